@@ -1,0 +1,59 @@
+"""Every error that vecdb raises on purpose.
+
+    VecdbError                  base; `code` is stable and equal over gRPC
+    +-- InvalidArgument         a value the caller can correct            (also a ValueError)
+    |   +-- LimitExceeded       a bound of limits.py was passed
+    +-- NotFound                no such collection, record or path        (also a LookupError)
+    +-- AlreadyExists           the name or id is taken
+    +-- PermissionDenied        the caller may not do this
+    +-- Locked                  another process writes to this database
+    +-- Unavailable             closed, still loading, forked, or shutting down; retrying may help
+    +-- Corruption              bytes on disk are not what was written
+    +-- Poisoned                a sync failed: writes are refused until the database is reopened
+
+A message says what, which value, which limit, and what to do.
+"""
+
+from __future__ import annotations
+
+
+class VecdbError(Exception):
+    """Base of all vecdb errors. ``code`` is a stable upper-case word, the same embedded and over gRPC."""
+
+    code = "INTERNAL"
+
+
+class InvalidArgument(VecdbError, ValueError):
+    code = "INVALID_ARGUMENT"
+
+
+class LimitExceeded(InvalidArgument):
+    code = "LIMIT_EXCEEDED"
+
+
+class NotFound(VecdbError, LookupError):
+    code = "NOT_FOUND"
+
+
+class AlreadyExists(VecdbError):
+    code = "ALREADY_EXISTS"
+
+
+class PermissionDenied(VecdbError):
+    code = "PERMISSION_DENIED"
+
+
+class Locked(VecdbError):
+    code = "LOCKED"
+
+
+class Unavailable(VecdbError):
+    code = "UNAVAILABLE"
+
+
+class Corruption(VecdbError):
+    code = "CORRUPTION"
+
+
+class Poisoned(VecdbError):
+    code = "POISONED"

@@ -1,0 +1,50 @@
+"""Every bound, on one page. A value over its bound is refused before anything is allocated or written.
+
+The unit is the last word of each name. `validate.py` holds callers to these; storage and indexes rely on them.
+"""
+
+from __future__ import annotations
+
+# -- a collection ------------------------------------------------------------------------------
+name_bytes_max = 128  # collection name, UTF-8
+dim_max = 8_192  # keeps an 8-bit dot product inside int32: 8,192 * 255 * 128 < 2**31
+collections_max = 1_024  # per database; each holds a few named LMDB databases
+rows_max = 2**31 - 2  # a row number must fit the 31 bits it has in a search pool entry
+
+# -- a record ----------------------------------------------------------------------------------
+id_bytes_max = 256  # UTF-8; the LMDB key adds owner and lengths and must stay within 511
+owner_bytes_max = 128
+fields_bytes_max = 1 << 20  # one record's encoded fields
+fields_depth_max = 64  # nesting of lists and dicts in fields
+tenants_per_record_max = 4_096
+tenant_bytes_max = 128
+
+# -- a call ------------------------------------------------------------------------------------
+batch_bytes_max = 256 << 20  # one atomic write: vectors and fields together
+batch_rows_max = 1 << 20
+queries_max = 1 << 20  # queries per search call
+limit_max = 16_384  # neighbours per query
+ef_max = 65_536
+search_cells_max = 1 << 27  # queries * limit: the size of the answer
+threads_max = 256
+
+# -- hnsw --------------------------------------------------------------------------------------
+m_min = 2
+m_max = 128
+ef_construction_max = 4_096
+
+# -- the sealed part and the tail (architecture: every index is a sealed part and a tail) --------
+flat_rows_max = 4_096  # below this `index=None` stays an exact scan
+seal_rows_min = 16_384  # a new sealed generation once the tail passes max(this, rows / 8)
+tail_rows_max = 32_768  # writers wait for the live index while more rows than this are unindexed
+
+# -- commit ------------------------------------------------------------------------------------
+group_calls_max = 256  # write calls that share one commit
+group_bytes_max = 64 << 20
+queue_calls_max = 4_096  # write calls waiting; more are refused with Unavailable
+
+# -- storage -----------------------------------------------------------------------------------
+lmdb_map_bytes = 1 << 40  # address space reserved, sparse: costs nothing until used
+lmdb_readers_max = 1_024
+block_rows_max = 1_024  # records per LMDB value
+vacuum_dead_share = 0.3  # maintenance vacuums a collection past this share of dead rows

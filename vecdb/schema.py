@@ -1,0 +1,86 @@
+"""The nouns of the public surface: frozen values without behaviour.
+
+Metric distances (smaller is closer):  l2 = sum (a - b)^2,  cosine = 1 - a.b / (|a| |b|),  ip = -a.b
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Metric = Literal["l2", "cosine", "ip"]
+DType = Literal["float32", "float16", "int8", "uint8"]
+METRICS: tuple[str, ...] = ("l2", "cosine", "ip")
+DTYPES: tuple[str, ...] = ("float32", "float16", "int8", "uint8")
+
+Id = int | str
+
+
+@dataclass(frozen=True, slots=True)
+class Flat:
+    """Exact scan: no structure to build, every answer exact. Right for small collections."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hnsw:
+    """HNSW graph (Malkov and Yashunin, 2016).
+
+    m : links per node on upper layers; twice as many on layer 0.
+    ef_construction : beam width while building.
+    ef : beam width of a search that names neither `ef` nor `recall`, until `tune` has picked a better one.
+    quantization : "sq8" walks the graph on 8-bit codes and re-ranks on the full vectors; None walks on the vectors.
+    """
+
+    m: int = 16
+    ef_construction: int = 200
+    ef: int = 64
+    quantization: Literal["sq8"] | None = "sq8"
+
+
+IndexConfig = Flat | Hnsw
+
+
+@dataclass(frozen=True, slots=True)
+class SearchParams:
+    """How to search. None means: what the collection learned from `tune`, or its default.
+
+    ef : beam width of a graph search.   nprobe : lists read by a list index.
+    recall : target recall@limit in (0, 1]; picks ef / nprobe from what `tune` or `optimize` measured.
+    exact : compare with every vector.   threads : threads that share a batch of queries.
+    """
+
+    ef: int | None = None
+    nprobe: int | None = None
+    recall: float | None = None
+    exact: bool = False
+    threads: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionConfig:
+    """What is fixed at creation (only `index` may change, through `reindex`). `index=None`: chosen by size."""
+
+    name: str
+    dim: int
+    metric: Metric
+    dtype: DType
+    index: IndexConfig | None
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One committed state: rows [0, row_count) whose deletion, if any, came after `sequence` are visible."""
+
+    sequence: int
+    row_count: int
+    live_count: int
+
+
+@dataclass(slots=True)
+class Record:
+    """A record as `get` and `iter` return it."""
+
+    id: Id
+    fields: dict[str, Any] = field(default_factory=dict)
+    tenants: list[str] = field(default_factory=list)
+    vector: Any = None  # ndarray[dim] of the collection's dtype, or None when not asked for
