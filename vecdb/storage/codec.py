@@ -1,0 +1,156 @@
+"""Layouts of our own bytes. Integers are little-endian; every layout has a magic, a version and a checksum, and an unknown version is refused.
+
+Block of records: one LMDB value, immutable once committed
+
+    block  := header row_crc[count] id_end[count] meta_end[count] ids metas
+    header := magic "VBLK" | version u16 | flags u16 | crc u32 | count u32 | sequence u64 | first_row u64      (32 bytes)
+    row_crc := u32          CRC-32C of the row's stored vector bytes
+    id_end, meta_end := u32 end offset of the record's bytes in `ids` / `metas`; a record starts where the one before it ends
+    ids    := id*           id := i64 (flag INT_IDS) | utf-8
+    metas  := meta*         meta := empty                              owner "", no tenants, no fields
+                                  | fields                             a msgpack map: owner "", no tenants
+                                  | [owner, tenants, fields]           a msgpack array
+    crc    := zlib.crc32 of the block with the crc field zero
+
+    example: one record, id 7, no fields, in commit 3 as row 0 -> 32 + 12 + 8 bytes,
+             id_end = [8], meta_end = [0], ids = 07 00 00 00 00 00 00 00
+
+Row file (rows.py)
+
+    file   := header row*
+    header := magic "VROW" | version u16 | dtype u16 | crc u32 | dim u32 | generation u64 | zero padding to 4,096 bytes
+    row    := dim x dtype   its CRC-32C is in its record's block
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from vecdb.errors import Corruption
+from vecdb.schema import DTYPES
+
+_BLOCK = struct.Struct("<4sHHIIQQ")
+_BLOCK_MAGIC = b"VBLK"
+_ROWS = struct.Struct("<4sHHIIQ")
+_ROWS_MAGIC = b"VROW"
+_VERSION = 1
+_CRC_AT = 8
+ROW_HEADER_BYTES = 4096
+INT_IDS = 1
+
+_pack = msgspec.msgpack.Encoder().encode
+_unpack = msgspec.msgpack.Decoder().decode
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A decoded block. Arrays are views of `raw`, which the block keeps alive.
+
+    row_crc, id_end, meta_end : uint32[count]; ids, metas : uint8 bytes.
+    """
+
+    first_row: int
+    sequence: int
+    count: int
+    int_ids: bool
+    row_crc: NDArray[np.uint32]
+    id_end: NDArray[np.uint32]
+    meta_end: NDArray[np.uint32]
+    ids: memoryview
+    metas: memoryview
+
+    def id(self, index: int) -> int | str:
+        start = int(self.id_end[index - 1]) if index else 0
+        raw = self.ids[start : int(self.id_end[index])]
+        return int.from_bytes(raw, "little", signed=True) if self.int_ids else str(raw, "utf-8")
+
+    def int_id_array(self) -> NDArray[np.int64]:
+        """int64[count]; only where ids are ints."""
+        return np.frombuffer(self.ids, "<i8", self.count)
+
+    def meta(self, index: int) -> bytes:
+        start = int(self.meta_end[index - 1]) if index else 0
+        return bytes(self.metas[start : int(self.meta_end[index])])
+
+
+def encode_block(
+    first_row: int, sequence: int, row_crc: NDArray[np.uint32], id_lengths: Any, ids: bytes, metas: list[bytes] | None, *, int_ids: bool
+) -> bytes:
+    """One block. `id_lengths`: int[count]; `metas`: encoded meta per record, or None when all are empty."""
+    count = len(row_crc)
+    id_end = np.cumsum(id_lengths, dtype="<u4")
+    if metas is None:
+        meta_end, meta_bytes = np.zeros(count, "<u4"), b""
+    else:
+        meta_end, meta_bytes = np.cumsum(np.fromiter(map(len, metas), "<u4", count), dtype="<u4"), b"".join(metas)
+    parts = (row_crc.astype("<u4").tobytes(), id_end.tobytes(), meta_end.tobytes(), ids, meta_bytes)
+    body = b"".join(parts)
+    flags = INT_IDS if int_ids else 0
+    head = _BLOCK.pack(_BLOCK_MAGIC, _VERSION, flags, 0, count, sequence, first_row)
+    crc = zlib.crc32(body, zlib.crc32(head))
+    return head[:_CRC_AT] + struct.pack("<I", crc) + head[_CRC_AT + 4 :] + body
+
+
+def decode_block(raw: bytes, key: int, where: str) -> Block:
+    """Check and decode one block found under row `key`. Raises `Corruption`, naming `where`."""
+    if len(raw) < _BLOCK.size:
+        raise Corruption(f"{where}: block at row {key} has {len(raw)} bytes, expected at least {_BLOCK.size}")
+    magic, version, flags, crc, count, sequence, first_row = _BLOCK.unpack_from(raw)
+    if magic != _BLOCK_MAGIC or version != _VERSION:
+        raise Corruption(f"{where}: block at row {key} starts with {magic!r} version {version}, expected {_BLOCK_MAGIC!r} {_VERSION}")
+    view = memoryview(raw)
+    actual = zlib.crc32(view[_CRC_AT + 4 :], zlib.crc32(b"\0\0\0\0", zlib.crc32(view[:_CRC_AT])))
+    if actual != crc:
+        raise Corruption(f"{where}: block at row {key} has crc {actual:08x}, expected {crc:08x}")
+    if first_row != key:
+        raise Corruption(f"{where}: block of row {first_row} found under row {key}")
+    columns = np.frombuffer(raw, "<u4", 3 * count, _BLOCK.size)
+    row_crc, id_end, meta_end = columns[:count], columns[count : 2 * count], columns[2 * count :]
+    ids_at = _BLOCK.size + 12 * count
+    metas_at = ids_at + (int(id_end[-1]) if count else 0)
+    return Block(
+        first_row, sequence, count, bool(flags & INT_IDS), row_crc, id_end, meta_end, view[ids_at:metas_at], view[metas_at:]
+    )
+
+
+def encode_meta(owner: bytes, tenants: list[str], fields: bytes) -> bytes:
+    """The meta of one record; `fields`: an encoded msgpack map, or empty."""
+    if not owner and not tenants:
+        return fields
+    return bytes(_pack([owner, tenants, msgspec.Raw(fields or b"\x80")]))
+
+
+def decode_meta(meta: bytes) -> tuple[bytes, list[str], dict[str, Any]]:
+    """(owner, tenants, fields) of one record."""
+    if not meta:
+        return b"", [], {}
+    value = _unpack(meta)
+    if isinstance(value, dict):
+        return b"", [], value
+    owner, tenants, fields = value
+    return bytes(owner), list(tenants), fields
+
+
+def encode_row_header(dtype: str, dim: int, generation: int) -> bytes:
+    head = _ROWS.pack(_ROWS_MAGIC, _VERSION, DTYPES.index(dtype), 0, dim, generation)
+    crc = zlib.crc32(head)
+    head = head[:_CRC_AT] + struct.pack("<I", crc) + head[_CRC_AT + 4 :]
+    return head.ljust(ROW_HEADER_BYTES, b"\0")
+
+
+def check_row_header(raw: bytes, dtype: str, dim: int, generation: int, where: str) -> None:
+    """Raises `Corruption` unless `raw` is the header that `encode_row_header` gives for the same arguments."""
+    expected = encode_row_header(dtype, dim, generation)
+    if raw != expected:
+        at = next((i for i, (a, b) in enumerate(zip(raw, expected, strict=False)) if a != b), min(len(raw), len(expected)))
+        raise Corruption(
+            f"{where}: header differs at byte {at} from that of {dtype} x {dim}, generation {generation} "
+            f"(found {raw[at : at + 4].hex() or 'nothing'}, expected {expected[at : at + 4].hex()})"
+        )

@@ -1,0 +1,164 @@
+"""The LMDB environment of one database directory: what is true. The only place that opens LMDB.
+
+Commit = one LMDB write transaction with sync. With durability "relaxed" the meta page is not synced (`metasync=False`): a
+power cut may cost the last commit, never more. A temporary database (":memory:") syncs nothing.
+
+Caveats that the interface is built around
+- A buffer of a transaction dies with it: `Read.get` copies; `buffers` views live inside one `with` and never leave it.
+- A write transaction stays on the thread that began it: only commit.py's thread begins one.
+- A reader that died keeps pages alive: `clear_dead_readers` at open and each minute.
+- LMDB maps its file and a truncated file would be a bus error: the size is compared with the last page before anything is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import lmdb
+
+from vecdb import limits
+from vecdb.errors import Corruption, Unavailable
+from vecdb.storage import files
+
+LMDB_FORMAT = "0.9"  # data file format of lib_version=0; lmdb 3 can also write an incompatible one
+_DATABASES_MAX = 4 * limits.collections_max + 8
+
+Txn = Any  # lmdb.Transaction
+MapFullError = lmdb.MapFullError
+StoreError = lmdb.Error
+
+
+class Store:
+    """One LMDB environment. Reads from any thread; writes from one thread only."""
+
+    def __init__(self, path: Path, *, read_only: bool, durability: str, map_bytes: int = limits.lmdb_map_bytes) -> None:
+        self.path = path
+        self.read_only = read_only
+        self._check_length()
+        try:
+            self._env = lmdb.open(
+                str(path),
+                map_size=map_bytes,
+                max_dbs=_DATABASES_MAX,
+                max_readers=limits.lmdb_readers_max,
+                readonly=read_only,
+                create=not read_only,
+                sync=durability != "none",
+                metasync=durability == "full",
+                readahead=False,
+                meminit=True,  # uninitialised heap bytes must not reach the disk
+                max_spare_txns=64,
+                lib_version=0,
+            )
+        except lmdb.Error as error:
+            raise _translated(error, f"opening {path}") from error
+        self._databases: dict[bytes, Any] = {}
+        self.clear_dead_readers()
+
+    def _check_length(self) -> None:
+        """A data file shorter than its last page would kill the process at the first look past its end."""
+        data = self.path / "data.mdb"
+        if not files.exists(data):
+            return
+        fd = files.open_read(data)
+        try:
+            head, length = files.pread(fd, 8192 + 256, 0), files.size(fd)
+        finally:
+            files.close(fd)
+        last_page = _last_page(head)
+        if last_page is None:
+            raise Corruption(f"{data}: neither meta page is an LMDB meta page; restore the database from a backup")
+        if length < (last_page + 1) * 4096:
+            raise Corruption(
+                f"{data}: {length} bytes, expected at least {(last_page + 1) * 4096}; the file was truncated, restore from a backup"
+            )
+
+    # -- databases ---------------------------------------------------------------------------------
+
+    def database(self, name: bytes, txn: Txn, *, create: bool = False, dupsort: bool = False) -> Any:
+        """The handle of a named database, opened inside `txn` the first time. None where it does not exist."""
+        handle = self._databases.get(name)
+        if handle is None:
+            try:
+                handle = self._env.open_db(
+                    name, txn=txn, create=create, dupsort=dupsort, dupfixed=dupsort, integerdup=False
+                )
+            except (lmdb.NotFoundError, lmdb.ReadonlyError):
+                return None
+            self._databases[name] = handle
+        return handle
+
+    def forget(self, name: bytes) -> None:
+        """Drop the handle of a database that was deleted, or whose creating transaction was aborted."""
+        self._databases.pop(name, None)
+
+    # -- transactions ------------------------------------------------------------------------------
+
+    @contextmanager
+    def read(self) -> Iterator[Txn]:
+        """A read transaction: one committed state. Values are copies."""
+        try:
+            txn = self._env.begin()
+        except lmdb.Error as error:
+            raise _translated(error, "beginning a read") from error
+        try:
+            yield txn
+        finally:
+            txn.abort()
+
+    def begin_write(self) -> Txn:
+        """A write transaction; the caller commits or aborts it on this same thread."""
+        return self._env.begin(write=True)
+
+    # -- care --------------------------------------------------------------------------------------
+
+    def clear_dead_readers(self) -> int:
+        return int(self._env.reader_check())
+
+    def info(self) -> dict[str, int]:
+        info = self._env.info()
+        return {
+            "map_bytes": info["map_size"],
+            "used_bytes": (info["last_pgno"] + 1) * 4096,
+            "readers": info["num_readers"],
+            "transaction": info["last_txnid"],
+        }
+
+    def copy(self, target: Path, *, compact: bool = True) -> None:
+        """A consistent copy of the environment into the existing folder `target`, while writes go on."""
+        self._env.copy(str(target), compact=compact)
+
+    def sync(self) -> None:
+        self._env.sync(True)
+
+    def close(self) -> None:
+        self._databases.clear()
+        self._env.close()
+
+
+def _last_page(head: bytes) -> int | None:
+    """The last used page of the newest valid meta page in the first two pages of a data file (LMDB 0.9 layout, 64-bit)."""
+    best: tuple[int, int] | None = None
+    for page in (0, 4096):
+        meta = head[page + 16 : page + 16 + 136]
+        if len(meta) < 136 or meta[:4] != b"\xde\xc0\xef\xbe":
+            continue
+        last_page = int.from_bytes(meta[120:128], "little")
+        transaction = int.from_bytes(meta[128:136], "little")
+        if best is None or transaction > best[0]:
+            best = (transaction, last_page)
+    return None if best is None else best[1]
+
+
+def _translated(error: Exception, doing: str) -> Exception:
+    if isinstance(error, (lmdb.CorruptedError, lmdb.InvalidError, lmdb.PageNotFoundError, lmdb.VersionMismatchError)):
+        return Corruption(f"{doing}: LMDB says {error}; restore the database from a backup")
+    if isinstance(error, lmdb.ReadersFullError):
+        return Unavailable(f"{doing}: {limits.lmdb_readers_max} readers are active already; close some and try again")
+    return Unavailable(f"{doing} failed: {error}")
+
+
+translate = _translated
