@@ -21,10 +21,10 @@ import lmdb
 
 from vecdb import limits
 from vecdb.errors import Corruption, Unavailable
-from vecdb.storage import files
+from vecdb.storage import files, keys
 
 LMDB_FORMAT = "0.9"  # data file format of lib_version=0; lmdb 3 can also write an incompatible one
-_DATABASES_MAX = 4 * limits.collections_max + 8
+_DATABASES_MAX = 16
 
 Txn = Any  # lmdb.Transaction
 MapFullError = lmdb.MapFullError
@@ -55,8 +55,19 @@ class Store:
             )
         except lmdb.Error as error:
             raise _translated(error, f"opening {path}") from error
-        self._databases: dict[bytes, Any] = {}
+        self._open_databases()
         self.clear_dead_readers()
+
+    def _open_databases(self) -> None:
+        create = not self.read_only
+        try:
+            self.catalog, self.state, self.blocks, self.ids = (
+                self._env.open_db(name, create=create) for name in (keys.CATALOG, keys.STATE, keys.BLOCKS, keys.IDS)
+            )
+            self.tombs = self._env.open_db(keys.TOMBS, create=create, dupsort=True, dupfixed=True)
+        except lmdb.Error as error:
+            self._env.close()
+            raise _translated(error, f"opening {self.path}") from error
 
     def _check_length(self) -> None:
         """A data file shorter than its last page would kill the process at the first look past its end."""
@@ -75,25 +86,6 @@ class Store:
             raise Corruption(
                 f"{data}: {length} bytes, expected at least {(last_page + 1) * 4096}; the file was truncated, restore from a backup"
             )
-
-    # -- databases ---------------------------------------------------------------------------------
-
-    def database(self, name: bytes, txn: Txn, *, create: bool = False, dupsort: bool = False) -> Any:
-        """The handle of a named database, opened inside `txn` the first time. None where it does not exist."""
-        handle = self._databases.get(name)
-        if handle is None:
-            try:
-                handle = self._env.open_db(
-                    name, txn=txn, create=create, dupsort=dupsort, dupfixed=dupsort, integerdup=False
-                )
-            except (lmdb.NotFoundError, lmdb.ReadonlyError):
-                return None
-            self._databases[name] = handle
-        return handle
-
-    def forget(self, name: bytes) -> None:
-        """Drop the handle of a database that was deleted, or whose creating transaction was aborted."""
-        self._databases.pop(name, None)
 
     # -- transactions ------------------------------------------------------------------------------
 
@@ -135,7 +127,6 @@ class Store:
         self._env.sync(True)
 
     def close(self) -> None:
-        self._databases.clear()
         self._env.close()
 
 
