@@ -1,0 +1,269 @@
+"""Search results: arrays first; records, tables and a notebook view on request.
+
+    one query     ids int64[k] or object[k], distances float32[k]; hits[0] is a Hit
+    many queries  ids [nq, limit], distances [nq, limit], padded with -1 / None and inf beyond counts; hits[0] is the
+                  Hits of query 0, without padding
+
+Scores, larger is better: cosine 1 - distance (the cosine similarity), ip minus distance (the inner product), l2 minus
+distance (so that the order is exactly that of the distances).
+
+Thread rule: immutable after construction; any number of readers. Invariant: fields stay msgpack bytes until asked for.
+"""
+
+from __future__ import annotations
+
+import html
+import importlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vecdb.errors import InvalidArgument, VecdbError
+from vecdb.schema import Id, Metric
+from vecdb.validate import decode_fields
+
+_SHOWN_MAX = 20  # rows of a notebook table
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One neighbour. `fields` is {} when none were asked for, `vector` None likewise."""
+
+    id: Id
+    distance: float
+    score: float
+    fields: dict[str, Any] = field(default_factory=dict)
+    vector: NDArray[Any] | None = None
+
+
+class Hits:
+    """The answer of one search call.
+
+    Parameters
+    ----------
+    ids : int64 or object, [k] or [1, limit] when `single`, else [nq, limit]
+    distances : float32, same shape
+    counts : int64[nq], how many of each row are hits
+    sequence : the committed state that was searched
+    fields : per hit msgpack bytes: [k] when `single`, else one sequence per query; None when not asked for
+    vectors : [k, dim] when `single`, else [nq, limit, dim]; None when not asked for
+    explain : what the search did, when asked for
+    select : field names to return, None for all
+    """
+
+    __slots__ = (
+        "_fields",
+        "_metric",
+        "_select",
+        "counts",
+        "distances",
+        "explain",
+        "ids",
+        "sequence",
+        "single",
+        "vectors",
+    )
+
+    def __init__(
+        self,
+        ids: NDArray[Any],
+        distances: NDArray[np.float32],
+        counts: NDArray[np.int64],
+        sequence: int,
+        metric: Metric,
+        single: bool,
+        fields: Sequence[Any] | None = None,
+        vectors: NDArray[Any] | None = None,
+        explain: dict[str, Any] | None = None,
+        select: tuple[str, ...] | None = None,
+    ) -> None:
+        if single and ids.ndim == 2:
+            count = counts[0]
+            ids = ids[0, :count]
+            distances = distances[0, :count]
+        self.ids = ids
+        self.distances = distances
+        self.counts = counts
+        self.sequence = sequence
+        self.single = single
+        self.vectors = vectors
+        self.explain = explain
+        self._metric: Metric = metric
+        self._fields = fields
+        self._select = select
+
+    @property
+    def scores(self) -> NDArray[np.float32]:
+        """float32, the shape of `distances`; larger is better, -inf where a batch is padded."""
+        return np.float32(1) - self.distances if self._metric == "cosine" else -self.distances
+
+    @property
+    def plan(self) -> Any:
+        """The plan that the search followed, when it was asked to explain itself."""
+        return None if self.explain is None else self.explain.get("plan")
+
+    @property
+    def fields(self) -> list[Any]:
+        """A dict per hit; for a batch, a list of them per query. {} where no fields were asked for."""
+        if not self.single:
+            return [one.fields for one in self]
+        return [self._fields_of(i) for i in range(len(self.ids))]
+
+    def _fields_of(self, i: int) -> dict[str, Any]:
+        return {} if self._fields is None else decode_fields(self._fields[i], self._select)
+
+    def __len__(self) -> int:
+        """Hits of one query; queries of a batch."""
+        return len(self.ids)
+
+    @overload
+    def __getitem__(self, at: int) -> Any: ...
+    @overload
+    def __getitem__(self, at: slice) -> Hits: ...
+    def __getitem__(self, at: int | slice) -> Any:
+        """A Hit of one query's hits, the Hits of one query of a batch, or for a slice the same kind with fewer."""
+        if isinstance(at, slice):
+            return self._slice(at)
+        size = len(self.ids)
+        i = int(at)
+        if not -size <= i < size:
+            raise IndexError(f"position {at} of {size} {'hits' if self.single else 'queries'}")
+        i %= size
+        if not self.single:
+            return self._query(i)
+        vector = None if self.vectors is None else self.vectors[i]
+        return Hit(
+            self.ids[i : i + 1].tolist()[0], float(self.distances[i]), self._score(i), self._fields_of(i), vector
+        )
+
+    def _score(self, i: int) -> float:
+        distance = self.distances[i]
+        return float(np.float32(1) - distance if self._metric == "cosine" else -distance)
+
+    def _query(self, q: int) -> Hits:
+        count = int(self.counts[q])
+        fields = None if self._fields is None else self._fields[q]
+        vectors = None if self.vectors is None else self.vectors[q, :count]
+        ids, distances, counts = self.ids[q, :count], self.distances[q, :count], self.counts[q : q + 1]
+        return Hits(
+            ids, distances, counts, self.sequence, self._metric, True, fields, vectors, self.explain, self._select
+        )
+
+    def _slice(self, at: slice) -> Hits:
+        ids, distances = self.ids[at], self.distances[at]
+        counts = np.array([len(ids)], np.int64) if self.single else self.counts[at]
+        fields = None if self._fields is None else self._fields[at]
+        vectors = None if self.vectors is None else self.vectors[at]
+        return Hits(
+            ids,
+            distances,
+            counts,
+            self.sequence,
+            self._metric,
+            self.single,
+            fields,
+            vectors,
+            self.explain,
+            self._select,
+        )
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self[i] for i in range(len(self)))
+
+    # -- other shapes of the same answer -------------------------------------------------------
+
+    def to_list(self) -> list[Any]:
+        """A dict per hit with id, distance, score and, where asked for, fields and vector; a list of them per query."""
+        if not self.single:
+            return [one.to_list() for one in self]
+        out = []
+        for hit in self:
+            row = {"id": hit.id, "distance": hit.distance, "score": hit.score}
+            if self._fields is not None:
+                row["fields"] = hit.fields
+            if hit.vector is not None:
+                row["vector"] = hit.vector
+            out.append(row)
+        return out
+
+    def _columns(self) -> dict[str, Any]:
+        """Flat columns without padding: query (batches only), id, distance, score, vector, then one per field."""
+        parts: list[Hits] = [self] if self.single else list(self)
+        columns: dict[str, Any] = {}
+        if not self.single:
+            columns["query"] = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+        columns["id"] = [one for part in parts for one in part.ids.tolist()]
+        columns["distance"] = _joined([part.distances for part in parts])
+        columns["score"] = _joined([part.scores for part in parts])
+        if self.vectors is not None:
+            columns["vector"] = [row for part in parts for row in part.vectors.tolist()]  # type: ignore[union-attr]
+        if self._fields is not None:
+            rows = [one for part in parts for one in part.fields]
+            taken = set(columns)
+            for name in dict.fromkeys(name for row in rows for name in row):
+                columns[f"fields.{name}" if name in taken else name] = [row.get(name) for row in rows]
+        return columns
+
+    def to_pandas(self) -> Any:
+        """A pandas.DataFrame: id, distance, score, a column per field; a batch has the column `query` in front."""
+        return _library("pandas").DataFrame(self._columns())
+
+    def to_polars(self) -> Any:
+        """The same columns as a polars.DataFrame."""
+        library = _library("polars")
+        return _built("polars", lambda: library.DataFrame(self._columns(), strict=False))
+
+    def to_arrow(self) -> Any:
+        """The same columns as a pyarrow.Table."""
+        library = _library("pyarrow")
+        return _built("pyarrow", lambda: library.table(self._columns()))
+
+    def __repr__(self) -> str:
+        if not self.single:
+            return f"Hits({len(self)} queries, {int(self.counts.sum())} hits, sequence={self.sequence})"
+        shown = ", ".join(
+            f"{one!r}: {d:.4g}" for one, d in zip(self.ids[:3].tolist(), self.distances[:3].tolist(), strict=True)
+        )
+        more = ", ..." if len(self) > 3 else ""
+        return f"Hits({len(self)} hits, {{{shown}{more}}}, sequence={self.sequence})"
+
+    def _repr_html_(self) -> str:
+        """A table of the first rows for notebooks; everything from the data is escaped."""
+        part = self[:_SHOWN_MAX]
+        columns = part._columns()
+        rows = list(zip(*columns.values(), strict=True))[:_SHOWN_MAX]
+        head = "".join(f"<th>{html.escape(str(name))}</th>" for name in columns)
+        body = "".join("<tr>" + "".join(f"<td>{_cell(one)}</td>" for one in row) + "</tr>" for row in rows)
+        total = int(self.counts.sum()) if not self.single else len(self)
+        more = f"<p>{len(rows)} of {total} hits</p>" if total > len(rows) else ""
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{more}"
+
+
+def _joined(parts: list[NDArray[np.float32]]) -> NDArray[np.float32]:
+    return np.concatenate(parts) if parts else np.empty(0, np.float32)
+
+
+def _cell(value: object) -> str:
+    text = f"{value:.4f}" if isinstance(value, (float, np.floating)) else str(value)
+    return html.escape(text if len(text) <= 80 else text[:80] + "...")
+
+
+def _library(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        raise VecdbError(f"to_{name.removeprefix('py')}() needs the package {name}: pip install {name}") from None
+
+
+def _built(library: str, build: Any) -> Any:
+    """Build a typed table, or say which way out there is when a field mixes types."""
+    try:
+        return build()
+    except (TypeError, ValueError, OverflowError) as error:
+        reason = str(error).partition("\n")[0][:200]
+        raise InvalidArgument(
+            f"{library} cannot hold a field of mixed types ({reason}): use to_list() or to_pandas()"
+        ) from None
