@@ -1,0 +1,1 @@
+"""vecdb over gRPC: the server."""
