@@ -1,0 +1,132 @@
+"""The contract every index keeps.
+
+    rows [0, indexed_rows)              in the live structure
+    rows [indexed_rows, row_count)      the tail: scanned, so that a row is found from the moment it is committed
+
+Thread rule: `search` from any number of threads, without a lock, concurrently with one maintenance caller (`add`, `remove`,
+`settle`, `seal`, `compact`, `check`) and one publisher (`extend`). A publisher calls `extend(row_count)` before rows become visible; a
+search takes its snapshot first and passes it in, so what the index then reads is at least as new.
+
+Rows, crcs and deletions are read through `RowSource.arrays`, once per call. A row is visible at a snapshot iff
+`row < row_count and deleted[row] - 1 >= sequence` in uint64 arithmetic.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vecdb.errors import Corruption
+from vecdb.schema import SearchParams, Snapshot
+from vecdb.storage.rows import RowArrays
+
+METRIC_CODES = {"l2": 0, "cosine": 1, "ip": 2}
+EVERYTHING: NDArray[np.uint64] = np.empty(0, np.uint64)  # the `allow` bitmap that allows every row
+
+
+class RowSource(Protocol):
+    """Where an index reads rows: `storage.rows.Rows`, or anything with the same arrays."""
+
+    arrays: RowArrays
+
+
+@dataclass(slots=True)
+class Found:
+    """What a search found, nearest first, ties by row.
+
+    rows : int64[nq, limit], -1 beyond counts.   distances : float32[nq, limit], inf beyond counts.   counts : int64[nq].
+    work : int64[3]: distances computed on codes, full vectors scored, queries walked a second time.
+    """
+
+    rows: NDArray[np.int64]
+    distances: NDArray[np.float32]
+    counts: NDArray[np.int64]
+    work: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """Facts of a sealed file: its size, the rows it covers, and the sequence up to which deletions are unlinked in it."""
+
+    bytes: int
+    rows: int
+    sequence: int
+
+
+class Index(ABC):
+    """See the module's text for the thread rule."""
+
+    kind: ClassVar[str]
+
+    @property
+    @abstractmethod
+    def indexed_rows(self) -> int:
+        """Rows below this number are in the live structure."""
+
+    @abstractmethod
+    def extend(self, row_count: int) -> None:
+        """Publisher: derive what a scan of the tail needs for rows below `row_count`, before they become visible."""
+
+    @abstractmethod
+    def add(self, stop: int, threads: int = 1) -> None:
+        """Maintenance: move the tail rows [indexed_rows, stop) into the structure."""
+
+    @abstractmethod
+    def remove(self, sequence: int, threads: int = 1) -> int:
+        """Maintenance: unlink rows deleted at or before `sequence`, which no snapshot in use may still see. Returns how many."""
+
+    @abstractmethod
+    def settle(self, threads: int = 1) -> int:
+        """Maintenance: make every live indexed row reachable. Returns how many were not."""
+
+    @abstractmethod
+    def search(
+        self,
+        queries: NDArray[Any],
+        limit: int,
+        snapshot: Snapshot,
+        params: SearchParams,
+        allow: NDArray[np.uint64] | None = None,
+    ) -> Found:
+        """Nearest visible rows: exactly min(limit, matching) per query.
+
+        queries : [nq, dim], float32 (other types are converted), finite.   limit : >= 1.
+        allow : uint64[>= ceil(row_count / 64)], bit row & 63 of word row >> 6 set for rows that may be returned; None: all.
+        Raises Corruption when a row that is scored does not match its checksum.
+        """
+
+    @abstractmethod
+    def seal(self, path: Path) -> Sealed:
+        """Maintenance: write the structure as one immutable, checksummed file."""
+
+    @abstractmethod
+    def check(self) -> list[str]:
+        """Violated invariants, in words; empty when well."""
+
+    @abstractmethod
+    def stats(self) -> dict[str, Any]:
+        """Figures for people: rows, bytes, parameters."""
+
+    @abstractmethod
+    def compact(self, mapping: NDArray[np.int64], rows: RowSource) -> Index:
+        """A new index over `rows`, renumbered by mapping (int64[old rows], ascending, -1 = gone), without a rebuild."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of threads. Searches that run go on."""
+
+
+def damaged_row(row: int, arrays: RowArrays) -> Corruption:
+    """The error for a row whose bytes do not match its checksum."""
+    from vecdb.kernels import checks
+
+    actual = int(checks.crc_rows(np.array(arrays.vectors[row : row + 1]))[0])
+    return Corruption(
+        f"row file, row {row}: checksum {actual:#010x}, expected {int(arrays.crcs[row]):#010x}; "
+        "the vector on disk is damaged, restore the database from a backup"
+    )

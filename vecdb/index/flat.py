@@ -1,0 +1,147 @@
+"""Exact scan: nothing to build. The default for small collections, the fallback of other indexes, the oracle in tests.
+
+Rows are cut into ranges by row number; each range is scanned for all queries block by block, so that a block is read from memory
+once, and the answers are merged by (distance, row). The result does not depend on the number of threads.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vecdb.index.base import EVERYTHING, METRIC_CODES, Found, Index, RowSource, Sealed, damaged_row
+from vecdb.index.workers import Workers
+from vecdb.kernels import checks, scan
+from vecdb.schema import SearchParams, Snapshot
+from vecdb.storage.rows import RowArrays
+
+_CELLS_MAX = 1 << 24  # candidates held at once, 8 bytes each: bounds memory whatever the batch
+_BLOCK_BYTES = 128 << 10  # vectors scored for all queries before the next block is read
+
+
+def scan_exactly(
+    arrays: RowArrays,
+    metric: int,
+    queries: NDArray[np.float32],
+    limit: int,
+    snapshot: Snapshot,
+    allow: NDArray[np.uint64],
+    threads: int,
+    workers: Workers,
+) -> Found:
+    """Compare every visible, allowed row with every query. queries : float32[nq, dim], C-contiguous."""
+    nq = len(queries)
+    found = Found(
+        np.empty((nq, limit), np.int64), np.empty((nq, limit), np.float32), np.zeros(nq, np.int64), np.zeros(3, np.int64)
+    )
+    threads = max(1, min(threads, snapshot.row_count // 4096 + 1))
+    keep = max(1, min(limit, snapshot.row_count))
+    step = max(1, _CELLS_MAX // (threads * (keep + 1)))
+    for first in range(0, nq, step):
+        _scan_queries(arrays, metric, queries, slice(first, min(nq, first + step)), keep, snapshot, allow, threads, workers, found)
+    found.work[1] = nq * snapshot.live_count
+    return found
+
+
+def _scan_queries(
+    arrays: RowArrays,
+    metric: int,
+    queries: NDArray[np.float32],
+    part: slice,
+    keep: int,
+    snapshot: Snapshot,
+    allow: NDArray[np.uint64],
+    threads: int,
+    workers: Workers,
+    found: Found,
+) -> None:
+    vectors = checks.for_kernels(arrays.vectors)
+    chosen = queries[part]
+    nq = len(chosen)
+    keys = np.empty((threads, nq, keep + 1), np.int64)
+    sizes = np.zeros((threads, nq), np.int64)
+    block = int(max(16, min(4096, _BLOCK_BYTES // max(1, vectors.shape[1] * vectors.itemsize))))
+    edges = np.linspace(0, snapshot.row_count, threads + 1).astype(np.int64).tolist()
+
+    def run(i: int) -> int:
+        return int(
+            scan.scan_rows(
+                chosen, keys[i], sizes[i], keep, edges[i], edges[i + 1], snapshot.row_count, snapshot.sequence, allow, metric,
+                vectors, arrays.crcs, arrays.verified, arrays.deleted, block, np.empty(block, np.int32),
+            )  # fmt: skip
+        )
+
+    for bad in workers.map(run, range(threads), threads):
+        if bad >= 0:
+            raise damaged_row(bad, arrays)
+    scan.merge(keys, sizes, found.rows.shape[1], found.rows[part], found.distances[part], found.counts[part])
+
+
+def as_queries(queries: NDArray[Any]) -> NDArray[np.float32]:
+    """float32, C-contiguous, writable type; copies only where it must."""
+    if queries.dtype != np.float32 or not queries.flags.c_contiguous or not queries.flags.writeable:
+        return np.array(queries, np.float32, order="C")
+    return queries
+
+
+class Flat(Index):
+    """Exact scan as an index. Every row counts as indexed the moment it is committed."""
+
+    kind = "flat"
+
+    def __init__(self, metric: str, rows: RowSource) -> None:
+        self._metric = METRIC_CODES[metric]
+        self._rows = rows
+        self._row_count = 0
+        self._workers = Workers()
+
+    @property
+    def indexed_rows(self) -> int:
+        return self._row_count
+
+    def extend(self, row_count: int) -> None:
+        self._row_count = max(self._row_count, row_count)
+
+    def add(self, stop: int, threads: int = 1) -> None:
+        self._row_count = max(self._row_count, stop)
+
+    def remove(self, sequence: int, threads: int = 1) -> int:
+        return 0
+
+    def settle(self, threads: int = 1) -> int:
+        return 0
+
+    def search(
+        self,
+        queries: NDArray[Any],
+        limit: int,
+        snapshot: Snapshot,
+        params: SearchParams,
+        allow: NDArray[np.uint64] | None = None,
+    ) -> Found:
+        bitmap = EVERYTHING if allow is None else allow
+        return scan_exactly(
+            self._rows.arrays, self._metric, as_queries(queries), limit, snapshot, bitmap, params.threads, self._workers
+        )
+
+    def seal(self, path: Path) -> Sealed:
+        """There is nothing to write: no file is made."""
+        return Sealed(0, self._row_count, 0)
+
+    def check(self) -> list[str]:
+        return []
+
+    def stats(self) -> dict[str, Any]:
+        return {"kind": self.kind, "indexed_rows": self._row_count, "bytes_ram": 0}
+
+    def compact(self, mapping: NDArray[np.int64], rows: RowSource) -> Flat:
+        names = {code: name for name, code in METRIC_CODES.items()}
+        new = Flat(names[self._metric], rows)
+        new.extend(int((mapping >= 0).sum()))
+        return new
+
+    def close(self) -> None:
+        self._workers.close()

@@ -1,0 +1,246 @@
+"""The sealed file of an HNSW index: immutable, every byte under a checksum.
+
+    file    := magic "VDBHNSW\\x01", header_length u32 LE, header_crc u32 LE, header json, section*
+    header  := {version, kind, metric, dtype, dim, m, ef_construction, seed, indexed_rows, sequence, entry, level, upper_rows,
+               scale, trained_rows, lossless, sections: [[name, dtype, shape, offset, crc32c], ...]}
+    section := zeros up to a multiple of 4,096, then the array, C order, little-endian
+
+header_crc is the CRC-32C of the header's json. Offsets count from the start of the file.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vecdb import schema
+from vecdb.errors import Corruption
+from vecdb.index.base import METRIC_CODES, RowSource, Sealed
+from vecdb.index.graph import Graph, Quantiser, View, block_count, grown, line_up, upper_room
+from vecdb.kernels import checks
+from vecdb.storage import files
+
+if TYPE_CHECKING:
+    from vecdb.index.hnsw import Hnsw
+
+MAGIC = b"VDBHNSW\x01"
+VERSION = 1
+_PREFIX = struct.Struct("<8sII")
+_ALIGN = 4096
+
+
+def _crc(data: NDArray[Any]) -> int:
+    raw = np.ascontiguousarray(data).reshape(-1).view(np.uint8)
+    return int(checks.crc_rows(raw.reshape(1, -1))[0]) if raw.size else 0
+
+
+def write(index: Hnsw, path: Path) -> Sealed:
+    view = index._current() if index._view is not None else None
+    n = view.indexed if view is not None else 0
+    header: dict[str, Any] = {
+        "version": VERSION,
+        "kind": "hnsw",
+        "metric": index.metric,
+        "dtype": str(index._rows.arrays.vectors.dtype),
+        "dim": int(index._rows.arrays.vectors.shape[1]),
+        "m": index.config.m,
+        "ef_construction": index.config.ef_construction,
+        "seed": index.seed,
+        "indexed_rows": n,
+        "sequence": index.removed,
+        "entry": view.entry if view is not None else -1,
+        "level": view.level if view is not None else 0,
+        "upper_rows": index._upper_used,
+    }
+    arrays: dict[str, NDArray[Any]] = {}
+    if view is not None:
+        graph = view.graph
+        quantiser = graph.quantiser
+        header.update(scale=quantiser.scale, trained_rows=quantiser.trained_rows, lossless=quantiser.lossless)
+        arrays = {
+            "mean": quantiser.mean,
+            "codes": graph.codes[:n],
+            "bias": graph.bias[:n],
+            "links": graph.links[:n],
+            "slot": graph.slot[:n],
+            "levels": graph.levels[:n],
+            "upper": graph.upper[: index._upper_used],
+        }
+    offset = _ALIGN
+    sections = []
+    for name, array in arrays.items():
+        sections.append([name, array.dtype.str, list(array.shape), offset, _crc(array)])
+        offset += -(-array.nbytes // _ALIGN) * _ALIGN
+    header["sections"] = sections
+    encoded = json.dumps(header).encode()
+    assert _PREFIX.size + len(encoded) <= _ALIGN
+
+    def chunks() -> Iterator[Any]:
+        head = _PREFIX.pack(MAGIC, len(encoded), _crc(np.frombuffer(encoded, np.uint8))) + encoded
+        yield head.ljust(_ALIGN, b"\0")
+        for array in arrays.values():
+            if array.nbytes:
+                yield array.reshape(-1).view(np.uint8)
+                yield bytes(-array.nbytes % _ALIGN)
+
+    written = files.write_atomic(path, chunks())
+    return Sealed(int(written), n, index.removed)
+
+
+def _refuse(path: Path, place: str, expected: object, actual: object) -> Corruption:
+    return Corruption(f"{path}, {place}: expected {expected}, got {actual}; the index can be rebuilt from the rows")
+
+
+def _header(path: Path, data: NDArray[np.uint8]) -> dict[str, Any]:
+    if len(data) < _ALIGN:
+        raise _refuse(path, "length", f"at least {_ALIGN} bytes", len(data))
+    magic, length, crc = _PREFIX.unpack(data[: _PREFIX.size].tobytes())
+    if magic != MAGIC:
+        raise _refuse(path, "byte 0, magic", MAGIC, magic)
+    if length > _ALIGN - _PREFIX.size:
+        raise _refuse(path, "byte 8, header length", f"at most {_ALIGN - _PREFIX.size}", length)
+    encoded = data[_PREFIX.size : _PREFIX.size + length].copy()
+    if _crc(encoded) != crc:
+        raise _refuse(path, "byte 12, header checksum", f"{crc:#010x}", f"{_crc(encoded):#010x}")
+    header: dict[str, Any] = json.loads(encoded.tobytes())
+    if header["version"] != VERSION:
+        raise _refuse(path, "header, version", VERSION, header["version"])
+    padding = data[_PREFIX.size + length : _ALIGN]
+    if padding.any():
+        raise _refuse(path, f"byte {_PREFIX.size + length}, padding", "zeros", "other bytes")
+    return header
+
+
+def _sections(path: Path, data: NDArray[np.uint8], header: dict[str, Any]) -> dict[str, NDArray[Any]]:
+    arrays = {}
+    end = _ALIGN
+    for name, dtype, shape, offset, crc in header["sections"]:
+        nbytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        end = offset + -(-nbytes // _ALIGN) * _ALIGN
+        if end > len(data):
+            raise _refuse(path, f"section {name}", f"{end} bytes", len(data))
+        raw = data[offset : offset + nbytes]
+        if _crc(raw) != crc:
+            raise _refuse(path, f"section {name} at byte {offset}, checksum", f"{crc:#010x}", f"{_crc(raw):#010x}")
+        if data[offset + nbytes : end].any():
+            raise _refuse(path, f"byte {offset + nbytes}, padding", "zeros", "other bytes")
+        arrays[name] = raw.view(dtype).reshape(shape)
+    if end != len(data):
+        raise _refuse(path, "length", f"{end} bytes", len(data))
+    return arrays
+
+
+def read(
+    cls: type[Hnsw], path: Path, config: schema.Hnsw, metric: str, rows: RowSource, mapped: bool
+) -> Hnsw:
+    data = files.map_readonly(path)
+    header = _header(path, data)
+    vectors = rows.arrays.vectors
+    wanted = {
+        "kind": "hnsw",
+        "metric": metric,
+        "dtype": str(vectors.dtype),
+        "dim": int(vectors.shape[1]),
+        "m": config.m,
+        "ef_construction": config.ef_construction,
+    }
+    for name, value in wanted.items():
+        if header[name] != value:
+            raise _refuse(path, f"header, {name}", value, header[name])
+    sections = _sections(path, data, header)
+    index = cls(config, metric, rows, seed=header["seed"])
+    index.removed = header["sequence"]
+    if not sections:
+        return index
+    n = header["indexed_rows"]
+    quantiser = Quantiser(np.array(sections["mean"]), header["scale"], header["trained_rows"], header["lossless"])
+    _install(index, rows, quantiser, sections, n, header["upper_rows"], header["entry"], header["level"], mapped)
+    return index
+
+
+def _install(
+    index: Hnsw,
+    rows: RowSource,
+    quantiser: Quantiser,
+    sections: dict[str, NDArray[Any]],
+    n: int,
+    upper_rows: int,
+    entry: int,
+    level: int,
+    mapped: bool,
+) -> None:
+    arrays = rows.arrays
+    m = index.config.m
+    capacity = max(arrays.capacity, n)
+    blocks = block_count(arrays.vectors.shape[1])
+    fresh = Graph.reserve(capacity, blocks, m, len(sections["bias"]) > 0 or index._metric == 0, quantiser)
+    fresh.codes[:n] = sections["codes"]
+    if len(fresh.bias):
+        fresh.bias[:n] = sections["bias"]
+    if mapped:
+        graph = fresh.replace(
+            **{name: checks.for_kernels(sections[name]) for name in ("links", "slot", "levels")},
+            upper=checks.for_kernels(sections["upper"]) if upper_rows else fresh.upper,
+        )
+    else:
+        upper = fresh.upper
+        if upper_rows > len(upper):
+            upper = grown(sections["upper"], upper_room(capacity, m) + upper_rows, upper_rows)
+        graph = fresh.replace(upper=upper)
+        for name in ("links", "slot", "levels"):
+            getattr(graph, name)[:n] = sections[name]
+        upper[:upper_rows] = sections["upper"]
+    index._upper_used = upper_rows
+    index._coded = n
+    index._view = View(graph, arrays, METRIC_CODES[index.metric], n, entry, level)
+
+
+def renumber(index: Hnsw, mapping: NDArray[np.int64], rows: RowSource) -> Hnsw:
+    """See Hnsw.compact. Links to rows that are gone are dropped and the rest move up; then unreached rows are linked again."""
+    new = type(index)(index.config, index.metric, rows, seed=index.seed)
+    new.removed = index.removed
+    view = index._view
+    if view is None:
+        return new
+    graph = view.graph
+    kept = np.flatnonzero(mapping[: view.indexed] >= 0)
+    n = len(kept)
+    assert np.array_equal(mapping[kept], np.arange(n)), "mapping must keep the order of rows"
+    levels = graph.levels[kept]
+    slot = np.where(levels > 0, np.cumsum(levels, dtype=np.int64) - levels, -1).astype(np.int32)
+    upper_rows = int(levels.sum(dtype=np.int64))
+    upper = np.full((upper_rows, line_up(index.config.m)), -1, np.int32)
+    has_upper = np.flatnonzero(levels > 0)
+    for layer in range(int(levels.max(initial=0))):
+        high = has_upper[levels[has_upper] > layer]
+        upper[slot[high] + layer] = _translated(graph.upper[graph.slot[kept[high]] + layer], mapping)
+    sections = {
+        "codes": graph.codes[kept],
+        "bias": graph.bias[kept] if len(graph.bias) else graph.bias,
+        "links": _translated(graph.links[kept], mapping),
+        "slot": slot,
+        "levels": levels,
+        "upper": upper,
+    }
+    entry = int(mapping[view.entry]) if view.entry >= 0 else -1
+    level = view.level
+    if entry < 0 and n:
+        entry = int(levels.argmax())
+        level = int(levels[entry])
+    _install(new, rows, graph.quantiser, sections, n, upper_rows, entry, level if n else 0, False)
+    new.settle()
+    return new
+
+
+def _translated(links: NDArray[np.int32], mapping: NDArray[np.int64]) -> NDArray[np.int32]:
+    """Links under new numbers, those that are gone removed, the others moved up in order."""
+    renamed = np.where(links >= 0, mapping[links], -1).astype(np.int32)
+    order = np.argsort(renamed < 0, axis=1, kind="stable")
+    moved: NDArray[np.int32] = np.take_along_axis(renamed, order, axis=1)
+    return moved

@@ -1,0 +1,58 @@
+"""Where a quantiser comes from: a sample of rows, chosen by row number only."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vecdb.index.graph import Graph, Quantiser
+from vecdb.kernels import checks, quantize
+from vecdb.storage.rows import RowArrays
+
+SAMPLE_ROWS = 16_384
+_QUANTILE = 0.9999  # of |x - mean|: beyond it elements are clipped; the re-rank makes up for those
+
+
+def train(arrays: RowArrays, metric: int, row_count: int) -> Quantiser:
+    """A quantiser from rows spread evenly over [0, row_count). 8-bit data are their own codes wherever the metric allows it."""
+    vectors = arrays.vectors
+    dim = vectors.shape[1]
+    mean = np.zeros(dim, np.float32)
+    if metric != 1 and vectors.dtype == np.int8:
+        return Quantiser(mean, 1.0, row_count, True)
+    if metric == 0 and vectors.dtype == np.uint8:
+        return Quantiser(mean + np.float32(128), 1.0, row_count, True)
+    picked = np.unique(np.linspace(0, row_count - 1, min(row_count, SAMPLE_ROWS)).astype(np.int64))
+    sample = vectors[picked].astype(np.float32)
+    if metric == 0:
+        mean = sample.mean(axis=0, dtype=np.float64).astype(np.float32)
+        sample -= mean
+    elif metric == 1:
+        norms = np.sqrt(np.einsum("ij,ij->i", sample, sample, dtype=np.float64))
+        sample /= np.maximum(norms, 1e-37).astype(np.float32)[:, None]
+    np.abs(sample, out=sample)
+    flat = sample.reshape(-1)
+    place = int(min(len(flat) - 1, np.ceil(_QUANTILE * len(flat))))
+    top = float(np.partition(flat, place)[place])
+    return Quantiser(mean, max(top, 1e-30) / 127.0, row_count, False)
+
+
+def encode(graph: Graph, arrays: RowArrays, metric: int, first: int, stop: int) -> int:
+    """Codes of rows [first, stop); returns how many elements were clipped."""
+    q = graph.quantiser
+    return int(
+        quantize.encode(checks.for_kernels(arrays.vectors), first, stop, q.mean, q.scale, metric, graph.codes, graph.bias)
+    )
+
+
+def recoded_differs(graph: Graph, arrays: RowArrays, metric: int, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Per row of `rows`: whether encoding it again gives another code or bias than the one stored."""
+    q = graph.quantiser
+    vectors = np.ascontiguousarray(arrays.vectors[rows])
+    codes = np.zeros((len(rows), graph.codes.shape[1]), np.uint8)
+    bias = np.zeros(len(rows) if len(graph.bias) else 0, np.int32)
+    quantize.encode(checks.for_kernels(vectors), 0, len(rows), q.mean, q.scale, metric, codes, bias)
+    differs: NDArray[np.bool_] = (codes != graph.codes[rows]).any(axis=1)
+    if len(bias):
+        differs |= bias != graph.bias[rows]
+    return differs

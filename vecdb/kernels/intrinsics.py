@@ -1,0 +1,315 @@
+"""Single instructions that numba does not offer, emitted for the processor that numba compiles for.
+
+The choice follows numba's compile target (NUMBA_CPU_NAME, NUMBA_CPU_FEATURES), never the host: an instruction that the target
+lacks would end the process inside LLVM. Every path gives the same integers.
+
+    dot_codes   uint8 codes x int8 query  AVX-512 VNNI | AVX-VNNI | AVX2 pmaddwd | Arm udot | plain vectors
+    crc32c_row  CRC-32C (Castagnoli)      SSE 4.2 | Arm CRC | table
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils
+from numba.core.errors import TypingError
+from numba.extending import intrinsic
+
+_I8, _I16, _I32, _I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
+_AVX2_NAMES = ("haswell", "broadwell", "skylake", "cascadelake", "cooperlake", "icelake", "alderlake", "znver")
+_UNROLL_BLOCKS_MAX = 6  # more 64-byte blocks than this are looped over, to keep compile time and code small
+
+
+def _features(context):
+    """(architecture, processor name, set of enabled features) of numba's compile target."""
+    triple, name, features = context.codegen().magic_tuple()[:3]
+    enabled = {part[1:] for part in features.split(",") if part.startswith("+")}
+    if not features and any(name.startswith(known) for known in _AVX2_NAMES):
+        enabled |= {"avx2", "sse4.2", "crc32"}  # no list means the model's own features
+    return triple.split("-")[0], name, enabled
+
+
+def dot_path(context) -> str:
+    """Which instruction `dot_codes` uses for this compile target."""
+    arch, _, enabled = _features(context)
+    if arch == "x86_64":
+        if {"avx512vnni", "avx512f"} <= enabled:
+            return "vnni512"
+        if "avxvnni" in enabled or {"avx512vnni", "avx512vl"} <= enabled:
+            return "vnni256"
+        if "avx2" in enabled:
+            return "avx2"
+    return "plain"
+
+
+def _data(context, builder, array_type, array):
+    """The array's data pointer as i8*."""
+    pointer = context.make_array(array_type)(context, builder, array).data
+    return builder.bitcast(pointer, _I8.as_pointer())
+
+
+def _call(builder, name, result, arguments):
+    function_type = ir.FunctionType(result, [a.type for a in arguments])
+    function = cgutils.get_or_insert_function(builder.module, function_type, name)
+    return builder.call(function, arguments)
+
+
+def _load(builder, pointer, offset, vector):
+    address = builder.gep(pointer, [offset])
+    return builder.load(builder.bitcast(address, vector.as_pointer()), align=1)
+
+
+def _products(builder, path, codes, query8, query16, chunk, sums):
+    """Add the products of 64-byte block number `chunk` (an i64 value) to the accumulators."""
+    start = builder.mul(chunk, _I64(64))
+    out = []
+    if path == "vnni512":
+        vector = ir.VectorType(_I32, 16)
+        c, q = (_load(builder, p, start, vector) for p in (codes, query8))
+        return [_call(builder, "llvm.x86.avx512.vpdpbusd.512", vector, [sums[0], c, q])]
+    if path == "vnni256":
+        vector = ir.VectorType(_I32, 8)
+        for part, total in enumerate(sums):
+            at = builder.add(start, _I64(32 * part))
+            c, q = (_load(builder, p, at, vector) for p in (codes, query8))
+            out.append(_call(builder, "llvm.x86.avx512.vpdpbusd.256", vector, [total, c, q]))
+        return out
+    for part, total in enumerate(sums):
+        at = builder.add(start, _I64(16 * part))
+        c = _load(builder, codes, at, ir.VectorType(_I8, 16))
+        if path == "avx2":
+            # pmaddubsw would saturate at 2 * 255 * 127: widen to 16 bits instead, the query once per search.
+            wide = ir.VectorType(_I16, 16)
+            q = _load(builder, query16, builder.mul(at, _I64(2)), wide)
+            pairs = _call(builder, "llvm.x86.avx2.pmadd.wd", ir.VectorType(_I32, 8), [builder.zext(c, wide), q])
+        else:
+            wide = ir.VectorType(_I32, 16)
+            q = _load(builder, query8, at, ir.VectorType(_I8, 16))
+            pairs = builder.mul(builder.zext(c, wide), builder.sext(q, wide))
+        out.append(builder.add(total, pairs))
+    return out
+
+
+_SHAPES = {"vnni512": (16, 1), "vnni256": (8, 2), "avx2": (8, 4), "plain": (16, 4)}  # lanes, accumulators
+
+
+@intrinsic
+def dot_codes(typingctx, codes, row, query8, query16, blocks):
+    """sum over i of codes[row, i] * query[i], int32.
+
+    codes : uint8[n, 64 * len(blocks)], C-contiguous.   row : int64.
+    query8, query16 : the same query as int8 and int16 [64 * len(blocks)]; each target reads the one it likes.
+    blocks : a tuple whose length, a compile-time constant, is the number of 64-byte blocks of a code.
+    """
+    count = blocks.count
+    signature = types.int32(codes, types.int64, query8, query16, blocks)
+
+    def codegen(context, builder, sig, args):
+        path = dot_path(context)
+        lanes, accumulators = _SHAPES[path]
+        base = _data(context, builder, sig.args[0], args[0])
+        pointer = builder.gep(base, [builder.mul(args[1], _I64(64 * count))])
+        q8, q16 = (_data(context, builder, sig.args[i], args[i]) for i in (2, 3))
+        vector = ir.VectorType(_I32, lanes)
+        sums = [ir.Constant(vector, [0] * lanes)] * accumulators
+        if count <= _UNROLL_BLOCKS_MAX:
+            for block in range(count):
+                sums = _products(builder, path, pointer, q8, q16, _I64(block), sums)
+        else:
+            slots = [cgutils.alloca_once_value(builder, zero) for zero in sums]
+            for slot, zero in zip(slots, sums, strict=True):
+                builder.store(zero, slot)
+            with cgutils.for_range(builder, _I64(count)) as loop:
+                now = [builder.load(slot) for slot in slots]
+                after = _products(builder, path, pointer, q8, q16, loop.index, now)
+                for slot, value in zip(slots, after, strict=True):
+                    builder.store(value, slot)
+            sums = [builder.load(slot) for slot in slots]
+        while len(sums) > 1:
+            sums = [builder.add(a, b) for a, b in zip(sums[::2], sums[1::2], strict=True)]
+        return _call(builder, f"llvm.vector.reduce.add.v{lanes}i32", _I32, [sums[0]])
+
+    return signature, codegen
+
+
+@intrinsic
+def prefetch_code(typingctx, codes, row, blocks):
+    """Ask for the cache lines of codes[row]; at most eight, the hardware follows from there."""
+    count = blocks.count
+
+    def codegen(context, builder, sig, args):
+        base = _data(context, builder, sig.args[0], args[0])
+        pointer = builder.gep(base, [builder.mul(args[1], _I64(64 * count))])
+        for line in range(min(count, 8)):
+            address = builder.gep(pointer, [_I64(64 * line)])
+            _call_prefetch(builder, address)
+        return context.get_dummy_value()
+
+    return types.void(codes, types.int64, blocks), codegen
+
+
+def _call_prefetch(builder, address):
+    function_type = ir.FunctionType(ir.VoidType(), [_I8.as_pointer(), _I32, _I32, _I32])
+    function = cgutils.get_or_insert_function(builder.module, function_type, "llvm.prefetch.p0")
+    builder.call(function, [address, _I32(0), _I32(3), _I32(1)])
+
+
+@intrinsic
+def prefetch_row(typingctx, array, row):
+    """Ask for the first two cache lines of row `row` of a two-dimensional array (one line of a one-dimensional one)."""
+
+    def codegen(context, builder, sig, args):
+        view = context.make_array(sig.args[0])(context, builder, args[0])
+        base = builder.bitcast(view.data, _I8.as_pointer())
+        stride = cgutils.unpack_tuple(builder, view.strides, sig.args[0].ndim)[0]
+        pointer = builder.gep(base, [builder.mul(args[1], stride)])
+        for line in range(2 if sig.args[0].ndim == 2 else 1):
+            _call_prefetch(builder, builder.gep(pointer, [_I64(64 * line)]))
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64), codegen
+
+
+@intrinsic
+def widen(typingctx, value):
+    """A stored element as float32. uint16 holds the bits of a float16: numba's own half precision is emulated and slow.
+
+    Branchless: exponent and mantissa move up 13 bits, then 2**112 corrects the exponent's bias, subnormals included.
+    """
+    if value not in (types.float32, types.uint16, types.int8, types.uint8):
+        raise TypingError(f"no stored element type: {value}")
+
+    def codegen(context, builder, sig, args):
+        stored, element = sig.args[0], args[0]
+        if stored == types.float32:
+            return element
+        if stored == types.int8:
+            return builder.sitofp(element, ir.FloatType())
+        if stored == types.uint8:
+            return builder.uitofp(element, ir.FloatType())
+        bits = builder.zext(element, _I32)
+        sign = builder.shl(builder.and_(bits, _I32(0x8000)), _I32(16))
+        magnitude = builder.shl(builder.and_(bits, _I32(0x7FFF)), _I32(13))
+        scaled = builder.fmul(builder.bitcast(magnitude, ir.FloatType()), ir.Constant(ir.FloatType(), 2.0**112))
+        return builder.bitcast(builder.or_(builder.bitcast(scaled, _I32), sign), ir.FloatType())
+
+    return types.float32(value), codegen
+
+
+@intrinsic
+def float_bits(typingctx, value):
+    """The bits of a float32 as int32."""
+    return types.int32(types.float32), lambda context, builder, sig, args: builder.bitcast(args[0], _I32)
+
+
+@intrinsic
+def bits_float(typingctx, value):
+    """The float32 with these bits (int32)."""
+    return types.float32(types.int32), lambda context, builder, sig, args: builder.bitcast(args[0], ir.FloatType())
+
+
+@intrinsic
+def _crc_in_hardware(typingctx):
+    """Whether the compile target has a CRC-32C instruction; a constant, so the other branch is dropped."""
+
+    def codegen(context, builder, sig, args):
+        return ir.Constant(ir.IntType(1), int(_crc_names(context) is not None))
+
+    return types.boolean(), codegen
+
+
+def _crc_names(context):
+    arch, _, enabled = _features(context)
+    if arch == "x86_64" and ("sse4.2" in enabled or "crc32" in enabled):
+        return "llvm.x86.sse42.crc32.64.64", "llvm.x86.sse42.crc32.32.8"
+    if arch in ("aarch64", "arm64") and "crc" in enabled:
+        return "llvm.aarch64.crc32cx", "llvm.aarch64.crc32cb"
+    return None
+
+
+@intrinsic
+def _crc_word(typingctx, crc, array, offset):
+    """One step over the eight bytes at byte `offset` of the array's data."""
+
+    def codegen(context, builder, sig, args):
+        names = _crc_names(context)
+        if names is None:
+            return args[0]
+        pointer = _data(context, builder, sig.args[1], args[1])
+        word = _load(builder, pointer, args[2], _I64)
+        if "x86" in names[0]:
+            wide = _call(builder, names[0], _I64, [builder.zext(args[0], _I64), word])
+            return builder.trunc(wide, _I32)
+        return _call(builder, names[0], _I32, [args[0], word])
+
+    return types.uint32(types.uint32, array, types.int64), codegen
+
+
+@intrinsic
+def _crc_byte(typingctx, crc, array, offset):
+    """One step over the byte at byte `offset` of the array's data."""
+
+    def codegen(context, builder, sig, args):
+        names = _crc_names(context)
+        if names is None:
+            return args[0]
+        pointer = _data(context, builder, sig.args[1], args[1])
+        byte = _load(builder, pointer, args[2], _I8)
+        if "x86" in names[0]:
+            return _call(builder, names[1], _I32, [args[0], byte])
+        return _call(builder, names[1], _I32, [args[0], builder.zext(byte, _I32)])
+
+    return types.uint32(types.uint32, array, types.int64), codegen
+
+
+@intrinsic
+def _byte_at(typingctx, array, offset):
+    """The byte at byte `offset` of the array's data."""
+
+    def codegen(context, builder, sig, args):
+        pointer = _data(context, builder, sig.args[0], args[0])
+        return builder.load(builder.gep(pointer, [args[1]]))
+
+    return types.uint8(array, types.int64), codegen
+
+
+def _crc_table() -> np.ndarray:
+    table = np.arange(256, dtype=np.uint32)
+    for _ in range(8):
+        table = np.where(table & 1, (table >> 1) ^ np.uint32(0x82F63B78), table >> 1).astype(np.uint32)
+    return table
+
+
+_TABLE = _crc_table()
+
+
+@njit(cache=True, nogil=True)
+def crc32c_row(array, row, row_bytes):
+    """CRC-32C (RFC 3720, appendix B.4) of `row_bytes` bytes from byte row * row_bytes of a contiguous array."""
+    crc = np.uint32(0xFFFFFFFF)
+    at = np.int64(row) * row_bytes
+    stop = at + row_bytes
+    if _crc_in_hardware():
+        while at + 8 <= stop:
+            crc = _crc_word(crc, array, at)
+            at += 8
+        while at < stop:
+            crc = _crc_byte(crc, array, at)
+            at += 1
+    else:
+        while at < stop:
+            crc = _TABLE[np.uint8(crc ^ _byte_at(array, at))] ^ (crc >> np.uint32(8))
+            at += 1
+    return crc ^ np.uint32(0xFFFFFFFF)
+
+
+def target_path() -> str:
+    """Name of the dot-product path of this process, for `stats()` and benchmarks."""
+    from numba.core.registry import cpu_target
+
+    return dot_path(cpu_target.target_context)
+
+
+numba_version: str = numba.__version__

@@ -1,0 +1,128 @@
+"""Whole queries in one kernel call: quantise, descend, walk, scan the tail, re-rank on full vectors.
+
+A thread hands over its slice of queries and gets sorted answers. Rows are checked against their checksums before their vectors
+are used; the first damaged one ends the call and is returned, so that the caller can raise.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from vecdb.kernels.beam import ROW_MASK, clear, code_distance, descend, insert, is_visible, sort_keys, walk
+from vecdb.kernels.checks import is_sound
+from vecdb.kernels.distance import exact
+from vecdb.kernels.intrinsics import bits_float, float_bits, prefetch_row
+from vecdb.kernels.quantize import encode_query
+
+
+@njit(cache=True, nogil=True)
+def key_of(distance, row):
+    """Sort key of (float32 distance, row): its integer order is the order of the pair."""
+    bits = float_bits(distance + np.float32(0.0))  # + 0.0 turns -0.0 into 0.0
+    if bits < 0:
+        bits ^= np.int32(0x7FFFFFFF)
+    return (np.int64(bits) << 32) | np.int64(row)
+
+
+@njit(cache=True, nogil=True)
+def distance_of(key):
+    """The float32 distance inside a `key_of`."""
+    bits = np.int32(key >> 32)
+    if bits < 0:
+        bits ^= np.int32(0x7FFFFFFF)
+    return bits_float(bits)
+
+
+@njit(cache=True, nogil=True)
+def search_graph(
+    queries, rows, distances, counts, work,
+    limit, width, rerank, strict_from_start, row_count, sequence_signed, allow,
+    indexed, entry, level, metric, scale, mean,
+    codes, bias, links, upper, slot,
+    vectors, crcs, verified, deleted,
+    pool, keys, todo, visited, trail, query8, query16, blocks,
+):  # fmt: skip
+    """Answer `queries` (float32[nq, dim]) into rows int64[nq, limit], distances float32[nq, limit], counts int64[nq].
+
+    width : beam width.   rerank : candidates scored on full vectors, >= limit.   entry : row, or -1 while nothing is indexed.
+    indexed : rows below it are in the graph; [indexed, row_count) is scanned on codes.
+    work : int64[3], += distances on codes, rows re-ranked, queries walked again in strict mode.
+    Scratch: pool int64[>= width + 2, rather 4 * width], keys int64[>= rerank + 1], todo int32[>= links per row], visited
+    uint32[rows / 32] all zero, trail int32[any], query8 and query16 as in `dot_codes`.
+    Returns the first row that does not match its checksum, or -1.
+
+    The plain walk does not look at visibility: unlinked rows are not met, and reading `deleted` for every row would double the
+    cache misses. When too many hidden rows turn up among the best the query is walked again in strict mode.
+    """
+    sequence = np.uint64(sequence_signed)
+    row_bytes = vectors.shape[1] * vectors.itemsize
+    for i in range(len(queries)):
+        query = queries[i]
+        constant = encode_query(query, mean, scale, metric, len(bias) > 0, query8, query16)
+        strict = strict_from_start
+        found = 0
+        while True:
+            size = 0
+            if entry >= 0:
+                start, count = descend(codes, bias, upper, slot, entry, level, 0, query8, query16, constant, blocks)
+                size, more, used = walk(
+                    codes, bias, links, slot, 0, start, query8, query16, constant, width,
+                    strict, row_count, sequence, deleted, allow, pool, todo, visited, trail, blocks,
+                )  # fmt: skip
+                clear(visited, trail, used)
+                work[0] += count + more
+            if row_count > indexed:
+                # Rows that joined the graph after the caller looked are both linked and in its tail: keep them once.
+                kept = 0
+                for j in range(size):
+                    if (pool[j] >> 1) & ROW_MASK < indexed:
+                        pool[kept] = pool[j]
+                        kept += 1
+                size = kept
+            room = max(size, min(width, len(pool) - 1))
+            for row in range(indexed, row_count):
+                d = code_distance(codes, bias, row, query8, query16, constant, blocks)
+                key = (np.int64(d) << 32) | (np.int64(row) << 1)
+                if size >= room and key >= pool[size - 1]:
+                    continue
+                if is_visible(row, row_count, sequence, deleted, allow):
+                    if size >= room:
+                        size -= 1
+                    insert(pool, size, key)
+                    size += 1
+            work[0] += max(0, row_count - indexed)
+            taken = 0
+            hidden = 0
+            for j in range(min(size, rerank)):
+                row = (pool[j] >> 1) & ROW_MASK
+                prefetch_row(vectors, row)
+                prefetch_row(deleted, row)
+            for j in range(size):
+                row = (pool[j] >> 1) & ROW_MASK
+                if not is_visible(row, row_count, sequence, deleted, allow):
+                    hidden += 1
+                    continue
+                if not is_sound(vectors, row, row_bytes, crcs, verified):
+                    return row
+                keys[taken] = key_of(exact(vectors, row, query, metric), row)
+                taken += 1
+                if taken >= rerank:
+                    break
+            work[1] += taken
+            found = min(taken, limit)
+            if strict or entry < 0 or (found == limit and hidden * 8 <= taken):
+                break
+            strict = hidden > 0
+            if not strict:
+                break
+            work[2] += 1
+        sort_keys(keys, taken)
+        for j in range(found):
+            rows[i, j] = keys[j] & np.int64(0xFFFFFFFF)
+            distances[i, j] = distance_of(keys[j])
+        for j in range(found, limit):
+            rows[i, j] = -1
+            distances[i, j] = np.float32(np.inf)
+        counts[i] = found
+    return -1
