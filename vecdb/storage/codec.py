@@ -47,6 +47,8 @@ INT_IDS = 1
 
 _pack = msgspec.msgpack.Encoder().encode
 _unpack = msgspec.msgpack.Decoder().decode
+_unpack_meta = msgspec.msgpack.Decoder(tuple[bytes, list[str], msgspec.Raw]).decode
+_ARRAY_OF_3 = 0x93  # msgpack: how a meta with an owner or tenants starts; a map starts with another byte
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,16 +100,18 @@ def encode_block(
     return head[:_CRC_AT] + struct.pack("<I", crc) + head[_CRC_AT + 4 :] + body
 
 
-def decode_block(raw: bytes, key: int, where: str) -> Block:
-    """Check and decode one block found under row `key`. Raises `Corruption`, naming `where`."""
+def decode_block(raw: Any, key: int, where: str, *, verify: bool = True) -> Block:
+    """Decode one block (a buffer) found under row `key`. Raises `Corruption`, naming `where`.
+
+    `verify=False` leaves the checksum out, for a block that this process has compared before.
+    """
     if len(raw) < _BLOCK.size:
         raise Corruption(f"{where}: block at row {key} has {len(raw)} bytes, expected at least {_BLOCK.size}")
     magic, version, flags, crc, count, sequence, first_row = _BLOCK.unpack_from(raw)
     if magic != _BLOCK_MAGIC or version != _VERSION:
         raise Corruption(f"{where}: block at row {key} starts with {magic!r} version {version}, expected {_BLOCK_MAGIC!r} {_VERSION}")
     view = memoryview(raw)
-    actual = zlib.crc32(view[_CRC_AT + 4 :], zlib.crc32(b"\0\0\0\0", zlib.crc32(view[:_CRC_AT])))
-    if actual != crc:
+    if verify and (actual := zlib.crc32(view[_CRC_AT + 4 :], zlib.crc32(b"\0\0\0\0", zlib.crc32(view[:_CRC_AT])))) != crc:
         raise Corruption(f"{where}: block at row {key} has crc {actual:08x}, expected {crc:08x}")
     if first_row != key:
         raise Corruption(f"{where}: block of row {first_row} found under row {key}")
@@ -127,15 +131,20 @@ def encode_meta(owner: bytes, tenants: list[str], fields: bytes) -> bytes:
     return bytes(_pack([owner, tenants, msgspec.Raw(fields or b"\x80")]))
 
 
-def decode_meta(meta: bytes) -> tuple[bytes, list[str], dict[str, Any]]:
-    """(owner, tenants, fields) of one record."""
-    if not meta:
-        return b"", [], {}
-    value = _unpack(meta)
-    if isinstance(value, dict):
-        return b"", [], value
-    owner, tenants, fields = value
-    return bytes(owner), list(tenants), fields
+def split_meta(meta: bytes) -> tuple[bytes, list[str], bytes]:
+    """(owner, tenants, encoded fields) of one record; fields may be empty bytes."""
+    if not meta or meta[0] != _ARRAY_OF_3:
+        return b"", [], meta
+    owner, tenants, fields = _unpack_meta(meta)
+    return owner, tenants, bytes(fields)
+
+
+def merge_fields(old: bytes, changes: bytes) -> bytes:
+    """Encoded fields `old` with those of `changes` put over them; a null in `changes` removes a field."""
+    fields: dict[str, Any] = _unpack(old) if old else {}
+    fields.update(_unpack(changes) if changes else {})
+    kept = {name: value for name, value in fields.items() if value is not None}
+    return bytes(_pack(kept)) if kept else b""
 
 
 def encode_row_header(dtype: str, dim: int, generation: int) -> bytes:

@@ -194,6 +194,8 @@ def lock_directory(path: Path) -> int:
         os.close(fd)
         if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
             raise
+        if owner == str(os.getpid()):
+            raise Locked(f"database {path} is open in this process ({owner}) already; use that Database, or close it first") from None
         raise Locked(
             f"database {path} is open for writing by process {owner}; close it there, or open it here with read_only=True"
         ) from None

@@ -1,7 +1,8 @@
 """The LMDB databases and the layout of their keys. Integers in keys are big-endian, so that byte order is row order.
 
     catalog   name                              -> collection entry (msgpack)
-    state     uid u32 | b"sequence"             -> collection state (msgpack) | last sequence of the database, u64 LE
+    state     uid u32                           -> collection state (msgpack)
+              b"sequence" | b"uid"              -> last sequence of the database, u64 LE | uid of the next collection, u32 LE
     blocks    prefix, first_row u64             -> block of records (codec.py)
     ids       prefix, owner_len u8, owner, id   -> row u64 LE
     tombs     prefix, sequence u64              -> rows u64 LE, ascending (DUPSORT | DUPFIXED)
@@ -19,7 +20,7 @@ from __future__ import annotations
 import struct
 
 CATALOG, STATE, BLOCKS, IDS, TOMBS = b"catalog", b"state", b"blocks", b"ids", b"tombs"
-SEQUENCE = b"sequence"
+SEQUENCE, UID_NEXT = b"sequence", b"uid"  # keys of state, next to the 4-byte uids
 
 _PREFIX = struct.Struct(">II")
 _KEY = struct.Struct(">IIQ")

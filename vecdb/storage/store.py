@@ -20,7 +20,7 @@ from typing import Any
 import lmdb
 
 from vecdb import limits
-from vecdb.errors import Corruption, Unavailable
+from vecdb.errors import Corruption, Locked, Unavailable
 from vecdb.storage import files, keys
 
 LMDB_FORMAT = "0.9"  # data file format of lib_version=0; lmdb 3 can also write an incompatible one
@@ -90,10 +90,10 @@ class Store:
     # -- transactions ------------------------------------------------------------------------------
 
     @contextmanager
-    def read(self) -> Iterator[Txn]:
-        """A read transaction: one committed state. Values are copies."""
+    def read(self, *, buffers: bool = False) -> Iterator[Txn]:
+        """A read transaction: one committed state. Values are copies, or with `buffers` views that must not leave the block."""
         try:
-            txn = self._env.begin()
+            txn = self._env.begin(buffers=buffers)
         except lmdb.Error as error:
             raise _translated(error, "beginning a read") from error
         try:
@@ -145,6 +145,8 @@ def _last_page(head: bytes) -> int | None:
 
 
 def _translated(error: Exception, doing: str) -> Exception:
+    if "already open in this process" in str(error):
+        return Locked(f"{doing}: this process has it open already; use that Database, or close it first")
     if isinstance(error, (lmdb.CorruptedError, lmdb.InvalidError, lmdb.PageNotFoundError, lmdb.VersionMismatchError)):
         return Corruption(f"{doing}: LMDB says {error}; restore the database from a backup")
     if isinstance(error, lmdb.ReadersFullError):

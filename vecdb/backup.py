@@ -1,0 +1,169 @@
+"""Backup: a consistent copy of a database while it works. Restore: verify every byte, then put it in place in one rename.
+
+    BACKUP/  as a database directory, without LOCK
+             checksums.json    {"format": 1, "files": {"lmdb/data.mdb": [bytes, "sha256"], ...}}   written last: no file, no backup
+
+LMDB's own copy fixes the commit; row files are append-only, so their first rows as counted by that commit are what it saw.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from vecdb import catalog
+from vecdb.errors import AlreadyExists, Corruption, InvalidArgument, NotFound
+from vecdb.generation import folder_of, rows_name
+from vecdb.storage import codec, files, keys, manifest
+from vecdb.storage.store import Store
+
+if TYPE_CHECKING:
+    from vecdb.database import Database
+
+CHECKSUMS = "checksums.json"
+_CHUNK_BYTES = 4 << 20
+Progress = Callable[[int, int], None] | None
+
+
+def write_backup(database: Database, target: Path, progress: Progress) -> None:
+    """Copy `database` into `target`, which must not exist. A crash leaves `target`.tmp, never half a backup."""
+    if files.exists(target):
+        raise AlreadyExists(f"{target} exists; give a new directory for the backup")
+    temporary = target.with_name(target.name + ".tmp")
+    files.remove_tree(temporary)
+    files.make_dir(temporary / "lmdb")
+    try:
+        with ExitStack() as held:
+            for name in database.collections():
+                held.enter_context(database.upkeep_lock(name))  # no vacuum or seal: files that the copy names stay there
+            database.store.copy(temporary / "lmdb")
+            copied = Store(temporary / "lmdb", read_only=True, durability="full")
+            try:
+                _copy_collections(database.path, temporary, copied, progress)
+            finally:
+                copied.close()
+        files.remove(temporary / "lmdb" / "lock.mdb")
+        manifest.write(temporary, database.manifest)
+        _write_checksums(temporary)
+        for folder in (temporary, temporary / "lmdb"):
+            files.sync_dir(folder)
+        files.rename(temporary, target)
+        files.sync_dir(target.parent)
+    except BaseException:
+        files.remove_tree(temporary)
+        raise
+
+
+def _copy_collections(source: Path, target: Path, store: Store, progress: Progress) -> None:
+    entries: list[tuple[catalog.Entry, catalog.State]] = []
+    with store.read() as txn:
+        for name, raw in txn.cursor(db=store.catalog):
+            entry = catalog.decode_entry(raw, name.decode())
+            entries.append((entry, catalog.decode_state(txn.get(keys.uid(entry.uid), db=store.state), entry.name)))
+    files.make_dir(target / "collections")
+    for done, (entry, state) in enumerate(entries):
+        there, here = folder_of(source, entry.uid), folder_of(target, entry.uid)
+        files.make_dir(here)
+        row_bytes = entry.dim * {"float32": 4, "float16": 2}.get(entry.dtype, 1)
+        _copy(there / rows_name(state.generation), here, codec.ROW_HEADER_BYTES + state.row_count * row_bytes)
+        if state.sealed is not None:
+            _copy(there / state.sealed.file, here, state.sealed.file_bytes)
+        files.sync_dir(here)
+        if progress is not None:
+            progress(done + 1, len(entries))
+
+
+def _copy(source: Path, folder: Path, length: int) -> None:
+    reading = files.open_read(source)
+    try:
+        writing = files.open_append(folder / source.name, create=True)
+        try:
+            files.copy_range(reading, writing, length)
+            files.fsync(writing)
+        finally:
+            files.close(writing)
+    finally:
+        files.close(reading)
+
+
+def _write_checksums(folder: Path) -> None:
+    sums = {str(file.relative_to(folder)): _digest(file) for file in files.walk_files(folder)}
+    files.write_atomic(folder / CHECKSUMS, [msgspec.json.format(msgspec.json.encode({"format": 1, "files": sums}))])
+
+
+def _digest(file: Path) -> tuple[int, str]:
+    digest, size = hashlib.sha256(), 0
+    for chunk in _chunks(file):
+        digest.update(chunk)
+        size += len(chunk)
+    return size, digest.hexdigest()
+
+
+def _chunks(file: Path) -> Iterator[bytes]:
+    fd = files.open_read(file)
+    try:
+        offset = 0
+        while chunk := files.pread(fd, _CHUNK_BYTES, offset):
+            yield chunk
+            offset += len(chunk)
+    finally:
+        files.close(fd)
+
+
+def restore(source: Any, target: Any) -> None:
+    """Put the backup `source` back as the new database directory `target`.
+
+    Every file is compared with its checksum before `target` appears, whole, by one rename. Raises Corruption naming the first file
+    that differs, NotFound where `source` is no backup, AlreadyExists where `target` is there.
+    """
+    for value in (source, target):
+        if not isinstance(value, (str, os.PathLike)) or not str(value):
+            raise InvalidArgument(f"restore takes two directories, got {value!r}")
+    here, there = Path(os.path.abspath(source)), Path(os.path.abspath(target))
+    if files.exists(there):
+        raise AlreadyExists(f"{there} exists; restore into a new directory, then swap the two")
+    if not files.exists(here / CHECKSUMS):
+        raise NotFound(f"{here} is no backup: it has no {CHECKSUMS}")
+    sums = _read_checksums(here)
+    temporary = there.with_name(there.name + ".tmp")
+    files.remove_tree(temporary)
+    try:
+        for name, (size, expected) in sums.items():
+            place = temporary / name
+            files.make_dir(place.parent)
+            if not files.exists(here / name):
+                raise Corruption(f"{here / name}: missing from the backup")
+            actual_size, actual = _digest(here / name)
+            if (actual_size, actual) != (size, expected):
+                raise Corruption(
+                    f"{here / name}: {actual_size} bytes with sha256 {actual[:16]}..., expected {size} bytes with {expected[:16]}..."
+                )
+            _copy(here / name, place.parent, size)
+            if _digest(place) != (size, expected):
+                raise Corruption(f"{place}: the copy differs from the backup; check the disk")
+        for folder in sorted({(temporary / name).parent for name in sums} | {temporary}, reverse=True):
+            files.sync_dir(folder)
+        files.rename(temporary, there)
+        files.sync_dir(there.parent)
+    except BaseException:
+        files.remove_tree(temporary)
+        raise
+
+
+def _read_checksums(folder: Path) -> dict[str, tuple[int, str]]:
+    path = folder / CHECKSUMS
+    try:
+        raw = msgspec.json.decode(files.read_bytes(path), type=dict[str, Any])
+        sums = msgspec.convert(raw["files"], dict[str, tuple[int, str]])
+    except (msgspec.MsgspecError, KeyError, UnicodeDecodeError) as error:
+        raise Corruption(f"{path}: not a list of checksums ({error})") from None
+    for name in sums:
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise Corruption(f"{path}: names {name!r}, which lies outside the backup")
+    return sums

@@ -1,0 +1,100 @@
+"""What LMDB holds about each collection: the entry, written at creation, and the state, rewritten by every commit that touches it.
+
+    catalog[name] -> Entry      state[uid] -> State      (msgpack, by field name, so that fields can be added)
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import msgspec
+
+from vecdb.errors import Corruption
+from vecdb.schema import CollectionConfig, Flat, Hnsw, IndexConfig
+
+_KINDS: dict[str, type[Flat] | type[Hnsw]] = {"flat": Flat, "hnsw": Hnsw}
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """What never changes about a collection."""
+
+    uid: int
+    name: str
+    dim: int
+    metric: str
+    dtype: str
+
+
+class Sealed(msgspec.Struct, frozen=True):
+    """The sealed index file that covers rows [0, rows) with the deletions up to `sequence`."""
+
+    file: str
+    rows: int
+    sequence: int
+    file_bytes: int
+
+
+class Tuned(msgspec.Struct, frozen=True):
+    """One measured point: at `limit`, beam width `ef` gave `recall`."""
+
+    limit: int
+    ef: int
+    recall: float
+
+
+class State(msgspec.Struct, frozen=True):
+    """What a commit changes."""
+
+    sequence: int = 0
+    row_count: int = 0
+    live_count: int = 0
+    generation: int = 0
+    id_kind: str | None = None
+    has_fields: bool = False
+    index: dict[str, Any] | None = None
+    sealed: Sealed | None = None
+    tuned: tuple[Tuned, ...] = ()
+    tuned_ef: int | None = None  # beam width of searches that name none, where `tune` or `optimize` chose one
+    tuned_by_user: bool = False
+
+
+_encoder = msgspec.msgpack.Encoder()
+_entry = msgspec.msgpack.Decoder(Entry)
+_state = msgspec.msgpack.Decoder(State)
+
+
+def encode(value: Entry | State) -> bytes:
+    return _encoder.encode(value)
+
+
+def decode_entry(raw: bytes, name: str) -> Entry:
+    try:
+        return _entry.decode(raw)
+    except msgspec.MsgspecError as error:
+        raise Corruption(f"catalog entry of collection {name!r} is damaged ({error}); restore from a backup") from None
+
+
+def decode_state(raw: bytes | None, name: str) -> State:
+    try:
+        if raw is None:
+            raise msgspec.ValidationError("missing")
+        return _state.decode(raw)
+    except msgspec.MsgspecError as error:
+        raise Corruption(f"state of collection {name!r} is damaged ({error}); restore from a backup") from None
+
+
+def index_to_dict(index: IndexConfig | None) -> dict[str, Any] | None:
+    if index is None:
+        return None
+    return {"kind": type(index).__name__.lower(), **asdict(index)}
+
+
+def index_from_dict(value: dict[str, Any] | None) -> IndexConfig | None:
+    if value is None:
+        return None
+    return _KINDS[value["kind"]](**{key: item for key, item in value.items() if key != "kind"})
+
+
+def config_of(entry: Entry, state: State) -> CollectionConfig:
+    return CollectionConfig(entry.name, entry.dim, entry.metric, entry.dtype, index_from_dict(state.index))  # type: ignore[arg-type]

@@ -1,0 +1,235 @@
+"""Collection: what users hold. Checks what they pass at the one gate, and hands canonical arrays to an engine.
+
+The same class serves an embedded database and, with another engine behind it, a remote one. Every method may be called from any
+thread. A write returns when it is durable and every later search, here or in another process, sees it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from vecdb import validate
+from vecdb.engine import Engine
+from vecdb.errors import AlreadyExists, InvalidArgument, LimitExceeded
+from vecdb.hits import Hits
+from vecdb.limits import batch_bytes_max, batch_rows_max
+from vecdb.schema import CollectionConfig, IndexConfig, Record, SearchParams
+from vecdb.storage import codec
+
+_ITER_BATCH_MAX = 65_536
+
+
+class Collection:
+    """Records of one dimension, metric and type: an id, a vector and optional fields each.
+
+    Opened by `Database.create_collection` and `Database.collection`.
+    """
+
+    __slots__ = ("_config", "_engine")
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._config: CollectionConfig = engine.config()
+
+    # -- what it is --------------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        return self._config.name
+
+    @property
+    def dim(self) -> int:
+        return self._config.dim
+
+    @property
+    def metric(self) -> str:
+        return self._config.metric
+
+    @property
+    def dtype(self) -> str:
+        return self._config.dtype
+
+    @property
+    def config(self) -> CollectionConfig:
+        """Name, dim, metric, dtype and index as they are now."""
+        return self._engine.config()
+
+    def __len__(self) -> int:
+        return self.count()
+
+    def __bool__(self) -> bool:
+        return True  # an empty collection is still a collection
+
+    def __repr__(self) -> str:
+        return f"<Collection {self.name!r}: dim {self.dim}, {self.metric}, {self.dtype}>"
+
+    # -- writes ------------------------------------------------------------------------------------
+
+    def upsert(self, ids: Any, vectors: Any, fields: Any = None, *, owner: str = "", atomic: bool = True) -> int:
+        """Write records, replacing those whose ids exist. Returns how many records were written, once they are durable.
+
+        ids : int or str, or a sequence or array of them. A collection's ids are all ints or all strings; the first write decides.
+            Of an id that repeats in one batch the last counts.
+        vectors : [n, dim] (or [dim] for one id) of anything array-like; stored in the collection's dtype.
+        fields : list of dicts, dict of columns, pandas / polars / Arrow table of n rows, or None for records without fields.
+        atomic : a call is all or nothing up to 256 MiB; beyond that it is refused unless `atomic=False`, which splits it.
+        """
+        return self._put(ids, vectors, fields, owner, atomic, "upsert")
+
+    def insert(self, ids: Any, vectors: Any, fields: Any = None, *, owner: str = "", atomic: bool = True) -> int:
+        """Like `upsert`, but raises AlreadyExists, and writes nothing, where any id exists."""
+        return self._put(ids, vectors, fields, owner, atomic, "insert")
+
+    def _put(self, ids: Any, vectors: Any, fields: Any, owner: str, atomic: bool, mode: str) -> int:
+        owned = validate.owner(owner)
+        batch = self._ids(ids)
+        if mode == "insert" and batch.unique is not None:
+            raise AlreadyExists(f"insert got {batch.n - len(batch.unique)} ids twice in one batch; give each id once, or use upsert")
+        if not atomic and batch.n > self._rows_per_call():
+            return self._put_in_parts(ids, vectors, fields, owner, mode)
+        array = validate.vectors(vectors, self._config, single=batch.scalar)
+        if len(array) != batch.n:
+            raise InvalidArgument(f"got {batch.n:,} ids and {len(array):,} vectors: pass one vector per id")
+        raw = validate.fields(fields, batch.n, single=batch.scalar)
+        metas = None if raw is None else raw if not owned else [codec.encode_meta(owned, [], one) for one in raw]
+        if owned and metas is None:
+            metas = [codec.encode_meta(owned, [], b"")] * batch.n
+        size_bytes = array.nbytes + sum(map(len, metas or ()))
+        if size_bytes > batch_bytes_max:
+            raise LimitExceeded(
+                f"one atomic call takes at most {batch_bytes_max:,} bytes, this one has {size_bytes:,}: "
+                "write it in several calls, or with atomic=False"
+            )
+        if batch.unique is not None:
+            keep = batch.unique
+            array = np.ascontiguousarray(array[keep])
+            metas = None if metas is None else [metas[i] for i in keep.tolist()]
+            batch = batch.last_only()
+        return self._engine.put(batch, array, metas, owned, mode)
+
+    def _rows_per_call(self) -> int:
+        return max(1, min(batch_rows_max, batch_bytes_max // (4 * 8 * self.dim)))
+
+    def _put_in_parts(self, ids: Any, vectors: Any, fields: Any, owner: str, mode: str) -> int:
+        step = self._rows_per_call()
+        done = 0
+        for start in range(0, len(ids), step):
+            part = slice(start, start + step)
+            part_fields = None if fields is None else _slice_fields(fields, part)
+            done += self._put(ids[part], vectors[part], part_fields, owner, True, mode)
+        return done
+
+    def update(self, ids: Any, vectors: Any = None, fields: Any = None, *, owner: str = "") -> int:
+        """Change existing records: new vectors, or fields merged over the old ones by name (None removes a field), or both.
+
+        Raises NotFound, and changes nothing, where an id does not exist. Returns how many records were changed.
+        """
+        batch = self._ids(ids)
+        if vectors is None and fields is None:
+            raise InvalidArgument("update needs vectors or fields")
+        if batch.unique is not None:
+            raise InvalidArgument("update got an id twice in one batch; give each id once")
+        array = None if vectors is None else validate.vectors(vectors, self._config, single=batch.scalar)
+        if array is not None and len(array) != batch.n:
+            raise InvalidArgument(f"got {batch.n:,} ids and {len(array):,} vectors: pass one vector per id")
+        return self._engine.update(batch, array, validate.fields(fields, batch.n, single=batch.scalar), validate.owner(owner))
+
+    def delete(self, ids: Any, *, owner: str = "") -> int:
+        """Delete records by id. Ids that do not exist are passed over. Returns the number deleted."""
+        return self._engine.delete(self._ids(ids).last_only(), validate.owner(owner))
+
+    # -- reads -------------------------------------------------------------------------------------
+
+    def search(
+        self,
+        query: Any,
+        limit: int = 10,
+        *,
+        params: SearchParams | None = None,
+        fields: Any = None,
+        include_vectors: bool = False,
+        explain: bool = False,
+    ) -> Hits:
+        """The `limit` nearest live records of each query: exactly min(limit, records) of them, nearest first.
+
+        query : [dim] for one query, which gives one-dimensional results, or [nq, dim] for a batch in one call.
+        params : `SearchParams`; by default what `tune` or `optimize` learned.
+        fields : names of the fields to return; None for all, [] for none.
+        explain : `hits.explain` says how the answer was found and what it cost.
+        """
+        queries, single = validate.queries(query, self._config)
+        limit = validate.search_limit(limit, len(queries))
+        checked = validate.search_params(params, limit)
+        select = None if fields is None else validate.field_selection(fields)
+        return self._engine.search(
+            queries, limit, checked, single=single, select=select, include_vectors=include_vectors, explain=explain
+        )
+
+    def get(self, ids: Any, *, include_vectors: bool = False, owner: str = "") -> Any:
+        """Records by id: a list with a Record or None per id, in order; for one bare id the Record or None itself."""
+        batch = self._ids(ids)
+        records = self._engine.get(batch, validate.owner(owner), include_vectors=include_vectors)
+        return records[0] if batch.scalar else records
+
+    def count(self) -> int:
+        """Live records."""
+        return self._engine.count()
+
+    def iter(self, batch: int = 1000, *, include_vectors: bool = False) -> Iterator[list[Record]]:
+        """All live records, `batch` at a time, from one committed state. Keep it short: the state's pages stay on disk meanwhile."""
+        if not isinstance(batch, int) or isinstance(batch, bool) or not 1 <= batch <= _ITER_BATCH_MAX:
+            raise InvalidArgument(f"batch must be a whole number from 1 to {_ITER_BATCH_MAX:,}, got {batch!r}")
+        return self._engine.iter(batch, include_vectors=include_vectors)
+
+    # -- the index ---------------------------------------------------------------------------------
+
+    def reindex(self, index: IndexConfig | None = None, *, progress: Callable[[int, int], None] | None = None) -> None:
+        """Build another kind of index, or the same with other parameters, from the stored vectors. Searches go on meanwhile."""
+        self._engine.reindex(validate.index_config(index), progress)
+
+    def optimize(self, *, threads: int | None = None, progress: Callable[[int, int], None] | None = None) -> None:
+        """Finish what maintenance would do in its own time: index the tail, repair after deletes, learn recall against ef, seal."""
+        self._engine.optimize(validate.threads(threads), progress)
+
+    def evaluate(self, queries: Any, limit: int = 10, *, params: SearchParams | None = None) -> dict[str, Any]:
+        """Recall@limit against exact search, and latency percentiles in milliseconds, over `queries` asked one at a time."""
+        array, _ = validate.queries(queries, self._config)
+        limit = validate.search_limit(limit, len(array))
+        return self._engine.evaluate(array, limit, validate.search_params(params, limit))
+
+    def tune(self, queries: Any, recall: float = 0.95, limit: int = 10) -> list[dict[str, float]]:
+        """Measure recall against beam width on `queries`, remember it, and make the narrowest beam that reaches `recall` the default.
+
+        Returns the curve: one dict per beam width with `ef`, `recall` and `queries_per_second`.
+        """
+        array, _ = validate.queries(queries, self._config)
+        limit = validate.search_limit(limit, len(array))
+        checked = validate.search_params(SearchParams(recall=recall), limit)
+        return self._engine.tune(array, limit, checked.recall or recall)
+
+    def stats(self) -> dict[str, Any]:
+        """live, deleted, rows, bytes_ram, bytes_disk, index_state, index parameters and facts, tail, sequence."""
+        return self._engine.stats()
+
+    def vacuum(self, *, progress: Callable[[int, int], None] | None = None) -> None:
+        """Give back the space of deleted and replaced records. Reads and writes go on meanwhile."""
+        self._engine.vacuum(progress)
+
+    def check(self) -> list[str]:
+        """Problems found in this collection's files, records and index; empty when all is well. Repairs nothing."""
+        return self._engine.check()
+
+    # -- within ------------------------------------------------------------------------------------
+
+    def _ids(self, ids: Any) -> validate.IdBatch:
+        kind = self._engine.view.state.id_kind
+        return validate.ids(ids, kind, name=self.name)  # type: ignore[arg-type]
+
+
+def _slice_fields(fields: Any, part: slice) -> Any:
+    if isinstance(fields, dict):
+        return {name: column[part] for name, column in fields.items()}
+    return fields.iloc[part] if hasattr(fields, "iloc") else fields[part]

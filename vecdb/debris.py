@@ -1,0 +1,86 @@
+"""Debris: files and LMDB entries that no state names, left by a drop, a vacuum or a crash between two of their steps.
+
+It is harmless, and removed a bounded piece a commit, so that writers never wait long: after a drop or vacuum, and at open.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from vecdb import catalog
+from vecdb.commit import Committer, Group
+from vecdb.generation import rows_name
+from vecdb.storage import files, keys
+from vecdb.storage.store import Store
+
+_PURGE_ENTRIES = 5_000  # deleted per commit
+
+
+@dataclass(slots=True)
+class Purge:
+    """Delete up to a bounded number of entries under a prefix. Returns True while there may be more."""
+
+    prefix: bytes
+    size_bytes: int = 0
+    exclusive: bool = False
+
+    def apply(self, group: Group) -> bool:
+        left = _PURGE_ENTRIES
+        for database in (group.store.blocks, group.store.ids, group.store.tombs):
+            cursor = group.txn.cursor(db=database)
+            while left and cursor.set_range(self.prefix) and bytes(cursor.key()).startswith(self.prefix):
+                cursor.delete(dupdata=True)
+                group.changed = True
+                left -= 1
+        return left == 0
+
+
+def purge_debris(database: Path, store: Store, committer: Committer, *, only_uid: int | None = None) -> None:
+    """Remove files and LMDB entries that no state names: of one dropped collection, or at open of all."""
+    states = _states(store)
+    for prefix in _prefixes(store):
+        uid, generation = keys.split_prefix(prefix)
+        state = states.get(uid)
+        if (only_uid is None or uid == only_uid) and (state is None or state.generation != generation):
+            while committer.submit(Purge(prefix)):
+                pass
+    for name in files.list_dir(database / "collections"):
+        try:
+            uid = int(name, 16)
+        except ValueError:
+            continue
+        if only_uid is not None and uid != only_uid:
+            continue
+        state = states.get(uid)
+        folder = database / "collections" / name
+        if state is None:
+            files.remove_tree(folder)
+            continue
+        named = {rows_name(state.generation)} | ({state.sealed.file} if state.sealed else set())
+        for file in files.list_dir(folder):
+            if file not in named:
+                files.remove(folder / file)
+
+
+def _states(store: Store) -> dict[int, catalog.State]:
+    with store.read() as txn:
+        entries = [catalog.decode_entry(bytes(raw), str(name)) for name, raw in txn.cursor(db=store.catalog)]
+        return {
+            entry.uid: catalog.decode_state(txn.get(keys.uid(entry.uid), db=store.state), entry.name) for entry in entries
+        }
+
+
+def _prefixes(store: Store) -> list[bytes]:
+    """Every prefix that blocks, ids or tombs hold, found by jumping from one to the next."""
+    found: set[bytes] = set()
+    with store.read() as txn:
+        for database in (store.blocks, store.ids, store.tombs):
+            cursor = txn.cursor(db=database)
+            there = cursor.first()
+            while there:
+                prefix = bytes(cursor.key()[: keys.PREFIX_BYTES])
+                found.add(prefix)
+                following = keys.after(prefix)
+                there = following is not None and cursor.set_range(following)
+    return sorted(found)

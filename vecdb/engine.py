@@ -1,0 +1,485 @@
+"""One collection, embedded: where store and index meet. `Collection` (the facade) hands it canonical arrays.
+
+    search   current view -> plan -> index (sealed or live part and tail) -> exact scan for what came short -> ids, fields
+    write    room in the tail -> request to the committer -> published view
+
+Threads: any number of searches and writes at once. `view` is replaced by the commit thread (writer) or under `_refresh_lock`
+(reader); a search uses the one view that it took. The index's structure is changed by maintenance alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vecdb import catalog, limits, planner
+from vecdb.check import check_collection
+from vecdb.debris import purge_debris
+from vecdb.errors import Corruption, NotFound, Unavailable
+from vecdb.generation import Generation, View, block_of, folder_of, iter_tombs, view_of
+from vecdb.hits import Hits
+from vecdb.index.base import Found, Index
+from vecdb.index.flat import Flat as FlatIndex
+from vecdb.index.hnsw import Hnsw as HnswIndex
+from vecdb.kernels.checks import crc_rows
+from vecdb.schema import CollectionConfig, Flat, Hnsw, IndexConfig, Record, SearchParams
+from vecdb.storage import codec, files, keys
+from vecdb.storage.rows import Rows
+from vecdb.storage.store import Store, Txn
+from vecdb.tuning import evaluate, learn, tune
+from vecdb.upkeep import Progress, Upkeep
+from vecdb.vacuum import vacuum
+from vecdb.validate import IdBatch, decode_fields, threads
+from vecdb.writes import Delete, Put, Update
+
+if TYPE_CHECKING:
+    from vecdb.commit import Committer, Request
+
+_log = logging.getLogger("vecdb")
+_LOAD_TRIES = 10
+_ROOM_POLL_S = 0.5  # a writer that waits for room looks this often whether the database was closed meanwhile
+
+
+class Engine:
+    """The embedded engine of one collection."""
+
+    def __init__(
+        self,
+        database: Path,
+        store: Store,
+        entry: catalog.Entry,
+        committer: Committer | None,
+        *,
+        durable: bool,
+        guard: Callable[[], None],
+        wake_maintenance: Callable[[], None],
+        memory_budget_bytes: int | None = None,
+    ) -> None:
+        self.entry = entry
+        self.store = store
+        self.folder = folder_of(database, entry.uid)
+        self.durable = durable
+        self.dropped = False
+        self.index_error: str | None = None
+        self.room = threading.Condition()
+        self.upkeep = Upkeep(self)
+        self.memory_budget_bytes = memory_budget_bytes
+        self._guard = guard
+        self._committer = committer
+        self._wake_maintenance = wake_maintenance
+        self._refresh_lock = threading.Lock()
+        self._raw_state: bytes | None = None
+        self.view: View
+        self._load_newest()
+
+    # -- the view ----------------------------------------------------------------------------------
+
+    @property
+    def writable(self) -> bool:
+        return self._committer is not None
+
+    def _state_in(self, txn: Txn) -> tuple[bytes, catalog.State]:
+        raw = txn.get(keys.uid(self.entry.uid), db=self.store.state)
+        if raw is None:
+            self.dropped = True
+            raise NotFound(f"collection {self.entry.name!r} was dropped")
+        return raw, catalog.decode_state(raw, self.entry.name)
+
+    def _load_newest(self) -> None:
+        """Load what is committed now. A reading process may lose a race with a vacuum that removes the files: then once more."""
+        for attempt in range(_LOAD_TRIES):
+            try:
+                with self.store.read() as txn:
+                    self._load(txn)
+                return
+            except FileNotFoundError:
+                if self.writable or attempt == _LOAD_TRIES - 1:
+                    raise Corruption(f"{self.folder}: the row file is missing; restore the database from a backup") from None
+
+    def _load(self, txn: Txn) -> None:
+        """Read the generation that the state names into memory and make it the view."""
+        raw, state = self._state_in(txn)
+        generation = Generation(self.store, self.folder, self.entry, state, writable=self.writable)
+        generation.catch_up(txn, state)
+        self.attach_index(generation, state)
+        self.view = view_of(generation, state)
+        self._raw_state = raw
+
+    def attach_index(self, generation: Generation, state: catalog.State) -> None:
+        """Give `generation` its index: the sealed file where there is a sound one, else an empty structure that is built anew."""
+        rows = generation.rows
+        if state.sealed is None:
+            generation.index = self.make_index(state.index, rows)
+        else:
+            try:
+                generation.index = self.open_sealed(view_of(generation, state), mapped=not self.writable)
+            except (Corruption, FileNotFoundError) as error:
+                if isinstance(error, FileNotFoundError) and not self.writable:
+                    raise  # the writer has sealed anew since: the caller looks again
+                # Derived data: the rows are the truth. Answers are exact until maintenance has built the graph again.
+                self.index_error = str(error)
+                _log.warning("collection %r: index damaged, rebuilding: %s", self.entry.name, error)
+                generation.index = self.make_index(state.index, rows)
+        generation.index.extend(state.row_count)
+
+    def open_sealed(self, view: View, *, mapped: bool) -> Index:
+        """The sealed index that the view's state names. Raises Corruption, or FileNotFoundError."""
+        assert view.state.sealed is not None
+        path = self.folder / view.state.sealed.file
+        assert isinstance(view.config, Hnsw), view.config
+        return HnswIndex.open(path, view.config, self.entry.metric, view.generation.rows, mapped=mapped)
+
+    def make_index(self, config: dict[str, Any] | None, rows: Rows) -> Index:
+        """An empty index as the state describes it; None is a graph, which is not begun while the collection is small."""
+        chosen = catalog.index_from_dict(config) or Hnsw()
+        if isinstance(chosen, Flat):
+            return FlatIndex(self.entry.metric, rows)
+        return HnswIndex(chosen, self.entry.metric, rows)
+
+    def publish(self, state: catalog.State, generation: Generation | None = None) -> None:
+        """Commit thread: what searches see from now on."""
+        self.view = view_of(generation or self.view.generation, state)
+        self._wake_maintenance()
+
+    def current(self) -> View:
+        """The newest committed view. Raises where the database is closed, forked, or the collection dropped."""
+        self._guard()
+        if self.dropped:
+            raise NotFound(f"collection {self.entry.name!r} was dropped")
+        if self._committer is None:
+            self._refresh()
+        return self.view
+
+    def _refresh(self) -> None:
+        """A reading process: catch up with what the writer has committed since."""
+        with self.store.read() as txn:
+            raw = txn.get(keys.uid(self.entry.uid), db=self.store.state)
+            if raw == self._raw_state:
+                return
+            with self._refresh_lock:
+                raw, state = self._state_in(txn)
+                if state.sequence <= self.view.state.sequence:
+                    return  # another thread was faster
+                if state.generation == self.view.state.generation and state.sealed == self.view.state.sealed:
+                    generation = self.view.generation
+                    generation.catch_up(txn, state)
+                    generation.index.extend(state.row_count)
+                    self.view = view_of(generation, state)
+                    self._raw_state = raw
+                    return
+        with self._refresh_lock:
+            self._load_newest()
+
+    def config(self) -> CollectionConfig:
+        return catalog.config_of(self.entry, self.view.state)
+
+    # -- search ------------------------------------------------------------------------------------
+
+    def search(
+        self,
+        queries: NDArray[np.float32],
+        limit: int,
+        params: SearchParams,
+        *,
+        single: bool,
+        select: tuple[str, ...] | None,
+        include_vectors: bool,
+        explain: bool,
+    ) -> Hits:
+        """Nearest live records of queries (float32[nq, dim], checked). `select`: field names, None for all, () for none."""
+        started = time.perf_counter() if explain else 0.0
+        while True:
+            view = self.current()
+            found, plan = self.find(view, queries, limit, params)
+            searched = time.perf_counter() if explain else 0.0
+            raw_fields: list[Any] | None = None
+            if view.state.has_fields and select != ():
+                raw_fields = self._fields_of(view, found.rows, single)
+                if raw_fields is None:
+                    continue  # a vacuum moved the rows between the search and this read: once more on the new view
+            break
+        vectors = None
+        if include_vectors:
+            vectors = np.zeros((*found.rows.shape, self.entry.dim), self.entry.dtype)
+            vectors[found.rows >= 0] = self._vectors(view.generation, found.rows[found.rows >= 0])
+            if single:
+                vectors = vectors[0, : found.counts[0]]
+        ids = view.generation.ids.take(found.rows)
+        report = None
+        if explain:
+            done = time.perf_counter()
+            index = view.generation.index
+            report = {
+                "plan": plan.strategy,
+                "reason": plan.reason,
+                "ef": plan.ef or None,
+                "index_state": self.index_state(view),
+                "indexed_rows": index.indexed_rows,
+                "tail_rows": view.snapshot.row_count - index.indexed_rows,
+                "code_distances": int(found.work[0]),
+                "vector_distances": int(found.work[1]),
+                "walked_again": int(found.work[2]),
+                "search_ms": 1e3 * (searched - started),
+                "fetch_ms": 1e3 * (done - searched),
+                "total_ms": 1e3 * (done - started),
+            }
+        sequence = view.snapshot.sequence
+        return Hits(
+            ids, found.distances, found.counts, sequence, self.entry.metric, single, raw_fields, vectors, report, select  # type: ignore[arg-type]
+        )  # fmt: skip
+
+    def find(self, view: View, queries: NDArray[np.float32], limit: int, params: SearchParams) -> tuple[Found, planner.Plan]:
+        state, index = view.state, view.generation.index
+        plan = planner.plan(view.config, index.indexed_rows, view.snapshot, limit, params, state.tuned, state.tuned_ef)
+        exact = plan.strategy == "exact"
+        return index.search(queries, limit, view.snapshot, SearchParams(plan.ef, None, None, exact, params.threads)), plan
+
+    def _fields_of(self, view: View, rows: NDArray[np.int64], single: bool) -> list[Any] | None:
+        """Encoded fields of found rows, nested as the hits are; None where the rows have been renumbered since `view`."""
+        with self.store.read(buffers=True) as txn:
+            raw = txn.get(keys.uid(self.entry.uid), db=self.store.state)
+            if raw is None or catalog.decode_state(bytes(raw), self.entry.name).generation != view.generation.number:
+                return None
+            nested = [[split_fields(self._meta(txn, view.generation, row)) for row in one if row >= 0] for one in rows.tolist()]
+            return nested[0] if single else nested
+
+    def _meta(self, txn: Txn, generation: Generation, row: int) -> bytes:
+        block = block_of(self.store, txn, generation.prefix, row, self.entry.name)
+        return block.meta(row - block.first_row)
+
+    def _vectors(self, generation: Generation, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """Copies of stored vectors, compared with their crcs."""
+        arrays = generation.rows.arrays
+        vectors = np.ascontiguousarray(arrays.vectors[rows])
+        if len(rows):
+            actual = crc_rows(vectors)
+            bad = np.flatnonzero(actual != arrays.crcs[rows])
+            if len(bad):
+                raise Corruption(
+                    f"{generation.rows.path}: row {rows[bad[0]]} has crc {actual[bad[0]]:08x}, expected "
+                    f"{arrays.crcs[rows[bad[0]]]:08x}; restore the database from a backup"
+                )
+        return vectors
+
+    # -- point reads -------------------------------------------------------------------------------
+
+    def get(self, ids: IdBatch, owner: bytes, *, include_vectors: bool) -> list[Record | None]:
+        """A record or None per id, in order, all from one committed state."""
+        with self.reading() as (txn, generation, _):
+            prefix = keys.owned(generation.prefix, owner)
+            rows = []
+            for key in ids.keys:
+                raw = txn.get(prefix + key, db=self.store.ids)
+                rows.append(-1 if raw is None else int.from_bytes(raw, "little"))
+            return self._records(txn, generation, rows, include_vectors)
+
+    @contextmanager
+    def reading(self) -> Iterator[tuple[Txn, Generation, catalog.State]]:
+        """A read transaction (with buffers), the loaded generation that it reads, and its state."""
+        while True:
+            generation = self.current().generation
+            with self.store.read(buffers=True) as txn:
+                raw = txn.get(keys.uid(self.entry.uid), db=self.store.state)
+                if raw is None:
+                    raise NotFound(f"collection {self.entry.name!r} was dropped")
+                state = catalog.decode_state(bytes(raw), self.entry.name)
+                if state.generation == generation.number:
+                    yield txn, generation, state
+                    return
+            time.sleep(0.001)  # a vacuum has committed and is about to publish, or published between the two looks
+
+    def _records(self, txn: Txn, generation: Generation, rows: list[int], include_vectors: bool) -> list[Record | None]:
+        out: list[Record | None] = []
+        for row in rows:
+            if row < 0:
+                out.append(None)
+                continue
+            block = block_of(self.store, txn, generation.prefix, row, self.entry.name)
+            at = row - block.first_row
+            _, tenants, fields = codec.split_meta(block.meta(at))
+            out.append(Record(block.id(at), decode_fields(fields) if fields else {}, tenants))
+        if include_vectors:
+            present = [i for i, row in enumerate(rows) if row >= 0]
+            found = self._vectors_committed(txn, generation, [rows[i] for i in present])
+            for i, vector in zip(present, found, strict=True):
+                record = out[i]
+                assert record is not None
+                record.vector = vector
+        return out
+
+    def _vectors_committed(self, txn: Txn, generation: Generation, rows: list[int]) -> list[NDArray[Any]]:
+        """Vectors of rows that `txn` counts: their crcs come from the blocks, since memory may lag behind the transaction."""
+        vectors = np.ascontiguousarray(generation.rows.arrays.vectors[np.asarray(rows, np.int64)])
+        if not rows:
+            return []
+        actual = crc_rows(vectors)
+        for i, row in enumerate(rows):
+            block = block_of(self.store, txn, generation.prefix, row, self.entry.name)
+            expected = int(block.row_crc[row - block.first_row])
+            if int(actual[i]) != expected:
+                raise Corruption(
+                    f"{generation.rows.path}: row {row} has crc {int(actual[i]):08x}, expected {expected:08x}; restore from a backup"
+                )
+        return list(vectors)
+
+    def iter(self, batch: int, *, include_vectors: bool) -> Iterator[list[Record]]:
+        """Live records in row order, `batch` at a time, from one committed state (held until the iterator is done)."""
+        with self.reading() as (txn, generation, state):
+            dead = self._dead_in(txn, generation, state)
+            rows: list[int] = []
+            for row in np.flatnonzero(~dead).tolist():
+                rows.append(row)
+                if len(rows) == batch:
+                    yield cast(list[Record], self._records(txn, generation, rows, include_vectors))
+                    rows = []
+                    self._guard()
+            if rows:
+                yield cast(list[Record], self._records(txn, generation, rows, include_vectors))
+
+    def _dead_in(self, txn: Txn, generation: Generation, state: catalog.State) -> NDArray[np.bool_]:
+        """bool[rows]: dead in the state of `txn`, read from it alone."""
+        dead = np.zeros(state.row_count, bool)
+        for _, rows in iter_tombs(self.store, txn, generation.prefix, 0):
+            dead[rows] = True
+        return dead
+
+    def count(self) -> int:
+        return self.current().snapshot.live_count
+
+    # -- writes ------------------------------------------------------------------------------------
+
+    def put(self, ids: IdBatch, vectors: NDArray[Any], metas: list[bytes] | None, owner: bytes, mode: Any) -> int:
+        if ids.n == 0:
+            self.current()
+            return 0
+        self._wait_for_room()
+        return int(self.submit(Put(self, owner, ids, vectors, metas, mode)))
+
+    def update(self, ids: IdBatch, vectors: NDArray[Any] | None, fields: list[bytes] | None, owner: bytes) -> int:
+        if ids.n == 0:
+            self.current()
+            return 0
+        self._wait_for_room()
+        return int(self.submit(Update(self, owner, ids, vectors, fields)))
+
+    def delete(self, ids: IdBatch, owner: bytes) -> int:
+        if ids.n == 0:
+            self.current()
+            return 0
+        return int(self.submit(Delete(self, owner, ids)))
+
+    def submit(self, request: Request) -> Any:
+        """Run a request in a commit; returns when it is durable and published."""
+        self.current()
+        if self._committer is None:
+            raise Unavailable("this database is open for reading only; open it without read_only=True to write")
+        return self._committer.submit(request)
+
+    def _wait_for_room(self) -> None:
+        """Back-pressure: while the tail is longer than its bound, searches would get slower with every write."""
+        with self.room:
+            while self.tail_rows() >= limits.tail_rows_max:
+                self.current()
+                self._wake_maintenance()
+                self.room.wait(_ROOM_POLL_S)
+
+    # -- facts -------------------------------------------------------------------------------------
+
+    def tail_rows(self) -> int:
+        view = self.view
+        return view.snapshot.row_count - view.generation.index.indexed_rows
+
+    def index_state(self, view: View) -> str:
+        """ready: the graph covers all but a short tail. building: it is catching up. rebuilding: a damaged one is being replaced."""
+        if self.index_error is not None:
+            return "rebuilding"
+        tail = view.snapshot.row_count - view.generation.index.indexed_rows
+        return "ready" if tail < limits.seal_rows_min else "building"
+
+    def stats(self) -> dict[str, Any]:
+        """Facts for people and for `stats()`: sizes in bytes, counts in rows."""
+        view = self.current()
+        snapshot, state, generation = view.snapshot, view.state, view.generation
+        index = generation.index.stats()
+        touched = snapshot.row_count * 4 + snapshot.row_count // 8  # crcs and verified bits
+        return {
+            "name": self.entry.name,
+            "dim": self.entry.dim,
+            "metric": self.entry.metric,
+            "dtype": self.entry.dtype,
+            "live": snapshot.live_count,
+            "deleted": snapshot.row_count - snapshot.live_count,
+            "rows": snapshot.row_count,
+            "sequence": snapshot.sequence,
+            "generation": generation.number,
+            "index": catalog.index_to_dict(view.config),
+            "index_state": self.index_state(view),
+            "index_error": self.index_error,
+            "indexed_rows": generation.index.indexed_rows,
+            "tail_rows": snapshot.row_count - generation.index.indexed_rows,
+            "sealed_rows": state.sealed.rows if state.sealed else 0,
+            "tuned_ef": state.tuned_ef,
+            "bytes_ram": touched + generation.ids.memory_bytes() + int(index.get("bytes_ram", 0)),
+            "bytes_disk": files.disk_bytes(self.folder),
+            "bytes_raw": snapshot.live_count * generation.rows.row_bytes,
+            "index_stats": index,
+        }
+
+    # -- long work ---------------------------------------------------------------------------------
+
+    def optimize(self, thread_count: int, progress: Progress) -> None:
+        """Index the whole tail, repair, learn recall against ef, seal."""
+        self._require_writer()
+        with self.upkeep.lock:
+            if self.view.snapshot.row_count >= limits.flat_rows_max:
+                self.upkeep.index_tail(thread_count, progress, all_rows=True)
+            self.upkeep.repair(thread_count)
+            learn(self)
+            self.upkeep.seal(thread_count)
+
+    def reindex(self, index: IndexConfig | None, progress: Progress) -> None:
+        self._require_writer()
+        self.upkeep.reset_index(catalog.index_to_dict(index), threads(None), progress)
+        self.upkeep.seal(threads(None))
+
+    def vacuum(self, progress: Progress) -> None:
+        self._require_writer()
+        vacuum(self, threads(None), progress)
+
+    def clear_debris(self) -> None:
+        """Remove what a vacuum left behind."""
+        assert self._committer is not None
+        purge_debris(self.folder.parent.parent, self.store, self._committer, only_uid=self.entry.uid)
+
+    def evaluate(self, queries: NDArray[np.float32], limit: int, params: SearchParams) -> dict[str, Any]:
+        return evaluate(self, queries, limit, params)
+
+    def tune(self, queries: NDArray[np.float32], limit: int, recall: float) -> list[dict[str, float]]:
+        self._require_writer()
+        return tune(self, queries, limit, recall)
+
+    def check(self) -> list[str]:
+        self.current()
+        return check_collection(self)
+
+    def _require_writer(self) -> None:
+        self.current()
+        if self._committer is None:
+            raise Unavailable("this database is open for reading only; open it without read_only=True for this")
+
+    def close(self) -> None:
+        self.view.generation.index.close()
+        self.view.generation.close()
+
+
+def split_fields(meta: bytes) -> bytes:
+    """The encoded fields of a meta."""
+    return codec.split_meta(meta)[2]

@@ -1,0 +1,164 @@
+"""One generation of one collection in memory: row file, ids, deletions, index; and how it is read from LMDB.
+
+    LMDB blocks --crcs, ids-->  Rows.arrays, IdColumn          LMDB tombs --> Rows.arrays.deleted
+    sealed file --------------> Index (its rows)               rows since then: the tail, encoded by index.extend
+
+The writer loads it once and then extends it at each commit; a reading process loads it and catches up before each search.
+One thread at a time loads, catches up or extends. A `View` is what searches hold: never changed, only replaced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vecdb.catalog import Entry, State, index_from_dict
+from vecdb.errors import Corruption
+from vecdb.index.base import Index
+from vecdb.schema import Hnsw, IndexConfig, Snapshot
+from vecdb.storage import codec, keys
+from vecdb.storage.idcolumn import IdColumn
+from vecdb.storage.rows import Rows
+from vecdb.storage.store import Store, Txn
+
+
+def folder_of(database: Path, uid: int) -> Path:
+    """Where the files of a collection are."""
+    return database / "collections" / f"{uid:08x}"
+
+
+def rows_name(generation: int) -> str:
+    return f"rows.{generation}"
+
+
+class Generation:
+    """Files and arrays of one generation."""
+
+    def __init__(self, store: Store, folder: Path, entry: Entry, state: State, *, writable: bool) -> None:
+        self.store = store
+        self.folder = folder
+        self.entry = entry
+        self.number = state.generation
+        self.prefix = keys.prefix(entry.uid, self.number)
+        self.rows = Rows(
+            folder / rows_name(self.number), entry.dtype, entry.dim, self.number, writable=writable, row_count=state.row_count
+        )
+        self.ids = IdColumn()
+        self.index: Index
+        self._tombs_seen = 0
+
+    def catch_up(self, txn: Txn, state: State) -> None:
+        """Read what `txn` holds and memory does not: blocks of new rows, and deletions of new commits."""
+        first, stop = self.ids.row_count, state.row_count
+        if stop > first:
+            self.rows.ensure(stop)
+            for block in iter_blocks(self.store, txn, self.prefix, first, stop, self.folder.name):
+                self.extend(block.first_row, block.row_crc, block.int_id_array() if block.int_ids else None, block.ids, block.id_end)
+            if self.ids.row_count != stop:
+                raise Corruption(f"{self.folder.name}: blocks end at row {self.ids.row_count}, the state counts {stop}")
+        if state.sequence > self._tombs_seen:
+            deleted = self.rows.arrays.deleted
+            for sequence, rows in iter_tombs(self.store, txn, self.prefix, self._tombs_seen + 1):
+                if len(rows) and int(rows[-1]) >= stop:
+                    raise Corruption(f"{self.folder.name}: commit {sequence} deletes row {rows[-1]} of {stop}")
+                deleted[rows] = sequence
+            self._tombs_seen = state.sequence
+
+    def extend(self, first_row: int, crcs: NDArray[np.uint32], ints: NDArray[np.int64] | None, blob: Any, ends: Any) -> None:
+        """Append the crcs and ids of new rows (`ends`: uint32 end offsets of string ids in `blob`)."""
+        assert first_row == self.ids.row_count, (first_row, self.ids.row_count)
+        self.rows.arrays.crcs[first_row : first_row + len(crcs)] = crcs
+        if ints is not None:
+            self.ids.extend_ints(ints)
+        else:
+            self.ids.extend_strs(blob, ends)
+
+    def delete(self, rows: NDArray[np.int64], sequence: int) -> None:
+        """Mark rows as deleted by commit `sequence`; older snapshots go on seeing them."""
+        self.rows.arrays.deleted[rows] = sequence
+        self._tombs_seen = max(self._tombs_seen, sequence)
+
+    def live_rows(self, snapshot: Snapshot) -> NDArray[np.int64]:
+        """int64[live]: rows visible at `snapshot`, ascending."""
+        deleted = self.rows.arrays.deleted[: snapshot.row_count]
+        return np.flatnonzero((deleted == 0) | (deleted > snapshot.sequence))
+
+    def close(self) -> None:
+        self.rows.close()
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One committed state as searches see it."""
+
+    generation: Generation
+    snapshot: Snapshot
+    state: State
+    config: IndexConfig
+
+
+def view_of(generation: Generation, state: State) -> View:
+    """The view of `generation` that `state` describes."""
+    snapshot = Snapshot(state.sequence, state.row_count, state.live_count)
+    return View(generation, snapshot, state, index_from_dict(state.index) or Hnsw())
+
+
+def iter_blocks(store: Store, txn: Txn, prefix: bytes, first: int, stop: int, where: str) -> Iterator[codec.Block]:
+    """Blocks that hold rows [first, stop), in order. `first` must start a block. Raises Corruption where one is missing."""
+    cursor = txn.cursor(db=store.blocks)
+    row = first
+    found = cursor.set_range(keys.numbered(prefix, first))
+    while row < stop:
+        key = bytes(cursor.key()) if found else b""
+        if not key.startswith(prefix):
+            raise Corruption(f"{where}: no block at row {row}, expected rows up to {stop}; restore from a backup")
+        block = codec.decode_block(cursor.value(), keys.number_of(key), where)
+        if block.first_row != row or block.count == 0:
+            raise Corruption(f"{where}: found the block of row {block.first_row}, expected that of row {row}; restore from a backup")
+        yield block
+        row += block.count
+        found = cursor.next()
+
+
+def block_of(store: Store, txn: Txn, prefix: bytes, row: int, where: str) -> codec.Block:
+    """The block that holds `row`, not checksummed again: `catch_up` or the commit itself has seen it. Raises Corruption.
+
+    From a transaction with buffers the block is a view, good until the transaction ends.
+    """
+    cursor = txn.cursor(db=store.blocks)
+    key = keys.numbered(prefix, row)
+    if not cursor.set_range(key) or bytes(cursor.key()) != key:
+        # the block starts before the row: step back from where the row's key would be
+        if not (cursor.prev() if cursor.key() else cursor.last()):
+            raise Corruption(f"{where}: no block holds row {row}; restore from a backup")
+    raw_key = bytes(cursor.key())
+    if not raw_key.startswith(prefix):
+        raise Corruption(f"{where}: no block holds row {row}; restore from a backup")
+    block = codec.decode_block(cursor.value(), keys.number_of(raw_key), where, verify=False)
+    if not block.first_row <= row < block.first_row + block.count:
+        raise Corruption(f"{where}: no block holds row {row}; restore from a backup")
+    return block
+
+
+def iter_tombs(store: Store, txn: Txn, prefix: bytes, first_sequence: int) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    """(sequence, rows it deleted: int64[n] ascending) from `first_sequence` on."""
+    cursor = txn.cursor(db=store.tombs)
+    if not cursor.set_range(keys.numbered(prefix, first_sequence)):
+        return
+    found = [key for key in _prefixed(cursor.iternext_nodup(keys=True, values=False), prefix)]
+    pair = np.dtype([("key", f"V{keys.PREFIX_BYTES + 8}"), ("row", "<u8")])
+    for key in found:
+        raw = cursor.getmulti([key], dupdata=True, dupfixed_bytes=8, keyfixed=True)
+        yield keys.number_of(key), np.frombuffer(raw, pair)["row"].astype(np.int64)
+
+
+def _prefixed(found: Iterator[Any], prefix: bytes) -> Iterator[bytes]:
+    for key in map(bytes, found):  # a buffer where the transaction gives buffers
+        if not key.startswith(prefix):
+            return
+        yield key

@@ -1,0 +1,92 @@
+"""The thread that looks after a writing database: bounded steps, one at a time, woken by commits.
+
+    index the tail -> repair -> seal -> vacuum, for each collection, then sleep until a commit; dead LMDB readers each minute
+
+It can be switched off, and nothing is wrong then, only slower: tails grow until writers wait, which `optimize` resolves.
+It runs at a lower priority than searches, on as many threads as leave one core to them.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable
+
+from vecdb.engine import Engine
+from vecdb.errors import NotFound, Poisoned, Unavailable
+from vecdb.storage.store import Store
+from vecdb.vacuum import vacuum
+
+_READER_CHECK_S = 60.0
+_NICE = 10
+_log = logging.getLogger("vecdb")
+
+
+class Maintenance:
+    """Owns the maintenance thread of one database."""
+
+    def __init__(self, store: Store, engines: Callable[[], list[Engine]], *, enabled: bool) -> None:
+        self._store = store
+        self._engines = engines
+        self._wake = threading.Event()
+        self._closing = False
+        self._threads = max(1, (os.cpu_count() or 2) - 1)
+        self._thread = threading.Thread(target=self._run, name="vecdb-maintenance", daemon=True) if enabled else None
+        if self._thread is not None:
+            self._thread.start()
+
+    def wake(self) -> None:
+        """Something was committed. Cheap; from any thread."""
+        self._wake.set()
+
+    def wait_idle(self, engine: Engine) -> None:
+        """Return when no step on `engine` is running."""
+        with engine.upkeep.lock:
+            return
+
+    def close(self) -> None:
+        """Stop after the present step, then seal what is worth it."""
+        self._closing = True
+        self._wake.set()
+        if self._thread is not None:
+            self._thread.join()
+        for engine in self._engines():
+            self._guarded(engine, engine.upkeep.close)
+
+    def _run(self) -> None:
+        try:
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
+        except OSError:
+            pass  # not allowed here: searches share the cores with maintenance on equal terms
+        while not self._closing:
+            if not self._wake.wait(_READER_CHECK_S):
+                self._store.clear_dead_readers()
+                continue
+            self._wake.clear()
+            for engine in self._engines():
+                self._guarded(engine, lambda engine=engine: self._serve(engine))  # type: ignore[misc]
+
+    def _serve(self, engine: Engine) -> None:
+        """One round of steps; asks for another round where more is due."""
+        upkeep = engine.upkeep
+        if engine.dropped:
+            return
+        if upkeep.tail_is_due():
+            upkeep.index_tail(self._threads)
+            self._wake.set()
+        if upkeep.repair_is_due():
+            upkeep.repair(self._threads)
+        if not self._closing and upkeep.vacuum_is_due():
+            vacuum(engine)
+        if not self._closing and upkeep.seal_is_due():
+            upkeep.seal(self._threads)
+
+    def _guarded(self, engine: Engine, step: Callable[[], None]) -> None:
+        """Run a step. One that fails is logged and tried again after the next commit: derived data can wait, searches go on."""
+        try:
+            step()
+        except (NotFound, Unavailable, Poisoned):
+            return  # dropped, closed or poisoned meanwhile: whoever did that knows
+        except Exception:
+            _log.exception("maintenance of collection %r failed", engine.entry.name)

@@ -1,0 +1,71 @@
+"""How a query is answered: a pure function of what is known about the collection and of what the caller asked.
+
+    exact scan   asked for; nothing is indexed; or the graph would have to visit about as much as a scan does
+    graph        otherwise, with the first that is there of: the caller's ef, the ef that reaches the caller's recall,
+                 the ef that `tune` chose, the index's own
+
+Whatever is chosen, the index returns min(limit, matching live records): a graph that comes short scans for that query.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from vecdb import limits
+from vecdb.catalog import Tuned
+from vecdb.errors import InvalidArgument
+from vecdb.schema import Hnsw, IndexConfig, SearchParams, Snapshot
+
+_SCAN_SHARE = 0.25  # a beam this share of the live rows wide costs more than scanning them all
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """strategy: "exact" or "graph"; ef: beam width of a graph search; reason: one clause for `explain`."""
+
+    strategy: str
+    ef: int
+    reason: str
+
+
+def plan(
+    config: IndexConfig, indexed_rows: int, snapshot: Snapshot, limit: int, params: SearchParams, tuned: Sequence[Tuned], tuned_ef: int | None
+) -> Plan:
+    """Choose. Raises InvalidArgument where a recall is asked for that nothing was learned about."""
+    if params.exact:
+        return Plan("exact", 0, "asked for")
+    if not isinstance(config, Hnsw):
+        return Plan("exact", 0, "flat index")
+    if indexed_rows == 0:
+        return Plan("exact", 0, "nothing is in the graph yet")
+    ef, reason = _ef(config, limit, params, tuned, tuned_ef)
+    if ef >= _SCAN_SHARE * snapshot.live_count:
+        return Plan("exact", 0, f"a beam of {ef} over {snapshot.live_count} live rows costs more than a scan")
+    return Plan("graph", ef, reason)
+
+
+def _ef(config: Hnsw, limit: int, params: SearchParams, tuned: Sequence[Tuned], tuned_ef: int | None) -> tuple[int, str]:
+    if params.ef is not None:
+        return max(params.ef, limit), "ef given"
+    if params.recall is not None:
+        return max(ef_for_recall(params.recall, limit, tuned), limit), f"learned for recall {params.recall}"
+    if tuned_ef is not None:
+        return max(tuned_ef, limit), "tuned"
+    return max(config.ef, limit), "default of the index"
+
+
+def ef_for_recall(recall: float, limit: int, tuned: Sequence[Tuned]) -> int:
+    """The smallest measured ef that reached `recall`, at the nearest limit that was measured at least as large (else scaled up)."""
+    if not tuned:
+        raise InvalidArgument(
+            f"recall={recall} was asked for, but this collection has not learned which ef reaches it; call optimize() or tune() once"
+        )
+    measured = sorted({point.limit for point in tuned})
+    at = next((value for value in measured if value >= limit), measured[-1])
+    points = sorted((point for point in tuned if point.limit == at), key=lambda point: point.ef)
+    chosen = next((point.ef for point in points if point.recall >= recall), None)
+    if chosen is None:
+        chosen = points[-1].ef * 2  # beyond what was measured: the next doubling, the most that is still a guess about this data
+    return min(limits.ef_max, chosen * max(1, -(-limit // at)))
+

@@ -1,0 +1,156 @@
+"""How good are the answers, and how wide must the beam be? `evaluate`, `tune`, and what `optimize` learns by itself.
+
+recall@k = |returned and true| / min(k, matches); a result as near as the k-th true one counts (ties).
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vecdb import limits
+from vecdb.catalog import Tuned
+from vecdb.schema import Hnsw, SearchParams
+from vecdb.writes import ChangeState
+
+if TYPE_CHECKING:
+    from vecdb.engine import Engine
+    from vecdb.generation import View
+    from vecdb.index.base import Found
+
+_LADDER = (10, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 4096)
+_LEARN_QUERIES = 200
+_LEARN_LIMIT = 10
+_LEARN_RECALL = 0.95
+_ENOUGH = 0.995  # the curve is not followed past this recall
+_TIE = 1e-5  # distances this close, relatively, are the same distance
+
+
+def recall_of(found: Found, truth: Found, limit: int) -> NDArray[np.float64]:
+    """float64[nq]: recall of each query, ties at the k-th distance counted as found."""
+    out = np.ones(len(truth.counts))
+    for q, count in enumerate(np.minimum(truth.counts, limit).tolist()):
+        if count == 0:
+            continue
+        last = float(truth.distances[q, count - 1])
+        got = found.rows[q, : min(limit, int(found.counts[q]))]
+        near = found.distances[q, : len(got)] <= last + _TIE * max(1.0, abs(last))
+        hit = np.isin(got, truth.rows[q, :count]) | near
+        out[q] = min(1.0, hit.sum() / count)
+    return out
+
+
+def evaluate(engine: Engine, queries: NDArray[np.float32], limit: int, params: SearchParams) -> dict[str, Any]:
+    """Recall, and latency of one query at a time through the whole engine, in milliseconds."""
+    nq = len(queries)
+    if nq == 0:
+        return {"queries": 0, "limit": limit, "recall": 1.0}
+    view = engine.current()
+    truth = view.generation.index.search(queries, limit, view.snapshot, SearchParams(exact=True, threads=params.threads))
+    rows, distances, counts = [], [], []
+    took = np.empty(nq)
+    for q in range(nq):
+        started = time.perf_counter()
+        found, plan = engine.find(view, queries[q : q + 1], limit, params)
+        took[q] = time.perf_counter() - started
+        rows.append(found.rows)
+        distances.append(found.distances)
+        counts.append(found.counts)
+    found.rows, found.distances, found.counts = np.concatenate(rows), np.concatenate(distances), np.concatenate(counts)
+    recalls = recall_of(found, truth, limit)
+    p50, p95, p99 = (float(value) for value in np.percentile(took * 1e3, (50, 95, 99)))
+    return {
+        "queries": nq,
+        "limit": limit,
+        "recall": float(recalls.mean()),
+        "recall_p1": float(np.percentile(recalls, 1)),
+        "plan": plan.strategy,
+        "ef": plan.ef or None,
+        "queries_per_second": float(nq / took.sum()),
+        "latency_ms_mean": float(took.mean() * 1e3),
+        "latency_ms_p50": p50,
+        "latency_ms_p95": p95,
+        "latency_ms_p99": p99,
+    }
+
+
+def tune(engine: Engine, queries: NDArray[np.float32], limit: int, recall: float) -> list[dict[str, float]]:
+    """Measure the curve, remember it, and make the narrowest beam that reaches `recall` the default."""
+    view = engine.current()
+    if not isinstance(view.config, Hnsw) or view.generation.index.indexed_rows == 0 or len(queries) == 0:
+        return []
+    truth = view.generation.index.search(queries, limit, view.snapshot, SearchParams(exact=True))
+    curve = _curve(view, queries, truth, limit, recall, skip_first=False)
+    chosen = next((int(point["ef"]) for point in curve if point["recall"] >= recall), int(curve[-1]["ef"]))
+    _remember(engine, view, curve, limit, chosen)
+    return curve
+
+
+def learn(engine: Engine) -> None:
+    """Without queries of the user's: stored vectors stand in for them, and do not count themselves as found.
+
+    The default beam follows what is learned only where the user left the index to us (`index=None`) and has not tuned.
+    """
+    view = engine.current()
+    if not isinstance(view.config, Hnsw) or view.generation.index.indexed_rows == 0:
+        return
+    live = view.generation.live_rows(view.snapshot)
+    if len(live) <= _LEARN_LIMIT:
+        return
+    rng = np.random.default_rng(view.snapshot.row_count)
+    rows = np.sort(rng.choice(live, min(_LEARN_QUERIES, len(live)), replace=False))
+    queries = np.ascontiguousarray(view.generation.rows.arrays.vectors[rows], np.float32)
+    limit = _LEARN_LIMIT + 1
+    truth = view.generation.index.search(queries, limit, view.snapshot, SearchParams(exact=True))
+    curve = _curve(view, queries, truth, limit, _LEARN_RECALL, skip_first=True)
+    chosen = next((int(point["ef"]) for point in curve if point["recall"] >= _LEARN_RECALL), int(curve[-1]["ef"]))
+    automatic = view.state.index is None and not view.state.tuned_by_user
+    _remember(engine, view, curve, _LEARN_LIMIT, chosen if automatic else view.state.tuned_ef, by_user=view.state.tuned_by_user)
+
+
+def _curve(
+    view: View, queries: NDArray[np.float32], truth: Found, limit: int, recall: float, *, skip_first: bool
+) -> list[dict[str, float]]:
+    """Points of growing ef until recall is more than enough; then the gap in which `recall` is passed is halved twice."""
+    points: dict[int, dict[str, float]] = {}
+
+    def measure(ef: int) -> float:
+        started = time.perf_counter()
+        found = view.generation.index.search(queries, limit, view.snapshot, SearchParams(ef=ef))
+        took = time.perf_counter() - started
+        reached = recall_of(found, truth, limit)
+        if skip_first:  # each query is a stored vector: its own row is one of the `limit`, found for free
+            reached = (reached * limit - 1) / (limit - 1)
+        points[ef] = {"ef": ef, "recall": float(reached.mean()), "queries_per_second": len(queries) / took}
+        return points[ef]["recall"]
+
+    below, above = 0, 0
+    for ef in sorted({max(limit, step) for step in _LADDER if step <= limits.ef_max}):
+        reached = measure(ef)
+        if reached < recall:
+            below = ef
+        elif not above:
+            above = ef
+        if reached >= max(_ENOUGH, recall) or ef >= view.snapshot.row_count:
+            break
+    for _ in range(2):
+        middle = (below + above) // 2
+        if not below or not above or middle in (below, above):
+            break
+        if measure(middle) < recall:
+            below = middle
+        else:
+            above = middle
+    return [points[ef] for ef in sorted(points)]
+
+
+def _remember(
+    engine: Engine, view: View, curve: list[dict[str, float]], limit: int, ef: int | None, *, by_user: bool = True
+) -> None:
+    others = [point for point in view.state.tuned if point.limit != limit]
+    measured = [Tuned(limit, int(point["ef"]), point["recall"]) for point in curve]
+    changes = {"tuned": (*others, *measured), "tuned_ef": ef, "tuned_by_user": by_user}
+    engine.submit(ChangeState(engine, view.generation.number, changes))

@@ -1,0 +1,175 @@
+"""Care of one collection's index and files: each step a method, called by maintenance in its own time or by a user who will not wait.
+
+    index_tail   tail rows -> graph           repair   dead rows out of the graph
+    seal         graph -> immutable file      vacuum   dead rows out of every file (vacuum.py)
+
+Threads: `lock` lets one step run at a time; searches and commits never wait for it. A step changes the live index in place (the
+index contract says how searches stand that), or commits through the committer like any writer.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from vecdb import catalog, limits
+from vecdb.storage import files
+from vecdb.writes import ChangeState
+
+if TYPE_CHECKING:
+    from vecdb.engine import Engine
+
+FLAT = "flat"  # the kind that has nothing to look after
+
+Progress = Callable[[int, int], None] | None
+
+_STEP_ROWS = 1_024  # rows that the graph takes at once; cut by row number, so that it does not depend on timing
+_REPAIR_SHARE = 0.02  # dead rows in the graph, as a share of its rows, that are worth a repair
+_REPAIR_ROWS_MIN = 1_024
+_SEAL_AT_CLOSE_ROWS = 1_024  # fewer rows than this are indexed again at the next open
+
+
+class Upkeep:
+    """Steps of care for one engine."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.lock = threading.RLock()
+        self.repaired_sequence = 0  # deletions up to here are out of the live graph
+        self.repaired_dead = 0  # dead rows at that time
+
+    # -- what maintenance asks ---------------------------------------------------------------------
+
+    def tail_is_due(self) -> bool:
+        view = self.engine.view
+        index = view.generation.index
+        if index.kind == FLAT:
+            return False
+        if index.indexed_rows == 0:
+            return view.snapshot.row_count >= limits.flat_rows_max
+        return view.snapshot.row_count - index.indexed_rows >= _STEP_ROWS
+
+    def repair_is_due(self) -> bool:
+        view = self.engine.view
+        dead = self._dead_rows() - self.repaired_dead
+        return view.generation.index.indexed_rows > 0 and dead >= max(
+            _REPAIR_ROWS_MIN, _REPAIR_SHARE * view.generation.index.indexed_rows
+        )
+
+    def seal_is_due(self, rows_min: int | None = None) -> bool:
+        view = self.engine.view
+        sealed = view.state.sealed.rows if view.state.sealed else 0
+        unsealed = view.generation.index.indexed_rows - sealed
+        if view.generation.index.kind == FLAT:
+            return False
+        return unsealed >= (rows_min if rows_min is not None else max(limits.seal_rows_min, sealed // 8))
+
+    def vacuum_is_due(self) -> bool:
+        view = self.engine.view
+        dead = self._dead_rows()
+        return dead >= limits.seal_rows_min // 4 and dead > limits.vacuum_dead_share * view.snapshot.row_count
+
+    def _dead_rows(self) -> int:
+        snapshot = self.engine.view.snapshot
+        return snapshot.row_count - snapshot.live_count
+
+    # -- steps -------------------------------------------------------------------------------------
+
+    def index_tail(self, threads: int, progress: Progress = None, *, all_rows: bool = False) -> None:
+        """Move tail rows into the graph: whole steps, or with `all_rows` to the last row."""
+        with self.lock:
+            view = self.engine.view
+            index = view.generation.index
+            if index.kind == FLAT:
+                return
+            stop = view.snapshot.row_count
+            if not all_rows:
+                stop = min(index.indexed_rows + _growth(index.indexed_rows), stop - stop % _STEP_ROWS)
+            while index.indexed_rows < stop:
+                index.add(min(stop, index.indexed_rows + _growth(index.indexed_rows)), threads)
+                with self.engine.room:
+                    self.engine.room.notify_all()
+                if progress is not None:
+                    progress(index.indexed_rows, stop)
+            self.engine.index_error = None
+
+    def repair(self, threads: int) -> None:
+        """Take rows that died out of the graph and mend their neighbourhoods."""
+        with self.lock:
+            view = self.engine.view
+            index = view.generation.index
+            if index.indexed_rows and view.snapshot.sequence > self.repaired_sequence:
+                index.remove(view.snapshot.sequence, threads)
+                self.repaired_sequence, self.repaired_dead = view.snapshot.sequence, self._dead_rows()
+
+    def seal(self, threads: int) -> None:
+        """Write the live index as an immutable file and name it in the state: data first, then the pointer."""
+        engine = self.engine
+        with self.lock:
+            view = engine.view
+            index = view.generation.index
+            if index.kind == FLAT or index.indexed_rows == 0:
+                return
+            index.settle(threads)
+            old = view.state.sealed
+            name = f"{index.kind}.{view.generation.number}.{view.snapshot.sequence}.{index.indexed_rows}"
+            if old is not None and old.file == name:
+                return
+            facts = index.seal(engine.folder / name)
+            sealed = catalog.Sealed(name, facts.rows, facts.sequence, facts.bytes)
+            if engine.submit(ChangeState(engine, view.generation.number, {"sealed": sealed})) and old is not None:
+                files.remove(engine.folder / old.file)
+
+    def reset_index(self, config: dict[str, Any] | None, threads: int, progress: Progress = None) -> None:
+        """Another index over the same rows, built beside the present one and then put in its place."""
+        engine = self.engine
+        with self.lock:
+            view = engine.view
+            changes = {"index": config, "sealed": None, "tuned": (), "tuned_ef": None, "tuned_by_user": False}
+            fresh = engine.make_index(config, view.generation.rows)
+            fresh.extend(view.snapshot.row_count)
+            if fresh.kind != FLAT:
+                while fresh.indexed_rows < engine.view.snapshot.row_count:
+                    fresh.extend(engine.view.snapshot.row_count)
+                    stop = engine.view.snapshot.row_count
+                    fresh.add(min(stop, fresh.indexed_rows + _growth(fresh.indexed_rows)), threads)
+                    if progress is not None:
+                        progress(fresh.indexed_rows, stop)
+            engine.submit(SwapIndex(engine, view.generation.number, changes, fresh=fresh))
+            if view.state.sealed is not None:
+                files.remove(engine.folder / view.state.sealed.file)
+            self.forget_repairs()
+
+    def forget_repairs(self) -> None:
+        """The index was replaced by one that has let go of its dead rows."""
+        self.repaired_sequence, self.repaired_dead = self.engine.view.snapshot.sequence, self._dead_rows()
+
+    def close(self) -> None:
+        """Before the committer stops: keep what would take long to index again."""
+        if self.seal_is_due(_SEAL_AT_CLOSE_ROWS):
+            self.seal(1)
+
+
+class SwapIndex(ChangeState):
+    """ChangeState that also puts a freshly built index in place, at the commit."""
+
+    def __init__(self, engine: Engine, generation: int, changes: dict[str, Any], *, fresh: Any) -> None:
+        super().__init__(engine, generation, changes, exclusive=True)
+        self.fresh = fresh
+
+    def apply(self, group: Any) -> bool:
+        if not super().apply(group):
+            return False
+        group.published.append(self._put_in_place)
+        return True
+
+    def _put_in_place(self) -> None:
+        view = self.engine.view
+        self.fresh.extend(view.snapshot.row_count)
+        view.generation.index = self.fresh
+
+
+def _growth(indexed_rows: int) -> int:
+    """Rows of the next batch: doubling while the graph is small, then a bounded step; whole steps, by row number alone."""
+    return max(_STEP_ROWS, min(indexed_rows // 50, 16_384) // _STEP_ROWS * _STEP_ROWS)

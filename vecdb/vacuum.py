@@ -1,0 +1,240 @@
+"""Vacuum: a new generation of files without the dead rows, and a switch to it in one commit.
+
+    1  the graph lets go of dead rows (repair)
+    2  live rows are copied, a bounded piece a commit, while writes go on: row file, blocks, ids under the next generation's prefix
+    3  one commit, alone in its group: the last rows, deletions that came meanwhile, and the state that names the new generation
+    4  the old files and entries are removed, a bounded piece a commit
+
+`mapping` (int64[old rows], -1 = gone) renumbers rows and, without a rebuild, the graph. Searches hold the generation that they
+began with; a reading process finds the new one named in the state and loads it. A crash before step 3 leaves debris of the next
+generation, after it debris of the old one: lifecycle.py clears either at the next open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from vecdb import catalog, limits
+from vecdb.commit import Group, SyncFailed
+from vecdb.errors import Corruption, NotFound
+from vecdb.generation import Generation, View, block_of, iter_blocks, rows_name
+from vecdb.kernels.checks import crc_rows
+from vecdb.storage import codec, files, keys
+from vecdb.storage.rows import Rows
+
+if TYPE_CHECKING:
+    from vecdb.engine import Engine
+    from vecdb.upkeep import Progress
+
+_PIECE_ROWS = 4_096  # old rows copied per commit
+_SLICE = 256
+_SIGN = np.uint64(1 << 63)
+
+
+def vacuum(engine: Engine, threads: int = 1, progress: Progress = None) -> bool:
+    """Rewrite the collection without its dead rows. Returns False where there were none."""
+    with engine.upkeep.lock:
+        view = engine.view
+        if view.snapshot.live_count == view.snapshot.row_count:
+            return False
+        engine.upkeep.repair(threads)
+        copy = _Copy(engine)
+        while copy.old_rows_left() > _PIECE_ROWS or copy.done < copy.old.index.indexed_rows:
+            if not engine.submit(copy.piece()):
+                raise NotFound(f"collection {engine.entry.name!r} was dropped during a vacuum")
+            if progress is not None:
+                progress(copy.done, engine.view.snapshot.row_count)
+        copy.new.index = copy.old.index.compact(copy.mapping, copy.new.rows)
+        engine.submit(Switch(copy))
+        engine.upkeep.forget_repairs()
+        if progress is not None:
+            progress(copy.done, copy.done)
+    engine.upkeep.seal(threads)
+    engine.clear_debris()
+    return True
+
+
+class _Copy:
+    """Progress of one vacuum: how far the old rows are copied, and where each went."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.old = engine.view.generation
+        self.number = self.old.number + 1
+        self.prefix = keys.prefix(engine.entry.uid, self.number)
+        self.done = 0  # old rows [0, done) are copied
+        self.written = 0  # new rows
+        self.mapping = np.full(engine.view.snapshot.row_count, -1, np.int64)
+        entry = engine.entry
+        path = engine.folder / rows_name(self.number)
+        Rows.create(path, entry.dtype, entry.dim, self.number, sync=engine.durable)
+        state = msgspec.structs.replace(engine.view.state, generation=self.number, row_count=0, live_count=0, sequence=0)
+        self.new = Generation(engine.store, engine.folder, entry, state, writable=True)
+
+    def old_rows_left(self) -> int:
+        return self.engine.view.snapshot.row_count - self.done
+
+    def piece(self) -> CopyPiece:
+        return CopyPiece(self)
+
+    def copy(self, group: Group, stop: int) -> None:
+        """Commit thread: copy the live ones of old rows [done, stop)."""
+        if stop > len(self.mapping):
+            self.mapping = np.concatenate([self.mapping, np.full(stop - len(self.mapping), -1, np.int64)])
+        where = self.engine.entry.name
+        deleted = self.old.rows.arrays.deleted
+        for block in _blocks_between(group, self.old, self.done, stop, where):
+            first = block.first_row
+            live = np.flatnonzero(deleted[first : first + block.count] == 0)
+            if len(live):
+                self._copy_block(group, block, live)
+            self.done = first + block.count
+
+    def _copy_block(self, group: Group, block: codec.Block, live: NDArray[np.int64]) -> None:
+        rows = block.first_row + live
+        vectors = np.ascontiguousarray(self.old.rows.arrays.vectors[rows])
+        crcs = block.row_crc[live]
+        actual = crc_rows(vectors)
+        bad = np.flatnonzero(actual != crcs)
+        if len(bad):
+            raise Corruption(
+                f"{self.old.rows.path}: row {rows[bad[0]]} has crc {int(actual[bad[0]]):08x}, expected "
+                f"{int(crcs[bad[0]]):08x}; nothing was vacuumed, restore the database from a backup"
+            )
+        first, n = self.written, len(live)
+        self.new.rows.ensure(first + n)
+        self.new.rows.write(first, vectors)
+        starts = np.concatenate([np.zeros(1, np.uint32), block.id_end[:-1]])
+        lengths = (block.id_end - starts)[live]
+        blob = b"".join([bytes(block.ids[starts[i] : block.id_end[i]]) for i in live.tolist()])
+        metas = [block.meta(i) for i in live.tolist()] if len(block.metas) else None
+        raw = codec.encode_block(first, block.sequence, crcs, lengths, blob, metas, int_ids=block.int_ids)
+        group.txn.put(keys.numbered(self.prefix, first), raw, db=group.store.blocks)
+        cursor = group.txn.cursor(db=group.store.ids)
+        values = np.arange(first, first + n, dtype="<u8").view("V8")
+        for start in range(0, n, _SLICE):
+            part = slice(start, start + _SLICE)
+            cursor.putmulti(list(zip(id_keys(self.prefix, block, live[part]), values[part].tolist(), strict=True)))
+        ends = np.cumsum(lengths, dtype=np.uint32)
+        self.new.extend(first, crcs, np.frombuffer(blob, "<i8") if block.int_ids else None, blob, ends)
+        self.mapping[rows] = np.arange(first, first + n)
+        self.written += n
+        group.changed = True
+
+    def sync(self) -> None:
+        if self.engine.durable:
+            try:
+                self.new.rows.sync()
+            except OSError as error:
+                raise SyncFailed(error) from error
+
+
+def id_keys(prefix: bytes, block: codec.Block, which: NDArray[np.int64]) -> list[bytes]:
+    """Keys in ids of the records at positions `which` of a block."""
+    if block.int_ids and not len(block.metas):
+        head = keys.owned(prefix, b"")
+        flipped = (block.int_id_array()[which].view(np.uint64) ^ _SIGN).astype(">u8").view("V8")
+        return [head + key for key in flipped.tolist()]
+    out = []
+    for at in which.tolist():
+        owner = codec.split_meta(block.meta(at))[0]
+        value = block.id(at)
+        tail = (value + (1 << 63)).to_bytes(8, "big") if isinstance(value, int) else value.encode()
+        out.append(keys.owned(prefix, owner) + tail)
+    return out
+
+
+def _blocks_between(group: Group, old: Generation, first: int, stop: int, where: str) -> Iterator[codec.Block]:
+    return iter_blocks(group.store, group.txn, old.prefix, first, stop, where)
+
+
+@dataclass(slots=True)
+class CopyPiece:
+    """Copy a bounded piece of old rows. Returns False where the collection was dropped."""
+
+    copy: _Copy
+    size_bytes: int = 0
+    exclusive: bool = True
+
+    def apply(self, group: Group) -> bool:
+        engine = self.copy.engine
+        if group.txn.get(keys.uid(engine.entry.uid), db=group.store.state) is None:
+            return False
+        self.copy.copy(group, min(engine.view.snapshot.row_count, self.copy.done + _PIECE_ROWS))
+        group.changed = True
+        return True
+
+
+@dataclass(slots=True)
+class Switch:
+    """The last piece, the deletions since, and the state that names the new generation."""
+
+    copy: _Copy
+    size_bytes: int = 0
+    exclusive: bool = True
+
+    def apply(self, group: Group) -> None:
+        copy, engine = self.copy, self.copy.engine
+        view = engine.view
+        if group.txn.get(keys.uid(engine.entry.uid), db=group.store.state) is None:
+            raise NotFound(f"collection {engine.entry.name!r} was dropped during a vacuum")
+        copy.copy(group, view.snapshot.row_count)
+        dead = self._bury(group, view)
+        copy.sync()
+        if engine.durable:
+            files.sync_dir(engine.folder)
+        state = msgspec.structs.replace(
+            view.state,
+            sequence=group.sequence,
+            generation=copy.number,
+            row_count=copy.written,
+            live_count=copy.written - len(dead),
+            sealed=None,
+        )
+        assert state.live_count == view.state.live_count, (state, view.state)
+        group.txn.put(keys.uid(engine.entry.uid), catalog.encode(state), db=group.store.state)
+        group.changed = True
+        copy.new.delete(dead, group.sequence)
+        copy.new.index.extend(copy.written)
+        group.published.append(lambda: self._publish(state, view.generation))
+
+    def _bury(self, group: Group, view: View) -> NDArray[np.int64]:
+        """Rows that were copied alive and have died since: tombs for them, and no ids that lead to them. Returns int64[n], new rows."""
+        copy = self.copy
+        deleted = copy.old.rows.arrays.deleted[: view.snapshot.row_count]
+        late = np.flatnonzero((copy.mapping >= 0) & (deleted != 0))
+        dead = copy.mapping[late]
+        by_row = {row: new for row, new in zip(late.tolist(), dead.tolist(), strict=True)}
+        key = keys.numbered(copy.prefix, group.sequence)
+        cursor = group.txn.cursor(db=group.store.tombs)
+        for start in range(0, len(dead), limits.block_rows_max):
+            cursor.putmulti([(key, row.to_bytes(8, "little")) for row in dead[start : start + limits.block_rows_max].tolist()])
+        for block in _blocks_of(group, copy.old, late, copy.engine.entry.name):
+            inside = [row for row in range(block.first_row, block.first_row + block.count) if row in by_row]
+            which = np.asarray(inside, np.int64) - block.first_row
+            for row, id_key in zip(inside, id_keys(copy.prefix, block, which), strict=True):
+                # an id written again since leads to its newer row already
+                if group.txn.get(id_key, db=group.store.ids) == by_row[row].to_bytes(8, "little"):
+                    group.txn.delete(id_key, db=group.store.ids)
+        return dead
+
+    def _publish(self, state: catalog.State, old: Generation) -> None:
+        self.copy.engine.publish(state, self.copy.new)
+        old.close()
+
+
+def _blocks_of(group: Group, old: Generation, rows: NDArray[np.int64], where: str) -> Iterator[codec.Block]:
+    """The blocks that hold `rows` (ascending), each once."""
+    after = -1
+    for row in rows.tolist():
+        if row > after:
+            block = block_of(group.store, group.txn, old.prefix, row, where)
+            after = block.first_row + block.count - 1
+            yield block
+

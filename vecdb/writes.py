@@ -1,0 +1,340 @@
+"""What a write does inside the commit: the requests upsert, insert, update and delete, and `Pending`, one collection's changes in one group.
+
+    request.apply(group)   look up ids -> write vectors at the end of the row file -> put ids, note the rows that died
+    Pending.finish(group)  blocks, tombs, state into LMDB; row file synced
+    Pending.publish()      memory: crcs, ids, deletions, tail codes, then the new view
+
+Order on disk: vectors are synced before the commit that counts them. Order in memory: everything of a row is in place before the
+view that shows it. A request that raises has changed nothing (its vectors may lie past the counted rows, where nobody looks).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from vecdb import catalog, limits
+from vecdb.commit import Group, SyncFailed
+from vecdb.errors import AlreadyExists, Corruption, InvalidArgument, LimitExceeded, NotFound
+from vecdb.generation import block_of
+from vecdb.kernels.checks import crc_rows
+from vecdb.storage import codec, files, keys
+from vecdb.validate import IdBatch
+
+if TYPE_CHECKING:
+    from vecdb.engine import Engine
+
+Mode = Literal["upsert", "insert"]
+_SLICE = 256  # ids per stretch of bytecode: a search waiting for the interpreter waits no longer than this takes
+
+
+@dataclass(slots=True)
+class _Added:
+    """Rows that one request added."""
+
+    first_row: int
+    crcs: NDArray[np.uint32]
+    ids: IdBatch
+    metas: list[bytes] | None
+
+
+@dataclass(slots=True)
+class Pending:
+    """Changes of one collection in one group. Lives on the commit thread."""
+
+    engine: Engine
+    state: catalog.State
+    added: list[_Added] = field(default_factory=list)
+    dead: list[NDArray[np.int64]] = field(default_factory=list)
+
+    @staticmethod
+    def of(group: Group, engine: Engine) -> Pending:
+        """The group's pending changes of this collection, begun at its newest state. Raises NotFound where it was dropped."""
+        found = group.participants.get(engine)
+        if found is None:
+            raw = group.txn.get(keys.uid(engine.entry.uid), db=group.store.state)
+            if raw is None:
+                raise NotFound(f"collection {engine.entry.name!r} was dropped")
+            found = Pending(engine, engine.view.state)
+            group.participants[engine] = found
+        assert isinstance(found, Pending)
+        return found
+
+    @property
+    def prefix(self) -> bytes:
+        return self.engine.view.generation.prefix
+
+    def keys(self, ids: IdBatch, owner: bytes) -> list[bytes]:
+        """LMDB keys of `ids`."""
+        prefix = keys.owned(self.prefix, owner)
+        out: list[bytes] = []
+        for start in range(0, ids.n, _SLICE):
+            out.extend([prefix + key for key in ids.keys[start : start + _SLICE]])
+        return out
+
+    def find(self, group: Group, id_keys: Sequence[bytes]) -> dict[bytes, bytes]:
+        """Row (u64 LE) by key, for those keys that exist."""
+        cursor = group.txn.cursor(db=group.store.ids)
+        found: dict[bytes, bytes] = {}
+        for start in range(0, len(id_keys), _SLICE):
+            found.update(cursor.getmulti(id_keys[start : start + _SLICE]))
+        return found
+
+    def meta(self, group: Group, row: int) -> bytes:
+        """The meta of a row, also of one added earlier in this group."""
+        for part in self.added:
+            if part.first_row <= row < part.first_row + len(part.crcs):
+                return part.metas[row - part.first_row] if part.metas else b""
+        block = block_of(group.store, group.txn, self.prefix, row, self.engine.entry.name)
+        return block.meta(row - block.first_row)
+
+    def add(self, group: Group, ids: IdBatch, id_keys: list[bytes], vectors: NDArray[Any], metas: list[bytes] | None) -> None:
+        """Append rows for `ids` (distinct) and point the ids at them."""
+        state = self.state
+        first, n = state.row_count, len(vectors)
+        rows_max = limits.rows_max
+        if first + n > rows_max:
+            raise LimitExceeded(f"collection {self.engine.entry.name!r} would have {first + n} rows, limit {rows_max}; vacuum it first")
+        rows = self.engine.view.generation.rows
+        rows.ensure(first + n)
+        try:
+            rows.write(first, vectors)
+        except OSError as error:
+            raise files.translate(error, f"writing {n} vectors") from error
+        crcs = crc_rows(vectors)
+        group.changed = True
+        cursor = group.txn.cursor(db=group.store.ids)
+        values = np.arange(first, first + n, dtype="<u8").view("V8")
+        for start in range(0, n, _SLICE):
+            part = slice(start, start + _SLICE)
+            cursor.putmulti(list(zip(id_keys[part], values[part].tolist(), strict=True)))
+        self.added.append(_Added(first, crcs, ids, metas))
+        self.state = msgspec.structs.replace(
+            state,
+            row_count=first + n,
+            live_count=state.live_count + n,
+            id_kind=state.id_kind or ids.kind,
+            has_fields=state.has_fields or metas is not None,
+        )
+
+    def kill(self, group: Group, rows: NDArray[np.int64]) -> None:
+        """Mark rows (int64[n], distinct, live) as deleted by this commit."""
+        if len(rows):
+            group.changed = True
+            self.dead.append(rows)
+            self.state = msgspec.structs.replace(self.state, live_count=self.state.live_count - len(rows))
+
+    # -- Participant -------------------------------------------------------------------------------
+
+    def finish(self, group: Group) -> None:
+        txn, store, sequence = group.txn, group.store, group.sequence
+        for first, raw in self._blocks(sequence):
+            txn.put(keys.numbered(self.prefix, first), raw, db=store.blocks)
+        if self.dead:
+            rows = np.sort(np.concatenate(self.dead)).astype("<u8").view("V8")
+            key = keys.numbered(self.prefix, sequence)
+            cursor = txn.cursor(db=store.tombs)
+            for start in range(0, len(rows), _SLICE):
+                cursor.putmulti([(key, row) for row in rows[start : start + _SLICE].tolist()])
+        self.state = msgspec.structs.replace(self.state, sequence=sequence)
+        txn.put(keys.uid(self.engine.entry.uid), catalog.encode(self.state), db=store.state)
+        if self.engine.durable:
+            try:
+                self.engine.view.generation.rows.sync()
+            except OSError as error:
+                raise SyncFailed(error) from error
+
+    def _blocks(self, sequence: int) -> list[tuple[int, bytes]]:
+        """(first row, encoded block) of everything added: requests joined, then cut."""
+        if not self.added:
+            return []
+        int_ids = self.added[0].ids.kind == "int"
+        crcs = np.concatenate([part.crcs for part in self.added])
+        lengths = np.concatenate([np.diff(part.ids.ends, prepend=np.uint32(0)) for part in self.added])
+        blob = b"".join([part.ids.blob for part in self.added])
+        metas: list[bytes] | None = None
+        if any(part.metas is not None for part in self.added):
+            metas = []
+            for part in self.added:
+                metas.extend(part.metas if part.metas is not None else [b""] * len(part.crcs))
+        ends = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+        first_row, blocks = self.added[0].first_row, []
+        for start in range(0, len(crcs), limits.block_rows_max):
+            stop = min(start + limits.block_rows_max, len(crcs))
+            raw = codec.encode_block(
+                first_row + start, sequence, crcs[start:stop], lengths[start:stop], blob[ends[start] : ends[stop]],
+                metas[start:stop] if metas is not None else None, int_ids=int_ids,
+            )  # fmt: skip
+            blocks.append((first_row + start, raw))
+        return blocks
+
+    def publish(self) -> None:
+        generation = self.engine.view.generation
+        for part in self.added:
+            generation.extend(part.first_row, part.crcs, part.ids.ints, part.ids.blob, part.ids.ends)
+        if self.dead:
+            generation.delete(np.concatenate(self.dead), self.state.sequence)
+        if self.added:
+            generation.index.extend(self.state.row_count)
+        self.engine.publish(self.state)
+
+
+def _rows_of(values: list[bytes]) -> NDArray[np.int64]:
+    return np.frombuffer(b"".join(values), "<u8").astype(np.int64)
+
+
+def _check_kind(pending: Pending, ids: IdBatch) -> None:
+    kind = pending.state.id_kind
+    if kind is not None and ids.kind != kind and ids.n:
+        raise InvalidArgument(f"collection {pending.engine.entry.name!r} has {kind} ids, got {ids.kind} ids")
+
+
+@dataclass(slots=True)
+class Put:
+    """Upsert or insert of a batch: all or nothing. Ids are distinct (the gate kept the last of each)."""
+
+    engine: Engine
+    owner: bytes
+    ids: IdBatch
+    vectors: NDArray[Any]
+    metas: list[bytes] | None
+    mode: Mode
+    exclusive: bool = False
+
+    @property
+    def size_bytes(self) -> int:
+        return self.vectors.nbytes + sum(map(len, self.metas or ()))
+
+    def apply(self, group: Group) -> int:
+        pending = Pending.of(group, self.engine)
+        _check_kind(pending, self.ids)
+        id_keys = pending.keys(self.ids, self.owner)
+        found = pending.find(group, id_keys)
+        if found and self.mode == "insert":
+            names = [_id_name(key) for key in list(found)[:3]]
+            raise AlreadyExists(
+                f"collection {self.engine.entry.name!r} already has {len(found)} of these ids, such as {', '.join(map(str, names))}; "
+                "use upsert to replace them"
+            )
+        pending.add(group, self.ids, id_keys, self.vectors, self.metas)
+        pending.kill(group, _rows_of(list(found.values())))
+        return len(self.vectors)
+
+
+def _id_name(key: bytes) -> Any:
+    raw = keys.split_id(key)[1]
+    try:
+        return repr(raw.decode())
+    except UnicodeDecodeError:
+        return int.from_bytes(raw, "big") - (1 << 63)
+
+
+@dataclass(slots=True)
+class Update:
+    """New vectors and/or changed fields for ids that must exist. Fields given replace those of the same name; None removes one."""
+
+    engine: Engine
+    owner: bytes
+    ids: IdBatch
+    vectors: NDArray[Any] | None
+    fields: list[bytes] | None
+    exclusive: bool = False
+
+    @property
+    def size_bytes(self) -> int:
+        return (0 if self.vectors is None else self.vectors.nbytes) + sum(map(len, self.fields or ()))
+
+    def apply(self, group: Group) -> int:
+        pending = Pending.of(group, self.engine)
+        _check_kind(pending, self.ids)
+        id_keys = pending.keys(self.ids, self.owner)
+        found = pending.find(group, id_keys)
+        missing = [key for key in id_keys if key not in found]
+        if missing:
+            raise NotFound(
+                f"collection {self.engine.entry.name!r} has no record {_id_name(missing[0])}"
+                + (f" and {len(missing) - 1} more of these ids" if len(missing) > 1 else "")
+                + "; use upsert to add records"
+            )
+        if not id_keys:
+            return 0
+        rows = _rows_of([found[key] for key in id_keys])
+        vectors = self.vectors if self.vectors is not None else self._stored(pending, rows)
+        pending.add(group, self.ids, id_keys, vectors, self._metas(group, pending, rows))
+        pending.kill(group, rows)
+        return len(rows)
+
+    def _stored(self, pending: Pending, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """The present vectors, compared with their crcs before they are written anew."""
+        generation = pending.engine.view.generation
+        known = rows < generation.ids.row_count
+        vectors = np.ascontiguousarray(generation.rows.arrays.vectors[rows])
+        actual = crc_rows(vectors)
+        expected = generation.rows.arrays.crcs[rows]
+        bad = np.flatnonzero(known & (actual != expected))
+        if len(bad):
+            row = int(rows[bad[0]])
+            raise Corruption(
+                f"{generation.rows.path}: row {row} has crc {actual[bad[0]]:08x}, expected {expected[bad[0]]:08x}; restore from a backup"
+            )
+        return vectors
+
+    def _metas(self, group: Group, pending: Pending, rows: NDArray[np.int64]) -> list[bytes] | None:
+        if not pending.state.has_fields and self.fields is None:
+            return None
+        metas = [pending.meta(group, row) for row in rows.tolist()]
+        if self.fields is None:
+            return metas
+        merged = []
+        for meta, changes in zip(metas, self.fields, strict=True):
+            owner, tenants, raw = codec.split_meta(meta)
+            fields = codec.merge_fields(raw, changes)
+            merged.append(codec.encode_meta(owner, tenants, fields))
+        return merged
+
+
+@dataclass(slots=True)
+class Delete:
+    """Delete ids; those that do not exist are passed over. Returns how many were deleted."""
+
+    engine: Engine
+    owner: bytes
+    ids: IdBatch
+    size_bytes: int = 0
+    exclusive: bool = False
+
+    def apply(self, group: Group) -> int:
+        pending = Pending.of(group, self.engine)
+        _check_kind(pending, self.ids)
+        found = pending.find(group, pending.keys(self.ids, self.owner))
+        pending.kill(group, _rows_of(list(found.values())))
+        for key in found:
+            group.txn.delete(key, db=group.store.ids)
+        return len(found)
+
+
+@dataclass(slots=True)
+class ChangeState:
+    """Put other values into the collection's state, such as the name of a sealed file, unless its generation has moved on.
+
+    Returns whether it did.
+    """
+
+    engine: Engine
+    generation: int
+    changes: dict[str, Any]
+    size_bytes: int = 0
+    exclusive: bool = False
+
+    def apply(self, group: Group) -> bool:
+        pending = Pending.of(group, self.engine)
+        if pending.state.generation != self.generation:
+            return False
+        pending.state = msgspec.structs.replace(pending.state, **self.changes)
+        group.changed = True
+        return True
