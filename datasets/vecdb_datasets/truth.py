@@ -168,23 +168,24 @@ def _merge(
     few, few_norms = _prepare(queries, metric, origin)
     dim = queries.shape[1]
     with np.errstate(over="ignore", invalid="ignore"):
-        near = few @ vectors.T
+        near = -few @ vectors.T
         slack = (dim + 16) * _unit_roundoff * 2.0
         tiny = dim * 2e-38  # where float32 runs out of exponent
         if metric == "l2":
-            near *= -2
+            near *= 2
             near += norms**2
             near += (few_norms**2)[:, None]
-            error = slack * (few_norms.astype(np.float64) + norms.max()) ** 2 + tiny
+            size = (few_norms.astype(np.float64) + norms.max()) ** 2
         else:
-            np.negative(near, out=near)
-            error = slack * (few_norms.astype(np.float64) * norms.max()) + tiny
+            size = few_norms.astype(np.float64) * norms.max()
+        error = np.where(size < 1e38, slack * size + tiny, np.inf)  # beyond, float32 may overflow: rule nothing out
         kth = best[:, -1] - (1.0 if metric == "cosine" else 0.0)
         if not np.isfinite(kth).all() and k < near.shape[1]:
             kth = np.minimum(kth, np.partition(near, k - 1, axis=1)[:, k - 1] + error)
-        cut = (kth + error).astype(np.float32)
+        cut = np.where(np.isinf(error), np.inf, kth + error).astype(np.float32)
         cut = np.nextafter(cut, np.float32(np.inf))[:, None]
-        query, column = np.nonzero(~(near > cut))  # a NaN from overflow is not ruled out: float64 decides
+        flat = np.flatnonzero(~(near > cut))  # a NaN from overflow is not ruled out: float64 decides
+    query, column = np.divmod(flat, near.shape[1])
     if not len(query):
         return
     exact = np.empty(len(query))
@@ -196,14 +197,17 @@ def _merge(
 
 
 def _keep_best(best: Array, rows: Array, query: Array, distances: Array, candidates: Array) -> None:
-    """best, rows [q, k] := the k least of themselves and the candidates, by (distance, row)."""
+    """best, rows [q, k] := the k least of themselves and the candidates, by (distance, row).
+
+    Candidates come ascending by (query, row), and their rows lie beyond all that best holds.
+    """
     k = best.shape[1]
     touched = np.unique(query)
     local = np.searchsorted(touched, query)
     all_q = np.concatenate([np.repeat(np.arange(len(touched)), k), local])
     all_d = np.concatenate([best[touched].ravel(), distances])
     all_r = np.concatenate([rows[touched].ravel(), candidates])
-    order = np.lexsort((all_r, all_d, all_q))
+    order = np.lexsort((all_d, all_q))  # stable, and rows ascend per query: ties stay in row order
     begins = np.searchsorted(all_q[order], np.arange(len(touched)))
     kept = order[begins[:, None] + np.arange(k)]
     best[touched] = all_d[kept]
