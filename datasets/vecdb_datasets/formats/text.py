@@ -211,7 +211,7 @@ class CsvSource(TextSource):
 
 
 def _parse_json(text: str) -> Any:
-    """msgspec is several times faster; json also takes NaN (refused later, with its row) and words its errors better."""
+    """msgspec is several times faster; json also takes NaN (refused later, with its row) and words errors better."""
     try:
         return msgspec.json.decode(text)
     except (msgspec.MsgspecError, UnicodeError):
