@@ -1,0 +1,55 @@
+"""README.md tells the truth: its Python runs as one program, top to bottom, and its commands exist."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import typer
+
+from vecdb.cli import build
+
+ROOT = Path(__file__).resolve().parent.parent
+README = ROOT / "README.md"
+
+
+def blocks(*languages: str) -> list[str]:
+    text = README.read_text(encoding="utf-8")
+    found = re.findall(r"^```(\w+)[^\n]*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    return [body for language, body in found if language in languages]
+
+
+def commands() -> list[str]:
+    """Every `vecdb ...` line of the console blocks, continued lines joined, comments dropped."""
+    lines = "\n".join(blocks("console", "bash", "sh", "shell")).replace("\\\n", " ").splitlines()
+    stripped = [line.strip().removeprefix("$ ") for line in lines]
+    return [line for line in stripped if line.split("#")[0].split()[:1] == ["vecdb"]]
+
+
+def test_the_python_examples_run_in_order(tmp_path: Path) -> None:
+    program = "\n".join(blocks("python"))
+    assert "vecdb.open(" in program
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_commands_exist_with_their_options() -> None:
+    assert commands()
+    for line in commands():
+        words = shlex.split(line, comments=True)[1:]
+        command = typer.main.get_command(build())
+        while hasattr(command, "commands") and words and not words[0].startswith("-"):
+            assert words[0] in command.commands, f"no such command: {line}"
+            command = command.commands[words.pop(0)]
+        known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+        given = {word.split("=")[0] for word in words if word.startswith("--") and word != "--help"}
+        assert given <= known, f"unknown options {given - known}: {line}"
+
+
+def test_the_make_targets_exist() -> None:
+    named = set(re.findall(r"\bmake (\w+)", "\n".join(blocks("console", "bash", "sh", "shell"))))
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    assert {"demo", "test"} <= named <= targets

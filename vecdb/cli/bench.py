@@ -1,0 +1,173 @@
+"""bench run, ingest, interference, coldstart, plot: what vecdb_bench measures, as commands."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from vecdb.errors import InvalidArgument
+
+from .options import DatasetFolder, Json, Limit
+from .output import Output
+
+HELP = "Measure vecdb, beside its peers where there are any. Each result is a JSON file that names the machine."
+
+Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the result.")]
+Rounds = Annotated[int, typer.Option(min=1, help="Rounds of every measurement; the best counts.")]
+Place = Annotated[Path | None, typer.Option("--path", help="Folder on the disk to measure.")]
+results_folder = Path("bench-results")
+
+
+def run(
+    dataset: Annotated[str, typer.Option(help="A name of `dataset list`, or an ann-benchmarks file.")] = "glove-50",
+    peers: Annotated[str, typer.Option(help="hnswlib, faiss, faiss-sq8, vecdb-f32, with commas between.")] = "",
+    limit: Limit = 10,
+    ef: Annotated[str, typer.Option(help="Beam widths to sweep, with commas between.")] = "",
+    m: Annotated[int, typer.Option("--m", help="Links per node, of every peer.")] = 16,
+    ef_construction: Annotated[int, typer.Option(help="Beam width while building, of every peer.")] = 200,
+    threads: Annotated[int, typer.Option(help="Threads that build; searches use one.")] = os.cpu_count() or 1,
+    rounds: Rounds = 3,
+    rows: Annotated[int | None, typer.Option(help="Only the first rows of the data set.")] = None,
+    queries: Annotated[int | None, typer.Option(help="Only the first queries of the data set.")] = None,
+    folder: DatasetFolder = None,
+    out: Out = results_folder,
+    json: Json = False,
+) -> None:
+    """Recall against queries per second, build time, memory and disk, peers measured alternately in one run."""
+    from vecdb_bench import results, runner
+
+    output = Output(json)
+    plan = runner.Plan(
+        dataset=dataset,
+        peers=("vecdb", *(name for name in _words(peers) if name != "vecdb")),
+        m=m,
+        ef_construction=ef_construction,
+        limit=limit,
+        efs=_numbers(ef) or runner.sweep_default,
+        rounds=rounds,
+        threads=threads,
+        rows=rows,
+        queries=queries,
+        folder=str(folder) if folder else None,
+    )
+    result = runner.run(plan, output.note)
+    file = _finish(output, result, out)
+    try:
+        output.note(f"plot {results.plot(result, file.with_suffix('.png'))}")
+    except ImportError:
+        output.note("no plot: matplotlib is not installed")
+
+
+def ingest(
+    path: Place = None,
+    dim: Annotated[int, typer.Option(help="Dimension of the vectors.")] = 384,
+    threads: Annotated[int, typer.Option(help="Threads that write one record a call.")] = 16,
+    seconds: Annotated[float, typer.Option(help="Seconds of each round of single records.")] = 5.0,
+    batch_rows: Annotated[int, typer.Option(help="Rows of a batch.")] = 1_000,
+    batches: Annotated[int, typer.Option(help="Batches of a round.")] = 100,
+    rounds: Rounds = 3,
+    out: Out = results_folder,
+    json: Json = False,
+) -> None:
+    """Durable writes: single records from many threads, batches, and batches with the graph keeping up."""
+    from vecdb_bench.ingest import ingest as measure
+
+    output = Output(json)
+    sizes = {"dim": dim, "threads": threads, "batch_rows": batch_rows, "batches": batches, "rounds": rounds}
+    _finish(output, measure(path=path, seconds=seconds, say=output.note, **sizes), out)
+
+
+def interference(
+    path: Place = None,
+    dataset: Annotated[str, typer.Option(help="A name of `dataset list`.")] = "glove-50",
+    rows: Annotated[int, typer.Option(help="Rows that are there before the writer starts.")] = 100_000,
+    batch_rows: Annotated[int, typer.Option(help="Rows of a batch.")] = 1_000,
+    seconds: Annotated[float, typer.Option(help="Seconds of each idle and each busy stretch.")] = 5.0,
+    rounds: Rounds = 3,
+    limit: Limit = 10,
+    folder: DatasetFolder = None,
+    out: Out = results_folder,
+    json: Json = False,
+) -> None:
+    """Latency of searches in one thread, without and with another thread that upserts batches."""
+    from vecdb_bench.interference import interference as measure
+
+    output = Output(json)
+    result = measure(
+        path=path,
+        dataset=dataset,
+        folder=str(folder) if folder else None,
+        rows=rows,
+        batch_rows=batch_rows,
+        seconds=seconds,
+        rounds=rounds,
+        limit=limit,
+        say=output.note,
+    )
+    _finish(output, result, out)
+
+
+def coldstart(
+    rows: Annotated[int, typer.Option(help="Rows of the database that is opened.")] = 20_000,
+    dim: Annotated[int, typer.Option(help="Dimension of its vectors.")] = 50,
+    rounds: Rounds = 3,
+    out: Out = results_folder,
+    json: Json = False,
+) -> None:
+    """Seconds from the start of a process: import, first search on an empty cache, first search of the next process."""
+    from vecdb_bench.coldstart import coldstart as measure
+
+    output = Output(json)
+    _finish(output, measure(rows=rows, dim=dim, rounds=rounds, say=output.note), out)
+
+
+def plot(
+    result: Annotated[Path, typer.Argument(help="A JSON file that `bench run` wrote.")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="PNG to write; beside the JSON if none.")] = None,
+    json: Json = False,
+) -> None:
+    """Draw a result of `bench run` again."""
+    from vecdb_bench import results
+
+    try:
+        loaded = jsonlib.loads(result.read_text(encoding="utf-8"))
+        if loaded["benchmark"] != "run":
+            raise KeyError
+    except (ValueError, KeyError, TypeError):
+        raise InvalidArgument(f"{result} is no result of `vecdb bench run`") from None
+    drawn = results.plot(loaded, out or result.with_suffix(".png"))
+    Output(json).emit({"plot": str(drawn)}, lambda console: console.print(str(drawn)))
+
+
+def _finish(output: Output, result: dict[str, Any], folder: Path) -> Path:
+    from vecdb_bench import results
+
+    file = results.write(result, folder)
+    output.emit(result | {"file": str(file)}, lambda console: results.show(result, console))
+    output.note(f"result {file}")
+    return file
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(sorted(int(word) for word in _words(text)))
+    except ValueError:
+        raise InvalidArgument(f"--ef {text!r}: expected whole numbers with commas between") from None
+
+
+COMMANDS: dict[str, Callable[..., Any]] = {
+    "run": run,
+    "ingest": ingest,
+    "interference": interference,
+    "coldstart": coldstart,
+    "plot": plot,
+}

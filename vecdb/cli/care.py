@@ -1,0 +1,105 @@
+"""Keeping a database well: warmup, backup, restore, vacuum."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+import vecdb
+from vecdb.schema import DType, Metric
+
+from .options import Database, Json, OptionalCollection, default_db
+from .output import Output, facts, size
+
+warm_rows = 5_000  # enough that a graph is built: the index leaves its exact beginnings
+
+
+def warmup(
+    db: Annotated[Path | None, typer.Option("--db", help="Warm what this database needs.")] = None,
+    dim: Annotated[int, typer.Option(help="Without --db: dimension to compile for.")] = 384,
+    metric: Annotated[str, typer.Option(help="Without --db: l2, cosine or ip.")] = "cosine",
+    dtype: Annotated[str, typer.Option(help="Without --db: float32, float16, int8 or uint8.")] = "float32",
+    json: Json = False,
+) -> None:
+    """Compile the kernels now, so that the first search need not; the machine code is cached for later processes."""
+    out = Output(json)
+    started = time.perf_counter()
+    shapes: set[tuple[int, str, str]] = {(dim, metric, dtype)}
+    if db is not None:
+        with vecdb.open(db, read_only=True) as database:
+            found = [database.collection(name) for name in database.collections()]
+            shapes = {(docs.dim, docs.metric, docs.dtype) for docs in found}
+    with out.progress("compiling") as report:
+        for done, (dim, metric, dtype) in enumerate(sorted(shapes)):
+            report(done, len(shapes))
+            _exercise(dim, metric, dtype)  # type: ignore[arg-type]  # the gate checks them
+        report(len(shapes), len(shapes))
+    seconds = time.perf_counter() - started
+    result = {"compiled": [{"dim": d, "metric": m, "dtype": t} for d, m, t in sorted(shapes)], "seconds": seconds}
+    out.emit(result, lambda console: console.print(f"kernels ready for {len(shapes)} shapes in {seconds:.1f} s"))
+
+
+def _exercise(dim: int, metric: Metric, dtype: DType) -> None:
+    """Write, build, search, delete and repair once, in memory."""
+    rng = np.random.default_rng(0)
+    numbers = (
+        rng.integers(1, 100, (warm_rows, dim)) if dtype in ("int8", "uint8") else rng.normal(size=(warm_rows, dim))
+    )
+    with vecdb.open(":memory:") as database:
+        docs = database.create_collection("warm", dim=dim, metric=metric, dtype=dtype, index=vecdb.Hnsw())
+        docs.upsert(np.arange(warm_rows), numbers.astype(dtype))
+        docs.optimize()
+        docs.delete(np.arange(0, warm_rows, 50))
+        docs.optimize()
+        docs.search(numbers[0].astype(dtype), limit=10)
+        docs.search(numbers[:4].astype(dtype), limit=10, params=vecdb.SearchParams(exact=True))
+
+
+def backup(
+    destination: Annotated[Path, typer.Argument(help="A directory that is not there yet.")],
+    db: Database = default_db,
+    json: Json = False,
+) -> None:
+    """Copy a database as it is at one moment, with checksums, while others read and write it."""
+    out = Output(json)
+    started = time.perf_counter()
+    with vecdb.open(db, read_only=True) as database, out.progress("copying") as report:
+        database.backup(destination, progress=report)
+    result = {
+        "destination": str(destination),
+        "bytes": _bytes_under(destination),
+        "seconds": time.perf_counter() - started,
+    }
+    out.emit(result, lambda c: c.print(f"{size(result['bytes'])} in {destination}"))  # type: ignore[arg-type]
+
+
+def restore(
+    source: Annotated[Path, typer.Argument(help="A directory that backup wrote.")],
+    destination: Annotated[Path, typer.Argument(help="Where the database shall be.")],
+    json: Json = False,
+) -> None:
+    """Verify a backup and put it in place as a database."""
+    out = Output(json)
+    with out.waiting("verifying and copying"):
+        vecdb.restore(source, destination)
+    result = {"destination": str(destination), "bytes": _bytes_under(destination)}
+    out.emit(result, lambda c: c.print(f"{destination} is ready"))
+
+
+def vacuum(db: Database = default_db, collection: OptionalCollection = None, json: Json = False) -> None:
+    """Give back the space of deleted and replaced records."""
+    out = Output(json)
+    before = _bytes_under(db)
+    with vecdb.open(db) as database, out.progress("vacuuming") as report:
+        (database.collection(collection) if collection else database).vacuum(progress=report)
+    result = {"bytes_before": before, "bytes_after": _bytes_under(db)}
+    out.emit(result, lambda console: console.print(facts(result)))
+
+
+def _bytes_under(folder: Path) -> int:
+    """Disk that a directory takes: blocks in use, not the apparent size of sparse files."""
+    return sum(path.stat().st_blocks * 512 for path in folder.rglob("*") if path.is_file())

@@ -1,0 +1,145 @@
+"""demo: real word vectors in a database on disk, searched through a graph, with recall and speed measured.
+
+    load    GloVe, 400,000 words x 50, in batches: each is durable when it is acknowledged, so a killed run goes on
+    build   the graph
+    show    neighbours of a few words, recall@10 against exact search, queries per second, memory, disk
+
+A second run finds everything in place and only shows.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+import vecdb
+
+from .output import Output, size, table
+
+glove_rows = 400_000
+glove_dim = 50
+batch_rows = 20_000
+recall_queries = 200
+speed_seconds = 0.5
+shown_words = ("king", "guitar", "neuron", "lisbon")
+
+
+def demo(
+    path: Annotated[Path, typer.Option(help="Where the database goes.")] = Path("demo-data"),
+    rows: Annotated[
+        int, typer.Option(help="Words to load, the most frequent first.", min=1, max=glove_rows)
+    ] = glove_rows,
+    words: Annotated[str, typer.Option(help="Words to look up, with commas between.")] = ",".join(shown_words),
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Load 400,000 word vectors into a database on disk, search them, and print recall and speed."""
+    out = Output(json)
+    started = time.perf_counter()
+    with vecdb.open(path) as database:
+        docs = database.create_collection("words", dim=glove_dim, metric="cosine", exist_ok=True)
+        result: dict[str, Any] = {"path": str(path), "opened_seconds": time.perf_counter() - started}
+        _load(docs, rows, out, result)
+        result["words"] = _neighbours(docs, words.split(","), out)
+        result |= _measure(docs, out)
+        stats = docs.stats()
+        result |= {"bytes_ram": stats["bytes_ram"], "bytes_disk": database.stats()["bytes_disk"]}
+        result["bytes_resident"] = _resident_bytes()
+        result["seconds"] = time.perf_counter() - started
+    out.emit(result, lambda console: _summary(result, out))
+
+
+def _load(docs: vecdb.Collection, rows: int, out: Output, result: dict[str, Any]) -> None:
+    present = docs.count()
+    if present < rows:
+        from vecdb_datasets import load
+
+        with out.waiting("reading GloVe"):
+            data = load("glove-50-words")
+        assert data.ids is not None
+        began = time.perf_counter()
+        with out.progress("loading", "words") as report:
+            report(present, rows)
+            for start in range(
+                present, rows, batch_rows
+            ):  # batches land whole and in order: `present` is where to go on
+                stop = min(rows, start + batch_rows)
+                docs.upsert(data.ids[start:stop], data.base[start:stop])
+                report(stop, rows)
+        result["load_seconds"] = time.perf_counter() - began
+        out.say(f"loaded {rows - present:,} words in {result['load_seconds']:.1f} s, durably")
+    if docs.stats()["index_state"] != "ready" or present < rows:
+        began = time.perf_counter()
+        with out.progress("building the graph", "words") as report:
+            docs.optimize(threads=_cores(), progress=report)
+        result["build_seconds"] = time.perf_counter() - began
+        out.say(f"built the graph in {result['build_seconds']:.1f} s")
+    else:
+        out.say(f"opened {present:,} words in {result['opened_seconds']:.2f} s")
+    result["rows"] = docs.count()
+
+
+def _neighbours(docs: vecdb.Collection, words: list[str], out: Output) -> dict[str, list[dict[str, Any]]]:
+    found: dict[str, list[dict[str, Any]]] = {}
+    for record, word in zip(docs.get(words, include_vectors=True), words, strict=True):
+        if record is None:
+            out.note(f"no word {word!r} among these")
+            continue
+        hits = docs.search(record.vector, limit=9)
+        found[word] = [{"word": hit.id, "distance": hit.distance} for hit in hits if hit.id != word][:8]
+    shown = [(word, "  ".join(str(near["word"]) for near in near_words)) for word, near_words in found.items()]
+    if not out.as_json:
+        out.console.print(table(["word", "nearest words"], shown))
+    return found
+
+
+def _measure(docs: vecdb.Collection, out: Output) -> dict[str, float]:
+    """Recall@10 over frequent words against exact search; one search at a time, and a batch, for half a second each."""
+    queries = np.stack([record.vector for record in next(docs.iter(batch=recall_queries, include_vectors=True))])
+    with out.waiting("measuring"):
+        exact = docs.search(queries, limit=10, params=vecdb.SearchParams(exact=True, threads=_cores()))
+        found = docs.search(queries, limit=10)
+        pairs = zip(found.ids.tolist(), exact.ids.tolist(), strict=True)
+        recall = float(np.mean([len(set(a) & set(b)) / len(b) for a, b in pairs]))
+        searched, began = 0, time.perf_counter()
+        while (single := time.perf_counter() - began) < speed_seconds:
+            docs.search(queries[searched % len(queries)], limit=10)
+            searched += 1
+        batches, began = 0, time.perf_counter()
+        while (batch := time.perf_counter() - began) < speed_seconds:
+            docs.search(queries, limit=10)
+            batches += 1
+    return {
+        "recall_at_10": recall,
+        "queries_per_second_single": searched / single,
+        "queries_per_second_batch": batches * len(queries) / batch,
+    }
+
+
+def _summary(result: dict[str, Any], out: Output) -> None:
+    rows = [
+        ("recall@10 against exact search", f"{result['recall_at_10']:.3f}"),
+        ("queries per second, one at a time, one thread", f"{result['queries_per_second_single']:,.0f}"),
+        ("queries per second, in batches, one thread", f"{result['queries_per_second_batch']:,.0f}"),
+        ("memory of the collection", size(result["bytes_ram"])),
+        ("memory of the process", size(result["bytes_resident"])),
+        ("disk", size(result["bytes_disk"])),
+    ]
+    out.console.print(table([f"{result['rows']:,} words x {glove_dim}, cosine", ""], rows))
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _resident_bytes() -> int:
+    """Resident memory of this process; 0 where the system does not tell."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    except (OSError, ValueError):
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")

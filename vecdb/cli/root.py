@@ -1,0 +1,66 @@
+"""The typer application: which commands there are, and in which order help shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+import vecdb
+
+from . import bench, care, demo, look, move, sets
+from .output import reports_errors
+
+
+def application() -> typer.Typer:
+    """A fresh application with every command."""
+    app = typer.Typer(
+        name="vecdb",
+        help="An embedded vector database: durable, exact when asked, fast by default.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )
+    app.callback()(options)
+    commands: list[tuple[str, Callable[..., Any]]] = [
+        ("demo", demo.demo),
+        ("info", look.info),
+        ("ls", look.ls),
+        ("search", look.search),
+        ("import", move.import_),
+        ("export", move.export),
+        ("check", look.check),
+        ("tune", look.tune),
+        ("warmup", care.warmup),
+        ("backup", care.backup),
+        ("restore", care.restore),
+        ("vacuum", care.vacuum),
+    ]
+    for name, command in commands:
+        app.command(name)(reports_errors(command))
+    families: list[tuple[str, str, dict[str, Callable[..., Any]]]] = [
+        ("dataset", sets.HELP, sets.COMMANDS),
+        ("bench", bench.HELP, bench.COMMANDS),
+    ]
+    for name, text, family in families:
+        group = typer.Typer(help=text, no_args_is_help=True, rich_markup_mode=None)
+        for inner, command in family.items():
+            group.command(inner)(reports_errors(command))
+        app.add_typer(group, name=name)
+    return app
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"vecdb {vecdb.__version__}")
+        raise typer.Exit
+
+
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Options of the command itself."""
