@@ -3,6 +3,7 @@
 Importing this package imports numba (about half a second), so `import vecdb` must not reach it; indexes do, when the first
 collection is opened. No other package imports numba.
 
+    options     how kernels are compiled
     intrinsics  single instructions: 8-bit dot product, prefetch, CRC-32C steps, half-precision loads
     distance    exact distances of full vectors, float64 accumulation, one row at a time
     checks      row checksums, refusal of what is not finite

@@ -11,14 +11,14 @@ A search that meets a link row while a writer changes it word by word sees valid
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from vecdb.kernels.intrinsics import dot_codes, prefetch_code, prefetch_row
+from vecdb.kernels.options import part
 
 ROW_MASK = np.int64(0x7FFFFFFF)
 
 
-@njit(cache=True, nogil=True)
+@part()
 def is_visible(row, row_count, sequence, deleted, allow):
     """Whether the snapshot (row_count, sequence) and the caller's bitmap (uint64 words, empty: all) hold the row."""
     if row >= row_count or deleted[row] - np.uint64(1) < sequence:
@@ -28,7 +28,7 @@ def is_visible(row, row_count, sequence, deleted, allow):
     return True
 
 
-@njit(cache=True, nogil=True)
+@part()
 def insert(pool, size, key):
     """Insert key into pool[:size], shifting from the tail; pool[size] must exist. Returns the place it took."""
     at = size
@@ -39,7 +39,7 @@ def insert(pool, size, key):
     return at
 
 
-@njit(cache=True, nogil=True)
+@part()
 def clear(visited, trail, used):
     """Zero the bits that trail[:used] names; the whole set where that is less work."""
     words = len(visited)
@@ -51,7 +51,7 @@ def clear(visited, trail, used):
             visited[trail[i] >> 5] = 0
 
 
-@njit(cache=True, nogil=True)
+@part()
 def _sift(keys, at, size):
     value = keys[at]
     while True:
@@ -67,12 +67,12 @@ def _sift(keys, at, size):
     keys[at] = value
 
 
-@njit(cache=True, nogil=True)
+@part()
 def sort_keys(keys, size):
     """Sort keys[:size] ascending: insertion for short ones, heap sort beyond."""
     if size <= 48:
         for i in range(1, size):
-            insert(keys, i, keys[i])
+            insert(keys, np.int64(i), keys[i])
         return
     for at in range(size // 2 - 1, -1, -1):
         _sift(keys, at, size)
@@ -80,10 +80,10 @@ def sort_keys(keys, size):
         top = keys[0]
         keys[0] = keys[end]
         keys[end] = top
-        _sift(keys, 0, end)
+        _sift(keys, np.int64(0), end)
 
 
-@njit(cache=True, nogil=True)
+@part()
 def code_distance(codes, bias, row, query8, query16, constant, blocks):
     """Integer distance of one row to the query, int32."""
     d = constant - np.int32(2) * dot_codes(codes, row, query8, query16, blocks)
@@ -92,7 +92,7 @@ def code_distance(codes, bias, row, query8, query16, constant, blocks):
     return d
 
 
-@njit(cache=True, nogil=True)
+@part()
 def descend(codes, bias, upper, slot, entry, level, stop_level, query8, query16, constant, blocks):
     """Greedy walk from `entry` on layers level, level - 1, ..., stop_level + 1. Returns (row, distances computed)."""
     current = np.int64(entry)
@@ -121,7 +121,7 @@ def descend(codes, bias, upper, slot, entry, level, stop_level, query8, query16,
     return current, count
 
 
-@njit(cache=True, nogil=True)
+@part()
 def walk(
     codes, bias, links, slot, layer, entry, query8, query16, constant, width,
     strict, row_count, sequence, deleted, allow, pool, todo, visited, trail, blocks,
@@ -134,7 +134,7 @@ def walk(
     used = 1
     visited[entry >> 5] |= np.uint32(1) << np.uint32(entry & 31)
     trail[0] = entry
-    pool[0] = (np.int64(code_distance(codes, bias, entry, query8, query16, constant, blocks)) << 32) | (np.int64(entry) << 1)
+    pool[0] = (np.int64(code_distance(codes, bias, np.int64(entry), query8, query16, constant, blocks)) << 32) | (np.int64(entry) << 1)
     size = 1
     count = 1
     room = len(pool) - 1
@@ -185,7 +185,7 @@ def walk(
             key = (np.int64(d) << 32) | (near << 1)
             if size >= wide and key >= pool[size - 1]:
                 continue
-            place = insert(pool, size, key)
+            place = insert(pool, np.int64(size), key)
             size += 1
             if place < at:
                 at = place

@@ -10,14 +10,14 @@ the point than to every neighbour kept so far.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from vecdb.kernels.beam import ROW_MASK, clear, code_distance, descend, insert, sort_keys, walk
 from vecdb.kernels.intrinsics import prefetch_code
+from vecdb.kernels.options import kernel, part
 from vecdb.kernels.quantize import code_as_query
 
 
-@njit(cache=True, nogil=True)
+@part()
 def load_row(codes, bias, row, query8, query16):
     """Take a stored row as the query; returns the constant that makes distances between rows symmetric."""
     constant = code_as_query(codes, row, query8, query16)
@@ -26,7 +26,7 @@ def load_row(codes, bias, row, query8, query16):
     return constant
 
 
-@njit(cache=True, nogil=True)
+@part()
 def select(codes, bias, keys, size, most, kept, query8, query16, blocks):
     """Diverse neighbours of a point out of its sorted candidates keys[:size] (pool entries). Fills kept, returns how many."""
     count = 0
@@ -48,7 +48,7 @@ def select(codes, bias, keys, size, most, kept, query8, query16, blocks):
     return count
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def insert_points(
     first, stop, levels, width, most, entry, level,
     codes, bias, links, upper, slot, deleted, allow,
@@ -71,7 +71,7 @@ def insert_points(
             table = links if layer == 0 else upper
             size, count, used = walk(
                 codes, bias, table, slot, layer, start, query8, query16, constant, width,
-                False, 0, np.uint64(0), deleted, allow, pool, todo, visited, trail, blocks,
+                np.bool_(False), np.int64(0), np.uint64(0), deleted, allow, pool, todo, visited, trail, blocks,
             )  # fmt: skip
             clear(visited, trail, used)
             work += count
@@ -81,7 +81,7 @@ def insert_points(
                 if deleted[(pool[j] >> 1) & ROW_MASK] == np.uint64(0):
                     pool[live] = pool[j]
                     live += 1
-            count = select(codes, bias, pool, live, most, kept, query8, query16, blocks)
+            count = select(codes, bias, pool, np.int64(live), most, kept, query8, query16, blocks)
             own = table[point if layer == 0 else np.int64(slot[point]) + layer - 1]
             for j in range(count):
                 own[j] = kept[j]
@@ -90,7 +90,7 @@ def insert_points(
     return work
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def edges_of(first, stop, levels, layer, table, slot, out):
     """Reverse edges target << 32 | source of the rows [first, stop) on one layer. Returns how many."""
     count = 0
@@ -106,7 +106,7 @@ def edges_of(first, stop, levels, layer, table, slot, out):
     return count
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def link_back(edges, starts, first, stop, most, layer, codes, bias, table, slot, pool, kept, query8, query16, blocks):
     """Add the sources of the target groups [first, stop) to their targets' links, choosing anew where there is no room.
 
@@ -133,11 +133,11 @@ def link_back(edges, starts, first, stop, most, layer, codes, bias, table, slot,
             d = code_distance(codes, bias, row, query8, query16, constant, blocks)
             key = (np.int64(d) << 32) | (row << 1)
             if size < len(pool) - 1:
-                insert(pool, size, key)
+                insert(pool, np.int64(size), key)
                 size += 1
             elif key < pool[size - 1]:
-                insert(pool, size - 1, key)
-        count = select(codes, bias, pool, size, most, kept, query8, query16, blocks)
+                insert(pool, np.int64(size - 1), key)
+        count = select(codes, bias, pool, np.int64(size), most, kept, query8, query16, blocks)
         for j in range(count):
             own[j] = kept[j]
         for j in range(count, len(own)):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from vecdb.kernels.intrinsics import crc32c_row, widen
+from vecdb.kernels.options import kernel, part
 
 FINE, NOT_FINITE, NORM_OVERFLOWS, NORM_ZERO = 0, 1, 2, 3
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _crc_rows(data, first, row_bytes, out):
     for i in range(len(out)):
         out[i] = crc32c_row(data, first + i, row_bytes)
@@ -26,7 +26,7 @@ def crc_rows(rows: np.ndarray) -> np.ndarray:
     return out
 
 
-@njit(cache=True, nogil=True)
+@part()
 def is_sound(vectors, row, row_bytes, crcs, verified):
     """Whether the row's bytes match its checksum; looked up in the bitmap first, computed once per process.
 
@@ -41,7 +41,7 @@ def is_sound(vectors, row, row_bytes, crcs, verified):
     return True
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _verify_rows(data, first, stop, row_bytes, crcs, verified):
     for row in range(first, stop):
         if not is_sound(data, row, row_bytes, crcs, verified):
@@ -60,7 +60,7 @@ def verify_rows(vectors: np.ndarray, first: int, stop: int, crcs: np.ndarray, ve
     return int(_verify_rows(data, first, stop, vectors.shape[1] * vectors.itemsize, crcs, verified))
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _first_bad(vectors, cosine, dot_limit):
     for row in range(len(vectors)):
         stored = vectors[row]

@@ -11,17 +11,14 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 
 from vecdb.kernels.intrinsics import widen
+from vecdb.kernels.options import FAST, part
 
 L2, COSINE, IP = 0, 1, 2
 
-# Sums may be reordered so that they vectorise; NaN and infinity keep their meaning.
-FAST = {"contract", "reassoc", "nsz", "arcp"}
 
-
-@njit(cache=True, nogil=True, fastmath=FAST)
+@part(fastmath=FAST)
 def exact(vectors, row, query, metric):
     """Distance of vectors[row] and query, float32.
 

@@ -12,10 +12,12 @@ from __future__ import annotations
 import numba
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.core.errors import TypingError
 from numba.extending import intrinsic
+
+from vecdb.kernels.options import part
 
 _I8, _I16, _I32, _I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
 _AVX2_NAMES = ("haswell", "broadwell", "skylake", "cascadelake", "cooperlake", "icelake", "alderlake", "znver")
@@ -285,7 +287,7 @@ def _crc_table() -> np.ndarray:
 _TABLE = _crc_table()
 
 
-@njit(cache=True, nogil=True)
+@part()
 def crc32c_row(array, row, row_bytes):
     """CRC-32C (RFC 3720, appendix B.4) of `row_bytes` bytes from byte row * row_bytes of a contiguous array."""
     crc = np.uint32(0xFFFFFFFF)

@@ -12,13 +12,12 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 
-from vecdb.kernels.distance import FAST
 from vecdb.kernels.intrinsics import widen
+from vecdb.kernels.options import FAST, kernel, part
 
 
-@njit(cache=True, nogil=True, fastmath=FAST)
+@kernel(fastmath=FAST)
 def encode(vectors, first, stop, mean, scale, metric, codes, bias):
     """Encode rows [first, stop) into codes (and bias, where it is not empty). Returns how many elements were clipped.
 
@@ -52,7 +51,7 @@ def encode(vectors, first, stop, mean, scale, metric, codes, bias):
     return clipped
 
 
-@njit(cache=True, nogil=True, fastmath=FAST)
+@part(fastmath=FAST)
 def encode_query(query, mean, scale, metric, bias_used, query8, query16):
     """Quantise one query to int8. Returns the constant that makes d an approximate distance in units of the code.
 
@@ -83,7 +82,7 @@ def encode_query(query, mean, scale, metric, bias_used, query8, query16):
     return np.int32(256) * total + (square if bias_used else np.int32(0))
 
 
-@njit(cache=True, nogil=True)
+@part()
 def code_as_query(codes, row, query8, query16):
     """Take a stored row as the query. Returns the constant, as `encode_query` does (without |q|^2: the caller adds bias[row])."""
     code = codes[row]

@@ -7,18 +7,18 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from vecdb.kernels.beam import ROW_MASK, clear, code_distance, descend, sort_keys, walk
 from vecdb.kernels.build import load_row, select
+from vecdb.kernels.options import kernel, part
 
 
-@njit(cache=True, nogil=True)
+@part()
 def _bit(bits, row):
     return (bits[row >> 3] >> np.uint8(row & 7)) & np.uint8(1) != np.uint8(0)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def repair(
     first, stop, levels, layer, dead, most, codes, bias, table, slot,
     pool, kept, visited, trail, query8, query16, blocks,
@@ -69,7 +69,7 @@ def repair(
                     used += 1
         clear(visited, trail, used)
         sort_keys(pool, size)
-        count = select(codes, bias, pool, size, most, kept, query8, query16, blocks)
+        count = select(codes, bias, pool, np.int64(size), most, kept, query8, query16, blocks)
         for j in range(count):
             own[j] = kept[j]
         for j in range(count, len(own)):
@@ -77,7 +77,7 @@ def repair(
     return changed
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def spread(queue, head, tail, links, parent):
     """Breadth-first search on layer 0 from queue[head:tail]; parent[row] < 0 marks rows not reached. Returns the new tail."""
     while head < tail:
@@ -95,7 +95,7 @@ def spread(queue, head, tail, links, parent):
     return tail
 
 
-@njit(cache=True, nogil=True)
+@part()
 def _attach(row, host, links, parent, most, codes, bias, query8, query16, blocks):
     """Link host -> row in a free place or over the farthest link that is no edge of the tree. Returns whether it could."""
     own = links[host]
@@ -108,7 +108,7 @@ def _attach(row, host, links, parent, most, codes, bias, query8, query16, blocks
     far = np.int32(0)
     for j in range(most):
         if parent[own[j]] != host:
-            d = code_distance(codes, bias, own[j], query8, query16, constant, blocks)
+            d = code_distance(codes, bias, np.int64(own[j]), query8, query16, constant, blocks)
             if worst < 0 or d > far:
                 worst = j
                 far = d
@@ -118,7 +118,7 @@ def _attach(row, host, links, parent, most, codes, bias, query8, query16, blocks
     return True
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def settle(
     n, dead, entry, level, width, most, codes, bias, links, upper, slot, deleted, allow,
     parent, queue, pool, todo, visited, trail, query8, query16, blocks,
@@ -129,7 +129,7 @@ def settle(
     """
     parent[entry] = entry
     queue[0] = entry
-    tail = spread(queue, 0, 1, links, parent)
+    tail = spread(queue, np.int64(0), np.int64(1), links, parent)
     lost = 0
     scan = 0
     last = np.int64(entry)
@@ -138,12 +138,12 @@ def settle(
             continue
         lost += 1
         constant = load_row(codes, bias, row, query8, query16)
-        start, _ = descend(codes, bias, upper, slot, entry, level, 0, query8, query16, constant, blocks)
+        start, _ = descend(codes, bias, upper, slot, entry, level, np.int64(0), query8, query16, constant, blocks)
         if parent[start] < 0:
             start = np.int64(entry)
         size, _, used = walk(
-            codes, bias, links, slot, 0, start, query8, query16, constant, width,
-            False, 0, np.uint64(0), deleted, allow, pool, todo, visited, trail, blocks,
+            codes, bias, links, slot, np.int64(0), start, query8, query16, constant, width,
+            np.bool_(False), np.int64(0), np.uint64(0), deleted, allow, pool, todo, visited, trail, blocks,
         )  # fmt: skip
         clear(visited, trail, used)
         host = np.int64(-1)

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from vecdb.kernels.beam import insert, is_visible
 from vecdb.kernels.checks import is_sound
 from vecdb.kernels.distance import exact
+from vecdb.kernels.options import kernel
 from vecdb.kernels.search import distance_of, key_of
 
 BLOCK_ROWS = 256  # rows scored for all queries before the next block: 256 x 384 float32 stays in a level-2 cache
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def scan_rows(
     queries, keys, counts, limit, first, stop, row_count, sequence_signed, allow, metric, vectors, crcs, verified, deleted, block, rows,
 ):  # fmt: skip
@@ -39,15 +39,15 @@ def scan_rows(
                 row = np.int64(rows[j])
                 key = key_of(exact(vectors, row, query, metric), row)
                 if size < limit:
-                    insert(best, size, key)
+                    insert(best, np.int64(size), key)
                     size += 1
                 elif key < best[limit - 1]:
-                    insert(best, limit - 1, key)
+                    insert(best, np.int64(limit - 1), key)
             counts[i] = size
     return -1
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def merge(keys, sizes, limit, out_rows, out_distances, out_counts):
     """Merge the sorted answers of several row ranges. keys : int64[parts, nq, limit + 1].   sizes : int64[parts, nq]."""
     parts = keys.shape[0]
@@ -74,7 +74,7 @@ def merge(keys, sizes, limit, out_rows, out_distances, out_counts):
         out_counts[i] = count
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def count_allowed(allow, row_count, sequence_signed, deleted):
     """How many rows the snapshot and the bitmap hold."""
     sequence = np.uint64(sequence_signed)

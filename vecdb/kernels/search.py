@@ -7,16 +7,16 @@ are used; the first damaged one ends the call and is returned, so that the calle
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from vecdb.kernels.beam import ROW_MASK, clear, code_distance, descend, insert, is_visible, sort_keys, walk
 from vecdb.kernels.checks import is_sound
 from vecdb.kernels.distance import exact
 from vecdb.kernels.intrinsics import bits_float, float_bits, prefetch_row
+from vecdb.kernels.options import kernel, part
 from vecdb.kernels.quantize import encode_query
 
 
-@njit(cache=True, nogil=True)
+@part()
 def key_of(distance, row):
     """Sort key of (float32 distance, row): its integer order is the order of the pair."""
     bits = float_bits(distance + np.float32(0.0))  # + 0.0 turns -0.0 into 0.0
@@ -25,7 +25,7 @@ def key_of(distance, row):
     return (np.int64(bits) << 32) | np.int64(row)
 
 
-@njit(cache=True, nogil=True)
+@part()
 def distance_of(key):
     """The float32 distance inside a `key_of`."""
     bits = np.int32(key >> 32)
@@ -34,7 +34,7 @@ def distance_of(key):
     return bits_float(bits)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def search_graph(
     queries, rows, distances, counts, work,
     limit, width, rerank, strict_from_start, row_count, sequence_signed, allow,
@@ -65,9 +65,9 @@ def search_graph(
         while True:
             size = 0
             if entry >= 0:
-                start, count = descend(codes, bias, upper, slot, entry, level, 0, query8, query16, constant, blocks)
+                start, count = descend(codes, bias, upper, slot, entry, level, np.int64(0), query8, query16, constant, blocks)
                 size, more, used = walk(
-                    codes, bias, links, slot, 0, start, query8, query16, constant, width,
+                    codes, bias, links, slot, np.int64(0), start, query8, query16, constant, width,
                     strict, row_count, sequence, deleted, allow, pool, todo, visited, trail, blocks,
                 )  # fmt: skip
                 clear(visited, trail, used)
@@ -89,7 +89,7 @@ def search_graph(
                 if is_visible(row, row_count, sequence, deleted, allow):
                     if size >= room:
                         size -= 1
-                    insert(pool, size, key)
+                    insert(pool, np.int64(size), key)
                     size += 1
             work[0] += max(0, row_count - indexed)
             taken = 0

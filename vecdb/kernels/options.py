@@ -1,0 +1,18 @@
+"""How every kernel is compiled. `kernel` for what Python calls, `part` for what only kernels call.
+
+A part has no Python wrapper and neither has a C callback: each wrapper costs 50-100 ms of compiling. The error model is numpy's
+(division by zero gives inf), because kernels guard their divisions. Callers pass np.int64(0) rather than 0 to a part: a literal has
+a type of its own and would compile the part once more.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from numba import njit
+
+# Sums may be reordered so that they vectorise; NaN and infinity keep their meaning (never fastmath=True).
+FAST = {"contract", "reassoc", "nsz", "arcp"}
+
+kernel = partial(njit, cache=True, nogil=True, error_model="numpy", no_cfunc_wrapper=True)
+part = partial(njit, cache=True, nogil=True, error_model="numpy", no_cfunc_wrapper=True, no_cpython_wrapper=True)
