@@ -732,6 +732,7 @@ def test_size_of_a_record_is_bounded_by_its_encoded_bytes() -> None:
         [[shared] * 1_000] * 1_000,  # a terabyte if it were ever encoded
         np.zeros(limits.fields_bytes_max + 1, np.int8),
         {"k" * 2**19 + str(i): 1 for i in range(3)},
+        [{shared: 1}] * 100_000,
     ):
         with pytest.raises(LimitExceeded, match="bytes"):
             validate.fields([{"a": bad}], 1)

@@ -143,6 +143,14 @@ def test_a_link_count_beyond_its_room_is_corruption() -> None:
             parse(data)
 
 
+def test_a_size_that_is_no_number_of_whole_lists_is_corruption() -> None:
+    data = bytearray(by_hand())
+    assert data[-16] == 12  # the size of element 2: one list
+    data[-16] = 13
+    with pytest.raises(Corruption, match="13 bytes of upper layers"):
+        parse(data)
+
+
 def test_every_truncation_is_corruption() -> None:
     data = by_hand()
     for size in range(len(data)):
