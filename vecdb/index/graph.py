@@ -4,7 +4,7 @@
     upper   int32[room, stride]          layers 1..level(row) of a row from slot[row] on: up to m neighbours, then -1
     slot    int32[capacity]              -1 for rows on layer 0 only
     levels  int8[capacity]
-    codes   uint8[capacity, 64 * blocks]     bias  int32[capacity], empty unless l2
+    codes   uint8[capacity, 64 * blocks]     bias  int32[capacity] or empty (training.needs_bias)
 
 Node number == row number. Memory is reserved with room and costs nothing until touched; when room is used up larger arrays take
 the place of the old ones, which stay valid for searches that hold them.
@@ -27,6 +27,7 @@ from vecdb.storage.rows import RowArrays
 BLOCK_COUNTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)  # each is a compile: few steps, small waste
 LEVEL_MAX = 15
 _CAPACITY_MIN = 1 << 16
+_NO_BIAS: NDArray[np.int32] = np.empty(0, np.int32)  # a query is compared by inner product even where rows are not
 
 
 def block_count(dim: int) -> int:
@@ -75,7 +76,7 @@ class View:
         self.level = level
         self.args: tuple[Any, ...] = (
             indexed, entry, level, metric, graph.quantiser.scale, graph.quantiser.mean,
-            graph.codes, graph.bias, graph.links, graph.upper, graph.slot,
+            graph.codes, graph.bias if metric == 0 else _NO_BIAS, graph.links, graph.upper, graph.slot,
             checks.for_kernels(arrays.vectors), arrays.crcs, arrays.verified, arrays.deleted,
         )  # fmt: skip
 

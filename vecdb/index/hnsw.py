@@ -59,6 +59,7 @@ class Hnsw(Index):
         self._blocks = block_count(rows.arrays.vectors.shape[1])
         self._view: View | None = None
         self._coded = 0
+        self._published = 0
         self._upper_used = 0
         self._clipped = 0
         self._lock = threading.Lock()
@@ -73,6 +74,7 @@ class Hnsw(Index):
 
     def extend(self, row_count: int) -> None:
         with self._lock:
+            self._published = max(self._published, row_count)
             self._encode(row_count)
 
     def _encode(self, row_count: int) -> None:
@@ -116,10 +118,10 @@ class Hnsw(Index):
         if view is None:
             arrays = self._rows.arrays
             quantiser = training.train(arrays, self._metric, stop)
-            graph = Graph.reserve(arrays.capacity, self._blocks, self.config.m, self._metric == 0, quantiser)
+            graph = Graph.reserve(arrays.capacity, self._blocks, self.config.m, training.needs_bias(arrays, self._metric, stop), quantiser)
             with self._lock:
                 self._view = View(graph, arrays, self._metric, 0, -1, 0)
-                self._encode(stop)
+                self._encode(max(stop, self._published))  # rows published before there was a quantiser wait in the tail
             return
         self.extend(stop)
         quantiser = view.graph.quantiser
@@ -137,7 +139,7 @@ class Hnsw(Index):
         quantiser = training.train(arrays, self._metric, stop)
         with self._lock:
             old = self._current().graph
-            fresh = Graph.reserve(old.capacity, self._blocks, self.config.m, self._metric == 0, quantiser)
+            fresh = Graph.reserve(old.capacity, self._blocks, self.config.m, len(old.bias) > 0, quantiser)
             graph = old.replace(quantiser=quantiser, codes=fresh.codes, bias=fresh.bias)
             training.encode(graph, arrays, self._metric, 0, self._coded)
             self._clipped = 0

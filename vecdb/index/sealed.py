@@ -179,7 +179,7 @@ def _install(
     m = index.config.m
     capacity = max(arrays.capacity, n)
     blocks = block_count(arrays.vectors.shape[1])
-    fresh = Graph.reserve(capacity, blocks, m, len(sections["bias"]) > 0 or index._metric == 0, quantiser)
+    fresh = Graph.reserve(capacity, blocks, m, len(sections["bias"]) > 0 or (n == 0 and index._metric == 0), quantiser)
     fresh.codes[:n] = sections["codes"]
     if len(fresh.bias):
         fresh.bias[:n] = sections["bias"]

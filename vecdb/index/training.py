@@ -13,6 +13,26 @@ SAMPLE_ROWS = 16_384
 _QUANTILE = 0.9999  # of |x - mean|: beyond it elements are clipped; the re-rank makes up for those
 
 
+def needs_bias(arrays: RowArrays, metric: int, row_count: int) -> bool:
+    """Whether distances between rows need |x|^2: under l2 always, under ip where norms differ.
+
+    Among rows of different norms "nearer by inner product" only means "longer", and the diversity heuristic would keep a handful
+    of long rows as everybody's neighbours. Such a graph is built by l2, whose Delaunay graph holds that of the inner product, and
+    searched by inner product.
+    """
+    if metric != 2:
+        return metric == 0
+    sample = _sample(arrays, row_count)
+    norms = np.sqrt(np.einsum("ij,ij->i", sample, sample, dtype=np.float64))
+    return bool(norms.std() > 0.01 * norms.mean())
+
+
+def _sample(arrays: RowArrays, row_count: int) -> NDArray[np.float32]:
+    picked = np.unique(np.linspace(0, row_count - 1, min(row_count, SAMPLE_ROWS)).astype(np.int64))
+    sample: NDArray[np.float32] = arrays.vectors[picked].astype(np.float32)
+    return sample
+
+
 def train(arrays: RowArrays, metric: int, row_count: int) -> Quantiser:
     """A quantiser from rows spread evenly over [0, row_count). 8-bit data are their own codes wherever the metric allows it."""
     vectors = arrays.vectors
@@ -22,8 +42,7 @@ def train(arrays: RowArrays, metric: int, row_count: int) -> Quantiser:
         return Quantiser(mean, 1.0, row_count, True)
     if metric == 0 and vectors.dtype == np.uint8:
         return Quantiser(mean + np.float32(128), 1.0, row_count, True)
-    picked = np.unique(np.linspace(0, row_count - 1, min(row_count, SAMPLE_ROWS)).astype(np.int64))
-    sample = vectors[picked].astype(np.float32)
+    sample = _sample(arrays, row_count)
     if metric == 0:
         mean = sample.mean(axis=0, dtype=np.float64).astype(np.float32)
         sample -= mean

@@ -85,6 +85,11 @@ def check_finite(vectors: np.ndarray, metric: str) -> tuple[int, int]:
     reason : NOT_FINITE, NORM_OVERFLOWS (a distance between such rows would not fit float32), NORM_ZERO (cosine only).
     """
     # |a - b|^2 <= 4 max |a|^2 must stay below the largest float32.
+    if vectors.dtype == np.float16:  # `widen` knows no infinity: look at the exponent's bits
+        bad = np.flatnonzero(((vectors.view(np.uint16) & 0x7C00) == 0x7C00).any(axis=1))
+        if len(bad):
+            row, reason = check_finite(vectors[: bad[0]], metric)
+            return (row, reason) if row >= 0 else (int(bad[0]), NOT_FINITE)
     row, reason = _first_bad(_stored(vectors), metric == "cosine", 3.4e38 / 4)
     return int(row), int(reason)
 

@@ -3,7 +3,7 @@
     l2 = sum (a - b)^2        cosine = 1 - a.b / sqrt(a.a * b.b)        ip = -a.b
 
 The sums run in float64 because 1 - cos of near vectors loses every digit that float32 has. A vector's distance to itself is
-exactly 0 under l2 and cosine: the three sums of cosine run in one loop in one order, and sqrt(x * x) == x in IEEE arithmetic.
+exactly 0 under l2, and under cosine because what is left by rounding is cut off.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from vecdb.kernels.intrinsics import widen
 from vecdb.kernels.options import FAST, part
 
 L2, COSINE, IP = 0, 1, 2
+ROUNDING = 1e-14  # below this 1 - cos is the rounding of three float64 sums, not a distance
 
 
 @part(fastmath=FAST)
@@ -45,7 +46,8 @@ def exact(vectors, row, query, metric):
         square = aa * bb
         if square <= 0.0:
             return np.float32(1.0)
-        return np.float32(max(0.0, 1.0 - ab / math.sqrt(square)))
+        distance = 1.0 - ab / math.sqrt(square)
+        return np.float32(distance) if distance > ROUNDING else np.float32(0.0)
     total = 0.0
     for j in range(len(query)):
         total += np.float64(widen(stored[j])) * np.float64(query[j])

@@ -33,12 +33,13 @@ def repair(
             continue
         own = table[point if layer == 0 else np.int64(slot[point]) + layer - 1]
         touched = False
+        held = 0
         for j in range(len(own)):
             if own[j] < 0:
                 break
+            held += 1
             if _bit(dead, own[j]):
                 touched = True
-                break
         if not touched:
             continue
         changed += 1
@@ -70,6 +71,19 @@ def repair(
         clear(visited, trail, used)
         sort_keys(pool, size)
         count = select(codes, bias, pool, np.int64(size), most, kept, query8, query16, blocks)
+        # The heuristic alone would thin out links with every round of deletes: fill up with the nearest to the number there was.
+        at = 0
+        while count < held and at < size:
+            row = (pool[at] >> 1) & ROW_MASK
+            at += 1
+            taken = False
+            for j in range(count):
+                if kept[j] == row:
+                    taken = True
+                    break
+            if not taken:
+                kept[count] = row
+                count += 1
         for j in range(count):
             own[j] = kept[j]
         for j in range(count, len(own)):
