@@ -1,9 +1,11 @@
-"""Backup: a consistent copy of a database while it works. Restore: verify every byte, then put it in place in one rename.
+"""Backup: a consistent copy of a database while it works. Restore: verify every byte, then one rename.
 
     BACKUP/  as a database directory, without LOCK
-             checksums.json    {"format": 1, "files": {"lmdb/data.mdb": [bytes, "sha256"], ...}}   written last: no file, no backup
+             checksums.json    {"format": 1, "files": {"lmdb/data.mdb": [bytes, "sha256"], ...}}   written last: no
+             file, no backup
 
-LMDB's own copy fixes the commit; row files are append-only, so their first rows as counted by that commit are what it saw.
+LMDB's own copy fixes the commit; row files are append-only, so their first rows as counted by that commit are what
+it saw.
 """
 
 from __future__ import annotations
@@ -41,7 +43,9 @@ def write_backup(database: Database, target: Path, progress: Progress) -> None:
     try:
         with ExitStack() as held:
             for name in database.collections():
-                held.enter_context(database.upkeep_lock(name))  # no vacuum or seal: files that the copy names stay there
+                held.enter_context(
+                    database.upkeep_lock(name)
+                )  # no vacuum or seal: files that the copy names stay there
             database.store.copy(temporary / "lmdb")
             copied = Store(temporary / "lmdb", read_only=True, durability="full")
             try:
@@ -119,8 +123,8 @@ def _chunks(file: Path) -> Iterator[bytes]:
 def restore(source: Any, target: Any) -> None:
     """Put the backup `source` back as the new database directory `target`.
 
-    Every file is compared with its checksum before `target` appears, whole, by one rename. Raises Corruption naming the first file
-    that differs, NotFound where `source` is no backup, AlreadyExists where `target` is there.
+    Every file is compared with its checksum before `target` appears, whole, by one rename. Raises Corruption naming
+    the first file that differs, NotFound where `source` is no backup, AlreadyExists where `target` is there.
     """
     for value in (source, target):
         if not isinstance(value, (str, os.PathLike)) or not str(value):
@@ -142,7 +146,8 @@ def restore(source: Any, target: Any) -> None:
             actual_size, actual = _digest(here / name)
             if (actual_size, actual) != (size, expected):
                 raise Corruption(
-                    f"{here / name}: {actual_size} bytes with sha256 {actual[:16]}..., expected {size} bytes with {expected[:16]}..."
+                    f"{here / name}: {actual_size} bytes with sha256 {actual[:16]}..., "
+                    f"expected {size} bytes with {expected[:16]}..."
                 )
             _copy(here / name, place.parent, size)
             if _digest(place) != (size, expected):

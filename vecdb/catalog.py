@@ -1,6 +1,6 @@
-"""What LMDB holds about each collection: the entry, written at creation, and the state, rewritten by every commit that touches it.
+"""What LMDB holds about each collection: the entry, written once, and the state, rewritten by every commit.
 
-    catalog[name] -> Entry      state[uid] -> State      (msgpack, by field name, so that fields can be added)
+catalog[name] -> Entry      state[uid] -> State      (msgpack, by field name, so that fields can be added)
 """
 
 from __future__ import annotations

@@ -71,7 +71,8 @@ def _check_records(store: Store, txn: Txn, generation: Generation, state: catalo
         actual = crc_rows(np.ascontiguousarray(generation.rows.arrays.vectors[rows[0] : rows[-1] + 1]))
         for at in np.flatnonzero(actual != block.row_crc).tolist():
             problems.append(
-                f"{generation.rows.path}: row {rows[at]} has crc {int(actual[at]):08x}, expected {int(block.row_crc[at]):08x}"
+                f"{generation.rows.path}: row {rows[at]} has crc {int(actual[at]):08x}, "
+                f"expected {int(block.row_crc[at]):08x}"
             )
         live = np.flatnonzero(~dead[rows])
         problems += _check_ids(

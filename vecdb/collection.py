@@ -1,7 +1,7 @@
 """Collection: what users hold. Checks what they pass at the one gate, and hands canonical arrays to an engine.
 
-The same class serves an embedded database and, with another engine behind it, a remote one. Every method may be called from any
-thread. A write returns when it is durable and every later search, here or in another process, sees it.
+The same class serves an embedded database and, with another engine behind it, a remote one. Every method may be
+called from any thread. A write returns when it is durable and every later search, here or in another process, sees it.
 """
 
 from __future__ import annotations
@@ -71,11 +71,14 @@ class Collection:
     def upsert(self, ids: Any, vectors: Any, fields: Any = None, *, owner: str = "", atomic: bool = True) -> int:
         """Write records, replacing those whose ids exist. Returns how many records were written, once they are durable.
 
-        ids : int or str, or a sequence or array of them. A collection's ids are all ints or all strings; the first write decides.
+        ids : int or str, or a sequence or array of them. A collection's ids are all ints or all strings; the first
+            write decides.
             Of an id that repeats in one batch the last counts.
         vectors : [n, dim] (or [dim] for one id) of anything array-like; stored in the collection's dtype.
-        fields : list of dicts, dict of columns, pandas / polars / Arrow table of n rows, or None for records without fields.
-        atomic : a call is all or nothing up to 256 MiB; beyond that it is refused unless `atomic=False`, which splits it.
+        fields : list of dicts, dict of columns, pandas / polars / Arrow table of n rows, or None for records without
+            fields.
+        atomic : a call is all or nothing up to 256 MiB; beyond that it is refused unless `atomic=False`, which
+            splits it.
         """
         return self._put(ids, vectors, fields, owner, atomic, "upsert")
 
@@ -87,7 +90,9 @@ class Collection:
         owned = validate.owner(owner)
         batch = self._ids(ids)
         if mode == "insert" and batch.unique is not None:
-            raise AlreadyExists(f"insert got {batch.n - len(batch.unique)} ids twice in one batch; give each id once, or use upsert")
+            raise AlreadyExists(
+                f"insert got {batch.n - len(batch.unique)} ids twice in one batch; give each id once, or use upsert"
+            )
         if not atomic and batch.n > self._rows_per_call():
             return self._put_in_parts(ids, vectors, fields, owner, mode)
         array = validate.vectors(vectors, self._config, single=batch.scalar)
@@ -123,7 +128,7 @@ class Collection:
         return done
 
     def update(self, ids: Any, vectors: Any = None, fields: Any = None, *, owner: str = "") -> int:
-        """Change existing records: new vectors, or fields merged over the old ones by name (None removes a field), or both.
+        """Change existing records: new vectors, fields merged over the old by name (None removes one), or both.
 
         Raises NotFound, and changes nothing, where an id does not exist. Returns how many records were changed.
         """
@@ -135,7 +140,9 @@ class Collection:
         array = None if vectors is None else validate.vectors(vectors, self._config, single=batch.scalar)
         if array is not None and len(array) != batch.n:
             raise InvalidArgument(f"got {batch.n:,} ids and {len(array):,} vectors: pass one vector per id")
-        return self._engine.update(batch, array, validate.fields(fields, batch.n, single=batch.scalar), validate.owner(owner))
+        return self._engine.update(
+            batch, array, validate.fields(fields, batch.n, single=batch.scalar), validate.owner(owner)
+        )
 
     def delete(self, ids: Any, *, owner: str = "") -> int:
         """Delete records by id. Ids that do not exist are passed over. Returns the number deleted."""
@@ -179,7 +186,9 @@ class Collection:
         return self._engine.count()
 
     def iter(self, batch: int = 1000, *, include_vectors: bool = False) -> Iterator[list[Record]]:
-        """All live records, `batch` at a time, from one committed state. Keep it short: the state's pages stay on disk meanwhile."""
+        """All live records, `batch` at a time, from one committed state. Keep it short: the state's pages stay on
+        disk meanwhile.
+        """
         if not isinstance(batch, int) or isinstance(batch, bool) or not 1 <= batch <= _ITER_BATCH_MAX:
             raise InvalidArgument(f"batch must be a whole number from 1 to {_ITER_BATCH_MAX:,}, got {batch!r}")
         return self._engine.iter(batch, include_vectors=include_vectors)
@@ -187,21 +196,27 @@ class Collection:
     # -- the index ---------------------------------------------------------------------------------
 
     def reindex(self, index: IndexConfig | None = None, *, progress: Callable[[int, int], None] | None = None) -> None:
-        """Build another kind of index, or the same with other parameters, from the stored vectors. Searches go on meanwhile."""
+        """Build another kind of index, or the same with other parameters, from the stored vectors. Searches go on
+        meanwhile.
+        """
         self._engine.reindex(validate.index_config(index), progress)
 
     def optimize(self, *, threads: int | None = None, progress: Callable[[int, int], None] | None = None) -> None:
-        """Finish what maintenance would do in its own time: index the tail, repair after deletes, learn recall against ef, seal."""
+        """Finish what maintenance would do in its own time: index the tail, repair after deletes, learn recall
+        against ef, seal.
+        """
         self._engine.optimize(validate.threads(threads), progress)
 
     def evaluate(self, queries: Any, limit: int = 10, *, params: SearchParams | None = None) -> dict[str, Any]:
-        """Recall@limit against exact search, and latency percentiles in milliseconds, over `queries` asked one at a time."""
+        """Recall@limit against exact search, and latency percentiles in milliseconds, over `queries` asked one at a
+        time.
+        """
         array, _ = validate.queries(queries, self._config)
         limit = validate.search_limit(limit, len(array))
         return self._engine.evaluate(array, limit, validate.search_params(params, limit))
 
     def tune(self, queries: Any, recall: float = 0.95, limit: int = 10) -> list[dict[str, float]]:
-        """Measure recall against beam width on `queries`, remember it, and make the narrowest beam that reaches `recall` the default.
+        """Measure recall against beam width on `queries`; the narrowest beam that reaches `recall` becomes the default.
 
         Returns the curve: one dict per beam width with `ef`, `recall` and `queries_per_second`.
         """

@@ -5,7 +5,8 @@
 - Acknowledge after durability: `submit` returns when the transaction that holds the request is committed and published.
 - A request raises a VecdbError before it changes anything; then only it fails, and the rest of its group goes on.
 - Anything else that fails aborts the group: none of its requests happened.
-- A failed sync leaves the disk in doubt (the kernel may have dropped the pages): the database refuses writes until it is reopened.
+- A failed sync leaves the disk in doubt (the kernel may have dropped the pages): the database refuses writes until
+it is reopened.
 - Sequence numbers count commits, per database, without gaps.
 """
 
@@ -26,8 +27,13 @@ from vecdb.storage.store import MapFullError, Store, StoreError
 class Request(Protocol):
     """Something to do inside the write transaction."""
 
-    size_bytes: int
-    exclusive: bool  # wants a group of its own
+    @property
+    def size_bytes(self) -> int:
+        """What it will write, roughly: bounds the group."""
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether it wants a group of its own."""
 
     def apply(self, group: Group) -> Any:
         """Change `group`; returns what `submit` returns. Raises VecdbError only before the first change."""
@@ -100,7 +106,9 @@ class Committer:
         self._thread.start()
 
     def submit(self, request: Request) -> Any:
-        """Run `request` in a commit and wait until it is durable. Returns what its `apply` returned, or raises what failed."""
+        """Run `request` in a commit and wait until it is durable. Returns what its `apply` returned, or raises what
+        failed.
+        """
         job = _Job(request)
         with self._wake:
             self._admit()
@@ -191,7 +199,9 @@ class Committer:
         """The error that callers get; decides whether the database is poisoned."""
         if isinstance(error, SyncFailed):
             self.poisoned = f"a sync failed ({error.error.strerror or error.error})"
-            return Poisoned(f"{self.poisoned}: this write may or may not be on disk; close the database and open it again")
+            return Poisoned(
+                f"{self.poisoned}: this write may or may not be on disk; close the database and open it again"
+            )
         if isinstance(error, MapFullError):
             return Unavailable("the reserved LMDB map is full; open the database with a larger map_bytes")
         if isinstance(error, OSError):

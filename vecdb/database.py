@@ -54,8 +54,8 @@ def open_database(
     maintenance : False leaves indexing, sealing and vacuum to explicit calls (`optimize`, `vacuum`).
     map_bytes : address space reserved for LMDB, sparse; the most that ids, fields and bookkeeping can grow to.
 
-    Raises Locked where another process has it open for writing, Corruption where its files are damaged, NotFound where `read_only`
-    finds nothing.
+    Raises Locked where another process has it open for writing, Corruption where its files are damaged, NotFound
+    where `read_only` finds nothing.
     """
     if durability not in DURABILITIES:
         raise InvalidArgument(f"durability must be one of {', '.join(DURABILITIES)}, got {durability!r}")
@@ -63,7 +63,11 @@ def open_database(
         raise InvalidArgument(f"memory_budget_bytes must be a positive number of bytes, got {memory_budget_bytes!r}")
     if not isinstance(path, (str, os.PathLike)) or not str(path):
         raise InvalidArgument(f"path must be a directory or ':memory:', got {path!r}")
-    options = {"maintenance": maintenance, "map_bytes": map_bytes, "memory_budget_bytes": memory_budget_bytes}
+    options: dict[str, Any] = {
+        "maintenance": maintenance,
+        "map_bytes": map_bytes,
+        "memory_budget_bytes": memory_budget_bytes,
+    }
     if str(path) == ":memory:":
         if read_only:
             raise InvalidArgument("':memory:' is always new, so read_only=True would open nothing; leave it out")
@@ -128,7 +132,8 @@ class Database:
         metric : "cosine" (1 - cosine), "l2" (squared) or "ip" (minus the inner product); smaller is closer.
         index : `Hnsw(...)`, `Flat()`, or None to let size decide.
         dtype : how vectors are stored: float32, float16, int8 or uint8.
-        exist_ok : return the collection of that name where dim, metric and dtype agree, instead of raising AlreadyExists.
+        exist_ok : return the collection of that name where dim, metric and dtype agree, instead of raising
+            AlreadyExists.
         """
         config = validate.collection_config(name, dim, metric, index, dtype)
         self._guard()
@@ -234,7 +239,9 @@ class Database:
         return check_database(self)
 
     def backup(self, path: Any, *, progress: Callable[[int, int], None] | None = None) -> None:
-        """Copy the database, as it is at one commit, into the new directory `path`, with checksums. Reads and writes go on."""
+        """Copy the database, as it is at one commit, into the new directory `path`, with checksums. Reads and writes
+        go on.
+        """
         from vecdb.backup import write_backup
 
         self._guard()
@@ -265,7 +272,9 @@ class Database:
     def __enter__(self) -> Database:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def __del__(self) -> None:
@@ -295,7 +304,8 @@ class Database:
             raise Unavailable(f"database {self.path} is closed; open it again")
         if os.getpid() != self._pid:
             raise Unavailable(
-                f"database {self.path} was opened by process {self._pid} and inherited by a fork; open it anew in process {os.getpid()}"
+                f"database {self.path} was opened by process {self._pid} and inherited by a fork; "
+                f"open it anew in process {os.getpid()}"
             )
 
     def _writer(self) -> Committer:

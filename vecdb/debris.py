@@ -1,6 +1,7 @@
 """Debris: files and LMDB entries that no state names, left by a drop, a vacuum or a crash between two of their steps.
 
-It is harmless, and removed a bounded piece a commit, so that writers never wait long: after a drop or vacuum, and at open.
+It is harmless, and removed a bounded piece a commit, so that writers never wait long: after a drop or vacuum, and at
+open.
 """
 
 from __future__ import annotations
@@ -67,7 +68,8 @@ def _states(store: Store) -> dict[int, catalog.State]:
     with store.read() as txn:
         entries = [catalog.decode_entry(bytes(raw), str(name)) for name, raw in txn.cursor(db=store.catalog)]
         return {
-            entry.uid: catalog.decode_state(txn.get(keys.uid(entry.uid), db=store.state), entry.name) for entry in entries
+            entry.uid: catalog.decode_state(txn.get(keys.uid(entry.uid), db=store.state), entry.name)
+            for entry in entries
         }
 
 

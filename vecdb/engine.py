@@ -1,10 +1,11 @@
 """One collection, embedded: where store and index meet. `Collection` (the facade) hands it canonical arrays.
 
-    search   current view -> plan -> index (sealed or live part and tail) -> exact scan for what came short -> ids, fields
-    write    room in the tail -> request to the committer -> published view
+    search   current view -> plan -> index (sealed or live part and tail) -> exact scan for what came short -> ids,
+    fields write    room in the tail -> request to the committer -> published view
 
-Threads: any number of searches and writes at once. `view` is replaced by the commit thread (writer) or under `_refresh_lock`
-(reader); a search uses the one view that it took. The index's structure is changed by maintenance alone.
+Threads: any number of searches and writes at once. `view` is replaced by the commit thread (writer) or under
+`_refresh_lock` (reader); a search uses the one view that it took. The index's structure is changed by maintenance
+alone.
 """
 
 from __future__ import annotations
@@ -94,7 +95,9 @@ class Engine:
         return raw, catalog.decode_state(raw, self.entry.name)
 
     def _load_newest(self) -> None:
-        """Load what is committed now. A reading process may lose a race with a vacuum that removes the files: then once more."""
+        """Load what is committed now. A reading process may lose a race with a vacuum that removes the files: then
+        once more.
+        """
         for attempt in range(_LOAD_TRIES):
             try:
                 with self.store.read() as txn:
@@ -102,7 +105,9 @@ class Engine:
                 return
             except FileNotFoundError:
                 if self.writable or attempt == _LOAD_TRIES - 1:
-                    raise Corruption(f"{self.folder}: the row file is missing; restore the database from a backup") from None
+                    raise Corruption(
+                        f"{self.folder}: the row file is missing; restore the database from a backup"
+                    ) from None
 
     def _load(self, txn: Txn) -> None:
         """Read the generation that the state names into memory and make it the view."""
@@ -114,7 +119,9 @@ class Engine:
         self._raw_state = raw
 
     def attach_index(self, generation: Generation, state: catalog.State) -> None:
-        """Give `generation` its index: the sealed file where there is a sound one, else an empty structure that is built anew."""
+        """Give `generation` its index: the sealed file where there is a sound one, else an empty structure that is
+        built anew.
+        """
         rows = generation.rows
         if state.sealed is None:
             generation.index = self.make_index(state.index, rows)
@@ -138,7 +145,9 @@ class Engine:
         return HnswIndex.open(path, view.config, self.entry.metric, view.generation.rows, mapped=mapped)
 
     def make_index(self, config: dict[str, Any] | None, rows: Rows) -> Index:
-        """An empty index as the state describes it; None is a graph, which is not begun while the collection is small."""
+        """An empty index as the state describes it; None is a graph, which is not begun while the collection is
+        small.
+        """
         chosen = catalog.index_from_dict(config) or Hnsw()
         if isinstance(chosen, Flat):
             return FlatIndex(self.entry.metric, rows)
@@ -194,7 +203,9 @@ class Engine:
         include_vectors: bool,
         explain: bool,
     ) -> Hits:
-        """Nearest live records of queries (float32[nq, dim], checked). `select`: field names, None for all, () for none."""
+        """Nearest live records of queries (float32[nq, dim], checked). `select`: field names, None for all, () for
+        none.
+        """
         started = time.perf_counter() if explain else 0.0
         while True:
             view = self.current()
@@ -236,19 +247,28 @@ class Engine:
             ids, found.distances, found.counts, sequence, self.entry.metric, single, raw_fields, vectors, report, select  # type: ignore[arg-type]
         )  # fmt: skip
 
-    def find(self, view: View, queries: NDArray[np.float32], limit: int, params: SearchParams) -> tuple[Found, planner.Plan]:
+    def find(
+        self, view: View, queries: NDArray[np.float32], limit: int, params: SearchParams
+    ) -> tuple[Found, planner.Plan]:
         state, index = view.state, view.generation.index
         plan = planner.plan(view.config, index.indexed_rows, view.snapshot, limit, params, state.tuned, state.tuned_ef)
         exact = plan.strategy == "exact"
-        return index.search(queries, limit, view.snapshot, SearchParams(plan.ef, None, None, exact, params.threads)), plan
+        return index.search(
+            queries, limit, view.snapshot, SearchParams(plan.ef, None, None, exact, params.threads)
+        ), plan
 
     def _fields_of(self, view: View, rows: NDArray[np.int64], single: bool) -> list[Any] | None:
-        """Encoded fields of found rows, nested as the hits are; None where the rows have been renumbered since `view`."""
+        """Encoded fields of found rows, nested as the hits are; None where the rows have been renumbered since
+        `view`.
+        """
         with self.store.read(buffers=True) as txn:
             raw = txn.get(keys.uid(self.entry.uid), db=self.store.state)
             if raw is None or catalog.decode_state(bytes(raw), self.entry.name).generation != view.generation.number:
                 return None
-            nested = [[split_fields(self._meta(txn, view.generation, row)) for row in one if row >= 0] for one in rows.tolist()]
+            nested = [
+                [split_fields(self._meta(txn, view.generation, row)) for row in one if row >= 0]
+                for one in rows.tolist()
+            ]
             return nested[0] if single else nested
 
     def _meta(self, txn: Txn, generation: Generation, row: int) -> bytes:
@@ -316,7 +336,9 @@ class Engine:
         return out
 
     def _vectors_committed(self, txn: Txn, generation: Generation, rows: list[int]) -> list[NDArray[Any]]:
-        """Vectors of rows that `txn` counts: their crcs come from the blocks, since memory may lag behind the transaction."""
+        """Vectors of rows that `txn` counts: their crcs come from the blocks, since memory may lag behind the
+        transaction.
+        """
         vectors = np.ascontiguousarray(generation.rows.arrays.vectors[np.asarray(rows, np.int64)])
         if not rows:
             return []
@@ -326,7 +348,8 @@ class Engine:
             expected = int(block.row_crc[row - block.first_row])
             if int(actual[i]) != expected:
                 raise Corruption(
-                    f"{generation.rows.path}: row {row} has crc {int(actual[i]):08x}, expected {expected:08x}; restore from a backup"
+                    f"{generation.rows.path}: row {row} has crc {int(actual[i]):08x}, "
+                    f"expected {expected:08x}; restore from a backup"
                 )
         return list(vectors)
 
@@ -398,7 +421,9 @@ class Engine:
         return view.snapshot.row_count - view.generation.index.indexed_rows
 
     def index_state(self, view: View) -> str:
-        """ready: the graph covers all but a short tail. building: it is catching up. rebuilding: a damaged one is being replaced."""
+        """ready: the graph covers all but a short tail. building: it is catching up. rebuilding: a damaged one is
+        being replaced.
+        """
         if self.index_error is not None:
             return "rebuilding"
         tail = view.snapshot.row_count - view.generation.index.indexed_rows

@@ -3,8 +3,8 @@
     LMDB blocks --crcs, ids-->  Rows.arrays, IdColumn          LMDB tombs --> Rows.arrays.deleted
     sealed file --------------> Index (its rows)               rows since then: the tail, encoded by index.extend
 
-The writer loads it once and then extends it at each commit; a reading process loads it and catches up before each search.
-One thread at a time loads, catches up or extends. A `View` is what searches hold: never changed, only replaced.
+The writer loads it once and then extends it at each commit; a reading process loads it and catches up before each
+search. One thread at a time loads, catches up or extends. A `View` is what searches hold: never changed, only replaced.
 """
 
 from __future__ import annotations
@@ -46,7 +46,12 @@ class Generation:
         self.number = state.generation
         self.prefix = keys.prefix(entry.uid, self.number)
         self.rows = Rows(
-            folder / rows_name(self.number), entry.dtype, entry.dim, self.number, writable=writable, row_count=state.row_count
+            folder / rows_name(self.number),
+            entry.dtype,
+            entry.dim,
+            self.number,
+            writable=writable,
+            row_count=state.row_count,
         )
         self.ids = IdColumn()
         self.index: Index
@@ -58,7 +63,13 @@ class Generation:
         if stop > first:
             self.rows.ensure(stop)
             for block in iter_blocks(self.store, txn, self.prefix, first, stop, self.folder.name):
-                self.extend(block.first_row, block.row_crc, block.int_id_array() if block.int_ids else None, block.ids, block.id_end)
+                self.extend(
+                    block.first_row,
+                    block.row_crc,
+                    block.int_id_array() if block.int_ids else None,
+                    block.ids,
+                    block.id_end,
+                )
             if self.ids.row_count != stop:
                 raise Corruption(f"{self.folder.name}: blocks end at row {self.ids.row_count}, the state counts {stop}")
         if state.sequence > self._tombs_seen:
@@ -69,7 +80,9 @@ class Generation:
                 deleted[rows] = sequence
             self._tombs_seen = state.sequence
 
-    def extend(self, first_row: int, crcs: NDArray[np.uint32], ints: NDArray[np.int64] | None, blob: Any, ends: Any) -> None:
+    def extend(
+        self, first_row: int, crcs: NDArray[np.uint32], ints: NDArray[np.int64] | None, blob: Any, ends: Any
+    ) -> None:
         """Append the crcs and ids of new rows (`ends`: uint32 end offsets of string ids in `blob`)."""
         assert first_row == self.ids.row_count, (first_row, self.ids.row_count)
         self.rows.arrays.crcs[first_row : first_row + len(crcs)] = crcs
@@ -109,7 +122,9 @@ def view_of(generation: Generation, state: State) -> View:
 
 
 def iter_blocks(store: Store, txn: Txn, prefix: bytes, first: int, stop: int, where: str) -> Iterator[codec.Block]:
-    """Blocks that hold rows [first, stop), in order. `first` must start a block. Raises Corruption where one is missing."""
+    """Blocks that hold rows [first, stop), in order. `first` must start a block. Raises Corruption where one is
+    missing.
+    """
     cursor = txn.cursor(db=store.blocks)
     row = first
     found = cursor.set_range(keys.numbered(prefix, first))
@@ -119,23 +134,25 @@ def iter_blocks(store: Store, txn: Txn, prefix: bytes, first: int, stop: int, wh
             raise Corruption(f"{where}: no block at row {row}, expected rows up to {stop}; restore from a backup")
         block = codec.decode_block(cursor.value(), keys.number_of(key), where)
         if block.first_row != row or block.count == 0:
-            raise Corruption(f"{where}: found the block of row {block.first_row}, expected that of row {row}; restore from a backup")
+            raise Corruption(
+                f"{where}: found the block of row {block.first_row}, expected that of row {row}; restore from a backup"
+            )
         yield block
         row += block.count
         found = cursor.next()
 
 
 def block_of(store: Store, txn: Txn, prefix: bytes, row: int, where: str) -> codec.Block:
-    """The block that holds `row`, not checksummed again: `catch_up` or the commit itself has seen it. Raises Corruption.
+    """The block that holds `row`, not checksummed again: `catch_up` or the commit has seen it.
 
     From a transaction with buffers the block is a view, good until the transaction ends.
     """
     cursor = txn.cursor(db=store.blocks)
     key = keys.numbered(prefix, row)
-    if not cursor.set_range(key) or bytes(cursor.key()) != key:
-        # the block starts before the row: step back from where the row's key would be
-        if not (cursor.prev() if cursor.key() else cursor.last()):
-            raise Corruption(f"{where}: no block holds row {row}; restore from a backup")
+    starts_here = cursor.set_range(key) and bytes(cursor.key()) == key
+    # else the block starts before the row: step back from where the row's key would be
+    if not starts_here and not (cursor.prev() if cursor.key() else cursor.last()):
+        raise Corruption(f"{where}: no block holds row {row}; restore from a backup")
     raw_key = bytes(cursor.key())
     if not raw_key.startswith(prefix):
         raise Corruption(f"{where}: no block holds row {row}; restore from a backup")
@@ -150,7 +167,7 @@ def iter_tombs(store: Store, txn: Txn, prefix: bytes, first_sequence: int) -> It
     cursor = txn.cursor(db=store.tombs)
     if not cursor.set_range(keys.numbered(prefix, first_sequence)):
         return
-    found = [key for key in _prefixed(cursor.iternext_nodup(keys=True, values=False), prefix)]
+    found = list(_prefixed(cursor.iternext_nodup(keys=True, values=False), prefix))
     pair = np.dtype([("key", f"V{keys.PREFIX_BYTES + 8}"), ("row", "<u8")])
     for key in found:
         raw = cursor.getmulti([key], dupdata=True, dupfixed_bytes=8, keyfixed=True)

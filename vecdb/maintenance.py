@@ -1,13 +1,15 @@
 """The thread that looks after a writing database: bounded steps, one at a time, woken by commits.
 
-    index the tail -> repair -> seal -> vacuum, for each collection, then sleep until a commit; dead LMDB readers each minute
+    index the tail -> repair -> seal -> vacuum, for each collection, then sleep until a commit; dead LMDB readers
+    each minute
 
-It can be switched off, and nothing is wrong then, only slower: tails grow until writers wait, which `optimize` resolves.
-It runs at a lower priority than searches, on as many threads as leave one core to them.
+It can be switched off, and nothing is wrong then, only slower: tails grow until writers wait, which `optimize`
+resolves. It runs at a lower priority than searches, on as many threads as leave one core to them.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
@@ -55,10 +57,8 @@ class Maintenance:
             self._guarded(engine, engine.upkeep.close)
 
     def _run(self) -> None:
-        try:
+        with contextlib.suppress(OSError):  # not allowed here: searches share the cores with it on equal terms
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
-        except OSError:
-            pass  # not allowed here: searches share the cores with maintenance on equal terms
         while not self._closing:
             if not self._wake.wait(_READER_CHECK_S):
                 self._store.clear_dead_readers()
@@ -83,7 +83,9 @@ class Maintenance:
             upkeep.seal(self._threads)
 
     def _guarded(self, engine: Engine, step: Callable[[], None]) -> None:
-        """Run a step. One that fails is logged and tried again after the next commit: derived data can wait, searches go on."""
+        """Run a step. One that fails is logged and tried again after the next commit: derived data can wait,
+        searches go on.
+        """
         try:
             step()
         except (NotFound, Unavailable, Poisoned):

@@ -30,7 +30,13 @@ class Plan:
 
 
 def plan(
-    config: IndexConfig, indexed_rows: int, snapshot: Snapshot, limit: int, params: SearchParams, tuned: Sequence[Tuned], tuned_ef: int | None
+    config: IndexConfig,
+    indexed_rows: int,
+    snapshot: Snapshot,
+    limit: int,
+    params: SearchParams,
+    tuned: Sequence[Tuned],
+    tuned_ef: int | None,
 ) -> Plan:
     """Choose. Raises InvalidArgument where a recall is asked for that nothing was learned about."""
     if params.exact:
@@ -45,7 +51,9 @@ def plan(
     return Plan("graph", ef, reason)
 
 
-def _ef(config: Hnsw, limit: int, params: SearchParams, tuned: Sequence[Tuned], tuned_ef: int | None) -> tuple[int, str]:
+def _ef(
+    config: Hnsw, limit: int, params: SearchParams, tuned: Sequence[Tuned], tuned_ef: int | None
+) -> tuple[int, str]:
     if params.ef is not None:
         return max(params.ef, limit), "ef given"
     if params.recall is not None:
@@ -56,16 +64,20 @@ def _ef(config: Hnsw, limit: int, params: SearchParams, tuned: Sequence[Tuned], 
 
 
 def ef_for_recall(recall: float, limit: int, tuned: Sequence[Tuned]) -> int:
-    """The smallest measured ef that reached `recall`, at the nearest limit that was measured at least as large (else scaled up)."""
+    """The smallest measured ef that reached `recall`, at the nearest limit that was measured at least as large (else
+    scaled up).
+    """
     if not tuned:
         raise InvalidArgument(
-            f"recall={recall} was asked for, but this collection has not learned which ef reaches it; call optimize() or tune() once"
+            f"recall={recall} was asked for, but this collection has not learned which ef reaches it; "
+            "call optimize() or tune() once"
         )
     measured = sorted({point.limit for point in tuned})
     at = next((value for value in measured if value >= limit), measured[-1])
     points = sorted((point for point in tuned if point.limit == at), key=lambda point: point.ef)
     chosen = next((point.ef for point in points if point.recall >= recall), None)
     if chosen is None:
-        chosen = points[-1].ef * 2  # beyond what was measured: the next doubling, the most that is still a guess about this data
+        chosen = (
+            points[-1].ef * 2
+        )  # beyond what was measured: the next doubling, the most that is still a guess about this data
     return min(limits.ef_max, chosen * max(1, -(-limit // at)))
-

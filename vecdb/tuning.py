@@ -49,7 +49,9 @@ def evaluate(engine: Engine, queries: NDArray[np.float32], limit: int, params: S
     if nq == 0:
         return {"queries": 0, "limit": limit, "recall": 1.0}
     view = engine.current()
-    truth = view.generation.index.search(queries, limit, view.snapshot, SearchParams(exact=True, threads=params.threads))
+    truth = view.generation.index.search(
+        queries, limit, view.snapshot, SearchParams(exact=True, threads=params.threads)
+    )
     rows, distances, counts = [], [], []
     took = np.empty(nq)
     for q in range(nq):
@@ -108,13 +110,22 @@ def learn(engine: Engine) -> None:
     curve = _curve(view, queries, truth, limit, _LEARN_RECALL, skip_first=True)
     chosen = next((int(point["ef"]) for point in curve if point["recall"] >= _LEARN_RECALL), int(curve[-1]["ef"]))
     automatic = view.state.index is None and not view.state.tuned_by_user
-    _remember(engine, view, curve, _LEARN_LIMIT, chosen if automatic else view.state.tuned_ef, by_user=view.state.tuned_by_user)
+    _remember(
+        engine,
+        view,
+        curve,
+        _LEARN_LIMIT,
+        chosen if automatic else view.state.tuned_ef,
+        by_user=view.state.tuned_by_user,
+    )
 
 
 def _curve(
     view: View, queries: NDArray[np.float32], truth: Found, limit: int, recall: float, *, skip_first: bool
 ) -> list[dict[str, float]]:
-    """Points of growing ef until recall is more than enough; then the gap in which `recall` is passed is halved twice."""
+    """Points of growing ef until recall is more than enough; then the gap in which `recall` is passed is halved
+    twice.
+    """
     points: dict[int, dict[str, float]] = {}
 
     def measure(ef: int) -> float:

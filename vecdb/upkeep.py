@@ -1,10 +1,10 @@
-"""Care of one collection's index and files: each step a method, called by maintenance in its own time or by a user who will not wait.
+"""Care of one collection's index and files, each step a method: for maintenance, and for users who will not wait.
 
     index_tail   tail rows -> graph           repair   dead rows out of the graph
     seal         graph -> immutable file      vacuum   dead rows out of every file (vacuum.py)
 
-Threads: `lock` lets one step run at a time; searches and commits never wait for it. A step changes the live index in place (the
-index contract says how searches stand that), or commits through the committer like any writer.
+Threads: `lock` lets one step run at a time; searches and commits never wait for it. A step changes the live index in
+place (the index contract says how searches stand that), or commits through the committer like any writer.
 """
 
 from __future__ import annotations
@@ -171,5 +171,7 @@ class SwapIndex(ChangeState):
 
 
 def _growth(indexed_rows: int) -> int:
-    """Rows of the next batch: doubling while the graph is small, then a bounded step; whole steps, by row number alone."""
+    """Rows of the next batch: doubling while the graph is small, then a bounded step; whole steps, by row number
+    alone.
+    """
     return max(_STEP_ROWS, min(indexed_rows // 50, 16_384) // _STEP_ROWS * _STEP_ROWS)

@@ -1,13 +1,13 @@
 """Vacuum: a new generation of files without the dead rows, and a switch to it in one commit.
 
     1  the graph lets go of dead rows (repair)
-    2  live rows are copied, a bounded piece a commit, while writes go on: row file, blocks, ids under the next generation's prefix
-    3  one commit, alone in its group: the last rows, deletions that came meanwhile, and the state that names the new generation
-    4  the old files and entries are removed, a bounded piece a commit
+    2  live rows are copied, a bounded piece a commit, while writes go on: row file, blocks, ids under the next
+    generation's prefix 3  one commit, alone in its group: the last rows, deletions that came meanwhile, and the
+    state that names the new generation 4  the old files and entries are removed, a bounded piece a commit
 
-`mapping` (int64[old rows], -1 = gone) renumbers rows and, without a rebuild, the graph. Searches hold the generation that they
-began with; a reading process finds the new one named in the state and loads it. A crash before step 3 leaves debris of the next
-generation, after it debris of the old one: lifecycle.py clears either at the next open.
+`mapping` (int64[old rows], -1 = gone) renumbers rows and, without a rebuild, the graph. Searches hold the generation
+that they began with; a reading process finds the new one named in the state and loads it. A crash before step 3
+leaves debris of the next generation, after it debris of the old one: lifecycle.py clears either at the next open.
 """
 
 from __future__ import annotations
@@ -74,7 +74,9 @@ class _Copy:
         entry = engine.entry
         path = engine.folder / rows_name(self.number)
         Rows.create(path, entry.dtype, entry.dim, self.number, sync=engine.durable)
-        state = msgspec.structs.replace(engine.view.state, generation=self.number, row_count=0, live_count=0, sequence=0)
+        state = msgspec.structs.replace(
+            engine.view.state, generation=self.number, row_count=0, live_count=0, sequence=0
+        )
         self.new = Generation(engine.store, engine.folder, entry, state, writable=True)
 
     def old_rows_left(self) -> int:
@@ -205,16 +207,20 @@ class Switch:
         group.published.append(lambda: self._publish(state, view.generation))
 
     def _bury(self, group: Group, view: View) -> NDArray[np.int64]:
-        """Rows that were copied alive and have died since: tombs for them, and no ids that lead to them. Returns int64[n], new rows."""
+        """Rows that were copied alive and have died since: tombs for them, and no ids that lead to them. Returns
+        int64[n], new rows.
+        """
         copy = self.copy
         deleted = copy.old.rows.arrays.deleted[: view.snapshot.row_count]
         late = np.flatnonzero((copy.mapping >= 0) & (deleted != 0))
         dead = copy.mapping[late]
-        by_row = {row: new for row, new in zip(late.tolist(), dead.tolist(), strict=True)}
+        by_row = dict(zip(late.tolist(), dead.tolist(), strict=True))
         key = keys.numbered(copy.prefix, group.sequence)
         cursor = group.txn.cursor(db=group.store.tombs)
         for start in range(0, len(dead), limits.block_rows_max):
-            cursor.putmulti([(key, row.to_bytes(8, "little")) for row in dead[start : start + limits.block_rows_max].tolist()])
+            cursor.putmulti(
+                [(key, row.to_bytes(8, "little")) for row in dead[start : start + limits.block_rows_max].tolist()]
+            )
         for block in _blocks_of(group, copy.old, late, copy.engine.entry.name):
             inside = [row for row in range(block.first_row, block.first_row + block.count) if row in by_row]
             which = np.asarray(inside, np.int64) - block.first_row
@@ -237,4 +243,3 @@ def _blocks_of(group: Group, old: Generation, rows: NDArray[np.int64], where: st
             block = block_of(group.store, group.txn, old.prefix, row, where)
             after = block.first_row + block.count - 1
             yield block
-

@@ -1,11 +1,12 @@
-"""What a write does inside the commit: the requests upsert, insert, update and delete, and `Pending`, one collection's changes in one group.
+"""What a write does inside the commit: the requests, and `Pending`, one collection's changes in one group.
 
     request.apply(group)   look up ids -> write vectors at the end of the row file -> put ids, note the rows that died
     Pending.finish(group)  blocks, tombs, state into LMDB; row file synced
     Pending.publish()      memory: crcs, ids, deletions, tail codes, then the new view
 
-Order on disk: vectors are synced before the commit that counts them. Order in memory: everything of a row is in place before the
-view that shows it. A request that raises has changed nothing (its vectors may lie past the counted rows, where nobody looks).
+Order on disk: vectors are synced before the commit that counts them. Order in memory: everything of a row is in
+place before the view that shows it. A request that raises has changed nothing (its vectors may lie past the counted
+rows, where nobody looks).
 """
 
 from __future__ import annotations
@@ -54,7 +55,9 @@ class Pending:
 
     @staticmethod
     def of(group: Group, engine: Engine) -> Pending:
-        """The group's pending changes of this collection, begun at its newest state. Raises NotFound where it was dropped."""
+        """The group's pending changes of this collection, begun at its newest state. Raises NotFound where it was
+        dropped.
+        """
         found = group.participants.get(engine)
         if found is None:
             raw = group.txn.get(keys.uid(engine.entry.uid), db=group.store.state)
@@ -93,13 +96,17 @@ class Pending:
         block = block_of(group.store, group.txn, self.prefix, row, self.engine.entry.name)
         return block.meta(row - block.first_row)
 
-    def add(self, group: Group, ids: IdBatch, id_keys: list[bytes], vectors: NDArray[Any], metas: list[bytes] | None) -> None:
+    def add(
+        self, group: Group, ids: IdBatch, id_keys: list[bytes], vectors: NDArray[Any], metas: list[bytes] | None
+    ) -> None:
         """Append rows for `ids` (distinct) and point the ids at them."""
         state = self.state
         first, n = state.row_count, len(vectors)
         rows_max = limits.rows_max
         if first + n > rows_max:
-            raise LimitExceeded(f"collection {self.engine.entry.name!r} would have {first + n} rows, limit {rows_max}; vacuum it first")
+            raise LimitExceeded(
+                f"collection {self.engine.entry.name!r} would have {first + n} rows, limit {rows_max}; vacuum it first"
+            )
         rows = self.engine.view.generation.rows
         rows.ensure(first + n)
         try:
@@ -236,7 +243,9 @@ def _id_name(key: bytes) -> Any:
 
 @dataclass(slots=True)
 class Update:
-    """New vectors and/or changed fields for ids that must exist. Fields given replace those of the same name; None removes one."""
+    """New vectors and/or changed fields for ids that must exist. Fields given replace those of the same name; None
+    removes one.
+    """
 
     engine: Engine
     owner: bytes
@@ -280,7 +289,8 @@ class Update:
         if len(bad):
             row = int(rows[bad[0]])
             raise Corruption(
-                f"{generation.rows.path}: row {row} has crc {actual[bad[0]]:08x}, expected {expected[bad[0]]:08x}; restore from a backup"
+                f"{generation.rows.path}: row {row} has crc {actual[bad[0]]:08x}, "
+                f"expected {expected[bad[0]]:08x}; restore from a backup"
             )
         return vectors
 
@@ -320,7 +330,7 @@ class Delete:
 
 @dataclass(slots=True)
 class ChangeState:
-    """Put other values into the collection's state, such as the name of a sealed file, unless its generation has moved on.
+    """Put other values into the state, such as the name of a sealed file, unless the generation has moved on.
 
     Returns whether it did.
     """

@@ -1,12 +1,14 @@
-"""Layouts of our own bytes. Integers are little-endian; every layout has a magic, a version and a checksum, and an unknown version is refused.
+"""Layouts of our own bytes. Integers are little-endian; every layout has magic, version and checksum.
+
+A version that this code does not know is refused.
 
 Block of records: one LMDB value, immutable once committed
 
     block  := header row_crc[count] id_end[count] meta_end[count] ids metas
-    header := magic "VBLK" | version u16 | flags u16 | crc u32 | count u32 | sequence u64 | first_row u64      (32 bytes)
-    row_crc := u32          CRC-32C of the row's stored vector bytes
-    id_end, meta_end := u32 end offset of the record's bytes in `ids` / `metas`; a record starts where the one before it ends
-    ids    := id*           id := i64 (flag INT_IDS) | utf-8
+    header := magic "VBLK" | version u16 | flags u16 | crc u32 | count u32 | sequence u64 | first_row u64      (32
+    bytes) row_crc := u32          CRC-32C of the row's stored vector bytes
+    id_end, meta_end := u32 end offset of the record's bytes in `ids` / `metas`; a record starts where the one before
+    it ends ids    := id*           id := i64 (flag INT_IDS) | utf-8
     metas  := meta*         meta := empty                              owner "", no tenants, no fields
                                   | fields                             a msgpack map: owner "", no tenants
                                   | [owner, tenants, fields]           a msgpack array
@@ -83,7 +85,14 @@ class Block:
 
 
 def encode_block(
-    first_row: int, sequence: int, row_crc: NDArray[np.uint32], id_lengths: Any, ids: bytes, metas: list[bytes] | None, *, int_ids: bool
+    first_row: int,
+    sequence: int,
+    row_crc: NDArray[np.uint32],
+    id_lengths: Any,
+    ids: bytes,
+    metas: list[bytes] | None,
+    *,
+    int_ids: bool,
 ) -> bytes:
     """One block. `id_lengths`: int[count]; `metas`: encoded meta per record, or None when all are empty."""
     count = len(row_crc)
@@ -109,9 +118,14 @@ def decode_block(raw: Any, key: int, where: str, *, verify: bool = True) -> Bloc
         raise Corruption(f"{where}: block at row {key} has {len(raw)} bytes, expected at least {_BLOCK.size}")
     magic, version, flags, crc, count, sequence, first_row = _BLOCK.unpack_from(raw)
     if magic != _BLOCK_MAGIC or version != _VERSION:
-        raise Corruption(f"{where}: block at row {key} starts with {magic!r} version {version}, expected {_BLOCK_MAGIC!r} {_VERSION}")
+        raise Corruption(
+            f"{where}: block at row {key} starts with {magic!r} version {version}, expected {_BLOCK_MAGIC!r} {_VERSION}"
+        )
     view = memoryview(raw)
-    if verify and (actual := zlib.crc32(view[_CRC_AT + 4 :], zlib.crc32(b"\0\0\0\0", zlib.crc32(view[:_CRC_AT])))) != crc:
+    if (
+        verify
+        and (actual := zlib.crc32(view[_CRC_AT + 4 :], zlib.crc32(b"\0\0\0\0", zlib.crc32(view[:_CRC_AT])))) != crc
+    ):
         raise Corruption(f"{where}: block at row {key} has crc {actual:08x}, expected {crc:08x}")
     if first_row != key:
         raise Corruption(f"{where}: block of row {first_row} found under row {key}")
@@ -120,7 +134,15 @@ def decode_block(raw: Any, key: int, where: str, *, verify: bool = True) -> Bloc
     ids_at = _BLOCK.size + 12 * count
     metas_at = ids_at + (int(id_end[-1]) if count else 0)
     return Block(
-        first_row, sequence, count, bool(flags & INT_IDS), row_crc, id_end, meta_end, view[ids_at:metas_at], view[metas_at:]
+        first_row,
+        sequence,
+        count,
+        bool(flags & INT_IDS),
+        row_crc,
+        id_end,
+        meta_end,
+        view[ids_at:metas_at],
+        view[metas_at:],
     )
 
 
@@ -158,7 +180,9 @@ def check_row_header(raw: bytes, dtype: str, dim: int, generation: int, where: s
     """Raises `Corruption` unless `raw` is the header that `encode_row_header` gives for the same arguments."""
     expected = encode_row_header(dtype, dim, generation)
     if raw != expected:
-        at = next((i for i, (a, b) in enumerate(zip(raw, expected, strict=False)) if a != b), min(len(raw), len(expected)))
+        at = next(
+            (i for i, (a, b) in enumerate(zip(raw, expected, strict=False)) if a != b), min(len(raw), len(expected))
+        )
         raise Corruption(
             f"{where}: header differs at byte {at} from that of {dtype} x {dim}, generation {generation} "
             f"(found {raw[at : at + 4].hex() or 'nothing'}, expected {expected[at : at + 4].hex()})"

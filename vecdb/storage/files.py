@@ -1,13 +1,14 @@
 """The seam to the operating system: every byte that vecdb reads or writes outside LMDB passes here.
 
-Callers use `files.name(...)`, never `from files import name`, so that a test can put a faulty twin in the place of any function.
-Thread rule: every function may be called from any thread. Nothing here keeps state.
+Callers use `files.name(...)`, never `from files import name`, so that a test can put a faulty twin in the place of
+any function. Thread rule: every function may be called from any thread. Nothing here keeps state.
 
 Errors: `OSError` passes through, except where a docstring says otherwise; `translate` turns one into a vecdb error.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import mmap
@@ -104,7 +105,9 @@ def rename(source: Path, target: Path) -> None:
 
 
 def write_atomic(path: Path, chunks: Iterable[Any], *, sync: bool = True) -> int:
-    """Write `chunks` (buffers) to `path` so that a crash leaves the old file or the new one, whole. Returns the bytes written."""
+    """Write `chunks` (buffers) to `path` so that a crash leaves the old file or the new one, whole. Returns the
+    bytes written.
+    """
     temporary = path.with_name(path.name + ".tmp")
     fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
     offset = 0
@@ -144,7 +147,9 @@ def map_readonly(path: Path) -> NDArray[np.uint8]:
 
 
 def map_reserved(fd: int, nbytes: int) -> NDArray[np.uint8]:
-    """Map `nbytes` of a file that may be shorter: bytes past its end may be read only once the file has grown over them."""
+    """Map `nbytes` of a file that may be shorter: bytes past its end may be read only once the file has grown over
+    them.
+    """
     length = size(fd)
     if length < nbytes:
         # mmap refuses a length past the end of the file, the kernel does not: grow for the moment of the call is not
@@ -195,9 +200,12 @@ def lock_directory(path: Path) -> int:
         if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
             raise
         if owner == str(os.getpid()):
-            raise Locked(f"database {path} is open in this process ({owner}) already; use that Database, or close it first") from None
+            raise Locked(
+                f"database {path} is open in this process ({owner}) already; use that Database, or close it first"
+            ) from None
         raise Locked(
-            f"database {path} is open for writing by process {owner}; close it there, or open it here with read_only=True"
+            f"database {path} is open for writing by process {owner}; "
+            "close it there, or open it here with read_only=True"
         ) from None
     os.ftruncate(fd, 0)
     os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
@@ -222,10 +230,8 @@ def list_dir(path: Path) -> list[str]:
 
 def remove(path: Path) -> None:
     """Remove a file; one that is gone already is no error."""
-    try:
+    with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
-    except FileNotFoundError:
-        pass
 
 
 def remove_tree(path: Path) -> None:

@@ -3,8 +3,8 @@
     int ids   ids[row]                    int64, 8 bytes a row
     str ids   blob[ends[row-1]:ends[row]] utf-8, 8 bytes a row and the id itself
 
-Derived from the blocks at open and extended at each commit. One thread extends; any number read, but only rows that a snapshot
-published after the extension. Arrays are replaced, never moved, when they are full.
+Derived from the blocks at open and extended at each commit. One thread extends; any number read, but only rows that
+a snapshot published after the extension. Arrays are replaced, never moved, when they are full.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ class IdColumn:
         self.kind: str | None = None
         self.row_count = 0
         self._ints: NDArray[np.int64] = np.empty(0, np.int64)
-        self._ends: NDArray[np.int64] = np.empty(0, np.int64)  # _ends[row] = end, _ends[-1 + row] = start; slot 0 is row 0's start
+        self._ends: NDArray[np.int64] = np.empty(
+            0, np.int64
+        )  # _ends[row] = end, _ends[-1 + row] = start; slot 0 is row 0's start
         self._blob: NDArray[np.uint8] = np.empty(0, np.uint8)
 
     def extend_ints(self, ids: NDArray[np.int64]) -> None:
@@ -62,7 +64,8 @@ class IdColumn:
         starts, stops = ends[flat].tolist(), ends[flat + 1].tolist()
         out = np.empty(len(flat), object)
         out[:] = [
-            None if row < 0 else blob[a:b].tobytes().decode() for row, a, b in zip(flat.tolist(), starts, stops, strict=True)
+            None if row < 0 else blob[a:b].tobytes().decode()
+            for row, a, b in zip(flat.tolist(), starts, stops, strict=True)
         ]
         return out.reshape(rows.shape)
 

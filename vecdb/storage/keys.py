@@ -2,13 +2,15 @@
 
     catalog   name                              -> collection entry (msgpack)
     state     uid u32                           -> collection state (msgpack)
-              b"sequence" | b"uid"              -> last sequence of the database, u64 LE | uid of the next collection, u32 LE
+              b"sequence" | b"uid"              -> last sequence of the database, u64 LE | uid of the next
+              collection, u32 LE
     blocks    prefix, first_row u64             -> block of records (codec.py)
     ids       prefix, owner_len u8, owner, id   -> row u64 LE
     tombs     prefix, sequence u64              -> rows u64 LE, ascending (DUPSORT | DUPFIXED)
 
-prefix := uid u32, generation u32       one generation of one collection; a prefix that no state names is debris, purged at open
-id     := u64, sign bit flipped         where the collection's ids are ints (so that negative ids sort first)
+prefix := uid u32, generation u32       one generation of one collection; a prefix that no state names is debris,
+purged at open id     := u64, sign bit flipped         where the collection's ids are ints (so that negative ids sort
+first)
         | utf-8                         where they are strings
 
 All collections share these five databases: a named database of its own for each would have to close its handle when the

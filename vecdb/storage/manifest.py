@@ -1,8 +1,10 @@
 """What this directory is: `manifest.json`, written once when the database is created, replaced only by an upgrade.
 
-    {"format_version": 1, "lmdb_format": "0.9", "uuid": "...", "created": "2026-01-31T12:00:00+00:00", "engine": "0.1.0"}
+    {"format_version": 1, "lmdb_format": "0.9", "uuid": "...", "created": "2026-01-31T12:00:00+00:00", "engine":
+    "0.1.0"}
 
-Version n opens n - 1 by an explicit upgrade, refuses n + 1, and writes nothing into a directory that it does not understand.
+Version n opens n - 1 by an explicit upgrade, refuses n + 1, and writes nothing into a directory that it does not
+understand.
 """
 
 from __future__ import annotations
@@ -30,7 +32,9 @@ def write(folder: Path, manifest: Manifest) -> None:
 
 
 def read(folder: Path, lmdb_format: str) -> Manifest:
-    """Read and check. Raises `Corruption` on a damaged manifest and `Unavailable` on a format this version cannot open."""
+    """Read and check. Raises `Corruption` on a damaged manifest and `Unavailable` on a format this version cannot
+    open.
+    """
     path = folder / NAME
     raw = files.read_bytes(path)
     try:
@@ -42,5 +46,7 @@ def read(folder: Path, lmdb_format: str) -> Manifest:
             f"{folder} has format {manifest.format_version}, this vecdb reads up to {FORMAT_VERSION}; upgrade vecdb"
         )
     if manifest.lmdb_format != lmdb_format:
-        raise Unavailable(f"{folder} was written with LMDB format {manifest.lmdb_format}, this vecdb uses {lmdb_format}")
+        raise Unavailable(
+            f"{folder} was written with LMDB format {manifest.lmdb_format}, this vecdb uses {lmdb_format}"
+        )
     return manifest

@@ -2,12 +2,12 @@
 
     rows.<generation> := header page, row*          (codec.py draws both)
 
-Rows are appended and synced before the commit that counts them, and never overwritten once counted. What lies past the counted
-rows is the leavings of a write that never committed; the next append goes over it.
+Rows are appended and synced before the commit that counts them, and never overwritten once counted. What lies past
+the counted rows is the leavings of a write that never committed; the next append goes over it.
 
 `RowArrays` is what kernels see. Arrays never move: they are reserved with room, and when the room is used up a larger
-`RowArrays` takes their place while searches that hold the old one go on. One thread appends (the writer, or a reader catching
-up under its lock); any number of threads read `arrays` once per call and use what they got.
+`RowArrays` takes their place while searches that hold the old one go on. One thread appends (the writer, or a reader
+catching up under its lock); any number of threads read `arrays` once per call and use what they got.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ class RowArrays:
 
     vectors  : stored dtype[capacity, dim], read-only mapping of the row file
     crcs     : uint32[capacity], CRC-32C of each row's bytes, from its record
-    verified : uint8[capacity / 8], bit set once this process has compared a row with its crc (racy sets only cost a second look)
+    verified : uint8[capacity / 8], bit set once this process has compared a row with its crc (racy sets only cost a
+        second look)
     deleted  : uint64[capacity], commit that deleted the row, 0 while it lives
     """
 
@@ -107,7 +108,9 @@ class Rows:
         files.pwrite(self._fd, vectors.view(np.uint8), codec.ROW_HEADER_BYTES + first_row * self.row_bytes)
 
     def sync(self) -> None:
-        """Make what was written durable. Raises OSError, after which nothing written since the last sync can be trusted."""
+        """Make what was written durable. Raises OSError, after which nothing written since the last sync can be
+        trusted.
+        """
         if self._dirty:
             files.fdatasync(self._fd)
             self._dirty = False

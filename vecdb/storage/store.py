@@ -1,13 +1,14 @@
 """The LMDB environment of one database directory: what is true. The only place that opens LMDB.
 
-Commit = one LMDB write transaction with sync. With durability "relaxed" the meta page is not synced (`metasync=False`): a
-power cut may cost the last commit, never more. A temporary database (":memory:") syncs nothing.
+Commit = one LMDB write transaction with sync. With durability "relaxed" the meta page is not synced
+(`metasync=False`): a power cut may cost the last commit, never more. A temporary database (":memory:") syncs nothing.
 
 Caveats that the interface is built around
 - A buffer of a transaction dies with it: `Read.get` copies; `buffers` views live inside one `with` and never leave it.
 - A write transaction stays on the thread that began it: only commit.py's thread begins one.
 - A reader that died keeps pages alive: `clear_dead_readers` at open and each minute.
-- LMDB maps its file and a truncated file would be a bus error: the size is compared with the last page before anything is read.
+- LMDB maps its file and a truncated file would be a bus error: the size is compared with the last page before
+anything is read.
 """
 
 from __future__ import annotations
@@ -84,16 +85,19 @@ class Store:
             raise Corruption(f"{data}: neither meta page is an LMDB meta page; restore the database from a backup")
         if length < (last_page + 1) * 4096:
             raise Corruption(
-                f"{data}: {length} bytes, expected at least {(last_page + 1) * 4096}; the file was truncated, restore from a backup"
+                f"{data}: {length} bytes, expected at least {(last_page + 1) * 4096}; "
+                "the file was truncated, restore from a backup"
             )
 
     # -- transactions ------------------------------------------------------------------------------
 
     @contextmanager
     def read(self, *, buffers: bool = False) -> Iterator[Txn]:
-        """A read transaction: one committed state. Values are copies, or with `buffers` views that must not leave the block."""
+        """A read transaction: one committed state. Values are copies, or with `buffers` views that must not leave
+        the block.
+        """
         try:
-            txn = self._env.begin(buffers=buffers)
+            txn: Txn = self._env.begin(buffers=True) if buffers else self._env.begin()
         except lmdb.Error as error:
             raise _translated(error, "beginning a read") from error
         try:
@@ -131,7 +135,9 @@ class Store:
 
 
 def _last_page(head: bytes) -> int | None:
-    """The last used page of the newest valid meta page in the first two pages of a data file (LMDB 0.9 layout, 64-bit)."""
+    """The last used page of the newest valid meta page in the first two pages of a data file (LMDB 0.9 layout,
+    64-bit).
+    """
     best: tuple[int, int] | None = None
     for page in (0, 4096):
         meta = head[page + 16 : page + 16 + 136]

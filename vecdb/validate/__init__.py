@@ -1,0 +1,43 @@
+"""The one gate: a caller's values become canonical arrays here, or a typed error that says what to change.
+
+    collection_name, collection_config, index_config, owner           names and configuration
+    ids -> IdBatch, vectors -> [n, dim], fields -> msgpack bytes      what a write call carries
+    queries -> [nq, dim], search_limit, search_params, threads,
+    field_selection                                                   what a search call carries
+
+Thread rule: pure functions, callable from any thread. Bounds of limits.py are held before anything of the size in
+question is allocated. Long inputs are worked through in slices: NumPy calls on a few hundred KB, bytecode
+stretches of about 100 us, then the interpreter lock is offered (`common.breathe`), so that searches keep their latency.
+Invariant: what `ids`, `vectors` and `fields` return shares no memory with what the caller passed.
+"""
+
+from vecdb.validate.arguments import (
+    collection_config,
+    collection_name,
+    field_selection,
+    index_config,
+    owner,
+    search_limit,
+    search_params,
+    threads,
+)
+from vecdb.validate.fields import decode_fields, fields
+from vecdb.validate.ids import IdBatch, ids
+from vecdb.validate.vectors import queries, vectors
+
+__all__ = [
+    "IdBatch",
+    "collection_config",
+    "collection_name",
+    "decode_fields",
+    "field_selection",
+    "fields",
+    "ids",
+    "index_config",
+    "owner",
+    "queries",
+    "search_limit",
+    "search_params",
+    "threads",
+    "vectors",
+]

@@ -1,0 +1,131 @@
+"""Names, configurations and the scalar arguments of calls."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import replace
+
+import numpy as np
+
+from vecdb import limits
+from vecdb.errors import InvalidArgument, LimitExceeded
+from vecdb.schema import DTYPES, METRICS, CollectionConfig, Flat, Hnsw, IndexConfig, SearchParams
+from vecdb.validate.common import integer, show, utf8
+
+
+def collection_name(name: object) -> str:
+    """1 to 128 UTF-8 bytes, printable, without slashes, not "." or "..", no space at either end."""
+    if not isinstance(name, str):
+        raise InvalidArgument(f"a collection name must be a string, got {show(name)}")
+    if not name:
+        raise InvalidArgument("a collection name must not be empty")
+    utf8(name, "a collection name", limits.name_bytes_max)
+    if not name.isprintable() or "/" in name or "\\" in name or name in (".", "..") or name != name.strip():
+        raise InvalidArgument(
+            f"collection name {show(name)} is not allowed: use printable characters without '/' or '\\', "
+            "no space at either end, and not '.' or '..'"
+        )
+    return str(name)
+
+
+def index_config(index: object) -> IndexConfig | None:
+    """None, or a `Flat` or `Hnsw` whose every parameter is within its bound."""
+    if index is None or isinstance(index, Flat):
+        return index
+    if not isinstance(index, Hnsw):
+        raise InvalidArgument(f"index must be None, vecdb.Flat() or vecdb.Hnsw(...), got {show(index)}")
+    if index.quantization not in (None, "sq8"):
+        raise InvalidArgument(f'Hnsw quantization must be "sq8" or None, got {show(index.quantization)}')
+    return Hnsw(
+        m=integer(index.m, "Hnsw m", limits.m_min, limits.m_max),
+        ef_construction=integer(index.ef_construction, "Hnsw ef_construction", 1, limits.ef_construction_max),
+        ef=integer(index.ef, "Hnsw ef", 1, limits.ef_max),
+        quantization=index.quantization,
+    )
+
+
+def collection_config(name: object, dim: object, metric: object, index: object, dtype: object) -> CollectionConfig:
+    """Check everything that `create_collection` fixes. `dtype` may be a name or anything `numpy.dtype` knows."""
+    checked_name = collection_name(name)
+    checked_dim = integer(dim, "dim", 1, limits.dim_max)
+    if not isinstance(metric, str) or metric not in METRICS:
+        raise InvalidArgument(f"metric must be one of {', '.join(METRICS)}, got {show(metric)}")
+    if not isinstance(dtype, str) and dtype is not None:
+        with contextlib.suppress(TypeError):
+            dtype = np.dtype(dtype).name  # type: ignore[call-overload]
+    if not isinstance(dtype, str) or dtype not in DTYPES:
+        raise InvalidArgument(f"dtype must be one of {', '.join(DTYPES)}, got {show(dtype)}")
+    return CollectionConfig(checked_name, checked_dim, metric, dtype, index_config(index))  # type: ignore[arg-type]
+
+
+def owner(owner: object) -> bytes:
+    """UTF-8 of an owner name; None and "" are the owner b""."""
+    if owner is None or (isinstance(owner, str) and not owner):
+        return b""
+    if not isinstance(owner, str):
+        raise InvalidArgument(f"owner must be a string or None, got {show(owner)}")
+    return utf8(owner, "owner", limits.owner_bytes_max)
+
+
+def search_limit(limit: object, nq: int) -> int:
+    """Neighbours per query: 1 to `limit_max`, and an answer of at most `search_cells_max` cells."""
+    number = (
+        limit if type(limit) is int and 0 < limit <= limits.limit_max else integer(limit, "limit", 1, limits.limit_max)
+    )
+    if number * nq > limits.search_cells_max:
+        raise LimitExceeded(
+            f"limit {number:,} times {nq:,} queries passes {limits.search_cells_max:,} results: search in several calls"
+        )
+    return number
+
+
+_DEFAULT_PARAMS = SearchParams()
+
+
+def search_params(params: SearchParams | None, limit: int) -> SearchParams:
+    """Checked parameters, defaults for None. An `ef` below `limit` is raised to it: a narrower beam holds too few."""
+    if params is None or params is _DEFAULT_PARAMS:
+        return _DEFAULT_PARAMS
+    if not isinstance(params, SearchParams):
+        raise InvalidArgument(f"params must be vecdb.SearchParams(...) or None, got {show(params)}")
+    if not isinstance(params.exact, (bool, np.bool_)):
+        raise InvalidArgument(f"SearchParams exact must be True or False, got {show(params.exact)}")
+    recall = params.recall
+    if recall is not None:
+        if not isinstance(recall, (int, float, np.number)) or isinstance(recall, bool) or not 0.0 < recall <= 1.0:
+            raise InvalidArgument(f"SearchParams recall must be above 0 and at most 1, got {show(recall)}")
+        if params.ef is not None or params.nprobe is not None:
+            raise InvalidArgument(
+                "SearchParams recall picks ef and nprobe itself: give recall, or ef or nprobe, not both"
+            )
+        recall = float(recall)
+    return replace(
+        params,
+        ef=None if params.ef is None else max(limit, integer(params.ef, "SearchParams ef", 1, limits.ef_max)),
+        nprobe=None if params.nprobe is None else integer(params.nprobe, "SearchParams nprobe", 1, limits.rows_max),
+        recall=recall,
+        exact=bool(params.exact),
+        threads=integer(params.threads, "SearchParams threads", 1, limits.threads_max),
+    )
+
+
+def threads(value: object) -> int:
+    """A thread count from 1 to `threads_max`; None is every core this process may use."""
+    if value is None:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return min(cores, limits.threads_max)
+    return integer(value, "threads", 1, limits.threads_max)
+
+
+def field_selection(fields: object) -> tuple[str, ...] | None:
+    """Which fields a call returns: None or True is all of them, False or [] none, else the named ones."""
+    if fields is None or fields is True:
+        return None
+    if fields is False:
+        return ()
+    if isinstance(fields, str):
+        return (fields,)
+    if not isinstance(fields, (list, tuple, set, frozenset)) or not all(isinstance(name, str) for name in fields):
+        raise InvalidArgument(f"fields must be None (all), [] (none) or a list of field names, got {show(fields)}")
+    return tuple(dict.fromkeys(str(name) for name in fields))

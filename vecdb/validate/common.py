@@ -1,0 +1,94 @@
+"""What the parts of the gate share: slices, short reprs for messages, bounded integers and texts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vecdb import limits
+from vecdb.errors import InvalidArgument, LimitExceeded
+
+Array = NDArray[Any]
+INT64_END = 1 << 63  # ints are stored in 64 bits, signed
+
+
+def breathe() -> None:
+    """Let a waiting thread take the interpreter lock.
+
+    A sleep of zero gives the lock up for about 55 us, long enough for the other thread to wake. Measured beside a 20 us
+    kernel in a loop: its p99 fell from 5-13 ms to 0.15-0.4 ms; with `os.sched_yield` (0.7 us) it did not fall.
+    """
+    time.sleep(0)
+
+
+def slices(n: int, step: int, give_way: bool = True) -> Iterator[tuple[int, int]]:
+    """Bounds of successive slices. `give_way=False` where NumPy itself releases the lock in every slice."""
+    for start in range(0, n, step):
+        if start and give_way:
+            breathe()
+        yield start, min(n, start + step)
+
+
+def is_int(value: object) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
+def show(value: object, length_max: int = 60) -> str:
+    """A short repr for messages, whatever the value is."""
+    if isinstance(value, (str, bytes)):
+        value = value[: length_max + 1]
+    elif isinstance(value, np.generic):
+        value = value.item()
+    elif value is not None and not isinstance(value, (int, float)):
+        return f"a {type(value).__name__}"
+    text = ascii(value)
+    return text if len(text) <= length_max else text[:length_max] + "..."
+
+
+def integer(value: object, what: str, low: int, high: int) -> int:
+    """An int (never a bool or float) within [low, high]."""
+    if not is_int(value):
+        raise InvalidArgument(f"{what} must be an integer from {low:,} to {high:,}, got {show(value)}")
+    number = int(value)  # type: ignore[call-overload]
+    if number < low:
+        raise InvalidArgument(f"{what} must be at least {low:,}, got {show(number)}")
+    if number > high:
+        raise LimitExceeded(f"{what} is at most {high:,}, got {show(number)}")
+    return int(number)
+
+
+def utf8(text: str, what: str, bytes_max: int) -> bytes:
+    if len(text) > bytes_max:
+        raise LimitExceeded(f"{what} is at most {bytes_max:,} UTF-8 bytes, got {len(text):,} characters: {show(text)}")
+    try:
+        data = text.encode()
+    except UnicodeEncodeError:
+        raise InvalidArgument(
+            f"{what} {show(text)} holds a lone surrogate, which UTF-8 cannot store: repair the text"
+        ) from None
+    if len(data) > bytes_max:
+        raise LimitExceeded(f"{what} is at most {bytes_max:,} UTF-8 bytes, got {len(data):,}: {show(text)}")
+    return data
+
+
+def check_rows(n: int, what: str) -> None:
+    if n > limits.batch_rows_max:
+        raise LimitExceeded(f"one call takes at most {limits.batch_rows_max:,} {what}, got {n:,}: split the batch")
+
+
+def asarray(value: object, what: str) -> Array:
+    try:
+        if hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):
+            return np.from_dlpack(value)
+        if value is None or isinstance(value, (str, bytes, dict, set, frozenset)):
+            raise TypeError("no array")
+        return np.asarray(value)
+    except Exception as error:  # whatever a foreign __array__ raises
+        reason = str(error).partition("\n")[0][:200]
+        raise InvalidArgument(
+            f"{what} cannot be read as an array, got {show(value)} ({reason}): pass array-like numbers"
+        ) from None

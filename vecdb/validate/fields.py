@@ -1,0 +1,244 @@
+"""Fields: dicts, columns or tables become one msgpack map a record.
+
+Beyond msgpack's own types
+    aware datetime := timestamp extension (type -1); read back in UTC
+    naive datetime := extension 1: microseconds since 1970-01-01T00:00, int64 LE
+    date           := extension 2: days since 1970-01-01, int32 LE
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import struct
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from vecdb import limits
+from vecdb.errors import Corruption, InvalidArgument, LimitExceeded
+from vecdb.validate.common import INT64_END, check_rows, show, slices
+
+_SLICE_RECORDS = 64  # records encoded per bytecode stretch
+
+_encode = msgspec.msgpack.Encoder().encode
+_NO_FIELDS = _encode({})
+_EPOCH = dt.datetime(1970, 1, 1)
+_PLAIN = frozenset((str, float, bool, type(None)))
+
+
+def fields(value: object, n: int, *, single: bool = False) -> list[bytes] | None:
+    """Fields of n records, each one msgpack map; None when the caller passed none at all.
+
+    Parameters
+    ----------
+    value : None; a list of n dicts (None for a record without fields); a dict of columns of length n; a pandas or
+        polars frame or Arrow table of n rows (missing cells become None).
+    single : there is one bare id, and a dict is the fields of its record.
+
+    Values may be None, bool, int64, float (NaN too), str, bytes, date, datetime, list, and dict with string keys;
+    tuples and NumPy arrays are stored as lists, NumPy scalars as their Python value.
+    """
+    if value is None:
+        return None
+    if single and isinstance(value, dict):
+        value = [value]
+    count, read = _records(value)
+    if count != n:
+        raise InvalidArgument(f"fields has {count:,} records for {n:,} ids: pass one per id")
+    check_rows(n, "records")
+    out: list[bytes] = []
+    total = 0
+    for start, stop in slices(n, _SLICE_RECORDS):
+        part = [_record(one, position) for position, one in enumerate(read(start, stop), start)]
+        out += part
+        total += sum(map(len, part))
+        if total > limits.batch_bytes_max:
+            raise LimitExceeded(
+                f"fields pass {limits.batch_bytes_max:,} bytes, the most of one atomic call, at record {stop - 1:,}: "
+                "write them in several calls, or with atomic=False"
+            )
+    return out
+
+
+def decode_fields(data: bytes, names: Sequence[str] | None = None) -> dict[str, Any]:
+    """The dict that `fields` encoded, or of it only the named fields. Raises Corruption on anything else."""
+    if not data:
+        return {}
+    try:
+        record = _decode(data)
+    except (msgspec.DecodeError, ValueError, OverflowError, struct.error, RecursionError) as error:
+        raise Corruption(f"stored fields are not what was written ({error}): run check and restore a backup") from None
+    if names is None:
+        return record
+    return {name: record[name] for name in names if name in record}
+
+
+def _decode_extension(code: int, data: memoryview) -> object:
+    if code == 1:
+        return _EPOCH + dt.timedelta(microseconds=struct.unpack("<q", data)[0])
+    if code == 2:
+        return _EPOCH.date() + dt.timedelta(days=struct.unpack("<i", data)[0])
+    raise ValueError(f"extension type {code} is unknown")
+
+
+_decode = msgspec.msgpack.Decoder(dict[str, Any], ext_hook=_decode_extension).decode
+
+
+def _records(value: Any) -> tuple[int, Callable[[int, int], Sequence[Any]]]:
+    """The number of records, and a function that reads records [start, stop) as dicts."""
+    if isinstance(value, (list, tuple)):
+        return len(value), lambda start, stop: value[start:stop]
+    if isinstance(value, dict):
+        columns = {name: _column(name, column) for name, column in value.items()}
+    elif hasattr(value, "iloc") and hasattr(value, "columns"):  # pandas
+        columns = {name: _pandas_column(value.iloc[:, at]) for at, name in enumerate(value.columns)}
+    elif hasattr(value, "slice") and hasattr(value, "to_dicts"):  # polars
+        return len(value), lambda start, stop: value.slice(start, stop - start).to_dicts()
+    elif hasattr(value, "slice") and hasattr(value, "to_pylist") and hasattr(value, "num_columns"):  # Arrow
+        return value.num_rows, lambda start, stop: value.slice(start, stop - start).to_pylist()
+    else:
+        raise InvalidArgument(f"fields must be a list of dicts, a dict of columns or a table, got {show(value)}")
+    lengths = {name: length for name, (length, _) in columns.items()}
+    if len(set(lengths.values())) > 1:
+        shown = ", ".join(f"{show(name)}: {length:,}" for name, length in list(lengths.items())[:5])
+        raise InvalidArgument(f"fields columns differ in length ({shown}): every column needs one value per id")
+
+    def read(start: int, stop: int) -> list[dict[str, Any]]:
+        parts = [part(start, stop) for _, part in columns.values()]
+        return [dict(zip(columns, row, strict=True)) for row in zip(*parts, strict=True)]
+
+    return next(iter(lengths.values()), len(value)), read
+
+
+Column = tuple[int, Callable[[int, int], Sequence[Any]]]
+
+
+def _column(name: object, column: Any) -> Column:
+    if isinstance(column, (str, bytes, dict, set)) or not (
+        hasattr(column, "__len__") and hasattr(column, "__getitem__")
+    ):
+        raise InvalidArgument(
+            f"fields column {show(name)} is {show(column)}: a dict is read as columns of one value per id; "
+            "for the fields of records pass a list of dicts"
+        )
+    if hasattr(column, "iloc"):
+        return _pandas_column(column)
+    for method in ("to_pylist", "to_list", "tolist"):  # Arrow, polars, NumPy
+        if hasattr(column, method):
+            return len(column), lambda start, stop, method=method: getattr(column[start:stop], method)()
+    return len(column), lambda start, stop: column[start:stop]
+
+
+def _pandas_column(series: Any) -> Column:
+    def read(start: int, stop: int) -> list[Any]:
+        part = series.iloc[start:stop]
+        values: list[Any] = part.tolist()
+        for at in np.flatnonzero(np.asarray(part.isna(), bool)).tolist():
+            values[at] = None
+        return values
+
+    return len(series), read
+
+
+def _record(record: object, position: int) -> bytes:
+    """One record's fields, checked and encoded. A flat record of plain values costs one pass of dict lookups."""
+    if not isinstance(record, dict):
+        if record is None:
+            return _NO_FIELDS
+        raise InvalidArgument(f"fields[{position}] is {show(record)}, not a dict")
+    key: object = None
+    plain = type(record) is dict
+    try:
+        budget = [limits.fields_bytes_max]
+        for key, one in record.items():
+            if type(key) is not str:
+                plain = False
+                _check_key(key)
+            kind = type(one)
+            if kind is str:
+                budget[0] -= len(one)
+            elif kind is int:
+                plain &= -INT64_END <= one < INT64_END
+            elif kind not in _PLAIN:
+                plain = False
+        if not plain:
+            record = {str(key): _clean(one, 2, budget) for key, one in record.items()}
+        data = _encode(record) if budget[0] >= 0 else b""
+    except UnicodeEncodeError:
+        raise InvalidArgument(
+            f"fields[{position}] holds text with a lone surrogate, which UTF-8 cannot store: repair it"
+        ) from None
+    except InvalidArgument as error:
+        raise type(error)(f"fields[{position}], field {show(key)}: {error}") from None
+    if budget[0] < 0 or len(data) > limits.fields_bytes_max:
+        raise LimitExceeded(
+            f"fields[{position}] pass {limits.fields_bytes_max:,} bytes, the most of one record: store less in it"
+        )
+    return data
+
+
+def _check_key(key: object) -> None:
+    if not isinstance(key, str):
+        raise InvalidArgument(f"field names and dict keys must be strings, got {show(key)}")
+
+
+def _clean(value: Any, depth: int, budget: list[int]) -> Any:
+    """The value in types that the encoder knows. `budget[0]` holds the bytes left; every value takes at least one."""
+    budget[0] -= 1
+    if budget[0] < 0:
+        raise LimitExceeded(f"fields pass {limits.fields_bytes_max:,} bytes, the most of one record: store less in it")
+    if isinstance(value, np.ndarray):
+        if value.size > budget[0]:
+            return _clean(None, depth, [-1])
+        value = value.tolist()
+    elif isinstance(value, np.generic):
+        value = _of_numpy(value)
+    if value is None or isinstance(value, (bool, float)):
+        return value
+    if isinstance(value, (str, bytes)):
+        budget[0] -= len(value)
+        return str(value) if isinstance(value, str) else bytes(value)
+    if isinstance(value, int):
+        if not -INT64_END <= value < INT64_END:
+            raise InvalidArgument(
+                f"ints must fit in 64 bits (-2**63 to 2**63 - 1), got {show(value)}: store it as text"
+            )
+        return int(value)
+    if isinstance(value, (dict, list, tuple)):
+        if depth > limits.fields_depth_max:
+            raise LimitExceeded(f"lists and dicts nest at most {limits.fields_depth_max} deep: flatten the value")
+        if not isinstance(value, dict):
+            return [_clean(one, depth + 1, budget) for one in value]
+        for key in value:
+            _check_key(key)
+            budget[0] -= len(key)
+        return {str(key): _clean(one, depth + 1, budget) for key, one in value.items()}
+    if isinstance(value, dt.date):
+        return _of_date(value)
+    raise InvalidArgument(
+        f"{type(value).__name__} cannot be stored: convert it to "
+        "None, bool, int, float, str, bytes, date, datetime, list or dict"
+    )
+
+
+def _of_numpy(value: np.generic) -> object:
+    if isinstance(value, np.datetime64):
+        return None if np.isnat(value) else value.astype("datetime64[us]").item()
+    return value.item()
+
+
+def _of_date(value: Any) -> object:
+    """None for pandas' NaT; pandas' nanoseconds are cut to microseconds."""
+    if value != value:
+        return None
+    if not isinstance(value, dt.datetime):
+        return msgspec.msgpack.Ext(2, struct.pack("<i", (value - _EPOCH.date()).days))
+    if hasattr(value, "to_pydatetime"):
+        value = value.to_pydatetime(warn=False)
+    if value.utcoffset() is not None:
+        return value.astimezone(dt.UTC)
+    return msgspec.msgpack.Ext(
+        1, struct.pack("<q", (value.replace(tzinfo=None) - _EPOCH) // dt.timedelta(microseconds=1))
+    )

@@ -1,0 +1,202 @@
+"""Ids: ints or strings, never both, become LMDB keys and the bytes that a block stores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vecdb import limits
+from vecdb.errors import InvalidArgument
+from vecdb.validate.common import INT64_END, Array, asarray, check_rows, is_int, show, slices, utf8
+
+_SLICE_KEYS = 2_048  # id keys made per bytecode stretch
+_SLICE_STRINGS = 256
+
+
+@dataclass(slots=True)
+class IdBatch:
+    """Checked ids of one call.
+
+    kind   : "int" or "str"; of an empty batch without a given kind, "int" (do not remember it).
+    keys   : n LMDB key tails: 8 bytes big-endian with the sign bit flipped, or UTF-8.
+    ints   : int64[n], or None for strings.
+    blob   : the ids one after another as a block stores them: int64 little-endian, or UTF-8.
+    ends   : uint32[n], the end of each id in blob.
+    unique : int64[m] ascending, the positions to keep (the last of each id), or None when no id repeats.
+    scalar : the caller passed one bare id, not a list.
+    """
+
+    kind: Literal["int", "str"]
+    n: int
+    keys: list[bytes]
+    ints: NDArray[np.int64] | None
+    blob: bytes
+    ends: NDArray[np.uint32]
+    unique: NDArray[np.int64] | None
+    scalar: bool
+
+    def last_only(self) -> IdBatch:
+        """This batch without the ids that a later position repeats; itself when none does."""
+        if self.unique is None:
+            return self
+        positions = self.unique
+        if self.ints is not None:
+            return _int_batch(self.ints[positions], False)
+        return _str_batch([self.keys[i] for i in positions.tolist()], False)
+
+
+_ONE_END = np.array([8], np.uint32)
+_ONE_END.flags.writeable = False
+
+
+def ids(value: object, kind: Literal["int", "str"] | None = None, *, name: str | None = None) -> IdBatch:
+    """Ids of one call: ints in int64 or strings of 1 to 256 UTF-8 bytes, all of one kind.
+
+    Parameters
+    ----------
+    value : one int or str, or a list, tuple, range, NumPy array, pandas / polars / Arrow column of them. Strings are
+        kept exactly as given, NUL and combining characters included (a NumPy "U" array itself drops trailing NULs).
+    kind : what the collection holds, None when nothing was written yet.
+    name : the collection, for messages.
+    """
+    if type(value) is int or isinstance(value, np.integer):
+        number = int(value)
+        _check_kind("int", kind, name, number)
+        if not -INT64_END <= number < INT64_END:
+            raise InvalidArgument(f"int ids must fit in 64 bits (-2**63 to 2**63 - 1), got {show(number)}")
+        key = (number + INT64_END).to_bytes(8, "big")
+        ints = np.array([number], np.int64)
+        return IdBatch("int", 1, [key], ints, number.to_bytes(8, "little", signed=True), _ONE_END, None, True)
+    if isinstance(value, str):
+        _check_kind("str", kind, name, value)
+        key = _str_key(value)
+        return IdBatch("str", 1, [key], None, key, np.array([len(key)], np.uint32), None, True)
+    source = _id_source(value)
+    check_rows(len(source), "ids")
+    if len(source) == 0:
+        return _int_batch(np.empty(0, np.int64), False) if kind != "str" else _str_batch([], False)
+    if isinstance(source, np.ndarray) and source.dtype.kind in "iu":
+        _check_kind("int", kind, name, source[0])
+        if source.dtype == np.uint64 and int(source.max()) >= INT64_END:
+            raise InvalidArgument(f"int ids must be at most 2**63 - 1, got {int(source.max())}")
+        return _int_batch(source.astype(np.int64), False)
+    first = source[0]
+    found: Literal["int", "str"] = "str" if isinstance(first, str) else "int"
+    if found == "int" and not is_int(first):
+        raise _bad_id(first, 0)
+    _check_kind(found, kind, name, first)
+    return _int_batch(_ints_of(source), False) if found == "int" else _str_batch(_str_keys(source), False)
+
+
+def _check_kind(found: str, kind: str | None, name: str | None, example: object) -> None:
+    if kind is not None and kind != found:
+        subject = "this collection" if name is None else f"collection '{name}'"
+        raise InvalidArgument(f"{subject} has {kind} ids, got {found} {show(example)}: ids are all ints or all strings")
+
+
+def _bad_id(value: object, position: int) -> InvalidArgument:
+    return InvalidArgument(
+        f"ids[{position}] is {show(value)} ({type(value).__name__}): ids are all ints or all strings"
+    )
+
+
+def _id_source(value: object) -> Array | Sequence[Any]:
+    """Integer ndarray[n], or a sequence or object array of n Python values."""
+    if isinstance(value, (list, tuple)):
+        return value
+    if isinstance(value, range):
+        check_rows(len(value), "ids")
+        if len(value) and min(value[0], value[-1]) >= -INT64_END and max(value[0], value[-1]) < INT64_END:
+            return value[0] + value.step * np.arange(len(value), dtype=np.int64)
+        return value
+    if value is None or isinstance(value, (bool, float, bytes, dict, set, frozenset)) or not hasattr(value, "__len__"):
+        raise InvalidArgument(f"ids must be an int, a string, or a list or array of them, got {show(value)}")
+    array = asarray(value, "ids")
+    if array.ndim != 1:
+        raise InvalidArgument(f"ids must have one dimension, got shape {list(array.shape)}: pass ids.ravel()")
+    if array.dtype.kind in "iu" or not array.size:
+        return array
+    for method in ("to_pylist", "to_list"):  # Arrow, polars, pandas: exact, where a fixed-width array drops NULs
+        if array.dtype.kind in "OUT" and hasattr(value, method):
+            values: list[Any] = getattr(value, method)()
+            return values
+    if array.dtype.kind in "OUT":  # object, fixed-width and variable-width strings: read slice by slice
+        return array.astype(object)
+    raise InvalidArgument(
+        f"ids must be integers or strings, got dtype {array.dtype}: convert them first, e.g. astype('int64')"
+    )
+
+
+def _ints_of(source: Array | Sequence[Any]) -> NDArray[np.int64]:
+    out = np.empty(len(source), np.int64)
+    for start, stop in slices(len(source), _SLICE_KEYS):
+        part = source[start:stop]
+        if set(map(type, part)) != {int}:
+            for position, one in enumerate(part, start):
+                if not is_int(one):
+                    raise _bad_id(one, position)
+        try:
+            out[start:stop] = part
+        except OverflowError:
+            position, one = next((i, x) for i, x in enumerate(part, start) if not -INT64_END <= int(x) < INT64_END)
+            raise InvalidArgument(
+                f"ids[{position}] must fit in 64 bits (-2**63 to 2**63 - 1), got {show(one)}"
+            ) from None
+    return out
+
+
+def _int_batch(ints: NDArray[np.int64], scalar: bool) -> IdBatch:
+    n = len(ints)
+    flipped = (ints.view(np.uint64) ^ np.uint64(INT64_END)).astype(">u8").view("V8")
+    keys: list[bytes] = []
+    for start, stop in slices(n, _SLICE_KEYS):
+        keys += flipped[start:stop].tolist()
+    unique = None
+    if n > 1 and not (ints[1:] > ints[:-1]).all():
+        ordered = np.sort(ints)
+        if (ordered[1:] == ordered[:-1]).any():
+            unique = np.sort(n - 1 - np.unique(ints[::-1], return_index=True)[1])
+    blob = ints.astype("<i8", copy=False).tobytes()
+    return IdBatch("int", n, keys, ints, blob, np.arange(8, 8 * n + 1, 8, dtype=np.uint32), unique, scalar)
+
+
+def _str_key(text: str) -> bytes:
+    if not text:
+        raise InvalidArgument("a string id must not be empty")
+    return utf8(text, "a string id", limits.id_bytes_max)
+
+
+def _str_keys(source: Array | Sequence[Any]) -> list[bytes]:
+    keys: list[bytes] = []
+    for start, stop in slices(len(source), _SLICE_STRINGS):
+        part = source[start:stop]
+        for position, one in enumerate(part, start) if set(map(type, part)) != {str} else ():
+            if not isinstance(one, str):
+                raise _bad_id(one, position)
+        try:
+            lengths = [len(one) for one in part]  # characters first: a huge string is refused before it is encoded
+            if min(lengths) == 0 or max(lengths) > limits.id_bytes_max:
+                raise ValueError
+            encoded = [one.encode() for one in part]
+            if max(map(len, encoded)) > limits.id_bytes_max:
+                raise ValueError
+        except ValueError:  # a UnicodeEncodeError is one too: find which
+            encoded = [_str_key(one) for one in part]
+        keys += encoded
+    return keys
+
+
+def _str_batch(keys: list[bytes], scalar: bool) -> IdBatch:
+    n = len(keys)
+    lengths = np.empty(n, np.uint32)
+    last: dict[bytes, int] = {}
+    for start, stop in slices(n, _SLICE_KEYS):
+        part = keys[start:stop]
+        lengths[start:stop] = list(map(len, part))
+        last.update(zip(part, range(start, stop), strict=True))
+    unique = None if len(last) == n else np.sort(np.fromiter(last.values(), np.int64, len(last)))
+    return IdBatch("str", n, keys, None, b"".join(keys), np.cumsum(lengths, dtype=np.uint32), unique, scalar)

@@ -1,0 +1,220 @@
+"""Vectors and queries: anything array-like becomes a checked, C-contiguous matrix, a bounded chunk at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vecdb import limits
+from vecdb.errors import InvalidArgument, LimitExceeded
+from vecdb.schema import CollectionConfig
+from vecdb.validate.common import Array, asarray, check_rows, show, slices
+
+# The squared distance of two vectors is at most 4 times the larger squared norm: under this bound it stays finite.
+_NORM_MAX = float(np.finfo(np.float32).max) / 4
+_NORM_MIN = float(np.finfo(np.float32).tiny)  # below it (subnormal) the inverse norm of a cosine loses its precision
+_F32 = np.dtype(np.float32)
+_CHUNK_CELLS = 65_536  # numbers per NumPy call, which holds the interpreter lock only at its start and end
+_CHUNK_CELLS_LISTS = 4_096  # Python numbers that NumPy reads in one call, holding the lock
+_CHUNK_ROWS = 256
+
+
+def vectors(value: object, config: CollectionConfig, *, what: str = "vectors", single: bool = True) -> Array:
+    """Vectors of a write, in the collection's stored dtype, in memory of their own.
+
+    Parameters
+    ----------
+    value : array-like [n, dim], or [dim] for one vector when `single`
+        Lists, NumPy arrays of any layout and byte order, anything with ``__array__`` or ``__dlpack__``.
+    single : whether one dimension is accepted; pass ``IdBatch.scalar``.
+
+    Returns
+    -------
+    stored dtype[n, dim], n >= 1, C-contiguous, not shared with the caller.
+        Every number is finite; squared norms stay below a quarter of float32's largest number, so that any distance is
+        finite; under cosine no vector is zero. Integer dtypes take integral values in range only.
+    """
+    source, one = _source(value, what, config)
+    if one and not single:
+        raise InvalidArgument(
+            f"{what} must have shape [n, {config.dim}], got [{config.dim}]: one vector alone goes with one id alone"
+        )
+    n = len(source)
+    if n == 0:
+        raise InvalidArgument(f"{what} is empty: pass at least one vector")
+    check_rows(n, what)
+    dtype = np.dtype(config.dtype)
+    if n * config.dim * dtype.itemsize > limits.batch_bytes_max:
+        raise LimitExceeded(
+            f"{what} take {n * config.dim * dtype.itemsize:,} bytes, one atomic call takes at most "
+            f"{limits.batch_bytes_max:,}: write them in several calls, or with atomic=False"
+        )
+    return _convert(source, dtype, config, what, _check_floats if dtype.kind == "f" else _check_integers)
+
+
+def queries(value: object, config: CollectionConfig) -> tuple[NDArray[np.float32], bool]:
+    """Queries as float32[nq, dim], C-contiguous, whatever the collection stores; and whether one vector was given.
+
+    Not copied when already float32 and contiguous. nq may be 0. The same bounds on norms hold as for `vectors`.
+    """
+    if (
+        type(value) is np.ndarray
+        and value.dtype is _F32
+        and value.shape == (config.dim,)
+        and value.flags.c_contiguous
+        and value.flags.aligned
+    ):
+        norm = float(value.dot(value))
+        if norm <= _NORM_MAX and (norm >= _NORM_MIN or config.metric != "cosine"):
+            return value[None], True
+    source, single = _source(value, "queries", config)
+    nq = len(source)
+    if nq > limits.queries_max:
+        raise LimitExceeded(
+            f"one search takes at most {limits.queries_max:,} queries, got {nq:,}: search in several calls"
+        )
+    if isinstance(source, np.ndarray) and source.dtype is _F32 and source.flags.c_contiguous and source.flags.aligned:
+        for start, stop in slices(nq, _chunk_rows(config.dim), give_way=False):
+            _check_floats(source[start:stop], source[start:stop], start, config, "queries")
+        return source, single
+    return _convert(source, _F32, config, "queries", _check_floats), single
+
+
+def _chunk_rows(dim: int, cells: int = _CHUNK_CELLS) -> int:
+    return max(1, min(_CHUNK_ROWS, cells // dim))
+
+
+def _holds_numbers(value: Sequence[Any] | Array) -> bool:
+    return len(value) > 0 and (isinstance(value[0], (int, float, np.number)) or getattr(value[0], "ndim", None) == 0)
+
+
+def _source(value: object, what: str, config: CollectionConfig) -> tuple[Array | Sequence[Any], bool]:
+    """Numeric ndarray[n, dim], or a sequence of n rows not looked at yet; and whether it was one vector alone.
+
+    Allocates nothing of the size of the data.
+    """
+    if isinstance(value, (list, tuple)):
+        if not _holds_numbers(value):
+            return value, False
+        _check_dim(len(value), what, config)  # before NumPy makes an array of it
+    elif isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        raise InvalidArgument(f"{what} has masked values: fill or drop them first")
+    elif hasattr(getattr(value, "type", None), "list_size") and hasattr(value, "flatten"):  # Arrow fixed-size lists
+        value = _arrow_rows(value, what, config)
+    array = asarray(value, what)
+    if array.ndim == 1 and not array.size:
+        return np.empty((0, config.dim), _F32), False
+    if array.dtype == object and array.ndim:
+        if array.ndim == 2 or not _holds_numbers(array):
+            return array, False
+        _check_dim(len(array), what, config)
+        array = asarray(array.tolist(), what)
+    if array.dtype.kind not in "fiu":
+        raise InvalidArgument(f"{what} must hold numbers, got dtype {array.dtype}: convert to {config.dtype} first")
+    if array.ndim not in (1, 2):
+        raise InvalidArgument(f"{what} must have shape [n, {config.dim}], got {list(array.shape)}: reshape it")
+    _check_dim(array.shape[-1], what, config)
+    return (array[None], True) if array.ndim == 1 else (array, False)
+
+
+def _arrow_rows(value: Any, what: str, config: CollectionConfig) -> Array:
+    flat = value.combine_chunks() if hasattr(value, "combine_chunks") else value
+    if flat.null_count:
+        raise InvalidArgument(f"{what} has {flat.null_count:,} null rows: drop them first")
+    _check_dim(flat.type.list_size, what, config)
+    return np.asarray(flat.flatten()).reshape(-1, config.dim)
+
+
+def _check_dim(got: int, what: str, config: CollectionConfig) -> None:
+    if got != config.dim:
+        raise InvalidArgument(f"collection '{config.name}' has dim {config.dim:,}, got {got:,} in {what}")
+
+
+def _block(source: Array | Sequence[Any], start: int, stop: int, config: CollectionConfig, what: str) -> Array:
+    """Numeric array[stop - start, dim] of some rows of a source."""
+    rows = source[start:stop]
+    if isinstance(rows, np.ndarray) and rows.dtype != object:
+        return rows
+    for row, one in enumerate(rows, start):
+        try:
+            got = len(one)
+        except TypeError:
+            raise InvalidArgument(f"{what}[{row}] is {show(one)}, not a vector of dim {config.dim:,}") from None
+        if got != config.dim:
+            raise InvalidArgument(f"collection '{config.name}' has dim {config.dim:,}, got {got:,} in {what}[{row}]")
+    block = asarray(rows.tolist() if isinstance(rows, np.ndarray) else list(rows), f"{what}[{start}:{stop}]")
+    if block.dtype.kind not in "fiu" or block.shape != (stop - start, config.dim):
+        raise InvalidArgument(f"{what}[{start}:{stop}] must be rows of {config.dim:,} numbers, got dtype {block.dtype}")
+    return block
+
+
+Check = Callable[[Array, Array, int, CollectionConfig, str], None]
+
+
+def _convert(
+    source: Array | Sequence[Any], dtype: np.dtype[Any], config: CollectionConfig, what: str, check: Check
+) -> Array:
+    """Copy a source into dtype[n, dim], checking each chunk after it (and before anything is handed out)."""
+    n = len(source)
+    lists = not isinstance(source, np.ndarray) or source.dtype == object
+    step = _chunk_rows(config.dim, _CHUNK_CELLS_LISTS if lists else _CHUNK_CELLS)
+    out = np.empty((n, config.dim), dtype)
+    with np.errstate(all="ignore"):  # an overflow shows as inf and is named by the check
+        for start, stop in slices(n, step, give_way=lists):
+            block = _block(source, start, stop, config, what)
+            np.copyto(out[start:stop], block, casting="unsafe")
+            check(block, out[start:stop], start, config, what)
+    return out
+
+
+def _check_floats(block: Array, stored: Array, first: int, config: CollectionConfig, what: str) -> None:
+    """One pass: the squared norm of a row is finite only if every number is."""
+    exact = stored if stored.dtype == _F32 else stored.astype(_F32)
+    norms = np.vecdot(exact, exact)
+    good = norms <= _NORM_MAX  # NaN compares false
+    if config.metric == "cosine":
+        good &= norms >= _NORM_MIN
+    if good.all():
+        return
+    row = int(np.argmin(good))
+    name = f"{what}[{first + row}]"
+    finite = np.isfinite(block[row])
+    if not finite.all():
+        at = int(np.argmin(finite))
+        raise InvalidArgument(f"{name} has {block[row, at]} at position {at}: every number must be finite")
+    finite = np.isfinite(exact[row])
+    if not finite.all():
+        at = int(np.argmin(finite))
+        largest = float(np.finfo(stored.dtype).max)
+        raise InvalidArgument(
+            f"{name} has {block[row, at]:g} at position {at}, {stored.dtype} holds at most {largest:g}: scale it down"
+        )
+    if norms[row] <= _NORM_MAX:
+        raise InvalidArgument(
+            f"{name} is zero (or too small for its norm), cosine needs a direction: drop it or use metric l2 or ip"
+        )
+    raise InvalidArgument(
+        f"{name} is too long: its squared norm passes {_NORM_MAX:.3g} and distances would overflow; scale it down"
+    )
+
+
+def _check_integers(block: Array, stored: Array, first: int, config: CollectionConfig, what: str) -> None:
+    info = np.iinfo(stored.dtype)
+    good = (block >= info.min) & (block <= info.max)
+    if block.dtype.kind == "f":
+        good &= np.trunc(block) == block
+    if not good.all():
+        row, at = (int(i) for i in np.unravel_index(int(np.argmin(good)), good.shape))
+        raise InvalidArgument(
+            f"{what}[{first + row}] has {block[row, at]} at position {at}, "
+            f"collection '{config.name}' stores {stored.dtype}: pass whole numbers "
+            f"from {info.min} to {info.max} (scale and round them first)"
+        )
+    if config.metric == "cosine":
+        nonzero = np.asarray(stored.any(axis=1))
+        if not nonzero.all():
+            name = f"{what}[{first + int(np.argmin(nonzero))}]"
+            raise InvalidArgument(f"{name} is zero, cosine needs a direction: drop it or use metric l2 or ip")
