@@ -86,5 +86,6 @@ def _room(array: NDArray[Any], needed: int, used: int) -> NDArray[Any]:
     if needed <= len(array):
         return array
     larger = files.reserve(max(_CAPACITY_MIN, 4 * needed), array.dtype)
-    larger[:used] = array[:used]
+    kept = array[:used]  # fewer where there was no array yet: a reserved one starts as zeros
+    larger[: len(kept)] = kept
     return larger
