@@ -223,9 +223,9 @@ class Put:
         id_keys = pending.keys(self.ids, self.owner)
         found = pending.find(group, id_keys)
         if found and self.mode == "insert":
-            names = [_id_name(key) for key in list(found)[:3]]
+            names = ", ".join(str(_id_name(key)) for key in list(found)[:3])
             raise AlreadyExists(
-                f"collection {self.engine.entry.name!r} already has {len(found)} of these ids, such as {', '.join(map(str, names))}; "
+                f"collection {self.engine.entry.name!r} already has {len(found)} of these ids, such as {names}; "
                 "use upsert to replace them"
             )
         pending.add(group, self.ids, id_keys, self.vectors, self.metas)

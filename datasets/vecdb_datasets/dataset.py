@@ -8,7 +8,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from vecdb.schema import Metric
+from vecdb import Metric
 
 from .truth import Truth, exact_truth
 

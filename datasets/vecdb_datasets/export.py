@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vecdb.errors import Corruption, InvalidArgument
-from vecdb.schema import Metric
+from vecdb import Corruption, InvalidArgument, Metric
 
 from .dataset import Dataset
 from .formats.hdf5 import open_hdf5_file

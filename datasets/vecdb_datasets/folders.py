@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vecdb.errors import Corruption, NotFound
+from vecdb import Corruption, NotFound
 
 from .dataset import Dataset
 from .formats import open_vectors

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vecdb.errors import Corruption, NotFound
+from vecdb import Corruption, NotFound
 
 from .dataset import Dataset
 from .formats import open_vectors

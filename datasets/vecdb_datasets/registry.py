@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from vecdb.errors import NotFound
+from vecdb import NotFound
 
 from .dataset import Dataset
 from .export import load_ann_benchmarks

@@ -12,16 +12,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vecdb.errors import InvalidArgument
-from vecdb.limits import dim_max
-from vecdb.schema import DTYPES
+from vecdb import DType, InvalidArgument
 
 from .dataset import Dataset
+from .formats.layouts import file_dim_max
 
 block_rows = 65_536
 clusters_max = 4_096
@@ -44,10 +43,10 @@ class Clustered:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.n < 1 or not 1 <= self.dim <= dim_max or self.dtype not in DTYPES or self.seed < 0:
+        if self.n < 1 or not 1 <= self.dim <= file_dim_max or self.dtype not in get_args(DType) or self.seed < 0:
             raise InvalidArgument(
                 f"clustered data of n={self.n}, dim={self.dim}, dtype={self.dtype!r}, seed={self.seed}: "
-                f"expected n >= 1, 1 <= dim <= {dim_max:,}, dtype one of {', '.join(DTYPES)}, seed >= 0"
+                f"expected n >= 1, 1 <= dim <= {file_dim_max:,}, dtype one of {', '.join(get_args(DType))}, seed >= 0"
             )
 
     @property

@@ -16,13 +16,12 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vecdb.errors import InvalidArgument
-from vecdb.schema import METRICS, Metric
+from vecdb import InvalidArgument, Metric
 
 from .formats import VectorSource
 from .truth_cache import TruthCache, content_digest
@@ -80,8 +79,8 @@ def exact_truth(
         Unknown metric, unequal dims, k < 1, a value that is not finite, a zero vector under cosine.
     """
     queries = np.asarray(queries)
-    if metric not in METRICS:
-        raise InvalidArgument(f"metric {metric!r} is not one of {', '.join(METRICS)}")
+    if metric not in get_args(Metric):
+        raise InvalidArgument(f"metric {metric!r} is not one of {', '.join(get_args(Metric))}")
     if k < 1:
         raise InvalidArgument(f"k={k}: expected at least 1")
     if queries.ndim != 2 or queries.shape[1] != base.shape[1]:

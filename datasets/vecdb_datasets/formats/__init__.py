@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from vecdb.errors import InvalidArgument, NotFound
+from vecdb import InvalidArgument, NotFound
 
 from .hdf5 import Hdf5Source
 from .layouts import BINS, VECS

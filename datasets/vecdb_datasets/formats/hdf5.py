@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from vecdb.errors import Corruption, InvalidArgument, NotFound
+from vecdb import Corruption, InvalidArgument, NotFound
 
 from .source import Array, VectorSource, optional_module
 

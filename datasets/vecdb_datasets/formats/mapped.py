@@ -11,7 +11,7 @@ from typing import IO
 
 import numpy as np
 
-from vecdb.errors import Corruption, InvalidArgument
+from vecdb import Corruption, InvalidArgument
 
 from .layouts import BINS, VECS, bin_file_bytes, file_dim_max, vecs_record_bytes
 from .source import Array, VectorSource

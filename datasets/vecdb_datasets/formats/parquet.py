@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from vecdb.errors import Corruption, InvalidArgument
+from vecdb import Corruption, InvalidArgument
 
 from .source import Array, optional_module
 from .tables import ID_NAMES, TableSource, Window, choose_column, choose_vector_column

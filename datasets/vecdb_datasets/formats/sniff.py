@@ -13,7 +13,7 @@ import os
 
 import numpy as np
 
-from vecdb.errors import Corruption, InvalidArgument, NotFound
+from vecdb import Corruption, InvalidArgument, NotFound
 
 from .layouts import BINS, VECS, bin_file_bytes, file_dim_max, truth_file_bytes, vecs_record_bytes
 

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vecdb.errors import InvalidArgument, Unavailable
+from vecdb import InvalidArgument, Unavailable
 
 Array = NDArray[Any]
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from vecdb.errors import InvalidArgument, NotFound
+from vecdb import InvalidArgument, NotFound
 
 from .source import Array, VectorSource
 

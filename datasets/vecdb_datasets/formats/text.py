@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from vecdb.errors import Corruption, InvalidArgument
+from vecdb import Corruption, InvalidArgument
 
 from .tables import ID_NAMES, VECTOR_NAMES, TableSource, Window, choose_column, choose_vector_column, stack_rows
 

@@ -21,7 +21,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from vecdb.errors import InvalidArgument
+from vecdb import InvalidArgument
 
 from .layouts import BINS, VECS
 from .sniff import FORMATS, format_of_extension
