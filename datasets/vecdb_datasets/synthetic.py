@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from vecdb import DType, InvalidArgument
 
 from .dataset import Dataset
-from .formats.layouts import file_dim_max
 
 block_rows = 65_536
 clusters_max = 4_096
@@ -31,6 +30,8 @@ integer_steps = 32.0
 _name = re.compile(r"clustered-(\d+)x(\d+)(?:-(float32|float16|int8|uint8))?(?:-seed(\d+))?")
 
 Array = NDArray[Any]
+
+_DIM_MAX = 8_192  # what a collection takes
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +44,10 @@ class Clustered:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.n < 1 or not 1 <= self.dim <= file_dim_max or self.dtype not in get_args(DType) or self.seed < 0:
+        if self.n < 1 or not 1 <= self.dim <= _DIM_MAX or self.dtype not in get_args(DType) or self.seed < 0:
             raise InvalidArgument(
                 f"clustered data of n={self.n}, dim={self.dim}, dtype={self.dtype!r}, seed={self.seed}: "
-                f"expected n >= 1, 1 <= dim <= {file_dim_max:,}, dtype one of {', '.join(get_args(DType))}, seed >= 0"
+                f"expected n >= 1, 1 <= dim <= {_DIM_MAX:,}, dtype one of {', '.join(get_args(DType))}, seed >= 0"
             )
 
     @property
