@@ -43,20 +43,26 @@ def vacuum(engine: Engine, threads: int = 1, progress: Progress = None) -> bool:
         view = engine.view
         if view.snapshot.live_count == view.snapshot.row_count:
             return False
+        engine.clear_debris()  # a vacuum that failed leaves ids of records that may have died since
         engine.upkeep.repair(threads)
         copy = _Copy(engine)
-        while copy.old_rows_left() > _PIECE_ROWS or copy.done < copy.old.index.indexed_rows:
-            if not engine.submit(copy.piece()):
-                raise NotFound(f"collection {engine.entry.name!r} was dropped during a vacuum")
-            if progress is not None:
-                progress(copy.done, engine.view.snapshot.row_count)
-        copy.new.index = copy.old.index.compact(copy.mapping, copy.new.rows)
-        engine.submit(Switch(copy))
+        try:
+            while copy.old_rows_left() > _PIECE_ROWS or copy.done < copy.old.index.indexed_rows:
+                if not engine.submit(copy.piece()):
+                    raise NotFound(f"collection {engine.entry.name!r} was dropped during a vacuum")
+                if progress is not None:
+                    progress(copy.done, engine.view.snapshot.row_count)
+            copy.new.index = copy.old.index.compact(copy.mapping, copy.new.rows)
+            engine.submit(Switch(copy))
+        except BaseException:
+            if engine.view.generation is not copy.new:
+                copy.new.close()
+            raise
         engine.upkeep.forget_repairs()
         if progress is not None:
             progress(copy.done, copy.done)
-    engine.upkeep.seal(threads)
-    engine.clear_debris()
+        engine.upkeep.seal(threads)
+        engine.clear_debris()  # under the lock: to it, the files of another vacuum or seal at work would be debris
     return True
 
 
@@ -87,8 +93,9 @@ class _Copy:
 
     def copy(self, group: Group, stop: int) -> None:
         """Commit thread: copy the live ones of old rows [done, stop)."""
-        if stop > len(self.mapping):
-            self.mapping = np.concatenate([self.mapping, np.full(stop - len(self.mapping), -1, np.int64)])
+        rows = self.engine.view.snapshot.row_count  # the last block may reach past `stop`
+        if rows > len(self.mapping):
+            self.mapping = np.concatenate([self.mapping, np.full(rows - len(self.mapping), -1, np.int64)])
         where = self.engine.entry.name
         deleted = self.old.rows.arrays.deleted
         for block in _blocks_between(group, self.old, self.done, stop, where):
