@@ -102,6 +102,8 @@ class Store:
             raise _translated(error, "beginning a read") from error
         try:
             yield txn
+        except lmdb.Error as error:
+            raise _translated(error, f"reading {self.path}") from error
         finally:
             txn.abort()
 
