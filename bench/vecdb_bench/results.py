@@ -103,6 +103,12 @@ def _show_run(result: Mapping[str, Any], console: Any) -> None:
 def _print(console: Any, title: str, rows: Sequence[Mapping[str, Any]]) -> None:
     from rich.table import Table
 
+    if len(rows) == 1:
+        single = Table(title=title, title_justify="left", show_header=False)
+        for name, value in rows[0].items():
+            single.add_row(name.replace("_", " "), _cell(value))
+        console.print(single)
+        return
     table = Table(title=title, title_justify="left", header_style="bold")
     for name in rows[0] if rows else ():
         table.add_column(name, justify="left" if isinstance(rows[0][name], str) else "right")

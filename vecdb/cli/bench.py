@@ -69,7 +69,8 @@ def ingest(
     threads: Annotated[int, typer.Option(help="Threads that write one record a call.")] = 16,
     seconds: Annotated[float, typer.Option(help="Seconds of each round of single records.")] = 5.0,
     batch_rows: Annotated[int, typer.Option(help="Rows of a batch.")] = 1_000,
-    batches: Annotated[int, typer.Option(help="Batches of a round.")] = 100,
+    batches: Annotated[int, typer.Option(help="Batches of a round.")] = 30,
+    sustained_batches: Annotated[int, typer.Option(help="Batches that the graph must keep up with.")] = 100,
     rounds: Rounds = 3,
     out: Out = results_folder,
     json: Json = False,
@@ -78,8 +79,18 @@ def ingest(
     from vecdb_bench.ingest import ingest as measure
 
     output = Output(json)
-    sizes = {"dim": dim, "threads": threads, "batch_rows": batch_rows, "batches": batches, "rounds": rounds}
-    _finish(output, measure(path=path, seconds=seconds, say=output.note, **sizes), out)
+    result = measure(
+        path=path,
+        dim=dim,
+        threads=threads,
+        seconds=seconds,
+        batch_rows=batch_rows,
+        batches=batches,
+        sustained_batches=sustained_batches,
+        rounds=rounds,
+        say=output.note,
+    )
+    _finish(output, result, out)
 
 
 def interference(
@@ -161,7 +172,7 @@ def _numbers(text: str) -> tuple[int, ...]:
     try:
         return tuple(sorted(int(word) for word in _words(text)))
     except ValueError:
-        raise InvalidArgument(f"--ef {text!r}: expected whole numbers with commas between") from None
+        raise typer.BadParameter(f"--ef {text!r}: expected whole numbers with commas between") from None
 
 
 COMMANDS: dict[str, Callable[..., Any]] = {

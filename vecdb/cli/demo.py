@@ -4,7 +4,8 @@
     build   the graph
     show    neighbours of a few words, recall@10 against exact search, queries per second, memory, disk
 
-A second run finds everything in place and only shows.
+A second run finds everything in place and only shows. The vectors that recall is measured with are words drawn with a
+fixed seed; a small collection of their own keeps them, so that a second run need not read GloVe again.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ from .output import Output, size, table
 glove_rows = 400_000
 glove_dim = 50
 batch_rows = 20_000
-recall_queries = 200
-speed_seconds = 0.5
+questions_count = 100
+questions_seed = 20_140
+speed_seconds = 0.3
 shown_words = ("king", "guitar", "neuron", "lisbon")
 
 
@@ -43,9 +45,10 @@ def demo(
     with vecdb.open(path) as database:
         docs = database.create_collection("words", dim=glove_dim, metric="cosine", exist_ok=True)
         result: dict[str, Any] = {"path": str(path), "opened_seconds": time.perf_counter() - started}
-        _load(docs, rows, out, result)
+        questions = database.create_collection("questions", dim=glove_dim, metric="cosine", exist_ok=True)
+        _load(docs, questions, rows, out, result)
         result["words"] = _neighbours(docs, words.split(","), out)
-        result |= _measure(docs, out)
+        result |= _measure(docs, questions, out)
         stats = docs.stats()
         result |= {"bytes_ram": stats["bytes_ram"], "bytes_disk": database.stats()["bytes_disk"]}
         result["bytes_resident"] = _resident_bytes()
@@ -53,14 +56,16 @@ def demo(
     out.emit(result, lambda console: _summary(result, out))
 
 
-def _load(docs: vecdb.Collection, rows: int, out: Output, result: dict[str, Any]) -> None:
+def _load(docs: vecdb.Collection, questions: vecdb.Collection, rows: int, out: Output, result: dict[str, Any]) -> None:
     present = docs.count()
-    if present < rows:
+    if present < rows or not questions.count():
         from vecdb_datasets import load
 
         with out.waiting("reading GloVe"):
             data = load("glove-50-words")
         assert data.ids is not None
+        drawn = np.random.default_rng(questions_seed).choice(rows, min(rows, questions_count), replace=False)
+        questions.upsert([data.ids[row] for row in drawn], data.base[drawn])
         began = time.perf_counter()
         with out.progress("loading", "words") as report:
             report(present, rows)
@@ -72,7 +77,8 @@ def _load(docs: vecdb.Collection, rows: int, out: Output, result: dict[str, Any]
                 report(stop, rows)
         result["load_seconds"] = time.perf_counter() - began
         out.say(f"loaded {rows - present:,} words in {result['load_seconds']:.1f} s, durably")
-    if docs.stats()["index_state"] != "ready" or present < rows:
+    stats = docs.stats()
+    if present < rows or (stats["tail_rows"] and stats["index_stats"]["kind"] != "flat"):
         began = time.perf_counter()
         with out.progress("building the graph", "words") as report:
             docs.optimize(threads=_cores(), progress=report)
@@ -97,9 +103,10 @@ def _neighbours(docs: vecdb.Collection, words: list[str], out: Output) -> dict[s
     return found
 
 
-def _measure(docs: vecdb.Collection, out: Output) -> dict[str, float]:
-    """Recall@10 over frequent words against exact search; one search at a time, and a batch, for half a second each."""
-    queries = np.stack([record.vector for record in next(docs.iter(batch=recall_queries, include_vectors=True))])
+def _measure(docs: vecdb.Collection, questions: vecdb.Collection, out: Output) -> dict[str, float]:
+    """Recall@10 of the questions against exact search; then one search at a time, and batches, for a moment each."""
+    records = [record for batch in questions.iter(include_vectors=True) for record in batch]
+    queries = np.stack([record.vector for record in records])
     with out.waiting("measuring"):
         exact = docs.search(queries, limit=10, params=vecdb.SearchParams(exact=True, threads=_cores()))
         found = docs.search(queries, limit=10)

@@ -61,7 +61,7 @@ def search(
 ) -> None:
     """Find the nearest records to a record or to a vector."""
     if (id is None) == (vector is None):
-        raise InvalidArgument("give one of --id and --vector")
+        raise typer.BadParameter("give one of --id and --vector")
     out = Output(json)
     params = vecdb.SearchParams(ef=ef, recall=recall, exact=exact)
     with vecdb.open(db, read_only=True) as database:
@@ -156,7 +156,7 @@ def _vector(text: str) -> Any:
     try:
         return np.array(jsonlib.loads(f"[{text.strip().strip('[]')}]"), dtype=np.float32)
     except ValueError:
-        raise InvalidArgument(f"--vector {text!r} is not a list of numbers such as 0.1,0.2,0.3") from None
+        raise typer.BadParameter(f"--vector {text!r} is not a list of numbers such as 0.1,0.2,0.3") from None
 
 
 def _read_queries(path: Path) -> Any:

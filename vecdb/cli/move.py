@@ -129,7 +129,7 @@ def _index(kind: str, m: int, ef_construction: int) -> Flat | Hnsw | None:
     if kind == "hnsw":
         return Hnsw(m=m, ef_construction=ef_construction)
     if kind not in ("auto", "flat"):
-        raise InvalidArgument(f"--index {kind!r}: expected auto, flat or hnsw")
+        raise typer.BadParameter(f"--index {kind!r}: expected auto, flat or hnsw")
     return Flat() if kind == "flat" else None
 
 
@@ -205,7 +205,7 @@ def _import_hnswlib(
     database: vecdb.Database, collection: str, file: Path, metric: str | None, dim: int | None
 ) -> vecdb.Collection:
     if metric is None:
-        raise InvalidArgument("an hnswlib file does not say its metric: give --metric l2, cosine or ip")
+        raise typer.BadParameter("an hnswlib file does not say its metric: give --metric l2, cosine or ip")
     from vecdb import interop
 
     interop.import_hnswlib(database, collection, file, metric, dim=dim)

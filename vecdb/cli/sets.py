@@ -10,8 +10,6 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from vecdb.errors import InvalidArgument
-
 from .options import DatasetFolder, Json
 from .output import Output, facts, size, table
 
@@ -65,7 +63,7 @@ def export(
     from vecdb_datasets import export_ann_benchmarks, load, write_vectors
 
     if part not in ("base", "queries"):
-        raise InvalidArgument(f"--part {part!r}: expected base or queries")
+        raise typer.BadParameter(f"--part {part!r}: expected base or queries")
     output = Output(json)
     data = load(name, folder)
     with output.waiting(f"writing {out}"):

@@ -1,0 +1,101 @@
+"""The benchmarks measure what they say: interpolation by hand; every benchmark run small, for shape and not for speed."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+import vecdb
+from vecdb_bench import curves, machine, results, runner
+from vecdb_bench.coldstart import coldstart
+from vecdb_bench.ingest import ingest
+from vecdb_bench.interference import interference
+
+
+def test_a_rate_between_two_points_lies_on_the_line_of_logarithms() -> None:
+    points = [(0.8, 1000.0), (1.0, 100.0)]
+    rate = curves.rate_at(points, 0.9)
+    assert rate is not None and math.isclose(rate, math.sqrt(1000 * 100))
+
+
+def test_a_recall_that_was_not_reached_has_no_rate() -> None:
+    assert curves.rate_at([(0.8, 1000.0)], 0.9) is None
+    assert curves.rate_at([], 0.9) is None
+    assert curves.rate_at([(0.95, 500.0), (0.99, 100.0)], 0.9) == 500.0
+
+
+def test_the_frontier_drops_what_another_point_beats() -> None:
+    assert curves.frontier([(0.9, 50.0), (0.8, 40.0), (0.95, 20.0)]) == [(0.9, 50.0), (0.95, 20.0)]
+
+
+def test_the_machine_is_named_with_the_digest_of_its_kernels() -> None:
+    facts = machine.facts(["vecdb-engine"])
+    assert facts["kernels"] == machine.kernels_digest()
+    assert facts["versions"]["vecdb"] == vecdb.__version__
+    assert {"processor", "features", "cores", "python"} <= set(facts)
+
+
+@pytest.fixture(scope="module")
+def small() -> dict[str, object]:
+    plan = runner.Plan(
+        dataset="clustered-5000x16",
+        peers=("vecdb",),
+        efs=(16, 64),
+        rounds=1,
+        threads=1,
+        queries=20,
+        m=8,
+        ef_construction=40,
+    )
+    return runner.run(plan)
+
+
+def test_a_run_measures_every_peer_mode_and_width(small: dict[str, list[dict[str, object]]]) -> None:
+    assert {(p["peer"], p["mode"], p["ef"]) for p in small["points"]} >= {
+        ("vecdb", "batch", 16),
+        ("vecdb", "single", 16),
+    }
+    assert all(0.5 < float(str(p["recall"])) <= 1 and float(str(p["rate"])) > 0 for p in small["points"])
+    assert [row["mode"] for row in small["summary"]] == ["batch", "single"]
+
+
+def test_a_result_is_a_file_that_loads(small: dict[str, object], tmp_path: Path) -> None:
+    first, second = results.write(small, tmp_path), results.write(small, tmp_path)
+    assert first != second
+    assert json.loads(first.read_text())["data"]["rows"] == 5_000
+
+
+@pytest.mark.skipif(importlib.util.find_spec("matplotlib") is None, reason="needs the extra [bench]")
+def test_a_plot_is_a_picture(small: dict[str, object], tmp_path: Path) -> None:
+    assert results.plot(small, tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_unknown_peers_are_refused_before_anything_is_built() -> None:
+    with pytest.raises(vecdb.InvalidArgument, match="hnswlib"):
+        runner.run(runner.Plan(peers=("vecdb", "nobody")))
+
+
+def test_ingest_counts_what_was_acknowledged(tmp_path: Path) -> None:
+    found = ingest(
+        path=tmp_path, dim=8, threads=4, seconds=0.05, batch_rows=100, batches=3, sustained_batches=5, rounds=1
+    )
+    assert found["singles"][0]["rows_per_commit"] >= 1
+    assert found["batches"][0]["rows_per_second"] > 0
+    assert not list(tmp_path.iterdir())
+
+
+def test_interference_reports_idle_and_busy(tmp_path: Path) -> None:
+    found = interference(path=tmp_path, dataset="clustered-6000x8", rows=5_000, batch_rows=100, seconds=0.1, rounds=1)
+    (round_,) = found["rounds"]
+    assert round_["idle"]["p99"] > 0 and round_["busy"]["n"] > 0 and round_["rows_per_second"] > 0
+
+
+@pytest.mark.slow
+def test_cold_starts_do_not_load_numba_on_import() -> None:
+    found = coldstart(rows=5_000, dim=8, rounds=1)
+    assert not found["import_loads_numba"]
+    assert len(found["seconds"]) == 6

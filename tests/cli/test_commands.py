@@ -1,0 +1,227 @@
+"""The `vecdb` command: every family as a user would run it, in a process of its own where exit codes matter."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import vecdb
+from vecdb.cli import build
+
+ROOT = Path(__file__).resolve().parents[2]
+ROWS, DIM = 300, 8
+
+
+def run(*words: object, code: int = 0) -> Any:
+    """Run a command with --json in this process; its document."""
+    result = CliRunner().invoke(build(), [str(word) for word in words] + ["--json"])
+    assert result.exit_code == code, result.output
+    return json.loads(result.stdout)
+
+
+def show(*words: object) -> str:
+    """Run a command for people; what it prints."""
+    result = CliRunner().invoke(build(), [str(word) for word in words])
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def process(*words: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    paths = [str(ROOT), *(str(ROOT / name) for name in ("datasets", "bench", "server"))]
+    return subprocess.run(
+        [sys.executable, "-c", "from vecdb.cli import main; main()", *map(str, words)],
+        cwd=cwd,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture
+def vectors() -> np.ndarray:
+    return np.random.default_rng(7).normal(size=(ROWS, DIM)).astype(np.float32)
+
+
+@pytest.fixture
+def matrix(tmp_path: Path, vectors: np.ndarray) -> Path:
+    np.save(tmp_path / "x.npy", vectors)
+    return tmp_path / "x.npy"
+
+
+@pytest.fixture
+def db(tmp_path: Path, matrix: Path) -> Path:
+    """A database with the collection `docs`, imported."""
+    run("import", matrix, "--db", tmp_path / "db", "-c", "docs", "--metric", "l2")
+    return tmp_path / "db"
+
+
+def test_an_import_holds_every_row_of_the_file(db: Path, vectors: np.ndarray) -> None:
+    with vecdb.open(db) as database:
+        docs = database.collection("docs")
+        assert (docs.count(), docs.metric, docs.dtype) == (ROWS, "l2", "float32")
+        stored = np.stack([record.vector for record in docs.get(list(range(ROWS)), include_vectors=True)])
+        assert np.array_equal(stored, vectors)
+
+
+def test_an_interrupted_import_goes_on_where_it_was(
+    tmp_path: Path, matrix: Path, vectors: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vecdb.cli import move
+
+    monkeypatch.setattr(move, "batch_bytes", 100 * vectors[:1].nbytes)  # three batches
+    plain, calls = vecdb.Collection.upsert, []
+
+    def failing(self: vecdb.Collection, ids: Any, *args: Any, **options: Any) -> int:
+        calls.append(int(ids[0]))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return plain(self, ids, *args, **options)
+
+    monkeypatch.setattr(vecdb.Collection, "upsert", failing)
+    words = ("import", matrix, "--db", tmp_path / "db", "-c", "docs")
+    assert run(*words, code=130)["error"]["code"] == "INTERRUPTED"
+    assert calls == [0, 100, 200]
+    assert run(*words)["resumed_at"] == 200
+    assert calls == [0, 100, 200, 200]
+    assert not list(tmp_path.glob("db.import-*"))
+    with vecdb.open(tmp_path / "db", read_only=True) as database:
+        assert database.collection("docs").count() == ROWS
+
+
+def test_a_changed_file_is_imported_from_the_start(tmp_path: Path, matrix: Path, vectors: np.ndarray) -> None:
+    from vecdb.cli.move import Note
+
+    run("import", matrix, "--db", tmp_path / "db", "-c", "docs")
+    Note(tmp_path / "db", "docs", matrix, [None, None, None]).write(200, 199)
+    np.save(matrix, np.concatenate([vectors, vectors + 1]))
+    assert run("import", matrix, "--db", tmp_path / "db", "-c", "docs") | {"seconds": 0} == {
+        "collection": "docs",
+        "rows": 2 * ROWS,
+        "resumed_at": 0,
+        "live": 2 * ROWS,
+        "seconds": 0,
+    }
+
+
+def test_tables_bring_their_ids_and_fields(tmp_path: Path, vectors: np.ndarray) -> None:
+    with (tmp_path / "x.jsonl").open("w", encoding="utf-8") as file:
+        for at in range(20):
+            file.write(json.dumps({"id": f"w{at}", "vector": vectors[at].tolist(), "year": 2000 + at}) + "\n")
+    run("import", tmp_path / "x.jsonl", "--db", tmp_path / "db", "-c", "texts", "--limit", 15)
+    with vecdb.open(tmp_path / "db", read_only=True) as database:
+        texts = database.collection("texts")
+        assert texts.count() == 15
+        assert texts.get(["w3"])[0].fields == {"year": 2003}
+
+
+def test_import_refuses_what_disagrees_with_the_collection(db: Path, matrix: Path, tmp_path: Path) -> None:
+    assert "metric" in run("import", matrix, "--db", db, "-c", "docs", "--metric", "ip", code=1)["error"]["message"]
+    np.save(tmp_path / "wide.npy", np.ones((2, DIM + 1), np.float32))
+    assert "dim" in run("import", tmp_path / "wide.npy", "--db", db, "-c", "docs", code=1)["error"]["message"]
+    assert run("import", tmp_path / "none.npy", "--db", db, "-c", "docs", code=1)["error"]["code"] == "NOT_FOUND"
+
+
+@pytest.mark.parametrize("suffix", ["npy", "fbin", "jsonl", "csv"])
+def test_what_is_exported_can_be_imported_again(db: Path, tmp_path: Path, suffix: str) -> None:
+    out = tmp_path / f"out.{suffix}"
+    assert run("export", "--db", db, "-c", "docs", out)["rows"] == ROWS
+    run("import", out, "--db", tmp_path / "again", "-c", "docs", "--metric", "l2")
+    with vecdb.open(db) as first, vecdb.open(tmp_path / "again") as second:
+        ids = list(range(ROWS))
+        before = first.collection("docs").get(ids, include_vectors=True)
+        after = second.collection("docs").get(ids, include_vectors=True)
+        assert all(np.allclose(a.vector, b.vector, rtol=1e-6) for a, b in zip(before, after, strict=True))
+    if suffix in ("npy", "fbin"):
+        assert [json.loads(line) for line in (tmp_path / f"out.{suffix}.ids.jsonl").open()] == ids
+
+
+def test_search_near_a_record_leaves_it_out(db: Path, vectors: np.ndarray) -> None:
+    found = run("search", "--db", db, "-c", "docs", "--id", 5, "-k", 4, "--exact")["hits"]
+    order = np.argsort(((vectors - vectors[5]) ** 2).sum(1))[1:5]
+    assert [hit["id"] for hit in found] == order.tolist()
+    assert [hit["distance"] for hit in found] == sorted(hit["distance"] for hit in found)
+
+
+def test_search_near_a_vector_and_explained(db: Path, vectors: np.ndarray, tmp_path: Path) -> None:
+    numbers = ",".join(map(str, vectors[9].tolist()))
+    found = run("search", "--db", db, "-c", "docs", "--vector", numbers, "--explain")
+    assert found["hits"][0]["id"] == 9
+    assert found["explain"]["plan"]
+    np.save(tmp_path / "q.npy", vectors[9])
+    assert run("search", "--db", db, "-c", "docs", "--vector", f"@{tmp_path / 'q.npy'}")["hits"] == found["hits"]
+
+
+def test_looking_at_a_database(db: Path) -> None:
+    (line,) = run("ls", "--db", db)
+    assert (line["name"], line["dim"], line["live"]) == ("docs", DIM, ROWS)
+    assert run("info", "--db", db)["collections"]["docs"]["live"] == ROWS
+    assert run("check", "--db", db) == {"ok": True, "problems": []}
+    assert "docs" in show("ls", "--db", db)
+    assert "all is well" in show("check", "--db", db)
+
+
+def test_check_fails_when_there_are_problems(db: Path) -> None:
+    rows = next((db / "collections").glob("*/rows.*"))
+    with rows.open("r+b") as file:
+        file.seek(4096 + 5 * 4 * DIM)
+        file.write(b"\xff\x00\xff")
+    assert run("check", "--db", db, code=1)["problems"]
+
+
+def test_backup_restore_and_vacuum(db: Path, tmp_path: Path) -> None:
+    assert run("backup", tmp_path / "copy", "--db", db)["bytes"] > 0
+    run("restore", tmp_path / "copy", tmp_path / "restored")
+    assert run("ls", "--db", tmp_path / "restored")[0]["live"] == ROWS
+    assert set(run("vacuum", "--db", db)) == {"bytes_before", "bytes_after"}
+
+
+def test_tune_returns_the_curve(db: Path) -> None:
+    curve = run("tune", "--db", db, "-c", "docs", "--recall", 0.9)
+    assert isinstance(curve, list)
+
+
+def test_data_sets(tmp_path: Path) -> None:
+    assert "glove-50" in [line["name"] for line in run("dataset", "list")]
+    assert run("dataset", "info", "clustered-500x4")["rows"] == 500
+    run("dataset", "export", "clustered-500x4", "--format", "fbin", "--out", tmp_path / "c.fbin")
+    run("import", tmp_path / "c.fbin", "--db", tmp_path / "db", "-c", "c")
+    assert run("dataset", "info", "no-such-set", code=1)["error"]["code"] == "NOT_FOUND"
+
+
+def test_errors_are_a_message_and_a_code(tmp_path: Path) -> None:
+    done = process("ls", "--db", "none", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "none" in done.stderr and "Traceback" not in done.stderr
+    done = process("ls", "--db", "none", "--json", cwd=tmp_path)
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["error"]["code"] == "NOT_FOUND"
+    assert not (tmp_path / "none").exists()
+
+
+def test_wrong_usage_exits_with_two(tmp_path: Path) -> None:
+    assert process("search", "--db", "none", cwd=tmp_path).returncode == 2
+    done = process("search", "-c", "docs", "--json", cwd=tmp_path)
+    assert done.returncode == 2
+    assert json.loads(done.stdout)["error"]["code"] == "USAGE"
+
+
+def test_without_the_extra_the_message_names_it(tmp_path: Path) -> None:
+    code = "import sys; sys.modules['typer'] = None; from vecdb.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "vecdb-engine[cli]" in done.stderr
+
+
+def test_progress_is_silent_where_there_is_no_terminal(matrix: Path, tmp_path: Path) -> None:
+    done = process("import", matrix, "--db", "db", "-c", "docs", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(done.stdout.splitlines()) == 1
