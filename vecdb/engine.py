@@ -113,10 +113,17 @@ class Engine:
         """Read the generation that the state names into memory and make it the view."""
         raw, state = self._state_in(txn)
         generation = Generation(self.store, self.folder, self.entry, state, writable=self.writable)
-        generation.catch_up(txn, state)
-        self.attach_index(generation, state)
+        try:
+            generation.catch_up(txn, state)
+            self.attach_index(generation, state)
+        except BaseException:
+            generation.close()
+            raise
+        old = getattr(self, "view", None)
         self.view = view_of(generation, state)
         self._raw_state = raw
+        if old is not None:
+            old.generation.close()  # its descriptor; searches that hold it keep its arrays
 
     def attach_index(self, generation: Generation, state: catalog.State) -> None:
         """Give `generation` its index: the sealed file where there is a sound one, else an empty structure that is
@@ -133,6 +140,7 @@ class Engine:
                     raise  # the writer has sealed anew since: the caller looks again
                 # Derived data: the rows are the truth. Answers are exact until maintenance has built the graph again.
                 self.index_error = str(error)
+                self.upkeep.sealed_damaged = True
                 _log.warning("collection %r: index damaged, rebuilding: %s", self.entry.name, error)
                 generation.index = self.make_index(state.index, rows)
         generation.index.extend(state.row_count)

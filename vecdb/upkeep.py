@@ -38,6 +38,7 @@ class Upkeep:
         self.lock = threading.RLock()
         self.repaired_sequence = 0  # deletions up to here are out of the live graph
         self.repaired_dead = 0  # dead rows at that time
+        self.sealed_damaged = False  # the sealed file that the state names could not be loaded: write it anew
 
     # -- what maintenance asks ---------------------------------------------------------------------
 
@@ -63,6 +64,8 @@ class Upkeep:
         unsealed = view.generation.index.indexed_rows - sealed
         if view.generation.index.kind == FLAT:
             return False
+        if self.sealed_damaged and unsealed >= 0:
+            return True
         return unsealed >= (rows_min if rows_min is not None else max(limits.seal_rows_min, sealed // 8))
 
     def vacuum_is_due(self) -> bool:
@@ -114,12 +117,14 @@ class Upkeep:
             index.settle(threads)
             old = view.state.sealed
             name = f"{index.kind}.{view.generation.number}.{view.snapshot.sequence}.{index.indexed_rows}"
-            if old is not None and old.file == name:
+            if old is not None and old.file == name and not self.sealed_damaged:
                 return
             facts = index.seal(engine.folder / name)
             sealed = catalog.Sealed(name, facts.rows, facts.sequence, facts.bytes)
-            if engine.submit(ChangeState(engine, view.generation.number, {"sealed": sealed})) and old is not None:
-                files.remove(engine.folder / old.file)
+            if engine.submit(ChangeState(engine, view.generation.number, {"sealed": sealed})):
+                self.sealed_damaged = False
+                if old is not None and old.file != name:
+                    files.remove(engine.folder / old.file)
 
     def reset_index(self, config: dict[str, Any] | None, threads: int, progress: Progress = None) -> None:
         """Another index over the same rows, built beside the present one and then put in its place."""
