@@ -47,6 +47,7 @@ def write_backup(database: Database, target: Path, progress: Progress) -> None:
                     database.upkeep_lock(name)
                 )  # no vacuum or seal: files that the copy names stay there
             database.store.copy(temporary / "lmdb")
+            _sync(temporary / "lmdb" / "data.mdb")
             copied = Store(temporary / "lmdb", read_only=True, durability="full")
             try:
                 _copy_collections(database.path, temporary, copied, progress)
@@ -55,7 +56,7 @@ def write_backup(database: Database, target: Path, progress: Progress) -> None:
         files.remove(temporary / "lmdb" / "lock.mdb")
         manifest.write(temporary, database.manifest)
         _write_checksums(temporary)
-        for folder in (temporary, temporary / "lmdb"):
+        for folder in (temporary / "collections", temporary / "lmdb", temporary):
             files.sync_dir(folder)
         files.rename(temporary, target)
         files.sync_dir(target.parent)
@@ -94,6 +95,14 @@ def _copy(source: Path, folder: Path, length: int) -> None:
             files.close(writing)
     finally:
         files.close(reading)
+
+
+def _sync(file: Path) -> None:
+    fd = files.open_append(file)
+    try:
+        files.fsync(fd)
+    finally:
+        files.close(fd)
 
 
 def _write_checksums(folder: Path) -> None:

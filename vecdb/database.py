@@ -111,8 +111,12 @@ class Database:
             self._unlock()
             raise
         if not read_only:
-            self._committer = Committer(self._store, _last_sequence(self._store))
-            purge_debris(path, self._store, self._committer)
+            try:
+                self._committer = Committer(self._store, _last_sequence(self._store))
+                purge_debris(path, self._store, self._committer)
+            except BaseException:
+                self.close()
+                raise
             self._maintenance = Maintenance(self._store, self._writable_engines, enabled=maintenance)
 
     # -- collections -------------------------------------------------------------------------------
@@ -357,6 +361,7 @@ def _create(path: Path, *, durable: bool) -> None:
             files.remove(path / "LOCK")
             path.rmdir()
         if durable:
+            files.sync_dir(temporary / "lmdb")
             files.sync_dir(temporary)
         try:
             temporary.rename(path)

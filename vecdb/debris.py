@@ -46,6 +46,7 @@ def purge_debris(database: Path, store: Store, committer: Committer, *, only_uid
         if (only_uid is None or uid == only_uid) and (state is None or state.generation != generation):
             while committer.submit(Purge(prefix)):
                 pass
+    synced = False
     for name in files.list_dir(database / "collections"):
         try:
             uid = int(name, 16)
@@ -55,13 +56,15 @@ def purge_debris(database: Path, store: Store, committer: Committer, *, only_uid
             continue
         state = states.get(uid)
         folder = database / "collections" / name
+        named = set() if state is None else {rows_name(state.generation)} | ({state.sealed.file} if state.sealed else set())
+        debris = [file for file in files.list_dir(folder) if file not in named]
+        if (debris or state is None) and not synced:
+            store.sync()  # with durability "relaxed" the commit that let go of these files may not be on disk yet
+            synced = True
+        for file in debris:
+            files.remove(folder / file)
         if state is None:
             files.remove_tree(folder)
-            continue
-        named = {rows_name(state.generation)} | ({state.sealed.file} if state.sealed else set())
-        for file in files.list_dir(folder):
-            if file not in named:
-                files.remove(folder / file)
 
 
 def _states(store: Store) -> dict[int, catalog.State]:
