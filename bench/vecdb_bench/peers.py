@@ -10,6 +10,8 @@ Every peer gets the same m and ef_construction, and float32 where it knows no ot
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import shutil
 import tempfile
 import time
@@ -136,8 +138,7 @@ class Faiss:
         self._unit = False
 
     def build(self, base: Array, metric: vecdb.Metric, threads: int) -> dict[str, float]:
-        import faiss
-
+        faiss: Any = importlib.import_module("faiss")
         self._unit = metric == "cosine"
         kind = faiss.METRIC_L2 if metric == "l2" else faiss.METRIC_INNER_PRODUCT
         dim = base.shape[1]
@@ -165,8 +166,7 @@ class Faiss:
         return self._index.search(self._prepared(query[None]), k)[1][0]  # type: ignore[no-any-return]
 
     def disk_bytes(self) -> int:
-        import faiss
-
+        faiss: Any = importlib.import_module("faiss")
         return _saved_bytes(lambda path: faiss.write_index(self._index, path))
 
     def close(self) -> None:
@@ -194,8 +194,6 @@ PEERS: dict[str, Callable[[int, int], Peer]] = {
 
 def make_peers(names: list[str], m: int, ef_construction: int) -> list[Peer]:
     """Peers by name, unknown names and missing packages refused before anything is built."""
-    import importlib.util
-
     for name in names:
         if name not in PEERS:
             raise vecdb.InvalidArgument(f"no peer {name!r}; there are: {', '.join(PEERS)}")

@@ -1,4 +1,4 @@
-"""The benchmarks measure what they say: interpolation by hand; every benchmark run small, for shape and not for speed."""
+"""Benchmarks measure what they say: interpolation by hand; every benchmark run small, for shape and not for speed."""
 
 from __future__ import annotations
 
