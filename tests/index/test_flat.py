@@ -1,4 +1,6 @@
-"""Goal: the exact scan agrees with the definition for every metric and type, whatever the threads, and hides what is not visible."""
+"""Goal: the exact scan agrees with the definition for every metric and type, whatever the threads, and hides what is
+not visible.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ EXACT = SearchParams(exact=True)
 @pytest.mark.parametrize("metric", METRICS)
 def test_answers_equal_brute_force(metric: str, dtype: str) -> None:
     vectors = clustered(700, 24, dtype)
-    queries = np.concatenate([clustered(20, 24, "float32", 5) * (30 if dtype.endswith("int8") else 1), vectors[:5].astype(np.float32)])
+    queries = np.concatenate(
+        [clustered(20, 24, "float32", 5) * (30 if dtype.endswith("int8") else 1), vectors[:5].astype(np.float32)]
+    )
     rows = MemoryRows(vectors)
     found = Flat(metric, rows).search(queries, 12, rows.snapshot(), EXACT)
     truth = distances(metric, queries, vectors)

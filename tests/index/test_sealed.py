@@ -32,7 +32,9 @@ def sealed(tmp_path_factory: pytest.TempPathFactory) -> tuple[MemoryRows, Hnsw, 
 
 
 @pytest.mark.parametrize("mapped", [False, True])
-def test_a_sealed_index_answers_as_before_and_reads_the_tail(sealed: tuple[MemoryRows, Hnsw, Path], mapped: bool) -> None:
+def test_a_sealed_index_answers_as_before_and_reads_the_tail(
+    sealed: tuple[MemoryRows, Hnsw, Path], mapped: bool
+) -> None:
     rows, index, path = sealed
     again = Hnsw.open(path, CONFIG, "l2", rows, mapped=mapped)
     assert again.indexed_rows == 800
@@ -58,7 +60,7 @@ def test_every_flipped_bit_is_noticed(sealed: tuple[MemoryRows, Hnsw, Path], tmp
     rows, _, path = sealed
     whole = path.read_bytes()
     target = tmp_path / "damaged"
-    places = sorted({*range(0, 40), *np.linspace(0, len(whole) - 1, 300).astype(int).tolist(), len(whole) - 1})
+    places = sorted({*range(40), *np.linspace(0, len(whole) - 1, 300).astype(int).tolist(), len(whole) - 1})
     for place in places:
         damaged = bytearray(whole)
         damaged[place] ^= 1 << (place % 8)

@@ -29,7 +29,9 @@ def test_verify_names_the_first_damaged_row_and_remembers_sound_ones() -> None:
         (0.0, "cosine", checks.NORM_ZERO),
     ],
 )
-def test_values_without_a_distance_are_refused_with_their_row_and_reason(bad: float, metric: str, expected: int) -> None:
+def test_values_without_a_distance_are_refused_with_their_row_and_reason(
+    bad: float, metric: str, expected: int
+) -> None:
     rows = np.ones((9, 5), np.float32)
     rows[6] = 0.0 if expected == checks.NORM_ZERO else 1.0
     rows[6, 3] = bad

@@ -1,12 +1,14 @@
-"""Goal: every instruction path gives the same integers, on this processor and on compile targets that lack its instructions."""
+"""Goal: every instruction path gives the same integers, on this processor and on compile targets that lack its
+instructions.
+"""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+from pathlib import Path
 
-import numpy as np
 import pytest
 
 _PROGRAM = """
@@ -44,13 +46,15 @@ print("path", intrinsics.target_path())
 )
 def test_dots_and_checksums_are_exact_on_every_target(name: str | None, features: str | None, path: str | None) -> None:
     if path == "avx2":
-        flags = open("/proc/cpuinfo").read() if os.path.exists("/proc/cpuinfo") else ""
+        flags = Path("/proc/cpuinfo").read_text() if os.path.exists("/proc/cpuinfo") else ""
         if "avx2" not in flags:
             pytest.skip("this processor cannot run haswell code")
     environment = {k: v for k, v in os.environ.items() if k not in ("NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES")}
     if name is not None and features is not None:
         environment.update(NUMBA_CPU_NAME=name, NUMBA_CPU_FEATURES=features)
-    done = subprocess.run([sys.executable, "-c", _PROGRAM], env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", _PROGRAM], env=environment, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     if path is not None:
         assert f"path {path}" in done.stdout

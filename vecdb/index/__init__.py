@@ -1,1 +1,3 @@
-"""Indexes: which rows are near a query? `base` states the contract, the others keep it. Importing one imports the kernels."""
+"""Indexes: which rows are near a query? `base` states the contract, the others keep it. Importing one imports the
+kernels.
+"""

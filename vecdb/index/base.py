@@ -3,9 +3,10 @@
     rows [0, indexed_rows)              in the live structure
     rows [indexed_rows, row_count)      the tail: scanned, so that a row is found from the moment it is committed
 
-Thread rule: `search` from any number of threads, without a lock, concurrently with one maintenance caller (`add`, `remove`,
-`settle`, `seal`, `compact`, `check`) and one publisher (`extend`). A publisher calls `extend(row_count)` before rows become visible; a
-search takes its snapshot first and passes it in, so what the index then reads is at least as new.
+Thread rule: `search` from any number of threads, without a lock, concurrently with one maintenance caller (`add`,
+`remove`, `settle`, `seal`, `compact`, `check`) and one publisher (`extend`). A publisher calls `extend(row_count)`
+before rows become visible; a search takes its snapshot first and passes it in, so what the index then reads is at least
+as new.
 
 Rows, crcs and deletions are read through `RowSource.arrays`, once per call. A row is visible at a snapshot iff
 `row < row_count and deleted[row] - 1 >= sequence` in uint64 arithmetic.
@@ -39,7 +40,8 @@ class RowSource(Protocol):
 class Found:
     """What a search found, nearest first, ties by row.
 
-    rows : int64[nq, limit], -1 beyond counts.   distances : float32[nq, limit], inf beyond counts.   counts : int64[nq].
+    rows : int64[nq, limit], -1 beyond counts.   distances : float32[nq, limit], inf beyond counts.   counts :
+    int64[nq].
     work : int64[3]: distances computed on codes, full vectors scored, queries walked a second time.
     """
 
@@ -51,7 +53,9 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Sealed:
-    """Facts of a sealed file: its size, the rows it covers, and the sequence up to which deletions are unlinked in it."""
+    """Facts of a sealed file: its size, the rows it covers, and the sequence up to which deletions are unlinked in
+    it.
+    """
 
     bytes: int
     rows: int
@@ -78,7 +82,9 @@ class Index(ABC):
 
     @abstractmethod
     def remove(self, sequence: int, threads: int = 1) -> int:
-        """Maintenance: unlink rows deleted at or before `sequence`, which no snapshot in use may still see. Returns how many."""
+        """Maintenance: unlink rows deleted at or before `sequence`, which no snapshot in use may still see. Returns how
+        many.
+        """
 
     @abstractmethod
     def settle(self, threads: int = 1) -> int:
@@ -96,8 +102,8 @@ class Index(ABC):
         """Nearest visible rows: exactly min(limit, matching) per query.
 
         queries : [nq, dim], float32 (other types are converted), finite.   limit : >= 1.
-        allow : uint64[>= ceil(row_count / 64)], bit row & 63 of word row >> 6 set for rows that may be returned; None: all.
-        Raises Corruption when a row that is scored does not match its checksum.
+        allow : uint64[>= ceil(row_count / 64)], bit row & 63 of word row >> 6 set for rows that may be returned; None:
+        all. Raises Corruption when a row that is scored does not match its checksum.
         """
 
     @abstractmethod

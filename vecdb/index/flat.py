@@ -1,7 +1,7 @@
 """Exact scan: nothing to build. The default for small collections, the fallback of other indexes, the oracle in tests.
 
-Rows are cut into ranges by row number; each range is scanned for all queries block by block, so that a block is read from memory
-once, and the answers are merged by (distance, row). The result does not depend on the number of threads.
+Rows are cut into ranges by row number; each range is scanned for all queries block by block, so that a block is read
+from memory once, and the answers are merged by (distance, row). The result does not depend on the number of threads.
 """
 
 from __future__ import annotations
@@ -35,13 +35,18 @@ def scan_exactly(
     """Compare every visible, allowed row with every query. queries : float32[nq, dim], C-contiguous."""
     nq = len(queries)
     found = Found(
-        np.empty((nq, limit), np.int64), np.empty((nq, limit), np.float32), np.zeros(nq, np.int64), np.zeros(3, np.int64)
+        np.empty((nq, limit), np.int64),
+        np.empty((nq, limit), np.float32),
+        np.zeros(nq, np.int64),
+        np.zeros(3, np.int64),
     )
     threads = max(1, min(threads, snapshot.row_count // 4096 + 1))
     keep = max(1, min(limit, snapshot.row_count))
     step = max(1, _CELLS_MAX // (threads * (keep + 1)))
     for first in range(0, nq, step):
-        _scan_queries(arrays, metric, queries, slice(first, min(nq, first + step)), keep, snapshot, allow, threads, workers, found)
+        _scan_queries(
+            arrays, metric, queries, slice(first, min(nq, first + step)), keep, snapshot, allow, threads, workers, found
+        )
     found.work[1] = nq * snapshot.live_count
     return found
 
@@ -69,9 +74,23 @@ def _scan_queries(
     def run(i: int) -> int:
         return int(
             scan.scan_rows(
-                chosen, keys[i], sizes[i], keep, edges[i], edges[i + 1], snapshot.row_count, snapshot.sequence, allow, metric,
-                vectors, arrays.crcs, arrays.verified, arrays.deleted, block, np.empty(block, np.int32),
-            )  # fmt: skip
+                chosen,
+                keys[i],
+                sizes[i],
+                keep,
+                edges[i],
+                edges[i + 1],
+                snapshot.row_count,
+                snapshot.sequence,
+                allow,
+                metric,
+                vectors,
+                arrays.crcs,
+                arrays.verified,
+                arrays.deleted,
+                block,
+                np.empty(block, np.int32),
+            )
         )
 
     for bad in workers.map(run, range(threads), threads):

@@ -6,11 +6,11 @@
     levels  int8[capacity]
     codes   uint8[capacity, 64 * blocks]     bias  int32[capacity] or empty (training.needs_bias)
 
-Node number == row number. Memory is reserved with room and costs nothing until touched; when room is used up larger arrays take
-the place of the old ones, which stay valid for searches that hold them.
+Node number == row number. Memory is reserved with room and costs nothing until touched; when room is used up larger
+arrays take the place of the old ones, which stay valid for searches that hold them.
 
-A `View` is immutable and published whole: entry point, level and number of indexed rows always belong together. Links are
-written in place under running searches: a new row's own links before any link to it, rows a word at a time.
+A `View` is immutable and published whole: entry point, level and number of indexed rows always belong together. Links
+are written in place under running searches: a new row's own links before any link to it, rows a word at a time.
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ def levels_of(first: int, stop: int, m: int, seed: int) -> NDArray[np.int8]:
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     x ^= x >> np.uint64(31)
     uniform = ((x >> np.uint64(11)).astype(np.float64) + 1.0) / 2.0**53
-    return np.minimum(-np.log(uniform) / np.log(m), LEVEL_MAX).astype(np.int8)
+    levels: NDArray[np.int8] = np.minimum(-np.log(uniform) / np.log(m), LEVEL_MAX).astype(np.int8)
+    return levels
 
 
 class Quantiser:
@@ -66,7 +67,7 @@ class Quantiser:
 class View:
     """What one search works on. `args` follows the order of kernels.search.search_graph from `indexed` to `deleted`."""
 
-    __slots__ = ("args", "arrays", "codes_for", "entry", "graph", "indexed", "level")
+    __slots__ = ("args", "arrays", "entry", "graph", "indexed", "level")
 
     def __init__(self, graph: Graph, arrays: RowArrays, metric: int, indexed: int, entry: int, level: int) -> None:
         self.graph = graph
@@ -128,7 +129,7 @@ class Graph:
     def nbytes(self, rows: int, upper_rows: int) -> int:
         """Bytes in use by `rows` rows."""
         per_row = self.codes.shape[1] + 4 * self.links.shape[1] + (4 if len(self.bias) else 0) + 4 + 1
-        return rows * per_row + upper_rows * 4 * self.upper.shape[1]
+        return int(rows * per_row + upper_rows * 4 * self.upper.shape[1])
 
 
 def upper_room(capacity: int, m: int) -> int:

@@ -3,12 +3,13 @@
     rows    0 ........... indexed ............ row_count
             in the graph  tail: codes scanned, no links
 
-Three roles (base.py): searches take `self._view` once and hold no lock; the maintenance caller changes links in place and
-publishes views; the publisher encodes new rows. The lock only orders the last two where they replace arrays.
+Three roles (base.py): searches take `self._view` once and hold no lock; the maintenance caller changes links in place
+and publishes views; the publisher encodes new rows. The lock only orders the last two where they replace arrays.
 
-Invariants (`check` proves them): links lie below `indexed`, never name the row itself or one row twice; no linked row links to an
-unlinked dead one; every linked row is reachable from the entry point on layer 0 after `settle`; codes are what encoding gives.
-Unlinked are the indexed rows deleted at or before `removed` (0 = none): no further record of them is kept.
+Invariants (`check` proves them): links lie below `indexed`, never name the row itself or one row twice; no linked row
+links to an unlinked dead one; every linked row is reachable from the entry point on layer 0 after `settle`; codes are
+what encoding gives. Unlinked are the indexed rows deleted at or before `removed` (0 = none): no further record of them
+is kept.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from vecdb.index.graph import Graph, View, block_count, grown, levels_of, upper_
 from vecdb.index.maintenance import insert_batch, repair_rows, settle_rows
 from vecdb.index.scratch import Scratches
 from vecdb.index.workers import Workers
-from vecdb.kernels import quantize, scan, search
+from vecdb.kernels import scan, search
 from vecdb.schema import SearchParams, Snapshot
 from vecdb.storage.rows import RowArrays
 
@@ -78,7 +79,9 @@ class Hnsw(Index):
             self._encode(row_count)
 
     def _encode(self, row_count: int) -> None:
-        """Codes for the rows up to `row_count`; under the lock. Without a quantiser the tail is scanned on full vectors."""
+        """Codes for the rows up to `row_count`; under the lock. Without a quantiser the tail is scanned on full
+        vectors.
+        """
         view = self._view
         if view is None or row_count <= self._coded:
             return
@@ -118,7 +121,9 @@ class Hnsw(Index):
         if view is None:
             arrays = self._rows.arrays
             quantiser = training.train(arrays, self._metric, stop)
-            graph = Graph.reserve(arrays.capacity, self._blocks, self.config.m, training.needs_bias(arrays, self._metric, stop), quantiser)
+            graph = Graph.reserve(
+                arrays.capacity, self._blocks, self.config.m, training.needs_bias(arrays, self._metric, stop), quantiser
+            )
             with self._lock:
                 self._view = View(graph, arrays, self._metric, 0, -1, 0)
                 self._encode(max(stop, self._published))  # rows published before there was a quantiser wait in the tail
@@ -133,7 +138,9 @@ class Hnsw(Index):
         self._train_again(stop)
 
     def _train_again(self, stop: int) -> None:
-        """Codes on a fresh scale in fresh arrays; links stay. Searches that run keep the old codes with the old quantiser."""
+        """Codes on a fresh scale in fresh arrays; links stay. Searches that run keep the old codes with the old
+        quantiser.
+        """
         view = self._current()
         arrays = self._rows.arrays
         quantiser = training.train(arrays, self._metric, stop)
@@ -165,7 +172,20 @@ class Hnsw(Index):
         arrays = self._rows.arrays
         gone = self._unlinked(arrays, stop)[first:]
         if view.entry >= 0:
-            insert_batch(graph, arrays, self.config, first, stop, gone, view.entry, view.level, threads, self._workers, self._scratches)
+            insert_batch(
+                graph,
+                arrays,
+                self.config,
+                first,
+                stop,
+                gone,
+                self.removed,
+                view.entry,
+                view.level,
+                threads,
+                self._workers,
+                self._scratches,
+            )
         candidates = np.where(gone, -1, levels)
         entry, level = view.entry, view.level
         if candidates.max() > (level if entry >= 0 else -1):
@@ -183,7 +203,8 @@ class Hnsw(Index):
 
     def _unlinked(self, arrays: RowArrays, stop: int) -> NDArray[np.bool_]:
         deleted = arrays.deleted[:stop]
-        return (deleted != 0) & (deleted <= np.uint64(self.removed))
+        unlinked: NDArray[np.bool_] = (deleted != 0) & (deleted <= np.uint64(self.removed))
+        return unlinked
 
     def remove(self, sequence: int, threads: int = 1) -> int:
         view = self._view
@@ -195,7 +216,9 @@ class Hnsw(Index):
         dead = (deleted != 0) & (deleted <= np.uint64(sequence))
         fresh = int(dead.sum() - before.sum())
         if fresh:
-            repair_rows(view.graph, self.config, view.indexed, view.level, dead, threads, self._workers, self._scratches)
+            repair_rows(
+                view.graph, self.config, view.indexed, view.level, dead, threads, self._workers, self._scratches
+            )
         self.removed = sequence
         if fresh:
             entry, level = view.entry, view.level
@@ -206,7 +229,9 @@ class Hnsw(Index):
         return fresh
 
     def _promote(self, view: View, dead: NDArray[np.bool_], deleted: NDArray[np.uint64]) -> tuple[int, int]:
-        """A new entry point: on the highest level, living rather than deleted but still visible to someone, lowest row."""
+        """A new entry point: on the highest level, living rather than deleted but still visible to someone, lowest
+        row.
+        """
         levels = view.graph.levels[: view.indexed].astype(np.int32)
         rank = np.where(dead, -1, 2 * levels + (deleted == 0))
         if len(rank) == 0 or rank.max() < 0:
@@ -250,10 +275,25 @@ class Hnsw(Index):
         rerank = max(limit + 10, 2 * limit) if self.config.quantization is not None else width
         nq = len(queries)
         found = Found(
-            np.empty((nq, limit), np.int64), np.empty((nq, limit), np.float32), np.empty(nq, np.int64), np.zeros(3, np.int64)
+            np.empty((nq, limit), np.int64),
+            np.empty((nq, limit), np.float32),
+            np.empty(nq, np.int64),
+            np.zeros(3, np.int64),
         )
         if nq == 1 or params.threads <= 1:
-            self._slice(view, queries, found.rows, found.distances, found.counts, found.work, limit, width, rerank, snapshot, bitmap)
+            self._slice(
+                view,
+                queries,
+                found.rows,
+                found.distances,
+                found.counts,
+                found.work,
+                limit,
+                width,
+                rerank,
+                snapshot,
+                bitmap,
+            )
         else:
             self._sliced(view, queries, found, limit, width, rerank, snapshot, bitmap, params.threads)
         if (found.counts[0] if nq == 1 else found.counts.min(initial=limit)) < limit:
@@ -344,7 +384,8 @@ class Hnsw(Index):
 
     @classmethod
     def open(cls, path: Path, config: schema.Hnsw, metric: str, rows: RowSource, *, mapped: bool = False) -> Hnsw:
-        """Load a sealed file. mapped : keep links in the page cache, read-only, for a process that never maintains the index.
+        """Load a sealed file. mapped : keep links in the page cache, read-only, for a process that never maintains the
+        index.
 
         Raises Corruption when the file is damaged or belongs to other parameters; the caller rebuilds.
         """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,7 +23,12 @@ def _slices(first: int, stop: int, threads: int) -> list[tuple[int, int]]:
     """[first, stop) in pieces, more than threads, so that a slow piece does not hold up the rest."""
     count = 1 if threads <= 1 else min(stop - first, threads * _SLICES_PER_THREAD)
     edges = np.linspace(first, stop, max(1, count) + 1).astype(np.int64).tolist()
-    return list(zip(edges[:-1], edges[1:], strict=True))
+    return list(itertools.pairwise(edges))
+
+
+def _chosen(config: schema.Hnsw) -> int:
+    """Neighbours chosen for a new row on layer 0: more than m, since rows of one batch do not see one another."""
+    return config.m + config.m // 2
 
 
 def insert_batch(
@@ -31,22 +38,29 @@ def insert_batch(
     first: int,
     stop: int,
     gone: NDArray[np.bool_],
+    removed: int,
     entry: int,
     level: int,
     threads: int,
     workers: Workers,
     scratches: Scratches,
 ) -> None:
-    """Insert rows [first, stop) into the graph that ends at `first`. gone : rows of the batch that stay without links."""
+    """Insert rows [first, stop) into the graph that ends at `first`. gone : rows of the batch that stay without links.
+    removed : deletions up to this sequence are unlinked already; where there are later ones the walk must see past
+    them.
+    """
     width = max(config.ef_construction, config.m)
     blocks = (0,) * scratches.blocks
+    deleted = arrays.deleted[:first]
+    pending = bool(((deleted != 0) & (deleted > np.uint64(removed))).any())
 
     def own_links(part: tuple[int, int]) -> None:
         scratch = scratches.take(graph, width, 0)
         build.insert_points(
-            part[0], part[1], graph.levels, width, config.m, entry, level,
+            part[0], part[1], graph.levels, width, _chosen(config), config.m, entry, level, pending,
             graph.codes, graph.bias, graph.links, graph.upper, graph.slot, arrays.deleted, EVERYTHING,
-            scratch.pool, scratch.kept, scratch.todo, scratch.visited, scratch.trail, scratch.query8, scratch.query16, blocks,
+            scratch.pool, scratch.kept, scratch.todo, scratch.visited, scratch.trail, scratch.query8, scratch.query16,
+            blocks,
         )  # fmt: skip
         scratches.give(scratch)
 
@@ -57,12 +71,15 @@ def insert_batch(
             for layer in range(int(graph.levels[row])):
                 graph.upper[graph.slot[row] + layer] = -1
     top = min(level, int(graph.levels[first:stop].max(initial=0)))
-    for layer in range(top, -1, -1):  # upper layers first: a search that descends early lands on rows that have links below
-        _add_reverse_links(graph, config, first, stop, layer, threads, workers, scratches)
+    for layer in range(
+        top, -1, -1
+    ):  # upper layers first: a search that descends early lands on rows that have links below
+        _add_reverse_links(graph, arrays, config, first, stop, layer, threads, workers, scratches)
 
 
 def _add_reverse_links(
     graph: Graph,
+    arrays: RowArrays,
     config: schema.Hnsw,
     first: int,
     stop: int,
@@ -74,7 +91,7 @@ def _add_reverse_links(
     table = graph.links if layer == 0 else graph.upper
     most = 2 * config.m if layer == 0 else config.m
     blocks = (0,) * scratches.blocks
-    edges = np.empty((stop - first) * config.m, np.int64)
+    edges = np.empty((stop - first) * _chosen(config), np.int64)
     edges = edges[: build.edges_of(first, stop, graph.levels, layer, table, graph.slot, edges)]
     if len(edges) == 0:
         return
@@ -85,7 +102,7 @@ def _add_reverse_links(
     def link(part: tuple[int, int]) -> None:
         scratch = scratches.take(graph, 0, 0)
         build.link_back(
-            edges, starts, part[0], part[1], most, layer, graph.codes, graph.bias, table, graph.slot,
+            edges, starts, part[0], part[1], most, layer, graph.codes, graph.bias, table, graph.slot, arrays.deleted,
             scratch.pool, scratch.kept, scratch.query8, scratch.query16, blocks,
         )  # fmt: skip
         scratches.give(scratch)
@@ -110,9 +127,7 @@ def repair_rows(
         table = graph.links if layer == 0 else graph.upper
         most = 2 * config.m if layer == 0 else config.m
 
-        def mend(
-            part: tuple[int, int], layer: int = layer, table: NDArray[np.int32] = table, most: int = most
-        ) -> None:
+        def mend(part: tuple[int, int], layer: int = layer, table: NDArray[np.int32] = table, most: int = most) -> None:
             scratch = scratches.take(graph, 0, 0)
             build_pool = scratch.pool[: max(_REPAIR_POOL, 4 * most)]
             repair.repair(
@@ -139,8 +154,8 @@ def settle_rows(
     lost = repair.settle(
         indexed, np.packbits(dead, bitorder="little"), entry, level, min(64, config.ef_construction), 2 * config.m,
         graph.codes, graph.bias, graph.links, graph.upper, graph.slot, arrays.deleted, EVERYTHING,
-        np.full(indexed, -1, np.int32), np.empty(indexed, np.int32), scratch.pool, scratch.todo, scratch.visited, scratch.trail,
-        scratch.query8, scratch.query16, (0,) * scratches.blocks,
+        np.full(indexed, -1, np.int32), np.empty(indexed, np.int32), scratch.pool, scratch.todo, scratch.visited,
+        scratch.trail, scratch.query8, scratch.query16, (0,) * scratches.blocks,
     )  # fmt: skip
     scratches.give(scratch)
     return int(lost)

@@ -1,7 +1,7 @@
 """Buffers that a kernel call works in, kept between calls so that a search allocates nothing large.
 
-A list under the interpreter lock is the pool: `pop` and `append` are atomic. The visited set covers the whole capacity of the
-link array, because a search may meet rows that joined the graph after it looked.
+A list under the interpreter lock is the pool: `pop` and `append` are atomic. The visited set covers the whole capacity
+of the link array, because a search may meet rows that joined the graph after it looked.
 """
 
 from __future__ import annotations
@@ -20,7 +20,19 @@ _KEPT_MAX = 64
 class Scratch:
     """Buffers of one kernel call; kernels.search.search_graph says what each is for."""
 
-    __slots__ = ("capacity", "keys", "kept", "pool", "query16", "query8", "search_args", "stride", "todo", "trail", "visited")
+    __slots__ = (
+        "capacity",
+        "kept",
+        "keys",
+        "pool",
+        "query8",
+        "query16",
+        "search_args",
+        "stride",
+        "todo",
+        "trail",
+        "visited",
+    )
 
     def __init__(self, capacity: int, stride: int, pool: int, keys: int, blocks: int) -> None:
         self.capacity = capacity

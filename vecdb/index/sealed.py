@@ -1,7 +1,8 @@
 """The sealed file of an HNSW index: immutable, every byte under a checksum.
 
     file    := magic "VDBHNSW\\x01", header_length u32 LE, header_crc u32 LE, header json, section*
-    header  := {version, kind, metric, dtype, dim, m, ef_construction, seed, indexed_rows, sequence, entry, level, upper_rows,
+    header  := {version, kind, metric, dtype, dim, m, ef_construction, seed, indexed_rows, sequence, entry, level,
+    upper_rows,
                scale, trained_rows, lossless, sections: [[name, dtype, shape, offset, crc32c], ...]}
     section := zeros up to a multiple of 4,096, then the array, C order, little-endian
 
@@ -136,9 +137,7 @@ def _sections(path: Path, data: NDArray[np.uint8], header: dict[str, Any]) -> di
     return arrays
 
 
-def read(
-    cls: type[Hnsw], path: Path, config: schema.Hnsw, metric: str, rows: RowSource, mapped: bool
-) -> Hnsw:
+def read(cls: type[Hnsw], path: Path, config: schema.Hnsw, metric: str, rows: RowSource, mapped: bool) -> Hnsw:
     data = files.map_readonly(path)
     header = _header(path, data)
     vectors = rows.arrays.vectors
@@ -202,7 +201,9 @@ def _install(
 
 
 def renumber(index: Hnsw, mapping: NDArray[np.int64], rows: RowSource) -> Hnsw:
-    """See Hnsw.compact. Links to rows that are gone are dropped and the rest move up; then unreached rows are linked again."""
+    """See Hnsw.compact. Links to rows that are gone are dropped and the rest move up; then unreached rows are linked
+    again.
+    """
     new = type(index)(index.config, index.metric, rows, seed=index.seed)
     new.removed = index.removed
     view = index._view
@@ -220,7 +221,7 @@ def renumber(index: Hnsw, mapping: NDArray[np.int64], rows: RowSource) -> Hnsw:
     for layer in range(int(levels.max(initial=0))):
         high = has_upper[levels[has_upper] > layer]
         upper[slot[high] + layer] = _translated(graph.upper[graph.slot[kept[high]] + layer], mapping)
-    sections = {
+    sections: dict[str, NDArray[Any]] = {
         "codes": graph.codes[kept],
         "bias": graph.bias[kept] if len(graph.bias) else graph.bias,
         "links": _translated(graph.links[kept], mapping),

@@ -16,9 +16,9 @@ _QUANTILE = 0.9999  # of |x - mean|: beyond it elements are clipped; the re-rank
 def needs_bias(arrays: RowArrays, metric: int, row_count: int) -> bool:
     """Whether distances between rows need |x|^2: under l2 always, under ip where norms differ.
 
-    Among rows of different norms "nearer by inner product" only means "longer", and the diversity heuristic would keep a handful
-    of long rows as everybody's neighbours. Such a graph is built by l2, whose Delaunay graph holds that of the inner product, and
-    searched by inner product.
+    Among rows of different norms "nearer by inner product" only means "longer", and the diversity heuristic would keep
+    a handful of long rows as everybody's neighbours. Such a graph is built by l2, whose Delaunay graph holds that of
+    the inner product, and searched by inner product.
     """
     if metric != 2:
         return metric == 0
@@ -34,7 +34,9 @@ def _sample(arrays: RowArrays, row_count: int) -> NDArray[np.float32]:
 
 
 def train(arrays: RowArrays, metric: int, row_count: int) -> Quantiser:
-    """A quantiser from rows spread evenly over [0, row_count). 8-bit data are their own codes wherever the metric allows it."""
+    """A quantiser from rows spread evenly over [0, row_count). 8-bit data are their own codes wherever the metric
+    allows it.
+    """
     vectors = arrays.vectors
     dim = vectors.shape[1]
     mean = np.zeros(dim, np.float32)
@@ -60,7 +62,9 @@ def encode(graph: Graph, arrays: RowArrays, metric: int, first: int, stop: int) 
     """Codes of rows [first, stop); returns how many elements were clipped."""
     q = graph.quantiser
     return int(
-        quantize.encode(checks.for_kernels(arrays.vectors), first, stop, q.mean, q.scale, metric, graph.codes, graph.bias)
+        quantize.encode(
+            checks.for_kernels(arrays.vectors), first, stop, q.mean, q.scale, metric, graph.codes, graph.bias
+        )
     )
 
 

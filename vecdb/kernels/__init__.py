@@ -1,7 +1,7 @@
 """Compiled kernels: arrays in, arrays out, the GIL released. Nothing here knows a Python object, a file or a name.
 
-Importing this package imports numba (about half a second), so `import vecdb` must not reach it; indexes do, when the first
-collection is opened. No other package imports numba.
+Importing this package imports numba (about half a second), so `import vecdb` must not reach it; indexes do, when the
+first collection is opened. No other package imports numba.
 
     options     how kernels are compiled
     intrinsics  single instructions: 8-bit dot product, prefetch, CRC-32C steps, half-precision loads
@@ -14,8 +14,8 @@ collection is opened. No other package imports numba.
     repair      neighbourhoods of deleted nodes, reachability
     scan        exact scan of full vectors
 
-Machine code is cached per user in a folder named by the digest of these sources, numba's version and the processor, because
-numba's own cache does not notice an edit in another file.
+Machine code is cached per user in a folder named by the digest of these sources, numba's version and the processor,
+because numba's own cache does not notice an edit in another file.
 
 Thread rule: kernels are serial and keep no state; threads are the caller's.
 """
@@ -32,7 +32,9 @@ from numba import config
 
 
 def _cache_folder() -> str:
-    """Where this version of the kernels keeps its machine code; a private temporary folder where home is not writable."""
+    """Where this version of the kernels keeps its machine code; a private temporary folder where home is not
+    writable.
+    """
     digest = hashlib.blake2b(digest_size=8)
     for source in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(source.name.encode() + b"\0" + source.read_bytes())

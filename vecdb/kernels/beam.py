@@ -2,8 +2,9 @@
 
     pool    int64[>= width], sorted; entry := distance << 32 | row << 1 | expanded      distance int32, row 31 bits
     links   int32[n, stride], neighbours first, then -1; whole cache lines, no count
-    slot    row -> row of `upper` that holds the row's links on level 1 (level l: slot + l - 1); layer 0 is indexed by row itself
-    visited uint32 bit set over rows, all zero between walks; `trail` lists what was set, so that clearing costs what was used
+    slot    row -> row of `upper` that holds the row's links on level 1 (level l: slot + l - 1); layer 0 is indexed by
+    row itself visited uint32 bit set over rows, all zero between walks; `trail` lists what was set, so that clearing
+    costs what was used
 
 A search that meets a link row while a writer changes it word by word sees valid neighbours, some old and some new.
 """
@@ -126,15 +127,18 @@ def walk(
     codes, bias, links, slot, layer, entry, query8, query16, constant, width,
     strict, row_count, sequence, deleted, allow, pool, todo, visited, trail, blocks,
 ):  # fmt: skip
-    """Fill the pool with the nearest rows found from `entry` on one layer. Returns (size, distances computed, trail used).
+    """Fill the pool with the nearest rows found from `entry` on one layer. Returns (size, distances computed, trail
+    used).
 
-    width : beam width.   strict : rows that are not visible are walked through but do not count towards the width, which grows
-    by one for each of them in the pool, up to len(pool) - 1.
+    width : beam width.   strict : rows that are not visible are walked through but do not count towards the width,
+    which grows by one for each of them in the pool, up to len(pool) - 1.
     """
     used = 1
     visited[entry >> 5] |= np.uint32(1) << np.uint32(entry & 31)
     trail[0] = entry
-    pool[0] = (np.int64(code_distance(codes, bias, np.int64(entry), query8, query16, constant, blocks)) << 32) | (np.int64(entry) << 1)
+    pool[0] = (np.int64(code_distance(codes, bias, np.int64(entry), query8, query16, constant, blocks)) << 32) | (
+        np.int64(entry) << 1
+    )
     size = 1
     count = 1
     room = len(pool) - 1

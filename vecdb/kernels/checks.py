@@ -30,7 +30,8 @@ def crc_rows(rows: np.ndarray) -> np.ndarray:
 def is_sound(vectors, row, row_bytes, crcs, verified):
     """Whether the row's bytes match its checksum; looked up in the bitmap first, computed once per process.
 
-    The bit is set without an atomic operation: two threads may lose one another's bit, which costs a second computation.
+    The bit is set without an atomic operation: two threads may lose one another's bit, which costs a second
+    computation.
     """
     bit = np.uint8(1 << (row & 7))
     if verified[row >> 3] & bit:
@@ -106,7 +107,9 @@ class _Alias:
 
 
 def _writable(array: np.ndarray) -> np.ndarray:
-    """The same memory under a writable array type, so that kernels compile once; no kernel writes to such an argument."""
+    """The same memory under a writable array type, so that kernels compile once; no kernel writes to such an
+    argument.
+    """
     if array.flags.writeable:
         return array
     return np.asarray(_Alias(array))

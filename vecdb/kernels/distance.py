@@ -2,8 +2,8 @@
 
     l2 = sum (a - b)^2        cosine = 1 - a.b / sqrt(a.a * b.b)        ip = -a.b
 
-The sums run in float64 because 1 - cos of near vectors loses every digit that float32 has. A vector's distance to itself is
-exactly 0 under l2, and under cosine because what is left by rounding is cut off.
+The sums run in float64 because 1 - cos of near vectors loses every digit that float32 has. A vector's distance to
+itself is exactly 0 under l2, and under cosine because what is left by rounding is cut off.
 """
 
 from __future__ import annotations

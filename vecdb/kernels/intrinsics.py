@@ -1,7 +1,7 @@
 """Single instructions that numba does not offer, emitted for the processor that numba compiles for.
 
-The choice follows numba's compile target (NUMBA_CPU_NAME, NUMBA_CPU_FEATURES), never the host: an instruction that the target
-lacks would end the process inside LLVM. Every path gives the same integers.
+The choice follows numba's compile target (NUMBA_CPU_NAME, NUMBA_CPU_FEATURES), never the host: an instruction that the
+target lacks would end the process inside LLVM. Every path gives the same integers.
 
     dot_codes   uint8 codes x int8 query  AVX-512 VNNI | AVX-VNNI | AVX2 pmaddwd | Arm udot | plain vectors
     crc32c_row  CRC-32C (Castagnoli)      SSE 4.2 | Arm CRC | table

@@ -1,8 +1,8 @@
 """How every kernel is compiled. `kernel` for what Python calls, `part` for what only kernels call.
 
-A part has no Python wrapper and neither has a C callback: each wrapper costs 50-100 ms of compiling. The error model is numpy's
-(division by zero gives inf), because kernels guard their divisions. Callers pass np.int64(0) rather than 0 to a part: a literal has
-a type of its own and would compile the part once more.
+A part has no Python wrapper and neither has a C callback: each wrapper costs 50-100 ms of compiling. The error model is
+numpy's (division by zero gives inf), because kernels guard their divisions. Callers pass np.int64(0) rather than 0 to a
+part: a literal has a type of its own and would compile the part once more.
 """
 
 from __future__ import annotations

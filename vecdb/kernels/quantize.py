@@ -1,10 +1,10 @@
 """8-bit scalar codes: code = clip(round((x - mean) / scale) + 128), one scale for all dimensions.
 
-Under cosine the vector is normalised first. A code row is padded to 64 * blocks bytes: with 128 (that is, 0 after the offset) so
-that padding adds nothing to a norm or a dot product. Under l2 every row has a bias, |code - 128|^2, int32.
+Under cosine the vector is normalised first. A code row is padded to 64 * blocks bytes: with 128 (that is, 0 after the
+offset) so that padding adds nothing to a norm or a dot product. Under l2 every row has a bias, |code - 128|^2, int32.
 
-The walk's integer distance is  d = bias[row] - 2 * dot(query, code) + constant(query);  with x' = code - 128 this is |x'|^2 -
-2 q.x' under l2 and -2 q.x' otherwise, up to one rounding of the query.
+The walk's integer distance is  d = bias[row] - 2 * dot(query, code) + constant(query);  with x' = code - 128 this is
+|x'|^2 - 2 q.x' under l2 and -2 q.x' otherwise, up to one rounding of the query.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from vecdb.kernels.options import FAST, kernel, part
 def encode(vectors, first, stop, mean, scale, metric, codes, bias):
     """Encode rows [first, stop) into codes (and bias, where it is not empty). Returns how many elements were clipped.
 
-    vectors : stored type [n, dim].   mean : float32[dim].   codes : uint8[n, 64 * blocks].   bias : int32[n] or int32[0].
+    vectors : stored type [n, dim].   mean : float32[dim].   codes : uint8[n, 64 * blocks].   bias : int32[n] or
+    int32[0].
     """
     dim = vectors.shape[1]
     clipped = 0
@@ -56,7 +57,8 @@ def encode_query(query, mean, scale, metric, bias_used, query8, query16):
     """Quantise one query to int8. Returns the constant that makes d an approximate distance in units of the code.
 
     query : float32[dim].   query8, query16 : int8, int16 [64 * blocks], filled.
-    Under l2 the query is measured on the codes' own scale; otherwise only its direction counts and it gets a scale of its own.
+    Under l2 the query is measured on the codes' own scale; otherwise only its direction counts and it gets a scale of
+    its own.
     """
     dim = len(query)
     total = np.int32(0)
@@ -84,7 +86,9 @@ def encode_query(query, mean, scale, metric, bias_used, query8, query16):
 
 @part()
 def code_as_query(codes, row, query8, query16):
-    """Take a stored row as the query. Returns the constant, as `encode_query` does (without |q|^2: the caller adds bias[row])."""
+    """Take a stored row as the query. Returns the constant, as `encode_query` does (without |q|^2: the caller adds
+    bias[row]).
+    """
     code = codes[row]
     total = np.int32(0)
     for j in range(len(code)):

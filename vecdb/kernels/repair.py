@@ -1,7 +1,7 @@
 """Neighbourhoods of deleted nodes, and reachability.
 
-    repair      a live node that links to a dead one chooses anew among its live links and the live links of its dead ones
-    settle      breadth-first tree from the entry point; what it does not reach is linked from the nearest that it does
+repair      a live node that links to a dead one chooses anew among its live links and the live links of its dead ones
+settle      breadth-first tree from the entry point; what it does not reach is linked from the nearest that it does
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from vecdb.kernels.beam import ROW_MASK, clear, code_distance, descend, sort_keys, walk
-from vecdb.kernels.build import load_row, select
+from vecdb.kernels.build import LIVING, NO_ROW, load_row, select
 from vecdb.kernels.options import kernel, part
 
 
@@ -25,7 +25,8 @@ def repair(
 ):  # fmt: skip
     """Repair the rows [first, stop) of one layer. dead : uint8 bit set over rows. Returns how many rows changed.
 
-    Only live rows' links are written and only dead rows' links are read beside one's own, so slices do not depend on another.
+    Only live rows' links are written and only dead rows' links are read beside one's own, so slices do not depend on
+    another.
     """
     changed = 0
     for point in range(first, stop):
@@ -71,7 +72,8 @@ def repair(
         clear(visited, trail, used)
         sort_keys(pool, size)
         count = select(codes, bias, pool, np.int64(size), most, kept, query8, query16, blocks)
-        # The heuristic alone would thin out links with every round of deletes: fill up with the nearest to the number there was.
+        # The heuristic alone would thin out links with every round of deletes: fill up with the nearest to the number
+        # there was.
         at = 0
         while count < held and at < size:
             row = (pool[at] >> 1) & ROW_MASK
@@ -93,7 +95,9 @@ def repair(
 
 @kernel()
 def spread(queue, head, tail, links, parent):
-    """Breadth-first search on layer 0 from queue[head:tail]; parent[row] < 0 marks rows not reached. Returns the new tail."""
+    """Breadth-first search on layer 0 from queue[head:tail]; parent[row] < 0 marks rows not reached. Returns the new
+    tail.
+    """
     while head < tail:
         row = queue[head]
         head += 1
@@ -111,7 +115,9 @@ def spread(queue, head, tail, links, parent):
 
 @part()
 def _attach(row, host, links, parent, most, codes, bias, query8, query16, blocks):
-    """Link host -> row in a free place or over the farthest link that is no edge of the tree. Returns whether it could."""
+    """Link host -> row in a free place or over the farthest link that is no edge of the tree. Returns whether it
+    could.
+    """
     own = links[host]
     for j in range(most):
         if own[j] < 0:
@@ -137,9 +143,11 @@ def settle(
     n, dead, entry, level, width, most, codes, bias, links, upper, slot, deleted, allow,
     parent, queue, pool, todo, visited, trail, query8, query16, blocks,
 ):  # fmt: skip
-    """Make every row of [0, n) that is not in the bit set `dead` reachable from `entry` on layer 0. Returns how many were not.
+    """Make every row of [0, n) that is not in the bit set `dead` reachable from `entry` on layer 0. Returns how many
+    were not.
 
-    parent : int32[n], filled with -1.   queue : int32[n].   The tree of the search is kept whole: only other links are replaced.
+    parent : int32[n], filled with -1.   queue : int32[n].   The tree of the search is kept whole: only other links are
+    replaced.
     """
     parent[entry] = entry
     queue[0] = entry
@@ -157,7 +165,7 @@ def settle(
             start = np.int64(entry)
         size, _, used = walk(
             codes, bias, links, slot, np.int64(0), start, query8, query16, constant, width,
-            np.bool_(False), np.int64(0), np.uint64(0), deleted, allow, pool, todo, visited, trail, blocks,
+            np.bool_(False), NO_ROW, LIVING, deleted, allow, pool, todo, visited, trail, blocks,
         )  # fmt: skip
         clear(visited, trail, used)
         host = np.int64(-1)
@@ -173,7 +181,9 @@ def settle(
         while host < 0:
             # A leaf of the tree always has room, so this ends; a second round takes dead leaves too.
             near = np.int64(queue[scan % tail])
-            if (scan >= tail or not _bit(dead, near)) and _attach(row, near, links, parent, most, codes, bias, query8, query16, blocks):
+            if (scan >= tail or not _bit(dead, near)) and _attach(
+                row, near, links, parent, most, codes, bias, query8, query16, blocks
+            ):
                 host = near
             else:
                 scan += 1

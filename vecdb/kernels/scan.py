@@ -15,7 +15,8 @@ BLOCK_ROWS = 256  # rows scored for all queries before the next block: 256 x 384
 
 @kernel()
 def scan_rows(
-    queries, keys, counts, limit, first, stop, row_count, sequence_signed, allow, metric, vectors, crcs, verified, deleted, block, rows,
+    queries, keys, counts, limit, first, stop, row_count, sequence_signed, allow, metric, vectors, crcs, verified,
+    deleted, block, rows,
 ):  # fmt: skip
     """The nearest visible rows of [first, stop) to every query, added to keys int64[nq, limit + 1], counts int64[nq].
 
@@ -49,7 +50,9 @@ def scan_rows(
 
 @kernel()
 def merge(keys, sizes, limit, out_rows, out_distances, out_counts):
-    """Merge the sorted answers of several row ranges. keys : int64[parts, nq, limit + 1].   sizes : int64[parts, nq]."""
+    """Merge the sorted answers of several row ranges. keys : int64[parts, nq, limit + 1].   sizes : int64[parts,
+    nq].
+    """
     parts = keys.shape[0]
     places = np.zeros(parts, np.int64)
     for i in range(keys.shape[1]):

@@ -1,7 +1,7 @@
 """Whole queries in one kernel call: quantise, descend, walk, scan the tail, re-rank on full vectors.
 
-A thread hands over its slice of queries and gets sorted answers. Rows are checked against their checksums before their vectors
-are used; the first damaged one ends the call and is returned, so that the caller can raise.
+A thread hands over its slice of queries and gets sorted answers. Rows are checked against their checksums before their
+vectors are used; the first damaged one ends the call and is returned, so that the caller can raise.
 """
 
 from __future__ import annotations
@@ -45,15 +45,16 @@ def search_graph(
 ):  # fmt: skip
     """Answer `queries` (float32[nq, dim]) into rows int64[nq, limit], distances float32[nq, limit], counts int64[nq].
 
-    width : beam width.   rerank : candidates scored on full vectors, >= limit.   entry : row, or -1 while nothing is indexed.
+    width : beam width.   rerank : candidates scored on full vectors, >= limit.   entry : row, or -1 while nothing is
+    indexed.
     indexed : rows below it are in the graph; [indexed, row_count) is scanned on codes.
     work : int64[3], += distances on codes, rows re-ranked, queries walked again in strict mode.
-    Scratch: pool int64[>= width + 2, rather 4 * width], keys int64[>= rerank + 1], todo int32[>= links per row], visited
-    uint32[rows / 32] all zero, trail int32[any], query8 and query16 as in `dot_codes`.
+    Scratch: pool int64[>= width + 2, rather 4 * width], keys int64[>= rerank + 1], todo int32[>= links per row],
+    visited uint32[rows / 32] all zero, trail int32[any], query8 and query16 as in `dot_codes`.
     Returns the first row that does not match its checksum, or -1.
 
-    The plain walk does not look at visibility: unlinked rows are not met, and reading `deleted` for every row would double the
-    cache misses. When too many hidden rows turn up among the best the query is walked again in strict mode.
+    The plain walk does not look at visibility: unlinked rows are not met, and reading `deleted` for every row would
+    double the cache misses. When too many hidden rows turn up among the best the query is walked again in strict mode.
     """
     sequence = np.uint64(sequence_signed)
     row_bytes = vectors.shape[1] * vectors.itemsize
@@ -65,7 +66,9 @@ def search_graph(
         while True:
             size = 0
             if entry >= 0:
-                start, count = descend(codes, bias, upper, slot, entry, level, np.int64(0), query8, query16, constant, blocks)
+                start, count = descend(
+                    codes, bias, upper, slot, entry, level, np.int64(0), query8, query16, constant, blocks
+                )
                 size, more, used = walk(
                     codes, bias, links, slot, np.int64(0), start, query8, query16, constant, width,
                     strict, row_count, sequence, deleted, allow, pool, todo, visited, trail, blocks,
