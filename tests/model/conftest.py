@@ -1,0 +1,16 @@
+"""Model tests run with thresholds so low that tens of records pass them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.model.twin import small_limits
+
+
+@pytest.fixture(scope="package", autouse=True)
+def _small_limits() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        small_limits(patch)
+        yield

@@ -1,0 +1,50 @@
+"""The other process of test_driver.py: reads requests, one JSON object a line, and answers from a database open for reading."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import vecdb
+
+
+def answer(databases: dict[str, Any], request: dict[str, Any]) -> dict[str, Any]:
+    path = request["path"]
+    if path not in databases:
+        for old in databases.values():
+            old.close()
+        databases.clear()
+        databases[path] = vecdb.open(path, read_only=True)
+    docs = databases[path].collection("docs")
+    near = docs.search(request["query"], request["limit"])
+    exact = docs.search(request["query"], request["limit"], params=vecdb.SearchParams(exact=True))
+    try:
+        docs.delete(near.ids.tolist() or [1])
+        writes = "done"
+    except vecdb.VecdbError as error:
+        writes = error.code
+    return {
+        "count": docs.count(),
+        "sequence": exact.sequence,
+        "near": near.ids.tolist(),
+        "distances": exact.distances.tolist(),
+        "all": [record.id for batch in docs.iter(7) for record in batch],
+        "writes": writes,
+    }
+
+
+def main() -> None:
+    databases: dict[str, Any] = {}
+    for line in sys.stdin:
+        try:
+            out = answer(databases, json.loads(line))
+        except vecdb.VecdbError as error:
+            out = {"error": f"{error.code}: {error}"}
+        print(json.dumps(out), flush=True)
+    for database in databases.values():
+        database.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,280 @@
+"""Goal: the same agreement over long seeded histories, with another process reading along; and metamorphic rules in exact mode.
+
+The seed is printed; `VECDB_SEED=n` repeats a run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import vecdb
+from tests.model.twin import DIM, IDS, Setup, Twin, index_of, vector_table
+from vecdb.database import open_database
+
+SEED = int(os.environ.get("VECDB_SEED", "20260101"))
+METRICS = ("l2", "cosine", "ip")
+
+
+class Driver:
+    """Draws operations from a seeded generator and does them to a twin."""
+
+    def __init__(self, twin: Twin, seed: int) -> None:
+        self.twin = twin
+        self.rng = np.random.default_rng(seed)
+
+    def _numbers(self, most: int) -> list[int]:
+        return self.rng.integers(0, IDS, self.rng.integers(1, most + 1)).tolist()
+
+    def _vectors(self, n: int) -> list[int]:
+        return self.rng.integers(0, 64, n).tolist()
+
+    def _fields(self, n: int) -> list[dict[str, Any]] | None:
+        if self.rng.random() < 0.4:
+            return None
+        return [
+            {"a": int(value), "b": None if value % 3 == 0 else "x" * int(value)} for value in self.rng.integers(0, 9, n)
+        ]
+
+    def step(self) -> None:
+        twin, draw = self.twin, self.rng.random()
+        if draw < 0.25:
+            numbers = self._numbers(12)
+            twin.upsert(numbers, self._vectors(len(numbers)), self._fields(len(numbers)))
+        elif draw < 0.30:
+            numbers = self._numbers(2)
+            twin.insert(numbers, self._vectors(len(numbers)))
+        elif draw < 0.36:
+            numbers = self._numbers(2)
+            both = self.rng.random() < 0.5
+            twin.update(
+                numbers,
+                self._vectors(len(numbers)) if both else None,
+                self._fields(len(numbers)) or [{"c": 1}] * len(numbers),
+            )
+        elif draw < 0.46:
+            twin.delete(self._numbers(8))
+        elif draw < 0.56:
+            twin.get(self._numbers(4))
+        elif draw < 0.60:
+            twin.iterate(int(self.rng.integers(1, 12)))
+        elif draw < 0.90:
+            limit = int(self.rng.choice([*twin.limits_now(), 16_384]))
+            twin.search(
+                int(self.rng.integers(64)),
+                limit,
+                exact=bool(self.rng.random() < 0.3),
+                jitter=float(self.rng.choice([0.0, 0.5])),
+            )
+        elif draw < 0.92:
+            twin.search_batch(self._vectors(3), int(self.rng.integers(1, IDS + 2)), 1)
+        else:
+            self._care()
+
+    def _care(self) -> None:
+        twin, draw = self.twin, self.rng.random()
+        if draw < 0.40:
+            twin.index_some()
+        elif draw < 0.55:
+            twin.repair()
+        elif draw < 0.65:
+            twin.seal()
+        elif draw < 0.75:
+            twin.optimize()
+        elif draw < 0.85:
+            twin.vacuum()
+        elif draw < 0.90:
+            twin.reopen()
+        elif draw < 0.95:
+            twin.reindex(str(self.rng.choice(["auto", "flat", "hnsw", "hnsw-full", twin.setup.kind])))
+        elif draw < 0.98:
+            twin.backup_restore()
+        else:
+            twin.drop_and_create()
+
+
+class Reader:
+    """A second process with the database open for reading."""
+
+    def __init__(self) -> None:
+        script = Path(__file__).with_name("reading_process.py")
+        root = Path(vecdb.__file__).parent.parent
+        self.process = subprocess.Popen(
+            [sys.executable, str(script)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(root)},
+        )
+
+    def ask(self, twin: Twin, query: int, limit: int) -> dict[str, Any]:
+        vector = twin.table[query].astype(np.float32).tolist()
+        request = {"path": str(twin.path), "query": vector, "limit": limit}
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.process.stdin.write(json.dumps(request) + "\n")
+        self.process.stdin.flush()
+        line = self.process.stdout.readline()
+        assert line, "the reading process died"
+        return json.loads(line)
+
+    def compare(self, twin: Twin, query: int, limit: int) -> None:
+        """What it sees is the newest commit, whatever it had loaded before."""
+        got = self.ask(twin, query, limit)
+        assert "error" not in got, got
+        assert got["count"] == len(twin.model)
+        assert got["sequence"] == twin.sequence
+        assert sorted(got["all"], key=repr) == sorted(twin.model, key=repr)
+        assert got["writes"] == "UNAVAILABLE"
+        vector = twin.table[query].astype(np.float32)
+        hits = twin.docs.search(vector, limit, params=vecdb.SearchParams(exact=True))
+        assert got["distances"] == hits.distances.tolist()
+        assert len(got["near"]) == min(limit, len(twin.model)) and set(got["near"]) <= set(twin.model)
+
+    def close(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        assert self.process.wait(60) == 0
+
+
+def drive(setup: Setup, steps: int, seed: int, reader_every: int = 0) -> Twin:
+    print(f"VECDB_SEED={seed}, {setup}, {steps} steps")
+    twin = Twin(setup)
+    reader = Reader() if reader_every else None
+    driver = Driver(twin, seed)
+    try:
+        for at in range(steps):
+            driver.step()
+            if reader is not None and at % reader_every == 0:
+                reader.compare(twin, at % 64, 5)
+    finally:
+        if reader is not None:
+            reader.close()
+        twin.close()
+    return twin
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_seeded_history_meets_every_kind_of_care(metric: str) -> None:
+    twin = drive(Setup("hnsw", metric, memory=False), 500, SEED)
+    for what in (
+        "plan graph",
+        "graph and tail",
+        "index steps",
+        "repairs",
+        "seals",
+        "vacuums",
+        "optimizes",
+        "reopens",
+        "updates",
+    ):
+        assert twin.seen[what], f"{what} never happened: {twin.seen}"
+
+
+def test_another_process_sees_each_commit_through_seals_and_vacuums() -> None:
+    drive(Setup("hnsw", "l2", memory=False), 150, SEED + 1, reader_every=5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "setup",
+    [
+        Setup("hnsw", "l2", memory=False),
+        Setup("auto", "cosine", "float16", "str", memory=False),
+        Setup("hnsw", "ip", "int8"),
+    ],
+    ids=str,
+)
+def test_a_history_of_twenty_thousand_operations(setup: Setup) -> None:
+    drive(setup, 20_000, SEED + 2, reader_every=0 if setup.memory else 500)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_history_of_a_million_operations(metric: str) -> None:
+    drive(Setup("hnsw", metric, memory=False), 1_000_000, SEED + 3, reader_every=10_000)
+
+
+# -- metamorphic rules, exact mode -----------------------------------------------------------------
+
+
+def exact(docs: Any, query: np.ndarray, limit: int) -> list[tuple[float, Any]]:
+    hits = docs.search(query, limit, params=vecdb.SearchParams(exact=True))
+    return list(zip(hits.distances.tolist(), hits.ids.tolist(), strict=True))
+
+
+@pytest.fixture
+def data() -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(SEED)
+    return rng.normal(0, 1, (120, DIM)).astype(np.float32), rng.normal(0, 1, (5, DIM)).astype(np.float32)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("kind", ["flat", "hnsw"])
+class TestExactAnswers:
+    @pytest.fixture
+    def docs(self, kind: str, metric: str, data: tuple[np.ndarray, np.ndarray]) -> Any:
+        with open_database(":memory:", maintenance=False) as db:
+            docs = db.create_collection("docs", DIM, metric, index_of(kind))
+            docs.upsert(range(120), data[0])
+            docs.optimize()
+            yield docs
+
+    def test_do_not_depend_on_the_order_of_insertion(self, docs: Any, data: Any, kind: str, metric: str) -> None:
+        order = np.random.default_rng(SEED + 1).permutation(120)
+        with open_database(":memory:", maintenance=False) as db:
+            other = db.create_collection("docs", DIM, metric, index_of(kind))
+            for part in np.array_split(order, 7):
+                other.upsert(part, data[0][part])
+            for query in data[1]:
+                assert exact(other, query, 120) == exact(docs, query, 120)
+
+    def test_do_not_change_with_a_far_record(self, docs: Any, data: Any, metric: str) -> None:
+        for query in data[1]:
+            before = exact(docs, query, 10)
+            docs.upsert(999, -1000 * query)  # the farthest there can be, under each metric
+            assert exact(docs, query, 10) == before
+            docs.delete(999)
+
+    def test_survive_a_delete_followed_by_the_same_insert(self, docs: Any, data: Any) -> None:
+        before = [exact(docs, query, 120) for query in data[1]]
+        docs.delete(range(0, 120, 2))
+        docs.insert(range(0, 120, 2), data[0][::2])
+        assert [exact(docs, query, 120) for query in data[1]] == before
+
+    def test_of_a_larger_limit_begin_with_those_of_a_smaller(self, docs: Any, data: Any) -> None:
+        for query in data[1]:
+            everything = exact(docs, query, 200)
+            assert len(everything) == 120
+            for limit in (1, 2, 7, 50, 119, 120):
+                assert exact(docs, query, limit) == everything[:limit]
+
+
+def test_a_restart_changes_no_answer(tmp_path: Path, data: tuple[np.ndarray, np.ndarray]) -> None:
+    def answers(docs: Any) -> Any:
+        near = [docs.search(query, 10) for query in data[1]]
+        return [exact(docs, query, 10) for query in data[1]], [
+            (hits.ids.tolist(), hits.distances.tolist()) for hits in near
+        ]
+
+    with open_database(tmp_path / "db", maintenance=False) as db:
+        docs = db.create_collection("docs", DIM, "l2", index_of("hnsw"))
+        docs.upsert(range(120), data[0])
+        docs.optimize()
+        docs.delete(range(0, 30))
+        before = answers(docs)
+    with open_database(tmp_path / "db", maintenance=False) as db:
+        assert answers(db["docs"]) == before
+
+
+def test_the_table_of_vectors_is_what_the_model_needs() -> None:
+    for dtype in ("float32", "float16", "int8", "uint8"):
+        table = vector_table(Setup(dtype=dtype)).astype(np.float64)
+        assert np.isfinite(table).all() and (np.abs(table).sum(axis=1) > 0).all()
+        assert len(np.unique(table[8:16], axis=0)) == 1 and len(np.unique(table, axis=0)) > 50

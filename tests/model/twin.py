@@ -1,0 +1,359 @@
+"""A collection and its model side by side: every operation is done to both, every answer compared.
+
+    Twin.<operation>   the database's own call, the same change to a dict, then what the two must agree on
+    Twin.verify_*      exact search = brute force in float64 (ties allowed); approximate search = membership, order, counts
+
+The same twin serves the hypothesis state machine (few steps, shrinking) and the plain seeded driver (many steps).
+`small_limits` makes graph, seal, repair and vacuum happen with tens of records.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import vecdb
+from vecdb import limits, planner, upkeep
+from vecdb.database import Database, open_database
+from vecdb.storage import idcolumn, rows
+
+DIM = 8
+IDS = 40  # distinct ids: few, so that they meet again and again
+SMALL_GRAPH = {"m": 4, "ef_construction": 24, "ef": 8}
+
+
+@dataclass(frozen=True)
+class Setup:
+    """One configuration under test."""
+
+    kind: str = "hnsw"
+    metric: str = "l2"
+    dtype: str = "float32"
+    ids: str = "int"
+    durability: str = "relaxed"
+    memory: bool = True
+
+    def __str__(self) -> str:
+        place = "memory" if self.memory else self.durability
+        return f"{self.kind}-{self.metric}-{self.dtype}-{self.ids}-{place}"
+
+
+def index_of(kind: str) -> Any:
+    return {
+        "auto": None,
+        "flat": vecdb.Flat(),
+        "hnsw": vecdb.Hnsw(**SMALL_GRAPH),
+        "hnsw-full": vecdb.Hnsw(**SMALL_GRAPH, quantization=None),
+    }[kind]
+
+
+def small_limits(patch: pytest.MonkeyPatch) -> None:
+    """Thresholds low enough that tens of records pass every one of them."""
+    from vecdb import vacuum as vacuum_module
+    from vecdb.index import graph
+
+    patch.setattr(limits, "flat_rows_max", 4)
+    patch.setattr(limits, "seal_rows_min", 8)
+    patch.setattr(limits, "block_rows_max", 5)
+    patch.setattr(planner, "_SCAN_SHARE", 1e9)  # a graph, once there, is walked whatever the beam
+    patch.setattr(upkeep, "_STEP_ROWS", 4)
+    patch.setattr(upkeep, "_REPAIR_ROWS_MIN", 2)
+    patch.setattr(upkeep, "_SEAL_AT_CLOSE_ROWS", 4)
+    patch.setattr(vacuum_module, "_PIECE_ROWS", 7)
+    patch.setattr(rows, "_CAPACITY_MIN", 16)
+    patch.setattr(idcolumn, "_CAPACITY_MIN", 8)
+    patch.setattr(graph, "_CAPACITY_MIN", 16, raising=False)
+
+
+def vector_table(setup: Setup) -> np.ndarray:
+    """[64, DIM] stored dtype: clusters, copies of one vector, vectors far outside, signs; none zero."""
+    rng = np.random.default_rng(5)
+    table = rng.integers(1, 8, (64, DIM)).astype(np.float64)
+    table[8:16] = table[8]  # one vector under many ids
+    if setup.dtype.startswith("float"):
+        table[16:40] = rng.normal(0, 3, (24, DIM))
+        table[60:] *= 100
+    elif setup.dtype == "int8":
+        table[16:40] *= rng.choice([-1, 1], (24, DIM))
+        table[60:] *= 15
+    else:
+        table[60:] *= 30
+    return table.astype(setup.dtype)
+
+
+def distances_to(query: np.ndarray, vectors: np.ndarray, metric: str) -> np.ndarray:
+    """float64[n], from the definitions."""
+    a, b = query.astype(np.float64), vectors.astype(np.float64)
+    if metric == "l2":
+        return ((a - b) ** 2).sum(axis=1)
+    if metric == "ip":
+        return -(b @ a)
+    return 1 - (b @ a) / (np.linalg.norm(b, axis=1) * np.linalg.norm(a))
+
+
+class Twin:
+    """See the module's text."""
+
+    def __init__(self, setup: Setup) -> None:
+        self.setup = setup
+        self.table = vector_table(setup)
+        self.model: dict[Any, tuple[np.ndarray, dict[str, Any]]] = {}
+        self.seen: Counter[str] = Counter()  # what was really exercised
+        self.folder = Path(tempfile.mkdtemp(prefix="vecdb-model-"))
+        self.sequence = 0
+        self._copies = 0
+        self.path: Any = ":memory:" if setup.memory else self.folder / "db"
+        self.db: Database = self._open()
+        self.create()
+
+    def _open(self) -> Database:
+        return open_database(self.path, durability=self.setup.durability, maintenance=False)
+
+    def create(self) -> None:
+        setup = self.setup
+        index = index_of(setup.kind)
+        self.docs = self.db.create_collection("docs", DIM, setup.metric, index, setup.dtype)
+        self.model.clear()
+        self.sequence = self.docs.stats()["sequence"]
+
+    def close(self) -> None:
+        try:
+            assert self.db.check() == []
+        finally:
+            self.db.close()
+            shutil.rmtree(self.folder)
+
+    def id(self, number: int) -> Any:
+        if self.setup.ids == "int":
+            return {0: -(2**63), 1: 2**63 - 1}.get(number, number - 20)
+        return {0: "\0", 1: "../x", 2: "é", 3: "é", 4: "x" * 256}.get(number, f"id-{number}")
+
+    # -- writes ------------------------------------------------------------------------------------
+
+    def upsert(self, numbers: list[int], vectors: list[int], fields: list[Any] | None = None) -> None:
+        ids = [self.id(number) for number in numbers]
+        written = self.docs.upsert(ids, self.table[vectors], fields)
+        assert written == len(set(ids))
+        self._put(ids, vectors, fields)
+
+    def _put(self, ids: list[Any], vectors: list[int], fields: list[Any] | None) -> None:
+        for at, one in enumerate(ids):
+            self.model[one] = (self.table[vectors[at]], dict(fields[at] or {}) if fields else {})
+        self._moved()
+
+    def insert(self, numbers: list[int], vectors: list[int]) -> None:
+        ids = [self.id(number) for number in numbers]
+        if len(set(ids)) < len(ids) or any(one in self.model for one in ids):
+            with pytest.raises(vecdb.AlreadyExists):
+                self.docs.insert(ids, self.table[vectors])
+            self.unmoved()
+            self.seen["insert refused"] += 1
+        else:
+            assert self.docs.insert(ids, self.table[vectors]) == len(ids)
+            self._put(ids, vectors, None)
+
+    def update(self, numbers: list[int], vectors: list[int] | None, fields: list[dict[str, Any]] | None) -> None:
+        ids = list(dict.fromkeys(self.id(number) for number in numbers))
+        chosen = None if vectors is None else vectors[: len(ids)]
+        changes = None if fields is None else fields[: len(ids)]
+        array = None if chosen is None else self.table[chosen]
+        if any(one not in self.model for one in ids):
+            with pytest.raises(vecdb.NotFound):
+                self.docs.update(ids, array, changes)
+            self.unmoved()
+            return
+        assert self.docs.update(ids, array, changes) == len(ids)
+        for at, one in enumerate(ids):
+            vector, old = self.model[one]
+            merged = {**old, **(changes[at] if changes else {})}
+            kept = {name: value for name, value in merged.items() if value is not None} if changes else old
+            self.model[one] = (vector if chosen is None else self.table[chosen[at]], kept)
+        self._moved()
+        self.seen["updates"] += 1
+
+    def delete(self, numbers: list[int]) -> None:
+        ids = [self.id(number) for number in numbers]
+        present = {one for one in ids if one in self.model}
+        assert self.docs.delete(ids) == len(present)
+        for one in present:
+            del self.model[one]
+        if present:
+            self._moved()
+        else:
+            self.unmoved()
+
+    def _moved(self) -> None:
+        now = self.docs.stats()["sequence"]
+        assert now > self.sequence, "a write that changed something is a commit"
+        self.sequence = now
+        assert self.docs.count() == len(self.model)
+
+    def unmoved(self) -> None:
+        """Nothing was written: neither the count nor the sequence has changed."""
+        assert self.docs.stats()["sequence"] == self.sequence
+        assert self.docs.count() == len(self.model)
+
+    # -- reads -------------------------------------------------------------------------------------
+
+    def get(self, numbers: list[int]) -> None:
+        ids = [self.id(number) for number in numbers]
+        for one, record in zip(ids, self.docs.get(ids, include_vectors=True), strict=True):
+            self._same(one, record)
+
+    def _same(self, one: Any, record: Any) -> None:
+        expected = self.model.get(one)
+        if expected is None:
+            assert record is None, f"{one!r} was never written or is deleted, got {record}"
+            return
+        assert record is not None, f"{one!r} is live, got None"
+        assert record.id == one
+        assert record.vector.dtype == expected[0].dtype and np.array_equal(record.vector, expected[0]), one
+        assert record.fields == expected[1], one
+
+    def iterate(self, batch: int) -> None:
+        records = [record for part in self.docs.iter(batch, include_vectors=True) for record in part]
+        assert len(records) == len(self.model)
+        assert {record.id for record in records} == set(self.model)
+        for record in records:
+            self._same(record.id, record)
+
+    def limits_now(self) -> list[int]:
+        n = len(self.model)
+        return sorted({1, max(1, n - 1), max(1, n), n + 1})
+
+    def search(self, query: int, limit: int, *, exact: bool, jitter: float = 0.0) -> None:
+        vector = self.table[query].astype(np.float32) + np.float32(jitter)
+        params = vecdb.SearchParams(exact=True) if exact else None
+        hits = self.docs.search(vector, limit, params=params, include_vectors=True, explain=True)
+        self.seen[f"plan {hits.explain['plan']}"] += 1
+        if hits.explain["plan"] == "graph" and hits.explain["tail_rows"]:
+            self.seen["graph and tail"] += 1
+        assert hits.sequence == self.sequence
+        self.verify(hits, vector, limit, exact=exact or hits.explain["plan"] == "exact")
+
+    def verify(self, hits: Any, vector: np.ndarray, limit: int, *, exact: bool) -> None:
+        ids = hits.ids.tolist()
+        assert len(ids) == min(limit, len(self.model)), "exactly min(limit, live) results"
+        assert len(set(ids)) == len(ids), "no duplicates"
+        assert set(ids) <= set(self.model), f"dead or unknown ids: {set(ids) - set(self.model)}"
+        assert (np.diff(hits.distances) >= 0).all(), "nearest first"
+        if not ids:
+            return
+        vectors = np.stack([self.model[one][0] for one in ids])
+        slack = self._slack(vector)
+        true = distances_to(vector, vectors, self.setup.metric)
+        assert np.allclose(hits.distances, true, rtol=2e-5, atol=slack), "distances are those of the stored vectors"
+        assert np.array_equal(hits.vectors, vectors)
+        assert hits.fields == [self.model[one][1] for one in ids]
+        if exact:
+            everything = np.stack([stored for stored, _ in self.model.values()])
+            best = np.sort(distances_to(vector, everything, self.setup.metric))[: len(ids)]
+            assert np.allclose(true, best, rtol=2e-5, atol=slack), "exact search is brute force"
+
+    def _slack(self, vector: np.ndarray) -> float:
+        """Float32 sums err by the size of their terms, which cancel in l2 and ip."""
+        if self.setup.metric == "cosine":
+            return 2e-6
+        largest = max(np.abs(stored.astype(np.float64)).max() for stored, _ in self.model.values())
+        return 1e-6 * DIM * max(1.0, largest, float(np.abs(vector).max())) ** 2
+
+    def search_batch(self, queries: list[int], limit: int, threads: int) -> None:
+        """A batch gives each query what it gets alone."""
+        vectors = self.table[queries].astype(np.float32)
+        for exact in (True, False):
+            params = vecdb.SearchParams(exact=exact, threads=threads)
+            hits = self.docs.search(vectors, limit, params=params)
+            expected = min(limit, len(self.model))
+            assert hits.counts.tolist() == [expected] * len(queries)
+            assert (hits.distances[:, expected:] == np.inf).all()
+            for at, vector in enumerate(vectors):
+                alone = self.docs.search(vector, limit, params=vecdb.SearchParams(exact=exact))
+                assert np.array_equal(hits.ids[at, :expected], alone.ids), "a batch gives each query its own answer"
+                assert np.array_equal(hits.distances[at, :expected], alone.distances)
+
+    def answers(self) -> list[Any]:
+        """Exact answers to fixed queries; what no care of the files may change."""
+        out = []
+        for query in (0, 17, 61):
+            vector = self.table[query].astype(np.float32)
+            hits = self.docs.search(vector, limit=IDS + 1, params=vecdb.SearchParams(exact=True))
+            out.append((sorted(zip(hits.distances.tolist(), hits.ids.tolist(), strict=True))))
+        return out
+
+    # -- care --------------------------------------------------------------------------------------
+
+    def _caring(self, what: str, step: Any) -> None:
+        """Care changes no answer and leaves a sound database."""
+        before = self.answers()
+        step()
+        self.seen[what] += 1
+        self.sequence = self.docs.stats()["sequence"]
+        assert self.answers() == before, f"{what} changed an answer"
+        assert self.db.check() == [], what
+
+    @property
+    def engine(self) -> Any:
+        return self.docs._engine
+
+    def index_some(self) -> None:
+        self._caring("index steps", lambda: self.engine.upkeep.index_tail(1))
+
+    def repair(self) -> None:
+        self._caring("repairs", lambda: self.engine.upkeep.repair(1))
+
+    def seal(self) -> None:
+        self._caring("seals", lambda: self.engine.upkeep.seal(1))
+
+    def optimize(self) -> None:
+        self._caring("optimizes", lambda: self.docs.optimize(threads=2))
+        stats = self.docs.stats()
+        if stats["rows"] >= limits.flat_rows_max and stats["index"]["kind"] == "hnsw":
+            assert stats["tail_rows"] == 0
+
+    def vacuum(self) -> None:
+        self._caring("vacuums", self.db.vacuum)
+        assert self.docs.stats()["deleted"] == 0
+
+    def reindex(self, kind: str) -> None:
+        self._caring("reindexes", lambda: self.docs.reindex(index_of(kind)))
+
+    def reopen(self) -> None:
+        if self.setup.memory:
+            return
+
+        def step() -> None:
+            self.db.close()
+            self.db = self._open()
+            self.docs = self.db.collection("docs")
+
+        self._caring("reopens", step)
+
+    def backup_restore(self) -> None:
+        def step() -> None:
+            self._copies += 1
+            copy, target = self.folder / f"backup-{self._copies}", self.folder / f"db-{self._copies}"
+            self.db.backup(copy)
+            self.db.close()
+            vecdb.restore(copy, target)
+            shutil.rmtree(copy)
+            self.path = target
+            self.db = self._open()
+            self.docs = self.db.collection("docs")
+
+        self._caring("restores", step)
+
+    def drop_and_create(self) -> None:
+        self.db.drop_collection("docs")
+        with pytest.raises(vecdb.NotFound):
+            self.docs.count()
+        assert self.db.collections() == []
+        self.create()
+        self.seen["drops"] += 1
+        assert self.docs.count() == 0 and self.docs.get([self.id(5)]) == [None]

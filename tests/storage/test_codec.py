@@ -1,0 +1,174 @@
+"""Goal: blocks and row headers are read back as written, match the layout as drawn in codec.py byte for byte, and no flipped bit passes."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vecdb.errors import Corruption
+from vecdb.schema import DTYPES
+from vecdb.storage import codec
+
+INT64 = st.integers(-(2**63), 2**63 - 1)
+U32 = st.integers(0, 2**32 - 1)
+OWNERS = st.binary(max_size=20)
+FIELDS = st.one_of(
+    st.just(b""), st.dictionaries(st.text(max_size=4), INT64, min_size=1, max_size=3).map(msgspec.msgpack.encode)
+)
+METAS = st.tuples(OWNERS, st.lists(st.text(max_size=5), max_size=3), FIELDS)
+
+
+def int_blob(ids: list[int]) -> bytes:
+    return b"".join(one.to_bytes(8, "little", signed=True) for one in ids)
+
+
+def encoded(ids: list[Any], crcs: list[int], metas: list[bytes] | None, first: int = 7, sequence: int = 3) -> bytes:
+    int_ids = isinstance(ids[0], int)
+    parts = [int_blob([one]) if int_ids else one.encode() for one in ids]
+    return codec.encode_block(
+        first,
+        sequence,
+        np.array(crcs, np.uint32),
+        [len(part) for part in parts],
+        b"".join(parts),
+        metas,
+        int_ids=int_ids,
+    )
+
+
+@settings(derandomize=True, max_examples=150)
+@given(st.data())
+def test_a_block_is_read_back_as_written(data: st.DataObject) -> None:
+    ids = data.draw(
+        st.one_of(
+            st.lists(INT64, min_size=1, max_size=20), st.lists(st.text(min_size=1, max_size=9), min_size=1, max_size=20)
+        )
+    )
+    crcs = data.draw(st.lists(U32, min_size=len(ids), max_size=len(ids)))
+    drawn = data.draw(st.one_of(st.none(), st.lists(METAS, min_size=len(ids), max_size=len(ids))))
+    metas = None if drawn is None else [codec.encode_meta(*one) for one in drawn]
+    first, sequence = data.draw(st.integers(0, 2**31)), data.draw(st.integers(0, 2**63))
+    block = codec.decode_block(encoded(ids, crcs, metas, first, sequence), first, "here")
+    assert (block.first_row, block.sequence, block.count) == (first, sequence, len(ids))
+    assert block.row_crc.tolist() == crcs
+    assert [block.id(at) for at in range(len(ids))] == ids
+    if isinstance(ids[0], int):
+        assert block.int_id_array().tolist() == ids
+    for at in range(len(ids)):
+        owner, tenants, fields = codec.split_meta(block.meta(at))
+        expected = (b"", [], b"") if drawn is None else drawn[at]
+        assert (owner, tenants) == expected[:2]
+        # an owned record without fields stores the empty map
+        assert (fields if fields != b"\x80" else b"") == expected[2]
+
+
+def test_an_int_block_has_the_bytes_that_the_drawing_gives() -> None:
+    fields = bytes.fromhex("81a16107")  # {"a": 7}
+    body = struct.pack("<2I", 0xAABBCCDD, 1) + struct.pack("<2I", 8, 16) + struct.pack("<2I", 0, 4)
+    body += struct.pack("<2q", 7, -1) + fields
+    head = b"VBLK" + struct.pack("<HHIIQQ", 1, 1, 0, 2, 3, 9)
+    crc = zlib.crc32(head + body)
+    expected = head[:8] + struct.pack("<I", crc) + head[12:] + body
+    assert len(head) == 32
+    assert encoded([7, -1], [0xAABBCCDD, 1], [b"", fields], first=9) == expected
+
+
+def test_a_string_block_has_the_bytes_that_the_drawing_gives() -> None:
+    body = struct.pack("<I", 5) + struct.pack("<I", 3) + struct.pack("<I", 0) + "aü".encode()
+    head = b"VBLK" + struct.pack("<HHIIQQ", 1, 0, 0, 1, 3, 0)
+    expected = head[:8] + struct.pack("<I", zlib.crc32(head + body)) + head[12:] + body
+    assert encoded(["aü"], [5], None, first=0) == expected
+
+
+def test_the_example_in_the_drawing_is_true() -> None:
+    raw = encoded([7], [1], None, first=0)
+    assert len(raw) == 32 + 12 + 8 and raw.endswith(bytes.fromhex("0700000000000000"))
+
+
+def test_an_owned_meta_is_a_msgpack_array_of_three() -> None:
+    assert codec.encode_meta(b"o", ["t"], b"\x81\xa1a\x01") == bytes.fromhex("93c4016f91a17481a16101")
+    assert codec.encode_meta(b"", [], b"\x81\xa1a\x01") == b"\x81\xa1a\x01"
+    assert codec.split_meta(codec.encode_meta(b"o", [], b"")) == (b"o", [], b"\x80")
+
+
+@pytest.mark.parametrize("ids", [[1, -2, 3], ["a", "bc", "\0"]], ids=["int", "str"])
+def test_every_flipped_bit_of_a_block_is_noticed(ids: list[Any]) -> None:
+    raw = encoded(ids, [1, 2, 3], [b"", b"\x81\xa1a\x01", codec.encode_meta(b"o", ["t"], b"")])
+    codec.decode_block(raw, 7, "here")
+    for at in range(len(raw)):
+        for bit in range(8):
+            bad = bytearray(raw)
+            bad[at] ^= 1 << bit
+            with pytest.raises(Corruption, match="here"):
+                codec.decode_block(bytes(bad), 7, "here")
+
+
+def test_a_block_cut_short_at_any_byte_is_noticed() -> None:
+    raw = encoded([1, 2], [1, 2], [b"", b"\x81\xa1a\x01"])
+    for length in range(len(raw)):
+        with pytest.raises(Corruption):
+            codec.decode_block(raw[:length], 7, "here")
+
+
+def test_a_sound_block_under_another_key_is_noticed() -> None:
+    with pytest.raises(Corruption, match="row 7 found under row 8"):
+        codec.decode_block(encoded([1], [1], None), 8, "here")
+
+
+def test_a_newer_block_version_is_refused() -> None:
+    raw = bytearray(encoded([1], [1], None))
+    raw[4] = 2
+    raw[8:12] = b"\0\0\0\0"
+    raw[8:12] = struct.pack("<I", zlib.crc32(raw))
+    with pytest.raises(Corruption, match="version 2"):
+        codec.decode_block(bytes(raw), 7, "here")
+
+
+@pytest.mark.parametrize(
+    ("old", "changes", "expected"),
+    [
+        ({}, {"a": 1}, {"a": 1}),
+        ({"a": 1, "b": 2}, {"a": 3}, {"a": 3, "b": 2}),
+        ({"a": 1, "b": 2}, {"a": None}, {"b": 2}),
+        ({"a": 1}, {"a": None}, {}),
+        ({"a": 1}, {"z": None}, {"a": 1}),
+        ({"a": {"x": 1}}, {"a": {"y": 2}}, {"a": {"y": 2}}),
+    ],
+)
+def test_merged_fields(old: dict[str, Any], changes: dict[str, Any], expected: dict[str, Any]) -> None:
+    pack = msgspec.msgpack.encode
+    merged = codec.merge_fields(pack(old) if old else b"", pack(changes))
+    assert (msgspec.msgpack.decode(merged) if merged else {}) == expected
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_row_header_has_the_bytes_that_the_drawing_gives(dtype: str) -> None:
+    head = b"VROW" + struct.pack("<HHIIQ", 1, DTYPES.index(dtype), 0, 300, 5)
+    expected = head[:8] + struct.pack("<I", zlib.crc32(head)) + head[12:]
+    raw = codec.encode_row_header(dtype, 300, 5)
+    assert raw == expected.ljust(4096, b"\0")
+    codec.check_row_header(raw, dtype, 300, 5, "here")
+
+
+def test_every_flipped_byte_of_a_row_header_is_noticed() -> None:
+    raw = codec.encode_row_header("float32", 8, 0)
+    for at in range(len(raw)):
+        bad = raw[:at] + bytes((raw[at] ^ 1,)) + raw[at + 1 :]
+        with pytest.raises(Corruption, match=f"byte {at} "):
+            codec.check_row_header(bad, "float32", 8, 0, "here")
+    for length in (0, 31, 4095):
+        with pytest.raises(Corruption):
+            codec.check_row_header(raw[:length], "float32", 8, 0, "here")
+
+
+@pytest.mark.parametrize("other", [("float16", 8, 0), ("float32", 9, 0), ("float32", 8, 1)], ids=str)
+def test_a_row_header_of_another_file_is_noticed(other: tuple[str, int, int]) -> None:
+    with pytest.raises(Corruption, match="header differs"):
+        codec.check_row_header(codec.encode_row_header(*other), "float32", 8, 0, "here")

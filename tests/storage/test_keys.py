@@ -1,0 +1,73 @@
+"""Goal: the byte order of keys is the order of rows, sequences and ids; keys of collections, generations and owners never mix."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vecdb import validate
+from vecdb.storage import keys
+
+U32 = st.integers(0, 2**32 - 1)
+U64 = st.integers(0, 2**64 - 1)
+quiet = settings(derandomize=True, max_examples=200)
+
+
+@quiet
+@given(U32, U32, U64, U64)
+def test_numbered_keys_order_as_their_numbers(uid: int, generation: int, a: int, b: int) -> None:
+    prefix = keys.prefix(uid, generation)
+    assert (keys.numbered(prefix, a) < keys.numbered(prefix, b)) == (a < b)
+    assert keys.number_of(keys.numbered(prefix, a)) == a
+    assert keys.split_prefix(keys.numbered(prefix, a)) == (uid, generation)
+
+
+def test_a_numbered_key_has_the_bytes_that_the_drawing_gives() -> None:
+    assert keys.numbered(keys.prefix(1, 2), 3) == bytes.fromhex("00000001000000020000000000000003")
+    assert keys.uid(258) == bytes.fromhex("00000102")
+
+
+def test_an_id_key_has_the_bytes_that_the_drawing_gives() -> None:
+    head = keys.owned(keys.prefix(1, 2), "ö".encode())
+    assert head == bytes.fromhex("000000010000000202c3b6")
+    [key] = validate.ids([-1]).keys
+    assert head + key == head + bytes.fromhex("7fffffffffffffff")
+    assert keys.split_id(head + key) == ("ö".encode(), key)
+
+
+@quiet
+@given(st.lists(st.integers(-(2**63), 2**63 - 1), min_size=2, max_size=9, unique=True))
+def test_int_ids_order_as_numbers(ids: list[int]) -> None:
+    made = validate.ids(ids).keys
+    assert [one for _, one in sorted(zip(made, ids, strict=True))] == sorted(ids)
+
+
+@quiet
+@given(st.lists(st.text(st.characters(codec="utf-8"), min_size=1, max_size=5), min_size=2, max_size=9, unique=True))
+def test_string_ids_order_as_code_points(ids: list[str]) -> None:
+    made = validate.ids(ids).keys
+    assert [one for _, one in sorted(zip(made, ids, strict=True))] == sorted(ids)
+
+
+@quiet
+@given(
+    st.tuples(st.binary(max_size=128), st.binary(min_size=1, max_size=9)),
+    st.tuples(st.binary(max_size=128), st.binary(min_size=1, max_size=9)),
+)
+def test_keys_of_two_owners_never_meet(a: tuple[bytes, bytes], b: tuple[bytes, bytes]) -> None:
+    prefix = keys.prefix(1, 1)
+    first, second = (keys.owned(prefix, owner) + one for owner, one in (a, b))
+    assert (first == second) == (a == b)
+    assert keys.split_id(first) == a
+
+
+@quiet
+@given(U32, U32, U64)
+def test_after_is_past_every_key_of_a_prefix_and_no_further(uid: int, generation: int, number: int) -> None:
+    prefix = keys.prefix(uid, generation)
+    following = keys.after(prefix)
+    if following is None:
+        assert prefix == b"\xff" * 8
+        return
+    assert keys.numbered(prefix, number) < following
+    assert int.from_bytes(following, "big") == int.from_bytes(prefix, "big") + 1

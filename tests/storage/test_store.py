@@ -1,0 +1,113 @@
+"""Goal: LMDB is opened only where its file is whole, reads are one committed state, and its errors come as ours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import vecdb
+from vecdb.errors import Corruption, Locked, Unavailable
+from vecdb.storage.store import Store
+
+
+def filled(folder: Path) -> Path:
+    folder.mkdir()
+    store = Store(folder, read_only=False, durability="none")
+    for at in range(3):
+        txn = store.begin_write()
+        for number in range(300):
+            txn.put(f"{at}-{number}".encode(), bytes(500), db=store.blocks)
+        txn.commit()
+    store.sync()
+    store.close()
+    return folder / "data.mdb"
+
+
+def test_a_file_truncated_at_any_page_is_refused_not_mapped(tmp_path: Path) -> None:
+    data = filled(tmp_path / "lmdb")
+    whole = data.read_bytes()
+    used = Store(tmp_path / "lmdb", read_only=True, durability="full")
+    pages = used.info()["used_bytes"] // 4096
+    used.close()
+    assert pages > 50
+    for page in [*range(2, 12), *range(12, pages, 9), pages - 1]:
+        data.write_bytes(whole[: page * 4096 + 100] if page < pages - 1 else whole[: page * 4096])
+        with pytest.raises(Corruption, match="truncated"):
+            Store(tmp_path / "lmdb", read_only=True, durability="full")
+    for length in (0, 10, 100):
+        data.write_bytes(whole[:length])
+        with pytest.raises(Corruption, match="meta page"):
+            Store(tmp_path / "lmdb", read_only=True, durability="full")
+    data.write_bytes(whole)
+    Store(tmp_path / "lmdb", read_only=True, durability="full").close()
+
+
+def test_a_file_with_neither_meta_page_is_refused(tmp_path: Path) -> None:
+    data = filled(tmp_path / "lmdb")
+    raw = bytearray(data.read_bytes())
+    for at in (16, 4096 + 16):
+        raw[at] ^= 1
+    data.write_bytes(raw)
+    with pytest.raises(Corruption, match="neither meta page"):
+        Store(tmp_path / "lmdb", read_only=False, durability="full")
+
+
+def test_a_database_whose_lmdb_file_was_cut_is_refused_and_the_lock_released(tmp_path: Path) -> None:
+    path = tmp_path / "db"
+    with vecdb.open(path) as db:
+        db.create_collection("docs", 3, "l2").upsert(range(500), [[1, 2, 3]] * 500)
+    data = path / "lmdb" / "data.mdb"
+    whole = data.read_bytes()
+    data.write_bytes(whole[: len(whole) // 2 // 4096 * 4096])
+    for read_only in (False, True):
+        with pytest.raises(Corruption, match=r"data\.mdb"):
+            vecdb.open(path, read_only=read_only)
+    data.write_bytes(whole)
+    with vecdb.open(path) as db:
+        assert db["docs"].count() == 500 and db.check() == []
+
+
+def test_a_read_sees_one_state_while_writes_go_on(tmp_path: Path) -> None:
+    filled(tmp_path / "lmdb")
+    store = Store(tmp_path / "lmdb", read_only=False, durability="none")
+    with store.read() as txn:
+        write = store.begin_write()
+        write.put(b"0-0", b"new", db=store.blocks)
+        write.commit()
+        assert txn.get(b"0-0", db=store.blocks) == bytes(500)
+    with store.read() as txn:
+        assert txn.get(b"0-0", db=store.blocks) == b"new"
+    store.close()
+
+
+def test_a_second_store_in_one_process_is_locked_out(tmp_path: Path) -> None:
+    filled(tmp_path / "lmdb")
+    store = Store(tmp_path / "lmdb", read_only=False, durability="none")
+    with pytest.raises(Locked, match="this process has it open"):
+        Store(tmp_path / "lmdb", read_only=True, durability="none")
+    store.close()
+
+
+def test_reading_a_closed_store_is_unavailable(tmp_path: Path) -> None:
+    filled(tmp_path / "lmdb")
+    store = Store(tmp_path / "lmdb", read_only=False, durability="none")
+    store.close()
+    with pytest.raises(Unavailable), store.read():
+        pass
+
+
+def test_a_copy_is_the_state_at_one_commit(tmp_path: Path) -> None:
+    filled(tmp_path / "lmdb")
+    store = Store(tmp_path / "lmdb", read_only=False, durability="none")
+    (tmp_path / "copy").mkdir()
+    store.copy(tmp_path / "copy")
+    write = store.begin_write()
+    write.put(b"later", b"x", db=store.blocks)
+    write.commit()
+    store.close()
+    copy = Store(tmp_path / "copy", read_only=True, durability="full")
+    with copy.read() as txn:
+        assert txn.get(b"later", db=copy.blocks) is None
+        assert txn.stat(copy.blocks)["entries"] == 900
+    copy.close()
