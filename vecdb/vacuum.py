@@ -27,13 +27,14 @@ from vecdb.generation import Generation, View, block_of, iter_blocks, rows_name
 from vecdb.kernels.checks import crc_rows
 from vecdb.storage import codec, files, keys
 from vecdb.storage.rows import Rows
+from vecdb.validate.common import slices
 
 if TYPE_CHECKING:
     from vecdb.engine import Engine
     from vecdb.upkeep import Progress
 
 _PIECE_ROWS = 4_096  # old rows copied per commit
-_SLICE = 256
+_SLICE = 128  # ids per stretch of bytecode
 _SIGN = np.uint64(1 << 63)
 
 
@@ -127,9 +128,9 @@ class _Copy:
         group.txn.put(keys.numbered(self.prefix, first), raw, db=group.store.blocks)
         cursor = group.txn.cursor(db=group.store.ids)
         values = np.arange(first, first + n, dtype="<u8").view("V8")
-        for start in range(0, n, _SLICE):
-            part = slice(start, start + _SLICE)
-            cursor.putmulti(list(zip(id_keys(self.prefix, block, live[part]), values[part].tolist(), strict=True)))
+        for start, stop in slices(n, _SLICE):
+            new_keys = id_keys(self.prefix, block, live[start:stop])
+            cursor.putmulti(list(zip(new_keys, values[start:stop].tolist(), strict=True)))
         ends = np.cumsum(lengths, dtype=np.uint32)
         self.new.extend(first, crcs, np.frombuffer(blob, "<i8") if block.int_ids else None, blob, ends)
         self.mapping[rows] = np.arange(first, first + n)
