@@ -369,11 +369,15 @@ class Engine:
             for row in np.flatnonzero(~dead).tolist():
                 rows.append(row)
                 if len(rows) == batch:
-                    yield cast(list[Record], self._records(txn, generation, rows, include_vectors))
+                    records = self._records(txn, generation, rows, include_vectors)
+                    with self.store.resting():
+                        yield cast(list[Record], records)
                     rows = []
                     self._guard()
             if rows:
-                yield cast(list[Record], self._records(txn, generation, rows, include_vectors))
+                records = self._records(txn, generation, rows, include_vectors)
+                with self.store.resting():
+                    yield cast(list[Record], records)
 
     def _dead_in(self, txn: Txn, generation: Generation, state: catalog.State) -> NDArray[np.bool_]:
         """bool[rows]: dead in the state of `txn`, read from it alone."""

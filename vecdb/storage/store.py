@@ -4,6 +4,7 @@ Commit = one LMDB write transaction with sync. With durability "relaxed" the met
 (`metasync=False`): a power cut may cost the last commit, never more. A temporary database (":memory:") syncs nothing.
 
 Caveats that the interface is built around
+- Closing unmaps what reads look at: `close` waits for them.
 - A buffer of a transaction dies with it: `Read.get` copies; `buffers` views live inside one `with` and never leave it.
 - A write transaction stays on the thread that began it: only commit.py's thread begins one.
 - A reader that died keeps pages alive: `clear_dead_readers` at open and each minute.
@@ -13,6 +14,7 @@ anything is read.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,6 +40,9 @@ class Store:
     def __init__(self, path: Path, *, read_only: bool, durability: str, map_bytes: int = limits.lmdb_map_bytes) -> None:
         self.path = path
         self.read_only = read_only
+        self._gate = threading.Condition()
+        self._reads = 0  # that may touch the map now
+        self._closed = False
         self._check_length()
         try:
             self._env = lmdb.open(
@@ -96,16 +101,49 @@ class Store:
         """A read transaction: one committed state. Values are copies, or with `buffers` views that must not leave
         the block.
         """
+        with self._counted():
+            try:
+                txn: Txn = self._env.begin(buffers=True) if buffers else self._env.begin()
+            except lmdb.Error as error:
+                raise _translated(error, "beginning a read") from error
+            try:
+                yield txn
+            except lmdb.Error as error:
+                raise _translated(error, f"reading {self.path}") from error
+            finally:
+                txn.abort()
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        """`close` unmaps the file, so it waits for everything that goes on in here."""
+        with self._gate:
+            self._refuse_closed()
+            self._reads += 1
         try:
-            txn: Txn = self._env.begin(buffers=True) if buffers else self._env.begin()
-        except lmdb.Error as error:
-            raise _translated(error, "beginning a read") from error
-        try:
-            yield txn
-        except lmdb.Error as error:
-            raise _translated(error, f"reading {self.path}") from error
+            yield
         finally:
-            txn.abort()
+            with self._gate:
+                self._reads -= 1
+                self._gate.notify_all()
+
+    @contextmanager
+    def resting(self) -> Iterator[None]:
+        """Inside `read`, around a stretch that touches neither transaction nor buffers and may last: an iterator between two
+        batches. The store may be closed meanwhile; then it ends in Unavailable.
+        """
+        with self._gate:
+            self._reads -= 1
+            self._gate.notify_all()
+        try:
+            yield
+        finally:
+            with self._gate:
+                self._reads += 1
+        self._refuse_closed()
+
+    def _refuse_closed(self) -> None:
+        if self._closed:
+            raise Unavailable(f"the database of {self.path} is closed; open it again")
 
     def begin_write(self) -> Txn:
         """A write transaction; the caller commits or aborts it on this same thread."""
@@ -117,7 +155,8 @@ class Store:
         return int(self._env.reader_check())
 
     def info(self) -> dict[str, int]:
-        info = self._env.info()
+        with self._counted():
+            info = self._env.info()
         return {
             "map_bytes": info["map_size"],
             "used_bytes": (info["last_pgno"] + 1) * 4096,
@@ -127,13 +166,19 @@ class Store:
 
     def copy(self, target: Path, *, compact: bool = True) -> None:
         """A consistent copy of the environment into the existing folder `target`, while writes go on."""
-        self._env.copy(str(target), compact=compact)
+        with self._counted():
+            self._env.copy(str(target), compact=compact)
 
     def sync(self) -> None:
         self._env.sync(True)
 
     def close(self) -> None:
-        self._env.close()
+        """Wait for reads that are under way, then unmap."""
+        with self._gate:
+            self._closed = True
+            while self._reads:
+                self._gate.wait()
+            self._env.close()
 
 
 def _last_page(head: bytes) -> int | None:
