@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("vecdb")
 _LOAD_TRIES = 10
+_SEARCHED_S = 2.0
 _ROOM_POLL_S = 0.5  # a writer that waits for room looks this often whether the database was closed meanwhile
 
 
@@ -78,6 +79,7 @@ class Engine:
         self._wake_maintenance = wake_maintenance
         self._refresh_lock = threading.Lock()
         self._raw_state: bytes | None = None
+        self._searched_at = -_SEARCHED_S
         self.view: View
         self._load_newest()
 
@@ -215,6 +217,7 @@ class Engine:
         none.
         """
         started = time.perf_counter() if explain else 0.0
+        self._searched_at = time.monotonic()
         while True:
             view = self.current()
             found, plan = self.find(view, queries, limit, params)
@@ -421,10 +424,14 @@ class Engine:
     def _wait_for_room(self) -> None:
         """Back-pressure: while the tail is longer than its bound, searches would get slower with every write."""
         with self.room:
-            while self.tail_rows() >= limits.tail_rows_max:
+            while self.tail_rows() >= (limits.tail_rows_max if self.is_searched() else limits.tail_rows_bulk_max):
                 self.current()
                 self._wake_maintenance()
                 self.room.wait(_ROOM_POLL_S)
+
+    def is_searched(self) -> bool:
+        """Whether anybody in this process has searched lately: then cores and the length of the tail matter to them."""
+        return time.monotonic() - self._searched_at < _SEARCHED_S
 
     # -- facts -------------------------------------------------------------------------------------
 

@@ -36,7 +36,8 @@ ef_construction_max = 4_096
 # -- the sealed part and the tail (architecture: every index is a sealed part and a tail) --------
 flat_rows_max = 4_096  # below this `index=None` stays an exact scan
 seal_rows_min = 16_384  # a new sealed generation once the tail passes max(this, rows / 8)
-tail_rows_max = 32_768  # writers wait for the live index while more rows than this are unindexed
+tail_rows_max = 32_768  # beside searches, writers wait while more rows than this are unindexed
+tail_rows_bulk_max = 1 << 20  # the same while nobody searches: a bulk load need not wait for the graph
 
 # -- commit ------------------------------------------------------------------------------------
 group_calls_max = 256  # write calls that share one commit

@@ -4,7 +4,8 @@
     each minute
 
 It can be switched off, and nothing is wrong then, only slower: tails grow until writers wait, which `optimize`
-resolves. It runs at a lower priority than searches, on as many threads as leave one core to them.
+resolves. It runs at a lower priority than searches, and while there are any on as many threads as leave one core to
+them.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from vecdb.engine import Engine
 from vecdb.errors import NotFound, Poisoned, Unavailable
 from vecdb.storage.store import Store
 from vecdb.vacuum import vacuum
+from vecdb.validate import threads
 
 _READER_CHECK_S = 60.0
 _NICE = 10
@@ -33,7 +35,7 @@ class Maintenance:
         self._engines = engines
         self._wake = threading.Event()
         self._closing = False
-        self._threads = max(1, (os.cpu_count() or 2) - 1)
+        self._cores = threads(None)
         self._thread = threading.Thread(target=self._run, name="vecdb-maintenance", daemon=True) if enabled else None
         if self._thread is not None:
             self._thread.start()
@@ -72,15 +74,16 @@ class Maintenance:
         upkeep = engine.upkeep
         if engine.dropped:
             return
+        width = max(1, self._cores - 1) if engine.is_searched() else self._cores
         if upkeep.tail_is_due():
-            upkeep.index_tail(self._threads)
+            upkeep.index_tail(width)
             self._wake.set()
         if upkeep.repair_is_due():
-            upkeep.repair(self._threads)
+            upkeep.repair(width)
         if not self._closing and upkeep.vacuum_is_due():
             vacuum(engine)
         if not self._closing and upkeep.seal_is_due():
-            upkeep.seal(self._threads)
+            upkeep.seal(width)
 
     def _guarded(self, engine: Engine, step: Callable[[], None]) -> None:
         """Run a step. One that fails is logged and tried again after the next commit: derived data can wait,

@@ -5,7 +5,8 @@
     show    neighbours of a few words, recall@10 against exact search, queries per second, memory, disk
 
 A second run finds everything in place and only shows. The vectors that recall is measured with are words drawn with a
-fixed seed; a small collection of their own keeps them, so that a second run need not read GloVe again.
+fixed seed; a small collection of their own keeps them with their exact neighbours, so that a second run need neither
+read GloVe nor compare with every word again.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ from .output import Output, size, table
 glove_rows = 400_000
 glove_dim = 50
 batch_rows = 20_000
-questions_count = 100
+questions_count = 200
 questions_seed = 20_140
-speed_seconds = 0.3
+speed_seconds = 0.2
 shown_words = ("king", "guitar", "neuron", "lisbon")
 
 
@@ -107,10 +108,16 @@ def _measure(docs: vecdb.Collection, questions: vecdb.Collection, out: Output) -
     """Recall@10 of the questions against exact search; then one search at a time, and batches, for a moment each."""
     records = [record for batch in questions.iter(include_vectors=True) for record in batch]
     queries = np.stack([record.vector for record in records])
+    rows = docs.count()
     with out.waiting("measuring"):
-        exact = docs.search(queries, limit=10, params=vecdb.SearchParams(exact=True, threads=_cores()))
+        if any(record.fields.get("rows") != rows for record in records):
+            exact = docs.search(queries, limit=10, params=vecdb.SearchParams(exact=True, threads=_cores())).ids.tolist()
+            answers = [{"rows": rows, "nearest": nearest} for nearest in exact]
+            questions.upsert([record.id for record in records], queries, fields=answers)
+        else:
+            exact = [record.fields["nearest"] for record in records]
         found = docs.search(queries, limit=10)
-        pairs = zip(found.ids.tolist(), exact.ids.tolist(), strict=True)
+        pairs = zip(found.ids.tolist(), exact, strict=True)
         recall = float(np.mean([len(set(a) & set(b)) / len(b) for a, b in pairs]))
         searched, began = 0, time.perf_counter()
         while (single := time.perf_counter() - began) < speed_seconds:

@@ -15,10 +15,12 @@ are written in place under running searches: a new row's own links before any li
 
 from __future__ import annotations
 
+import contextlib
+import mmap
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from vecdb.kernels import checks
 from vecdb.storage import files
@@ -50,6 +52,22 @@ def levels_of(first: int, stop: int, m: int, seed: int) -> NDArray[np.int8]:
     uniform = ((x >> np.uint64(11)).astype(np.float64) + 1.0) / 2.0**53
     levels: NDArray[np.int8] = np.minimum(-np.log(uniform) / np.log(m), LEVEL_MAX).astype(np.int8)
     return levels
+
+
+def reserve(shape: int | tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+    """Zeroed memory as `files.reserve` gives it, on large pages where the system has them.
+
+    A walk touches rows all over the arrays: with pages of 4 KiB nearly every one misses the address cache as well
+    (measured: 9 % of a search's time on 400,000 x 50).
+    """
+    array = files.reserve(shape, dtype)
+    owner: Any = array
+    while owner is not None and not isinstance(owner, mmap.mmap):
+        owner = owner.obj if isinstance(owner, memoryview) else getattr(owner, "base", None)
+    if owner is not None and hasattr(mmap, "MADV_HUGEPAGE"):
+        with contextlib.suppress(OSError):  # advice only
+            owner.madvise(mmap.MADV_HUGEPAGE)
+    return array
 
 
 class Quantiser:
@@ -110,12 +128,12 @@ class Graph:
         capacity = max(capacity, _CAPACITY_MIN)
         return Graph(
             quantiser,
-            files.reserve((capacity, 64 * blocks), np.uint8),
-            files.reserve(capacity if biased else 0, np.int32),
-            files.reserve((capacity, line_up(2 * m)), np.int32),
-            files.reserve((upper_room(capacity, m), line_up(m)), np.int32),
-            files.reserve(capacity, np.int32),
-            files.reserve(capacity, np.int8),
+            reserve((capacity, 64 * blocks), np.uint8),
+            reserve(capacity if biased else 0, np.int32),
+            reserve((capacity, line_up(2 * m)), np.int32),
+            reserve((upper_room(capacity, m), line_up(m)), np.int32),
+            reserve(capacity, np.int32),
+            reserve(capacity, np.int8),
         )
 
     @property
@@ -139,6 +157,6 @@ def upper_room(capacity: int, m: int) -> int:
 
 def grown(old: NDArray[Any], length: int, used: int) -> NDArray[Any]:
     """A longer array with the first `used` rows of the old one."""
-    new = files.reserve((length, *old.shape[1:]), old.dtype)
+    new = reserve((length, *old.shape[1:]), old.dtype)
     new[:used] = old[:used]
     return new

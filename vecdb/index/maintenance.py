@@ -59,7 +59,7 @@ def insert_batch(
         build.insert_points(
             part[0], part[1], graph.levels, width, _chosen(config), config.m, entry, level, pending,
             graph.codes, graph.bias, graph.links, graph.upper, graph.slot, arrays.deleted, EVERYTHING,
-            scratch.pool, scratch.kept, scratch.todo, scratch.visited, scratch.trail, scratch.query8, scratch.query16,
+            scratch.pool, scratch.kept, scratch.visited, scratch.trail, scratch.query8, scratch.query16,
             blocks,
         )  # fmt: skip
         scratches.give(scratch)
@@ -154,7 +154,7 @@ def settle_rows(
     lost = repair.settle(
         indexed, np.packbits(dead, bitorder="little"), entry, level, min(64, config.ef_construction), 2 * config.m,
         graph.codes, graph.bias, graph.links, graph.upper, graph.slot, arrays.deleted, EVERYTHING,
-        np.full(indexed, -1, np.int32), np.empty(indexed, np.int32), scratch.pool, scratch.todo, scratch.visited,
+        np.full(indexed, -1, np.int32), np.empty(indexed, np.int32), scratch.pool, scratch.visited,
         scratch.trail, scratch.query8, scratch.query16, (0,) * scratches.blocks,
     )  # fmt: skip
     scratches.give(scratch)

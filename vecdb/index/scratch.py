@@ -29,7 +29,6 @@ class Scratch:
         "query16",
         "search_args",
         "stride",
-        "todo",
         "trail",
         "visited",
     )
@@ -40,13 +39,12 @@ class Scratch:
         self.pool = np.empty(pool, np.int64)
         self.keys = np.empty(keys, np.int64)
         self.kept = np.empty(stride + 1, np.int64)
-        self.todo = np.empty(stride, np.int32)
         self.visited = files.reserve(capacity // 32 + 1, np.uint32)
         self.trail = np.empty(_TRAIL, np.int32)
         self.query8 = np.zeros(64 * blocks, np.int8)
         self.query16 = np.zeros(64 * blocks, np.int16)
         self.search_args: tuple[Any, ...] = (
-            self.pool, self.keys, self.todo, self.visited, self.trail, self.query8, self.query16, (0,) * blocks
+            self.pool, self.keys, self.visited, self.trail, self.query8, self.query16, (0,) * blocks
         )  # fmt: skip
 
 

@@ -125,7 +125,7 @@ def descend(codes, bias, upper, slot, entry, level, stop_level, query8, query16,
 @part()
 def walk(
     codes, bias, links, slot, layer, entry, query8, query16, constant, width,
-    strict, row_count, sequence, deleted, allow, pool, todo, visited, trail, blocks,
+    strict, row_count, sequence, deleted, allow, pool, visited, trail, blocks,
 ):  # fmt: skip
     """Fill the pool with the nearest rows found from `entry` on one layer. Returns (size, distances computed, trail
     used).
@@ -148,6 +148,7 @@ def walk(
     wide = min(width + hidden, room)
     trail_room = len(trail)
     biased = len(bias) > 0
+    full = False
     at = 0
     while at < size:
         key = pool[at]
@@ -159,6 +160,9 @@ def walk(
         if layer > 0:
             row = np.int64(slot[row]) + layer - 1
         neighbours = links[row]
+        if used + len(neighbours) > trail_room:
+            used = np.int64(0)  # the list is full: start it over and let `clear` zero the whole set
+            full = True
         fresh = 0
         for j in range(len(neighbours)):
             near = neighbours[j]
@@ -166,19 +170,14 @@ def walk(
                 break
             word = visited[near >> 5]
             bit = np.uint32(1) << np.uint32(near & 31)
-            if word & bit == 0:
-                visited[near >> 5] = word | bit
-                prefetch_code(codes, near, blocks)
-                if biased:
-                    prefetch_row(bias, near)
-                todo[fresh] = near
-                fresh += 1
-        if used + fresh <= trail_room:
-            for j in range(fresh):
-                trail[used + j] = todo[j]
-            used += fresh
-        else:
-            used = trail_room  # the list is full: `clear` will zero the whole set
+            visited[near >> 5] = word | bit
+            prefetch_code(codes, near, blocks)
+            if biased:
+                prefetch_row(bias, near)
+            trail[used + fresh] = near
+            fresh += (word & bit) == 0
+        todo = trail[used : used + fresh]
+        used += fresh
         at += 1
         if at < size and layer == 0:
             prefetch_row(links, (pool[at] >> 1) & ROW_MASK)
@@ -193,6 +192,8 @@ def walk(
             size += 1
             if place < at:
                 at = place
+                if layer == 0:
+                    prefetch_row(links, near)
             if strict:
                 if not is_visible(near, row_count, sequence, deleted, allow):
                     hidden += 1
@@ -204,4 +205,4 @@ def walk(
                         wide = min(width + hidden, room)
             elif size > width:
                 size -= 1
-    return size, count, used
+    return size, count, trail_room if full else used

@@ -57,7 +57,7 @@ def select(codes, bias, keys, size, most, kept, query8, query16, blocks):
 def insert_points(
     first, stop, levels, width, most_low, most_high, entry, level, strict,
     codes, bias, links, upper, slot, deleted, allow,
-    pool, kept, todo, visited, trail, query8, query16, blocks,
+    pool, kept, visited, trail, query8, query16, blocks,
 ):  # fmt: skip
     """Give every row of [first, stop) its own links, found in the graph that ends before the batch.
 
@@ -77,7 +77,7 @@ def insert_points(
             table = links if layer == 0 else upper
             size, count, used = walk(
                 codes, bias, table, slot, layer, start, query8, query16, constant, width,
-                strict, NO_ROW, LIVING, deleted, allow, pool, todo, visited, trail, blocks,
+                strict, NO_ROW, LIVING, deleted, allow, pool, visited, trail, blocks,
             )  # fmt: skip
             clear(visited, trail, used)
             work += count

@@ -175,6 +175,17 @@ def prefetch_row(typingctx, array, row):
 
 
 @intrinsic
+def prefetch_at(typingctx, array, offset):
+    """Ask for the cache line at byte `offset` of a contiguous array's data."""
+
+    def codegen(context, builder, sig, args):
+        _call_prefetch(builder, builder.gep(_data(context, builder, sig.args[0], args[0]), [args[1]]))
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64), codegen
+
+
+@intrinsic
 def widen(typingctx, value):
     """A stored element as float32. uint16 holds the bits of a float16: numba's own half precision is emulated and slow.
 

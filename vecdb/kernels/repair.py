@@ -141,7 +141,7 @@ def _attach(row, host, links, parent, most, codes, bias, query8, query16, blocks
 @kernel()
 def settle(
     n, dead, entry, level, width, most, codes, bias, links, upper, slot, deleted, allow,
-    parent, queue, pool, todo, visited, trail, query8, query16, blocks,
+    parent, queue, pool, visited, trail, query8, query16, blocks,
 ):  # fmt: skip
     """Make every row of [0, n) that is not in the bit set `dead` reachable from `entry` on layer 0. Returns how many
     were not.
@@ -165,7 +165,7 @@ def settle(
             start = np.int64(entry)
         size, _, used = walk(
             codes, bias, links, slot, np.int64(0), start, query8, query16, constant, width,
-            np.bool_(False), NO_ROW, LIVING, deleted, allow, pool, todo, visited, trail, blocks,
+            np.bool_(False), NO_ROW, LIVING, deleted, allow, pool, visited, trail, blocks,
         )  # fmt: skip
         clear(visited, trail, used)
         host = np.int64(-1)

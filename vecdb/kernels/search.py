@@ -11,7 +11,7 @@ import numpy as np
 from vecdb.kernels.beam import ROW_MASK, clear, code_distance, descend, insert, is_visible, sort_keys, walk
 from vecdb.kernels.checks import is_sound
 from vecdb.kernels.distance import exact
-from vecdb.kernels.intrinsics import bits_float, float_bits, prefetch_row
+from vecdb.kernels.intrinsics import bits_float, float_bits, prefetch_at, prefetch_row
 from vecdb.kernels.options import kernel, part
 from vecdb.kernels.quantize import encode_query
 
@@ -41,7 +41,7 @@ def search_graph(
     indexed, entry, level, metric, scale, mean,
     codes, bias, links, upper, slot,
     vectors, crcs, verified, deleted,
-    pool, keys, todo, visited, trail, query8, query16, blocks,
+    pool, keys, visited, trail, query8, query16, blocks,
 ):  # fmt: skip
     """Answer `queries` (float32[nq, dim]) into rows int64[nq, limit], distances float32[nq, limit], counts int64[nq].
 
@@ -49,7 +49,7 @@ def search_graph(
     indexed.
     indexed : rows below it are in the graph; [indexed, row_count) is scanned on codes.
     work : int64[3], += distances on codes, rows re-ranked, queries walked again in strict mode.
-    Scratch: pool int64[>= width + 2, rather 4 * width], keys int64[>= rerank + 1], todo int32[>= links per row],
+    Scratch: pool int64[>= width + 2, rather 4 * width], keys int64[>= rerank + 1],
     visited uint32[rows / 32] all zero, trail int32[any], query8 and query16 as in `dot_codes`.
     Returns the first row that does not match its checksum, or -1.
 
@@ -71,7 +71,7 @@ def search_graph(
                 )
                 size, more, used = walk(
                     codes, bias, links, slot, np.int64(0), start, query8, query16, constant, width,
-                    strict, row_count, sequence, deleted, allow, pool, todo, visited, trail, blocks,
+                    strict, row_count, sequence, deleted, allow, pool, visited, trail, blocks,
                 )  # fmt: skip
                 clear(visited, trail, used)
                 work[0] += count + more
@@ -99,7 +99,8 @@ def search_graph(
             hidden = 0
             for j in range(min(size, rerank)):
                 row = (pool[j] >> 1) & ROW_MASK
-                prefetch_row(vectors, row)
+                for line in range(0, min(row_bytes + 63, 1024), 64):
+                    prefetch_at(vectors, row * row_bytes + line)
                 prefetch_row(deleted, row)
             for j in range(size):
                 row = (pool[j] >> 1) & ROW_MASK
