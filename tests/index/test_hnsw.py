@@ -272,3 +272,17 @@ def test_two_blocks_of_codes_and_several_threads_give_the_same_answers() -> None
     assert np.array_equal(one.work, two.work)
     alone = index.search(vectors[5:6], 10, rows.snapshot(), WIDE)
     assert np.array_equal(alone.rows[0], one.rows[5])
+
+
+def test_a_walk_longer_than_its_trail_leaves_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The visited set must be empty again after every walk, also when the list of what was visited overflowed."""
+    vectors = clustered(1500, 24)
+    rows = MemoryRows(vectors)
+    index = built(rows)
+    usual = index.search(vectors[:50], 10, rows.snapshot(), WIDE)
+    monkeypatch.setattr("vecdb.index.scratch._TRAIL", 64)
+    index._scratches._free.clear()
+    for _ in range(2):
+        short = index.search(vectors[:50], 10, rows.snapshot(), WIDE)
+        assert np.array_equal(usual.rows, short.rows)
+        assert np.array_equal(usual.work, short.work)
