@@ -286,3 +286,33 @@ def test_a_walk_longer_than_its_trail_leaves_no_trace(monkeypatch: pytest.Monkey
         short = index.search(vectors[:50], 10, rows.snapshot(), WIDE)
         assert np.array_equal(usual.rows, short.rows)
         assert np.array_equal(usual.work, short.work)
+
+
+def test_arrays_grow_while_batches_are_added(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The publisher makes room for codes at any time; links written meanwhile must not be lost."""
+    monkeypatch.setattr("vecdb.index.graph._CAPACITY_MIN", 64)
+    vectors = clustered(3000, 24)
+    rows = MemoryRows(vectors[:100], 6000)
+    index = Hnsw(CONFIG, "l2", rows)
+    index.extend(100)
+    small = 128
+    monkeypatch.setattr(type(rows.arrays), "capacity", property(lambda self: small))
+    index.add(100)
+    assert len(index._current().graph.links) == small
+    rows.append(vectors[100:])
+    done = threading.Event()
+
+    def publish() -> None:
+        for stop in range(110, 3001, 10):
+            index.extend(stop)
+        done.set()
+
+    publisher = threading.Thread(target=publish)
+    publisher.start()
+    while not done.is_set() or index.indexed_rows < 3000:
+        index.add(max(100, index._coded), 2)
+    publisher.join()
+    index.settle()
+    assert index.check() == []
+    exact = index.search(vectors[:100], 10, rows.snapshot(), EXACT)
+    assert recall(index.search(vectors[:100], 10, rows.snapshot(), WIDE).rows, exact.rows) > 0.97

@@ -136,10 +136,6 @@ class Graph:
             reserve(capacity, np.int8),
         )
 
-    @property
-    def capacity(self) -> int:
-        return len(self.links)
-
     def replace(self, **arrays: Any) -> Graph:
         """A copy with some arrays exchanged."""
         return Graph(**{name: arrays.get(name, getattr(self, name)) for name in self.__slots__})

@@ -93,18 +93,28 @@ class Hnsw(Index):
             self._view = View(graph, arrays, self._metric, view.indexed, view.entry, view.level)
 
     def _with_room(self, graph: Graph, row_count: int) -> Graph:
-        if row_count <= graph.capacity:
+        """Room for the codes of `row_count` rows. Links are not touched: a batch may be writing them right now."""
+        if row_count <= len(graph.codes):
             return graph
-        capacity = max(row_count, 2 * graph.capacity)
-        indexed = self.indexed_rows
+        capacity = max(row_count, 2 * len(graph.codes))
         return graph.replace(
             codes=grown(graph.codes, capacity, self._coded),
             bias=grown(graph.bias, capacity, self._coded) if len(graph.bias) else graph.bias,
-            links=grown(graph.links, capacity, indexed),
-            upper=grown(graph.upper, upper_room(capacity, self.config.m), self._upper_used),
-            slot=grown(graph.slot, capacity, indexed),
-            levels=grown(graph.levels, capacity, indexed),
         )
+
+    def _with_link_room(self, graph: Graph, indexed: int, stop: int, upper_rows: int) -> Graph:
+        """Room for the links of rows below `stop`. Maintenance only, between batches: nobody else writes links."""
+        if stop > len(graph.links):
+            capacity = max(stop, 2 * len(graph.links))
+            graph = graph.replace(
+                links=grown(graph.links, capacity, indexed),
+                slot=grown(graph.slot, capacity, indexed),
+                levels=grown(graph.levels, capacity, indexed),
+            )
+        if upper_rows > len(graph.upper):
+            room = max(upper_rows, 2 * len(graph.upper), upper_room(len(graph.links), self.config.m))
+            graph = graph.replace(upper=grown(graph.upper, room, self._upper_used))
+        return graph
 
     # -- maintenance -------------------------------------------------------------------------------
 
@@ -146,7 +156,7 @@ class Hnsw(Index):
         quantiser = training.train(arrays, self._metric, stop)
         with self._lock:
             old = self._current().graph
-            fresh = Graph.reserve(old.capacity, self._blocks, self.config.m, len(old.bias) > 0, quantiser)
+            fresh = Graph.reserve(len(old.codes), self._blocks, self.config.m, len(old.bias) > 0, quantiser)
             graph = old.replace(quantiser=quantiser, codes=fresh.codes, bias=fresh.bias)
             training.encode(graph, arrays, self._metric, 0, self._coded)
             self._clipped = 0
@@ -159,9 +169,8 @@ class Hnsw(Index):
             graph = view.graph
             levels = levels_of(first, stop, self.config.m, self.seed)
             used = self._upper_used + int(levels.sum(dtype=np.int64))
-            if used > len(graph.upper):
-                room = upper_room(max(2 * graph.capacity, used * self.config.m), self.config.m)
-                graph = graph.replace(upper=grown(graph.upper, room, self._upper_used))
+            graph = self._with_link_room(graph, first, stop, used)
+            if graph is not view.graph:
                 self._view = View(graph, view.arrays, self._metric, first, view.entry, view.level)
             ends = self._upper_used + np.cumsum(levels, dtype=np.int64)
             graph.levels[first:stop] = levels
