@@ -61,8 +61,7 @@ def open_database(
         raise InvalidArgument(f"durability must be one of {', '.join(DURABILITIES)}, got {durability!r}")
     if memory_budget_bytes is not None and (not isinstance(memory_budget_bytes, int) or memory_budget_bytes <= 0):
         raise InvalidArgument(f"memory_budget_bytes must be a positive number of bytes, got {memory_budget_bytes!r}")
-    if not isinstance(path, (str, os.PathLike)) or not str(path):
-        raise InvalidArgument(f"path must be a directory or ':memory:', got {path!r}")
+    _check_path(path, "a directory or ':memory:'")
     options: dict[str, Any] = {
         "maintenance": maintenance,
         "map_bytes": map_bytes,
@@ -73,7 +72,15 @@ def open_database(
             raise InvalidArgument("':memory:' is always new, so read_only=True would open nothing; leave it out")
         temporary = tempfile.TemporaryDirectory(prefix="vecdb-")
         return Database(Path(temporary.name) / "db", durability="none", temporary=temporary, **options)
-    return Database(Path(os.path.abspath(path)), read_only=read_only, durability=durability, **options)
+    try:
+        return Database(Path(os.path.abspath(path)), read_only=read_only, durability=durability, **options)
+    except OSError as error:
+        raise files.translate(error, f"opening {path}") from error
+
+
+def _check_path(path: Any, wanted: str) -> None:
+    if not isinstance(path, (str, os.PathLike)) or not str(path) or "\0" in str(path):
+        raise InvalidArgument(f"path must be {wanted}, got {path!r}")
 
 
 class Database:
@@ -174,9 +181,9 @@ class Database:
         """Delete a collection with all its records. Raises NotFound where there is none."""
         checked = validate.collection_name(name)
         self._guard()
-        engine = self._engines.get(checked)
-        uid = self._writer().submit(DropCollection(checked, engine))
-        with self._open_lock:
+        with self._open_lock:  # else a call beside this one opens what goes, or loses what it has just made anew
+            engine = self._engines.get(checked)
+            uid = self._writer().submit(DropCollection(checked, engine))
             self._engines.pop(checked, None)
         if engine is not None:
             self._forget(engine)
@@ -249,6 +256,7 @@ class Database:
         from vecdb.backup import write_backup
 
         self._guard()
+        _check_path(path, "a new directory")
         write_backup(self, Path(os.path.abspath(path)), progress)
 
     def close(self) -> None:

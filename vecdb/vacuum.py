@@ -48,7 +48,9 @@ def vacuum(engine: Engine, threads: int = 1, progress: Progress = None) -> bool:
         engine.upkeep.repair(threads)
         copy = _Copy(engine)
         try:
-            while copy.old_rows_left() > _PIECE_ROWS or copy.done < copy.old.index.indexed_rows:
+            # A graph must be copied whole, and does not grow meanwhile; what else writers add is the last commit's.
+            graph_rows = 0 if copy.old.index.kind == "flat" else copy.old.index.indexed_rows
+            while copy.old_rows_left() > _PIECE_ROWS or copy.done < graph_rows:
                 if not engine.submit(copy.piece()):
                     raise NotFound(f"collection {engine.entry.name!r} was dropped during a vacuum")
                 if progress is not None:

@@ -304,6 +304,11 @@ class Update:
         for meta, changes in zip(metas, self.fields, strict=True):
             owner, tenants, raw = codec.split_meta(meta)
             fields = codec.merge_fields(raw, changes)
+            if len(fields) > limits.fields_bytes_max:
+                raise LimitExceeded(
+                    f"fields would pass {limits.fields_bytes_max:,} bytes, the most of one record, with those that are "
+                    "there: remove some with None, or upsert the record"
+                )
             merged.append(codec.encode_meta(owner, tenants, fields))
         return merged
 
