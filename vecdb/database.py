@@ -10,6 +10,7 @@ Threads: every method from any thread. Processes: a forked child must open its o
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
 import tempfile
@@ -158,11 +159,14 @@ class Database:
         checked = validate.collection_name(name)
         with self._open_lock:
             engine = self._engines.get(checked)
+            if engine is not None and not engine.writable:
+                with contextlib.suppress(NotFound):  # dropped by the writer, who may have made another of this name
+                    engine.current()
             if engine is None or engine.dropped:
+                if engine is not None and not engine.writable:
+                    engine.close()
                 engine = self._open_engine(checked)
                 self._engines[checked] = engine
-        if not engine.writable:
-            engine.current()
         return Collection(engine)
 
     def __getitem__(self, name: str) -> Collection:
