@@ -94,3 +94,10 @@ def test_check_notices_broken_links(sealed: tuple[MemoryRows, Hnsw, Path]) -> No
         index = Hnsw.open(path, CONFIG, "l2", rows)
         break_it(index._current().graph)
         assert any(words in line for line in index.check()), words
+
+
+def test_check_does_not_follow_links_past_the_end(sealed: tuple[MemoryRows, Hnsw, Path]) -> None:
+    rows, _, path = sealed
+    index = Hnsw.open(path, CONFIG, "l2", rows)
+    index._current().graph.links[5, 0] = 2**31 - 2
+    assert any("past the last" in line for line in index.check())

@@ -27,6 +27,8 @@ def violations(index: Hnsw, view: View, unlinked: NDArray[np.bool_]) -> list[str
     levels = graph.levels[:n]
     rows = np.arange(n)
     found += _links("layer 0", rows, graph.links[:n], n, unlinked)
+    if (graph.links[:n] >= n).any():
+        return found  # the rest would read past the arrays
     for layer in range(1, int(levels.max()) + 1):
         high = rows[levels >= layer]
         table = graph.upper[graph.slot[high] + layer - 1]
