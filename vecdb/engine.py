@@ -234,7 +234,8 @@ class Engine:
             vectors[found.rows >= 0] = self._vectors(view.generation, found.rows[found.rows >= 0])
             if single:
                 vectors = vectors[0, : found.counts[0]]
-        ids = view.generation.ids.take(found.rows)
+        padded = not single or found.counts[0] < limit
+        ids = view.generation.ids.take(found.rows, padded=padded)
         report = None
         if explain:
             done = time.perf_counter()
@@ -263,10 +264,9 @@ class Engine:
     ) -> tuple[Found, planner.Plan]:
         state, index = view.state, view.generation.index
         plan = planner.plan(view.config, index.indexed_rows, view.snapshot, limit, params, state.tuned, state.tuned_ef)
-        exact = plan.strategy == "exact"
-        return index.search(
-            queries, limit, view.snapshot, SearchParams(plan.ef, None, None, exact, params.threads)
-        ), plan
+        if plan.ef != params.ef or params.exact != (plan.strategy == "exact"):
+            params = SearchParams(plan.ef, None, None, plan.strategy == "exact", params.threads)
+        return index.search(queries, limit, view.snapshot, params), plan
 
     def _fields_of(self, view: View, rows: NDArray[np.int64], single: bool) -> list[Any] | None:
         """Encoded fields of found rows, nested as the hits are; None where the rows have been renumbered since

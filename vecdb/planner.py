@@ -10,7 +10,7 @@ Whatever is chosen, the index returns min(limit, matching live records): a graph
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from vecdb import limits
 from vecdb.catalog import Tuned
@@ -20,8 +20,7 @@ from vecdb.schema import Hnsw, IndexConfig, SearchParams, Snapshot
 _SCAN_SHARE = 0.25  # a beam this share of the live rows wide costs more than scanning them all
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """strategy: "exact" or "graph"; ef: beam width of a graph search; reason: one clause for `explain`."""
 
     strategy: str

