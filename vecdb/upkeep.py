@@ -3,7 +3,8 @@
     index_tail   tail rows -> graph           repair   dead rows out of the graph
     seal         graph -> immutable file      vacuum   dead rows out of every file (vacuum.py)
 
-Threads: `lock` lets one step run at a time; searches and commits never wait for it. A step changes the live index in
+Threads: `lock` lets one step run at a time; searches and commits never wait for it. A step that gets it after a drop raises
+NotFound: its files are gone. A step changes the live index in
 place (the index contract says how searches stand that), or commits through the committer like any writer.
 """
 
@@ -82,7 +83,7 @@ class Upkeep:
     def index_tail(self, threads: int, progress: Progress = None, *, all_rows: bool = False) -> None:
         """Move tail rows into the graph: whole steps, or with `all_rows` to the last row."""
         with self.lock:
-            view = self.engine.view
+            view = self.engine.current()
             index = view.generation.index
             if index.kind == FLAT:
                 return
@@ -100,7 +101,7 @@ class Upkeep:
     def repair(self, threads: int) -> None:
         """Take rows that died out of the graph and mend their neighbourhoods."""
         with self.lock:
-            view = self.engine.view
+            view = self.engine.current()
             index = view.generation.index
             if index.indexed_rows and view.snapshot.sequence > self.repaired_sequence:
                 index.remove(view.snapshot.sequence, threads)
@@ -110,7 +111,7 @@ class Upkeep:
         """Write the live index as an immutable file and name it in the state: data first, then the pointer."""
         engine = self.engine
         with self.lock:
-            view = engine.view
+            view = engine.current()
             index = view.generation.index
             if index.kind == FLAT or index.indexed_rows == 0:
                 return
@@ -130,7 +131,7 @@ class Upkeep:
         """Another index over the same rows, built beside the present one and then put in its place."""
         engine = self.engine
         with self.lock:
-            view = engine.view
+            view = engine.current()
             changes = {"index": config, "sealed": None, "tuned": (), "tuned_ef": None, "tuned_by_user": False}
             fresh = engine.make_index(config, view.generation.rows)
             fresh.extend(view.snapshot.row_count)

@@ -41,7 +41,7 @@ _SIGN = np.uint64(1 << 63)
 def vacuum(engine: Engine, threads: int = 1, progress: Progress = None) -> bool:
     """Rewrite the collection without its dead rows. Returns False where there were none."""
     with engine.upkeep.lock:
-        view = engine.view
+        view = engine.current()
         if view.snapshot.live_count == view.snapshot.row_count:
             return False
         engine.clear_debris()  # a vacuum that failed leaves ids of records that may have died since
