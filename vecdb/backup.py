@@ -143,6 +143,11 @@ def restore(source: Any, target: Any) -> None:
         raise AlreadyExists(f"{there} exists; restore into a new directory, then swap the two")
     if not files.exists(here / CHECKSUMS):
         raise NotFound(f"{here} is no backup: it has no {CHECKSUMS}")
+    with files.typed("restoring"):
+        _restore(here, there)
+
+
+def _restore(here: Path, there: Path) -> None:
     sums = _read_checksums(here)
     temporary = there.with_name(there.name + ".tmp")
     files.remove_tree(temporary)
@@ -161,7 +166,8 @@ def restore(source: Any, target: Any) -> None:
             _copy(here / name, place.parent, size)
             if _digest(place) != (size, expected):
                 raise Corruption(f"{place}: the copy differs from the backup; check the disk")
-        for folder in sorted({(temporary / name).parent for name in sums} | {temporary}, reverse=True):
+        folders = {(temporary / name).parent for name in sums} | {temporary / "collections", temporary}
+        for folder in sorted(filter(files.exists, folders), reverse=True):
             files.sync_dir(folder)
         files.rename(temporary, there)
         files.sync_dir(there.parent)

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 from vecdb import limits
 from vecdb.errors import Poisoned, Unavailable, VecdbError
 from vecdb.storage import files, keys
-from vecdb.storage.store import MapFullError, Store, StoreError
+from vecdb.storage.store import MapFullError, Store, StoreError, translate
 
 
 class Request(Protocol):
@@ -207,7 +207,7 @@ class Committer:
         if isinstance(error, OSError):
             return files.translate(error, "committing")
         if isinstance(error, StoreError):
-            return Unavailable(f"committing failed: {error}; nothing was written")
+            return translate(error, "committing")
         return error
 
 
@@ -215,7 +215,9 @@ def _commit_transaction(group: Group) -> None:
     try:
         group.txn.commit()
     except (StoreError, OSError) as error:
-        if isinstance(error, MapFullError) or "No space" in str(error):
+        if isinstance(error, MapFullError):
+            raise
+        if not group.store.is_dead() and ("No space" in str(error) or group.store.is_full()):
             raise OSError(errno.ENOSPC, "no space left") from error
         raise SyncFailed(OSError(errno.EIO, str(error))) from error
 

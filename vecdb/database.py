@@ -163,9 +163,14 @@ class Database:
                 with contextlib.suppress(NotFound):  # dropped by the writer, who may have made another of this name
                     engine.current()
             if engine is None or engine.dropped:
+<<<<<<< Updated upstream
                 if engine is not None and not engine.writable:
                     engine.close()
                 engine = self._open_engine(checked)
+=======
+                with files.typed(f"opening collection {checked!r}"):
+                    engine = self._open_engine(checked)
+>>>>>>> Stashed changes
                 self._engines[checked] = engine
         return Collection(engine)
 
@@ -191,7 +196,8 @@ class Database:
             self._engines.pop(checked, None)
         if engine is not None:
             self._forget(engine)
-        purge_debris(self.path, self._store, self._writer(), only_uid=uid)
+        with files.typed("removing the files of a dropped collection"):
+            purge_debris(self.path, self._store, self._writer(), only_uid=uid)
 
     def _forget(self, engine: Engine) -> None:
         if self._maintenance is not None:
@@ -261,7 +267,8 @@ class Database:
 
         self._guard()
         _check_path(path, "a new directory")
-        write_backup(self, Path(os.path.abspath(path)), progress)
+        with files.typed("backing up"):
+            write_backup(self, Path(os.path.abspath(path)), progress)
 
     def close(self) -> None:
         """Commit what is queued, seal what is worth it, release the lock. Closing twice is no error."""

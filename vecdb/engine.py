@@ -482,7 +482,7 @@ class Engine:
     def optimize(self, thread_count: int, progress: Progress) -> None:
         """Index the whole tail, repair, learn recall against ef, seal."""
         self._require_writer()
-        with self.upkeep.lock:
+        with files.typed("optimizing"), self.upkeep.lock:
             if self.view.snapshot.row_count >= limits.flat_rows_max:
                 self.upkeep.index_tail(thread_count, progress, all_rows=True)
             self.upkeep.repair(thread_count)
@@ -491,12 +491,14 @@ class Engine:
 
     def reindex(self, index: IndexConfig | None, progress: Progress) -> None:
         self._require_writer()
-        self.upkeep.reset_index(catalog.index_to_dict(index), threads(None), progress)
-        self.upkeep.seal(threads(None))
+        with files.typed("indexing"):
+            self.upkeep.reset_index(catalog.index_to_dict(index), threads(None), progress)
+            self.upkeep.seal(threads(None))
 
     def vacuum(self, progress: Progress) -> None:
         self._require_writer()
-        vacuum(self, threads(None), progress)
+        with files.typed("vacuuming"):
+            vacuum(self, threads(None), progress)
 
     def clear_debris(self) -> None:
         """Remove what a vacuum left behind."""

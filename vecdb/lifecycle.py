@@ -43,6 +43,7 @@ class CreateCollection:
         state = catalog.State(sequence=group.sequence, index=catalog.index_to_dict(config.index))
         folder = folder_of(self.database, uid)
         try:
+            store.make_room()
             files.make_dir(folder)
             Rows.create(folder / rows_name(0), config.dtype, config.dim, 0, sync=self.durable)
             if self.durable:

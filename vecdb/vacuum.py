@@ -178,6 +178,7 @@ class CopyPiece:
         engine = self.copy.engine
         if group.txn.get(keys.uid(engine.entry.uid), db=group.store.state) is None:
             return False
+        group.store.make_room()
         self.copy.copy(group, min(engine.view.snapshot.row_count, self.copy.done + _PIECE_ROWS))
         group.changed = True
         return True
@@ -196,6 +197,7 @@ class Switch:
         view = engine.view
         if group.txn.get(keys.uid(engine.entry.uid), db=group.store.state) is None:
             raise NotFound(f"collection {engine.entry.name!r} was dropped during a vacuum")
+        group.store.make_room()
         copy.copy(group, view.snapshot.row_count)
         dead = self._bury(group, view)
         copy.sync()

@@ -111,6 +111,7 @@ class Pending:
         rows = self.engine.view.generation.rows
         rows.ensure(first + n)
         try:
+            group.store.make_room()
             rows.write(first, vectors)
         except OSError as error:
             raise files.translate(error, f"writing {n} vectors") from error

@@ -15,6 +15,7 @@ import mmap
 import os
 import shutil
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,11 @@ def close(fd: int) -> None:
 
 def size(fd: int) -> int:
     return os.fstat(fd).st_size
+
+
+def allocate(fd: int, length: int) -> None:
+    """Give the first `length` bytes of a file their place on the disk, making it longer where it is shorter."""
+    os.posix_fallocate(fd, 0, length)
 
 
 def truncate(fd: int, length: int) -> None:
@@ -118,9 +124,12 @@ def write_atomic(path: Path, chunks: Iterable[Any], *, sync: bool = True) -> int
             offset += view.nbytes
         if sync:
             fsync(fd)
+        rename(temporary, path)
+    except BaseException:
+        remove(temporary)  # on a full disk the torn copy would keep the space
+        raise
     finally:
         os.close(fd)
-    rename(temporary, path)
     if sync:
         sync_dir(path.parent)
     return offset
@@ -268,8 +277,22 @@ def copy_range(source: int, target: int, length: int) -> None:
         offset += len(part)
 
 
-def translate(error: OSError, doing: str) -> VecdbError:
+def is_full(error: OSError) -> bool:
+    """Whether the error says that there is no room: disk, quota or largest file."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def translate(error: OSError, doing: str, outcome: str = "nothing was written") -> VecdbError:
     """A vecdb error for an operating-system error met while `doing`."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return Unavailable(f"no space left while {doing}; nothing was written. Free space, then try again")
-    return Unavailable(f"{doing} failed: {error.strerror or error}; nothing was written")
+    if is_full(error):
+        return Unavailable(f"no space left while {doing}; {outcome}. Free space, then try again")
+    return Unavailable(f"{doing} failed: {error.strerror or error}; {outcome}")
+
+
+@contextmanager
+def typed(doing: str) -> Iterator[None]:
+    """Raise operating-system errors of the block as vecdb errors: for long work that may be done again."""
+    try:
+        yield
+    except OSError as error:
+        raise translate(error, doing, "no record changed") from error

@@ -23,11 +23,12 @@ from typing import Any
 import lmdb
 
 from vecdb import limits
-from vecdb.errors import Corruption, Locked, Unavailable
+from vecdb.errors import Corruption, Locked, Poisoned, Unavailable
 from vecdb.storage import files, keys
 
 LMDB_FORMAT = "0.9"  # data file format of lib_version=0; lmdb 3 can also write an incompatible one
 _DATABASES_MAX = 16
+_SPARE_BYTES = 1 << 20  # kept free behind LMDB's last page, so that deletes work on a full disk
 
 Txn = Any  # lmdb.Transaction
 MapFullError = lmdb.MapFullError
@@ -63,6 +64,8 @@ class Store:
             raise _translated(error, f"opening {path}") from error
         self._open_databases()
         self.clear_dead_readers()
+        self._spare_fd = -1 if read_only or durability == "none" else files.open_append(path / "data.mdb")
+        self._allocated_bytes = 0
 
     def _open_databases(self) -> None:
         create = not self.read_only
@@ -149,6 +152,30 @@ class Store:
         """A write transaction; the caller commits or aborts it on this same thread."""
         return self._env.begin(write=True)
 
+    def make_room(self) -> None:
+        """Before a transaction that adds: see to the spare room that only deletions may use up. Raises OSError."""
+        used_bytes = (self._env.info()["last_pgno"] + 1) * 4096
+        if self._spare_fd >= 0 and self._allocated_bytes < used_bytes + _SPARE_BYTES:
+            files.allocate(self._spare_fd, used_bytes + 2 * _SPARE_BYTES)
+            self._allocated_bytes = used_bytes + 2 * _SPARE_BYTES
+
+    def is_dead(self) -> bool:
+        """Whether LMDB refuses everything since a failed write of its meta page."""
+        try:
+            self._env.begin().abort()
+            return False
+        except lmdb.Error:
+            return True
+
+    def is_full(self) -> bool:
+        """Whether the file cannot grow: LMDB reports a write cut short by a full disk as it does a broken one."""
+        try:
+            if self._spare_fd >= 0:
+                files.allocate(self._spare_fd, files.size(self._spare_fd) + _SPARE_BYTES)
+            return False
+        except OSError as error:
+            return files.is_full(error)
+
     # -- care --------------------------------------------------------------------------------------
 
     def clear_dead_readers(self) -> int:
@@ -179,6 +206,9 @@ class Store:
             while self._reads:
                 self._gate.wait()
             self._env.close()
+            if self._spare_fd >= 0:
+                files.close(self._spare_fd)
+                self._spare_fd = -1
 
 
 def _last_page(head: bytes) -> int | None:
@@ -202,6 +232,8 @@ def _translated(error: Exception, doing: str) -> Exception:
         return Locked(f"{doing}: this process has it open already; use that Database, or close it first")
     if isinstance(error, (lmdb.CorruptedError, lmdb.InvalidError, lmdb.PageNotFoundError, lmdb.VersionMismatchError)):
         return Corruption(f"{doing}: LMDB says {error}; restore the database from a backup")
+    if isinstance(error, lmdb.PanicError):
+        return Poisoned(f"{doing}: a failed write left LMDB unsure ({error}); close the database and open it again")
     if isinstance(error, lmdb.ReadersFullError):
         return Unavailable(f"{doing}: {limits.lmdb_readers_max} readers are active already; close some and try again")
     return Unavailable(f"{doing} failed: {error}")
