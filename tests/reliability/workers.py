@@ -1,0 +1,341 @@
+"""What runs in forked children: each function is one worker, named by `ForkServer.fork`. Arguments and results are JSON."""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+import traceback
+from pathlib import Path
+from typing import Any
+
+import vecdb
+from tests.reliability.harness import DIM, NAME, Expected, LedgerWriter, read_ledger, vectors_of, verify
+from vecdb import limits, upkeep, vacuum
+from vecdb.database import Database, open_database
+
+THREADS = 3  # writers of the crash worker; an id belongs to the thread of its number modulo this
+
+
+def shrink() -> None:
+    """Small bounds, so that small workloads index, repair, seal and vacuum as large ones do."""
+    limits.flat_rows_max = 256
+    limits.seal_rows_min = 256
+    limits.block_rows_max = 64
+    limits.tail_rows_max = 4_096
+    upkeep._STEP_ROWS = 64
+    upkeep._REPAIR_ROWS_MIN = 32
+    upkeep._SEAL_AT_CLOSE_ROWS = 64
+    vacuum._PIECE_ROWS = 256
+
+
+def warm() -> None:
+    """Compile or load every kernel that workers use."""
+    shrink()
+    db = vecdb.open(":memory:")
+    c = db.create_collection(NAME, DIM, "l2")
+    ids = list(range(700))
+    put(c, ids, [1] * 700)
+    c.optimize()
+    c.delete(ids[:300])
+    c.update(ids[300:310], vectors=vectors_of(ids[300:310], [2] * 10))
+    c.vacuum()
+    c.search(vectors_of(ids[:20], [1] * 20), 10)
+    c.search(vectors_of([1], [1])[0], 10)
+    c.search(vectors_of(ids[:20], [1] * 20), 1, params=vecdb.SearchParams(exact=True))
+    c.get(ids[400:402], include_vectors=True)
+    assert db.check() == []
+    db.close()
+
+
+def put(c: Any, ids: list[int], versions: list[int]) -> None:
+    c.upsert(ids, vectors_of(ids, versions), fields=[{"f": v} for v in versions])
+
+
+def perform(c: Any, do: str, n: int, ids: list[int]) -> None:
+    """One call as the ledger describes it."""
+    if do in ("upsert", "load"):
+        put(c, ids, [n] * len(ids))
+    elif do == "vectors":
+        c.update(ids, vectors=vectors_of(ids, [n] * len(ids)))
+    elif do == "fields":
+        c.update(ids, fields=[{"f": n}] * len(ids))
+    elif do == "delete":
+        c.delete(ids)
+    else:
+        raise AssertionError(do)
+
+
+def said(ledger: LedgerWriter, c: Any, do: str, n: int, ids: list[int]) -> None:
+    """Intent, call, acknowledgement."""
+    ledger.line(n=n, do=do, ids=ids)
+    perform(c, do, n, ids)
+    ledger.line(ack=n)
+
+
+# -- crash -------------------------------------------------------------------------------------------
+
+
+def crash(path: str, ledger: str, seed: int, live_min: int, broken: bool = False) -> None:
+    """Write from several threads, with upkeep, until killed. Goes on where the ledger ends."""
+    if broken:
+        acknowledge_before_commit()
+    book = LedgerWriter(Path(ledger))
+    db = open_database(path)
+    expected = Expected.of(read_ledger(Path(ledger)))
+    n = max([0, *(line.get("n", 0) for line in read_ledger(Path(ledger)))]) + 1
+    c = db.create_collection(NAME, DIM, "l2", exist_ok=True)
+    if len(expected.kept) < live_min:
+        fresh = [i for i in range(2 * live_min) if i not in expected.kept][: live_min + 200 - len(expected.kept)]
+        said(book, c, "load", n, fresh)
+        expected = Expected.of(read_ledger(Path(ledger)))
+        n += 1
+    book.line(ready=True)
+    live = [[i for i in expected.kept if i % THREADS == t] for t in range(THREADS)]
+    for t in range(THREADS):
+        arguments = (book, c, random.Random(seed * THREADS + t), t, n + (t - n) % THREADS, live[t], live_min)
+        threading.Thread(target=_guarded, args=(book, _writer, *arguments), daemon=True).start()
+    _guarded(book, _caretaker, db, c, random.Random(seed))
+
+
+def _guarded(book: LedgerWriter, run: Any, *arguments: Any) -> None:
+    try:
+        run(*arguments)
+    except BaseException:
+        book.line(error=traceback.format_exc()[-800:])
+        traceback.print_exc()
+        os._exit(4)
+
+
+def _writer(book: LedgerWriter, c: Any, rng: random.Random, t: int, n: int, live: list[int], live_min: int) -> None:
+    known = set(live)
+    while True:
+        n += THREADS
+        kind = rng.choices(["new", "over", "mixed", "vectors", "fields", "delete"], [3, 3, 4, 2, 2, 3])[0]
+        size = rng.choice([1, 1, 1, 3, 20, 90])
+        present = sorted(known)
+        if kind == "delete" and len(present) * THREADS < live_min + 300:
+            kind = "new"
+        if kind in ("new", "mixed"):
+            fresh = [i for i in (rng.randrange(1 << 20) * THREADS + t for _ in range(size)) if i not in known]
+            ids = sorted(set(fresh + (rng.sample(present, min(size, len(present))) if kind == "mixed" else [])))
+            do = "upsert"
+        else:
+            ids = rng.sample(present, min(size, len(present)))
+            do = {"over": "upsert"}.get(kind, kind)
+        if not ids:
+            continue
+        said(book, c, do, n, ids)
+        known = known - set(ids) if do == "delete" else known | set(ids)
+
+
+def _caretaker(db: Database, c: Any, rng: random.Random) -> None:
+    """The calls that are no writes, at random, for ever."""
+    while True:
+        kind = rng.choice(["optimize", "vacuum", "search", "search", "seal", "check"])
+        if kind == "optimize":
+            c.optimize()
+        elif kind == "vacuum":
+            c.vacuum()
+        elif kind == "seal":
+            c._engine.upkeep.seal(1)
+        elif kind == "check":
+            problems = db.check()
+            assert not problems, problems
+        else:
+            c.search(vectors_of(range(20), range(20)), 5)
+
+
+def acknowledge_before_commit() -> None:
+    """The broken build: a write returns as soon as it is queued."""
+    from vecdb import commit, writes
+
+    def submit(self: Any, request: Any) -> Any:
+        if not isinstance(request, (writes.Put, writes.Update, writes.Delete)):
+            return honest(self, request)
+        job = commit._Job(request)
+        with self._wake:
+            self._queue.append(job)
+            self._wake.notify()
+        return len(request.ids.keys)
+
+    honest = commit.Committer.submit
+    commit.Committer.submit = submit  # type: ignore[method-assign]
+
+
+def verdict(path: str, ledger: str, losable: int = 0, lines: int | None = None) -> dict[str, Any]:
+    """`verify` in a child, so that even a signal is only a result."""
+    expected = Expected.of(read_ledger(Path(ledger))[:lines], losable=losable)
+    found = verify(Path(path), expected, maintenance=False)
+    return {"checked": found.checked, "happened": found.happened, "void": found.void}
+
+
+# -- a short script: each kind of call once or a few times -------------------------------------------
+
+
+def script(path: str, ledger: str, durability: str = "full", broken: bool = False) -> dict[str, Any]:
+    """Everything that writes, in one thread, in few system calls. `broken`: commits do not sync the vectors that they count."""
+    limits.flat_rows_max = 32
+    upkeep._SEAL_AT_CLOSE_ROWS = 8
+    if broken:
+        from vecdb.storage.rows import Rows
+
+        Rows.sync = lambda self: None  # type: ignore[method-assign]
+    book = LedgerWriter(Path(ledger))
+    db = open_database(path, maintenance=False, durability=durability)
+    c = db.create_collection(NAME, DIM, "l2", exist_ok=True)
+    for n, (do, ids) in enumerate(SCRIPT, 1):
+        if do == "optimize":
+            c.optimize()
+        elif do == "vacuum":
+            c.vacuum()
+        elif do == "other":
+            other = db.create_collection("other", 4, "ip", exist_ok=True)
+            other.upsert([1, 2], vectors_of([1, 2], [n, n], 4))
+            db.drop_collection("other")
+        else:
+            said(book, c, do, n, ids)
+    db.close()
+    return {"calls": len(SCRIPT)}
+
+
+SCRIPT: list[tuple[str, list[int]]] = [
+    ("upsert", list(range(48))),
+    ("upsert", [3, 5, 100]),
+    ("delete", [0, 1, 2]),
+    ("vectors", [10, 11]),
+    ("optimize", []),
+    ("fields", [12, 13, 14]),
+    ("upsert", [200]),
+    ("delete", list(range(20, 40))),
+    ("vacuum", []),
+    ("upsert", [20, 21, 3]),
+    ("other", []),
+    ("delete", [21]),
+    ("upsert", list(range(300, 310))),
+]
+
+
+def verdicts(paths: list[str], ledger: str, lines: list[int], losable: int = 0) -> dict[str, Any]:
+    """`verify` for many images of one run: {"wrong": [[at, text]...], "checked": live records compared}."""
+    wrong, checked = [], 0
+    book = read_ledger(Path(ledger))
+    for at, (path, count) in enumerate(zip(paths, lines, strict=True)):
+        try:
+            checked += verify(Path(path), Expected.of(book[:count], losable=losable), maintenance=False).checked
+        except BaseException as error:
+            wrong.append([at, f"{type(error).__name__}: {error}"])
+    return {"wrong": wrong, "checked": checked}
+
+
+# -- collections, backups and restores come and go ---------------------------------------------------
+
+
+def lifecycle(path: str, ledger: str, seed: int) -> None:
+    """Create, fill, vacuum, back up, restore and drop, for ever. Each collection holds ids 0..39 of its own number."""
+    rng = random.Random(seed)
+    book = LedgerWriter(Path(ledger))
+    _guarded(book, _lifecycle, path, book, rng)
+
+
+def _lifecycle(path: str, book: LedgerWriter, rng: random.Random) -> None:
+    db = open_database(path)
+    book.line(ready=True)
+    while True:
+        number = rng.randrange(1 << 40)
+        there = db.collections()
+        kind = rng.choice(["create", "create", "drop", "backup", "vacuum", "restore"])
+        if kind == "create" or len(there) < 3:
+            name = f"c{number}"
+            book.line(begin="create", name=name, number=number)
+            c = db.create_collection(name, DIM, "l2")
+            book.line(end="create", name=name)
+            ids = list(range(40))
+            book.line(begin="fill", name=name)
+            put(c, ids, [number % (1 << 32)] * 40)
+            book.line(end="fill", name=name)
+        elif kind == "drop":
+            name = rng.choice(there)
+            book.line(begin="drop", name=name)
+            db.drop_collection(name)
+            book.line(end="drop", name=name)
+        elif kind == "vacuum":
+            c = db[rng.choice(there)]
+            ids = [i for i in range(0, 40, 2) if c.get(i) is not None]
+            if ids:
+                version = int(c.get(ids[0]).fields["f"])
+                put(c, ids, [version] * len(ids))  # the same records in new rows
+            c.vacuum()
+        else:
+            target = f"{path}.backup{number}"
+            book.line(begin="backup", name=target)
+            db.backup(target)
+            book.line(end="backup", name=target)
+            if kind == "restore":
+                book.line(begin="restore", name=f"{path}.restored{number}")
+                vecdb.restore(target, f"{path}.restored{number}")
+                book.line(end="restore", name=f"{path}.restored{number}")
+
+
+def lifecycle_verdict(path: str, ledger: str) -> dict[str, Any]:
+    """Compare collections, backups and restored databases with the ledger."""
+    begun: dict[tuple[str, str], dict[str, Any]] = {}
+    ended: set[tuple[str, str]] = set()
+    numbers: dict[str, int] = {}
+    wrong: list[str] = []
+    for line in read_ledger(Path(ledger)):
+        if "begin" in line:
+            begun[line["begin"], line["name"]] = line
+            numbers.setdefault(line["name"], line.get("number", 0))
+        elif "end" in line:
+            ended.add((line["end"], line["name"]))
+        elif "error" in line:
+            wrong.append(line["error"])
+
+    def state(name: str) -> set[bool]:
+        """Whether a collection may exist."""
+        if ("drop", name) in ended or ("create", name) not in begun:
+            return {False}
+        if ("drop", name) in begun or ("create", name) not in ended:
+            return {True, False}
+        return {True}
+
+    def look(place: str, *, partial: bool) -> None:
+        with open_database(place, maintenance=False) as db:
+            wrong.extend(f"{place}: {problem}" for problem in db.check())
+            there = set(db.collections())
+            for name in {name for _, name in begun if not name.startswith("/")} if not partial else there:
+                allowed = state(name) if not partial else {True}
+                if (name in there) not in allowed:
+                    wrong.append(f"{place}: collection {name} exists: {name in there}, allowed {allowed}")
+                if name in there:
+                    looked.append(name)
+                    version = numbers[name] % (1 << 32)
+                    records = [r for batch in db[name].iter(100, include_vectors=True) for r in batch]
+                    if len(records) not in ({40} if ("fill", name) in ended and not partial else {0, 40}):
+                        wrong.append(f"{place}: {name} has {len(records)} records")
+                    right = vectors_of([r.id for r in records], [version] * len(records))
+                    if records and not all((r.vector == v).all() for r, v in zip(records, right, strict=True)):
+                        wrong.append(f"{place}: {name} holds other vectors")
+
+    looked: list[str] = []
+    look(path, partial=False)
+    copies = 0
+    for kind in ("backup", "restore"):
+        for what, name in list(begun):
+            if what != kind:
+                continue
+            if not Path(name).exists():
+                if (kind, name) in ended:
+                    wrong.append(f"{name} was acknowledged and is gone")
+                continue
+            copies += 1
+            if kind == "backup":
+                vecdb.restore(name, name + ".verify")
+                look(name + ".verify", partial=True)
+                import shutil
+
+                shutil.rmtree(name + ".verify")
+            else:
+                look(name, partial=True)
+    return {"wrong": wrong, "collections": len(looked), "copies": copies}
