@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from vecdb import catalog
-from vecdb.errors import AlreadyExists, Corruption, InvalidArgument, NotFound
+from vecdb.errors import AlreadyExists, Corruption, InvalidArgument, NotFound, Unavailable
 from vecdb.generation import folder_of, rows_name
 from vecdb.storage import codec, files, keys, manifest
 from vecdb.storage.store import Store
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from vecdb.database import Database
 
 CHECKSUMS = "checksums.json"
+_FORMAT = 1
 _CHUNK_BYTES = 4 << 20
 Progress = Callable[[int, int], None] | None
 
@@ -107,7 +108,7 @@ def _sync(file: Path) -> None:
 
 def _write_checksums(folder: Path) -> None:
     sums = {str(file.relative_to(folder)): _digest(file) for file in files.walk_files(folder)}
-    files.write_atomic(folder / CHECKSUMS, [msgspec.json.format(msgspec.json.encode({"format": 1, "files": sums}))])
+    files.write_atomic(folder / CHECKSUMS, [msgspec.json.format(msgspec.json.encode({"format": _FORMAT, "files": sums}))])
 
 
 def _digest(file: Path) -> tuple[int, str]:
@@ -180,9 +181,14 @@ def _read_checksums(folder: Path) -> dict[str, tuple[int, str]]:
     path = folder / CHECKSUMS
     try:
         raw = msgspec.json.decode(files.read_bytes(path), type=dict[str, Any])
+        version = msgspec.convert(raw["format"], int)
         sums = msgspec.convert(raw["files"], dict[str, tuple[int, str]])
     except (msgspec.MsgspecError, KeyError, UnicodeDecodeError) as error:
         raise Corruption(f"{path}: not a list of checksums ({error})") from None
+    if version > _FORMAT:
+        raise Unavailable(f"{folder} is a backup of format {version}, this vecdb reads {_FORMAT}; upgrade vecdb")
+    if version != _FORMAT:
+        raise Corruption(f"{path}: format {version}, expected {_FORMAT}")
     for name in sums:
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise Corruption(f"{path}: names {name!r}, which lies outside the backup")

@@ -3,9 +3,9 @@
     index_tail   tail rows -> graph           repair   dead rows out of the graph
     seal         graph -> immutable file      vacuum   dead rows out of every file (vacuum.py)
 
-Threads: `lock` lets one step run at a time; searches and commits never wait for it. A step that gets it after a drop raises
-NotFound: its files are gone. A step changes the live index in
-place (the index contract says how searches stand that), or commits through the committer like any writer.
+Threads: `lock` lets one step run at a time; searches and commits never wait for it. A step that gets it after a
+drop raises NotFound: its files are gone. A step changes the live index in place (the index contract says how searches
+stand that), or commits through the committer like any writer.
 """
 
 from __future__ import annotations
