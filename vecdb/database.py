@@ -163,14 +163,10 @@ class Database:
                 with contextlib.suppress(NotFound):  # dropped by the writer, who may have made another of this name
                     engine.current()
             if engine is None or engine.dropped:
-<<<<<<< Updated upstream
                 if engine is not None and not engine.writable:
                     engine.close()
-                engine = self._open_engine(checked)
-=======
                 with files.typed(f"opening collection {checked!r}"):
                     engine = self._open_engine(checked)
->>>>>>> Stashed changes
                 self._engines[checked] = engine
         return Collection(engine)
 
