@@ -1,4 +1,4 @@
-"""Goal: what upsert, insert, update and delete mean for fields and vectors, also where the same id comes twice in one commit."""
+"""Goal: what upsert, insert, update and delete mean for fields and vectors, also where an id comes twice in a batch."""
 
 from __future__ import annotations
 

@@ -121,11 +121,22 @@ def layouts() -> dict[str, Any]:
     frozen = base.copy()
     frozen.flags.writeable = False
     return {
-        "list": base.tolist(), "tuples": tuple(map(tuple, base.tolist())), "arrays": list(base), "fortran": np.asfortranarray(base),
-        "strided": wide[::2, ::2], "reversed": base[::-1].copy()[::-1], "byte-swapped": base.astype(">f4"), "read-only": frozen,
-        "object": base.astype(object), "float64": base.astype(np.float64), "float16": base.astype(np.float16),
-        "int64": base.astype(np.int64), "uint8": base.astype(np.uint8), "int8": base.astype(np.int8), "int32": base.astype(">i4"),
-    }  # fmt: skip
+        "list": base.tolist(),
+        "tuples": tuple(map(tuple, base.tolist())),
+        "arrays": list(base),
+        "fortran": np.asfortranarray(base),
+        "strided": wide[::2, ::2],
+        "reversed": base[::-1].copy()[::-1],
+        "byte-swapped": base.astype(">f4"),
+        "read-only": frozen,
+        "object": base.astype(object),
+        "float64": base.astype(np.float64),
+        "float16": base.astype(np.float16),
+        "int64": base.astype(np.int64),
+        "uint8": base.astype(np.uint8),
+        "int8": base.astype(np.int8),
+        "int32": base.astype(">i4"),
+    }
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "int8", "uint8"])
@@ -188,9 +199,28 @@ def test_no_queries_give_no_answers(docs: Any) -> None:
 
 
 ODD_IDS = [
-    "a", "x" * 256, "é" * 128, "\0", "a\0b", "\0\0", "e\u0301", "\u00e9", "../x", "/", "a/b", " ", "\n", "😀", "\ufeff", "\U0010ffff",
-    "-1", "0", "None", "%s", "' or 1=1",
-]  # fmt: skip
+    "a",
+    "x" * 256,
+    "é" * 128,
+    "\0",
+    "a\0b",
+    "\0\0",
+    "e\u0301",
+    "\u00e9",
+    "../x",
+    "/",
+    "a/b",
+    " ",
+    "\n",
+    "😀",
+    "\ufeff",
+    "\U0010ffff",
+    "-1",
+    "0",
+    "None",
+    "%s",
+    "' or 1=1",
+]
 
 
 def test_odd_string_ids_are_kept_exactly_and_apart(db: Database) -> None:
@@ -217,13 +247,25 @@ def test_int_ids_reach_to_both_ends(db: Database) -> None:
 
 
 BAD_IDS: dict[str, tuple[Any, type[VecdbError]]] = {
-    "empty text": ("", InvalidArgument), "257 bytes": ("x" * 257, LimitExceeded), "257 bytes of UTF-8": ("é" * 129, LimitExceeded),
-    "lone surrogate": ("a\ud800", InvalidArgument), "above int64": (2**63, InvalidArgument), "below int64": (-(2**63) - 1, InvalidArgument),
-    "float": (1.0, InvalidArgument), "bool": (True, InvalidArgument), "None": (None, InvalidArgument), "bytes": (b"a", InvalidArgument),
-    "mixed": ([1, "a"], InvalidArgument), "nested": ([[1], [2]], InvalidArgument), "float array": (np.ones(2), InvalidArgument),
-    "bool array": (np.ones(2, bool), InvalidArgument), "dict": ({1: 2}, InvalidArgument), "the other kind": ("text", InvalidArgument),
-    "the other kind, listed": (["a", "b"], InvalidArgument), "uint64 beyond": (np.array([1, 2**63], np.uint64), InvalidArgument),
-}  # fmt: skip
+    "empty text": ("", InvalidArgument),
+    "257 bytes": ("x" * 257, LimitExceeded),
+    "257 bytes of UTF-8": ("é" * 129, LimitExceeded),
+    "lone surrogate": ("a\ud800", InvalidArgument),
+    "above int64": (2**63, InvalidArgument),
+    "below int64": (-(2**63) - 1, InvalidArgument),
+    "float": (1.0, InvalidArgument),
+    "bool": (True, InvalidArgument),
+    "None": (None, InvalidArgument),
+    "bytes": (b"a", InvalidArgument),
+    "mixed": ([1, "a"], InvalidArgument),
+    "nested": ([[1], [2]], InvalidArgument),
+    "float array": (np.ones(2), InvalidArgument),
+    "bool array": (np.ones(2, bool), InvalidArgument),
+    "dict": ({1: 2}, InvalidArgument),
+    "the other kind": ("text", InvalidArgument),
+    "the other kind, listed": (["a", "b"], InvalidArgument),
+    "uint64 beyond": (np.array([1, 2**63], np.uint64), InvalidArgument),
+}
 
 
 @pytest.mark.parametrize("name", BAD_IDS)
@@ -279,9 +321,15 @@ def test_a_batch_over_the_bytes_of_one_call_is_refused_or_split(db: Database, mo
 
 
 BAD_FIELDS: dict[str, Any] = {
-    "not a dict": [1], "text": "abc", "key": [{1: 2}], "object": [{"a": object()}], "surrogate": [{"a": "\ud800"}],
-    "int beyond 64 bits": [{"a": 2**64}], "set": [{"a": {1}}], "complex": [{"a": 1j}],
-}  # fmt: skip
+    "not a dict": [1],
+    "text": "abc",
+    "key": [{1: 2}],
+    "object": [{"a": object()}],
+    "surrogate": [{"a": "\ud800"}],
+    "int beyond 64 bits": [{"a": 2**64}],
+    "set": [{"a": {1}}],
+    "complex": [{"a": 1j}],
+}
 
 
 @pytest.mark.parametrize("name", BAD_FIELDS)
@@ -322,13 +370,18 @@ def test_refusals_of_insert_and_update_change_nothing(docs: Any) -> None:
 
 
 PARAMS: dict[str, Callable[[], Any]] = {
-    "ef zero": lambda: vecdb.SearchParams(ef=0), "ef huge": lambda: vecdb.SearchParams(ef=limits.ef_max + 1),
-    "ef bool": lambda: vecdb.SearchParams(ef=True), "recall zero": lambda: vecdb.SearchParams(recall=0.0),
-    "recall above one": lambda: vecdb.SearchParams(recall=1.01), "recall NaN": lambda: vecdb.SearchParams(recall=NAN),
-    "both": lambda: vecdb.SearchParams(ef=10, recall=0.9), "threads zero": lambda: vecdb.SearchParams(threads=0),
-    "threads huge": lambda: vecdb.SearchParams(threads=10_000), "exact text": lambda: vecdb.SearchParams(exact="no"),
+    "ef zero": lambda: vecdb.SearchParams(ef=0),
+    "ef huge": lambda: vecdb.SearchParams(ef=limits.ef_max + 1),
+    "ef bool": lambda: vecdb.SearchParams(ef=True),
+    "recall zero": lambda: vecdb.SearchParams(recall=0.0),
+    "recall above one": lambda: vecdb.SearchParams(recall=1.01),
+    "recall NaN": lambda: vecdb.SearchParams(recall=NAN),
+    "both": lambda: vecdb.SearchParams(ef=10, recall=0.9),
+    "threads zero": lambda: vecdb.SearchParams(threads=0),
+    "threads huge": lambda: vecdb.SearchParams(threads=10_000),
+    "exact text": lambda: vecdb.SearchParams(exact="no"),
     "a dict": lambda: {"ef": 10},
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", PARAMS)
@@ -372,20 +425,53 @@ def test_an_unknown_collection_is_named_with_those_there_are(db: Database) -> No
 def calls(db: Any, docs: Any, folder: Path) -> dict[str, Callable[[], Any]]:
     """Every call that a database and a collection have."""
     return {
-        "search": lambda: docs.search(GOOD), "get": lambda: docs.get(1), "get none": lambda: docs.get([]), "count": docs.count,
-        "iter": lambda: list(docs.iter()), "stats": docs.stats, "check": docs.check, "evaluate": lambda: docs.evaluate([GOOD]),
-        "upsert": lambda: docs.upsert(1, GOOD), "insert": lambda: docs.insert(99, GOOD), "update": lambda: docs.update(1, GOOD),
-        "delete": lambda: docs.delete(1), "delete none": lambda: docs.delete([]), "optimize": docs.optimize, "vacuum": docs.vacuum,
-        "reindex": lambda: docs.reindex(vecdb.Flat()), "tune": lambda: docs.tune([GOOD]), "collections": db.collections,
-        "collection": lambda: db["docs"], "in": lambda: "docs" in db, "db.stats": db.stats, "db.check": db.check,
-        "create": lambda: db.create_collection("new", 3), "drop": lambda: db.drop_collection("docs"), "db.vacuum": db.vacuum,
+        "search": lambda: docs.search(GOOD),
+        "get": lambda: docs.get(1),
+        "get none": lambda: docs.get([]),
+        "count": docs.count,
+        "iter": lambda: list(docs.iter()),
+        "stats": docs.stats,
+        "check": docs.check,
+        "evaluate": lambda: docs.evaluate([GOOD]),
+        "upsert": lambda: docs.upsert(1, GOOD),
+        "insert": lambda: docs.insert(99, GOOD),
+        "update": lambda: docs.update(1, GOOD),
+        "delete": lambda: docs.delete(1),
+        "delete none": lambda: docs.delete([]),
+        "optimize": docs.optimize,
+        "vacuum": docs.vacuum,
+        "reindex": lambda: docs.reindex(vecdb.Flat()),
+        "tune": lambda: docs.tune([GOOD]),
+        "collections": db.collections,
+        "collection": lambda: db["docs"],
+        "in": lambda: "docs" in db,
+        "db.stats": db.stats,
+        "db.check": db.check,
+        "create": lambda: db.create_collection("new", 3),
+        "drop": lambda: db.drop_collection("docs"),
+        "db.vacuum": db.vacuum,
         "backup": lambda: db.backup(folder / "backup"),
-    }  # fmt: skip
+    }
 
 
-READS = {"search", "get", "get none", "count", "iter", "stats", "check", "evaluate", "collections", "collection", "in"} | {
-    "db.stats", "db.check", "backup", "delete none"  # deleting nothing writes nothing
-}  # fmt: skip
+READS = {
+    "search",
+    "get",
+    "get none",
+    "count",
+    "iter",
+    "stats",
+    "check",
+    "evaluate",
+    "collections",
+    "collection",
+    "in",
+} | {
+    "db.stats",
+    "db.check",
+    "backup",
+    "delete none",  # deleting nothing writes nothing
+}
 
 
 def test_a_closed_database_says_so_whatever_is_called(docs: Any, db: Database, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The other process of test_driver.py: reads requests, one JSON object a line, and answers from a database open for reading."""
+"""The other process of test_driver.py: answers requests, one JSON object a line, from a database open for reading."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Goal: whatever order of calls, a collection answers as a dict and brute force do; for every index kind, metric and dtype.
+"""Goal: whatever order of calls, a collection answers as a dict and brute force do, for every index, metric and dtype.
 
-A hypothesis state machine per configuration, derandomised so that a run can be repeated: what fails is shrunk and printed.
+A hypothesis state machine per configuration, derandomised so that a run repeats: what fails is shrunk and printed.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A collection and its model side by side: every operation is done to both, every answer compared.
 
     Twin.<operation>   the database's own call, the same change to a dict, then what the two must agree on
-    Twin.verify_*      exact search = brute force in float64 (ties allowed); approximate search = membership, order, counts
+    Twin.verify        exact search = brute force in float64 (ties allowed); approximate = membership, order, counts
 
 The same twin serves the hypothesis state machine (few steps, shrinking) and the plain seeded driver (many steps).
 `small_limits` makes graph, seal, repair and vacuum happen with tens of records.
@@ -284,7 +284,7 @@ class Twin:
         for query in (0, 17, 61):
             vector = self.table[query].astype(np.float32)
             hits = self.docs.search(vector, limit=IDS + 1, params=vecdb.SearchParams(exact=True))
-            out.append((sorted(zip(hits.distances.tolist(), hits.ids.tolist(), strict=True))))
+            out.append(sorted(zip(hits.distances.tolist(), hits.ids.tolist(), strict=True)))
         return out
 
     # -- care --------------------------------------------------------------------------------------

@@ -1,4 +1,6 @@
-"""Goal: blocks and row headers are read back as written, match the layout as drawn in codec.py byte for byte, and no flipped bit passes."""
+"""Goal: blocks and row headers are read back as written, match the layout drawn in codec.py byte for byte, and no
+flipped bit passes.
+"""
 
 from __future__ import annotations
 

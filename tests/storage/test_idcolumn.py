@@ -1,4 +1,4 @@
-"""Goal: a row leads to the id it was written with, ints and strings, through every growth; padding gives -1 and None."""
+"""Goal: a row leads to the id it was written with, int or string, through every growth; padding gives -1 and None."""
 
 from __future__ import annotations
 

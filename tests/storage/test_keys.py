@@ -1,4 +1,4 @@
-"""Goal: the byte order of keys is the order of rows, sequences and ids; keys of collections, generations and owners never mix."""
+"""Goal: the byte order of keys is the order of rows, sequences and ids; collections, generations and owners never mix."""
 
 from __future__ import annotations
 

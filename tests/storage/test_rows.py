@@ -1,4 +1,6 @@
-"""Goal: rows are read back as appended, also past the room reserved at first; a cut or foreign row file is refused before it is mapped."""
+"""Goal: rows are read back as appended, also past the room reserved at first; a cut or foreign row file is refused
+before it is mapped.
+"""
 
 from __future__ import annotations
 
