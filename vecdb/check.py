@@ -57,9 +57,9 @@ def _check_records(store: Store, txn: Txn, generation: Generation, state: catalo
     problems: list[str] = []
     dead = np.zeros(state.row_count, bool)
     for sequence, rows in iter_tombs(store, txn, generation.prefix, 0):
-        if len(rows) and rows[-1] >= state.row_count:
-            problems.append(f"commit {sequence} deletes row {rows[-1]}, there are {state.row_count}")
-            rows = rows[rows < state.row_count]
+        if len(rows) and not 0 <= rows.min() <= rows.max() < state.row_count:
+            problems.append(f"commit {sequence} deletes row {rows.max()}, there are {state.row_count}")
+            rows = rows[(rows >= 0) & (rows < state.row_count)]
         again = rows[dead[rows]]
         problems += [f"commit {sequence} deletes row {row}, which was dead" for row in again[:3].tolist()]
         dead[rows] = True

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from vecdb import catalog
 from vecdb.commit import Committer, Group
+from vecdb.errors import Corruption
 from vecdb.generation import rows_name
 from vecdb.storage import files, keys
 from vecdb.storage.store import Store
@@ -87,6 +88,8 @@ def _prefixes(store: Store) -> list[bytes]:
             there = cursor.first()
             while there:
                 prefix = bytes(cursor.key()[: keys.PREFIX_BYTES])
+                if len(prefix) < keys.PREFIX_BYTES:
+                    raise Corruption(f"LMDB holds a key of {len(prefix)} bytes; restore the database from a backup")
                 found.add(prefix)
                 following = keys.after(prefix)
                 there = following is not None and cursor.set_range(following)

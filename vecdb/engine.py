@@ -385,7 +385,9 @@ class Engine:
     def _dead_in(self, txn: Txn, generation: Generation, state: catalog.State) -> NDArray[np.bool_]:
         """bool[rows]: dead in the state of `txn`, read from it alone."""
         dead = np.zeros(state.row_count, bool)
-        for _, rows in iter_tombs(self.store, txn, generation.prefix, 0):
+        for sequence, rows in iter_tombs(self.store, txn, generation.prefix, 0):
+            if len(rows) and not 0 <= rows.min() <= rows.max() < len(dead):
+                raise Corruption(f"{generation.folder.name}: commit {sequence} deletes row {rows.max()} of {len(dead)}")
             dead[rows] = True
         return dead
 

@@ -75,8 +75,8 @@ class Generation:
         if state.sequence > self._tombs_seen:
             deleted = self.rows.arrays.deleted
             for sequence, rows in iter_tombs(self.store, txn, self.prefix, self._tombs_seen + 1):
-                if len(rows) and int(rows[-1]) >= stop:
-                    raise Corruption(f"{self.folder.name}: commit {sequence} deletes row {rows[-1]} of {stop}")
+                if len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < stop:
+                    raise Corruption(f"{self.folder.name}: commit {sequence} deletes row {rows.max()} of {stop}")
                 deleted[rows] = sequence
             self._tombs_seen = state.sequence
 
@@ -171,6 +171,8 @@ def iter_tombs(store: Store, txn: Txn, prefix: bytes, first_sequence: int) -> It
     pair = np.dtype([("key", f"V{keys.PREFIX_BYTES + 8}"), ("row", "<u8")])
     for key in found:
         raw = cursor.getmulti([key], dupdata=True, dupfixed_bytes=8, keyfixed=True)
+        if len(key) != keys.PREFIX_BYTES + 8 or len(raw) % pair.itemsize:
+            raise Corruption(f"tombs of commit {key[keys.PREFIX_BYTES :].hex()} are damaged; restore from a backup")
         yield keys.number_of(key), np.frombuffer(raw, pair)["row"].astype(np.int64)
 
 
