@@ -120,5 +120,7 @@ class Rows:
         return np.array(self.arrays.vectors[row])
 
     def close(self) -> None:
-        """Close the descriptor. Arrays that searches hold stay valid until they let go."""
-        files.close(self._fd)
+        """Close the descriptor, once. Arrays that searches hold stay valid until they let go."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            files.close(fd)
