@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -316,3 +317,33 @@ def test_arrays_grow_while_batches_are_added(monkeypatch: pytest.MonkeyPatch) ->
     assert index.check() == []
     exact = index.search(vectors[:100], 10, rows.snapshot(), EXACT)
     assert recall(index.search(vectors[:100], 10, rows.snapshot(), WIDE).rows, exact.rows) > 0.97
+
+
+def test_queries_far_outside_the_data_find_their_neighbours() -> None:
+    """The query is halved until it fits the codes' range, not cut off at it: its direction must survive."""
+    vectors = clustered(3000, 24)
+    rows = MemoryRows(vectors)
+    index = built(rows)
+    queries = (vectors[:40] * np.float32(30) + np.float32(5)).astype(np.float32)
+    truth = index.search(queries, 10, rows.snapshot(), EXACT)
+    found = index.search(queries, 10, rows.snapshot(), SearchParams(ef=200))
+    assert recall(found.rows, truth.rows) > 0.9
+
+
+def test_rows_far_outside_the_codes_are_found_in_the_tail_in_the_graph_and_after_a_seal(tmp_path: Path) -> None:
+    vectors = clustered(1500, 24)
+    rows = MemoryRows(vectors, 2000)
+    index = built(rows)
+    outliers = (np.arange(1, 81, dtype=np.float32)[:, None] * np.float32(100)) * np.ones(24, np.float32)
+    rows.append(outliers)
+    index.extend(rows.row_count)
+    place = np.arange(1500, 1580)
+    assert np.array_equal(index.search(outliers, 3, rows.snapshot(), WIDE).rows[:, 0], place)
+    index.add(rows.row_count)
+    assert np.array_equal(index.search(outliers, 3, rows.snapshot(), WIDE).rows[:, 0], place)
+    index.settle()
+    index.seal(tmp_path / "sealed")
+    again = Hnsw.open(tmp_path / "sealed", CONFIG, "l2", rows)
+    again.extend(rows.row_count)
+    assert np.array_equal(again.search(outliers, 3, rows.snapshot(), WIDE).rows[:, 0], place)
+    assert again.check() == []

@@ -5,6 +5,7 @@
     slot    int32[capacity]              -1 for rows on layer 0 only
     levels  int8[capacity]
     codes   uint8[capacity, 64 * blocks]     bias  int32[capacity] or empty (training.needs_bias)
+    far     int32[any]                   rows whose codes say little (kernels/quantize.py); replaced when it grows
 
 Node number == row number. Memory is reserved with room and costs nothing until touched; when room is used up larger
 arrays take the place of the old ones, which stay valid for searches that hold them.
@@ -29,6 +30,7 @@ from vecdb.storage.rows import RowArrays
 BLOCK_COUNTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)  # each is a compile: few steps, small waste
 LEVEL_MAX = 15
 _CAPACITY_MIN = 1 << 16
+_NO_ROWS: NDArray[np.int32] = np.empty(0, np.int32)
 _NO_BIAS: NDArray[np.int32] = np.empty(0, np.int32)  # a query is compared by inner product even where rows are not
 
 
@@ -95,7 +97,7 @@ class View:
         self.level = level
         self.args: tuple[Any, ...] = (
             indexed, entry, level, metric, graph.quantiser.scale, graph.quantiser.mean,
-            graph.codes, graph.bias if metric == 0 else _NO_BIAS, graph.links, graph.upper, graph.slot,
+            graph.codes, graph.bias if metric == 0 else _NO_BIAS, graph.links, graph.upper, graph.slot, graph.far,
             checks.for_kernels(arrays.vectors), arrays.crcs, arrays.verified, arrays.deleted,
         )  # fmt: skip
 
@@ -103,7 +105,7 @@ class View:
 class Graph:
     """The arrays themselves; replaced, not changed, when they grow or when rows are encoded anew."""
 
-    __slots__ = ("bias", "codes", "levels", "links", "quantiser", "slot", "upper")
+    __slots__ = ("bias", "codes", "far", "levels", "links", "quantiser", "slot", "upper")
 
     def __init__(
         self,
@@ -114,6 +116,7 @@ class Graph:
         upper: NDArray[np.int32],
         slot: NDArray[np.int32],
         levels: NDArray[np.int8],
+        far: NDArray[np.int32] = _NO_ROWS,
     ) -> None:
         self.quantiser = quantiser
         self.codes = codes
@@ -122,6 +125,7 @@ class Graph:
         self.upper = upper
         self.slot = slot
         self.levels = levels
+        self.far = far
 
     @staticmethod
     def reserve(capacity: int, blocks: int, m: int, biased: bool, quantiser: Quantiser) -> Graph:

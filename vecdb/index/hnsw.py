@@ -35,6 +35,8 @@ from vecdb.storage.rows import RowArrays
 
 _BATCH_SHARE = 50  # a batch is at most 1/50 of the graph: its points do not see one another
 _BATCH_MIN = 16
+_FAR_ROWS_MAX = 256  # far rows that searches score one by one without a thought
+_FAR_SHARE_MAX = 0.01  # of all rows: past it the codes are trained again
 _QUERIES_PER_SLICE = 64
 
 
@@ -62,7 +64,6 @@ class Hnsw(Index):
         self._coded = 0
         self._published = 0
         self._upper_used = 0
-        self._clipped = 0
         self._lock = threading.Lock()
         self._workers = Workers()
         self._scratches = Scratches(self._blocks)
@@ -87,7 +88,9 @@ class Hnsw(Index):
             return
         arrays = self._rows.arrays
         graph = self._with_room(view.graph, row_count)
-        self._clipped += training.encode(graph, arrays, self._metric, self._coded, row_count)
+        far = training.encode(graph, arrays, self._metric, self._coded, row_count)
+        if len(far):
+            graph = graph.replace(far=np.concatenate([graph.far, far]))
         self._coded = row_count
         if graph is not view.graph or arrays is not view.arrays:
             self._view = View(graph, arrays, self._metric, view.indexed, view.entry, view.level)
@@ -140,12 +143,10 @@ class Hnsw(Index):
             return
         self.extend(stop)
         quantiser = view.graph.quantiser
-        dim = view.arrays.vectors.shape[1]
-        if quantiser.lossless or (
-            stop < 4 * quantiser.trained_rows and self._clipped * 100 <= (stop - quantiser.trained_rows) * dim
-        ):
-            return
-        self._train_again(stop)
+        grew = stop / quantiser.trained_rows
+        too_far = len(self._current().graph.far) > max(_FAR_ROWS_MAX, _FAR_SHARE_MAX * stop)
+        if not quantiser.lossless and (grew >= 4 or (too_far and grew >= 1.25)):
+            self._train_again(stop)
 
     def _train_again(self, stop: int) -> None:
         """Codes on a fresh scale in fresh arrays; links stay. Searches that run keep the old codes with the old
@@ -158,8 +159,7 @@ class Hnsw(Index):
             old = self._current().graph
             fresh = Graph.reserve(len(old.codes), self._blocks, self.config.m, len(old.bias) > 0, quantiser)
             graph = old.replace(quantiser=quantiser, codes=fresh.codes, bias=fresh.bias)
-            training.encode(graph, arrays, self._metric, 0, self._coded)
-            self._clipped = 0
+            graph = graph.replace(far=training.encode(graph, arrays, self._metric, 0, self._coded))
             self._view = View(graph, arrays, self._metric, view.indexed, view.entry, view.level)
 
     def _add_batch(self, stop: int, threads: int) -> None:
@@ -281,7 +281,7 @@ class Hnsw(Index):
         if view.arrays is not self._rows.arrays:
             view = View(view.graph, self._rows.arrays, self._metric, view.indexed, view.entry, view.level)
         width = max(params.ef or self.config.ef, limit)
-        rerank = max(limit + 10, 2 * limit) if self.config.quantization is not None else width
+        rerank = max(limit + 10, 2 * limit, width // 4) if self.config.quantization is not None else width
         nq = len(queries)
         found = Found(
             np.empty((nq, limit), np.int64),

@@ -66,6 +66,7 @@ def write(index: Hnsw, path: Path) -> Sealed:
         header.update(scale=quantiser.scale, trained_rows=quantiser.trained_rows, lossless=quantiser.lossless)
         arrays = {
             "mean": quantiser.mean,
+            "far": graph.far[graph.far < n],
             "codes": graph.codes[:n],
             "bias": graph.bias[:n],
             "links": graph.links[:n],
@@ -195,6 +196,7 @@ def _install(
         for name in ("links", "slot", "levels"):
             getattr(graph, name)[:n] = sections[name]
         upper[:upper_rows] = sections["upper"]
+    graph = graph.replace(far=np.array(sections["far"]))
     index._upper_used = upper_rows
     index._coded = n
     index._view = View(graph, arrays, METRIC_CODES[index.metric], n, entry, level)
@@ -228,6 +230,7 @@ def renumber(index: Hnsw, mapping: NDArray[np.int64], rows: RowSource) -> Hnsw:
         "slot": slot,
         "levels": levels,
         "upper": upper,
+        "far": _renamed_rows(graph.far[graph.far < view.indexed], mapping),
     }
     entry = int(mapping[view.entry]) if view.entry >= 0 else -1
     level = view.level
@@ -237,6 +240,12 @@ def renumber(index: Hnsw, mapping: NDArray[np.int64], rows: RowSource) -> Hnsw:
     _install(new, rows, graph.quantiser, sections, n, upper_rows, entry, level if n else 0, False)
     new.settle()
     return new
+
+
+def _renamed_rows(rows: NDArray[np.int32], mapping: NDArray[np.int64]) -> NDArray[np.int32]:
+    """New numbers of those rows that are kept."""
+    new = mapping[rows]
+    return new[new >= 0].astype(np.int32)
 
 
 def _translated(links: NDArray[np.int32], mapping: NDArray[np.int64]) -> NDArray[np.int32]:

@@ -10,7 +10,11 @@ from vecdb.kernels import checks, quantize
 from vecdb.storage.rows import RowArrays
 
 SAMPLE_ROWS = 16_384
-_QUANTILE = 0.9999  # of |x - mean|: beyond it elements are clipped; the re-rank makes up for those
+# The range of the codes is that of the sample, since a clipped element misleads the walk more than a coarser scale does
+# (measured on GloVe's 200 most frequent words: recall 0.949 at any ef with the 99.99th percentile, 1.000 with the
+# maximum), unless the maximum is this far beyond nearly all others: then those few rows are `far`.
+_QUANTILE = 0.9999
+_BEYOND = 4.0
 
 
 def needs_bias(arrays: RowArrays, metric: int, row_count: int) -> bool:
@@ -54,28 +58,32 @@ def train(arrays: RowArrays, metric: int, row_count: int) -> Quantiser:
     np.abs(sample, out=sample)
     flat = sample.reshape(-1)
     place = int(min(len(flat) - 1, np.ceil(_QUANTILE * len(flat))))
-    top = float(np.partition(flat, place)[place])
+    top = min(float(flat.max()), _BEYOND * float(np.partition(flat, place)[place])) or float(flat.max())
     return Quantiser(mean, max(top, 1e-30) / 127.0, row_count, False)
 
 
-def encode(graph: Graph, arrays: RowArrays, metric: int, first: int, stop: int) -> int:
-    """Codes of rows [first, stop); returns how many elements were clipped."""
+def encode(graph: Graph, arrays: RowArrays, metric: int, first: int, stop: int) -> NDArray[np.int32]:
+    """Codes of rows [first, stop), in place; returns the far ones among them, ascending."""
     q = graph.quantiser
-    return int(
-        quantize.encode(
-            checks.for_kernels(arrays.vectors), first, stop, q.mean, q.scale, metric, graph.codes, graph.bias
-        )
+    far = np.empty(max(0, stop - first), np.int32)
+    count = quantize.encode(
+        checks.for_kernels(arrays.vectors), first, stop, q.mean, q.scale, metric, graph.codes, graph.bias, far
     )
+    return far[:count].copy()
 
 
 def recoded_differs(graph: Graph, arrays: RowArrays, metric: int, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Per row of `rows`: whether encoding it again gives another code or bias than the one stored."""
+    """Per row of `rows`: whether encoding it again gives another code, bias or far mark than stored."""
     q = graph.quantiser
     vectors = np.ascontiguousarray(arrays.vectors[rows])
     codes = np.zeros((len(rows), graph.codes.shape[1]), np.uint8)
     bias = np.zeros(len(rows) if len(graph.bias) else 0, np.int32)
-    quantize.encode(checks.for_kernels(vectors), 0, len(rows), q.mean, q.scale, metric, codes, bias)
+    far = np.empty(len(rows), np.int32)
+    count = quantize.encode(checks.for_kernels(vectors), 0, len(rows), q.mean, q.scale, metric, codes, bias, far)
     differs: NDArray[np.bool_] = (codes != graph.codes[rows]).any(axis=1)
     if len(bias):
         differs |= bias != graph.bias[rows]
+    is_far = np.zeros(len(rows), bool)
+    is_far[far[:count]] = True
+    differs |= is_far != np.isin(rows, graph.far)
     return differs

@@ -85,19 +85,19 @@ def sort_keys(keys, size):
 
 
 @part()
-def code_distance(codes, bias, row, query8, query16, constant, blocks):
-    """Integer distance of one row to the query, int32."""
-    d = constant - np.int32(2) * dot_codes(codes, row, query8, query16, blocks)
+def code_distance(codes, bias, row, query8, query16, probe, blocks):
+    """Integer distance of one row to the query, int32. probe : what quantize.py made of the query."""
+    d = probe[0] - np.int32(2) * dot_codes(codes, row, query8, query16, blocks)
     if len(bias):
-        d += bias[row]
+        d += bias[row] >> probe[1]
     return d
 
 
 @part()
-def descend(codes, bias, upper, slot, entry, level, stop_level, query8, query16, constant, blocks):
+def descend(codes, bias, upper, slot, entry, level, stop_level, query8, query16, probe, blocks):
     """Greedy walk from `entry` on layers level, level - 1, ..., stop_level + 1. Returns (row, distances computed)."""
     current = np.int64(entry)
-    best = code_distance(codes, bias, current, query8, query16, constant, blocks)
+    best = code_distance(codes, bias, current, query8, query16, probe, blocks)
     count = 1
     for layer in range(level, stop_level, -1):
         moved = True
@@ -112,7 +112,7 @@ def descend(codes, bias, upper, slot, entry, level, stop_level, query8, query16,
                 row = np.int64(links[j])
                 if row < 0:
                     break
-                d = code_distance(codes, bias, row, query8, query16, constant, blocks)
+                d = code_distance(codes, bias, row, query8, query16, probe, blocks)
                 count += 1
                 # Ties go to the lower row, so that the walk does not depend on the order of links.
                 if d < best or (d == best and row < current):
@@ -124,7 +124,7 @@ def descend(codes, bias, upper, slot, entry, level, stop_level, query8, query16,
 
 @part()
 def walk(
-    codes, bias, links, slot, layer, entry, query8, query16, constant, width,
+    codes, bias, links, slot, layer, entry, query8, query16, probe, width,
     strict, row_count, sequence, deleted, allow, pool, visited, trail, blocks,
 ):  # fmt: skip
     """Fill the pool with the nearest rows found from `entry` on one layer. Returns (size, distances computed, trail
@@ -136,7 +136,7 @@ def walk(
     used = 1
     visited[entry >> 5] |= np.uint32(1) << np.uint32(entry & 31)
     trail[0] = entry
-    pool[0] = (np.int64(code_distance(codes, bias, np.int64(entry), query8, query16, constant, blocks)) << 32) | (
+    pool[0] = (np.int64(code_distance(codes, bias, np.int64(entry), query8, query16, probe, blocks)) << 32) | (
         np.int64(entry) << 1
     )
     size = 1
@@ -184,7 +184,7 @@ def walk(
         count += fresh
         for j in range(fresh):
             near = np.int64(todo[j])
-            d = code_distance(codes, bias, near, query8, query16, constant, blocks)
+            d = code_distance(codes, bias, near, query8, query16, probe, blocks)
             key = (np.int64(d) << 32) | (near << 1)
             if size >= wide and key >= pool[size - 1]:
                 continue

@@ -22,11 +22,11 @@ LIVING = np.uint64(0xFFFFFFFFFFFFFFFF)  # a sequence at which every deletion has
 
 @part()
 def load_row(codes, bias, row, query8, query16):
-    """Take a stored row as the query; returns the constant that makes distances between rows symmetric."""
+    """Take a stored row as the query; returns the probe that makes distances between rows symmetric."""
     constant = code_as_query(codes, row, query8, query16)
     if len(bias):
         constant += bias[row]
-    return constant
+    return constant, np.int32(0)
 
 
 @part()
@@ -42,9 +42,9 @@ def select(codes, bias, keys, size, most, kept, query8, query16, blocks):
         own = np.int32(keys[i] >> 32)
         good = True
         if count:
-            constant = load_row(codes, bias, row, query8, query16)
+            probe = load_row(codes, bias, row, query8, query16)
             for j in range(count):
-                if code_distance(codes, bias, kept[j], query8, query16, constant, blocks) < own:
+                if code_distance(codes, bias, kept[j], query8, query16, probe, blocks) < own:
                     good = False
                     break
         if good:
@@ -67,16 +67,16 @@ def insert_points(
     """
     work = 0
     for point in range(first, stop):
-        constant = load_row(codes, bias, point, query8, query16)
+        probe = load_row(codes, bias, point, query8, query16)
         top = min(np.int64(levels[point]), np.int64(level))
-        start, count = descend(codes, bias, upper, slot, entry, level, top, query8, query16, constant, blocks)
+        start, count = descend(codes, bias, upper, slot, entry, level, top, query8, query16, probe, blocks)
         work += count
         for layer in range(top, -1, -1):
             if layer < top:
-                constant = load_row(codes, bias, point, query8, query16)  # `select` used the buffers
+                probe = load_row(codes, bias, point, query8, query16)  # `select` used the buffers
             table = links if layer == 0 else upper
             size, count, used = walk(
-                codes, bias, table, slot, layer, start, query8, query16, constant, width,
+                codes, bias, table, slot, layer, start, query8, query16, probe, width,
                 strict, NO_ROW, LIVING, deleted, allow, pool, visited, trail, blocks,
             )  # fmt: skip
             clear(visited, trail, used)
@@ -136,13 +136,13 @@ def link_back(
             continue
         for j in range(held):
             prefetch_code(codes, own[j], blocks)
-        constant = load_row(codes, bias, target, query8, query16)
+        probe = load_row(codes, bias, target, query8, query16)
         size = 0
         for j in range(held + end - begin):
             row = np.int64(own[j]) if j < held else edges[begin + j - held] & np.int64(0xFFFFFFFF)
             if deleted[row] != np.uint64(0):
                 continue
-            d = code_distance(codes, bias, row, query8, query16, constant, blocks)
+            d = code_distance(codes, bias, row, query8, query16, probe, blocks)
             key = (np.int64(d) << 32) | (row << 1)
             if size < len(pool) - 1:
                 insert(pool, np.int64(size), key)

@@ -1,10 +1,13 @@
 """8-bit scalar codes: code = clip(round((x - mean) / scale) + 128), one scale for all dimensions.
 
+A row with an element far outside the codes' range is `far`: its code says little, so searches score it by its vector.
+
 Under cosine the vector is normalised first. A code row is padded to 64 * blocks bytes: with 128 (that is, 0 after the
 offset) so that padding adds nothing to a norm or a dot product. Under l2 every row has a bias, |code - 128|^2, int32.
 
 The walk's integer distance is  d = bias[row] - 2 * dot(query, code) + constant(query);  with x' = code - 128 this is
-|x'|^2 - 2 q.x' under l2 and -2 q.x' otherwise, up to one rounding of the query.
+|x'|^2 - 2 q.x' under l2 and -2 q.x' otherwise, up to one rounding of the query. A query outside the codes' range is
+halved until it fits, and the bias with it: a probe is (constant, halvings), both int32.
 """
 
 from __future__ import annotations
@@ -16,16 +19,18 @@ import numpy as np
 from vecdb.kernels.intrinsics import widen
 from vecdb.kernels.options import FAST, kernel, part
 
+FAR = np.float32(132.0)  # units of the scale; clipping that moves an element by 4 of them is like other rounding
+
 
 @kernel(fastmath=FAST)
-def encode(vectors, first, stop, mean, scale, metric, codes, bias):
-    """Encode rows [first, stop) into codes (and bias, where it is not empty). Returns how many elements were clipped.
+def encode(vectors, first, stop, mean, scale, metric, codes, bias, far):
+    """Encode rows [first, stop) into codes (and bias, where it is not empty). Returns how many rows are far.
 
     vectors : stored type [n, dim].   mean : float32[dim].   codes : uint8[n, 64 * blocks].   bias : int32[n] or
-    int32[0].
+    int32[0].   far : int32[>= stop - first], filled with the far rows.
     """
     dim = vectors.shape[1]
-    clipped = 0
+    count = 0
     for row in range(first, stop):
         stored = vectors[row]
         code = codes[row]
@@ -36,11 +41,15 @@ def encode(vectors, first, stop, mean, scale, metric, codes, bias):
                 x = np.float64(widen(stored[j]))
                 norm += x * x
             factor = np.float32(1.0 / (math.sqrt(norm) * scale)) if norm > 0.0 else np.float32(0.0)
+        beyond = 0
         for j in range(dim):
             x = (widen(stored[j]) - mean[j]) * factor
             y = min(max(x, np.float32(-128.0)), np.float32(127.0))
-            clipped += (x < np.float32(-128.5)) | (x > np.float32(127.5))
+            beyond += abs(x) > FAR
             code[j] = np.uint8(np.int32(y + np.float32(128.5)))
+        if beyond:
+            far[count] = row
+            count += 1
         for j in range(dim, len(code)):
             code[j] = np.uint8(128)
         if len(bias):
@@ -49,12 +58,12 @@ def encode(vectors, first, stop, mean, scale, metric, codes, bias):
                 x = np.int32(code[j]) - np.int32(128)
                 total += x * x
             bias[row] = total
-    return clipped
+    return count
 
 
 @part(fastmath=FAST)
 def encode_query(query, mean, scale, metric, bias_used, query8, query16):
-    """Quantise one query to int8. Returns the constant that makes d an approximate distance in units of the code.
+    """Quantise one query to int8. Returns the probe that makes d an approximate distance in units of the code.
 
     query : float32[dim].   query8, query16 : int8, int16 [64 * blocks], filled.
     Under l2 the query is measured on the codes' own scale; otherwise only its direction counts and it gets a scale of
@@ -63,10 +72,16 @@ def encode_query(query, mean, scale, metric, bias_used, query8, query16):
     dim = len(query)
     total = np.int32(0)
     square = np.int32(0)
+    halvings = np.int32(0)
+    top = np.float32(1e-37)
     if bias_used:
+        for j in range(dim):
+            top = max(top, abs(query[j] - mean[j]))
         factor = np.float32(1.0 / scale)
+        while top * factor > FAR and halvings < 30:
+            factor *= np.float32(0.5)
+            halvings += np.int32(1)
     else:
-        top = np.float32(1e-37)
         for j in range(dim):
             top = max(top, abs(query[j]))
         factor = np.float32(127.0) / top
@@ -81,7 +96,7 @@ def encode_query(query, mean, scale, metric, bias_used, query8, query16):
     for j in range(dim, len(query8)):
         query8[j] = 0
         query16[j] = 0
-    return np.int32(256) * total + (square if bias_used else np.int32(0))
+    return np.int32(256) * total + (square if bias_used else np.int32(0)), halvings
 
 
 @part()

@@ -44,7 +44,7 @@ def repair(
         if not touched:
             continue
         changed += 1
-        constant = load_row(codes, bias, point, query8, query16)
+        probe = load_row(codes, bias, point, query8, query16)
         visited[point >> 5] |= np.uint32(1) << np.uint32(point & 31)
         trail[0] = point
         used = 1
@@ -55,7 +55,7 @@ def repair(
             row = np.int64(trail[at])
             at += 1
             if at > 1 and not _bit(dead, row):
-                d = code_distance(codes, bias, row, query8, query16, constant, blocks)
+                d = code_distance(codes, bias, row, query8, query16, probe, blocks)
                 pool[size] = (np.int64(d) << 32) | (row << 1)
                 size += 1
                 continue
@@ -123,12 +123,12 @@ def _attach(row, host, links, parent, most, codes, bias, query8, query16, blocks
         if own[j] < 0:
             own[j] = row
             return True
-    constant = load_row(codes, bias, host, query8, query16)
+    probe = load_row(codes, bias, host, query8, query16)
     worst = -1
     far = np.int32(0)
     for j in range(most):
         if parent[own[j]] != host:
-            d = code_distance(codes, bias, np.int64(own[j]), query8, query16, constant, blocks)
+            d = code_distance(codes, bias, np.int64(own[j]), query8, query16, probe, blocks)
             if worst < 0 or d > far:
                 worst = j
                 far = d
@@ -159,12 +159,12 @@ def settle(
         if parent[row] >= 0 or _bit(dead, row):
             continue
         lost += 1
-        constant = load_row(codes, bias, row, query8, query16)
-        start, _ = descend(codes, bias, upper, slot, entry, level, np.int64(0), query8, query16, constant, blocks)
+        probe = load_row(codes, bias, row, query8, query16)
+        start, _ = descend(codes, bias, upper, slot, entry, level, np.int64(0), query8, query16, probe, blocks)
         if parent[start] < 0:
             start = np.int64(entry)
         size, _, used = walk(
-            codes, bias, links, slot, np.int64(0), start, query8, query16, constant, width,
+            codes, bias, links, slot, np.int64(0), start, query8, query16, probe, width,
             np.bool_(False), NO_ROW, LIVING, deleted, allow, pool, visited, trail, blocks,
         )  # fmt: skip
         clear(visited, trail, used)

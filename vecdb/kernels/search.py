@@ -34,12 +34,27 @@ def distance_of(key):
     return bits_float(bits)
 
 
+@part()
+def add_key(keys, size, most, key):
+    """Insert key into the sorted keys[:size] unless it is there or `most` smaller ones are. Returns the new size."""
+    at = size
+    while at > 0 and keys[at - 1] >= key:
+        at -= 1
+    if at >= most or (at < size and keys[at] == key):
+        return size
+    size = min(size + 1, most)
+    for j in range(size - 1, at, -1):
+        keys[j] = keys[j - 1]
+    keys[at] = key
+    return size
+
+
 @kernel()
 def search_graph(
     queries, rows, distances, counts, work,
     limit, width, rerank, strict_from_start, row_count, sequence_signed, allow,
     indexed, entry, level, metric, scale, mean,
-    codes, bias, links, upper, slot,
+    codes, bias, links, upper, slot, far,
     vectors, crcs, verified, deleted,
     pool, keys, visited, trail, query8, query16, blocks,
 ):  # fmt: skip
@@ -48,6 +63,7 @@ def search_graph(
     width : beam width.   rerank : candidates scored on full vectors, >= limit.   entry : row, or -1 while nothing is
     indexed.
     indexed : rows below it are in the graph; [indexed, row_count) is scanned on codes.
+    far : int32[any], rows whose codes say little: each is scored on its full vector.
     work : int64[3], += distances on codes, rows re-ranked, queries walked again in strict mode.
     Scratch: pool int64[>= width + 2, rather 4 * width], keys int64[>= rerank + 1],
     visited uint32[rows / 32] all zero, trail int32[any], query8 and query16 as in `dot_codes`.
@@ -60,17 +76,17 @@ def search_graph(
     row_bytes = vectors.shape[1] * vectors.itemsize
     for i in range(len(queries)):
         query = queries[i]
-        constant = encode_query(query, mean, scale, metric, len(bias) > 0, query8, query16)
+        probe = encode_query(query, mean, scale, metric, len(bias) > 0, query8, query16)
         strict = strict_from_start
         found = 0
         while True:
             size = 0
             if entry >= 0:
                 start, count = descend(
-                    codes, bias, upper, slot, entry, level, np.int64(0), query8, query16, constant, blocks
+                    codes, bias, upper, slot, entry, level, np.int64(0), query8, query16, probe, blocks
                 )
                 size, more, used = walk(
-                    codes, bias, links, slot, np.int64(0), start, query8, query16, constant, width,
+                    codes, bias, links, slot, np.int64(0), start, query8, query16, probe, width,
                     strict, row_count, sequence, deleted, allow, pool, visited, trail, blocks,
                 )  # fmt: skip
                 clear(visited, trail, used)
@@ -85,7 +101,7 @@ def search_graph(
                 size = kept
             room = max(size, min(width, len(pool) - 1))
             for row in range(indexed, row_count):
-                d = code_distance(codes, bias, row, query8, query16, constant, blocks)
+                d = code_distance(codes, bias, row, query8, query16, probe, blocks)
                 key = (np.int64(d) << 32) | (np.int64(row) << 1)
                 if size >= room and key >= pool[size - 1]:
                     continue
@@ -122,6 +138,15 @@ def search_graph(
                 break
             work[2] += 1
         sort_keys(keys, taken)
+        for j in range(len(far)):
+            row = np.int64(far[j])
+            if not is_visible(row, row_count, sequence, deleted, allow):
+                continue
+            if not is_sound(vectors, row, row_bytes, crcs, verified):
+                return row
+            taken = add_key(keys, taken, rerank, key_of(exact(vectors, row, query, metric), row))
+        work[1] += len(far)
+        found = min(taken, limit)
         for j in range(found):
             rows[i, j] = keys[j] & np.int64(0xFFFFFFFF)
             distances[i, j] = distance_of(keys[j])
