@@ -197,7 +197,8 @@ class Store:
             self._env.copy(str(target), compact=compact)
 
     def sync(self) -> None:
-        self._env.sync(True)
+        with self._counted():
+            self._env.sync(True)
 
     def close(self) -> None:
         """Wait for reads that are under way, then unmap."""
