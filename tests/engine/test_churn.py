@@ -28,7 +28,7 @@ def unreachable(docs: Any) -> list[str]:
 
 
 def churn(folder: Path, n: int, dim: int, parts: int) -> tuple[dict[str, int], dict[str, int]]:
-    """50 % deleted, 30 % upserted, vacuum: full answers at each step, recall of a fresh build. Returns bytes by place."""
+    """50 % deleted, 30 % upserted, vacuum: full answers at each step, recall of a fresh build. Returns bytes."""
     vectors, queries = clustered(n, dim), clustered(300, dim, seed=2)
     new = clustered(3 * n // 10, dim, seed=3)
     rng = np.random.default_rng(4)

@@ -386,7 +386,7 @@ PARAMS: dict[str, Callable[[], Any]] = {
 
 @pytest.mark.parametrize("name", PARAMS)
 def test_bad_search_parameters_are_refused(docs: Any, name: str) -> None:
-    with pytest.raises(InvalidArgument, match="params|SearchParams|threads"):
+    with pytest.raises(InvalidArgument, match=r"params|SearchParams|threads"):
         docs.search(GOOD, 2, params=PARAMS[name]())
 
 

@@ -181,6 +181,17 @@ def test_another_process_sees_each_commit_through_seals_and_vacuums() -> None:
     drive(Setup("hnsw", "l2", memory=False), 150, SEED + 1, reader_every=5)
 
 
+def test_another_process_follows_a_collection_dropped_and_made_anew() -> None:
+    twin, reader = Twin(Setup("hnsw", "l2", memory=False)), Reader()
+    for round in range(3):
+        twin.upsert([1, 2, 3 + round], [4, 5, 6])
+        reader.compare(twin, 4, 2)
+        twin.drop_and_create()
+        reader.compare(twin, 4, 2)
+    reader.close()
+    twin.close()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "setup",

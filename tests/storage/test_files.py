@@ -1,4 +1,4 @@
-"""Goal: the seam to the system keeps its words: whole writes, old file or new, memory that costs nothing, one writer."""
+"""Goal: the seam to the system keeps its word: whole writes, old file or new, memory that costs nothing, one writer."""
 
 from __future__ import annotations
 

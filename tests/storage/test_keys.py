@@ -1,4 +1,4 @@
-"""Goal: the byte order of keys is the order of rows, sequences and ids; collections, generations and owners never mix."""
+"""Goal: keys order as their rows, sequences and ids do; collections, generations and owners never mix."""
 
 from __future__ import annotations
 
