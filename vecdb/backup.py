@@ -70,7 +70,7 @@ def _copy_collections(source: Path, target: Path, store: Store, progress: Progre
     entries: list[tuple[catalog.Entry, catalog.State]] = []
     with store.read() as txn:
         for name, raw in txn.cursor(db=store.catalog):
-            entry = catalog.decode_entry(raw, name.decode())
+            entry = catalog.decode_entry(raw, catalog.decode_name(name))
             entries.append((entry, catalog.decode_state(txn.get(keys.uid(entry.uid), db=store.state), entry.name)))
     files.make_dir(target / "collections")
     for done, (entry, state) in enumerate(entries):

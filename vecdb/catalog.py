@@ -75,6 +75,13 @@ def decode_entry(raw: bytes, name: str) -> Entry:
         raise Corruption(f"catalog entry of collection {name!r} is damaged ({error}); restore from a backup") from None
 
 
+def decode_name(raw: bytes) -> str:
+    try:
+        return bytes(raw).decode()
+    except UnicodeDecodeError as error:
+        raise Corruption(f"the catalog holds a name that is no text ({error}); restore from a backup") from None
+
+
 def decode_state(raw: bytes | None, name: str) -> State:
     try:
         if raw is None:

@@ -180,7 +180,7 @@ class Database:
         """Names, sorted."""
         self._guard()
         with self._store.read() as txn:
-            return [bytes(key).decode() for key in txn.cursor(db=self._store.catalog).iternext(values=False)]
+            return [catalog.decode_name(key) for key in txn.cursor(db=self._store.catalog).iternext(values=False)]
 
     def drop_collection(self, name: str) -> None:
         """Delete a collection with all its records. Raises NotFound where there is none."""
