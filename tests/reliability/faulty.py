@@ -1,6 +1,7 @@
 """A faulty twin of `os` for vecdb.storage.files, and the worker that runs under it.
 
-    files.os = FaultyOs(plan)   plan: {"call": "pwrite", "fault": errno name or "short", "at": N, "onward": bool, "where": part of a path}
+files.os = FaultyOs(plan)   plan: {"call": "pwrite", "fault": errno name or "short", "at": N, "onward": bool,
+"where": part of a path}
 """
 
 from __future__ import annotations
@@ -135,7 +136,8 @@ def _reads_go_on(c: Any, book: LedgerWriter, ledger: str) -> None:
 
 
 def full_disk(path: str, ledger: str, limit_bytes: int | None) -> dict[str, Any]:
-    """Fill the disk (or, with limit_bytes, reach the largest file that this process may write), then read and delete."""
+    """Fill the disk (or, with limit_bytes, reach the largest file that this process may write), then read and
+    delete."""
     import resource
     import signal
 

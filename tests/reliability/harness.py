@@ -1,4 +1,5 @@
-"""What the reliability tests share: records that can be foretold, the ledger, its verdict on a database, and the fork server.
+"""What the reliability tests share: records that can be foretold, the ledger, its verdict on a database, and
+the fork server.
 
     worker --intent--> ledger          a line before each call and one after it, outside the database
            --call----> database

@@ -1,9 +1,11 @@
-"""A file system that forgets: replays a recorded run up to any moment and says what a power cut then may leave on the disk.
+"""A file system that forgets: replays a recorded run up to any moment and says what a power cut then may leave
+on the disk.
 
-    strace log --parse--> events --apply--> Disk: per file   what was synced, and the writes since
-                                                  per folder the names that were synced, and the changes since
-    Disk.image(rng)  a folder tree: everything synced, any subset of the 512-byte sectors written since, of each folder's changes
-                     since its last sync the first few in order
+strace log --parse--> events --apply--> Disk: per file   what was synced, and the writes since
+                                              per folder the names that were synced, and the changes since
+Disk.image(rng)  a folder tree: everything synced, any subset of the 512-byte sectors written since, of each
+folder's changes
+                 since its last sync the first few in order
 """
 
 from __future__ import annotations
@@ -16,13 +18,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 SECTOR, PAGE = 512, 4096
-TRACE = "openat,open,close,pwrite64,pwritev,write,writev,lseek,fdatasync,fsync,rename,renameat,renameat2,ftruncate,unlink,unlinkat,mkdir,mkdirat,rmdir,fallocate"
+TRACE = (
+    "openat,open,close,pwrite64,pwritev,write,writev,lseek,fdatasync,fsync,rename,ren"
+    "ameat,renameat2,ftruncate,unlink,unlinkat,mkdir,mkdirat,rmdir,fallocate"
+)
 
 
 @dataclass
 class File:
     synced: bytearray = field(default_factory=bytearray)
-    since: list[tuple[int, bytes | None]] = field(default_factory=list)  # (offset, data), or (length, None) for a truncation
+    since: list[tuple[int, bytes | None]] = field(
+        default_factory=list
+    )  # (offset, data), or (length, None) for a truncation
     length: int = 0
 
     def write(self, offset: int, data: bytes) -> None:
@@ -226,7 +233,8 @@ _HEX = re.compile(r'"((?:\\x[0-9a-f]{2})*)"')
 
 
 def parse(log: Path) -> Iterator[Event]:
-    """Events in the order of their ends ; in a run where one thread at a time writes, that is also their order of effect."""
+    """Events in the order of their ends ; in a run where one thread at a time writes, that is also their order
+    of effect."""
     begun: dict[str, str] = {}
     for raw in log.read_text().splitlines():
         line = _LINE.match(raw)

@@ -1,6 +1,7 @@
 """Goal: a process killed with SIGKILL at any moment loses nothing that it acknowledged and invents nothing.
 
-A worker writes from three threads while maintenance, `optimize`, `vacuum` and seals run; the ledger outside the database holds each
+A worker writes from three threads while maintenance, `optimize`, `vacuum` and seals run; the ledger outside
+the database holds each
 intent and each acknowledgement; `harness.verify` compares every record with it after the next open.
 """
 
@@ -27,7 +28,9 @@ def kill_rounds(server: ForkServer, folder: Path, seed: int, rounds: int, *, bro
     for number in range(rounds):
         acks = ledger.read_bytes().count(b'"ack"') if ledger.exists() else 0
         ready = ledger.read_bytes().count(b'"ready"') if ledger.exists() else 0
-        child = server.fork("crash", path=str(path), ledger=str(ledger), seed=rng.randrange(1 << 31), live_min=LIVE_MIN, broken=broken)
+        child = server.fork(
+            "crash", path=str(path), ledger=str(ledger), seed=rng.randrange(1 << 31), live_min=LIVE_MIN, broken=broken
+        )
         in_open = number % 5 == 4
         if not in_open:
             harness.wait_for_lines(ledger, b'"ready"', ready + 1, child)

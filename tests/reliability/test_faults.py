@@ -1,4 +1,5 @@
-"""Goal: a system call that fails costs a typed error and nothing else: what was acknowledged stays, reads go on, and after a failed
+"""Goal: a system call that fails costs a typed error and nothing else: what was acknowledged stays, reads go
+on, and after a failed
 sync the database refuses writes until it is opened again.
 
 Faults of our own calls come from a faulty twin of `os` (faulty.py), those of LMDB's calls from strace.
@@ -73,7 +74,8 @@ def test_short_writes_and_reads_change_nothing(server: ForkServer, folder: Path,
 
 
 def lmdb_fault(server: ForkServer, strace: str, folder: Path, call: str, error: str, when: str) -> dict[str, Any]:
-    """The script while the kernel fails system calls, LMDB's among them; then a sound reopening compared with the ledger."""
+    """The script while the kernel fails system calls, LMDB's among them; then a sound reopening compared with
+    the ledger."""
     place = folder / f"{call}-{error}-{when}"
     place.mkdir()
     where = {"path": str(place / "db"), "ledger": str(place / "ledger")}
@@ -108,7 +110,9 @@ def test_a_call_of_lmdb_that_fails_costs_a_typed_error_and_nothing_else(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("call", "error"), [*CASES, ("pwrite64", "EINTR"), ("fdatasync", "ENOSPC"), ("writev", "EINTR")])
+@pytest.mark.parametrize(
+    ("call", "error"), [*CASES, ("pwrite64", "EINTR"), ("fdatasync", "ENOSPC"), ("writev", "EINTR")]
+)
 @pytest.mark.parametrize("onward", ["", "+"])
 def test_every_call_of_lmdb_that_fails_costs_a_typed_error_and_nothing_else(
     server: ForkServer, strace: str, folder: Path, call: str, error: str, onward: str
@@ -156,5 +160,7 @@ def test_on_a_full_disk_writes_are_refused_and_reads_and_deletes_go_on(
     on_a_full_disk(server, small_disk / "db", folder / "ledger", None)
 
 
-def test_at_the_file_size_limit_writes_are_refused_and_reads_and_deletes_go_on(server: ForkServer, folder: Path) -> None:
+def test_at_the_file_size_limit_writes_are_refused_and_reads_and_deletes_go_on(
+    server: ForkServer, folder: Path
+) -> None:
     on_a_full_disk(server, folder / "db", folder / "ledger", 2_200_000)

@@ -51,7 +51,13 @@ def test_a_kill_at_every_call_loses_nothing(server: ForkServer, strace: str, fol
 def test_a_kill_at_some_calls_loses_nothing(server: ForkServer, strace: str, folder: Path, seed: int) -> None:
     rng = random.Random(seed)
     killed = 0
-    for call, most, count in (("pwrite64", 60, 3), ("writev", 20, 2), ("fdatasync", 20, 2), ("rename", 3, 1), ("fsync", 6, 1)):
+    for call, most, count in (
+        ("pwrite64", 60, 3),
+        ("writev", 20, 2),
+        ("fdatasync", 20, 2),
+        ("rename", 3, 1),
+        ("fsync", 6, 1),
+    ):
         for number in rng.sample(range(1, most + 1), count):
             killed += kill_at(server, strace, folder, call, number)
     assert killed >= 4

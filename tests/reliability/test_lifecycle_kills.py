@@ -1,4 +1,5 @@
-"""Goal: a kill during create, drop, vacuum, backup or restore leaves each of them done or not begun, and a kill while a database
+"""Goal: a kill during create, drop, vacuum, backup or restore leaves each of them done or not begun, and a
+kill while a database
 is being opened leaves it as it was."""
 
 from __future__ import annotations

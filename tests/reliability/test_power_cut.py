@@ -1,7 +1,10 @@
-"""Goal: a power cut at any moment costs nothing that was acknowledged (durability "full"), or at most the last commit ("relaxed").
+"""Goal: a power cut at any moment costs nothing that was acknowledged (durability "full"), or at most the last
+commit ("relaxed").
 
-A short script runs under strace, which records every write with its bytes and every sync, rename and removal; `power.Disk` replays
-them up to some event and writes what the disk may hold then: all that was synced, with any subset of the sectors written since.
+A short script runs under strace, which records every write with its bytes and every sync, rename and removal;
+`power.Disk` replays
+them up to some event and writes what the disk may hold then: all that was synced, with any subset of the
+sectors written since.
 """
 
 from __future__ import annotations
@@ -22,7 +25,9 @@ def record(server: ForkServer, strace: str, folder: Path, **arguments: object) -
     """Run the script under strace. Its events, and `folder`/ledger."""
     (folder / "run").mkdir()
     log = folder / "log"
-    child = server.fork("script", start=False, path=str(folder / "run" / "db"), ledger=str(folder / "ledger"), **arguments)
+    child = server.fork(
+        "script", start=False, path=str(folder / "run" / "db"), ledger=str(folder / "ledger"), **arguments
+    )
     options = ("-y", "-xx", "-s", "4000000", "-o", str(log), "-e", f"trace={power.TRACE}")
     with harness.traced(child, strace, *options):
         assert child.wait() == 0, child.output()
@@ -81,7 +86,9 @@ def test_a_power_cut_loses_nothing_acknowledged(server: ForkServer, strace: str,
 
 
 @pytest.mark.slow
-def test_a_thousand_power_cuts_lose_nothing_acknowledged(server: ForkServer, strace: str, folder: Path, seed: int) -> None:
+def test_a_thousand_power_cuts_lose_nothing_acknowledged(
+    server: ForkServer, strace: str, folder: Path, seed: int
+) -> None:
     checked, wrong = cut(server, folder, record(server, strace, folder), seed, 1_000)
     assert wrong == []
     assert checked > 10_000
