@@ -195,16 +195,16 @@ class Store:
         """A consistent copy of the environment into the existing folder `target`, while writes go on."""
         with self._counted():
             try:
-            self._env.copy(str(target), compact=compact)
-        except lmdb.Error as error:
-            raise _translated(error, f"copying {self.path}") from error
+                self._env.copy(str(target), compact=compact)
+            except lmdb.Error as error:
+                raise _translated(error, f"copying {self.path}") from error
 
     def sync(self) -> None:
         with self._counted():
             try:
-            self._env.sync(True)
-        except lmdb.Error as error:
-            raise _translated(error, f"syncing {self.path}") from error
+                self._env.sync(True)
+            except lmdb.Error as error:
+                raise _translated(error, f"syncing {self.path}") from error
 
     def close(self) -> None:
         """Wait for reads that are under way, then unmap."""
