@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vecdb import limits
 from vecdb.catalog import Entry, State, index_from_dict
 from vecdb.errors import Corruption
 from vecdb.index.base import Index
@@ -147,6 +148,8 @@ def block_of(store: Store, txn: Txn, prefix: bytes, row: int, where: str) -> cod
 
     From a transaction with buffers the block is a view, good until the transaction ends.
     """
+    if not 0 <= row <= limits.rows_max:
+        raise Corruption(f"{where}: an id leads to row {row}, which cannot be; restore from a backup")
     cursor = txn.cursor(db=store.blocks)
     key = keys.numbered(prefix, row)
     starts_here = cursor.set_range(key) and bytes(cursor.key()) == key
