@@ -1,10 +1,13 @@
 """What LMDB holds about each collection: the entry, written once, and the state, rewritten by every commit.
 
-catalog[name] -> Entry      state[uid] -> State      (msgpack, by field name, so that fields can be added)
+catalog[name] -> Entry      state[uid] -> State
+
+    value := crc32 u32 LE of the rest, msgpack by field name, so that fields can be added
 """
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import asdict
 from typing import Any
 
@@ -65,12 +68,20 @@ _state = msgspec.msgpack.Decoder(State)
 
 
 def encode(value: Entry | State) -> bytes:
-    return _encoder.encode(value)
+    raw = _encoder.encode(value)
+    return zlib.crc32(raw).to_bytes(4, "little") + raw
+
+
+def _checked(raw: bytes) -> bytes:
+    # LMDB has no checksums, and a field whose name changed would be taken for one that was left out
+    if int.from_bytes(raw[:4], "little") != zlib.crc32(raw[4:]):
+        raise msgspec.ValidationError(f"crc {zlib.crc32(raw[4:]):08x}, expected {raw[3::-1].hex()}")
+    return raw[4:]
 
 
 def decode_entry(raw: bytes, name: str) -> Entry:
     try:
-        return _entry.decode(raw)
+        return _entry.decode(_checked(raw))
     except msgspec.MsgspecError as error:
         raise Corruption(f"catalog entry of collection {name!r} is damaged ({error}); restore from a backup") from None
 
@@ -86,7 +97,7 @@ def decode_state(raw: bytes | None, name: str) -> State:
     try:
         if raw is None:
             raise msgspec.ValidationError("missing")
-        return _state.decode(raw)
+        return _state.decode(_checked(raw))
     except msgspec.MsgspecError as error:
         raise Corruption(f"state of collection {name!r} is damaged ({error}); restore from a backup") from None
 

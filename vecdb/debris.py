@@ -85,11 +85,14 @@ def _prefixes(store: Store) -> list[bytes]:
     with store.read() as txn:
         for database in (store.blocks, store.ids, store.tombs):
             cursor = txn.cursor(db=database)
-            there = cursor.first()
+            there, last = cursor.first(), b""
             while there:
                 prefix = bytes(cursor.key()[: keys.PREFIX_BYTES])
                 if len(prefix) < keys.PREFIX_BYTES:
                     raise Corruption(f"LMDB holds a key of {len(prefix)} bytes; restore the database from a backup")
+                if prefix <= last:
+                    raise Corruption(f"LMDB holds the key {prefix.hex()} after {last.hex()}; restore from a backup")
+                last = prefix
                 found.add(prefix)
                 following = keys.after(prefix)
                 there = following is not None and cursor.set_range(following)
