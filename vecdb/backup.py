@@ -108,7 +108,9 @@ def _sync(file: Path) -> None:
 
 def _write_checksums(folder: Path) -> None:
     sums = {str(file.relative_to(folder)): _digest(file) for file in files.walk_files(folder)}
-    files.write_atomic(folder / CHECKSUMS, [msgspec.json.format(msgspec.json.encode({"format": _FORMAT, "files": sums}))])
+    files.write_atomic(
+        folder / CHECKSUMS, [msgspec.json.format(msgspec.json.encode({"format": _FORMAT, "files": sums}))]
+    )
 
 
 def _digest(file: Path) -> tuple[int, str]:

@@ -57,6 +57,7 @@ class State(msgspec.Struct, frozen=True):
     has_fields: bool = False
     index: dict[str, Any] | None = None
     sealed: Sealed | None = None
+    unlinked_rows: int = 0  # rows taken out of the graph by repairs since it was last built
     tuned: tuple[Tuned, ...] = ()
     tuned_ef: int | None = None  # beam width of searches that name none, where `tune` or `optimize` chose one
     tuned_by_user: bool = False

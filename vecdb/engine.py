@@ -482,19 +482,21 @@ class Engine:
     # -- long work ---------------------------------------------------------------------------------
 
     def optimize(self, thread_count: int, progress: Progress) -> None:
-        """Index the whole tail, repair, learn recall against ef, seal."""
+        """Repair, build anew where repairs have cost recall, index the whole tail, learn recall against ef, seal."""
         self._require_writer()
         with files.typed("optimizing"), self.upkeep.lock:
+            self.upkeep.repair(thread_count)
+            if self.upkeep.rebuild_is_due():
+                self.upkeep.rebuild(thread_count, progress)
             if self.view.snapshot.row_count >= limits.flat_rows_max:
                 self.upkeep.index_tail(thread_count, progress, all_rows=True)
-            self.upkeep.repair(thread_count)
             learn(self)
             self.upkeep.seal(thread_count)
 
     def reindex(self, index: IndexConfig | None, progress: Progress) -> None:
         self._require_writer()
         with files.typed("indexing"):
-            self.upkeep.reset_index(catalog.index_to_dict(index), threads(None), progress)
+            self.upkeep.reindex(catalog.index_to_dict(index), threads(None), progress)
             self.upkeep.seal(threads(None))
 
     def vacuum(self, progress: Progress) -> None:

@@ -1,7 +1,7 @@
 """The thread that looks after a writing database: bounded steps, one at a time, woken by commits.
 
-    index the tail -> repair -> seal -> vacuum, for each collection, then sleep until a commit; dead LMDB readers
-    each minute
+    index the tail -> repair -> vacuum -> rebuild -> seal, for each collection, then sleep until a commit; dead LMDB
+    readers each minute
 
 It can be switched off, and nothing is wrong then, only slower: tails grow until writers wait, which `optimize`
 resolves. It runs at a lower priority than searches, and while there are any on as many threads as leave one core to
@@ -82,6 +82,8 @@ class Maintenance:
             upkeep.repair(width)
         if not self._closing and upkeep.vacuum_is_due():
             vacuum(engine)
+        if not self._closing and upkeep.rebuild_is_due():
+            upkeep.rebuild(width)
         if not self._closing and upkeep.seal_is_due():
             upkeep.seal(width)
 

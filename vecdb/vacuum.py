@@ -64,6 +64,8 @@ def vacuum(engine: Engine, threads: int = 1, progress: Progress = None) -> bool:
         engine.upkeep.forget_repairs()
         if progress is not None:
             progress(copy.done, copy.done)
+        if engine.upkeep.rebuild_is_due():
+            engine.upkeep.rebuild(threads, progress)
         engine.upkeep.seal(threads)
         engine.clear_debris()  # under the lock: to it, the files of another vacuum or seal at work would be debris
     return True

@@ -13,9 +13,9 @@ EXACT = vecdb.SearchParams(exact=True)
 
 
 def clustered(n: int, dim: int = 32, seed: int = 1, clusters: int = 60) -> np.ndarray:
-    """float32[n, dim] around random centres, as embeddings are."""
+    """float32[n, dim] around random centres, as embeddings are; the centres are the same for every seed."""
     rng = np.random.default_rng(seed)
-    centres = rng.normal(0, 1, (clusters, dim))
+    centres = np.random.default_rng(dim).normal(0, 1, (clusters, dim))
     return (centres[rng.integers(0, clusters, n)] + rng.normal(0, 0.35, (n, dim))).astype(np.float32)
 
 

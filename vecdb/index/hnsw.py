@@ -217,7 +217,10 @@ class Hnsw(Index):
 
     def remove(self, sequence: int, threads: int = 1) -> int:
         view = self._view
-        if view is None or sequence <= self.removed:
+        if sequence <= self.removed:
+            return 0
+        if view is None:
+            self.removed = sequence  # `add` will leave out what is dead by then
             return 0
         arrays = self._rows.arrays
         before = self._unlinked(arrays, view.indexed)

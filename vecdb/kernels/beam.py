@@ -14,12 +14,12 @@ from __future__ import annotations
 import numpy as np
 
 from vecdb.kernels.intrinsics import dot_codes, prefetch_code, prefetch_row
-from vecdb.kernels.options import part
+from vecdb.kernels.options import inlined, part
 
 ROW_MASK = np.int64(0x7FFFFFFF)
 
 
-@part()
+@inlined()
 def is_visible(row, row_count, sequence, deleted, allow):
     """Whether the snapshot (row_count, sequence) and the caller's bitmap (uint64 words, empty: all) hold the row."""
     if row >= row_count or deleted[row] - np.uint64(1) < sequence:
@@ -29,7 +29,7 @@ def is_visible(row, row_count, sequence, deleted, allow):
     return True
 
 
-@part()
+@inlined()
 def insert(pool, size, key):
     """Insert key into pool[:size], shifting from the tail; pool[size] must exist. Returns the place it took."""
     at = size
@@ -84,7 +84,7 @@ def sort_keys(keys, size):
         _sift(keys, np.int64(0), end)
 
 
-@part()
+@inlined()
 def code_distance(codes, bias, row, query8, query16, probe, blocks):
     """Integer distance of one row to the query, int32. probe : what quantize.py made of the query."""
     d = probe[0] - np.int32(2) * dot_codes(codes, row, query8, query16, blocks)

@@ -14,5 +14,9 @@ from numba import njit
 # Sums may be reordered so that they vectorise; NaN and infinity keep their meaning (never fastmath=True).
 FAST = {"contract", "reassoc", "nsz", "arcp"}
 
+# A small part called once a row: arrays passed by value are thirty words on the stack, so it must be inlined, which
+# LLVM
+# by itself does not always do.
 kernel = partial(njit, cache=True, nogil=True, error_model="numpy", no_cfunc_wrapper=True)
 part = partial(njit, cache=True, nogil=True, error_model="numpy", no_cfunc_wrapper=True, no_cpython_wrapper=True)
+inlined = partial(part, forceinline=True)

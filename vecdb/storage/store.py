@@ -131,8 +131,8 @@ class Store:
 
     @contextmanager
     def resting(self) -> Iterator[None]:
-        """Inside `read`, around a stretch that touches neither transaction nor buffers and may last: an iterator between two
-        batches. The store may be closed meanwhile; then it ends in Unavailable.
+        """Inside `read`, around a stretch that touches neither transaction nor buffers and may last: an iterator
+        between two batches. The store may be closed meanwhile; then it ends in Unavailable.
         """
         with self._gate:
             self._reads -= 1
