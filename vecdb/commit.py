@@ -72,6 +72,16 @@ class Group:
             callback()
 
 
+class Shrink:
+    """Not a change: asks the commit thread, between groups, for `Store.shrink`."""
+
+    size_bytes = 0
+    exclusive = True
+
+    def apply(self, group: Group) -> Any:
+        raise AssertionError("handled apart from groups")
+
+
 class _Job:
     __slots__ = ("done", "error", "request", "result")
 
@@ -168,6 +178,9 @@ class Committer:
         if self.poisoned is not None:
             _fail(jobs, Poisoned(f"writes are refused since {self.poisoned}; close the database and open it again"))
             return
+        if isinstance(jobs[0].request, Shrink):
+            self._shrink(jobs[0])
+            return
         group: Group | None = None
         try:
             group = Group(self._store, self.sequence + 1)
@@ -194,6 +207,12 @@ class Committer:
         except BaseException as error:  # committed, but this process can no longer be trusted to show it
             self.poisoned = f"a committed write could not be published ({error!r})"
             raise
+
+    def _shrink(self, job: _Job) -> None:
+        try:
+            job.result = self._store.shrink()
+        except (StoreError, OSError, VecdbError) as error:  # whether the store stands again is for its next use to tell
+            job.error = Unavailable(f"shrinking LMDB's file failed: {error}; nothing was lost")
 
     def _explain(self, error: BaseException) -> BaseException:
         """The error that callers get; decides whether the database is poisoned."""

@@ -1,6 +1,7 @@
 """Database: one directory, one writing process, any number of reading ones.
 
     DB/  LOCK             flock by the writing process; holds its pid
+         READERS          flock, shared, by each reading process
          manifest.json    format (manifest.py)
          lmdb/            what is true (store.py, keys.py)
          collections/<uid>/   row files and sealed indexes
@@ -32,7 +33,7 @@ from vecdb.lifecycle import CreateCollection, DropCollection
 from vecdb.maintenance import Maintenance
 from vecdb.schema import IndexConfig
 from vecdb.storage import files, keys, manifest
-from vecdb.storage.store import LMDB_FORMAT, Store
+from vecdb.storage.store import LMDB_FORMAT, READERS, Store
 
 DURABILITIES = ("full", "relaxed")
 
@@ -114,6 +115,8 @@ class Database:
             if read_only and not files.exists(path / manifest.NAME):
                 raise NotFound(f"no database at {path}; open it without read_only=True to create one")
             self.manifest = manifest.read(path, LMDB_FORMAT)
+            if read_only:
+                self._lock_fd = _hold_as_reader(path)
             self._store = Store(path / "lmdb", read_only=read_only, durability=durability, map_bytes=map_bytes)
         except BaseException:
             self._unlock()
@@ -340,6 +343,14 @@ class Database:
 
 def _nothing() -> None:
     """Maintenance of a reading process: none."""
+
+
+def _hold_as_reader(path: Path) -> int | None:
+    """Tell the writing process that somebody reads; None on a disk that cannot be written: nobody writes there."""
+    try:
+        return files.lock_shared(path / READERS)
+    except OSError:
+        return None
 
 
 def _last_sequence(store: Store) -> int:

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb import catalog, limits
-from vecdb.commit import Group, SyncFailed
+from vecdb.commit import Group, Shrink, SyncFailed
 from vecdb.errors import Corruption, NotFound
 from vecdb.generation import Generation, View, block_of, iter_blocks, rows_name
 from vecdb.kernels.checks import crc_rows
@@ -68,6 +68,7 @@ def vacuum(engine: Engine, threads: int = 1, progress: Progress = None) -> bool:
             engine.upkeep.rebuild(threads, progress)
         engine.upkeep.seal(threads)
         engine.clear_debris()  # under the lock: to it, the files of another vacuum or seal at work would be debris
+        engine.submit(Shrink())
     return True
 
 

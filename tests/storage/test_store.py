@@ -8,7 +8,8 @@ import pytest
 
 import vecdb
 from vecdb.errors import Corruption, Locked, Unavailable
-from vecdb.storage.store import Store
+from vecdb.storage import files
+from vecdb.storage.store import READERS, Store
 
 
 def filled(folder: Path) -> Path:
@@ -112,3 +113,46 @@ def test_a_copy_is_the_state_at_one_commit(tmp_path: Path) -> None:
         assert txn.get(b"later", db=copy.blocks) is None
         assert txn.stat(copy.blocks)["entries"] == 900
     copy.close()
+
+
+def filled_and_emptied(path: Path) -> Store:
+    """A store with a few hundred free pages and one entry in the catalog."""
+    path.mkdir()
+    store = Store(path, read_only=False, durability="full")
+    for write in (True, False):
+        txn = store.begin_write()
+        for i in range(2000):
+            key = i.to_bytes(4, "big")
+            txn.put(key, bytes(1000), db=store.blocks) if write else txn.delete(key, db=store.blocks)
+        txn.put(b"kept", b"value", db=store.catalog)
+        txn.commit()
+    return store
+
+
+def test_shrinking_gives_free_pages_back_and_keeps_what_is_there(tmp_path: Path) -> None:
+    store = filled_and_emptied(tmp_path / "lmdb")
+    before = store.info()["used_bytes"]
+    assert store.shrink()
+    assert store.info()["used_bytes"] < before / 10
+    with store.read() as txn:
+        assert txn.get(b"kept", db=store.catalog) == b"value"
+    txn = store.begin_write()
+    txn.put(b"after", b"too", db=store.catalog)
+    txn.commit()
+    assert not store.shrink(), "there is nothing left to give back"
+    store.close()
+    again = Store(tmp_path / "lmdb", read_only=True, durability="full")
+    with again.read() as txn:
+        assert txn.get(b"kept", db=again.catalog) == b"value" and txn.get(b"after", db=again.catalog) == b"too"
+    again.close()
+
+
+def test_nothing_shrinks_under_another_process_or_an_iterator_at_rest(tmp_path: Path) -> None:
+    store = filled_and_emptied(tmp_path / "lmdb")
+    held = files.lock_shared(tmp_path / READERS)  # as a reading process does; another descriptor is another holder
+    assert not store.shrink()
+    files.close(held)
+    with store.read() as txn, store.resting():
+        assert not store.shrink()
+    assert txn is not None and store.shrink()
+    store.close()

@@ -28,6 +28,9 @@ from vecdb.storage import files, keys
 
 LMDB_FORMAT = "0.9"  # data file format of lib_version=0; lmdb 3 can also write an incompatible one
 _DATABASES_MAX = 16
+READERS = "READERS"  # beside the environment's folder: every process that reads holds it
+_SHRINK_BYTES_MIN = 1 << 18  # fewer free bytes than this are not worth a copy
+_SHRINK_WAIT_S = 5.0  # for reads to finish
 _SPARE_BYTES = 1 << 20  # kept free behind LMDB's last page, so that deletes work on a full disk
 
 Txn = Any  # lmdb.Transaction
@@ -43,28 +46,35 @@ class Store:
         self.read_only = read_only
         self._gate = threading.Condition()
         self._reads = 0  # that may touch the map now
+        self._resting = 0  # transactions that are open but do not touch it
+        self._map_bytes = map_bytes
+        self._durability = durability
         self._closed = False
+        self._open()
+
+    def _open(self) -> None:
         self._check_length()
         try:
             self._env = lmdb.open(
-                str(path),
-                map_size=map_bytes,
+                str(self.path),
+                map_size=self._map_bytes,
                 max_dbs=_DATABASES_MAX,
                 max_readers=limits.lmdb_readers_max,
-                readonly=read_only,
-                create=not read_only,
-                sync=durability != "none",
-                metasync=durability == "full",
+                readonly=self.read_only,
+                create=not self.read_only,
+                sync=self._durability != "none",
+                metasync=self._durability == "full",
                 readahead=False,
                 meminit=True,  # uninitialised heap bytes must not reach the disk
                 max_spare_txns=64,
                 lib_version=0,
             )
         except lmdb.Error as error:
-            raise _translated(error, f"opening {path}") from error
+            raise _translated(error, f"opening {self.path}") from error
         self._open_databases()
         self.clear_dead_readers()
-        self._spare_fd = -1 if read_only or durability == "none" else files.open_append(path / "data.mdb")
+        spared = not self.read_only and self._durability != "none"
+        self._spare_fd = files.open_append(self.path / "data.mdb") if spared else -1
         self._allocated_bytes = 0
 
     def _open_databases(self) -> None:
@@ -136,12 +146,14 @@ class Store:
         """
         with self._gate:
             self._reads -= 1
+            self._resting += 1
             self._gate.notify_all()
         try:
             yield
         finally:
             with self._gate:
                 self._reads += 1
+                self._resting -= 1
         self._refuse_closed()
 
     def _refuse_closed(self) -> None:
@@ -198,6 +210,59 @@ class Store:
                 self._env.copy(str(target), compact=compact)
             except lmdb.Error as error:
                 raise _translated(error, f"copying {self.path}") from error
+
+    def shrink(self) -> bool:
+        """Commit thread, between transactions: give the pages that LMDB has freed, and keeps, back to the file system.
+
+        LMDB's file never gets smaller by itself. It is copied without its free pages, and the copy takes its name in
+        one rename: a crash leaves one or the other, both the same data. Only while no other process reads (each holds
+        READERS, which a new one waits for) and no iterator of this one rests; returns whether it was done.
+        """
+        if self.read_only or self._free_bytes() < _SHRINK_BYTES_MIN:
+            return False
+        alone = files.lock_alone(self.path.parent / READERS)
+        if alone is None:
+            return False
+        try:
+            with self._gate:
+                calm = self._gate.wait_for(lambda: not self._reads, _SHRINK_WAIT_S)
+                if not calm or self._resting or self._closed:
+                    return False
+                self._swap_for_copy()
+                return True
+        finally:
+            files.close(alone)
+
+    def _free_bytes(self) -> int:
+        """Bytes of the file that hold nothing."""
+        with self.read() as txn:
+            trees = (self._env.stat(), *map(txn.stat, (self.catalog, self.state, self.blocks, self.ids, self.tombs)))
+            pages = sum(tree["branch_pages"] + tree["leaf_pages"] + tree["overflow_pages"] for tree in trees)
+        return int((self._env.info()["last_pgno"] + 1 - pages) * 4096)
+
+    def _swap_for_copy(self) -> None:
+        """Under the gate, nobody reading or writing."""
+        data, folder = self.path / "data.mdb", self.path / "copy"
+        files.remove_tree(folder)
+        files.make_dir(folder)
+        self._env.copy(str(folder), compact=True)
+        if self._durability != "none":
+            fd = files.open_append(folder / "data.mdb")
+            try:
+                files.fsync(fd)
+            finally:
+                files.close(fd)
+        self._env.close()
+        if self._spare_fd >= 0:
+            files.close(self._spare_fd)
+            self._spare_fd = -1
+        try:
+            files.rename(folder / "data.mdb", data)
+            if self._durability != "none":
+                files.sync_dir(self.path)
+        finally:
+            self._open()  # the copy, or where the rename failed the file as it was
+        files.remove_tree(folder)
 
     def sync(self) -> None:
         with self._counted():
