@@ -88,13 +88,13 @@ class Collection:
 
     def _put(self, ids: Any, vectors: Any, fields: Any, owner: str, atomic: bool, mode: str) -> int:
         owned = validate.owner(owner)
+        if not atomic and _length(ids) > self._rows_per_call():
+            return self._put_in_parts(ids, vectors, fields, owner, mode)
         batch = self._ids(ids)
         if mode == "insert" and batch.unique is not None:
             raise AlreadyExists(
                 f"insert got {batch.n - len(batch.unique)} ids twice in one batch; give each id once, or use upsert"
             )
-        if not atomic and batch.n > self._rows_per_call():
-            return self._put_in_parts(ids, vectors, fields, owner, mode)
         array = validate.vectors(vectors, self._config, single=batch.scalar)
         if len(array) != batch.n:
             raise InvalidArgument(f"got {batch.n:,} ids and {len(array):,} vectors: pass one vector per id")
@@ -242,6 +242,11 @@ class Collection:
     def _ids(self, ids: Any) -> validate.IdBatch:
         kind = self._engine.view.state.id_kind
         return validate.ids(ids, kind, name=self.name)  # type: ignore[arg-type]
+
+
+def _length(ids: Any) -> int:
+    """How many ids a caller passed, before they are looked at; 1 for what is no sequence."""
+    return len(ids) if isinstance(ids, (list, tuple, range)) or getattr(ids, "ndim", 0) == 1 else 1
 
 
 def _slice_fields(fields: Any, part: slice) -> Any:

@@ -52,7 +52,7 @@ def open_database(
     path : a directory, or ":memory:" for a temporary one that is never synced and goes when it is closed.
     read_only : look at a database that another process may be writing to; each call sees the newest commit.
     durability : "full", an acknowledged write survives any crash; "relaxed", a power cut may cost the last commit.
-    memory_budget_bytes : refuse to load a collection whose index would pass it.
+    memory_budget_bytes : refuse (Unavailable) to load a collection that would take more memory.
     maintenance : False leaves indexing, sealing and vacuum to explicit calls (`optimize`, `vacuum`).
     map_bytes : address space reserved for LMDB, sparse; the most that ids, fields and bookkeeping can grow to.
 

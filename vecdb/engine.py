@@ -29,6 +29,7 @@ from vecdb.generation import Generation, View, block_of, folder_of, iter_tombs, 
 from vecdb.hits import Hits
 from vecdb.index.base import Found, Index
 from vecdb.index.flat import Flat as FlatIndex
+from vecdb.index.graph import bytes_per_row
 from vecdb.index.hnsw import Hnsw as HnswIndex
 from vecdb.kernels.checks import crc_rows
 from vecdb.schema import CollectionConfig, Flat, Hnsw, IndexConfig, Record, SearchParams
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("vecdb")
 _LOAD_TRIES = 10
+_ROW_BYTES = 12  # crc and id, or where its id ends
 _SEARCHED_S = 2.0
 _ROOM_POLL_S = 0.5  # a writer that waits for room looks this often whether the database was closed meanwhile
 
@@ -114,6 +116,7 @@ class Engine:
     def _load(self, txn: Txn) -> None:
         """Read the generation that the state names into memory and make it the view."""
         raw, state = self._state_in(txn)
+        self._check_budget(state)
         generation = Generation(self.store, self.folder, self.entry, state, writable=self.writable)
         try:
             generation.catch_up(txn, state)
@@ -126,6 +129,17 @@ class Engine:
         self._raw_state = raw
         if old is not None:
             old.generation.close()  # its descriptor; searches that hold it keep its arrays
+
+    def _check_budget(self, state: catalog.State) -> None:
+        """Refuse a collection that would not fit, before anything of its size is read."""
+        config = catalog.index_from_dict(state.index) or Hnsw()
+        per_row = _ROW_BYTES + (bytes_per_row(self.entry.dim, config.m) if isinstance(config, Hnsw) else 0)
+        needed = state.row_count * per_row
+        if self.memory_budget_bytes is not None and needed > self.memory_budget_bytes:
+            raise Unavailable(
+                f"collection {self.entry.name!r} needs about {needed:,} bytes of memory, memory_budget_bytes is "
+                f"{self.memory_budget_bytes:,}; open the database with a larger budget, vacuum, or reindex to Flat()"
+            )
 
     def attach_index(self, generation: Generation, state: catalog.State) -> None:
         """Give `generation` its index: the sealed file where there is a sound one, else an empty structure that is

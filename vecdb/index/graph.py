@@ -150,6 +150,11 @@ class Graph:
         return int(rows * per_row + upper_rows * 4 * self.upper.shape[1])
 
 
+def bytes_per_row(dim: int, m: int) -> int:
+    """Memory of one row of a graph: code, bias, links, slot and level, and its share of the upper layers."""
+    return 64 * block_count(dim) + 4 + 4 * line_up(2 * m) + 4 + 1 + 4 * line_up(m) // max(1, m - 1)
+
+
 def upper_room(capacity: int, m: int) -> int:
     """Rows of `upper` to reserve: a row has 1 / (m - 1) upper layers on average; a quarter and a bit more."""
     return int(capacity / (m - 1) * 1.25) + 1024
