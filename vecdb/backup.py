@@ -23,7 +23,7 @@ from vecdb import catalog
 from vecdb.errors import AlreadyExists, Corruption, InvalidArgument, NotFound, Unavailable
 from vecdb.generation import folder_of, rows_name
 from vecdb.storage import codec, files, keys, manifest
-from vecdb.storage.store import Store
+from vecdb.storage.store import READERS, Store
 
 if TYPE_CHECKING:
     from vecdb.database import Database

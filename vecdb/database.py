@@ -346,7 +346,7 @@ def _nothing() -> None:
 
 
 def _hold_as_reader(path: Path) -> int | None:
-    """Tell the writing process that somebody reads; None on a disk that cannot be written: nobody writes there."""
+    """Tell the writing process that somebody reads; None where the file is missing, as no process ever wrote here."""
     try:
         return files.lock_shared(path / READERS)
     except OSError:
@@ -369,7 +369,9 @@ def _prepare(path: Path, *, durable: bool) -> int:
             raise InvalidArgument(f"{path} exists and is no vecdb database; give a new or empty directory")
         _create(path, durable=durable)
     try:
-        return files.lock_directory(path)
+        lock_fd = files.lock_directory(path)
+        files.touch(path / READERS)
+        return lock_fd
     except FileNotFoundError:
         raise Unavailable(f"{path} went away while it was being opened") from None
 

@@ -149,6 +149,7 @@ def test_shrinking_gives_free_pages_back_and_keeps_what_is_there(tmp_path: Path)
 
 def test_nothing_shrinks_under_another_process_or_an_iterator_at_rest(tmp_path: Path) -> None:
     store = filled_and_emptied(tmp_path / "lmdb")
+    files.touch(tmp_path / READERS)
     held = files.lock_shared(tmp_path / READERS)  # as a reading process does; another descriptor is another holder
     assert not store.shrink()
     files.close(held)

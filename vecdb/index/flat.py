@@ -96,7 +96,15 @@ def _scan_queries(
     for bad in workers.map(run, range(threads), threads):
         if bad >= 0:
             raise damaged_row(bad, arrays)
-    scan.merge(keys, sizes, found.rows.shape[1], found.rows[part], found.distances[part], found.counts[part])
+    scan.merge(
+        keys,
+        sizes,
+        np.empty(threads, np.int64),
+        found.rows.shape[1],
+        found.rows[part],
+        found.distances[part],
+        found.counts[part],
+    )
 
 
 def as_queries(queries: NDArray[Any]) -> NDArray[np.float32]:

@@ -49,12 +49,11 @@ def scan_rows(
 
 
 @kernel()
-def merge(keys, sizes, limit, out_rows, out_distances, out_counts):
+def merge(keys, sizes, places, limit, out_rows, out_distances, out_counts):
     """Merge the sorted answers of several row ranges. keys : int64[parts, nq, limit + 1].   sizes : int64[parts,
     nq].
     """
     parts = keys.shape[0]
-    places = np.zeros(parts, np.int64)
     for i in range(keys.shape[1]):
         places[:] = 0
         count = 0

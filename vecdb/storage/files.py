@@ -222,21 +222,26 @@ def lock_directory(path: Path) -> int:
 
 
 def lock_shared(path: Path) -> int:
-    """Hold `path`, made where it is missing, together with any other process; waits while one holds it alone."""
-    fd = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    """Hold the file `path` together with any other process; waits while one holds it alone."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     fcntl.flock(fd, fcntl.LOCK_SH)
     return fd
 
 
 def lock_alone(path: Path) -> int | None:
-    """Hold `path`, made where it is missing, alone; None where any other process holds it."""
-    fd = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    """Hold the file `path` alone; None where any other process holds it."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(fd)
         return None
     return fd
+
+
+def touch(path: Path) -> None:
+    """Make an empty file where there is none."""
+    os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644))
 
 
 def exists(path: Path) -> bool:

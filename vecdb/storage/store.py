@@ -220,6 +220,7 @@ class Store:
         """
         if self.read_only or self._free_bytes() < _SHRINK_BYTES_MIN:
             return False
+        files.touch(self.path.parent / READERS)
         alone = files.lock_alone(self.path.parent / READERS)
         if alone is None:
             return False
