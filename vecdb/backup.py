@@ -169,6 +169,7 @@ def _restore(here: Path, there: Path) -> None:
             _copy(here / name, place.parent, size)
             if _digest(place) != (size, expected):
                 raise Corruption(f"{place}: the copy differs from the backup; check the disk")
+        files.touch(temporary / READERS)  # so that the first process to read can say that it does
         folders = {(temporary / name).parent for name in sums} | {temporary / "collections", temporary}
         for folder in sorted(filter(files.exists, folders), reverse=True):
             files.sync_dir(folder)
