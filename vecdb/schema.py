@@ -28,7 +28,8 @@ class Hnsw:
     m : links per node on upper layers; twice as many on layer 0.
     ef_construction : beam width while building.
     ef : beam width of a search that names neither `ef` nor `recall`, until `tune` has picked a better one.
-    quantization : "sq8" walks the graph on 8-bit codes and re-ranks on the full vectors; None walks on the vectors.
+    quantization : the walk is on 8-bit codes; "sq8" scores the best few of the beam again on the full vectors, None
+        all of it.
     """
 
     m: int = 16
