@@ -34,6 +34,7 @@ FLOORS: dict[int, set[str]] = {
         "lifecycle",
         "maintenance",
         "planner",
+        "reads",
         "tuning",
         "upkeep",
         "vacuum",

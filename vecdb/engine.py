@@ -21,25 +21,24 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from vecdb import catalog, limits, planner
+from vecdb import catalog, limits, planner, reads
 from vecdb.check import check_collection
 from vecdb.debris import purge_debris
 from vecdb.errors import Corruption, NotFound, Unavailable
-from vecdb.generation import Generation, View, block_of, folder_of, iter_tombs, view_of
+from vecdb.generation import Generation, View, folder_of, view_of
 from vecdb.hits import Hits
 from vecdb.index.base import Found, Index
 from vecdb.index.flat import Flat as FlatIndex
 from vecdb.index.graph import bytes_per_row
 from vecdb.index.hnsw import Hnsw as HnswIndex
-from vecdb.kernels.checks import crc_rows
 from vecdb.schema import CollectionConfig, Flat, Hnsw, IndexConfig, Record, SearchParams
-from vecdb.storage import codec, files, keys
+from vecdb.storage import files, keys
 from vecdb.storage.rows import Rows
 from vecdb.storage.store import Store, Txn
 from vecdb.tuning import evaluate, learn, tune
 from vecdb.upkeep import Progress, Upkeep
 from vecdb.vacuum import vacuum
-from vecdb.validate import IdBatch, decode_fields, threads
+from vecdb.validate import IdBatch, threads
 from vecdb.writes import Delete, Put, Update
 
 if TYPE_CHECKING:
@@ -245,7 +244,7 @@ class Engine:
         vectors = None
         if include_vectors:
             vectors = np.zeros((*found.rows.shape, self.entry.dim), self.entry.dtype)
-            vectors[found.rows >= 0] = self._vectors(view.generation, found.rows[found.rows >= 0])
+            vectors[found.rows >= 0] = reads.vectors(view.generation, found.rows[found.rows >= 0])
             if single:
                 vectors = vectors[0, : found.counts[0]]
         padded = not single or found.counts[0] < limit
@@ -291,28 +290,9 @@ class Engine:
             if raw is None or catalog.decode_state(bytes(raw), self.entry.name).generation != view.generation.number:
                 return None
             nested = [
-                [split_fields(self._meta(txn, view.generation, row)) for row in one if row >= 0]
-                for one in rows.tolist()
+                [reads.encoded_fields(view.generation, txn, row) for row in one if row >= 0] for one in rows.tolist()
             ]
             return nested[0] if single else nested
-
-    def _meta(self, txn: Txn, generation: Generation, row: int) -> bytes:
-        block = block_of(self.store, txn, generation.prefix, row, self.entry.name)
-        return block.meta(row - block.first_row)
-
-    def _vectors(self, generation: Generation, rows: NDArray[np.int64]) -> NDArray[Any]:
-        """Copies of stored vectors, compared with their crcs."""
-        arrays = generation.rows.arrays
-        vectors = np.ascontiguousarray(arrays.vectors[rows])
-        if len(rows):
-            actual = crc_rows(vectors)
-            bad = np.flatnonzero(actual != arrays.crcs[rows])
-            if len(bad):
-                raise Corruption(
-                    f"{generation.rows.path}: row {rows[bad[0]]} has crc {actual[bad[0]]:08x}, expected "
-                    f"{arrays.crcs[rows[bad[0]]]:08x}; restore the database from a backup"
-                )
-        return vectors
 
     # -- point reads -------------------------------------------------------------------------------
 
@@ -324,7 +304,7 @@ class Engine:
             for key in ids.keys:
                 raw = txn.get(prefix + key, db=self.store.ids)
                 rows.append(-1 if raw is None else int.from_bytes(raw, "little"))
-            return self._records(txn, generation, rows, include_vectors)
+            return reads.records(generation, txn, rows, include_vectors=include_vectors)
 
     @contextmanager
     def reading(self) -> Iterator[tuple[Txn, Generation, catalog.State]]:
@@ -341,69 +321,23 @@ class Engine:
                     return
             time.sleep(0.001)  # a vacuum has committed and is about to publish, or published between the two looks
 
-    def _records(self, txn: Txn, generation: Generation, rows: list[int], include_vectors: bool) -> list[Record | None]:
-        out: list[Record | None] = []
-        for row in rows:
-            if row < 0:
-                out.append(None)
-                continue
-            block = block_of(self.store, txn, generation.prefix, row, self.entry.name)
-            at = row - block.first_row
-            _, tenants, fields = codec.split_meta(block.meta(at))
-            out.append(Record(block.id(at), decode_fields(fields) if fields else {}, tenants))
-        if include_vectors:
-            present = [i for i, row in enumerate(rows) if row >= 0]
-            found = self._vectors_committed(txn, generation, [rows[i] for i in present])
-            for i, vector in zip(present, found, strict=True):
-                record = out[i]
-                assert record is not None
-                record.vector = vector
-        return out
-
-    def _vectors_committed(self, txn: Txn, generation: Generation, rows: list[int]) -> list[NDArray[Any]]:
-        """Vectors of rows that `txn` counts: their crcs come from the blocks, since memory may lag behind the
-        transaction.
-        """
-        vectors = np.ascontiguousarray(generation.rows.arrays.vectors[np.asarray(rows, np.int64)])
-        if not rows:
-            return []
-        actual = crc_rows(vectors)
-        for i, row in enumerate(rows):
-            block = block_of(self.store, txn, generation.prefix, row, self.entry.name)
-            expected = int(block.row_crc[row - block.first_row])
-            if int(actual[i]) != expected:
-                raise Corruption(
-                    f"{generation.rows.path}: row {row} has crc {int(actual[i]):08x}, "
-                    f"expected {expected:08x}; restore from a backup"
-                )
-        return list(vectors)
-
     def iter(self, batch: int, *, include_vectors: bool) -> Iterator[list[Record]]:
         """Live records in row order, `batch` at a time, from one committed state (held until the iterator is done)."""
         with self.reading() as (txn, generation, state):
-            dead = self._dead_in(txn, generation, state)
+            dead = reads.dead_rows(generation, txn, state)
             rows: list[int] = []
             for row in np.flatnonzero(~dead).tolist():
                 rows.append(row)
                 if len(rows) == batch:
-                    records = self._records(txn, generation, rows, include_vectors)
+                    records = reads.records(generation, txn, rows, include_vectors=include_vectors)
                     with self.store.resting():
                         yield cast(list[Record], records)
                     rows = []
                     self._guard()
             if rows:
-                records = self._records(txn, generation, rows, include_vectors)
+                records = reads.records(generation, txn, rows, include_vectors=include_vectors)
                 with self.store.resting():
                     yield cast(list[Record], records)
-
-    def _dead_in(self, txn: Txn, generation: Generation, state: catalog.State) -> NDArray[np.bool_]:
-        """bool[rows]: dead in the state of `txn`, read from it alone."""
-        dead = np.zeros(state.row_count, bool)
-        for sequence, rows in iter_tombs(self.store, txn, generation.prefix, 0):
-            if len(rows) and not 0 <= rows.min() <= rows.max() < len(dead):
-                raise Corruption(f"{generation.folder.name}: commit {sequence} deletes row {rows.max()} of {len(dead)}")
-            dead[rows] = True
-        return dead
 
     def count(self) -> int:
         return self.current().snapshot.live_count
@@ -542,8 +476,3 @@ class Engine:
     def close(self) -> None:
         self.view.generation.index.close()
         self.view.generation.close()
-
-
-def split_fields(meta: bytes) -> bytes:
-    """The encoded fields of a meta."""
-    return codec.split_meta(meta)[2]
