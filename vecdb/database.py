@@ -376,8 +376,18 @@ def _prepare(path: Path, *, durable: bool) -> int:
         raise Unavailable(f"{path} went away while it was being opened") from None
 
 
+def _clear_torn_creations(path: Path) -> None:
+    """Folders of creations whose process died before the rename; one that is at work names a living process."""
+    head = f"{path.name}.tmp-"
+    for name in files.list_dir(path.parent):
+        pid = name.removeprefix(head).split("-")[0]
+        if name.startswith(head) and pid.isdigit() and not files.process_lives(int(pid)):
+            files.remove_tree(path.parent / name)
+
+
 def _create(path: Path, *, durable: bool) -> None:
     files.make_dir(path.parent)
+    _clear_torn_creations(path)
     temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}-{uuid.uuid4().hex[:8]}")
     files.make_dir(temporary / "lmdb")
     files.make_dir(temporary / "collections")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -282,3 +283,12 @@ def test_a_collection_over_its_memory_budget_is_refused_at_open(tmp_path: Path) 
         db.collection("docs")
     with vecdb.open(tmp_path / "db", memory_budget_bytes=10_000_000) as db:
         assert db.collection("docs").count() == 1000
+
+
+def test_what_a_killed_creation_left_beside_the_database_goes_with_the_next(tmp_path: Path) -> None:
+    torn = tmp_path / "db.tmp-4194305-0badcafe"  # past the largest number that Linux gives a process
+    (torn / "lmdb").mkdir(parents=True)
+    at_work = tmp_path / f"db.tmp-{os.getpid()}-0badcafe"
+    at_work.mkdir()
+    vecdb.open(tmp_path / "db").close()
+    assert not torn.exists() and at_work.exists()

@@ -347,3 +347,15 @@ def test_rows_far_outside_the_codes_are_found_in_the_tail_in_the_graph_and_after
     again.extend(rows.row_count)
     assert np.array_equal(again.search(outliers, 3, rows.snapshot(), WIDE).rows[:, 0], place)
     assert again.check() == []
+
+
+def test_what_a_torn_graph_cannot_reach_the_exact_scan_makes_up_for() -> None:
+    vectors = clustered(600, 24)
+    rows = MemoryRows(vectors)
+    index = built(rows)
+    graph = index._current().graph
+    graph.links[:600] = -1
+    graph.upper[:] = -1
+    found = index.search(vectors[:20], 10, rows.snapshot(), WIDE)
+    truth = index.search(vectors[:20], 10, rows.snapshot(), EXACT)
+    assert (found.counts == 10).all() and np.array_equal(found.rows, truth.rows)

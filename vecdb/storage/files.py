@@ -239,6 +239,17 @@ def lock_alone(path: Path) -> int | None:
     return fd
 
 
+def process_lives(pid: int) -> bool:
+    """Whether a process of that number exists, ours or not."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
+
+
 def touch(path: Path) -> None:
     """Make an empty file where there is none."""
     os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644))
