@@ -114,17 +114,27 @@ def _check_index(engine: Engine) -> list[str]:
     if engine.writable:
         # rows that were just added may hang on nothing until maintenance settles them: unfinished work, no damage
         view.generation.index.settle(1)
-    problems = [f"live index: {problem}" for problem in view.generation.index.check()]
-    sealed = view.state.sealed
-    if sealed is not None:
-        try:
-            index = engine.open_sealed(view, mapped=True)
-            problems += [f"{sealed.file}: {problem}" for problem in index.check()]
-            index.close()
-        except Corruption as error:
-            problems.append(str(error))
-        except FileNotFoundError:
-            problems.append(f"{engine.folder / sealed.file}: missing; it is rebuilt at the next open")
+    problems = [f"live index: {problem}" for problem in view.generation.index.check()] + _check_sealed(engine)
     if engine.index_error is not None:
         problems.append(f"index: {engine.index_error} (being rebuilt)")
     return problems
+
+
+def _check_sealed(engine: Engine) -> list[str]:
+    """The sealed file that the state names; in a reading process the writer may name, and leave, another meanwhile."""
+    while True:
+        view = engine.current()
+        sealed = view.state.sealed
+        if sealed is None:
+            return []
+        try:
+            index = engine.open_sealed(view, mapped=True)
+        except Corruption as error:
+            return [str(error)]
+        except FileNotFoundError:
+            if engine.current().state.sealed != sealed:
+                continue
+            return [f"{engine.folder / sealed.file}: missing; it is rebuilt at the next open"]
+        problems = [f"{sealed.file}: {problem}" for problem in index.check()]
+        index.close()
+        return problems

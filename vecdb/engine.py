@@ -304,7 +304,14 @@ class Engine:
             for key in ids.keys:
                 raw = txn.get(prefix + key, db=self.store.ids)
                 rows.append(-1 if raw is None else int.from_bytes(raw, "little"))
-            return reads.records(generation, txn, rows, include_vectors=include_vectors)
+            found = reads.records(generation, txn, rows, include_vectors=include_vectors)
+            for record, key in zip(found, ids.keys, strict=True):
+                # LMDB's pages carry no checksum, the record's block does: the two must agree before anybody is answered
+                if record is not None and keys.id_tail(record.id) != key:
+                    raise Corruption(
+                        f"{self.entry.name}: key {key!r} of an id leads to record {record.id!r}; restore from a backup"
+                    )
+            return found
 
     @contextmanager
     def reading(self) -> Iterator[tuple[Txn, Generation, catalog.State]]:

@@ -159,9 +159,7 @@ def id_keys(prefix: bytes, block: codec.Block, which: NDArray[np.int64]) -> list
     out = []
     for at in which.tolist():
         owner = codec.split_meta(block.meta(at))[0]
-        value = block.id(at)
-        tail = (value + (1 << 63)).to_bytes(8, "big") if isinstance(value, int) else value.encode()
-        out.append(keys.owned(prefix, owner) + tail)
+        out.append(keys.owned(prefix, owner) + keys.id_tail(block.id(at)))
     return out
 
 

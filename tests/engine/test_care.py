@@ -17,6 +17,7 @@ from vecdb import limits, planner
 from vecdb.backup import CHECKSUMS
 from vecdb.database import Database, open_database
 from vecdb.errors import AlreadyExists, Corruption, InvalidArgument, NotFound
+from vecdb.storage import keys
 
 N, DIM = 3_000, 32
 
@@ -292,3 +293,15 @@ def test_what_a_killed_creation_left_beside_the_database_goes_with_the_next(tmp_
     at_work.mkdir()
     vecdb.open(tmp_path / "db").close()
     assert not torn.exists() and at_work.exists()
+
+
+def test_a_key_that_leads_to_another_record_is_corruption_not_an_answer(db: Database) -> None:
+    docs = db.create_collection("docs", 4, "l2")
+    docs.upsert(["a", "b"], clustered(2, 4))
+    prefix = keys.owned(docs._engine.view.generation.prefix, b"")
+    txn = db.store.begin_write()
+    txn.put(prefix + b"a", (1).to_bytes(8, "little"), db=db.store.ids)
+    txn.commit()
+    assert docs.get("b").id == "b"
+    with pytest.raises(vecdb.Corruption, match="leads to record 'b'"):
+        docs.get("a")

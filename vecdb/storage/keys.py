@@ -64,6 +64,11 @@ def owned(prefix: bytes, owner: bytes) -> bytes:
     return prefix + bytes((len(owner),)) + owner
 
 
+def id_tail(value: int | str) -> bytes:
+    """How an id ends its key."""
+    return (value + (1 << 63)).to_bytes(8, "big") if isinstance(value, int) else value.encode()
+
+
 def split_id(key: bytes) -> tuple[bytes, bytes]:
     """(owner, id bytes) of a key of ids."""
     at = PREFIX_BYTES + 1 + key[PREFIX_BYTES]
