@@ -21,6 +21,7 @@ from vecdb import limits
 from vecdb.catalog import Entry, State, index_from_dict
 from vecdb.errors import Corruption
 from vecdb.index.base import Index
+from vecdb.kernels.checks import crc_rows
 from vecdb.schema import Hnsw, IndexConfig, Snapshot
 from vecdb.storage import codec, keys
 from vecdb.storage.idcolumn import IdColumn
@@ -120,6 +121,22 @@ def view_of(generation: Generation, state: State) -> View:
     """The view of `generation` that `state` describes."""
     snapshot = Snapshot(state.sequence, state.row_count, state.live_count)
     return View(generation, snapshot, state, index_from_dict(state.index) or Hnsw())
+
+
+def refuse_damaged(
+    generation: Generation, rows: NDArray[np.int64], vectors: NDArray[Any], crcs: NDArray[np.uint32]
+) -> None:
+    """Compare copied vectors (stored dtype[n, dim] of `rows`) with their checksums. Raises Corruption, naming the
+    first.
+    """
+    actual = crc_rows(vectors)
+    bad = np.flatnonzero(actual != crcs)
+    if len(bad):
+        at = int(bad[0])
+        raise Corruption(
+            f"{generation.rows.path}: row {int(rows[at])} has crc {int(actual[at]):08x}, "
+            f"expected {int(crcs[at]):08x}; restore the database from a backup"
+        )
 
 
 def iter_blocks(store: Store, txn: Txn, prefix: bytes, first: int, stop: int, where: str) -> Iterator[codec.Block]:

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from vecdb.catalog import State
 from vecdb.errors import Corruption
-from vecdb.generation import Generation, block_of, iter_tombs
-from vecdb.kernels.checks import crc_rows
+from vecdb.generation import Generation, block_of, iter_tombs, refuse_damaged
 from vecdb.schema import Record
 from vecdb.storage import codec
 from vecdb.storage.store import Txn
@@ -56,14 +55,7 @@ def vectors(generation: Generation, rows: NDArray[np.int64]) -> NDArray[Any]:
     """Copies of stored vectors, compared with their crcs."""
     arrays = generation.rows.arrays
     found = np.ascontiguousarray(arrays.vectors[rows])
-    if len(rows):
-        actual = crc_rows(found)
-        bad = np.flatnonzero(actual != arrays.crcs[rows])
-        if len(bad):
-            raise Corruption(
-                f"{generation.rows.path}: row {rows[bad[0]]} has crc {actual[bad[0]]:08x}, expected "
-                f"{arrays.crcs[rows[bad[0]]]:08x}; restore the database from a backup"
-            )
+    refuse_damaged(generation, rows, found, arrays.crcs[rows])
     return found
 
 
@@ -71,19 +63,14 @@ def _vectors_committed(generation: Generation, txn: Txn, rows: list[int]) -> lis
     """Vectors of rows that `txn` counts: their crcs come from the blocks, since memory may lag behind the
     transaction.
     """
-    vectors = np.ascontiguousarray(generation.rows.arrays.vectors[np.asarray(rows, np.int64)])
-    if not rows:
-        return []
-    actual = crc_rows(vectors)
+    numbers = np.asarray(rows, np.int64)
+    found = np.ascontiguousarray(generation.rows.arrays.vectors[numbers])
+    crcs = np.empty(len(rows), np.uint32)
     for i, row in enumerate(rows):
         block = block_at(generation, txn, row)
-        expected = int(block.row_crc[row - block.first_row])
-        if int(actual[i]) != expected:
-            raise Corruption(
-                f"{generation.rows.path}: row {row} has crc {int(actual[i]):08x}, "
-                f"expected {expected:08x}; restore from a backup"
-            )
-    return list(vectors)
+        crcs[i] = block.row_crc[row - block.first_row]
+    refuse_damaged(generation, numbers, found, crcs)
+    return list(found)
 
 
 def dead_rows(generation: Generation, txn: Txn, state: State) -> NDArray[np.bool_]:

@@ -22,9 +22,8 @@ from numpy.typing import NDArray
 
 from vecdb import catalog, limits
 from vecdb.commit import Group, Shrink, SyncFailed
-from vecdb.errors import Corruption, NotFound
-from vecdb.generation import Generation, View, block_of, iter_blocks, rows_name
-from vecdb.kernels.checks import crc_rows
+from vecdb.errors import NotFound
+from vecdb.generation import Generation, View, block_of, iter_blocks, refuse_damaged, rows_name
 from vecdb.storage import codec, files, keys
 from vecdb.storage.rows import Rows
 from vecdb.validate.common import slices
@@ -115,13 +114,7 @@ class _Copy:
         rows = block.first_row + live
         vectors = np.ascontiguousarray(self.old.rows.arrays.vectors[rows])
         crcs = block.row_crc[live]
-        actual = crc_rows(vectors)
-        bad = np.flatnonzero(actual != crcs)
-        if len(bad):
-            raise Corruption(
-                f"{self.old.rows.path}: row {rows[bad[0]]} has crc {int(actual[bad[0]]):08x}, expected "
-                f"{int(crcs[bad[0]]):08x}; nothing was vacuumed, restore the database from a backup"
-            )
+        refuse_damaged(self.old, rows, vectors, crcs)
         first, n = self.written, len(live)
         self.new.rows.ensure(first + n)
         self.new.rows.write(first, vectors)

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from vecdb import catalog, limits
 from vecdb.commit import Group, SyncFailed
-from vecdb.errors import AlreadyExists, Corruption, InvalidArgument, LimitExceeded, NotFound
-from vecdb.generation import block_of
+from vecdb.errors import AlreadyExists, InvalidArgument, LimitExceeded, NotFound
+from vecdb.generation import block_of, refuse_damaged
 from vecdb.kernels.checks import crc_rows
 from vecdb.storage import codec, files, keys
 from vecdb.validate import IdBatch
@@ -284,15 +284,7 @@ class Update:
         generation = pending.engine.view.generation
         known = rows < generation.ids.row_count
         vectors = np.ascontiguousarray(generation.rows.arrays.vectors[rows])
-        actual = crc_rows(vectors)
-        expected = generation.rows.arrays.crcs[rows]
-        bad = np.flatnonzero(known & (actual != expected))
-        if len(bad):
-            row = int(rows[bad[0]])
-            raise Corruption(
-                f"{generation.rows.path}: row {row} has crc {actual[bad[0]]:08x}, "
-                f"expected {expected[bad[0]]:08x}; restore from a backup"
-            )
+        refuse_damaged(generation, rows[known], vectors[known], generation.rows.arrays.crcs[rows[known]])
         return vectors
 
     def _metas(self, group: Group, pending: Pending, rows: NDArray[np.int64]) -> list[bytes] | None:

@@ -63,10 +63,6 @@ def allocate(fd: int, length: int) -> None:
     os.posix_fallocate(fd, 0, length)
 
 
-def truncate(fd: int, length: int) -> None:
-    os.ftruncate(fd, length)
-
-
 def pread(fd: int, length: int, offset: int) -> bytes:
     """Exactly `length` bytes, or fewer where the file ends."""
     parts: list[bytes] = []
