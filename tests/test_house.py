@@ -65,6 +65,7 @@ PUBLIC = [
     "Poisoned",
     "Record",
     "SearchParams",
+    "Spann",
     "Unavailable",
     "VecdbError",
     "__version__",

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
         VecdbError,
     )
     from .hits import Hits
-    from .schema import DType, Flat, Hnsw, Metric, Record, SearchParams
+    from .schema import DType, Flat, Hnsw, Metric, Record, SearchParams, Spann
 
 __version__ = "0.1.0"
 
@@ -56,6 +56,7 @@ __all__ = [
     "Poisoned",
     "Record",
     "SearchParams",
+    "Spann",
     "Unavailable",
     "VecdbError",
     "__version__",
@@ -80,7 +81,7 @@ _home = {
         "VecdbError",
     ),
     "hits": ("Hits",),
-    "schema": ("DType", "Flat", "Hnsw", "Metric", "Record", "SearchParams"),
+    "schema": ("DType", "Flat", "Hnsw", "Metric", "Record", "SearchParams", "Spann"),
 }
 
 

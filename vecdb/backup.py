@@ -79,7 +79,8 @@ def _copy_collections(source: Path, target: Path, store: Store, progress: Progre
         row_bytes = entry.dim * {"float32": 4, "float16": 2}.get(entry.dtype, 1)
         _copy(there / rows_name(state.generation), here, codec.ROW_HEADER_BYTES + state.row_count * row_bytes)
         if state.sealed is not None:
-            _copy(there / state.sealed.file, here, state.sealed.file_bytes)
+            for name, length in ((state.sealed.file, state.sealed.file_bytes), *state.sealed.parts):
+                _copy(there / name, here, length)
         files.sync_dir(here)
         if progress is not None:
             progress(done + 1, len(entries))

@@ -14,9 +14,9 @@ from typing import Any
 import msgspec
 
 from vecdb.errors import Corruption
-from vecdb.schema import CollectionConfig, Flat, Hnsw, IndexConfig
+from vecdb.schema import CollectionConfig, Flat, Hnsw, IndexConfig, Spann
 
-_KINDS: dict[str, type[Flat] | type[Hnsw]] = {"flat": Flat, "hnsw": Hnsw}
+_KINDS: dict[str, type[Flat] | type[Hnsw] | type[Spann]] = {"flat": Flat, "hnsw": Hnsw, "spann": Spann}
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -36,10 +36,15 @@ class Sealed(msgspec.Struct, frozen=True):
     rows: int
     sequence: int
     file_bytes: int
+    parts: tuple[tuple[str, int], ...] = ()  # further files that it needs: name, bytes of it that count
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        return (self.file, *(name for name, _ in self.parts))
 
 
 class Tuned(msgspec.Struct, frozen=True):
-    """One measured point: at `limit`, beam width `ef` gave `recall`."""
+    """One measured point: at `limit`, `ef` (of a graph the beam width, of lists `nprobe`) gave `recall`."""
 
     limit: int
     ef: int
@@ -59,7 +64,7 @@ class State(msgspec.Struct, frozen=True):
     sealed: Sealed | None = None
     unlinked_rows: int = 0  # rows taken out of the graph by repairs since it was last built
     tuned: tuple[Tuned, ...] = ()
-    tuned_ef: int | None = None  # beam width of searches that name none, where `tune` or `optimize` chose one
+    tuned_ef: int | None = None  # ef, or nprobe, of searches that name none, where `tune` or `optimize` chose one
     tuned_by_user: bool = False
 
 

@@ -57,9 +57,7 @@ def purge_debris(database: Path, store: Store, committer: Committer, *, only_uid
             continue
         state = states.get(uid)
         folder = database / "collections" / name
-        named = (
-            set() if state is None else {rows_name(state.generation)} | ({state.sealed.file} if state.sealed else set())
-        )
+        named = set() if state is None else {rows_name(state.generation), *(state.sealed.files if state.sealed else ())}
         debris = [file for file in files.list_dir(folder) if file not in named]
         if (debris or state is None) and not synced:
             store.sync()  # with durability "relaxed" the commit that let go of these files may not be on disk yet

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -27,16 +28,17 @@ from vecdb.debris import purge_debris
 from vecdb.errors import Corruption, NotFound, Unavailable
 from vecdb.generation import Generation, View, folder_of, view_of
 from vecdb.hits import Hits
-from vecdb.index.base import Found, Index
+from vecdb.index.base import Found, Index, Progress
 from vecdb.index.flat import Flat as FlatIndex
 from vecdb.index.graph import bytes_per_row
 from vecdb.index.hnsw import Hnsw as HnswIndex
-from vecdb.schema import CollectionConfig, Flat, Hnsw, IndexConfig, Record, SearchParams
+from vecdb.index.spann import Spann as SpannIndex
+from vecdb.schema import CollectionConfig, Flat, Hnsw, IndexConfig, Record, SearchParams, Spann
 from vecdb.storage import files, keys
 from vecdb.storage.rows import Rows
 from vecdb.storage.store import Store, Txn
 from vecdb.tuning import evaluate, learn, tune
-from vecdb.upkeep import Progress, Upkeep
+from vecdb.upkeep import Upkeep
 from vecdb.vacuum import vacuum
 from vecdb.validate import IdBatch, threads
 from vecdb.writes import Delete, Put, Update
@@ -132,6 +134,8 @@ class Engine:
     def _check_budget(self, state: catalog.State) -> None:
         """Refuse a collection that would not fit, before anything of its size is read."""
         config = catalog.index_from_dict(state.index) or Hnsw()
+        if isinstance(config, Spann):
+            return  # what it keeps in memory follows the budget
         per_row = _ROW_BYTES + (bytes_per_row(self.entry.dim, config.m) if isinstance(config, Hnsw) else 0)
         needed = state.row_count * per_row
         if self.memory_budget_bytes is not None and needed > self.memory_budget_bytes:
@@ -164,8 +168,18 @@ class Engine:
         """The sealed index that the view's state names. Raises Corruption, or FileNotFoundError."""
         assert view.state.sealed is not None
         path = self.folder / view.state.sealed.file
+        if isinstance(view.config, Spann):
+            return SpannIndex.open(
+                path, self._budgeted(view.config), self.entry.metric, view.generation.rows, mapped=mapped
+            )
         assert isinstance(view.config, Hnsw), view.config
         return HnswIndex.open(path, view.config, self.entry.metric, view.generation.rows, mapped=mapped)
+
+    def _budgeted(self, config: Spann) -> Spann:
+        """The database's budget where the collection has none of its own: lists beyond it stay on disk."""
+        if config.memory_budget_bytes is not None or self.memory_budget_bytes is None:
+            return config
+        return replace(config, memory_budget_bytes=self.memory_budget_bytes)
 
     def make_index(self, config: dict[str, Any] | None, rows: Rows) -> Index:
         """An empty index as the state describes it; None is a graph, which is not begun while the collection is
@@ -174,6 +188,8 @@ class Engine:
         chosen = catalog.index_from_dict(config) or Hnsw()
         if isinstance(chosen, Flat):
             return FlatIndex(self.entry.metric, rows)
+        if isinstance(chosen, Spann):
+            return SpannIndex(self._budgeted(chosen), self.entry.metric, rows, self.folder)
         return HnswIndex(chosen, self.entry.metric, rows)
 
     def publish(self, state: catalog.State, generation: Generation | None = None) -> None:
@@ -256,13 +272,12 @@ class Engine:
             report = {
                 "plan": plan.strategy,
                 "reason": plan.reason,
-                "ef": plan.ef or None,
+                "ef": plan.width if plan.strategy == "graph" else None,
+                "nprobe": plan.width if plan.strategy == "lists" else None,
                 "index_state": self.index_state(view),
                 "indexed_rows": index.indexed_rows,
                 "tail_rows": view.snapshot.row_count - index.indexed_rows,
-                "code_distances": int(found.work[0]),
-                "vector_distances": int(found.work[1]),
-                "walked_again": int(found.work[2]),
+                **index.explain(found.work),
                 "search_ms": 1e3 * (searched - started),
                 "fetch_ms": 1e3 * (done - searched),
                 "total_ms": 1e3 * (done - started),
@@ -277,9 +292,7 @@ class Engine:
     ) -> tuple[Found, planner.Plan]:
         state, index = view.state, view.generation.index
         plan = planner.plan(view.config, index.indexed_rows, view.snapshot, limit, params, state.tuned, state.tuned_ef)
-        if plan.ef != params.ef or params.exact != (plan.strategy == "exact"):
-            params = SearchParams(plan.ef, None, None, plan.strategy == "exact", params.threads)
-        return index.search(queries, limit, view.snapshot, params), plan
+        return index.search(queries, limit, view.snapshot, plan.params(params)), plan
 
     def _fields_of(self, view: View, rows: NDArray[np.int64], single: bool) -> list[Any] | None:
         """Encoded fields of found rows, nested as the hits are; None where the rows have been renumbered since

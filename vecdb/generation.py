@@ -22,8 +22,9 @@ from vecdb.catalog import Entry, State, index_from_dict
 from vecdb.errors import Corruption
 from vecdb.index.base import Index
 from vecdb.kernels.checks import crc_rows
-from vecdb.schema import Hnsw, IndexConfig, Snapshot
+from vecdb.schema import Hnsw, IndexConfig, Snapshot, Spann
 from vecdb.storage import codec, keys
+from vecdb.storage.backing import Backing
 from vecdb.storage.idcolumn import IdColumn
 from vecdb.storage.rows import Rows
 from vecdb.storage.store import Store, Txn
@@ -47,6 +48,8 @@ class Generation:
         self.entry = entry
         self.number = state.generation
         self.prefix = keys.prefix(entry.uid, self.number)
+        # where the index is on disk, what belongs to each row must not fill memory either
+        backing = Backing(folder if isinstance(index_from_dict(state.index), Spann) else None)
         self.rows = Rows(
             folder / rows_name(self.number),
             entry.dtype,
@@ -54,8 +57,9 @@ class Generation:
             self.number,
             writable=writable,
             row_count=state.row_count,
+            backing=backing,
         )
-        self.ids = IdColumn()
+        self.ids = IdColumn(backing)
         self.index: Index
         self._tombs_seen = 0
 
@@ -81,6 +85,11 @@ class Generation:
                     raise Corruption(f"{self.folder.name}: commit {sequence} deletes row {rows.max()} of {stop}")
                 deleted[rows] = sequence
             self._tombs_seen = state.sequence
+
+    def ensure(self, row_count: int, id_kind: str, id_bytes: int) -> None:
+        """Room for `row_count` rows, whose new ids take `id_bytes`, before anything is committed. Raises OSError."""
+        self.rows.ensure(row_count)
+        self.ids.ensure(id_kind, row_count, id_bytes)
 
     def extend(
         self, first_row: int, crcs: NDArray[np.uint32], ints: NDArray[np.int64] | None, blob: Any, ends: Any

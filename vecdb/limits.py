@@ -33,9 +33,20 @@ m_min = 2
 m_max = 128
 ef_construction_max = 4_096
 
+# -- spann -------------------------------------------------------------------------------------
+bits_choices = (1, 2, 4, 8)  # of a code, per dimension
+replicas_max = 8  # lists that a row may be in
+head_ratio_min = 0.001  # lists per row
+head_ratio_max = 0.25
+nprobe_max = 65_536
+rerank_max = 65_536
+posting_bytes_min = 4_096
+posting_bytes_max = 1 << 24
+
 # -- the sealed part and the tail (architecture: every index is a sealed part and a tail) --------
 flat_rows_max = 4_096  # below this `index=None` stays an exact scan
 seal_rows_min = 16_384  # a new sealed generation once the tail passes max(this, rows / 8)
+index_step_rows = 1_024  # rows that an index takes at once are whole multiples of this, cut by row number
 tail_rows_max = 32_768  # beside searches, writers wait while more rows than this are unindexed
 tail_rows_bulk_max = 1 << 20  # the same while nobody searches: a bulk load need not wait for the graph
 

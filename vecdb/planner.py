@@ -3,8 +3,9 @@
     exact scan   asked for; nothing is indexed; or the graph would have to visit about as much as a scan does
     graph        otherwise, with the first that is there of: the caller's ef, the ef that reaches the caller's recall,
                  the ef that `tune` chose, the index's own
+    lists        the same with nprobe in the place of ef
 
-Whatever is chosen, the index returns min(limit, matching live records): a graph that comes short scans for that query.
+Whatever is chosen, the index returns min(limit, matching live records): what comes short is scanned for that query.
 """
 
 from __future__ import annotations
@@ -15,17 +16,30 @@ from typing import NamedTuple
 from vecdb import limits
 from vecdb.catalog import Tuned
 from vecdb.errors import InvalidArgument
-from vecdb.schema import Hnsw, IndexConfig, SearchParams, Snapshot
+from vecdb.schema import Flat, Hnsw, IndexConfig, SearchParams, Snapshot, Spann
 
 _SCAN_SHARE = 0.25  # a beam this share of the live rows wide costs more than scanning them all
+NPROBE = 128  # lists of a search that nobody has said or learned anything about
 
 
 class Plan(NamedTuple):
-    """strategy: "exact" or "graph"; ef: beam width of a graph search; reason: one clause for `explain`."""
+    """strategy: "exact", "graph" or "lists"; width: beam of a graph search, lists of a list search; reason: one clause
+    for `explain`.
+    """
 
     strategy: str
-    ef: int
+    width: int
     reason: str
+
+    def params(self, asked: SearchParams) -> SearchParams:
+        """What the index is told."""
+        graph, lists = self.strategy == "graph", self.strategy == "lists"
+        said = (graph and asked.ef == self.width) or (lists and asked.nprobe == self.width)
+        if said and asked.recall is None and not asked.exact:
+            return asked
+        return SearchParams(
+            self.width if graph else None, self.width if lists else None, None, not graph and not lists, asked.threads
+        )
 
 
 def plan(
@@ -40,10 +54,14 @@ def plan(
     """Choose. Raises InvalidArgument where a recall is asked for that nothing was learned about."""
     if params.exact:
         return Plan("exact", 0, "asked for")
-    if not isinstance(config, Hnsw):
+    if isinstance(config, Flat):
         return Plan("exact", 0, "flat index")
     if indexed_rows == 0:
-        return Plan("exact", 0, "nothing is in the graph yet")
+        return Plan("exact", 0, "nothing is indexed yet")
+    if isinstance(config, Spann):
+        if snapshot.live_count < limits.flat_rows_max:
+            return Plan("exact", 0, f"{snapshot.live_count} live rows are scanned faster than lists are chosen")
+        return Plan("lists", *_nprobe(config, limit, params, tuned, tuned_ef))
     ef, reason = _ef(config, limit, params, tuned, tuned_ef)
     if ef >= _SCAN_SHARE * snapshot.live_count:
         return Plan("exact", 0, f"a beam of {ef} over {snapshot.live_count} live rows costs more than a scan")
@@ -56,19 +74,31 @@ def _ef(
     if params.ef is not None:
         return max(params.ef, limit), "ef given"
     if params.recall is not None:
-        return max(ef_for_recall(params.recall, limit, tuned), limit), f"learned for recall {params.recall}"
+        return max(width_for_recall(params.recall, limit, tuned), limit), f"learned for recall {params.recall}"
     if tuned_ef is not None:
         return max(tuned_ef, limit), "tuned"
     return max(config.ef, limit), "default of the index"
 
 
-def ef_for_recall(recall: float, limit: int, tuned: Sequence[Tuned]) -> int:
-    """The smallest measured ef that reached `recall`, at the nearest limit that was measured at least as large (else
-    scaled up).
+def _nprobe(
+    config: Spann, limit: int, params: SearchParams, tuned: Sequence[Tuned], tuned_ef: int | None
+) -> tuple[int, str]:
+    if params.nprobe is not None:
+        return params.nprobe, "nprobe given"
+    if params.recall is not None:
+        return width_for_recall(params.recall, limit, tuned), f"learned for recall {params.recall}"
+    if tuned_ef is not None:
+        return tuned_ef, "tuned"
+    return config.nprobe or NPROBE, "default of the index"
+
+
+def width_for_recall(recall: float, limit: int, tuned: Sequence[Tuned]) -> int:
+    """The smallest measured ef (or nprobe) that reached `recall`, at the nearest limit that was measured at least as
+    large (else scaled up).
     """
     if not tuned:
         raise InvalidArgument(
-            f"recall={recall} was asked for, but this collection has not learned which ef reaches it; "
+            f"recall={recall} was asked for, but this collection has not learned how wide a search reaches it; "
             "call optimize() or tune() once"
         )
     measured = sorted({point.limit for point in tuned})

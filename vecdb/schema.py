@@ -38,7 +38,32 @@ class Hnsw:
     quantization: Literal["sq8"] | None = "sq8"
 
 
-IndexConfig = Flat | Hnsw
+@dataclass(frozen=True, slots=True)
+class Spann:
+    """Posting lists on SSD (SPANN, Chen et al., 2021) with RaBitQ codes and updates in place (SPFresh, Xu et al.,
+    2023).
+
+    bits : of the codes, a dimension: 1, 2, 4 or 8. With 8, rows of 8-bit integers under l2 are their own codes.
+    replicas : lists that a row may be in; None: 1 where codes are in memory, 4 where they are read from disk.
+    head_ratio : lists per row when the tree is grown.
+    nprobe : lists looked at by a search that names neither `nprobe` nor `recall`, until `tune` has picked another
+        number; None: 128.
+    rerank : most rows read and scored on their full vectors; None: 4 limit + 20. Fewer are read where the codes' error
+        allows it.
+    memory_budget_bytes : for codes; None keeps all lists' codes in memory, 0 none, anything between the hottest.
+    posting_bytes_max : ceiling of one list, past which it is split; None: three times the fair share.
+    """
+
+    bits: int = 2
+    replicas: int | None = None
+    head_ratio: float = 0.02
+    nprobe: int | None = None
+    rerank: int | None = None
+    memory_budget_bytes: int | None = None
+    posting_bytes_max: int | None = None
+
+
+IndexConfig = Flat | Hnsw | Spann
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from vecdb import limits
 from vecdb.catalog import Tuned
-from vecdb.schema import Hnsw, SearchParams
+from vecdb.schema import Flat, SearchParams, Spann
 from vecdb.writes import ChangeState
 
 if TYPE_CHECKING:
@@ -71,7 +71,8 @@ def evaluate(engine: Engine, queries: NDArray[np.float32], limit: int, params: S
         "recall": float(recalls.mean()),
         "recall_p1": float(np.percentile(recalls, 1)),
         "plan": plan.strategy,
-        "ef": plan.ef or None,
+        "ef": plan.width if plan.strategy == "graph" else None,
+        "nprobe": plan.width if plan.strategy == "lists" else None,
         "queries_per_second": float(nq / took.sum()),
         "latency_ms_mean": float(took.mean() * 1e3),
         "latency_ms_p50": p50,
@@ -81,14 +82,13 @@ def evaluate(engine: Engine, queries: NDArray[np.float32], limit: int, params: S
 
 
 def tune(engine: Engine, queries: NDArray[np.float32], limit: int, recall: float) -> list[dict[str, float]]:
-    """Measure the curve, remember it, and make the narrowest beam that reaches `recall` the default."""
+    """Measure the curve, remember it, and make the narrowest search that reaches `recall` the default."""
     view = engine.current()
-    if not isinstance(view.config, Hnsw) or view.generation.index.indexed_rows == 0 or len(queries) == 0:
+    if isinstance(view.config, Flat) or view.generation.index.indexed_rows == 0 or len(queries) == 0:
         return []
     truth = view.generation.index.search(queries, limit, view.snapshot, SearchParams(exact=True))
     curve = _curve(view, queries, truth, limit, recall, skip_first=False)
-    chosen = next((int(point["ef"]) for point in curve if point["recall"] >= recall), int(curve[-1]["ef"]))
-    _remember(engine, view, curve, limit, chosen)
+    _remember(engine, view, curve, limit, _narrowest(view, curve, recall))
     return curve
 
 
@@ -98,7 +98,7 @@ def learn(engine: Engine) -> None:
     The default beam follows what is learned only where the user left the index to us (`index=None`) and has not tuned.
     """
     view = engine.current()
-    if not isinstance(view.config, Hnsw) or view.generation.index.indexed_rows == 0:
+    if isinstance(view.config, Flat) or view.generation.index.indexed_rows == 0:
         return
     live = view.generation.live_rows(view.snapshot)
     if len(live) <= _LEARN_LIMIT:
@@ -109,8 +109,10 @@ def learn(engine: Engine) -> None:
     limit = _LEARN_LIMIT + 1
     truth = view.generation.index.search(queries, limit, view.snapshot, SearchParams(exact=True))
     curve = _curve(view, queries, truth, limit, _LEARN_RECALL, skip_first=True)
-    chosen = next((int(point["ef"]) for point in curve if point["recall"] >= _LEARN_RECALL), int(curve[-1]["ef"]))
-    automatic = view.state.index is None and not view.state.tuned_by_user
+    chosen = _narrowest(view, curve, _LEARN_RECALL)
+    # an index that was chosen by size, or whose width was left open, is searched as wide as its data wants it
+    open_width = view.state.index is None or (isinstance(view.config, Spann) and view.config.nprobe is None)
+    automatic = open_width and not view.state.tuned_by_user
     _remember(
         engine,
         view,
@@ -121,26 +123,39 @@ def learn(engine: Engine) -> None:
     )
 
 
+def _knob(view: View) -> str:
+    return "nprobe" if isinstance(view.config, Spann) else "ef"
+
+
+def _narrowest(view: View, curve: list[dict[str, float]], recall: float) -> int:
+    """Width of the first point that reaches `recall`, else of the last."""
+    knob = _knob(view)
+    return next((int(point[knob]) for point in curve if point["recall"] >= recall), int(curve[-1][knob]))
+
+
 def _curve(
     view: View, queries: NDArray[np.float32], truth: Found, limit: int, recall: float, *, skip_first: bool
 ) -> list[dict[str, float]]:
-    """Points of growing ef until recall is more than enough; then the gap in which `recall` is passed is halved
-    twice.
+    """Points of growing ef, or nprobe, until recall is more than enough; then the gap in which `recall` is passed is
+    halved twice.
     """
     points: dict[int, dict[str, float]] = {}
+    knob = _knob(view)
+    first = limit if knob == "ef" else 1
 
     def measure(ef: int) -> float:
         started = time.perf_counter()
-        found = view.generation.index.search(queries, limit, view.snapshot, SearchParams(ef=ef))
+        params = SearchParams(nprobe=ef) if knob == "nprobe" else SearchParams(ef=ef)
+        found = view.generation.index.search(queries, limit, view.snapshot, params)
         took = time.perf_counter() - started
         reached = recall_of(found, truth, limit)
         if skip_first:  # each query is a stored vector: its own row is one of the `limit`, found for free
             reached = 1 - _STRANGER * (1 - (reached * limit - 1) / (limit - 1))
-        points[ef] = {"ef": ef, "recall": float(reached.mean()), "queries_per_second": len(queries) / took}
+        points[ef] = {knob: ef, "recall": float(reached.mean()), "queries_per_second": len(queries) / took}
         return points[ef]["recall"]
 
     below, above = 0, 0
-    for ef in sorted({max(limit, step) for step in _LADDER if step <= limits.ef_max}):
+    for ef in sorted({max(first, step) for step in _LADDER if step <= limits.ef_max}):
         reached = measure(ef)
         if reached < recall:
             below = ef
@@ -163,6 +178,6 @@ def _remember(
     engine: Engine, view: View, curve: list[dict[str, float]], limit: int, ef: int | None, *, by_user: bool = True
 ) -> None:
     others = [point for point in view.state.tuned if point.limit != limit]
-    measured = [Tuned(limit, int(point["ef"]), point["recall"]) for point in curve]
+    measured = [Tuned(limit, int(point[_knob(view)]), point["recall"]) for point in curve]
     changes = {"tuned": (*others, *measured), "tuned_ef": ef, "tuned_by_user": by_user}
     engine.submit(ChangeState(engine, view.generation.number, changes))

@@ -11,10 +11,10 @@ stand that), or commits through the committer like any writer.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from vecdb import catalog, limits
+from vecdb.index.base import Progress
 from vecdb.storage import files
 from vecdb.writes import ChangeState
 
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 
 FLAT = "flat"  # the kind that has nothing to look after
 
-Progress = Callable[[int, int], None] | None
-
-_STEP_ROWS = 1_024  # rows that the graph takes at once; cut by row number, so that it does not depend on timing
 _REPAIR_SHARE = 0.02  # dead rows in the graph, as a share of its rows, that are worth a repair
 _REPAIR_ROWS_MIN = 1_024
 _REBUILD_SHARE = 0.2  # rows repaired away since the graph was built, as a share of those in it: past it build anew
@@ -52,7 +49,7 @@ class Upkeep:
             return False
         if index.indexed_rows == 0:
             return view.snapshot.row_count >= limits.flat_rows_max
-        return view.snapshot.row_count - index.indexed_rows >= _STEP_ROWS
+        return view.snapshot.row_count - index.indexed_rows >= limits.index_step_rows
 
     def repair_is_due(self) -> bool:
         view = self.engine.view
@@ -103,9 +100,9 @@ class Upkeep:
                 index.remove(view.snapshot.sequence)  # what is dead before the graph is begun stays out of it
             stop = view.snapshot.row_count
             if not all_rows:
-                stop = min(index.indexed_rows + _growth(index.indexed_rows), stop - stop % _STEP_ROWS)
+                stop = index.next_stop(stop - stop % limits.index_step_rows)
             while index.indexed_rows < stop:
-                index.add(min(stop, index.indexed_rows + _growth(index.indexed_rows)), threads)
+                index.add(index.next_stop(stop), threads, progress)
                 with self.engine.room:
                     self.engine.room.notify_all()
                 if progress is not None:
@@ -135,12 +132,16 @@ class Upkeep:
             if old is not None and old.file == name and not self.sealed_damaged:
                 return
             facts = index.seal(engine.folder / name)
-            sealed = catalog.Sealed(name, facts.rows, facts.sequence, facts.bytes)
+            sealed = catalog.Sealed(name, facts.rows, facts.sequence, facts.bytes, facts.parts)
             changes = {"sealed": sealed, "unlinked_rows": self._unlinked()}
             if engine.submit(ChangeState(engine, view.generation.number, changes)):
                 self.sealed_damaged = False
-                if old is not None and old.file != name:
-                    files.remove(engine.folder / old.file)
+                self._remove_files(old, sealed)
+
+    def _remove_files(self, old: catalog.Sealed | None, new: catalog.Sealed | None) -> None:
+        """Files of a sealed index that its successor does not need."""
+        for name in set(old.files if old is not None else ()) - set(new.files if new is not None else ()):
+            files.remove(self.engine.folder / name)
 
     def reindex(self, config: dict[str, Any] | None, threads: int, progress: Progress = None) -> None:
         """An index of another kind or other parameters; what was learned about the old one is forgotten."""
@@ -162,17 +163,16 @@ class Upkeep:
             fresh = engine.make_index(config, view.generation.rows)
             fresh.extend(view.snapshot.row_count)
             fresh.remove(view.snapshot.sequence)
-            while fresh.kind != FLAT and engine.view.snapshot.row_count - fresh.indexed_rows >= _STEP_ROWS:
+            while fresh.kind != FLAT and engine.view.snapshot.row_count - fresh.indexed_rows >= limits.index_step_rows:
                 stop = engine.view.snapshot.row_count
                 fresh.extend(stop)
-                fresh.add(min(stop, fresh.indexed_rows + _growth(fresh.indexed_rows)), threads)
+                fresh.add(fresh.next_stop(stop), threads, progress)
                 if self.tail_is_due():  # writers may be waiting for room in the tail of the present one
                     self.index_tail(threads)
                 if progress is not None:
                     progress(fresh.indexed_rows, stop)
             engine.submit(SwapIndex(engine, view.generation.number, changes, fresh=fresh))
-            if view.state.sealed is not None:
-                files.remove(engine.folder / view.state.sealed.file)
+            self._remove_files(view.state.sealed, None)
             self.unlinked_rows = 0
             self.forget_repairs()
 
@@ -203,10 +203,3 @@ class SwapIndex(ChangeState):
         view = self.engine.view
         self.fresh.extend(view.snapshot.row_count)
         view.generation.index = self.fresh
-
-
-def _growth(indexed_rows: int) -> int:
-    """Rows of the next batch: doubling while the graph is small, then a bounded step; whole steps, by row number
-    alone.
-    """
-    return max(_STEP_ROWS, min(indexed_rows // 50, 16_384) // _STEP_ROWS * _STEP_ROWS)

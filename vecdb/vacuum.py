@@ -30,7 +30,7 @@ from vecdb.validate.common import slices
 
 if TYPE_CHECKING:
     from vecdb.engine import Engine
-    from vecdb.upkeep import Progress
+    from vecdb.index.base import Progress
 
 _PIECE_ROWS = 4_096  # old rows copied per commit
 _SLICE = 128  # ids per stretch of bytecode
@@ -116,7 +116,8 @@ class _Copy:
         crcs = block.row_crc[live]
         refuse_damaged(self.old, rows, vectors, crcs)
         first, n = self.written, len(live)
-        self.new.rows.ensure(first + n)
+        blob_bytes = 0 if block.int_ids else int(block.id_end[-1])
+        self.new.ensure(first + n, "int" if block.int_ids else "str", blob_bytes)
         self.new.rows.write(first, vectors)
         starts = np.concatenate([np.zeros(1, np.uint32), block.id_end[:-1]])
         lengths = (block.id_end - starts)[live]

@@ -108,11 +108,12 @@ class Pending:
             raise LimitExceeded(
                 f"collection {self.engine.entry.name!r} would have {first + n} rows, limit {rows_max}; vacuum it first"
             )
-        rows = self.engine.view.generation.rows
-        rows.ensure(first + n)
+        generation = self.engine.view.generation
         try:
+            blob_bytes = sum(len(part.ids.blob) for part in self.added) + len(ids.blob)
+            generation.ensure(first + n, ids.kind, blob_bytes)
             group.store.make_room()
-            rows.write(first, vectors)
+            generation.rows.write(first, vectors)
         except OSError as error:
             raise files.translate(error, f"writing {n} vectors") from error
         crcs = crc_rows(vectors)

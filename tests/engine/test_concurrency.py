@@ -50,7 +50,7 @@ def busy_care(monkeypatch: pytest.MonkeyPatch) -> None:
     """Maintenance finds something to do in a few hundred rows."""
     monkeypatch.setattr(limits, "flat_rows_max", 32)
     monkeypatch.setattr(limits, "seal_rows_min", 64)
-    monkeypatch.setattr(upkeep, "_STEP_ROWS", 16)
+    monkeypatch.setattr(limits, "index_step_rows", 16)
     monkeypatch.setattr(upkeep, "_REPAIR_ROWS_MIN", 8)
     monkeypatch.setattr(vacuum_module, "_PIECE_ROWS", 64)
     monkeypatch.setattr(planner, "_SCAN_SHARE", 1e9)

@@ -63,7 +63,7 @@ def small_limits(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(limits, "seal_rows_min", 8)
     patch.setattr(limits, "block_rows_max", 5)
     patch.setattr(planner, "_SCAN_SHARE", 1e9)  # a graph, once there, is walked whatever the beam
-    patch.setattr(upkeep, "_STEP_ROWS", 4)
+    patch.setattr(limits, "index_step_rows", 4)
     patch.setattr(upkeep, "_REPAIR_ROWS_MIN", 2)
     patch.setattr(upkeep, "_SEAL_AT_CLOSE_ROWS", 4)
     patch.setattr(vacuum_module, "_PIECE_ROWS", 7)

@@ -28,7 +28,7 @@ def shrink() -> None:
     limits.seal_rows_min = 256
     limits.block_rows_max = 64
     limits.tail_rows_max = 4_096
-    upkeep._STEP_ROWS = 64
+    limits.index_step_rows = 64
     upkeep._REPAIR_ROWS_MIN = 32
     upkeep._SEAL_AT_CLOSE_ROWS = 64
     vacuum._PIECE_ROWS = 256

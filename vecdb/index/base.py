@@ -15,6 +15,7 @@ Rows, crcs and deletions are read through `RowSource.arrays`, once per call. A r
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -27,6 +28,7 @@ from vecdb.schema import SearchParams, Snapshot
 from vecdb.storage.rows import RowArrays
 
 METRIC_CODES = {"l2": 0, "cosine": 1, "ip": 2}
+Progress = Callable[[int, int], None] | None
 EVERYTHING: NDArray[np.uint64] = np.empty(0, np.uint64)  # the `allow` bitmap that allows every row
 
 
@@ -34,6 +36,7 @@ class RowSource(Protocol):
     """Where an index reads rows: `storage.rows.Rows`, or anything with the same arrays."""
 
     arrays: RowArrays
+    path: Path  # of the row file, which an index on disk reads by itself
 
 
 @dataclass(slots=True)
@@ -42,7 +45,7 @@ class Found:
 
     rows : int64[nq, limit], -1 beyond counts.   distances : float32[nq, limit], inf beyond counts.   counts :
     int64[nq].
-    work : int64[3]: distances computed on codes, full vectors scored, queries walked a second time.
+    work : int64[any]: what was done, as the index that did it counts (`Index.explain` has the words).
     """
 
     rows: NDArray[np.int64]
@@ -60,6 +63,7 @@ class Sealed:
     bytes: int
     rows: int
     sequence: int
+    parts: tuple[tuple[str, int], ...] = ()  # further files that it needs: name, bytes of it that count
 
 
 class Index(ABC):
@@ -77,8 +81,16 @@ class Index(ABC):
         """Publisher: derive what a scan of the tail needs for rows below `row_count`, before they become visible."""
 
     @abstractmethod
-    def add(self, stop: int, threads: int = 1) -> None:
-        """Maintenance: move the tail rows [indexed_rows, stop) into the structure."""
+    def add(self, stop: int, threads: int = 1, progress: Progress = None) -> None:
+        """Maintenance: move the tail rows [indexed_rows, stop) into the structure. progress : (rows done, rows), where
+        one call takes long.
+        """
+
+    @abstractmethod
+    def next_stop(self, row_count: int) -> int:
+        """Where the next call of `add` should end, so that it stays short where it can be: at most row_count, and
+        above `indexed_rows` where there is a tail. A function of row numbers alone.
+        """
 
     @abstractmethod
     def remove(self, sequence: int, threads: int = 1) -> int:
@@ -117,6 +129,10 @@ class Index(ABC):
     @abstractmethod
     def stats(self) -> dict[str, Any]:
         """Figures for people: rows, bytes, parameters."""
+
+    @abstractmethod
+    def explain(self, work: NDArray[np.int64]) -> dict[str, Any]:
+        """`Found.work` in words, for `explain`."""
 
     @abstractmethod
     def compact(self, mapping: NDArray[np.int64], rows: RowSource) -> Index:

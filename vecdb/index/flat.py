@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vecdb.index.base import EVERYTHING, METRIC_CODES, Found, Index, RowSource, Sealed, damaged_row
+from vecdb.index.base import EVERYTHING, METRIC_CODES, Found, Index, Progress, RowSource, Sealed, damaged_row
 from vecdb.index.workers import Workers
 from vecdb.kernels import checks, scan
 from vecdb.schema import SearchParams, Snapshot
@@ -107,6 +107,12 @@ def _scan_queries(
     )
 
 
+def explain_scan(work: NDArray[np.int64]) -> dict[str, Any]:
+    """work : int64[3], distances computed on codes, full vectors scored, queries walked a second time."""
+    names = ("code_distances", "vector_distances", "walked_again")
+    return {name: int(count) for name, count in zip(names, work.tolist(), strict=True)}
+
+
 def as_queries(queries: NDArray[Any]) -> NDArray[np.float32]:
     """float32, C-contiguous, writable type; copies only where it must."""
     if queries.dtype != np.float32 or not queries.flags.c_contiguous or not queries.flags.writeable:
@@ -132,8 +138,11 @@ class Flat(Index):
     def extend(self, row_count: int) -> None:
         self._row_count = max(self._row_count, row_count)
 
-    def add(self, stop: int, threads: int = 1) -> None:
+    def add(self, stop: int, threads: int = 1, progress: Progress = None) -> None:
         self._row_count = max(self._row_count, stop)
+
+    def next_stop(self, row_count: int) -> int:
+        return row_count
 
     def remove(self, sequence: int, threads: int = 1) -> int:
         return 0
@@ -160,6 +169,9 @@ class Flat(Index):
 
     def check(self) -> list[str]:
         return []
+
+    def explain(self, work: NDArray[np.int64]) -> dict[str, Any]:
+        return explain_scan(work)
 
     def stats(self) -> dict[str, Any]:
         return {"kind": self.kind, "indexed_rows": self._row_count, "bytes_ram": 0}

@@ -21,10 +21,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vecdb import schema
+from vecdb import limits, schema
 from vecdb.index import invariants, sealed, training
-from vecdb.index.base import EVERYTHING, METRIC_CODES, Found, Index, RowSource, Sealed, damaged_row
-from vecdb.index.flat import as_queries, scan_exactly
+from vecdb.index.base import (
+    EVERYTHING,
+    METRIC_CODES,
+    Found,
+    Index,
+    Progress,
+    RowSource,
+    Sealed,
+    damaged_row,
+)
+from vecdb.index.flat import as_queries, explain_scan, scan_exactly
 from vecdb.index.graph import Graph, View, block_count, grown, levels_of, upper_room
 from vecdb.index.maintenance import insert_batch, repair_rows, settle_rows
 from vecdb.index.scratch import Scratches
@@ -121,7 +130,12 @@ class Hnsw(Index):
 
     # -- maintenance -------------------------------------------------------------------------------
 
-    def add(self, stop: int, threads: int = 1) -> None:
+    def next_stop(self, row_count: int) -> int:
+        """Doubling while the graph is small, then a bounded step; whole steps."""
+        indexed, step = self.indexed_rows, limits.index_step_rows
+        return min(row_count, indexed + max(step, min(indexed // 50, 16_384) // step * step))
+
+    def add(self, stop: int, threads: int = 1, progress: Progress = None) -> None:
         if stop <= self.indexed_rows:
             return
         self._prepare(stop)
@@ -412,6 +426,9 @@ class Hnsw(Index):
         if view is None:
             return []
         return invariants.violations(self, view, self._unlinked(self._rows.arrays, view.indexed))
+
+    def explain(self, work: NDArray[np.int64]) -> dict[str, Any]:
+        return explain_scan(work)
 
     def stats(self) -> dict[str, Any]:
         view = self._view

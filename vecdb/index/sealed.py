@@ -1,19 +1,13 @@
-"""The sealed file of an HNSW index: immutable, every byte under a checksum.
+"""The sealed file of an HNSW index (container.py draws the file).
 
-    file    := magic "VDBHNSW\\x01", header_length u32 LE, header_crc u32 LE, header json, section*
-    header  := {version, kind, metric, dtype, dim, m, ef_construction, seed, indexed_rows, sequence, entry, level,
-    upper_rows,
-               scale, trained_rows, lossless, sections: [[name, dtype, shape, offset, crc32c], ...]}
-    section := zeros up to a multiple of 4,096, then the array, C order, little-endian
-
-header_crc is the CRC-32C of the header's json. Offsets count from the start of the file.
+magic   := "VDBHNSW\\x01"
+header  := {version, kind, metric, dtype, dim, m, ef_construction, seed, indexed_rows, sequence, entry, level,
+            upper_rows, scale, trained_rows, lossless}
+sections: mean, far, codes, bias, links, slot, levels, upper
 """
 
 from __future__ import annotations
 
-import json
-import struct
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,24 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb import schema
-from vecdb.errors import Corruption
+from vecdb.index import container
 from vecdb.index.base import METRIC_CODES, RowSource, Sealed
 from vecdb.index.graph import Graph, Quantiser, View, block_count, grown, line_up, upper_room
 from vecdb.kernels import checks
-from vecdb.storage import files
 
 if TYPE_CHECKING:
     from vecdb.index.hnsw import Hnsw
 
 MAGIC = b"VDBHNSW\x01"
 VERSION = 1
-_PREFIX = struct.Struct("<8sII")
-_ALIGN = 4096
-
-
-def _crc(data: NDArray[Any]) -> int:
-    raw = np.ascontiguousarray(data).reshape(-1).view(np.uint8)
-    return int(checks.crc_rows(raw.reshape(1, -1))[0]) if raw.size else 0
 
 
 def write(index: Hnsw, path: Path) -> Sealed:
@@ -74,73 +60,12 @@ def write(index: Hnsw, path: Path) -> Sealed:
             "levels": graph.levels[:n],
             "upper": graph.upper[: index._upper_used],
         }
-    offset = _ALIGN
-    sections = []
-    for name, array in arrays.items():
-        sections.append([name, array.dtype.str, list(array.shape), offset, _crc(array)])
-        offset += -(-array.nbytes // _ALIGN) * _ALIGN
-    header["sections"] = sections
-    encoded = json.dumps(header).encode()
-    assert _PREFIX.size + len(encoded) <= _ALIGN
-
-    def chunks() -> Iterator[Any]:
-        head = _PREFIX.pack(MAGIC, len(encoded), _crc(np.frombuffer(encoded, np.uint8))) + encoded
-        yield head.ljust(_ALIGN, b"\0")
-        for array in arrays.values():
-            if array.nbytes:
-                yield array.reshape(-1).view(np.uint8)
-                yield bytes(-array.nbytes % _ALIGN)
-
-    written = files.write_atomic(path, chunks())
-    return Sealed(int(written), n, index.removed)
-
-
-def _refuse(path: Path, place: str, expected: object, actual: object) -> Corruption:
-    return Corruption(f"{path}, {place}: expected {expected}, got {actual}; the index can be rebuilt from the rows")
-
-
-def _header(path: Path, data: NDArray[np.uint8]) -> dict[str, Any]:
-    if len(data) < _ALIGN:
-        raise _refuse(path, "length", f"at least {_ALIGN} bytes", len(data))
-    magic, length, crc = _PREFIX.unpack(data[: _PREFIX.size].tobytes())
-    if magic != MAGIC:
-        raise _refuse(path, "byte 0, magic", MAGIC, magic)
-    if length > _ALIGN - _PREFIX.size:
-        raise _refuse(path, "byte 8, header length", f"at most {_ALIGN - _PREFIX.size}", length)
-    encoded = data[_PREFIX.size : _PREFIX.size + length].copy()
-    if _crc(encoded) != crc:
-        raise _refuse(path, "byte 12, header checksum", f"{crc:#010x}", f"{_crc(encoded):#010x}")
-    header: dict[str, Any] = json.loads(encoded.tobytes())
-    if header["version"] != VERSION:
-        raise _refuse(path, "header, version", VERSION, header["version"])
-    padding = data[_PREFIX.size + length : _ALIGN]
-    if padding.any():
-        raise _refuse(path, f"byte {_PREFIX.size + length}, padding", "zeros", "other bytes")
-    return header
-
-
-def _sections(path: Path, data: NDArray[np.uint8], header: dict[str, Any]) -> dict[str, NDArray[Any]]:
-    arrays = {}
-    end = _ALIGN
-    for name, dtype, shape, offset, crc in header["sections"]:
-        nbytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
-        end = offset + -(-nbytes // _ALIGN) * _ALIGN
-        if end > len(data):
-            raise _refuse(path, f"section {name}", f"{end} bytes", len(data))
-        raw = data[offset : offset + nbytes]
-        if _crc(raw) != crc:
-            raise _refuse(path, f"section {name} at byte {offset}, checksum", f"{crc:#010x}", f"{_crc(raw):#010x}")
-        if data[offset + nbytes : end].any():
-            raise _refuse(path, f"byte {offset + nbytes}, padding", "zeros", "other bytes")
-        arrays[name] = raw.view(dtype).reshape(shape)
-    if end != len(data):
-        raise _refuse(path, "length", f"{end} bytes", len(data))
-    return arrays
+    written = container.write(path, MAGIC, header, arrays)
+    return Sealed(written, n, index.removed)
 
 
 def read(cls: type[Hnsw], path: Path, config: schema.Hnsw, metric: str, rows: RowSource, mapped: bool) -> Hnsw:
-    data = files.map_readonly(path)
-    header = _header(path, data)
+    header, sections = container.read(path, MAGIC, VERSION)
     vectors = rows.arrays.vectors
     wanted = {
         "kind": "hnsw",
@@ -150,10 +75,7 @@ def read(cls: type[Hnsw], path: Path, config: schema.Hnsw, metric: str, rows: Ro
         "m": config.m,
         "ef_construction": config.ef_construction,
     }
-    for name, value in wanted.items():
-        if header[name] != value:
-            raise _refuse(path, f"header, {name}", value, header[name])
-    sections = _sections(path, data, header)
+    container.check_header(path, header, wanted)
     index = cls(config, metric, rows, seed=header["seed"])
     index.removed = header["sequence"]
     if not sections:

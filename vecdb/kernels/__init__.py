@@ -13,6 +13,9 @@ first collection is opened. No other package imports numba.
     build       batch insertion into the graph, reverse links
     repair      neighbourhoods of deleted nodes, reachability
     scan        exact scan of full vectors
+    kmeans      assignment and accumulation of balanced k-means
+    rabitq      residuals -> codes of 1 to 8 bits, queries to match
+    lists       posting lists: heads, scan, re-rank, rewriting
 
 Machine code is cached per user in a folder named by the digest of these sources, numba's version and the processor,
 because numba's own cache does not notice an edit in another file.
@@ -64,7 +67,20 @@ _previous = config.CACHE_DIR
 config.CACHE_DIR = os.environ.get("NUMBA_CACHE_DIR") or _cache_folder()
 cache_folder: str = config.CACHE_DIR
 try:
-    from vecdb.kernels import beam, build, checks, distance, intrinsics, quantize, repair, scan, search
+    from vecdb.kernels import (
+        beam,
+        build,
+        checks,
+        distance,
+        intrinsics,
+        kmeans,
+        lists,
+        quantize,
+        rabitq,
+        repair,
+        scan,
+        search,
+    )
 finally:
     config.CACHE_DIR = _previous
 
@@ -75,7 +91,10 @@ __all__ = [
     "checks",
     "distance",
     "intrinsics",
+    "kmeans",
+    "lists",
     "quantize",
+    "rabitq",
     "repair",
     "scan",
     "search",

@@ -4,6 +4,7 @@ The choice follows numba's compile target (NUMBA_CPU_NAME, NUMBA_CPU_FEATURES), 
 target lacks would end the process inside LLVM. Every path gives the same integers.
 
     dot_codes   uint8 codes x int8 query  AVX-512 VNNI | AVX-VNNI | AVX2 pmaddwd | Arm udot | plain vectors
+    dot_packed  1, 2, 4, 8-bit codes x int8 query  VNNI | AVX2 pmaddubsw | plain vectors
     crc32c_row  CRC-32C (Castagnoli)      SSE 4.2 | Arm CRC | table
 """
 
@@ -132,6 +133,92 @@ def dot_codes(typingctx, codes, row, query8, query16, blocks):
         while len(sums) > 1:
             sums = [builder.add(a, b) for a, b in zip(sums[::2], sums[1::2], strict=True)]
         return _call(builder, f"llvm.vector.reduce.add.v{lanes}i32", _I32, [sums[0]])
+
+    return signature, codegen
+
+
+def _wide(builder, low):
+    """Sixteen bytes as thirty-two, the upper half zero."""
+    zeros = ir.Constant(low.type, [0] * 16)
+    places = ir.Constant(ir.VectorType(_I32, 32), list(range(32)))
+    return builder.shuffle_vector(low, zeros, places)
+
+
+def _packed_products(context, builder, bits, chunk, parts, total):
+    """`total` (<8 x i32>) plus the products of 32 code bytes with the query parts that their bit fields belong to."""
+    _, _, enabled = _features(context)
+    path = dot_path(context)
+    vnni = path == "vnni256" or (path == "vnni512" and "avx512vl" in enabled)
+    bytes32, words16, words32 = ir.VectorType(_I8, 32), ir.VectorType(_I16, 16), ir.VectorType(_I32, 8)
+    pairs = None
+    for field, query in enumerate(parts):
+        codes = chunk
+        if bits < 8:
+            moved = builder.bitcast(chunk, words16)
+            if field:
+                moved = builder.lshr(moved, ir.Constant(words16, [field * bits] * 16))
+            codes = builder.and_(builder.bitcast(moved, bytes32), ir.Constant(bytes32, [(1 << bits) - 1] * 32))
+        if vnni:
+            fields = [builder.bitcast(value, words32) for value in (codes, query)]
+            total = _call(builder, "llvm.x86.avx512.vpdpbusd.256", words32, [total, *fields])
+        elif path != "plain" and bits < 8:
+            # four fields of 4 bits and a signed byte stay inside 16 bits: 2 * 2 * 15 * 127 < 2**15
+            product = _call(builder, "llvm.x86.avx2.pmadd.ub.sw", words16, [codes, query])
+            pairs = product if pairs is None else builder.add(pairs, product)
+        else:
+            for half in (0, 16):
+                places = ir.Constant(ir.VectorType(_I32, 16), list(range(half, half + 16)))
+                c, q = (builder.shuffle_vector(value, value, places) for value in (codes, query))
+                c, q = builder.zext(c, words16), builder.sext(q, words16)
+                if path == "plain":
+                    wide = ir.VectorType(_I32, 16)
+                    product = builder.mul(builder.zext(c, wide), builder.sext(q, wide))
+                    for part in (0, 8):
+                        eight = ir.Constant(ir.VectorType(_I32, 8), list(range(part, part + 8)))
+                        total = builder.add(total, builder.shuffle_vector(product, product, eight))
+                else:
+                    total = builder.add(total, _call(builder, "llvm.x86.avx2.pmadd.wd", words32, [c, q]))
+    if pairs is not None:
+        ones = ir.Constant(words16, [1] * 16)
+        total = builder.add(total, _call(builder, "llvm.x86.avx2.pmadd.wd", words32, [pairs, ones]))
+    return total
+
+
+@intrinsic
+def dot_packed(typingctx, codes, offset, width, query8, bits):
+    """sum over d of code[d] * query8[d], int32, for one packed code.
+
+    codes : uint8, contiguous; the code is its `width` bytes (a multiple of 16) from byte `offset` (both int64).
+    bits : a tuple whose length B, a compile-time constant, is 1, 2, 4 or 8: byte j holds the fields of dimensions
+    j, j + width, j + 2 width, ..., the first in its lowest bits.   query8 : int8[width * 8 / B], within +-127.
+    """
+    count = bits.count
+    signature = types.int32(codes, types.int64, types.int64, query8, bits)
+
+    def codegen(context, builder, sig, args):
+        base = builder.gep(_data(context, builder, sig.args[0], args[0]), [args[1]])
+        query = _data(context, builder, sig.args[3], args[3])
+        width = args[2]
+        words32 = ir.VectorType(_I32, 8)
+        slot = cgutils.alloca_once_value(builder, ir.Constant(words32, [0] * 8))
+        builder.store(ir.Constant(words32, [0] * 8), slot)
+
+        def parts_at(at, vector):
+            starts = [builder.add(builder.mul(width, _I64(field)), at) for field in range(8 // count)]
+            return [_load(builder, query, start, vector) for start in starts]
+
+        with cgutils.for_range(builder, builder.lshr(width, _I64(5))) as loop:
+            at = builder.shl(loop.index, _I64(5))
+            vector = ir.VectorType(_I8, 32)
+            chunk, parts = _load(builder, base, at, vector), parts_at(at, vector)
+            builder.store(_packed_products(context, builder, count, chunk, parts, builder.load(slot)), slot)
+        with builder.if_then(builder.icmp_unsigned("!=", builder.and_(width, _I64(16)), _I64(0))):
+            at = builder.and_(width, _I64(-32))
+            vector = ir.VectorType(_I8, 16)
+            chunk = _wide(builder, _load(builder, base, at, vector))
+            parts = [_wide(builder, part) for part in parts_at(at, vector)]
+            builder.store(_packed_products(context, builder, count, chunk, parts, builder.load(slot)), slot)
+        return _call(builder, "llvm.vector.reduce.add.v8i32", _I32, [builder.load(slot)])
 
     return signature, codegen
 
@@ -299,11 +386,11 @@ _TABLE = _crc_table()
 
 
 @part()
-def crc32c_row(array, row, row_bytes):
-    """CRC-32C (RFC 3720, appendix B.4) of `row_bytes` bytes from byte row * row_bytes of a contiguous array."""
+def crc32c_range(array, first, length):
+    """CRC-32C (RFC 3720, appendix B.4) of `length` bytes from byte `first` (int64) of a contiguous array."""
     crc = np.uint32(0xFFFFFFFF)
-    at = np.int64(row) * row_bytes
-    stop = at + row_bytes
+    at = np.int64(first)
+    stop = at + length
     if _crc_in_hardware():
         while at + 8 <= stop:
             crc = _crc_word(crc, array, at)
@@ -316,6 +403,12 @@ def crc32c_row(array, row, row_bytes):
             crc = _TABLE[np.uint8(crc ^ _byte_at(array, at))] ^ (crc >> np.uint32(8))
             at += 1
     return crc ^ np.uint32(0xFFFFFFFF)
+
+
+@part()
+def crc32c_row(array, row, row_bytes):
+    """CRC-32C of `row_bytes` bytes from byte row * row_bytes of a contiguous array."""
+    return crc32c_range(array, np.int64(row) * row_bytes, row_bytes)
 
 
 def target_path() -> str:

@@ -40,6 +40,43 @@ def reserve(shape: int | tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
     return np.ndarray(dims, dtype, memory)
 
 
+def discard(memory: NDArray[Any], start: int, nbytes: int) -> None:
+    """Give the pages of memory from `reserve` back to the system; they read as zeros again. Whole pages."""
+    owner: Any = memory
+    while not isinstance(owner, mmap.mmap):
+        owner = owner.obj if isinstance(owner, memoryview) else owner.base
+    owner.madvise(mmap.MADV_DONTNEED, start, nbytes)
+
+
+def open_direct(path: Path, *, write: bool = False) -> int:
+    """A descriptor that reads past the page cache; an ordinary one where the file system knows no direct I/O."""
+    flags = (os.O_RDWR if write else os.O_RDONLY) | os.O_CLOEXEC
+    try:
+        return os.open(path, flags | os.O_DIRECT)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        return os.open(path, flags)
+
+
+def open_nameless(folder: Path) -> int:
+    """A descriptor of a temporary file in `folder` that has no name and is gone once it is closed."""
+    import tempfile
+
+    fd, name = tempfile.mkstemp(dir=folder, prefix="spill.")
+    os.unlink(name)
+    return fd
+
+
+def map_sparse(fd: int, shape: int | tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+    """A file of that size, all holes, as an array: zeros, written through to the file."""
+    dtype = np.dtype(dtype)
+    dims = (shape,) if isinstance(shape, int) else shape
+    nbytes = max(1, int(np.prod(dims, dtype=np.int64)) * dtype.itemsize)
+    os.ftruncate(fd, nbytes)
+    return np.ndarray(dims, dtype, mmap.mmap(fd, nbytes))
+
+
 def open_append(path: Path, *, create: bool = False) -> int:
     """A descriptor for reading and positioned writing; `create` makes the file and fails where it exists."""
     flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT | os.O_EXCL if create else 0)

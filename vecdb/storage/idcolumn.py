@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vecdb.storage import files
+from vecdb.storage.backing import Backing
 
 _CAPACITY_MIN = 1 << 20
 
@@ -22,7 +22,8 @@ _CAPACITY_MIN = 1 << 20
 class IdColumn:
     """Ids by row. `kind` is None until the first write decides."""
 
-    def __init__(self) -> None:
+    def __init__(self, backing: Backing | None = None) -> None:
+        self._backing = backing or Backing()
         self.kind: str | None = None
         self.row_count = 0
         self._ints: NDArray[np.int64] = np.empty(0, np.int64)
@@ -31,11 +32,20 @@ class IdColumn:
         )  # _ends[row] = end, _ends[-1 + row] = start; slot 0 is row 0's start
         self._blob: NDArray[np.uint8] = np.empty(0, np.uint8)
 
+    def ensure(self, kind: str, row_count: int, blob_bytes: int) -> None:
+        """Make room for the ids of `row_count` rows, string ids of `blob_bytes` more bytes. Raises OSError."""
+        if kind == "int":
+            self._ints = self._room(self._ints, row_count, self.row_count)
+            return
+        self._ends = self._room(self._ends, row_count + 1, self.row_count + 1)
+        base = int(self._ends[self.row_count])
+        self._blob = self._room(self._blob, base + blob_bytes, base)
+
     def extend_ints(self, ids: NDArray[np.int64]) -> None:
         """Append ids (int64[n]) of the next n rows."""
         self.kind = "int"
         end = self.row_count + len(ids)
-        self._ints = _room(self._ints, end, self.row_count)
+        self.ensure("int", end, 0)
         self._ints[self.row_count : end] = ids
         self.row_count = end
 
@@ -43,10 +53,9 @@ class IdColumn:
         """Append string ids: concatenated utf-8 `blob`, and end offsets within it (uint32[n])."""
         self.kind = "str"
         end = self.row_count + len(lengths_end)
-        self._ends = _room(self._ends, end + 1, self.row_count + 1)
-        base = int(self._ends[self.row_count])
         data = np.frombuffer(blob, np.uint8)
-        self._blob = _room(self._blob, base + len(data), base)
+        self.ensure("str", end, len(data))
+        base = int(self._ends[self.row_count])
         self._blob[base : base + len(data)] = data
         self._ends[self.row_count + 1 : end + 1] = lengths_end.astype(np.int64) + base
         self.row_count = end
@@ -83,12 +92,13 @@ class IdColumn:
             return 8 * self.row_count
         return 8 * self.row_count + (int(self._ends[self.row_count]) if self.kind else 0)
 
-
-def _room(array: NDArray[Any], needed: int, used: int) -> NDArray[Any]:
-    """`array`, or a larger one with its first `used` entries."""
-    if needed <= len(array):
-        return array
-    larger = files.reserve(max(_CAPACITY_MIN, 4 * needed), array.dtype)
-    kept = array[:used]  # fewer where there was no array yet: a reserved one starts as zeros
-    larger[: len(kept)] = kept
-    return larger
+    def _room(self, array: NDArray[Any], needed: int, used: int) -> NDArray[Any]:
+        """`array`, or a larger one with its first `used` entries, with its place taken on the disk."""
+        if needed <= len(array):
+            self._backing.allocate(array, needed)
+            return array
+        larger = self._backing.reserve(max(_CAPACITY_MIN, 4 * needed), array.dtype)
+        self._backing.allocate(larger, needed)
+        kept = array[:used]  # fewer where there was no array yet: a reserved one starts as zeros
+        larger[: len(kept)] = kept
+        return larger

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from vecdb.errors import Corruption
 from vecdb.storage import codec, files
+from vecdb.storage.backing import Backing
 
 _CAPACITY_MIN = 1 << 20
 
@@ -49,8 +50,19 @@ class RowArrays:
 class Rows:
     """The row file and its arrays. Every mutating method has one caller at a time."""
 
-    def __init__(self, path: Path, dtype: str, dim: int, generation: int, *, writable: bool, row_count: int) -> None:
+    def __init__(
+        self,
+        path: Path,
+        dtype: str,
+        dim: int,
+        generation: int,
+        *,
+        writable: bool,
+        row_count: int,
+        backing: Backing | None = None,
+    ) -> None:
         self.path = path
+        self._backing = backing or Backing()
         self.dim = dim
         self.dtype = np.dtype(dtype)
         self.row_bytes = dim * self.dtype.itemsize
@@ -85,22 +97,30 @@ class Rows:
         mapped = files.map_reserved(self._fd, nbytes)[codec.ROW_HEADER_BYTES :]
         return RowArrays(
             vectors=mapped.view(self.dtype).reshape(capacity, self.dim),
-            crcs=files.reserve(capacity, np.uint32),
+            crcs=self._backing.reserve(capacity, np.uint32),
             verified=files.reserve(capacity // 8 + 8, np.uint8),
-            deleted=files.reserve(capacity, np.uint64),
+            deleted=self._backing.reserve(capacity, np.uint64),
         )
 
     def ensure(self, row_count: int) -> None:
-        """Make room for `row_count` rows; publishes larger arrays where the present ones are too small."""
+        """Make room for `row_count` rows; publishes larger arrays where the present ones are too small. Raises
+        OSError.
+        """
         old = self.arrays
         if row_count <= old.capacity:
+            self._allocate(old, row_count)
             return
         new = self._reserve(row_count)
+        self._allocate(new, row_count)
         used = old.capacity
         new.crcs[:used] = old.crcs
         new.verified[: len(old.verified)] = old.verified
         new.deleted[:used] = old.deleted
         self.arrays = new
+
+    def _allocate(self, arrays: RowArrays, row_count: int) -> None:
+        self._backing.allocate(arrays.crcs, row_count)
+        self._backing.allocate(arrays.deleted, row_count)
 
     def write(self, first_row: int, vectors: NDArray[Any]) -> None:
         """Write vectors (stored dtype[n, dim]) as rows from `first_row`. Not durable before `sync`."""

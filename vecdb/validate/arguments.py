@@ -10,7 +10,7 @@ import numpy as np
 
 from vecdb import limits
 from vecdb.errors import InvalidArgument, LimitExceeded
-from vecdb.schema import DTYPES, METRICS, CollectionConfig, Flat, Hnsw, IndexConfig, SearchParams
+from vecdb.schema import DTYPES, METRICS, CollectionConfig, Flat, Hnsw, IndexConfig, SearchParams, Spann
 from vecdb.validate.common import integer, show, utf8
 
 
@@ -30,11 +30,15 @@ def collection_name(name: object) -> str:
 
 
 def index_config(index: object) -> IndexConfig | None:
-    """None, or a `Flat` or `Hnsw` whose every parameter is within its bound."""
+    """None, or a `Flat`, `Hnsw` or `Spann` whose every parameter is within its bound."""
     if index is None or isinstance(index, Flat):
         return index
+    if isinstance(index, Spann):
+        return _spann(index)
     if not isinstance(index, Hnsw):
-        raise InvalidArgument(f"index must be None, vecdb.Flat() or vecdb.Hnsw(...), got {show(index)}")
+        raise InvalidArgument(
+            f"index must be None, vecdb.Flat(), vecdb.Hnsw(...) or vecdb.Spann(...), got {show(index)}"
+        )
     if index.quantization not in (None, "sq8"):
         raise InvalidArgument(f'Hnsw quantization must be "sq8" or None, got {show(index.quantization)}')
     return Hnsw(
@@ -42,6 +46,33 @@ def index_config(index: object) -> IndexConfig | None:
         ef_construction=integer(index.ef_construction, "Hnsw ef_construction", 1, limits.ef_construction_max),
         ef=integer(index.ef, "Hnsw ef", 1, limits.ef_max),
         quantization=index.quantization,
+    )
+
+
+def _spann(index: Spann) -> Spann:
+    if type(index.bits) is not int or index.bits not in limits.bits_choices:
+        raise InvalidArgument(f"Spann bits must be one of {limits.bits_choices}, got {show(index.bits)}")
+    ratio = index.head_ratio
+    if isinstance(ratio, bool) or not isinstance(ratio, (int, float, np.number)):
+        raise InvalidArgument(f"Spann head_ratio must be a number, got {show(ratio)}")
+    if not limits.head_ratio_min <= ratio <= limits.head_ratio_max:
+        raise InvalidArgument(
+            f"Spann head_ratio must be from {limits.head_ratio_min} to {limits.head_ratio_max} lists a row, got {ratio}"
+        )
+
+    def optional(value: object, name: str, least: int, most: int) -> int | None:
+        return None if value is None else integer(value, f"Spann {name}", least, most)
+
+    return Spann(
+        bits=index.bits,
+        replicas=optional(index.replicas, "replicas", 1, limits.replicas_max),
+        head_ratio=float(ratio),
+        nprobe=optional(index.nprobe, "nprobe", 1, limits.nprobe_max),
+        rerank=optional(index.rerank, "rerank", 1, limits.rerank_max),
+        memory_budget_bytes=optional(index.memory_budget_bytes, "memory_budget_bytes", 0, 1 << 62),
+        posting_bytes_max=optional(
+            index.posting_bytes_max, "posting_bytes_max", limits.posting_bytes_min, limits.posting_bytes_max
+        ),
     )
 
 
@@ -114,7 +145,7 @@ def search_params(params: SearchParams | None, limit: int) -> SearchParams:
     return replace(
         params,
         ef=None if params.ef is None else max(limit, integer(params.ef, "SearchParams ef", 1, limits.ef_max)),
-        nprobe=None if params.nprobe is None else integer(params.nprobe, "SearchParams nprobe", 1, limits.rows_max),
+        nprobe=None if params.nprobe is None else integer(params.nprobe, "SearchParams nprobe", 1, limits.nprobe_max),
         recall=recall,
         exact=bool(params.exact),
         threads=integer(params.threads, "SearchParams threads", 1, limits.threads_max),

@@ -1,0 +1,183 @@
+"""How the lists engine turns rows into codes: one 8-bit code to choose lists by, one RaBitQ code to be found by in
+them.
+
+    row --quantiser--> uint8[64 * blocks]    compared with heads, clustered
+    row - head --rotation, B bits--> uint8[width], two factors      kept in the list
+
+Fixed when a tree is grown, and sealed with it. Under cosine rows count as unit vectors and all is squared l2 of those;
+under ip lists are clustered by l2 and compared by inner product.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vecdb.index.graph import Quantiser, block_count
+from vecdb.kernels import checks, quantize, rabitq
+from vecdb.storage.rows import RowArrays
+
+_SPREAD_ROWS = 4_096
+_F16_ROOM = 16_384.0  # the sample's largest factor becomes this, a quarter of what float16 holds
+FACTOR_BYTES = 4
+ROW_BYTES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Coder:
+    """signs : float32[4, D], the rotation.   center : float32[dim].   add_unit, rescale_unit : a stored float16 factor
+    times this is the factor.
+    """
+
+    metric: int
+    dim: int
+    bits: int
+    lossless: bool
+    quantiser: Quantiser
+    center: NDArray[np.float32]
+    signs: NDArray[np.float32]
+    add_unit: float = 1.0
+    rescale_unit: float = 1.0
+    error: float = 0.0  # of an estimate: relative to it, or under ip to the query's norm
+
+    @property
+    def cosine(self) -> bool:
+        return self.metric == 1
+
+    @property
+    def ip(self) -> bool:
+        return self.metric == 2
+
+    @property
+    def padded_dim(self) -> int:
+        """Dimensions of a packed code and of the query that meets it."""
+        dim: int = self.signs.shape[1]
+        return dim
+
+    @property
+    def width(self) -> int:
+        """Bytes of a packed code."""
+        return self.padded_dim * self.bits // 8
+
+    @property
+    def entry_bytes(self) -> int:
+        return self.width + ROW_BYTES + FACTOR_BYTES
+
+    @property
+    def step(self) -> float:
+        return rabitq.STEPS[self.bits]
+
+    def quantise(self, vectors: NDArray[np.generic]) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
+        """8-bit codes uint8[n, 64 * blocks] and biases int32[n] of rows (stored dtype[n, dim], C-contiguous)."""
+        n = len(vectors)
+        codes = np.zeros((n, 64 * block_count(self.dim)), np.uint8)
+        bias = np.zeros(n, np.int32)
+        q = self.quantiser
+        quantize.encode(
+            checks.for_kernels(vectors), 0, n, q.mean, q.scale, 1 if self.cosine else 0, codes, bias,
+            np.empty(n, np.int32),
+        )  # fmt: skip
+        return codes, bias
+
+    def units_of(self, vectors: NDArray[np.generic]) -> NDArray[np.float32]:
+        """Rows as float32, of unit norm under cosine."""
+        rows: NDArray[np.float32] = vectors.astype(np.float32)
+        if self.cosine:
+            rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-37)
+        return rows
+
+    def decode(self, codes: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """What codes of the quantiser stand for: float32[n, dim]."""
+        x: NDArray[np.float32] = self.quantiser.mean + self.quantiser.scale * (
+            codes[:, : self.dim].astype(np.float32) - 128.0
+        )
+        return x.astype(np.float32)
+
+    def encode(
+        self,
+        vectors: NDArray[np.generic],
+        labels: NDArray[np.int32],
+        heads: NDArray[np.uint8],
+        repeat: NDArray[np.int64],
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint32]]:
+        """Entries of vectors[repeat[i]] in the list of heads[labels[i]]: codes uint8[m, width], factors uint32[m]."""
+        if self.lossless:
+            codes, squares = self._as_they_are(vectors, repeat)
+            return codes, squares.view(np.uint32)
+        codes, raw, _ = self._encode(vectors, labels, heads, repeat)
+        raw[:, 0] /= np.float32(self.add_unit)
+        raw[:, 1] /= np.float32(self.rescale_unit)
+        np.clip(raw, -65_504.0, 65_504.0, out=raw)
+        return codes, raw.astype(np.float16).view(np.uint32).reshape(-1)
+
+    def _as_they_are(
+        self, vectors: NDArray[np.generic], repeat: NDArray[np.int64]
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        codes = np.empty((len(repeat), self.width), np.uint8)
+        squares = np.empty(len(repeat), np.float32)
+        flip = np.uint8(128 if vectors.dtype == np.int8 else 0)
+        rabitq.encode_lossless(checks.for_kernels(vectors.view(np.uint8)), repeat, flip, codes, squares)
+        return codes, squares
+
+    def _encode(
+        self,
+        vectors: NDArray[np.generic],
+        labels: NDArray[np.int32],
+        heads: NDArray[np.uint8],
+        repeat: NDArray[np.int64],
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float32], float]:
+        codes = np.empty((len(repeat), self.width), np.uint8)
+        factors = np.empty((len(repeat), 2), np.float32)
+        scratch = np.empty((2, self.padded_dim), np.float32)
+        q = self.quantiser
+        total = rabitq.encode(
+            checks.for_kernels(vectors), repeat, labels, self.cosine, heads, q.mean, np.float32(q.scale), self.center,
+            self.signs, self.ip, self.bits, np.float32(self.step), codes, factors, scratch[0], scratch[1],
+        )  # fmt: skip
+        return codes, factors, float(total)
+
+
+def padded(dim: int, bits: int) -> int:
+    """Dimensions of a packed code: whole vectors of 16 bytes, and a multiple of 64 for the rotation."""
+    unit = max(64, 128 // bits) if bits < 8 else 64
+    return -(-dim // unit) * unit
+
+
+def lossless_for(metric: int, dtype: np.dtype[np.generic], bits: int) -> bool:
+    return bits == 8 and metric == 0 and dtype in (np.dtype(np.uint8), np.dtype(np.int8))
+
+
+def new_coder(arrays: RowArrays, metric: int, bits: int, quantiser: Quantiser, sample: NDArray[np.generic]) -> Coder:
+    """A coder whose factors are not scaled yet. sample : stored dtype[n, dim]."""
+    dim = sample.shape[1]
+    center = np.zeros(dim, np.float32)
+    if metric != 2:
+        rows = sample[:_SPREAD_ROWS].astype(np.float32)
+        if metric == 1:
+            rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-37)
+        center = rows.mean(axis=0, dtype=np.float64).astype(np.float32)
+    rng = np.random.default_rng(dim)
+    signs = (1 - 2 * rng.integers(0, 2, (rabitq.ROUNDS, padded(dim, bits)))).astype(np.float32)
+    return Coder(metric, dim, bits, lossless_for(metric, arrays.vectors.dtype, bits), quantiser, center, signs)
+
+
+def scaled(coder: Coder, sample: NDArray[np.generic], labels: NDArray[np.int32], heads: NDArray[np.uint8]) -> Coder:
+    """The coder with units for its factors and its error, measured on rows of a sample and their heads."""
+    if coder.lossless:
+        return coder
+    n = min(len(sample), _SPREAD_ROWS)
+    rows = np.ascontiguousarray(sample[:n])
+    _, factors, deviations = coder._encode(rows, labels[:n], heads, np.arange(n))
+    units = [2.0 ** np.ceil(np.log2(max(float(top), 1e-30) / _F16_ROOM)) for top in np.abs(factors).max(axis=0)]
+    spread = np.sqrt(
+        deviations / max(n, 1)
+    )  # deviation of a code from what it stands for, in steps (kernels/rabitq.py)
+    rescale = np.abs(factors[:, 1])
+    if coder.ip:
+        error = 0.5 * spread * float(rescale.mean())
+    else:
+        lengths = np.linalg.norm(coder.units_of(rows) - coder.decode(heads[labels[:n]]), axis=1)
+        error = spread * float((rescale[lengths > 0] / lengths[lengths > 0]).mean()) if (lengths > 0).any() else 0.0
+    return replace(coder, add_unit=float(units[0]), rescale_unit=float(units[1]), error=float(error))

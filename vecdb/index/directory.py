@@ -1,0 +1,89 @@
+"""The directory of a list file, sealed: how rows become codes, the heads, and where each list's extent is
+(container.py).
+
+    magic    := "VDBSPAN\\x01"
+    header   := {version, kind, metric, dtype, dim, bits, replicas, indexed_rows, sequence, lossless, scale,
+                 trained_rows, add_unit, rescale_unit, error, file, uid, page_count, built_rows}
+    sections : mean, center, signs, head_codes, group_codes, group_ends, lengths, pages, heat
+
+The list file that `file` names is written and synced first; whatever it holds that the directory does not point at is
+garbage.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vecdb.index import container
+from vecdb.index.coder import Coder
+from vecdb.index.graph import Quantiser
+from vecdb.index.lists import View, empty_view
+from vecdb.index.tree import Heads, bias_of
+from vecdb.storage.pages import ListFile
+
+MAGIC = b"VDBSPAN\x01"
+VERSION = 1
+
+
+def write(path: Path, view: View, facts: dict[str, Any], heat: Any) -> int:
+    """Seal `view`, whose lists all have extents. facts : what the header must say of the collection. Returns bytes."""
+    coder, heads, file = view.coder, view.heads, view.file
+    assert file is not None and (view.extents >= 0).all()
+    header = {
+        "version": VERSION,
+        **facts,
+        "indexed_rows": view.indexed,
+        "lossless": coder.lossless,
+        "scale": coder.quantiser.scale,
+        "trained_rows": coder.quantiser.trained_rows,
+        "add_unit": coder.add_unit,
+        "rescale_unit": coder.rescale_unit,
+        "error": coder.error,
+        "file": file.path.name,
+        "uid": file.uid,
+        "page_count": file.page_count,
+    }
+    arrays = {
+        "mean": coder.quantiser.mean,
+        "center": coder.center,
+        "signs": coder.signs,
+        "head_codes": heads.codes,
+        "group_codes": heads.group_codes,
+        "group_ends": heads.group_ends,
+        "lengths": view.lengths,
+        "pages": view.extents,
+        "heat": heat,
+    }
+    return container.write(path, MAGIC, header, arrays)
+
+
+def read(path: Path, metric: int, wanted: dict[str, Any], *, writable: bool) -> tuple[View, dict[str, Any], Any]:
+    """(view with nothing in memory, header, heat). Raises Corruption, or FileNotFoundError."""
+    header, found = container.read(path, MAGIC, VERSION)
+    container.check_header(path, header, wanted)
+    sections = {name: np.array(array) for name, array in found.items()}
+    quantiser = Quantiser(sections["mean"], header["scale"], header["trained_rows"], header["lossless"])
+    coder = Coder(
+        metric, header["dim"], header["bits"], header["lossless"], quantiser, sections["center"], sections["signs"],
+        header["add_unit"], header["rescale_unit"], header["error"],
+    )  # fmt: skip
+    codes, group_codes = sections["head_codes"], sections["group_codes"]
+    heads = Heads(codes, bias_of(codes), group_codes, bias_of(group_codes), sections["group_ends"])
+    lengths, extents = sections["lengths"], sections["pages"]
+    if len(lengths) != heads.count or len(extents) != heads.count:
+        raise container.refuse(
+            path, "sections", f"{heads.count} lists", f"{len(lengths)} lengths, {len(extents)} pages"
+        )
+    file = ListFile.open(
+        path.parent / header["file"], header["uid"], coder.entry_bytes, header["page_count"], writable=writable
+    )
+    view = replace(
+        empty_view(coder, heads, 0), lengths=lengths, extents=extents, file=file, indexed=header["indexed_rows"]
+    )
+    no_places = np.full(heads.count, -1, np.int64)
+    no_places[lengths == 0] = 0
+    return replace(view, places=no_places), header, sections["heat"]

@@ -1,0 +1,218 @@
+"""Rows into lists, and lists kept to their size: append, split, merge, reassign (after SPFresh, Xu et al., 2023).
+
+    place     new rows -> nearest lists; a list that would pass its ceiling is split in the same step
+    restore   lists over the ceiling or nearly empty -> other heads in their place; their rows are assigned anew
+
+A list that is split or merged away gives all its rows back, and each finds its nearest lists among all the heads there
+are then, so a row that the old head kept only for want of a nearer one moves. Nothing is written in place: every step
+ends in one `Lists.change`. Bounded: a step takes the rows that it is given and restructures at most a fixed number of
+lists.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vecdb.index.arena import Arena
+from vecdb.index.base import damaged_row
+from vecdb.index.coder import Coder
+from vecdb.index.lists import Entries, Lists, View, batches
+from vecdb.index.tree import Heads, heads_of, regroup, split
+from vecdb.kernels import checks
+from vecdb.kernels import lists as kernels
+
+_FILL = 0.6  # of the ceiling: how full the parts of a split are
+_EMPTY_SHARE = 32  # a list with less than 1/32 of the ceiling is merged away
+_VICTIMS_MAX = 512  # lists restructured in one round
+_ROUNDS_MAX = 64
+_READ_ROWS = 16_384  # vectors gathered at once
+
+Rows64 = NDArray[np.int64]
+
+
+def place(lists: Lists, stop: int, ceiling: int, threads: int) -> None:
+    """Move the tail rows [indexed, stop) into lists."""
+    view = _view(lists)
+    arrays = lists.rows.arrays
+    first = view.indexed
+    bad = checks.verify_rows(arrays.vectors, first, stop, arrays.crcs, arrays.verified)
+    if bad >= 0:
+        raise damaged_row(bad, arrays)
+    rows = np.arange(first, stop, dtype=np.int64)
+    deleted = arrays.deleted[first:stop]
+    rows = rows[(deleted == 0) | (deleted > np.uint64(lists.removed))]
+    vectors = np.ascontiguousarray(arrays.vectors[rows])
+    labels = lists.assign(view.coder, view.heads, *view.coder.quantise(vectors), threads)
+    entries = lists.entries(view.coder, view.heads, vectors, rows, labels, threads)
+    lists.change(
+        view.heads, np.arange(view.heads.count), np.unique(entries.labels).astype(np.int64), entries, indexed=stop
+    )
+    restore(lists, ceiling, threads)
+
+
+def restore(lists: Lists, ceiling: int, threads: int) -> None:
+    """Split every list over the ceiling and merge away the nearly empty ones."""
+    for _ in range(_ROUNDS_MAX):
+        view = _view(lists)
+        over = np.flatnonzero(view.lengths > ceiling)
+        if len(over):
+            over = over[:_VICTIMS_MAX]
+            live = _live(lists, view, over)
+            if (live < view.lengths[over]).any():  # without their dead entries some are short enough
+                lists.change(view.heads, np.arange(view.heads.count), over, _none(view.coder))
+                continue
+        small = np.flatnonzero(view.lengths * _EMPTY_SHARE < ceiling)[: _VICTIMS_MAX - len(over)]
+        if view.heads.count - len(small) < 1:
+            small = small[1:]
+        if len(over) + len(small) == 0:
+            return
+        _restructure(lists, over, small, ceiling, threads)
+        if len(over) == 0:
+            return  # rows of merged lists may have made others small: their turn comes with the next step
+
+
+def _view(lists: Lists) -> View:
+    assert lists.view is not None
+    return lists.view
+
+
+def _none(coder: Coder) -> Entries:
+    return Entries(
+        np.empty(0, np.int32), np.empty(0, np.int64), np.empty((0, coder.width), np.uint8), np.empty(0, np.uint32)
+    )
+
+
+def _live(lists: Lists, view: View, which: Rows64) -> NDArray[np.int32]:
+    _, data32, places = lists.bodies(view, which)
+    live = np.zeros(len(which), np.int32)
+    kernels.count_live(
+        which, places, view.lengths, data32, view.coder.width, lists.rows.arrays.deleted, lists.removed,
+        np.empty(0, np.uint8), live,
+    )  # fmt: skip
+    return live
+
+
+def rows_in(lists: Lists, view: View, which: Rows64) -> tuple[Rows64, NDArray[np.int32]]:
+    """Rows of the lists `which` that are not dead, and the position in `which` of the list each is in."""
+    total = int(view.lengths[which].sum())
+    rows, owners = np.empty(total, np.int64), np.empty(total, np.int32)
+    _, data32, places = lists.bodies(view, which)
+    count = kernels.gather_rows(
+        which, places, view.lengths, data32, view.coder.width, lists.rows.arrays.deleted, lists.removed, rows, owners
+    )
+    return rows[:count], owners[:count]
+
+
+def _restructure(lists: Lists, over: Rows64, small: Rows64, ceiling: int, threads: int) -> None:
+    view = _view(lists)
+    coder = view.coder
+    victims = np.concatenate([over, small])
+    rows, owners = rows_in(lists, view, victims)
+    vectors = np.ascontiguousarray(lists.rows.arrays.vectors[rows])
+    codes, bias = coder.quantise(vectors)
+    fresh, fresh_groups = _split_all(lists, view, codes, owners, over, ceiling)
+    heads, sources = _new_heads(lists, view, victims, fresh, fresh_groups, threads)
+    rows, unique = np.unique(rows, return_index=True)  # replicas: once is enough
+    vectors = vectors[unique]
+    labels = lists.assign(coder, heads, codes[unique], bias[unique], threads)
+    labels = _spread_equals(labels, heads, ceiling)
+    entries = lists.entries(coder, heads, vectors, rows, labels, threads)
+    moved = np.zeros(view.indexed // 8 + 8, np.uint8)
+    np.bitwise_or.at(moved, rows >> 3, (1 << (rows & 7)).astype(np.uint8))
+    touched = np.union1d(np.unique(entries.labels), np.flatnonzero(sources < 0)).astype(np.int64)
+    lists.change(heads, sources, touched, entries, moved)
+
+
+def _split_all(
+    lists: Lists, view: View, codes: NDArray[np.uint8], owners: NDArray[np.int32], over: Rows64, ceiling: int
+) -> tuple[NDArray[np.uint8], Rows64]:
+    """New heads for each list of `over`: (codes uint8[k, width], groups int64[k])."""
+    found, groups = [np.empty((0, codes.shape[1]), np.uint8)], [np.empty(0, np.int64)]
+    group_of = view.heads.group_of()
+    for i, head in enumerate(over.tolist()):
+        members = codes[owners == i]
+        parts = max(2, int(np.ceil(len(members) / (_FILL * ceiling))))
+        new, _ = split(members, view.coder.dim, parts, lists.workers)
+        found.append(new)
+        groups.append(np.full(len(new), group_of[head]))
+    return np.concatenate(found), np.concatenate(groups)
+
+
+def _new_heads(
+    lists: Lists, view: View, victims: Rows64, fresh: NDArray[np.uint8], fresh_groups: Rows64, threads: int
+) -> tuple[Heads, Rows64]:
+    """Heads without the victims and with the fresh ones; sources int64[L]: the old number of each, -1 for fresh
+    ones.
+    """
+    kept = np.setdiff1d(np.arange(view.heads.count), victims)
+    codes = np.concatenate([view.heads.codes[kept], fresh])
+    groups = np.concatenate([view.heads.group_of()[kept], fresh_groups])
+    sources = np.concatenate([kept, np.full(len(fresh), -1)])
+    order = np.argsort(groups, kind="stable")
+    heads = heads_of(codes[order], groups[order], view.heads.group_codes)
+    sources = sources[order]
+    if heads.count > 4 * len(heads.group_ends) ** 2 or heads.largest_group > 16 * heads.count**0.5 + 64:
+        heads, order = regroup(heads, view.coder.dim, threads, lists.workers)
+        sources = sources[order]
+    return heads, sources
+
+
+def _spread_equals(labels: NDArray[np.int32], heads: Heads, ceiling: int) -> NDArray[np.int32]:
+    """Rows that cannot be told apart all go to the first of equal heads: share them out where that passes the
+    ceiling.
+    """
+    counts = np.bincount(labels[:, 0], minlength=heads.count)
+    for full in np.flatnonzero(counts > ceiling).tolist():
+        group = int(np.searchsorted(heads.group_ends, full, side="right"))
+        first = int(heads.group_ends[group - 1]) if group else 0
+        inside = np.arange(first, int(heads.group_ends[group]))
+        equal = inside[(heads.codes[inside] == heads.codes[full]).all(axis=1)]
+        if len(equal) > 1:
+            mine = np.flatnonzero(labels[:, 0] == full)
+            labels[mine, 0] = equal[np.arange(len(mine)) * len(equal) // len(mine)]
+            if labels.shape[1] > 1:
+                labels[mine, 1:] = -1
+    return labels
+
+
+def sweep(lists: Lists) -> None:
+    """Dead entries leave the lists that are in memory."""
+    view = _view(lists)
+    resident = np.flatnonzero(view.places >= 0)
+    stale = resident[_live(lists, view, resident) < view.lengths[resident]]
+    if len(stale):
+        lists.change(view.heads, np.arange(view.heads.count), stale, _none(view.coder))
+
+
+def renumbered(old: Lists, new: Lists, mapping: Rows64) -> View:
+    """The state of `old` under new row numbers, for `new`: entries of rows that are gone (-1) are left out."""
+    view = _view(old)
+    count, width = view.heads.count, view.coder.width
+    arena = Arena(2 * int(view.body_bytes().sum()) + (1 << 20))
+    gone = np.concatenate([np.packbits(mapping < 0, bitorder="little"), np.zeros(8, np.uint8)])
+    alive = old.rows.arrays.deleted  # with `removed` 0 nobody counts as dead: `gone` alone decides
+    fill = np.zeros((count, 2), np.int32)
+    places = np.full(count, -1, np.int64)
+    segments = []
+    for some in batches(np.arange(count), view.body_bytes()):
+        data, data32, old_places = old.bodies(view, some)
+        live = np.zeros(len(some), np.int32)
+        kernels.count_live(some, old_places, view.lengths, data32, width, alive, 0, gone, live)
+        fill[some, 0] = live
+        sizes = -(-live.astype(np.int64) * view.coder.entry_bytes // 8) * 8
+        segment = arena.allocate(int(sizes.sum()))
+        assert segment is not None  # reserved above
+        segments.append(segment)
+        places[some] = segment.start + np.cumsum(sizes) - sizes
+        kernels.carry(
+            some, old_places, view.lengths, data, data32, width, alive, 0, gone, some, places, fill, arena.data,
+            arena.data32,
+        )  # fmt: skip
+        kernels.renumber(places[some], live, width, mapping, arena.data32)
+    return replace(
+        view, arena=arena, segments=tuple(segments), places=places, lengths=fill[:, 0].copy(),
+        extents=np.full(count, -1, np.int64), file=None, indexed=int((mapping[: view.indexed] >= 0).sum()),
+    )  # fmt: skip

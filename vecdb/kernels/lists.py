@@ -1,0 +1,577 @@
+"""Queries over posting lists: which lists, which rows of them, which of those are nearest.
+
+    probe    query -> the nearest heads (two levels of 8-bit codes, scanned), and the query as the lists' codes take it
+    scan     codes of the probed lists -> a shortlist of rows by estimated distance
+    rerank   vectors of the shortlist, as read from disk -> the nearest rows
+
+A list body of n entries of `width` code bytes, at any byte of `arena` that is a multiple of 4:
+
+    codes width * n | rows u32 * n | factors 4 * n       factors: (add, rescale) float16, or |x'|^2 float32 if lossless
+
+Estimates are floats on the metric's own scale (squared l2 of unit vectors under cosine), kept as `search.key_of` keys.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from vecdb.kernels.beam import code_distance, insert, is_visible, sort_keys
+from vecdb.kernels.distance import exact
+from vecdb.kernels.intrinsics import bits_float, crc32c_range, crc32c_row, dot_packed, prefetch_at, widen
+from vecdb.kernels.options import FAST, kernel, part
+from vecdb.kernels.quantize import encode_query as encode_for_heads
+from vecdb.kernels.rabitq import encode_query, unit_factor
+from vecdb.kernels.search import distance_of, key_of
+
+_FAR = np.float32(np.inf)
+_AHEAD = 4096  # bytes of the next list that are asked for while one is scanned
+
+
+@part()
+def select_smallest(keys, size, wanted):
+    """Move the `wanted` smallest of keys[:size] to the front, in no order (quickselect, median of three)."""
+    low = np.int64(0)
+    high = np.int64(size) - 1
+    target = np.int64(wanted) - 1
+    while low < high:
+        a, b, c = keys[low], keys[(low + high) >> 1], keys[high]
+        pivot = max(min(a, b), min(max(a, b), c))
+        i = low
+        j = high
+        while i <= j:
+            while keys[i] < pivot:
+                i += 1
+            while keys[j] > pivot:
+                j -= 1
+            if i <= j:
+                held = keys[i]
+                keys[i] = keys[j]
+                keys[j] = held
+                i += 1
+                j -= 1
+        if target <= j:
+            high = j
+        elif target >= i:
+            low = i
+        else:
+            return
+
+
+@part()
+def nearest_heads(
+    query8, query16, probe, codes, bias, group_codes, group_bias, group_ends, wanted, reach, group_keys, keys, blocks
+):  # fmt: skip
+    """Keys (distance << 32 | head) of up to `wanted` near heads at the front of `keys`, the nearest 16 first.
+
+    codes : uint8[heads, 64 * blocks], the heads of one group adjacent; group_ends : int32[groups].
+    Groups are opened nearest first until they hold `reach` heads.   keys : int64[>= reach + largest group].
+    Returns (keys kept, heads and groups compared).
+    """
+    groups = len(group_ends)
+    for g in range(groups):
+        d = code_distance(group_codes, group_bias, g, query8, query16, probe, blocks)
+        group_keys[g] = (np.int64(d) << 32) | np.int64(g)
+    size = np.int64(0)
+    opened = np.int64(0)
+    while opened < groups and size < reach:
+        least = opened
+        for g in range(opened + 1, groups):
+            if group_keys[g] < group_keys[least]:
+                least = g
+        key = group_keys[least]
+        group_keys[least] = group_keys[opened]
+        opened += 1
+        g = key & np.int64(0xFFFFFFFF)
+        first = np.int64(group_ends[g - 1]) if g > 0 else np.int64(0)
+        for head in range(first, np.int64(group_ends[g])):
+            d = code_distance(codes, bias, head, query8, query16, probe, blocks)
+            keys[size] = (np.int64(d) << 32) | np.int64(head)
+            size += 1
+    kept = min(size, np.int64(wanted))
+    if size > kept:
+        select_smallest(keys, size, kept)
+    if kept > 16:
+        select_smallest(keys, kept, np.int64(16))
+    sort_keys(keys, min(kept, np.int64(16)))
+    return kept, size + groups
+
+
+@kernel(fastmath=FAST)
+def probe(
+    queries, cosine, ip, lossless, wanted, reach, prune,
+    codes, bias, group_codes, group_bias, group_ends, mean, scale, center, signs,
+    probes, nears, counts, query8s, steps, sums, norms, unit, rotated, group_keys, keys, head8, head16, work, blocks,
+):  # fmt: skip
+    """Choose lists for queries (float32[nq, dim]) and quantise them.
+
+    bias, group_bias : int32[heads], int32[groups]; empty under ip.   prune : heads farther than this many times the
+    nearest are left out (squared l2; inf keeps all).
+    probes : int32[nq, wanted], filled with heads, nearest 16 first.   nears : float32[nq, wanted], |q - c|^2 or -<c,
+    q>.
+    counts : int32[nq].   query8s : int8[nq, D], steps : float32[nq], sums : int32[nq], as `rabitq.encode_query` (under
+    lossless: q - 128 itself, and |q - 128|^2 as step).   norms : float32[nq], |q|.   unit, rotated, keys, head8,
+    head16 : scratch.
+    """
+    dim = queries.shape[1]
+    nothing = bias[:0]
+    for i in range(len(queries)):
+        factor = unit_factor(queries[i], dim, cosine)
+        square = np.float32(0.0)
+        for j in range(dim):
+            unit[j] = queries[i, j] * factor
+            square += unit[j] * unit[j]
+        norms[i] = math.sqrt(square)
+        near = encode_for_heads(unit, mean, scale, np.int64(0), not ip, head8, head16)
+        if ip:
+            count, seen = nearest_heads(
+                head8, head16, near, codes, nothing, group_codes, nothing, group_ends, wanted, reach, group_keys, keys,
+                blocks,
+            )  # fmt: skip
+        else:
+            count, seen = nearest_heads(
+                head8, head16, near, codes, bias, group_codes, group_bias, group_ends, wanted, reach, group_keys, keys,
+                blocks,
+            )  # fmt: skip
+        work[0] += seen
+        work[2] += count
+        kept = 0
+        bound = _FAR
+        for j in range(count):
+            head = keys[j] & np.int64(0xFFFFFFFF)
+            code = codes[head]
+            total = np.float32(0.0)
+            if ip:
+                for k in range(dim):
+                    total -= (mean[k] + scale * (np.float32(code[k]) - np.float32(128.0))) * unit[k]
+            else:
+                for k in range(dim):
+                    x = mean[k] + scale * (np.float32(code[k]) - np.float32(128.0)) - unit[k]
+                    total += x * x
+                if total > bound:
+                    continue
+                bound = min(bound, total * prune)
+            probes[i, kept] = head
+            nears[i, kept] = total
+            kept += 1
+        counts[i] = kept
+        if lossless:
+            inside = np.float32(0.0)
+            total8 = np.int32(0)
+            for j in range(dim):
+                q = min(max(unit[j] - mean[j], np.float32(-128.0)), np.float32(127.0))
+                q8 = np.int32(q + np.float32(129.5)) - np.int32(129)
+                query8s[i, j] = q8
+                total8 += q8
+                inside += np.float32(q8 * q8)
+            steps[i] = inside
+            sums[i] = total8
+        else:
+            steps[i], sums[i] = encode_query(unit, center, signs, ip, rotated, query8s[i])
+
+
+@part()
+def _add_once(keys, size, most, key):
+    """Insert key into sorted keys[:size] unless a nearer estimate of the same row is there. Returns the new size."""
+    row = key & np.int64(0xFFFFFFFF)
+    for j in range(size):
+        if keys[j] & np.int64(0xFFFFFFFF) == row:
+            if keys[j] <= key:
+                return size
+            for k in range(j, size - 1):
+                keys[k] = keys[k + 1]
+            size -= 1
+            break
+    if size == most:
+        size -= 1
+    insert(keys, np.int64(size), key)
+    return size + 1
+
+
+@part(fastmath=FAST)
+def _estimate(
+    arena16, arena32, at, count, dots, sums, step, near, lossless, weight, middle, add_unit, rescale_unit, out
+):
+    """Estimates of one list's entries from their dot products. `at` : byte of the first factor in the arena."""
+    if lossless:
+        first = np.uint64(at >> 2)
+        shift = np.int32(128) * sums
+        for j in range(count):
+            square = bits_float(np.int32(arena32[first + np.uint64(j)]))
+            out[j] = square + step - np.float32(2 * (dots[j] - shift))
+        return
+    first = np.uint64(at >> 1)
+    unit = np.float32(0.5) * step * weight * rescale_unit
+    shift = middle * sums
+    for j in range(count):
+        add = widen(arena16[first + np.uint64(2 * j)])
+        rescale = widen(arena16[first + np.uint64(2 * j + 1)])
+        out[j] = near + add * add_unit + rescale * unit * np.float32(2 * dots[j] - shift)
+
+
+@kernel()
+def scan(
+    probes, nears, counts, places, lengths, arena, arena16, arena32, width, lossless, weight, add_unit, rescale_unit,
+    query8s, steps, sums, once, row_count, sequence_signed, deleted, allow, shortlist, sizes, dots, estimates, work,
+    bits,
+):  # fmt: skip
+    """Scan probed lists into the shortlists.
+
+    places : int64[nq, probes], the byte in `arena` where a list's body starts, negative: not now.   lengths :
+    int32[nq, probes], its entries.   arena16, arena32 : the same bytes as uint16 and uint32.
+    weight : 1, or 0.5 under ip.   once : whether a row may be in several lists.
+    shortlist : int64[nq, most + 1], sorted keys, sizes : int32[nq]; both are added to.
+    dots, estimates : int32, float32[>= longest list], scratch.   work[1] += entries scanned.
+    """
+    sequence = np.uint64(sequence_signed)
+    most = shortlist.shape[1] - 1
+    middle = np.int32((1 << len(bits)) - 1)
+    for i in range(len(probes)):
+        keys = shortlist[i]
+        size = np.int64(sizes[i])
+        query8 = query8s[i]
+        worst = distance_of(keys[size - 1]) if size == most else _FAR
+        for p in range(counts[i]):
+            place = places[i, p]
+            if place < 0:
+                continue
+            if p + 1 < counts[i] and places[i, p + 1] >= 0:
+                for at in range(0, min(np.int64(lengths[i, p + 1]) * (width + 8), _AHEAD), 64):
+                    prefetch_at(arena, places[i, p + 1] + at)
+            count = np.int64(lengths[i, p])
+            for j in range(count):
+                dots[j] = dot_packed(arena, place + j * width, width, query8, bits)
+            rows_at = place + count * width
+            _estimate(
+                arena16, arena32, rows_at + 4 * count, count, dots, sums[i], steps[i], nears[i, p], lossless, weight,
+                middle, add_unit, rescale_unit, estimates,
+            )  # fmt: skip
+            work[1] += count
+            first = np.uint64(rows_at >> 2)
+            for j in range(count):
+                if estimates[j] > worst:
+                    continue
+                row = np.int64(arena32[first + np.uint64(j)])
+                key = key_of(estimates[j], row)
+                if size == most and key >= keys[size - 1]:
+                    continue
+                if not is_visible(row, row_count, sequence, deleted, allow):
+                    continue
+                if once:
+                    size = _add_once(keys, size, np.int64(most), key)
+                else:
+                    if size == most:
+                        size -= 1
+                    insert(keys, size, key)
+                    size += 1
+                if size == most:
+                    worst = distance_of(keys[size - 1])
+        sizes[i] = size
+
+
+@kernel()
+def choose_reads(
+    shortlist, sizes, limit, least, slack, norms, ip, header, row_bytes, align, rows, owners, offsets, lengths, places
+):  # fmt: skip
+    """Cut the shortlists to what may be among the nearest, and choose the aligned byte ranges that hold those rows.
+
+    A row stays while its estimate is within the slack of the limit-th, and the first `least` in any case.
+    slack : likely error of an estimate, relative to it, or under ip to the query's norm.   norms : float32[nq].
+    sizes : int32[nq], cut.   rows, owners : int64[total], rows to read and the range that holds each.
+    offsets, lengths, places : int64[total], ranges of the row file and where in a buffer they go, one after another.
+    Returns (rows, ranges, bytes of the buffer).
+    """
+    total = np.int64(0)
+    ranges = np.int64(0)
+    end = np.int64(0)
+    for i in range(len(shortlist)):
+        size = np.int64(sizes[i])
+        if size > least:
+            last = distance_of(shortlist[i, limit - 1])
+            bound = last + slack * (norms[i] if ip else last)
+            while size > least and distance_of(shortlist[i, size - 1]) > bound:
+                size -= 1
+            sizes[i] = size
+        own = ranges
+        for j in range(size):
+            row = shortlist[i, j] & np.int64(0xFFFFFFFF)
+            first = header + row * row_bytes
+            start = first // align * align
+            stop = -(-(first + row_bytes) // align) * align
+            owner = np.int64(-1)
+            for k in range(ranges - 1, own - 1, -1):
+                if offsets[k] == start and lengths[k] == stop - start:
+                    owner = k
+                    break
+            if owner < 0:
+                owner = ranges
+                offsets[owner] = start
+                lengths[owner] = stop - start
+                places[owner] = end
+                end += stop - start
+                ranges += 1
+            rows[total] = row
+            owners[total] = owner
+            total += 1
+    return total, ranges, end
+
+
+@kernel()
+def rerank(
+    queries, metric, sizes, rows, owners, offsets, places, header, buffer, staging, staging_bytes, crcs, verified,
+    keys, counts,
+):  # fmt: skip
+    """Exact keys of the rows that were read, the nearest first.
+
+    sizes : int32[nq], rows of each query in `rows`, `owners` (int64[total]).   offsets : int64[ranges] in the row file,
+    places : int64[ranges] in `buffer` (uint8).   staging : stored type[1, dim], staging_bytes the same bytes.
+    keys : int64[nq, limit + 1], counts : int64[nq]; the nearest are added.   Returns the first row that does not match
+    its checksum, or -1.
+    """
+    row_bytes = staging_bytes.shape[1]
+    limit = keys.shape[1] - 1
+    at = np.int64(0)
+    for i in range(len(queries)):
+        best = keys[i]
+        size = counts[i]
+        for _ in range(sizes[i]):
+            row = rows[at]
+            owner = owners[at]
+            at += 1
+            source = places[owner] + header + row * row_bytes - offsets[owner]
+            staged = staging_bytes[0]
+            for j in range(row_bytes):
+                staged[j] = buffer[source + j]
+            if crc32c_row(staging_bytes, np.int64(0), row_bytes) != crcs[row]:
+                return row
+            key = key_of(exact(staging, np.int64(0), queries[i], metric), row)
+            if size < limit:
+                insert(best, np.int64(size), key)
+                size += 1
+            elif key < best[limit - 1]:
+                insert(best, np.int64(limit - 1), key)
+        counts[i] = size
+    return -1
+
+
+@kernel()
+def assign_rows(
+    row_codes, row_bias, first, codes, bias, group_codes, group_bias, group_ends, replicas, candidates, reach,
+    labels, replica_counts, group_keys, keys, head8, head16, blocks,
+):  # fmt: skip
+    """The heads whose lists each row belongs to: the nearest, and under `replicas` > 1 those that the RNG rule accepts.
+
+    row_codes, row_bias : the rows as 8-bit codes of the heads' quantiser.   labels : int32[n, replicas], -1 beyond
+    replica_counts (int32[n]).   candidates : how many near heads are looked at.
+    SPANN (Chen et al., 2021), closure assignment: accept a head unless one already accepted is nearer to it than the
+    row.
+    """
+    width = row_codes.shape[1]
+    for i in range(len(row_codes)):
+        code = row_codes[i]
+        total = np.int32(0)
+        for j in range(width):
+            q = np.int32(code[j]) - np.int32(128)
+            head8[j] = q
+            head16[j] = q
+            total += q
+        near = (np.int32(256) * total, np.int32(0))
+        count, _ = nearest_heads(
+            head8, head16, near, codes, bias, group_codes, group_bias, group_ends, candidates, reach, group_keys, keys,
+            blocks,
+        )  # fmt: skip
+        sort_keys(keys, count)
+        labels[i, 0] = keys[0] & np.int64(0xFFFFFFFF)
+        taken = 1
+        for j in range(1, count):
+            if taken >= replicas:
+                break
+            head = keys[j] & np.int64(0xFFFFFFFF)
+            own = (keys[j] >> 32) + np.int64(row_bias[i])
+            accepted = True
+            for k in range(taken):
+                other = codes[labels[i, k]]
+                between = np.int64(0)
+                for t in range(width):
+                    x = np.int32(codes[head, t]) - np.int32(other[t])
+                    between += x * x
+                if between <= own:
+                    accepted = False
+                    break
+            if accepted:
+                labels[i, taken] = head
+                taken += 1
+        for j in range(taken, replicas):
+            labels[i, j] = -1
+        replica_counts[i] = taken
+
+
+@kernel()
+def place_entries(order, labels, rows, codes, factors, starts, fill, arena, arena32, width):
+    """Copy encoded entries into list bodies. order : int64[m], entries in the order of their lists; starts :
+    int64[lists] byte where each body starts; fill : int32[lists, 2], (entries of the body, entries already in it).
+
+    labels : int32[m].   rows : int64[m].   codes : uint8[m, width].   factors : uint32[m], four bytes each.
+    """
+    for o in range(len(order)):
+        i = order[o]
+        label = labels[i]
+        count = np.int64(fill[label, 0])
+        at = np.int64(fill[label, 1])
+        fill[label, 1] += 1
+        body = starts[label]
+        target = body + at * width
+        code = codes[i]
+        for j in range(width):
+            arena[target + j] = code[j]
+        rows_at = (body + count * width) >> 2
+        arena32[rows_at + at] = np.uint32(rows[i])
+        arena32[rows_at + count + at] = factors[i]
+
+
+@kernel()
+def count_live(lists, places, lengths, arena32, width, deleted, removed_signed, moved, live):
+    """Entries of each list that stay: their row was not deleted at or before `removed`, nor is it marked in `moved`.
+
+    lists : int64[m].   places, lengths : of all lists, bytes and entries.   moved : uint8[rows / 8] bitmap, may be
+    empty.   live : int32[m], filled.
+    """
+    removed = np.uint64(removed_signed)
+    for m in range(len(lists)):
+        count = np.int64(lengths[lists[m]])
+        first = (places[lists[m]] + count * width) >> 2
+        kept = 0
+        for j in range(count):
+            kept += _stays(np.int64(arena32[first + j]), deleted, removed, moved)
+        live[m] = kept
+
+
+@part()
+def _stays(row, deleted, removed, moved):
+    if deleted[row] - np.uint64(1) < removed:
+        return 0
+    if len(moved) and (moved[row >> 3] >> np.uint8(row & 7)) & np.uint8(1):
+        return 0
+    return 1
+
+
+@kernel()
+def carry(
+    sources, places, lengths, arena, arena32, width, deleted, removed_signed, moved, targets, starts, fill, out, out32
+):  # fmt: skip
+    """Copy the entries that stay (see `count_live`) of lists sources[m] to the front of new bodies targets[m].
+
+    starts : int64[lists], byte of each new body in `out`.   fill : as in `place_entries`.
+    """
+    removed = np.uint64(removed_signed)
+    for m in range(len(sources)):
+        source = sources[m]
+        target = targets[m]
+        count = np.int64(lengths[source])
+        codes_at = places[source]
+        first = (codes_at + count * width) >> 2
+        total = np.int64(fill[target, 0])
+        body = starts[target]
+        rows_at = (body + total * width) >> 2
+        for j in range(count):
+            row = np.int64(arena32[first + j])
+            if not _stays(row, deleted, removed, moved):
+                continue
+            at = np.int64(fill[target, 1])
+            fill[target, 1] += 1
+            for k in range(width):
+                out[body + at * width + k] = arena[codes_at + j * width + k]
+            out32[rows_at + at] = np.uint32(row)
+            out32[rows_at + total + at] = arena32[first + count + j]
+
+
+@kernel()
+def copy_bodies(sources, lengths, targets, arena, out):
+    """Copy whole byte ranges: arena[sources[m] : sources[m] + lengths[m]] to out[targets[m] : ...]. All int64[m]."""
+    for m in range(len(sources)):
+        for k in range(lengths[m]):
+            out[targets[m] + k] = arena[sources[m] + k]
+
+
+@kernel()
+def gather_rows(lists, places, lengths, arena32, width, deleted, removed_signed, rows, owners):
+    """Rows of lists that are not deleted at or before `removed`: rows int64[any], owners int32[any] (place in `lists`).
+
+    Returns how many.
+    """
+    removed = np.uint64(removed_signed)
+    total = np.int64(0)
+    for m in range(len(lists)):
+        count = np.int64(lengths[lists[m]])
+        first = (places[lists[m]] + count * width) >> 2
+        for j in range(count):
+            row = np.int64(arena32[first + j])
+            if deleted[row] - np.uint64(1) < removed:
+                continue
+            rows[total] = row
+            owners[total] = m
+            total += 1
+    return total
+
+
+@kernel()
+def renumber(places, lengths, width, mapping, arena32):
+    """Put new row numbers into bodies, in place. mapping : int64[old rows]; every row of the bodies must be kept."""
+    for m in range(len(places)):
+        count = np.int64(lengths[m])
+        first = (places[m] + count * width) >> 2
+        for j in range(count):
+            arena32[first + j] = np.uint32(mapping[np.int64(arena32[first + j])])
+
+
+@kernel()
+def seal_extents(starts, lengths, buffer):
+    """Put the CRC-32C of each extent's bytes from byte 4 on into its first four. starts, lengths : int64[m], bytes."""
+    for m in range(len(starts)):
+        crc = crc32c_range(buffer, starts[m] + 4, lengths[m] - 4)
+        for k in range(4):
+            buffer[starts[m] + k] = np.uint8((crc >> np.uint32(8 * k)) & np.uint32(255))
+
+
+@kernel()
+def first_damaged(starts, lengths, buffer, verified, names):
+    """First extent whose checksum is wrong, or -1. Skips, and marks, names whose byte in `verified` is set
+    (int64[m]).
+    """
+    for m in range(len(starts)):
+        if len(verified) and verified[names[m]]:
+            continue
+        crc = crc32c_range(buffer, starts[m] + 4, lengths[m] - 4)
+        stored = np.uint32(0)
+        for k in range(4):
+            stored |= np.uint32(buffer[starts[m] + k]) << np.uint32(8 * k)
+        if crc != stored:
+            return m
+        if len(verified):
+            verified[names[m]] = 1
+    return -1
+
+
+@kernel()
+def first_misplaced(starts, pages, counts, uid, entry_bytes, buffer64, buffer32):
+    """First extent whose header is not that of page pages[m] with counts[m] entries, or -1 (storage/pages.py draws it).
+
+    starts : int64[m], byte of each extent, a multiple of 8.   buffer64, buffer32 : the same bytes as uint64, uint32.
+    """
+    for m in range(len(starts)):
+        at = starts[m] >> 3
+        if buffer64[at + 1] != np.uint64(pages[m]) or buffer64[at + 2] != np.uint64(uid):
+            return m
+        if buffer32[2 * at + 6] != np.uint32(counts[m]) or buffer32[2 * at + 7] != np.uint32(entry_bytes):
+            return m
+    return -1
+
+
+@kernel()
+def emit(shortlist, sizes, keys, counts):
+    """Take estimates that are exact as the answer. keys : int64[nq, limit + 1], counts : int64[nq]."""
+    for i in range(len(shortlist)):
+        counts[i] = min(np.int64(sizes[i]), np.int64(keys.shape[1] - 1))
+        for j in range(counts[i]):
+            keys[i, j] = shortlist[i, j]
