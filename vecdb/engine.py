@@ -50,6 +50,7 @@ _log = logging.getLogger("vecdb")
 _LOAD_TRIES = 10
 _ROW_BYTES = 12  # crc and id, or where its id ends
 _SEARCHED_S = 2.0
+_WRITTEN_S = 2.0
 _ROOM_POLL_S = 0.5  # a writer that waits for room looks this often whether the database was closed meanwhile
 
 
@@ -83,6 +84,7 @@ class Engine:
         self._refresh_lock = threading.Lock()
         self._raw_state: bytes | None = None
         self._searched_at = -_SEARCHED_S
+        self._written_at = -_WRITTEN_S
         self.view: View
         self._load_newest()
 
@@ -194,6 +196,7 @@ class Engine:
 
     def publish(self, state: catalog.State, generation: Generation | None = None) -> None:
         """Commit thread: what searches see from now on."""
+        self._written_at = time.monotonic()
         self.view = view_of(generation or self.view.generation, state)
         self._wake_maintenance()
 
@@ -393,6 +396,9 @@ class Engine:
 
     def _wait_for_room(self) -> None:
         """Back-pressure: while the tail is longer than its bound, searches would get slower with every write."""
+        index = self.view.generation.index
+        if index.patient and index.indexed_rows == 0:
+            return  # until lists are built every search scans all rows anyway
         with self.room:
             while self.tail_rows() >= (limits.tail_rows_max if self.is_searched() else limits.tail_rows_bulk_max):
                 self.current()
@@ -402,6 +408,10 @@ class Engine:
     def is_searched(self) -> bool:
         """Whether anybody in this process has searched lately: then cores and the length of the tail matter to them."""
         return time.monotonic() - self._searched_at < _SEARCHED_S
+
+    def is_loaded(self) -> bool:
+        """Whether writers are at work while nobody searches: a bulk load."""
+        return not self.is_searched() and time.monotonic() - self._written_at < _WRITTEN_S
 
     # -- facts -------------------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ from vecdb.vacuum import vacuum
 from vecdb.validate import threads
 
 _READER_CHECK_S = 60.0
+_PATIENCE_S = 1.0  # how often a bulk load is looked at whether it has paused
 _NICE = 10
 _log = logging.getLogger("vecdb")
 
@@ -62,7 +63,8 @@ class Maintenance:
         with contextlib.suppress(OSError):  # not allowed here: searches share the cores with it on equal terms
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
         while not self._closing:
-            if not self._wake.wait(_READER_CHECK_S):
+            waiting = any(engine.upkeep.tail_waits() for engine in self._engines() if not engine.dropped)
+            if not self._wake.wait(_PATIENCE_S if waiting else _READER_CHECK_S) and not waiting:
                 self._store.clear_dead_readers()
                 continue
             self._wake.clear()

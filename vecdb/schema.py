@@ -51,7 +51,7 @@ class Spann:
     rerank : most rows read and scored on their full vectors; None: 4 limit + 20. Fewer are read where the codes' error
         allows it.
     memory_budget_bytes : for codes; None keeps all lists' codes in memory, 0 none, anything between the hottest.
-    posting_bytes_max : ceiling of one list, past which it is split; None: three times the fair share.
+    posting_bytes_max : ceiling of one list, past which it is split; None: twice the fair share.
     """
 
     bits: int = 2

@@ -43,6 +43,15 @@ class Upkeep:
     # -- what maintenance asks ---------------------------------------------------------------------
 
     def tail_is_due(self) -> bool:
+        return self._tail_is_long() and not self.tail_waits()
+
+    def tail_waits(self) -> bool:
+        """Whether the tail is left alone until a bulk load pauses."""
+        index = self.engine.view.generation.index
+        few = index.indexed_rows == 0 or self.engine.tail_rows() < limits.tail_rows_bulk_max // 2
+        return index.patient and self._tail_is_long() and few and self.engine.is_loaded()
+
+    def _tail_is_long(self) -> bool:
         view = self.engine.view
         index = view.generation.index
         if index.kind == FLAT:

@@ -22,7 +22,7 @@ import typer
 
 import vecdb
 from vecdb.errors import InvalidArgument
-from vecdb.schema import Flat, Hnsw
+from vecdb.schema import Flat, Hnsw, IndexConfig, Spann
 
 from .options import CollectionName, Database, Json, default_db
 from .output import Output, Report
@@ -40,9 +40,13 @@ def import_(
     db: Database = default_db,
     metric: Annotated[str | None, typer.Option(help="l2, cosine or ip; l2 for whole numbers, else cosine.")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32, float16, int8 or uint8; the file's own if none.")] = None,
-    index: Annotated[str, typer.Option(help="auto, flat or hnsw.")] = "auto",
+    index: Annotated[str, typer.Option(help="auto, flat, hnsw or spann.")] = "auto",
     m: Annotated[int, typer.Option("--m", help="hnsw: links per node.")] = 16,
     ef_construction: Annotated[int, typer.Option(help="hnsw: beam width while building.")] = 200,
+    bits: Annotated[int, typer.Option(help="spann: bits of a code, a dimension: 1, 2, 4 or 8.")] = 2,
+    codes_bytes: Annotated[
+        int | None, typer.Option(help="spann: memory for codes, in bytes; 0 keeps them on disk, all in memory if none.")
+    ] = None,
     id_column: Annotated[str | None, typer.Option(help="Tables: the column of ids.")] = None,
     vector_column: Annotated[str | None, typer.Option(help="Tables: the column of vectors.")] = None,
     key: Annotated[str | None, typer.Option(help="HDF5: the data set within the file.")] = None,
@@ -63,7 +67,9 @@ def import_(
     else:
         source = _open(file, format, key, vector_column, id_column)
         with source, vecdb.open(db) as database:
-            docs = _collection(database, collection, source, metric, dtype, _index(index, m, ef_construction))
+            docs = _collection(
+                database, collection, source, metric, dtype, _index(index, m, ef_construction, bits, codes_bytes)
+            )
             note = Note(db, collection, file, [id_column, vector_column, key])
             rows = len(source) if limit is None else min(limit, len(source))
             first = note.resume_at(docs)
@@ -125,16 +131,18 @@ def _open(file: Path, format: str | None, key: str | None, vector_column: str | 
     return open_vectors(file, format=format, key=key, vector_column=vector_column, id_column=id_column)
 
 
-def _index(kind: str, m: int, ef_construction: int) -> Flat | Hnsw | None:
+def _index(kind: str, m: int, ef_construction: int, bits: int, codes_bytes: int | None) -> IndexConfig | None:
+    if kind == "spann":
+        return Spann(bits=bits, memory_budget_bytes=codes_bytes)
     if kind == "hnsw":
         return Hnsw(m=m, ef_construction=ef_construction)
     if kind not in ("auto", "flat"):
-        raise typer.BadParameter(f"--index {kind!r}: expected auto, flat or hnsw")
+        raise typer.BadParameter(f"--index {kind!r}: expected auto, flat, hnsw or spann")
     return Flat() if kind == "flat" else None
 
 
 def _collection(
-    database: vecdb.Database, name: str, source: Any, metric: str | None, dtype: str | None, index: Flat | Hnsw | None
+    database: vecdb.Database, name: str, source: Any, metric: str | None, dtype: str | None, index: IndexConfig | None
 ) -> vecdb.Collection:
     """The collection to import into: the one that is there if it agrees with what was asked for, else a new one."""
     if name not in database.collections():

@@ -70,6 +70,7 @@ class Index(ABC):
     """See the module's text for the thread rule."""
 
     kind: ClassVar[str]
+    patient: ClassVar[bool] = False  # built at once it is better, and sooner, than grown: a bulk load is waited for
 
     @property
     @abstractmethod

@@ -2,8 +2,8 @@
 
     sample -> tree          rows, a chunk at a time -> assigned, encoded -> entries -> buckets -> bodies, list by list
 
-Entries are a quarter of what the vectors are, or less; where they would not fit the bound either they wait in an
-unlinked file, a bucket of neighbouring lists together, until their bucket's turn comes.
+Entries are a quarter of what the vectors are, or less. More of them than a bucket holds wait in an unlinked file, those
+of neighbouring lists together, until their bucket's turn comes.
 """
 
 from __future__ import annotations
@@ -14,16 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.index import training
-from vecdb.index.base import Progress
+from vecdb.index.base import Progress, damaged_row
 from vecdb.index.coder import new_coder, scaled
 from vecdb.index.lists import Entries, Lists, View, _place, empty_view
 from vecdb.index.tree import grow_tree
+from vecdb.kernels import checks
 from vecdb.storage import files
 
 _SAMPLE_PER_LIST = 24
-_SAMPLE_BYTES = 96 << 20
+_SAMPLE_BYTES = 64 << 20
 _CHUNK_BYTES = 8 << 20
-_HELD_BYTES = 96 << 20  # entries that wait in memory
+_BUCKET_BYTES = 24 << 20  # entries handled at once
 
 
 def build(lists: Lists, metric: int, bits: int, head_ratio: float, stop: int, threads: int, progress: Progress) -> View:
@@ -38,6 +39,7 @@ def build(lists: Lists, metric: int, bits: int, head_ratio: float, stop: int, th
     sample = np.ascontiguousarray(arrays.vectors[picked[:: max(1, len(picked) // 16_384)]])
     coder = new_coder(arrays, metric, bits, quantiser, sample)
     codes = np.concatenate([coder.quantise(np.ascontiguousarray(arrays.vectors[part]))[0] for part in _parts(picked)])
+    files.release(arrays.vectors[:stop])
     heads = grow_tree(codes, dim, wanted, threads, lists.workers)
     del codes
     labels = lists.assign(coder, heads, *coder.quantise(sample), threads)[:, 0]
@@ -48,7 +50,11 @@ def build(lists: Lists, metric: int, bits: int, head_ratio: float, stop: int, th
         for first in range(0, stop, step):
             rows = np.arange(first, min(stop, first + step), dtype=np.int64)
             rows = rows[_alive(lists, rows)]
+            bad = checks.verify_rows(arrays.vectors, first, min(stop, first + step), arrays.crcs, arrays.verified)
+            if bad >= 0:
+                raise damaged_row(bad, arrays)
             vectors = np.ascontiguousarray(arrays.vectors[rows])
+            files.release(arrays.vectors[first : first + step])  # a file larger than memory passes through it
             chosen = lists.assign(coder, heads, *coder.quantise(vectors), threads)
             held.add(lists.entries(coder, heads, vectors, rows, chosen, threads))
             if progress is not None:
@@ -95,7 +101,7 @@ class _Entries:
         self.total_bytes = 0
         self._width = entry_bytes - 8
         expected = stop * lists.replicas * (entry_bytes + 8)
-        self._bucket_count = max(1, -(-expected // _HELD_BYTES))
+        self._bucket_count = max(1, -(-expected // _BUCKET_BYTES))
         self._item = np.dtype([("label", "<i4"), ("factor", "<u4"), ("row", "<i8"), ("code", "u1", (self._width,))])
         self._parts: list[list[NDArray[np.void] | tuple[int, int]]] = [[] for _ in range(self._bucket_count)]
         self._fd = files.open_nameless(lists.folder) if self._bucket_count > 1 else -1

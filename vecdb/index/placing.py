@@ -24,7 +24,7 @@ from vecdb.index.tree import Heads, heads_of, regroup, split
 from vecdb.kernels import checks
 from vecdb.kernels import lists as kernels
 
-_FILL = 0.6  # of the ceiling: how full the parts of a split are
+_FILL = 0.55  # of the ceiling: how full the parts of a split are
 _EMPTY_SHARE = 32  # a list with less than 1/32 of the ceiling is merged away
 _VICTIMS_MAX = 512  # lists restructured in one round
 _ROUNDS_MAX = 64
@@ -154,7 +154,7 @@ def _new_heads(
     order = np.argsort(groups, kind="stable")
     heads = heads_of(codes[order], groups[order], view.heads.group_codes)
     sources = sources[order]
-    if heads.count > 4 * len(heads.group_ends) ** 2 or heads.largest_group > 16 * heads.count**0.5 + 64:
+    if heads.count > 2 * len(heads.group_ends) ** 2 or heads.largest_group > 16 * heads.count**0.5 + 64:
         heads, order = regroup(heads, view.coder.dim, threads, lists.workers)
         sources = sources[order]
     return heads, sources

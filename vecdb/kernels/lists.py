@@ -218,8 +218,8 @@ def scan(
 ):  # fmt: skip
     """Scan probed lists into the shortlists.
 
-    places : int64[nq, probes], the byte in `arena` where a list's body starts, negative: not now.   lengths :
-    int32[nq, probes], its entries.   arena16, arena32 : the same bytes as uint16 and uint32.
+    places : int64[lists], the byte in `arena` where each body starts, negative: not now.   lengths : int32[lists],
+    entries.   arena16, arena32 : the same bytes as uint16 and uint32.
     weight : 1, or 0.5 under ip.   once : whether a row may be in several lists.
     shortlist : int64[nq, most + 1], sorted keys, sizes : int32[nq]; both are added to.
     dots, estimates : int32, float32[>= longest list], scratch.   work[1] += entries scanned.
@@ -233,13 +233,15 @@ def scan(
         query8 = query8s[i]
         worst = distance_of(keys[size - 1]) if size == most else _FAR
         for p in range(counts[i]):
-            place = places[i, p]
+            place = places[probes[i, p]]
             if place < 0:
                 continue
-            if p + 1 < counts[i] and places[i, p + 1] >= 0:
-                for at in range(0, min(np.int64(lengths[i, p + 1]) * (width + 8), _AHEAD), 64):
-                    prefetch_at(arena, places[i, p + 1] + at)
-            count = np.int64(lengths[i, p])
+            if p + 1 < counts[i]:
+                following = probes[i, p + 1]
+                if places[following] >= 0:
+                    for at in range(0, min(np.int64(lengths[following]) * (width + 8), _AHEAD), 64):
+                        prefetch_at(arena, places[following] + at)
+            count = np.int64(lengths[probes[i, p]])
             for j in range(count):
                 dots[j] = dot_packed(arena, place + j * width, width, query8, bits)
             rows_at = place + count * width

@@ -200,6 +200,19 @@ def map_reserved(fd: int, nbytes: int) -> NDArray[np.uint8]:
     return np.frombuffer(mmap.mmap(fd, nbytes, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ), np.uint8)
 
 
+def release(mapped: NDArray[Any]) -> None:
+    """Let go of the memory that shows a stretch of a mapped file: what is in it stays, and is mapped again when it is
+    looked at. Advice: nothing happens where the system knows none.
+    """
+    import ctypes
+
+    start = mapped.__array_interface__["data"][0] // mmap.PAGESIZE * mmap.PAGESIZE
+    stop = mapped.__array_interface__["data"][0] + mapped.nbytes
+    madvise = getattr(ctypes.CDLL(None), "madvise", None)
+    if madvise is not None and stop > start:
+        madvise(ctypes.c_void_p(start), ctypes.c_size_t(stop - start), mmap.MADV_DONTNEED)
+
+
 class _Mapping:
     """Owns one libc mapping; numpy keeps it alive through the array interface."""
 

@@ -120,10 +120,9 @@ def search_params(params: SearchParams | None, limit: int) -> SearchParams:
         return _DEFAULT_PARAMS
     if (
         type(params) is SearchParams
-        and type(params.ef) is int
-        and limit <= params.ef <= limits.ef_max
+        and (params.ef is None or (type(params.ef) is int and limit <= params.ef <= limits.ef_max))
+        and (params.nprobe is None or (type(params.nprobe) is int and 1 <= params.nprobe <= limits.nprobe_max))
         and params.recall is None
-        and params.nprobe is None
         and params.exact is False
         and type(params.threads) is int
         and params.threads == 1

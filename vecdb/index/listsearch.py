@@ -1,0 +1,292 @@
+"""One search call over lists: choose them, scan their codes, read and score the best rows.
+
+    probe -> heads         [submit: extents of lists that are on disk]
+    scan  -> shortlist     lists in memory first, then what was read meanwhile
+    read  -> vectors       of the shortlist, all at once, from the row file past the page cache
+    rerank, tail, merge -> answer
+
+`Prepared` is what follows from a view and is the same for every search of it; `Buffers` is what one slice of queries
+works in, kept between calls by shape, so that a search allocates nothing. Any number of threads search at once, each
+with buffers of its own.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vecdb import schema
+from vecdb.index.base import damaged_row
+from vecdb.index.lists import Lists, View, check_extents, extent_bytes
+from vecdb.kernels import checks, scan
+from vecdb.kernels import lists as kernels
+from vecdb.schema import Snapshot
+from vecdb.storage import codec, files, pages
+from vecdb.storage.rows import RowArrays
+
+_PRUNE = 8.0  # times the nearest head's squared distance (SPANN's published configurations)
+_REACH_PER_PROBE, _REACH_MIN = 8, 1_000  # heads compared for each that is kept (measured: within 0.5 % of all of them)
+# The shortlist goes so many errors of an estimate past its limit-th, further where more lists are asked for: then
+# recall
+# counts, and rows in hand must not be lost to the codes (fitted on 1,000,000 SIFT rows, 2 bits, for the fewest reads).
+_SLACK, _SLACK_PROBES = 0.6, 450
+_KEPT_MAX = 64
+
+# what `Found.work` counts
+HEADS, ENTRIES, PROBES, RERANKED, READS, BYTES, NS_PROBE, NS_SCAN, NS_READ, NS_RERANK = range(10)
+WORK = 10
+
+Rows64 = NDArray[np.int64]
+
+
+class RowFile:
+    """The row file, open past the page cache for as long as somebody holds this."""
+
+    def __init__(self, path: Path) -> None:
+        self.fd = files.open_direct(path)
+
+    def __del__(self) -> None:
+        fd, self.fd = getattr(self, "fd", -1), -1
+        if fd >= 0:
+            files.close(fd)
+
+
+class Prepared:
+    """What every search of one view needs."""
+
+    def __init__(self, view: View, arrays: RowArrays, metric: int, row_file: RowFile, lists: Lists) -> None:
+        coder, heads = view.coder, view.heads
+        self.view = view
+        self.arrays = arrays
+        self.metric = metric
+        self.row_file = row_file
+        self.lists = lists
+        self.mean_length = max(1.0, float(view.lengths.mean()))
+        self.longest = int(view.lengths.max(initial=1))
+        self.largest_group = heads.largest_group
+        self.all_in_memory = bool((view.places >= 0).all())
+        self.vectors = checks.for_kernels(arrays.vectors)
+        self.row_bytes = arrays.vectors.shape[1] * arrays.vectors.itemsize
+        self.bits = (0,) * coder.bits
+        self.head_args = (
+            heads.codes, heads.bias, heads.group_codes, heads.group_bias, heads.group_ends, coder.quantiser.mean,
+            np.float32(coder.quantiser.scale), coder.center, coder.signs,
+        )  # fmt: skip
+        self.code_args = (
+            coder.width, coder.lossless, np.float32(0.5 if coder.ip else 1.0), np.float32(coder.add_unit),
+            np.float32(coder.rescale_unit),
+        )  # fmt: skip
+        self._free: dict[tuple[int, int, int, int], list[Buffers]] = {}
+
+    def take(self, nq: int, limit: int, probes: int, most: int) -> Buffers:
+        kept = self._free.get((nq, limit, probes, most))
+        if kept:
+            try:
+                return kept.pop()
+            except IndexError:
+                pass
+        return Buffers(self, nq, limit, probes, most)
+
+    def give(self, buffers: Buffers) -> None:
+        kept = self._free.setdefault(buffers.shape, [])
+        if len(kept) < _KEPT_MAX:
+            kept.append(buffers)
+
+
+class Buffers:
+    """What one slice of queries works in; the kernels of kernels/lists.py say what each array is for."""
+
+    def __init__(self, prepared: Prepared, nq: int, limit: int, probes: int, most: int) -> None:
+        coder, heads = prepared.view.coder, prepared.view.heads
+        self.shape = (nq, limit, probes, most)
+        self.keys = np.zeros((2, nq, limit + 1), np.int64)
+        self.sizes = np.zeros((2, nq), np.int64)
+        self.merge_places = np.zeros(2, np.int64)
+        self.probes = np.zeros((nq, probes), np.int32)
+        self.nears = np.zeros((nq, probes), np.float32)
+        self.counts = np.zeros(nq, np.int32)
+        self.query8s = np.zeros((nq, coder.padded_dim), np.int8)
+        self.steps = np.zeros(nq, np.float32)
+        self.sums = np.zeros(nq, np.int32)
+        self.norms = np.zeros(nq, np.float32)
+        reach = _REACH_PER_PROBE * probes + _REACH_MIN
+        self.reach = reach
+        self.probe_scratch = (
+            np.zeros(coder.dim, np.float32), np.zeros(coder.padded_dim, np.float32),
+            np.zeros(len(heads.group_ends), np.int64), np.zeros(reach + prepared.largest_group + 64, np.int64),
+            np.zeros(heads.codes.shape[1], np.int8), np.zeros(heads.codes.shape[1], np.int16),
+        )  # fmt: skip
+        self.shortlist = np.zeros((nq, most + 1), np.int64)
+        self.kept = np.zeros(nq, np.int32)
+        self.dots = np.zeros(prepared.longest, np.int32)
+        self.estimates = np.zeros(prepared.longest, np.float32)
+        self.there = np.zeros(0, np.int64)
+        self.reads = tuple(np.zeros(nq * most, np.int64) for _ in range(5))
+        vectors = prepared.arrays.vectors
+        staging = np.zeros((1, vectors.shape[1]), vectors.dtype)
+        self.staging = (checks.for_kernels(staging), staging.view(np.uint8))
+        self.tail = np.zeros(scan.BLOCK_ROWS, np.int32)
+        self._pages: NDArray[np.uint8] = np.empty(0, np.uint8)
+
+    def pages(self, nbytes: int) -> NDArray[np.uint8]:
+        """Page-aligned bytes for direct I/O."""
+        if len(self._pages) < nbytes:
+            self._pages = files.reserve(max(2 * nbytes, 1 << 18), np.uint8)
+        return self._pages
+
+
+class Plan:
+    """One search call: what is the same for all its queries."""
+
+    def __init__(
+        self,
+        prepared: Prepared,
+        config: schema.Spann,
+        limit: int,
+        nprobe: int | None,
+        snapshot: Snapshot,
+        allow: NDArray[np.uint64],
+    ) -> None:
+        self.prepared = prepared
+        self.view = prepared.view
+        self.limit = limit
+        self.snapshot = snapshot
+        self.allow = allow
+        asked = nprobe or config.nprobe or 1
+        self.probes = min(self.view.heads.count, max(asked, int(2 * limit / prepared.mean_length) + 1))
+        self.most = max(limit + 2, config.rerank or 4 * limit + 20)
+        self.least = limit + max(2, limit // 5)
+        self.slack = np.float32(self.view.coder.error * (_SLACK + self.probes / _SLACK_PROBES))
+
+    def answer(
+        self,
+        queries: NDArray[np.float32],
+        rows: NDArray[np.int64],
+        distances: NDArray[np.float32],
+        counts: NDArray[np.int64],
+        work: NDArray[np.int64],
+    ) -> None:
+        """Answer a slice of queries (float32[nq, dim]) into rows, distances [nq, limit], counts [nq]; work is added
+        to.
+        """
+        b = self.prepared.take(len(queries), self.limit, self.probes, self.most)
+        b.sizes[:] = 0
+        b.kept[:] = 0
+        begun = time.perf_counter_ns()
+        self._probe(b, queries, work)
+        probed = time.perf_counter_ns()
+        work[NS_PROBE] += probed - begun
+        if self.prepared.all_in_memory:
+            arena = self.view.arena
+            self._scan(b, self.view.places, arena.data, arena.data16, arena.data32, work)
+        else:
+            self._scan_and_read(b, work)
+        work[NS_SCAN] += time.perf_counter_ns() - probed
+        self._rerank(b, queries, work)
+        if self.snapshot.row_count > self.view.indexed:
+            self._tail(b, queries)
+        scan.merge(b.keys, b.sizes, b.merge_places, self.limit, rows, distances, counts)
+        self.prepared.give(b)
+
+    def _probe(self, b: Buffers, queries: NDArray[np.float32], work: NDArray[np.int64]) -> None:
+        coder = self.view.coder
+        kernels.probe(
+            queries, coder.cosine, coder.ip, coder.lossless, self.probes, b.reach,
+            np.float32(np.inf if coder.ip else _PRUNE), *self.prepared.head_args, b.probes, b.nears, b.counts,
+            b.query8s, b.steps, b.sums, b.norms, *b.probe_scratch, work, self.view.heads.blocks,
+        )  # fmt: skip
+
+    def _scan(
+        self,
+        b: Buffers,
+        places: Rows64,
+        data: NDArray[np.uint8],
+        data16: NDArray[np.uint16],
+        data32: NDArray[np.uint32],
+        work: NDArray[np.int64],
+    ) -> None:
+        """Scan those probed lists whose bodies `places` (int64[lists]) finds in `data`."""
+        snapshot = self.snapshot
+        kernels.scan(
+            b.probes, b.nears, b.counts, places, self.view.lengths, data, data16, data32, *self.prepared.code_args,
+            b.query8s, b.steps, b.sums, self.prepared.lists.replicas > 1, snapshot.row_count, snapshot.sequence,
+            self.prepared.arrays.deleted, self.allow, b.shortlist, b.kept, b.dots, b.estimates, work,
+            self.prepared.bits,
+        )  # fmt: skip
+
+    def _scan_and_read(self, b: Buffers, work: NDArray[np.int64]) -> None:
+        """Lists in memory are scanned while the others are being read."""
+        view = self.view
+        used = np.arange(self.probes) < b.counts[:, None]
+        which = np.unique(b.probes[used])
+        which = which[view.places[which] < 0]
+        sizes = extent_bytes(view, which)
+        starts = np.cumsum(sizes) - sizes
+        nbytes = int(sizes.sum())
+        buffer = b.pages(nbytes)
+        ring = self.prepared.lists.rings.take()
+        try:
+            if len(which):
+                assert view.file is not None
+                ring.submit(view.file.fd, view.extents[which] * pages.PAGE, sizes, buffer, starts)
+            self._scan(b, view.places, view.arena.data, view.arena.data16, view.arena.data32, work)
+            scanned = time.perf_counter_ns()
+            if not len(which):
+                return
+            got = ring.wait()
+        finally:
+            self.prepared.lists.rings.give(ring)
+        waited = time.perf_counter_ns() - scanned
+        check_extents(view, which, starts, sizes, got, buffer)
+        if len(b.there) != view.heads.count:
+            b.there = np.full(view.heads.count, -1, np.int64)
+        b.there[which] = starts + pages.EXTENT_BYTES
+        self._scan(b, b.there, buffer, buffer.view(np.uint16), buffer.view(np.uint32), work)
+        b.there[which] = -1
+        work[READS] += len(which)
+        work[BYTES] += nbytes
+        work[NS_READ] += waited
+        work[NS_SCAN] -= waited
+
+    def _rerank(self, b: Buffers, queries: NDArray[np.float32], work: NDArray[np.int64]) -> None:
+        prepared, arrays = self.prepared, self.prepared.arrays
+        begun = time.perf_counter_ns()
+        rows, owners, offsets, lengths, places = b.reads
+        total, ranges, nbytes = kernels.choose_reads(
+            b.shortlist, b.kept, self.limit, self.least, self.slack, b.norms, self.view.coder.ip,
+            codec.ROW_HEADER_BYTES, prepared.row_bytes, pages.PAGE, rows, owners, offsets, lengths, places,
+        )  # fmt: skip
+        buffer = b.pages(nbytes)
+        ring = prepared.lists.rings.take()
+        try:
+            got = ring.read(prepared.row_file.fd, offsets[:ranges], lengths[:ranges], buffer, places[:ranges])
+        finally:
+            prepared.lists.rings.give(ring)
+        if ranges and got[got.argmin()] < 0:
+            raise OSError(-int(got.min()), "reading the row file")
+        read = time.perf_counter_ns()
+        bad = kernels.rerank(
+            queries, prepared.metric, b.kept, rows, owners, offsets, places, codec.ROW_HEADER_BYTES, buffer, *b.staging,
+            arrays.crcs, arrays.verified, b.keys[0], b.sizes[0],
+        )  # fmt: skip
+        if bad >= 0:
+            raise damaged_row(bad, arrays)
+        work[RERANKED] += total
+        work[READS] += ranges
+        work[BYTES] += nbytes
+        work[NS_READ] += read - begun
+        work[NS_RERANK] += time.perf_counter_ns() - read
+
+    def _tail(self, b: Buffers, queries: NDArray[np.float32]) -> None:
+        """Rows that no list has yet, compared with their vectors."""
+        arrays, snapshot = self.prepared.arrays, self.snapshot
+        bad = scan.scan_rows(
+            queries, b.keys[1], b.sizes[1], self.limit, self.view.indexed, snapshot.row_count, snapshot.row_count,
+            snapshot.sequence, self.allow, self.prepared.metric, self.prepared.vectors, arrays.crcs, arrays.verified,
+            arrays.deleted, scan.BLOCK_ROWS, b.tail,
+        )  # fmt: skip
+        if bad >= 0:
+            raise damaged_row(bad, arrays)
