@@ -69,6 +69,20 @@ class Coder:
     def step(self) -> float:
         return rabitq.STEPS[self.bits]
 
+    def as_queries(self, codes: NDArray[np.uint8]) -> tuple[NDArray[np.int8], NDArray[np.float32], NDArray[np.int32]]:
+        """Heads as list codes take a query: query8s int8[n, D], steps float32[n], sums int32[n]."""
+        n = len(codes)
+        query8s = np.zeros((n, self.padded_dim), np.int8)
+        steps, sums = np.zeros(n, np.float32), np.zeros(n, np.int32)
+        if self.lossless:
+            query8s[:, : self.dim] = (codes[:, : self.dim] ^ np.uint8(128)).view(np.int8)
+            wide = query8s.astype(np.int32)
+            steps[:], sums[:] = np.einsum("ij,ij->i", wide, wide), wide.sum(axis=1)
+        else:
+            scratch = np.zeros(self.padded_dim, np.float32)
+            rabitq.encode_queries(self.decode(codes), self.center, self.signs, scratch, query8s, steps, sums)
+        return query8s, steps, sums
+
     def quantise(self, vectors: NDArray[np.generic]) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
         """8-bit codes uint8[n, 64 * blocks] and biases int32[n] of rows (stored dtype[n, dim], C-contiguous)."""
         n = len(vectors)
@@ -134,7 +148,7 @@ class Coder:
         q = self.quantiser
         total = rabitq.encode(
             checks.for_kernels(vectors), repeat, labels, self.cosine, heads, q.mean, np.float32(q.scale), self.center,
-            self.signs, self.ip, self.bits, np.float32(self.step), codes, factors, scratch[0], scratch[1],
+            self.signs, self.bits, np.float32(self.step), codes, factors, scratch[0], scratch[1],
         )  # fmt: skip
         return codes, factors, float(total)
 

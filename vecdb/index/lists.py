@@ -36,6 +36,7 @@ Rows64 = NDArray[np.int64]
 _ASSIGN_ROWS = 4_096  # rows assigned or encoded in one kernel call
 _REACH = 2_048  # heads compared per row that is assigned
 _CLOSURE_HEADS = 64  # near heads looked at under replicas (SPANN)
+_GARBAGE_BYTES = 256 << 10  # of bodies that no list has any more, not worth a copy
 _BATCH_BYTES = 16 << 20  # bodies handled at once where lists live on disk
 _NOTHING_MOVED: NDArray[np.uint8] = np.empty(0, np.uint8)
 
@@ -115,6 +116,21 @@ class Lists:
 
         self.workers.map(one, range(0, len(codes), _ASSIGN_ROWS), threads)
         return labels
+
+    def near_heads(
+        self, coder: Coder, heads: Heads, codes: NDArray[np.uint8], wanted: int
+    ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """Near heads of given codes, nearest first: (heads int32[n, wanted], -1 where there are fewer, squared
+        distances in the space of codes).
+        """
+        near = np.full((len(codes), wanted), -1, np.int32)
+        distances = np.zeros((len(codes), wanted), np.int32)
+        s = Scratch(heads, wanted)
+        kernels.near_heads(
+            codes, heads.codes, heads.bias, heads.group_codes, heads.group_bias, heads.group_ends, _REACH, near,
+            distances, s.group_keys, s.keys, s.head8, s.head16, heads.blocks,
+        )  # fmt: skip
+        return near, distances
 
     def entries(
         self,
@@ -268,13 +284,13 @@ class Lists:
     def _publish(self, view: View) -> None:
         self.view = view
 
-    def compact_arena(self) -> None:
-        """Copy bodies together once a quarter of the arena is bodies that no list has any more."""
+    def compact_arena(self, garbage_share: float = 0.2) -> None:
+        """Copy bodies together once more than this share of the arena is bodies that no list has any more."""
         view = self._current()
         resident = np.flatnonzero(view.places >= 0)
         live = int(view.body_bytes()[resident].sum())
         held = sum(segment.nbytes for segment in view.segments)
-        if held > 1.25 * live + (1 << 20):
+        if held > (1 + garbage_share) * live + _GARBAGE_BYTES:
             self._publish(self._packed(view, resident, view.arena) or self._rehomed(view, 0))
 
     # -- the list file -----------------------------------------------------------------------------

@@ -76,8 +76,8 @@ class Prepared:
             np.float32(coder.quantiser.scale), coder.center, coder.signs,
         )  # fmt: skip
         self.code_args = (
-            coder.width, coder.lossless, np.float32(0.5 if coder.ip else 1.0), np.float32(coder.add_unit),
-            np.float32(coder.rescale_unit),
+            coder.width, coder.lossless, np.float32(0.5 if coder.ip else 1.0), np.float32(0.0 if coder.ip else
+            coder.add_unit), np.float32(coder.rescale_unit),
         )  # fmt: skip
         self._free: dict[tuple[int, int, int, int], list[Buffers]] = {}
 

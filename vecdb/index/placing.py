@@ -4,7 +4,8 @@
     restore   lists over the ceiling or nearly empty -> other heads in their place; their rows are assigned anew
 
 A list that is split or merged away gives all its rows back, and each finds its nearest lists among all the heads there
-are then, so a row that the old head kept only for want of a nearer one moves. Nothing is written in place: every step
+are then, so a row that the old head kept only for want of a nearer one moves. Rows of neighbouring lists that are
+nearer to a new head, by their codes, are assigned anew with them. Nothing is written in place: every step
 ends in one `Lists.change`. Bounded: a step takes the rows that it is given and restructures at most a fixed number of
 lists.
 """
@@ -28,7 +29,9 @@ _FILL = 0.55  # of the ceiling: how full the parts of a split are
 _EMPTY_SHARE = 32  # a list with less than 1/32 of the ceiling is merged away
 _VICTIMS_MAX = 512  # lists restructured in one round
 _ROUNDS_MAX = 64
-_READ_ROWS = 16_384  # vectors gathered at once
+_NEIGHBOURS = 32  # lists around each new head whose rows may be nearer to it (SPFresh looks at 64)
+_CLOSER = 0.95  # of its own distance that a row must come under to be assigned anew
+_MOVED_MAX = 65_536  # rows taken from neighbours in one round
 
 Rows64 = NDArray[np.int64]
 
@@ -115,6 +118,11 @@ def _restructure(lists: Lists, over: Rows64, small: Rows64, ceiling: int, thread
     codes, bias = coder.quantise(vectors)
     fresh, fresh_groups = _split_all(lists, view, codes, owners, over, ceiling)
     heads, sources = _new_heads(lists, view, victims, fresh, fresh_groups, threads)
+    others, other_lists = _nearer(lists, view, fresh, victims)
+    if len(others):
+        rows = np.concatenate([rows, others])
+        vectors = np.concatenate([vectors, lists.rows.arrays.vectors[others]])
+        codes, bias = coder.quantise(vectors)
     rows, unique = np.unique(rows, return_index=True)  # replicas: once is enough
     vectors = vectors[unique]
     labels = lists.assign(coder, heads, codes[unique], bias[unique], threads)
@@ -122,8 +130,40 @@ def _restructure(lists: Lists, over: Rows64, small: Rows64, ceiling: int, thread
     entries = lists.entries(coder, heads, vectors, rows, labels, threads)
     moved = np.zeros(view.indexed // 8 + 8, np.uint8)
     np.bitwise_or.at(moved, rows >> 3, (1 << (rows & 7)).astype(np.uint8))
-    touched = np.union1d(np.unique(entries.labels), np.flatnonzero(sources < 0)).astype(np.int64)
+    stale = np.isin(sources, other_lists) | (sources < 0)
+    touched = np.union1d(np.unique(entries.labels), np.flatnonzero(stale)).astype(np.int64)
     lists.change(heads, sources, touched, entries, moved)
+
+
+def _nearer(lists: Lists, view: View, fresh: NDArray[np.uint8], victims: Rows64) -> tuple[Rows64, NDArray[np.int32]]:
+    """Rows of neighbouring lists that are nearer to a fresh head than to their own, and the lists they are in."""
+    coder, heads = view.coder, view.heads
+    if len(fresh) == 0 or heads.count <= len(victims):
+        return np.empty(0, np.int64), np.empty(0, np.int32)
+    near, distances = lists.near_heads(coder, heads, fresh, _NEIGHBOURS)
+    keep = (near >= 0) & ~np.isin(near, victims)
+    query, _ = np.nonzero(keep)
+    pairs = np.stack([query, near[keep]], axis=1)
+    if len(pairs) == 0:
+        return np.empty(0, np.int64), np.empty(0, np.int32)
+    scale = np.float32(coder.quantiser.scale) ** 2
+    nears = (distances[keep] * scale).astype(np.float32)
+    inside = np.unique(pairs[:, 1])
+    own = np.full(heads.count, -1, np.int64)
+    own[inside] = np.arange(len(inside))
+    data, data32, places = lists.bodies(view, inside)
+    longest = int(view.lengths[inside].max(initial=1))
+    rows, owners = np.empty(_MOVED_MAX, np.int64), np.empty(_MOVED_MAX, np.int32)
+    count = kernels.nearer_rows(
+        pairs, own, places, view.lengths, data, data.view(np.uint16), data32, coder.width, coder.lossless,
+        np.float32(coder.add_unit), np.float32(coder.rescale_unit), nears, *coder.as_queries(fresh),
+        *coder.as_queries(heads.codes[inside]), np.float32(_CLOSER), rows, owners, np.empty(longest, np.int32),
+        np.empty(longest, np.float32), np.empty(longest, np.float32), (0,) * coder.bits,
+    )  # fmt: skip
+    rows, first = np.unique(rows[:count], return_index=True)
+    alive = lists.rows.arrays.deleted[rows]
+    alive = (alive == 0) | (alive > np.uint64(lists.removed))
+    return rows[alive], owners[:count][first][alive]
 
 
 def _split_all(

@@ -129,6 +129,7 @@ class Spann(Index):
         self._built_rows = stop
         placing.restore(self.lists, self.ceiling, threads)
         self._settle_memory()
+        self.lists.compact_arena(0.0)
 
     def _settle_memory(self) -> None:
         """Hold the budget: bodies beyond it go to disk, the hottest stay."""

@@ -168,7 +168,7 @@ def probe(
             steps[i] = inside
             sums[i] = total8
         else:
-            steps[i], sums[i] = encode_query(unit, center, signs, ip, rotated, query8s[i])
+            steps[i], sums[i] = encode_query(unit, center, signs, rotated, query8s[i])
 
 
 @part()
@@ -357,6 +357,51 @@ def rerank(
     return -1
 
 
+@part()
+def _as_query(code, head8, head16):
+    """Take a code as the query that heads are compared with. Returns the probe, without the code's own |x'|^2."""
+    total = np.int32(0)
+    for j in range(len(code)):
+        q = np.int32(code[j]) - np.int32(128)
+        head8[j] = q
+        head16[j] = q
+        total += q
+    return np.int32(256) * total, np.int32(0)
+
+
+@kernel()
+def near_heads(
+    row_codes, codes, bias, group_codes, group_bias, group_ends, reach, near, distances, group_keys, keys, head8,
+    head16, blocks,
+):  # fmt: skip
+    """The nearest heads of codes: near, distances int32[n, wanted], nearest first, filled as far as there are heads."""
+    wanted = near.shape[1]
+    for i in range(len(row_codes)):
+        query = _as_query(row_codes[i], head8, head16)
+        own = np.int64(0)
+        for j in range(len(head16)):
+            own += np.int64(head16[j]) * np.int64(head16[j])
+        count, _ = nearest_heads(
+            head8,
+            head16,
+            query,
+            codes,
+            bias,
+            group_codes,
+            group_bias,
+            group_ends,
+            wanted,
+            reach,
+            group_keys,
+            keys,
+            blocks,
+        )
+        sort_keys(keys, count)
+        for j in range(count):
+            near[i, j] = keys[j] & np.int64(0xFFFFFFFF)
+            distances[i, j] = (keys[j] >> 32) + own
+
+
 @kernel()
 def assign_rows(
     row_codes, row_bias, first, codes, bias, group_codes, group_bias, group_ends, replicas, candidates, reach,
@@ -371,14 +416,7 @@ def assign_rows(
     """
     width = row_codes.shape[1]
     for i in range(len(row_codes)):
-        code = row_codes[i]
-        total = np.int32(0)
-        for j in range(width):
-            q = np.int32(code[j]) - np.int32(128)
-            head8[j] = q
-            head16[j] = q
-            total += q
-        near = (np.int32(256) * total, np.int32(0))
+        near = _as_query(row_codes[i], head8, head16)
         count, _ = nearest_heads(
             head8, head16, near, codes, bias, group_codes, group_bias, group_ends, candidates, reach, group_keys, keys,
             blocks,
@@ -577,3 +615,46 @@ def emit(shortlist, sizes, keys, counts):
         counts[i] = min(np.int64(sizes[i]), np.int64(keys.shape[1] - 1))
         for j in range(counts[i]):
             keys[i, j] = shortlist[i, j]
+
+
+@kernel()
+def nearer_rows(
+    pairs, own, places, lengths, arena, arena16, arena32, width, lossless, add_unit, rescale_unit, nears,
+    query8s, steps, sums, own8s, own_steps, own_sums, share, rows, owners, dots, estimates, own_estimates, bits,
+):  # fmt: skip
+    """Rows that are nearer to another head than to the head of their own list, by their codes (squared l2).
+
+    pairs : int64[m, 2], (query, list): lists to look through for rows nearer to the query, a head given as query8s,
+    steps, sums.   nears : float32[m], squared distance of the two heads.   own : int64[lists], where in own8s,
+    own_steps,
+    own_sums a list's own head is.   share : of their own distance that a row must come closer than.
+    rows : int64[any], owners : int32[any], filled with rows and their lists as far as they hold; returns how many.
+    dots, estimates, own_estimates : scratch of the longest list.
+    """
+    middle = np.int32((1 << len(bits)) - 1)
+    total = np.int64(0)
+    one = np.float32(1.0)
+    for m in range(len(pairs)):
+        q = pairs[m, 0]
+        place = places[pairs[m, 1]]
+        count = np.int64(lengths[pairs[m, 1]])
+        o = own[pairs[m, 1]]
+        factors_at = place + count * (width + 4)
+        for j in range(count):
+            dots[j] = dot_packed(arena, place + j * width, width, query8s[q], bits)
+        _estimate(
+            arena16, arena32, factors_at, count, dots, sums[q], steps[q], nears[m], lossless, one, middle, add_unit,
+            rescale_unit, estimates,
+        )  # fmt: skip
+        for j in range(count):
+            dots[j] = dot_packed(arena, place + j * width, width, own8s[o], bits)
+        _estimate(
+            arena16, arena32, factors_at, count, dots, own_sums[o], own_steps[o], np.float32(0.0), lossless, one,
+            middle, add_unit, rescale_unit, own_estimates,
+        )  # fmt: skip
+        for j in range(count):
+            if estimates[j] < share * own_estimates[j] and total < len(rows):
+                rows[total] = np.int64(arena32[((place + count * width) >> 2) + j])
+                owners[total] = pairs[m, 1]
+                total += 1
+    return total

@@ -5,7 +5,7 @@
     g = |r|^2 / <r, xbar>
 
     |x - q|^2  ~  add + |q - c|^2 + rescale <xbar, P (q - center)>     add = |r|^2 + 2 g <xbar, P (c - center)>
-    -<x, q>    ~        -<c, q>   + rescale / 2 <xbar, P q>            rescale = -2 g
+    -<x, q>    ~        -<c, q>   + rescale / 2 <xbar, P q>            rescale = -2 g; under ip center is 0
 
 The query is rotated and quantised once for all lists, because what depends on the list alone is inside `add`. The
 estimate is unbiased; its error is near normal with deviation |rescale| |q - c| spread, where `spread` is the deviation
@@ -111,7 +111,7 @@ def _encode_one(rotated, centre, bits, step, code):
 
 @kernel(fastmath=FAST)
 def encode(
-    vectors, rows, labels, cosine, heads, mean, scale, center, signs, ip, bits, step, codes, factors, rotated, centre
+    vectors, rows, labels, cosine, heads, mean, scale, center, signs, bits, step, codes, factors, rotated, centre
 ):  # fmt: skip
     """Codes of vectors[rows[i]] against head labels[i]. Returns the sum of the codes' squared deviations.
 
@@ -134,12 +134,9 @@ def encode(
             rotated[j] = np.float32(0.0)
             centre[j] = np.float32(0.0)
         rotate(rotated, signs)
-        if ip:
-            centre[:] = np.float32(0.0)
-        else:
-            rotate(centre, signs)
+        rotate(centre, signs)
         add, rescale, deviation = _encode_one(rotated, centre, bits, step, codes[i])
-        factors[i, 0] = np.float32(0.0) if ip else add
+        factors[i, 0] = add
         factors[i, 1] = rescale
         total += deviation
     return total
@@ -168,14 +165,14 @@ def encode_lossless(vectors, rows, flip, codes, squares):
 
 
 @part(fastmath=FAST)
-def encode_query(query, center, signs, ip, rotated, query8):
+def encode_query(query, center, signs, rotated, query8):
     """Rotate and quantise one query. Returns (step, sum of query8): <P (q - center), xbar> ~ step <query8, xbar>.
 
     query : float32[dim].   rotated : float32[D], scratch.   query8 : int8[D], filled.
     """
     dim = len(query)
     for j in range(dim):
-        rotated[j] = query[j] if ip else query[j] - center[j]
+        rotated[j] = query[j] - center[j]
     for j in range(dim, len(rotated)):
         rotated[j] = np.float32(0.0)
     rotate(rotated, signs)
@@ -189,3 +186,10 @@ def encode_query(query, center, signs, ip, rotated, query8):
         query8[j] = q
         total += q
     return np.float32(1.0) / factor, total
+
+
+@kernel(fastmath=FAST)
+def encode_queries(queries, center, signs, rotated, query8s, steps, sums):
+    """`encode_query` for each of queries (float32[nq, dim]): query8s int8[nq, D], steps float32[nq], sums int32[nq]."""
+    for i in range(len(queries)):
+        steps[i], sums[i] = encode_query(queries[i], center, signs, rotated, query8s[i])
