@@ -38,8 +38,12 @@ class Purge:
         return left == 0
 
 
-def purge_debris(database: Path, store: Store, committer: Committer, *, only_uid: int | None = None) -> None:
-    """Remove files and LMDB entries that no state names: of one dropped collection, or at open of all."""
+def purge_debris(
+    database: Path, store: Store, committer: Committer, *, only_uid: int | None = None, keep: tuple[str, ...] = ()
+) -> None:
+    """Remove files and LMDB entries that no state names, but for files of the names `keep`: of one collection, or at
+    open of all.
+    """
     states = _states(store)
     for prefix in _prefixes(store):
         uid, generation = keys.split_prefix(prefix)
@@ -58,7 +62,7 @@ def purge_debris(database: Path, store: Store, committer: Committer, *, only_uid
         state = states.get(uid)
         folder = database / "collections" / name
         named = set() if state is None else {rows_name(state.generation), *(state.sealed.files if state.sealed else ())}
-        debris = [file for file in files.list_dir(folder) if file not in named]
+        debris = [file for file in files.list_dir(folder) if file not in named and file not in keep]
         if (debris or state is None) and not synced:
             store.sync()  # with durability "relaxed" the commit that let go of these files may not be on disk yet
             synced = True

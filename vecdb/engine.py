@@ -28,7 +28,7 @@ from vecdb.debris import purge_debris
 from vecdb.errors import Corruption, NotFound, Unavailable
 from vecdb.generation import Generation, View, folder_of, view_of
 from vecdb.hits import Hits
-from vecdb.index.base import Found, Index, Progress
+from vecdb.index.base import Found, Index, IndexDamaged, Progress
 from vecdb.index.flat import Flat as FlatIndex
 from vecdb.index.graph import bytes_per_row
 from vecdb.index.hnsw import Hnsw as HnswIndex
@@ -83,6 +83,7 @@ class Engine:
         self._wake_maintenance = wake_maintenance
         self._refresh_lock = threading.Lock()
         self._raw_state: bytes | None = None
+        self._last_try = False
         self._searched_at = -_SEARCHED_S
         self._written_at = -_WRITTEN_S
         self.view: View
@@ -106,6 +107,7 @@ class Engine:
         once more.
         """
         for attempt in range(_LOAD_TRIES):
+            self._last_try = attempt == _LOAD_TRIES - 1
             try:
                 with self.store.read() as txn:
                     self._load(txn)
@@ -120,6 +122,7 @@ class Engine:
         """Read the generation that the state names into memory and make it the view."""
         raw, state = self._state_in(txn)
         self._check_budget(state)
+        self.index_error = None
         generation = Generation(self.store, self.folder, self.entry, state, writable=self.writable)
         try:
             generation.catch_up(txn, state)
@@ -157,7 +160,7 @@ class Engine:
             try:
                 generation.index = self.open_sealed(view_of(generation, state), mapped=not self.writable)
             except (Corruption, FileNotFoundError) as error:
-                if isinstance(error, FileNotFoundError) and not self.writable:
+                if isinstance(error, FileNotFoundError) and not self.writable and not self._last_try:
                     raise  # the writer has sealed anew since: the caller looks again
                 # Derived data: the rows are the truth. Answers are exact until maintenance has built the graph again.
                 self.index_error = str(error)
@@ -165,6 +168,23 @@ class Engine:
                 _log.warning("collection %r: index damaged, rebuilding: %s", self.entry.name, error)
                 generation.index = self.make_index(state.index, rows)
         generation.index.extend(state.row_count)
+
+    def index_damaged(self, index: Index, error: Exception) -> None:
+        """What an index has on disk turned out to be damaged. A writer begins an empty one, which maintenance builds;
+        a reader goes on with exact answers until the writer has sealed another.
+        """
+        generation = self.view.generation
+        with self._refresh_lock:
+            if generation.index is not index or self.index_error is not None:
+                return  # somebody else met it first
+            _log.warning("collection %r: index damaged, rebuilding: %s", self.entry.name, error)
+            self.index_error = str(error)
+            self.upkeep.sealed_damaged = True
+            if not self.writable:
+                return
+            generation.index = self.make_index(self.view.state.index, generation.rows)
+            generation.index.extend(self.view.snapshot.row_count)
+        self._wake_maintenance()
 
     def open_sealed(self, view: View, *, mapped: bool) -> Index:
         """The sealed index that the view's state names. Raises Corruption, or FileNotFoundError."""
@@ -295,7 +315,14 @@ class Engine:
     ) -> tuple[Found, planner.Plan]:
         state, index = view.state, view.generation.index
         plan = planner.plan(view.config, index.indexed_rows, view.snapshot, limit, params, state.tuned, state.tuned_ef)
-        return index.search(queries, limit, view.snapshot, plan.params(params)), plan
+        try:
+            return index.search(queries, limit, view.snapshot, plan.params(params)), plan
+        except IndexDamaged as error:
+            self.index_damaged(index, error)
+            exact = replace(params, exact=True, recall=None)
+            return index.search(queries, limit, view.snapshot, exact), planner.Plan("exact", 0, "the index is damaged")
+        except OSError as error:
+            raise files.translate(error, "searching", "nothing changed") from error
 
     def _fields_of(self, view: View, rows: NDArray[np.int64], single: bool) -> list[Any] | None:
         """Encoded fields of found rows, nested as the hits are; None where the rows have been renumbered since
@@ -485,7 +512,8 @@ class Engine:
     def clear_debris(self) -> None:
         """Remove what a vacuum left behind."""
         assert self._committer is not None
-        purge_debris(self.folder.parent.parent, self.store, self._committer, only_uid=self.entry.uid)
+        keep = self.view.generation.index.file_names()  # in use although no state may name them yet
+        purge_debris(self.folder.parent.parent, self.store, self._committer, only_uid=self.entry.uid, keep=keep)
 
     def evaluate(self, queries: NDArray[np.float32], limit: int, params: SearchParams) -> dict[str, Any]:
         return evaluate(self, queries, limit, params)

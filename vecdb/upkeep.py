@@ -11,10 +11,12 @@ stand that), or commits through the committer like any writer.
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from vecdb import catalog, limits
-from vecdb.index.base import Progress
+from vecdb.index.base import IndexDamaged, Progress
 from vecdb.storage import files
 from vecdb.writes import ChangeState
 
@@ -100,7 +102,7 @@ class Upkeep:
 
     def index_tail(self, threads: int, progress: Progress = None, *, all_rows: bool = False) -> None:
         """Move tail rows into the graph: whole steps, or with `all_rows` to the last row."""
-        with self.lock:
+        with self.lock, self._mending():
             view = self.engine.current()
             index = view.generation.index
             if index.kind == FLAT:
@@ -120,7 +122,7 @@ class Upkeep:
 
     def repair(self, threads: int) -> None:
         """Take rows that died out of the graph and mend their neighbourhoods."""
-        with self.lock:
+        with self.lock, self._mending():
             view = self.engine.current()
             index = view.generation.index
             if index.indexed_rows and view.snapshot.sequence > self.repaired_sequence:
@@ -130,7 +132,7 @@ class Upkeep:
     def seal(self, threads: int) -> None:
         """Write the live index as an immutable file and name it in the state: data first, then the pointer."""
         engine = self.engine
-        with self.lock:
+        with self.lock, self._mending():
             view = engine.current()
             index = view.generation.index
             if index.kind == FLAT or index.indexed_rows == 0:
@@ -140,17 +142,29 @@ class Upkeep:
             name = f"{index.kind}.{view.generation.number}.{view.snapshot.sequence}.{index.indexed_rows}"
             if old is not None and old.file == name and not self.sealed_damaged:
                 return
+            before = index.file_names()
             facts = index.seal(engine.folder / name)
             sealed = catalog.Sealed(name, facts.rows, facts.sequence, facts.bytes, facts.parts)
             changes = {"sealed": sealed, "unlinked_rows": self._unlinked()}
             if engine.submit(ChangeState(engine, view.generation.number, changes)):
                 self.sealed_damaged = False
-                self._remove_files(old, sealed)
+                self._remove_files((*before, *(old.files if old is not None else ())), sealed.files)
 
-    def _remove_files(self, old: catalog.Sealed | None, new: catalog.Sealed | None) -> None:
-        """Files of a sealed index that its successor does not need."""
-        for name in set(old.files if old is not None else ()) - set(new.files if new is not None else ()):
+    def _remove_files(self, old: tuple[str, ...], new: tuple[str, ...]) -> None:
+        """Files of an index that its successor does not need."""
+        for name in set(old) - set(new):
             files.remove(self.engine.folder / name)
+
+    @contextmanager
+    def _mending(self) -> Iterator[None]:
+        """A step that meets damage in what the index has on disk ends, and the index is built anew by the steps to
+        come.
+        """
+        index = self.engine.view.generation.index
+        try:
+            yield
+        except IndexDamaged as error:
+            self.engine.index_damaged(index, error)
 
     def reindex(self, config: dict[str, Any] | None, threads: int, progress: Progress = None) -> None:
         """An index of another kind or other parameters; what was learned about the old one is forgotten."""
@@ -168,6 +182,7 @@ class Upkeep:
         engine = self.engine
         with self.lock:
             view = engine.current()
+            index = view.generation.index
             changes = {**changes, "sealed": None, "unlinked_rows": 0}
             fresh = engine.make_index(config, view.generation.rows)
             fresh.extend(view.snapshot.row_count)
@@ -181,7 +196,8 @@ class Upkeep:
                 if progress is not None:
                     progress(fresh.indexed_rows, stop)
             engine.submit(SwapIndex(engine, view.generation.number, changes, fresh=fresh))
-            self._remove_files(view.state.sealed, None)
+            sealed = view.state.sealed
+            self._remove_files((*index.file_names(), *(sealed.files if sealed is not None else ())), fresh.file_names())
             self.unlinked_rows = 0
             self.forget_repairs()
 

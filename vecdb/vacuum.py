@@ -24,6 +24,7 @@ from vecdb import catalog, limits
 from vecdb.commit import Group, Shrink, SyncFailed
 from vecdb.errors import NotFound
 from vecdb.generation import Generation, View, block_of, iter_blocks, refuse_damaged, rows_name
+from vecdb.index.base import IndexDamaged
 from vecdb.storage import codec, files, keys
 from vecdb.storage.rows import Rows
 from vecdb.validate.common import slices
@@ -54,7 +55,11 @@ def vacuum(engine: Engine, threads: int = 1, progress: Progress = None) -> bool:
                     raise NotFound(f"collection {engine.entry.name!r} was dropped during a vacuum")
                 if progress is not None:
                     progress(copy.done, engine.view.snapshot.row_count)
-            copy.new.index = copy.old.index.compact(copy.mapping, copy.new.rows)
+            try:
+                copy.new.index = copy.old.index.compact(copy.mapping, copy.new.rows)
+            except IndexDamaged as error:  # built anew, then, from the rows
+                engine.index_damaged(copy.old.index, error)
+                copy.new.index = engine.make_index(engine.view.state.index, copy.new.rows)
             engine.submit(Switch(copy))
         except BaseException:
             if engine.view.generation is not copy.new:

@@ -14,10 +14,12 @@ from __future__ import annotations
 
 import threading
 import weakref
+from collections import deque
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vecdb.index.graph import reserve
 from vecdb.storage import files
 
 _PAGE = 4096
@@ -40,16 +42,20 @@ class Arena:
 
     def __init__(self, nbytes: int) -> None:
         self.capacity = max(_CAPACITY_MIN, -(-nbytes // _PAGE) * _PAGE)
-        self.data: NDArray[np.uint8] = files.reserve(self.capacity, np.uint8)
+        self.data: NDArray[np.uint8] = reserve(self.capacity, np.uint8)
         self.data16: NDArray[np.uint16] = self.data.view(np.uint16)
         self.data32: NDArray[np.uint32] = self.data.view(np.uint32)
         self._free: list[tuple[int, int]] = [(0, self.capacity)]  # (start, stop), ascending, never adjacent
-        self._lock = threading.RLock()  # re-entered where a collection of garbage inside lets a segment go
+        # appended to by whichever thread lets a segment go, at any moment: also by a collection of garbage inside
+        # `allocate`
+        self._returned: deque[tuple[int, int]] = deque()
+        self._lock = threading.Lock()
 
     def allocate(self, nbytes: int) -> Segment | None:
         """A segment of at least `nbytes`, or None where no run is long enough."""
         wanted = max(_PAGE, -(-nbytes // _PAGE) * _PAGE)
         with self._lock:
+            self._take_back()
             for i, (start, stop) in enumerate(self._free):
                 if stop - start >= wanted:
                     if stop - start == wanted:
@@ -63,16 +69,23 @@ class Arena:
 
     def _release(self, start: int, stop: int) -> None:
         files.discard(self.data, start, stop - start)
-        with self._lock:
-            runs = sorted([*self._free, (start, stop)])
-            joined = [runs[0]]
-            for first, last in runs[1:]:
-                if first == joined[-1][1]:
-                    joined[-1] = (joined[-1][0], last)
-                else:
-                    joined.append((first, last))
-            self._free = joined
+        self._returned.append((start, stop))
+
+    def _take_back(self) -> None:
+        """Join what came back with what is free; under the lock."""
+        runs = list(self._free)
+        while self._returned:
+            runs.append(self._returned.popleft())
+        runs.sort()
+        joined = runs[:1]
+        for first, last in runs[1:]:
+            if first == joined[-1][1]:
+                joined[-1] = (joined[-1][0], last)
+            else:
+                joined.append((first, last))
+        self._free = joined
 
     def used_bytes(self) -> int:
         with self._lock:
+            self._take_back()
             return self.capacity - sum(stop - start for start, stop in self._free)

@@ -27,6 +27,13 @@ from vecdb.errors import Corruption
 from vecdb.schema import SearchParams, Snapshot
 from vecdb.storage.rows import RowArrays
 
+
+class IndexDamaged(Corruption):
+    """What an index keeps on disk is not as it was written. Derived data: the rows are whole, answers can be exact, and
+    the index can be built anew.
+    """
+
+
 METRIC_CODES = {"l2": 0, "cosine": 1, "ip": 2}
 Progress = Callable[[int, int], None] | None
 EVERYTHING: NDArray[np.uint64] = np.empty(0, np.uint64)  # the `allow` bitmap that allows every row
@@ -116,7 +123,7 @@ class Index(ABC):
 
         queries : [nq, dim], float32 (other types are converted), finite.   limit : >= 1.
         allow : uint64[>= ceil(row_count / 64)], bit row & 63 of word row >> 6 set for rows that may be returned; None:
-        all. Raises Corruption when a row that is scored does not match its checksum.
+        all. Raises Corruption when a row that is scored does not match its checksum; IndexDamaged; OSError.
         """
 
     @abstractmethod
@@ -138,6 +145,10 @@ class Index(ABC):
     @abstractmethod
     def compact(self, mapping: NDArray[np.int64], rows: RowSource) -> Index:
         """A new index over `rows`, renumbered by mapping (int64[old rows], ascending, -1 = gone), without a rebuild."""
+
+    def file_names(self) -> tuple[str, ...]:
+        """Files in its collection's folder that it uses now, sealed or not."""
+        return ()
 
     @abstractmethod
     def close(self) -> None:

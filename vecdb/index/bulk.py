@@ -9,6 +9,7 @@ of neighbouring lists together, until their bucket's turn comes.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,11 +31,14 @@ _BUCKET_BYTES = 24 << 20  # entries handled at once
 def build(lists: Lists, metric: int, bits: int, head_ratio: float, stop: int, threads: int, progress: Progress) -> View:
     """A view over the rows [0, stop) that are not dead. Nothing is published."""
     arrays = lists.rows.arrays
-    wanted = max(1, round(head_ratio * stop))
+    live = np.flatnonzero(_alive(lists, np.arange(stop)))
+    if len(live) == 0:
+        live = np.arange(1)  # a tree grows from a dead row where there is no other
     dim = arrays.vectors.shape[1]
-    sample_rows = int(min(stop, max(_SAMPLE_PER_LIST * wanted, 4_096), _SAMPLE_BYTES // max(64, dim)))
-    picked = np.unique(np.linspace(0, stop - 1, sample_rows).astype(np.int64))
-    picked = picked[_alive(lists, picked)]
+    wanted = max(1, round(head_ratio * len(live)))
+    sample_rows = int(min(len(live), max(_SAMPLE_PER_LIST * wanted, 4_096), _SAMPLE_BYTES // max(64, dim)))
+    picked = live[np.unique(np.linspace(0, len(live) - 1, sample_rows).astype(np.int64))]
+    del live
     quantiser = training.train(arrays, 1 if metric == 1 else 0, stop)
     sample = np.ascontiguousarray(arrays.vectors[picked[:: max(1, len(picked) // 16_384)]])
     coder = new_coder(arrays, metric, bits, quantiser, sample)
@@ -42,8 +46,9 @@ def build(lists: Lists, metric: int, bits: int, head_ratio: float, stop: int, th
     files.release(arrays.vectors[:stop])
     heads = grow_tree(codes, dim, wanted, threads, lists.workers)
     del codes
-    labels = lists.assign(coder, heads, *coder.quantise(sample), threads)[:, 0]
+    labels = lists.assign(heads, *coder.quantise(sample)[:2], threads)[:, 0]
     coder = scaled(coder, sample, np.ascontiguousarray(labels), heads.codes)
+    far = [np.empty(0, np.int64)]
     held = _Entries(lists, heads.count, coder.entry_bytes, stop)
     try:
         step = max(256, _CHUNK_BYTES // (dim * arrays.vectors.itemsize))
@@ -55,11 +60,13 @@ def build(lists: Lists, metric: int, bits: int, head_ratio: float, stop: int, th
                 raise damaged_row(bad, arrays)
             vectors = np.ascontiguousarray(arrays.vectors[rows])
             files.release(arrays.vectors[first : first + step])  # a file larger than memory passes through it
-            chosen = lists.assign(coder, heads, *coder.quantise(vectors), threads)
+            codes, bias, beyond = coder.quantise(vectors)
+            far.append(rows[beyond])
+            chosen = lists.assign(heads, codes, bias, threads)
             held.add(lists.entries(coder, heads, vectors, rows, chosen, threads))
             if progress is not None:
                 progress(min(stop, first + step), stop)
-        return _bodies(lists, empty_view(coder, heads, 4 * held.total_bytes), held, stop)
+        return _bodies(empty_view(coder, heads, 4 * held.total_bytes, lists.replicas), held, stop, np.concatenate(far))
     finally:
         held.close()
 
@@ -74,7 +81,7 @@ def _parts(rows: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
     yield from np.array_split(rows, max(1, len(rows) // 16_384))
 
 
-def _bodies(lists: Lists, view: View, held: _Entries, stop: int) -> View:
+def _bodies(view: View, held: _Entries, stop: int, far: NDArray[np.int64]) -> View:
     """Lay the entries out, bucket by bucket."""
     segments = []
     places, lengths = view.places.copy(), view.lengths.copy()
@@ -90,7 +97,7 @@ def _bodies(lists: Lists, view: View, held: _Entries, stop: int) -> View:
         fill = np.zeros((last, 2), np.int32)
         fill[inside, 0] = counts
         _place(entries, places, fill, view.arena, view.coder.width)
-    return View(view.coder, view.heads, view.arena, tuple(segments), places, lengths, view.extents, None, stop)
+    return replace(view, segments=tuple(segments), places=places, lengths=lengths, indexed=stop, far=far)
 
 
 class _Entries:

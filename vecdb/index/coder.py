@@ -11,6 +11,7 @@ under ip lists are clustered by l2 and compared by inner product.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,8 @@ from vecdb.kernels import checks, quantize, rabitq
 from vecdb.storage.rows import RowArrays
 
 _SPREAD_ROWS = 4_096
-_F16_ROOM = 16_384.0  # the sample's largest factor becomes this, a quarter of what float16 holds
+# the sample's largest factor becomes this: room above for rows 60 times as far, and below for 11 bits of small ones
+_F16_ROOM = 16.0
 FACTOR_BYTES = 4
 ROW_BYTES = 4
 
@@ -40,7 +42,7 @@ class Coder:
     signs: NDArray[np.float32]
     add_unit: float = 1.0
     rescale_unit: float = 1.0
-    error: float = 0.0  # of an estimate: relative to it, or under ip to the query's norm
+    error: float = 0.0  # of an estimate, in units of |rescale| |q - c|; under ip of the query's norm
 
     @property
     def cosine(self) -> bool:
@@ -83,31 +85,25 @@ class Coder:
             rabitq.encode_queries(self.decode(codes), self.center, self.signs, scratch, query8s, steps, sums)
         return query8s, steps, sums
 
-    def quantise(self, vectors: NDArray[np.generic]) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
-        """8-bit codes uint8[n, 64 * blocks] and biases int32[n] of rows (stored dtype[n, dim], C-contiguous)."""
+    def quantise(self, vectors: NDArray[np.generic]) -> tuple[NDArray[np.uint8], NDArray[np.int32], NDArray[np.int32]]:
+        """8-bit codes uint8[n, 64 * blocks] and biases int32[n] of rows (stored dtype[n, dim], C-contiguous),
+        and which of them are beyond the codes.
+        """
         n = len(vectors)
         codes = np.zeros((n, 64 * block_count(self.dim)), np.uint8)
         bias = np.zeros(n, np.int32)
         q = self.quantiser
-        quantize.encode(
-            checks.for_kernels(vectors), 0, n, q.mean, q.scale, 1 if self.cosine else 0, codes, bias,
-            np.empty(n, np.int32),
-        )  # fmt: skip
-        return codes, bias
-
-    def units_of(self, vectors: NDArray[np.generic]) -> NDArray[np.float32]:
-        """Rows as float32, of unit norm under cosine."""
-        rows: NDArray[np.float32] = vectors.astype(np.float32)
-        if self.cosine:
-            rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-37)
-        return rows
+        far = np.empty(n, np.int32)
+        count = quantize.encode(
+            checks.for_kernels(vectors), 0, n, q.mean, q.scale, 1 if self.cosine else 0, codes, bias, far
+        )
+        return codes, bias, far[:count]
 
     def decode(self, codes: NDArray[np.uint8]) -> NDArray[np.float32]:
         """What codes of the quantiser stand for: float32[n, dim]."""
-        x: NDArray[np.float32] = self.quantiser.mean + self.quantiser.scale * (
-            codes[:, : self.dim].astype(np.float32) - 128.0
-        )
-        return x.astype(np.float32)
+        steps = codes[:, : self.dim].astype(np.float32) - np.float32(128.0)
+        x: NDArray[np.float32] = self.quantiser.mean + np.float32(self.quantiser.scale) * steps
+        return x
 
     def encode(
         self,
@@ -163,12 +159,17 @@ def lossless_for(metric: int, dtype: np.dtype[np.generic], bits: int) -> bool:
     return bits == 8 and metric == 0 and dtype in (np.dtype(np.uint8), np.dtype(np.int8))
 
 
+def _some(rows: NDArray[Any]) -> NDArray[Any]:
+    """A few thousand of the rows, spread evenly."""
+    return np.ascontiguousarray(rows[:: max(1, len(rows) // _SPREAD_ROWS)])
+
+
 def new_coder(arrays: RowArrays, metric: int, bits: int, quantiser: Quantiser, sample: NDArray[np.generic]) -> Coder:
     """A coder whose factors are not scaled yet. sample : stored dtype[n, dim]."""
     dim = sample.shape[1]
     center = np.zeros(dim, np.float32)
     if metric != 2:
-        rows = sample[:_SPREAD_ROWS].astype(np.float32)
+        rows = _some(sample).astype(np.float32)
         if metric == 1:
             rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-37)
         center = rows.mean(axis=0, dtype=np.float64).astype(np.float32)
@@ -181,17 +182,12 @@ def scaled(coder: Coder, sample: NDArray[np.generic], labels: NDArray[np.int32],
     """The coder with units for its factors and its error, measured on rows of a sample and their heads."""
     if coder.lossless:
         return coder
-    n = min(len(sample), _SPREAD_ROWS)
-    rows = np.ascontiguousarray(sample[:n])
-    _, factors, deviations = coder._encode(rows, labels[:n], heads, np.arange(n))
+    rows, labels = _some(sample), _some(labels)
+    n = len(rows)
+    _, factors, deviations = coder._encode(rows, labels, heads, np.arange(n))
     units = [2.0 ** np.ceil(np.log2(max(float(top), 1e-30) / _F16_ROOM)) for top in np.abs(factors).max(axis=0)]
     spread = np.sqrt(
         deviations / max(n, 1)
     )  # deviation of a code from what it stands for, in steps (kernels/rabitq.py)
-    rescale = np.abs(factors[:, 1])
-    if coder.ip:
-        error = 0.5 * spread * float(rescale.mean())
-    else:
-        lengths = np.linalg.norm(coder.units_of(rows) - coder.decode(heads[labels[:n]]), axis=1)
-        error = spread * float((rescale[lengths > 0] / lengths[lengths > 0]).mean()) if (lengths > 0).any() else 0.0
+    error = 0.5 * spread * float(np.abs(factors[:, 1]).mean()) if coder.ip else spread
     return replace(coder, add_unit=float(units[0]), rescale_unit=float(units[1]), error=float(error))

@@ -4,7 +4,7 @@
     magic    := "VDBSPAN\\x01"
     header   := {version, kind, metric, dtype, dim, bits, replicas, indexed_rows, sequence, lossless, scale,
                  trained_rows, add_unit, rescale_unit, error, file, uid, page_count, built_rows}
-    sections : mean, center, signs, head_codes, group_codes, group_ends, lengths, pages, heat
+    sections : mean, center, signs, head_codes, group_codes, group_ends, lengths, pages, lives, heat, far
 
 The list file that `file` names is written and synced first; whatever it holds that the directory does not point at is
 garbage.
@@ -29,7 +29,7 @@ MAGIC = b"VDBSPAN\x01"
 VERSION = 1
 
 
-def write(path: Path, view: View, facts: dict[str, Any], heat: Any) -> int:
+def write(path: Path, view: View, facts: dict[str, Any]) -> int:
     """Seal `view`, whose lists all have extents. facts : what the header must say of the collection. Returns bytes."""
     coder, heads, file = view.coder, view.heads, view.file
     assert file is not None and (view.extents >= 0).all()
@@ -43,11 +43,12 @@ def write(path: Path, view: View, facts: dict[str, Any], heat: Any) -> int:
         "add_unit": coder.add_unit,
         "rescale_unit": coder.rescale_unit,
         "error": coder.error,
+        "replicas": view.replicas,
         "file": file.path.name,
         "uid": file.uid,
         "page_count": file.page_count,
     }
-    arrays = {
+    arrays: dict[str, Any] = {
         "mean": coder.quantiser.mean,
         "center": coder.center,
         "signs": coder.signs,
@@ -56,13 +57,15 @@ def write(path: Path, view: View, facts: dict[str, Any], heat: Any) -> int:
         "group_ends": heads.group_ends,
         "lengths": view.lengths,
         "pages": view.extents,
-        "heat": heat,
+        "lives": view.lives,
+        "heat": view.heat,
+        "far": view.far,
     }
     return container.write(path, MAGIC, header, arrays)
 
 
-def read(path: Path, metric: int, wanted: dict[str, Any], *, writable: bool) -> tuple[View, dict[str, Any], Any]:
-    """(view with nothing in memory, header, heat). Raises Corruption, or FileNotFoundError."""
+def read(path: Path, metric: int, wanted: dict[str, Any], *, writable: bool) -> tuple[View, dict[str, Any]]:
+    """(view with nothing in memory, header). Raises Corruption, or FileNotFoundError."""
     header, found = container.read(path, MAGIC, VERSION)
     container.check_header(path, header, wanted)
     sections = {name: np.array(array) for name, array in found.items()}
@@ -81,9 +84,10 @@ def read(path: Path, metric: int, wanted: dict[str, Any], *, writable: bool) -> 
     file = ListFile.open(
         path.parent / header["file"], header["uid"], coder.entry_bytes, header["page_count"], writable=writable
     )
+    places = np.full(heads.count, -1, np.int64)
+    places[lengths == 0] = 0
     view = replace(
-        empty_view(coder, heads, 0), lengths=lengths, extents=extents, file=file, indexed=header["indexed_rows"]
-    )
-    no_places = np.full(heads.count, -1, np.int64)
-    no_places[lengths == 0] = 0
-    return replace(view, places=no_places), header, sections["heat"]
+        empty_view(coder, heads, 0, header["replicas"]), places=places, lengths=lengths, extents=extents,
+        lives=sections["lives"], heat=sections["heat"], far=sections["far"], file=file, indexed=header["indexed_rows"],
+    )  # fmt: skip
+    return view, header

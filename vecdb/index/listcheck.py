@@ -22,7 +22,10 @@ def violations(index: Spann) -> list[str]:
     view = index.lists.view
     assert view is not None
     try:
-        return [*_heads(view), *_shape(index, view), *_rows(index, view), *_codes(index, view)]
+        found = [*_heads(view), *_shape(index, view)]
+        if any("neither" in problem for problem in found):
+            return found  # there is nothing to look into
+        return [*found, *_rows(index, view), *_codes(index, view)]
     except Corruption as error:
         return [str(error)]
 

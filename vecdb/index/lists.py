@@ -14,6 +14,7 @@ Thread rule: one maintenance caller changes the state; any number of searches re
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,9 +22,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vecdb.errors import Corruption
 from vecdb.index.arena import Arena, Segment
-from vecdb.index.base import RowSource
+from vecdb.index.base import IndexDamaged, RowSource
 from vecdb.index.coder import Coder
 from vecdb.index.tree import Heads
 from vecdb.index.workers import Workers
@@ -38,6 +38,7 @@ _REACH = 2_048  # heads compared per row that is assigned
 _CLOSURE_HEADS = 64  # near heads looked at under replicas (SPANN)
 _GARBAGE_BYTES = 256 << 10  # of bodies that no list has any more, not worth a copy
 _BATCH_BYTES = 16 << 20  # bodies handled at once where lists live on disk
+_COMPARED: NDArray[np.uint8] = np.empty(0, np.uint8)
 _NOTHING_MOVED: NDArray[np.uint8] = np.empty(0, np.uint8)
 
 
@@ -45,7 +46,10 @@ _NOTHING_MOVED: NDArray[np.uint8] = np.empty(0, np.uint8)
 class View:
     """One state of the lists. places : int64[L], byte in the arena or -1.   lengths : int32[L], entries.
 
-    extents : int64[L], first page of the extent or -1.   segments : what keeps the places alive.
+    extents : int64[L], first page of the extent or -1.   lives : uint64[L], which process's life wrote it.
+    heat : uint32[L], how often a list was probed; the one array that searches write.
+    far : rows beyond the range of the quantiser, whose codes say little: each is scored on its vector.   replicas :
+    lists that a row may be in.   segments : what keeps the places alive.
     """
 
     coder: Coder
@@ -55,8 +59,12 @@ class View:
     places: Rows64
     lengths: NDArray[np.int32]
     extents: Rows64
+    lives: NDArray[np.uint64]
+    heat: NDArray[np.uint32]
+    far: Rows64
     file: pages.ListFile | None
     indexed: int
+    replicas: int
 
     def body_bytes(self) -> Rows64:
         return self.lengths.astype(np.int64) * self.coder.entry_bytes
@@ -89,16 +97,17 @@ class Lists:
         self.rows = rows
         self.folder = folder
         self.replicas = replicas
+        # Pages written in a life that ended before they were sealed must not pass for those written over them since.
+        self.life = secrets.randbits(63)
         self.workers = Workers()
         self.rings = Rings()
         self.view: View | None = None
         self.removed = 0
-        self.sequence = 0  # of the next extents
 
     # -- rows into entries -------------------------------------------------------------------------
 
     def assign(
-        self, coder: Coder, heads: Heads, codes: NDArray[np.uint8], bias: NDArray[np.int32], threads: int
+        self, heads: Heads, codes: NDArray[np.uint8], bias: NDArray[np.int32], threads: int
     ) -> NDArray[np.int32]:
         """Heads of rows given as the quantiser's codes: int32[n, replicas], -1 where there are fewer."""
         labels = np.full((len(codes), self.replicas), -1, np.int32)
@@ -118,7 +127,7 @@ class Lists:
         return labels
 
     def near_heads(
-        self, coder: Coder, heads: Heads, codes: NDArray[np.uint8], wanted: int
+        self, heads: Heads, codes: NDArray[np.uint8], wanted: int
     ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         """Near heads of given codes, nearest first: (heads int32[n, wanted], -1 where there are fewer, squared
         distances in the space of codes).
@@ -142,7 +151,7 @@ class Lists:
         threads: int,
     ) -> Entries:
         """Encode rows (vectors stored dtype[n, dim]) for the lists that labels (int32[n] or [n, replicas]) name."""
-        labels = labels.reshape(len(rows), -1)
+        labels = labels if labels.ndim == 2 else labels[:, None]
         which, column = np.nonzero(labels >= 0)
         flat = labels[which, column]
         codes = np.empty((len(which), coder.width), np.uint8)
@@ -189,7 +198,7 @@ class Lists:
             got = ring.read(view.file.fd, view.extents[lists] * pages.PAGE, sizes, buffer, starts)
         finally:
             self.rings.give(ring)
-        check_extents(view, lists, starts, sizes, got, buffer)
+        check_extents(view, lists, starts, sizes, got, buffer, again=True)
 
     # -- changes -----------------------------------------------------------------------------------
 
@@ -201,11 +210,13 @@ class Lists:
         entries: Entries,
         moved: NDArray[np.uint8] = _NOTHING_MOVED,
         indexed: int | None = None,
+        far: Rows64 | None = None,
     ) -> None:
         """Make and publish the next state. heads : of the next state.
 
         sources : int64[L], the old list that each new list continues, or -1.   touched : int64[t], new lists whose
         bodies are written anew.   moved : bitmap of rows whose old entries are dropped from touched lists.
+        far : more rows beyond the codes.
         """
         old = self._current()
         deleted = self.rows.arrays.deleted
@@ -221,7 +232,7 @@ class Lists:
         fill[carried, 0] += live
         starts, segment = self._room(old, fill[:, 0], touched)
         if self.view is not old:  # the bodies have moved to a larger arena
-            self.change(heads, sources, touched, entries, moved, indexed)
+            self.change(heads, sources, touched, entries, moved, indexed, far)
             return
         arena = old.arena
         kernels.carry(
@@ -230,15 +241,18 @@ class Lists:
         )  # fmt: skip
         _place(entries, starts, fill, arena, width)
         kept = sources >= 0
-        places, pages_, lengths = np.full(heads.count, -1, np.int64), np.full(heads.count, -1, np.int64), fill[:, 0]
-        places[kept], pages_[kept] = old.places[sources[kept]], old.extents[sources[kept]]
+        places, extents = np.full(heads.count, -1, np.int64), np.full(heads.count, -1, np.int64)
+        places[kept], extents[kept] = old.places[sources[kept]], old.extents[sources[kept]]
         lengths = np.zeros(heads.count, np.int32)
         lengths[kept] = old.lengths[sources[kept]]
-        places[touched], pages_[touched], lengths[touched] = starts[touched], -1, fill[touched, 0]
+        lives, heat = np.zeros(heads.count, np.uint64), np.zeros(heads.count, np.uint32)
+        lives[kept], heat[kept] = old.lives[sources[kept]], old.heat[sources[kept]]
+        places[touched], extents[touched], lengths[touched] = starts[touched], -1, fill[touched, 0]
         now = indexed if indexed is not None else old.indexed
         self._publish(replace(
             old, heads=heads, arena=arena, segments=(*old.segments, segment), places=places, lengths=lengths,
-            extents=pages_, indexed=now,
+            extents=extents, lives=lives, heat=heat, indexed=now,
+            far=old.far if far is None else np.concatenate([old.far, far]),
         ))  # fmt: skip
 
     def _room(self, view: View, counts: NDArray[np.int32], touched: Rows64) -> tuple[Rows64, Segment]:
@@ -303,10 +317,12 @@ class Lists:
         numbers = view.extents.copy()
         for lists in batches(waiting, view.body_bytes()):
             numbers[lists] = self._append(view, file, lists)
-        self._publish(replace(view, file=file, extents=numbers))
+        lives = view.lives.copy()
+        lives[waiting] = self.life
+        self._publish(replace(view, file=file, extents=numbers, lives=lives))
 
     def _new_file(self, view: View) -> pages.ListFile:
-        uid = int(np.random.SeedSequence().entropy) & 0xFFFFFFFFFFFFFFF  # type: ignore[arg-type]
+        uid = secrets.randbits(60)
         return pages.ListFile.create(self.folder / f"lists.{uid:015x}", uid, view.coder.entry_bytes)
 
     def _append(self, view: View, file: pages.ListFile, lists: Rows64) -> Rows64:
@@ -315,7 +331,7 @@ class Lists:
         firsts = file.page_count + np.cumsum(sizes) - sizes
         starts = (firsts - file.page_count) * pages.PAGE
         buffer = files.reserve(int(sizes.sum()) * pages.PAGE, np.uint8)
-        heads = pages.headers(firsts, counts, file.uid, view.coder.entry_bytes, self.sequence)
+        heads = pages.headers(firsts, counts, file.uid, view.coder.entry_bytes, self.life)
         n = len(lists)
         kernels.copy_bodies(
             np.arange(n) * pages.EXTENT_BYTES, np.full(n, pages.EXTENT_BYTES), starts, heads.reshape(-1), buffer
@@ -335,7 +351,8 @@ class Lists:
         numbers = np.full(view.heads.count, -1, np.int64)
         for lists in batches(np.arange(view.heads.count), view.body_bytes()):
             numbers[lists] = self._append(view, file, lists)
-        self._publish(replace(view, file=file, extents=numbers))
+        lives = np.full(view.heads.count, self.life, np.uint64)
+        self._publish(replace(view, file=file, extents=numbers, lives=lives))
 
     def garbage_pages(self) -> int:
         """Pages of the list file that no list uses any more."""
@@ -347,6 +364,7 @@ class Lists:
 
     def keep(self, resident: Rows64) -> None:
         """Only these lists stay in memory; the others must be in the list file."""
+        self.load(resident)
         view = self._current()
         now = np.flatnonzero(view.places >= 0)
         if len(now) != len(resident) or not np.array_equal(now, resident):
@@ -374,10 +392,14 @@ class Lists:
         self.rings.close()
 
 
-def empty_view(coder: Coder, heads: Heads, arena_bytes: int) -> View:
+def empty_view(coder: Coder, heads: Heads, arena_bytes: int, replicas: int) -> View:
     """Lists without entries."""
-    none = np.full(heads.count, -1, np.int64)
-    return View(coder, heads, Arena(arena_bytes), (), none + 1, np.zeros(heads.count, np.int32), none, None, 0)
+    count = heads.count
+    return View(
+        coder, heads, Arena(arena_bytes), (), np.zeros(count, np.int64), np.zeros(count, np.int32),
+        np.full(count, -1, np.int64), np.zeros(count, np.uint64), np.zeros(count, np.uint32), np.empty(0, np.int64),
+        None, 0, replicas,
+    )  # fmt: skip
 
 
 def batches(lists: Rows64, sizes: Rows64) -> Iterator[Rows64]:
@@ -393,29 +415,36 @@ def extent_bytes(view: View, lists: NDArray[np.integer]) -> Rows64:
 
 
 def check_extents(
-    view: View, lists: NDArray[np.integer], starts: Rows64, sizes: Rows64, got: Rows64, buffer: NDArray[np.uint8]
+    view: View,
+    lists: NDArray[np.integer],
+    starts: Rows64,
+    sizes: Rows64,
+    got: Rows64,
+    buffer: NDArray[np.uint8],
+    *,
+    again: bool = False,
 ) -> None:
-    """Raise Corruption unless the extents of `lists`, read to `starts`, are whole, where they should be, and sound."""
+    """Raise IndexDamaged unless the extents of `lists`, read to `starts`, are whole, where they should be, and sound.
+
+    again : compare checksums that this process has compared before, too: what is written anew gets a new one.
+    """
     file = view.file
     assert file is not None
     bad = -1
     short = np.flatnonzero(got != sizes)
     if len(short):
-        if (got[short] < 0).any():
-            code = int(-got[short].min())
-            raise OSError(code, f"reading {file.path}")
         bad = int(short[0])
     else:
         firsts = view.extents[lists]
         bad = int(kernels.first_misplaced(
-            starts, firsts, view.lengths[lists], file.uid, view.coder.entry_bytes, buffer.view(np.uint64),
-            buffer.view(np.uint32),
+            starts, firsts, view.lengths[lists], view.lives[lists], file.uid, view.coder.entry_bytes,
+            buffer.view(np.uint64), buffer.view(np.uint32),
         ))  # fmt: skip
         if bad < 0:
-            bad = int(kernels.first_damaged(starts, sizes, buffer, file.verified, firsts))
+            bad = int(kernels.first_damaged(starts, sizes, buffer, _COMPARED if again else file.verified, firsts))
     if bad >= 0:
-        raise Corruption(
-            f"{file.path}: the extent at page {int(view.extents[lists[bad]])} is damaged (checksum, place or length); "
+        raise IndexDamaged(
+            f"{file.path}: the extent at page {int(view.extents[lists[bad]])} cannot be read, or is damaged; "
             "the index can be rebuilt from the rows"
         )
 

@@ -28,18 +28,28 @@ from vecdb.storage import codec, files, pages
 from vecdb.storage.rows import RowArrays
 
 _PRUNE = 8.0  # times the nearest head's squared distance (SPANN's published configurations)
+_UNROLLED_BYTES_MAX = 128  # wider codes gain nothing by a width known when the kernel is compiled
 _REACH_PER_PROBE, _REACH_MIN = 8, 1_000  # heads compared for each that is kept (measured: within 0.5 % of all of them)
-# The shortlist goes so many errors of an estimate past its limit-th, further where more lists are asked for: then
-# recall
-# counts, and rows in hand must not be lost to the codes (fitted on 1,000,000 SIFT rows, 2 bits, for the fewest reads).
-_SLACK, _SLACK_PROBES = 0.6, 450
-_KEPT_MAX = 64
+_KEPT_MAX, _SHAPES_MAX, _KEPT_BYTES = 64, 8, 4 << 20  # buffers of one shape; shapes; bytes of one that is kept
 
 # what `Found.work` counts
 HEADS, ENTRIES, PROBES, RERANKED, READS, BYTES, NS_PROBE, NS_SCAN, NS_READ, NS_RERANK = range(10)
 WORK = 10
 
 Rows64 = NDArray[np.int64]
+
+
+def _slack(probes: int, heads: int) -> float:
+    """How many errors of an estimate a shortlist goes past its limit-th: further where more lists are asked for, for
+    then recall counts, and rows in hand must not be lost to the codes.
+
+    Fitted for the least time at recalls of 0.90 to 0.98 on 1,000,000 SIFT rows, GloVe and 40,000 sentences, with 2
+    bits.
+    """
+    if probes == heads:
+        return 2.5
+    share = probes / float(heads**0.5)
+    return min(2.5, 0.6 + 0.31 * share, 1.2 + 0.08 * share)
 
 
 class RowFile:
@@ -71,6 +81,7 @@ class Prepared:
         self.vectors = checks.for_kernels(arrays.vectors)
         self.row_bytes = arrays.vectors.shape[1] * arrays.vectors.itemsize
         self.bits = (0,) * coder.bits
+        self.chunks = (0,) * (coder.width // 16 if coder.width <= _UNROLLED_BYTES_MAX else 0)
         self.head_args = (
             heads.codes, heads.bias, heads.group_codes, heads.group_bias, heads.group_ends, coder.quantiser.mean,
             np.float32(coder.quantiser.scale), coder.center, coder.signs,
@@ -91,8 +102,12 @@ class Prepared:
         return Buffers(self, nq, limit, probes, most)
 
     def give(self, buffers: Buffers) -> None:
-        kept = self._free.setdefault(buffers.shape, [])
-        if len(kept) < _KEPT_MAX:
+        kept = self._free.get(buffers.shape)
+        if kept is None:
+            if len(self._free) >= _SHAPES_MAX:
+                self._free.clear()  # callers who change their parameters all the time pay for new ones
+            kept = self._free.setdefault(buffers.shape, [])
+        if len(kept) < _KEPT_MAX and buffers.nbytes() < _KEPT_BYTES:
             kept.append(buffers)
 
 
@@ -111,7 +126,9 @@ class Buffers:
         self.query8s = np.zeros((nq, coder.padded_dim), np.int8)
         self.steps = np.zeros(nq, np.float32)
         self.sums = np.zeros(nq, np.int32)
+        self.units = np.ones(nq, np.float32)
         self.norms = np.zeros(nq, np.float32)
+        self.errors = np.zeros((nq, most + 1), np.float32)
         reach = _REACH_PER_PROBE * probes + _REACH_MIN
         self.reach = reach
         self.probe_scratch = (
@@ -130,6 +147,9 @@ class Buffers:
         self.staging = (checks.for_kernels(staging), staging.view(np.uint8))
         self.tail = np.zeros(scan.BLOCK_ROWS, np.int32)
         self._pages: NDArray[np.uint8] = np.empty(0, np.uint8)
+
+    def nbytes(self) -> int:
+        return self._pages.nbytes + self.shortlist.nbytes + self.keys.nbytes + sum(a.nbytes for a in self.reads)
 
     def pages(self, nbytes: int) -> NDArray[np.uint8]:
         """Page-aligned bytes for direct I/O."""
@@ -159,7 +179,7 @@ class Plan:
         self.probes = min(self.view.heads.count, max(asked, int(2 * limit / prepared.mean_length) + 1))
         self.most = max(limit + 2, config.rerank or 4 * limit + 20)
         self.least = limit + max(2, limit // 5)
-        self.slack = np.float32(self.view.coder.error * (_SLACK + self.probes / _SLACK_PROBES))
+        self.slack = np.float32(self.view.coder.error * _slack(self.probes, self.view.heads.count))
 
     def answer(
         self,
@@ -186,6 +206,8 @@ class Plan:
             self._scan_and_read(b, work)
         work[NS_SCAN] += time.perf_counter_ns() - probed
         self._rerank(b, queries, work)
+        if len(self.view.far):
+            self._far(b, queries, work)
         if self.snapshot.row_count > self.view.indexed:
             self._tail(b, queries)
         scan.merge(b.keys, b.sizes, b.merge_places, self.limit, rows, distances, counts)
@@ -196,7 +218,7 @@ class Plan:
         kernels.probe(
             queries, coder.cosine, coder.ip, coder.lossless, self.probes, b.reach,
             np.float32(np.inf if coder.ip else _PRUNE), *self.prepared.head_args, b.probes, b.nears, b.counts,
-            b.query8s, b.steps, b.sums, b.norms, *b.probe_scratch, work, self.view.heads.blocks,
+            b.query8s, b.steps, b.sums, b.units, b.norms, *b.probe_scratch, work, self.view.heads.blocks,
         )  # fmt: skip
 
     def _scan(
@@ -212,9 +234,9 @@ class Plan:
         snapshot = self.snapshot
         kernels.scan(
             b.probes, b.nears, b.counts, places, self.view.lengths, data, data16, data32, *self.prepared.code_args,
-            b.query8s, b.steps, b.sums, self.prepared.lists.replicas > 1, snapshot.row_count, snapshot.sequence,
-            self.prepared.arrays.deleted, self.allow, b.shortlist, b.kept, b.dots, b.estimates, work,
-            self.prepared.bits,
+            b.query8s, b.steps, b.sums, b.units, self.view.replicas > 1, snapshot.row_count, snapshot.sequence,
+            self.prepared.arrays.deleted, self.allow, b.shortlist, b.errors, b.kept, b.dots, b.estimates,
+            work, self.prepared.bits, self.prepared.chunks,
         )  # fmt: skip
 
     def _scan_and_read(self, b: Buffers, work: NDArray[np.int64]) -> None:
@@ -222,6 +244,7 @@ class Plan:
         view = self.view
         used = np.arange(self.probes) < b.counts[:, None]
         which = np.unique(b.probes[used])
+        view.heat[which] += 1  # a count lost to another thread is no harm
         which = which[view.places[which] < 0]
         sizes = extent_bytes(view, which)
         starts = np.cumsum(sizes) - sizes
@@ -256,7 +279,7 @@ class Plan:
         begun = time.perf_counter_ns()
         rows, owners, offsets, lengths, places = b.reads
         total, ranges, nbytes = kernels.choose_reads(
-            b.shortlist, b.kept, self.limit, self.least, self.slack, b.norms, self.view.coder.ip,
+            b.shortlist, b.errors, b.kept, self.limit, self.least, self.slack, b.norms, self.view.coder.ip,
             codec.ROW_HEADER_BYTES, prepared.row_bytes, pages.PAGE, rows, owners, offsets, lengths, places,
         )  # fmt: skip
         buffer = b.pages(nbytes)
@@ -279,6 +302,17 @@ class Plan:
         work[BYTES] += nbytes
         work[NS_READ] += read - begun
         work[NS_RERANK] += time.perf_counter_ns() - read
+
+    def _far(self, b: Buffers, queries: NDArray[np.float32], work: NDArray[np.int64]) -> None:
+        """Rows whose codes say little are scored on their vectors, a few hundred at most."""
+        arrays, snapshot = self.prepared.arrays, self.snapshot
+        bad = kernels.score_rows(
+            queries, self.view.far, snapshot.row_count, snapshot.sequence, self.allow, self.prepared.metric,
+            self.prepared.vectors, arrays.crcs, arrays.verified, arrays.deleted, b.keys[0], b.sizes[0],
+        )  # fmt: skip
+        if bad >= 0:
+            raise damaged_row(bad, arrays)
+        work[RERANKED] += len(queries) * len(self.view.far)
 
     def _tail(self, b: Buffers, queries: NDArray[np.float32]) -> None:
         """Rows that no list has yet, compared with their vectors."""

@@ -48,10 +48,17 @@ def place(lists: Lists, stop: int, ceiling: int, threads: int) -> None:
     deleted = arrays.deleted[first:stop]
     rows = rows[(deleted == 0) | (deleted > np.uint64(lists.removed))]
     vectors = np.ascontiguousarray(arrays.vectors[rows])
-    labels = lists.assign(view.coder, view.heads, *view.coder.quantise(vectors), threads)
+    codes, bias, beyond = view.coder.quantise(vectors)
+    labels = lists.assign(view.heads, codes, bias, threads)
+    _drop_replicas(labels, view.lengths, ceiling)
     entries = lists.entries(view.coder, view.heads, vectors, rows, labels, threads)
     lists.change(
-        view.heads, np.arange(view.heads.count), np.unique(entries.labels).astype(np.int64), entries, indexed=stop
+        view.heads,
+        np.arange(view.heads.count),
+        np.unique(entries.labels).astype(np.int64),
+        entries,
+        indexed=stop,
+        far=rows[beyond],
     )
     restore(lists, ceiling, threads)
 
@@ -73,8 +80,8 @@ def restore(lists: Lists, ceiling: int, threads: int) -> None:
         if len(over) + len(small) == 0:
             return
         _restructure(lists, over, small, ceiling, threads)
-        if len(over) == 0:
-            return  # rows of merged lists may have made others small: their turn comes with the next step
+        if len(over) == 0 and _view(lists).lengths.max(initial=0) <= ceiling:
+            return  # lists that are small now have their turn with the next step
 
 
 def _view(lists: Lists) -> View:
@@ -115,18 +122,19 @@ def _restructure(lists: Lists, over: Rows64, small: Rows64, ceiling: int, thread
     victims = np.concatenate([over, small])
     rows, owners = rows_in(lists, view, victims)
     vectors = np.ascontiguousarray(lists.rows.arrays.vectors[rows])
-    codes, bias = coder.quantise(vectors)
+    codes, bias, _ = coder.quantise(vectors)
     fresh, fresh_groups = _split_all(lists, view, codes, owners, over, ceiling)
     heads, sources = _new_heads(lists, view, victims, fresh, fresh_groups, threads)
     others, other_lists = _nearer(lists, view, fresh, victims)
     if len(others):
         rows = np.concatenate([rows, others])
         vectors = np.concatenate([vectors, lists.rows.arrays.vectors[others]])
-        codes, bias = coder.quantise(vectors)
+        codes, bias, _ = coder.quantise(vectors)
     rows, unique = np.unique(rows, return_index=True)  # replicas: once is enough
     vectors = vectors[unique]
-    labels = lists.assign(coder, heads, codes[unique], bias[unique], threads)
+    labels = lists.assign(heads, codes[unique], bias[unique], threads)
     labels = _spread_equals(labels, heads, ceiling)
+    _drop_replicas(labels, np.where(sources >= 0, view.lengths[sources], 0), ceiling)
     entries = lists.entries(coder, heads, vectors, rows, labels, threads)
     moved = np.zeros(view.indexed // 8 + 8, np.uint8)
     np.bitwise_or.at(moved, rows >> 3, (1 << (rows & 7)).astype(np.uint8))
@@ -140,7 +148,7 @@ def _nearer(lists: Lists, view: View, fresh: NDArray[np.uint8], victims: Rows64)
     coder, heads = view.coder, view.heads
     if len(fresh) == 0 or heads.count <= len(victims):
         return np.empty(0, np.int64), np.empty(0, np.int32)
-    near, distances = lists.near_heads(coder, heads, fresh, _NEIGHBOURS)
+    near, distances = lists.near_heads(heads, fresh, _NEIGHBOURS)
     keep = (near >= 0) & ~np.isin(near, victims)
     query, _ = np.nonzero(keep)
     pairs = np.stack([query, near[keep]], axis=1)
@@ -200,6 +208,19 @@ def _new_heads(
     return heads, sources
 
 
+def _drop_replicas(labels: NDArray[np.int32], lengths: NDArray[np.int32], ceiling: int) -> None:
+    """No list passes the ceiling for the sake of second copies: those are left out, in place, where it would.
+
+    lengths : int32[lists], entries that are there already.
+    """
+    if labels.shape[1] == 1:
+        return
+    counts = lengths + np.bincount(labels[labels >= 0], minlength=len(lengths))
+    full = counts > ceiling
+    second = labels[:, 1:]
+    second[(second >= 0) & full[second]] = -1
+
+
 def _spread_equals(labels: NDArray[np.int32], heads: Heads, ceiling: int) -> NDArray[np.int32]:
     """Rows that cannot be told apart all go to the first of equal heads: share them out where that passes the
     ceiling.
@@ -252,7 +273,9 @@ def renumbered(old: Lists, new: Lists, mapping: Rows64) -> View:
             arena.data32,
         )  # fmt: skip
         kernels.renumber(places[some], live, width, mapping, arena.data32)
+    far = mapping[view.far]
     return replace(
         view, arena=arena, segments=tuple(segments), places=places, lengths=fill[:, 0].copy(),
-        extents=np.full(count, -1, np.int64), file=None, indexed=int((mapping[: view.indexed] >= 0).sum()),
+        extents=np.full(count, -1, np.int64), far=far[far >= 0], file=None,
+        indexed=int((mapping[: view.indexed] >= 0).sum()),
     )  # fmt: skip

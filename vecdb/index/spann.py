@@ -28,8 +28,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb import limits, schema
-from vecdb.index import bulk, directory, placing
-from vecdb.index.base import EVERYTHING, METRIC_CODES, Found, Index, Progress, RowSource, Sealed
+from vecdb.index import bulk, container, directory, placing
+from vecdb.index.base import EVERYTHING, METRIC_CODES, Found, Index, IndexDamaged, Progress, RowSource, Sealed
 from vecdb.index.flat import as_queries, scan_exactly
 from vecdb.index.lists import Lists, View
 from vecdb.index.listsearch import (
@@ -60,6 +60,9 @@ _STEP_MAX = 16_384  # rows placed at once
 _GARBAGE_SHARE = 0.5  # of the list file
 _REBUILD_ROWS_MAX = 262_144  # a collection this small is clustered anew each time it has grown fourfold
 _REBUILD_GROWTH = 4
+_FAR_ROWS_MAX = 256  # far rows that searches score one by one without a thought
+_FAR_SHARE_MAX = 0.01  # of all rows: past it the codes are trained again
+_FAR_GROWTH = 1.25  # but not before the collection has grown by this
 
 
 class Spann(Index):
@@ -75,7 +78,6 @@ class Spann(Index):
         self._rows = rows
         self._row_file = RowFile(rows.path)
         self._built_rows = 0
-        self._heat: NDArray[np.uint32] = np.empty(0, np.uint32)
         replicas = config.replicas or (_REPLICAS_ON_DISK if config.memory_budget_bytes == 0 else 1)
         self.lists = Lists(rows, folder, replicas)
         self._prepared: Prepared | None = None
@@ -115,18 +117,25 @@ class Spann(Index):
     def add(self, stop: int, threads: int = 1, progress: Progress = None) -> None:
         if stop <= self.indexed_rows:
             return
-        grown = stop >= _REBUILD_GROWTH * self._built_rows and stop <= _REBUILD_ROWS_MAX
-        if self.lists.view is None or grown:
+        if self.lists.view is None or self._is_outgrown(stop):
             self._build(stop, threads, progress)
         while self.indexed_rows < stop:
             placing.place(self.lists, min(stop, self.indexed_rows + _STEP_MAX), self.ceiling, threads)
             self._settle_memory()
 
+    def _is_outgrown(self, stop: int) -> bool:
+        """Whether the tree is that of a much smaller collection, or too many rows lie beyond its codes."""
+        view = self._view()
+        entries = (int(view.lengths.sum()) + stop - view.indexed) // self.lists.replicas
+        if stop <= _REBUILD_ROWS_MAX and entries >= _REBUILD_GROWTH * self._built_rows:
+            return True
+        return len(view.far) > max(_FAR_ROWS_MAX, _FAR_SHARE_MAX * stop) and entries > _FAR_GROWTH * self._built_rows
+
     def _build(self, stop: int, threads: int, progress: Progress) -> None:
         c = self.config
         view = bulk.build(self.lists, self._metric, c.bits, c.head_ratio, stop, threads, progress)
         self.lists.view = view
-        self._built_rows = stop
+        self._built_rows = int(view.lengths.sum()) // self.lists.replicas
         placing.restore(self.lists, self.ceiling, threads)
         self._settle_memory()
         self.lists.compact_arena(0.0)
@@ -145,8 +154,7 @@ class Spann(Index):
         """Lists that may be in memory, ascending: by how often they were probed, empty ones in any case."""
         if budget is None:
             return np.arange(view.heads.count)
-        heat = self._heat if len(self._heat) == view.heads.count else np.zeros(view.heads.count, np.uint32)
-        order = np.argsort(-heat.astype(np.int64), kind="stable")
+        order = np.argsort(-view.heat.astype(np.int64), kind="stable")
         within = np.cumsum(view.body_bytes()[order]) <= budget
         return np.sort(np.concatenate([order[within], np.flatnonzero(view.lengths == 0)]))
 
@@ -219,10 +227,10 @@ class Spann(Index):
             "reads": int(work[READS]),
             "bytes_read": int(work[BYTES]),
             "reranked": int(work[RERANKED]),
-            "heads_ms": work[NS_PROBE] / 1e6,
-            "scan_ms": work[NS_SCAN] / 1e6,
-            "read_ms": work[NS_READ] / 1e6,
-            "rerank_ms": work[NS_RERANK] / 1e6,
+            "heads_ms": int(work[NS_PROBE]) / 1e6,
+            "scan_ms": int(work[NS_SCAN]) / 1e6,
+            "read_ms": int(work[NS_READ]) / 1e6,
+            "rerank_ms": int(work[NS_RERANK]) / 1e6,
         }
 
     def _exactly(
@@ -265,33 +273,42 @@ class Spann(Index):
             "dtype": str(vectors.dtype),
             "dim": int(vectors.shape[1]),
             "bits": self.config.bits,
-            "replicas": self.lists.replicas,
         }
 
     def seal(self, path: Path) -> Sealed:
         lists = self.lists
-        lists.sequence = lists.removed
         view = self._view()
         if lists.garbage_pages() > _GARBAGE_SHARE * (view.file.page_count if view.file else 0) + 64:
             lists.rewrite_file()
         else:
             lists.flush()
+        budget = self.config.memory_budget_bytes
+        if budget:  # what is probed most comes in, what is no longer probed goes out
+            lists.keep(self._hottest(self._view(), budget))
+            self._view().heat[:] //= 2
         view = self._view()
         assert view.file is not None
-        view.file.sync()
-        files.sync_dir(lists.folder)
+        try:
+            view.file.sync()
+            files.sync_dir(lists.folder)
+        except OSError as error:  # the pages may be lost although a next sync would succeed
+            raise IndexDamaged(
+                f"{view.file.path}: not synced ({error}); the index can be rebuilt from the rows"
+            ) from error
         facts = {**self._facts(), "sequence": lists.removed, "built_rows": self._built_rows}
-        heat = self._heat if len(self._heat) == view.heads.count else np.zeros(view.heads.count, np.uint32)
-        written = directory.write(path, view, facts, heat)
+        written = directory.write(path, view, facts)
         return Sealed(written, view.indexed, lists.removed, ((view.file.path.name, view.file.page_count * pages.PAGE),))
 
     @classmethod
     def open(cls, path: Path, config: schema.Spann, metric: str, rows: RowSource, *, mapped: bool = False) -> Spann:
         """Load a sealed directory and as many lists as the budget holds. mapped : for a process that never writes."""
         index = cls(config, metric, rows, path.parent)
-        view, header, heat = directory.read(path, index._metric, index._facts(), writable=not mapped)
+        view, header = directory.read(path, index._metric, index._facts(), writable=not mapped)
         index._built_rows = header["built_rows"]
-        index._heat = heat
+        if config.replicas is None:  # it was chosen by the budget of that time
+            index.lists.replicas = view.replicas
+        elif config.replicas != view.replicas:
+            raise container.refuse(path, "header, replicas", config.replicas, view.replicas)
         index.lists.removed = header["sequence"]
         index.lists.view = view
         index.lists.load(index._hottest(view, config.memory_budget_bytes))
@@ -299,7 +316,7 @@ class Spann(Index):
 
     def compact(self, mapping: NDArray[np.int64], rows: RowSource) -> Spann:
         new = Spann(self.config, self.metric, rows, self.lists.folder)
-        new._built_rows, new._heat = self._built_rows, self._heat
+        new._built_rows, new.lists.replicas = self._built_rows, self.lists.replicas
         new.lists.removed = self.lists.removed
         if self.lists.view is not None:
             new.lists.view = placing.renumbered(self.lists, new.lists, mapping)
@@ -329,11 +346,16 @@ class Spann(Index):
             "ceiling": self.ceiling,
             "pending_splits": int((lengths > self.ceiling).sum()),
             "lists_in_memory": int(resident.sum()),
+            "far_rows": len(view.far),
             "list_file_bytes": view.file.page_count * pages.PAGE if view.file is not None else 0,
             "list_file_garbage_bytes": self.lists.garbage_pages() * pages.PAGE,
             "removed_sequence": self.lists.removed,
             "bytes_ram": sum(segment.nbytes for segment in view.segments) + view.heads.nbytes() + 20 * len(lengths),
         }
+
+    def file_names(self) -> tuple[str, ...]:
+        view = self.lists.view
+        return (view.file.path.name,) if view is not None and view.file is not None else ()
 
     def close(self) -> None:
         self._workers.close()

@@ -18,15 +18,15 @@ import math
 import numpy as np
 
 from vecdb.kernels.beam import code_distance, insert, is_visible, sort_keys
+from vecdb.kernels.checks import is_sound
 from vecdb.kernels.distance import exact
 from vecdb.kernels.intrinsics import bits_float, crc32c_range, crc32c_row, dot_packed, prefetch_at, widen
 from vecdb.kernels.options import FAST, kernel, part
 from vecdb.kernels.quantize import encode_query as encode_for_heads
 from vecdb.kernels.rabitq import encode_query, unit_factor
-from vecdb.kernels.search import distance_of, key_of
+from vecdb.kernels.search import add_key, distance_of, key_of
 
 _FAR = np.float32(np.inf)
-_AHEAD = 4096  # bytes of the next list that are asked for while one is scanned
 
 
 @part()
@@ -102,17 +102,18 @@ def nearest_heads(
 def probe(
     queries, cosine, ip, lossless, wanted, reach, prune,
     codes, bias, group_codes, group_bias, group_ends, mean, scale, center, signs,
-    probes, nears, counts, query8s, steps, sums, norms, unit, rotated, group_keys, keys, head8, head16, work, blocks,
+    probes, nears, counts, query8s, steps, sums, units, norms, unit, rotated, group_keys, keys, head8, head16, work,
+    blocks,
 ):  # fmt: skip
     """Choose lists for queries (float32[nq, dim]) and quantise them.
 
-    bias, group_bias : int32[heads], int32[groups]; empty under ip.   prune : heads farther than this many times the
-    nearest are left out (squared l2; inf keeps all).
+    bias, group_bias : int32[heads], int32[groups].   prune : heads farther than this many times the nearest, and twice
+    the 16th, are left out (squared l2; inf keeps all).
     probes : int32[nq, wanted], filled with heads, nearest 16 first.   nears : float32[nq, wanted], |q - c|^2 or -<c,
     q>.
     counts : int32[nq].   query8s : int8[nq, D], steps : float32[nq], sums : int32[nq], as `rabitq.encode_query` (under
-    lossless: q - 128 itself, and |q - 128|^2 as step).   norms : float32[nq], |q|.   unit, rotated, keys, head8,
-    head16 : scratch.
+    lossless: (q - 128) / unit, and |q - 128|^2 as step).   units : float32[nq], filled under lossless.
+    norms : float32[nq], |q|.   unit, rotated, group_keys, keys, head8, head16 : scratch.
     """
     dim = queries.shape[1]
     nothing = bias[:0]
@@ -137,7 +138,8 @@ def probe(
         work[0] += seen
         work[2] += count
         kept = 0
-        bound = _FAR
+        nearest = _FAR
+        farthest = np.float32(0.0)
         for j in range(count):
             head = keys[j] & np.int64(0xFFFFFFFF)
             code = codes[head]
@@ -149,9 +151,11 @@ def probe(
                 for k in range(dim):
                     x = mean[k] + scale * (np.float32(code[k]) - np.float32(128.0)) - unit[k]
                     total += x * x
-                if total > bound:
+                if j < 16:
+                    nearest = min(nearest, total)
+                    farthest = max(farthest, total)
+                elif total > max(prune * nearest, np.float32(2.0) * farthest):
                     continue
-                bound = min(bound, total * prune)
             probes[i, kept] = head
             nears[i, kept] = total
             kept += 1
@@ -159,39 +163,52 @@ def probe(
         if lossless:
             inside = np.float32(0.0)
             total8 = np.int32(0)
+            top = np.float32(1.0)  # a query beyond the range of the rows is scaled down until it fits
             for j in range(dim):
-                q = min(max(unit[j] - mean[j], np.float32(-128.0)), np.float32(127.0))
-                q8 = np.int32(q + np.float32(129.5)) - np.int32(129)
+                q = unit[j] - mean[j]
+                inside += q * q
+                top = max(top, max(-q / np.float32(128.0), q / np.float32(127.0)))
+            for j in range(dim):
+                q8 = np.int32(math.floor((unit[j] - mean[j]) / top + np.float32(0.5)))
+                q8 = min(max(q8, np.int32(-128)), np.int32(127))
                 query8s[i, j] = q8
                 total8 += q8
-                inside += np.float32(q8 * q8)
             steps[i] = inside
             sums[i] = total8
+            units[i] = top
         else:
             steps[i], sums[i] = encode_query(unit, center, signs, rotated, query8s[i])
 
 
 @part()
-def _add_once(keys, size, most, key):
-    """Insert key into sorted keys[:size] unless a nearer estimate of the same row is there. Returns the new size."""
-    row = key & np.int64(0xFFFFFFFF)
-    for j in range(size):
-        if keys[j] & np.int64(0xFFFFFFFF) == row:
-            if keys[j] <= key:
-                return size
-            for k in range(j, size - 1):
-                keys[k] = keys[k + 1]
-            size -= 1
-            break
+def _add(keys, errors, size, most, key, error, once):
+    """Insert key into sorted keys[:size], of which `most` are kept, and error at the same place. Returns the new size.
+
+    once : unless a nearer estimate of the same row is there.
+    """
+    if once:
+        row = key & np.int64(0xFFFFFFFF)
+        for j in range(size):
+            if keys[j] & np.int64(0xFFFFFFFF) == row:
+                if keys[j] <= key:
+                    return size
+                for k in range(j, size - 1):
+                    keys[k] = keys[k + 1]
+                    errors[k] = errors[k + 1]
+                size -= 1
+                break
     if size == most:
         size -= 1
-    insert(keys, np.int64(size), key)
+    at = insert(keys, np.int64(size), key)
+    for k in range(size, at, -1):
+        errors[k] = errors[k - 1]
+    errors[at] = error
     return size + 1
 
 
 @part(fastmath=FAST)
 def _estimate(
-    arena16, arena32, at, count, dots, sums, step, near, lossless, weight, middle, add_unit, rescale_unit, out
+    arena16, arena32, at, count, dots, sums, step, unit, near, lossless, weight, middle, add_unit, rescale_unit, out
 ):
     """Estimates of one list's entries from their dot products. `at` : byte of the first factor in the arena."""
     if lossless:
@@ -199,22 +216,22 @@ def _estimate(
         shift = np.int32(128) * sums
         for j in range(count):
             square = bits_float(np.int32(arena32[first + np.uint64(j)]))
-            out[j] = square + step - np.float32(2 * (dots[j] - shift))
+            out[j] = square + step - unit * np.float32(2 * (dots[j] - shift))
         return
     first = np.uint64(at >> 1)
-    unit = np.float32(0.5) * step * weight * rescale_unit
+    turn = np.float32(0.5) * step * weight * rescale_unit
     shift = middle * sums
     for j in range(count):
         add = widen(arena16[first + np.uint64(2 * j)])
         rescale = widen(arena16[first + np.uint64(2 * j + 1)])
-        out[j] = near + add * add_unit + rescale * unit * np.float32(2 * dots[j] - shift)
+        out[j] = near + add * add_unit + rescale * turn * np.float32(2 * dots[j] - shift)
 
 
 @kernel()
 def scan(
     probes, nears, counts, places, lengths, arena, arena16, arena32, width, lossless, weight, add_unit, rescale_unit,
-    query8s, steps, sums, once, row_count, sequence_signed, deleted, allow, shortlist, sizes, dots, estimates, work,
-    bits,
+    query8s, steps, sums, units, once, row_count, sequence_signed, deleted, allow, shortlist, errors, sizes,
+    dots, estimates, work, bits, chunks,
 ):  # fmt: skip
     """Scan probed lists into the shortlists.
 
@@ -222,10 +239,15 @@ def scan(
     entries.   arena16, arena32 : the same bytes as uint16 and uint32.
     weight : 1, or 0.5 under ip.   once : whether a row may be in several lists.
     shortlist : int64[nq, most + 1], sorted keys, sizes : int32[nq]; both are added to.
+    errors : float32[nq, most + 1], |rescale| |q - c| of each, which an estimate's error is proportional to.
     dots, estimates : int32, float32[>= longest list], scratch.   work[1] += entries scanned.
+    chunks : a tuple whose length is width / 16, a compile-time constant that unrolls the dot product; empty: width is
+    as good.
     """
     sequence = np.uint64(sequence_signed)
     most = shortlist.shape[1] - 1
+    if len(chunks):
+        width = np.int64(16 * len(chunks))
     middle = np.int32((1 << len(bits)) - 1)
     for i in range(len(probes)):
         keys = shortlist[i]
@@ -236,18 +258,17 @@ def scan(
             place = places[probes[i, p]]
             if place < 0:
                 continue
-            if p + 1 < counts[i]:
-                following = probes[i, p + 1]
-                if places[following] >= 0:
-                    for at in range(0, min(np.int64(lengths[following]) * (width + 8), _AHEAD), 64):
-                        prefetch_at(arena, places[following] + at)
             count = np.int64(lengths[probes[i, p]])
+            following = places[probes[i, p + 1]] if p + 1 < counts[i] else np.int64(-1)
+            ahead = following if following >= 0 else place
             for j in range(count):
+                # one line of the next list for each entry of this one: all at once would wait for one another
+                prefetch_at(arena, ahead + j * 64)
                 dots[j] = dot_packed(arena, place + j * width, width, query8, bits)
             rows_at = place + count * width
             _estimate(
-                arena16, arena32, rows_at + 4 * count, count, dots, sums[i], steps[i], nears[i, p], lossless, weight,
-                middle, add_unit, rescale_unit, estimates,
+                arena16, arena32, rows_at + 4 * count, count, dots, sums[i], steps[i], units[i], nears[i, p], lossless,
+                weight, middle, add_unit, rescale_unit, estimates,
             )  # fmt: skip
             work[1] += count
             first = np.uint64(rows_at >> 2)
@@ -260,13 +281,13 @@ def scan(
                     continue
                 if not is_visible(row, row_count, sequence, deleted, allow):
                     continue
-                if once:
-                    size = _add_once(keys, size, np.int64(most), key)
-                else:
-                    if size == most:
-                        size -= 1
-                    insert(keys, size, key)
-                    size += 1
+                error = np.float32(0.0)
+                if not lossless:
+                    at = np.uint64((rows_at + 4 * count) >> 1) + np.uint64(2 * j + 1)
+                    error = np.float32(
+                        abs(widen(arena16[at])) * rescale_unit * math.sqrt(max(nears[i, p], np.float32(0.0)))
+                    )
+                size = _add(keys, errors[i], size, np.int64(most), key, error, once)
                 if size == most:
                     worst = distance_of(keys[size - 1])
         sizes[i] = size
@@ -274,12 +295,14 @@ def scan(
 
 @kernel()
 def choose_reads(
-    shortlist, sizes, limit, least, slack, norms, ip, header, row_bytes, align, rows, owners, offsets, lengths, places
+    shortlist, errors, sizes, limit, least, slack, norms, ip, header, row_bytes, align, rows, owners, offsets,
+    lengths, places,
 ):  # fmt: skip
     """Cut the shortlists to what may be among the nearest, and choose the aligned byte ranges that hold those rows.
 
     A row stays while its estimate is within the slack of the limit-th, and the first `least` in any case.
-    slack : likely error of an estimate, relative to it, or under ip to the query's norm.   norms : float32[nq].
+    slack : what an estimate may be off, times the mean of errors[:limit] (see `scan`), or under ip times norms
+    (float32[nq]).
     sizes : int32[nq], cut.   rows, owners : int64[total], rows to read and the range that holds each.
     offsets, lengths, places : int64[total], ranges of the row file and where in a buffer they go, one after another.
     Returns (rows, ranges, bytes of the buffer).
@@ -291,7 +314,10 @@ def choose_reads(
         size = np.int64(sizes[i])
         if size > least:
             last = distance_of(shortlist[i, limit - 1])
-            bound = last + slack * (norms[i] if ip else last)
+            error = np.float32(0.0)
+            for j in range(limit):
+                error += errors[i, j]
+            bound = last + slack * (norms[i] if ip else error / np.float32(limit))
             while size > least and distance_of(shortlist[i, size - 1]) > bound:
                 size -= 1
             sizes[i] = size
@@ -354,6 +380,30 @@ def rerank(
             elif key < best[limit - 1]:
                 insert(best, np.int64(limit - 1), key)
         counts[i] = size
+    return -1
+
+
+@kernel()
+def score_rows(
+    queries, rows, row_count, sequence_signed, allow, metric, vectors, crcs, verified, deleted, keys, counts
+):  # fmt: skip
+    """Exact keys of visible rows (int64[m]) added to those that are there, each row once.
+
+    vectors : stored type[n, dim], mapped.   keys : int64[nq, limit + 1], sorted, counts : int64[nq].
+    Returns the first row that does not match its checksum, or -1.
+    """
+    sequence = np.uint64(sequence_signed)
+    row_bytes = vectors.shape[1] * vectors.itemsize
+    limit = np.int64(keys.shape[1] - 1)
+    for j in range(len(rows)):
+        row = rows[j]
+        if not is_visible(row, row_count, sequence, deleted, allow):
+            continue
+        if not is_sound(vectors, row, row_bytes, crcs, verified):
+            return row
+        for i in range(len(queries)):
+            key = key_of(exact(vectors, row, queries[i], metric), row)
+            counts[i] = add_key(keys[i], np.int64(counts[i]), limit, key)
     return -1
 
 
@@ -594,8 +644,9 @@ def first_damaged(starts, lengths, buffer, verified, names):
 
 
 @kernel()
-def first_misplaced(starts, pages, counts, uid, entry_bytes, buffer64, buffer32):
-    """First extent whose header is not that of page pages[m] with counts[m] entries, or -1 (storage/pages.py draws it).
+def first_misplaced(starts, pages, counts, lives, uid, entry_bytes, buffer64, buffer32):
+    """First extent whose header is not that of page pages[m], with counts[m] entries, written in life lives[m], or -1
+    (storage/pages.py draws it).
 
     starts : int64[m], byte of each extent, a multiple of 8.   buffer64, buffer32 : the same bytes as uint64, uint32.
     """
@@ -603,18 +654,11 @@ def first_misplaced(starts, pages, counts, uid, entry_bytes, buffer64, buffer32)
         at = starts[m] >> 3
         if buffer64[at + 1] != np.uint64(pages[m]) or buffer64[at + 2] != np.uint64(uid):
             return m
+        if buffer64[at + 4] != np.uint64(lives[m]):
+            return m
         if buffer32[2 * at + 6] != np.uint32(counts[m]) or buffer32[2 * at + 7] != np.uint32(entry_bytes):
             return m
     return -1
-
-
-@kernel()
-def emit(shortlist, sizes, keys, counts):
-    """Take estimates that are exact as the answer. keys : int64[nq, limit + 1], counts : int64[nq]."""
-    for i in range(len(shortlist)):
-        counts[i] = min(np.int64(sizes[i]), np.int64(keys.shape[1] - 1))
-        for j in range(counts[i]):
-            keys[i, j] = shortlist[i, j]
 
 
 @kernel()
@@ -643,14 +687,14 @@ def nearer_rows(
         for j in range(count):
             dots[j] = dot_packed(arena, place + j * width, width, query8s[q], bits)
         _estimate(
-            arena16, arena32, factors_at, count, dots, sums[q], steps[q], nears[m], lossless, one, middle, add_unit,
-            rescale_unit, estimates,
+            arena16, arena32, factors_at, count, dots, sums[q], steps[q], one, nears[m], lossless, one, middle,
+            add_unit, rescale_unit, estimates,
         )  # fmt: skip
         for j in range(count):
             dots[j] = dot_packed(arena, place + j * width, width, own8s[o], bits)
         _estimate(
-            arena16, arena32, factors_at, count, dots, own_sums[o], own_steps[o], np.float32(0.0), lossless, one,
-            middle, add_unit, rescale_unit, own_estimates,
+            arena16, arena32, factors_at, count, dots, own_sums[o], own_steps[o], one, np.float32(0.0), lossless,
+            one, middle, add_unit, rescale_unit, own_estimates,
         )  # fmt: skip
         for j in range(count):
             if estimates[j] < share * own_estimates[j] and total < len(rows):

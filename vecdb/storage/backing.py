@@ -20,7 +20,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from vecdb.storage import files
 
-_STEP_BYTES = 1 << 20
+_STEP_BYTES = 1 << 16
 
 
 class Backing:
@@ -38,7 +38,11 @@ class Backing:
             fd = files.open_nameless(self._folder)
         except OSError:  # a reading process may not write here
             return files.reserve(shape, dtype)
-        array = files.map_sparse(fd, shape, dtype)
+        try:
+            array = files.map_sparse(fd, shape, dtype)
+        except BaseException:
+            files.close(fd)
+            raise
         self._files[id(array)] = (fd, 0)
         weakref.finalize(array, self._forget, id(array), fd).atexit = False
         return array
@@ -52,6 +56,8 @@ class Backing:
         fd, done = self._files.get(id(array), (-1, 0))
         if fd < 0 or count * array.itemsize <= done:
             return
-        wanted = min(array.nbytes, -(-count * array.itemsize // _STEP_BYTES) * _STEP_BYTES)
+        used = count * array.itemsize
+        step = max(_STEP_BYTES, used // 16 // _STEP_BYTES * _STEP_BYTES)  # few calls for many rows, little room for few
+        wanted = min(array.nbytes, -(-used // step) * step)
         files.allocate(fd, wanted)
         self._files[id(array)] = (fd, wanted)

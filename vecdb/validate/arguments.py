@@ -53,7 +53,7 @@ def _spann(index: Spann) -> Spann:
     if type(index.bits) is not int or index.bits not in limits.bits_choices:
         raise InvalidArgument(f"Spann bits must be one of {limits.bits_choices}, got {show(index.bits)}")
     ratio = index.head_ratio
-    if isinstance(ratio, bool) or not isinstance(ratio, (int, float, np.number)):
+    if isinstance(ratio, bool) or not isinstance(ratio, (int, float, np.integer, np.floating)):
         raise InvalidArgument(f"Spann head_ratio must be a number, got {show(ratio)}")
     if not limits.head_ratio_min <= ratio <= limits.head_ratio_max:
         raise InvalidArgument(
