@@ -1,4 +1,4 @@
-"""bench run, ingest, interference, coldstart, plot: what vecdb_bench measures, as commands."""
+"""bench run, ingest, interference, disk, coldstart, plot: what vecdb_bench measures, as commands."""
 
 from __future__ import annotations
 
@@ -123,6 +123,57 @@ def interference(
     _finish(output, result, out)
 
 
+def disk(
+    dataset: Annotated[str, typer.Option(help="A name of `dataset list`, or a file of vectors.")] = "sift-photos",
+    queries: Annotated[int, typer.Option(help="Queries; of a file, its last rows.")] = 1_000,
+    rows: Annotated[int | None, typer.Option(help="Only the first rows.")] = None,
+    metric: Annotated[str | None, typer.Option(help="Of a file: l2, cosine or ip.")] = None,
+    bits: Annotated[int, typer.Option(help="Bits of a code, a dimension.")] = 2,
+    codes_bytes: Annotated[
+        int | None, typer.Option(help="Memory for codes; 0: on disk, all in memory if none.")
+    ] = None,
+    nprobe: Annotated[str, typer.Option(help="Numbers of lists to sweep, with commas between.")] = "",
+    peers: Annotated[
+        str, typer.Option(help="NAME=PYTHON,...: diskannpy-rust, zvec, lancedb-rq, lancedb-hnsw and who runs them.")
+    ] = "",
+    limit: Limit = 10,
+    threads: Annotated[int, typer.Option(help="Threads that build; searches use one.")] = os.cpu_count() or 1,
+    rounds: Rounds = 3,
+    path: Place = None,
+    folder: DatasetFolder = None,
+    out: Out = results_folder,
+    json: Json = False,
+) -> None:
+    """Posting lists on disk: recall against latency, reads, memory and disk, beside peers in turns."""
+    from vecdb_bench import disk as bench_disk
+
+    from .diskspeed import random_reads
+
+    output = Output(json)
+    plan = bench_disk.Plan(
+        dataset=dataset,
+        queries=queries,
+        rows=rows,
+        metric=metric,
+        limit=limit,
+        rounds=rounds,
+        threads=threads,
+        peers=dict(_pair(word) for word in _words(peers)),
+        vecdb={"bits": bits, "memory_budget_bytes": codes_bytes},
+        sweep=_numbers(nprobe),
+        folder=str(folder) if folder else None,
+        path=str(path) if path else None,
+    )
+    _finish(output, bench_disk.run(plan, random_reads, output.note), out)
+
+
+def _pair(word: str) -> tuple[str, str]:
+    name, _, python = word.partition("=")
+    if not python:
+        raise typer.BadParameter(f"--peers {word!r}: expected NAME=PYTHON")
+    return name, python
+
+
 def coldstart(
     rows: Annotated[int, typer.Option(help="Rows of the database that is opened.")] = 20_000,
     dim: Annotated[int, typer.Option(help="Dimension of its vectors.")] = 50,
@@ -172,13 +223,14 @@ def _numbers(text: str) -> tuple[int, ...]:
     try:
         return tuple(sorted(int(word) for word in _words(text)))
     except ValueError:
-        raise typer.BadParameter(f"--ef {text!r}: expected whole numbers with commas between") from None
+        raise typer.BadParameter(f"{text!r}: expected whole numbers with commas between") from None
 
 
 COMMANDS: dict[str, Callable[..., Any]] = {
     "run": run,
     "ingest": ingest,
     "interference": interference,
+    "disk": disk,
     "coldstart": coldstart,
     "plot": plot,
 }

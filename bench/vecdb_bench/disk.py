@@ -1,0 +1,256 @@
+"""disk: searching from disk, beside peers, one thread and one call per query.
+
+    base, queries as .npy -> each contestant builds in a process of its own -> a fresh process opens and is swept,
+    contestants in turns, round by round -> rate at equal recall, latency, memory, bytes on disk, reads
+
+The contestants (contestants/) run under interpreters of their own: two of the peers share a module name, and none is
+needed to install vecdb. The disk's own limit, measured by the caller beside this, is part of the result.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import vecdb
+from vecdb_datasets import Dataset, load, open_vectors
+from vecdb_datasets import recall as recall_of
+
+from . import curves, machine
+from .runner import latencies_ms
+
+Say = Callable[[str], None]
+
+SCRIPTS = {
+    "vecdb": "spann.py",
+    "diskannpy-rust": "diskann.py",
+    "zvec": "zvec_diskann.py",
+    "lancedb-rq": "lancedb_ivf.py",
+    "lancedb-hnsw": "lancedb_ivf.py",
+}
+SWEEPS = {
+    "vecdb": (32, 64, 96, 128, 192, 256, 320, 384, 512, 768),
+    "diskannpy-rust": (10, 15, 20, 30, 40, 50, 70, 100, 150),
+    "zvec": (10, 12, 15, 18, 22, 30, 40, 60, 80),
+    "lancedb-rq": (15, 25, 35, 50, 65, 80, 110),
+    "lancedb-hnsw": (20, 30, 40, 80, 160, 260),
+}
+TARGETS = (0.90, 0.95, 0.975)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to measure. peers : interpreter by contestant's name.   vecdb : parameters of `vecdb.Spann`."""
+
+    dataset: str
+    queries: int = 1_000
+    rows: int | None = None
+    metric: str | None = None
+    limit: int = 10
+    rounds: int = 3
+    threads: int = 2
+    peers: Mapping[str, str] = field(default_factory=dict)
+    vecdb: Mapping[str, Any] = field(default_factory=dict)
+    sweep: tuple[int, ...] = ()
+    folder: str | None = None
+    path: str | None = None
+
+
+def run(plan: Plan, disk: Callable[[Path], dict[str, Any]], say: Say = lambda text: None) -> dict[str, Any]:
+    """Measure. disk : measures random reads a second on a file of the folder that it is given."""
+    unknown = set(plan.peers) - set(SCRIPTS)
+    if unknown:
+        raise vecdb.InvalidArgument(f"no contestant {', '.join(sorted(unknown))}; there are {', '.join(SCRIPTS)}")
+    data = _data(plan)
+    truth = data.truth_for(plan.limit)
+    with tempfile.TemporaryDirectory(prefix="vecdb-bench-", dir=plan.path) as home:
+        folder = Path(home)
+        np.save(folder / "base.npy", data.base)
+        np.save(folder / "queries.npy", data.queries)
+        names = ["vecdb", *plan.peers]
+        builds = {}
+        for name in names:
+            say(f"building {name}")
+            with _Process(name, plan, data.metric, folder) as process:
+                builds[name] = process.ask(do="build")
+        limits = disk(folder)
+        points, memory = _sweeps(names, plan, data, truth, folder, say)
+    return _result(plan, data, builds, points, memory, limits)
+
+
+def _data(plan: Plan) -> Dataset:
+    if Path(plan.dataset).is_file() and not plan.dataset.endswith((".hdf5", ".h5")):
+        with open_vectors(Path(plan.dataset)) as source:
+            n = len(source)
+            rows = min(plan.rows or n, n - plan.queries)
+            metric = plan.metric or ("l2" if np.dtype(source.dtype).kind in "iu" else "cosine")
+            base, queries = np.array(source[0:rows]), np.array(source[n - plan.queries : n])
+        return Dataset(Path(plan.dataset).name, base, queries, metric)  # type: ignore[arg-type]
+    data = load(plan.dataset, plan.folder)
+    base = np.asarray(data.base[: plan.rows])
+    if base.dtype == np.float16:
+        base = base.astype(np.float32)
+    queries = np.asarray(data.queries[: plan.queries], base.dtype)
+    kept = data.truth if plan.rows is None or plan.rows >= len(data.base) else None
+    if kept is not None:
+        kept = type(kept)(kept.ids[: plan.queries], kept.distances[: plan.queries])
+    return Dataset(data.name, base, queries, data.metric, kept)
+
+
+class _Process:
+    """A contestant that is asked by lines."""
+
+    def __init__(self, name: str, plan: Plan, metric: str, folder: Path) -> None:
+        spec = {"metric": metric, "limit": plan.limit, "threads": plan.threads, "vecdb": dict(plan.vecdb)}
+        if name == "lancedb-hnsw":
+            spec["lancedb"] = {"index": "hnsw"}
+        script = Path(__file__).parent / "contestants" / SCRIPTS[name]
+        python = sys.executable if name == "vecdb" else plan.peers[name]
+        arguments = [str(folder / name), str(folder / "base.npy"), str(folder / "queries.npy"), json.dumps(spec)]
+        self._process = subprocess.Popen(
+            [python, str(script), *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        self.name = name
+
+    def ask(self, **question: Any) -> dict[str, Any]:
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.write(json.dumps(question) + "\n")
+        self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        if not line:
+            raise vecdb.Unavailable(
+                f"contestant {self.name} ended without an answer; run its script by hand to see why"
+            )
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def __enter__(self) -> _Process:
+        return self
+
+    def __exit__(self, *of: object) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
+
+
+def _sweeps(
+    names: list[str], plan: Plan, data: Dataset, truth: Any, folder: Path, say: Say
+) -> tuple[list[dict[str, Any]], dict[str, int]]:
+    """Every contestant's points, the best of all rounds each; and what each keeps in memory."""
+    points: dict[tuple[str, int], dict[str, Any]] = {}
+    memory: dict[str, int] = {}
+    processes = {name: _Process(name, plan, data.metric, folder) for name in names}
+    try:
+        for process in processes.values():
+            process.ask(do="open")
+        values = {name: plan.sweep if name == "vecdb" and plan.sweep else SWEEPS[name] for name in names}
+        for at in range(plan.rounds):
+            for step in range(max(map(len, values.values()))):
+                for name in names[at % len(names) :] + names[: at % len(names)]:
+                    if step < len(values[name]):
+                        _point(processes[name], values[name][step], data, truth, plan, points)
+            say(f"round {at + 1} of {plan.rounds}")
+        memory = {name: int(process.ask(do="memory")["anonymous_bytes"]) for name, process in processes.items()}
+    finally:
+        for process in processes.values():
+            process.__exit__()
+    return list(points.values()), memory
+
+
+def _point(
+    process: _Process, value: int, data: Dataset, truth: Any, plan: Plan, points: dict[tuple[str, int], dict[str, Any]]
+) -> None:
+    answer = process.ask(do="sweep", value=value)
+    marks = latencies_ms(answer["seconds"])
+    mean = 1e3 * float(np.mean(answer["seconds"]))
+    known = points.setdefault(
+        (process.name, value),
+        {
+            "peer": process.name,
+            "value": value,
+            "recall": recall_of(answer["rows"], truth.ids, truth.distances, plan.limit),
+            "means_ms": [],
+        },
+    )
+    known["means_ms"].append(mean)
+    if mean == min(known["means_ms"]):
+        known.update(mean_ms=mean, p50_ms=marks["p50"], p99_ms=marks["p99"], p99_by_mean=marks["p99"] / mean)
+        known["read_bytes_by_query"] = answer["read_bytes"] / len(data.queries)
+        known.update(answer.get("explain", {}))
+
+
+def _result(
+    plan: Plan,
+    data: Dataset,
+    builds: dict[str, dict[str, Any]],
+    points: list[dict[str, Any]],
+    memory: dict[str, int],
+    limits: dict[str, Any],
+) -> dict[str, Any]:
+    raw = data.base.nbytes
+    rates = {
+        name: {
+            target: curves.rate_at([(p["recall"], 1e3 / p["mean_ms"]) for p in points if p["peer"] == name], target)
+            for target in TARGETS
+        }
+        for name in builds
+    }
+    summary = []
+    for name, build in builds.items():
+        row: dict[str, Any] = {"peer": name}
+        for target in TARGETS:
+            rate, own = rates[name][target], rates["vecdb"][target]
+            row[f"q/s at {target}"] = rate
+            row[f"vecdb by it at {target}"] = own / rate if own and rate else None
+        row |= {
+            "memory B/row": memory[name] / len(data.base),
+            "disk by raw": build["disk_bytes"] / raw,
+            "build s": build["seconds"],
+            "build peak MiB": build["peak_bytes"] / (1 << 20),
+        }
+        summary.append(row)
+    own_points = [
+        {
+            "nprobe": p["value"], "recall": p["recall"], "mean ms": p["mean_ms"], "p99 ms": p["p99_ms"],
+            "p99/mean": p["p99_by_mean"], "rows": p["rows_scanned"], "reads": p["reads"], "KB": p["bytes_read"] / 1e3,
+            "KB fetched": p["read_bytes_by_query"] / 1e3, "heads ms": p["heads_ms"], "scan ms": p["scan_ms"],
+            "read ms": p["read_ms"], "rerank ms": p["rerank_ms"],
+        }
+        for p in points
+        if p["peer"] == "vecdb"
+    ]  # fmt: skip
+    others = [
+        {
+            "peer": p["peer"],
+            "value": p["value"],
+            "recall": p["recall"],
+            "mean ms": p["mean_ms"],
+            "p99/mean": p["p99_by_mean"],
+        }
+        for p in points
+        if p["peer"] != "vecdb"
+    ]
+    tables = {"summary": summary, "vecdb": own_points, "the disk": [limits]}
+    if others:
+        tables["peers"] = others
+    return {
+        "benchmark": "disk",
+        "plan": {"dataset": plan.dataset, "rows": len(data.base), "queries": len(data.queries), "limit": plan.limit}
+        | {"metric": data.metric, "vecdb": dict(plan.vecdb), "rounds": plan.rounds, "threads": plan.threads},
+        "machine": machine.facts(),
+        "builds": builds,
+        "points": points,
+        "memory": memory,
+        "disk": limits,
+        "rates": rates,
+        "tables": tables,
+    }
