@@ -16,6 +16,7 @@ from vecdb.validate.common import Array, asarray, check_rows, show, slices
 # The squared distance of two vectors is at most 4 times the larger squared norm: under this bound it stays finite.
 _NORM_MAX = float(np.finfo(np.float32).max) / 4
 _NORM_MIN = float(np.finfo(np.float32).tiny)  # below it (subnormal) the inverse norm of a cosine loses its precision
+_BYTES = (np.dtype(np.uint8), np.dtype(np.int8))
 _F32 = np.dtype(np.float32)
 _CHUNK_CELLS = 65_536  # numbers per NumPy call, which holds the interpreter lock only at its start and end
 _CHUNK_CELLS_LISTS = 4_096  # Python numbers that NumPy reads in one call, holding the lock
@@ -70,6 +71,9 @@ def queries(value: object, config: CollectionConfig) -> tuple[NDArray[np.float32
         norm = float(value.dot(value))
         if norm <= _NORM_MAX and (norm >= _NORM_MIN or config.metric != "cosine"):
             return value[None], True
+    if type(value) is np.ndarray and value.dtype in _BYTES and value.shape == (config.dim,):
+        if config.metric != "cosine" or value.any():  # 8-bit integers are finite, and their norms small
+            return value.astype(_F32)[None], True
     source, single = _source(value, "queries", config)
     nq = len(source)
     if nq > limits.queries_max:

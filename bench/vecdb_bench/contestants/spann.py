@@ -37,7 +37,8 @@ class Lists(contest.Contestant):
         self._fill(self.folder, self.base)
 
     def open(self) -> None:
-        self.docs = vecdb.open(self.folder, read_only=True).collection("bench")
+        self.db = vecdb.open(self.folder)
+        self.docs = self.db.collection("bench")
 
     def prepare(self, value: int) -> None:
         self.params = vecdb.SearchParams(nprobe=value)
