@@ -14,7 +14,9 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from vecdb import schema
 from vecdb.index import training
+from vecdb.index.arena import Arena
 from vecdb.index.base import Progress, damaged_row
 from vecdb.index.coder import new_coder, scaled
 from vecdb.index.lists import Entries, Lists, View, _place, empty_view
@@ -28,10 +30,11 @@ _CHUNK_BYTES = 8 << 20
 _BUCKET_BYTES = 24 << 20  # entries handled at once
 
 
-def build(lists: Lists, metric: int, bits: int, head_ratio: float, stop: int, threads: int, progress: Progress) -> View:
+def build(lists: Lists, metric: int, config: schema.Spann, stop: int, threads: int, progress: Progress) -> View:
     """A view over the rows [0, stop) that are not dead. Nothing is published."""
     arrays = lists.rows.arrays
-    live = np.flatnonzero(_alive(lists, np.arange(stop)))
+    bits, head_ratio = config.bits, config.head_ratio
+    live = np.flatnonzero(_alive(lists, slice(0, stop)))
     if len(live) == 0:
         live = np.arange(1)  # a tree grows from a dead row where there is no other
     dim = arrays.vectors.shape[1]
@@ -66,12 +69,15 @@ def build(lists: Lists, metric: int, bits: int, head_ratio: float, stop: int, th
             held.add(lists.entries(coder, heads, vectors, rows, chosen, threads))
             if progress is not None:
                 progress(min(stop, first + step), stop)
-        return _bodies(empty_view(coder, heads, 4 * held.total_bytes, lists.replicas), held, stop, np.concatenate(far))
+        budget = config.memory_budget_bytes
+        spill = budget is not None and held.total_bytes > budget
+        view = empty_view(coder, heads, _BUCKET_BYTES if spill else 4 * held.total_bytes, lists.replicas)
+        return _bodies(lists, replace(view, indexed=stop, far=np.concatenate(far)), held, spill=spill)
     finally:
         held.close()
 
 
-def _alive(lists: Lists, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+def _alive(lists: Lists, rows: NDArray[np.int64] | slice) -> NDArray[np.bool_]:
     deleted = lists.rows.arrays.deleted[rows]
     alive: NDArray[np.bool_] = (deleted == 0) | (deleted > np.uint64(lists.removed))
     return alive
@@ -81,23 +87,27 @@ def _parts(rows: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
     yield from np.array_split(rows, max(1, len(rows) // 16_384))
 
 
-def _bodies(view: View, held: _Entries, stop: int, far: NDArray[np.int64]) -> View:
-    """Lay the entries out, bucket by bucket."""
-    segments = []
-    places, lengths = view.places.copy(), view.lengths.copy()
+def _bodies(lists: Lists, view: View, held: _Entries, *, spill: bool) -> View:
+    """Lay the entries out, bucket by bucket. spill : each bucket goes to the list file and leaves memory."""
     for first, last, entries in held.buckets():
         inside = np.arange(first, last)
         counts = np.bincount(entries.labels - first, minlength=last - first)
         sizes = -(-counts * view.coder.entry_bytes // 8) * 8
         segment = view.arena.allocate(int(sizes.sum()))
-        assert segment is not None  # the arena was reserved for all of them
-        segments.append(segment)
+        if segment is None:  # a bucket fuller than its fair share
+            view = replace(view, arena=Arena(2 * int(sizes.sum())))
+            segment = view.arena.allocate(int(sizes.sum()))
+        assert segment is not None
+        places, lengths = view.places.copy(), view.lengths.copy()
         places[inside] = segment.start + np.cumsum(sizes) - sizes
         lengths[inside] = counts
         fill = np.zeros((last, 2), np.int32)
         fill[inside, 0] = counts
         _place(entries, places, fill, view.arena, view.coder.width)
-    return replace(view, segments=tuple(segments), places=places, lengths=lengths, indexed=stop, far=far)
+        view = replace(view, segments=(*view.segments, segment), places=places, lengths=lengths)
+        if spill:
+            view = lists.spilled(view, inside)
+    return view
 
 
 class _Entries:

@@ -321,6 +321,16 @@ class Lists:
         lives[waiting] = self.life
         self._publish(replace(view, file=file, extents=numbers, lives=lives))
 
+    def spilled(self, view: View, inside: Rows64) -> View:
+        """A view whose lists `inside` have been written to its list file and have left memory. Publishes nothing."""
+        file = view.file or self._new_file(view)
+        places, extents, lives = view.places.copy(), view.extents.copy(), view.lives.copy()
+        for some in batches(inside, view.body_bytes()):
+            extents[some] = self._append(view, file, some)
+        lives[inside] = self.life
+        places[inside] = np.where(view.lengths[inside] > 0, -1, 0)
+        return replace(view, file=file, segments=(), places=places, extents=extents, lives=lives)
+
     def _new_file(self, view: View) -> pages.ListFile:
         uid = secrets.randbits(60)
         return pages.ListFile.create(self.folder / f"lists.{uid:015x}", uid, view.coder.entry_bytes)
@@ -353,6 +363,10 @@ class Lists:
             numbers[lists] = self._append(view, file, lists)
         lives = np.full(view.heads.count, self.life, np.uint64)
         self._publish(replace(view, file=file, extents=numbers, lives=lives))
+
+    def file_pages(self) -> int:
+        view = self.view
+        return view.file.page_count if view is not None and view.file is not None else 0
 
     def garbage_pages(self) -> int:
         """Pages of the list file that no list uses any more."""

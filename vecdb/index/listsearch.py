@@ -30,6 +30,7 @@ from vecdb.storage.rows import RowArrays
 _PRUNE = 8.0  # times the nearest head's squared distance (SPANN's published configurations)
 _UNROLLED_BYTES_MAX = 128  # wider codes gain nothing by a width known when the kernel is compiled
 _REACH_PER_PROBE, _REACH_MIN = 8, 1_000  # heads compared for each that is kept (measured: within 0.5 % of all of them)
+_SLACK_ON_DISK = 1.5  # where a list costs a read of its own, none of its rows should be lost for want of another
 _KEPT_MAX, _SHAPES_MAX, _KEPT_BYTES = 64, 8, 4 << 20  # buffers of one shape; shapes; bytes of one that is kept
 
 # what `Found.work` counts
@@ -179,7 +180,10 @@ class Plan:
         self.probes = min(self.view.heads.count, max(asked, int(2 * limit / prepared.mean_length) + 1))
         self.most = max(limit + 2, config.rerank or 4 * limit + 20)
         self.least = limit + max(2, limit // 5)
-        self.slack = np.float32(self.view.coder.error * _slack(self.probes, self.view.heads.count))
+        errors = _slack(self.probes, self.view.heads.count)
+        if not prepared.all_in_memory:
+            errors = max(errors, _SLACK_ON_DISK)
+        self.slack = np.float32(self.view.coder.error * errors)
 
     def answer(
         self,

@@ -57,7 +57,7 @@ _CEILING = 2  # times the fair share of a list
 _REPLICAS_ON_DISK = 4
 _QUERIES_PER_SLICE = 16
 _STEP_MAX = 16_384  # rows placed at once
-_GARBAGE_SHARE = 0.5  # of the list file
+_GARBAGE_SHARE, _BUILT_GARBAGE_SHARE = 0.5, 0.1  # of the list file, past which it is written anew: later, after a build
 _REBUILD_ROWS_MAX = 262_144  # a collection this small is clustered anew each time it has grown fourfold
 _REBUILD_GROWTH = 4
 _FAR_ROWS_MAX = 256  # far rows that searches score one by one without a thought
@@ -132,13 +132,20 @@ class Spann(Index):
         return len(view.far) > max(_FAR_ROWS_MAX, _FAR_SHARE_MAX * stop) and entries > _FAR_GROWTH * self._built_rows
 
     def _build(self, stop: int, threads: int, progress: Progress) -> None:
-        c = self.config
-        view = bulk.build(self.lists, self._metric, c.bits, c.head_ratio, stop, threads, progress)
+        view = bulk.build(self.lists, self._metric, self.config, stop, threads, progress)
         self.lists.view = view
         self._built_rows = int(view.lengths.sum()) // self.lists.replicas
         placing.restore(self.lists, self.ceiling, threads)
         self._settle_memory()
         self.lists.compact_arena(0.0)
+        if self.lists.garbage_pages() > _BUILT_GARBAGE_SHARE * self.lists.file_pages():
+            spilled = self.file_names()  # by this build, and sealed by nobody
+            self.lists.rewrite_file()
+            for name in spilled:
+                files.remove(self.lists.folder / name)
+        if self.config.memory_budget_bytes:
+            self.lists.flush()
+            self.lists.keep(self._hottest(self._view(), self.config.memory_budget_bytes))
 
     def _settle_memory(self) -> None:
         """Hold the budget: bodies beyond it go to disk, the hottest stay."""
@@ -277,8 +284,7 @@ class Spann(Index):
 
     def seal(self, path: Path) -> Sealed:
         lists = self.lists
-        view = self._view()
-        if lists.garbage_pages() > _GARBAGE_SHARE * (view.file.page_count if view.file else 0) + 64:
+        if lists.garbage_pages() > _GARBAGE_SHARE * lists.file_pages() + 64:
             lists.rewrite_file()
         else:
             lists.flush()

@@ -71,9 +71,13 @@ def queries(value: object, config: CollectionConfig) -> tuple[NDArray[np.float32
         norm = float(value.dot(value))
         if norm <= _NORM_MAX and (norm >= _NORM_MIN or config.metric != "cosine"):
             return value[None], True
-    if type(value) is np.ndarray and value.dtype in _BYTES and value.shape == (config.dim,):
-        if config.metric != "cosine" or value.any():  # 8-bit integers are finite, and their norms small
-            return value.astype(_F32)[None], True
+    if (
+        type(value) is np.ndarray
+        and value.dtype in _BYTES  # finite, and of small norms
+        and value.shape == (config.dim,)
+        and (config.metric != "cosine" or value.any())
+    ):
+        return value.astype(_F32)[None], True
     source, single = _source(value, "queries", config)
     nq = len(source)
     if nq > limits.queries_max:
