@@ -182,6 +182,9 @@ class Engine:
             self.upkeep.sealed_damaged = True
             if not self.writable:
                 return
+            sealed = self.view.state.sealed
+            for name in set(index.file_names()) - set(sealed.files if sealed is not None else ()):
+                files.remove(self.folder / name)
             generation.index = self.make_index(self.view.state.index, generation.rows)
             generation.index.extend(self.view.snapshot.row_count)
         self._wake_maintenance()
@@ -493,7 +496,7 @@ class Engine:
             self.upkeep.repair(thread_count)
             if self.upkeep.rebuild_is_due():
                 self.upkeep.rebuild(thread_count, progress)
-            if self.view.snapshot.row_count >= limits.flat_rows_max:
+            if self.view.snapshot.row_count >= limits.flat_rows_max or self.upkeep.sealed_damaged:
                 self.upkeep.index_tail(thread_count, progress, all_rows=True)
             learn(self)
             self.upkeep.seal(thread_count)

@@ -142,6 +142,7 @@ def _curve(
     points: dict[int, dict[str, float]] = {}
     knob = _knob(view)
     first = limit if knob == "ef" else 1
+    most = view.snapshot.row_count if knob == "ef" else int(view.generation.index.stats()["heads"])
 
     def measure(ef: int) -> float:
         started = time.perf_counter()
@@ -161,7 +162,7 @@ def _curve(
             below = ef
         elif not above:
             above = ef
-        if reached >= max(_ENOUGH, recall) or ef >= view.snapshot.row_count:
+        if reached >= max(_ENOUGH, recall) or ef >= most:
             break
     for _ in range(2):
         middle = (below + above) // 2

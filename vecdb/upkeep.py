@@ -59,7 +59,7 @@ class Upkeep:
         if index.kind == FLAT:
             return False
         if index.indexed_rows == 0:
-            return view.snapshot.row_count >= limits.flat_rows_max
+            return view.snapshot.row_count >= (1 if self.sealed_damaged else limits.flat_rows_max)
         return view.snapshot.row_count - index.indexed_rows >= limits.index_step_rows
 
     def repair_is_due(self) -> bool:
@@ -75,7 +75,7 @@ class Upkeep:
         unsealed = view.generation.index.indexed_rows - sealed
         if view.generation.index.kind == FLAT:
             return False
-        if self.sealed_damaged and unsealed >= 0:
+        if self.sealed_damaged and view.generation.index.indexed_rows and unsealed > -limits.index_step_rows:
             return True
         return unsealed >= (rows_min if rows_min is not None else max(limits.seal_rows_min, sealed // 8))
 

@@ -4,6 +4,8 @@ extent passes for sound.
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,12 +15,27 @@ from hypothesis import strategies as st
 from numba import njit
 from numpy.typing import NDArray
 
+from tests.kernels.one_view import (
+    ALL_ROWS,
+    Search,
+    arrays_of,
+    key_of,
+    lists_over,
+    plain_coder,
+    prepared_for,
+    read_keys,
+    view_heads_of,
+    view_of,
+)
+from vecdb.errors import Corruption
+from vecdb.index import listsearch, placing
+from vecdb.index.coder import new_coder, scaled
+from vecdb.index.lists import empty_view
+from vecdb.index.listsearch import ENTRIES
 from vecdb.kernels import lists as kernels
 from vecdb.storage import pages
 
 NOTHING = np.empty(0, np.uint8)
-ALL_ROWS = np.empty(0, np.uint64)
-FAR = np.float32(np.inf)
 
 
 @njit
@@ -227,13 +244,16 @@ def test_whole_bodies_are_copied() -> None:
 
 # -- scan ----------------------------------------------------------------------------------------
 
+L2, IP = 0, 2
+
 
 class Scene:
     """Queries and lists of 2-bit codes, with their estimates from the definition."""
 
-    def __init__(self, seed: int, replicas: bool) -> None:
+    def __init__(self, seed: int, replicas: bool, metric: int = L2) -> None:
         rng = np.random.default_rng(seed)
         self.rng = rng
+        self.ip = metric == IP
         self.nq, self.lists, self.n = 3, 6, 150
         owners = [rng.choice(self.lists, 2 if replicas and row % 2 else 1, replace=False) for row in range(self.n)]
         lists: dict[int, list[tuple[int, bytes, int]]] = {head: [] for head in range(self.lists)}
@@ -246,139 +266,380 @@ class Scene:
         self.sums = self.query8s.astype(np.int32).sum(1, dtype=np.int32)
         self.steps = rng.uniform(0.01, 0.03, self.nq).astype(np.float32)
         self.probes = np.stack([rng.permutation(self.lists) for _ in range(self.nq)]).astype(np.int32)
-        self.nears = rng.uniform(1, 3, (self.nq, self.lists)).astype(np.float32)
+        self.nears = rng.uniform(-3 if self.ip else 1, 3, (self.nq, self.lists)).astype(np.float32)
         self.counts = np.array([6, 4, 1], np.int32)
-        self.deleted = np.zeros(self.n, np.uint64)
         self.allow = ALL_ROWS
         self.row_count, self.sequence = self.n, 5
+        coder = plain_coder(metric, np.float32, 64, 2, np.zeros(64, np.float32), 1.0)
+        coder = replace(coder, add_unit=4.0, rescale_unit=0.5)
+        heads = view_heads_of(rng.integers(0, 256, (self.lists, 64), dtype=np.uint8))
+        arrays = arrays_of(np.zeros((self.n, 64), np.float32))
+        self.deleted = arrays.deleted
+        view = view_of(
+            coder, heads, self.bodies.places, self.bodies.lengths, self.bodies.arena, self.n, 2 if replicas else 1
+        )
+        self.prepared = prepared_for(view, arrays)
 
-    def estimates(self, i: int, weight: float) -> dict[int, float]:
-        """Nearest estimate of every visible row that a probed list of query i holds."""
-        found: dict[int, float] = {}
+    def estimates(self, i: int) -> dict[int, tuple[float, float]]:
+        """Estimate, and its error, of every visible row that a probed list of query i holds: of a row in several lists
+        the nearest, under ip the surest.
+        """
+        found: dict[int, tuple[float, float]] = {}
         q = self.query8s[i].astype(np.float64)
         for p in range(self.counts[i]):
+            near = float(self.nears[i, p])
             for row, code, factors in self.bodies.lists[int(self.probes[i, p])]:
                 raw = np.frombuffer(code, np.uint8)
                 u = np.concatenate([(raw >> (2 * field)) & 3 for field in range(4)]).astype(np.float64)
-                add, rescale = np.array([factors], np.uint32).view(np.float16).astype(np.float64)
-                value = add * 4.0 + self.nears[i, p] + weight * rescale * 0.5 * self.steps[i] * ((u - 1.5) @ q)
+                add, rescale = np.array([factors], np.uint32).view(np.float16).astype(np.float64) * (4.0, 0.5)
+                along = float(self.steps[i]) * ((u - 1.5) @ q)
+                value = near + (0.5 * rescale * along if self.ip else add + rescale * along)
                 hidden = self.deleted[row] and self.deleted[row] <= self.sequence
                 if row >= self.row_count or hidden:
                     continue
                 if not len(self.allow) or (int(self.allow[row >> 6]) >> (row & 63)) & 1:
-                    found[row] = min(value, found.get(row, np.inf))
+                    error = abs(rescale) * (1.0 if self.ip else near**0.5)
+                    known = found.get(row)
+                    if known is None or (error < known[1] if self.ip else value < known[0]):
+                        found[row] = float(value), float(error)
         return found
 
-    def scan(self, most: int, weight: float, once: bool, parts: int = 1) -> list[list[tuple[float, int]]]:
-        shortlist, sizes = np.zeros((self.nq, most + 1), np.int64), np.zeros(self.nq, np.int32)
-        work = np.zeros(10, np.int64)
-        lengths = self.bodies.lengths
+    def scan(self, most: int, parts: int = 1) -> list[list[tuple[float, int, float]]]:
+        search = Search(self.prepared, self.nq, 1, self.lists, most, self.row_count, self.sequence, self.allow)
+        b = search.b
+        b.probes[:], b.nears[:], b.counts[:] = self.probes, self.nears, self.counts
+        b.query8s[:], b.steps[:], b.sums[:] = self.query8s, self.steps, self.sums
         for part in range(parts):
-            places = np.where(np.arange(self.lists) % parts == part, self.bodies.places, -1)
-            kernels.scan(
-                self.probes, self.nears, self.counts, places, lengths, self.bodies.arena,
-                self.bodies.arena.view(np.uint16), self.bodies.arena.view(np.uint32), WIDTH, False, np.float32(weight),
-                np.float32(4), np.float32(0.5), self.query8s, self.steps, self.sums, once, self.row_count,
-                self.sequence, self.deleted, self.allow, shortlist, sizes, np.zeros(self.n, np.int32),
-                np.zeros(self.n, np.float32), work, (0, 0),
-            )  # fmt: skip
-        assert work[1] == sum(int(lengths[self.probes[i, : self.counts[i]]].sum()) for i in range(self.nq))
-        out = []
-        for i in range(self.nq):
-            keys = shortlist[i, : sizes[i]]
-            assert (np.diff(keys) > 0).all()
-            bits = (keys >> 32).astype(np.int32)
-            values = np.where(bits < 0, bits ^ 0x7FFFFFFF, bits).astype(np.int32).view(np.float32)
-            out.append([(float(v), int(key & 0xFFFFFFFF)) for v, key in zip(values, keys.tolist(), strict=True)])
-        return out
+            search.scan(np.where(np.arange(self.lists) % parts == part, self.bodies.places, -1))
+        lengths = self.bodies.lengths
+        assert search.work[ENTRIES] == sum(int(lengths[self.probes[i, : self.counts[i]]].sum()) for i in range(self.nq))
+        return search.shortlists()
 
-    def assert_as_expected(self, most: int, weight: float, once: bool, parts: int) -> None:
-        for i, line in enumerate(self.scan(most, weight, once, parts)):
-            expected = self.estimates(i, weight)
-            assert len({row for _, row in line}) == len(line) == min(most, len(expected))
-            for value, row in line:
-                assert np.isclose(value, expected[row], rtol=1e-4, atol=1e-4)
-            best = sorted(expected.values())[: len(line)]
-            assert np.allclose([value for value, _ in line], best, rtol=1e-4, atol=1e-4)
+    def assert_as_expected(self, most: int, parts: int) -> None:
+        for i, line in enumerate(self.scan(most, parts)):
+            expected = self.estimates(i)
+            assert len({row for _, row, _ in line}) == len(line) == min(most, len(expected))
+            for value, row, error in line:
+                assert np.isclose(value, expected[row][0], rtol=1e-4, atol=1e-4)
+                assert np.isclose(error, expected[row][1], rtol=1e-4, atol=1e-6)
+            best = sorted(value for value, _ in expected.values())[: len(line)]
+            assert np.allclose([value for value, _, _ in line], best, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("parts", [1, 2])
-@pytest.mark.parametrize("weight", [1.0, 0.5])
+@pytest.mark.parametrize("metric", [L2, IP], ids=["l2", "ip"])
 @pytest.mark.parametrize("most", [1, 10, 400])
-def test_a_scan_keeps_the_nearest_estimates(most: int, weight: float, parts: int) -> None:
+def test_a_scan_keeps_the_nearest_estimates(most: int, metric: int, parts: int) -> None:
     """Also in two goes, lists in memory first and those from disk after them."""
-    Scene(1, False).assert_as_expected(most, weight, False, parts)
+    Scene(1, False, metric).assert_as_expected(most, parts)
 
 
 @pytest.mark.parametrize("parts", [1, 2])
 @pytest.mark.parametrize("most", [1, 10, 60, 400])
 def test_a_row_in_several_lists_is_kept_once_at_its_nearest_estimate(most: int, parts: int) -> None:
-    Scene(2, True).assert_as_expected(most, 1.0, True, parts)
+    Scene(2, True, L2).assert_as_expected(most, parts)
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_a_row_in_several_lists_is_kept_once_under_ip_at_its_surest_estimate(parts: int) -> None:
+    """Of those that enter a shortlist: one that all fit into shows it."""
+    Scene(2, True, IP).assert_as_expected(400, parts)
+
+
+def test_codes_of_a_width_that_was_not_compiled_in_are_scanned_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listsearch, "_UNROLLED_BYTES_MAX", 0)
+    scene = Scene(2, True)
+    assert scene.prepared.chunks == ()
+    scene.assert_as_expected(60, 2)
 
 
 def test_a_scan_keeps_only_what_the_snapshot_and_the_bitmap_hold() -> None:
     scene = Scene(3, True)
     scene.deleted[:60] = scene.rng.integers(0, 10, 60)
     scene.deleted[5] = 2**64 - 1
-    scene.assert_as_expected(40, 1.0, True, 2)
+    scene.assert_as_expected(40, 2)
     scene.row_count = 90
-    scene.assert_as_expected(40, 1.0, True, 1)
+    scene.assert_as_expected(40, 1)
     scene.allow = scene.rng.integers(0, 2**63, 2, dtype=np.uint64)
-    scene.assert_as_expected(40, 1.0, True, 1)
+    scene.assert_as_expected(40, 1)
     scene.allow = np.zeros(3, np.uint64)
-    assert scene.scan(40, 1.0, True) == [[], [], []]
+    assert scene.scan(40) == [[], [], []]
 
 
 # -- reads ---------------------------------------------------------------------------------------
 
 
-def _key(value: float, row: int) -> int:
-    bits = int(np.float32(value).view(np.int32))
-    return ((bits if bits >= 0 else bits ^ 0x7FFFFFFF) << 32) | row
+class Chosen:
+    """What `choose_reads` makes of shortlists. errors : float32[nq, any], as the scan left them."""
+
+    def __init__(
+        self, values: NDArray[Any], rows: NDArray[Any], errors: NDArray[np.float32], slack: float, *,
+        norms: NDArray[np.float32] | None = None, row_bytes: int = 96, limit: int = 10, least: int = 12,
+    ) -> None:  # fmt: skip
+        nq, size = values.shape
+        shortlist = np.array(
+            [[key_of(v, r) for v, r in zip(*pair, strict=True)] for pair in zip(values, rows.tolist(), strict=True)]
+        )
+        self.sizes = np.full(nq, size, np.int32)
+        self.rows, self.owners, self.offsets, self.lengths, self.places = (
+            np.full(nq * size, -1, np.int64) for _ in range(5)
+        )
+        self.total, self.ranges, self.nbytes = kernels.choose_reads(
+            shortlist=shortlist, errors=errors, sizes=self.sizes, limit=limit, least=least, slack=np.float32(slack),
+            norms=np.zeros(nq, np.float32) if norms is None else norms, ip=norms is not None, header=4096,
+            row_bytes=row_bytes, align=4096, rows=self.rows, owners=self.owners, offsets=self.offsets,
+            lengths=self.lengths, places=self.places,
+        )  # fmt: skip
+
+
+def some_shortlists(seed: int, nq: int = 4, size: int = 60) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.float32]]:
+    rng = np.random.default_rng(seed)
+    rows = np.stack([rng.permutation(400)[:size] for _ in range(nq)])
+    values = np.sort(rng.uniform(1, 2, (nq, size)).astype(np.float32), axis=1)
+    return values, rows, rng.uniform(1, 4, (nq, size)).astype(np.float32)
 
 
 @pytest.mark.parametrize("row_bytes", [96, 1200, 4096, 5000])
-def test_every_row_to_read_lies_inside_an_aligned_range_and_ranges_do_not_overlap(row_bytes: int) -> None:
-    rng = np.random.default_rng(row_bytes)
-    nq, size = 4, 60
-    chosen = np.stack([rng.permutation(400)[:size] for _ in range(nq)])
-    values = np.sort(rng.uniform(1, 2, (nq, size)), axis=1)
-    shortlist = np.array(
-        [[_key(v, r) for v, r in zip(*pair, strict=True)] for pair in zip(values, chosen, strict=True)]
-    )
-    sizes = np.full(nq, size, np.int32)
-    rows, owners, offsets, lengths, places = (np.full(nq * size, -1, np.int64) for _ in range(5))
-    total, ranges, nbytes = kernels.choose_reads(
-        shortlist, sizes, 10, 12, np.float32(0.05), np.ones(nq, np.float32), False, 4096, row_bytes, 4096, rows,
-        owners, offsets, lengths, places,
-    )  # fmt: skip
-    assert total == sizes.sum() and (sizes >= 12).all()
-    taken = np.concatenate([chosen[i, : sizes[i]] for i in range(nq)])
-    assert np.array_equal(rows[:total], taken)
-    for row, owner in zip(rows[:total].tolist(), owners[:total].tolist(), strict=True):
+def test_every_row_to_read_lies_inside_an_aligned_range_and_no_range_is_read_twice(row_bytes: int) -> None:
+    values, rows, errors = some_shortlists(row_bytes)
+    got = Chosen(values, rows, errors, 0.05, row_bytes=row_bytes)
+    assert got.total == got.sizes.sum() and (got.sizes >= 12).all()
+    taken = np.concatenate([rows[i, : got.sizes[i]] for i in range(len(rows))])
+    assert np.array_equal(got.rows[: got.total], taken)
+    for row, owner in zip(got.rows[: got.total].tolist(), got.owners[: got.total].tolist(), strict=True):
         first = 4096 + row * row_bytes
-        assert offsets[owner] <= first and first + row_bytes <= offsets[owner] + lengths[owner]
-    assert (offsets[:ranges] % 4096 == 0).all() and (lengths[:ranges] % 4096 == 0).all()
-    assert np.array_equal(places[:ranges], np.cumsum(lengths[:ranges]) - lengths[:ranges])
-    assert nbytes == lengths[:ranges].sum()
-    for i in range(nq):
-        assert values[i, sizes[i] - 1] <= max(values[i, 9] * 1.051, values[i, 11])
+        assert got.offsets[owner] <= first and first + row_bytes <= got.offsets[owner] + got.lengths[owner]
+    offsets, lengths = got.offsets[: got.ranges], got.lengths[: got.ranges]
+    assert (offsets % 4096 == 0).all() and (lengths % 4096 == 0).all()
+    assert np.array_equal(got.places[: got.ranges], np.cumsum(lengths) - lengths)
+    assert got.nbytes == lengths.sum()
+    used, firsts = np.unique(got.owners[: got.total], return_index=True)
+    assert np.array_equal(used, np.arange(got.ranges))
+    query = np.searchsorted(np.cumsum(got.sizes), firsts, side="right")  # each query has ranges of its own
+    pairs = list(zip(query.tolist(), offsets.tolist(), lengths.tolist(), strict=True))
+    assert len(set(pairs)) == len(pairs)
+
+
+@pytest.mark.parametrize("ip", [False, True])
+@pytest.mark.parametrize("slack", [0.0, 0.02, 0.1, 9.0])
+def test_a_shortlist_is_cut_past_the_slack_that_its_first_rows_errors_allow(slack: float, ip: bool) -> None:
+    """The first `least` stay in any case. Under ip an error is proportional to the query's norm."""
+    values, rows, errors = some_shortlists(5)
+    norms = np.array([0.5, 1, 2, 4], np.float32) if ip else None
+    got = Chosen(values, rows, errors, slack, norms=norms)
+    allowed = norms if norms is not None else errors[:, :10].mean(1)
+    bounds = values[:, 9] + np.float32(slack) * allowed
+    expected = [max(12, int((line <= bound + 1e-6).sum())) for line, bound in zip(values, bounds, strict=True)]
+    assert got.sizes.tolist() == expected
+    assert slack not in (0.02, 0.1) or len(set(expected)) > 1
 
 
 @pytest.mark.parametrize("ip", [False, True])
 def test_a_shortlist_is_not_cut_shorter_where_estimates_are_below_zero(ip: bool) -> None:
     """Estimates near zero fall on both sides of it: more slack must never leave fewer rows."""
-    values = np.sort(np.random.default_rng(0).normal(0 if not ip else -9, 0.5, 60))
-    shortlist = np.array([[_key(v, r) for r, v in enumerate(values)]])
+    values = np.sort(np.random.default_rng(0).normal(0 if not ip else -9, 0.5, 60)).astype(np.float32)
     left = []
     for slack in (0.0, 0.1, 0.5):
-        sizes = np.full(1, 60, np.int32)
-        spare = [np.zeros(60, np.int64) for _ in range(5)]
-        kernels.choose_reads(
-            shortlist, sizes, 10, 12, np.float32(slack), np.ones(1, np.float32), ip, 4096, 96, 4096, *spare
-        )
-        left.append(int(sizes[0]))
+        ones = np.ones((1, 60), np.float32)
+        got = Chosen(values[None], np.arange(60)[None], ones, slack, norms=ones[:, 0].copy() if ip else None)
+        left += got.sizes.tolist()
     assert left == sorted(left) and left[-1] > 12
+
+
+def test_a_shortlist_shorter_than_the_least_is_kept_whole() -> None:
+    values, rows, errors = some_shortlists(6, size=7)
+    got = Chosen(values, rows, errors, 0.0)
+    assert got.sizes.tolist() == [7] * 4 and got.total == 28
+
+
+# -- heads and rows near others ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("count", "wanted"), [(1, 4), (9, 32), (300, 1), (300, 20), (300, 64)])
+def test_the_near_heads_of_a_code_are_those_of_brute_force(tmp_path: Path, count: int, wanted: int) -> None:
+    rng = np.random.default_rng(count)
+    codes = rng.integers(0, 256, (count, 64), dtype=np.uint8)
+    codes[count // 2] = codes[0]  # equal heads come in the order of their numbers
+    queries = np.concatenate([codes[:2], rng.integers(0, 256, (30, 64), dtype=np.uint8)])
+    lists = lists_over(arrays_of(np.zeros((1, 64), np.float32)), tmp_path)
+    near, distances = lists.near_heads(view_heads_of(codes, min(count, 5)), queries, wanted)
+    truth = ((queries[:, None].astype(np.int64) - codes[None]) ** 2).sum(2)
+    order = np.argsort(truth, axis=1, kind="stable")[:, :wanted]
+    kept = order.shape[1]
+    assert np.array_equal(near[:, :kept], order) and (near[:, kept:] == -1).all()
+    assert np.array_equal(distances[:, :kept], np.take_along_axis(truth, order, axis=1))
+    lists.close()
+
+
+class Neighbourhood:
+    """Lists over clustered rows, and fresh heads among them; `fresh` and the heads as what their codes stand for."""
+
+    def __init__(self, folder: Path, metric: int, dtype: Any, bits: int, dim: int = 40) -> None:
+        rng = np.random.default_rng(bits + metric)
+        n, heads = 600, 12
+        centres = rng.normal(0, 30, (heads, dim))
+        vectors = centres[rng.integers(0, heads, n)] + rng.normal(0, 22, (n, dim))
+        if np.dtype(dtype) == np.uint8:
+            vectors += 128
+        self.vectors = np.clip(np.round(vectors), 0, 255).astype(dtype) if dtype == np.uint8 else vectors.astype(dtype)
+        self.arrays = arrays_of(self.vectors)
+        units = self.vectors.astype(np.float64)
+        if metric == 1:
+            units /= np.linalg.norm(units, axis=1, keepdims=True)
+        self.units = units
+        mean = np.full(dim, 128 if dtype == np.uint8 else 0, np.float32)
+        scale = 1.0 if dtype == np.uint8 else float(np.abs(units).max()) / 127
+        sample = self.vectors
+        coder = plain_coder(metric, dtype, dim, bits, mean, scale)
+        if not coder.lossless:
+            coder = new_coder(self.arrays, metric, bits, coder.quantiser, sample)
+        codes, bias, _ = coder.quantise(self.vectors)
+        # no head is the middle of its rows, so that many of them have a nearer one among the fresh
+        self.heads = view_heads_of(codes[rng.choice(n, heads, replace=False)], 3)
+        self.fresh = codes[rng.choice(n, 5, replace=False)]
+        self.lists = lists_over(self.arrays, folder)
+        labels = self.lists.assign(self.heads, codes, bias, 1)
+        coder = scaled(coder, sample, labels[:, 0], self.heads.codes)
+        self.coder = coder
+        self.labels = labels[:, 0]
+        entries = self.lists.entries(coder, self.heads, self.vectors, np.arange(n), labels, 1)
+        self.lists.view = empty_view(coder, self.heads, 1 << 20, 1)
+        self.lists.change(self.heads, np.arange(heads), np.unique(entries.labels).astype(np.int64), entries, indexed=n)
+
+    def shares(self) -> NDArray[np.float64]:
+        """Squared distance of each row to the nearest fresh head, as a share of that to its own."""
+        own = ((self.units - self.coder.decode(self.heads.codes)[self.labels]) ** 2).sum(1)
+        fresh = self.coder.decode(self.fresh).astype(np.float64)
+        nearest = ((self.units[:, None] - fresh[None]) ** 2).sum(2).min(1)
+        return np.asarray(nearest / np.maximum(own, 1e-12))
+
+    def found(self, victims: list[int]) -> dict[int, int]:
+        """{row: the list it is in} of rows that would be assigned anew."""
+        view = self.lists.view
+        assert view is not None
+        rows, owners = placing._nearer(self.lists, view, self.fresh, np.array(victims, np.int64))
+        assert len(set(rows.tolist())) == len(rows)
+        return dict(zip(rows.tolist(), owners.tolist(), strict=True))
+
+
+def test_rows_nearer_to_a_fresh_head_than_to_their_own_are_found_exactly_where_codes_are_the_rows(
+    tmp_path: Path,
+) -> None:
+    """Those of lists that are split themselves have had their turn, and dead ones are left out."""
+    here = Neighbourhood(tmp_path, L2, np.uint8, 8)
+    assert here.coder.lossless
+    shares, closer = here.shares(), 0.95
+    nearer = np.flatnonzero(shares < closer)
+    assert len(nearer) > 20 and len(nearer) < 580
+    assert here.found([]) == {int(row): int(here.labels[row]) for row in nearer}
+    kept = nearer[~np.isin(here.labels[nearer], [0, 3, 7])]
+    assert sorted(here.found([0, 3, 7])) == kept.tolist()
+    here.arrays.deleted[kept[::2]] = 4
+    here.lists.removed = 3
+    assert sorted(here.found([0, 3, 7])) == kept.tolist()  # they died later than what searches may still see
+    here.lists.removed = 4
+    assert sorted(here.found([0, 3, 7])) == kept[1::2].tolist()
+    assert here.found(list(range(12))) == {}
+
+
+@pytest.mark.parametrize("metric", [0, 1, 2], ids=["l2", "cosine", "ip"])
+@pytest.mark.parametrize(("bits", "blur"), [(2, 0.35), (4, 0.12), (8, 0.03)])
+def test_rows_nearer_to_a_fresh_head_are_found_as_well_as_codes_tell(
+    tmp_path: Path, bits: int, blur: float, metric: int
+) -> None:
+    """Lists are clustered by squared l2 whatever the metric is."""
+    here = Neighbourhood(tmp_path, metric, np.float32, bits)
+    shares = here.shares()
+    found = np.isin(np.arange(600), list(here.found([])))
+    clear = np.abs(shares - 0.95) > blur
+    assert clear.sum() > 200 and (shares[clear] < 0.95).any()
+    wrong = clear & (found != (shares < 0.95))
+    assert wrong.sum() <= 0.01 * clear.sum()
+    assert all(here.labels[row] == head for row, head in here.found([]).items())
+
+
+def test_no_more_neighbours_are_found_than_one_round_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = Neighbourhood(tmp_path, L2, np.uint8, 8)
+    every = here.found([])
+    monkeypatch.setattr(placing, "_MOVED_MAX", 9)
+    some = here.found([])
+    assert 0 < len(some) <= 9 and some.items() <= every.items()
+
+
+# -- far rows ------------------------------------------------------------------------------------
+
+
+class FarRows:
+    """A search that has three answers already, and rows beyond the codes that are to join them."""
+
+    def __init__(self, metric: int, limit: int) -> None:
+        rng = np.random.default_rng(metric)
+        self.vectors = rng.standard_normal((80, 24)).astype(np.float32)
+        self.queries = rng.standard_normal((3, 24)).astype(np.float32)
+        self.arrays = arrays_of(self.vectors)
+        self.far = np.array([5, 11, 30, 31, 70, 79], np.int64)
+        self.metric, self.limit = metric, limit
+        coder = plain_coder(metric, np.float32, 24, 2, np.zeros(24, np.float32), 1.0)
+        view = view_of(
+            coder, view_heads_of(np.full((1, 64), 128, np.uint8), 1), np.zeros(1, np.int64), np.zeros(1, np.int32),
+            np.zeros(64, np.uint8), 80,
+        )  # fmt: skip
+        self.view = replace(view, far=self.far)
+
+    def truth(self, i: int) -> NDArray[np.float64]:
+        v, q = self.vectors.astype(np.float64), self.queries[i].astype(np.float64)
+        if self.metric == 0:
+            return np.asarray(((v - q) ** 2).sum(1))
+        dots = v @ q
+        return -dots if self.metric == 2 else 1 - dots / (np.linalg.norm(v, axis=1) * np.linalg.norm(q))
+
+    def answers(
+        self, there: list[int], row_count: int = 80, sequence: int = 9, allow: NDArray[np.uint64] = ALL_ROWS
+    ) -> list[list[tuple[float, int]]]:
+        search = Search(prepared_for(self.view, self.arrays), 3, self.limit, 1, 20, row_count, sequence, allow)
+        for i in range(3):
+            truth = self.truth(i)
+            keys = sorted(key_of(float(np.float32(truth[row])), row) for row in there)[: self.limit]
+            search.b.keys[0, i, : len(keys)] = keys
+            search.b.sizes[0, i] = len(keys)
+        search.plan._far(search.b, self.queries, search.work)
+        out = []
+        for keys, size in zip(search.b.keys[0], search.b.sizes[0].tolist(), strict=True):
+            values, rows = read_keys(keys[:size])
+            out.append(list(zip(values.tolist(), rows.tolist(), strict=True)))
+        return out
+
+    def assert_answers(self, there: list[int], joining: list[int], **how: Any) -> None:
+        for i, line in enumerate(self.answers(there, **how)):
+            truth = self.truth(i)
+            expected = sorted({*there, *joining}, key=lambda row: (truth[row], row))[: self.limit]
+            assert [row for _, row in line] == expected
+            assert np.allclose([value for value, _ in line], truth[expected], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("limit", [1, 4, 20])
+@pytest.mark.parametrize("metric", [0, 1, 2], ids=["l2", "cosine", "ip"])
+def test_far_rows_are_scored_on_their_vectors_and_join_the_answers(metric: int, limit: int) -> None:
+    here = FarRows(metric, limit)
+    here.assert_answers([1, 2, 60], here.far.tolist())
+    here.assert_answers([], here.far.tolist())
+
+
+def test_far_rows_that_the_snapshot_or_the_bitmap_hides_stay_out() -> None:
+    here = FarRows(0, 20)
+    here.arrays.deleted[[5, 11]] = (9, 10)
+    here.assert_answers([1], [11, 30, 31, 70], row_count=79)
+    allow = np.zeros(2, np.uint64)
+    allow[0] = np.uint64(1 << 5 | 1 << 11 | 1 << 31)
+    here.assert_answers([1], [11, 31], allow=allow)
+
+
+def test_a_far_row_that_is_damaged_is_no_answer() -> None:
+    here = FarRows(0, 20)
+    here.vectors[31, 3] += 1
+    with pytest.raises(Corruption, match="31"):
+        here.answers([1])
+    here.assert_answers([1], [5, 11, 30], row_count=31)  # what is hidden is not looked at
 
 
 # -- extents -------------------------------------------------------------------------------------
@@ -441,13 +702,19 @@ def test_extents_are_compared_once_and_only_sound_ones_are_marked() -> None:
 def test_an_extent_that_is_not_where_or_what_it_says_is_noticed() -> None:
     starts, _, counts, buffer = sealed_extents()
     numbers = starts // pages.PAGE + 1
+    nines = np.full(4, 9, np.uint64)
 
-    def first(pages_: Any = numbers, counts_: Any = counts, uid: int = 77, entry: int = ENTRY) -> int:
-        return int(
-            kernels.first_misplaced(starts, pages_, counts_, uid, entry, buffer.view(np.uint64), buffer.view(np.uint32))
-        )
+    def first(
+        pages_: Any = numbers, counts_: Any = counts, lives: Any = nines, uid: int = 77, entry: int = ENTRY
+    ) -> int:
+        bad = kernels.first_misplaced(
+            starts=starts, pages=pages_, counts=counts_, lives=lives, uid=uid, entry_bytes=entry,
+            buffer64=buffer.view(np.uint64), buffer32=buffer.view(np.uint32),
+        )  # fmt: skip
+        return int(bad)
 
     assert first() == -1
     assert first(pages_=numbers + np.array([0, 0, 1, 1])) == 2
     assert first(counts_=(counts + np.array([0, 1, 0, 0])).astype(np.int32)) == 1
+    assert first(lives=np.array([9, 9, 9, 10], np.uint64)) == 3
     assert first(uid=78) == 0 and first(entry=ENTRY + 8) == 0

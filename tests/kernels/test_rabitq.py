@@ -10,10 +10,9 @@ import pytest
 from numba import njit
 from numpy.typing import NDArray
 
+from tests.kernels.one_view import Search, arrays_of, prepared_for, view_heads_of, view_of
 from vecdb.index.coder import Coder, new_coder, padded, scaled
 from vecdb.index.graph import Quantiser
-from vecdb.index.tree import bias_of
-from vecdb.kernels import lists as kernels
 from vecdb.kernels import rabitq
 from vecdb.kernels.intrinsics import dot_packed
 from vecdb.storage.rows import RowArrays
@@ -32,6 +31,15 @@ def _dots(codes, query8, bits, out):  # type: ignore[no-untyped-def]
         out[i] = dot_packed(flat, np.int64(i * codes.shape[1]), np.int64(codes.shape[1]), query8, bits)
 
 
+def units_of(coder: Coder, vectors: NDArray[Any]) -> NDArray[np.float32]:
+    """What rows count as: unit vectors under cosine."""
+    x = vectors.astype(np.float64)
+    if coder.cosine:
+        norms = np.linalg.norm(x, axis=1, keepdims=True)
+        x = np.divide(x, norms, out=np.zeros_like(x), where=norms > 0)
+    return x.astype(np.float32)
+
+
 def coder_for(
     sample: NDArray[Any], metric: int, bits: int, heads: NDArray[np.uint8] | None = None
 ) -> tuple[Coder, NDArray[np.uint8]]:
@@ -42,7 +50,7 @@ def coder_for(
     arrays = RowArrays(sample, np.empty(0, np.uint32), np.empty(0, np.uint8), np.empty(0, np.uint64))
     coder = new_coder(arrays, metric, bits, quantiser, sample)
     if heads is None:
-        units = coder.units_of(sample).mean(axis=0)
+        units = units_of(coder, sample).mean(axis=0)
         heads = np.clip(np.round(units / quantiser.scale) + 128, 0, 255).astype(np.uint8)[None, :]
     return scaled(coder, sample, np.zeros(len(sample), np.int32), heads), heads
 
@@ -57,8 +65,9 @@ def estimates(
     assert np.isfinite(pair).all()
     query8s, steps, sums = np.zeros((1, coder.padded_dim), np.int8), np.zeros(1, np.float32), np.zeros(1, np.int32)
     rabitq.encode_queries(
-        query[None], coder.center, coder.signs, np.zeros(coder.padded_dim, np.float32), query8s, steps, sums
-    )
+        queries=query[None], center=coder.center, signs=coder.signs, rotated=np.zeros(coder.padded_dim, np.float32),
+        query8s=query8s, steps=steps, sums=sums,
+    )  # fmt: skip
     query8, step, total = query8s[0], float(steps[0]), int(sums[0])
     assert np.isfinite(step) and total == query8.astype(np.int64).sum()
     dots = np.zeros(n, np.int64)
@@ -123,18 +132,26 @@ def test_estimates_are_unbiased_and_as_near_as_theory_says(data: str, metric: in
     assert 0.5 * expected < error.std() < 1.25 * expected + 4e-4  # 4e-4: factors are float16, queries 8 bits
 
 
-def test_the_error_that_a_coder_states_is_the_error_that_it_has() -> None:
+@pytest.mark.parametrize("bits", [1, 2, 4])
+@pytest.mark.parametrize("metric", [0, 2], ids=["l2", "ip"])
+def test_the_error_that_a_coder_states_is_the_error_that_it_has(metric: int, bits: int) -> None:
+    """Stated in units of |rescale| |q - c|, under ip of the query's norm; rows and queries of many norms."""
     rng = np.random.default_rng(0)
     vectors = rng.standard_normal((1000, 128)).astype(np.float32)
-    for bits in (1, 2, 4):
-        coder, head = coder_for(vectors, 0, bits)
-        c = coder.decode(head)[0]
-        lengths = np.linalg.norm(vectors - c, axis=1)
-        seen = []
-        for query in vectors[:20] + np.float32(0.3):
-            truth = ((vectors.astype(np.float64) - query) ** 2).sum(1)
-            seen.append((estimates(coder, head, vectors, query) - truth) / (lengths * np.linalg.norm(query - c)))
-        assert 0.7 < np.std(seen) / coder.error < 1.4
+    if metric == 0:
+        vectors *= np.exp(rng.uniform(-1, 1, (1000, 1))).astype(np.float32)
+    coder, head = coder_for(vectors, metric, bits)
+    c = coder.decode(head)[0]
+    _, factors = coder.encode(vectors, np.zeros(1000, np.int32), head, np.arange(1000))
+    rescale = np.abs(factors.view(np.float16).reshape(-1, 2)[:, 1].astype(np.float64)) * coder.rescale_unit
+    seen = []
+    for query in vectors[:20] + np.float32(0.3):
+        truth = ((vectors.astype(np.float64) - query) ** 2).sum(1)
+        unit = rescale * np.linalg.norm(query - c)
+        if metric == 2:
+            truth, unit = -(vectors.astype(np.float64) @ query), np.full(1000, np.linalg.norm(query))
+        seen.append((estimates(coder, head, vectors, query) - truth) / unit)
+    assert 0.8 < np.std(seen) / coder.error < 1.2
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int8])
@@ -151,33 +168,38 @@ def test_integers_are_their_own_codes_and_distances_exact(dtype: Any) -> None:
     stands_for = codes[:, :40].astype(np.int64) - 128
     assert np.array_equal(stands_for, vectors.astype(np.int64) - mean.astype(np.int64)) and (codes[:, 40:] == 128).all()
     assert np.array_equal(squares.view(np.float32), (stands_for**2).sum(1))
-    heads = np.full((1, 64), 128, np.uint8)
     queries = np.concatenate([vectors[:5], rng.integers(low, high, (5, 40)).astype(dtype)]).astype(np.float32)
-    nq = len(queries)
-    nears, steps, sums = np.zeros((nq, 1), np.float32), np.zeros(nq, np.float32), np.zeros(nq, np.int32)
-    counts, query8s = np.zeros(nq, np.int32), np.zeros((nq, 64), np.int8)
-    kernels.probe(
-        queries, False, False, True, 1, 2048, np.float32(np.inf), heads, bias_of(heads), heads, bias_of(heads),
-        np.array([1], np.int32), mean, np.float32(1), coder.center, coder.signs, np.zeros((nq, 1), np.int32), nears,
-        counts, query8s, steps, sums, np.zeros(nq, np.float32), np.zeros(40, np.float32), np.zeros(64, np.float32),
-        np.zeros(1, np.int64), np.zeros(2200, np.int64), np.zeros(64, np.int8), np.zeros(64, np.int16),
-        np.zeros(10, np.int64), (0,),
-    )  # fmt: skip
     body = np.concatenate([codes.reshape(-1), np.arange(300, dtype=np.uint32).view(np.uint8), squares.view(np.uint8)])
-    shortlist, sizes = np.zeros((nq, 301), np.int64), np.zeros(nq, np.int32)
-    kernels.scan(
-        np.zeros((nq, 1), np.int32), nears, counts, np.zeros(1, np.int64), np.array([300], np.int32), body,
-        body.view(np.uint16), body.view(np.uint32), coder.width, True, np.float32(1), np.float32(1), np.float32(1),
-        query8s, steps, sums, False, 300, 1, np.zeros(300, np.uint64), np.empty(0, np.uint64),
-        shortlist, sizes, np.zeros(300, np.int32),
-        np.zeros(300, np.float32), np.zeros(10, np.int64), (0,) * 8,
-    )  # fmt: skip
+    found = lossless_estimates(coder, vectors, body, queries)
     truth = ((vectors.astype(np.int64)[None] - queries.astype(np.int64)[:, None]) ** 2).sum(2)
-    for i in range(nq):
-        rows = shortlist[i, :300] & 0xFFFFFFFF
-        assert sorted(rows.tolist()) == list(range(300))
-        found = (shortlist[i, :300] >> 32).astype(np.int32).view(np.float32)
-        assert np.array_equal(found, truth[i, rows])
+    for i, line in enumerate(found):
+        assert sorted(row for _, row, _ in line) == list(range(300))
+        assert [value for value, _, _ in line] == truth[i, [row for _, row, _ in line]].tolist()
+        assert not any(error for _, _, error in line)
+    # a query between the integers is off by its rounding, one beyond them by a step of the scale that makes it fit
+    for query, unit in ((queries[0] + np.float32(0.37), 1.0), (8 * (queries[0] - mean) + mean, None)):
+        line = lossless_estimates(coder, vectors, body, query[None])[0]
+        exact = ((vectors.astype(np.float64) - query) ** 2).sum(1)
+        inside = query.astype(np.float64) - mean
+        step = unit or max(1.0, float((-inside / 128).max()), float((inside / 127).max()))
+        assert (step > 1) == (unit is None)
+        norms = np.abs(vectors.astype(np.float64) - mean).sum(1)  # each element of the query is off by half a step
+        for value, row, _ in line:
+            assert abs(value - exact[row]) <= step * norms[row] * 1.001 + 1e-5 * exact[row]
+
+
+def lossless_estimates(
+    coder: Coder, vectors: NDArray[Any], body: NDArray[np.uint8], queries: NDArray[np.float32]
+) -> list[list[tuple[float, int, float]]]:
+    """(estimate, row, error) of all rows, as a search of one list that holds them finds them."""
+    n = len(vectors)
+    heads = view_heads_of(np.full((1, 64), 128, np.uint8))
+    view = view_of(coder, heads, np.zeros(1, np.int64), np.array([n], np.int32), body, n)
+    search = Search(prepared_for(view, arrays_of(vectors)), len(queries), 1, 1, n, n, 1)
+    search.plan._probe(search.b, queries, search.work)
+    assert search.b.counts.tolist() == [1] * len(queries)
+    search.scan()
+    return search.shortlists()
 
 
 @pytest.mark.parametrize("metric", [0, 1, 2], ids=["l2", "cosine", "ip"])
@@ -194,7 +216,7 @@ def test_rows_of_any_norm_and_rows_at_their_head_give_numbers(scale: float, metr
         vectors[4] = coder.decode(head)[0]  # no residual at all
         assert all(np.isfinite((coder.add_unit, coder.rescale_unit, coder.error)))
         for query in (vectors[1], vectors[5], np.zeros(24, np.float32), coder.decode(head)[0]):
-            unit = coder.units_of(query[None])[0]
+            unit = units_of(coder, query[None])[0]
             assert np.isfinite(estimates(coder, head, vectors, unit)).all()
 
 

@@ -181,16 +181,17 @@ def probe(
 
 
 @part()
-def _add(keys, errors, size, most, key, error, once):
+def _add(keys, errors, size, most, key, error, once, surest):
     """Insert key into sorted keys[:size], of which `most` are kept, and error at the same place. Returns the new size.
 
-    once : unless a nearer estimate of the same row is there.
+    once : unless an estimate of the same row is there that is nearer, or under `surest` has the smaller error. Under l2
+    the nearer one is rarely wrong, since its list is near; under ip lists are no measure, and a lucky error would win.
     """
     if once:
         row = key & np.int64(0xFFFFFFFF)
         for j in range(size):
             if keys[j] & np.int64(0xFFFFFFFF) == row:
-                if keys[j] <= key:
+                if (errors[j] <= error) if surest else (keys[j] <= key):
                     return size
                 for k in range(j, size - 1):
                     keys[k] = keys[k + 1]
@@ -239,7 +240,7 @@ def scan(
     entries.   arena16, arena32 : the same bytes as uint16 and uint32.
     weight : 1, or 0.5 under ip.   once : whether a row may be in several lists.
     shortlist : int64[nq, most + 1], sorted keys, sizes : int32[nq]; both are added to.
-    errors : float32[nq, most + 1], |rescale| |q - c| of each, which an estimate's error is proportional to.
+    errors : float32[nq, most + 1], |rescale| |q - c| of each, |rescale| under ip: what its error is proportional to.
     dots, estimates : int32, float32[>= longest list], scratch.   work[1] += entries scanned.
     chunks : a tuple whose length is width / 16, a compile-time constant that unrolls the dot product; empty: width is
     as good.
@@ -249,6 +250,7 @@ def scan(
     if len(chunks):
         width = np.int64(16 * len(chunks))
     middle = np.int32((1 << len(bits)) - 1)
+    ip = weight < np.float32(1.0)
     for i in range(len(probes)):
         keys = shortlist[i]
         size = np.int64(sizes[i])
@@ -284,10 +286,10 @@ def scan(
                 error = np.float32(0.0)
                 if not lossless:
                     at = np.uint64((rows_at + 4 * count) >> 1) + np.uint64(2 * j + 1)
-                    error = np.float32(
-                        abs(widen(arena16[at])) * rescale_unit * math.sqrt(max(nears[i, p], np.float32(0.0)))
-                    )
-                size = _add(keys, errors[i], size, np.int64(most), key, error, once)
+                    error = abs(widen(arena16[at])) * rescale_unit
+                    if not ip:
+                        error *= np.float32(math.sqrt(nears[i, p]))
+                size = _add(keys, errors[i], size, np.int64(most), key, error, once, ip)
                 if size == most:
                     worst = distance_of(keys[size - 1])
         sizes[i] = size

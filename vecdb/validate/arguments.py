@@ -50,7 +50,7 @@ def index_config(index: object) -> IndexConfig | None:
 
 
 def _spann(index: Spann) -> Spann:
-    if type(index.bits) is not int or index.bits not in limits.bits_choices:
+    if integer(index.bits, "Spann bits", 1, max(limits.bits_choices)) not in limits.bits_choices:
         raise InvalidArgument(f"Spann bits must be one of {limits.bits_choices}, got {show(index.bits)}")
     ratio = index.head_ratio
     if isinstance(ratio, bool) or not isinstance(ratio, (int, float, np.integer, np.floating)):
@@ -64,7 +64,7 @@ def _spann(index: Spann) -> Spann:
         return None if value is None else integer(value, f"Spann {name}", least, most)
 
     return Spann(
-        bits=index.bits,
+        bits=int(index.bits),
         replicas=optional(index.replicas, "replicas", 1, limits.replicas_max),
         head_ratio=float(ratio),
         nprobe=optional(index.nprobe, "nprobe", 1, limits.nprobe_max),

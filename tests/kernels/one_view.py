@@ -1,0 +1,106 @@
+"""A view of lists made by hand, and what a search prepares for it: kernels are called the way the engine calls them, so
+that tests of them need not know in which order they take their arguments.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vecdb import schema
+from vecdb.index.coder import Coder, lossless_for, padded
+from vecdb.index.graph import Quantiser
+from vecdb.index.lists import Lists, View, empty_view
+from vecdb.index.listsearch import WORK, Buffers, Plan, Prepared
+from vecdb.index.tree import Heads, bias_of
+from vecdb.kernels import checks, rabitq
+from vecdb.storage.rows import RowArrays
+
+ALL_ROWS = np.empty(0, np.uint64)
+
+
+def arrays_of(vectors: NDArray[Any]) -> RowArrays:
+    """Rows in memory, all alive and none compared with its checksum."""
+    n = len(vectors)
+    return RowArrays(
+        vectors, checks.crc_rows(vectors), np.zeros(n // 8 + 8, np.uint8), np.zeros(n, np.uint64)
+    )  # fmt: skip
+
+
+def lists_over(arrays: RowArrays, folder: Path, replicas: int = 1) -> Lists:
+    return Lists(SimpleNamespace(arrays=arrays, path=folder / "rows"), folder, replicas)  # type: ignore[arg-type]
+
+
+def plain_coder(metric: int, dtype: Any, dim: int, bits: int, mean: NDArray[np.float32], scale: float) -> Coder:
+    """A coder with units of 1 and no centre, as nothing was measured."""
+    signs = np.random.default_rng(dim).choice(np.array([-1, 1], np.float32), (rabitq.ROUNDS, padded(dim, bits)))
+    lossless = lossless_for(metric, np.dtype(dtype), bits)
+    return Coder(metric, dim, bits, lossless, Quantiser(mean, scale, 1, lossless), np.zeros(dim, np.float32), signs)
+
+
+def view_heads_of(codes: NDArray[np.uint8], groups: int = 1) -> Heads:
+    """Heads in groups of equal size, whose own heads are their first members."""
+    ends = np.linspace(0, len(codes), groups + 1).astype(np.int32)[1:]
+    firsts = codes[np.concatenate([[0], ends[:-1]])]
+    return Heads(codes, bias_of(codes), firsts, bias_of(firsts), ends)
+
+
+def view_of(
+    coder: Coder, heads: Heads, places: NDArray[np.int64], lengths: NDArray[np.int32], arena: NDArray[np.uint8],
+    indexed: int, replicas: int = 1,
+) -> View:  # fmt: skip
+    """Bodies that lie in `arena` (uint8, a multiple of 4 bytes)."""
+    held: Any = SimpleNamespace(data=arena, data16=arena.view(np.uint16), data32=arena.view(np.uint32))
+    return replace(
+        empty_view(coder, heads, 0, replicas), arena=held, places=places, lengths=lengths, indexed=indexed
+    )  # fmt: skip
+
+
+def prepared_for(view: View, arrays: RowArrays) -> Prepared:
+    """For searches that read nothing from disk."""
+    return Prepared(view, arrays, view.coder.metric, None, None)  # type: ignore[arg-type]
+
+
+class Search:
+    """One call over `prepared`: its plan, its buffers (b), what it counted (work)."""
+
+    def __init__(
+        self, prepared: Prepared, nq: int, limit: int, probes: int, most: int, row_count: int, sequence: int,
+        allow: NDArray[np.uint64] = ALL_ROWS,
+    ) -> None:  # fmt: skip
+        snapshot = schema.Snapshot(sequence, row_count, row_count)
+        self.plan = Plan(prepared, schema.Spann(), limit, probes, snapshot, allow)
+        self.plan.probes = probes
+        self.b = Buffers(prepared, nq, limit, probes, most)
+        self.work = np.zeros(WORK, np.int64)
+
+    def scan(self, places: NDArray[np.int64] | None = None) -> None:
+        """places : where bodies are now, negative for those that are not there; None: all, as the view says."""
+        arena = self.plan.view.arena
+        where = self.plan.view.places if places is None else places
+        self.plan._scan(self.b, where, arena.data, arena.data16, arena.data32, self.work)
+
+    def shortlists(self) -> list[list[tuple[float, int, float]]]:
+        """(estimate, row, error) of each query, sorted by the first two as the keys are."""
+        out = []
+        for keys, errors, size in zip(self.b.shortlist, self.b.errors, self.b.kept.tolist(), strict=True):
+            assert (keys[1:size] > keys[:size][:-1]).all()
+            values, rows = read_keys(keys[:size])
+            out.append(list(zip(values.tolist(), rows.tolist(), errors[:size].tolist(), strict=True)))
+        return out
+
+
+def read_keys(keys: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Distances and rows of `search.key_of` keys."""
+    bits = (keys >> 32).astype(np.int32)
+    return np.where(bits < 0, bits ^ 0x7FFFFFFF, bits).astype(np.int32).view(np.float32), keys & 0xFFFFFFFF
+
+
+def key_of(value: float, row: int) -> int:
+    bits = int(np.float32(value).view(np.int32))
+    return ((bits if bits >= 0 else bits ^ 0x7FFFFFFF) << 32) | row
