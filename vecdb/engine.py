@@ -493,13 +493,21 @@ class Engine:
         """Repair, build anew where repairs have cost recall, index the whole tail, learn recall against ef, seal."""
         self._require_writer()
         with files.typed("optimizing"), self.upkeep.lock:
-            self.upkeep.repair(thread_count)
-            if self.upkeep.rebuild_is_due():
-                self.upkeep.rebuild(thread_count, progress)
-            if self.view.snapshot.row_count >= limits.flat_rows_max or self.upkeep.sealed_damaged:
-                self.upkeep.index_tail(thread_count, progress, all_rows=True)
+            for _ in range(2):  # a step that meets damage leaves an empty index, which the second time is built
+                index = self.view.generation.index
+                self._optimize(thread_count, progress)
+                if self.index_error is None or self.view.generation.index is index:
+                    return
+
+    def _optimize(self, thread_count: int, progress: Progress) -> None:
+        self.upkeep.repair(thread_count)
+        if self.upkeep.rebuild_is_due():
+            self.upkeep.rebuild(thread_count, progress)
+        if self.view.snapshot.row_count >= limits.flat_rows_max or self.upkeep.sealed_damaged:
+            self.upkeep.index_tail(thread_count, progress, all_rows=True)
+        with self.upkeep.mending():
             learn(self)
-            self.upkeep.seal(thread_count)
+        self.upkeep.seal(thread_count)
 
     def reindex(self, index: IndexConfig | None, progress: Progress) -> None:
         self._require_writer()
@@ -523,7 +531,9 @@ class Engine:
 
     def tune(self, queries: NDArray[np.float32], limit: int, recall: float) -> list[dict[str, float]]:
         self._require_writer()
-        return tune(self, queries, limit, recall)
+        with self.upkeep.mending():
+            return tune(self, queries, limit, recall)
+        return []
 
     def check(self) -> list[str]:
         self.current()

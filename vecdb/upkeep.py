@@ -102,7 +102,7 @@ class Upkeep:
 
     def index_tail(self, threads: int, progress: Progress = None, *, all_rows: bool = False) -> None:
         """Move tail rows into the graph: whole steps, or with `all_rows` to the last row."""
-        with self.lock, self._mending():
+        with self.lock, self.mending():
             view = self.engine.current()
             index = view.generation.index
             if index.kind == FLAT:
@@ -122,7 +122,7 @@ class Upkeep:
 
     def repair(self, threads: int) -> None:
         """Take rows that died out of the graph and mend their neighbourhoods."""
-        with self.lock, self._mending():
+        with self.lock, self.mending():
             view = self.engine.current()
             index = view.generation.index
             if index.indexed_rows and view.snapshot.sequence > self.repaired_sequence:
@@ -132,7 +132,7 @@ class Upkeep:
     def seal(self, threads: int) -> None:
         """Write the live index as an immutable file and name it in the state: data first, then the pointer."""
         engine = self.engine
-        with self.lock, self._mending():
+        with self.lock, self.mending():
             view = engine.current()
             index = view.generation.index
             if index.kind == FLAT or index.indexed_rows == 0:
@@ -156,7 +156,7 @@ class Upkeep:
             files.remove(self.engine.folder / name)
 
     @contextmanager
-    def _mending(self) -> Iterator[None]:
+    def mending(self) -> Iterator[None]:
         """A step that meets damage in what the index has on disk ends, and the index is built anew by the steps to
         come.
         """

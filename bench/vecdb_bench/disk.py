@@ -10,6 +10,7 @@ needed to install vecdb. The disk's own limit, measured by the caller beside thi
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -43,6 +44,9 @@ SWEEPS = {
     "lancedb-rq": (15, 25, 35, 50, 65, 80, 110),
     "lancedb-hnsw": (20, 30, 40, 80, 160, 260),
 }
+ONE_THREAD = dict.fromkeys(
+    ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS", "LANCE_CPU_THREADS", "LANCE_IO_THREADS"), "1"
+)
 TARGETS = (0.90, 0.95, 0.975)
 
 
@@ -108,7 +112,7 @@ def _data(plan: Plan) -> Dataset:
 class _Process:
     """A contestant that is asked by lines."""
 
-    def __init__(self, name: str, plan: Plan, metric: str, folder: Path) -> None:
+    def __init__(self, name: str, plan: Plan, metric: str, folder: Path, *, searches: bool = False) -> None:
         spec = {"metric": metric, "limit": plan.limit, "threads": plan.threads, "vecdb": dict(plan.vecdb)}
         if name == "lancedb-hnsw":
             spec["lancedb"] = {"index": "hnsw"}
@@ -117,7 +121,7 @@ class _Process:
         arguments = [str(folder / name), str(folder / "base.npy"), str(folder / "queries.npy"), json.dumps(spec)]
         self._process = subprocess.Popen(
             [python, str(script), *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            stderr=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL, env=os.environ | (ONE_THREAD if searches else {}),
         )  # fmt: skip
         self.name = name
 
@@ -148,7 +152,7 @@ def _sweeps(
     """Every contestant's points, the best of all rounds each; and what each keeps in memory."""
     points: dict[tuple[str, int], dict[str, Any]] = {}
     memory: dict[str, int] = {}
-    processes = {name: _Process(name, plan, data.metric, folder) for name in names}
+    processes = {name: _Process(name, plan, data.metric, folder, searches=True) for name in names}
     try:
         for process in processes.values():
             process.ask(do="open")

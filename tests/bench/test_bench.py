@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import vecdb
-from vecdb_bench import curves, machine, results, runner
+from vecdb_bench import curves, disk, machine, results, runner
 from vecdb_bench.coldstart import coldstart
 from vecdb_bench.ingest import ingest
 from vecdb_bench.interference import interference
@@ -92,6 +92,18 @@ def test_interference_reports_idle_and_busy(tmp_path: Path) -> None:
     found = interference(path=tmp_path, dataset="clustered-6000x8", rows=5_000, batch_rows=100, seconds=0.1, rounds=1)
     (round_,) = found["rounds"]
     assert round_["idle"]["p99"] > 0 and round_["busy"]["n"] > 0 and round_["rows_per_second"] > 0
+
+
+def test_searching_from_disk_is_measured_in_a_process_of_its_own(tmp_path: Path) -> None:
+    plan = disk.Plan(dataset="clustered-6000x16", queries=20, rounds=1, threads=1, sweep=(4, 64), path=str(tmp_path))
+    found = disk.run(plan, lambda folder: {"files": len(list(folder.iterdir()))})
+    few, many = found["points"]
+    assert few["recall"] <= many["recall"] and many["recall"] > 0.9
+    assert many["reads"] >= 10 and many["bytes_read"] >= 4096 * many["reads"] and many["probes"] == 64
+    assert found["disk"]["files"] > 0 and found["builds"]["vecdb"]["disk_bytes"] > 6_000 * 16 * 4
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(vecdb.InvalidArgument, match="nobody"):
+        disk.run(disk.Plan(dataset="clustered-6000x16", peers={"nobody": "python"}), lambda folder: {})
 
 
 @pytest.mark.slow

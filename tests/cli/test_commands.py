@@ -97,6 +97,21 @@ def test_an_interrupted_import_goes_on_where_it_was(
         assert database.collection("docs").count() == ROWS
 
 
+def test_a_file_is_imported_into_posting_lists(tmp_path: Path) -> None:
+    """More rows than the exact beginnings, with codes left on disk."""
+    rng = np.random.default_rng(3)
+    np.save(tmp_path / "x.npy", rng.integers(0, 255, (5_000, 32)).astype(np.uint8))
+    words = ("--index", "spann", "--bits", 4, "--codes-bytes", 0)
+    done = run("import", tmp_path / "x.npy", "--db", tmp_path / "db", "-c", "docs", *words)
+    assert done["live"] == 5_000
+    with vecdb.open(tmp_path / "db", read_only=True) as database:
+        docs = database.collection("docs")
+        assert docs.config.index == vecdb.Spann(bits=4, memory_budget_bytes=0)
+        assert docs.stats()["index_stats"]["lists_in_memory"] == 0
+        found = docs.search(docs.get([7], include_vectors=True)[0].vector, limit=1, explain=True)
+        assert found.ids[0] == 7 and found.explain["plan"] == "lists" and found.explain["reads"] > 1
+
+
 def test_a_changed_file_is_imported_from_the_start(tmp_path: Path, matrix: Path, vectors: np.ndarray) -> None:
     from vecdb.cli.move import Note
 

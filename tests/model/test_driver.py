@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import vecdb
-from tests.model.twin import DIM, IDS, Setup, Twin, index_of, vector_table
+from tests.model.twin import DIM, IDS, Setup, Twin, index_of, kinds_for, vector_table
 from vecdb.database import open_database
 
 SEED = int(os.environ.get("VECDB_SEED", "20260101"))
@@ -59,8 +59,10 @@ class Driver:
                 self._vectors(len(numbers)) if both else None,
                 self._fields(len(numbers)) or [{"c": 1}] * len(numbers),
             )
-        elif draw < 0.46:
+        elif draw < 0.455:
             twin.delete(self._numbers(8))
+        elif draw < 0.46:
+            twin.delete_everything()
         elif draw < 0.56:
             twin.get(self._numbers(4))
         elif draw < 0.60:
@@ -93,7 +95,7 @@ class Driver:
         elif draw < 0.90:
             twin.reopen()
         elif draw < 0.95:
-            twin.reindex(str(self.rng.choice(["auto", "flat", "hnsw", "hnsw-full", twin.setup.kind])))
+            twin.reindex(str(self.rng.choice(kinds_for(twin.setup))))
         elif draw < 0.98:
             twin.backup_restore()
         else:
@@ -160,12 +162,22 @@ def drive(setup: Setup, steps: int, seed: int, reader_every: int = 0) -> Twin:
     return twin
 
 
-@pytest.mark.parametrize("metric", METRICS)
-def test_a_seeded_history_meets_every_kind_of_care(metric: str) -> None:
-    twin = drive(Setup("hnsw", metric, memory=False), 500, SEED)
+@pytest.mark.parametrize(
+    ("setup", "plan"),
+    [
+        *((Setup("hnsw", metric, memory=False), "graph") for metric in METRICS),
+        pytest.param(Setup("spann", "l2", memory=False), "lists", marks=pytest.mark.slow),
+        (Setup("spann-disk", "cosine", memory=False), "lists"),
+        pytest.param(Setup("spann-disk", "ip", memory=False), "lists", marks=pytest.mark.slow),
+        pytest.param(Setup("spann-lossless", "l2", "int8", memory=False), "lists", marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
+def test_a_seeded_history_meets_every_kind_of_care(setup: Setup, plan: str) -> None:
+    twin = drive(setup, 500, SEED)
     for what in (
-        "plan graph",
-        "graph and tail",
+        f"plan {plan}",
+        f"{plan} and tail",
         "index steps",
         "repairs",
         "seals",
@@ -177,8 +189,9 @@ def test_a_seeded_history_meets_every_kind_of_care(metric: str) -> None:
         assert twin.seen[what], f"{what} never happened: {twin.seen}"
 
 
-def test_another_process_sees_each_commit_through_seals_and_vacuums() -> None:
-    drive(Setup("hnsw", "l2", memory=False), 150, SEED + 1, reader_every=5)
+@pytest.mark.parametrize("kind", ["hnsw", "spann-disk", pytest.param("spann", marks=pytest.mark.slow)])
+def test_another_process_sees_each_commit_through_seals_and_vacuums(kind: str) -> None:
+    drive(Setup(kind, "l2", memory=False), 150, SEED + 1, reader_every=5)
 
 
 def test_another_process_follows_a_collection_dropped_and_made_anew() -> None:
@@ -199,6 +212,9 @@ def test_another_process_follows_a_collection_dropped_and_made_anew() -> None:
         Setup("hnsw", "l2", memory=False),
         Setup("auto", "cosine", "float16", "str", memory=False),
         Setup("hnsw", "ip", "int8"),
+        Setup("spann", "l2", "float16", memory=False),
+        Setup("spann-disk", "cosine", "uint8", memory=False),
+        Setup("spann-some", "ip"),
     ],
     ids=str,
 )
@@ -207,9 +223,10 @@ def test_a_history_of_twenty_thousand_operations(setup: Setup) -> None:
 
 
 @pytest.mark.soak
+@pytest.mark.parametrize("kind", ["hnsw", "spann", "spann-disk"])
 @pytest.mark.parametrize("metric", METRICS)
-def test_a_history_of_a_million_operations(metric: str) -> None:
-    drive(Setup("hnsw", metric, memory=False), 1_000_000, SEED + 3, reader_every=10_000)
+def test_a_history_of_a_million_operations(kind: str, metric: str) -> None:
+    drive(Setup(kind, metric, memory=False), 1_000_000, SEED + 3, reader_every=10_000)
 
 
 # -- metamorphic rules, exact mode -----------------------------------------------------------------

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from tests.model.twin import IDS, Setup, Twin
+from tests.model.twin import IDS, Setup, Twin, kinds_for
 
 SETUPS = [
     Setup("flat", "l2"),
@@ -30,6 +30,15 @@ SETUPS = [
     Setup("hnsw-full", "l2", "float16"),
     Setup("hnsw-full", "cosine", ids="str"),
     Setup("hnsw-full", "ip", memory=False),
+    Setup("spann", "l2", memory=False),
+    Setup("spann-disk", "ip"),
+]
+RARE_SETUPS = [
+    Setup("spann-disk", "ip", "int8"),
+    Setup("spann", "cosine", "float16", "str"),
+    Setup("spann-lossless", "l2", "uint8", memory=False),
+    Setup("spann-disk", "l2", memory=False, durability="full"),
+    Setup("spann-some", "cosine", memory=False, ids="str"),
 ]
 
 numbers = st.integers(0, IDS - 1)
@@ -81,6 +90,10 @@ class Machine(RuleBasedStateMachine):
     def delete(self, chosen: list[int]) -> None:
         self.twin.delete(chosen)
 
+    @rule()
+    def delete_everything(self) -> None:
+        self.twin.delete_everything()
+
     @rule(chosen=st.lists(numbers, min_size=1, max_size=5))
     def get(self, chosen: list[int]) -> None:
         self.twin.get(chosen)
@@ -121,9 +134,10 @@ class Machine(RuleBasedStateMachine):
     def vacuum(self) -> None:
         self.twin.vacuum()
 
-    @rule(kind=st.sampled_from(["auto", "flat", "hnsw", "hnsw-full"]))
-    def reindex(self, kind: str) -> None:
-        self.twin.reindex(kind)
+    @rule(kind=st.integers(0, 99))
+    def reindex(self, kind: int) -> None:
+        kinds = kinds_for(self.setup)
+        self.twin.reindex(kinds[kind % len(kinds)])
 
     @rule()
     def reopen(self) -> None:
@@ -158,12 +172,14 @@ def run(setup: Setup, examples: int, steps: int) -> None:
     )
 
 
-@pytest.mark.parametrize("setup", SETUPS, ids=str)
+@pytest.mark.parametrize(
+    "setup", [*SETUPS, *(pytest.param(setup, marks=pytest.mark.slow) for setup in RARE_SETUPS)], ids=str
+)
 def test_a_collection_agrees_with_a_dict_and_brute_force(setup: Setup) -> None:
     run(setup, examples=4, steps=30)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("setup", SETUPS, ids=str)
+@pytest.mark.parametrize("setup", [*SETUPS, *RARE_SETUPS], ids=str)
 def test_a_collection_agrees_over_longer_histories(setup: Setup) -> None:
     run(setup, examples=60, steps=80)

@@ -27,6 +27,7 @@ from vecdb.storage import idcolumn, rows
 DIM = 8
 IDS = 40  # distinct ids: few, so that they meet again and again
 SMALL_GRAPH = {"m": 4, "ef_construction": 24, "ef": 8}
+SMALL_LISTS = {"head_ratio": 0.25, "nprobe": 3, "rerank": 8}  # ten lists of at most twelve entries
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,18 @@ def index_of(kind: str) -> Any:
         "flat": vecdb.Flat(),
         "hnsw": vecdb.Hnsw(**SMALL_GRAPH),
         "hnsw-full": vecdb.Hnsw(**SMALL_GRAPH, quantization=None),
+        "spann": vecdb.Spann(**SMALL_LISTS),
+        "spann-disk": vecdb.Spann(**SMALL_LISTS, memory_budget_bytes=0),
+        "spann-some": vecdb.Spann(**SMALL_LISTS, memory_budget_bytes=512),
+        "spann-lossless": vecdb.Spann(**SMALL_LISTS, bits=8),
     }[kind]
+
+
+def kinds_for(setup: Setup) -> list[str]:
+    """What a collection may be indexed anew as. Lists compile kernels for each dtype: not every setup meets them."""
+    graphs = ["auto", "flat", "hnsw", "hnsw-full"]
+    lists = ["spann", "spann-disk", "spann-some"] if setup.dtype == "float32" or "spann" in setup.kind else []
+    return [*graphs, *lists, setup.kind]
 
 
 def small_limits(patch: pytest.MonkeyPatch) -> None:
@@ -189,6 +201,14 @@ class Twin:
         else:
             self.unmoved()
 
+    def delete_everything(self) -> None:
+        """What is left is dead rows, in the index, in the tail, or both."""
+        if self.model:
+            assert self.docs.delete(list(self.model)) == len(self.model)
+            self.model.clear()
+            self._moved()
+            self.seen["emptied"] += 1
+
     def _moved(self) -> None:
         now = self.docs.stats()["sequence"]
         assert now > self.sequence, "a write that changed something is a commit"
@@ -233,8 +253,10 @@ class Twin:
         params = vecdb.SearchParams(exact=True) if exact else None
         hits = self.docs.search(vector, limit, params=params, include_vectors=True, explain=True)
         self.seen[f"plan {hits.explain['plan']}"] += 1
-        if hits.explain["plan"] == "graph" and hits.explain["tail_rows"]:
-            self.seen["graph and tail"] += 1
+        if hits.explain["plan"] != "exact" and hits.explain["tail_rows"]:
+            self.seen[f"{hits.explain['plan']} and tail"] += 1
+        if hits.explain.get("lists_read"):
+            self.seen["lists read"] += 1
         assert hits.sequence == self.sequence
         self.verify(hits, vector, limit, exact=exact or hits.explain["plan"] == "exact")
 
@@ -296,7 +318,8 @@ class Twin:
         self.seen[what] += 1
         self.sequence = self.docs.stats()["sequence"]
         assert self.answers() == before, f"{what} changed an answer"
-        assert self.db.check() == [], what
+        problems = self.db.check()
+        assert problems == [], f"{what}: {problems}"
 
     @property
     def engine(self) -> Any:
@@ -314,7 +337,7 @@ class Twin:
     def optimize(self) -> None:
         self._caring("optimizes", lambda: self.docs.optimize(threads=2))
         stats = self.docs.stats()
-        if stats["rows"] >= limits.flat_rows_max and stats["index"]["kind"] == "hnsw":
+        if stats["rows"] >= limits.flat_rows_max and stats["index"]["kind"] != "flat":
             assert stats["tail_rows"] == 0
 
     def vacuum(self) -> None:

@@ -20,7 +20,12 @@ from tests.reliability.harness import Expected, ForkServer, LedgerWriter, Wrong,
 LIVE_MIN = 1_000
 
 
-def kill_rounds(server: ForkServer, folder: Path, seed: int, rounds: int, *, broken: bool = False) -> dict[str, int]:
+KINDS = ["auto", "spann-disk", pytest.param("spann", marks=pytest.mark.slow)]
+
+
+def kill_rounds(
+    server: ForkServer, folder: Path, seed: int, rounds: int, index: str = "auto", *, broken: bool = False
+) -> dict[str, int]:
     """Rounds of work, kill and verdict on one database. Returns counts; raises Wrong or AssertionError."""
     rng = random.Random(seed)
     path, ledger = folder / "db", folder / "ledger"
@@ -29,8 +34,9 @@ def kill_rounds(server: ForkServer, folder: Path, seed: int, rounds: int, *, bro
         acks = ledger.read_bytes().count(b'"ack"') if ledger.exists() else 0
         ready = ledger.read_bytes().count(b'"ready"') if ledger.exists() else 0
         child = server.fork(
-            "crash", path=str(path), ledger=str(ledger), seed=rng.randrange(1 << 31), live_min=LIVE_MIN, broken=broken
-        )
+            "crash", path=str(path), ledger=str(ledger), seed=rng.randrange(1 << 31), live_min=LIVE_MIN, broken=broken,
+            index=index,
+        )  # fmt: skip
         in_open = number % 5 == 4
         if not in_open:
             harness.wait_for_lines(ledger, b'"ready"', ready + 1, child)
@@ -57,13 +63,19 @@ def kill_rounds(server: ForkServer, folder: Path, seed: int, rounds: int, *, bro
     return counts
 
 
-def test_kill_at_random_moments_loses_nothing_acknowledged(server: ForkServer, folder: Path, seed: int) -> None:
-    assert kill_rounds(server, folder, seed, 3)["acked"] > 15
+@pytest.mark.parametrize("index", KINDS)
+def test_kill_at_random_moments_loses_nothing_acknowledged(
+    server: ForkServer, folder: Path, seed: int, index: str
+) -> None:
+    assert kill_rounds(server, folder, seed, 3, index)["acked"] > 15
 
 
 @pytest.mark.slow
-def test_fifty_kills_at_random_moments_lose_nothing_acknowledged(server: ForkServer, folder: Path, seed: int) -> None:
-    counts = kill_rounds(server, folder, seed, int(os.environ.get("VECDB_CRASH_ROUNDS", "50")))
+@pytest.mark.parametrize("index", KINDS)
+def test_fifty_kills_at_random_moments_lose_nothing_acknowledged(
+    server: ForkServer, folder: Path, seed: int, index: str
+) -> None:
+    counts = kill_rounds(server, folder, seed, int(os.environ.get("VECDB_CRASH_ROUNDS", "50")), index)
     assert counts["acked"] > 50 * 5
 
 

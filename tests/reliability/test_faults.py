@@ -21,12 +21,15 @@ from tests.reliability.harness import ForkServer
 SYNCS = ("fdatasync", "fsync")
 
 
-def run_with(server: ForkServer, folder: Path, plan: dict[str, Any]) -> dict[str, Any]:
+KINDS = ["auto", "spann-disk", pytest.param("spann", marks=pytest.mark.slow)]
+
+
+def run_with(server: ForkServer, folder: Path, plan: dict[str, Any], index: str = "auto") -> dict[str, Any]:
     """The script under a fault, then a sound reopening compared with the ledger."""
     place = folder / "-".join(str(part) for part in plan.values())
     place.mkdir()
     where = {"path": str(place / "db"), "ledger": str(place / "ledger")}
-    status, found = server.call("faults", plan=plan, **where)
+    status, found = server.call("faults", plan=plan, index=index, **where)
     assert status == 0, f"{plan}: {found}"
     errors = [line["error"] for line in harness.read_ledger(place / "ledger") if "error" in line]
     assert errors == [], f"{plan}: {errors}; {found['seen']}"
@@ -35,19 +38,27 @@ def run_with(server: ForkServer, folder: Path, plan: dict[str, Any]) -> dict[str
     return found
 
 
-@pytest.mark.parametrize("call", ["pwrite", "pread", "fdatasync", "fsync", "ftruncate", "replace", "open", "unlink"])
-@pytest.mark.parametrize("onward", [False, True])
+FAILING = ["pwrite", "pread", "fdatasync", "fsync", "ftruncate", "replace", "open", "unlink"]
+CASES_OF_OURS = [
+    *(("auto", call, onward) for call in FAILING for onward in (False, True)),
+    *(("spann-disk", call, onward) for call, onward in (("pwrite", False), ("pwrite", True), ("fdatasync", False))),
+    ("spann", "replace", False),
+]
+
+
+@pytest.mark.parametrize(("index", "call", "onward"), CASES_OF_OURS)
 def test_a_call_that_fails_costs_a_typed_error_and_nothing_else(
-    server: ForkServer, folder: Path, seed: int, call: str, onward: bool
+    server: ForkServer, folder: Path, seed: int, call: str, onward: bool, index: str
 ) -> None:
     rng = random.Random(seed)
     faults = 0
     for fault in ("EIO", "ENOSPC"):
-        for at in {1, 2, rng.randint(3, 12)}:
-            found = run_with(server, folder, {"call": call, "fault": fault, "at": at, "onward": onward})
+        for at in {1, 2, rng.randint(3, 12)} if index == "auto" else {rng.randint(1, 3), rng.randint(4, 14)}:
+            found = run_with(server, folder, {"call": call, "fault": fault, "at": at, "onward": onward}, index)
             faults += found["faults"]
             if call == "fdatasync" and found["faults"]:
-                assert found["poisoned"], f"a row file's sync failed and writes went on: {found}"
+                truth = any(name.startswith("rows") for name in found["hurt"])  # a list file can be built again
+                assert found["poisoned"] == truth, f"a row file's sync failed and writes went on: {found}"
     if call not in ("ftruncate", "pread"):
         assert faults, f"the script never makes that {call}: nothing was tested"
 
@@ -56,21 +67,46 @@ def test_a_call_that_fails_costs_a_typed_error_and_nothing_else(
 @pytest.mark.parametrize("call", ["pwrite", "pread", "fdatasync", "fsync", "replace", "open", "unlink"])
 @pytest.mark.parametrize("fault", ["EIO", "ENOSPC", "EDQUOT", "EMFILE"])
 @pytest.mark.parametrize("onward", [False, True])
+@pytest.mark.parametrize("index", KINDS)
 def test_every_call_that_fails_costs_a_typed_error_and_nothing_else(
-    server: ForkServer, folder: Path, call: str, fault: str, onward: bool
+    server: ForkServer, folder: Path, call: str, fault: str, onward: bool, index: str
 ) -> None:
     at = 1
-    while run_with(server, folder, {"call": call, "fault": fault, "at": at, "onward": onward})["faults"]:
+    while run_with(server, folder, {"call": call, "fault": fault, "at": at, "onward": onward}, index)["faults"]:
         at += 1
         assert at < 200
 
 
 @pytest.mark.parametrize("call", ["pwrite", "pread"])
-def test_short_writes_and_reads_change_nothing(server: ForkServer, folder: Path, call: str) -> None:
+@pytest.mark.parametrize("index", KINDS)
+def test_short_writes_and_reads_change_nothing(server: ForkServer, folder: Path, call: str, index: str) -> None:
     for at, onward in ((1, True), (4, False)):
-        found = run_with(server, folder, {"call": call, "fault": "short", "at": at, "onward": onward})
+        found = run_with(server, folder, {"call": call, "fault": "short", "at": at, "onward": onward}, index)
         assert found["seen"] == []
         assert found["faults"] > 0 or call == "pread"
+
+
+def ring_faults(server: ForkServer, folder: Path, thorough: bool, **arguments: str) -> None:
+    status, found = server.call("ring_faults", path=str(folder), thorough=thorough, **arguments)
+    assert status == 0, found
+    assert found["wrong"] == []
+    assert min(found["hits"].values()) > 0, f"nothing was tested: {found['hits']}"
+
+
+@pytest.mark.parametrize(("file", "fault"), [("lists", "EIO"), ("rows", "short")])
+def test_reads_by_native_aio_that_fail_cost_a_rebuild_or_a_typed_error(
+    server: ForkServer, folder: Path, file: str, fault: str
+) -> None:
+    ring_faults(server, folder, False, index="spann-disk", file=file, fault=fault)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("index", "file"), [("spann-disk", "lists"), ("spann-disk", "rows"), ("spann", "rows")])
+@pytest.mark.parametrize("fault", ["EIO", "EINVAL", "short"])
+def test_reads_by_native_aio_that_go_on_failing_cost_a_rebuild_or_a_typed_error(
+    server: ForkServer, folder: Path, index: str, file: str, fault: str
+) -> None:
+    ring_faults(server, folder, True, index=index, file=file, fault=fault)
 
 
 def lmdb_fault(server: ForkServer, strace: str, folder: Path, call: str, error: str, when: str) -> dict[str, Any]:
@@ -142,8 +178,8 @@ def small_disk(folder: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(place)], check=True)
 
 
-def on_a_full_disk(server: ForkServer, path: Path, ledger: Path, limit_bytes: int | None) -> None:
-    status, found = server.call("full_disk", path=str(path), ledger=str(ledger), limit_bytes=limit_bytes)
+def on_a_full_disk(server: ForkServer, path: Path, ledger: Path, limit_bytes: int | None, index: str) -> None:
+    status, found = server.call("full_disk", path=str(path), ledger=str(ledger), limit_bytes=limit_bytes, index=index)
     assert status == 0, found
     errors = [line["error"] for line in harness.read_ledger(ledger) if "error" in line]
     assert errors == [], (errors, found)
@@ -154,13 +190,15 @@ def on_a_full_disk(server: ForkServer, path: Path, ledger: Path, limit_bytes: in
     assert code == 0, verdict
 
 
+@pytest.mark.parametrize("index", KINDS)
 def test_on_a_full_disk_writes_are_refused_and_reads_and_deletes_go_on(
-    server: ForkServer, folder: Path, small_disk: Path
+    server: ForkServer, folder: Path, small_disk: Path, index: str
 ) -> None:
-    on_a_full_disk(server, small_disk / "db", folder / "ledger", None)
+    on_a_full_disk(server, small_disk / "db", folder / "ledger", None, index)
 
 
 def test_at_the_file_size_limit_writes_are_refused_and_reads_and_deletes_go_on(
     server: ForkServer, folder: Path
 ) -> None:
-    on_a_full_disk(server, folder / "db", folder / "ledger", 2_200_000)
+    # not for lists: their arrays aligned with rows lie in sparse files of 8 MiB, a limit that many records reach
+    on_a_full_disk(server, folder / "db", folder / "ledger", 2_200_000, "auto")

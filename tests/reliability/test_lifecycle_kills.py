@@ -53,3 +53,9 @@ def test_many_kills_in_create_drop_vacuum_backup_and_restore_leave_all_or_nothin
     server: ForkServer, folder: Path, seed: int
 ) -> None:
     rounds_of_kills(server, folder, seed, 40)
+
+
+def test_backup_and_vacuum_after_a_large_deletion(server: ForkServer, folder: Path) -> None:
+    status, found = server.call("large_deletion", path=str(folder / "db"))
+    assert status == 0, f"ended with {status}: {found}"
+    assert found == {"counts": [3_100, 2_000, 3_100, 3_100], "problems": []}

@@ -79,17 +79,24 @@ def cut(
     return checked, wrong
 
 
-def test_a_power_cut_loses_nothing_acknowledged(server: ForkServer, strace: str, folder: Path, seed: int) -> None:
-    checked, wrong = cut(server, folder, record(server, strace, folder), seed, 20)
+KINDS = ["auto", "spann-disk", pytest.param("spann", marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize("index", KINDS)
+def test_a_power_cut_loses_nothing_acknowledged(
+    server: ForkServer, strace: str, folder: Path, seed: int, index: str
+) -> None:
+    checked, wrong = cut(server, folder, record(server, strace, folder, index=index), seed, 20)
     assert wrong == []
     assert checked > 100
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("index", KINDS)
 def test_a_thousand_power_cuts_lose_nothing_acknowledged(
-    server: ForkServer, strace: str, folder: Path, seed: int
+    server: ForkServer, strace: str, folder: Path, seed: int, index: str
 ) -> None:
-    checked, wrong = cut(server, folder, record(server, strace, folder), seed, 1_000)
+    checked, wrong = cut(server, folder, record(server, strace, folder, index=index), seed, 1_000)
     assert wrong == []
     assert checked > 10_000
 

@@ -21,6 +21,7 @@ import pytest
 
 import vecdb
 from tests.reliability.harness import DIM, NAME, Child, ForkServer, vectors_of
+from tests.reliability.workers import index_of
 from vecdb.database import open_database
 
 
@@ -44,13 +45,16 @@ def reading(server: ForkServer, folder: Path, path: Path) -> Iterator[tuple[Chil
         os.unlink(fifo)
 
 
-def commits_seen(server: ForkServer, folder: Path, seed: int, commits: int) -> None:
+KINDS = ["auto", "spann-disk", pytest.param("spann", marks=pytest.mark.slow)]
+
+
+def commits_seen(server: ForkServer, folder: Path, seed: int, commits: int, index: str = "auto") -> None:
     """After each acknowledged commit, the reader's next search must show it."""
     rng = random.Random(seed)
     path = folder / "db"
     kinds = {"upsert": 0, "delete": 0, "seal": 0, "vacuum": 0, "recreate": 0}
     with open_database(path, durability="relaxed") as db:
-        c = db.create_collection(NAME, DIM, "l2")
+        c = db.create_collection(NAME, DIM, "l2", index_of(index))
         live: dict[int, int] = {}
         with reading(server, folder, path) as (child, ask):
             for n in range(1, commits + 1):
@@ -88,7 +92,7 @@ def commits_seen(server: ForkServer, folder: Path, seed: int, commits: int) -> N
                 if n % 149 == 0:
                     db.drop_collection(NAME)
                     assert ask(count=True) == {"error": "NotFound"}
-                    c = db.create_collection(NAME, DIM, "l2")
+                    c = db.create_collection(NAME, DIM, "l2", index_of(index))
                     live = {}
                     kinds["recreate"] += 1
                     assert ask(count=True)["count"] == 0
@@ -99,13 +103,17 @@ def commits_seen(server: ForkServer, folder: Path, seed: int, commits: int) -> N
     assert min(kinds.values()) > 0, kinds
 
 
-def test_a_reader_sees_every_acknowledged_commit(server: ForkServer, folder: Path, seed: int) -> None:
-    commits_seen(server, folder, seed, 300)
+@pytest.mark.parametrize("index", KINDS)
+def test_a_reader_sees_every_acknowledged_commit(server: ForkServer, folder: Path, seed: int, index: str) -> None:
+    commits_seen(server, folder, seed, 300, index)
 
 
 @pytest.mark.slow
-def test_a_reader_sees_ten_thousand_acknowledged_commits(server: ForkServer, folder: Path, seed: int) -> None:
-    commits_seen(server, folder, seed, 10_000)
+@pytest.mark.parametrize("index", KINDS)
+def test_a_reader_sees_ten_thousand_acknowledged_commits(
+    server: ForkServer, folder: Path, seed: int, index: str
+) -> None:
+    commits_seen(server, folder, seed, 10_000, index)
 
 
 def test_a_second_writer_is_refused_and_told_who_holds_the_database(server: ForkServer, folder: Path) -> None:
@@ -176,10 +184,15 @@ def leaks(server: ForkServer, folder: Path, cycles: int) -> None:
     assert threading.active_count() >= 1
 
 
-def test_a_reader_leaks_nothing_while_the_writer_seals_and_vacuums(server: ForkServer, folder: Path) -> None:
+@pytest.mark.parametrize(
+    "index", ["auto", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("spann", "spann-disk"))]
+)
+def test_a_reader_leaks_nothing_while_the_writer_seals_and_vacuums(
+    server: ForkServer, folder: Path, index: str
+) -> None:
     path = folder / "db"
     with open_database(path, maintenance=False, durability="relaxed") as db:
-        c = db.create_collection(NAME, DIM, "l2")
+        c = db.create_collection(NAME, DIM, "l2", index_of(index))
         c.upsert(list(range(500)), vectors_of(range(500), [1] * 500))
         with reading(server, folder, path) as (_, ask):
             counts = []

@@ -7,6 +7,7 @@ import gc
 import json
 import os
 import random
+import signal
 import threading
 import traceback
 from pathlib import Path
@@ -20,6 +21,15 @@ from vecdb import limits, upkeep, vacuum
 from vecdb.database import Database, open_database
 
 THREADS = 3  # writers of the crash worker; an id belongs to the thread of its number modulo this
+
+
+def index_of(kind: str) -> Any:
+    """The index of a collection under test, in lists so small that hundreds of records split them."""
+    return {
+        "auto": None,
+        "spann": vecdb.Spann(head_ratio=0.1, nprobe=8),
+        "spann-disk": vecdb.Spann(head_ratio=0.1, nprobe=8, memory_budget_bytes=0),
+    }[kind]
 
 
 def shrink() -> None:
@@ -37,8 +47,13 @@ def shrink() -> None:
 def warm() -> None:
     """Compile or load every kernel that workers use."""
     shrink()
+    for kind in ("auto", "spann", "spann-disk"):
+        _warm(kind)
+
+
+def _warm(kind: str) -> None:
     db = vecdb.open(":memory:")
-    c = db.create_collection(NAME, DIM, "l2")
+    c = db.create_collection(NAME, DIM, "l2", index_of(kind))
     ids = list(range(700))
     put(c, ids, [1] * 700)
     c.optimize()
@@ -49,6 +64,8 @@ def warm() -> None:
     c.search(vectors_of([1], [1])[0], 10)
     c.search(vectors_of(ids[:20], [1] * 20), 1, params=vecdb.SearchParams(exact=True))
     c.get(ids[400:402], include_vectors=True)
+    put(c, ids, [3] * 700)
+    c.optimize()
     assert db.check() == []
     db.close()
 
@@ -81,7 +98,7 @@ def said(ledger: LedgerWriter, c: Any, do: str, n: int, ids: list[int]) -> None:
 # -- crash -------------------------------------------------------------------------------------------
 
 
-def crash(path: str, ledger: str, seed: int, live_min: int, broken: bool = False) -> None:
+def crash(path: str, ledger: str, seed: int, live_min: int, broken: bool = False, index: str = "auto") -> None:
     """Write from several threads, with upkeep, until killed. Goes on where the ledger ends."""
     if broken:
         acknowledge_before_commit()
@@ -89,7 +106,7 @@ def crash(path: str, ledger: str, seed: int, live_min: int, broken: bool = False
     db = open_database(path)
     expected = Expected.of(read_ledger(Path(ledger)))
     n = max([0, *(line.get("n", 0) for line in read_ledger(Path(ledger)))]) + 1
-    c = db.create_collection(NAME, DIM, "l2", exist_ok=True)
+    c = db.create_collection(NAME, DIM, "l2", index_of(index), exist_ok=True)
     if len(expected.kept) < live_min:
         fresh = [i for i in range(2 * live_min) if i not in expected.kept][: live_min + 200 - len(expected.kept)]
         said(book, c, "load", n, fresh)
@@ -178,7 +195,9 @@ def verdict(path: str, ledger: str, losable: int = 0, lines: int | None = None) 
 # -- a short script: each kind of call once or a few times -------------------------------------------
 
 
-def script(path: str, ledger: str, durability: str = "full", broken: bool = False) -> dict[str, Any]:
+def script(
+    path: str, ledger: str, durability: str = "full", broken: bool = False, index: str = "auto"
+) -> dict[str, Any]:
     """Everything that writes, in one thread, in few system calls. `broken`: commits do not sync the vectors
     that they count."""
     limits.flat_rows_max = 32
@@ -189,7 +208,7 @@ def script(path: str, ledger: str, durability: str = "full", broken: bool = Fals
         Rows.sync = lambda self: None  # type: ignore[method-assign]
     book = LedgerWriter(Path(ledger))
     db = open_database(path, maintenance=False, durability=durability)
-    c = db.create_collection(NAME, DIM, "l2", exist_ok=True)
+    c = db.create_collection(NAME, DIM, "l2", index_of(index), exist_ok=True)
     for n, (do, ids) in enumerate(SCRIPT, 1):
         if do == "optimize":
             c.optimize()
@@ -220,6 +239,115 @@ SCRIPT: list[tuple[str, list[int]]] = [
     ("delete", [21]),
     ("upsert", list(range(300, 310))),
 ]
+
+
+LISTS_SCRIPT: list[tuple[str, list[int]]] = [
+    ("upsert", list(range(160))),
+    ("optimize", []),  # a bulk build
+    ("upsert", list(range(160, 360))),
+    ("delete", list(range(5, 15))),
+    ("upsert", list(range(360, 560))),
+    ("optimize", []),  # lists pass their ceiling
+    *(("delete", list(range(start, start + 150))) for start in (20, 170, 320)),
+    ("upsert", list(range(540, 550))),
+    ("optimize", []),  # lists are nearly empty
+    ("vacuum", []),
+    ("upsert", list(range(600, 620))),
+]
+
+
+def lists_script(path: str, ledger: str, index: str, kill: str = "", number: int = 1) -> dict[str, Any]:
+    """What writes lists: a bulk build with entries in a file, splits, merges, seals, a vacuum. `kill` : the moment of
+    LISTS_MOMENTS, met for the `number`-th time, at which the process kills itself; how often each was met.
+    """
+    from vecdb.index import bulk
+
+    limits.flat_rows_max = 32
+    limits.index_step_rows = 64
+    upkeep._SEAL_AT_CLOSE_ROWS = 8
+    bulk._BUCKET_BYTES = 1_024
+    book = LedgerWriter(Path(ledger))
+    met = _watch_lists(book, kill, number)
+    db = open_database(path, maintenance=False)
+    c = db.create_collection(NAME, DIM, "l2", index_of(index), exist_ok=True)
+    for n, (do, ids) in enumerate(LISTS_SCRIPT, 1):
+        if do == "optimize":
+            c.optimize()
+        elif do == "vacuum":
+            c.vacuum()
+        else:
+            said(book, c, do, n, ids)
+    db.close()
+    return {"met": met}
+
+
+LISTS_MOMENTS = [
+    "bulk: spilt", "bulk: laid out", "split: chosen", "split: done", "merge: done", "list: half written", "seal: lists",
+    "seal: half written", "seal: written", "seal: committed", "vacuum: renumbered",
+]  # fmt: skip
+
+
+def _watch_lists(book: LedgerWriter, kill: str, number: int) -> dict[str, int]:
+    """Count the moments, and end the process by SIGKILL at one of them, said in the ledger before."""
+    from vecdb.index import bulk, placing
+    from vecdb.storage import files, pages
+
+    met = dict.fromkeys(LISTS_MOMENTS, 0)
+
+    def moment(name: str) -> bool:
+        met[name] += 1
+        return name == kill and met[name] == number
+
+    def die() -> None:
+        book.line(killed=kill)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def wrap(place: Any, name: str, before: Any = None, after: Any = None) -> None:
+        real = getattr(place, name)
+
+        def twin(*arguments: Any, **named: Any) -> Any:
+            if before is not None and any(moment(what) for what in before(*arguments)):
+                die()
+            value = real(*arguments, **named)
+            if after is not None and any(moment(what) for what in after(*arguments)):
+                die()
+            return value
+
+        setattr(place, name, twin)
+
+    def pwrite(fd: int, data: Any, offset: int) -> None:
+        name = os.path.basename(os.readlink(f"/proc/self/fd/{fd}"))
+        what = "list: half written" if name.startswith("lists") else "seal: half written" if "spann" in name else ""
+        if what and moment(what):
+            real_pwrite(fd, memoryview(data).cast("B")[: memoryview(data).nbytes // 2 + 1], offset)
+            die()
+        real_pwrite(fd, data, offset)
+
+    real_pwrite, files.pwrite = files.pwrite, pwrite
+    wrap(bulk._Entries, "add", after=lambda entries, _: ["bulk: spilt"] if entries._fd >= 0 else [])
+    wrap(bulk, "_bodies", after=lambda *_: ["bulk: laid out"])
+    wrap(placing, "_split_all", after=lambda *a: ["split: chosen"] if len(a[4]) else [])
+    wrap(
+        placing, "_restructure",
+        after=lambda _, over, small, *__: ["split: done"] * bool(len(over)) + ["merge: done"] * bool(len(small)),
+    )  # fmt: skip
+    wrap(pages.ListFile, "sync", after=lambda *_: ["seal: lists"])
+    wrap(upkeep, "ChangeState", before=lambda *a: ["seal: written"] if "sealed" in a[2] else [])
+    wrap(upkeep.Upkeep, "_remove_files", before=lambda *_: ["seal: committed"])
+    wrap(placing, "renumbered", after=lambda *_: ["vacuum: renumbered"])
+    return met
+
+
+def settled(path: str, ledger: str) -> dict[str, Any]:
+    """`optimize` after a kill, then the verdict: the index holds every row."""
+    limits.flat_rows_max = 32
+    with open_database(path, maintenance=False) as db:
+        if NAME in db.collections():
+            db[NAME].optimize()
+            stats = db[NAME].stats()
+            assert stats["rows"] < limits.flat_rows_max or stats["tail_rows"] == 0, stats
+            assert stats["index_state"] == "ready", stats
+    return verdict(path, ledger)
 
 
 def verdicts(paths: list[str], ledger: str, lines: list[int], losable: int = 0) -> dict[str, Any]:
@@ -281,6 +409,27 @@ def _lifecycle(path: str, book: LedgerWriter, rng: random.Random) -> None:
                 book.line(begin="restore", name=f"{path}.restored{number}")
                 vecdb.restore(target, f"{path}.restored{number}")
                 book.line(end="restore", name=f"{path}.restored{number}")
+
+
+def large_deletion(path: str) -> dict[str, Any]:
+    """One call deletes so many records that their marks fill pages of LMDB; then whatever copies its file."""
+    with open_database(path, maintenance=False) as db:
+        kept, passing = (db.create_collection(name, DIM, "l2", vecdb.Flat()) for name in (NAME, "passing"))
+        ids = list(range(4_000))
+        put(kept, ids, [1] * len(ids))
+        put(passing, ids, [1] * len(ids))
+        kept.delete(ids[:900])
+        db.backup(path + ".backup")
+        passing.delete(ids[:2_000])
+        passing.vacuum()
+        counts = [kept.count(), passing.count()]
+        problems = db.check()
+    vecdb.restore(path + ".backup", path + ".restored")
+    for place in (path, path + ".restored"):
+        with open_database(place, maintenance=False) as db:
+            counts.append(db[NAME].count())
+            problems += db.check()
+    return {"counts": counts, "problems": problems}
 
 
 def lifecycle_verdict(path: str, ledger: str) -> dict[str, Any]:

@@ -163,7 +163,7 @@ class Spann(Index):
             return np.arange(view.heads.count)
         order = np.argsort(-view.heat.astype(np.int64), kind="stable")
         within = np.cumsum(view.body_bytes()[order]) <= budget
-        return np.sort(np.concatenate([order[within], np.flatnonzero(view.lengths == 0)]))
+        return np.union1d(order[within], np.flatnonzero(view.lengths == 0))
 
     def remove(self, sequence: int, threads: int = 1) -> int:
         """Entries of rows that died leave the lists that are in memory; on disk they go when a list is next written.

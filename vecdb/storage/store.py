@@ -29,6 +29,7 @@ from vecdb.storage import files, keys
 LMDB_FORMAT = "0.9"  # data file format of lib_version=0; lmdb 3 can also write an incompatible one
 _DATABASES_MAX = 16
 READERS = "READERS"  # beside the environment's folder: every process that reads holds it
+_DUPLICATES_MAX = 200  # of one key that a compacting copy may meet
 _SHRINK_BYTES_MIN = 1 << 18  # fewer free bytes than this are not worth a copy
 _SHRINK_WAIT_S = 5.0  # for reads to finish
 _SPARE_BYTES = 1 << 20  # kept free behind LMDB's last page, so that deletes work on a full disk
@@ -207,9 +208,20 @@ class Store:
         """A consistent copy of the environment into the existing folder `target`, while writes go on."""
         with self._counted():
             try:
-                self._env.copy(str(target), compact=compact)
+                with self._env.begin() as txn:
+                    if compact and self._may_compact(txn):
+                        self._env.copy(str(target), compact=True, txn=txn)
+                        return
+                self._env.copy(str(target))
             except lmdb.Error as error:
                 raise _translated(error, f"copying {self.path}") from error
+
+    def _may_compact(self, txn: Txn) -> bool:
+        """Whether a compacting copy is safe: LMDB 0.9.36 (lmdb 3.0.0) reads beyond its memory in one, and dies, where
+        the duplicates of a key fill pages of their own, as the rows do that one commit deletes (250 and more).
+        """
+        cursor = txn.cursor(db=self.tombs)
+        return all(cursor.count() <= _DUPLICATES_MAX for _ in cursor.iternext_nodup(keys=True, values=False))
 
     def shrink(self) -> bool:
         """Commit thread, between transactions: give the pages that LMDB has freed, and keeps, back to the file system.
@@ -220,6 +232,9 @@ class Store:
         """
         if self.read_only or self._free_bytes() < _SHRINK_BYTES_MIN:
             return False
+        with self.read() as txn:
+            if not self._may_compact(txn):
+                return False  # until a vacuum has taken those deletions away
         files.touch(self.path.parent / READERS)
         alone = files.lock_alone(self.path.parent / READERS)
         if alone is None:

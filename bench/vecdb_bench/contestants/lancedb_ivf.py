@@ -60,6 +60,4 @@ class Lance(contest.Contestant):
 
 
 if __name__ == "__main__":
-    for name in ("LANCE_CPU_THREADS", "LANCE_IO_THREADS", "RAYON_NUM_THREADS"):
-        os.environ.setdefault(name, "1")
     contest.serve(Lance)
