@@ -58,7 +58,7 @@ def write(path: Path, view: View, facts: dict[str, Any]) -> int:
         "lengths": view.lengths,
         "pages": view.extents,
         "lives": view.lives,
-        "heat": view.heat,
+        "heat": view.heat.copy(),  # searches go on counting while it is written
         "far": view.far,
     }
     return container.write(path, MAGIC, header, arrays)
