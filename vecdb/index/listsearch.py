@@ -247,9 +247,9 @@ class Plan:
         """Lists in memory are scanned while the others are being read."""
         view = self.view
         used = np.arange(self.probes) < b.counts[:, None]
-        which = np.unique(b.probes[used])
-        view.heat[which] += 1  # a count lost to another thread is no harm
-        which = which[view.places[which] < 0]
+        probed = np.unique(b.probes[used])
+        view.heat[probed] += 1  # a count lost to another thread is no harm
+        which = probed[view.places[probed] < 0]
         sizes = extent_bytes(view, which)
         starts = np.cumsum(sizes) - sizes
         nbytes = int(sizes.sum())
@@ -259,7 +259,8 @@ class Plan:
             if len(which):
                 assert view.file is not None
                 ring.submit(view.file.fd, view.extents[which] * pages.PAGE, sizes, buffer, starts)
-            self._scan(b, view.places, view.arena.data, view.arena.data16, view.arena.data32, work)
+            if len(which) < len(probed):
+                self._scan(b, view.places, view.arena.data, view.arena.data16, view.arena.data32, work)
             scanned = time.perf_counter_ns()
             if not len(which):
                 return
