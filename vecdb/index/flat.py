@@ -6,6 +6,7 @@ from memory once, and the answers are merged by (distance, row). The result does
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,32 @@ def as_queries(queries: NDArray[Any]) -> NDArray[np.float32]:
     if queries.dtype != np.float32 or not queries.flags.c_contiguous or not queries.flags.writeable:
         return np.array(queries, np.float32, order="C")
     return queries
+
+
+def fill_up(
+    found: Found,
+    queries: NDArray[np.float32],
+    limit: int,
+    snapshot: Snapshot,
+    allow: NDArray[np.uint64],
+    threads: int,
+    arrays: RowArrays,
+    exactly: Callable[[NDArray[np.float32], int, Snapshot, NDArray[np.uint64], int], Found],
+) -> NDArray[np.int64]:
+    """A search never returns fewer rows than there are: queries that an index could not fill are answered by `exactly`,
+    in place. Returns what that did, as `explain_scan` reads it.
+    """
+    matching = snapshot.live_count
+    if len(allow):
+        matching = int(scan.count_allowed(allow, snapshot.row_count, snapshot.sequence, arrays.deleted))
+    short = np.flatnonzero(found.counts < min(limit, matching))
+    if len(short) == 0:
+        return np.zeros(3, np.int64)
+    exact = exactly(queries[short], limit, snapshot, allow, threads)
+    found.rows[short] = exact.rows
+    found.distances[short] = exact.distances
+    found.counts[short] = exact.counts
+    return exact.work
 
 
 class Flat(Index):

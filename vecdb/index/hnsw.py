@@ -33,12 +33,12 @@ from vecdb.index.base import (
     Sealed,
     damaged_row,
 )
-from vecdb.index.flat import as_queries, explain_scan, scan_exactly
+from vecdb.index.flat import as_queries, explain_scan, fill_up, scan_exactly
 from vecdb.index.graph import Graph, View, block_count, grown, levels_of, upper_room
 from vecdb.index.maintenance import insert_batch, repair_rows, settle_rows
 from vecdb.index.scratch import Scratches
 from vecdb.index.workers import Workers
-from vecdb.kernels import scan, search
+from vecdb.kernels import search
 from vecdb.schema import SearchParams, Snapshot
 from vecdb.storage.rows import RowArrays
 
@@ -323,7 +323,8 @@ class Hnsw(Index):
         else:
             self._sliced(view, queries, found, limit, width, rerank, snapshot, bitmap, params.threads)
         if (found.counts[0] if nq == 1 else found.counts.min(initial=limit)) < limit:
-            self._fill_up(queries, found, limit, snapshot, bitmap, params.threads)
+            scanned = fill_up(found, queries, limit, snapshot, bitmap, params.threads, self._rows.arrays, self._exactly)
+            found.work += scanned
         return found
 
     def _slice(
@@ -380,28 +381,6 @@ class Hnsw(Index):
         self, queries: NDArray[np.float32], limit: int, snapshot: Snapshot, allow: NDArray[np.uint64], threads: int
     ) -> Found:
         return scan_exactly(self._rows.arrays, self._metric, queries, limit, snapshot, allow, threads, self._workers)
-
-    def _fill_up(
-        self,
-        queries: NDArray[np.float32],
-        found: Found,
-        limit: int,
-        snapshot: Snapshot,
-        allow: NDArray[np.uint64],
-        threads: int,
-    ) -> None:
-        """A search never returns fewer rows than there are: what the graph could not deliver is scanned for."""
-        matching = snapshot.live_count
-        if len(allow):
-            matching = int(scan.count_allowed(allow, snapshot.row_count, snapshot.sequence, self._rows.arrays.deleted))
-        short = np.flatnonzero(found.counts < min(limit, matching))
-        if len(short) == 0:
-            return
-        exact = self._exactly(queries[short], limit, snapshot, allow, threads)
-        found.rows[short] = exact.rows
-        found.distances[short] = exact.distances
-        found.counts[short] = exact.counts
-        found.work += exact.work
 
     # -- files and figures -------------------------------------------------------------------------
 

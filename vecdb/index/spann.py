@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from vecdb import limits, schema
 from vecdb.index import bulk, container, directory, placing
 from vecdb.index.base import EVERYTHING, METRIC_CODES, Found, Index, IndexDamaged, Progress, RowSource, Sealed
-from vecdb.index.flat import as_queries, scan_exactly
+from vecdb.index.flat import as_queries, fill_up, scan_exactly
 from vecdb.index.lists import Lists, View
 from vecdb.index.listsearch import (
     BYTES,
@@ -49,7 +49,6 @@ from vecdb.index.listsearch import (
     RowFile,
 )
 from vecdb.index.workers import Workers
-from vecdb.kernels import scan
 from vecdb.schema import SearchParams, Snapshot
 from vecdb.storage import files, pages
 
@@ -220,7 +219,8 @@ class Spann(Index):
             self._workers.map(run, range(len(starts)), params.threads)
             found.work[:] = works.sum(axis=0)
         if (found.counts[0] if nq == 1 else found.counts.min(initial=limit)) < limit:
-            self._fill_up(queries, found, limit, snapshot, bitmap, params.threads)
+            scanned = fill_up(found, queries, limit, snapshot, bitmap, params.threads, self._rows.arrays, self._exactly)
+            found.work[RERANKED] += scanned[1]
         return found
 
     def explain(self, work: NDArray[np.int64]) -> dict[str, Any]:
@@ -247,28 +247,6 @@ class Spann(Index):
         found = scan_exactly(arrays, self._metric, queries, limit, snapshot, allow, threads, self._workers)
         files.release(arrays.vectors[: snapshot.row_count])  # all of the file was looked at, and it may be large
         return found
-
-    def _fill_up(
-        self,
-        queries: NDArray[np.float32],
-        found: Found,
-        limit: int,
-        snapshot: Snapshot,
-        allow: NDArray[np.uint64],
-        threads: int,
-    ) -> None:
-        """What the probed lists could not deliver is scanned for."""
-        matching = snapshot.live_count
-        if len(allow):
-            matching = int(scan.count_allowed(allow, snapshot.row_count, snapshot.sequence, self._rows.arrays.deleted))
-        short = np.flatnonzero(found.counts < min(limit, matching))
-        if len(short) == 0:
-            return
-        exact = self._exactly(queries[short], limit, snapshot, allow, threads)
-        found.rows[short] = exact.rows
-        found.distances[short] = exact.distances
-        found.counts[short] = exact.counts
-        found.work[RERANKED] += exact.work[1]
 
     # -- files and figures -------------------------------------------------------------------------
 
