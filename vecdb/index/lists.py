@@ -118,7 +118,7 @@ class Lists:
             part = slice(start, start + _ASSIGN_ROWS)
             s = Scratch(heads, candidates)
             kernels.assign_rows(
-                codes[part], bias[part], 0, heads.codes, heads.bias, heads.group_codes, heads.group_bias,
+                codes[part], bias[part], heads.codes, heads.bias, heads.group_codes, heads.group_bias,
                 heads.group_ends, self.replicas, candidates, _REACH, labels[part], found[part], s.group_keys, s.keys,
                 s.head8, s.head16, heads.blocks,
             )  # fmt: skip

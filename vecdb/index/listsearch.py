@@ -298,7 +298,7 @@ class Plan:
         read = time.perf_counter_ns()
         bad = kernels.rerank(
             queries, prepared.metric, b.kept, rows, owners, offsets, places, codec.ROW_HEADER_BYTES, buffer, *b.staging,
-            arrays.crcs, arrays.verified, b.keys[0], b.sizes[0],
+            arrays.crcs, b.keys[0], b.sizes[0],
         )  # fmt: skip
         if bad >= 0:
             raise damaged_row(bad, arrays)

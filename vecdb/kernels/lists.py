@@ -349,7 +349,7 @@ def choose_reads(
 
 @kernel()
 def rerank(
-    queries, metric, sizes, rows, owners, offsets, places, header, buffer, staging, staging_bytes, crcs, verified,
+    queries, metric, sizes, rows, owners, offsets, places, header, buffer, staging, staging_bytes, crcs,
     keys, counts,
 ):  # fmt: skip
     """Exact keys of the rows that were read, the nearest first.
@@ -456,7 +456,7 @@ def near_heads(
 
 @kernel()
 def assign_rows(
-    row_codes, row_bias, first, codes, bias, group_codes, group_bias, group_ends, replicas, candidates, reach,
+    row_codes, row_bias, codes, bias, group_codes, group_bias, group_ends, replicas, candidates, reach,
     labels, replica_counts, group_keys, keys, head8, head16, blocks,
 ):  # fmt: skip
     """The heads whose lists each row belongs to: the nearest, and under `replicas` > 1 those that the RNG rule accepts.
