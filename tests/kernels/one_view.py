@@ -75,7 +75,7 @@ class Search:
     ) -> None:  # fmt: skip
         snapshot = schema.Snapshot(sequence, row_count, row_count)
         self.plan = Plan(prepared, schema.Spann(), limit, probes, snapshot, allow)
-        self.plan.probes = probes
+        self.plan.probes = self.plan.width = probes
         self.b = Buffers(prepared, nq, limit, probes, most)
         self.work = np.zeros(WORK, np.int64)
 

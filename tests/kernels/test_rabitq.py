@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tests.kernels.one_view import Search, arrays_of, prepared_for, view_heads_of, view_of
 from vecdb.index.coder import Coder, new_coder, padded, scaled
 from vecdb.index.graph import Quantiser
+from vecdb.index.listsearch import choose
 from vecdb.kernels import rabitq
 from vecdb.kernels.intrinsics import dot_packed
 from vecdb.storage.rows import RowArrays
@@ -196,7 +197,7 @@ def lossless_estimates(
     heads = view_heads_of(np.full((1, 64), 128, np.uint8))
     view = view_of(coder, heads, np.zeros(1, np.int64), np.array([n], np.int32), body, n)
     search = Search(prepared_for(view, arrays_of(vectors)), len(queries), 1, 1, n, n, 1)
-    search.plan._probe(search.b, queries, search.work)
+    choose(search.plan.prepared, search.b, queries, float("inf"), search.work)
     assert search.b.counts.tolist() == [1] * len(queries)
     search.scan()
     return search.shortlists()

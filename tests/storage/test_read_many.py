@@ -151,6 +151,21 @@ def test_submit_and_wait_may_have_work_between_them(path: Path, fd: int, ring: R
     other.close()
 
 
+@pytest.mark.parametrize("n", [1, 6, 50])
+def test_reads_that_have_arrived_are_whole_before_the_others(path: Path, fd: int, ring: Ring, n: int) -> None:
+    data = path.read_bytes()
+    reads = offsets, lengths, out, places = random_reads(np.random.default_rng(6), n)
+    ring.submit(fd, *reads)
+    told: list[int] = []
+    for _ in range(3):
+        for i in ring.arrived(3).tolist():
+            told.append(i)
+            read = slice(int(offsets[i]), int(offsets[i] + lengths[i]))
+            assert out[places[i] : places[i] + lengths[i]].tobytes() == data[read] != b"" or lengths[i] == 0
+    assert len(told) == len(set(told)) and (ring.method == "threads" or told or n == 1)
+    expect_as_pread(path, ring.wait(), *reads)
+
+
 def test_counts_of_an_earlier_read_stay_as_they_were(fd: int, ring: Ring) -> None:
     first = ring.read(fd, np.array([0]), np.array([PAGE]), room(PAGE), np.array([0]))
     ring.read(fd, np.array([0]), np.array([2 * PAGE]), room(2 * PAGE), np.array([0]))
@@ -487,6 +502,8 @@ def test_a_closed_ring_refuses_reads_and_may_be_closed_again(fd: int, ring: Ring
 def test_wait_without_submit_is_refused(fd: int, ring: Ring) -> None:
     with pytest.raises(ValueError, match="nothing was submitted"):
         ring.wait()
+    with pytest.raises(ValueError, match="nothing was submitted"):
+        ring.arrived(1)
     ring.read(fd, *random_reads(np.random.default_rng(15), 3))
     with pytest.raises(ValueError, match="nothing was submitted"):
         ring.wait()

@@ -203,7 +203,9 @@ class Spann(Index):
         )  # fmt: skip
         prepared = self._prepared
         if prepared is None or prepared.view is not view or prepared.arrays is not self._rows.arrays:
-            prepared = self._prepared = Prepared(view, self._rows.arrays, self._metric, self._row_file, self.lists)
+            prepared = self._prepared = Prepared(
+                view, self._rows.arrays, self._metric, self._row_file, self.lists, prepared
+            )
         plan = Plan(prepared, self.config, limit, params.nprobe, snapshot, bitmap)
         if nq <= _QUERIES_PER_SLICE and (nq == 1 or params.threads == 1):
             plan.answer(queries, found.rows, found.distances, found.counts, found.work)

@@ -27,6 +27,7 @@ from vecdb.kernels.rabitq import encode_query, unit_factor
 from vecdb.kernels.search import add_key, distance_of, key_of
 
 _FAR = np.float32(np.inf)
+_NEAREST = 8  # heads whose mean distance says what is near
 
 
 @part()
@@ -100,15 +101,15 @@ def nearest_heads(
 
 @kernel(fastmath=FAST)
 def probe(
-    queries, cosine, ip, lossless, wanted, reach, prune,
+    queries, cosine, ip, lossless, wanted, reach, ratio,
     codes, bias, group_codes, group_bias, group_ends, mean, scale, center, signs,
     probes, nears, counts, query8s, steps, sums, units, norms, unit, rotated, group_keys, keys, head8, head16, work,
     blocks,
 ):  # fmt: skip
     """Choose lists for queries (float32[nq, dim]) and quantise them.
 
-    bias, group_bias : int32[heads], int32[groups].   prune : heads farther than this many times the nearest, and twice
-    the 16th, are left out (squared l2; inf keeps all).
+    bias, group_bias : int32[heads], int32[groups].   ratio : heads farther than this many times the mean of the nearest
+    eight are left out (squared l2; inf keeps all).
     probes : int32[nq, wanted], filled with heads, nearest 16 first.   nears : float32[nq, wanted], |q - c|^2 or -<c,
     q>.
     counts : int32[nq].   query8s : int8[nq, D], steps : float32[nq], sums : int32[nq], as `rabitq.encode_query` (under
@@ -136,11 +137,13 @@ def probe(
                 blocks,
             )  # fmt: skip
         work[0] += seen
-        work[2] += count
         kept = 0
-        nearest = _FAR
-        farthest = np.float32(0.0)
+        coded_bound = _FAR
+        nearest = np.float32(0.0)
+        coded = np.int64(0)
         for j in range(count):
+            if not ip and np.float32(keys[j] >> 32) > coded_bound:
+                continue  # by the query's code it is too far, which saves the exact distance
             head = keys[j] & np.int64(0xFFFFFFFF)
             code = codes[head]
             total = np.float32(0.0)
@@ -151,15 +154,17 @@ def probe(
                 for k in range(dim):
                     x = mean[k] + scale * (np.float32(code[k]) - np.float32(128.0)) - unit[k]
                     total += x * x
-                if j < 16:
-                    nearest = min(nearest, total)
-                    farthest = max(farthest, total)
-                elif total > max(prune * nearest, np.float32(2.0) * farthest):
-                    continue
+                if j < _NEAREST:
+                    nearest += total
+                    coded += keys[j] >> 32
+                    if j + 1 == _NEAREST:
+                        room = (ratio - np.float32(1.0)) * nearest / (scale * scale)
+                        coded_bound = (np.float32(coded) + room) / np.float32(_NEAREST)
             probes[i, kept] = head
             nears[i, kept] = total
             kept += 1
         counts[i] = kept
+        work[2] += kept
         if lossless:
             inside = np.float32(0.0)
             total8 = np.int32(0)
@@ -293,6 +298,38 @@ def scan(
                 if size == most:
                     worst = distance_of(keys[size - 1])
         sizes[i] = size
+
+
+@kernel()
+def choose_lists(
+    probes, counts, places, lengths, extents, entry_bytes, head_bytes, page, heat, there, which, offsets, sizes, starts
+):  # fmt: skip
+    """Choose the extents to read: those of probed lists that are not in memory, each once.
+
+    places : int64[lists], negative where a body is not in memory.   lengths : int32[lists].   extents : int64[lists],
+    first pages.   heat : uint32[lists], one is added for each probe; a count lost to another thread is no harm.
+    there : int64[lists], -1; filled with -2 where a list is chosen.
+    which, offsets, sizes, starts : int64[any], lists, bytes of the list file, and where in a buffer they go.
+    Returns (lists, bytes of the buffer, whether any probed list is in memory).
+    """
+    total = np.int64(0)
+    end = np.int64(0)
+    resident = False
+    for i in range(len(probes)):
+        for p in range(counts[i]):
+            at = probes[i, p]
+            heat[at] += np.uint32(1)
+            if places[at] >= 0:
+                resident = True
+            elif there[at] == -1:
+                there[at] = -2
+                which[total] = at
+                offsets[total] = extents[at] * page
+                sizes[total] = (head_bytes + np.int64(lengths[at]) * entry_bytes + page - 1) // page * page
+                starts[total] = end
+                end += sizes[total]
+                total += 1
+    return total, end, resident
 
 
 @kernel()

@@ -62,6 +62,7 @@ _CONTROL_BLOCK = np.dtype(  # struct iocb of linux/aio_abi.h; what is left 0 ask
     ]
 )  # fmt: skip
 
+_NONE: NDArray[np.int64] = np.empty(0, np.int64)
 _Batch = tuple[int, NDArray[np.int64], NDArray[np.int64], NDArray[np.uint8], NDArray[np.int64]]  # as Ring.read takes
 
 
@@ -142,22 +143,32 @@ class _Aio:
             self._counts[self._next] = -code
             self._next += 1
 
-    def reap(self) -> NDArray[np.int64]:
-        """Submit the rest, wait for all; int64[n] as `Ring.read` returns."""
+    def arrived(self, least: int) -> NDArray[np.int64]:
+        """Wait for `least` events, or as many as are left; the numbers of those reads that are whole."""
         assert self._batch is not None
-        _, offsets, lengths, _, _ = batch = self._batch
-        n, counts = len(offsets), self._counts
-        while self._flying or self._next < n:
-            least = self._flying if self._next == n else 1  # whatever is in makes room for more
+        lengths = self._batch[2]
+        while self._flying:
+            least = min(least, self._flying)
             got = self._call(self._numbers.getevents, self._context, least, self._depth, self._events_address, 0)
             if got < 0:
                 code = ctypes.get_errno()
                 if code == errno.EINTR:
                     continue
                 raise OSError(code, os.strerror(code))
-            events = self._events[:got]
-            counts[events[:, 0]] = events[:, 2]
             self._flying -= got
+            numbers, counts = self._events[:got, 0].copy(), self._events[:got, 2]
+            self._counts[numbers] = counts
+            whole: NDArray[np.int64] = numbers[counts == lengths[numbers]]
+            return whole
+        return _NONE
+
+    def reap(self) -> NDArray[np.int64]:
+        """Submit the rest, wait for all; int64[n] as `Ring.read` returns."""
+        assert self._batch is not None
+        _, offsets, lengths, _, _ = batch = self._batch
+        n, counts = len(offsets), self._counts
+        while self._flying or self._next < n:
+            self.arrived(self._flying if self._next == n else 1)  # whatever is in makes room for more
             if self._next < n:
                 self._feed(n)
         if counts.tobytes() != lengths.tobytes():  # for few reads ten times as fast as a comparison of arrays
@@ -210,6 +221,10 @@ class _Threads:
         self._waiting, self._counts, self._drain, self._runners = waiting, counts, drain, []
         for _ in range(min(n, self._width)):
             self._runners.append(self._pool.submit(drain))
+
+    def arrived(self, least: int) -> NDArray[np.int64]:
+        """None: `reap` hands out all at once."""
+        return _NONE
 
     def reap(self) -> NDArray[np.int64]:
         self._drain()
@@ -314,6 +329,16 @@ class Ring:
             reads = self._give_up()
         self._busy = True
         reads.start((fd, offsets, lengths, out, places), address)
+
+    def arrived(self, least: int) -> NDArray[np.int64]:
+        """Wait until about `least` more reads are in, so that the caller can use those while others are under way.
+
+        Returns the numbers of reads that came in whole and that no call before told of, int64[m]; any number of them,
+        none where the system reads otherwise. `wait` must follow, and tells of all.
+        """
+        if self._reads is None or not self._busy:
+            raise ValueError("nothing was submitted")
+        return self._reads.arrived(least)
 
     def wait(self) -> NDArray[np.int64]:
         """Finish the submission; returns and raises what `read` does."""
