@@ -74,6 +74,7 @@ class Spann(Index):
 
     kind = "spann"
     patient = True
+    learning_cost = 0.2
 
     def __init__(self, config: schema.Spann, metric: str, rows: RowSource, folder: Path) -> None:
         self.config = config

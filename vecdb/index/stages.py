@@ -6,7 +6,7 @@ from vecdb.index.base import Progress
 
 
 class Stages:
-    """costs : what each stage is expected to take, in one unit of time; a stage that is left out costs 0.
+    """costs : what each stage is expected to take, in one unit of time.   total : of the reports; 0 makes none.
 
     Reports (done, total) with done = total * the share of the expected time that is over: whoever takes the rate since
     the first report for that of the rest has an honest estimate.
@@ -27,7 +27,7 @@ class Stages:
     def report(self, stage: str, share: float) -> None:
         """So much of a stage is done (0 to 1). Reports never go back."""
         done = min(self._total, round(self._total * (self._starts[stage] + self._shares[stage] * min(1.0, share))))
-        if self._progress is not None and done > self._done:
+        if self._progress is not None and self._total and done > self._done:
             self._done = done
             self._progress(done, self._total)
 
