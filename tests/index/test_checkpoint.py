@@ -177,6 +177,18 @@ def test_a_tree_of_other_parameters_or_another_size_is_not_used(
     assert lists_of(index) == whole(vectors, tmp_path / "whole", **other)
 
 
+def test_a_tree_of_many_more_rows_than_are_alive_is_not_used(
+    rows: DiskRows, monkeypatch: pytest.MonkeyPatch, trees: list[int]
+) -> None:
+    killed(rows, monkeypatch, bulk, "_bodies")
+    rows.delete(np.arange(0, N, 4))
+    killed(rows, monkeypatch, bulk, "_bodies")
+    assert len(trees) == 2
+    rows.delete(np.arange(1, N, 12))  # an eighth of those left
+    build(rows)
+    assert len(trees) == 2
+
+
 def test_a_flipped_bit_anywhere_in_the_tree_grows_another(
     rows: DiskRows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trees: list[int], caplog: pytest.LogCaptureFixture
 ) -> None:

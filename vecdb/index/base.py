@@ -78,7 +78,6 @@ class Index(ABC):
 
     kind: ClassVar[str]
     patient: ClassVar[bool] = False  # built at once it is better, and sooner, than grown: a bulk load is waited for
-    learning_cost: ClassVar[float] = 0.02  # time that learning its recall takes, of that of indexing all rows
 
     @property
     @abstractmethod
@@ -146,6 +145,11 @@ class Index(ABC):
     @abstractmethod
     def compact(self, mapping: NDArray[np.int64], rows: RowSource) -> Index:
         """A new index over `rows`, renumbered by mapping (int64[old rows], ascending, -1 = gone), without a rebuild."""
+
+    @property
+    def learning_cost(self) -> float:
+        """Time that learning its recall takes, as a share of that of indexing all rows: expected, for progress."""
+        return 0.02
 
     def file_names(self) -> tuple[str, ...]:
         """Files in its collection's folder that it uses now, sealed or not."""

@@ -68,31 +68,33 @@ def tree_for(
     """The tree that an earlier build of the rows [0, stop) left, or one that is grown now, and saved where that is
     worth it. facts : all that it depends on (checkpoint.py).   progress : of the growing.
     """
-    live = np.flatnonzero(_alive(lists, slice(0, stop)))
-    found = checkpoint.find(lists.folder, metric, stop, len(live), facts)
+    alive = _alive(lists, slice(0, stop))
+    live_rows = int(alive.sum())
+    found = checkpoint.find(lists.folder, metric, stop, live_rows, facts)
     if found is not None:
         return found
-    coder, heads = _grown(lists, metric, config, live, stop, threads, progress)
-    if len(live) < limits.saved_build_rows_min:
+    coder, heads = _grown(lists, metric, config, alive, threads, progress)
+    if live_rows < limits.saved_build_rows_min:
         return Tree(coder, heads, stop, 0, None)
-    return checkpoint.save(lists.folder, coder, heads, stop, len(live), facts, lists.removed)
+    return checkpoint.save(lists.folder, coder, heads, stop, live_rows, facts, lists.removed)
 
 
 def _grown(
     lists: Lists,
     metric: int,
     config: schema.Spann,
-    live: NDArray[np.int64],
-    stop: int,
+    alive: NDArray[np.bool_],
     threads: int,
     progress: Progress,
 ) -> tuple[Coder, Heads]:
-    arrays = lists.rows.arrays
+    arrays, stop = lists.rows.arrays, len(alive)
+    live = np.flatnonzero(alive)
     if len(live) == 0:
         live = np.arange(1)  # a tree grows from a dead row where there is no other
     dim = arrays.vectors.shape[1]
     wanted = max(1, round(config.head_ratio * len(live)))
     picked = live[np.unique(np.linspace(0, len(live) - 1, sample_rows(len(live), wanted, dim)).astype(np.int64))]
+    del live
     quantiser = training.train(arrays, 1 if metric == 1 else 0, stop)
     sample = np.ascontiguousarray(arrays.vectors[picked[:: max(1, len(picked) // 16_384)]])
     coder = new_coder(arrays, metric, config.bits, quantiser, sample)

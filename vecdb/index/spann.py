@@ -63,7 +63,8 @@ _REBUILD_ROWS_MAX = 262_144  # a collection this small is clustered anew each ti
 _REBUILD_GROWTH = 4
 # Times of a build's stages, measured on 400,000 x 128 uint8 with 1 and 4 replicas: a comparison while a tree grows
 # (mostly on one thread), one that looks for replicas, and the restoring of lists against the assignment.
-_GROW_COST, _CLOSURE_COST, _RESTORE_COST = 3.8, 1.5, 1.1
+_GROW_COST, _CLOSURE_COST, _RESTORE_COST = 3.3, 1.5, 0.9
+_LEARNING_COST, _LEARNING_FROM_DISK_COST = 0.09, 0.13  # of a whole build
 _FAR_ROWS_MAX = 256  # far rows that searches score one by one without a thought
 _FAR_SHARE_MAX = 0.01  # of all rows: past it the codes are trained again
 _FAR_GROWTH = 1.25  # but not before the collection has grown by this
@@ -74,7 +75,6 @@ class Spann(Index):
 
     kind = "spann"
     patient = True
-    learning_cost = 0.2
 
     def __init__(self, config: schema.Spann, metric: str, rows: RowSource, folder: Path) -> None:
         self.config = config
@@ -95,6 +95,10 @@ class Spann(Index):
     def indexed_rows(self) -> int:
         view = self.lists.view
         return view.indexed if view is not None else 0
+
+    @property
+    def learning_cost(self) -> float:
+        return _LEARNING_COST if self.config.memory_budget_bytes is None else _LEARNING_FROM_DISK_COST
 
     def extend(self, row_count: int) -> None:
         """Nothing to derive: the tail is scanned on its vectors."""
