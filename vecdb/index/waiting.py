@@ -11,8 +11,8 @@ CRC-32C of what lies between it and the entries, data_crc that of the entries, a
 labels mean. Blocks follow one another without a gap of rows; what comes after the last whole one was being written when
 the process died, or the power, and counts for nothing. So nothing is synced.
 
-Measured on 400,000 x 128 uint8: passing the rows takes a third of a build, clustering a quarter, laying out what waits
-here a hundredth. What remains, the restoring of lists over their ceiling, is done again after a kill.
+Measured on 400,000 x 128 uint8, of the time of `optimize`: clustering 12 to 27 %, passing the rows 21 to 41 %, laying
+out what waits here under 1 %. Restoring lists that are over their ceiling, 27 to 48 %, is done again after a kill.
 """
 
 from __future__ import annotations
