@@ -203,7 +203,10 @@ class Collection:
 
     def optimize(self, *, threads: int | None = None, progress: Callable[[int, int], None] | None = None) -> None:
         """Finish what maintenance would do in its own time: index the tail, repair after deletes, learn recall
-        against ef, seal.
+        against ef, seal. A large build of lists that was killed goes on where it was.
+
+        progress : called with (done, rows), where done grows about evenly with time, through all stages. The first call
+        says where the work begins, which is not 0 where some of it was done before: the rate counts from there.
         """
         self._engine.optimize(validate.threads(threads), progress)
 

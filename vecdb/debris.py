@@ -13,6 +13,7 @@ from vecdb import catalog
 from vecdb.commit import Committer, Group
 from vecdb.errors import Corruption
 from vecdb.generation import rows_name
+from vecdb.index import checkpoint
 from vecdb.storage import files, keys
 from vecdb.storage.store import Store
 
@@ -61,8 +62,7 @@ def purge_debris(
             continue
         state = states.get(uid)
         folder = database / "collections" / name
-        named = set() if state is None else {rows_name(state.generation), *(state.sealed.files if state.sealed else ())}
-        debris = [file for file in files.list_dir(folder) if file not in named and file not in keep]
+        debris = [file for file in files.list_dir(folder) if file not in keep and not _is_named(file, state)]
         if (debris or state is None) and not synced:
             store.sync()  # with durability "relaxed" the commit that let go of these files may not be on disk yet
             synced = True
@@ -70,6 +70,16 @@ def purge_debris(
             files.remove(folder / file)
         if state is None:
             files.remove_tree(folder)
+
+
+def _is_named(file: str, state: catalog.State | None) -> bool:
+    """Whether a state names the file, or it is what a killed build left for the next one."""
+    if state is None:
+        return False
+    sealed = state.sealed
+    if file == rows_name(state.generation) or (sealed is not None and file in sealed.files):
+        return True
+    return checkpoint.is_wanted(file, state.generation, sealed.sequence if sealed is not None else None)
 
 
 def _states(store: Store) -> dict[int, catalog.State]:

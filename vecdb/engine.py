@@ -33,6 +33,7 @@ from vecdb.index.flat import Flat as FlatIndex
 from vecdb.index.graph import bytes_per_row
 from vecdb.index.hnsw import Hnsw as HnswIndex
 from vecdb.index.spann import Spann as SpannIndex
+from vecdb.index.stages import Stages
 from vecdb.schema import CollectionConfig, Flat, Hnsw, IndexConfig, Record, SearchParams, Spann
 from vecdb.storage import files, keys
 from vecdb.storage.rows import Rows
@@ -503,11 +504,15 @@ class Engine:
         self.upkeep.repair(thread_count)
         if self.upkeep.rebuild_is_due():
             self.upkeep.rebuild(thread_count, progress)
-        if self.view.snapshot.row_count >= limits.flat_rows_max or self.upkeep.sealed_damaged:
-            self.upkeep.index_tail(thread_count, progress, all_rows=True)
+        view = self.view
+        costs = {"index": 1.0, "learn": view.generation.index.learning_cost}
+        stages = Stages(progress, view.snapshot.row_count, costs)
+        if view.snapshot.row_count >= limits.flat_rows_max or self.upkeep.sealed_damaged:
+            self.upkeep.index_tail(thread_count, stages.part("index"), all_rows=True)
         with self.upkeep.mending():
             learn(self)
         self.upkeep.seal(thread_count)
+        stages.report("learn", 1.0)
 
     def reindex(self, index: IndexConfig | None, progress: Progress) -> None:
         self._require_writer()

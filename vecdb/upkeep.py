@@ -112,6 +112,8 @@ class Upkeep:
             stop = view.snapshot.row_count
             if not all_rows:
                 stop = index.next_stop(stop - stop % limits.index_step_rows)
+            if progress is not None and index.indexed_rows:
+                progress(index.indexed_rows, stop)  # where it begins
             while index.indexed_rows < stop:
                 index.add(index.next_stop(stop), threads, progress)
                 with self.engine.room:

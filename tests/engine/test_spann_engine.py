@@ -27,6 +27,7 @@ from vecdb import maintenance as maintenance_module
 from vecdb import vacuum as vacuum_module
 from vecdb.database import Database, open_database
 from vecdb.errors import InvalidArgument, LimitExceeded, NotFound
+from vecdb.index import bulk
 from vecdb.index.spann import Spann as SpannIndex
 from vecdb.schema import SearchParams, Spann
 from vecdb.upkeep import Upkeep
@@ -682,6 +683,81 @@ def test_maintenance_looks_again_by_itself_whether_a_load_has_paused(monkeypatch
         monkeypatch.setattr(engine_module, "_WRITTEN_S", 0.0)  # nothing is committed from here on
         assert indexed.wait(60)
         assert docs.stats()["indexed_rows"] >= 400 - limits.index_step_rows
+
+
+# -- a build that is stopped -----------------------------------------------------------------------
+
+
+class Stopped(Exception):
+    pass
+
+
+def stopped_build(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A closed database whose one bulk build ended once all rows had found their lists."""
+    monkeypatch.setattr(limits, "saved_build_rows_min", 256)
+
+    def stop(*_: Any, **__: Any) -> None:
+        raise Stopped
+
+    with monkeypatch.context() as patch, open_database(folder, maintenance=False, durability="relaxed") as db:
+        docs = db.create_collection("docs", DIM, "l2", KINDS["disk"])
+        docs.upsert(range(1_500), clustered(1_500))
+        patch.setattr(bulk, "_bodies", stop)
+        with pytest.raises(Stopped):
+            docs.optimize()
+
+
+def left_by_a_build(docs: Any) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in docs._engine.folder.iterdir() if path.name[:4] in ("tree", "entr")}
+
+
+def test_an_open_keeps_what_the_next_build_can_use_and_the_seal_ends_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped_build(tmp_path / "db", monkeypatch)
+    with open_database(tmp_path / "db", maintenance=False) as db:
+        docs = db["docs"]
+        left = left_by_a_build(docs)
+        assert len(left) == 2
+        with monkeypatch.context() as patch:
+            patch.setattr(bulk, "grow_tree", None)
+            docs.optimize()
+        assert docs.stats()["index_state"] == "ready" and left_by_a_build(docs) == {}
+        assert recall(docs, clustered(20, seed=2), None) > 0.9 and db.check() == []
+        folder = docs._engine.folder
+    for name, raw in left.items():
+        (folder / name).write_bytes(raw)  # as after a crash between the commit of a seal and the removal of these
+    with open_database(tmp_path / "db", maintenance=False) as db:
+        assert left_by_a_build(db["docs"]) == {}, "the index has been sealed since"
+
+
+def test_a_vacuum_and_a_drop_leave_nothing_of_a_stopped_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stopped_build(tmp_path / "db", monkeypatch)
+    with open_database(tmp_path / "db", maintenance=False) as db:
+        docs = db["docs"]
+        docs.delete(range(100))
+        docs.vacuum()
+        assert left_by_a_build(docs) == {} and docs.count() == 1_400
+        docs.optimize()
+        assert docs.stats()["tail_rows"] == 0 and db.check() == []
+        folder = docs._engine.folder
+        db.drop_collection("docs")
+        assert not folder.exists()
+
+
+def test_progress_of_optimize_counts_learning_and_ends_with_the_last_row(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    docs = db.create_collection("docs", DIM, "l2", Spann())
+    docs.upsert(range(1_500), clustered(1_500))
+    reports: list[tuple[int, int]] = []
+    before: list[int] = []
+    learn = engine_module.learn
+    monkeypatch.setattr(engine_module, "learn", lambda engine: (before.append(reports[-1][0]), learn(engine)))
+    docs.optimize(progress=lambda done, total: reports.append((done, total)))
+    assert reports[0] == (0, 1_500) and reports[-1] == (1_500, 1_500)
+    assert 1_000 < before[0] < 1_500
+    assert [done for done, _ in reports] == sorted({done for done, _ in reports})
 
 
 # -- damage ----------------------------------------------------------------------------------------

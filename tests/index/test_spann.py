@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from vecdb import schema
 from vecdb.errors import Corruption
 from vecdb.index import bulk, placing
+from vecdb.index import lists as lists_module
 from vecdb.index.base import Found
-from vecdb.index.lists import View
+from vecdb.index.lists import View, with_room
 from vecdb.index.spann import Spann
 from vecdb.schema import DTYPES, METRICS, SearchParams, Snapshot
 from vecdb.storage import pages
@@ -924,6 +925,39 @@ def test_a_vacuum_keeps_exactly_the_surviving_rows(
     new.seal(tmp_path / "0" / "sealed")
     again = Spann.open(tmp_path / "0" / "sealed", new.config, "l2", fresh)
     assert contents(again) == contents(new)
+    fresh.close()
+
+
+@pytest.mark.parametrize("budget", [0, 40_000])
+def test_a_vacuum_under_a_budget_holds_one_batch_of_lists_and_makes_the_lists_of_one_without(
+    make: Make, monkeypatch: pytest.MonkeyPatch, budget: int
+) -> None:
+    batch_bytes = 8 * pages.PAGE
+    monkeypatch.setattr(lists_module, "_BATCH_BYTES", batch_bytes)
+    vectors = clustered(3000, 24)
+    rows, index = make(vectors, memory_budget_bytes=budget, replicas=2, bits=8)
+    mapping = np.full(3000, -1, np.int64)
+    mapping[::2] = np.arange(1500)
+    rows.delete(np.arange(1, 3000, 2))
+    index.remove(rows.sequence)
+    fresh = DiskRows(rows.path.with_name("rows.1"), vectors[::2])
+    held: list[int] = []
+
+    def watched(view: View, *arguments: Any) -> View:
+        view = with_room(view, *arguments)
+        held.append(view.arena.used_bytes())
+        return view
+
+    monkeypatch.setattr(placing, "with_room", watched)
+    new = index.compact(mapping, fresh)
+    assert max(held) <= batch_bytes
+    assert len(list(rows.path.parent.glob("lists.*"))) == 2, "the old generation has its lists until the switch"
+    assert new.check() == [] and resident_bytes(new) <= budget
+    assert (resident_bytes(new) > budget // 2) == (budget > 0), "the budget is made use of"
+    held.clear()
+    index.config = replace(index.config, memory_budget_bytes=None)
+    assert contents(index.compact(mapping, fresh)) == contents(new)
+    assert max(held) > 4 * batch_bytes, "all of it was one batch: nothing is shown"
     fresh.close()
 
 

@@ -97,6 +97,44 @@ def test_a_kill_inside_a_build_a_split_a_list_or_a_seal_loses_nothing(
         kill_itself(server, folder, moment, rng.randint(1, met[moment]), index)
 
 
+KEPT_BUILDS = {  # moment: which of them, and the trees that are grown after it
+    "bulk: tree half written": (1, 1),
+    "bulk: tree saved": (1, 0),
+    "bulk: half spilt": (6, 0),
+    "bulk: spilt": (5, 0),
+    "bulk: laid out": (1, 0),
+    "split: done": (1, 0),
+    "seal: half written": (1, 0),
+    "seal: written": (1, 0),
+    "seal: committed": (1, 0),
+}
+
+
+@pytest.mark.parametrize("index", ["spann-disk", "spann"])
+def test_a_build_that_was_killed_goes_on_from_what_it_had_done_and_answers_the_same(
+    server: ForkServer, folder: Path, index: str
+) -> None:
+    status, whole = server.call("build_lists", path=str(folder / "db"), ledger=str(folder / "ledger"), index=index)
+    assert status == 0, whole
+    assert whole["grown"] == 1 and whole["problems"] == [] and whole["files"] == ["lists", "rows", "spann"]
+    for moment, (number, grown) in KEPT_BUILDS.items():
+        if moment == "split: done" and not whole["met"][moment]:
+            continue  # without replicas no list passes its ceiling
+        place = folder / moment.replace(" ", "-")
+        place.mkdir()
+        where = {"path": str(place / "db"), "ledger": str(place / "ledger"), "index": index}
+        child = server.fork("build_lists", kill=moment, number=number, **where)
+        assert child.wait() == -9, f"{moment}: {child.output()}"
+        status, found = server.call("build_lists", **where)
+        assert status == 0, f"{moment}: {found}"
+        assert found.pop("grown") == grown, moment
+        met = found.pop("met")
+        if moment == "bulk: spilt":
+            assert met["bulk: spilt"] == whole["met"]["bulk: spilt"] - number, "rows were assigned again"
+        assert found == {name: value for name, value in whole.items() if name not in ("met", "grown")}, moment
+        shutil.rmtree(place)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("index", ["spann", "spann-disk"])
 def test_a_kill_at_every_moment_of_lists_loses_nothing(server: ForkServer, folder: Path, index: str) -> None:

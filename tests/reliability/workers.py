@@ -265,7 +265,7 @@ def lists_script(path: str, ledger: str, index: str, kill: str = "", number: int
     limits.flat_rows_max = 32
     limits.index_step_rows = 64
     upkeep._SEAL_AT_CLOSE_ROWS = 8
-    bulk._BUCKET_BYTES = 1_024
+    _build_in_small_steps(bulk)
     book = LedgerWriter(Path(ledger))
     met = _watch_lists(book, kill, number)
     db = open_database(path, maintenance=False)
@@ -281,15 +281,69 @@ def lists_script(path: str, ledger: str, index: str, kill: str = "", number: int
     return {"met": met}
 
 
+def _build_in_small_steps(bulk: Any) -> None:
+    """Builds of a few hundred rows leave what large ones do, in many pieces."""
+    limits.saved_build_rows_min = 64
+    bulk._BUCKET_BYTES = 1_024
+    bulk._CHUNK_BYTES = 4 * DIM * 256
+
+
+def build_lists(path: str, ledger: str, index: str, kill: str = "", number: int = 1) -> dict[str, Any]:
+    """One bulk build of 2,000 rows, which are there from the first call on. Killed as `lists_script` is; else what the
+    lists are, what they answer, how many trees were grown, and what files are left.
+    """
+    import zlib
+
+    from vecdb.index import bulk
+
+    _build_in_small_steps(bulk)
+    met = _watch_lists(LedgerWriter(Path(ledger)), kill, number)
+    grown = 0
+    grow_tree = bulk.grow_tree
+
+    def counted(*arguments: Any) -> Any:
+        nonlocal grown
+        grown += 1
+        return grow_tree(*arguments)
+
+    bulk.grow_tree = counted
+    rows = list(range(2_000))
+    with open_database(path, maintenance=False) as db:
+        c = db.create_collection(NAME, DIM, "l2", index_of(index), exist_ok=True)
+        if c.count() == 0:
+            put(c, rows, [1] * len(rows))
+        c.optimize()
+        view = c._engine.view.generation.index.lists.view  # type: ignore[attr-defined]
+        hits = c.search(vectors_of(rows[:100], [2] * 100), 10, params=vecdb.SearchParams(nprobe=3))
+        return {
+            "met": met,
+            "grown": grown,
+            "lists": [zlib.crc32(view.heads.codes.tobytes()), zlib.crc32(view.lengths.tobytes())],
+            "ids": hits.ids.tolist(),
+            "files": sorted({file.name.partition(".")[0] for file in c._engine.folder.iterdir()}),
+            "problems": db.check(),
+        }
+
+
 LISTS_MOMENTS = [
-    "bulk: spilt", "bulk: laid out", "split: chosen", "split: done", "merge: done", "list: half written", "seal: lists",
-    "seal: half written", "seal: written", "seal: committed", "vacuum: renumbered",
+    "bulk: tree half written", "bulk: tree saved", "bulk: half spilt", "bulk: spilt", "bulk: laid out",
+    "split: chosen", "split: done", "merge: done", "list: half written", "seal: lists", "seal: half written",
+    "seal: written", "seal: committed", "vacuum: renumbered",
 ]  # fmt: skip
+
+
+_HALF_WRITTEN = {
+    "lists": "list: half written",
+    "spann": "seal: half written",
+    "tree": "bulk: tree half written",
+    "entries": "bulk: half spilt",
+}
 
 
 def _watch_lists(book: LedgerWriter, kill: str, number: int) -> dict[str, int]:
     """Count the moments, and end the process by SIGKILL at one of them, said in the ledger before."""
-    from vecdb.index import bulk, placing
+    from vecdb.index import bulk, checkpoint, placing
+    from vecdb.index.waiting import Waiting
     from vecdb.storage import files, pages
 
     met = dict.fromkeys(LISTS_MOMENTS, 0)
@@ -317,14 +371,15 @@ def _watch_lists(book: LedgerWriter, kill: str, number: int) -> dict[str, int]:
 
     def pwrite(fd: int, data: Any, offset: int) -> None:
         name = os.path.basename(os.readlink(f"/proc/self/fd/{fd}"))
-        what = "list: half written" if name.startswith("lists") else "seal: half written" if "spann" in name else ""
+        what = next((what for start, what in _HALF_WRITTEN.items() if name.startswith(start)), "")
         if what and moment(what):
             real_pwrite(fd, memoryview(data).cast("B")[: memoryview(data).nbytes // 2 + 1], offset)
             die()
         real_pwrite(fd, data, offset)
 
     real_pwrite, files.pwrite = files.pwrite, pwrite
-    wrap(bulk._Entries, "add", after=lambda entries, _: ["bulk: spilt"] if entries._fd >= 0 else [])
+    wrap(checkpoint, "save", after=lambda *_: ["bulk: tree saved"])
+    wrap(Waiting, "add", after=lambda waiting, *_: ["bulk: spilt"] if waiting.fd >= 0 else [])
     wrap(bulk, "_bodies", after=lambda *_: ["bulk: laid out"])
     wrap(placing, "_split_all", after=lambda *a: ["split: chosen"] if len(a[4]) else [])
     wrap(

@@ -146,6 +146,11 @@ class Index(ABC):
     def compact(self, mapping: NDArray[np.int64], rows: RowSource) -> Index:
         """A new index over `rows`, renumbered by mapping (int64[old rows], ascending, -1 = gone), without a rebuild."""
 
+    @property
+    def learning_cost(self) -> float:
+        """Time that learning its recall takes, as a share of that of indexing all rows: expected, for progress."""
+        return 0.02
+
     def file_names(self) -> tuple[str, ...]:
         """Files in its collection's folder that it uses now, sealed or not."""
         return ()

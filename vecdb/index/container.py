@@ -26,7 +26,8 @@ _PREFIX = struct.Struct("<8sII")
 _ALIGN = 4096
 
 
-def _crc(data: NDArray[Any]) -> int:
+def crc_of(data: NDArray[Any]) -> int:
+    """CRC-32C of an array's bytes, C order; 0 of none."""
     raw = np.ascontiguousarray(data).reshape(-1).view(np.uint8)
     return int(checks.crc_rows(raw.reshape(1, -1))[0]) if raw.size else 0
 
@@ -36,13 +37,13 @@ def write(path: Path, magic: bytes, header: dict[str, Any], arrays: dict[str, ND
     offset = _ALIGN
     sections = []
     for name, array in arrays.items():
-        sections.append([name, array.dtype.str, list(array.shape), offset, _crc(array)])
+        sections.append([name, array.dtype.str, list(array.shape), offset, crc_of(array)])
         offset += -(-array.nbytes // _ALIGN) * _ALIGN
     encoded = json.dumps({**header, "sections": sections}).encode()
     assert _PREFIX.size + len(encoded) <= _ALIGN
 
     def chunks() -> Iterator[Any]:
-        head = _PREFIX.pack(magic, len(encoded), _crc(np.frombuffer(encoded, np.uint8))) + encoded
+        head = _PREFIX.pack(magic, len(encoded), crc_of(np.frombuffer(encoded, np.uint8))) + encoded
         yield head.ljust(_ALIGN, b"\0")
         for array in arrays.values():
             if array.nbytes:
@@ -80,8 +81,8 @@ def _header(path: Path, data: NDArray[np.uint8], expected_magic: bytes, version:
     if length > _ALIGN - _PREFIX.size:
         raise refuse(path, "byte 8, header length", f"at most {_ALIGN - _PREFIX.size}", length)
     encoded = data[_PREFIX.size : _PREFIX.size + length].copy()
-    if _crc(encoded) != crc:
-        raise refuse(path, "byte 12, header checksum", f"{crc:#010x}", f"{_crc(encoded):#010x}")
+    if crc_of(encoded) != crc:
+        raise refuse(path, "byte 12, header checksum", f"{crc:#010x}", f"{crc_of(encoded):#010x}")
     header: dict[str, Any] = json.loads(encoded.tobytes())
     if header["version"] != version:
         raise refuse(path, "header, version", version, header["version"])
@@ -100,8 +101,8 @@ def _sections(path: Path, data: NDArray[np.uint8], header: dict[str, Any]) -> di
         if end > len(data):
             raise refuse(path, f"section {name}", f"{end} bytes", len(data))
         raw = data[offset : offset + nbytes]
-        if _crc(raw) != crc:
-            raise refuse(path, f"section {name} at byte {offset}, checksum", f"{crc:#010x}", f"{_crc(raw):#010x}")
+        if crc_of(raw) != crc:
+            raise refuse(path, f"section {name} at byte {offset}, checksum", f"{crc:#010x}", f"{crc_of(raw):#010x}")
         if data[offset + nbytes : end].any():
             raise refuse(path, f"byte {offset + nbytes}, padding", "zeros", "other bytes")
         arrays[name] = raw.view(dtype).reshape(shape)

@@ -27,34 +27,26 @@ from vecdb.storage.pages import ListFile
 
 MAGIC = b"VDBSPAN\x01"
 VERSION = 1
+_TREE_SECTIONS = ("mean", "center", "signs", "head_codes", "group_codes", "group_ends")
 
 
 def write(path: Path, view: View, facts: dict[str, Any]) -> int:
     """Seal `view`, whose lists all have extents. facts : what the header must say of the collection. Returns bytes."""
-    coder, heads, file = view.coder, view.heads, view.file
+    file = view.file
     assert file is not None and (view.extents >= 0).all()
+    tree_header, tree_arrays = tree_parts(view.coder, view.heads)
     header = {
         "version": VERSION,
         **facts,
         "indexed_rows": view.indexed,
-        "lossless": coder.lossless,
-        "scale": coder.quantiser.scale,
-        "trained_rows": coder.quantiser.trained_rows,
-        "add_unit": coder.add_unit,
-        "rescale_unit": coder.rescale_unit,
-        "error": coder.error,
+        **tree_header,
         "replicas": view.replicas,
         "file": file.path.name,
         "uid": file.uid,
         "page_count": file.page_count,
     }
     arrays: dict[str, Any] = {
-        "mean": coder.quantiser.mean,
-        "center": coder.center,
-        "signs": coder.signs,
-        "head_codes": heads.codes,
-        "group_codes": heads.group_codes,
-        "group_ends": heads.group_ends,
+        **tree_arrays,
         "lengths": view.lengths,
         "pages": view.extents,
         "lives": view.lives,
@@ -69,13 +61,7 @@ def read(path: Path, metric: int, wanted: dict[str, Any], *, writable: bool) -> 
     header, found = container.read(path, MAGIC, VERSION)
     container.check_header(path, header, wanted)
     sections = {name: np.array(array) for name, array in found.items()}
-    quantiser = Quantiser(sections["mean"], header["scale"], header["trained_rows"], header["lossless"])
-    coder = Coder(
-        metric, header["dim"], header["bits"], header["lossless"], quantiser, sections["center"], sections["signs"],
-        header["add_unit"], header["rescale_unit"], header["error"],
-    )  # fmt: skip
-    codes, group_codes = sections["head_codes"], sections["group_codes"]
-    heads = Heads(codes, bias_of(codes), group_codes, bias_of(group_codes), sections["group_ends"])
+    coder, heads = tree_of(metric, header, found)
     lengths, extents = sections["lengths"], sections["pages"]
     if len(lengths) != heads.count or len(extents) != heads.count:
         raise container.refuse(
@@ -91,3 +77,36 @@ def read(path: Path, metric: int, wanted: dict[str, Any], *, writable: bool) -> 
         lives=sections["lives"], heat=sections["heat"], far=sections["far"], file=file, indexed=header["indexed_rows"],
     )  # fmt: skip
     return view, header
+
+
+def tree_parts(coder: Coder, heads: Heads) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(header, sections) of a coder and heads, as `tree_of` takes them."""
+    header = {
+        "lossless": coder.lossless,
+        "scale": coder.quantiser.scale,
+        "trained_rows": coder.quantiser.trained_rows,
+        "add_unit": coder.add_unit,
+        "rescale_unit": coder.rescale_unit,
+        "error": coder.error,
+    }
+    arrays = {
+        "mean": coder.quantiser.mean,
+        "center": coder.center,
+        "signs": coder.signs,
+        "head_codes": heads.codes,
+        "group_codes": heads.group_codes,
+        "group_ends": heads.group_ends,
+    }
+    return header, arrays
+
+
+def tree_of(metric: int, header: dict[str, Any], found: dict[str, Any]) -> tuple[Coder, Heads]:
+    """The coder and heads of a sealed file, whose header says `dim` and `bits` too."""
+    sections = {name: np.array(found[name]) for name in _TREE_SECTIONS}
+    quantiser = Quantiser(sections["mean"], header["scale"], header["trained_rows"], header["lossless"])
+    coder = Coder(
+        metric, header["dim"], header["bits"], header["lossless"], quantiser, sections["center"], sections["signs"],
+        header["add_unit"], header["rescale_unit"], header["error"],
+    )  # fmt: skip
+    codes, group_codes = sections["head_codes"], sections["group_codes"]
+    return coder, Heads(codes, bias_of(codes), group_codes, bias_of(group_codes), sections["group_ends"])

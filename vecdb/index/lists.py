@@ -37,7 +37,7 @@ _ASSIGN_ROWS = 4_096  # rows assigned or encoded in one kernel call
 _REACH = 2_048  # heads compared per row that is assigned
 _CLOSURE_HEADS = 64  # near heads looked at under replicas (SPANN)
 _GARBAGE_BYTES = 256 << 10  # of bodies that no list has any more, not worth a copy
-_BATCH_BYTES = 16 << 20  # bodies handled at once where lists live on disk
+_BATCH_BYTES = 8 << 20  # extents handled at once where lists live on disk
 _COMPARED: NDArray[np.uint8] = np.empty(0, np.uint8)
 _NOTHING_MOVED: NDArray[np.uint8] = np.empty(0, np.uint8)
 
@@ -125,6 +125,10 @@ class Lists:
 
         self.workers.map(one, range(0, len(codes), _ASSIGN_ROWS), threads)
         return labels
+
+    def reach(self, lists: int) -> int:
+        """About how many comparisons it takes to assign a row to one of so many lists."""
+        return int(min(lists, _REACH) + lists**0.5)
 
     def near_heads(
         self, heads: Heads, codes: NDArray[np.uint8], wanted: int
@@ -416,9 +420,26 @@ def empty_view(coder: Coder, heads: Heads, arena_bytes: int, replicas: int) -> V
     )  # fmt: skip
 
 
+def with_room(view: View, inside: Rows64, counts: NDArray[np.integer]) -> View:
+    """The view with room, not written yet, for new bodies of the lists `inside`, of so many entries each. For views
+    that are made list by list; one that holds bodies in memory must have been given an arena for all of them.
+    """
+    sizes = -(-counts.astype(np.int64) * view.coder.entry_bytes // 8) * 8
+    segment = view.arena.allocate(int(sizes.sum()))
+    if segment is None:  # fuller than a fair share
+        assert not view.segments
+        view = replace(view, arena=Arena(2 * int(sizes.sum())))
+        segment = view.arena.allocate(int(sizes.sum()))
+    assert segment is not None
+    places, lengths = view.places.copy(), view.lengths.copy()
+    places[inside] = segment.start + np.cumsum(sizes) - sizes
+    lengths[inside] = counts
+    return replace(view, segments=(*view.segments, segment), places=places, lengths=lengths)
+
+
 def batches(lists: Rows64, sizes: Rows64) -> Iterator[Rows64]:
-    """Lists in runs of bounded bytes. sizes : int64[L], of all lists."""
-    edges = np.cumsum(sizes[lists] + pages.EXTENT_BYTES) // _BATCH_BYTES
+    """Lists in runs whose extents take bounded bytes. sizes : int64[L], of the bodies of all lists."""
+    edges = np.cumsum(-(-(sizes[lists] + pages.EXTENT_BYTES) // pages.PAGE) * pages.PAGE) // _BATCH_BYTES
     cuts = np.flatnonzero(np.diff(edges)) + 1
     yield from (part for part in np.split(lists, cuts) if len(part))
 

@@ -17,10 +17,9 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from vecdb.index.arena import Arena
-from vecdb.index.base import damaged_row
+from vecdb.index.base import Progress, damaged_row
 from vecdb.index.coder import Coder
-from vecdb.index.lists import Entries, Lists, View, batches
+from vecdb.index.lists import Entries, Lists, View, batches, empty_view, with_room
 from vecdb.index.tree import Heads, heads_of, regroup, split
 from vecdb.kernels import checks
 from vecdb.kernels import lists as kernels
@@ -63,11 +62,17 @@ def place(lists: Lists, stop: int, ceiling: int, threads: int) -> None:
     restore(lists, ceiling, threads)
 
 
-def restore(lists: Lists, ceiling: int, threads: int) -> None:
-    """Split every list over the ceiling and merge away the nearly empty ones."""
+def restore(lists: Lists, ceiling: int, threads: int, progress: Progress = None) -> None:
+    """Split every list over the ceiling and merge away the nearly empty ones. progress : (lists split, of those that
+    were over it at first).
+    """
+    first = 0
     for _ in range(_ROUNDS_MAX):
         view = _view(lists)
         over = np.flatnonzero(view.lengths > ceiling)
+        first = max(first, len(over))
+        if progress is not None:
+            progress(first - len(over), max(1, first))
         if len(over):
             over = over[:_VICTIMS_MAX]
             live = _live(lists, view, over)
@@ -248,34 +253,33 @@ def sweep(lists: Lists) -> None:
         lists.change(view.heads, np.arange(view.heads.count), stale, _none(view.coder))
 
 
-def renumbered(old: Lists, new: Lists, mapping: Rows64) -> View:
-    """The state of `old` under new row numbers, for `new`: entries of rows that are gone (-1) are left out."""
+def renumbered(old: Lists, new: Lists, mapping: Rows64, *, spill: bool) -> View:
+    """The state of `old` under new row numbers, for `new`: entries of rows that are gone (-1) are left out.
+
+    spill : each batch of lists goes to the list file of `new` and leaves memory.
+    """
     view = _view(old)
     count, width = view.heads.count, view.coder.width
-    arena = Arena(2 * int(view.body_bytes().sum()) + (1 << 20))
     gone = np.concatenate([np.packbits(mapping < 0, bitorder="little"), np.zeros(8, np.uint8)])
     alive = old.rows.arrays.deleted  # with `removed` 0 nobody counts as dead: `gone` alone decides
-    fill = np.zeros((count, 2), np.int32)
-    places = np.full(count, -1, np.int64)
-    segments = []
+    far = mapping[view.far]
+    moved = replace(
+        empty_view(view.coder, view.heads, 0 if spill else 2 * int(view.body_bytes().sum()) + (1 << 20), view.replicas),
+        heat=view.heat, far=far[far >= 0], indexed=int((mapping[: view.indexed] >= 0).sum()),
+    )  # fmt: skip
     for some in batches(np.arange(count), view.body_bytes()):
         data, data32, old_places = old.bodies(view, some)
         live = np.zeros(len(some), np.int32)
         kernels.count_live(some, old_places, view.lengths, data32, width, alive, 0, gone, live)
+        moved = with_room(moved, some, live)
+        fill = np.zeros((count, 2), np.int32)
         fill[some, 0] = live
-        sizes = -(-live.astype(np.int64) * view.coder.entry_bytes // 8) * 8
-        segment = arena.allocate(int(sizes.sum()))
-        assert segment is not None  # reserved above
-        segments.append(segment)
-        places[some] = segment.start + np.cumsum(sizes) - sizes
         kernels.carry(
-            some, old_places, view.lengths, data, data32, width, alive, 0, gone, some, places, fill, arena.data,
-            arena.data32,
+            some, old_places, view.lengths, data, data32, width, alive, 0, gone, some, moved.places, fill,
+            moved.arena.data, moved.arena.data32,
         )  # fmt: skip
-        kernels.renumber(places[some], live, width, mapping, arena.data32)
-    far = mapping[view.far]
-    return replace(
-        view, arena=arena, segments=tuple(segments), places=places, lengths=fill[:, 0].copy(),
-        extents=np.full(count, -1, np.int64), far=far[far >= 0], file=None,
-        indexed=int((mapping[: view.indexed] >= 0).sum()),
-    )  # fmt: skip
+        del data, data32  # before the next batch is read
+        kernels.renumber(moved.places[some], live, width, mapping, moved.arena.data32)
+        if spill:
+            moved = new.spilled(moved, some)
+    return moved

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from vecdb.index.base import Progress
 from vecdb.index.graph import block_count
 from vecdb.index.workers import Workers
 from vecdb.kernels import kmeans
@@ -76,10 +77,18 @@ def heads_of(codes: NDArray[np.uint8], groups: NDArray[np.int64], group_codes: N
     return Heads(codes, bias_of(codes), group_codes, bias_of(group_codes), ends)
 
 
-def grow_tree(codes: NDArray[np.uint8], dim: int, lists: int, threads: int, workers: Workers) -> Heads:
-    """Cluster a sample into about `lists` heads. codes : uint8[n, 64 * blocks], the sample."""
+def grow_tree(
+    codes: NDArray[np.uint8], dim: int, lists: int, threads: int, workers: Workers, progress: Progress = None
+) -> Heads:
+    """Cluster a sample into about `lists` heads. codes : uint8[n, 64 * blocks], the sample.
+
+    progress : (comparisons made, comparisons).
+    """
     members = np.arange(len(codes), dtype=np.int64)
     lists = max(1, min(lists, len(codes)))
+    first_level, whole = comparisons(len(codes), lists)
+    if progress is not None:
+        progress(0, whole)
     group_means, labels = _cluster(codes, members, dim, max(1, round(lists**0.5)), threads, workers)
     order = np.argsort(labels, kind="stable")
     ends = np.cumsum(np.bincount(labels, minlength=len(group_means)))
@@ -89,6 +98,8 @@ def grow_tree(codes: NDArray[np.uint8], dim: int, lists: int, threads: int, work
     first = 0
     for end in ends.tolist():
         inside = order[first:end]
+        if progress is not None:
+            progress(first_level + (whole - first_level) * first // len(codes), whole)
         first = end
         if len(inside) == 0:
             continue
@@ -98,6 +109,15 @@ def grow_tree(codes: NDArray[np.uint8], dim: int, lists: int, threads: int, work
         groups.append(np.full(len(means), len(kept)))
         kept.append(_codes_of(codes[inside].mean(axis=0, dtype=np.float64)[None, :dim] - 128.0, codes.shape[1]))
     return heads_of(np.concatenate(head_codes), np.concatenate(groups), np.concatenate(kept))
+
+
+def comparisons(rows: int, lists: int) -> tuple[int, int]:
+    """About how many comparisons of a row with a centroid it takes to grow a tree of so many lists from a sample of
+    `rows`: (those of the first level, those of both).
+    """
+    groups = max(1, round(lists**0.5))
+    first = groups * (_ITERATIONS * min(rows, _TRAIN_PER_CLUSTER * groups) + rows)
+    return first, first + (_ITERATIONS + 1) * rows * max(1, lists // groups)
 
 
 def regroup(heads: Heads, dim: int, threads: int, workers: Workers) -> tuple[Heads, NDArray[np.int64]]:
