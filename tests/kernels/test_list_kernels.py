@@ -675,46 +675,60 @@ def test_the_seal_of_an_extent_is_the_crc_of_all_that_follows_it() -> None:
         assert stored == _crc32c(buffer[start + 4 : start + size].tobytes())
 
 
+def first_unsound(verified: NDArray[np.uint8] = NOTHING, **changes: Any) -> int:
+    """What the kernel says of the four extents, or of what they are with `changes`."""
+    starts, sizes, counts, buffer = sealed_extents()
+    said: dict[str, Any] = {
+        "numbers": np.arange(4), "which": np.arange(4), "starts": starts, "sizes": sizes, "got": sizes,
+        "firsts": starts // pages.PAGE + 1, "counts": counts, "lives": np.full(4, 9, np.uint64), "uid": 77,
+        "entry_bytes": ENTRY, "buffer": buffer, **changes,
+    }  # fmt: skip
+    buffer = said["buffer"]
+    return int(
+        kernels.first_unsound(
+            **said, buffer64=buffer.view(np.uint64), buffer32=buffer.view(np.uint32), verified=verified
+        )
+    )
+
+
 def test_every_changed_byte_of_an_extent_is_noticed() -> None:
-    starts, sizes, _, buffer = sealed_extents()
-    assert kernels.first_damaged(starts, sizes, buffer, NOTHING, starts) == -1
+    starts, _, _, buffer = sealed_extents()
     for place in range(0, len(buffer), 7):
         buffer[place] ^= 1 << (place % 8)
-        which = int(np.searchsorted(starts, place, side="right")) - 1
-        assert kernels.first_damaged(starts, sizes, buffer, NOTHING, starts) == which
+        assert first_unsound(buffer=buffer) == int(np.searchsorted(starts, place, side="right")) - 1
         buffer[place] ^= 1 << (place % 8)
-    assert kernels.first_damaged(starts, sizes, buffer, NOTHING, starts) == -1
+    assert first_unsound(buffer=buffer) == -1
 
 
 def test_extents_are_compared_once_and_only_sound_ones_are_marked() -> None:
-    starts, sizes, _, buffer = sealed_extents()
+    starts, _, _, buffer = sealed_extents()
     names = starts // pages.PAGE + 1
     verified = np.zeros(64, np.uint8)
     buffer[starts[2] + 100] ^= 1
-    assert kernels.first_damaged(starts, sizes, buffer, verified, names) == 2
+    assert first_unsound(verified, buffer=buffer) == 2
     assert np.flatnonzero(verified).tolist() == names[:2].tolist()
     buffer[starts[2] + 100] ^= 1
     buffer[starts[0] + 100] ^= 1
-    assert kernels.first_damaged(starts, sizes, buffer, verified, names) == -1
+    assert first_unsound(verified, buffer=buffer) == -1
     assert np.flatnonzero(verified).tolist() == names.tolist()
 
 
 def test_an_extent_that_is_not_where_or_what_it_says_is_noticed() -> None:
-    starts, _, counts, buffer = sealed_extents()
+    starts, sizes, counts, _ = sealed_extents()
     numbers = starts // pages.PAGE + 1
-    nines = np.full(4, 9, np.uint64)
+    assert first_unsound() == -1
+    assert first_unsound(firsts=numbers + np.array([0, 0, 1, 1])) == 2
+    assert first_unsound(counts=(counts + np.array([0, 1, 0, 0])).astype(np.int32)) == 1
+    assert first_unsound(lives=np.array([9, 9, 9, 10], np.uint64)) == 3
+    assert first_unsound(uid=78) == 0 and first_unsound(entry_bytes=ENTRY + 8) == 0
+    assert first_unsound(got=sizes - np.array([0, 0, 8, 0])) == 2
+    assert first_unsound(firsts=numbers + 1, numbers=np.array([3, 1])) == 3  # others are not looked at
 
-    def first(
-        pages_: Any = numbers, counts_: Any = counts, lives: Any = nines, uid: int = 77, entry: int = ENTRY
-    ) -> int:
-        bad = kernels.first_misplaced(
-            starts=starts, pages=pages_, counts=counts_, lives=lives, uid=uid, entry_bytes=entry,
-            buffer64=buffer.view(np.uint64), buffer32=buffer.view(np.uint32),
-        )  # fmt: skip
-        return int(bad)
 
-    assert first() == -1
-    assert first(pages_=numbers + np.array([0, 0, 1, 1])) == 2
-    assert first(counts_=(counts + np.array([0, 1, 0, 0])).astype(np.int32)) == 1
-    assert first(lives=np.array([9, 9, 9, 10], np.uint64)) == 3
-    assert first(uid=78) == 0 and first(entry=ENTRY + 8) == 0
+def test_an_extent_belongs_to_the_list_that_is_named() -> None:
+    starts, _, counts, _ = sealed_extents()
+    order = np.array([2, 0, 3, 1])
+    firsts, lengths = np.empty(4, np.int64), np.empty(4, np.int32)
+    firsts[order], lengths[order] = starts // pages.PAGE + 1, counts
+    assert first_unsound(which=order, firsts=firsts, counts=lengths) == -1
+    assert first_unsound(which=order[::-1].copy(), firsts=firsts, counts=lengths) == 0

@@ -202,7 +202,7 @@ class Lists:
             got = ring.read(view.file.fd, view.extents[lists] * pages.PAGE, sizes, buffer, starts)
         finally:
             self.rings.give(ring)
-        check_extents(view, lists, starts, sizes, got, buffer, again=True)
+        check_extents(view, np.arange(len(lists)), lists, starts, sizes, got, buffer, again=True)
 
     # -- changes -----------------------------------------------------------------------------------
 
@@ -451,7 +451,8 @@ def extent_bytes(view: View, lists: NDArray[np.integer]) -> Rows64:
 
 def check_extents(
     view: View,
-    lists: NDArray[np.integer],
+    numbers: Rows64,
+    which: Rows64,
     starts: Rows64,
     sizes: Rows64,
     got: Rows64,
@@ -459,27 +460,20 @@ def check_extents(
     *,
     again: bool = False,
 ) -> None:
-    """Raise IndexDamaged unless the extents of `lists`, read to `starts`, are whole, where they should be, and sound.
+    """Raise IndexDamaged unless the extents that `numbers` (int64[m]) names are whole, the right ones, and sound.
 
+    Extent i is that of list which[i], read to byte starts[i] of buffer, got[i] of sizes[i] bytes.
     again : compare checksums that this process has compared before, too: what is written anew gets a new one.
     """
     file = view.file
     assert file is not None
-    bad = -1
-    short = np.flatnonzero(got != sizes)
-    if len(short):
-        bad = int(short[0])
-    else:
-        firsts = view.extents[lists]
-        bad = int(kernels.first_misplaced(
-            starts, firsts, view.lengths[lists], view.lives[lists], file.uid, view.coder.entry_bytes,
-            buffer.view(np.uint64), buffer.view(np.uint32),
-        ))  # fmt: skip
-        if bad < 0:
-            bad = int(kernels.first_damaged(starts, sizes, buffer, _COMPARED if again else file.verified, firsts))
+    bad = int(kernels.first_unsound(
+        numbers, which, starts, sizes, got, view.extents, view.lengths, view.lives, file.uid, view.coder.entry_bytes,
+        buffer, buffer.view(np.uint64), buffer.view(np.uint32), _COMPARED if again else file.verified,
+    ))  # fmt: skip
     if bad >= 0:
         raise IndexDamaged(
-            f"{file.path}: the extent at page {int(view.extents[lists[bad]])} cannot be read, or is damaged; "
+            f"{file.path}: the extent at page {int(view.extents[which[bad]])} cannot be read, or is damaged; "
             "the index can be rebuilt from the rows"
         )
 

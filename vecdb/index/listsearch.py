@@ -331,9 +331,9 @@ class Plan:
     ) -> None:
         """Scan those of the extents (lists, starts, sizes, buffer) that `some` numbers, of which `got` bytes are in."""
         which, starts, sizes, buffer = extents
-        lists, places = which[some], starts[some]
-        check_extents(self.view, lists, places, sizes[some], got[some], buffer)
-        b.there[lists] = places + pages.EXTENT_BYTES
+        check_extents(self.view, some, which, starts, sizes, got, buffer)
+        lists = which[some]
+        b.there[lists] = starts[some] + pages.EXTENT_BYTES
         self._scan(b, b.there, buffer, buffer.view(np.uint16), buffer.view(np.uint32), work)
         b.there[lists] = -1
 

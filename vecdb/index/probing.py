@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 SAMPLES = 64  # rows taken as queries
 NEAREST = 8  # heads whose mean distance is the measure; kernels/lists.probe sorts at least as many
 LISTS_MAX = 2_048  # heads compared of each sampled row: beyond what they tell, the number asked for is the number read
-MOST = 2.0  # times nprobe that one query may read
+MOST = 1.5  # times nprobe that one query may read
 
 
 def most(probes: int, heads: int) -> int:

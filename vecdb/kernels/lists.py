@@ -663,40 +663,44 @@ def seal_extents(starts, lengths, buffer):
             buffer[starts[m] + k] = np.uint8((crc >> np.uint32(8 * k)) & np.uint32(255))
 
 
+@part()
+def _is_misplaced(at, page, count, life, uid, entry_bytes, buffer64, buffer32):
+    """Whether the header at a byte (a multiple of 8) is not that of such an extent (storage/pages.py draws it)."""
+    wide = at >> 3
+    if buffer64[wide + 1] != np.uint64(page) or buffer64[wide + 2] != np.uint64(uid):
+        return True
+    if buffer64[wide + 4] != np.uint64(life):
+        return True
+    return buffer32[2 * wide + 6] != np.uint32(count) or buffer32[2 * wide + 7] != np.uint32(entry_bytes)
+
+
 @kernel()
-def first_damaged(starts, lengths, buffer, verified, names):
-    """First extent whose checksum is wrong, or -1. Skips, and marks, names whose byte in `verified` is set
-    (int64[m]).
+def first_unsound(
+    numbers, which, starts, sizes, got, firsts, counts, lives, uid, entry_bytes, buffer, buffer64, buffer32, verified
+):  # fmt: skip
+    """The first of `numbers` (int64[m]) whose extent is short, another one, or does not match its checksum; or -1.
+
+    Extent i was read to byte starts[i], a multiple of 8: got[i] of sizes[i] bytes, for list which[i].
+    firsts : int64[lists], first pages, counts : int32[lists], lives : uint64[lists], what headers must say.
+    buffer64, buffer32 : the bytes of buffer as uint64, uint32.   verified : uint8[pages], set where an extent's
+    checksum was compared, which is not done again; empty: all are compared.
     """
-    for m in range(len(starts)):
-        if len(verified) and verified[names[m]]:
+    for m in range(len(numbers)):
+        i = numbers[m]
+        at = starts[i]
+        target = which[i]
+        first = firsts[target]
+        if got[i] != sizes[i] or _is_misplaced(
+            at, first, counts[target], lives[target], uid, entry_bytes, buffer64, buffer32
+        ):
+            return i
+        if len(verified) and verified[first]:
             continue
-        crc = crc32c_range(buffer, starts[m] + 4, lengths[m] - 4)
-        stored = np.uint32(0)
-        for k in range(4):
-            stored |= np.uint32(buffer[starts[m] + k]) << np.uint32(8 * k)
-        if crc != stored:
-            return m
+        crc = crc32c_range(buffer, at + 4, sizes[i] - 4)
+        if crc != buffer32[at >> 2]:
+            return i
         if len(verified):
-            verified[names[m]] = 1
-    return -1
-
-
-@kernel()
-def first_misplaced(starts, pages, counts, lives, uid, entry_bytes, buffer64, buffer32):
-    """First extent whose header is not that of page pages[m], with counts[m] entries, written in life lives[m], or -1
-    (storage/pages.py draws it).
-
-    starts : int64[m], byte of each extent, a multiple of 8.   buffer64, buffer32 : the same bytes as uint64, uint32.
-    """
-    for m in range(len(starts)):
-        at = starts[m] >> 3
-        if buffer64[at + 1] != np.uint64(pages[m]) or buffer64[at + 2] != np.uint64(uid):
-            return m
-        if buffer64[at + 4] != np.uint64(lives[m]):
-            return m
-        if buffer32[2 * at + 6] != np.uint32(counts[m]) or buffer32[2 * at + 7] != np.uint32(entry_bytes):
-            return m
+            verified[first] = 1
     return -1
 
 

@@ -35,6 +35,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 _KEPT_MAX = 64
+# Reads of one io_submit, by their number: the device is told of them when the call ends, and should not wait for the
+# last to begin with the first. Measured for 20 to 48 reads: a fifth less time than by one call.
+_SUBMIT_FEW, _FEW_MAX = 4, 64
 _THREADS_MAX = 16
 _ALIGNMENT = 4096
 _NO_BYTES = ctypes.c_char * 0  # its from_buffer is the cheapest way to the address of an array
@@ -98,6 +101,7 @@ class _Aio:
         self._counts: NDArray[np.int64] = np.empty(0, np.int64)
         self._next = 0  # reads before it are submitted
         self._flying = 0
+        self._step = depth
         self._events: NDArray[np.int64] = np.empty((depth, 4), np.int64)
         self._events_address = self._events.ctypes.data
         self._grow(depth)
@@ -122,12 +126,13 @@ class _Aio:
         self._lengths[:n] = lengths
         self._addresses[:n] = places + address
         self._next = self._flying = 0
+        self._step = _SUBMIT_FEW if n <= _FEW_MAX else self._depth
         self._feed(n)
 
     def _feed(self, n: int) -> None:
         """Submit until `depth` reads are in flight or all n are submitted."""
         while self._next < n and self._flying < self._depth:
-            count = min(n - self._next, self._depth - self._flying)
+            count = min(n - self._next, self._depth - self._flying, self._step)
             pointers = self._pointers_address + 8 * self._next
             taken = self._call(self._numbers.submit, self._context, count, pointers, 0, 0)
             if taken > 0:
