@@ -61,8 +61,8 @@ _STEP_MAX = 16_384  # rows placed at once
 _GARBAGE_SHARE, _BUILT_GARBAGE_SHARE = 0.5, 0.1  # of the list file, past which it is written anew: later, after a build
 _REBUILD_ROWS_MAX = 262_144  # a collection this small is clustered anew each time it has grown fourfold
 _REBUILD_GROWTH = 4
-# Times of a build's stages, measured on 300,000 and 1,000,000 x 128 uint8 with 1 and 4 replicas: a comparison while a tree
-# grows, one that looks for replicas, and the restoring of lists against the assignment.
+# Times of a build's stages, measured on 300,000 and 1,000,000 x 128 uint8 with 1 and 4 replicas: a comparison while a
+# tree grows, one that looks for replicas, and the restoring of lists against the assignment.
 _GROW_COST, _CLOSURE_COST, _RESTORE_COST = 1.0, 1.4, 0.11
 _LEARNING_COST, _LEARNING_FROM_DISK_COST = 0.45, 0.8  # of the build before it
 _FAR_ROWS_MAX = 256  # far rows that searches score one by one without a thought
