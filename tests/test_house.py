@@ -21,6 +21,7 @@ FLOORS: dict[int, set[str]] = {
     6: {"cli"},
     4: {"__init__", "client", "interop"},
     3: {
+        "access",
         "backup",
         "catalog",
         "check",
@@ -35,6 +36,7 @@ FLOORS: dict[int, set[str]] = {
         "maintenance",
         "planner",
         "reads",
+        "tenancy",
         "tuning",
         "upkeep",
         "vacuum",
