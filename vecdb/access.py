@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,81 +38,98 @@ _MEMBER = np.dtype([("key", f"V{keys.PREFIX_BYTES + 8}"), ("row", "<u8")])
 # -- pairs -----------------------------------------------------------------------------------------
 
 
-class Pairs(NamedTuple):
-    """(row, tenant) pairs, each once, ascending. rows : int64[n].   numbers : uint64[n]."""
+class Pairs:
+    """(row, tenant) pairs, each once, ascending.
 
-    rows: NDArray[np.int64]
-    numbers: NDArray[np.uint64]
+    packed : int64[n], row << 32 | number: rows have 31 bits, and a collection makes fewer than 2**32 tenants.
+    """
+
+    __slots__ = ("packed",)
+
+    def __init__(self, packed: NDArray[np.int64]) -> None:
+        self.packed = packed
 
     @staticmethod
     def of(rows: NDArray[np.int64], numbers: NDArray[np.uint64]) -> Pairs:
-        """Sorted, repeated pairs once."""
-        made = Pairs(rows, numbers)
-        distinct, (packed,) = _packed(made)
-        return _unpacked(np.unique(packed), distinct)
+        """In order, repeated pairs once."""
+        return Pairs(_distinct((rows << 32) | numbers.astype(np.int64)))
+
+    def __len__(self) -> int:
+        return len(self.packed)
+
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        return self.packed >> 32
+
+    @property
+    def numbers(self) -> NDArray[np.uint64]:
+        return (self.packed & _NUMBER).astype(np.uint64)
+
+    def tenants(self) -> NDArray[np.uint64]:
+        """Distinct numbers, ascending."""
+        return np.unique(self.numbers)
 
     def counts(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """(distinct rows, pairs of each)."""
-        starts = np.flatnonzero(np.diff(self.rows, prepend=np.int64(-1)))
-        return self.rows[starts], np.diff(starts, append=len(self.rows))
+        rows = self.rows
+        starts = np.flatnonzero(np.diff(rows, prepend=np.int64(-1)))
+        return rows[starts], np.diff(starts, append=len(rows))
 
     def only(self, keep: NDArray[np.bool_]) -> Pairs:
-        return Pairs(self.rows[keep], self.numbers[keep])
+        return Pairs(self.packed[keep])
 
-    def by_number(self) -> Pairs:
-        """The same pairs in the order of `members`."""
-        order = np.argsort(self.numbers, kind="stable")
-        return Pairs(self.rows[order], self.numbers[order])
+    def of_rows(self, rows: NDArray[np.int64]) -> Pairs:
+        """Those of rows (ascending)."""
+        return self.only(_within(self.rows, rows))
 
-
-NOTHING = Pairs(np.empty(0, np.int64), np.empty(0, np.uint64))
-
-
-def _packed(*parts: Pairs) -> tuple[NDArray[np.uint64], list[NDArray[np.int64]]]:
-    """Distinct numbers, and each part's pairs as one integer a pair that orders as the pair does."""
-    numbers = parts[0].numbers if len(parts) == 1 else np.concatenate([part.numbers for part in parts])
-    distinct, index = np.unique(numbers, return_inverse=True)
-    out, start = [], 0
-    for part in parts:
-        out.append(part.rows * max(1, len(distinct)) + index[start : start + len(part.rows)])
-        start += len(part.rows)
-    return distinct, out
+    def by_number(self) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+        """(numbers, rows) in the order of `members`."""
+        turned = (self.numbers << np.uint64(32)) | self.rows.astype(np.uint64)
+        turned.sort()
+        return turned >> np.uint64(32), turned & np.uint64(_NUMBER)
 
 
-def _unpacked(packed: NDArray[np.int64], distinct: NDArray[np.uint64]) -> Pairs:
-    if not len(distinct):
-        return NOTHING
-    rows, index = np.divmod(packed, len(distinct))
-    return Pairs(rows, distinct[index])
+_NUMBER = 0xFFFFFFFF
+NOTHING = Pairs(np.empty(0, np.int64))
+
+
+def _distinct(packed: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Sorted, each once. In place: runs that are sorted already are merged."""
+    packed.sort(kind="stable")
+    fresh: NDArray[np.bool_] = np.diff(packed, prepend=np.int64(-1)) != 0
+    return packed[fresh]
+
+
+def _within(values: NDArray[np.int64], those: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """bool[n]: which values are among `those` (ascending)."""
+    if not len(those):
+        return np.zeros(len(values), bool)
+    places = np.searchsorted(those, values)
+    places[places == len(those)] = 0
+    return np.asarray(those[places] == values)
 
 
 def unite(a: Pairs, b: Pairs) -> Pairs:
-    if not len(a.rows) or not len(b.rows):
-        return a if len(a.rows) else b
-    distinct, (one, two) = _packed(a, b)
-    return _unpacked(np.union1d(one, two), distinct)
+    return Pairs(_distinct(np.concatenate([a.packed, b.packed])))
 
 
 def subtract(a: Pairs, b: Pairs) -> Pairs:
     """Pairs of a that b has not."""
-    if not len(a.rows) or not len(b.rows):
-        return a
-    distinct, (one, two) = _packed(a, b)
-    return _unpacked(np.setdiff1d(one, two, assume_unique=True), distinct)
+    return a.only(~_within(a.packed, b.packed))
 
 
 def net_changes(added: Sequence[Pairs], removed: Sequence[Pairs]) -> tuple[Pairs, Pairs]:
     """What a commit did in the end, of steps that each changed what they name: a pair that was added and taken away
     again is in neither.
     """
-    parts = [*added, *removed]
-    if len(parts) <= 1:
+    if len(added) + len(removed) <= 1:
         return (added[0] if added else NOTHING), (removed[0] if removed else NOTHING)
-    distinct, packed = _packed(*parts)
-    signs = np.concatenate([np.full(len(one), 1 if i < len(added) else -1) for i, one in enumerate(packed)])
-    pairs, index = np.unique(np.concatenate(packed), return_inverse=True)
+    steps = np.concatenate([part.packed for part in (*added, *removed)])
+    signs = np.ones(len(steps))
+    signs[sum(map(len, added)) :] = -1
+    pairs, index = np.unique(steps, return_inverse=True)
     total = np.bincount(index, signs, len(pairs))
-    return _unpacked(pairs[total > 0], distinct), _unpacked(pairs[total < 0], distinct)
+    return Pairs(pairs[total > 0]), Pairs(pairs[total < 0])
 
 
 # -- reading ---------------------------------------------------------------------------------------
@@ -170,7 +187,7 @@ def lists_of(store: Store, txn: Txn, prefix: bytes, rows: NDArray[np.int64], whe
         numbers, counts = codec.decode_access([bytes(raw) for _, raw in found], there, where)
         all_rows.append(np.repeat(np.asarray(there, np.int64), counts))
         all_numbers.append(numbers)
-    return Pairs(np.concatenate(all_rows), np.concatenate(all_numbers)) if all_rows else NOTHING
+    return Pairs.of(np.concatenate(all_rows), np.concatenate(all_numbers)) if all_rows else NOTHING
 
 
 def count_of(store: Store, txn: Txn, prefix: bytes, number: int) -> int:
@@ -231,11 +248,11 @@ def names_after(store: Store, txn: Txn, uid: int, after: bytes | None, most: int
 def write_lists(txn: Txn, store: Store, prefix: bytes, lists: Pairs) -> None:
     """Put whole lists: all pairs of each row that is in `lists`."""
     rows, counts = lists.counts()
-    ends = np.cumsum(counts)
+    numbers, ends = lists.numbers, np.cumsum(counts)
     cursor = txn.cursor(db=store.access)
     for start, stop in slices(len(rows), _SLICE):
         first = int(ends[start - 1]) if start else 0
-        raws = codec.encode_access(lists.numbers[first : int(ends[stop - 1])], counts[start:stop])
+        raws = codec.encode_access(numbers[first : int(ends[stop - 1])], counts[start:stop])
         cursor.putmulti(list(zip(keys.all_numbered(prefix, rows[start:stop]), raws, strict=True)))
 
 
@@ -247,12 +264,10 @@ def remove_lists(txn: Txn, store: Store, prefix: bytes, rows: NDArray[np.int64])
 
 def _members(prefix: bytes, pairs: Pairs) -> Iterator[list[tuple[bytes, bytes]]]:
     """Entries of `members`, in their order, a slice at a time."""
-    ordered = pairs.by_number()
-    values = ordered.rows.astype("<u8").view("V8")
+    numbers, rows = pairs.by_number()
+    values = rows.astype("<u8", copy=False).view("V8")
     for start, stop in slices(len(values), 2 * _SLICE):
-        yield list(
-            zip(keys.all_numbered(prefix, ordered.numbers[start:stop]), values[start:stop].tolist(), strict=True)
-        )
+        yield list(zip(keys.all_numbered(prefix, numbers[start:stop]), values[start:stop].tolist(), strict=True))
 
 
 def write_members(txn: Txn, store: Store, prefix: bytes, pairs: Pairs) -> None:
@@ -262,10 +277,12 @@ def write_members(txn: Txn, store: Store, prefix: bytes, pairs: Pairs) -> None:
 
 
 def remove_members(txn: Txn, store: Store, prefix: bytes, pairs: Pairs) -> None:
-    members = store.members
+    cursor = txn.cursor(db=store.members)
+    find, delete = cursor.set_key_dup, cursor.delete
     for entries in _members(prefix, pairs):
         for key, row in entries:
-            txn.delete(key, row, db=members)
+            if find(key, row):
+                delete()
 
 
 @dataclass(slots=True)
@@ -277,7 +294,7 @@ class Change:
     """
 
     lists: Pairs = NOTHING
-    cleared: NDArray[np.int64] = field(default_factory=lambda: NOTHING.rows)
+    cleared: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     added: Pairs = NOTHING
     removed: Pairs = NOTHING
     new: dict[int, bytes] = field(default_factory=dict)
@@ -319,6 +336,10 @@ class Access:
         if missing and not create:
             raise unknown_tenant(self.where, missing[0])
         first = self._next(group) if missing else 0
+        if first + len(missing) > limits.tenants_made_max:
+            raise LimitExceeded(
+                f"collection {self.where!r} has made {first - 1:,} tenants, {limits.tenants_made_max:,} is the most"
+            )
         new = dict(enumerate(missing, first))
         made = {head + name: number.to_bytes(8, "little") for number, name in new.items()}
         raw = b"".join([found.get(head + name) or made[head + name] for name in names])
@@ -359,7 +380,7 @@ class Access:
         if given is not None:
             numbers, change.new = self.resolve(group, given.names, create=True)
             change.added = Pairs.of(first_row + given.records, numbers[given.which])
-        elif len(change.removed.rows):
+        elif len(change.removed):
             order = np.argsort(replaced)
             moved = successors[order][np.searchsorted(replaced[order], change.removed.rows)]
             change.added = Pairs.of(moved, change.removed.numbers)
@@ -374,11 +395,10 @@ class Access:
 
     def grant(self, group: Group, pairs: Pairs, new: dict[int, bytes], live_count: int) -> Change:
         """Pairs to add to the lists of live rows."""
-        _, present = self.lists(group, pairs.counts()[0])
+        present = lists_of(group.store, group.txn, self.prefix, pairs.counts()[0], self.where)
         added = subtract(pairs, present)
-        touched = np.isin(present.rows, added.rows)
-        change = Change(lists=unite(present.only(touched), added), added=added, new=new)
-        if len(added.rows):
+        change = Change(lists=unite(present.of_rows(added.rows), added), added=added, new=new)
+        if len(added):
             most = change.lists.counts()[1].max()
             if most > limits.tenants_per_record_max:
                 raise LimitExceeded(
@@ -390,23 +410,24 @@ class Access:
 
     def revoke(self, group: Group, pairs: Pairs) -> Change:
         """Pairs to take out of the lists of live rows."""
-        _, present = self.lists(group, pairs.counts()[0])
-        removed = subtract(pairs, subtract(pairs, present))
-        touched = np.isin(present.rows, removed.rows)
-        left = subtract(present.only(touched), removed)
-        gone = np.setdiff1d(removed.rows, left.rows)
-        return Change(lists=left, cleared=gone, removed=removed)
+        present = lists_of(group.store, group.txn, self.prefix, pairs.counts()[0], self.where)
+        left = subtract(present, pairs)
+        removed = subtract(present, left)
+        left = left.of_rows(removed.rows)
+        self.living(group, removed.tenants())
+        return Change(lists=left, cleared=np.setdiff1d(removed.rows, left.rows), removed=removed)
 
     def _check_quotas(self, group: Group, change: Change, live_count: int) -> None:
         """Raises LimitExceeded where a tenant would have more records than it may."""
         distinct, counts = np.unique(change.added.numbers, return_counts=True)
         self.living(group, distinct)
+        removed = change.removed.numbers
         for number, count in zip(distinct.tolist(), counts.tolist(), strict=True):
             found = self.known[number]
             most = (found.records_max if found is not None else 0) or limits.tenant_records_max
             if most >= live_count:
                 continue
-            leaving = int((change.removed.numbers == np.uint64(number)).sum())
+            leaving = int((removed == np.uint64(number)).sum())
             total = count_of(group.store, group.txn, self.prefix, number) + count - leaving
             if total > most and count > leaving:
                 name = change.new.get(number) or (found.name if found is not None else b"")
@@ -423,15 +444,15 @@ class Access:
         if change.new:
             self.create(group, change.new, 0)
         remove_lists(txn, store, self.prefix, change.cleared)
-        if len(change.removed.rows):
+        if len(change.removed):
             remove_members(txn, store, self.prefix, change.removed)
             self.removed.append(change.removed)
-            self.touched.update(np.unique(change.removed.numbers).tolist())
-        if len(change.added.rows):
+            self.touched.update(change.removed.tenants().tolist())
+        if len(change.added):
             write_members(txn, store, self.prefix, change.added)
             self.added.append(change.added)
-            self.touched.update(np.unique(change.added.numbers).tolist())
-        if len(change.lists.rows):
+            self.touched.update(change.added.tenants().tolist())
+        if len(change.lists):
             write_lists(txn, store, self.prefix, change.lists)
 
     def create(self, group: Group, new: dict[int, bytes], records_max: int) -> None:

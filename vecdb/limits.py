@@ -20,6 +20,7 @@ tenants_per_record_max = 65_536
 
 # -- a tenant ----------------------------------------------------------------------------------
 tenant_bytes_max = 256  # a name, UTF-8
+tenants_made_max = 2**32 - 1  # in the life of a collection: numbers are never given out twice
 tenant_records_max = 2**31 - 2  # of a tenant that was given no quota of its own: as many as there can be rows
 tenant_cache_bytes = 256 << 20  # rows, and bitmaps of them, that a process keeps of the tenants of one collection
 tenant_unions_max = 256  # unions of tenants kept with them

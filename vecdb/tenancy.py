@@ -236,11 +236,11 @@ class Tenancy:
 
 def _rows_by_number(pairs: access.Pairs, wanted: dict[int, Entry]) -> dict[int, NDArray[np.uint32]]:
     """uint32 rows, ascending, of each number that is wanted."""
-    if not len(pairs.rows):
+    if not len(pairs):
         return {}
-    ordered = pairs.by_number()
-    numbers, starts = np.unique(ordered.numbers, return_index=True)
-    rows = ordered.rows.astype(np.uint32)
+    ordered, of = pairs.by_number()
+    numbers, starts = np.unique(ordered, return_index=True)
+    rows = of.astype(np.uint32)
     ends = [*starts[1:].tolist(), len(rows)]
     return {
         number: rows[start:end]

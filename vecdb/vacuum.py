@@ -151,7 +151,7 @@ class _Copy:
         """What the lists of old rows (ascending) say, of tenants that there still are, under new row numbers."""
         access = Access(self.engine.entry.uid, self.old.prefix, self.engine.entry.name)
         pairs = access.lists(group, rows)[1]
-        return Pairs(self.mapping[pairs.rows], pairs.numbers)
+        return Pairs.of(self.mapping[pairs.rows], pairs.numbers)
 
     def _copy_access(self, group: Group, rows: NDArray[np.int64]) -> None:
         if self.engine.view.state.has_tenants:

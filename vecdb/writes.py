@@ -157,7 +157,7 @@ class Pending:
 
     def change_access(self, group: Group, change: Change) -> int:
         """Make a change of access lists. Returns how many pairs it changed."""
-        changed = len(change.added.rows) + len(change.removed.rows)
+        changed = len(change.added) + len(change.removed)
         if changed or len(change.new) or len(change.cleared):
             group.changed = True
             self.access.make(group, change)

@@ -42,7 +42,7 @@ from __future__ import annotations
 import struct
 import zlib
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -57,8 +57,8 @@ _ROWS = struct.Struct("<4sHHIIQ")
 _ROWS_MAGIC = b"VROW"
 _VERSION = 1
 _CRC_AT = 8
-_ACCESS = struct.Struct("<II")
-_TENANT = struct.Struct("<IIQQ")
+_ACCESS = struct.Struct("<II")  # version, crc: the head of an access list, and of a tenant
+_TENANT = struct.Struct("<QQ")
 ROW_HEADER_BYTES = 4096
 INT_IDS = 1
 
@@ -181,25 +181,30 @@ def encode_access(numbers: NDArray[np.uint64], counts: NDArray[np.int64]) -> lis
     raw = numbers.astype("<u8", copy=False).tobytes()
     ends = (8 * np.cumsum(counts)).tolist()
     parts = [raw[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)]
-    return [_ACCESS.pack(_VERSION, zlib.crc32(part)) + part for part in parts]
+    heads = np.full((len(parts), 2), _VERSION, "<u4")
+    heads[:, 1] = list(map(zlib.crc32, parts))
+    return [head + part for head, part in zip(heads.view("V8")[:, 0].tolist(), parts, strict=True)]
 
 
 def decode_access(raws: list[bytes], rows: list[int], where: str) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
     """(numbers, counts) of access lists found under `rows`, as `encode_access` takes them. Raises `Corruption`."""
+    lengths = np.fromiter(map(len, raws), np.int64, len(raws)) - _ACCESS.size
     parts = [raw[_ACCESS.size :] for raw in raws]
-    heads = [_ACCESS.pack(_VERSION, zlib.crc32(part)) for part in parts]
-    for raw, part, head, row in zip(raws, parts, heads, rows, strict=True):
-        if raw[: _ACCESS.size] != head or not part or len(part) % 8:
-            raise Corruption(
-                f"{where}: access list of row {row} starts with {bytes(raw[: _ACCESS.size]).hex()}, "
-                f"expected {head.hex()} over {len(part)} bytes; restore from a backup"
-            )
-    counts = np.fromiter(map(len, parts), np.int64, len(parts)) // 8
-    return np.frombuffer(b"".join(parts), "<u8").astype(np.uint64, copy=False), counts
+    crcs = np.fromiter(map(zlib.crc32, parts), np.uint32, len(parts))
+    bad = (lengths <= 0) | (lengths % 8 != 0)
+    if not bad.any():
+        heads = np.frombuffer(b"".join([raw[: _ACCESS.size] for raw in raws]), "<u4").reshape(-1, 2)
+        bad = (heads[:, 0] != _VERSION) | (heads[:, 1] != crcs)
+    if bad.any():
+        at = int(np.argmax(bad))
+        raise Corruption(
+            f"{where}: access list of row {rows[at]} has {len(raws[at])} bytes and starts with {raws[at][:8].hex()}, "
+            f"expected {_ACCESS.pack(_VERSION, int(crcs[at])).hex()}; restore from a backup"
+        )
+    return np.frombuffer(b"".join(parts), "<u8").astype(np.uint64, copy=False), lengths // 8
 
 
-@dataclass(frozen=True, slots=True)
-class Tenant:
+class Tenant(NamedTuple):
     """What is stored about one tenant. records_max : 0 where it has no quota of its own."""
 
     sequence: int
@@ -208,16 +213,16 @@ class Tenant:
 
 
 def encode_tenant(sequence: int, records_max: int, name: bytes) -> bytes:
-    raw = _TENANT.pack(_VERSION, 0, sequence, records_max) + name
-    return raw[:4] + struct.pack("<I", zlib.crc32(raw[8:])) + raw[8:]
+    tail = _TENANT.pack(sequence, records_max) + name
+    return _ACCESS.pack(_VERSION, zlib.crc32(tail)) + tail
 
 
 def decode_tenant(raw: bytes, number: int, where: str) -> Tenant:
     """Raises `Corruption` naming the tenant's number."""
-    if len(raw) > _TENANT.size:
-        version, crc, sequence, records_max = _TENANT.unpack_from(raw)
-        if version == _VERSION and crc == zlib.crc32(raw[8:]):
-            return Tenant(sequence, records_max, bytes(raw[_TENANT.size :]))
+    tail = raw[_ACCESS.size :]
+    if len(tail) > _TENANT.size and _ACCESS.unpack_from(raw) == (_VERSION, zlib.crc32(tail)):
+        sequence, records_max = _TENANT.unpack_from(tail)
+        return Tenant(sequence, records_max, tail[_TENANT.size :])
     raise Corruption(f"{where}: tenant {number} starts with {bytes(raw[:8]).hex()}; restore from a backup")
 
 
