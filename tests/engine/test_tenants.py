@@ -303,12 +303,14 @@ def test_a_search_sees_one_commit_of_a_record_that_changes_hands(db: Database) -
     threads = [threading.Thread(target=search) for _ in range(2)]
     for thread in threads:
         thread.start()
-    for turn in range(60):
-        docs.upsert(range(64), VECTORS[:64], tenants="ba"[turn % 2])
-        assert len(seen(docs, "ba"[turn % 2])) == 64 and seen(docs, "ab"[turn % 2]) == []
-    stop.set()
-    for thread in threads:
-        thread.join()
+    try:
+        for turn in range(60):
+            docs.upsert(range(64), VECTORS[:64], tenants="ba"[turn % 2])
+            assert len(seen(docs, "ba"[turn % 2])) == 64 and seen(docs, "ab"[turn % 2]) == []
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
     assert wrong == []
 
 
