@@ -101,7 +101,8 @@ def test_every_plan_of_every_index_agrees_with_brute_force(
 def test_upsert_without_tenants_leaves_a_list_alone_and_an_empty_one_clears_it(shared: Any) -> None:
     shared.upsert([0, 3, 8], VECTORS[20:23])
     assert seen(shared, "acme") == [0, 1, 2, 3, 4] and shared.get(3).tenants == ["acme", "beta"]
-    shared.update(4, vectors=VECTORS[30])
+    shared.update([4, 0], vectors=VECTORS[30:32])
+    assert [shared.get(one).tenants for one in (4, 0)] == [["acme", "beta"], ["acme"]]
     shared.update([5], fields=[{"a": 1}])
     assert seen(shared, "beta") == [3, 4, 5, 6, 7] and shared.get(4).tenants == ["acme", "beta"]
     shared.upsert([3], VECTORS[3:4], tenants=[])
@@ -195,6 +196,8 @@ def test_a_quota_is_held_before_anything_changes(db: Database) -> None:
     docs.upsert([30], VECTORS[:1], tenants=["small"])
     assert docs.count(tenant="small") == 3 == docs.stats(tenant="small")["records_max"]
     docs.create_tenant("small", exist_ok=True, records_max=4)
+    docs.upsert([1, 31], VECTORS[:2], tenants="small")  # one takes its own place
+    docs.delete(31)
     assert docs.grant(4, "small") == 1 and docs.stats(tenant="small")["records"] == 4
 
 
@@ -230,7 +233,11 @@ def test_owners_have_records_of_their_own_under_one_id(db: Database) -> None:
 
 
 def test_a_dropped_tenant_leaves_nothing_to_the_next_of_its_name(shared: Any, db: Database) -> None:
+    assert seen(shared, "acme") == [0, 1, 2, 3, 4] and len(seen(shared, ["acme", "beta"])) == 8
     shared.drop_tenant("acme")
+    for tenant in ("acme", ["acme", "beta"]):
+        with pytest.raises(NotFound):
+            seen(shared, tenant)
     assert list(shared.tenants()) == ["beta"] and shared.get(3).tenants == ["beta"] and shared.count() == 10
     shared.create_tenant("acme")
     assert seen(shared, "acme") == [] and shared.count(tenant="acme") == 0
@@ -312,6 +319,41 @@ def test_a_search_sees_one_commit_of_a_record_that_changes_hands(db: Database) -
         for thread in threads:
             thread.join()
     assert wrong == []
+
+
+def test_calls_that_share_a_commit_are_seen_as_one(shared: Any) -> None:
+    """The commit thread is held until four calls wait for it."""
+    committer, held, go = shared._engine._committer, threading.Event(), threading.Event()
+
+    class Hold:
+        size_bytes, exclusive = 0, True
+
+        def apply(self, group: Any) -> None:
+            held.set()
+            go.wait()
+
+    assert seen(shared, "acme") == [0, 1, 2, 3, 4]
+    calls: list[Callable[[], Any]] = [
+        lambda: committer.submit(Hold()),
+        lambda: shared.grant([8, 9], "acme"),
+        lambda: shared.revoke([0, 9], "acme"),
+        lambda: shared.upsert([1, 2], VECTORS[:2], tenants=[["beta"], ["acme"]]),
+        lambda: shared.grant([0, 1], ["late"]),
+    ]
+    threads = []
+    for at, call in enumerate(calls):
+        threads.append(threading.Thread(target=call))
+        threads[-1].start()
+        held.wait()
+        while len(committer._queue) < at:
+            pass
+    before = shared.stats()["sequence"]
+    go.set()
+    for thread in threads:
+        thread.join()
+    assert shared.stats()["sequence"] == before + 1
+    assert seen(shared, "acme") == [2, 3, 4, 8] and seen(shared, "late") == [0, 1]
+    assert seen(shared, "beta") == [1, 3, 4, 5, 6, 7] and shared.check() == []
 
 
 def test_an_older_snapshot_finds_the_version_before_and_no_other(shared: Any) -> None:
