@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from vecdb import access, catalog, limits
 from vecdb.index.base import Allowed
+from vecdb.pairs import Pairs
 from vecdb.schema import Snapshot
 from vecdb.storage import keys
 from vecdb.storage.store import Store, Txn
@@ -166,7 +167,7 @@ class Tenancy:
 
     # -- the commit thread -------------------------------------------------------------------------
 
-    def publish(self, sequence: int, added: access.Pairs, removed: access.Pairs, dropped: list[int]) -> None:
+    def publish(self, sequence: int, added: Pairs, removed: Pairs, dropped: list[int]) -> None:
         """Merge what commit `sequence` has changed into the entries that are here."""
         with self._lock:
             for number in dropped:
@@ -234,7 +235,7 @@ class Tenancy:
         return entry.nbytes if entry is not None else 0
 
 
-def _rows_by_number(pairs: access.Pairs, wanted: dict[int, Entry]) -> dict[int, NDArray[np.uint32]]:
+def _rows_by_number(pairs: Pairs, wanted: dict[int, Entry]) -> dict[int, NDArray[np.uint32]]:
     """uint32 rows, ascending, of each number that is wanted."""
     if not len(pairs):
         return {}

@@ -23,11 +23,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb import catalog, limits
-from vecdb.access import Access, Pairs, lists_of, remove_lists, remove_members, subtract, write_lists, write_members
+from vecdb.access import Access, lists_of, remove_lists, remove_members, write_lists, write_members
 from vecdb.commit import Group, Shrink, SyncFailed
 from vecdb.errors import NotFound
 from vecdb.generation import Generation, View, block_of, iter_blocks, refuse_damaged, rows_name
 from vecdb.index.base import IndexDamaged
+from vecdb.pairs import Pairs, subtract
 from vecdb.storage import codec, files, keys
 from vecdb.storage.rows import Rows
 from vecdb.validate.common import slices

@@ -21,11 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb import catalog, limits
-from vecdb.access import Access, Change, Pairs, tenants_of
+from vecdb.access import Access, Change, tenants_of
 from vecdb.commit import Group, SyncFailed
 from vecdb.errors import AlreadyExists, InvalidArgument, LimitExceeded, NotFound
 from vecdb.generation import block_of, refuse_damaged
 from vecdb.kernels.checks import crc_rows
+from vecdb.pairs import Pairs
 from vecdb.storage import codec, files, keys
 from vecdb.validate import AccessLists, IdBatch
 from vecdb.validate.common import show, slices

@@ -18,11 +18,11 @@ import pytest
 
 import vecdb
 from tests.engine.corpus import EXACT, clustered
-from vecdb import access, limits, planner, tenancy, vacuum
-from vecdb.access import NOTHING, Pairs
+from vecdb import access, limits, pairs, planner, tenancy, vacuum
 from vecdb.catalog import Tuned
 from vecdb.database import Database, open_database
 from vecdb.errors import AlreadyExists, Corruption, InvalidArgument, LimitExceeded, NotFound
+from vecdb.pairs import NOTHING, Pairs
 from vecdb.schema import Snapshot
 from vecdb.storage import codec, keys
 
@@ -651,9 +651,9 @@ def test_sets_of_pairs_agree_with_sets() -> None:
             for _ in "ab"
         ]
         a, b = (Pairs.of(rows, numbers) for rows, numbers in raw)
-        one, two = (set(zip(pairs.rows.tolist(), pairs.numbers.tolist(), strict=True)) for pairs in (a, b))
+        one, two = (set(zip(part.rows.tolist(), part.numbers.tolist(), strict=True)) for part in (a, b))
         assert one == set(zip(raw[0][0].tolist(), raw[0][1].tolist(), strict=True)) and len(a) == len(one)
-        for made, expected in ((access.unite(a, b), one | two), (access.subtract(a, b), one - two)):
+        for made, expected in ((pairs.unite(a, b), one | two), (pairs.subtract(a, b), one - two)):
             assert list(zip(made.rows.tolist(), made.numbers.tolist(), strict=True)) == sorted(expected)
         numbers, rows = a.by_number()
         assert list(zip(numbers.tolist(), rows.tolist(), strict=True)) == sorted((n, r) for r, n in one)
@@ -663,13 +663,13 @@ def test_sets_of_pairs_agree_with_sets() -> None:
 
 
 def test_what_is_added_and_taken_away_again_is_no_change() -> None:
-    def pairs(*rows: int) -> Pairs:
+    def made(*rows: int) -> Pairs:
         return Pairs.of(np.array(rows, np.int64), np.full(len(rows), 5, np.uint64))
 
-    added, removed = access.net_changes([pairs(1, 2), pairs(3, 1)], [pairs(1), pairs(9)])
+    added, removed = pairs.net_changes([made(1, 2), made(3, 1)], [made(1), made(9)])
     assert (added.rows.tolist(), removed.rows.tolist()) == ([1, 2, 3], [9])
-    assert [len(part) for part in access.net_changes([pairs(1)], [pairs(1)])] == [0, 0]
-    assert access.net_changes([], []) == (NOTHING, NOTHING)
+    assert [len(part) for part in pairs.net_changes([made(1)], [made(1)])] == [0, 0]
+    assert pairs.net_changes([], []) == (NOTHING, NOTHING)
 
 
 def test_the_planner_scans_a_tenants_rows_until_meeting_them_is_cheaper() -> None:
