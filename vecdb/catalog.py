@@ -60,6 +60,7 @@ class State(msgspec.Struct, frozen=True):
     generation: int = 0
     id_kind: str | None = None
     has_fields: bool = False
+    has_tenants: bool = False  # whether there ever was one: else nobody looks for access lists
     index: dict[str, Any] | None = None
     sealed: Sealed | None = None
     unlinked_rows: int = 0  # rows taken out of the graph by repairs since it was last built

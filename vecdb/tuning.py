@@ -44,20 +44,25 @@ def recall_of(found: Found, truth: Found, limit: int) -> NDArray[np.float64]:
     return out
 
 
-def evaluate(engine: Engine, queries: NDArray[np.float32], limit: int, params: SearchParams) -> dict[str, Any]:
-    """Recall, and latency of one query at a time through the whole engine, in milliseconds."""
+def evaluate(
+    engine: Engine, queries: NDArray[np.float32], limit: int, params: SearchParams, tenants: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """Recall, and latency of one query at a time through the whole engine, in milliseconds. tenants : among whose
+    records; () for everybody's.
+    """
     nq = len(queries)
     if nq == 0:
+        engine.current_for(tenants) if tenants else engine.current()
         return {"queries": 0, "limit": limit, "recall": 1.0}
-    view = engine.current()
+    view, allowed = engine.current_for(tenants) if tenants else (engine.current(), None)
     truth = view.generation.index.search(
-        queries, limit, view.snapshot, SearchParams(exact=True, threads=params.threads)
+        queries, limit, view.snapshot, SearchParams(exact=True, threads=params.threads), allowed
     )
     rows, distances, counts = [], [], []
     took = np.empty(nq)
     for q in range(nq):
         started = time.perf_counter()
-        found, plan = engine.find(view, queries[q : q + 1], limit, params)
+        found, plan = engine.find(view, queries[q : q + 1], limit, params, allowed)
         took[q] = time.perf_counter() - started
         rows.append(found.rows)
         distances.append(found.distances)
