@@ -14,9 +14,11 @@ from typing import Any
 import msgspec
 
 from vecdb.errors import Corruption
-from vecdb.schema import CollectionConfig, Flat, Hnsw, IndexConfig, Spann
+from vecdb.schema import CollectionConfig, Curator, Flat, Hnsw, IndexConfig, Spann
 
-_KINDS: dict[str, type[Flat] | type[Hnsw] | type[Spann]] = {"flat": Flat, "hnsw": Hnsw, "spann": Spann}
+_KINDS: dict[str, type[Flat] | type[Hnsw] | type[Spann] | type[Curator]] = {
+    "flat": Flat, "hnsw": Hnsw, "spann": Spann, "curator": Curator,
+}  # fmt: skip
 
 
 class Entry(msgspec.Struct, frozen=True):

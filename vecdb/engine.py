@@ -29,12 +29,13 @@ from vecdb.errors import Corruption, NotFound, Unavailable
 from vecdb.generation import Generation, View, folder_of, view_of
 from vecdb.hits import Hits
 from vecdb.index.base import Allowed, Found, Index, IndexDamaged, Progress
+from vecdb.index.curator import Curator as CuratorIndex
 from vecdb.index.flat import Flat as FlatIndex
 from vecdb.index.graph import bytes_per_row
 from vecdb.index.hnsw import Hnsw as HnswIndex
 from vecdb.index.spann import Spann as SpannIndex
 from vecdb.index.stages import Stages
-from vecdb.schema import CollectionConfig, Flat, Hnsw, IndexConfig, Record, SearchParams, Spann
+from vecdb.schema import CollectionConfig, Curator, Flat, Hnsw, IndexConfig, Record, SearchParams, Spann
 from vecdb.storage import codec, files, keys
 from vecdb.storage.rows import Rows
 from vecdb.storage.store import Store, Txn
@@ -199,6 +200,8 @@ class Engine:
             return SpannIndex.open(
                 path, self._budgeted(view.config), self.entry.metric, view.generation.rows, mapped=mapped
             )
+        if isinstance(view.config, Curator):
+            return CuratorIndex.open(path, view.config, self.entry.metric, view.generation.rows, mapped=mapped)
         assert isinstance(view.config, Hnsw), view.config
         return HnswIndex.open(path, view.config, self.entry.metric, view.generation.rows, mapped=mapped)
 
@@ -217,6 +220,8 @@ class Engine:
             return FlatIndex(self.entry.metric, rows)
         if isinstance(chosen, Spann):
             return SpannIndex(self._budgeted(chosen), self.entry.metric, rows, self.folder)
+        if isinstance(chosen, Curator):
+            return CuratorIndex(chosen, self.entry.metric, rows)
         return HnswIndex(chosen, self.entry.metric, rows)
 
     def publish(self, state: catalog.State, generation: Generation | None = None) -> None:
@@ -302,7 +307,7 @@ class Engine:
                 "plan": plan.strategy,
                 "reason": plan.reason,
                 "ef": plan.width if plan.strategy == "graph" else None,
-                "nprobe": plan.width if plan.strategy == "lists" else None,
+                "nprobe": plan.width if plan.strategy in ("lists", "tree") else None,
                 "index_state": self.index_state(view),
                 "indexed_rows": index.indexed_rows,
                 "tail_rows": view.snapshot.row_count - index.indexed_rows,

@@ -53,6 +53,10 @@ posting_bytes_min = 4_096
 posting_bytes_max = 1 << 24
 saved_build_rows_min = 65_536  # clustering more than these is worth files that outlive a killed build
 
+# -- curator -----------------------------------------------------------------------------------
+leaf_rows_min = 4
+leaf_rows_max = 65_536
+
 # -- the sealed part and the tail (architecture: every index is a sealed part and a tail) --------
 flat_rows_max = 4_096  # below this `index=None` stays an exact scan
 seal_rows_min = 16_384  # a new sealed generation once the tail passes max(this, rows / 8)

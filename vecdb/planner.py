@@ -4,6 +4,7 @@
     graph        otherwise, with the first that is there of: the caller's ef, the ef that reaches the caller's recall,
                  the ef that `tune` chose, the index's own
     lists        the same with nprobe in the place of ef
+    tree         the same for a clustering tree, whose index knows by itself what to do with a tenant of any size
     rows         exact scan of a tenant's own rows: asked for, or so few that the graph or the lists would look at more
                  to meet enough of them
 
@@ -22,16 +23,17 @@ from typing import NamedTuple
 from vecdb import limits
 from vecdb.catalog import Tuned
 from vecdb.errors import InvalidArgument
-from vecdb.schema import Flat, Hnsw, IndexConfig, SearchParams, Snapshot, Spann
+from vecdb.schema import Curator, Flat, Hnsw, IndexConfig, SearchParams, Snapshot, Spann
 
 _SCAN_SHARE = 0.25  # a beam this share of the live rows wide costs more than scanning them all
 _WIDTHS = 6.0  # measured at 20,000 x 384: a graph and lists were even with the scan at 2,900 and 4,200 rows
+LEAVES = 64
 NPROBE = 128  # lists of a search that nobody has said or learned anything about
 
 
 class Plan(NamedTuple):
-    """strategy: "exact", "rows", "graph" or "lists"; width: beam of a graph search, lists of a list search; reason: one
-    clause for `explain`.
+    """strategy: "exact", "rows", "graph", "lists" or "tree"; width: beam of a graph, lists or leaves to look at;
+    reason: one clause for `explain`.
     """
 
     strategy: str
@@ -40,7 +42,9 @@ class Plan(NamedTuple):
 
     def params(self, asked: SearchParams) -> SearchParams:
         """What the index is told."""
-        graph, lists = self.strategy == "graph", self.strategy == "lists"
+        graph, lists = self.strategy == "graph", self.strategy in ("lists", "tree")
+        if self.strategy == "tree" and self.width == 0:
+            return asked
         said = (graph and asked.ef == self.width) or (lists and asked.nprobe == self.width)
         if said and asked.recall is None and not asked.exact:
             return asked
@@ -70,6 +74,8 @@ def plan(
         return Plan(scan, 0, "flat index")
     if indexed_rows == 0:
         return Plan(scan, 0, "nothing is indexed yet")
+    if isinstance(config, Curator):
+        return _tree(config, limit, params, tuned, tuned_ef, matching)
     live = snapshot.live_count
     lists = isinstance(config, Spann)
     if lists and live < limits.flat_rows_max:
@@ -101,8 +107,24 @@ def _ef(
     return max(config.ef, limit), "default of the index"
 
 
+_FEW = Plan("tree", 0, "the codes of all rows of the tenant")
+
+
+def _tree(
+    config: Curator,
+    limit: int,
+    params: SearchParams,
+    tuned: Sequence[Tuned],
+    tuned_ef: int | None,
+    matching: int | None,
+) -> Plan:
+    if matching is None:
+        return Plan("tree", *_nprobe(config, limit, params, tuned, tuned_ef))
+    return _FEW if matching <= config.scan_max else Plan("tree", params.nprobe or 0, "a large tenant, along the tree")
+
+
 def _nprobe(
-    config: Spann, limit: int, params: SearchParams, tuned: Sequence[Tuned], tuned_ef: int | None
+    config: Spann | Curator, limit: int, params: SearchParams, tuned: Sequence[Tuned], tuned_ef: int | None
 ) -> tuple[int, str]:
     if params.nprobe is not None:
         return params.nprobe, "nprobe given"
@@ -110,7 +132,8 @@ def _nprobe(
         return width_for_recall(params.recall, limit, tuned), f"learned for recall {params.recall}"
     if tuned_ef is not None:
         return tuned_ef, "tuned"
-    return config.nprobe or NPROBE, "default of the index"
+    default = NPROBE if isinstance(config, Spann) else LEAVES
+    return config.nprobe or default, "default of the index"
 
 
 def width_for_recall(recall: float, limit: int, tuned: Sequence[Tuned]) -> int:

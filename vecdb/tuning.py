@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from vecdb import limits
 from vecdb.catalog import Tuned
-from vecdb.schema import Flat, SearchParams, Spann
+from vecdb.schema import Curator, Flat, SearchParams, Spann
 from vecdb.writes import ChangeState
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def evaluate(
         "recall_p1": float(np.percentile(recalls, 1)),
         "plan": plan.strategy,
         "ef": plan.width if plan.strategy == "graph" else None,
-        "nprobe": plan.width if plan.strategy == "lists" else None,
+        "nprobe": plan.width if plan.strategy in ("lists", "tree") else None,
         "queries_per_second": float(nq / took.sum()),
         "latency_ms_mean": float(took.mean() * 1e3),
         "latency_ms_p50": p50,
@@ -116,7 +116,7 @@ def learn(engine: Engine) -> None:
     curve = _curve(view, queries, truth, limit, _LEARN_RECALL, skip_first=True)
     chosen = _narrowest(view, curve, _LEARN_RECALL)
     # an index that was chosen by size, or whose width was left open, is searched as wide as its data wants it
-    open_width = view.state.index is None or (isinstance(view.config, Spann) and view.config.nprobe is None)
+    open_width = view.state.index is None or (isinstance(view.config, (Spann, Curator)) and view.config.nprobe is None)
     automatic = open_width and not view.state.tuned_by_user
     _remember(
         engine,
@@ -129,7 +129,7 @@ def learn(engine: Engine) -> None:
 
 
 def _knob(view: View) -> str:
-    return "nprobe" if isinstance(view.config, Spann) else "ef"
+    return "nprobe" if isinstance(view.config, (Spann, Curator)) else "ef"
 
 
 def _narrowest(view: View, curve: list[dict[str, float]], recall: float) -> int:

@@ -28,7 +28,12 @@ from vecdb.storage import codec, keys
 
 ROOT = Path(__file__).resolve().parents[2]
 VECTORS = clustered(400, 8)
-KINDS = {"flat": vecdb.Flat(), "hnsw": vecdb.Hnsw(m=6, ef_construction=40), "spann": vecdb.Spann(head_ratio=0.1)}
+KINDS = {
+    "flat": vecdb.Flat(),
+    "hnsw": vecdb.Hnsw(m=6, ef_construction=40),
+    "spann": vecdb.Spann(head_ratio=0.1),
+    "curator": vecdb.Curator(leaf_rows=8, scan_max=40, shortlist_max=12),
+}
 
 
 def ids_of(hits: Any) -> list[Any]:
@@ -92,7 +97,7 @@ def test_every_plan_of_every_index_agrees_with_brute_force(
                 assert len(near.ids) == min(10, len(rows)) and set(near.ids.tolist()) <= {names[one] for one in rows}
                 if near.plan == "rows":
                     assert near.ids.tolist() == exact.ids.tolist()
-    assert plans == {"flat": {"rows"}, "hnsw": {"rows", "graph"}, "spann": {"rows", "lists"}}[kind]
+    assert plans == {"flat": {"rows"}, "hnsw": {"rows", "graph"}, "spann": {"rows", "lists"}, "curator": {"tree"}}[kind]
     batch = docs.search(VECTORS[:20], 10, tenant="t3", params=EXACT)
     alone = [docs.search(query, 10, tenant="t3", params=EXACT) for query in VECTORS[:20]]
     assert batch.ids.tolist() == [one.ids.tolist() for one in alone]

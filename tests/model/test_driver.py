@@ -196,6 +196,7 @@ def drive(setup: Setup, steps: int, seed: int, reader_every: int = 0) -> Twin:
         *((Setup("hnsw", metric, memory=False), "graph") for metric in METRICS),
         pytest.param(Setup("spann", "l2", memory=False), "lists", marks=pytest.mark.slow),
         (Setup("spann-disk", "cosine", memory=False), "lists"),
+        (Setup("curator", "cosine", memory=False), "tree"),
         pytest.param(Setup("spann-disk", "ip", memory=False), "lists", marks=pytest.mark.slow),
         pytest.param(Setup("spann-lossless", "l2", "int8", memory=False), "lists", marks=pytest.mark.slow),
     ],
@@ -203,6 +204,7 @@ def drive(setup: Setup, steps: int, seed: int, reader_every: int = 0) -> Twin:
 )
 def test_a_seeded_history_meets_every_kind_of_care(setup: Setup, plan: str) -> None:
     twin = drive(setup, 500, SEED)
+    scans = [] if plan == "tree" else ["plan rows among tenants"]  # which goes along the tenant's own slots
     for what in (
         f"plan {plan}",
         f"{plan} and tail",
@@ -216,13 +218,13 @@ def test_a_seeded_history_meets_every_kind_of_care(setup: Setup, plan: str) -> N
         "grants",
         "revokes",
         "tenants dropped",
-        "plan rows among tenants",
+        *scans,
         f"plan {plan} among tenants",
     ):
         assert twin.seen[what], f"{what} never happened: {twin.seen}"
 
 
-@pytest.mark.parametrize("kind", ["hnsw", "spann-disk", pytest.param("spann", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind", ["hnsw", "spann-disk", "curator", pytest.param("spann", marks=pytest.mark.slow)])
 def test_another_process_sees_each_commit_through_seals_and_vacuums(kind: str) -> None:
     drive(Setup(kind, "l2", memory=False), 150, SEED + 1, reader_every=5)
 
@@ -248,6 +250,8 @@ def test_another_process_follows_a_collection_dropped_and_made_anew() -> None:
         Setup("spann", "l2", "float16", memory=False),
         Setup("spann-disk", "cosine", "uint8", memory=False),
         Setup("spann-some", "ip"),
+        Setup("curator", "cosine", memory=False),
+        Setup("curator", "ip", "int8"),
     ],
     ids=str,
 )
@@ -256,7 +260,7 @@ def test_a_history_of_twenty_thousand_operations(setup: Setup) -> None:
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("kind", ["hnsw", "spann", "spann-disk"])
+@pytest.mark.parametrize("kind", ["hnsw", "spann", "spann-disk", "curator"])
 @pytest.mark.parametrize("metric", METRICS)
 def test_a_history_of_a_million_operations(kind: str, metric: str) -> None:
     drive(Setup(kind, metric, memory=False), 1_000_000, SEED + 3, reader_every=10_000)
@@ -334,7 +338,7 @@ def test_a_restart_changes_no_answer(tmp_path: Path, data: tuple[np.ndarray, np.
         assert answers(db["docs"]) == before
 
 
-@pytest.mark.parametrize("kind", ["flat", "hnsw", "spann", "spann-disk"])
+@pytest.mark.parametrize("kind", ["flat", "hnsw", "spann", "spann-disk", "curator"])
 def test_what_a_tenant_sees_is_the_same_without_every_other_tenants_history(kind: str) -> None:
     """Two owners write the same ids, each for its own tenant; of one of two databases the other owner knows nothing."""
     rng = np.random.default_rng(SEED)

@@ -32,6 +32,8 @@ SETUPS = [
     Setup("hnsw-full", "ip", memory=False),
     Setup("spann", "l2", memory=False),
     Setup("spann-disk", "ip"),
+    Setup("curator", "cosine", memory=False),
+    Setup("curator", "l2", "uint8", "str"),
 ]
 RARE_SETUPS = [
     Setup("spann-disk", "ip", "int8"),
@@ -39,6 +41,7 @@ RARE_SETUPS = [
     Setup("spann-lossless", "l2", "uint8", memory=False),
     Setup("spann-disk", "l2", memory=False, durability="full"),
     Setup("spann-some", "cosine", memory=False, ids="str"),
+    Setup("curator", "ip", memory=False, durability="full"),
 ]
 
 numbers = st.integers(0, IDS - 1)

@@ -57,12 +57,13 @@ def index_of(kind: str) -> Any:
         "spann-disk": vecdb.Spann(**SMALL_LISTS, memory_budget_bytes=0),
         "spann-some": vecdb.Spann(**SMALL_LISTS, memory_budget_bytes=512),
         "spann-lossless": vecdb.Spann(**SMALL_LISTS, bits=8),
+        "curator": vecdb.Curator(leaf_rows=4, shortlist_max=4, scan_max=6, nprobe=3),
     }[kind]
 
 
 def kinds_for(setup: Setup) -> list[str]:
     """What a collection may be indexed anew as. Lists compile kernels for each dtype: not every setup meets them."""
-    graphs = ["auto", "flat", "hnsw", "hnsw-full"]
+    graphs = ["auto", "flat", "hnsw", "hnsw-full", "curator"]
     lists = ["spann", "spann-disk", "spann-some"] if setup.dtype == "float32" or "spann" in setup.kind else []
     return [*graphs, *lists, setup.kind]
 

@@ -23,6 +23,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from vecdb import limits
 from vecdb.errors import Corruption
 from vecdb.schema import SearchParams, Snapshot
 from vecdb.storage.rows import RowArrays
@@ -48,20 +49,35 @@ class Allowed:
     Thread rule: any number of readers; two may build the bitmap at the same time, of which one stays.
     """
 
-    __slots__ = ("_asked", "_bitmap", "_keep", "rows")
+    __slots__ = ("_asked", "_bitmap", "_derived", "_keep", "rows")
 
     def __init__(self, rows: NDArray[np.uint32], keep: Callable[[int], None] | None = None) -> None:
         self.rows = rows
         self._keep = keep
         self._bitmap = EVERYTHING
         self._asked = False
+        self._derived: tuple[object, NDArray[Any]] | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
 
     @property
     def nbytes(self) -> int:
-        return self.rows.nbytes + self._bitmap.nbytes
+        derived = self._derived
+        return self.rows.nbytes + self._bitmap.nbytes + (0 if derived is None else derived[1].nbytes)
+
+    def derived(self, key: object, make: Callable[[NDArray[np.uint32]], NDArray[Any]]) -> NDArray[Any]:
+        """make(rows), kept as long as `key` is the same object. What an index wants to know of the rows, such as where
+        it has them.
+        """
+        known = self._derived
+        if known is not None and known[0] is key:
+            return known[1]
+        made = make(self.rows)
+        self._derived = (key, made)
+        if self._keep is not None:
+            self._keep(made.nbytes - (0 if known is None else known[1].nbytes))
+        return made
 
     def bitmap(self, row_count: int) -> NDArray[np.uint64]:
         """uint64[>= ceil(row_count / 64)], never empty: bit row & 63 of word row >> 6 is set for the rows. Made when
@@ -127,6 +143,11 @@ class Index(ABC):
     @abstractmethod
     def indexed_rows(self) -> int:
         """Rows below this number are in the live structure."""
+
+    @property
+    def step_rows(self) -> int:
+        """A tail of so many rows is worth a call of `add`."""
+        return limits.index_step_rows
 
     @abstractmethod
     def extend(self, row_count: int) -> None:
