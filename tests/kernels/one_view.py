@@ -1,5 +1,5 @@
-"""A view of lists made by hand, and what a search prepares for it: kernels are called the way the engine calls them, so
-that tests of them need not know in which order they take their arguments.
+"""Bodies and a view of lists made by hand, and what a search prepares for it: kernels are called the way the engine
+calls them, so that tests of them need not know in which order they take their arguments.
 """
 
 from __future__ import annotations
@@ -18,10 +18,12 @@ from vecdb.index.graph import Quantiser
 from vecdb.index.lists import Lists, View, empty_view
 from vecdb.index.listsearch import WORK, Buffers, Plan, Prepared
 from vecdb.index.tree import Heads, bias_of
-from vecdb.kernels import checks, rabitq
+from vecdb.kernels import bodies, checks, rabitq
 from vecdb.storage.rows import RowArrays
 
 ALL_ROWS = np.empty(0, np.uint64)
+WIDTH = 16
+ENTRY = WIDTH + 8
 
 
 def arrays_of(vectors: NDArray[Any]) -> RowArrays:
@@ -104,3 +106,31 @@ def read_keys(keys: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.
 def key_of(value: float, row: int) -> int:
     bits = int(np.float32(value).view(np.int32))
     return ((bits if bits >= 0 else bits ^ 0x7FFFFFFF) << 32) | row
+
+
+class Bodies:
+    """Lists as a dict {list: [(row, code, factor)]} and as bytes in an arena, side by side."""
+
+    def __init__(self, lists: dict[int, list[tuple[int, bytes, int]]], count: int) -> None:
+        self.count = count
+        self.lists = lists
+        entries = [(head, *entry) for head, line in lists.items() for entry in line]
+        self.labels = np.array([e[0] for e in entries], np.int32)
+        self.rows = np.array([e[1] for e in entries], np.int64)
+        self.codes = np.frombuffer(b"".join(e[2] for e in entries), np.uint8).reshape(-1, WIDTH)
+        self.factors = np.array([e[3] for e in entries], np.uint32)
+        self.lengths = np.bincount(self.labels, minlength=count).astype(np.int32)
+        self.places, self.arena = room_for(self.lengths)
+        fill = np.stack([self.lengths, np.zeros(count, np.int32)], axis=1)
+        order = np.argsort(self.labels, kind="stable")
+        bodies.place_entries(
+            order, self.labels, self.rows, self.codes, self.factors, self.places, fill, self.arena,
+            self.arena.view(np.uint32), WIDTH,
+        )  # fmt: skip
+        assert np.array_equal(fill[:, 0], fill[:, 1])
+
+
+def room_for(lengths: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+    """Places with gaps between them, and an arena of a byte that gives away what was not written."""
+    sizes = lengths.astype(np.int64) * ENTRY + 8
+    return np.cumsum(sizes) - sizes + 8, np.full(int(sizes.sum()) + 64, 0xEE, np.uint8)

@@ -1,11 +1,8 @@
-"""Goal: the kernels of posting lists do what a few lines of numpy and a dict of sets do, and no changed byte of an
-extent passes for sound.
-"""
+"""Goal: what a query does with posting lists is what a few lines of numpy and a dict of sets do."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,10 +14,11 @@ from numpy.typing import NDArray
 
 from tests.kernels.one_view import (
     ALL_ROWS,
+    WIDTH,
+    Bodies,
     Search,
     arrays_of,
     key_of,
-    lists_over,
     plain_coder,
     prepared_for,
     read_keys,
@@ -28,14 +26,9 @@ from tests.kernels.one_view import (
     view_of,
 )
 from vecdb.errors import Corruption
-from vecdb.index import listsearch, placing
-from vecdb.index.coder import new_coder, scaled
-from vecdb.index.lists import empty_view
+from vecdb.index import listsearch
 from vecdb.index.listsearch import ENTRIES
 from vecdb.kernels import lists as kernels
-from vecdb.storage import pages
-
-NOTHING = np.empty(0, np.uint8)
 
 
 @njit
@@ -113,133 +106,6 @@ def test_groups_are_opened_nearest_first_until_they_reach_far_enough() -> None:
     order = np.argsort(((group_codes.astype(np.int64) - 128 - q) ** 2).sum(1), kind="stable")
     assert (kept, seen) == (150, 158)
     assert {int(key & 0xFFFFFFFF) // 50 for key in keys[:kept]} == set(order[:3].tolist())
-
-
-# -- bodies --------------------------------------------------------------------------------------
-
-WIDTH = 16
-ENTRY = WIDTH + 8
-
-
-class Bodies:
-    """Lists as a dict {list: [(row, code, factor)]} and as bytes in an arena, side by side."""
-
-    def __init__(self, lists: dict[int, list[tuple[int, bytes, int]]], count: int) -> None:
-        self.count = count
-        self.lists = lists
-        entries = [(head, *entry) for head, line in lists.items() for entry in line]
-        self.labels = np.array([e[0] for e in entries], np.int32)
-        self.rows = np.array([e[1] for e in entries], np.int64)
-        self.codes = np.frombuffer(b"".join(e[2] for e in entries), np.uint8).reshape(-1, WIDTH)
-        self.factors = np.array([e[3] for e in entries], np.uint32)
-        self.lengths = np.bincount(self.labels, minlength=count).astype(np.int32)
-        self.places, self.arena = room_for(self.lengths)
-        fill = np.stack([self.lengths, np.zeros(count, np.int32)], axis=1)
-        order = np.argsort(self.labels, kind="stable")
-        kernels.place_entries(
-            order, self.labels, self.rows, self.codes, self.factors, self.places, fill, self.arena,
-            self.arena.view(np.uint32), WIDTH,
-        )  # fmt: skip
-        assert np.array_equal(fill[:, 0], fill[:, 1])
-
-
-def room_for(lengths: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
-    """Places with gaps between them, and an arena of a byte that gives away what was not written."""
-    sizes = lengths.astype(np.int64) * ENTRY + 8
-    return np.cumsum(sizes) - sizes + 8, np.full(int(sizes.sum()) + 64, 0xEE, np.uint8)
-
-
-def read(places: NDArray[np.int64], lengths: NDArray[np.int32], arena: NDArray[np.uint8]) -> dict[int, list[Any]]:
-    out: dict[int, list[Any]] = {}
-    for head, (place, n) in enumerate(zip(places.tolist(), lengths.tolist(), strict=True)):
-        codes = arena[place : place + n * WIDTH].reshape(n, WIDTH)
-        rows = arena[place + n * WIDTH :][: 4 * n].view(np.uint32)
-        factors = arena[place + n * (WIDTH + 4) :][: 4 * n].view(np.uint32)
-        out[head] = [(int(rows[j]), codes[j].tobytes(), int(factors[j])) for j in range(n)]
-        assert (arena[place + n * ENTRY :][:8] == 0xEE).all() or head < len(places) - 1
-    return out
-
-
-def some_lists(seed: int, count: int = 9, rows: int = 200) -> Bodies:
-    rng = np.random.default_rng(seed)
-    lists: dict[int, list[tuple[int, bytes, int]]] = {head: [] for head in range(count)}
-    for row in rng.permutation(rows).tolist():
-        for head in rng.choice(count - 1, rng.integers(1, 3), replace=False).tolist():  # the last list stays empty
-            lists[head].append((row, rng.bytes(WIDTH), int(rng.integers(0, 2**32))))
-    return Bodies(lists, count)
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_entries_are_read_back_as_they_were_placed(seed: int) -> None:
-    bodies = some_lists(seed)
-    assert read(bodies.places, bodies.lengths, bodies.arena) == bodies.lists
-
-
-@pytest.mark.parametrize("moved", [False, True])
-def test_what_stays_is_carried_counted_and_gathered_like_in_a_dict(moved: bool) -> None:
-    bodies = some_lists(7)
-    rng = np.random.default_rng(1)
-    deleted = np.where(rng.random(200) < 0.4, rng.integers(1, 9, 200), 0).astype(np.uint64)
-    removed = 4
-    gone = set(np.flatnonzero((deleted > 0) & (deleted <= removed)).tolist())
-    bitmap = NOTHING
-    left_lists = gone
-    if moved:
-        flags = rng.random(200) < 0.3
-        bitmap = np.packbits(flags, bitorder="little")
-        left_lists = gone | set(np.flatnonzero(flags).tolist())
-    kept = {head: [e for e in line if e[0] not in left_lists] for head, line in bodies.lists.items()}
-    chosen = np.array([7, 0, 3, 8], np.int64)
-    arena32 = bodies.arena.view(np.uint32)
-    live = np.full(4, -1, np.int32)
-    kernels.count_live(chosen, bodies.places, bodies.lengths, arena32, WIDTH, deleted, removed, bitmap, live)
-    assert live.tolist() == [len(kept[head]) for head in chosen.tolist()]
-    # into lists of other numbers, in which other entries join them
-    targets = np.array([2, 0, 1, 3], np.int64)
-    joined = {2: [(900, b"a" * WIDTH, 5)], 3: [(901, b"b" * WIDTH, 6), (902, b"c" * WIDTH, 7)]}
-    fill = np.zeros((5, 2), np.int32)
-    fill[targets, 0] = live
-    for head, line in joined.items():
-        fill[head, 0] += len(line)
-    starts, out = room_for(fill[:, 0])
-    kernels.carry(
-        chosen, bodies.places, bodies.lengths, bodies.arena, arena32, WIDTH, deleted, removed, bitmap, targets, starts,
-        fill, out, out.view(np.uint32),
-    )  # fmt: skip
-    entries = [(head, *entry) for head, line in joined.items() for entry in line]
-    kernels.place_entries(
-        np.arange(3), np.array([e[0] for e in entries], np.int32), np.array([e[1] for e in entries], np.int64),
-        np.frombuffer(b"".join(e[2] for e in entries), np.uint8).reshape(-1, WIDTH),
-        np.array([e[3] for e in entries], np.uint32), starts, fill, out, out.view(np.uint32), WIDTH,
-    )  # fmt: skip
-    expected = {head: joined.get(head, []) for head in range(5)}
-    for source, target in zip(chosen.tolist(), targets.tolist(), strict=True):
-        expected[target] = kept[source] + expected[target]
-    assert read(starts, fill[:, 0].copy(), out) == expected
-    rows, owners = np.full(999, -1, np.int64), np.full(999, -1, np.int32)
-    count = kernels.gather_rows(chosen, bodies.places, bodies.lengths, arena32, WIDTH, deleted, removed, rows, owners)
-    alive = [(e[0], i) for i, head in enumerate(chosen.tolist()) for e in bodies.lists[head] if e[0] not in gone]
-    assert list(zip(rows[:count].tolist(), owners[:count].tolist(), strict=True)) == alive
-
-
-def test_renumbering_changes_rows_and_nothing_else() -> None:
-    bodies = some_lists(3)
-    mapping = np.random.default_rng(0).permutation(200).astype(np.int64)
-    kernels.renumber(bodies.places, bodies.lengths, WIDTH, mapping, bodies.arena.view(np.uint32))
-    expected = {head: [(int(mapping[e[0]]), *e[1:]) for e in line] for head, line in bodies.lists.items()}
-    assert read(bodies.places, bodies.lengths, bodies.arena) == expected
-
-
-def test_whole_bodies_are_copied() -> None:
-    bodies = some_lists(5)
-    places, out = room_for(bodies.lengths)
-    places = places[::-1].copy()  # another order, hence other places
-    sizes = bodies.lengths.astype(np.int64) * ENTRY
-    places = np.cumsum(sizes[::-1] + 8)[::-1] - sizes
-    out = np.full(int((sizes + 8).sum()) + 64, 0xEE, np.uint8)
-    kernels.copy_bodies(bodies.places, sizes, places, bodies.arena, out)
-    assert read(places, bodies.lengths, out)[0] == bodies.lists[0]
-    assert read(places, bodies.lengths, out) == bodies.lists
 
 
 # -- scan ----------------------------------------------------------------------------------------
@@ -452,120 +318,6 @@ def test_a_shortlist_shorter_than_the_least_is_kept_whole() -> None:
     assert got.sizes.tolist() == [7] * 4 and got.total == 28
 
 
-# -- heads and rows near others ------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("count", "wanted"), [(1, 4), (9, 32), (300, 1), (300, 20), (300, 64)])
-def test_the_near_heads_of_a_code_are_those_of_brute_force(tmp_path: Path, count: int, wanted: int) -> None:
-    rng = np.random.default_rng(count)
-    codes = rng.integers(0, 256, (count, 64), dtype=np.uint8)
-    codes[count // 2] = codes[0]  # equal heads come in the order of their numbers
-    queries = np.concatenate([codes[:2], rng.integers(0, 256, (30, 64), dtype=np.uint8)])
-    lists = lists_over(arrays_of(np.zeros((1, 64), np.float32)), tmp_path)
-    near, distances = lists.near_heads(view_heads_of(codes, min(count, 5)), queries, wanted)
-    truth = ((queries[:, None].astype(np.int64) - codes[None]) ** 2).sum(2)
-    order = np.argsort(truth, axis=1, kind="stable")[:, :wanted]
-    kept = order.shape[1]
-    assert np.array_equal(near[:, :kept], order) and (near[:, kept:] == -1).all()
-    assert np.array_equal(distances[:, :kept], np.take_along_axis(truth, order, axis=1))
-    lists.close()
-
-
-class Neighbourhood:
-    """Lists over clustered rows, and fresh heads among them; `fresh` and the heads as what their codes stand for."""
-
-    def __init__(self, folder: Path, metric: int, dtype: Any, bits: int, dim: int = 40) -> None:
-        rng = np.random.default_rng(bits + metric)
-        n, heads = 600, 12
-        centres = rng.normal(0, 30, (heads, dim))
-        vectors = centres[rng.integers(0, heads, n)] + rng.normal(0, 22, (n, dim))
-        if np.dtype(dtype) == np.uint8:
-            vectors += 128
-        self.vectors = np.clip(np.round(vectors), 0, 255).astype(dtype) if dtype == np.uint8 else vectors.astype(dtype)
-        self.arrays = arrays_of(self.vectors)
-        units = self.vectors.astype(np.float64)
-        if metric == 1:
-            units /= np.linalg.norm(units, axis=1, keepdims=True)
-        self.units = units
-        mean = np.full(dim, 128 if dtype == np.uint8 else 0, np.float32)
-        scale = 1.0 if dtype == np.uint8 else float(np.abs(units).max()) / 127
-        sample = self.vectors
-        coder = plain_coder(metric, dtype, dim, bits, mean, scale)
-        if not coder.lossless:
-            coder = new_coder(self.arrays, metric, bits, coder.quantiser, sample)
-        codes, bias, _ = coder.quantise(self.vectors)
-        # no head is the middle of its rows, so that many of them have a nearer one among the fresh
-        self.heads = view_heads_of(codes[rng.choice(n, heads, replace=False)], 3)
-        self.fresh = codes[rng.choice(n, 5, replace=False)]
-        self.lists = lists_over(self.arrays, folder)
-        labels = self.lists.assign(self.heads, codes, bias, 1)
-        coder = scaled(coder, sample, labels[:, 0], self.heads.codes)
-        self.coder = coder
-        self.labels = labels[:, 0]
-        entries = self.lists.entries(coder, self.heads, self.vectors, np.arange(n), labels, 1)
-        self.lists.view = empty_view(coder, self.heads, 1 << 20, 1)
-        self.lists.change(self.heads, np.arange(heads), np.unique(entries.labels).astype(np.int64), entries, indexed=n)
-
-    def shares(self) -> NDArray[np.float64]:
-        """Squared distance of each row to the nearest fresh head, as a share of that to its own."""
-        own = ((self.units - self.coder.decode(self.heads.codes)[self.labels]) ** 2).sum(1)
-        fresh = self.coder.decode(self.fresh).astype(np.float64)
-        nearest = ((self.units[:, None] - fresh[None]) ** 2).sum(2).min(1)
-        return np.asarray(nearest / np.maximum(own, 1e-12))
-
-    def found(self, victims: list[int]) -> dict[int, int]:
-        """{row: the list it is in} of rows that would be assigned anew."""
-        view = self.lists.view
-        assert view is not None
-        rows, owners = placing._nearer(self.lists, view, self.fresh, np.array(victims, np.int64))
-        assert len(set(rows.tolist())) == len(rows)
-        return dict(zip(rows.tolist(), owners.tolist(), strict=True))
-
-
-def test_rows_nearer_to_a_fresh_head_than_to_their_own_are_found_exactly_where_codes_are_the_rows(
-    tmp_path: Path,
-) -> None:
-    """Those of lists that are split themselves have had their turn, and dead ones are left out."""
-    here = Neighbourhood(tmp_path, L2, np.uint8, 8)
-    assert here.coder.lossless
-    shares, closer = here.shares(), 0.95
-    nearer = np.flatnonzero(shares < closer)
-    assert len(nearer) > 20 and len(nearer) < 580
-    assert here.found([]) == {int(row): int(here.labels[row]) for row in nearer}
-    kept = nearer[~np.isin(here.labels[nearer], [0, 3, 7])]
-    assert sorted(here.found([0, 3, 7])) == kept.tolist()
-    here.arrays.deleted[kept[::2]] = 4
-    here.lists.removed = 3
-    assert sorted(here.found([0, 3, 7])) == kept.tolist()  # they died later than what searches may still see
-    here.lists.removed = 4
-    assert sorted(here.found([0, 3, 7])) == kept[1::2].tolist()
-    assert here.found(list(range(12))) == {}
-
-
-@pytest.mark.parametrize("metric", [0, 1, 2], ids=["l2", "cosine", "ip"])
-@pytest.mark.parametrize(("bits", "blur"), [(2, 0.35), (4, 0.12), (8, 0.03)])
-def test_rows_nearer_to_a_fresh_head_are_found_as_well_as_codes_tell(
-    tmp_path: Path, bits: int, blur: float, metric: int
-) -> None:
-    """Lists are clustered by squared l2 whatever the metric is."""
-    here = Neighbourhood(tmp_path, metric, np.float32, bits)
-    shares = here.shares()
-    found = np.isin(np.arange(600), list(here.found([])))
-    clear = np.abs(shares - 0.95) > blur
-    assert clear.sum() > 200 and (shares[clear] < 0.95).any()
-    wrong = clear & (found != (shares < 0.95))
-    assert wrong.sum() <= 0.01 * clear.sum()
-    assert all(here.labels[row] == head for row, head in here.found([]).items())
-
-
-def test_no_more_neighbours_are_found_than_one_round_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    here = Neighbourhood(tmp_path, L2, np.uint8, 8)
-    every = here.found([])
-    monkeypatch.setattr(placing, "_MOVED_MAX", 9)
-    some = here.found([])
-    assert 0 < len(some) <= 9 and some.items() <= every.items()
-
-
 # -- far rows ------------------------------------------------------------------------------------
 
 
@@ -640,95 +392,3 @@ def test_a_far_row_that_is_damaged_is_no_answer() -> None:
     with pytest.raises(Corruption, match="31"):
         here.answers([1])
     here.assert_answers([1], [5, 11, 30], row_count=31)  # what is hidden is not looked at
-
-
-# -- extents -------------------------------------------------------------------------------------
-
-
-def sealed_extents() -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32], NDArray[np.uint8]]:
-    counts = np.array([3, 0, 400, 168], np.int32)
-    sizes = pages.pages_of(counts, ENTRY) * pages.PAGE
-    starts = np.cumsum(sizes) - sizes
-    buffer = np.zeros(int(sizes.sum()), np.uint8)
-    heads = pages.headers(starts // pages.PAGE + 1, counts, 77, ENTRY, 9)
-    for start, head, count in zip(starts.tolist(), heads, counts.tolist(), strict=True):
-        buffer[start : start + 64] = head
-        body = np.random.default_rng(count).integers(0, 256, count * ENTRY, dtype=np.uint8)
-        buffer[start + 64 : start + 64 + len(body)] = body
-    kernels.seal_extents(starts, sizes, buffer)
-    return starts, sizes, counts, buffer
-
-
-def _crc32c(data: bytes) -> int:
-    crc = 0xFFFFFFFF
-    for byte in data:
-        crc ^= byte
-        for _ in range(8):
-            crc = (crc >> 1) ^ (0x82F63B78 if crc & 1 else 0)
-    return crc ^ 0xFFFFFFFF
-
-
-def test_the_seal_of_an_extent_is_the_crc_of_all_that_follows_it() -> None:
-    starts, sizes, _, buffer = sealed_extents()
-    for start, size in zip(starts.tolist(), sizes.tolist(), strict=True):
-        stored = int(buffer[start : start + 4].view(np.uint32)[0])
-        assert stored == _crc32c(buffer[start + 4 : start + size].tobytes())
-
-
-def first_unsound(verified: NDArray[np.uint8] = NOTHING, **changes: Any) -> int:
-    """What the kernel says of the four extents, or of what they are with `changes`."""
-    starts, sizes, counts, buffer = sealed_extents()
-    said: dict[str, Any] = {
-        "numbers": np.arange(4), "which": np.arange(4), "starts": starts, "sizes": sizes, "got": sizes,
-        "firsts": starts // pages.PAGE + 1, "counts": counts, "lives": np.full(4, 9, np.uint64), "uid": 77,
-        "entry_bytes": ENTRY, "buffer": buffer, **changes,
-    }  # fmt: skip
-    buffer = said["buffer"]
-    return int(
-        kernels.first_unsound(
-            **said, buffer64=buffer.view(np.uint64), buffer32=buffer.view(np.uint32), verified=verified
-        )
-    )
-
-
-def test_every_changed_byte_of_an_extent_is_noticed() -> None:
-    starts, _, _, buffer = sealed_extents()
-    for place in range(0, len(buffer), 7):
-        buffer[place] ^= 1 << (place % 8)
-        assert first_unsound(buffer=buffer) == int(np.searchsorted(starts, place, side="right")) - 1
-        buffer[place] ^= 1 << (place % 8)
-    assert first_unsound(buffer=buffer) == -1
-
-
-def test_extents_are_compared_once_and_only_sound_ones_are_marked() -> None:
-    starts, _, _, buffer = sealed_extents()
-    names = starts // pages.PAGE + 1
-    verified = np.zeros(64, np.uint8)
-    buffer[starts[2] + 100] ^= 1
-    assert first_unsound(verified, buffer=buffer) == 2
-    assert np.flatnonzero(verified).tolist() == names[:2].tolist()
-    buffer[starts[2] + 100] ^= 1
-    buffer[starts[0] + 100] ^= 1
-    assert first_unsound(verified, buffer=buffer) == -1
-    assert np.flatnonzero(verified).tolist() == names.tolist()
-
-
-def test_an_extent_that_is_not_where_or_what_it_says_is_noticed() -> None:
-    starts, sizes, counts, _ = sealed_extents()
-    numbers = starts // pages.PAGE + 1
-    assert first_unsound() == -1
-    assert first_unsound(firsts=numbers + np.array([0, 0, 1, 1])) == 2
-    assert first_unsound(counts=(counts + np.array([0, 1, 0, 0])).astype(np.int32)) == 1
-    assert first_unsound(lives=np.array([9, 9, 9, 10], np.uint64)) == 3
-    assert first_unsound(uid=78) == 0 and first_unsound(entry_bytes=ENTRY + 8) == 0
-    assert first_unsound(got=sizes - np.array([0, 0, 8, 0])) == 2
-    assert first_unsound(firsts=numbers + 1, numbers=np.array([3, 1])) == 3  # others are not looked at
-
-
-def test_an_extent_belongs_to_the_list_that_is_named() -> None:
-    starts, _, counts, _ = sealed_extents()
-    order = np.array([2, 0, 3, 1])
-    firsts, lengths = np.empty(4, np.int64), np.empty(4, np.int32)
-    firsts[order], lengths[order] = starts // pages.PAGE + 1, counts
-    assert first_unsound(which=order, firsts=firsts, counts=lengths) == -1
-    assert first_unsound(which=order[::-1].copy(), firsts=firsts, counts=lengths) == 0

@@ -198,6 +198,16 @@ class FaultyRing(read_many.Ring):
         self._batch = (lengths, out, places) if mine and FaultyRing.left > 0 else None
         super().submit(fd, offsets, lengths, out, places)
 
+    def arrived(self, least: int) -> Any:
+        """A read that fails never comes in whole."""
+        early = super().arrived(least)
+        return early if self._batch is None else early[~np.isin(early, self._failing())]
+
+    def _failing(self) -> list[int]:
+        """The first and the last read."""
+        assert self._batch is not None
+        return [0, len(self._batch[0]) - 1]
+
     def wait(self) -> Any:
         counts = super().wait()
         if self._batch is None:
@@ -205,7 +215,7 @@ class FaultyRing(read_many.Ring):
         lengths, out, places = self._batch
         FaultyRing.left -= 1
         FaultyRing.hits += 1
-        for at in {0, len(counts) - 1}:
+        for at in self._failing():
             kept = 16 if FaultyRing.fault == "short" else 0
             out[int(places[at]) + kept : int(places[at]) + int(lengths[at])] = 0xA5
             counts[at] = kept or -getattr(errno, FaultyRing.fault)

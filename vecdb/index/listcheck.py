@@ -9,7 +9,7 @@ import numpy as np
 from vecdb.errors import Corruption
 from vecdb.index.lists import View, batches
 from vecdb.index.tree import bias_of
-from vecdb.kernels import lists as kernels
+from vecdb.kernels import bodies
 
 if TYPE_CHECKING:
     from vecdb.index.spann import Spann
@@ -61,7 +61,7 @@ def _rows(index: Spann, view: View) -> list[str]:
         _, data32, places = index.lists.bodies(view, some)
         total = int(view.lengths[some].sum())
         rows, owners = np.empty(total, np.int64), np.empty(total, np.int32)
-        count = kernels.gather_rows(
+        count = bodies.gather_rows(
             some, places, view.lengths, data32, view.coder.width, arrays.deleted, index.lists.removed, rows, owners
         )
         rows, owners = rows[:count], owners[:count]

@@ -27,7 +27,7 @@ from vecdb.index.base import IndexDamaged, RowSource
 from vecdb.index.coder import Coder
 from vecdb.index.tree import Heads
 from vecdb.index.workers import Workers
-from vecdb.kernels import lists as kernels
+from vecdb.kernels import assign, bodies
 from vecdb.storage import files, pages
 from vecdb.storage.read_many import Rings
 
@@ -117,7 +117,7 @@ class Lists:
         def one(start: int) -> None:
             part = slice(start, start + _ASSIGN_ROWS)
             s = Scratch(heads, candidates)
-            kernels.assign_rows(
+            assign.assign_rows(
                 codes[part], bias[part], heads.codes, heads.bias, heads.group_codes, heads.group_bias,
                 heads.group_ends, self.replicas, candidates, _REACH, labels[part], found[part], s.group_keys, s.keys,
                 s.head8, s.head16, heads.blocks,
@@ -139,7 +139,7 @@ class Lists:
         near = np.full((len(codes), wanted), -1, np.int32)
         distances = np.zeros((len(codes), wanted), np.int32)
         s = Scratch(heads, wanted)
-        kernels.near_heads(
+        assign.near_heads(
             codes, heads.codes, heads.bias, heads.group_codes, heads.group_bias, heads.group_ends, _REACH, near,
             distances, s.group_keys, s.keys, s.head8, s.head16, heads.blocks,
         )  # fmt: skip
@@ -185,7 +185,7 @@ class Lists:
         starts[order] = np.cumsum(sizes[order]) - sizes[order]
         buffer = files.reserve(int(sizes.sum()) // pages.PAGE * pages.PAGE + pages.PAGE, np.uint8)
         self.read(view, missing, starts[~resident], buffer)
-        kernels.copy_bodies(
+        bodies.copy_ranges(
             view.places[lists[resident]], counts[resident] * view.coder.entry_bytes, starts[resident], view.arena.data,
             buffer,
         )  # fmt: skip
@@ -229,7 +229,7 @@ class Lists:
         data, data32, old_places = self.bodies(old, old_lists)
         width = old.coder.width
         live = np.zeros(len(carried), np.int32)
-        kernels.count_live(old_lists, old_places, old.lengths, data32, width, deleted, self.removed, moved, live)
+        bodies.count_live(old_lists, old_places, old.lengths, data32, width, deleted, self.removed, moved, live)
         added = np.bincount(entries.labels, minlength=heads.count)
         fill = np.zeros((heads.count, 2), np.int32)
         fill[touched, 0] = added[touched]
@@ -239,7 +239,7 @@ class Lists:
             self.change(heads, sources, touched, entries, moved, indexed, far)
             return
         arena = old.arena
-        kernels.carry(
+        bodies.carry(
             old_lists, old_places, old.lengths, data, data32, width, deleted, self.removed, moved, carried, starts,
             fill, arena.data, arena.data32,
         )  # fmt: skip
@@ -290,7 +290,7 @@ class Lists:
         if segment is None:
             return None
         starts = segment.start + np.cumsum(sizes) - sizes
-        kernels.copy_bodies(view.places[resident], lengths, starts, view.arena.data, arena.data)
+        bodies.copy_ranges(view.places[resident], lengths, starts, view.arena.data, arena.data)
         places = np.full(view.heads.count, -1, np.int64)
         places[resident] = starts
         return replace(view, arena=arena, segments=(segment,), places=places)
@@ -347,14 +347,14 @@ class Lists:
         buffer = files.reserve(int(sizes.sum()) * pages.PAGE, np.uint8)
         heads = pages.headers(firsts, counts, file.uid, view.coder.entry_bytes, self.life)
         n = len(lists)
-        kernels.copy_bodies(
+        bodies.copy_ranges(
             np.arange(n) * pages.EXTENT_BYTES, np.full(n, pages.EXTENT_BYTES), starts, heads.reshape(-1), buffer
         )
         data, _, places = self.bodies(view, lists)
-        kernels.copy_bodies(
+        bodies.copy_ranges(
             places[lists], counts.astype(np.int64) * view.coder.entry_bytes, starts + pages.EXTENT_BYTES, data, buffer
         )
-        kernels.seal_extents(starts, sizes * pages.PAGE, buffer)
+        bodies.seal_extents(starts, sizes * pages.PAGE, buffer)
         file.append(buffer)
         return firsts
 
@@ -400,7 +400,7 @@ class Lists:
             starts, segment = self._room(view, view.lengths, some)
             view = self._current()
             data, _, places = self.bodies(view, some)
-            kernels.copy_bodies(places[some], view.body_bytes()[some], starts[some], data, view.arena.data)
+            bodies.copy_ranges(places[some], view.body_bytes()[some], starts[some], data, view.arena.data)
             new = view.places.copy()
             new[some] = starts[some]
             self._publish(replace(view, places=new, segments=(*view.segments, segment)))
@@ -467,7 +467,7 @@ def check_extents(
     """
     file = view.file
     assert file is not None
-    bad = int(kernels.first_unsound(
+    bad = int(bodies.first_unsound(
         numbers, which, starts, sizes, got, view.extents, view.lengths, view.lives, file.uid, view.coder.entry_bytes,
         buffer, buffer.view(np.uint64), buffer.view(np.uint32), _COMPARED if again else file.verified,
     ))  # fmt: skip
@@ -481,7 +481,7 @@ def check_extents(
 def _place(entries: Entries, starts: Rows64, fill: NDArray[np.int32], arena: Arena, width: int) -> None:
     """Lay entries into bodies, each list's in the order of rows."""
     order = np.argsort(entries.labels, kind="stable")
-    kernels.place_entries(
+    bodies.place_entries(
         order,
         entries.labels,
         entries.rows,

@@ -21,8 +21,7 @@ from vecdb.index.base import Progress, damaged_row
 from vecdb.index.coder import Coder
 from vecdb.index.lists import Entries, Lists, View, batches, empty_view, with_room
 from vecdb.index.tree import Heads, heads_of, regroup, split
-from vecdb.kernels import checks
-from vecdb.kernels import lists as kernels
+from vecdb.kernels import assign, bodies, checks
 
 _FILL = 0.55  # of the ceiling: how full the parts of a split are
 _EMPTY_SHARE = 32  # a list with less than 1/32 of the ceiling is merged away
@@ -103,7 +102,7 @@ def _none(coder: Coder) -> Entries:
 def _live(lists: Lists, view: View, which: Rows64) -> NDArray[np.int32]:
     _, data32, places = lists.bodies(view, which)
     live = np.zeros(len(which), np.int32)
-    kernels.count_live(
+    bodies.count_live(
         which, places, view.lengths, data32, view.coder.width, lists.rows.arrays.deleted, lists.removed,
         np.empty(0, np.uint8), live,
     )  # fmt: skip
@@ -115,7 +114,7 @@ def rows_in(lists: Lists, view: View, which: Rows64) -> tuple[Rows64, NDArray[np
     total = int(view.lengths[which].sum())
     rows, owners = np.empty(total, np.int64), np.empty(total, np.int32)
     _, data32, places = lists.bodies(view, which)
-    count = kernels.gather_rows(
+    count = bodies.gather_rows(
         which, places, view.lengths, data32, view.coder.width, lists.rows.arrays.deleted, lists.removed, rows, owners
     )
     return rows[:count], owners[:count]
@@ -167,7 +166,7 @@ def _nearer(lists: Lists, view: View, fresh: NDArray[np.uint8], victims: Rows64)
     data, data32, places = lists.bodies(view, inside)
     longest = int(view.lengths[inside].max(initial=1))
     rows, owners = np.empty(_MOVED_MAX, np.int64), np.empty(_MOVED_MAX, np.int32)
-    count = kernels.nearer_rows(
+    count = assign.nearer_rows(
         pairs, own, places, view.lengths, data, data.view(np.uint16), data32, coder.width, coder.lossless,
         np.float32(coder.add_unit), np.float32(coder.rescale_unit), nears, *coder.as_queries(fresh),
         *coder.as_queries(heads.codes[inside]), np.float32(_CLOSER), rows, owners, np.empty(longest, np.int32),
@@ -270,16 +269,16 @@ def renumbered(old: Lists, new: Lists, mapping: Rows64, *, spill: bool) -> View:
     for some in batches(np.arange(count), view.body_bytes()):
         data, data32, old_places = old.bodies(view, some)
         live = np.zeros(len(some), np.int32)
-        kernels.count_live(some, old_places, view.lengths, data32, width, alive, 0, gone, live)
+        bodies.count_live(some, old_places, view.lengths, data32, width, alive, 0, gone, live)
         moved = with_room(moved, some, live)
         fill = np.zeros((count, 2), np.int32)
         fill[some, 0] = live
-        kernels.carry(
+        bodies.carry(
             some, old_places, view.lengths, data, data32, width, alive, 0, gone, some, moved.places, fill,
             moved.arena.data, moved.arena.data32,
         )  # fmt: skip
         del data, data32  # before the next batch is read
-        kernels.renumber(moved.places[some], live, width, mapping, moved.arena.data32)
+        bodies.renumber(moved.places[some], live, width, mapping, moved.arena.data32)
         if spill:
             moved = new.spilled(moved, some)
     return moved

@@ -17,7 +17,9 @@ first collection is opened. No other package imports numba.
     scan        exact scan of full vectors
     kmeans      assignment and accumulation of balanced k-means
     rabitq      residuals -> codes of 1 to 8 bits, queries to match
-    lists       posting lists: heads, scan, re-rank, rewriting
+    lists       queries over posting lists: heads, scan, re-rank
+    assign      which list a row belongs to
+    bodies      lists' bodies: filled, carried over, sealed, checked
 
 Machine code is cached per user in a folder named by the digest of these sources, numba's version and the processor,
 because numba's own cache does not notice an edit in another file.
@@ -70,7 +72,9 @@ config.CACHE_DIR = os.environ.get("NUMBA_CACHE_DIR") or _cache_folder()
 cache_folder: str = config.CACHE_DIR
 try:
     from vecdb.kernels import (
+        assign,
         beam,
+        bodies,
         build,
         checks,
         distance,
@@ -89,7 +93,9 @@ finally:
     config.CACHE_DIR = _previous
 
 __all__ = [
+    "assign",
     "beam",
+    "bodies",
     "build",
     "cache_folder",
     "checks",

@@ -1,12 +1,8 @@
 """Queries over posting lists: which lists, which rows of them, which of those are nearest.
 
     probe    query -> the nearest heads (two levels of 8-bit codes, scanned), and the query as the lists' codes take it
-    scan     codes of the probed lists -> a shortlist of rows by estimated distance
+    scan     codes of the probed lists (bodies.py draws one) -> a shortlist of rows by estimated distance
     rerank   vectors of the shortlist, as read from disk -> the nearest rows
-
-A list body of n entries of `width` code bytes, at any byte of `arena` that is a multiple of 4:
-
-    codes width * n | rows u32 * n | factors 4 * n       factors: (add, rescale) float16, or |x'|^2 float32 if lossless
 
 Estimates are floats on the metric's own scale (squared l2 of unit vectors under cosine), kept as `search.key_of` keys.
 """
@@ -20,7 +16,7 @@ import numpy as np
 from vecdb.kernels.beam import code_distance, insert, is_visible, sort_keys
 from vecdb.kernels.checks import is_sound
 from vecdb.kernels.distance import exact
-from vecdb.kernels.intrinsics import bits_float, crc32c_range, crc32c_row, dot_packed, prefetch_at, widen
+from vecdb.kernels.intrinsics import bits_float, crc32c_row, dot_packed, prefetch_at, widen
 from vecdb.kernels.options import FAST, kernel, part
 from vecdb.kernels.quantize import encode_query as encode_for_heads
 from vecdb.kernels.rabitq import encode_query, unit_factor
@@ -213,7 +209,7 @@ def _add(keys, errors, size, most, key, error, once, surest):
 
 
 @part(fastmath=FAST)
-def _estimate(
+def estimate(
     arena16, arena32, at, count, dots, sums, step, unit, near, lossless, weight, middle, add_unit, rescale_unit, out
 ):
     """Estimates of one list's entries from their dot products. `at` : byte of the first factor in the arena."""
@@ -273,7 +269,7 @@ def scan(
                 prefetch_at(arena, ahead + j * 64)
                 dots[j] = dot_packed(arena, place + j * width, width, query8, bits)
             rows_at = place + count * width
-            _estimate(
+            estimate(
                 arena16, arena32, rows_at + 4 * count, count, dots, sums[i], steps[i], units[i], nears[i, p], lossless,
                 weight, middle, add_unit, rescale_unit, estimates,
             )  # fmt: skip
@@ -444,304 +440,3 @@ def score_rows(
             key = key_of(exact(vectors, row, queries[i], metric), row)
             counts[i] = add_key(keys[i], np.int64(counts[i]), limit, key)
     return -1
-
-
-@part()
-def _as_query(code, head8, head16):
-    """Take a code as the query that heads are compared with. Returns the probe, without the code's own |x'|^2."""
-    total = np.int32(0)
-    for j in range(len(code)):
-        q = np.int32(code[j]) - np.int32(128)
-        head8[j] = q
-        head16[j] = q
-        total += q
-    return np.int32(256) * total, np.int32(0)
-
-
-@kernel()
-def near_heads(
-    row_codes, codes, bias, group_codes, group_bias, group_ends, reach, near, distances, group_keys, keys, head8,
-    head16, blocks,
-):  # fmt: skip
-    """The nearest heads of codes: near, distances int32[n, wanted], nearest first, filled as far as there are heads."""
-    wanted = near.shape[1]
-    for i in range(len(row_codes)):
-        query = _as_query(row_codes[i], head8, head16)
-        own = np.int64(0)
-        for j in range(len(head16)):
-            own += np.int64(head16[j]) * np.int64(head16[j])
-        count, _ = nearest_heads(
-            head8,
-            head16,
-            query,
-            codes,
-            bias,
-            group_codes,
-            group_bias,
-            group_ends,
-            wanted,
-            reach,
-            group_keys,
-            keys,
-            blocks,
-        )
-        sort_keys(keys, count)
-        for j in range(count):
-            near[i, j] = keys[j] & np.int64(0xFFFFFFFF)
-            distances[i, j] = (keys[j] >> 32) + own
-
-
-@kernel()
-def assign_rows(
-    row_codes, row_bias, codes, bias, group_codes, group_bias, group_ends, replicas, candidates, reach,
-    labels, replica_counts, group_keys, keys, head8, head16, blocks,
-):  # fmt: skip
-    """The heads whose lists each row belongs to: the nearest, and under `replicas` > 1 those that the RNG rule accepts.
-
-    row_codes, row_bias : the rows as 8-bit codes of the heads' quantiser.   labels : int32[n, replicas], -1 beyond
-    replica_counts (int32[n]).   candidates : how many near heads are looked at.
-    SPANN (Chen et al., 2021), closure assignment: accept a head unless one already accepted is nearer to it than the
-    row.
-    """
-    width = row_codes.shape[1]
-    for i in range(len(row_codes)):
-        near = _as_query(row_codes[i], head8, head16)
-        count, _ = nearest_heads(
-            head8, head16, near, codes, bias, group_codes, group_bias, group_ends, candidates, reach, group_keys, keys,
-            blocks,
-        )  # fmt: skip
-        sort_keys(keys, count)
-        labels[i, 0] = keys[0] & np.int64(0xFFFFFFFF)
-        taken = 1
-        for j in range(1, count):
-            if taken >= replicas:
-                break
-            head = keys[j] & np.int64(0xFFFFFFFF)
-            own = (keys[j] >> 32) + np.int64(row_bias[i])
-            accepted = True
-            for k in range(taken):
-                other = codes[labels[i, k]]
-                between = np.int64(0)
-                for t in range(width):
-                    x = np.int32(codes[head, t]) - np.int32(other[t])
-                    between += x * x
-                if between <= own:
-                    accepted = False
-                    break
-            if accepted:
-                labels[i, taken] = head
-                taken += 1
-        for j in range(taken, replicas):
-            labels[i, j] = -1
-        replica_counts[i] = taken
-
-
-@kernel()
-def place_entries(order, labels, rows, codes, factors, starts, fill, arena, arena32, width):
-    """Copy encoded entries into list bodies. order : int64[m], entries in the order of their lists; starts :
-    int64[lists] byte where each body starts; fill : int32[lists, 2], (entries of the body, entries already in it).
-
-    labels : int32[m].   rows : int64[m].   codes : uint8[m, width].   factors : uint32[m], four bytes each.
-    """
-    for o in range(len(order)):
-        i = order[o]
-        label = labels[i]
-        count = np.int64(fill[label, 0])
-        at = np.int64(fill[label, 1])
-        fill[label, 1] += 1
-        body = starts[label]
-        target = body + at * width
-        code = codes[i]
-        for j in range(width):
-            arena[target + j] = code[j]
-        rows_at = (body + count * width) >> 2
-        arena32[rows_at + at] = np.uint32(rows[i])
-        arena32[rows_at + count + at] = factors[i]
-
-
-@kernel()
-def count_live(lists, places, lengths, arena32, width, deleted, removed_signed, moved, live):
-    """Entries of each list that stay: their row was not deleted at or before `removed`, nor is it marked in `moved`.
-
-    lists : int64[m].   places, lengths : of all lists, bytes and entries.   moved : uint8[rows / 8] bitmap, may be
-    empty.   live : int32[m], filled.
-    """
-    removed = np.uint64(removed_signed)
-    for m in range(len(lists)):
-        count = np.int64(lengths[lists[m]])
-        first = (places[lists[m]] + count * width) >> 2
-        kept = 0
-        for j in range(count):
-            kept += _stays(np.int64(arena32[first + j]), deleted, removed, moved)
-        live[m] = kept
-
-
-@part()
-def _stays(row, deleted, removed, moved):
-    if deleted[row] - np.uint64(1) < removed:
-        return 0
-    if len(moved) and (moved[row >> 3] >> np.uint8(row & 7)) & np.uint8(1):
-        return 0
-    return 1
-
-
-@kernel()
-def carry(
-    sources, places, lengths, arena, arena32, width, deleted, removed_signed, moved, targets, starts, fill, out, out32
-):  # fmt: skip
-    """Copy the entries that stay (see `count_live`) of lists sources[m] to the front of new bodies targets[m].
-
-    starts : int64[lists], byte of each new body in `out`.   fill : as in `place_entries`.
-    """
-    removed = np.uint64(removed_signed)
-    for m in range(len(sources)):
-        source = sources[m]
-        target = targets[m]
-        count = np.int64(lengths[source])
-        codes_at = places[source]
-        first = (codes_at + count * width) >> 2
-        total = np.int64(fill[target, 0])
-        body = starts[target]
-        rows_at = (body + total * width) >> 2
-        for j in range(count):
-            row = np.int64(arena32[first + j])
-            if not _stays(row, deleted, removed, moved):
-                continue
-            at = np.int64(fill[target, 1])
-            fill[target, 1] += 1
-            for k in range(width):
-                out[body + at * width + k] = arena[codes_at + j * width + k]
-            out32[rows_at + at] = np.uint32(row)
-            out32[rows_at + total + at] = arena32[first + count + j]
-
-
-@kernel()
-def copy_bodies(sources, lengths, targets, arena, out):
-    """Copy whole byte ranges: arena[sources[m] : sources[m] + lengths[m]] to out[targets[m] : ...]. All int64[m]."""
-    for m in range(len(sources)):
-        for k in range(lengths[m]):
-            out[targets[m] + k] = arena[sources[m] + k]
-
-
-@kernel()
-def gather_rows(lists, places, lengths, arena32, width, deleted, removed_signed, rows, owners):
-    """Rows of lists that are not deleted at or before `removed`: rows int64[any], owners int32[any] (place in `lists`).
-
-    Returns how many.
-    """
-    removed = np.uint64(removed_signed)
-    total = np.int64(0)
-    for m in range(len(lists)):
-        count = np.int64(lengths[lists[m]])
-        first = (places[lists[m]] + count * width) >> 2
-        for j in range(count):
-            row = np.int64(arena32[first + j])
-            if deleted[row] - np.uint64(1) < removed:
-                continue
-            rows[total] = row
-            owners[total] = m
-            total += 1
-    return total
-
-
-@kernel()
-def renumber(places, lengths, width, mapping, arena32):
-    """Put new row numbers into bodies, in place. mapping : int64[old rows]; every row of the bodies must be kept."""
-    for m in range(len(places)):
-        count = np.int64(lengths[m])
-        first = (places[m] + count * width) >> 2
-        for j in range(count):
-            arena32[first + j] = np.uint32(mapping[np.int64(arena32[first + j])])
-
-
-@kernel()
-def seal_extents(starts, lengths, buffer):
-    """Put the CRC-32C of each extent's bytes from byte 4 on into its first four. starts, lengths : int64[m], bytes."""
-    for m in range(len(starts)):
-        crc = crc32c_range(buffer, starts[m] + 4, lengths[m] - 4)
-        for k in range(4):
-            buffer[starts[m] + k] = np.uint8((crc >> np.uint32(8 * k)) & np.uint32(255))
-
-
-@part()
-def _is_misplaced(at, page, count, life, uid, entry_bytes, buffer64, buffer32):
-    """Whether the header at a byte (a multiple of 8) is not that of such an extent (storage/pages.py draws it)."""
-    wide = at >> 3
-    if buffer64[wide + 1] != np.uint64(page) or buffer64[wide + 2] != np.uint64(uid):
-        return True
-    if buffer64[wide + 4] != np.uint64(life):
-        return True
-    return buffer32[2 * wide + 6] != np.uint32(count) or buffer32[2 * wide + 7] != np.uint32(entry_bytes)
-
-
-@kernel()
-def first_unsound(
-    numbers, which, starts, sizes, got, firsts, counts, lives, uid, entry_bytes, buffer, buffer64, buffer32, verified
-):  # fmt: skip
-    """The first of `numbers` (int64[m]) whose extent is short, another one, or does not match its checksum; or -1.
-
-    Extent i was read to byte starts[i], a multiple of 8: got[i] of sizes[i] bytes, for list which[i].
-    firsts : int64[lists], first pages, counts : int32[lists], lives : uint64[lists], what headers must say.
-    buffer64, buffer32 : the bytes of buffer as uint64, uint32.   verified : uint8[pages], set where an extent's
-    checksum was compared, which is not done again; empty: all are compared.
-    """
-    for m in range(len(numbers)):
-        i = numbers[m]
-        at = starts[i]
-        target = which[i]
-        first = firsts[target]
-        if got[i] != sizes[i] or _is_misplaced(
-            at, first, counts[target], lives[target], uid, entry_bytes, buffer64, buffer32
-        ):
-            return i
-        if len(verified) and verified[first]:
-            continue
-        crc = crc32c_range(buffer, at + 4, sizes[i] - 4)
-        if crc != buffer32[at >> 2]:
-            return i
-        if len(verified):
-            verified[first] = 1
-    return -1
-
-
-@kernel()
-def nearer_rows(
-    pairs, own, places, lengths, arena, arena16, arena32, width, lossless, add_unit, rescale_unit, nears,
-    query8s, steps, sums, own8s, own_steps, own_sums, share, rows, owners, dots, estimates, own_estimates, bits,
-):  # fmt: skip
-    """Rows that are nearer to another head than to the head of their own list, by their codes (squared l2).
-
-    pairs : int64[m, 2], (query, list): lists to look through for rows nearer to the query, a head given as query8s,
-    steps, sums.   nears : float32[m], squared distance of the two heads.   own : int64[lists], where in own8s,
-    own_steps,
-    own_sums a list's own head is.   share : of their own distance that a row must come closer than.
-    rows : int64[any], owners : int32[any], filled with rows and their lists as far as they hold; returns how many.
-    dots, estimates, own_estimates : scratch of the longest list.
-    """
-    middle = np.int32((1 << len(bits)) - 1)
-    total = np.int64(0)
-    one = np.float32(1.0)
-    for m in range(len(pairs)):
-        q = pairs[m, 0]
-        place = places[pairs[m, 1]]
-        count = np.int64(lengths[pairs[m, 1]])
-        o = own[pairs[m, 1]]
-        factors_at = place + count * (width + 4)
-        for j in range(count):
-            dots[j] = dot_packed(arena, place + j * width, width, query8s[q], bits)
-        _estimate(
-            arena16, arena32, factors_at, count, dots, sums[q], steps[q], one, nears[m], lossless, one, middle,
-            add_unit, rescale_unit, estimates,
-        )  # fmt: skip
-        for j in range(count):
-            dots[j] = dot_packed(arena, place + j * width, width, own8s[o], bits)
-        _estimate(
-            arena16, arena32, factors_at, count, dots, own_sums[o], own_steps[o], one, np.float32(0.0), lossless,
-            one, middle, add_unit, rescale_unit, own_estimates,
-        )  # fmt: skip
-        for j in range(count):
-            if estimates[j] < share * own_estimates[j] and total < len(rows):
-                rows[total] = np.int64(arena32[((place + count * width) >> 2) + j])
-                owners[total] = pairs[m, 1]
-                total += 1
-    return total
