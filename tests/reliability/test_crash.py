@@ -20,7 +20,7 @@ from tests.reliability.harness import Expected, ForkServer, LedgerWriter, Wrong,
 LIVE_MIN = 1_000
 
 
-KINDS = ["auto", "spann-disk", pytest.param("spann", marks=pytest.mark.slow)]
+KINDS = ["auto", "spann-disk", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("spann", "curator"))]
 
 
 def kill_rounds(

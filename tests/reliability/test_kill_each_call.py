@@ -18,7 +18,7 @@ CALLS = ["pwrite64", "writev", "pwritev", "fdatasync", "fsync", "rename", "ftrun
 WRITES_MAX = 150
 
 
-KINDS = ["auto", "spann-disk", pytest.param("spann", marks=pytest.mark.slow)]
+KINDS = ["auto", "spann-disk", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("spann", "curator"))]
 
 
 def kill_at(
@@ -43,7 +43,7 @@ def kill_at(
 
 
 SCRIPTS = [
-    *(("script", index) for index in ("auto", "spann", "spann-disk")),
+    *(("script", index) for index in ("auto", "spann", "spann-disk", "curator")),
     *(("lists_script", index) for index in ("spann", "spann-disk")),
 ]
 

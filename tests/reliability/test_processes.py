@@ -45,7 +45,7 @@ def reading(server: ForkServer, folder: Path, path: Path) -> Iterator[tuple[Chil
         os.unlink(fifo)
 
 
-KINDS = ["auto", "spann-disk", pytest.param("spann", marks=pytest.mark.slow)]
+KINDS = ["auto", "spann-disk", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("spann", "curator"))]
 
 
 def commits_seen(server: ForkServer, folder: Path, seed: int, commits: int, index: str = "auto") -> None:
@@ -185,7 +185,7 @@ def leaks(server: ForkServer, folder: Path, cycles: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "index", ["auto", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("spann", "spann-disk"))]
+    "index", ["auto", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("spann", "spann-disk", "curator"))]
 )
 def test_a_reader_leaks_nothing_while_the_writer_seals_and_vacuums(
     server: ForkServer, folder: Path, index: str

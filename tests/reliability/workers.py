@@ -29,6 +29,7 @@ def index_of(kind: str) -> Any:
         "auto": None,
         "spann": vecdb.Spann(head_ratio=0.1, nprobe=8),
         "spann-disk": vecdb.Spann(head_ratio=0.1, nprobe=8, memory_budget_bytes=0),
+        "curator": vecdb.Curator(leaf_rows=8, nprobe=24, scan_max=32, shortlist_max=12),
     }[kind]
 
 
@@ -47,7 +48,7 @@ def shrink() -> None:
 def warm() -> None:
     """Compile or load every kernel that workers use."""
     shrink()
-    for kind in ("auto", "spann", "spann-disk"):
+    for kind in ("auto", "spann", "spann-disk", "curator"):
         _warm(kind)
 
 
