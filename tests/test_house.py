@@ -21,6 +21,7 @@ FLOORS: dict[int, set[str]] = {
     6: {"cli"},
     4: {"__init__", "client", "interop"},
     3: {
+        "access",
         "backup",
         "catalog",
         "check",
@@ -33,8 +34,10 @@ FLOORS: dict[int, set[str]] = {
         "hits",
         "lifecycle",
         "maintenance",
+        "pairs",
         "planner",
         "reads",
+        "tenancy",
         "tuning",
         "upkeep",
         "vacuum",

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
         VecdbError,
     )
     from .hits import Hits
-    from .schema import DType, Flat, Hnsw, Metric, Record, SearchParams, Spann
+    from .schema import Curator, DType, Flat, Hnsw, Metric, Record, SearchParams, Spann
 
 __version__ = "0.1.0"
 
@@ -42,6 +42,7 @@ __all__ = [
     "AlreadyExists",
     "Collection",
     "Corruption",
+    "Curator",
     "DType",
     "Database",
     "Flat",
@@ -81,7 +82,7 @@ _home = {
         "VecdbError",
     ),
     "hits": ("Hits",),
-    "schema": ("DType", "Flat", "Hnsw", "Metric", "Record", "SearchParams", "Spann"),
+    "schema": ("Curator", "DType", "Flat", "Hnsw", "Metric", "Record", "SearchParams", "Spann"),
 }
 
 

@@ -14,9 +14,11 @@ from typing import Any
 import msgspec
 
 from vecdb.errors import Corruption
-from vecdb.schema import CollectionConfig, Flat, Hnsw, IndexConfig, Spann
+from vecdb.schema import CollectionConfig, Curator, Flat, Hnsw, IndexConfig, Spann
 
-_KINDS: dict[str, type[Flat] | type[Hnsw] | type[Spann]] = {"flat": Flat, "hnsw": Hnsw, "spann": Spann}
+_KINDS: dict[str, type[Flat] | type[Hnsw] | type[Spann] | type[Curator]] = {
+    "flat": Flat, "hnsw": Hnsw, "spann": Spann, "curator": Curator,
+}  # fmt: skip
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -60,6 +62,7 @@ class State(msgspec.Struct, frozen=True):
     generation: int = 0
     id_kind: str | None = None
     has_fields: bool = False
+    has_tenants: bool = False  # whether there ever was one: else nobody looks for access lists
     index: dict[str, Any] | None = None
     sealed: Sealed | None = None
     unlinked_rows: int = 0  # rows taken out of the graph by repairs since it was last built

@@ -3,18 +3,25 @@
 blocks   crc, consecutive rows up to the state's count                      -> every record readable
 rows     CRC-32C of every vector against its record                         -> every vector as written
 tombs    rows below the count, each once; row_count - tombs = live_count    -> every deletion accounted for
+access   crc, live rows only, the same pairs as members                    -> a tenant sees what was granted
+tenants  names and numbers lead to one another, numbers below the next      -> no tenant under another's name
 ids      one entry per live row, leading to it, and no other                -> get and search agree
 index    the sealed file's checksums, and the live index's own invariants   -> every live row reachable
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import itertools
+from collections import Counter
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vecdb import catalog
+from vecdb import catalog, limits
+from vecdb.access import count_of as access_count
+from vecdb.access import lists_of, number_of, tenant
 from vecdb.errors import Corruption
 from vecdb.generation import Generation, iter_blocks, iter_tombs
 from vecdb.kernels.checks import crc_rows
@@ -80,10 +87,74 @@ def _check_records(store: Store, txn: Txn, generation: Generation, state: catalo
         )
         if len(problems) >= _PROBLEMS_MAX:
             return problems
-    entries = _count_ids(store, txn, generation.prefix)
+    entries = sum(1 for _ in _keys_under(store.ids, txn, generation.prefix))
     if entries != live_count:
         problems.append(f"ids has {entries} entries, there are {live_count} live records")
-    return problems
+    numbers, found = _check_tenants(store, txn, generation)
+    return problems + found + _check_access(store, txn, generation, dead, numbers)
+
+
+def _check_tenants(store: Store, txn: Txn, generation: Generation) -> tuple[set[int], list[str]]:
+    """Numbers of the tenants that there are, and problems: every name leads to a number and that back to it."""
+    uid, where = generation.entry.uid, generation.entry.name
+    problems: list[str] = []
+    numbers: set[int] = set()
+    following = int.from_bytes(txn.get(keys.tenant_next(uid), db=store.tenants) or b"\1", "little")
+    head = keys.tenant_numbers(uid)
+    for key in _keys_under(store.tenants, txn, head):
+        number = int.from_bytes(key[len(head) :], "big")
+        try:
+            found = tenant(store, txn, uid, number, where)
+        except Corruption as error:
+            problems.append(str(error))
+            continue
+        numbers.add(number)
+        if found is None or number_of(store, txn, uid, found.name) != number:
+            problems.append(f"tenant {number} has a name that does not lead to it")
+        if number >= following:
+            problems.append(f"tenant {number} is there, the next number is {following}")
+    names = sum(1 for _ in _keys_under(store.tenants, txn, keys.tenant_names(uid)))
+    if names != len(numbers):
+        problems.append(f"there are {names} names of tenants and {len(numbers)} tenants")
+    return numbers, problems[:_PROBLEMS_MAX]
+
+
+def _check_access(
+    store: Store, txn: Txn, generation: Generation, dead: NDArray[np.bool_], numbers: set[int]
+) -> list[str]:
+    """Every pair of a list is in members, and members has as many as were found so, of each tenant."""
+    prefix, where = generation.prefix, generation.entry.name
+    problems: list[str] = []
+    counts: Counter[int] = Counter()
+    cursor = txn.cursor(db=store.members)
+    listed = _keys_under(store.access, txn, prefix)
+    while part := list(itertools.islice(listed, limits.block_rows_max)):
+        rows = np.array([keys.number_of(key) for key in part], np.int64)
+        if rows[-1] >= len(dead) or dead[rows].any():
+            problems.append(
+                f"access lists of rows {rows[0]} to {rows[-1]}: there is one of a row that is dead or not there"
+            )
+            return problems
+        try:
+            lists = lists_of(store, txn, prefix, rows, where)
+        except Corruption as error:
+            problems.append(str(error))
+            continue
+        if (np.diff(lists.numbers.astype(np.int64))[np.diff(lists.rows) == 0] <= 0).any():
+            problems.append(f"access lists of rows {rows[0]} to {rows[-1]}: numbers out of order")
+        for row, number in zip(lists.rows.tolist(), lists.numbers.tolist(), strict=True):
+            if number in numbers:
+                counts[number] += 1
+                if not cursor.set_key_dup(keys.numbered(prefix, number), row.to_bytes(8, "little")):
+                    problems.append(f"row {row} has tenant {number}, which does not have the row")
+        if len(problems) >= _PROBLEMS_MAX:
+            return problems
+    for key in _keys_under(store.members, txn, prefix):
+        number = keys.number_of(key)
+        found = access_count(store, txn, prefix, number)
+        if number not in numbers or found != counts.pop(number, 0):
+            problems.append(f"tenant {number} has {found} rows, not those whose access lists name it")
+    return problems + [f"tenant {number} has no rows, access lists name it" for number in list(counts)[:3]]
 
 
 def _check_ids(
@@ -99,14 +170,13 @@ def _check_ids(
     return problems
 
 
-def _count_ids(store: Store, txn: Txn, prefix: bytes) -> int:
-    cursor = txn.cursor(db=store.ids)
-    count = 0
+def _keys_under(database: Any, txn: Txn, prefix: bytes) -> Iterator[bytes]:
+    """Keys that begin with `prefix`, in order, each once."""
+    cursor = txn.cursor(db=database)
     found = cursor.set_range(prefix)
-    while found and bytes(cursor.key()[: len(prefix)]) == prefix:
-        count += 1
-        found = cursor.next()
-    return count
+    while found and (key := bytes(cursor.key())).startswith(prefix):
+        yield key
+        found = cursor.next_nodup()
 
 
 def _check_index(engine: Engine) -> list[str]:

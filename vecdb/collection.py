@@ -68,7 +68,9 @@ class Collection:
 
     # -- writes ------------------------------------------------------------------------------------
 
-    def upsert(self, ids: Any, vectors: Any, fields: Any = None, *, owner: str = "", atomic: bool = True) -> int:
+    def upsert(
+        self, ids: Any, vectors: Any, fields: Any = None, tenants: Any = None, *, owner: str = "", atomic: bool = True
+    ) -> int:
         """Write records, replacing those whose ids exist. Returns how many records were written, once they are durable.
 
         ids : int or str, or a sequence or array of them. A collection's ids are all ints or all strings; the first
@@ -77,19 +79,24 @@ class Collection:
         vectors : [n, dim] (or [dim] for one id) of anything array-like; stored in the collection's dtype.
         fields : list of dicts, dict of columns, pandas / polars / Arrow table of n rows, or None for records without
             fields.
+        tenants : who may see the records: one list of names for all of them, or a list of lists, one each; new names
+            become tenants. None leaves the access list of a record that is replaced as it is; [] clears it.
+        owner : whose records these are: a record is known by owner and id.
         atomic : a call is all or nothing up to 256 MiB; beyond that it is refused unless `atomic=False`, which
             splits it.
         """
-        return self._put(ids, vectors, fields, owner, atomic, "upsert")
+        return self._put(ids, vectors, fields, tenants, owner, atomic, "upsert")
 
-    def insert(self, ids: Any, vectors: Any, fields: Any = None, *, owner: str = "", atomic: bool = True) -> int:
+    def insert(
+        self, ids: Any, vectors: Any, fields: Any = None, tenants: Any = None, *, owner: str = "", atomic: bool = True
+    ) -> int:
         """Like `upsert`, but raises AlreadyExists, and writes nothing, where any id exists."""
-        return self._put(ids, vectors, fields, owner, atomic, "insert")
+        return self._put(ids, vectors, fields, tenants, owner, atomic, "insert")
 
-    def _put(self, ids: Any, vectors: Any, fields: Any, owner: str, atomic: bool, mode: str) -> int:
+    def _put(self, ids: Any, vectors: Any, fields: Any, tenants: Any, owner: str, atomic: bool, mode: str) -> int:
         owned = validate.owner(owner)
         if not atomic and _length(ids) > self._rows_per_call():
-            return self._put_in_parts(ids, vectors, fields, owner, mode)
+            return self._put_in_parts(ids, vectors, fields, tenants, owner, mode)
         batch = self._ids(ids)
         if mode == "insert" and batch.unique is not None:
             raise AlreadyExists(
@@ -99,9 +106,10 @@ class Collection:
         if len(array) != batch.n:
             raise InvalidArgument(f"got {batch.n:,} ids and {len(array):,} vectors: pass one vector per id")
         raw = validate.fields(fields, batch.n, single=batch.scalar)
-        metas = None if raw is None else raw if not owned else [codec.encode_meta(owned, [], one) for one in raw]
+        metas = None if raw is None else raw if not owned else [codec.encode_meta(owned, one) for one in raw]
         if owned and metas is None:
-            metas = [codec.encode_meta(owned, [], b"")] * batch.n
+            metas = [codec.encode_meta(owned, b"")] * batch.n
+        lists = None if tenants is None else validate.access_lists(tenants, batch.n, single=batch.scalar)
         size_bytes = array.nbytes + sum(map(len, metas or ()))
         if size_bytes > batch_bytes_max:
             raise LimitExceeded(
@@ -112,19 +120,22 @@ class Collection:
             keep = batch.unique
             array = np.ascontiguousarray(array[keep])
             metas = None if metas is None else [metas[i] for i in keep.tolist()]
+            lists = None if lists is None else lists.take(keep, batch.n)
             batch = batch.last_only()
-        return self._engine.put(batch, array, metas, owned, mode)
+        return self._engine.put(batch, array, metas, owned, mode, lists)
 
     def _rows_per_call(self) -> int:
         return max(1, min(batch_rows_max, batch_bytes_max // (4 * 8 * self.dim)))
 
-    def _put_in_parts(self, ids: Any, vectors: Any, fields: Any, owner: str, mode: str) -> int:
+    def _put_in_parts(self, ids: Any, vectors: Any, fields: Any, tenants: Any, owner: str, mode: str) -> int:
         step = self._rows_per_call()
         done = 0
         for start in range(0, len(ids), step):
             part = slice(start, start + step)
             part_fields = None if fields is None else _slice_fields(fields, part)
-            done += self._put(ids[part], vectors[part], part_fields, owner, True, mode)
+            each = isinstance(tenants, (list, tuple)) and any(not isinstance(one, str) for one in tenants)
+            part_tenants = tenants[part] if each else tenants
+            done += self._put(ids[part], vectors[part], part_fields, part_tenants, owner, True, mode)
         return done
 
     def update(self, ids: Any, vectors: Any = None, fields: Any = None, *, owner: str = "") -> int:
@@ -148,6 +159,50 @@ class Collection:
         """Delete records by id. Ids that do not exist are passed over. Returns the number deleted."""
         return self._engine.delete(self._ids(ids).last_only(), validate.owner(owner))
 
+    # -- tenants -----------------------------------------------------------------------------------
+
+    def grant(self, ids: Any, tenants: Any, *, owner: str = "") -> int:
+        """Let tenants see records. Returns how many (record, tenant) pairs were not there before.
+
+        tenants : one list of names for all records (or one name), or a list of lists, one each; new names become
+            tenants.
+        Raises NotFound, and changes nothing, where an id does not exist; LimitExceeded where a tenant would have more
+        records than its quota.
+        """
+        return self._change_access(ids, tenants, owner, granted=True)
+
+    def revoke(self, ids: Any, tenants: Any, *, owner: str = "") -> int:
+        """Take records away from tenants: no later search of theirs finds them, in any process. Returns how many
+        (record, tenant) pairs were there.
+
+        Raises NotFound, and changes nothing, where an id or a tenant does not exist.
+        """
+        return self._change_access(ids, tenants, owner, granted=False)
+
+    def _change_access(self, ids: Any, tenants: Any, owner: str, *, granted: bool) -> int:
+        owned = validate.owner(owner)
+        batch = self._ids(ids)
+        lists = validate.access_lists(tenants, batch.n, single=batch.scalar)
+        return self._engine.change_access(batch, lists, owned, granted=granted)
+
+    def tenants(self) -> Iterator[str]:
+        """Names of all tenants, sorted. Read a page at a time: there may be a million."""
+        return self._engine.tenants()
+
+    def create_tenant(self, name: Any, *, exist_ok: bool = False, records_max: int | None = None) -> int:
+        """Make a tenant, or a list of them. Returns how many were not there.
+
+        records_max : the most records that each may have; None: as many as there are. With `exist_ok` a tenant that
+            is there gets it too.
+        Raises AlreadyExists, and makes none, where one is there, unless `exist_ok`.
+        """
+        names = validate.tenant_names(name, "name")
+        return self._engine.create_tenants(names, bool(exist_ok), validate.records_max(records_max))
+
+    def drop_tenant(self, name: str) -> None:
+        """Forget a tenant. Its records stay; who makes a tenant of that name later inherits none. Raises NotFound."""
+        self._engine.drop_tenant(validate.tenant_name(name))
+
     # -- reads -------------------------------------------------------------------------------------
 
     def search(
@@ -159,6 +214,7 @@ class Collection:
         fields: Any = None,
         include_vectors: bool = False,
         explain: bool = False,
+        tenant: Any = None,
     ) -> Hits:
         """The `limit` nearest live records of each query: exactly min(limit, records) of them, nearest first.
 
@@ -166,14 +222,18 @@ class Collection:
         params : `SearchParams`; by default what `tune` or `optimize` learned.
         fields : names of the fields to return; None for all, [] for none.
         explain : `hits.explain` says how the answer was found and what it cost.
+        tenant : a name, or a list of names whose records together are searched; None for all records. Raises NotFound
+            where there is no such tenant.
         """
         queries, single = validate.queries(query, self._config)
         limit = validate.search_limit(limit, len(queries))
         checked = validate.search_params(params, limit)
         select = None if fields is None else validate.field_selection(fields)
+        tenants = () if tenant is None else validate.search_tenants(tenant)
         return self._engine.search(
-            queries, limit, checked, single=single, select=select, include_vectors=include_vectors, explain=explain
-        )
+            queries, limit, checked, single=single, select=select, include_vectors=include_vectors, explain=explain,
+            tenants=tenants,
+        )  # fmt: skip
 
     def get(self, ids: Any, *, include_vectors: bool = False, owner: str = "") -> Any:
         """Records by id: a list with a Record or None per id, in order; for one bare id the Record or None itself."""
@@ -181,17 +241,18 @@ class Collection:
         records = self._engine.get(batch, validate.owner(owner), include_vectors=include_vectors)
         return records[0] if batch.scalar else records
 
-    def count(self) -> int:
-        """Live records."""
-        return self._engine.count()
+    def count(self, *, tenant: Any = None) -> int:
+        """Live records; with `tenant`, a name or a list of names, those that one of them may see."""
+        return self._engine.count(() if tenant is None else validate.search_tenants(tenant))
 
-    def iter(self, batch: int = 1000, *, include_vectors: bool = False) -> Iterator[list[Record]]:
-        """All live records, `batch` at a time, from one committed state. Keep it short: the state's pages stay on
-        disk meanwhile.
+    def iter(self, batch: int = 1000, *, include_vectors: bool = False, tenant: Any = None) -> Iterator[list[Record]]:
+        """All live records, or those of `tenant` (a name or a list of names), `batch` at a time, from one committed
+        state. Keep it short: the state's pages stay on disk meanwhile.
         """
         if not isinstance(batch, int) or isinstance(batch, bool) or not 1 <= batch <= _ITER_BATCH_MAX:
             raise InvalidArgument(f"batch must be a whole number from 1 to {_ITER_BATCH_MAX:,}, got {batch!r}")
-        return self._engine.iter(batch, include_vectors=include_vectors)
+        tenants = () if tenant is None else validate.search_tenants(tenant)
+        return self._engine.iter(batch, include_vectors=include_vectors, tenants=tenants)
 
     # -- the index ---------------------------------------------------------------------------------
 
@@ -210,13 +271,16 @@ class Collection:
         """
         self._engine.optimize(validate.threads(threads), progress)
 
-    def evaluate(self, queries: Any, limit: int = 10, *, params: SearchParams | None = None) -> dict[str, Any]:
+    def evaluate(
+        self, queries: Any, limit: int = 10, *, params: SearchParams | None = None, tenant: Any = None
+    ) -> dict[str, Any]:
         """Recall@limit against exact search, and latency percentiles in milliseconds, over `queries` asked one at a
-        time.
+        time, among all records or those of `tenant`.
         """
         array, _ = validate.queries(queries, self._config)
         limit = validate.search_limit(limit, len(array))
-        return self._engine.evaluate(array, limit, validate.search_params(params, limit))
+        tenants = () if tenant is None else validate.search_tenants(tenant)
+        return self._engine.evaluate(array, limit, validate.search_params(params, limit), tenants)
 
     def tune(self, queries: Any, recall: float = 0.95, limit: int = 10) -> list[dict[str, float]]:
         """Measure recall against beam width on `queries`; the narrowest beam that reaches `recall` becomes the default.
@@ -228,9 +292,15 @@ class Collection:
         checked = validate.search_params(SearchParams(recall=recall), limit)
         return self._engine.tune(array, limit, checked.recall or recall)
 
-    def stats(self) -> dict[str, Any]:
-        """live, deleted, rows, bytes_ram, bytes_disk, index_state, index parameters and facts, tail, sequence."""
-        return self._engine.stats()
+    def stats(self, *, tenant: str | None = None) -> dict[str, Any]:
+        """live, deleted, rows, bytes_ram, bytes_disk, index_state, index parameters and facts, tail, sequence.
+
+        Of a `tenant`: records, records_max (its quota), bytes_ram of its rows in memory, plan of a search for ten.
+        """
+        if tenant is None:
+            return self._engine.stats()
+        validate.tenant_name(tenant)
+        return self._engine.tenant_stats(tenant)
 
     def vacuum(self, *, progress: Callable[[int, int], None] | None = None) -> None:
         """Give back the space of deleted and replaced records. Reads and writes go on meanwhile."""

@@ -22,16 +22,19 @@ _PURGE_ENTRIES = 5_000  # deleted per commit
 
 @dataclass(slots=True)
 class Purge:
-    """Delete up to a bounded number of entries under a prefix. Returns True while there may be more."""
+    """Delete up to a bounded number of entries under a prefix of some databases. Returns True while there may be
+    more.
+    """
 
     prefix: bytes
+    databases: tuple[bytes, ...]
     size_bytes: int = 0
     exclusive: bool = False
 
     def apply(self, group: Group) -> bool:
         left = _PURGE_ENTRIES
-        for database in (group.store.blocks, group.store.ids, group.store.tombs):
-            cursor = group.txn.cursor(db=database)
+        for name in self.databases:
+            cursor = group.txn.cursor(db=group.store.databases[name])
             while left and cursor.set_range(self.prefix) and bytes(cursor.key()).startswith(self.prefix):
                 cursor.delete(dupdata=True)
                 group.changed = True
@@ -46,12 +49,15 @@ def purge_debris(
     open of all.
     """
     states = _states(store)
-    for prefix in _prefixes(store):
+    for prefix in _prefixes(store, keys.BY_GENERATION, keys.PREFIX_BYTES):
         uid, generation = keys.split_prefix(prefix)
         state = states.get(uid)
         if (only_uid is None or uid == only_uid) and (state is None or state.generation != generation):
-            while committer.submit(Purge(prefix)):
-                pass
+            _purge(committer, Purge(prefix, keys.BY_GENERATION))
+    for prefix in _prefixes(store, keys.BY_UID, keys.UID_BYTES):
+        uid = int.from_bytes(prefix, "big")
+        if (only_uid is None or uid == only_uid) and uid not in states:
+            _purge(committer, Purge(prefix, keys.BY_UID))
     synced = False
     for name in files.list_dir(database / "collections"):
         try:
@@ -82,6 +88,11 @@ def _is_named(file: str, state: catalog.State | None) -> bool:
     return checkpoint.is_wanted(file, state.generation, sealed.sequence if sealed is not None else None)
 
 
+def _purge(committer: Committer, request: Purge) -> None:
+    while committer.submit(request):
+        pass
+
+
 def _states(store: Store) -> dict[int, catalog.State]:
     with store.read() as txn:
         entries = [catalog.decode_entry(bytes(raw), str(name)) for name, raw in txn.cursor(db=store.catalog)]
@@ -91,16 +102,16 @@ def _states(store: Store) -> dict[int, catalog.State]:
         }
 
 
-def _prefixes(store: Store) -> list[bytes]:
-    """Every prefix that blocks, ids or tombs hold, found by jumping from one to the next."""
+def _prefixes(store: Store, databases: tuple[bytes, ...], prefix_bytes: int) -> list[bytes]:
+    """Every prefix of that length that the databases hold, found by jumping from one to the next."""
     found: set[bytes] = set()
     with store.read() as txn:
-        for database in (store.blocks, store.ids, store.tombs):
-            cursor = txn.cursor(db=database)
+        for name in databases:
+            cursor = txn.cursor(db=store.databases[name])
             there, last = cursor.first(), b""
             while there:
-                prefix = bytes(cursor.key()[: keys.PREFIX_BYTES])
-                if len(prefix) < keys.PREFIX_BYTES:
+                prefix = bytes(cursor.key()[:prefix_bytes])
+                if len(prefix) < prefix_bytes:
                     raise Corruption(f"LMDB holds a key of {len(prefix)} bytes; restore the database from a backup")
                 if prefix <= last:
                     raise Corruption(f"LMDB holds the key {prefix.hex()} after {last.hex()}; restore from a backup")

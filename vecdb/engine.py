@@ -22,27 +22,28 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from vecdb import catalog, limits, planner, reads
+from vecdb import access, catalog, limits, planner, reads
 from vecdb.check import check_collection
 from vecdb.debris import purge_debris
 from vecdb.errors import Corruption, NotFound, Unavailable
 from vecdb.generation import Generation, View, folder_of, view_of
 from vecdb.hits import Hits
-from vecdb.index.base import Found, Index, IndexDamaged, Progress
+from vecdb.index.base import Allowed, Found, Index, IndexDamaged, Progress
+from vecdb.index.curator import Curator as CuratorIndex
 from vecdb.index.flat import Flat as FlatIndex
 from vecdb.index.graph import bytes_per_row
 from vecdb.index.hnsw import Hnsw as HnswIndex
 from vecdb.index.spann import Spann as SpannIndex
 from vecdb.index.stages import Stages
-from vecdb.schema import CollectionConfig, Flat, Hnsw, IndexConfig, Record, SearchParams, Spann
-from vecdb.storage import files, keys
+from vecdb.schema import CollectionConfig, Curator, Flat, Hnsw, IndexConfig, Record, SearchParams, Spann
+from vecdb.storage import codec, files, keys
 from vecdb.storage.rows import Rows
 from vecdb.storage.store import Store, Txn
 from vecdb.tuning import evaluate, learn, tune
 from vecdb.upkeep import Upkeep
 from vecdb.vacuum import vacuum
-from vecdb.validate import IdBatch, threads
-from vecdb.writes import Delete, Put, Update
+from vecdb.validate import AccessLists, IdBatch, tenant_name, threads
+from vecdb.writes import ChangeAccess, CreateTenants, Delete, DropTenant, Put, Update
 
 if TYPE_CHECKING:
     from vecdb.commit import Committer, Request
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("vecdb")
 _LOAD_TRIES = 10
 _ROW_BYTES = 12  # crc and id, or where its id ends
+_NAMES_PAGE = 1_000  # names of tenants read in one transaction
 _SEARCHED_S = 2.0
 _WRITTEN_S = 2.0
 _ROOM_POLL_S = 0.5  # a writer that waits for room looks this often whether the database was closed meanwhile
@@ -198,6 +200,8 @@ class Engine:
             return SpannIndex.open(
                 path, self._budgeted(view.config), self.entry.metric, view.generation.rows, mapped=mapped
             )
+        if isinstance(view.config, Curator):
+            return CuratorIndex.open(path, view.config, self.entry.metric, view.generation.rows, mapped=mapped)
         assert isinstance(view.config, Hnsw), view.config
         return HnswIndex.open(path, view.config, self.entry.metric, view.generation.rows, mapped=mapped)
 
@@ -216,6 +220,8 @@ class Engine:
             return FlatIndex(self.entry.metric, rows)
         if isinstance(chosen, Spann):
             return SpannIndex(self._budgeted(chosen), self.entry.metric, rows, self.folder)
+        if isinstance(chosen, Curator):
+            return CuratorIndex(chosen, self.entry.metric, rows)
         return HnswIndex(chosen, self.entry.metric, rows)
 
     def publish(self, state: catalog.State, generation: Generation | None = None) -> None:
@@ -268,15 +274,16 @@ class Engine:
         select: tuple[str, ...] | None,
         include_vectors: bool,
         explain: bool,
+        tenants: tuple[str, ...] = (),
     ) -> Hits:
         """Nearest live records of queries (float32[nq, dim], checked). `select`: field names, None for all, () for
-        none.
+        none. `tenants`: whose records, () for everybody's.
         """
         started = time.perf_counter() if explain else 0.0
         self._searched_at = time.monotonic()
         while True:
-            view = self.current()
-            found, plan = self.find(view, queries, limit, params)
+            view, allowed = self.current_for(tenants) if tenants else (self.current(), None)
+            found, plan = self.find(view, queries, limit, params, allowed)
             searched = time.perf_counter() if explain else 0.0
             raw_fields: list[Any] | None = None
             if view.state.has_fields and select != ():
@@ -300,7 +307,7 @@ class Engine:
                 "plan": plan.strategy,
                 "reason": plan.reason,
                 "ef": plan.width if plan.strategy == "graph" else None,
-                "nprobe": plan.width if plan.strategy == "lists" else None,
+                "nprobe": plan.width if plan.strategy in ("lists", "tree") else None,
                 "index_state": self.index_state(view),
                 "indexed_rows": index.indexed_rows,
                 "tail_rows": view.snapshot.row_count - index.indexed_rows,
@@ -314,19 +321,44 @@ class Engine:
             ids, found.distances, found.counts, sequence, self.entry.metric, single, raw_fields, vectors, report, select  # type: ignore[arg-type]
         )  # fmt: skip
 
+    def current_for(self, tenants: tuple[str, ...]) -> tuple[View, Allowed]:
+        """The newest view, and the rows of the union of these tenants (distinct names) in its snapshot. Raises NotFound
+        where one is unknown.
+        """
+        while True:
+            view = self.current()
+            allowed = view.generation.tenants.rows_at(tenants, view.snapshot)
+            if allowed is not None:
+                return view, allowed
+            time.sleep(0)  # commits have come in between, or one is about to be published
+
     def find(
-        self, view: View, queries: NDArray[np.float32], limit: int, params: SearchParams
+        self,
+        view: View,
+        queries: NDArray[np.float32],
+        limit: int,
+        params: SearchParams,
+        allowed: Allowed | None = None,
     ) -> tuple[Found, planner.Plan]:
-        state, index = view.state, view.generation.index
-        plan = planner.plan(view.config, index.indexed_rows, view.snapshot, limit, params, state.tuned, state.tuned_ef)
+        """Nearest rows of one view. allowed : rows of its snapshot that may be returned; None: all."""
+        index = view.generation.index
+        plan = self.plan(view, limit, params, allowed)
         try:
-            return index.search(queries, limit, view.snapshot, plan.params(params)), plan
+            return index.search(queries, limit, view.snapshot, plan.params(params), allowed), plan
         except IndexDamaged as error:
             self.index_damaged(index, error)
             exact = replace(params, exact=True, recall=None)
-            return index.search(queries, limit, view.snapshot, exact), planner.Plan("exact", 0, "the index is damaged")
+            found = index.search(queries, limit, view.snapshot, exact, allowed)
+            return found, planner.Plan("exact", 0, "the index is damaged")
         except OSError as error:
             raise files.translate(error, "searching", "nothing changed") from error
+
+    def plan(self, view: View, limit: int, params: SearchParams, allowed: Allowed | None) -> planner.Plan:
+        state, matching = view.state, None if allowed is None else len(allowed)
+        indexed = view.generation.index.indexed_rows
+        return planner.plan(
+            view.config, indexed, view.snapshot, limit, params, state.tuned, state.tuned_ef, matching
+        )  # fmt: skip
 
     def _fields_of(self, view: View, rows: NDArray[np.int64], single: bool) -> list[Any] | None:
         """Encoded fields of found rows, nested as the hits are; None where the rows have been renumbered since
@@ -345,13 +377,13 @@ class Engine:
 
     def get(self, ids: IdBatch, owner: bytes, *, include_vectors: bool) -> list[Record | None]:
         """A record or None per id, in order, all from one committed state."""
-        with self.reading() as (txn, generation, _):
+        with self.reading() as (txn, generation, state):
             prefix = keys.owned(generation.prefix, owner)
             rows = []
             for key in ids.keys:
                 raw = txn.get(prefix + key, db=self.store.ids)
                 rows.append(-1 if raw is None else int.from_bytes(raw, "little"))
-            found = reads.records(generation, txn, rows, include_vectors=include_vectors)
+            found = reads.records(generation, txn, state, rows, include_vectors=include_vectors)
             for record, key in zip(found, ids.keys, strict=True):
                 # LMDB's pages carry no checksum, the record's block does: the two must agree before anybody is answered
                 if record is not None and keys.id_tail(record.id) != key:
@@ -375,35 +407,103 @@ class Engine:
                     return
             time.sleep(0.001)  # a vacuum has committed and is about to publish, or published between the two looks
 
-    def iter(self, batch: int, *, include_vectors: bool) -> Iterator[list[Record]]:
+    def iter(self, batch: int, *, include_vectors: bool, tenants: tuple[str, ...] = ()) -> Iterator[list[Record]]:
         """Live records in row order, `batch` at a time, from one committed state (held until the iterator is done)."""
         with self.reading() as (txn, generation, state):
-            dead = reads.dead_rows(generation, txn, state)
+            if tenants:
+                chosen = reads.rows_of_tenants(generation, txn, state, tenants).astype(np.int64)
+            else:
+                chosen = np.flatnonzero(~reads.dead_rows(generation, txn, state))
             rows: list[int] = []
-            for row in np.flatnonzero(~dead).tolist():
+            for row in chosen.tolist():
                 rows.append(row)
                 if len(rows) == batch:
-                    records = reads.records(generation, txn, rows, include_vectors=include_vectors)
+                    records = reads.records(generation, txn, state, rows, include_vectors=include_vectors)
                     with self.store.resting():
                         yield cast(list[Record], records)
                     rows = []
                     self._guard()
             if rows:
-                records = reads.records(generation, txn, rows, include_vectors=include_vectors)
+                records = reads.records(generation, txn, state, rows, include_vectors=include_vectors)
                 with self.store.resting():
                     yield cast(list[Record], records)
 
-    def count(self) -> int:
-        return self.current().snapshot.live_count
+    def count(self, tenants: tuple[str, ...] = ()) -> int:
+        """Live records; of tenants, those of their union."""
+        if not tenants:
+            return self.current().snapshot.live_count
+        if len(tenants) > 1:
+            return len(self.current_for(tenants)[1])
+        with self.reading() as (txn, generation, _):
+            number, _ = self._tenant_in(txn, tenants[0])
+            return access.count_of(self.store, txn, generation.prefix, number)
+
+    # -- tenants -----------------------------------------------------------------------------------
+
+    def _tenant_in(self, txn: Txn, name: str) -> tuple[int, codec.Tenant]:
+        """(number, tenant). Raises NotFound."""
+        encoded = tenant_name(name)
+        found = access.named(self.store, txn, self.entry.uid, encoded, self.entry.name)
+        if found is None:
+            raise access.unknown_tenant(self.entry.name, encoded)
+        return found
+
+    def tenants(self) -> Iterator[str]:
+        """Names, sorted, a page at a time: each page is one committed state."""
+        self.current()
+        after: bytes | None = None
+        while True:
+            with self.store.read() as txn:
+                names = access.names_after(self.store, txn, self.entry.uid, after, _NAMES_PAGE)
+            yield from (name.decode() for name in names)
+            if len(names) < _NAMES_PAGE:
+                return
+            after = names[-1]
+            self.current()
+
+    def tenant_stats(self, name: str) -> dict[str, Any]:
+        view, allowed = self.current_for((name,))
+        with self.reading() as (txn, _, _):
+            _, found = self._tenant_in(txn, name)
+        plan = self.plan(view, 10, SearchParams(), allowed)
+        return {
+            "tenant": name,
+            "records": len(allowed),
+            "records_max": found.records_max or limits.tenant_records_max,
+            "bytes_ram": view.generation.tenants.cached_bytes(name),
+            "plan": plan.strategy,
+            "reason": plan.reason,
+            "sequence": view.snapshot.sequence,
+        }
+
+    def change_access(self, ids: IdBatch, tenants: AccessLists, owner: bytes, *, granted: bool) -> int:
+        if ids.n == 0:
+            self.current()
+            return 0
+        return int(self.submit(ChangeAccess(self, owner, ids, tenants, granted)))
+
+    def create_tenants(self, names: list[bytes], exist_ok: bool, records_max: int | None) -> int:
+        return int(self.submit(CreateTenants(self, names, exist_ok, records_max)))
+
+    def drop_tenant(self, name: bytes) -> None:
+        self.submit(DropTenant(self, name))
 
     # -- writes ------------------------------------------------------------------------------------
 
-    def put(self, ids: IdBatch, vectors: NDArray[Any], metas: list[bytes] | None, owner: bytes, mode: Any) -> int:
+    def put(
+        self,
+        ids: IdBatch,
+        vectors: NDArray[Any],
+        metas: list[bytes] | None,
+        owner: bytes,
+        mode: Any,
+        tenants: AccessLists | None = None,
+    ) -> int:
         if ids.n == 0:
             self.current()
             return 0
         self._wait_for_room()
-        return int(self.submit(Put(self, owner, ids, vectors, metas, mode)))
+        return int(self.submit(Put(self, owner, ids, vectors, metas, mode, tenants)))
 
     def update(self, ids: IdBatch, vectors: NDArray[Any] | None, fields: list[bytes] | None, owner: bytes) -> int:
         if ids.n == 0:
@@ -484,6 +584,7 @@ class Engine:
             "tuned_ef": state.tuned_ef,
             "bytes_ram": touched + generation.ids.memory_bytes() + int(index.get("bytes_ram", 0)),
             "bytes_disk": files.disk_bytes(self.folder),
+            **generation.tenants.stats(),
             "bytes_raw": snapshot.live_count * generation.rows.row_bytes,
             "index_stats": index,
         }
@@ -531,8 +632,10 @@ class Engine:
         keep = self.view.generation.index.file_names()  # in use although no state may name them yet
         purge_debris(self.folder.parent.parent, self.store, self._committer, only_uid=self.entry.uid, keep=keep)
 
-    def evaluate(self, queries: NDArray[np.float32], limit: int, params: SearchParams) -> dict[str, Any]:
-        return evaluate(self, queries, limit, params)
+    def evaluate(
+        self, queries: NDArray[np.float32], limit: int, params: SearchParams, tenants: tuple[str, ...] = ()
+    ) -> dict[str, Any]:
+        return evaluate(self, queries, limit, params, tenants)
 
     def tune(self, queries: NDArray[np.float32], limit: int, recall: float) -> list[dict[str, float]]:
         self._require_writer()

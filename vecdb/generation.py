@@ -1,4 +1,4 @@
-"""One generation of one collection in memory: row file, ids, deletions, index; and how it is read from LMDB.
+"""One generation of one collection in memory: row file, ids, deletions, tenants, index; and how it is read from LMDB.
 
     LMDB blocks --crcs, ids-->  Rows.arrays, IdColumn          LMDB tombs --> Rows.arrays.deleted
     sealed file --------------> Index (its rows)               rows since then: the tail, encoded by index.extend
@@ -28,6 +28,7 @@ from vecdb.storage.backing import Backing
 from vecdb.storage.idcolumn import IdColumn
 from vecdb.storage.rows import Rows
 from vecdb.storage.store import Store, Txn
+from vecdb.tenancy import Tenancy
 
 
 def folder_of(database: Path, uid: int) -> Path:
@@ -60,7 +61,9 @@ class Generation:
             backing=backing,
         )
         self.ids = IdColumn(backing)
+        self.tenants = Tenancy(store, entry, self.number, writable=writable)
         self.index: Index
+        self.access_log: list[NDArray[np.int64]] | None = None  # while a vacuum copies: rows whose tenants have changed
         self._tombs_seen = 0
 
     def catch_up(self, txn: Txn, state: State) -> None:

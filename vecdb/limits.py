@@ -16,12 +16,21 @@ id_bytes_max = 256  # UTF-8; the LMDB key adds owner and lengths and must stay w
 owner_bytes_max = 128
 fields_bytes_max = 1 << 20  # one record's encoded fields
 fields_depth_max = 64  # nesting of lists and dicts in fields
-tenants_per_record_max = 4_096
-tenant_bytes_max = 128
+tenants_per_record_max = 65_536
+
+# -- a tenant ----------------------------------------------------------------------------------
+tenant_bytes_max = 256  # a name, UTF-8
+tenants_made_max = 2**32 - 1  # in the life of a collection: numbers are never given out twice
+tenant_records_max = 2**31 - 2  # of a tenant that was given no quota of its own: as many as there can be rows
+tenant_cache_bytes = 256 << 20  # rows, and bitmaps of them, that a process keeps of the tenants of one collection
+tenant_unions_max = 256  # unions of tenants kept with them
 
 # -- a call ------------------------------------------------------------------------------------
 batch_bytes_max = 256 << 20  # one atomic write: vectors and fields together
 batch_rows_max = 1 << 20
+tenants_per_call_max = 1 << 16  # distinct names that a call grants, revokes or makes
+pairs_per_call_max = 1 << 22  # (record, tenant) pairs of one write
+union_tenants_max = 4_096  # names of one search
 queries_max = 1 << 20  # queries per search call
 limit_max = 16_384  # neighbours per query
 ef_max = 65_536
@@ -43,6 +52,10 @@ rerank_max = 65_536
 posting_bytes_min = 4_096
 posting_bytes_max = 1 << 24
 saved_build_rows_min = 65_536  # clustering more than these is worth files that outlive a killed build
+
+# -- curator -----------------------------------------------------------------------------------
+leaf_rows_min = 4
+leaf_rows_max = 65_536
 
 # -- the sealed part and the tail (architecture: every index is a sealed part and a tail) --------
 flat_rows_max = 4_096  # below this `index=None` stays an exact scan

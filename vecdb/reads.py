@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vecdb import access
 from vecdb.catalog import State
 from vecdb.errors import Corruption
 from vecdb.generation import Generation, block_of, iter_tombs, refuse_damaged
 from vecdb.schema import Record
 from vecdb.storage import codec
 from vecdb.storage.store import Txn
-from vecdb.validate import decode_fields
+from vecdb.validate import decode_fields, tenant_name
 
 
 def block_at(generation: Generation, txn: Txn, row: int) -> codec.Block:
@@ -27,20 +28,23 @@ def block_at(generation: Generation, txn: Txn, row: int) -> codec.Block:
 def encoded_fields(generation: Generation, txn: Txn, row: int) -> bytes:
     """The fields of one row as msgpack."""
     block = block_at(generation, txn, row)
-    return codec.split_meta(block.meta(row - block.first_row))[2]
+    return codec.split_meta(block.meta(row - block.first_row))[1]
 
 
-def records(generation: Generation, txn: Txn, rows: list[int], *, include_vectors: bool) -> list[Record | None]:
+def records(
+    generation: Generation, txn: Txn, state: State, rows: list[int], *, include_vectors: bool
+) -> list[Record | None]:
     """A record per row, None for a row of -1."""
     out: list[Record | None] = []
+    tenants = _names_of(generation, txn, rows) if state.has_tenants else {}
     for row in rows:
         if row < 0:
             out.append(None)
             continue
         block = block_at(generation, txn, row)
         at = row - block.first_row
-        _, tenants, fields = codec.split_meta(block.meta(at))
-        out.append(Record(block.id(at), decode_fields(fields) if fields else {}, tenants))
+        _, fields = codec.split_meta(block.meta(at))
+        out.append(Record(block.id(at), decode_fields(fields) if fields else {}, tenants.get(row, [])))
     if include_vectors:
         present = [i for i, row in enumerate(rows) if row >= 0]
         found = _vectors_committed(generation, txn, [rows[i] for i in present])
@@ -49,6 +53,20 @@ def records(generation: Generation, txn: Txn, rows: list[int], *, include_vector
             assert record is not None
             record.vector = vector
     return out
+
+
+def _names_of(generation: Generation, txn: Txn, rows: list[int]) -> dict[int, list[str]]:
+    """Names of the tenants of each row that has any, in order; of those that were dropped nothing is left."""
+    store, uid, where = generation.store, generation.entry.uid, generation.entry.name
+    asked = np.unique(np.asarray(rows, np.int64))
+    lists = access.lists_of(store, txn, generation.prefix, asked[asked >= 0], where)
+    tenants = access.tenants_of(store, txn, uid, np.unique(lists.numbers), where)
+    names: dict[int, list[str]] = {}
+    for row, number in zip(lists.rows.tolist(), lists.numbers.tolist(), strict=True):
+        found = tenants[number]
+        if found is not None:
+            names.setdefault(row, []).append(found.name.decode())
+    return {row: sorted(one) for row, one in names.items()}
 
 
 def vectors(generation: Generation, rows: NDArray[np.int64]) -> NDArray[Any]:
@@ -71,6 +89,21 @@ def _vectors_committed(generation: Generation, txn: Txn, rows: list[int]) -> lis
         crcs[i] = block.row_crc[row - block.first_row]
     refuse_damaged(generation, numbers, found, crcs)
     return list(found)
+
+
+def rows_of_tenants(generation: Generation, txn: Txn, state: State, names: tuple[str, ...]) -> NDArray[np.uint32]:
+    """uint32[n], ascending: live rows of the union of these tenants, read from `txn` alone. Raises NotFound."""
+    store, entry = generation.store, generation.entry
+    parts = []
+    for name in names:
+        encoded = tenant_name(name)
+        found = access.named(store, txn, entry.uid, encoded, entry.name)
+        if found is None:
+            raise access.unknown_tenant(entry.name, encoded)
+        rows = access.rows_of(store, txn, generation.prefix, found[0], state.row_count, entry.name)
+        access.refuse_disagreement(store, txn, generation.prefix, found[0], rows, entry.name)
+        parts.append(rows)
+    return np.unique(np.concatenate(parts))
 
 
 def dead_rows(generation: Generation, txn: Txn, state: State) -> NDArray[np.bool_]:

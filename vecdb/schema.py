@@ -63,7 +63,25 @@ class Spann:
     posting_bytes_max: int | None = None
 
 
-IndexConfig = Flat | Hnsw | Spann
+@dataclass(frozen=True, slots=True)
+class Curator:
+    """One clustering tree that many tenants share (after Curator, Jin et al., 2024), each served as by an index of its
+    own. For collections whose searches name a tenant; those that do not walk the same tree.
+
+    leaf_rows : rows of a leaf, on average. A group of leaves is as large as makes as many groups.
+    shortlist_max : rows that a tenant may have in a group before its leaves are told apart.
+    scan_max : rows of a tenant that are all compared; those of a larger one along the tree.
+    nprobe : leaves looked at by a search without a tenant that names neither `nprobe` nor `recall`, until `tune` has
+        picked another number; None: 64.
+    """
+
+    leaf_rows: int = 64
+    shortlist_max: int = 256
+    scan_max: int = 16_384
+    nprobe: int | None = None
+
+
+IndexConfig = Flat | Hnsw | Spann | Curator
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from vecdb import limits
 from vecdb.catalog import Tuned
-from vecdb.schema import Flat, SearchParams, Spann
+from vecdb.schema import Curator, Flat, SearchParams, Spann
 from vecdb.writes import ChangeState
 
 if TYPE_CHECKING:
@@ -44,20 +44,25 @@ def recall_of(found: Found, truth: Found, limit: int) -> NDArray[np.float64]:
     return out
 
 
-def evaluate(engine: Engine, queries: NDArray[np.float32], limit: int, params: SearchParams) -> dict[str, Any]:
-    """Recall, and latency of one query at a time through the whole engine, in milliseconds."""
+def evaluate(
+    engine: Engine, queries: NDArray[np.float32], limit: int, params: SearchParams, tenants: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """Recall, and latency of one query at a time through the whole engine, in milliseconds. tenants : among whose
+    records; () for everybody's.
+    """
     nq = len(queries)
     if nq == 0:
+        engine.current_for(tenants) if tenants else engine.current()
         return {"queries": 0, "limit": limit, "recall": 1.0}
-    view = engine.current()
+    view, allowed = engine.current_for(tenants) if tenants else (engine.current(), None)
     truth = view.generation.index.search(
-        queries, limit, view.snapshot, SearchParams(exact=True, threads=params.threads)
+        queries, limit, view.snapshot, SearchParams(exact=True, threads=params.threads), allowed
     )
     rows, distances, counts = [], [], []
     took = np.empty(nq)
     for q in range(nq):
         started = time.perf_counter()
-        found, plan = engine.find(view, queries[q : q + 1], limit, params)
+        found, plan = engine.find(view, queries[q : q + 1], limit, params, allowed)
         took[q] = time.perf_counter() - started
         rows.append(found.rows)
         distances.append(found.distances)
@@ -72,7 +77,7 @@ def evaluate(engine: Engine, queries: NDArray[np.float32], limit: int, params: S
         "recall_p1": float(np.percentile(recalls, 1)),
         "plan": plan.strategy,
         "ef": plan.width if plan.strategy == "graph" else None,
-        "nprobe": plan.width if plan.strategy == "lists" else None,
+        "nprobe": plan.width if plan.strategy in ("lists", "tree") else None,
         "queries_per_second": float(nq / took.sum()),
         "latency_ms_mean": float(took.mean() * 1e3),
         "latency_ms_p50": p50,
@@ -111,7 +116,7 @@ def learn(engine: Engine) -> None:
     curve = _curve(view, queries, truth, limit, _LEARN_RECALL, skip_first=True)
     chosen = _narrowest(view, curve, _LEARN_RECALL)
     # an index that was chosen by size, or whose width was left open, is searched as wide as its data wants it
-    open_width = view.state.index is None or (isinstance(view.config, Spann) and view.config.nprobe is None)
+    open_width = view.state.index is None or (isinstance(view.config, (Spann, Curator)) and view.config.nprobe is None)
     automatic = open_width and not view.state.tuned_by_user
     _remember(
         engine,
@@ -124,7 +129,7 @@ def learn(engine: Engine) -> None:
 
 
 def _knob(view: View) -> str:
-    return "nprobe" if isinstance(view.config, Spann) else "ef"
+    return "nprobe" if isinstance(view.config, (Spann, Curator)) else "ef"
 
 
 def _narrowest(view: View, curve: list[dict[str, float]], recall: float) -> int:

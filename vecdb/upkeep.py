@@ -60,7 +60,7 @@ class Upkeep:
             return False
         if index.indexed_rows == 0:
             return view.snapshot.row_count >= (1 if self.sealed_damaged else limits.flat_rows_max)
-        return view.snapshot.row_count - index.indexed_rows >= limits.index_step_rows
+        return view.snapshot.row_count - index.indexed_rows >= index.step_rows
 
     def repair_is_due(self) -> bool:
         view = self.engine.view

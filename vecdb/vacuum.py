@@ -1,9 +1,11 @@
 """Vacuum: a new generation of files without the dead rows, and a switch to it in one commit.
 
     1  the graph lets go of dead rows (repair)
-    2  live rows are copied, a bounded piece a commit, while writes go on: row file, blocks, ids under the next
-    generation's prefix 3  one commit, alone in its group: the last rows, deletions that came meanwhile, and the
-    state that names the new generation 4  the old files and entries are removed, a bounded piece a commit
+    2  live rows are copied, a bounded piece a commit, while writes go on: row file, blocks, ids, access lists under the
+       next generation's prefix
+    3  one commit, alone in its group: the last rows, deletions, grants and revokes that came meanwhile, and the
+       state that names the new generation
+    4  the old files and entries are removed, a bounded piece a commit
 
 `mapping` (int64[old rows], -1 = gone) renumbers rows and, without a rebuild, the graph. Searches hold the generation
 that they began with; a reading process finds the new one named in the state and loads it. A crash before step 3
@@ -21,10 +23,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb import catalog, limits
+from vecdb.access import Access, lists_of, remove_lists, remove_members, write_lists, write_members
 from vecdb.commit import Group, Shrink, SyncFailed
 from vecdb.errors import NotFound
 from vecdb.generation import Generation, View, block_of, iter_blocks, refuse_damaged, rows_name
 from vecdb.index.base import IndexDamaged
+from vecdb.pairs import Pairs, subtract
 from vecdb.storage import codec, files, keys
 from vecdb.storage.rows import Rows
 from vecdb.validate.common import slices
@@ -62,6 +66,7 @@ def vacuum(engine: Engine, threads: int = 1, progress: Progress = None) -> bool:
                 copy.new.index = engine.make_index(engine.view.state.index, copy.new.rows)
             engine.submit(Switch(copy))
         except BaseException:
+            copy.old.access_log = None
             if engine.view.generation is not copy.new:
                 copy.new.close()
             raise
@@ -82,6 +87,7 @@ class _Copy:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.old = engine.view.generation
+        self.old.access_log = []
         self.number = self.old.number + 1
         self.prefix = keys.prefix(engine.entry.uid, self.number)
         self.done = 0  # old rows [0, done) are copied
@@ -138,8 +144,40 @@ class _Copy:
         ends = np.cumsum(lengths, dtype=np.uint32)
         self.new.extend(first, crcs, np.frombuffer(blob, "<i8") if block.int_ids else None, blob, ends)
         self.mapping[rows] = np.arange(first, first + n)
+        self._copy_access(group, rows)
         self.written += n
         group.changed = True
+
+    def _lists(self, group: Group, rows: NDArray[np.int64]) -> Pairs:
+        """What the lists of old rows (ascending) say, of tenants that there still are, under new row numbers."""
+        access = Access(self.engine.entry.uid, self.old.prefix, self.engine.entry.name)
+        pairs = access.lists(group, rows)[1]
+        return Pairs.of(self.mapping[pairs.rows], pairs.numbers)
+
+    def _copy_access(self, group: Group, rows: NDArray[np.int64]) -> None:
+        if self.engine.view.state.has_tenants:
+            lists = self._lists(group, rows)
+            write_lists(group.txn, group.store, self.prefix, lists)
+            write_members(group.txn, group.store, self.prefix, lists)
+
+    def mend_access(self, group: Group, died: NDArray[np.int64]) -> None:
+        """Commit thread, last: lists that have changed since they were copied, and those of old rows that have died."""
+        if not self.engine.view.state.has_tenants:
+            return
+        rows = np.unique(np.concatenate([died, *(self.old.access_log or ())]))
+        rows = rows[self.mapping[rows] >= 0]
+        txn, store, prefix = group.txn, group.store, self.prefix
+        here = lists_of(store, txn, prefix, self.mapping[rows], self.engine.entry.name)
+        wanted = self._lists(group, rows)
+        remove_members(txn, store, prefix, subtract(here, wanted))
+        write_members(txn, store, prefix, subtract(wanted, here))
+        remove_lists(txn, store, prefix, np.setdiff1d(here.rows, wanted.rows))
+        write_lists(txn, store, prefix, wanted)
+
+    def late(self, view: View) -> NDArray[np.int64]:
+        """Old rows that were copied alive and have died since."""
+        deleted = self.old.rows.arrays.deleted[: view.snapshot.row_count]
+        return np.flatnonzero((self.mapping >= 0) & (deleted != 0))
 
     def sync(self) -> None:
         if self.engine.durable:
@@ -200,6 +238,7 @@ class Switch:
         group.store.make_room()
         copy.copy(group, view.snapshot.row_count)
         dead = self._bury(group, view)
+        copy.mend_access(group, copy.late(view))
         copy.sync()
         if engine.durable:
             files.sync_dir(engine.folder)
@@ -223,8 +262,7 @@ class Switch:
         int64[n], new rows.
         """
         copy = self.copy
-        deleted = copy.old.rows.arrays.deleted[: view.snapshot.row_count]
-        late = np.flatnonzero((copy.mapping >= 0) & (deleted != 0))
+        late = copy.late(view)
         dead = copy.mapping[late]
         by_row = dict(zip(late.tolist(), dead.tolist(), strict=True))
         key = keys.numbered(copy.prefix, group.sequence)

@@ -1,8 +1,9 @@
 """What a write does inside the commit: the requests, and `Pending`, one collection's changes in one group.
 
-    request.apply(group)   look up ids -> write vectors at the end of the row file -> put ids, note the rows that died
-    Pending.finish(group)  blocks, tombs, state into LMDB; row file synced
-    Pending.publish()      memory: crcs, ids, deletions, tail codes, then the new view
+    request.apply(group)   look up ids -> work out access lists -> write vectors at the end of the row file -> put ids,
+                           note the rows that died -> write access lists
+    Pending.finish(group)  blocks, tombs, tenants, state into LMDB; row file synced
+    Pending.publish()      memory: crcs, ids, deletions, tail codes, tenants' rows, then the new view
 
 Order on disk: vectors are synced before the commit that counts them. Order in memory: everything of a row is in
 place before the view that shows it. A request that raises has changed nothing (its vectors may lie past the counted
@@ -20,18 +21,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb import catalog, limits
+from vecdb.access import Access, Change, tenants_of
 from vecdb.commit import Group, SyncFailed
 from vecdb.errors import AlreadyExists, InvalidArgument, LimitExceeded, NotFound
 from vecdb.generation import block_of, refuse_damaged
 from vecdb.kernels.checks import crc_rows
+from vecdb.pairs import Pairs
 from vecdb.storage import codec, files, keys
-from vecdb.validate import IdBatch
-from vecdb.validate.common import slices
+from vecdb.validate import AccessLists, IdBatch
+from vecdb.validate.common import show, slices
 
 if TYPE_CHECKING:
     from vecdb.engine import Engine
 
 Mode = Literal["upsert", "insert"]
+_PAIR_BYTES = 64  # what a (record, tenant) pair writes, roughly: two entries
 _SLICE = 128  # ids per stretch of bytecode, about 100 us; then the interpreter lock is offered to waiting searches
 
 
@@ -51,6 +55,7 @@ class Pending:
 
     engine: Engine
     state: catalog.State
+    access: Access
     added: list[_Added] = field(default_factory=list)
     dead: list[NDArray[np.int64]] = field(default_factory=list)
 
@@ -64,7 +69,8 @@ class Pending:
             raw = group.txn.get(keys.uid(engine.entry.uid), db=group.store.state)
             if raw is None:
                 raise NotFound(f"collection {engine.entry.name!r} was dropped")
-            found = Pending(engine, engine.view.state)
+            access = Access(engine.entry.uid, engine.view.generation.prefix, engine.entry.name)
+            found = Pending(engine, engine.view.state, access)
             group.participants[engine] = found
         assert isinstance(found, Pending)
         return found
@@ -88,6 +94,18 @@ class Pending:
         for start, stop in slices(len(id_keys), _SLICE):
             found.update(cursor.getmulti(id_keys[start:stop]))
         return found
+
+    def find_all(self, group: Group, id_keys: Sequence[bytes]) -> list[bytes]:
+        """Row (u64 LE) of each key. Raises NotFound where one does not exist."""
+        found = self.find(group, id_keys)
+        missing = [key for key in id_keys if key not in found] if len(found) < len(id_keys) else []
+        if missing:
+            raise NotFound(
+                f"collection {self.engine.entry.name!r} has no record {_id_name(missing[0])}"
+                + (f" and {len(missing) - 1} more of these ids" if len(missing) > 1 else "")
+                + "; use upsert to add records"
+            )
+        return [found[key] for key in id_keys]
 
     def meta(self, group: Group, row: int) -> bytes:
         """The meta of a row, also of one added earlier in this group."""
@@ -138,6 +156,15 @@ class Pending:
             self.dead.append(rows)
             self.state = msgspec.structs.replace(self.state, live_count=self.state.live_count - len(rows))
 
+    def change_access(self, group: Group, change: Change) -> int:
+        """Make a change of access lists. Returns how many pairs it changed."""
+        changed = len(change.added) + len(change.removed)
+        if changed or len(change.new) or len(change.cleared):
+            group.changed = True
+            self.access.make(group, change)
+            self.state = msgspec.structs.replace(self.state, has_tenants=True)
+        return changed
+
     # -- Participant -------------------------------------------------------------------------------
 
     def finish(self, group: Group) -> None:
@@ -150,6 +177,7 @@ class Pending:
             cursor = txn.cursor(db=store.tombs)
             for start, stop in slices(len(rows), _SLICE):
                 cursor.putmulti([(key, row) for row in rows[start:stop].tolist()])
+        self.access.finish(group)
         self.state = msgspec.structs.replace(self.state, sequence=sequence)
         txn.put(keys.uid(self.engine.entry.uid), catalog.encode(self.state), db=store.state)
         if self.engine.durable:
@@ -190,6 +218,11 @@ class Pending:
             generation.delete(np.concatenate(self.dead), self.state.sequence)
         if self.added:
             generation.index.extend(self.state.row_count)
+        access = self.access
+        if access.added or access.removed or access.dropped:
+            generation.tenants.publish(self.state.sequence, *access.net, access.dropped)
+            if generation.access_log is not None:
+                generation.access_log += [pairs.rows for pairs in access.net]
         self.engine.publish(self.state)
 
 
@@ -213,11 +246,13 @@ class Put:
     vectors: NDArray[Any]
     metas: list[bytes] | None
     mode: Mode
+    tenants: AccessLists | None = None
     exclusive: bool = False
 
     @property
     def size_bytes(self) -> int:
-        return self.vectors.nbytes + sum(map(len, self.metas or ()))
+        pairs = 0 if self.tenants is None else _PAIR_BYTES * len(self.tenants.records)
+        return self.vectors.nbytes + sum(map(len, self.metas or ())) + pairs
 
     def apply(self, group: Group) -> int:
         pending = Pending.of(group, self.engine)
@@ -230,9 +265,23 @@ class Put:
                 f"collection {self.engine.entry.name!r} already has {len(found)} of these ids, such as {names}; "
                 "use upsert to replace them"
             )
+        change = None
+        if self.tenants is not None or (found and pending.state.has_tenants):
+            change = self._access(group, pending, id_keys, found)
         pending.add(group, self.ids, id_keys, self.vectors, self.metas)
         pending.kill(group, _rows_of(list(found.values())))
+        if change is not None:
+            pending.change_access(group, change)
         return len(self.vectors)
+
+    def _access(self, group: Group, pending: Pending, id_keys: list[bytes], found: dict[bytes, bytes]) -> Change:
+        state = pending.state
+        at = [i for i, key in enumerate(id_keys) if key in found] if found else []
+        replaced = _rows_of([found[id_keys[i]] for i in at])
+        first = state.row_count
+        successors = first + np.asarray(at, np.int64)
+        live_count = state.live_count + len(self.vectors) - len(replaced)
+        return pending.access.put(group, self.tenants, first, replaced, successors, live_count)
 
 
 def _id_name(key: bytes) -> Any:
@@ -264,20 +313,18 @@ class Update:
         pending = Pending.of(group, self.engine)
         _check_kind(pending, self.ids)
         id_keys = pending.keys(self.ids, self.owner)
-        found = pending.find(group, id_keys)
-        missing = [key for key in id_keys if key not in found]
-        if missing:
-            raise NotFound(
-                f"collection {self.engine.entry.name!r} has no record {_id_name(missing[0])}"
-                + (f" and {len(missing) - 1} more of these ids" if len(missing) > 1 else "")
-                + "; use upsert to add records"
-            )
+        rows = _rows_of(pending.find_all(group, id_keys))
         if not id_keys:
             return 0
-        rows = _rows_of([found[key] for key in id_keys])
         vectors = self.vectors if self.vectors is not None else self._stored(pending, rows)
-        pending.add(group, self.ids, id_keys, vectors, self._metas(group, pending, rows))
+        metas, state, change = self._metas(group, pending, rows), pending.state, None
+        if state.has_tenants:
+            successors = state.row_count + np.arange(len(rows))
+            change = pending.access.put(group, None, state.row_count, rows, successors, state.live_count)
+        pending.add(group, self.ids, id_keys, vectors, metas)
         pending.kill(group, rows)
+        if change is not None:
+            pending.change_access(group, change)
         return len(rows)
 
     def _stored(self, pending: Pending, rows: NDArray[np.int64]) -> NDArray[Any]:
@@ -296,14 +343,14 @@ class Update:
             return metas
         merged = []
         for meta, changes in zip(metas, self.fields, strict=True):
-            owner, tenants, raw = codec.split_meta(meta)
+            owner, raw = codec.split_meta(meta)
             fields = codec.merge_fields(raw, changes)
             if len(fields) > limits.fields_bytes_max:
                 raise LimitExceeded(
                     f"fields would pass {limits.fields_bytes_max:,} bytes, the most of one record, with those that are "
                     "there: remove some with None, or upsert the record"
                 )
-            merged.append(codec.encode_meta(owner, tenants, fields))
+            merged.append(codec.encode_meta(owner, fields))
         return merged
 
 
@@ -321,12 +368,104 @@ class Delete:
         pending = Pending.of(group, self.engine)
         _check_kind(pending, self.ids)
         found = pending.find(group, pending.keys(self.ids, self.owner))
-        pending.kill(group, _rows_of(list(found.values())))
+        rows = _rows_of(list(found.values()))
+        if pending.state.has_tenants and len(rows):
+            pending.change_access(group, pending.access.delete(group, np.sort(rows)))
+        pending.kill(group, rows)
         gone = list(found)
         for start, stop in slices(len(gone), _SLICE):
             for key in gone[start:stop]:
                 group.txn.delete(key, db=group.store.ids)
         return len(gone)
+
+
+@dataclass(slots=True)
+class ChangeAccess:
+    """Grant or revoke: tenants of records that must exist. Returns how many (record, tenant) pairs have changed."""
+
+    engine: Engine
+    owner: bytes
+    ids: IdBatch
+    tenants: AccessLists
+    granted: bool
+    exclusive: bool = False
+
+    @property
+    def size_bytes(self) -> int:
+        return _PAIR_BYTES * len(self.tenants.records)
+
+    def apply(self, group: Group) -> int:
+        pending = Pending.of(group, self.engine)
+        _check_kind(pending, self.ids)
+        id_keys = pending.keys(self.ids, self.owner)
+        rows = _rows_of(pending.find_all(group, id_keys))
+        access, given, live_count = pending.access, self.tenants, pending.state.live_count
+        numbers, new = access.resolve(group, given.names, create=self.granted)
+        pairs = Pairs.of(rows[given.records], numbers[given.which])
+        if not self.granted:
+            return pending.change_access(group, access.revoke(group, pairs))
+        change = access.grant(group, pairs, new, live_count)
+        _make_room(group, "granting access")
+        return pending.change_access(group, change)
+
+
+@dataclass(slots=True)
+class CreateTenants:
+    """Make tenants of `names` (distinct). Returns how many were not there; with `exist_ok` those that were keep their
+    records, and get the quota where one is given.
+    """
+
+    engine: Engine
+    names: list[bytes]
+    exist_ok: bool
+    records_max: int | None
+    exclusive: bool = False
+
+    @property
+    def size_bytes(self) -> int:
+        return _PAIR_BYTES * len(self.names)
+
+    def apply(self, group: Group) -> int:
+        pending = Pending.of(group, self.engine)
+        access = pending.access
+        numbers, new = access.resolve(group, self.names, create=True)
+        there = [number for number in numbers.tolist() if number not in new]
+        if there and not self.exist_ok:
+            known = tenants_of(group.store, group.txn, access.uid, np.array(there[:1], np.uint64), access.where)
+            found = known[there[0]]
+            name = "" if found is None else found.name.decode()
+            raise AlreadyExists(f"collection {access.where!r} has tenant {show(name)} already; pass exist_ok=True")
+        _make_room(group, "creating tenants")
+        access.create(group, new, self.records_max or 0)
+        if self.records_max is not None:
+            for number in there:
+                access.limit(group, number, self.records_max)
+        if new or (there and self.records_max is not None):
+            group.changed = True
+            pending.state = msgspec.structs.replace(pending.state, has_tenants=True)
+        return len(new)
+
+
+@dataclass(slots=True)
+class DropTenant:
+    """Forget a tenant: its records stay, and nobody inherits them."""
+
+    engine: Engine
+    name: bytes
+    size_bytes: int = 0
+    exclusive: bool = False
+
+    def apply(self, group: Group) -> None:
+        pending = Pending.of(group, self.engine)
+        pending.access.drop(group, self.name)
+        group.changed = True
+
+
+def _make_room(group: Group, doing: str) -> None:
+    try:
+        group.store.make_room()
+    except OSError as error:
+        raise files.translate(error, doing) from error
 
 
 @dataclass(slots=True)

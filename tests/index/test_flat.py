@@ -9,6 +9,7 @@ import pytest
 from index_rows import MemoryRows, clustered, distances
 
 from vecdb.errors import Corruption
+from vecdb.index.base import Allowed
 from vecdb.index.flat import Flat
 from vecdb.schema import DTYPES, METRICS, SearchParams, Snapshot
 
@@ -60,8 +61,7 @@ def test_only_rows_visible_at_the_snapshot_and_allowed_are_returned() -> None:
     assert (found.rows[0, 250:] == -1).all() and np.isinf(found.distances[0, 250:]).all()
     older = Snapshot(before.sequence, 100, 100)
     assert flat.search(vectors[:1], 500, older, EXACT).counts[0] == 100
-    allow = np.zeros(8, np.uint64)
-    allow[1] = np.uint64(0b1011)
+    allow = Allowed(np.array([64, 65, 67], np.uint32))
     assert flat.search(vectors[:1], 10, after, EXACT, allow).rows[0, :2].tolist() in ([65, 67], [67, 65])
 
 

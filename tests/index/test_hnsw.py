@@ -11,6 +11,7 @@ from index_rows import MemoryRows, clustered, distances, recall
 
 from vecdb import schema
 from vecdb.errors import Corruption
+from vecdb.index.base import Allowed
 from vecdb.index.hnsw import Hnsw
 from vecdb.schema import DTYPES, METRICS, SearchParams, Snapshot
 
@@ -107,8 +108,7 @@ def test_deleted_rows_and_rows_that_are_not_allowed_are_never_returned() -> None
     assert found.counts[0] == 10
     assert not set(found.rows[0].tolist()) & set(near[:380].tolist())
     assert set(index.search(target, 10, before, WIDE).rows[0].tolist()) == set(near[:10].tolist())
-    allow = np.zeros(24, np.uint64)
-    allow[3] = np.uint64(0b111)
+    allow = Allowed(np.array([192, 193, 194], np.uint32))
     some = index.search(target, 10, after, SearchParams(ef=20), allow)
     expected = [row for row in (192, 193, 194) if rows.arrays.deleted[row] == 0]
     assert sorted(some.rows[0, : some.counts[0]].tolist()) == expected

@@ -22,7 +22,7 @@ from vecdb import schema
 from vecdb.errors import Corruption
 from vecdb.index import bulk, placing
 from vecdb.index import lists as lists_module
-from vecdb.index.base import Found
+from vecdb.index.base import Allowed, Found
 from vecdb.index.lists import View, with_room
 from vecdb.index.spann import Spann
 from vecdb.schema import DTYPES, METRICS, SearchParams, Snapshot
@@ -329,8 +329,7 @@ def test_only_allowed_rows_are_returned_and_all_that_match_are_counted(make: Mak
         rng.permutation(1500)[:40],
         rng.permutation(1500)[:700],
     ):
-        allow = np.zeros(24, np.uint64)
-        np.bitwise_or.at(allow, chosen >> 6, np.uint64(1) << (chosen & 63).astype(np.uint64))
+        allow = Allowed(np.sort(chosen).astype(np.uint32))
         matching = set(chosen.tolist()) & set(rows.live().tolist())
         for limit in (1, 10, 100):
             found = index.search(vectors[:8], limit, rows.snapshot(), SearchParams(nprobe=8), allow)

@@ -19,6 +19,12 @@ def answer(databases: dict[str, Any], request: dict[str, Any]) -> dict[str, Any]
     docs = databases[path].collection("docs")
     near = docs.search(request["query"], request["limit"])
     exact = docs.search(request["query"], request["limit"], params=vecdb.SearchParams(exact=True))
+    names = request["tenants"]
+    tenants = {}
+    for name in names:
+        hits = docs.search(request["query"], 1_000, params=vecdb.SearchParams(exact=True), tenant=name)
+        tenants[name] = hits.ids.tolist()
+        assert docs.count(tenant=name) == len(tenants[name])
     try:
         docs.delete(near.ids.tolist() or [1])
         writes = "done"
@@ -31,6 +37,8 @@ def answer(databases: dict[str, Any], request: dict[str, Any]) -> dict[str, Any]
         "distances": exact.distances.tolist(),
         "all": [record.id for batch in docs.iter(7) for record in batch],
         "writes": writes,
+        "tenants": tenants,
+        "union": docs.count(tenant=names) if names else 0,
     }
 
 

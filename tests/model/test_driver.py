@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import vecdb
-from tests.model.twin import DIM, IDS, Setup, Twin, index_of, kinds_for, vector_table
+from tests.model.twin import DIM, IDS, NAMES, Setup, Twin, index_of, kinds_for, vector_table
 from vecdb.database import open_database
 
 SEED = int(os.environ.get("VECDB_SEED", "20260101"))
@@ -43,11 +43,22 @@ class Driver:
             {"a": int(value), "b": None if value % 3 == 0 else "x" * int(value)} for value in self.rng.integers(0, 9, n)
         ]
 
+    def _names(self, most: int = 2) -> list[str]:
+        return self.rng.choice(NAMES, self.rng.integers(1, most + 1)).tolist()
+
+    def _tenants(self, n: int) -> list[list[str]] | None:
+        return None if self.rng.random() < 0.4 else [self._names()[self.rng.integers(2) :] for _ in range(n)]
+
+    def _live(self) -> list[int]:
+        there = [number for number in range(IDS) if self.twin.id(number) in self.twin.model]
+        return self.rng.choice(there, 5).tolist() if there else [1]
+
     def step(self) -> None:
         twin, draw = self.twin, self.rng.random()
         if draw < 0.25:
             numbers = self._numbers(12)
-            twin.upsert(numbers, self._vectors(len(numbers)), self._fields(len(numbers)))
+            n = len(numbers)
+            twin.upsert(numbers, self._vectors(n), self._fields(n), self._tenants(n))
         elif draw < 0.30:
             numbers = self._numbers(2)
             twin.insert(numbers, self._vectors(len(numbers)))
@@ -65,8 +76,10 @@ class Driver:
             twin.delete_everything()
         elif draw < 0.56:
             twin.get(self._numbers(4))
-        elif draw < 0.60:
+        elif draw < 0.58:
             twin.iterate(int(self.rng.integers(1, 12)))
+        elif draw < 0.75:
+            self._access()
         elif draw < 0.90:
             limit = int(self.rng.choice([*twin.limits_now(), 16_384]))
             twin.search(
@@ -79,6 +92,18 @@ class Driver:
             twin.search_batch(self._vectors(3), int(self.rng.integers(1, IDS + 2)), 1)
         else:
             self._care()
+
+    def _access(self) -> None:
+        twin, draw = self.twin, self.rng.random()
+        if draw < 0.2:
+            twin.grant(self._live(), self._names())
+        elif draw < 0.4:
+            twin.revoke(self._live(), self._names())
+        elif draw < 0.44:
+            twin.drop_tenant(self._names()[0])
+        else:
+            limit = int(self.rng.integers(1, 12))
+            twin.search_among(self._names(3), int(self.rng.integers(64)), limit, exact=bool(self.rng.random() < 0.4))
 
     def _care(self) -> None:
         twin, draw = self.twin, self.rng.random()
@@ -118,7 +143,7 @@ class Reader:
 
     def ask(self, twin: Twin, query: int, limit: int) -> dict[str, Any]:
         vector = twin.table[query].astype(np.float32).tolist()
-        request = {"path": str(twin.path), "query": vector, "limit": limit}
+        request = {"path": str(twin.path), "query": vector, "limit": limit, "tenants": sorted(twin.tenants)}
         assert self.process.stdin is not None and self.process.stdout is not None
         self.process.stdin.write(json.dumps(request) + "\n")
         self.process.stdin.flush()
@@ -134,6 +159,9 @@ class Reader:
         assert got["sequence"] == twin.sequence
         assert sorted(got["all"], key=repr) == sorted(twin.model, key=repr)
         assert got["writes"] == "UNAVAILABLE"
+        for name in twin.tenants:
+            assert sorted(got["tenants"][name], key=repr) == sorted(twin.seen_by([name]), key=repr), name
+        assert got["union"] == len(twin.seen_by(sorted(twin.tenants)))
         vector = twin.table[query].astype(np.float32)
         hits = twin.docs.search(vector, limit, params=vecdb.SearchParams(exact=True))
         assert got["distances"] == hits.distances.tolist()
@@ -168,6 +196,7 @@ def drive(setup: Setup, steps: int, seed: int, reader_every: int = 0) -> Twin:
         *((Setup("hnsw", metric, memory=False), "graph") for metric in METRICS),
         pytest.param(Setup("spann", "l2", memory=False), "lists", marks=pytest.mark.slow),
         (Setup("spann-disk", "cosine", memory=False), "lists"),
+        (Setup("curator", "cosine", memory=False), "tree"),
         pytest.param(Setup("spann-disk", "ip", memory=False), "lists", marks=pytest.mark.slow),
         pytest.param(Setup("spann-lossless", "l2", "int8", memory=False), "lists", marks=pytest.mark.slow),
     ],
@@ -175,6 +204,7 @@ def drive(setup: Setup, steps: int, seed: int, reader_every: int = 0) -> Twin:
 )
 def test_a_seeded_history_meets_every_kind_of_care(setup: Setup, plan: str) -> None:
     twin = drive(setup, 500, SEED)
+    scans = [] if plan == "tree" else ["plan rows among tenants"]  # which goes along the tenant's own slots
     for what in (
         f"plan {plan}",
         f"{plan} and tail",
@@ -185,11 +215,16 @@ def test_a_seeded_history_meets_every_kind_of_care(setup: Setup, plan: str) -> N
         "optimizes",
         "reopens",
         "updates",
+        "grants",
+        "revokes",
+        "tenants dropped",
+        *scans,
+        f"plan {plan} among tenants",
     ):
         assert twin.seen[what], f"{what} never happened: {twin.seen}"
 
 
-@pytest.mark.parametrize("kind", ["hnsw", "spann-disk", pytest.param("spann", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind", ["hnsw", "spann-disk", "curator", pytest.param("spann", marks=pytest.mark.slow)])
 def test_another_process_sees_each_commit_through_seals_and_vacuums(kind: str) -> None:
     drive(Setup(kind, "l2", memory=False), 150, SEED + 1, reader_every=5)
 
@@ -215,6 +250,8 @@ def test_another_process_follows_a_collection_dropped_and_made_anew() -> None:
         Setup("spann", "l2", "float16", memory=False),
         Setup("spann-disk", "cosine", "uint8", memory=False),
         Setup("spann-some", "ip"),
+        Setup("curator", "cosine", memory=False),
+        Setup("curator", "ip", "int8"),
     ],
     ids=str,
 )
@@ -223,7 +260,7 @@ def test_a_history_of_twenty_thousand_operations(setup: Setup) -> None:
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("kind", ["hnsw", "spann", "spann-disk"])
+@pytest.mark.parametrize("kind", ["hnsw", "spann", "spann-disk", "curator"])
 @pytest.mark.parametrize("metric", METRICS)
 def test_a_history_of_a_million_operations(kind: str, metric: str) -> None:
     drive(Setup(kind, metric, memory=False), 1_000_000, SEED + 3, reader_every=10_000)
@@ -299,6 +336,41 @@ def test_a_restart_changes_no_answer(tmp_path: Path, data: tuple[np.ndarray, np.
         before = answers(docs)
     with open_database(tmp_path / "db", maintenance=False) as db:
         assert answers(db["docs"]) == before
+
+
+@pytest.mark.parametrize("kind", ["flat", "hnsw", "spann", "spann-disk", "curator"])
+def test_what_a_tenant_sees_is_the_same_without_every_other_tenants_history(kind: str) -> None:
+    """Two owners write the same ids, each for its own tenant; of one of two databases the other owner knows nothing."""
+    rng = np.random.default_rng(SEED)
+    table = vector_table(Setup())
+    with open_database(":memory:", maintenance=False) as db:
+        both = db.create_collection("both", DIM, "l2", index_of(kind))
+        alone = db.create_collection("alone", DIM, "l2", index_of(kind))
+        for docs in (both, alone):
+            docs.create_tenant("a")
+        for step in range(150):
+            owner, draw = str(rng.choice(["a", "b"])), rng.random()
+            ids, vectors = rng.integers(0, IDS, 4).tolist(), table[rng.integers(0, 64, 4)]
+            for docs in (both, alone) if owner == "a" else (both,):
+                there = [one for one in ids if docs.get(one, owner=owner) is not None]
+                if draw < 0.5:
+                    docs.upsert(ids, vectors, tenants=[owner] if draw < 0.4 else [], owner=owner)
+                elif draw < 0.6:
+                    docs.delete(ids, owner=owner)
+                elif draw < 0.9 and there:
+                    (docs.grant if draw < 0.8 else docs.revoke)(there, owner, owner=owner)
+                elif draw >= 0.97:
+                    docs.optimize() if draw < 0.985 else docs.vacuum()
+            seen = []
+            for docs in (both, alone):
+                hits = docs.search(table[step % 64], 8, tenant="a", params=vecdb.SearchParams(exact=True))
+                mine = [record for part in docs.iter(tenant="a", include_vectors=True) for record in part]
+                records = sorted((record.id, record.vector.tolist(), record.tenants) for record in mine)
+                near = docs.search(table[step % 64], IDS + 1, tenant="a")
+                assert set(near.ids.tolist()) == {record.id for record in mine}, "no foreign record, and all of its own"
+                seen.append((hits.distances.tolist(), docs.count(tenant="a"), records))
+            assert seen[0] == seen[1], step
+        assert db.check() == []
 
 
 def test_the_table_of_vectors_is_what_the_model_needs() -> None:

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from tests.model.twin import IDS, Setup, Twin, kinds_for
+from tests.model.twin import IDS, NAMES, Setup, Twin, kinds_for
 
 SETUPS = [
     Setup("flat", "l2"),
@@ -32,6 +32,8 @@ SETUPS = [
     Setup("hnsw-full", "ip", memory=False),
     Setup("spann", "l2", memory=False),
     Setup("spann-disk", "ip"),
+    Setup("curator", "cosine", memory=False),
+    Setup("curator", "l2", "uint8", "str"),
 ]
 RARE_SETUPS = [
     Setup("spann-disk", "ip", "int8"),
@@ -39,12 +41,14 @@ RARE_SETUPS = [
     Setup("spann-lossless", "l2", "uint8", memory=False),
     Setup("spann-disk", "l2", memory=False, durability="full"),
     Setup("spann-some", "cosine", memory=False, ids="str"),
+    Setup("curator", "ip", memory=False, durability="full"),
 ]
 
 numbers = st.integers(0, IDS - 1)
 vector = st.integers(0, 63)
 pairs = st.lists(st.tuples(numbers, vector), min_size=1, max_size=12)
 values = st.one_of(st.none(), st.integers(-5, 5), st.text(max_size=3), st.lists(st.booleans(), max_size=2))
+names = st.lists(st.sampled_from(NAMES), max_size=3)
 records = st.dictionaries(st.sampled_from(["a", "b", "ü"]), values, max_size=3)
 
 
@@ -82,9 +86,34 @@ class Machine(RuleBasedStateMachine):
         live=st.booleans(),
     )
     def update(self, chosen: list[int], vectors: list[int] | None, changes: list[Any], live: bool) -> None:
-        there = [number for number in range(IDS) if self.twin.id(number) in self.twin.model] if live else []
-        picked = [there[one % len(there)] if there else one % IDS for one in chosen]
+        picked = self._live(chosen) if live else [one % IDS for one in chosen]
         self.twin.update(picked, vectors, changes if vectors is None or chosen[0] % 2 else None)
+
+    @rule(pairs=pairs, lists=st.lists(names, min_size=12, max_size=12))
+    def upsert_for_tenants(self, pairs: list[tuple[int, int]], lists: list[list[str]]) -> None:
+        self.twin.upsert(*map(list, zip(*pairs, strict=True)), None, lists[: len(pairs)])
+
+    @rule(chosen=st.lists(st.integers(0, 100), min_size=1, max_size=8), granted=names, live=st.integers(0, 9))
+    def grant(self, chosen: list[int], granted: list[str], live: int) -> None:
+        self.twin.grant(self._live(chosen) if live else [one % IDS for one in chosen], granted)
+
+    @rule(chosen=st.lists(st.integers(0, 100), min_size=1, max_size=8), taken=names, live=st.integers(0, 9))
+    def revoke(self, chosen: list[int], taken: list[str], live: int) -> None:
+        self.twin.revoke(self._live(chosen) if live else [one % IDS for one in chosen], taken)
+
+    def _live(self, chosen: list[int]) -> list[int]:
+        there = [number for number in range(IDS) if self.twin.id(number) in self.twin.model]
+        return [there[one % len(there)] if there else one % IDS for one in chosen]
+
+    @rule(name=st.sampled_from(NAMES))
+    def drop_tenant(self, name: str) -> None:
+        self.twin.drop_tenant(name)
+
+    @rule(query=vector, names=st.lists(st.sampled_from(NAMES), min_size=1, max_size=3))
+    def search_among_tenants(self, query: int, names: list[str]) -> None:
+        for limit in (1, 3, len(self.twin.seen_by(names)) + 1):
+            self.twin.search_among(names, query, limit, exact=True)
+            self.twin.search_among(names, query, limit, exact=False)
 
     @rule(chosen=st.lists(numbers, min_size=1, max_size=15))
     def delete(self, chosen: list[int]) -> None:

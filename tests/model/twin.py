@@ -25,6 +25,7 @@ from vecdb.database import Database, open_database
 from vecdb.storage import idcolumn, rows
 
 DIM = 8
+NAMES = ("a", "b", "c", "ü")  # tenants
 IDS = 40  # distinct ids: few, so that they meet again and again
 SMALL_GRAPH = {"m": 4, "ef_construction": 24, "ef": 8}
 SMALL_LISTS = {"head_ratio": 0.25, "nprobe": 3, "rerank": 8}  # ten lists of at most twelve entries
@@ -56,12 +57,13 @@ def index_of(kind: str) -> Any:
         "spann-disk": vecdb.Spann(**SMALL_LISTS, memory_budget_bytes=0),
         "spann-some": vecdb.Spann(**SMALL_LISTS, memory_budget_bytes=512),
         "spann-lossless": vecdb.Spann(**SMALL_LISTS, bits=8),
+        "curator": vecdb.Curator(leaf_rows=4, shortlist_max=4, scan_max=6, nprobe=3),
     }[kind]
 
 
 def kinds_for(setup: Setup) -> list[str]:
     """What a collection may be indexed anew as. Lists compile kernels for each dtype: not every setup meets them."""
-    graphs = ["auto", "flat", "hnsw", "hnsw-full"]
+    graphs = ["auto", "flat", "hnsw", "hnsw-full", "curator"]
     lists = ["spann", "spann-disk", "spann-some"] if setup.dtype == "float32" or "spann" in setup.kind else []
     return [*graphs, *lists, setup.kind]
 
@@ -75,6 +77,7 @@ def small_limits(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(limits, "seal_rows_min", 8)
     patch.setattr(limits, "block_rows_max", 5)
     patch.setattr(planner, "_SCAN_SHARE", 1e9)  # a graph, once there, is walked whatever the beam
+    patch.setattr(planner, "_WIDTHS", 0.0)  # and walked with a tenant's bitmap, however few its rows
     patch.setattr(limits, "index_step_rows", 4)
     patch.setattr(upkeep, "_REPAIR_ROWS_MIN", 2)
     patch.setattr(upkeep, "_SEAL_AT_CLOSE_ROWS", 4)
@@ -117,6 +120,8 @@ class Twin:
         self.setup = setup
         self.table = vector_table(setup)
         self.model: dict[Any, tuple[np.ndarray, dict[str, Any]]] = {}
+        self.access: dict[Any, set[str]] = {}  # of every record of the model
+        self.tenants: set[str] = set()
         self.seen: Counter[str] = Counter()  # what was really exercised
         self.folder = Path(tempfile.mkdtemp(prefix="vecdb-model-"))
         self.sequence = 0
@@ -133,6 +138,8 @@ class Twin:
         index = index_of(setup.kind)
         self.docs = self.db.create_collection("docs", DIM, setup.metric, index, setup.dtype)
         self.model.clear()
+        self.access.clear()
+        self.tenants.clear()
         self.sequence = self.docs.stats()["sequence"]
 
     def close(self) -> None:
@@ -149,14 +156,26 @@ class Twin:
 
     # -- writes ------------------------------------------------------------------------------------
 
-    def upsert(self, numbers: list[int], vectors: list[int], fields: list[Any] | None = None) -> None:
+    def upsert(
+        self,
+        numbers: list[int],
+        vectors: list[int],
+        fields: list[Any] | None = None,
+        tenants: list[list[str]] | None = None,
+    ) -> None:
         ids = [self.id(number) for number in numbers]
-        written = self.docs.upsert(ids, self.table[vectors], fields)
+        written = self.docs.upsert(ids, self.table[vectors], fields, tenants)
         assert written == len(set(ids))
-        self._put(ids, vectors, fields)
+        self._put(ids, vectors, fields, tenants)
 
-    def _put(self, ids: list[Any], vectors: list[int], fields: list[Any] | None) -> None:
+    def _put(
+        self, ids: list[Any], vectors: list[int], fields: list[Any] | None, tenants: list[list[str]] | None = None
+    ) -> None:
         for at, one in enumerate(ids):
+            self.access.setdefault(one, set())
+            if tenants is not None:
+                self.access[one] = set(tenants[at])
+                self.tenants |= set(tenants[at])
             self.model[one] = (self.table[vectors[at]], dict(fields[at] or {}) if fields else {})
         self._moved()
 
@@ -195,7 +214,7 @@ class Twin:
         present = {one for one in ids if one in self.model}
         assert self.docs.delete(ids) == len(present)
         for one in present:
-            del self.model[one]
+            del self.model[one], self.access[one]
         if present:
             self._moved()
         else:
@@ -206,8 +225,53 @@ class Twin:
         if self.model:
             assert self.docs.delete(list(self.model)) == len(self.model)
             self.model.clear()
+            self.access.clear()
             self._moved()
             self.seen["emptied"] += 1
+
+    def grant(self, numbers: list[int], names: list[str]) -> None:
+        self._change_access("grants", numbers, names, names)
+
+    def revoke(self, numbers: list[int], names: list[str]) -> None:
+        self._change_access("revokes", numbers, names, sorted(self.tenants & set(names)))
+
+    def _change_access(self, what: str, numbers: list[int], names: list[str], known: list[str]) -> None:
+        ids = [self.id(number) for number in numbers]
+        change = self.docs.grant if what == "grants" else self.docs.revoke
+        if any(one not in self.model for one in ids) or len(set(known)) < len(set(names)):
+            with pytest.raises(vecdb.NotFound):
+                change(ids, names)
+            self.unmoved()
+            return
+        pairs = {(one, name) for one in ids for name in names}
+        there = {pair for pair in pairs if pair[1] in self.access[pair[0]]}
+        changed = pairs - there if what == "grants" else there
+        assert change(ids, names) == len(changed)
+        for one, name in changed:
+            (self.access[one].add if what == "grants" else self.access[one].remove)(name)
+        self.tenants |= set(names)
+        if changed:
+            self._moved()
+            self.seen[what] += 1
+        else:
+            self.unmoved()
+
+    def drop_tenant(self, name: str) -> None:
+        if name not in self.tenants:
+            with pytest.raises(vecdb.NotFound):
+                self.docs.drop_tenant(name)
+            self.unmoved()
+            return
+        self.docs.drop_tenant(name)
+        self.tenants.remove(name)
+        for names in self.access.values():
+            names.discard(name)
+        self._moved()
+        self.seen["tenants dropped"] += 1
+
+    def seen_by(self, names: list[str]) -> set[Any]:
+        """Ids of the records that one of these tenants may see."""
+        return {one for one, held in self.access.items() if held & set(names)}
 
     def _moved(self) -> None:
         now = self.docs.stats()["sequence"]
@@ -236,6 +300,7 @@ class Twin:
         assert record.id == one
         assert record.vector.dtype == expected[0].dtype and np.array_equal(record.vector, expected[0]), one
         assert record.fields == expected[1], one
+        assert record.tenants == sorted(self.access[one]), one
 
     def iterate(self, batch: int) -> None:
         records = [record for part in self.docs.iter(batch, include_vectors=True) for record in part]
@@ -247,6 +312,23 @@ class Twin:
     def limits_now(self) -> list[int]:
         n = len(self.model)
         return sorted({1, max(1, n - 1), max(1, n), n + 1})
+
+    def search_among(self, names: list[str], query: int, limit: int, *, exact: bool) -> None:
+        """A search among the records of a union of tenants, and their count."""
+        vector = self.table[query].astype(np.float32)
+        params = vecdb.SearchParams(exact=True) if exact else None
+        tenant = names[0] if len(names) == 1 else names
+        if not self.tenants >= set(names):
+            for ask in (self.docs.count, lambda tenant: self.docs.search(vector, limit, tenant=tenant)):
+                with pytest.raises(vecdb.NotFound):
+                    ask(tenant=tenant)
+            return
+        hits = self.docs.search(vector, limit, params=params, include_vectors=True, explain=True, tenant=tenant)
+        among = self.seen_by(names)
+        self.seen[f"plan {hits.explain['plan']} among tenants"] += bool(among)
+        assert hits.sequence == self.sequence
+        self.verify(hits, vector, limit, exact=exact or hits.explain["plan"] == "rows", among=among)
+        assert self.docs.count(tenant=tenant) == len(among)
 
     def search(self, query: int, limit: int, *, exact: bool, jitter: float = 0.0) -> None:
         vector = self.table[query].astype(np.float32) + np.float32(jitter)
@@ -260,11 +342,12 @@ class Twin:
         assert hits.sequence == self.sequence
         self.verify(hits, vector, limit, exact=exact or hits.explain["plan"] == "exact")
 
-    def verify(self, hits: Any, vector: np.ndarray, limit: int, *, exact: bool) -> None:
+    def verify(self, hits: Any, vector: np.ndarray, limit: int, *, exact: bool, among: set[Any] | None = None) -> None:
         ids = hits.ids.tolist()
-        assert len(ids) == min(limit, len(self.model)), "exactly min(limit, live) results"
+        matching = set(self.model) if among is None else among
+        assert len(ids) == min(limit, len(matching)), "exactly min(limit, matching) results"
         assert len(set(ids)) == len(ids), "no duplicates"
-        assert set(ids) <= set(self.model), f"dead or unknown ids: {set(ids) - set(self.model)}"
+        assert set(ids) <= matching, f"dead, unknown or foreign ids: {set(ids) - matching}"
         assert (np.diff(hits.distances) >= 0).all(), "nearest first"
         if not ids:
             return
@@ -275,7 +358,7 @@ class Twin:
         assert np.array_equal(hits.vectors, vectors)
         assert hits.fields == [self.model[one][1] for one in ids]
         if exact:
-            everything = np.stack([stored for stored, _ in self.model.values()])
+            everything = np.stack([self.model[one][0] for one in matching])
             best = np.sort(distances_to(vector, everything, self.setup.metric))[: len(ids)]
             assert np.allclose(true, best, rtol=2e-5, atol=slack), "exact search is brute force"
 
@@ -307,6 +390,13 @@ class Twin:
             vector = self.table[query].astype(np.float32)
             hits = self.docs.search(vector, limit=IDS + 1, params=vecdb.SearchParams(exact=True))
             out.append(sorted(zip(hits.distances.tolist(), hits.ids.tolist(), strict=True)))
+        assert list(self.docs.tenants()) == sorted(self.tenants)
+        for name in sorted(self.tenants):
+            ids = [record.id for part in self.docs.iter(tenant=name) for record in part]
+            assert len(ids) == self.docs.count(tenant=name) and set(ids) == self.seen_by([name]), name
+            out.append(sorted(ids, key=repr))
+            hits = self.docs.search(vector, IDS + 1, params=vecdb.SearchParams(exact=True), tenant=name)
+            assert set(hits.ids.tolist()) == set(ids), name
         return out
 
     # -- care --------------------------------------------------------------------------------------

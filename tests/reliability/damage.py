@@ -61,7 +61,9 @@ def answers(path: str, *, read_only: bool) -> dict[str, Any]:
         exact = c.search(queries, 5, params=SearchParams(exact=True), fields=[])
         near = c.search(queries, 5, fields=[])
         got = c.get(IDS, include_vectors=True)
-        walked = [[r.id, r.fields] for batch in c.iter(100) for r in batch]
+        walked = [[r.id, r.fields, r.tenants] for batch in c.iter(100) for r in batch]
+        names = list(c.tenants())
+        mine = [c.search(queries, 100, tenant=name, params=SearchParams(exact=True), fields=[]) for name in names]
         return {
             "count": c.count(),
             "names": db.collections(),
@@ -70,6 +72,9 @@ def answers(path: str, *, read_only: bool) -> dict[str, Any]:
             "near": near.ids.tolist(),
             "got": [None if r is None else [r.id, r.fields, r.vector.tobytes().hex()] for r in got],
             "walked": walked,
+            "tenants": names,
+            "mine": [hits.ids.tolist() for hits in mine],
+            "counts": [c.count(tenant=name) for name in names],
         }
 
 

@@ -65,6 +65,11 @@ class Kept:
     field: int
 
 
+def tenants_of(record_id: int) -> list[str]:
+    """Who may see a record, as every `put` says and nothing else changes."""
+    return ["all", f"t{record_id % 7}"]
+
+
 # -- the ledger --------------------------------------------------------------------------------------
 
 
@@ -215,6 +220,13 @@ def verify(path: Path, expected: Expected, *, maintenance: bool = True, name: st
                 wrong.append("a search came short")
             strangers = set(near.ids.ravel().tolist()) - kept.keys() - {-1}
             wrong += [f"a search found {i}, which does not exist" for i in strangers]
+            wrong += [f"id {i} has tenants {records[i].tenants}" for i in both if records[i].tenants != tenants_of(i)]
+            for name in c.tenants():
+                seen, mine = c.search(right[0], 16_384, tenant=name), {i for i in kept if name in tenants_of(i)}
+                if set(seen.ids.tolist()) != mine or c.count(tenant=name) != len(mine):
+                    wrong.append(
+                        f"tenant {name} finds {len(seen)} records, {c.count(tenant=name)} by count, not {len(mine)}"
+                    )
             got = c.get(both)
             wrong += [f"get of {i} gives {r}" for i, r in zip(both, got, strict=True) if r is None or r.id != i]
         gone = [op_id for op_id in _mentioned(expected) if op_id not in kept]

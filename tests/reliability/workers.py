@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 import vecdb
-from tests.reliability.harness import DIM, NAME, Expected, LedgerWriter, read_ledger, vectors_of, verify
+from tests.reliability.harness import DIM, NAME, Expected, LedgerWriter, read_ledger, tenants_of, vectors_of, verify
 from vecdb import limits, upkeep, vacuum
 from vecdb.database import Database, open_database
 
@@ -71,7 +71,8 @@ def _warm(kind: str) -> None:
 
 
 def put(c: Any, ids: list[int], versions: list[int]) -> None:
-    c.upsert(ids, vectors_of(ids, versions), fields=[{"f": v} for v in versions])
+    fields, tenants = [{"f": v} for v in versions], [tenants_of(i) for i in ids]
+    c.upsert(ids, vectors_of(ids, versions), fields=fields, tenants=tenants)
 
 
 def perform(c: Any, do: str, n: int, ids: list[int]) -> None:

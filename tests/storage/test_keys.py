@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -25,6 +26,20 @@ def test_numbered_keys_order_as_their_numbers(uid: int, generation: int, a: int,
 def test_a_numbered_key_has_the_bytes_that_the_drawing_gives() -> None:
     assert keys.numbered(keys.prefix(1, 2), 3) == bytes.fromhex("00000001000000020000000000000003")
     assert keys.uid(258) == bytes.fromhex("00000102")
+
+
+@quiet
+@given(st.lists(U64, max_size=9))
+def test_keys_of_many_numbers_are_those_of_each(numbers: list[int]) -> None:
+    for head in (keys.prefix(1, 2), keys.tenant_numbers(3)):
+        made = keys.all_numbered(head, np.array(numbers, np.uint64))
+        assert made == [keys.numbered(head, number) for number in numbers]
+
+
+def test_the_keys_of_tenants_have_the_bytes_that_the_drawing_gives() -> None:
+    assert keys.tenant_next(258) == bytes.fromhex("0000010200")
+    assert keys.tenant_names(258) + "ö".encode() == bytes.fromhex("0000010201c3b6")
+    assert keys.numbered(keys.tenant_numbers(258), 5) == bytes.fromhex("00000102020000000000000005")
 
 
 def test_an_id_key_has_the_bytes_that_the_drawing_gives() -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import vecdb
 from vecdb.errors import Corruption, Locked, Unavailable
 from vecdb.storage import files
+from vecdb.storage import store as store_module
 from vecdb.storage.store import READERS, Store
 
 
@@ -113,6 +115,34 @@ def test_a_copy_is_the_state_at_one_commit(tmp_path: Path) -> None:
         assert txn.get(b"later", db=copy.blocks) is None
         assert txn.stat(copy.blocks)["entries"] == 900
     copy.close()
+
+
+def test_a_copy_holds_every_entry_of_every_database_with_its_flags(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(store_module, "_COPY_BYTES", 20_000)  # many transactions
+    monkeypatch.setattr(store_module, "_COPY_ENTRIES", 7)
+    store = filled_and_emptied(tmp_path / "lmdb")
+    txn = store.begin_write()
+    for key, rows in ((b"one", 1), (b"few", 30), (b"pages", 5_000)):  # duplicates in a page, and in pages of their own
+        for database in (store.members, store.tombs):
+            entries = [(key, (3 * row).to_bytes(8, "little")) for row in range(rows)]
+            txn.cursor(db=database).putmulti(entries)
+    txn.put(b"large", bytes(100_000), db=store.access)
+    txn.commit()
+    (tmp_path / "copy").mkdir()
+    store.copy(tmp_path / "copy")
+    copy = Store(tmp_path / "copy", read_only=False, durability="none")
+    assert copy.info()["used_bytes"] < store.info()["used_bytes"]
+    with store.read() as here, copy.read() as there:
+        for name, database in store.databases.items():
+            assert list(there.cursor(db=copy.databases[name])) == list(here.cursor(db=database)), name
+            assert copy.databases[name].flags(there) == database.flags(here), name
+        cursor = there.cursor(db=copy.members)
+        assert cursor.set_key(b"pages") and cursor.count() == 5_000
+    txn = copy.begin_write()
+    assert txn.delete(b"pages", (9).to_bytes(8, "little"), db=copy.members), "a copy can be written to"
+    txn.commit()
+    copy.close()
+    store.close()
 
 
 def filled_and_emptied(path: Path) -> Store:

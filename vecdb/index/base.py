@@ -23,6 +23,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from vecdb import limits
 from vecdb.errors import Corruption
 from vecdb.schema import SearchParams, Snapshot
 from vecdb.storage.rows import RowArrays
@@ -37,6 +38,65 @@ class IndexDamaged(Corruption):
 METRIC_CODES = {"l2": 0, "cosine": 1, "ip": 2}
 Progress = Callable[[int, int], None] | None
 EVERYTHING: NDArray[np.uint64] = np.empty(0, np.uint64)  # the `allow` bitmap that allows every row
+
+
+class Allowed:
+    """Rows that a search may return: those of a tenant, or of a union of tenants, at one snapshot.
+
+    rows : uint32[n], ascending, each once, all of them visible at the snapshot; never changed.
+    keep : called with the size in bytes of the bitmap when it is kept; None: none is ever kept.
+
+    Thread rule: any number of readers; two may build the bitmap at the same time, of which one stays.
+    """
+
+    __slots__ = ("_asked", "_bitmap", "_derived", "_keep", "rows")
+
+    def __init__(self, rows: NDArray[np.uint32], keep: Callable[[int], None] | None = None) -> None:
+        self.rows = rows
+        self._keep = keep
+        self._bitmap = EVERYTHING
+        self._asked = False
+        self._derived: tuple[object, NDArray[Any]] | None = None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def nbytes(self) -> int:
+        derived = self._derived
+        return self.rows.nbytes + self._bitmap.nbytes + (0 if derived is None else derived[1].nbytes)
+
+    def derived(self, key: object, make: Callable[[NDArray[np.uint32]], NDArray[Any]]) -> NDArray[Any]:
+        """make(rows), kept as long as `key` is the same object. What an index wants to know of the rows, such as where
+        it has them.
+        """
+        known = self._derived
+        if known is not None and known[0] is key:
+            return known[1]
+        made = make(self.rows)
+        self._derived = (key, made)
+        if self._keep is not None:
+            self._keep(made.nbytes - (0 if known is None else known[1].nbytes))
+        return made
+
+    def bitmap(self, row_count: int) -> NDArray[np.uint64]:
+        """uint64[>= ceil(row_count / 64)], never empty: bit row & 63 of word row >> 6 is set for the rows. Made when
+        asked for, kept from the second time on.
+        """
+        if len(self._bitmap) * 64 > row_count:
+            return self._bitmap
+        words = (row_count + row_count // 4) // 64 + 1  # room: a kept one serves while others' rows are added
+        bits = np.zeros(64 * words, np.uint8)
+        bits[self.rows] = 1
+        made = np.packbits(bits, bitorder="little").view(np.uint64)
+        if self._asked and self._keep is not None:
+            self._keep(made.nbytes - self._bitmap.nbytes)
+            self._bitmap = made
+        self._asked = True
+        return made
+
+
+ALL_ROWS: NDArray[np.uint32] = np.empty(0, np.uint32)  # to kernels that scan a list of rows: no list, every row
 
 
 class RowSource(Protocol):
@@ -84,6 +144,11 @@ class Index(ABC):
     def indexed_rows(self) -> int:
         """Rows below this number are in the live structure."""
 
+    @property
+    def step_rows(self) -> int:
+        """A tail of so many rows is worth a call of `add`."""
+        return limits.index_step_rows
+
     @abstractmethod
     def extend(self, row_count: int) -> None:
         """Publisher: derive what a scan of the tail needs for rows below `row_count`, before they become visible."""
@@ -117,13 +182,13 @@ class Index(ABC):
         limit: int,
         snapshot: Snapshot,
         params: SearchParams,
-        allow: NDArray[np.uint64] | None = None,
+        allow: Allowed | None = None,
     ) -> Found:
         """Nearest visible rows: exactly min(limit, matching) per query.
 
         queries : [nq, dim], float32 (other types are converted), finite.   limit : >= 1.
-        allow : uint64[>= ceil(row_count / 64)], bit row & 63 of word row >> 6 set for rows that may be returned; None:
-        all. Raises Corruption when a row that is scored does not match its checksum; IndexDamaged; OSError.
+        allow : rows that may be returned; None: all. With `params.exact` those are scanned and no others.
+        Raises Corruption when a row that is scored does not match its checksum; IndexDamaged; OSError.
         """
 
     @abstractmethod

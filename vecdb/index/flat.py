@@ -13,7 +13,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vecdb.index.base import EVERYTHING, METRIC_CODES, Found, Index, Progress, RowSource, Sealed, damaged_row
+from vecdb.index.base import (
+    ALL_ROWS,
+    EVERYTHING,
+    METRIC_CODES,
+    Allowed,
+    Found,
+    Index,
+    Progress,
+    RowSource,
+    Sealed,
+    damaged_row,
+)
 from vecdb.index.workers import Workers
 from vecdb.kernels import checks, scan
 from vecdb.schema import SearchParams, Snapshot
@@ -29,26 +40,27 @@ def scan_exactly(
     queries: NDArray[np.float32],
     limit: int,
     snapshot: Snapshot,
-    allow: NDArray[np.uint64],
+    allow: Allowed | None,
     threads: int,
     workers: Workers,
 ) -> Found:
     """Compare every visible, allowed row with every query. queries : float32[nq, dim], C-contiguous."""
     nq = len(queries)
+    listed, total = (ALL_ROWS, snapshot.row_count) if allow is None else (allow.rows, len(allow.rows))
     found = Found(
         np.empty((nq, limit), np.int64),
         np.empty((nq, limit), np.float32),
         np.zeros(nq, np.int64),
         np.zeros(3, np.int64),
     )
-    threads = max(1, min(threads, snapshot.row_count // 4096 + 1))
-    keep = max(1, min(limit, snapshot.row_count))
+    threads = max(1, min(threads, total // 4096 + 1))
+    keep = max(1, min(limit, total))
+    edges = np.linspace(0, total, threads + 1).astype(np.int64).tolist()
     step = max(1, _CELLS_MAX // (threads * (keep + 1)))
     for first in range(0, nq, step):
-        _scan_queries(
-            arrays, metric, queries, slice(first, min(nq, first + step)), keep, snapshot, allow, threads, workers, found
-        )
-    found.work[1] = nq * snapshot.live_count
+        part = slice(first, min(nq, first + step))
+        _scan_queries(arrays, metric, queries, part, keep, snapshot, listed, edges, workers, found)
+    found.work[1] = nq * (snapshot.live_count if allow is None else total)
     return found
 
 
@@ -59,18 +71,18 @@ def _scan_queries(
     part: slice,
     keep: int,
     snapshot: Snapshot,
-    allow: NDArray[np.uint64],
-    threads: int,
+    listed: NDArray[np.uint32],
+    edges: list[int],
     workers: Workers,
     found: Found,
 ) -> None:
+    """One range of rows, or of `listed` where there are any, between each two of `edges`."""
     vectors = checks.for_kernels(arrays.vectors)
     chosen = queries[part]
-    nq = len(chosen)
+    nq, threads = len(chosen), len(edges) - 1
     keys = np.empty((threads, nq, keep + 1), np.int64)
     sizes = np.zeros((threads, nq), np.int64)
     block = int(max(16, min(4096, _BLOCK_BYTES // max(1, vectors.shape[1] * vectors.itemsize))))
-    edges = np.linspace(0, snapshot.row_count, threads + 1).astype(np.int64).tolist()
 
     def run(i: int) -> int:
         return int(
@@ -79,11 +91,12 @@ def _scan_queries(
                 keys[i],
                 sizes[i],
                 keep,
+                listed,
                 edges[i],
                 edges[i + 1],
                 snapshot.row_count,
                 snapshot.sequence,
-                allow,
+                EVERYTHING,
                 metric,
                 vectors,
                 arrays.crcs,
@@ -126,17 +139,14 @@ def fill_up(
     queries: NDArray[np.float32],
     limit: int,
     snapshot: Snapshot,
-    allow: NDArray[np.uint64],
+    allow: Allowed | None,
     threads: int,
-    arrays: RowArrays,
-    exactly: Callable[[NDArray[np.float32], int, Snapshot, NDArray[np.uint64], int], Found],
+    exactly: Callable[[NDArray[np.float32], int, Snapshot, Allowed | None, int], Found],
 ) -> NDArray[np.int64]:
     """A search never returns fewer rows than there are: queries that an index could not fill are answered by `exactly`,
     in place. Returns what that did, as `explain_scan` reads it.
     """
-    matching = snapshot.live_count
-    if len(allow):
-        matching = int(scan.count_allowed(allow, snapshot.row_count, snapshot.sequence, arrays.deleted))
+    matching = snapshot.live_count if allow is None else len(allow)
     short = np.flatnonzero(found.counts < min(limit, matching))
     if len(short) == 0:
         return np.zeros(3, np.int64)
@@ -183,11 +193,10 @@ class Flat(Index):
         limit: int,
         snapshot: Snapshot,
         params: SearchParams,
-        allow: NDArray[np.uint64] | None = None,
+        allow: Allowed | None = None,
     ) -> Found:
-        bitmap = EVERYTHING if allow is None else allow
         return scan_exactly(
-            self._rows.arrays, self._metric, as_queries(queries), limit, snapshot, bitmap, params.threads, self._workers
+            self._rows.arrays, self._metric, as_queries(queries), limit, snapshot, allow, params.threads, self._workers
         )
 
     def seal(self, path: Path) -> Sealed:

@@ -26,6 +26,7 @@ from vecdb.index import invariants, sealed, training
 from vecdb.index.base import (
     EVERYTHING,
     METRIC_CODES,
+    Allowed,
     Found,
     Index,
     Progress,
@@ -288,13 +289,13 @@ class Hnsw(Index):
         limit: int,
         snapshot: Snapshot,
         params: SearchParams,
-        allow: NDArray[np.uint64] | None = None,
+        allow: Allowed | None = None,
     ) -> Found:
         view = self._view
         queries = as_queries(queries)
-        bitmap = EVERYTHING if allow is None else allow
         if view is None or params.exact:
-            return self._exactly(queries, limit, snapshot, bitmap, params.threads)
+            return self._exactly(queries, limit, snapshot, allow, params.threads)
+        bitmap = EVERYTHING if allow is None else allow.bitmap(snapshot.row_count)
         if view.arrays is not self._rows.arrays:
             view = View(view.graph, self._rows.arrays, self._metric, view.indexed, view.entry, view.level)
         width = max(params.ef or self.config.ef, limit)
@@ -323,7 +324,7 @@ class Hnsw(Index):
         else:
             self._sliced(view, queries, found, limit, width, rerank, snapshot, bitmap, params.threads)
         if (found.counts[0] if nq == 1 else found.counts.min(initial=limit)) < limit:
-            scanned = fill_up(found, queries, limit, snapshot, bitmap, params.threads, self._rows.arrays, self._exactly)
+            scanned = fill_up(found, queries, limit, snapshot, allow, params.threads, self._exactly)
             found.work += scanned
         return found
 
@@ -378,7 +379,7 @@ class Hnsw(Index):
         found.work[:] = works.sum(axis=0)
 
     def _exactly(
-        self, queries: NDArray[np.float32], limit: int, snapshot: Snapshot, allow: NDArray[np.uint64], threads: int
+        self, queries: NDArray[np.float32], limit: int, snapshot: Snapshot, allow: Allowed | None, threads: int
     ) -> Found:
         return scan_exactly(self._rows.arrays, self._metric, queries, limit, snapshot, allow, threads, self._workers)
 

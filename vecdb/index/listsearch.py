@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb import schema
-from vecdb.index.base import damaged_row
+from vecdb.index.base import ALL_ROWS, damaged_row
 from vecdb.index.lists import Lists, View, check_extents
 from vecdb.index.probing import LISTS_MAX, MOST, SAMPLES, Probing, most
 from vecdb.kernels import checks, scan
@@ -381,9 +381,9 @@ class Plan:
         """Rows that no list has yet, compared with their vectors."""
         arrays, snapshot = self.prepared.arrays, self.snapshot
         bad = scan.scan_rows(
-            queries, b.keys[1], b.sizes[1], self.limit, self.view.indexed, snapshot.row_count, snapshot.row_count,
-            snapshot.sequence, self.allow, self.prepared.metric, self.prepared.vectors, arrays.crcs, arrays.verified,
-            arrays.deleted, scan.BLOCK_ROWS, b.tail,
+            queries, b.keys[1], b.sizes[1], self.limit, ALL_ROWS, self.view.indexed, snapshot.row_count,
+            snapshot.row_count, snapshot.sequence, self.allow, self.prepared.metric, self.prepared.vectors, arrays.crcs,
+            arrays.verified, arrays.deleted, scan.BLOCK_ROWS, b.tail,
         )  # fmt: skip
         if bad >= 0:
             raise damaged_row(bad, arrays)

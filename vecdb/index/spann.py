@@ -29,7 +29,17 @@ from numpy.typing import NDArray
 
 from vecdb import limits, schema
 from vecdb.index import bulk, container, directory, placing
-from vecdb.index.base import EVERYTHING, METRIC_CODES, Found, Index, IndexDamaged, Progress, RowSource, Sealed
+from vecdb.index.base import (
+    EVERYTHING,
+    METRIC_CODES,
+    Allowed,
+    Found,
+    Index,
+    IndexDamaged,
+    Progress,
+    RowSource,
+    Sealed,
+)
 from vecdb.index.flat import as_queries, fill_up, scan_exactly
 from vecdb.index.lists import Lists, View
 from vecdb.index.listsearch import (
@@ -219,13 +229,13 @@ class Spann(Index):
         limit: int,
         snapshot: Snapshot,
         params: SearchParams,
-        allow: NDArray[np.uint64] | None = None,
+        allow: Allowed | None = None,
     ) -> Found:
         view = self.lists.view
         queries = as_queries(queries)
-        bitmap = EVERYTHING if allow is None else allow
         if view is None or params.exact:
-            return self._exactly(queries, limit, snapshot, bitmap, params.threads)
+            return self._exactly(queries, limit, snapshot, allow, params.threads)
+        bitmap = EVERYTHING if allow is None else allow.bitmap(snapshot.row_count)
         nq = len(queries)
         found = Found(
             np.empty((nq, limit), np.int64), np.empty((nq, limit), np.float32), np.empty(nq, np.int64),
@@ -251,7 +261,7 @@ class Spann(Index):
             self._workers.map(run, range(len(starts)), params.threads)
             found.work[:] = works.sum(axis=0)
         if (found.counts[0] if nq == 1 else found.counts.min(initial=limit)) < limit:
-            scanned = fill_up(found, queries, limit, snapshot, bitmap, params.threads, self._rows.arrays, self._exactly)
+            scanned = fill_up(found, queries, limit, snapshot, allow, params.threads, self._exactly)
             found.work[RERANKED] += scanned[1]
         return found
 
@@ -273,11 +283,12 @@ class Spann(Index):
         }
 
     def _exactly(
-        self, queries: NDArray[np.float32], limit: int, snapshot: Snapshot, allow: NDArray[np.uint64], threads: int
+        self, queries: NDArray[np.float32], limit: int, snapshot: Snapshot, allow: Allowed | None, threads: int
     ) -> Found:
         arrays = self._rows.arrays
         found = scan_exactly(arrays, self._metric, queries, limit, snapshot, allow, threads, self._workers)
-        files.release(arrays.vectors[: snapshot.row_count])  # all of the file was looked at, and it may be large
+        if allow is None:
+            files.release(arrays.vectors[: snapshot.row_count])  # all of the file was looked at, and it may be large
         return found
 
     # -- files and figures -------------------------------------------------------------------------

@@ -9,6 +9,8 @@ first collection is opened. No other package imports numba.
     checks      row checksums, refusal of what is not finite
     quantize    full vectors -> 8-bit codes
     beam        best-first walk over codes on one layer
+    sieve       codes of one bit, a cache line each
+    slots       codes in the order of a tree, all of them or a tenant's
     search      whole queries: walk, tail, visibility, re-rank
     build       batch insertion into the graph, reverse links
     repair      neighbourhoods of deleted nodes, reachability
@@ -84,6 +86,8 @@ try:
         repair,
         scan,
         search,
+        sieve,
+        slots,
     )
 finally:
     config.CACHE_DIR = _previous
@@ -104,4 +108,6 @@ __all__ = [
     "repair",
     "scan",
     "search",
+    "sieve",
+    "slots",
 ]

@@ -4,6 +4,7 @@ The choice follows numba's compile target (NUMBA_CPU_NAME, NUMBA_CPU_FEATURES), 
 target lacks would end the process inside LLVM. Every path gives the same integers.
 
     dot_codes   uint8 codes x int8 query  AVX-512 VNNI | AVX-VNNI | AVX2 pmaddwd | Arm udot | plain vectors
+    bit_products  1-bit codes x 4-bit query  population counts
     dot_packed  1, 2, 4, 8-bit codes x int8 query  VNNI | AVX2 pmaddubsw | plain vectors
     crc32c_row  CRC-32C (Castagnoli)      SSE 4.2 | Arm CRC | table
 """
@@ -219,6 +220,54 @@ def dot_packed(typingctx, codes, offset, width, query8, bits):
             parts = [_wide(builder, part) for part in parts_at(at, vector)]
             builder.store(_packed_products(context, builder, count, chunk, parts, builder.load(slot)), slot)
         return _call(builder, "llvm.vector.reduce.add.v8i32", _I32, [builder.load(slot)])
+
+    return signature, codegen
+
+
+_UNROLL_WORDS_MAX = 16
+
+
+@intrinsic
+def bit_products(typingctx, words, at, planes, count):
+    """Of a code of one bit and a query of as many bit planes: set bits << 32 | sum over p of 2^p set bits in plane p.
+
+    words : uint64[any]; the code is len(count) of them, a compile-time constant, from word `at` (int64) on.
+    planes : uint64[4, len(count)].   One population count after another: processors do three or four of them a cycle,
+    where LLVM's vector code for it takes twice the time.
+    """
+    length = count.count
+    signature = types.int64(words, types.int64, planes, count)
+
+    def codegen(context, builder, sig, args):
+        base = builder.gep(_data(context, builder, sig.args[0], args[0]), [builder.shl(args[1], _I64(3))])
+        query = _data(context, builder, sig.args[2], args[2])
+
+        def add(at, sums):
+            offset = builder.shl(at, _I64(3))
+            word = _load(builder, base, offset, _I64)
+            out = [builder.add(sums[0], _call(builder, "llvm.ctpop.i64", _I64, [word]))]
+            for plane, total in enumerate(sums[1:]):
+                bits = _load(builder, query, builder.add(offset, _I64(8 * length * plane)), _I64)
+                out.append(builder.add(total, _call(builder, "llvm.ctpop.i64", _I64, [builder.and_(word, bits)])))
+            return out
+
+        sums = [_I64(0)] * 5
+        if length <= _UNROLL_WORDS_MAX:
+            for word in range(length):
+                sums = add(_I64(word), sums)
+        else:
+            places = [cgutils.alloca_once_value(builder, zero) for zero in sums]
+            for place, zero in zip(places, sums, strict=True):
+                builder.store(zero, place)
+            with cgutils.for_range(builder, _I64(length)) as loop:
+                after = add(loop.index, [builder.load(place) for place in places])
+                for place, value in zip(places, after, strict=True):
+                    builder.store(value, place)
+            sums = [builder.load(place) for place in places]
+        total = builder.shl(sums[0], _I64(32))
+        for plane, value in enumerate(sums[1:]):
+            total = builder.add(total, builder.shl(value, _I64(plane)))
+        return total
 
     return signature, codegen
 

@@ -7,26 +7,36 @@ import numpy as np
 from vecdb.kernels.beam import insert, is_visible
 from vecdb.kernels.checks import is_sound
 from vecdb.kernels.distance import exact
+from vecdb.kernels.intrinsics import prefetch_at, prefetch_row
 from vecdb.kernels.options import kernel
 from vecdb.kernels.search import distance_of, key_of
 
 BLOCK_ROWS = 256  # rows scored for all queries before the next block: 256 x 384 float32 stays in a level-2 cache
+AHEAD_ROWS = 8  # of a list of rows, which lie scattered, this many are on their way from memory
 
 
 @kernel()
 def scan_rows(
-    queries, keys, counts, limit, first, stop, row_count, sequence_signed, allow, metric, vectors, crcs, verified,
-    deleted, block, rows,
+    queries, keys, counts, limit, listed, first, stop, row_count, sequence_signed, allow, metric, vectors, crcs,
+    verified, deleted, block, rows,
 ):  # fmt: skip
     """The nearest visible rows of [first, stop) to every query, added to keys int64[nq, limit + 1], counts int64[nq].
 
+    listed : uint32[any], rows of which [first, stop) are scanned; empty: [first, stop) are rows themselves.
     rows : int32[block], scratch.   Returns the first row that does not match its checksum, or -1.
     """
     sequence = np.uint64(sequence_signed)
     row_bytes = vectors.shape[1] * vectors.itemsize
     for begin in range(first, stop, block):
         visible = 0
-        for row in range(begin, min(begin + block, stop)):
+        for at in range(begin, min(begin + block, stop)):
+            row = at
+            if len(listed):
+                row = np.int64(listed[at])
+                ahead = np.int64(listed[min(at + AHEAD_ROWS, stop - 1)])  # rows of a list lie scattered
+                for line in range(0, min(row_bytes + 63, 2048), 64):
+                    prefetch_at(vectors, ahead * row_bytes + line)
+                prefetch_row(deleted, ahead)
             if is_visible(row, row_count, sequence, deleted, allow):
                 if not is_sound(vectors, row, row_bytes, crcs, verified):
                     return row
@@ -74,14 +84,3 @@ def merge(keys, sizes, places, limit, out_rows, out_distances, out_counts):
             out_rows[i, j] = -1
             out_distances[i, j] = np.float32(np.inf)
         out_counts[i] = count
-
-
-@kernel()
-def count_allowed(allow, row_count, sequence_signed, deleted):
-    """How many rows the snapshot and the bitmap hold."""
-    sequence = np.uint64(sequence_signed)
-    total = 0
-    for row in range(row_count):
-        if is_visible(row, row_count, sequence, deleted, allow):
-            total += 1
-    return total

@@ -9,13 +9,26 @@ Block of records: one LMDB value, immutable once committed
     bytes) row_crc := u32          CRC-32C of the row's stored vector bytes
     id_end, meta_end := u32 end offset of the record's bytes in `ids` / `metas`; a record starts where the one before
     it ends ids    := id*           id := i64 (flag INT_IDS) | utf-8
-    metas  := meta*         meta := empty                              owner "", no tenants, no fields
-                                  | fields                             a msgpack map: owner "", no tenants
-                                  | [owner, tenants, fields]           a msgpack array
+    metas  := meta*         meta := empty                              owner "", no fields
+                                  | fields                             a msgpack map: owner ""
+                                  | [owner, fields]                    a msgpack array
     crc    := zlib.crc32 of the block with the crc field zero
 
     example: one record, id 7, no fields, in commit 3 as row 0 -> 32 + 12 + 8 bytes,
              id_end = [8], meta_end = [0], ids = 07 00 00 00 00 00 00 00
+
+Access list of a record: one LMDB value, rewritten by every change of it
+
+    access := version u32 | crc u32 | number u64*          numbers of tenants, ascending, each once, at least one
+    crc    := zlib.crc32 of the numbers
+
+    example: tenants 3 and 5 -> 24 bytes, 01 00 00 00, crc, 03 00 .. 00, 05 00 .. 00
+
+Tenant: one LMDB value
+
+    tenant := version u32 | crc u32 | sequence u64 | records_max u64 | name utf-8
+    sequence := of the last commit that changed which rows it has      records_max := 0: what limits.py says
+    crc      := zlib.crc32 of what follows it
 
 Row file (rows.py)
 
@@ -29,7 +42,7 @@ from __future__ import annotations
 import struct
 import zlib
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -44,13 +57,15 @@ _ROWS = struct.Struct("<4sHHIIQ")
 _ROWS_MAGIC = b"VROW"
 _VERSION = 1
 _CRC_AT = 8
+_ACCESS = struct.Struct("<II")  # version, crc: the head of an access list, and of a tenant
+_TENANT = struct.Struct("<QQ")
 ROW_HEADER_BYTES = 4096
 INT_IDS = 1
 
 _pack = msgspec.msgpack.Encoder().encode
 _unpack = msgspec.msgpack.Decoder().decode
-_unpack_meta = msgspec.msgpack.Decoder(tuple[bytes, list[str], msgspec.Raw]).decode
-_ARRAY_OF_3 = 0x93  # msgpack: how a meta with an owner or tenants starts; a map starts with another byte
+_unpack_meta = msgspec.msgpack.Decoder(tuple[bytes, msgspec.Raw]).decode
+_ARRAY_OF_2 = 0x92  # msgpack: how a meta with an owner starts; a map starts with another byte
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,19 +161,69 @@ def decode_block(raw: Any, key: int, where: str, *, verify: bool = True) -> Bloc
     )
 
 
-def encode_meta(owner: bytes, tenants: list[str], fields: bytes) -> bytes:
+def encode_meta(owner: bytes, fields: bytes) -> bytes:
     """The meta of one record; `fields`: an encoded msgpack map, or empty."""
-    if not owner and not tenants:
+    if not owner:
         return fields
-    return bytes(_pack([owner, tenants, msgspec.Raw(fields or b"\x80")]))
+    return bytes(_pack([owner, msgspec.Raw(fields or b"\x80")]))
 
 
-def split_meta(meta: bytes) -> tuple[bytes, list[str], bytes]:
-    """(owner, tenants, encoded fields) of one record; fields may be empty bytes."""
-    if not meta or meta[0] != _ARRAY_OF_3:
-        return b"", [], meta
-    owner, tenants, fields = _unpack_meta(meta)
-    return owner, tenants, bytes(fields)
+def split_meta(meta: bytes) -> tuple[bytes, bytes]:
+    """(owner, encoded fields) of one record; fields may be empty bytes."""
+    if not meta or meta[0] != _ARRAY_OF_2:
+        return b"", meta
+    owner, fields = _unpack_meta(meta)
+    return owner, bytes(fields)
+
+
+def encode_access(numbers: NDArray[np.uint64], counts: NDArray[np.int64]) -> list[bytes]:
+    """Access lists of many records: `numbers` of all, one record's `counts` after another's, none of them 0."""
+    raw = numbers.astype("<u8", copy=False).tobytes()
+    ends = (8 * np.cumsum(counts)).tolist()
+    parts = [raw[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+    heads = np.full((len(parts), 2), _VERSION, "<u4")
+    heads[:, 1] = list(map(zlib.crc32, parts))
+    return [head + part for head, part in zip(heads.view("V8")[:, 0].tolist(), parts, strict=True)]
+
+
+def decode_access(raws: list[bytes], rows: list[int], where: str) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+    """(numbers, counts) of access lists found under `rows`, as `encode_access` takes them. Raises `Corruption`."""
+    lengths = np.fromiter(map(len, raws), np.int64, len(raws)) - _ACCESS.size
+    parts = [raw[_ACCESS.size :] for raw in raws]
+    crcs = np.fromiter(map(zlib.crc32, parts), np.uint32, len(parts))
+    bad = (lengths <= 0) | (lengths % 8 != 0)
+    if not bad.any():
+        heads = np.frombuffer(b"".join([raw[: _ACCESS.size] for raw in raws]), "<u4").reshape(-1, 2)
+        bad = (heads[:, 0] != _VERSION) | (heads[:, 1] != crcs)
+    if bad.any():
+        at = int(np.argmax(bad))
+        raise Corruption(
+            f"{where}: access list of row {rows[at]} has {len(raws[at])} bytes and starts with {raws[at][:8].hex()}, "
+            f"expected {_ACCESS.pack(_VERSION, int(crcs[at])).hex()}; restore from a backup"
+        )
+    return np.frombuffer(b"".join(parts), "<u8").astype(np.uint64, copy=False), lengths // 8
+
+
+class Tenant(NamedTuple):
+    """What is stored about one tenant. records_max : 0 where it has no quota of its own."""
+
+    sequence: int
+    records_max: int
+    name: bytes
+
+
+def encode_tenant(sequence: int, records_max: int, name: bytes) -> bytes:
+    tail = _TENANT.pack(sequence, records_max) + name
+    return _ACCESS.pack(_VERSION, zlib.crc32(tail)) + tail
+
+
+def decode_tenant(raw: bytes, number: int, where: str) -> Tenant:
+    """Raises `Corruption` naming the tenant's number."""
+    tail = raw[_ACCESS.size :]
+    if len(tail) > _TENANT.size and _ACCESS.unpack_from(raw) == (_VERSION, zlib.crc32(tail)):
+        sequence, records_max = _TENANT.unpack_from(tail)
+        return Tenant(sequence, records_max, tail[_TENANT.size :])
+    raise Corruption(f"{where}: tenant {number} starts with {bytes(raw[:8]).hex()}; restore from a backup")
 
 
 def merge_fields(old: bytes, changes: bytes) -> bytes:

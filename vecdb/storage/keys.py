@@ -7,21 +7,49 @@
     blocks    prefix, first_row u64             -> block of records (codec.py)
     ids       prefix, owner_len u8, owner, id   -> row u64 LE
     tombs     prefix, sequence u64              -> rows u64 LE, ascending (DUPSORT | DUPFIXED)
+    tenants   uid u32, 0x00                     -> number of the next tenant, u64 LE
+              uid u32, 0x01, name utf-8         -> its number, u64 LE; the names of a collection in order
+              uid u32, 0x02, number u64         -> tenant (codec.py): sequence, quota, name
+    members   prefix, number u64                -> rows u64, native order, ascending (DUPSORT | DUPFIXED | INTEGERDUP)
+    access    prefix, row u64                   -> the record's own list of tenants (codec.py); no entry: none
 
 prefix := uid u32, generation u32       one generation of one collection; a prefix that no state names is debris,
-purged at open id     := u64, sign bit flipped         where the collection's ids are ints (so that negative ids sort
-first)
+                                        purged at open
+id     := u64, sign bit flipped         where the collection's ids are ints (so that negative ids sort first)
         | utf-8                         where they are strings
 
-All collections share these five databases: a named database of its own for each would have to close its handle when the
+A tenant's number is given out once in the life of its collection. `access` is the truth about who may see a record,
+with a checksum; `members` is the same pairs the other way round, live records only, and can be derived from it.
+A number in `access` that has no tenant is one that was dropped: it means nobody, and the next vacuum leaves it out.
+
+All collections share these databases: a named database of its own for each would have to close its handle when the
 collection is dropped, which LMDB allows only while no transaction of any thread is using it.
 """
 
 from __future__ import annotations
 
 import struct
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 CATALOG, STATE, BLOCKS, IDS, TOMBS = b"catalog", b"state", b"blocks", b"ids", b"tombs"
+TENANTS, MEMBERS, ACCESS = b"tenants", b"members", b"access"
+DATABASES: dict[bytes, dict[str, bool]] = {
+    CATALOG: {},
+    STATE: {},
+    BLOCKS: {},
+    IDS: {},
+    TOMBS: {"dupsort": True, "dupfixed": True},
+    TENANTS: {},
+    MEMBERS: {"dupsort": True, "dupfixed": True, "integerdup": True},
+    ACCESS: {},
+}
+BY_GENERATION = (BLOCKS, IDS, TOMBS, MEMBERS, ACCESS)  # whose keys begin with a prefix
+BY_UID = (TENANTS,)  # whose keys begin with a uid alone
+_NEXT, _NAME, _NUMBER = b"\0", b"\1", b"\2"  # what a key of tenants is for, after the uid
+UID_BYTES = 4
 SEQUENCE, UID_NEXT = b"sequence", b"uid"  # keys of state, next to the 4-byte uids
 
 _PREFIX = struct.Struct(">II")
@@ -38,7 +66,7 @@ def prefix(number: int, generation: int) -> bytes:
 
 
 def split_prefix(key: bytes) -> tuple[int, int]:
-    """(uid, generation) of any key of blocks, ids or tombs."""
+    """(uid, generation) of any key of blocks, ids, tombs, members or access."""
     number, generation = _PREFIX.unpack_from(key)
     return number, generation
 
@@ -50,13 +78,37 @@ def after(prefix: bytes) -> bytes | None:
 
 
 def numbered(prefix: bytes, number: int) -> bytes:
-    """Key of a block (by first row) or of the tombs of a commit (by sequence)."""
+    """Key of a block (by first row), of the tombs of a commit, of a tenant's rows or of a row's tenants."""
     return prefix + number.to_bytes(8, "big")
 
 
 def number_of(key: bytes) -> int:
     """The row or sequence of a key that `numbered` made."""
     return int.from_bytes(key[PREFIX_BYTES:], "big")
+
+
+def all_numbered(head: bytes, numbers: NDArray[Any]) -> list[bytes]:
+    """What `numbered` makes of each of many numbers (uint64[n]) after the same head."""
+    made = np.empty(len(numbers), [("head", f"V{len(head)}"), ("number", ">u8")])
+    made["head"] = np.void(head)
+    made["number"] = numbers
+    keys: list[bytes] = made.view(f"V{len(head) + 8}").tolist()
+    return keys
+
+
+def tenant_next(number: int) -> bytes:
+    """Where the collection `number` keeps the number of its next tenant."""
+    return uid(number) + _NEXT
+
+
+def tenant_names(number: int) -> bytes:
+    """What a tenant's name is appended to."""
+    return uid(number) + _NAME
+
+
+def tenant_numbers(number: int) -> bytes:
+    """What a tenant's number, u64 BE, is appended to."""
+    return uid(number) + _NUMBER
 
 
 def owned(prefix: bytes, owner: bytes) -> bytes:

@@ -14,7 +14,9 @@ anything is read.
 
 from __future__ import annotations
 
+import itertools
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,7 +31,8 @@ from vecdb.storage import files, keys
 LMDB_FORMAT = "0.9"  # data file format of lib_version=0; lmdb 3 can also write an incompatible one
 _DATABASES_MAX = 16
 READERS = "READERS"  # beside the environment's folder: every process that reads holds it
-_DUPLICATES_MAX = 200  # of one key that a compacting copy may meet
+_COPY_BYTES = 16 << 20  # keys and values that a copy holds in one transaction
+_COPY_ENTRIES = 512  # entries per stretch of bytecode
 _SHRINK_BYTES_MIN = 1 << 18  # fewer free bytes than this are not worth a copy
 _SHRINK_WAIT_S = 5.0  # for reads to finish
 _SPARE_BYTES = 1 << 20  # kept free behind LMDB's last page, so that deletes work on a full disk
@@ -79,15 +82,14 @@ class Store:
         self._allocated_bytes = 0
 
     def _open_databases(self) -> None:
-        create = not self.read_only
         try:
-            self.catalog, self.state, self.blocks, self.ids = (
-                self._env.open_db(name, create=create) for name in (keys.CATALOG, keys.STATE, keys.BLOCKS, keys.IDS)
-            )
-            self.tombs = self._env.open_db(keys.TOMBS, create=create, dupsort=True, dupfixed=True)
+            self.databases = _open_all(self._env, create=not self.read_only)
         except lmdb.Error as error:
             self._env.close()
             raise _translated(error, f"opening {self.path}") from error
+        self.catalog, self.state, self.blocks, self.ids, self.tombs, self.tenants, self.members, self.access = (
+            self.databases.values()
+        )
 
     def _check_length(self) -> None:
         """A data file shorter than its last page would kill the process at the first look past its end."""
@@ -204,24 +206,26 @@ class Store:
             "transaction": info["last_txnid"],
         }
 
-    def copy(self, target: Path, *, compact: bool = True) -> None:
-        """A consistent copy of the environment into the existing folder `target`, while writes go on."""
-        with self._counted():
-            try:
-                with self._env.begin() as txn:
-                    if compact and self._may_compact(txn):
-                        self._env.copy(str(target), compact=True, txn=txn)
-                        return
-                self._env.copy(str(target))
-            except lmdb.Error as error:
-                raise _translated(error, f"copying {self.path}") from error
+    def copy(self, target: Path) -> None:
+        """A consistent copy of the environment, without free pages, into the existing folder `target`, while writes
+        go on. Not synced.
 
-    def _may_compact(self, txn: Txn) -> bool:
-        """Whether a compacting copy is safe: LMDB 0.9.36 (lmdb 3.0.0) reads beyond its memory in one, and dies, where
-        the duplicates of a key fill pages of their own, as the rows do that one commit deletes (250 and more).
+        Made entry by entry: LMDB 0.9.36's own compacting copy reads beyond its memory, and dies, where the duplicates
+        of a key fill pages of their own, as the rows of a tenant do.
         """
-        cursor = txn.cursor(db=self.tombs)
-        return all(cursor.count() <= _DUPLICATES_MAX for _ in cursor.iternext_nodup(keys=True, values=False))
+        try:
+            made = lmdb.open(
+                str(target), map_size=self._map_bytes, max_dbs=_DATABASES_MAX, sync=False, readahead=False,
+                meminit=True, lib_version=0,
+            )  # fmt: skip
+            try:
+                with self.read() as txn:
+                    for name, there in _open_all(made, create=True).items():
+                        _copy_entries(txn.cursor(db=self.databases[name]), made, there)
+            finally:
+                made.close()
+        except lmdb.Error as error:
+            raise _translated(error, f"copying {self.path}") from error
 
     def shrink(self) -> bool:
         """Commit thread, between transactions: give the pages that LMDB has freed, and keeps, back to the file system.
@@ -232,42 +236,48 @@ class Store:
         """
         if self.read_only or self._free_bytes() < _SHRINK_BYTES_MIN:
             return False
-        with self.read() as txn:
-            if not self._may_compact(txn):
-                return False  # until a vacuum has taken those deletions away
         files.touch(self.path.parent / READERS)
         alone = files.lock_alone(self.path.parent / READERS)
         if alone is None:
             return False
         try:
+            if self._resting:
+                return False
+            folder = self._compacted()
             with self._gate:
                 calm = self._gate.wait_for(lambda: not self._reads, _SHRINK_WAIT_S)
                 if not calm or self._resting or self._closed:
                     return False
-                self._swap_for_copy()
+                self._swap_for(folder)
                 return True
         finally:
+            files.remove_tree(self.path / "copy")
             files.close(alone)
 
     def _free_bytes(self) -> int:
         """Bytes of the file that hold nothing."""
         with self.read() as txn:
-            trees = (self._env.stat(), *map(txn.stat, (self.catalog, self.state, self.blocks, self.ids, self.tombs)))
+            trees = (self._env.stat(), *map(txn.stat, self.databases.values()))
             pages = sum(tree["branch_pages"] + tree["leaf_pages"] + tree["overflow_pages"] for tree in trees)
         return int((self._env.info()["last_pgno"] + 1 - pages) * 4096)
 
-    def _swap_for_copy(self) -> None:
-        """Under the gate, nobody reading or writing."""
-        data, folder = self.path / "data.mdb", self.path / "copy"
+    def _compacted(self) -> Path:
+        """A folder with a copy, on disk, of what is committed; reads go on meanwhile."""
+        folder = self.path / "copy"
         files.remove_tree(folder)
         files.make_dir(folder)
-        self._env.copy(str(folder), compact=True)
+        self.copy(folder)
         if self._durability != "none":
             fd = files.open_append(folder / "data.mdb")
             try:
                 files.fsync(fd)
             finally:
                 files.close(fd)
+        return folder
+
+    def _swap_for(self, folder: Path) -> None:
+        """Under the gate, nobody reading or writing."""
+        data = self.path / "data.mdb"
         self._env.close()
         if self._spare_fd >= 0:
             files.close(self._spare_fd)
@@ -278,7 +288,6 @@ class Store:
                 files.sync_dir(self.path)
         finally:
             self._open()  # the copy, or where the rename failed the file as it was
-        files.remove_tree(folder)
 
     def sync(self) -> None:
         with self._counted():
@@ -297,6 +306,27 @@ class Store:
             if self._spare_fd >= 0:
                 files.close(self._spare_fd)
                 self._spare_fd = -1
+
+
+def _open_all(env: Any, *, create: bool) -> dict[bytes, Any]:
+    """The named databases of an environment, each with its flags."""
+    return {name: env.open_db(name, create=create, **flags) for name, flags in keys.DATABASES.items()}
+
+
+def _copy_entries(source: Any, target: Any, database: Any) -> None:
+    """Append all that the cursor `source` walks over, in order, to `database` of the environment `target`."""
+    entries = iter(source.iternext())
+    more = True
+    while more:
+        size_bytes = 0
+        with target.begin(write=True, db=database) as txn:
+            cursor = txn.cursor()
+            while more and size_bytes < _COPY_BYTES:
+                part = list(itertools.islice(entries, _COPY_ENTRIES))
+                cursor.putmulti(part, append=True)
+                size_bytes += sum(len(key) + len(value) for key, value in part)
+                more = len(part) == _COPY_ENTRIES
+                time.sleep(0)  # the interpreter lock is offered to whoever searches
 
 
 def _last_page(head: bytes) -> int | None:

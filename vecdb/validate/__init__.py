@@ -1,9 +1,10 @@
 """The one gate: a caller's values become canonical arrays here, or a typed error that says what to change.
 
     collection_name, collection_config, index_config, owner           names and configuration
-    ids -> IdBatch, vectors -> [n, dim], fields -> msgpack bytes      what a write call carries
+    ids -> IdBatch, vectors -> [n, dim], fields -> msgpack bytes,
+    access_lists -> AccessLists                                       what a write call carries
     queries -> [nq, dim], search_limit, search_params, threads,
-    field_selection                                                   what a search call carries
+    field_selection, search_tenants                                   what a search call carries
 
 Thread rule: pure functions, callable from any thread. Bounds of limits.py are held before anything of the size in
 question is allocated. Long inputs are worked through in slices: NumPy calls on a few hundred KB, bytecode
@@ -23,10 +24,13 @@ from vecdb.validate.arguments import (
 )
 from vecdb.validate.fields import decode_fields, fields
 from vecdb.validate.ids import IdBatch, ids
+from vecdb.validate.tenants import AccessLists, access_lists, records_max, search_tenants, tenant_name, tenant_names
 from vecdb.validate.vectors import queries, vectors
 
 __all__ = [
+    "AccessLists",
     "IdBatch",
+    "access_lists",
     "collection_config",
     "collection_name",
     "decode_fields",
@@ -36,8 +40,12 @@ __all__ = [
     "index_config",
     "owner",
     "queries",
+    "records_max",
     "search_limit",
     "search_params",
+    "search_tenants",
+    "tenant_name",
+    "tenant_names",
     "threads",
     "vectors",
 ]

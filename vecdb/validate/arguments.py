@@ -10,7 +10,7 @@ import numpy as np
 
 from vecdb import limits
 from vecdb.errors import InvalidArgument, LimitExceeded
-from vecdb.schema import DTYPES, METRICS, CollectionConfig, Flat, Hnsw, IndexConfig, SearchParams, Spann
+from vecdb.schema import DTYPES, METRICS, CollectionConfig, Curator, Flat, Hnsw, IndexConfig, SearchParams, Spann
 from vecdb.validate.common import integer, show, utf8
 
 
@@ -30,14 +30,17 @@ def collection_name(name: object) -> str:
 
 
 def index_config(index: object) -> IndexConfig | None:
-    """None, or a `Flat`, `Hnsw` or `Spann` whose every parameter is within its bound."""
+    """None, or a `Flat`, `Hnsw`, `Spann` or `Curator` whose every parameter is within its bound."""
     if index is None or isinstance(index, Flat):
         return index
     if isinstance(index, Spann):
         return _spann(index)
+    if isinstance(index, Curator):
+        return _curator(index)
     if not isinstance(index, Hnsw):
         raise InvalidArgument(
-            f"index must be None, vecdb.Flat(), vecdb.Hnsw(...) or vecdb.Spann(...), got {show(index)}"
+            "index must be None, vecdb.Flat(), vecdb.Hnsw(...), vecdb.Spann(...) or vecdb.Curator(...), "
+            f"got {show(index)}"
         )
     if index.quantization not in (None, "sq8"):
         raise InvalidArgument(f'Hnsw quantization must be "sq8" or None, got {show(index.quantization)}')
@@ -73,6 +76,16 @@ def _spann(index: Spann) -> Spann:
         posting_bytes_max=optional(
             index.posting_bytes_max, "posting_bytes_max", limits.posting_bytes_min, limits.posting_bytes_max
         ),
+    )
+
+
+def _curator(index: Curator) -> Curator:
+    nprobe = index.nprobe
+    return Curator(
+        leaf_rows=integer(index.leaf_rows, "Curator leaf_rows", limits.leaf_rows_min, limits.leaf_rows_max),
+        shortlist_max=integer(index.shortlist_max, "Curator shortlist_max", 1, limits.rows_max),
+        scan_max=integer(index.scan_max, "Curator scan_max", 1, limits.rows_max),
+        nprobe=None if nprobe is None else integer(nprobe, "Curator nprobe", 1, limits.nprobe_max),
     )
 
 

@@ -1,0 +1,403 @@
+"""Many tenants over one clustering tree (after Curator, Jin et al., 2024): policy over codes in tree order (order.py).
+
+    a tenant's rows -> its slots, ascending -> few: all scanned | many: nodes of the tree, nearest first
+
+The shared structure is one: codes, a tree of groups and leaves, a permutation. A tenant costs its sorted slots, derived
+when it is searched and kept with its rows; a node of the tree is a range of them. Granting and revoking change the
+tenant's rows alone. Without a tenant the same tree is walked over all slots.
+
+Three roles (base.py): searches take `self._view` once and hold no lock; the maintenance caller makes another order and
+publishes it; the publisher encodes new rows behind. The lock orders the last two.
+
+Invariants (`check` proves them): rows_of and slots_of are each other's inverse; leaf_ends ascend to `indexed`; codes
+and biases are what encoding gives; no leaf passes its ceiling where its rows can be told apart.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vecdb import limits, schema
+from vecdb.index import orderfile, training
+from vecdb.index.base import METRIC_CODES, Allowed, Found, Index, Progress, RowSource, Sealed, damaged_row
+from vecdb.index.flat import as_queries, explain_scan, fill_up, scan_exactly
+from vecdb.index.graph import grown
+from vecdb.index.order import Coded, Order, assigned, identity, ordered, reserve_lines, split_leaves
+from vecdb.index.sieve import trained
+from vecdb.index.tree import grow_tree
+from vecdb.index.workers import Workers
+from vecdb.kernels import checks, slots
+from vecdb.kernels.sieve import CHUNK, PLANES
+from vecdb.schema import SearchParams, Snapshot
+from vecdb.storage.rows import RowArrays
+
+_GROWTH = 4  # the tree is grown anew each time the rows have grown by this
+_SAMPLE_ROWS = 65_536  # rows that a tree is grown from, at least 24 a leaf
+_SAMPLE_PER_LEAF = 24
+_STEP_SHARE = 16  # a tail of 1/16 of the rows is worth another order
+_CEILING = 4  # times the fair share of a leaf
+_NO_SIGNS, _ZERO = np.zeros((0, 0), np.float32), np.float32(0.0)
+_NOBODY: NDArray[np.uint32] = np.empty(0, np.uint32)
+_FAR_ROWS_MAX = 256  # far rows that searches score one by one without a thought
+_FAR_SHARE_MAX = 0.01  # of all rows: past it the codes are trained again
+_QUERIES_PER_SLICE = 64
+_KEPT_MAX = 64
+_RERANK_MORE = 10  # candidates scored on full vectors beside the limit, as for a graph
+_UNBOUNDED = 1 << 40
+_SIEVED_MAX, _SIEVED_PER_RESULT = 1_024, 32  # most rows that come through the sieve
+_PATIENCE = 4  # scans of nodes that change nothing before a search among tenants ends
+
+
+class View:
+    """What one search works on; immutable. `args` follows the order of kernels.slots.search_slots."""
+
+    __slots__ = ("args", "arrays", "order")
+
+    def __init__(self, order: Order, arrays: RowArrays, metric: int) -> None:
+        self.order = order
+        self.arrays = arrays
+        heads = order.heads
+        self.args: tuple[Any, ...] = (
+            metric, order.quantiser.scale, order.quantiser.mean, order.codes, order.bias, *_sieve_args(order),
+            order.rows_of, order.slots_of, order.far, order.indexed, heads.codes, heads.bias, order.leaf_spreads,
+            heads.group_codes, heads.group_bias, order.group_spreads, heads.group_ends, order.leaf_ends,
+            checks.for_kernels(arrays.vectors), arrays.crcs, arrays.verified, arrays.deleted,
+        )  # fmt: skip
+
+
+def _sieve_args(order: Order) -> tuple[Any, ...]:
+    """What the kernel takes of the sieve: lines, words, floats, stride, center, signs, weight, slack."""
+    flat = order.lines.reshape(-1)
+    sieve = order.sieve
+    if sieve is None:
+        nothing = np.zeros(0, np.uint8)
+        return (
+            nothing,
+            nothing.view(np.uint64),
+            nothing.view(np.float32),
+            0,
+            order.quantiser.mean,
+            _NO_SIGNS,
+            _ZERO,
+            _ZERO,
+        )
+    return (
+        flat, flat.view(np.uint64), flat.view(np.float32), sieve.stride, sieve.center, sieve.signs,
+        np.float32(sieve.weight), np.float32(sieve.slack),
+    )  # fmt: skip
+
+
+class Curator(Index):
+    """See the module's text."""
+
+    kind = "curator"
+    patient = True
+
+    def __init__(self, config: schema.Curator, metric: str, rows: RowSource) -> None:
+        self.config = config
+        self.metric = metric
+        self.removed = 0
+        self._metric = METRIC_CODES[metric]
+        self._rows = rows
+        self._view: View | None = None
+        self._coded = 0
+        self._built_rows = 0
+        self._published = 0
+        self._lock = threading.Lock()
+        self._workers = Workers()
+        self._free: list[tuple[Any, ...]] = []
+
+    # -- publisher ---------------------------------------------------------------------------------
+
+    @property
+    def indexed_rows(self) -> int:
+        return self._view.order.indexed if self._view is not None else 0
+
+    @property
+    def step_rows(self) -> int:
+        return max(limits.index_step_rows, min(self.indexed_rows // _STEP_SHARE, limits.tail_rows_max // 2))
+
+    def extend(self, row_count: int) -> None:
+        with self._lock:
+            self._published = max(self._published, row_count)
+            if self._view is not None and row_count > self._coded:
+                self._publish(self._with_codes(self._view.order, row_count))
+
+    def _with_codes(self, order: Order, row_count: int) -> Order:
+        """The order with codes for rows up to `row_count` behind it; under the lock."""
+        if row_count > order.capacity:
+            capacity = max(row_count, 2 * order.capacity)
+            order = replace(
+                order,
+                codes=grown(order.codes, capacity, self._coded),
+                bias=grown(order.bias, capacity, self._coded) if len(order.bias) else order.bias,
+                lines=_grown_lines(order, capacity, self._coded),
+                rows_of=_longer(order.rows_of, capacity, order.indexed),
+                slots_of=_longer(order.slots_of, capacity, order.indexed),
+            )
+        far = order.coded.encode(self._rows.arrays.vectors, self._metric, self._coded, row_count)
+        if len(far):
+            order = replace(order, far=np.concatenate([order.far, far]))
+        self._coded = row_count
+        return order
+
+    def _publish(self, order: Order) -> None:
+        view = self._view
+        if view is None or order is not view.order or view.arrays is not self._rows.arrays:
+            self._view = View(order, self._rows.arrays, self._metric)
+
+    # -- maintenance -------------------------------------------------------------------------------
+
+    def next_stop(self, row_count: int) -> int:
+        """Everything at once: an order is made as a whole."""
+        return row_count
+
+    def add(self, stop: int, threads: int = 1, progress: Progress = None) -> None:
+        if stop <= self.indexed_rows:
+            return
+        view = self._view
+        if view is None or self._is_outgrown(view.order, stop):
+            order = self._built(stop, threads)
+        else:
+            order = self._merged(view.order, stop, threads)
+        with self._lock:
+            coded, self._coded = max(self._coded, self._published), stop
+            self._publish(self._with_codes(order, max(stop, coded)))
+
+    def _is_outgrown(self, order: Order, stop: int) -> bool:
+        if stop >= _GROWTH * self._built_rows:
+            return True
+        too_far = len(order.far) > max(_FAR_ROWS_MAX, _FAR_SHARE_MAX * stop)
+        return not order.quantiser.lossless and too_far and stop > 1.25 * self._built_rows
+
+    def _built(self, stop: int, threads: int) -> Order:
+        """A quantiser, a tree and an order of the rows [0, stop), made from nothing."""
+        arrays = self._rows.arrays
+        dim = arrays.vectors.shape[1]
+        quantiser = training.train(arrays, self._metric, stop)
+        sieve = trained(arrays, self._metric, stop)
+        coded = Coded.reserve(stop, dim, quantiser, sieve, biased=self._metric == 0)
+        far = coded.encode(arrays.vectors, self._metric, 0, stop)
+        leaves = max(1, round(stop / self.config.leaf_rows))
+        sample = np.unique(
+            np.linspace(0, stop - 1, min(stop, max(_SAMPLE_ROWS, _SAMPLE_PER_LEAF * leaves))).astype(np.int64)
+        )
+        heads = grow_tree(np.ascontiguousarray(coded.codes[sample]), dim, leaves, threads, self._workers)
+        labels = assigned(heads, coded.codes, threads, self._workers)
+        heads, labels = split_leaves(heads, labels, lambda rows: coded.codes[rows], dim, self.ceiling, self._workers)
+        self._built_rows = stop
+        return ordered(coded, identity(stop), heads, labels, far, self._metric, self._room(stop))
+
+    def _merged(self, old: Order, stop: int, threads: int) -> Order:
+        """The rows [indexed, stop), which have codes already, go to their leaves; leaves that grew too large split."""
+        fresh = assigned(old.heads, old.codes[old.indexed : stop], threads, self._workers)
+        labels = np.concatenate([old.leaves_of_rows(), fresh])
+        dim = self._rows.arrays.vectors.shape[1]
+        heads, labels = split_leaves(
+            old.heads, labels, lambda rows: old.codes[old.slots_of[rows]], dim, self.ceiling, self._workers
+        )
+        return ordered(old.coded, old.slots_of, heads, labels, old.far[old.far < stop], self._metric, self._room(stop))
+
+    def _room(self, stop: int) -> int:
+        return max(self._rows.arrays.capacity, stop)
+
+    @property
+    def ceiling(self) -> int:
+        """Most rows of a leaf."""
+        return max(8, _CEILING * self.config.leaf_rows)
+
+    def remove(self, sequence: int, threads: int = 1) -> int:
+        """Dead rows keep their slots until a vacuum, and are passed over: leaves do not wear out as links do."""
+        self.removed = max(self.removed, sequence)
+        return 0
+
+    def settle(self, threads: int = 1) -> int:
+        return 0
+
+    # -- search ------------------------------------------------------------------------------------
+
+    def search(
+        self,
+        queries: NDArray[Any],
+        limit: int,
+        snapshot: Snapshot,
+        params: SearchParams,
+        allow: Allowed | None = None,
+    ) -> Found:
+        view = self._view
+        queries = as_queries(queries)
+        if view is None or params.exact:
+            return self._exactly(queries, limit, snapshot, allow, params.threads)
+        if view.arrays is not self._rows.arrays:
+            view = View(view.order, self._rows.arrays, self._metric)
+        listed = _NOBODY if allow is None else allow.derived(view.order.token, view.order.slots)
+        nq = len(queries)
+        found = Found(
+            np.empty((nq, limit), np.int64), np.empty((nq, limit), np.float32), np.empty(nq, np.int64),
+            np.zeros(3, np.int64),
+        )  # fmt: skip
+        how = self._how(view, limit, params, allow)
+        if nq == 1 or params.threads <= 1:
+            self._slice(view, queries, found.rows, found.distances, found.counts, found.work, listed, how, snapshot)
+        else:
+            self._sliced(view, queries, found, listed, how, snapshot, params.threads)
+        if (found.counts[0] if nq == 1 else found.counts.min(initial=limit)) < limit:
+            found.work += fill_up(found, queries, limit, snapshot, allow, params.threads, self._exactly)
+        return found
+
+    def _how(self, view: View, limit: int, params: SearchParams, allow: Allowed | None) -> tuple[Any, ...]:
+        """limit, rerank, wanted, everything, few, patience, nodes_most, shortlist of the kernel."""
+        rerank = max(limit + _RERANK_MORE, 2 * limit)
+        config, sieve = self.config, view.order.sieve
+        if allow is None:
+            width = params.nprobe or config.nprobe or _PATIENCE
+            return limit, rerank, 0, True, 0, _UNBOUNDED, width, 0
+        wanted = 0 if sieve is None else max(_SIEVED_MAX, _SIEVED_PER_RESULT * limit)
+        patience = params.nprobe or _PATIENCE
+        return limit, rerank, wanted, False, config.scan_max, patience, _UNBOUNDED, config.shortlist_max
+
+    def _slice(
+        self,
+        view: View,
+        queries: NDArray[np.float32],
+        rows: NDArray[np.int64],
+        distances: NDArray[np.float32],
+        counts: NDArray[np.int64],
+        work: NDArray[np.int64],
+        listed: NDArray[np.uint32],
+        how: tuple[Any, ...],
+        snapshot: Snapshot,
+    ) -> None:
+        limit, rerank, wanted, everything, few, patience, nodes_most, shortlist = how
+        scratch = self._take(view.order, rerank, wanted)
+        bad = slots.search_slots(
+            queries, rows, distances, counts, work, limit, rerank, wanted, listed, everything, few, patience,
+            nodes_most, shortlist, snapshot.row_count, snapshot.sequence, *view.args, *scratch,
+        )  # fmt: skip
+        if len(self._free) < _KEPT_MAX:
+            self._free.append(scratch)
+        if bad >= 0:
+            raise damaged_row(bad, view.arrays)
+
+    def _sliced(
+        self,
+        view: View,
+        queries: NDArray[np.float32],
+        found: Found,
+        listed: NDArray[np.uint32],
+        how: tuple[Any, ...],
+        snapshot: Snapshot,
+        threads: int,
+    ) -> None:
+        nq = len(queries)
+        step = max(1, min(_QUERIES_PER_SLICE, -(-nq // threads)))
+        starts = range(0, nq, step)
+        works = np.zeros((len(starts), 3), np.int64)
+
+        def run(i: int) -> None:
+            part = slice(starts[i], starts[i] + step)
+            self._slice(
+                view, queries[part], found.rows[part], found.distances[part], found.counts[part], works[i], listed, how,
+                snapshot,
+            )  # fmt: skip
+
+        self._workers.map(run, range(len(starts)), threads)
+        found.work[:] = works.sum(axis=0)
+
+    def _take(self, order: Order, rerank: int, wanted: int) -> tuple[Any, ...]:
+        """Buffers of one kernel call: pool, keys, nodes, query8, query16, what the sieve needs, blocks."""
+        nodes = order.leaf_count + len(order.heads.group_ends)
+        try:
+            scratch = self._free.pop()
+        except IndexError:
+            pass
+        else:
+            if len(scratch[0]) > rerank and len(scratch[2]) >= nodes and len(scratch[9]) >= wanted:
+                return scratch
+        width, room = order.codes.shape[1], max(256, rerank + 1)
+        bits = order.sieve.width if order.sieve is not None else 0
+        planes = np.zeros((PLANES, bits), np.uint8)
+        return (
+            np.empty(room, np.int64), np.empty(room, np.int64), np.empty(2 * nodes, np.int64), np.zeros(width, np.int8),
+            np.zeros(width, np.int16), np.zeros(8 * bits, np.float32), planes, planes.view(np.uint64),
+            np.empty(wanted + CHUNK, np.int64), np.empty(wanted, np.uint32),
+            order.sieve.words if order.sieve is not None else (), (0,) * (width // 64),
+        )  # fmt: skip
+
+    def _exactly(
+        self, queries: NDArray[np.float32], limit: int, snapshot: Snapshot, allow: Allowed | None, threads: int
+    ) -> Found:
+        return scan_exactly(self._rows.arrays, self._metric, queries, limit, snapshot, allow, threads, self._workers)
+
+    # -- files and figures -------------------------------------------------------------------------
+
+    def seal(self, path: Path) -> Sealed:
+        return orderfile.write(self, path)
+
+    @classmethod
+    def open(cls, path: Path, config: schema.Curator, metric: str, rows: RowSource, *, mapped: bool = False) -> Curator:
+        """Load a sealed file. Raises Corruption when it is damaged or belongs to other parameters."""
+        return orderfile.read(cls, path, config, metric, rows)
+
+    def compact(self, mapping: NDArray[np.int64], rows: RowSource) -> Curator:
+        new = type(self)(self.config, self.metric, rows)
+        new.removed, new._built_rows = self.removed, self._built_rows
+        view = self._view
+        if view is None:
+            return new
+        old = view.order
+        kept = np.flatnonzero(mapping[: old.indexed] >= 0)
+        if len(kept) == 0:
+            return new
+        far = mapping[old.far[old.far < old.indexed]]
+        order = ordered(
+            old.coded, old.slots_of[kept], old.heads, old.leaves_of_rows()[kept],
+            far[far >= 0].astype(np.int32), self._metric, max(rows.arrays.capacity, len(kept)),
+        )  # fmt: skip
+        new._coded = new._published = len(kept)
+        new._view = View(order, rows.arrays, self._metric)
+        return new
+
+    def check(self) -> list[str]:
+        return orderfile.violations(self) if self._view is not None else []
+
+    def explain(self, work: NDArray[np.int64]) -> dict[str, Any]:
+        return {**explain_scan(work), "nodes_scored": int(work[2])}
+
+    def stats(self) -> dict[str, Any]:
+        view = self._view
+        facts = {"kind": self.kind, "leaf_rows": self.config.leaf_rows, "indexed_rows": self.indexed_rows}
+        if view is None:
+            return {**facts, "bytes_ram": 0}
+        lengths = view.order.leaf_lengths()
+        return {
+            **facts,
+            "heads": view.order.leaf_count,
+            "groups": len(view.order.heads.group_ends),
+            "leaf_length": {"mean": float(lengths.mean()), "max": int(lengths.max(initial=0))},
+            "ceiling": self.ceiling,
+            "far_rows": len(view.order.far),
+            "removed_sequence": self.removed,
+            "bytes_ram": view.order.nbytes(self._coded),
+        }
+
+    def close(self) -> None:
+        self._workers.close()
+
+
+def _grown_lines(order: Order, capacity: int, used: int) -> NDArray[np.uint8]:
+    lines = reserve_lines(capacity, order.sieve)
+    lines[:used] = order.lines[:used]
+    return lines
+
+
+def _longer(numbers: NDArray[np.uint32], capacity: int, used: int) -> NDArray[np.uint32]:
+    longer = identity(capacity)
+    longer[:used] = numbers[:used]
+    return longer

@@ -1,0 +1,276 @@
+"""Queries over codes that lie in the order of a clustering tree, among all rows or among those of a tenant.
+
+    slot     0 ............ sorted .......... rows           place of a row's code
+             leaf by leaf   in order of rows
+    listed   the slots of a tenant, ascending: what it has in a node of the tree is a range of them
+
+    few   -> every listed slot is scanned
+    many  -> nodes nearest first: groups, and leaves of a group where the tenant has much in it, until a number of them
+             in a row improved nothing; what is not sorted yet is scanned in any case
+
+After Curator (Jin et al., 2024), whose shortlists these ranges are: there they are stored at the tree's nodes, here a
+binary search finds them in the tenant's own array.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from vecdb.kernels.beam import code_distance, insert, is_visible, sort_keys
+from vecdb.kernels.checks import is_sound
+from vecdb.kernels.distance import exact
+from vecdb.kernels.intrinsics import prefetch_at, prefetch_code, prefetch_row
+from vecdb.kernels.options import kernel, part
+from vecdb.kernels.quantize import encode_query
+from vecdb.kernels.search import add_key, distance_of, key_of
+from vecdb.kernels.sieve import as_planes, sift
+
+_AHEAD = 8  # codes on their way from memory while one is compared
+_SIEVE_MIN = 512  # places from which a first look at one bit a dimension pays for what it needs of the query
+_NEVER = np.int64(1) << np.int64(62)
+
+
+@part()
+def _first_at_least(listed, low, high, slot):
+    """First place in listed[low:high], ascending, whose slot is `slot` or more; `high` where there is none."""
+    while low < high:
+        middle = (low + high) >> 1
+        if np.int64(listed[middle]) < slot:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+@part()
+def _place_of(listed, everything, low, high, slot):
+    """Where the slots from `slot` on begin: in `listed`, or where everything is searched the slot itself."""
+    if everything:
+        return min(max(slot, low), high)
+    return _first_at_least(listed, low, high, slot)
+
+
+@part()
+def _scan(
+    listed, everything, first, stop, codes, bias, query8, query16, probe, rows_of, row_count, sequence, deleted, pool,
+    size, most, blocks,
+):  # fmt: skip
+    """Compare the codes at places [first, stop) into the sorted pool. Returns its size.
+
+    pool : int64[> most], distance << 32 | slot.   Rows of a list are visible, the others are looked up when they are
+    near enough.
+    """
+    worst = pool[size - 1] if size == most else _NEVER
+    for at in range(first, stop):
+        slot = np.int64(at)
+        if not everything:
+            prefetch_code(codes, np.int64(listed[min(at + _AHEAD, stop - 1)]), blocks)
+            slot = np.int64(listed[at])
+        key = (np.int64(code_distance(codes, bias, slot, query8, query16, probe, blocks)) << 32) | slot
+        if key >= worst:
+            continue
+        if everything and not is_visible(np.int64(rows_of[slot]), row_count, sequence, deleted, deleted[:0]):
+            continue
+        if size == most:
+            size -= 1
+        insert(pool, np.int64(size), key)
+        size += 1
+        if size == most:
+            worst = pool[size - 1]
+    return size
+
+
+@part()
+def _push(nodes, count, score, node):
+    """Insert a node by its score, nearest last, so that taking it is free. Returns how many there are."""
+    key = key_of(score, node)
+    at = count
+    while at > 0 and nodes[at - 1] < key:
+        nodes[at] = nodes[at - 1]
+        at -= 1
+    nodes[at] = key
+    return count + 1
+
+
+@part()
+def _score(codes, bias, spreads, node, query8, query16, probe, ratio, blocks):
+    """How promising a node is, smaller is more: its squared distance less a share of its rows' mean squared distance
+    from it (Curator's second version); minus its inner product where there are no spreads.
+    """
+    d = np.float32(code_distance(codes, bias[:0], node, query8, query16, probe, blocks))
+    if len(spreads):
+        return d * ratio + np.float32(bias[node]) - spreads[node]
+    return d
+
+
+@part()
+def _ratio(query, scale, metric, probe):
+    """What a product of query and code is multiplied with to be in squared units of the code."""
+    if metric == 0:
+        return np.float32(np.int64(1) << np.int64(probe[1]))
+    top = np.float32(1e-37)
+    square = np.float32(0.0)
+    for j in range(len(query)):
+        top = max(top, abs(query[j]))
+        square += query[j] * query[j]
+    return top / (np.float32(127.0) * scale * np.float32(np.sqrt(square)))
+
+
+@part()
+def _walk(
+    listed, everything, low, high, limit, patience, nodes_most, shortlist, codes, bias, query8, query16, probe, ratio,
+    rows_of, row_count, sequence, deleted, pool, size, most, head_codes, head_bias, head_spreads, group_codes,
+    group_bias, group_spreads, group_ends, leaf_ends, nodes, work, blocks,
+):  # fmt: skip
+    """Scan places [low, high), which are sorted, node by node, the most promising first. Returns the pool's size.
+
+    A group is opened where more than `shortlist` places lie in it; what is opened or small is scanned.
+    Ends after `patience` scans in a row that did not change the nearest `limit`, or after `nodes_most` scans.
+    """
+    leaves = np.int64(len(leaf_ends))
+    count = np.int64(0)
+    for g in range(len(group_ends)):
+        first_leaf = np.int64(group_ends[g - 1]) if g > 0 else np.int64(0)
+        begin = np.int64(leaf_ends[first_leaf - 1]) if first_leaf > 0 else np.int64(0)
+        end = np.int64(leaf_ends[np.int64(group_ends[g]) - 1])
+        if end > begin and (
+            everything
+            or _place_of(listed, everything, low, high, begin) < _place_of(listed, everything, low, high, end)
+        ):
+            score = _score(group_codes, group_bias, group_spreads, np.int64(g), query8, query16, probe, ratio, blocks)
+            count = _push(nodes, count, score, leaves + np.int64(g))
+    work[2] += count
+    idle = 0
+    scans = 0
+    while count > 0:
+        count -= 1
+        node = nodes[count] & np.int64(0xFFFFFFFF)
+        if node >= leaves:
+            g = node - leaves
+            leaf = np.int64(group_ends[g - 1]) if g > 0 else np.int64(0)
+            last = np.int64(group_ends[g])
+        else:
+            leaf = node
+            last = node + 1
+        begin = _place_of(listed, everything, low, high, np.int64(leaf_ends[leaf - 1]) if leaf > 0 else np.int64(0))
+        end = _place_of(listed, everything, begin, high, np.int64(leaf_ends[last - 1]))
+        if node >= leaves and end - begin > shortlist:
+            at = begin
+            for child in range(leaf, last):
+                after = _place_of(listed, everything, at, end, np.int64(leaf_ends[child]))
+                if after > at:
+                    score = _score(
+                        head_codes, head_bias, head_spreads, np.int64(child), query8, query16, probe, ratio, blocks
+                    )
+                    count = _push(nodes, count, score, np.int64(child))
+                    work[2] += 1
+                at = after
+            continue
+        before = pool[limit - 1] if size >= limit else _NEVER
+        size = _scan(
+            listed, everything, begin, end, codes, bias, query8, query16, probe, rows_of, row_count, sequence, deleted,
+            pool, size, most, blocks,
+        )  # fmt: skip
+        work[0] += end - begin
+        scans += 1
+        idle = idle + 1 if size >= limit and pool[limit - 1] == before else 0
+        if idle >= patience or scans >= nodes_most:
+            break
+    return size
+
+
+@kernel()
+def search_slots(
+    queries, rows, distances, counts, work, limit, rerank, wanted, listed, everything, few, patience, nodes_most,
+    shortlist, row_count, sequence_signed, metric, scale, mean, codes, bias, lines, words, floats, stride, center,
+    signs, weight, slack, rows_of, slots_of, far, sorted_slots,
+    head_codes, head_bias, head_spreads, group_codes, group_bias, group_spreads, group_ends, leaf_ends,
+    vectors, crcs, verified, deleted, pool, keys, nodes, query8, query16, rotated, planes, planes64, sifted, kept,
+    count, blocks,
+):  # fmt: skip
+    """Answer `queries` (float32[nq, dim]) into rows int64[nq, limit], distances float32[nq, limit], counts int64[nq].
+
+    listed : uint32[any] slots, ascending, of rows that are visible; everything : search all visible rows instead.
+    few : as many places as this are all looked at.   wanted : most rows that the sieve lets through.
+    patience, nodes_most, shortlist : see `_walk`.   rerank : candidates scored on full vectors, >= limit.
+    work : int64[3], += codes compared, rows re-ranked, nodes scored.
+    codes : uint8[slots, 64 * blocks], bias : int32[slots], or empty where only products count.
+    lines, words, floats, stride, center, signs, weight : see sieve.py; slack : of its estimates, times |q - center|.
+    rows_of : uint32[slots], slots_of : uint32[rows].
+    far : int32[any], rows whose codes say little.   sorted_slots : those below it are in the order of the tree.
+    leaf_ends : int64[leaves], slots; group_ends : int32[groups], leaves.   *_codes, *_bias : heads of leaves and of
+    groups, in the codes' space.   *_spreads : float32, what `_score` takes off; empty under ip.
+    Scratch: pool int64[> rerank], keys int64[> rerank], nodes int64[>= leaves + groups], query8, query16, rotated,
+    planes, planes64, sifted int64[>= wanted + CHUNK], kept uint32[>= wanted].   count : as long as the sieve's code has
+    words, empty without one.
+    Returns the first row that does not match its checksum, or -1.
+    """
+    sequence = np.uint64(sequence_signed)
+    row_bytes = vectors.shape[1] * vectors.itemsize
+    places = max(np.int64(row_count), np.int64(sorted_slots)) if everything else np.int64(len(listed))
+    for i in range(len(queries)):
+        query = queries[i]
+        probe = encode_query(query, mean, scale, metric, len(bias) > 0, query8, query16)
+        size = np.int64(0)
+        start = np.int64(0)
+        if places > few:
+            start = _place_of(listed, everything, np.int64(0), places, np.int64(sorted_slots))
+            size = _walk(
+                listed, everything, np.int64(0), start, limit, patience, nodes_most, shortlist, codes, bias, query8,
+                query16, probe, _ratio(query, scale, metric, probe), rows_of, row_count, sequence, deleted, pool, size,
+                rerank, head_codes, head_bias, head_spreads, group_codes, group_bias, group_spreads, group_ends,
+                leaf_ends, nodes, work, blocks,
+            )  # fmt: skip
+        if len(count) and places - start >= _SIEVE_MIN:
+            low, step, total, norm = as_planes(query, center, signs, metric == 1, rotated, planes)
+            through = sift(
+                listed, everything, start, places, lines, words, floats, stride, planes64, low, step, total,
+                weight, np.int64(limit), slack * norm, np.int64(wanted), sifted, kept, count,
+            )  # fmt: skip
+            size = _scan(
+                kept, False, np.int64(0), through, codes, bias, query8, query16, probe, rows_of, row_count, sequence,
+                deleted, pool, size, rerank, blocks,
+            )  # fmt: skip
+            work[0] += through
+        else:
+            size = _scan(
+                listed, everything, start, places, codes, bias, query8, query16, probe, rows_of, row_count, sequence,
+                deleted, pool, size, rerank, blocks,
+            )  # fmt: skip
+            work[0] += places - start
+        for j in range(size):
+            row = np.int64(rows_of[pool[j] & np.int64(0xFFFFFFFF)])
+            pool[j] = row
+            for line in range(0, min(row_bytes + 63, 2048), 64):
+                prefetch_at(vectors, row * row_bytes + line)
+            prefetch_row(crcs, row)
+        for j in range(size):
+            row = pool[j]
+            if not is_sound(vectors, row, row_bytes, crcs, verified):
+                return row
+            keys[j] = key_of(exact(vectors, row, query, metric), row)
+        work[1] += size
+        sort_keys(keys, size)
+        for j in range(len(far)):
+            row = np.int64(far[j])
+            if everything:
+                if not is_visible(row, row_count, sequence, deleted, deleted[:0]):
+                    continue
+            else:
+                slot = np.int64(slots_of[row])
+                at = _first_at_least(listed, np.int64(0), places, slot)
+                if at == places or np.int64(listed[at]) != slot:
+                    continue
+            if not is_sound(vectors, row, row_bytes, crcs, verified):
+                return row
+            size = add_key(keys, size, np.int64(rerank), key_of(exact(vectors, row, query, metric), row))
+            work[1] += 1
+        found = min(size, np.int64(limit))
+        for j in range(found):
+            rows[i, j] = keys[j] & np.int64(0xFFFFFFFF)
+            distances[i, j] = distance_of(keys[j])
+        for j in range(found, limit):
+            rows[i, j] = -1
+            distances[i, j] = np.float32(np.inf)
+        counts[i] = found
+    return -1

@@ -1,0 +1,108 @@
+"""(row, tenant) pairs as sorted arrays of one integer each, and what sets do with them.
+
+    packed := row << 32 | number      row < 2**31, number < 2**32 (`limits.tenants_made_max`)
+
+Pure functions of arrays; a `Pairs` is never changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+_NUMBER = 0xFFFFFFFF
+
+
+class Pairs:
+    """(row, tenant) pairs, each once, ascending.
+
+    packed : int64[n], row << 32 | number: rows have 31 bits, and a collection makes fewer than 2**32 tenants.
+    """
+
+    __slots__ = ("packed",)
+
+    def __init__(self, packed: NDArray[np.int64]) -> None:
+        self.packed = packed
+
+    @staticmethod
+    def of(rows: NDArray[np.int64], numbers: NDArray[np.uint64]) -> Pairs:
+        """In order, repeated pairs once."""
+        return Pairs(distinct((rows << 32) | numbers.astype(np.int64)))
+
+    def __len__(self) -> int:
+        return len(self.packed)
+
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        return self.packed >> 32
+
+    @property
+    def numbers(self) -> NDArray[np.uint64]:
+        return (self.packed & _NUMBER).astype(np.uint64)
+
+    def tenants(self) -> NDArray[np.uint64]:
+        """Distinct numbers, ascending."""
+        return np.unique(self.numbers)
+
+    def counts(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """(distinct rows, pairs of each)."""
+        rows = self.rows
+        starts = np.flatnonzero(np.diff(rows, prepend=np.int64(-1)))
+        return rows[starts], np.diff(starts, append=len(rows))
+
+    def only(self, keep: NDArray[np.bool_]) -> Pairs:
+        return Pairs(self.packed[keep])
+
+    def of_rows(self, rows: NDArray[np.int64]) -> Pairs:
+        """Those of rows (ascending)."""
+        return self.only(within(self.rows, rows))
+
+    def by_number(self) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+        """(numbers, rows) in the order of `members`."""
+        turned = (self.numbers << np.uint64(32)) | self.rows.astype(np.uint64)
+        turned.sort()
+        return turned >> np.uint64(32), turned & np.uint64(_NUMBER)
+
+
+NOTHING = Pairs(np.empty(0, np.int64))
+
+
+def distinct(packed: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Sorted, each once. In place: runs that are sorted already are merged."""
+    packed.sort(kind="stable")
+    fresh: NDArray[np.bool_] = np.diff(packed, prepend=np.int64(-1)) != 0
+    return packed[fresh]
+
+
+def within(values: NDArray[np.int64], those: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """bool[n]: which values are among `those` (ascending)."""
+    if not len(those):
+        return np.zeros(len(values), bool)
+    places = np.searchsorted(those, values)
+    places[places == len(those)] = 0
+    return np.asarray(those[places] == values)
+
+
+def unite(a: Pairs, b: Pairs) -> Pairs:
+    return Pairs(distinct(np.concatenate([a.packed, b.packed])))
+
+
+def subtract(a: Pairs, b: Pairs) -> Pairs:
+    """Pairs of a that b has not."""
+    return a.only(~within(a.packed, b.packed))
+
+
+def net_changes(added: Sequence[Pairs], removed: Sequence[Pairs]) -> tuple[Pairs, Pairs]:
+    """What a commit did in the end, of steps that each changed what they name: a pair that was added and taken away
+    again is in neither.
+    """
+    if len(added) + len(removed) <= 1:
+        return (added[0] if added else NOTHING), (removed[0] if removed else NOTHING)
+    steps = np.concatenate([part.packed for part in (*added, *removed)])
+    signs = np.ones(len(steps))
+    signs[sum(map(len, added)) :] = -1
+    pairs, index = np.unique(steps, return_inverse=True)
+    total = np.bincount(index, signs, len(pairs))
+    return Pairs(pairs[total > 0]), Pairs(pairs[total < 0])

@@ -1,0 +1,143 @@
+"""Names of tenants, and the access lists that a write carries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vecdb import limits
+from vecdb.errors import InvalidArgument, LimitExceeded
+from vecdb.validate.common import integer, show, slices, utf8
+
+_SLICE = 512  # lists per bytecode stretch
+
+
+@dataclass(frozen=True, slots=True)
+class AccessLists:
+    """Tenants of the records of one call, as pairs.
+
+    names : UTF-8, distinct, in order.   records, which : int64[pairs], position of the record in the call, ascending,
+    and of the tenant in names; each pair once.
+    """
+
+    names: list[bytes]
+    records: NDArray[np.int64]
+    which: NDArray[np.int64]
+
+    def take(self, positions: NDArray[np.int64], n: int) -> AccessLists:
+        """Lists of the records at `positions` (ascending) of n, which are numbered anew."""
+        new = np.full(n, -1, np.int64)
+        new[positions] = np.arange(len(positions))
+        kept = new[self.records]
+        return AccessLists(self.names, kept[kept >= 0], self.which[kept >= 0])
+
+
+def tenant_name(name: object) -> bytes:
+    """UTF-8 of a tenant's name: 1 to 256 bytes."""
+    if not isinstance(name, str):
+        raise InvalidArgument(f"a tenant's name must be a string, got {show(name)}")
+    if not name:
+        raise InvalidArgument("a tenant's name must not be empty")
+    return utf8(name, "a tenant's name", limits.tenant_bytes_max)
+
+
+def tenant_names(names: object, what: str = "tenant") -> list[bytes]:
+    """UTF-8 of the names that a caller gives, one or a list of them: distinct, in order, at least one."""
+    if isinstance(names, str):
+        return [tenant_name(names)]
+    found = _distinct(_listed(names, what))
+    if not found:
+        raise InvalidArgument(f"{what} is an empty list: name at least one tenant, or leave it out")
+    return sorted(map(tenant_name, found))
+
+
+def search_tenants(tenant: object) -> tuple[str, ...]:
+    """Names whose records a search may return, distinct, in order; a lone name is the common case."""
+    if type(tenant) is str and 0 < len(tenant) <= limits.tenant_bytes_max // 4:  # at most 4 bytes a character
+        return (tenant,)
+    names = tenant_names(tenant)
+    if len(names) > limits.union_tenants_max:
+        raise LimitExceeded(f"a search takes at most {limits.union_tenants_max:,} tenants, got {len(names):,}")
+    return tuple(name.decode() for name in names)
+
+
+def records_max(value: object) -> int | None:
+    """A tenant's quota: None, or at least 1."""
+    return None if value is None else integer(value, "records_max", 1, limits.tenant_records_max)
+
+
+def access_lists(tenants: object, n: int, *, single: bool) -> AccessLists:
+    """One list of names for all of n records, or a list of lists, one per record; a bare name is a list of one.
+
+    single : the call is about one bare id, whose tenants are one list.
+    """
+    listed = [tenants] if isinstance(tenants, str) else _listed(tenants, "tenants")
+    nested = [one for one in listed if not isinstance(one, str)]
+    if not nested:
+        return _same_for_all(listed, n)
+    if len(nested) < len(listed) or single:
+        raise InvalidArgument("tenants must be one list of names for all records, or a list of such lists, one each")
+    if len(listed) != n:
+        raise InvalidArgument(f"got {n:,} ids and {len(listed):,} lists of tenants: pass one per id, or one for all")
+    return _one_each(listed, n)
+
+
+def _listed(value: object, what: str) -> list[Any] | tuple[Any, ...]:
+    if isinstance(value, (list, tuple)):
+        return value
+    if isinstance(value, (set, frozenset)):
+        return list(value)
+    if isinstance(value, np.ndarray) and value.ndim == 1:
+        return list(value.tolist())
+    raise InvalidArgument(f"{what} must be a name or a list of names, got {show(value)}")
+
+
+def _distinct(names: Iterable[Any]) -> set[Any]:
+    try:
+        found = set(names)
+    except TypeError:
+        raise InvalidArgument("a tenant's name must be a string, got a list or dict in its place") from None
+    if len(found) > limits.tenants_per_call_max:
+        raise LimitExceeded(f"one call takes at most {limits.tenants_per_call_max:,} tenants, got {len(found):,}")
+    return found
+
+
+def _refuse_many(pairs: int, of_one: int) -> None:
+    if of_one > limits.tenants_per_record_max:
+        raise LimitExceeded(f"a record has at most {limits.tenants_per_record_max:,} tenants, got {of_one:,}")
+    if pairs > limits.pairs_per_call_max:
+        raise LimitExceeded(
+            f"one call takes at most {limits.pairs_per_call_max:,} pairs of record and tenant, got {pairs:,}: "
+            "split the batch"
+        )
+
+
+def _same_for_all(listed: Sequence[Any], n: int) -> AccessLists:
+    names = sorted(map(tenant_name, _distinct(listed)))
+    _refuse_many(n * len(names), len(names))
+    return AccessLists(names, np.repeat(np.arange(n), len(names)), np.tile(np.arange(len(names)), n))
+
+
+def _one_each(listed: Sequence[Any], n: int) -> AccessLists:
+    parts = [_listed(one, f"tenants[{i}]") for i, one in enumerate(listed)]
+    lengths = np.fromiter(map(len, parts), np.int64, n)
+    _refuse_many(int(lengths.sum()), int(lengths.max(initial=0)))
+    seen: set[Any] = set()
+    for start, stop in slices(n, _SLICE):
+        seen |= _distinct(name for one in parts[start:stop] for name in one)
+    encoded = {tenant_name(name): name for name in _distinct(seen)}
+    names = sorted(encoded)
+    place = {encoded[name]: i for i, name in enumerate(names)}
+    which = np.empty(int(lengths.sum()), np.int64)
+    at = 0
+    for start, stop in slices(n, _SLICE):
+        found = [place[name] for one in parts[start:stop] for name in one]
+        which[at : at + len(found)] = found
+        at += len(found)
+    pairs = np.unique(np.repeat(np.arange(n), lengths) * max(1, len(names)) + which)
+    records, which = np.divmod(pairs, max(1, len(names)))
+    return AccessLists(names, records, which)
