@@ -21,8 +21,7 @@ from vecdb.index.graph import Quantiser, block_count, reserve
 from vecdb.index.sieve import Sieve
 from vecdb.index.tree import Heads, bias_of, heads_of, split
 from vecdb.index.workers import Workers
-from vecdb.kernels import checks, quantize
-from vecdb.kernels import lists as assign
+from vecdb.kernels import assign, checks, quantize
 
 _ASSIGN_ROWS = 4_096  # rows assigned in one kernel call
 _REACH = 2_048  # heads compared for each row that is assigned
