@@ -54,6 +54,7 @@ PUBLIC = [
     "AlreadyExists",
     "Collection",
     "Corruption",
+    "Curator",
     "DType",
     "Database",
     "Flat",

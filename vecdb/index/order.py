@@ -26,6 +26,7 @@ from vecdb.kernels import assign, checks, quantize
 _ASSIGN_ROWS = 4_096  # rows assigned in one kernel call
 _REACH = 2_048  # heads compared for each row that is assigned
 _SPREAD_SHARE = 0.4  # of the mean squared distance of a node's rows, that its distance is lessened by (Curator)
+_SQUARE_ROWS = 256
 _GATHER_ROWS = 8_192  # codes moved at once
 
 NO_BIAS: NDArray[np.int32] = np.empty(0, np.int32)
@@ -68,6 +69,11 @@ class Order:
     @property
     def leaf_count(self) -> int:
         return self.heads.count
+
+    def square(self) -> np.float32:
+        """|code - 128|^2 of a row, on average over some of them."""
+        some = self.codes[: self.indexed : max(1, self.indexed // _SQUARE_ROWS)]
+        return np.float32(bias_of(some).mean() if len(some) else 0.0)
 
     def leaf_lengths(self) -> NDArray[np.int64]:
         """int64[leaves]: slots of each."""

@@ -14,6 +14,8 @@ binary search finds them in the tenant's own array.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from vecdb.kernels.beam import code_distance, insert, is_visible, sort_keys
@@ -27,6 +29,7 @@ from vecdb.kernels.sieve import as_planes, sift
 
 _AHEAD = 8  # codes on their way from memory while one is compared
 _SIEVE_MIN = 512  # places from which a first look at one bit a dimension pays for what it needs of the query
+_DEVIATIONS = np.float32(3.0)
 _NEVER = np.int64(1) << np.int64(62)
 
 
@@ -179,11 +182,31 @@ def _walk(
     return size
 
 
+@part()
+def _cut(pool, size, limit, query8, square):
+    """How many of the sorted pool may be among the nearest `limit`: those within three deviations of its limit-th.
+
+    Rounding is uniform, so a distance d = constant - 2 q.x is off by 2 sqrt((|q|^2 + |x|^2) / 12) on average, with q
+    and x in units of their codes.   square : |x|^2 of a row.
+    """
+    if size <= limit:
+        return size
+    total = np.float32(0.0)
+    for j in range(len(query8)):
+        q = np.float32(query8[j])
+        total += q * q
+    room = np.int64(_DEVIATIONS * np.float32(2.0) * np.float32(math.sqrt((total + square) / np.float32(12.0))))
+    bound = ((pool[limit - 1] >> 32) + room + 1) << 32
+    while size > limit and pool[size - 1] >= bound:
+        size -= 1
+    return size
+
+
 @kernel()
 def search_slots(
     queries, rows, distances, counts, work, limit, rerank, wanted, listed, everything, few, patience, nodes_most,
-    shortlist, row_count, sequence_signed, metric, scale, mean, codes, bias, lines, words, floats, stride, center,
-    signs, weight, slack, rows_of, slots_of, far, sorted_slots,
+    shortlist, row_count, sequence_signed, metric, scale, mean, square, codes, bias, lines, words, floats, stride,
+    center, signs, weight, slack, rows_of, slots_of, far, sorted_slots,
     head_codes, head_bias, head_spreads, group_codes, group_bias, group_spreads, group_ends, leaf_ends,
     vectors, crcs, verified, deleted, pool, keys, nodes, query8, query16, rotated, planes, planes64, sifted, kept,
     count, blocks,
@@ -194,6 +217,7 @@ def search_slots(
     few : as many places as this are all looked at.   wanted : most rows that the sieve lets through.
     patience, nodes_most, shortlist : see `_walk`.   rerank : candidates scored on full vectors, >= limit.
     work : int64[3], += codes compared, rows re-ranked, nodes scored.
+    square : |code - 128|^2 of a row, on average.
     codes : uint8[slots, 64 * blocks], bias : int32[slots], or empty where only products count.
     lines, words, floats, stride, center, signs, weight : see sieve.py; slack : of its estimates, times |q - center|.
     rows_of : uint32[slots], slots_of : uint32[rows].
@@ -238,6 +262,7 @@ def search_slots(
                 deleted, pool, size, rerank, blocks,
             )  # fmt: skip
             work[0] += places - start
+        size = _cut(pool, size, np.int64(limit), query8, square)
         for j in range(size):
             row = np.int64(rows_of[pool[j] & np.int64(0xFFFFFFFF)])
             pool[j] = row
