@@ -99,7 +99,8 @@ def test_searching_from_disk_is_measured_in_a_process_of_its_own(tmp_path: Path)
     found = disk.run(plan, lambda folder: {"files": len(list(folder.iterdir()))})
     few, many = found["points"]
     assert few["recall"] <= many["recall"] and many["recall"] > 0.9
-    assert many["reads"] >= 10 and many["bytes_read"] >= 4096 * many["reads"] and many["probes"] == 64
+    assert many["reads"] >= 10 and many["bytes_read"] >= 4096 * many["reads"]
+    assert few["probes"] == 4 and 32 <= many["probes"] <= 96  # of many lists, a query reads what it is worth
     assert found["disk"]["files"] > 0 and found["builds"]["vecdb"]["disk_bytes"] > 6_000 * 16 * 4
     assert not list(tmp_path.iterdir())
     with pytest.raises(vecdb.InvalidArgument, match="nobody"):
