@@ -352,7 +352,8 @@ class Engine:
             if users is None:
                 time.sleep(0.001)  # a commit is there that is not published yet, or was while this looked
                 continue
-            vectors = [reads.vectors(view.generation, rows).astype(np.float32) for rows in users]
+            liked = reads.vectors(view.generation, np.concatenate(users)).astype(np.float32)
+            vectors = np.split(liked, np.cumsum([len(rows) for rows in users])[:-1])
             centres = view.generation.index.centres(view.snapshot.row_count)
             made = mixture.fit(vectors, centres, self.entry.metric, query.components, query.smoothing, query.neighbours)
             find = partial(self.find, view, params=params, allowed=allowed)

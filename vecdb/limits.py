@@ -37,7 +37,6 @@ ef_max = 65_536
 search_cells_max = 1 << 27  # queries * limit: the size of the answer
 threads_max = 256
 positives_max = 16_384  # of one user of a mixture search; all of them are looked at and none returned
-histories_max = 65_536  # other users of a mixture search
 history_ids_max = 65_536  # positives of all users together
 components_max = 1_024
 neighbours_max = 65_536  # users that smooth one

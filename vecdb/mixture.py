@@ -104,7 +104,8 @@ def fit(
     items = np.concatenate([_wide(users[user], metric) for user in taken])
     weight = np.concatenate([np.full(len(users[user]), portion[user] / len(users[user])) for user in taken])
     cell = nearest(items, centres)
-    total = np.round(np.bincount(cell, weight, len(centres)), _DIGITS)
+    summed: NDArray[np.float64] = np.bincount(cell, weight, len(centres)).astype(np.float64)
+    total = summed.round(_DIGITS)
     order = np.argsort(-total, kind="stable")[:components]
     kept = order[total[order] > 0.0]
     inside = np.stack([weight[cell == one] @ items[cell == one] / total[one] for one in kept])

@@ -41,15 +41,16 @@ def mixture_query(
     if histories is None and share > 0.0:
         raise InvalidArgument("smoothing needs other users: pass their histories, or smoothing=0")
     users = [] if positives is None else [_user(positives, "positives", kind, config.name)]
+    total = sum(user.n for user in users)
     for number, one in enumerate(_listed(histories)):
         users.append(_user(one, f"histories[{number}]", kind, config.name))
+        total += users[-1].n
+        if total > limits.history_ids_max:
+            raise LimitExceeded(f"a mixture search takes at most {limits.history_ids_max:,} ids, got {total:,} or more")
     if not users:
         raise InvalidArgument(
             "a mixture search needs positives (ids of one user), or histories whose first is the user's"
         )
-    total = sum(user.n for user in users)
-    if total > limits.history_ids_max:
-        raise LimitExceeded(f"a mixture search takes at most {limits.history_ids_max:,} ids, got {total:,}")
     if 4 * total * config.dim > limits.batch_bytes_max:
         raise LimitExceeded(
             f"a mixture search looks at {limits.batch_bytes_max:,} bytes of vectors at most, "
@@ -78,10 +79,6 @@ def _listed(histories: object) -> Sequence[object]:
         return ()
     if not isinstance(histories, (list, tuple)):
         raise InvalidArgument(f"histories must be a list of lists of ids, got {show(histories)}")
-    if len(histories) > limits.histories_max:
-        raise LimitExceeded(
-            f"a mixture search takes at most {limits.histories_max:,} histories, got {len(histories):,}"
-        )
     return histories
 
 
