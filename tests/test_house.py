@@ -34,6 +34,7 @@ FLOORS: dict[int, set[str]] = {
         "hits",
         "lifecycle",
         "maintenance",
+        "mixture",
         "pairs",
         "planner",
         "reads",

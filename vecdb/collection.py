@@ -235,6 +235,53 @@ class Collection:
             tenants=tenants,
         )  # fmt: skip
 
+    def search_mixture(
+        self,
+        positives: Any = None,
+        limit: int = 100,
+        *,
+        histories: Any = None,
+        components: int = 8,
+        smoothing: float = 0.0,
+        neighbours: int = 10,
+        params: SearchParams | None = None,
+        fields: Any = None,
+        include_vectors: bool = False,
+        explain: bool = False,
+        tenant: Any = None,
+        owner: str = "",
+    ) -> Hits:
+        """Records near what a user liked, of each of its interests in proportion (kNN-Embed, El-Kishky et al., 2022).
+
+        The positives are sorted into the cells of the index; the mean of those in a cell, a component of the user, is
+        searched for by itself and fills a share of the answer as large as its share of the positives. Returns exactly
+        min(limit, live records that are not positives), none of them twice and no positive among them. A component that
+        cannot fill its share leaves it to the strongest one.
+
+        Hits are in an order of which every beginning is as diverse as the whole: components take turns by their shares,
+        the strongest first, each nearest first. `hits.components` has the component of each hit, 0 the strongest, and
+        `hits.distances` the distance to the mean of that component.
+
+        positives : ids of the records that the user liked; an id that repeats counts once.
+        histories : of other users, a list of ids each. Without `positives` the first history is the user's own.
+        components : keep at most so many, those with most positives.
+        smoothing : from 0 to 1, the share that the `neighbours` users most like this one have in its mixture.
+        explain : `hits.explain` has, for each component, `weights`, `quotas`, `sizes` (hits) and `cells` as well.
+        params, fields, include_vectors, tenant : as in `search`.   owner : whose records all these ids are.
+        Raises NotFound, of all ids or none, where a record is not there or is not for the tenant to see.
+        """
+        limit = validate.search_limit(limit, 1)
+        kind = self._engine.view.state.id_kind
+        query = validate.mixture_query(
+            positives, histories, limit, components, smoothing, neighbours, kind, self._config
+        )  # fmt: skip
+        select = None if fields is None else validate.field_selection(fields)
+        tenants = () if tenant is None else validate.search_tenants(tenant)
+        return self._engine.search_mixture(
+            query, limit, validate.search_params(params, limit), validate.owner(owner), select=select,
+            include_vectors=include_vectors, explain=explain, tenants=tenants,
+        )  # fmt: skip
+
     def get(self, ids: Any, *, include_vectors: bool = False, owner: str = "") -> Any:
         """Records by id: a list with a Record or None per id, in order; for one bare id the Record or None itself."""
         batch = self._ids(ids)

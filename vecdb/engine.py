@@ -16,13 +16,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vecdb import access, catalog, limits, planner, reads
+from vecdb import access, catalog, limits, mixture, planner, reads
 from vecdb.check import check_collection
 from vecdb.debris import purge_debris
 from vecdb.errors import Corruption, NotFound, Unavailable
@@ -42,7 +43,7 @@ from vecdb.storage.store import Store, Txn
 from vecdb.tuning import evaluate, learn, tune
 from vecdb.upkeep import Upkeep
 from vecdb.vacuum import vacuum
-from vecdb.validate import AccessLists, IdBatch, tenant_name, threads
+from vecdb.validate import AccessLists, IdBatch, MixtureQuery, tenant_name, threads
 from vecdb.writes import ChangeAccess, CreateTenants, Delete, DropTenant, Put, Update
 
 if TYPE_CHECKING:
@@ -285,41 +286,117 @@ class Engine:
             view, allowed = self.current_for(tenants) if tenants else (self.current(), None)
             found, plan = self.find(view, queries, limit, params, allowed)
             searched = time.perf_counter() if explain else 0.0
-            raw_fields: list[Any] | None = None
-            if view.state.has_fields and select != ():
-                raw_fields = self._fields_of(view, found.rows, single)
-                if raw_fields is None:
-                    continue  # a vacuum moved the rows between the search and this read: once more on the new view
-            break
+            hits = self._hits(view, found, single, select, include_vectors)
+            if hits is not None:
+                break
+        if explain:
+            hits.explain = self._explained(view, found, plan, started, searched)
+        return hits
+
+    def _hits(
+        self, view: View, found: Found, single: bool, select: tuple[str, ...] | None, include_vectors: bool
+    ) -> Hits | None:
+        """Ids, fields and vectors of what was found; None where a vacuum has moved the rows since: once more on the new
+        view.
+        """
+        raw_fields: list[Any] | None = None
+        if view.state.has_fields and select != ():
+            raw_fields = self._fields_of(view, found.rows, single)
+            if raw_fields is None:
+                return None
         vectors = None
         if include_vectors:
             vectors = np.zeros((*found.rows.shape, self.entry.dim), self.entry.dtype)
             vectors[found.rows >= 0] = reads.vectors(view.generation, found.rows[found.rows >= 0])
             if single:
                 vectors = vectors[0, : found.counts[0]]
-        padded = not single or found.counts[0] < limit
+        padded = not single or found.counts[0] < found.rows.shape[1]
         ids = view.generation.ids.take(found.rows, padded=padded)
-        report = None
-        if explain:
-            done = time.perf_counter()
-            index = view.generation.index
-            report = {
-                "plan": plan.strategy,
-                "reason": plan.reason,
-                "ef": plan.width if plan.strategy == "graph" else None,
-                "nprobe": plan.width if plan.strategy in ("lists", "tree") else None,
-                "index_state": self.index_state(view),
-                "indexed_rows": index.indexed_rows,
-                "tail_rows": view.snapshot.row_count - index.indexed_rows,
-                **index.explain(found.work),
-                "search_ms": 1e3 * (searched - started),
-                "fetch_ms": 1e3 * (done - searched),
-                "total_ms": 1e3 * (done - started),
-            }
         sequence = view.snapshot.sequence
         return Hits(
-            ids, found.distances, found.counts, sequence, self.entry.metric, single, raw_fields, vectors, report, select  # type: ignore[arg-type]
+            ids, found.distances, found.counts, sequence, self.entry.metric, single, raw_fields, vectors, None, select  # type: ignore[arg-type]
         )  # fmt: skip
+
+    def _explained(
+        self, view: View, found: Found, plan: planner.Plan, started: float, searched: float
+    ) -> dict[str, Any]:
+        done = time.perf_counter()
+        index = view.generation.index
+        return {
+            "plan": plan.strategy,
+            "reason": plan.reason,
+            "ef": plan.width if plan.strategy == "graph" else None,
+            "nprobe": plan.width if plan.strategy in ("lists", "tree") else None,
+            "index_state": self.index_state(view),
+            "indexed_rows": index.indexed_rows,
+            "tail_rows": view.snapshot.row_count - index.indexed_rows,
+            **index.explain(found.work),
+            "search_ms": 1e3 * (searched - started),
+            "fetch_ms": 1e3 * (done - searched),
+            "total_ms": 1e3 * (done - started),
+        }
+
+    def search_mixture(
+        self,
+        query: MixtureQuery,
+        limit: int,
+        params: SearchParams,
+        owner: bytes,
+        *,
+        select: tuple[str, ...] | None,
+        include_vectors: bool,
+        explain: bool,
+        tenants: tuple[str, ...] = (),
+    ) -> Hits:
+        """Diverse neighbours of the records of a user (mixture.py); all that it reads and finds is of one view."""
+        started = time.perf_counter()
+        self._searched_at = time.monotonic()
+        while True:
+            view, allowed = self.current_for(tenants) if tenants else (self.current(), None)
+            users = self._rows_of_users(view, query.users, owner, allowed)
+            if users is None:
+                time.sleep(0.001)  # a commit is there that is not published yet, or was while this looked
+                continue
+            liked = reads.vectors(view.generation, np.concatenate(users)).astype(np.float32)
+            vectors = np.split(liked, np.cumsum([len(rows) for rows in users])[:-1])
+            centres = view.generation.index.centres(view.snapshot.row_count)
+            made = mixture.fit(vectors, centres, self.entry.metric, query.components, query.smoothing, query.neighbours)
+            find = partial(self.find, view, params=params, allowed=allowed)
+            answer = mixture.answer(find, made, users[0], limit)
+            searched = time.perf_counter()
+            hits = self._hits(view, answer.found, True, select, include_vectors)
+            if hits is not None:
+                break
+        hits.components = answer.components
+        if explain:
+            report = self._explained(view, answer.found, answer.plan, started, searched)
+            hits.explain = report | answer.explain(made)
+        return hits
+
+    def _rows_of_users(
+        self, view: View, users: list[IdBatch], owner: bytes, allowed: Allowed | None
+    ) -> list[NDArray[np.int64]] | None:
+        """Rows of each user's records at the view; None where LMDB holds another commit by now. Raises NotFound where
+        one is not there or, which is the same to its tenants, not for them to see.
+        """
+        with self.store.read() as txn:
+            _, state = self._state_in(txn)
+            if (state.generation, state.sequence) != (view.generation.number, view.snapshot.sequence):
+                return None
+            found = [reads.confirmed_rows(view.generation, txn, state, owner, ids) for ids in users]
+        unseen = 0
+        for rows, ids in zip(reversed(found), reversed(users), strict=True):
+            bad = np.flatnonzero(rows < 0 if allowed is None else (rows < 0) | ~allowed.holds(np.maximum(rows, 0)))
+            unseen += len(bad)
+            if len(bad):
+                first = ids.ints[bad[0]] if ids.ints is not None else repr(ids.keys[bad[0]].decode())
+        if unseen:
+            raise NotFound(
+                f"collection {self.entry.name!r} has no record {first}"
+                + (f" and {unseen - 1} more of these ids" if unseen > 1 else "")
+                + (" that the tenant may see" if allowed is not None else "")
+            )
+        return found
 
     def current_for(self, tenants: tuple[str, ...]) -> tuple[View, Allowed]:
         """The newest view, and the rows of the union of these tenants (distinct names) in its snapshot. Raises NotFound
@@ -378,18 +455,11 @@ class Engine:
     def get(self, ids: IdBatch, owner: bytes, *, include_vectors: bool) -> list[Record | None]:
         """A record or None per id, in order, all from one committed state."""
         with self.reading() as (txn, generation, state):
-            prefix = keys.owned(generation.prefix, owner)
-            rows = []
-            for key in ids.keys:
-                raw = txn.get(prefix + key, db=self.store.ids)
-                rows.append(-1 if raw is None else int.from_bytes(raw, "little"))
+            rows = reads.rows_of_ids(generation, txn, owner, ids.keys)
             found = reads.records(generation, txn, state, rows, include_vectors=include_vectors)
             for record, key in zip(found, ids.keys, strict=True):
-                # LMDB's pages carry no checksum, the record's block does: the two must agree before anybody is answered
-                if record is not None and keys.id_tail(record.id) != key:
-                    raise Corruption(
-                        f"{self.entry.name}: key {key!r} of an id leads to record {record.id!r}; restore from a backup"
-                    )
+                if record is not None:
+                    reads.refuse_stray(generation, key, record.id)
             return found
 
     @contextmanager

@@ -30,13 +30,16 @@ _SHOWN_MAX = 20  # rows of a notebook table
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One neighbour. `fields` is {} when none were asked for, `vector` None likewise."""
+    """One neighbour. `fields` is {} when none were asked for, `vector` None likewise; `component` is that of a mixture
+    search which found it.
+    """
 
     id: Id
     distance: float
     score: float
     fields: dict[str, Any] = field(default_factory=dict)
     vector: NDArray[Any] | None = None
+    component: int | None = None
 
 
 class Hits:
@@ -52,12 +55,14 @@ class Hits:
     vectors : [k, dim] when `single`, else [nq, limit, dim]; None when not asked for
     explain : what the search did, when asked for
     select : field names to return, None for all
+    components : int64[k] of a mixture search (one query): which component each hit is of, 0 the strongest; else None
     """
 
     __slots__ = (
         "_fields",
         "_metric",
         "_select",
+        "components",
         "counts",
         "distances",
         "explain",
@@ -79,6 +84,7 @@ class Hits:
         vectors: NDArray[Any] | None = None,
         explain: dict[str, Any] | None = None,
         select: tuple[str, ...] | None = None,
+        components: NDArray[np.int64] | None = None,
     ) -> None:
         if single and ids.ndim == 2:
             count = counts[0]
@@ -91,6 +97,7 @@ class Hits:
         self.single = single
         self.vectors = vectors
         self.explain = explain
+        self.components = components
         self._metric: Metric = metric
         self._fields = fields
         self._select = select
@@ -135,9 +142,11 @@ class Hits:
         if not self.single:
             return self._query(i)
         vector = None if self.vectors is None else self.vectors[i]
+        component = None if self.components is None else int(self.components[i])
         return Hit(
-            self.ids[i : i + 1].tolist()[0], float(self.distances[i]), self._score(i), self._fields_of(i), vector
-        )
+            self.ids[i : i + 1].tolist()[0], float(self.distances[i]), self._score(i), self._fields_of(i), vector,
+            component,
+        )  # fmt: skip
 
     def _score(self, i: int) -> float:
         distance = self.distances[i]
@@ -157,6 +166,7 @@ class Hits:
         counts = np.array([len(ids)], np.int64) if self.single else self.counts[at]
         fields = None if self._fields is None else self._fields[at]
         vectors = None if self.vectors is None else self.vectors[at]
+        components = None if self.components is None else self.components[at]
         return Hits(
             ids,
             distances,
@@ -168,6 +178,7 @@ class Hits:
             vectors,
             self.explain,
             self._select,
+            components,
         )
 
     def __iter__(self) -> Iterator[Any]:
@@ -176,12 +187,16 @@ class Hits:
     # -- other shapes of the same answer -------------------------------------------------------
 
     def to_list(self) -> list[Any]:
-        """A dict per hit with id, distance, score and, where asked for, fields and vector; a list of them per query."""
+        """A dict per hit with id, distance, score, component of a mixture search and, where asked for, fields and
+        vector; a list of them per query.
+        """
         if not self.single:
             return [one.to_list() for one in self]
         out = []
         for hit in self:
             row = {"id": hit.id, "distance": hit.distance, "score": hit.score}
+            if hit.component is not None:
+                row["component"] = hit.component
             if self._fields is not None:
                 row["fields"] = hit.fields
             if hit.vector is not None:
@@ -190,7 +205,9 @@ class Hits:
         return out
 
     def _columns(self) -> dict[str, Any]:
-        """Flat columns without padding: query (batches only), id, distance, score, vector, then one per field."""
+        """Flat columns without padding: query (batches only), id, distance, score, component (mixture searches only),
+        vector, then one per field.
+        """
         parts: list[Hits] = [self] if self.single else list(self)
         columns: dict[str, Any] = {}
         if not self.single:
@@ -198,6 +215,8 @@ class Hits:
         columns["id"] = [one for part in parts for one in part.ids.tolist()]
         columns["distance"] = _joined([part.distances for part in parts])
         columns["score"] = _joined([part.scores for part in parts])
+        if self.components is not None:
+            columns["component"] = self.components
         if self.vectors is not None:
             columns["vector"] = [row for part in parts for row in part.vectors.tolist()]  # type: ignore[union-attr]
         if self._fields is not None:

@@ -36,6 +36,10 @@ limit_max = 16_384  # neighbours per query
 ef_max = 65_536
 search_cells_max = 1 << 27  # queries * limit: the size of the answer
 threads_max = 256
+positives_max = 16_384  # of one user of a mixture search; all of them are looked at and none returned
+history_ids_max = 65_536  # positives of all users together
+components_max = 1_024
+neighbours_max = 65_536  # users that smooth one
 
 # -- hnsw --------------------------------------------------------------------------------------
 m_min = 2

@@ -1,4 +1,4 @@
-"""Records, fields and vectors of rows, out of the blocks that a transaction sees and the row file.
+"""Rows of ids; records, fields and vectors of rows, out of the blocks that a transaction sees and the row file.
 
 Every vector that leaves is a copy, compared with its CRC-32C first. Blocks are views of LMDB's memory and stay in here.
 """
@@ -14,15 +14,51 @@ from vecdb import access
 from vecdb.catalog import State
 from vecdb.errors import Corruption
 from vecdb.generation import Generation, block_of, iter_tombs, refuse_damaged
-from vecdb.schema import Record
-from vecdb.storage import codec
+from vecdb.schema import Id, Record
+from vecdb.storage import codec, keys
 from vecdb.storage.store import Txn
-from vecdb.validate import decode_fields, tenant_name
+from vecdb.validate import IdBatch, decode_fields, tenant_name
+from vecdb.validate.common import slices
+
+_SLICE_IDS = 512  # looked up in one bytecode stretch
 
 
 def block_at(generation: Generation, txn: Txn, row: int) -> codec.Block:
     """The block that holds `row`, good while `txn` lasts."""
     return block_of(generation.store, txn, generation.prefix, row, generation.entry.name)
+
+
+def rows_of_ids(generation: Generation, txn: Txn, owner: bytes, id_keys: list[bytes]) -> list[int]:
+    """The live row of each id in the state of `txn`, -1 where there is none."""
+    prefix, table = keys.owned(generation.prefix, owner), generation.store.ids
+    rows: list[int] = []
+    for start, stop in slices(len(id_keys), _SLICE_IDS):
+        found = [txn.get(prefix + key, db=table) for key in id_keys[start:stop]]
+        rows += [-1 if raw is None else int.from_bytes(raw, "little") for raw in found]
+    return rows
+
+
+def refuse_stray(generation: Generation, key: bytes, found: Id) -> None:
+    """LMDB's pages carry no checksum, a record's block does: what an id's key leads to must say the same id."""
+    if keys.id_tail(found) != key:
+        raise Corruption(
+            f"{generation.entry.name}: key {key!r} of an id leads to record {found!r}; restore from a backup"
+        )
+
+
+def confirmed_rows(generation: Generation, txn: Txn, state: State, owner: bytes, ids: IdBatch) -> NDArray[np.int64]:
+    """int64[n]: `rows_of_ids`, each compared with the id that its block told. The generation has caught up with
+    `txn`.
+    """
+    rows = np.array(rows_of_ids(generation, txn, owner, ids.keys), np.int64)
+    there = np.flatnonzero(rows >= 0)
+    if len(there) and int(rows.max()) >= state.row_count:
+        raise Corruption(f"{generation.entry.name}: an id leads to row {rows.max()} of {state.row_count}")
+    names = generation.ids.take(rows[there], padded=False).tolist()
+    for start, stop in slices(len(there), _SLICE_IDS):
+        for at, name in zip(there[start:stop].tolist(), names[start:stop], strict=True):
+            refuse_stray(generation, ids.keys[at], name)
+    return rows
 
 
 def encoded_fields(generation: Generation, txn: Txn, row: int) -> bytes:

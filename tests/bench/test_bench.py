@@ -7,10 +7,11 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import vecdb
-from vecdb_bench import curves, disk, machine, results, runner
+from vecdb_bench import curves, disk, machine, mixture, results, runner
 from vecdb_bench.coldstart import coldstart
 from vecdb_bench.ingest import ingest
 from vecdb_bench.interference import interference
@@ -105,6 +106,31 @@ def test_searching_from_disk_is_measured_in_a_process_of_its_own(tmp_path: Path)
     assert not list(tmp_path.iterdir())
     with pytest.raises(vecdb.InvalidArgument, match="nobody"):
         disk.run(disk.Plan(dataset="clustered-6000x16", peers={"nobody": "python"}), lambda folder: {})
+
+
+def test_interests_that_lie_apart_are_found_each_in_its_share() -> None:
+    """Two tags at right angles: the mean of both is nearest to what lies between them, the mixture finds both."""
+    rng = np.random.default_rng(0)
+    middles = np.zeros((3, 8))
+    middles[0, 0] = middles[1, 1] = middles[2, 0] = middles[2, 1] = 1.0
+    middles[2] /= np.sqrt(2.0)
+    tag = np.arange(600) % 3
+    vectors = (middles[tag] + rng.normal(0, 0.05, (600, 8))).astype(np.float32)
+    users = mixture.draw_users(np.arange(601), tag, 30, 12, 2, seed=1)
+    assert all(len(user.positives) == len(user.held_out) == 6 for user in users)
+    both = [user for user in users if set(tag[[*user.positives, *user.held_out]].tolist()) == {0, 1}]
+    assert len(both) >= 5
+    with vecdb.open(":memory:") as db:
+        docs = db.create_collection("docs", 8, metric="cosine")
+        docs.upsert(range(600), vectors)
+        plain, mixed, smoothed = mixture.compare(docs, vectors, both, 100, 8, 0.3)
+    assert mixed["diversity@100"] > 2 * plain["diversity@100"]
+    assert mixed["held-out recall@100"] > plain["held-out recall@100"] and smoothed["ms"] > 0
+    assert math.isclose(mixture.diversity(np.eye(3)), 1.0) and mixture.diversity(np.eye(3)[:1]) == 0.0
+    with pytest.raises(vecdb.InvalidArgument, match="tags"):
+        mixture.mixture(dataset="clustered-500x8")
+    with pytest.raises(vecdb.InvalidArgument, match="index"):
+        mixture.mixture(index="tree")
 
 
 @pytest.mark.slow

@@ -27,7 +27,10 @@ DEATHS_SHARE_MAX = 0.25  # of the wounds of LMDB's file
 Wound = dict[str, Any]
 
 
-@pytest.fixture(scope="module", params=["auto", "spann-disk", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("spann", "curator"))])
+@pytest.fixture(
+    scope="module",
+    params=["auto", "spann-disk", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("spann", "curator"))],
+)
 def sound(server: ForkServer, request: pytest.FixtureRequest) -> Iterator[tuple[Path, list[str]]]:
     """A sound database and the paths of the files of its sealed index inside it."""
     with harness.fast_folder() as folder:

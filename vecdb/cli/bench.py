@@ -1,4 +1,4 @@
-"""bench run, ingest, interference, disk, coldstart, plot: what vecdb_bench measures, as commands."""
+"""bench run, ingest, interference, disk, mixture, coldstart, plot: what vecdb_bench measures, as commands."""
 
 from __future__ import annotations
 
@@ -174,6 +174,38 @@ def _pair(word: str) -> tuple[str, str]:
     return name, python
 
 
+def mixture(
+    dataset: Annotated[str, typer.Option(help="A data set whose rows have tags.")] = "summaries",
+    index: Annotated[str, typer.Option(help="flat, hnsw or spann.")] = "hnsw",
+    users: Annotated[int, typer.Option(min=1, help="Users that ask.")] = 200,
+    rows: Annotated[int, typer.Option(min=2, help="Rows of a user; half of them are held out.")] = 20,
+    tags: Annotated[int, typer.Option(min=1, help="Tags that they are drawn from.")] = 3,
+    limit: Limit = 100,
+    components: Annotated[int, typer.Option(min=1, help="Components of a mixture.")] = 8,
+    smoothing: Annotated[float, typer.Option(min=0, max=1, help="Share of the users most alike.")] = 0.3,
+    folder: DatasetFolder = None,
+    out: Out = results_folder,
+    json: Json = False,
+) -> None:
+    """Diversity and recall of held-out rows: a user's interests each in its share, beside one search by the mean."""
+    from vecdb_bench.mixture import mixture as measure
+
+    output = Output(json)
+    result = measure(
+        dataset=dataset,
+        folder=str(folder) if folder else None,
+        index=index,
+        users=users,
+        rows=rows,
+        tags=tags,
+        limit=limit,
+        components=components,
+        smoothing=smoothing,
+        say=output.note,
+    )
+    _finish(output, result, out)
+
+
 def coldstart(
     rows: Annotated[int, typer.Option(help="Rows of the database that is opened.")] = 20_000,
     dim: Annotated[int, typer.Option(help="Dimension of its vectors.")] = 50,
@@ -231,6 +263,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "ingest": ingest,
     "interference": interference,
     "disk": disk,
+    "mixture": mixture,
     "coldstart": coldstart,
     "plot": plot,
 }

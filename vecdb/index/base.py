@@ -79,6 +79,13 @@ class Allowed:
             self._keep(made.nbytes - (0 if known is None else known[1].nbytes))
         return made
 
+    def holds(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which of `rows` (int64[n], each at least 0) are among these."""
+        if not len(self.rows):
+            return np.zeros(len(rows), bool)
+        places = np.searchsorted(self.rows, rows.astype(np.uint32))
+        return np.asarray(self.rows[np.minimum(places, len(self.rows) - 1)] == rows)
+
     def bitmap(self, row_count: int) -> NDArray[np.uint64]:
         """uint64[>= ceil(row_count / 64)], never empty: bit row & 63 of word row >> 6 is set for the rows. Made when
         asked for, kept from the second time on.
@@ -189,6 +196,16 @@ class Index(ABC):
         queries : [nq, dim], float32 (other types are converted), finite.   limit : >= 1.
         allow : rows that may be returned; None: all. With `params.exact` those are scanned and no others.
         Raises Corruption when a row that is scored does not match its checksum; IndexDamaged; OSError.
+        """
+
+    @abstractmethod
+    def centres(self, row_count: int) -> NDArray[np.float32]:
+        """Centres of the cells that this index sorts rows into: float32[c, dim], of unit norm under cosine, c about
+        sqrt(rows / 50) (cells.py).
+
+        row_count : of the caller's snapshot, at least 1; cells of an index without a tree follow from it and the rows
+        alone.
+        Raises Corruption when a row that is looked at does not match its checksum.
         """
 
     @abstractmethod

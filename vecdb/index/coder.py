@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vecdb.index.graph import Quantiser, block_count
-from vecdb.kernels import checks, quantize, rabitq
+from vecdb.index import training
+from vecdb.index.graph import Quantiser
+from vecdb.kernels import checks, rabitq
 from vecdb.storage.rows import RowArrays
 
 _SPREAD_ROWS = 4_096
@@ -89,15 +90,7 @@ class Coder:
         """8-bit codes uint8[n, 64 * blocks] and biases int32[n] of rows (stored dtype[n, dim], C-contiguous),
         and which of them are beyond the codes.
         """
-        n = len(vectors)
-        codes = np.zeros((n, 64 * block_count(self.dim)), np.uint8)
-        bias = np.zeros(n, np.int32)
-        q = self.quantiser
-        far = np.empty(n, np.int32)
-        count = quantize.encode(
-            checks.for_kernels(vectors), 0, n, q.mean, q.scale, 1 if self.cosine else 0, codes, bias, far
-        )
-        return codes, bias, far[:count]
+        return training.quantise(self.quantiser, vectors, 1 if self.cosine else 0)
 
     def decode(self, codes: NDArray[np.uint8]) -> NDArray[np.float32]:
         """What codes of the quantiser stand for: float32[n, dim]."""

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb import limits, schema
-from vecdb.index import orderfile, training
+from vecdb.index import cells, orderfile, training
 from vecdb.index.base import METRIC_CODES, Allowed, Found, Index, Progress, RowSource, Sealed, damaged_row
 from vecdb.index.flat import as_queries, explain_scan, fill_up, scan_exactly
 from vecdb.index.graph import grown
@@ -65,8 +65,8 @@ class View:
         heads = order.heads
         self.args: tuple[Any, ...] = (
             metric, order.quantiser.scale, order.quantiser.mean, order.square(), order.codes, order.bias,
-            *_sieve_args(order), order.rows_of, order.slots_of, order.far, order.indexed, heads.codes, heads.bias, order.leaf_spreads,
-            heads.group_codes, heads.group_bias, order.group_spreads, heads.group_ends, order.leaf_ends,
+            *_sieve_args(order), order.rows_of, order.slots_of, order.far, order.indexed, heads.codes, heads.bias,
+            order.leaf_spreads, heads.group_codes, heads.group_bias, order.group_spreads, heads.group_ends, order.leaf_ends,
             checks.for_kernels(arrays.vectors), arrays.crcs, arrays.verified, arrays.deleted,
         )  # fmt: skip
 
@@ -111,6 +111,7 @@ class Curator(Index):
         self._published = 0
         self._lock = threading.Lock()
         self._workers = Workers()
+        self._cells = cells.Cells()
         self._free: list[tuple[Any, ...]] = []
 
     # -- publisher ---------------------------------------------------------------------------------
@@ -334,6 +335,13 @@ class Curator(Index):
         self, queries: NDArray[np.float32], limit: int, snapshot: Snapshot, allow: Allowed | None, threads: int
     ) -> Found:
         return scan_exactly(self._rows.arrays, self._metric, queries, limit, snapshot, allow, threads, self._workers)
+
+    def centres(self, row_count: int) -> NDArray[np.float32]:
+        """The groups of the tree; before there is one, those of a sample."""
+        view = self._view
+        if view is None:
+            return self._cells.centres(self._rows.arrays, self._metric, row_count, self._workers)
+        return cells.of_groups(view.order.heads, view.order.quantiser, self._metric)
 
     # -- files and figures -------------------------------------------------------------------------
 

@@ -25,6 +25,7 @@ from vecdb.index.base import (
     Sealed,
     damaged_row,
 )
+from vecdb.index.cells import Cells
 from vecdb.index.workers import Workers
 from vecdb.kernels import checks, scan
 from vecdb.schema import SearchParams, Snapshot
@@ -167,6 +168,7 @@ class Flat(Index):
         self._rows = rows
         self._row_count = 0
         self._workers = Workers()
+        self._cells = Cells()
 
     @property
     def indexed_rows(self) -> int:
@@ -198,6 +200,9 @@ class Flat(Index):
         return scan_exactly(
             self._rows.arrays, self._metric, as_queries(queries), limit, snapshot, allow, params.threads, self._workers
         )
+
+    def centres(self, row_count: int) -> NDArray[np.float32]:
+        return self._cells.centres(self._rows.arrays, self._metric, row_count, self._workers)
 
     def seal(self, path: Path) -> Sealed:
         """There is nothing to write: no file is made."""

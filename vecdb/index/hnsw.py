@@ -34,6 +34,7 @@ from vecdb.index.base import (
     Sealed,
     damaged_row,
 )
+from vecdb.index.cells import Cells
 from vecdb.index.flat import as_queries, explain_scan, fill_up, scan_exactly
 from vecdb.index.graph import Graph, View, block_count, grown, levels_of, upper_room
 from vecdb.index.maintenance import insert_batch, repair_rows, settle_rows
@@ -76,6 +77,7 @@ class Hnsw(Index):
         self._upper_used = 0
         self._lock = threading.Lock()
         self._workers = Workers()
+        self._cells = Cells()
         self._scratches = Scratches(self._blocks)
 
     # -- publisher ---------------------------------------------------------------------------------
@@ -384,6 +386,9 @@ class Hnsw(Index):
         return scan_exactly(self._rows.arrays, self._metric, queries, limit, snapshot, allow, threads, self._workers)
 
     # -- files and figures -------------------------------------------------------------------------
+
+    def centres(self, row_count: int) -> NDArray[np.float32]:
+        return self._cells.centres(self._rows.arrays, self._metric, row_count, self._workers)
 
     def seal(self, path: Path) -> Sealed:
         return sealed.write(self, path)

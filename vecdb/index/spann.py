@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb import limits, schema
-from vecdb.index import bulk, container, directory, placing
+from vecdb.index import bulk, cells, container, directory, placing
 from vecdb.index.base import (
     EVERYTHING,
     METRIC_CODES,
@@ -98,6 +98,7 @@ class Spann(Index):
         self.lists = Lists(rows, folder, replicas)
         self._prepared: Prepared | None = None
         self._workers = Workers()
+        self._cells = cells.Cells()
 
     # -- publisher ---------------------------------------------------------------------------------
 
@@ -290,6 +291,13 @@ class Spann(Index):
         if allow is None:
             files.release(arrays.vectors[: snapshot.row_count])  # all of the file was looked at, and it may be large
         return found
+
+    def centres(self, row_count: int) -> NDArray[np.float32]:
+        """The groups of the tree; before there is one, those of a sample."""
+        view = self.lists.view
+        if view is None:
+            return self._cells.centres(self._rows.arrays, self._metric, row_count, self._workers)
+        return cells.of_groups(view.heads, view.coder.quantiser, self._metric)
 
     # -- files and figures -------------------------------------------------------------------------
 

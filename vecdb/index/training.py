@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from vecdb.index.graph import Graph, Quantiser
+from vecdb.index.graph import Graph, Quantiser, block_count
 from vecdb.kernels import checks, quantize
 from vecdb.storage.rows import RowArrays
 
@@ -72,18 +72,29 @@ def encode(graph: Graph, arrays: RowArrays, metric: int, first: int, stop: int) 
     return far[:count].copy()
 
 
+def quantise(
+    quantiser: Quantiser, vectors: NDArray[np.generic], metric: int
+) -> tuple[NDArray[np.uint8], NDArray[np.int32], NDArray[np.int32]]:
+    """Codes uint8[n, 64 * blocks] and biases int32[n] of rows (stored dtype[n, dim], C-contiguous), and which of them
+    are beyond the codes.
+    """
+    n, dim = vectors.shape
+    codes = np.zeros((n, 64 * block_count(dim)), np.uint8)
+    bias = np.zeros(n, np.int32)
+    far = np.empty(n, np.int32)
+    count = quantize.encode(
+        checks.for_kernels(vectors), 0, n, quantiser.mean, quantiser.scale, metric, codes, bias, far
+    )  # fmt: skip
+    return codes, bias, far[:count]
+
+
 def recoded_differs(graph: Graph, arrays: RowArrays, metric: int, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Per row of `rows`: whether encoding it again gives another code, bias or far mark than stored."""
-    q = graph.quantiser
-    vectors = np.ascontiguousarray(arrays.vectors[rows])
-    codes = np.zeros((len(rows), graph.codes.shape[1]), np.uint8)
-    bias = np.zeros(len(rows) if len(graph.bias) else 0, np.int32)
-    far = np.empty(len(rows), np.int32)
-    count = quantize.encode(checks.for_kernels(vectors), 0, len(rows), q.mean, q.scale, metric, codes, bias, far)
+    codes, bias, far = quantise(graph.quantiser, np.ascontiguousarray(arrays.vectors[rows]), metric)
     differs: NDArray[np.bool_] = (codes != graph.codes[rows]).any(axis=1)
     if len(bias):
         differs |= bias != graph.bias[rows]
     is_far = np.zeros(len(rows), bool)
-    is_far[far[:count]] = True
+    is_far[far] = True
     differs |= is_far != np.isin(rows, graph.far)
     return differs

@@ -111,6 +111,11 @@ def grow_tree(
     return heads_of(np.concatenate(head_codes), np.concatenate(groups), np.concatenate(kept))
 
 
+def centroids(codes: NDArray[np.uint8], dim: int, count: int, workers: Workers) -> NDArray[np.float32]:
+    """Balanced k-means in one level. Returns float32[min(count, n), dim]: means of codes - 128."""
+    return _cluster(codes, np.arange(len(codes), dtype=np.int64), dim, count, 1, workers)[0]
+
+
 def comparisons(rows: int, lists: int) -> tuple[int, int]:
     """About how many comparisons of a row with a centroid it takes to grow a tree of so many lists from a sample of
     `rows`: (those of the first level, those of both).

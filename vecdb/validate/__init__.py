@@ -4,7 +4,7 @@
     ids -> IdBatch, vectors -> [n, dim], fields -> msgpack bytes,
     access_lists -> AccessLists                                       what a write call carries
     queries -> [nq, dim], search_limit, search_params, threads,
-    field_selection, search_tenants                                   what a search call carries
+    field_selection, search_tenants, mixture_query                    what a search call carries
 
 Thread rule: pure functions, callable from any thread. Bounds of limits.py are held before anything of the size in
 question is allocated. Long inputs are worked through in slices: NumPy calls on a few hundred KB, bytecode
@@ -24,12 +24,14 @@ from vecdb.validate.arguments import (
 )
 from vecdb.validate.fields import decode_fields, fields
 from vecdb.validate.ids import IdBatch, ids
+from vecdb.validate.mixture import MixtureQuery, mixture_query
 from vecdb.validate.tenants import AccessLists, access_lists, records_max, search_tenants, tenant_name, tenant_names
 from vecdb.validate.vectors import queries, vectors
 
 __all__ = [
     "AccessLists",
     "IdBatch",
+    "MixtureQuery",
     "access_lists",
     "collection_config",
     "collection_name",
@@ -38,6 +40,7 @@ __all__ = [
     "fields",
     "ids",
     "index_config",
+    "mixture_query",
     "owner",
     "queries",
     "records_max",
