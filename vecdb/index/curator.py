@@ -66,8 +66,8 @@ class View:
         self.args: tuple[Any, ...] = (
             metric, order.quantiser.scale, order.quantiser.mean, order.square(), order.codes, order.bias,
             *_sieve_args(order), order.rows_of, order.slots_of, order.far, order.indexed, heads.codes, heads.bias,
-            order.leaf_spreads, heads.group_codes, heads.group_bias, order.group_spreads, heads.group_ends, order.leaf_ends,
-            checks.for_kernels(arrays.vectors), arrays.crcs, arrays.verified, arrays.deleted,
+            order.leaf_spreads, heads.group_codes, heads.group_bias, order.group_spreads, heads.group_ends,
+            order.leaf_ends, checks.for_kernels(arrays.vectors), arrays.crcs, arrays.verified, arrays.deleted,
         )  # fmt: skip
 
 
