@@ -51,7 +51,9 @@ _KEPT_MAX = 64
 _RERANK_MORE = 10  # candidates scored on full vectors beside the limit, as for a graph
 _UNBOUNDED = 1 << 40
 _SIEVED_MAX, _SIEVED_PER_RESULT = 1_024, 32  # most rows that come through the sieve
-_PATIENCE = 4  # scans of nodes that change nothing before a search among tenants ends
+# scans of nodes that change nothing before a search among tenants ends; measured for recall 0.95 on 40,000 sentences
+# with tenants of 4,000 to 40,000, where below 8,000 a look at all rows is as fast
+_PATIENCE = 64
 
 
 class View:
