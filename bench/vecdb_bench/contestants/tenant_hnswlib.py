@@ -1,4 +1,6 @@
-"""hnswlib: one index per tenant, so a vector is stored as often as tenants see it."""
+"""hnswlib: one index per tenant, so a vector is stored as often as tenants see it. Each index also brings
+65,536 locks of its own, 2.6 MB.
+"""
 
 from __future__ import annotations
 

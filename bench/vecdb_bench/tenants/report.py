@@ -38,8 +38,11 @@ def _search(found: Mapping[str, Any]) -> dict[str, Rows]:
 
 
 def _point(one: Mapping[str, Any]) -> dict[str, Any]:
+    return {"contestant": one["contestant"]} | _figures(one)
+
+
+def _figures(one: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        "contestant": one["contestant"],
         "value": "default" if one["value"] is None else f"{one['value']:g}",
         "recall": round(one["recall"], 4),
         "mean us": 1e3 * one["mean_ms"],
@@ -67,14 +70,14 @@ def _memory(found: Mapping[str, Any]) -> dict[str, Rows]:
 def _union(found: Mapping[str, Any]) -> dict[str, Rows]:
     ratios = {one["value"]: one["ratio"] for one in found["ratios"]}
     rows = [
-        {"asked of": one["questions"]} | _point(one) | {"roles by alone": ratios[one["value"]]}
+        {"asked of": one["questions"]} | _figures(one) | {"roles by alone": ratios[one["value"]]}
         for one in found["points"]
     ]
     return {f"a union of roles and one tenant of its {found['rows']:,.0f} records": rows}
 
 
 def _growth(found: Mapping[str, Any]) -> dict[str, Rows]:
-    rows = [{"records": one["rows"]} | _point(one) for one in found["points"]]
+    rows = [{"records": one["rows"]} | _figures(one) for one in found["points"]]
     latencies = {
         f"mean us, {rows:,} records": 1e3 * ms if ms else None for rows, ms in found["mean_ms_at_recall"].items()
     }

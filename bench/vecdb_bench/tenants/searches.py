@@ -31,9 +31,7 @@ def compare(plan: Plan, field: Field) -> dict[str, Any]:
     with ExitStack() as stack:
         lanes = []
         for entrant in everybody:
-            process = field.open(entrant, stack)
-            values = worthwhile(process, timed, truth, entrant.values, plan.limit, plan.pilot, plan.target)
-            lanes += [Lane(process, timed, value) for value in values]
+            lanes += _entered(plan, entrant, field, [timed], truth, stack)
         field.say(f"{len(timed):,} searches of each of {len(lanes)} points, {plan.step} a turn")
         take_turns(lanes, plan.step)
         points = [point(lane, truth, plan.limit) for lane in lanes]
@@ -86,9 +84,7 @@ def unions(plan: Plan, of: Workload, folder: Path, say: Say) -> dict[str, Any]:
     truth = roles.truth(shared, plan.limit)
     mine = ours(plan, of.metric)
     with ExitStack() as stack:
-        process = field.open(mine, stack)
-        values = worthwhile(process, roles, truth, mine.values, plan.limit, plan.pilot, plan.target)
-        lanes = [Lane(process, questions, value) for value in values for questions in (roles, single)]
+        lanes = _entered(plan, mine, field, [roles, single], truth, stack)
         take_turns(lanes, plan.step)
     points = [point(lane, truth, plan.limit) for lane in lanes]
     pairs = list(zip(points[::2], points[1::2], strict=True))
@@ -110,9 +106,10 @@ def growth(plan: Plan, of: Workload, folder: Path, say: Say) -> dict[str, Any]:
         for rows in plan.growth:
             larger = grown(of, rows, plan.seed)
             field = Field(larger, folder / f"growth-{rows}", [timed], say)
-            opened, truth, values = _entered(plan, mine, field, timed, stack)
-            lanes += [Lane(opened, timed, value) for value in values]
-            truths += [(rows, truth)] * len(values)
+            truth = timed.truth(larger, plan.limit)
+            entered = _entered(plan, replace(mine, name=f"vecdb, {rows:,}"), field, [timed], truth, stack)
+            lanes += entered
+            truths += [(rows, truth)] * len(entered)
         take_turns(lanes, plan.step)
         for lane, (rows, truth) in zip(lanes, truths, strict=True):
             points.append({"rows": rows} | point(lane, truth, plan.limit))
@@ -127,11 +124,14 @@ def growth(plan: Plan, of: Workload, folder: Path, say: Say) -> dict[str, Any]:
 
 
 def _entered(
-    plan: Plan, entrant: Entrant, field: Field, timed: Questions, stack: ExitStack
-) -> tuple[Any, Any, Sequence[Any]]:
-    process = field.open(replace(entrant, name=f"{entrant.name} {len(field.workload.base):,}"), stack)
-    truth = timed.truth(field.workload, plan.limit)
-    return process, truth, worthwhile(process, timed, truth, entrant.values, plan.limit, plan.pilot, plan.target)
+    plan: Plan, entrant: Entrant, field: Field, asked: Sequence[Questions], truth: Any, stack: ExitStack
+) -> list[Lane]:
+    """Lanes of the values that matter, in a process that has answered everything once."""
+    process = field.open(entrant, stack)
+    values = worthwhile(process, asked[0], truth, entrant.values, plan.limit, plan.pilot, plan.target)
+    for questions in asked:
+        take_turns([Lane(process, questions, values[0])], 1_000)
+    return [Lane(process, questions, value) for value in values for questions in asked]
 
 
 def _latency(points: Sequence[dict[str, Any]], rows: int, recall: float) -> float | None:

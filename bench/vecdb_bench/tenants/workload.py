@@ -151,7 +151,7 @@ def grown(of: Workload, rows: int, seed: int) -> Workload:
     rng = np.random.default_rng([seed, 4])
     base = np.tile(of.base, (copies, 1))[:rows]
     few = of.base[rng.choice(n, min(n, 500), replace=False)]
-    nearest = exact_truth(of.base, few, "l2", 2, cache=False).distances[:, 1]  # the first is the row itself
+    nearest = exact_truth(of.base, few, "l2", 2, cache=False).distances[:, 1]  # the first is itself
     size = 0.5 * float(np.sqrt(np.median(nearest)) / np.sqrt(of.base.shape[1]))
     for start in range(n, rows, n):
         part = base[start : start + n]
