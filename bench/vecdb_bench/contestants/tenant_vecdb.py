@@ -83,7 +83,7 @@ class Vecdb(tenant.Tenants):
         p50, p99 = np.percentile(took, [50, 99])
         return {
             "kernel": {"mean us": took.mean(), "p50 us": p50, "p99 us": p99, "p99/mean": p99 / took.mean()}
-            | {f"planned as {plan}": count for plan, count in plans.items()}
+            | {f"searches by {plan}": count for plan, count in plans.items()}
         }
 
 
