@@ -181,8 +181,8 @@ def tenants(
     rows: Annotated[int | None, typer.Option(help="Only the first rows.")] = None,
     index: Annotated[str, typer.Option(help="Kind of vecdb's index: curator, hnsw, spann or flat.")] = "hnsw",
     options: Annotated[str, typer.Option(help="Parameters of the index as a JSON object.")] = "{}",
-    parameter: Annotated[str, typer.Option(help="What is swept: ef or nprobe; the index's own if none.")] = "",
-    sweep: Annotated[str, typer.Option(help="Its values, with commas between.")] = "",
+    parameter: Annotated[str, typer.Option(help="What is swept: ef, nprobe or recall; the index's own if none.")] = "",
+    sweep: Annotated[str, typer.Option(help="Its values by rising recall, with commas between, or `default`.")] = "",
     peers: Annotated[str, typer.Option(help="hnswlib-100, hnswlib-200, faiss, numpy, with commas between.")] = (
         "hnswlib-100,hnswlib-200,faiss,numpy"
     ),
@@ -210,7 +210,7 @@ def tenants(
         index=index,
         options=_object(options),
         parameter=parameter,
-        sweep=_numbers(sweep),
+        sweep=_values(sweep),
         peers=tuple(_words(peers)),
         measures=tuple(_words(measures)) or bench_tenants.MEASURES,
         queries=queries,
@@ -220,6 +220,15 @@ def tenants(
         path=str(path) if path else None,
     )
     _finish(output, bench_tenants.run(plan.quick() if quick else plan, output.note), out)
+
+
+def _values(text: str) -> tuple[float | None, ...]:
+    try:
+        return tuple(
+            None if word == "default" else int(word) if word.isdigit() else float(word) for word in _words(text)
+        )
+    except ValueError:
+        raise typer.BadParameter(f"{text!r}: expected numbers, or `default`, with commas between") from None
 
 
 def _object(text: str) -> dict[str, Any]:

@@ -37,7 +37,7 @@ class Shared(tenant.Tenants):
 
     def search(self, question: Any) -> Any:
         query, number = question
-        return self.index.search(self.unit(query[None]), self.spec["limit"], params=self.now[number])
+        return self.index.search(query[None], self.spec["limit"], params=self.now[number])
 
     def rows(self, result: Any) -> list[int]:
         return [row for row in result[1][0].tolist() if row >= 0]
