@@ -9,10 +9,6 @@ needed to install vecdb. The disk's own limit, measured by the caller beside thi
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -26,6 +22,7 @@ from vecdb_datasets import Dataset, load, open_vectors
 from vecdb_datasets import recall as recall_of
 
 from . import curves, machine
+from .process import Process
 from .runner import latencies_ms
 
 Say = Callable[[str], None]
@@ -44,9 +41,6 @@ SWEEPS = {
     "lancedb-rq": (15, 25, 35, 50, 65, 80, 110),
     "lancedb-hnsw": (20, 30, 40, 80, 160, 260),
 }
-ONE_THREAD = dict.fromkeys(
-    ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS", "LANCE_CPU_THREADS", "LANCE_IO_THREADS"), "1"
-)
 TARGETS = (0.90, 0.95, 0.975)
 
 
@@ -83,7 +77,7 @@ def run(plan: Plan, disk: Callable[[Path], dict[str, Any]], say: Say = lambda te
         builds = {}
         for name in names:
             say(f"building {name}")
-            with _Process(name, plan, data.metric, folder) as process:
+            with _process(name, plan, data.metric, folder) as process:
                 builds[name] = process.ask(do="build")
         limits = disk(folder)
         points, memory = _sweeps(names, plan, data, truth, folder, say)
@@ -109,41 +103,12 @@ def _data(plan: Plan) -> Dataset:
     return Dataset(data.name, base, queries, data.metric, kept)
 
 
-class _Process:
-    """A contestant that is asked by lines."""
-
-    def __init__(self, name: str, plan: Plan, metric: str, folder: Path, *, searches: bool = False) -> None:
-        spec = {"metric": metric, "limit": plan.limit, "threads": plan.threads, "vecdb": dict(plan.vecdb)}
-        if name == "lancedb-hnsw":
-            spec["lancedb"] = {"index": "hnsw"}
-        script = Path(__file__).parent / "contestants" / SCRIPTS[name]
-        python = sys.executable if name == "vecdb" else plan.peers[name]
-        arguments = [str(folder / name), str(folder / "base.npy"), str(folder / "queries.npy"), json.dumps(spec)]
-        self._process = subprocess.Popen(
-            [python, str(script), *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            stderr=subprocess.DEVNULL, env=os.environ | (ONE_THREAD if searches else {}),
-        )  # fmt: skip
-        self.name = name
-
-    def ask(self, **question: Any) -> dict[str, Any]:
-        assert self._process.stdin is not None and self._process.stdout is not None
-        self._process.stdin.write(json.dumps(question) + "\n")
-        self._process.stdin.flush()
-        line = self._process.stdout.readline()
-        if not line:
-            raise vecdb.Unavailable(
-                f"contestant {self.name} ended without an answer; run its script by hand to see why"
-            )
-        answer: dict[str, Any] = json.loads(line)
-        return answer
-
-    def __enter__(self) -> _Process:
-        return self
-
-    def __exit__(self, *of: object) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait()
+def _process(name: str, plan: Plan, metric: str, folder: Path, *, searches: bool = False) -> Process:
+    spec = {"metric": metric, "limit": plan.limit, "threads": plan.threads, "vecdb": dict(plan.vecdb)}
+    if name == "lancedb-hnsw":
+        spec["lancedb"] = {"index": "hnsw"}
+    python = None if name == "vecdb" else plan.peers[name]
+    return Process(name, SCRIPTS[name], folder, spec, python, one_thread=searches)
 
 
 def _sweeps(
@@ -152,7 +117,7 @@ def _sweeps(
     """Every contestant's points, the best of all rounds each; and what each keeps in memory."""
     points: dict[tuple[str, int], dict[str, Any]] = {}
     memory: dict[str, int] = {}
-    processes = {name: _Process(name, plan, data.metric, folder, searches=True) for name in names}
+    processes = {name: _process(name, plan, data.metric, folder, searches=True) for name in names}
     try:
         for process in processes.values():
             process.ask(do="open")
@@ -166,12 +131,12 @@ def _sweeps(
         memory = {name: int(process.ask(do="memory")["anonymous_bytes"]) for name, process in processes.items()}
     finally:
         for process in processes.values():
-            process.__exit__()
+            process.close()
     return list(points.values()), memory
 
 
 def _point(
-    process: _Process, value: int, data: Dataset, truth: Any, plan: Plan, points: dict[tuple[str, int], dict[str, Any]]
+    process: Process, value: int, data: Dataset, truth: Any, plan: Plan, points: dict[tuple[str, int], dict[str, Any]]
 ) -> None:
     answer = process.ask(do="sweep", value=value)
     marks = latencies_ms(answer["seconds"])

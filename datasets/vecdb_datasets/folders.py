@@ -1,8 +1,9 @@
 """Data sets that live in a folder: given as an argument, or $VECDB_DATA.
 
     FOLDER/sift-photos/   base.u8bin, query.u8bin, truth100.bin         128-d uint8 SIFT descriptors, l2
-    FOLDER/summaries/     base.f16.npy, query.f16.npy, truth100.npz     384-d float16 sentence embeddings, cosine
-                          base.tags.npz, query.tags.npz                 CSR: indptr, indices; names in the base's
+    FOLDER/summaries/     base.f16.npy, query.f16.npy                   384-d float16 sentence embeddings, cosine
+                          base.tags.npz                                 CSR: indptr, indices, names
+                          truth100.npz, query.tags.npz                  where they are there
 
 truth100.bin := nq u32, k u32, row u32[nq * k], distance f32[nq * k]. A folder may also be the set's own.
 """
@@ -53,30 +54,27 @@ def load_sift_photos(folder: PathLike | None = None) -> Dataset:
 def load_summaries(folder: PathLike | None = None) -> Dataset:
     """summaries: float16[n, 384], cosine.
 
-    Extras, as CSR of word tags: tag_names, tags_indptr, tags_indices, query_tags_indptr, query_tags_indices.
+    Extras, as CSR of word tags: tag_names, tags_indptr, tags_indices, and of queries that have tags query_tags_indptr,
+    query_tags_indices.
     """
     home = _require("summaries", folder)
     base, queries = open_vectors(home / "base.f16.npy")[:], open_vectors(home / "query.f16.npy")[:]
-    stored = _npz(home / "truth100.npz", ("ids", "distances"))
-    truth = Truth(stored["ids"].astype(np.int64), stored["distances"].astype(np.float32))
-    _agree(home / "truth100.npz", truth, len(base), len(queries))
+    truth = None
+    if (home / "truth100.npz").exists():
+        stored = _npz(home / "truth100.npz", ("ids", "distances"))
+        truth = Truth(stored["ids"].astype(np.int64), stored["distances"].astype(np.float32))
+        _agree(home / "truth100.npz", truth, len(base), len(queries))
     tags = _npz(home / "base.tags.npz", ("indptr", "indices", "names"))
-    query_tags = _npz(home / "query.tags.npz", ("indptr", "indices"))
-    for file, csr, rows in (("base.tags.npz", tags, len(base)), ("query.tags.npz", query_tags, len(queries))):
-        if len(csr["indptr"]) != rows + 1 or csr["indptr"][-1] != len(csr["indices"]):
-            raise Corruption(
-                f"{home / file}: indptr has {len(csr['indptr'])} entries, "
-                f"expected {rows + 1} ending at the count of indices"
-            )
-        if len(csr["indices"]) and not 0 <= csr["indices"].min() <= csr["indices"].max() < len(tags["names"]):
-            raise Corruption(f"{home / file}: a tag number is outside the {len(tags['names'])} names")
+    _agree_tags(home / "base.tags.npz", tags, len(base), len(tags["names"]))
     extras = {
         "tag_names": tags["names"].tolist(),
         "tags_indptr": tags["indptr"],
         "tags_indices": tags["indices"],
-        "query_tags_indptr": query_tags["indptr"],
-        "query_tags_indices": query_tags["indices"],
     }
+    if (home / "query.tags.npz").exists():
+        asked = _npz(home / "query.tags.npz", ("indptr", "indices"))
+        _agree_tags(home / "query.tags.npz", asked, len(queries), len(tags["names"]))
+        extras |= {"query_tags_indptr": asked["indptr"], "query_tags_indices": asked["indices"]}
     return Dataset("summaries", base, queries, "cosine", truth, extras=extras)
 
 
@@ -120,6 +118,15 @@ def _agree(path: Path, truth: Truth, n: int, nq: int) -> None:
         raise Corruption(f"{path}: truth for {len(truth.ids)} queries, expected {nq}")
     if truth.ids.size and not 0 <= truth.ids.min() <= truth.ids.max() < n:
         raise Corruption(f"{path}: a row outside the {n:,} base rows")
+
+
+def _agree_tags(path: Path, csr: dict[str, NDArray[Any]], rows: int, names: int) -> None:
+    if len(csr["indptr"]) != rows + 1 or csr["indptr"][-1] != len(csr["indices"]):
+        raise Corruption(
+            f"{path}: indptr has {len(csr['indptr'])} entries, expected {rows + 1} ending at the count of indices"
+        )
+    if len(csr["indices"]) and not 0 <= csr["indices"].min() <= csr["indices"].max() < names:
+        raise Corruption(f"{path}: a tag number is outside the {names} names")
 
 
 def _npz(path: Path, names: tuple[str, ...]) -> dict[str, NDArray[Any]]:

@@ -5,6 +5,7 @@ glove-50-words    all 400,000, ids are the words                        extras: 
 sift-photos       128-d uint8, l2, from a folder; truth to k = 100
 summaries         384-d float16, cosine, from a folder; truth to 100    extras: tag_names, tags_*, query_tags_*
 clustered-NxD     synthetic, l2                                         extras: clusters
+tenants-NxD       the same, its rows shared among tenants               extras: tag_names, tags_*
 FILE.hdf5         any file in the layout of ann-benchmarks
 """
 
@@ -19,6 +20,7 @@ from .dataset import Dataset
 from .export import load_ann_benchmarks
 from .folders import environment_variable, find_folder, load_sift_photos, load_summaries
 from .glove import glove_installed, load_glove, load_glove_words, package
+from .shared import load_shared, parse_shared
 from .synthetic import load_clustered, parse_clustered
 
 
@@ -45,6 +47,12 @@ def list_datasets(folder: str | os.PathLike[str] | None = None) -> list[DatasetI
         DatasetInfo(
             "clustered-100000x64", "clustered-<n>x<dim>[-<dtype>][-seed<s>]: Gaussian mixture, l2", "computed", True
         ),
+        DatasetInfo(
+            "tenants-40000x384",
+            "tenants-<n>x<dim>[-correlated][-count<t>][-seed<s>]: the mixture, shared among tenants, l2",
+            "computed",
+            True,
+        ),
     ]
 
 
@@ -53,8 +61,8 @@ def load(name: str, folder: str | os.PathLike[str] | None = None) -> Dataset:
 
     Parameters
     ----------
-    name : a name of `list_datasets`, any clustered-<n>x<dim>[-<dtype>][-seed<s>], or the
-        path of an ann-benchmarks file.
+    name : a name of `list_datasets`, any clustered-<n>x<dim>[-<dtype>][-seed<s>] or
+        tenants-<n>x<dim>[-correlated][-count<t>][-seed<s>], or the path of an ann-benchmarks file.
     folder : where sift-photos and summaries lie; $VECDB_DATA when None.
 
     Raises
@@ -75,6 +83,9 @@ def load(name: str, folder: str | os.PathLike[str] | None = None) -> Dataset:
     recipe = parse_clustered(name)
     if recipe is not None:
         return load_clustered(recipe)
+    shared = parse_shared(name)
+    if shared is not None:
+        return load_shared(shared)
     if name.lower().endswith((".hdf5", ".h5")) and os.path.isfile(name):
         return load_ann_benchmarks(name)
     known = ", ".join(info.name for info in list_datasets(folder))

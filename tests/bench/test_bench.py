@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import vecdb
-from vecdb_bench import curves, disk, machine, mixture, results, runner
+from vecdb_bench import curves, disk, machine, mixture, results, runner, tenants
 from vecdb_bench.coldstart import coldstart
 from vecdb_bench.ingest import ingest
 from vecdb_bench.interference import interference
@@ -131,6 +131,56 @@ def test_interests_that_lie_apart_are_found_each_in_its_share() -> None:
         mixture.mixture(dataset="clustered-500x8")
     with pytest.raises(vecdb.InvalidArgument, match="index"):
         mixture.mixture(index="tree")
+
+
+SHARED = "tenants-3000x16-count40"
+
+
+def test_searching_among_tenants_is_measured_beside_brute_force(tmp_path: Path) -> None:
+    plan = tenants.Plan(SHARED, index="hnsw", peers=("numpy",), measures=("search", "memory"), path=str(tmp_path))
+    found = tenants.run(plan.quick())
+    assert {point["contestant"] for point in found["search"]["points"]} == {"vecdb", "numpy"}
+    for point in found["search"]["points"]:
+        assert point["searches"] == 200 and 0.9 < point["recall"] <= 1 and point["p99_ms"] >= point["p50_ms"] > 0
+    best = found["search"]["best"]
+    assert best["numpy"]["recall"] == best["vecdb"]["recall_by_tenant_p1"] == 1
+    assert sum(count for name, count in best["vecdb"]["kernel"].items() if name.startswith("searches by")) == 200
+    assert math.isclose(best["numpy"]["mean_by_it"], best["vecdb"]["mean_ms"] / best["numpy"]["mean_ms"])
+    assert found["memory"]["bytes"]["vecdb"]["searched"] > 0 and found["memory"]["pairs"] == found["data"]["pairs"]
+    assert not list(tmp_path.iterdir())
+    assert json.loads(results.write(found, tmp_path).read_text())["plan"]["index"] == "hnsw"
+
+
+@pytest.mark.skipif(importlib.util.find_spec("hnswlib") is None, reason="needs the extra [bench]")
+@pytest.mark.skipif(importlib.util.find_spec("faiss") is None, reason="needs the extra [bench]")
+def test_every_peer_serves_the_tenants_it_is_asked_for(tmp_path: Path) -> None:
+    found = tenants.run(tenants.Plan(SHARED, index="flat", measures=("search",), path=str(tmp_path)).quick())
+    assert set(found["search"]["best"]) == {"vecdb", *tenants.PEERS}
+
+
+def test_unions_growth_and_writes_of_tenants_are_measured(tmp_path: Path) -> None:
+    measures = ("union", "growth", "writes", "many")
+    found = tenants.run(tenants.Plan(SHARED, index="flat", measures=measures, path=str(tmp_path)).quick())
+    assert [point["questions"] for point in found["union"]["points"]] == ["roles", "alone"]
+    assert found["union"]["ratios"][0]["ratio"] > 0 and found["growth"]["ratio"] > 0
+    assert {point["rows"] for point in found["growth"]["points"]} == {1_000, 4_000}
+    assert len(found["writes"]) == 9 and all(one["us_each"] > 0 for one in found["writes"].values())
+    assert found["many"]["tenants"] == 5_000 and found["many"]["first_search_ms"] > 0
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("plan", "told"),
+    [
+        (tenants.Plan(measures=("speed",)), "search, memory"),
+        (tenants.Plan(peers=("nobody",)), "hnswlib-100"),
+        (tenants.Plan(index="nothing"), "curator, hnsw"),
+        (tenants.Plan("clustered-3000x16", index="flat", peers=()), "belong to nobody"),
+    ],
+)
+def test_plans_that_cannot_be_measured_are_refused(plan: tenants.Plan, told: str) -> None:
+    with pytest.raises(vecdb.InvalidArgument, match=told):
+        tenants.run(plan)
 
 
 @pytest.mark.slow

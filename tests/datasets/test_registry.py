@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from pathlib import Path
 
@@ -113,6 +114,39 @@ def test_sets_of_a_folder_load_by_argument_or_environment(folder: Path, monkeypa
     assert all(info.available for info in list_datasets() if info.name in ("sift-photos", "summaries"))
     check_truth(photos)
     check_truth(texts)
+
+
+def test_summaries_need_no_truth_and_no_tags_of_queries(folder: Path) -> None:
+    for name in ("truth100.npz", "query.tags.npz"):
+        (folder / "summaries" / name).unlink()
+    texts = load("summaries", folder)
+    assert texts.truth is None and "query_tags_indptr" not in texts.extras and len(texts.extras["tags_indices"]) == 300
+
+
+@pytest.mark.parametrize("name", ["tenants-2000x8-count100", "tenants-2000x8-correlated-count100-seed4"])
+def test_rows_are_shared_among_tenants(name: str) -> None:
+    one, two = load(name), load(name)
+    assert one.name == name and np.array_equal(one.extras["tags_indices"], two.extras["tags_indices"])
+    bounds, numbers = one.extras["tags_indptr"], one.extras["tags_indices"]
+    assert 12.5 < len(numbers) / len(one.base) < 13.5 and bounds[-1] == len(numbers)
+    for a, b in itertools.pairwise(bounds[:200].tolist()):
+        assert (np.diff(numbers[a:b]) > 0).all() and b > a
+    sizes = np.bincount(numbers, minlength=100)
+    assert sizes[:5].min() > 2 * sizes[-20:].mean()
+
+
+def test_correlated_tenants_keep_to_few_clusters() -> None:
+    def departure(name: str) -> float:
+        """How far the clusters of large tenants' rows are from those of all rows, in total variation."""
+        data = load(name)
+        clusters = data.extras["clusters"]
+        rows = np.repeat(np.arange(len(data.base)), np.diff(data.extras["tags_indptr"]))
+        table = np.zeros((1_000, clusters.max() + 1))
+        np.add.at(table, (data.extras["tags_indices"], clusters[rows]), 1)
+        own = table[:10] / table[:10].sum(axis=1, keepdims=True)
+        return float(np.abs(own - np.bincount(clusters) / len(clusters)).sum(axis=1).mean() / 2)
+
+    assert departure("tenants-10000x4") < 0.1 and departure("tenants-10000x4-correlated") > 0.4
 
 
 def test_damaged_sets_are_named(folder: Path) -> None:

@@ -7,7 +7,7 @@
                          move.py       import export                 files in and out
                          care.py       warmup backup restore vacuum  keeping it well
                          sets.py       dataset list|info|export
-                         bench.py      bench run|ingest|interference|coldstart
+                         bench.py      bench run|ingest|interference|disk|tenants|coldstart
                          demo.py       demo
 
 Exit codes: 0 done; 1 an error, or problems found by `check`; 2 wrong usage; 130 interrupted.

@@ -1,4 +1,4 @@
-"""bench run, ingest, interference, disk, mixture, coldstart, plot: what vecdb_bench measures, as commands."""
+"""bench run, ingest, interference, disk, tenants, mixture, coldstart, plot: what is measured, as commands."""
 
 from __future__ import annotations
 
@@ -206,6 +206,73 @@ def mixture(
     _finish(output, result, out)
 
 
+def tenants(
+    dataset: Annotated[
+        str, typer.Option(help="summaries (in --folder), or tenants-<n>x<dim>[-correlated][-count<t>][-seed<s>].")
+    ] = "summaries",
+    rows: Annotated[int | None, typer.Option(help="Only the first rows.")] = None,
+    index: Annotated[str, typer.Option(help="Kind of vecdb's index: curator, hnsw, spann or flat.")] = "hnsw",
+    options: Annotated[str, typer.Option(help="Parameters of the index as a JSON object.")] = "{}",
+    parameter: Annotated[str, typer.Option(help="What is swept: ef, nprobe or recall; the index's own if none.")] = "",
+    sweep: Annotated[str, typer.Option(help="Its values by rising recall, with commas between, or `default`.")] = "",
+    peers: Annotated[str, typer.Option(help="hnswlib-100, hnswlib-200, faiss, numpy, with commas between.")] = (
+        "hnswlib-100,hnswlib-200,faiss,numpy"
+    ),
+    measures: Annotated[
+        str, typer.Option(help="search, memory, union, growth, writes, many, with commas between; all if none.")
+    ] = "",
+    queries: Annotated[int, typer.Option(help="Searches of every point.")] = 3_000,
+    limit: Limit = 10,
+    threads: Annotated[int, typer.Option(help="Threads that build; searches use one.")] = os.cpu_count() or 1,
+    seed: Annotated[int, typer.Option(help="Of what is asked of whom.")] = 1,
+    quick: Annotated[bool, typer.Option("--quick", help="Small sizes: shape, not speed.")] = False,
+    path: Place = None,
+    folder: DatasetFolder = None,
+    out: Out = results_folder,
+    json: Json = False,
+) -> None:
+    """Many tenants in one collection: latency, memory, growth, unions, durable writes, a million tenants."""
+    from vecdb_bench import tenants as bench_tenants
+
+    output = Output(json)
+    plan = bench_tenants.Plan(
+        dataset=dataset,
+        folder=str(folder) if folder else None,
+        rows=rows,
+        index=index,
+        options=_object(options),
+        parameter=parameter,
+        sweep=_values(sweep),
+        peers=tuple(_words(peers)),
+        measures=tuple(_words(measures)) or bench_tenants.MEASURES,
+        queries=queries,
+        limit=limit,
+        threads=threads,
+        seed=seed,
+        path=str(path) if path else None,
+    )
+    _finish(output, bench_tenants.run(plan.quick() if quick else plan, output.note), out)
+
+
+def _values(text: str) -> tuple[float | None, ...]:
+    try:
+        return tuple(
+            None if word == "default" else int(word) if word.isdigit() else float(word) for word in _words(text)
+        )
+    except ValueError:
+        raise typer.BadParameter(f"{text!r}: expected numbers, or `default`, with commas between") from None
+
+
+def _object(text: str) -> dict[str, Any]:
+    try:
+        found = jsonlib.loads(text)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise typer.BadParameter(f"{text!r}: expected a JSON object")
+    return found
+
+
 def coldstart(
     rows: Annotated[int, typer.Option(help="Rows of the database that is opened.")] = 20_000,
     dim: Annotated[int, typer.Option(help="Dimension of its vectors.")] = 50,
@@ -263,6 +330,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "ingest": ingest,
     "interference": interference,
     "disk": disk,
+    "tenants": tenants,
     "mixture": mixture,
     "coldstart": coldstart,
     "plot": plot,

@@ -1,4 +1,4 @@
-"""Engines that search from disk, each in a process of its own: `vecdb bench disk` starts the files of this folder.
+"""Engines, each in a process of its own: `vecdb bench disk` and `vecdb bench tenants` start the files of this folder.
 
     parent --json line--> contestant      {"do": "build"} | {"do": "open"} | {"do": "sweep", "value": 64} | ...
     parent <--json line-- contestant      seconds, memory, answers

@@ -37,10 +37,10 @@ def disk_bytes(folder: Path) -> int:
     return sum(os.stat(file).st_blocks * 512 for file in folder.rglob("*") if file.is_file())
 
 
-def read_bytes() -> int:
-    """Bytes that this process has had fetched from the disk."""
+def process_io(field: str) -> int:
+    """read_bytes: what this process has had fetched from the disk; write_bytes: what it has had sent there."""
     with contextlib.suppress(OSError), open("/proc/self/io", encoding="ascii") as file:
-        return next(int(line.split()[1]) for line in file if line.startswith("read_bytes"))
+        return next(int(line.split()[1]) for line in file if line.startswith(field))
     return 0
 
 
@@ -53,8 +53,8 @@ class Contestant:
     def warm(self) -> None:
         """Load libraries and compile what is compiled, before memory is counted."""
 
-    def build(self) -> None:
-        """Make the index in `folder` from `base`."""
+    def build(self) -> Spec | None:
+        """Make the index in `folder` from `base`; what else there is to say of that."""
         raise NotImplementedError
 
     def open(self) -> None:
@@ -65,8 +65,12 @@ class Contestant:
         """Take `value` of the engine's search parameter."""
         raise NotImplementedError
 
+    def questions(self, name: str) -> Any:
+        """What is searched, in order, where a contest has several sets of questions."""
+        return self.queries
+
     def search(self, query: Any) -> Any:
-        """One query, timed."""
+        """One question, timed."""
         raise NotImplementedError
 
     def rows(self, result: Any) -> list[int]:
@@ -78,25 +82,25 @@ class Contestant:
         return {}
 
 
-def sweep(engine: Contestant, value: int) -> Spec:
-    """Every query once, one call each."""
+def turn(
+    engine: Contestant, value: Any, name: str = "queries", start: int = 0, stop: int | None = None, lead: int = 20
+) -> Spec:
+    """Some questions, one call each. lead : as many are asked before, untimed, to warm what another has cooled."""
     engine.prepare(value)
-    for query in engine.queries[:20]:
-        engine.search(query)
-    seconds, results = np.empty(len(engine.queries)), []
-    before = read_bytes()
-    for i, query in enumerate(engine.queries):
+    asked = engine.questions(name)
+    stop = len(asked) if stop is None else min(stop, len(asked))
+    for i in range(start - lead, start):
+        engine.search(asked[i % len(asked)])
+    seconds, results = np.empty(stop - start), []
+    before = process_io("read_bytes")
+    for i in range(start, stop):
+        question = asked[i]
         started = time.perf_counter()
-        result = engine.search(query)
-        seconds[i] = time.perf_counter() - started
+        result = engine.search(question)
+        seconds[i - start] = time.perf_counter() - started
         results.append(result)
-    fetched = read_bytes() - before
-    return {
-        "seconds": seconds.tolist(),
-        "rows": [engine.rows(result) for result in results],
-        "read_bytes": fetched,
-        **engine.facts(),
-    }
+    fetched = process_io("read_bytes") - before
+    return {"seconds": seconds.tolist(), "rows": [engine.rows(result) for result in results], "read_bytes": fetched}
 
 
 def serve(kind: type[Contestant]) -> None:
@@ -111,15 +115,21 @@ def serve(kind: type[Contestant]) -> None:
         answer: Spec = {}
         if asked["do"] == "build":
             started = time.perf_counter()
-            engine.build()
-            answer = {"seconds": time.perf_counter() - started, "peak_bytes": _status("VmHWM")}
+            said = engine.build() or {}
+            answer = {"seconds": time.perf_counter() - started, "peak_bytes": _status("VmHWM"), **said}
             answer["disk_bytes"] = disk_bytes(Path(folder))
         elif asked["do"] == "open":
             engine.warm()
             at_rest = anonymous_bytes()
+            started = time.perf_counter()
             engine.open()
+            answer = {"seconds": time.perf_counter() - started}
+        elif asked["do"] == "turn":
+            answer = turn(engine, *asked["of"])
+        elif asked["do"] == "facts":
+            answer = engine.facts()
         elif asked["do"] == "sweep":
-            answer = sweep(engine, asked["value"])
+            answer = turn(engine, asked["value"]) | engine.facts()
         elif asked["do"] == "memory":
             answer = {"anonymous_bytes": anonymous_bytes() - at_rest}
         answers.write(json.dumps(answer) + "\n")

@@ -1,0 +1,194 @@
+"""Workload: vectors, the tenants that see them, and what is asked of whom; from a seed; true answers.
+
+A question is a row of the queries and the tenants (mostly one) among whose records it is searched. "By size" draws a
+(record, tenant) pair and asks its tenant: large tenants are asked more often, as they would be.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import vecdb
+from vecdb_datasets import Dataset, Truth, exact_truth, load, recall_per_query
+
+Array = NDArray[Any]
+ties_seen = 6  # beyond the limit
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """members : of each tenant its rows, ascending."""
+
+    name: str
+    base: NDArray[np.float32]
+    queries: NDArray[np.float32]
+    metric: vecdb.Metric
+    names: list[str]
+    members: list[NDArray[np.int64]]
+
+    @property
+    def pairs(self) -> int:
+        return sum(map(len, self.members))
+
+    def rows_of(self, tenants: Sequence[int]) -> NDArray[np.int64]:
+        if len(tenants) == 1:
+            return self.members[tenants[0]]
+        return np.unique(np.concatenate([self.members[tenant] for tenant in tenants]))
+
+    def lists(self) -> list[list[str]]:
+        """Of each row the names of its tenants."""
+        found: list[list[str]] = [[] for _ in range(len(self.base))]
+        for name, rows in zip(self.names, self.members, strict=True):
+            for row in rows.tolist():
+                found[row].append(name)
+        return found
+
+    def facts(self) -> dict[str, Any]:
+        sizes = np.array([len(rows) for rows in self.members])
+        return {
+            "name": self.name,
+            "rows": len(self.base),
+            "dim": self.base.shape[1],
+            "metric": self.metric,
+            "tenants": len(self.names),
+            "pairs": self.pairs,
+            "pairs_by_row": self.pairs / len(self.base),
+            "rows_by_tenant": float(sizes.mean()),
+            "rows_by_tenant_drawn_by_size": float((sizes**2).sum() / max(1, sizes.sum())),
+        }
+
+    def save(self, folder: Path) -> None:
+        """As the contestants read it (contestants/tenant.py)."""
+        folder.mkdir(parents=True, exist_ok=True)
+        np.save(folder / "base.npy", self.base)
+        np.save(folder / "queries.npy", self.queries)
+        bounds = np.cumsum([0, *map(len, self.members)])
+        np.savez(folder / "tenants.npz", names=self.names, indptr=bounds, indices=np.concatenate(self.members))
+
+
+@dataclass(frozen=True, slots=True)
+class Questions:
+    """vectors : rows of the queries.   tenants : of each question, numbers of tenants."""
+
+    name: str
+    vectors: NDArray[np.int64]
+    tenants: list[tuple[int, ...]]
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    def save(self, folder: Path) -> None:
+        bounds = np.cumsum([0, *map(len, self.tenants)])
+        numbers = np.array([number for one in self.tenants for number in one], np.int64)
+        np.savez(folder / f"{self.name}.questions.npz", vectors=self.vectors, indptr=bounds, indices=numbers)
+
+    def truth(self, of: Workload, limit: int) -> Truth:
+        """The nearest of the tenants' rows, a few beyond `limit`, so that ties at its end are known."""
+        k = limit + ties_seen
+        ids, distances = np.empty((len(self), k), np.int64), np.empty((len(self), k), np.float32)
+        asked: dict[tuple[int, ...], list[int]] = {}
+        for at, who in enumerate(self.tenants):
+            asked.setdefault(who, []).append(at)
+        for who, places in asked.items():
+            rows = of.rows_of(who)
+            found = exact_truth(of.base[rows], of.queries[self.vectors[places]], of.metric, k, cache=False)
+            ids[places] = np.where(found.ids >= 0, rows[found.ids], -1)
+            distances[places] = found.distances
+        return Truth(ids, distances)
+
+
+def recalls(found: Sequence[Sequence[int]], truth: Truth, limit: int) -> NDArray[np.float64]:
+    """Recall of each question."""
+    return recall_per_query(found, truth.ids, truth.distances, limit)
+
+
+def by_tenant(recall: Array, questions: Questions) -> NDArray[np.float64]:
+    """Mean recall of each tenant that was asked."""
+    who = np.array([one[0] for one in questions.tenants])
+    sums, counts = np.bincount(who, recall), np.bincount(who)
+    return np.asarray(sums[counts > 0] / counts[counts > 0])
+
+
+# -- workloads -------------------------------------------------------------------------------------
+
+
+def load_workload(dataset: str, folder: str | None = None, rows: int | None = None) -> Workload:
+    """A data set whose rows have tags: each tag is a tenant."""
+    data = load(dataset, folder)
+    if "tags_indptr" not in data.extras:
+        raise vecdb.InvalidArgument(f"the rows of {dataset!r} belong to nobody: use summaries or tenants-<n>x<dim>")
+    n = min(rows or len(data.base), len(data.base))
+    return Workload(
+        data.name if n == len(data.base) else f"{data.name}[:{n}]",
+        np.asarray(data.base[:n], np.float32),
+        np.asarray(data.queries, np.float32),
+        data.metric,
+        list(data.extras["tag_names"]),
+        _members(data, n),
+    )
+
+
+def _members(data: Dataset, n: int) -> list[NDArray[np.int64]]:
+    bounds = np.asarray(data.extras["tags_indptr"], np.int64)[: n + 1]
+    numbers = np.asarray(data.extras["tags_indices"][: bounds[-1]], np.int64)
+    rows = np.repeat(np.arange(n), np.diff(bounds))
+    order = np.argsort(numbers, kind="stable")
+    ends = np.cumsum(np.bincount(numbers, minlength=len(data.extras["tag_names"])))
+    return list(np.split(rows[order], ends[:-1]))
+
+
+def grown(of: Workload, rows: int, seed: int) -> Workload:
+    """The same tenants with `rows` records: first rows, or copies with jitter of half a neighbour's distance."""
+    n = len(of.base)
+    copies = -(-rows // n)
+    rng = np.random.default_rng([seed, 4])
+    base = np.tile(of.base, (copies, 1))[:rows]
+    few = of.base[rng.choice(n, min(n, 500), replace=False)]
+    nearest = exact_truth(of.base, few, "l2", 2, cache=False).distances[:, 1]  # the first is itself
+    size = 0.5 * float(np.sqrt(np.median(nearest)) / np.sqrt(of.base.shape[1]))
+    for start in range(n, rows, n):
+        part = base[start : start + n]
+        part += size * rng.standard_normal(part.shape, np.float32)
+    members = [np.concatenate([each + n * copy for copy in range(copies)]) for each in of.members]
+    name = of.name if rows == n else f"{of.name} grown to {rows}"
+    return Workload(name, base, of.queries, of.metric, of.names, [each[each < rows] for each in members])
+
+
+def with_unions(of: Workload, roles: int, count: int, queries: int, seed: int) -> tuple[Workload, Questions, Questions]:
+    """Unions of `roles` tenants each, and beside each a tenant of the very same records; the same asked of both."""
+    rng = np.random.default_rng([seed, 5])
+    there = np.flatnonzero([len(rows) > 0 for rows in of.members])
+    unions = [tuple(rng.choice(there, min(roles, len(there)), replace=False).tolist()) for _ in range(count)]
+    alone = [of.rows_of(union) for union in unions]
+    names = [f"all of union {at}" for at in range(count)]
+    shared = Workload(of.name, of.base, of.queries, of.metric, of.names + names, of.members + alone)
+    vectors, which = rng.integers(0, len(of.queries), queries), rng.integers(0, count, queries)
+    return (
+        shared,
+        Questions("roles", vectors, [unions[at] for at in which]),
+        Questions("alone", vectors, [(len(of.names) + int(at),) for at in which]),
+    )
+
+
+# -- questions -------------------------------------------------------------------------------------
+
+
+def by_size(of: Workload, count: int, seed: int) -> Questions:
+    rng = np.random.default_rng([seed, 6])
+    ends = np.cumsum([len(rows) for rows in of.members])
+    tenants = np.searchsorted(ends, rng.integers(0, ends[-1], count), side="right")
+    return Questions("timed", rng.integers(0, len(of.queries), count), [(number,) for number in tenants.tolist()])
+
+
+def every_tenant(of: Workload, each: int, seed: int) -> Questions:
+    rng = np.random.default_rng([seed, 7])
+    there: list[tuple[int, ...]] = [(number,) for number, rows in enumerate(of.members) if len(rows)]
+    asked = list(itertools.chain.from_iterable(itertools.repeat(who, each) for who in there))
+    return Questions("each", rng.integers(0, len(of.queries), len(asked)), asked)
