@@ -29,10 +29,10 @@ from vecdb.debris import purge_debris
 from vecdb.errors import Corruption, NotFound, Unavailable
 from vecdb.generation import Generation, View, folder_of, view_of
 from vecdb.hits import Hits
+from vecdb.index import graph, order
 from vecdb.index.base import Allowed, Found, Index, IndexDamaged, Progress
 from vecdb.index.curator import Curator as CuratorIndex
 from vecdb.index.flat import Flat as FlatIndex
-from vecdb.index.graph import bytes_per_row
 from vecdb.index.hnsw import Hnsw as HnswIndex
 from vecdb.index.spann import Spann as SpannIndex
 from vecdb.index.stages import Stages
@@ -145,7 +145,11 @@ class Engine:
         config = catalog.index_from_dict(state.index) or Hnsw()
         if isinstance(config, Spann):
             return  # what it keeps in memory follows the budget
-        per_row = _ROW_BYTES + (bytes_per_row(self.entry.dim, config.m) if isinstance(config, Hnsw) else 0)
+        per_row = _ROW_BYTES
+        if isinstance(config, Hnsw):
+            per_row += graph.bytes_per_row(self.entry.dim, config.m)
+        elif isinstance(config, Curator):
+            per_row += order.bytes_per_row(self.entry.dim)
         needed = state.row_count * per_row
         if self.memory_budget_bytes is not None and needed > self.memory_budget_bytes:
             raise Unavailable(

@@ -274,12 +274,13 @@ def test_a_damaged_vector_is_corruption_where_it_is_scored_and_in_check(tmp_path
         assert len(db["sound"].search([1, 1, 1, 1])) == 10, "other collections stay up"
 
 
-def test_a_collection_over_its_memory_budget_is_refused_at_open(tmp_path: Path) -> None:
+@pytest.mark.parametrize("index", [None, vecdb.Curator()], ids=["auto", "curator"])
+def test_a_collection_over_its_memory_budget_is_refused_at_open(tmp_path: Path, index: Any) -> None:
     with vecdb.open(tmp_path / "db") as db:
-        db.create_collection("docs", 8, "l2").upsert(range(1000), clustered(1000, 8))
+        db.create_collection("docs", 8, "l2", index).upsert(range(1000), clustered(1000, 8))
     with (
-        vecdb.open(tmp_path / "db", memory_budget_bytes=100_000) as db,
-        pytest.raises(vecdb.Unavailable, match="memory_budget_bytes is 100,000"),
+        vecdb.open(tmp_path / "db", memory_budget_bytes=75_000) as db,
+        pytest.raises(vecdb.Unavailable, match="memory_budget_bytes is 75,000"),
     ):
         db.collection("docs")
     with vecdb.open(tmp_path / "db", memory_budget_bytes=10_000_000) as db:

@@ -78,21 +78,11 @@ def _sieve_args(order: Order) -> tuple[Any, ...]:
     flat = order.lines.reshape(-1)
     sieve = order.sieve
     if sieve is None:
-        nothing = np.zeros(0, np.uint8)
-        return (
-            nothing,
-            nothing.view(np.uint64),
-            nothing.view(np.float32),
-            0,
-            order.quantiser.mean,
-            _NO_SIGNS,
-            _ZERO,
-            _ZERO,
-        )
-    return (
-        flat, flat.view(np.uint64), flat.view(np.float32), sieve.stride, sieve.center, sieve.signs,
-        np.float32(sieve.weight), np.float32(sieve.slack),
-    )  # fmt: skip
+        flat = np.zeros(0, np.uint8)
+        own: tuple[Any, ...] = (0, order.quantiser.mean, _NO_SIGNS, _ZERO, _ZERO)
+    else:
+        own = (sieve.stride, sieve.center, sieve.signs, np.float32(sieve.weight), np.float32(sieve.slack))
+    return (flat, flat.view(np.uint64), flat.view(np.float32), *own)
 
 
 class Curator(Index):

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.index.graph import Quantiser, block_count, reserve
-from vecdb.index.sieve import Sieve
+from vecdb.index.sieve import DIM_MIN, Sieve
 from vecdb.index.tree import Heads, bias_of, heads_of, split
 from vecdb.index.workers import Workers
 from vecdb.kernels import assign, checks, quantize
@@ -98,6 +98,11 @@ class Order:
         per_row = self.codes.shape[1] + self.lines.shape[1] + 8 + (4 if len(self.bias) else 0)
         tree = self.heads.nbytes() + self.leaf_ends.nbytes + self.leaf_spreads.nbytes + self.group_spreads.nbytes
         return int(rows * per_row + tree)
+
+
+def bytes_per_row(dim: int) -> int:
+    """Memory of one row: code, bias, line of the sieve, and its place in both directions."""
+    return 64 * block_count(dim) + 4 + (-(-(dim // 8 + 8) // 64) * 64 if dim >= DIM_MIN else 0) + 8
 
 
 @dataclass(frozen=True, slots=True)
