@@ -128,15 +128,15 @@ class Driver:
 
     def _care(self) -> None:
         twin, draw = self.twin, self.rng.random()
-        if draw < 0.40:
+        if draw < 0.35:
             twin.index_some()
-        elif draw < 0.55:
+        elif draw < 0.50:
             twin.repair()
-        elif draw < 0.65:
+        elif draw < 0.60:
             twin.seal()
-        elif draw < 0.75:
+        elif draw < 0.70:
             twin.optimize()
-        elif draw < 0.85:
+        elif draw < 0.80:
             twin.vacuum()
         elif draw < 0.90:
             twin.reopen()
@@ -224,7 +224,7 @@ def drive(setup: Setup, steps: int, seed: int, reader_every: int = 0) -> Twin:
     ids=str,
 )
 def test_a_seeded_history_meets_every_kind_of_care(setup: Setup, plan: str) -> None:
-    twin = drive(setup, 500, SEED)
+    twin = drive(setup, 700, SEED)
     scans = [] if plan == "tree" else ["plan rows among tenants"]  # which goes along the tenant's own slots
     for what in (
         f"plan {plan}",
