@@ -306,3 +306,22 @@ def test_a_key_that_leads_to_another_record_is_corruption_not_an_answer(db: Data
     assert docs.get("b").id == "b"
     with pytest.raises(vecdb.Corruption, match="leads to record 'b'"):
         docs.get("a")
+
+
+@pytest.mark.parametrize("metric", ["l2", "cosine", "ip"])
+@pytest.mark.parametrize("same_norms", [True, False])
+def test_check_reads_the_codes_of_a_graph_of_each_metric(
+    db: Database, monkeypatch: pytest.MonkeyPatch, metric: str, same_norms: bool
+) -> None:
+    monkeypatch.setattr(limits, "flat_rows_max", 100)
+    vectors = clustered(400)
+    if same_norms:  # under which inner products need no |x|^2 beside the codes
+        vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    docs = db.create_collection("docs", DIM, metric, vecdb.Hnsw(m=6, ef_construction=40))
+    docs.upsert(range(400), vectors)
+    docs._engine.upkeep.index_tail(1, all_rows=True)
+    graph = docs._engine.view.generation.index._current().graph
+    assert (len(graph.bias) > 0) == (metric == "l2" or (metric == "ip" and not same_norms))
+    assert db.check() == []
+    graph.codes[0] ^= 1
+    assert any("codes that differ" in problem for problem in db.check())

@@ -25,6 +25,10 @@ def answer(databases: dict[str, Any], request: dict[str, Any]) -> dict[str, Any]
         hits = docs.search(request["query"], 1_000, params=vecdb.SearchParams(exact=True), tenant=name)
         tenants[name] = hits.ids.tolist()
         assert docs.count(tenant=name) == len(tenants[name])
+        if tenants[name]:
+            liked = tenants[name][:2]
+            diverse = docs.search_mixture(liked, 1_000, tenant=name).ids.tolist()
+            assert sorted([*diverse, *liked], key=repr) == sorted(tenants[name], key=repr)
     try:
         docs.delete(near.ids.tolist() or [1])
         writes = "done"

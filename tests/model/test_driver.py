@@ -53,6 +53,12 @@ class Driver:
         there = [number for number in range(IDS) if self.twin.id(number) in self.twin.model]
         return self.rng.choice(there, 5).tolist() if there else [1]
 
+    def _seen(self, names: list[str] | None, n: int) -> list[int]:
+        """Records that one of these tenants may see; of ten times one any records."""
+        visible = self.twin.model if names is None else self.twin.seen_by(names)
+        there = [number for number in range(IDS) if self.twin.id(number) in visible]
+        return self.rng.choice(there, n).tolist() if there and self.rng.random() < 0.9 else self._numbers(n)
+
     def step(self) -> None:
         twin, draw = self.twin, self.rng.random()
         if draw < 0.25:
@@ -80,6 +86,8 @@ class Driver:
             twin.iterate(int(self.rng.integers(1, 12)))
         elif draw < 0.75:
             self._access()
+        elif draw < 0.80:
+            self._mixture(None if self.rng.random() < 0.4 else self._names(3))
         elif draw < 0.90:
             limit = int(self.rng.choice([*twin.limits_now(), 16_384]))
             twin.search(
@@ -105,17 +113,30 @@ class Driver:
             limit = int(self.rng.integers(1, 12))
             twin.search_among(self._names(3), int(self.rng.integers(64)), limit, exact=bool(self.rng.random() < 0.4))
 
+    def _mixture(self, among: list[str] | None) -> None:
+        rng = self.rng
+        others = [self._seen(among, 2) for _ in range(rng.integers(3))] if rng.random() < 0.4 else None
+        self.twin.search_mixture(
+            self._seen(among, int(rng.integers(1, 7))),
+            int(rng.choice([*self.twin.limits_now(), 3])),
+            among=among,
+            components=int(rng.choice([1, 2, 8])),
+            others=others,
+            smoothing=float(rng.choice([0.0, 0.3, 1.0])),
+            exact=bool(rng.random() < 0.4),
+        )
+
     def _care(self) -> None:
         twin, draw = self.twin, self.rng.random()
-        if draw < 0.40:
+        if draw < 0.35:
             twin.index_some()
-        elif draw < 0.55:
+        elif draw < 0.50:
             twin.repair()
-        elif draw < 0.65:
+        elif draw < 0.60:
             twin.seal()
-        elif draw < 0.75:
+        elif draw < 0.70:
             twin.optimize()
-        elif draw < 0.85:
+        elif draw < 0.80:
             twin.vacuum()
         elif draw < 0.90:
             twin.reopen()
@@ -203,7 +224,7 @@ def drive(setup: Setup, steps: int, seed: int, reader_every: int = 0) -> Twin:
     ids=str,
 )
 def test_a_seeded_history_meets_every_kind_of_care(setup: Setup, plan: str) -> None:
-    twin = drive(setup, 500, SEED)
+    twin = drive(setup, 700, SEED)
     scans = [] if plan == "tree" else ["plan rows among tenants"]  # which goes along the tenant's own slots
     for what in (
         f"plan {plan}",
@@ -218,6 +239,11 @@ def test_a_seeded_history_meets_every_kind_of_care(setup: Setup, plan: str) -> N
         "grants",
         "revokes",
         "tenants dropped",
+        "mixture",
+        "mixture of several components",
+        "mixture among tenants",
+        "mixture of several components among tenants",
+        "mixtures refused",
         *scans,
         f"plan {plan} among tenants",
     ):
@@ -367,7 +393,12 @@ def test_what_a_tenant_sees_is_the_same_without_every_other_tenants_history(kind
                 mine = [record for part in docs.iter(tenant="a", include_vectors=True) for record in part]
                 records = sorted((record.id, record.vector.tolist(), record.tenants) for record in mine)
                 near = docs.search(table[step % 64], IDS + 1, tenant="a")
-                assert set(near.ids.tolist()) == {record.id for record in mine}, "no foreign record, and all of its own"
+                own = {record.id for record in mine}
+                assert set(near.ids.tolist()) == own, "no foreign record, and all of its own"
+                if records:
+                    liked = [records[0][0], records[-1][0]]
+                    diverse = docs.search_mixture(liked, IDS + 1, tenant="a", owner="a")
+                    assert set(diverse.ids.tolist()) == own - set(liked)
                 seen.append((hits.distances.tolist(), docs.count(tenant="a"), records))
             assert seen[0] == seen[1], step
         assert db.check() == []

@@ -115,6 +115,37 @@ class Machine(RuleBasedStateMachine):
             self.twin.search_among(names, query, limit, exact=True)
             self.twin.search_among(names, query, limit, exact=False)
 
+    @rule(
+        chosen=st.lists(st.integers(0, 100), min_size=1, max_size=6),
+        others=st.one_of(st.none(), st.lists(st.lists(st.integers(0, 100), min_size=1, max_size=3), max_size=3)),
+        among=st.one_of(st.none(), st.lists(st.sampled_from(NAMES), min_size=1, max_size=3)),
+        components=st.sampled_from([1, 2, 8]),
+        smoothing=st.sampled_from([0.0, 0.3, 1.0]),
+        foreign=st.integers(0, 9),
+    )
+    def search_mixture(
+        self,
+        chosen: list[int],
+        others: list[list[int]] | None,
+        among: list[str] | None,
+        components: int,
+        smoothing: float,
+        foreign: int,
+    ) -> None:
+        pick = self._live if among is None or not foreign else lambda one: self._seen(one, among)
+        liked, histories = pick(chosen), None if others is None else [pick(one) for one in others]
+        visible = self.twin.model if among is None else self.twin.seen_by(among)
+        for limit in (1, max(1, len(visible) - len(set(liked))), len(visible) + 1):
+            for exact in (True, False):
+                self.twin.search_mixture(
+                    liked, limit, among=among, components=components, others=histories, smoothing=smoothing, exact=exact
+                )
+
+    def _seen(self, chosen: list[int], among: list[str]) -> list[int]:
+        visible = self.twin.seen_by(among)
+        there = [number for number in range(IDS) if self.twin.id(number) in visible]
+        return [there[one % len(there)] if there else one % IDS for one in chosen]
+
     @rule(chosen=st.lists(numbers, min_size=1, max_size=15))
     def delete(self, chosen: list[int]) -> None:
         self.twin.delete(chosen)

@@ -2,6 +2,7 @@
 
     Twin.<operation>   the database's own call, the same change to a dict, then what the two must agree on
     Twin.verify        exact search = brute force in float64 (ties allowed); approximate = membership, order, counts
+    Twin.saved         the model as bytes: what a killed process had acknowledged; Twin(setup, saved) takes it up
 
 The same twin serves the hypothesis state machine (few steps, shrinking) and the plain seeded driver (many steps).
 `small_limits` makes graph, seal, repair and vacuum happen with tens of records.
@@ -9,10 +10,12 @@ The same twin serves the hypothesis state machine (few steps, shrinking) and the
 
 from __future__ import annotations
 
+import pickle
 import shutil
 import tempfile
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -116,19 +119,64 @@ def distances_to(query: np.ndarray, vectors: np.ndarray, metric: str) -> np.ndar
 class Twin:
     """See the module's text."""
 
-    def __init__(self, setup: Setup) -> None:
+    def __init__(self, setup: Setup, saved: bytes | None = None) -> None:
+        """saved : go on with a database on disk and the model of it, as `saved` gave them."""
         self.setup = setup
         self.table = vector_table(setup)
         self.model: dict[Any, tuple[np.ndarray, dict[str, Any]]] = {}
         self.access: dict[Any, set[str]] = {}  # of every record of the model
         self.tenants: set[str] = set()
         self.seen: Counter[str] = Counter()  # what was really exercised
-        self.folder = Path(tempfile.mkdtemp(prefix="vecdb-model-"))
         self.sequence = 0
         self._copies = 0
+        if saved is not None:
+            self._take_up(saved)
+            return
+        self.folder = Path(tempfile.mkdtemp(prefix="vecdb-model-"))
         self.path: Any = ":memory:" if setup.memory else self.folder / "db"
         self.db: Database = self._open()
         self.create()
+
+    def adopt(self, other: Twin) -> None:
+        self.model, self.access, self.tenants = other.model, other.access, other.tenants
+
+    def saved(self) -> bytes:
+        return pickle.dumps((self.folder, self.path, self._copies, self.model, self.access, self.tenants))
+
+    def _take_up(self, saved: bytes) -> None:
+        self.folder, self.path, copies, model, access, tenants = pickle.loads(saved)  # noqa: S301 - our own
+        self._copies = copies + 1  # a copy that was being made when the process was killed may be there
+        self.db = self._open()
+        if "docs" not in self.db.collections():  # killed between a drop and the creation
+            self.create()
+        self.model, self.access, self.tenants = model, access, tenants
+        self.docs = self.db.collection("docs")
+        self.sequence = self.docs.stats()["sequence"]
+
+    def ghost(self) -> Twin:
+        """A twin in memory with a copy of this one's model: where what a call would have done can be seen."""
+        ghost = Twin(replace(self.setup, memory=True))
+        for name in sorted(self.tenants):
+            ghost.docs.create_tenant(name)
+        for one, (vector, fields) in self.model.items():
+            ghost.docs.upsert([one], vector[None], [fields], [sorted(self.access[one])])
+        ghost.model, ghost.tenants = dict(self.model), set(self.tenants)
+        ghost.access = {one: set(names) for one, names in self.access.items()}
+        ghost.sequence = ghost.docs.stats()["sequence"]
+        return ghost
+
+    def holds(self, other: Twin) -> bool:
+        """Whether the records of this database, and who may see them, are those of the other's model."""
+        model, access = other.model, other.access
+        if list(self.docs.tenants()) != sorted(other.tenants):
+            return False
+        records = {record.id: record for part in self.docs.iter(7, include_vectors=True) for record in part}
+        return set(records) == set(model) and all(
+            np.array_equal(records[one].vector, vector)
+            and records[one].fields == fields
+            and records[one].tenants == sorted(access[one])
+            for one, (vector, fields) in model.items()
+        )
 
     def _open(self) -> Database:
         return open_database(self.path, durability=self.setup.durability, maintenance=False)
@@ -329,6 +377,65 @@ class Twin:
         assert hits.sequence == self.sequence
         self.verify(hits, vector, limit, exact=exact or hits.explain["plan"] == "rows", among=among)
         assert self.docs.count(tenant=tenant) == len(among)
+
+    def search_mixture(
+        self,
+        positives: list[int],
+        limit: int,
+        *,
+        among: list[str] | None = None,
+        components: int = 8,
+        others: list[list[int]] | None = None,
+        smoothing: float = 0.0,
+        exact: bool = False,
+    ) -> None:
+        """Diverse neighbours of the positives, among all records or those of a union of tenants."""
+        liked = [self.id(number) for number in positives]
+        histories = None if others is None else [[self.id(number) for number in one] for one in others]
+        ask = partial(
+            self.docs.search_mixture,
+            liked,
+            limit,
+            histories=histories,
+            components=components,
+            smoothing=smoothing if histories else 0.0,
+            params=vecdb.SearchParams(exact=True) if exact else None,
+            include_vectors=True,
+            explain=True,
+            tenant=None if among is None else among[0] if len(among) == 1 else among,
+        )
+        visible = set(self.model) if among is None else self.seen_by(among)
+        known = among is None or self.tenants >= set(among)
+        if not known or not visible >= {*liked, *(one for history in histories or [] for one in history)}:
+            with pytest.raises(vecdb.NotFound):
+                ask()
+            self.unmoved()
+            self.seen["mixtures refused"] += 1
+            return
+        hits = ask()
+        where = "" if among is None else " among tenants"
+        self.seen[f"mixture{where}"] += 1
+        self.seen[f"mixture of several components{where}"] += len(hits.explain["weights"]) > 1
+        assert hits.sequence == self.sequence
+        self._verify_mixture(hits, visible - set(liked), limit, components)
+
+    def _verify_mixture(self, hits: Any, matching: set[Any], limit: int, components: int) -> None:
+        ids, component = hits.ids.tolist(), hits.components
+        made = len(hits.explain["weights"])
+        assert len(ids) == min(limit, len(matching)), "exactly min(limit, visible records that are not positives)"
+        assert len(set(ids)) == len(ids), "no duplicates"
+        assert set(ids) <= matching, f"positive, dead, unknown or foreign ids: {set(ids) - matching}"
+        assert 1 <= made <= components and sum(hits.explain["quotas"]) == limit
+        assert np.isclose(sum(hits.explain["weights"]), 1.0) or made == components, "weights of all cells, or the most"
+        assert len(component) == len(hits.distances) == len(ids)
+        assert np.isfinite(hits.distances).all()
+        if not ids:
+            return
+        assert component.min() >= 0 and component.max() < made
+        for one in range(made):
+            assert (np.diff(hits.distances[component == one]) >= 0).all(), "of each component the nearest first"
+        assert np.array_equal(hits.vectors, np.stack([self.model[one][0] for one in ids]))
+        assert hits.fields == [self.model[one][1] for one in ids]
 
     def search(self, query: int, limit: int, *, exact: bool, jitter: float = 0.0) -> None:
         vector = self.table[query].astype(np.float32) + np.float32(jitter)

@@ -92,7 +92,7 @@ def recoded_differs(graph: Graph, arrays: RowArrays, metric: int, rows: NDArray[
     """Per row of `rows`: whether encoding it again gives another code, bias or far mark than stored."""
     codes, bias, far = quantise(graph.quantiser, np.ascontiguousarray(arrays.vectors[rows]), metric)
     differs: NDArray[np.bool_] = (codes != graph.codes[rows]).any(axis=1)
-    if len(bias):
+    if len(graph.bias):  # not kept where `needs_bias` says no
         differs |= bias != graph.bias[rows]
     is_far = np.zeros(len(rows), bool)
     is_far[far] = True
