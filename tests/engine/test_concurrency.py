@@ -222,7 +222,7 @@ def test_collections_dropped_and_made_anew_by_many_threads_never_mix(tmp_path: P
                 try:
                     docs = db.create_collection("docs", 4, "l2", vecdb.Flat(), exist_ok=True)
                     one = seed * 1000 + at
-                    docs.upsert([one, 1], np.full((2, 4), one), [{"n": one}] * 2)
+                    docs.upsert([one, -1], np.full((2, 4), one), [{"n": one}] * 2)
                     record = docs.get(one)
                     assert record is None or record.fields == {"n": one}
                     if rng.random() < 0.3:
