@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,8 @@ from index_rows import MemoryRows, clustered, distances, recall
 from vecdb import schema
 from vecdb.errors import Corruption
 from vecdb.index.base import Allowed
-from vecdb.index.curator import Curator
+from vecdb.index.curator import Curator, View
+from vecdb.index.order import reserve_lines
 from vecdb.schema import DTYPES, METRICS, SearchParams
 
 CONFIG = schema.Curator(leaf_rows=16)
@@ -114,6 +116,34 @@ def test_the_tail_is_found_before_it_is_ordered_and_after() -> None:
         assert index.check() == []
         index.add(rows.row_count)
     assert index.indexed_rows == 2000
+
+
+@pytest.mark.parametrize("tenant", [False, True], ids=["everybody", "a tenant"])
+def test_a_long_tail_of_wide_rows_is_found(tenant: bool) -> None:
+    vectors = clustered(3000, 256)
+    rows = MemoryRows(vectors[:2000], capacity=4000)
+    index = built(rows)
+    assert index._view is not None and index._view.order.sieve is not None
+    rows.append(vectors[2000:])
+    index.extend(rows.row_count)
+    allow = Allowed(np.arange(0, 3000, dtype=np.uint32)) if tenant else None
+    own = index.search(vectors[2000:2100], 1, rows.snapshot(), WIDE, allow)
+    assert np.array_equal(own.rows[:, 0], np.arange(2000, 2100))
+
+
+def test_buffers_of_a_sieve_serve_an_order_without_one() -> None:
+    rows = MemoryRows(clustered(2000, 256), capacity=4000)
+    index = built(rows)
+    allow = some(rows, 0.8)
+    queries = clustered(5, 256)
+    exact = index.search(queries, 10, rows.snapshot(), EXACT, allow).rows
+    index.search(queries, 10, rows.snapshot(), WIDE, allow)  # buffers that know the sieve are kept
+    view = index._view
+    assert view is not None
+    plain = replace(view.order, sieve=None, lines=reserve_lines(view.order.capacity, None))
+    index._view = View(plain, view.arrays, index._metric)
+    found = index.search(queries, 10, rows.snapshot(), WIDE, allow)
+    assert np.array_equal(found.rows, exact) and found.work[0] == 5 * len(allow)
 
 
 def test_deleted_rows_and_later_rows_are_not_found() -> None:

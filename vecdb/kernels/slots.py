@@ -214,7 +214,7 @@ def search_slots(
     """Answer `queries` (float32[nq, dim]) into rows int64[nq, limit], distances float32[nq, limit], counts int64[nq].
 
     listed : uint32[any] slots, ascending, of rows that are visible; everything : search all visible rows instead.
-    few : as many places as this are all looked at.   wanted : most rows that the sieve lets through.
+    few : as many places as this are all looked at.   wanted : most rows that the sieve lets through; 0: it is not used.
     patience, nodes_most, shortlist : see `_walk`.   rerank : candidates scored on full vectors, >= limit.
     work : int64[3], += codes compared, rows re-ranked, nodes scored.
     square : |code - 128|^2 of a row, on average.
@@ -226,7 +226,7 @@ def search_slots(
     groups, in the codes' space.   *_spreads : float32, what `_score` takes off; empty under ip.
     Scratch: pool int64[> rerank], keys int64[> rerank], nodes int64[>= leaves + groups], query8, query16, rotated,
     planes, planes64, sifted int64[>= wanted + CHUNK], kept uint32[>= wanted].   count : as long as the sieve's code has
-    words, empty without one.
+    words; looked at where `wanted` is not 0.
     Returns the first row that does not match its checksum, or -1.
     """
     sequence = np.uint64(sequence_signed)
@@ -245,7 +245,7 @@ def search_slots(
                 rerank, head_codes, head_bias, head_spreads, group_codes, group_bias, group_spreads, group_ends,
                 leaf_ends, nodes, work, blocks,
             )  # fmt: skip
-        if len(count) and places - start >= _SIEVE_MIN:
+        if wanted > 0 and places - start >= _SIEVE_MIN:
             low, step, total, norm = as_planes(query, center, signs, metric == 1, rotated, planes)
             through = sift(
                 listed, everything, start, places, lines, words, floats, stride, planes64, low, step, total,
