@@ -108,14 +108,16 @@ class Prepared:
         if previous is not None and abs(previous.view.heads.count - heads.count) * _STEADY < heads.count:
             self._probing = previous._probing  # what holds for nearly the same heads
 
-    def ratio(self, probes: int) -> float:
-        """How much farther than the nearest a list may be; see probing.py."""
-        heads = self.view.heads.count
-        if self.view.coder.ip or most(probes, heads) == probes:
-            return float("inf")
+    def probing(self, probes: int) -> tuple[int, float]:
+        """(lists that a query may read, how much farther than the nearest they may be) for so many on average; see
+        probing.py. Under ip the distance of a list is no measure.
+        """
+        width = probes if self.view.coder.ip else most(probes, self.view.heads.count)
+        if width == probes:
+            return probes, float("inf")
         if self._probing is None:
             self._probing = Probing(self._sampled())
-        return self._probing.ratio(probes, heads)
+        return width, self._probing.ratio(probes, width)
 
     def _sampled(self) -> NDArray[np.float32]:
         """Squared distances of some rows to their nearest heads: float32[samples, lists]."""
@@ -221,8 +223,7 @@ class Plan:
         self.allow = allow
         asked = nprobe or config.nprobe or 1
         self.probes = min(self.view.heads.count, max(asked, int(2 * limit / prepared.mean_length) + 1))
-        self.width = most(self.probes, self.view.heads.count)
-        self.ratio = prepared.ratio(self.probes)
+        self.width, self.ratio = prepared.probing(self.probes)
         self.most = max(limit + 2, config.rerank or 4 * limit + 20)
         self.least = limit + max(2, limit // 5)
         errors = _slack(self.probes, self.view.heads.count)

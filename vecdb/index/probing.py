@@ -20,8 +20,11 @@ MOST = 1.5  # times nprobe that one query may read
 
 
 def most(probes: int, heads: int) -> int:
-    """Lists that one query may read where `probes` are wanted on average."""
-    return min(heads, int(MOST * probes)) if NEAREST <= probes < heads else min(probes, heads)
+    """Lists that one query may read where `probes` (at most heads) are wanted on average: just those where they are too
+    few to speak of near ones, all there are, or more than a sampled row is compared with.
+    """
+    width = min(heads, int(MOST * probes))
+    return width if NEAREST <= probes < heads and width <= LISTS_MAX else probes
 
 
 class Probing:
@@ -32,14 +35,11 @@ class Probing:
         self._ratios = nears / np.maximum(nears[:, :NEAREST].mean(axis=1, keepdims=True), np.float32(1e-30))
         self._known: dict[int, float] = {}
 
-    def ratio(self, probes: int, heads: int) -> float:
-        """The ratio for `probes` lists on average; infinite where they are to be read whatever their distance."""
-        width = most(probes, heads)
-        if width == probes or width > self._ratios.shape[1]:
-            return float("inf")
+    def ratio(self, probes: int, width: int) -> float:
+        """The ratio for `probes` lists on average, `width` at most."""
         known = self._known.get(probes)
         if known is None:
-            within = self._ratios[:, :width].ravel()
-            wanted = probes * len(self._ratios)
-            known = self._known[probes] = float(np.partition(within, wanted)[wanted])
+            within = self._ratios[:, :width].ravel()  # a few heads have come since they were sampled: width may be more
+            last = min(probes * len(self._ratios), len(within) - 1)
+            known = self._known[probes] = float(np.partition(within, last)[last])
         return known
