@@ -164,7 +164,7 @@ class Verdict:
 
 def verify(path: Path, expected: Expected, *, maintenance: bool = True, name: str = NAME) -> Verdict:
     """Open the database and compare it with the ledger, record by record. Raises Wrong."""
-    from vecdb import SearchParams
+    from vecdb import SearchParams, limits
     from vecdb.database import open_database
 
     wrong: list[str] = list(expected.errors)
@@ -222,10 +222,15 @@ def verify(path: Path, expected: Expected, *, maintenance: bool = True, name: st
             wrong += [f"a search found {i}, which does not exist" for i in strangers]
             wrong += [f"id {i} has tenants {records[i].tenants}" for i in both if records[i].tenants != tenants_of(i)]
             for name in c.tenants():
-                seen, mine = c.search(right[0], 16_384, tenant=name), {i for i in kept if name in tenants_of(i)}
-                if set(seen.ids.tolist()) != mine or c.count(tenant=name) != len(mine):
+                mine = {i for i in kept if name in tenants_of(i)}
+                seen = c.search(right[0], limits.limit_max, tenant=name)
+                listed = [record.id for batch in c.iter(tenant=name) for record in batch]
+                short = len(set(seen.ids.tolist())) != min(len(mine), limits.limit_max)
+                if short or not set(seen.ids.tolist()) <= mine:
+                    wrong.append(f"a search of tenant {name} finds {len(seen)} records of {len(mine)}")
+                if sorted(listed) != sorted(mine) or c.count(tenant=name) != len(mine):
                     wrong.append(
-                        f"tenant {name} finds {len(seen)} records, {c.count(tenant=name)} by count, not {len(mine)}"
+                        f"tenant {name} lists {len(listed)} records, {c.count(tenant=name)} by count, not {len(mine)}"
                     )
             got = c.get(both)
             wrong += [f"get of {i} gives {r}" for i, r in zip(both, got, strict=True) if r is None or r.id != i]
