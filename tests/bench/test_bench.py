@@ -160,7 +160,7 @@ def test_every_peer_serves_the_tenants_it_is_asked_for(tmp_path: Path) -> None:
 
 def test_unions_growth_and_writes_of_tenants_are_measured(tmp_path: Path) -> None:
     measures = ("union", "growth", "writes", "many")
-    found = tenants.run(tenants.Plan(SHARED, index="flat", measures=measures, path=str(tmp_path)).quick())
+    found = tenants.run(tenants.Plan(SHARED, index="flat", peers=(), measures=measures, path=str(tmp_path)).quick())
     assert [point["questions"] for point in found["union"]["points"]] == ["roles", "alone"]
     assert found["union"]["ratios"][0]["ratio"] > 0 and found["growth"]["ratio"] > 0
     assert {point["rows"] for point in found["growth"]["points"]} == {1_000, 4_000}
