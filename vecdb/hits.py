@@ -52,7 +52,8 @@ class Hits:
     distances : float32, same shape
     counts : int64[nq], how many of each row are hits
     sequence : the committed state that was searched
-    fields : per hit msgpack bytes, kept as `packed`: [k] when `single`, else one sequence per query; None when not asked for
+    fields : per hit msgpack bytes, kept as `packed`: [k] when `single`, else one sequence per query; None when not
+        asked for
     vectors : [k, dim] when `single`, else [nq, limit, dim]; None when not asked for
     explain : what the search did, when asked for
     select : field names to return, None for all

@@ -16,7 +16,7 @@ from vecdb.limits import dim_max
 from vecdb.v1 import common_pb2
 from vecdb.validate import AccessLists, IdBatch
 
-DTYPES: dict[int, np.dtype[Any]] = {
+DTYPES: dict[common_pb2.DataType, np.dtype[Any]] = {
     common_pb2.DATA_TYPE_UNSPECIFIED: np.dtype("<f4"),
     common_pb2.DATA_TYPE_FLOAT32: np.dtype("<f4"),
     common_pb2.DATA_TYPE_FLOAT16: np.dtype("<f2"),

@@ -13,7 +13,7 @@ from vecdb.v1 import collections_pb2, common_pb2, search_pb2
 from vecdb.validate import decode_fields, fields
 from vecdb.wire.arrays import DTYPE_NUMBERS, DTYPES
 
-METRICS: dict[int, str] = {
+METRICS: dict[collections_pb2.Metric, str] = {
     collections_pb2.METRIC_UNSPECIFIED: "cosine",
     collections_pb2.METRIC_COSINE: "cosine",
     collections_pb2.METRIC_L2: "l2",
@@ -82,13 +82,13 @@ def collection_of(message: collections_pb2.Collection) -> tuple[CollectionConfig
     return config, ID_KINDS.get(message.id_kind)
 
 
-def metric_of(number: int) -> str:
+def metric_of(number: collections_pb2.Metric) -> str:
     if number not in METRICS:
         raise InvalidArgument(f"metric {number} is unknown")
     return METRICS[number]
 
 
-def dtype_of(number: int) -> str:
+def dtype_of(number: common_pb2.DataType) -> str:
     if number not in DTYPES:
         raise InvalidArgument(f"data type {number} is unknown")
     return str(DTYPES[number].name)
