@@ -3,7 +3,7 @@
 blocks   crc, consecutive rows up to the state's count                      -> every record readable
 rows     CRC-32C of every vector against its record                         -> every vector as written
 tombs    rows below the count, each once; row_count - tombs = live_count    -> every deletion accounted for
-access   crc, live rows only, the same pairs as members                    -> a tenant sees what was granted
+access   crc, live rows only, the same pairs as members, journal over both   -> a tenant sees what was granted
 tenants  names and numbers lead to one another, numbers below the next      -> no tenant under another's name
 requests every one in order has its answer                                   -> a repeated write happens once
 ids      one entry per live row, leading to it, and no other                -> get and search agree
@@ -12,7 +12,6 @@ index    the sealed file's checksums, and the live index's own invariants   -> e
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -21,8 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb import catalog, limits, once
-from vecdb.access import count_of as access_count
-from vecdb.access import lists_of, number_of, tenant
+from vecdb.access import number_of, tenant
 from vecdb.errors import Corruption
 from vecdb.generation import Generation, iter_blocks, iter_tombs
 from vecdb.kernels.checks import crc_rows
@@ -92,7 +90,7 @@ def _check_records(store: Store, txn: Txn, generation: Generation, state: catalo
     if entries != live_count:
         problems.append(f"ids has {entries} entries, there are {live_count} live records")
     numbers, found = _check_tenants(store, txn, generation)
-    problems += found + _check_access(store, txn, generation, dead, numbers)
+    problems += found + _check_access(store, txn, generation, state, dead, numbers)
     return problems + _check_requests(store, txn, generation)
 
 
@@ -138,39 +136,46 @@ def _check_requests(store: Store, txn: Txn, generation: Generation) -> list[str]
 
 
 def _check_access(
-    store: Store, txn: Txn, generation: Generation, dead: NDArray[np.bool_], numbers: set[int]
+    store: Store, txn: Txn, generation: Generation, state: catalog.State, dead: NDArray[np.bool_], numbers: set[int]
 ) -> list[str]:
-    """Every pair of a list is in members, and members has as many as were found so, of each tenant."""
-    prefix, where = generation.prefix, generation.entry.name
-    problems: list[str] = []
+    """Every pair of a list is in members, and members has as many as were found so, of each tenant; the journal laid
+    over both.
+    """
+    prefix = generation.prefix
+    grants = generation.journal.at(txn, state)
+    entries = sum(1 for _ in _keys_under(store.journal, txn, prefix))
+    told = state.journal.entries if state.journal is not None else 0
+    problems = [f"the journal has {entries} entries, the state counts {told}"] if entries != told else []
+    waiting = grants.changes.granted
+    last = int(waiting.rows.max(initial=-1))
+    for key in _keys_under(store.access, txn, prefix):
+        last = max(last, keys.number_of(key))
+    if last >= len(dead):
+        return [*problems, f"there is an access list of row {last} of {len(dead)}"]
     counts: Counter[int] = Counter()
-    cursor = txn.cursor(db=store.members)
-    listed = _keys_under(store.access, txn, prefix)
-    while part := list(itertools.islice(listed, limits.block_rows_max)):
-        rows = np.array([keys.number_of(key) for key in part], np.int64)
-        if rows[-1] >= len(dead) or dead[rows].any():
-            problems.append(
-                f"access lists of rows {rows[0]} to {rows[-1]}: there is one of a row that is dead or not there"
-            )
-            return problems
+    cursor, granted = txn.cursor(db=store.members), set(waiting.packed.tolist())
+    for first in range(0, last + 1, limits.block_rows_max):
+        rows = np.arange(first, min(last + 1, first + limits.block_rows_max))
         try:
-            lists = lists_of(store, txn, prefix, rows, where)
+            lists = grants.lists_of(rows)
         except Corruption as error:
             problems.append(str(error))
             continue
-        if (np.diff(lists.numbers.astype(np.int64))[np.diff(lists.rows) == 0] <= 0).any():
-            problems.append(f"access lists of rows {rows[0]} to {rows[-1]}: numbers out of order")
-        for row, number in zip(lists.rows.tolist(), lists.numbers.tolist(), strict=True):
+        problems += [f"row {row} is dead and has an access list" for row in np.unique(lists.rows[dead[lists.rows]])[:3]]
+        for packed, number in zip(lists.packed.tolist(), lists.numbers.tolist(), strict=True):
             if number in numbers:
                 counts[number] += 1
-                if not cursor.set_key_dup(keys.numbered(prefix, number), row.to_bytes(8, "little")):
+                row = packed >> 32
+                there = cursor.set_key_dup(keys.numbered(prefix, number), row.to_bytes(8, "little"))
+                if not there and packed not in granted:
                     problems.append(f"row {row} has tenant {number}, which does not have the row")
         if len(problems) >= _PROBLEMS_MAX:
             return problems
-    for key in _keys_under(store.members, txn, prefix):
-        number = keys.number_of(key)
-        found = access_count(store, txn, prefix, number)
-        if number not in numbers or found != counts.pop(number, 0):
+    having = {keys.number_of(key) for key in _keys_under(store.members, txn, prefix)}
+    problems += [f"tenant {number} has rows and is not there" for number in sorted(having - numbers)[:3]]
+    for number in (having | set(waiting.tenants().tolist())) & numbers:
+        found = grants.count_of(number)
+        if found != counts.pop(number, 0):
             problems.append(f"tenant {number} has {found} rows, not those whose access lists name it")
     return problems + [f"tenant {number} has no rows, access lists name it" for number in list(counts)[:3]]
 
