@@ -646,7 +646,7 @@ class Engine:
 
     def _fold_when_long(self) -> None:
         """Back-pressure: maintenance is off or busy, and whoever reads access lists reads the journal."""
-        if self.view.generation.journal.waiting >= 2 * limits.journal_pairs:
+        if self.view.generation.journal.waiting > 4:
             self.upkeep.fold()
 
     def is_searched(self) -> bool:

@@ -25,7 +25,9 @@ from vecdb.writes import Pending, make_room
 if TYPE_CHECKING:
     from vecdb.engine import Engine
 
-_PIECES = 8  # of each table: as many commits pass meanwhile at most, so what they add to the journal is bounded as well
+_PIECES = (
+    16  # of each table: as many commits pass meanwhile at most, so what they add to the journal is bounded as well
+)
 
 Order = Literal["access", "members"]
 
