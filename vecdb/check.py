@@ -172,7 +172,10 @@ def _check_access(
         if len(problems) >= _PROBLEMS_MAX:
             return problems
     having = {keys.number_of(key) for key in _keys_under(store.members, txn, prefix)}
-    problems += [f"tenant {number} has rows and is not there" for number in sorted(having - numbers)[:3]]
+    problems += [
+        f"tenant {number} has {grants.tables.count_of(txn, number)} rows and is not there"
+        for number in sorted(having - numbers)[:3]
+    ]
     for number in (having | set(waiting.tenants().tolist())) & numbers:
         found = grants.count_of(number)
         if found != counts.pop(number, 0):

@@ -253,10 +253,10 @@ def test_a_dropped_tenant_leaves_nothing_to_the_next_of_its_name(shared: Any, db
     shared.vacuum()
     engine = shared._engine
     with engine.store.read() as txn:
-        uid, prefix = engine.entry.uid, engine.view.generation.prefix
+        uid = engine.entry.uid
         first = access.number_of(engine.store, txn, uid, b"beta")
         assert first == 2 and access.number_of(engine.store, txn, uid, b"acme") == 3, "numbers are never reused"
-        held = access.lists_of(engine.store, txn, prefix, np.arange(9), "here")
+        held = engine.view.generation.journal.tables.lists_of(txn, np.arange(9))
         assert set(held.numbers.tolist()) == {2, 3}, "vacuum leaves out what is left of dropped tenants"
     assert seen(shared, "acme") == [1, 4] and db.check() == []
 
@@ -641,8 +641,10 @@ def test_rows_of_a_tenant_that_is_not_there_are_found_by_check(shared: Any, db: 
 
 def test_a_list_of_a_dead_row_is_found_by_check(shared: Any, db: Database) -> None:
     shared.delete([0])
-    hurt(shared, lambda docs, put, prefix: put("access", keys.numbered(prefix, 0), bytes(16)))
-    assert any("dead or not there" in problem for problem in db.check())
+    shared._engine.upkeep.fold()
+    [raw] = codec.encode_access(np.array([1], np.uint64), np.array([1]))
+    hurt(shared, lambda docs, put, prefix: put("access", keys.numbered(prefix, 0), raw))
+    assert any("row 0 is dead and has an access list" in problem for problem in db.check())
 
 
 # -- parts -----------------------------------------------------------------------------------------

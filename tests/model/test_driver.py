@@ -109,6 +109,8 @@ class Driver:
             twin.revoke(self._live(), self._names())
         elif draw < 0.44:
             twin.drop_tenant(self._names()[0])
+        elif draw < 0.54:
+            twin.fold_some(int(self.rng.integers(1, 8)))
         else:
             limit = int(self.rng.integers(1, 12))
             twin.search_among(self._names(3), int(self.rng.integers(64)), limit, exact=bool(self.rng.random() < 0.4))
