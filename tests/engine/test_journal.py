@@ -21,7 +21,7 @@ from vecdb import limits
 from vecdb.database import Database, open_database
 from vecdb.errors import Corruption, LimitExceeded, Unavailable
 from vecdb.fold import steps
-from vecdb.journal import NO_CHANGES, Changes, _last_words
+from vecdb.journal import NO_CHANGES, Changes, Journal, _last_words
 from vecdb.pairs import NOTHING, Pairs
 from vecdb.storage import codec, keys, manifest
 from vecdb.writes import Pending
@@ -61,6 +61,12 @@ def agrees(docs: Any, model: dict[int, set[str]]) -> None:
     union = [name for name in NAMES[:2] if name in docs.tenants()]
     if union:
         assert docs.count(tenant=union) == sum(1 for held in model.values() if held & set(union))
+
+
+def follows(other: Journal, docs: Any) -> None:
+    """What another process has read of the journal, now and then, is what this one has in memory."""
+    with docs._engine.reading() as (txn, generation, state):
+        assert told(other.changes(txn, state.journal)) == told(generation.journal.changes(txn, state.journal))
 
 
 def write(docs: Any, model: dict[int, set[str]], rng: np.random.Generator) -> None:
@@ -108,6 +114,7 @@ def test_writes_between_any_two_steps_of_a_fold_have_the_last_word(
     monkeypatch.setattr(limits, "fold_pairs", 3)
     rng = np.random.default_rng(seed)
     docs, model = made(db)
+    follower = Journal(db._store, docs._engine.view.generation.prefix, "docs")
     for _ in range(6):
         for _ in range(int(rng.integers(1, 5))):
             write(docs, model, rng)
@@ -117,11 +124,14 @@ def test_writes_between_any_two_steps_of_a_fold_have_the_last_word(
             assert docs._engine.submit(step)
             if rng.random() < 0.4:
                 write(docs, model, rng)
+            if rng.random() < 0.3:
+                follows(follower, docs)
             if rng.random() < 0.2:
                 assert db.check() == []
                 agrees(docs, model)
         if rng.random() < 0.2:
             docs.vacuum()
+            follower = Journal(db._store, docs._engine.view.generation.prefix, "docs")
         assert db.check() == []
         agrees(docs, model)
     docs._engine.upkeep.fold()
@@ -192,6 +202,35 @@ def test_a_group_that_is_aborted_leaves_nothing_in_memory(db: Database, monkeypa
     monkeypatch.setattr(Pending, "finish", whole)
     docs.revoke([7], "d")  # the commit that gets the number of the one that was aborted
     assert docs.count(tenant="d") == 0 and docs.get(8).tenants == ["a", "c"] and db.check() == []
+
+
+@pytest.mark.parametrize("entry_pairs", [1 << 14, 0])
+def test_what_is_granted_and_dropped_in_one_commit_leaves_nothing(
+    db: Database, monkeypatch: pytest.MonkeyPatch, entry_pairs: int
+) -> None:
+    monkeypatch.setattr(limits, "journal_entry_pairs", entry_pairs)
+    docs, model = made(db)
+    engine, calls = docs._engine, list[Any]()
+
+    class Together:
+        size_bytes, exclusive = 0, True
+
+        def apply(self, group: Any) -> None:
+            for call in calls:
+                call.apply(group)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "submit", lambda call, request_id=None: calls.append(call) or 0)
+        docs.grant(range(9), "d")
+        docs.revoke([1, 2], "d")
+        docs.delete([3])
+        docs.drop_tenant("d")
+    engine.submit(Together())
+    del model[3]
+    for _ in range(2):
+        agrees(docs, model)
+        assert db.check() == [] and "d" not in docs.tenants()
+        engine.upkeep.fold()
 
 
 def test_the_journal_is_bounded_with_nobody_to_look_after_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
