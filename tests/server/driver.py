@@ -142,8 +142,8 @@ def int_ids(values: Any) -> Any:
 
 
 def write_request(collection: str, start: int, vectors: Any, **settings: Any) -> Any:
-    ids = int_ids(range(start, start + len(vectors)))
-    return records_pb2.WriteRequest(collection=collection, ids=ids, vectors=vectors_message(vectors), **settings)
+    settings.setdefault("ids", int_ids(range(start, start + len(vectors))))
+    return records_pb2.WriteRequest(collection=collection, vectors=vectors_message(vectors), **settings)
 
 
 def search_request(collection: str, query: Any, limit: int = 3, **settings: Any) -> Any:
