@@ -57,6 +57,7 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         self._anonymous = Visitor(ANONYMOUS, admission.account(ANONYMOUS), 0)
         self._anybody = Visitor(ANONYMOUS, None, 0)  # of rpcs that are open: neither asked nor counted
         self._watching: set[asyncio.Task[Any]] = set()
+        self._ending = False
 
     def add(self, service: Any, behaviours: Any) -> None:
         """Serve the rpcs of a service's descriptor: one method of that name each,
@@ -71,6 +72,7 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
 
     def end_watches(self) -> None:
         """Streams of services of others: they would last as long as their callers."""
+        self._ending = True
         for task in self._watching:
             task.cancel()
 
@@ -167,6 +169,11 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
                         await context.write(answer)
                 else:
                     await answers
+            except asyncio.CancelledError:
+                if not self._ending:
+                    raise
+                task.uncancel()  # gRPC would leave the caller without an answer
+                await context.abort(grpc.StatusCode.UNAVAILABLE, "the server is shutting down")
             finally:
                 self._watching.discard(task)
 
