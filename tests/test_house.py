@@ -78,6 +78,7 @@ PUBLIC = [
     "Unavailable",
     "VecdbError",
     "__version__",
+    "aio",
     "open",
     "restore",
 ]

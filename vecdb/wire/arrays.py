@@ -50,10 +50,10 @@ def vectors_of(message: common_pb2.Vectors, what: str = "vectors") -> NDArray[An
     return found
 
 
-def ids_message(ids: IdBatch) -> common_pb2.Ids:
+def ids_message(ids: IdBatch, part: slice = slice(None)) -> common_pb2.Ids:
     if ids.ints is not None:
-        return common_pb2.Ids(ints=common_pb2.IntIds(values=ids.ints.tolist()))
-    return common_pb2.Ids(strings=common_pb2.StringIds(values=[key.decode() for key in ids.keys]))
+        return common_pb2.Ids(ints=common_pb2.IntIds(values=ids.ints[part].tolist()))
+    return common_pb2.Ids(strings=common_pb2.StringIds(values=[key.decode() for key in ids.keys[part]]))
 
 
 def column_message(ids: Sequence[Any], kind: str) -> common_pb2.Ids:
