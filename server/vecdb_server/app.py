@@ -105,7 +105,7 @@ class Server:
         hidden = "" if config.path == ":memory:" else str(db.path)
         self._guard = Guard(self._tokens, admission, self.metrics, hidden)
         self.house = House(db, config, admission)
-        self.house.still_welcome = self._guard.still_welcome
+        self.house.check_message = self._guard.check_message
         self._server = grpc.aio.server(interceptors=[self._guard], options=_OPTIONS)
         served = services(self.house)
         names = [health.SERVICE.full_name, *(descriptor.full_name for descriptor, _ in served)]
