@@ -45,7 +45,7 @@ _OPTIONS = (
     ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
     ("grpc.max_metadata_size", _HEADER_BYTES_MAX),
     ("grpc.absolute_max_metadata_size", _HEADER_BYTES_MAX),
-    # Short searches keep the loop busy, and calls wait inside gRPC before the guard sees them. A connection with so many
+    # Short searches keep the loop busy, and calls wait inside gRPC before the guard sees them. A connection with these
     # under way keeps its own queue: the server's stays short, and who is let in, and health, are answered soon. What
     # gRPC turns away by itself would look like a call that was cancelled.
     ("grpc.max_concurrent_streams", 128),

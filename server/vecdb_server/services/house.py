@@ -168,7 +168,8 @@ class House:
         try:
             done, _ = await asyncio.wait([writing], timeout=_SLOW_READER_S)
             if done:
-                return writing.result()
+                writing.result()
+                return
             late()
             await writing  # until then no status could be sent either
         finally:
