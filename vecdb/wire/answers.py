@@ -72,8 +72,8 @@ def hits_of(
         distances = _padded(distances, counts, limit, np.inf)
         vectors = None if vectors is None else _padded(vectors, counts, limit, 0)
         if packed is not None:
-            ends = np.cumsum(counts).tolist()
-            packed = [packed[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+            ends = np.cumsum(counts)
+            packed = [packed[start:end] for start, end in zip((ends - counts).tolist(), ends.tolist(), strict=True)]
     explain = msgspec.json.decode(message.explain_json) if message.explain_json else None
     components = ints_of(message.components) if message.components else None
     return Hits(
