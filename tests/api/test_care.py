@@ -36,7 +36,7 @@ def test_a_database_near_or_far_is_of_the_same_classes(db: Any, way: str) -> Non
     "index",
     [
         None, vecdb.Flat(), vecdb.Hnsw(m=8, ef_construction=50, ef=40, quantization=None), vecdb.Hnsw(),
-        vecdb.Spann(4, replicas=2, head_ratio=0.05, nprobe=9, rerank=50, memory_budget_bytes=0, posting_bytes_max=8_192),
+        vecdb.Spann(4, replicas=2, head_ratio=0.05, nprobe=9, rerank=50, memory_budget_bytes=0, posting_bytes_max=8192),
         vecdb.Curator(leaf_rows=32, shortlist_max=8, scan_max=100, nprobe=5), vecdb.Spann(), vecdb.Curator(),
     ],
     ids=repr,

@@ -20,12 +20,13 @@ MESSAGE_BYTES_MAX = 64 << 20  # of a request or an answer, as the server has it
 READ_S = 30.0
 WRITE_S = 90.0  # a write may wait for room, and for the disk
 
+_GREETING = "GetServerInfo"  # whoever opens what is not there should hear it at once
 _READS = (
-    "GetServerInfo", "GetDatabaseStats", "GetCollection", "ListCollections", "GetCollectionStats", "Get", "Count",
+    "GetDatabaseStats", "GetCollection", "ListCollections", "GetCollectionStats", "Get", "Count",
     "Search", "ListTenants", "GetTenantStats",
 )  # fmt: skip
 _WRITES = ("Write", "Update", "Delete", "Grant", "Revoke", "CreateTenants", "DropTenant")
-_CHANGES = ("CreateCollection", "DropCollection")  # as long as a write, but carried out as often as they arrive
+_CHANGES = ("CreateCollection", "DropCollection", "Ingest")  # as long as a write, but not repeated by gRPC
 _REPEATED = (*_READS, *_WRITES, "List")
 
 _PROTOS = (admin_pb2, collections_pb2, records_pb2, search_pb2, tenants_pb2)
@@ -33,7 +34,7 @@ _PROTOS = (admin_pb2, collections_pb2, records_pb2, search_pb2, tenants_pb2)
 
 def deadlines(timeout_s: float | None) -> dict[str, float]:
     """Seconds, by rpc; one that is not there goes on as long as it goes on."""
-    reads = dict.fromkeys(_READS, timeout_s or READ_S)
+    reads = dict.fromkeys((_GREETING, *_READS), timeout_s or READ_S)
     return reads | dict.fromkeys((*_WRITES, *_CHANGES), timeout_s or WRITE_S)
 
 

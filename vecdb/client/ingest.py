@@ -6,6 +6,9 @@
 A batch that was carried out although its answer was lost is thus not carried out again. Batches are made when there is
 room for them; an error in making one ends the stream once those before it are answered, and is raised then.
 
+Each attempt begins with one batch alone, and each answer makes room for one more, so that what is wrong from the start
+is said of the first. It lasts as long as one write may take; one that had answers is then followed by another.
+
 Threads: `next` in the one that sends, all else in the one that reads answers.
 """
 
@@ -34,6 +37,7 @@ class Sending:
         self._attempt = 0
         self._made = 0
         self._failures = 0
+        self._window = 0
         self._count = 0
         self._again: deque[Any] = deque()
         self._unanswered: deque[Any] = deque()
@@ -42,6 +46,7 @@ class Sending:
     def begin(self) -> int:
         with self._lock:
             self._attempt += 1
+            self._window = 1
             self._again = self._unanswered + self._again
             self._unanswered = deque()
             return self._attempt
@@ -74,16 +79,22 @@ class Sending:
         self._made += 1
         return records_pb2.IngestRequest(batch=self._made, write=write)
 
-    def answered(self, answer: Any) -> None:
+    def answered(self, answer: Any) -> int:
+        """How many more may be sent now."""
         message = self._unanswered.popleft()
         assert answer.batch == message.batch, (answer.batch, message.batch)
         self._count += answer.count
         self._failures = 0
+        more = 2 if self._window < UNANSWERED_MAX else 1
+        self._window += more - 1
+        return more
 
-    def wait_s(self, *, again: bool) -> float | None:
-        """Seconds until another attempt; None where there shall be none."""
+    def wait_s(self, status: str) -> float | None:
+        """Seconds until another attempt after one that ended with this gRPC status; None where there shall be none."""
+        if status == "DEADLINE_EXCEEDED":
+            return 0.0 if self._window > 1 else None
         self._failures += 1
-        if not again or self._failures >= _ATTEMPTS_MAX:
+        if status != "UNAVAILABLE" or self._failures >= _ATTEMPTS_MAX:
             return None
         return min(_WAIT_MAX_S, _FIRST_WAIT_S * 2.0 ** (self._failures - 1))
 

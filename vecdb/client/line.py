@@ -23,7 +23,7 @@ import grpc
 
 from vecdb.client import channel
 from vecdb.client.faults import error_from
-from vecdb.client.ingest import UNANSWERED_MAX, Sending
+from vecdb.client.ingest import Sending
 from vecdb.client.regroup import Regroup
 from vecdb.client.target import Target
 from vecdb.errors import Unavailable, VecdbError
@@ -45,8 +45,8 @@ class _Connection:
         self._deadlines = channel.deadlines(timeout_s)
         self._pid = os.getpid()
 
-    def _begin(self, rpc: str, request: Any = None) -> float | None:
-        """Seconds that a call may take, which may begin. Raises Unavailable, LimitExceeded."""
+    def _begin(self, rpc: str) -> float | None:
+        """Seconds that a call may take. Raises Unavailable where none may begin."""
         if self.closed:
             raise Unavailable(f"database {self.name} is closed; open it again")
         if os.getpid() != self._pid:
@@ -76,7 +76,7 @@ class Line(_Connection):
         self._rpcs = channel.callables(self._channel)
 
     def ask(self, rpc: str, request: Any, decode: Decode[T], stop: Stop = None) -> T:
-        timeout_s = self._begin(rpc, request)
+        timeout_s = self._begin(rpc)
         try:
             if stop is None:
                 answer = self._rpcs[rpc](request, timeout=timeout_s, metadata=self._metadata)
@@ -117,27 +117,26 @@ class Line(_Connection):
 
     def ingest(self, sending: Sending) -> int:
         while True:
-            self._begin("Ingest")
+            timeout_s = self._begin("Ingest")
             try:
-                return self._ingest(sending)
+                return self._ingest(sending, timeout_s)
             except grpc.RpcError as failed:
-                wait_s = sending.wait_s(again=failed.code() is grpc.StatusCode.UNAVAILABLE)
+                wait_s = sending.wait_s(failed.code().name)
                 if wait_s is None:
                     raise self._error(failed, "Ingest") from None
                 time.sleep(wait_s)
 
-    def _ingest(self, sending: Sending) -> int:
-        attempt, room = sending.begin(), threading.Semaphore(UNANSWERED_MAX)
+    def _ingest(self, sending: Sending, timeout_s: float | None) -> int:
+        attempt, room = sending.begin(), threading.Semaphore(1)
 
         def messages() -> Iterator[Any]:  # on a thread of gRPC's
             while room.acquire() and (message := sending.next(attempt)) is not None:
                 yield message
 
-        call = self._rpcs["Ingest"](messages(), metadata=self._metadata)
+        call = self._rpcs["Ingest"](messages(), timeout=timeout_s, metadata=self._metadata)
         try:
             for answer in call:
-                sending.answered(answer)
-                room.release()
+                room.release(sending.answered(answer))
             return sending.total()
         finally:
             sending.end(attempt)
@@ -173,7 +172,7 @@ class AsyncLine(_Connection):
         self._rpcs = channel.callables(self._channel)
 
     async def ask(self, rpc: str, request: Any, decode: Decode[T], stop: Stop = None) -> T:
-        timeout_s = self._begin(rpc, request)
+        timeout_s = self._begin(rpc)
         try:
             call = self._rpcs[rpc](request, timeout=timeout_s, metadata=self._metadata)
             answer = await (call if stop is None else _unless_stopped(stop, call))
@@ -216,27 +215,27 @@ class AsyncLine(_Connection):
 
     async def ingest(self, sending: Sending) -> int:
         while True:
-            self._begin("Ingest")
+            timeout_s = self._begin("Ingest")
             try:
-                return await self._ingest(sending)
+                return await self._ingest(sending, timeout_s)
             except grpc.RpcError as failed:
-                wait_s = sending.wait_s(again=failed.code() is grpc.StatusCode.UNAVAILABLE)
+                wait_s = sending.wait_s(_status(failed))
                 if wait_s is None:
                     raise self._error(failed, "Ingest") from None
                 await asyncio.sleep(wait_s)
 
-    async def _ingest(self, sending: Sending) -> int:
-        attempt, room = sending.begin(), asyncio.Semaphore(UNANSWERED_MAX)
+    async def _ingest(self, sending: Sending, timeout_s: float | None) -> int:
+        attempt, room = sending.begin(), asyncio.Semaphore(1)
 
         async def messages() -> AsyncIterator[Any]:
             while await room.acquire() and (message := sending.next(attempt)) is not None:
                 yield message
 
-        call = self._rpcs["Ingest"](messages(), metadata=self._metadata)
+        call = self._rpcs["Ingest"](messages(), timeout=timeout_s, metadata=self._metadata)
         try:
             async for answer in call:
-                sending.answered(answer)
-                room.release()
+                for _ in range(sending.answered(answer)):
+                    room.release()
             return sending.total()
         finally:
             sending.end(attempt)
@@ -247,6 +246,14 @@ class AsyncLine(_Connection):
         if not self.closed and os.getpid() == self._pid:
             self.closed = True
             await self._channel.close()
+
+
+def _status(failed: Any) -> str:
+    """How a stream ended. Where a batch was on its way into one that had ended, grpc.aio hides why behind a status of
+    its own; the next attempt hears it, as its first batch goes alone.
+    """
+    hidden = failed.code() is grpc.StatusCode.INTERNAL and failed.details() == "Internal error from Core"
+    return "UNAVAILABLE" if hidden else str(failed.code().name)
 
 
 async def _unless_stopped(stop: Callable[[], bool], call: Any) -> Any:
