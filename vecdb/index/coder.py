@@ -86,11 +86,12 @@ class Coder:
             rabitq.encode_queries(self.decode(codes), self.center, self.signs, scratch, query8s, steps, sums)
         return query8s, steps, sums
 
-    def quantise(self, vectors: NDArray[np.generic]) -> tuple[NDArray[np.uint8], NDArray[np.int32], NDArray[np.int32]]:
-        """8-bit codes uint8[n, 64 * blocks] and biases int32[n] of rows (stored dtype[n, dim], C-contiguous),
-        and which of them are beyond the codes.
+    def quantise(self, vectors: NDArray[np.generic]) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
+        """8-bit codes uint8[n, 64 * blocks] of rows (stored dtype[n, dim], C-contiguous), and which of them are beyond
+        the codes.
         """
-        return training.quantise(self.quantiser, vectors, 1 if self.cosine else 0)
+        codes, _, far = training.quantise(self.quantiser, vectors, 1 if self.cosine else 0)
+        return codes, far
 
     def decode(self, codes: NDArray[np.uint8]) -> NDArray[np.float32]:
         """What codes of the quantiser stand for: float32[n, dim]."""

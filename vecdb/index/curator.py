@@ -28,7 +28,8 @@ from vecdb.index import cells, orderfile, training
 from vecdb.index.base import METRIC_CODES, Allowed, Found, Index, Progress, RowSource, Sealed, damaged_row
 from vecdb.index.flat import as_queries, explain_scan, fill_up, scan_exactly
 from vecdb.index.graph import grown
-from vecdb.index.order import Coded, Order, assigned, identity, ordered, reserve_lines, split_leaves
+from vecdb.index.nearest import heads_of_rows
+from vecdb.index.order import Coded, Order, identity, ordered, reserve_lines, split_leaves
 from vecdb.index.sieve import trained
 from vecdb.index.tree import grow_tree
 from vecdb.index.workers import Workers
@@ -182,14 +183,14 @@ class Curator(Index):
             np.linspace(0, stop - 1, min(stop, max(_SAMPLE_ROWS, _SAMPLE_PER_LEAF * leaves))).astype(np.int64)
         )
         heads = grow_tree(np.ascontiguousarray(coded.codes[sample]), dim, leaves, threads, self._workers)
-        labels = assigned(heads, coded.codes, threads, self._workers)
+        labels = heads_of_rows(heads, coded.codes, 1, threads, self._workers)[:, 0]
         heads, labels = split_leaves(heads, labels, lambda rows: coded.codes[rows], dim, self.ceiling, self._workers)
         self._built_rows = stop
         return ordered(coded, identity(stop), heads, labels, far, self._metric, self._room(stop))
 
     def _merged(self, old: Order, stop: int, threads: int) -> Order:
         """The rows [indexed, stop), which have codes already, go to their leaves; leaves that grew too large split."""
-        fresh = assigned(old.heads, old.codes[old.indexed : stop], threads, self._workers)
+        fresh = heads_of_rows(old.heads, old.codes[old.indexed : stop], 1, threads, self._workers)[:, 0]
         labels = np.concatenate([old.leaves_of_rows(), fresh])
         dim = self._rows.arrays.vectors.shape[1]
         heads, labels = split_leaves(

@@ -58,6 +58,7 @@ from vecdb.index.listsearch import (
     Prepared,
     RowFile,
 )
+from vecdb.index.nearest import comparisons_per_row
 from vecdb.index.stages import Stages
 from vecdb.index.tree import comparisons
 from vecdb.index.workers import Workers
@@ -179,7 +180,7 @@ class Spann(Index):
         """Expected times of a build's stages, in comparisons of a row with a head as `assign` makes them."""
         lists = max(1, round(self.config.head_ratio * stop))
         sample = bulk.sample_rows(stop, lists, self._rows.arrays.vectors.shape[1])
-        assign = stop * self.lists.reach(lists) * (_CLOSURE_COST if self.lists.replicas > 1 else 1.0)
+        assign = stop * comparisons_per_row(lists) * (_CLOSURE_COST if self.lists.replicas > 1 else 1.0)
         restore = _RESTORE_COST * (2 if self.lists.replicas > 1 else 1)
         return {"grow": _GROW_COST * comparisons(sample, lists)[1], "assign": assign, "restore": restore * assign}
 
