@@ -25,6 +25,7 @@ from vecdb.index.checkpoint import Tree
 from vecdb.index.coder import Coder, new_coder, scaled
 from vecdb.index.lists import Entries, Lists, View, _place, empty_view, with_room
 from vecdb.index.nearest import heads_of_rows
+from vecdb.index.samples import spread
 from vecdb.index.tree import Heads, grow_tree
 from vecdb.index.waiting import Waiting
 from vecdb.kernels import checks
@@ -94,7 +95,7 @@ def _grown(
         live = np.arange(1)  # a tree grows from a dead row where there is no other
     dim = arrays.vectors.shape[1]
     wanted = max(1, round(config.head_ratio * len(live)))
-    picked = live[np.unique(np.linspace(0, len(live) - 1, sample_rows(len(live), wanted, dim)).astype(np.int64))]
+    picked = live[spread(len(live), sample_rows(len(live), wanted, dim))]
     del live
     quantiser = training.train(arrays, 1 if metric == 1 else 0, stop)
     sample = np.ascontiguousarray(arrays.vectors[picked[:: max(1, len(picked) // 16_384)]])

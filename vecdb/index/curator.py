@@ -30,6 +30,7 @@ from vecdb.index.flat import as_queries, explain_scan, fill_up, scan_exactly
 from vecdb.index.graph import grown
 from vecdb.index.nearest import heads_of_rows
 from vecdb.index.order import Coded, Order, identity, ordered, reserve_lines, split_leaves
+from vecdb.index.samples import spread
 from vecdb.index.sieve import trained
 from vecdb.index.tree import grow_tree
 from vecdb.index.workers import Workers
@@ -45,8 +46,6 @@ _STEP_SHARE = 16  # a tail of 1/16 of the rows is worth another order
 _CEILING = 4  # times the fair share of a leaf
 _NO_SIGNS, _ZERO = np.zeros((0, 0), np.float32), np.float32(0.0)
 _NOBODY: NDArray[np.uint32] = np.empty(0, np.uint32)
-_FAR_ROWS_MAX = 256  # far rows that searches score one by one without a thought
-_FAR_SHARE_MAX = 0.01  # of all rows: past it the codes are trained again
 _QUERIES_PER_SLICE = 64
 _KEPT_MAX = 64
 _RERANK_MORE = 10  # candidates scored on full vectors beside the limit, as for a graph
@@ -167,8 +166,8 @@ class Curator(Index):
     def _is_outgrown(self, order: Order, stop: int) -> bool:
         if stop >= _GROWTH * self._built_rows:
             return True
-        too_far = len(order.far) > max(_FAR_ROWS_MAX, _FAR_SHARE_MAX * stop)
-        return not order.quantiser.lossless and too_far and stop > 1.25 * self._built_rows
+        too_far = training.too_far(order.far, stop)
+        return not order.quantiser.lossless and too_far and stop >= training.FAR_GROWTH * self._built_rows
 
     def _built(self, stop: int, threads: int) -> Order:
         """A quantiser, a tree and an order of the rows [0, stop), made from nothing."""
@@ -179,9 +178,7 @@ class Curator(Index):
         coded = Coded.reserve(stop, dim, quantiser, sieve, biased=self._metric == 0)
         far = coded.encode(arrays.vectors, self._metric, 0, stop)
         leaves = max(1, round(stop / self.config.leaf_rows))
-        sample = np.unique(
-            np.linspace(0, stop - 1, min(stop, max(_SAMPLE_ROWS, _SAMPLE_PER_LEAF * leaves))).astype(np.int64)
-        )
+        sample = spread(stop, max(_SAMPLE_ROWS, _SAMPLE_PER_LEAF * leaves))
         heads = grow_tree(np.ascontiguousarray(coded.codes[sample]), dim, leaves, threads, self._workers)
         labels = heads_of_rows(heads, coded.codes, 1, threads, self._workers)[:, 0]
         heads, labels = split_leaves(heads, labels, lambda rows: coded.codes[rows], dim, self.ceiling, self._workers)

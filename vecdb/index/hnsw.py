@@ -46,8 +46,6 @@ from vecdb.storage.rows import RowArrays
 
 _BATCH_SHARE = 50  # a batch is at most 1/50 of the graph: its points do not see one another
 _BATCH_MIN = 16
-_FAR_ROWS_MAX = 256  # far rows that searches score one by one without a thought
-_FAR_SHARE_MAX = 0.01  # of all rows: past it the codes are trained again
 _QUERIES_PER_SLICE = 64
 
 
@@ -161,8 +159,8 @@ class Hnsw(Index):
         self.extend(stop)
         quantiser = view.graph.quantiser
         grew = stop / quantiser.trained_rows
-        too_far = len(self._current().graph.far) > max(_FAR_ROWS_MAX, _FAR_SHARE_MAX * stop)
-        if not quantiser.lossless and (grew >= 4 or (too_far and grew >= 1.25)):
+        too_far = training.too_far(self._current().graph.far, stop)
+        if not quantiser.lossless and (grew >= 4 or (too_far and grew >= training.FAR_GROWTH)):
             self._train_again(stop)
 
     def _train_again(self, stop: int) -> None:

@@ -22,6 +22,7 @@ from vecdb import schema
 from vecdb.index.base import ALL_ROWS, damaged_row
 from vecdb.index.lists import Lists, View, check_extents
 from vecdb.index.probing import LISTS_MAX, MOST, SAMPLES, Probing, most
+from vecdb.index.samples import spread
 from vecdb.kernels import checks, scan
 from vecdb.kernels import lists as kernels
 from vecdb.schema import Snapshot
@@ -121,7 +122,7 @@ class Prepared:
 
     def _sampled(self) -> NDArray[np.float32]:
         """Squared distances of some rows to their nearest heads: float32[samples, lists]."""
-        picked = np.unique(np.linspace(0, self.view.indexed - 1, SAMPLES).astype(np.int64))
+        picked = spread(self.view.indexed, SAMPLES)
         queries = np.ascontiguousarray(self.arrays.vectors[picked], np.float32)
         b = Buffers(self, len(picked), 1, min(LISTS_MAX, self.view.heads.count), 1)
         choose(self, b, queries, float("inf"), np.zeros(WORK, np.int64))

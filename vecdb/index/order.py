@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.index.graph import Quantiser, block_count, reserve
-from vecdb.index.sieve import DIM_MIN, Sieve
+from vecdb.index.sieve import Sieve, line_bytes
 from vecdb.index.tree import Heads, bias_of, heads_of, split
 from vecdb.index.workers import Workers
 from vecdb.kernels import checks, quantize
@@ -100,7 +100,7 @@ class Order:
 
 def bytes_per_row(dim: int) -> int:
     """Memory of one row: code, bias, line of the sieve, and its place in both directions."""
-    return 64 * block_count(dim) + 4 + (-(-(dim // 8 + 8) // 64) * 64 if dim >= DIM_MIN else 0) + 8
+    return 64 * block_count(dim) + 4 + line_bytes(dim) + 8
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb import limits, schema
-from vecdb.index import bulk, cells, container, directory, placing
+from vecdb.index import bulk, cells, container, directory, placing, training
 from vecdb.index.base import (
     EVERYTHING,
     METRIC_CODES,
@@ -76,9 +76,6 @@ _REBUILD_GROWTH = 4
 # tree grows, one that looks for replicas, and the restoring of lists against the assignment.
 _GROW_COST, _CLOSURE_COST, _RESTORE_COST = 1.0, 1.4, 0.11
 _LEARNING_COST, _LEARNING_FROM_DISK_COST = 0.45, 0.8  # of the build before it
-_FAR_ROWS_MAX = 256  # far rows that searches score one by one without a thought
-_FAR_SHARE_MAX = 0.01  # of all rows: past it the codes are trained again
-_FAR_GROWTH = 1.25  # but not before the collection has grown by this
 
 
 class Spann(Index):
@@ -151,7 +148,7 @@ class Spann(Index):
         entries = (int(view.lengths.sum()) + stop - view.indexed) // self.lists.replicas
         if stop <= _REBUILD_ROWS_MAX and entries >= _REBUILD_GROWTH * self._built_rows:
             return True
-        return len(view.far) > max(_FAR_ROWS_MAX, _FAR_SHARE_MAX * stop) and entries > _FAR_GROWTH * self._built_rows
+        return training.too_far(view.far, stop) and entries >= training.FAR_GROWTH * self._built_rows
 
     def _build(self, stop: int, threads: int, progress: Progress) -> None:
         stages = Stages(progress, stop, self._build_costs(stop))
