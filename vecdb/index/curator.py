@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,9 @@ from numpy.typing import NDArray
 
 from vecdb import limits, schema
 from vecdb.index import cells, orderfile, training
+from vecdb.index.answers import as_queries, empty, explain_scan, fill_up, in_slices
 from vecdb.index.base import METRIC_CODES, Allowed, Found, Index, Progress, RowSource, Sealed, damaged_row
-from vecdb.index.flat import as_queries, explain_scan, fill_up, scan_exactly
+from vecdb.index.flat import scan_exactly
 from vecdb.index.graph import grown
 from vecdb.index.nearest import heads_of_rows
 from vecdb.index.order import Coded, Order, identity, ordered, reserve_lines, split_leaves
@@ -228,18 +230,10 @@ class Curator(Index):
         if view.arrays is not self._rows.arrays:
             view = View(view.order, self._rows.arrays, self._metric)
         listed = _NOBODY if allow is None else allow.derived(view.order.token, view.order.slots)
-        nq = len(queries)
-        found = Found(
-            np.empty((nq, limit), np.int64), np.empty((nq, limit), np.float32), np.empty(nq, np.int64),
-            np.zeros(3, np.int64),
-        )  # fmt: skip
-        how = self._how(view, limit, params, allow)
-        if nq == 1 or params.threads <= 1:
-            self._slice(view, queries, found.rows, found.distances, found.counts, found.work, listed, how, snapshot)
-        else:
-            self._sliced(view, queries, found, listed, how, snapshot, params.threads)
-        if (found.counts[0] if nq == 1 else found.counts.min(initial=limit)) < limit:
-            found.work += fill_up(found, queries, limit, snapshot, allow, params.threads, self._exactly)
+        found = empty(len(queries), limit)
+        answer = partial(self._answer, view, listed, self._how(view, limit, params, allow), snapshot)
+        in_slices(answer, queries, found, _QUERIES_PER_SLICE, params.threads, self._workers)
+        fill_up(found, queries, limit, snapshot, allow, params.threads, self._exactly)
         return found
 
     def _how(self, view: View, limit: int, params: SearchParams, allow: Allowed | None) -> tuple[Any, ...]:
@@ -253,53 +247,25 @@ class Curator(Index):
         patience = params.nprobe or _PATIENCE
         return limit, rerank, wanted, False, config.scan_max, patience, _UNBOUNDED, config.shortlist_max
 
-    def _slice(
+    def _answer(
         self,
         view: View,
-        queries: NDArray[np.float32],
-        rows: NDArray[np.int64],
-        distances: NDArray[np.float32],
-        counts: NDArray[np.int64],
-        work: NDArray[np.int64],
         listed: NDArray[np.uint32],
         how: tuple[Any, ...],
         snapshot: Snapshot,
+        queries: NDArray[np.float32],
+        found: Found,
     ) -> None:
         limit, rerank, wanted, everything, few, patience, nodes_most, shortlist = how
         scratch = self._take(view.order, rerank, wanted)
         bad = slots.search_slots(
-            queries, rows, distances, counts, work, limit, rerank, wanted, listed, everything, few, patience,
-            nodes_most, shortlist, snapshot.row_count, snapshot.sequence, *view.args, *scratch,
+            queries, found.rows, found.distances, found.counts, found.work, limit, rerank, wanted, listed, everything,
+            few, patience, nodes_most, shortlist, snapshot.row_count, snapshot.sequence, *view.args, *scratch,
         )  # fmt: skip
         if len(self._free) < _KEPT_MAX:
             self._free.append(scratch)
         if bad >= 0:
             raise damaged_row(bad, view.arrays)
-
-    def _sliced(
-        self,
-        view: View,
-        queries: NDArray[np.float32],
-        found: Found,
-        listed: NDArray[np.uint32],
-        how: tuple[Any, ...],
-        snapshot: Snapshot,
-        threads: int,
-    ) -> None:
-        nq = len(queries)
-        step = max(1, min(_QUERIES_PER_SLICE, -(-nq // threads)))
-        starts = range(0, nq, step)
-        works = np.zeros((len(starts), 3), np.int64)
-
-        def run(i: int) -> None:
-            part = slice(starts[i], starts[i] + step)
-            self._slice(
-                view, queries[part], found.rows[part], found.distances[part], found.counts[part], works[i], listed, how,
-                snapshot,
-            )  # fmt: skip
-
-        self._workers.map(run, range(len(starts)), threads)
-        found.work[:] = works.sum(axis=0)
 
     def _take(self, order: Order, rerank: int, wanted: int) -> tuple[Any, ...]:
         """Buffers of one kernel call: pool, keys, nodes, query8, query16, what the sieve needs, blocks."""

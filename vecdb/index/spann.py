@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 
 from vecdb import limits, schema
 from vecdb.index import bulk, cells, container, directory, placing, training
+from vecdb.index.answers import as_queries, empty, fill_up, in_slices
 from vecdb.index.base import (
     EVERYTHING,
     METRIC_CODES,
@@ -40,7 +41,7 @@ from vecdb.index.base import (
     RowSource,
     Sealed,
 )
-from vecdb.index.flat import as_queries, fill_up, scan_exactly
+from vecdb.index.flat import scan_exactly
 from vecdb.index.lists import Lists, View
 from vecdb.index.listsearch import (
     BYTES,
@@ -235,33 +236,15 @@ class Spann(Index):
         if view is None or params.exact:
             return self._exactly(queries, limit, snapshot, allow, params.threads)
         bitmap = EVERYTHING if allow is None else allow.bitmap(snapshot.row_count)
-        nq = len(queries)
-        found = Found(
-            np.empty((nq, limit), np.int64), np.empty((nq, limit), np.float32), np.empty(nq, np.int64),
-            np.zeros(WORK, np.int64),
-        )  # fmt: skip
+        found = empty(len(queries), limit, WORK)
         prepared = self._prepared
         if prepared is None or prepared.view is not view or prepared.arrays is not self._rows.arrays:
             prepared = self._prepared = Prepared(
                 view, self._rows.arrays, self._metric, self._row_file, self.lists, prepared
             )
         plan = Plan(prepared, self.config, limit, params.nprobe, snapshot, bitmap)
-        if nq <= _QUERIES_PER_SLICE and (nq == 1 or params.threads == 1):
-            plan.answer(queries, found.rows, found.distances, found.counts, found.work)
-        else:
-            step = max(1, min(_QUERIES_PER_SLICE, -(-nq // params.threads)))
-            starts = range(0, nq, step)
-            works = np.zeros((len(starts), WORK), np.int64)
-
-            def run(i: int) -> None:
-                part = slice(starts[i], starts[i] + step)
-                plan.answer(queries[part], found.rows[part], found.distances[part], found.counts[part], works[i])
-
-            self._workers.map(run, range(len(starts)), params.threads)
-            found.work[:] = works.sum(axis=0)
-        if (found.counts[0] if nq == 1 else found.counts.min(initial=limit)) < limit:
-            scanned = fill_up(found, queries, limit, snapshot, allow, params.threads, self._exactly)
-            found.work[RERANKED] += scanned[1]
+        in_slices(plan.answer, queries, found, _QUERIES_PER_SLICE, params.threads, self._workers)
+        fill_up(found, queries, limit, snapshot, allow, params.threads, self._exactly, RERANKED)
         return found
 
     def explain(self, work: NDArray[np.int64]) -> dict[str, Any]:
