@@ -283,14 +283,8 @@ class Spann(Index):
     # -- files and figures -------------------------------------------------------------------------
 
     def _facts(self) -> dict[str, Any]:
-        vectors = self._rows.arrays.vectors
-        return {
-            "kind": self.kind,
-            "metric": self.metric,
-            "dtype": str(vectors.dtype),
-            "dim": int(vectors.shape[1]),
-            "bits": self.config.bits,
-        }
+        common = container.facts(self.kind, self.metric, self._rows.arrays.vectors)
+        return {**common, "bits": self.config.bits}
 
     def seal(self, path: Path) -> Sealed:
         lists = self.lists
