@@ -30,11 +30,12 @@ from vecdb.index.answers import as_queries, empty, explain_scan, fill_up, in_sli
 from vecdb.index.base import METRIC_CODES, Allowed, Found, Index, Progress, RowSource, Sealed, damaged_row
 from vecdb.index.flat import scan_exactly
 from vecdb.index.graph import grown
-from vecdb.index.nearest import heads_of_rows
+from vecdb.index.nearest import comparisons_per_row, heads_of_rows
 from vecdb.index.order import Coded, Order, identity, ordered, reserve_lines, split_leaves
 from vecdb.index.samples import spread
 from vecdb.index.sieve import trained
-from vecdb.index.tree import grow_tree
+from vecdb.index.stages import Stages
+from vecdb.index.tree import comparisons, grow_tree
 from vecdb.index.workers import Workers
 from vecdb.kernels import checks, slots
 from vecdb.kernels.sieve import CHUNK, PLANES
@@ -44,6 +45,8 @@ from vecdb.storage.rows import RowArrays
 _GROWTH = 4  # the tree is grown anew each time the rows have grown by this
 _SAMPLE_ROWS = 65_536  # rows that a tree is grown from, at least 24 a leaf
 _SAMPLE_PER_LEAF = 24
+_ASSIGN_ROWS = 65_536  # rows between two reports of progress
+_ORDER_COST = 0.1  # of the time that assigning takes: splitting leaves and moving codes into their order (measured)
 _STEP_SHARE = 16  # a tail of 1/16 of the rows is worth another order
 _CEILING = 4  # times the fair share of a leaf
 _NO_SIGNS, _ZERO = np.zeros((0, 0), np.float32), np.float32(0.0)
@@ -158,7 +161,7 @@ class Curator(Index):
             return
         view = self._view
         if view is None or self._is_outgrown(view.order, stop):
-            order = self._built(stop, threads)
+            order = self._built(stop, threads, progress)
         else:
             order = self._merged(view.order, stop, threads)
         with self._lock:
@@ -171,7 +174,7 @@ class Curator(Index):
         too_far = training.too_far(order.far, stop)
         return not order.quantiser.lossless and too_far and stop >= training.FAR_GROWTH * self._built_rows
 
-    def _built(self, stop: int, threads: int) -> Order:
+    def _built(self, stop: int, threads: int, progress: Progress) -> Order:
         """A quantiser, a tree and an order of the rows [0, stop), made from nothing."""
         arrays = self._rows.arrays
         dim = arrays.vectors.shape[1]
@@ -181,11 +184,20 @@ class Curator(Index):
         far = coded.encode(arrays.vectors, self._metric, 0, stop)
         leaves = max(1, round(stop / self.config.leaf_rows))
         sample = spread(stop, max(_SAMPLE_ROWS, _SAMPLE_PER_LEAF * leaves))
-        heads = grow_tree(np.ascontiguousarray(coded.codes[sample]), dim, leaves, threads, self._workers)
-        labels = heads_of_rows(heads, coded.codes, 1, threads, self._workers)[:, 0]
+        assign = stop * comparisons_per_row(leaves)
+        costs = {"grow": comparisons(len(sample), leaves)[1], "assign": assign, "order": _ORDER_COST * assign}
+        stages = Stages(progress, stop, costs)
+        codes = np.ascontiguousarray(coded.codes[sample])
+        heads = grow_tree(codes, dim, leaves, threads, self._workers, stages.part("grow"))
+        labels = np.empty(stop, np.int32)
+        for part in (slice(first, first + _ASSIGN_ROWS) for first in range(0, stop, _ASSIGN_ROWS)):
+            labels[part] = heads_of_rows(heads, coded.codes[part], 1, threads, self._workers)[:, 0]
+            stages.report("assign", part.stop / stop)
         heads, labels = split_leaves(heads, labels, lambda rows: coded.codes[rows], dim, self.ceiling, self._workers)
         self._built_rows = stop
-        return ordered(coded, identity(stop), heads, labels, far, self._metric, self._room(stop))
+        order = ordered(coded, identity(stop), heads, labels, far, self._metric, self._room(stop))
+        stages.report("order", 1.0)
+        return order
 
     def _merged(self, old: Order, stop: int, threads: int) -> Order:
         """The rows [indexed, stop), which have codes already, go to their leaves; leaves that grew too large split."""
