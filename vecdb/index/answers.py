@@ -22,7 +22,7 @@ SCORED = 1  # where `work` of an exact scan, and of what `explain_scan` reads, c
 
 def as_queries(queries: NDArray[Any]) -> NDArray[np.float32]:
     """float32, C-contiguous, writable type; copies only where it must."""
-    if queries.dtype != np.float32 or not queries.flags.c_contiguous or not queries.flags.writeable:
+    if queries.dtype != np.float32 or not queries.flags.carray:
         return np.array(queries, np.float32, order="C")
     return queries
 
@@ -73,7 +73,7 @@ def fill_up(
     """A search never returns fewer rows than there are: queries that an index could not fill are answered by `exactly`,
     in place. scored : the place in `work` of the rows that it scores.
     """
-    if (found.counts[0] if len(queries) == 1 else found.counts.min(initial=limit)) == limit:
+    if (found.counts.item() if len(queries) == 1 else found.counts.min(initial=limit)) == limit:
         return
     matching = snapshot.live_count if allow is None else len(allow)
     short = np.flatnonzero(found.counts < min(limit, matching))
