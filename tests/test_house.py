@@ -22,6 +22,7 @@ FLOORS: dict[int, set[str]] = {
     4: {"__init__", "client", "interop", "v1", "wire"},
     3: {
         "access",
+        "answering",
         "backup",
         "catalog",
         "check",
@@ -30,6 +31,7 @@ FLOORS: dict[int, set[str]] = {
         "database",
         "debris",
         "engine",
+        "following",
         "generation",
         "hits",
         "lifecycle",
