@@ -22,6 +22,7 @@ FLOORS: dict[int, set[str]] = {
     4: {"__init__", "aio", "client", "interop", "v1", "wire"},
     3: {
         "access",
+        "answering",
         "backup",
         "catalog",
         "check",
@@ -31,6 +32,7 @@ FLOORS: dict[int, set[str]] = {
         "database",
         "debris",
         "engine",
+        "following",
         "generation",
         "hits",
         "home",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import fields
 from pathlib import Path
 
@@ -89,3 +90,16 @@ def test_what_is_logged_does_not_say_where_secrets_lie() -> None:
     shown = Config(tokens="/secret/t", tls_cert="/public/c", tls_key="/secret/k").shown()
     assert "/secret" not in str(shown) and shown["tls_cert"] == "/public/c"
     assert set(shown) == {field.name for field in fields(Config)}
+
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "server" / "examples"
+
+
+def test_the_examples_are_of_settings_that_there_are() -> None:
+    assert load({}, {}, EXAMPLES / "vecdb.toml").tokens == "/etc/vecdb/tokens.json"
+    text = (EXAMPLES / "Containerfile").read_text(encoding="utf-8")
+    container = dict(re.findall(r"^ +(VECDB_\w+)=(\S+)", text, re.MULTILINE))
+    assert {name.removeprefix("VECDB_").lower() for name in container} <= {field.name for field in fields(Config)}
+    assert load({}, container).listen == "0.0.0.0:7711"
+    tried = dict(re.findall(r"-e (VECDB_\w+)=(\S*)", text))
+    assert load({}, container | tried).insecure

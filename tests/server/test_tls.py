@@ -88,3 +88,19 @@ def test_a_server_with_a_broken_certificate_does_not_start(
         serving(tls_cert=cert, tls_key=key)
     with pytest.raises(InvalidArgument, match="TLS"):
         serving(tls_cert=str(tmp_path / "none"), tls_key=key)
+
+
+def test_a_probe_sees_whether_a_server_serves(
+    serving: Serving, authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    from vecdb_server import probe
+
+    cert, key = write(tmp_path, authority.issue("server"))
+    running = serving(tls_cert=cert, tls_key=key)
+    monkeypatch.setenv("VECDB_LISTEN", running.address)
+    monkeypatch.setenv("VECDB_TLS_CERT", cert)
+    monkeypatch.setenv("VECDB_TLS_KEY", key)
+    assert probe.main() == 0 and probe.main("localhost") == 0 and "SERVING" in capsys.readouterr().out
+    assert probe.main("another.name") == 1
+    running.close()
+    assert probe.main() == 1
