@@ -169,12 +169,12 @@ class Writer(threading.Thread):
         self.intended: dict[int, int] = {}
         self.inserts = self.writes = self.repeats = 0
         self.error: BaseException | None = None
+        self.rng = np.random.default_rng(number)
 
     def run(self) -> None:
         try:
-            rng = np.random.default_rng(self.number)
             while not self.stop.is_set():
-                self._write(int(rng.integers(0, 4)))
+                self._write(int(self.rng.integers(0, 4)))
         except BaseException as error:
             self.error = error
 
@@ -190,7 +190,8 @@ class Writer(threading.Thread):
             self.intended[one] = version
         while True:
             try:
-                answer = self.connect().records.Write(request, timeout=5)
+                patience_s = float(self.rng.choice([0.002, 0.005, 0.01, 5]))  # often too short to hear the answer
+                answer = self.connect().records.Write(request, timeout=patience_s)
                 assert answer.count == 10  # an insert that is repeated is no error either
                 break
             except grpc.RpcError as error:
