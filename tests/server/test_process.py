@@ -264,7 +264,7 @@ def killed_under_load(folder: Path, kills: int, acknowledgements: int) -> None:
 
 
 def test_no_acknowledged_write_is_lost_and_none_is_applied_twice_when_the_server_is_killed(tmp_path: Path) -> None:
-    killed_under_load(tmp_path, kills=2, acknowledgements=40)
+    killed_under_load(tmp_path, kills=2, acknowledgements=15)
 
 
 @pytest.mark.slow
