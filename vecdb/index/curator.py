@@ -33,7 +33,7 @@ from vecdb.index.sieve import trained
 from vecdb.index.tree import grow_tree
 from vecdb.index.workers import Workers
 from vecdb.kernels import checks, slots
-from vecdb.kernels.sieve import CHUNK, PLANES
+from vecdb.kernels.sieve import PLANES
 from vecdb.schema import SearchParams, Snapshot
 from vecdb.storage.rows import RowArrays
 
@@ -311,7 +311,7 @@ class Curator(Index):
         except IndexError:
             pass
         else:
-            if len(scratch[0]) > rerank and len(scratch[2]) >= nodes and len(scratch[9]) >= wanted:
+            if len(scratch[0]) > rerank and len(scratch[2]) >= nodes and len(scratch[10]) >= wanted:
                 return scratch
         width, room = order.codes.shape[1], max(256, rerank + 1)
         bits = order.sieve.width if order.sieve is not None else 0
@@ -319,7 +319,7 @@ class Curator(Index):
         return (
             np.empty(room, np.int64), np.empty(room, np.int64), np.empty(2 * nodes, np.int64), np.zeros(width, np.int8),
             np.zeros(width, np.int16), np.zeros(8 * bits, np.float32), planes, planes.view(np.uint64),
-            np.empty(wanted + CHUNK, np.int64), np.empty(wanted, np.uint32),
+            np.empty(rerank, np.float32), np.empty(2 * wanted + 1, np.int64), np.empty(wanted, np.uint32),
             order.sieve.words if order.sieve is not None else (), (0,) * (width // 64),
         )  # fmt: skip
 

@@ -19,11 +19,10 @@ from vecdb.kernels.intrinsics import bit_products, prefetch_at
 from vecdb.kernels.lists import select_smallest
 from vecdb.kernels.options import FAST, inlined, kernel, part
 from vecdb.kernels.rabitq import rotate, unit_factor
-from vecdb.kernels.search import distance_of, key_of
+from vecdb.kernels.search import key_of, ordered_bits, ordered_float
 
 PLANES = 4
-CHUNK = 4_096  # places sifted before the best are picked out
-_AHEAD = 16  # lines on their way from memory while one is compared
+AHEAD = 16  # lines on their way from memory while one is compared
 
 
 @part(fastmath=FAST)
@@ -39,15 +38,19 @@ def as_planes(query, center, signs, cosine, rotated, planes):
     for j in range(dim, len(rotated)):
         rotated[j] = np.float32(0.0)
     rotate(rotated, signs)
-    low = rotated[0]
-    high = rotated[0]
     total = np.float32(0.0)
     square = np.float32(0.0)
+    first = np.int32(0x7FFFFFFF)
+    last = np.int32(-0x7FFFFFFF)
     for j in range(len(rotated)):
-        square += rotated[j] * rotated[j]
-        low = min(low, rotated[j])
-        high = max(high, rotated[j])
-        total += rotated[j]
+        x = rotated[j]
+        square += x * x
+        total += x
+        place = ordered_bits(x)  # the least and the greatest float32 are not found in vectors, those of integers are
+        first = min(first, place)
+        last = max(last, place)
+    low = ordered_float(first)
+    high = ordered_float(last)
     step = max((high - low) / np.float32(15.0), np.float32(1e-30))
     scale = np.float32(1.0) / step
     width = planes.shape[1]
@@ -82,48 +85,64 @@ def estimate(words, floats, at, planes64, low, step, total, weight, count):
     return weight * floats[factors] + floats[factors + 1] * (dot - np.float32(0.5) * total)
 
 
+@inlined()
+def _keep_smallest(heap, size, value):
+    """Put value in the place of the largest of heap[:size] (float32, a heap with the largest first), which is larger."""
+    at = np.int64(0)
+    while True:
+        child = 2 * at + 1
+        if child >= size:
+            break
+        if child + 1 < size and heap[child + 1] > heap[child]:
+            child += 1
+        if heap[child] <= value:
+            break
+        heap[at] = heap[child]
+        at = child
+    heap[at] = value
+
+
 @part()
 def sift(
-    listed, everything, first, stop, lines, words, floats, stride, planes64, low, step, total, weight, limit, slack,
-    most, keys, kept, count,
+    listed, first, stop, lines, words, floats, stride, planes64, low, step, total, weight, limit, slack, most, nearest,
+    keys, kept, count,
 ):  # fmt: skip
-    """The places of [first, stop) of `listed` (uint32 slots), or of the slots themselves, that may be among the nearest
-    `limit`: whose estimate is within `slack` of the limit-th. Into kept (uint32[>= most]), in no order, the nearest
-    `most` where there are more. Returns how many.
+    """The slots of listed[first:stop] (uint32) that may be among the nearest `limit`: whose estimate is within `slack`
+    of the limit-th. Into kept (uint32[>= most]), in no order, the nearest `most` where there are more. Returns how
+    many.
 
-    keys : int64[>= most + CHUNK], scratch.   most : > limit.
+    nearest : float32[>= limit], keys : int64[> 2 * most], scratch.   most : > limit.
     """
+    for j in range(limit):
+        nearest[j] = np.float32(np.inf)
+    bound = np.float32(np.inf)
     size = np.int64(0)
-    begin = first
-    while begin < stop:
-        end = min(begin + CHUNK, stop)
-        for at in range(begin, end):
-            slot = np.int64(at)
-            if not everything:
-                prefetch_at(lines, np.int64(listed[min(at + _AHEAD, stop - 1)]) * stride)
-                slot = np.int64(listed[at])
-            d = estimate(words, floats, slot * (stride >> 3), planes64, low, step, total, weight, count)
-            keys[size] = key_of(d, slot)
-            size += 1
-        if size > most:
-            select_smallest(keys, size, np.int64(most))
-            size = np.int64(most)
-        begin = end
-    if size > limit:
-        select_smallest(keys, size, np.int64(limit))
-        last = keys[0]
-        for j in range(1, limit):
-            last = max(last, keys[j])
-        bound = key_of(distance_of(last) + slack, np.int64(0xFFFFFFFF))
-        passed = np.int64(0)
-        for j in range(size):
-            if keys[j] <= bound:
-                keys[passed] = keys[j]
-                passed += 1
-        size = passed
+    for at in range(first, stop):
+        prefetch_at(lines, np.int64(listed[min(at + AHEAD, stop - 1)]) * stride)
+        slot = np.int64(listed[at])
+        d = estimate(words, floats, slot * (stride >> 3), planes64, low, step, total, weight, count)
+        if d > bound:
+            continue
+        keys[size] = key_of(d, slot)
+        size += 1
+        if d < nearest[0]:
+            _keep_smallest(nearest, limit, d)
+            bound = nearest[0] + slack
+        if size == 2 * most:
+            select_smallest(keys, size, most)
+            size = most
+    last = key_of(bound, np.int64(0xFFFFFFFF))
+    passed = np.int64(0)
     for j in range(size):
+        if keys[j] <= last:
+            keys[passed] = keys[j]
+            passed += 1
+    if passed > most:
+        select_smallest(keys, passed, most)
+        passed = most
+    for j in range(passed):
         kept[j] = np.uint32(keys[j] & np.int64(0xFFFFFFFF))
-    return size
+    return passed
 
 
 @kernel()

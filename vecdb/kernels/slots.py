@@ -208,8 +208,8 @@ def search_slots(
     shortlist, row_count, sequence_signed, metric, scale, mean, square, codes, bias, lines, words, floats, stride,
     center, signs, weight, slack, rows_of, slots_of, far, sorted_slots,
     head_codes, head_bias, head_spreads, group_codes, group_bias, group_spreads, group_ends, leaf_ends,
-    vectors, crcs, verified, deleted, pool, keys, nodes, query8, query16, rotated, planes, planes64, sifted, kept,
-    count, blocks,
+    vectors, crcs, verified, deleted, pool, keys, nodes, query8, query16, rotated, planes, planes64, nearest,
+    sifted, kept, count, blocks,
 ):  # fmt: skip
     """Answer `queries` (float32[nq, dim]) into rows int64[nq, limit], distances float32[nq, limit], counts int64[nq].
 
@@ -225,7 +225,7 @@ def search_slots(
     leaf_ends : int64[leaves], slots; group_ends : int32[groups], leaves.   *_codes, *_bias : heads of leaves and of
     groups, in the codes' space.   *_spreads : float32, what `_score` takes off; empty under ip.
     Scratch: pool int64[> rerank], keys int64[> rerank], nodes int64[>= leaves + groups], query8, query16, rotated,
-    planes, planes64, sifted int64[>= wanted + CHUNK], kept uint32[>= wanted].   count : as long as the sieve's code has
+    planes, planes64, nearest float32[>= limit], sifted int64[> 2 * wanted], kept uint32[>= wanted].   count : as long as the sieve's code has
     words; looked at where `wanted` is not 0.
     Returns the first row that does not match its checksum, or -1.
     """
@@ -248,8 +248,8 @@ def search_slots(
         if wanted > 0 and places - start >= _SIEVE_MIN:
             low, step, total, norm = as_planes(query, center, signs, metric == 1, rotated, planes)
             through = sift(
-                listed, everything, start, places, lines, words, floats, stride, planes64, low, step, total,
-                weight, np.int64(limit), slack * norm, np.int64(wanted), sifted, kept, count,
+                listed, start, places, lines, words, floats, stride, planes64, low, step, total, weight,
+                np.int64(limit), slack * norm, np.int64(wanted), nearest, sifted, kept, count,
             )  # fmt: skip
             size = _scan(
                 kept, False, np.int64(0), through, codes, bias, query8, query16, probe, rows_of, row_count, sequence,
