@@ -33,6 +33,7 @@ from vecdb.index.sieve import trained
 from vecdb.index.tree import grow_tree
 from vecdb.index.workers import Workers
 from vecdb.kernels import checks, slots
+from vecdb.kernels.bundle import Bundle
 from vecdb.kernels.sieve import PLANES
 from vecdb.schema import SearchParams, Snapshot
 from vecdb.storage.rows import RowArrays
@@ -42,7 +43,7 @@ _SAMPLE_ROWS = 65_536  # rows that a tree is grown from, at least 24 a leaf
 _SAMPLE_PER_LEAF = 24
 _STEP_SHARE = 16  # a tail of 1/16 of the rows is worth another order
 _CEILING = 4  # times the fair share of a leaf
-_NO_SIGNS, _ZERO = np.zeros((0, 0), np.float32), np.float32(0.0)
+_NO_SIGNS = np.zeros((0, 0), np.float32)
 _NOBODY: NDArray[np.uint32] = np.empty(0, np.uint32)
 _FAR_ROWS_MAX = 256  # far rows that searches score one by one without a thought
 _FAR_SHARE_MAX = 0.01  # of all rows: past it the codes are trained again
@@ -57,32 +58,53 @@ _PATIENCE = 64
 
 
 class View:
-    """What one search works on; immutable. `args` follows the order of kernels.slots.search_slots."""
+    """What one search works on; immutable. `bundle` follows the order of kernels.slots.search_slots."""
 
-    __slots__ = ("args", "arrays", "order")
+    __slots__ = ("arrays", "bundle", "order", "vectors", "words")
 
     def __init__(self, order: Order, arrays: RowArrays, metric: int) -> None:
         self.order = order
         self.arrays = arrays
-        heads = order.heads
-        self.args: tuple[Any, ...] = (
-            metric, order.quantiser.scale, order.quantiser.mean, order.square(), order.codes, order.bias,
-            *_sieve_args(order), order.rows_of, order.slots_of, order.far, order.indexed, heads.codes, heads.bias,
-            order.leaf_spreads, heads.group_codes, heads.group_bias, order.group_spreads, heads.group_ends,
-            order.leaf_ends, checks.for_kernels(arrays.vectors), arrays.crcs, arrays.verified, arrays.deleted,
+        self.vectors = checks.for_kernels(arrays.vectors)
+        sieve, heads = order.sieve, order.heads
+        self.words = () if sieve is None else sieve.words
+        lines = order.lines.reshape(-1)
+        if sieve is None:
+            stride, center, signs, weight, slack = 0, order.quantiser.mean, _NO_SIGNS, 0.0, 0.0
+        else:
+            stride, center, signs, weight, slack = sieve.stride, sieve.center, sieve.signs, sieve.weight, sieve.slack
+        self.bundle = Bundle(
+            np.array([metric, order.indexed, stride], np.int64),
+            np.array([order.quantiser.scale, order.square(), weight, slack], np.float32),
+            order.quantiser.mean, order.codes, order.bias,
+            lines, lines.view(np.uint64), lines.view(np.float32), center, signs,
+            order.rows_of, order.slots_of, order.far,
+            heads.codes, heads.bias, order.leaf_spreads, heads.group_codes, heads.group_bias, order.group_spreads,
+            heads.group_ends, order.leaf_ends, arrays.crcs, arrays.verified, arrays.deleted,
         )  # fmt: skip
 
 
-def _sieve_args(order: Order) -> tuple[Any, ...]:
-    """What the kernel takes of the sieve: lines, words, floats, stride, center, signs, weight, slack."""
-    flat = order.lines.reshape(-1)
-    sieve = order.sieve
-    if sieve is None:
-        flat = np.zeros(0, np.uint8)
-        own: tuple[Any, ...] = (0, order.quantiser.mean, _NO_SIGNS, _ZERO, _ZERO)
-    else:
-        own = (sieve.stride, sieve.center, sieve.signs, np.float32(sieve.weight), np.float32(sieve.slack))
-    return (flat, flat.view(np.uint64), flat.view(np.float32), *own)
+class _Scratch:
+    """Buffers of one kernel call, kept between calls; `bundle` follows the order of kernels.slots.search_slots."""
+
+    __slots__ = ("bundle", "nodes", "rerank", "wanted")
+
+    def __init__(self, order: Order, rerank: int, wanted: int) -> None:
+        self.rerank, self.wanted = max(255, rerank), wanted
+        self.nodes = _nodes_of(order)
+        width = order.codes.shape[1]
+        bits = order.sieve.width if order.sieve is not None else 0
+        planes = np.zeros((PLANES, bits), np.uint8)
+        self.bundle = Bundle(
+            np.empty(self.rerank + 1, np.int64), np.empty(self.rerank + 1, np.int64), np.empty(2 * self.nodes, np.int64),
+            np.zeros(width, np.int8), np.zeros(width, np.int16), np.zeros(8 * bits, np.float32), planes,
+            planes.view(np.uint64), np.empty(self.rerank, np.float32), np.empty(2 * wanted + 1, np.int64),
+            np.empty(wanted, np.uint32),
+        )  # fmt: skip
+
+
+def _nodes_of(order: Order) -> int:
+    return order.leaf_count + len(order.heads.group_ends)
 
 
 class Curator(Index):
@@ -104,7 +126,7 @@ class Curator(Index):
         self._lock = threading.Lock()
         self._workers = Workers()
         self._cells = cells.Cells()
-        self._free: list[tuple[Any, ...]] = []
+        self._free: list[_Scratch] = []
 
     # -- publisher ---------------------------------------------------------------------------------
 
@@ -235,25 +257,27 @@ class Curator(Index):
             np.empty((nq, limit), np.int64), np.empty((nq, limit), np.float32), np.empty(nq, np.int64),
             np.zeros(3, np.int64),
         )  # fmt: skip
-        how = self._how(view, limit, params, allow)
+        plan = self._planned(view, limit, params, allow)
         if nq == 1 or params.threads <= 1:
-            self._slice(view, queries, found.rows, found.distances, found.counts, found.work, listed, how, snapshot)
+            self._slice(view, queries, found.rows, found.distances, found.counts, found.work, listed, plan, snapshot)
         else:
-            self._sliced(view, queries, found, listed, how, snapshot, params.threads)
+            self._sliced(view, queries, found, listed, plan, snapshot, params.threads)
         if (found.counts[0] if nq == 1 else found.counts.min(initial=limit)) < limit:
             found.work += fill_up(found, queries, limit, snapshot, allow, params.threads, self._exactly)
         return found
 
-    def _how(self, view: View, limit: int, params: SearchParams, allow: Allowed | None) -> tuple[Any, ...]:
-        """limit, rerank, wanted, everything, few, patience, nodes_most, shortlist of the kernel."""
+    def _planned(self, view: View, limit: int, params: SearchParams, allow: Allowed | None) -> NDArray[np.int64]:
+        """`plan` of the kernel."""
         rerank = max(limit + _RERANK_MORE, 2 * limit)
         config, sieve = self.config, view.order.sieve
         if allow is None:
             width = params.nprobe or config.nprobe or _PATIENCE
-            return limit, rerank, 0, True, 0, _UNBOUNDED, width, 0
+            return np.array([limit, rerank, 0, 1, 0, _UNBOUNDED, width, 0], np.int64)
         wanted = 0 if sieve is None else max(_SIEVED_MAX, _SIEVED_PER_RESULT * limit)
         patience = params.nprobe or _PATIENCE
-        return limit, rerank, wanted, False, config.scan_max, patience, _UNBOUNDED, config.shortlist_max
+        return np.array(
+            [limit, rerank, wanted, 0, config.scan_max, patience, _UNBOUNDED, config.shortlist_max], np.int64
+        )
 
     def _slice(
         self,
@@ -264,14 +288,13 @@ class Curator(Index):
         counts: NDArray[np.int64],
         work: NDArray[np.int64],
         listed: NDArray[np.uint32],
-        how: tuple[Any, ...],
+        plan: NDArray[np.int64],
         snapshot: Snapshot,
     ) -> None:
-        limit, rerank, wanted, everything, few, patience, nodes_most, shortlist = how
-        scratch = self._take(view.order, rerank, wanted)
+        scratch = self._take(view.order, int(plan[1]), int(plan[2]))
         bad = slots.search_slots(
-            queries, rows, distances, counts, work, limit, rerank, wanted, listed, everything, few, patience,
-            nodes_most, shortlist, snapshot.row_count, snapshot.sequence, *view.args, *scratch,
+            queries, rows, distances, counts, work, listed, plan, snapshot.row_count, snapshot.sequence,
+            view.bundle.table, view.vectors, scratch.bundle.table, view.words, (0,) * (view.order.codes.shape[1] // 64),
         )  # fmt: skip
         if len(self._free) < _KEPT_MAX:
             self._free.append(scratch)
@@ -284,7 +307,7 @@ class Curator(Index):
         queries: NDArray[np.float32],
         found: Found,
         listed: NDArray[np.uint32],
-        how: tuple[Any, ...],
+        plan: NDArray[np.int64],
         snapshot: Snapshot,
         threads: int,
     ) -> None:
@@ -296,32 +319,22 @@ class Curator(Index):
         def run(i: int) -> None:
             part = slice(starts[i], starts[i] + step)
             self._slice(
-                view, queries[part], found.rows[part], found.distances[part], found.counts[part], works[i], listed, how,
+                view, queries[part], found.rows[part], found.distances[part], found.counts[part], works[i], listed, plan,
                 snapshot,
             )  # fmt: skip
 
         self._workers.map(run, range(len(starts)), threads)
         found.work[:] = works.sum(axis=0)
 
-    def _take(self, order: Order, rerank: int, wanted: int) -> tuple[Any, ...]:
-        """Buffers of one kernel call: pool, keys, nodes, query8, query16, what the sieve needs, blocks."""
-        nodes = order.leaf_count + len(order.heads.group_ends)
+    def _take(self, order: Order, rerank: int, wanted: int) -> _Scratch:
         try:
             scratch = self._free.pop()
         except IndexError:
             pass
         else:
-            if len(scratch[0]) > rerank and len(scratch[2]) >= nodes and len(scratch[10]) >= wanted:
+            if scratch.rerank >= rerank and scratch.wanted >= wanted and scratch.nodes >= _nodes_of(order):
                 return scratch
-        width, room = order.codes.shape[1], max(256, rerank + 1)
-        bits = order.sieve.width if order.sieve is not None else 0
-        planes = np.zeros((PLANES, bits), np.uint8)
-        return (
-            np.empty(room, np.int64), np.empty(room, np.int64), np.empty(2 * nodes, np.int64), np.zeros(width, np.int8),
-            np.zeros(width, np.int16), np.zeros(8 * bits, np.float32), planes, planes.view(np.uint64),
-            np.empty(rerank, np.float32), np.empty(2 * wanted + 1, np.int64), np.empty(wanted, np.uint32),
-            order.sieve.words if order.sieve is not None else (), (0,) * (width // 64),
-        )  # fmt: skip
+        return _Scratch(order, rerank, wanted)
 
     def _exactly(
         self, queries: NDArray[np.float32], limit: int, snapshot: Snapshot, allow: Allowed | None, threads: int
