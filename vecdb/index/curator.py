@@ -15,6 +15,7 @@ and biases are what encoding gives; no leaf passes its ceiling where its rows ca
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -51,6 +52,10 @@ _QUERIES_PER_SLICE = 64
 _KEPT_MAX = 64
 _RERANK_MORE = 10  # candidates scored on full vectors beside the limit, as for a graph
 _UNBOUNDED = 1 << 40
+_SIEVED_FROM = (
+    160  # rows of a tenant from which a first look at one bit a dimension pays for what it needs of the query
+)
+_PLANS_MAX = 64
 _SIEVED_MAX, _SIEVED_PER_RESULT = 1_024, 32  # most rows that come through the sieve
 # scans of nodes that change nothing before a search among tenants ends; measured for recall 0.95 on 40,000 sentences
 # with tenants of 4,000 to 40,000, where below 8,000 a look at all rows is as fast
@@ -58,16 +63,19 @@ _PATIENCE = 64
 
 
 class View:
-    """What one search works on; immutable. `bundle` follows the order of kernels.slots.search_slots."""
+    """What one search works on; immutable but for the plans that it remembers. `bundle` follows the order of kernels.slots.search_slots."""
 
-    __slots__ = ("arrays", "bundle", "order", "vectors", "words")
+    __slots__ = ("arrays", "blocks", "bundle", "nodes", "order", "plans", "vectors", "words")
 
     def __init__(self, order: Order, arrays: RowArrays, metric: int) -> None:
         self.order = order
         self.arrays = arrays
         self.vectors = checks.for_kernels(arrays.vectors)
         sieve, heads = order.sieve, order.heads
+        self.nodes = order.leaf_count + len(heads.group_ends)
         self.words = () if sieve is None else sieve.words
+        self.blocks = (0,) * (order.codes.shape[1] // 64)
+        self.plans: dict[tuple[int, int | None, bool], _Plan] = {}
         lines = order.lines.reshape(-1)
         if sieve is None:
             stride, center, signs, weight, slack = 0, order.quantiser.mean, _NO_SIGNS, 0.0, 0.0
@@ -84,27 +92,44 @@ class View:
         )  # fmt: skip
 
 
+class _Plan:
+    """How much a search looks at; `numbers` is `plan` of kernels.slots.search_slots."""
+
+    __slots__ = ("numbers", "rerank", "wanted")
+
+    def __init__(self, config: schema.Curator, order: Order, limit: int, nprobe: int | None, everything: bool) -> None:
+        self.rerank = max(limit + _RERANK_MORE, 2 * limit)
+        self.wanted, sieved = 0, _UNBOUNDED
+        few, patience, nodes_most = config.scan_max, nprobe or _PATIENCE, _UNBOUNDED
+        if everything:
+            few, patience, nodes_most = 0, _UNBOUNDED, nprobe or config.nprobe or _PATIENCE
+        elif order.sieve is not None:
+            self.wanted, sieved = max(_SIEVED_MAX, _SIEVED_PER_RESULT * limit), _SIEVED_FROM
+        shortlist = 0 if everything else config.shortlist_max
+        self.numbers = np.array(
+            [limit, self.rerank, self.wanted, sieved, everything, few, patience, nodes_most, shortlist], np.int64
+        )
+
+
 class _Scratch:
     """Buffers of one kernel call, kept between calls; `bundle` follows the order of kernels.slots.search_slots."""
 
-    __slots__ = ("bundle", "nodes", "rerank", "wanted")
+    __slots__ = ("_nodes", "_rerank", "_wanted", "bundle")
 
-    def __init__(self, order: Order, rerank: int, wanted: int) -> None:
-        self.rerank, self.wanted = max(255, rerank), wanted
-        self.nodes = _nodes_of(order)
-        width = order.codes.shape[1]
-        bits = order.sieve.width if order.sieve is not None else 0
+    def __init__(self, view: View, plan: _Plan) -> None:
+        self._rerank, self._wanted, self._nodes = max(255, plan.rerank), plan.wanted, view.nodes
+        sieve = view.order.sieve
+        width, bits = view.order.codes.shape[1], 0 if sieve is None else sieve.width
         planes = np.zeros((PLANES, bits), np.uint8)
         self.bundle = Bundle(
-            np.empty(self.rerank + 1, np.int64), np.empty(self.rerank + 1, np.int64), np.empty(2 * self.nodes, np.int64),
-            np.zeros(width, np.int8), np.zeros(width, np.int16), np.zeros(8 * bits, np.float32), planes,
-            planes.view(np.uint64), np.empty(self.rerank, np.float32), np.empty(2 * wanted + 1, np.int64),
-            np.empty(wanted, np.uint32),
+            np.empty(self._rerank + 1, np.int64), np.empty(self._rerank + 1, np.int64),
+            np.empty(2 * self._nodes, np.int64), np.zeros(width, np.int8), np.zeros(width, np.int16),
+            np.zeros(8 * bits, np.float32), planes, planes.view(np.uint64), np.empty(self._rerank, np.float32),
+            np.empty(2 * self._wanted + 1, np.int64), np.empty(self._wanted, np.uint32),
         )  # fmt: skip
 
-
-def _nodes_of(order: Order) -> int:
-    return order.leaf_count + len(order.heads.group_ends)
+    def serves(self, view: View, plan: _Plan) -> bool:
+        return self._rerank >= plan.rerank and self._wanted >= plan.wanted and self._nodes >= view.nodes
 
 
 class Curator(Index):
@@ -257,27 +282,23 @@ class Curator(Index):
             np.empty((nq, limit), np.int64), np.empty((nq, limit), np.float32), np.empty(nq, np.int64),
             np.zeros(3, np.int64),
         )  # fmt: skip
-        plan = self._planned(view, limit, params, allow)
+        plan = self._planned(view, limit, params.nprobe, allow is None)
         if nq == 1 or params.threads <= 1:
             self._slice(view, queries, found.rows, found.distances, found.counts, found.work, listed, plan, snapshot)
         else:
             self._sliced(view, queries, found, listed, plan, snapshot, params.threads)
-        if (found.counts[0] if nq == 1 else found.counts.min(initial=limit)) < limit:
+        if (found.counts.item() if nq == 1 else found.counts.min(initial=limit)) < limit:
             found.work += fill_up(found, queries, limit, snapshot, allow, params.threads, self._exactly)
         return found
 
-    def _planned(self, view: View, limit: int, params: SearchParams, allow: Allowed | None) -> NDArray[np.int64]:
-        """`plan` of the kernel."""
-        rerank = max(limit + _RERANK_MORE, 2 * limit)
-        config, sieve = self.config, view.order.sieve
-        if allow is None:
-            width = params.nprobe or config.nprobe or _PATIENCE
-            return np.array([limit, rerank, 0, 1, 0, _UNBOUNDED, width, 0], np.int64)
-        wanted = 0 if sieve is None else max(_SIEVED_MAX, _SIEVED_PER_RESULT * limit)
-        patience = params.nprobe or _PATIENCE
-        return np.array(
-            [limit, rerank, wanted, 0, config.scan_max, patience, _UNBOUNDED, config.shortlist_max], np.int64
-        )
+    def _planned(self, view: View, limit: int, nprobe: int | None, everything: bool) -> _Plan:
+        key = (limit, nprobe, everything)
+        plan = view.plans.get(key)
+        if plan is None:
+            plan = _Plan(self.config, view.order, *key)
+            if len(view.plans) < _PLANS_MAX:
+                view.plans[key] = plan
+        return plan
 
     def _slice(
         self,
@@ -288,13 +309,13 @@ class Curator(Index):
         counts: NDArray[np.int64],
         work: NDArray[np.int64],
         listed: NDArray[np.uint32],
-        plan: NDArray[np.int64],
+        plan: _Plan,
         snapshot: Snapshot,
     ) -> None:
-        scratch = self._take(view.order, int(plan[1]), int(plan[2]))
+        scratch = self._take(view, plan)
         bad = slots.search_slots(
-            queries, rows, distances, counts, work, listed, plan, snapshot.row_count, snapshot.sequence,
-            view.bundle.table, view.vectors, scratch.bundle.table, view.words, (0,) * (view.order.codes.shape[1] // 64),
+            queries, rows, distances, counts, work, listed, plan.numbers, snapshot.row_count, snapshot.sequence,
+            view.bundle.table, view.vectors, scratch.bundle.table, view.words, view.blocks,
         )  # fmt: skip
         if len(self._free) < _KEPT_MAX:
             self._free.append(scratch)
@@ -307,7 +328,7 @@ class Curator(Index):
         queries: NDArray[np.float32],
         found: Found,
         listed: NDArray[np.uint32],
-        plan: NDArray[np.int64],
+        plan: _Plan,
         snapshot: Snapshot,
         threads: int,
     ) -> None:
@@ -326,15 +347,13 @@ class Curator(Index):
         self._workers.map(run, range(len(starts)), threads)
         found.work[:] = works.sum(axis=0)
 
-    def _take(self, order: Order, rerank: int, wanted: int) -> _Scratch:
-        try:
-            scratch = self._free.pop()
-        except IndexError:
-            pass
-        else:
-            if scratch.rerank >= rerank and scratch.wanted >= wanted and scratch.nodes >= _nodes_of(order):
-                return scratch
-        return _Scratch(order, rerank, wanted)
+    def _take(self, view: View, plan: _Plan) -> _Scratch:
+        if self._free:
+            with contextlib.suppress(IndexError):  # another thread was faster
+                scratch = self._free.pop()
+                if scratch.serves(view, plan):
+                    return scratch
+        return _Scratch(view, plan)
 
     def _exactly(
         self, queries: NDArray[np.float32], limit: int, snapshot: Snapshot, allow: Allowed | None, threads: int

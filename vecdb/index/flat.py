@@ -130,7 +130,7 @@ def explain_scan(work: NDArray[np.int64]) -> dict[str, Any]:
 
 def as_queries(queries: NDArray[Any]) -> NDArray[np.float32]:
     """float32, C-contiguous, writable type; copies only where it must."""
-    if queries.dtype != np.float32 or not queries.flags.c_contiguous or not queries.flags.writeable:
+    if queries.dtype != np.float32 or not queries.flags.carray:
         return np.array(queries, np.float32, order="C")
     return queries
 

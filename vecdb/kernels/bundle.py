@@ -41,7 +41,9 @@ def _array_at(dimensions):
         table, at, _ = args
         words = context.make_array(sig.args[0])(context, builder, table).data
         first = builder.mul(at, ir.IntType(64)(3))
-        address, length, width = (builder.load(builder.gep(words, [builder.add(first, first.type(i))])) for i in range(3))
+        address, length, width = (
+            builder.load(builder.gep(words, [builder.add(first, first.type(i))])) for i in range(3)
+        )
         made = context.make_array(sig.return_type)(context, builder)
         size = context.get_constant(types.intp, context.get_abi_sizeof(context.get_data_type(sig.return_type.dtype)))
         shape = [length, width][:dimensions]

@@ -17,28 +17,21 @@ from vecdb.kernels.quantize import encode_query
 
 
 @part()
-def ordered_bits(x):
-    """A float32 as an int32 whose order is the float's."""
-    bits = float_bits(x)
-    return bits ^ ((bits >> np.int32(31)) & np.int32(0x7FFFFFFF))
-
-
-@part()
-def ordered_float(bits):
-    """The float32 of these `ordered_bits`."""
-    return bits_float(bits ^ ((bits >> np.int32(31)) & np.int32(0x7FFFFFFF)))
-
-
-@part()
 def key_of(distance, row):
     """Sort key of (float32 distance, row): its integer order is the order of the pair."""
-    return (np.int64(ordered_bits(distance + np.float32(0.0))) << 32) | np.int64(row)  # + 0.0 turns -0.0 into 0.0
+    bits = float_bits(distance + np.float32(0.0))  # + 0.0 turns -0.0 into 0.0
+    if bits < 0:
+        bits ^= np.int32(0x7FFFFFFF)
+    return (np.int64(bits) << 32) | np.int64(row)
 
 
 @part()
 def distance_of(key):
     """The float32 distance inside a `key_of`."""
-    return ordered_float(np.int32(key >> 32))
+    bits = np.int32(key >> 32)
+    if bits < 0:
+        bits ^= np.int32(0x7FFFFFFF)
+    return bits_float(bits)
 
 
 @part()

@@ -22,14 +22,13 @@ from vecdb.kernels.beam import code_distance, insert, is_visible, sort_keys
 from vecdb.kernels.bundle import flat, matrix
 from vecdb.kernels.checks import is_sound
 from vecdb.kernels.distance import exact
-from vecdb.kernels.intrinsics import prefetch_at, prefetch_code, prefetch_row
+from vecdb.kernels.intrinsics import prefetch_row, stream_at, stream_code
 from vecdb.kernels.options import kernel, part
 from vecdb.kernels.quantize import encode_query
 from vecdb.kernels.search import add_key, distance_of, key_of
-from vecdb.kernels.sieve import as_planes, sift
+from vecdb.kernels.sieve import AHEAD, as_planes, sift
 
 _AHEAD = 8  # codes on their way from memory while one is compared
-_SIEVE_MIN = 512  # places from which a first look at one bit a dimension pays for what it needs of the query
 _DEVIATIONS = np.float32(3.0)
 _NEVER = np.int64(1) << np.int64(62)
 
@@ -68,7 +67,7 @@ def _scan(
     for at in range(first, stop):
         slot = np.int64(at)
         if not everything:
-            prefetch_code(codes, np.int64(listed[min(at + _AHEAD, stop - 1)]), blocks)
+            stream_code(codes, np.int64(listed[min(at + _AHEAD, stop - 1)]), blocks)
             slot = np.int64(listed[at])
         key = (np.int64(code_distance(codes, bias, slot, query8, query16, probe, blocks)) << 32) | slot
         if key >= worst:
@@ -211,9 +210,9 @@ def search_slots(
     """Answer `queries` (float32[nq, dim]) into rows int64[nq, limit], distances float32[nq, limit], counts int64[nq].
 
     listed : uint32[any] slots, ascending, of rows that are visible.   vectors : stored type[rows, dim].
-    plan : int64[8]: limit; rerank, candidates scored on full vectors, >= limit; wanted, most rows that the sieve lets
-    through, 0: it is not used; everything, search all visible rows and not those listed; few, as many places are all
-    looked at; patience, nodes_most, shortlist, see `_walk`.
+    plan : int64[9]: limit; rerank, candidates scored on full vectors, >= limit; wanted, most rows that the sieve lets
+    through; sieved, fewer places do without it; everything, search all visible rows and not those listed, without the
+    sieve; few, as many places are all looked at; patience, nodes_most, shortlist, see `_walk`.
     work : int64[3], += codes compared, rows re-ranked, nodes scored.
     view : table of a bundle (bundle.py) of what belongs to the order, in this order:
         numbers int64[3]: metric, slots that are in the order of the tree, bytes of a line of the sieve
@@ -229,11 +228,11 @@ def search_slots(
     scratch : table of pool int64[> rerank], keys int64[> rerank], nodes int64[>= leaves + groups], query8, query16,
         rotated, planes uint8 and the same as uint64, nearest float32[>= limit], sifted int64[> 2 * wanted],
         kept uint32[>= wanted]
-    count : as long as the sieve's code has words; looked at where `wanted` is not 0.   blocks : as long as a code has.
+    count : as long as the sieve's code has words; looked at where the sieve is used.   blocks : as long as a code has.
     Returns the first row that does not match its checksum, or -1.
     """
-    limit, rerank, wanted, everything = plan[0], plan[1], plan[2], plan[3] != 0
-    few, patience, nodes_most, shortlist = plan[4], plan[5], plan[6], plan[7]
+    limit, rerank, wanted, sieved, everything = plan[0], plan[1], plan[2], plan[3], plan[4] != 0
+    few, patience, nodes_most, shortlist = plan[5], plan[6], plan[7], plan[8]
     numbers, reals = flat(view, 0, np.int64), flat(view, 1, np.float32)
     metric, sorted_slots, stride = numbers[0], numbers[1], numbers[2]
     scale, square, weight, slack = reals[0], reals[1], reals[2], reals[3]
@@ -253,6 +252,12 @@ def search_slots(
     sequence = np.uint64(sequence_signed)
     row_bytes = vectors.shape[1] * vectors.itemsize
     places = max(np.int64(row_count), np.int64(sorted_slots)) if everything else np.int64(len(listed))
+    if not everything:  # the first are on their way while the query is made ready
+        for at in range(min(places, AHEAD)):
+            if places >= sieved:
+                stream_at(lines, np.int64(listed[at]) * stride)
+            elif at < _AHEAD:
+                stream_code(codes, np.int64(listed[at]), blocks)
     for i in range(len(queries)):
         query = queries[i]
         probe = encode_query(query, mean, scale, metric, len(bias) > 0, query8, query16)
@@ -266,10 +271,10 @@ def search_slots(
                 rerank, head_codes, head_bias, head_spreads, group_codes, group_bias, group_spreads, group_ends,
                 leaf_ends, nodes, work, blocks,
             )  # fmt: skip
-        if wanted > 0 and places - start >= _SIEVE_MIN:
-            low, step, total, norm = as_planes(query, center, signs, metric == 1, rotated, planes)
+        if places - start >= sieved:
+            step, half, norm = as_planes(query, center, signs, metric == 1, rotated, planes)
             through = sift(
-                listed, start, places, lines, words, floats, stride, planes64, low, step, total, weight,
+                listed, start, places, lines, words, floats, stride, planes64, step, half, weight,
                 np.int64(limit), slack * norm, np.int64(wanted), nearest, sifted, kept, count,
             )  # fmt: skip
             size = _scan(
@@ -288,7 +293,7 @@ def search_slots(
             row = np.int64(rows_of[pool[j] & np.int64(0xFFFFFFFF)])
             pool[j] = row
             for line in range(0, min(row_bytes + 63, 2048), 64):
-                prefetch_at(vectors, row * row_bytes + line)
+                stream_at(vectors, row * row_bytes + line)
             prefetch_row(crcs, row)
         for j in range(size):
             row = pool[j]
