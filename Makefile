@@ -3,6 +3,7 @@
 #   make demo    word vectors, stored and searched, with recall and speed printed
 #   make test    the fast tier of tests
 #   make check   format, lint, types
+#   make proto   the gRPC stubs in vecdb/v1, from proto/
 #   make bench   vecdb beside hnswlib and faiss on the same data (hnswlib needs a C++ compiler)
 #
 # An active virtual environment is used as it is; otherwise .venv is made here. Stamp files in the
@@ -10,7 +11,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench clean
+.PHONY: help demo test check format proto bench clean
 
 VENV ?= $(or $(VIRTUAL_ENV),.venv)
 BIN := $(VENV)/bin
@@ -60,6 +61,11 @@ check: $(STAMP)-test
 format: $(STAMP)-test
 	$(BIN)/python -m ruff check --fix $(SOURCES)
 	$(BIN)/python -m ruff format $(SOURCES)
+
+# the oldest generator whose stubs need no more than the extras ask for
+proto: | $(BIN)/python
+	@$(BIN)/python -m venv --clear build/proto && build/proto/bin/pip install --quiet grpcio-tools==1.76.0
+	@cd proto && ../build/proto/bin/python -m grpc_tools.protoc -I. --python_out=.. --pyi_out=.. --grpc_python_out=.. vecdb/v1/*.proto
 
 bench: $(STAMP)-bench
 	@$(BIN)/vecdb bench run --dataset glove-50 --peers hnswlib,faiss $(ARGS)

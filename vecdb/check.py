@@ -5,6 +5,7 @@ rows     CRC-32C of every vector against its record                         -> e
 tombs    rows below the count, each once; row_count - tombs = live_count    -> every deletion accounted for
 access   crc, live rows only, the same pairs as members                    -> a tenant sees what was granted
 tenants  names and numbers lead to one another, numbers below the next      -> no tenant under another's name
+requests every one in order has its answer                                   -> a repeated write happens once
 ids      one entry per live row, leading to it, and no other                -> get and search agree
 index    the sealed file's checksums, and the live index's own invariants   -> every live row reachable
 """
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vecdb import catalog, limits
+from vecdb import catalog, limits, once
 from vecdb.access import count_of as access_count
 from vecdb.access import lists_of, number_of, tenant
 from vecdb.errors import Corruption
@@ -91,7 +92,8 @@ def _check_records(store: Store, txn: Txn, generation: Generation, state: catalo
     if entries != live_count:
         problems.append(f"ids has {entries} entries, there are {live_count} live records")
     numbers, found = _check_tenants(store, txn, generation)
-    return problems + found + _check_access(store, txn, generation, dead, numbers)
+    problems += found + _check_access(store, txn, generation, dead, numbers)
+    return problems + _check_requests(store, txn, generation)
 
 
 def _check_tenants(store: Store, txn: Txn, generation: Generation) -> tuple[set[int], list[str]]:
@@ -117,6 +119,22 @@ def _check_tenants(store: Store, txn: Txn, generation: Generation) -> tuple[set[
     if names != len(numbers):
         problems.append(f"there are {names} names of tenants and {len(numbers)} tenants")
     return numbers, problems[:_PROBLEMS_MAX]
+
+
+def _check_requests(store: Store, txn: Txn, generation: Generation) -> list[str]:
+    """Every request in order has its answer, and there are as many as were counted."""
+    uid, found = generation.entry.uid, 0
+    first = keys.requests_in_order(uid)
+    for key in _keys_under(store.requests, txn, first):
+        known = keys.request_ids(uid) + bytes(txn.get(key, db=store.requests))
+        if not once.is_answer(txn.get(known, db=store.requests)):
+            return [f"the answer of request {known[keys.UID_BYTES + 1 :]!r} is missing or damaged"]
+        found += 1
+    answers = sum(1 for _ in _keys_under(store.requests, txn, keys.request_ids(uid)))
+    counted = once.count_of(store, txn, uid)
+    if not found == answers == counted:
+        return [f"there are {answers} answers of requests, {found} in order, {counted} were counted"]
+    return []
 
 
 def _check_access(

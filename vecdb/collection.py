@@ -69,7 +69,15 @@ class Collection:
     # -- writes ------------------------------------------------------------------------------------
 
     def upsert(
-        self, ids: Any, vectors: Any, fields: Any = None, tenants: Any = None, *, owner: str = "", atomic: bool = True
+        self,
+        ids: Any,
+        vectors: Any,
+        fields: Any = None,
+        tenants: Any = None,
+        *,
+        owner: str = "",
+        atomic: bool = True,
+        request_id: str | None = None,
     ) -> int:
         """Write records, replacing those whose ids exist. Returns how many records were written, once they are durable.
 
@@ -84,18 +92,41 @@ class Collection:
         owner : whose records these are: a record is known by owner and id.
         atomic : a call is all or nothing up to 256 MiB; beyond that it is refused unless `atomic=False`, which
             splits it.
+        request_id : makes the call safe to repeat: a second one with this id writes nothing and returns what the first
+            did. Kept for 24 hours, 65,536 a collection; the same for every method that has it.
         """
-        return self._put(ids, vectors, fields, tenants, owner, atomic, "upsert")
+        return self._put(ids, vectors, fields, tenants, owner, atomic, "upsert", request_id)
 
     def insert(
-        self, ids: Any, vectors: Any, fields: Any = None, tenants: Any = None, *, owner: str = "", atomic: bool = True
+        self,
+        ids: Any,
+        vectors: Any,
+        fields: Any = None,
+        tenants: Any = None,
+        *,
+        owner: str = "",
+        atomic: bool = True,
+        request_id: str | None = None,
     ) -> int:
         """Like `upsert`, but raises AlreadyExists, and writes nothing, where any id exists."""
-        return self._put(ids, vectors, fields, tenants, owner, atomic, "insert")
+        return self._put(ids, vectors, fields, tenants, owner, atomic, "insert", request_id)
 
-    def _put(self, ids: Any, vectors: Any, fields: Any, tenants: Any, owner: str, atomic: bool, mode: str) -> int:
+    def _put(
+        self,
+        ids: Any,
+        vectors: Any,
+        fields: Any,
+        tenants: Any,
+        owner: str,
+        atomic: bool,
+        mode: str,
+        request_id: str | None,
+    ) -> int:
         owned = validate.owner(owner)
+        request = validate.request_id(request_id)
         if not atomic and _length(ids) > self._rows_per_call():
+            if request is not None:
+                raise InvalidArgument("a call that is split has no one request_id: write its parts with one each")
             return self._put_in_parts(ids, vectors, fields, tenants, owner, mode)
         batch = self._ids(ids)
         if mode == "insert" and batch.unique is not None:
@@ -122,7 +153,7 @@ class Collection:
             metas = None if metas is None else [metas[i] for i in keep.tolist()]
             lists = None if lists is None else lists.take(keep, batch.n)
             batch = batch.last_only()
-        return self._engine.put(batch, array, metas, owned, mode, lists)
+        return self._engine.put(batch, array, metas, owned, mode, lists, request)
 
     def _rows_per_call(self) -> int:
         return max(1, min(batch_rows_max, batch_bytes_max // (4 * 8 * self.dim)))
@@ -135,10 +166,12 @@ class Collection:
             part_fields = None if fields is None else _slice_fields(fields, part)
             each = isinstance(tenants, (list, tuple)) and any(not isinstance(one, str) for one in tenants)
             part_tenants = tenants[part] if each else tenants
-            done += self._put(ids[part], vectors[part], part_fields, part_tenants, owner, True, mode)
+            done += self._put(ids[part], vectors[part], part_fields, part_tenants, owner, True, mode, None)
         return done
 
-    def update(self, ids: Any, vectors: Any = None, fields: Any = None, *, owner: str = "") -> int:
+    def update(
+        self, ids: Any, vectors: Any = None, fields: Any = None, *, owner: str = "", request_id: str | None = None
+    ) -> int:
         """Change existing records: new vectors, fields merged over the old by name (None removes one), or both.
 
         Raises NotFound, and changes nothing, where an id does not exist. Returns how many records were changed.
@@ -151,17 +184,16 @@ class Collection:
         array = None if vectors is None else validate.vectors(vectors, self._config, single=batch.scalar)
         if array is not None and len(array) != batch.n:
             raise InvalidArgument(f"got {batch.n:,} ids and {len(array):,} vectors: pass one vector per id")
-        return self._engine.update(
-            batch, array, validate.fields(fields, batch.n, single=batch.scalar), validate.owner(owner)
-        )
+        checked = validate.fields(fields, batch.n, single=batch.scalar)
+        return self._engine.update(batch, array, checked, validate.owner(owner), validate.request_id(request_id))
 
-    def delete(self, ids: Any, *, owner: str = "") -> int:
+    def delete(self, ids: Any, *, owner: str = "", request_id: str | None = None) -> int:
         """Delete records by id. Ids that do not exist are passed over. Returns the number deleted."""
-        return self._engine.delete(self._ids(ids).last_only(), validate.owner(owner))
+        return self._engine.delete(self._ids(ids).last_only(), validate.owner(owner), validate.request_id(request_id))
 
     # -- tenants -----------------------------------------------------------------------------------
 
-    def grant(self, ids: Any, tenants: Any, *, owner: str = "") -> int:
+    def grant(self, ids: Any, tenants: Any, *, owner: str = "", request_id: str | None = None) -> int:
         """Let tenants see records. Returns how many (record, tenant) pairs were not there before.
 
         tenants : one list of names for all records (or one name), or a list of lists, one each; new names become
@@ -169,27 +201,30 @@ class Collection:
         Raises NotFound, and changes nothing, where an id does not exist; LimitExceeded where a tenant would have more
         records than its quota.
         """
-        return self._change_access(ids, tenants, owner, granted=True)
+        return self._change_access(ids, tenants, owner, request_id, granted=True)
 
-    def revoke(self, ids: Any, tenants: Any, *, owner: str = "") -> int:
+    def revoke(self, ids: Any, tenants: Any, *, owner: str = "", request_id: str | None = None) -> int:
         """Take records away from tenants: no later search of theirs finds them, in any process. Returns how many
         (record, tenant) pairs were there.
 
         Raises NotFound, and changes nothing, where an id or a tenant does not exist.
         """
-        return self._change_access(ids, tenants, owner, granted=False)
+        return self._change_access(ids, tenants, owner, request_id, granted=False)
 
-    def _change_access(self, ids: Any, tenants: Any, owner: str, *, granted: bool) -> int:
+    def _change_access(self, ids: Any, tenants: Any, owner: str, request_id: str | None, *, granted: bool) -> int:
         owned = validate.owner(owner)
         batch = self._ids(ids)
         lists = validate.access_lists(tenants, batch.n, single=batch.scalar)
-        return self._engine.change_access(batch, lists, owned, granted=granted)
+        request = validate.request_id(request_id)
+        return self._engine.change_access(batch, lists, owned, granted=granted, request_id=request)
 
     def tenants(self) -> Iterator[str]:
         """Names of all tenants, sorted. Read a page at a time: there may be a million."""
         return self._engine.tenants()
 
-    def create_tenant(self, name: Any, *, exist_ok: bool = False, records_max: int | None = None) -> int:
+    def create_tenant(
+        self, name: Any, *, exist_ok: bool = False, records_max: int | None = None, request_id: str | None = None
+    ) -> int:
         """Make a tenant, or a list of them. Returns how many were not there.
 
         records_max : the most records that each may have; None: as many as there are. With `exist_ok` a tenant that
@@ -197,11 +232,13 @@ class Collection:
         Raises AlreadyExists, and makes none, where one is there, unless `exist_ok`.
         """
         names = validate.tenant_names(name, "name")
-        return self._engine.create_tenants(names, bool(exist_ok), validate.records_max(records_max))
+        return self._engine.create_tenants(
+            names, bool(exist_ok), validate.records_max(records_max), validate.request_id(request_id)
+        )
 
-    def drop_tenant(self, name: str) -> None:
+    def drop_tenant(self, name: str, *, request_id: str | None = None) -> None:
         """Forget a tenant. Its records stay; who makes a tenant of that name later inherits none. Raises NotFound."""
-        self._engine.drop_tenant(validate.tenant_name(name))
+        self._engine.drop_tenant(validate.tenant_name(name), validate.request_id(request_id))
 
     # -- reads -------------------------------------------------------------------------------------
 
@@ -215,6 +252,7 @@ class Collection:
         include_vectors: bool = False,
         explain: bool = False,
         tenant: Any = None,
+        stop: Callable[[], bool] | None = None,
     ) -> Hits:
         """The `limit` nearest live records of each query: exactly min(limit, records) of them, nearest first.
 
@@ -224,6 +262,7 @@ class Collection:
         explain : `hits.explain` says how the answer was found and what it cost.
         tenant : a name, or a list of names whose records together are searched; None for all records. Raises NotFound
             where there is no such tenant.
+        stop : called every 10 ms or so while a batch is answered; once it returns True the call raises Unavailable.
         """
         queries, single = validate.queries(query, self._config)
         limit = validate.search_limit(limit, len(queries))
@@ -232,7 +271,7 @@ class Collection:
         tenants = () if tenant is None else validate.search_tenants(tenant)
         return self._engine.search(
             queries, limit, checked, single=single, select=select, include_vectors=include_vectors, explain=explain,
-            tenants=tenants,
+            tenants=tenants, stop=stop,
         )  # fmt: skip
 
     def search_mixture(
@@ -282,10 +321,15 @@ class Collection:
             include_vectors=include_vectors, explain=explain, tenants=tenants,
         )  # fmt: skip
 
-    def get(self, ids: Any, *, include_vectors: bool = False, owner: str = "") -> Any:
-        """Records by id: a list with a Record or None per id, in order; for one bare id the Record or None itself."""
+    def get(self, ids: Any, *, include_vectors: bool = False, owner: str = "", tenant: Any = None) -> Any:
+        """Records by id: a list with a Record or None per id, in order; for one bare id the Record or None itself.
+
+        tenant : a name or a list of names: None comes for records that none of them may see. Raises NotFound where
+            there is no such tenant.
+        """
         batch = self._ids(ids)
-        records = self._engine.get(batch, validate.owner(owner), include_vectors=include_vectors)
+        tenants = () if tenant is None else validate.search_tenants(tenant)
+        records = self._engine.get(batch, validate.owner(owner), include_vectors=include_vectors, tenants=tenants)
         return records[0] if batch.scalar else records
 
     def count(self, *, tenant: Any = None) -> int:

@@ -59,6 +59,7 @@ class Group:
         self.participants: dict[Any, Participant] = {}
         self.published: list[Callable[[], None]] = []
         self.changed = False
+        self.answered = 0  # requests whose answers are stored (once.py)
 
     def finish(self) -> None:
         for participant in self.participants.values():

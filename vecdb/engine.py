@@ -36,7 +36,9 @@ from vecdb.index.flat import Flat as FlatIndex
 from vecdb.index.hnsw import Hnsw as HnswIndex
 from vecdb.index.spann import Spann as SpannIndex
 from vecdb.index.stages import Stages
+from vecdb.once import Once
 from vecdb.schema import CollectionConfig, Curator, Flat, Hnsw, IndexConfig, Record, SearchParams, Spann
+from vecdb.stopping import in_chunks
 from vecdb.storage import codec, files, keys
 from vecdb.storage.rows import Rows
 from vecdb.storage.store import Store, Txn
@@ -280,15 +282,20 @@ class Engine:
         include_vectors: bool,
         explain: bool,
         tenants: tuple[str, ...] = (),
+        stop: Callable[[], bool] | None = None,
     ) -> Hits:
         """Nearest live records of queries (float32[nq, dim], checked). `select`: field names, None for all, () for
-        none. `tenants`: whose records, () for everybody's.
+        none. `tenants`: whose records, () for everybody's. `stop`: asked now and then whether to give up.
         """
         started = time.perf_counter() if explain else 0.0
         self._searched_at = time.monotonic()
         while True:
             view, allowed = self.current_for(tenants) if tenants else (self.current(), None)
-            found, plan = self.find(view, queries, limit, params, allowed)
+            if stop is None or single:
+                found, plan = self.find(view, queries, limit, params, allowed)
+            else:
+                search = partial(self.find, view, limit=limit, params=params, allowed=allowed)
+                found, plan = in_chunks(search, queries, stop)
             searched = time.perf_counter() if explain else 0.0
             hits = self._hits(view, found, single, select, include_vectors)
             if hits is not None:
@@ -456,15 +463,24 @@ class Engine:
 
     # -- point reads -------------------------------------------------------------------------------
 
-    def get(self, ids: IdBatch, owner: bytes, *, include_vectors: bool) -> list[Record | None]:
-        """A record or None per id, in order, all from one committed state."""
+    def get(
+        self, ids: IdBatch, owner: bytes, *, include_vectors: bool, tenants: tuple[str, ...] = ()
+    ) -> list[Record | None]:
+        """A record or None per id, in order, all from one committed state; with `tenants` None, too, where none of
+        them may see the record.
+        """
         with self.reading() as (txn, generation, state):
+            for name in tenants:
+                self._tenant_in(txn, name)
             rows = reads.rows_of_ids(generation, txn, owner, ids.keys)
             found = reads.records(generation, txn, state, rows, include_vectors=include_vectors)
             for record, key in zip(found, ids.keys, strict=True):
                 if record is not None:
                     reads.refuse_stray(generation, key, record.id)
-            return found
+            if not tenants:
+                return found
+            allowed = set(tenants)
+            return [one if one is not None and not allowed.isdisjoint(one.tenants) else None for one in found]
 
     @contextmanager
     def reading(self) -> Iterator[tuple[Txn, Generation, catalog.State]]:
@@ -550,17 +566,21 @@ class Engine:
             "sequence": view.snapshot.sequence,
         }
 
-    def change_access(self, ids: IdBatch, tenants: AccessLists, owner: bytes, *, granted: bool) -> int:
+    def change_access(
+        self, ids: IdBatch, tenants: AccessLists, owner: bytes, *, granted: bool, request_id: bytes | None = None
+    ) -> int:
         if ids.n == 0:
             self.current()
             return 0
-        return int(self.submit(ChangeAccess(self, owner, ids, tenants, granted)))
+        return int(self.submit(ChangeAccess(self, owner, ids, tenants, granted), request_id))
 
-    def create_tenants(self, names: list[bytes], exist_ok: bool, records_max: int | None) -> int:
-        return int(self.submit(CreateTenants(self, names, exist_ok, records_max)))
+    def create_tenants(
+        self, names: list[bytes], exist_ok: bool, records_max: int | None, request_id: bytes | None = None
+    ) -> int:
+        return int(self.submit(CreateTenants(self, names, exist_ok, records_max), request_id))
 
-    def drop_tenant(self, name: bytes) -> None:
-        self.submit(DropTenant(self, name))
+    def drop_tenant(self, name: bytes, request_id: bytes | None = None) -> None:
+        self.submit(DropTenant(self, name), request_id)
 
     # -- writes ------------------------------------------------------------------------------------
 
@@ -572,28 +592,38 @@ class Engine:
         owner: bytes,
         mode: Any,
         tenants: AccessLists | None = None,
+        request_id: bytes | None = None,
     ) -> int:
         if ids.n == 0:
             self.current()
             return 0
         self._wait_for_room()
-        return int(self.submit(Put(self, owner, ids, vectors, metas, mode, tenants)))
+        return int(self.submit(Put(self, owner, ids, vectors, metas, mode, tenants), request_id))
 
-    def update(self, ids: IdBatch, vectors: NDArray[Any] | None, fields: list[bytes] | None, owner: bytes) -> int:
+    def update(
+        self,
+        ids: IdBatch,
+        vectors: NDArray[Any] | None,
+        fields: list[bytes] | None,
+        owner: bytes,
+        request_id: bytes | None = None,
+    ) -> int:
         if ids.n == 0:
             self.current()
             return 0
         self._wait_for_room()
-        return int(self.submit(Update(self, owner, ids, vectors, fields)))
+        return int(self.submit(Update(self, owner, ids, vectors, fields), request_id))
 
-    def delete(self, ids: IdBatch, owner: bytes) -> int:
+    def delete(self, ids: IdBatch, owner: bytes, request_id: bytes | None = None) -> int:
         if ids.n == 0:
             self.current()
             return 0
-        return int(self.submit(Delete(self, owner, ids)))
+        return int(self.submit(Delete(self, owner, ids), request_id))
 
-    def submit(self, request: Request) -> Any:
+    def submit(self, request: Request, request_id: bytes | None = None) -> Any:
         """Run a request in a commit; returns when it is durable and published."""
+        if request_id is not None:
+            request = Once(request, self.entry.uid, request_id, int(time.time()))
         self.current()
         if self._committer is None:
             raise Unavailable("this database is open for reading only; open it without read_only=True to write")

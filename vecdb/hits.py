@@ -7,7 +7,8 @@
 Scores, larger is better: cosine 1 - distance (the cosine similarity), ip minus distance (the inner product), l2 minus
 distance (so that the order is exactly that of the distances).
 
-Thread rule: immutable after construction; any number of readers. Invariant: fields stay msgpack bytes until asked for.
+Thread rule: immutable after construction; any number of readers. Invariant: fields stay msgpack bytes until asked for
+(`packed`, nested as `fields` was given).
 """
 
 from __future__ import annotations
@@ -51,7 +52,8 @@ class Hits:
     distances : float32, same shape
     counts : int64[nq], how many of each row are hits
     sequence : the committed state that was searched
-    fields : per hit msgpack bytes: [k] when `single`, else one sequence per query; None when not asked for
+    fields : per hit msgpack bytes, kept as `packed`: [k] when `single`, else one sequence per query; None when not
+        asked for
     vectors : [k, dim] when `single`, else [nq, limit, dim]; None when not asked for
     explain : what the search did, when asked for
     select : field names to return, None for all
@@ -59,7 +61,6 @@ class Hits:
     """
 
     __slots__ = (
-        "_fields",
         "_metric",
         "_select",
         "components",
@@ -67,6 +68,7 @@ class Hits:
         "distances",
         "explain",
         "ids",
+        "packed",
         "sequence",
         "single",
         "vectors",
@@ -99,7 +101,7 @@ class Hits:
         self.explain = explain
         self.components = components
         self._metric: Metric = metric
-        self._fields = fields
+        self.packed = fields
         self._select = select
 
     @property
@@ -120,7 +122,7 @@ class Hits:
         return [self._fields_of(i) for i in range(len(self.ids))]
 
     def _fields_of(self, i: int) -> dict[str, Any]:
-        return {} if self._fields is None else decode_fields(self._fields[i], self._select)
+        return {} if self.packed is None else decode_fields(self.packed[i], self._select)
 
     def __len__(self) -> int:
         """Hits of one query; queries of a batch."""
@@ -154,7 +156,7 @@ class Hits:
 
     def _query(self, q: int) -> Hits:
         count = int(self.counts[q])
-        fields = None if self._fields is None else self._fields[q]
+        fields = None if self.packed is None else self.packed[q]
         vectors = None if self.vectors is None else self.vectors[q, :count]
         ids, distances, counts = self.ids[q, :count], self.distances[q, :count], self.counts[q : q + 1]
         return Hits(
@@ -164,7 +166,7 @@ class Hits:
     def _slice(self, at: slice) -> Hits:
         ids, distances = self.ids[at], self.distances[at]
         counts = np.array([len(ids)], np.int64) if self.single else self.counts[at]
-        fields = None if self._fields is None else self._fields[at]
+        fields = None if self.packed is None else self.packed[at]
         vectors = None if self.vectors is None else self.vectors[at]
         components = None if self.components is None else self.components[at]
         return Hits(
@@ -197,7 +199,7 @@ class Hits:
             row = {"id": hit.id, "distance": hit.distance, "score": hit.score}
             if hit.component is not None:
                 row["component"] = hit.component
-            if self._fields is not None:
+            if self.packed is not None:
                 row["fields"] = hit.fields
             if hit.vector is not None:
                 row["vector"] = hit.vector
@@ -219,7 +221,7 @@ class Hits:
             columns["component"] = self.components
         if self.vectors is not None:
             columns["vector"] = [row for part in parts for row in part.vectors.tolist()]  # type: ignore[union-attr]
-        if self._fields is not None:
+        if self.packed is not None:
             rows = [one for part in parts for one in part.fields]
             taken = set(columns)
             for name in dict.fromkeys(name for row in rows for name in row):

@@ -73,6 +73,11 @@ group_calls_max = 256  # write calls that share one commit
 group_bytes_max = 64 << 20
 queue_calls_max = 4_096  # write calls waiting; more are refused with Unavailable
 
+# -- writes that may be repeated ------------------------------------------------------------------
+request_id_bytes_max = 128
+request_age_max_s = 24 * 3_600
+requests_max = 65_536  # whose answers a collection keeps
+
 # -- storage -----------------------------------------------------------------------------------
 lmdb_map_bytes = 1 << 40  # address space reserved, sparse: costs nothing until used
 lmdb_readers_max = 1_024

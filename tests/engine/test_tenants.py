@@ -693,3 +693,17 @@ def test_the_planner_scans_a_tenants_rows_until_meeting_them_is_cheaper() -> Non
         assert plan(config, 50_000, recall=0.9).width == (50 if strategy == "graph" else 100)
     assert plan(vecdb.Spann(), 50_000, nprobe=128).width == 256, "half of what is met counts: twice as much is read"
     assert plan(vecdb.Flat(), 50_000).strategy == "rows"
+
+
+def test_a_record_is_read_for_those_that_may_see_it() -> None:
+    with vecdb.open(":memory:") as db:
+        docs = db.create_collection("docs", 2)
+        docs.upsert(["a", "b", "c"], np.ones((3, 2)), tenants=[["x"], ["x", "y"], []])
+        assert [one and one.id for one in docs.get(["a", "b", "c", "d"], tenant="x")] == ["a", "b", None, None]
+        assert [one and one.id for one in docs.get(["a", "b"], tenant="y")] == [None, "b"]
+        assert [one and one.id for one in docs.get(["a", "b", "c"], tenant=["x", "y"])] == ["a", "b", None]
+        assert docs.get("a", tenant="y") is None
+        docs.revoke("b", "y")
+        assert docs.get("b", tenant="y") is None
+        with pytest.raises(vecdb.NotFound, match="tenant"):
+            docs.get("a", tenant="nobody")

@@ -12,6 +12,9 @@
               uid u32, 0x02, number u64         -> tenant (codec.py): sequence, quota, name
     members   prefix, number u64                -> rows u64, native order, ascending (DUPSORT | DUPFIXED | INTEGERDUP)
     access    prefix, row u64                   -> the record's own list of tenants (codec.py); no entry: none
+    requests  uid u32, 0x00                     -> how many requests are known, u64 LE
+              uid u32, 0x01, request id         -> the answer that it was given (once.py)
+              uid u32, 0x02, sequence u64, place u32   -> request id; in the order of the commits
 
 prefix := uid u32, generation u32       one generation of one collection; a prefix that no state names is debris,
                                         purged at open
@@ -35,7 +38,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 CATALOG, STATE, BLOCKS, IDS, TOMBS = b"catalog", b"state", b"blocks", b"ids", b"tombs"
-TENANTS, MEMBERS, ACCESS = b"tenants", b"members", b"access"
+TENANTS, MEMBERS, ACCESS, REQUESTS = b"tenants", b"members", b"access", b"requests"
 DATABASES: dict[bytes, dict[str, bool]] = {
     CATALOG: {},
     STATE: {},
@@ -45,10 +48,12 @@ DATABASES: dict[bytes, dict[str, bool]] = {
     TENANTS: {},
     MEMBERS: {"dupsort": True, "dupfixed": True, "integerdup": True},
     ACCESS: {},
+    REQUESTS: {},
 }
 BY_GENERATION = (BLOCKS, IDS, TOMBS, MEMBERS, ACCESS)  # whose keys begin with a prefix
-BY_UID = (TENANTS,)  # whose keys begin with a uid alone
+BY_UID = (TENANTS, REQUESTS)  # whose keys begin with a uid alone
 _NEXT, _NAME, _NUMBER = b"\0", b"\1", b"\2"  # what a key of tenants is for, after the uid
+_COUNTED, _REQUEST, _ORDERED = b"\0", b"\1", b"\2"  # the same of requests
 UID_BYTES = 4
 SEQUENCE, UID_NEXT = b"sequence", b"uid"  # keys of state, next to the 4-byte uids
 
@@ -109,6 +114,21 @@ def tenant_names(number: int) -> bytes:
 def tenant_numbers(number: int) -> bytes:
     """What a tenant's number, u64 BE, is appended to."""
     return uid(number) + _NUMBER
+
+
+def requests_counted(number: int) -> bytes:
+    """Where the collection `number` keeps how many requests it knows."""
+    return uid(number) + _COUNTED
+
+
+def request_ids(number: int) -> bytes:
+    """What a request's id is appended to."""
+    return uid(number) + _REQUEST
+
+
+def requests_in_order(number: int) -> bytes:
+    """What a request's sequence, u64 BE, and its place in the commit, u32 BE, are appended to."""
+    return uid(number) + _ORDERED
 
 
 def owned(prefix: bytes, owner: bytes) -> bytes:

@@ -112,6 +112,15 @@ def owner(owner: object) -> bytes:
     return utf8(owner, "owner", limits.owner_bytes_max)
 
 
+def request_id(value: object) -> bytes | None:
+    """UTF-8 of the id of a write that may be repeated; None for one that may not."""
+    if value is None:
+        return None
+    if not isinstance(value, str) or not value:
+        raise InvalidArgument(f"request_id must be a string that is not empty, or None, got {show(value)}")
+    return utf8(value, "request_id", limits.request_id_bytes_max)
+
+
 def search_limit(limit: object, nq: int) -> int:
     """Neighbours per query: 1 to `limit_max`, and an answer of at most `search_cells_max` cells."""
     number = (

@@ -1,0 +1,175 @@
+"""Configurations, parameters, records and fields on the wire."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from vecdb.errors import Corruption, InvalidArgument
+from vecdb.schema import CollectionConfig, Curator, Flat, Hnsw, IndexConfig, Record, SearchParams, Spann
+from vecdb.v1 import collections_pb2, common_pb2, search_pb2
+from vecdb.validate import decode_fields, fields
+from vecdb.wire.arrays import DTYPE_NUMBERS, DTYPES
+
+METRICS: dict[collections_pb2.Metric, str] = {
+    collections_pb2.METRIC_UNSPECIFIED: "cosine",
+    collections_pb2.METRIC_COSINE: "cosine",
+    collections_pb2.METRIC_L2: "l2",
+    collections_pb2.METRIC_IP: "ip",
+}
+METRIC_NUMBERS = {
+    "cosine": collections_pb2.METRIC_COSINE,
+    "l2": collections_pb2.METRIC_L2,
+    "ip": collections_pb2.METRIC_IP,
+}
+ID_KINDS = {collections_pb2.ID_KIND_INT: "int", collections_pb2.ID_KIND_STRING: "str"}
+_INDEXES: dict[str, type[Any]] = {"flat": Flat, "spann": Spann, "curator": Curator}
+
+# -- collections -----------------------------------------------------------------------------------
+
+
+def index_message(index: IndexConfig | None) -> collections_pb2.IndexConfig:
+    if index is None:
+        return collections_pb2.IndexConfig()
+    if isinstance(index, Hnsw):
+        hnsw = collections_pb2.HnswIndex(
+            m=index.m, ef_construction=index.ef_construction, ef=index.ef, rerank_all=index.quantization is None
+        )
+        return collections_pb2.IndexConfig(hnsw=hnsw)
+    kind = type(index).__name__.lower()
+    made = collections_pb2.IndexConfig()
+    part = getattr(made, kind)
+    part.SetInParent()
+    for name in getattr(index, "__slots__", ()):
+        value = getattr(index, name)
+        if value is not None:
+            setattr(part, name, value)
+    return made
+
+
+def index_of(message: collections_pb2.IndexConfig) -> IndexConfig | None:
+    kind = message.WhichOneof("kind")
+    if kind is None:
+        return None
+    part = getattr(message, kind)
+    given = {field.name: value for field, value in part.ListFields()}
+    if kind == "hnsw":
+        rerank_all = given.pop("rerank_all", False)
+        return Hnsw(**given, quantization=None if rerank_all else "sq8")
+    made: IndexConfig = _INDEXES[kind](**given)
+    return made
+
+
+def collection_message(config: CollectionConfig, id_kind: str | None) -> collections_pb2.Collection:
+    kinds = {kind: number for number, kind in ID_KINDS.items()}
+    return collections_pb2.Collection(
+        name=config.name,
+        dim=config.dim,
+        metric=METRIC_NUMBERS[config.metric],
+        dtype=DTYPE_NUMBERS[config.dtype],
+        index=index_message(config.index),
+        id_kind=kinds.get(id_kind or "", collections_pb2.ID_KIND_UNSPECIFIED),
+    )
+
+
+def collection_of(message: collections_pb2.Collection) -> tuple[CollectionConfig, str | None]:
+    """(configuration, kind of its ids)."""
+    config = CollectionConfig(
+        message.name, message.dim, metric_of(message.metric), dtype_of(message.dtype), index_of(message.index)  # type: ignore[arg-type]
+    )  # fmt: skip
+    return config, ID_KINDS.get(message.id_kind)
+
+
+def metric_of(number: collections_pb2.Metric) -> str:
+    if number not in METRICS:
+        raise InvalidArgument(f"metric {number} is unknown")
+    return METRICS[number]
+
+
+def dtype_of(number: common_pb2.DataType) -> str:
+    if number not in DTYPES:
+        raise InvalidArgument(f"data type {number} is unknown")
+    return str(DTYPES[number].name)
+
+
+# -- searches --------------------------------------------------------------------------------------
+
+
+def params_message(params: SearchParams) -> search_pb2.SearchParams:
+    return search_pb2.SearchParams(
+        ef=params.ef, nprobe=params.nprobe, recall=params.recall, exact=params.exact, threads=params.threads
+    )
+
+
+def params_of(message: search_pb2.SearchParams) -> SearchParams:
+    return SearchParams(
+        ef=message.ef if message.HasField("ef") else None,
+        nprobe=message.nprobe if message.HasField("nprobe") else None,
+        recall=message.recall if message.HasField("recall") else None,
+        exact=message.exact,
+        threads=message.threads or 1,
+    )
+
+
+# -- records ---------------------------------------------------------------------------------------
+
+
+def fields_message(encoded: list[bytes] | None) -> common_pb2.FieldMaps | None:
+    """Of fields as the gate has encoded them; None where there are none."""
+    return None if encoded is None else common_pb2.FieldMaps(msgpack=encoded)
+
+
+def fields_of(message: common_pb2.FieldMaps) -> list[dict[str, Any]]:
+    """A dict per record. Raises InvalidArgument on what is neither a map in MessagePack nor an object in JSON."""
+    if message.json and message.msgpack:
+        raise InvalidArgument("fields: give either msgpack or json, not both")
+    found = []
+    for position, raw in enumerate(message.json or message.msgpack):
+        try:
+            one = msgspec.json.decode(raw) if message.json else decode_fields(raw)
+        except (msgspec.DecodeError, Corruption, RecursionError):
+            raise InvalidArgument(
+                f"fields[{position}] is no {'JSON object' if message.json else 'MessagePack map with string keys'}"
+            ) from None
+        if not isinstance(one, dict):
+            raise InvalidArgument(f"fields[{position}] is no JSON object")
+        found.append(one)
+    return found
+
+
+def trimmed(encoded: bytes, names: tuple[str, ...]) -> bytes:
+    """Of one record's encoded fields the named ones."""
+    [made] = fields([decode_fields(encoded, names)], 1) or [b""]
+    return made
+
+
+def fields_as_json(encoded: bytes) -> str:
+    return msgspec.json.encode(decode_fields(encoded)).decode()
+
+
+def record_message(record: Record) -> common_pb2.Record:
+    """Of a record as `get` returns it."""
+    made = common_pb2.Record(tenants=record.tenants)
+    if isinstance(record.id, int):
+        made.int_id = record.id
+    else:
+        made.string_id = record.id
+    if record.fields:
+        [made.fields] = fields([record.fields], 1) or [b""]
+    if record.vector is not None:
+        made.vector = np.ascontiguousarray(record.vector, record.vector.dtype.newbyteorder("<")).tobytes()
+    return made
+
+
+def record_of(message: common_pb2.Record, dtype: str) -> Record:
+    """dtype : of the collection."""
+    found = message.WhichOneof("id")
+    vector = np.frombuffer(message.vector, np.dtype(dtype).newbyteorder("<")).copy() if message.vector else None
+    return Record(
+        message.string_id if found == "string_id" else message.int_id,
+        decode_fields(message.fields),
+        list(message.tenants),
+        vector,
+    )
