@@ -44,6 +44,7 @@ _SAMPLE_ROWS = 65_536  # rows that a tree is grown from, at least 24 a leaf
 _SAMPLE_PER_LEAF = 24
 _STEP_SHARE = 16  # a tail of 1/16 of the rows is worth another order
 _CEILING = 4  # times the fair share of a leaf
+_I64, _F32 = np.dtype(np.int64), np.dtype(np.float32)  # numpy takes 0.2 us longer to understand their types
 _NO_SIGNS = np.zeros((0, 0), np.float32)
 _NOBODY: NDArray[np.uint32] = np.empty(0, np.uint32)
 _FAR_ROWS_MAX = 256  # far rows that searches score one by one without a thought
@@ -56,6 +57,9 @@ _SIEVED_FROM = (
     160  # rows of a tenant from which a first look at one bit a dimension pays for what it needs of the query
 )
 _PLANS_MAX = 64
+# of the sieve's slack, past which hardly one of the nearest lies, where no more than this recall is asked for: measured
+# on 1,000 tenants of 40,000 sentences, recall 0.99 in place of 0.9995 and 4 % less time
+_SLACK_PERCENT, _RECALL_EXPECTED = 67, 0.975
 _SIEVED_MAX, _SIEVED_PER_RESULT = 1_024, 32  # most rows that come through the sieve
 # scans of nodes that change nothing before a search among tenants ends; measured for recall 0.95 on 40,000 sentences
 # with tenants of 4,000 to 40,000, where below 8,000 a look at all rows is as fast
@@ -63,7 +67,9 @@ _PATIENCE = 64
 
 
 class View:
-    """What one search works on; immutable but for the plans that it remembers. `bundle` follows the order of kernels.slots.search_slots."""
+    """What one search works on; immutable but for plans, which it remembers. `bundle` follows the order of
+    kernels.slots.search_slots.
+    """
 
     __slots__ = ("arrays", "blocks", "bundle", "nodes", "order", "plans", "vectors", "words")
 
@@ -75,7 +81,7 @@ class View:
         self.nodes = order.leaf_count + len(heads.group_ends)
         self.words = () if sieve is None else sieve.words
         self.blocks = (0,) * (order.codes.shape[1] // 64)
-        self.plans: dict[tuple[int, int | None, bool], _Plan] = {}
+        self.plans: dict[tuple[int, int | None, bool, bool], _Plan] = {}
         lines = order.lines.reshape(-1)
         if sieve is None:
             stride, center, signs, weight, slack = 0, order.quantiser.mean, _NO_SIGNS, 0.0, 0.0
@@ -97,7 +103,9 @@ class _Plan:
 
     __slots__ = ("numbers", "rerank", "wanted")
 
-    def __init__(self, config: schema.Curator, order: Order, limit: int, nprobe: int | None, everything: bool) -> None:
+    def __init__(
+        self, config: schema.Curator, order: Order, limit: int, nprobe: int | None, everything: bool, careful: bool
+    ) -> None:
         self.rerank = max(limit + _RERANK_MORE, 2 * limit)
         self.wanted, sieved = 0, _UNBOUNDED
         few, patience, nodes_most = config.scan_max, nprobe or _PATIENCE, _UNBOUNDED
@@ -107,8 +115,12 @@ class _Plan:
             self.wanted, sieved = max(_SIEVED_MAX, _SIEVED_PER_RESULT * limit), _SIEVED_FROM
         shortlist = 0 if everything else config.shortlist_max
         self.numbers = np.array(
-            [limit, self.rerank, self.wanted, sieved, everything, few, patience, nodes_most, shortlist], np.int64
-        )
+            [
+                limit, self.rerank, self.wanted, sieved, everything, few, patience, nodes_most, shortlist,
+                100 if careful else _SLACK_PERCENT,
+            ],
+            np.int64,
+        )  # fmt: skip
 
 
 class _Scratch:
@@ -278,11 +290,8 @@ class Curator(Index):
             view = View(view.order, self._rows.arrays, self._metric)
         listed = _NOBODY if allow is None else allow.derived(view.order.token, view.order.slots)
         nq = len(queries)
-        found = Found(
-            np.empty((nq, limit), np.int64), np.empty((nq, limit), np.float32), np.empty(nq, np.int64),
-            np.zeros(3, np.int64),
-        )  # fmt: skip
-        plan = self._planned(view, limit, params.nprobe, allow is None)
+        found = Found(np.empty((nq, limit), _I64), np.empty((nq, limit), _F32), np.empty(nq, _I64), np.zeros(3, _I64))
+        plan = self._planned(view, limit, params, allow is None)
         if nq == 1 or params.threads <= 1:
             self._slice(view, queries, found.rows, found.distances, found.counts, found.work, listed, plan, snapshot)
         else:
@@ -291,8 +300,8 @@ class Curator(Index):
             found.work += fill_up(found, queries, limit, snapshot, allow, params.threads, self._exactly)
         return found
 
-    def _planned(self, view: View, limit: int, nprobe: int | None, everything: bool) -> _Plan:
-        key = (limit, nprobe, everything)
+    def _planned(self, view: View, limit: int, params: SearchParams, everything: bool) -> _Plan:
+        key = (limit, params.nprobe, everything, params.recall is not None and params.recall > _RECALL_EXPECTED)
         plan = view.plans.get(key)
         if plan is None:
             plan = _Plan(self.config, view.order, *key)
@@ -340,8 +349,8 @@ class Curator(Index):
         def run(i: int) -> None:
             part = slice(starts[i], starts[i] + step)
             self._slice(
-                view, queries[part], found.rows[part], found.distances[part], found.counts[part], works[i], listed, plan,
-                snapshot,
+                view, queries[part], found.rows[part], found.distances[part], found.counts[part], works[i], listed,
+                plan, snapshot,
             )  # fmt: skip
 
         self._workers.map(run, range(len(starts)), threads)

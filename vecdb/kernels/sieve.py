@@ -78,7 +78,7 @@ def estimate(words, floats, at, planes64, step, half, weight, count):
 
 @inlined()
 def _keep_smallest(heap, size, value):
-    """Put value in the place of the largest of heap[:size] (float32, a heap with the largest first), which is larger."""
+    """Put value in the place of the largest of heap[:size], a larger one. heap : float32, the largest first."""
     at = np.int64(0)
     while True:
         child = 2 * at + 1

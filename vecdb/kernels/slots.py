@@ -22,7 +22,7 @@ from vecdb.kernels.beam import code_distance, insert, is_visible, sort_keys
 from vecdb.kernels.bundle import flat, matrix
 from vecdb.kernels.checks import is_sound
 from vecdb.kernels.distance import exact
-from vecdb.kernels.intrinsics import prefetch_row, stream_at, stream_code
+from vecdb.kernels.intrinsics import stream_at, stream_code
 from vecdb.kernels.options import kernel, part
 from vecdb.kernels.quantize import encode_query
 from vecdb.kernels.search import add_key, distance_of, key_of
@@ -210,9 +210,10 @@ def search_slots(
     """Answer `queries` (float32[nq, dim]) into rows int64[nq, limit], distances float32[nq, limit], counts int64[nq].
 
     listed : uint32[any] slots, ascending, of rows that are visible.   vectors : stored type[rows, dim].
-    plan : int64[9]: limit; rerank, candidates scored on full vectors, >= limit; wanted, most rows that the sieve lets
+    plan : int64[10]: limit; rerank, candidates scored on full vectors, >= limit; wanted, most rows that the sieve lets
     through; sieved, fewer places do without it; everything, search all visible rows and not those listed, without the
-    sieve; few, as many places are all looked at; patience, nodes_most, shortlist, see `_walk`.
+    sieve; few, as many places are all looked at; patience, nodes_most, shortlist, see `_walk`; percent of the sieve's
+    slack.
     work : int64[3], += codes compared, rows re-ranked, nodes scored.
     view : table of a bundle (bundle.py) of what belongs to the order, in this order:
         numbers int64[3]: metric, slots that are in the order of the tree, bytes of a line of the sieve
@@ -235,7 +236,8 @@ def search_slots(
     few, patience, nodes_most, shortlist = plan[5], plan[6], plan[7], plan[8]
     numbers, reals = flat(view, 0, np.int64), flat(view, 1, np.float32)
     metric, sorted_slots, stride = numbers[0], numbers[1], numbers[2]
-    scale, square, weight, slack = reals[0], reals[1], reals[2], reals[3]
+    scale, square, weight = reals[0], reals[1], reals[2]
+    slack = reals[3] * np.float32(plan[9]) / np.float32(100.0)
     mean, codes, bias = flat(view, 2, np.float32), matrix(view, 3, np.uint8), flat(view, 4, np.int32)
     lines, words, floats = flat(view, 5, np.uint8), flat(view, 6, np.uint64), flat(view, 7, np.float32)
     center, signs = flat(view, 8, np.float32), matrix(view, 9, np.float32)
@@ -294,7 +296,6 @@ def search_slots(
             pool[j] = row
             for line in range(0, min(row_bytes + 63, 2048), 64):
                 stream_at(vectors, row * row_bytes + line)
-            prefetch_row(crcs, row)
         for j in range(size):
             row = pool[j]
             if not is_sound(vectors, row, row_bytes, crcs, verified):
