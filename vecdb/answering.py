@@ -89,7 +89,7 @@ class Answering(Following):
             vectors[found.rows >= 0] = reads.vectors(view.generation, found.rows[found.rows >= 0])
             if single:
                 vectors = vectors[0, : found.counts[0]]
-        padded = not single or found.counts[0] < found.rows.shape[1]
+        padded = not single or found.counts.item(0) < found.rows.shape[1]
         ids = view.generation.ids.take(found.rows, padded=padded)
         sequence = view.snapshot.sequence
         return Hits(
