@@ -524,9 +524,9 @@ class Engine:
             return self.current().snapshot.live_count
         if len(tenants) > 1:
             return len(self.current_for(tenants)[1])
-        with self.reading() as (txn, generation, _):
+        with self.reading() as (txn, generation, state):
             number, _ = self._tenant_in(txn, tenants[0])
-            return access.count_of(self.store, txn, generation.prefix, number)
+            return generation.journal.at(txn, state).count_of(number)
 
     # -- tenants -----------------------------------------------------------------------------------
 
@@ -572,6 +572,7 @@ class Engine:
         if ids.n == 0:
             self.current()
             return 0
+        self._fold_when_long()
         return int(self.submit(ChangeAccess(self, owner, ids, tenants, granted), request_id))
 
     def create_tenants(
@@ -598,6 +599,7 @@ class Engine:
             self.current()
             return 0
         self._wait_for_room()
+        self._fold_when_long()
         return int(self.submit(Put(self, owner, ids, vectors, metas, mode, tenants), request_id))
 
     def update(
@@ -612,12 +614,14 @@ class Engine:
             self.current()
             return 0
         self._wait_for_room()
+        self._fold_when_long()
         return int(self.submit(Update(self, owner, ids, vectors, fields), request_id))
 
     def delete(self, ids: IdBatch, owner: bytes, request_id: bytes | None = None) -> int:
         if ids.n == 0:
             self.current()
             return 0
+        self._fold_when_long()
         return int(self.submit(Delete(self, owner, ids), request_id))
 
     def submit(self, request: Request, request_id: bytes | None = None) -> Any:
@@ -639,6 +643,11 @@ class Engine:
                 self.current()
                 self._wake_maintenance()
                 self.room.wait(_ROOM_POLL_S)
+
+    def _fold_when_long(self) -> None:
+        """Back-pressure: maintenance is switched off or busy, and everybody who reads access lists reads the journal."""
+        if self.view.generation.journal.waiting >= 2 * limits.journal_pairs:
+            self.upkeep.fold()
 
     def is_searched(self) -> bool:
         """Whether anybody in this process has searched lately: then cores and the length of the tail matter to them."""
@@ -706,6 +715,7 @@ class Engine:
                     return
 
     def _optimize(self, thread_count: int, progress: Progress) -> None:
+        self.upkeep.fold()
         self.upkeep.repair(thread_count)
         if self.upkeep.rebuild_is_due():
             self.upkeep.rebuild(thread_count, progress)
