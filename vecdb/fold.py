@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from vecdb import limits
 from vecdb.commit import Group
 from vecdb.journal import Changes, Journal
+from vecdb.pairs import Pairs
 from vecdb.writes import Pending, make_room
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def _pieces(changes: Changes, order: Order) -> Iterator[Changes]:
         )
 
 
-def _keys(pairs: Any, order: Order) -> NDArray[Any]:
+def _keys(pairs: Pairs, order: Order) -> NDArray[Any]:
     """One integer a pair, in the order of a table."""
     return pairs.packed if order == "access" else pairs.turned
 

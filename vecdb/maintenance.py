@@ -1,7 +1,7 @@
 """The thread that looks after a writing database: bounded steps, one at a time, woken by commits.
 
-    fold the journal -> index the tail -> repair -> vacuum -> rebuild -> seal, for each collection, then sleep until a commit; dead LMDB
-    readers each minute
+    fold the journal -> index the tail -> repair -> vacuum -> rebuild -> seal, for each collection, then sleep until a
+    commit; dead LMDB readers each minute
 
 It can be switched off, and nothing is wrong then, only slower: tails grow until writers wait, which `optimize`
 resolves. It runs at a lower priority than searches, and while there are any on as many threads as leave one core to

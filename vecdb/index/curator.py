@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,16 @@ from numpy.typing import NDArray
 
 from vecdb import limits, schema
 from vecdb.index import cells, orderfile, training
+from vecdb.index.answers import as_queries, empty, explain_scan, fill_up, in_slices
 from vecdb.index.base import METRIC_CODES, Allowed, Found, Index, Progress, RowSource, Sealed, damaged_row
-from vecdb.index.flat import as_queries, explain_scan, fill_up, scan_exactly
+from vecdb.index.flat import scan_exactly
 from vecdb.index.graph import grown
-from vecdb.index.order import Coded, Order, assigned, identity, ordered, reserve_lines, split_leaves
+from vecdb.index.nearest import comparisons_per_row, heads_of_rows
+from vecdb.index.order import Coded, Order, identity, ordered, reserve_lines, split_leaves
+from vecdb.index.samples import spread
 from vecdb.index.sieve import trained
-from vecdb.index.tree import grow_tree
+from vecdb.index.stages import Stages
+from vecdb.index.tree import comparisons, grow_tree
 from vecdb.index.workers import Workers
 from vecdb.kernels import checks, slots
 from vecdb.kernels.sieve import CHUNK, PLANES
@@ -40,12 +45,12 @@ from vecdb.storage.rows import RowArrays
 _GROWTH = 4  # the tree is grown anew each time the rows have grown by this
 _SAMPLE_ROWS = 65_536  # rows that a tree is grown from, at least 24 a leaf
 _SAMPLE_PER_LEAF = 24
+_ASSIGN_ROWS = 65_536  # rows between two reports of progress
+_ORDER_COST = 0.1  # of the time that assigning takes: splitting leaves and moving codes into their order (measured)
 _STEP_SHARE = 16  # a tail of 1/16 of the rows is worth another order
 _CEILING = 4  # times the fair share of a leaf
 _NO_SIGNS, _ZERO = np.zeros((0, 0), np.float32), np.float32(0.0)
 _NOBODY: NDArray[np.uint32] = np.empty(0, np.uint32)
-_FAR_ROWS_MAX = 256  # far rows that searches score one by one without a thought
-_FAR_SHARE_MAX = 0.01  # of all rows: past it the codes are trained again
 _QUERIES_PER_SLICE = 64
 _KEPT_MAX = 64
 _RERANK_MORE = 10  # candidates scored on full vectors beside the limit, as for a graph
@@ -156,7 +161,7 @@ class Curator(Index):
             return
         view = self._view
         if view is None or self._is_outgrown(view.order, stop):
-            order = self._built(stop, threads)
+            order = self._built(stop, threads, progress)
         else:
             order = self._merged(view.order, stop, threads)
         with self._lock:
@@ -166,10 +171,10 @@ class Curator(Index):
     def _is_outgrown(self, order: Order, stop: int) -> bool:
         if stop >= _GROWTH * self._built_rows:
             return True
-        too_far = len(order.far) > max(_FAR_ROWS_MAX, _FAR_SHARE_MAX * stop)
-        return not order.quantiser.lossless and too_far and stop > 1.25 * self._built_rows
+        too_far = training.too_far(order.far, stop)
+        return not order.quantiser.lossless and too_far and stop >= training.FAR_GROWTH * self._built_rows
 
-    def _built(self, stop: int, threads: int) -> Order:
+    def _built(self, stop: int, threads: int, progress: Progress) -> Order:
         """A quantiser, a tree and an order of the rows [0, stop), made from nothing."""
         arrays = self._rows.arrays
         dim = arrays.vectors.shape[1]
@@ -178,18 +183,25 @@ class Curator(Index):
         coded = Coded.reserve(stop, dim, quantiser, sieve, biased=self._metric == 0)
         far = coded.encode(arrays.vectors, self._metric, 0, stop)
         leaves = max(1, round(stop / self.config.leaf_rows))
-        sample = np.unique(
-            np.linspace(0, stop - 1, min(stop, max(_SAMPLE_ROWS, _SAMPLE_PER_LEAF * leaves))).astype(np.int64)
-        )
-        heads = grow_tree(np.ascontiguousarray(coded.codes[sample]), dim, leaves, threads, self._workers)
-        labels = assigned(heads, coded.codes, threads, self._workers)
+        sample = spread(stop, max(_SAMPLE_ROWS, _SAMPLE_PER_LEAF * leaves))
+        assign = stop * comparisons_per_row(leaves)
+        costs = {"grow": comparisons(len(sample), leaves)[1], "assign": assign, "order": _ORDER_COST * assign}
+        stages = Stages(progress, stop, costs)
+        codes = np.ascontiguousarray(coded.codes[sample])
+        heads = grow_tree(codes, dim, leaves, threads, self._workers, stages.part("grow"))
+        labels = np.empty(stop, np.int32)
+        for part in (slice(first, first + _ASSIGN_ROWS) for first in range(0, stop, _ASSIGN_ROWS)):
+            labels[part] = heads_of_rows(heads, coded.codes[part], 1, threads, self._workers)[:, 0]
+            stages.report("assign", part.stop / stop)
         heads, labels = split_leaves(heads, labels, lambda rows: coded.codes[rows], dim, self.ceiling, self._workers)
         self._built_rows = stop
-        return ordered(coded, identity(stop), heads, labels, far, self._metric, self._room(stop))
+        order = ordered(coded, identity(stop), heads, labels, far, self._metric, self._room(stop))
+        stages.report("order", 1.0)
+        return order
 
     def _merged(self, old: Order, stop: int, threads: int) -> Order:
         """The rows [indexed, stop), which have codes already, go to their leaves; leaves that grew too large split."""
-        fresh = assigned(old.heads, old.codes[old.indexed : stop], threads, self._workers)
+        fresh = heads_of_rows(old.heads, old.codes[old.indexed : stop], 1, threads, self._workers)[:, 0]
         labels = np.concatenate([old.leaves_of_rows(), fresh])
         dim = self._rows.arrays.vectors.shape[1]
         heads, labels = split_leaves(
@@ -230,18 +242,10 @@ class Curator(Index):
         if view.arrays is not self._rows.arrays:
             view = View(view.order, self._rows.arrays, self._metric)
         listed = _NOBODY if allow is None else allow.derived(view.order.token, view.order.slots)
-        nq = len(queries)
-        found = Found(
-            np.empty((nq, limit), np.int64), np.empty((nq, limit), np.float32), np.empty(nq, np.int64),
-            np.zeros(3, np.int64),
-        )  # fmt: skip
-        how = self._how(view, limit, params, allow)
-        if nq == 1 or params.threads <= 1:
-            self._slice(view, queries, found.rows, found.distances, found.counts, found.work, listed, how, snapshot)
-        else:
-            self._sliced(view, queries, found, listed, how, snapshot, params.threads)
-        if (found.counts[0] if nq == 1 else found.counts.min(initial=limit)) < limit:
-            found.work += fill_up(found, queries, limit, snapshot, allow, params.threads, self._exactly)
+        found = empty(len(queries), limit)
+        answer = partial(self._answer, view, listed, self._how(view, limit, params, allow), snapshot)
+        in_slices(answer, queries, found, _QUERIES_PER_SLICE, params.threads, self._workers)
+        fill_up(found, queries, limit, snapshot, allow, params.threads, self._exactly)
         return found
 
     def _how(self, view: View, limit: int, params: SearchParams, allow: Allowed | None) -> tuple[Any, ...]:
@@ -255,53 +259,25 @@ class Curator(Index):
         patience = params.nprobe or _PATIENCE
         return limit, rerank, wanted, False, config.scan_max, patience, _UNBOUNDED, config.shortlist_max
 
-    def _slice(
+    def _answer(
         self,
         view: View,
-        queries: NDArray[np.float32],
-        rows: NDArray[np.int64],
-        distances: NDArray[np.float32],
-        counts: NDArray[np.int64],
-        work: NDArray[np.int64],
         listed: NDArray[np.uint32],
         how: tuple[Any, ...],
         snapshot: Snapshot,
+        queries: NDArray[np.float32],
+        found: Found,
     ) -> None:
         limit, rerank, wanted, everything, few, patience, nodes_most, shortlist = how
         scratch = self._take(view.order, rerank, wanted)
         bad = slots.search_slots(
-            queries, rows, distances, counts, work, limit, rerank, wanted, listed, everything, few, patience,
-            nodes_most, shortlist, snapshot.row_count, snapshot.sequence, *view.args, *scratch,
+            queries, found.rows, found.distances, found.counts, found.work, limit, rerank, wanted, listed, everything,
+            few, patience, nodes_most, shortlist, snapshot.row_count, snapshot.sequence, *view.args, *scratch,
         )  # fmt: skip
         if len(self._free) < _KEPT_MAX:
             self._free.append(scratch)
         if bad >= 0:
             raise damaged_row(bad, view.arrays)
-
-    def _sliced(
-        self,
-        view: View,
-        queries: NDArray[np.float32],
-        found: Found,
-        listed: NDArray[np.uint32],
-        how: tuple[Any, ...],
-        snapshot: Snapshot,
-        threads: int,
-    ) -> None:
-        nq = len(queries)
-        step = max(1, min(_QUERIES_PER_SLICE, -(-nq // threads)))
-        starts = range(0, nq, step)
-        works = np.zeros((len(starts), 3), np.int64)
-
-        def run(i: int) -> None:
-            part = slice(starts[i], starts[i] + step)
-            self._slice(
-                view, queries[part], found.rows[part], found.distances[part], found.counts[part], works[i], listed, how,
-                snapshot,
-            )  # fmt: skip
-
-        self._workers.map(run, range(len(starts)), threads)
-        found.work[:] = works.sum(axis=0)
 
     def _take(self, order: Order, rerank: int, wanted: int) -> tuple[Any, ...]:
         """Buffers of one kernel call: pool, keys, nodes, query8, query16, what the sieve needs, blocks."""

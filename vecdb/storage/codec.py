@@ -49,6 +49,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -195,7 +196,9 @@ def encode_access(numbers: NDArray[np.uint64], counts: NDArray[np.int64]) -> lis
     return [head + part for head, part in zip(heads.view("V8")[:, 0].tolist(), parts, strict=True)]
 
 
-def decode_access(raws: list[bytes], rows: list[int], where: str) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+def decode_access(
+    raws: list[bytes], rows: Sequence[int] | NDArray[np.int64], where: str
+) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
     """(numbers, counts) of access lists found under `rows`, as `encode_access` takes them. Raises `Corruption`."""
     lengths = np.fromiter(map(len, raws), np.int64, len(raws)) - _ACCESS.size
     parts = [raw[_ACCESS.size :] for raw in raws]
