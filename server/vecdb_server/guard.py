@@ -38,12 +38,11 @@ _ID = re.compile(r"[\x21-\x7e]{1,64}")
 class Visitor:
     """A caller at the door: what it holds, and the handlers made for it."""
 
-    __slots__ = ("account", "caller", "handlers", "version")
+    __slots__ = ("account", "caller", "handlers")
 
-    def __init__(self, caller: Caller, account: Account | None, version: int) -> None:
+    def __init__(self, caller: Caller, account: Account | None) -> None:
         self.caller = caller
         self.account = account
-        self.version = version
         self.handlers: dict[str, Any] = {}
 
 
@@ -57,8 +56,9 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         self._hidden = hidden
         self._rpcs: dict[str, tuple[Any, Behaviour]] = {}
         self._visitors: dict[bytes, Visitor] = {}
-        self._anonymous = Visitor(ANONYMOUS, admission.account(ANONYMOUS), 0)
-        self._anybody = Visitor(ANONYMOUS, None, 0)  # of rpcs that are open: neither asked nor counted
+        self._version = 0  # of the tokens that they hold
+        self._anonymous = Visitor(ANONYMOUS, admission.account(ANONYMOUS))
+        self._anybody = Visitor(ANONYMOUS, None)  # of rpcs that are open: neither asked nor counted
         self._watching: set[asyncio.Task[Any]] = set()
         self._ending = False
 
@@ -110,12 +110,15 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         if kind.lower() != "bearer":
             raise _unauthenticated("this server wants a token: send it as `authorization: Bearer TOKEN`")
         digest = hashlib.sha256(secret.encode()).digest()
+        if self._version != self._tokens.version:
+            self._visitors.clear()
+            self._version = self._tokens.version
         visitor = self._visitors.get(digest)
-        if visitor is None or visitor.version != self._tokens.version:
+        if visitor is None:
             caller = self._tokens.find(digest)
             if caller is None:
                 raise _unauthenticated("the token is not known to this server")
-            visitor = Visitor(caller, self._admission.account(caller), self._tokens.version)
+            visitor = Visitor(caller, self._admission.account(caller))
             self._visitors[digest] = visitor  # as many as there are tokens: unknown ones never come here
         if visitor.caller.expired():
             raise _unauthenticated("the token has expired")

@@ -1,4 +1,4 @@
-"""`python -m vecdb_server.probe [NAME]`: exit code 0 where the server of this environment's settings says that it serves.
+"""`python -m vecdb_server.probe [NAME]`: exit code 0 where the server of this environment's settings says it serves.
 
 With TLS its own certificate is what is trusted, under the NAME that it is made out to: the question is whether the
 server is well, not who it is. One that wants certificates of its clients cannot be asked so.

@@ -47,26 +47,36 @@ class Stream:
                 waits = self._welcome(message)
                 if waits is not None:
                     await self._waited(waits)
-                answer = begin(message)
-                if inspect.isawaitable(answer):
-                    self._pending.append(answer)
-                    self._send()
-                    while len(self._pending) >= UNANSWERED_MAX and self._error is None:
-                        self._room.clear()
-                        await self._waited(self._room.wait())
-                elif self._sender is None or self._sender.done():
-                    await self._context.write(answer)
-                else:
-                    self._pending.append(_at_once(answer))
-            self._error = None
-        finally:
+                await self._answer(begin(message))
+        except asyncio.CancelledError:
+            self._abandon()
+            raise
+        except Exception:
             await self._finish()
+            raise
+        await self._finish()
         if self._error is not None:
             raise self._error
 
+    async def _answer(self, answer: Any) -> None:
+        if inspect.isawaitable(answer):
+            self._pending.append(answer)
+        elif self._sender is None or self._sender.done():
+            await self._context.write(answer)
+            return
+        else:
+            self._pending.append(_at_once(answer))
+        if self._sender is None or self._sender.done():
+            self._sender = asyncio.ensure_future(self._send())
+        while len(self._pending) >= UNANSWERED_MAX:
+            self._room.clear()
+            await self._waited(self._room.wait())
+
     async def _read(self) -> Any:
-        """The next message; None where there is none, or where the stream was interrupted."""
-        return None if self._error is not None else await self._waited(anext(self._messages, None))
+        """The next message; None where there is none. Raises what the stream was interrupted with."""
+        if self._error is not None:
+            raise self._error
+        return await self._waited(anext(self._messages, None))
 
     async def _waited(self, coming: Awaitable[Any]) -> Any:
         """What may be interrupted."""
@@ -81,11 +91,7 @@ class Stream:
         finally:
             self._waiting = False
 
-    def _send(self) -> None:
-        if self._sender is None or self._sender.done():
-            self._sender = asyncio.ensure_future(self._send_pending())
-
-    async def _send_pending(self) -> None:
+    async def _send(self) -> None:
         while self._pending:
             try:
                 await self._context.write(await self._pending[0])
@@ -97,14 +103,22 @@ class Stream:
             self._room.set()
 
     async def _finish(self) -> None:
+        """What is on its way is answered."""
         if self._sender is not None:
             try:
                 await self._sender
             except asyncio.CancelledError:
-                self._sender.cancel()
+                self._abandon()
                 raise
-            finally:
-                self._drop_pending()
+
+    def _abandon(self) -> None:
+        """Nobody is there any more: nothing else is begun."""
+        if self._sender is not None and not self._sender.done():
+            self._sender.cancel()  # and what it waits for with it
+            first = self._pending.popleft()
+            if isinstance(first, asyncio.Future):
+                first.cancel()
+        self._drop_pending()
 
     def _drop_pending(self) -> None:
         for one in self._pending:
