@@ -1,12 +1,12 @@
-"""Who may see a record: access lists as LMDB holds them, and how a commit changes them.
+"""Who may see a record: tenants' names, and how a commit changes access lists.
 
-    access[row]      -> numbers of tenants     the truth, with a checksum            (keys.py and codec.py draw them)
-    members[number]  -> rows                   the same pairs the other way round
     tenants          name <-> number, with the sequence of the last change
+    lists            two tables (tables.py) with the journal over them (journal.py)
 
-A request first works out a `Change` (which may raise: quotas, unknown names), then makes it: pairs taken away and added
-in `members`, whole lists written in `access`. A row never changes, so an overwritten record takes its pairs to its new
-row, and a deleted one loses them: `members` holds live records only, and its duplicate counts are exact.
+A request first works out a `Change` (which may raise: quotas, unknown names), then makes it. Lists of new rows are
+written into the tables, in whose order they come; what changes of rows that are there is written to the journal at the
+end of the group. A row never changes, so an overwritten record takes its pairs to its new row, and a deleted one loses
+them: only live records have tenants, and counts are exact.
 
 Everything is done for arrays of pairs at once. Reading functions work in any transaction; `Access` lives on the commit
 thread.
@@ -14,16 +14,17 @@ thread.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vecdb import limits
+from vecdb import catalog, limits
 from vecdb.errors import Corruption, LimitExceeded, NotFound
-from vecdb.pairs import NOTHING, Pairs, net_changes, subtract, unite
+from vecdb.journal import NO_CHANGES, Changes, Grants, Journal
+from vecdb.pairs import NOTHING, Pairs, common, net_changes, subtract, unite
 from vecdb.storage import codec, keys
 from vecdb.validate import AccessLists
 from vecdb.validate.common import show, slices
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from vecdb.storage.store import Store, Txn
 
 _SLICE = 256  # entries per stretch of bytecode, about 100 us
-_MEMBER = np.dtype([("key", f"V{keys.PREFIX_BYTES + 8}"), ("row", "<u8")])
 
 
 # -- reading ---------------------------------------------------------------------------------------
@@ -79,56 +79,6 @@ def tenants_of(
     return out
 
 
-def lists_of(store: Store, txn: Txn, prefix: bytes, rows: NDArray[np.int64], where: str) -> Pairs:
-    """The pairs of rows (distinct, ascending), each list compared with its checksum. Raises Corruption."""
-    cursor = txn.cursor(db=store.access)
-    all_rows, all_numbers = [], []
-    for start, stop in slices(len(rows), _SLICE):
-        found = cursor.getmulti(keys.all_numbered(prefix, rows[start:stop]))
-        if not found:
-            continue
-        there = [keys.number_of(bytes(key)) for key, _ in found]
-        numbers, counts = codec.decode_access([bytes(raw) for _, raw in found], there, where)
-        all_rows.append(np.repeat(np.asarray(there, np.int64), counts))
-        all_numbers.append(numbers)
-    return Pairs.of(np.concatenate(all_rows), np.concatenate(all_numbers)) if all_rows else NOTHING
-
-
-def count_of(store: Store, txn: Txn, prefix: bytes, number: int) -> int:
-    """How many records a tenant has."""
-    cursor = txn.cursor(db=store.members)
-    return int(cursor.count()) if cursor.set_key(keys.numbered(prefix, number)) else 0
-
-
-def rows_of(store: Store, txn: Txn, prefix: bytes, number: int, row_count: int, where: str) -> NDArray[np.uint32]:
-    """uint32[n]: the rows of a tenant, ascending. Raises Corruption where they are not rows."""
-    key = keys.numbered(prefix, number)
-    raw = txn.cursor(db=store.members).getmulti([key], dupdata=True, dupfixed_bytes=8, keyfixed=True)
-    if not len(raw):
-        return np.empty(0, np.uint32)
-    if len(raw) % _MEMBER.itemsize:
-        raise Corruption(f"{where}: the rows of tenant {number} are damaged; restore from a backup")
-    rows = np.frombuffer(raw, _MEMBER)["row"].copy()
-    if rows[-1] >= row_count or (rows[1:] <= rows[:-1]).any():
-        raise Corruption(f"{where}: tenant {number} has row {rows.max()} of {row_count}, or rows out of order")
-    return rows.astype(np.uint32)
-
-
-def refuse_disagreement(
-    store: Store, txn: Txn, prefix: bytes, number: int, rows: NDArray[np.uint32], where: str
-) -> None:
-    """Confirm that each of a tenant's rows has it in its own list, which carries a checksum. Raises Corruption."""
-    for start in range(0, len(rows), limits.block_rows_max):
-        part = rows[start : start + limits.block_rows_max].astype(np.int64)
-        lists = lists_of(store, txn, prefix, part, where)
-        confirmed = lists.rows[lists.numbers == np.uint64(number)]
-        if len(confirmed) != len(part):
-            row = int(np.setdiff1d(part, confirmed)[0])
-            raise Corruption(
-                f"{where}: tenant {number} has row {row}, whose access list does not name it; restore from a backup"
-            )
-
-
 def names_after(store: Store, txn: Txn, uid: int, after: bytes | None, most: int) -> list[bytes]:
     """Up to `most` names of tenants in order, those past `after`."""
     head = keys.tenant_names(uid)
@@ -149,79 +99,59 @@ def names_after(store: Store, txn: Txn, uid: int, after: bytes | None, most: int
 # -- writing ---------------------------------------------------------------------------------------
 
 
-def write_lists(txn: Txn, store: Store, prefix: bytes, lists: Pairs) -> None:
-    """Put whole lists: all pairs of each row that is in `lists`."""
-    rows, counts = lists.counts()
-    numbers, ends = lists.numbers, np.cumsum(counts)
-    cursor = txn.cursor(db=store.access)
-    for start, stop in slices(len(rows), _SLICE):
-        first = int(ends[start - 1]) if start else 0
-        raws = codec.encode_access(numbers[first : int(ends[stop - 1])], counts[start:stop])
-        cursor.putmulti(list(zip(keys.all_numbered(prefix, rows[start:stop]), raws, strict=True)))
-
-
-def remove_lists(txn: Txn, store: Store, prefix: bytes, rows: NDArray[np.int64]) -> None:
-    for start, stop in slices(len(rows), _SLICE):
-        for key in keys.all_numbered(prefix, rows[start:stop]):
-            txn.delete(key, db=store.access)
-
-
-def _members(prefix: bytes, pairs: Pairs) -> Iterator[list[tuple[bytes, bytes]]]:
-    """Entries of `members`, in their order, a slice at a time."""
-    numbers, rows = pairs.by_number()
-    values = rows.astype("<u8", copy=False).view("V8")
-    for start, stop in slices(len(values), 2 * _SLICE):
-        yield list(zip(keys.all_numbered(prefix, numbers[start:stop]), values[start:stop].tolist(), strict=True))
-
-
-def write_members(txn: Txn, store: Store, prefix: bytes, pairs: Pairs) -> None:
-    cursor = txn.cursor(db=store.members)
-    for entries in _members(prefix, pairs):
-        cursor.putmulti(entries)
-
-
-def remove_members(txn: Txn, store: Store, prefix: bytes, pairs: Pairs) -> None:
-    cursor = txn.cursor(db=store.members)
-    find, delete = cursor.set_key_dup, cursor.delete
-    for entries in _members(prefix, pairs):
-        for key, row in entries:
-            if find(key, row):
-                delete()
-
-
 @dataclass(slots=True)
 class Change:
     """What one request will do, worked out before it changes anything.
 
-    lists : whole lists to write.   cleared : int64, rows that keep no list.   added, removed : pairs of `members`.
-    new : names of tenants to make, by number.
+    written : whole lists of new rows.   granted, revoked : pairs of rows that are there.   leaving : of those revoked
+    what tenants lose that have not been dropped.   new : names of tenants to make, by number.
     """
 
-    lists: Pairs = NOTHING
-    cleared: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
-    added: Pairs = NOTHING
-    removed: Pairs = NOTHING
+    written: Pairs = NOTHING
+    granted: Pairs = NOTHING
+    revoked: Pairs = NOTHING
+    leaving: Pairs = NOTHING
     new: dict[int, bytes] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        """Pairs that it changes."""
+        return len(self.written) + len(self.granted) + len(self.revoked)
 
 
 @dataclass(slots=True)
 class Access:
     """Changes to one collection's access lists in one group. Lives on the commit thread.
 
-    known : tenants of this group by number, None for a dropped one.   touched : numbers whose rows have changed.
-    added, removed : pairs, of one step after another.   dropped : numbers.   net : (added, removed) by the group
-    as a whole, once it is finished.
+    there : entries of the journal; once the group is finished, with its own.   known : tenants of this group by number,
+    None for a dropped one.   touched : numbers whose rows have changed.   own : what the group says of rows that were
+    there.   added, removed : pairs, of one step after another.   dropped : numbers.   net : (added, removed) by the
+    group as a whole, once it is finished.
     """
 
     uid: int
-    prefix: bytes
-    where: str
+    journal: Journal
+    there: catalog.Journal | None
     known: dict[int, codec.Tenant | None] = field(default_factory=dict)
     touched: set[int] = field(default_factory=set)
+    own: Changes = NO_CHANGES
     added: list[Pairs] = field(default_factory=list)
     removed: list[Pairs] = field(default_factory=list)
     dropped: list[int] = field(default_factory=list)
     net: tuple[Pairs, Pairs] = (NOTHING, NOTHING)
+    _before: Changes | None = None  # what the journal says but for `own`
+
+    @property
+    def where(self) -> str:
+        return self.journal.tables.where
+
+    def before(self, group: Group) -> Changes:
+        if self._before is None:
+            self._before = self.journal.changes(group.txn, self.there)
+        return self._before
+
+    def grants(self, group: Group) -> Grants:
+        """Who sees what after the requests of this group so far."""
+        return Grants(self.journal.tables, group.txn, self.before(group).then(self.own))
 
     # -- working out -------------------------------------------------------------------------------
 
@@ -254,7 +184,7 @@ class Access:
 
     def lists(self, group: Group, rows: NDArray[np.int64]) -> tuple[Pairs, Pairs]:
         """Pairs of rows (distinct, ascending): (all, those whose tenants have not been dropped)."""
-        found = lists_of(group.store, group.txn, self.prefix, rows, self.where)
+        found = self.grants(group).lists_of(rows)
         return found, found.only(self.living(group, found.numbers))
 
     def living(self, group: Group, numbers: NDArray[np.uint64]) -> NDArray[np.bool_]:
@@ -283,27 +213,25 @@ class Access:
         change = self.delete(group, np.sort(replaced))
         if given is not None:
             numbers, change.new = self.resolve(group, given.names, create=True)
-            change.added = Pairs.of(first_row + given.records, numbers[given.which])
-        elif len(change.removed):
+            change.written = Pairs.of(first_row + given.records, numbers[given.which])
+        elif len(change.leaving):
             order = np.argsort(replaced)
-            moved = successors[order][np.searchsorted(replaced[order], change.removed.rows)]
-            change.added = Pairs.of(moved, change.removed.numbers)
-        change.lists = change.added
+            moved = successors[order][np.searchsorted(replaced[order], change.leaving.rows)]
+            change.written = Pairs.of(moved, change.leaving.numbers)
         self._check_quotas(group, change, live_count)
         return change
 
     def delete(self, group: Group, rows: NDArray[np.int64]) -> Change:
         """Rows (ascending) that die."""
-        every, living = self.lists(group, rows)
-        return Change(cleared=every.counts()[0], removed=living)
+        every, leaving = self.lists(group, rows)
+        return Change(revoked=every, leaving=leaving)
 
     def grant(self, group: Group, pairs: Pairs, new: dict[int, bytes], live_count: int) -> Change:
         """Pairs to add to the lists of live rows."""
-        present = lists_of(group.store, group.txn, self.prefix, pairs.counts()[0], self.where)
-        added = subtract(pairs, present)
-        change = Change(lists=unite(present.of_rows(added.rows), added), added=added, new=new)
-        if len(added):
-            most = change.lists.counts()[1].max()
+        present = self.grants(group).lists_of(pairs.counts()[0])
+        change = Change(granted=subtract(pairs, present), new=new)
+        if len(change.granted):
+            most = unite(present, change.granted).counts()[1].max()
             if most > limits.tenants_per_record_max:
                 raise LimitExceeded(
                     f"collection {self.where!r}: a record would have {most:,} tenants, limit "
@@ -314,25 +242,24 @@ class Access:
 
     def revoke(self, group: Group, pairs: Pairs) -> Change:
         """Pairs to take out of the lists of live rows."""
-        present = lists_of(group.store, group.txn, self.prefix, pairs.counts()[0], self.where)
-        left = subtract(present, pairs)
-        removed = subtract(present, left)
-        left = left.of_rows(removed.rows)
-        self.living(group, removed.tenants())
-        return Change(lists=left, cleared=np.setdiff1d(removed.rows, left.rows), removed=removed)
+        revoked = common(pairs, self.grants(group).lists_of(pairs.counts()[0]))
+        self.living(group, revoked.tenants())
+        return Change(revoked=revoked, leaving=revoked)
 
     def _check_quotas(self, group: Group, change: Change, live_count: int) -> None:
         """Raises LimitExceeded where a tenant would have more records than it may."""
-        distinct, counts = np.unique(change.added.numbers, return_counts=True)
+        distinct, counts = np.unique(
+            np.concatenate([change.written.numbers, change.granted.numbers]), return_counts=True
+        )
         self.living(group, distinct)
-        removed = change.removed.numbers
+        grants, lost = self.grants(group), change.leaving.numbers
         for number, count in zip(distinct.tolist(), counts.tolist(), strict=True):
             found = self.known[number]
             most = (found.records_max if found is not None else 0) or limits.tenant_records_max
             if most >= live_count:
                 continue
-            leaving = int((removed == np.uint64(number)).sum())
-            total = count_of(group.store, group.txn, self.prefix, number) + count - leaving
+            leaving = int((lost == np.uint64(number)).sum())
+            total = grants.count_of(number) + count - leaving
             if total > most and count > leaving:
                 name = change.new.get(number) or (found.name if found is not None else b"")
                 raise LimitExceeded(
@@ -344,20 +271,18 @@ class Access:
 
     def make(self, group: Group, change: Change) -> None:
         """Write a change. Nothing raises from here on but what aborts the group."""
-        txn, store = group.txn, group.store
         if change.new:
             self.create(group, change.new, 0)
-        remove_lists(txn, store, self.prefix, change.cleared)
-        if len(change.removed):
-            remove_members(txn, store, self.prefix, change.removed)
-            self.removed.append(change.removed)
-            self.touched.update(change.removed.tenants().tolist())
-        if len(change.added):
-            write_members(txn, store, self.prefix, change.added)
-            self.added.append(change.added)
-            self.touched.update(change.added.tenants().tolist())
-        if len(change.lists):
-            write_lists(txn, store, self.prefix, change.lists)
+        self.journal.tables.write(group.txn, change.written)
+        self.own = self.own.then(Changes(change.granted, change.revoked))
+        for pairs, steps in (
+            (change.leaving, self.removed),
+            (change.written, self.added),
+            (change.granted, self.added),
+        ):
+            if len(pairs):
+                steps.append(pairs)
+                self.touched.update(pairs.tenants().tolist())
 
     def create(self, group: Group, new: dict[int, bytes], records_max: int) -> None:
         """Make tenants, whose numbers follow one another from the next one on."""
@@ -383,23 +308,31 @@ class Access:
         group.txn.put(key, raw, db=group.store.tenants)
 
     def drop(self, group: Group, name: bytes) -> None:
-        """Forget a tenant. Its pages in `members` go as a whole; its number stays in lists, where it means nobody."""
+        """Forget a tenant. Its number stays in lists and in the journal, where it means nobody."""
         found = named(group.store, group.txn, self.uid, name, self.where)
         if found is None:
             raise unknown_tenant(self.where, name)
         number, txn, store = found[0], group.txn, group.store
         txn.delete(keys.tenant_names(self.uid) + name, db=store.tenants)
         txn.delete(keys.tenant_numbers(self.uid) + number.to_bytes(8, "big"), db=store.tenants)
-        uid, generation = keys.split_prefix(self.prefix)
-        for prefix in (self.prefix, keys.prefix(uid, generation + 1)):  # a vacuum may have begun the next one
-            txn.delete(keys.numbered(prefix, number), db=store.members)
+        self.journal.tables.drop(txn, number)
+        self.journal.tables.next_generation().drop(txn, number)  # a vacuum may have begun it
         self.known[number] = None
         self.touched.discard(number)
         self.dropped.append(number)
 
+    def forget(self, group: Group, through: int) -> None:
+        """Remove the journal's entries up to commit `through`: all of it is in the tables."""
+        assert self.there is not None
+        assert not len(self.own)
+        self.there = self.journal.forget(group.txn, through, self.there)
+        self._before = self.journal.read(group.txn, self.there) if self.there is not None else NO_CHANGES
+
     def finish(self, group: Group) -> None:
-        """Before the commit: say of each tenant whose rows have changed in which commit they did."""
+        """Before the commit: write the journal, and of each tenant whose rows have changed in which commit they did."""
         self.net = net_changes(self.added, self.removed)
+        if len(self.own):
+            self._write_own(group)
         cursor = group.txn.cursor(db=group.store.tenants)
         numbers = sorted(self.touched)
         head = keys.tenant_numbers(self.uid)
@@ -410,6 +343,22 @@ class Access:
                 assert found is not None, number
                 moved[number] = codec.Tenant(group.sequence, found.records_max, found.name)
             cursor.putmulti(_tenant_entries(head, moved))
+
+    def _write_own(self, group: Group) -> None:
+        """To the journal; what is much to the tables, and to the journal where it says otherwise."""
+        before, own = self.before(group), self.own
+        if len(own) > limits.journal_entry_pairs:
+            granted = own.granted.only(self.living(group, own.granted.numbers))
+            self.journal.tables.change(group.txn, granted, own.revoked)
+            own = before.denied_by(own)
+        if len(own):
+            self.there = self.journal.write(group.txn, group.sequence, own, self.there)
+            self._before = before.then(own)
+
+    def publish(self) -> None:
+        """After the commit."""
+        if self._before is not None:
+            self.journal.publish(self.there, self._before)
 
 
 def _tenant_entries(head: bytes, tenants: dict[int, codec.Tenant]) -> list[tuple[bytes, bytes]]:

@@ -268,9 +268,9 @@ class Answering(Following):
             return self.current().snapshot.live_count
         if len(tenants) > 1:
             return len(self.current_for(tenants)[1])
-        with self.reading() as (txn, generation, _):
+        with self.reading() as (txn, generation, state):
             number, _ = self._tenant_in(txn, tenants[0])
-            return access.count_of(self.store, txn, generation.prefix, number)
+            return generation.journal.at(txn, state).count_of(number)
 
     # -- tenants -----------------------------------------------------------------------------------
 

@@ -53,6 +53,14 @@ class Tuned(msgspec.Struct, frozen=True):
     recall: float
 
 
+class Journal(msgspec.Struct, frozen=True):
+    """Which entries the journal has: the first and the last commit that wrote one that is still there, and how many."""
+
+    first: int
+    last: int
+    entries: int
+
+
 class State(msgspec.Struct, frozen=True):
     """What a commit changes."""
 
@@ -63,6 +71,7 @@ class State(msgspec.Struct, frozen=True):
     id_kind: str | None = None
     has_fields: bool = False
     has_tenants: bool = False  # whether there ever was one: else nobody looks for access lists
+    journal: Journal | None = None  # None where it is empty
     index: dict[str, Any] | None = None
     sealed: Sealed | None = None
     unlinked_rows: int = 0  # rows taken out of the graph by repairs since it was last built

@@ -3,7 +3,7 @@
 blocks   crc, consecutive rows up to the state's count                      -> every record readable
 rows     CRC-32C of every vector against its record                         -> every vector as written
 tombs    rows below the count, each once; row_count - tombs = live_count    -> every deletion accounted for
-access   crc, live rows only, the same pairs as members                    -> a tenant sees what was granted
+access   crc, live rows only, the same pairs as members, journal over both  -> a tenant sees what was granted
 tenants  names and numbers lead to one another, numbers below the next      -> no tenant under another's name
 requests every one in order has its answer                                   -> a repeated write happens once
 ids      one entry per live row, leading to it, and no other                -> get and search agree
@@ -12,8 +12,8 @@ index    the sealed file's checksums, and the live index's own invariants   -> e
 
 from __future__ import annotations
 
+import heapq
 import itertools
-from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -21,11 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb import catalog, limits, once
-from vecdb.access import count_of as access_count
-from vecdb.access import lists_of, number_of, tenant
+from vecdb.access import number_of, tenant
 from vecdb.errors import Corruption
 from vecdb.generation import Generation, iter_blocks, iter_tombs
 from vecdb.kernels.checks import crc_rows
+from vecdb.pairs import NOTHING, Pairs
 from vecdb.storage import keys
 from vecdb.storage.store import Store, Txn
 from vecdb.vacuum import id_keys
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from vecdb.engine import Engine
     from vecdb.home import Home
 
+_NO_ROWS = np.empty(0, np.uint64)
 _PROBLEMS_MAX = 100  # per collection: a damaged disk should not fill memory with its description
 
 
@@ -92,7 +93,7 @@ def _check_records(store: Store, txn: Txn, generation: Generation, state: catalo
     if entries != live_count:
         problems.append(f"ids has {entries} entries, there are {live_count} live records")
     numbers, found = _check_tenants(store, txn, generation)
-    problems += found + _check_access(store, txn, generation, dead, numbers)
+    problems += found + _check_access(txn, generation, state, dead, numbers)
     return problems + _check_requests(store, txn, generation)
 
 
@@ -138,41 +139,44 @@ def _check_requests(store: Store, txn: Txn, generation: Generation) -> list[str]
 
 
 def _check_access(
-    store: Store, txn: Txn, generation: Generation, dead: NDArray[np.bool_], numbers: set[int]
+    txn: Txn, generation: Generation, state: catalog.State, dead: NDArray[np.bool_], numbers: set[int]
 ) -> list[str]:
-    """Every pair of a list is in members, and members has as many as were found so, of each tenant."""
-    prefix, where = generation.prefix, generation.entry.name
-    problems: list[str] = []
-    counts: Counter[int] = Counter()
-    cursor = txn.cursor(db=store.members)
-    listed = _keys_under(store.access, txn, prefix)
-    while part := list(itertools.islice(listed, limits.block_rows_max)):
-        rows = np.array([keys.number_of(key) for key in part], np.int64)
-        if rows[-1] >= len(dead) or dead[rows].any():
-            problems.append(
-                f"access lists of rows {rows[0]} to {rows[-1]}: there is one of a row that is dead or not there"
-            )
-            return problems
+    """The journal over the two tables gives the same pairs both ways: those of live rows, and of tenants that exist."""
+    tables = generation.journal.tables
+    problems, parts = [], []
+    grants = generation.journal.at(txn, state)
+    listed = (keys.number_of(key) for key in _keys_under(tables.store.access, txn, tables.prefix))
+    changed = np.unique(grants.changes.granted.rows).tolist()
+    every = (row for row, _ in itertools.groupby(heapq.merge(listed, changed)))
+    while part := list(itertools.islice(every, limits.block_rows_max)):
         try:
-            lists = lists_of(store, txn, prefix, rows, where)
+            parts.append(grants.lists_of(np.array(part, np.int64)).packed)
         except Corruption as error:
             problems.append(str(error))
+            if len(problems) >= _PROBLEMS_MAX:
+                return problems
+    lists = Pairs(np.concatenate(parts)) if parts else NOTHING
+    stray = lists.rows[np.append(dead, True)[np.minimum(lists.rows, len(dead))]]
+    if len(stray):
+        return [*problems, f"there is an access list of row {stray[0]}, which is dead or not there"]
+    ordered, rows = lists.by_number()
+    known, starts = np.unique(ordered, return_index=True)
+    parted = np.split(rows, starts)[1:]
+    expected = dict(zip(known.tolist(), parted, strict=True))
+    there = {keys.number_of(key) for key in _keys_under(tables.store.members, txn, tables.prefix)}
+    for number in sorted(there | (expected.keys() & numbers)):
+        if number not in numbers:
+            problems.append(f"tenant {number} has rows, and does not exist")
             continue
-        if (np.diff(lists.numbers.astype(np.int64))[np.diff(lists.rows) == 0] <= 0).any():
-            problems.append(f"access lists of rows {rows[0]} to {rows[-1]}: numbers out of order")
-        for row, number in zip(lists.rows.tolist(), lists.numbers.tolist(), strict=True):
-            if number in numbers:
-                counts[number] += 1
-                if not cursor.set_key_dup(keys.numbered(prefix, number), row.to_bytes(8, "little")):
-                    problems.append(f"row {row} has tenant {number}, which does not have the row")
+        found, wanted = grants.rows_of(number, len(dead)), expected.get(number, _NO_ROWS)
+        lost = np.setdiff1d(wanted, found)
+        if len(lost):
+            problems.append(f"row {lost[0]} has tenant {number}, which does not have the row")
+        elif len(found) > len(wanted):
+            problems.append(f"tenant {number} has {len(found)} rows, not those whose access lists name it")
         if len(problems) >= _PROBLEMS_MAX:
-            return problems
-    for key in _keys_under(store.members, txn, prefix):
-        number = keys.number_of(key)
-        found = access_count(store, txn, prefix, number)
-        if number not in numbers or found != counts.pop(number, 0):
-            problems.append(f"tenant {number} has {found} rows, not those whose access lists name it")
-    return problems + [f"tenant {number} has no rows, access lists name it" for number in list(counts)[:3]]
+            break
+    return problems
 
 
 def _check_ids(

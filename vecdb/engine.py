@@ -89,6 +89,7 @@ class Engine(Answering):
         if owner:
             metas = [codec.encode_meta(owner, one) for one in metas or [b""] * batch.ids.n]
         self._wait_for_room()
+        self._fold_when_long()
         request = Put(self, owner, batch.ids, batch.vectors, metas, mode, batch.tenants)
         return int(self.submit(request, request_id))
 
@@ -107,12 +108,14 @@ class Engine(Answering):
             self.current()
             return 0
         self._wait_for_room()
+        self._fold_when_long()
         return int(self.submit(Update(self, owner, ids, vectors, fields), request_id))
 
     def delete(self, ids: IdBatch, owner: bytes, request_id: bytes | None = None) -> int:
         if ids.n == 0:
             self.current()
             return 0
+        self._fold_when_long()
         return int(self.submit(Delete(self, owner, ids), request_id))
 
     def change_access(
@@ -121,6 +124,7 @@ class Engine(Answering):
         if ids.n == 0:
             self.current()
             return 0
+        self._fold_when_long()
         return int(self.submit(ChangeAccess(self, owner, ids, tenants, granted), request_id))
 
     def create_tenants(
@@ -155,6 +159,11 @@ class Engine(Answering):
                 self.current()
                 self._wake_maintenance()
                 self.room.wait(_ROOM_POLL_S)
+
+    def _fold_when_long(self) -> None:
+        """Back-pressure: maintenance is off or busy, and everybody who reads access lists reads the journal, too."""
+        if self.view.generation.journal.waiting >= 2 * limits.journal_pairs:
+            self.upkeep.fold()
 
     def is_loaded(self) -> bool:
         """Whether writers are at work while nobody searches: a bulk load."""
@@ -205,6 +214,7 @@ class Engine(Answering):
                     return
 
     def _optimize(self, thread_count: int, progress: Progress) -> None:
+        self.upkeep.fold()
         self.upkeep.repair(thread_count)
         if self.upkeep.rebuild_is_due():
             self.upkeep.rebuild(thread_count, progress)

@@ -21,6 +21,7 @@ from vecdb import limits
 from vecdb.catalog import Entry, State, index_from_dict
 from vecdb.errors import Corruption
 from vecdb.index.base import Index
+from vecdb.journal import Journal
 from vecdb.kernels.checks import crc_rows
 from vecdb.schema import Hnsw, IndexConfig, Snapshot, Spann
 from vecdb.storage import codec, keys
@@ -61,7 +62,8 @@ class Generation:
             backing=backing,
         )
         self.ids = IdColumn(backing)
-        self.tenants = Tenancy(store, entry, self.number, writable=writable)
+        self.journal = Journal(store, self.prefix, entry.name)
+        self.tenants = Tenancy(store, entry, self.number, self.journal, writable=writable)
         self.index: Index
         self.access_log: list[NDArray[np.int64]] | None = None  # while a vacuum copies: rows whose tenants have changed
         self._tombs_seen = 0

@@ -64,7 +64,7 @@ class Home:
         try:
             if read_only and not files.exists(path / manifest.NAME):
                 raise NotFound(f"no database at {path}; open it without read_only=True to create one")
-            self.manifest = manifest.read(path, LMDB_FORMAT)
+            self.manifest = manifest.read(path, LMDB_FORMAT, read_only=read_only)
             if read_only:
                 self._lock_fd = _hold_as_reader(path)
             self._store = Store(path / "lmdb", read_only=read_only, durability=durability, map_bytes=map_bytes)
@@ -73,6 +73,7 @@ class Home:
             raise
         if not read_only:
             try:
+                self.manifest = manifest.upgrade(path, self.manifest)  # before anything is committed
                 self._committer = Committer(self._store, _last_sequence(self._store))
                 purge_debris(path, self._store, self._committer)
             except BaseException:

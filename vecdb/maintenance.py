@@ -1,7 +1,7 @@
 """The thread that looks after a writing database: bounded steps, one at a time, woken by commits.
 
-    index the tail -> repair -> vacuum -> rebuild -> seal, for each collection, then sleep until a commit; dead LMDB
-    readers each minute
+    fold the journal -> index the tail -> repair -> vacuum -> rebuild -> seal, for each collection, then sleep until a
+    commit; dead LMDB readers each minute
 
 It can be switched off, and nothing is wrong then, only slower: tails grow until writers wait, which `optimize`
 resolves. It runs at a lower priority than searches, and while there are any on as many threads as leave one core to
@@ -77,6 +77,8 @@ class Maintenance:
         if engine.dropped:
             return
         width = max(1, self._cores - 1) if engine.is_searched() else self._cores
+        if upkeep.fold_is_due():
+            upkeep.fold()
         if upkeep.tail_is_due():
             upkeep.index_tail(width)
             self._wake.set()

@@ -8,6 +8,7 @@ Pure functions of arrays; a `Pairs` is never changed.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,13 +57,20 @@ class Pairs:
         return Pairs(self.packed[keep])
 
     def of_rows(self, rows: NDArray[np.int64]) -> Pairs:
-        """Those of rows (ascending)."""
-        return self.only(within(self.rows, rows))
+        """Those of rows (distinct, ascending)."""
+        starts = np.searchsorted(self.packed, rows << 32)
+        counts = np.searchsorted(self.packed, (rows + 1) << 32) - starts
+        ends = np.cumsum(counts)
+        return Pairs(self.packed[np.repeat(starts - ends + counts, counts) + np.arange(counts.sum())])
+
+    @property
+    def turned(self) -> NDArray[np.uint64]:
+        """uint64[n], number << 32 | row: what sorts as `members` does."""
+        return (self.numbers << np.uint64(32)) | self.rows.astype(np.uint64)
 
     def by_number(self) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
         """(numbers, rows) in the order of `members`."""
-        turned = (self.numbers << np.uint64(32)) | self.rows.astype(np.uint64)
-        turned.sort()
+        turned = np.sort(self.turned)
         return turned >> np.uint64(32), turned & np.uint64(_NUMBER)
 
 
@@ -86,12 +94,43 @@ def within(values: NDArray[np.int64], those: NDArray[np.int64]) -> NDArray[np.bo
 
 
 def unite(a: Pairs, b: Pairs) -> Pairs:
+    if not len(a) or not len(b):
+        return a if len(a) else b
     return Pairs(distinct(np.concatenate([a.packed, b.packed])))
+
+
+def common(a: Pairs, b: Pairs) -> Pairs:
+    """Pairs of a that b has, too."""
+    return a.only(within(a.packed, b.packed))
 
 
 def subtract(a: Pairs, b: Pairs) -> Pairs:
     """Pairs of a that b has not."""
-    return a.only(~within(a.packed, b.packed))
+    if not len(b) or not len(a):
+        return a
+    if len(a) < len(b):
+        return a.only(~within(a.packed, b.packed))
+    places = np.searchsorted(a.packed, b.packed)
+    return Pairs(np.delete(a.packed, places[_there(a.packed, places, b.packed)]))
+
+
+def merged(rows: NDArray[np.uint32], going: NDArray[np.uint32], coming: NDArray[np.uint32]) -> NDArray[np.uint32]:
+    """`rows` without `going`, with `coming`; all ascending."""
+    if len(going):
+        places = np.searchsorted(rows, going)
+        rows = np.delete(rows, places[_there(rows, places, going)])
+    if len(coming):
+        places = np.searchsorted(rows, coming)
+        new = ~_there(rows, places, coming)
+        rows = np.insert(rows, places[new], coming[new])
+    return rows
+
+
+def _there(values: NDArray[Any], places: NDArray[np.int64], wanted: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which of `wanted` are in `values`, at `places` (of searchsorted)."""
+    if not len(values):
+        return np.zeros(len(wanted), bool)
+    return np.asarray((places < len(values)) & (values[np.minimum(places, len(values) - 1)] == wanted))
 
 
 def net_changes(added: Sequence[Pairs], removed: Sequence[Pairs]) -> tuple[Pairs, Pairs]:

@@ -72,7 +72,7 @@ def records(
 ) -> list[Record | None]:
     """A record per row, None for a row of -1."""
     out: list[Record | None] = []
-    tenants = _names_of(generation, txn, rows) if state.has_tenants else {}
+    tenants = _names_of(generation, txn, state, rows) if state.has_tenants else {}
     for row in rows:
         if row < 0:
             out.append(None)
@@ -91,11 +91,11 @@ def records(
     return out
 
 
-def _names_of(generation: Generation, txn: Txn, rows: list[int]) -> dict[int, list[str]]:
+def _names_of(generation: Generation, txn: Txn, state: State, rows: list[int]) -> dict[int, list[str]]:
     """Names of the tenants of each row that has any, in order; of those that were dropped nothing is left."""
     store, uid, where = generation.store, generation.entry.uid, generation.entry.name
     asked = np.unique(np.asarray(rows, np.int64))
-    lists = access.lists_of(store, txn, generation.prefix, asked[asked >= 0], where)
+    lists = generation.journal.at(txn, state).lists_of(asked[asked >= 0])
     tenants = access.tenants_of(store, txn, uid, np.unique(lists.numbers), where)
     names: dict[int, list[str]] = {}
     for row, number in zip(lists.rows.tolist(), lists.numbers.tolist(), strict=True):
@@ -130,14 +130,14 @@ def _vectors_committed(generation: Generation, txn: Txn, rows: list[int]) -> lis
 def rows_of_tenants(generation: Generation, txn: Txn, state: State, names: tuple[str, ...]) -> NDArray[np.uint32]:
     """uint32[n], ascending: live rows of the union of these tenants, read from `txn` alone. Raises NotFound."""
     store, entry = generation.store, generation.entry
-    parts = []
+    grants, parts = generation.journal.at(txn, state), []
     for name in names:
         encoded = tenant_name(name)
         found = access.named(store, txn, entry.uid, encoded, entry.name)
         if found is None:
             raise access.unknown_tenant(entry.name, encoded)
-        rows = access.rows_of(store, txn, generation.prefix, found[0], state.row_count, entry.name)
-        access.refuse_disagreement(store, txn, generation.prefix, found[0], rows, entry.name)
+        rows = grants.rows_of(found[0], state.row_count)
+        grants.confirm(found[0], rows)
         parts.append(rows)
     return np.unique(np.concatenate(parts))
 

@@ -28,15 +28,17 @@ from numpy.typing import NDArray
 
 from vecdb import access, catalog, limits
 from vecdb.index.base import Allowed
-from vecdb.pairs import Pairs
+from vecdb.journal import Journal
+from vecdb.pairs import Pairs, merged
 from vecdb.schema import Snapshot
 from vecdb.storage import keys
-from vecdb.storage.store import Store, Txn
+from vecdb.storage.store import Store
 from vecdb.validate import tenant_name
 
 _ENTRY_BYTES = 512  # of an entry, its names and its array, beside the rows
 _EVICT_TO = 7 / 8  # of the bound
 _ALWAYS = 1 << 63
+_NO_ROWS = np.empty(0, np.uint32)
 
 
 @dataclass(slots=True)
@@ -69,11 +71,13 @@ class _Union:
 class Tenancy:
     """The tenants of one generation."""
 
-    def __init__(self, store: Store, entry: catalog.Entry, generation: int, *, writable: bool) -> None:
+    def __init__(
+        self, store: Store, entry: catalog.Entry, generation: int, journal: Journal, *, writable: bool
+    ) -> None:
         self._store = store
         self._collection = entry
         self._generation = generation
-        self._prefix = keys.prefix(entry.uid, generation)
+        self._journal = journal
         self._writable = writable
         self._lock = threading.Lock()
         self._entries: dict[str, Entry] = {}
@@ -135,19 +139,15 @@ class Tenancy:
             if known is not None and (known.number, known.sequence) == (number, tenant.sequence):
                 known.valid_to = state.sequence
                 return known
-            rows = self._read_rows(txn, number, state.row_count)
+            grants = self._journal.at(txn, state)
+            rows = grants.rows_of(number, state.row_count)
+            grants.confirm(number, rows)
         self._forget(known)
         valid_to = _ALWAYS if self._writable else state.sequence
         entry = Entry(name, number, tenant.sequence, valid_to, Allowed(rows, self._grow))
         self._put(entry)
         self._evict()
         return entry
-
-    def _read_rows(self, txn: Txn, number: int, row_count: int) -> NDArray[np.uint32]:
-        store, where = self._store, self._collection.name
-        rows = access.rows_of(store, txn, self._prefix, number, row_count, where)
-        access.refuse_disagreement(store, txn, self._prefix, number, rows, where)
-        return rows
 
     def _unite(self, names: tuple[str, ...], parts: list[Allowed]) -> Allowed:
         rows = np.concatenate([part.rows for part in parts])
@@ -179,7 +179,7 @@ class Tenancy:
                 old = self._numbers[number]
                 if old.sequence >= sequence:
                     continue  # it was read after the commit
-                rows = _merged(old.allowed.rows, going.get(number), coming.get(number))
+                rows = merged(old.allowed.rows, going.get(number, _NO_ROWS), coming.get(number, _NO_ROWS))
                 self._bytes -= old.nbytes
                 old.older, old.valid_to = None, sequence - 1
                 self._put(Entry(old.name, number, sequence, _ALWAYS, Allowed(rows, self._grow), old, old.used))
@@ -248,24 +248,3 @@ def _rows_by_number(pairs: Pairs, wanted: dict[int, Entry]) -> dict[int, NDArray
         for number, start, end in zip(numbers.tolist(), starts.tolist(), ends, strict=True)
         if number in wanted
     }
-
-
-def _merged(
-    rows: NDArray[np.uint32], going: NDArray[np.uint32] | None, coming: NDArray[np.uint32] | None
-) -> NDArray[np.uint32]:
-    """`rows` without `going`, with `coming`; all ascending."""
-    if going is not None:
-        places = np.searchsorted(rows, going)
-        rows = np.delete(rows, places[_there(rows, places, going)])
-    if coming is not None:
-        places = np.searchsorted(rows, coming)
-        new = ~_there(rows, places, coming)
-        rows = np.insert(rows, places[new], coming[new])
-    return rows
-
-
-def _there(rows: NDArray[np.uint32], places: NDArray[np.int64], wanted: NDArray[np.uint32]) -> NDArray[np.bool_]:
-    """Which of `wanted` are in `rows`, at `places` (of searchsorted)."""
-    if not len(rows):
-        return np.zeros(len(wanted), bool)
-    return np.asarray((places < len(rows)) & (rows[np.minimum(places, len(rows) - 1)] == wanted))

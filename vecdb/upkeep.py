@@ -1,6 +1,7 @@
 """Care of one collection's index and files, each step a method: for maintenance, and for users who will not wait.
 
     index_tail   tail rows -> graph           repair   dead rows out of the graph
+    fold         journal of access lists -> their tables (fold.py)
     seal         graph -> immutable file      vacuum   dead rows out of every file (vacuum.py)
 
 Threads: `lock` lets one step run at a time; searches and commits never wait for it. A step that gets it after a
@@ -16,6 +17,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from vecdb import catalog, limits
+from vecdb.fold import fold
 from vecdb.index.base import IndexDamaged, Progress
 from vecdb.storage import files
 from vecdb.writes import ChangeState
@@ -37,6 +39,7 @@ class Upkeep:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.lock = threading.RLock()
+        self.folding = threading.Lock()
         self.repaired_sequence = 0  # deletions up to here are out of the live graph
         self.repaired_dead = 0  # dead rows at that time
         self.unlinked_rows: int | None = None  # repaired away since the graph was built; None: as the state says
@@ -97,6 +100,9 @@ class Upkeep:
         snapshot = self.engine.view.snapshot
         return snapshot.row_count - snapshot.live_count
 
+    def fold_is_due(self) -> bool:
+        return self.engine.view.generation.journal.waiting > limits.journal_pairs
+
     # -- steps -------------------------------------------------------------------------------------
 
     def index_tail(self, threads: int, progress: Progress = None, *, all_rows: bool = False) -> None:
@@ -129,6 +135,11 @@ class Upkeep:
             if index.indexed_rows and view.snapshot.sequence > self.repaired_sequence:
                 self.unlinked_rows = self._unlinked() + index.remove(view.snapshot.sequence, threads)
                 self.repaired_sequence, self.repaired_dead = view.snapshot.sequence, self._dead_rows()
+
+    def fold(self) -> None:
+        """Put the journal of access lists into the tables. Beside any other step: it changes neither rows nor index."""
+        with self.folding:
+            fold(self.engine)
 
     def seal(self, threads: int) -> None:
         """Write the live index as an immutable file and name it in the state: data first, then the pointer."""

@@ -2,7 +2,7 @@
 
     1  the graph lets go of dead rows (repair)
     2  live rows are copied, a bounded piece a commit, while writes go on: row file, blocks, ids, access lists under the
-       next generation's prefix
+       next generation's prefix, the journal of the old one put into them
     3  one commit, alone in its group: the last rows, deletions, grants and revokes that came meanwhile, and the
        state that names the new generation
     4  the old files and entries are removed, a bounded piece a commit
@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb import catalog, limits
-from vecdb.access import Access, lists_of, remove_lists, remove_members, write_lists, write_members
+from vecdb.access import Access
 from vecdb.commit import Group, Shrink, SyncFailed
 from vecdb.errors import NotFound
 from vecdb.generation import Generation, View, block_of, iter_blocks, refuse_damaged, rows_name
@@ -97,7 +97,7 @@ class _Copy:
         path = engine.folder / rows_name(self.number)
         Rows.create(path, entry.dtype, entry.dim, self.number, sync=engine.durable)
         state = msgspec.structs.replace(
-            engine.view.state, generation=self.number, row_count=0, live_count=0, sequence=0
+            engine.view.state, generation=self.number, row_count=0, live_count=0, sequence=0, journal=None
         )
         self.new = Generation(engine.store, engine.folder, entry, state, writable=True)
 
@@ -150,15 +150,14 @@ class _Copy:
 
     def _lists(self, group: Group, rows: NDArray[np.int64]) -> Pairs:
         """What the lists of old rows (ascending) say, of tenants that there still are, under new row numbers."""
-        access = Access(self.engine.entry.uid, self.old.prefix, self.engine.entry.name)
+        access = Access(self.engine.entry.uid, self.old.journal, self.engine.view.state.journal)
         pairs = access.lists(group, rows)[1]
         return Pairs.of(self.mapping[pairs.rows], pairs.numbers)
 
     def _copy_access(self, group: Group, rows: NDArray[np.int64]) -> None:
         if self.engine.view.state.has_tenants:
             lists = self._lists(group, rows)
-            write_lists(group.txn, group.store, self.prefix, lists)
-            write_members(group.txn, group.store, self.prefix, lists)
+            self.new.journal.tables.write(group.txn, lists)
 
     def mend_access(self, group: Group, died: NDArray[np.int64]) -> None:
         """Commit thread, last: lists that have changed since they were copied, and those of old rows that have died."""
@@ -166,13 +165,9 @@ class _Copy:
             return
         rows = np.unique(np.concatenate([died, *(self.old.access_log or ())]))
         rows = rows[self.mapping[rows] >= 0]
-        txn, store, prefix = group.txn, group.store, self.prefix
-        here = lists_of(store, txn, prefix, self.mapping[rows], self.engine.entry.name)
-        wanted = self._lists(group, rows)
-        remove_members(txn, store, prefix, subtract(here, wanted))
-        write_members(txn, store, prefix, subtract(wanted, here))
-        remove_lists(txn, store, prefix, np.setdiff1d(here.rows, wanted.rows))
-        write_lists(txn, store, prefix, wanted)
+        tables = self.new.journal.tables
+        here, wanted = tables.lists_of(group.txn, self.mapping[rows]), self._lists(group, rows)
+        tables.change(group.txn, granted=subtract(wanted, here), revoked=subtract(here, wanted))
 
     def late(self, view: View) -> NDArray[np.int64]:
         """Old rows that were copied alive and have died since."""
@@ -249,6 +244,7 @@ class Switch:
             row_count=copy.written,
             live_count=copy.written - len(dead),
             sealed=None,
+            journal=None,
         )
         assert state.live_count == view.state.live_count, (state, view.state)
         group.txn.put(keys.uid(engine.entry.uid), catalog.encode(state), db=group.store.state)

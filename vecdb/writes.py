@@ -69,8 +69,9 @@ class Pending:
             raw = group.txn.get(keys.uid(engine.entry.uid), db=group.store.state)
             if raw is None:
                 raise NotFound(f"collection {engine.entry.name!r} was dropped")
-            access = Access(engine.entry.uid, engine.view.generation.prefix, engine.entry.name)
-            found = Pending(engine, engine.view.state, access)
+            state = engine.view.state
+            access = Access(engine.entry.uid, engine.view.generation.journal, state.journal)
+            found = Pending(engine, state, access)
             group.participants[engine] = found
         assert isinstance(found, Pending)
         return found
@@ -158,12 +159,11 @@ class Pending:
 
     def change_access(self, group: Group, change: Change) -> int:
         """Make a change of access lists. Returns how many pairs it changed."""
-        changed = len(change.added) + len(change.removed)
-        if changed or len(change.new) or len(change.cleared):
+        if len(change) or change.new:
             group.changed = True
             self.access.make(group, change)
             self.state = msgspec.structs.replace(self.state, has_tenants=True)
-        return changed
+        return len(change)
 
     # -- Participant -------------------------------------------------------------------------------
 
@@ -178,7 +178,7 @@ class Pending:
             for start, stop in slices(len(rows), _SLICE):
                 cursor.putmulti([(key, row) for row in rows[start:stop].tolist()])
         self.access.finish(group)
-        self.state = msgspec.structs.replace(self.state, sequence=sequence)
+        self.state = msgspec.structs.replace(self.state, sequence=sequence, journal=self.access.there)
         txn.put(keys.uid(self.engine.entry.uid), catalog.encode(self.state), db=store.state)
         if self.engine.durable:
             try:
@@ -219,6 +219,7 @@ class Pending:
         if self.added:
             generation.index.extend(self.state.row_count)
         access = self.access
+        access.publish()
         if access.added or access.removed or access.dropped:
             generation.tenants.publish(self.state.sequence, *access.net, access.dropped)
             if generation.access_log is not None:
@@ -405,7 +406,7 @@ class ChangeAccess:
         if not self.granted:
             return pending.change_access(group, access.revoke(group, pairs))
         change = access.grant(group, pairs, new, live_count)
-        _make_room(group, "granting access")
+        make_room(group, "granting access")
         return pending.change_access(group, change)
 
 
@@ -435,7 +436,7 @@ class CreateTenants:
             found = known[there[0]]
             name = "" if found is None else found.name.decode()
             raise AlreadyExists(f"collection {access.where!r} has tenant {show(name)} already; pass exist_ok=True")
-        _make_room(group, "creating tenants")
+        make_room(group, "creating tenants")
         access.create(group, new, self.records_max or 0)
         if self.records_max is not None:
             for number in there:
@@ -461,7 +462,7 @@ class DropTenant:
         group.changed = True
 
 
-def _make_room(group: Group, doing: str) -> None:
+def make_room(group: Group, doing: str) -> None:
     try:
         group.store.make_room()
     except OSError as error:

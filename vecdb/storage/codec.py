@@ -24,6 +24,14 @@ Access list of a record: one LMDB value, rewritten by every change of it
 
     example: tenants 3 and 5 -> 24 bytes, 01 00 00 00, crc, 03 00 .. 00, 05 00 .. 00
 
+Journal entry of a commit: one LMDB value
+
+    entry := version u32 | crc u32 | sequence u64 | granted u64 | pair i64*      pairs granted, then those revoked
+    pair  := row << 32 | tenant's number                                         ascending
+    crc   := zlib.crc32 of what follows it
+
+    example: commit 3 grants row 1 to tenant 2 -> 32 bytes, the last 8 of them 02 00 00 00 01 00 00 00
+
 Tenant: one LMDB value
 
     tenant := version u32 | crc u32 | sequence u64 | records_max u64 | name utf-8
@@ -41,6 +49,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -59,6 +68,7 @@ _VERSION = 1
 _CRC_AT = 8
 _ACCESS = struct.Struct("<II")  # version, crc: the head of an access list, and of a tenant
 _TENANT = struct.Struct("<QQ")
+_JOURNAL = struct.Struct("<QQ")
 ROW_HEADER_BYTES = 4096
 INT_IDS = 1
 
@@ -186,7 +196,9 @@ def encode_access(numbers: NDArray[np.uint64], counts: NDArray[np.int64]) -> lis
     return [head + part for head, part in zip(heads.view("V8")[:, 0].tolist(), parts, strict=True)]
 
 
-def decode_access(raws: list[bytes], rows: list[int], where: str) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+def decode_access(
+    raws: list[bytes], rows: Sequence[int] | NDArray[np.int64], where: str
+) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
     """(numbers, counts) of access lists found under `rows`, as `encode_access` takes them. Raises `Corruption`."""
     lengths = np.fromiter(map(len, raws), np.int64, len(raws)) - _ACCESS.size
     parts = [raw[_ACCESS.size :] for raw in raws]
@@ -202,6 +214,27 @@ def decode_access(raws: list[bytes], rows: list[int], where: str) -> tuple[NDArr
             f"expected {_ACCESS.pack(_VERSION, int(crcs[at])).hex()}; restore from a backup"
         )
     return np.frombuffer(b"".join(parts), "<u8").astype(np.uint64, copy=False), lengths // 8
+
+
+def encode_journal(sequence: int, granted: NDArray[np.int64], revoked: NDArray[np.int64]) -> bytes:
+    """Journal entry of one commit: packed pairs, ascending."""
+    pairs = np.concatenate([granted, revoked]).astype("<i8", copy=False)
+    tail = _JOURNAL.pack(sequence, len(granted)) + pairs.tobytes()
+    return _ACCESS.pack(_VERSION, zlib.crc32(tail)) + tail
+
+
+def decode_journal(raw: bytes, sequence: int, where: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(granted, revoked) of the entry found under `sequence`. Raises `Corruption`."""
+    tail = raw[_ACCESS.size :]
+    if len(tail) >= _JOURNAL.size and _ACCESS.unpack_from(raw) == (_VERSION, zlib.crc32(tail)):
+        found, granted = _JOURNAL.unpack_from(tail)
+        if found == sequence:
+            pairs = np.frombuffer(tail, "<i8", offset=_JOURNAL.size).astype(np.int64, copy=False)
+            return pairs[:granted], pairs[granted:]
+    raise Corruption(
+        f"{where}: journal of commit {sequence} has {len(raw)} bytes and starts with {bytes(raw[:16]).hex()}; "
+        "restore from a backup"
+    )
 
 
 class Tenant(NamedTuple):

@@ -12,6 +12,8 @@
               uid u32, 0x02, number u64         -> tenant (codec.py): sequence, quota, name
     members   prefix, number u64                -> rows u64, native order, ascending (DUPSORT | DUPFIXED | INTEGERDUP)
     access    prefix, row u64                   -> the record's own list of tenants (codec.py); no entry: none
+    journal   prefix, sequence u64              -> grants and revokes of that commit that wait to be put into
+                                                 members and access (codec.py)
     requests  uid u32, 0x00                     -> how many requests are known, u64 LE
               uid u32, 0x01, request id         -> the answer that it was given (once.py)
               uid u32, 0x02, sequence u64, place u32   -> request id; in the order of the commits
@@ -22,7 +24,8 @@ id     := u64, sign bit flipped         where the collection's ids are ints (so 
         | utf-8                         where they are strings
 
 A tenant's number is given out once in the life of its collection. `access` is the truth about who may see a record,
-with a checksum; `members` is the same pairs the other way round, live records only, and can be derived from it.
+with a checksum; `members` is the same pairs the other way round, live records only, and can be derived from it. Both
+are read with the journal over them (membership.py); which entries it has is told by the collection's state.
 A number in `access` that has no tenant is one that was dropped: it means nobody, and the next vacuum leaves it out.
 
 All collections share these databases: a named database of its own for each would have to close its handle when the
@@ -38,7 +41,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 CATALOG, STATE, BLOCKS, IDS, TOMBS = b"catalog", b"state", b"blocks", b"ids", b"tombs"
-TENANTS, MEMBERS, ACCESS, REQUESTS = b"tenants", b"members", b"access", b"requests"
+TENANTS, MEMBERS, ACCESS, REQUESTS, JOURNAL = b"tenants", b"members", b"access", b"requests", b"journal"
 DATABASES: dict[bytes, dict[str, bool]] = {
     CATALOG: {},
     STATE: {},
@@ -49,8 +52,9 @@ DATABASES: dict[bytes, dict[str, bool]] = {
     MEMBERS: {"dupsort": True, "dupfixed": True, "integerdup": True},
     ACCESS: {},
     REQUESTS: {},
+    JOURNAL: {},
 }
-BY_GENERATION = (BLOCKS, IDS, TOMBS, MEMBERS, ACCESS)  # whose keys begin with a prefix
+BY_GENERATION = (BLOCKS, IDS, TOMBS, MEMBERS, ACCESS, JOURNAL)  # whose keys begin with a prefix
 BY_UID = (TENANTS, REQUESTS)  # whose keys begin with a uid alone
 _NEXT, _NAME, _NUMBER = b"\0", b"\1", b"\2"  # what a key of tenants is for, after the uid
 _COUNTED, _REQUEST, _ORDERED = b"\0", b"\1", b"\2"  # the same of requests
@@ -71,7 +75,7 @@ def prefix(number: int, generation: int) -> bytes:
 
 
 def split_prefix(key: bytes) -> tuple[int, int]:
-    """(uid, generation) of any key of blocks, ids, tombs, members or access."""
+    """(uid, generation) of any key that begins with a prefix."""
     number, generation = _PREFIX.unpack_from(key)
     return number, generation
 
@@ -83,13 +87,18 @@ def after(prefix: bytes) -> bytes | None:
 
 
 def numbered(prefix: bytes, number: int) -> bytes:
-    """Key of a block (by first row), of the tombs of a commit, of a tenant's rows or of a row's tenants."""
+    """Key of a block (by first row), of the tombs or journal of a commit, of a tenant's rows or a row's tenants."""
     return prefix + number.to_bytes(8, "big")
 
 
 def number_of(key: bytes) -> int:
     """The row or sequence of a key that `numbered` made."""
     return int.from_bytes(key[PREFIX_BYTES:], "big")
+
+
+def numbers_of(keys: list[Any]) -> NDArray[np.int64]:
+    """int64[n]: `number_of` each of many keys (bytes or buffers)."""
+    return np.frombuffer(b"".join(keys), [("head", f"V{PREFIX_BYTES}"), ("number", ">u8")])["number"].astype(np.int64)
 
 
 def all_numbered(head: bytes, numbers: NDArray[Any]) -> list[bytes]:

@@ -1,10 +1,12 @@
 """What this directory is: `manifest.json`, written once when the database is created, replaced only by an upgrade.
 
-    {"format_version": 1, "lmdb_format": "0.9", "uuid": "...", "created": "2026-01-31T12:00:00+00:00", "engine":
+    {"format_version": 2, "lmdb_format": "0.9", "uuid": "...", "created": "2026-01-31T12:00:00+00:00", "engine":
     "0.1.0"}
 
-Version n opens n - 1 by an explicit upgrade, refuses n + 1, and writes nothing into a directory that it does not
-understand.
+Version n opens n - 1 by an upgrade, which is the writer's, refuses n + 1, and writes nothing into a directory that it
+does not understand.
+
+    2   the journal of access lists; a directory of format 1 has none yet, and nothing else to convert
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import msgspec
 from vecdb.errors import Corruption, Unavailable
 from vecdb.storage import files
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 NAME = "manifest.json"
 
 
@@ -31,9 +33,17 @@ def write(folder: Path, manifest: Manifest) -> None:
     files.write_atomic(folder / NAME, [msgspec.json.format(msgspec.json.encode(manifest)) + b"\n"])
 
 
-def read(folder: Path, lmdb_format: str) -> Manifest:
+def upgrade(folder: Path, found: Manifest) -> Manifest:
+    """Once all that this version needs is in the directory: say that it is of this version."""
+    if found.format_version < FORMAT_VERSION:
+        found = msgspec.structs.replace(found, format_version=FORMAT_VERSION)
+        write(folder, found)
+    return found
+
+
+def read(folder: Path, lmdb_format: str, *, read_only: bool = False) -> Manifest:
     """Read and check. Raises `Corruption` on a damaged manifest and `Unavailable` on a format this version cannot
-    open.
+    open, or with `read_only` must not upgrade.
     """
     path = folder / NAME
     raw = files.read_bytes(path)
@@ -44,6 +54,11 @@ def read(folder: Path, lmdb_format: str) -> Manifest:
     if manifest.format_version > FORMAT_VERSION:
         raise Unavailable(
             f"{folder} has format {manifest.format_version}, this vecdb reads up to {FORMAT_VERSION}; upgrade vecdb"
+        )
+    if read_only and manifest.format_version < FORMAT_VERSION:
+        raise Unavailable(
+            f"{folder} has format {manifest.format_version}, this vecdb reads {FORMAT_VERSION}; open it once without "
+            "read_only=True to upgrade it"
         )
     if manifest.lmdb_format != lmdb_format:
         raise Unavailable(

@@ -88,7 +88,7 @@ class Store:
             self._env.close()
             raise _translated(error, f"opening {self.path}") from error
         self.catalog, self.state, self.blocks, self.ids, self.tombs, *others = self.databases.values()
-        self.tenants, self.members, self.access, self.requests = others
+        self.tenants, self.members, self.access, self.requests, self.journal = others
 
     def _check_length(self) -> None:
         """A data file shorter than its last page would kill the process at the first look past its end."""

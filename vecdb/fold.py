@@ -1,0 +1,105 @@
+"""Folding: what waits in the journal is put into the tables, a bounded piece a commit.
+
+    frozen journal -> pieces in the order of access -> pieces in the order of members -> its entries go
+
+Pages of the tables are written once for all pairs that lie in them. Writes go on between the pieces; what they add to
+the journal stays there for the next fold, and while it is there it has the last word (journal.py), whatever order the
+two come in. One fold runs at a time: an older one that came last would put back what a newer one has changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vecdb import limits
+from vecdb.commit import Group
+from vecdb.journal import Changes, Journal
+from vecdb.pairs import Pairs
+from vecdb.writes import Pending, make_room
+
+if TYPE_CHECKING:
+    from vecdb.engine import Engine
+
+_PIECES = 8  # of each table: as many commits pass meanwhile at most, so what they add to the journal is bounded as well
+
+Order = Literal["access", "members"]
+
+
+def fold(engine: Engine) -> None:
+    """Put all that is in the journal now into the tables. The caller sees to it that one fold runs at a time."""
+    with engine.reading() as (txn, generation, state):
+        if state.journal is None:
+            return
+        journal, changes = generation.journal, generation.journal.changes(txn, state.journal)
+        through = state.journal.last
+    for order in ("access", "members"):
+        for part in _pieces(changes, order):
+            if not engine.submit(FoldPiece(engine, journal, part, order)):
+                return
+    engine.submit(Forget(engine, journal, through))
+
+
+def _pieces(changes: Changes, order: Order) -> Iterator[Changes]:
+    granted, revoked = (_keys(pairs, order) for pairs in (changes.granted, changes.revoked))
+    every = np.sort(np.concatenate([granted, revoked]))
+    step = max(limits.fold_pairs, -(-len(every) // _PIECES))
+    for start in range(0, len(every), step):
+        first, last = every[start], every[min(start + step, len(every)) - 1]
+        yield Changes(
+            changes.granted.only((granted >= first) & (granted <= last)),
+            changes.revoked.only((revoked >= first) & (revoked <= last)),
+        )
+
+
+def _keys(pairs: Pairs, order: Order) -> NDArray[Any]:
+    """One integer a pair, in the order of a table."""
+    return pairs.packed if order == "access" else pairs.turned
+
+
+@dataclass(slots=True)
+class FoldPiece:
+    """Put a part of the journal into one table. Returns False where the generation has been left behind."""
+
+    engine: Engine
+    journal: Journal
+    changes: Changes
+    order: Order
+    size_bytes: int = 0
+    exclusive: bool = True
+
+    def apply(self, group: Group) -> bool:
+        pending = Pending.of(group, self.engine)
+        if pending.access.journal is not self.journal:
+            return False
+        make_room(group, "folding the journal")
+        granted, revoked = self.changes.granted, self.changes.revoked
+        # a tenant that was dropped has nothing in members, and nobody takes it out again
+        granted = granted.only(pending.access.living(group, granted.numbers))
+        if self.order == "access":
+            self.journal.tables.change_lists(group.txn, granted, revoked)
+        else:
+            self.journal.tables.change_members(group.txn, granted, revoked)
+        group.changed = True
+        return True
+
+
+@dataclass(slots=True)
+class Forget:
+    """Remove the entries up to commit `through`, all of which is in the tables."""
+
+    engine: Engine
+    journal: Journal
+    through: int
+    size_bytes: int = 0
+    exclusive: bool = True
+
+    def apply(self, group: Group) -> None:
+        pending = Pending.of(group, self.engine)
+        if pending.access.journal is self.journal:
+            pending.access.forget(group, self.through)
+            group.changed = True

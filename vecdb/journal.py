@@ -1,0 +1,207 @@
+"""Grants and revokes that wait to be put into the tables.
+
+    journal[sequence] -> pairs granted, pairs revoked      by that commit, of rows that were there   (keys.py, codec.py)
+
+A pair lies in two tables, and changing it there writes a page of each: 4 kB for a pair of one tenant and 11 kB for one
+of many, in batches of 1,000. An entry is eight bytes a pair, and a revoke is durable when its entry is. Entries wait
+until a fold (fold.py) puts many of them into the tables in one go, in the order of the tables.
+
+    list of a row    = access[row]     - revoked + granted
+    rows of a tenant = members[number] - revoked + granted
+
+An entry says which pairs there are and which there are not, never that something changes. So it is as true over tables
+that hold a part of it already, or all: a fold may take as many commits as it likes, may die between any two, and
+another one may begin anew; entries go when all that they say is in the tables. Of several entries the last word
+counts. Whoever writes to the tables beside the journal must have the last word in it too, where it says otherwise.
+
+The state of the collection tells how many entries there are, from which commit to which: one that LMDB has lost would
+give a revoked record back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vecdb import catalog, limits
+from vecdb.errors import Corruption
+from vecdb.pairs import NOTHING, Pairs, common, merged, subtract, unite
+from vecdb.storage import codec, keys
+from vecdb.tables import Tables
+
+if TYPE_CHECKING:
+    from vecdb.storage.store import Store, Txn
+
+Rows = NDArray[np.uint32]
+
+
+class Changes:
+    """Pairs that there are and pairs that there are not, whatever the tables say. Never changed.
+
+    granted, revoked : no pair is in both.
+    """
+
+    __slots__ = ("_granted_rows", "_revoked_rows", "granted", "revoked")
+
+    def __init__(self, granted: Pairs = NOTHING, revoked: Pairs = NOTHING) -> None:
+        self.granted = granted
+        self.revoked = revoked
+        self._granted_rows = self._revoked_rows = _NO_ROWS
+
+    def __len__(self) -> int:
+        return len(self.granted) + len(self.revoked)
+
+    def then(self, later: Changes) -> Changes:
+        """Both; of a pair that both name, what the later says."""
+        if not len(later) or not len(self):
+            return self if len(self) else later
+        return Changes(
+            unite(subtract(self.granted, later.revoked), later.granted),
+            unite(subtract(self.revoked, later.granted), later.revoked),
+        )
+
+    def over(self, lists: Pairs, rows: NDArray[np.int64]) -> Pairs:
+        """The lists of rows (distinct, ascending), which hold `lists` in the table."""
+        return unite(subtract(lists, self.revoked.of_rows(rows)), self.granted.of_rows(rows))
+
+    def of_tenant(self, number: int) -> tuple[Rows, Rows]:
+        """(rows granted, rows revoked): uint32, ascending."""
+        if self._granted_rows is _NO_ROWS:  # sorted once, by the first who asks; by two at once to the same effect
+            self._revoked_rows = self.revoked.by_number()
+            self._granted_rows = self.granted.by_number()
+        return _rows_in(self._granted_rows, number), _rows_in(self._revoked_rows, number)
+
+    def denied_by(self, later: Changes) -> Changes:
+        """Of `later`, what says otherwise than this."""
+        return Changes(common(later.granted, self.revoked), common(later.revoked, self.granted))
+
+
+_NO_ROWS = NOTHING.by_number()
+NO_CHANGES = Changes()
+
+
+def _rows_in(ordered: tuple[NDArray[np.uint64], NDArray[np.uint64]], number: int) -> Rows:
+    numbers, rows = ordered
+    first, last = np.searchsorted(numbers, np.uint64(number)), np.searchsorted(numbers, np.uint64(number), "right")
+    return rows[first:last].astype(np.uint32)
+
+
+@dataclass(frozen=True, slots=True)
+class Grants:
+    """Who sees what, in one transaction: the tables with changes over them."""
+
+    tables: Tables
+    txn: Txn
+    changes: Changes
+
+    def lists_of(self, rows: NDArray[np.int64]) -> Pairs:
+        """The pairs of rows (distinct, ascending). Raises Corruption."""
+        return self.changes.over(self.tables.lists_of(self.txn, rows), rows)
+
+    def rows_of(self, number: int, row_count: int) -> Rows:
+        """uint32[n]: the rows of a tenant, ascending. Raises Corruption."""
+        coming, going = self.changes.of_tenant(number)
+        return merged(self.tables.rows_of(self.txn, number, row_count), going, coming)
+
+    def count_of(self, number: int) -> int:
+        """How many records a tenant has."""
+        coming, going = self.changes.of_tenant(number)
+        if not len(coming) and not len(going):
+            return self.tables.count_of(self.txn, number)
+        return len(self.rows_of(number, limits.rows_max))
+
+    def confirm(self, number: int, rows: Rows) -> None:
+        """That each of a tenant's rows has it in its own list, which carries a checksum. Raises Corruption."""
+        for start in range(0, len(rows), limits.block_rows_max):
+            part = rows[start : start + limits.block_rows_max].astype(np.int64)
+            lists = self.lists_of(part)
+            confirmed = lists.rows[lists.numbers == np.uint64(number)]
+            if len(confirmed) != len(part):
+                row = int(np.setdiff1d(part, confirmed)[0])
+                raise Corruption(
+                    f"{self.tables.where}: tenant {number} has row {row}, whose access list does not name it; "
+                    "restore from a backup"
+                )
+
+
+class Journal:
+    """The journal of one generation, and what was read of it. From any thread; `write` and `forget` on the commit
+    thread.
+    """
+
+    def __init__(self, store: Store, prefix: bytes, where: str) -> None:
+        self.tables = Tables(store, prefix, where)
+        self._known: tuple[catalog.Journal | None, Changes] = (None, NO_CHANGES)
+
+    @property
+    def waiting(self) -> int:
+        """Pairs, as far as this process knows."""
+        return len(self._known[1])
+
+    def at(self, txn: Txn, state: catalog.State) -> Grants:
+        """Who sees what in a transaction that reads `state`. Raises Corruption."""
+        return Grants(self.tables, txn, self.changes(txn, state.journal))
+
+    def changes(self, txn: Txn, there: catalog.Journal | None) -> Changes:
+        """What the entries say that are `there`, all of them committed. Raises Corruption."""
+        if there is None:
+            return NO_CHANGES
+        known, changes = self._known
+        if known == there:
+            return changes
+        grown = known is not None and known.first == there.first and known.last < there.last
+        changes = self.read(txn, there, known, changes) if grown else self.read(txn, there)
+        if known is None or (there.last, there.first) > (known.last, known.first):
+            self.publish(there, changes)
+        return changes
+
+    def publish(self, there: catalog.Journal | None, changes: Changes) -> None:
+        """What the newest commit has left in the journal."""
+        self._known = (there, changes)
+
+    def read(
+        self, txn: Txn, there: catalog.Journal, known: catalog.Journal | None = None, changes: Changes = NO_CHANGES
+    ) -> Changes:
+        """The entries `there`; those that are `known` came to `changes`. Raises Corruption."""
+        store, prefix, where = self.tables.store, self.tables.prefix, self.tables.where
+        cursor = txn.cursor(db=store.journal)
+        entries, sequence = (0, 0) if known is None else (known.entries, known.last)
+        found = cursor.set_range(keys.numbered(prefix, there.first if known is None else known.last + 1))
+        while found and entries < there.entries:
+            key = bytes(cursor.key())
+            if not key.startswith(prefix):
+                break
+            sequence = keys.number_of(key)
+            granted, revoked = codec.decode_journal(cursor.value(), sequence, where)
+            changes = changes.then(Changes(Pairs(granted), Pairs(revoked)))
+            entries += 1
+            found = cursor.next()
+        if (entries, sequence) != (there.entries, there.last):
+            raise Corruption(
+                f"{where}: the journal has {entries} entries up to commit {sequence}, expected {there.entries} up to "
+                f"{there.last}; restore from a backup"
+            )
+        return changes
+
+    def write(self, txn: Txn, sequence: int, changes: Changes, there: catalog.Journal | None) -> catalog.Journal:
+        """Write the entry of commit `sequence`. Returns which are there with it."""
+        raw = codec.encode_journal(sequence, changes.granted.packed, changes.revoked.packed)
+        txn.put(keys.numbered(self.tables.prefix, sequence), raw, db=self.tables.store.journal)
+        return (
+            catalog.Journal(there.first, sequence, there.entries + 1)
+            if there
+            else catalog.Journal(sequence, sequence, 1)
+        )
+
+    def forget(self, txn: Txn, through: int, there: catalog.Journal) -> catalog.Journal | None:
+        """Remove the entries up to commit `through`. Returns which are left."""
+        prefix = self.tables.prefix
+        cursor = txn.cursor(db=self.tables.store.journal)
+        found, left = cursor.set_range(prefix), there.entries
+        while found and keys.number_of(bytes(cursor.key())) <= through and left:
+            found = cursor.delete()
+            left -= 1
+        return catalog.Journal(keys.number_of(bytes(cursor.key())), there.last, left) if left else None
