@@ -13,6 +13,7 @@ import shutil
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,10 @@ class Field:
         self.echo = self.add(servers.Echo(_typical(answers)))
         self.connect("echo", self.echo.target, "/echo/0", self.one)
         self.connect("echo, stream", self.echo.target, "/stream/0", streamed, stream=True)
+
+    @cached_property
+    def far(self) -> Module:
+        return self.caller(f"grpc://{self.vecdb.target}")
 
     # -- what is started -----------------------------------------------------------------------------
 

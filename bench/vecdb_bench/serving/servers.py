@@ -36,22 +36,22 @@ class Vecdb:
 
     def __init__(self, database: Path, folder: Path, flags: Sequence[str] = ()) -> None:
         self._log = folder / f"server-{len(list(folder.glob('server-*.log')))}.log"
-        command = [sys.executable, "-c", "from vecdb.cli import main; main()", "serve", str(database)]
+        command = [sys.executable, "-c", "from vecdb.cli import main; main()", "serve"]
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                [*command, "--listen", "127.0.0.1:0", *flags], stdout=log, stderr=log, stdin=subprocess.DEVNULL,
+                [*command, "--path", str(database), "--listen", "127.0.0.1:0", *flags], stdout=log, stderr=log, stdin=subprocess.DEVNULL,
                 env=os.environ | modules_path(),
             )  # fmt: skip
         self.pid = self._process.pid
-        self.target = self._listening()
+        self.target = f"127.0.0.1:{self._serving()}"
 
-    def _listening(self) -> str:
-        """The address, which the server logs once it answers."""
+    def _serving(self) -> int:
+        """The port, which the server logs once the first search would not be slow."""
         ends = time.monotonic() + _START_S
         while time.monotonic() < ends and self._process.poll() is None:
             for line in self._log.read_text(encoding="utf-8").splitlines():
-                if line.startswith("{") and json.loads(line).get("event") == "listening":
-                    return str(json.loads(line)["address"])
+                if line.startswith("{") and json.loads(line).get("event") == "serving":
+                    return int(json.loads(line)["port"])
             time.sleep(0.05)
         self.close()
         raise vecdb.Unavailable(f"the server did not start: {self._log.read_text(encoding='utf-8')[-2_000:]}")
