@@ -19,7 +19,6 @@ from typing import Any
 
 import grpc
 import numpy as np
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 import vecdb
@@ -30,7 +29,7 @@ from vecdb_server.config import Config, host_and_port
 from vecdb_server.guard import Guard
 from vecdb_server.logs import log
 from vecdb_server.metrics import Metrics
-from vecdb_server.services import services
+from vecdb_server.services import health, services
 from vecdb_server.services.house import House
 from vecdb_server.tls import Certificates
 from vecdb_server.tokens import Tokens
@@ -40,7 +39,6 @@ _HEADER_BYTES_MAX = 16 << 10
 _STREAMS_PER_CONNECTION_MAX = 1_024
 _TOKENS_POLL_S = 1.0
 _SWITCH_S = 2e-4  # between Python threads: a search on the loop waits no longer for one that validates a batch
-_SERVING, _NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 
 _OPTIONS = (
     ("grpc.so_reuseport", 0),  # a second server on the port must fail, not share it
@@ -65,7 +63,6 @@ class Server:
         self.port = 0
         self.metrics_port = 0
         self.metrics = Metrics()
-        self._health = health.aio.HealthServicer()
         self._tasks: list[asyncio.Task[Any]] = []
         self._drained: asyncio.Event = asyncio.Event()
         self._draining = False
@@ -110,13 +107,13 @@ class Server:
         self.house = House(db, config, admission)
         self.house.still_welcome = self._guard.still_welcome
         self._server = grpc.aio.server(interceptors=[self._guard], options=_OPTIONS)
-        self._names = ["", health.SERVICE_NAME]
-        for descriptor, behaviours in services(self.house):
+        served = services(self.house)
+        names = [health.SERVICE.full_name, *(descriptor.full_name for descriptor, _ in served)]
+        self.health = health.Health(["", *names])
+        for descriptor, behaviours in [(health.SERVICE, self.health), *served]:
             self._guard.add(descriptor, behaviours)
-            self._names.append(descriptor.full_name)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if config.reflection:
-            reflection.enable_server_reflection([*self._names[1:], reflection.SERVICE_NAME], self._server)
+            reflection.enable_server_reflection([*names, reflection.SERVICE_NAME], self._server)
 
     def _bind(self) -> int:
         address = self.config.listen
@@ -153,15 +150,9 @@ class Server:
 
     async def _warm(self) -> None:
         """Opens every collection and searches it once, so that no caller waits for a file or a compiler."""
-        await self._say(_NOT_SERVING)
         await asyncio.to_thread(warm, self.house.db)
-        if not self._draining:
-            await self._say(_SERVING)
-            log.info("serving", port=self.port)
-
-    async def _say(self, status: Any) -> None:
-        for name in self._names:
-            await self._health.set(name, status)
+        self.health.say(serving=True)
+        log.info("serving", port=self.port)
 
     async def _watch_tokens(self, tokens: Tokens) -> None:
         while True:
@@ -177,7 +168,7 @@ class Server:
             return
         self._draining = True
         log.info("draining", grace_s=self.config.grace_s, held=self.house.admission.calls)
-        await self._health.enter_graceful_shutdown()
+        self.health.end()
         for task in self._tasks:
             task.cancel()
         self.house.drain()

@@ -3,7 +3,7 @@
     headers -> token -> permission -> rate -> (message is read) -> room -> service -> answer, or a status
 
 A call that is refused by its headers is answered before its message is read. Handlers are made once for each rpc and
-caller; a call costs two look-ups, a hash of its token and two counts. Services of others (health, reflection) are
+caller; a call costs two look-ups, a hash of its token and two counts. Services of others (reflection) are
 found as gRPC finds them, and pass the same checks.
 """
 
@@ -37,7 +37,7 @@ class Visitor:
 
     __slots__ = ("account", "caller", "handlers", "version")
 
-    def __init__(self, caller: Caller, account: Account, version: int) -> None:
+    def __init__(self, caller: Caller, account: Account | None, version: int) -> None:
         self.caller = caller
         self.account = account
         self.version = version
@@ -55,7 +55,9 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         self._rpcs: dict[str, tuple[Any, Behaviour]] = {}
         self._visitors: dict[bytes, Visitor] = {}
         self._anonymous = Visitor(ANONYMOUS, admission.account(ANONYMOUS), 0)
+        self._anybody = Visitor(ANONYMOUS, None, 0)  # of rpcs that are open: neither asked nor counted
         self._watching: set[asyncio.Task[Any]] = set()
+        self._ending = False
 
     def add(self, service: Any, behaviours: Any) -> None:
         """Serve the rpcs of a service's descriptor: one method of that name each,
@@ -69,7 +71,8 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         return self._rpcs
 
     def end_watches(self) -> None:
-        """Of health and reflection: they would last as long as their callers."""
+        """Streams of services of others: they would last as long as their callers."""
+        self._ending = True
         for task in self._watching:
             task.cancel()
 
@@ -80,12 +83,14 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         try:
             need = NEEDS.get(method)
             if need is not None and need.open:
-                return self._watched(await continuation(details))
-            visitor = self._visitor(details.invocation_metadata)
-            if need is None or not visitor.caller.may(need):
-                found = method in self._rpcs or await continuation(details) is not None
-                raise self._denied(need, visitor.caller, method) if found else _unknown(method)
-            self._admission.check(visitor.account)
+                visitor = self._anybody
+            else:
+                visitor = self._visitor(details.invocation_metadata)
+                if need is None or not visitor.caller.may(need):
+                    found = method in self._rpcs or await continuation(details) is not None
+                    raise self._denied(need, visitor.caller, method) if found else _unknown(method)
+                assert visitor.account is not None
+                self._admission.check(visitor.account)
             handler = visitor.handlers.get(method)
             if handler is None:
                 handler = await self._handler(visitor, method, continuation, details)
@@ -97,14 +102,14 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
     def _visitor(self, metadata: Any) -> Visitor:
         if self._tokens is None:
             return self._anonymous
-        header = next((value for key, value in metadata if key == "authorization"), None)
-        if header is None:
-            raise _unauthenticated("this server wants a token: send it as `authorization: Bearer TOKEN`")
+        header = next((value for key, value in metadata if key == "authorization"), "")
         kind, _, secret = header.partition(" ")
+        if kind.lower() != "bearer":
+            raise _unauthenticated("this server wants a token: send it as `authorization: Bearer TOKEN`")
         digest = hashlib.sha256(secret.encode()).digest()
         visitor = self._visitors.get(digest)
         if visitor is None or visitor.version != self._tokens.version:
-            caller = self._tokens.find(digest) if kind.lower() == "bearer" else None
+            caller = self._tokens.find(digest)
             if caller is None:
                 raise _unauthenticated("the token is not known to this server")
             visitor = Visitor(caller, self._admission.account(caller), self._tokens.version)
@@ -164,6 +169,11 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
                         await context.write(answer)
                 else:
                     await answers
+            except asyncio.CancelledError:
+                if not self._ending:
+                    raise
+                task.uncancel()  # gRPC would leave the caller without an answer
+                await context.abort(grpc.StatusCode.UNAVAILABLE, "the server is shutting down")
             finally:
                 self._watching.discard(task)
 
@@ -184,8 +194,9 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
             size_bytes = request.ByteSize() if hasattr(request, "ByteSize") else 0
             code = "OK"
             try:
-                admission.enter(account, size_bytes)
-                context.add_done_callback(lambda _: admission.leave(account, size_bytes))
+                if account is not None:
+                    admission.enter(account, size_bytes)
+                    context.add_done_callback(lambda _: admission.leave(account, size_bytes))
                 return await behaviour(request, caller, context)
             except asyncio.CancelledError:
                 code = "CANCELLED"
