@@ -36,7 +36,6 @@ from vecdb_server.tokens import Tokens
 
 MESSAGE_BYTES_MAX = 64 << 20
 _HEADER_BYTES_MAX = 16 << 10
-_STREAMS_PER_CONNECTION_MAX = 1_024
 _TOKENS_POLL_S = 1.0
 _SWITCH_S = 2e-4  # between Python threads: a search on the loop waits no longer for one that validates a batch
 
@@ -46,7 +45,13 @@ _OPTIONS = (
     ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
     ("grpc.max_metadata_size", _HEADER_BYTES_MAX),
     ("grpc.absolute_max_metadata_size", _HEADER_BYTES_MAX),
-    ("grpc.max_concurrent_streams", _STREAMS_PER_CONNECTION_MAX),
+    # Short searches keep the loop busy, and calls wait inside gRPC before the guard sees them. A connection with these
+    # under way keeps its own queue: the server's stays short, and who is let in, and health, are answered soon. What
+    # gRPC turns away by itself would look like a call that was cancelled.
+    ("grpc.max_concurrent_streams", 128),
+    ("grpc.http.overload_protection", 0),  # would refuse calls of clients that keep to that
+    ("grpc.server.max_pending_requests", 10_000),
+    ("grpc.server.max_pending_requests_hard_limit", 20_000),
     ("grpc.keepalive_time_ms", 60_000),  # a peer that is gone is noticed
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),  # and one that asks too often is sent away
@@ -105,7 +110,7 @@ class Server:
         hidden = "" if config.path == ":memory:" else str(db.path)
         self._guard = Guard(self._tokens, admission, self.metrics, hidden)
         self.house = House(db, config, admission)
-        self.house.still_welcome = self._guard.still_welcome
+        self.house.check_message = self._guard.check_message
         self._server = grpc.aio.server(interceptors=[self._guard], options=_OPTIONS)
         served = services(self.house)
         names = [health.SERVICE.full_name, *(descriptor.full_name for descriptor, _ in served)]

@@ -10,6 +10,7 @@ found as gRPC finds them, and pass the same checks.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import re
 import secrets
@@ -20,6 +21,7 @@ from typing import Any
 import grpc
 from google.protobuf import message_factory
 
+from vecdb import InvalidArgument, Unavailable
 from vecdb_server import faults
 from vecdb_server.admission import Account, Admission
 from vecdb_server.auth import ANONYMOUS, NEEDS, Caller, Need
@@ -29,6 +31,7 @@ from vecdb_server.metrics import Metrics
 from vecdb_server.tokens import Tokens
 
 Behaviour = Callable[[Any, Caller, Any], Awaitable[Any]]
+_unary_unary = grpc.unary_unary_rpc_method_handler
 _ID = re.compile(r"[\x21-\x7e]{1,64}")
 
 
@@ -118,8 +121,9 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
             raise _unauthenticated("the token has expired")
         return visitor
 
-    def still_welcome(self, caller: Caller) -> None:
-        """For each message of a stream, which may outlive its token. Raises Refused."""
+    def check_message(self, message: Any, caller: Caller) -> None:
+        """Each one of a stream, which may outlive its token. Raises InvalidArgument, Refused."""
+        _check_whole(message)
         if caller.expired() or (self._tokens is not None and not self._tokens.holds(caller)):
             raise _unauthenticated("the token has expired or was revoked")
 
@@ -145,12 +149,11 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
                 raise _unknown(method)
             return self._watched(found)
         descriptor, behaviour = self._rpcs[method]
-        parse = message_factory.GetMessageClass(descriptor.input_type).FromString
+        parse = _parser(message_factory.GetMessageClass(descriptor.input_type))
         if descriptor.client_streaming:
-            return grpc.stream_stream_rpc_method_handler(self._call(visitor, method, behaviour), parse, _packed)
-        if descriptor.server_streaming:
-            return grpc.unary_stream_rpc_method_handler(self._call(visitor, method, behaviour), parse, _packed)
-        return grpc.unary_unary_rpc_method_handler(self._call(visitor, method, behaviour), parse, _packed)
+            return grpc.stream_stream_rpc_method_handler(self._call(visitor, method, behaviour, False), parse, _packed)
+        make = grpc.unary_stream_rpc_method_handler if descriptor.server_streaming else _unary_unary
+        return make(self._call(visitor, method, behaviour, True), parse, _packed)
 
     def _watched(self, handler: Any) -> Any:
         """A streaming handler of others whose calls end when the server drains."""
@@ -184,16 +187,20 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
 
     # -- inside --------------------------------------------------------------------------------------
 
-    def _call(self, visitor: Visitor, method: str, behaviour: Behaviour) -> Callable[[Any, Any], Awaitable[Any]]:
-        """What gRPC calls for each call of one rpc by one caller."""
+    def _call(
+        self, visitor: Visitor, method: str, behaviour: Behaviour, unary: bool
+    ) -> Callable[[Any, Any], Awaitable[Any]]:
+        """What gRPC calls for each call of one rpc by one caller. unary : it gets one message, else a stream."""
         admission, account, caller = self._admission, visitor.account, visitor.caller
         counted = self._metrics.series(method)
 
         async def call(request: Any, context: Any) -> Any:
             started = time.perf_counter()
-            size_bytes = request.ByteSize() if hasattr(request, "ByteSize") else 0
-            code = "OK"
+            code, size_bytes = "OK", 0
             try:
+                if unary:
+                    _check_whole(request)
+                    size_bytes = request.ByteSize()
                 if account is not None:
                     admission.enter(account, size_bytes)
                     context.add_done_callback(lambda _: admission.leave(account, size_bytes))
@@ -212,6 +219,9 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         """Ends the call with the error's status. Returns the name of its code."""
         if isinstance(error, grpc.aio.AbortError):
             raise error
+        left_s = context.time_remaining()
+        if isinstance(error, Unavailable) and left_s is not None and left_s <= 0:
+            error = Refused(grpc.StatusCode.DEADLINE_EXCEEDED, str(error))
         sent = next((str(v) for k, v in context.invocation_metadata() if k == "x-request-id"), "")
         request_id = sent if _ID.fullmatch(sent) else secrets.token_hex(8)
         code, message, trailing = faults.status_of(error, request_id, self._hidden)
@@ -219,11 +229,31 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
             log.error("failed", rpc=method, caller=caller.name, request=request_id, exc_info=error)
         else:
             log.debug("refused", rpc=method, caller=caller.name, request=request_id, code=code.name, message=message)
-        try:
+        with contextlib.suppress(Exception):  # AbortError; or the caller is gone
             await context.abort(code, message, trailing)
-        except grpc.aio.AbortError:
-            return str(code.name)
         return str(code.name)
+
+
+class Broken:
+    """Stands for bytes that are no message: gRPC would answer a parser's exception by itself, with its text."""
+
+
+def _check_whole(message: Any) -> None:
+    """Raises InvalidArgument where what came was no message."""
+    if isinstance(message, Broken):
+        raise InvalidArgument("the bytes that came are no message of this rpc's type")
+
+
+def _parser(message_class: Any) -> Callable[[bytes], Any]:
+    parse = message_class.FromString
+
+    def parsed(data: bytes) -> Any:
+        try:
+            return parse(data)
+        except Exception:
+            return Broken()
+
+    return parsed
 
 
 def _packed(answer: Any) -> bytes:

@@ -240,6 +240,7 @@ def killed_under_load(folder: Path, kills: int, acknowledgements: int) -> None:
         current[0].end()
         current[0].__exit__()
     assert [writer.error for writer in writers] == [None] * len(writers)
+    assert sum(writer.repeats for writer in writers) > 0  # else no kill met a write
     checked = 0
     with vecdb.open(folder / "db", read_only=True) as db:
         docs = db.collection("docs")

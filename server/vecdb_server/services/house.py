@@ -43,7 +43,7 @@ class House:
         self.writers = Pool("writers", config.write_threads)
         self.longs = Longs(config.long_operations)
         self.draining = False
-        self.still_welcome: Callable[[Caller], None] = lambda caller: None
+        self.check_message: Callable[[Any, Caller], None] = lambda message, caller: None  # the guard's
         self.streams: set[Stream] = set()
         self.answer_bytes_max = _ANSWER_BYTES_MAX
         self._open: dict[str, Collection] = {}
@@ -160,19 +160,28 @@ class House:
                 "ask for it in several calls"
             )
 
-    async def sent(self, context: Any, message: Any) -> None:
-        """One message of an answer that holds something while it goes on. Raises Refused where nobody reads it."""
+    async def sent(self, context: Any, message: Any, late: Callable[[], None]) -> None:
+        """One message of an answer that holds something while it goes on. Where nobody reads it for long, late()
+        lets go of that; the call ends when the message is through at last. Raises Refused.
+        """
+        writing = asyncio.ensure_future(context.write(message))
         try:
-            await asyncio.wait_for(context.write(message), _SLOW_READER_S)
-        except TimeoutError:
-            raise Refused(grpc.StatusCode.ABORTED, f"nothing was read for {_SLOW_READER_S:.0f} s") from None
+            done, _ = await asyncio.wait([writing], timeout=_SLOW_READER_S)
+            if done:
+                writing.result()
+                return
+            late()
+            await writing  # until then no status could be sent either
+        finally:
+            writing.cancel()
+        raise Refused(grpc.StatusCode.ABORTED, f"nothing was read for {_SLOW_READER_S:g} s: list again")
 
     async def streamed(self, requests: Any, caller: Caller, context: Any, begin: Callable[[Any], Any]) -> None:
         """Answers to a stream of requests. begin(message) : an answer, or what gives it when awaited."""
         account = self.admission.account(caller)
 
-        def welcome() -> Awaitable[None] | None:
-            self.still_welcome(caller)
+        def welcome(message: Any) -> Awaitable[None] | None:
+            self.check_message(message, caller)
             wait_s = account.wait_s(time.monotonic())
             return _allowed(account, wait_s) if wait_s else None
 

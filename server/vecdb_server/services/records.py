@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -104,12 +105,13 @@ class Records:
         row_bytes = 64 + (docs.dim * np.dtype(docs.dtype).itemsize if request.include_vectors else 0)
         batch = max(1, min(asked, _LIST_BYTES // row_bytes))
         pages = Pages(docs.iter(batch, include_vectors=request.include_vectors, tenant=tenants), caller)
+        let_go = partial(self._house.apart, caller, pages.close)  # it holds a transaction
         try:
             while messages := await self._house.kernels.run(caller.name, lambda stop: pages.next()):
                 for message in messages:
-                    await self._house.sent(context, message)
-        finally:  # it holds a transaction
-            self._house.apart(caller, pages.close)
+                    await self._house.sent(context, message, let_go)
+        finally:
+            let_go()
 
 
 class Pages:

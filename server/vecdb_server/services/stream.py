@@ -21,7 +21,7 @@ class Stream:
     """messages : of gRPC.   welcome : called for each message, may raise or wait."""
 
     def __init__(
-        self, messages: AsyncIterator[Any], context: Any, welcome: Callable[[], Awaitable[None] | None]
+        self, messages: AsyncIterator[Any], context: Any, welcome: Callable[[Any], Awaitable[None] | None]
     ) -> None:
         self._messages = messages.__aiter__()
         self._context = context
@@ -44,7 +44,7 @@ class Stream:
         """begin(message) : the answer, or what gives it when it is awaited, in the order of the messages."""
         try:
             while (message := await self._read()) is not None:
-                waits = self._welcome()
+                waits = self._welcome(message)
                 if waits is not None:
                     await self._waited(waits)
                 answer = begin(message)
