@@ -15,7 +15,7 @@ def single(field: Field) -> Found:
     turns = {
         "embedded": field.searches(field.near),
         "vecdb, bare client": field.closed("vecdb", field.vecdb.pid, 1),
-        **({"vecdb, its client": field.searches(field.far)} if __import__("importlib.util").util.find_spec("vecdb.client") else {}),
+        "vecdb, its client": field.searches(field.far),
         "echo, bare client": field.closed("echo", field.echo.pid, 1),
     }
     rounds = field.alternate(turns)
