@@ -13,18 +13,19 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vecdb import access, catalog, limits, mixture, planner, reads
 from vecdb.check import check_collection
+from vecdb.contracts import Batch, Mode
 from vecdb.debris import purge_debris
 from vecdb.errors import Corruption, NotFound, Unavailable
 from vecdb.generation import Generation, View, folder_of, view_of
@@ -269,6 +270,14 @@ class Engine:
     def config(self) -> CollectionConfig:
         return catalog.config_of(self.entry, self.view.state)
 
+    @property
+    def id_kind(self) -> Literal["int", "str"] | None:
+        return self.view.state.id_kind  # type: ignore[return-value]
+
+    @property
+    def rows_per_call(self) -> int:
+        return max(1, min(limits.batch_rows_max, limits.batch_bytes_max // (4 * 8 * self.entry.dim)))
+
     # -- search ------------------------------------------------------------------------------------
 
     def search(
@@ -463,9 +472,7 @@ class Engine:
 
     # -- point reads -------------------------------------------------------------------------------
 
-    def get(
-        self, ids: IdBatch, owner: bytes, *, include_vectors: bool, tenants: tuple[str, ...] = ()
-    ) -> list[Record | None]:
+    def get(self, ids: IdBatch, owner: bytes, *, include_vectors: bool, tenants: tuple[str, ...] = ()) -> Any:
         """A record or None per id, in order, all from one committed state; with `tenants` None, too, where none of
         them may see the record.
         """
@@ -477,10 +484,10 @@ class Engine:
             for record, key in zip(found, ids.keys, strict=True):
                 if record is not None:
                     reads.refuse_stray(generation, key, record.id)
-            if not tenants:
-                return found
+        if tenants:
             allowed = set(tenants)
-            return [one if one is not None and not allowed.isdisjoint(one.tenants) else None for one in found]
+            found = [one if one is not None and not allowed.isdisjoint(one.tenants) else None for one in found]
+        return found[0] if ids.scalar else found
 
     @contextmanager
     def reading(self) -> Iterator[tuple[Txn, Generation, catalog.State]]:
@@ -584,21 +591,19 @@ class Engine:
 
     # -- writes ------------------------------------------------------------------------------------
 
-    def put(
-        self,
-        ids: IdBatch,
-        vectors: NDArray[Any],
-        metas: list[bytes] | None,
-        owner: bytes,
-        mode: Any,
-        tenants: AccessLists | None = None,
-        request_id: bytes | None = None,
-    ) -> int:
-        if ids.n == 0:
+    def put(self, batch: Batch, owner: bytes, mode: Mode, request_id: bytes | None) -> int:
+        if batch.ids.n == 0:
             self.current()
             return 0
+        metas = batch.fields
+        if owner:
+            metas = [codec.encode_meta(owner, one) for one in metas or [b""] * batch.ids.n]
         self._wait_for_room()
-        return int(self.submit(Put(self, owner, ids, vectors, metas, mode, tenants), request_id))
+        request = Put(self, owner, batch.ids, batch.vectors, metas, mode, batch.tenants)
+        return int(self.submit(request, request_id))
+
+    def put_all(self, batches: Iterable[Batch], owner: bytes, mode: Mode) -> int:
+        return sum(self.put(batch, owner, mode, None) for batch in batches)
 
     def update(
         self,
@@ -695,13 +700,13 @@ class Engine:
 
     # -- long work ---------------------------------------------------------------------------------
 
-    def optimize(self, thread_count: int, progress: Progress) -> None:
+    def optimize(self, thread_count: int | None, progress: Progress) -> None:
         """Repair, build anew where repairs have cost recall, index the whole tail, learn recall against ef, seal."""
         self._require_writer()
         with files.typed("optimizing"), self.upkeep.lock:
             for _ in range(2):  # a step that meets damage leaves an empty index, which the second time is built
                 index = self.view.generation.index
-                self._optimize(thread_count, progress)
+                self._optimize(threads(thread_count), progress)
                 if self.index_error is None or self.view.generation.index is index:
                     return
 
