@@ -1,8 +1,8 @@
 """The load generator: a process of its own, told by lines whom to ask what, and how.
 
-    connect   name, target, method, requests (a file of messages.py), whether it is a stream
-    answers   the first answers of a name, one question at a time, into a file
-    closed, streamed, opened   load.py
+connect   name, target, method, requests (a file of messages.py), whether it is a stream
+answers   the first answers of a name, one question at a time, into a file
+closed, streamed, opened   load.py
 """
 
 from __future__ import annotations

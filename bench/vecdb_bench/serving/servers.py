@@ -1,14 +1,14 @@
 """Servers: what is asked, each in a process of its own, and what its requests and answers look like.
 
-    Vecdb     `vecdb serve` on a database that was built and tuned before
-    Echo      echo.py, with an answer of each of the given sizes
-    Milvus    milvus-lite's server under an interpreter that has it (contestants/serving_milvus.py)
+Vecdb     `vecdb serve` on a database that was built and tuned before
+Echo      echo.py, with an answer of each of the given sizes
+Milvus    milvus-lite's server under an interpreter that has it (contestants/serving_milvus.py)
 """
 
 from __future__ import annotations
 
-import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,6 +17,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 
 import vecdb
@@ -28,6 +29,7 @@ from .caller import COLLECTION
 
 SEARCH, STREAM = "/vecdb.v1.SearchService/Search", "/vecdb.v1.SearchService/StreamSearch"
 HEALTH = "/grpc.health.v1.Health/Check"
+_SERVING = b"\x08\x01"  # a HealthCheckResponse
 _START_S = 120.0
 
 
@@ -46,12 +48,12 @@ class Vecdb:
         self.target = f"127.0.0.1:{self._serving()}"
 
     def _serving(self) -> int:
-        """The port, which the server logs once the first search would not be slow."""
+        """The port, once the first search would not be slow."""
         ends = time.monotonic() + _START_S
         while time.monotonic() < ends and self._process.poll() is None:
-            for line in self._log.read_text(encoding="utf-8").splitlines():
-                if line.startswith("{") and json.loads(line).get("event") == "serving":
-                    return int(json.loads(line)["port"])
+            port = re.search(r"listening on port (\d+)", self._log.read_text(encoding="utf-8"))
+            if port is not None and _healthy(f"127.0.0.1:{port[1]}"):
+                return int(port[1])
             time.sleep(0.05)
         self.close()
         raise vecdb.Unavailable(f"the server did not start: {self._log.read_text(encoding='utf-8')[-2_000:]}")
@@ -66,6 +68,12 @@ class Vecdb:
 
     def __exit__(self, *of: object) -> None:
         self.close()
+
+
+def _healthy(target: str) -> bool:
+    with grpc.insecure_channel(target) as channel:
+        answer: bytes = channel.unary_unary(HEALTH)(b"", timeout=_START_S)
+    return answer == _SERVING
 
 
 def search_requests(queries: Any, limit: int, batch: int = 1) -> list[search_pb2.SearchRequest]:
