@@ -1,4 +1,4 @@
-"""Messages in a file, a length of four bytes before each: requests and answers as they travel. Standard library only."""
+"""Messages in a file, a length of four bytes before each. Standard library only."""
 
 from __future__ import annotations
 

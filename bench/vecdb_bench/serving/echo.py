@@ -6,6 +6,7 @@ Argument: a file of messages.py. A request for /echo/<n> is answered with its me
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from ..process import answer_lines
 from .loops import new_loop
 
 
-class Echo(grpc.GenericRpcHandler):
+class Echo(grpc.GenericRpcHandler):  # type: ignore[misc]
     """/echo/<n> and /stream/<n>."""
 
     def __init__(self, answers: list[bytes]) -> None:
@@ -50,8 +51,6 @@ class Server:
     """Runs on a loop of its own thread, so that the lines can be answered beside it."""
 
     def __init__(self, answers: list[bytes]) -> None:
-        import threading
-
         self._loop = new_loop()
         self._server = self._loop.run_until_complete(self._start(answers))
         threading.Thread(target=self._loop.run_forever, daemon=True).start()

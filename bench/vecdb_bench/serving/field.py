@@ -9,6 +9,7 @@ All of them stay up between turns; one that is not asked costs nothing.
 
 from __future__ import annotations
 
+import math
 import shutil
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -124,7 +125,7 @@ class Field:
 
     def recall_of(self, rows: list[list[int]]) -> float:
         truth = self.data.truth_for(self.plan.limit)
-        return recall(rows, truth.ids[: len(rows)], truth.distances[: len(rows)], self.plan.limit)
+        return float(recall(rows, truth.ids[: len(rows)], truth.distances[: len(rows)], self.plan.limit))
 
     def alternate(self, turns: Mapping[str, Turn]) -> dict[str, list[Found]]:
         """Every turn once a round, each round in another order."""
@@ -145,7 +146,7 @@ def median(rounds: Iterable[Mapping[str, Any]]) -> Found:
 
 def median_ratio(over: Sequence[Found], under: Sequence[Found], figure: str) -> float:
     """Of the pairs that were measured one after the other."""
-    return statistics.median(a[figure] / b[figure] for a, b in zip(over, under, strict=True))
+    return statistics.median(a[figure] / b[figure] if b[figure] else math.inf for a, b in zip(over, under, strict=True))
 
 
 def _data(plan: Plan) -> tuple[Dataset, Any]:

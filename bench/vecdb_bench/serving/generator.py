@@ -8,7 +8,7 @@ closed, streamed, opened   load.py
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,15 +56,18 @@ class Generator:
 
     def closed(self, name: str, **how: Any) -> load.Answer:
         of = self._connections[name]
-        return self._run(load.closed(of.call, of.requests, **how))
+        return self._report(load.closed(of.call, of.requests, **how))
 
     def streamed(self, name: str, **how: Any) -> load.Answer:
         of = self._connections[name]
-        return self._run(load.streamed(of.call, of.requests, **how))
+        return self._report(load.streamed(of.call, of.requests, **how))
 
     def opened(self, name: str, **how: Any) -> load.Answer:
         of = self._connections[name]
-        return self._run(load.opened(of.call, of.requests, **how))
+        return self._report(load.opened(of.call, of.requests, **how))
+
+    def _report(self, turn: Coroutine[Any, Any, load.Answer]) -> load.Answer:
+        return self._loop.run_until_complete(turn)
 
     def _run(self, what: Any) -> Any:
         return self._loop.run_until_complete(what)

@@ -68,12 +68,12 @@ class Tally:
     def report(self) -> Answer:
         """Rates a second, microseconds, bytes."""
         n = len(self._latencies)
-        said: Answer = {"n": n, "seconds": self._took, "refused": dict(self._statuses)}
+        said: Answer = {"n": n, "seconds": self._took, "per_second": n / self._took, "refused": dict(self._statuses)}
         if not n:
             return said
         marks = np.percentile(np.array(self._latencies) * 1e6, [50, 90, 99, 99.9, 100]).tolist()
         said |= zip(("p50_us", "p90_us", "p99_us", "p99_9_us", "max_us"), marks, strict=True)
-        said |= {"per_second": n / self._took, "answer_bytes": self._bytes / n, "load_cpu_us": self._own / n * 1e6}
+        said |= {"answer_bytes": self._bytes / n, "load_cpu_us": self._own / n * 1e6}
         if self._pid is not None:
             said["server_cpu_us"] = self._cpu / n * 1e6
         return said

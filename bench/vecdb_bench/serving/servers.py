@@ -41,8 +41,8 @@ class Vecdb:
         command = [sys.executable, "-c", "from vecdb.cli import main; main()", "serve"]
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                [*command, "--path", str(database), "--listen", "127.0.0.1:0", *flags], stdout=log, stderr=log, stdin=subprocess.DEVNULL,
-                env=os.environ | modules_path(),
+                [*command, "--path", str(database), "--listen", "127.0.0.1:0", *flags],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=os.environ | modules_path(),
             )  # fmt: skip
         self.pid = self._process.pid
         self.target = f"127.0.0.1:{self._serving()}"
