@@ -7,7 +7,7 @@
                          move.py       import export                 files in and out
                          care.py       warmup backup restore vacuum  keeping it well
                          sets.py       dataset list|info|export
-                         bench.py      bench run|ingest|interference|disk|tenants|coldstart
+                         bench.py      bench run|ingest|interference|disk|tenants|serve|coldstart
                          demo.py       demo
                          serve.py      serve                       token.py  token create|list|revoke
 

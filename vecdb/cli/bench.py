@@ -1,4 +1,4 @@
-"""bench run, ingest, interference, disk, tenants, mixture, coldstart, plot: what is measured, as commands."""
+"""bench run, ingest, interference, disk, tenants, serve, mixture, coldstart, plot: what is measured, as commands."""
 
 from __future__ import annotations
 
@@ -167,11 +167,11 @@ def disk(
     _finish(output, bench_disk.run(plan, random_reads, output.note), out)
 
 
-def _pair(word: str) -> tuple[str, str]:
-    name, _, python = word.partition("=")
-    if not python:
-        raise typer.BadParameter(f"--peers {word!r}: expected NAME=PYTHON")
-    return name, python
+def _pair(word: str, option: str = "--peers", wanted: str = "NAME=PYTHON") -> tuple[str, str]:
+    name, _, value = word.partition("=")
+    if not value:
+        raise typer.BadParameter(f"{option} {word!r}: expected {wanted}")
+    return name, value
 
 
 def mixture(
@@ -254,6 +254,59 @@ def tenants(
     _finish(output, bench_tenants.run(plan.quick() if quick else plan, output.note), out)
 
 
+def serve(
+    dataset: Annotated[str, typer.Option(help="A name of `dataset list`.")] = "glove-50",
+    rows: Annotated[int | None, typer.Option(help="Only the first rows.")] = None,
+    queries: Annotated[int, typer.Option(help="Queries that are asked; the index is tuned on others.")] = 1_000,
+    recall: Annotated[float, typer.Option(help="Recall that every engine is tuned to.")] = 0.95,
+    measures: Annotated[
+        str,
+        typer.Option(
+            help="single, rate, batch, stream, variants, peers, ingest, overload, with commas between; all if none."
+        ),
+    ] = "",
+    clients: Annotated[str, typer.Option(help="Clients of the closed loop, with commas between.")] = "16,64",
+    peers: Annotated[str, typer.Option(help="NAME=PYTHON,...: milvus-lite and who runs it.")] = "",
+    variant: Annotated[
+        list[str] | None, typer.Option(help="NAME=FLAGS of `vecdb serve`, beside the server without; repeatable.")
+    ] = None,
+    seconds: Annotated[float, typer.Option(help="Seconds of a turn.")] = 2.0,
+    rounds: Annotated[int, typer.Option(min=1, help="Pairs of every measurement; the median counts.")] = 5,
+    limit: Limit = 10,
+    overload_seconds: Annotated[float, typer.Option(help="Seconds at many times the capacity.")] = 60.0,
+    kept: Annotated[
+        Path | None, typer.Option(help="Database of this data that stays for the next run; made where there is none.")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Small sizes: shape, not speed.")] = False,
+    path: Place = None,
+    folder: DatasetFolder = None,
+    out: Out = results_folder,
+    json: Json = False,
+) -> None:
+    """The gRPC service: latency, rate, streams, ingest and overload, beside an echo, the embedded call and a peer."""
+    from vecdb_bench import serving
+
+    output = Output(json)
+    plan = serving.Plan(
+        dataset=dataset,
+        folder=str(folder) if folder else None,
+        rows=rows,
+        queries=queries,
+        limit=limit,
+        recall=recall,
+        rounds=rounds,
+        seconds=seconds,
+        clients=_numbers(clients),
+        measures=tuple(_words(measures)) or serving.MEASURES,
+        peers=dict(_pair(word) for word in _words(peers)),
+        variants=dict(_pair(word, "--variant", "NAME=FLAGS") for word in variant or ()),
+        overload_seconds=overload_seconds,
+        kept=str(kept) if kept else None,
+        path=str(path) if path else None,
+    )
+    _finish(output, serving.run(plan.quick() if quick else plan, output.note), out)
+
+
 def _values(text: str) -> tuple[float | None, ...]:
     try:
         return tuple(
@@ -331,6 +384,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "interference": interference,
     "disk": disk,
     "tenants": tenants,
+    "serve": serve,
     "mixture": mixture,
     "coldstart": coldstart,
     "plot": plot,
