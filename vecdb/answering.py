@@ -224,11 +224,9 @@ class Answering(Following):
 
     # -- point reads -------------------------------------------------------------------------------
 
-    def get(
-        self, ids: IdBatch, owner: bytes, *, include_vectors: bool, tenants: tuple[str, ...] = ()
-    ) -> list[Record | None]:
+    def get(self, ids: IdBatch, owner: bytes, *, include_vectors: bool, tenants: tuple[str, ...] = ()) -> Any:
         """A record or None per id, in order, all from one committed state; with `tenants` None, too, where none of
-        them may see the record.
+        them may see the record. Of one bare id the record or None itself.
         """
         with self.reading() as (txn, generation, state):
             for name in tenants:
@@ -238,10 +236,10 @@ class Answering(Following):
             for record, key in zip(found, ids.keys, strict=True):
                 if record is not None:
                     reads.refuse_stray(generation, key, record.id)
-            if not tenants:
-                return found
+        if tenants:
             allowed = set(tenants)
-            return [one if one is not None and not allowed.isdisjoint(one.tenants) else None for one in found]
+            found = [one if one is not None and not allowed.isdisjoint(one.tenants) else None for one in found]
+        return found[0] if ids.scalar else found
 
     def iter(self, batch: int, *, include_vectors: bool, tenants: tuple[str, ...] = ()) -> Iterator[list[Record]]:
         """Live records in row order, `batch` at a time, from one committed state (held until the iterator is done)."""

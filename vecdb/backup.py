@@ -26,7 +26,7 @@ from vecdb.storage import codec, files, keys, manifest
 from vecdb.storage.store import READERS, Store
 
 if TYPE_CHECKING:
-    from vecdb.database import Database
+    from vecdb.home import Home
 
 CHECKSUMS = "checksums.json"
 _FORMAT = 1
@@ -34,26 +34,24 @@ _CHUNK_BYTES = 4 << 20
 Progress = Callable[[int, int], None] | None
 
 
-def write_backup(database: Database, target: Path, progress: Progress) -> None:
-    """Copy `database` into `target`, which must not exist. A crash leaves `target`.tmp, never half a backup."""
+def write_backup(home: Home, target: Path, progress: Progress) -> None:
+    """Copy the database into `target`, which must not exist. A crash leaves `target`.tmp, never half a backup."""
     if files.exists(target):
         raise AlreadyExists(f"{target} exists; give a new directory for the backup")
     with _whole(target) as temporary:
         files.make_dir(temporary / "lmdb")
         with ExitStack() as held:
-            for name in database.collections():
-                held.enter_context(
-                    database.upkeep_lock(name)
-                )  # no vacuum or seal: files that the copy names stay there
-            database.store.copy(temporary / "lmdb")
+            for name in home.collections():
+                held.enter_context(home.upkeep_lock(name))  # no vacuum or seal: files that the copy names stay there
+            home.store.copy(temporary / "lmdb")
             _sync(temporary / "lmdb" / "data.mdb")
             copied = Store(temporary / "lmdb", read_only=True, durability="full")
             try:
-                _copy_collections(database.path, temporary, copied, progress)
+                _copy_collections(home.path, temporary, copied, progress)
             finally:
                 copied.close()
         files.remove(temporary / "lmdb" / "lock.mdb")
-        manifest.write(temporary, database.manifest)
+        manifest.write(temporary, home.manifest)
         _write_checksums(temporary)
         for folder in (temporary / "collections", temporary / "lmdb", temporary):
             files.sync_dir(folder)

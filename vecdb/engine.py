@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from vecdb import catalog, limits
 from vecdb.answering import Answering
 from vecdb.check import check_collection
+from vecdb.contracts import Batch, Mode
 from vecdb.debris import purge_debris
 from vecdb.errors import Unavailable
 from vecdb.generation import Generation
@@ -28,7 +29,7 @@ from vecdb.index.base import Progress
 from vecdb.index.stages import Stages
 from vecdb.once import Once
 from vecdb.schema import IndexConfig, SearchParams
-from vecdb.storage import files
+from vecdb.storage import codec, files
 from vecdb.storage.store import Store
 from vecdb.tuning import evaluate, learn, tune
 from vecdb.upkeep import Upkeep
@@ -76,21 +77,23 @@ class Engine(Answering):
 
     # -- writes ------------------------------------------------------------------------------------
 
-    def put(
-        self,
-        ids: IdBatch,
-        vectors: NDArray[Any],
-        metas: list[bytes] | None,
-        owner: bytes,
-        mode: Any,
-        tenants: AccessLists | None = None,
-        request_id: bytes | None = None,
-    ) -> int:
-        if ids.n == 0:
+    @property
+    def rows_per_call(self) -> int:
+        return max(1, min(limits.batch_rows_max, limits.batch_bytes_max // (4 * 8 * self.entry.dim)))
+
+    def put(self, batch: Batch, owner: bytes, mode: Mode, request_id: bytes | None) -> int:
+        if batch.ids.n == 0:
             self.current()
             return 0
+        metas = batch.fields
+        if owner:
+            metas = [codec.encode_meta(owner, one) for one in metas or [b""] * batch.ids.n]
         self._wait_for_room()
-        return int(self.submit(Put(self, owner, ids, vectors, metas, mode, tenants), request_id))
+        request = Put(self, owner, batch.ids, batch.vectors, metas, mode, batch.tenants)
+        return int(self.submit(request, request_id))
+
+    def put_all(self, batches: Iterable[Batch], owner: bytes, mode: Mode) -> int:
+        return sum(self.put(batch, owner, mode, None) for batch in batches)
 
     def update(
         self,
@@ -191,13 +194,13 @@ class Engine(Answering):
 
     # -- long work ---------------------------------------------------------------------------------
 
-    def optimize(self, thread_count: int, progress: Progress) -> None:
+    def optimize(self, thread_count: int | None, progress: Progress) -> None:
         """Repair, build anew where repairs have cost recall, index the whole tail, learn recall against ef, seal."""
         self._require_writer()
         with files.typed("optimizing"), self.upkeep.lock:
             for _ in range(2):  # a step that meets damage leaves an empty index, which the second time is built
                 index = self.view.generation.index
-                self._optimize(thread_count, progress)
+                self._optimize(threads(thread_count), progress)
                 if self.index_error is None or self.view.generation.index is index:
                     return
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from vecdb import catalog, limits
 from vecdb.errors import Corruption, NotFound, Unavailable
@@ -194,6 +194,10 @@ class Following:
 
     def config(self) -> CollectionConfig:
         return catalog.config_of(self.entry, self.view.state)
+
+    @property
+    def id_kind(self) -> Literal["int", "str"] | None:
+        return self.view.state.id_kind  # type: ignore[return-value]
 
     # -- its index ---------------------------------------------------------------------------------
 

@@ -620,7 +620,7 @@ def test_a_reading_process_follows_a_writer_that_seals_splits_vacuums_and_reinde
 def test_a_bulk_load_is_indexed_once_it_pauses_or_somebody_searches_or_asks(
     db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    serve = db._maintenance._serve  # type: ignore[union-attr]
+    serve = db._home._maintenance._serve  # type: ignore[union-attr]
     monkeypatch.setattr(engine_module, "_WRITTEN_S", 1e9)  # the load goes on
     monkeypatch.setattr(answering, "_SEARCHED_S", 0.0)  # nobody searches
     docs = db.create_collection("docs", DIM, "l2", Spann())
@@ -882,8 +882,8 @@ def test_what_maintenance_built_in_the_place_of_a_damaged_index_is_sealed_althou
         docs = db["docs"]
         assert docs.stats()["index_state"] == "rebuilding"
         while docs._engine.upkeep.tail_is_due():  # a graph takes one bounded step a round
-            db._maintenance._serve(docs._engine)  # type: ignore[union-attr]
-        db._maintenance._serve(docs._engine)  # type: ignore[union-attr]
+            db._home._maintenance._serve(docs._engine)  # type: ignore[union-attr]
+        db._home._maintenance._serve(docs._engine)  # type: ignore[union-attr]
         assert docs.stats()["index_state"] == "ready"
     with open_database(tmp_path / "db", maintenance=False) as db:
         assert db["docs"].stats()["index_state"] == "ready" and db.check() == []

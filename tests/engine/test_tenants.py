@@ -272,9 +272,9 @@ def test_many_tenants_are_listed_in_order_and_made_at_once(db: Database, monkeyp
     other.upsert([1], VECTORS[:1], tenants="z")
     assert docs.count(tenant="z") == 0 and db.check() == []
     db.drop_collection("docs")
-    with db.store.read() as txn:
-        assert txn.stat(db.store.tenants)["entries"] == 3, "what a dropped collection had is purged"
-        assert txn.stat(db.store.members)["entries"] == txn.stat(db.store.access)["entries"] == 1
+    with db._home.store.read() as txn:
+        assert txn.stat(db._home.store.tenants)["entries"] == 3, "what a dropped collection had is purged"
+        assert txn.stat(db._home.store.members)["entries"] == txn.stat(db._home.store.access)["entries"] == 1
     assert seen(other, "z") == [1]
 
 

@@ -77,11 +77,11 @@ class Records:
 
     async def Get(self, request: Any, caller: Caller, context: Any) -> Any:
         docs = await self._house.collection(caller, request.collection)
-        ids = ids_of(request.ids)
+        ids, tenants = ids_of(request.ids), caller.tenants(request.tenants, docs.name)
         self._house.check_answer(len(ids) * docs.dim * 4 if request.include_vectors else 0)
 
         def get(stop: Any) -> Any:
-            found = _get(docs, ids, request, caller)
+            found = _get(docs, ids, request, caller, tenants)
             return pb.GetResponse(
                 records=[pb.FoundRecord(record=None if one is None else _shown(one, caller)) for one in found]
             )
@@ -171,9 +171,11 @@ def _kept(docs: Collection, ids: Any, tenant: str) -> Any:
     return [[tenant] if one is None else sorted({tenant, *one.tenants}) for one in found]
 
 
-def _get(docs: Collection, ids: Any, request: Any, caller: Caller) -> list[Record | None]:
+def _get(docs: Collection, ids: Any, request: Any, caller: Caller, tenants: list[str] | None) -> list[Record | None]:
     if caller.tenant is None:
-        found: list[Record | None] = docs.get(ids, include_vectors=request.include_vectors, owner=request.owner)
+        found: list[Record | None] = docs.get(
+            ids, include_vectors=request.include_vectors, owner=request.owner, tenant=tenants
+        )
         return found
     return _seen_by(docs, ids, request, caller.tenant)
 
