@@ -102,13 +102,17 @@ class SearchParams:
 
 @dataclass(frozen=True, slots=True)
 class CollectionConfig:
-    """What is fixed at creation (only `index` may change, through `reindex`). `index=None`: chosen by size."""
+    """What is fixed at creation (only `index` may change, through `reindex`). `index=None`: chosen by size.
+
+    id_kind : what ids the collection has, fixed by the first write; None before it.
+    """
 
     name: str
     dim: int
     metric: Metric
     dtype: DType
     index: IndexConfig | None
+    id_kind: Literal["int", "str"] | None = None
 
 
 @dataclass(frozen=True, slots=True)

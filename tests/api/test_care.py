@@ -46,6 +46,9 @@ def test_collections_come_and_go_with_every_kind_of_index(db: Any, index: Any) -
     assert docs.config == vecdb.collection.CollectionConfig("docs", 7, "ip", "float16", index)
     again = db.create_collection("docs", 7, "ip", index, "float16", exist_ok=True)
     assert again.config == docs.config == db.collection("docs").config == db["docs"].config
+    assert docs.config.id_kind is None
+    docs.upsert(3, [1] * 7)
+    assert docs.config.id_kind == again.config.id_kind == "int"
     db.create_collection("a ü", 1)
     assert db.collections() == ["a ü", "docs"] and "docs" in db and "none" not in db
     db.drop_collection("a ü")

@@ -51,7 +51,7 @@ class RemoteEngine:
 
     def config(self) -> CollectionConfig:
         request = collections_pb2.GetCollectionRequest(name=self._name)
-        return self._line.ask("GetCollection", request, lambda answer: collection_of(answer.collection)[0])
+        return self._line.ask("GetCollection", request, lambda answer: collection_of(answer.collection))
 
     # -- writes ------------------------------------------------------------------------------------
 

@@ -53,7 +53,7 @@ class RemoteHome:
         return self._line.ask("GetCollection", collections_pb2.GetCollectionRequest(name=name), self._opened)
 
     def _opened(self, answer: Any) -> Any:
-        config, _ = collection_of(answer.collection)
+        config = collection_of(answer.collection)
         return self._made(RemoteEngine(self._line, config), config)
 
     def collections(self) -> list[str]:

@@ -84,4 +84,4 @@ class Collections:
 
 
 def _message(docs: Collection) -> Any:
-    return collection_message(docs.config, getattr(docs, "id_kind", None))
+    return collection_message(docs.config)
