@@ -30,7 +30,7 @@ class Job:
     alike, with : jobs that are alike may be done together, by `together(their subjects)`, one result each.
     """
 
-    __slots__ = ("alike", "future", "gone", "subject", "together", "until", "work")
+    __slots__ = ("alike", "future", "gone", "since", "subject", "together", "until", "work")
 
     def __init__(
         self,
@@ -48,9 +48,15 @@ class Job:
         self.subject = subject
         self.together = together
         self.gone = False
+        self.since = time.monotonic()
 
     def stop(self) -> bool:
         return self.gone or time.monotonic() > self.until
+
+    def is_late(self) -> bool:
+        """Whether half of its time went by while it waited, and somebody still waits for it."""
+        now = time.monotonic()
+        return not self.gone and now - self.since > self.until - now >= 0
 
 
 class Pool:
@@ -115,7 +121,7 @@ class Pool:
             del jobs, results  # a thread that waits keeps nothing of its last job alive
 
     def _next(self) -> list[Job]:
-        """The next caller's oldest job that somebody waits for, and those that are done with it; none: the end."""
+        """The next caller's job that somebody waits for, and those that are done with it; none: the end."""
         with self._changed:
             while True:
                 while not self.queued:
@@ -130,8 +136,11 @@ class Pool:
                 return [job, *self._like(job)]
 
     def _take_turn(self) -> Job:
+        """The oldest, while there is time for it. Where there is not, whoever came first would be answered too late,
+        one after the other: the newest has most of its time left, and the others are let go when theirs is over.
+        """
         caller, queue = next(iter(self._queues.items()))
-        job = queue.popleft()
+        job = queue.pop() if queue[0].is_late() else queue.popleft()
         del self._queues[caller]
         if queue:
             self._queues[caller] = queue  # behind all others
