@@ -45,8 +45,10 @@ class Milvus:
             rows = [{"id": start + at, "vector": vector} for at, vector in enumerate(part.tolist())]
             client.insert("bench", rows)
         client.flush("bench")
+        client.release_collection("bench")  # it was loaded when it was empty: graphs are made of what is loaded
         client.load_collection("bench")
-        return {"seconds": time.perf_counter() - started}
+        graphs = [file.name for file in self.folder.rglob("*.idx")]
+        return {"seconds": time.perf_counter() - started, "index_files": graphs}
 
     def where(self) -> dict[str, Any]:
         return {"target": f"127.0.0.1:{self.port}"}

@@ -6,6 +6,8 @@ import shlex
 import statistics
 from typing import Any
 
+import vecdb
+
 from . import servers
 from .field import Field, Found, median, median_ratio
 
@@ -113,6 +115,8 @@ def peers(field: Field) -> Found:
     for name, python in field.plan.peers.items():
         field.say(f"building {name}")
         peer = field.add(servers.Milvus(python, field.folder, field.data.metric, field.plan.limit))
+        if not peer.built["index_files"]:
+            raise vecdb.Unavailable(f"{name} has built no graph: its scans are nothing to compare with")
         effort, recall = _settled(field, name, peer)
         found[name] = {"effort": effort, "recall": recall, "built": peer.built}
         for clients in (1, *field.plan.clients):

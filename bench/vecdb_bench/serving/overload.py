@@ -1,7 +1,8 @@
 """Overload: many times what the server can do, at a fixed rate, for a minute, with health checks beside it.
 
 What is let in should be answered within its deadline, what is not should be told so at once; health answers; memory
-stays bounded; and afterwards no thread, descriptor or transaction is left behind.
+stays bounded; and afterwards no thread, descriptor or transaction is left behind. What is asked is small on the wire
+and heavy on the server, a scan of all vectors: many large messages at once would wait for their connection instead.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import threading
 import time
 from pathlib import Path
 from typing import Any
+
+from vecdb.v1 import search_pb2
 
 from ..contestants import messages
 from ..process import Module
@@ -23,16 +26,16 @@ _SETTLE_S = 10.0
 
 def overload(field: Field) -> Found:
     plan, pid = field.plan, field.vecdb.pid
-    queries = field.data.queries
+    exact = search_pb2.SearchParams(exact=True)
     heavy = servers.write_requests(
-        field.folder / "heavy", servers.search_requests(queries, plan.limit, min(plan.overload_batch, len(queries)))
+        field.folder / "heavy", servers.search_requests(field.data.queries, plan.limit, params=exact)
     )
     field.connect("heavy", field.vecdb.target, servers.SEARCH, heavy)
     empty = field.folder / "empty"
     messages.write(empty, [b""])
     health = field.add(Module("health", "serving.generator"))
     health.ask(do="connect", name="health", target=field.vecdb.target, method=servers.HEALTH, requests=str(empty))
-    capacity = field.load.ask(do="closed", name="heavy", clients=plan.callers, seconds=plan.seconds)["per_second"]
+    capacity = field.load.ask(do="closed", name="heavy", clients=plan.clients[0], seconds=plan.seconds)["per_second"]
     before = state(pid)
     answers: dict[str, Any] = {}
 

@@ -16,8 +16,8 @@ class Plan:
     """recall : of every engine.   clients : of the closed loop, one level after the other.   seconds : of a turn.
     callers, batch, window : callers with `batch` queries a call, and streams with `window` unanswered ones.
     peers : interpreter by name.   variants : flags of `vecdb serve` by name, each beside the server without them.
-    overload : times the rate that is reached with calls of `overload_batch` queries.   kept : where the database stays
-    for the next run.
+    overload : times the rate that the server reaches.   deadline_s : of each call then.   kept : where the database
+    stays for the next run.
     """
 
     dataset: str = "glove-50"
@@ -38,7 +38,6 @@ class Plan:
     ingest_rows: int = 100_000
     ingest_dim: int = 384
     overload: float = 10.0
-    overload_batch: int = 256
     overload_seconds: float = 60.0
     deadline_s: float = 1.0
     kept: str | None = None
@@ -48,7 +47,7 @@ class Plan:
         """The same at sizes that show shape, not speed."""
         return replace(
             self, queries=100, rounds=1, seconds=0.2, clients=(4,), callers=2, batch=8, window=4, ingest_rows=3_000,
-            ingest_dim=16, overload_batch=64, overload_seconds=1.0,
+            ingest_dim=16, overload=2.0, overload_seconds=1.0,
         )  # fmt: skip
 
     def check(self) -> None:

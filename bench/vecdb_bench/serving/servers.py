@@ -76,8 +76,10 @@ def _healthy(target: str) -> bool:
     return answer == _SERVING
 
 
-def search_requests(queries: Any, limit: int, batch: int = 1) -> list[search_pb2.SearchRequest]:
-    """Requests for `batch` queries each, at the effort that the collection was tuned to."""
+def search_requests(
+    queries: Any, limit: int, batch: int = 1, params: search_pb2.SearchParams | None = None
+) -> list[search_pb2.SearchRequest]:
+    """Requests for `batch` queries each. params : None: the effort that the collection was tuned to."""
     return [
         search_pb2.SearchRequest(
             collection=COLLECTION,
@@ -85,6 +87,7 @@ def search_requests(queries: Any, limit: int, batch: int = 1) -> list[search_pb2
                 data=part.tobytes(), dtype=common_pb2.DATA_TYPE_FLOAT32, dim=queries.shape[1]
             ),
             limit=limit,
+            params=params,
         )
         for part in (queries[start : start + batch] for start in range(0, len(queries) - batch + 1, batch))
     ]  # fmt: skip
