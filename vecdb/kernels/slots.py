@@ -294,8 +294,11 @@ def search_slots(
         for j in range(size):
             row = np.int64(rows_of[pool[j] & np.int64(0xFFFFFFFF)])
             pool[j] = row
-            for line in range(0, min(row_bytes + 63, 2048), 64):
-                stream_at(vectors, row * row_bytes + line)
+            stream_at(vectors, row * row_bytes)  # first a line a page, so that pages are looked up all at once
+            stream_at(vectors, (row + 1) * row_bytes - 1)
+        for j in range(size):
+            for line in range(64, min(row_bytes, 2048), 64):
+                stream_at(vectors, pool[j] * row_bytes + line)
         for j in range(size):
             row = pool[j]
             if not is_sound(vectors, row, row_bytes, crcs, verified):
