@@ -31,18 +31,18 @@ from vecdb.storage.store import Store, Txn
 from vecdb.vacuum import id_keys
 
 if TYPE_CHECKING:
-    from vecdb.database import Database
     from vecdb.engine import Engine
+    from vecdb.home import Home
 
 _PROBLEMS_MAX = 100  # per collection: a damaged disk should not fill memory with its description
 
 
-def check_database(database: Database) -> list[str]:
+def check_database(home: Home) -> list[str]:
     """Problems of every collection, each line beginning with its name."""
     problems: list[str] = []
-    for name in database.collections():
+    for name in home.collections():
         try:
-            problems += [f"{name}: {problem}" for problem in database.collection(name).check()]
+            problems += [f"{name}: {problem}" for problem in home.collection(name).check()]
         except Corruption as error:
             problems.append(f"{name}: {error}")
     return problems

@@ -262,7 +262,7 @@ def test_a_dropped_tenant_leaves_nothing_to_the_next_of_its_name(shared: Any, db
 
 
 def test_many_tenants_are_listed_in_order_and_made_at_once(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vecdb.engine._NAMES_PAGE", 7)
+    monkeypatch.setattr("vecdb.answering._NAMES_PAGE", 7)
     docs = db.create_collection("docs", 8, "l2")
     names = [f"n{number}" for number in range(50)] + ["é", "z", "\0", "日本"]
     assert docs.create_tenant(names) == 54 and docs.create_tenant([*names, "one more"], exist_ok=True) == 1
@@ -272,9 +272,9 @@ def test_many_tenants_are_listed_in_order_and_made_at_once(db: Database, monkeyp
     other.upsert([1], VECTORS[:1], tenants="z")
     assert docs.count(tenant="z") == 0 and db.check() == []
     db.drop_collection("docs")
-    with db.store.read() as txn:
-        assert txn.stat(db.store.tenants)["entries"] == 3, "what a dropped collection had is purged"
-        assert txn.stat(db.store.members)["entries"] == txn.stat(db.store.access)["entries"] == 1
+    with db._home.store.read() as txn:
+        assert txn.stat(db._home.store.tenants)["entries"] == 3, "what a dropped collection had is purged"
+        assert txn.stat(db._home.store.members)["entries"] == txn.stat(db._home.store.access)["entries"] == 1
     assert seen(other, "z") == [1]
 
 

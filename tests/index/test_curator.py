@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from index_rows import MemoryRows, clustered, distances, recall
 
 from vecdb import schema
 from vecdb.errors import Corruption
+from vecdb.index import curator
 from vecdb.index.base import Allowed
 from vecdb.index.curator import Curator, View
 from vecdb.index.order import reserve_lines
@@ -55,6 +58,33 @@ def test_recall_and_distances_for_every_metric_and_type(metric: str, dtype: str)
     truth = np.take_along_axis(distances(metric, queries, vectors), found.rows, 1)
     assert np.allclose(found.distances, truth, rtol=1e-5, atol=1e-6 * max(1.0, float(np.abs(truth).max())) * 0.1)
     assert (np.diff(found.distances, axis=1) >= 0).all()
+
+
+def test_progress_counts_every_stage_of_a_build(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = MemoryRows(clustered(3000, 16))
+    reports: list[tuple[int, int]] = []
+    seen: dict[str, int] = {}
+
+    def note(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
+        def twin(*arguments: Any, **named: Any) -> Any:
+            value = real(*arguments, **named)
+            seen[name] = reports[-1][0]
+            return value
+
+        return twin
+
+    for name in ("grow_tree", "split_leaves"):
+        monkeypatch.setattr(curator, name, note(name, getattr(curator, name)))
+    monkeypatch.setattr(curator, "_ASSIGN_ROWS", 700)
+    index = Curator(CONFIG, "l2", rows)
+    index.extend(3000)
+    index.add(3000, 2, lambda done, total: reports.append((done, total)))
+    assert index.check() == []
+    assert reports[0] == (0, 3000) and reports[-1] == (3000, 3000)
+    assert 0 < seen["grow_tree"] < seen["split_leaves"] < 3000
+    assert [done for done, _ in reports] == sorted({done for done, _ in reports})
+    assert len([done for done, _ in reports if seen["grow_tree"] < done < 3000]) >= 3, "rows are counted on the way"
+    index.close()
 
 
 @pytest.mark.parametrize("share", [0.005, 0.05, 0.5, 1.0])

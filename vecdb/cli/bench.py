@@ -176,7 +176,7 @@ def _pair(word: str) -> tuple[str, str]:
 
 def mixture(
     dataset: Annotated[str, typer.Option(help="A data set whose rows have tags.")] = "summaries",
-    index: Annotated[str, typer.Option(help="flat, hnsw or spann.")] = "hnsw",
+    index: Annotated[str, typer.Option(help="flat, hnsw, spann or curator.")] = "hnsw",
     users: Annotated[int, typer.Option(min=1, help="Users that ask.")] = 200,
     rows: Annotated[int, typer.Option(min=2, help="Rows of a user; half of them are held out.")] = 20,
     tags: Annotated[int, typer.Option(min=1, help="Tags that they are drawn from.")] = 3,

@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,16 @@ from numpy.typing import NDArray
 
 from vecdb import limits, schema
 from vecdb.index import cells, orderfile, training
+from vecdb.index.answers import as_queries, empty, explain_scan, fill_up, in_slices
 from vecdb.index.base import METRIC_CODES, Allowed, Found, Index, Progress, RowSource, Sealed, damaged_row
-from vecdb.index.flat import as_queries, explain_scan, fill_up, scan_exactly
+from vecdb.index.flat import scan_exactly
 from vecdb.index.graph import grown
-from vecdb.index.order import Coded, Order, assigned, identity, ordered, reserve_lines, split_leaves
+from vecdb.index.nearest import comparisons_per_row, heads_of_rows
+from vecdb.index.order import Coded, Order, identity, ordered, reserve_lines, split_leaves
+from vecdb.index.samples import spread
 from vecdb.index.sieve import trained
-from vecdb.index.tree import grow_tree
+from vecdb.index.stages import Stages
+from vecdb.index.tree import comparisons, grow_tree
 from vecdb.index.workers import Workers
 from vecdb.kernels import checks, slots
 from vecdb.kernels.bundle import Bundle
@@ -42,13 +47,12 @@ from vecdb.storage.rows import RowArrays
 _GROWTH = 4  # the tree is grown anew each time the rows have grown by this
 _SAMPLE_ROWS = 65_536  # rows that a tree is grown from, at least 24 a leaf
 _SAMPLE_PER_LEAF = 24
+_ASSIGN_ROWS = 65_536  # rows between two reports of progress
+_ORDER_COST = 0.1  # of the time that assigning takes: splitting leaves and moving codes into their order (measured)
 _STEP_SHARE = 16  # a tail of 1/16 of the rows is worth another order
 _CEILING = 4  # times the fair share of a leaf
-_I64, _F32 = np.dtype(np.int64), np.dtype(np.float32)  # numpy takes 0.2 us longer to understand their types
 _NO_SIGNS = np.zeros((0, 0), np.float32)
 _NOBODY: NDArray[np.uint32] = np.empty(0, np.uint32)
-_FAR_ROWS_MAX = 256  # far rows that searches score one by one without a thought
-_FAR_SHARE_MAX = 0.01  # of all rows: past it the codes are trained again
 _QUERIES_PER_SLICE = 64
 _KEPT_MAX = 64
 _RERANK_MORE = 10  # candidates scored on full vectors beside the limit, as for a graph
@@ -217,7 +221,7 @@ class Curator(Index):
             return
         view = self._view
         if view is None or self._is_outgrown(view.order, stop):
-            order = self._built(stop, threads)
+            order = self._built(stop, threads, progress)
         else:
             order = self._merged(view.order, stop, threads)
         with self._lock:
@@ -227,10 +231,10 @@ class Curator(Index):
     def _is_outgrown(self, order: Order, stop: int) -> bool:
         if stop >= _GROWTH * self._built_rows:
             return True
-        too_far = len(order.far) > max(_FAR_ROWS_MAX, _FAR_SHARE_MAX * stop)
-        return not order.quantiser.lossless and too_far and stop > 1.25 * self._built_rows
+        too_far = training.too_far(order.far, stop)
+        return not order.quantiser.lossless and too_far and stop >= training.FAR_GROWTH * self._built_rows
 
-    def _built(self, stop: int, threads: int) -> Order:
+    def _built(self, stop: int, threads: int, progress: Progress) -> Order:
         """A quantiser, a tree and an order of the rows [0, stop), made from nothing."""
         arrays = self._rows.arrays
         dim = arrays.vectors.shape[1]
@@ -239,18 +243,25 @@ class Curator(Index):
         coded = Coded.reserve(stop, dim, quantiser, sieve, biased=self._metric == 0)
         far = coded.encode(arrays.vectors, self._metric, 0, stop)
         leaves = max(1, round(stop / self.config.leaf_rows))
-        sample = np.unique(
-            np.linspace(0, stop - 1, min(stop, max(_SAMPLE_ROWS, _SAMPLE_PER_LEAF * leaves))).astype(np.int64)
-        )
-        heads = grow_tree(np.ascontiguousarray(coded.codes[sample]), dim, leaves, threads, self._workers)
-        labels = assigned(heads, coded.codes, threads, self._workers)
+        sample = spread(stop, max(_SAMPLE_ROWS, _SAMPLE_PER_LEAF * leaves))
+        assign = stop * comparisons_per_row(leaves)
+        costs = {"grow": comparisons(len(sample), leaves)[1], "assign": assign, "order": _ORDER_COST * assign}
+        stages = Stages(progress, stop, costs)
+        codes = np.ascontiguousarray(coded.codes[sample])
+        heads = grow_tree(codes, dim, leaves, threads, self._workers, stages.part("grow"))
+        labels = np.empty(stop, np.int32)
+        for part in (slice(first, first + _ASSIGN_ROWS) for first in range(0, stop, _ASSIGN_ROWS)):
+            labels[part] = heads_of_rows(heads, coded.codes[part], 1, threads, self._workers)[:, 0]
+            stages.report("assign", part.stop / stop)
         heads, labels = split_leaves(heads, labels, lambda rows: coded.codes[rows], dim, self.ceiling, self._workers)
         self._built_rows = stop
-        return ordered(coded, identity(stop), heads, labels, far, self._metric, self._room(stop))
+        order = ordered(coded, identity(stop), heads, labels, far, self._metric, self._room(stop))
+        stages.report("order", 1.0)
+        return order
 
     def _merged(self, old: Order, stop: int, threads: int) -> Order:
         """The rows [indexed, stop), which have codes already, go to their leaves; leaves that grew too large split."""
-        fresh = assigned(old.heads, old.codes[old.indexed : stop], threads, self._workers)
+        fresh = heads_of_rows(old.heads, old.codes[old.indexed : stop], 1, threads, self._workers)[:, 0]
         labels = np.concatenate([old.leaves_of_rows(), fresh])
         dim = self._rows.arrays.vectors.shape[1]
         heads, labels = split_leaves(
@@ -291,15 +302,10 @@ class Curator(Index):
         if view.arrays is not self._rows.arrays:
             view = View(view.order, self._rows.arrays, self._metric)
         listed = _NOBODY if allow is None else allow.derived(view.order.token, view.order.slots)
-        nq = len(queries)
-        found = Found(np.empty((nq, limit), _I64), np.empty((nq, limit), _F32), np.empty(nq, _I64), np.zeros(3, _I64))
-        plan = self._planned(view, limit, params, allow is None)
-        if nq == 1 or params.threads <= 1:
-            self._slice(view, queries, found.rows, found.distances, found.counts, found.work, listed, plan, snapshot)
-        else:
-            self._sliced(view, queries, found, listed, plan, snapshot, params.threads)
-        if (found.counts.item() if nq == 1 else found.counts.min(initial=limit)) < limit:
-            found.work += fill_up(found, queries, limit, snapshot, allow, params.threads, self._exactly)
+        found = empty(len(queries), limit)
+        answer = partial(self._answer, view, listed, self._planned(view, limit, params, allow is None), snapshot)
+        in_slices(answer, queries, found, _QUERIES_PER_SLICE, params.threads, self._workers)
+        fill_up(found, queries, limit, snapshot, allow, params.threads, self._exactly)
         return found
 
     def _planned(self, view: View, limit: int, params: SearchParams, everything: bool) -> _Plan:
@@ -311,59 +317,30 @@ class Curator(Index):
                 view.plans[key] = plan
         return plan
 
-    def _slice(
+    def _answer(
         self,
         view: View,
-        queries: NDArray[np.float32],
-        rows: NDArray[np.int64],
-        distances: NDArray[np.float32],
-        counts: NDArray[np.int64],
-        work: NDArray[np.int64],
         listed: NDArray[np.uint32],
         plan: _Plan,
         snapshot: Snapshot,
+        queries: NDArray[np.float32],
+        found: Found,
     ) -> None:
         scratch = self._take(view, plan)
         bad = slots.search_slots(
-            queries, rows, distances, counts, work, listed, plan.numbers, snapshot.row_count, snapshot.sequence,
-            view.bundle.table, view.vectors, scratch.bundle.table, view.words, view.blocks,
+            queries, found.rows, found.distances, found.counts, found.work, listed, plan.numbers, snapshot.row_count,
+            snapshot.sequence, view.bundle.table, view.vectors, scratch.bundle.table, view.words, view.blocks,
         )  # fmt: skip
         if len(self._free) < _KEPT_MAX:
             self._free.append(scratch)
         if bad >= 0:
             raise damaged_row(bad, view.arrays)
 
-    def _sliced(
-        self,
-        view: View,
-        queries: NDArray[np.float32],
-        found: Found,
-        listed: NDArray[np.uint32],
-        plan: _Plan,
-        snapshot: Snapshot,
-        threads: int,
-    ) -> None:
-        nq = len(queries)
-        step = max(1, min(_QUERIES_PER_SLICE, -(-nq // threads)))
-        starts = range(0, nq, step)
-        works = np.zeros((len(starts), 3), np.int64)
-
-        def run(i: int) -> None:
-            part = slice(starts[i], starts[i] + step)
-            self._slice(
-                view, queries[part], found.rows[part], found.distances[part], found.counts[part], works[i], listed,
-                plan, snapshot,
-            )  # fmt: skip
-
-        self._workers.map(run, range(len(starts)), threads)
-        found.work[:] = works.sum(axis=0)
-
     def _take(self, view: View, plan: _Plan) -> _Scratch:
-        if self._free:
-            with contextlib.suppress(IndexError):  # another thread was faster
-                scratch = self._free.pop()
-                if scratch.serves(view, plan):
-                    return scratch
+        with contextlib.suppress(IndexError):
+            scratch = self._free.pop()
+            if scratch.serves(view, plan):
+                return scratch
         return _Scratch(view, plan)
 
     def _exactly(

@@ -25,7 +25,7 @@ from vecdb.kernels.distance import exact
 from vecdb.kernels.intrinsics import stream_at, stream_code
 from vecdb.kernels.options import kernel, part
 from vecdb.kernels.quantize import encode_query
-from vecdb.kernels.search import add_key, distance_of, key_of
+from vecdb.kernels.search import add_key, key_of, put_answer
 from vecdb.kernels.sieve import AHEAD, as_planes, sift
 
 _AHEAD = 8  # codes on their way from memory while one is compared
@@ -320,12 +320,5 @@ def search_slots(
                 return row
             size = add_key(keys, size, np.int64(rerank), key_of(exact(vectors, row, query, metric), row))
             work[1] += 1
-        found = min(size, np.int64(limit))
-        for j in range(found):
-            rows[i, j] = keys[j] & np.int64(0xFFFFFFFF)
-            distances[i, j] = distance_of(keys[j])
-        for j in range(found, limit):
-            rows[i, j] = -1
-            distances[i, j] = np.float32(np.inf)
-        counts[i] = found
+        counts[i] = put_answer(keys, size, np.int64(limit), rows[i], distances[i])
     return -1

@@ -97,7 +97,13 @@ def dtype_of(number: common_pb2.DataType) -> str:
 # -- searches --------------------------------------------------------------------------------------
 
 
-def params_message(params: SearchParams) -> search_pb2.SearchParams:
+_DEFAULT_PARAMS = SearchParams()
+
+
+def params_message(params: SearchParams) -> search_pb2.SearchParams | None:
+    """None for the defaults."""
+    if params == _DEFAULT_PARAMS:
+        return None
     return search_pb2.SearchParams(
         ef=params.ef, nprobe=params.nprobe, recall=params.recall, exact=params.exact, threads=params.threads
     )
