@@ -28,7 +28,7 @@ from vecdb.schema import Curator, Flat, Hnsw, IndexConfig, SearchParams, Snapsho
 _SCAN_SHARE = 0.25  # a beam this share of the live rows wide costs more than scanning them all
 _WIDTHS = 6.0  # measured at 20,000 x 384: a graph and lists were even with the scan at 2,900 and 4,200 rows
 LEAVES = 64
-PATIENCE, PATIENCE_RECALL = 64, 0.95  # of a search along the tree among a tenant's rows: index/curator.py
+PATIENCE, PATIENCE_RECALL = 80, 0.95  # of a search along the tree among a tenant's rows: index/curator.py
 NPROBE = 128  # lists of a search that nobody has said or learned anything about
 
 

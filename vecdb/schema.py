@@ -77,7 +77,7 @@ class Curator:
 
     leaf_rows: int = 64
     shortlist_max: int = 256
-    scan_max: int = 8_192
+    scan_max: int = 24_576
     nprobe: int | None = None
 
 

@@ -796,6 +796,20 @@ def test_the_planner_scans_a_tenants_rows_until_meeting_them_is_cheaper() -> Non
     assert plan(vecdb.Flat(), 50_000).strategy == "rows"
 
 
+def test_a_large_tenants_walk_along_the_tree_is_as_long_as_the_recall_asked_for_takes() -> None:
+    snapshot, config = Snapshot(1, 100_000, 100_000), vecdb.Curator(scan_max=1_000)
+    learned = (Tuned(10, 32, 0.90), Tuned(10, 50, 0.95), Tuned(10, 150, 0.99))
+
+    def width(matching: int, known: tuple[Tuned, ...] = learned, **asked: Any) -> int:
+        return planner.plan(config, 100_000, snapshot, 10, vecdb.SearchParams(**asked), known, None, matching).width
+
+    assert width(1_000, recall=0.99) == width(1_001) == 0, "the index's own choice"
+    assert width(1_001, recall=0.95) == planner.PATIENCE and width(1_001, recall=0.99) == 3 * planner.PATIENCE
+    assert 0 < width(1_001, recall=0.8) < planner.PATIENCE and width(1_001, nprobe=7) == 7
+    with pytest.raises(vecdb.InvalidArgument, match="has not learned"):
+        width(1_001, (), recall=0.99)
+
+
 def test_a_record_is_read_for_those_that_may_see_it() -> None:
     with vecdb.open(":memory:") as db:
         docs = db.create_collection("docs", 2)

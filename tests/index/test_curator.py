@@ -117,6 +117,18 @@ def test_the_sieve_loses_next_to_nothing_whatever_is_asked(metric: str, strange:
     assert recall(found.rows, exact.rows) > (0.85 if strange else 0.98)
 
 
+def test_the_sieve_lets_more_through_where_more_recall_is_asked_for() -> None:
+    vectors, queries = apart(4000, 100, 256)
+    rows = MemoryRows(vectors)
+    index, allow = built(rows, "cosine"), some(rows, 0.6)
+    exact = index.search(queries, 10, rows.snapshot(), EXACT, allow)
+    plain, same, careful = (
+        index.search(queries, 10, rows.snapshot(), SearchParams(recall=wanted), allow) for wanted in (None, 0.95, 0.99)
+    )
+    assert np.array_equal(plain.rows, same.rows) and plain.work[0] < careful.work[0] < 0.7 * 100 * len(allow)
+    assert 0.95 < recall(plain.rows, exact.rows) <= recall(careful.rows, exact.rows) > 0.99
+
+
 def test_threads_change_nothing() -> None:
     rows = MemoryRows(clustered(3000, 24))
     one, many = built(rows, threads=1), built(rows, threads=5)

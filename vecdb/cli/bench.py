@@ -219,7 +219,7 @@ def tenants(
         "hnswlib-100,hnswlib-200,faiss,numpy"
     ),
     measures: Annotated[
-        str, typer.Option(help="search, memory, union, growth, writes, many, with commas between; all if none.")
+        str, typer.Option(help="search, memory, union, growth, sizes, writes, many, with commas between; all if none.")
     ] = "",
     queries: Annotated[int, typer.Option(help="Searches of every point.")] = 3_000,
     limit: Limit = 10,

@@ -17,6 +17,7 @@ from vecdb.index.base import Allowed, Found
 from vecdb.index.workers import Workers
 from vecdb.schema import Snapshot
 
+_I64, _F32 = np.dtype(np.int64), np.dtype(np.float32)  # numpy takes 0.2 us longer to understand their types
 SCORED = 1  # where `work` of an exact scan, and of what `explain_scan` reads, counts vectors that were scored
 
 
@@ -29,10 +30,7 @@ def as_queries(queries: NDArray[Any]) -> NDArray[np.float32]:
 
 def empty(nq: int, limit: int, counters: int = 3) -> Found:
     """Room for the answers of nq queries, nothing done yet."""
-    return Found(
-        np.empty((nq, limit), np.int64), np.empty((nq, limit), np.float32), np.zeros(nq, np.int64),
-        np.zeros(counters, np.int64),
-    )  # fmt: skip
+    return Found(np.empty((nq, limit), _I64), np.empty((nq, limit), _F32), np.zeros(nq, _I64), np.zeros(counters, _I64))
 
 
 def in_slices(
