@@ -145,6 +145,10 @@ def _check_access(
     tables = generation.journal.tables
     problems, parts = [], []
     grants = generation.journal.at(txn, state)
+    entries = sum(1 for _ in _keys_under(tables.store.journal, txn, tables.prefix))
+    told = 0 if state.journal is None else state.journal.entries
+    if entries != told:
+        problems.append(f"the journal has {entries} entries, the state counts {told}")
     listed = (keys.number_of(key) for key in _keys_under(tables.store.access, txn, tables.prefix))
     changed = np.unique(grants.changes.granted.rows).tolist()
     every = (row for row, _ in itertools.groupby(heapq.merge(listed, changed)))

@@ -162,7 +162,7 @@ class Engine(Answering):
 
     def _fold_when_long(self) -> None:
         """Back-pressure: maintenance is off or busy, and everybody who reads access lists reads the journal, too."""
-        if self.view.generation.journal.waiting >= 2 * limits.journal_pairs:
+        if self.view.generation.journal.waiting > 4:
             self.upkeep.fold()
 
     def is_loaded(self) -> bool:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,7 @@ from vecdb.writes import Pending, make_room
 if TYPE_CHECKING:
     from vecdb.engine import Engine
 
-_PIECES = 8  # of each table: as many commits pass meanwhile at most, so what they add to the journal is bounded as well
+_PIECES = 16  # of each table at most: as many commits pass meanwhile, and what they add to the journal is bounded
 
 Order = Literal["access", "members"]
 
@@ -56,9 +56,9 @@ def _pieces(changes: Changes, order: Order) -> Iterator[Changes]:
         )
 
 
-def _keys(pairs: Pairs, order: Order) -> NDArray[Any]:
+def _keys(pairs: Pairs, order: Order) -> NDArray[np.uint64]:
     """One integer a pair, in the order of a table."""
-    return pairs.packed if order == "access" else pairs.turned
+    return pairs.packed.astype(np.uint64) if order == "access" else pairs.turned
 
 
 @dataclass(slots=True)

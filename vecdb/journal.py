@@ -58,9 +58,9 @@ class Changes:
         """Both; of a pair that both name, what the later says."""
         if not len(later) or not len(self):
             return self if len(self) else later
+        granted, revoked = later.granted.packed, later.revoked.packed
         return Changes(
-            unite(subtract(self.granted, later.revoked), later.granted),
-            unite(subtract(self.revoked, later.granted), later.revoked),
+            Pairs(merged(self.granted.packed, revoked, granted)), Pairs(merged(self.revoked.packed, granted, revoked))
         )
 
     def over(self, lists: Pairs, rows: NDArray[np.int64]) -> Pairs:
@@ -81,6 +81,17 @@ class Changes:
 
 _NO_ROWS = NOTHING.by_number()
 NO_CHANGES = Changes()
+
+
+def _last_words(steps: list[tuple[NDArray[np.int64], NDArray[np.int64]]]) -> Changes:
+    """What steps come to, each (granted, revoked), one after the other."""
+    if not steps:
+        return NO_CHANGES
+    said = np.concatenate([part for step in steps for part in step])
+    is_grant = np.repeat(np.tile([True, False], len(steps)), [len(part) for step in steps for part in step])
+    order = np.argsort(said, kind="stable")
+    last = order[np.diff(said[order], append=np.int64(-1)) != 0]
+    return Changes(Pairs(said[last[is_grant[last]]]), Pairs(said[last[~is_grant[last]]]))
 
 
 def _rows_in(ordered: tuple[NDArray[np.uint64], NDArray[np.uint64]], number: int) -> Rows:
@@ -137,9 +148,11 @@ class Journal:
         self._known: tuple[catalog.Journal | None, Changes] = (None, NO_CHANGES)
 
     @property
-    def waiting(self) -> int:
-        """Pairs, as far as this process knows."""
-        return len(self._known[1])
+    def waiting(self) -> float:
+        """How much there is, as far as this process knows; past 1 it should be folded."""
+        there, changes = self._known
+        entries = 0 if there is None else there.entries
+        return max(len(changes) / limits.journal_pairs, entries / limits.journal_entries)
 
     def at(self, txn: Txn, state: catalog.State) -> Grants:
         """Who sees what in a transaction that reads `state`. Raises Corruption."""
@@ -169,14 +182,13 @@ class Journal:
         store, prefix, where = self.tables.store, self.tables.prefix, self.tables.where
         cursor = txn.cursor(db=store.journal)
         entries, sequence = (0, 0) if known is None else (known.entries, known.last)
-        found = cursor.set_range(keys.numbered(prefix, there.first if known is None else known.last + 1))
+        found, steps = cursor.set_range(keys.numbered(prefix, there.first if known is None else known.last + 1)), []
         while found and entries < there.entries:
             key = bytes(cursor.key())
             if not key.startswith(prefix):
                 break
             sequence = keys.number_of(key)
-            granted, revoked = codec.decode_journal(cursor.value(), sequence, where)
-            changes = changes.then(Changes(Pairs(granted), Pairs(revoked)))
+            steps.append(codec.decode_journal(cursor.value(), sequence, where))
             entries += 1
             found = cursor.next()
         if (entries, sequence) != (there.entries, there.last):
@@ -184,7 +196,7 @@ class Journal:
                 f"{where}: the journal has {entries} entries up to commit {sequence}, expected {there.entries} up to "
                 f"{there.last}; restore from a backup"
             )
-        return changes
+        return changes.then(_last_words(steps))
 
     def write(self, txn: Txn, sequence: int, changes: Changes, there: catalog.Journal | None) -> catalog.Journal:
         """Write the entry of commit `sequence`. Returns which are there with it."""

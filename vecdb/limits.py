@@ -73,10 +73,11 @@ group_calls_max = 256  # write calls that share one commit
 group_bytes_max = 64 << 20
 queue_calls_max = 4_096  # write calls waiting; more are refused with Unavailable
 
-# -- the journal of access lists (journal.py), in pairs: eight bytes each on disk ----------------
+# -- the journal of access lists, in pairs of eight bytes -----------------------------------------
 journal_entry_pairs = 1 << 14  # of one commit; more go to the tables at once
-journal_pairs = 1 << 16  # past this maintenance folds it into the tables, past twice this writers do
-fold_pairs = 1 << 13  # put into a table by one commit, or an eighth of what there is
+journal_pairs = 1 << 17  # past this maintenance folds it into the tables, past four times this writers do
+journal_entries = 1 << 12  # the same of its entries: a process that begins to read decodes each
+fold_pairs = 1 << 13  # put into a table by one commit, or a sixteenth of what there is
 
 # -- writes that may be repeated ------------------------------------------------------------------
 request_id_bytes_max = 128

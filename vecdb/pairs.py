@@ -8,12 +8,13 @@ Pure functions of arrays; a `Pairs` is never changed.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 _NUMBER = 0xFFFFFFFF
+_T = TypeVar("_T", bound=np.generic)
 
 
 class Pairs:
@@ -114,16 +115,16 @@ def subtract(a: Pairs, b: Pairs) -> Pairs:
     return Pairs(np.delete(a.packed, places[_there(a.packed, places, b.packed)]))
 
 
-def merged(rows: NDArray[np.uint32], going: NDArray[np.uint32], coming: NDArray[np.uint32]) -> NDArray[np.uint32]:
-    """`rows` without `going`, with `coming`; all ascending."""
+def merged(values: NDArray[_T], going: NDArray[_T], coming: NDArray[_T]) -> NDArray[_T]:
+    """`values` without `going`, with `coming`: rows or packed pairs, all of them distinct and ascending."""
     if len(going):
-        places = np.searchsorted(rows, going)
-        rows = np.delete(rows, places[_there(rows, places, going)])
+        places = np.searchsorted(values, going)
+        values = np.delete(values, places[_there(values, places, going)])
     if len(coming):
-        places = np.searchsorted(rows, coming)
-        new = ~_there(rows, places, coming)
-        rows = np.insert(rows, places[new], coming[new])
-    return rows
+        places = np.searchsorted(values, coming)
+        new = ~_there(values, places, coming)
+        values = np.insert(values, places[new], coming[new])
+    return values
 
 
 def _there(values: NDArray[Any], places: NDArray[np.int64], wanted: NDArray[Any]) -> NDArray[np.bool_]:

@@ -101,7 +101,7 @@ class Upkeep:
         return snapshot.row_count - snapshot.live_count
 
     def fold_is_due(self) -> bool:
-        return self.engine.view.generation.journal.waiting > limits.journal_pairs
+        return self.engine.view.generation.journal.waiting > 1
 
     # -- steps -------------------------------------------------------------------------------------
 

@@ -49,7 +49,6 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -196,10 +195,10 @@ def encode_access(numbers: NDArray[np.uint64], counts: NDArray[np.int64]) -> lis
     return [head + part for head, part in zip(heads.view("V8")[:, 0].tolist(), parts, strict=True)]
 
 
-def decode_access(
-    raws: list[bytes], rows: Sequence[int] | NDArray[np.int64], where: str
-) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
-    """(numbers, counts) of access lists found under `rows`, as `encode_access` takes them. Raises `Corruption`."""
+def decode_access(raws: list[Any], rows: Any, where: str) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+    """(numbers, counts) of access lists (bytes or buffers) found under `rows`, as `encode_access` takes
+    them. Raises `Corruption`.
+    """
     lengths = np.fromiter(map(len, raws), np.int64, len(raws)) - _ACCESS.size
     parts = [raw[_ACCESS.size :] for raw in raws]
     crcs = np.fromiter(map(zlib.crc32, parts), np.uint32, len(parts))
@@ -223,13 +222,13 @@ def encode_journal(sequence: int, granted: NDArray[np.int64], revoked: NDArray[n
     return _ACCESS.pack(_VERSION, zlib.crc32(tail)) + tail
 
 
-def decode_journal(raw: bytes, sequence: int, where: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def decode_journal(raw: Any, sequence: int, where: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """(granted, revoked) of the entry found under `sequence`. Raises `Corruption`."""
     tail = raw[_ACCESS.size :]
     if len(tail) >= _JOURNAL.size and _ACCESS.unpack_from(raw) == (_VERSION, zlib.crc32(tail)):
         found, granted = _JOURNAL.unpack_from(tail)
         if found == sequence:
-            pairs = np.frombuffer(tail, "<i8", offset=_JOURNAL.size).astype(np.int64, copy=False)
+            pairs = np.frombuffer(tail, "<i8", offset=_JOURNAL.size).astype(np.int64)  # no view of LMDB's memory
             return pairs[:granted], pairs[granted:]
     raise Corruption(
         f"{where}: journal of commit {sequence} has {len(raw)} bytes and starts with {bytes(raw[:16]).hex()}; "
