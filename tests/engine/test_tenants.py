@@ -719,8 +719,8 @@ def test_writes_between_the_pieces_of_a_fold_have_the_last_word(
     monkeypatch.setattr(limits, "fold_pairs", 1)
     with open_database(tmp_path / "db", maintenance=False) as db:
         docs = db.create_collection("docs", 8, "l2")
-        docs.upsert(range(20), VECTORS[:20], tenants=["acme"])
-        docs.grant(range(20), "beta")
+        docs.upsert(range(60), VECTORS[:60], tenants=["acme"])
+        docs.grant(range(60), "beta")
         docs.revoke(range(10), "acme")
         engine, submit, turns = docs._engine, docs._engine.submit, iter(range(100))
 
@@ -739,8 +739,8 @@ def test_writes_between_the_pieces_of_a_fold_have_the_last_word(
         monkeypatch.setattr(engine, "submit", submit)
         done = next(turns)
         assert done >= 8
-        acme = sorted({*range(10, 20), *(turn for turn in range(done) if turn % 2)})
-        beta = sorted({*range(20)} - {turn for turn in range(done) if turn % 2 == 0})
+        acme = sorted({*range(10, 60), *(turn for turn in range(done) if turn % 2)})
+        beta = sorted({*range(60)} - {turn for turn in range(done) if turn % 2 == 0})
         assert seen(docs, "acme") == acme and seen(docs, "beta") == beta and db.check() == []
         engine.upkeep.fold()
         assert seen(docs, "acme") == acme and seen(docs, "beta") == beta and db.check() == []
