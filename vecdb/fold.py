@@ -32,16 +32,23 @@ Order = Literal["access", "members"]
 
 def fold(engine: Engine) -> None:
     """Put all that is in the journal now into the tables. The caller sees to it that one fold runs at a time."""
+    for step in steps(engine):
+        if not engine.submit(step):
+            return
+
+
+def steps(engine: Engine) -> Iterator[FoldPiece | Forget]:
+    """The requests of a fold, to be submitted in their order until one returns False."""
     with engine.reading() as (txn, generation, state):
         if state.journal is None:
             return
         journal, changes = generation.journal, generation.journal.changes(txn, state.journal)
         through = state.journal.last
-    for order in ("access", "members"):
+    orders: tuple[Order, ...] = ("access", "members")
+    for order in orders:
         for part in _pieces(changes, order):
-            if not engine.submit(FoldPiece(engine, journal, part, order)):
-                return
-    engine.submit(Forget(engine, journal, through))
+            yield FoldPiece(engine, journal, part, order)
+    yield Forget(engine, journal, through)
 
 
 def _pieces(changes: Changes, order: Order) -> Iterator[Changes]:
@@ -98,8 +105,10 @@ class Forget:
     size_bytes: int = 0
     exclusive: bool = True
 
-    def apply(self, group: Group) -> None:
+    def apply(self, group: Group) -> bool:
         pending = Pending.of(group, self.engine)
-        if pending.access.journal is self.journal:
-            pending.access.forget(group, self.through)
-            group.changed = True
+        if pending.access.journal is not self.journal:
+            return False
+        pending.access.forget(group, self.through)
+        group.changed = True
+        return True

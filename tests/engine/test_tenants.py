@@ -256,7 +256,7 @@ def test_a_dropped_tenant_leaves_nothing_to_the_next_of_its_name(shared: Any, db
         uid = engine.entry.uid
         first = access.number_of(engine.store, txn, uid, b"beta")
         assert first == 2 and access.number_of(engine.store, txn, uid, b"acme") == 3, "numbers are never reused"
-        held = engine.view.generation.journal.at(txn, engine.view.state).lists_of(np.arange(9))
+        held = engine.view.generation.journal.tables.lists_of(txn, np.arange(9))
         assert set(held.numbers.tolist()) == {2, 3}, "vacuum leaves out what is left of dropped tenants"
     assert seen(shared, "acme") == [1, 4] and db.check() == []
 
@@ -645,105 +645,6 @@ def test_a_list_of_a_dead_row_is_found_by_check(shared: Any, db: Database) -> No
     [raw] = codec.encode_access(np.array([1], np.uint64), np.array([1]))
     hurt(shared, lambda docs, put, prefix: put("access", keys.numbered(prefix, 0), raw))
     assert any("dead or not there" in problem for problem in db.check())
-
-
-# -- the journal -----------------------------------------------------------------------------------
-
-
-def entries(docs: Any) -> list[bytes]:
-    """Keys of the journal."""
-    store = docs._engine.store
-    with store.read() as txn:
-        return [bytes(key) for key, _ in txn.cursor(db=store.journal)]
-
-
-def flipped(docs: Any, key: bytes) -> bytes:
-    store = docs._engine.store
-    with store.read() as txn:
-        raw = bytearray(txn.get(key, db=store.journal))
-    raw[-3] ^= 1
-    return bytes(raw)
-
-
-@pytest.mark.parametrize("damage", ["flipped", "first lost", "last lost", "all lost"])
-def test_damage_of_the_journal_is_loud(tmp_path: Path, damage: str) -> None:
-    with open_database(tmp_path / "db", maintenance=False) as db:
-        docs = db.create_collection("docs", 8, "l2")
-        docs.upsert(range(10), VECTORS[:10], tenants=["acme"])
-        docs.revoke([1, 2], "acme")
-        docs.grant([2], ["acme", "beta"])
-        first, last = entries(docs)
-        raw = flipped(docs, last)
-        assert seen(docs, "acme") == [0, 2, 3, 4, 5, 6, 7, 8, 9] and db.check() == []
-
-        def hurting(docs: Any, put: Any, prefix: bytes) -> None:
-            if damage == "flipped":
-                put("journal", last, raw)
-            for key in {"first lost": [first], "last lost": [last], "all lost": [first, last]}.get(damage, ()):
-                put("journal", key, None)
-
-        hurt(docs, hurting)
-    with open_database(tmp_path / "db", maintenance=False) as db:
-        docs = db.collection("docs")
-        with pytest.raises(Corruption, match="journal"):
-            seen(docs, "acme")
-        with pytest.raises(Corruption, match="journal"):
-            docs.revoke([3], "acme")
-        assert any("journal" in problem for problem in db.check())
-        assert len(docs.search(VECTORS[0], 400)) == 10
-
-
-def test_a_fold_changes_nothing_that_anybody_sees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "fold_pairs", 3)
-    with open_database(tmp_path / "db", maintenance=False) as db:
-        docs = db.create_collection("docs", 8, "l2")
-        docs.upsert(range(20), VECTORS[:20], tenants=["acme", "beta"])
-        docs.revoke(range(5, 15), "acme")
-        docs.grant(range(7, 9), ["acme", "gamma"])
-        docs.delete([0, 7, 19])
-        docs.drop_tenant("beta")
-        before = [seen(docs, name) for name in ("acme", "gamma")]
-        assert entries(docs)
-        docs._engine.upkeep.fold()
-        assert not entries(docs) and docs._engine.view.state.journal is None
-        assert [seen(docs, name) for name in ("acme", "gamma")] == before
-        assert docs.count(tenant="acme") == len(before[0]) and db.check() == []
-    with open_database(tmp_path / "db") as db:
-        assert [seen(db.collection("docs"), name) for name in ("acme", "gamma")] == before
-
-
-def test_writes_between_the_pieces_of_a_fold_have_the_last_word(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Whatever a fold puts into the tables, what was written after it had begun stands."""
-    monkeypatch.setattr(limits, "fold_pairs", 1)
-    with open_database(tmp_path / "db", maintenance=False) as db:
-        docs = db.create_collection("docs", 8, "l2")
-        docs.upsert(range(60), VECTORS[:60], tenants=["acme"])
-        docs.grant(range(60), "beta")
-        docs.revoke(range(10), "acme")
-        engine, submit, turns = docs._engine, docs._engine.submit, iter(range(100))
-
-        def between(request: Any, *rest: Any) -> Any:
-            turn = next(turns)
-            monkeypatch.setattr(engine, "submit", submit)
-            if turn % 2:
-                docs.grant([turn], "acme")
-            else:
-                docs.revoke([turn], "beta")
-            monkeypatch.setattr(engine, "submit", between)
-            return submit(request, *rest)
-
-        monkeypatch.setattr(engine, "submit", between)
-        engine.upkeep.fold()
-        monkeypatch.setattr(engine, "submit", submit)
-        done = next(turns)
-        assert done >= 8
-        acme = sorted({*range(10, 60), *(turn for turn in range(done) if turn % 2)})
-        beta = sorted({*range(60)} - {turn for turn in range(done) if turn % 2 == 0})
-        assert seen(docs, "acme") == acme and seen(docs, "beta") == beta and db.check() == []
-        engine.upkeep.fold()
-        assert seen(docs, "acme") == acme and seen(docs, "beta") == beta and db.check() == []
 
 
 # -- parts -----------------------------------------------------------------------------------------

@@ -182,6 +182,10 @@ class Machine(RuleBasedStateMachine):
     def repair(self) -> None:
         self.twin.repair()
 
+    @rule(steps=st.integers(1, 7))
+    def fold_some(self, steps: int) -> None:
+        self.twin.fold_some(steps)
+
     @rule()
     def seal(self) -> None:
         self.twin.seal()

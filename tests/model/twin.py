@@ -10,10 +10,12 @@ The same twin serves the hypothesis state machine (few steps, shrinking) and the
 
 from __future__ import annotations
 
+import itertools
 import pickle
 import shutil
 import tempfile
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -23,7 +25,7 @@ import numpy as np
 import pytest
 
 import vecdb
-from vecdb import limits, planner, upkeep
+from vecdb import fold, limits, planner, upkeep
 from vecdb.database import Database, open_database
 from vecdb.storage import idcolumn, rows
 
@@ -85,6 +87,8 @@ def small_limits(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(upkeep, "_REPAIR_ROWS_MIN", 2)
     patch.setattr(upkeep, "_SEAL_AT_CLOSE_ROWS", 4)
     patch.setattr(vacuum_module, "_PIECE_ROWS", 7)
+    patch.setattr(limits, "journal_entry_pairs", 6)
+    patch.setattr(limits, "fold_pairs", 2)
     patch.setattr(rows, "_CAPACITY_MIN", 16)
     patch.setattr(idcolumn, "_CAPACITY_MIN", 8)
     patch.setattr(graph, "_CAPACITY_MIN", 16, raising=False)
@@ -128,6 +132,7 @@ class Twin:
         self.tenants: set[str] = set()
         self.seen: Counter[str] = Counter()  # what was really exercised
         self.sequence = 0
+        self._fold: tuple[Any, Iterator[Any]] | None = None
         self._copies = 0
         if saved is not None:
             self._take_up(saved)
@@ -528,10 +533,23 @@ class Twin:
     def repair(self) -> None:
         self._caring("repairs", lambda: self.engine.upkeep.repair(1))
 
+    def fold_some(self, steps: int) -> None:
+        """Some commits of a fold, which goes on at the next call unless the journal has been folded meanwhile."""
+
+        def step() -> None:
+            if self._fold is None or self._fold[0] is not self.engine:
+                self._fold = self.engine, fold.steps(self.engine)
+            part = list(itertools.islice(self._fold[1], steps))
+            if not all(self.engine.submit(request) for request in part) or len(part) < steps:
+                self._fold = None
+
+        self._caring("folds", step)
+
     def seal(self) -> None:
         self._caring("seals", lambda: self.engine.upkeep.seal(1))
 
     def optimize(self) -> None:
+        self._fold = None
         self._caring("optimizes", lambda: self.docs.optimize(threads=2))
         stats = self.docs.stats()
         if stats["rows"] >= limits.flat_rows_max and stats["index"]["kind"] != "flat":
