@@ -19,19 +19,25 @@ PACKAGE = ROOT / "vecdb"
 # A file imports only from its own floor or a lower one. A new module says here on which floor it stands.
 FLOORS: dict[int, set[str]] = {
     6: {"cli"},
-    4: {"__init__", "client", "interop", "v1", "wire"},
+    4: {"__init__", "aio", "client", "interop", "v1", "wire"},
     3: {
         "access",
+        "answering",
         "backup",
         "catalog",
         "check",
         "collection",
         "commit",
+        "contracts",
         "database",
         "debris",
         "engine",
+        "following",
+        "fold",
         "generation",
         "hits",
+        "home",
+        "journal",
         "lifecycle",
         "maintenance",
         "mixture",
@@ -40,6 +46,7 @@ FLOORS: dict[int, set[str]] = {
         "planner",
         "reads",
         "stopping",
+        "tables",
         "tenancy",
         "tuning",
         "upkeep",
@@ -76,6 +83,7 @@ PUBLIC = [
     "Unavailable",
     "VecdbError",
     "__version__",
+    "aio",
     "open",
     "restore",
 ]
@@ -166,7 +174,8 @@ def test_a_file_imports_only_from_its_own_floor_or_lower() -> None:
 
 @pytest.mark.parametrize("package", OUTSIDE)
 def test_server_bench_and_datasets_use_public_names_only(package: str) -> None:
-    shared = ("wire", "v1") if package == "vecdb_server" else ()  # the contract, which client and server have in common
+    # the contract, which client and server have in common; load and echo speak it bare
+    shared = {"vecdb_server": ("wire", "v1"), "vecdb_bench": ("v1",)}.get(package, ())
     wrong = []
     for path in files_of(ROOT / OUTSIDE[package] / package):
         for line, name in imports_of(path):
@@ -200,8 +209,10 @@ def test_only_kernels_import_numba() -> None:
 
 
 def test_only_server_and_client_import_grpc() -> None:
+    # the service is measured by a client without vecdb's own, and beside a server that does nothing: the ceiling
+    allowed = ("vecdb/client/", "server/", "bench/vecdb_bench/serving/")
     found = importers("grpc", ALL_FILES)
-    assert all(name.startswith(("vecdb/client/", "server/")) for name in found), found
+    assert all(name.startswith(allowed) for name in found), found
 
 
 def test_only_the_seam_to_the_os_opens_files() -> None:

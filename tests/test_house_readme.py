@@ -11,6 +11,7 @@ from pathlib import Path
 
 import typer
 
+from tests.server.process import Process
 from vecdb.cli import build
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -32,15 +33,20 @@ def commands() -> list[str]:
 
 def test_the_python_examples_run_in_order(tmp_path: Path) -> None:
     program = "\n".join(blocks("python"))
-    assert "vecdb.open(" in program
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    assert "vecdb.open(" in program and "localhost:7711" in program
+    with Process(tmp_path / "served", tmp_path) as server:
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-c",
+                program.replace("localhost:7711", server.address) + "\nimport asyncio\nprint(asyncio.run(ask()))",
+            ],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
     assert done.returncode == 0, done.stderr
 
 

@@ -18,6 +18,7 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    from . import aio
     from .backup import restore
     from .collection import Collection
     from .database import Database
@@ -61,6 +62,7 @@ __all__ = [
     "Unavailable",
     "VecdbError",
     "__version__",
+    "aio",
     "open",
     "restore",
 ]
@@ -92,28 +94,59 @@ def open(
     read_only: bool = False,
     durability: Literal["full", "relaxed"] = "full",
     memory_budget_bytes: int | None = None,
+    token: str | None = None,
+    tls: bool | str | PathLike[str] | tuple[Any, Any, Any] | None = None,
+    insecure: bool = False,
+    timeout: float | None = None,
 ) -> Database:
-    """Open the database at `path`, making it if it is not there.
+    """Open the database at `path`, making it if it is not there; or that of a server, "grpc://host:port".
 
     Parameters
     ----------
-    path : a directory, or ":memory:" for a temporary one that is never synced and goes when it is closed.
-    read_only : read beside the process that writes; every commit of it is visible to the next call.
-    durability : "full": what was acknowledged survives any crash; "relaxed": all but at most the last commit does.
-    memory_budget_bytes : bound on what one collection's index may keep in memory; None: no bound.
+    path : a directory; ":memory:" for a temporary one that is never synced and goes when it is closed; grpc://host:port
+        for a server's, grpcs://host:port with TLS. Without a port: 7711.
+
+    Of a directory
+        read_only : read beside the process that writes; every commit of it is visible to the next call.
+        durability : "full": what was acknowledged survives any crash; "relaxed": all but at most the last commit does.
+        memory_budget_bytes : bound on what one collection's index may keep in memory; None: no bound.
+
+    Of a server
+        token : who asks; it is not sent in plain text to another machine, unless `insecure`.
+        tls : True for certificates that the system trusts, the path of a CA's, or (CA, certificate, key) where the
+            server wants to know who connects: paths of PEM files, the CA None for the system's.
+        timeout : seconds that a call may take; None: 30 s, writes 90 s, builds and the like as long as they take.
 
     Raises
     ------
     Locked : another process writes to this database.
     NotFound : `read_only`, and there is no database at `path`.
     Corruption : the files are damaged, or of a newer format.
+    Unavailable, PermissionDenied : the server cannot be reached, does not know the token.
     """
+    if isinstance(path, str) and path.startswith(("grpc://", "grpcs://")):
+        _refuse(path, read_only=read_only, durability=durability != "full", memory_budget_bytes=memory_budget_bytes)
+        from .client import connect
+
+        return connect(path, token, tls, insecure, timeout)
+    _refuse(path, token=token, tls=tls, insecure=insecure, timeout=timeout)
     from .database import open_database
 
     return open_database(path, read_only=read_only, durability=durability, memory_budget_bytes=memory_budget_bytes)
 
 
+def _refuse(path: object, **given: object) -> None:
+    """Options that say nothing of what is opened."""
+    for name, value in given.items():
+        if value is not None and value is not False:
+            from .errors import InvalidArgument
+
+            raise InvalidArgument(f"{name} is no option of {path!r}; leave it out")
+
+
 def __getattr__(name: str) -> Any:
+    if name == "aio":
+        return importlib.import_module(f"{__name__}.aio")
     for module, names in _home.items():
         if name in names:
             value = getattr(importlib.import_module(f"{__name__}.{module}"), name)

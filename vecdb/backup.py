@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,7 @@ from vecdb.storage import codec, files, keys, manifest
 from vecdb.storage.store import READERS, Store
 
 if TYPE_CHECKING:
-    from vecdb.database import Database
+    from vecdb.home import Home
 
 CHECKSUMS = "checksums.json"
 _FORMAT = 1
@@ -34,31 +34,36 @@ _CHUNK_BYTES = 4 << 20
 Progress = Callable[[int, int], None] | None
 
 
-def write_backup(database: Database, target: Path, progress: Progress) -> None:
-    """Copy `database` into `target`, which must not exist. A crash leaves `target`.tmp, never half a backup."""
+def write_backup(home: Home, target: Path, progress: Progress) -> None:
+    """Copy the database into `target`, which must not exist. A crash leaves `target`.tmp, never half a backup."""
     if files.exists(target):
         raise AlreadyExists(f"{target} exists; give a new directory for the backup")
-    temporary = target.with_name(target.name + ".tmp")
-    files.remove_tree(temporary)
-    files.make_dir(temporary / "lmdb")
-    try:
+    with _whole(target) as temporary:
+        files.make_dir(temporary / "lmdb")
         with ExitStack() as held:
-            for name in database.collections():
-                held.enter_context(
-                    database.upkeep_lock(name)
-                )  # no vacuum or seal: files that the copy names stay there
-            database.store.copy(temporary / "lmdb")
+            for name in home.collections():
+                held.enter_context(home.upkeep_lock(name))  # no vacuum or seal: files that the copy names stay there
+            home.store.copy(temporary / "lmdb")
             _sync(temporary / "lmdb" / "data.mdb")
             copied = Store(temporary / "lmdb", read_only=True, durability="full")
             try:
-                _copy_collections(database.path, temporary, copied, progress)
+                _copy_collections(home.path, temporary, copied, progress)
             finally:
                 copied.close()
         files.remove(temporary / "lmdb" / "lock.mdb")
-        manifest.write(temporary, database.manifest)
+        manifest.write(temporary, home.manifest)
         _write_checksums(temporary)
         for folder in (temporary / "collections", temporary / "lmdb", temporary):
             files.sync_dir(folder)
+
+
+@contextmanager
+def _whole(target: Path) -> Iterator[Path]:
+    """The name of a directory to make and fill, which becomes `target` at the end by one rename, or goes."""
+    temporary = target.with_name(target.name + ".tmp")
+    files.remove_tree(temporary)
+    try:
+        yield temporary
         files.rename(temporary, target)
         files.sync_dir(target.parent)
     except BaseException:
@@ -153,9 +158,7 @@ def restore(source: Any, target: Any) -> None:
 
 def _restore(here: Path, there: Path) -> None:
     sums = _read_checksums(here)
-    temporary = there.with_name(there.name + ".tmp")
-    files.remove_tree(temporary)
-    try:
+    with _whole(there) as temporary:
         for name, (size, expected) in sums.items():
             place = temporary / name
             files.make_dir(place.parent)
@@ -174,11 +177,6 @@ def _restore(here: Path, there: Path) -> None:
         folders = {(temporary / name).parent for name in sums} | {temporary / "collections", temporary}
         for folder in sorted(filter(files.exists, folders), reverse=True):
             files.sync_dir(folder)
-        files.rename(temporary, there)
-        files.sync_dir(there.parent)
-    except BaseException:
-        files.remove_tree(temporary)
-        raise
 
 
 def _read_checksums(folder: Path) -> dict[str, tuple[int, str]]:

@@ -133,4 +133,5 @@ def index_from_dict(value: dict[str, Any] | None) -> IndexConfig | None:
 
 
 def config_of(entry: Entry, state: State) -> CollectionConfig:
-    return CollectionConfig(entry.name, entry.dim, entry.metric, entry.dtype, index_from_dict(state.index))  # type: ignore[arg-type]
+    index = index_from_dict(state.index)
+    return CollectionConfig(entry.name, entry.dim, entry.metric, entry.dtype, index, state.id_kind)  # type: ignore[arg-type]

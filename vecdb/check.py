@@ -3,7 +3,7 @@
 blocks   crc, consecutive rows up to the state's count                      -> every record readable
 rows     CRC-32C of every vector against its record                         -> every vector as written
 tombs    rows below the count, each once; row_count - tombs = live_count    -> every deletion accounted for
-access   crc, live rows only, the same pairs as members, journal over both   -> a tenant sees what was granted
+access   crc, live rows only, the same pairs as members, journal over both  -> a tenant sees what was granted
 tenants  names and numbers lead to one another, numbers below the next      -> no tenant under another's name
 requests every one in order has its answer                                   -> a repeated write happens once
 ids      one entry per live row, leading to it, and no other                -> get and search agree
@@ -12,7 +12,8 @@ index    the sealed file's checksums, and the live index's own invariants   -> e
 
 from __future__ import annotations
 
-from collections import Counter
+import heapq
+import itertools
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -24,23 +25,25 @@ from vecdb.access import number_of, tenant
 from vecdb.errors import Corruption
 from vecdb.generation import Generation, iter_blocks, iter_tombs
 from vecdb.kernels.checks import crc_rows
+from vecdb.pairs import NOTHING, Pairs
 from vecdb.storage import keys
 from vecdb.storage.store import Store, Txn
 from vecdb.vacuum import id_keys
 
 if TYPE_CHECKING:
-    from vecdb.database import Database
     from vecdb.engine import Engine
+    from vecdb.home import Home
 
+_NO_ROWS = np.empty(0, np.uint64)
 _PROBLEMS_MAX = 100  # per collection: a damaged disk should not fill memory with its description
 
 
-def check_database(database: Database) -> list[str]:
+def check_database(home: Home) -> list[str]:
     """Problems of every collection, each line beginning with its name."""
     problems: list[str] = []
-    for name in database.collections():
+    for name in home.collections():
         try:
-            problems += [f"{name}: {problem}" for problem in database.collection(name).check()]
+            problems += [f"{name}: {problem}" for problem in home.collection(name).check()]
         except Corruption as error:
             problems.append(f"{name}: {error}")
     return problems
@@ -90,7 +93,7 @@ def _check_records(store: Store, txn: Txn, generation: Generation, state: catalo
     if entries != live_count:
         problems.append(f"ids has {entries} entries, there are {live_count} live records")
     numbers, found = _check_tenants(store, txn, generation)
-    problems += found + _check_access(store, txn, generation, state, dead, numbers)
+    problems += found + _check_access(txn, generation, state, dead, numbers)
     return problems + _check_requests(store, txn, generation)
 
 
@@ -136,51 +139,48 @@ def _check_requests(store: Store, txn: Txn, generation: Generation) -> list[str]
 
 
 def _check_access(
-    store: Store, txn: Txn, generation: Generation, state: catalog.State, dead: NDArray[np.bool_], numbers: set[int]
+    txn: Txn, generation: Generation, state: catalog.State, dead: NDArray[np.bool_], numbers: set[int]
 ) -> list[str]:
-    """Every pair of a list is in members, and members has as many as were found so, of each tenant; the journal laid
-    over both.
-    """
-    prefix = generation.prefix
+    """The journal over the two tables gives the same pairs both ways: those of live rows, and of tenants that exist."""
+    tables = generation.journal.tables
+    problems, parts = [], []
     grants = generation.journal.at(txn, state)
-    entries = sum(1 for _ in _keys_under(store.journal, txn, prefix))
-    told = state.journal.entries if state.journal is not None else 0
-    problems = [f"the journal has {entries} entries, the state counts {told}"] if entries != told else []
-    waiting = grants.changes.granted
-    last = int(waiting.rows.max(initial=-1))
-    for key in _keys_under(store.access, txn, prefix):
-        last = max(last, keys.number_of(key))
-    if last >= len(dead):
-        return [*problems, f"there is an access list of row {last} of {len(dead)}"]
-    counts: Counter[int] = Counter()
-    cursor, granted = txn.cursor(db=store.members), set(waiting.packed.tolist())
-    for first in range(0, last + 1, limits.block_rows_max):
-        rows = np.arange(first, min(last + 1, first + limits.block_rows_max))
+    entries = sum(1 for _ in _keys_under(tables.store.journal, txn, tables.prefix))
+    told = 0 if state.journal is None else state.journal.entries
+    if entries != told:
+        problems.append(f"the journal has {entries} entries, the state counts {told}")
+    listed = (keys.number_of(key) for key in _keys_under(tables.store.access, txn, tables.prefix))
+    changed = np.unique(grants.changes.granted.rows).tolist()
+    every = (row for row, _ in itertools.groupby(heapq.merge(listed, changed)))
+    while part := list(itertools.islice(every, limits.block_rows_max)):
         try:
-            lists = grants.lists_of(rows)
+            parts.append(grants.lists_of(np.array(part, np.int64)).packed)
         except Corruption as error:
             problems.append(str(error))
+            if len(problems) >= _PROBLEMS_MAX:
+                return problems
+    lists = Pairs(np.concatenate(parts)) if parts else NOTHING
+    stray = lists.rows[np.append(dead, True)[np.minimum(lists.rows, len(dead))]]
+    if len(stray):
+        return [*problems, f"there is an access list of row {stray[0]}, which is dead or not there"]
+    ordered, rows = lists.by_number()
+    known, starts = np.unique(ordered, return_index=True)
+    parted = np.split(rows, starts)[1:]
+    expected = dict(zip(known.tolist(), parted, strict=True))
+    there = {keys.number_of(key) for key in _keys_under(tables.store.members, txn, tables.prefix)}
+    for number in sorted(there | (expected.keys() & numbers)):
+        if number not in numbers:
+            problems.append(f"tenant {number} has rows, and does not exist")
             continue
-        problems += [f"row {row} is dead and has an access list" for row in np.unique(lists.rows[dead[lists.rows]])[:3]]
-        for packed, number in zip(lists.packed.tolist(), lists.numbers.tolist(), strict=True):
-            if number in numbers:
-                counts[number] += 1
-                row = packed >> 32
-                there = cursor.set_key_dup(keys.numbered(prefix, number), row.to_bytes(8, "little"))
-                if not there and packed not in granted:
-                    problems.append(f"row {row} has tenant {number}, which does not have the row")
+        found, wanted = grants.rows_of(number, len(dead)), expected.get(number, _NO_ROWS)
+        lost = np.setdiff1d(wanted, found)
+        if len(lost):
+            problems.append(f"row {lost[0]} has tenant {number}, which does not have the row")
+        elif len(found) > len(wanted):
+            problems.append(f"tenant {number} has {len(found)} rows, not those whose access lists name it")
         if len(problems) >= _PROBLEMS_MAX:
-            return problems
-    having = {keys.number_of(key) for key in _keys_under(store.members, txn, prefix)}
-    problems += [
-        f"tenant {number} has {grants.tables.count_of(txn, number)} rows and is not there"
-        for number in sorted(having - numbers)[:3]
-    ]
-    for number in (having | set(waiting.tenants().tolist())) & numbers:
-        found = grants.count_of(number)
-        if found != counts.pop(number, 0):
-            problems.append(f"tenant {number} has {found} rows, not those whose access lists name it")
-    return problems + [f"tenant {number} has no rows, access lists name it" for number in list(counts)[:3]]
+            break
+    return problems
 
 
 def _check_ids(

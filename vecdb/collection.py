@@ -1,7 +1,8 @@
 """Collection: what users hold. Checks what they pass at the one gate, and hands canonical arrays to an engine.
 
-The same class serves an embedded database and, with another engine behind it, a remote one. Every method may be
-called from any thread. A write returns when it is durable and every later search, here or in another process, sees it.
+The same class serves an embedded database and, with another engine behind it, a remote one (contracts.py). Every method
+may be called from any thread. A write returns when it is durable and every later search, here or in another process,
+sees it.
 """
 
 from __future__ import annotations
@@ -11,13 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from vecdb import validate
-from vecdb.engine import Engine
+from vecdb import limits, validate
+from vecdb.contracts import Batch, Engine, Mode
 from vecdb.errors import AlreadyExists, InvalidArgument, LimitExceeded
 from vecdb.hits import Hits
-from vecdb.limits import batch_bytes_max, batch_rows_max
 from vecdb.schema import CollectionConfig, IndexConfig, Record, SearchParams
-from vecdb.storage import codec
 
 _ITER_BATCH_MAX = 65_536
 
@@ -30,9 +29,9 @@ class Collection:
 
     __slots__ = ("_config", "_engine")
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, config: CollectionConfig) -> None:
         self._engine = engine
-        self._config: CollectionConfig = engine.config()
+        self._config = config
 
     # -- what it is --------------------------------------------------------------------------------
 
@@ -119,55 +118,51 @@ class Collection:
         tenants: Any,
         owner: str,
         atomic: bool,
-        mode: str,
+        mode: Mode,
         request_id: str | None,
     ) -> int:
         owned = validate.owner(owner)
         request = validate.request_id(request_id)
-        if not atomic and _length(ids) > self._rows_per_call():
-            if request is not None:
-                raise InvalidArgument("a call that is split has no one request_id: write its parts with one each")
-            return self._put_in_parts(ids, vectors, fields, tenants, owner, mode)
-        batch = self._ids(ids)
-        if mode == "insert" and batch.unique is not None:
+        if atomic or _length(ids) <= self._engine.rows_per_call:
+            return self._engine.put(self._batch(ids, vectors, fields, tenants, mode), owned, mode, request)
+        if request is not None:
+            raise InvalidArgument("a call that is split has no one request_id: write its parts with one each")
+        return self._engine.put_all(self._batches(ids, vectors, fields, tenants, mode), owned, mode)
+
+    def _batch(self, ids: Any, vectors: Any, fields: Any, tenants: Any, mode: Mode) -> Batch:
+        checked = self._ids(ids)
+        if mode == "insert" and checked.unique is not None:
             raise AlreadyExists(
-                f"insert got {batch.n - len(batch.unique)} ids twice in one batch; give each id once, or use upsert"
+                f"insert got {checked.n - len(checked.unique)} ids twice in one batch; give each id once, or use upsert"
             )
-        array = validate.vectors(vectors, self._config, single=batch.scalar)
-        if len(array) != batch.n:
-            raise InvalidArgument(f"got {batch.n:,} ids and {len(array):,} vectors: pass one vector per id")
-        raw = validate.fields(fields, batch.n, single=batch.scalar)
-        metas = None if raw is None else raw if not owned else [codec.encode_meta(owned, one) for one in raw]
-        if owned and metas is None:
-            metas = [codec.encode_meta(owned, b"")] * batch.n
-        lists = None if tenants is None else validate.access_lists(tenants, batch.n, single=batch.scalar)
-        size_bytes = array.nbytes + sum(map(len, metas or ()))
-        if size_bytes > batch_bytes_max:
+        array = validate.vectors(vectors, self._config, single=checked.scalar)
+        if len(array) != checked.n:
+            raise InvalidArgument(f"got {checked.n:,} ids and {len(array):,} vectors: pass one vector per id")
+        maps = validate.fields(fields, checked.n, single=checked.scalar)
+        lists = None if tenants is None else validate.access_lists(tenants, checked.n, single=checked.scalar)
+        size_bytes = array.nbytes + sum(map(len, maps or ()))
+        if size_bytes > limits.batch_bytes_max:
             raise LimitExceeded(
-                f"one atomic call takes at most {batch_bytes_max:,} bytes, this one has {size_bytes:,}: "
+                f"one atomic call takes at most {limits.batch_bytes_max:,} bytes, this one has {size_bytes:,}: "
                 "write it in several calls, or with atomic=False"
             )
-        if batch.unique is not None:
-            keep = batch.unique
-            array = np.ascontiguousarray(array[keep])
-            metas = None if metas is None else [metas[i] for i in keep.tolist()]
-            lists = None if lists is None else lists.take(keep, batch.n)
-            batch = batch.last_only()
-        return self._engine.put(batch, array, metas, owned, mode, lists, request)
+        keep = checked.unique
+        if keep is None:
+            return Batch(checked, array, maps, lists)
+        return Batch(
+            checked.last_only(),
+            np.ascontiguousarray(array[keep]),
+            None if maps is None else [maps[i] for i in keep.tolist()],
+            None if lists is None else lists.take(keep, checked.n),
+        )
 
-    def _rows_per_call(self) -> int:
-        return max(1, min(batch_rows_max, batch_bytes_max // (4 * 8 * self.dim)))
-
-    def _put_in_parts(self, ids: Any, vectors: Any, fields: Any, tenants: Any, owner: str, mode: str) -> int:
-        step = self._rows_per_call()
-        done = 0
+    def _batches(self, ids: Any, vectors: Any, fields: Any, tenants: Any, mode: Mode) -> Iterator[Batch]:
+        step = self._engine.rows_per_call
+        each = isinstance(tenants, (list, tuple)) and any(not isinstance(one, str) for one in tenants)
         for start in range(0, len(ids), step):
             part = slice(start, start + step)
             part_fields = None if fields is None else _slice_fields(fields, part)
-            each = isinstance(tenants, (list, tuple)) and any(not isinstance(one, str) for one in tenants)
-            part_tenants = tenants[part] if each else tenants
-            done += self._put(ids[part], vectors[part], part_fields, part_tenants, owner, True, mode, None)
-        return done
+            yield self._batch(ids[part], vectors[part], part_fields, tenants[part] if each else tenants, mode)
 
     def update(
         self, ids: Any, vectors: Any = None, fields: Any = None, *, owner: str = "", request_id: str | None = None
@@ -238,7 +233,7 @@ class Collection:
 
     def drop_tenant(self, name: str, *, request_id: str | None = None) -> None:
         """Forget a tenant. Its records stay; who makes a tenant of that name later inherits none. Raises NotFound."""
-        self._engine.drop_tenant(validate.tenant_name(name), validate.request_id(request_id))
+        return self._engine.drop_tenant(validate.tenant_name(name), validate.request_id(request_id))
 
     # -- reads -------------------------------------------------------------------------------------
 
@@ -310,7 +305,7 @@ class Collection:
         Raises NotFound, of all ids or none, where a record is not there or is not for the tenant to see.
         """
         limit = validate.search_limit(limit, 1)
-        kind = self._engine.view.state.id_kind
+        kind = self._engine.id_kind
         query = validate.mixture_query(
             positives, histories, limit, components, smoothing, neighbours, kind, self._config
         )  # fmt: skip
@@ -329,8 +324,7 @@ class Collection:
         """
         batch = self._ids(ids)
         tenants = () if tenant is None else validate.search_tenants(tenant)
-        records = self._engine.get(batch, validate.owner(owner), include_vectors=include_vectors, tenants=tenants)
-        return records[0] if batch.scalar else records
+        return self._engine.get(batch, validate.owner(owner), include_vectors=include_vectors, tenants=tenants)
 
     def count(self, *, tenant: Any = None) -> int:
         """Live records; with `tenant`, a name or a list of names, those that one of them may see."""
@@ -351,7 +345,7 @@ class Collection:
         """Build another kind of index, or the same with other parameters, from the stored vectors. Searches go on
         meanwhile.
         """
-        self._engine.reindex(validate.index_config(index), progress)
+        return self._engine.reindex(validate.index_config(index), progress)
 
     def optimize(self, *, threads: int | None = None, progress: Callable[[int, int], None] | None = None) -> None:
         """Finish what maintenance would do in its own time: index the tail, repair after deletes, learn recall
@@ -360,7 +354,7 @@ class Collection:
         progress : called with (done, rows), where done grows about evenly with time, through all stages. The first call
         says where the work begins, which is not 0 where some of it was done before: the rate counts from there.
         """
-        self._engine.optimize(validate.threads(threads), progress)
+        return self._engine.optimize(None if threads is None else validate.threads(threads), progress)
 
     def evaluate(
         self, queries: Any, limit: int = 10, *, params: SearchParams | None = None, tenant: Any = None
@@ -395,7 +389,7 @@ class Collection:
 
     def vacuum(self, *, progress: Callable[[int, int], None] | None = None) -> None:
         """Give back the space of deleted and replaced records. Reads and writes go on meanwhile."""
-        self._engine.vacuum(progress)
+        return self._engine.vacuum(progress)
 
     def check(self) -> list[str]:
         """Problems found in this collection's files, records and index; empty when all is well. Repairs nothing."""
@@ -404,8 +398,7 @@ class Collection:
     # -- within ------------------------------------------------------------------------------------
 
     def _ids(self, ids: Any) -> validate.IdBatch:
-        kind = self._engine.view.state.id_kind
-        return validate.ids(ids, kind, name=self.name)  # type: ignore[arg-type]
+        return validate.ids(ids, self._engine.id_kind, name=self.name)
 
 
 def _length(ids: Any) -> int:

@@ -25,9 +25,7 @@ from vecdb.writes import Pending, make_room
 if TYPE_CHECKING:
     from vecdb.engine import Engine
 
-_PIECES = (
-    16  # of each table: as many commits pass meanwhile at most, so what they add to the journal is bounded as well
-)
+_PIECES = 16  # of each table at most: as many commits pass meanwhile, and what they add to the journal is bounded
 
 Order = Literal["access", "members"]
 

@@ -89,9 +89,10 @@ class Hits:
         components: NDArray[np.int64] | None = None,
     ) -> None:
         if single and ids.ndim == 2:
-            count = counts[0]
-            ids = ids[0, :count]
-            distances = distances[0, :count]
+            ids, distances = ids[0], distances[0]
+            count = counts.item(0)
+            if count < len(ids):
+                ids, distances = ids[:count], distances[:count]
         self.ids = ids
         self.distances = distances
         self.counts = counts

@@ -97,7 +97,5 @@ def _answer(raw: bytes, kind: bytes, request_id: bytes) -> Any:
         raise Corruption(f"the answer of request {show(request_id.decode())} is damaged; restore from a backup")
     _, _, result, stored = _ANSWER.unpack(raw)
     if stored.rstrip(b"\0") != kind:
-        raise InvalidArgument(
-            f"request_id {show(request_id.decode())} was that of another kind of write; make a new one for each write"
-        )
+        raise InvalidArgument("this request_id was that of another kind of write; make a new one for each write")
     return None if result < 0 else result

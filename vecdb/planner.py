@@ -28,6 +28,7 @@ from vecdb.schema import Curator, Flat, Hnsw, IndexConfig, SearchParams, Snapsho
 _SCAN_SHARE = 0.25  # a beam this share of the live rows wide costs more than scanning them all
 _WIDTHS = 6.0  # measured at 20,000 x 384: a graph and lists were even with the scan at 2,900 and 4,200 rows
 LEAVES = 64
+PATIENCE, PATIENCE_RECALL = 80, 0.95  # of a search along the tree among a tenant's rows: index/curator.py
 NPROBE = 128  # lists of a search that nobody has said or learned anything about
 
 
@@ -120,7 +121,13 @@ def _tree(
 ) -> Plan:
     if matching is None:
         return Plan("tree", *_nprobe(config, limit, params, tuned, tuned_ef))
-    return _FEW if matching <= config.scan_max else Plan("tree", params.nprobe or 0, "a large tenant, along the tree")
+    if matching <= config.scan_max:
+        return _FEW
+    if params.recall is None:
+        return Plan("tree", params.nprobe or 0, "a large tenant, along the tree")
+    # the tree was learned about without a tenant: what another recall takes there, it takes here
+    more = width_for_recall(params.recall, limit, tuned) / width_for_recall(PATIENCE_RECALL, limit, tuned)
+    return Plan("tree", max(1, round(PATIENCE * more)), f"a large tenant, learned for recall {params.recall}")
 
 
 def _nprobe(

@@ -77,7 +77,7 @@ class Curator:
 
     leaf_rows: int = 64
     shortlist_max: int = 256
-    scan_max: int = 8_192
+    scan_max: int = 24_576
     nprobe: int | None = None
 
 
@@ -102,13 +102,17 @@ class SearchParams:
 
 @dataclass(frozen=True, slots=True)
 class CollectionConfig:
-    """What is fixed at creation (only `index` may change, through `reindex`). `index=None`: chosen by size."""
+    """What is fixed at creation (only `index` may change, through `reindex`). `index=None`: chosen by size.
+
+    id_kind : what ids the collection has, fixed by the first write; None before it.
+    """
 
     name: str
     dim: int
     metric: Metric
     dtype: DType
     index: IndexConfig | None
+    id_kind: Literal["int", "str"] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,6 @@ class Upkeep:
         self.repaired_sequence = 0  # deletions up to here are out of the live graph
         self.repaired_dead = 0  # dead rows at that time
         self.unlinked_rows: int | None = None  # repaired away since the graph was built; None: as the state says
-        self.sealed_damaged = False  # the sealed file that the state names could not be loaded: write it anew
 
     # -- what maintenance asks ---------------------------------------------------------------------
 
@@ -62,7 +61,7 @@ class Upkeep:
         if index.kind == FLAT:
             return False
         if index.indexed_rows == 0:
-            return view.snapshot.row_count >= (1 if self.sealed_damaged else limits.flat_rows_max)
+            return view.snapshot.row_count >= (1 if self.engine.sealed_damaged else limits.flat_rows_max)
         return view.snapshot.row_count - index.indexed_rows >= index.step_rows
 
     def repair_is_due(self) -> bool:
@@ -78,7 +77,7 @@ class Upkeep:
         unsealed = view.generation.index.indexed_rows - sealed
         if view.generation.index.kind == FLAT:
             return False
-        if self.sealed_damaged and view.generation.index.indexed_rows and unsealed > -limits.index_step_rows:
+        if self.engine.sealed_damaged and view.generation.index.indexed_rows and unsealed > -limits.index_step_rows:
             return True
         return unsealed >= (rows_min if rows_min is not None else max(limits.seal_rows_min, sealed // 8))
 
@@ -138,7 +137,7 @@ class Upkeep:
                 self.repaired_sequence, self.repaired_dead = view.snapshot.sequence, self._dead_rows()
 
     def fold(self) -> None:
-        """Put the journal of access lists into the tables; beside any other step, which know neither."""
+        """Put the journal of access lists into the tables. Beside any other step: it changes neither rows nor index."""
         with self.folding:
             fold(self.engine)
 
@@ -153,14 +152,14 @@ class Upkeep:
             index.settle(threads)
             old = view.state.sealed
             name = f"{index.kind}.{view.generation.number}.{view.snapshot.sequence}.{index.indexed_rows}"
-            if old is not None and old.file == name and not self.sealed_damaged:
+            if old is not None and old.file == name and not self.engine.sealed_damaged:
                 return
             before = index.file_names()
             facts = index.seal(engine.folder / name)
             sealed = catalog.Sealed(name, facts.rows, facts.sequence, facts.bytes, facts.parts)
             changes = {"sealed": sealed, "unlinked_rows": self._unlinked()}
             if engine.submit(ChangeState(engine, view.generation.number, changes)):
-                self.sealed_damaged = False
+                self.engine.sealed_damaged = False
                 self._remove_files((*before, *(old.files if old is not None else ())), sealed.files)
 
     def _remove_files(self, old: tuple[str, ...], new: tuple[str, ...]) -> None:

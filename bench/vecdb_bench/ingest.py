@@ -40,7 +40,7 @@ def ingest(
     say: Say = lambda text: None,
 ) -> dict[str, Any]:
     """Measure; every round of singles and batches is kept, the best is shown."""
-    vectors = _unit_vectors(batch_rows * 8, dim, seed)
+    vectors = unit_vectors(batch_rows * 8, dim, seed)
     with tempfile.TemporaryDirectory(prefix="vecdb-bench-", dir=path) as folder:
         with vecdb.open(Path(folder) / "db") as db:
             _warm(db, vectors)
@@ -142,7 +142,7 @@ def _batches(db: vecdb.Database, vectors: Any, batch_rows: int, batches: int, na
     }
 
 
-def _unit_vectors(rows: int, dim: int, seed: int) -> Any:
+def unit_vectors(rows: int, dim: int, seed: int) -> Any:
     """Directions around a thousand centres: closer to embeddings than noise is."""
     rng = np.random.default_rng(seed)
     centres = rng.normal(size=(1_000, dim)).astype(np.float32)

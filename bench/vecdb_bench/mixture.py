@@ -22,7 +22,12 @@ from vecdb_datasets import load
 from . import machine
 
 Say = Callable[[str], None]
-indexes: dict[str, Callable[[], Any]] = {"flat": vecdb.Flat, "hnsw": vecdb.Hnsw, "spann": vecdb.Spann}
+indexes: dict[str, Callable[[], Any]] = {
+    "flat": vecdb.Flat,
+    "hnsw": vecdb.Hnsw,
+    "spann": vecdb.Spann,
+    "curator": vecdb.Curator,
+}
 
 
 class User(NamedTuple):

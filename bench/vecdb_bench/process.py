@@ -1,4 +1,4 @@
-"""Process: a contestant in a process of its own, asked by lines (contestants/contest.py answers them)."""
+"""Processes of their own, asked by lines: contestants (contestants/contest.py answers), modules of this package."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import vecdb
 
@@ -16,28 +17,19 @@ ONE_THREAD = dict.fromkeys(
 )
 
 
-class Process:
-    """script : a file of contestants/.   folder : holds base.npy and queries.npy, and what the contestant builds in a
-    folder of its name.   python : the interpreter that has its engine; None: this one.
-    """
+class Asked:
+    """A process that answers a line of JSON with a line of JSON, until its standard input ends."""
 
-    def __init__(
-        self,
-        name: str,
-        script: str,
-        folder: Path,
-        spec: dict[str, Any],
-        python: str | None = None,
-        *,
-        one_thread: bool = False,
-    ) -> None:
-        path = Path(__file__).parent / "contestants" / script
-        arguments = [str(folder / name), str(folder / "base.npy"), str(folder / "queries.npy"), json.dumps(spec)]
+    def __init__(self, name: str, command: Sequence[str], env: Mapping[str, str] | None = None) -> None:
         self._process = subprocess.Popen(
-            [python or sys.executable, str(path), *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            stderr=subprocess.DEVNULL, env=os.environ | (ONE_THREAD if one_thread else {}),
+            list(command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, stderr=subprocess.DEVNULL,
+            env=os.environ | (env or {}),
         )  # fmt: skip
         self.name = name
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     def ask(self, **question: Any) -> dict[str, Any]:
         assert self._process.stdin is not None and self._process.stdout is not None
@@ -56,8 +48,50 @@ class Process:
         self._process.stdin.close()
         self._process.wait()
 
-    def __enter__(self) -> Process:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *of: object) -> None:
         self.close()
+
+
+class Process(Asked):
+    """A script of contestants/.
+
+    folder : holds base.npy and queries.npy, and what the contestant builds in a folder of its name.   python : the
+    interpreter that has its engine; None: this one.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        script: str,
+        folder: Path,
+        spec: dict[str, Any],
+        python: str | None = None,
+        *,
+        one_thread: bool = False,
+    ) -> None:
+        path = Path(__file__).parent / "contestants" / script
+        arguments = [str(folder / name), str(folder / "base.npy"), str(folder / "queries.npy"), json.dumps(spec)]
+        super().__init__(name, [python or sys.executable, str(path), *arguments], ONE_THREAD if one_thread else None)
+
+
+class Module(Asked):
+    """A module of this package, run by this interpreter, which finds what this process finds."""
+
+    def __init__(self, name: str, module: str, *arguments: str, one_thread: bool = False) -> None:
+        command = [sys.executable, "-m", f"{__package__}.{module}", *arguments]
+        super().__init__(name, command, modules_path() | (ONE_THREAD if one_thread else {}))
+
+
+def modules_path() -> dict[str, str]:
+    """An environment in which another process of this interpreter imports what this one does."""
+    return {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+
+
+def answer_lines(answers: Mapping[str, Callable[..., dict[str, Any]]]) -> None:
+    """The other end: each line's `do` names who answers it, the rest are its arguments."""
+    for line in sys.stdin:
+        question = json.loads(line)
+        print(json.dumps(answers[question.pop("do")](**question)), flush=True)

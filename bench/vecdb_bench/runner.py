@@ -67,14 +67,7 @@ def run(plan: Plan, say: Say = lambda text: None) -> dict[str, Any]:
     return {
         "benchmark": "run",
         "plan": {name: getattr(plan, name) for name in plan.__slots__},
-        "data": {
-            "name": data.name,
-            "rows": len(data.base),
-            "dim": data.dim,
-            "dtype": str(data.base.dtype),
-            "metric": data.metric,
-            "queries": len(data.queries),
-        },
+        "data": data.facts(),
         "machine": machine.facts([peer.package for peer in peers]),
         "builds": builds,
         "points": points,

@@ -44,6 +44,17 @@ class Dataset:
             return Truth(self.truth.ids[:, :k], self.truth.distances[:, :k])
         return exact_truth(self.base, self.queries, self.metric, k)
 
+    def facts(self) -> dict[str, Any]:
+        """What is measured on, for results."""
+        return {
+            "name": self.name,
+            "rows": len(self.base),
+            "dim": self.dim,
+            "dtype": str(self.base.dtype),
+            "metric": self.metric,
+            "queries": len(self.queries),
+        }
+
     def __repr__(self) -> str:
         n, dim = self.base.shape
         return f"<Dataset {self.name}: {n:,} x {dim} {self.base.dtype}, {len(self.queries):,} queries, {self.metric}>"

@@ -158,13 +158,16 @@ def test_every_peer_serves_the_tenants_it_is_asked_for(tmp_path: Path) -> None:
     assert set(found["search"]["best"]) == {"vecdb", *tenants.PEERS}
 
 
-def test_unions_growth_and_writes_of_tenants_are_measured(tmp_path: Path) -> None:
-    measures = ("union", "growth", "writes", "many")
+def test_unions_growth_sizes_and_writes_of_tenants_are_measured(tmp_path: Path) -> None:
+    measures = ("union", "growth", "sizes", "writes", "many")
     found = tenants.run(tenants.Plan(SHARED, index="flat", peers=(), measures=measures, path=str(tmp_path)).quick())
     assert [point["questions"] for point in found["union"]["points"]] == ["roles", "alone"]
     assert found["union"]["ratios"][0]["ratio"] > 0 and found["growth"]["ratio"] > 0
     assert {point["rows"] for point in found["growth"]["points"]} == {1_000, 4_000}
-    assert len(found["writes"]) == 9 and all(one["us_each"] > 0 for one in found["writes"].values())
+    sizes = found["sizes"]["points"]
+    assert [one["rows"] for one in sizes] == [200, 1_000] and all(one["chosen_by_best"] > 0 for one in sizes)
+    assert all(shown["recall"] > 0.8 for one in sizes for shown in one["ways"].values())
+    assert len(found["writes"]) == 10 and all(one["us_each"] > 0 for one in found["writes"].values())
     assert found["many"]["tenants"] == 5_000 and found["many"]["first_search_ms"] > 0
     assert not list(tmp_path.iterdir())
 

@@ -112,6 +112,16 @@ def test_a_file_is_imported_into_posting_lists(tmp_path: Path) -> None:
         assert found.ids[0] == 7 and found.explain["plan"] == "lists" and found.explain["reads"] > 1
 
 
+def test_a_file_is_imported_for_many_tenants(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.random.default_rng(4).integers(0, 255, (3_000, 16)).astype(np.uint8))
+    done = run("import", tmp_path / "x.npy", "--db", tmp_path / "db", "-c", "docs", "--index", "curator")
+    assert done["live"] == 3_000
+    with vecdb.open(tmp_path / "db", read_only=True) as database:
+        docs = database.collection("docs")
+        assert docs.config.index == vecdb.Curator()
+        assert docs.search(docs.get([7], include_vectors=True)[0].vector, limit=1).ids[0] == 7
+
+
 def test_a_changed_file_is_imported_from_the_start(tmp_path: Path, matrix: Path, vectors: np.ndarray) -> None:
     from vecdb.cli.move import Note
 

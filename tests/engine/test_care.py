@@ -300,8 +300,8 @@ def test_a_key_that_leads_to_another_record_is_corruption_not_an_answer(db: Data
     docs = db.create_collection("docs", 4, "l2")
     docs.upsert(["a", "b"], clustered(2, 4))
     prefix = keys.owned(docs._engine.view.generation.prefix, b"")
-    txn = db.store.begin_write()
-    txn.put(prefix + b"a", (1).to_bytes(8, "little"), db=db.store.ids)
+    txn = db._home.store.begin_write()
+    txn.put(prefix + b"a", (1).to_bytes(8, "little"), db=db._home.store.ids)
     txn.commit()
     assert docs.get("b").id == "b"
     with pytest.raises(vecdb.Corruption, match="leads to record 'b'"):

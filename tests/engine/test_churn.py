@@ -90,8 +90,8 @@ def churn(folder: Path, n: int, dim: int, parts: int) -> tuple[dict[str, int], d
 
 
 def bytes_by_place(db: Database) -> dict[str, int]:
-    with db.store.read() as txn:
-        trees = [txn.stat(one) for one in (db.store.blocks, db.store.ids, db.store.tombs)]
+    with db._home.store.read() as txn:
+        trees = [txn.stat(one) for one in (db._home.store.blocks, db._home.store.ids, db._home.store.tombs)]
     pages = sum(tree["leaf_pages"] + tree["branch_pages"] + tree["overflow_pages"] for tree in trees)
     return {"all": db.stats()["bytes_disk"], "files": db["docs"].stats()["bytes_disk"], "records": 4096 * pages}
 

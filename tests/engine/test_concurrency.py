@@ -248,8 +248,10 @@ def test_a_vacuum_ends_beside_a_writer_that_never_rests(db: Database, monkeypatc
         pieces = [0]
         real = type(engine).submit
 
-        def submit(self: Any, request: Any, real: Any = real, docs: Any = docs, pieces: Any = pieces) -> Any:
-            out = real(self, request)
+        def submit(
+            self: Any, request: Any, *more: Any, real: Any = real, docs: Any = docs, pieces: Any = pieces
+        ) -> Any:
+            out = real(self, request, *more)
             if isinstance(request, vacuum_module.CopyPiece):
                 pieces[0] += 1
                 assert pieces[0] < 100, "each piece is followed by another"

@@ -309,8 +309,8 @@ def test_a_database_of_the_format_before_is_upgraded_by_its_writer(tmp_path: Pat
     path = tmp_path / "db"
     with open_database(path, maintenance=False) as db:
         _, model = made(db)
-        txn = db._store.begin_write()
-        txn.drop(db._store.journal, delete=True)
+        txn = db._home.store.begin_write()
+        txn.drop(db._home.store.journal, delete=True)
         txn.commit()
     told = json.loads((path / manifest.NAME).read_text())
     (path / manifest.NAME).write_text(json.dumps(told | {"format_version": 1}))
@@ -350,7 +350,7 @@ def test_damage_of_an_entry_is_loud_everywhere_and_found(tmp_path: Path, damage:
     with open_database(tmp_path / "db", maintenance=False) as db:
         docs, _ = made(db)
         docs.revoke([1, 3], "b")
-        last = db._committer.sequence  # type: ignore[union-attr]
+        last = db._home._committer.sequence  # type: ignore[attr-defined]
         docs.grant([2], "d")
         hurt(docs, damage, last)
     for read_only in (True, False):

@@ -101,7 +101,7 @@ def test_bad_ids_are_refused(docs: vecdb.Collection, request_id: Any) -> None:
 
 
 def test_a_call_that_is_split_takes_no_request_id(docs: vecdb.Collection, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(type(docs), "_rows_per_call", lambda self: 1)
+    monkeypatch.setattr(type(docs._engine), "rows_per_call", property(lambda self: 1))
     with pytest.raises(vecdb.InvalidArgument, match="request_id"):
         docs.upsert([1, 2], np.ones((2, 4)), atomic=False, request_id="a")
 

@@ -21,8 +21,8 @@ import pytest
 import vecdb
 from tests.engine.corpus import EXACT, clustered, sound
 from tests.engine.test_concurrency import together
+from vecdb import answering, limits, planner
 from vecdb import engine as engine_module
-from vecdb import limits, planner
 from vecdb import maintenance as maintenance_module
 from vecdb import vacuum as vacuum_module
 from vecdb.database import Database, open_database
@@ -620,9 +620,9 @@ def test_a_reading_process_follows_a_writer_that_seals_splits_vacuums_and_reinde
 def test_a_bulk_load_is_indexed_once_it_pauses_or_somebody_searches_or_asks(
     db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    serve = db._maintenance._serve  # type: ignore[union-attr]
+    serve = db._home._maintenance._serve  # type: ignore[union-attr]
     monkeypatch.setattr(engine_module, "_WRITTEN_S", 1e9)  # the load goes on
-    monkeypatch.setattr(engine_module, "_SEARCHED_S", 0.0)  # nobody searches
+    monkeypatch.setattr(answering, "_SEARCHED_S", 0.0)  # nobody searches
     docs = db.create_collection("docs", DIM, "l2", Spann())
     engine, upkeep = docs._engine, docs._engine.upkeep
     for first in range(0, 800, 200):
@@ -642,7 +642,7 @@ def test_a_bulk_load_is_indexed_once_it_pauses_or_somebody_searches_or_asks(
         patch.setattr(limits, "tail_rows_bulk_max", 300)
         assert upkeep.tail_is_due(), "but not until writers would have to wait for it"
     with monkeypatch.context() as patch:
-        patch.setattr(engine_module, "_SEARCHED_S", 1e9)
+        patch.setattr(answering, "_SEARCHED_S", 1e9)
         docs.search(np.ones(DIM), 3)
         assert upkeep.tail_is_due() and not upkeep.tail_waits()
         serve(engine)
@@ -659,7 +659,7 @@ def test_a_bulk_load_is_indexed_once_it_pauses_or_somebody_searches_or_asks(
 
 def test_maintenance_looks_again_by_itself_whether_a_load_has_paused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine_module, "_WRITTEN_S", 1e9)
-    monkeypatch.setattr(engine_module, "_SEARCHED_S", 0.0)
+    monkeypatch.setattr(answering, "_SEARCHED_S", 0.0)
     monkeypatch.setattr(maintenance_module, "_PATIENCE_S", 0.01)
     looked, indexed = threading.Semaphore(0), threading.Event()
     waits, index_tail = Upkeep.tail_waits, Upkeep.index_tail
@@ -882,8 +882,8 @@ def test_what_maintenance_built_in_the_place_of_a_damaged_index_is_sealed_althou
         docs = db["docs"]
         assert docs.stats()["index_state"] == "rebuilding"
         while docs._engine.upkeep.tail_is_due():  # a graph takes one bounded step a round
-            db._maintenance._serve(docs._engine)  # type: ignore[union-attr]
-        db._maintenance._serve(docs._engine)  # type: ignore[union-attr]
+            db._home._maintenance._serve(docs._engine)  # type: ignore[union-attr]
+        db._home._maintenance._serve(docs._engine)  # type: ignore[union-attr]
         assert docs.stats()["index_state"] == "ready"
     with open_database(tmp_path / "db", maintenance=False) as db:
         assert db["docs"].stats()["index_state"] == "ready" and db.check() == []

@@ -262,7 +262,7 @@ def test_a_dropped_tenant_leaves_nothing_to_the_next_of_its_name(shared: Any, db
 
 
 def test_many_tenants_are_listed_in_order_and_made_at_once(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vecdb.engine._NAMES_PAGE", 7)
+    monkeypatch.setattr("vecdb.answering._NAMES_PAGE", 7)
     docs = db.create_collection("docs", 8, "l2")
     names = [f"n{number}" for number in range(50)] + ["é", "z", "\0", "日本"]
     assert docs.create_tenant(names) == 54 and docs.create_tenant([*names, "one more"], exist_ok=True) == 1
@@ -272,9 +272,9 @@ def test_many_tenants_are_listed_in_order_and_made_at_once(db: Database, monkeyp
     other.upsert([1], VECTORS[:1], tenants="z")
     assert docs.count(tenant="z") == 0 and db.check() == []
     db.drop_collection("docs")
-    with db.store.read() as txn:
-        assert txn.stat(db.store.tenants)["entries"] == 3, "what a dropped collection had is purged"
-        assert txn.stat(db.store.members)["entries"] == txn.stat(db.store.access)["entries"] == 1
+    with db._home.store.read() as txn:
+        assert txn.stat(db._home.store.tenants)["entries"] == 3, "what a dropped collection had is purged"
+        assert txn.stat(db._home.store.members)["entries"] == txn.stat(db._home.store.access)["entries"] == 1
     assert seen(other, "z") == [1]
 
 
@@ -636,7 +636,7 @@ def test_rows_that_a_tenant_lost_are_found_by_check(shared: Any, db: Database) -
 
 def test_rows_of_a_tenant_that_is_not_there_are_found_by_check(shared: Any, db: Database) -> None:
     hurt(shared, damage_members_of_a_stranger)
-    assert any("tenant 9 has 1 rows" in problem for problem in db.check())
+    assert any("tenant 9 has rows, and does not exist" in problem for problem in db.check())
 
 
 def test_a_list_of_a_dead_row_is_found_by_check(shared: Any, db: Database) -> None:
@@ -644,7 +644,7 @@ def test_a_list_of_a_dead_row_is_found_by_check(shared: Any, db: Database) -> No
     shared._engine.upkeep.fold()
     [raw] = codec.encode_access(np.array([1], np.uint64), np.array([1]))
     hurt(shared, lambda docs, put, prefix: put("access", keys.numbered(prefix, 0), raw))
-    assert any("row 0 is dead and has an access list" in problem for problem in db.check())
+    assert any("dead or not there" in problem for problem in db.check())
 
 
 # -- parts -----------------------------------------------------------------------------------------
@@ -695,6 +695,20 @@ def test_the_planner_scans_a_tenants_rows_until_meeting_them_is_cheaper() -> Non
         assert plan(config, 50_000, recall=0.9).width == (50 if strategy == "graph" else 100)
     assert plan(vecdb.Spann(), 50_000, nprobe=128).width == 256, "half of what is met counts: twice as much is read"
     assert plan(vecdb.Flat(), 50_000).strategy == "rows"
+
+
+def test_a_large_tenants_walk_along_the_tree_is_as_long_as_the_recall_asked_for_takes() -> None:
+    snapshot, config = Snapshot(1, 100_000, 100_000), vecdb.Curator(scan_max=1_000)
+    learned = (Tuned(10, 32, 0.90), Tuned(10, 50, 0.95), Tuned(10, 150, 0.99))
+
+    def width(matching: int, known: tuple[Tuned, ...] = learned, **asked: Any) -> int:
+        return planner.plan(config, 100_000, snapshot, 10, vecdb.SearchParams(**asked), known, None, matching).width
+
+    assert width(1_000, recall=0.99) == width(1_001) == 0, "the index's own choice"
+    assert width(1_001, recall=0.95) == planner.PATIENCE and width(1_001, recall=0.99) == 3 * planner.PATIENCE
+    assert 0 < width(1_001, recall=0.8) < planner.PATIENCE and width(1_001, nprobe=7) == 7
+    with pytest.raises(vecdb.InvalidArgument, match="has not learned"):
+        width(1_001, (), recall=0.99)
 
 
 def test_a_record_is_read_for_those_that_may_see_it() -> None:

@@ -304,11 +304,10 @@ def test_batches_of_the_wrong_size_are_refused(docs: Any) -> None:
 
 
 def test_a_batch_over_the_bytes_of_one_call_is_refused_or_split(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    from vecdb import collection
 
     docs = db.create_collection("docs", 4, "l2")
     docs.upsert(-1, GOOD)
-    monkeypatch.setattr(collection, "batch_bytes_max", 4 * 8 * 4 * 10)
+    monkeypatch.setattr(limits, "batch_bytes_max", 4 * 8 * 4 * 10)
     vectors = np.arange(400, dtype=np.float32).reshape(100, 4)
     with refused(docs, LimitExceeded, "atomic=False"):
         docs.upsert(range(100), vectors, [{"a": "x" * 20}] * 100)

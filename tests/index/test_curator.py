@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from index_rows import MemoryRows, clustered, distances, recall
 
 from vecdb import schema
 from vecdb.errors import Corruption
+from vecdb.index import curator
 from vecdb.index.base import Allowed
 from vecdb.index.curator import Curator, View
 from vecdb.index.order import reserve_lines
@@ -57,6 +60,33 @@ def test_recall_and_distances_for_every_metric_and_type(metric: str, dtype: str)
     assert (np.diff(found.distances, axis=1) >= 0).all()
 
 
+def test_progress_counts_every_stage_of_a_build(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = MemoryRows(clustered(3000, 16))
+    reports: list[tuple[int, int]] = []
+    seen: dict[str, int] = {}
+
+    def note(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
+        def twin(*arguments: Any, **named: Any) -> Any:
+            value = real(*arguments, **named)
+            seen[name] = reports[-1][0]
+            return value
+
+        return twin
+
+    for name in ("grow_tree", "split_leaves"):
+        monkeypatch.setattr(curator, name, note(name, getattr(curator, name)))
+    monkeypatch.setattr(curator, "_ASSIGN_ROWS", 700)
+    index = Curator(CONFIG, "l2", rows)
+    index.extend(3000)
+    index.add(3000, 2, lambda done, total: reports.append((done, total)))
+    assert index.check() == []
+    assert reports[0] == (0, 3000) and reports[-1] == (3000, 3000)
+    assert 0 < seen["grow_tree"] < seen["split_leaves"] < 3000
+    assert [done for done, _ in reports] == sorted({done for done, _ in reports})
+    assert len([done for done, _ in reports if seen["grow_tree"] < done < 3000]) >= 3, "rows are counted on the way"
+    index.close()
+
+
 @pytest.mark.parametrize("share", [0.005, 0.05, 0.5, 1.0])
 @pytest.mark.parametrize("config", [CONFIG, ALONG_THE_TREE], ids=["scanned", "along the tree"])
 @pytest.mark.parametrize("metric", METRICS)
@@ -85,6 +115,18 @@ def test_the_sieve_loses_next_to_nothing_whatever_is_asked(metric: str, strange:
     exact = index.search(queries, 10, rows.snapshot(), EXACT, allow)
     assert found.work[0] < 0.7 * 40 * len(allow)  # codes of eight bits that were looked at
     assert recall(found.rows, exact.rows) > (0.85 if strange else 0.98)
+
+
+def test_the_sieve_lets_more_through_where_more_recall_is_asked_for() -> None:
+    vectors, queries = apart(4000, 100, 256)
+    rows = MemoryRows(vectors)
+    index, allow = built(rows, "cosine"), some(rows, 0.6)
+    exact = index.search(queries, 10, rows.snapshot(), EXACT, allow)
+    plain, same, careful = (
+        index.search(queries, 10, rows.snapshot(), SearchParams(recall=wanted), allow) for wanted in (None, 0.95, 0.99)
+    )
+    assert np.array_equal(plain.rows, same.rows) and plain.work[0] < careful.work[0] < 0.7 * 100 * len(allow)
+    assert 0.95 < recall(plain.rows, exact.rows) <= recall(careful.rows, exact.rows) > 0.99
 
 
 def test_threads_change_nothing() -> None:

@@ -13,24 +13,23 @@ from tests.kernels.one_view import arrays_of, lists_over, plain_coder, view_head
 from vecdb.index import placing
 from vecdb.index.coder import new_coder, scaled
 from vecdb.index.lists import empty_view
+from vecdb.index.nearest import heads_of_rows, near_heads
 
 L2 = 0
 
 
 @pytest.mark.parametrize(("count", "wanted"), [(1, 4), (9, 32), (300, 1), (300, 20), (300, 64)])
-def test_the_near_heads_of_a_code_are_those_of_brute_force(tmp_path: Path, count: int, wanted: int) -> None:
+def test_the_near_heads_of_a_code_are_those_of_brute_force(count: int, wanted: int) -> None:
     rng = np.random.default_rng(count)
     codes = rng.integers(0, 256, (count, 64), dtype=np.uint8)
     codes[count // 2] = codes[0]  # equal heads come in the order of their numbers
     queries = np.concatenate([codes[:2], rng.integers(0, 256, (30, 64), dtype=np.uint8)])
-    lists = lists_over(arrays_of(np.zeros((1, 64), np.float32)), tmp_path)
-    near, distances = lists.near_heads(view_heads_of(codes, min(count, 5)), queries, wanted)
+    near, distances = near_heads(view_heads_of(codes, min(count, 5)), queries, wanted)
     truth = ((queries[:, None].astype(np.int64) - codes[None]) ** 2).sum(2)
     order = np.argsort(truth, axis=1, kind="stable")[:, :wanted]
     kept = order.shape[1]
     assert np.array_equal(near[:, :kept], order) and (near[:, kept:] == -1).all()
     assert np.array_equal(distances[:, :kept], np.take_along_axis(truth, order, axis=1))
-    lists.close()
 
 
 class Neighbourhood:
@@ -55,12 +54,12 @@ class Neighbourhood:
         coder = plain_coder(metric, dtype, dim, bits, mean, scale)
         if not coder.lossless:
             coder = new_coder(self.arrays, metric, bits, coder.quantiser, sample)
-        codes, bias, _ = coder.quantise(self.vectors)
+        codes, _ = coder.quantise(self.vectors)
         # no head is the middle of its rows, so that many of them have a nearer one among the fresh
         self.heads = view_heads_of(codes[rng.choice(n, heads, replace=False)], 3)
         self.fresh = codes[rng.choice(n, 5, replace=False)]
         self.lists = lists_over(self.arrays, folder)
-        labels = self.lists.assign(self.heads, codes, bias, 1)
+        labels = heads_of_rows(self.heads, codes, 1, 1, self.lists.workers)
         coder = scaled(coder, sample, labels[:, 0], self.heads.codes)
         self.coder = coder
         self.labels = labels[:, 0]

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.kernels.targets import run_on
+
 _PROGRAM = """
 import sys, zlib
 import numpy as np
@@ -49,15 +51,9 @@ def test_dots_and_checksums_are_exact_on_every_target(name: str | None, features
         flags = Path("/proc/cpuinfo").read_text() if os.path.exists("/proc/cpuinfo") else ""
         if "avx2" not in flags:
             pytest.skip("this processor cannot run haswell code")
-    environment = {k: v for k, v in os.environ.items() if k not in ("NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES")}
-    if name is not None and features is not None:
-        environment.update(NUMBA_CPU_NAME=name, NUMBA_CPU_FEATURES=features)
-    done = subprocess.run(
-        [sys.executable, "-c", _PROGRAM], env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    printed = run_on(_PROGRAM, name, features)
     if path is not None:
-        assert f"path {path}" in done.stdout
+        assert f"path {path}" in printed
 
 
 def test_importing_vecdb_does_not_import_numba() -> None:

@@ -5,14 +5,13 @@ at the ends of its range.
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numba import njit
 
+from tests.kernels.targets import run_on
 from vecdb.kernels import intrinsics
 
 # Runs here and in processes that compile for other targets.
@@ -74,15 +73,9 @@ def test_packed_dots_are_exact_on_every_target(
 ) -> None:
     if needs is not None and needs not in _flags():
         pytest.skip(f"this processor has no {needs}")
-    environment = {k: v for k, v in os.environ.items() if k not in ("NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES")}
-    if name is not None and features is not None:
-        environment.update(NUMBA_CPU_NAME=name, NUMBA_CPU_FEATURES=features)
-    done = subprocess.run(
-        [sys.executable, "-c", _PROGRAM], env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    printed = run_on(_PROGRAM, name, features)
     if path is not None:
-        assert f"path {path}" in done.stdout
+        assert f"path {path}" in printed
 
 
 def test_a_byte_holds_dimensions_a_width_apart_the_first_in_its_lowest_bits() -> None:

@@ -9,7 +9,7 @@ import pytest
 from tests.model.twin import small_limits
 
 
-@pytest.fixture(scope="package", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def _small_limits() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         small_limits(patch)

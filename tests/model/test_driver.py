@@ -109,7 +109,7 @@ class Driver:
             twin.revoke(self._live(), self._names())
         elif draw < 0.44:
             twin.drop_tenant(self._names()[0])
-        elif draw < 0.54:
+        elif draw < 0.50:
             twin.fold_some(int(self.rng.integers(1, 8)))
         else:
             limit = int(self.rng.integers(1, 12))
@@ -119,7 +119,7 @@ class Driver:
         rng = self.rng
         others = [self._seen(among, 2) for _ in range(rng.integers(3))] if rng.random() < 0.4 else None
         self.twin.search_mixture(
-            self._seen(among, int(rng.integers(1, 7))),
+            self._seen(among, int(rng.integers(1, 12))),
             int(rng.choice([*self.twin.limits_now(), 3])),
             among=among,
             components=int(rng.choice([1, 2, 8])),
@@ -226,7 +226,7 @@ def drive(setup: Setup, steps: int, seed: int, reader_every: int = 0) -> Twin:
     ids=str,
 )
 def test_a_seeded_history_meets_every_kind_of_care(setup: Setup, plan: str) -> None:
-    twin = drive(setup, 700, SEED)
+    twin = drive(setup, 900, SEED)
     scans = [] if plan == "tree" else ["plan rows among tenants"]  # which goes along the tenant's own slots
     for what in (
         f"plan {plan}",

@@ -158,8 +158,8 @@ def test_readers_that_died_are_cleared(server: ForkServer, folder: Path) -> None
             assert ask(hold=True)["count"] == 1  # inside an iterator: its transaction is open
             os.kill(child.pid, signal.SIGKILL)
             assert child.wait() == -9
-        assert db.store.clear_dead_readers() >= 1
-        assert db.store.clear_dead_readers() == 0
+        assert db._home.store.clear_dead_readers() >= 1
+        assert db._home.store.clear_dead_readers() == 0
 
 
 def test_opening_and_closing_leaks_nothing(server: ForkServer, folder: Path) -> None:

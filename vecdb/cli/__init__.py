@@ -7,8 +7,9 @@
                          move.py       import export                 files in and out
                          care.py       warmup backup restore vacuum  keeping it well
                          sets.py       dataset list|info|export
-                         bench.py      bench run|ingest|interference|disk|tenants|coldstart
+                         bench.py      bench run|ingest|interference|disk|tenants|serve|coldstart
                          demo.py       demo
+                         serve.py      serve                       token.py  token create|list|revoke
 
 Exit codes: 0 done; 1 an error, or problems found by `check`; 2 wrong usage; 130 interrupted.
 Threads: one; what a command calls uses its own.

@@ -1,4 +1,4 @@
-"""bench run, ingest, interference, disk, tenants, mixture, coldstart, plot: what is measured, as commands."""
+"""bench run, ingest, interference, disk, tenants, serve, mixture, coldstart, plot: what is measured, as commands."""
 
 from __future__ import annotations
 
@@ -167,16 +167,16 @@ def disk(
     _finish(output, bench_disk.run(plan, random_reads, output.note), out)
 
 
-def _pair(word: str) -> tuple[str, str]:
-    name, _, python = word.partition("=")
-    if not python:
-        raise typer.BadParameter(f"--peers {word!r}: expected NAME=PYTHON")
-    return name, python
+def _pair(word: str, option: str = "--peers", wanted: str = "NAME=PYTHON") -> tuple[str, str]:
+    name, _, value = word.partition("=")
+    if not value:
+        raise typer.BadParameter(f"{option} {word!r}: expected {wanted}")
+    return name, value
 
 
 def mixture(
     dataset: Annotated[str, typer.Option(help="A data set whose rows have tags.")] = "summaries",
-    index: Annotated[str, typer.Option(help="flat, hnsw or spann.")] = "hnsw",
+    index: Annotated[str, typer.Option(help="flat, hnsw, spann or curator.")] = "hnsw",
     users: Annotated[int, typer.Option(min=1, help="Users that ask.")] = 200,
     rows: Annotated[int, typer.Option(min=2, help="Rows of a user; half of them are held out.")] = 20,
     tags: Annotated[int, typer.Option(min=1, help="Tags that they are drawn from.")] = 3,
@@ -219,7 +219,7 @@ def tenants(
         "hnswlib-100,hnswlib-200,faiss,numpy"
     ),
     measures: Annotated[
-        str, typer.Option(help="search, memory, union, growth, writes, many, with commas between; all if none.")
+        str, typer.Option(help="search, memory, union, growth, sizes, writes, many, with commas between; all if none.")
     ] = "",
     queries: Annotated[int, typer.Option(help="Searches of every point.")] = 3_000,
     limit: Limit = 10,
@@ -252,6 +252,59 @@ def tenants(
         path=str(path) if path else None,
     )
     _finish(output, bench_tenants.run(plan.quick() if quick else plan, output.note), out)
+
+
+def serve(
+    dataset: Annotated[str, typer.Option(help="A name of `dataset list`.")] = "glove-50",
+    rows: Annotated[int | None, typer.Option(help="Only the first rows.")] = None,
+    queries: Annotated[int, typer.Option(help="Queries that are asked; the index is tuned on others.")] = 1_000,
+    recall: Annotated[float, typer.Option(help="Recall that every engine is tuned to.")] = 0.95,
+    measures: Annotated[
+        str,
+        typer.Option(
+            help="single, rate, batch, stream, variants, peers, ingest, overload, with commas between; all if none."
+        ),
+    ] = "",
+    clients: Annotated[str, typer.Option(help="Clients of the closed loop, with commas between.")] = "16,64",
+    peers: Annotated[str, typer.Option(help="NAME=PYTHON,...: milvus-lite and who runs it.")] = "",
+    variant: Annotated[
+        list[str] | None, typer.Option(help="NAME=FLAGS of `vecdb serve`, beside the server without; repeatable.")
+    ] = None,
+    seconds: Annotated[float, typer.Option(help="Seconds of a turn.")] = 2.0,
+    rounds: Annotated[int, typer.Option(min=1, help="Pairs of every measurement; the median counts.")] = 5,
+    limit: Limit = 10,
+    overload_seconds: Annotated[float, typer.Option(help="Seconds at many times the capacity.")] = 60.0,
+    kept: Annotated[
+        Path | None, typer.Option(help="Database of this data that stays for the next run; made where there is none.")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Small sizes: shape, not speed.")] = False,
+    path: Place = None,
+    folder: DatasetFolder = None,
+    out: Out = results_folder,
+    json: Json = False,
+) -> None:
+    """The gRPC service: latency, rate, streams, ingest and overload, beside an echo, the embedded call and a peer."""
+    from vecdb_bench import serving
+
+    output = Output(json)
+    plan = serving.Plan(
+        dataset=dataset,
+        folder=str(folder) if folder else None,
+        rows=rows,
+        queries=queries,
+        limit=limit,
+        recall=recall,
+        rounds=rounds,
+        seconds=seconds,
+        clients=_numbers(clients),
+        measures=tuple(_words(measures)) or serving.MEASURES,
+        peers=dict(_pair(word) for word in _words(peers)),
+        variants=dict(_pair(word, "--variant", "NAME=FLAGS") for word in variant or ()),
+        overload_seconds=overload_seconds,
+        kept=str(kept) if kept else None,
+        path=str(path) if path else None,
+    )
+    _finish(output, serving.run(plan.quick() if quick else plan, output.note), out)
 
 
 def _values(text: str) -> tuple[float | None, ...]:
@@ -331,6 +384,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "interference": interference,
     "disk": disk,
     "tenants": tenants,
+    "serve": serve,
     "mixture": mixture,
     "coldstart": coldstart,
     "plot": plot,

@@ -22,7 +22,7 @@ import typer
 
 import vecdb
 from vecdb.errors import InvalidArgument
-from vecdb.schema import Flat, Hnsw, IndexConfig, Spann
+from vecdb.schema import Curator, Flat, Hnsw, IndexConfig, Spann
 
 from .options import CollectionName, Database, Json, default_db
 from .output import Output, Report
@@ -40,7 +40,7 @@ def import_(
     db: Database = default_db,
     metric: Annotated[str | None, typer.Option(help="l2, cosine or ip; l2 for whole numbers, else cosine.")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32, float16, int8 or uint8; the file's own if none.")] = None,
-    index: Annotated[str, typer.Option(help="auto, flat, hnsw or spann.")] = "auto",
+    index: Annotated[str, typer.Option(help="auto, flat, hnsw, spann or curator.")] = "auto",
     m: Annotated[int, typer.Option("--m", help="hnsw: links per node.")] = 16,
     ef_construction: Annotated[int, typer.Option(help="hnsw: beam width while building.")] = 200,
     bits: Annotated[int, typer.Option(help="spann: bits of a code, a dimension: 1, 2, 4 or 8.")] = 2,
@@ -134,10 +134,12 @@ def _open(file: Path, format: str | None, key: str | None, vector_column: str | 
 def _index(kind: str, m: int, ef_construction: int, bits: int, codes_bytes: int | None) -> IndexConfig | None:
     if kind == "spann":
         return Spann(bits=bits, memory_budget_bytes=codes_bytes)
+    if kind == "curator":
+        return Curator()
     if kind == "hnsw":
         return Hnsw(m=m, ef_construction=ef_construction)
     if kind not in ("auto", "flat"):
-        raise typer.BadParameter(f"--index {kind!r}: expected auto, flat, hnsw or spann")
+        raise typer.BadParameter(f"--index {kind!r}: expected auto, flat, hnsw, spann or curator")
     return Flat() if kind == "flat" else None
 
 

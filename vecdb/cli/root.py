@@ -9,7 +9,7 @@ import typer
 
 import vecdb
 
-from . import bench, care, demo, look, move, sets
+from . import bench, care, demo, look, move, serve, sets, token
 from .output import reports_errors
 
 
@@ -26,6 +26,7 @@ def application() -> typer.Typer:
     app.callback()(options)
     commands: list[tuple[str, Callable[..., Any]]] = [
         ("demo", demo.demo),
+        ("serve", serve.serve),
         ("info", look.info),
         ("ls", look.ls),
         ("search", look.search),
@@ -42,6 +43,7 @@ def application() -> typer.Typer:
         app.command(name)(reports_errors(command))
     families: list[tuple[str, str, dict[str, Callable[..., Any]]]] = [
         ("dataset", sets.HELP, sets.COMMANDS),
+        ("token", token.HELP, token.COMMANDS),
         ("bench", bench.HELP, bench.COMMANDS),
     ]
     for name, text, family in families:

@@ -35,12 +35,7 @@ def info(
 
     data = load(name, folder)
     result: dict[str, Any] = {
-        "name": data.name,
-        "rows": len(data.base),
-        "dim": data.dim,
-        "dtype": str(data.base.dtype),
-        "metric": data.metric,
-        "queries": len(data.queries),
+        **data.facts(),
         "truth": data.truth.k if data.truth is not None else None,
         "ids": type(data.ids[0]).__name__ if data.ids is not None else "row numbers",
         "extras": sorted(data.extras),

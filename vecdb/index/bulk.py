@@ -24,6 +24,8 @@ from vecdb.index.base import Progress, damaged_row
 from vecdb.index.checkpoint import Tree
 from vecdb.index.coder import Coder, new_coder, scaled
 from vecdb.index.lists import Entries, Lists, View, _place, empty_view, with_room
+from vecdb.index.nearest import heads_of_rows
+from vecdb.index.samples import spread
 from vecdb.index.tree import Heads, grow_tree
 from vecdb.index.waiting import Waiting
 from vecdb.kernels import checks
@@ -93,7 +95,7 @@ def _grown(
         live = np.arange(1)  # a tree grows from a dead row where there is no other
     dim = arrays.vectors.shape[1]
     wanted = max(1, round(config.head_ratio * len(live)))
-    picked = live[np.unique(np.linspace(0, len(live) - 1, sample_rows(len(live), wanted, dim)).astype(np.int64))]
+    picked = live[spread(len(live), sample_rows(len(live), wanted, dim))]
     del live
     quantiser = training.train(arrays, 1 if metric == 1 else 0, stop)
     sample = np.ascontiguousarray(arrays.vectors[picked[:: max(1, len(picked) // 16_384)]])
@@ -102,8 +104,8 @@ def _grown(
     files.release(arrays.vectors[:stop])
     heads = grow_tree(codes, dim, wanted, threads, lists.workers, progress)
     del codes
-    labels = lists.assign(heads, *coder.quantise(sample)[:2], threads)[:, 0]
-    return scaled(coder, sample, np.ascontiguousarray(labels), heads.codes), heads
+    labels = heads_of_rows(heads, coder.quantise(sample)[0], 1, threads, lists.workers)[:, 0]
+    return scaled(coder, sample, labels, heads.codes), heads
 
 
 def sample_rows(live_rows: int, wanted: int, dim: int) -> int:
@@ -136,8 +138,8 @@ def _assign(lists: Lists, tree: Tree, waiting: Waiting, stop: int, threads: int)
         raise damaged_row(bad, arrays)
     vectors = np.ascontiguousarray(arrays.vectors[rows])
     files.release(arrays.vectors[first:last])  # a file larger than memory passes through it
-    codes, bias, beyond = coder.quantise(vectors)
-    chosen = lists.assign(tree.heads, codes, bias, threads)
+    codes, beyond = coder.quantise(vectors)
+    chosen = heads_of_rows(tree.heads, codes, lists.replicas, threads, lists.workers)
     waiting.add(lists.entries(coder, tree.heads, vectors, rows, chosen, threads), rows[beyond], last)
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from vecdb.index import training
 from vecdb.index.base import damaged_row
 from vecdb.index.graph import Quantiser
+from vecdb.index.samples import spread, units
 from vecdb.index.tree import Heads, centroids
 from vecdb.index.workers import Workers
 from vecdb.kernels import checks
@@ -25,7 +26,6 @@ from vecdb.storage.rows import RowArrays
 _ROWS_PER_CELL = 50  # of the geometric mean: sqrt(n / 50) cells, as many as a tree of lists has groups
 _SAMPLE_PER_CELL = 192  # rows that its centre is trained on
 _COSINE = 1
-_TINY = 1e-37
 
 
 class Cells:
@@ -49,7 +49,7 @@ class Cells:
 
 def _clustered(arrays: RowArrays, metric: int, rows: int, workers: Workers) -> NDArray[np.float32]:
     count = max(1, round((rows / _ROWS_PER_CELL) ** 0.5))
-    picked = np.unique(np.linspace(0, rows - 1, min(rows, _SAMPLE_PER_CELL * count)).astype(np.int64))
+    picked = spread(rows, _SAMPLE_PER_CELL * count)
     sample = np.ascontiguousarray(arrays.vectors[picked])
     bad = np.flatnonzero(checks.crc_rows(sample) != arrays.crcs[picked])
     if len(bad):
@@ -68,8 +68,4 @@ def of_groups(heads: Heads, quantiser: Quantiser, metric: int) -> NDArray[np.flo
 
 
 def _directed(centres: NDArray[np.float32], metric: int) -> NDArray[np.float32]:
-    if metric != _COSINE:
-        return centres
-    lengths = np.sqrt(np.einsum("ij,ij->i", centres, centres, dtype=np.float64))
-    unit: NDArray[np.float32] = centres / np.maximum(lengths, _TINY).astype(np.float32)[:, None]
-    return unit
+    return units(centres) if metric == _COSINE else centres

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from vecdb.index import training
 from vecdb.index.graph import Quantiser
+from vecdb.index.samples import center_of
 from vecdb.kernels import checks, rabitq
 from vecdb.storage.rows import RowArrays
 
@@ -86,11 +87,12 @@ class Coder:
             rabitq.encode_queries(self.decode(codes), self.center, self.signs, scratch, query8s, steps, sums)
         return query8s, steps, sums
 
-    def quantise(self, vectors: NDArray[np.generic]) -> tuple[NDArray[np.uint8], NDArray[np.int32], NDArray[np.int32]]:
-        """8-bit codes uint8[n, 64 * blocks] and biases int32[n] of rows (stored dtype[n, dim], C-contiguous),
-        and which of them are beyond the codes.
+    def quantise(self, vectors: NDArray[np.generic]) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
+        """8-bit codes uint8[n, 64 * blocks] of rows (stored dtype[n, dim], C-contiguous), and which of them are beyond
+        the codes.
         """
-        return training.quantise(self.quantiser, vectors, 1 if self.cosine else 0)
+        codes, _, far = training.quantise(self.quantiser, vectors, 1 if self.cosine else 0)
+        return codes, far
 
     def decode(self, codes: NDArray[np.uint8]) -> NDArray[np.float32]:
         """What codes of the quantiser stand for: float32[n, dim]."""
@@ -148,6 +150,12 @@ def padded(dim: int, bits: int) -> int:
     return -(-dim // unit) * unit
 
 
+def rotation(rng: np.random.Generator, dim: int) -> NDArray[np.float32]:
+    """Signs of a rotation of `dim` dimensions, as `rabitq.rotate` takes them: float32[4, dim] of +-1."""
+    signs: NDArray[np.float32] = (1 - 2 * rng.integers(0, 2, (rabitq.ROUNDS, dim))).astype(np.float32)
+    return signs
+
+
 def lossless_for(metric: int, dtype: np.dtype[np.generic], bits: int) -> bool:
     return bits == 8 and metric == 0 and dtype in (np.dtype(np.uint8), np.dtype(np.int8))
 
@@ -160,14 +168,8 @@ def _some(rows: NDArray[Any]) -> NDArray[Any]:
 def new_coder(arrays: RowArrays, metric: int, bits: int, quantiser: Quantiser, sample: NDArray[np.generic]) -> Coder:
     """A coder whose factors are not scaled yet. sample : stored dtype[n, dim]."""
     dim = sample.shape[1]
-    center = np.zeros(dim, np.float32)
-    if metric != 2:
-        rows = _some(sample).astype(np.float32)
-        if metric == 1:
-            rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-37)
-        center = rows.mean(axis=0, dtype=np.float64).astype(np.float32)
-    rng = np.random.default_rng(dim)
-    signs = (1 - 2 * rng.integers(0, 2, (rabitq.ROUNDS, padded(dim, bits)))).astype(np.float32)
+    center = center_of(_some(sample).astype(np.float32), metric)
+    signs = rotation(np.random.default_rng(dim), padded(dim, bits))
     return Coder(metric, dim, bits, lossless_for(metric, arrays.vectors.dtype, bits), quantiser, center, signs)
 
 

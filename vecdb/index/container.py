@@ -32,6 +32,11 @@ def crc_of(data: NDArray[Any]) -> int:
     return int(checks.crc_rows(raw.reshape(1, -1))[0]) if raw.size else 0
 
 
+def facts(kind: str, metric: str, vectors: NDArray[Any]) -> dict[str, Any]:
+    """What the header of every sealed index says of its collection. vectors : stored dtype[n, dim]."""
+    return {"kind": kind, "metric": metric, "dtype": str(vectors.dtype), "dim": int(vectors.shape[1])}
+
+
 def write(path: Path, magic: bytes, header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> int:
     """Write the file as a whole, synced. Returns its bytes."""
     offset = _ALIGN

@@ -15,8 +15,10 @@ and biases are what encoding gives; no leaf passes its ceiling where its rows ca
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,64 +27,125 @@ from numpy.typing import NDArray
 
 from vecdb import limits, schema
 from vecdb.index import cells, orderfile, training
+from vecdb.index.answers import as_queries, empty, explain_scan, fill_up, in_slices
 from vecdb.index.base import METRIC_CODES, Allowed, Found, Index, Progress, RowSource, Sealed, damaged_row
-from vecdb.index.flat import as_queries, explain_scan, fill_up, scan_exactly
+from vecdb.index.flat import scan_exactly
 from vecdb.index.graph import grown
-from vecdb.index.order import Coded, Order, assigned, identity, ordered, reserve_lines, split_leaves
+from vecdb.index.nearest import comparisons_per_row, heads_of_rows
+from vecdb.index.order import Coded, Order, identity, ordered, reserve_lines, split_leaves
+from vecdb.index.samples import spread
 from vecdb.index.sieve import trained
-from vecdb.index.tree import grow_tree
+from vecdb.index.stages import Stages
+from vecdb.index.tree import comparisons, grow_tree
 from vecdb.index.workers import Workers
 from vecdb.kernels import checks, slots
-from vecdb.kernels.sieve import CHUNK, PLANES
+from vecdb.kernels.bundle import Bundle
+from vecdb.kernels.sieve import PLANES
 from vecdb.schema import SearchParams, Snapshot
 from vecdb.storage.rows import RowArrays
 
 _GROWTH = 4  # the tree is grown anew each time the rows have grown by this
 _SAMPLE_ROWS = 65_536  # rows that a tree is grown from, at least 24 a leaf
 _SAMPLE_PER_LEAF = 24
+_ASSIGN_ROWS = 65_536  # rows between two reports of progress
+_ORDER_COST = 0.1  # of the time that assigning takes: splitting leaves and moving codes into their order (measured)
 _STEP_SHARE = 16  # a tail of 1/16 of the rows is worth another order
 _CEILING = 4  # times the fair share of a leaf
-_NO_SIGNS, _ZERO = np.zeros((0, 0), np.float32), np.float32(0.0)
+_NO_SIGNS = np.zeros((0, 0), np.float32)
 _NOBODY: NDArray[np.uint32] = np.empty(0, np.uint32)
-_FAR_ROWS_MAX = 256  # far rows that searches score one by one without a thought
-_FAR_SHARE_MAX = 0.01  # of all rows: past it the codes are trained again
 _QUERIES_PER_SLICE = 64
 _KEPT_MAX = 64
 _RERANK_MORE = 10  # candidates scored on full vectors beside the limit, as for a graph
 _UNBOUNDED = 1 << 40
+_SIEVED_FROM = 160  # rows of a tenant from which a first look at one bit a dimension pays for what it takes
+_PLANS_MAX = 64
+# of the sieve's slack, past which hardly one of the nearest lies, where no more than this recall is asked for: measured
+# on 1,000 tenants of 40,000 sentences, recall 0.99 in place of 0.9995 and 4 % less time
+_SLACK_PERCENT, _RECALL_EXPECTED = 67, 0.975
 _SIEVED_MAX, _SIEVED_PER_RESULT = 1_024, 32  # most rows that come through the sieve
-# scans of nodes that change nothing before a search among tenants ends; measured for recall 0.95 on 40,000 sentences
-# with tenants of 4,000 to 40,000, where below 8,000 a look at all rows is as fast
-_PATIENCE = 64
+_LEAVES = 64  # that a search without a tenant looks at
+# Scans of nodes that change nothing before a search among a tenant's rows ends: recall 0.95 to 0.97, measured on 40,000
+# sentences with tenants of 8,000 to 40,000, scattered and near one another. A look at all rows, at 0.985, is as fast at
+# 28,000 of them; on either side of `scan_max` neither way takes 1.15 times as long as the other.
+_PATIENCE = 80
 
 
 class View:
-    """What one search works on; immutable. `args` follows the order of kernels.slots.search_slots."""
+    """What one search works on; immutable but for plans, which it remembers. `bundle` follows the order of
+    kernels.slots.search_slots.
+    """
 
-    __slots__ = ("args", "arrays", "order")
+    __slots__ = ("arrays", "blocks", "bundle", "nodes", "order", "plans", "vectors", "words")
 
     def __init__(self, order: Order, arrays: RowArrays, metric: int) -> None:
         self.order = order
         self.arrays = arrays
-        heads = order.heads
-        self.args: tuple[Any, ...] = (
-            metric, order.quantiser.scale, order.quantiser.mean, order.square(), order.codes, order.bias,
-            *_sieve_args(order), order.rows_of, order.slots_of, order.far, order.indexed, heads.codes, heads.bias,
-            order.leaf_spreads, heads.group_codes, heads.group_bias, order.group_spreads, heads.group_ends,
-            order.leaf_ends, checks.for_kernels(arrays.vectors), arrays.crcs, arrays.verified, arrays.deleted,
+        self.vectors = checks.for_kernels(arrays.vectors)
+        sieve, heads = order.sieve, order.heads
+        self.nodes = order.leaf_count + len(heads.group_ends)
+        self.words = () if sieve is None else sieve.words
+        self.blocks = (0,) * (order.codes.shape[1] // 64)
+        self.plans: dict[tuple[int, int | None, bool, bool], _Plan] = {}
+        lines = order.lines.reshape(-1)
+        if sieve is None:
+            stride, center, signs, weight, slack = 0, order.quantiser.mean, _NO_SIGNS, 0.0, 0.0
+        else:
+            stride, center, signs, weight, slack = sieve.stride, sieve.center, sieve.signs, sieve.weight, sieve.slack
+        self.bundle = Bundle(
+            np.array([metric, order.indexed, stride], np.int64),
+            np.array([order.quantiser.scale, order.square(), weight, slack], np.float32),
+            order.quantiser.mean, order.codes, order.bias,
+            lines, lines.view(np.uint64), lines.view(np.float32), center, signs,
+            order.rows_of, order.slots_of, order.far,
+            heads.codes, heads.bias, order.leaf_spreads, heads.group_codes, heads.group_bias, order.group_spreads,
+            heads.group_ends, order.leaf_ends, arrays.crcs, arrays.verified, arrays.deleted,
         )  # fmt: skip
 
 
-def _sieve_args(order: Order) -> tuple[Any, ...]:
-    """What the kernel takes of the sieve: lines, words, floats, stride, center, signs, weight, slack."""
-    flat = order.lines.reshape(-1)
-    sieve = order.sieve
-    if sieve is None:
-        flat = np.zeros(0, np.uint8)
-        own: tuple[Any, ...] = (0, order.quantiser.mean, _NO_SIGNS, _ZERO, _ZERO)
-    else:
-        own = (sieve.stride, sieve.center, sieve.signs, np.float32(sieve.weight), np.float32(sieve.slack))
-    return (flat, flat.view(np.uint64), flat.view(np.float32), *own)
+class _Plan:
+    """How much a search looks at; `numbers` is `plan` of kernels.slots.search_slots."""
+
+    __slots__ = ("numbers", "rerank", "wanted")
+
+    def __init__(
+        self, config: schema.Curator, order: Order, limit: int, nprobe: int | None, everything: bool, careful: bool
+    ) -> None:
+        self.rerank = max(limit + _RERANK_MORE, 2 * limit)
+        self.wanted, sieved = 0, _UNBOUNDED
+        few, patience, nodes_most = config.scan_max, nprobe or _PATIENCE, _UNBOUNDED
+        if everything:
+            few, patience, nodes_most = 0, _UNBOUNDED, nprobe or config.nprobe or _LEAVES
+        elif order.sieve is not None:
+            self.wanted, sieved = max(_SIEVED_MAX, _SIEVED_PER_RESULT * limit), _SIEVED_FROM
+        shortlist = 0 if everything else config.shortlist_max
+        self.numbers = np.array(
+            [
+                limit, self.rerank, self.wanted, sieved, everything, few, patience, nodes_most, shortlist,
+                100 if careful else _SLACK_PERCENT,
+            ],
+            np.int64,
+        )  # fmt: skip
+
+
+class _Scratch:
+    """Buffers of one kernel call, kept between calls; `bundle` follows the order of kernels.slots.search_slots."""
+
+    __slots__ = ("_nodes", "_rerank", "_wanted", "bundle")
+
+    def __init__(self, view: View, plan: _Plan) -> None:
+        self._rerank, self._wanted, self._nodes = max(255, plan.rerank), plan.wanted, view.nodes
+        sieve = view.order.sieve
+        width, bits = view.order.codes.shape[1], 0 if sieve is None else sieve.width
+        planes = np.zeros((PLANES, bits), np.uint8)
+        self.bundle = Bundle(
+            np.empty(self._rerank + 1, np.int64), np.empty(self._rerank + 1, np.int64),
+            np.empty(2 * self._nodes, np.int64), np.zeros(width, np.int8), np.zeros(width, np.int16),
+            np.zeros(8 * bits, np.float32), planes, planes.view(np.uint64), np.empty(self._rerank, np.float32),
+            np.empty(2 * self._wanted + 1, np.int64), np.empty(self._wanted, np.uint32),
+        )  # fmt: skip
+
+    def serves(self, view: View, plan: _Plan) -> bool:
+        return self._rerank >= plan.rerank and self._wanted >= plan.wanted and self._nodes >= view.nodes
 
 
 class Curator(Index):
@@ -104,7 +167,7 @@ class Curator(Index):
         self._lock = threading.Lock()
         self._workers = Workers()
         self._cells = cells.Cells()
-        self._free: list[tuple[Any, ...]] = []
+        self._free: list[_Scratch] = []
 
     # -- publisher ---------------------------------------------------------------------------------
 
@@ -156,7 +219,7 @@ class Curator(Index):
             return
         view = self._view
         if view is None or self._is_outgrown(view.order, stop):
-            order = self._built(stop, threads)
+            order = self._built(stop, threads, progress)
         else:
             order = self._merged(view.order, stop, threads)
         with self._lock:
@@ -166,10 +229,10 @@ class Curator(Index):
     def _is_outgrown(self, order: Order, stop: int) -> bool:
         if stop >= _GROWTH * self._built_rows:
             return True
-        too_far = len(order.far) > max(_FAR_ROWS_MAX, _FAR_SHARE_MAX * stop)
-        return not order.quantiser.lossless and too_far and stop > 1.25 * self._built_rows
+        too_far = training.too_far(order.far, stop)
+        return not order.quantiser.lossless and too_far and stop >= training.FAR_GROWTH * self._built_rows
 
-    def _built(self, stop: int, threads: int) -> Order:
+    def _built(self, stop: int, threads: int, progress: Progress) -> Order:
         """A quantiser, a tree and an order of the rows [0, stop), made from nothing."""
         arrays = self._rows.arrays
         dim = arrays.vectors.shape[1]
@@ -178,18 +241,25 @@ class Curator(Index):
         coded = Coded.reserve(stop, dim, quantiser, sieve, biased=self._metric == 0)
         far = coded.encode(arrays.vectors, self._metric, 0, stop)
         leaves = max(1, round(stop / self.config.leaf_rows))
-        sample = np.unique(
-            np.linspace(0, stop - 1, min(stop, max(_SAMPLE_ROWS, _SAMPLE_PER_LEAF * leaves))).astype(np.int64)
-        )
-        heads = grow_tree(np.ascontiguousarray(coded.codes[sample]), dim, leaves, threads, self._workers)
-        labels = assigned(heads, coded.codes, threads, self._workers)
+        sample = spread(stop, max(_SAMPLE_ROWS, _SAMPLE_PER_LEAF * leaves))
+        assign = stop * comparisons_per_row(leaves)
+        costs = {"grow": comparisons(len(sample), leaves)[1], "assign": assign, "order": _ORDER_COST * assign}
+        stages = Stages(progress, stop, costs)
+        codes = np.ascontiguousarray(coded.codes[sample])
+        heads = grow_tree(codes, dim, leaves, threads, self._workers, stages.part("grow"))
+        labels = np.empty(stop, np.int32)
+        for part in (slice(first, first + _ASSIGN_ROWS) for first in range(0, stop, _ASSIGN_ROWS)):
+            labels[part] = heads_of_rows(heads, coded.codes[part], 1, threads, self._workers)[:, 0]
+            stages.report("assign", part.stop / stop)
         heads, labels = split_leaves(heads, labels, lambda rows: coded.codes[rows], dim, self.ceiling, self._workers)
         self._built_rows = stop
-        return ordered(coded, identity(stop), heads, labels, far, self._metric, self._room(stop))
+        order = ordered(coded, identity(stop), heads, labels, far, self._metric, self._room(stop))
+        stages.report("order", 1.0)
+        return order
 
     def _merged(self, old: Order, stop: int, threads: int) -> Order:
         """The rows [indexed, stop), which have codes already, go to their leaves; leaves that grew too large split."""
-        fresh = assigned(old.heads, old.codes[old.indexed : stop], threads, self._workers)
+        fresh = heads_of_rows(old.heads, old.codes[old.indexed : stop], 1, threads, self._workers)[:, 0]
         labels = np.concatenate([old.leaves_of_rows(), fresh])
         dim = self._rows.arrays.vectors.shape[1]
         heads, labels = split_leaves(
@@ -230,98 +300,46 @@ class Curator(Index):
         if view.arrays is not self._rows.arrays:
             view = View(view.order, self._rows.arrays, self._metric)
         listed = _NOBODY if allow is None else allow.derived(view.order.token, view.order.slots)
-        nq = len(queries)
-        found = Found(
-            np.empty((nq, limit), np.int64), np.empty((nq, limit), np.float32), np.empty(nq, np.int64),
-            np.zeros(3, np.int64),
-        )  # fmt: skip
-        how = self._how(view, limit, params, allow)
-        if nq == 1 or params.threads <= 1:
-            self._slice(view, queries, found.rows, found.distances, found.counts, found.work, listed, how, snapshot)
-        else:
-            self._sliced(view, queries, found, listed, how, snapshot, params.threads)
-        if (found.counts[0] if nq == 1 else found.counts.min(initial=limit)) < limit:
-            found.work += fill_up(found, queries, limit, snapshot, allow, params.threads, self._exactly)
+        found = empty(len(queries), limit)
+        answer = partial(self._answer, view, listed, self._planned(view, limit, params, allow is None), snapshot)
+        in_slices(answer, queries, found, _QUERIES_PER_SLICE, params.threads, self._workers)
+        fill_up(found, queries, limit, snapshot, allow, params.threads, self._exactly)
         return found
 
-    def _how(self, view: View, limit: int, params: SearchParams, allow: Allowed | None) -> tuple[Any, ...]:
-        """limit, rerank, wanted, everything, few, patience, nodes_most, shortlist of the kernel."""
-        rerank = max(limit + _RERANK_MORE, 2 * limit)
-        config, sieve = self.config, view.order.sieve
-        if allow is None:
-            width = params.nprobe or config.nprobe or _PATIENCE
-            return limit, rerank, 0, True, 0, _UNBOUNDED, width, 0
-        wanted = 0 if sieve is None else max(_SIEVED_MAX, _SIEVED_PER_RESULT * limit)
-        patience = params.nprobe or _PATIENCE
-        return limit, rerank, wanted, False, config.scan_max, patience, _UNBOUNDED, config.shortlist_max
+    def _planned(self, view: View, limit: int, params: SearchParams, everything: bool) -> _Plan:
+        key = (limit, params.nprobe, everything, params.recall is not None and params.recall > _RECALL_EXPECTED)
+        plan = view.plans.get(key)
+        if plan is None:
+            plan = _Plan(self.config, view.order, *key)
+            if len(view.plans) < _PLANS_MAX:
+                view.plans[key] = plan
+        return plan
 
-    def _slice(
+    def _answer(
         self,
         view: View,
-        queries: NDArray[np.float32],
-        rows: NDArray[np.int64],
-        distances: NDArray[np.float32],
-        counts: NDArray[np.int64],
-        work: NDArray[np.int64],
         listed: NDArray[np.uint32],
-        how: tuple[Any, ...],
+        plan: _Plan,
         snapshot: Snapshot,
+        queries: NDArray[np.float32],
+        found: Found,
     ) -> None:
-        limit, rerank, wanted, everything, few, patience, nodes_most, shortlist = how
-        scratch = self._take(view.order, rerank, wanted)
+        scratch = self._take(view, plan)
         bad = slots.search_slots(
-            queries, rows, distances, counts, work, limit, rerank, wanted, listed, everything, few, patience,
-            nodes_most, shortlist, snapshot.row_count, snapshot.sequence, *view.args, *scratch,
+            queries, found.rows, found.distances, found.counts, found.work, listed, plan.numbers, snapshot.row_count,
+            snapshot.sequence, view.bundle.table, view.vectors, scratch.bundle.table, view.words, view.blocks,
         )  # fmt: skip
         if len(self._free) < _KEPT_MAX:
             self._free.append(scratch)
         if bad >= 0:
             raise damaged_row(bad, view.arrays)
 
-    def _sliced(
-        self,
-        view: View,
-        queries: NDArray[np.float32],
-        found: Found,
-        listed: NDArray[np.uint32],
-        how: tuple[Any, ...],
-        snapshot: Snapshot,
-        threads: int,
-    ) -> None:
-        nq = len(queries)
-        step = max(1, min(_QUERIES_PER_SLICE, -(-nq // threads)))
-        starts = range(0, nq, step)
-        works = np.zeros((len(starts), 3), np.int64)
-
-        def run(i: int) -> None:
-            part = slice(starts[i], starts[i] + step)
-            self._slice(
-                view, queries[part], found.rows[part], found.distances[part], found.counts[part], works[i], listed, how,
-                snapshot,
-            )  # fmt: skip
-
-        self._workers.map(run, range(len(starts)), threads)
-        found.work[:] = works.sum(axis=0)
-
-    def _take(self, order: Order, rerank: int, wanted: int) -> tuple[Any, ...]:
-        """Buffers of one kernel call: pool, keys, nodes, query8, query16, what the sieve needs, blocks."""
-        nodes = order.leaf_count + len(order.heads.group_ends)
-        try:
+    def _take(self, view: View, plan: _Plan) -> _Scratch:
+        with contextlib.suppress(IndexError):
             scratch = self._free.pop()
-        except IndexError:
-            pass
-        else:
-            if len(scratch[0]) > rerank and len(scratch[2]) >= nodes and len(scratch[9]) >= wanted:
+            if scratch.serves(view, plan):
                 return scratch
-        width, room = order.codes.shape[1], max(256, rerank + 1)
-        bits = order.sieve.width if order.sieve is not None else 0
-        planes = np.zeros((PLANES, bits), np.uint8)
-        return (
-            np.empty(room, np.int64), np.empty(room, np.int64), np.empty(2 * nodes, np.int64), np.zeros(width, np.int8),
-            np.zeros(width, np.int16), np.zeros(8 * bits, np.float32), planes, planes.view(np.uint64),
-            np.empty(wanted + CHUNK, np.int64), np.empty(wanted, np.uint32),
-            order.sieve.words if order.sieve is not None else (), (0,) * (width // 64),
-        )  # fmt: skip
+        return _Scratch(view, plan)
 
     def _exactly(
         self, queries: NDArray[np.float32], limit: int, snapshot: Snapshot, allow: Allowed | None, threads: int

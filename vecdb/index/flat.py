@@ -6,13 +6,13 @@ from memory once, and the answers are merged by (distance, row). The result does
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vecdb.index.answers import SCORED, as_queries, empty, explain_scan
 from vecdb.index.base import (
     ALL_ROWS,
     EVERYTHING,
@@ -48,12 +48,7 @@ def scan_exactly(
     """Compare every visible, allowed row with every query. queries : float32[nq, dim], C-contiguous."""
     nq = len(queries)
     listed, total = (ALL_ROWS, snapshot.row_count) if allow is None else (allow.rows, len(allow.rows))
-    found = Found(
-        np.empty((nq, limit), np.int64),
-        np.empty((nq, limit), np.float32),
-        np.zeros(nq, np.int64),
-        np.zeros(3, np.int64),
-    )
+    found = empty(nq, limit)
     threads = max(1, min(threads, total // 4096 + 1))
     keep = max(1, min(limit, total))
     edges = np.linspace(0, total, threads + 1).astype(np.int64).tolist()
@@ -61,7 +56,7 @@ def scan_exactly(
     for first in range(0, nq, step):
         part = slice(first, min(nq, first + step))
         _scan_queries(arrays, metric, queries, part, keep, snapshot, listed, edges, workers, found)
-    found.work[1] = nq * (snapshot.live_count if allow is None else total)
+    found.work[SCORED] = nq * (snapshot.live_count if allow is None else total)
     return found
 
 
@@ -120,42 +115,6 @@ def _scan_queries(
         found.distances[part],
         found.counts[part],
     )
-
-
-def explain_scan(work: NDArray[np.int64]) -> dict[str, Any]:
-    """work : int64[3], distances computed on codes, full vectors scored, queries walked a second time."""
-    names = ("code_distances", "vector_distances", "walked_again")
-    return {name: int(count) for name, count in zip(names, work.tolist(), strict=True)}
-
-
-def as_queries(queries: NDArray[Any]) -> NDArray[np.float32]:
-    """float32, C-contiguous, writable type; copies only where it must."""
-    if queries.dtype != np.float32 or not queries.flags.c_contiguous or not queries.flags.writeable:
-        return np.array(queries, np.float32, order="C")
-    return queries
-
-
-def fill_up(
-    found: Found,
-    queries: NDArray[np.float32],
-    limit: int,
-    snapshot: Snapshot,
-    allow: Allowed | None,
-    threads: int,
-    exactly: Callable[[NDArray[np.float32], int, Snapshot, Allowed | None, int], Found],
-) -> NDArray[np.int64]:
-    """A search never returns fewer rows than there are: queries that an index could not fill are answered by `exactly`,
-    in place. Returns what that did, as `explain_scan` reads it.
-    """
-    matching = snapshot.live_count if allow is None else len(allow)
-    short = np.flatnonzero(found.counts < min(limit, matching))
-    if len(short) == 0:
-        return np.zeros(3, np.int64)
-    exact = exactly(queries[short], limit, snapshot, allow, threads)
-    found.rows[short] = exact.rows
-    found.distances[short] = exact.distances
-    found.counts[short] = exact.counts
-    return exact.work
 
 
 class Flat(Index):

@@ -15,6 +15,7 @@ is kept.
 from __future__ import annotations
 
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 
 from vecdb import limits, schema
 from vecdb.index import invariants, sealed, training
+from vecdb.index.answers import as_queries, empty, explain_scan, fill_up, in_slices
 from vecdb.index.base import (
     EVERYTHING,
     METRIC_CODES,
@@ -35,7 +37,7 @@ from vecdb.index.base import (
     damaged_row,
 )
 from vecdb.index.cells import Cells
-from vecdb.index.flat import as_queries, explain_scan, fill_up, scan_exactly
+from vecdb.index.flat import scan_exactly
 from vecdb.index.graph import Graph, View, block_count, grown, levels_of, upper_room
 from vecdb.index.maintenance import insert_batch, repair_rows, settle_rows
 from vecdb.index.scratch import Scratches
@@ -46,8 +48,6 @@ from vecdb.storage.rows import RowArrays
 
 _BATCH_SHARE = 50  # a batch is at most 1/50 of the graph: its points do not see one another
 _BATCH_MIN = 16
-_FAR_ROWS_MAX = 256  # far rows that searches score one by one without a thought
-_FAR_SHARE_MAX = 0.01  # of all rows: past it the codes are trained again
 _QUERIES_PER_SLICE = 64
 
 
@@ -161,8 +161,8 @@ class Hnsw(Index):
         self.extend(stop)
         quantiser = view.graph.quantiser
         grew = stop / quantiser.trained_rows
-        too_far = len(self._current().graph.far) > max(_FAR_ROWS_MAX, _FAR_SHARE_MAX * stop)
-        if not quantiser.lossless and (grew >= 4 or (too_far and grew >= 1.25)):
+        too_far = training.too_far(self._current().graph.far, stop)
+        if not quantiser.lossless and (grew >= 4 or (too_far and grew >= training.FAR_GROWTH)):
             self._train_again(stop)
 
     def _train_again(self, stop: int) -> None:
@@ -302,83 +302,30 @@ class Hnsw(Index):
             view = View(view.graph, self._rows.arrays, self._metric, view.indexed, view.entry, view.level)
         width = max(params.ef or self.config.ef, limit)
         rerank = max(limit + 10, 2 * limit, width // 4) if self.config.quantization is not None else width
-        nq = len(queries)
-        found = Found(
-            np.empty((nq, limit), np.int64),
-            np.empty((nq, limit), np.float32),
-            np.empty(nq, np.int64),
-            np.zeros(3, np.int64),
-        )
-        if nq == 1 or params.threads <= 1:
-            self._slice(
-                view,
-                queries,
-                found.rows,
-                found.distances,
-                found.counts,
-                found.work,
-                limit,
-                width,
-                rerank,
-                snapshot,
-                bitmap,
-            )
-        else:
-            self._sliced(view, queries, found, limit, width, rerank, snapshot, bitmap, params.threads)
-        if (found.counts[0] if nq == 1 else found.counts.min(initial=limit)) < limit:
-            scanned = fill_up(found, queries, limit, snapshot, allow, params.threads, self._exactly)
-            found.work += scanned
+        found = empty(len(queries), limit)
+        answer = partial(self._answer, view, width, rerank, snapshot, bitmap)
+        in_slices(answer, queries, found, _QUERIES_PER_SLICE, params.threads, self._workers)
+        fill_up(found, queries, limit, snapshot, allow, params.threads, self._exactly)
         return found
 
-    def _slice(
+    def _answer(
         self,
         view: View,
-        queries: NDArray[np.float32],
-        rows: NDArray[np.int64],
-        distances: NDArray[np.float32],
-        counts: NDArray[np.int64],
-        work: NDArray[np.int64],
-        limit: int,
         width: int,
         rerank: int,
         snapshot: Snapshot,
         allow: NDArray[np.uint64],
+        queries: NDArray[np.float32],
+        found: Found,
     ) -> None:
         scratch = self._scratches.take(view.graph, width, rerank)
         bad = search.search_graph(
-            queries, rows, distances, counts, work, limit, width, rerank, len(allow) > 0,
-            snapshot.row_count, snapshot.sequence, allow, *view.args, *scratch.search_args,
+            queries, found.rows, found.distances, found.counts, found.work, found.rows.shape[1], width, rerank,
+            len(allow) > 0, snapshot.row_count, snapshot.sequence, allow, *view.args, *scratch.search_args,
         )  # fmt: skip
         self._scratches.give(scratch)
         if bad >= 0:
             raise damaged_row(bad, view.arrays)
-
-    def _sliced(
-        self,
-        view: View,
-        queries: NDArray[np.float32],
-        found: Found,
-        limit: int,
-        width: int,
-        rerank: int,
-        snapshot: Snapshot,
-        allow: NDArray[np.uint64],
-        threads: int,
-    ) -> None:
-        nq = len(queries)
-        step = max(1, min(_QUERIES_PER_SLICE, -(-nq // threads)))
-        starts = range(0, nq, step)
-        works = np.zeros((len(starts), 3), np.int64)
-
-        def run(i: int) -> None:
-            part = slice(starts[i], starts[i] + step)
-            self._slice(
-                view, queries[part], found.rows[part], found.distances[part], found.counts[part], works[i],
-                limit, width, rerank, snapshot, allow,
-            )  # fmt: skip
-
-        self._workers.map(run, range(len(starts)), threads)
-        found.work[:] = works.sum(axis=0)
 
     def _exactly(
         self, queries: NDArray[np.float32], limit: int, snapshot: Snapshot, allow: Allowed | None, threads: int

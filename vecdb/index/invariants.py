@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from vecdb.index import training
 from vecdb.index.graph import Graph, View
+from vecdb.index.samples import spread
 from vecdb.kernels import repair
 
 if TYPE_CHECKING:
@@ -94,6 +95,6 @@ def _reachable(graph: Graph, view: View, unlinked: NDArray[np.bool_]) -> list[st
 def _codes(index: Hnsw, view: View) -> list[str]:
     """Codes of a sample, spread over the rows, against encoding them again."""
     graph = view.graph
-    picked = np.unique(np.linspace(0, view.indexed - 1, min(view.indexed, _SAMPLE)).astype(np.int64))
+    picked = spread(view.indexed, _SAMPLE)
     wrong = int(training.recoded_differs(graph, view.arrays, index._metric, picked).sum())
     return [f"{wrong} of {len(picked)} sampled rows have codes that differ from encoding them"] if wrong else []

@@ -8,6 +8,7 @@ import numpy as np
 
 from vecdb.errors import Corruption
 from vecdb.index.lists import View, batches
+from vecdb.index.samples import spread
 from vecdb.index.tree import bias_of
 from vecdb.kernels import bodies
 
@@ -84,7 +85,7 @@ def _rows(index: Spann, view: View) -> list[str]:
 def _codes(index: Spann, view: View) -> list[str]:
     """Entries of a sample of lists are what encoding gives."""
     arrays, coder = index._rows.arrays, view.coder
-    chosen = np.unique(np.linspace(0, view.heads.count - 1, min(view.heads.count, _SAMPLE_LISTS)).astype(np.int64))
+    chosen = spread(view.heads.count, _SAMPLE_LISTS)
     data, data32, places = index.lists.bodies(view, chosen)
     for head in chosen.tolist():
         count, place, width = int(view.lengths[head]), int(places[head]), coder.width

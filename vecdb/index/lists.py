@@ -27,15 +27,13 @@ from vecdb.index.base import IndexDamaged, RowSource
 from vecdb.index.coder import Coder
 from vecdb.index.tree import Heads
 from vecdb.index.workers import Workers
-from vecdb.kernels import assign, bodies
+from vecdb.kernels import bodies
 from vecdb.storage import files, pages
 from vecdb.storage.read_many import Rings
 
 Rows64 = NDArray[np.int64]
 
-_ASSIGN_ROWS = 4_096  # rows assigned or encoded in one kernel call
-_REACH = 2_048  # heads compared per row that is assigned
-_CLOSURE_HEADS = 64  # near heads looked at under replicas (SPANN)
+_ENCODE_ROWS = 4_096  # rows encoded in one kernel call
 _GARBAGE_BYTES = 256 << 10  # of bodies that no list has any more, not worth a copy
 _BATCH_BYTES = 8 << 20  # extents handled at once where lists live on disk
 _COMPARED: NDArray[np.uint8] = np.empty(0, np.uint8)
@@ -80,16 +78,6 @@ class Entries:
     factors: NDArray[np.uint32]
 
 
-class Scratch:
-    """Buffers for comparing with heads."""
-
-    def __init__(self, heads: Heads, candidates: int) -> None:
-        self.group_keys = np.zeros(len(heads.group_ends), np.int64)
-        self.keys = np.zeros(max(_REACH, 8 * candidates) + heads.largest_group + 64, np.int64)
-        self.head8 = np.zeros(heads.codes.shape[1], np.int8)
-        self.head16 = np.zeros(heads.codes.shape[1], np.int16)
-
-
 class Lists:
     """See the module's text. folder : where the list file goes."""
 
@@ -105,45 +93,6 @@ class Lists:
         self.removed = 0
 
     # -- rows into entries -------------------------------------------------------------------------
-
-    def assign(
-        self, heads: Heads, codes: NDArray[np.uint8], bias: NDArray[np.int32], threads: int
-    ) -> NDArray[np.int32]:
-        """Heads of rows given as the quantiser's codes: int32[n, replicas], -1 where there are fewer."""
-        labels = np.full((len(codes), self.replicas), -1, np.int32)
-        found = np.zeros(len(codes), np.int32)
-        candidates = 1 if self.replicas == 1 else _CLOSURE_HEADS
-
-        def one(start: int) -> None:
-            part = slice(start, start + _ASSIGN_ROWS)
-            s = Scratch(heads, candidates)
-            assign.assign_rows(
-                codes[part], bias[part], heads.codes, heads.bias, heads.group_codes, heads.group_bias,
-                heads.group_ends, self.replicas, candidates, _REACH, labels[part], found[part], s.group_keys, s.keys,
-                s.head8, s.head16, heads.blocks,
-            )  # fmt: skip
-
-        self.workers.map(one, range(0, len(codes), _ASSIGN_ROWS), threads)
-        return labels
-
-    def reach(self, lists: int) -> int:
-        """About how many comparisons it takes to assign a row to one of so many lists."""
-        return int(min(lists, _REACH) + lists**0.5)
-
-    def near_heads(
-        self, heads: Heads, codes: NDArray[np.uint8], wanted: int
-    ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-        """Near heads of given codes, nearest first: (heads int32[n, wanted], -1 where there are fewer, squared
-        distances in the space of codes).
-        """
-        near = np.full((len(codes), wanted), -1, np.int32)
-        distances = np.zeros((len(codes), wanted), np.int32)
-        s = Scratch(heads, wanted)
-        assign.near_heads(
-            codes, heads.codes, heads.bias, heads.group_codes, heads.group_bias, heads.group_ends, _REACH, near,
-            distances, s.group_keys, s.keys, s.head8, s.head16, heads.blocks,
-        )  # fmt: skip
-        return near, distances
 
     def entries(
         self,
@@ -162,10 +111,10 @@ class Lists:
         factors = np.empty(len(which), np.uint32)
 
         def one(start: int) -> None:
-            part = slice(start, start + _ASSIGN_ROWS)
+            part = slice(start, start + _ENCODE_ROWS)
             codes[part], factors[part] = coder.encode(vectors, flat[part], heads.codes, which[part])
 
-        self.workers.map(one, range(0, len(which), _ASSIGN_ROWS), threads)
+        self.workers.map(one, range(0, len(which), _ENCODE_ROWS), threads)
         return Entries(flat, rows[which], codes, factors)
 
     # -- bodies ------------------------------------------------------------------------------------

@@ -19,9 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb import schema
-from vecdb.index.base import ALL_ROWS, damaged_row
+from vecdb.index.base import ALL_ROWS, Found, damaged_row
 from vecdb.index.lists import Lists, View, check_extents
 from vecdb.index.probing import LISTS_MAX, MOST, SAMPLES, Probing, most
+from vecdb.index.samples import spread
 from vecdb.kernels import checks, scan
 from vecdb.kernels import lists as kernels
 from vecdb.schema import Snapshot
@@ -121,7 +122,7 @@ class Prepared:
 
     def _sampled(self) -> NDArray[np.float32]:
         """Squared distances of some rows to their nearest heads: float32[samples, lists]."""
-        picked = np.unique(np.linspace(0, self.view.indexed - 1, SAMPLES).astype(np.int64))
+        picked = spread(self.view.indexed, SAMPLES)
         queries = np.ascontiguousarray(self.arrays.vectors[picked], np.float32)
         b = Buffers(self, len(picked), 1, min(LISTS_MAX, self.view.heads.count), 1)
         choose(self, b, queries, float("inf"), np.zeros(WORK, np.int64))
@@ -231,17 +232,9 @@ class Plan:
             errors = max(errors, _SLACK_ON_DISK)
         self.slack = np.float32(self.view.coder.error * errors)
 
-    def answer(
-        self,
-        queries: NDArray[np.float32],
-        rows: NDArray[np.int64],
-        distances: NDArray[np.float32],
-        counts: NDArray[np.int64],
-        work: NDArray[np.int64],
-    ) -> None:
-        """Answer a slice of queries (float32[nq, dim]) into rows, distances [nq, limit], counts [nq]; work is added
-        to.
-        """
+    def answer(self, queries: NDArray[np.float32], found: Found) -> None:
+        """Answer a slice of queries (float32[nq, dim]) in place; work is added to."""
+        work = found.work
         b = self.prepared.take(len(queries), self.limit, self.width, self.most)
         b.sizes[:] = 0
         b.kept[:] = 0
@@ -260,7 +253,7 @@ class Plan:
             self._far(b, queries, work)
         if self.snapshot.row_count > self.view.indexed:
             self._tail(b, queries)
-        scan.merge(b.keys, b.sizes, b.merge_places, self.limit, rows, distances, counts)
+        scan.merge(b.keys, b.sizes, b.merge_places, self.limit, found.rows, found.distances, found.counts)
         self.prepared.give(b)
 
     def _scan(

@@ -18,13 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.index.graph import Quantiser, block_count, reserve
-from vecdb.index.sieve import DIM_MIN, Sieve
+from vecdb.index.sieve import Sieve, line_bytes
 from vecdb.index.tree import Heads, bias_of, heads_of, split
 from vecdb.index.workers import Workers
-from vecdb.kernels import assign, checks, quantize
+from vecdb.kernels import checks, quantize
 
-_ASSIGN_ROWS = 4_096  # rows assigned in one kernel call
-_REACH = 2_048  # heads compared for each row that is assigned
 _SPREAD_SHARE = 0.4  # of the mean squared distance of a node's rows, that its distance is lessened by (Curator)
 _SQUARE_ROWS = 256
 _GATHER_ROWS = 8_192  # codes moved at once
@@ -102,7 +100,7 @@ class Order:
 
 def bytes_per_row(dim: int) -> int:
     """Memory of one row: code, bias, line of the sieve, and its place in both directions."""
-    return 64 * block_count(dim) + 4 + (-(-(dim // 8 + 8) // 64) * 64 if dim >= DIM_MIN else 0) + 8
+    return 64 * block_count(dim) + 4 + line_bytes(dim) + 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,25 +151,6 @@ def identity(capacity: int) -> NDArray[np.uint32]:
     for part in _parts(0, capacity):
         numbers[part] = np.arange(part.start, part.stop, dtype=np.uint32)
     return numbers
-
-
-def assigned(heads: Heads, codes: NDArray[np.uint8], threads: int, workers: Workers) -> NDArray[np.int32]:
-    """The nearest head of each code: int32[n]."""
-    labels = np.full((len(codes), 1), -1, np.int32)
-    found = np.zeros(len(codes), np.int32)
-
-    def one(start: int) -> None:
-        part = slice(start, start + _ASSIGN_ROWS)
-        keys = np.zeros(_REACH + heads.largest_group + 64, np.int64)
-        head8, head16 = (np.zeros(codes.shape[1], dtype) for dtype in (np.int8, np.int16))
-        assign.assign_rows(
-            codes[part], bias_of(codes[part]), heads.codes, heads.bias, heads.group_codes, heads.group_bias,
-            heads.group_ends, 1, 1, _REACH, labels[part], found[part], np.zeros(len(heads.group_ends), np.int64), keys,
-            head8, head16, heads.blocks,
-        )  # fmt: skip
-
-    workers.map(one, range(0, len(codes), _ASSIGN_ROWS), threads)
-    return labels[:, 0]
 
 
 def split_leaves(

@@ -33,14 +33,8 @@ _NONE = np.empty(0, np.float32)
 
 
 def _facts(index: Curator) -> dict[str, Any]:
-    vectors = index._rows.arrays.vectors
-    return {
-        "kind": index.kind,
-        "metric": index.metric,
-        "dtype": str(vectors.dtype),
-        "dim": int(vectors.shape[1]),
-        "leaf_rows": index.config.leaf_rows,
-    }
+    common = container.facts(index.kind, index.metric, index._rows.arrays.vectors)
+    return {**common, "leaf_rows": index.config.leaf_rows}
 
 
 def write(index: Curator, path: Path) -> Sealed:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from vecdb.index.base import Progress, damaged_row
 from vecdb.index.coder import Coder
 from vecdb.index.lists import Entries, Lists, View, batches, empty_view, with_room
+from vecdb.index.nearest import heads_of_rows, near_heads
 from vecdb.index.tree import Heads, heads_of, regroup, split
 from vecdb.kernels import assign, bodies, checks
 
@@ -46,8 +47,8 @@ def place(lists: Lists, stop: int, ceiling: int, threads: int) -> None:
     deleted = arrays.deleted[first:stop]
     rows = rows[(deleted == 0) | (deleted > np.uint64(lists.removed))]
     vectors = np.ascontiguousarray(arrays.vectors[rows])
-    codes, bias, beyond = view.coder.quantise(vectors)
-    labels = lists.assign(view.heads, codes, bias, threads)
+    codes, beyond = view.coder.quantise(vectors)
+    labels = heads_of_rows(view.heads, codes, lists.replicas, threads, lists.workers)
     _drop_replicas(labels, view.lengths, ceiling)
     entries = lists.entries(view.coder, view.heads, vectors, rows, labels, threads)
     lists.change(
@@ -126,17 +127,17 @@ def _restructure(lists: Lists, over: Rows64, small: Rows64, ceiling: int, thread
     victims = np.concatenate([over, small])
     rows, owners = rows_in(lists, view, victims)
     vectors = np.ascontiguousarray(lists.rows.arrays.vectors[rows])
-    codes, bias, _ = coder.quantise(vectors)
+    codes, _ = coder.quantise(vectors)
     fresh, fresh_groups = _split_all(lists, view, codes, owners, over, ceiling)
     heads, sources = _new_heads(lists, view, victims, fresh, fresh_groups, threads)
     others, other_lists = _nearer(lists, view, fresh, victims)
     if len(others):
         rows = np.concatenate([rows, others])
         vectors = np.concatenate([vectors, lists.rows.arrays.vectors[others]])
-        codes, bias, _ = coder.quantise(vectors)
+        codes, _ = coder.quantise(vectors)
     rows, unique = np.unique(rows, return_index=True)  # replicas: once is enough
     vectors = vectors[unique]
-    labels = lists.assign(heads, codes[unique], bias[unique], threads)
+    labels = heads_of_rows(heads, codes[unique], lists.replicas, threads, lists.workers)
     labels = _spread_equals(labels, heads, ceiling)
     _drop_replicas(labels, np.where(sources >= 0, view.lengths[sources], 0), ceiling)
     entries = lists.entries(coder, heads, vectors, rows, labels, threads)
@@ -152,7 +153,7 @@ def _nearer(lists: Lists, view: View, fresh: NDArray[np.uint8], victims: Rows64)
     coder, heads = view.coder, view.heads
     if len(fresh) == 0 or heads.count <= len(victims):
         return np.empty(0, np.int64), np.empty(0, np.int32)
-    near, distances = lists.near_heads(heads, fresh, _NEIGHBOURS)
+    near, distances = near_heads(heads, fresh, _NEIGHBOURS)
     keep = (near >= 0) & ~np.isin(near, victims)
     query, _ = np.nonzero(keep)
     pairs = np.stack([query, near[keep]], axis=1)

@@ -27,17 +27,17 @@ MAGIC = b"VDBHNSW\x01"
 VERSION = 1
 
 
+def _facts(config: schema.Hnsw, metric: str, rows: RowSource) -> dict[str, Any]:
+    common = container.facts("hnsw", metric, rows.arrays.vectors)
+    return {**common, "m": config.m, "ef_construction": config.ef_construction}
+
+
 def write(index: Hnsw, path: Path) -> Sealed:
     view = index._current() if index._view is not None else None
     n = view.indexed if view is not None else 0
     header: dict[str, Any] = {
         "version": VERSION,
-        "kind": "hnsw",
-        "metric": index.metric,
-        "dtype": str(index._rows.arrays.vectors.dtype),
-        "dim": int(index._rows.arrays.vectors.shape[1]),
-        "m": index.config.m,
-        "ef_construction": index.config.ef_construction,
+        **_facts(index.config, index.metric, index._rows),
         "seed": index.seed,
         "indexed_rows": n,
         "sequence": index.removed,
@@ -66,16 +66,7 @@ def write(index: Hnsw, path: Path) -> Sealed:
 
 def read(cls: type[Hnsw], path: Path, config: schema.Hnsw, metric: str, rows: RowSource, mapped: bool) -> Hnsw:
     header, sections = container.read(path, MAGIC, VERSION)
-    vectors = rows.arrays.vectors
-    wanted = {
-        "kind": "hnsw",
-        "metric": metric,
-        "dtype": str(vectors.dtype),
-        "dim": int(vectors.shape[1]),
-        "m": config.m,
-        "ef_construction": config.ef_construction,
-    }
-    container.check_header(path, header, wanted)
+    container.check_header(path, header, _facts(config, metric, rows))
     index = cls(config, metric, rows, seed=header["seed"])
     index.removed = header["sequence"]
     if not sections:

@@ -8,14 +8,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vecdb.index.coder import rotation
+from vecdb.index.samples import center_of, sample, units
 from vecdb.kernels import checks, rabitq
 from vecdb.kernels import sieve as kernels
 from vecdb.storage.rows import RowArrays
 
-DIM_MIN = 193  # shorter codes are no more than three cache lines, and there is little to save
+_DIM_MIN = 193  # shorter codes are no more than three cache lines, and there is little to save
 _PADDED = 64
 _LINE = 64
-_SAMPLE_ROWS = 16_384
 _TRIAL_ROWS, _TRIAL_QUERIES, _TRIAL_LIMIT = 1_024, 64, 10
 # Deviations of an estimate that a row may look farther than the limit-th. Measured on 1,000 of 40,000 sentences: 2 let
 # 0.992 of the true rows through, 2.5 all of them and 5 % of the others, 3 lets 7 % through.
@@ -54,7 +55,7 @@ class Sieve:
     @property
     def stride(self) -> int:
         """Bytes of a line: bits and two factors."""
-        return -(-(self.width + 8) // _LINE) * _LINE
+        return _stride(self.width)
 
     def encode(self, vectors: NDArray[Any], first: int, stop: int, lines: NDArray[np.uint8], slot: int) -> None:
         """Lines (uint8[slots, stride]) of rows [first, stop) of vectors (stored dtype[n, dim]), from `slot` on."""
@@ -71,23 +72,30 @@ class Sieve:
             kernels.pack(codes, factors, slot + start - first, lines, lines.view(np.float32))
 
 
+def _padded(dim: int) -> int:
+    return -(-dim // _PADDED) * _PADDED
+
+
+def _stride(width: int) -> int:
+    return -(-(width + 8) // _LINE) * _LINE
+
+
+def line_bytes(dim: int) -> int:
+    """Bytes of a row's line, where there is a sieve; 0 for dimensions that never have one."""
+    return _stride(_padded(dim) // 8) if dim >= _DIM_MIN else 0
+
+
 def trained(arrays: RowArrays, metric: int, row_count: int) -> Sieve | None:
     """A sieve for rows [0, row_count), or None where it would gain nothing or let too much through."""
     dim = arrays.vectors.shape[1]
-    if dim < DIM_MIN or row_count < _TRIAL_ROWS + _TRIAL_QUERIES:
+    if dim < _DIM_MIN or row_count < _TRIAL_ROWS + _TRIAL_QUERIES:
         return None
-    picked = np.unique(np.linspace(0, row_count - 1, min(row_count, _SAMPLE_ROWS)).astype(np.int64))
-    rows = arrays.vectors[picked].astype(np.float32)
-    if metric == 1:
-        rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-37)
-    center = np.zeros(dim, np.float32)
-    if metric != 2:
-        center = rows.mean(axis=0, dtype=np.float64).astype(np.float32)
+    rows = sample(arrays, row_count)
     rng = np.random.default_rng(dim)
-    padded = -(-dim // _PADDED) * _PADDED
-    signs = (1 - 2 * rng.integers(0, 2, (rabitq.ROUNDS, padded))).astype(np.float32)
-    sieve = Sieve(center, signs, 0.0, metric == 1, 0.0 if metric == 2 else 1.0)
-    slack, through = _trial(sieve, rows[rng.permutation(len(rows))[: _TRIAL_ROWS + _TRIAL_QUERIES]], metric)
+    signs = rotation(rng, _padded(dim))
+    sieve = Sieve(center_of(rows, metric), signs, 0.0, metric == 1, 0.0 if metric == 2 else 1.0)
+    some = rows[rng.permutation(len(rows))[: _TRIAL_ROWS + _TRIAL_QUERIES]]
+    slack, through = _trial(sieve, units(some) if metric == 1 else some, metric)
     return None if through > _THROUGH_MAX else replace(sieve, slack=slack)
 
 

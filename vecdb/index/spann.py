@@ -28,7 +28,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb import limits, schema
-from vecdb.index import bulk, cells, container, directory, placing
+from vecdb.index import bulk, cells, container, directory, placing, training
+from vecdb.index.answers import as_queries, empty, fill_up, in_slices
 from vecdb.index.base import (
     EVERYTHING,
     METRIC_CODES,
@@ -40,7 +41,7 @@ from vecdb.index.base import (
     RowSource,
     Sealed,
 )
-from vecdb.index.flat import as_queries, fill_up, scan_exactly
+from vecdb.index.flat import scan_exactly
 from vecdb.index.lists import Lists, View
 from vecdb.index.listsearch import (
     BYTES,
@@ -58,6 +59,7 @@ from vecdb.index.listsearch import (
     Prepared,
     RowFile,
 )
+from vecdb.index.nearest import comparisons_per_row
 from vecdb.index.stages import Stages
 from vecdb.index.tree import comparisons
 from vecdb.index.workers import Workers
@@ -75,9 +77,6 @@ _REBUILD_GROWTH = 4
 # tree grows, one that looks for replicas, and the restoring of lists against the assignment.
 _GROW_COST, _CLOSURE_COST, _RESTORE_COST = 1.0, 1.4, 0.11
 _LEARNING_COST, _LEARNING_FROM_DISK_COST = 0.45, 0.8  # of the build before it
-_FAR_ROWS_MAX = 256  # far rows that searches score one by one without a thought
-_FAR_SHARE_MAX = 0.01  # of all rows: past it the codes are trained again
-_FAR_GROWTH = 1.25  # but not before the collection has grown by this
 
 
 class Spann(Index):
@@ -150,7 +149,7 @@ class Spann(Index):
         entries = (int(view.lengths.sum()) + stop - view.indexed) // self.lists.replicas
         if stop <= _REBUILD_ROWS_MAX and entries >= _REBUILD_GROWTH * self._built_rows:
             return True
-        return len(view.far) > max(_FAR_ROWS_MAX, _FAR_SHARE_MAX * stop) and entries > _FAR_GROWTH * self._built_rows
+        return training.too_far(view.far, stop) and entries >= training.FAR_GROWTH * self._built_rows
 
     def _build(self, stop: int, threads: int, progress: Progress) -> None:
         stages = Stages(progress, stop, self._build_costs(stop))
@@ -179,7 +178,7 @@ class Spann(Index):
         """Expected times of a build's stages, in comparisons of a row with a head as `assign` makes them."""
         lists = max(1, round(self.config.head_ratio * stop))
         sample = bulk.sample_rows(stop, lists, self._rows.arrays.vectors.shape[1])
-        assign = stop * self.lists.reach(lists) * (_CLOSURE_COST if self.lists.replicas > 1 else 1.0)
+        assign = stop * comparisons_per_row(lists) * (_CLOSURE_COST if self.lists.replicas > 1 else 1.0)
         restore = _RESTORE_COST * (2 if self.lists.replicas > 1 else 1)
         return {"grow": _GROW_COST * comparisons(sample, lists)[1], "assign": assign, "restore": restore * assign}
 
@@ -237,33 +236,15 @@ class Spann(Index):
         if view is None or params.exact:
             return self._exactly(queries, limit, snapshot, allow, params.threads)
         bitmap = EVERYTHING if allow is None else allow.bitmap(snapshot.row_count)
-        nq = len(queries)
-        found = Found(
-            np.empty((nq, limit), np.int64), np.empty((nq, limit), np.float32), np.empty(nq, np.int64),
-            np.zeros(WORK, np.int64),
-        )  # fmt: skip
+        found = empty(len(queries), limit, WORK)
         prepared = self._prepared
         if prepared is None or prepared.view is not view or prepared.arrays is not self._rows.arrays:
             prepared = self._prepared = Prepared(
                 view, self._rows.arrays, self._metric, self._row_file, self.lists, prepared
             )
         plan = Plan(prepared, self.config, limit, params.nprobe, snapshot, bitmap)
-        if nq <= _QUERIES_PER_SLICE and (nq == 1 or params.threads == 1):
-            plan.answer(queries, found.rows, found.distances, found.counts, found.work)
-        else:
-            step = max(1, min(_QUERIES_PER_SLICE, -(-nq // params.threads)))
-            starts = range(0, nq, step)
-            works = np.zeros((len(starts), WORK), np.int64)
-
-            def run(i: int) -> None:
-                part = slice(starts[i], starts[i] + step)
-                plan.answer(queries[part], found.rows[part], found.distances[part], found.counts[part], works[i])
-
-            self._workers.map(run, range(len(starts)), params.threads)
-            found.work[:] = works.sum(axis=0)
-        if (found.counts[0] if nq == 1 else found.counts.min(initial=limit)) < limit:
-            scanned = fill_up(found, queries, limit, snapshot, allow, params.threads, self._exactly)
-            found.work[RERANKED] += scanned[1]
+        in_slices(plan.answer, queries, found, _QUERIES_PER_SLICE, params.threads, self._workers)
+        fill_up(found, queries, limit, snapshot, allow, params.threads, self._exactly, RERANKED)
         return found
 
     def explain(self, work: NDArray[np.int64]) -> dict[str, Any]:
@@ -302,14 +283,8 @@ class Spann(Index):
     # -- files and figures -------------------------------------------------------------------------
 
     def _facts(self) -> dict[str, Any]:
-        vectors = self._rows.arrays.vectors
-        return {
-            "kind": self.kind,
-            "metric": self.metric,
-            "dtype": str(vectors.dtype),
-            "dim": int(vectors.shape[1]),
-            "bits": self.config.bits,
-        }
+        common = container.facts(self.kind, self.metric, self._rows.arrays.vectors)
+        return {**common, "bits": self.config.bits}
 
     def seal(self, path: Path) -> Sealed:
         lists = self.lists

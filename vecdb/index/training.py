@@ -1,4 +1,4 @@
-"""Where a quantiser comes from: a sample of rows, chosen by row number only."""
+"""Where a quantiser comes from: a sample of rows (samples.py); and when it no longer fits them."""
 
 from __future__ import annotations
 
@@ -6,15 +6,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.index.graph import Graph, Quantiser, block_count
+from vecdb.index.samples import norms, sample, units
 from vecdb.kernels import checks, quantize
 from vecdb.storage.rows import RowArrays
 
-SAMPLE_ROWS = 16_384
 # The range of the codes is that of the sample, since a clipped element misleads the walk more than a coarser scale does
 # (measured on GloVe's 200 most frequent words: recall 0.949 at any ef with the 99.99th percentile, 1.000 with the
 # maximum), unless the maximum is this far beyond nearly all others: then those few rows are `far`.
 _QUANTILE = 0.9999
 _BEYOND = 4.0
+_FAR_ROWS_MAX = 256  # far rows that searches score one by one without a thought
+_FAR_SHARE_MAX = 0.01  # of all rows
+FAR_GROWTH = 1.25  # too many far rows or not, codes are not trained again before their rows have grown by this
 
 
 def needs_bias(arrays: RowArrays, metric: int, row_count: int) -> bool:
@@ -26,15 +29,13 @@ def needs_bias(arrays: RowArrays, metric: int, row_count: int) -> bool:
     """
     if metric != 2:
         return metric == 0
-    sample = _sample(arrays, row_count)
-    norms = np.sqrt(np.einsum("ij,ij->i", sample, sample, dtype=np.float64))
-    return bool(norms.std() > 0.01 * norms.mean())
+    lengths = norms(sample(arrays, row_count))
+    return bool(lengths.std() > 0.01 * lengths.mean())
 
 
-def _sample(arrays: RowArrays, row_count: int) -> NDArray[np.float32]:
-    picked = np.unique(np.linspace(0, row_count - 1, min(row_count, SAMPLE_ROWS)).astype(np.int64))
-    sample: NDArray[np.float32] = arrays.vectors[picked].astype(np.float32)
-    return sample
+def too_far(far: NDArray[np.integer], rows: int) -> bool:
+    """Whether so many of `rows` rows are beyond the codes that it is worth training them again."""
+    return len(far) > max(_FAR_ROWS_MAX, _FAR_SHARE_MAX * rows)
 
 
 def train(arrays: RowArrays, metric: int, row_count: int) -> Quantiser:
@@ -48,15 +49,13 @@ def train(arrays: RowArrays, metric: int, row_count: int) -> Quantiser:
         return Quantiser(mean, 1.0, row_count, True)
     if metric == 0 and vectors.dtype == np.uint8:
         return Quantiser(mean + np.float32(128), 1.0, row_count, True)
-    sample = _sample(arrays, row_count)
+    rows = sample(arrays, row_count)
     if metric == 0:
-        mean = sample.mean(axis=0, dtype=np.float64).astype(np.float32)
-        sample -= mean
+        mean = rows.mean(axis=0, dtype=np.float64).astype(np.float32)
+        rows -= mean
     elif metric == 1:
-        norms = np.sqrt(np.einsum("ij,ij->i", sample, sample, dtype=np.float64))
-        sample /= np.maximum(norms, 1e-37).astype(np.float32)[:, None]
-    np.abs(sample, out=sample)
-    flat = sample.reshape(-1)
+        rows = units(rows)
+    flat = np.abs(rows, out=rows).reshape(-1)
     place = int(min(len(flat) - 1, np.ceil(_QUANTILE * len(flat))))
     top = min(float(flat.max()), _BEYOND * float(np.partition(flat, place)[place])) or float(flat.max())
     return Quantiser(mean, max(top, 1e-30) / 127.0, row_count, False)

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from vecdb.index.base import Progress
 from vecdb.index.graph import block_count
+from vecdb.index.samples import spread
 from vecdb.index.workers import Workers
 from vecdb.kernels import kmeans
 
@@ -163,7 +164,7 @@ def _cluster(
     m = len(members)
     k = min(k, m)
     blocks = (0,) * block_count(dim)
-    picked = members[np.unique(np.linspace(0, m - 1, min(m, _TRAIN_PER_CLUSTER * k)).astype(np.int64))]
+    picked = members[spread(m, _TRAIN_PER_CLUSTER * k)]
     # Seeds: a farther-first choice among a few would cost more than the iterations that it saves.
     means = (codes[picked[(np.arange(k) * len(picked)) // k], :dim].astype(np.float32) - 128.0).astype(np.float32)
     cent8 = np.zeros((k, codes.shape[1]), np.int8)

@@ -4,6 +4,7 @@ Importing this package imports numba (about half a second), so `import vecdb` mu
 first collection is opened. No other package imports numba.
 
     options     how kernels are compiled
+    bundle      many arrays as one argument
     intrinsics  single instructions: 8-bit dot product, prefetch, CRC-32C steps, half-precision loads
     distance    exact distances of full vectors, float64 accumulation, one row at a time
     checks      row checksums, refusal of what is not finite
@@ -76,6 +77,7 @@ try:
         beam,
         bodies,
         build,
+        bundle,
         checks,
         distance,
         intrinsics,
@@ -97,6 +99,7 @@ __all__ = [
     "beam",
     "bodies",
     "build",
+    "bundle",
     "cache_folder",
     "checks",
     "distance",

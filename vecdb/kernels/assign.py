@@ -31,6 +31,15 @@ def _as_query(code, head8, head16):
     return np.int32(256) * total, np.int32(0)
 
 
+@part()
+def _square(head16):
+    """|x'|^2 of a code that is taken as a query."""
+    total = np.int64(0)
+    for j in range(len(head16)):
+        total += np.int64(head16[j]) * np.int64(head16[j])
+    return total
+
+
 @kernel()
 def near_heads(
     row_codes, codes, bias, group_codes, group_bias, group_ends, reach, near, distances, group_keys, keys, head8,
@@ -40,9 +49,7 @@ def near_heads(
     wanted = near.shape[1]
     for i in range(len(row_codes)):
         query = _as_query(row_codes[i], head8, head16)
-        own = np.int64(0)
-        for j in range(len(head16)):
-            own += np.int64(head16[j]) * np.int64(head16[j])
+        own = _square(head16)
         count, _ = nearest_heads(
             head8,
             head16,
@@ -66,13 +73,13 @@ def near_heads(
 
 @kernel()
 def assign_rows(
-    row_codes, row_bias, codes, bias, group_codes, group_bias, group_ends, replicas, candidates, reach,
-    labels, replica_counts, group_keys, keys, head8, head16, blocks,
+    row_codes, codes, bias, group_codes, group_bias, group_ends, replicas, candidates, reach, labels, group_keys, keys,
+    head8, head16, blocks,
 ):  # fmt: skip
     """The heads whose lists each row belongs to: the nearest, and under `replicas` > 1 those that the RNG rule accepts.
 
-    row_codes, row_bias : the rows as 8-bit codes of the heads' quantiser.   labels : int32[n, replicas], -1 beyond
-    replica_counts (int32[n]).   candidates : how many near heads are looked at.
+    row_codes : the rows as 8-bit codes of the heads' quantiser.   labels : int32[n, replicas], -1 where fewer are
+    accepted.   candidates : how many near heads are looked at.
     SPANN (Chen et al., 2021), closure assignment: accept a head unless one already accepted is nearer to it than the
     row.
     """
@@ -85,12 +92,13 @@ def assign_rows(
         )  # fmt: skip
         sort_keys(keys, count)
         labels[i, 0] = keys[0] & np.int64(0xFFFFFFFF)
+        square = _square(head16)
         taken = 1
         for j in range(1, count):
             if taken >= replicas:
                 break
             head = keys[j] & np.int64(0xFFFFFFFF)
-            own = (keys[j] >> 32) + np.int64(row_bias[i])
+            own = (keys[j] >> 32) + square
             accepted = True
             for k in range(taken):
                 other = codes[labels[i, k]]
@@ -106,7 +114,6 @@ def assign_rows(
                 taken += 1
         for j in range(taken, replicas):
             labels[i, j] = -1
-        replica_counts[i] = taken
 
 
 @kernel()

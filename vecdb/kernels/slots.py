@@ -19,16 +19,16 @@ import math
 import numpy as np
 
 from vecdb.kernels.beam import code_distance, insert, is_visible, sort_keys
+from vecdb.kernels.bundle import flat, matrix
 from vecdb.kernels.checks import is_sound
 from vecdb.kernels.distance import exact
-from vecdb.kernels.intrinsics import prefetch_at, prefetch_code, prefetch_row
+from vecdb.kernels.intrinsics import stream_at, stream_code
 from vecdb.kernels.options import kernel, part
 from vecdb.kernels.quantize import encode_query
-from vecdb.kernels.search import add_key, distance_of, key_of
-from vecdb.kernels.sieve import as_planes, sift
+from vecdb.kernels.search import add_key, key_of, put_answer
+from vecdb.kernels.sieve import AHEAD, as_planes, sift
 
 _AHEAD = 8  # codes on their way from memory while one is compared
-_SIEVE_MIN = 512  # places from which a first look at one bit a dimension pays for what it needs of the query
 _DEVIATIONS = np.float32(3.0)
 _NEVER = np.int64(1) << np.int64(62)
 
@@ -67,7 +67,7 @@ def _scan(
     for at in range(first, stop):
         slot = np.int64(at)
         if not everything:
-            prefetch_code(codes, np.int64(listed[min(at + _AHEAD, stop - 1)]), blocks)
+            stream_code(codes, np.int64(listed[min(at + _AHEAD, stop - 1)]), blocks)
             slot = np.int64(listed[at])
         key = (np.int64(code_distance(codes, bias, slot, query8, query16, probe, blocks)) << 32) | slot
         if key >= worst:
@@ -204,34 +204,62 @@ def _cut(pool, size, limit, query8, square):
 
 @kernel()
 def search_slots(
-    queries, rows, distances, counts, work, limit, rerank, wanted, listed, everything, few, patience, nodes_most,
-    shortlist, row_count, sequence_signed, metric, scale, mean, square, codes, bias, lines, words, floats, stride,
-    center, signs, weight, slack, rows_of, slots_of, far, sorted_slots,
-    head_codes, head_bias, head_spreads, group_codes, group_bias, group_spreads, group_ends, leaf_ends,
-    vectors, crcs, verified, deleted, pool, keys, nodes, query8, query16, rotated, planes, planes64, sifted, kept,
-    count, blocks,
+    queries, rows, distances, counts, work, listed, plan, row_count, sequence_signed, view, vectors, scratch, count,
+    blocks,
 ):  # fmt: skip
     """Answer `queries` (float32[nq, dim]) into rows int64[nq, limit], distances float32[nq, limit], counts int64[nq].
 
-    listed : uint32[any] slots, ascending, of rows that are visible; everything : search all visible rows instead.
-    few : as many places as this are all looked at.   wanted : most rows that the sieve lets through; 0: it is not used.
-    patience, nodes_most, shortlist : see `_walk`.   rerank : candidates scored on full vectors, >= limit.
+    listed : uint32[any] slots, ascending, of rows that are visible.   vectors : stored type[rows, dim].
+    plan : int64[10]: limit; rerank, candidates scored on full vectors, >= limit; wanted, most rows that the sieve lets
+    through; sieved, fewer places do without it; everything, search all visible rows and not those listed, without the
+    sieve; few, as many places are all looked at; patience, nodes_most, shortlist, see `_walk`; percent of the sieve's
+    slack.
     work : int64[3], += codes compared, rows re-ranked, nodes scored.
-    square : |code - 128|^2 of a row, on average.
-    codes : uint8[slots, 64 * blocks], bias : int32[slots], or empty where only products count.
-    lines, words, floats, stride, center, signs, weight : see sieve.py; slack : of its estimates, times |q - center|.
-    rows_of : uint32[slots], slots_of : uint32[rows].
-    far : int32[any], rows whose codes say little.   sorted_slots : those below it are in the order of the tree.
-    leaf_ends : int64[leaves], slots; group_ends : int32[groups], leaves.   *_codes, *_bias : heads of leaves and of
-    groups, in the codes' space.   *_spreads : float32, what `_score` takes off; empty under ip.
-    Scratch: pool int64[> rerank], keys int64[> rerank], nodes int64[>= leaves + groups], query8, query16, rotated,
-    planes, planes64, sifted int64[>= wanted + CHUNK], kept uint32[>= wanted].   count : as long as the sieve's code has
-    words; looked at where `wanted` is not 0.
+    view : table of a bundle (bundle.py) of what belongs to the order, in this order:
+        numbers int64[3]: metric, slots that are in the order of the tree, bytes of a line of the sieve
+        reals float32[4]: scale of the codes; |code - 128|^2 of a row, on average; the sieve's weight; the slack of its
+            estimates, times |q - center|
+        mean float32[dim]   codes uint8[slots, 64 * blocks]   bias int32[slots], or empty where only products count
+        lines uint8, the same as words uint64 and floats float32   center float32[dim]   signs float32[any, D]: sieve.py
+        rows_of uint32[slots]   slots_of uint32[rows]   far int32[any], rows whose codes say little
+        head_codes, head_bias, head_spreads, group_codes, group_bias, group_spreads: heads of leaves and of groups, in
+            the codes' space; spreads float32, what `_score` takes off, empty under ip
+        group_ends int32[groups], leaves   leaf_ends int64[leaves], slots
+        crcs uint32[rows]   verified uint8[rows / 8]   deleted uint64[rows]
+    scratch : table of pool int64[> rerank], keys int64[> rerank], nodes int64[>= leaves + groups], query8, query16,
+        rotated, planes uint8 and the same as uint64, nearest float32[>= limit], sifted int64[> 2 * wanted],
+        kept uint32[>= wanted]
+    count : as long as the sieve's code has words; looked at where the sieve is used.   blocks : as long as a code has.
     Returns the first row that does not match its checksum, or -1.
     """
+    limit, rerank, wanted, sieved, everything = plan[0], plan[1], plan[2], plan[3], plan[4] != 0
+    few, patience, nodes_most, shortlist = plan[5], plan[6], plan[7], plan[8]
+    numbers, reals = flat(view, 0, np.int64), flat(view, 1, np.float32)
+    metric, sorted_slots, stride = numbers[0], numbers[1], numbers[2]
+    scale, square, weight = reals[0], reals[1], reals[2]
+    slack = reals[3] * np.float32(plan[9]) / np.float32(100.0)
+    mean, codes, bias = flat(view, 2, np.float32), matrix(view, 3, np.uint8), flat(view, 4, np.int32)
+    lines, words, floats = flat(view, 5, np.uint8), flat(view, 6, np.uint64), flat(view, 7, np.float32)
+    center, signs = flat(view, 8, np.float32), matrix(view, 9, np.float32)
+    rows_of, slots_of, far = flat(view, 10, np.uint32), flat(view, 11, np.uint32), flat(view, 12, np.int32)
+    head_codes, head_bias = matrix(view, 13, np.uint8), flat(view, 14, np.int32)
+    head_spreads, group_codes = flat(view, 15, np.float32), matrix(view, 16, np.uint8)
+    group_bias, group_spreads = flat(view, 17, np.int32), flat(view, 18, np.float32)
+    group_ends, leaf_ends = flat(view, 19, np.int32), flat(view, 20, np.int64)
+    crcs, verified, deleted = flat(view, 21, np.uint32), flat(view, 22, np.uint8), flat(view, 23, np.uint64)
+    pool, keys, nodes = flat(scratch, 0, np.int64), flat(scratch, 1, np.int64), flat(scratch, 2, np.int64)
+    query8, query16, rotated = flat(scratch, 3, np.int8), flat(scratch, 4, np.int16), flat(scratch, 5, np.float32)
+    planes, planes64 = matrix(scratch, 6, np.uint8), matrix(scratch, 7, np.uint64)
+    nearest, sifted, kept = flat(scratch, 8, np.float32), flat(scratch, 9, np.int64), flat(scratch, 10, np.uint32)
     sequence = np.uint64(sequence_signed)
     row_bytes = vectors.shape[1] * vectors.itemsize
     places = max(np.int64(row_count), np.int64(sorted_slots)) if everything else np.int64(len(listed))
+    if not everything:  # the first are on their way while the query is made ready
+        for at in range(min(places, AHEAD)):
+            if places >= sieved:
+                stream_at(lines, np.int64(listed[at]) * stride)
+            elif at < _AHEAD:
+                stream_code(codes, np.int64(listed[at]), blocks)
     for i in range(len(queries)):
         query = queries[i]
         probe = encode_query(query, mean, scale, metric, len(bias) > 0, query8, query16)
@@ -245,11 +273,11 @@ def search_slots(
                 rerank, head_codes, head_bias, head_spreads, group_codes, group_bias, group_spreads, group_ends,
                 leaf_ends, nodes, work, blocks,
             )  # fmt: skip
-        if wanted > 0 and places - start >= _SIEVE_MIN:
-            low, step, total, norm = as_planes(query, center, signs, metric == 1, rotated, planes)
+        if places - start >= sieved:
+            step, half, norm = as_planes(query, center, signs, metric == 1, rotated, planes)
             through = sift(
-                listed, everything, start, places, lines, words, floats, stride, planes64, low, step, total,
-                weight, np.int64(limit), slack * norm, np.int64(wanted), sifted, kept, count,
+                listed, start, places, lines, words, floats, stride, planes64, step, half, weight,
+                np.int64(limit), slack * norm, np.int64(wanted), nearest, sifted, kept, count,
             )  # fmt: skip
             size = _scan(
                 kept, False, np.int64(0), through, codes, bias, query8, query16, probe, rows_of, row_count, sequence,
@@ -266,9 +294,11 @@ def search_slots(
         for j in range(size):
             row = np.int64(rows_of[pool[j] & np.int64(0xFFFFFFFF)])
             pool[j] = row
-            for line in range(0, min(row_bytes + 63, 2048), 64):
-                prefetch_at(vectors, row * row_bytes + line)
-            prefetch_row(crcs, row)
+            stream_at(vectors, row * row_bytes)  # first a line a page, so that pages are looked up all at once
+            stream_at(vectors, (row + 1) * row_bytes - 1)
+        for j in range(size):
+            for line in range(64, min(row_bytes, 2048), 64):
+                stream_at(vectors, pool[j] * row_bytes + line)
         for j in range(size):
             row = pool[j]
             if not is_sound(vectors, row, row_bytes, crcs, verified):
@@ -290,12 +320,5 @@ def search_slots(
                 return row
             size = add_key(keys, size, np.int64(rerank), key_of(exact(vectors, row, query, metric), row))
             work[1] += 1
-        found = min(size, np.int64(limit))
-        for j in range(found):
-            rows[i, j] = keys[j] & np.int64(0xFFFFFFFF)
-            distances[i, j] = distance_of(keys[j])
-        for j in range(found, limit):
-            rows[i, j] = -1
-            distances[i, j] = np.float32(np.inf)
-        counts[i] = found
+        counts[i] = put_answer(keys, size, np.int64(limit), rows[i], distances[i])
     return -1

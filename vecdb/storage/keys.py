@@ -87,7 +87,7 @@ def after(prefix: bytes) -> bytes | None:
 
 
 def numbered(prefix: bytes, number: int) -> bytes:
-    """Key of a block (by first row), of a commit's tombs or journal, of a tenant's rows or a row's tenants."""
+    """Key of a block (by first row), of the tombs or journal of a commit, of a tenant's rows or a row's tenants."""
     return prefix + number.to_bytes(8, "big")
 
 

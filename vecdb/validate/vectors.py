@@ -61,13 +61,7 @@ def queries(value: object, config: CollectionConfig) -> tuple[NDArray[np.float32
 
     Not copied when already float32 and contiguous. nq may be 0. The same bounds on norms hold as for `vectors`.
     """
-    if (
-        type(value) is np.ndarray
-        and value.dtype is _F32
-        and value.shape == (config.dim,)
-        and value.flags.c_contiguous
-        and value.flags.aligned
-    ):
+    if type(value) is np.ndarray and value.dtype is _F32 and value.shape == (config.dim,) and value.flags.carray:
         norm = float(value.dot(value))
         if norm <= _NORM_MAX and (norm >= _NORM_MIN or config.metric != "cosine"):
             return value[None], True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -11,15 +12,13 @@ from numpy.typing import NDArray
 from vecdb.hits import Hits
 from vecdb.schema import Metric
 from vecdb.v1 import search_pb2
-from vecdb.wire.arrays import column_message, ids_of, vectors_message, vectors_of
+from vecdb.wire.arrays import column_message, ids_of, ints_of, vectors_message, vectors_of
 from vecdb.wire.nouns import fields_as_json, trimmed
 
 
 def response(hits: Hits, select: tuple[str, ...] | None, *, as_json: bool = False) -> search_pb2.SearchResponse:
     """select : names of the fields that were asked for, None for all, () for none."""
-    real = None if hits.single else np.arange(hits.ids.shape[1]) < hits.counts[:, None]
-    ids = hits.ids if real is None else hits.ids[real]
-    distances = hits.distances if real is None else hits.distances[real]
+    ids, distances = _real(hits.ids, hits), _real(hits.distances, hits)
     made = search_pb2.SearchResponse(
         ids=column_message(ids.tolist(), "str" if ids.dtype == object else "int"),
         distances=distances.tolist(),
@@ -28,15 +27,9 @@ def response(hits: Hits, select: tuple[str, ...] | None, *, as_json: bool = Fals
     )
     if hits.packed is not None and select != ():
         packed = hits.packed if hits.single else [one for query in hits.packed for one in query]
-        if select is not None:
-            packed = [trimmed(bytes(one), select) for one in packed]
-        if as_json:
-            made.fields.json.extend(fields_as_json(bytes(one)) for one in packed)
-        else:
-            made.fields.msgpack.extend(bytes(one) for one in packed)
+        _add_fields(made.fields, packed, select, as_json)
     if hits.vectors is not None:
-        vectors = hits.vectors if real is None else hits.vectors[real]
-        made.vectors.CopyFrom(vectors_message(vectors))
+        made.vectors.MergeFrom(vectors_message(_real(hits.vectors, hits)))
     if hits.components is not None:
         made.components.extend(hits.components.tolist())
     if hits.explain is not None:
@@ -44,32 +37,54 @@ def response(hits: Hits, select: tuple[str, ...] | None, *, as_json: bool = Fals
     return made
 
 
+def _real(values: NDArray[Any], hits: Hits) -> NDArray[Any]:
+    """Of an array that is padded where there are several queries, what is of a hit."""
+    if hits.single:
+        return values
+    limit = values.shape[1]
+    if (hits.counts == limit).all():
+        return values.reshape(-1, *values.shape[2:])
+    return values[np.arange(limit) < hits.counts[:, None]]
+
+
+def _add_fields(message: Any, packed: Sequence[Any], select: tuple[str, ...] | None, as_json: bool) -> None:
+    message.SetInParent()  # no hits, but fields
+    if select is not None:
+        packed = [trimmed(bytes(one), select) for one in packed]
+    if as_json:
+        message.json.extend(fields_as_json(bytes(one)) for one in packed)
+    else:
+        message.msgpack.extend(map(bytes, packed))
+
+
 def hits_of(
     message: search_pb2.SearchResponse, limit: int, metric: Metric, single: bool, select: tuple[str, ...] | None
 ) -> Hits:
     """The hits that `response` was made of. limit : columns of the padded arrays of a batch."""
-    counts = np.array(message.counts, np.int64)
-    distances = np.array(message.distances, np.float32)
+    counts = ints_of(message.counts)
+    distances = np.fromiter(message.distances, np.float32, len(message.distances))
     ids = ids_of(message.ids)
     values = np.array(ids, object) if isinstance(ids, list) else ids
     packed: Any = list(message.fields.msgpack) if message.HasField("fields") else None
-    vectors = vectors_of(message.vectors, "hits") if message.HasField("vectors") else None
+    vectors = vectors_of(message.vectors, "hits").copy() if message.HasField("vectors") else None
     if not single:
         values = _padded(values, counts, limit, None if values.dtype == object else -1)
         distances = _padded(distances, counts, limit, np.inf)
         vectors = None if vectors is None else _padded(vectors, counts, limit, 0)
         if packed is not None:
-            ends = np.cumsum(counts).tolist()
-            packed = [packed[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+            ends = np.cumsum(counts)
+            packed = [packed[start:end] for start, end in zip((ends - counts).tolist(), ends.tolist(), strict=True)]
     explain = msgspec.json.decode(message.explain_json) if message.explain_json else None
-    components = np.array(message.components, np.int64) if message.components else None
+    components = ints_of(message.components) if message.components else None
     return Hits(
         values, distances, counts, message.sequence, metric, single, packed, vectors, explain, select, components
     )  # fmt: skip
 
 
 def _padded(values: NDArray[Any], counts: NDArray[np.int64], limit: int, padding: Any) -> NDArray[Any]:
-    """[nq, min(limit, most)] of values that follow one another."""
+    """[nq, limit, ...] of values that follow one another."""
+    if (counts == limit).all():
+        return values.reshape(len(counts), limit, *values.shape[1:])
     real = np.arange(limit) < counts[:, None]
     made = np.full((len(counts), limit, *values.shape[1:]), padding, values.dtype)
     made[real] = values

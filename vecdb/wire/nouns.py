@@ -25,6 +25,7 @@ METRIC_NUMBERS = {
     "ip": collections_pb2.METRIC_IP,
 }
 ID_KINDS = {collections_pb2.ID_KIND_INT: "int", collections_pb2.ID_KIND_STRING: "str"}
+ID_KIND_NUMBERS = {kind: number for number, kind in ID_KINDS.items()} | {None: collections_pb2.ID_KIND_UNSPECIFIED}
 _INDEXES: dict[str, type[Any]] = {"flat": Flat, "spann": Spann, "curator": Curator}
 
 # -- collections -----------------------------------------------------------------------------------
@@ -62,24 +63,26 @@ def index_of(message: collections_pb2.IndexConfig) -> IndexConfig | None:
     return made
 
 
-def collection_message(config: CollectionConfig, id_kind: str | None) -> collections_pb2.Collection:
-    kinds = {kind: number for number, kind in ID_KINDS.items()}
+def collection_message(config: CollectionConfig) -> collections_pb2.Collection:
     return collections_pb2.Collection(
         name=config.name,
         dim=config.dim,
         metric=METRIC_NUMBERS[config.metric],
         dtype=DTYPE_NUMBERS[config.dtype],
         index=index_message(config.index),
-        id_kind=kinds.get(id_kind or "", collections_pb2.ID_KIND_UNSPECIFIED),
+        id_kind=ID_KIND_NUMBERS[config.id_kind],
     )
 
 
-def collection_of(message: collections_pb2.Collection) -> tuple[CollectionConfig, str | None]:
-    """(configuration, kind of its ids)."""
-    config = CollectionConfig(
-        message.name, message.dim, metric_of(message.metric), dtype_of(message.dtype), index_of(message.index)  # type: ignore[arg-type]
-    )  # fmt: skip
-    return config, ID_KINDS.get(message.id_kind)
+def collection_of(message: collections_pb2.Collection) -> CollectionConfig:
+    return CollectionConfig(
+        message.name,
+        message.dim,
+        metric_of(message.metric),  # type: ignore[arg-type]
+        dtype_of(message.dtype),  # type: ignore[arg-type]
+        index_of(message.index),
+        ID_KINDS.get(message.id_kind),  # type: ignore[arg-type]
+    )
 
 
 def metric_of(number: collections_pb2.Metric) -> str:
@@ -97,7 +100,13 @@ def dtype_of(number: common_pb2.DataType) -> str:
 # -- searches --------------------------------------------------------------------------------------
 
 
-def params_message(params: SearchParams) -> search_pb2.SearchParams:
+_DEFAULT_PARAMS = SearchParams()
+
+
+def params_message(params: SearchParams) -> search_pb2.SearchParams | None:
+    """None for the defaults."""
+    if params == _DEFAULT_PARAMS:
+        return None
     return search_pb2.SearchParams(
         ef=params.ef, nprobe=params.nprobe, recall=params.recall, exact=params.exact, threads=params.threads
     )

@@ -38,7 +38,10 @@ def run(plan: Plan, say: Say = lambda text: None) -> dict[str, Any]:
             elif measure == "many":
                 found[measure] = writes.many(plan, folder, say)
             else:
-                take = {"union": searches.unions, "growth": searches.growth, "writes": writes.writes}[measure]
+                take = {
+                    "union": searches.unions, "growth": searches.growth, "sizes": searches.sizes,
+                    "writes": writes.writes,
+                }[measure]  # fmt: skip
                 found[measure] = take(plan, of, folder, say)
         builds = field.builds if field else {}
     return {

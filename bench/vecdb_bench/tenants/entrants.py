@@ -12,7 +12,7 @@ import vecdb
 
 from .field import Entrant, Value
 
-MEASURES = ("search", "memory", "union", "growth", "writes", "many")
+MEASURES = ("search", "memory", "union", "growth", "sizes", "writes", "many")
 KINDS = ("curator", "hnsw", "spann", "flat")
 PARAMETERS = {"hnsw": "ef", "spann": "nprobe", "curator": "nprobe", "flat": ""}
 SWEEPS: dict[str, tuple[Value, ...]] = {
@@ -31,7 +31,8 @@ PEERS = ("hnswlib-100", "hnswlib-200", "faiss", "numpy")  # the numbers: ef_cons
 class Plan:
     """What to measure. options : of the index.   parameter, sweep : of SearchParams and its values, the kind's own if
     none.   pilot : questions that tell which values matter.   each : questions of every tenant, for its own recall.
-    growth : records.   many : tenants of one database.   batches : of each kind of write.
+    growth : records.   sizes : rows of a tenant.   many : tenants of one database.   batches : of each kind
+    of write.
     """
 
     dataset: str = "summaries"
@@ -54,6 +55,7 @@ class Plan:
     roles: int = 16
     unions: int = 20
     growth: tuple[int, ...] = (80_000, 320_000)
+    sizes: tuple[int, ...] = (1_000, 2_000, 4_000, 8_000, 16_000, 24_000, 32_000, 40_000)
     batch_rows: int = 1_000
     batches: int = 20
     degree: int = 13
@@ -64,8 +66,8 @@ class Plan:
     def quick(self) -> Plan:
         """The same at sizes that show shape, not speed."""
         return replace(
-            self, queries=200, step=50, pilot=100, each=2, unions=4, growth=(1_000, 4_000), batch_rows=200, batches=2,
-            many=5_000,
+            self, queries=200, step=50, pilot=100, each=2, unions=4, growth=(1_000, 4_000), sizes=(200, 1_000),
+            batch_rows=200, batches=2, many=5_000,
         )  # fmt: skip
 
     def check(self) -> None:

@@ -84,6 +84,16 @@ def _growth(found: Mapping[str, Any]) -> dict[str, Rows]:
     return {"the same tenants, larger": rows, "at equal recall": [latencies | {"ratio": found["ratio"]}]}
 
 
+def _sizes(found: Mapping[str, Any]) -> dict[str, Rows]:
+    rows = []
+    for one in found["points"]:
+        row: dict[str, Any] = {"rows of the tenant": one["rows"]}
+        for way, shown in one["ways"].items():
+            row |= {f"{way}, mean us": 1e3 * shown["mean_ms"], f"{way}, recall": round(shown["recall"], 4)}
+        rows.append(row | {"chosen / best": one["chosen_by_best"]})
+    return {"tenants of many sizes": rows}
+
+
 def _writes(found: Mapping[str, Any]) -> dict[str, Rows]:
     rows = [
         {
@@ -110,6 +120,7 @@ _TABLES: dict[str, Callable[[Any], dict[str, Rows]]] = {
     "memory": _memory,
     "union": _union,
     "growth": _growth,
+    "sizes": _sizes,
     "writes": _writes,
     "many": _many,
 }

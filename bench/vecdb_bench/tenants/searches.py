@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 
+import vecdb
+
 from .. import curves
 from ..process import Process
 from .entrants import Plan, alone, entrants, ours
 from .field import Entrant, Field, Lane, Say, Value, best, point, take_turns, worthwhile
-from .workload import Questions, Workload, by_size, by_tenant, every_tenant, grown, recalls, with_unions
+from .workload import Questions, Workload, by_size, by_tenant, every_tenant, grown, recalls, sized, with_unions
 
 
 def standing(plan: Plan, of: Workload, folder: Path, say: Say) -> Field:
@@ -128,6 +130,29 @@ def growth(plan: Plan, of: Workload, folder: Path, say: Say) -> dict[str, Any]:
         "recall": plan.target,
         "ratio": large / small if small and large else None,
     }
+
+
+def sizes(plan: Plan, of: Workload, folder: Path, say: Say) -> dict[str, Any]:
+    """Tenants of many sizes: the way that is chosen for each beside a scan of all its rows, and beside the tree."""
+    shared, asked = sized(of, plan.sizes, plan.queries, plan.seed)
+    field = Field(shared, folder / "sizes", asked, say)
+    mine = replace(ours(replace(plan, index="curator", parameter="", sweep=()), of.metric), values=(None,))
+    ways = {"chosen": {}, "scan": {"scan_max": vecdb.limits.rows_max}, "tree": {"scan_max": 1}}
+    with ExitStack() as stack:
+        lanes = []
+        for way, told in ways.items():
+            options = {"options": dict(plan.options if plan.index == "curator" else {}) | told}
+            process = field.open(replace(mine, name=f"vecdb, {way}", spec=dict(mine.spec) | options), stack)
+            lanes += [Lane(process, questions, None) for questions in asked]
+        take_turns(lanes, plan.step)
+    points = []
+    for at, questions in enumerate(asked):
+        truth = questions.truth(shared, plan.limit)
+        shown = {way: point(lanes[at + len(asked) * number], truth, plan.limit) for number, way in enumerate(ways)}
+        best = min(shown["scan"]["mean_ms"], shown["tree"]["mean_ms"])
+        rows = len(shared.rows_of(questions.tenants[0]))
+        points.append({"rows": rows, "ways": shown, "chosen_by_best": shown["chosen"]["mean_ms"] / best})
+    return {"points": points}
 
 
 def _entered(

@@ -177,6 +177,17 @@ def with_unions(of: Workload, roles: int, count: int, queries: int, seed: int) -
     )
 
 
+def sized(of: Workload, sizes: Sequence[int], queries: int, seed: int) -> tuple[Workload, list[Questions]]:
+    """A tenant of each size, of rows drawn at random, and what each is asked; sizes past the rows are left out."""
+    rng = np.random.default_rng([seed, 8])
+    n = len(of.base)
+    members = [np.sort(rng.choice(n, size, replace=False)) for size in sizes if size <= n]
+    names = [f"{len(rows)} rows" for rows in members]
+    vectors = rng.integers(0, len(of.queries), queries)
+    asked = [Questions(f"sized-{at}", vectors, [(at,)] * queries) for at in range(len(members))]
+    return Workload(of.name, of.base, of.queries, of.metric, names, members), asked
+
+
 # -- questions -------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,16 @@
+"""The event loop of load and echo: uvloop where it is installed, as the server's."""
+
+from __future__ import annotations
+
+import asyncio
+
+
+def new_loop() -> asyncio.AbstractEventLoop:
+    try:
+        import uvloop
+    except ImportError:
+        loop = asyncio.new_event_loop()
+    else:
+        loop = uvloop.new_event_loop()
+    asyncio.set_event_loop(loop)
+    return loop

@@ -1,0 +1,58 @@
+"""Plan: what to measure of the service."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import vecdb
+
+MEASURES = ("single", "rate", "batch", "stream", "variants", "peers", "ingest", "overload")
+PEERS = ("milvus-lite",)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """recall : of every engine.   clients : of the closed loop, one level after the other.   seconds : of a turn.
+    callers, batch, window : callers with `batch` queries a call, and streams with `window` unanswered ones.
+    peers : interpreter by name.   variants : flags of `vecdb serve` by name, each beside the server without them.
+    overload : times the rate that the server reaches.   deadline_s : of each call then.   kept : where the database
+    stays for the next run.
+    """
+
+    dataset: str = "glove-50"
+    folder: str | None = None
+    rows: int | None = None
+    queries: int = 1_000
+    limit: int = 10
+    recall: float = 0.95
+    rounds: int = 5
+    seconds: float = 2.0
+    clients: tuple[int, ...] = (16, 64)
+    callers: int = 4
+    batch: int = 32
+    window: int = 16
+    measures: tuple[str, ...] = MEASURES
+    peers: Mapping[str, str] = field(default_factory=dict)
+    variants: Mapping[str, str] = field(default_factory=dict)
+    ingest_rows: int = 100_000
+    ingest_dim: int = 384
+    overload: float = 10.0
+    overload_seconds: float = 60.0
+    deadline_s: float = 1.0
+    kept: str | None = None
+    path: str | None = None
+
+    def quick(self) -> Plan:
+        """The same at sizes that show shape, not speed."""
+        return replace(
+            self, queries=100, rounds=1, seconds=0.2, clients=(4,), callers=2, batch=8, window=4, ingest_rows=3_000,
+            ingest_dim=16, overload=2.0, overload_seconds=1.0,
+        )  # fmt: skip
+
+    def check(self) -> None:
+        """Refuse what is unknown before anything is built."""
+        for given, known, what in ((self.measures, MEASURES, "measure"), (self.peers, PEERS, "peer")):
+            for name in given:
+                if name not in known:
+                    raise vecdb.InvalidArgument(f"no {what} {name!r}; there are {', '.join(known)}")

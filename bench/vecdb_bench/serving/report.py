@@ -1,0 +1,121 @@
+"""Tables of what was found, a line of each contestant or of each pair."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Found = Mapping[str, Any]
+Rows = Sequence[Found]
+
+
+def tables(found: Found) -> dict[str, Rows]:
+    return {
+        title: rows
+        for name, make in _TABLES.items()
+        if name in found
+        for title, rows in make(found[name]).items()
+    }  # fmt: skip
+
+
+def _line(name: str, one: Found) -> dict[str, Any]:
+    return {
+        "what": name,
+        "a second": one.get("per_second"),
+        "p50 us": one.get("p50_us"),
+        "p99 us": one.get("p99_us"),
+        "p99.9 us": one.get("p99_9_us"),
+        "p99/p50": one["p99_us"] / one["p50_us"] if one.get("p50_us") else None,
+        "server us": one.get("server_cpu_us"),
+        "load us": one.get("load_cpu_us"),
+    }
+
+
+def _single(found: Found) -> dict[str, Rows]:
+    rows = [
+        _line(name, one) | {"added us": found["added_us"][name]} for name, one in found["medians"].items()
+    ]  # fmt: skip
+    return {"one client": rows}
+
+
+def _rate(found: Found) -> dict[str, Rows]:
+    shown: dict[str, Rows] = {}
+    for clients, of in found.items():
+        shown[f"{clients} clients"] = [
+            _line(name, of["medians"][name]) | {"by echo": of["ratio"] if name == "vecdb" else None}
+            for name in ("echo", "vecdb")
+        ]
+        shown[f"{clients} clients, server's microseconds a request"] = [
+            {
+                "above echo": of["cpu_above_echo_us"],
+                "above echo and kernel": of["cpu_above_echo_and_kernel_us"],
+                "above echo and embedded call": of["cpu_above_echo_and_call_us"],
+                "kernel": of["kernel_us"],
+            }
+        ]
+    return shown
+
+
+def _pair(title: str, of: Found) -> dict[str, Rows]:
+    """The line that the ratio is of is not named: it is above the others."""
+    rows = [_line(name, one) for name, one in of["medians"].items()]
+    return {f"{title}: ratio {of['ratio']:.2f}": rows}
+
+
+def _variants(found: Found) -> dict[str, Rows]:
+    rows = [
+        {"variant": name, "flags": of["flags"]}
+        | {f"{clients} clients": one["ratio"] for clients, one in of.items() if isinstance(one, Mapping)}
+        for name, of in found.items()
+    ]
+    return {"variants: rate by that of the server as it is": rows}
+
+
+def _peers(found: Found) -> dict[str, Rows]:
+    shown: dict[str, Rows] = {}
+    for name, of in found.items():
+        for clients, one in of.items():
+            if clients.isdigit():
+                shown |= _pair(f"{name} at recall {of['recall']:.3f}, {clients} clients", one)
+    return shown
+
+
+def _ingest(found: Found) -> dict[str, Rows]:
+    rows = [{"what": name, "rows a second": one["rows_per_second"]} for name, one in found["medians"].items()]
+    return {f"bulk ingest: ratio {found['ratio']:.2f}": rows}
+
+
+def _overload(found: Found) -> dict[str, Rows]:
+    load, health = found["load"], found["health"]
+    states = {
+        when: {name: found[when][name] for name in ("threads", "descriptors")}
+        | {"resident MiB": found[when]["resident_bytes"] / 2**20}
+        for when in ("before", "most", "after")
+    }
+    return {
+        "overload": [
+            {
+                "capacity, calls a second": found["capacity"],
+                "asked": load["asked"],
+                "answered": load["n"],
+                "answered, of those let in": found["accepted_in_time"],
+                "p99 ms": load.get("p99_us", 0) / 1e3,
+                "refused": ", ".join(f"{name} {count:,}" for name, count in load["refused"].items()),
+                "health answered": health["n"] / health["asked"],
+                "health p99 ms": health.get("p99_us", 0) / 1e3,
+            }
+        ],
+        "overload: the server": [{"when": when} | figures for when, figures in states.items()],
+    }
+
+
+_TABLES: dict[str, Any] = {
+    "single": _single,
+    "rate": _rate,
+    "batch": lambda found: _pair("many queries a call", found),
+    "stream": lambda found: _pair("bidirectional streams", found),
+    "variants": _variants,
+    "peers": _peers,
+    "ingest": _ingest,
+    "overload": _overload,
+}

@@ -1,0 +1,89 @@
+"""Is there room for one more? Bounds on what is held, in all and for each caller, and each caller's rate.
+
+Held is a call from the moment it is let in until its answer is on its way: waiting, running and being sent. What is
+beyond a bound is refused at once, with how long to wait: a queue that cannot be worked off helps nobody. On the event
+loop only; no lock.
+"""
+
+from __future__ import annotations
+
+import time
+
+from vecdb_server.auth import Caller
+from vecdb_server.faults import exhausted
+
+_RETRY_S = 0.1  # after which a call that met a full house may come again
+
+
+class Account:
+    """What one caller holds, and how many calls it still has."""
+
+    __slots__ = ("allowance", "calls", "rate", "updated")
+
+    def __init__(self, rate: float | None, now: float) -> None:
+        self.calls = 0
+        self.rate = rate
+        self.allowance = 0.0 if rate is None else max(1.0, rate)  # a second's worth may come at once
+        self.updated = now
+
+    def wait_s(self, now: float) -> float:
+        """Takes one call off the allowance: 0; or how long until there is one."""
+        if self.rate is None:
+            return 0.0
+        self.allowance = min(max(1.0, self.rate), self.allowance + (now - self.updated) * self.rate)
+        self.updated = now
+        if self.allowance >= 1.0:
+            self.allowance -= 1.0
+            return 0.0
+        return (1.0 - self.allowance) / self.rate
+
+
+class Admission:
+    """calls_max : held in all.   caller_calls_max : held for one caller.   bytes_max : of the held calls' messages."""
+
+    def __init__(self, calls_max: int, caller_calls_max: int, bytes_max: int) -> None:
+        self.calls_max = calls_max
+        self.caller_calls_max = caller_calls_max
+        self.bytes_max = bytes_max
+        self.calls = 0
+        self.bytes = 0
+        self.refused = 0
+        self._accounts: dict[str, Account] = {}
+
+    def account(self, caller: Caller) -> Account:
+        """The one of that name: a token's rate may change, what it holds stays."""
+        found = self._accounts.get(caller.name)
+        if found is None:
+            found = self._accounts[caller.name] = Account(caller.rate, time.monotonic())
+        elif found.rate != caller.rate:
+            found.__init__(caller.rate, time.monotonic())  # type: ignore[misc]
+        return found
+
+    def check(self, account: Account) -> None:
+        """Before a message is read: takes one call off the account's rate. Raises Refused."""
+        if account.rate is not None:
+            wait_s = account.wait_s(time.monotonic())
+            if wait_s:
+                self.refused += 1
+                raise exhausted(f"this token may make {account.rate:g} requests a second", wait_s)
+        self._check_room(account, 0)
+
+    def enter(self, account: Account, size_bytes: int) -> None:
+        """Its message has been read: holds it until `leave`. Raises Refused, and holds nothing."""
+        self._check_room(account, size_bytes)
+        account.calls += 1
+        self.calls += 1
+        self.bytes += size_bytes
+
+    def leave(self, account: Account, size_bytes: int) -> None:
+        account.calls -= 1
+        self.calls -= 1
+        self.bytes -= size_bytes
+
+    def _check_room(self, account: Account, size_bytes: int) -> None:
+        if account.calls >= self.caller_calls_max:
+            self.refused += 1
+            raise exhausted(f"{account.calls} requests of this token are under way: wait for some of them", _RETRY_S)
+        if self.calls >= self.calls_max or self.bytes + size_bytes > self.bytes_max:
+            self.refused += 1
+            raise exhausted("the server holds as many requests as it can", _RETRY_S)

@@ -1,0 +1,245 @@
+"""The server as a process: start, serve, drain.
+
+    lock the database -> bind -> answer (health: NOT_SERVING) -> open collections, warm kernels -> SERVING
+    SIGTERM: NOT_SERVING -> no new calls, streams and long operations come to an end -> wait for what runs, at most
+    `grace_s` -> close the database
+
+One event loop; threads are those of work.py, gRPC's own, and the one of the metrics page.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+from grpc_reflection.v1alpha import reflection
+
+import vecdb
+from vecdb import Collection, Unavailable, VecdbError
+from vecdb_server import logs
+from vecdb_server.admission import Admission
+from vecdb_server.config import Config, host_and_port
+from vecdb_server.guard import Guard
+from vecdb_server.logs import log
+from vecdb_server.metrics import Metrics
+from vecdb_server.services import health, services
+from vecdb_server.services.house import House
+from vecdb_server.tls import Certificates
+from vecdb_server.tokens import Tokens
+
+MESSAGE_BYTES_MAX = 64 << 20
+_HEADER_BYTES_MAX = 16 << 10
+_TOKENS_POLL_S = 1.0
+_SWITCH_S = 2e-4  # between Python threads: a search on the loop waits no longer for one that validates a batch
+
+_OPTIONS = (
+    ("grpc.so_reuseport", 0),  # a second server on the port must fail, not share it
+    ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+    ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
+    ("grpc.max_metadata_size", _HEADER_BYTES_MAX),
+    ("grpc.absolute_max_metadata_size", _HEADER_BYTES_MAX),
+    # Short searches keep the loop busy, and calls wait inside gRPC before the guard sees them. A connection with these
+    # under way keeps its own queue: the server's stays short, and who is let in, and health, are answered soon. What
+    # gRPC turns away by itself would look like a call that was cancelled.
+    ("grpc.max_concurrent_streams", 128),
+    ("grpc.http.overload_protection", 0),  # would refuse calls of clients that keep to that
+    ("grpc.server.max_pending_requests", 10_000),
+    ("grpc.server.max_pending_requests_hard_limit", 20_000),
+    ("grpc.keepalive_time_ms", 60_000),  # a peer that is gone is noticed
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),  # and one that asks too often is sent away
+    ("grpc.http2.max_ping_strikes", 3),
+    ("grpc.keepalive_permit_without_calls", 1),
+)
+
+
+class Server:
+    """One server. `await start()`, then `await stopped()` or `await drain()`; all on one event loop."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.port = 0
+        self.metrics_port = 0
+        self.metrics = Metrics()
+        self._tasks: list[asyncio.Task[Any]] = []
+        self._drained: asyncio.Event = asyncio.Event()
+        self._draining = False
+
+    # -- start ---------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Answers calls when it returns; health says when the first would not be slow. Raises Locked, Unavailable where
+        the port is taken, and whatever opening the database raises.
+        """
+        config = self.config
+        self._tokens = None if config.tokens is None else Tokens(Path(config.tokens))
+        self._certificates = (
+            None
+            if config.tls_cert is None
+            else Certificates(config.tls_cert, config.tls_key or "", config.tls_client_ca)
+        )
+        db = await asyncio.to_thread(self._open)
+        try:
+            self._build(db)
+            self.port = self._bind()
+            self._measure()
+            await self._server.start()
+        except BaseException:
+            await asyncio.to_thread(self._close, db)
+            raise
+        self._tasks.append(asyncio.ensure_future(self._warm()))
+        if self._tokens is not None:
+            self._tasks.append(asyncio.ensure_future(self._watch_tokens(self._tokens)))
+
+    def _open(self) -> vecdb.Database:
+        config = self.config
+        return vecdb.open(
+            config.path, durability=config.durability, memory_budget_bytes=config.memory_budget_bytes  # type: ignore[arg-type]
+        )  # fmt: skip
+
+    def _build(self, db: vecdb.Database) -> None:
+        config = self.config
+        admission = Admission(config.requests_max, config.token_requests_max, config.request_bytes_max)
+        hidden = "" if config.path == ":memory:" else str(db.path)
+        self._guard = Guard(self._tokens, admission, self.metrics, hidden)
+        self.house = House(db, config, admission)
+        self.house.check_message = self._guard.check_message
+        self._server = grpc.aio.server(interceptors=[self._guard], options=_OPTIONS)
+        served = services(self.house)
+        names = [health.SERVICE.full_name, *(descriptor.full_name for descriptor, _ in served)]
+        self.health = health.Health(["", *names])
+        for descriptor, behaviours in [(health.SERVICE, self.health), *served]:
+            self._guard.add(descriptor, behaviours)
+        if config.reflection:
+            reflection.enable_server_reflection([*names, reflection.SERVICE_NAME], self._server)
+
+    def _bind(self) -> int:
+        address = self.config.listen
+        try:
+            if self._certificates is None:
+                return int(self._server.add_insecure_port(address))
+            return int(self._server.add_secure_port(address, self._certificates.credentials()))
+        except RuntimeError:
+            raise Unavailable(
+                f"cannot listen on {address}: the port is taken, or the address is not this host's"
+            ) from None
+
+    def _measure(self) -> None:
+        admission, house = self.house.admission, self.house
+        self.metrics.gauge("vecdb_requests_held", "Requests in the house.", lambda: admission.calls)
+        self.metrics.gauge("vecdb_request_bytes_held", "Bytes of their messages.", lambda: admission.bytes)
+        self.metrics.gauge("vecdb_requests_refused", "Requests turned away, so far.", lambda: admission.refused)
+        self.metrics.gauge("vecdb_long_operations", "Builds, backups and the like.", lambda: len(house.longs))
+        pools = {"kernels": house.kernels, "writers": house.writers}
+        self.metrics.gauges(
+            {(name,): lambda pool=pool: pool.queued for name, pool in pools.items()},  # type: ignore[misc]
+            "vecdb_jobs_queued", "Jobs that wait for a thread.", ("pool",),
+        )  # fmt: skip
+        self.metrics.gauges(
+            {(name,): lambda pool=pool: pool.busy for name, pool in pools.items()},  # type: ignore[misc]
+            "vecdb_jobs_running", "Jobs on a thread.", ("pool",),
+        )  # fmt: skip
+        if self.config.metrics is not None:
+            host, port = host_and_port(self.config.metrics, "metrics")
+            try:
+                self.metrics_port = self.metrics.listen(host, port)
+            except OSError as error:
+                raise Unavailable(f"cannot listen on {self.config.metrics} for metrics: {error.strerror}") from None
+
+    async def _warm(self) -> None:
+        """Opens every collection and searches it once, so that no caller waits for a file or a compiler."""
+        await asyncio.to_thread(warm, self.house.db)
+        self.health.say(serving=True)
+        log.info("serving", port=self.port)
+
+    async def _watch_tokens(self, tokens: Tokens) -> None:
+        while True:
+            await asyncio.sleep(_TOKENS_POLL_S)
+            tokens.refresh()
+
+    # -- end -----------------------------------------------------------------------------------------
+
+    async def drain(self) -> None:
+        """Refuse what is new, finish what runs within the grace, close the database."""
+        if self._draining:
+            await self._drained.wait()
+            return
+        self._draining = True
+        log.info("draining", grace_s=self.config.grace_s, held=self.house.admission.calls)
+        self.health.end()
+        for task in self._tasks:
+            task.cancel()
+        self.house.drain()
+        self._guard.end_watches()
+        await self._server.stop(self.config.grace_s)
+        await asyncio.to_thread(self._close, self.house.db)
+        log.info("closed")
+        self._drained.set()
+
+    async def stopped(self) -> None:
+        await self._drained.wait()
+
+    def _close(self, db: vecdb.Database) -> None:
+        self.metrics.close()
+        house = getattr(self, "house", None)
+        if house is None:
+            db.close()
+        else:
+            house.close()
+
+
+def warm(db: vecdb.Database) -> None:
+    """One collection that cannot be opened leaves the others up: its callers get the reason."""
+    for name in db.collections():
+        try:
+            _search_once(db.collection(name))
+        except VecdbError as error:
+            log.error("collection cannot be opened", collection=name, code=error.code, reason=str(error))
+
+
+def _search_once(docs: Collection) -> None:
+    rng = np.random.default_rng(0)
+    whole = docs.dtype in ("int8", "uint8")
+    query = rng.integers(1, 100, docs.dim) if whole else rng.normal(size=docs.dim)
+    docs.search(query.astype(docs.dtype), limit=10)
+    docs.search(query.astype(docs.dtype), limit=10, params=vecdb.SearchParams(exact=True))
+
+
+def serve(config: Config) -> None:
+    """Run until SIGTERM or SIGINT. Raises what `Server.start` raises."""
+    sys.setswitchinterval(_SWITCH_S)
+    logs.configure(config.log_level)
+    logging.getLogger("grpc._cython.cygrpc").setLevel(logging.CRITICAL)  # what failed is in our own log, with an id
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(_serve(config))
+
+
+async def _serve(config: Config) -> None:
+    log.info("starting", version=vecdb.__version__, **config.shown())
+    server = Server(config)
+    await server.start()
+    if config.tokens is None:
+        log.warning("no tokens file: everybody who reaches the port is administrator")
+    print(f"vecdb is listening on port {server.port}", flush=True)
+    if server.metrics_port:
+        print(f"metrics on port {server.metrics_port}", flush=True)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, lambda: _draining.append(asyncio.ensure_future(server.drain())))
+    _draining: list[asyncio.Future[None]] = []
+    await server.stopped()
+
+
+def _loop_factory() -> Any:
+    with contextlib.suppress(ImportError):
+        import uvloop
+
+        return uvloop.new_event_loop
+    return None

@@ -1,0 +1,135 @@
+"""How the server runs: defaults, then a TOML file, then the environment (VECDB_*), then flags; the last one wins."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from vecdb import InvalidArgument, NotFound
+
+_TYPES: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (float, int), "bool": (bool,)}
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Every setting. Units are the last word of each name."""
+
+    path: str = "data"  # of the database; it is made where there is none
+    listen: str = "127.0.0.1:7711"  # host:port; port 0 takes a free one
+    tokens: str | None = None  # tokens file; without one everybody who reaches the port is administrator
+    tls_cert: str | None = None  # PEM; both are read anew when they change
+    tls_key: str | None = None
+    tls_client_ca: str | None = None  # PEM; clients must have a certificate of it
+    insecure: bool = False  # elsewhere than on loopback without TLS or tokens
+    reflection: bool = False
+    metrics: str | None = None  # host:port of the Prometheus page
+    backups: str | None = None  # folder below which Backup writes
+    durability: str = "full"
+    memory_budget_bytes: int | None = None  # of what one collection's index keeps in memory
+    kernel_threads: int = 0  # for long searches; 0: one a core
+    write_threads: int = 32  # writes that wait for one commit together
+    long_operations: int = 2  # builds, backups and the like at once
+    requests_max: int = 1_024  # held at once
+    token_requests_max: int = 512  # of them, of one token
+    request_bytes_max: int = 1 << 30  # of the messages of all held requests
+    grace_s: float = 30.0  # after SIGTERM, for what is running
+    log_level: str = "info"
+
+    def shown(self) -> dict[str, Any]:
+        """For the log: what is set, without where secrets lie."""
+        hidden = ("tokens", "tls_key")
+        return {name: "(set)" if value and name in hidden else value for name, value in asdict(self).items()}
+
+    @property
+    def local(self) -> bool:
+        return is_local(host_and_port(self.listen, "listen")[0])
+
+
+def load(flags: Mapping[str, Any], environment: Mapping[str, str] = os.environ, file: Path | None = None) -> Config:
+    """flags : those that were given; None means not given. Raises InvalidArgument, NotFound where there is no file."""
+    known = {field.name: str(field.type) for field in fields(Config)}
+    values = _from_file(file, known) if file is not None else {}
+    for name, kind in known.items():
+        text = environment.get(f"VECDB_{name.upper()}")
+        if text is not None:
+            values[name] = _parsed(text, kind, f"VECDB_{name.upper()}")
+    values |= {name: value for name, value in flags.items() if value is not None}
+    return checked(replace(Config(), **values))
+
+
+def _from_file(path: Path, known: Mapping[str, str]) -> dict[str, Any]:
+    try:
+        found = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise NotFound(f"no configuration at {path}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidArgument(f"{path}: {error}") from None
+    for name, value in found.items():
+        if name not in known:
+            raise InvalidArgument(f"{path}: there is no setting {name!r}; there are {', '.join(known)}")
+        kind = known[name].removesuffix(" | None")
+        if not isinstance(value, _TYPES[kind]) or (isinstance(value, bool) and kind != "bool"):
+            raise InvalidArgument(f"{path}: {name} must be a {kind}, got {value!r}")
+    return found
+
+
+def _parsed(text: str, kind: str, what: str) -> Any:
+    if kind.endswith(" | None") and not text:
+        return None
+    kind = kind.removesuffix(" | None")
+    try:
+        if kind == "bool":
+            return {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False, "": False}[
+                text.lower()
+            ]
+        return {"str": str, "int": int, "float": float}[kind](text)
+    except (ValueError, KeyError):
+        raise InvalidArgument(f"{what} must be a {kind}, got {text!r}") from None
+
+
+def checked(config: Config) -> Config:
+    """The same, where it makes sense and is safe."""
+    for name in ("write_threads", "long_operations", "requests_max", "token_requests_max", "request_bytes_max"):
+        if getattr(config, name) < 1:
+            raise InvalidArgument(f"{name} must be at least 1, got {getattr(config, name)}")
+    if config.kernel_threads < 0 or config.grace_s < 0:
+        raise InvalidArgument("kernel_threads and grace_s must not be negative")
+    if config.log_level not in ("debug", "info", "warning", "error"):
+        raise InvalidArgument(f"log_level must be debug, info, warning or error, got {config.log_level!r}")
+    if (config.tls_cert is None) != (config.tls_key is None):
+        raise InvalidArgument("TLS needs both tls_cert and tls_key")
+    if config.tls_client_ca is not None and config.tls_cert is None:
+        raise InvalidArgument("tls_client_ca needs tls_cert and tls_key")
+    if config.metrics is not None and not is_local(host_and_port(config.metrics, "metrics")[0]):
+        raise InvalidArgument(f"metrics are for loopback only, got {config.metrics}")
+    if not config.local and not config.insecure:
+        if config.tls_cert is None:
+            raise InvalidArgument(
+                f"{config.listen} can be reached from elsewhere: give tls_cert and tls_key, or say --insecure"
+            )
+        if config.tokens is None:
+            raise InvalidArgument(f"{config.listen} can be reached from elsewhere: give tokens, or say --insecure")
+    return config
+
+
+def host_and_port(address: str, what: str) -> tuple[str, int]:
+    """("::1", 80) of "[::1]:80". Raises InvalidArgument."""
+    host, colon, port = address.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not colon or not host or not port.isdigit() or int(port) > 65_535:
+        raise InvalidArgument(f"{what} must be host:port, got {address!r}")
+    return host, int(port)
+
+
+def is_local(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

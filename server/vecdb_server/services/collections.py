@@ -1,0 +1,87 @@
+"""Collections, and the long work on their indexes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from vecdb import Collection, NotFound
+from vecdb.v1 import collections_pb2 as pb
+from vecdb.wire.answers import report
+from vecdb.wire.nouns import collection_message, dtype_of, index_of, metric_of
+from vecdb_server.auth import Caller, no_collection
+from vecdb_server.logs import log
+from vecdb_server.services.admin import progressed
+from vecdb_server.services.house import House
+
+
+class Collections:
+    def __init__(self, house: House) -> None:
+        self._house = house
+
+    async def CreateCollection(self, request: Any, caller: Caller, context: Any) -> Any:
+        if not caller.reaches(request.name):
+            raise no_collection(request.name)
+        metric, dtype, index = metric_of(request.metric), dtype_of(request.dtype), index_of(request.index)
+        made: Collection = await self._house.write(
+            caller,
+            context,
+            lambda: self._house.db.create_collection(
+                request.name, request.dim, metric, index, dtype, exist_ok=request.exist_ok
+            ),
+        )
+        log.info("collection created", caller=caller.name, collection=request.name)
+        return pb.CreateCollectionResponse(collection=_message(made))
+
+    async def GetCollection(self, request: Any, caller: Caller, context: Any) -> Any:
+        return pb.GetCollectionResponse(collection=_message(await self._house.collection(caller, request.name)))
+
+    async def ListCollections(self, request: Any, caller: Caller, context: Any) -> Any:
+        return pb.ListCollectionsResponse(names=self._house.names(caller))
+
+    async def DropCollection(self, request: Any, caller: Caller, context: Any) -> Any:
+        if not caller.reaches(request.name):
+            raise no_collection(request.name)
+        try:
+            await self._house.write(caller, context, lambda: self._house.db.drop_collection(request.name))
+        except NotFound:
+            raise no_collection(request.name) from None
+        finally:
+            self._house.forget(request.name)
+        log.info("collection dropped", caller=caller.name, collection=request.name)
+        return pb.DropCollectionResponse()
+
+    async def GetCollectionStats(self, request: Any, caller: Caller, context: Any) -> Any:
+        docs = await self._house.collection(caller, request.collection)
+        facts = await self._house.kernels.run(caller.name, lambda stop: docs.stats(tenant=caller.tenant))
+        return pb.GetCollectionStatsResponse(stats_json=report(facts))
+
+    async def CheckCollection(self, request: Any, caller: Caller, context: Any) -> None:
+        docs = await self._house.collection(caller, request.collection)
+
+        async def tell(done: int, total: int) -> None:
+            await context.write(pb.CheckCollectionResponse())
+
+        problems = await self._house.long(lambda progress: docs.check(), tell)
+        await context.write(pb.CheckCollectionResponse(done=True, problems=problems))
+
+    async def OptimizeCollection(self, request: Any, caller: Caller, context: Any) -> None:
+        docs = await self._house.collection(caller, request.collection)
+        threads = min(request.threads or self._house.kernel_threads, self._house.kernel_threads)
+        await self._progressed(context, pb.OptimizeCollectionResponse, docs.optimize, threads=threads)
+
+    async def ReindexCollection(self, request: Any, caller: Caller, context: Any) -> None:
+        docs = await self._house.collection(caller, request.collection)
+        log.info("reindex", caller=caller.name, collection=request.collection)
+        await self._progressed(context, pb.ReindexCollectionResponse, docs.reindex, index=index_of(request.index))
+
+    async def VacuumCollection(self, request: Any, caller: Caller, context: Any) -> None:
+        docs = await self._house.collection(caller, request.collection)
+        await self._progressed(context, pb.VacuumCollectionResponse, docs.vacuum)
+
+    async def _progressed(self, context: Any, answer: Any, operation: Callable[..., None], **options: Any) -> None:
+        await progressed(self._house, context, answer, lambda progress: operation(progress=progress, **options))
+
+
+def _message(docs: Collection) -> Any:
+    return collection_message(docs.config)

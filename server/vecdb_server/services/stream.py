@@ -1,0 +1,133 @@
+"""A bidirectional stream: requests come, answers go in the same order, and only so many are on their way at once.
+
+    read -> begin(message) -> pending, at most 8 -> write
+                 an answer that is there at once is written at once
+
+Back-pressure: while as many as may be are unanswered, nothing is read, and gRPC's flow control stops the sender.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+UNANSWERED_MAX = 8
+
+
+class Stream:
+    """messages : of gRPC.   welcome : called for each message, may raise or wait."""
+
+    def __init__(
+        self, messages: AsyncIterator[Any], context: Any, welcome: Callable[[Any], Awaitable[None] | None]
+    ) -> None:
+        self._messages = messages.__aiter__()
+        self._context = context
+        self._welcome = welcome
+        self._pending: deque[Awaitable[Any]] = deque()
+        self._room = asyncio.Event()
+        self._reader = asyncio.current_task()
+        self._sender: asyncio.Task[None] | None = None
+        self._waiting = False
+        self._error: Exception | None = None
+
+    def interrupt(self, error: Exception) -> None:
+        """No more requests: what is on its way is answered, then the stream ends with the error."""
+        if self._error is None:
+            self._error = error
+            if self._waiting and self._reader is not None:
+                self._reader.cancel()
+
+    async def serve(self, begin: Callable[[Any], Any]) -> None:
+        """begin(message) : the answer, or what gives it when it is awaited, in the order of the messages."""
+        try:
+            while (message := await self._read()) is not None:
+                waits = self._welcome(message)
+                if waits is not None:
+                    await self._waited(waits)
+                await self._answer(begin(message))
+        except asyncio.CancelledError:
+            self._abandon()
+            raise
+        except Exception:
+            await self._finish()
+            raise
+        await self._finish()
+        if self._error is not None:
+            raise self._error
+
+    async def _answer(self, answer: Any) -> None:
+        if inspect.isawaitable(answer):
+            self._pending.append(answer)
+        elif self._sender is None or self._sender.done():
+            await self._context.write(answer)
+            return
+        else:
+            self._pending.append(_at_once(answer))
+        if self._sender is None or self._sender.done():
+            self._sender = asyncio.ensure_future(self._send())
+        while len(self._pending) >= UNANSWERED_MAX:
+            self._room.clear()
+            await self._waited(self._room.wait())
+
+    async def _read(self) -> Any:
+        """The next message; None where there is none. Raises what the stream was interrupted with."""
+        if self._error is not None:
+            raise self._error
+        return await self._waited(anext(self._messages, None))
+
+    async def _waited(self, coming: Awaitable[Any]) -> Any:
+        """What may be interrupted."""
+        self._waiting = True
+        try:
+            return await coming
+        except asyncio.CancelledError:
+            if self._error is None or self._reader is None:
+                raise
+            self._reader.uncancel()
+            raise self._error from None
+        finally:
+            self._waiting = False
+
+    async def _send(self) -> None:
+        while self._pending:
+            try:
+                await self._context.write(await self._pending[0])
+            except Exception as error:
+                self._drop_pending()
+                self.interrupt(error)
+                return
+            self._pending.popleft()
+            self._room.set()
+
+    async def _finish(self) -> None:
+        """What is on its way is answered."""
+        if self._sender is not None:
+            try:
+                await self._sender
+            except asyncio.CancelledError:
+                self._abandon()
+                raise
+
+    def _abandon(self) -> None:
+        """Nobody is there any more: nothing else is begun."""
+        if self._sender is not None and not self._sender.done():
+            self._sender.cancel()  # and what it waits for with it
+            first = self._pending.popleft()
+            if isinstance(first, asyncio.Future):
+                first.cancel()
+        self._drop_pending()
+
+    def _drop_pending(self) -> None:
+        for one in self._pending:
+            if inspect.iscoroutine(one):
+                one.close()
+            elif isinstance(one, asyncio.Future):
+                one.cancel()
+        self._pending.clear()
+
+
+async def _at_once(answer: Any) -> Any:
+    return answer

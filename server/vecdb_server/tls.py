@@ -1,0 +1,65 @@
+"""Certificates: read anew, at the next handshake, when their files have changed."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from vecdb import InvalidArgument
+from vecdb_server.logs import log
+
+
+class Certificates:
+    """cert, key : PEM files of the server.   client_ca : PEM of who signs clients' certificates; None: they need none.
+
+    A change that does not fit together (a certificate without its key, half a file) is logged, and the old ones stay.
+    """
+
+    def __init__(self, cert: str, key: str, client_ca: str | None) -> None:
+        self._paths = [Path(one) for one in (cert, key, client_ca) if one is not None]
+        self._with_clients = client_ca is not None
+        self._stamp = self._stamps()
+        try:
+            self._current = self._read()
+        except (OSError, ValueError) as error:
+            raise InvalidArgument(f"TLS: {error}") from None
+
+    def credentials(self) -> Any:
+        return grpc.dynamic_ssl_server_credentials(self._current, self._newest, self._with_clients)
+
+    def _newest(self) -> Any:
+        """Called at each handshake, on a thread of gRPC's. None: as before."""
+        stamp = self._stamps()
+        if stamp == self._stamp:
+            return None
+        self._stamp = stamp
+        try:
+            self._current = self._read()
+        except (OSError, ValueError) as error:
+            log.error("certificates unreadable, keeping the old ones", reason=str(error))
+            return None
+        log.info("certificates read")
+        return self._current
+
+    def _read(self) -> Any:
+        cert, key, *client_ca = self._paths
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(cert, key)  # raises where they do not belong together
+        if client_ca:
+            context.load_verify_locations(client_ca[0])
+        return grpc.ssl_server_certificate_configuration(
+            [(key.read_bytes(), cert.read_bytes())], client_ca[0].read_bytes() if client_ca else None
+        )
+
+    def _stamps(self) -> list[tuple[int, int, int]]:
+        stamps = []
+        for path in self._paths:
+            try:
+                found = path.stat()
+                stamps.append((found.st_ino, found.st_mtime_ns, found.st_size))
+            except OSError:
+                stamps.append((0, 0, 0))
+        return stamps

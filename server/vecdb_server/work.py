@@ -1,0 +1,295 @@
+"""Where work runs: short kernels on the event loop, long ones on kernel threads, writes on threads of their own.
+
+    Pool      a few threads, and a queue for each caller, served in turns
+    Costs     what a query of this kind took lately, which decides whether it is short
+    Longs     operations of minutes, a thread each
+
+A caller that goes away takes its waiting jobs with it; running ones look at `stop` between chunks. Pools are fed from
+the event loop, emptied by their threads, and one condition guards each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any
+
+from vecdb import Unavailable
+
+Stop = Callable[[], bool]
+Work = Callable[[Stop], Any]
+
+
+class Job:
+    """One piece of work and where its result goes.
+
+    alike, with : jobs that are alike may be done together, by `together(their subjects)`, one result each.
+    """
+
+    __slots__ = ("alike", "future", "gone", "since", "subject", "together", "until", "work")
+
+    def __init__(
+        self,
+        work: Work,
+        future: asyncio.Future[Any],
+        until: float,
+        alike: Hashable = None,
+        subject: Any = None,
+        together: Callable[[Sequence[Any]], Sequence[Any]] | None = None,
+    ) -> None:
+        self.work = work
+        self.future = future
+        self.until = until
+        self.alike = alike
+        self.subject = subject
+        self.together = together
+        self.gone = False
+        self.since = time.monotonic()
+
+    def stop(self) -> bool:
+        return self.gone or time.monotonic() > self.until
+
+    def is_late(self) -> bool:
+        """Whether half of its time went by while it waited, and somebody still waits for it."""
+        now = time.monotonic()
+        return not self.gone and now - self.since > self.until - now >= 0
+
+
+class Pool:
+    """Threads that work off the queues of callers in turns."""
+
+    def __init__(self, name: str, threads: int, *, together_max: int = 1) -> None:
+        self.name = name
+        self.together_max = together_max
+        self._queues: dict[str, deque[Job]] = {}  # in the order of turns
+        self._changed = threading.Condition()
+        self._closed = False
+        self.queued = 0
+        self.busy = 0
+        self._threads = [threading.Thread(target=self._serve, name=f"vecdb-{name}-{i}") for i in range(threads)]
+        for thread in self._threads:
+            thread.start()
+
+    def __len__(self) -> int:
+        return len(self._threads)
+
+    async def run(
+        self,
+        caller: str,
+        work: Work,
+        until: float = float("inf"),
+        *,
+        alike: Hashable = None,
+        subject: Any = None,
+        together: Callable[[Sequence[Any]], Sequence[Any]] | None = None,
+    ) -> Any:
+        """The result of work(stop), done on one of the threads. until : of time.monotonic(); later it is not begun."""
+        job = Job(work, asyncio.get_running_loop().create_future(), until, alike, subject, together)
+        with self._changed:
+            if self._closed:
+                raise Unavailable("the server is shutting down")
+            self._queues.setdefault(caller, deque()).append(job)
+            self.queued += 1
+            self._changed.notify()
+        try:
+            return await job.future
+        except asyncio.CancelledError:
+            job.gone = True
+            raise
+
+    def close(self) -> None:
+        """Finish what waits, end the threads."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
+
+    def _serve(self) -> None:
+        while jobs := self._next():
+            try:
+                results: Sequence[Any] = _done(jobs)
+            finally:
+                with self._changed:
+                    self.busy -= 1
+            for job, result in zip(jobs, results, strict=True):
+                _tell(job, result)
+            del jobs, results  # a thread that waits keeps nothing of its last job alive
+
+    def _next(self) -> list[Job]:
+        """The next caller's job that somebody waits for, and those that are done with it; none: the end."""
+        with self._changed:
+            while True:
+                while not self.queued:
+                    if self._closed:
+                        return []
+                    self._changed.wait()
+                job = self._take_turn()
+                if job.stop():
+                    _tell(job, Unavailable("the deadline passed while the request was waiting"))
+                    continue
+                self.busy += 1
+                return [job, *self._like(job)]
+
+    def _take_turn(self) -> Job:
+        """The oldest, while there is time for it. Where there is not, whoever came first would be answered too late,
+        one after the other: the newest has most of its time left, and the others are let go when theirs is over.
+        """
+        caller, queue = next(iter(self._queues.items()))
+        job = queue.pop() if queue[0].is_late() else queue.popleft()
+        del self._queues[caller]
+        if queue:
+            self._queues[caller] = queue  # behind all others
+        self.queued -= 1
+        return job
+
+    def _like(self, job: Job) -> list[Job]:
+        """Waiting jobs that `job` is done together with, of whichever caller."""
+        if job.alike is None or self.together_max == 1 or not self.queued:
+            return []
+        found: list[Job] = []
+        for caller, queue in list(self._queues.items()):
+            mates = [one for one in queue if one.alike == job.alike and not one.stop()]
+            del mates[self.together_max - 1 - len(found) :]
+            if mates:
+                found += mates
+                rest = deque(one for one in queue if one not in mates)
+                if rest:
+                    self._queues[caller] = rest
+                else:
+                    del self._queues[caller]
+        self.queued -= len(found)
+        return found
+
+
+def _done(jobs: list[Job]) -> Sequence[Any]:
+    """A result or an exception for each job."""
+    if len(jobs) > 1:
+        assert jobs[0].together is not None
+        try:
+            return jobs[0].together([job.subject for job in jobs])
+        except Exception:  # one of them is at fault: each by itself
+            pass
+    return [_result(job) for job in jobs]
+
+
+def _result(job: Job) -> Any:
+    try:
+        return job.work(job.stop)
+    except Exception as error:
+        return error
+
+
+def _tell(job: Job, result: Any) -> None:
+    with contextlib.suppress(RuntimeError):  # the loop has ended: nobody waits
+        job.future.get_loop().call_soon_threadsafe(_settle, job.future, result)
+
+
+def _settle(future: asyncio.Future[Any], result: Any) -> None:
+    if future.done():
+        return
+    if isinstance(result, Exception):
+        future.set_exception(result)
+    else:
+        future.set_result(result)
+
+
+class Costs:
+    """Microseconds a query took lately, by kind of search: a moving average that one slow search does not upset."""
+
+    _kinds_max = 4_096
+    _weight = 0.1
+
+    def __init__(self, short_us: float) -> None:
+        self.short_us = short_us
+        self._us: dict[Hashable, float] = {}
+
+    def short(self, kind: Hashable, queries: int) -> bool:
+        """Whether a search of that kind is over before a thread would have been woken. Of an unknown kind: no."""
+        us = self._us.get(kind)
+        return us is not None and us * queries <= self.short_us
+
+    def queries_within(self, kind: Hashable, us: float) -> int:
+        return max(1, int(us / max(self._us.get(kind, us), 1e-3)))
+
+    def learn(self, kind: Hashable, queries: int, seconds: float) -> None:
+        us = seconds * 1e6 / max(1, queries)
+        before = self._us.get(kind)
+        if before is None:
+            if len(self._us) >= self._kinds_max:
+                self._us.clear()
+            self._us[kind] = us
+        else:
+            self._us[kind] = before + self._weight * (min(us, 4 * before) - before)
+
+
+class Stopped(Exception):
+    """Raised by the progress callback of a long operation that nobody waits for any more."""
+
+
+class Long:
+    """One long operation: how far it is, and the way to stop it."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self.done, self.total = 0, 0
+        self.stopped = False
+        self.future: asyncio.Future[Any] = loop.create_future()
+
+    def progress(self, done: int, total: int) -> None:
+        """On the operation's thread."""
+        if self.stopped:
+            raise Stopped
+        self.done, self.total = done, total
+
+
+class Longs:
+    """Operations of minutes, at most a few at once."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._running: dict[Long, threading.Thread] = {}
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    @property
+    def full(self) -> bool:
+        return len(self._running) >= self._most
+
+    def start(self, operation: Callable[[Callable[[int, int], None]], Any]) -> Long:
+        """operation(progress) on a thread of its own."""
+        long = Long(asyncio.get_running_loop())
+
+        def body() -> None:
+            try:
+                result = operation(long.progress)
+            except Exception as error:
+                result = error
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                long._loop.call_soon_threadsafe(self._ended, long, result)
+
+        thread = threading.Thread(target=body, name="vecdb-long")
+        self._running[long] = thread
+        thread.start()
+        return long
+
+    def _ended(self, long: Long, result: Any) -> None:
+        self._running.pop(long).join()
+        _settle(long.future, result)
+        if isinstance(result, Exception):
+            long.future.exception()  # asked for: else a loop that ends complains of one that nobody awaited
+
+    def stop(self) -> None:
+        for long in self._running:
+            long.stopped = True
+
+    def close(self) -> None:
+        """Wait for their ends; from another thread than the loop's."""
+        self.stop()
+        for thread in list(self._running.values()):
+            thread.join()

@@ -1,0 +1,75 @@
+"""The same database four ways: on disk, in memory, over gRPC, and over gRPC asynchronously."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import vecdb
+from tests.api.awaiting import Loop, Waiting
+from tests.server.driver import Running
+from vecdb.database import open_database
+from vecdb_server.config import Config
+
+WAYS = ("disk", "memory", "grpc", "aio")
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    folder = tmp_path_factory.mktemp("served")
+    config = Config(
+        path=str(folder / "db"),
+        listen="127.0.0.1:0",
+        backups=str(folder / "backups"),
+        durability="relaxed",
+        grace_s=5.0,
+    )
+    running = Running(config)
+    yield running
+    running.close()
+
+
+@pytest.fixture(scope="session")
+def loop() -> Iterator[Loop]:
+    made = Loop()
+    yield made
+    made.close()
+
+
+@pytest.fixture(params=WAYS)
+def way(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def opening(way: str, tmp_path: Path, request: pytest.FixtureRequest) -> Callable[[], Any]:
+    """opening() opens the database of this test; a server's is the same each time."""
+    if way == "disk":
+        return lambda: open_database(tmp_path / "db", durability="relaxed")
+    if way == "memory":
+        return lambda: open_database(":memory:")
+    url = f"grpc://{request.getfixturevalue('server').address}"
+    if way == "grpc":
+        return lambda: vecdb.open(url)
+    loop: Loop = request.getfixturevalue("loop")
+    return lambda: Waiting(loop.run(vecdb.aio.open(url)), loop)
+
+
+@pytest.fixture
+def db(opening: Callable[[], Any]) -> Iterator[Any]:
+    """Empty."""
+    opened = opening()
+    for name in opened.collections():
+        opened.drop_collection(name)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def twin() -> Iterator[Any]:
+    """An embedded database, to compare with."""
+    with open_database(":memory:", maintenance=False) as opened:
+        yield opened

@@ -1,0 +1,133 @@
+"""Every mistake is the same error, whichever way the database is opened: class, code and message."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import vecdb
+
+DIM = 3
+GOOD = [1.0, 2.0, 3.0]
+Mistake = Callable[[Any, Any], Any]
+
+MISTAKES: dict[str, Mistake] = {
+    # what the gate refuses
+    "no such name": lambda db, docs: db.create_collection("a/b", 3),
+    "dim": lambda db, docs: db.create_collection("new", 0),
+    "metric": lambda db, docs: db.create_collection("new", 3, "l7"),
+    "index": lambda db, docs: db.create_collection("new", 3, index=vecdb.Hnsw(m=1)),
+    "dtype": lambda db, docs: db.create_collection("new", 3, dtype="float64"),
+    "ids and vectors": lambda db, docs: docs.upsert([1, 2], [GOOD]),
+    "dimension": lambda db, docs: docs.upsert(1, [1.0]),
+    "not finite": lambda db, docs: docs.upsert(1, [np.nan] * 3),
+    "nothing to write": lambda db, docs: docs.upsert([], []),
+    "mixed ids": lambda db, docs: docs.upsert([1, "a"], [GOOD] * 2),
+    "ids of the other kind": lambda db, docs: docs.upsert("a", GOOD),
+    "read by the other kind": lambda db, docs: docs.get(["a"]),
+    "delete by the other kind": lambda db, docs: docs.delete("a"),
+    "grant by the other kind": lambda db, docs: docs.grant("a", "t"),
+    "like by the other kind": lambda db, docs: docs.search_mixture(["a"]),
+    "huge id": lambda db, docs: docs.upsert(2**63, GOOD),
+    "field": lambda db, docs: docs.upsert(1, GOOD, {"a": object()}),
+    "field too large": lambda db, docs: docs.upsert(1, GOOD, {"a": "x" * (1 << 20)}),
+    "tenants": lambda db, docs: docs.upsert(1, GOOD, tenants=[""]),
+    "owner": lambda db, docs: docs.upsert(1, GOOD, owner="x" * 129),
+    "request id": lambda db, docs: docs.upsert(1, GOOD, request_id=""),
+    "twice in an insert": lambda db, docs: docs.insert([8, 8], [GOOD] * 2),
+    "twice in an update": lambda db, docs: docs.update([1, 1], [GOOD] * 2),
+    "nothing to update": lambda db, docs: docs.update(1),
+    "limit": lambda db, docs: docs.search(GOOD, 0),
+    "limit too large": lambda db, docs: docs.search(GOOD, 16_385),
+    "query": lambda db, docs: docs.search([1.0]),
+    "params": lambda db, docs: docs.search(GOOD, params=vecdb.SearchParams(ef=0)),
+    "recall and ef": lambda db, docs: docs.search(GOOD, params=vecdb.SearchParams(ef=9, recall=0.5)),
+    "selection": lambda db, docs: docs.search(GOOD, fields=3),
+    "no tenants": lambda db, docs: docs.search(GOOD, tenant=[]),
+    "batch": lambda db, docs: docs.iter(0),
+    "threads": lambda db, docs: docs.optimize(threads=0),
+    "smoothing alone": lambda db, docs: docs.search_mixture([1], smoothing=0.5),
+    "backup path": lambda db, docs: db.backup(""),
+    # what the engine refuses
+    "exists": lambda db, docs: db.create_collection("docs", 3),
+    "exists otherwise": lambda db, docs: db.create_collection("docs", 4, exist_ok=True),
+    "insert what exists": lambda db, docs: docs.insert([7, 1], [GOOD] * 2),
+    "update what does not": lambda db, docs: docs.update([1, 99], [GOOD] * 2),
+    "grant what does not": lambda db, docs: docs.grant(99, "t"),
+    "revoke of no tenant": lambda db, docs: docs.revoke(1, "nobody"),
+    "quota": lambda db, docs: docs.grant([1, 2], "small"),
+    "tenant exists": lambda db, docs: docs.create_tenant(["other", "small"]),
+    "drop no tenant": lambda db, docs: docs.drop_tenant("nobody"),
+    "search of no tenant": lambda db, docs: docs.search(GOOD, tenant="nobody"),
+    "count of no tenant": lambda db, docs: docs.count(tenant=["small", "nobody"]),
+    "read of no tenant": lambda db, docs: docs.get(1, tenant="nobody"),
+    "list of no tenant": lambda db, docs: list(docs.iter(tenant="nobody")),
+    "stats of no tenant": lambda db, docs: docs.stats(tenant="nobody"),
+    "mixture of no record": lambda db, docs: docs.search_mixture([1, 99]),
+    "request id of another kind of write": lambda db, docs: docs.delete(1, request_id="used"),
+}
+
+
+def filled(db: Any) -> Any:
+    docs = db.create_collection("docs", DIM, "l2")
+    docs.upsert([1, 2], [GOOD] * 2, [{"a": 1}, {}])
+    docs.create_tenant("small", records_max=1)
+    docs.upsert(3, GOOD, request_id="used")
+    return docs
+
+
+def failure(mistake: Mistake, db: Any, docs: Any) -> tuple[type, str, str]:
+    with pytest.raises(vecdb.VecdbError) as caught:
+        mistake(db, docs)
+    return type(caught.value), caught.value.code, str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def expected() -> dict[str, tuple[type, str, str]]:
+    """What each mistake leads to in a database that is embedded."""
+    with vecdb.open(":memory:") as db:
+        docs = filled(db)
+        return {name: failure(mistake, db, docs) for name, mistake in MISTAKES.items()}
+
+
+def test_mistakes_lead_to_the_same_errors_and_change_nothing(db: Any, expected: dict[str, Any]) -> None:
+    docs = filled(db)
+    before = [[one] for batch in docs.iter() for one in batch]
+    found = {name: failure(mistake, db, docs) for name, mistake in MISTAKES.items()}
+    assert found == expected
+    assert [[one] for batch in docs.iter() for one in batch] == before and db.collections() == ["docs"]
+    assert list(docs.tenants()) == ["small"]
+
+
+@pytest.mark.parametrize("call", ["collection", "drop_collection"])
+def test_a_collection_that_is_not_there(db: Any, call: str) -> None:
+    with pytest.raises(vecdb.NotFound, match="no collection 'none'") as caught:
+        getattr(db, call)("none")
+    assert caught.value.code == "NOT_FOUND" and isinstance(caught.value, LookupError)
+
+
+def test_a_collection_that_was_dropped(db: Any) -> None:
+    docs = filled(db)
+    db.drop_collection("docs")
+    for call in (lambda: docs.search(GOOD), lambda: docs.upsert(1, GOOD), docs.count, lambda: docs.get(1), docs.stats):
+        with pytest.raises(vecdb.NotFound, match="docs"):
+            call()
+
+
+def test_a_database_that_is_closed(db: Any) -> None:
+    docs = filled(db)
+    db.close()
+    db.close()
+    for call in (
+        lambda: docs.search(GOOD),
+        lambda: docs.upsert(9, GOOD),
+        docs.count,
+        db.collections,
+        lambda: list(docs.iter()),
+    ):
+        with pytest.raises(vecdb.Unavailable, match=r"database .* is closed; open it again"):
+            call()
+    assert "closed" in repr(db)

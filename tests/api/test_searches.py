@@ -1,0 +1,146 @@
+"""Searches, the same whichever way the database is opened, and right by brute force."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import vecdb
+
+RNG = np.random.default_rng(6)
+ROWS, DIM = 300, 12
+
+
+def distances(vectors: np.ndarray, query: np.ndarray, metric: str) -> np.ndarray:
+    a, b = vectors.astype(np.float64), query.astype(np.float64)
+    if metric == "l2":
+        return ((a - b) ** 2).sum(1)
+    product = a @ b
+    return -product if metric == "ip" else 1 - product / np.linalg.norm(a, axis=1) / np.linalg.norm(b)
+
+
+def data(dtype: str, rows: int = ROWS) -> np.ndarray:
+    if dtype in ("int8", "uint8"):
+        return RNG.integers(1, 100, (rows, DIM)).astype(dtype)
+    return RNG.normal(size=(rows, DIM)).astype(dtype)
+
+
+def filled(db: Any, ids: Any = range(ROWS), *, metric: str = "l2", dtype: str = "float32", **written: Any) -> Any:
+    docs = db.create_collection("docs", DIM, metric, dtype=dtype)
+    docs.upsert(ids, written.pop("vectors", None) if "vectors" in written else data(dtype), **written)
+    return docs
+
+
+def both(db: Any, twin: Any, ids: Any = range(ROWS), **written: Any) -> tuple[Any, Any, np.ndarray]:
+    vectors = data(written.get("dtype", "float32"))
+    return filled(db, ids, vectors=vectors, **written), filled(twin, ids, vectors=vectors, **written), vectors
+
+
+def assert_same(found: vecdb.Hits, expected: vecdb.Hits) -> None:
+    assert isinstance(found, vecdb.Hits)
+    for name in ("ids", "distances", "counts", "scores", "vectors", "components"):
+        one, other = getattr(found, name), getattr(expected, name)
+        assert (one is None) == (other is None), name
+        if other is not None:
+            assert (one.dtype, one.shape) == (other.dtype, other.shape), name
+            assert np.array_equal(one, other), name
+    assert found.single == expected.single and repr(found.to_list()) == repr(expected.to_list())
+
+
+@pytest.mark.parametrize("metric", ["l2", "cosine", "ip"])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int8", "uint8"])
+def test_the_nearest_are_found_under_every_metric_and_type(db: Any, twin: Any, metric: str, dtype: str) -> None:
+    docs, here, vectors = both(db, twin, metric=metric, dtype=dtype)
+    for query in data(dtype, 3):
+        hits = docs.search(query, 5)
+        assert_same(hits, here.search(query, 5))
+        true = distances(vectors, query, metric)
+        assert np.allclose(hits.distances, np.sort(true)[:5], rtol=2e-3, atol=2e-3)
+
+
+@pytest.mark.parametrize("ids", [range(ROWS), [f"id-{n}" for n in range(ROWS)]], ids=["ints", "strings"])
+@pytest.mark.parametrize("limit", [1, 10, ROWS + 20])
+def test_one_query_and_batches_have_the_same_shapes_and_padding(db: Any, twin: Any, ids: Any, limit: int) -> None:
+    docs, here, vectors = both(db, twin, ids, fields=[{"n": n, "s": "x" * (n % 3)} for n in range(ROWS)])
+    for query in (vectors[0], vectors[:1], vectors[:7], vectors[:0], vectors[3].tolist(), vectors[:2].astype("f8")):
+        for options in ({}, {"include_vectors": True}, {"fields": []}, {"fields": ["n", "none"]}):
+            found, expected = docs.search(query, limit, **options), here.search(query, limit, **options)
+            assert_same(found, expected)
+            assert found.fields == expected.fields and repr(found).split("seq")[0] == repr(expected).split("seq")[0]
+
+
+def test_nothing_is_found_in_what_is_empty(db: Any, twin: Any) -> None:
+    for query in (np.ones(DIM), np.ones((3, DIM))):
+        found, expected = (
+            one.create_collection("docs", DIM, exist_ok=True).search(query, 4, include_vectors=True)
+            for one in (db, twin)
+        )
+        assert_same(found, expected)
+
+
+def test_a_batch_is_searched_with_every_parameter(db: Any, twin: Any) -> None:
+    docs, here, vectors = both(db, twin)
+    for params in (
+        vecdb.SearchParams(ef=32), vecdb.SearchParams(nprobe=3), vecdb.SearchParams(recall=0.9),
+        vecdb.SearchParams(exact=True, threads=2),
+    ):  # fmt: skip
+        assert_same(docs.search(vectors[:20], 6, params=params), here.search(vectors[:20], 6, params=params))
+    assert_same(docs.search(vectors[:20], 6, stop=lambda: False), here.search(vectors[:20], 6))
+
+
+def test_a_search_explains_itself(db: Any, twin: Any) -> None:
+    docs, here, vectors = both(db, twin)
+    found, expected = docs.search(vectors[0], explain=True), here.search(vectors[0], explain=True)
+    assert set(found.explain) == set(expected.explain) and found.plan == expected.plan == "exact"
+    assert docs.search(vectors[0]).explain is None and found.sequence >= 1
+
+
+def test_tenants_find_their_own(db: Any, twin: Any) -> None:
+    lists = [[f"t{n % 4}", "all"] if n % 4 else [] for n in range(ROWS)]
+    docs, here, vectors = both(db, twin, tenants=lists)
+    for tenant in ("t1", "all", ["t1", "t2"], {"t3", "t1"}):
+        assert_same(docs.search(vectors[:5], 9, tenant=tenant), here.search(vectors[:5], 9, tenant=tenant))
+        assert docs.count(tenant=tenant) == here.count(tenant=tenant)
+        records = [one.id for batch in docs.iter(tenant=tenant) for one in batch]
+        assert records == [one.id for batch in here.iter(tenant=tenant) for one in batch]
+    assert [one and one.id for one in docs.get([0, 1, 2], tenant="t1")] == [None, 1, None]
+    assert docs.get(1, tenant="t2") is None and docs.get(1, tenant=["t1", "t2"]).tenants == ["all", "t1"]
+    assert list(docs.tenants()) == list(here.tenants()) == ["all", "t1", "t2", "t3"]
+
+
+def test_tenants_come_and_go(db: Any) -> None:
+    docs = filled(db)
+    assert docs.create_tenant([f"t{n:04}" for n in range(2_500)], records_max=5) == 2_500
+    assert list(docs.tenants()) == [f"t{n:04}" for n in range(2_500)]
+    assert docs.create_tenant("t0001", exist_ok=True) == 0
+    assert docs.grant([1, 2], ["t0001", "new"]) == 4 and docs.grant([1, 3], [["t0001"], ["new"]]) == 1
+    assert docs.revoke(1, "t0001") == 1 and docs.get(1).tenants == ["new"]
+    stats = docs.stats(tenant="t0001")
+    assert (stats["records"], stats["records_max"]) == (1, 5)
+    docs.drop_tenant("t0001")
+    assert docs.get(2).tenants == ["new"] and len(list(docs.tenants())) == 2_500
+
+
+def test_a_mixture_of_interests(db: Any, twin: Any) -> None:
+    docs, here, _ = both(db, twin, fields=[{"n": n} for n in range(ROWS)], tenants=["t"])
+    for options in (
+        {}, {"components": 3, "explain": True}, {"histories": [[5, 6], [1, 2, 7]], "smoothing": 0.5, "neighbours": 2},
+        {"tenant": "t", "include_vectors": True, "fields": ["n"]},
+    ):  # fmt: skip
+        found, expected = (one.search_mixture([1, 2, 3, 200, 1], 20, **options) for one in (docs, here))
+        assert_same(found, expected)
+        if options.get("explain"):
+            assert found.explain["quotas"] == expected.explain["quotas"]
+    assert_same(docs.search_mixture(histories=[[5, 6], [1]]), here.search_mixture(histories=[[5, 6], [1]]))
+
+
+def test_hits_become_tables(db: Any, twin: Any) -> None:
+    docs, here, vectors = both(db, twin, fields=[{"n": n, "id": "mine"} for n in range(ROWS)])
+    for query in (vectors[0], vectors[:3]):
+        found, expected = docs.search(query, 4, include_vectors=True), here.search(query, 4, include_vectors=True)
+        assert found.to_pandas().equals(expected.to_pandas())
+        assert found.to_polars().equals(expected.to_polars()) and found.to_arrow().equals(expected.to_arrow())
+        assert found._repr_html_() == expected._repr_html_()
+    assert found[1].ids.tolist() == expected[1].ids.tolist() and found[0][0] is not None

@@ -1,0 +1,295 @@
+"""The server as a process: what it prints and logs, how it ends, and what a killed one leaves."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+import vecdb
+from tests.server.driver import PATIENCE_S, Client, outcome, search_request, token, write_request
+from tests.server.process import Process
+from vecdb.v1 import admin_pb2, records_pb2, search_pb2
+
+DIM = 8
+SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+FAST = {
+    "grpc.initial_reconnect_backoff_ms": 50,
+    "grpc.min_reconnect_backoff_ms": 50,
+    "grpc.max_reconnect_backoff_ms": 200,
+}
+
+
+def until_ready(client: Client) -> None:
+    for answer in health_pb2_grpc.HealthStub(client.channel).Watch(
+        health_pb2.HealthCheckRequest(), timeout=PATIENCE_S, wait_for_ready=True
+    ):
+        if answer.status == SERVING:
+            return
+
+
+# -- start and end ---------------------------------------------------------------------------------
+
+
+def test_it_starts_in_one_line_says_where_it_is_and_ends_well_when_told(tmp_path: Path, vectors: np.ndarray) -> None:
+    secret = token(tmp_path / "tokens.json", "admin", "admin")
+    options = ("--tokens", str(tmp_path / "tokens.json"), "--metrics", "127.0.0.1:0", "--log-level", "debug")
+    with Process(tmp_path / "db", tmp_path, *options) as process:
+        port, metrics_port = process.ports(2)
+        client = Client(f"localhost:{port}", secret)
+        until_ready(client)
+        client.create("docs", DIM)
+        client.write("docs", 0, vectors)
+        for _ in range(5):
+            client.nearest("docs", vectors[0])
+        assert outcome(lambda: client.nearest("none", vectors[0])) == "NOT_FOUND"
+        with urllib.request.urlopen(f"http://127.0.0.1:{metrics_port}/metrics") as page:
+            metrics = page.read().decode()
+        assert 'vecdb_requests_total{code="OK",rpc="vecdb.v1.SearchService/Search"} 5.0' in metrics
+        assert 'vecdb_requests_total{code="NOT_FOUND",rpc="vecdb.v1.SearchService/Search"} 1.0' in metrics
+        assert 'vecdb_request_seconds_count{rpc="vecdb.v1.RecordService/Write"} 1.0' in metrics
+        assert "vecdb_requests_held 0.0" in metrics and 'vecdb_jobs_queued{pool="writers"} 0.0' in metrics
+        assert process.end() == 0
+        client.close()
+        log = process.log()
+        events = [json.loads(line) for line in log.splitlines()]  # every line is one
+        assert [one["event"] for one in events if one["level"] == "info"] == [
+            "starting", "serving", "collection created", "draining", "closed",
+        ]  # fmt: skip
+        assert events[0]["tokens"] == "(set)" and events[0]["listen"] == "127.0.0.1:0"
+        assert secret not in log and str(tmp_path / "tokens.json") not in log
+        [refused] = [one for one in events if one["event"] == "refused"]
+        assert refused["code"] == "NOT_FOUND" and refused["caller"] == "admin" and len(refused["request"]) == 16
+    with vecdb.open(tmp_path / "db") as db:
+        assert db.collection("docs").count() == 200 and db.check() == []
+
+
+def test_a_second_server_on_the_database_and_one_on_the_port_fail_and_say_why(tmp_path: Path) -> None:
+    with Process(tmp_path / "db", tmp_path) as first:
+        port = first.ports()[0]
+        with Process(tmp_path / "db", tmp_path) as second:
+            assert second.process.wait(PATIENCE_S) == 1
+            assert str(first.process.pid) in second.log() and "Traceback" not in second.log()
+        with Process(tmp_path / "other", tmp_path, listen=f"127.0.0.1:{port}") as third:
+            assert third.process.wait(PATIENCE_S) == 1
+            assert f"cannot listen on 127.0.0.1:{port}" in third.log() and "Traceback" not in third.log()
+        assert first.end(signal.SIGINT) == 0
+
+
+@pytest.mark.parametrize(
+    "options", [("--listen", "0.0.0.0:0"), ("--tokens", "/none/tokens.json"), ("--config", "/none")]
+)
+def test_a_server_that_would_not_be_safe_does_not_start(tmp_path: Path, options: tuple[str, ...]) -> None:
+    with Process(tmp_path / "db", tmp_path, *options) as process:
+        assert process.process.wait(PATIENCE_S) == 1
+        assert "Traceback" not in process.log()
+
+
+def test_draining_finishes_what_runs_refuses_what_is_new_and_says_so(tmp_path: Path, vectors: np.ndarray) -> None:
+    with Process(tmp_path / "db", tmp_path) as process:
+        client = Client(process.address)
+        until_ready(client)
+        client.create("docs", DIM)
+        watch = health_pb2_grpc.HealthStub(client.channel).Watch(health_pb2.HealthCheckRequest(), timeout=PATIENCE_S)
+        assert next(watch).status == SERVING
+        more = threading.Event()
+
+        def batches() -> Any:
+            for i in range(1_000):
+                yield records_pb2.IngestRequest(batch=i, write=write_request("docs", i * 200, vectors))
+                if i == 20:
+                    more.wait(PATIENCE_S)
+
+        acknowledged = []
+        stream = client.records.Ingest(batches(), timeout=PATIENCE_S)
+        for answer in stream:
+            acknowledged.append(answer.batch)
+            if len(acknowledged) == 21:
+                break
+        process.process.send_signal(signal.SIGTERM)
+        assert next(watch).status == NOT_SERVING
+        more.set()
+        with pytest.raises(grpc.RpcError) as caught:
+            for answer in stream:
+                acknowledged.append(answer.batch)
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE and "shutting down" in caught.value.details()
+        assert process.end() == 0
+        client.close()
+    with vecdb.open(tmp_path / "db") as db:
+        assert db.collection("docs").count() >= 200 * len(acknowledged)
+
+
+def test_a_stream_that_is_idle_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    with Process(tmp_path / "db", tmp_path, "--grace-s", "55", "--reflection") as process:
+        client = Client(process.address)
+        until_ready(client)
+        idle = threading.Event()
+
+        def nothing() -> Any:
+            idle.wait(PATIENCE_S)
+            yield from ()
+
+        streams = [client.search.StreamSearch(nothing()), client.records.Ingest(nothing())]
+        streams.append(
+            client.channel.stream_stream("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo")(nothing())
+        )
+        client(client.admin.GetServerInfo, admin_pb2.GetServerInfoRequest())
+        started = time.monotonic()
+        assert process.end() == 0
+        assert time.monotonic() - started < 50
+        assert [outcome(lambda one=one: next(one)) for one in streams][:2] == ["UNAVAILABLE"] * 2
+        idle.set()
+        client.close()
+
+
+# -- killed under load -----------------------------------------------------------------------------
+
+
+class Writer(threading.Thread):
+    """Inserts and overwrites records of its own, each write under a request id, and repeats what was not answered.
+
+    Ledger: id -> (version acknowledged, version intended). A record's vector says id and version.
+    """
+
+    def __init__(self, number: int, connect: Any, stop: threading.Event) -> None:
+        super().__init__()
+        self.number, self.connect, self.stop = number, connect, stop
+        self.acknowledged: dict[int, int] = {}
+        self.intended: dict[int, int] = {}
+        self.inserts = self.writes = self.repeats = 0
+        self.error: BaseException | None = None
+        self.rng = np.random.default_rng(number)
+
+    def run(self) -> None:
+        try:
+            while not self.stop.is_set():
+                self._write(int(self.rng.integers(0, 4)))
+        except BaseException as error:
+            self.error = error
+
+    def _write(self, kind: int) -> None:
+        fresh = kind == 0 or not self.acknowledged
+        start = self.number * 1_000_000 + (self.inserts * 10 if fresh else 0)
+        version = 0 if fresh else max(self.intended.get(start + i, 0) for i in range(10)) + 1
+        ids = range(start, start + 10)
+        request = write_request("docs", start, vectors_of(ids, version))
+        request.mode = records_pb2.WRITE_MODE_INSERT if fresh else records_pb2.WRITE_MODE_UPSERT
+        request.request_id = f"{self.number}-{start}-{version}"
+        for one in ids:
+            self.intended[one] = version
+        while True:
+            try:
+                patience_s = float(self.rng.choice([0.002, 0.005, 0.01, 5]))  # often too short to hear the answer
+                answer = self.connect().records.Write(request, timeout=patience_s)
+                assert answer.count == 10  # an insert that is repeated is no error either
+                break
+            except grpc.RpcError as error:
+                assert error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED), error
+                self.repeats += 1
+                if self.stop.is_set():
+                    return
+        self.inserts += fresh
+        self.writes += 1
+        for one in ids:
+            self.acknowledged[one] = version
+
+
+def vectors_of(ids: Any, version: int) -> np.ndarray:
+    made = np.ones((len(ids), DIM), np.float32)
+    made[:, 0] = np.array(ids) % 1_000_000
+    made[:, 1] = np.array(ids) // 1_000_000
+    made[:, 2] = version
+    return made
+
+
+def killed_under_load(folder: Path, kills: int, acknowledgements: int) -> None:
+    """acknowledgements : that each writer gets between two kills."""
+    stop, current = threading.Event(), [Process(folder / "db", folder)]
+    first = Client(current[0].address, **FAST)
+    until_ready(first)
+    first.create("docs", DIM)
+    port = current[0].ports()[0]
+    writers = [Writer(i + 1, lambda: first, stop) for i in range(4)]
+    try:
+        for writer in writers:
+            writer.start()
+        for _ in range(kills):
+            goals = [writer.writes + acknowledgements for writer in writers]
+            while any(w.writes < goal and w.is_alive() for w, goal in zip(writers, goals, strict=True)):
+                stop.wait(0.01)
+            current[0].kill()
+            current[0].__exit__()
+            current[0] = Process(folder / "db", folder, listen=f"127.0.0.1:{port}")
+            current[0].ports()
+        until_ready(first)
+    finally:
+        stop.set()
+        for writer in writers:
+            writer.join()
+        first.close()
+        current[0].end()
+        current[0].__exit__()
+    assert [writer.error for writer in writers] == [None] * len(writers)
+    assert sum(writer.repeats for writer in writers) > 0  # else no kill met a write
+    checked = 0
+    with vecdb.open(folder / "db", read_only=True) as db:
+        docs = db.collection("docs")
+        assert db.check() == []
+        for writer in writers:
+            ids = sorted(writer.intended)
+            for record, one in zip(docs.get(ids, include_vectors=True), ids, strict=True):
+                last, intended = writer.acknowledged.get(one), writer.intended[one]
+                if record is None:
+                    assert last is None, f"{one} was acknowledged and is lost"
+                    continue
+                version = int(record.vector[2])
+                assert np.array_equal(record.vector, vectors_of([one], version)[0])
+                assert (-1 if last is None else last) <= version <= intended
+                checked += 1
+        assert docs.count() == sum(
+            1 for writer in writers for one in docs.get(sorted(writer.intended)) if one is not None
+        )  # nothing that nobody wrote
+    assert checked > 100
+
+
+def test_no_acknowledged_write_is_lost_and_none_is_applied_twice_when_the_server_is_killed(tmp_path: Path) -> None:
+    killed_under_load(tmp_path, kills=2, acknowledgements=15)
+
+
+@pytest.mark.slow
+def test_nor_when_it_is_killed_again_and_again(tmp_path: Path) -> None:
+    killed_under_load(tmp_path, kills=20, acknowledgements=200)
+
+
+# -- clients across a restart ----------------------------------------------------------------------
+
+
+def test_clients_go_on_after_a_restart_with_the_same_channel(tmp_path: Path, vectors: np.ndarray) -> None:
+    with Process(tmp_path / "db", tmp_path) as process:
+        port = process.ports()[0]
+        client = Client(f"localhost:{port}", **FAST)
+        until_ready(client)
+        client.create("docs", DIM)
+        client.write("docs", 0, vectors)
+        stream = client.search.StreamSearch(
+            iter([search_pb2.StreamSearchRequest(search=search_request("docs", vectors[0]))]), timeout=PATIENCE_S
+        )
+        next(stream)
+        process.kill()
+    with Process(tmp_path / "db", tmp_path, listen=f"127.0.0.1:{port}") as process:
+        process.ports()
+        until_ready(client)
+        assert client.nearest("docs", vectors[7], 1) == [7]
+        client.close()
+        assert process.end() == 0

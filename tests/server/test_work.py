@@ -1,0 +1,208 @@
+"""Where work runs: turns between callers, jobs done together, jobs that nobody waits for any more."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from vecdb import InvalidArgument, Unavailable
+from vecdb_server.work import Costs, Longs, Pool, Stopped
+
+
+def on_a_pool(scenario: Any, **options: Any) -> Any:
+    """Run scenario(pool, gate) with the pool's one thread held until gate is set."""
+
+    async def main() -> Any:
+        pool = Pool("test", 1, **options)
+        gate = threading.Event()
+        held = asyncio.ensure_future(pool.run("holder", lambda stop: gate.wait(60)))
+        try:
+            while not pool.busy:
+                await asyncio.sleep(0)
+            return await scenario(pool, gate)
+        finally:
+            gate.set()
+            await held
+            pool.close()
+
+    return asyncio.run(main())
+
+
+async def begun(pool: Pool, coming: Sequence[Any]) -> list[asyncio.Future[Any]]:
+    tasks = [asyncio.ensure_future(one) for one in coming]
+    while pool.queued < len(tasks):
+        await asyncio.sleep(0)
+    return tasks
+
+
+def test_callers_take_turns_however_much_one_of_them_asks() -> None:
+    order: list[str] = []
+
+    async def scenario(pool: Pool, gate: threading.Event) -> None:
+        many = [pool.run("many", lambda stop, i=i: order.append(f"many{i}")) for i in range(6)]
+        few = [pool.run("few", lambda stop, i=i: order.append(f"few{i}")) for i in range(2)]
+        tasks = await begun(pool, [*many, *few])
+        gate.set()
+        await asyncio.gather(*tasks)
+
+    on_a_pool(scenario)
+    assert order == ["many0", "few0", "many1", "few1", "many2", "many3", "many4", "many5"]
+
+
+def test_jobs_that_are_alike_are_done_together_whoever_asked_and_others_are_not() -> None:
+    calls: list[list[int]] = []
+
+    def together(subjects: Sequence[int]) -> list[int]:
+        calls.append(list(subjects))
+        return [one * 10 for one in subjects]
+
+    async def scenario(pool: Pool, gate: threading.Event) -> Any:
+        jobs = [
+            pool.run(f"caller{i % 3}", lambda stop, i=i: i * 10, alike=("a", i % 2), subject=i, together=together)
+            for i in range(12)
+        ]
+        tasks = await begun(pool, [*jobs, pool.run("x", lambda stop: 7)])
+        gate.set()
+        return await asyncio.gather(*tasks)
+
+    assert on_a_pool(scenario, together_max=4) == [*(i * 10 for i in range(12)), 7]
+    assert max(map(len, calls)) == 4 and all(len({one % 2 for one in call}) == 1 for call in calls)
+    assert sorted(one for call in calls for one in call)[:2] == [0, 1]
+
+
+def test_a_job_that_fails_does_not_harm_those_that_were_done_with_it() -> None:
+    def together(subjects: Sequence[int]) -> list[int]:
+        raise InvalidArgument("one of them")
+
+    def alone(i: int) -> int:
+        if i == 2:
+            raise InvalidArgument("this one")
+        return i
+
+    async def scenario(pool: Pool, gate: threading.Event) -> Any:
+        jobs = [pool.run("c", lambda stop, i=i: alone(i), alike="a", subject=i, together=together) for i in range(4)]
+        tasks = await begun(pool, jobs)
+        gate.set()
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    zero, one, two, three = on_a_pool(scenario, together_max=8)
+    assert (zero, one, three) == (0, 1, 3) and str(two) == "this one"
+
+
+def test_what_nobody_waits_for_and_what_is_late_is_not_begun() -> None:
+    ran: list[str] = []
+
+    async def scenario(pool: Pool, gate: threading.Event) -> Any:
+        jobs = [
+            pool.run("c", lambda stop: ran.append("gone")),
+            pool.run("c", lambda stop: ran.append("late"), time.monotonic() - 1),
+            pool.run("c", lambda stop: ran.append("fine"), time.monotonic() + 60),
+        ]
+        tasks = await begun(pool, jobs)
+        tasks[0].cancel()
+        await asyncio.sleep(0)
+        gate.set()
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    gone, late, fine = on_a_pool(scenario)
+    assert isinstance(gone, asyncio.CancelledError) and isinstance(late, Unavailable) and fine is None
+    assert ran == ["fine"]
+
+
+def test_where_the_oldest_would_come_too_late_the_newest_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1_000.0]
+    monkeypatch.setattr("vecdb_server.work.time.monotonic", lambda: now[0])
+    ran: list[int] = []
+
+    async def scenario(pool: Pool, gate: threading.Event) -> Any:
+        tasks = await begun(pool, [pool.run("c", lambda stop, i=i: ran.append(i), 1_001.0 + i / 10) for i in range(6)])
+        now[0] += 0.55  # of 0 half of its time is gone, and it is not over
+        gate.set()
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    on_a_pool(scenario)
+    assert sorted(ran) == list(range(6)) and ran[0] == 5
+
+    ran.clear()
+    now[0] = 1_000.0
+
+    async def unhurried(pool: Pool, gate: threading.Event) -> Any:
+        tasks = await begun(pool, [pool.run("c", lambda stop, i=i: ran.append(i)) for i in range(6)])
+        now[0] += 1_000
+        gate.set()
+        return await asyncio.gather(*tasks)
+
+    on_a_pool(unhurried)
+    assert ran == list(range(6))
+
+
+def test_what_is_done_together_leaves_out_who_is_gone() -> None:
+    seen: list[int] = []
+
+    async def scenario(pool: Pool, gate: threading.Event) -> None:
+        def together(subjects: Sequence[int]) -> Sequence[int]:
+            seen.extend(subjects)
+            return subjects
+
+        jobs = [pool.run("c", lambda stop, i=i: i, alike="a", subject=i, together=together) for i in range(5)]
+        tasks = await begun(pool, jobs)
+        tasks[3].cancel()
+        await asyncio.sleep(0)
+        gate.set()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    on_a_pool(scenario, together_max=8)
+    assert seen == [0, 1, 2, 4]
+
+
+def test_a_pool_that_closes_finishes_what_waits_and_takes_nothing_more() -> None:
+    async def main() -> None:
+        pool = Pool("test", 2)
+        done = await asyncio.gather(*(pool.run("c", lambda stop, i=i: i) for i in range(50)))
+        assert done == list(range(50))
+        pool.close()
+        with pytest.raises(Unavailable):
+            await pool.run("c", lambda stop: None)
+
+    before = threading.active_count()
+    asyncio.run(main())
+    assert threading.active_count() == before
+
+
+def test_what_a_search_cost_says_whether_the_next_is_short() -> None:
+    costs = Costs(500)
+    assert not costs.short("a", 1)  # nobody knows yet
+    costs.learn("a", 10, 1e-3)  # 100 us each
+    assert costs.short("a", 5) and not costs.short("a", 6)
+    costs.learn("a", 1, 1.0)  # one that was held up does not make its kind slow
+    assert costs.short("a", 3)
+    for _ in range(100):
+        costs.learn("a", 1, 1e-3)
+    assert not costs.short("a", 1)
+
+
+def test_a_long_operation_ends_at_its_next_report_once_it_is_stopped() -> None:
+    reports: list[int] = []
+
+    def endless(progress: Any) -> None:
+        for i in range(10**9):
+            reports.append(i)
+            progress(i, 10**9)
+
+    async def main() -> None:
+        longs = Longs(1)
+        long = longs.start(endless)
+        assert longs.full
+        while not reports:
+            await asyncio.sleep(0)
+        longs.stop()
+        with pytest.raises(Stopped):
+            await long.future
+        assert not longs.full
+
+    asyncio.run(main())

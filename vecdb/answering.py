@@ -1,0 +1,311 @@
+"""How a collection answers: searches, records by id, what its tenants see. Nothing here changes anything.
+
+    search   current view -> plan -> index (sealed or live part and tail; exact scan for what came short) -> ids, fields
+
+Threads: any number at once; each answer is of one view, or of one read transaction.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vecdb import access, catalog, limits, mixture, planner, reads
+from vecdb.errors import NotFound
+from vecdb.following import Following
+from vecdb.generation import View
+from vecdb.hits import Hits
+from vecdb.index.base import Allowed, Found, IndexDamaged
+from vecdb.schema import Record, SearchParams
+from vecdb.stopping import in_chunks
+from vecdb.storage import codec, files, keys
+from vecdb.storage.store import Txn
+from vecdb.validate import IdBatch, MixtureQuery, tenant_name
+
+_NAMES_PAGE = 1_000  # names of tenants read in one transaction
+_SEARCHED_S = 2.0
+
+
+class Answering(Following):
+    """Searches and reads of one collection."""
+
+    _searched_at = -_SEARCHED_S  # by the monotonic clock
+
+    # -- search ------------------------------------------------------------------------------------
+
+    def search(
+        self,
+        queries: NDArray[np.float32],
+        limit: int,
+        params: SearchParams,
+        *,
+        single: bool,
+        select: tuple[str, ...] | None,
+        include_vectors: bool,
+        explain: bool,
+        tenants: tuple[str, ...] = (),
+        stop: Callable[[], bool] | None = None,
+    ) -> Hits:
+        """Nearest live records of queries (float32[nq, dim], checked). `select`: field names, None for all, () for
+        none. `tenants`: whose records, () for everybody's. `stop`: asked now and then whether to give up.
+        """
+        started = time.perf_counter() if explain else 0.0
+        self._searched_at = time.monotonic()
+        while True:
+            view, allowed = self.current_for(tenants) if tenants else (self.current(), None)
+            if stop is None or single:
+                found, plan = self.find(view, queries, limit, params, allowed)
+            else:
+                search = partial(self.find, view, limit=limit, params=params, allowed=allowed)
+                found, plan = in_chunks(search, queries, stop)
+            searched = time.perf_counter() if explain else 0.0
+            hits = self._hits(view, found, single, select, include_vectors)
+            if hits is not None:
+                break
+        if explain:
+            hits.explain = self._explained(view, found, plan, started, searched)
+        return hits
+
+    def _hits(
+        self, view: View, found: Found, single: bool, select: tuple[str, ...] | None, include_vectors: bool
+    ) -> Hits | None:
+        """Ids, fields and vectors of what was found; None where a vacuum has moved the rows since: once more on the new
+        view.
+        """
+        raw_fields: list[Any] | None = None
+        if view.state.has_fields and select != ():
+            raw_fields = self._fields_of(view, found.rows, single)
+            if raw_fields is None:
+                return None
+        vectors = None
+        if include_vectors:
+            vectors = np.zeros((*found.rows.shape, self.entry.dim), self.entry.dtype)
+            vectors[found.rows >= 0] = reads.vectors(view.generation, found.rows[found.rows >= 0])
+            if single:
+                vectors = vectors[0, : found.counts[0]]
+        padded = not single or found.counts.item(0) < found.rows.shape[1]
+        ids = view.generation.ids.take(found.rows, padded=padded)
+        sequence = view.snapshot.sequence
+        return Hits(
+            ids, found.distances, found.counts, sequence, self.entry.metric, single, raw_fields, vectors, None, select  # type: ignore[arg-type]
+        )  # fmt: skip
+
+    def _explained(
+        self, view: View, found: Found, plan: planner.Plan, started: float, searched: float
+    ) -> dict[str, Any]:
+        done = time.perf_counter()
+        index = view.generation.index
+        return {
+            "plan": plan.strategy,
+            "reason": plan.reason,
+            "ef": plan.width if plan.strategy == "graph" else None,
+            "nprobe": plan.width if plan.strategy in ("lists", "tree") else None,
+            "index_state": self.index_state(view),
+            "indexed_rows": index.indexed_rows,
+            "tail_rows": view.snapshot.row_count - index.indexed_rows,
+            **index.explain(found.work),
+            "search_ms": 1e3 * (searched - started),
+            "fetch_ms": 1e3 * (done - searched),
+            "total_ms": 1e3 * (done - started),
+        }
+
+    def search_mixture(
+        self,
+        query: MixtureQuery,
+        limit: int,
+        params: SearchParams,
+        owner: bytes,
+        *,
+        select: tuple[str, ...] | None,
+        include_vectors: bool,
+        explain: bool,
+        tenants: tuple[str, ...] = (),
+    ) -> Hits:
+        """Diverse neighbours of the records of a user (mixture.py); all that it reads and finds is of one view."""
+        started = time.perf_counter()
+        self._searched_at = time.monotonic()
+        while True:
+            view, allowed = self.current_for(tenants) if tenants else (self.current(), None)
+            users = self._rows_of_users(view, query.users, owner, allowed)
+            if users is None:
+                time.sleep(0.001)  # a commit is there that is not published yet, or was while this looked
+                continue
+            liked = reads.vectors(view.generation, np.concatenate(users)).astype(np.float32)
+            vectors = np.split(liked, np.cumsum([len(rows) for rows in users])[:-1])
+            centres = view.generation.index.centres(view.snapshot.row_count)
+            made = mixture.fit(vectors, centres, self.entry.metric, query.components, query.smoothing, query.neighbours)
+            find = partial(self.find, view, params=params, allowed=allowed)
+            answer = mixture.answer(find, made, users[0], limit)
+            searched = time.perf_counter()
+            hits = self._hits(view, answer.found, True, select, include_vectors)
+            if hits is not None:
+                break
+        hits.components = answer.components
+        if explain:
+            report = self._explained(view, answer.found, answer.plan, started, searched)
+            hits.explain = report | answer.explain(made)
+        return hits
+
+    def _rows_of_users(
+        self, view: View, users: list[IdBatch], owner: bytes, allowed: Allowed | None
+    ) -> list[NDArray[np.int64]] | None:
+        """Rows of each user's records at the view; None where LMDB holds another commit by now. Raises NotFound where
+        one is not there or, which is the same to its tenants, not for them to see.
+        """
+        with self.store.read() as txn:
+            _, state = self._state_in(txn)
+            if (state.generation, state.sequence) != (view.generation.number, view.snapshot.sequence):
+                return None
+            found = [reads.confirmed_rows(view.generation, txn, state, owner, ids) for ids in users]
+        unseen = 0
+        for rows, ids in zip(reversed(found), reversed(users), strict=True):
+            bad = np.flatnonzero(rows < 0 if allowed is None else (rows < 0) | ~allowed.holds(np.maximum(rows, 0)))
+            unseen += len(bad)
+            if len(bad):
+                first = ids.ints[bad[0]] if ids.ints is not None else repr(ids.keys[bad[0]].decode())
+        if unseen:
+            raise NotFound(
+                f"collection {self.entry.name!r} has no record {first}"
+                + (f" and {unseen - 1} more of these ids" if unseen > 1 else "")
+                + (" that the tenant may see" if allowed is not None else "")
+            )
+        return found
+
+    def find(
+        self,
+        view: View,
+        queries: NDArray[np.float32],
+        limit: int,
+        params: SearchParams,
+        allowed: Allowed | None = None,
+    ) -> tuple[Found, planner.Plan]:
+        """Nearest rows of one view. allowed : rows of its snapshot that may be returned; None: all."""
+        index = view.generation.index
+        plan = self.plan(view, limit, params, allowed)
+        try:
+            return index.search(queries, limit, view.snapshot, plan.params(params), allowed), plan
+        except IndexDamaged as error:
+            self.index_damaged(index, error)
+            exact = replace(params, exact=True, recall=None)
+            found = index.search(queries, limit, view.snapshot, exact, allowed)
+            return found, planner.Plan("exact", 0, "the index is damaged")
+        except OSError as error:
+            raise files.translate(error, "searching", "nothing changed") from error
+
+    def plan(self, view: View, limit: int, params: SearchParams, allowed: Allowed | None) -> planner.Plan:
+        state, matching = view.state, None if allowed is None else len(allowed)
+        indexed = view.generation.index.indexed_rows
+        return planner.plan(
+            view.config, indexed, view.snapshot, limit, params, state.tuned, state.tuned_ef, matching
+        )  # fmt: skip
+
+    def _fields_of(self, view: View, rows: NDArray[np.int64], single: bool) -> list[Any] | None:
+        """Encoded fields of found rows, nested as the hits are; None where the rows have been renumbered since
+        `view`.
+        """
+        with self.store.read(buffers=True) as txn:
+            raw = txn.get(keys.uid(self.entry.uid), db=self.store.state)
+            if raw is None or catalog.decode_state(bytes(raw), self.entry.name).generation != view.generation.number:
+                return None
+            nested = [
+                [reads.encoded_fields(view.generation, txn, row) for row in one if row >= 0] for one in rows.tolist()
+            ]
+            return nested[0] if single else nested
+
+    def is_searched(self) -> bool:
+        """Whether anybody in this process has searched lately: then cores and the length of the tail matter to them."""
+        return time.monotonic() - self._searched_at < _SEARCHED_S
+
+    # -- point reads -------------------------------------------------------------------------------
+
+    def get(self, ids: IdBatch, owner: bytes, *, include_vectors: bool, tenants: tuple[str, ...] = ()) -> Any:
+        """A record or None per id, in order, all from one committed state; with `tenants` None, too, where none of
+        them may see the record. Of one bare id the record or None itself.
+        """
+        with self.reading() as (txn, generation, state):
+            for name in tenants:
+                self._tenant_in(txn, name)
+            rows = reads.rows_of_ids(generation, txn, owner, ids.keys)
+            found = reads.records(generation, txn, state, rows, include_vectors=include_vectors)
+            for record, key in zip(found, ids.keys, strict=True):
+                if record is not None:
+                    reads.refuse_stray(generation, key, record.id)
+        if tenants:
+            allowed = set(tenants)
+            found = [one if one is not None and not allowed.isdisjoint(one.tenants) else None for one in found]
+        return found[0] if ids.scalar else found
+
+    def iter(self, batch: int, *, include_vectors: bool, tenants: tuple[str, ...] = ()) -> Iterator[list[Record]]:
+        """Live records in row order, `batch` at a time, from one committed state (held until the iterator is done)."""
+        with self.reading() as (txn, generation, state):
+            if tenants:
+                chosen = reads.rows_of_tenants(generation, txn, state, tenants).astype(np.int64)
+            else:
+                chosen = np.flatnonzero(~reads.dead_rows(generation, txn, state))
+            rows: list[int] = []
+            for row in chosen.tolist():
+                rows.append(row)
+                if len(rows) == batch:
+                    records = reads.records(generation, txn, state, rows, include_vectors=include_vectors)
+                    with self.store.resting():
+                        yield cast(list[Record], records)
+                    rows = []
+                    self._guard()
+            if rows:
+                records = reads.records(generation, txn, state, rows, include_vectors=include_vectors)
+                with self.store.resting():
+                    yield cast(list[Record], records)
+
+    def count(self, tenants: tuple[str, ...] = ()) -> int:
+        """Live records; of tenants, those of their union."""
+        if not tenants:
+            return self.current().snapshot.live_count
+        if len(tenants) > 1:
+            return len(self.current_for(tenants)[1])
+        with self.reading() as (txn, generation, state):
+            number, _ = self._tenant_in(txn, tenants[0])
+            return generation.journal.at(txn, state).count_of(number)
+
+    # -- tenants -----------------------------------------------------------------------------------
+
+    def _tenant_in(self, txn: Txn, name: str) -> tuple[int, codec.Tenant]:
+        """(number, tenant). Raises NotFound."""
+        encoded = tenant_name(name)
+        found = access.named(self.store, txn, self.entry.uid, encoded, self.entry.name)
+        if found is None:
+            raise access.unknown_tenant(self.entry.name, encoded)
+        return found
+
+    def tenants(self) -> Iterator[str]:
+        """Names, sorted, a page at a time: each page is one committed state."""
+        self.current()
+        after: bytes | None = None
+        while True:
+            with self.store.read() as txn:
+                names = access.names_after(self.store, txn, self.entry.uid, after, _NAMES_PAGE)
+            yield from (name.decode() for name in names)
+            if len(names) < _NAMES_PAGE:
+                return
+            after = names[-1]
+            self.current()
+
+    def tenant_stats(self, name: str) -> dict[str, Any]:
+        view, allowed = self.current_for((name,))
+        with self.reading() as (txn, _, _):
+            _, found = self._tenant_in(txn, name)
+        plan = self.plan(view, 10, SearchParams(), allowed)
+        return {
+            "tenant": name,
+            "records": len(allowed),
+            "records_max": found.records_max or limits.tenant_records_max,
+            "bytes_ram": view.generation.tenants.cached_bytes(name),
+            "plan": plan.strategy,
+            "reason": plan.reason,
+            "sequence": view.snapshot.sequence,
+        }

@@ -1,0 +1,88 @@
+"""How gRPC behaves: limits, keepalive, retries, and how long a call may take.
+
+Repeated by gRPC itself, where the answer is UNAVAILABLE: reads, and writes, each of which carries a request_id and is
+therefore carried out once however often it arrives. Not what creates and drops, nor streams that write (ingest.py
+resumes those) and long operations.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from google.protobuf import message_factory
+
+from vecdb.client.target import Target
+from vecdb.v1 import admin_pb2, collections_pb2, records_pb2, search_pb2, tenants_pb2
+
+MESSAGE_BYTES_MAX = 64 << 20  # of a request or an answer, as the server has it
+READ_S = 30.0
+WRITE_S = 90.0  # a write may wait for room, and for the disk
+
+_GREETING = "GetServerInfo"  # whoever opens what is not there should hear it at once
+_READS = (
+    "GetDatabaseStats", "GetCollection", "ListCollections", "GetCollectionStats", "Get", "Count",
+    "Search", "ListTenants", "GetTenantStats",
+)  # fmt: skip
+_WRITES = ("Write", "Update", "Delete", "Grant", "Revoke", "CreateTenants", "DropTenant")
+_CHANGES = ("CreateCollection", "DropCollection", "Ingest")  # as long as a write, but not repeated by gRPC
+_REPEATED = (*_READS, *_WRITES, "List")
+
+_PROTOS = (admin_pb2, collections_pb2, records_pb2, search_pb2, tenants_pb2)
+
+
+def deadlines(timeout_s: float | None) -> dict[str, float]:
+    """Seconds, by rpc; one that is not there goes on as long as it goes on."""
+    reads = dict.fromkeys((_GREETING, *_READS), timeout_s or READ_S)
+    return reads | dict.fromkeys((*_WRITES, *_CHANGES), timeout_s or WRITE_S)
+
+
+def _methods() -> Iterator[Any]:
+    for proto in _PROTOS:
+        for service in proto.DESCRIPTOR.services_by_name.values():
+            yield from service.methods
+
+
+def callables(channel: Any) -> dict[str, Any]:
+    """What calls each rpc, by its name, on a channel of either kind."""
+    found = {}
+    for method in _methods():
+        sends = "stream" if method.client_streaming else "unary"
+        make = getattr(channel, f"{sends}_{'stream' if method.server_streaming else 'unary'}")
+        found[method.name] = make(
+            f"/{method.containing_service.full_name}/{method.name}",
+            request_serializer=message_factory.GetMessageClass(method.input_type).SerializeToString,
+            response_deserializer=message_factory.GetMessageClass(method.output_type).FromString,
+            _registered_method=True,
+        )
+    return found
+
+
+def options(target: Target) -> list[tuple[str, Any]]:
+    return [
+        ("grpc.service_config", _service_config()),
+        ("grpc.per_rpc_retry_buffer_size", MESSAGE_BYTES_MAX),  # what is larger would not be repeated
+        ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
+        ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+        ("grpc.use_local_subchannel_pool", 1),  # a connection for each `open`, not one that all of the process share
+        ("grpc.keepalive_time_ms", 30_000),  # a server that is gone is noticed while a call waits for it
+        ("grpc.keepalive_timeout_ms", 20_000),
+        ("grpc.initial_reconnect_backoff_ms", 100),  # a restart takes a second, not a minute
+        ("grpc.min_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", 5_000),
+        ("grpc.enable_http_proxy", int(not target.local)),
+    ]
+
+
+def _service_config() -> str:
+    full = {method.name: method.containing_service.full_name for method in _methods()}
+    policy = {
+        "maxAttempts": 5,  # the most that gRPC makes
+        "initialBackoff": "0.2s",
+        "maxBackoff": "5s",
+        "backoffMultiplier": 3,
+        "retryableStatusCodes": ["UNAVAILABLE"],
+    }
+    names = [{"service": full[rpc], "method": rpc} for rpc in _REPEATED]
+    return json.dumps({"methodConfig": [{"name": names, "retryPolicy": policy}]})

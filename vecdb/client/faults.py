@@ -1,0 +1,46 @@
+"""A failed call as the error that the server raised: the same class, code and message as embedded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+from google.rpc import error_details_pb2, status_pb2
+
+from vecdb.errors import LimitExceeded, Unavailable, VecdbError
+from vecdb.wire.faults import DOMAIN, error_of
+
+_DETAILS = "grpc-status-details-bin"
+
+
+def error_from(failed: Any, rpc: str, where: str, timeout_s: float | None) -> VecdbError:
+    """failed : grpc.RpcError of either kind of channel.   where : name of the server."""
+    code, text = failed.code(), failed.details() or ""
+    reason, retry_s = _details(failed)
+    if retry_s is not None:
+        text = f"{text} (try again in {retry_s:g} s)"
+    if reason is not None:
+        return error_of(code.name, reason, text)
+    if code is grpc.StatusCode.UNAVAILABLE:
+        return Unavailable(f"{where} cannot be reached: {text}")
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        waited = "in time" if timeout_s is None else f"within {timeout_s:g} s"
+        return Unavailable(f"{where} did not answer {waited}; a longer `timeout` can be given where it is opened")
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in text:
+        return LimitExceeded(f"a message is larger than one may be ({text}): ask for it, or send it, in several calls")
+    if code is grpc.StatusCode.UNIMPLEMENTED:
+        return VecdbError(f"{where} does not know {rpc}: is it an older version, or no vecdb server?")
+    return error_of(code.name, None, text or code.name)
+
+
+def _details(failed: Any) -> tuple[str | None, float | None]:
+    """(reason of our ErrorInfo, seconds of RetryInfo), None for what is not there."""
+    raw = next((value for key, value in failed.trailing_metadata() or () if key == _DETAILS), None)
+    reason, retry_s = None, None
+    for detail in status_pb2.Status.FromString(raw).details if raw is not None else ():
+        info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
+        if detail.Unpack(info) and info.domain == DOMAIN:
+            reason = info.reason
+        elif detail.Unpack(retry):
+            retry_s = retry.retry_delay.ToTimedelta().total_seconds()
+    return reason, retry_s

@@ -1,0 +1,271 @@
+"""One connection to a server, called synchronously (`Line`) or asynchronously (`AsyncLine`): the same methods.
+
+    ask      one message, one answer                         -> decode(answer)
+    follow   one message, answers that tell of progress      -> decode(the last one)
+    pages    one message for each page of names              -> every name
+    listed   one message, answers full of records            -> lists of records
+    ingest   many batches on one stream (ingest.py)          -> records written
+
+Any number of calls at once; `Line` from any thread, `AsyncLine` on the event loop that it was made on. A process that
+was forked must connect anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any, TypeVar
+
+import grpc
+
+from vecdb.client import channel
+from vecdb.client.faults import error_from
+from vecdb.client.ingest import Sending
+from vecdb.client.regroup import Regroup
+from vecdb.client.target import Target
+from vecdb.errors import Unavailable, VecdbError
+
+T = TypeVar("T")
+Decode = Callable[[Any], T]
+Stop = Callable[[], bool] | None
+
+_STOP_POLL_S = 0.010
+
+
+class _Connection:
+    """What both kinds have. timeout_s : of every call that has a deadline; None: as channel.py says."""
+
+    def __init__(self, target: Target, timeout_s: float | None) -> None:
+        self.name = target.name
+        self.closed = False
+        self._metadata = target.metadata
+        self._deadlines = channel.deadlines(timeout_s)
+        self._pid = os.getpid()
+
+    def _begin(self, rpc: str) -> float | None:
+        """Seconds that a call may take. Raises Unavailable where none may begin."""
+        if self.closed:
+            raise Unavailable(f"database {self.name} is closed; open it again")
+        if os.getpid() != self._pid:
+            raise Unavailable(
+                f"database {self.name} was opened by process {self._pid} and inherited by a fork; "
+                f"open it anew in process {os.getpid()}"
+            )
+        return self._deadlines.get(rpc)
+
+    def _error(self, failed: grpc.RpcError, rpc: str) -> VecdbError:
+        return error_from(failed, rpc, self.name, self._deadlines.get(rpc))
+
+
+def _stopped() -> Unavailable:
+    return Unavailable("the search was cancelled")
+
+
+class Line(_Connection):
+    def __init__(self, target: Target, timeout_s: float | None) -> None:
+        super().__init__(target, timeout_s)
+        options = channel.options(target)
+        self._channel = (
+            grpc.insecure_channel(target.address, options)
+            if target.credentials is None
+            else grpc.secure_channel(target.address, target.credentials, options)
+        )
+        self._rpcs = channel.callables(self._channel)
+
+    def ask(self, rpc: str, request: Any, decode: Decode[T], stop: Stop = None) -> T:
+        timeout_s = self._begin(rpc)
+        try:
+            if stop is None:
+                answer = self._rpcs[rpc](request, timeout=timeout_s, metadata=self._metadata)
+            else:
+                answer = _unless(stop, self._rpcs[rpc].future(request, timeout=timeout_s, metadata=self._metadata))
+        except grpc.RpcError as failed:
+            raise self._error(failed, rpc) from None
+        return decode(answer)
+
+    def _answers(self, rpc: str, request: Any) -> Iterator[Any]:
+        self._begin(rpc)
+        call = self._rpcs[rpc](request, metadata=self._metadata)
+        try:
+            yield from call
+        except grpc.RpcError as failed:
+            raise self._error(failed, rpc) from None
+        finally:
+            call.cancel()
+
+    def follow(self, rpc: str, request: Any, each: Callable[[Any], None], decode: Decode[T]) -> T:
+        last = None
+        for last in self._answers(rpc, request):
+            each(last)
+        return decode(last)
+
+    def pages(self, rpc: str, request: Any) -> Iterator[str]:
+        while True:
+            answer = self.ask(rpc, request, _same)
+            yield from answer.names
+            if not answer.next_page_token:
+                return
+            request.page_token = answer.next_page_token
+
+    def listed(self, rpc: str, request: Any, regroup: Regroup) -> Iterator[list[Any]]:
+        for answer in self._answers(rpc, request):
+            yield from regroup.full(answer.records)
+        yield from regroup.rest()
+
+    def ingest(self, sending: Sending) -> int:
+        while True:
+            timeout_s = self._begin("Ingest")
+            try:
+                return self._ingest(sending, timeout_s)
+            except grpc.RpcError as failed:
+                wait_s = sending.wait_s(failed.code().name)
+                if wait_s is None:
+                    raise self._error(failed, "Ingest") from None
+                time.sleep(wait_s)
+
+    def _ingest(self, sending: Sending, timeout_s: float | None) -> int:
+        attempt, room = sending.begin(), threading.Semaphore(1)
+
+        def messages() -> Iterator[Any]:  # on a thread of gRPC's
+            while room.acquire() and (message := sending.next(attempt)) is not None:
+                yield message
+
+        call = self._rpcs["Ingest"](messages(), timeout=timeout_s, metadata=self._metadata)
+        try:
+            for answer in call:
+                room.release(sending.answered(answer))
+            return sending.total()
+        finally:
+            sending.end(attempt)
+            room.release()
+            call.cancel()
+
+    def close(self) -> None:
+        if not self.closed and os.getpid() == self._pid:
+            self.closed = True
+            self._channel.close()
+
+
+def _unless(stop: Callable[[], bool], call: Any) -> Any:
+    """The answer of a call. Raises Unavailable once `stop` returns True."""
+    while True:
+        try:
+            return call.result(timeout=_STOP_POLL_S)
+        except grpc.FutureTimeoutError:
+            if stop():
+                call.cancel()
+                raise _stopped() from None
+
+
+class AsyncLine(_Connection):
+    def __init__(self, target: Target, timeout_s: float | None) -> None:
+        super().__init__(target, timeout_s)
+        options = channel.options(target)
+        self._channel = (
+            grpc.aio.insecure_channel(target.address, options)
+            if target.credentials is None
+            else grpc.aio.secure_channel(target.address, target.credentials, options)
+        )
+        self._rpcs = channel.callables(self._channel)
+
+    async def ask(self, rpc: str, request: Any, decode: Decode[T], stop: Stop = None) -> T:
+        timeout_s = self._begin(rpc)
+        try:
+            call = self._rpcs[rpc](request, timeout=timeout_s, metadata=self._metadata)
+            answer = await (call if stop is None else _unless_stopped(stop, call))
+        except grpc.RpcError as failed:
+            raise self._error(failed, rpc) from None
+        return decode(answer)
+
+    async def _answers(self, rpc: str, request: Any) -> AsyncIterator[Any]:
+        self._begin(rpc)
+        call = self._rpcs[rpc](request, metadata=self._metadata)
+        try:
+            async for answer in call:
+                yield answer
+        except grpc.RpcError as failed:
+            raise self._error(failed, rpc) from None
+        finally:
+            call.cancel()
+
+    async def follow(self, rpc: str, request: Any, each: Callable[[Any], None], decode: Decode[T]) -> T:
+        last = None
+        async for last in self._answers(rpc, request):
+            each(last)
+        return decode(last)
+
+    async def pages(self, rpc: str, request: Any) -> AsyncIterator[str]:
+        while True:
+            answer = await self.ask(rpc, request, _same)
+            for name in answer.names:
+                yield name
+            if not answer.next_page_token:
+                return
+            request.page_token = answer.next_page_token
+
+    async def listed(self, rpc: str, request: Any, regroup: Regroup) -> AsyncIterator[list[Any]]:
+        async for answer in self._answers(rpc, request):
+            for records in regroup.full(answer.records):
+                yield records
+        for records in regroup.rest():
+            yield records
+
+    async def ingest(self, sending: Sending) -> int:
+        while True:
+            timeout_s = self._begin("Ingest")
+            try:
+                return await self._ingest(sending, timeout_s)
+            except grpc.RpcError as failed:
+                wait_s = sending.wait_s(_status(failed))
+                if wait_s is None:
+                    raise self._error(failed, "Ingest") from None
+                await asyncio.sleep(wait_s)
+
+    async def _ingest(self, sending: Sending, timeout_s: float | None) -> int:
+        attempt, room = sending.begin(), asyncio.Semaphore(1)
+
+        async def messages() -> AsyncIterator[Any]:
+            while await room.acquire() and (message := sending.next(attempt)) is not None:
+                yield message
+
+        call = self._rpcs["Ingest"](messages(), timeout=timeout_s, metadata=self._metadata)
+        try:
+            async for answer in call:
+                for _ in range(sending.answered(answer)):
+                    room.release()
+            return sending.total()
+        finally:
+            sending.end(attempt)
+            room.release()
+            call.cancel()
+
+    async def close(self) -> None:
+        if not self.closed and os.getpid() == self._pid:
+            self.closed = True
+            await self._channel.close()
+
+
+def _status(failed: Any) -> str:
+    """How a stream ended. Where a batch was on its way into one that had ended, grpc.aio hides why behind a status of
+    its own; the next attempt hears it, as its first batch goes alone.
+    """
+    hidden = failed.code() is grpc.StatusCode.INTERNAL and failed.details() == "Internal error from Core"
+    return "UNAVAILABLE" if hidden else str(failed.code().name)
+
+
+async def _unless_stopped(stop: Callable[[], bool], call: Any) -> Any:
+    task = asyncio.ensure_future(call)
+    try:
+        while not (await asyncio.wait([task], timeout=_STOP_POLL_S))[0]:
+            if stop():
+                raise _stopped()
+        return await task
+    finally:
+        call.cancel()
+
+
+def _same(answer: Any) -> Any:
+    return answer

@@ -1,0 +1,101 @@
+"""Where a server is and how to reach it: grpc://host:port, or grpcs:// for TLS with the certificates of the system."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import grpc
+
+from vecdb.errors import InvalidArgument, NotFound
+from vecdb.storage import files
+from vecdb.validate.common import show
+
+PORT = 7711
+_SECURE = {"grpc": False, "grpcs": True}
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """name : for people, as in messages.   address : for gRPC.   credentials : None without TLS."""
+
+    name: str
+    address: str
+    local: bool
+    credentials: Any = None
+    metadata: Sequence[tuple[str, str]] = field(default=(), repr=False)
+
+
+def target(url: object, token: object, tls: object, insecure: bool) -> Target:
+    """Checked arguments of `vecdb.open`. Raises InvalidArgument, NotFound where a certificate is missing."""
+    secure, host, port = _parsed(url)
+    local = _is_loopback(host)
+    credentials = _credentials(tls, secure)
+    if token is not None and (
+        not isinstance(token, str) or not token.isascii() or not token.isprintable() or not token
+    ):
+        raise InvalidArgument("token must be a string of printable ASCII characters, or None")
+    if token is not None and credentials is None and not local and not insecure:
+        raise InvalidArgument(
+            f"a token would go to {host} in plain text, for everybody on the way to read: use grpcs:// or tls=..., "
+            "or say insecure=True"
+        )
+    shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    name = f"{'grpc' if credentials is None else 'grpcs'}://{shown}"
+    metadata = () if token is None else (("authorization", f"Bearer {token}"),)
+    return Target(name, shown, local, credentials, metadata)
+
+
+def _parsed(url: object) -> tuple[bool, str, int]:
+    """(TLS, host, port)."""
+    try:
+        parts = urlsplit(url if isinstance(url, str) else "")
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        raise InvalidArgument(f"a server's address is grpc://host:port, got {show(url)}") from None
+    extra = parts.path.strip("/") or parts.query or parts.fragment or parts.username or parts.password
+    if parts.scheme not in _SECURE or not host or extra:
+        raise InvalidArgument(f"a server's address is grpc://host:port or grpcs://host:port, got {show(url)}")
+    return _SECURE[parts.scheme], host, PORT if port is None else port
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _credentials(tls: object, secure: bool) -> Any:
+    if tls is None or tls is True:
+        return grpc.ssl_channel_credentials() if secure or tls else None
+    if tls is False:
+        if secure:
+            raise InvalidArgument("grpcs:// is with TLS: use grpc://, or leave tls=False out")
+        return None
+    if isinstance(tls, (str, os.PathLike)):
+        return grpc.ssl_channel_credentials(_pem(tls))
+    if isinstance(tls, (tuple, list)) and len(tls) == 3:
+        ca, cert, key = tls
+        return grpc.ssl_channel_credentials(None if ca is None else _pem(ca), _pem(key), _pem(cert))
+    raise InvalidArgument(
+        "tls must be True, the path of a CA's certificate, or (CA, certificate, key), paths of PEM files"
+    )
+
+
+def _pem(path: Any) -> bytes:
+    if not isinstance(path, (str, os.PathLike)):
+        raise InvalidArgument(f"tls: {show(path)} is no path of a PEM file")
+    try:
+        return files.read_bytes(Path(path))
+    except FileNotFoundError:
+        raise NotFound(f"tls: there is no file {path}") from None
+    except OSError as error:
+        raise InvalidArgument(f"tls: {path} cannot be read: {error.strerror}") from None
