@@ -114,7 +114,7 @@ def test_writes_between_any_two_steps_of_a_fold_have_the_last_word(
     monkeypatch.setattr(limits, "fold_pairs", 3)
     rng = np.random.default_rng(seed)
     docs, model = made(db)
-    follower = Journal(db._store, docs._engine.view.generation.prefix, "docs")
+    follower = Journal(db._home.store, docs._engine.view.generation.prefix, "docs")
     for _ in range(6):
         for _ in range(int(rng.integers(1, 5))):
             write(docs, model, rng)
@@ -131,7 +131,7 @@ def test_writes_between_any_two_steps_of_a_fold_have_the_last_word(
                 agrees(docs, model)
         if rng.random() < 0.2:
             docs.vacuum()
-            follower = Journal(db._store, docs._engine.view.generation.prefix, "docs")
+            follower = Journal(db._home.store, docs._engine.view.generation.prefix, "docs")
         assert db.check() == []
         agrees(docs, model)
     docs._engine.upkeep.fold()
