@@ -103,8 +103,6 @@ def _writes(found: Mapping[str, Any]) -> dict[str, Rows]:
             "call ms, p50": one["call_ms_p50"],
             "call ms, max": one["call_ms_max"],
             "bytes each": one["bytes_each"],
-            "care, us each": one["care_us_each"],
-            "care, bytes each": one["care_bytes_each"],
         }
         for what, one in found.items()
     ]

@@ -1,8 +1,8 @@
 """What durable writes cost where records have tenants, and what a million tenants cost that are idle.
 
 Every write is acknowledged under durability "full"; bytes are what the process had sent to the disk meanwhile. What a
-kind of write leaves to maintenance is finished before the next kind begins, and has figures of its own (`care`): of
-grants and revokes the fold of the journal, of inserts and deletes the index as well.
+kind of write leaves to maintenance is finished before the next kind begins, and is not in its figures, but for those
+whose tables are said to be included.
 """
 
 from __future__ import annotations
@@ -49,8 +49,7 @@ def writes(plan: Plan, of: Workload, folder: Path, say: Callable[[str], None]) -
         def measure(what: str, items: int, calls: list[Call]) -> None:
             say(what)
             found[what] = _timed(calls, items)
-            care = _timed([partial(docs.optimize, threads=plan.threads)], items * len(calls))
-            found[what] |= {f"care_{figure}": care[figure] for figure in ("us_each", "bytes_each")}
+            docs.optimize(threads=plan.threads)
 
         inserts = [(np.arange(a, a + size), of.base[a : a + size], None, lists[a : a + size]) for a in starts]
         measure(f"insert, {plan.degree} tenants a record", size, [partial(docs.insert, *each) for each in inserts])
