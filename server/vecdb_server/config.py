@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import tomllib
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vecdb import InvalidArgument, NotFound
+from vecdb.wire.addresses import is_local
 
 _TYPES: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (float, int), "bool": (bool,)}
 
@@ -124,12 +124,3 @@ def host_and_port(address: str, what: str) -> tuple[str, int]:
     if not colon or not host or not port.isdigit() or int(port) > 65_535:
         raise InvalidArgument(f"{what} must be host:port, got {address!r}")
     return host, int(port)
-
-
-def is_local(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

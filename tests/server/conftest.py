@@ -37,6 +37,12 @@ def serving(tmp_path: Path) -> Iterator[Callable[..., Running]]:
 
 
 @pytest.fixture
+def running(serving: Callable[..., Running]) -> Running:
+    """A server with the settings of `serving`."""
+    return serving()
+
+
+@pytest.fixture
 def calling() -> Iterator[Callable[..., Client]]:
     """calling(running, token=..., ...) connects a client."""
     clients: list[Client] = []

@@ -28,11 +28,6 @@ Serving, Calling = Callable[..., Running], Callable[..., Client]
 
 
 @pytest.fixture
-def running(serving: Serving) -> Running:
-    return serving()
-
-
-@pytest.fixture
 def client(running: Running, calling: Calling, vectors: np.ndarray) -> Client:
     made = calling(running)
     made.create("docs", DIM)

@@ -36,11 +36,6 @@ Serving, Calling = Callable[..., Running], Callable[..., Client]
 
 
 @pytest.fixture
-def running(serving: Serving) -> Running:
-    return serving()
-
-
-@pytest.fixture
 def client(running: Running, calling: Calling, vectors: np.ndarray) -> Client:
     """Connected, with 200 records in `docs`."""
     made = calling(running)

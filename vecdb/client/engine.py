@@ -164,18 +164,9 @@ class RemoteEngine:
         tenants: tuple[str, ...],
         stop: Stop,
     ) -> Hits:
-        request = search_pb2.SearchRequest(
-            collection=self._name,
-            vectors=vectors_message(queries),
-            limit=limit,
-            tenants=tenants,
-            params=params_message(params),
-            fields=_selection(select),
-            include_vectors=include_vectors,
-            explain=explain,
+        return self._ask_search(
+            limit, params, select, include_vectors, explain, tenants, single, stop, vectors=vectors_message(queries)
         )
-        decode = partial(hits_of, limit=limit, metric=self._config.metric, single=single, select=select)
-        return self._line.ask("Search", request, decode, stop)
 
     def search_mixture(
         self,
@@ -198,18 +189,33 @@ class RemoteEngine:
             neighbours=query.neighbours,
             owner=owner.decode(),
         )
+        return self._ask_search(limit, params, select, include_vectors, explain, tenants, True, None, mixture=mixture)
+
+    def _ask_search(
+        self,
+        limit: int,
+        params: SearchParams,
+        select: tuple[str, ...] | None,
+        include_vectors: bool,
+        explain: bool,
+        tenants: tuple[str, ...],
+        single: bool,
+        stop: Stop,
+        **query: Any,
+    ) -> Hits:
+        """query : the one field of the oneof `query`."""
         request = search_pb2.SearchRequest(
             collection=self._name,
-            mixture=mixture,
             limit=limit,
             tenants=tenants,
             params=params_message(params),
             fields=_selection(select),
             include_vectors=include_vectors,
             explain=explain,
+            **query,
         )
-        decode = partial(hits_of, limit=limit, metric=self._config.metric, single=True, select=select)
-        return self._line.ask("Search", request, decode)
+        decode = partial(hits_of, limit=limit, metric=self._config.metric, single=single, select=select)
+        return self._line.ask("Search", request, decode, stop)
 
     def get(self, ids: IdBatch, owner: bytes, *, include_vectors: bool, tenants: tuple[str, ...]) -> Any:
         request = records_pb2.GetRequest(

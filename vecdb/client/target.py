@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ import grpc
 from vecdb.errors import InvalidArgument, NotFound
 from vecdb.storage import files
 from vecdb.validate.common import show
+from vecdb.wire.addresses import is_local
 
 PORT = 7711
 _SECURE = {"grpc": False, "grpcs": True}
@@ -34,7 +34,7 @@ class Target:
 def target(url: object, token: object, tls: object, insecure: bool) -> Target:
     """Checked arguments of `vecdb.open`. Raises InvalidArgument, NotFound where a certificate is missing."""
     secure, host, port = _parsed(url)
-    local = _is_loopback(host)
+    local = is_local(host)
     credentials = _credentials(tls, secure)
     if token is not None and (
         not isinstance(token, str) or not token.isascii() or not token.isprintable() or not token
@@ -62,15 +62,6 @@ def _parsed(url: object) -> tuple[bool, str, int]:
     if parts.scheme not in _SECURE or not host or extra:
         raise InvalidArgument(f"a server's address is grpc://host:port or grpcs://host:port, got {show(url)}")
     return _SECURE[parts.scheme], host, PORT if port is None else port
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _credentials(tls: object, secure: bool) -> Any:

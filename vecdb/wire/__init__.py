@@ -4,6 +4,7 @@
     nouns     CollectionConfig, index configurations, SearchParams, Record, fields
     answers   SearchResponse <-> Hits
     faults    which error has which code and which gRPC status
+    addresses whether an address is this machine's own
 
 Reading a message checks its shape only (InvalidArgument, before anything of its size is allocated); what its values
 mean is for the one gate, which every request passes on the server as if it had been called there.

@@ -15,7 +15,7 @@ import itertools
 import os
 import time
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,14 +37,14 @@ def cpu_seconds(pid: int) -> float:
 
 
 class Tally:
-    """What came back between `begin` and `end`; what comes before or after is not counted."""
+    """What came back between `begin` and `end`; what comes before or after is not counted. over : it has ended."""
 
     def __init__(self, pid: int | None) -> None:
         self._pid = pid
         self._latencies: list[float] = []
         self._statuses: Counter[str] = Counter()
         self._bytes = 0
-        self._open = False
+        self._open = self.over = False
 
     def begin(self) -> None:
         self._cpu, self._own = self._server_cpu(), time.process_time()
@@ -52,7 +52,7 @@ class Tally:
         self._open = True
 
     def end(self) -> None:
-        self._open = False
+        self._open, self.over = False, True
         self._took = time.perf_counter() - self._began
         self._cpu, self._own = self._server_cpu() - self._cpu, time.process_time() - self._own
 
@@ -89,10 +89,9 @@ async def closed(
     """`clients` callers for `warm` seconds that do not count, then for `seconds`. pid : of the server."""
     tally = Tally(pid)
     asked = itertools.cycle(requests)
-    stopped = False
 
     async def client() -> None:
-        while not stopped:
+        while not tally.over:
             request, since = next(asked), time.perf_counter()
             try:
                 tally.answered(since, await call(request, timeout=timeout))
@@ -100,14 +99,7 @@ async def closed(
                 tally.refused(error)
                 await asyncio.sleep(0.001)
 
-    callers = [asyncio.ensure_future(client()) for _ in range(clients)]
-    await asyncio.sleep(warm)
-    tally.begin()
-    await asyncio.sleep(seconds)
-    tally.end()
-    stopped = True
-    await asyncio.gather(*callers)
-    return tally.report()
+    return await _timed(tally, client, clients, warm, seconds)
 
 
 async def streamed(
@@ -117,13 +109,12 @@ async def streamed(
     """`streams` streams with up to `window` questions unanswered in each."""
     tally = Tally(pid)
     asked = itertools.cycle(requests)
-    stopped = False
 
     async def client() -> None:
         stream, room, waiting = open_stream(), asyncio.Semaphore(window), deque[float]()
 
         async def ask() -> None:
-            while not stopped:
+            while not tally.over:
                 await room.acquire()
                 waiting.append(time.perf_counter())
                 await stream.write(next(asked))
@@ -135,12 +126,18 @@ async def streamed(
             room.release()
         await asking
 
-    callers = [asyncio.ensure_future(client()) for _ in range(streams)]
+    return await _timed(tally, client, streams, warm, seconds)
+
+
+async def _timed(
+    tally: Tally, client: Callable[[], Coroutine[Any, Any, None]], count: int, warm: float, seconds: float
+) -> Answer:
+    """What `count` clients make of `seconds`, after `warm` seconds that do not count; each ends once `tally.over`."""
+    callers = [asyncio.ensure_future(client()) for _ in range(count)]
     await asyncio.sleep(warm)
     tally.begin()
     await asyncio.sleep(seconds)
     tally.end()
-    stopped = True
     await asyncio.gather(*callers)
     return tally.report()
 

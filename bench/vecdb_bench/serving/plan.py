@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-import vecdb
+from ..names import refuse_unknown
 
 MEASURES = ("single", "rate", "batch", "stream", "variants", "peers", "ingest", "overload")
 PEERS = ("milvus-lite",)
@@ -52,7 +52,5 @@ class Plan:
 
     def check(self) -> None:
         """Refuse what is unknown before anything is built."""
-        for given, known, what in ((self.measures, MEASURES, "measure"), (self.peers, PEERS, "peer")):
-            for name in given:
-                if name not in known:
-                    raise vecdb.InvalidArgument(f"no {what} {name!r}; there are {', '.join(known)}")
+        refuse_unknown(self.measures, MEASURES, "measure")
+        refuse_unknown(tuple(self.peers), PEERS, "peer")

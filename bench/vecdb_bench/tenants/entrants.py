@@ -10,6 +10,7 @@ from typing import Any
 
 import vecdb
 
+from ..names import refuse_unknown
 from .field import Entrant, Value
 
 MEASURES = ("search", "memory", "union", "growth", "sizes", "writes", "many")
@@ -72,10 +73,8 @@ class Plan:
 
     def check(self) -> None:
         """Refuse what is unknown or not installed before anything is built."""
-        for given, known, what in ((self.measures, MEASURES, "measure"), (self.peers, PEERS, "peer")):
-            for name in given:
-                if name not in known:
-                    raise vecdb.InvalidArgument(f"no {what} {name!r}; there are {', '.join(known)}")
+        refuse_unknown(self.measures, MEASURES, "measure")
+        refuse_unknown(self.peers, PEERS, "peer")
         if self.index not in KINDS or getattr(vecdb, self.index.capitalize(), None) is None:
             raise vecdb.InvalidArgument(f"no index of kind {self.index!r}; there are {', '.join(KINDS)}")
         for module in {name.partition("-")[0] for name in self.peers}:

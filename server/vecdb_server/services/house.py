@@ -102,13 +102,10 @@ class House:
         self, caller: Caller, context: Any, kind: Hashable, size: int, work: Callable[[Stop | None], Any]
     ) -> Any:
         """work(stop), here where it is short, else on a kernel thread. size : queries or ids; costs count each."""
-        costs = self.costs
-        if costs.short(kind, size):
-            started = time.perf_counter()
-            result = work(None)
-            costs.learn(kind, size, time.perf_counter() - started)
-            return result
-        return await self.kernels.run(caller.name, self.timed(kind, size, work), until(context))
+        work = self.timed(kind, size, work)
+        if self.costs.short(kind, size):
+            return work(None)
+        return await self.kernels.run(caller.name, work, until(context))
 
     def timed(self, kind: Hashable, size: int, work: Callable[[Stop | None], Any]) -> Callable[[Stop | None], Any]:
         """The same work, which says what it cost."""

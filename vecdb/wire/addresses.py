@@ -1,0 +1,15 @@
+"""Where an address leads: what both sides decide by it is whether anybody can listen on the way."""
+
+from __future__ import annotations
+
+import ipaddress
+
+
+def is_local(host: str) -> bool:
+    """Whether a host, without port and brackets, is this machine's loopback."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
