@@ -10,7 +10,6 @@ import structlog
 
 log: Any = structlog.stdlib.get_logger("vecdb.server")
 
-LEVELS = ("debug", "info", "warning", "error")
 _SHARED: list[Any] = [
     structlog.stdlib.add_log_level,
     structlog.stdlib.add_logger_name,

@@ -213,9 +213,6 @@ class Costs:
         us = self._us.get(kind)
         return us is not None and us * queries <= self.short_us
 
-    def queries_within(self, kind: Hashable, us: float) -> int:
-        return max(1, int(us / max(self._us.get(kind, us), 1e-3)))
-
     def learn(self, kind: Hashable, queries: int, seconds: float) -> None:
         us = seconds * 1e6 / max(1, queries)
         before = self._us.get(kind)

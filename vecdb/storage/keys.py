@@ -62,7 +62,6 @@ UID_BYTES = 4
 SEQUENCE, UID_NEXT = b"sequence", b"uid"  # keys of state, next to the 4-byte uids
 
 _PREFIX = struct.Struct(">II")
-_KEY = struct.Struct(">IIQ")
 PREFIX_BYTES = 8
 
 
