@@ -27,6 +27,7 @@ from vecdb.stopping import in_chunks
 from vecdb.storage import codec, files, keys
 from vecdb.storage.store import Txn
 from vecdb.validate import IdBatch, MixtureQuery, tenant_name
+from vecdb.ways import Way
 
 _NAMES_PAGE = 1_000  # names of tenants read in one transaction
 _SEARCHED_S = 2.0
@@ -58,12 +59,11 @@ class Answering(Following):
         started = time.perf_counter() if explain else 0.0
         self._searched_at = time.monotonic()
         while True:
-            view, allowed = self.current_for(tenants) if tenants else (self.current(), None)
+            view, way = self._way(limit, params, tenants)
             if stop is None or single:
-                found, plan = self.find(view, queries, limit, params, allowed)
+                found, plan = self.follow(view, way, queries)
             else:
-                search = partial(self.find, view, limit=limit, params=params, allowed=allowed)
-                found, plan = in_chunks(search, queries, stop)
+                found, plan = in_chunks(partial(self.follow, view, way), queries, stop)
             searched = time.perf_counter() if explain else 0.0
             hits = self._hits(view, found, single, select, include_vectors)
             if hits is not None:
@@ -186,17 +186,36 @@ class Answering(Following):
         allowed: Allowed | None = None,
     ) -> tuple[Found, planner.Plan]:
         """Nearest rows of one view. allowed : rows of its snapshot that may be returned; None: all."""
-        index = view.generation.index
-        plan = self.plan(view, limit, params, allowed)
+        return self.follow(view, self._made(view, limit, params, allowed), queries)
+
+    def follow(self, view: View, way: Way, queries: NDArray[np.float32]) -> tuple[Found, planner.Plan]:
+        """Nearest rows of a view, in a way that was worked out before."""
         try:
-            return index.search(queries, limit, view.snapshot, plan.params(params), allowed), plan
+            return way.search(queries), way.plan
         except IndexDamaged as error:
-            self.index_damaged(index, error)
-            exact = replace(params, exact=True, recall=None)
-            found = index.search(queries, limit, view.snapshot, exact, allowed)
+            self.index_damaged(way.index, error)
+            exact = replace(way.params, exact=True, recall=None)
+            found = way.index.search(queries, way.limit, view.snapshot, exact, way.allowed)
             return found, planner.Plan("exact", 0, "the index is damaged")
         except OSError as error:
             raise files.translate(error, "searching", "nothing changed") from error
+
+    def _way(self, limit: int, params: SearchParams, tenants: tuple[str, ...]) -> tuple[View, Way]:
+        """The newest view, and the way to its answer. Raises what `current_for` does."""
+        view, asked = self.current(), (limit, params, tenants)
+        way = view.ways.get(asked, view.generation)
+        if way is None:
+            view, allowed = self.current_for(tenants) if tenants else (view, None)
+            way = self._made(view, limit, params, allowed)
+            view.ways.keep(asked, way)
+        return view, way
+
+    def _made(self, view: View, limit: int, params: SearchParams, allowed: Allowed | None) -> Way:
+        index = view.generation.index
+        structure = index.structure
+        plan = self.plan(view, limit, params, allowed)
+        search = index.searching(limit, view.snapshot, plan.params(params), allowed)
+        return Way(index, structure, allowed, limit, params, plan, search)
 
     def plan(self, view: View, limit: int, params: SearchParams, allowed: Allowed | None) -> planner.Plan:
         state, matching = view.state, None if allowed is None else len(allowed)

@@ -10,7 +10,7 @@ search. One thread at a time loads, catches up or extends. A `View` is what sear
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from vecdb.storage.idcolumn import IdColumn
 from vecdb.storage.rows import Rows
 from vecdb.storage.store import Store, Txn
 from vecdb.tenancy import Tenancy
+from vecdb.ways import Ways
 
 
 def folder_of(database: Path, uid: int) -> Path:
@@ -123,12 +124,13 @@ class Generation:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """One committed state as searches see it."""
+    """One committed state as searches see it, and the ways that they went before."""
 
     generation: Generation
     snapshot: Snapshot
     state: State
     config: IndexConfig
+    ways: Ways = field(default_factory=Ways, compare=False, repr=False)
 
 
 def view_of(generation: Generation, state: State) -> View:

@@ -68,6 +68,8 @@ index_step_rows = 1_024  # rows that an index takes at once are whole multiples 
 tail_rows_max = 32_768  # beside searches, writers wait while more rows than this are unindexed
 tail_rows_bulk_max = 1 << 20  # the same while nobody searches: a bulk load need not wait for the graph
 
+ways_max = 4_096  # ways to answer a kind of question that are remembered of a collection's newest view
+
 # -- commit ------------------------------------------------------------------------------------
 group_calls_max = 256  # write calls that share one commit
 group_bytes_max = 64 << 20

@@ -23,12 +23,12 @@ from typing import NamedTuple
 from vecdb import limits
 from vecdb.catalog import Tuned
 from vecdb.errors import InvalidArgument
+from vecdb.index.slotsearch import LEAVES, PATIENCE
 from vecdb.schema import Curator, Flat, Hnsw, IndexConfig, SearchParams, Snapshot, Spann
 
 _SCAN_SHARE = 0.25  # a beam this share of the live rows wide costs more than scanning them all
 _WIDTHS = 6.0  # measured at 20,000 x 384: a graph and lists were even with the scan at 2,900 and 4,200 rows
-LEAVES = 64
-PATIENCE, PATIENCE_RECALL = 80, 0.95  # of a search along the tree among a tenant's rows: index/curator.py
+_PATIENCE_RECALL = 0.95  # of a search along the tree among a tenant's rows
 NPROBE = 128  # lists of a search that nobody has said or learned anything about
 
 
@@ -126,7 +126,7 @@ def _tree(
     if params.recall is None:
         return Plan("tree", params.nprobe or 0, "a large tenant, along the tree")
     # the tree was learned about without a tenant: what another recall takes there, it takes here
-    more = width_for_recall(params.recall, limit, tuned) / width_for_recall(PATIENCE_RECALL, limit, tuned)
+    more = width_for_recall(params.recall, limit, tuned) / width_for_recall(_PATIENCE_RECALL, limit, tuned)
     return Plan("tree", max(1, round(PATIENCE * more)), f"a large tenant, learned for recall {params.recall}")
 
 

@@ -84,6 +84,7 @@ class Tenancy:
         self._numbers: dict[int, Entry] = {}
         self._unions: dict[tuple[str, ...], _Union] = {}
         self._bytes = 0
+        self.evictions = 0  # counts up: whoever holds rows of tenants beside this cache lets go of them, too
 
     # -- searches ----------------------------------------------------------------------------------
 
@@ -211,6 +212,7 @@ class Tenancy:
         """Unions first, then entries that were not used since the last time, until enough room is there."""
         if self._bytes <= limits.tenant_cache_bytes:
             return
+        self.evictions += 1
         target = int(_EVICT_TO * limits.tenant_cache_bytes)
         self._unions.clear()
         self._bytes = sum(entry.nbytes for entry in self._entries.values())

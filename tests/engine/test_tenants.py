@@ -85,6 +85,7 @@ def test_every_plan_of_every_index_agrees_with_brute_force(
     plans = set()
     for widths in (planner._WIDTHS, 0.0):
         monkeypatch.setattr(planner, "_WIDTHS", widths)
+        docs.create_tenant(f"of {widths}")  # a commit, after which everything is planned anew
         for tenant in ("t2", "t3", "t40", ["t3", "t40"]):
             wanted = {tenant} if isinstance(tenant, str) else set(tenant)
             rows = [one for one in range(400) if one % 7 and wanted & set(lists[one])]

@@ -15,8 +15,9 @@ from vecdb import schema
 from vecdb.errors import Corruption
 from vecdb.index import curator
 from vecdb.index.base import Allowed
-from vecdb.index.curator import Curator, View
+from vecdb.index.curator import Curator
 from vecdb.index.order import reserve_lines
+from vecdb.index.slotsearch import View
 from vecdb.schema import DTYPES, METRICS, SearchParams
 
 CONFIG = schema.Curator(leaf_rows=16)

@@ -18,6 +18,7 @@ from vecdb.index.workers import Workers
 from vecdb.schema import Snapshot
 
 _I64, _F32 = np.dtype(np.int64), np.dtype(np.float32)  # numpy takes 0.2 us longer to understand their types
+Exactly = Callable[[NDArray[np.float32], int, Snapshot, Allowed | None, int], Found]
 SCORED = 1  # where `work` of an exact scan, and of what `explain_scan` reads, counts vectors that were scored
 
 
@@ -65,7 +66,7 @@ def fill_up(
     snapshot: Snapshot,
     allow: Allowed | None,
     threads: int,
-    exactly: Callable[[NDArray[np.float32], int, Snapshot, Allowed | None, int], Found],
+    exactly: Exactly,
     scored: int = SCORED,
 ) -> None:
     """A search never returns fewer rows than there are: queries that an index could not fill are answered by `exactly`,

@@ -17,6 +17,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -152,6 +153,11 @@ class Index(ABC):
         """Rows below this number are in the live structure."""
 
     @property
+    @abstractmethod
+    def structure(self) -> object:
+        """The same object as long as searches go the same way: another one with each change of `indexed_rows`."""
+
+    @property
     def step_rows(self) -> int:
         """A tail of so many rows is worth a call of `add`."""
         return limits.index_step_rows
@@ -197,6 +203,14 @@ class Index(ABC):
         allow : rows that may be returned; None: all. With `params.exact` those are scanned and no others.
         Raises Corruption when a row that is scored does not match its checksum; IndexDamaged; OSError.
         """
+
+    def searching(
+        self, limit: int, snapshot: Snapshot, params: SearchParams, allow: Allowed | None
+    ) -> Callable[[NDArray[np.float32]], Found]:
+        """`search` but for the queries (float32[nq, dim], C-contiguous), for callers that ask the same again: whoever
+        holds it asks for another once `structure` is another object.
+        """
+        return partial(self.search, limit=limit, snapshot=snapshot, params=params, allow=allow)
 
     @abstractmethod
     def centres(self, row_count: int) -> NDArray[np.float32]:

@@ -15,8 +15,8 @@ and biases are what encoding gives; no leaf passes its ceiling where its rows ca
 
 from __future__ import annotations
 
-import contextlib
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -27,22 +27,19 @@ from numpy.typing import NDArray
 
 from vecdb import limits, schema
 from vecdb.index import cells, orderfile, training
-from vecdb.index.answers import as_queries, empty, explain_scan, fill_up, in_slices
-from vecdb.index.base import METRIC_CODES, Allowed, Found, Index, Progress, RowSource, Sealed, damaged_row
+from vecdb.index.answers import as_queries, explain_scan
+from vecdb.index.base import METRIC_CODES, Allowed, Found, Index, Progress, RowSource, Sealed
 from vecdb.index.flat import scan_exactly
 from vecdb.index.graph import grown
 from vecdb.index.nearest import comparisons_per_row, heads_of_rows
 from vecdb.index.order import Coded, Order, identity, ordered, reserve_lines, split_leaves
 from vecdb.index.samples import spread
 from vecdb.index.sieve import trained
+from vecdb.index.slotsearch import Scratch, Search, View
 from vecdb.index.stages import Stages
 from vecdb.index.tree import comparisons, grow_tree
 from vecdb.index.workers import Workers
-from vecdb.kernels import checks, slots
-from vecdb.kernels.bundle import Bundle
-from vecdb.kernels.sieve import PLANES
 from vecdb.schema import SearchParams, Snapshot
-from vecdb.storage.rows import RowArrays
 
 _GROWTH = 4  # the tree is grown anew each time the rows have grown by this
 _SAMPLE_ROWS = 65_536  # rows that a tree is grown from, at least 24 a leaf
@@ -51,101 +48,6 @@ _ASSIGN_ROWS = 65_536  # rows between two reports of progress
 _ORDER_COST = 0.1  # of the time that assigning takes: splitting leaves and moving codes into their order (measured)
 _STEP_SHARE = 16  # a tail of 1/16 of the rows is worth another order
 _CEILING = 4  # times the fair share of a leaf
-_NO_SIGNS = np.zeros((0, 0), np.float32)
-_NOBODY: NDArray[np.uint32] = np.empty(0, np.uint32)
-_QUERIES_PER_SLICE = 64
-_KEPT_MAX = 64
-_RERANK_MORE = 10  # candidates scored on full vectors beside the limit, as for a graph
-_UNBOUNDED = 1 << 40
-_SIEVED_FROM = 160  # rows of a tenant from which a first look at one bit a dimension pays for what it takes
-_PLANS_MAX = 64
-# of the sieve's slack, past which hardly one of the nearest lies, where no more than this recall is asked for: measured
-# on 1,000 tenants of 40,000 sentences, recall 0.99 in place of 0.9995 and 4 % less time
-_SLACK_PERCENT, _RECALL_EXPECTED = 67, 0.975
-_SIEVED_MAX, _SIEVED_PER_RESULT = 1_024, 32  # most rows that come through the sieve
-_LEAVES = 64  # that a search without a tenant looks at
-# Scans of nodes that change nothing before a search among a tenant's rows ends: recall 0.95 to 0.97, measured on 40,000
-# sentences with tenants of 8,000 to 40,000, scattered and near one another. A look at all rows, at 0.985, is as fast at
-# 28,000 of them; on either side of `scan_max` neither way takes 1.15 times as long as the other.
-_PATIENCE = 80
-
-
-class View:
-    """What one search works on; immutable but for plans, which it remembers. `bundle` follows the order of
-    kernels.slots.search_slots.
-    """
-
-    __slots__ = ("arrays", "blocks", "bundle", "nodes", "order", "plans", "vectors", "words")
-
-    def __init__(self, order: Order, arrays: RowArrays, metric: int) -> None:
-        self.order = order
-        self.arrays = arrays
-        self.vectors = checks.for_kernels(arrays.vectors)
-        sieve, heads = order.sieve, order.heads
-        self.nodes = order.leaf_count + len(heads.group_ends)
-        self.words = () if sieve is None else sieve.words
-        self.blocks = (0,) * (order.codes.shape[1] // 64)
-        self.plans: dict[tuple[int, int | None, bool, bool], _Plan] = {}
-        lines = order.lines.reshape(-1)
-        if sieve is None:
-            stride, center, signs, weight, slack = 0, order.quantiser.mean, _NO_SIGNS, 0.0, 0.0
-        else:
-            stride, center, signs, weight, slack = sieve.stride, sieve.center, sieve.signs, sieve.weight, sieve.slack
-        self.bundle = Bundle(
-            np.array([metric, order.indexed, stride], np.int64),
-            np.array([order.quantiser.scale, order.square(), weight, slack], np.float32),
-            order.quantiser.mean, order.codes, order.bias,
-            lines, lines.view(np.uint64), lines.view(np.float32), center, signs,
-            order.rows_of, order.slots_of, order.far,
-            heads.codes, heads.bias, order.leaf_spreads, heads.group_codes, heads.group_bias, order.group_spreads,
-            heads.group_ends, order.leaf_ends, arrays.crcs, arrays.verified, arrays.deleted,
-        )  # fmt: skip
-
-
-class _Plan:
-    """How much a search looks at; `numbers` is `plan` of kernels.slots.search_slots."""
-
-    __slots__ = ("numbers", "rerank", "wanted")
-
-    def __init__(
-        self, config: schema.Curator, order: Order, limit: int, nprobe: int | None, everything: bool, careful: bool
-    ) -> None:
-        self.rerank = max(limit + _RERANK_MORE, 2 * limit)
-        self.wanted, sieved = 0, _UNBOUNDED
-        few, patience, nodes_most = config.scan_max, nprobe or _PATIENCE, _UNBOUNDED
-        if everything:
-            few, patience, nodes_most = 0, _UNBOUNDED, nprobe or config.nprobe or _LEAVES
-        elif order.sieve is not None:
-            self.wanted, sieved = max(_SIEVED_MAX, _SIEVED_PER_RESULT * limit), _SIEVED_FROM
-        shortlist = 0 if everything else config.shortlist_max
-        self.numbers = np.array(
-            [
-                limit, self.rerank, self.wanted, sieved, everything, few, patience, nodes_most, shortlist,
-                100 if careful else _SLACK_PERCENT,
-            ],
-            np.int64,
-        )  # fmt: skip
-
-
-class _Scratch:
-    """Buffers of one kernel call, kept between calls; `bundle` follows the order of kernels.slots.search_slots."""
-
-    __slots__ = ("_nodes", "_rerank", "_wanted", "bundle")
-
-    def __init__(self, view: View, plan: _Plan) -> None:
-        self._rerank, self._wanted, self._nodes = max(255, plan.rerank), plan.wanted, view.nodes
-        sieve = view.order.sieve
-        width, bits = view.order.codes.shape[1], 0 if sieve is None else sieve.width
-        planes = np.zeros((PLANES, bits), np.uint8)
-        self.bundle = Bundle(
-            np.empty(self._rerank + 1, np.int64), np.empty(self._rerank + 1, np.int64),
-            np.empty(2 * self._nodes, np.int64), np.zeros(width, np.int8), np.zeros(width, np.int16),
-            np.zeros(8 * bits, np.float32), planes, planes.view(np.uint64), np.empty(self._rerank, np.float32),
-            np.empty(2 * self._wanted + 1, np.int64), np.empty(self._wanted, np.uint32),
-        )  # fmt: skip
-
-    def serves(self, view: View, plan: _Plan) -> bool:
-        return self._rerank >= plan.rerank and self._wanted >= plan.wanted and self._nodes >= view.nodes
 
 
 class Curator(Index):
@@ -167,13 +69,17 @@ class Curator(Index):
         self._lock = threading.Lock()
         self._workers = Workers()
         self._cells = cells.Cells()
-        self._free: list[_Scratch] = []
+        self._free: list[Scratch] = []
 
     # -- publisher ---------------------------------------------------------------------------------
 
     @property
     def indexed_rows(self) -> int:
         return self._view.order.indexed if self._view is not None else 0
+
+    @property
+    def structure(self) -> object:
+        return self if self._view is None else self._view
 
     @property
     def step_rows(self) -> int:
@@ -293,53 +199,18 @@ class Curator(Index):
         params: SearchParams,
         allow: Allowed | None = None,
     ) -> Found:
+        return self.searching(limit, snapshot, params, allow)(as_queries(queries))
+
+    def searching(
+        self, limit: int, snapshot: Snapshot, params: SearchParams, allow: Allowed | None
+    ) -> Callable[[NDArray[np.float32]], Found]:
         view = self._view
-        queries = as_queries(queries)
         if view is None or params.exact:
-            return self._exactly(queries, limit, snapshot, allow, params.threads)
+            return partial(self._exactly, limit=limit, snapshot=snapshot, allow=allow, threads=params.threads)
         if view.arrays is not self._rows.arrays:
             view = View(view.order, self._rows.arrays, self._metric)
-        listed = _NOBODY if allow is None else allow.derived(view.order.token, view.order.slots)
-        found = empty(len(queries), limit)
-        answer = partial(self._answer, view, listed, self._planned(view, limit, params, allow is None), snapshot)
-        in_slices(answer, queries, found, _QUERIES_PER_SLICE, params.threads, self._workers)
-        fill_up(found, queries, limit, snapshot, allow, params.threads, self._exactly)
-        return found
-
-    def _planned(self, view: View, limit: int, params: SearchParams, everything: bool) -> _Plan:
-        key = (limit, params.nprobe, everything, params.recall is not None and params.recall > _RECALL_EXPECTED)
-        plan = view.plans.get(key)
-        if plan is None:
-            plan = _Plan(self.config, view.order, *key)
-            if len(view.plans) < _PLANS_MAX:
-                view.plans[key] = plan
-        return plan
-
-    def _answer(
-        self,
-        view: View,
-        listed: NDArray[np.uint32],
-        plan: _Plan,
-        snapshot: Snapshot,
-        queries: NDArray[np.float32],
-        found: Found,
-    ) -> None:
-        scratch = self._take(view, plan)
-        bad = slots.search_slots(
-            queries, found.rows, found.distances, found.counts, found.work, listed, plan.numbers, snapshot.row_count,
-            snapshot.sequence, view.bundle.table, view.vectors, scratch.bundle.table, view.words, view.blocks,
-        )  # fmt: skip
-        if len(self._free) < _KEPT_MAX:
-            self._free.append(scratch)
-        if bad >= 0:
-            raise damaged_row(bad, view.arrays)
-
-    def _take(self, view: View, plan: _Plan) -> _Scratch:
-        with contextlib.suppress(IndexError):
-            scratch = self._free.pop()
-            if scratch.serves(view, plan):
-                return scratch
-        return _Scratch(view, plan)
+        plan = view.plan(self.config, limit, params, everything=allow is None)
+        return Search(view, plan, limit, snapshot, allow, params.threads, self._free, self._workers, self._exactly)
 
     def _exactly(
         self, queries: NDArray[np.float32], limit: int, snapshot: Snapshot, allow: Allowed | None, threads: int

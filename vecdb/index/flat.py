@@ -133,6 +133,10 @@ class Flat(Index):
     def indexed_rows(self) -> int:
         return self._row_count
 
+    @property
+    def structure(self) -> object:
+        return self
+
     def extend(self, row_count: int) -> None:
         self._row_count = max(self._row_count, row_count)
 

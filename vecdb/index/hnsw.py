@@ -86,6 +86,10 @@ class Hnsw(Index):
     def indexed_rows(self) -> int:
         return self._view.indexed if self._view is not None else 0
 
+    @property
+    def structure(self) -> object:
+        return self if self._view is None else self._view
+
     def extend(self, row_count: int) -> None:
         with self._lock:
             self._published = max(self._published, row_count)

@@ -58,7 +58,7 @@ def write(index: Curator, path: Path) -> Sealed:
 
 
 def read(cls: type[Curator], path: Path, config: schema.Curator, metric: str, rows: RowSource) -> Curator:
-    from vecdb.index.curator import View
+    from vecdb.index.slotsearch import View
 
     header, found = container.read(path, MAGIC, VERSION)
     index = cls(config, metric, rows)

@@ -107,6 +107,10 @@ class Spann(Index):
         return view.indexed if view is not None else 0
 
     @property
+    def structure(self) -> object:
+        return self if self.lists.view is None else self.lists.view
+
+    @property
     def learning_cost(self) -> float:
         return _LEARNING_COST if self.config.memory_budget_bytes is None else _LEARNING_FROM_DISK_COST
 

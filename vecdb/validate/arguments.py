@@ -136,6 +136,12 @@ def search_limit(limit: object, nq: int) -> int:
 _DEFAULT_PARAMS = SearchParams()
 
 
+def _is_plain(params: SearchParams) -> bool:
+    """A recall that needs no conversion, and alone picks the width."""
+    recall = params.recall
+    return type(recall) is float and 0.0 < recall <= 1.0 and params.ef is None and params.nprobe is None
+
+
 def search_params(params: SearchParams | None, limit: int) -> SearchParams:
     """Checked parameters, defaults for None. An `ef` below `limit` is raised to it: a narrower beam holds too few."""
     if params is None or params is _DEFAULT_PARAMS:
@@ -144,7 +150,7 @@ def search_params(params: SearchParams | None, limit: int) -> SearchParams:
         type(params) is SearchParams
         and (params.ef is None or (type(params.ef) is int and limit <= params.ef <= limits.ef_max))
         and (params.nprobe is None or (type(params.nprobe) is int and 1 <= params.nprobe <= limits.nprobe_max))
-        and params.recall is None
+        and (params.recall is None or _is_plain(params))
         and params.exact is False
         and type(params.threads) is int
         and params.threads == 1
