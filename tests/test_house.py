@@ -51,6 +51,7 @@ FLOORS: dict[int, set[str]] = {
         "tuning",
         "upkeep",
         "vacuum",
+        "ways",
         "writes",
     },
     2: {"index"},
@@ -86,6 +87,7 @@ PUBLIC = [
     "aio",
     "open",
     "restore",
+    "upgrade",
 ]
 
 

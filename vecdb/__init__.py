@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from . import aio
     from .backup import restore
     from .collection import Collection
-    from .database import Database
+    from .database import Database, upgrade
     from .errors import (
         AlreadyExists,
         Corruption,
@@ -65,12 +65,13 @@ __all__ = [
     "aio",
     "open",
     "restore",
+    "upgrade",
 ]
 
 _home = {
     "backup": ("restore",),
     "collection": ("Collection",),
-    "database": ("Database",),
+    "database": ("Database", "upgrade"),
     "errors": (
         "AlreadyExists",
         "Corruption",
@@ -121,8 +122,9 @@ def open(
     ------
     Locked : another process writes to this database.
     NotFound : `read_only`, and there is no database at `path`.
-    Corruption : the files are damaged, or of a newer format.
-    Unavailable, PermissionDenied : the server cannot be reached, does not know the token.
+    Corruption : the files are damaged.
+    Unavailable : they are of another format (see `upgrade`); the server cannot be reached.
+    PermissionDenied : the server does not know the token.
     """
     if isinstance(path, str) and path.startswith(("grpc://", "grpcs://")):
         _refuse(path, read_only=read_only, durability=durability != "full", memory_budget_bytes=memory_budget_bytes)

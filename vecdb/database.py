@@ -14,10 +14,10 @@ from typing import Any
 
 from vecdb import contracts, limits, validate
 from vecdb.collection import Collection
-from vecdb.errors import InvalidArgument
+from vecdb.errors import InvalidArgument, NotFound
 from vecdb.home import Home
 from vecdb.schema import IndexConfig
-from vecdb.storage import files
+from vecdb.storage import files, manifest
 
 DURABILITIES = ("full", "relaxed")
 
@@ -62,6 +62,23 @@ def open_database(
         return Database(Home(Path(os.path.abspath(path)), read_only=read_only, durability=durability, **options))
     except OSError as error:
         raise files.translate(error, f"opening {path}") from error
+
+
+def upgrade(path: str | os.PathLike[str]) -> bool:
+    """Bring the database at `path` from the format of the version before to this one's, which older versions cannot
+    open. Returns whether it had another. A kill leaves it in one format or the other.
+
+    Raises NotFound where there is no database, Locked while another process writes to it, Unavailable where its format
+    is newer, or older by more than one, Corruption where its manifest is damaged.
+    """
+    _check_path(path, "the directory of a database")
+    folder = Path(os.path.abspath(path))
+    if not files.exists(folder / manifest.NAME):
+        raise NotFound(f"no database at {folder}")
+    with files.typed(f"upgrading {folder}"):
+        home = Home(folder, durability="full", maintenance=False, upgrading=True)
+        home.close()
+    return home.upgraded
 
 
 def _check_path(path: Any, wanted: str) -> None:

@@ -48,6 +48,7 @@ class Home:
         maintenance: bool = True,
         map_bytes: int = limits.lmdb_map_bytes,
         memory_budget_bytes: int | None = None,
+        upgrading: bool = False,
     ) -> None:
         self.path = path
         self.read_only = read_only
@@ -55,7 +56,7 @@ class Home:
         self._temporary = temporary
         self._memory_budget_bytes = memory_budget_bytes
         self._pid = os.getpid()
-        self._closing = self._closed = False
+        self._closing = self._closed = self.upgraded = False
         self._open_lock = threading.RLock()
         self._engines: dict[str, Engine] = {}
         self._committer: Committer | None = None
@@ -64,7 +65,7 @@ class Home:
         try:
             if read_only and not files.exists(path / manifest.NAME):
                 raise NotFound(f"no database at {path}; open it without read_only=True to create one")
-            self.manifest = manifest.read(path, LMDB_FORMAT, read_only=read_only)
+            self.manifest = manifest.read(path, LMDB_FORMAT, upgrading=upgrading)
             if read_only:
                 self._lock_fd = _hold_as_reader(path)
             self._store = Store(path / "lmdb", read_only=read_only, durability=durability, map_bytes=map_bytes)
@@ -73,7 +74,8 @@ class Home:
             raise
         if not read_only:
             try:
-                self.manifest = manifest.upgrade(path, self.manifest)  # before anything is committed
+                found, self.manifest = self.manifest, manifest.upgrade(path, self.manifest)
+                self.upgraded = found != self.manifest
                 self._committer = Committer(self._store, _last_sequence(self._store))
                 purge_debris(path, self._store, self._committer)
             except BaseException:

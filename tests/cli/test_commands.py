@@ -207,6 +207,7 @@ def test_backup_restore_and_vacuum(db: Path, tmp_path: Path) -> None:
     run("restore", tmp_path / "copy", tmp_path / "restored")
     assert run("ls", "--db", tmp_path / "restored")[0]["live"] == ROWS
     assert set(run("vacuum", "--db", db)) == {"bytes_before", "bytes_after"}
+    assert run("upgrade", "--db", db) == {"upgraded": False}
 
 
 def test_tune_returns_the_curve(db: Path) -> None:

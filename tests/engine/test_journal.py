@@ -19,7 +19,7 @@ import vecdb
 from tests.engine.corpus import clustered
 from vecdb import limits
 from vecdb.database import Database, open_database
-from vecdb.errors import Corruption, LimitExceeded, Unavailable
+from vecdb.errors import Corruption, LimitExceeded, Locked, Unavailable
 from vecdb.fold import steps
 from vecdb.journal import NO_CHANGES, Changes, Journal, _last_words
 from vecdb.pairs import NOTHING, Pairs
@@ -305,7 +305,7 @@ def test_a_kill_anywhere_in_a_fold_loses_nothing(tmp_path: Path, done: int) -> N
         agrees(db["docs"], model)
 
 
-def test_a_database_of_the_format_before_is_upgraded_by_its_writer(tmp_path: Path) -> None:
+def test_a_database_of_the_format_before_is_upgraded_when_somebody_says_so(tmp_path: Path) -> None:
     path = tmp_path / "db"
     with open_database(path, maintenance=False) as db:
         _, model = made(db)
@@ -314,10 +314,14 @@ def test_a_database_of_the_format_before_is_upgraded_by_its_writer(tmp_path: Pat
         txn.commit()
     told = json.loads((path / manifest.NAME).read_text())
     (path / manifest.NAME).write_text(json.dumps(told | {"format_version": 1}))
-    with pytest.raises(Unavailable, match=r"format 1.*without read_only"):
-        open_database(path, read_only=True)
+    for read_only in (True, False):
+        with pytest.raises(Unavailable, match=r"format 1.*vecdb upgrade"):
+            open_database(path, read_only=read_only)
+    assert vecdb.upgrade(path) and not vecdb.upgrade(path)
+    assert json.loads((path / manifest.NAME).read_text()) == told
     with open_database(path, maintenance=False) as db:
-        assert json.loads((path / manifest.NAME).read_text()) == told
+        with pytest.raises(Locked):
+            vecdb.upgrade(path)
         agrees(db["docs"], model)
         assert db["docs"].revoke([1], "b") == 1 and db.check() == []
     with open_database(path, read_only=True) as db:

@@ -36,6 +36,27 @@ def test_a_newer_version_is_refused_by_number(tmp_path: Path) -> None:
         manifest.read(tmp_path, LMDB_FORMAT)
 
 
+def test_older_ones_are_refused_and_the_one_before_is_unless_it_is_upgraded(tmp_path: Path) -> None:
+    manifest.write(tmp_path, GOOD)
+    changed(tmp_path, format_version=manifest.FORMAT_VERSION - 1)
+    with pytest.raises(Unavailable, match="vecdb upgrade"):
+        manifest.read(tmp_path, LMDB_FORMAT)
+    assert manifest.upgrade(tmp_path, manifest.read(tmp_path, LMDB_FORMAT, upgrading=True)) == GOOD
+    assert manifest.read(tmp_path, LMDB_FORMAT) == GOOD
+    changed(tmp_path, format_version=manifest.FORMAT_VERSION - 2)
+    with pytest.raises(Unavailable, match="in between"):
+        manifest.read(tmp_path, LMDB_FORMAT, upgrading=True)
+
+
+def test_there_is_nothing_to_upgrade_where_there_is_no_database(tmp_path: Path) -> None:
+    with pytest.raises(vecdb.NotFound):
+        vecdb.upgrade(tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+    for bad in ("", 3, None, "a\0b"):
+        with pytest.raises(vecdb.InvalidArgument):
+            vecdb.upgrade(bad)  # type: ignore[arg-type]
+
+
 def test_another_lmdb_format_is_refused(tmp_path: Path) -> None:
     manifest.write(tmp_path, GOOD)
     changed(tmp_path, lmdb_format="1.0")

@@ -5,7 +5,7 @@
                          output.py     tables, progress and errors, or one JSON document with --json
                          look.py       info ls search tune check     what is there, and what is near this?
                          move.py       import export                 files in and out
-                         care.py       warmup backup restore vacuum  keeping it well
+                         care.py       warmup backup restore vacuum upgrade  keeping it well
                          sets.py       dataset list|info|export
                          bench.py      bench run|ingest|interference|disk|tenants|serve|coldstart
                          demo.py       demo

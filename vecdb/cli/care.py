@@ -1,4 +1,4 @@
-"""Keeping a database well: warmup, backup, restore, vacuum."""
+"""Keeping a database well: warmup, backup, restore, vacuum, upgrade."""
 
 from __future__ import annotations
 
@@ -98,6 +98,15 @@ def vacuum(db: Database = default_db, collection: OptionalCollection = None, jso
         (database.collection(collection) if collection else database).vacuum(progress=report)
     result = {"bytes_before": before, "bytes_after": _bytes_under(db)}
     out.emit(result, lambda console: console.print(facts(result)))
+
+
+def upgrade(db: Database = default_db, json: Json = False) -> None:
+    """Bring a database of the version before to this one's format, which older versions cannot open."""
+    changed = vecdb.upgrade(db)
+    Output(json).emit(
+        {"upgraded": changed},
+        lambda console: console.print(f"{db} {'is upgraded' if changed else 'is of this format'}"),
+    )
 
 
 def _bytes_under(folder: Path) -> int:

@@ -38,6 +38,7 @@ def application() -> typer.Typer:
         ("backup", care.backup),
         ("restore", care.restore),
         ("vacuum", care.vacuum),
+        ("upgrade", care.upgrade),
     ]
     for name, command in commands:
         app.command(name)(reports_errors(command))

@@ -3,8 +3,8 @@
     {"format_version": 2, "lmdb_format": "0.9", "uuid": "...", "created": "2026-01-31T12:00:00+00:00", "engine":
     "0.1.0"}
 
-Version n opens n - 1 by an upgrade, which is the writer's, refuses n + 1, and writes nothing into a directory that it
-does not understand.
+Version n makes n out of n - 1 when it is told to (`vecdb.upgrade`), refuses every other format, and writes nothing into
+a directory that it does not understand.
 
     2   the journal of access lists; a directory of format 1 has none yet, and nothing else to convert
 """
@@ -41,9 +41,9 @@ def upgrade(folder: Path, found: Manifest) -> Manifest:
     return found
 
 
-def read(folder: Path, lmdb_format: str, *, read_only: bool = False) -> Manifest:
-    """Read and check. Raises `Corruption` on a damaged manifest and `Unavailable` on a format this version cannot
-    open, or with `read_only` must not upgrade.
+def read(folder: Path, lmdb_format: str, *, upgrading: bool = False) -> Manifest:
+    """Read and check. Raises `Corruption` on a damaged manifest and `Unavailable` on any format but this version's, or
+    with `upgrading` the one before.
     """
     path = folder / NAME
     raw = files.read_bytes(path)
@@ -55,10 +55,15 @@ def read(folder: Path, lmdb_format: str, *, read_only: bool = False) -> Manifest
         raise Unavailable(
             f"{folder} has format {manifest.format_version}, this vecdb reads up to {FORMAT_VERSION}; upgrade vecdb"
         )
-    if read_only and manifest.format_version < FORMAT_VERSION:
+    if manifest.format_version < FORMAT_VERSION - 1:
         raise Unavailable(
-            f"{folder} has format {manifest.format_version}, this vecdb reads {FORMAT_VERSION}; open it once without "
-            "read_only=True to upgrade it"
+            f"{folder} has format {manifest.format_version}, this vecdb upgrades from {FORMAT_VERSION - 1}; upgrade it "
+            "with the vecdb releases in between"
+        )
+    if manifest.format_version < FORMAT_VERSION and not upgrading:
+        raise Unavailable(
+            f"{folder} has format {manifest.format_version}, this vecdb reads {FORMAT_VERSION}; upgrade it by "
+            "vecdb.upgrade(path) or `vecdb upgrade`, after which older versions cannot open it"
         )
     if manifest.lmdb_format != lmdb_format:
         raise Unavailable(
