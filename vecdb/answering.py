@@ -221,7 +221,7 @@ class Answering(Following):
         state, matching = view.state, None if allowed is None else len(allowed)
         indexed = view.generation.index.indexed_rows
         return planner.plan(
-            view.config, indexed, view.snapshot, limit, params, state.tuned, state.tuned_ef, matching
+            view.config, indexed, view.snapshot, limit, params, state.tuned, state.tuned_ef, matching, state.scan_rows
         )  # fmt: skip
 
     def _fields_of(self, view: View, rows: NDArray[np.int64], single: bool) -> list[Any] | None:

@@ -78,6 +78,7 @@ class State(msgspec.Struct, frozen=True):
     tuned: tuple[Tuned, ...] = ()
     tuned_ef: int | None = None  # ef, or nprobe, of searches that name none, where `tune` or `optimize` chose one
     tuned_by_user: bool = False
+    scan_rows: int | None = None  # of a tenant, along a tree: past these its walk was faster than a scan of them all
 
 
 _encoder = msgspec.msgpack.Encoder()

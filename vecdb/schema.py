@@ -70,14 +70,15 @@ class Curator:
 
     leaf_rows : rows of a leaf, on average. A group of leaves is as large as makes as many groups.
     shortlist_max : rows that a tenant may have in a group before its leaves are told apart.
-    scan_max : rows of a tenant that are all compared; those of a larger one along the tree.
+    scan_max : rows of a tenant that are all compared; those of a larger one along the tree. None: as many as `optimize`
+        finds to be as fast as the tree on this machine.
     nprobe : leaves looked at by a search without a tenant that names neither `nprobe` nor `recall`, until `tune` has
         picked another number; None: 64.
     """
 
     leaf_rows: int = 64
     shortlist_max: int = 256
-    scan_max: int = 24_576
+    scan_max: int | None = None
     nprobe: int | None = None
 
 

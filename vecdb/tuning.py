@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vecdb import limits
+from vecdb import limits, planner
 from vecdb.catalog import Tuned
+from vecdb.index.base import Allowed
 from vecdb.schema import Curator, Flat, SearchParams, Spann
 from vecdb.writes import ChangeState
 
@@ -27,6 +28,7 @@ _LEARN_LIMIT = 10
 _LEARN_RECALL = 0.95
 _STRANGER = 1.25  # a query that is not stored misses this many times as often (measured on GloVe: 1.1 to 1.2)
 _ENOUGH = 0.995  # the curve is not followed past this recall
+_SCAN_QUERIES, _SCAN_ROUNDS = 25, 3
 _TIE = 1e-5  # distances this close, relatively, are the same distance
 
 
@@ -125,7 +127,31 @@ def learn(engine: Engine) -> None:
         _LEARN_LIMIT,
         chosen if automatic else view.state.tuned_ef,
         by_user=view.state.tuned_by_user,
+        scan_rows=measured_scan(view, queries[:_SCAN_QUERIES], live) if isinstance(view.config, Curator) else None,
     )
+
+
+def measured_scan(view: View, queries: NDArray[np.float32], live: NDArray[np.int64]) -> int | None:
+    """Rows of a tenant that are looked at as fast as the tree is walked among them, on this machine and with this data;
+    None where there are too few to tell. Either way is timed on random rows, and the walk takes about as long for some
+    more or fewer, while a scan takes as long as it has rows.
+
+    queries : float32[nq, dim].   live : rows, ascending.
+    """
+    index, rng, n = view.generation.index, np.random.default_rng(len(live)), min(len(live), planner.SCAN_ROWS)
+    if n < planner.SCAN_ROWS // 2:
+        return None
+    ways = (SearchParams(), SearchParams(nprobe=planner.PATIENCE))
+    for _ in range(_SCAN_ROUNDS):
+        allowed = Allowed(np.sort(rng.choice(live, n, replace=False)).astype(np.uint32))
+        took = np.empty((len(queries), 2))
+        for q, way in np.ndindex(took.shape):
+            started = time.perf_counter()
+            index.search(queries[q : q + 1], _LEARN_LIMIT, view.snapshot, ways[way], allowed)
+            took[q, way] = time.perf_counter() - started
+        scan, walk = np.median(took, axis=0)
+        n = int(np.clip(n * walk / scan, planner.SCAN_ROWS // 4, min(len(live), 4 * planner.SCAN_ROWS)))
+    return n
 
 
 def _knob(view: View) -> str:
@@ -181,9 +207,18 @@ def _curve(
 
 
 def _remember(
-    engine: Engine, view: View, curve: list[dict[str, float]], limit: int, ef: int | None, *, by_user: bool = True
+    engine: Engine,
+    view: View,
+    curve: list[dict[str, float]],
+    limit: int,
+    ef: int | None,
+    *,
+    by_user: bool = True,
+    scan_rows: int | None = None,
 ) -> None:
     others = [point for point in view.state.tuned if point.limit != limit]
     measured = [Tuned(limit, int(point[_knob(view)]), point["recall"]) for point in curve]
     changes = {"tuned": (*others, *measured), "tuned_ef": ef, "tuned_by_user": by_user}
+    if scan_rows is not None:
+        changes["scan_rows"] = scan_rows
     engine.submit(ChangeState(engine, view.generation.number, changes))

@@ -180,7 +180,7 @@ class Upkeep:
 
     def reindex(self, config: dict[str, Any] | None, threads: int, progress: Progress = None) -> None:
         """An index of another kind or other parameters; what was learned about the old one is forgotten."""
-        forget = {"index": config, "tuned": (), "tuned_ef": None, "tuned_by_user": False}
+        forget = {"index": config, "tuned": (), "tuned_ef": None, "tuned_by_user": False, "scan_rows": None}
         self._build_anew(config, forget, threads, progress)
 
     def rebuild(self, threads: int, progress: Progress = None) -> None:

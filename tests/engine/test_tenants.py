@@ -705,8 +705,14 @@ def test_a_large_tenants_walk_along_the_tree_is_as_long_as_the_recall_asked_for_
     def width(matching: int, known: tuple[Tuned, ...] = learned, **asked: Any) -> int:
         return planner.plan(config, 100_000, snapshot, 10, vecdb.SearchParams(**asked), known, None, matching).width
 
-    assert width(1_000, recall=0.99) == width(1_001) == 0, "the index's own choice"
+    assert width(1_000, recall=0.99) == width(1_000, nprobe=7) == 0, "all its rows"
+    assert width(1_001) == planner.PATIENCE
     assert width(1_001, recall=0.95) == planner.PATIENCE and width(1_001, recall=0.99) == 3 * planner.PATIENCE
+    for measured, most in ((None, planner.SCAN_ROWS), (500, 500)):
+        for told, rows in ((vecdb.Curator(), most), (config, 1_000)):
+            given = told, 100_000, snapshot, 10, vecdb.SearchParams(), learned, None
+            widths = [planner.plan(*given, n, measured).width for n in (rows, rows + 1)]
+            assert widths == [0, planner.PATIENCE], "what somebody said goes before what was measured"
     assert 0 < width(1_001, recall=0.8) < planner.PATIENCE and width(1_001, nprobe=7) == 7
     with pytest.raises(vecdb.InvalidArgument, match="has not learned"):
         width(1_001, (), recall=0.99)

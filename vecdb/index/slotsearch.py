@@ -38,11 +38,7 @@ _PLANS_MAX = 64
 # on 1,000 tenants of 40,000 sentences, recall 0.99 in place of 0.9995 and 4 % less time
 _SLACK_PERCENT, _RECALL_EXPECTED = 67, 0.975
 _SIEVED_MAX, _SIEVED_PER_RESULT = 1_024, 32  # most rows that come through the sieve
-LEAVES = 64  # that a search without a tenant looks at
-# Scans of nodes that change nothing before a search among a tenant's rows ends: recall 0.95 to 0.97, measured on 40,000
-# sentences with tenants of 8,000 to 40,000, scattered and near one another. A look at all rows, at 0.985, is as fast at
-# 28,000 of them; on either side of `scan_max` neither way takes 1.15 times as long as the other.
-PATIENCE = 80
+LEAVES = 64  # that a search without a tenant looks at; among a tenant's rows all are, unless there is a `nprobe`
 
 
 class View:
@@ -97,7 +93,7 @@ class Plan:
     ) -> None:
         self.rerank = max(limit + _RERANK_MORE, 2 * limit)
         self.wanted, sieved = 0, _UNBOUNDED
-        few, patience, nodes_most = config.scan_max, nprobe or PATIENCE, _UNBOUNDED
+        few, patience, nodes_most = _UNBOUNDED if nprobe is None else 0, nprobe or 0, _UNBOUNDED
         if everything:
             few, patience, nodes_most = 0, _UNBOUNDED, nprobe or config.nprobe or LEAVES
         elif order.sieve is not None:

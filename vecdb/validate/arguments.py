@@ -80,11 +80,11 @@ def _spann(index: Spann) -> Spann:
 
 
 def _curator(index: Curator) -> Curator:
-    nprobe = index.nprobe
+    nprobe, scan = index.nprobe, index.scan_max
     return Curator(
         leaf_rows=integer(index.leaf_rows, "Curator leaf_rows", limits.leaf_rows_min, limits.leaf_rows_max),
         shortlist_max=integer(index.shortlist_max, "Curator shortlist_max", 1, limits.rows_max),
-        scan_max=integer(index.scan_max, "Curator scan_max", 1, limits.rows_max),
+        scan_max=None if scan is None else integer(scan, "Curator scan_max", 1, limits.rows_max),
         nprobe=None if nprobe is None else integer(nprobe, "Curator nprobe", 1, limits.nprobe_max),
     )
 

@@ -1,0 +1,59 @@
+"""Goal: what is measured of a machine follows from what the machine did."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+import vecdb
+from tests.engine.corpus import clustered
+from vecdb import limits, planner, tuning
+from vecdb.database import Database
+from vecdb.schema import SearchParams
+
+
+class Clockwork:
+    """An index that takes as long as it is told: a scan so much a row, a walk so much in all."""
+
+    def __init__(self, row: float, walk: float) -> None:
+        self.now, self._row, self._walk = 0.0, row, walk
+
+    def search(self, queries: Any, limit: int, snapshot: Any, params: SearchParams, allow: Any) -> None:
+        self.now += self._walk if params.nprobe else self._row * len(allow)
+
+
+@pytest.mark.parametrize(
+    ("row", "walk", "wanted"),
+    [(1.0, 3e4, 30_000), (1.0, 1e4, 10_000), (1e-3, 1e3, 4 * planner.SCAN_ROWS), (1.0, 1.0, planner.SCAN_ROWS // 4)],
+)
+def test_a_scan_ends_where_a_walk_takes_as_long(
+    row: float, walk: float, wanted: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = Clockwork(row, walk)
+    monkeypatch.setattr(tuning, "time", SimpleNamespace(perf_counter=lambda: index.now))
+    view: Any = SimpleNamespace(generation=SimpleNamespace(index=index), snapshot=None)
+    queries = np.zeros((3, 4), np.float32)
+    live = np.arange(200_000)
+    assert tuning.measured_scan(view, queries, live) == pytest.approx(wanted, rel=0.001)
+    assert tuning.measured_scan(view, queries, live[:20_000]) == pytest.approx(min(wanted, 20_000), rel=0.001)
+    assert tuning.measured_scan(view, queries, live[:1_000]) is None, "nothing to choose"
+
+
+def test_optimize_remembers_it_for_the_planner(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planner, "SCAN_ROWS", 64)
+    monkeypatch.setattr(limits, "flat_rows_max", 100)
+    vectors = clustered(600, 8)
+    docs = db.create_collection("docs", 8, "l2", vecdb.Curator(leaf_rows=8))
+    docs.upsert(range(600), vectors, tenants="all")
+    docs.optimize()
+    known = docs._engine.view.state.scan_rows
+    assert 16 <= known <= 256
+    assert docs.search(vectors[0], 5, tenant="all", explain=True).explain["nprobe"] == planner.PATIENCE
+    docs.grant(range(known), "some")
+    assert docs.search(vectors[0], 5, tenant="some", explain=True).explain["nprobe"] == 0
+    docs.reindex(index=vecdb.Curator(leaf_rows=8, scan_max=600))
+    assert docs._engine.view.state.scan_rows is None
+    assert docs.search(vectors[0], 5, tenant="all", explain=True).explain["nprobe"] == 0
