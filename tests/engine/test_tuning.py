@@ -56,4 +56,5 @@ def test_optimize_remembers_it_for_the_planner(db: Database, monkeypatch: pytest
     assert docs.search(vectors[0], 5, tenant="some", explain=True).explain["nprobe"] == 0
     docs.reindex(index=vecdb.Curator(leaf_rows=8, scan_max=600))
     assert docs._engine.view.state.scan_rows is None
+    docs.optimize()
     assert docs.search(vectors[0], 5, tenant="all", explain=True).explain["nprobe"] == 0
