@@ -10,8 +10,6 @@ from typing import Any
 
 import numpy as np
 
-import vecdb
-
 from .. import curves
 from ..process import Process
 from .entrants import Plan, alone, entrants, ours
@@ -137,7 +135,7 @@ def sizes(plan: Plan, of: Workload, folder: Path, say: Say) -> dict[str, Any]:
     shared, asked = sized(of, plan.sizes, plan.queries, plan.seed)
     field = Field(shared, folder / "sizes", asked, say)
     mine = replace(ours(replace(plan, index="curator", parameter="", sweep=()), of.metric), values=(None,))
-    ways = {"chosen": {}, "scan": {"scan_max": vecdb.limits.rows_max}, "tree": {"scan_max": 1}}
+    ways = {"chosen": {}, "scan": {"scan_max": max(plan.sizes)}, "tree": {"scan_max": 1}}
     with ExitStack() as stack:
         lanes = []
         for way, told in ways.items():
