@@ -1,8 +1,8 @@
 """How gRPC behaves: limits, keepalive, retries, and how long a call may take.
 
-Repeated by gRPC itself, where the answer is UNAVAILABLE: reads, and writes, each of which carries a request_id and is
-therefore carried out once however often it arrives. Not what creates and drops, nor streams that write (ingest.py
-resumes those) and long operations.
+Repeated by gRPC itself, where the answer is UNAVAILABLE, or CANCELLED (said of a call that a server had not taken in yet
+when it ended): reads, and writes, each of which carries a request_id and is therefore carried out once however often it
+arrives. Not what creates and drops, nor streams that write (ingest.py resumes those) and long operations.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from vecdb.v1 import admin_pb2, collections_pb2, records_pb2, search_pb2, tenant
 MESSAGE_BYTES_MAX = 64 << 20  # of a request or an answer, as the server has it
 READ_S = 30.0
 WRITE_S = 90.0  # a write may wait for room, and for the disk
+KEEPALIVE_MS = 12_000
+PASSING = ("UNAVAILABLE", "CANCELLED")  # statuses that another try may do without
 
 _GREETING = "GetServerInfo"  # whoever opens what is not there should hear it at once
 _READS = (
@@ -66,10 +68,12 @@ def options(target: Target) -> list[tuple[str, Any]]:
         ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
         ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
         ("grpc.use_local_subchannel_pool", 1),  # a connection for each `open`, not one that all of the process share
-        ("grpc.keepalive_time_ms", 30_000),  # a server that is gone is noticed while a call waits for it
-        ("grpc.keepalive_timeout_ms", 20_000),
+        # A server that is gone, or stopped, is noticed while there is time to call another: sooner than READ_S. The
+        # server lets pings come every ten seconds.
+        ("grpc.keepalive_time_ms", KEEPALIVE_MS),
+        ("grpc.keepalive_timeout_ms", 8_000),
         ("grpc.initial_reconnect_backoff_ms", 100),  # a restart takes a second, not a minute
-        ("grpc.min_reconnect_backoff_ms", 100),
+        ("grpc.min_reconnect_backoff_ms", 5_000),  # how long a handshake may take
         ("grpc.max_reconnect_backoff_ms", 5_000),
         ("grpc.enable_http_proxy", int(not target.local)),
     ]
@@ -82,7 +86,7 @@ def _service_config() -> str:
         "initialBackoff": "0.2s",
         "maxBackoff": "5s",
         "backoffMultiplier": 3,
-        "retryableStatusCodes": ["UNAVAILABLE"],
+        "retryableStatusCodes": PASSING,
     }
     names = [{"service": full[rpc], "method": rpc} for rpc in _REPEATED]
     return json.dumps({"methodConfig": [{"name": names, "retryPolicy": policy}]})
