@@ -1,8 +1,8 @@
 """A server that is killed, or told to end, again and again under writers and readers, and a ledger of what they heard.
 
-Every block of ten records has one writer, which repeats a change under one request id until it is answered. The ledger
-says how far the writer is, and each state of a block follows from its changes alone: whoever reads a block must find all
-ten records in one state that lies between what was acknowledged before and what was intended after.
+Every block of ten records has one writer, which repeats a change under one request id until it is answered. The
+ledger says how far the writer is, and each state of a block follows from its changes alone: whoever reads a block must
+find all ten records in one state, which lies between what was acknowledged before and what was intended after.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def vectors_of(ids: Any, version: int) -> np.ndarray:
 
 @dataclass
 class Block:
-    """Ten records. states : after each change, the first before all.   acknowledged : the change that was last heard of."""
+    """Ten records. states : after each change, the first before all.   acknowledged : the last change heard of."""
 
     start: int
     states: list[State] = field(default_factory=lambda: [None])

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from vecdb import InvalidArgument, Unavailable
+from vecdb_server.faults import Refused
 from vecdb_server.work import Costs, Longs, Pool, Stopped
 
 
@@ -139,6 +140,37 @@ def test_where_the_oldest_would_come_too_late_the_newest_goes_first(monkeypatch:
 
     on_a_pool(unhurried)
     assert ran == list(range(6))
+
+
+def test_what_would_begin_after_half_of_its_time_is_refused_and_each_caller_has_a_queue_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [1_000.0]
+    monkeypatch.setattr("vecdb_server.work.time.monotonic", lambda: now[0])
+
+    def works(stop: Any) -> None:
+        now[0] += 0.1
+
+    async def scenario(pool: Pool, gate: threading.Event) -> None:
+        pool.check_wait("c", now[0])  # nobody waits: it would begin at once
+        tasks = await begun(pool, [pool.run("c", works)])
+        gate.set()
+        await asyncio.gather(*tasks)
+        gate.clear()
+        held = asyncio.ensure_future(pool.run("holder", lambda stop: gate.wait(60)))
+        while not pool.busy:
+            await asyncio.sleep(0)
+        waiting = await begun(pool, [pool.run("c", works) for _ in range(6)])
+        pool.check_wait("c", now[0] + 10 * pool._job_s * 6)
+        pool.check_wait("c", float("inf"))
+        pool.check_wait("d", now[0] + 2.1 * pool._job_s)
+        with pytest.raises(Refused, match="before this call's deadline") as caught:
+            pool.check_wait("c", now[0] + 10 * pool._job_s)
+        assert caught.value.retry_s == pytest.approx(max(0.1, pool._job_s))
+        gate.set()
+        await asyncio.gather(held, *waiting)
+
+    on_a_pool(scenario)
 
 
 def test_what_is_done_together_leaves_out_who_is_gone() -> None:

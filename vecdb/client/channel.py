@@ -1,6 +1,6 @@
 """How gRPC behaves: limits, keepalive, retries, and how long a call may take.
 
-Repeated by gRPC itself, where the answer is UNAVAILABLE, or CANCELLED (said of a call that a server had not taken in yet
+Repeated by gRPC itself, where the answer is UNAVAILABLE, or CANCELLED (of a call that a server had not taken in yet
 when it ended): reads, and writes, each of which carries a request_id and is therefore carried out once however often it
 arrives. Not what creates and drops, nor streams that write (ingest.py resumes those) and long operations.
 """

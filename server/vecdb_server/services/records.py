@@ -46,7 +46,7 @@ class Records:
     async def _ingested(self, collection: str, request: Any, caller: Caller, context: Any) -> Any:
         """One batch after the other: a later one may overwrite what an earlier one wrote."""
         docs = await self._house.collection(caller, collection)
-        count = await self._house.write(caller, context, lambda: _write(docs, request.write, caller))
+        count = await self._house.write(caller, context, lambda: _write(docs, request.write, caller), streamed=True)
         return pb.IngestResponse(batch=request.batch, count=count)
 
     async def Update(self, request: Any, caller: Caller, context: Any) -> Any:
