@@ -35,7 +35,7 @@ class Job:
     alike, with : jobs that are alike may be done together, by `together(their subjects)`, one result each.
     """
 
-    __slots__ = ("alike", "future", "gone", "since", "subject", "together", "until", "work")
+    __slots__ = ("alike", "future", "gone", "subject", "together", "until", "work")
 
     def __init__(
         self,
@@ -53,15 +53,9 @@ class Job:
         self.subject = subject
         self.together = together
         self.gone = False
-        self.since = time.monotonic()
 
     def stop(self) -> bool:
         return self.gone or time.monotonic() > self.until
-
-    def is_late(self) -> bool:
-        """Whether half of its time went by while it waited, and somebody still waits for it."""
-        now = time.monotonic()
-        return not self.gone and now - self.since > self.until - now >= 0
 
 
 class Pool:
@@ -117,11 +111,12 @@ class Pool:
 
     def _wait_s(self, caller: str) -> float:
         with self._changed:
-            if not self.queued:
+            waiting = self.queued + self.busy - len(self._threads)  # once threads that are free have woken
+            if waiting <= 0:
                 return 0.0
             own = len(self._queues.get(caller, ()))
             callers = len(self._queues) + (own == 0)
-            ahead = min(self.queued, (own + 1) * callers - 1)  # turns are taken
+            ahead = min(waiting, (own + 1) * callers - 1)  # turns are taken
             return ahead * self._job_s / len(self._threads)
 
     def close(self) -> None:
@@ -162,11 +157,8 @@ class Pool:
                 return [job, *self._like(job)]
 
     def _take_turn(self) -> Job:
-        """The oldest, while there is time for it. Where there is not, whoever came first would be answered too late,
-        one after the other: the newest has most of its time left, and the others are let go when theirs is over.
-        """
         caller, queue = next(iter(self._queues.items()))
-        job = queue.pop() if queue[0].is_late() else queue.popleft()
+        job = queue.popleft()
         del self._queues[caller]
         if queue:
             self._queues[caller] = queue  # behind all others

@@ -115,33 +115,6 @@ def test_what_nobody_waits_for_and_what_is_late_is_not_begun() -> None:
     assert ran == ["fine"]
 
 
-def test_where_the_oldest_would_come_too_late_the_newest_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [1_000.0]
-    monkeypatch.setattr("vecdb_server.work.time.monotonic", lambda: now[0])
-    ran: list[int] = []
-
-    async def scenario(pool: Pool, gate: threading.Event) -> Any:
-        tasks = await begun(pool, [pool.run("c", lambda stop, i=i: ran.append(i), 1_001.0 + i / 10) for i in range(6)])
-        now[0] += 0.55  # of 0 half of its time is gone, and it is not over
-        gate.set()
-        return await asyncio.gather(*tasks, return_exceptions=True)
-
-    on_a_pool(scenario)
-    assert sorted(ran) == list(range(6)) and ran[0] == 5
-
-    ran.clear()
-    now[0] = 1_000.0
-
-    async def unhurried(pool: Pool, gate: threading.Event) -> Any:
-        tasks = await begun(pool, [pool.run("c", lambda stop, i=i: ran.append(i)) for i in range(6)])
-        now[0] += 1_000
-        gate.set()
-        return await asyncio.gather(*tasks)
-
-    on_a_pool(unhurried)
-    assert ran == list(range(6))
-
-
 def test_what_would_begin_after_half_of_its_time_is_refused_and_each_caller_has_a_queue_of_its_own(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -19,7 +19,8 @@ from vecdb.v1 import admin_pb2, collections_pb2, records_pb2, search_pb2, tenant
 MESSAGE_BYTES_MAX = 64 << 20  # of a request or an answer, as the server has it
 READ_S = 30.0
 WRITE_S = 90.0  # a write may wait for room, and for the disk
-KEEPALIVE_MS = 12_000
+LONG_S = 3_600.0  # a long operation that says nothing before it is done
+SILENCE_MS = 8_000  # of a connection that was asked whether it is there
 PASSING = ("UNAVAILABLE", "CANCELLED")  # statuses that another try may do without
 
 _GREETING = "GetServerInfo"  # whoever opens what is not there should hear it at once
@@ -29,15 +30,16 @@ _READS = (
 )  # fmt: skip
 _WRITES = ("Write", "Update", "Delete", "Grant", "Revoke", "CreateTenants", "DropTenant")
 _CHANGES = ("CreateCollection", "DropCollection", "Ingest")  # as long as a write, but not repeated by gRPC
+_LONG = ("Evaluate", "Tune")  # whatever else a call may take
 _REPEATED = (*_READS, *_WRITES, "List")
 
 _PROTOS = (admin_pb2, collections_pb2, records_pb2, search_pb2, tenants_pb2)
 
 
 def deadlines(timeout_s: float | None) -> dict[str, float]:
-    """Seconds, by rpc; one that is not there goes on as long as it goes on."""
+    """Seconds, by rpc; one that is not there answers again and again, and goes on as long as it does."""
     reads = dict.fromkeys((_GREETING, *_READS), timeout_s or READ_S)
-    return reads | dict.fromkeys((*_WRITES, *_CHANGES), timeout_s or WRITE_S)
+    return reads | dict.fromkeys((*_WRITES, *_CHANGES), timeout_s or WRITE_S) | dict.fromkeys(_LONG, LONG_S)
 
 
 def _methods() -> Iterator[Any]:
@@ -68,10 +70,13 @@ def options(target: Target) -> list[tuple[str, Any]]:
         ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
         ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
         ("grpc.use_local_subchannel_pool", 1),  # a connection for each `open`, not one that all of the process share
-        # A server that is gone, or stopped, is noticed while there is time to call another: sooner than READ_S. The
-        # server lets pings come every ten seconds.
-        ("grpc.keepalive_time_ms", KEEPALIVE_MS),
-        ("grpc.keepalive_timeout_ms", 8_000),
+        # A connection that fell silent is noticed while there is time for another try: sooner than READ_S. The server
+        # lets pings come every ten seconds. gRPC has pings of its own, too, which by default may be unanswered for a
+        # minute, and keepalive waits for those.
+        ("grpc.keepalive_time_ms", 12_000),
+        ("grpc.keepalive_timeout_ms", SILENCE_MS),
+        ("grpc.http2.ping_timeout_ms", SILENCE_MS),
+        ("grpc.http2.max_pings_without_data", 0),
         ("grpc.initial_reconnect_backoff_ms", 100),  # a restart takes a second, not a minute
         ("grpc.min_reconnect_backoff_ms", 5_000),  # how long a handshake may take
         ("grpc.max_reconnect_backoff_ms", 5_000),
