@@ -206,7 +206,7 @@ class Access:
         successors: NDArray[np.int64],
         live_count: int,
     ) -> Change:
-        """Records written as rows from `first_row`: with the lists given, or with those of the rows that they replace.
+        """Records written as rows from `first_row`: with the lists given, those of the rows they replace, or both.
 
         replaced, successors : int64[m], rows and those that take their place. live_count : records afterwards at most.
         """
@@ -214,10 +214,12 @@ class Access:
         if given is not None:
             numbers, change.new = self.resolve(group, given.names, create=True)
             change.written = Pairs.of(first_row + given.records, numbers[given.which])
-        elif len(change.leaving):
+        if len(change.leaving) and (given is None or given.kept):
             order = np.argsort(replaced)
             moved = successors[order][np.searchsorted(replaced[order], change.leaving.rows)]
-            change.written = Pairs.of(moved, change.leaving.numbers)
+            change.written = unite(change.written, Pairs.of(moved, change.leaving.numbers))
+            if given is not None:
+                self._refuse_long(change.written)
         self._check_quotas(group, change, live_count)
         return change
 
@@ -231,12 +233,7 @@ class Access:
         present = self.grants(group).lists_of(pairs.counts()[0])
         change = Change(granted=subtract(pairs, present), new=new)
         if len(change.granted):
-            most = unite(present, change.granted).counts()[1].max()
-            if most > limits.tenants_per_record_max:
-                raise LimitExceeded(
-                    f"collection {self.where!r}: a record would have {most:,} tenants, limit "
-                    f"{limits.tenants_per_record_max:,}; revoke some first"
-                )
+            self._refuse_long(unite(present, change.granted))
         self._check_quotas(group, change, live_count)
         return change
 
@@ -245,6 +242,14 @@ class Access:
         revoked = common(pairs, self.grants(group).lists_of(pairs.counts()[0]))
         self.living(group, revoked.tenants())
         return Change(revoked=revoked, leaving=revoked)
+
+    def _refuse_long(self, lists: Pairs) -> None:
+        most = lists.counts()[1].max(initial=0)
+        if most > limits.tenants_per_record_max:
+            raise LimitExceeded(
+                f"collection {self.where!r}: a record would have {most:,} tenants, limit "
+                f"{limits.tenants_per_record_max:,}; revoke some first"
+            )
 
     def _check_quotas(self, group: Group, change: Change, live_count: int) -> None:
         """Raises LimitExceeded where a tenant would have more records than it may."""

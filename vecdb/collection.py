@@ -74,6 +74,7 @@ class Collection:
         fields: Any = None,
         tenants: Any = None,
         *,
+        keep_tenants: bool = False,
         owner: str = "",
         atomic: bool = True,
         request_id: str | None = None,
@@ -88,13 +89,14 @@ class Collection:
             fields.
         tenants : who may see the records: one list of names for all of them, or a list of lists, one each; new names
             become tenants. None leaves the access list of a record that is replaced as it is; [] clears it.
+        keep_tenants : a list of a record that is replaced stays, and gains `tenants`.
         owner : whose records these are: a record is known by owner and id.
         atomic : a call is all or nothing up to 256 MiB; beyond that it is refused unless `atomic=False`, which
             splits it.
         request_id : makes the call safe to repeat: a second one with this id writes nothing and returns what the first
             did. Kept for 24 hours, 65,536 a collection; the same for every method that has it.
         """
-        return self._put(ids, vectors, fields, tenants, owner, atomic, "upsert", request_id)
+        return self._put(ids, vectors, fields, tenants, owner, atomic, "upsert", request_id, bool(keep_tenants))
 
     def insert(
         self,
@@ -120,16 +122,17 @@ class Collection:
         atomic: bool,
         mode: Mode,
         request_id: str | None,
+        kept: bool = False,
     ) -> int:
         owned = validate.owner(owner)
         request = validate.request_id(request_id)
         if atomic or _length(ids) <= self._engine.rows_per_call:
-            return self._engine.put(self._batch(ids, vectors, fields, tenants, mode), owned, mode, request)
+            return self._engine.put(self._batch(ids, vectors, fields, tenants, mode, kept), owned, mode, request)
         if request is not None:
             raise InvalidArgument("a call that is split has no one request_id: write its parts with one each")
-        return self._engine.put_all(self._batches(ids, vectors, fields, tenants, mode), owned, mode)
+        return self._engine.put_all(self._batches(ids, vectors, fields, tenants, mode, kept), owned, mode)
 
-    def _batch(self, ids: Any, vectors: Any, fields: Any, tenants: Any, mode: Mode) -> Batch:
+    def _batch(self, ids: Any, vectors: Any, fields: Any, tenants: Any, mode: Mode, kept: bool) -> Batch:
         checked = self._ids(ids)
         if mode == "insert" and checked.unique is not None:
             raise AlreadyExists(
@@ -139,7 +142,9 @@ class Collection:
         if len(array) != checked.n:
             raise InvalidArgument(f"got {checked.n:,} ids and {len(array):,} vectors: pass one vector per id")
         maps = validate.fields(fields, checked.n, single=checked.scalar)
-        lists = None if tenants is None else validate.access_lists(tenants, checked.n, single=checked.scalar)
+        lists = None
+        if tenants is not None:
+            lists = validate.access_lists(tenants, checked.n, single=checked.scalar, kept=kept)
         size_bytes = array.nbytes + sum(map(len, maps or ()))
         if size_bytes > limits.batch_bytes_max:
             raise LimitExceeded(
@@ -156,13 +161,13 @@ class Collection:
             None if lists is None else lists.take(keep, checked.n),
         )
 
-    def _batches(self, ids: Any, vectors: Any, fields: Any, tenants: Any, mode: Mode) -> Iterator[Batch]:
+    def _batches(self, ids: Any, vectors: Any, fields: Any, tenants: Any, mode: Mode, kept: bool) -> Iterator[Batch]:
         step = self._engine.rows_per_call
         each = isinstance(tenants, (list, tuple)) and any(not isinstance(one, str) for one in tenants)
         for start in range(0, len(ids), step):
             part = slice(start, start + step)
             part_fields = None if fields is None else _slice_fields(fields, part)
-            yield self._batch(ids[part], vectors[part], part_fields, tenants[part] if each else tenants, mode)
+            yield self._batch(ids[part], vectors[part], part_fields, tenants[part] if each else tenants, mode, kept)
 
     def update(
         self, ids: Any, vectors: Any = None, fields: Any = None, *, owner: str = "", request_id: str | None = None

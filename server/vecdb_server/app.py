@@ -46,9 +46,10 @@ _OPTIONS = (
     ("grpc.max_metadata_size", _HEADER_BYTES_MAX),
     ("grpc.absolute_max_metadata_size", _HEADER_BYTES_MAX),
     # Short searches keep the loop busy, and calls wait inside gRPC before the guard sees them. A connection with these
-    # under way keeps its own queue: the server's stays short, and who is let in, and health, are answered soon. What
-    # gRPC turns away by itself would look like a call that was cancelled.
-    ("grpc.max_concurrent_streams", 128),
+    # under way keeps its own queue: the server's stays short, and who is let in, and health, are answered soon. Fewer
+    # would leave no room for calls that are turned away beside those that wait for a kernel. What gRPC turns away by
+    # itself would look like a call that was cancelled.
+    ("grpc.max_concurrent_streams", 256),
     ("grpc.http.overload_protection", 0),  # would refuse calls of clients that keep to that
     ("grpc.server.max_pending_requests", 10_000),
     ("grpc.server.max_pending_requests_hard_limit", 20_000),

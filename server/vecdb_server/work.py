@@ -19,6 +19,11 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 from vecdb import Unavailable
+from vecdb_server.faults import exhausted
+
+_WAIT_SHARE = 0.5  # of the time that a call has left: the most that it may wait, as the wait is only estimated
+_RETRY_S = 0.1  # at least, after a refusal
+_WEIGHT = 0.1  # of the newest in a moving average
 
 Stop = Callable[[], bool]
 Work = Callable[[Stop], Any]
@@ -30,7 +35,7 @@ class Job:
     alike, with : jobs that are alike may be done together, by `together(their subjects)`, one result each.
     """
 
-    __slots__ = ("alike", "future", "gone", "since", "subject", "together", "until", "work")
+    __slots__ = ("alike", "future", "gone", "subject", "together", "until", "work")
 
     def __init__(
         self,
@@ -48,15 +53,9 @@ class Job:
         self.subject = subject
         self.together = together
         self.gone = False
-        self.since = time.monotonic()
 
     def stop(self) -> bool:
         return self.gone or time.monotonic() > self.until
-
-    def is_late(self) -> bool:
-        """Whether half of its time went by while it waited, and somebody still waits for it."""
-        now = time.monotonic()
-        return not self.gone and now - self.since > self.until - now >= 0
 
 
 class Pool:
@@ -70,6 +69,7 @@ class Pool:
         self._closed = False
         self.queued = 0
         self.busy = 0
+        self._job_s = 0.0  # what a job took lately
         self._threads = [threading.Thread(target=self._serve, name=f"vecdb-{name}-{i}") for i in range(threads)]
         for thread in self._threads:
             thread.start()
@@ -101,6 +101,24 @@ class Pool:
             job.gone = True
             raise
 
+    def check_wait(self, caller: str, until: float) -> None:
+        """Raises Refused where a job of that caller would begin too late for its deadline, as far as can be told: what
+        waits in vain takes the time of those that could still be answered.
+        """
+        excess_s = self._wait_s(caller) - _WAIT_SHARE * (until - time.monotonic())
+        if excess_s > 0:
+            raise exhausted("there is more to do than can be done before this call's deadline", max(_RETRY_S, excess_s))
+
+    def _wait_s(self, caller: str) -> float:
+        with self._changed:
+            waiting = self.queued + self.busy - len(self._threads)  # once threads that are free have woken
+            if waiting <= 0:
+                return 0.0
+            own = len(self._queues.get(caller, ()))
+            callers = len(self._queues) + (own == 0)
+            ahead = min(waiting, (own + 1) * callers - 1)  # turns are taken
+            return ahead * self._job_s / len(self._threads)
+
     def close(self) -> None:
         """Finish what waits, end the threads."""
         with self._changed:
@@ -111,11 +129,14 @@ class Pool:
 
     def _serve(self) -> None:
         while jobs := self._next():
+            started = time.monotonic()
             try:
                 results: Sequence[Any] = _done(jobs)
             finally:
+                took_s = (time.monotonic() - started) / len(jobs)
                 with self._changed:
                     self.busy -= 1
+                    self._job_s = _average(self._job_s or took_s, took_s)
             for job, result in zip(jobs, results, strict=True):
                 _tell(job, result)
             del jobs, results  # a thread that waits keeps nothing of its last job alive
@@ -136,11 +157,8 @@ class Pool:
                 return [job, *self._like(job)]
 
     def _take_turn(self) -> Job:
-        """The oldest, while there is time for it. Where there is not, whoever came first would be answered too late,
-        one after the other: the newest has most of its time left, and the others are let go when theirs is over.
-        """
         caller, queue = next(iter(self._queues.items()))
-        job = queue.pop() if queue[0].is_late() else queue.popleft()
+        job = queue.popleft()
         del self._queues[caller]
         if queue:
             self._queues[caller] = queue  # behind all others
@@ -164,6 +182,11 @@ class Pool:
                     del self._queues[caller]
         self.queued -= len(found)
         return found
+
+
+def _average(before: float, newest: float) -> float:
+    """A moving one that a single slow job does not upset."""
+    return before + _WEIGHT * (min(newest, 4 * before) - before)
 
 
 def _done(jobs: list[Job]) -> Sequence[Any]:
@@ -202,7 +225,6 @@ class Costs:
     """Microseconds a query took lately, by kind of search: a moving average that one slow search does not upset."""
 
     _kinds_max = 4_096
-    _weight = 0.1
 
     def __init__(self, short_us: float) -> None:
         self.short_us = short_us
@@ -221,7 +243,7 @@ class Costs:
                 self._us.clear()
             self._us[kind] = us
         else:
-            self._us[kind] = before + self._weight * (min(us, 4 * before) - before)
+            self._us[kind] = _average(before, us)
 
 
 class Stopped(Exception):

@@ -35,6 +35,9 @@ VALUES: dict[str, Any] = {
 }
 
 
+VECTORS = RNG.normal(size=(8, 3)).astype(np.float32)
+
+
 def same(a: Any, b: Any) -> bool:
     """Equal, of one type, NaN to NaN."""
     if isinstance(a, dict):
@@ -120,6 +123,20 @@ def test_owners_have_records_of_their_own(db: Any) -> None:
     assert docs.update(1, fields={"who": "ann"}, owner="ann") == 1 and docs.grant(2, ["t"], owner="ann") == 1
     assert docs.get([1, 2], owner="ann")[0].fields == {"who": "ann"}
     assert docs.delete(1, owner="ann") == 1 and docs.get(1) is not None and docs.count(tenant="t") == 1
+
+
+def test_a_write_that_keeps_lists_adds_to_those_that_are_there(db: Any) -> None:
+    docs = db.create_collection("docs", dim=3)
+    docs.upsert([1, 2, 3], VECTORS[:3], tenants=[["a"], ["b", "c"], []])
+    docs.upsert([1, 2, 3, 4], VECTORS[4:8], tenants=["b"], keep_tenants=True)
+    assert [one.tenants for one in docs.get([1, 2, 3, 4])] == [["a", "b"], ["b", "c"], ["b"], ["b"]]
+    docs.upsert([2, 1, 2], VECTORS[:3], tenants=[["a"], [], ["d"]], keep_tenants=True)
+    assert [one.tenants for one in docs.get([1, 2])] == [["a", "b"], ["b", "c", "d"]]
+    docs.upsert([1, 2], VECTORS[:2], keep_tenants=True)
+    assert [one.tenants for one in docs.get([1, 2])] == [["a", "b"], ["b", "c", "d"]]
+    assert (docs.count(tenant="a"), docs.count(tenant="b")) == (1, 4)
+    docs.upsert([1], VECTORS[:1], tenants=["b"])
+    assert docs.get([1])[0].tenants == ["b"]
 
 
 @pytest.mark.parametrize("batch", [1, 7, 1000])

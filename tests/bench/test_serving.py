@@ -120,10 +120,12 @@ def test_server_echo_and_embedded_calls_are_measured_in_pairs(small: dict[str, A
 
 
 def test_an_overload_is_refused_or_answered_and_health_answers(small: dict[str, Any]) -> None:
-    over = small["overload"]
-    assert over["load"]["asked"] == over["load"]["n"] + sum(over["load"]["refused"].values())
-    assert over["health"]["n"] == over["health"]["asked"] == 20
-    assert over["most"]["resident_bytes"] >= over["before"]["resident_bytes"] > 0
+    assert list(small["overload"]) == ["1 a call", "8 a call"]
+    for over in small["overload"].values():
+        assert over["load"]["asked"] == over["load"]["n"] + sum(over["load"]["refused"].values())
+        assert over["health"]["n"] == over["health"]["asked"] == 20
+        assert over["echo"]["asked"] == over["echo"]["n"] + sum(over["echo"]["refused"].values())
+        assert over["most"]["resident_bytes"] >= over["before"]["resident_bytes"] > 0
 
 
 def test_a_bulk_is_ingested_near_and_far(small: dict[str, Any]) -> None:

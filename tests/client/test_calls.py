@@ -116,7 +116,7 @@ LOST = fail(grpc.StatusCode.UNAVAILABLE)
 def test_reads_are_repeated_and_so_are_writes_under_one_request_id(scripted: tuple[Scripted, str]) -> None:
     script, url = scripted
     script.script = {
-        "Count": [LOST, LOST, give(records_pb2.CountResponse(count=5))],
+        "Count": [LOST, fail(grpc.StatusCode.CANCELLED, "ended"), give(records_pb2.CountResponse(count=5))],
         "Write": [LOST, give(records_pb2.WriteResponse(count=1))],
     }
     with vecdb.open(url) as db:

@@ -213,6 +213,8 @@ def test_bounds_of_a_record_and_of_a_call_are_held(shared: Any, monkeypatch: pyt
         shared.grant([3], ["x", "y"])
     with pytest.raises(LimitExceeded, match="at most 3 tenants"):
         shared.upsert([3], VECTORS[:1], tenants=["w", "x", "y", "z"])
+    with pytest.raises(LimitExceeded, match="a record would have 4 tenants, limit 3"):
+        shared.upsert([3], VECTORS[:1], tenants=["x", "y"], keep_tenants=True)
     assert shared.grant([3], "x") == 1
     monkeypatch.setattr(limits, "pairs_per_call_max", 5)
     with pytest.raises(LimitExceeded, match="at most 5 pairs"):

@@ -15,6 +15,7 @@ import pytest
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
+import vecdb
 from tests.server.driver import (
     PATIENCE_S,
     Client,
@@ -336,6 +337,26 @@ def test_a_write_that_names_no_tenants_leaves_lists_as_they_are_and_makes_new_re
     assert [list(one.tenants) for one in admin.get("docs", 60, 61, 62, owner="gamma")] == [["gamma"]] * 3
     own = tenants_pb2.RevokeRequest(collection="docs", ids=int_ids([60]), tenants=names("gamma"))
     assert outcome(lambda: sharing(sharing.tenants.Revoke, own)) == "INVALID_ARGUMENT"
+    sharing.close()
+
+
+def test_a_revoke_just_before_a_write_that_names_no_tenants_is_not_undone(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house.furnish()
+    admin = house.clients["admin"]
+    sharing = Client(house.running.address, token(house.tokens, "racing", "write", tenant="delta", share=True))
+    house.running.server._tokens.refresh()  # type: ignore[union-attr]
+    sharing.write("docs", 70, VECTORS[:1], tenants=names("acme"))
+    upsert = vecdb.Collection.upsert
+
+    def overtaken(docs: vecdb.Collection, *arguments: Any, **settings: Any) -> int:
+        docs.revoke([70], ["acme"], owner="delta")
+        return upsert(docs, *arguments, **settings)
+
+    monkeypatch.setattr(vecdb.Collection, "upsert", overtaken)
+    sharing.write("docs", 70, VECTORS[1:3])  # one that is there, one that is new
+    assert [list(one.tenants) for one in admin.get("docs", 70, 71, owner="delta")] == [["delta"]] * 2
     sharing.close()
 
 

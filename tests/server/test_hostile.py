@@ -229,6 +229,17 @@ def test_a_storm_of_cancelled_calls_leaves_nothing_behind(
     assert client.nearest("docs", vectors[3], 1) != []
 
 
+@pytest.mark.slow
+def test_a_storm_of_minutes_leaves_nothing_behind_either(running: Running, client: Client, vectors: np.ndarray) -> None:
+    storm(running, client, vectors, 400)
+    threads, descriptors = threading.active_count(), len(os.listdir("/proc/self/fd"))
+    for _ in range(40):
+        storm(running, client, vectors, 1_000)
+    settled(running)
+    assert threading.active_count() <= threads + 2 and len(os.listdir("/proc/self/fd")) <= descriptors + 4
+    assert client.nearest("docs", vectors[3], 1) == [3]
+
+
 def test_a_batch_that_nobody_waits_for_stops_between_chunks(
     running: Running, client: Client, monkeypatch: pytest.MonkeyPatch, vectors: np.ndarray
 ) -> None:
@@ -294,6 +305,15 @@ def test_who_does_not_read_a_list_loses_it(
 
 
 def test_abuse_leaves_descriptors_and_threads_as_they_were(tmp_path: Path, vectors: np.ndarray) -> None:
+    abused(tmp_path, vectors, 4)
+
+
+@pytest.mark.slow
+def test_nor_does_abuse_for_minutes_cost_memory(tmp_path: Path, vectors: np.ndarray) -> None:
+    abused(tmp_path, vectors, 300)
+
+
+def abused(tmp_path: Path, vectors: np.ndarray, rounds: int) -> None:
     with Process(tmp_path / "db", tmp_path) as process:
         port = process.ports()[0]
         client = Client(process.address)
@@ -301,13 +321,14 @@ def test_abuse_leaves_descriptors_and_threads_as_they_were(tmp_path: Path, vecto
         client.create("docs", DIM)
         client.write("docs", 0, vectors)
         abuse(port, vectors, 1)
-        descriptors, threads = process.descriptors(), process.threads()
-        abuse(port, vectors, 4)
+        descriptors, threads, memory = process.descriptors(), process.threads(), process.memory_bytes()
+        abuse(port, vectors, rounds)
         for _ in itertools.count():
             if process.descriptors() <= descriptors + 4 and process.threads() <= threads + 2:
                 break
             client(client.admin.GetServerInfo, admin_pb2.GetServerInfoRequest())
             assert _ < 20_000, (process.descriptors(), descriptors, process.threads(), threads)
+        assert process.memory_bytes() < memory + (64 << 20)
         client.close()
         assert process.end() == 0
 

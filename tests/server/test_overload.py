@@ -146,6 +146,32 @@ def test_a_caller_that_floods_does_not_lock_out_another(
     settled(running)
 
 
+def test_what_cannot_be_begun_in_time_is_refused_at_once_and_what_can_wait_waits(
+    serving: Serving, calling: Calling, vectors: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import vecdb
+
+    running = serving()
+    client = calling(running)
+    client.create("docs", DIM)
+    client.write("docs", 0, vectors)
+    house, gate = running.server.house, threading.Event()
+    house.costs.short_us = 0
+    search = vecdb.Collection.search
+    monkeypatch.setattr(vecdb.Collection, "search", lambda *a, **k: gate.wait(PATIENCE_S) and search(*a, **k))
+    patient = [client.search.Search.future(search_request("docs", vectors[i], 1 + i)) for i in range(12)]
+    running.until(lambda: house.kernels.queued >= 4)
+    house.kernels._job_s = 10.0
+    with pytest.raises(grpc.RpcError) as caught:
+        client.search.Search(search_request("docs", vectors[0]), timeout=15)
+    code, message, reason, retry_s = status_of(caught.value)
+    assert (code, reason) == ("RESOURCE_EXHAUSTED", "UNAVAILABLE") and "before this call's deadline" in message
+    assert retry_s is not None and retry_s > 1
+    gate.set()
+    assert {outcome(one.result) for one in patient} == {"OK"}
+    settled(running)
+
+
 # -- a process, and minutes ------------------------------------------------------------------------
 
 

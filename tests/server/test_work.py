@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from vecdb import InvalidArgument, Unavailable
+from vecdb_server.faults import Refused
 from vecdb_server.work import Costs, Longs, Pool, Stopped
 
 
@@ -114,31 +115,35 @@ def test_what_nobody_waits_for_and_what_is_late_is_not_begun() -> None:
     assert ran == ["fine"]
 
 
-def test_where_the_oldest_would_come_too_late_the_newest_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_would_begin_after_half_of_its_time_is_refused_and_each_caller_has_a_queue_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     now = [1_000.0]
     monkeypatch.setattr("vecdb_server.work.time.monotonic", lambda: now[0])
-    ran: list[int] = []
 
-    async def scenario(pool: Pool, gate: threading.Event) -> Any:
-        tasks = await begun(pool, [pool.run("c", lambda stop, i=i: ran.append(i), 1_001.0 + i / 10) for i in range(6)])
-        now[0] += 0.55  # of 0 half of its time is gone, and it is not over
+    def works(stop: Any) -> None:
+        now[0] += 0.1
+
+    async def scenario(pool: Pool, gate: threading.Event) -> None:
+        pool.check_wait("c", now[0])  # nobody waits: it would begin at once
+        tasks = await begun(pool, [pool.run("c", works)])
         gate.set()
-        return await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*tasks)
+        gate.clear()
+        held = asyncio.ensure_future(pool.run("holder", lambda stop: gate.wait(60)))
+        while not pool.busy:
+            await asyncio.sleep(0)
+        waiting = await begun(pool, [pool.run("c", works) for _ in range(6)])
+        pool.check_wait("c", now[0] + 10 * pool._job_s * 6)
+        pool.check_wait("c", float("inf"))
+        pool.check_wait("d", now[0] + 2.1 * pool._job_s)
+        with pytest.raises(Refused, match="before this call's deadline") as caught:
+            pool.check_wait("c", now[0] + 10 * pool._job_s)
+        assert caught.value.retry_s == pytest.approx(max(0.1, pool._job_s))
+        gate.set()
+        await asyncio.gather(held, *waiting)
 
     on_a_pool(scenario)
-    assert sorted(ran) == list(range(6)) and ran[0] == 5
-
-    ran.clear()
-    now[0] = 1_000.0
-
-    async def unhurried(pool: Pool, gate: threading.Event) -> Any:
-        tasks = await begun(pool, [pool.run("c", lambda stop, i=i: ran.append(i)) for i in range(6)])
-        now[0] += 1_000
-        gate.set()
-        return await asyncio.gather(*tasks)
-
-    on_a_pool(unhurried)
-    assert ran == list(range(6))
 
 
 def test_what_is_done_together_leaves_out_who_is_gone() -> None:

@@ -1,8 +1,8 @@
 """How gRPC behaves: limits, keepalive, retries, and how long a call may take.
 
-Repeated by gRPC itself, where the answer is UNAVAILABLE: reads, and writes, each of which carries a request_id and is
-therefore carried out once however often it arrives. Not what creates and drops, nor streams that write (ingest.py
-resumes those) and long operations.
+Repeated by gRPC itself, where the answer is UNAVAILABLE, or CANCELLED (of a call that a server had not taken in yet
+when it ended): reads, and writes, each of which carries a request_id and is therefore carried out once however often it
+arrives. Not what creates and drops, nor streams that write (ingest.py resumes those) and long operations.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ from vecdb.v1 import admin_pb2, collections_pb2, records_pb2, search_pb2, tenant
 MESSAGE_BYTES_MAX = 64 << 20  # of a request or an answer, as the server has it
 READ_S = 30.0
 WRITE_S = 90.0  # a write may wait for room, and for the disk
+LONG_S = 3_600.0  # a long operation that says nothing before it is done
+SILENCE_MS = 8_000  # of a connection that was asked whether it is there
+PASSING = ("UNAVAILABLE", "CANCELLED")  # statuses that another try may do without
 
 _GREETING = "GetServerInfo"  # whoever opens what is not there should hear it at once
 _READS = (
@@ -27,15 +30,16 @@ _READS = (
 )  # fmt: skip
 _WRITES = ("Write", "Update", "Delete", "Grant", "Revoke", "CreateTenants", "DropTenant")
 _CHANGES = ("CreateCollection", "DropCollection", "Ingest")  # as long as a write, but not repeated by gRPC
+_LONG = ("Evaluate", "Tune")  # whatever else a call may take
 _REPEATED = (*_READS, *_WRITES, "List")
 
 _PROTOS = (admin_pb2, collections_pb2, records_pb2, search_pb2, tenants_pb2)
 
 
 def deadlines(timeout_s: float | None) -> dict[str, float]:
-    """Seconds, by rpc; one that is not there goes on as long as it goes on."""
+    """Seconds, by rpc; one that is not there answers again and again, and goes on as long as it does."""
     reads = dict.fromkeys((_GREETING, *_READS), timeout_s or READ_S)
-    return reads | dict.fromkeys((*_WRITES, *_CHANGES), timeout_s or WRITE_S)
+    return reads | dict.fromkeys((*_WRITES, *_CHANGES), timeout_s or WRITE_S) | dict.fromkeys(_LONG, LONG_S)
 
 
 def _methods() -> Iterator[Any]:
@@ -66,10 +70,15 @@ def options(target: Target) -> list[tuple[str, Any]]:
         ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
         ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
         ("grpc.use_local_subchannel_pool", 1),  # a connection for each `open`, not one that all of the process share
-        ("grpc.keepalive_time_ms", 30_000),  # a server that is gone is noticed while a call waits for it
-        ("grpc.keepalive_timeout_ms", 20_000),
+        # A connection that fell silent is noticed while there is time for another try: sooner than READ_S. The server
+        # lets pings come every ten seconds. gRPC has pings of its own, too, which by default may be unanswered for a
+        # minute, and keepalive waits for those.
+        ("grpc.keepalive_time_ms", 12_000),
+        ("grpc.keepalive_timeout_ms", SILENCE_MS),
+        ("grpc.http2.ping_timeout_ms", SILENCE_MS),
+        ("grpc.http2.max_pings_without_data", 0),
         ("grpc.initial_reconnect_backoff_ms", 100),  # a restart takes a second, not a minute
-        ("grpc.min_reconnect_backoff_ms", 100),
+        ("grpc.min_reconnect_backoff_ms", 5_000),  # how long a handshake may take
         ("grpc.max_reconnect_backoff_ms", 5_000),
         ("grpc.enable_http_proxy", int(not target.local)),
     ]
@@ -82,7 +91,7 @@ def _service_config() -> str:
         "initialBackoff": "0.2s",
         "maxBackoff": "5s",
         "backoffMultiplier": 3,
-        "retryableStatusCodes": ["UNAVAILABLE"],
+        "retryableStatusCodes": PASSING,
     }
     names = [{"service": full[rpc], "method": rpc} for rpc in _REPEATED]
     return json.dumps({"methodConfig": [{"name": names, "retryPolicy": policy}]})

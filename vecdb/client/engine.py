@@ -91,6 +91,7 @@ class RemoteEngine:
             fields=fields_message(batch.fields if batch.fields is None or whole else batch.fields[part]),
             owner=owner.decode(),
             request_id=request_id,
+            keep_tenants=lists is not None and lists.kept,
             **access_fields(lists, rows),
         )
 

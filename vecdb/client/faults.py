@@ -23,6 +23,8 @@ def error_from(failed: Any, rpc: str, where: str, timeout_s: float | None) -> Ve
         return error_of(code.name, reason, text)
     if code is grpc.StatusCode.UNAVAILABLE:
         return Unavailable(f"{where} cannot be reached: {text}")
+    if code is grpc.StatusCode.CANCELLED:
+        return Unavailable(f"the call to {where} was broken off: {text}")
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         waited = "in time" if timeout_s is None else f"within {timeout_s:g} s"
         return Unavailable(f"{where} did not answer {waited}; a longer `timeout` can be given where it is opened")

@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
+from vecdb.client.channel import PASSING
 from vecdb.errors import Unavailable
 from vecdb.v1 import records_pb2
 
@@ -94,7 +95,7 @@ class Sending:
         if status == "DEADLINE_EXCEEDED":
             return 0.0 if self._window > 1 else None
         self._failures += 1
-        if status != "UNAVAILABLE" or self._failures >= _ATTEMPTS_MAX:
+        if status not in PASSING or self._failures >= _ATTEMPTS_MAX:
             return None
         return min(_WAIT_MAX_S, _FIRST_WAIT_S * 2.0 ** (self._failures - 1))
 

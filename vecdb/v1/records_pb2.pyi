@@ -18,7 +18,7 @@ WRITE_MODE_UPSERT: WriteMode
 WRITE_MODE_INSERT: WriteMode
 
 class WriteRequest(_message.Message):
-    __slots__ = ("collection", "mode", "ids", "vectors", "fields", "tenants", "tenants_each", "owner", "request_id")
+    __slots__ = ("collection", "mode", "ids", "vectors", "fields", "tenants", "tenants_each", "owner", "request_id", "keep_tenants")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     MODE_FIELD_NUMBER: _ClassVar[int]
     IDS_FIELD_NUMBER: _ClassVar[int]
@@ -28,6 +28,7 @@ class WriteRequest(_message.Message):
     TENANTS_EACH_FIELD_NUMBER: _ClassVar[int]
     OWNER_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    KEEP_TENANTS_FIELD_NUMBER: _ClassVar[int]
     collection: str
     mode: WriteMode
     ids: _common_pb2.Ids
@@ -37,7 +38,8 @@ class WriteRequest(_message.Message):
     tenants_each: _common_pb2.TenantLists
     owner: str
     request_id: str
-    def __init__(self, collection: _Optional[str] = ..., mode: _Optional[_Union[WriteMode, str]] = ..., ids: _Optional[_Union[_common_pb2.Ids, _Mapping]] = ..., vectors: _Optional[_Union[_common_pb2.Vectors, _Mapping]] = ..., fields: _Optional[_Union[_common_pb2.FieldMaps, _Mapping]] = ..., tenants: _Optional[_Union[_common_pb2.TenantNames, _Mapping]] = ..., tenants_each: _Optional[_Union[_common_pb2.TenantLists, _Mapping]] = ..., owner: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
+    keep_tenants: bool
+    def __init__(self, collection: _Optional[str] = ..., mode: _Optional[_Union[WriteMode, str]] = ..., ids: _Optional[_Union[_common_pb2.Ids, _Mapping]] = ..., vectors: _Optional[_Union[_common_pb2.Vectors, _Mapping]] = ..., fields: _Optional[_Union[_common_pb2.FieldMaps, _Mapping]] = ..., tenants: _Optional[_Union[_common_pb2.TenantNames, _Mapping]] = ..., tenants_each: _Optional[_Union[_common_pb2.TenantLists, _Mapping]] = ..., owner: _Optional[str] = ..., request_id: _Optional[str] = ..., keep_tenants: bool = ...) -> None: ...
 
 class WriteResponse(_message.Message):
     __slots__ = ("count",)

@@ -21,19 +21,20 @@ class AccessLists:
     """Tenants of the records of one call, as pairs.
 
     names : UTF-8, distinct, in order.   records, which : int64[pairs], position of the record in the call, ascending,
-    and of the tenant in names; each pair once.
+    and of the tenant in names; each pair once.   kept : lists of records that are there stay, and gain these.
     """
 
     names: list[bytes]
     records: NDArray[np.int64]
     which: NDArray[np.int64]
+    kept: bool = False
 
     def take(self, positions: NDArray[np.int64], n: int) -> AccessLists:
         """Lists of the records at `positions` (ascending) of n, which are numbered anew."""
         new = np.full(n, -1, np.int64)
         new[positions] = np.arange(len(positions))
-        kept = new[self.records]
-        return AccessLists(self.names, kept[kept >= 0], self.which[kept >= 0])
+        left = new[self.records]
+        return AccessLists(self.names, left[left >= 0], self.which[left >= 0], self.kept)
 
 
 def tenant_name(name: object) -> bytes:
@@ -70,20 +71,20 @@ def records_max(value: object) -> int | None:
     return None if value is None else integer(value, "records_max", 1, limits.tenant_records_max)
 
 
-def access_lists(tenants: object, n: int, *, single: bool) -> AccessLists:
+def access_lists(tenants: object, n: int, *, single: bool, kept: bool = False) -> AccessLists:
     """One list of names for all of n records, or a list of lists, one per record; a bare name is a list of one.
 
-    single : the call is about one bare id, whose tenants are one list.
+    single : the call is about one bare id, whose tenants are one list.   kept : of AccessLists.
     """
     listed = [tenants] if isinstance(tenants, str) else _listed(tenants, "tenants")
     nested = [one for one in listed if not isinstance(one, str)]
     if not nested:
-        return _same_for_all(listed, n)
+        return _same_for_all(listed, n, kept)
     if len(nested) < len(listed) or single:
         raise InvalidArgument("tenants must be one list of names for all records, or a list of such lists, one each")
     if len(listed) != n:
         raise InvalidArgument(f"got {n:,} ids and {len(listed):,} lists of tenants: pass one per id, or one for all")
-    return _one_each(listed, n)
+    return _one_each(listed, n, kept)
 
 
 def _listed(value: object, what: str) -> list[Any] | tuple[Any, ...]:
@@ -116,13 +117,13 @@ def _refuse_many(pairs: int, of_one: int) -> None:
         )
 
 
-def _same_for_all(listed: Sequence[Any], n: int) -> AccessLists:
+def _same_for_all(listed: Sequence[Any], n: int, kept: bool) -> AccessLists:
     names = sorted(map(tenant_name, _distinct(listed)))
     _refuse_many(n * len(names), len(names))
-    return AccessLists(names, np.repeat(np.arange(n), len(names)), np.tile(np.arange(len(names)), n))
+    return AccessLists(names, np.repeat(np.arange(n), len(names)), np.tile(np.arange(len(names)), n), kept)
 
 
-def _one_each(listed: Sequence[Any], n: int) -> AccessLists:
+def _one_each(listed: Sequence[Any], n: int, kept: bool) -> AccessLists:
     parts = [_listed(one, f"tenants[{i}]") for i, one in enumerate(listed)]
     lengths = np.fromiter(map(len, parts), np.int64, n)
     _refuse_many(int(lengths.sum()), int(lengths.max(initial=0)))
@@ -140,4 +141,4 @@ def _one_each(listed: Sequence[Any], n: int) -> AccessLists:
         at += len(found)
     pairs = np.unique(np.repeat(np.arange(n), lengths) * max(1, len(names)) + which)
     records, which = np.divmod(pairs, max(1, len(names)))
-    return AccessLists(names, records, which)
+    return AccessLists(names, records, which, kept)

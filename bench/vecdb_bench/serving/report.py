@@ -86,26 +86,35 @@ def _ingest(found: Found) -> dict[str, Rows]:
 
 
 def _overload(found: Found) -> dict[str, Rows]:
-    load, health = found["load"], found["health"]
-    states = {
-        when: {name: found[when][name] for name in ("threads", "descriptors")}
-        | {"resident MiB": found[when]["resident_bytes"] / 2**20}
-        for when in ("before", "most", "after")
-    }
     return {
-        "overload": [
-            {
-                "capacity, calls a second": found["capacity"],
-                "asked": load["asked"],
-                "answered": load["n"],
-                "answered, of those let in": found["accepted_in_time"],
-                "p99 ms": load.get("p99_us", 0) / 1e3,
-                "refused": ", ".join(f"{name} {count:,}" for name, count in load["refused"].items()),
-                "health answered": health["n"] / health["asked"],
-                "health p99 ms": health.get("p99_us", 0) / 1e3,
-            }
+        "overload": [_overloaded(name, one) for name, one in found.items()],
+        "overload: the server": [
+            {"queries": name, "when": when}
+            | {figure: one[when][figure] for figure in ("threads", "descriptors")}
+            | {"resident MiB": one[when]["resident_bytes"] / 2**20}
+            for name, one in found.items()
+            for when in ("before", "most", "after")
         ],
-        "overload: the server": [{"when": when} | figures for when, figures in states.items()],
+    }
+
+
+def _overloaded(name: str, one: Found) -> dict[str, Any]:
+    load, echo, health = one["load"], one["echo"], one["health"]
+    return {
+        "queries": name,
+        "capacity, calls a second": one["capacity"],
+        "asked": load["asked"],
+        "sent late by ms": load["late_us"] / 1e3,
+        "answered": load["n"],
+        "by capacity": one["goodput"],
+        "p99 ms": load.get("p99_us", 0) / 1e3,
+        "refused": ", ".join(f"{code} {count:,}" for code, count in load["refused"].items()),
+        "echo answered": echo["n"] / echo["asked"],
+        "cores echo and load took": echo["per_second"]
+        * (echo.get("server_cpu_us", 0) + echo.get("load_cpu_us", 0))
+        / 1e6,
+        "health answered": health["n"] / health["asked"],
+        "health p99 ms": health.get("p99_us", 0) / 1e3,
     }
 
 

@@ -105,6 +105,7 @@ class House:
         work = self.timed(kind, size, work)
         if self.costs.short(kind, size):
             return work(None)
+        self.kernels.check_wait(caller.name, until(context))
         return await self.kernels.run(caller.name, work, until(context))
 
     def timed(self, kind: Hashable, size: int, work: Callable[[Stop | None], Any]) -> Callable[[Stop | None], Any]:
@@ -118,8 +119,13 @@ class House:
 
         return measured
 
-    async def write(self, caller: Caller, context: Any, work: Callable[[], Any]) -> Any:
-        """On a thread that may wait for a commit. Once begun it goes on to its end, whoever still waits."""
+    async def write(self, caller: Caller, context: Any, work: Callable[[], Any], *, streamed: bool = False) -> Any:
+        """On a thread that may wait for a commit. Once begun it goes on to its end, whoever still waits.
+
+        streamed : one of a stream, which waits instead of being refused.
+        """
+        if not streamed:
+            self.writers.check_wait(caller.name, until(context))
         return await self.writers.run(caller.name, lambda stop: work(), until(context))
 
     async def long(

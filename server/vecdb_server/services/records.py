@@ -46,7 +46,7 @@ class Records:
     async def _ingested(self, collection: str, request: Any, caller: Caller, context: Any) -> Any:
         """One batch after the other: a later one may overwrite what an earlier one wrote."""
         docs = await self._house.collection(caller, collection)
-        count = await self._house.write(caller, context, lambda: _write(docs, request.write, caller))
+        count = await self._house.write(caller, context, lambda: _write(docs, request.write, caller), streamed=True)
         return pb.IngestResponse(batch=request.batch, count=count)
 
     async def Update(self, request: Any, caller: Caller, context: Any) -> Any:
@@ -149,9 +149,10 @@ def _write(docs: Collection, request: Any, caller: Caller) -> int:
     ids = ids_of(request.ids)
     owner = caller.owner(request.owner)
     tenants = caller.granted(tenants_of(request), docs.name)
-    if caller.tenant is not None and tenants is None:
-        tenants = _kept(docs, ids, caller.tenant)
-    return (docs.insert if mode == "insert" else docs.upsert)(
+    keep = request.keep_tenants
+    if caller.tenant is not None and tenants is None:  # lists of its records stay, new ones are its own
+        tenants, keep = [caller.tenant], True
+    return (docs.insert if mode == "insert" else partial(docs.upsert, keep_tenants=keep))(
         ids,
         vectors_of(request.vectors),
         fields_of(request.fields) if request.HasField("fields") else None,
@@ -159,16 +160,6 @@ def _write(docs: Collection, request: Any, caller: Caller) -> int:
         owner=owner,
         request_id=once(caller, request.request_id),
     )
-
-
-def _kept(docs: Collection, ids: Any, tenant: str) -> Any:
-    """The lists of a tenant's write that names none: those of its records that are there stay, new ones are its own."""
-    found = docs.get(ids, owner=tenant)
-    if all(one is not None and tenant in one.tenants for one in found):
-        return None
-    if all(one is None for one in found):
-        return [tenant]
-    return [[tenant] if one is None else sorted({tenant, *one.tenants}) for one in found]
 
 
 def _get(docs: Collection, ids: Any, request: Any, caller: Caller, tenants: list[str] | None) -> list[Record | None]:

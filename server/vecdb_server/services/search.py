@@ -49,6 +49,7 @@ class Search:
         asked = self._asked(docs, request, caller)
         if house.costs.short(asked.kind, asked.queries):
             return house.timed(asked.kind, asked.queries, asked.run)(None)
+        house.kernels.check_wait(caller.name, until(context))
         return await self._on_a_thread(asked, caller, context)
 
     def _on_a_thread(self, asked: Asked, caller: Caller, context: Any) -> Any:
