@@ -45,6 +45,20 @@ def _awaited(method: Callable[Concatenate[Facade, P], T]) -> Callable[Concatenat
     return call
 
 
+def _prepared(
+    method: Callable[Concatenate[Facade, P], Callable[[], T]],
+) -> Callable[Concatenate[_Mirror, P], Callable[[], Coroutine[Any, Any, T]]]:
+    """What is called later is what is awaited."""
+
+    @functools.wraps(method)
+    def call(self: _Mirror, /, *args: P.args, **kwargs: P.kwargs) -> Callable[[], Coroutine[Any, Any, T]]:
+        later: Any = method(self._near, *args, **kwargs)
+        found: Callable[[], Coroutine[Any, Any, T]] = later
+        return found
+
+    return call
+
+
 def _iterated(
     method: Callable[Concatenate[Facade, P], Iterator[T]],
 ) -> Callable[Concatenate[_Mirror, P], AsyncIterator[T]]:
@@ -85,6 +99,7 @@ class Collection(_Mirror):
 
     upsert = _awaited(near.Collection.upsert)
     insert = _awaited(near.Collection.insert)
+    prepare = _prepared(near.Collection.prepare)
     update = _awaited(near.Collection.update)
     delete = _awaited(near.Collection.delete)
     grant = _awaited(near.Collection.grant)

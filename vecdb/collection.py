@@ -8,6 +8,7 @@ sees it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -109,6 +110,29 @@ class Collection:
     ) -> int:
         """Like `upsert`, but raises AlreadyExists, and writes nothing, where any id exists."""
         return self._put(ids, vectors, fields, tenants, owner, atomic, "insert", request_id)
+
+    def prepare(
+        self,
+        ids: Any,
+        vectors: Any,
+        fields: Any = None,
+        tenants: Any = None,
+        *,
+        mode: Mode = "upsert",
+        owner: str = "",
+        request_id: str | None = None,
+    ) -> Callable[[], int]:
+        """Check a write that is made later: what this returns makes it when it is called, as `upsert` would.
+
+        For bulk loads: one batch can be checked while the one before it is on its way to the disk.
+
+        mode : "upsert" or "insert".   all else : as in `upsert`, atomic. Vectors are copied, unless they lie in `bytes`.
+        """
+        if mode not in ("upsert", "insert"):
+            raise InvalidArgument(f"mode must be 'upsert' or 'insert', got {validate.show(mode)}")
+        owned, request = validate.owner(owner), validate.request_id(request_id)
+        batch = self._batch(ids, vectors, fields, tenants, mode)
+        return partial(self._engine.put, batch, owned, mode, request)
 
     def _put(
         self,

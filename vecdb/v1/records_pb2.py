@@ -25,45 +25,45 @@ _sym_db = _symbol_database.Default()
 from vecdb.v1 import common_pb2 as vecdb_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16vecdb/v1/records.proto\x12\x08vecdb.v1\x1a\x15vecdb/v1/common.proto\"\xb0\x02\n\x0cWriteRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12!\n\x04mode\x18\x02 \x01(\x0e\x32\x13.vecdb.v1.WriteMode\x12\x1a\n\x03ids\x18\x03 \x01(\x0b\x32\r.vecdb.v1.Ids\x12\"\n\x07vectors\x18\x04 \x01(\x0b\x32\x11.vecdb.v1.Vectors\x12#\n\x06\x66ields\x18\x05 \x01(\x0b\x32\x13.vecdb.v1.FieldMaps\x12(\n\x07tenants\x18\x06 \x01(\x0b\x32\x15.vecdb.v1.TenantNamesH\x00\x12-\n\x0ctenants_each\x18\x07 \x01(\x0b\x32\x15.vecdb.v1.TenantListsH\x00\x12\r\n\x05owner\x18\x08 \x01(\t\x12\x12\n\nrequest_id\x18\t \x01(\tB\x08\n\x06\x61\x63\x63\x65ss\"\x1e\n\rWriteResponse\x12\r\n\x05\x63ount\x18\x01 \x01(\x04\"E\n\rIngestRequest\x12\r\n\x05\x62\x61tch\x18\x01 \x01(\x04\x12%\n\x05write\x18\x02 \x01(\x0b\x32\x16.vecdb.v1.WriteRequest\".\n\x0eIngestResponse\x12\r\n\x05\x62\x61tch\x18\x01 \x01(\x04\x12\r\n\x05\x63ount\x18\x02 \x01(\x04\"\xab\x01\n\rUpdateRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x1a\n\x03ids\x18\x02 \x01(\x0b\x32\r.vecdb.v1.Ids\x12\"\n\x07vectors\x18\x03 \x01(\x0b\x32\x11.vecdb.v1.Vectors\x12#\n\x06\x66ields\x18\x04 \x01(\x0b\x32\x13.vecdb.v1.FieldMaps\x12\r\n\x05owner\x18\x05 \x01(\t\x12\x12\n\nrequest_id\x18\x06 \x01(\t\"\x1f\n\x0eUpdateResponse\x12\r\n\x05\x63ount\x18\x01 \x01(\x04\"b\n\rDeleteRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x1a\n\x03ids\x18\x02 \x01(\x0b\x32\r.vecdb.v1.Ids\x12\r\n\x05owner\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"\x1f\n\x0e\x44\x65leteResponse\x12\r\n\x05\x63ount\x18\x01 \x01(\x04\"u\n\nGetRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x1a\n\x03ids\x18\x02 \x01(\x0b\x32\r.vecdb.v1.Ids\x12\x17\n\x0finclude_vectors\x18\x03 \x01(\x08\x12\r\n\x05owner\x18\x04 \x01(\t\x12\x0f\n\x07tenants\x18\x05 \x03(\t\"5\n\x0bGetResponse\x12&\n\x07records\x18\x01 \x03(\x0b\x32\x15.vecdb.v1.FoundRecord\"/\n\x0b\x46oundRecord\x12 \n\x06record\x18\x01 \x01(\x0b\x32\x10.vecdb.v1.Record\"3\n\x0c\x43ountRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x0f\n\x07tenants\x18\x02 \x03(\t\"\x1e\n\rCountResponse\x12\r\n\x05\x63ount\x18\x01 \x01(\x04\"Z\n\x0bListRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\r\n\x05\x62\x61tch\x18\x02 \x01(\r\x12\x17\n\x0finclude_vectors\x18\x03 \x01(\x08\x12\x0f\n\x07tenants\x18\x04 \x03(\t\"1\n\x0cListResponse\x12!\n\x07records\x18\x01 \x03(\x0b\x32\x10.vecdb.v1.Record*U\n\tWriteMode\x12\x1a\n\x16WRITE_MODE_UNSPECIFIED\x10\x00\x12\x15\n\x11WRITE_MODE_UPSERT\x10\x01\x12\x15\n\x11WRITE_MODE_INSERT\x10\x02\x32\xab\x03\n\rRecordService\x12\x38\n\x05Write\x12\x16.vecdb.v1.WriteRequest\x1a\x17.vecdb.v1.WriteResponse\x12?\n\x06Ingest\x12\x17.vecdb.v1.IngestRequest\x1a\x18.vecdb.v1.IngestResponse(\x01\x30\x01\x12;\n\x06Update\x12\x17.vecdb.v1.UpdateRequest\x1a\x18.vecdb.v1.UpdateResponse\x12;\n\x06\x44\x65lete\x12\x17.vecdb.v1.DeleteRequest\x1a\x18.vecdb.v1.DeleteResponse\x12\x32\n\x03Get\x12\x14.vecdb.v1.GetRequest\x1a\x15.vecdb.v1.GetResponse\x12\x38\n\x05\x43ount\x12\x16.vecdb.v1.CountRequest\x1a\x17.vecdb.v1.CountResponse\x12\x37\n\x04List\x12\x15.vecdb.v1.ListRequest\x1a\x16.vecdb.v1.ListResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16vecdb/v1/records.proto\x12\x08vecdb.v1\x1a\x15vecdb/v1/common.proto\"\xe3\x02\n\x0cWriteRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12!\n\x04mode\x18\x02 \x01(\x0e\x32\x13.vecdb.v1.WriteMode\x12\x1a\n\x03ids\x18\x03 \x01(\x0b\x32\r.vecdb.v1.Ids\x12\"\n\x07vectors\x18\x04 \x01(\x0b\x32\x11.vecdb.v1.Vectors\x12#\n\x06\x66ields\x18\x05 \x01(\x0b\x32\x13.vecdb.v1.FieldMaps\x12(\n\x07tenants\x18\x06 \x01(\x0b\x32\x15.vecdb.v1.TenantNamesH\x00\x12-\n\x0ctenants_each\x18\x07 \x01(\x0b\x32\x15.vecdb.v1.TenantListsH\x00\x12\x31\n\x0etenant_columns\x18\x0b \x01(\x0b\x32\x17.vecdb.v1.TenantColumnsH\x00\x12\r\n\x05owner\x18\x08 \x01(\t\x12\x12\n\nrequest_id\x18\t \x01(\tB\x08\n\x06\x61\x63\x63\x65ss\"\x1e\n\rWriteResponse\x12\r\n\x05\x63ount\x18\x01 \x01(\x04\"E\n\rIngestRequest\x12\r\n\x05\x62\x61tch\x18\x01 \x01(\x04\x12%\n\x05write\x18\x02 \x01(\x0b\x32\x16.vecdb.v1.WriteRequest\".\n\x0eIngestResponse\x12\r\n\x05\x62\x61tch\x18\x01 \x01(\x04\x12\r\n\x05\x63ount\x18\x02 \x01(\x04\"\xab\x01\n\rUpdateRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x1a\n\x03ids\x18\x02 \x01(\x0b\x32\r.vecdb.v1.Ids\x12\"\n\x07vectors\x18\x03 \x01(\x0b\x32\x11.vecdb.v1.Vectors\x12#\n\x06\x66ields\x18\x04 \x01(\x0b\x32\x13.vecdb.v1.FieldMaps\x12\r\n\x05owner\x18\x05 \x01(\t\x12\x12\n\nrequest_id\x18\x06 \x01(\t\"\x1f\n\x0eUpdateResponse\x12\r\n\x05\x63ount\x18\x01 \x01(\x04\"b\n\rDeleteRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x1a\n\x03ids\x18\x02 \x01(\x0b\x32\r.vecdb.v1.Ids\x12\r\n\x05owner\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"\x1f\n\x0e\x44\x65leteResponse\x12\r\n\x05\x63ount\x18\x01 \x01(\x04\"u\n\nGetRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x1a\n\x03ids\x18\x02 \x01(\x0b\x32\r.vecdb.v1.Ids\x12\x17\n\x0finclude_vectors\x18\x03 \x01(\x08\x12\r\n\x05owner\x18\x04 \x01(\t\x12\x0f\n\x07tenants\x18\x05 \x03(\t\"5\n\x0bGetResponse\x12&\n\x07records\x18\x01 \x03(\x0b\x32\x15.vecdb.v1.FoundRecord\"/\n\x0b\x46oundRecord\x12 \n\x06record\x18\x01 \x01(\x0b\x32\x10.vecdb.v1.Record\"3\n\x0c\x43ountRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x0f\n\x07tenants\x18\x02 \x03(\t\"\x1e\n\rCountResponse\x12\r\n\x05\x63ount\x18\x01 \x01(\x04\"Z\n\x0bListRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\r\n\x05\x62\x61tch\x18\x02 \x01(\r\x12\x17\n\x0finclude_vectors\x18\x03 \x01(\x08\x12\x0f\n\x07tenants\x18\x04 \x03(\t\"1\n\x0cListResponse\x12!\n\x07records\x18\x01 \x03(\x0b\x32\x10.vecdb.v1.Record*U\n\tWriteMode\x12\x1a\n\x16WRITE_MODE_UNSPECIFIED\x10\x00\x12\x15\n\x11WRITE_MODE_UPSERT\x10\x01\x12\x15\n\x11WRITE_MODE_INSERT\x10\x02\x32\xab\x03\n\rRecordService\x12\x38\n\x05Write\x12\x16.vecdb.v1.WriteRequest\x1a\x17.vecdb.v1.WriteResponse\x12?\n\x06Ingest\x12\x17.vecdb.v1.IngestRequest\x1a\x18.vecdb.v1.IngestResponse(\x01\x30\x01\x12;\n\x06Update\x12\x17.vecdb.v1.UpdateRequest\x1a\x18.vecdb.v1.UpdateResponse\x12;\n\x06\x44\x65lete\x12\x17.vecdb.v1.DeleteRequest\x1a\x18.vecdb.v1.DeleteResponse\x12\x32\n\x03Get\x12\x14.vecdb.v1.GetRequest\x1a\x15.vecdb.v1.GetResponse\x12\x38\n\x05\x43ount\x12\x16.vecdb.v1.CountRequest\x1a\x17.vecdb.v1.CountResponse\x12\x37\n\x04List\x12\x15.vecdb.v1.ListRequest\x1a\x16.vecdb.v1.ListResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'vecdb.v1.records_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_WRITEMODE']._serialized_start=1308
-  _globals['_WRITEMODE']._serialized_end=1393
+  _globals['_WRITEMODE']._serialized_start=1359
+  _globals['_WRITEMODE']._serialized_end=1444
   _globals['_WRITEREQUEST']._serialized_start=60
-  _globals['_WRITEREQUEST']._serialized_end=364
-  _globals['_WRITERESPONSE']._serialized_start=366
-  _globals['_WRITERESPONSE']._serialized_end=396
-  _globals['_INGESTREQUEST']._serialized_start=398
-  _globals['_INGESTREQUEST']._serialized_end=467
-  _globals['_INGESTRESPONSE']._serialized_start=469
-  _globals['_INGESTRESPONSE']._serialized_end=515
-  _globals['_UPDATEREQUEST']._serialized_start=518
-  _globals['_UPDATEREQUEST']._serialized_end=689
-  _globals['_UPDATERESPONSE']._serialized_start=691
-  _globals['_UPDATERESPONSE']._serialized_end=722
-  _globals['_DELETEREQUEST']._serialized_start=724
-  _globals['_DELETEREQUEST']._serialized_end=822
-  _globals['_DELETERESPONSE']._serialized_start=824
-  _globals['_DELETERESPONSE']._serialized_end=855
-  _globals['_GETREQUEST']._serialized_start=857
-  _globals['_GETREQUEST']._serialized_end=974
-  _globals['_GETRESPONSE']._serialized_start=976
-  _globals['_GETRESPONSE']._serialized_end=1029
-  _globals['_FOUNDRECORD']._serialized_start=1031
-  _globals['_FOUNDRECORD']._serialized_end=1078
-  _globals['_COUNTREQUEST']._serialized_start=1080
-  _globals['_COUNTREQUEST']._serialized_end=1131
-  _globals['_COUNTRESPONSE']._serialized_start=1133
-  _globals['_COUNTRESPONSE']._serialized_end=1163
-  _globals['_LISTREQUEST']._serialized_start=1165
-  _globals['_LISTREQUEST']._serialized_end=1255
-  _globals['_LISTRESPONSE']._serialized_start=1257
-  _globals['_LISTRESPONSE']._serialized_end=1306
-  _globals['_RECORDSERVICE']._serialized_start=1396
-  _globals['_RECORDSERVICE']._serialized_end=1823
+  _globals['_WRITEREQUEST']._serialized_end=415
+  _globals['_WRITERESPONSE']._serialized_start=417
+  _globals['_WRITERESPONSE']._serialized_end=447
+  _globals['_INGESTREQUEST']._serialized_start=449
+  _globals['_INGESTREQUEST']._serialized_end=518
+  _globals['_INGESTRESPONSE']._serialized_start=520
+  _globals['_INGESTRESPONSE']._serialized_end=566
+  _globals['_UPDATEREQUEST']._serialized_start=569
+  _globals['_UPDATEREQUEST']._serialized_end=740
+  _globals['_UPDATERESPONSE']._serialized_start=742
+  _globals['_UPDATERESPONSE']._serialized_end=773
+  _globals['_DELETEREQUEST']._serialized_start=775
+  _globals['_DELETEREQUEST']._serialized_end=873
+  _globals['_DELETERESPONSE']._serialized_start=875
+  _globals['_DELETERESPONSE']._serialized_end=906
+  _globals['_GETREQUEST']._serialized_start=908
+  _globals['_GETREQUEST']._serialized_end=1025
+  _globals['_GETRESPONSE']._serialized_start=1027
+  _globals['_GETRESPONSE']._serialized_end=1080
+  _globals['_FOUNDRECORD']._serialized_start=1082
+  _globals['_FOUNDRECORD']._serialized_end=1129
+  _globals['_COUNTREQUEST']._serialized_start=1131
+  _globals['_COUNTREQUEST']._serialized_end=1182
+  _globals['_COUNTRESPONSE']._serialized_start=1184
+  _globals['_COUNTRESPONSE']._serialized_end=1214
+  _globals['_LISTREQUEST']._serialized_start=1216
+  _globals['_LISTREQUEST']._serialized_end=1306
+  _globals['_LISTRESPONSE']._serialized_start=1308
+  _globals['_LISTRESPONSE']._serialized_end=1357
+  _globals['_RECORDSERVICE']._serialized_start=1447
+  _globals['_RECORDSERVICE']._serialized_end=1874
 # @@protoc_insertion_point(module_scope)
