@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ import pytest
 from typer.testing import CliRunner
 
 import vecdb
+from tests.server.driver import Running, token
 from vecdb.cli import build
+from vecdb_server.config import Config
 
 ROOT = Path(__file__).resolve().parents[2]
 ROWS, DIM = 300, 8
@@ -250,3 +253,55 @@ def test_progress_is_silent_where_there_is_no_terminal(matrix: Path, tmp_path: P
     done = process("import", matrix, "--db", "db", "-c", "docs", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert len(done.stdout.splitlines()) == 1
+
+
+# -- a server's database ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[tuple[str, str]]:
+    """(address, token of its administrator)"""
+    secret = token(tmp_path / "tokens.json", "admin", "admin")
+    config = Config(
+        path=str(tmp_path / "far"), listen="127.0.0.1:0", tokens=str(tmp_path / "tokens.json"),
+        backups=str(tmp_path / "backups"), durability="relaxed", grace_s=5.0,
+    )  # fmt: skip
+    running = Running(config)
+    yield f"grpc://{running.address}", secret
+    running.close()
+
+
+def test_a_servers_database_is_used_as_one_in_a_directory(
+    served: tuple[str, str], matrix: Path, vectors: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, secret = served
+    assert run("import", matrix, "--db", url, "--token", secret, "-c", "docs", "--metric", "l2")["live"] == ROWS
+    assert [path.name for path in tmp_path.iterdir() if "import" in path.name] == [], "the note is gone"
+    monkeypatch.setenv("VECDB_TOKEN", secret)
+    monkeypatch.setenv("VECDB_DB", url)
+    assert run("info")["collections"]["docs"]["live"] == ROWS and run("ls")[0]["name"] == "docs"
+    assert [hit["id"] for hit in run("search", "-c", "docs", "--vector", f"@{_one(tmp_path, vectors[7])}")["hits"]][
+        0
+    ] == 7
+    assert run("search", "-c", "docs", "--id", 3, "-k", 2, "--explain")["explain"]["plan"] == "exact"
+    run("export", tmp_path / "out.npy", "-c", "docs")
+    assert np.array_equal(np.load(tmp_path / "out.npy"), vectors)
+    assert run("check") == {"ok": True, "problems": []}
+    assert run("tune", "-c", "docs")
+    assert run("vacuum")["bytes_after"] > 0
+    assert run("backup", "copy")["destination"] == "copy" and (tmp_path / "backups" / "copy").is_dir()
+
+
+def _one(folder: Path, vector: np.ndarray) -> Path:
+    np.save(folder / "one.npy", vector)
+    return folder / "one.npy"
+
+
+def test_what_a_server_cannot_do_is_said(served: tuple[str, str], matrix: Path) -> None:
+    url, secret = served
+    for words in (("warmup",), ("import", matrix, "-c", "docs", "--metric", "l2", "--hnswlib")):
+        error = run(*words, "--db", url, code=1)["error"]
+        assert error["code"] == "INVALID_ARGUMENT" and "is a server" in error["message"]
+    assert run("ls", "--db", url, code=1)["error"]["code"] == "PERMISSION_DENIED"
+    assert run("ls", "--db", url, "--token", secret, "--tls", "none.pem", code=1)["error"]["code"] == "NOT_FOUND"
+    assert run("ls", "--db", "grpc://h/x", code=1)["error"]["code"] == "INVALID_ARGUMENT"

@@ -225,7 +225,7 @@ def test_a_write_under_a_request_id_is_carried_out_once(client: Client, vectors:
     assert [client(client.records.Write, request).count for _ in range(3)] == [3, 3, 3]
     request.request_id = "r2"
     assert outcome(lambda: client(client.records.Write, request)) == "ALREADY_EXISTS"
-    request.request_id = "x" * 65
+    request.request_id = "x" * 129
     assert failure(lambda: client(client.records.Write, request))[2] == "LIMIT_EXCEEDED"
 
 
