@@ -343,7 +343,7 @@ def abuse(port: int, vectors: np.ndarray, rounds: int) -> None:
 def test_columns_of_tenants_that_do_not_fit_are_refused(
     serving: Serving, calling: Calling, columns: dict[str, Any], message: str
 ) -> None:
-    client = calling(serving().address)
+    client = calling(serving())
     client.create("docs", 2)
     with pytest.raises(grpc.RpcError) as caught:
         client.write("docs", 1, np.ones((2, 2), np.float32), tenant_columns=common_pb2.TenantColumns(**columns))

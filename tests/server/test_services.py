@@ -176,8 +176,8 @@ def test_at_most_eight_batches_of_a_stream_are_unanswered(
     from vecdb_server.services.stream import Stream
 
     gate = threading.Event()
-    write = records._write
-    monkeypatch.setattr(records, "_write", lambda *args: gate.wait(PATIENCE_S) and write(*args))
+    prepared = records._prepared
+    monkeypatch.setattr(records, "_prepared", lambda *args: gate.wait(PATIENCE_S) and prepared(*args))
     begun: list[int] = []
     serve = Stream.serve
 
