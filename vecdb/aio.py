@@ -4,8 +4,8 @@
         docs = await db.collection("docs")
         hits = await docs.search(query, limit=10)
 
-What asks the server is a coroutine; `iter` and `tenants` are iterated with `async for`. An open database belongs to the
-event loop that it was opened on; any number of calls may be on their way at once.
+What asks the server is a coroutine; `iter`, `tenants` and `search_stream` are iterated with `async for`. An open
+database belongs to the event loop that it was opened on; any number of calls may be on their way at once.
 """
 
 from __future__ import annotations
@@ -40,6 +40,20 @@ def _awaited(method: Callable[Concatenate[Facade, P], T]) -> Callable[Concatenat
     async def call(self: _Mirror, /, *args: P.args, **kwargs: P.kwargs) -> T:
         coming: Any = method(self._near, *args, **kwargs)
         found: T = await coming
+        return found
+
+    return call
+
+
+def _prepared(
+    method: Callable[Concatenate[Facade, P], Callable[[], T]],
+) -> Callable[Concatenate[_Mirror, P], Callable[[], Coroutine[Any, Any, T]]]:
+    """What is called later is what is awaited."""
+
+    @functools.wraps(method)
+    def call(self: _Mirror, /, *args: P.args, **kwargs: P.kwargs) -> Callable[[], Coroutine[Any, Any, T]]:
+        later: Any = method(self._near, *args, **kwargs)
+        found: Callable[[], Coroutine[Any, Any, T]] = later
         return found
 
     return call
@@ -85,6 +99,7 @@ class Collection(_Mirror):
 
     upsert = _awaited(near.Collection.upsert)
     insert = _awaited(near.Collection.insert)
+    prepare = _prepared(near.Collection.prepare)
     update = _awaited(near.Collection.update)
     delete = _awaited(near.Collection.delete)
     grant = _awaited(near.Collection.grant)
@@ -93,6 +108,7 @@ class Collection(_Mirror):
     create_tenant = _awaited(near.Collection.create_tenant)
     drop_tenant = _awaited(near.Collection.drop_tenant)
     search = _awaited(near.Collection.search)
+    search_stream = _iterated(near.Collection.search_stream)
     search_mixture = _awaited(near.Collection.search_mixture)
     get = _awaited(near.Collection.get)
     count = _awaited(near.Collection.count)

@@ -70,6 +70,16 @@ class TenantLists(_message.Message):
     lists: _containers.RepeatedCompositeFieldContainer[TenantNames]
     def __init__(self, lists: _Optional[_Iterable[_Union[TenantNames, _Mapping]]] = ...) -> None: ...
 
+class TenantColumns(_message.Message):
+    __slots__ = ("names", "counts", "which")
+    NAMES_FIELD_NUMBER: _ClassVar[int]
+    COUNTS_FIELD_NUMBER: _ClassVar[int]
+    WHICH_FIELD_NUMBER: _ClassVar[int]
+    names: _containers.RepeatedScalarFieldContainer[str]
+    counts: _containers.RepeatedScalarFieldContainer[int]
+    which: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, names: _Optional[_Iterable[str]] = ..., counts: _Optional[_Iterable[int]] = ..., which: _Optional[_Iterable[int]] = ...) -> None: ...
+
 class Record(_message.Message):
     __slots__ = ("int_id", "string_id", "fields", "tenants", "vector")
     INT_ID_FIELD_NUMBER: _ClassVar[int]

@@ -18,7 +18,7 @@ WRITE_MODE_UPSERT: WriteMode
 WRITE_MODE_INSERT: WriteMode
 
 class WriteRequest(_message.Message):
-    __slots__ = ("collection", "mode", "ids", "vectors", "fields", "tenants", "tenants_each", "owner", "request_id", "keep_tenants")
+    __slots__ = ("collection", "mode", "ids", "vectors", "fields", "tenants", "tenants_each", "tenant_columns", "owner", "request_id", "keep_tenants")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     MODE_FIELD_NUMBER: _ClassVar[int]
     IDS_FIELD_NUMBER: _ClassVar[int]
@@ -26,6 +26,7 @@ class WriteRequest(_message.Message):
     FIELDS_FIELD_NUMBER: _ClassVar[int]
     TENANTS_FIELD_NUMBER: _ClassVar[int]
     TENANTS_EACH_FIELD_NUMBER: _ClassVar[int]
+    TENANT_COLUMNS_FIELD_NUMBER: _ClassVar[int]
     OWNER_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     KEEP_TENANTS_FIELD_NUMBER: _ClassVar[int]
@@ -36,10 +37,11 @@ class WriteRequest(_message.Message):
     fields: _common_pb2.FieldMaps
     tenants: _common_pb2.TenantNames
     tenants_each: _common_pb2.TenantLists
+    tenant_columns: _common_pb2.TenantColumns
     owner: str
     request_id: str
     keep_tenants: bool
-    def __init__(self, collection: _Optional[str] = ..., mode: _Optional[_Union[WriteMode, str]] = ..., ids: _Optional[_Union[_common_pb2.Ids, _Mapping]] = ..., vectors: _Optional[_Union[_common_pb2.Vectors, _Mapping]] = ..., fields: _Optional[_Union[_common_pb2.FieldMaps, _Mapping]] = ..., tenants: _Optional[_Union[_common_pb2.TenantNames, _Mapping]] = ..., tenants_each: _Optional[_Union[_common_pb2.TenantLists, _Mapping]] = ..., owner: _Optional[str] = ..., request_id: _Optional[str] = ..., keep_tenants: bool = ...) -> None: ...
+    def __init__(self, collection: _Optional[str] = ..., mode: _Optional[_Union[WriteMode, str]] = ..., ids: _Optional[_Union[_common_pb2.Ids, _Mapping]] = ..., vectors: _Optional[_Union[_common_pb2.Vectors, _Mapping]] = ..., fields: _Optional[_Union[_common_pb2.FieldMaps, _Mapping]] = ..., tenants: _Optional[_Union[_common_pb2.TenantNames, _Mapping]] = ..., tenants_each: _Optional[_Union[_common_pb2.TenantLists, _Mapping]] = ..., tenant_columns: _Optional[_Union[_common_pb2.TenantColumns, _Mapping]] = ..., owner: _Optional[str] = ..., request_id: _Optional[str] = ..., keep_tenants: bool = ...) -> None: ...
 
 class WriteResponse(_message.Message):
     __slots__ = ("count",)

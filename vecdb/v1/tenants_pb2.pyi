@@ -8,20 +8,22 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class GrantRequest(_message.Message):
-    __slots__ = ("collection", "ids", "tenants", "tenants_each", "owner", "request_id")
+    __slots__ = ("collection", "ids", "tenants", "tenants_each", "tenant_columns", "owner", "request_id")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     IDS_FIELD_NUMBER: _ClassVar[int]
     TENANTS_FIELD_NUMBER: _ClassVar[int]
     TENANTS_EACH_FIELD_NUMBER: _ClassVar[int]
+    TENANT_COLUMNS_FIELD_NUMBER: _ClassVar[int]
     OWNER_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     collection: str
     ids: _common_pb2.Ids
     tenants: _common_pb2.TenantNames
     tenants_each: _common_pb2.TenantLists
+    tenant_columns: _common_pb2.TenantColumns
     owner: str
     request_id: str
-    def __init__(self, collection: _Optional[str] = ..., ids: _Optional[_Union[_common_pb2.Ids, _Mapping]] = ..., tenants: _Optional[_Union[_common_pb2.TenantNames, _Mapping]] = ..., tenants_each: _Optional[_Union[_common_pb2.TenantLists, _Mapping]] = ..., owner: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
+    def __init__(self, collection: _Optional[str] = ..., ids: _Optional[_Union[_common_pb2.Ids, _Mapping]] = ..., tenants: _Optional[_Union[_common_pb2.TenantNames, _Mapping]] = ..., tenants_each: _Optional[_Union[_common_pb2.TenantLists, _Mapping]] = ..., tenant_columns: _Optional[_Union[_common_pb2.TenantColumns, _Mapping]] = ..., owner: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class GrantResponse(_message.Message):
     __slots__ = ("count",)
@@ -30,20 +32,22 @@ class GrantResponse(_message.Message):
     def __init__(self, count: _Optional[int] = ...) -> None: ...
 
 class RevokeRequest(_message.Message):
-    __slots__ = ("collection", "ids", "tenants", "tenants_each", "owner", "request_id")
+    __slots__ = ("collection", "ids", "tenants", "tenants_each", "tenant_columns", "owner", "request_id")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     IDS_FIELD_NUMBER: _ClassVar[int]
     TENANTS_FIELD_NUMBER: _ClassVar[int]
     TENANTS_EACH_FIELD_NUMBER: _ClassVar[int]
+    TENANT_COLUMNS_FIELD_NUMBER: _ClassVar[int]
     OWNER_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     collection: str
     ids: _common_pb2.Ids
     tenants: _common_pb2.TenantNames
     tenants_each: _common_pb2.TenantLists
+    tenant_columns: _common_pb2.TenantColumns
     owner: str
     request_id: str
-    def __init__(self, collection: _Optional[str] = ..., ids: _Optional[_Union[_common_pb2.Ids, _Mapping]] = ..., tenants: _Optional[_Union[_common_pb2.TenantNames, _Mapping]] = ..., tenants_each: _Optional[_Union[_common_pb2.TenantLists, _Mapping]] = ..., owner: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
+    def __init__(self, collection: _Optional[str] = ..., ids: _Optional[_Union[_common_pb2.Ids, _Mapping]] = ..., tenants: _Optional[_Union[_common_pb2.TenantNames, _Mapping]] = ..., tenants_each: _Optional[_Union[_common_pb2.TenantLists, _Mapping]] = ..., tenant_columns: _Optional[_Union[_common_pb2.TenantColumns, _Mapping]] = ..., owner: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class RevokeResponse(_message.Message):
     __slots__ = ("count",)

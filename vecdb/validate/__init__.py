@@ -9,7 +9,8 @@
 Thread rule: pure functions, callable from any thread. Bounds of limits.py are held before anything of the size in
 question is allocated. Long inputs are worked through in slices: NumPy calls on a few hundred KB, bytecode
 stretches of about 100 us, then the interpreter lock is offered (`common.breathe`), so that searches keep their latency.
-Invariant: what `ids`, `vectors` and `fields` return shares no memory with what the caller passed.
+Invariant: what `ids`, `vectors` and `fields` return shares no memory with what the caller passed, unless that is
+immutable.
 """
 
 from vecdb.validate.arguments import (
@@ -23,7 +24,8 @@ from vecdb.validate.arguments import (
     search_params,
     threads,
 )
-from vecdb.validate.fields import decode_fields, fields
+from vecdb.validate.common import integer, iterator, show
+from vecdb.validate.fields import EncodedFields, decode_fields, fields
 from vecdb.validate.ids import IdBatch, ids
 from vecdb.validate.mixture import MixtureQuery, mixture_query
 from vecdb.validate.tenants import AccessLists, access_lists, records_max, search_tenants, tenant_name, tenant_names
@@ -31,6 +33,7 @@ from vecdb.validate.vectors import queries, vectors
 
 __all__ = [
     "AccessLists",
+    "EncodedFields",
     "IdBatch",
     "MixtureQuery",
     "access_lists",
@@ -41,6 +44,8 @@ __all__ = [
     "fields",
     "ids",
     "index_config",
+    "integer",
+    "iterator",
     "mixture_query",
     "owner",
     "queries",
@@ -49,6 +54,7 @@ __all__ = [
     "search_limit",
     "search_params",
     "search_tenants",
+    "show",
     "tenant_name",
     "tenant_names",
     "threads",

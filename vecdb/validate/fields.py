@@ -11,7 +11,7 @@ from __future__ import annotations
 import datetime as dt
 import struct
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
@@ -21,11 +21,18 @@ from vecdb.errors import Corruption, InvalidArgument, LimitExceeded
 from vecdb.validate.common import INT64_END, check_rows, show, slices
 
 _SLICE_RECORDS = 64  # records encoded per bytecode stretch
+_SLICE_ENCODED = 128  # records that are encoded already
 
 _encode = msgspec.msgpack.Encoder().encode
 _NO_FIELDS = _encode({})
 _EPOCH = dt.datetime(1970, 1, 1)
 _PLAIN = frozenset((str, float, bool, type(None)))
+
+
+class EncodedFields(list[bytes]):
+    """Fields as `fields` returns them, a msgpack map a record, but from elsewhere: looked at before they are taken."""
+
+    __slots__ = ()
 
 
 def fields(value: object, n: int, *, single: bool = False) -> list[bytes] | None:
@@ -34,7 +41,7 @@ def fields(value: object, n: int, *, single: bool = False) -> list[bytes] | None
     Parameters
     ----------
     value : None; a list of n dicts (None for a record without fields); a dict of columns of length n; a pandas or
-        polars frame or Arrow table of n rows (missing cells become None).
+        polars frame or Arrow table of n rows (missing cells become None); `EncodedFields`.
     single : there is one bare id, and a dict is the fields of its record.
 
     Values may be None, bool, int64, float (NaN too), str, bytes, date, datetime, list, and dict with string keys;
@@ -50,8 +57,9 @@ def fields(value: object, n: int, *, single: bool = False) -> list[bytes] | None
     check_rows(n, "records")
     out: list[bytes] = []
     total = 0
-    for start, stop in slices(n, _SLICE_RECORDS):
-        part = [_record(one, position) for position, one in enumerate(read(start, stop), start)]
+    record, step = (_encoded, _SLICE_ENCODED) if isinstance(value, EncodedFields) else (_record, _SLICE_RECORDS)
+    for start, stop in slices(n, step):
+        part = [record(one, position) for position, one in enumerate(read(start, stop), start)]
         out += part
         total += sum(map(len, part))
         if total > limits.batch_bytes_max:
@@ -84,6 +92,8 @@ def _decode_extension(code: int, data: memoryview) -> object:
 
 
 _decode = msgspec.msgpack.Decoder(dict[str, Any], ext_hook=_decode_extension).decode
+_Int64 = Annotated[int, msgspec.Meta(ge=-INT64_END, le=INT64_END - 1)]
+_decode_plain = msgspec.msgpack.Decoder(dict[str, _Int64 | float | bool | str | None]).decode
 
 
 def _records(value: Any) -> tuple[int, Callable[[int, int], Sequence[Any]]]:
@@ -173,10 +183,30 @@ def _record(record: object, position: int) -> bytes:
     except InvalidArgument as error:
         raise type(error)(f"fields[{position}], field {show(key)}: {error}") from None
     if budget[0] < 0 or len(data) > limits.fields_bytes_max:
-        raise LimitExceeded(
-            f"fields[{position}] pass {limits.fields_bytes_max:,} bytes, the most of one record: store less in it"
-        )
+        raise _too_large(position)
     return data
+
+
+def _encoded(raw: bytes, position: int) -> bytes:
+    """The fields of one record that come encoded: a flat map of plain values stays as it is, others are made anew."""
+    if len(raw) > limits.fields_bytes_max:
+        raise _too_large(position)
+    try:
+        _decode_plain(raw)
+        return raw
+    except (msgspec.DecodeError, UnicodeDecodeError):  # it may still be a map: of other values
+        pass
+    try:
+        record = decode_fields(raw)
+    except Corruption:
+        raise InvalidArgument(f"fields[{position}] is no MessagePack map with string keys") from None
+    return _record(record, position)
+
+
+def _too_large(position: int) -> LimitExceeded:
+    return LimitExceeded(
+        f"fields[{position}] pass {limits.fields_bytes_max:,} bytes, the most of one record: store less in it"
+    )
 
 
 def _check_key(key: object) -> None:

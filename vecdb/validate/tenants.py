@@ -110,6 +110,10 @@ def _distinct(names: Iterable[Any]) -> set[Any]:
 def _refuse_many(pairs: int, of_one: int) -> None:
     if of_one > limits.tenants_per_record_max:
         raise LimitExceeded(f"a record has at most {limits.tenants_per_record_max:,} tenants, got {of_one:,}")
+    check_pairs(pairs)
+
+
+def check_pairs(pairs: int) -> None:
     if pairs > limits.pairs_per_call_max:
         raise LimitExceeded(
             f"one call takes at most {limits.pairs_per_call_max:,} pairs of record and tenant, got {pairs:,}: "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,7 @@ _CHUNK_ROWS = 256
 
 
 def vectors(value: object, config: CollectionConfig, *, what: str = "vectors", single: bool = True) -> Array:
-    """Vectors of a write, in the collection's stored dtype, in memory of their own.
+    """Vectors of a write, in the collection's stored dtype, in memory that nobody changes: their own, or `bytes`.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ def vectors(value: object, config: CollectionConfig, *, what: str = "vectors", s
 
     Returns
     -------
-    stored dtype[n, dim], n >= 1, C-contiguous, not shared with the caller.
+    stored dtype[n, dim], n >= 1, C-contiguous, not shared with the caller unless it is immutable.
         Every number is finite; squared norms stay below a quarter of float32's largest number, so that any distance is
         finite; under cosine no vector is zero. Integer dtypes take integral values in range only.
     """
@@ -53,7 +53,35 @@ def vectors(value: object, config: CollectionConfig, *, what: str = "vectors", s
             f"{what} take {n * config.dim * dtype.itemsize:,} bytes, one atomic call takes at most "
             f"{limits.batch_bytes_max:,}: write them in several calls, or with atomic=False"
         )
-    return _convert(source, dtype, config, what, _check_floats if dtype.kind == "f" else _check_integers)
+    check = _check_floats if dtype.kind == "f" else _check_integers
+    if _is_settled(source, dtype):
+        _check_as_they_are(source, config, what, check)
+        return source
+    return _convert(source, dtype, config, what, check)
+
+
+def _is_settled(source: Array | Sequence[Any], dtype: np.dtype[Any]) -> TypeGuard[Array]:
+    """Whether they lie in a `bytes`, as those of a message do, just as they are stored: a copy would be no safer."""
+    return (
+        isinstance(source, np.ndarray)
+        and source.dtype == dtype
+        and source.flags.c_contiguous
+        and source.flags.aligned
+        and isinstance(_memory_of(source), bytes)
+    )
+
+
+def _memory_of(array: Array) -> object:
+    """What an array is, in the end, a view of."""
+    base: object = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    return base
+
+
+def _check_as_they_are(source: Array, config: CollectionConfig, what: str, check: Check) -> None:
+    for start, stop in slices(len(source), _chunk_rows(config.dim), give_way=False):
+        check(source[start:stop], source[start:stop], start, config, what)
 
 
 def queries(value: object, config: CollectionConfig) -> tuple[NDArray[np.float32], bool]:
@@ -79,8 +107,7 @@ def queries(value: object, config: CollectionConfig) -> tuple[NDArray[np.float32
             f"one search takes at most {limits.queries_max:,} queries, got {nq:,}: search in several calls"
         )
     if isinstance(source, np.ndarray) and source.dtype is _F32 and source.flags.c_contiguous and source.flags.aligned:
-        for start, stop in slices(nq, _chunk_rows(config.dim), give_way=False):
-            _check_floats(source[start:stop], source[start:stop], start, config, "queries")
+        _check_as_they_are(source, config, "queries", _check_floats)
         return source, single
     return _convert(source, _F32, config, "queries", _check_floats), single
 

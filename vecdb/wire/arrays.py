@@ -1,6 +1,6 @@
 """Vectors, ids and lists of tenants on the wire.
 
-Arrays that are read from a message are views of its bytes: read-only, little-endian, alive with the message.
+Arrays that are read from a message are views of bytes of their own: read-only, little-endian.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from vecdb.errors import InvalidArgument
 from vecdb.limits import dim_max
 from vecdb.v1 import common_pb2
 from vecdb.validate import AccessLists, IdBatch
+from vecdb.validate.common import check_rows
+from vecdb.validate.tenants import check_pairs
 
 DTYPES: dict[common_pb2.DataType, np.dtype[Any]] = {
     common_pb2.DATA_TYPE_UNSPECIFIED: np.dtype("<f4"),
@@ -36,19 +38,20 @@ def vectors_message(array: NDArray[Any]) -> common_pb2.Vectors:
 
 
 def vectors_of(message: common_pb2.Vectors, what: str = "vectors") -> NDArray[Any]:
-    """[n, dim], a view. Raises InvalidArgument where bytes and shape do not agree."""
+    """[n, dim], read-only. Raises InvalidArgument where bytes and shape do not agree."""
     dtype = DTYPES.get(message.dtype)
     if dtype is None:
         raise InvalidArgument(f"{what}: data type {message.dtype} is unknown")
     if not 1 <= message.dim <= dim_max:
         raise InvalidArgument(f"{what}: dim must be from 1 to {dim_max:,}, got {message.dim:,}")
     row_bytes = message.dim * dtype.itemsize
-    if len(message.data) % row_bytes:
+    data = message.data  # each look at it makes a copy
+    if len(data) % row_bytes:
         raise InvalidArgument(
-            f"{what}: {len(message.data):,} bytes are no whole number of vectors of {row_bytes:,} bytes "
+            f"{what}: {len(data):,} bytes are no whole number of vectors of {row_bytes:,} bytes "
             f"({message.dim:,} x {dtype.name})"
         )
-    found: NDArray[Any] = np.frombuffer(message.data, dtype).reshape(-1, message.dim)
+    found: NDArray[Any] = np.frombuffer(data, dtype).reshape(-1, message.dim)
     return found
 
 
@@ -77,29 +80,41 @@ def ints_of(values: Any) -> NDArray[np.int64]:
     return np.fromiter(values, np.int64, len(values))
 
 
-def access_fields(
-    lists: AccessLists | None, n: int, shared: str = "tenants", each: str = "tenants_each"
-) -> dict[str, Any]:
+def access_fields(lists: AccessLists | None, n: int) -> dict[str, Any]:
     """The field of the oneof `access` that says what `lists` of n records say: none, one for all, or one each."""
     if lists is None:
         return {}
     names = [name.decode() for name in lists.names]
     if len(lists.records) == n * len(names):
-        return {shared: common_pb2.TenantNames(names=names)}
-    ends = np.searchsorted(lists.records, np.arange(1, n)).tolist()
-    parts = zip([0, *ends], [*ends, len(lists.which)], strict=True)
-    chosen = [[names[which] for which in lists.which[start:end].tolist()] for start, end in parts]
-    return {each: common_pb2.TenantLists(lists=[common_pb2.TenantNames(names=one) for one in chosen])}
+        return {"tenants": common_pb2.TenantNames(names=names)}
+    counts = np.bincount(lists.records, minlength=n).tolist()
+    return {"tenant_columns": common_pb2.TenantColumns(names=names, counts=counts, which=lists.which.tolist())}
 
 
-def tenants_of(request: Any) -> Any:
+def tenants_of(request: Any) -> list[str] | list[list[str]] | None:
     """What the gate takes as `tenants`: None, a list of names, or a list of such lists.
 
-    request : has the oneof `access`.
+    request : has the oneof `access`. Raises InvalidArgument where columns do not fit together.
     """
     found = request.WhichOneof("access")
     if found is None:
         return None
     if found == "tenants":
         return list(request.tenants.names)
-    return [list(one.names) for one in request.tenants_each.lists]
+    if found == "tenant_columns":
+        return _lists_of(request.tenant_columns)
+    lists = request.tenants_each.lists
+    check_rows(len(lists), "lists of tenants")
+    return [list(one.names) for one in lists]
+
+
+def _lists_of(columns: common_pb2.TenantColumns) -> list[list[str]]:
+    check_rows(len(columns.counts), "lists of tenants")
+    check_pairs(len(columns.which))
+    names, which, ends = list(columns.names), list(columns.which), np.cumsum(ints_of(columns.counts)).tolist()
+    if (ends[-1] if ends else 0) != len(which):
+        raise InvalidArgument(f"tenants: counts are of {sum(columns.counts):,} names, {len(which):,} are there")
+    if which and max(which) >= len(names):
+        raise InvalidArgument(f"tenants: place {max(which):,} is asked for, there are {len(names):,} names")
+    chosen = [names[at] for at in which]
+    return [chosen[start:end] for start, end in zip([0, *ends], ends, strict=False)]

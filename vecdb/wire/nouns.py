@@ -7,10 +7,10 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from vecdb.errors import Corruption, InvalidArgument
+from vecdb.errors import InvalidArgument
 from vecdb.schema import CollectionConfig, Curator, Flat, Hnsw, IndexConfig, Record, SearchParams, Spann
 from vecdb.v1 import collections_pb2, common_pb2, search_pb2
-from vecdb.validate import decode_fields, fields
+from vecdb.validate import EncodedFields, decode_fields, fields, request_id
 from vecdb.wire.arrays import DTYPE_NUMBERS, DTYPES
 
 METRICS: dict[collections_pb2.Metric, str] = {
@@ -125,23 +125,29 @@ def params_of(message: search_pb2.SearchParams) -> SearchParams:
 # -- records ---------------------------------------------------------------------------------------
 
 
+def request_id_of(given: str) -> str | None:
+    """None where none is set. Raises LimitExceeded."""
+    checked = request_id(given or None)
+    return None if checked is None else checked.decode()
+
+
 def fields_message(encoded: list[bytes] | None) -> common_pb2.FieldMaps | None:
     """Of fields as the gate has encoded them; None where there are none."""
     return None if encoded is None else common_pb2.FieldMaps(msgpack=encoded)
 
 
-def fields_of(message: common_pb2.FieldMaps) -> list[dict[str, Any]]:
-    """A dict per record. Raises InvalidArgument on what is neither a map in MessagePack nor an object in JSON."""
+def fields_of(message: common_pb2.FieldMaps) -> EncodedFields | list[dict[str, Any]]:
+    """What the gate takes as `fields`. Raises InvalidArgument on JSON that is no object."""
     if message.json and message.msgpack:
         raise InvalidArgument("fields: give either msgpack or json, not both")
+    if not message.json:
+        return EncodedFields(message.msgpack)
     found = []
-    for position, raw in enumerate(message.json or message.msgpack):
+    for position, raw in enumerate(message.json):
         try:
-            one = msgspec.json.decode(raw) if message.json else decode_fields(raw)
-        except (msgspec.DecodeError, Corruption, RecursionError):
-            raise InvalidArgument(
-                f"fields[{position}] is no {'JSON object' if message.json else 'MessagePack map with string keys'}"
-            ) from None
+            one = msgspec.json.decode(raw)
+        except (msgspec.DecodeError, RecursionError):
+            one = None
         if not isinstance(one, dict):
             raise InvalidArgument(f"fields[{position}] is no JSON object")
         found.append(one)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -15,8 +16,13 @@ from vecdb.wire.arrays import ids_of, tenants_of, vectors_of
 from vecdb.wire.nouns import fields_of, record_message
 from vecdb_server.auth import Caller
 from vecdb_server.services.house import House, once
+from vecdb_server.services.turns import Turns
 
-_MODES = {pb.WRITE_MODE_UNSPECIFIED: "upsert", pb.WRITE_MODE_UPSERT: "upsert", pb.WRITE_MODE_INSERT: "insert"}
+_MODES: dict[pb.WriteMode, Literal["upsert", "insert"]] = {
+    pb.WRITE_MODE_UNSPECIFIED: "upsert",
+    pb.WRITE_MODE_UPSERT: "upsert",
+    pb.WRITE_MODE_INSERT: "insert",
+}
 _LIST_BATCH = 1_000
 _LIST_BATCH_MAX = 65_536
 _LIST_BYTES = 4 << 20  # of one message of a list, about
@@ -30,23 +36,30 @@ class Records:
 
     async def Write(self, request: Any, caller: Caller, context: Any) -> Any:
         docs = await self._house.collection(caller, request.collection)
-        count = await self._house.write(caller, context, lambda: _write(docs, request, caller))
+        count = await self._house.write(caller, context, lambda: _prepared(docs, request, caller)())
         return pb.WriteResponse(count=count)
 
     async def Ingest(self, requests: Any, caller: Caller, context: Any) -> None:
-        collection = ""
+        collection, turns = "", Turns()
 
         def begin(request: Any) -> Any:
             nonlocal collection
             collection = request.write.collection or collection
-            return self._ingested(collection, request, caller, context)
+            return asyncio.ensure_future(self._ingested(collection, request, caller, context, turns))
 
         await self._house.streamed(requests, caller, context, begin)
 
-    async def _ingested(self, collection: str, request: Any, caller: Caller, context: Any) -> Any:
-        """One batch after the other: a later one may overwrite what an earlier one wrote."""
-        docs = await self._house.collection(caller, collection)
-        count = await self._house.write(caller, context, lambda: _write(docs, request.write, caller), streamed=True)
+    async def _ingested(self, collection: str, request: Any, caller: Caller, context: Any, turns: Turns) -> Any:
+        """One batch is checked while the one before it is written: a later one may overwrite what that wrote."""
+
+        async def prepared() -> Callable[[], int]:
+            docs = await self._house.collection(caller, collection)
+            write: Callable[[], int] = await self._house.write(
+                caller, context, lambda: _prepared(docs, request.write, caller), streamed=True
+            )
+            return write
+
+        count = await turns.take(prepared, lambda write: self._house.write(caller, context, write, streamed=True))
         return pb.IngestResponse(batch=request.batch, count=count)
 
     async def Update(self, request: Any, caller: Caller, context: Any) -> Any:
@@ -142,7 +155,8 @@ class Pages:
             self._batches.close()
 
 
-def _write(docs: Collection, request: Any, caller: Caller) -> int:
+def _prepared(docs: Collection, request: Any, caller: Caller) -> Callable[[], int]:
+    """A write that is checked, and made when this is called."""
     mode = _MODES.get(request.mode)
     if mode is None:
         raise InvalidArgument(f"write mode {request.mode} is unknown")
@@ -152,11 +166,13 @@ def _write(docs: Collection, request: Any, caller: Caller) -> int:
     keep = request.keep_tenants
     if caller.tenant is not None and tenants is None:  # lists of its records stay, new ones are its own
         tenants, keep = [caller.tenant], True
-    return (docs.insert if mode == "insert" else partial(docs.upsert, keep_tenants=keep))(
+    return docs.prepare(
         ids,
         vectors_of(request.vectors),
         fields_of(request.fields) if request.HasField("fields") else None,
         tenants,
+        keep_tenants=keep,
+        mode=mode,
         owner=owner,
         request_id=once(caller, request.request_id),
     )
