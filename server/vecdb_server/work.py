@@ -1,7 +1,7 @@
 """Where work runs: short kernels on the event loop, long ones on kernel threads, writes on threads of their own.
 
     Pool      a few threads, and a queue for each caller, served in turns
-    Costs     what a query of this kind took lately, which decides whether it is short
+    Costs     what a query of each kind took lately, which decides whether it is short
     Longs     operations of minutes, a thread each
 
 A caller that goes away takes its waiting jobs with it; running ones look at `stop` between chunks. Pools are fed from
@@ -198,30 +198,41 @@ def _settle(future: asyncio.Future[Any], result: Any) -> None:
         future.set_result(result)
 
 
+class Cost:
+    """Microseconds a query of one kind took lately: a moving average that one slow search does not upset."""
+
+    __slots__ = ("_costs", "us")
+    _weight = 0.1
+
+    def __init__(self, costs: Costs) -> None:
+        self._costs = costs
+        self.us = float("inf")  # nobody knows yet
+
+    def short(self, queries: int) -> bool:
+        """Whether so many are answered before a thread would have been woken."""
+        return self.us * queries <= self._costs.short_us
+
+    def learn(self, queries: int, seconds: float) -> None:
+        us, before = seconds * 1e6 / max(1, queries), self.us
+        self.us = us if before == float("inf") else before + self._weight * (min(us, 4 * before) - before)
+
+
 class Costs:
-    """Microseconds a query took lately, by kind of search: a moving average that one slow search does not upset."""
+    """What each kind of search costs. Whoever holds one of them goes on with it when the others are forgotten."""
 
     _kinds_max = 4_096
-    _weight = 0.1
 
     def __init__(self, short_us: float) -> None:
         self.short_us = short_us
-        self._us: dict[Hashable, float] = {}
+        self._kinds: dict[Hashable, Cost] = {}
 
-    def short(self, kind: Hashable, queries: int) -> bool:
-        """Whether a search of that kind is over before a thread would have been woken. Of an unknown kind: no."""
-        us = self._us.get(kind)
-        return us is not None and us * queries <= self.short_us
-
-    def learn(self, kind: Hashable, queries: int, seconds: float) -> None:
-        us = seconds * 1e6 / max(1, queries)
-        before = self._us.get(kind)
-        if before is None:
-            if len(self._us) >= self._kinds_max:
-                self._us.clear()
-            self._us[kind] = us
-        else:
-            self._us[kind] = before + self._weight * (min(us, 4 * before) - before)
+    def of(self, kind: Hashable) -> Cost:
+        found = self._kinds.get(kind)
+        if found is None:
+            if len(self._kinds) >= self._kinds_max:
+                self._kinds.clear()
+            found = self._kinds[kind] = Cost(self)
+        return found
 
 
 class Stopped(Exception):

@@ -176,14 +176,15 @@ def test_a_pool_that_closes_finishes_what_waits_and_takes_nothing_more() -> None
 
 def test_what_a_search_cost_says_whether_the_next_is_short() -> None:
     costs = Costs(500)
-    assert not costs.short("a", 1)  # nobody knows yet
-    costs.learn("a", 10, 1e-3)  # 100 us each
-    assert costs.short("a", 5) and not costs.short("a", 6)
-    costs.learn("a", 1, 1.0)  # one that was held up does not make its kind slow
-    assert costs.short("a", 3)
+    cost = costs.of("a")
+    assert not cost.short(1) and not cost.short(0)  # nobody knows yet
+    cost.learn(10, 1e-3)  # 100 us each
+    assert cost.short(5) and not cost.short(6)
+    cost.learn(1, 1.0)  # one that was held up does not make its kind slow
+    assert costs.of("a").short(3) and not costs.of("b").short(1)
     for _ in range(100):
-        costs.learn("a", 1, 1e-3)
-    assert not costs.short("a", 1)
+        cost.learn(1, 1e-3)
+    assert not cost.short(1)
 
 
 def test_a_long_operation_ends_at_its_next_report_once_it_is_stopped() -> None:
