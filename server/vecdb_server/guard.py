@@ -88,16 +88,14 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         method = details.method
         try:
             need = NEEDS.get(method)
-            if need is not None and need.open:
-                visitor = self._anybody
-            else:
-                visitor = self._visitor(details.invocation_metadata)
-                if need is None or not visitor.caller.may(need):
-                    found = method in self._rpcs or await continuation(details) is not None
-                    raise self._denied(need, visitor.caller, method) if found else _unknown(method)
-                assert visitor.account is not None
-                self._admission.check(visitor.account)
+            asked = need is None or not need.open
+            visitor = self._visitor(details.invocation_metadata) if asked else self._anybody
             handler = visitor.handlers.get(method)
+            if need is None or (handler is None and not visitor.caller.may(need)):
+                found = method in self._rpcs or await continuation(details) is not None
+                raise self._denied(need, visitor.caller, method) if found else _unknown(method)
+            if visitor.account is not None:
+                self._admission.check(visitor.account)
             if handler is None:
                 handler = await self._handler(visitor, method, continuation, details)
                 visitor.handlers[method] = handler
