@@ -148,13 +148,16 @@ class Pool:
         return job
 
     def _like(self, job: Job) -> list[Job]:
-        """Waiting jobs that `job` is done together with, of whichever caller."""
-        if job.alike is None or self.together_max == 1 or not self.queued:
+        """Waiting jobs that `job` is done together with, of whichever caller: no more than this thread's share of what
+        waits, or the others would have nothing to do.
+        """
+        most = min(self.together_max, -(-(self.queued + 1) // len(self._threads))) - 1
+        if job.alike is None or most < 1:
             return []
         found: list[Job] = []
         for caller, queue in list(self._queues.items()):
             mates = [one for one in queue if one.alike == job.alike and not one.stop()]
-            del mates[self.together_max - 1 - len(found) :]
+            del mates[most - len(found) :]
             if mates:
                 found += mates
                 rest = deque(one for one in queue if one not in mates)

@@ -75,6 +75,30 @@ def test_jobs_that_are_alike_are_done_together_whoever_asked_and_others_are_not(
     assert sorted(one for call in calls for one in call)[:2] == [0, 1]
 
 
+def test_a_thread_takes_no_more_than_its_share_of_what_is_alike() -> None:
+    taken: list[int] = []
+
+    async def main() -> None:
+        pool, gate = Pool("test", 2, together_max=8), threading.Event()
+        held = [asyncio.ensure_future(pool.run("holder", lambda stop: gate.wait(60))) for _ in range(2)]
+        while pool.busy < 2:
+            await asyncio.sleep(0)
+
+        def together(subjects: Sequence[int]) -> Sequence[int]:
+            taken.append(len(subjects))
+            return subjects
+
+        jobs = [pool.run("c", lambda stop, i=i: i, alike="a", subject=i, together=together) for i in range(6)]
+        tasks = await begun(pool, jobs)
+        gate.set()
+        assert await asyncio.gather(*tasks) == list(range(6))
+        await asyncio.gather(*held)
+        pool.close()
+
+    asyncio.run(main())
+    assert taken[0] == 3 and max(taken) == 3
+
+
 def test_a_job_that_fails_does_not_harm_those_that_were_done_with_it() -> None:
     def together(subjects: Sequence[int]) -> list[int]:
         raise InvalidArgument("one of them")

@@ -36,7 +36,8 @@ def encoded(hits: Hits, select: tuple[str, ...] | None, *, as_json: bool = False
         made += b"\x20" + _varint(hits.sequence)
     if hits.packed is None and hits.vectors is None and hits.components is None and hits.explain is None:
         return made
-    return made + _rest(hits, select, as_json).SerializeToString()
+    rest: bytes = _rest(hits, select, as_json).SerializeToString()
+    return made + rest
 
 
 def streamed(response: bytes) -> bytes:

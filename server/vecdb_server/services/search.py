@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from vecdb import Collection, InvalidArgument, NotFound, SearchParams
+from vecdb import Collection, Flat, InvalidArgument, NotFound, SearchParams
 from vecdb.v1 import search_pb2 as pb
 from vecdb.wire.answers import encoded, report, streamed
 from vecdb.wire.arrays import ids_of, vectors_of
@@ -22,6 +22,7 @@ from vecdb_server.services.questions import Queries, Question, Questions
 _LIMIT = 10
 _RECALL = 0.95
 _COMPONENTS, _NEIGHBOURS = 8, 10
+_TOGETHER_US = 2_000.0, 25_000.0  # scans of so long share reading the rows; of shorter ones it brings nothing
 
 
 def _of_stream(request: bytes) -> Any:
@@ -118,7 +119,8 @@ class Search:
         settings = message.params.SerializeToString() if params is not None else b""
         kind = (docs.name, settings, limit, tenants is None, message.include_vectors, select)
         alike = None
-        if len(vectors) == 1 and not message.explain:
+        scanned = isinstance(docs.config.index, Flat) or (params is not None and params.exact)
+        if scanned and len(vectors) == 1 and not message.explain:
             alike = (docs, *kind[1:], vectors.dtype, vectors.shape[1], message.fields_as_json, tuple(tenants or ()))
         return Question(
             docs, caller, self._house.costs.of(kind), len(vectors), vectors.shape[1], vectors.dtype, limit, params,
@@ -140,10 +142,10 @@ class Search:
     async def _on_a_thread(self, question: Question, queries: Queries, context: Any) -> bytes:
         house = self._house
         work = house.timed(question.cost, question.queries, lambda stop: question.answer(queries, stop))
+        alike = question.alike if _TOGETHER_US[0] <= question.cost.us <= _TOGETHER_US[1] else None
         answer: bytes = await house.kernels.run(
-            question.caller.name, work, until(context), alike=question.alike, subject=queries,
-            together=question.together,
-        )  # fmt: skip
+            question.caller.name, work, until(context), alike=alike, subject=queries, together=question.together
+        )
         return answer
 
     def _check_size(self, docs: Collection, queries: int, limit: int, with_vectors: bool) -> None:
