@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2
+from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
-from vecdb import VecdbError
+from vecdb import InvalidArgument, VecdbError
 from vecdb.wire.faults import DOMAIN, STATUS
 
 _MESSAGE_CHARS_MAX = 1_000  # twice in the trailers, which clients take up to 8 KiB of
@@ -21,6 +23,18 @@ class Refused(Exception):
         super().__init__(message)
         self.code = code
         self.retry_s = retry_s
+
+
+def no_message() -> InvalidArgument:
+    return InvalidArgument("the bytes that came are no message of this rpc's type")
+
+
+def whole(parse: Callable[[bytes], Any], data: bytes) -> Any:
+    """The message. Raises InvalidArgument where it is none."""
+    try:
+        return parse(data)
+    except DecodeError:
+        raise no_message() from None
 
 
 def exhausted(message: str, retry_s: float) -> Refused:

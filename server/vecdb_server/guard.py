@@ -21,7 +21,7 @@ from typing import Any
 import grpc
 from google.protobuf import message_factory
 
-from vecdb import InvalidArgument, Unavailable
+from vecdb import Unavailable
 from vecdb_server import faults
 from vecdb_server.admission import Account, Admission
 from vecdb_server.auth import ANONYMOUS, NEEDS, Caller, Need
@@ -30,7 +30,7 @@ from vecdb_server.logs import log
 from vecdb_server.metrics import Metrics
 from vecdb_server.tokens import Tokens
 
-Behaviour = Callable[[Any, Caller, Any], Awaitable[Any]]
+Behaviour = Callable[[Any, Caller, Any], Any]
 _unary_unary = grpc.unary_unary_rpc_method_handler
 _ID = re.compile(r"[\x21-\x7e]{1,64}")
 
@@ -54,7 +54,7 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         self._admission = admission
         self._metrics = metrics
         self._hidden = hidden
-        self._rpcs: dict[str, tuple[Any, Behaviour]] = {}
+        self._rpcs: dict[str, tuple[Any, Behaviour, bool]] = {}
         self._visitors: dict[bytes, Visitor] = {}
         self._version = 0  # of the tokens that they hold
         self._anonymous = Visitor(ANONYMOUS, admission.account(ANONYMOUS))
@@ -64,10 +64,13 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
 
     def add(self, service: Any, behaviours: Any) -> None:
         """Serve the rpcs of a service's descriptor: one method of that name each,
-        `async (message or messages, Caller, context)`; those that stream answers write them to the context.
+        `(message or messages, Caller, context)`, async; those that stream answers write them to the context.
+        Those that are `raw` get and give bytes, and need not be async.
         """
+        raw = getattr(behaviours, "raw", ())
         for method in service.methods:
-            self._rpcs[f"/{service.full_name}/{method.name}"] = (method, getattr(behaviours, method.name))
+            name = method.name
+            self._rpcs[f"/{service.full_name}/{name}"] = (method, getattr(behaviours, name), name in raw)
 
     @property
     def rpcs(self) -> Iterable[str]:
@@ -85,16 +88,14 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         method = details.method
         try:
             need = NEEDS.get(method)
-            if need is not None and need.open:
-                visitor = self._anybody
-            else:
-                visitor = self._visitor(details.invocation_metadata)
-                if need is None or not visitor.caller.may(need):
-                    found = method in self._rpcs or await continuation(details) is not None
-                    raise self._denied(need, visitor.caller, method) if found else _unknown(method)
-                assert visitor.account is not None
-                self._admission.check(visitor.account)
+            asked = need is None or not need.open
+            visitor = self._visitor(details.invocation_metadata) if asked else self._anybody
             handler = visitor.handlers.get(method)
+            if need is None or (handler is None and not visitor.caller.may(need)):
+                found = method in self._rpcs or await continuation(details) is not None
+                raise self._denied(need, visitor.caller, method) if found else _unknown(method)
+            if visitor.account is not None:
+                self._admission.check(visitor.account)
             if handler is None:
                 handler = await self._handler(visitor, method, continuation, details)
                 visitor.handlers[method] = handler
@@ -151,12 +152,15 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
             if found is None:
                 raise _unknown(method)
             return self._watched(found)
-        descriptor, behaviour = self._rpcs[method]
-        parse = _parser(message_factory.GetMessageClass(descriptor.input_type))
+        descriptor, behaviour, raw = self._rpcs[method]
+        if raw:
+            parse, pack = None, None
+        else:
+            parse, pack = _parser(message_factory.GetMessageClass(descriptor.input_type)), _packed
         if descriptor.client_streaming:
-            return grpc.stream_stream_rpc_method_handler(self._call(visitor, method, behaviour, False), parse, _packed)
+            return grpc.stream_stream_rpc_method_handler(self._call(visitor, method, behaviour, False), parse, pack)
         make = grpc.unary_stream_rpc_method_handler if descriptor.server_streaming else _unary_unary
-        return make(self._call(visitor, method, behaviour, True), parse, _packed)
+        return make(self._call(visitor, method, behaviour, True), parse, pack)
 
     def _watched(self, handler: Any) -> Any:
         """A streaming handler of others whose calls end when the server drains."""
@@ -202,12 +206,16 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
             code, size_bytes = "OK", 0
             try:
                 if unary:
-                    _check_whole(request)
-                    size_bytes = request.ByteSize()
+                    if isinstance(request, bytes):
+                        size_bytes = len(request)
+                    else:
+                        _check_whole(request)
+                        size_bytes = request.ByteSize()
                 if account is not None:
                     admission.enter(account, size_bytes)
                     context.add_done_callback(lambda _: admission.leave(account, size_bytes))
-                return await behaviour(request, caller, context)
+                answer = behaviour(request, caller, context)
+                return answer if isinstance(answer, bytes) else await answer
             except asyncio.CancelledError:
                 code = "CANCELLED"
                 raise
@@ -244,7 +252,7 @@ class Broken:
 def _check_whole(message: Any) -> None:
     """Raises InvalidArgument where what came was no message."""
     if isinstance(message, Broken):
-        raise InvalidArgument("the bytes that came are no message of this rpc's type")
+        raise faults.no_message()
 
 
 def _parser(message_class: Any) -> Callable[[bytes], Any]:

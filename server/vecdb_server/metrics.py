@@ -4,36 +4,37 @@
     vecdb_requests_held   vecdb_request_bytes_held   vecdb_requests_refused_total
     vecdb_jobs_queued{pool}   vecdb_jobs_running{pool}
 
-Children are made once for each rpc and code; gauges are read when they are scraped.
+Calls are counted on the event loop, in plain numbers; counters, histograms and gauges are made of what there is when it
+is scraped.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from bisect import bisect_left
+from collections.abc import Callable, Iterator
+from itertools import accumulate
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client import CollectorRegistry, Gauge, start_http_server
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 
 _BUCKETS_S = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
 
 
 class Series:
-    """What is counted of one rpc."""
+    """What is counted of one rpc. codes : calls by what became of them.   times : calls that took up to each bound."""
 
-    __slots__ = ("_codes", "_metrics", "_rpc", "_seconds")
+    __slots__ = ("codes", "seconds", "times")
 
-    def __init__(self, metrics: Metrics, rpc: str) -> None:
-        self._metrics = metrics
-        self._rpc = rpc
-        self._codes: dict[str, Any] = {}
-        self._seconds = metrics.seconds.labels(rpc)
+    def __init__(self) -> None:
+        self.codes: dict[str, int] = {}
+        self.times = [0] * (len(_BUCKETS_S) + 1)
+        self.seconds = 0.0
 
     def count(self, code: str, seconds: float) -> None:
-        child = self._codes.get(code)
-        if child is None:
-            child = self._codes[code] = self._metrics.requests.labels(self._rpc, code)
-        child.inc()
-        self._seconds.observe(seconds)
+        self.codes[code] = self.codes.get(code, 0) + 1
+        self.times[bisect_left(_BUCKETS_S, seconds)] += 1
+        self.seconds += seconds
 
 
 class Metrics:
@@ -41,23 +42,32 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self.requests = Counter(
-            "vecdb_requests", "Requests, by what became of them.", ["rpc", "code"], registry=self.registry
-        )
-        self.seconds = Histogram(
-            "vecdb_request_seconds", "From message to answer.", ["rpc"], buckets=_BUCKETS_S, registry=self.registry
-        )
         self._series: dict[str, Series] = {}
         self._http: Any = None
+        self.registry.register(self)
 
     def series(self, method: str) -> Series:
         """method : as gRPC names it, /package.Service/Rpc."""
-        if method not in self._series:
-            self._series[method] = Series(self, method.removeprefix("/"))
-        return self._series[method]
+        return self._series.setdefault(method.removeprefix("/"), Series())
 
     def refused(self, method: str, code: str) -> None:
-        self.requests.labels(method.removeprefix("/"), code).inc()
+        """A call that was turned away at the door, before it took any time."""
+        codes = self.series(method).codes
+        codes[code] = codes.get(code, 0) + 1
+
+    def collect(self) -> Iterator[Any]:
+        """For the registry, on the thread of the page."""
+        requests = CounterMetricFamily(
+            "vecdb_requests", "Requests, by what became of them.", labels=["rpc", "code"]
+        )  # fmt: skip
+        seconds = HistogramMetricFamily("vecdb_request_seconds", "From message to answer.", labels=["rpc"])
+        bounds = [*map(str, map(float, _BUCKETS_S)), "+Inf"]
+        for rpc, series in list(self._series.items()):
+            for code, count in list(series.codes.items()):
+                requests.add_metric([rpc, code], count)
+            seconds.add_metric([rpc], list(zip(bounds, accumulate(list(series.times)))), series.seconds)
+        yield requests
+        yield seconds
 
     def gauge(self, name: str, text: str, read: Callable[[], float], **labels: str) -> None:
         """A number that is read when it is scraped."""

@@ -1,7 +1,7 @@
 """Where work runs: short kernels on the event loop, long ones on kernel threads, writes on threads of their own.
 
     Pool      a few threads, and a queue for each caller, served in turns
-    Costs     what a query of this kind took lately, which decides whether it is short
+    Costs     what a query of each kind took lately, which decides whether it is short
     Longs     operations of minutes, a thread each
 
 A caller that goes away takes its waiting jobs with it; running ones look at `stop` between chunks. Pools are fed from
@@ -166,13 +166,16 @@ class Pool:
         return job
 
     def _like(self, job: Job) -> list[Job]:
-        """Waiting jobs that `job` is done together with, of whichever caller."""
-        if job.alike is None or self.together_max == 1 or not self.queued:
+        """Waiting jobs that `job` is done together with, of whichever caller: no more than this thread's share of what
+        waits, or the others would have nothing to do.
+        """
+        most = min(self.together_max, -(-(self.queued + 1) // len(self._threads))) - 1
+        if job.alike is None or most < 1:
             return []
         found: list[Job] = []
         for caller, queue in list(self._queues.items()):
             mates = [one for one in queue if one.alike == job.alike and not one.stop()]
-            del mates[self.together_max - 1 - len(found) :]
+            del mates[most - len(found) :]
             if mates:
                 found += mates
                 rest = deque(one for one in queue if one not in mates)
@@ -221,29 +224,40 @@ def _settle(future: asyncio.Future[Any], result: Any) -> None:
         future.set_result(result)
 
 
+class Cost:
+    """Microseconds a query of one kind took lately: a moving average that one slow search does not upset."""
+
+    __slots__ = ("_costs", "us")
+
+    def __init__(self, costs: Costs) -> None:
+        self._costs = costs
+        self.us = float("inf")  # nobody knows yet
+
+    def short(self, queries: int) -> bool:
+        """Whether so many are answered before a thread would have been woken."""
+        return self.us * queries <= self._costs.short_us
+
+    def learn(self, queries: int, seconds: float) -> None:
+        us, before = seconds * 1e6 / max(1, queries), self.us
+        self.us = us if before == float("inf") else _average(before, us)
+
+
 class Costs:
-    """Microseconds a query took lately, by kind of search: a moving average that one slow search does not upset."""
+    """What each kind of search costs. Whoever holds one of them goes on with it when the others are forgotten."""
 
     _kinds_max = 4_096
 
     def __init__(self, short_us: float) -> None:
         self.short_us = short_us
-        self._us: dict[Hashable, float] = {}
+        self._kinds: dict[Hashable, Cost] = {}
 
-    def short(self, kind: Hashable, queries: int) -> bool:
-        """Whether a search of that kind is over before a thread would have been woken. Of an unknown kind: no."""
-        us = self._us.get(kind)
-        return us is not None and us * queries <= self.short_us
-
-    def learn(self, kind: Hashable, queries: int, seconds: float) -> None:
-        us = seconds * 1e6 / max(1, queries)
-        before = self._us.get(kind)
-        if before is None:
-            if len(self._us) >= self._kinds_max:
-                self._us.clear()
-            self._us[kind] = us
-        else:
-            self._us[kind] = _average(before, us)
+    def of(self, kind: Hashable) -> Cost:
+        found = self._kinds.get(kind)
+        if found is None:
+            if len(self._kinds) >= self._kinds_max:
+                self._kinds.clear()
+            found = self._kinds[kind] = Cost(self)
+        return found
 
 
 class Stopped(Exception):

@@ -31,6 +31,7 @@ from tests.server.driver import (
 from vecdb.v1 import admin_pb2, collections_pb2, common_pb2, records_pb2, search_pb2, tenants_pb2
 from vecdb.wire.answers import hits_of
 from vecdb.wire.arrays import vectors_message
+from vecdb_server.services.questions import Question
 
 Serving, Calling = Callable[..., Running], Callable[..., Client]
 
@@ -84,15 +85,21 @@ def test_an_explained_search_explains_itself(client: Client, vectors: np.ndarray
     assert msgspec.json.decode(message.explain_json)["plan"]
 
 
-def test_searches_that_wait_together_get_each_its_own_answer(
-    running: Running, client: Client, vectors: np.ndarray
+@pytest.mark.parametrize("us", [1_000.0, 5_000.0, 50_000.0])
+def test_scans_that_wait_together_get_each_its_own_answer(
+    running: Running, client: Client, vectors: np.ndarray, us: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    seen: list[int] = []
+    together = Question.together
+    monkeypatch.setattr(
+        Question, "together", lambda self, queries: seen.append(len(queries)) or together(self, queries)
+    )
+    monkeypatch.setattr("vecdb_server.work.Cost.us", property(lambda self: us, lambda self, value: None), raising=False)
     kernels = running.server.house.kernels
     gate = threading.Event()
     for _ in range(len(kernels)):
         asyncio.run_coroutine_threadsafe(kernels.run("test", lambda stop: gate.wait(PATIENCE_S)), running.loop)
     running.until(lambda: kernels.busy == len(kernels))
-    running.server.house.costs.short_us = 0  # every search to the threads
     params = search_pb2.SearchParams(exact=True)
     coming = [
         client.search.Search.future(search_request("docs", vectors[i], 1, params=params), timeout=PATIENCE_S)
@@ -101,6 +108,9 @@ def test_searches_that_wait_together_get_each_its_own_answer(
     running.until(lambda: kernels.queued == 20)
     gate.set()
     assert [one.result().ids.ints.values[0] for one in coming] == list(range(20))
+    assert max(seen, default=0) <= 8 and bool(seen) == (
+        us == 5_000.0
+    )  # neither where it brings nothing nor where it lasts
 
 
 def test_one_of_them_that_is_refused_does_not_harm_the_others(

@@ -76,6 +76,30 @@ def test_jobs_that_are_alike_are_done_together_whoever_asked_and_others_are_not(
     assert sorted(one for call in calls for one in call)[:2] == [0, 1]
 
 
+def test_a_thread_takes_no_more_than_its_share_of_what_is_alike() -> None:
+    taken: list[int] = []
+
+    async def main() -> None:
+        pool, gate = Pool("test", 2, together_max=8), threading.Event()
+        held = [asyncio.ensure_future(pool.run("holder", lambda stop: gate.wait(60))) for _ in range(2)]
+        while pool.busy < 2:
+            await asyncio.sleep(0)
+
+        def together(subjects: Sequence[int]) -> Sequence[int]:
+            taken.append(len(subjects))
+            return subjects
+
+        jobs = [pool.run("c", lambda stop, i=i: i, alike="a", subject=i, together=together) for i in range(6)]
+        tasks = await begun(pool, jobs)
+        gate.set()
+        assert await asyncio.gather(*tasks) == list(range(6))
+        await asyncio.gather(*held)
+        pool.close()
+
+    asyncio.run(main())
+    assert taken[0] == 3 and max(taken) == 3
+
+
 def test_a_job_that_fails_does_not_harm_those_that_were_done_with_it() -> None:
     def together(subjects: Sequence[int]) -> list[int]:
         raise InvalidArgument("one of them")
@@ -181,14 +205,15 @@ def test_a_pool_that_closes_finishes_what_waits_and_takes_nothing_more() -> None
 
 def test_what_a_search_cost_says_whether_the_next_is_short() -> None:
     costs = Costs(500)
-    assert not costs.short("a", 1)  # nobody knows yet
-    costs.learn("a", 10, 1e-3)  # 100 us each
-    assert costs.short("a", 5) and not costs.short("a", 6)
-    costs.learn("a", 1, 1.0)  # one that was held up does not make its kind slow
-    assert costs.short("a", 3)
+    cost = costs.of("a")
+    assert not cost.short(1) and not cost.short(0)  # nobody knows yet
+    cost.learn(10, 1e-3)  # 100 us each
+    assert cost.short(5) and not cost.short(6)
+    cost.learn(1, 1.0)  # one that was held up does not make its kind slow
+    assert costs.of("a").short(3) and not costs.of("b").short(1)
     for _ in range(100):
-        costs.learn("a", 1, 1e-3)
-    assert not costs.short("a", 1)
+        cost.learn(1, 1e-3)
+    assert not cost.short(1)
 
 
 def test_a_long_operation_ends_at_its_next_report_once_it_is_stopped() -> None:

@@ -11,20 +11,57 @@ from numpy.typing import NDArray
 
 from vecdb.hits import Hits
 from vecdb.schema import Metric
-from vecdb.v1 import search_pb2
-from vecdb.wire.arrays import column_message, ids_of, ints_of, vectors_message, vectors_of
+from vecdb.v1 import common_pb2, search_pb2
+from vecdb.wire.arrays import ids_of, ints_of, little_bytes, vectors_message, vectors_of
 from vecdb.wire.nouns import fields_as_json, trimmed
 
 
-def response(hits: Hits, select: tuple[str, ...] | None, *, as_json: bool = False) -> search_pb2.SearchResponse:
-    """select : names of the fields that were asked for, None for all, () for none."""
-    ids, distances = _real(hits.ids, hits), _real(hits.distances, hits)
-    made = search_pb2.SearchResponse(
-        ids=column_message(ids.tolist(), "str" if ids.dtype == object else "int"),
-        distances=distances.tolist(),
-        counts=hits.counts.tolist(),
-        sequence=hits.sequence,
-    )
+def encoded(hits: Hits, select: tuple[str, ...] | None, *, as_json: bool = False) -> bytes:
+    """The bytes of a SearchResponse. select : names of the fields that were asked for, None for all, () for none.
+
+    Most answers are ids, distances and counts alone: those are written from the arrays, as building the message takes
+    longer than a short search may add to its kernel.
+    """
+    ids = _real(hits.ids, hits)
+    if ids.dtype == object:
+        found = _field(b"\x12", common_pb2.StringIds(values=ids.tolist()).SerializeToString())
+    else:
+        found = _field(b"\x0a", common_pb2.IntIds(values=ids.tolist()).SerializeToString())
+    made = _field(b"\x0a", found)
+    if len(ids):
+        made += _field(b"\x12", little_bytes(_real(hits.distances, hits)))
+    if len(hits.counts):
+        made += _field(b"\x1a", b"".join(map(_varint, hits.counts.tolist())))
+    if hits.sequence:
+        made += b"\x20" + _varint(hits.sequence)
+    if hits.packed is None and hits.vectors is None and hits.components is None and hits.explain is None:
+        return made
+    rest: bytes = _rest(hits, select, as_json).SerializeToString()
+    return made + rest
+
+
+def streamed(response: bytes) -> bytes:
+    """The bytes of a StreamSearchResponse with those of its SearchResponse."""
+    return _field(b"\x0a", response)
+
+
+_ONE_BYTE = tuple(bytes([value]) for value in range(128))
+
+
+def _varint(value: int) -> bytes:
+    if value < 128:
+        return _ONE_BYTE[value]
+    return bytes([value & 127 | 128]) + _varint(value >> 7)
+
+
+def _field(tag: bytes, data: bytes) -> bytes:
+    """Of bytes, a string, a message, or numbers one after another."""
+    return tag + _varint(len(data)) + data
+
+
+def _rest(hits: Hits, select: tuple[str, ...] | None, as_json: bool) -> search_pb2.SearchResponse:
+    """What a search has to ask for; fields of a message may come in parts."""
+    made = search_pb2.SearchResponse()
     if hits.packed is not None and select != ():
         packed = hits.packed if hits.single else [one for query in hits.packed for one in query]
         _add_fields(made.fields, packed, select, as_json)
@@ -60,7 +97,7 @@ def _add_fields(message: Any, packed: Sequence[Any], select: tuple[str, ...] | N
 def hits_of(
     message: search_pb2.SearchResponse, limit: int, metric: Metric, single: bool, select: tuple[str, ...] | None
 ) -> Hits:
-    """The hits that `response` was made of. limit : columns of the padded arrays of a batch."""
+    """The hits that `encoded` was given. limit : columns of the padded arrays of a batch."""
     counts = ints_of(message.counts)
     distances = np.fromiter(message.distances, np.float32, len(message.distances))
     ids = ids_of(message.ids)

@@ -6,7 +6,6 @@ Arrays that are read from a message are views of bytes of their own: read-only, 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -33,8 +32,12 @@ _SWAPPED = sys.byteorder == "big"
 
 def vectors_message(array: NDArray[Any]) -> common_pb2.Vectors:
     """Of [n, dim] in one of the four types; a vector alone is one row."""
-    little = array.byteswap() if _SWAPPED else array
-    return common_pb2.Vectors(data=little.tobytes(), dtype=_NUMBERS[array.dtype], dim=array.shape[-1])
+    return common_pb2.Vectors(data=little_bytes(array), dtype=_NUMBERS[array.dtype], dim=array.shape[-1])
+
+
+def little_bytes(array: NDArray[Any]) -> bytes:
+    """Its numbers one after another, little-endian."""
+    return (array.byteswap() if _SWAPPED else array).tobytes()
 
 
 def vectors_of(message: common_pb2.Vectors, what: str = "vectors") -> NDArray[Any]:
@@ -59,13 +62,6 @@ def ids_message(ids: IdBatch, part: slice = slice(None)) -> common_pb2.Ids:
     if ids.ints is not None:
         return common_pb2.Ids(ints=common_pb2.IntIds(values=ids.ints[part].tolist()))
     return common_pb2.Ids(strings=common_pb2.StringIds(values=[key.decode() for key in ids.keys[part]]))
-
-
-def column_message(ids: Sequence[Any], kind: str) -> common_pb2.Ids:
-    """Of ids as hits have them, already a list."""
-    if kind == "int":
-        return common_pb2.Ids(ints=common_pb2.IntIds(values=ids))
-    return common_pb2.Ids(strings=common_pb2.StringIds(values=ids))
 
 
 def ids_of(message: common_pb2.Ids) -> NDArray[np.int64] | list[str]:

@@ -20,7 +20,7 @@ from vecdb_server.auth import Caller
 from vecdb_server.config import Config
 from vecdb_server.faults import Refused, exhausted
 from vecdb_server.services.stream import Stream
-from vecdb_server.work import Costs, Longs, Pool, Stop
+from vecdb_server.work import Cost, Costs, Longs, Pool, Stop
 
 _SHORT_US = 500.0  # below this a thread would cost more than it frees
 _TOGETHER_MAX = 8  # waiting single queries that one kernel call takes at most
@@ -87,6 +87,10 @@ class House:
     def opened(self, name: str) -> Collection:
         return self.db.collection(name)
 
+    def has(self, docs: Collection) -> bool:
+        """Whether this is the open collection of its name."""
+        return self._open.get(docs.name) is docs
+
     def forget(self, name: str) -> None:
         """It was dropped."""
         self._drops += 1
@@ -101,19 +105,20 @@ class House:
         self, caller: Caller, context: Any, kind: Hashable, size: int, work: Callable[[Stop | None], Any]
     ) -> Any:
         """work(stop), here where it is short, else on a kernel thread. size : queries or ids; costs count each."""
-        work = self.timed(kind, size, work)
-        if self.costs.short(kind, size):
+        cost = self.costs.of(kind)
+        work = self.timed(cost, size, work)
+        if cost.short(size):
             return work(None)
         self.kernels.check_wait(caller.name, until(context))
         return await self.kernels.run(caller.name, work, until(context))
 
-    def timed(self, kind: Hashable, size: int, work: Callable[[Stop | None], Any]) -> Callable[[Stop | None], Any]:
+    def timed(self, cost: Cost, size: int, work: Callable[[Stop | None], Any]) -> Callable[[Stop | None], Any]:
         """The same work, which says what it cost."""
 
         def measured(stop: Stop | None) -> Any:
             started = time.perf_counter()
             result = work(stop)
-            self.costs.learn(kind, size, time.perf_counter() - started)
+            cost.learn(size, time.perf_counter() - started)
             return result
 
         return measured

@@ -3,87 +3,78 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Awaitable
 from typing import Any
 
 import numpy as np
 
-from vecdb import Collection, InvalidArgument, NotFound, SearchParams
+from vecdb import Collection, Flat, InvalidArgument, NotFound, SearchParams
 from vecdb.v1 import search_pb2 as pb
-from vecdb.wire.answers import report, response
+from vecdb.wire.answers import encoded, report, streamed
 from vecdb.wire.arrays import ids_of, vectors_of
 from vecdb.wire.nouns import params_of
 from vecdb_server.auth import Caller
+from vecdb_server.faults import whole
 from vecdb_server.services.house import House, until
+from vecdb_server.services.questions import Queries, Question, Questions
 
 _LIMIT = 10
 _RECALL = 0.95
 _COMPONENTS, _NEIGHBOURS = 8, 10
+_TOGETHER_US = 2_000.0, 25_000.0  # scans of so long share reading the rows; of shorter ones it brings nothing
 
 
-@dataclass(slots=True)
-class Asked:
-    """A search that is ready to run.
-
-    kind : of what cost it is.   run(stop) -> message.   alike : None where it cannot share a kernel call.
-    """
-
-    run: Callable[[Any], Any]
-    kind: Hashable
-    queries: int
-    alike: Hashable = None
-    subject: Any = None
-    together: Callable[[Sequence[Any]], Sequence[Any]] | None = None
+def _of_stream(request: bytes) -> Any:
+    return pb.StreamSearchRequest.FromString(request).search
 
 
 class Search:
+    """`raw` rpcs get their requests as bytes, most of which are known but for their vectors (questions.py), and return
+    bytes, or what gives them when it is awaited.
+    """
+
+    raw = frozenset({"Search", "StreamSearch"})
+
     def __init__(self, house: House) -> None:
         self._house = house
+        self._called = Questions(pb.SearchRequest.FromString)
+        self._streamed = Questions(_of_stream)
 
-    async def Search(self, request: Any, caller: Caller, context: Any) -> Any:
-        house = self._house
-        docs = house.known(caller, request.collection)
-        if docs is None:
-            docs = await house.collection(caller, request.collection)
-        asked = self._asked(docs, request, caller)
-        if house.costs.short(asked.kind, asked.queries):
-            return house.timed(asked.kind, asked.queries, asked.run)(None)
-        house.kernels.check_wait(caller.name, until(context))
-        return await self._on_a_thread(asked, caller, context)
+    def Search(self, request: bytes, caller: Caller, context: Any) -> bytes | Awaitable[bytes]:
+        known = self._called.find(request, caller, "")
+        if known is not None and self._house.has(known[0].docs):
+            return self._answer(*known, context)
+        return self._first(request, caller, context)
 
-    def _on_a_thread(self, asked: Asked, caller: Caller, context: Any) -> Any:
-        house = self._house
-        return house.kernels.run(
-            caller.name,
-            house.timed(asked.kind, asked.queries, asked.run),
-            until(context),
-            alike=asked.alike,
-            subject=asked.subject,
-            together=asked.together,
-        )
+    async def _first(self, request: bytes, caller: Caller, context: Any) -> bytes:
+        message = whole(pb.SearchRequest.FromString, request)
+        docs = await self._house.collection(caller, message.collection)
+        answer = self._asked(docs, message, caller, context, self._called, request, "")
+        return answer if isinstance(answer, bytes) else await answer
 
     async def StreamSearch(self, requests: Any, caller: Caller, context: Any) -> None:
-        house = self._house
-        collection = ""
+        house, collection = self._house, ""
 
-        def begin(request: Any) -> Any:
+        def begin(request: bytes) -> Any:
             nonlocal collection
-            search = request.search
-            collection = search.collection or collection
+            known = self._streamed.find(request, caller, collection)
+            if known is not None and house.has(known[0].docs):
+                collection = known[0].docs.name
+                return _wrapped(self._answer(*known, context, streamed=True))
+            message, before = whole(_of_stream, request), collection
+            collection = message.collection or collection
             docs = house.known(caller, collection)
             if docs is None:
-                return self._streamed_first(collection, search, caller, context)
-            asked = self._asked(docs, search, caller)
-            if house.costs.short(asked.kind, asked.queries):
-                return pb.StreamSearchResponse(hits=house.timed(asked.kind, asked.queries, asked.run)(None))
-            return asyncio.ensure_future(_wrapped(self._on_a_thread(asked, caller, context)))
+                return self._opened_first(collection, message, caller, context)
+            return _wrapped(self._asked(docs, message, caller, context, self._streamed, request, before, streamed=True))
 
         await house.streamed(requests, caller, context, begin)
 
-    async def _streamed_first(self, collection: str, search: Any, caller: Caller, context: Any) -> Any:
+    async def _opened_first(self, collection: str, message: Any, caller: Caller, context: Any) -> bytes:
         docs = await self._house.collection(caller, collection)
-        return await _wrapped(self._on_a_thread(self._asked(docs, search, caller), caller, context))
+        answer = _wrapped(self._asked(docs, message, caller, context, streamed=True))
+        return answer if isinstance(answer, bytes) else await answer
 
     async def Evaluate(self, request: Any, caller: Caller, context: Any) -> Any:
         docs = await self._house.collection(caller, request.collection)
@@ -102,48 +93,64 @@ class Search:
 
     # -- what is asked -------------------------------------------------------------------------------
 
-    def _asked(self, docs: Collection, request: Any, caller: Caller) -> Asked:
-        if request.HasField("filter"):
+    def _asked(
+        self, docs: Collection, message: Any, caller: Caller, context: Any, questions: Questions | None = None,
+        request: bytes = b"", before: str = "", streamed: bool = False,
+    ) -> bytes | Awaitable[bytes]:  # fmt: skip
+        """The answer to a message that is not known. questions : where `request`, which it was read from, is kept."""
+        if message.HasField("filter"):
             raise InvalidArgument("filters on fields do not exist yet; leave `filter` out")
-        kind = request.WhichOneof("query")
-        if kind == "vectors":
-            return self._vectors_asked(docs, request, caller)
+        kind = message.WhichOneof("query")
         if kind == "mixture":
-            return self._mixture_asked(docs, request, caller)
-        raise InvalidArgument("a search needs vectors, or a mixture")
+            return self._mixture(docs, message, caller, context)
+        if kind != "vectors":
+            raise InvalidArgument("a search needs vectors, or a mixture")
+        vectors = vectors_of(message.vectors, "query")
+        question = self._question(docs, message, caller, vectors)
+        if questions is not None:
+            questions.keep(request, message, question, before)
+        return self._answer(question, question.queries_of(message.vectors.data), context, streamed=streamed)
 
-    def _vectors_asked(self, docs: Collection, request: Any, caller: Caller) -> Asked:
-        vectors = vectors_of(request.vectors, "query")
-        limit = request.limit or _LIMIT
-        params = self._params(request)
-        tenants = caller.tenants(request.tenants, docs.name)
-        select = tuple(request.fields.names) if request.HasField("fields") else None
-        with_vectors, as_json, explain = request.include_vectors, request.fields_as_json, request.explain
-        queries = len(vectors)
-        if queries != 1:
-            self._check_size(docs, queries, limit, with_vectors)
+    def _question(self, docs: Collection, message: Any, caller: Caller, vectors: Queries) -> Question:
+        limit = message.limit or _LIMIT
+        params = self._params(message)
+        tenants = caller.tenants(message.tenants, docs.name)
+        select = tuple(message.fields.names) if message.HasField("fields") else None
+        settings = message.params.SerializeToString() if params is not None else b""
+        kind = (docs.name, settings, limit, tenants is None, message.include_vectors, select)
+        alike = None
+        scanned = isinstance(docs.config.index, Flat) or (params is not None and params.exact)
+        if scanned and len(vectors) == 1 and not message.explain:
+            alike = (docs, *kind[1:], vectors.dtype, vectors.shape[1], message.fields_as_json, tuple(tenants or ()))
+        return Question(
+            docs, caller, self._house.costs.of(kind), len(vectors), vectors.shape[1], vectors.dtype, limit, params,
+            tenants, select, message.include_vectors, message.fields_as_json, message.explain, alike,
+        )  # fmt: skip
 
-        def hits_of(query: Any, stop: Any) -> Any:
-            return docs.search(
-                query, limit, params=params, fields=select, include_vectors=with_vectors, explain=explain,
-                tenant=tenants, stop=stop,
-            )  # fmt: skip
+    def _answer(
+        self, question: Question, queries: Queries, context: Any, *, streamed: bool = False
+    ) -> bytes | Awaitable[bytes]:
+        """At once where the search is short. streamed : it waits where a call would be refused."""
+        count, cost = question.queries, question.cost
+        if count != 1:
+            self._check_size(question.docs, count, question.limit, question.include_vectors)
+        if not cost.short(count):
+            if not streamed:
+                self._house.kernels.check_wait(question.caller.name, until(context))
+            return self._on_a_thread(question, queries, context)
+        started = time.perf_counter()
+        answer = question.answer(queries, None)
+        cost.learn(count, time.perf_counter() - started)
+        return answer
 
-        def run(stop: Any) -> Any:
-            hits = hits_of(vectors[0] if queries == 1 else vectors, stop)
-            return response(hits, select, as_json=as_json)
-
-        settings = request.params.SerializeToString() if params is not None else b""
-        kind = (docs.name, settings, limit, tenants is None, with_vectors, select)
-        if queries != 1 or explain:
-            return Asked(run, kind, queries)
-
-        def together(subjects: Sequence[Any]) -> list[Any]:
-            hits = hits_of(np.stack(subjects), None)
-            return [response(hits[i], select, as_json=as_json) for i in range(len(subjects))]
-
-        alike = (*kind, request.vectors.dtype, request.vectors.dim, as_json, tuple(tenants or ()))
-        return Asked(run, kind, 1, alike, vectors[0], together)
+    async def _on_a_thread(self, question: Question, queries: Queries, context: Any) -> bytes:
+        house = self._house
+        work = house.timed(question.cost, question.queries, lambda stop: question.answer(queries, stop))
+        alike = question.alike if _TOGETHER_US[0] <= question.cost.us <= _TOGETHER_US[1] else None
+        answer: bytes = await house.kernels.run(
+            question.caller.name, work, until(context), alike=alike, subject=queries, together=question.together
+        )
+        return answer
 
     def _check_size(self, docs: Collection, queries: int, limit: int, with_vectors: bool) -> None:
         """Refuse what cannot be one answer, before it is worked out."""
@@ -163,12 +170,12 @@ class Search:
             threads=self._house.kernel_threads,
         )  # fmt: skip
 
-    def _mixture_asked(self, docs: Collection, request: Any, caller: Caller) -> Asked:
-        mixture = request.mixture
-        limit = request.limit or _LIMIT
-        params = self._params(request)
-        tenants = caller.tenants(request.tenants, docs.name)
-        select = tuple(request.fields.names) if request.HasField("fields") else None
+    async def _mixture(self, docs: Collection, message: Any, caller: Caller, context: Any) -> bytes:
+        mixture = message.mixture
+        limit = message.limit or _LIMIT
+        params = self._params(message)
+        tenants = caller.tenants(message.tenants, docs.name)
+        select = tuple(message.fields.names) if message.HasField("fields") else None
 
         def hits_of(owner: str) -> Any:
             return docs.search_mixture(
@@ -180,13 +187,13 @@ class Search:
                 neighbours=mixture.neighbours or _NEIGHBOURS,
                 params=params,
                 fields=select,
-                include_vectors=request.include_vectors,
-                explain=request.explain,
+                include_vectors=message.include_vectors,
+                explain=message.explain,
                 tenant=tenants,
                 owner=owner,
             )
 
-        def run(stop: Any) -> Any:
+        def run(stop: Any) -> bytes:
             if caller.tenant is None or mixture.owner:
                 hits = hits_of(mixture.owner)
             else:
@@ -194,10 +201,17 @@ class Search:
                     hits = hits_of(caller.tenant)
                 except NotFound:
                     hits = hits_of("")
-            return response(hits, select, as_json=request.fields_as_json)
+            return encoded(hits, select, as_json=message.fields_as_json)
 
-        return Asked(run, (docs.name, "mixture", limit, tenants is None), 1)
+        kind = (docs.name, "mixture", limit, tenants is None)
+        found: bytes = await self._house.read(caller, context, kind, 1, run)
+        return found
 
 
-async def _wrapped(coming: Any) -> Any:
-    return pb.StreamSearchResponse(hits=await coming)
+def _wrapped(answer: bytes | Awaitable[bytes]) -> Any:
+    """As a stream sends it; what is still to come has begun."""
+    return streamed(answer) if isinstance(answer, bytes) else asyncio.ensure_future(_wrapped_later(answer))
+
+
+async def _wrapped_later(coming: Awaitable[bytes]) -> bytes:
+    return streamed(await coming)

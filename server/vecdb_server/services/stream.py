@@ -1,7 +1,7 @@
 """A bidirectional stream: requests come, answers go in the same order, and only so many are on their way at once.
 
     read -> begin(message) -> pending, at most 8 -> write
-                 an answer that is there at once is written at once
+                 an answer that is there at once is written at once: a task for it would cost more than it brings
 
 Back-pressure: while as many as may be are unanswered, nothing is read, and gRPC's flow control stops the sender.
 """
@@ -23,10 +23,10 @@ class Stream:
     def __init__(
         self, messages: AsyncIterator[Any], context: Any, welcome: Callable[[Any], Awaitable[None] | None]
     ) -> None:
-        self._messages = messages.__aiter__()
+        self._messages = messages
         self._context = context
         self._welcome = welcome
-        self._pending: deque[Awaitable[Any]] = deque()
+        self._pending: deque[Any] = deque()
         self._room = asyncio.Event()
         self._reader = asyncio.current_task()
         self._sender: asyncio.Task[None] | None = None
@@ -43,58 +43,49 @@ class Stream:
     async def serve(self, begin: Callable[[Any], Any]) -> None:
         """begin(message) : the answer, or what gives it when it is awaited, in the order of the messages."""
         try:
-            while (message := await self._read()) is not None:
+            self._waiting = True
+            async for message in self._messages:
                 waits = self._welcome(message)
                 if waits is not None:
-                    await self._waited(waits)
-                await self._answer(begin(message))
+                    await waits
+                self._waiting = False
+                answer = begin(message)
+                if self._pending or hasattr(answer, "__await__"):
+                    self._answer(answer)
+                else:
+                    await self._context.write(answer)
+                if self._error is not None:
+                    break
+                self._waiting = True
+                while len(self._pending) >= UNANSWERED_MAX:
+                    self._room.clear()
+                    await self._room.wait()
         except asyncio.CancelledError:
-            self._abandon()
-            raise
+            if self._error is None or self._reader is None:
+                self._abandon()
+                raise
+            self._reader.uncancel()
         except Exception:
+            self._waiting = False
             await self._finish()
             raise
+        self._waiting = False
         await self._finish()
         if self._error is not None:
             raise self._error
 
-    async def _answer(self, answer: Any) -> None:
-        if inspect.isawaitable(answer):
-            self._pending.append(answer)
-        elif self._sender is None or self._sender.done():
-            await self._context.write(answer)
-            return
-        else:
-            self._pending.append(_at_once(answer))
+    def _answer(self, answer: Any) -> None:
+        self._pending.append(answer)
         if self._sender is None or self._sender.done():
             self._sender = asyncio.ensure_future(self._send())
-        while len(self._pending) >= UNANSWERED_MAX:
-            self._room.clear()
-            await self._waited(self._room.wait())
-
-    async def _read(self) -> Any:
-        """The next message; None where there is none. Raises what the stream was interrupted with."""
-        if self._error is not None:
-            raise self._error
-        return await self._waited(anext(self._messages, None))
-
-    async def _waited(self, coming: Awaitable[Any]) -> Any:
-        """What may be interrupted."""
-        self._waiting = True
-        try:
-            return await coming
-        except asyncio.CancelledError:
-            if self._error is None or self._reader is None:
-                raise
-            self._reader.uncancel()
-            raise self._error from None
-        finally:
-            self._waiting = False
 
     async def _send(self) -> None:
         while self._pending:
+            answer = self._pending[0]
             try:
-                await self._context.write(await self._pending[0])
+                if hasattr(answer, "__await__"):
+                    answer = await answer
+                await self._context.write(answer)
             except Exception as error:
                 self._drop_pending()
                 self.interrupt(error)
@@ -127,7 +118,3 @@ class Stream:
             elif isinstance(one, asyncio.Future):
                 one.cancel()
         self._pending.clear()
-
-
-async def _at_once(answer: Any) -> Any:
-    return answer
