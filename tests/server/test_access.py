@@ -348,13 +348,14 @@ def test_a_revoke_just_before_a_write_that_names_no_tenants_is_not_undone(
     sharing = Client(house.running.address, token(house.tokens, "racing", "write", tenant="delta", share=True))
     house.running.server._tokens.refresh()  # type: ignore[union-attr]
     sharing.write("docs", 70, VECTORS[:1], tenants=names("acme"))
-    upsert = vecdb.Collection.upsert
+    prepare = vecdb.Collection.prepare
 
-    def overtaken(docs: vecdb.Collection, *arguments: Any, **settings: Any) -> int:
+    def overtaken(docs: vecdb.Collection, *arguments: Any, **settings: Any) -> Callable[[], int]:
+        write = prepare(docs, *arguments, **settings)
         docs.revoke([70], ["acme"], owner="delta")
-        return upsert(docs, *arguments, **settings)
+        return write
 
-    monkeypatch.setattr(vecdb.Collection, "upsert", overtaken)
+    monkeypatch.setattr(vecdb.Collection, "prepare", overtaken)
     sharing.write("docs", 70, VECTORS[1:3])  # one that is there, one that is new
     assert [list(one.tenants) for one in admin.get("docs", 70, 71, owner="delta")] == [["delta"]] * 2
     sharing.close()
