@@ -13,6 +13,7 @@ import subprocess
 import sys
 from typing import Any
 
+import msgspec
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -190,6 +191,23 @@ def test_stored_vectors_share_no_memory_with_the_caller(dtype: str) -> None:
     alone = validate.vectors(mine[0], config(dtype=dtype))
     mine[:] = 7
     assert (kept == 1).all() and (alone == 1).all() and kept.flags.owndata
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int8", "uint8"])
+def test_vectors_that_nobody_can_change_are_checked_where_they_lie(dtype: str) -> None:
+    data = np.ones((600, 4), dtype).tobytes()
+    view = np.frombuffer(data, dtype).reshape(-1, 4)
+    kept = validate.vectors(view, config(dtype=dtype))
+    assert np.shares_memory(kept, view) and kept.shape == (600, 4)
+    other = validate.vectors(view, config(dtype="int8" if dtype != "int8" else "uint8"))
+    assert not np.shares_memory(other, view)
+    for mutable in (np.frombuffer(bytearray(data), dtype).reshape(-1, 4), view[::2], view[:, ::-1]):
+        assert not np.shares_memory(validate.vectors(mutable, config(dtype=dtype)), mutable)
+    if dtype.startswith("float"):
+        bad = np.ones((600, 4), dtype)
+        bad[577, 3] = np.nan
+        with pytest.raises(InvalidArgument, match=r"vectors\[577\] has nan at position 3"):
+            validate.vectors(np.frombuffer(bad.tobytes(), dtype).reshape(-1, 4), config(dtype=dtype))
 
 
 def test_vectors_over_many_chunks_arrive_in_order() -> None:
@@ -636,6 +654,29 @@ def test_an_aware_datetime_comes_back_as_the_same_instant_in_utc() -> None:
     (one,) = validate.fields([{"t": there}], 1) or []
     back = validate.decode_fields(one)["t"]
     assert back == there and back.utcoffset() == dt.timedelta(0)
+
+
+def test_fields_that_come_encoded_are_held_to_the_same_bounds() -> None:
+    pack = msgspec.msgpack.encode
+    plain = [pack({"a": 1, "b": "x", "c": None, "d": 1.5, "e": True}), pack({}), pack({"a": -(2**63)})]
+    assert validate.fields(validate.EncodedFields(plain), 3) == plain
+    assert validate.fields(validate.EncodedFields([b""]), 1) == [pack({})]
+    nested = {"l": [1, {"k": b"x"}], "m": {"n": [None]}}
+    [one] = validate.fields(validate.EncodedFields([pack(nested)]), 1) or []
+    assert validate.decode_fields(one) == nested
+    deep: Any = 1
+    for _ in range(limits.fields_depth_max + 1):
+        deep = [deep]
+    for raw, message in (
+        (pack({"a": 2**63}), "64 bits"), (pack({"a": deep}), "deep"), (b"\x81\x01\x02", "MessagePack map"),
+        (pack([1]), "MessagePack map"), (plain[0] + b"\x00", "MessagePack map"), (plain[0][:-1], "MessagePack map"),
+        (b"\x81\xa1a\xa1\xff", "MessagePack map"), (b"\xc1", "MessagePack map"), (b"\x91" * 100_000, "MessagePack map"),
+        (pack({"a": "x" * limits.fields_bytes_max}), "the most of one record"),
+        (b"\x81\xa1a\xc7\x03\x07abc", "MessagePack map"),
+    ):  # fmt: skip
+        with pytest.raises((InvalidArgument, LimitExceeded), match=message) as caught:
+            validate.fields(validate.EncodedFields([*plain, raw]), 4)
+        assert str(caught.value).startswith("fields[3]")
 
 
 @pytest.mark.parametrize("n", [0, 1, 3, 200])

@@ -22,12 +22,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb import catalog, limits
-from vecdb.errors import Corruption, LimitExceeded, NotFound
+from vecdb.errors import Corruption, LimitExceeded
 from vecdb.journal import NO_CHANGES, Changes, Grants, Journal
 from vecdb.pairs import NOTHING, Pairs, common, net_changes, subtract, unite
 from vecdb.storage import codec, keys
 from vecdb.validate import AccessLists
 from vecdb.validate.common import show, slices
+from vecdb.validate.missing import no_tenant
 
 if TYPE_CHECKING:
     from vecdb.commit import Group
@@ -168,7 +169,7 @@ class Access:
             found.update(cursor.getmulti([head + name for name in names[start:stop]]))
         missing = [name for name in names if head + name not in found] if len(found) < len(names) else []
         if missing and not create:
-            raise unknown_tenant(self.where, missing[0])
+            raise no_tenant(self.where, missing[0].decode())
         first = self._next(group) if missing else 0
         if first + len(missing) > limits.tenants_made_max:
             raise LimitExceeded(
@@ -311,7 +312,7 @@ class Access:
         """Forget a tenant. Its number stays in lists and in the journal, where it means nobody."""
         found = named(group.store, group.txn, self.uid, name, self.where)
         if found is None:
-            raise unknown_tenant(self.where, name)
+            raise no_tenant(self.where, name.decode())
         number, txn, store = found[0], group.txn, group.store
         txn.delete(keys.tenant_names(self.uid) + name, db=store.tenants)
         txn.delete(keys.tenant_numbers(self.uid) + number.to_bytes(8, "big"), db=store.tenants)
@@ -366,10 +367,3 @@ def _tenant_entries(head: bytes, tenants: dict[int, codec.Tenant]) -> list[tuple
         (head + number.to_bytes(8, "big"), codec.encode_tenant(one.sequence, one.records_max, one.name))
         for number, one in tenants.items()
     ]
-
-
-def unknown_tenant(where: str, name: bytes) -> NotFound:
-    return NotFound(
-        f"collection {where!r} has no tenant {show(name.decode())}; tenants() lists those that it has, "
-        "create_tenant, upsert and grant make them"
-    )

@@ -4,8 +4,8 @@
         docs = await db.collection("docs")
         hits = await docs.search(query, limit=10)
 
-What asks the server is a coroutine; `iter` and `tenants` are iterated with `async for`. An open database belongs to the
-event loop that it was opened on; any number of calls may be on their way at once.
+What asks the server is a coroutine; `iter`, `tenants` and `search_stream` are iterated with `async for`. An open
+database belongs to the event loop that it was opened on; any number of calls may be on their way at once.
 """
 
 from __future__ import annotations
@@ -108,6 +108,7 @@ class Collection(_Mirror):
     create_tenant = _awaited(near.Collection.create_tenant)
     drop_tenant = _awaited(near.Collection.drop_tenant)
     search = _awaited(near.Collection.search)
+    search_stream = _iterated(near.Collection.search_stream)
     search_mixture = _awaited(near.Collection.search_mixture)
     get = _awaited(near.Collection.get)
     count = _awaited(near.Collection.count)

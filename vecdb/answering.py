@@ -8,7 +8,7 @@ Threads: any number at once; each answer is of one view, or of one read transact
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Any, cast
@@ -26,7 +26,8 @@ from vecdb.schema import Record, SearchParams
 from vecdb.stopping import in_chunks
 from vecdb.storage import codec, files, keys
 from vecdb.storage.store import Txn
-from vecdb.validate import IdBatch, MixtureQuery, tenant_name
+from vecdb.validate import IdBatch, MixtureQuery, iterator, tenant_name
+from vecdb.validate.missing import no_tenant
 
 _NAMES_PAGE = 1_000  # names of tenants read in one transaction
 _SEARCHED_S = 2.0
@@ -71,6 +72,26 @@ class Answering(Following):
         if explain:
             hits.explain = self._explained(view, found, plan, started, searched)
         return hits
+
+    def search_stream(
+        self,
+        queries: Iterable[Any],
+        check: Callable[[Any], tuple[NDArray[np.float32], bool]],
+        limit: int,
+        params: SearchParams,
+        *,
+        select: tuple[str, ...] | None,
+        include_vectors: bool,
+        tenants: tuple[str, ...] = (),
+        window: int = 1,
+    ) -> Iterator[Hits]:
+        """One at a time: with nothing to wait for, nothing is gained by reading ahead."""
+        for query in iterator(queries):
+            array, single = check(query)
+            yield self.search(
+                array, limit, params, single=single, select=select, include_vectors=include_vectors, explain=False,
+                tenants=tenants,
+            )  # fmt: skip
 
     def _hits(
         self, view: View, found: Found, single: bool, select: tuple[str, ...] | None, include_vectors: bool
@@ -279,21 +300,22 @@ class Answering(Following):
         encoded = tenant_name(name)
         found = access.named(self.store, txn, self.entry.uid, encoded, self.entry.name)
         if found is None:
-            raise access.unknown_tenant(self.entry.name, encoded)
+            raise no_tenant(self.entry.name, name)
         return found
 
-    def tenants(self) -> Iterator[str]:
-        """Names, sorted, a page at a time: each page is one committed state."""
-        self.current()
-        after: bytes | None = None
-        while True:
-            with self.store.read() as txn:
-                names = access.names_after(self.store, txn, self.entry.uid, after, _NAMES_PAGE)
-            yield from (name.decode() for name in names)
-            if len(names) < _NAMES_PAGE:
-                return
-            after = names[-1]
+    def tenants(self, after: str | None, limit: int | None) -> Iterator[str]:
+        """Names past `after`, sorted, a page at a time: each page is one committed state."""
+        last = None if after is None else after.encode()
+        left = limits.tenants_made_max if limit is None else limit
+        while left:
             self.current()
+            most = min(left, _NAMES_PAGE)
+            with self.store.read() as txn:
+                names = access.names_after(self.store, txn, self.entry.uid, last, most)
+            yield from (name.decode() for name in names)
+            if len(names) < most:
+                return
+            last, left = names[-1], left - most
 
     def tenant_stats(self, name: str) -> dict[str, Any]:
         view, allowed = self.current_for((name,))

@@ -7,11 +7,12 @@ sees it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vecdb import limits, validate
 from vecdb.contracts import Batch, Engine, Mode
@@ -126,7 +127,7 @@ class Collection:
 
         For bulk loads: one batch can be checked while the one before it is on its way to the disk.
 
-        mode : "upsert" or "insert".   all else : as in `upsert`, atomic. Vectors are copied, unless they lie in `bytes`.
+        mode : "upsert" or "insert".   all else : as in `upsert`, atomic. Vectors are copied unless they lie in `bytes`.
         """
         if mode not in ("upsert", "insert"):
             raise InvalidArgument(f"mode must be 'upsert' or 'insert', got {validate.show(mode)}")
@@ -147,10 +148,10 @@ class Collection:
     ) -> int:
         owned = validate.owner(owner)
         request = validate.request_id(request_id)
+        if request is not None and not atomic:
+            raise InvalidArgument("a call that may be split has no one request_id: write its parts with one each")
         if atomic or _length(ids) <= self._engine.rows_per_call:
             return self._engine.put(self._batch(ids, vectors, fields, tenants, mode), owned, mode, request)
-        if request is not None:
-            raise InvalidArgument("a call that is split has no one request_id: write its parts with one each")
         return self._engine.put_all(self._batches(ids, vectors, fields, tenants, mode), owned, mode)
 
     def _batch(self, ids: Any, vectors: Any, fields: Any, tenants: Any, mode: Mode) -> Batch:
@@ -237,9 +238,14 @@ class Collection:
         request = validate.request_id(request_id)
         return self._engine.change_access(batch, lists, owned, granted=granted, request_id=request)
 
-    def tenants(self) -> Iterator[str]:
-        """Names of all tenants, sorted. Read a page at a time: there may be a million."""
-        return self._engine.tenants()
+    def tenants(self, *, after: str | None = None, limit: int | None = None) -> Iterator[str]:
+        """Names of tenants, sorted: all, or up to `limit` of those past the name `after`, which need not exist. Read a
+        page at a time, without those before it: there may be a million.
+        """
+        if after is not None:
+            validate.tenant_name(after)
+        most = None if limit is None else validate.integer(limit, "limit", 1, limits.tenants_made_max)
+        return self._engine.tenants(after, most)
 
     def create_tenant(
         self, name: Any, *, exist_ok: bool = False, records_max: int | None = None, request_id: str | None = None
@@ -291,6 +297,46 @@ class Collection:
         return self._engine.search(
             queries, limit, checked, single=single, select=select, include_vectors=include_vectors, explain=explain,
             tenants=tenants, stop=stop,
+        )  # fmt: skip
+
+    def search_stream(
+        self,
+        queries: Iterable[Any],
+        limit: int = 10,
+        *,
+        params: SearchParams | None = None,
+        fields: Any = None,
+        include_vectors: bool = False,
+        tenant: Any = None,
+        window: int = 16,
+    ) -> Iterator[Hits]:
+        """Search for one query after another: an iterator of queries in, an iterator of hits out, in the same order.
+
+        Of a server's collection they go over one stream, which costs less than a call each. Up to `window` queries are
+        read ahead of the hits that were handed out; 1 reads the next one only when the one before it is answered, as
+        where it depends on the hits. An error, of the iterator or of one query, is raised once the hits of the queries
+        before it are handed out, and ends the stream. Who stops early closes it (`close`, or a `for` that is left):
+        nothing more is read. A stream lasts as long as it is read: no timeout is of the whole.
+
+        queries : an iterable of what `search` takes: one vector or a matrix each; vecdb.aio takes asynchronous ones.
+        window : from 1 to 1,024.   all else : as in `search`, the same for all of them.
+        """
+        limit = validate.search_limit(limit, 1)
+        checked = validate.search_params(params, limit)
+        select = None if fields is None else validate.field_selection(fields)
+        tenants = () if tenant is None else validate.search_tenants(tenant)
+        window = validate.integer(window, "window", 1, limits.stream_window_max)
+        if not hasattr(queries, "__iter__") and not hasattr(queries, "__aiter__"):
+            raise InvalidArgument(f"queries must be an iterable of vectors, got {validate.show(queries)}")
+
+        def check(query: Any) -> tuple[NDArray[np.float32], bool]:
+            array, single = validate.queries(query, self._config)
+            validate.search_limit(limit, len(array))
+            return array, single
+
+        return self._engine.search_stream(
+            queries, check, limit, checked, select=select, include_vectors=include_vectors, tenants=tenants,
+            window=window,
         )  # fmt: skip
 
     def search_mixture(

@@ -95,6 +95,20 @@ class Engine(Protocol):
         stop: Stop,
     ) -> Hits: ...
 
+    def search_stream(
+        self,
+        queries: Any,
+        check: Callable[[Any], tuple[NDArray[np.float32], bool]],
+        limit: int,
+        params: SearchParams,
+        *,
+        select: tuple[str, ...] | None,
+        include_vectors: bool,
+        tenants: tuple[str, ...],
+        window: int,
+    ) -> Iterator[Hits]:
+        """check(query) : queries as `search` takes them, and whether it is one alone; it may raise."""
+
     def search_mixture(
         self,
         query: MixtureQuery,
@@ -115,7 +129,7 @@ class Engine(Protocol):
 
     def count(self, tenants: tuple[str, ...]) -> int: ...
 
-    def tenants(self) -> Iterator[str]: ...
+    def tenants(self, after: str | None, limit: int | None) -> Iterator[str]: ...
 
     # -- care --------------------------------------------------------------------------------------
 

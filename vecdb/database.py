@@ -109,7 +109,7 @@ class Database:
         return self._home.create_collection(validate.collection_config(name, dim, metric, index, dtype), bool(exist_ok))
 
     def collection(self, name: str) -> Collection:
-        """The collection of that name. Raises NotFound, naming those that exist."""
+        """The collection of that name. Raises NotFound."""
         return self._home.collection(validate.collection_name(name))
 
     def __getitem__(self, name: str) -> Collection:

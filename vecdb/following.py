@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vecdb import catalog, limits
-from vecdb.errors import Corruption, NotFound, Unavailable
+from vecdb.errors import Corruption, Unavailable
 from vecdb.generation import Generation, View, folder_of, view_of
 from vecdb.index import graph, order
 from vecdb.index.base import Allowed, Index
@@ -30,6 +30,7 @@ from vecdb.schema import CollectionConfig, Curator, Flat, Hnsw, Spann
 from vecdb.storage import files, keys
 from vecdb.storage.rows import Rows
 from vecdb.storage.store import Store, Txn
+from vecdb.validate.missing import no_collection
 
 _log = logging.getLogger("vecdb")
 _LOAD_TRIES = 10
@@ -76,7 +77,7 @@ class Following:
         raw = txn.get(keys.uid(self.entry.uid), db=self.store.state)
         if raw is None:
             self.dropped = True
-            raise NotFound(f"collection {self.entry.name!r} was dropped")
+            raise no_collection(self.entry.name)
         return raw, catalog.decode_state(raw, self.entry.name)
 
     def _load_newest(self) -> None:
@@ -136,7 +137,7 @@ class Following:
         """The newest committed view. Raises where the database is closed, forked, or the collection dropped."""
         self._guard()
         if self.dropped:
-            raise NotFound(f"collection {self.entry.name!r} was dropped")
+            raise no_collection(self.entry.name)
         if not self.writable:
             self._refresh()
         return self.view
@@ -185,7 +186,7 @@ class Following:
             with self.store.read(buffers=True) as txn:
                 raw = txn.get(keys.uid(self.entry.uid), db=self.store.state)
                 if raw is None:
-                    raise NotFound(f"collection {self.entry.name!r} was dropped")
+                    raise no_collection(self.entry.name)
                 state = catalog.decode_state(bytes(raw), self.entry.name)
                 if state.generation == generation.number:
                     yield txn, generation, state
@@ -193,7 +194,7 @@ class Following:
             time.sleep(0.001)  # a vacuum has committed and is about to publish, or published between the two looks
 
     def config(self) -> CollectionConfig:
-        return catalog.config_of(self.entry, self.view.state)
+        return catalog.config_of(self.entry, self.current().state)
 
     @property
     def id_kind(self) -> Literal["int", "str"] | None:

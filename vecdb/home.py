@@ -33,6 +33,7 @@ from vecdb.maintenance import Maintenance
 from vecdb.schema import CollectionConfig
 from vecdb.storage import files, keys, manifest
 from vecdb.storage.store import LMDB_FORMAT, READERS, Store
+from vecdb.validate.missing import no_collection
 
 
 class Home:
@@ -129,9 +130,7 @@ class Home:
         with self._store.read() as txn:
             raw = txn.get(name.encode(), db=self._store.catalog)
         if raw is None:
-            known = self.collections()
-            there = f"there are {', '.join(map(repr, known[:8]))}" if known else "there are none yet"
-            raise NotFound(f"no collection {name!r} in {self.path}; {there}")
+            raise no_collection(name)
         entry = catalog.decode_entry(raw, name)
         wake = self._maintenance.wake if self._maintenance is not None else _nothing
         engine = Engine(

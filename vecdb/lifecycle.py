@@ -12,11 +12,12 @@ from pathlib import Path
 from vecdb import catalog, limits
 from vecdb.commit import Group
 from vecdb.engine import Engine
-from vecdb.errors import AlreadyExists, LimitExceeded, NotFound
+from vecdb.errors import AlreadyExists, LimitExceeded
 from vecdb.generation import folder_of, rows_name
 from vecdb.schema import CollectionConfig
 from vecdb.storage import files, keys
 from vecdb.storage.rows import Rows
+from vecdb.validate.missing import no_collection
 
 
 @dataclass(slots=True)
@@ -81,7 +82,7 @@ class DropCollection:
     def apply(self, group: Group) -> int:
         raw = group.txn.get(self.name.encode(), db=group.store.catalog)
         if raw is None:
-            raise NotFound(f"no collection {self.name!r} to drop")
+            raise no_collection(self.name)
         entry = catalog.decode_entry(raw, self.name)
         group.changed = True
         # writes of this collection that come earlier in the group are void: drop them, lest they put the state back

@@ -32,6 +32,7 @@ tenants_per_call_max = 1 << 16  # distinct names that a call grants, revokes or 
 pairs_per_call_max = 1 << 22  # (record, tenant) pairs of one write
 union_tenants_max = 4_096  # names of one search
 queries_max = 1 << 20  # queries per search call
+stream_window_max = 1_024  # queries of a stream that are read ahead of the hits that were handed out
 limit_max = 16_384  # neighbours per query
 ef_max = 65_536
 search_cells_max = 1 << 27  # queries * limit: the size of the answer

@@ -19,6 +19,7 @@ from vecdb.storage import codec, keys
 from vecdb.storage.store import Txn
 from vecdb.validate import IdBatch, decode_fields, tenant_name
 from vecdb.validate.common import slices
+from vecdb.validate.missing import no_tenant
 
 _SLICE_IDS = 512  # looked up in one bytecode stretch
 
@@ -135,7 +136,7 @@ def rows_of_tenants(generation: Generation, txn: Txn, state: State, names: tuple
         encoded = tenant_name(name)
         found = access.named(store, txn, entry.uid, encoded, entry.name)
         if found is None:
-            raise access.unknown_tenant(entry.name, encoded)
+            raise no_tenant(entry.name, encoded.decode())
         rows = grants.rows_of(found[0], state.row_count)
         grants.confirm(found[0], rows)
         parts.append(rows)

@@ -34,6 +34,7 @@ from vecdb.schema import Snapshot
 from vecdb.storage import keys
 from vecdb.storage.store import Store
 from vecdb.validate import tenant_name
+from vecdb.validate.missing import no_tenant
 
 _ENTRY_BYTES = 512  # of an entry, its names and its array, beside the rows
 _EVICT_TO = 7 / 8  # of the bound
@@ -134,7 +135,7 @@ class Tenancy:
             found = access.named(self._store, txn, uid, encoded, where)
             if found is None:
                 self._forget(known)
-                raise access.unknown_tenant(where, encoded)
+                raise no_tenant(where, name)
             number, tenant = found
             if known is not None and (known.number, known.sequence) == (number, tenant.sequence):
                 known.valid_to = state.sequence

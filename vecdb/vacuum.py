@@ -25,13 +25,13 @@ from numpy.typing import NDArray
 from vecdb import catalog, limits
 from vecdb.access import Access
 from vecdb.commit import Group, Shrink, SyncFailed
-from vecdb.errors import NotFound
 from vecdb.generation import Generation, View, block_of, iter_blocks, refuse_damaged, rows_name
 from vecdb.index.base import IndexDamaged
 from vecdb.pairs import Pairs, subtract
 from vecdb.storage import codec, files, keys
 from vecdb.storage.rows import Rows
 from vecdb.validate.common import slices
+from vecdb.validate.missing import no_collection
 
 if TYPE_CHECKING:
     from vecdb.engine import Engine
@@ -56,7 +56,7 @@ def vacuum(engine: Engine, threads: int = 1, progress: Progress = None) -> bool:
             graph_rows = 0 if copy.old.index.kind == "flat" else copy.old.index.indexed_rows
             while copy.old_rows_left() > _PIECE_ROWS or copy.done < graph_rows:
                 if not engine.submit(copy.piece()):
-                    raise NotFound(f"collection {engine.entry.name!r} was dropped during a vacuum")
+                    raise no_collection(engine.entry.name)
                 if progress is not None:
                     progress(copy.done, engine.view.snapshot.row_count)
             try:
@@ -229,7 +229,7 @@ class Switch:
         copy, engine = self.copy, self.copy.engine
         view = engine.view
         if group.txn.get(keys.uid(engine.entry.uid), db=group.store.state) is None:
-            raise NotFound(f"collection {engine.entry.name!r} was dropped during a vacuum")
+            raise no_collection(engine.entry.name)
         group.store.make_room()
         copy.copy(group, view.snapshot.row_count)
         dead = self._bury(group, view)

@@ -30,6 +30,7 @@ from vecdb.pairs import Pairs
 from vecdb.storage import codec, files, keys
 from vecdb.validate import AccessLists, IdBatch
 from vecdb.validate.common import show, slices
+from vecdb.validate.missing import no_collection
 
 if TYPE_CHECKING:
     from vecdb.engine import Engine
@@ -68,7 +69,7 @@ class Pending:
         if found is None:
             raw = group.txn.get(keys.uid(engine.entry.uid), db=group.store.state)
             if raw is None:
-                raise NotFound(f"collection {engine.entry.name!r} was dropped")
+                raise no_collection(engine.entry.name)
             state = engine.view.state
             access = Access(engine.entry.uid, engine.view.generation.journal, state.journal)
             found = Pending(engine, state, access)

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vecdb import InvalidArgument, NotFound, PermissionDenied
+from vecdb import InvalidArgument, PermissionDenied
+from vecdb.wire.faults import no_tenant
 
 PERMISSIONS = ("read", "write", "admin")  # each includes those before it
 ANY = "*"
@@ -114,13 +115,13 @@ class Caller:
             return list(asked) or None
         for name in asked:
             if name != self.tenant:
-                raise no_tenant(name, collection)
+                raise no_tenant(collection, name)
         return [self.tenant]
 
     def tenant_named(self, asked: str, collection: str) -> str:
         """One tenant that a request is about."""
         if self.tenant is not None and asked != self.tenant:
-            raise no_tenant(asked, collection)
+            raise no_tenant(collection, asked)
         return asked
 
     def owner(self, asked: str) -> str:
@@ -157,19 +158,7 @@ class Caller:
 
     def _check_named(self, name: str, collection: str) -> None:
         if name != self.tenant and not self.share:
-            raise no_tenant(name, collection)
+            raise no_tenant(collection, name)
 
 
 ANONYMOUS = Caller("anonymous", "admin")
-
-
-def no_tenant(name: str, collection: str) -> NotFound:
-    """What the engine says of a tenant that it does not have."""
-    return NotFound(
-        f"collection {collection!r} has no tenant {name!a}; tenants() lists those that it has, "
-        "create_tenant, upsert and grant make them"
-    )
-
-
-def no_collection(name: str) -> NotFound:
-    return NotFound(f"no collection {name!r}")

@@ -47,6 +47,8 @@ class Waiting:
         return lambda *args, **kwargs: self._waited(found(*args, **kwargs))
 
     def _waited(self, coming: Any) -> Any:
+        if callable(coming):  # a prepared write
+            return lambda: self._loop.run(coming())
         if inspect.isasyncgen(coming):
             return self._each(coming)
         answer = self._loop.run(coming)

@@ -51,7 +51,20 @@ MISTAKES: dict[str, Mistake] = {
     "threads": lambda db, docs: docs.optimize(threads=0),
     "smoothing alone": lambda db, docs: docs.search_mixture([1], smoothing=0.5),
     "backup path": lambda db, docs: db.backup(""),
+    "long request id": lambda db, docs: docs.upsert(1, GOOD, request_id="ü" * 65),
+    "request id of a call that is split": lambda db, docs: docs.upsert(1, GOOD, atomic=False, request_id="one"),
+    "no queries": lambda db, docs: docs.search_stream(3),
+    "window": lambda db, docs: docs.search_stream([GOOD], window=0),
+    "wide window": lambda db, docs: docs.search_stream([GOOD], window=1_025),
+    "one query of a stream": lambda db, docs: list(docs.search_stream([GOOD, [1.0]])),
+    "tenant of a stream": lambda db, docs: list(docs.search_stream([GOOD], tenant="nobody")),
+    "page of tenants": lambda db, docs: docs.tenants(limit=0),
+    "page after nobody": lambda db, docs: docs.tenants(after=""),
+    "mode": lambda db, docs: docs.prepare(4, GOOD, mode="update"),
+    "prepared in vain": lambda db, docs: docs.prepare(1, GOOD, mode="insert")(),
     # what the engine refuses
+    "no such collection": lambda db, docs: db.collection("none"),
+    "a collection to drop": lambda db, docs: db.drop_collection("n\u00f6ne"),
     "exists": lambda db, docs: db.create_collection("docs", 3),
     "exists otherwise": lambda db, docs: db.create_collection("docs", 4, exist_ok=True),
     "insert what exists": lambda db, docs: docs.insert([7, 1], [GOOD] * 2),
@@ -102,19 +115,26 @@ def test_mistakes_lead_to_the_same_errors_and_change_nothing(db: Any, expected: 
     assert list(docs.tenants()) == ["small"]
 
 
-@pytest.mark.parametrize("call", ["collection", "drop_collection"])
-def test_a_collection_that_is_not_there(db: Any, call: str) -> None:
-    with pytest.raises(vecdb.NotFound, match="no collection 'none'") as caught:
-        getattr(db, call)("none")
-    assert caught.value.code == "NOT_FOUND" and isinstance(caught.value, LookupError)
-
-
 def test_a_collection_that_was_dropped(db: Any) -> None:
     docs = filled(db)
     db.drop_collection("docs")
-    for call in (lambda: docs.search(GOOD), lambda: docs.upsert(1, GOOD), docs.count, lambda: docs.get(1), docs.stats):
-        with pytest.raises(vecdb.NotFound, match="docs"):
-            call()
+    calls: list[Mistake] = [
+        lambda db, docs: docs.search(GOOD),
+        lambda db, docs: list(docs.search_stream([GOOD])),
+        lambda db, docs: docs.upsert(1, GOOD),
+        lambda db, docs: docs.delete(1),
+        lambda db, docs: docs.count(),
+        lambda db, docs: docs.get(1),
+        lambda db, docs: docs.stats(),
+        lambda db, docs: docs.config,
+        lambda db, docs: list(docs.iter()),
+        lambda db, docs: list(docs.tenants()),
+        lambda db, docs: docs.optimize(),
+        lambda db, docs: db.collection("docs"),
+    ]
+    said = (vecdb.NotFound, "NOT_FOUND", "no collection 'docs'; collections() lists those that there are")
+    assert [failure(call, db, docs) for call in calls] == [said] * len(calls)
+    assert issubclass(vecdb.NotFound, LookupError)
 
 
 def test_a_database_that_is_closed(db: Any) -> None:

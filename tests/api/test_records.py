@@ -158,6 +158,17 @@ def test_a_write_with_a_request_id_is_carried_out_once(db: Any) -> None:
     assert docs.get(2).fields == {"a": 1}
 
 
+def test_a_write_is_checked_now_and_made_later(db: Any) -> None:
+    docs = db.create_collection("docs", 2, "l2")
+    first = docs.prepare([1, 2], np.eye(2), [{"a": 1}, None], ["t"], request_id="once")
+    second = docs.prepare([2, 3], np.eye(2), mode="insert", owner="ann")
+    assert docs.count() == 0
+    assert [first(), second(), first()] == [2, 2, 2] and docs.count() == 4
+    assert docs.get(1).fields == {"a": 1} and docs.get([2, 3], owner="ann")[1].id == 3
+    with pytest.raises(vecdb.InvalidArgument, match="finite"):
+        docs.prepare(9, [np.nan, 1.0])
+
+
 def test_a_large_call_that_is_not_atomic_is_split_and_wholly_written(db: Any) -> None:
     docs = db.create_collection("docs", 64, "l2", index=vecdb.Flat())
     vectors = RNG.normal(size=(40_000, 64)).astype(np.float32)

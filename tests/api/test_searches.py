@@ -110,6 +110,73 @@ def test_tenants_find_their_own(db: Any, twin: Any) -> None:
     assert list(docs.tenants()) == list(here.tenants()) == ["all", "t1", "t2", "t3"]
 
 
+@pytest.mark.parametrize("window", [1, 3, 64])
+def test_a_stream_of_queries_finds_what_calls_find_in_the_same_order(db: Any, twin: Any, window: int) -> None:
+    docs, here, vectors = both(db, twin, fields=[{"n": n} for n in range(ROWS)], tenants=["t"])
+    queries = [vectors[0], vectors[5:9], vectors[:0], vectors[7].tolist(), *vectors[20:40]]
+    options = {"fields": ["n"], "include_vectors": True, "tenant": "t", "params": vecdb.SearchParams(exact=True)}
+    found = list(docs.search_stream(iter(queries), 4, window=window, **options))
+    assert len(found) == len(queries)
+    for hits, query in zip(found, queries, strict=True):
+        assert_same(hits, here.search(query, 4, **options))
+    assert [hits.ids[0] for hits in docs.search_stream(vectors[:3], 1)] == [0, 1, 2]
+    assert list(docs.search_stream([])) == []
+
+
+def test_a_query_may_depend_on_the_hits_of_the_one_before_it(db: Any) -> None:
+    vectors, seen = data("float32"), [0]
+    docs = filled(db, vectors=vectors)
+
+    def walk() -> Any:
+        for _ in range(4):
+            yield vectors[seen[-1]]
+
+    for hits in docs.search_stream(walk(), 2, window=1):
+        assert hits.ids[0] == seen[-1]
+        seen.append(int(hits.ids[1]))
+    assert len(seen) == 5
+
+
+@pytest.mark.parametrize("bad", [np.ones(DIM + 1), KeyError("mine")], ids=["query", "iterator"])
+def test_an_error_comes_once_the_hits_before_it_are_handed_out_and_ends_the_stream(db: Any, bad: Any) -> None:
+    docs, asked, got = filled(db), [], []
+
+    def queries() -> Any:
+        for at in range(10):
+            asked.append(at)
+            if at == 3 and isinstance(bad, Exception):
+                raise bad
+            yield bad if at == 3 else np.ones(DIM)
+
+    with pytest.raises((vecdb.InvalidArgument, KeyError)):
+        for hits in docs.search_stream(queries(), 5, window=8):
+            got.append(len(hits))
+    assert got == [5, 5, 5] and asked == [0, 1, 2, 3]
+
+
+def test_a_stream_that_is_left_reads_no_more(db: Any) -> None:
+    docs, asked = filled(db), []
+
+    def queries() -> Any:
+        for at in range(1_000):
+            asked.append(at)
+            yield np.ones(DIM)
+
+    for at, _ in enumerate(docs.search_stream(queries(), window=5)):
+        if at == 10:
+            break
+    assert 11 <= len(asked) <= 16 and docs.count() == ROWS
+
+
+def test_tenants_are_listed_from_a_name_on(db: Any) -> None:
+    docs = filled(db)
+    names = [f"t{n:04}" for n in range(2_500)]
+    docs.create_tenant(names)
+    for after, limit in (("t0000", None), ("t0000x", 3), ("t1", 1_000), ("a", 1_001), ("t2499", 5), (None, 2_000)):
+        expected = [name for name in names if after is None or name > after][:limit]
+        assert list(docs.tenants(after=after, limit=limit)) == expected, (after, limit)
+
+
 def test_tenants_come_and_go(db: Any) -> None:
     docs = filled(db)
     assert docs.create_tenant([f"t{n:04}" for n in range(2_500)], records_max=5) == 2_500

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ import pytest
 from typer.testing import CliRunner
 
 import vecdb
+from tests.server.driver import token
+from tests.server.process import Process
 from vecdb.cli import build
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -126,7 +129,7 @@ def test_a_changed_file_is_imported_from_the_start(tmp_path: Path, matrix: Path,
     from vecdb.cli.move import Note
 
     run("import", matrix, "--db", tmp_path / "db", "-c", "docs")
-    Note(tmp_path / "db", "docs", matrix, [None, None, None]).write(200, 199)
+    Note(str(tmp_path / "db"), "docs", matrix, [None, None, None]).write(200, 199)
     np.save(matrix, np.concatenate([vectors, vectors + 1]))
     assert run("import", matrix, "--db", tmp_path / "db", "-c", "docs") | {"seconds": 0} == {
         "collection": "docs",
@@ -250,3 +253,49 @@ def test_progress_is_silent_where_there_is_no_terminal(matrix: Path, tmp_path: P
     done = process("import", matrix, "--db", "db", "-c", "docs", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert len(done.stdout.splitlines()) == 1
+
+
+# -- a server's database ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[tuple[str, str]]:
+    """(address, token of its administrator)"""
+    secret, tokens = token(tmp_path / "tokens.json", "admin", "admin"), str(tmp_path / "tokens.json")
+    with Process(tmp_path / "far", tmp_path, "--tokens", tokens, "--backups", str(tmp_path / "backups")) as server:
+        yield f"grpc://{server.address}", secret
+
+
+def test_a_servers_database_is_used_as_one_in_a_directory(
+    served: tuple[str, str], matrix: Path, vectors: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, secret = served
+    assert run("import", matrix, "--db", url, "--token", secret, "-c", "docs", "--metric", "l2")["live"] == ROWS
+    assert [path.name for path in tmp_path.iterdir() if "import" in path.name] == [], "the note is gone"
+    monkeypatch.setenv("VECDB_TOKEN", secret)
+    monkeypatch.setenv("VECDB_DB", url)
+    assert run("info")["collections"]["docs"]["live"] == ROWS and run("ls")[0]["name"] == "docs"
+    found = run("search", "-c", "docs", "--vector", f"@{_one(tmp_path, vectors[7])}")
+    assert found["hits"][0]["id"] == 7
+    assert run("search", "-c", "docs", "--id", 3, "-k", 2, "--explain")["explain"]["plan"] == "exact"
+    run("export", tmp_path / "out.npy", "-c", "docs")
+    assert np.array_equal(np.load(tmp_path / "out.npy"), vectors)
+    assert run("check") == {"ok": True, "problems": []}
+    assert run("tune", "-c", "docs") == [], "so few are looked at one by one"
+    assert run("vacuum")["bytes_after"] > 0
+    assert run("backup", "copy")["destination"] == "copy" and (tmp_path / "backups" / "copy").is_dir()
+
+
+def _one(folder: Path, vector: np.ndarray) -> Path:
+    np.save(folder / "one.npy", vector)
+    return folder / "one.npy"
+
+
+def test_what_a_server_cannot_do_is_said(served: tuple[str, str], matrix: Path) -> None:
+    url, secret = served
+    for words in (("warmup",), ("import", matrix, "-c", "docs", "--metric", "l2", "--hnswlib")):
+        error = run(*words, "--db", url, code=1)["error"]
+        assert error["code"] == "INVALID_ARGUMENT" and "is a server" in error["message"]
+    assert run("ls", "--db", url, code=1)["error"]["code"] == "PERMISSION_DENIED"
+    assert run("ls", "--db", url, "--token", secret, "--tls", "none.pem", code=1)["error"]["code"] == "NOT_FOUND"
+    assert run("ls", "--db", "grpc://h/x", code=1)["error"]["code"] == "INVALID_ARGUMENT"

@@ -16,7 +16,7 @@ import pytest
 import vecdb
 from tests.server.driver import Running
 from tests.server.process import Process
-from vecdb.client import channel, engine, ingest, line
+from vecdb.client import channel, engine, ingest, line, patience
 from vecdb.client.channel import MESSAGE_BYTES_MAX
 from vecdb.v1 import (
     admin_pb2,
@@ -76,6 +76,19 @@ class Scripted(
 
     def Search(self, request: Any, context: Any) -> Any:
         return self._play("Search", request, context)
+
+    def StreamSearch(self, requests: Any, context: Any) -> Any:
+        """script: for each stream, how many queries are answered before it is lost."""
+        answered, end = self.script["StreamSearch"].pop(0)(context)
+        for at, request in enumerate(requests):
+            query = np.frombuffer(request.search.vectors.data, "<f4")[0]
+            self.asked.setdefault("StreamSearch", []).append(int(query))
+            if at == answered:
+                end(context)
+                return
+            hits = search_pb2.SearchResponse(counts=[1], distances=[0.0])
+            hits.ids.ints.values.append(int(query))
+            yield search_pb2.StreamSearchResponse(hits=hits)
 
     def Ingest(self, requests: Any, context: Any) -> Any:
         """script: for each stream, at which batch it is lost, how many of those before are answered."""
@@ -246,7 +259,7 @@ def test_at_most_eight_batches_are_on_their_way_and_a_stream_that_gets_nowhere_i
     scripted: tuple[Scripted, str], monkeypatch: pytest.MonkeyPatch, asynchronous: bool
 ) -> None:
     monkeypatch.setattr(engine, "_BATCH_BYTES", 4 * DIM + 16)
-    monkeypatch.setattr(ingest, "_FIRST_WAIT_S", 0.001)
+    monkeypatch.setattr(patience, "_FIRST_WAIT_S", 0.001)
     script, url = scripted
     made: list[int] = []
     make = ingest.Sending._make
@@ -256,7 +269,7 @@ def test_at_most_eight_batches_are_on_their_way_and_a_stream_that_gets_nowhere_i
         return make(self)
 
     monkeypatch.setattr(ingest.Sending, "_make", counted)
-    script.script = {"Ingest": [give((27, 20)), *(give((0, 0)) for _ in range(ingest._ATTEMPTS_MAX - 1))]}
+    script.script = {"Ingest": [give((27, 20)), *(give((0, 0)) for _ in range(patience._ATTEMPTS_MAX - 1))]}
     with pytest.raises(vecdb.Unavailable, match="cannot be reached: lost"):
         upserted(url, 100, asynchronous)
     assert len(made) == 28, "no more are made than may be unanswered"
@@ -407,3 +420,52 @@ def test_the_asynchronous_classes_have_every_method_of_the_others() -> None:
         for name in ("search", "create_collection", "upsert"):
             if hasattr(near, name):
                 assert getattr(far, name).__doc__ == getattr(near, name).__doc__
+
+
+def streamed(url: str, count: int, asynchronous: bool, window: int = 4) -> list[int]:
+    queries = np.repeat(np.arange(count, dtype=np.float32)[:, None] + 1, DIM, 1)
+    if not asynchronous:
+        with vecdb.open(url) as db:
+            return [int(hits.ids[0]) for hits in db.collection("docs").search_stream(queries, 1, window=window)]
+
+    async def each() -> Any:
+        for query in queries:
+            yield query
+
+    async def search() -> list[int]:
+        async with vecdb.aio.open(url) as db:
+            docs = await db.collection("docs")
+            return [int(hits.ids[0]) async for hits in docs.search_stream(each(), 1, window=window)]
+
+    return asyncio.run(search())
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_stream_of_queries_that_breaks_goes_on_with_those_that_were_not_answered(
+    scripted: tuple[Scripted, str], monkeypatch: pytest.MonkeyPatch, asynchronous: bool
+) -> None:
+    monkeypatch.setattr(patience, "_FIRST_WAIT_S", 0.001)
+    script, url = scripted
+    script.script = {"StreamSearch": [give((5, LOST)), give((0, LOST)), give((3, LOST)), give((99, LOST))]}
+    assert streamed(url, 30, asynchronous) == list(range(1, 31))
+    first = script.asked["StreamSearch"]
+    assert first[:5] == [1, 2, 3, 4, 5] and first.count(6) >= 3, "asked again, and none of those answered"
+    assert all(first.count(n) == 1 for n in range(1, 6))
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_stream_of_queries_that_gets_nowhere_is_given_up(
+    scripted: tuple[Scripted, str], monkeypatch: pytest.MonkeyPatch, asynchronous: bool
+) -> None:
+    monkeypatch.setattr(patience, "_FIRST_WAIT_S", 0.001)
+    script, url = scripted
+    script.script = {"StreamSearch": [give((2, LOST)), *[give((0, LOST))] * (patience._ATTEMPTS_MAX - 1)]}
+    with pytest.raises(vecdb.Unavailable, match="cannot be reached: lost"):
+        streamed(url, 30, asynchronous)
+    assert script.script["StreamSearch"] == []
+    script.script = {"StreamSearch": [give((2, fail(grpc.StatusCode.PERMISSION_DENIED, "enough")))] * 2}
+    with pytest.raises(vecdb.PermissionDenied, match="enough"):
+        streamed(url, 30, asynchronous)
+    script.script = {"StreamSearch": [give((2, lambda context: None))]}
+    with pytest.raises(vecdb.Unavailable, match="before it had answered all queries"):
+        streamed(url, 30, asynchronous)

@@ -19,7 +19,7 @@ from tests.server.driver import PATIENCE_S, Client, Running, names, outcome, sea
 from tests.server.process import Process
 from tests.server.test_access import ROWS, RPCS
 from tests.server.test_process import until_ready
-from vecdb.v1 import admin_pb2, records_pb2, search_pb2
+from vecdb.v1 import admin_pb2, common_pb2, records_pb2, search_pb2
 
 SEED = int(os.environ.get("VECDB_SEED", "7"))
 DIM = 8
@@ -326,3 +326,26 @@ def abuse(port: int, vectors: np.ndarray, rounds: int) -> None:
         for each in sockets:
             each.sendall(PREFACE)
             each.close()
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"names": ["a"], "counts": [1, 1], "which": [0]}, "counts are of 2 names"),
+        ({"names": ["a"], "counts": [1, 0], "which": [1]}, "place 1"),
+        ({"names": ["a"], "counts": [1], "which": [0]}, "2 ids and 1 lists"),
+        ({"names": [], "counts": [4_000_000_000, 1], "which": []}, "counts are of"),
+        ({"names": [""], "counts": [1, 1], "which": [0, 0]}, "must not be empty"),
+        ({"names": ["a"], "counts": [0] * 1_048_577, "which": []}, "at most 1,048,576 lists"),
+        ({"names": ["a"], "counts": [4_194_305], "which": [0] * 4_194_305}, "at most 4,194,304 pairs"),
+    ],
+)
+def test_columns_of_tenants_that_do_not_fit_are_refused(
+    serving: Serving, calling: Calling, columns: dict[str, Any], message: str
+) -> None:
+    client = calling(serving())
+    client.create("docs", 2)
+    with pytest.raises(grpc.RpcError) as caught:
+        client.write("docs", 1, np.ones((2, 2), np.float32), tenant_columns=common_pb2.TenantColumns(**columns))
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT and message in caught.value.details()
+    assert client.count("docs") == 0

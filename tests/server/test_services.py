@@ -176,8 +176,8 @@ def test_at_most_eight_batches_of_a_stream_are_unanswered(
     from vecdb_server.services.stream import Stream
 
     gate = threading.Event()
-    write = records._write
-    monkeypatch.setattr(records, "_write", lambda *args: gate.wait(PATIENCE_S) and write(*args))
+    prepared = records._prepared
+    monkeypatch.setattr(records, "_prepared", lambda *args: gate.wait(PATIENCE_S) and prepared(*args))
     begun: list[int] = []
     serve = Stream.serve
 
@@ -225,7 +225,7 @@ def test_a_write_under_a_request_id_is_carried_out_once(client: Client, vectors:
     assert [client(client.records.Write, request).count for _ in range(3)] == [3, 3, 3]
     request.request_id = "r2"
     assert outcome(lambda: client(client.records.Write, request)) == "ALREADY_EXISTS"
-    request.request_id = "x" * 65
+    request.request_id = "x" * 129
     assert failure(lambda: client(client.records.Write, request))[2] == "LIMIT_EXCEEDED"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import typer
@@ -12,14 +12,14 @@ import typer
 import vecdb
 from vecdb.schema import DType, Metric
 
-from .options import Database, Json, OptionalCollection, default_db
-from .output import Output, facts, size
+from .options import Database, Json, OptionalCollection, Tls, Token, default_db, directory, is_server, opened
+from .output import Output, facts
 
 warm_rows = 5_000  # enough that a graph is built: the index leaves its exact beginnings
 
 
 def warmup(
-    db: Annotated[Path | None, typer.Option("--db", help="Warm what this database needs.")] = None,
+    db: Annotated[str | None, typer.Option("--db", help="Warm what this database needs.")] = None,
     dim: Annotated[int, typer.Option(help="Without --db: dimension to compile for.")] = 384,
     metric: Annotated[str, typer.Option(help="Without --db: l2, cosine or ip.")] = "cosine",
     dtype: Annotated[str, typer.Option(help="Without --db: float32, float16, int8 or uint8.")] = "float32",
@@ -30,7 +30,7 @@ def warmup(
     started = time.perf_counter()
     shapes: set[tuple[int, str, str]] = {(dim, metric, dtype)}
     if db is not None:
-        with vecdb.open(db, read_only=True) as database:
+        with vecdb.open(directory(db, "warmup"), read_only=True) as database:
             found = [database.collection(name) for name in database.collections()]
             shapes = {(docs.dim, docs.metric, docs.dtype) for docs in found}
     with out.progress("compiling") as report:
@@ -60,21 +60,23 @@ def _exercise(dim: int, metric: Metric, dtype: DType) -> None:
 
 
 def backup(
-    destination: Annotated[Path, typer.Argument(help="A directory that is not there yet.")],
+    destination: Annotated[
+        str, typer.Argument(help="A directory that is not there yet; of a server, its name in the folder for backups.")
+    ],
     db: Database = default_db,
+    token: Token = None,
+    tls: Tls = None,
     json: Json = False,
 ) -> None:
     """Copy a database as it is at one moment, with checksums, while others read and write it."""
     out = Output(json)
     started = time.perf_counter()
-    with vecdb.open(db, read_only=True) as database, out.progress("copying") as report:
+    with opened(db, token, tls, read_only=True) as database, out.progress("copying") as report:
         database.backup(destination, progress=report)
-    result = {
-        "destination": str(destination),
-        "bytes": _bytes_under(destination),
-        "seconds": time.perf_counter() - started,
-    }
-    out.emit(result, lambda c: c.print(f"{size(result['bytes'])} in {destination}"))  # type: ignore[arg-type]
+    result: dict[str, Any] = {"destination": destination, "seconds": time.perf_counter() - started}
+    if not is_server(db):
+        result["bytes"] = _bytes_under(Path(destination))
+    out.emit(result, lambda console: console.print(facts(result)))
 
 
 def restore(
@@ -90,13 +92,19 @@ def restore(
     out.emit(result, lambda c: c.print(f"{destination} is ready"))
 
 
-def vacuum(db: Database = default_db, collection: OptionalCollection = None, json: Json = False) -> None:
+def vacuum(
+    db: Database = default_db,
+    collection: OptionalCollection = None,
+    token: Token = None,
+    tls: Tls = None,
+    json: Json = False,
+) -> None:
     """Give back the space of deleted and replaced records."""
     out = Output(json)
-    before = _bytes_under(db)
-    with vecdb.open(db) as database, out.progress("vacuuming") as report:
+    with opened(db, token, tls) as database, out.progress("vacuuming") as report:
+        before = database.stats()["bytes_disk"]
         (database.collection(collection) if collection else database).vacuum(progress=report)
-    result = {"bytes_before": before, "bytes_after": _bytes_under(db)}
+        result = {"bytes_before": before, "bytes_after": database.stats()["bytes_disk"]}
     out.emit(result, lambda console: console.print(facts(result)))
 
 

@@ -13,16 +13,22 @@ from rich.console import Console
 import vecdb
 from vecdb.errors import InvalidArgument, NotFound
 
-from .options import CollectionName, Database, Json, Limit, OptionalCollection, default_db
+from .options import CollectionName, Database, Json, Limit, OptionalCollection, Tls, Token, default_db, opened
 from .output import Output, cell, facts, table
 
 tune_sample_max = 500
 
 
-def info(db: Database = default_db, collection: OptionalCollection = None, json: Json = False) -> None:
+def info(
+    db: Database = default_db,
+    collection: OptionalCollection = None,
+    token: Token = None,
+    tls: Tls = None,
+    json: Json = False,
+) -> None:
     """Show what a database and its collections hold, in memory and on disk."""
     out = Output(json)
-    with vecdb.open(db, read_only=True) as database:
+    with opened(db, token, tls, read_only=True) as database:
         names = [collection] if collection else database.collections()
         found = {"database": database.stats(), "collections": {n: database.collection(n).stats() for n in names}}
 
@@ -34,10 +40,10 @@ def info(db: Database = default_db, collection: OptionalCollection = None, json:
     out.emit(found, show)
 
 
-def ls(db: Database = default_db, json: Json = False) -> None:
+def ls(db: Database = default_db, token: Token = None, tls: Tls = None, json: Json = False) -> None:
     """List the collections."""
     rows = []
-    with vecdb.open(db, read_only=True) as database:
+    with opened(db, token, tls, read_only=True) as database:
         for name in database.collections():
             stats = database.collection(name).stats()
             wanted = ("dim", "metric", "dtype", "live", "index_state", "bytes_disk")
@@ -57,6 +63,8 @@ def search(
     exact: Annotated[bool, typer.Option("--exact", help="Compare with every vector.")] = False,
     fields: Annotated[str | None, typer.Option(help="Fields to show, with commas between; all by default.")] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Show the plan and what it cost.")] = False,
+    token: Token = None,
+    tls: Tls = None,
     json: Json = False,
 ) -> None:
     """Find the nearest records to a record or to a vector."""
@@ -64,7 +72,7 @@ def search(
         raise typer.BadParameter("give one of --id and --vector")
     out = Output(json)
     params = vecdb.SearchParams(ef=ef, recall=recall, exact=exact)
-    with vecdb.open(db, read_only=True) as database:
+    with opened(db, token, tls, read_only=True) as database:
         docs = database.collection(collection)
         own = None if id is None else _record(docs, id)
         query = own.vector if own is not None else _vector(vector or "")
@@ -103,11 +111,13 @@ def tune(
     ] = None,
     recall: Annotated[float, typer.Option(help="Recall that searches should reach.")] = 0.95,
     limit: Limit = 10,
+    token: Token = None,
+    tls: Tls = None,
     json: Json = False,
 ) -> None:
     """Measure recall against beam width, and make the narrowest that reaches the recall the default."""
     out = Output(json)
-    with vecdb.open(db) as database:
+    with opened(db, token, tls) as database:
         docs = database.collection(collection)
         asked = _read_queries(queries) if queries else _sample(docs, tune_sample_max)
         with out.waiting(f"measuring {len(asked)} queries"):
@@ -116,10 +126,10 @@ def tune(
     out.emit(curve, lambda console: console.print(table(columns, [list(point.values()) for point in curve])))
 
 
-def check(db: Database = default_db, json: Json = False) -> None:
+def check(db: Database = default_db, token: Token = None, tls: Tls = None, json: Json = False) -> None:
     """Read every byte of a database and report what is wrong; repairs nothing. Exit code 1 when anything is."""
     out = Output(json)
-    with vecdb.open(db, read_only=True) as database, out.waiting(f"checking {db}"):
+    with opened(db, token, tls, read_only=True) as database, out.waiting(f"checking {db}"):
         problems = database.check()
 
     def show(console: Console) -> None:

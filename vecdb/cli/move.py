@@ -1,7 +1,7 @@
 """import and export: files of vectors in, collections out, in bounded memory.
 
 An import writes whole batches in the file's order, and after each acknowledgement notes how far it is in
-DB.import-COLLECTION.json, beside the database and not within it:
+DB.import-COLLECTION.json, beside the database and not within it (of a server's: beside FILE, its address in the name):
 
     {"source": {path, size, mtime_ns, columns}, "rows": rows acknowledged, "last_id": id of the last of them}
 
@@ -24,7 +24,7 @@ import vecdb
 from vecdb.errors import InvalidArgument
 from vecdb.schema import Curator, Flat, Hnsw, IndexConfig, Spann
 
-from .options import CollectionName, Database, Json, default_db
+from .options import CollectionName, Database, Json, Tls, Token, default_db, directory, is_server, opened
 from .output import Output, Report
 
 batch_bytes = 8 << 20
@@ -55,18 +55,20 @@ def import_(
     hnswlib: Annotated[bool, typer.Option("--hnswlib", help="The file is an index that hnswlib saved.")] = False,
     dim: Annotated[int | None, typer.Option(help="With --hnswlib: the dimension, as a check.")] = None,
     optimize: Annotated[bool, typer.Option(help="Finish the index before returning.")] = True,
+    token: Token = None,
+    tls: Tls = None,
     json: Json = False,
 ) -> None:
     """Import a file of vectors, ids and fields. Interrupted, the same command goes on where it was."""
     out = Output(json)
     started = time.perf_counter()
     if hnswlib:
-        with vecdb.open(db) as database, out.waiting(f"reading {file}"):
+        with vecdb.open(directory(db, "import --hnswlib")) as database, out.waiting(f"reading {file}"):
             docs = _import_hnswlib(database, collection, file, metric, dim)
             result: dict[str, Any] = {"collection": collection, "rows": docs.count(), "resumed_at": 0}
     else:
         source = _open(file, format, key, vector_column, id_column)
-        with source, vecdb.open(db) as database:
+        with source, opened(db, token, tls) as database:
             docs = _collection(
                 database, collection, source, metric, dtype, _index(index, m, ef_construction, bits, codes_bytes)
             )
@@ -93,6 +95,8 @@ def export(
     format: Annotated[
         str | None, typer.Option(help="npy, jsonl, csv, parquet, fbin ...; by the extension if none.")
     ] = None,
+    token: Token = None,
+    tls: Tls = None,
     json: Json = False,
 ) -> None:
     """Write a collection to a file. Formats of vectors only get their ids in OUT.ids.jsonl."""
@@ -101,7 +105,7 @@ def export(
     out = Output(json)
     ids_file: Path | None = None
     done = 0
-    with vecdb.open(db, read_only=True) as database:
+    with opened(db, token, tls, read_only=True) as database:
         docs = database.collection(collection)
         total = docs.count()
         writer = create_vectors(destination, docs.dim, docs.dtype, format=format)
@@ -176,12 +180,17 @@ def _copy(source: Any, docs: vecdb.Collection, first: int, stop: int, note: Note
         report(end, stop)
 
 
-class Note:
-    """How far an import is, kept beside the database."""
+def _safe(name: str) -> str:
+    """Of a name what any file's name may have."""
+    return "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
 
-    def __init__(self, db: Path, collection: str, file: Path, columns: list[str | None]) -> None:
-        safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in collection)
-        self.path = db.with_name(f"{db.name}.import-{safe}.json")
+
+class Note:
+    """How far an import is, kept beside the database, or beside the file where the database is a server's."""
+
+    def __init__(self, db: str, collection: str, file: Path, columns: list[str | None]) -> None:
+        beside = file.with_name(f"{file.name}.{_safe(db)}") if is_server(db) else Path(db)
+        self.path = beside.with_name(f"{beside.name}.import-{_safe(collection)}.json")
         facts = file.stat()
         self.source = {
             "collection": collection,

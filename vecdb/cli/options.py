@@ -1,4 +1,4 @@
-"""Options that commands share, each defined once."""
+"""Options that commands share, each defined once, and the database that they name, opened."""
 
 from __future__ import annotations
 
@@ -7,7 +7,18 @@ from typing import Annotated
 
 import typer
 
-Database = Annotated[Path, typer.Option("--db", envvar="VECDB_DB", help="Directory of the database.")]
+import vecdb
+from vecdb.errors import InvalidArgument
+
+Database = Annotated[
+    str, typer.Option("--db", envvar="VECDB_DB", help="Directory of the database, or a server's grpc://host:port.")
+]
+Token = Annotated[
+    str | None, typer.Option("--token", envvar="VECDB_TOKEN", show_envvar=True, help="Of a server: who asks.")
+]
+Tls = Annotated[
+    str | None, typer.Option("--tls", envvar="VECDB_TLS", help="Of a server: PEM file of the CA that it is trusted by.")
+]
 CollectionName = Annotated[str, typer.Option("--collection", "-c", help="Name of the collection.")]
 OptionalCollection = Annotated[str | None, typer.Option("--collection", "-c", help="One collection only.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document, and nothing else, on standard output.")]
@@ -17,4 +28,22 @@ DatasetFolder = Annotated[
     Path | None, typer.Option("--folder", envvar="VECDB_DATA", help="Where the data sets that are folders lie.")
 ]
 
-default_db = Path("data")
+default_db = "data"
+
+
+def is_server(db: str) -> bool:
+    return db.startswith(("grpc://", "grpcs://"))
+
+
+def opened(db: str, token: str | None, tls: str | None, *, read_only: bool = False) -> vecdb.Database:
+    """token, tls : of a server only; those that the environment has say nothing of a directory."""
+    if is_server(db):
+        return vecdb.open(db, token=token, tls=tls)
+    return vecdb.open(db, read_only=read_only)
+
+
+def directory(db: str, doing: str) -> Path:
+    """Of a database for what needs its files. Raises InvalidArgument where it is a server's."""
+    if is_server(db):
+        raise InvalidArgument(f"{doing} needs the files of the database, {db} is a server: run it where they are")
+    return Path(db)

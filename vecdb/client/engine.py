@@ -30,6 +30,7 @@ from vecdb.wire.arrays import access_fields, ids_message, vectors_message
 from vecdb.wire.nouns import collection_of, fields_message, index_message, params_message, record_of
 
 _BATCH_BYTES = 4 << 20  # of one message of a stream, about
+_NAMES_PAGE = 1_000  # names of tenants in one answer
 _ID_BYTES = 16  # of a row in it, beside vector and fields
 _MODES = {"upsert": records_pb2.WRITE_MODE_UPSERT, "insert": records_pb2.WRITE_MODE_INSERT}
 
@@ -168,6 +169,29 @@ class RemoteEngine:
             limit, params, select, include_vectors, explain, tenants, single, stop, vectors=vectors_message(queries)
         )
 
+    def search_stream(
+        self,
+        queries: Any,
+        check: Callable[[Any], tuple[NDArray[np.float32], bool]],
+        limit: int,
+        params: SearchParams,
+        *,
+        select: tuple[str, ...] | None,
+        include_vectors: bool,
+        tenants: tuple[str, ...],
+        window: int,
+    ) -> Iterator[Hits]:
+        search = self._search_request(limit, params, select, include_vectors, False, tenants)
+
+        def asked(query: Any) -> tuple[search_pb2.StreamSearchRequest, Callable[[Any], Hits]]:
+            array, single = check(query)
+            request = search_pb2.StreamSearchRequest(search=search)
+            request.search.vectors.CopyFrom(vectors_message(array))
+            decode = partial(hits_of, limit=limit, metric=self._config.metric, single=single, select=select)
+            return request, lambda answer: decode(answer.hits)
+
+        return self._line.exchange("StreamSearch", queries, asked, window)
+
     def search_mixture(
         self,
         query: MixtureQuery,
@@ -204,7 +228,21 @@ class RemoteEngine:
         **query: Any,
     ) -> Hits:
         """query : the one field of the oneof `query`."""
-        request = search_pb2.SearchRequest(
+        request = self._search_request(limit, params, select, include_vectors, explain, tenants, **query)
+        decode = partial(hits_of, limit=limit, metric=self._config.metric, single=single, select=select)
+        return self._line.ask("Search", request, decode, stop)
+
+    def _search_request(
+        self,
+        limit: int,
+        params: SearchParams,
+        select: tuple[str, ...] | None,
+        include_vectors: bool,
+        explain: bool,
+        tenants: tuple[str, ...],
+        **query: Any,
+    ) -> search_pb2.SearchRequest:
+        return search_pb2.SearchRequest(
             collection=self._name,
             limit=limit,
             tenants=tenants,
@@ -214,8 +252,6 @@ class RemoteEngine:
             explain=explain,
             **query,
         )
-        decode = partial(hits_of, limit=limit, metric=self._config.metric, single=single, select=select)
-        return self._line.ask("Search", request, decode, stop)
 
     def get(self, ids: IdBatch, owner: bytes, *, include_vectors: bool, tenants: tuple[str, ...]) -> Any:
         request = records_pb2.GetRequest(
@@ -241,8 +277,11 @@ class RemoteEngine:
     def count(self, tenants: tuple[str, ...]) -> int:
         return self._line.ask("Count", records_pb2.CountRequest(collection=self._name, tenants=tenants), _count)
 
-    def tenants(self) -> Iterator[str]:
-        return self._line.pages("ListTenants", tenants_pb2.ListTenantsRequest(collection=self._name))
+    def tenants(self, after: str | None, limit: int | None) -> Iterator[str]:
+        request = tenants_pb2.ListTenantsRequest(
+            collection=self._name, page_token=after or "", page_size=min(limit or _NAMES_PAGE, _NAMES_PAGE)
+        )
+        return self._line.pages("ListTenants", request, limit)
 
     # -- care --------------------------------------------------------------------------------------
 

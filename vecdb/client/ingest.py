@@ -19,13 +19,11 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
+from vecdb.client.patience import Patience
 from vecdb.errors import Unavailable
 from vecdb.v1 import records_pb2
 
 UNANSWERED_MAX = 8
-_ATTEMPTS_MAX = 8  # in a row, without an answer to any batch
-_FIRST_WAIT_S = 0.2
-_WAIT_MAX_S = 5.0
 
 
 class Sending:
@@ -36,7 +34,7 @@ class Sending:
         self._lock = threading.Lock()  # held while a batch is made: an attempt begins with all that was made
         self._attempt = 0
         self._made = 0
-        self._failures = 0
+        self._patience = Patience()
         self._window = 0
         self._count = 0
         self._again: deque[Any] = deque()
@@ -84,7 +82,7 @@ class Sending:
         message = self._unanswered.popleft()
         assert answer.batch == message.batch, (answer.batch, message.batch)
         self._count += answer.count
-        self._failures = 0
+        self._patience.renew()
         more = 2 if self._window < UNANSWERED_MAX else 1
         self._window += more - 1
         return more
@@ -93,10 +91,7 @@ class Sending:
         """Seconds until another attempt after one that ended with this gRPC status; None where there shall be none."""
         if status == "DEADLINE_EXCEEDED":
             return 0.0 if self._window > 1 else None
-        self._failures += 1
-        if status != "UNAVAILABLE" or self._failures >= _ATTEMPTS_MAX:
-            return None
-        return min(_WAIT_MAX_S, _FIRST_WAIT_S * 2.0 ** (self._failures - 1))
+        return self._patience.wait_s(status)
 
     def total(self) -> int:
         """Records written, once all answers are there. Raises what making a batch has raised."""

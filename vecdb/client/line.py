@@ -5,6 +5,7 @@
     pages    one message for each page of names              -> every name
     listed   one message, answers full of records            -> lists of records
     ingest   many batches on one stream (ingest.py)          -> records written
+    exchange many questions on one stream (exchange.py)      -> answers, in order
 
 Any number of calls at once; `Line` from any thread, `AsyncLine` on the event loop that it was made on. A process that
 was forked must connect anew.
@@ -14,17 +15,20 @@ from __future__ import annotations
 
 import asyncio
 import os
+import queue
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 import grpc
 
+from vecdb import validate
 from vecdb.client import channel
+from vecdb.client.exchange import Asked, Exchange
 from vecdb.client.faults import error_from
 from vecdb.client.ingest import Sending
-from vecdb.client.regroup import Regroup
+from vecdb.client.regroup import Page, Regroup
 from vecdb.client.target import Target
 from vecdb.errors import Unavailable, VecdbError
 
@@ -102,13 +106,10 @@ class Line(_Connection):
             each(last)
         return decode(last)
 
-    def pages(self, rpc: str, request: Any) -> Iterator[str]:
-        while True:
-            answer = self.ask(rpc, request, _same)
-            yield from answer.names
-            if not answer.next_page_token:
-                return
-            request.page_token = answer.next_page_token
+    def pages(self, rpc: str, request: Any, limit: int | None) -> Iterator[str]:
+        page = Page(request, limit)
+        while page.is_wanted():
+            yield from page.names_of(self.ask(rpc, request, _same))
 
     def listed(self, rpc: str, request: Any, regroup: Regroup) -> Iterator[list[Any]]:
         for answer in self._answers(rpc, request):
@@ -143,10 +144,54 @@ class Line(_Connection):
             room.release()
             call.cancel()
 
+    def exchange(self, rpc: str, queries: Iterable[Any], asked: Asked, window: int) -> Iterator[Any]:
+        exchange, coming = Exchange(asked, window), validate.iterator(queries)
+        while True:
+            self._begin(rpc)
+            try:
+                yield from self._exchange(rpc, exchange, coming)
+                return
+            except grpc.RpcError as failed:
+                wait_s = exchange.wait_s(failed.code().name)
+                if wait_s is None:
+                    raise self._error(failed, rpc) from None
+                time.sleep(wait_s)
+
+    def _exchange(self, rpc: str, exchange: Exchange, coming: Iterator[Any]) -> Iterator[Any]:
+        exchange.begin()
+        sent: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        call = self._rpcs[rpc](iter(sent.get, None), metadata=self._metadata)
+        try:
+            while True:
+                while exchange.wants() and (message := exchange.again() or _added(exchange, coming)) is not None:
+                    sent.put(message)
+                if not exchange.is_waiting():
+                    break
+                yield exchange.result(next(call, None))
+            sent.put(None)
+            for _ in call:
+                pass  # the server's end
+        finally:
+            sent.put(None)
+            call.cancel()
+
     def close(self) -> None:
         if not self.closed and os.getpid() == self._pid:
             self.closed = True
             self._channel.close()
+
+
+def _added(exchange: Exchange, coming: Iterator[Any]) -> Any:
+    """The message of the next query, which is asked for on the caller's thread; None where there is none."""
+    try:
+        query = next(coming)
+    except StopIteration:
+        exchange.end()
+    except Exception as error:
+        exchange.end(error)
+    else:
+        return exchange.add(query)
+    return None
 
 
 def _unless(stop: Callable[[], bool], call: Any) -> Any:
@@ -197,14 +242,11 @@ class AsyncLine(_Connection):
             each(last)
         return decode(last)
 
-    async def pages(self, rpc: str, request: Any) -> AsyncIterator[str]:
-        while True:
-            answer = await self.ask(rpc, request, _same)
-            for name in answer.names:
+    async def pages(self, rpc: str, request: Any, limit: int | None) -> AsyncIterator[str]:
+        page = Page(request, limit)
+        while page.is_wanted():
+            for name in page.names_of(await self.ask(rpc, request, _same)):
                 yield name
-            if not answer.next_page_token:
-                return
-            request.page_token = answer.next_page_token
 
     async def listed(self, rpc: str, request: Any, regroup: Regroup) -> AsyncIterator[list[Any]]:
         async for answer in self._answers(rpc, request):
@@ -242,6 +284,46 @@ class AsyncLine(_Connection):
             room.release()
             call.cancel()
 
+    async def exchange(self, rpc: str, queries: Any, asked: Asked, window: int) -> AsyncIterator[Any]:
+        exchange, coming = Exchange(asked, window), _each(queries)
+        while True:
+            self._begin(rpc)
+            try:
+                async for result in self._exchange(rpc, exchange, coming):
+                    yield result
+                return
+            except grpc.RpcError as failed:
+                wait_s = exchange.wait_s(_status(failed))
+                if wait_s is None:
+                    raise self._error(failed, rpc) from None
+                await asyncio.sleep(wait_s)
+
+    async def _exchange(self, rpc: str, exchange: Exchange, coming: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        exchange.begin()
+        sent: asyncio.Queue[Any] = asyncio.Queue()
+
+        async def messages() -> AsyncIterator[Any]:
+            while (message := await sent.get()) is not None:
+                yield message
+
+        call = self._rpcs[rpc](messages(), metadata=self._metadata)
+        answers = aiter(call)
+        try:
+            while True:
+                while exchange.wants():
+                    message = exchange.again() or await _added_later(exchange, coming)
+                    if message is None:
+                        break
+                    sent.put_nowait(message)
+                if not exchange.is_waiting():
+                    break
+                yield exchange.result(await anext(answers, None))
+            sent.put_nowait(None)
+            async for _ in answers:
+                pass  # the server's end
+        finally:
+            call.cancel()
+
     async def close(self) -> None:
         if not self.closed and os.getpid() == self._pid:
             self.closed = True
@@ -254,6 +336,28 @@ def _status(failed: Any) -> str:
     """
     hidden = failed.code() is grpc.StatusCode.INTERNAL and failed.details() == "Internal error from Core"
     return "UNAVAILABLE" if hidden else str(failed.code().name)
+
+
+async def _each(queries: Any) -> AsyncIterator[Any]:
+    """Of an iterable of either kind."""
+    if hasattr(queries, "__aiter__"):
+        async for query in queries:
+            yield query
+    else:
+        for query in queries:
+            yield query
+
+
+async def _added_later(exchange: Exchange, coming: AsyncIterator[Any]) -> Any:
+    try:
+        query = await anext(coming)
+    except StopAsyncIteration:
+        exchange.end()
+    except Exception as error:
+        exchange.end(error)
+    else:
+        return exchange.add(query)
+    return None
 
 
 async def _unless_stopped(stop: Callable[[], bool], call: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Records as they arrive, in lists of the length that was asked for."""
+"""What arrives in pieces, in the pieces that were asked for: lists of records, and names up to a number."""
 
 from __future__ import annotations
 
@@ -26,3 +26,23 @@ class Regroup:
     def rest(self) -> Iterator[list[Record]]:
         if self._waiting:
             yield self._waiting
+
+
+class Page:
+    """Which page of names to ask for next. request : asks for the first, and is changed.   limit : None for all."""
+
+    def __init__(self, request: Any, limit: int | None) -> None:
+        self._request = request
+        self._left = limit
+        self._ended = False
+
+    def is_wanted(self) -> bool:
+        return not self._ended and self._left != 0
+
+    def names_of(self, answer: Any) -> list[str]:
+        names = list(answer.names[: self._left])
+        self._request.page_token = answer.next_page_token
+        self._ended = not answer.next_page_token
+        if self._left is not None:
+            self._left -= len(names)
+        return names

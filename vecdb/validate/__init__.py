@@ -24,7 +24,7 @@ from vecdb.validate.arguments import (
     search_params,
     threads,
 )
-from vecdb.validate.common import show
+from vecdb.validate.common import integer, iterator, show
 from vecdb.validate.fields import EncodedFields, decode_fields, fields
 from vecdb.validate.ids import IdBatch, ids
 from vecdb.validate.mixture import MixtureQuery, mixture_query
@@ -44,6 +44,8 @@ __all__ = [
     "fields",
     "ids",
     "index_config",
+    "integer",
+    "iterator",
     "mixture_query",
     "owner",
     "queries",

@@ -49,6 +49,15 @@ def show(value: object, length_max: int = 60) -> str:
     return text if len(text) <= length_max else text[:length_max] + "..."
 
 
+def iterator(queries: Any) -> Iterator[Any]:
+    """Of queries that come one by one."""
+    if not hasattr(queries, "__iter__"):
+        raise InvalidArgument(
+            f"queries must be an iterable of vectors, got {show(queries)}: an asynchronous one is for vecdb.aio"
+        )
+    return iter(queries)
+
+
 def integer(value: object, what: str, low: int, high: int) -> int:
     """An int (never a bool or float) within [low, high]."""
     if not is_int(value):

@@ -7,6 +7,9 @@ UNAUTHENTICATED means PermissionDenied.
 from __future__ import annotations
 
 from vecdb import errors
+from vecdb.validate.missing import no_collection, no_tenant
+
+__all__ = ["DOMAIN", "STATUS", "error_of", "no_collection", "no_tenant"]
 
 DOMAIN = "vecdb"
 

@@ -10,7 +10,7 @@ import numpy as np
 from vecdb.errors import InvalidArgument
 from vecdb.schema import CollectionConfig, Curator, Flat, Hnsw, IndexConfig, Record, SearchParams, Spann
 from vecdb.v1 import collections_pb2, common_pb2, search_pb2
-from vecdb.validate import EncodedFields, decode_fields, fields
+from vecdb.validate import EncodedFields, decode_fields, fields, request_id
 from vecdb.wire.arrays import DTYPE_NUMBERS, DTYPES
 
 METRICS: dict[collections_pb2.Metric, str] = {
@@ -123,6 +123,12 @@ def params_of(message: search_pb2.SearchParams) -> SearchParams:
 
 
 # -- records ---------------------------------------------------------------------------------------
+
+
+def request_id_of(given: str) -> str | None:
+    """None where none is set. Raises LimitExceeded."""
+    checked = request_id(given or None)
+    return None if checked is None else checked.decode()
 
 
 def fields_message(encoded: list[bytes] | None) -> common_pb2.FieldMaps | None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from vecdb import Collection, NotFound
+from vecdb import Collection
 from vecdb.v1 import collections_pb2 as pb
 from vecdb.wire.answers import report
+from vecdb.wire.faults import no_collection
 from vecdb.wire.nouns import collection_message, dtype_of, index_of, metric_of
-from vecdb_server.auth import Caller, no_collection
+from vecdb_server.auth import Caller
 from vecdb_server.logs import log
 from vecdb_server.services.admin import progressed
 from vecdb_server.services.house import House
@@ -44,8 +45,6 @@ class Collections:
             raise no_collection(request.name)
         try:
             await self._house.write(caller, context, lambda: self._house.db.drop_collection(request.name))
-        except NotFound:
-            raise no_collection(request.name) from None
         finally:
             self._house.forget(request.name)
         log.info("collection dropped", caller=caller.name, collection=request.name)

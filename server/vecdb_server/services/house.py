@@ -12,9 +12,11 @@ from typing import Any
 import grpc
 
 import vecdb
-from vecdb import Collection, LimitExceeded, NotFound, Unavailable
+from vecdb import Collection, LimitExceeded, Unavailable
+from vecdb.wire.faults import no_collection
+from vecdb.wire.nouns import request_id_of
 from vecdb_server.admission import Account, Admission
-from vecdb_server.auth import Caller, no_collection
+from vecdb_server.auth import Caller
 from vecdb_server.config import Config
 from vecdb_server.faults import Refused, exhausted
 from vecdb_server.services.stream import Stream
@@ -83,10 +85,7 @@ class House:
         return found
 
     def opened(self, name: str) -> Collection:
-        try:
-            return self.db.collection(name)
-        except NotFound:
-            raise no_collection(name) from None
+        return self.db.collection(name)
 
     def forget(self, name: str) -> None:
         """It was dropped."""
@@ -204,8 +203,7 @@ def until(context: Any) -> float:
 
 def once(caller: Caller, request_id: str) -> str | None:
     """The id under which a write is remembered: each caller's own."""
-    if not request_id:
+    checked = request_id_of(request_id)
+    if checked is None:
         return None
-    if len(request_id.encode()) > 64:
-        raise LimitExceeded(f"request_id has at most 64 bytes, this one has {len(request_id.encode())}")
-    return hashlib.sha256(f"{caller.name}\0{request_id}".encode()).hexdigest()
+    return hashlib.sha256(f"{caller.name}\0{checked}".encode()).hexdigest()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import dropwhile, islice
 from typing import Any
 
 from vecdb import LimitExceeded, NotFound
@@ -75,8 +74,7 @@ class Tenants:
         def page(stop: Any) -> list[str]:
             if caller.tenant is not None:
                 return _own(docs, caller.tenant, request.page_token)
-            rest = dropwhile(lambda name: name <= request.page_token, docs.tenants())
-            return list(islice(rest, size + 1))
+            return list(docs.tenants(after=request.page_token or None, limit=size + 1))
 
         names = await self._house.kernels.run(caller.name, page)
         return pb.ListTenantsResponse(names=names[:size], next_page_token=names[size - 1] if len(names) > size else "")
