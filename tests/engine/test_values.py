@@ -410,6 +410,10 @@ def test_an_unknown_collection_is_named(db: Database) -> None:
     for call in (db.collection, db.drop_collection):
         with pytest.raises(NotFound, match=r"no collection 'docs'; collections\(\) lists"):
             call("docs")
+
+
+def test_a_collection_that_is_there_is_not_made_again(db: Database) -> None:
+    db.create_collection("books", 3)
     with pytest.raises(AlreadyExists, match="exist_ok"):
         db.create_collection("books", 3)
     with pytest.raises(AlreadyExists, match="dim 3, asked for dim 4"):

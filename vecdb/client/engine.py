@@ -341,14 +341,14 @@ def told(progress: Progress) -> Callable[[Any], None]:
 
 
 def _parts(batch: Batch, row_bytes: int) -> Iterator[slice]:
-    """Rows that go into one message each."""
+    """Rows that go into one message each: one and all of them, unless their fields double its size."""
     if batch.fields is None:
         yield slice(0, batch.ids.n)
         return
     start = size_bytes = 0
     for row, fields in enumerate(batch.fields):
         added = row_bytes + len(fields)
-        if size_bytes + added > _BATCH_BYTES and row > start:
+        if size_bytes + added > 2 * _BATCH_BYTES and row > start:
             yield slice(start, row)
             start, size_bytes = row, 0
         size_bytes += added
