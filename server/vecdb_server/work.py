@@ -21,7 +21,7 @@ from typing import Any
 from vecdb import Unavailable
 from vecdb_server.faults import exhausted
 
-_WAIT_SHARE = 0.5  # of the time that a call has left: the most that it may wait, as the wait is only estimated
+_SHARE = 0.5  # of the time that a call has left: in this it should be done, as far as can be told
 _RETRY_S = 0.1  # at least, after a refusal
 _WEIGHT = 0.1  # of the newest in a moving average
 
@@ -102,14 +102,15 @@ class Pool:
             raise
 
     def check_wait(self, caller: str, until: float) -> None:
-        """Raises Refused where a job of that caller would begin too late for its deadline, as far as can be told: what
-        waits in vain takes the time of those that could still be answered.
+        """Raises Refused where a job of that caller would be done too late for its deadline, as far as can be told:
+        what waits in vain takes the time of those that could still be answered.
         """
-        excess_s = self._wait_s(caller) - _WAIT_SHARE * (until - time.monotonic())
+        excess_s = self._done_in_s(caller) - _SHARE * (until - time.monotonic())
         if excess_s > 0:
             raise exhausted("there is more to do than can be done before this call's deadline", max(_RETRY_S, excess_s))
 
-    def _wait_s(self, caller: str) -> float:
+    def _done_in_s(self, caller: str) -> float:
+        """How long until a job is answered that has to wait; 0 for one that has not."""
         with self._changed:
             waiting = self.queued + self.busy - len(self._threads)  # once threads that are free have woken
             if waiting <= 0:
@@ -117,7 +118,7 @@ class Pool:
             own = len(self._queues.get(caller, ()))
             callers = len(self._queues) + (own == 0)
             ahead = min(waiting, (own + 1) * callers - 1)  # turns are taken
-            return ahead * self._job_s / len(self._threads)
+            return (ahead + 1) * self._job_s / len(self._threads) + self._job_s
 
     def close(self) -> None:
         """Finish what waits, end the threads."""

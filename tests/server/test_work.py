@@ -139,7 +139,7 @@ def test_what_nobody_waits_for_and_what_is_late_is_not_begun() -> None:
     assert ran == ["fine"]
 
 
-def test_what_would_begin_after_half_of_its_time_is_refused_and_each_caller_has_a_queue_of_its_own(
+def test_what_would_be_done_after_half_of_its_time_is_refused_and_each_caller_has_a_queue_of_its_own(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now = [1_000.0]
@@ -158,12 +158,13 @@ def test_what_would_begin_after_half_of_its_time_is_refused_and_each_caller_has_
         while not pool.busy:
             await asyncio.sleep(0)
         waiting = await begun(pool, [pool.run("c", works) for _ in range(6)])
-        pool.check_wait("c", now[0] + 10 * pool._job_s * 6)
-        pool.check_wait("c", float("inf"))
-        pool.check_wait("d", now[0] + 2.1 * pool._job_s)
-        with pytest.raises(Refused, match="before this call's deadline") as caught:
-            pool.check_wait("c", now[0] + 10 * pool._job_s)
-        assert caught.value.retry_s == pytest.approx(max(0.1, pool._job_s))
+        pool._job_s = 1.0
+        for caller, done_in_s in (("c", 6 + 1 + 1), ("d", 1 + 1 + 1)):  # those ahead, one that runs, itself
+            pool.check_wait(caller, float("inf"))
+            pool.check_wait(caller, now[0] + 2 * done_in_s + 0.01)
+            with pytest.raises(Refused, match="before this call's deadline") as caught:
+                pool.check_wait(caller, now[0] + 2 * done_in_s - 1.0)
+            assert caught.value.retry_s == pytest.approx(0.5)
         gate.set()
         await asyncio.gather(held, *waiting)
 
