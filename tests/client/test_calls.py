@@ -260,6 +260,7 @@ def test_at_most_eight_batches_are_on_their_way_and_a_stream_that_gets_nowhere_i
 ) -> None:
     monkeypatch.setattr(engine, "_BATCH_BYTES", 4 * DIM + 16)
     monkeypatch.setattr(patience, "_FIRST_WAIT_S", 0.001)
+    monkeypatch.setattr(patience, "_WAIT_MAX_S", 0.001)
     script, url = scripted
     made: list[int] = []
     make = ingest.Sending._make
@@ -445,6 +446,7 @@ def test_a_stream_of_queries_that_breaks_goes_on_with_those_that_were_not_answer
     scripted: tuple[Scripted, str], monkeypatch: pytest.MonkeyPatch, asynchronous: bool
 ) -> None:
     monkeypatch.setattr(patience, "_FIRST_WAIT_S", 0.001)
+    monkeypatch.setattr(patience, "_WAIT_MAX_S", 0.001)
     script, url = scripted
     script.script = {"StreamSearch": [give((5, LOST)), give((0, LOST)), give((3, LOST)), give((99, LOST))]}
     assert streamed(url, 30, asynchronous) == list(range(1, 31))
@@ -458,6 +460,7 @@ def test_a_stream_of_queries_that_gets_nowhere_is_given_up(
     scripted: tuple[Scripted, str], monkeypatch: pytest.MonkeyPatch, asynchronous: bool
 ) -> None:
     monkeypatch.setattr(patience, "_FIRST_WAIT_S", 0.001)
+    monkeypatch.setattr(patience, "_WAIT_MAX_S", 0.001)
     script, url = scripted
     script.script = {"StreamSearch": [give((2, LOST)), *[give((0, LOST))] * (patience._ATTEMPTS_MAX - 1)]}
     with pytest.raises(vecdb.Unavailable, match="cannot be reached: lost"):

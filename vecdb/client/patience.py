@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from vecdb.client.channel import PASSING
 
-_ATTEMPTS_MAX = 8  # in a row, without an answer
+_ATTEMPTS_MAX = 45  # in a row, without an answer: about as long as a write may take
 _FIRST_WAIT_S = 0.2
-_WAIT_MAX_S = 5.0
+_WAIT_MAX_S = 2.0  # a server that restarts often is up for moments
 
 
 class Patience:
