@@ -23,7 +23,6 @@ from typing import NamedTuple
 from vecdb import limits
 from vecdb.catalog import Tuned
 from vecdb.errors import InvalidArgument
-from vecdb.index.slotsearch import LEAVES
 from vecdb.schema import Curator, Flat, Hnsw, IndexConfig, SearchParams, Snapshot, Spann
 
 _SCAN_SHARE = 0.25  # a beam this share of the live rows wide costs more than scanning them all
@@ -32,6 +31,7 @@ _WIDTHS = 6.0  # measured at 20,000 x 384: a graph and lists were even with the 
 # sentences with tenants of 8,000 to 40,000, scattered and near one another.
 PATIENCE, _PATIENCE_RECALL = 80, 0.95
 SCAN_ROWS = 24_576  # a look at all rows of a tenant, at 0.985, was as fast at 28,000; `optimize` measures it anew
+LEAVES = 64  # of a tree, for a search without a tenant that nobody has said or learned anything about
 NPROBE = 128  # lists of a search that nobody has said or learned anything about
 
 
@@ -81,7 +81,7 @@ def plan(
     if indexed_rows == 0:
         return Plan(scan, 0, "nothing is indexed yet")
     if isinstance(config, Curator):
-        return _tree(config, limit, params, tuned, tuned_ef, matching, scan_rows)
+        return _tree(config, limit, params, tuned, tuned_ef, snapshot.live_count, matching, scan_rows)
     live = snapshot.live_count
     lists = isinstance(config, Spann)
     if lists and live < limits.flat_rows_max:
@@ -113,7 +113,8 @@ def _ef(
     return max(config.ef, limit), "default of the index"
 
 
-_FEW = Plan("tree", 0, "the codes of all rows of the tenant")
+_OF_TENANT = Plan("tree", 0, "the codes of all rows of the tenant")
+_OF_ALL = Plan("tree", 0, "the codes of all rows")
 
 
 def _tree(
@@ -122,13 +123,17 @@ def _tree(
     params: SearchParams,
     tuned: Sequence[Tuned],
     tuned_ef: int | None,
+    live: int,
     matching: int | None,
     scan_rows: int | None,
 ) -> Plan:
+    few = config.scan_max or scan_rows or SCAN_ROWS
     if matching is None:
+        if live <= few and params.nprobe is None and config.nprobe is None:
+            return _OF_ALL
         return Plan("tree", *_nprobe(config, limit, params, tuned, tuned_ef))
-    if matching <= (config.scan_max or scan_rows or SCAN_ROWS):
-        return _FEW
+    if matching <= few:
+        return _OF_TENANT
     if params.recall is None:
         return Plan("tree", params.nprobe or PATIENCE, "a large tenant, along the tree")
     # the tree was learned about without a tenant: what another recall takes there, it takes here

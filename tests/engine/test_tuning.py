@@ -54,7 +54,11 @@ def test_optimize_remembers_it_for_the_planner(db: Database, monkeypatch: pytest
     assert docs.search(vectors[0], 5, tenant="all", explain=True).explain["nprobe"] == planner.PATIENCE
     docs.grant(range(known), "some")
     assert docs.search(vectors[0], 5, tenant="some", explain=True).explain["nprobe"] == 0
+    assert docs.search(vectors[0], 5, explain=True).explain["nprobe"] > 0, "all are more than are scanned"
     docs.reindex(index=vecdb.Curator(leaf_rows=8, scan_max=600))
     assert docs._engine.view.state.scan_rows is None
     docs.optimize()
     assert docs.search(vectors[0], 5, tenant="all", explain=True).explain["nprobe"] == 0
+    everything = docs.search(vectors[0], 5, explain=True)
+    assert everything.explain["nprobe"] == 0 and everything.explain["reason"] == "the codes of all rows"
+    assert docs.search(vectors[0], 5, params=vecdb.SearchParams(nprobe=3), explain=True).explain["nprobe"] == 3

@@ -174,6 +174,50 @@ def test_a_long_tail_of_wide_rows_is_found(tenant: bool) -> None:
     assert np.array_equal(own.rows[:, 0], np.arange(2000, 2100))
 
 
+@pytest.mark.parametrize("along", [None, 30], ids=["all", "along the tree"])
+@pytest.mark.parametrize("metric", METRICS)
+def test_who_has_many_of_the_rows_looks_at_panels(metric: str, along: int | None) -> None:
+    vectors, queries = apart(4000, 40, 256)
+    rows = MemoryRows(vectors)
+    index = built(rows, metric, config=schema.Curator(leaf_rows=40))
+    rows.delete(np.arange(0, 4000, 5))
+    params = SearchParams(nprobe=along)
+    few = some(rows, 0.1)
+    index.search(queries, 10, rows.snapshot(), SearchParams(), few)
+    assert index._view is not None and len(index._view.order.panels) == 0, "nobody has asked for them"
+    for allow in (some(rows, 0.5), some(rows, 1.0), None):
+        found = index.search(queries, 10, rows.snapshot(), params, allow)
+        exact = index.search(queries, 10, rows.snapshot(), EXACT, allow)
+        assert (found.rows % 5 != 0).all() and (found.counts == 10).all()
+        assert allow is None or np.isin(found.rows, allow.rows).all()
+        assert recall(found.rows, exact.rows) > (0.97 if along is None else 0.9)
+        assert found.work[0] < 0.5 * 40 * 3200, "most of them are held back"
+    assert index._view is not None and len(index._view.order.panels) == 125
+    assert index.check() == []
+    index._view.order.panels[3, 100] ^= 4
+    assert index.check() == ["panels are not what their lines give"]
+
+
+def test_panels_follow_growth_and_a_new_order() -> None:
+    vectors = clustered(4000, 256)
+    rows = MemoryRows(vectors[:2000], capacity=4500)
+    index = built(rows)
+    everything = SearchParams()
+    index.search(vectors[:1], 1, rows.snapshot(), everything)
+    assert index._view is not None and len(index._view.order.panels) == 63
+    for stop in (2100, 4000):
+        rows.append(vectors[rows.row_count : stop])
+        index.extend(stop)
+        for _ in range(2):
+            own = index.search(vectors[stop - 100 : stop], 1, rows.snapshot(), everything)
+            assert np.array_equal(own.rows[:, 0], np.arange(stop - 100, stop))
+            assert index.check() == []
+            index.add(stop)
+    assert index._view is not None and len(index._view.order.panels) == 125
+    stats = index.stats()["bytes_ram"]
+    assert stats > 4000 * (256 + 64 + 8) + index._view.order.panels.nbytes
+
+
 def test_buffers_of_a_sieve_serve_an_order_without_one() -> None:
     rows = MemoryRows(clustered(2000, 256), capacity=4000)
     index = built(rows)

@@ -21,10 +21,13 @@ def _product(words: Any, at: Any, planes: Any, count: Any) -> Any:
 @kernel()
 def _sift(listed: Any, lines: Any, words: Any, floats: Any, planes: Any, step: Any, slack: Any, most: Any, kept: Any,
           nearest: Any, keys: Any, count: Any) -> Any:  # fmt: skip
+    seen = (listed, np.int64(0), np.uint64(0), words)  # not looked at: what is listed is visible
+    for j in range(len(nearest)):
+        nearest[j] = np.float32(np.inf)
     return sieve.sift(
-        listed, np.int64(0), np.int64(len(listed)), lines, words, floats, np.int64(64), planes, np.float32(step),
-        np.float32(3.5), np.float32(1.0), np.int64(len(nearest)), np.float32(slack), np.int64(most), nearest, keys,
-        kept, count,
+        listed, False, np.int64(0), np.int64(len(listed)), lines, words, floats, np.int64(64), planes,
+        np.float32(step), np.float32(3.5), np.float32(1.0), np.int64(len(nearest)), np.float32(slack), np.int64(most),
+        seen, nearest, keys, kept, count,
     )  # fmt: skip
 
 

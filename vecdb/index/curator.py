@@ -4,10 +4,11 @@
 
 The shared structure is one: codes, a tree of groups and leaves, a permutation. A tenant costs its sorted slots, derived
 when it is searched and kept with its rows; a node of the tree is a range of them. Granting and revoking change the
-tenant's rows alone. Without a tenant the same tree is walked over all slots.
+tenant's rows alone. Without a tenant the same slots are all looked at, or the tree is walked over them. The first who
+looks at much of them has the bits of sorted slots laid out once more, 32 rows at a time (order.py, panels).
 
-Three roles (base.py): searches take `self._view` once and hold no lock; the maintenance caller makes another order and
-publishes it; the publisher encodes new rows behind. The lock orders the last two.
+Three roles (base.py): searches take `self._view` once and hold no lock, but for the one that has panels laid; the
+maintenance caller makes another order and publishes it; the publisher encodes new rows behind. The lock orders them.
 
 Invariants (`check` proves them): rows_of and slots_of are each other's inverse; leaf_ends ascend to `indexed`; codes
 and biases are what encoding gives; no leaf passes its ceiling where its rows can be told apart.
@@ -128,6 +129,8 @@ class Curator(Index):
             order = self._built(stop, threads, progress)
         else:
             order = self._merged(view.order, stop, threads)
+        if view is not None and len(view.order.panels) and order.can_have_panels:
+            order = order.with_panels()
         with self._lock:
             coded, self._coded = max(self._coded, self._published), stop
             self._publish(self._with_codes(order, max(stop, coded)))
@@ -209,8 +212,21 @@ class Curator(Index):
             return partial(self._exactly, limit=limit, snapshot=snapshot, allow=allow, threads=params.threads)
         if view.arrays is not self._rows.arrays:
             view = View(view.order, self._rows.arrays, self._metric)
+        if view.lacks_panels(params, allow):
+            view = self._with_panels(view)
         plan = view.plan(self.config, limit, params, everything=allow is None)
         return Search(view, plan, limit, snapshot, allow, params.threads, self._free, self._workers, self._exactly)
+
+    def _with_panels(self, view: View) -> View:
+        """A view of the same order that large tenants are searched in; published unless there is another by now."""
+        with self._lock:
+            if self._view is None or self._view.order.token is not view.order.token:
+                return View(view.order.with_panels(), view.arrays, self._metric)
+            order = self._view.order
+            if len(order.panels) == 0:
+                order = order.with_panels()
+            self._publish(order)
+            return self._view
 
     def _exactly(
         self, queries: NDArray[np.float32], limit: int, snapshot: Snapshot, allow: Allowed | None, threads: int

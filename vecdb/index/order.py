@@ -11,7 +11,7 @@ go on with it. New rows are encoded into the slots behind, in place: nobody read
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -21,13 +21,16 @@ from vecdb.index.graph import Quantiser, block_count, reserve
 from vecdb.index.sieve import Sieve, line_bytes
 from vecdb.index.tree import Heads, bias_of, heads_of, split
 from vecdb.index.workers import Workers
-from vecdb.kernels import checks, quantize
+from vecdb.kernels import checks, panels, quantize
+from vecdb.kernels.intrinsics import PANEL_ROWS
+from vecdb.kernels.panels import FACTORS
 
 _SPREAD_SHARE = 0.4  # of the mean squared distance of a node's rows, that its distance is lessened by (Curator)
 _SQUARE_ROWS = 256
 _GATHER_ROWS = 8_192  # codes moved at once
 
 NO_BIAS: NDArray[np.int32] = np.empty(0, np.int32)
+NO_PANELS: NDArray[np.uint8] = np.empty((0, 0), np.uint8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,8 @@ class Order:
     rows_of, slots_of : uint32[capacity].   heads : of leaves and groups.   leaf_ends : int64[leaves], slots.
     leaf_spreads, group_spreads : float32, what a node's distance is lessened by; empty under ip.
     far : int32[any], rows whose codes say little.   indexed : slots in the order of the tree.
+    panels : uint8[indexed / 32, any], the lines of sorted slots as large tenants look at them (panels.py); empty until
+    one is searched.
     """
 
     quantiser: Quantiser
@@ -53,12 +58,25 @@ class Order:
     group_spreads: NDArray[np.float32]
     far: NDArray[np.int32]
     indexed: int
+    panels: NDArray[np.uint8] = field(default_factory=lambda: NO_PANELS)
     token: object = field(default_factory=object)  # the same as long as every row keeps its slot
 
     @property
     def coded(self) -> Coded:
         """The arrays by slot."""
         return Coded(self.quantiser, self.codes, self.bias, self.lines, self.sieve)
+
+    @property
+    def can_have_panels(self) -> bool:
+        return self.sieve is not None and self.indexed > 0
+
+    def with_panels(self) -> Order:
+        """The same order with its panels."""
+        assert self.sieve is not None
+        width = self.sieve.width
+        laid = reserve((-(-self.indexed // PANEL_ROWS), PANEL_ROWS * (width + FACTORS)), np.uint8)
+        panels.lay(self.lines, self.lines.view(np.float32), 0, self.indexed, width, laid, laid.view(np.float32))
+        return replace(self, panels=laid)
 
     @property
     def capacity(self) -> int:
@@ -95,7 +113,7 @@ class Order:
         """Bytes in use by so many rows."""
         per_row = self.codes.shape[1] + self.lines.shape[1] + 8 + (4 if len(self.bias) else 0)
         tree = self.heads.nbytes() + self.leaf_ends.nbytes + self.leaf_spreads.nbytes + self.group_spreads.nbytes
-        return int(rows * per_row + tree)
+        return int(rows * per_row + tree + self.panels.nbytes)
 
 
 def bytes_per_row(dim: int) -> int:

@@ -128,6 +128,8 @@ def _codes(index: Curator, order: Order) -> list[str]:
             differs |= coded.bias != order.bias[at]
         wrong += int(differs.sum())
     out = [f"{wrong} codes are not what encoding their rows gives"] if wrong else []
+    if len(order.panels) and not np.array_equal(order.panels, order.with_panels().panels):
+        out.append("panels are not what their lines give")
     if not np.array_equal(np.sort(np.concatenate([*far, np.empty(0, np.int32)])), np.sort(order.far)):
         out.append("far rows are not those that encoding finds")
     return out

@@ -22,6 +22,7 @@ from vecdb.index.order import Order
 from vecdb.index.workers import Workers
 from vecdb.kernels import checks, slots
 from vecdb.kernels.bundle import Bundle
+from vecdb.kernels.intrinsics import PANEL_ROWS
 from vecdb.kernels.sieve import PLANES
 from vecdb.schema import SearchParams, Snapshot
 from vecdb.storage.rows import RowArrays
@@ -38,7 +39,6 @@ _PLANS_MAX = 64
 # on 1,000 tenants of 40,000 sentences, recall 0.99 in place of 0.9995 and 4 % less time
 _SLACK_PERCENT, _RECALL_EXPECTED = 67, 0.975
 _SIEVED_MAX, _SIEVED_PER_RESULT = 1_024, 32  # most rows that come through the sieve
-LEAVES = 64  # that a search without a tenant looks at; among a tenant's rows all are, unless there is a `nprobe`
 
 
 class View:
@@ -70,7 +70,15 @@ class View:
             order.rows_of, order.slots_of, order.far,
             heads.codes, heads.bias, order.leaf_spreads, heads.group_codes, heads.group_bias, order.group_spreads,
             heads.group_ends, order.leaf_ends, arrays.crcs, arrays.verified, arrays.deleted,
+            order.panels.reshape(-1),
         )  # fmt: skip
+
+    def lacks_panels(self, params: SearchParams, allow: Allowed | None) -> bool:
+        """Whether a search would be faster with them: it looks at many of the rows, or goes along the tree."""
+        order = self.order
+        if len(order.panels) or not order.can_have_panels:
+            return False
+        return allow is None or params.nprobe is not None or len(allow) * slots.PANEL_SHARE >= order.indexed
 
     def plan(self, config: schema.Curator, limit: int, params: SearchParams, *, everything: bool) -> Plan:
         """everything : not among the rows of a tenant."""
@@ -94,9 +102,9 @@ class Plan:
         self.rerank = max(limit + _RERANK_MORE, 2 * limit)
         self.wanted, sieved = 0, _UNBOUNDED
         few, patience, nodes_most = _UNBOUNDED if nprobe is None else 0, nprobe or 0, _UNBOUNDED
-        if everything:
-            few, patience, nodes_most = 0, _UNBOUNDED, nprobe or config.nprobe or LEAVES
-        elif order.sieve is not None:
+        if everything and nprobe is not None:
+            patience, nodes_most = _UNBOUNDED, nprobe
+        if order.sieve is not None:
             self.wanted, sieved = max(_SIEVED_MAX, _SIEVED_PER_RESULT * limit), _SIEVED_FROM
         shortlist = 0 if everything else config.shortlist_max
         self.numbers = np.array(
@@ -123,6 +131,7 @@ class Scratch:
             np.empty(2 * self._nodes, np.int64), np.zeros(width, np.int8), np.zeros(width, np.int16),
             np.zeros(8 * bits, np.float32), planes, planes.view(np.uint64), np.empty(self._rerank, np.float32),
             np.empty(2 * self._wanted + 1, np.int64), np.empty(self._wanted, np.uint32),
+            np.empty((2 * bits, 16), np.uint8), np.empty(PANEL_ROWS, np.float32),
         )  # fmt: skip
 
     def serves(self, view: View, plan: Plan) -> bool:

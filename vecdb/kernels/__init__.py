@@ -11,6 +11,7 @@ first collection is opened. No other package imports numba.
     quantize    full vectors -> 8-bit codes
     beam        best-first walk over codes on one layer
     sieve       codes of one bit, a cache line each
+    panels      the same of 32 rows at once
     slots       codes in the order of a tree, all of them or a tenant's
     search      whole queries: walk, tail, visibility, re-rank
     build       batch insertion into the graph, reverse links

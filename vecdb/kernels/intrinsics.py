@@ -5,6 +5,7 @@ target lacks would end the process inside LLVM. Every path gives the same intege
 
     dot_codes   uint8 codes x int8 query  AVX-512 VNNI | AVX-VNNI | AVX2 pmaddwd | Arm udot | plain vectors
     bit_products  1-bit codes x 3-bit query  population counts
+    estimate_panel  the same, 32 rows at once  AVX2 pshufb | Arm tbl | one by one
     dot_packed  1, 2, 4, 8-bit codes x int8 query  VNNI | AVX2 pmaddubsw | plain vectors
     crc32c_row  CRC-32C (Castagnoli)      SSE 4.2 | Arm CRC | table
 """
@@ -268,6 +269,107 @@ def bit_products(typingctx, words, at, planes, count):
         return builder.sub(builder.add(low, builder.shl(middle, _I64(1))), builder.shl(top, _I64(2)))
 
     return signature, codegen
+
+
+PANEL_ROWS = 32  # rows whose codes of one bit lie together, see `estimate_panel`
+_SUMMED_MAX = 4  # bytes of a row, two entries of at most 28 each, whose sum fits a byte
+
+
+def _looked_up(context, builder, table, places):
+    """table[places], <32 x i8>, for the table's sixteen bytes <16 x i8> and places <32 x i8> below sixteen."""
+    arch, _, enabled = _features(context)
+    both = [ir.Constant(ir.VectorType(_I32, 16), list(range(first, first + 16))) for first in (0, 16)]
+    all_places = ir.Constant(ir.VectorType(_I32, 32), list(range(32)))
+    if arch == "x86_64" and ("avx2" in enabled or dot_path(context) != "plain"):
+        twice = builder.shuffle_vector(table, table, all_places)
+        return _call(builder, "llvm.x86.avx2.pshuf.b", places.type, [twice, places])
+    if arch in ("aarch64", "arm64"):
+        halves = [builder.shuffle_vector(places, places, half) for half in both]
+        found = [_call(builder, "llvm.aarch64.neon.tbl1.v16i8", table.type, [table, half]) for half in halves]
+        return builder.shuffle_vector(found[0], found[1], all_places)
+    found = places
+    for lane in range(32):
+        entry = builder.extract_element(table, builder.zext(builder.extract_element(places, _I32(lane)), _I32))
+        found = builder.insert_element(found, entry, _I32(lane))
+    return found
+
+
+def _products_of_panel(context, builder, base, entries, width):
+    """<32 x i16>: what the tables' entries come to for each row of the panel at `base`."""
+    bytes32, words = ir.VectorType(_I8, PANEL_ROWS), ir.VectorType(_I16, PANEL_ROWS)
+    total = cgutils.alloca_once_value(builder, ir.Constant(words, [0] * PANEL_ROWS))
+    builder.store(ir.Constant(words, [0] * PANEL_ROWS), total)
+    with cgutils.for_range(builder, _I64(width // _SUMMED_MAX)) as loop:
+        first = builder.mul(loop.index, _I64(_SUMMED_MAX))
+        part = ir.Constant(bytes32, [0] * PANEL_ROWS)
+        for step in range(_SUMMED_MAX):
+            start = builder.shl(builder.add(first, _I64(step)), _I64(5))
+            codes = _load(builder, base, start, bytes32)
+            halves = (
+                builder.and_(codes, ir.Constant(bytes32, [15] * PANEL_ROWS)),
+                builder.lshr(codes, ir.Constant(bytes32, [4] * PANEL_ROWS)),
+            )
+            for half, places in enumerate(halves):
+                table = _load(builder, entries, builder.add(start, _I64(16 * half)), ir.VectorType(_I8, 16))
+                part = builder.add(part, _looked_up(context, builder, table, places))
+        builder.store(builder.add(builder.load(total), builder.zext(part, words)), total)
+    return builder.load(total)
+
+
+@intrinsic
+def estimate_panel(typingctx, panels, at, tables, weight, step, shift, bound, out, count):
+    """The 32 rows of a panel: out[r] = weight * add[r] + rescale[r] * step * (product[r] - shift), float32, where
+    product[r] is the sum over d of code[r, d] * query[d] and a constant. Returns those within the bound, a bit a row,
+    the first the lowest: uint32.
+
+    panels : uint8; the panel is from byte `at` (int64) on, see panels.py; byte j of row r's code is at 32 j + r.
+    tables : uint8[16 len(count), 16], what four bits come to, at most 28: two tables for each byte, its lower and its
+    upper half.   weight, step, shift, bound : float32.   out : float32[32].   count : as for `bit_products`.
+    Sixteen entries are one register, and one instruction looks up 32 rows (Andre, Kermarrec and Le Scouarnec, 2015).
+    """
+    width = 8 * count.count
+    f32 = types.float32
+    signature = types.uint32(panels, types.int64, tables, f32, f32, f32, f32, out, count)
+
+    def codegen(context, builder, sig, args):
+        floats = ir.VectorType(ir.FloatType(), PANEL_ROWS)
+        base = builder.gep(_data(context, builder, sig.args[0], args[0]), [args[1]])
+        entries = _data(context, builder, sig.args[2], args[2])
+        lanes = ir.Constant(ir.VectorType(_I32, PANEL_ROWS), [0] * PANEL_ROWS)
+
+        def everywhere(value):
+            one = builder.insert_element(ir.Constant(floats, ir.Undefined), value, _I32(0))
+            return builder.shuffle_vector(one, one, lanes)
+
+        weights, steps, shifts, bounds = (everywhere(value) for value in args[3:7])
+        words = builder.zext(_products_of_panel(context, builder, base, entries, width), lanes.type)
+        products = builder.fsub(builder.sitofp(words, floats), shifts)
+        factors = PANEL_ROWS * width
+        add = _load(builder, base, _I64(factors), floats)
+        rescale = _load(builder, base, _I64(factors + 4 * PANEL_ROWS), floats)
+        estimates = builder.fadd(builder.fmul(weights, add), builder.fmul(builder.fmul(rescale, steps), products))
+        target = builder.bitcast(_data(context, builder, sig.args[7], args[7]), floats.as_pointer())
+        builder.store(estimates, target, align=4)
+        return builder.bitcast(builder.fcmp_ordered("<=", estimates, bounds), _I32)
+
+    return signature, codegen
+
+
+@intrinsic
+def lowest_bit(typingctx, bits):
+    """The number of the lowest bit that is set in a uint32, int64; 32 where there is none."""
+
+    def codegen(context, builder, sig, args):
+        found = _call_with_flag(builder, "llvm.cttz.i32", args[0])
+        return builder.zext(found, _I64)
+
+    return types.int64(types.uint32), codegen
+
+
+def _call_with_flag(builder, name, value):
+    function_type = ir.FunctionType(value.type, [value.type, ir.IntType(1)])
+    function = cgutils.get_or_insert_function(builder.module, function_type, name)
+    return builder.call(function, [value, ir.IntType(1)(0)])
 
 
 _STAYS, _PASSES = 3, 0  # what is asked for is used again soon; it is not, and should leave the caches to others

@@ -50,6 +50,18 @@ def add_key(keys, size, most, key):
 
 
 @part()
+def first_at_least(ascending, low, high, value):
+    """First place in ascending[low:high] whose number is `value` or more; `high` where there is none."""
+    while low < high:
+        middle = (low + high) >> 1
+        if np.int64(ascending[middle]) < value:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+@part()
 def put_answer(keys, size, limit, rows, distances):
     """Write the first of the sorted keys[:size] as rows int64[limit], distances float32[limit]. Returns how many."""
     found = min(size, limit)

@@ -16,6 +16,7 @@ import math
 
 import numpy as np
 
+from vecdb.kernels.beam import is_visible
 from vecdb.kernels.intrinsics import bit_products, stream_at
 from vecdb.kernels.lists import select_smallest
 from vecdb.kernels.options import FAST, inlined, kernel, part
@@ -93,35 +94,23 @@ def _keep_smallest(heap, size, value):
     heap[at] = value
 
 
-@part()
-def sift(
-    listed, first, stop, lines, words, floats, stride, planes64, step, half, weight, limit, slack, most, nearest,
-    keys, kept, count,
-):  # fmt: skip
-    """The slots of listed[first:stop] (uint32) that may be among the nearest `limit`: whose estimate is within `slack`
-    of the limit-th. Into kept (uint32[>= most]), in no order, the nearest `most` where there are more. Returns how
-    many.
+@inlined()
+def offer(d, slot, bound, slack, limit, most, nearest, keys, size):
+    """Take in a slot whose estimate is within the bound. Returns (size, bound). The rest: see `sift`."""
+    if d < nearest[0]:
+        _keep_smallest(nearest, limit, d)
+        bound = nearest[0] + slack
+    keys[size] = key_of(d, slot)
+    size += 1
+    if size == 2 * most:
+        select_smallest(keys, size, most)
+        size = most
+    return size, bound
 
-    nearest : float32[>= limit], keys : int64[> 2 * most], scratch.   most : > limit.
-    """
-    for j in range(limit):
-        nearest[j] = np.float32(np.inf)
-    bound = np.float32(np.inf)
-    size = np.int64(0)
-    for at in range(first, stop):
-        stream_at(lines, np.int64(listed[min(at + AHEAD, stop - 1)]) * stride)
-        slot = np.int64(listed[at])
-        d = estimate(words, floats, slot * (stride >> 3), planes64, step, half, weight, count)
-        if d > bound:
-            continue
-        keys[size] = key_of(d, slot)
-        size += 1
-        if d < nearest[0]:
-            _keep_smallest(nearest, limit, d)
-            bound = nearest[0] + slack
-        if size == 2 * most:
-            select_smallest(keys, size, most)
-            size = most
+
+@part()
+def let_through(keys, size, bound, most, kept):
+    """Those of keys[:size] that are within the bound, the nearest `most`, into kept, in no order. Returns how many."""
     last = key_of(bound, np.int64(0xFFFFFFFF))
     passed = np.int64(0)
     for j in range(size):
@@ -134,6 +123,37 @@ def sift(
     for j in range(passed):
         kept[j] = np.uint32(keys[j] & np.int64(0xFFFFFFFF))
     return passed
+
+
+@part()
+def sift(
+    listed, everything, first, stop, lines, words, floats, stride, planes64, step, half, weight, limit, slack, most,
+    seen, nearest, keys, kept, count,
+):  # fmt: skip
+    """The slots of listed[first:stop] (uint32) that may be among the nearest `limit`: whose estimate is within `slack`
+    of the limit-th. Into kept (uint32[>= most]), in no order, the nearest `most` where there are more. Returns how
+    many.
+
+    everything : the slots [first, stop) themselves; those of visible rows.
+    seen : (rows_of, row_count, sequence, deleted), looked at for everything.
+    nearest : float32[>= limit], estimates of the nearest so far, the largest first; infinite before the first call, and
+    what one call finds bounds the next.   keys : int64[> 2 * most], scratch.   most : > limit.
+    """
+    rows_of, row_count, sequence, deleted = seen
+    bound = nearest[0] + slack
+    size = np.int64(0)
+    for at in range(first, stop):
+        slot = np.int64(at)
+        if not everything:
+            stream_at(lines, np.int64(listed[min(at + AHEAD, stop - 1)]) * stride)
+            slot = np.int64(listed[at])
+        d = estimate(words, floats, slot * (stride >> 3), planes64, step, half, weight, count)
+        if d > bound:
+            continue
+        if everything and not is_visible(np.int64(rows_of[slot]), row_count, sequence, deleted, deleted[:0]):
+            continue
+        size, bound = offer(d, slot, bound, slack, limit, most, nearest, keys, size)
+    return let_through(keys, size, bound, most, kept)
 
 
 @kernel()

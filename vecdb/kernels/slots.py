@@ -24,25 +24,15 @@ from vecdb.kernels.checks import is_sound
 from vecdb.kernels.distance import exact
 from vecdb.kernels.intrinsics import stream_at, stream_code
 from vecdb.kernels.options import kernel, part
+from vecdb.kernels.panels import fill_tables, sift_panels
 from vecdb.kernels.quantize import encode_query
-from vecdb.kernels.search import add_key, key_of, put_answer
+from vecdb.kernels.search import add_key, first_at_least, key_of, put_answer
 from vecdb.kernels.sieve import AHEAD, as_planes, sift
 
 _AHEAD = 8  # codes on their way from memory while one is compared
 _DEVIATIONS = np.float32(3.0)
+PANEL_SHARE = 5  # of the rows: from there on all panels are looked at as fast as lines that lie scattered (measured)
 _NEVER = np.int64(1) << np.int64(62)
-
-
-@part()
-def _first_at_least(listed, low, high, slot):
-    """First place in listed[low:high], ascending, whose slot is `slot` or more; `high` where there is none."""
-    while low < high:
-        middle = (low + high) >> 1
-        if np.int64(listed[middle]) < slot:
-            low = middle + 1
-        else:
-            high = middle
-    return low
 
 
 @part()
@@ -50,19 +40,18 @@ def _place_of(listed, everything, low, high, slot):
     """Where the slots from `slot` on begin: in `listed`, or where everything is searched the slot itself."""
     if everything:
         return min(max(slot, low), high)
-    return _first_at_least(listed, low, high, slot)
+    return first_at_least(listed, low, high, slot)
 
 
 @part()
-def _scan(
-    listed, everything, first, stop, codes, bias, query8, query16, probe, rows_of, row_count, sequence, deleted, pool,
-    size, most, blocks,
-):  # fmt: skip
+def _scan(listed, everything, hidden, first, stop, coded, blocks, seen, pool, size, most):
     """Compare the codes at places [first, stop) into the sorted pool. Returns its size.
 
-    pool : int64[> most], distance << 32 | slot.   Rows of a list are visible, the others are looked up when they are
-    near enough.
+    coded : (codes, bias, query8, query16, probe).   seen : (rows_of, row_count, sequence, deleted).   hidden : rows may
+    be dead, and are looked up when they are near enough.   pool : int64[> most], distance << 32 | slot.
     """
+    codes, bias, query8, query16, probe = coded
+    rows_of, row_count, sequence, deleted = seen
     worst = pool[size - 1] if size == most else _NEVER
     for at in range(first, stop):
         slot = np.int64(at)
@@ -72,7 +61,7 @@ def _scan(
         key = (np.int64(code_distance(codes, bias, slot, query8, query16, probe, blocks)) << 32) | slot
         if key >= worst:
             continue
-        if everything and not is_visible(np.int64(rows_of[slot]), row_count, sequence, deleted, deleted[:0]):
+        if hidden and not is_visible(np.int64(rows_of[slot]), row_count, sequence, deleted, deleted[:0]):
             continue
         if size == most:
             size -= 1
@@ -84,15 +73,64 @@ def _scan(
 
 
 @part()
+def _look(
+    listed, everything, first, stop, slot, end, sieved, limit, coded, blocks, lines, panels, count, asked, slack,
+    wanted, seen, nearest, sifted, kept, pool, size, most, work,
+):  # fmt: skip
+    """Compare what lies at places [first, stop) into the sorted pool, or where `sieved` what comes through the sieve.
+    Returns the pool's size.
+
+    slot, end : the sorted slots that the places are among; the same where they are among none.
+    lines : (lines, words, floats, stride).   panels : (panels, tables, estimates); empty, or with the query's tables.
+    asked : (planes64, step, half, weight, width), the query as the sieve takes it.
+    """
+    if not sieved:
+        work[0] += stop - first
+        return _scan(listed, everything, everything, first, stop, coded, blocks, seen, pool, size, most)
+    planes64, step, half, weight, width = asked
+    if slot < end and len(panels[0]) > 0 and end - slot <= PANEL_SHARE * (stop - first):
+        through = sift_panels(
+            listed, everything, first, stop, slot, end, panels[0], panels[1], width, step, half, weight, limit,
+            slack, wanted, seen, nearest, sifted, kept, count, panels[2],
+        )  # fmt: skip
+    else:
+        through = sift(
+            listed, everything, first, stop, lines[0], lines[1], lines[2], lines[3], planes64, step, half, weight,
+            limit, slack, wanted, seen, nearest, sifted, kept, count,
+        )  # fmt: skip
+    work[0] += through
+    return _scan(kept, False, False, np.int64(0), through, coded, blocks, seen, pool, size, most)
+
+
+@part()
 def _push(nodes, count, score, node):
-    """Insert a node by its score, nearest last, so that taking it is free. Returns how many there are."""
+    """Put a node on the heap nodes[:count], of the nearest first. Returns how many there are."""
     key = key_of(score, node)
     at = count
-    while at > 0 and nodes[at - 1] < key:
-        nodes[at] = nodes[at - 1]
-        at -= 1
+    while at > 0 and nodes[(at - 1) >> 1] > key:
+        nodes[at] = nodes[(at - 1) >> 1]
+        at = (at - 1) >> 1
     nodes[at] = key
     return count + 1
+
+
+@part()
+def _pop(nodes, count):
+    """Take the nearest node off the heap nodes[:count]. Returns it."""
+    nearest = nodes[0] & np.int64(0xFFFFFFFF)
+    last = nodes[count - 1]
+    size = count - 1
+    at = np.int64(0)
+    while 2 * at + 1 < size:
+        child = 2 * at + 1
+        if child + 1 < size and nodes[child + 1] < nodes[child]:
+            child += 1
+        if nodes[child] >= last:
+            break
+        nodes[at] = nodes[child]
+        at = child
+    nodes[at] = last
+    return nearest
 
 
 @part()
@@ -121,17 +159,19 @@ def _ratio(query, scale, metric, probe):
 
 @part()
 def _walk(
-    listed, everything, low, high, limit, patience, nodes_most, shortlist, codes, bias, query8, query16, probe, ratio,
-    rows_of, row_count, sequence, deleted, pool, size, most, head_codes, head_bias, head_spreads, group_codes,
-    group_bias, group_spreads, group_ends, leaf_ends, nodes, work, blocks,
+    listed, everything, low, high, patience, nodes_most, shortlist, sieved, limit, coded, blocks, ratio, lines, panels,
+    count, asked, slack, wanted, seen, nearest, sifted, kept, pool, size, most, heads, groups, leaf_ends, nodes, work,
 ):  # fmt: skip
-    """Scan places [low, high), which are sorted, node by node, the most promising first. Returns the pool's size.
+    """Look at places [low, high), which are sorted, node by node, the most promising first. Returns the pool's size.
 
-    A group is opened where more than `shortlist` places lie in it; what is opened or small is scanned.
-    Ends after `patience` scans in a row that did not change the nearest `limit`, or after `nodes_most` scans.
+    A group is opened where more than `shortlist` places lie in it; what is opened or small is looked at.
+    Ends after `patience` looks in a row that did not change the nearest `limit`, or after `nodes_most` of them.
+    heads : (codes, bias, spreads).   groups : (codes, bias, spreads, ends).
     """
+    codes, bias, spreads, group_ends = groups
+    _, _, query8, query16, probe = coded
     leaves = np.int64(len(leaf_ends))
-    count = np.int64(0)
+    waiting = np.int64(0)
     for g in range(len(group_ends)):
         first_leaf = np.int64(group_ends[g - 1]) if g > 0 else np.int64(0)
         begin = np.int64(leaf_ends[first_leaf - 1]) if first_leaf > 0 else np.int64(0)
@@ -140,14 +180,14 @@ def _walk(
             everything
             or _place_of(listed, everything, low, high, begin) < _place_of(listed, everything, low, high, end)
         ):
-            score = _score(group_codes, group_bias, group_spreads, np.int64(g), query8, query16, probe, ratio, blocks)
-            count = _push(nodes, count, score, leaves + np.int64(g))
-    work[2] += count
+            score = _score(codes, bias, spreads, np.int64(g), query8, query16, probe, ratio, blocks)
+            waiting = _push(nodes, waiting, score, leaves + np.int64(g))
+    work[2] += waiting
     idle = 0
-    scans = 0
-    while count > 0:
-        count -= 1
-        node = nodes[count] & np.int64(0xFFFFFFFF)
+    looks = 0
+    while waiting > 0:
+        node = _pop(nodes, waiting)
+        waiting -= 1
         if node >= leaves:
             g = node - leaves
             leaf = np.int64(group_ends[g - 1]) if g > 0 else np.int64(0)
@@ -155,29 +195,28 @@ def _walk(
         else:
             leaf = node
             last = node + 1
-        begin = _place_of(listed, everything, low, high, np.int64(leaf_ends[leaf - 1]) if leaf > 0 else np.int64(0))
-        end = _place_of(listed, everything, begin, high, np.int64(leaf_ends[last - 1]))
+        slot = np.int64(leaf_ends[leaf - 1]) if leaf > 0 else np.int64(0)
+        stop_slot = np.int64(leaf_ends[last - 1])
+        begin = _place_of(listed, everything, low, high, slot)
+        end = _place_of(listed, everything, begin, high, stop_slot)
         if node >= leaves and end - begin > shortlist:
             at = begin
             for child in range(leaf, last):
                 after = _place_of(listed, everything, at, end, np.int64(leaf_ends[child]))
                 if after > at:
-                    score = _score(
-                        head_codes, head_bias, head_spreads, np.int64(child), query8, query16, probe, ratio, blocks
-                    )
-                    count = _push(nodes, count, score, np.int64(child))
+                    score = _score(heads[0], heads[1], heads[2], np.int64(child), query8, query16, probe, ratio, blocks)
+                    waiting = _push(nodes, waiting, score, np.int64(child))
                     work[2] += 1
                 at = after
             continue
         before = pool[limit - 1] if size >= limit else _NEVER
-        size = _scan(
-            listed, everything, begin, end, codes, bias, query8, query16, probe, rows_of, row_count, sequence, deleted,
-            pool, size, most, blocks,
+        size = _look(
+            listed, everything, begin, end, slot, stop_slot, sieved, limit, coded, blocks, lines, panels, count, asked,
+            slack, wanted, seen, nearest, sifted, kept, pool, size, most, work,
         )  # fmt: skip
-        work[0] += end - begin
-        scans += 1
+        looks += 1
         idle = idle + 1 if size >= limit and pool[limit - 1] == before else 0
-        if idle >= patience or scans >= nodes_most:
+        if idle >= patience or looks >= nodes_most:
             break
     return size
 
@@ -211,8 +250,8 @@ def search_slots(
 
     listed : uint32[any] slots, ascending, of rows that are visible.   vectors : stored type[rows, dim].
     plan : int64[10]: limit; rerank, candidates scored on full vectors, >= limit; wanted, most rows that the sieve lets
-    through; sieved, fewer places do without it; everything, search all visible rows and not those listed, without the
-    sieve; few, as many places are all looked at; patience, nodes_most, shortlist, see `_walk`; percent of the sieve's
+    through; sieved, fewer places do without it; everything, search all visible rows and not those listed;
+    few, as many places are all looked at; patience, nodes_most, shortlist, see `_walk`; percent of the sieve's
     slack.
     work : int64[3], += codes compared, rows re-ranked, nodes scored.
     view : table of a bundle (bundle.py) of what belongs to the order, in this order:
@@ -226,9 +265,10 @@ def search_slots(
             the codes' space; spreads float32, what `_score` takes off, empty under ip
         group_ends int32[groups], leaves   leaf_ends int64[leaves], slots
         crcs uint32[rows]   verified uint8[rows / 8]   deleted uint64[rows]
+        panels uint8, of the sorted slots, or empty: panels.py
     scratch : table of pool int64[> rerank], keys int64[> rerank], nodes int64[>= leaves + groups], query8, query16,
         rotated, planes uint8 and the same as uint64, nearest float32[>= limit], sifted int64[> 2 * wanted],
-        kept uint32[>= wanted]
+        kept uint32[>= wanted], tables uint8[2 * bytes of a code, 16], estimates float32[32]
     count : as long as the sieve's code has words; looked at where the sieve is used.   blocks : as long as a code has.
     Returns the first row that does not match its checksum, or -1.
     """
@@ -251,45 +291,58 @@ def search_slots(
     query8, query16, rotated = flat(scratch, 3, np.int8), flat(scratch, 4, np.int16), flat(scratch, 5, np.float32)
     planes, planes64 = matrix(scratch, 6, np.uint8), matrix(scratch, 7, np.uint64)
     nearest, sifted, kept = flat(scratch, 8, np.float32), flat(scratch, 9, np.int64), flat(scratch, 10, np.uint32)
+    panel_octets = flat(view, 24, np.uint8)
+    tables, estimates = matrix(scratch, 11, np.uint8), flat(scratch, 12, np.float32)
     sequence = np.uint64(sequence_signed)
+    seen = (rows_of, np.int64(row_count), sequence, deleted)
+    octets = (lines, words, floats, stride)
+    panels = (panel_octets, tables, estimates)
+    heads = (head_codes, head_bias, head_spreads)
+    groups = (group_codes, group_bias, group_spreads, group_ends)
     row_bytes = vectors.shape[1] * vectors.itemsize
     places = max(np.int64(row_count), np.int64(sorted_slots)) if everything else np.int64(len(listed))
+    by_sieve, along = places >= sieved, places > few
+    by_panels = by_sieve and len(panel_octets) > 0 and (along or sorted_slots <= PANEL_SHARE * places)
     if not everything:  # the first are on their way while the query is made ready
         for at in range(min(places, AHEAD)):
-            if places >= sieved:
+            if by_sieve:
                 stream_at(lines, np.int64(listed[at]) * stride)
             elif at < _AHEAD:
                 stream_code(codes, np.int64(listed[at]), blocks)
+    start = np.int64(0)
+    if along or by_panels:
+        start = _place_of(listed, everything, np.int64(0), places, np.int64(sorted_slots))
     for i in range(len(queries)):
         query = queries[i]
         probe = encode_query(query, mean, scale, metric, len(bias) > 0, query8, query16)
-        size = np.int64(0)
-        start = np.int64(0)
-        if places > few:
-            start = _place_of(listed, everything, np.int64(0), places, np.int64(sorted_slots))
-            size = _walk(
-                listed, everything, np.int64(0), start, limit, patience, nodes_most, shortlist, codes, bias, query8,
-                query16, probe, _ratio(query, scale, metric, probe), rows_of, row_count, sequence, deleted, pool, size,
-                rerank, head_codes, head_bias, head_spreads, group_codes, group_bias, group_spreads, group_ends,
-                leaf_ends, nodes, work, blocks,
-            )  # fmt: skip
-        if places - start >= sieved:
+        coded = (codes, bias, query8, query16, probe)
+        step, half, norm = np.float32(0.0), np.float32(0.0), np.float32(0.0)
+        if by_sieve:
             step, half, norm = as_planes(query, center, signs, metric == 1, rotated, planes)
-            through = sift(
-                listed, start, places, lines, words, floats, stride, planes64, step, half, weight,
-                np.int64(limit), slack * norm, np.int64(wanted), nearest, sifted, kept, count,
+            for j in range(limit):
+                nearest[j] = np.float32(np.inf)
+        if by_panels:
+            fill_tables(planes, tables)
+        asked = (planes64, step, half, weight, np.int64(planes.shape[1]))
+        size = np.int64(0)
+        if along:
+            size = _walk(
+                listed, everything, np.int64(0), start, patience, nodes_most, shortlist, by_sieve, np.int64(limit),
+                coded, blocks, _ratio(query, scale, metric, probe), octets, panels, count, asked, slack * norm,
+                np.int64(wanted), seen, nearest, sifted, kept, pool, size, np.int64(rerank), heads, groups, leaf_ends,
+                nodes, work,
             )  # fmt: skip
-            size = _scan(
-                kept, False, np.int64(0), through, codes, bias, query8, query16, probe, rows_of, row_count, sequence,
-                deleted, pool, size, rerank, blocks,
+        elif by_panels:
+            size = _look(
+                listed, everything, np.int64(0), start, np.int64(0), np.int64(sorted_slots), True, np.int64(limit),
+                coded, blocks, octets, panels, count, asked, slack * norm, np.int64(wanted), seen, nearest, sifted,
+                kept, pool, size, np.int64(rerank), work,
             )  # fmt: skip
-            work[0] += through
-        else:
-            size = _scan(
-                listed, everything, start, places, codes, bias, query8, query16, probe, rows_of, row_count, sequence,
-                deleted, pool, size, rerank, blocks,
-            )  # fmt: skip
-            work[0] += places - start
+        size = _look(
+            listed, everything, start, places, np.int64(0), np.int64(0), by_sieve, np.int64(limit), coded, blocks,
+            octets, panels, count, asked, slack * norm, np.int64(wanted), seen, nearest, sifted, kept, pool, size,
+            np.int64(rerank), work,
+        )  # fmt: skip
         size = _cut(pool, size, np.int64(limit), query8, square)
         for j in range(size):
             row = np.int64(rows_of[pool[j] & np.int64(0xFFFFFFFF)])
@@ -313,7 +366,7 @@ def search_slots(
                     continue
             else:
                 slot = np.int64(slots_of[row])
-                at = _first_at_least(listed, np.int64(0), places, slot)
+                at = first_at_least(listed, np.int64(0), places, slot)
                 if at == places or np.int64(listed[at]) != slot:
                     continue
             if not is_sound(vectors, row, row_bytes, crcs, verified):
