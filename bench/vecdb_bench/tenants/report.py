@@ -90,7 +90,7 @@ def _sizes(found: Mapping[str, Any]) -> dict[str, Rows]:
         row: dict[str, Any] = {"rows of the tenant": one["rows"]}
         for way, shown in one["ways"].items():
             row |= {f"{way}, mean us": 1e3 * shown["mean_ms"], f"{way}, recall": round(shown["recall"], 4)}
-        rows.append(row | {"chosen / best": one["chosen_by_best"]})
+        rows.append(row | {"chosen / best": one["chosen_by_best"], "chosen / graph": one["chosen_by_graph"]})
     return {"tenants of many sizes": rows}
 
 
