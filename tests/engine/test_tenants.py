@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -648,6 +649,29 @@ def test_a_list_of_a_dead_row_is_found_by_check(shared: Any, db: Database) -> No
     [raw] = codec.encode_access(np.array([1], np.uint64), np.array([1]))
     hurt(shared, lambda docs, put, prefix: put("access", keys.numbered(prefix, 0), raw))
     assert any("dead or not there" in problem for problem in db.check())
+
+
+def test_check_goes_on_past_a_tenant_whose_rows_are_damaged(shared: Any, db: Database) -> None:
+    hurt(shared, damage_members_beyond)
+    hurt(shared, damage_members_of_a_stranger)
+    found = db.check()
+    assert any("tenant 1 has row 10" in problem for problem in found), found
+    assert any("tenant 9 has rows, and does not exist" in problem for problem in found), found
+
+
+def test_check_takes_few_bytes_for_a_pair_of_record_and_tenant(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    docs = db.create_collection("wide", 8, "l2", index=vecdb.Flat())
+    docs.upsert(range(600), VECTORS[np.arange(600) % len(VECTORS)], tenants=[f"tenant {i}" for i in range(256)])
+    docs.revoke(range(0, 600, 7), "tenant 3")
+    assert db.check() == []
+    monkeypatch.setattr(limits, "block_rows_max", 32)  # lists are read in as many pieces as those of a large collection
+    tracemalloc.start()
+    try:
+        assert docs.check() == []
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 24 * 600 * 256
 
 
 # -- parts -----------------------------------------------------------------------------------------
