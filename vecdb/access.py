@@ -270,7 +270,7 @@ class Access:
                 name = change.new.get(number) or (found.name if found is not None else b"")
                 raise LimitExceeded(
                     f"collection {self.where!r}: tenant {show(name.decode())} would have {total:,} records, its limit "
-                    f"is {most:,}; revoke or delete some, or raise its records_max"
+                    f"is {most:,}; revoke or delete some, or raise it: create_tenant(..., records_max=, exist_ok=True)"
                 )
 
     # -- changing ----------------------------------------------------------------------------------

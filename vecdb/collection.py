@@ -89,8 +89,9 @@ class Collection:
         vectors : [n, dim] (or [dim] for one id) of anything array-like; stored in the collection's dtype.
         fields : list of dicts, dict of columns, pandas / polars / Arrow table of n rows, or None for records without
             fields.
-        tenants : who may see the records: one list of names for all of them, or a list of lists, one each; new names
-            become tenants. None leaves the access list of a record that is replaced as it is; [] clears it.
+        tenants : who may see the records. A name, or a list of names, is for all of them: ["a", "b"] lets both a and b
+            see every record. A list (or a column of a table) of lists has one for each record: [["a"], ["b"], []]. New
+            names become tenants. None leaves the access list of a record that is replaced as it is; [] clears it.
         keep_tenants : a list of a record that is replaced stays, and gains `tenants`.
         owner : whose records these are: a record is known by owner and id.
         atomic : a call is all or nothing up to 256 MiB; beyond that it is refused unless `atomic=False`, which
@@ -156,6 +157,9 @@ class Collection:
             raise InvalidArgument("a call that may be split has no one request_id: write its parts with one each")
         if atomic or _length(ids) <= self._engine.rows_per_call:
             return self._engine.put(self._batch(ids, vectors, fields, tenants, mode, kept), owned, mode, request)
+        if tenants is not None and not isinstance(tenants, str):
+            tenants = validate.listed_tenants(tenants)
+        _refuse_unequal(len(ids), vectors, fields, tenants)
         return self._engine.put_all(self._batches(ids, vectors, fields, tenants, mode, kept), owned, mode)
 
     def _batch(self, ids: Any, vectors: Any, fields: Any, tenants: Any, mode: Mode, kept: bool) -> Batch:
@@ -188,8 +192,7 @@ class Collection:
         )
 
     def _batches(self, ids: Any, vectors: Any, fields: Any, tenants: Any, mode: Mode, kept: bool) -> Iterator[Batch]:
-        step = self._engine.rows_per_call
-        each = isinstance(tenants, (list, tuple)) and any(not isinstance(one, str) for one in tenants)
+        step, each = self._engine.rows_per_call, _are_lists(tenants)
         for start in range(0, len(ids), step):
             part = slice(start, start + step)
             part_fields = None if fields is None else _slice_fields(fields, part)
@@ -222,8 +225,8 @@ class Collection:
     def grant(self, ids: Any, tenants: Any, *, owner: str = "", request_id: str | None = None) -> int:
         """Let tenants see records. Returns how many (record, tenant) pairs were not there before.
 
-        tenants : one list of names for all records (or one name), or a list of lists, one each; new names become
-            tenants.
+        tenants : a name or a list of names for all records, or a list of lists, one each, as in `upsert`; new names
+            become tenants.
         Raises NotFound, and changes nothing, where an id does not exist; LimitExceeded where a tenant would have more
         records than its quota.
         """
@@ -480,6 +483,25 @@ class Collection:
 def _length(ids: Any) -> int:
     """How many ids a caller passed, before they are looked at; 1 for what is no sequence."""
     return len(ids) if isinstance(ids, (list, tuple, range)) or getattr(ids, "ndim", 0) == 1 else 1
+
+
+def _are_lists(tenants: Any) -> bool:
+    """Whether they are one list for each record."""
+    return isinstance(tenants, (list, tuple)) and any(not isinstance(one, str) for one in tenants)
+
+
+def _refuse_unequal(n: int, vectors: Any, fields: Any, tenants: Any) -> None:
+    """Before the first part of a call that is split is written: what its last part would stumble over."""
+    given = {"vectors": vectors}
+    if fields is not None and not isinstance(fields, dict):
+        given["fields"] = fields
+    if _are_lists(tenants):
+        given["lists of tenants"] = tenants
+    for what, values in given.items():
+        if not hasattr(values, "__len__"):
+            raise InvalidArgument(f"{what} must be a sequence or an array, got {validate.show(values)}")
+        if len(values) != n:
+            raise InvalidArgument(f"got {n:,} ids and {len(values):,} {what}: pass one per id")
 
 
 def _slice_fields(fields: Any, part: slice) -> Any:

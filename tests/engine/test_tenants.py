@@ -15,6 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
 import pytest
 
 import vecdb
@@ -181,6 +184,42 @@ def test_an_error_changes_nothing(shared: Any, call: Callable[[Any], Any], error
     with pytest.raises(error):
         call(shared)
     assert everything() == before
+
+
+@pytest.mark.parametrize(
+    ("tenants", "said"),
+    [
+        ([3], r"tenants\[0\] must be a name or a list of names, got 3"),
+        (["a", None], r"tenants\[1\] must be a name or a list of names, got None"),
+        ([b"acme"], r"tenants\[0\] must be a name or a list of names, got b'acme'"),
+        (["a", ["b"]], "names and lists of names"),
+        ([["a"]], "got 2 ids and 1 lists of tenants"),
+        (pd.Series(["a", "b"]), "a column of names, which could be one each or all for all records"),
+        (pl.Series([["a"], None]), r"tenants\[1\] must be a name or a list of names, got None"),
+    ],
+)
+def test_a_mistake_in_access_lists_is_named(shared: Any, tenants: Any, said: str) -> None:
+    for call in (shared.grant, lambda ids, tenants: shared.upsert(ids, VECTORS[:2], tenants=tenants)):
+        with pytest.raises(InvalidArgument, match=said):
+            call([0, 1], tenants)
+    with pytest.raises(InvalidArgument, match="one bare id must be one list"):
+        shared.grant(0, [["a"]])
+
+
+@pytest.mark.parametrize(
+    "column",
+    [pd.Series, pl.Series, pa.array, lambda lists: pd.Series([np.array(one, object) for one in lists])],
+    ids=["pandas", "polars", "arrow", "pandas arrays"],
+)
+def test_access_lists_may_be_a_column_of_a_table(db: Database, column: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    lists = [["a"], ["a", "b"], [], ["b"], ["c"]]
+    docs = db.create_collection("docs", 8, "l2")
+    docs.upsert(range(5), VECTORS[:5], tenants=column(lists))
+    assert [record.tenants for record in docs.get(range(5))] == lists
+    docs.upsert(range(5), VECTORS[:5], tenants=[])
+    monkeypatch.setattr(limits, "batch_rows_max", 2)
+    docs.upsert(range(5), VECTORS[:5], tenants=column(lists), atomic=False)
+    assert [record.tenants for i in range(5) for record in docs.get([i])] == lists
 
 
 def test_a_quota_is_held_before_anything_changes(db: Database) -> None:
