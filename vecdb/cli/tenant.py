@@ -14,7 +14,7 @@ from .output import Output, facts, table
 
 HELP = "Tenants of a collection: list, info, create, drop, grant, revoke."
 
-Names = Annotated[list[str], typer.Argument(metavar="NAME...", help="Tenants.")]
+Names = Annotated[list[str], typer.Argument(metavar="NAME", help="Tenants; one or more.")]
 Name = Annotated[str, typer.Argument(help="The tenant.")]
 Ids = Annotated[list[str], typer.Option("--id", help="A record; give it again for more.")]
 Owner = Annotated[str, typer.Option(help="Whose records these are.")]
