@@ -52,13 +52,13 @@ def tenant(store: Store, txn: Txn, uid: int, number: int, where: str) -> codec.T
     return None if raw is None else codec.decode_tenant(bytes(raw), number, where)
 
 
-def named(store: Store, txn: Txn, uid: int, name: bytes, where: str) -> tuple[int, codec.Tenant] | None:
-    """(number, tenant) of a name, None where there is none. LMDB's pages carry no checksum, the tenant does: the two
-    ways must agree. Raises Corruption.
+def named(store: Store, txn: Txn, uid: int, name: bytes, where: str) -> tuple[int, codec.Tenant]:
+    """(number, tenant) of a name. LMDB's pages carry no checksum, the tenant does: the two ways must agree. Raises
+    NotFound, Corruption.
     """
     number = number_of(store, txn, uid, name)
     if number is None:
-        return None
+        raise no_tenant(where, name.decode())
     found = tenant(store, txn, uid, number, where)
     if found is None or found.name != name:
         there = "nothing" if found is None else repr(found.name)
@@ -315,10 +315,8 @@ class Access:
 
     def drop(self, group: Group, name: bytes) -> None:
         """Forget a tenant. Its number stays in lists and in the journal, where it means nobody."""
-        found = named(group.store, group.txn, self.uid, name, self.where)
-        if found is None:
-            raise no_tenant(self.where, name.decode())
-        number, txn, store = found[0], group.txn, group.store
+        txn, store = group.txn, group.store
+        number, _ = named(store, txn, self.uid, name, self.where)
         txn.delete(keys.tenant_names(self.uid) + name, db=store.tenants)
         txn.delete(keys.tenant_numbers(self.uid) + number.to_bytes(8, "big"), db=store.tenants)
         self.journal.tables.drop(txn, number)

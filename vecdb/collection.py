@@ -301,8 +301,8 @@ class Collection:
         queries, single = validate.queries(query, self._config)
         limit = validate.search_limit(limit, len(queries))
         checked = validate.search_params(params, limit)
-        select = None if fields is None else validate.field_selection(fields)
-        tenants = () if tenant is None else validate.search_tenants(tenant)
+        select = validate.field_selection(fields)
+        tenants = validate.search_tenants(tenant)
         return self._engine.search(
             queries, limit, checked, single=single, select=select, include_vectors=include_vectors, explain=explain,
             tenants=tenants, stop=stop,
@@ -332,8 +332,8 @@ class Collection:
         """
         limit = validate.search_limit(limit, 1)
         checked = validate.search_params(params, limit)
-        select = None if fields is None else validate.field_selection(fields)
-        tenants = () if tenant is None else validate.search_tenants(tenant)
+        select = validate.field_selection(fields)
+        tenants = validate.search_tenants(tenant)
         window = validate.integer(window, "window", 1, limits.stream_window_max)
         if not hasattr(queries, "__iter__") and not hasattr(queries, "__aiter__"):
             raise InvalidArgument(f"queries must be an iterable of vectors, got {validate.show(queries)}")
@@ -388,8 +388,8 @@ class Collection:
         query = validate.mixture_query(
             positives, histories, limit, components, smoothing, neighbours, kind, self._config
         )  # fmt: skip
-        select = None if fields is None else validate.field_selection(fields)
-        tenants = () if tenant is None else validate.search_tenants(tenant)
+        select = validate.field_selection(fields)
+        tenants = validate.search_tenants(tenant)
         return self._engine.search_mixture(
             query, limit, validate.search_params(params, limit), validate.owner(owner), select=select,
             include_vectors=include_vectors, explain=explain, tenants=tenants,
@@ -402,12 +402,12 @@ class Collection:
             there is no such tenant.
         """
         batch = self._ids(ids)
-        tenants = () if tenant is None else validate.search_tenants(tenant)
+        tenants = validate.search_tenants(tenant)
         return self._engine.get(batch, validate.owner(owner), include_vectors=include_vectors, tenants=tenants)
 
     def count(self, *, tenant: Any = None) -> int:
         """Live records; with `tenant`, a name or a list of names, those that one of them may see."""
-        return self._engine.count(() if tenant is None else validate.search_tenants(tenant))
+        return self._engine.count(validate.search_tenants(tenant))
 
     def iter(self, batch: int = 1000, *, include_vectors: bool = False, tenant: Any = None) -> Iterator[list[Record]]:
         """All live records, or those of `tenant` (a name or a list of names), `batch` at a time, from one committed
@@ -415,7 +415,7 @@ class Collection:
         """
         if not isinstance(batch, int) or isinstance(batch, bool) or not 1 <= batch <= _ITER_BATCH_MAX:
             raise InvalidArgument(f"batch must be a whole number from 1 to {_ITER_BATCH_MAX:,}, got {batch!r}")
-        tenants = () if tenant is None else validate.search_tenants(tenant)
+        tenants = validate.search_tenants(tenant)
         return self._engine.iter(batch, include_vectors=include_vectors, tenants=tenants)
 
     # -- the index ---------------------------------------------------------------------------------
@@ -443,7 +443,7 @@ class Collection:
         """
         array, _ = validate.queries(queries, self._config)
         limit = validate.search_limit(limit, len(array))
-        tenants = () if tenant is None else validate.search_tenants(tenant)
+        tenants = validate.search_tenants(tenant)
         return self._engine.evaluate(array, limit, validate.search_params(params, limit), tenants)
 
     def tune(self, queries: Any, recall: float = 0.95, limit: int = 10) -> list[dict[str, float]]:

@@ -79,11 +79,13 @@ class Pairs:
 NOTHING = Pairs(np.empty(0, np.int64))
 
 
-def distinct(packed: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Sorted, each once. In place: runs that are sorted already are merged."""
-    packed.sort(kind="stable")
-    fresh: NDArray[np.bool_] = np.diff(packed, prepend=np.int64(-1)) != 0
-    return packed[fresh]
+def distinct(values: NDArray[_T]) -> NDArray[_T]:
+    """Sorted, each once: rows or packed pairs. Sorts in place: runs that are sorted already are merged."""
+    values.sort(kind="stable")
+    fresh = np.empty(len(values), bool)
+    fresh[:1] = True
+    np.not_equal(values[1:], values[:-1], out=fresh[1:])
+    return values[fresh]
 
 
 def within(values: NDArray[np.int64], those: NDArray[np.int64]) -> NDArray[np.bool_]:

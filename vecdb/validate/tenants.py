@@ -57,7 +57,11 @@ def tenant_names(names: object, what: str = "tenant") -> list[bytes]:
 
 
 def search_tenants(tenant: object) -> tuple[str, ...]:
-    """Names whose records a search may return, distinct, in order; a lone name is the common case."""
+    """Names whose records a search may return, distinct, in order; () for None, which is all records. A lone name is
+    the common case.
+    """
+    if tenant is None:
+        return ()
     if type(tenant) is str and tenant.isascii() and 0 < len(tenant) <= limits.tenant_bytes_max:
         return (tenant,)
     names = tenant_names(tenant)
