@@ -220,7 +220,7 @@ class Access:
             moved = successors[order][np.searchsorted(replaced[order], change.leaving.rows)]
             change.written = unite(change.written, Pairs.of(moved, change.leaving.numbers))
             if given is not None:
-                self._refuse_long(change.written)
+                self._refuse_long(group, NOTHING, change.written)
         self._check_quotas(group, change, live_count)
         return change
 
@@ -234,7 +234,7 @@ class Access:
         present = self.grants(group).lists_of(pairs.counts()[0])
         change = Change(granted=subtract(pairs, present), new=new)
         if len(change.granted):
-            self._refuse_long(unite(present, change.granted))
+            self._refuse_long(group, present, change.granted)
         self._check_quotas(group, change, live_count)
         return change
 
@@ -244,8 +244,11 @@ class Access:
         self.living(group, revoked.tenants())
         return Change(revoked=revoked, leaving=revoked)
 
-    def _refuse_long(self, lists: Pairs) -> None:
-        most = lists.counts()[1].max(initial=0)
+    def _refuse_long(self, group: Group, present: Pairs, coming: Pairs) -> None:
+        """Of records that have `present` and get `coming`."""
+        most = _longest(unite(present, coming))
+        if most > limits.tenants_per_record_max:  # a list may go on naming tenants that were dropped
+            most = _longest(unite(present.only(self.living(group, present.numbers)), coming))
         if most > limits.tenants_per_record_max:
             raise LimitExceeded(
                 f"collection {self.where!r}: a record would have {most:,} tenants, limit "
@@ -363,6 +366,10 @@ class Access:
         """After the commit."""
         if self._before is not None:
             self.journal.publish(self.there, self._before)
+
+
+def _longest(lists: Pairs) -> int:
+    return int(lists.counts()[1].max(initial=0))
 
 
 def _tenant_entries(head: bytes, tenants: dict[int, codec.Tenant]) -> list[tuple[bytes, bytes]]:

@@ -268,6 +268,19 @@ def test_bounds_of_a_record_and_of_a_call_are_held(shared: Any, monkeypatch: pyt
     assert list(shared.tenants()) == ["acme", "beta", "x"]
 
 
+def test_tenants_that_were_dropped_do_not_count_among_those_of_a_record(
+    shared: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "tenants_per_record_max", 2)
+    shared.drop_tenant("acme")
+    for _ in range(3):
+        assert shared.grant([3], "gamma") == 1 and shared.get(3).tenants == ["beta", "gamma"]
+        shared.drop_tenant("gamma")
+    assert shared.grant([3], "delta") == 1 and shared.get(3).tenants == ["beta", "delta"]
+    with pytest.raises(LimitExceeded, match="a record would have 3 tenants, limit 2"):
+        shared.grant([3], "epsilon")
+
+
 def test_owners_have_records_of_their_own_under_one_id(db: Database) -> None:
     docs = db.create_collection("docs", 8, "l2")
     for number, owner in enumerate(("", "ann", "bob")):
