@@ -260,6 +260,9 @@ def test_access_lists_survive_an_export_and_an_import(db: Path, tmp_path: Path, 
         (("import", tmp_path / "x.npy", "--db", db, "-c", "docs", "--tenant-column", "t"), "no column 't' of tenants"),
     ):
         assert said in run(*words, code=1)["error"]["message"]
+    for more in (("--tenant-column", "t"), ("--hnswlib",)):
+        done = process("import", out, "--db", db, "-c", "docs", "--tenant", "a", *more, "--json", cwd=tmp_path)
+        assert (done.returncode, json.loads(done.stdout)["error"]["code"]) == (2, "USAGE")
 
 
 def test_a_cell_of_a_table_is_a_tenant(tmp_path: Path) -> None:

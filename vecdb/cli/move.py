@@ -70,6 +70,8 @@ def import_(
     started = time.perf_counter()
     if tenant and tenant_column:
         raise typer.BadParameter("give one of --tenant and --tenant-column")
+    if hnswlib and (tenant or tenant_column):
+        raise typer.BadParameter("--hnswlib imports for no tenant: grant the records afterwards, see vecdb tenant")
     if hnswlib:
         with vecdb.open(directory(db, "import --hnswlib")) as database, out.waiting(f"reading {file}"):
             docs = _import_hnswlib(database, collection, file, metric, dim)
