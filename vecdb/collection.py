@@ -261,8 +261,9 @@ class Collection:
     ) -> int:
         """Make a tenant, or a list of them. Returns how many were not there.
 
-        records_max : the most records that each may have; None: as many as there are. With `exist_ok` a tenant that
-            is there gets it too.
+        records_max : the most records that each may have, held by every later upsert and grant; None: as many as there
+            are. With `exist_ok` a tenant that is there gets it too, and with None keeps the one it has; 2**31 - 2
+            lifts it.
         Raises AlreadyExists, and makes none, where one is there, unless `exist_ok`.
         """
         names = validate.tenant_names(name, "name")
@@ -399,7 +400,7 @@ class Collection:
         """Records by id: a list with a Record or None per id, in order; for one bare id the Record or None itself.
 
         tenant : a name or a list of names: None comes for records that none of them may see. Raises NotFound where
-            there is no such tenant.
+            there is no such tenant. `Record.tenants` has the names of all that may see it, these or not.
         """
         batch = self._ids(ids)
         tenants = validate.search_tenants(tenant)
