@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -264,6 +265,22 @@ def test_nothing_phones_home() -> None:
         if name.split(".")[0] in talkers
     ]
     assert not wrong, wrong
+
+
+# -- words -----------------------------------------------------------------------------------------
+
+
+def test_a_file_that_is_named_anywhere_is_there() -> None:
+    there = {path.name for folder in (ROOT / "tests", ROOT / "vecdb") for path in folder.rglob("*.py")}
+    there |= {path.name for path in ALL_FILES}
+    wrong = [
+        f"{place(path, line)} names {name}"
+        for path in [*ALL_FILES, ROOT / "ARCHITECTURE.md", ROOT / "README.md", ROOT / "server" / "README.md"]
+        for line, text in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        for name in re.findall(r"\b[a-z_]\w*\.py\b", text)
+        if name not in there
+    ]
+    assert not wrong, "\n".join(wrong)
 
 
 # -- public names ----------------------------------------------------------------------------------

@@ -52,13 +52,13 @@ def tenant(store: Store, txn: Txn, uid: int, number: int, where: str) -> codec.T
     return None if raw is None else codec.decode_tenant(bytes(raw), number, where)
 
 
-def named(store: Store, txn: Txn, uid: int, name: bytes, where: str) -> tuple[int, codec.Tenant] | None:
-    """(number, tenant) of a name, None where there is none. LMDB's pages carry no checksum, the tenant does: the two
-    ways must agree. Raises Corruption.
+def named(store: Store, txn: Txn, uid: int, name: bytes, where: str) -> tuple[int, codec.Tenant]:
+    """(number, tenant) of a name. LMDB's pages carry no checksum, the tenant does: the two ways must agree. Raises
+    NotFound, Corruption.
     """
     number = number_of(store, txn, uid, name)
     if number is None:
-        return None
+        raise no_tenant(where, name.decode())
     found = tenant(store, txn, uid, number, where)
     if found is None or found.name != name:
         there = "nothing" if found is None else repr(found.name)
@@ -220,7 +220,7 @@ class Access:
             moved = successors[order][np.searchsorted(replaced[order], change.leaving.rows)]
             change.written = unite(change.written, Pairs.of(moved, change.leaving.numbers))
             if given is not None:
-                self._refuse_long(change.written)
+                self._refuse_long(group, NOTHING, change.written)
         self._check_quotas(group, change, live_count)
         return change
 
@@ -234,7 +234,7 @@ class Access:
         present = self.grants(group).lists_of(pairs.counts()[0])
         change = Change(granted=subtract(pairs, present), new=new)
         if len(change.granted):
-            self._refuse_long(unite(present, change.granted))
+            self._refuse_long(group, present, change.granted)
         self._check_quotas(group, change, live_count)
         return change
 
@@ -244,8 +244,11 @@ class Access:
         self.living(group, revoked.tenants())
         return Change(revoked=revoked, leaving=revoked)
 
-    def _refuse_long(self, lists: Pairs) -> None:
-        most = lists.counts()[1].max(initial=0)
+    def _refuse_long(self, group: Group, present: Pairs, coming: Pairs) -> None:
+        """Of records that have `present` and get `coming`."""
+        most = _longest(unite(present, coming))
+        if most > limits.tenants_per_record_max:  # a list may go on naming tenants that were dropped
+            most = _longest(unite(present.only(self.living(group, present.numbers)), coming))
         if most > limits.tenants_per_record_max:
             raise LimitExceeded(
                 f"collection {self.where!r}: a record would have {most:,} tenants, limit "
@@ -270,7 +273,7 @@ class Access:
                 name = change.new.get(number) or (found.name if found is not None else b"")
                 raise LimitExceeded(
                     f"collection {self.where!r}: tenant {show(name.decode())} would have {total:,} records, its limit "
-                    f"is {most:,}; revoke or delete some, or raise its records_max"
+                    f"is {most:,}; revoke or delete some, or raise it: create_tenant(..., records_max=, exist_ok=True)"
                 )
 
     # -- changing ----------------------------------------------------------------------------------
@@ -315,10 +318,8 @@ class Access:
 
     def drop(self, group: Group, name: bytes) -> None:
         """Forget a tenant. Its number stays in lists and in the journal, where it means nobody."""
-        found = named(group.store, group.txn, self.uid, name, self.where)
-        if found is None:
-            raise no_tenant(self.where, name.decode())
-        number, txn, store = found[0], group.txn, group.store
+        txn, store = group.txn, group.store
+        number, _ = named(store, txn, self.uid, name, self.where)
         txn.delete(keys.tenant_names(self.uid) + name, db=store.tenants)
         txn.delete(keys.tenant_numbers(self.uid) + number.to_bytes(8, "big"), db=store.tenants)
         self.journal.tables.drop(txn, number)
@@ -365,6 +366,10 @@ class Access:
         """After the commit."""
         if self._before is not None:
             self.journal.publish(self.there, self._before)
+
+
+def _longest(lists: Pairs) -> int:
+    return int(lists.counts()[1].max(initial=0))
 
 
 def _tenant_entries(head: bytes, tenants: dict[int, codec.Tenant]) -> list[tuple[bytes, bytes]]:

@@ -27,7 +27,6 @@ from vecdb.stopping import in_chunks
 from vecdb.storage import codec, files, keys
 from vecdb.storage.store import Txn
 from vecdb.validate import IdBatch, MixtureQuery, iterator, tenant_name
-from vecdb.validate.missing import no_tenant
 from vecdb.ways import Way
 
 _NAMES_PAGE = 1_000  # names of tenants read in one transaction
@@ -316,11 +315,7 @@ class Answering(Following):
 
     def _tenant_in(self, txn: Txn, name: str) -> tuple[int, codec.Tenant]:
         """(number, tenant). Raises NotFound."""
-        encoded = tenant_name(name)
-        found = access.named(self.store, txn, self.entry.uid, encoded, self.entry.name)
-        if found is None:
-            raise no_tenant(self.entry.name, name)
-        return found
+        return access.named(self.store, txn, self.entry.uid, tenant_name(name), self.entry.name)
 
     def tenants(self, after: str | None, limit: int | None) -> Iterator[str]:
         """Names past `after`, sorted, a page at a time: each page is one committed state."""

@@ -89,8 +89,9 @@ class Collection:
         vectors : [n, dim] (or [dim] for one id) of anything array-like; stored in the collection's dtype.
         fields : list of dicts, dict of columns, pandas / polars / Arrow table of n rows, or None for records without
             fields.
-        tenants : who may see the records: one list of names for all of them, or a list of lists, one each; new names
-            become tenants. None leaves the access list of a record that is replaced as it is; [] clears it.
+        tenants : who may see the records. A name, or a list of names, is for all of them: ["a", "b"] lets both a and b
+            see every record. A list (or a column of a table) of lists has one for each record: [["a"], ["b"], []]. New
+            names become tenants. None leaves the access list of a record that is replaced as it is; [] clears it.
         keep_tenants : a list of a record that is replaced stays, and gains `tenants`.
         owner : whose records these are: a record is known by owner and id.
         atomic : a call is all or nothing up to 256 MiB; beyond that it is refused unless `atomic=False`, which
@@ -156,6 +157,9 @@ class Collection:
             raise InvalidArgument("a call that may be split has no one request_id: write its parts with one each")
         if atomic or _length(ids) <= self._engine.rows_per_call:
             return self._engine.put(self._batch(ids, vectors, fields, tenants, mode, kept), owned, mode, request)
+        if tenants is not None and not isinstance(tenants, str):
+            tenants = validate.listed_tenants(tenants)
+        _refuse_unequal(len(ids), vectors, fields, tenants)
         return self._engine.put_all(self._batches(ids, vectors, fields, tenants, mode, kept), owned, mode)
 
     def _batch(self, ids: Any, vectors: Any, fields: Any, tenants: Any, mode: Mode, kept: bool) -> Batch:
@@ -188,8 +192,7 @@ class Collection:
         )
 
     def _batches(self, ids: Any, vectors: Any, fields: Any, tenants: Any, mode: Mode, kept: bool) -> Iterator[Batch]:
-        step = self._engine.rows_per_call
-        each = isinstance(tenants, (list, tuple)) and any(not isinstance(one, str) for one in tenants)
+        step, each = self._engine.rows_per_call, _are_lists(tenants)
         for start in range(0, len(ids), step):
             part = slice(start, start + step)
             part_fields = None if fields is None else _slice_fields(fields, part)
@@ -222,8 +225,8 @@ class Collection:
     def grant(self, ids: Any, tenants: Any, *, owner: str = "", request_id: str | None = None) -> int:
         """Let tenants see records. Returns how many (record, tenant) pairs were not there before.
 
-        tenants : one list of names for all records (or one name), or a list of lists, one each; new names become
-            tenants.
+        tenants : a name or a list of names for all records, or a list of lists, one each, as in `upsert`; new names
+            become tenants.
         Raises NotFound, and changes nothing, where an id does not exist; LimitExceeded where a tenant would have more
         records than its quota.
         """
@@ -258,8 +261,9 @@ class Collection:
     ) -> int:
         """Make a tenant, or a list of them. Returns how many were not there.
 
-        records_max : the most records that each may have; None: as many as there are. With `exist_ok` a tenant that
-            is there gets it too.
+        records_max : the most records that each may have, held by every later upsert and grant; None: as many as there
+            are. With `exist_ok` a tenant that is there gets it too, and with None keeps the one it has; 2**31 - 2
+            lifts it.
         Raises AlreadyExists, and makes none, where one is there, unless `exist_ok`.
         """
         names = validate.tenant_names(name, "name")
@@ -298,8 +302,8 @@ class Collection:
         queries, single = validate.queries(query, self._config)
         limit = validate.search_limit(limit, len(queries))
         checked = validate.search_params(params, limit)
-        select = None if fields is None else validate.field_selection(fields)
-        tenants = () if tenant is None else validate.search_tenants(tenant)
+        select = validate.field_selection(fields)
+        tenants = validate.search_tenants(tenant)
         return self._engine.search(
             queries, limit, checked, single=single, select=select, include_vectors=include_vectors, explain=explain,
             tenants=tenants, stop=stop,
@@ -329,8 +333,8 @@ class Collection:
         """
         limit = validate.search_limit(limit, 1)
         checked = validate.search_params(params, limit)
-        select = None if fields is None else validate.field_selection(fields)
-        tenants = () if tenant is None else validate.search_tenants(tenant)
+        select = validate.field_selection(fields)
+        tenants = validate.search_tenants(tenant)
         window = validate.integer(window, "window", 1, limits.stream_window_max)
         if not hasattr(queries, "__iter__") and not hasattr(queries, "__aiter__"):
             raise InvalidArgument(f"queries must be an iterable of vectors, got {validate.show(queries)}")
@@ -385,8 +389,8 @@ class Collection:
         query = validate.mixture_query(
             positives, histories, limit, components, smoothing, neighbours, kind, self._config
         )  # fmt: skip
-        select = None if fields is None else validate.field_selection(fields)
-        tenants = () if tenant is None else validate.search_tenants(tenant)
+        select = validate.field_selection(fields)
+        tenants = validate.search_tenants(tenant)
         return self._engine.search_mixture(
             query, limit, validate.search_params(params, limit), validate.owner(owner), select=select,
             include_vectors=include_vectors, explain=explain, tenants=tenants,
@@ -396,15 +400,15 @@ class Collection:
         """Records by id: a list with a Record or None per id, in order; for one bare id the Record or None itself.
 
         tenant : a name or a list of names: None comes for records that none of them may see. Raises NotFound where
-            there is no such tenant.
+            there is no such tenant. `Record.tenants` has the names of all that may see it, these or not.
         """
         batch = self._ids(ids)
-        tenants = () if tenant is None else validate.search_tenants(tenant)
+        tenants = validate.search_tenants(tenant)
         return self._engine.get(batch, validate.owner(owner), include_vectors=include_vectors, tenants=tenants)
 
     def count(self, *, tenant: Any = None) -> int:
         """Live records; with `tenant`, a name or a list of names, those that one of them may see."""
-        return self._engine.count(() if tenant is None else validate.search_tenants(tenant))
+        return self._engine.count(validate.search_tenants(tenant))
 
     def iter(self, batch: int = 1000, *, include_vectors: bool = False, tenant: Any = None) -> Iterator[list[Record]]:
         """All live records, or those of `tenant` (a name or a list of names), `batch` at a time, from one committed
@@ -412,7 +416,7 @@ class Collection:
         """
         if not isinstance(batch, int) or isinstance(batch, bool) or not 1 <= batch <= _ITER_BATCH_MAX:
             raise InvalidArgument(f"batch must be a whole number from 1 to {_ITER_BATCH_MAX:,}, got {batch!r}")
-        tenants = () if tenant is None else validate.search_tenants(tenant)
+        tenants = validate.search_tenants(tenant)
         return self._engine.iter(batch, include_vectors=include_vectors, tenants=tenants)
 
     # -- the index ---------------------------------------------------------------------------------
@@ -440,7 +444,7 @@ class Collection:
         """
         array, _ = validate.queries(queries, self._config)
         limit = validate.search_limit(limit, len(array))
-        tenants = () if tenant is None else validate.search_tenants(tenant)
+        tenants = validate.search_tenants(tenant)
         return self._engine.evaluate(array, limit, validate.search_params(params, limit), tenants)
 
     def tune(self, queries: Any, recall: float = 0.95, limit: int = 10) -> list[dict[str, float]]:
@@ -480,6 +484,25 @@ class Collection:
 def _length(ids: Any) -> int:
     """How many ids a caller passed, before they are looked at; 1 for what is no sequence."""
     return len(ids) if isinstance(ids, (list, tuple, range)) or getattr(ids, "ndim", 0) == 1 else 1
+
+
+def _are_lists(tenants: Any) -> bool:
+    """Whether they are one list for each record."""
+    return isinstance(tenants, (list, tuple)) and any(not isinstance(one, str) for one in tenants)
+
+
+def _refuse_unequal(n: int, vectors: Any, fields: Any, tenants: Any) -> None:
+    """Before the first part of a call that is split is written: what its last part would stumble over."""
+    given = {"vectors": vectors}
+    if fields is not None and not isinstance(fields, dict):
+        given["fields"] = fields
+    if _are_lists(tenants):
+        given["lists of tenants"] = tenants
+    for what, values in given.items():
+        if not hasattr(values, "__len__"):
+            raise InvalidArgument(f"{what} must be a sequence or an array, got {validate.show(values)}")
+        if len(values) != n:
+            raise InvalidArgument(f"got {n:,} ids and {len(values):,} {what}: pass one per id")
 
 
 def _slice_fields(fields: Any, part: slice) -> Any:

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from vecdb import catalog, limits
 from vecdb.errors import Corruption
-from vecdb.pairs import NOTHING, Pairs, common, merged, subtract, unite
+from vecdb.pairs import NOTHING, Pairs, common, merged, rows_in, subtract, unite
 from vecdb.storage import codec, keys
 from vecdb.tables import Tables
 
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from vecdb.storage.store import Store, Txn
 
 Rows = NDArray[np.uint32]
+_LOOK_UP_ROWS = 64  # rows of a tenant that are read in the time that looking one up takes
 
 
 class Changes:
@@ -44,12 +45,12 @@ class Changes:
     granted, revoked : no pair is in both.
     """
 
-    __slots__ = ("_granted_rows", "_revoked_rows", "granted", "revoked")
+    __slots__ = ("_by_tenant", "granted", "revoked")
 
     def __init__(self, granted: Pairs = NOTHING, revoked: Pairs = NOTHING) -> None:
         self.granted = granted
         self.revoked = revoked
-        self._granted_rows = self._revoked_rows = _NO_ROWS
+        self._by_tenant: tuple[NDArray[np.uint64], NDArray[np.uint64]] | None = None
 
     def __len__(self) -> int:
         return len(self.granted) + len(self.revoked)
@@ -69,17 +70,16 @@ class Changes:
 
     def of_tenant(self, number: int) -> tuple[Rows, Rows]:
         """(rows granted, rows revoked): uint32, ascending."""
-        if self._granted_rows is _NO_ROWS:  # sorted once, by the first who asks; by two at once to the same effect
-            self._revoked_rows = self.revoked.by_number()
-            self._granted_rows = self.granted.by_number()
-        return _rows_in(self._granted_rows, number), _rows_in(self._revoked_rows, number)
+        if self._by_tenant is None:  # sorted once, by the first who asks; by two at once to the same effect
+            self._by_tenant = np.sort(self.granted.turned), np.sort(self.revoked.turned)
+        granted, revoked = self._by_tenant
+        return rows_in(granted, number).astype(np.uint32), rows_in(revoked, number).astype(np.uint32)
 
     def denied_by(self, later: Changes) -> Changes:
         """Of `later`, what says otherwise than this."""
         return Changes(common(later.granted, self.revoked), common(later.revoked, self.granted))
 
 
-_NO_ROWS = NOTHING.by_number()
 NO_CHANGES = Changes()
 
 
@@ -92,12 +92,6 @@ def _last_words(steps: list[tuple[NDArray[np.int64], NDArray[np.int64]]]) -> Cha
     order = np.argsort(said, kind="stable")
     last = order[np.diff(said[order], append=np.int64(-1)) != 0]
     return Changes(Pairs(said[last[is_grant[last]]]), Pairs(said[last[~is_grant[last]]]))
-
-
-def _rows_in(ordered: tuple[NDArray[np.uint64], NDArray[np.uint64]], number: int) -> Rows:
-    numbers, rows = ordered
-    first, last = np.searchsorted(numbers, np.uint64(number)), np.searchsorted(numbers, np.uint64(number), "right")
-    return rows[first:last].astype(np.uint32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,9 +114,11 @@ class Grants:
     def count_of(self, number: int) -> int:
         """How many records a tenant has."""
         coming, going = self.changes.of_tenant(number)
-        if not len(coming) and not len(going):
-            return self.tables.count_of(self.txn, number)
-        return len(self.rows_of(number, limits.rows_max))
+        there = self.tables.count_of(self.txn, number)
+        if _LOOK_UP_ROWS * (len(coming) + len(going)) > there:
+            return len(self.rows_of(number, limits.rows_max))
+        known = self.tables.count_among(self.txn, number, coming)
+        return there + len(coming) - known - self.tables.count_among(self.txn, number, going)
 
     def confirm(self, number: int, rows: Rows) -> None:
         """That each of a tenant's rows has it in its own list, which carries a checksum. Raises Corruption."""

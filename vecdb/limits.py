@@ -1,6 +1,6 @@
 """Every bound, on one page. A value over its bound is refused before anything is allocated or written.
 
-The unit is the last word of each name. `validate.py` holds callers to these; storage and indexes rely on them.
+The unit is the last word of each name. `validate/` holds callers to these; storage and indexes rely on them.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _NUMBER = 0xFFFFFFFF
+_HALF, _ROW = np.uint64(32), np.uint64(_NUMBER)  # of a pair that is turned
 _T = TypeVar("_T", bound=np.generic)
 
 
@@ -67,22 +68,24 @@ class Pairs:
     @property
     def turned(self) -> NDArray[np.uint64]:
         """uint64[n], number << 32 | row: what sorts as `members` does."""
-        return (self.numbers << np.uint64(32)) | self.rows.astype(np.uint64)
+        return (self.numbers << _HALF) | self.rows.astype(np.uint64)
 
     def by_number(self) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
         """(numbers, rows) in the order of `members`."""
         turned = np.sort(self.turned)
-        return turned >> np.uint64(32), turned & np.uint64(_NUMBER)
+        return turned >> _HALF, turned & _ROW
 
 
 NOTHING = Pairs(np.empty(0, np.int64))
 
 
-def distinct(packed: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Sorted, each once. In place: runs that are sorted already are merged."""
-    packed.sort(kind="stable")
-    fresh: NDArray[np.bool_] = np.diff(packed, prepend=np.int64(-1)) != 0
-    return packed[fresh]
+def distinct(values: NDArray[_T]) -> NDArray[_T]:
+    """Sorted, each once: rows or packed pairs. Sorts in place: runs that are sorted already are merged."""
+    values.sort(kind="stable")
+    fresh = np.empty(len(values), bool)
+    fresh[:1] = True
+    np.not_equal(values[1:], values[:-1], out=fresh[1:])
+    return values[fresh]
 
 
 def within(values: NDArray[np.int64], those: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -92,6 +95,12 @@ def within(values: NDArray[np.int64], those: NDArray[np.int64]) -> NDArray[np.bo
     places = np.searchsorted(those, values)
     places[places == len(those)] = 0
     return np.asarray(those[places] == values)
+
+
+def rows_in(turned: NDArray[np.uint64], number: int) -> NDArray[np.uint64]:
+    """Rows of one tenant, ascending. turned : pairs (`Pairs.turned`), sorted."""
+    first, last = np.searchsorted(turned, np.array([number, number + 1], np.uint64) << _HALF)
+    return turned[first:last] & _ROW
 
 
 def unite(a: Pairs, b: Pairs) -> Pairs:

@@ -14,12 +14,12 @@ from vecdb import access
 from vecdb.catalog import State
 from vecdb.errors import Corruption
 from vecdb.generation import Generation, block_of, iter_tombs, refuse_damaged
+from vecdb.pairs import distinct
 from vecdb.schema import Id, Record
 from vecdb.storage import codec, keys
 from vecdb.storage.store import Txn
 from vecdb.validate import IdBatch, decode_fields, tenant_name
 from vecdb.validate.common import slices
-from vecdb.validate.missing import no_tenant
 
 _SLICE_IDS = 512  # looked up in one bytecode stretch
 
@@ -133,14 +133,11 @@ def rows_of_tenants(generation: Generation, txn: Txn, state: State, names: tuple
     store, entry = generation.store, generation.entry
     grants, parts = generation.journal.at(txn, state), []
     for name in names:
-        encoded = tenant_name(name)
-        found = access.named(store, txn, entry.uid, encoded, entry.name)
-        if found is None:
-            raise no_tenant(entry.name, encoded.decode())
-        rows = grants.rows_of(found[0], state.row_count)
-        grants.confirm(found[0], rows)
+        number, _ = access.named(store, txn, entry.uid, tenant_name(name), entry.name)
+        rows = grants.rows_of(number, state.row_count)
+        grants.confirm(number, rows)
         parts.append(rows)
-    return np.unique(np.concatenate(parts))
+    return distinct(np.concatenate(parts))
 
 
 def dead_rows(generation: Generation, txn: Txn, state: State) -> NDArray[np.bool_]:

@@ -127,7 +127,7 @@ class Snapshot:
 
 @dataclass(slots=True)
 class Record:
-    """A record as `get` and `iter` return it."""
+    """A record as `get` and `iter` return it. tenants : names of all that may see it, in order."""
 
     id: Id
     fields: dict[str, Any] = field(default_factory=dict)

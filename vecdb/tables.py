@@ -57,6 +57,15 @@ class Tables:
         cursor = txn.cursor(db=self.store.members)
         return int(cursor.count()) if cursor.set_key(keys.numbered(self.prefix, number)) else 0
 
+    def count_among(self, txn: Txn, number: int, rows: NDArray[np.uint32]) -> int:
+        """How many of `rows` a tenant has."""
+        key, find = keys.numbered(self.prefix, number), txn.cursor(db=self.store.members).set_key_dup
+        values = rows.astype("<u8").view("V8")
+        count = 0
+        for start, stop in slices(len(values), 2 * _SLICE):
+            count += sum(find(key, row) for row in values[start:stop].tolist())
+        return count
+
     def rows_of(self, txn: Txn, number: int, row_count: int) -> NDArray[np.uint32]:
         """uint32[n]: the rows of a tenant, ascending. Raises Corruption where they are not rows."""
         key = keys.numbered(self.prefix, number)

@@ -27,14 +27,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb import access, catalog, limits
+from vecdb.errors import NotFound
 from vecdb.index.base import Allowed
 from vecdb.journal import Journal
-from vecdb.pairs import Pairs, merged
+from vecdb.pairs import Pairs, distinct, merged
 from vecdb.schema import Snapshot
 from vecdb.storage import keys
 from vecdb.storage.store import Store
 from vecdb.validate import tenant_name
-from vecdb.validate.missing import no_tenant
 
 _ENTRY_BYTES = 512  # of an entry, its names and its array, beside the rows
 _EVICT_TO = 7 / 8  # of the bound
@@ -124,7 +124,6 @@ class Tenancy:
 
     def _load(self, name: str, known: Entry | None) -> Entry | None:
         """Under the lock: what LMDB says now. None where the generation has been left behind."""
-        encoded = tenant_name(name)
         uid, where = self._collection.uid, self._collection.name
         with self._store.read() as txn:
             raw = txn.get(keys.uid(uid), db=self._store.state)
@@ -133,11 +132,11 @@ class Tenancy:
             state = catalog.decode_state(raw, where)
             if state.generation != self._generation:
                 return None
-            found = access.named(self._store, txn, uid, encoded, where)
-            if found is None:
+            try:
+                number, tenant = access.named(self._store, txn, uid, tenant_name(name), where)
+            except NotFound:
                 self._forget(known)
-                raise no_tenant(where, name)
-            number, tenant = found
+                raise
             if known is not None and (known.number, known.sequence) == (number, tenant.sequence):
                 known.valid_to = state.sequence
                 return known
@@ -152,12 +151,7 @@ class Tenancy:
         return entry
 
     def _unite(self, names: tuple[str, ...], parts: list[Allowed]) -> Allowed:
-        rows = np.concatenate([part.rows for part in parts])
-        rows.sort(kind="stable")  # merges the runs that are sorted already
-        fresh = np.empty(len(rows), bool)
-        fresh[:1] = True
-        np.not_equal(rows[1:], rows[:-1], out=fresh[1:])
-        made = _Union(parts, Allowed(rows[fresh], self._grow))
+        made = _Union(parts, Allowed(distinct(np.concatenate([part.rows for part in parts])), self._grow))
         with self._lock:
             self._drop_union(names)
             while len(self._unions) >= limits.tenant_unions_max:

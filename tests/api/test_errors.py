@@ -6,12 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import vecdb
 
 DIM = 3
 GOOD = [1.0, 2.0, 3.0]
+MANY = range(10, 1_600_010)  # more than one call takes at once, near and far
 Mistake = Callable[[Any, Any], Any]
 
 MISTAKES: dict[str, Mistake] = {
@@ -47,6 +49,13 @@ MISTAKES: dict[str, Mistake] = {
     "recall and ef": lambda db, docs: docs.search(GOOD, params=vecdb.SearchParams(ef=9, recall=0.5)),
     "selection": lambda db, docs: docs.search(GOOD, fields=3),
     "no tenants": lambda db, docs: docs.search(GOOD, tenant=[]),
+    "tenant of half a character": lambda db, docs: docs.search(GOOD, tenant="\ud800"),
+    "flat histories": lambda db, docs: docs.search_mixture([1], histories=[1, 2]),
+    "column of names": lambda db, docs: docs.grant([1, 2], pd.Series(["a", "b"])),
+    "too few vectors for a call that is split": lambda db, docs: docs.upsert(MANY, [GOOD] * 7, atomic=False),
+    "too few lists for a call that is split": lambda db, docs: docs.upsert(
+        MANY, np.zeros((len(MANY), DIM)), tenants=[["t"]] * 7, atomic=False
+    ),
     "batch": lambda db, docs: docs.iter(0),
     "threads": lambda db, docs: docs.optimize(threads=0),
     "smoothing alone": lambda db, docs: docs.search_mixture([1], smoothing=0.5),

@@ -197,6 +197,81 @@ def test_looking_at_a_database(db: Path) -> None:
     assert "all is well" in show("check", "--db", db)
 
 
+@pytest.mark.parametrize("ids", [["3", "7"], ["03", "-7"]], ids=["ints", "strings"])
+def test_tenants_are_made_shown_and_granted_what_is_there(tmp_path: Path, vectors: np.ndarray, ids: list[str]) -> None:
+    first, second = (int(one) if ids == ["3", "7"] else one for one in ids)
+    with vecdb.open(tmp_path / "db") as database:
+        docs = database.create_collection("docs", DIM, "l2")
+        docs.upsert([first, second], vectors[:2])
+    to = ("--db", tmp_path / "db", "-c", "docs")
+    assert run("tenant", "create", "beta", "acme", *to, "--records-max", 5) == {"created": 2}
+    assert run("tenant", "create", "acme", *to, code=1)["error"]["code"] == "ALREADY_EXISTS"
+    assert run("tenant", "create", "acme", *to, "--exist-ok") == {"created": 0}
+    assert run("tenant", "grant", "acme", "gamma", *to, "--id", ids[0], "--id", ids[1]) == {"granted": 4}
+    assert run("tenant", "revoke", "acme", *to, "--id", ids[1]) == {"revoked": 1}
+    assert (
+        run("tenant", "grant", "acme", *to, "--id", ids[0], "--owner", "other", code=1)["error"]["code"] == "NOT_FOUND"
+    )
+    expected = [{"name": "acme", "records": 1}, {"name": "beta", "records": 0}, {"name": "gamma", "records": 2}]
+    assert run("tenant", "list", *to) == expected and "gamma" in show("tenant", "list", *to)
+    assert run("tenant", "list", *to, "--after", "b", "-k", 1) == expected[1:2]
+    assert run("tenant", "info", "acme", *to)["records_max"] == 5
+    assert run("tenant", "drop", "beta", *to) == {"dropped": "beta"}
+    assert run("tenant", "info", "beta", *to, code=1)["error"]["code"] == "NOT_FOUND"
+    found = run("search", *to, "--vector", f"@{_one(tmp_path, vectors[1])}", "--tenant", "acme")
+    assert [hit["id"] for hit in found["hits"]] == [first]
+    found = run("search", *to, "--id", ids[0], "--tenant", "acme", "--tenant", "gamma")
+    assert [hit["id"] for hit in found["hits"]] == [second]
+    assert run("search", *to, "--id", ids[1], "--tenant", "acme", code=1)["error"]["code"] == "NOT_FOUND"
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+def test_access_lists_survive_an_export_and_an_import(db: Path, tmp_path: Path, suffix: str) -> None:
+    with vecdb.open(db) as database:
+        docs = database.collection("docs")
+        docs.grant(range(200), "acme")
+        docs.grant([5, 299], ["acme", "beta"])
+    out = tmp_path / f"out.{suffix}"
+    run("export", out, "--db", db, "-c", "docs", "--tenant-column", "seen by")
+    run("import", out, "--db", tmp_path / "two", "-c", "docs", "--metric", "l2", "--tenant-column", "seen by")
+    with vecdb.open(tmp_path / "two") as database:
+        docs = database.collection("docs")
+        assert docs.count() == ROWS and docs.count(tenant="acme") == 201 and docs.count(tenant="beta") == 2
+        assert docs.get(5).tenants == ["acme", "beta"] and docs.get(5).fields == {} and docs.get(250).tenants == []
+    run("export", tmp_path / f"beta.{suffix}", "--db", db, "-c", "docs", "--tenant", "beta")
+    run(
+        "import",
+        tmp_path / f"beta.{suffix}",
+        "--db",
+        tmp_path / "three",
+        "-c",
+        "docs",
+        "--tenant",
+        "b",
+        "--tenant",
+        "c",
+    )
+    with vecdb.open(tmp_path / "three") as database:
+        assert [one.tenants for one in database.collection("docs").get([5, 299])] == [["b", "c"]] * 2
+    for words, said in (
+        (("export", tmp_path / "out.csv", "--db", db, "-c", "docs", "--tenant-column", "t"), "write jsonl or parquet"),
+        (("export", tmp_path / "out.npy", "--db", db, "-c", "docs", "--tenant-column", "t"), "write jsonl or parquet"),
+        (("import", out, "--db", db, "-c", "docs", "--tenant-column", "t"), "no column 't' of tenants"),
+        (("import", tmp_path / "x.npy", "--db", db, "-c", "docs", "--tenant-column", "t"), "no column 't' of tenants"),
+    ):
+        assert said in run(*words, code=1)["error"]["message"]
+    for more in (("--tenant-column", "t"), ("--hnswlib",)):
+        done = process("import", out, "--db", db, "-c", "docs", "--tenant", "a", *more, "--json", cwd=tmp_path)
+        assert (done.returncode, json.loads(done.stdout)["error"]["code"]) == (2, "USAGE")
+
+
+def test_a_cell_of_a_table_is_a_tenant(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text('id,vector,org\n1,"[0.5, 1]",acme\n2,"[1, 0.5]",\n')
+    run("import", tmp_path / "x.csv", "--db", tmp_path / "db", "-c", "docs", "--tenant-column", "org")
+    with vecdb.open(tmp_path / "db") as database:
+        assert [one.tenants for one in database.collection("docs").get([1, 2])] == [["acme"], []]
+
+
 def test_check_fails_when_there_are_problems(db: Path) -> None:
     rows = next((db / "collections").glob("*/rows.*"))
     with rows.open("r+b") as file:

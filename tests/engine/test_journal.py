@@ -24,6 +24,7 @@ from vecdb.fold import steps
 from vecdb.journal import NO_CHANGES, Changes, Journal, _last_words
 from vecdb.pairs import NOTHING, Pairs
 from vecdb.storage import codec, keys, manifest
+from vecdb.tables import Tables
 from vecdb.writes import Pending
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -170,6 +171,24 @@ def test_a_view_of_before_reads_the_journal_of_before(db: Database) -> None:
     seen = {one.id: one.tenants for part in (first, *before) for one in part}
     assert seen[1] == ["b", "d"] and "b" in seen[11] and "d" not in seen[12]
     assert docs.get(1).tenants == [] and docs.get(12).tenants == ["a", "d"]
+
+
+def test_a_large_tenant_is_counted_without_reading_its_rows(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    docs = db.create_collection("docs", 8, "l2", index=vecdb.Flat())
+    docs.upsert(range(3_000), VECTORS[np.arange(3_000) % len(VECTORS)])
+    docs.create_tenant("large", records_max=2_008)
+    docs.grant(range(2_000), "large")
+    docs._engine.upkeep.fold()  # type: ignore[attr-defined]
+    docs.revoke([0, 1, 2, 3], "large")
+    docs.grant([2, 3, 2_500, 2_501, 2_502], "large")  # two of them are in the table still
+    docs.delete([10])
+    with monkeypatch.context() as patched:
+        patched.setattr(Tables, "rows_of", lambda *_: pytest.fail("all rows were read"))
+        assert docs.count(tenant="large") == 2_000
+        docs.grant(range(2_600, 2_608), "large")
+        with pytest.raises(LimitExceeded, match="would have 2,009 records, its limit is 2,008"):
+            docs.grant([2_700], "large")
+    assert len(docs.search(VECTORS[0], 3_000, tenant="large")) == 2_008 and db.check() == []
 
 
 def test_quotas_count_what_waits(db: Database) -> None:

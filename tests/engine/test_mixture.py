@@ -455,6 +455,21 @@ def test_what_cannot_be_answered_is_a_typed_error(
     assert type(raised.value) is error
 
 
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"positives": [0, None]}, r"positives\[1\] is None"),
+        ({"positives": np.zeros((2, 3))}, "positives must have one dimension"),
+        ({"positives": (id for id in [0])}, "positives must be an int"),
+        ({"histories": [[1], [2.5]]}, r"histories\[1\]\[0\] is 2.5"),
+        ({"histories": [1, 2, 3]}, r"histories must be a list of lists of ids, one a user; histories\[0\] is 1"),
+    ],
+)
+def test_a_mistake_is_said_of_the_argument_that_has_it(islands: Any, more: dict[str, Any], said: str) -> None:
+    with pytest.raises(InvalidArgument, match=said):
+        islands.search_mixture(**{"positives": [0]} | more)
+
+
 def test_an_answer_too_large_to_hold_is_refused(islands: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "search_cells_max", 100)
     with pytest.raises(LimitExceeded, match="components"):

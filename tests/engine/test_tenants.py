@@ -9,11 +9,15 @@ import signal
 import subprocess
 import sys
 import threading
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
 import pytest
 
 import vecdb
@@ -182,6 +186,42 @@ def test_an_error_changes_nothing(shared: Any, call: Callable[[Any], Any], error
     assert everything() == before
 
 
+@pytest.mark.parametrize(
+    ("tenants", "said"),
+    [
+        ([3], r"tenants\[0\] must be a name or a list of names, got 3"),
+        (["a", None], r"tenants\[1\] must be a name or a list of names, got None"),
+        ([b"acme"], r"tenants\[0\] must be a name or a list of names, got b'acme'"),
+        (["a", ["b"]], "names and lists of names"),
+        ([["a"]], "got 2 ids and 1 lists of tenants"),
+        (pd.Series(["a", "b"]), "a column of names, which could be one each or all for all records"),
+        (pl.Series([["a"], None]), r"tenants\[1\] must be a name or a list of names, got None"),
+    ],
+)
+def test_a_mistake_in_access_lists_is_named(shared: Any, tenants: Any, said: str) -> None:
+    for call in (shared.grant, lambda ids, tenants: shared.upsert(ids, VECTORS[:2], tenants=tenants)):
+        with pytest.raises(InvalidArgument, match=said):
+            call([0, 1], tenants)
+    with pytest.raises(InvalidArgument, match="one bare id must be one list"):
+        shared.grant(0, [["a"]])
+
+
+@pytest.mark.parametrize(
+    "column",
+    [pd.Series, pl.Series, pa.array, lambda lists: pd.Series([np.array(one, object) for one in lists])],
+    ids=["pandas", "polars", "arrow", "pandas arrays"],
+)
+def test_access_lists_may_be_a_column_of_a_table(db: Database, column: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    lists = [["a"], ["a", "b"], [], ["b"], ["c"]]
+    docs = db.create_collection("docs", 8, "l2")
+    docs.upsert(range(5), VECTORS[:5], tenants=column(lists))
+    assert [record.tenants for record in docs.get(range(5))] == lists
+    docs.upsert(range(5), VECTORS[:5], tenants=[])
+    monkeypatch.setattr(limits, "batch_rows_max", 2)
+    docs.upsert(range(5), VECTORS[:5], tenants=column(lists), atomic=False)
+    assert [record.tenants for i in range(5) for record in docs.get([i])] == lists
+
+
 def test_a_quota_is_held_before_anything_changes(db: Database) -> None:
     docs = db.create_collection("docs", 8, "l2")
     docs.upsert(range(10), VECTORS[:10])
@@ -226,6 +266,19 @@ def test_bounds_of_a_record_and_of_a_call_are_held(shared: Any, monkeypatch: pyt
     with pytest.raises(LimitExceeded, match="has made 3 tenants"):
         shared.create_tenant(["p", "q"])
     assert list(shared.tenants()) == ["acme", "beta", "x"]
+
+
+def test_tenants_that_were_dropped_do_not_count_among_those_of_a_record(
+    shared: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "tenants_per_record_max", 2)
+    shared.drop_tenant("acme")
+    for _ in range(3):
+        assert shared.grant([3], "gamma") == 1 and shared.get(3).tenants == ["beta", "gamma"]
+        shared.drop_tenant("gamma")
+    assert shared.grant([3], "delta") == 1 and shared.get(3).tenants == ["beta", "delta"]
+    with pytest.raises(LimitExceeded, match="a record would have 3 tenants, limit 2"):
+        shared.grant([3], "epsilon")
 
 
 def test_owners_have_records_of_their_own_under_one_id(db: Database) -> None:
@@ -648,6 +701,29 @@ def test_a_list_of_a_dead_row_is_found_by_check(shared: Any, db: Database) -> No
     [raw] = codec.encode_access(np.array([1], np.uint64), np.array([1]))
     hurt(shared, lambda docs, put, prefix: put("access", keys.numbered(prefix, 0), raw))
     assert any("dead or not there" in problem for problem in db.check())
+
+
+def test_check_goes_on_past_a_tenant_whose_rows_are_damaged(shared: Any, db: Database) -> None:
+    hurt(shared, damage_members_beyond)
+    hurt(shared, damage_members_of_a_stranger)
+    found = db.check()
+    assert any("tenant 1 has row 10" in problem for problem in found), found
+    assert any("tenant 9 has rows, and does not exist" in problem for problem in found), found
+
+
+def test_check_takes_few_bytes_for_a_pair_of_record_and_tenant(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    docs = db.create_collection("wide", 8, "l2", index=vecdb.Flat())
+    docs.upsert(range(600), VECTORS[np.arange(600) % len(VECTORS)], tenants=[f"tenant {i}" for i in range(256)])
+    docs.revoke(range(0, 600, 7), "tenant 3")
+    assert db.check() == []
+    monkeypatch.setattr(limits, "block_rows_max", 32)  # lists are read in as many pieces as those of a large collection
+    tracemalloc.start()
+    try:
+        assert docs.check() == []
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 24 * 600 * 256
 
 
 # -- parts -----------------------------------------------------------------------------------------

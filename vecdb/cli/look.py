@@ -13,7 +13,19 @@ from rich.console import Console
 import vecdb
 from vecdb.errors import InvalidArgument, NotFound
 
-from .options import CollectionName, Database, Json, Limit, OptionalCollection, Tls, Token, default_db, opened
+from .options import (
+    CollectionName,
+    Database,
+    Json,
+    Limit,
+    OptionalCollection,
+    Tenants,
+    Tls,
+    Token,
+    default_db,
+    ids_of,
+    opened,
+)
 from .output import Output, cell, facts, table
 
 tune_sample_max = 500
@@ -62,19 +74,20 @@ def search(
     recall: Annotated[float | None, typer.Option(help="Recall to aim for, as learned by tune.")] = None,
     exact: Annotated[bool, typer.Option("--exact", help="Compare with every vector.")] = False,
     fields: Annotated[str | None, typer.Option(help="Fields to show, with commas between; all by default.")] = None,
+    tenant: Tenants = None,
     explain: Annotated[bool, typer.Option("--explain", help="Show the plan and what it cost.")] = False,
     token: Token = None,
     tls: Tls = None,
     json: Json = False,
 ) -> None:
-    """Find the nearest records to a record or to a vector."""
+    """Find the nearest records to a record or to a vector, among all or those that tenants may see."""
     if (id is None) == (vector is None):
         raise typer.BadParameter("give one of --id and --vector")
     out = Output(json)
     params = vecdb.SearchParams(ef=ef, recall=recall, exact=exact)
     with opened(db, token, tls, read_only=True) as database:
         docs = database.collection(collection)
-        own = None if id is None else _record(docs, id)
+        own = None if id is None else _record(docs, id, tenant)
         query = own.vector if own is not None else _vector(vector or "")
         if query.ndim != 1:
             raise InvalidArgument(f"--vector has shape {query.shape}; give one vector of dim {docs.dim}")
@@ -84,6 +97,7 @@ def search(
             params=params,
             fields=fields.split(",") if fields else None,
             explain=explain,
+            tenant=tenant or None,
         )
     found = [
         {"id": hit.id, "distance": hit.distance, "score": hit.score, "fields": hit.fields}
@@ -145,18 +159,13 @@ def check(db: Database = default_db, token: Token = None, tls: Tls = None, json:
 # -- helpers ---------------------------------------------------------------------------------------
 
 
-def _record(docs: vecdb.Collection, text: str) -> vecdb.Record:
+def _record(docs: vecdb.Collection, text: str, tenants: list[str] | None) -> vecdb.Record:
     """The record whose id reads as `text`, whichever kind of id the collection has."""
-    candidates: list[int | str] = [int(text)] if text.lstrip("-").isdigit() else []
-    for id in [*candidates, text]:
-        try:
-            found = docs.get([id], include_vectors=True)[0]
-        except InvalidArgument:
-            continue
-        if found is not None:
-            assert isinstance(found, vecdb.Record)
-            return found
-    raise NotFound(f"collection {docs.name!r} has no record {text!r}")
+    [found] = docs.get(ids_of(docs, [text]), include_vectors=True, tenant=tenants or None)
+    if found is None:
+        raise NotFound(f"collection {docs.name!r} has no record {text!r}" + (" of these tenants" if tenants else ""))
+    assert isinstance(found, vecdb.Record)
+    return found
 
 
 def _vector(text: str) -> Any:

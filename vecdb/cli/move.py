@@ -24,7 +24,7 @@ import vecdb
 from vecdb.errors import InvalidArgument
 from vecdb.schema import Curator, Flat, Hnsw, IndexConfig, Spann
 
-from .options import CollectionName, Database, Json, Tls, Token, default_db, directory, is_server, opened
+from .options import CollectionName, Database, Json, Tenants, Tls, Token, default_db, directory, is_server, opened
 from .output import Output, Report
 
 batch_bytes = 8 << 20
@@ -49,6 +49,12 @@ def import_(
     ] = None,
     id_column: Annotated[str | None, typer.Option(help="Tables: the column of ids.")] = None,
     vector_column: Annotated[str | None, typer.Option(help="Tables: the column of vectors.")] = None,
+    tenant_column: Annotated[
+        str | None, typer.Option(help="Tables: the column of who may see each record, a name or a list of names.")
+    ] = None,
+    tenant: Annotated[
+        list[str] | None, typer.Option("--tenant", help="Who may see all of them; give it again for more.")
+    ] = None,
     key: Annotated[str | None, typer.Option(help="HDF5: the data set within the file.")] = None,
     format: Annotated[str | None, typer.Option(help="The file's format, where its content leaves it open.")] = None,
     limit: Annotated[int | None, typer.Option(help="Rows to import; all if none.")] = None,
@@ -62,21 +68,26 @@ def import_(
     """Import a file of vectors, ids and fields. Interrupted, the same command goes on where it was."""
     out = Output(json)
     started = time.perf_counter()
+    if tenant and tenant_column:
+        raise typer.BadParameter("give one of --tenant and --tenant-column")
+    if hnswlib and (tenant or tenant_column):
+        raise typer.BadParameter("--hnswlib imports for no tenant: grant the records afterwards, see vecdb tenant")
     if hnswlib:
         with vecdb.open(directory(db, "import --hnswlib")) as database, out.waiting(f"reading {file}"):
             docs = _import_hnswlib(database, collection, file, metric, dim)
             result: dict[str, Any] = {"collection": collection, "rows": docs.count(), "resumed_at": 0}
     else:
         source = _open(file, format, key, vector_column, id_column)
+        lists = Lists(source, tenant, tenant_column)
         with source, opened(db, token, tls) as database:
             docs = _collection(
                 database, collection, source, metric, dtype, _index(index, m, ef_construction, bits, codes_bytes)
             )
-            note = Note(db, collection, file, [id_column, vector_column, key])
+            note = Note(db, collection, file, [id_column, vector_column, key, tenant_column, *(tenant or ())])
             rows = len(source) if limit is None else min(limit, len(source))
             first = note.resume_at(docs)
             with out.progress(f"importing {file.name}", "rows") as report:
-                _copy(source, docs, first, rows, note, report)
+                _copy(source, docs, first, rows, lists, note, report)
             if optimize:
                 with out.progress("indexing", "rows") as report:
                     docs.optimize(progress=report)
@@ -95,11 +106,17 @@ def export(
     format: Annotated[
         str | None, typer.Option(help="npy, jsonl, csv, parquet, fbin ...; by the extension if none.")
     ] = None,
+    tenant: Tenants = None,
+    tenant_column: Annotated[
+        str | None, typer.Option(help="Write who may see each record, too, into a column of this name.")
+    ] = None,
     token: Token = None,
     tls: Tls = None,
     json: Json = False,
 ) -> None:
-    """Write a collection to a file. Formats of vectors only get their ids in OUT.ids.jsonl."""
+    """Write a collection, or what tenants may see of it, to a file. Formats of vectors only get their ids in
+    OUT.ids.jsonl.
+    """
     from vecdb_datasets import create_vectors
 
     out = Output(json)
@@ -107,16 +124,18 @@ def export(
     done = 0
     with opened(db, token, tls, read_only=True) as database:
         docs = database.collection(collection)
-        total = docs.count()
+        total = docs.count(tenant=tenant or None)
         writer = create_vectors(destination, docs.dim, docs.dtype, format=format)
+        if tenant_column is not None and (not writer.takes_ids or (format or destination.suffix) in ("csv", ".csv")):
+            raise InvalidArgument(f"{destination} cannot hold lists for --tenant-column: write jsonl or parquet")
         if not writer.takes_ids:
             ids_file = destination.with_name(destination.name + ".ids.jsonl")
         with writer, out.progress(f"writing {destination.name}", "rows") as report, _lines(ids_file) as lines:
-            for batch in docs.iter(batch=4096, include_vectors=True):
+            for batch in docs.iter(batch=4096, include_vectors=True, tenant=tenant or None):
                 vectors = np.stack([record.vector for record in batch])
                 ids = [record.id for record in batch]
                 if ids_file is None:
-                    writer.write(vectors, ids, [record.fields for record in batch])  # type: ignore[arg-type]
+                    writer.write(vectors, ids, [_row(record, tenant_column) for record in batch])  # type: ignore[arg-type]
                 else:
                     writer.write(vectors)
                     lines.writelines(jsonlib.dumps(id, ensure_ascii=False) + "\n" for id in ids)
@@ -166,7 +185,7 @@ def _collection(
     return docs
 
 
-def _copy(source: Any, docs: vecdb.Collection, first: int, stop: int, note: Note, report: Report) -> None:
+def _copy(source: Any, docs: vecdb.Collection, first: int, stop: int, lists: Lists, note: Note, report: Report) -> None:
     step = max(1, min(batch_rows_max, batch_bytes // (source.dim * source.dtype.itemsize)))
     report(first, stop)
     for start in range(first, stop, step):
@@ -174,10 +193,38 @@ def _copy(source: Any, docs: vecdb.Collection, first: int, stop: int, note: Note
         ids = source.ids(start, end)
         if ids is None:
             ids = np.arange(start, end)
-        docs.upsert(ids, source[start:end], fields=source.fields(start, end))
+        fields, tenants = lists.of(source.fields(start, end))
+        docs.upsert(ids, source[start:end], fields=fields, tenants=tenants)
         last = ids[-1]
         note.write(end, last if isinstance(last, str) else int(last))
         report(end, stop)
+
+
+class Lists:
+    """Who may see the records of a file: `tenants` all of them, or those that its column names; None leaves lists that
+    are there as they are.
+    """
+
+    def __init__(self, source: Any, tenants: list[str] | None, column: str | None) -> None:
+        self._tenants = tenants or None
+        self._column = column
+        others = getattr(source, "field_columns", ())
+        if column is not None and column not in others:
+            raise InvalidArgument(f"{source.path}: no column {column!r} of tenants; its other columns: {list(others)}")
+
+    def of(self, rows: list[dict[str, Any]] | None) -> tuple[list[dict[str, Any]] | None, Any]:
+        """(fields, tenants) of rows of the file."""
+        if self._column is None or rows is None:
+            return rows, self._tenants
+        fields = [{name: value for name, value in row.items() if name != self._column} for row in rows]
+        return fields, [_listed(row.get(self._column)) for row in rows]
+
+
+def _listed(cell: Any) -> Any:
+    """A cell's names: none, one, or a list."""
+    if cell is None or cell == "":
+        return []
+    return [cell] if isinstance(cell, str) else cell
 
 
 def _safe(name: str) -> str:
@@ -232,6 +279,10 @@ def _import_hnswlib(
 
 
 # -- export ----------------------------------------------------------------------------------------
+
+
+def _row(record: vecdb.Record, tenant_column: str | None) -> dict[str, Any]:
+    return record.fields if tenant_column is None else {**record.fields, tenant_column: record.tenants}
 
 
 def _lines(path: Path | None) -> Any:

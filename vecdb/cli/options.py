@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +22,7 @@ Tls = Annotated[
 ]
 CollectionName = Annotated[str, typer.Option("--collection", "-c", help="Name of the collection.")]
 OptionalCollection = Annotated[str | None, typer.Option("--collection", "-c", help="One collection only.")]
+Tenants = Annotated[list[str] | None, typer.Option("--tenant", help="What this tenant may see; again for more.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document, and nothing else, on standard output.")]
 Limit = Annotated[int, typer.Option("--limit", "-k", help="Neighbours per query.")]
 Threads = Annotated[int, typer.Option(help="Threads to work with.")]
@@ -47,3 +49,15 @@ def directory(db: str, doing: str) -> Path:
     if is_server(db):
         raise InvalidArgument(f"{doing} needs the files of the database, {db} is a server: run it where they are")
     return Path(db)
+
+
+def ids_of(docs: vecdb.Collection, texts: list[str]) -> list[int] | list[str]:
+    """Ids as the collection has them: ints, or strings although they read as numbers."""
+    if all(re.fullmatch("-?[0-9]+", text) for text in texts):
+        numbers = [int(text) for text in texts]
+        try:
+            docs.get(numbers)
+        except InvalidArgument:
+            return texts
+        return numbers
+    return texts

@@ -9,7 +9,7 @@ import typer
 
 import vecdb
 
-from . import bench, care, demo, look, move, serve, sets, token
+from . import bench, care, demo, look, move, serve, sets, tenant, token
 from .output import reports_errors
 
 
@@ -43,6 +43,7 @@ def application() -> typer.Typer:
     for name, command in commands:
         app.command(name)(reports_errors(command))
     families: list[tuple[str, str, dict[str, Callable[..., Any]]]] = [
+        ("tenant", tenant.HELP, tenant.COMMANDS),
         ("dataset", sets.HELP, sets.COMMANDS),
         ("token", token.HELP, token.COMMANDS),
         ("bench", bench.HELP, bench.COMMANDS),

@@ -25,7 +25,7 @@ id     := u64, sign bit flipped         where the collection's ids are ints (so 
 
 A tenant's number is given out once in the life of its collection. `access` is the truth about who may see a record,
 with a checksum; `members` is the same pairs the other way round, live records only, and can be derived from it. Both
-are read with the journal over them (membership.py); which entries it has is told by the collection's state.
+are read with the journal over them (journal.py); which entries it has is told by the collection's state.
 A number in `access` that has no tenant is one that was dropped: it means nobody, and the next vacuum leaves it out.
 
 All collections share these databases: a named database of its own for each would have to close its handle when the

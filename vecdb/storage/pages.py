@@ -7,7 +7,7 @@
 
 crc of an extent is the CRC-32C of everything after it in the extent; page is the extent's own place in the file, and
 uid tells the file, so that a page that lies elsewhere than its pointer says is caught. A list that changes gets a new
-extent; the directory (index/listfile.py) says which extents are in use, and a file that is mostly old ones is written
+extent; the directory (index/directory.py) says which extents are in use, and a file that is mostly old ones is written
 anew.
 
 Thread rule: one thread appends; any number read through descriptors that live as long as the object.

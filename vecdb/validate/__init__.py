@@ -28,7 +28,15 @@ from vecdb.validate.common import integer, iterator, show
 from vecdb.validate.fields import EncodedFields, decode_fields, fields
 from vecdb.validate.ids import IdBatch, ids
 from vecdb.validate.mixture import MixtureQuery, mixture_query
-from vecdb.validate.tenants import AccessLists, access_lists, records_max, search_tenants, tenant_name, tenant_names
+from vecdb.validate.tenants import (
+    AccessLists,
+    access_lists,
+    listed_tenants,
+    records_max,
+    search_tenants,
+    tenant_name,
+    tenant_names,
+)
 from vecdb.validate.vectors import queries, vectors
 
 __all__ = [
@@ -46,6 +54,7 @@ __all__ = [
     "index_config",
     "integer",
     "iterator",
+    "listed_tenants",
     "mixture_query",
     "owner",
     "queries",

@@ -53,7 +53,9 @@ _ONE_END = np.array([8], np.uint32)
 _ONE_END.flags.writeable = False
 
 
-def ids(value: object, kind: Literal["int", "str"] | None = None, *, name: str | None = None) -> IdBatch:
+def ids(
+    value: object, kind: Literal["int", "str"] | None = None, *, name: str | None = None, what: str = "ids"
+) -> IdBatch:
     """Ids of one call: ints in int64 or strings of 1 to 256 UTF-8 bytes, all of one kind.
 
     Parameters
@@ -61,7 +63,7 @@ def ids(value: object, kind: Literal["int", "str"] | None = None, *, name: str |
     value : one int or str, or a list, tuple, range, NumPy array, pandas / polars / Arrow column of them. Strings are
         kept exactly as given, NUL and combining characters included (a NumPy "U" array itself drops trailing NULs).
     kind : what the collection holds, None when nothing was written yet.
-    name : the collection, for messages.
+    name, what : the collection and the argument, for messages.
     """
     if type(value) is int or isinstance(value, np.integer):
         number = int(value)
@@ -75,8 +77,8 @@ def ids(value: object, kind: Literal["int", "str"] | None = None, *, name: str |
         _check_kind("str", kind, name, value)
         key = _str_key(value)
         return IdBatch("str", 1, [key], None, key, np.array([len(key)], np.uint32), None, True)
-    source = _id_source(value)
-    check_rows(len(source), "ids")
+    source = _id_source(value, what)
+    check_rows(len(source), what)
     if len(source) == 0:
         return _int_batch(np.empty(0, np.int64), False) if kind != "str" else _str_batch([], False)
     if isinstance(source, np.ndarray) and source.dtype.kind in "iu":
@@ -87,9 +89,9 @@ def ids(value: object, kind: Literal["int", "str"] | None = None, *, name: str |
     first = source[0]
     found: Literal["int", "str"] = "str" if isinstance(first, str) else "int"
     if found == "int" and not is_int(first):
-        raise _bad_id(first, 0)
+        raise _bad_id(first, 0, what)
     _check_kind(found, kind, name, first)
-    return _int_batch(_ints_of(source), False) if found == "int" else _str_batch(_str_keys(source), False)
+    return _int_batch(_ints_of(source, what), False) if found == "int" else _str_batch(_str_keys(source, what), False)
 
 
 def _check_kind(found: str, kind: str | None, name: str | None, example: object) -> None:
@@ -98,26 +100,26 @@ def _check_kind(found: str, kind: str | None, name: str | None, example: object)
         raise InvalidArgument(f"{subject} has {kind} ids, got {found} {show(example)}: ids are all ints or all strings")
 
 
-def _bad_id(value: object, position: int) -> InvalidArgument:
+def _bad_id(value: object, position: int, what: str) -> InvalidArgument:
     return InvalidArgument(
-        f"ids[{position}] is {show(value)} ({type(value).__name__}): ids are all ints or all strings"
+        f"{what}[{position}] is {show(value)} ({type(value).__name__}): ids are all ints or all strings"
     )
 
 
-def _id_source(value: object) -> Array | Sequence[Any]:
+def _id_source(value: object, what: str) -> Array | Sequence[Any]:
     """Integer ndarray[n], or a sequence or object array of n Python values."""
     if isinstance(value, (list, tuple)):
         return value
     if isinstance(value, range):
-        check_rows(len(value), "ids")
+        check_rows(len(value), what)
         if len(value) and min(value[0], value[-1]) >= -INT64_END and max(value[0], value[-1]) < INT64_END:
             return value[0] + value.step * np.arange(len(value), dtype=np.int64)
         return value
     if value is None or isinstance(value, (bool, float, bytes, dict, set, frozenset)) or not hasattr(value, "__len__"):
-        raise InvalidArgument(f"ids must be an int, a string, or a list or array of them, got {show(value)}")
-    array = asarray(value, "ids")
+        raise InvalidArgument(f"{what} must be an int, a string, or a list or array of them, got {show(value)}")
+    array = asarray(value, what)
     if array.ndim != 1:
-        raise InvalidArgument(f"ids must have one dimension, got shape {list(array.shape)}: pass ids.ravel()")
+        raise InvalidArgument(f"{what} must have one dimension, got shape {list(array.shape)}: pass a list of ids")
     if array.dtype.kind in "iu" or not array.size:
         return array
     for method in ("to_pylist", "to_list"):  # Arrow, polars, pandas: exact, where a fixed-width array drops NULs
@@ -127,24 +129,24 @@ def _id_source(value: object) -> Array | Sequence[Any]:
     if array.dtype.kind in "OUT":  # object, fixed-width and variable-width strings: read slice by slice
         return array.astype(object)
     raise InvalidArgument(
-        f"ids must be integers or strings, got dtype {array.dtype}: convert them first, e.g. astype('int64')"
+        f"{what} must be integers or strings, got dtype {array.dtype}: convert them first, e.g. astype('int64')"
     )
 
 
-def _ints_of(source: Array | Sequence[Any]) -> NDArray[np.int64]:
+def _ints_of(source: Array | Sequence[Any], what: str) -> NDArray[np.int64]:
     out = np.empty(len(source), np.int64)
     for start, stop in slices(len(source), _SLICE_KEYS):
         part = source[start:stop]
         if set(map(type, part)) != {int}:
             for position, one in enumerate(part, start):
                 if not is_int(one):
-                    raise _bad_id(one, position)
+                    raise _bad_id(one, position, what)
         try:
             out[start:stop] = part
         except OverflowError:
             position, one = next((i, x) for i, x in enumerate(part, start) if not -INT64_END <= int(x) < INT64_END)
             raise InvalidArgument(
-                f"ids[{position}] must fit in 64 bits (-2**63 to 2**63 - 1), got {show(one)}"
+                f"{what}[{position}] must fit in 64 bits (-2**63 to 2**63 - 1), got {show(one)}"
             ) from None
     return out
 
@@ -170,13 +172,13 @@ def _str_key(text: str) -> bytes:
     return utf8(text, "a string id", limits.id_bytes_max)
 
 
-def _str_keys(source: Array | Sequence[Any]) -> list[bytes]:
+def _str_keys(source: Array | Sequence[Any], what: str) -> list[bytes]:
     keys: list[bytes] = []
     for start, stop in slices(len(source), _SLICE_STRINGS):
         part = source[start:stop]
         for position, one in enumerate(part, start) if set(map(type, part)) != {str} else ():
             if not isinstance(one, str):
-                raise _bad_id(one, position)
+                raise _bad_id(one, position, what)
         try:
             lengths = [len(one) for one in part]  # characters first: a huge string is refused before it is encoded
             if min(lengths) == 0 or max(lengths) > limits.id_bytes_max:

@@ -10,7 +10,7 @@ import numpy as np
 from vecdb import limits
 from vecdb.errors import InvalidArgument, LimitExceeded
 from vecdb.schema import CollectionConfig
-from vecdb.validate.common import integer, show
+from vecdb.validate.common import integer, is_int, show
 from vecdb.validate.ids import IdBatch, ids
 
 
@@ -43,7 +43,10 @@ def mixture_query(
     users = [] if positives is None else [_user(positives, "positives", kind, config.name)]
     total = sum(user.n for user in users)
     for number, one in enumerate(_listed(histories)):
-        users.append(_user(one, f"histories[{number}]", kind, config.name))
+        what = f"histories[{number}]"
+        if is_int(one) or isinstance(one, str):
+            raise InvalidArgument(f"histories must be a list of lists of ids, one a user; {what} is {show(one)}")
+        users.append(_user(one, what, kind, config.name))
         total += users[-1].n
         if total > limits.history_ids_max:
             raise LimitExceeded(f"a mixture search takes at most {limits.history_ids_max:,} ids, got {total:,} or more")
@@ -83,7 +86,7 @@ def _listed(histories: object) -> Sequence[object]:
 
 
 def _user(value: object, what: str, kind: str | None, name: str) -> IdBatch:
-    batch = ids(value, kind, name=name).last_only()  # type: ignore[arg-type]
+    batch = ids(value, kind, name=name, what=what).last_only()  # type: ignore[arg-type]
     if batch.n == 0:
         raise InvalidArgument(f"{what} is empty: a user has at least one record")
     if batch.n > limits.positives_max:

@@ -57,8 +57,12 @@ def tenant_names(names: object, what: str = "tenant") -> list[bytes]:
 
 
 def search_tenants(tenant: object) -> tuple[str, ...]:
-    """Names whose records a search may return, distinct, in order; a lone name is the common case."""
-    if type(tenant) is str and 0 < len(tenant) <= limits.tenant_bytes_max // 4:  # at most 4 bytes a character
+    """Names whose records a search may return, distinct, in order; () for None, which is all records. A lone name is
+    the common case.
+    """
+    if tenant is None:
+        return ()
+    if type(tenant) is str and tenant.isascii() and 0 < len(tenant) <= limits.tenant_bytes_max:
         return (tenant,)
     names = tenant_names(tenant)
     if len(names) > limits.union_tenants_max:
@@ -72,19 +76,39 @@ def records_max(value: object) -> int | None:
 
 
 def access_lists(tenants: object, n: int, *, single: bool, kept: bool = False) -> AccessLists:
-    """One list of names for all of n records, or a list of lists, one per record; a bare name is a list of one.
+    """One list of names for all of n records, or a list or column of lists, one per record; a bare name is a list of
+    one.
 
     single : the call is about one bare id, whose tenants are one list.   kept : of AccessLists.
     """
-    listed = [tenants] if isinstance(tenants, str) else _listed(tenants, "tenants")
-    nested = [one for one in listed if not isinstance(one, str)]
-    if not nested:
+    listed = [tenants] if isinstance(tenants, str) else listed_tenants(tenants)
+    names = sum(isinstance(one, str) for one in listed)
+    if names == len(listed):
         return _same_for_all(listed, n, kept)
-    if len(nested) < len(listed) or single:
-        raise InvalidArgument("tenants must be one list of names for all records, or a list of such lists, one each")
+    parts = [[] if isinstance(one, str) else _listed(one, f"tenants[{i}]") for i, one in enumerate(listed)]
+    if names:
+        raise InvalidArgument(
+            "tenants has names and lists of names: pass one list of names for all records, or a list of lists, one each"
+        )
+    if single:
+        raise InvalidArgument("tenants of one bare id must be one list of names, got a list of lists")
     if len(listed) != n:
         raise InvalidArgument(f"got {n:,} ids and {len(listed):,} lists of tenants: pass one per id, or one for all")
-    return _one_each(listed, n, kept)
+    return _one_each(parts, n, kept)
+
+
+def listed_tenants(tenants: object) -> list[Any] | tuple[Any, ...]:
+    """The `tenants` of a write as a list, of names or of lists. A column of a table has a list for each record."""
+    for method in ("to_pylist", "to_list"):  # Arrow; polars, pandas
+        if hasattr(tenants, method):
+            column: list[Any] = getattr(tenants, method)()
+            if any(isinstance(one, str) for one in column):
+                raise InvalidArgument(
+                    "tenants is a column of names, which could be one each or all for all records: "
+                    "pass a list of lists, or a list"
+                )
+            return column
+    return _listed(tenants, "tenants")
 
 
 def _listed(value: object, what: str) -> list[Any] | tuple[Any, ...]:
@@ -127,8 +151,7 @@ def _same_for_all(listed: Sequence[Any], n: int, kept: bool) -> AccessLists:
     return AccessLists(names, np.repeat(np.arange(n), len(names)), np.tile(np.arange(len(names)), n), kept)
 
 
-def _one_each(listed: Sequence[Any], n: int, kept: bool) -> AccessLists:
-    parts = [_listed(one, f"tenants[{i}]") for i, one in enumerate(listed)]
+def _one_each(parts: Sequence[Sequence[Any]], n: int, kept: bool) -> AccessLists:
     lengths = np.fromiter(map(len, parts), np.int64, n)
     _refuse_many(int(lengths.sum()), int(lengths.max(initial=0)))
     seen: set[Any] = set()

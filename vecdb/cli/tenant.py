@@ -1,0 +1,131 @@
+"""`vecdb tenant`: who may see which records of a collection."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+import vecdb
+from vecdb.errors import NotFound
+
+from .options import CollectionName, Database, Json, Tls, Token, default_db, ids_of, opened
+from .output import Output, facts, table
+
+HELP = "Tenants of a collection: list, info, create, drop, grant, revoke."
+
+Names = Annotated[list[str], typer.Argument(metavar="NAME", help="Tenants; one or more.")]
+Name = Annotated[str, typer.Argument(help="The tenant.")]
+Ids = Annotated[list[str], typer.Option("--id", help="A record; give it again for more.")]
+Owner = Annotated[str, typer.Option(help="Whose records these are.")]
+
+
+def list_(
+    collection: CollectionName,
+    db: Database = default_db,
+    after: Annotated[str | None, typer.Option(help="Those past this name, which need not exist.")] = None,
+    limit: Annotated[int, typer.Option("--limit", "-k", help="So many names at most.")] = 1_000,
+    token: Token = None,
+    tls: Tls = None,
+    json: Json = False,
+) -> None:
+    """Tenants by name, and how many records each may see."""
+    with opened(db, token, tls, read_only=True) as database:
+        docs = database.collection(collection)
+        rows = [{"name": name, "records": _count(docs, name)} for name in docs.tenants(after=after, limit=limit)]
+    Output(json).emit(
+        rows, lambda console: console.print(table(["name", "records"], [list(row.values()) for row in rows]))
+    )
+
+
+def info(
+    name: Name,
+    collection: CollectionName,
+    db: Database = default_db,
+    token: Token = None,
+    tls: Tls = None,
+    json: Json = False,
+) -> None:
+    """Records, quota and memory of a tenant, and how its searches are answered."""
+    with opened(db, token, tls, read_only=True) as database:
+        found = database.collection(collection).stats(tenant=name)
+    Output(json).emit(found, lambda console: console.print(facts(found)))
+
+
+def create(
+    names: Names,
+    collection: CollectionName,
+    db: Database = default_db,
+    records_max: Annotated[int | None, typer.Option(help="Records that each may have at most.")] = None,
+    exist_ok: Annotated[
+        bool, typer.Option("--exist-ok", help="Those that are there are no error, and get the quota, too.")
+    ] = False,
+    token: Token = None,
+    tls: Tls = None,
+    json: Json = False,
+) -> None:
+    """Make tenants. Grants and imports make those that they name as well; a quota is given here."""
+    with opened(db, token, tls) as database:
+        made = database.collection(collection).create_tenant(names, exist_ok=exist_ok, records_max=records_max)
+    Output(json).emit({"created": made}, lambda console: console.print(f"{made:,} tenants made"))
+
+
+def drop(
+    name: Name,
+    collection: CollectionName,
+    db: Database = default_db,
+    token: Token = None,
+    tls: Tls = None,
+    json: Json = False,
+) -> None:
+    """Forget a tenant. Its records stay; who makes a tenant of that name later inherits none."""
+    with opened(db, token, tls) as database:
+        database.collection(collection).drop_tenant(name)
+    Output(json).emit({"dropped": name}, lambda console: console.print("forgotten"))
+
+
+def grant(
+    names: Names,
+    collection: CollectionName,
+    id: Ids,
+    db: Database = default_db,
+    owner: Owner = "",
+    token: Token = None,
+    tls: Tls = None,
+    json: Json = False,
+) -> None:
+    """Let tenants see records."""
+    with opened(db, token, tls) as database:
+        docs = database.collection(collection)
+        changed = docs.grant(ids_of(docs, id), names, owner=owner)
+    Output(json).emit({"granted": changed}, lambda console: console.print(f"{changed:,} grants were not there before"))
+
+
+def revoke(
+    names: Names,
+    collection: CollectionName,
+    id: Ids,
+    db: Database = default_db,
+    owner: Owner = "",
+    token: Token = None,
+    tls: Tls = None,
+    json: Json = False,
+) -> None:
+    """Take records away from tenants; when this returns no search of theirs finds them, in any process."""
+    with opened(db, token, tls) as database:
+        docs = database.collection(collection)
+        changed = docs.revoke(ids_of(docs, id), names, owner=owner)
+    Output(json).emit({"revoked": changed}, lambda console: console.print(f"{changed:,} grants were there"))
+
+
+def _count(docs: vecdb.Collection, name: str) -> int | None:
+    """None where somebody has dropped the tenant meanwhile."""
+    try:
+        return docs.count(tenant=name)
+    except NotFound:
+        return None
+
+
+COMMANDS: dict[str, Any] = {
+    "list": list_, "info": info, "create": create, "drop": drop, "grant": grant, "revoke": revoke,
+}  # fmt: skip
