@@ -218,6 +218,7 @@ def storm(running: Running, client: Client, vectors: np.ndarray, calls: int) -> 
         assert code in ("OK", "CANCELLED", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED"), code
 
 
+@pytest.mark.filterwarnings("error")
 def test_a_storm_of_cancelled_calls_leaves_nothing_behind(
     running: Running, client: Client, vectors: np.ndarray
 ) -> None:
