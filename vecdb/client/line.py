@@ -26,7 +26,7 @@ import grpc
 from vecdb import validate
 from vecdb.client import channel
 from vecdb.client.exchange import Asked, Exchange
-from vecdb.client.faults import error_from
+from vecdb.client.faults import error_from, status_of
 from vecdb.client.ingest import Sending
 from vecdb.client.regroup import Page, Regroup
 from vecdb.client.target import Target
@@ -122,7 +122,7 @@ class Line(_Connection):
             try:
                 return self._ingest(sending, timeout_s)
             except grpc.RpcError as failed:
-                wait_s = sending.wait_s(failed.code().name)
+                wait_s = sending.wait_s(status_of(failed))
                 if wait_s is None:
                     raise self._error(failed, "Ingest") from None
                 time.sleep(wait_s)
@@ -152,7 +152,7 @@ class Line(_Connection):
                 yield from self._exchange(rpc, exchange, coming)
                 return
             except grpc.RpcError as failed:
-                wait_s = exchange.wait_s(failed.code().name)
+                wait_s = exchange.wait_s(status_of(failed))
                 if wait_s is None:
                     raise self._error(failed, rpc) from None
                 time.sleep(wait_s)
@@ -261,7 +261,7 @@ class AsyncLine(_Connection):
             try:
                 return await self._ingest(sending, timeout_s)
             except grpc.RpcError as failed:
-                wait_s = sending.wait_s(_status(failed))
+                wait_s = sending.wait_s(status_of(failed))
                 if wait_s is None:
                     raise self._error(failed, "Ingest") from None
                 await asyncio.sleep(wait_s)
@@ -293,7 +293,7 @@ class AsyncLine(_Connection):
                     yield result
                 return
             except grpc.RpcError as failed:
-                wait_s = exchange.wait_s(_status(failed))
+                wait_s = exchange.wait_s(status_of(failed))
                 if wait_s is None:
                     raise self._error(failed, rpc) from None
                 await asyncio.sleep(wait_s)
@@ -328,14 +328,6 @@ class AsyncLine(_Connection):
         if not self.closed and os.getpid() == self._pid:
             self.closed = True
             await self._channel.close()
-
-
-def _status(failed: Any) -> str:
-    """How a stream ended. Where a batch was on its way into one that had ended, grpc.aio hides why behind a status of
-    its own; the next attempt hears it, as its first batch goes alone.
-    """
-    hidden = failed.code() is grpc.StatusCode.INTERNAL and failed.details() == "Internal error from Core"
-    return "UNAVAILABLE" if hidden else str(failed.code().name)
 
 
 async def _each(queries: Any) -> AsyncIterator[Any]:
