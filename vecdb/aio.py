@@ -5,7 +5,8 @@
         hits = await docs.search(query, limit=10)
 
 What asks the server is a coroutine; `iter`, `tenants` and `search_stream` are iterated with `async for`. An open
-database belongs to the event loop that it was opened on; any number of calls may be on their way at once.
+database belongs to the event loop that it was opened on; any number of calls may be on their way at once. grpc.aio does
+not come through a fork: while a database is open here, start processes by `spawn`, or let them use `vecdb.open`.
 """
 
 from __future__ import annotations

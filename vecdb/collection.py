@@ -159,8 +159,9 @@ class Collection:
             return self._engine.put(self._batch(ids, vectors, fields, tenants, mode, kept), owned, mode, request)
         if tenants is not None and not isinstance(tenants, str):
             tenants = validate.listed_tenants(tenants)
-        _refuse_unequal(len(ids), vectors, fields, tenants)
-        return self._engine.put_all(self._batches(ids, vectors, fields, tenants, mode, kept), owned, mode)
+        each = _one_each(tenants)
+        _check_parts(len(ids), vectors, fields, tenants if each else None)
+        return self._engine.put_all(self._batches(ids, vectors, fields, tenants, each, mode, kept), owned, mode)
 
     def _batch(self, ids: Any, vectors: Any, fields: Any, tenants: Any, mode: Mode, kept: bool) -> Batch:
         checked = self._ids(ids)
@@ -191,8 +192,10 @@ class Collection:
             None if lists is None else lists.take(keep, checked.n),
         )
 
-    def _batches(self, ids: Any, vectors: Any, fields: Any, tenants: Any, mode: Mode, kept: bool) -> Iterator[Batch]:
-        step, each = self._engine.rows_per_call, _are_lists(tenants)
+    def _batches(
+        self, ids: Any, vectors: Any, fields: Any, tenants: Any, each: bool, mode: Mode, kept: bool
+    ) -> Iterator[Batch]:
+        step = self._engine.rows_per_call
         for start in range(0, len(ids), step):
             part = slice(start, start + step)
             part_fields = None if fields is None else _slice_fields(fields, part)
@@ -486,23 +489,23 @@ def _length(ids: Any) -> int:
     return len(ids) if isinstance(ids, (list, tuple, range)) or getattr(ids, "ndim", 0) == 1 else 1
 
 
-def _are_lists(tenants: Any) -> bool:
-    """Whether they are one list for each record."""
+def _one_each(tenants: Any) -> bool:
+    """Whether they are a list of lists, one for each record."""
     return isinstance(tenants, (list, tuple)) and any(not isinstance(one, str) for one in tenants)
 
 
-def _refuse_unequal(n: int, vectors: Any, fields: Any, tenants: Any) -> None:
-    """Before the first part of a call that is split is written: what its last part would stumble over."""
-    given = {"vectors": vectors}
-    if fields is not None and not isinstance(fields, dict):
-        given["fields"] = fields
-    if _are_lists(tenants):
-        given["lists of tenants"] = tenants
-    for what, values in given.items():
-        if not hasattr(values, "__len__"):
-            raise InvalidArgument(f"{what} must be a sequence or an array, got {validate.show(values)}")
-        if len(values) != n:
-            raise InvalidArgument(f"got {n:,} ids and {len(values):,} {what}: pass one per id")
+def _check_parts(n: int, vectors: Any, fields: Any, tenants: Any) -> None:
+    """What a call that is split brings is read in slices, of which each would be checked when others are written."""
+    columns = fields.values() if isinstance(fields, dict) else (fields,)
+    for what, value in (("vectors", vectors), *(("fields", column) for column in columns), ("tenants", tenants)):
+        if value is None:
+            continue
+        if not hasattr(value, "__getitem__"):
+            raise InvalidArgument(
+                f"{what} must be an array or a list, got a {type(value).__name__}: a call that is split reads slices"
+            )
+        if hasattr(value, "__len__") and len(value) != n:
+            raise InvalidArgument(f"got {n:,} ids and {len(value):,} of {what}: pass one per id")
 
 
 def _slice_fields(fields: Any, part: slice) -> Any:

@@ -134,7 +134,7 @@ class Committer:
         if self.poisoned is not None:
             raise Poisoned(f"writes are refused since {self.poisoned}; close the database and open it again")
         if self._closing:
-            raise Unavailable("the database is closed; open it again")
+            raise self._store.is_closed()
         if len(self._queue) >= limits.queue_calls_max:
             raise Unavailable(f"{limits.queue_calls_max} writes are waiting already; try again when some have finished")
 

@@ -54,7 +54,7 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         self._admission = admission
         self._metrics = metrics
         self._hidden = hidden
-        self._rpcs: dict[str, tuple[Any, Behaviour, bool]] = {}
+        self._rpcs: dict[str, tuple[Any, Behaviour, Any, Any]] = {}  # and what reads and writes its messages
         self._visitors: dict[bytes, Visitor] = {}
         self._version = 0  # of the tokens that they hold
         self._anonymous = Visitor(ANONYMOUS, admission.account(ANONYMOUS))
@@ -65,12 +65,14 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
     def add(self, service: Any, behaviours: Any) -> None:
         """Serve the rpcs of a service's descriptor: one method of that name each,
         `(message or messages, Caller, context)`, async; those that stream answers write them to the context.
-        Those that are `raw` get and give bytes, and need not be async.
+        Those that are `raw` get and give bytes, and need not be async; what it holds for each packs what it gives.
         """
-        raw = getattr(behaviours, "raw", ())
+        raw = getattr(behaviours, "raw", {})
         for method in service.methods:
             name = method.name
-            self._rpcs[f"/{service.full_name}/{name}"] = (method, getattr(behaviours, name), name in raw)
+            parse = None if name in raw else _parser(message_factory.GetMessageClass(method.input_type))
+            rpc = method, getattr(behaviours, name), parse, raw.get(name, _packed)
+            self._rpcs[f"/{service.full_name}/{name}"] = rpc
 
     @property
     def rpcs(self) -> Iterable[str]:
@@ -152,11 +154,7 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
             if found is None:
                 raise _unknown(method)
             return self._watched(found)
-        descriptor, behaviour, raw = self._rpcs[method]
-        if raw:
-            parse, pack = None, None
-        else:
-            parse, pack = _parser(message_factory.GetMessageClass(descriptor.input_type)), _packed
+        descriptor, behaviour, parse, pack = self._rpcs[method]
         if descriptor.client_streaming:
             return grpc.stream_stream_rpc_method_handler(self._call(visitor, method, behaviour, False), parse, pack)
         make = grpc.unary_stream_rpc_method_handler if descriptor.server_streaming else _unary_unary

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ssl
 from pathlib import Path
 from typing import Any
 
 import grpc
 
-from vecdb import InvalidArgument
+from vecdb import InvalidArgument, VecdbError
+from vecdb.wire import pem
 from vecdb_server.logs import log
 
 
@@ -24,7 +24,7 @@ class Certificates:
         self._stamp = self._stamps()
         try:
             self._current = self._read()
-        except (OSError, ValueError) as error:
+        except VecdbError as error:
             raise InvalidArgument(f"TLS: {error}") from None
 
     def credentials(self) -> Any:
@@ -38,7 +38,7 @@ class Certificates:
         self._stamp = stamp
         try:
             self._current = self._read()
-        except (OSError, ValueError) as error:
+        except VecdbError as error:
             log.error("certificates unreadable, keeping the old ones", reason=str(error))
             return None
         log.info("certificates read")
@@ -46,12 +46,9 @@ class Certificates:
 
     def _read(self) -> Any:
         cert, key, *client_ca = self._paths
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(cert, key)  # raises where they do not belong together
-        if client_ca:
-            context.load_verify_locations(client_ca[0])
+        chain, secret = pem.certificate_and_key(cert, key)
         return grpc.ssl_server_certificate_configuration(
-            [(key.read_bytes(), cert.read_bytes())], client_ca[0].read_bytes() if client_ca else None
+            [(secret, chain)], pem.authorities(client_ca[0]) if client_ca else None
         )
 
     def _stamps(self) -> list[tuple[int, int, int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -148,15 +149,18 @@ def test_a_collection_that_was_dropped(db: Any) -> None:
 
 def test_a_database_that_is_closed(db: Any) -> None:
     docs = filled(db)
+    listed = docs.iter(batch=1)
+    next(listed)
     db.close()
     db.close()
     for call in (
+        lambda: next(listed),
         lambda: docs.search(GOOD),
         lambda: docs.upsert(9, GOOD),
         docs.count,
         db.collections,
         lambda: list(docs.iter()),
     ):
-        with pytest.raises(vecdb.Unavailable, match=r"database .* is closed; open it again"):
+        with pytest.raises(vecdb.Unavailable, match=rf"^database {re.escape(str(db.path))} is closed; open it again$"):
             call()
     assert "closed" in repr(db)

@@ -13,6 +13,8 @@ import pyarrow as pa
 import pytest
 
 import vecdb
+from vecdb.client.engine import RemoteEngine
+from vecdb.engine import Engine
 
 RNG = np.random.default_rng(5)
 VALUES: dict[str, Any] = {
@@ -201,6 +203,30 @@ def test_a_large_call_that_is_not_atomic_is_split_and_wholly_written(db: Any) ->
         docs.insert(range(30_000, 90_000), np.zeros((60_000, 64), np.float32), atomic=False)
     with pytest.raises(vecdb.InvalidArgument, match="field 'bad'"):
         docs.upsert(range(40_000), vectors, [{}] * 39_999 + [{"bad": object()}], atomic=False)
+
+
+def test_what_a_call_that_is_split_brings_is_looked_at_before_anything_is_written(
+    db: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for engine in (Engine, RemoteEngine):
+        monkeypatch.setattr(engine, "rows_per_call", 10)
+    docs = db.create_collection("docs", 2, "l2")
+    vectors = np.ones((30, 2), np.float32)
+    mistakes: list[tuple[Any, Any, Any, str]] = [
+        ((one for one in vectors), None, None, "vectors must be an array or a list, got a generator"),
+        (vectors[:20], ({} for _ in vectors), None, "fields must be an array or a list, got a generator"),
+        (vectors[:20], {"n": iter(range(20))}, None, "fields must be an array or a list, got a range_iterator"),
+        (vectors, None, None, "got 20 ids and 30 of vectors: pass one per id"),
+        (vectors[:20], [{}] * 30, None, "got 20 ids and 30 of fields: pass one per id"),
+        (vectors[:20], {"n": range(30)}, None, "got 20 ids and 30 of fields: pass one per id"),
+        (vectors[:20], None, [["t"]] * 30, "got 20 ids and 30 of tenants: pass one per id"),
+    ]
+    for array, fields, tenants, said in mistakes:
+        with pytest.raises(vecdb.InvalidArgument, match=said):
+            docs.upsert(range(20), array, fields, tenants, atomic=False)
+    assert docs.count() == 0
+    assert docs.upsert(range(20), vectors[:20], {"n": range(20)}, ["s", "t"], atomic=False) == 20
+    assert docs.count(tenant="s") == 20
 
 
 def test_long_fields_are_split_by_their_size(db: Any) -> None:

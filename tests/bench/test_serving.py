@@ -129,12 +129,17 @@ def test_an_overload_is_refused_or_answered_and_health_answers(small: dict[str, 
 
 
 def test_a_bulk_is_ingested_near_and_far(small: dict[str, Any]) -> None:
-    assert small["ingest"]["ratio"] > 0
+    assert list(small["ingest"]) == ["vectors", "fields", "tenants"]
+    for bring, of in small["ingest"].items():
+        near, far = of["rounds"]["embedded"], of["rounds"]["stream"]
+        assert [turn["count"] for turn in near + far] == [3_000] * 2 and of["ratio"] > 0
+        (row,) = (row for row in small["tables"]["bulk ingest"] if row["what"] == bring)
+        assert row["ratio"] == of["ratio"] and row["embedded, rows a second"] == near[0]["rows_per_second"]
 
 
 def test_a_result_of_the_service_is_shown_and_written(small: dict[str, Any], tmp_path: Path) -> None:
     assert json.loads(results.write(small, tmp_path).read_text())["plan"]["clients"] == [4]
-    assert {"one client", "4 clients", "overload"} <= set(small["tables"])
+    assert {"one client", "4 clients", "overload", "bulk ingest"} <= set(small["tables"])
 
 
 @pytest.mark.parametrize(

@@ -327,6 +327,60 @@ class Watched:
         return self._vectors[part]
 
 
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_bulk_is_read_no_further_ahead_of_what_is_acknowledged_than_eight_batches(
+    server: Running, monkeypatch: pytest.MonkeyPatch, asynchronous: bool
+) -> None:
+    """A million small records against a server whose commits stop for a while."""
+    step, held_at = 20_000, 12
+    rows, gate = 50 * step, threading.Event()
+    monkeypatch.setattr(engine, "_BATCH_BYTES", step * (4 * 2 + 16))
+    docs = server.server.house.db.create_collection("docs", 2, "l2", vecdb.Flat())
+    written: list[int] = []
+    ahead: list[int] = []
+    put = docs._engine.put
+
+    def slow(batch: Any, *rest: Any) -> int:
+        if len(written) == held_at:
+            gate.wait(60)
+        written.append(put(batch, *rest))
+        return written[-1]
+
+    monkeypatch.setattr(docs._engine, "put", slow)
+
+    class Made:
+        """[rows, 2] that are made when they are asked for."""
+
+        ndim = 2
+        parts = 0
+
+        def __getitem__(self, part: slice) -> np.ndarray:
+            ahead.append(self.parts - len(written))  # no more is acknowledged than is written
+            self.parts += 1
+            return np.ones((len(range(rows)[part]), 2), np.float32)
+
+    made = Made()
+
+    async def far() -> int:
+        async with vecdb.aio.open(f"grpc://{server.address}") as db:
+            return int(await (await db.collection("docs")).upsert(range(rows), made, atomic=False))
+
+    def near() -> int:
+        with vecdb.open(f"grpc://{server.address}") as db:
+            return db.collection("docs").upsert(range(rows), made, atomic=False)
+
+    def unanswered() -> int:
+        return sum(len(stream._pending) for stream in server.server.house.streams)
+
+    with futures.ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(asyncio.run, far()) if asynchronous else thread.submit(near)
+        server.until(lambda: len(written) == held_at and unanswered() == ingest.UNANSWERED_MAX)
+        assert made.parts == held_at + ingest.UNANSWERED_MAX, "as much as was acknowledged, and eight batches"
+        gate.set()
+        assert coming.result(120) == rows
+    assert max(ahead) < ingest.UNANSWERED_MAX and sum(written) == rows == docs.count()
+
+
 def test_a_killed_server_is_resumed_from_what_it_had_acknowledged_and_nothing_is_written_twice(tmp_path: Path) -> None:
     """Batches go to a server that is killed under them, twice; each record has one row at the end."""
     dim, rows = 1_024, 12_000

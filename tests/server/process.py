@@ -13,7 +13,7 @@ from typing import Any
 from tests.server.driver import PATIENCE_S
 
 ROOT = Path(__file__).resolve().parents[2]
-_ENVIRONMENT = os.environ | {
+ENVIRONMENT = os.environ | {
     "PYTHONPATH": os.pathsep.join([str(ROOT), *(str(ROOT / name) for name in ("datasets", "bench", "server"))])
 }
 
@@ -29,7 +29,7 @@ class Process:
                 [sys.executable, "-c", "from vecdb.cli import main; main()", *words],
                 stdout=subprocess.PIPE,
                 stderr=log,
-                env=_ENVIRONMENT,
+                env=ENVIRONMENT,
                 text=True,
             )
         self.said: list[str] = []

@@ -197,6 +197,19 @@ def test_sizes_out_of_all_bounds_are_refused_before_anything_of_their_size_is_ma
 # -- callers that go away --------------------------------------------------------------------------
 
 
+def ended(call: Any) -> str:
+    """How it ended. Of tens of thousands, gRPC's client leaves one open whose deadline has passed, of which no server
+    knows: that one is cancelled.
+    """
+    while True:
+        try:
+            return outcome(lambda: call.result(5.0))
+        except grpc.FutureTimeoutError:
+            if call.time_remaining() == 0:
+                call.cancel()
+                return "CANCELLED"
+
+
 def storm(running: Running, client: Client, vectors: np.ndarray, calls: int) -> None:
     """Calls that are cancelled, or run out of time, at every stage."""
     rng = random.Random(SEED)
@@ -214,10 +227,17 @@ def storm(running: Running, client: Client, vectors: np.ndarray, calls: int) -> 
         if rng.random() < 0.5:
             one.cancel()
     for one in coming:
-        code = outcome(lambda one=one: one.result()) if not one.cancelled() else "CANCELLED"
+        code = ended(one) if not one.cancelled() else "CANCELLED"
         assert code in ("OK", "CANCELLED", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED"), code
 
 
+def still_served(client: Client) -> None:
+    """What is written is found; storms wrote the same vectors under many ids, in an order of their own."""
+    new = np.full(DIM, 50.0, np.float32)
+    assert client.write("docs", 1_000_000, new[None]) == 1 and client.nearest("docs", new, 1) == [1_000_000]
+
+
+@pytest.mark.filterwarnings("error")
 def test_a_storm_of_cancelled_calls_leaves_nothing_behind(
     running: Running, client: Client, vectors: np.ndarray
 ) -> None:
@@ -226,7 +246,7 @@ def test_a_storm_of_cancelled_calls_leaves_nothing_behind(
     storm(running, client, vectors, 400)
     settled(running)
     assert threading.active_count() <= threads + 2
-    assert client.nearest("docs", vectors[3], 1) != []
+    still_served(client)
 
 
 @pytest.mark.slow
@@ -237,7 +257,7 @@ def test_a_storm_of_minutes_leaves_nothing_behind_either(running: Running, clien
         storm(running, client, vectors, 1_000)
     settled(running)
     assert threading.active_count() <= threads + 2 and len(os.listdir("/proc/self/fd")) <= descriptors + 4
-    assert client.nearest("docs", vectors[3], 1) == [3]
+    still_served(client)
 
 
 def test_a_batch_that_nobody_waits_for_stops_between_chunks(

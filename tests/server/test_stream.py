@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
+from tests.server.driver import Running, search_request
 from vecdb import InvalidArgument, Unavailable
+from vecdb.v1 import search_pb2
+from vecdb_server.auth import ANONYMOUS
+from vecdb_server.services.search import Search
 from vecdb_server.services.stream import UNANSWERED_MAX, Stream
+
+never_awaited = pytest.mark.filterwarnings("error")  # of coroutines: their ends raise, and this fails the test
 
 
 class Context:
@@ -204,3 +212,59 @@ def test_an_answer_that_cannot_be_sent_ends_the_stream() -> None:
             await task
 
     scenario(body)
+
+
+async def cancelled_after(*messages: Any) -> AsyncIterator[Any]:
+    """What gRPC's iterator does where the caller leaves before the next turn of the loop."""
+    for one in messages:
+        yield one
+    raise asyncio.CancelledError
+
+
+@never_awaited
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_caller_that_leaves_before_its_answer_is_begun_leaves_none_behind(count: int) -> None:
+    async def main() -> None:
+        begun: list[int] = []
+
+        async def answer(message: int) -> None:
+            begun.append(message)
+
+        stream = Stream(cancelled_after(*range(count)), Context(), lambda message: None)
+        with pytest.raises(asyncio.CancelledError):
+            await stream.serve(answer)
+        await turns()
+        assert begun == []
+
+    asyncio.run(main())
+    gc.collect()
+
+
+class Lasting(Context):
+    """A call without a deadline."""
+
+    def time_remaining(self) -> None:
+        return None
+
+
+@never_awaited
+@pytest.mark.parametrize("known", [False, True])
+def test_a_search_whose_caller_leaves_before_its_thread_is_asked_is_dropped(
+    running: Running, vectors: np.ndarray, known: bool
+) -> None:
+    house = running.server.house
+    house.db.create_collection("docs", vectors.shape[1]).upsert(range(len(vectors)), vectors)
+    request = search_pb2.StreamSearchRequest(search=search_request("docs", vectors[0])).SerializeToString()
+
+    async def main() -> None:
+        search = Search(house)
+        if known:
+            await house.collection(ANONYMOUS, "docs")
+        for _ in range(2):  # the second time the question is known
+            with pytest.raises(asyncio.CancelledError):
+                await search.StreamSearch(cancelled_after(request), ANONYMOUS, Lasting())
+        assert house.kernels.queued == 0
+        await turns()
+
+    running.on_loop(main())
+    gc.collect()

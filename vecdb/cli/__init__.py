@@ -17,6 +17,7 @@ Threads: one; what a command calls uses its own.
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,7 @@ def build() -> typer.Typer:
 
 def main() -> None:
     """Entry point of the `vecdb` command."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # of every handshake that fails it would write lines of its own
     try:
         import rich  # noqa: F401
         import typer  # noqa: F401

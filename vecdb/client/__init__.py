@@ -5,7 +5,7 @@
     line       one connection, called synchronously or asynchronously
     ingest     many batches on one stream, resumed where it broke
     engine     a collection's calls as messages            home    a database's
-    faults     a failed call as the error that the server raised
+    faults     a failed call as the error that the server raised      handshake  one that never reached it
 
 `Line` and `AsyncLine` have the same methods; those of the second return coroutines and asynchronous iterators. All that
 is above them is written once, and does not know which it has.

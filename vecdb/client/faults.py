@@ -7,6 +7,7 @@ from typing import Any
 import grpc
 from google.rpc import error_details_pb2, status_pb2
 
+from vecdb.client.handshake import is_final, unreachable
 from vecdb.errors import LimitExceeded, Unavailable, VecdbError
 from vecdb.wire.faults import DOMAIN, error_of
 
@@ -22,7 +23,7 @@ def error_from(failed: Any, rpc: str, where: str, timeout_s: float | None) -> Ve
     if reason is not None:
         return error_of(code.name, reason, text)
     if code is grpc.StatusCode.UNAVAILABLE:
-        return Unavailable(f"{where} cannot be reached: {text}")
+        return Unavailable(f"{where} cannot be reached: {unreachable(text, secure=where.startswith('grpcs:'))}")
     if code is grpc.StatusCode.CANCELLED:
         return Unavailable(f"the call to {where} was broken off: {text}")
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
@@ -33,6 +34,19 @@ def error_from(failed: Any, rpc: str, where: str, timeout_s: float | None) -> Ve
     if code is grpc.StatusCode.UNIMPLEMENTED:
         return VecdbError(f"{where} does not know {rpc}: is it an older version, or no vecdb server?")
     return error_of(code.name, None, text or code.name)
+
+
+def status_of(failed: Any) -> str:
+    """How a stream ended, as patience.py asks: a handshake that cannot succeed does not pass by waiting.
+
+    Where a batch was on its way into one that had ended, grpc.aio hides why behind a status of its own; the next
+    attempt hears it, as its first batch goes alone.
+    """
+    code, text = failed.code(), failed.details() or ""
+    if is_final(text):
+        return "UNAUTHENTICATED"
+    hidden = code is grpc.StatusCode.INTERNAL and text == "Internal error from Core"
+    return "UNAVAILABLE" if hidden else str(code.name)
 
 
 def _details(failed: Any) -> tuple[str | None, float | None]:

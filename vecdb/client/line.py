@@ -7,8 +7,8 @@
     ingest   many batches on one stream (ingest.py)          -> records written
     exchange many questions on one stream (exchange.py)      -> answers, in order
 
-Any number of calls at once; `Line` from any thread, `AsyncLine` on the event loop that it was made on. A process that
-was forked must connect anew.
+Any number of calls at once; `Line` from any thread, `AsyncLine` on the event loop that it was made on. Another loop
+must connect anew, and so must a process that was forked. What is under way at the end ends as what comes later would.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ import grpc
 from vecdb import validate
 from vecdb.client import channel
 from vecdb.client.exchange import Asked, Exchange
-from vecdb.client.faults import error_from
+from vecdb.client.faults import error_from, status_of
 from vecdb.client.ingest import Sending
 from vecdb.client.regroup import Page, Regroup
 from vecdb.client.target import Target
-from vecdb.errors import Unavailable, VecdbError
+from vecdb.errors import Unavailable
 
 T = TypeVar("T")
 Decode = Callable[[Any], T]
@@ -40,28 +40,51 @@ _STOP_POLL_S = 0.010
 
 
 class _Connection:
-    """What both kinds have. timeout_s : of every call that has a deadline; None: as channel.py says."""
+    """What both kinds have. timeout_s : of every call that has a deadline; None: as channel.py says.   loop : the one
+    that it belongs to; None for any thread.
+    """
 
-    def __init__(self, target: Target, timeout_s: float | None) -> None:
+    def __init__(self, target: Target, timeout_s: float | None, loop: asyncio.AbstractEventLoop | None = None) -> None:
         self.name = target.name
         self.closed = False
         self._metadata = target.metadata
         self._deadlines = channel.deadlines(timeout_s)
         self._pid = os.getpid()
+        self._loop = loop
 
     def _begin(self, rpc: str) -> float | None:
         """Seconds that a call may take. Raises Unavailable where none may begin."""
         if self.closed:
-            raise Unavailable(f"database {self.name} is closed; open it again")
+            raise self._is_closed()
         if os.getpid() != self._pid:
             raise Unavailable(
                 f"database {self.name} was opened by process {self._pid} and inherited by a fork; "
                 f"open it anew in process {os.getpid()}"
             )
+        self._check_loop()
         return self._deadlines.get(rpc)
 
-    def _error(self, failed: grpc.RpcError, rpc: str) -> VecdbError:
-        return error_from(failed, rpc, self.name, self._deadlines.get(rpc))
+    def _check_loop(self) -> None:
+        if self._loop is not None and asyncio.get_running_loop() is not self._loop:
+            raise Unavailable(f"database {self.name} was opened on another event loop; open it anew on this one")
+
+    def _call(self, rpc: Callable[..., Any], request: Any, timeout_s: float | None = None) -> Any:
+        try:
+            return rpc(request, timeout=timeout_s, metadata=self._metadata)
+        except ValueError:
+            if self.closed:  # by another thread, since this one looked
+                raise self._is_closed() from None
+            raise
+
+    def _error(self, failed: BaseException, rpc: str) -> BaseException:
+        """What is raised instead. grpc.aio cancels the calls of a channel that is closed, as if their tasks were."""
+        if isinstance(failed, asyncio.CancelledError):
+            task = asyncio.current_task()
+            return self._is_closed() if self.closed and task is not None and not task.cancelling() else failed
+        return self._is_closed() if self.closed else error_from(failed, rpc, self.name, self._deadlines.get(rpc))
+
+    def _is_closed(self) -> Unavailable:
+        return Unavailable(f"database {self.name} is closed; open it again")
 
 
 def _stopped() -> Unavailable:
@@ -83,16 +106,16 @@ class Line(_Connection):
         timeout_s = self._begin(rpc)
         try:
             if stop is None:
-                answer = self._rpcs[rpc](request, timeout=timeout_s, metadata=self._metadata)
+                answer = self._call(self._rpcs[rpc], request, timeout_s)
             else:
-                answer = _unless(stop, self._rpcs[rpc].future(request, timeout=timeout_s, metadata=self._metadata))
+                answer = _unless(stop, self._call(self._rpcs[rpc].future, request, timeout_s))
         except grpc.RpcError as failed:
             raise self._error(failed, rpc) from None
         return decode(answer)
 
     def _answers(self, rpc: str, request: Any) -> Iterator[Any]:
         self._begin(rpc)
-        call = self._rpcs[rpc](request, metadata=self._metadata)
+        call = self._call(self._rpcs[rpc], request)
         try:
             yield from call
         except grpc.RpcError as failed:
@@ -122,7 +145,7 @@ class Line(_Connection):
             try:
                 return self._ingest(sending, timeout_s)
             except grpc.RpcError as failed:
-                wait_s = sending.wait_s(failed.code().name)
+                wait_s = sending.wait_s(status_of(failed))
                 if wait_s is None:
                     raise self._error(failed, "Ingest") from None
                 time.sleep(wait_s)
@@ -134,7 +157,7 @@ class Line(_Connection):
             while room.acquire() and (message := sending.next(attempt)) is not None:
                 yield message
 
-        call = self._rpcs["Ingest"](messages(), timeout=timeout_s, metadata=self._metadata)
+        call = self._call(self._rpcs["Ingest"], messages(), timeout_s)
         try:
             for answer in call:
                 room.release(sending.answered(answer))
@@ -152,7 +175,7 @@ class Line(_Connection):
                 yield from self._exchange(rpc, exchange, coming)
                 return
             except grpc.RpcError as failed:
-                wait_s = exchange.wait_s(failed.code().name)
+                wait_s = exchange.wait_s(status_of(failed))
                 if wait_s is None:
                     raise self._error(failed, rpc) from None
                 time.sleep(wait_s)
@@ -160,7 +183,7 @@ class Line(_Connection):
     def _exchange(self, rpc: str, exchange: Exchange, coming: Iterator[Any]) -> Iterator[Any]:
         exchange.begin()
         sent: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        call = self._rpcs[rpc](iter(sent.get, None), metadata=self._metadata)
+        call = self._call(self._rpcs[rpc], iter(sent.get, None))
         try:
             while True:
                 while exchange.wants() and (message := exchange.again() or _added(exchange, coming)) is not None:
@@ -207,7 +230,7 @@ def _unless(stop: Callable[[], bool], call: Any) -> Any:
 
 class AsyncLine(_Connection):
     def __init__(self, target: Target, timeout_s: float | None) -> None:
-        super().__init__(target, timeout_s)
+        super().__init__(target, timeout_s, asyncio.get_running_loop())
         options = channel.options(target)
         self._channel = (
             grpc.aio.insecure_channel(target.address, options)
@@ -219,19 +242,19 @@ class AsyncLine(_Connection):
     async def ask(self, rpc: str, request: Any, decode: Decode[T], stop: Stop = None) -> T:
         timeout_s = self._begin(rpc)
         try:
-            call = self._rpcs[rpc](request, timeout=timeout_s, metadata=self._metadata)
+            call = self._call(self._rpcs[rpc], request, timeout_s)
             answer = await (call if stop is None else _unless_stopped(stop, call))
-        except grpc.RpcError as failed:
+        except (grpc.RpcError, asyncio.CancelledError) as failed:
             raise self._error(failed, rpc) from None
         return decode(answer)
 
     async def _answers(self, rpc: str, request: Any) -> AsyncIterator[Any]:
         self._begin(rpc)
-        call = self._rpcs[rpc](request, metadata=self._metadata)
+        call = self._call(self._rpcs[rpc], request)
         try:
             async for answer in call:
                 yield answer
-        except grpc.RpcError as failed:
+        except (grpc.RpcError, asyncio.CancelledError) as failed:
             raise self._error(failed, rpc) from None
         finally:
             call.cancel()
@@ -260,8 +283,10 @@ class AsyncLine(_Connection):
             timeout_s = self._begin("Ingest")
             try:
                 return await self._ingest(sending, timeout_s)
+            except asyncio.CancelledError as failed:
+                raise self._error(failed, "Ingest") from None
             except grpc.RpcError as failed:
-                wait_s = sending.wait_s(_status(failed))
+                wait_s = sending.wait_s(status_of(failed))
                 if wait_s is None:
                     raise self._error(failed, "Ingest") from None
                 await asyncio.sleep(wait_s)
@@ -273,7 +298,7 @@ class AsyncLine(_Connection):
             while await room.acquire() and (message := sending.next(attempt)) is not None:
                 yield message
 
-        call = self._rpcs["Ingest"](messages(), timeout=timeout_s, metadata=self._metadata)
+        call = self._call(self._rpcs["Ingest"], messages(), timeout_s)
         try:
             async for answer in call:
                 for _ in range(sending.answered(answer)):
@@ -292,8 +317,10 @@ class AsyncLine(_Connection):
                 async for result in self._exchange(rpc, exchange, coming):
                     yield result
                 return
+            except asyncio.CancelledError as failed:
+                raise self._error(failed, rpc) from None
             except grpc.RpcError as failed:
-                wait_s = exchange.wait_s(_status(failed))
+                wait_s = exchange.wait_s(status_of(failed))
                 if wait_s is None:
                     raise self._error(failed, rpc) from None
                 await asyncio.sleep(wait_s)
@@ -306,7 +333,7 @@ class AsyncLine(_Connection):
             while (message := await sent.get()) is not None:
                 yield message
 
-        call = self._rpcs[rpc](messages(), metadata=self._metadata)
+        call = self._call(self._rpcs[rpc], messages())
         answers = aiter(call)
         try:
             while True:
@@ -326,16 +353,10 @@ class AsyncLine(_Connection):
 
     async def close(self) -> None:
         if not self.closed and os.getpid() == self._pid:
+            if self._loop is not None and not self._loop.is_closed():
+                self._check_loop()
             self.closed = True
             await self._channel.close()
-
-
-def _status(failed: Any) -> str:
-    """How a stream ended. Where a batch was on its way into one that had ended, grpc.aio hides why behind a status of
-    its own; the next attempt hears it, as its first batch goes alone.
-    """
-    hidden = failed.code() is grpc.StatusCode.INTERNAL and failed.details() == "Internal error from Core"
-    return "UNAVAILABLE" if hidden else str(failed.code().name)
 
 
 async def _each(queries: Any) -> AsyncIterator[Any]:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import grpc
 
-from vecdb.errors import InvalidArgument, NotFound
-from vecdb.storage import files
+from vecdb.errors import InvalidArgument, VecdbError
 from vecdb.validate.common import show
+from vecdb.wire import pem
 from vecdb.wire.addresses import is_local
+
+T = TypeVar("T")
 
 PORT = 7711
 _SECURE = {"grpc": False, "grpcs": True}
@@ -72,21 +74,21 @@ def _credentials(tls: object, secure: bool) -> Any:
             raise InvalidArgument("grpcs:// is with TLS: use grpc://, or leave tls=False out")
         return None
     if isinstance(tls, (str, os.PathLike)):
-        return grpc.ssl_channel_credentials(_pem(tls))
+        return grpc.ssl_channel_credentials(_tried(pem.authorities, tls))
     if isinstance(tls, (tuple, list)) and len(tls) == 3:
-        ca, cert, key = tls
-        return grpc.ssl_channel_credentials(None if ca is None else _pem(ca), _pem(key), _pem(cert))
+        ca, *own = tls
+        cert, key = _tried(pem.certificate_and_key, *own)
+        return grpc.ssl_channel_credentials(None if ca is None else _tried(pem.authorities, ca), key, cert)
     raise InvalidArgument(
         "tls must be True, the path of a CA's certificate, or (CA, certificate, key), paths of PEM files"
     )
 
 
-def _pem(path: Any) -> bytes:
-    if not isinstance(path, (str, os.PathLike)):
-        raise InvalidArgument(f"tls: {show(path)} is no path of a PEM file")
+def _tried(read: Callable[..., T], *paths: Any) -> T:
+    for path in paths:
+        if not isinstance(path, (str, os.PathLike)):
+            raise InvalidArgument(f"tls: {show(path)} is no path of a PEM file")
     try:
-        return files.read_bytes(Path(path))
-    except FileNotFoundError:
-        raise NotFound(f"tls: there is no file {path}") from None
-    except OSError as error:
-        raise InvalidArgument(f"tls: {path} cannot be read: {error.strerror}") from None
+        return read(*map(Path, paths))
+    except VecdbError as error:
+        raise type(error)(f"tls: {error}") from None

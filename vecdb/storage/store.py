@@ -160,7 +160,11 @@ class Store:
 
     def _refuse_closed(self) -> None:
         if self._closed:
-            raise Unavailable(f"the database of {self.path} is closed; open it again")
+            raise self.is_closed()
+
+    def is_closed(self) -> Unavailable:
+        """What who comes too late is told."""
+        return Unavailable(f"database {self.path.parent} is closed; open it again")
 
     def begin_write(self) -> Txn:
         """A write transaction; the caller commits or aborts it on this same thread."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,14 @@ from ..process import answer_lines
 from ..runner import latencies_ms
 
 COLLECTION = "bench"
+TENANTS = 100
+
+# what a bulk has besides ids and vectors
+BRINGS: dict[str, Callable[[int], dict[str, Any]]] = {
+    "vectors": lambda rows: {},
+    "fields": lambda rows: {"fields": [{"n": n, "lang": "en", "title": f"the title of page {n}"} for n in range(rows)]},
+    "tenants": lambda rows: {"tenants": [[f"tenant-{n % TENANTS}"] for n in range(rows)]},
+}
 
 
 class Caller:
@@ -48,13 +57,14 @@ class Caller:
         self._docs.search(self._queries, limit)
         return {"us": (time.perf_counter() - started) / len(self._queries) * 1e6}
 
-    def ingest(self, name: str, rows: int, dim: int) -> dict[str, Any]:
-        """`rows` vectors in one call into a collection of their own, which is dropped again."""
+    def ingest(self, name: str, rows: int, dim: int, bring: str) -> dict[str, Any]:
+        """`rows` vectors, and what `BRINGS` says, in one call into a collection of its own, dropped again."""
         if self._vectors.shape != (rows, dim):
             self._vectors = unit_vectors(rows, dim, seed=1)
+        brought = BRINGS[bring](rows)
         docs = self._db.create_collection(name, dim=dim, metric="cosine")
         started = time.perf_counter()
-        docs.upsert(np.arange(rows), self._vectors, atomic=False)
+        docs.upsert(np.arange(rows), self._vectors, atomic=False, **brought)
         took = time.perf_counter() - started
         found = docs.count()
         self._db.drop_collection(name)

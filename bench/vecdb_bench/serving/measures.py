@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import shlex
 import statistics
+from functools import partial
 from typing import Any
 
 import vecdb
 
 from . import servers
+from .caller import BRINGS
 from .field import Field, Found, median, median_ratio
 
 
@@ -146,18 +148,25 @@ def _settled(field: Field, name: str, peer: servers.Milvus) -> tuple[int, float]
 
 
 def ingest(field: Field) -> Found:
-    """A bulk of vectors by the stream of the client, beside the embedded call."""
+    """A bulk by the stream of the client, beside the embedded call: vectors alone, with fields, with tenants."""
     plan, made = field.plan, iter(range(1_000_000))
 
-    def turn(program: Any) -> Found:
+    def turn(program: Any, bring: str) -> Found:
         said: Found = program.ask(
-            do="ingest", name=f"bulk-{next(made)}", rows=plan.ingest_rows, dim=plan.ingest_dim
-        )  # fmt: skip
+            do="ingest", name=f"bulk-{next(made)}", rows=plan.ingest_rows, dim=plan.ingest_dim, bring=bring
+        )
         assert said["count"] == plan.ingest_rows, "an acknowledged row is missing"
         return said
 
-    rounds = field.alternate({"embedded": lambda: turn(field.near), "stream": lambda: turn(field.far)})
-    return _compared(rounds, "stream", "embedded", "rows_per_second")
+    found: Found = {}
+    for bring in BRINGS:
+        field.say(f"bulk ingest: {bring}")
+        turns = {
+            "embedded": partial(turn, field.near, bring),
+            "stream": partial(turn, field.far, bring),
+        }
+        found[bring] = _compared(field.alternate(turns), "stream", "embedded", "rows_per_second")
+    return found
 
 
 def _compared(rounds: dict[str, list[Found]], over: str, under: str, figure: str) -> Found:

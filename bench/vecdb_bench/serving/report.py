@@ -81,8 +81,13 @@ def _peers(found: Found) -> dict[str, Rows]:
 
 
 def _ingest(found: Found) -> dict[str, Rows]:
-    rows = [{"what": name, "rows a second": one["rows_per_second"]} for name, one in found["medians"].items()]
-    return {f"bulk ingest: ratio {found['ratio']:.2f}": rows}
+    rows = [
+        {"what": bring}
+        | {f"{name}, rows a second": one["rows_per_second"] for name, one in of["medians"].items()}
+        | {"ratio": of["ratio"]}
+        for bring, of in found.items()
+    ]
+    return {"bulk ingest": rows}
 
 
 def _overload(found: Found) -> dict[str, Rows]:

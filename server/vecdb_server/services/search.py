@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -30,11 +30,11 @@ def _of_stream(request: bytes) -> Any:
 
 
 class Search:
-    """`raw` rpcs get their requests as bytes, most of which are known but for their vectors (questions.py), and return
-    bytes, or what gives them when it is awaited.
+    """`raw` rpcs get their requests as bytes, most of which are known but for their vectors (questions.py), and give
+    bytes, or what gives them when it is awaited: those of a SearchResponse, which a stream's message wraps.
     """
 
-    raw = frozenset({"Search", "StreamSearch"})
+    raw: ClassVar = {"Search": None, "StreamSearch": streamed}
 
     def __init__(self, house: House) -> None:
         self._house = house
@@ -61,19 +61,19 @@ class Search:
             known = self._streamed.find(request, caller, collection)
             if known is not None and house.has(known[0].docs):
                 collection = known[0].docs.name
-                return _wrapped(self._answer(*known, context, streamed=True))
+                return _begun(self._answer(*known, context, streamed=True))
             message, before = whole(_of_stream, request), collection
             collection = message.collection or collection
             docs = house.known(caller, collection)
             if docs is None:
                 return self._opened_first(collection, message, caller, context)
-            return _wrapped(self._asked(docs, message, caller, context, self._streamed, request, before, streamed=True))
+            return _begun(self._asked(docs, message, caller, context, self._streamed, request, before, streamed=True))
 
         await house.streamed(requests, caller, context, begin)
 
     async def _opened_first(self, collection: str, message: Any, caller: Caller, context: Any) -> bytes:
         docs = await self._house.collection(caller, collection)
-        answer = _wrapped(self._asked(docs, message, caller, context, streamed=True))
+        answer = self._asked(docs, message, caller, context, streamed=True)
         return answer if isinstance(answer, bytes) else await answer
 
     async def Evaluate(self, request: Any, caller: Caller, context: Any) -> Any:
@@ -208,10 +208,6 @@ class Search:
         return found
 
 
-def _wrapped(answer: bytes | Awaitable[bytes]) -> Any:
-    """As a stream sends it; what is still to come has begun."""
-    return streamed(answer) if isinstance(answer, bytes) else asyncio.ensure_future(_wrapped_later(answer))
-
-
-async def _wrapped_later(coming: Awaitable[bytes]) -> bytes:
-    return streamed(await coming)
+def _begun(answer: bytes | Awaitable[bytes]) -> Any:
+    """What is still to come runs beside what comes before it."""
+    return answer if isinstance(answer, bytes) else asyncio.ensure_future(answer)

@@ -106,15 +106,12 @@ class Stream:
         """Nobody is there any more: nothing else is begun."""
         if self._sender is not None and not self._sender.done():
             self._sender.cancel()  # and what it waits for with it
-            first = self._pending.popleft()
-            if isinstance(first, asyncio.Future):
-                first.cancel()
         self._drop_pending()
 
     def _drop_pending(self) -> None:
         for one in self._pending:
-            if inspect.iscoroutine(one):
-                one.close()
-            elif isinstance(one, asyncio.Future):
+            if isinstance(one, asyncio.Future):
                 one.cancel()
+            elif inspect.iscoroutine(one) and inspect.getcoroutinestate(one) == inspect.CORO_CREATED:
+                one.close()
         self._pending.clear()
