@@ -239,9 +239,10 @@ class Answering(Following):
 
     def plan(self, view: View, limit: int, params: SearchParams, allowed: Allowed | None) -> planner.Plan:
         state, matching = view.state, None if allowed is None else len(allowed)
-        indexed = view.generation.index.indexed_rows
+        index = view.generation.index
         return planner.plan(
-            view.config, indexed, view.snapshot, limit, params, state.tuned, state.tuned_ef, matching, state.scan_rows
+            view.config, index.indexed_rows, view.snapshot, limit, params, state.tuned, state.tuned_ef, matching,
+            state.scan_rows, index.scan_share,
         )  # fmt: skip
 
     def _fields_of(self, view: View, rows: NDArray[np.int64], single: bool) -> list[Any] | None:

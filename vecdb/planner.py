@@ -27,9 +27,10 @@ from vecdb.schema import Curator, Flat, Hnsw, IndexConfig, SearchParams, Snapsho
 
 _SCAN_SHARE = 0.25  # a beam this share of the live rows wide costs more than scanning them all
 _WIDTHS = 6.0  # measured at 20,000 x 384: a graph and lists were even with the scan at 2,900 and 4,200 rows
-# Scans of nodes that change nothing before a search among a tenant's rows ends: recall 0.95 to 0.97, measured on 40,000
-# sentences with tenants of 8,000 to 40,000, scattered and near one another.
-PATIENCE, _PATIENCE_RECALL = 80, 0.95
+# Looks at nodes that change nothing before a search among a tenant's rows ends: recall 0.95 to 0.97, measured on 40,000
+# sentences with tenants of 8,000 to 40,000, scattered and near one another. It grows with the leaves that a search
+# without a tenant needs for as much, here 144: 80 of them gave 0.88 among 160,000 rows, where 384 are needed.
+PATIENCE, _PATIENCE_SHARE, _PATIENCE_RECALL = 80, 0.55, 0.95
 SCAN_ROWS = 24_576  # a look at all rows of a tenant, at 0.985, was as fast at 28,000; `optimize` measures it anew
 LEAVES = 64  # of a tree, for a search without a tenant that nobody has said or learned anything about
 NPROBE = 128  # lists of a search that nobody has said or learned anything about
@@ -67,9 +68,10 @@ def plan(
     tuned_ef: int | None,
     matching: int | None = None,
     scan_rows: int | None = None,
+    scan_share: int = 1,
 ) -> Plan:
     """Choose. matching : live rows that the search is restricted to; None: not restricted.   scan_rows : what
-    `measured_scan` of tuning.py found.
+    `measured_scan` of tuning.py found.   scan_share : of the index.
 
     Raises InvalidArgument where a recall is asked for that nothing was learned about.
     """
@@ -81,7 +83,8 @@ def plan(
     if indexed_rows == 0:
         return Plan(scan, 0, "nothing is indexed yet")
     if isinstance(config, Curator):
-        return _tree(config, limit, params, tuned, tuned_ef, snapshot.live_count, matching, scan_rows)
+        most = -(-snapshot.live_count // scan_share)
+        return _tree(config, limit, params, tuned, tuned_ef, most, matching, scan_rows)
     live = snapshot.live_count
     lists = isinstance(config, Spann)
     if lists and live < limits.flat_rows_max:
@@ -123,22 +126,28 @@ def _tree(
     params: SearchParams,
     tuned: Sequence[Tuned],
     tuned_ef: int | None,
-    live: int,
+    most: int,
     matching: int | None,
     scan_rows: int | None,
 ) -> Plan:
+    """most : rows that lie scattered, of which a look takes as long as one at all rows."""
     few = config.scan_max or scan_rows or SCAN_ROWS
     if matching is None:
-        if live <= few and params.nprobe is None and config.nprobe is None:
+        if most <= few and params.nprobe is None and config.nprobe is None:
             return _OF_ALL
         return Plan("tree", *_nprobe(config, limit, params, tuned, tuned_ef))
-    if matching <= few:
+    if min(matching, most) <= few:
         return _OF_TENANT
     if params.recall is None:
-        return Plan("tree", params.nprobe or PATIENCE, "a large tenant, along the tree")
+        return Plan("tree", params.nprobe or patience(tuned), "a large tenant, along the tree")
     # the tree was learned about without a tenant: what another recall takes there, it takes here
     more = width_for_recall(params.recall, limit, tuned) / width_for_recall(_PATIENCE_RECALL, limit, tuned)
-    return Plan("tree", max(1, round(PATIENCE * more)), f"a large tenant, learned for recall {params.recall}")
+    return Plan("tree", max(1, round(patience(tuned) * more)), f"a large tenant, learned for recall {params.recall}")
+
+
+def patience(tuned: Sequence[Tuned]) -> int:
+    """Looks at nodes of a tree that change nothing before a search among a large tenant's rows ends."""
+    return round(_PATIENCE_SHARE * width_for_recall(_PATIENCE_RECALL, 1, tuned)) if tuned else PATIENCE
 
 
 def _nprobe(

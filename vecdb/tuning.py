@@ -127,21 +127,27 @@ def learn(engine: Engine) -> None:
         _LEARN_LIMIT,
         chosen if automatic else view.state.tuned_ef,
         by_user=view.state.tuned_by_user,
-        scan_rows=measured_scan(view, queries[:_SCAN_QUERIES], live) if isinstance(view.config, Curator) else None,
+        scan_rows=_scan_rows(view, queries, live, curve) if isinstance(view.config, Curator) else None,
     )
 
 
-def measured_scan(view: View, queries: NDArray[np.float32], live: NDArray[np.int64]) -> int | None:
+def _scan_rows(
+    view: View, queries: NDArray[np.float32], live: NDArray[np.int64], curve: list[dict[str, float]]
+) -> int | None:
+    return measured_scan(view, queries[:_SCAN_QUERIES], live, planner.patience(_points(view, curve, _LEARN_LIMIT)))
+
+
+def measured_scan(view: View, queries: NDArray[np.float32], live: NDArray[np.int64], patience: int) -> int | None:
     """Rows of a tenant that are looked at as fast as the tree is walked among them, on this machine and with this data;
     None where there are too few to tell. Either way is timed on random rows, and the walk takes about as long for some
     more or fewer, while a scan takes as long as it has rows.
 
-    queries : float32[nq, dim].   live : rows, ascending.
+    queries : float32[nq, dim].   live : rows, ascending.   patience : of the walk.
     """
     index, rng, n = view.generation.index, np.random.default_rng(len(live)), min(len(live), planner.SCAN_ROWS)
     if n < planner.SCAN_ROWS // 2:
         return None
-    ways = (SearchParams(), SearchParams(nprobe=planner.PATIENCE))
+    ways = (SearchParams(), SearchParams(nprobe=patience))
     for _ in range(_SCAN_ROUNDS):
         allowed = Allowed(np.sort(rng.choice(live, n, replace=False)).astype(np.uint32))
         took = np.empty((len(queries), 2))
@@ -206,6 +212,10 @@ def _curve(
     return [points[ef] for ef in sorted(points)]
 
 
+def _points(view: View, curve: list[dict[str, float]], limit: int) -> list[Tuned]:
+    return [Tuned(limit, int(point[_knob(view)]), point["recall"]) for point in curve]
+
+
 def _remember(
     engine: Engine,
     view: View,
@@ -217,8 +227,7 @@ def _remember(
     scan_rows: int | None = None,
 ) -> None:
     others = [point for point in view.state.tuned if point.limit != limit]
-    measured = [Tuned(limit, int(point[_knob(view)]), point["recall"]) for point in curve]
-    changes = {"tuned": (*others, *measured), "tuned_ef": ef, "tuned_by_user": by_user}
+    changes = {"tuned": (*others, *_points(view, curve, limit)), "tuned_ef": ef, "tuned_by_user": by_user}
     if scan_rows is not None:
         changes["scan_rows"] = scan_rows
     engine.submit(ChangeState(engine, view.generation.number, changes))

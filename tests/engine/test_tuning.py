@@ -37,9 +37,9 @@ def test_a_scan_ends_where_a_walk_takes_as_long(
     view: Any = SimpleNamespace(generation=SimpleNamespace(index=index), snapshot=None)
     queries = np.zeros((3, 4), np.float32)
     live = np.arange(200_000)
-    assert tuning.measured_scan(view, queries, live) == pytest.approx(wanted, rel=0.001)
-    assert tuning.measured_scan(view, queries, live[:20_000]) == pytest.approx(min(wanted, 20_000), rel=0.001)
-    assert tuning.measured_scan(view, queries, live[:1_000]) is None, "nothing to choose"
+    assert tuning.measured_scan(view, queries, live, 80) == pytest.approx(wanted, rel=0.001)
+    assert tuning.measured_scan(view, queries, live[:20_000], 80) == pytest.approx(min(wanted, 20_000), rel=0.001)
+    assert tuning.measured_scan(view, queries, live[:1_000], 80) is None, "nothing to choose"
 
 
 def test_optimize_remembers_it_for_the_planner(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,7 +51,9 @@ def test_optimize_remembers_it_for_the_planner(db: Database, monkeypatch: pytest
     docs.optimize()
     known = docs._engine.view.state.scan_rows
     assert 16 <= known <= 256
-    assert docs.search(vectors[0], 5, tenant="all", explain=True).explain["nprobe"] == planner.PATIENCE
+    assert docs.search(vectors[0], 5, tenant="all", explain=True).explain["nprobe"] == planner.patience(
+        docs._engine.view.state.tuned
+    )
     docs.grant(range(known), "some")
     assert docs.search(vectors[0], 5, tenant="some", explain=True).explain["nprobe"] == 0
     assert docs.search(vectors[0], 5, explain=True).explain["nprobe"] > 0, "all are more than are scanned"

@@ -158,6 +158,11 @@ class Index(ABC):
         """The same object as long as searches go the same way: another one with each change of `indexed_rows`."""
 
     @property
+    def scan_share(self) -> int:
+        """A look at all rows takes no longer than one at this share of them that lie scattered."""
+        return 1
+
+    @property
     def step_rows(self) -> int:
         """A tail of so many rows is worth a call of `add`."""
         return limits.index_step_rows

@@ -40,6 +40,7 @@ from vecdb.index.slotsearch import Scratch, Search, View
 from vecdb.index.stages import Stages
 from vecdb.index.tree import comparisons, grow_tree
 from vecdb.index.workers import Workers
+from vecdb.kernels.slots import PANEL_SHARE
 from vecdb.schema import SearchParams, Snapshot
 
 _GROWTH = 4  # the tree is grown anew each time the rows have grown by this
@@ -81,6 +82,11 @@ class Curator(Index):
     @property
     def structure(self) -> object:
         return self if self._view is None else self._view
+
+    @property
+    def scan_share(self) -> int:
+        view = self._view
+        return PANEL_SHARE if view is not None and view.order.can_have_panels else 1
 
     @property
     def step_rows(self) -> int:
