@@ -240,9 +240,16 @@ class Answering(Following):
     def plan(self, view: View, limit: int, params: SearchParams, allowed: Allowed | None) -> planner.Plan:
         state, matching = view.state, None if allowed is None else len(allowed)
         index = view.generation.index
+        by_graph = index.indexed_rows > 0 and planner.is_for_graph(
+            view.config, limit, params, state.tuned, view.snapshot.live_count, matching, index.scan_share
+        )
+        if by_graph and not index.has_graph():
+            by_graph = False
+            if index.ask_for_graph():
+                self._wake_maintenance()
         return planner.plan(
             view.config, index.indexed_rows, view.snapshot, limit, params, state.tuned, state.tuned_ef, matching,
-            state.scan_rows, index.scan_share,
+            state.scan_rows, index.scan_share, by_graph,
         )  # fmt: skip
 
     def _fields_of(self, view: View, rows: NDArray[np.int64], single: bool) -> list[Any] | None:

@@ -223,6 +223,7 @@ class Engine(Answering):
         stages = Stages(progress, view.snapshot.row_count, costs)
         if view.snapshot.row_count >= limits.flat_rows_max or self.sealed_damaged:
             self.upkeep.index_tail(thread_count, stages.part("index"), all_rows=True)
+        self.upkeep.grow_companion(thread_count, all_rows=True)
         with self.upkeep.mending():
             learn(self)
         self.upkeep.seal(thread_count)

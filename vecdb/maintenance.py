@@ -84,6 +84,9 @@ class Maintenance:
             self._wake.set()
         if upkeep.repair_is_due():
             upkeep.repair(width)
+        if not self._closing and upkeep.companion_is_due():
+            upkeep.grow_companion(width)
+            self._wake.set()
         if not self._closing and upkeep.vacuum_is_due():
             vacuum(engine)
         if not self._closing and upkeep.rebuild_is_due():

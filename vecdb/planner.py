@@ -4,7 +4,8 @@
     graph        otherwise, with the first that is there of: the caller's ef, the ef that reaches the caller's recall,
                  the ef that `tune` chose, the index's own
     lists        the same with nprobe in the place of ef
-    tree         the same for a clustering tree, whose index knows by itself what to do with a tenant of any size
+    tree         the same for a clustering tree, whose index knows by itself what to do with a tenant of any size, but
+                 for one with much of many rows: that goes by a graph beside the tree
     rows         exact scan of a tenant's own rows: asked for, or so few that the graph or the lists would look at more
                  to meet enough of them
 
@@ -32,6 +33,10 @@ _WIDTHS = 6.0  # measured at 20,000 x 384: a graph and lists were even with the 
 # without a tenant needs for as much, here 144: 80 of them gave 0.88 among 160,000 rows, where 384 are needed.
 PATIENCE, _PATIENCE_SHARE, _PATIENCE_RECALL = 80, 0.55, 0.95
 SCAN_ROWS = 24_576  # a look at all rows of a tenant, at 0.985, was as fast at 28,000; `optimize` measures it anew
+# A graph with a beam of 64 takes as long as a look at 12,000 codes that lie scattered, (1 / s)^0.6 times as long among
+# a share s of the rows: measured at 160,000 x 384 (145 us; 1.4, 1.9 and 4.3 times that for a half, a quarter, a tenth).
+# At 40,000 the codes of all are looked at as fast.
+_GRAPH_EF, _GRAPH_ROWS, _GRAPH_POWER, _GRAPH_LIVE_MIN = 64, 12_000, 0.6, 65_536
 LEAVES = 64  # of a tree, for a search without a tenant that nobody has said or learned anything about
 NPROBE = 128  # lists of a search that nobody has said or learned anything about
 
@@ -49,7 +54,11 @@ class Plan(NamedTuple):
         """What the index is told."""
         graph, lists = self.strategy == "graph", self.strategy in ("lists", "tree")
         if self.strategy == "tree" and self.width == 0:
-            return asked if asked.nprobe is None else SearchParams(recall=asked.recall, threads=asked.threads)
+            return (
+                asked
+                if asked.nprobe is None and asked.ef is None
+                else SearchParams(recall=asked.recall, threads=asked.threads)
+            )
         said = (graph and asked.ef == self.width) or (lists and asked.nprobe == self.width)
         if said and asked.recall is None and not asked.exact:
             return asked
@@ -69,9 +78,11 @@ def plan(
     matching: int | None = None,
     scan_rows: int | None = None,
     scan_share: int = 1,
+    by_graph: bool = False,
 ) -> Plan:
     """Choose. matching : live rows that the search is restricted to; None: not restricted.   scan_rows : what
     `measured_scan` of tuning.py found.   scan_share : of the index.
+    by_graph : `is_for_graph`, and there is one beside the tree.
 
     Raises InvalidArgument where a recall is asked for that nothing was learned about.
     """
@@ -83,6 +94,8 @@ def plan(
     if indexed_rows == 0:
         return Plan(scan, 0, "nothing is indexed yet")
     if isinstance(config, Curator):
+        if by_graph:
+            return Plan("graph", _beam(limit, params, tuned), "much of many rows")
         most = -(-snapshot.live_count // scan_share)
         return _tree(config, limit, params, tuned, tuned_ef, most, matching, scan_rows)
     live = snapshot.live_count
@@ -143,6 +156,35 @@ def _tree(
     # the tree was learned about without a tenant: what another recall takes there, it takes here
     more = width_for_recall(params.recall, limit, tuned) / width_for_recall(_PATIENCE_RECALL, limit, tuned)
     return Plan("tree", max(1, round(patience(tuned) * more)), f"a large tenant, learned for recall {params.recall}")
+
+
+def is_for_graph(
+    config: IndexConfig,
+    limit: int,
+    params: SearchParams,
+    tuned: Sequence[Tuned],
+    live: int,
+    matching: int | None,
+    scan_share: int,
+) -> bool:
+    """Whether a graph beside the tree would answer sooner than a look at the rows' codes does."""
+    rows = live if matching is None else matching
+    chosen = not isinstance(config, Curator) or config.scan_max is not None or config.nprobe is not None
+    if chosen or params.exact or params.nprobe is not None or live < _GRAPH_LIVE_MIN or rows == 0:
+        return False
+    walk: float = _GRAPH_ROWS * _beam(limit, params, tuned) / _GRAPH_EF * (live / rows) ** _GRAPH_POWER
+    return walk < min(rows, live / scan_share)
+
+
+def _beam(limit: int, params: SearchParams, tuned: Sequence[Tuned]) -> int:
+    """Of the graph beside a tree."""
+    ef: float = _GRAPH_EF
+    if params.ef is not None:
+        ef = params.ef
+    elif params.recall is not None and tuned:
+        # the tree was learned about: what another recall takes there, it takes in the graph
+        ef *= width_for_recall(params.recall, limit, tuned) / width_for_recall(_PATIENCE_RECALL, limit, tuned)
+    return max(limit, min(limits.ef_max, round(ef)))
 
 
 def patience(tuned: Sequence[Tuned]) -> int:

@@ -1,6 +1,7 @@
 """Care of one collection's index and files, each step a method: for maintenance, and for users who will not wait.
 
     index_tail   tail rows -> graph           repair   dead rows out of the graph
+    grow_companion   what searches have asked for beside the index
     fold         journal of access lists -> their tables (fold.py)
     seal         graph -> immutable file      vacuum   dead rows out of every file (vacuum.py)
 
@@ -79,6 +80,8 @@ class Upkeep:
             return False
         if self.engine.sealed_damaged and view.generation.index.indexed_rows and unsealed > -limits.index_step_rows:
             return True
+        if view.generation.index.lacks_seal():
+            return True
         return unsealed >= (rows_min if rows_min is not None else max(limits.seal_rows_min, sealed // 8))
 
     def rebuild_is_due(self) -> bool:
@@ -99,6 +102,9 @@ class Upkeep:
     def _dead_rows(self) -> int:
         snapshot = self.engine.view.snapshot
         return snapshot.row_count - snapshot.live_count
+
+    def companion_is_due(self) -> bool:
+        return self.engine.view.generation.index.companion_is_due()
 
     def fold_is_due(self) -> bool:
         return self.engine.view.generation.journal.waiting > 1
@@ -127,6 +133,15 @@ class Upkeep:
                     progress(index.indexed_rows, stop)
             self.engine.index_error = None
 
+    def grow_companion(self, threads: int, *, all_rows: bool = False) -> None:
+        """What searches have asked for beside the index: a step of it, or with `all_rows` all of them."""
+        with self.lock:
+            index = self.engine.current().generation.index
+            while index.companion_is_due(all_rows=all_rows):
+                index.grow_companion(threads)
+                if not all_rows:
+                    return
+
     def repair(self, threads: int) -> None:
         """Take rows that died out of the graph and mend their neighbourhoods."""
         with self.lock, self.mending():
@@ -151,7 +166,8 @@ class Upkeep:
                 return
             index.settle(threads)
             old = view.state.sealed
-            name = f"{index.kind}.{view.generation.number}.{view.snapshot.sequence}.{index.indexed_rows}"
+            rows = f"{index.indexed_rows}{index.seal_mark}"
+            name = f"{index.kind}.{view.generation.number}.{view.snapshot.sequence}.{rows}"
             if old is not None and old.file == name and not self.engine.sealed_damaged:
                 return
             before = index.file_names()
@@ -199,6 +215,8 @@ class Upkeep:
             fresh = engine.make_index(config, view.generation.rows)
             fresh.extend(view.snapshot.row_count)
             fresh.remove(view.snapshot.sequence)
+            if index.has_graph():
+                fresh.ask_for_graph()
             while fresh.kind != FLAT and engine.view.snapshot.row_count - fresh.indexed_rows >= limits.index_step_rows:
                 stop = engine.view.snapshot.row_count
                 fresh.extend(stop)

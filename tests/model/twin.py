@@ -83,6 +83,8 @@ def small_limits(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(limits, "block_rows_max", 5)
     patch.setattr(planner, "_SCAN_SHARE", 1e9)  # a graph, once there, is walked whatever the beam
     patch.setattr(planner, "_WIDTHS", 0.0)  # and walked with a tenant's bitmap, however few its rows
+    patch.setattr(planner, "_GRAPH_LIVE_MIN", 8)  # a tree has a graph beside it once somebody sees much of ten rows
+    patch.setattr(planner, "_GRAPH_ROWS", 4)
     patch.setattr(limits, "index_step_rows", 4)
     patch.setattr(upkeep, "_REPAIR_ROWS_MIN", 2)
     patch.setattr(upkeep, "_SEAL_AT_CLOSE_ROWS", 4)

@@ -247,6 +247,31 @@ class Index(ABC):
     def compact(self, mapping: NDArray[np.int64], rows: RowSource) -> Index:
         """A new index over `rows`, renumbered by mapping (int64[old rows], ascending, -1 = gone), without a rebuild."""
 
+    def has_graph(self) -> bool:
+        """Whether it has one beside its own structure, which searches with an `ef` go through."""
+        return False
+
+    def ask_for_graph(self) -> bool:
+        """A search would be answered sooner by one. Whether it is the first."""
+        return False
+
+    def companion_is_due(self, *, all_rows: bool = False) -> bool:
+        """Whether `grow_companion` has something to do: a step that is worth it, or with `all_rows` any."""
+        return False
+
+    def grow_companion(self, threads: int = 1) -> None:
+        """Maintenance: one step of what searches have asked for beside the structure."""
+        raise AssertionError("there is none")
+
+    def lacks_seal(self) -> bool:
+        """Whether the sealed file lacks much of what stands beside the structure."""
+        return False
+
+    @property
+    def seal_mark(self) -> str:
+        """What a sealed file of as many rows is told from another by."""
+        return ""
+
     @property
     def learning_cost(self) -> float:
         """Time that learning its recall takes, as a share of that of indexing all rows: expected, for progress."""

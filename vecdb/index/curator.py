@@ -30,6 +30,7 @@ from vecdb import limits, schema
 from vecdb.index import cells, orderfile, training
 from vecdb.index.answers import as_queries, explain_scan
 from vecdb.index.base import METRIC_CODES, Allowed, Found, Index, Progress, RowSource, Sealed
+from vecdb.index.companion import Companion
 from vecdb.index.flat import scan_exactly
 from vecdb.index.graph import grown
 from vecdb.index.nearest import comparisons_per_row, heads_of_rows
@@ -72,6 +73,7 @@ class Curator(Index):
         self._workers = Workers()
         self._cells = cells.Cells()
         self._free: list[Scratch] = []
+        self.companion = Companion(metric, rows)
 
     # -- publisher ---------------------------------------------------------------------------------
 
@@ -95,6 +97,7 @@ class Curator(Index):
     def extend(self, row_count: int) -> None:
         with self._lock:
             self._published = max(self._published, row_count)
+            self.companion.extend(row_count)
             if self._view is not None and row_count > self._coded:
                 self._publish(self._with_codes(self._view.order, row_count))
 
@@ -193,10 +196,37 @@ class Curator(Index):
     def remove(self, sequence: int, threads: int = 1) -> int:
         """Dead rows keep their slots until a vacuum, and are passed over: leaves do not wear out as links do."""
         self.removed = max(self.removed, sequence)
-        return 0
+        return self.companion.remove(sequence, threads)
 
     def settle(self, threads: int = 1) -> int:
-        return 0
+        return self.companion.settle(threads)
+
+    # -- its companion -----------------------------------------------------------------------------
+
+    def has_graph(self) -> bool:
+        return self.companion.is_ready(self._published)
+
+    def ask_for_graph(self) -> bool:
+        return self.companion.ask()
+
+    def companion_is_due(self, *, all_rows: bool = False) -> bool:
+        return self.companion.is_due(self.indexed_rows, all_rows=all_rows)
+
+    def grow_companion(self, threads: int = 1) -> None:
+        ready = self.has_graph()
+        self.companion.grow(self.indexed_rows, self.removed, threads)
+        with self._lock:
+            self.companion.extend(self._published)  # what came in while it was not in its place yet
+            if self._view is not None and self.has_graph() != ready:  # searches go another way now
+                self._view = View(self._view.order, self._rows.arrays, self._metric)
+
+    def lacks_seal(self) -> bool:
+        return self.companion.lacks_seal(self.indexed_rows)
+
+    @property
+    def seal_mark(self) -> str:
+        graph = self.companion.graph
+        return "" if graph is None else f".{graph.indexed_rows}"
 
     # -- search ------------------------------------------------------------------------------------
 
@@ -216,6 +246,8 @@ class Curator(Index):
         view = self._view
         if view is None or params.exact:
             return partial(self._exactly, limit=limit, snapshot=snapshot, allow=allow, threads=params.threads)
+        if params.ef is not None and self.companion.graph is not None:
+            return self.companion.search(limit, snapshot, params, allow)
         if view.arrays is not self._rows.arrays:
             view = View(view.order, self._rows.arrays, self._metric)
         if view.lacks_panels(params, allow):
@@ -254,11 +286,12 @@ class Curator(Index):
     @classmethod
     def open(cls, path: Path, config: schema.Curator, metric: str, rows: RowSource, *, mapped: bool = False) -> Curator:
         """Load a sealed file. Raises Corruption when it is damaged or belongs to other parameters."""
-        return orderfile.read(cls, path, config, metric, rows)
+        return orderfile.read(cls, path, config, metric, rows, mapped=mapped)
 
     def compact(self, mapping: NDArray[np.int64], rows: RowSource) -> Curator:
         new = type(self)(self.config, self.metric, rows)
         new.removed, new._built_rows = self.removed, self._built_rows
+        new.companion = self.companion.compact(mapping, rows)
         view = self._view
         if view is None:
             return new
@@ -276,7 +309,7 @@ class Curator(Index):
         return new
 
     def check(self) -> list[str]:
-        return orderfile.violations(self) if self._view is not None else []
+        return (orderfile.violations(self) if self._view is not None else []) + self.companion.check()
 
     def explain(self, work: NDArray[np.int64]) -> dict[str, Any]:
         return {**explain_scan(work), "nodes_scored": int(work[2])}
@@ -286,7 +319,7 @@ class Curator(Index):
         facts = {"kind": self.kind, "leaf_rows": self.config.leaf_rows, "indexed_rows": self.indexed_rows}
         if view is None:
             return {**facts, "bytes_ram": 0}
-        lengths = view.order.leaf_lengths()
+        lengths, graph = view.order.leaf_lengths(), self.companion.stats()
         return {
             **facts,
             "heads": view.order.leaf_count,
@@ -295,11 +328,13 @@ class Curator(Index):
             "ceiling": self.ceiling,
             "far_rows": len(view.order.far),
             "removed_sequence": self.removed,
-            "bytes_ram": view.order.nbytes(self._coded),
+            "graph": graph,
+            "bytes_ram": view.order.nbytes(self._coded) + (0 if graph is None else graph["bytes_ram"]),
         }
 
     def close(self) -> None:
         self._workers.close()
+        self.companion.close()
 
 
 def _grown_lines(order: Order, capacity: int, used: int) -> NDArray[np.uint8]:

@@ -2,7 +2,7 @@
 
 magic    := "VDBCURA\\x01"
 header   := {version, kind, metric, dtype, dim, leaf_rows, indexed_rows, sequence, built_rows, scale, trained_rows,
-             lossless, sieve_slack}
+             lossless, sieve_slack, graph}      graph: whether there is a file of one beside it (companion.py)
 sections : mean, far, codes, bias, lines, center, signs, rows_of, head_codes, group_codes, group_ends, leaf_ends,
            leaf_spreads, group_spreads
 """
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from vecdb import schema
 from vecdb.index import container
 from vecdb.index.base import RowSource, Sealed
+from vecdb.index.companion import Companion
 from vecdb.index.graph import Quantiser
 from vecdb.index.order import Coded, Order, identity
 from vecdb.index.sieve import Sieve
@@ -42,8 +43,9 @@ def write(index: Curator, path: Path) -> Sealed:
     assert view is not None
     order, n = view.order, view.order.indexed
     quantiser, heads, sieve = order.quantiser, order.heads, order.sieve
+    graph = index.companion.seal(path)  # first: the header names it
     header = {
-        "version": VERSION, **_facts(index), "indexed_rows": n, "sequence": index.removed,
+        "version": VERSION, **_facts(index), "graph": graph is not None, "indexed_rows": n, "sequence": index.removed,
         "built_rows": index._built_rows, "scale": quantiser.scale, "trained_rows": quantiser.trained_rows,
         "lossless": quantiser.lossless, "sieve_slack": sieve.slack if sieve is not None else -1.0,
     }  # fmt: skip
@@ -54,10 +56,14 @@ def write(index: Curator, path: Path) -> Sealed:
         "head_codes": heads.codes, "group_codes": heads.group_codes, "group_ends": heads.group_ends,
         "leaf_ends": order.leaf_ends, "leaf_spreads": order.leaf_spreads, "group_spreads": order.group_spreads,
     }  # fmt: skip
-    return Sealed(container.write(path, MAGIC, header, arrays), n, index.removed)
+    written = container.write(path, MAGIC, header, arrays)
+    parts = () if graph is None else ((graph[0].name, graph[1].bytes),)
+    return Sealed(written, n, index.removed, parts)
 
 
-def read(cls: type[Curator], path: Path, config: schema.Curator, metric: str, rows: RowSource) -> Curator:
+def read(
+    cls: type[Curator], path: Path, config: schema.Curator, metric: str, rows: RowSource, *, mapped: bool
+) -> Curator:
     from vecdb.index.slotsearch import View
 
     header, found = container.read(path, MAGIC, VERSION)
@@ -88,6 +94,8 @@ def read(cls: type[Curator], path: Path, config: schema.Curator, metric: str, ro
         small["leaf_spreads"], small["group_spreads"], small["far"], n,
     )  # fmt: skip
     index.removed, index._built_rows = header["sequence"], header["built_rows"]
+    if header.get("graph"):
+        index.companion = Companion.open(path, metric, rows, mapped=mapped)
     index._coded = index._published = n
     index._view = View(order, rows.arrays, index._metric)
     return index
