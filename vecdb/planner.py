@@ -33,10 +33,10 @@ _WIDTHS = 6.0  # measured at 20,000 x 384: a graph and lists were even with the 
 # without a tenant needs for as much, here 144: 80 of them gave 0.88 among 160,000 rows, where 384 are needed.
 PATIENCE, _PATIENCE_SHARE, _PATIENCE_RECALL = 80, 0.55, 0.95
 SCAN_ROWS = 24_576  # a look at all rows of a tenant, at 0.985, was as fast at 28,000; `optimize` measures it anew
-# A graph with a beam of 64 takes as long as a look at 12,000 codes that lie scattered, (1 / s)^0.6 times as long among
-# a share s of the rows: measured at 160,000 x 384 (145 us; 1.4, 1.9 and 4.3 times that for a half, a quarter, a tenth).
-# At 40,000 the codes of all are looked at as fast.
-_GRAPH_EF, _GRAPH_ROWS, _GRAPH_POWER, _GRAPH_LIVE_MIN = 64, 12_000, 0.6, 65_536
+# A graph with a beam of 64 takes as long as a look at 12,000 codes that lie scattered. Among a share s of the rows a
+# beam s^0.35 as wide finds as much in (1 / s)^0.6 of the time: measured at 160,000 x 384 (145 us at recall 0.95; 1.4,
+# 2.3 and 4.3 times that for a half, a quarter, a tenth). At 40,000 the codes of all are looked at as fast.
+_GRAPH_EF, _GRAPH_EF_POWER, _GRAPH_ROWS, _GRAPH_POWER, _GRAPH_LIVE_MIN = 64, 0.35, 12_000, 0.6, 65_536
 LEAVES = 64  # of a tree, for a search without a tenant that nobody has said or learned anything about
 NPROBE = 128  # lists of a search that nobody has said or learned anything about
 
@@ -95,7 +95,8 @@ def plan(
         return Plan(scan, 0, "nothing is indexed yet")
     if isinstance(config, Curator):
         if by_graph:
-            return Plan("graph", _beam(limit, params, tuned), "much of many rows")
+            share = 1.0 if matching is None else matching / snapshot.live_count
+            return Plan("graph", _beam(limit, params, tuned, share), "much of many rows")
         most = -(-snapshot.live_count // scan_share)
         return _tree(config, limit, params, tuned, tuned_ef, most, matching, scan_rows)
     live = snapshot.live_count
@@ -176,9 +177,9 @@ def is_for_graph(
     return walk < min(rows, live / scan_share)
 
 
-def _beam(limit: int, params: SearchParams, tuned: Sequence[Tuned]) -> int:
-    """Of the graph beside a tree."""
-    ef: float = _GRAPH_EF
+def _beam(limit: int, params: SearchParams, tuned: Sequence[Tuned], share: float = 1.0) -> int:
+    """Of the graph beside a tree; share : of the rows that may be returned."""
+    ef: float = _GRAPH_EF * share**_GRAPH_EF_POWER
     if params.ef is not None:
         ef = params.ef
     elif params.recall is not None and tuned:

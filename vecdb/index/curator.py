@@ -312,7 +312,9 @@ class Curator(Index):
         return (orderfile.violations(self) if self._view is not None else []) + self.companion.check()
 
     def explain(self, work: NDArray[np.int64]) -> dict[str, Any]:
-        return {**explain_scan(work), "nodes_scored": int(work[2])}
+        facts = explain_scan(work)
+        facts["nodes_scored"] = facts.pop("walked_again")
+        return facts
 
     def stats(self) -> dict[str, Any]:
         view = self._view
