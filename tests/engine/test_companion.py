@@ -91,15 +91,15 @@ def test_nobody_who_has_not_asked_has_one(db: Database) -> None:
 
 def test_what_changes_is_seen_before_the_graph_has_it_and_after(db: Database) -> None:
     docs = grown(db)
-    docs.upsert(range(N, N + 150), VECTORS[N : N + 150], tenants=lists(N, N + 150))
+    docs.upsert(range(N, N + 100), VECTORS[N : N + 100], tenants=lists(N, N + 100))
     docs.delete(range(300))
     docs.revoke(range(301, 400, 2), "most")
-    there = range(300, N + 150)
+    there = range(300, N + 100)
     for _ in range(2):
         agrees(docs, there)
         assert docs.check() == []
-        own = docs.search(VECTORS[N : N + 150], 1)
-        assert np.array_equal(own.ids[:, 0], np.arange(N, N + 150)) and plan_of(docs, None) == "graph"
+        own = docs.search(VECTORS[N : N + 100], 1)
+        assert np.array_equal(own.ids[:, 0], np.arange(N, N + 100)) and plan_of(docs, None) == "graph"
         assert not set(docs.search(QUERIES, 200, tenant="most").ids.ravel().tolist()) & set(range(301, 400, 2))
         docs.optimize()
     docs.vacuum()

@@ -25,8 +25,8 @@ from vecdb.index.base import Allowed, Found, RowSource, Sealed
 from vecdb.index.hnsw import Hnsw
 from vecdb.schema import SearchParams, Snapshot
 
-_READY_SHARE = 0.8  # of the rows: what it has not taken yet it scans
-_LAG_SHARE = 16  # a sixteenth of its rows is worth a step
+_LAG_SHARE = 64  # of its rows that are worth a step
+_LAG_STEPS = 2  # that it may lack and is searched all the same: it scans what it lacks
 _SEAL_SHARE = 8
 
 
@@ -47,24 +47,28 @@ class Companion:
         return first
 
     def is_ready(self, row_count: int) -> bool:
-        return self.graph is not None and self.graph.indexed_rows >= _READY_SHARE * row_count
+        graph = self.graph
+        return graph is not None and row_count - graph.indexed_rows < _LAG_STEPS * _step_rows(graph)
 
     def is_due(self, row_count: int, *, all_rows: bool = False) -> bool:
         """Whether there is a step to do, or with `all_rows` a row that it lacks."""
         if self.graph is None:
             return self._asked and row_count > 0
-        indexed = self.graph.indexed_rows
-        least = 1 if all_rows else max(limits.index_step_rows, indexed // _LAG_SHARE)
-        return row_count - indexed >= least
+        return row_count - self.graph.indexed_rows >= (1 if all_rows else _step_rows(self.graph))
 
-    def grow(self, row_count: int, removed: int, threads: int) -> None:
-        """One step. removed : deletions up to this sequence stay out."""
+    def grown(self, row_count: int, removed: int, threads: int) -> Hnsw:
+        """The graph after one step, for `take`. removed : deletions up to this sequence stay out."""
         graph = self.graph
         if graph is None:
             graph = Hnsw(schema.Hnsw(), self._metric, self._rows)
             graph.remove(removed)
         graph.extend(row_count)
         graph.add(graph.next_stop(row_count), threads)
+        return graph
+
+    def take(self, graph: Hnsw, row_count: int) -> None:
+        """Put it in place, with codes of all rows that searches may see; nobody publishes rows meanwhile."""
+        graph.extend(row_count)
         self.graph = graph
 
     def search(
@@ -116,6 +120,10 @@ class Companion:
     def close(self) -> None:
         if self.graph is not None:
             self.graph.close()
+
+
+def _step_rows(graph: Hnsw) -> int:
+    return max(limits.index_step_rows, graph.indexed_rows // _LAG_SHARE)
 
 
 def _path(beside: Path) -> Path:

@@ -210,18 +210,18 @@ class Curator(Index):
         return self.companion.ask()
 
     def companion_is_due(self, *, all_rows: bool = False) -> bool:
-        return self.companion.is_due(self.indexed_rows, all_rows=all_rows)
+        return self.companion.is_due(self._published, all_rows=all_rows)
 
     def grow_companion(self, threads: int = 1) -> None:
         ready = self.has_graph()
-        self.companion.grow(self.indexed_rows, self.removed, threads)
+        graph = self.companion.grown(self._published, self.removed, threads)
         with self._lock:
-            self.companion.extend(self._published)  # what came in while it was not in its place yet
+            self.companion.take(graph, self._published)
             if self._view is not None and self.has_graph() != ready:  # searches go another way now
                 self._view = View(self._view.order, self._rows.arrays, self._metric)
 
     def lacks_seal(self) -> bool:
-        return self.companion.lacks_seal(self.indexed_rows)
+        return self.companion.lacks_seal(self._published)
 
     @property
     def seal_mark(self) -> str:
