@@ -66,14 +66,17 @@ class Spann:
 @dataclass(frozen=True, slots=True)
 class Curator:
     """One clustering tree that many tenants share (after Curator, Jin et al., 2024), each served as by an index of its
-    own. For collections whose searches name a tenant; those that do not walk the same tree.
+    own. For collections whose searches name a tenant; those that do not search the same codes.
+
+    From 65,536 records on, the first search that sees much of them, or names no tenant, has a graph grown beside the
+    tree, by maintenance or the next `optimize`. It takes about as much memory again as the codes.
 
     leaf_rows : rows of a leaf, on average. A group of leaves is as large as makes as many groups.
     shortlist_max : rows that a tenant may have in a group before its leaves are told apart.
-    scan_max : rows of a tenant that are all compared; those of a larger one along the tree. None: as many as `optimize`
-        finds to be as fast as the tree on this machine.
-    nprobe : leaves looked at by a search without a tenant that names neither `nprobe` nor `recall`, until `tune` has
-        picked another number; None: 64.
+    scan_max : rows of a tenant that are all compared; those of a larger one along the tree, without a graph. None: as
+        many as `optimize` finds to be as fast as the tree on this machine.
+    nprobe : leaves looked at by a search without a tenant that names neither `nprobe` nor `recall`, without a graph;
+        None: all rows, the graph, or what `optimize` and `tune` learned, whichever is fastest.
     """
 
     leaf_rows: int = 64
