@@ -220,6 +220,7 @@ def drive(setup: Setup, steps: int, seed: int, reader_every: int = 0) -> Twin:
         pytest.param(Setup("spann", "l2", memory=False), "lists", marks=pytest.mark.slow),
         (Setup("spann-disk", "cosine", memory=False), "lists"),
         (Setup("curator", "cosine", memory=False), "tree"),
+        (Setup("curator-graph", "l2", memory=False), "graph"),
         pytest.param(Setup("spann-disk", "ip", memory=False), "lists", marks=pytest.mark.slow),
         pytest.param(Setup("spann-lossless", "l2", "int8", memory=False), "lists", marks=pytest.mark.slow),
     ],
@@ -227,7 +228,8 @@ def drive(setup: Setup, steps: int, seed: int, reader_every: int = 0) -> Twin:
 )
 def test_a_seeded_history_meets_every_kind_of_care(setup: Setup, plan: str) -> None:
     twin = drive(setup, 900, SEED)
-    scans = [] if plan == "tree" else ["plan rows among tenants"]  # which goes along the tenant's own slots
+    curator = setup.kind.startswith("curator")  # whose small tenants' own slots are all looked at
+    scans = ["plan tree among tenants"] if curator else ["plan rows among tenants"]
     for what in (
         f"plan {plan}",
         f"{plan} and tail",
@@ -252,7 +254,9 @@ def test_a_seeded_history_meets_every_kind_of_care(setup: Setup, plan: str) -> N
         assert twin.seen[what], f"{what} never happened: {twin.seen}"
 
 
-@pytest.mark.parametrize("kind", ["hnsw", "spann-disk", "curator", pytest.param("spann", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "kind", ["hnsw", "spann-disk", "curator", "curator-graph", pytest.param("spann", marks=pytest.mark.slow)]
+)
 def test_another_process_sees_each_commit_through_seals_and_vacuums(kind: str) -> None:
     drive(Setup(kind, "l2", memory=False), 150, SEED + 1, reader_every=5)
 
@@ -280,6 +284,7 @@ def test_another_process_follows_a_collection_dropped_and_made_anew() -> None:
         Setup("spann-some", "ip"),
         Setup("curator", "cosine", memory=False),
         Setup("curator", "ip", "int8"),
+        Setup("curator-graph", "cosine", memory=False),
     ],
     ids=str,
 )
@@ -288,7 +293,7 @@ def test_a_history_of_twenty_thousand_operations(setup: Setup) -> None:
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("kind", ["hnsw", "spann", "spann-disk", "curator"])
+@pytest.mark.parametrize("kind", ["hnsw", "spann", "spann-disk", "curator", "curator-graph"])
 @pytest.mark.parametrize("metric", METRICS)
 def test_a_history_of_a_million_operations(kind: str, metric: str) -> None:
     drive(Setup(kind, metric, memory=False), 1_000_000, SEED + 3, reader_every=10_000)

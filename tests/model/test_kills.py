@@ -107,10 +107,10 @@ def verify(twin: Twin) -> None:
             twin.search_mixture(seen[:2], IDS + 1, among=[name])
 
 
-KINDS = ["flat", "hnsw", "spann", "spann-disk", "curator"]
+KINDS = ["flat", "hnsw", "spann", "spann-disk", "curator", "curator-graph"]
 
 
-@pytest.mark.parametrize("kind", ["hnsw", "curator"])
+@pytest.mark.parametrize("kind", ["hnsw", "curator", "curator-graph"])
 def test_a_history_survives_kills(kind: str) -> None:
     assert lives(Setup(kind, "l2", memory=False), 3, SEED)["operations"] > 0
 

@@ -42,6 +42,7 @@ RARE_SETUPS = [
     Setup("spann-disk", "l2", memory=False, durability="full"),
     Setup("spann-some", "cosine", memory=False, ids="str"),
     Setup("curator", "ip", memory=False, durability="full"),
+    Setup("curator-graph", "l2", memory=False),
 ]
 
 numbers = st.integers(0, IDS - 1)

@@ -63,12 +63,13 @@ def index_of(kind: str) -> Any:
         "spann-some": vecdb.Spann(**SMALL_LISTS, memory_budget_bytes=512),
         "spann-lossless": vecdb.Spann(**SMALL_LISTS, bits=8),
         "curator": vecdb.Curator(leaf_rows=4, shortlist_max=4, scan_max=6, nprobe=3),
+        "curator-graph": vecdb.Curator(leaf_rows=4, shortlist_max=4),
     }[kind]
 
 
 def kinds_for(setup: Setup) -> list[str]:
     """What a collection may be indexed anew as. Lists compile kernels for each dtype: not every setup meets them."""
-    graphs = ["auto", "flat", "hnsw", "hnsw-full", "curator"]
+    graphs = ["auto", "flat", "hnsw", "hnsw-full", "curator", "curator-graph"]
     lists = ["spann", "spann-disk", "spann-some"] if setup.dtype == "float32" or "spann" in setup.kind else []
     return [*graphs, *lists, setup.kind]
 
@@ -83,6 +84,7 @@ def small_limits(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(limits, "block_rows_max", 5)
     patch.setattr(planner, "_SCAN_SHARE", 1e9)  # a graph, once there, is walked whatever the beam
     patch.setattr(planner, "_WIDTHS", 0.0)  # and walked with a tenant's bitmap, however few its rows
+    patch.setattr(planner, "SCAN_ROWS", 6)
     patch.setattr(planner, "_GRAPH_LIVE_MIN", 8)  # a tree has a graph beside it once somebody sees much of ten rows
     patch.setattr(planner, "_GRAPH_ROWS", 4)
     patch.setattr(limits, "index_step_rows", 4)
