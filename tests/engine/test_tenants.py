@@ -778,13 +778,14 @@ def test_the_planner_scans_a_tenants_rows_until_meeting_them_is_cheaper() -> Non
 
 def test_a_large_tenants_walk_along_the_tree_is_as_long_as_the_recall_asked_for_takes() -> None:
     snapshot, config = Snapshot(1, 100_000, 100_000), vecdb.Curator(scan_max=1_000)
-    learned = (Tuned(10, 32, 0.90), Tuned(10, 50, 0.95), Tuned(10, 150, 0.99))
+    learned = (Tuned(10, 93, 0.90), Tuned(10, 145, 0.95), Tuned(10, 435, 0.99))
 
     def width(matching: int, known: tuple[Tuned, ...] = learned, **asked: Any) -> int:
         return planner.plan(config, 100_000, snapshot, 10, vecdb.SearchParams(**asked), known, None, matching).width
 
     assert width(1_000, recall=0.99) == width(1_000, nprobe=7) == 0, "all its rows"
-    assert width(1_001) == planner.PATIENCE
+    assert width(1_001) == width(1_001, ()) == planner.PATIENCE
+    assert width(1_001, (Tuned(10, 290, 0.95),)) == 2 * planner.PATIENCE, "what the data needs"
     assert width(1_001, recall=0.95) == planner.PATIENCE and width(1_001, recall=0.99) == 3 * planner.PATIENCE
     for measured, most in ((None, planner.SCAN_ROWS), (500, 500)):
         for told, rows in ((vecdb.Curator(), most), (config, 1_000)):
