@@ -256,14 +256,17 @@ class Curator(Index):
         return Search(view, plan, limit, snapshot, allow, params.threads, self._free, self._workers, self._exactly)
 
     def _with_panels(self, view: View) -> View:
-        """A view of the same order that large tenants are searched in; published unless there is another by now."""
+        """A view of the same order that large tenants are searched in; published unless there is another order by now.
+        They are laid before the lock is taken: sorted lines stay what they are.
+        """
+        laid = view.order.with_panels()
         with self._lock:
-            if self._view is None or self._view.order.token is not view.order.token:
-                return View(view.order.with_panels(), view.arrays, self._metric)
-            order = self._view.order
-            if len(order.panels) == 0:
-                order = order.with_panels()
-            self._publish(order)
+            now = self._view
+            if now is None or now.order.token is not laid.token:
+                return View(laid, view.arrays, self._metric)
+            if len(now.order.panels) == 0:
+                self._publish(replace(now.order, panels=laid.panels))
+            assert self._view is not None
             return self._view
 
     def _exactly(
