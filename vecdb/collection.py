@@ -463,7 +463,8 @@ class Collection:
     def stats(self, *, tenant: str | None = None) -> dict[str, Any]:
         """live, deleted, rows, bytes_ram, bytes_disk, index_state, index parameters and facts, tail, sequence.
 
-        Of a `tenant`: records, records_max (its quota), bytes_ram of its rows in memory, plan of a search for ten.
+        Of a `tenant`: records, records_max (its quota; None: none), bytes_ram of its rows in memory, plan of a search
+        for ten.
         """
         if tenant is None:
             return self._engine.stats()

@@ -186,6 +186,7 @@ def test_tenants_come_and_go(db: Any) -> None:
     assert docs.revoke(1, "t0001") == 1 and docs.get(1).tenants == ["new"]
     stats = docs.stats(tenant="t0001")
     assert (stats["records"], stats["records_max"]) == (1, 5)
+    assert docs.stats(tenant="new")["records_max"] is None
     docs.drop_tenant("t0001")
     assert docs.get(2).tenants == ["new"] and len(list(docs.tenants())) == 2_500
 
