@@ -834,6 +834,14 @@ def test_the_size_of_an_answer_is_bounded() -> None:
         validate.search_limit(limits.limit_max, nq + 1)
 
 
+def test_a_flag_is_true_or_false_and_nothing_that_counts_as_either() -> None:
+    for value in (True, False, np.True_, np.False_):
+        assert validate.flag(value, "explain") is bool(value)
+    for other in ("no", "", 0, 1, None, [], 1.0, np.int64(1), np.array(True)):
+        with pytest.raises(InvalidArgument, match="explain must be True or False, got "):
+            validate.flag(other, "explain")
+
+
 def test_search_parameters_are_normalised() -> None:
     assert validate.search_params(None, 10) == SearchParams()
     assert validate.search_params(SearchParams(ef=np.int64(5)), 10) == SearchParams(ef=10)  # type: ignore[arg-type]
