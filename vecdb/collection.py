@@ -450,7 +450,7 @@ class Collection:
         self, queries: Any, limit: int = 10, *, params: SearchParams | None = None, tenant: Any = None
     ) -> dict[str, Any]:
         """Recall@limit against exact search, and latency percentiles in milliseconds, over `queries` asked one at a
-        time, among all records or those of `tenant`.
+        time, among all records or those of `tenant`; where there are none, or no queries, recall is None.
         """
         array, _ = validate.queries(queries, self._config)
         limit = validate.search_limit(limit, len(array))
