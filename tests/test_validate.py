@@ -284,6 +284,17 @@ def test_norms_are_bounded_so_that_no_distance_overflows(gate: Any) -> None:
 
 
 @pytest.mark.parametrize("gate", [validate.vectors, validate.queries])
+@pytest.mark.parametrize("huge", [1e20, 3e38, np.inf, np.nan])
+@pytest.mark.filterwarnings("error")
+def test_huge_numbers_are_refused_without_a_warning(gate: Any, huge: float) -> None:
+    matrix = np.full((300, 4), huge, np.float32)
+    in_bytes = np.frombuffer(matrix.tobytes(), np.float32).reshape(300, 4)
+    for data in (matrix, matrix[0], in_bytes, in_bytes[0], matrix.astype(np.float64), matrix.tolist()):
+        with pytest.raises(InvalidArgument, match=r"too long|must be finite"):
+            gate(data, config())
+
+
+@pytest.mark.parametrize("gate", [validate.vectors, validate.queries])
 def test_a_zero_vector_is_refused_under_cosine_only(gate: Any) -> None:
     data = np.ones((300, 4), np.float32)
     data[280] = 0
@@ -821,6 +832,14 @@ def test_the_size_of_an_answer_is_bounded() -> None:
     assert validate.search_limit(limits.limit_max, nq) == limits.limit_max
     with pytest.raises(LimitExceeded, match="several calls"):
         validate.search_limit(limits.limit_max, nq + 1)
+
+
+def test_a_flag_is_true_or_false_and_nothing_that_counts_as_either() -> None:
+    for value in (True, False, np.True_, np.False_):
+        assert validate.flag(value, "explain") is bool(value)
+    for other in ("no", "", 0, 1, None, [], 1.0, np.int64(1), np.array(True)):
+        with pytest.raises(InvalidArgument, match="explain must be True or False, got "):
+            validate.flag(other, "explain")
 
 
 def test_search_parameters_are_normalised() -> None:

@@ -6,7 +6,8 @@
 
 What asks the server is a coroutine; `iter`, `tenants` and `search_stream` are iterated with `async for`. An open
 database belongs to the event loop that it was opened on; any number of calls may be on their way at once. grpc.aio does
-not come through a fork: while a database is open here, start processes by `spawn`, or let them use `vecdb.open`.
+not come through a fork: a process that is forked while a database is open here gets Unavailable from `open`; start it
+by `spawn`, or let it use `vecdb.open`.
 """
 
 from __future__ import annotations

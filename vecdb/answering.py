@@ -347,7 +347,7 @@ class Answering(Following):
         return {
             "tenant": name,
             "records": len(allowed),
-            "records_max": found.records_max or limits.tenant_records_max,
+            "records_max": None if found.records_max in (0, limits.tenant_records_max) else found.records_max,
             "bytes_ram": view.generation.tenants.cached_bytes(name),
             "plan": plan.strategy,
             "reason": plan.reason,

@@ -99,7 +99,7 @@ class Collection:
         request_id : makes the call safe to repeat: a second one with this id writes nothing and returns what the first
             did. Kept for 24 hours, 65,536 a collection; the same for every method that has it.
         """
-        return self._put(ids, vectors, fields, tenants, owner, atomic, "upsert", request_id, bool(keep_tenants))
+        return self._put(ids, vectors, fields, tenants, owner, atomic, "upsert", request_id, keep_tenants)
 
     def insert(
         self,
@@ -136,7 +136,7 @@ class Collection:
         if mode not in ("upsert", "insert"):
             raise InvalidArgument(f"mode must be 'upsert' or 'insert', got {validate.show(mode)}")
         owned, request = validate.owner(owner), validate.request_id(request_id)
-        batch = self._batch(ids, vectors, fields, tenants, mode, bool(keep_tenants))
+        batch = self._batch(ids, vectors, fields, tenants, mode, validate.flag(keep_tenants, "keep_tenants"))
         return partial(self._engine.put, batch, owned, mode, request)
 
     def _put(
@@ -149,10 +149,11 @@ class Collection:
         atomic: bool,
         mode: Mode,
         request_id: str | None,
-        kept: bool = False,
+        keep_tenants: bool = False,
     ) -> int:
         owned = validate.owner(owner)
         request = validate.request_id(request_id)
+        kept, atomic = validate.flag(keep_tenants, "keep_tenants"), validate.flag(atomic, "atomic")
         if request is not None and not atomic:
             raise InvalidArgument("a call that may be split has no one request_id: write its parts with one each")
         if atomic or _length(ids) <= self._engine.rows_per_call:
@@ -271,7 +272,10 @@ class Collection:
         """
         names = validate.tenant_names(name, "name")
         return self._engine.create_tenants(
-            names, bool(exist_ok), validate.records_max(records_max), validate.request_id(request_id)
+            names,
+            validate.flag(exist_ok, "exist_ok"),
+            validate.records_max(records_max),
+            validate.request_id(request_id),
         )
 
     def drop_tenant(self, name: str, *, request_id: str | None = None) -> None:
@@ -307,6 +311,8 @@ class Collection:
         checked = validate.search_params(params, limit)
         select = validate.field_selection(fields)
         tenants = validate.search_tenants(tenant)
+        if include_vectors is not False or explain is not False:  # seldom: two calls less for most searches
+            include_vectors, explain = _included(include_vectors), validate.flag(explain, "explain")
         return self._engine.search(
             queries, limit, checked, single=single, select=select, include_vectors=include_vectors, explain=explain,
             tenants=tenants, stop=stop,
@@ -348,8 +354,8 @@ class Collection:
             return array, single
 
         return self._engine.search_stream(
-            queries, check, limit, checked, select=select, include_vectors=include_vectors, tenants=tenants,
-            window=window,
+            queries, check, limit, checked, select=select, include_vectors=_included(include_vectors),
+            tenants=tenants, window=window,
         )  # fmt: skip
 
     def search_mixture(
@@ -396,7 +402,7 @@ class Collection:
         tenants = validate.search_tenants(tenant)
         return self._engine.search_mixture(
             query, limit, validate.search_params(params, limit), validate.owner(owner), select=select,
-            include_vectors=include_vectors, explain=explain, tenants=tenants,
+            include_vectors=_included(include_vectors), explain=validate.flag(explain, "explain"), tenants=tenants,
         )  # fmt: skip
 
     def get(self, ids: Any, *, include_vectors: bool = False, owner: str = "", tenant: Any = None) -> Any:
@@ -407,7 +413,8 @@ class Collection:
         """
         batch = self._ids(ids)
         tenants = validate.search_tenants(tenant)
-        return self._engine.get(batch, validate.owner(owner), include_vectors=include_vectors, tenants=tenants)
+        included = _included(include_vectors)
+        return self._engine.get(batch, validate.owner(owner), include_vectors=included, tenants=tenants)
 
     def count(self, *, tenant: Any = None) -> int:
         """Live records; with `tenant`, a name or a list of names, those that one of them may see."""
@@ -420,7 +427,7 @@ class Collection:
         if not isinstance(batch, int) or isinstance(batch, bool) or not 1 <= batch <= _ITER_BATCH_MAX:
             raise InvalidArgument(f"batch must be a whole number from 1 to {_ITER_BATCH_MAX:,}, got {batch!r}")
         tenants = validate.search_tenants(tenant)
-        return self._engine.iter(batch, include_vectors=include_vectors, tenants=tenants)
+        return self._engine.iter(batch, include_vectors=_included(include_vectors), tenants=tenants)
 
     # -- the index ---------------------------------------------------------------------------------
 
@@ -443,7 +450,7 @@ class Collection:
         self, queries: Any, limit: int = 10, *, params: SearchParams | None = None, tenant: Any = None
     ) -> dict[str, Any]:
         """Recall@limit against exact search, and latency percentiles in milliseconds, over `queries` asked one at a
-        time, among all records or those of `tenant`.
+        time, among all records or those of `tenant`; where there are none, or no queries, recall is None.
         """
         array, _ = validate.queries(queries, self._config)
         limit = validate.search_limit(limit, len(array))
@@ -463,7 +470,8 @@ class Collection:
     def stats(self, *, tenant: str | None = None) -> dict[str, Any]:
         """live, deleted, rows, bytes_ram, bytes_disk, index_state, index parameters and facts, tail, sequence.
 
-        Of a `tenant`: records, records_max (its quota), bytes_ram of its rows in memory, plan of a search for ten.
+        Of a `tenant`: records, records_max (its quota; None: none), bytes_ram of its rows in memory, plan of a search
+        for ten.
         """
         if tenant is None:
             return self._engine.stats()
@@ -482,6 +490,10 @@ class Collection:
 
     def _ids(self, ids: Any) -> validate.IdBatch:
         return validate.ids(ids, self._engine.id_kind, name=self.name)
+
+
+def _included(include_vectors: bool) -> bool:
+    return validate.flag(include_vectors, "include_vectors")
 
 
 def _length(ids: Any) -> int:

@@ -48,8 +48,9 @@ def open_database(
     if memory_budget_bytes is not None and (not isinstance(memory_budget_bytes, int) or memory_budget_bytes <= 0):
         raise InvalidArgument(f"memory_budget_bytes must be a positive number of bytes, got {memory_budget_bytes!r}")
     _check_path(path, "a directory or ':memory:'")
+    read_only = validate.flag(read_only, "read_only")
     options: dict[str, Any] = {
-        "maintenance": maintenance,
+        "maintenance": validate.flag(maintenance, "maintenance"),
         "map_bytes": map_bytes,
         "memory_budget_bytes": memory_budget_bytes,
     }
@@ -123,7 +124,8 @@ class Database:
         exist_ok : return the collection of that name where dim, metric and dtype agree, instead of raising
             AlreadyExists.
         """
-        return self._home.create_collection(validate.collection_config(name, dim, metric, index, dtype), bool(exist_ok))
+        config = validate.collection_config(name, dim, metric, index, dtype)
+        return self._home.create_collection(config, validate.flag(exist_ok, "exist_ok"))
 
     def collection(self, name: str) -> Collection:
         """The collection of that name. Raises NotFound."""

@@ -49,13 +49,13 @@ def recall_of(found: Found, truth: Found, limit: int) -> NDArray[np.float64]:
 def evaluate(
     engine: Engine, queries: NDArray[np.float32], limit: int, params: SearchParams, tenants: tuple[str, ...] = ()
 ) -> dict[str, Any]:
-    """Recall, and latency of one query at a time through the whole engine, in milliseconds. tenants : among whose
-    records; () for everybody's.
+    """Recall (None where there is nothing to find), and latency of one query at a time through the whole engine, in
+    milliseconds. tenants : among whose records; () for everybody's.
     """
     nq = len(queries)
     if nq == 0:
         engine.current_for(tenants) if tenants else engine.current()
-        return {"queries": 0, "limit": limit, "recall": 1.0}
+        return {"queries": 0, "limit": limit, "recall": None}
     view, allowed = engine.current_for(tenants) if tenants else (engine.current(), None)
     truth = view.generation.index.search(
         queries, limit, view.snapshot, SearchParams(exact=True, threads=params.threads), allowed
@@ -70,13 +70,13 @@ def evaluate(
         distances.append(found.distances)
         counts.append(found.counts)
     found.rows, found.distances, found.counts = np.concatenate(rows), np.concatenate(distances), np.concatenate(counts)
-    recalls = recall_of(found, truth, limit)
+    recalls, matches = recall_of(found, truth, limit), bool(truth.counts.any())
     p50, p95, p99 = (float(value) for value in np.percentile(took * 1e3, (50, 95, 99)))
     return {
         "queries": nq,
         "limit": limit,
-        "recall": float(recalls.mean()),
-        "recall_p1": float(np.percentile(recalls, 1)),
+        "recall": float(recalls.mean()) if matches else None,
+        "recall_p1": float(np.percentile(recalls, 1)) if matches else None,
         "plan": plan.strategy,
         "ef": plan.width if plan.strategy == "graph" else None,
         "nprobe": plan.width if plan.strategy in ("lists", "tree") else None,

@@ -99,6 +99,11 @@ def test_recall_is_measured_and_tuned(db: Any) -> None:
     docs, vectors = filled(db)
     docs.optimize()
     report = docs.evaluate(vectors[:50], 5, params=vecdb.SearchParams(exact=True))
+    assert docs.evaluate(vectors[:0])["recall"] is None, "nothing was asked"
+    docs.create_tenant("idle")
+    empty = db.create_collection("empty", docs.dim)
+    for report_of_none in (docs.evaluate(vectors[:9], tenant="idle"), empty.evaluate(vectors[:9])):
+        assert (report_of_none["queries"], report_of_none["recall"], report_of_none["recall_p1"]) == (9, None, None)
     assert report["recall"] == 1.0 and isinstance(docs.evaluate(vectors[:10])["recall"], float)
     curve = docs.tune(vectors[:50], 0.9, 5)
     assert curve and {"ef", "recall", "queries_per_second"} <= set(curve[0]) and docs.stats()["tuned_ef"] is not None

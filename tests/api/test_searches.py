@@ -168,6 +168,14 @@ def test_a_stream_that_is_left_reads_no_more(db: Any) -> None:
     assert 11 <= len(asked) <= 16 and docs.count() == ROWS
 
 
+def test_flags_may_be_numpys(db: Any) -> None:
+    docs, yes, no = filled(db), np.True_, np.False_
+    found = docs.search(np.ones(docs.dim), 3, include_vectors=yes, explain=yes)
+    assert found[0].vector is not None and found.explain is not None
+    assert docs.get(1, include_vectors=no).vector is None and docs.get(1, include_vectors=yes).vector is not None
+    assert docs.create_tenant("flagged", exist_ok=yes) == 1 and docs.create_tenant("flagged", exist_ok=yes) == 0
+
+
 def test_tenants_are_listed_from_a_name_on(db: Any) -> None:
     docs = filled(db)
     names = [f"t{n:04}" for n in range(2_500)]
@@ -186,6 +194,7 @@ def test_tenants_come_and_go(db: Any) -> None:
     assert docs.revoke(1, "t0001") == 1 and docs.get(1).tenants == ["new"]
     stats = docs.stats(tenant="t0001")
     assert (stats["records"], stats["records_max"]) == (1, 5)
+    assert docs.stats(tenant="new")["records_max"] is None
     docs.drop_tenant("t0001")
     assert docs.get(2).tenants == ["new"] and len(list(docs.tenants())) == 2_500
 

@@ -265,6 +265,23 @@ def test_access_lists_survive_an_export_and_an_import(db: Path, tmp_path: Path, 
         assert (done.returncode, json.loads(done.stdout)["error"]["code"]) == (2, "USAGE")
 
 
+def test_what_only_late_records_have_is_exported_too(tmp_path: Path) -> None:
+    n = 4_096 + 3  # the first records of an export are written together
+    with vecdb.open(tmp_path / "db") as database:
+        docs = database.create_collection("docs", 2, "l2")
+        docs.upsert(range(n), np.ones((n, 2)))
+        docs.upsert([n], [[1, 2]], [{"title": "t"}], tenants=["acme"])
+        docs.upsert([n + 1], [[1, 2]], [{"seen by": "t"}])
+    run("export", tmp_path / "out.parquet", "--db", tmp_path / "db", "-c", "docs", "--tenant-column", "seers")
+    run("import", tmp_path / "out.parquet", "--db", tmp_path / "two", "-c", "docs", "--tenant-column", "seers")
+    with vecdb.open(tmp_path / "two") as database:
+        first, last = database.collection("docs").get([0, n])
+        assert (last.fields["title"], last.tenants, first.tenants) == ("t", ["acme"], [])
+    words = ("export", tmp_path / "x.jsonl", "--db", tmp_path / "db", "-c", "docs", "--tenant-column", "seen by")
+    assert "is the name of a field" in run(*words, code=1)["error"]["message"]
+    assert not (tmp_path / "x.jsonl").exists()
+
+
 def test_a_cell_of_a_table_is_a_tenant(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text('id,vector,org\n1,"[0.5, 1]",acme\n2,"[1, 0.5]",\n')
     run("import", tmp_path / "x.csv", "--db", tmp_path / "db", "-c", "docs", "--tenant-column", "org")

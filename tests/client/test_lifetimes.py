@@ -254,6 +254,65 @@ def test_a_forked_process_can_open_its_own(url: str, kind: str) -> None:
     subprocess.run([sys.executable, "-c", FORK, url, kind], check=True, env=ENVIRONMENT, timeout=2 * PATIENCE_S)
 
 
+FORK_WHILE_OPEN = """
+import asyncio, gc, os, signal, sys, vecdb
+
+url = sys.argv[1]
+
+async def counted():
+    async with vecdb.aio.open(url) as db:
+        return await (await db.collection("docs")).count()
+
+async def inherited(db):
+    return await db.collections()
+
+def refused(coroutine, said):
+    try:
+        asyncio.run(coroutine)
+    except vecdb.Unavailable as error:
+        assert said in str(error), error
+    else:
+        raise AssertionError(said)
+
+def child(work):
+    number = os.fork()
+    if number == 0:
+        signal.alarm(60)
+        try:
+            work()
+            os._exit(0)
+        finally:
+            os._exit(1)
+    assert os.waitpid(number, 0)[1] == 0
+
+async def main():
+    there = [await vecdb.aio.open(url)]
+    closed = await vecdb.aio.open(url)
+    await closed.close()
+
+    def while_open():
+        refused(inherited(there[0]), "inherited by a fork")
+        refused(counted(), "start it by spawn, or use vecdb.open")
+        there.clear()
+        gc.collect()
+        refused(counted(), "start it by spawn, or use vecdb.open")
+        with vecdb.open(url) as db:
+            assert db.collection("docs").count() == 20
+
+    child(while_open)
+    assert await counted() == 20 and await there[0].collections() == ["docs"]
+    await there[0].close()
+    return [closed, *there]
+
+held = asyncio.run(main())
+child(lambda: asyncio.run(counted()))
+"""
+
+
+def test_a_process_forked_while_an_asynchronous_database_is_open_is_told_so(url: str) -> None:
+    subprocess.run([sys.executable, "-c", FORK_WHILE_OPEN, url], check=True, env=ENVIRONMENT, timeout=2 * PATIENCE_S)
+
+
 @pytest.mark.parametrize("of", [vecdb.Database, vecdb.Collection, vecdb.aio.Database, vecdb.aio.Collection])
 def test_help_tells_of_every_method(of: type) -> None:
     text = pydoc.plain(pydoc.render_doc(of))

@@ -84,6 +84,10 @@ def test_options_that_say_nothing_of_what_is_opened_are_refused(tmp_path: Path) 
     for timeout in (0, -1, float("inf"), "1", True):
         with pytest.raises(vecdb.InvalidArgument, match="timeout must be"):
             vecdb.open("grpc://localhost", timeout=timeout)  # type: ignore[arg-type]
+    with pytest.raises(vecdb.InvalidArgument, match="insecure must be True or False, got 'no'"):
+        vecdb.open("grpc://10.0.0.1", token="t", insecure="no")  # type: ignore[arg-type]
+    with pytest.raises(vecdb.InvalidArgument, match="read_only must be True or False, got 'no'"):
+        vecdb.open(tmp_path / "db", read_only="no")  # type: ignore[arg-type]
     assert not (tmp_path / "db").exists()
 
 

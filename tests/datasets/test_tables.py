@@ -140,6 +140,52 @@ def test_parquet_lists_of_other_layouts_and_their_bad_rows(tmp_path: Path) -> No
         open_vectors(path)
 
 
+def test_columns_of_a_parquet_file_grow_with_what_comes(tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    chunks: list[list[dict[str, Any]]] = [
+        [{"tenants": [], "n": 1}, {"tenants": [], "title": None, "late": {"a": 1}}],
+        [{"tenants": ["x"], "n": 2.5}, {}],
+        [{"tenants": [], "n": 3}, {"title": "t", "late": {"b": "z"}, "more": True}],
+        [{}, {}],
+    ]
+    with create_vectors(tmp_path / "a.parquet", 2) as writer:
+        for at, chunk in enumerate(chunks):
+            writer.write(np.full((2, 2), at), [2 * at, 2 * at + 1], chunk)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.parquet"]
+    names = ["id", "vector", "tenants", "n", "title", "late", "more"]
+    rows = [row for chunk in chunks for row in chunk]
+    expected = [
+        {"id": i, "vector": [float(i // 2)] * 2} | {n: row.get(n) for n in names[2:]} for i, row in enumerate(rows)
+    ]
+    for row in expected:
+        row["late"] = row["late"] and {"a": None, "b": None} | row["late"]
+    found = parquet.read_table(tmp_path / "a.parquet")
+    assert found.column_names == names and found.to_pylist() == expected
+
+
+@pytest.mark.parametrize("later", [{"n": "x"}, {"n": 0.5}, {"n": True}, {"id": 3}, {"vector": None}], ids=str)
+def test_a_table_that_cannot_hold_what_comes_is_refused_and_leaves_nothing(
+    tmp_path: Path, later: dict[str, Any]
+) -> None:
+    pytest.importorskip("pyarrow")
+    (tmp_path / "a.parquet").write_text("what was there")
+    with pytest.raises(InvalidArgument, match=r"a\.parquet: "), create_vectors(tmp_path / "a.parquet", 2) as writer:
+        writer.write(np.ones((1, 2)), [1], [{"n": 2**60 + 1}])
+        writer.write(np.ones((1, 2)), [2], [{"other": 1}])
+        writer.write(np.ones((1, 2)), [3], [later])
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["what was there"]
+
+
+@pytest.mark.parametrize("format", ["parquet", "csv", "jsonl"])
+def test_all_rows_of_a_table_have_ids_or_none(tmp_path: Path, format: str) -> None:
+    pytest.importorskip("pyarrow")
+    with pytest.raises(InvalidArgument, match="every chunk or for none"):
+        with create_vectors(tmp_path / f"a.{format}", 2) as writer:
+            writer.write(np.ones((1, 2)), [1])
+            writer.write(np.ones((1, 2)))
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_damaged_parquet_page_is_corruption(tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
     path = tmp_path / "a.parquet"

@@ -245,6 +245,8 @@ def test_a_quota_is_held_before_anything_changes(db: Database) -> None:
     docs.upsert([1, 31], VECTORS[:2], tenants="small")  # one takes its own place
     docs.delete(31)
     assert docs.grant(4, "small") == 1 and docs.stats(tenant="small")["records"] == 4
+    docs.create_tenant("small", exist_ok=True, records_max=limits.tenant_records_max)
+    assert docs.stats(tenant="small")["records_max"] is None, "lifted"
 
 
 def test_bounds_of_a_record_and_of_a_call_are_held(shared: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -337,7 +339,7 @@ def test_many_tenants_are_listed_in_order_and_made_at_once(db: Database, monkeyp
 def test_a_tenant_has_figures_of_its_own(shared: Any) -> None:
     assert shared.stats()["tenants_cached"] == 0, "a tenant that nobody searched takes no memory"
     facts = shared.stats(tenant="acme")
-    assert (facts["records"], facts["plan"], facts["records_max"]) == (5, "rows", limits.tenant_records_max)
+    assert (facts["records"], facts["plan"], facts["records_max"]) == (5, "rows", None)
     assert facts["bytes_ram"] >= 20 and shared.stats()["tenants_cached"] == 1
     report = shared.evaluate(VECTORS[:5], 3, tenant=["acme", "beta"])
     assert (report["recall"], report["queries"], report["plan"]) == (1.0, 5, "rows")

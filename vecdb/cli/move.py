@@ -282,7 +282,11 @@ def _import_hnswlib(
 
 
 def _row(record: vecdb.Record, tenant_column: str | None) -> dict[str, Any]:
-    return record.fields if tenant_column is None else {**record.fields, tenant_column: record.tenants}
+    if tenant_column is None:
+        return record.fields
+    if tenant_column in record.fields:
+        raise InvalidArgument(f"--tenant-column {tenant_column!r} is the name of a field: write another column")
+    return {**record.fields, tenant_column: record.tenants}
 
 
 def _lines(path: Path | None) -> Any:

@@ -8,7 +8,8 @@
     exchange many questions on one stream (exchange.py)      -> answers, in order
 
 Any number of calls at once; `Line` from any thread, `AsyncLine` on the event loop that it was made on. Another loop
-must connect anew, and so must a process that was forked. What is under way at the end ends as what comes later would.
+must connect anew, and so must a process that was forked, which has no `AsyncLine` at all if one was open then: grpc.aio
+would wait there for a thread that only its parent has. What is under way at the end ends as what comes later would.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import os
 import queue
 import threading
 import time
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
@@ -231,6 +233,7 @@ def _unless(stop: Callable[[], bool], call: Any) -> Any:
 class AsyncLine(_Connection):
     def __init__(self, target: Target, timeout_s: float | None) -> None:
         super().__init__(target, timeout_s, asyncio.get_running_loop())
+        _refuse_after_fork(target.name)
         options = channel.options(target)
         self._channel = (
             grpc.aio.insecure_channel(target.address, options)
@@ -238,6 +241,7 @@ class AsyncLine(_Connection):
             else grpc.aio.secure_channel(target.address, target.credentials, options)
         )
         self._rpcs = channel.callables(self._channel)
+        _open.add(self)
 
     async def ask(self, rpc: str, request: Any, decode: Decode[T], stop: Stop = None) -> T:
         timeout_s = self._begin(rpc)
@@ -357,6 +361,30 @@ class AsyncLine(_Connection):
                 self._check_loop()
             self.closed = True
             await self._channel.close()
+            del self._channel, self._rpcs  # the last channel that goes takes grpc.aio's thread with it
+            _open.discard(self)
+
+
+_open: weakref.WeakSet[AsyncLine] = weakref.WeakSet()
+# Of the process that this one was forked from, if they were open then. Kept: a channel that ends takes itself out of
+# an event loop whose descriptors the two processes share, and the parent would hear nothing more.
+_inherited: list[AsyncLine] = []
+
+
+def _inherit() -> None:
+    _inherited.extend(_open)
+    _open.clear()
+
+
+os.register_at_fork(after_in_child=_inherit)
+
+
+def _refuse_after_fork(name: str) -> None:
+    if _inherited:
+        raise Unavailable(
+            f"database {name} cannot be opened by vecdb.aio in process {os.getpid()}, which was forked while "
+            f"{_inherited[0].name} was open: start it by spawn, or use vecdb.open"
+        )
 
 
 async def _each(queries: Any) -> AsyncIterator[Any]:

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import grpc
 
 from vecdb.errors import InvalidArgument, VecdbError
-from vecdb.validate.common import show
+from vecdb.validate import flag, show
 from vecdb.wire import pem
 from vecdb.wire.addresses import is_local
 
@@ -33,16 +33,17 @@ class Target:
     metadata: Sequence[tuple[str, str]] = field(default=(), repr=False)
 
 
-def target(url: object, token: object, tls: object, insecure: bool) -> Target:
+def target(url: object, token: object, tls: object, insecure: object) -> Target:
     """Checked arguments of `vecdb.open`. Raises InvalidArgument, NotFound where a certificate is missing."""
     secure, host, port = _parsed(url)
+    plain_allowed = flag(insecure, "insecure")
     local = is_local(host)
     credentials = _credentials(tls, secure)
     if token is not None and (
         not isinstance(token, str) or not token.isascii() or not token.isprintable() or not token
     ):
         raise InvalidArgument("token must be a string of printable ASCII characters, or None")
-    if token is not None and credentials is None and not local and not insecure:
+    if token is not None and credentials is None and not local and not plain_allowed:
         raise InvalidArgument(
             f"a token would go to {host} in plain text, for everybody on the way to read: use grpcs:// or tls=..., "
             "or say insecure=True"

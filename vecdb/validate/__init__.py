@@ -1,6 +1,6 @@
 """The one gate: a caller's values become canonical arrays here, or a typed error that says what to change.
 
-    collection_name, collection_config, index_config, owner           names and configuration
+    collection_name, collection_config, index_config, owner, flag     names and configuration
     ids -> IdBatch, vectors -> [n, dim], fields -> msgpack bytes,
     access_lists -> AccessLists                                       what a write call carries
     queries -> [nq, dim], search_limit, search_params, threads,
@@ -17,6 +17,7 @@ from vecdb.validate.arguments import (
     collection_config,
     collection_name,
     field_selection,
+    flag,
     index_config,
     owner,
     request_id,
@@ -50,6 +51,7 @@ __all__ = [
     "decode_fields",
     "field_selection",
     "fields",
+    "flag",
     "ids",
     "index_config",
     "integer",

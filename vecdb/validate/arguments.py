@@ -121,6 +121,15 @@ def request_id(value: object) -> bytes | None:
     return utf8(value, "request_id", limits.request_id_bytes_max)
 
 
+def flag(value: object, what: str) -> bool:
+    """True or False, never what merely counts as one: "no" would count as yes."""
+    if value is True or value is False:
+        return value
+    if isinstance(value, np.bool_):
+        return bool(value)
+    raise InvalidArgument(f"{what} must be True or False, got {show(value)}")
+
+
 def search_limit(limit: object, nq: int) -> int:
     """Neighbours per query: 1 to `limit_max`, and an answer of at most `search_cells_max` cells."""
     number = (
@@ -158,8 +167,7 @@ def search_params(params: SearchParams | None, limit: int) -> SearchParams:
         return params  # what a loop of single searches passes, 3 us faster than the general way
     if not isinstance(params, SearchParams):
         raise InvalidArgument(f"params must be vecdb.SearchParams(...) or None, got {show(params)}")
-    if not isinstance(params.exact, (bool, np.bool_)):
-        raise InvalidArgument(f"SearchParams exact must be True or False, got {show(params.exact)}")
+    exact = flag(params.exact, "SearchParams exact")
     recall = params.recall
     if recall is not None:
         if not isinstance(recall, (int, float, np.number)) or isinstance(recall, bool) or not 0.0 < recall <= 1.0:
@@ -174,7 +182,7 @@ def search_params(params: SearchParams | None, limit: int) -> SearchParams:
         ef=None if params.ef is None else max(limit, integer(params.ef, "SearchParams ef", 1, limits.ef_max)),
         nprobe=None if params.nprobe is None else integer(params.nprobe, "SearchParams nprobe", 1, limits.nprobe_max),
         recall=recall,
-        exact=bool(params.exact),
+        exact=exact,
         threads=integer(params.threads, "SearchParams threads", 1, limits.threads_max),
     )
 

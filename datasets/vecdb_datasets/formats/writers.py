@@ -41,7 +41,9 @@ class VectorWriter:
         self.dim = dim
         self.dtype = dtype
         self.n = 0
+        self._named = False  # whether rows come with ids
         self._part = f"{path}.part-{os.getpid()}"
+        self._temporary = [self._part]  # files that are gone in the end
         self._start()
 
     def write(
@@ -56,6 +58,14 @@ class VectorWriter:
         for name, values in (("ids", ids), ("fields", fields)):
             if values is not None and len(values) != len(block):
                 raise InvalidArgument(f"{self.path}: {len(block)} vectors but {len(values)} {name}")
+        if self.n and self._named != (ids is not None):
+            raise InvalidArgument(f"{self.path}: give ids for every chunk or for none")
+        self._named = ids is not None
+        for name in ("vector",) if ids is None else ("id", "vector"):
+            if any(name in row for row in fields or ()):
+                raise InvalidArgument(
+                    f"{self.path}: there is a field {name!r}, which is the name of a column of its own"
+                )
         if len(block):
             self._append(block, ids, fields)
         self.n += len(block)
@@ -69,14 +79,14 @@ class VectorWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        if kind is None:
-            self.close()
-            return
         try:
-            self._finish()
+            if kind is None:
+                self.close()
+            else:
+                self._abandon()
         finally:
-            if os.path.exists(self._part):
-                os.unlink(self._part)
+            for path in filter(os.path.exists, self._temporary):
+                os.unlink(path)
 
     def _gate(self, given: Array) -> Array:
         if given.ndim != 2 or given.shape[1] != self.dim:
@@ -108,6 +118,10 @@ class VectorWriter:
 
     def _finish(self) -> None:
         self._handle.close()
+
+    def _abandon(self) -> None:
+        """What is open is closed."""
+        self._finish()
 
 
 class _VecsWriter(VectorWriter):
@@ -167,13 +181,16 @@ class _Hdf5Writer(VectorWriter):
 
 
 class _ParquetWriter(VectorWriter):
-    """Columns id, vector, then fields; the first chunk fixes the schema."""
+    """Columns id, vector, then fields. A chunk that has a column more, or says the type of one in which nothing was so
+    far, begins another part; the file is all parts, with the columns of the last.
+    """
 
     takes_ids = True
 
     def _start(self) -> None:
         self._pa = optional_module("pyarrow", "writing Parquet")
         self._parquet = optional_module("pyarrow.parquet", "writing Parquet")
+        self._schema = self._pa.schema([])
         self._out: Any = None
 
     def _append(self, block: Array, ids: Any, fields: Fields | None) -> None:
@@ -181,28 +198,53 @@ class _ParquetWriter(VectorWriter):
         columns: dict[str, Any] = {} if ids is None else {"id": pa.array(list(ids))}
         columns["vector"] = pa.FixedSizeListArray.from_arrays(pa.array(block.reshape(-1)), self.dim)
         try:
-            if fields is not None:
-                rows = pa.Table.from_pylist(list(fields), schema=self._field_schema(columns))
-                columns.update({name: rows.column(name) for name in rows.column_names})
-            table = pa.table(columns)
-            if self._out is None:
-                self._out = self._parquet.ParquetWriter(self._part, table.schema)
-            self._out.write_table(table.cast(self._out.schema))
+            for name in dict.fromkeys(name for row in fields or () for name in row):
+                columns[name] = pa.array([row.get(name) for row in fields or ()])
+            table = self._widened(pa.table(columns))
+            if self._out is None or table.schema != self._schema:
+                self._begin(table.schema)
+            self._out.write_table(table)
         except (pa.ArrowException, ValueError, TypeError) as error:
             raise InvalidArgument(
                 f"{self.path}: rows from {self.n} on do not fit the columns of the first ones ({error})"
             ) from error
 
-    def _field_schema(self, others: dict[str, Any]) -> Any:
-        if self._out is None:
-            return None
-        return self._pa.schema([f for f in self._out.schema if f.name not in others])
+    def _widened(self, table: Any) -> Any:
+        """A table with the columns that there are so far, beside its own."""
+        return self._pa.concat_tables([self._schema.empty_table(), table], promote_options="permissive")
+
+    def _begin(self, schema: Any) -> None:
+        """A part with these columns; the first is the file, unless others follow."""
+        if self._out is not None:
+            self._out.close()
+            self._temporary.append(f"{self._part}-{len(self._temporary)}")
+        self._out, self._schema = self._parquet.ParquetWriter(self._temporary[-1], schema), schema
 
     def _finish(self) -> None:
         if self._out is None:
-            schema = self._pa.schema([("vector", self._pa.list_(self._pa.from_numpy_dtype(self.dtype), self.dim))])
-            self._out = self._parquet.ParquetWriter(self._part, schema)
+            self._begin(self._pa.schema([("vector", self._pa.list_(self._pa.from_numpy_dtype(self.dtype), self.dim))]))
         self._out.close()
+        if len(self._temporary) > 1:
+            self._join(list(self._temporary))
+
+    def _join(self, parts: list[str]) -> None:
+        self._begin(self._schema)
+        try:
+            for part in parts:
+                with self._parquet.ParquetFile(part) as file:
+                    for group in range(file.num_row_groups):
+                        self._out.write_table(self._widened(file.read_row_group(group)))
+        except self._pa.ArrowException as error:
+            raise InvalidArgument(
+                f"{self.path}: a column that later rows made cannot hold the first ({error})"
+            ) from error
+        finally:
+            self._out.close()
+        os.replace(self._temporary[-1], self._part)
+
+    def _abandon(self) -> None:
+        if self._out is not None:
+            self._out.close()
 
 
 class _JsonlWriter(VectorWriter):
@@ -229,11 +271,8 @@ class _CsvWriter(VectorWriter):
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
         if self._columns is None:
-            self._named = ids is not None
             self._columns = list(dict.fromkeys(name for row in fields or () for name in row))
             writer.writerow([*(["id"] if self._named else []), "vector", *self._columns])
-        if self._named != (ids is not None):
-            raise InvalidArgument(f"{self.path}: give ids for every chunk or for none")
         for i, vector in enumerate(block):
             row = fields[i] if fields is not None else {}
             extra = row.keys() - set(self._columns)
