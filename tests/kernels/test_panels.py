@@ -78,7 +78,7 @@ class Laid:
         self.lines[:, : self.width] = rng.integers(0, 256, (n, self.width))
         self.lines.view(np.float32)[:, self.width // 4 : self.width // 4 + 2] = rng.standard_normal((n, 2))
         self.panels = np.zeros((-(-n // ROWS), ROWS * (self.width + panels.FACTORS)), np.uint8)
-        panels.lay(self.lines, self.lines.view(np.float32), 0, n, self.width, self.panels, self.panels.view(np.float32))
+        panels.lay(self.lines, self.lines.view(np.float32), n, self.width, self.panels, self.panels.view(np.float32))
         self.signs = rng.choice(np.array([-1, 1], np.float32), (4, dim))
         self.query = rng.standard_normal(dim).astype(np.float32)
 

@@ -38,7 +38,7 @@ class Companion:
         self._metric = metric
         self._rows = rows
         self._asked = False
-        self._sealed_rows = 0 if graph is None else graph.indexed_rows
+        self._sealed_rows = 0
 
     def ask(self) -> bool:
         """Whether this is the first who asks."""
@@ -106,7 +106,10 @@ class Companion:
     @classmethod
     def open(cls, beside: Path, metric: str, rows: RowSource, *, mapped: bool) -> Companion:
         """Raises Corruption when the file is damaged; FileNotFoundError."""
-        return cls(metric, rows, Hnsw.open(_path(beside), schema.Hnsw(), metric, rows, mapped=mapped))
+        graph = Hnsw.open(_path(beside), schema.Hnsw(), metric, rows, mapped=mapped)
+        made = cls(metric, rows, graph)
+        made._sealed_rows = graph.indexed_rows
+        return made
 
     def compact(self, mapping: NDArray[np.int64], rows: RowSource) -> Companion:
         return Companion(self._metric, rows, None if self.graph is None else self.graph.compact(mapping, rows))

@@ -75,7 +75,7 @@ class Order:
         assert self.sieve is not None
         width = self.sieve.width
         laid = reserve((-(-self.indexed // PANEL_ROWS), PANEL_ROWS * (width + FACTORS)), np.uint8)
-        panels.lay(self.lines, self.lines.view(np.float32), 0, self.indexed, width, laid, laid.view(np.float32))
+        panels.lay(self.lines, self.lines.view(np.float32), self.indexed, width, laid, laid.view(np.float32))
         return replace(self, panels=laid)
 
     @property

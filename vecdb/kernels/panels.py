@@ -27,12 +27,12 @@ FACTORS = 8  # bytes of a row beside its bits
 
 
 @kernel()
-def lay(lines, floats, first, stop, width, panels, panel_floats):
-    """Turn the lines (uint8[slots, stride]) of slots [first, stop) into panels (uint8[any, 32 * (width + 8)]).
+def lay(lines, floats, stop, width, panels, panel_floats):
+    """Turn the lines (uint8[slots, stride]) of slots [0, stop) into panels (uint8[any, 32 * (width + 8)]).
 
-    floats, panel_floats : the same bytes as float32.   first : a multiple of 32.
+    floats, panel_floats : the same bytes as float32.
     """
-    for slot in range(first, stop):
+    for slot in range(stop):
         panel, r = slot // ROWS, slot % ROWS
         for j in range(width):
             panels[panel, ROWS * j + r] = lines[slot, j]

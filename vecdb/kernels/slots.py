@@ -44,11 +44,12 @@ def _place_of(listed, everything, low, high, slot):
 
 
 @part()
-def _scan(listed, everything, hidden, first, stop, coded, blocks, seen, pool, size, most):
+def _scan(listed, everything, first, stop, coded, blocks, seen, pool, size, most):
     """Compare the codes at places [first, stop) into the sorted pool. Returns its size.
 
-    coded : (codes, bias, query8, query16, probe).   seen : (rows_of, row_count, sequence, deleted).   hidden : rows may
-    be dead, and are looked up when they are near enough.   pool : int64[> most], distance << 32 | slot.
+    coded : (codes, bias, query8, query16, probe).   seen : (rows_of, row_count, sequence, deleted).   everything : the
+    slots themselves, whose rows may be dead: they are looked up when they are near enough; listed ones are visible.
+    pool : int64[> most], distance << 32 | slot.
     """
     codes, bias, query8, query16, probe = coded
     rows_of, row_count, sequence, deleted = seen
@@ -61,7 +62,7 @@ def _scan(listed, everything, hidden, first, stop, coded, blocks, seen, pool, si
         key = (np.int64(code_distance(codes, bias, slot, query8, query16, probe, blocks)) << 32) | slot
         if key >= worst:
             continue
-        if hidden and not is_visible(np.int64(rows_of[slot]), row_count, sequence, deleted, deleted[:0]):
+        if everything and not is_visible(np.int64(rows_of[slot]), row_count, sequence, deleted, deleted[:0]):
             continue
         if size == most:
             size -= 1
@@ -86,7 +87,7 @@ def _look(
     """
     if not sieved:
         work[0] += stop - first
-        return _scan(listed, everything, everything, first, stop, coded, blocks, seen, pool, size, most)
+        return _scan(listed, everything, first, stop, coded, blocks, seen, pool, size, most)
     planes64, step, half, weight, width = asked
     if slot < end and len(panels[0]) > 0 and end - slot <= PANEL_SHARE * (stop - first):
         through = sift_panels(
@@ -99,7 +100,7 @@ def _look(
             limit, slack, wanted, seen, nearest, sifted, kept, count,
         )  # fmt: skip
     work[0] += through
-    return _scan(kept, False, False, np.int64(0), through, coded, blocks, seen, pool, size, most)
+    return _scan(kept, False, np.int64(0), through, coded, blocks, seen, pool, size, most)
 
 
 @part()
