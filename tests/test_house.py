@@ -255,6 +255,21 @@ def test_no_kernel_gives_up_nan_checks() -> None:
     assert not wrong, wrong
 
 
+def test_no_module_keeps_what_is_filled_later_but_what_a_fork_inherits() -> None:
+    makers = {"list", "dict", "set", "deque", "defaultdict", "Counter", "WeakSet", "WeakValueDictionary", "local"}
+    found = set()
+    for path in ALL_FILES:
+        for node in tree_of(path).body:
+            if isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value is not None:
+                value = node.value
+                empty = isinstance(value, (ast.List, ast.Dict)) and not ast.unparse(value).strip("[]{}")
+                if empty or (isinstance(value, ast.Call) and called(value).split(".")[-1] in makers):
+                    found.add(
+                        f"{path.name}: {ast.unparse(node.targets[0] if isinstance(node, ast.Assign) else node.target)}"
+                    )
+    assert found == {"line.py: _open", "line.py: _inherited"}
+
+
 def test_nothing_phones_home() -> None:
     talkers = {"socket", "http", "urllib", "urllib3", "requests", "httpx", "aiohttp", "smtplib", "webbrowser"}
     wrong = [
