@@ -129,6 +129,7 @@ def layouts() -> dict[str, Any]:
         "reversed": base[::-1].copy()[::-1],
         "byte-swapped": base.astype(">f4"),
         "read-only": frozen,
+        "unpickled": base.view(np.dtype(np.float32, copy=True)),  # equal to NumPy's own, but not the same object
         "object": base.astype(object),
         "float64": base.astype(np.float64),
         "float16": base.astype(np.float16),
@@ -150,6 +151,8 @@ def test_every_layout_of_the_same_numbers_is_the_same_record(db: Database, dtype
         assert got[0].vector.dtype == np.dtype(dtype)
         hits = docs.search(value, 1)
         assert hits.ids.tolist() == [[1], [2], [3]] and not hits.distances.any(), name
+        alone = docs.search(value[1], 1)
+        assert alone.ids.tolist() == [2] and not alone.distances.any(), name
     assert docs.count() == 3
 
 

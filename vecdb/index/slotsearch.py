@@ -10,8 +10,6 @@ Python is half the time of a search among a hundred rows, so all that does not d
 
 from __future__ import annotations
 
-import contextlib
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -203,8 +201,8 @@ class Search:
             raise damaged_row(bad, view.arrays)
 
     def _take(self) -> Scratch:
-        with contextlib.suppress(IndexError):
+        try:
             scratch = self._free.pop()
-            if scratch.serves(self._view, self._plan):
-                return scratch
-        return Scratch(self._view, self._plan)
+        except IndexError:
+            return Scratch(self._view, self._plan)
+        return scratch if scratch.serves(self._view, self._plan) else Scratch(self._view, self._plan)

@@ -17,7 +17,6 @@ from vecdb.validate.common import Array, asarray, check_rows, show, slices
 # The squared distance of two vectors is at most 4 times the larger squared norm: under this bound it stays finite.
 _NORM_MAX = float(np.finfo(np.float32).max) / 4
 _NORM_MIN = float(np.finfo(np.float32).tiny)  # below it (subnormal) the inverse norm of a cosine loses its precision
-_BYTES = (np.dtype(np.uint8), np.dtype(np.int8))
 _F32 = np.dtype(np.float32)
 _CHUNK_CELLS = 65_536  # numbers per NumPy call, which holds the interpreter lock only at its start and end
 _CHUNK_CELLS_LISTS = 4_096  # Python numbers that NumPy reads in one call, holding the lock
@@ -93,27 +92,28 @@ def queries(value: object, config: CollectionConfig) -> tuple[NDArray[np.float32
 
     Not copied when already float32 and contiguous. nq may be 0. The same bounds on norms hold as for `vectors`.
     """
-    if type(value) is np.ndarray and value.dtype is _F32 and value.shape == (config.dim,) and value.flags.carray:
-        norm = float(_dot(value, value))
+    if type(value) is list and len(value) == config.dim and _holds_numbers(value):
+        value = asarray(value, "queries")
+    if type(value) is np.ndarray and value.shape == (config.dim,) and value.dtype.kind in "fiu":
+        one = value if value.dtype == _F32 and value.flags.carray else _as_floats(value)
+        norm = float(_dot(one, one))
         if norm <= _NORM_MAX and (norm >= _NORM_MIN or config.metric != "cosine"):
-            return value[None], True
-    if (
-        type(value) is np.ndarray
-        and value.dtype in _BYTES  # finite, and of small norms
-        and value.shape == (config.dim,)
-        and (config.metric != "cosine" or value.any())
-    ):
-        return value.astype(_F32)[None], True
+            return one[None], True
     source, single = _source(value, "queries", config)
     nq = len(source)
     if nq > limits.queries_max:
         raise LimitExceeded(
             f"one search takes at most {limits.queries_max:,} queries, got {nq:,}: search in several calls"
         )
-    if isinstance(source, np.ndarray) and source.dtype is _F32 and source.flags.c_contiguous and source.flags.aligned:
+    if isinstance(source, np.ndarray) and source.dtype == _F32 and source.flags.c_contiguous and source.flags.aligned:
         _check_as_they_are(source, config, "queries", _check_floats)
         return source, single
     return _convert(source, _F32, config, "queries", _check_floats), single
+
+
+@np.errstate(all="ignore")  # an overflow shows as inf, and the look that names it follows
+def _as_floats(value: Array) -> NDArray[np.float32]:
+    return np.array(value, _F32, order="C")
 
 
 def _chunk_rows(dim: int, cells: int = _CHUNK_CELLS) -> int:
