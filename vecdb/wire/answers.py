@@ -24,10 +24,9 @@ def encoded(hits: Hits, select: tuple[str, ...] | None, *, as_json: bool = False
     """
     ids = _real(hits.ids, hits)
     if ids.dtype == object:
-        found = _field(b"\x12", common_pb2.StringIds(values=ids.tolist()).SerializeToString())
+        made = _field(b"\x0a", _field(b"\x12", common_pb2.StringIds(values=ids.tolist()).SerializeToString()))
     else:
-        found = _field(b"\x0a", common_pb2.IntIds(values=ids.tolist()).SerializeToString())
-    made = _field(b"\x0a", found)
+        made = _field(b"\x0a", _field(b"\x0a", _field(b"\x0a", little_bytes(ids)) if len(ids) else b""))
     if len(ids):
         made += _field(b"\x12", little_bytes(_real(hits.distances, hits)))
     if len(hits.counts):
