@@ -16,8 +16,10 @@ from vecdb.generation import rows_name
 from vecdb.index import checkpoint
 from vecdb.storage import files, keys
 from vecdb.storage.store import Store
+from vecdb.validate.common import breathe
 
 _PURGE_ENTRIES = 5_000  # deleted per commit
+_SLICE = 128  # per stretch of bytecode, about 100 us
 
 
 @dataclass(slots=True)
@@ -35,10 +37,13 @@ class Purge:
         left = _PURGE_ENTRIES
         for name in self.databases:
             cursor = group.txn.cursor(db=group.store.databases[name])
-            while left and cursor.set_range(self.prefix) and bytes(cursor.key()).startswith(self.prefix):
-                cursor.delete(dupdata=True)
+            cursor.set_range(self.prefix)
+            while left and bytes(cursor.key()).startswith(self.prefix):
+                cursor.delete(dupdata=True)  # and stands at the next
                 group.changed = True
                 left -= 1
+                if left % _SLICE == 0:
+                    breathe()
         return left == 0
 
 

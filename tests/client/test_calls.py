@@ -255,7 +255,7 @@ def test_a_stream_that_breaks_goes_on_at_the_first_unanswered_batch_under_the_sa
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
-def test_at_most_eight_batches_are_on_their_way_and_a_stream_that_gets_nowhere_is_given_up(
+def test_at_most_four_batches_are_on_their_way_and_a_stream_that_gets_nowhere_is_given_up(
     scripted: tuple[Scripted, str], monkeypatch: pytest.MonkeyPatch, asynchronous: bool
 ) -> None:
     monkeypatch.setattr(engine, "_BATCH_BYTES", 4 * DIM + 16)
@@ -270,10 +270,10 @@ def test_at_most_eight_batches_are_on_their_way_and_a_stream_that_gets_nowhere_i
         return make(self)
 
     monkeypatch.setattr(ingest.Sending, "_make", counted)
-    script.script = {"Ingest": [give((27, 20)), *(give((0, 0)) for _ in range(patience._ATTEMPTS_MAX - 1))]}
+    script.script = {"Ingest": [give((23, 20)), *(give((0, 0)) for _ in range(patience._ATTEMPTS_MAX - 1))]}
     with pytest.raises(vecdb.Unavailable, match="cannot be reached: lost"):
         upserted(url, 100, asynchronous)
-    assert len(made) == 28, "no more are made than may be unanswered"
+    assert len(made) == 24, "no more are made than may be unanswered"
     assert script.script["Ingest"] == [], "as many attempts as there may be without an answer, and no more"
 
 
@@ -328,7 +328,7 @@ class Watched:
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
-def test_a_bulk_is_read_no_further_ahead_of_what_is_acknowledged_than_eight_batches(
+def test_a_bulk_is_read_no_further_ahead_of_what_is_acknowledged_than_four_batches(
     server: Running, monkeypatch: pytest.MonkeyPatch, asynchronous: bool
 ) -> None:
     """A million small records against a server whose commits stop for a while."""
@@ -378,14 +378,17 @@ def test_a_bulk_is_read_no_further_ahead_of_what_is_acknowledged_than_eight_batc
         # The thirteenth write is held; the answer to the one before it may still be on its way.
         server.until(lambda: held.is_set() and made.parts >= held_at + ingest.UNANSWERED_MAX)
         server.until(lambda: unanswered() == ingest.UNANSWERED_MAX)
-        assert made.parts == held_at + ingest.UNANSWERED_MAX, "as much as was acknowledged, and eight batches"
+        assert made.parts == held_at + ingest.UNANSWERED_MAX, "as much as was acknowledged, and four batches"
         gate.set()
         assert coming.result(120) == rows
     assert max(ahead) < ingest.UNANSWERED_MAX and sum(written) == rows == docs.count()
 
 
-def test_a_killed_server_is_resumed_from_what_it_had_acknowledged_and_nothing_is_written_twice(tmp_path: Path) -> None:
+def test_a_killed_server_is_resumed_from_what_it_had_acknowledged_and_nothing_is_written_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Batches go to a server that is killed under them, twice; each record has one row at the end."""
+    monkeypatch.setattr(engine, "_BATCH_BYTES", 4 << 20)
     dim, rows = 1_024, 12_000
     vectors = np.random.default_rng(0).normal(size=(rows, dim)).astype(np.float32)
     current = [Process(tmp_path / "db", tmp_path)]
@@ -412,7 +415,10 @@ def test_a_killed_server_is_resumed_from_what_it_had_acknowledged_and_nothing_is
         current[0].__exit__()
 
 
-def test_a_server_that_drains_ends_the_stream_and_the_next_one_goes_on(tmp_path: Path) -> None:
+def test_a_server_that_drains_ends_the_stream_and_the_next_one_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "_BATCH_BYTES", 4 << 20)
     config = Config(path=str(tmp_path / "db"), listen="127.0.0.1:0", durability="relaxed", grace_s=5.0)
     current = [Running(config)]
     port = current[0].server.port

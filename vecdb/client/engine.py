@@ -29,7 +29,7 @@ from vecdb.wire.answers import hits_of, report_of
 from vecdb.wire.arrays import access_fields, ids_message, vectors_message
 from vecdb.wire.nouns import collection_of, fields_message, index_message, params_message, record_of
 
-_BATCH_BYTES = 4 << 20  # of one message of a stream, about
+_BATCH_BYTES = 8 << 20  # of one message of a stream, about
 _NAMES_PAGE = 1_000  # names of tenants in one answer
 _ID_BYTES = 16  # of a row in it, beside vector and fields
 _MODES = {"upsert": records_pb2.WRITE_MODE_UPSERT, "insert": records_pb2.WRITE_MODE_INSERT}

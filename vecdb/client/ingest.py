@@ -1,4 +1,4 @@
-"""Many batches on one stream: at most 8 unanswered, and where the stream breaks, sent again from the first of those.
+"""Many batches on one stream: at most 4 unanswered, and where the stream breaks, sent again from the first of those.
 
     source -> next -> (on its way, unanswered) -> answered
                  <- begin of another attempt: what was unanswered comes first, under the same request_ids
@@ -23,7 +23,7 @@ from vecdb.client.patience import Patience
 from vecdb.errors import Unavailable
 from vecdb.v1 import records_pb2
 
-UNANSWERED_MAX = 8
+UNANSWERED_MAX = 4
 
 
 class Sending:
