@@ -25,7 +25,7 @@ from vecdb.validate.common import breathe, slices
 if TYPE_CHECKING:
     from vecdb.storage.store import Store, Txn
 
-_SLICE = 256  # entries per stretch of bytecode, about 100 us
+_SLICE = 512  # entries per stretch of bytecode, about 200 us
 _ROW = np.dtype([("row", "<u8")])
 _MEMBER = np.dtype([("key", f"V{keys.PREFIX_BYTES + 8}"), *_ROW.descr])
 _ROWS_AT_ONCE = 1 << 20  # of a tenant, in 30 MB
@@ -66,7 +66,7 @@ class Tables:
         key, find = keys.numbered(self.prefix, number), txn.cursor(db=self.store.members).set_key_dup
         values = rows.astype("<u8").view("V8")
         count = 0
-        for start, stop in slices(len(values), 2 * _SLICE):
+        for start, stop in slices(len(values), _SLICE):
             count += sum(find(key, row) for row in values[start:stop].tolist())
         return count
 
@@ -147,7 +147,7 @@ class Tables:
         """Entries of `members`, in their order, a slice at a time."""
         numbers, rows = pairs.by_number()
         values = rows.astype("<u8", copy=False).view("V8")
-        for start, stop in slices(len(values), 2 * _SLICE):
+        for start, stop in slices(len(values), _SLICE):
             yield list(
                 zip(keys.all_numbered(self.prefix, numbers[start:stop]), values[start:stop].tolist(), strict=True)
             )
