@@ -12,6 +12,7 @@ from typing import Any, Self
 
 import vecdb
 
+_CONTESTANTS = Path(__file__).parent / "contestants"
 ONE_THREAD = dict.fromkeys(
     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS", "LANCE_CPU_THREADS", "LANCE_IO_THREADS"), "1"
 )
@@ -55,6 +56,31 @@ class Asked:
         self.close()
 
 
+class Seat:
+    """A contestant's place in a process of several."""
+
+    def __init__(self, name: str, process: Asked) -> None:
+        self.name = name
+        self._process = process
+
+    def ask(self, **question: Any) -> dict[str, Any]:
+        return self._process.ask(name=self.name, **question)
+
+
+class Together(Asked):
+    """contestants/together.py: several scripts of contestants/ in one process, on the data of a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        super().__init__("together", [sys.executable, str(_CONTESTANTS / "together.py")], ONE_THREAD)
+
+    def enter(self, name: str, script: str, spec: Mapping[str, Any]) -> Seat:
+        folder, base, queries = (str(self._folder / of) for of in (name, "base.npy", "queries.npy"))
+        seat = Seat(name, self)
+        seat.ask(do="enter", script=script, folder=folder, base=base, queries=queries, spec=dict(spec))
+        return seat
+
+
 class Process(Asked):
     """A script of contestants/.
 
@@ -72,7 +98,7 @@ class Process(Asked):
         *,
         one_thread: bool = False,
     ) -> None:
-        path = Path(__file__).parent / "contestants" / script
+        path = _CONTESTANTS / script
         arguments = [str(folder / name), str(folder / "base.npy"), str(folder / "queries.npy"), json.dumps(spec)]
         super().__init__(name, [python or sys.executable, str(path), *arguments], ONE_THREAD if one_thread else None)
 

@@ -158,6 +158,15 @@ def test_every_peer_serves_the_tenants_it_is_asked_for(tmp_path: Path) -> None:
     assert set(found["search"]["best"]) == {"vecdb", *tenants.PEERS}
 
 
+def test_tenants_are_searched_by_all_in_one_process_with_the_same_answers(tmp_path: Path) -> None:
+    asked = {"peers": ("numpy",), "measures": ("search", "memory"), "together": True}
+    found = tenants.run(tenants.Plan(SHARED, index="flat", path=str(tmp_path), **asked).quick())
+    assert {one["contestant"]: one["recall"] for one in found["search"]["points"]} == {"vecdb": 1, "numpy": 1}
+    assert found["search"]["best"]["vecdb"]["recall_by_tenant_p1"] == 1
+    assert found["memory"]["bytes"]["vecdb"]["searched"] > 0
+    assert not list(tmp_path.iterdir())
+
+
 def test_unions_growth_sizes_and_writes_of_tenants_are_measured(tmp_path: Path) -> None:
     measures = ("union", "growth", "sizes", "writes", "many")
     found = tenants.run(tenants.Plan(SHARED, index="flat", peers=(), measures=measures, path=str(tmp_path)).quick())

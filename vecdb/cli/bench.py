@@ -224,6 +224,9 @@ def tenants(
     queries: Annotated[int, typer.Option(help="Searches of every point.")] = 3_000,
     limit: Limit = 10,
     threads: Annotated[int, typer.Option(help="Threads that build; searches use one.")] = os.cpu_count() or 1,
+    together: Annotated[
+        bool, typer.Option("--together", help="All that `search` compares in one process, not one each.")
+    ] = False,
     seed: Annotated[int, typer.Option(help="Of what is asked of whom.")] = 1,
     quick: Annotated[bool, typer.Option("--quick", help="Small sizes: shape, not speed.")] = False,
     path: Place = None,
@@ -250,6 +253,7 @@ def tenants(
         threads=threads,
         seed=seed,
         path=str(path) if path else None,
+        together=together,
     )
     _finish(output, bench_tenants.run(plan.quick() if quick else plan, output.note), out)
 

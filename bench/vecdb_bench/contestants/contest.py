@@ -11,6 +11,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -103,34 +104,49 @@ def turn(
     return {"seconds": seconds.tolist(), "rows": [engine.rows(result) for result in results], "read_bytes": fetched}
 
 
-def serve(kind: type[Contestant]) -> None:
-    """Answer lines on standard input until it ends. Arguments: folder, base.npy, queries.npy, spec as JSON."""
-    folder, base, queries, spec = sys.argv[1:5]
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # engines that print would disturb the answers
-    engine = kind(Path(folder), np.load(base, mmap_mode="r"), np.load(queries), json.loads(spec))
-    at_rest = 0
-    for line in sys.stdin:
-        asked = json.loads(line)
-        answer: Spec = {}
+class Session:
+    """Answers the lines that are for one engine."""
+
+    def __init__(self, engine: Contestant) -> None:
+        self._engine = engine
+        self._at_rest = 0
+
+    def answer(self, asked: Spec) -> Spec:
+        engine = self._engine
         if asked["do"] == "build":
             started = time.perf_counter()
             said = engine.build() or {}
             answer = {"seconds": time.perf_counter() - started, "peak_bytes": _status("VmHWM"), **said}
-            answer["disk_bytes"] = disk_bytes(Path(folder))
-        elif asked["do"] == "open":
+            return answer | {"disk_bytes": disk_bytes(engine.folder)}
+        if asked["do"] == "open":
             engine.warm()
-            at_rest = anonymous_bytes()
+            self._at_rest = anonymous_bytes()
             started = time.perf_counter()
             engine.open()
-            answer = {"seconds": time.perf_counter() - started}
-        elif asked["do"] == "turn":
-            answer = turn(engine, *asked["of"])
-        elif asked["do"] == "facts":
-            answer = engine.facts()
-        elif asked["do"] == "sweep":
-            answer = turn(engine, asked["value"]) | engine.facts()
-        elif asked["do"] == "memory":
-            answer = {"anonymous_bytes": anonymous_bytes() - at_rest}
-        answers.write(json.dumps(answer) + "\n")
+            return {"seconds": time.perf_counter() - started}
+        if asked["do"] == "turn":
+            return turn(engine, *asked["of"])
+        if asked["do"] == "facts":
+            return engine.facts()
+        if asked["do"] == "sweep":
+            return turn(engine, asked["value"]) | engine.facts()
+        return {"anonymous_bytes": anonymous_bytes() - self._at_rest} if asked["do"] == "memory" else {}
+
+
+def answer_lines(answer: Callable[[Spec], Spec]) -> None:
+    """Each line of standard input, until it ends."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # engines that print would disturb the answers
+    for line in sys.stdin:
+        answers.write(json.dumps(answer(json.loads(line))) + "\n")
         answers.flush()
+
+
+def enter(kind: type[Contestant], folder: str, base: str, queries: str, spec: Spec) -> Session:
+    return Session(kind(Path(folder), np.load(base, mmap_mode="r"), np.load(queries), spec))
+
+
+def serve(kind: type[Contestant]) -> None:
+    """A process of one contestant. Arguments: folder, base.npy, queries.npy, spec as JSON."""
+    folder, base, queries, spec = sys.argv[1:5]
+    answer_lines(enter(kind, folder, base, queries, json.loads(spec)).answer)

@@ -32,6 +32,7 @@ PEERS = ("hnswlib-100", "hnswlib-200", "faiss", "numpy")  # the numbers: ef_cons
 class Plan:
     """What to measure. options : of the index.   parameter, sweep : of SearchParams and its values, the kind's own if
     none.   pilot : questions that tell which values matter.   each : questions of every tenant, for its own recall.
+    together : those that are compared search in one process.
     growth : records.   sizes : rows of a tenant.   many : tenants of one database.   batches : of each kind
     of write.
     """
@@ -63,6 +64,7 @@ class Plan:
     many: int = 1_000_000
     seed: int = 1
     path: str | None = None
+    together: bool = False
 
     def quick(self) -> Plan:
         """The same at sizes that show shape, not speed."""

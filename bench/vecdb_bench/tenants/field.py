@@ -1,4 +1,5 @@
-"""Field: the contestants on one workload. Each builds once, opens in a process of its own, and they search in turns.
+"""Field: the contestants on one workload. Each builds once, opens in a process of its own (or all in one), and they
+search in turns.
 
     for slice of the questions:  for lane (contestant, value):  the slice, one call a question
 
@@ -8,19 +9,20 @@ slice; a few untimed questions before each turn warm what others have cooled.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..process import Process
+from ..process import Process, Seat, Together
 from ..runner import latencies_ms
 from .workload import Questions, Workload, recalls
 
 Say = Callable[[str], None]
+Contestant = Process | Seat
 Value = float | None  # of a search parameter; None: what a search takes that names none
 
 
@@ -36,9 +38,9 @@ class Entrant:
 
 @dataclass(slots=True)
 class Lane:
-    """A contestant's process at one value, asked one set of questions; what it answered."""
+    """A contestant at one value, asked one set of questions; what it answered."""
 
-    process: Process
+    process: Contestant
     questions: Questions
     value: Value
     seconds: list[float] = field(default_factory=list)
@@ -59,6 +61,14 @@ class Field:
         for each in questions:
             each.save(folder)
         self.builds: dict[str, dict[str, Any]] = {}
+        self._together: Together | None = None
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Meanwhile whatever is opened is opened in one process."""
+        with Together(self.folder) as self._together:
+            yield
+        self._together = None
 
     def build(self, entrant: Entrant) -> dict[str, Any]:
         if entrant.name not in self.builds:
@@ -67,10 +77,14 @@ class Field:
                 self.builds[entrant.name] = process.ask(do="build")
         return self.builds[entrant.name]
 
-    def open(self, entrant: Entrant, stack: ExitStack) -> Process:
-        """A process that has the contestant's index open until `stack` closes."""
+    def open(self, entrant: Entrant, stack: ExitStack) -> Contestant:
+        """A contestant that has its index open until `stack` closes, in a process of its own but for `together`."""
         self.build(entrant)
-        process = stack.enter_context(self._process(entrant, one_thread=True))
+        process: Contestant
+        if self._together is not None:
+            process = self._together.enter(entrant.name, entrant.script, entrant.spec)
+        else:
+            process = stack.enter_context(self._process(entrant, one_thread=True))
         process.ask(do="open")
         return process
 
@@ -88,7 +102,7 @@ def take_turns(lanes: Sequence[Lane], step: int, lead: int = 20) -> None:
 
 
 def worthwhile(
-    process: Process, questions: Questions, truth: Any, values: Sequence[Value], limit: int, few: int, target: float
+    process: Contestant, questions: Questions, truth: Any, values: Sequence[Value], limit: int, few: int, target: float
 ) -> list[Value]:
     """Of rising values those that matter around recall `target`: from a little below it to the first well above it."""
     kept: list[Value] = []

@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 
 from .. import curves
-from ..process import Process
 from .entrants import Plan, alone, entrants, ours
-from .field import Entrant, Field, Lane, Say, Value, best, point, take_turns, worthwhile
+from .field import Contestant, Entrant, Field, Lane, Say, Value, best, point, take_turns, worthwhile
 from .workload import Questions, Workload, by_size, by_tenant, every_tenant, grown, recalls, sized, with_unions
 
 
@@ -30,6 +29,8 @@ def compare(plan: Plan, field: Field) -> dict[str, Any]:
     truth = timed.truth(of, plan.limit)
     everybody = entrants(plan, of.metric)
     with ExitStack() as stack:
+        if plan.together:
+            stack.enter_context(field.together())
         lanes = []
         for entrant in everybody:
             lanes += _entered(plan, entrant, field, [timed], truth, stack)
@@ -51,7 +52,7 @@ def compare(plan: Plan, field: Field) -> dict[str, Any]:
     return {"points": points, "best": winners}
 
 
-def _by_tenant(plan: Plan, field: Field, process: Process, value: Value) -> dict[str, Any]:
+def _by_tenant(plan: Plan, field: Field, process: Contestant, value: Value) -> dict[str, Any]:
     """Recall of the tenants that fare worst, where all are asked equally often; and what vecdb says of its searches."""
     each = every_tenant(field.workload, plan.each, plan.seed)
     lane = Lane(process, each, value)
