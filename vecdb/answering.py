@@ -37,6 +37,7 @@ class Answering(Following):
     """Searches and reads of one collection."""
 
     _searched_at = -_SEARCHED_S  # by the monotonic clock
+    _decoded = b"", -1  # the state that was decoded last, and its generation
 
     # -- search ------------------------------------------------------------------------------------
 
@@ -257,13 +258,24 @@ class Answering(Following):
         `view`.
         """
         with self.store.read(buffers=True) as txn:
-            raw = txn.get(keys.uid(self.entry.uid), db=self.store.state)
-            if raw is None or catalog.decode_state(bytes(raw), self.entry.name).generation != view.generation.number:
+            if self._generation_in(txn) != view.generation.number:
                 return None
             nested = [
-                [reads.encoded_fields(view.generation, txn, row) for row in one if row >= 0] for one in rows.tolist()
+                reads.encoded_fields(view.generation, txn, [row for row in one if row >= 0]) for one in rows.tolist()
             ]
             return nested[0] if single else nested
+
+    def _generation_in(self, txn: Txn) -> int | None:
+        """The number that a transaction sees; None where the collection was dropped."""
+        raw = txn.get(keys.uid(self.entry.uid), db=self.store.state)
+        if raw is None:
+            return None
+        state, generation = self._decoded
+        if state != bytes(raw):
+            state = bytes(raw)
+            generation = catalog.decode_state(state, self.entry.name).generation
+            self._decoded = state, generation
+        return generation
 
     def is_searched(self) -> bool:
         """Whether anybody in this process has searched lately: then cores and the length of the tail matter to them."""

@@ -9,7 +9,7 @@ search. One thread at a time loads, catches up or extends. A `View` is what sear
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -181,21 +181,42 @@ def block_of(store: Store, txn: Txn, prefix: bytes, row: int, where: str) -> cod
 
     From a transaction with buffers the block is a view, good until the transaction ends.
     """
+    key, raw = _raw_block(txn.cursor(db=store.blocks), prefix, row, where)
+    block = codec.decode_block(raw, key, where, verify=False)
+    if not block.first_row <= row < block.first_row + block.count:
+        raise _no_block(row, where)
+    return block
+
+
+def metas_of(store: Store, txn: Txn, prefix: bytes, rows: Iterable[int], where: str) -> list[bytes]:
+    """The meta of each row: what `block_of` would give of it."""
+    cursor = txn.cursor(db=store.blocks)
+    metas = []
+    for row in rows:
+        key, raw = _raw_block(cursor, prefix, row, where)
+        meta = codec.meta_of(raw, key, row, where)
+        if meta is None:
+            raise _no_block(row, where)
+        metas.append(meta)
+    return metas
+
+
+def _raw_block(cursor: Any, prefix: bytes, row: int, where: str) -> tuple[int, Any]:
+    """(first row by its key, value) of the last block that does not begin after `row`."""
     if not 0 <= row <= limits.rows_max:
         raise Corruption(f"{where}: an id leads to row {row}, which cannot be; restore from a backup")
-    cursor = txn.cursor(db=store.blocks)
-    key = keys.numbered(prefix, row)
-    starts_here = cursor.set_range(key) and bytes(cursor.key()) == key
-    # else the block starts before the row: step back from where the row's key would be
-    if not starts_here and not (cursor.prev() if cursor.key() else cursor.last()):
-        raise Corruption(f"{where}: no block holds row {row}; restore from a backup")
-    raw_key = bytes(cursor.key())
-    if not raw_key.startswith(prefix):
-        raise Corruption(f"{where}: no block holds row {row}; restore from a backup")
-    block = codec.decode_block(cursor.value(), keys.number_of(raw_key), where, verify=False)
-    if not block.first_row <= row < block.first_row + block.count:
-        raise Corruption(f"{where}: no block holds row {row}; restore from a backup")
-    return block
+    past = cursor.set_range(keys.numbered(prefix, row + 1))  # the first block that begins after the row, if any
+    if not (cursor.prev() if past else cursor.last()):
+        raise _no_block(row, where)
+    key, raw = cursor.item()
+    key = bytes(key)
+    if not key.startswith(prefix):
+        raise _no_block(row, where)
+    return keys.number_of(key), raw
+
+
+def _no_block(row: int, where: str) -> Corruption:
+    return Corruption(f"{where}: no block holds row {row}; restore from a backup")
 
 
 def iter_tombs(store: Store, txn: Txn, prefix: bytes, first_sequence: int) -> Iterator[tuple[int, NDArray[np.int64]]]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from vecdb import access
 from vecdb.catalog import State
 from vecdb.errors import Corruption
-from vecdb.generation import Generation, block_of, iter_tombs, refuse_damaged
+from vecdb.generation import Generation, block_of, iter_tombs, metas_of, refuse_damaged
 from vecdb.pairs import distinct
 from vecdb.schema import Id, Record
 from vecdb.storage import codec, keys
@@ -62,10 +62,10 @@ def confirmed_rows(generation: Generation, txn: Txn, state: State, owner: bytes,
     return rows
 
 
-def encoded_fields(generation: Generation, txn: Txn, row: int) -> bytes:
-    """The fields of one row as msgpack."""
-    block = block_at(generation, txn, row)
-    return codec.split_meta(block.meta(row - block.first_row))[1]
+def encoded_fields(generation: Generation, txn: Txn, rows: list[int]) -> list[bytes]:
+    """The fields of each row as msgpack."""
+    metas = metas_of(generation.store, txn, generation.prefix, rows, generation.entry.name)
+    return [codec.split_meta(meta)[1] for meta in metas]
 
 
 def records(

@@ -4,6 +4,7 @@ flipped bit passes.
 
 from __future__ import annotations
 
+import contextlib
 import struct
 import zlib
 from typing import Any
@@ -57,13 +58,16 @@ def test_a_block_is_read_back_as_written(data: st.DataObject) -> None:
     drawn = data.draw(st.one_of(st.none(), st.lists(METAS, min_size=len(ids), max_size=len(ids))))
     metas = None if drawn is None else [codec.encode_meta(*one) for one in drawn]
     first, sequence = data.draw(st.integers(0, 2**31)), data.draw(st.integers(0, 2**63))
-    block = codec.decode_block(encoded(ids, crcs, metas, first, sequence), first, "here")
+    raw = encoded(ids, crcs, metas, first, sequence)
+    block = codec.decode_block(raw, first, "here")
     assert (block.first_row, block.sequence, block.count) == (first, sequence, len(ids))
     assert block.row_crc.tolist() == crcs
     assert [block.id(at) for at in range(len(ids))] == ids
     if isinstance(ids[0], int):
         assert block.int_id_array().tolist() == ids
+    assert codec.meta_of(raw, first, first - 1, "here") is codec.meta_of(raw, first, first + len(ids), "here") is None
     for at in range(len(ids)):
+        assert codec.meta_of(memoryview(raw), first, first + at, "here") == block.meta(at)
         owner, fields = codec.split_meta(block.meta(at))
         expected = (b"", b"") if drawn is None else drawn[at]
         assert owner == expected[0]
@@ -148,11 +152,17 @@ def test_a_block_cut_short_at_any_byte_is_noticed() -> None:
     for length in range(len(raw)):
         with pytest.raises(Corruption):
             codec.decode_block(raw[:length], 7, "here")
+        with contextlib.suppress(Corruption):  # what is there is not looked at past the one record
+            assert codec.meta_of(raw[:length], 7, 7, "here") == b""
+        with pytest.raises(Corruption):
+            codec.meta_of(raw[:length], 7, 8, "here")
 
 
 def test_a_sound_block_under_another_key_is_noticed() -> None:
     with pytest.raises(Corruption, match="row 7 found under row 8"):
         codec.decode_block(encoded([1], [1], None), 8, "here")
+    with pytest.raises(Corruption, match="row 7 found under row 8"):
+        codec.meta_of(encoded([1], [1], None), 8, 8, "here")
 
 
 def test_a_newer_block_version_is_refused() -> None:

@@ -65,6 +65,7 @@ _ROWS = struct.Struct("<4sHHIIQ")
 _ROWS_MAGIC = b"VROW"
 _VERSION = 1
 _CRC_AT = 8
+_U32, _TWO_U32 = struct.Struct("<I"), struct.Struct("<II")
 _ACCESS = struct.Struct("<II")  # version, crc: the head of an access list, and of a tenant
 _TENANT = struct.Struct("<QQ")
 _JOURNAL = struct.Struct("<QQ")
@@ -138,21 +139,14 @@ def decode_block(raw: Any, key: int, where: str, *, verify: bool = True) -> Bloc
 
     `verify=False` leaves the checksum out, for a block that this process has compared before.
     """
-    if len(raw) < _BLOCK.size:
-        raise Corruption(f"{where}: block at row {key} has {len(raw)} bytes, expected at least {_BLOCK.size}")
-    magic, version, flags, crc, count, sequence, first_row = _BLOCK.unpack_from(raw)
-    if magic != _BLOCK_MAGIC or version != _VERSION:
-        raise Corruption(
-            f"{where}: block at row {key} starts with {magic!r} version {version}, expected {_BLOCK_MAGIC!r} {_VERSION}"
-        )
+    flags, crc, count, sequence, first_row = _block_head(raw, key, where)
     view = memoryview(raw)
     if (
         verify
         and (actual := zlib.crc32(view[_CRC_AT + 4 :], zlib.crc32(b"\0\0\0\0", zlib.crc32(view[:_CRC_AT])))) != crc
     ):
         raise Corruption(f"{where}: block at row {key} has crc {actual:08x}, expected {crc:08x}")
-    if first_row != key:
-        raise Corruption(f"{where}: block of row {first_row} found under row {key}")
+    _refuse_other_block(first_row, key, where)
     columns = np.frombuffer(raw, "<u4", 3 * count, _BLOCK.size)
     row_crc, id_end, meta_end = columns[:count], columns[count : 2 * count], columns[2 * count :]
     ids_at = _BLOCK.size + 12 * count
@@ -168,6 +162,43 @@ def decode_block(raw: Any, key: int, where: str, *, verify: bool = True) -> Bloc
         view[ids_at:metas_at],
         view[metas_at:],
     )
+
+
+def meta_of(raw: Any, key: int, row: int, where: str) -> bytes | None:
+    """The meta of one row, of a block found under row `key` that this process has compared before; None where the row
+    is not in it. It takes a third of what `decode_block` does.
+    """
+    _, _, count, _, first_row = _block_head(raw, key, where)
+    _refuse_other_block(first_row, key, where)
+    at = row - first_row
+    if not 0 <= at < count:
+        return None
+    ends = _BLOCK.size + 8 * count  # of metas; before them those of ids
+    metas = ends + 4 * count
+    if metas <= len(raw):
+        [ids] = _U32.unpack_from(raw, ends - 4)
+        start, end = _TWO_U32.unpack_from(raw, ends + 4 * (at - 1)) if at else (0, *_U32.unpack_from(raw, ends))
+        metas += ids
+        if metas + end <= len(raw):
+            return bytes(raw[metas + start : metas + end])
+    raise Corruption(f"{where}: block at row {key} ends before its {count} records do")
+
+
+def _block_head(raw: Any, key: int, where: str) -> tuple[int, int, int, int, int]:
+    """(flags, crc, count, sequence, first row)."""
+    if len(raw) < _BLOCK.size:
+        raise Corruption(f"{where}: block at row {key} has {len(raw)} bytes, expected at least {_BLOCK.size}")
+    magic, version, flags, crc, count, sequence, first_row = _BLOCK.unpack_from(raw)
+    if magic != _BLOCK_MAGIC or version != _VERSION:
+        raise Corruption(
+            f"{where}: block at row {key} starts with {magic!r} version {version}, expected {_BLOCK_MAGIC!r} {_VERSION}"
+        )
+    return flags, crc, count, sequence, first_row
+
+
+def _refuse_other_block(first_row: int, key: int, where: str) -> None:
+    if first_row != key:
+        raise Corruption(f"{where}: block of row {first_row} found under row {key}")
 
 
 def encode_meta(owner: bytes, fields: bytes) -> bytes:
