@@ -290,3 +290,20 @@ class Following:
     def close(self) -> None:
         self.view.generation.index.close()
         self.view.generation.close()
+
+    def forget(self) -> None:
+        """Close what was dropped, and let its rows and index go with the searches that are under way: whoever has the
+        collection may hold it for long.
+        """
+        self.close()
+        self.view = Gone(self.entry.name)  # type: ignore[assignment]
+
+
+class Gone:
+    """In the place of a dropped collection's view. Whatever is asked of it raises NotFound."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, name: str) -> Any:
+        raise no_collection(self._name)

@@ -101,7 +101,8 @@ class Home:
                     engine.current()
             if engine is None or engine.dropped:
                 if engine is not None and not engine.writable:
-                    engine.close()
+                    del self._engines[name]
+                    engine.forget()
                 with files.typed(f"opening collection {name!r}"):
                     engine = self._open_engine(name)
                 self._engines[name] = engine
@@ -126,7 +127,7 @@ class Home:
     def _forget(self, engine: Engine) -> None:
         if self._maintenance is not None:
             self._maintenance.wait_idle(engine)
-        engine.close()
+        engine.forget()
 
     def _open_engine(self, name: str) -> Engine:
         with self._store.read() as txn:

@@ -5,6 +5,10 @@ After each refusal count, sequence, records and answers are compared with those 
 
 from __future__ import annotations
 
+import gc
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -499,6 +503,66 @@ def test_a_dropped_collection_says_so_whatever_is_called(docs: Any, db: Database
         with pytest.raises(NotFound, match="docs"):
             table[name]()
             pytest.fail(name)
+
+
+@pytest.mark.parametrize(
+    "index", [vecdb.Flat(), vecdb.Hnsw(), vecdb.Curator(), vecdb.Spann()], ids=lambda one: type(one).__name__
+)
+def test_a_dropped_collection_holds_nothing_whoever_still_has_it(tmp_path: Path, index: Any) -> None:
+    """Neither its files, whose space comes back only when nobody maps them, nor threads of its index."""
+    vectors = np.random.default_rng(0).normal(size=(6_000, 8)).astype(np.float32)
+    gc.disable()  # nothing of it shall wait for a cycle to be found
+    try:
+        with open_database(tmp_path / "db") as db:
+            docs = db.create_collection("docs", 8, "l2", index)
+            docs.upsert(range(6_000), vectors, tenants=["a"])
+            docs.optimize()
+            docs.search(vectors[0], tenant="a")
+            assert "collections/" in Path("/proc/self/maps").read_text()
+            db.drop_collection("docs")
+            assert str(tmp_path / "db" / "collections") not in Path("/proc/self/maps").read_text()
+            assert not [one for one in Path("/proc/self/fd").iterdir() if "collections" in os.path.realpath(one)]
+            with pytest.raises(NotFound, match="docs"):
+                docs.search(vectors[0])
+    finally:
+        gc.enable()
+
+
+READER = """
+import sys, vecdb
+with vecdb.open(sys.argv[1], read_only=True) as db:
+    docs = db.collection("docs")
+    print(docs.count(), flush=True)
+    for line in sys.stdin:
+        for ask in (lambda: db.collection("docs").count(), docs.count):
+            try:
+                print(ask(), flush=True)
+            except vecdb.NotFound:
+                print("NotFound", flush=True)
+print("closed", flush=True)
+"""
+
+
+def test_a_reader_of_a_dropped_collection_is_told_each_time_and_closes(db: Database) -> None:
+    db.create_collection("docs", 4, "l2").upsert(1, GOOD)
+    command = [sys.executable, "-c", READER, str(db.path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as reader:
+        assert reader.stdin is not None and reader.stdout is not None
+
+        def told() -> list[str]:
+            reader.stdin.write("\n")
+            reader.stdin.flush()
+            return [reader.stdout.readline().strip() for _ in range(2)]
+
+        assert reader.stdout.readline().strip() == "1"
+        db.drop_collection("docs")
+        assert told() == told() == ["NotFound", "NotFound"]
+        db.create_collection("docs", 4, "l2").upsert([1, 2], [GOOD, GOOD])
+        assert told() == ["2", "NotFound"], "the new one is another"
+        db.drop_collection("docs")
+        assert told() == ["NotFound", "NotFound"]
+        reader.stdin.close()
+        assert reader.stdout.readline().strip() == "closed"
 
 
 def test_a_database_opened_for_reading_reads_and_refuses_to_write(tmp_path: Path) -> None:
