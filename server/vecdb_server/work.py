@@ -140,7 +140,7 @@ class Pool:
                     self._job_s = _average(self._job_s or took_s, took_s)
             for job, result in zip(jobs, results, strict=True):
                 _tell(job, result)
-            del jobs, results  # a thread that waits keeps nothing of its last job alive
+            del jobs, results, job, result  # a thread that waits keeps nothing of its last job alive
 
     def _next(self) -> list[Job]:
         """The next caller's job that somebody waits for, and those that are done with it; none: the end."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import threading
 import time
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -53,6 +55,28 @@ def test_callers_take_turns_however_much_one_of_them_asks() -> None:
 
     on_a_pool(scenario)
     assert order == ["many0", "few0", "many1", "few1", "many2", "many3", "many4", "many5"]
+
+
+def test_a_thread_that_waits_keeps_nothing_of_its_last_job() -> None:
+    """Of a bulk that would be megabytes, in each of many threads."""
+
+    class Message:
+        """Something that may be asked whether it is still there."""
+
+    async def main() -> None:
+        pool = Pool("test", 1)
+        try:
+            asked, answer = Message(), Message()
+            gone = [weakref.ref(asked), weakref.ref(answer)]
+            work = functools.partial(lambda given, answer, stop: answer, asked, answer)
+            assert await pool.run("somebody", work) is answer
+            del asked, answer, work
+            while pool.busy or any(ref() is not None for ref in gone):  # the thread has told before it lets go
+                await asyncio.sleep(0.001)
+        finally:
+            pool.close()
+
+    asyncio.run(asyncio.wait_for(main(), 20))
 
 
 def test_jobs_that_are_alike_are_done_together_whoever_asked_and_others_are_not() -> None:
