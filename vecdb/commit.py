@@ -157,6 +157,7 @@ class Committer:
             finally:
                 for job in jobs:
                     job.done.set()
+            del jobs, job  # while it waits it keeps nothing of the last group alive, which may be 256 MiB
 
     def _take(self) -> list[_Job]:
         """The next group: what has queued up, within the bounds of a group. Empty means: stop."""

@@ -6,11 +6,13 @@ Runs that could crash the process happen in a process of their own.
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
 import textwrap
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from tests.engine.corpus import EXACT, GRAPH, clustered
 from vecdb import limits, planner, upkeep
 from vecdb import vacuum as vacuum_module
 from vecdb.database import Database, open_database
+from vecdb.writes import Put
 
 
 def together(*works: Callable[[], None]) -> None:
@@ -413,3 +416,17 @@ def test_many_cycles_leak_neither_descriptors_nor_threads(tmp_path: Path) -> Non
         with open_database(tmp_path / "db") as db:
             db.create_collection("kept", 4, "l2", exist_ok=True).upsert(1, [1, 1, 1, 1])
     assert held()[0] <= before[0] and held()[1] <= before[1]
+
+
+def test_nothing_of_a_write_is_held_once_it_has_returned(tmp_path: Path) -> None:
+    """Not by the commit thread, which waits for the next one: a batch may have 256 MiB."""
+    with open_database(tmp_path / "db") as db:
+        docs = db.create_collection("docs", 8, "l2", vecdb.Flat())
+        docs.upsert(range(100), np.ones((100, 8), np.float32))
+        ends = time.monotonic() + 20
+
+        def held() -> bool:
+            return any(isinstance(one, Put) and one.engine is docs._engine for one in gc.get_objects())
+
+        while held():  # the thread has told before it lets go
+            assert time.monotonic() < ends
