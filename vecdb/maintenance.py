@@ -63,13 +63,19 @@ class Maintenance:
         with contextlib.suppress(OSError):  # not allowed here: searches share the cores with it on equal terms
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
         while not self._closing:
-            waiting = any(engine.upkeep.tail_waits() for engine in self._engines() if not engine.dropped)
+            waiting = any(self._waits(engine) for engine in self._engines())
             if not self._wake.wait(_PATIENCE_S if waiting else _READER_CHECK_S) and not waiting:
                 self._store.clear_dead_readers()
                 continue
             self._wake.clear()
             for engine in self._engines():
                 self._guarded(engine, lambda engine=engine: self._serve(engine))  # type: ignore[misc]
+
+    def _waits(self, engine: Engine) -> bool:
+        try:
+            return not engine.dropped and engine.upkeep.tail_waits()
+        except NotFound:  # dropped between the two looks
+            return False
 
     def _serve(self, engine: Engine) -> None:
         """One round of steps; asks for another round where more is due."""

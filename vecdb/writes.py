@@ -24,7 +24,7 @@ from vecdb import catalog, limits
 from vecdb.access import Access, Change, tenants_of
 from vecdb.commit import Group, SyncFailed
 from vecdb.errors import AlreadyExists, InvalidArgument, LimitExceeded, NotFound
-from vecdb.generation import block_of, refuse_damaged
+from vecdb.generation import metas_of, refuse_damaged
 from vecdb.kernels.checks import crc_rows
 from vecdb.pairs import Pairs
 from vecdb.storage import codec, files, keys
@@ -114,8 +114,8 @@ class Pending:
         for part in self.added:
             if part.first_row <= row < part.first_row + len(part.crcs):
                 return part.metas[row - part.first_row] if part.metas else b""
-        block = block_of(group.store, group.txn, self.prefix, row, self.engine.entry.name)
-        return block.meta(row - block.first_row)
+        [meta] = metas_of(group.store, group.txn, self.prefix, [row], self.engine.entry.name)
+        return meta
 
     def add(
         self, group: Group, ids: IdBatch, id_keys: list[bytes], vectors: NDArray[Any], metas: list[bytes] | None

@@ -25,6 +25,7 @@ from tests.engine.corpus import EXACT, GRAPH, clustered
 from vecdb import limits, planner, upkeep
 from vecdb import vacuum as vacuum_module
 from vecdb.database import Database, open_database
+from vecdb.errors import NotFound
 from vecdb.writes import Put
 
 
@@ -416,6 +417,28 @@ def test_many_cycles_leak_neither_descriptors_nor_threads(tmp_path: Path) -> Non
         with open_database(tmp_path / "db") as db:
             db.create_collection("kept", 4, "l2", exist_ok=True).upsert(1, [1, 1, 1, 1])
     assert held()[0] <= before[0] and held()[1] <= before[1]
+
+
+def test_maintenance_goes_on_where_a_collection_is_dropped_under_its_eyes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks, again = [], threading.Event()
+
+    def tail_waits(self: Any) -> bool:
+        looks.append(self)
+        if len(looks) == 1:
+            raise NotFound("no collection 'docs'")
+        again.set()
+        return False
+
+    monkeypatch.setattr(upkeep.Upkeep, "tail_waits", tail_waits)
+    with open_database(tmp_path / "db") as db:
+        docs = db.create_collection("docs", 2, "l2")
+        for i in range(1_000):
+            docs.upsert(i, [1, 1])
+            if again.is_set():
+                break
+        assert again.wait(20)
 
 
 def test_nothing_of_a_write_is_held_once_it_has_returned(tmp_path: Path) -> None:

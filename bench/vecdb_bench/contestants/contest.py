@@ -130,7 +130,8 @@ class Session:
             return engine.facts()
         if asked["do"] == "sweep":
             return turn(engine, asked["value"]) | engine.facts()
-        return {"anonymous_bytes": anonymous_bytes() - self._at_rest} if asked["do"] == "memory" else {}
+        assert asked["do"] == "memory", asked
+        return {"anonymous_bytes": anonymous_bytes() - self._at_rest}
 
 
 def answer_lines(answer: Callable[[Spec], Spec]) -> None:

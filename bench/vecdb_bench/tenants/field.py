@@ -67,8 +67,10 @@ class Field:
     def together(self) -> Iterator[None]:
         """Meanwhile whatever is opened is opened in one process."""
         with Together(self.folder) as self._together:
-            yield
-        self._together = None
+            try:
+                yield
+            finally:
+                self._together = None
 
     def build(self, entrant: Entrant) -> dict[str, Any]:
         if entrant.name not in self.builds:
