@@ -16,9 +16,7 @@ import msgspec
 from vecdb.errors import Corruption
 from vecdb.schema import CollectionConfig, Curator, Flat, Hnsw, IndexConfig, Spann
 
-_KINDS: dict[str, type[Flat] | type[Hnsw] | type[Spann] | type[Curator]] = {
-    "flat": Flat, "hnsw": Hnsw, "spann": Spann, "curator": Curator,
-}  # fmt: skip
+_KINDS: dict[str, type[IndexConfig]] = {config.kind: config for config in (Flat, Hnsw, Spann, Curator)}
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -124,7 +122,7 @@ def decode_state(raw: bytes | None, name: str) -> State:
 def index_to_dict(index: IndexConfig | None) -> dict[str, Any] | None:
     if index is None:
         return None
-    return {"kind": type(index).__name__.lower(), **asdict(index)}
+    return {"kind": index.kind, **asdict(index)}
 
 
 def index_from_dict(value: dict[str, Any] | None) -> IndexConfig | None:

@@ -27,7 +27,7 @@ from vecdb.errors import Unavailable
 from vecdb.generation import Generation
 from vecdb.index.base import Progress
 from vecdb.index.stages import Stages
-from vecdb.once import Once
+from vecdb.once import Once, RepeatableRequest
 from vecdb.schema import IndexConfig, SearchParams
 from vecdb.storage import codec, files
 from vecdb.storage.store import Store
@@ -91,7 +91,7 @@ class Engine(Answering):
         self._wait_for_room()
         self._fold_when_long()
         request = Put(self, owner, batch.ids, batch.vectors, metas, mode, batch.tenants)
-        return int(self.submit(request, request_id))
+        return int(self.submit_once(request, request_id))
 
     def put_all(self, batches: Iterable[Batch], owner: bytes, mode: Mode) -> int:
         return sum(self.put(batch, owner, mode, None) for batch in batches)
@@ -109,14 +109,14 @@ class Engine(Answering):
             return 0
         self._wait_for_room()
         self._fold_when_long()
-        return int(self.submit(Update(self, owner, ids, vectors, fields), request_id))
+        return int(self.submit_once(Update(self, owner, ids, vectors, fields), request_id))
 
     def delete(self, ids: IdBatch, owner: bytes, request_id: bytes | None = None) -> int:
         if ids.n == 0:
             self.current()
             return 0
         self._fold_when_long()
-        return int(self.submit(Delete(self, owner, ids), request_id))
+        return int(self.submit_once(Delete(self, owner, ids), request_id))
 
     def change_access(
         self, ids: IdBatch, tenants: AccessLists, owner: bytes, *, granted: bool, request_id: bytes | None = None
@@ -125,20 +125,24 @@ class Engine(Answering):
             self.current()
             return 0
         self._fold_when_long()
-        return int(self.submit(ChangeAccess(self, owner, ids, tenants, granted), request_id))
+        return int(self.submit_once(ChangeAccess(self, owner, ids, tenants, granted), request_id))
 
     def create_tenants(
         self, names: list[bytes], exist_ok: bool, records_max: int | None, request_id: bytes | None = None
     ) -> int:
-        return int(self.submit(CreateTenants(self, names, exist_ok, records_max), request_id))
+        return int(self.submit_once(CreateTenants(self, names, exist_ok, records_max), request_id))
 
     def drop_tenant(self, name: bytes, request_id: bytes | None = None) -> None:
-        self.submit(DropTenant(self, name), request_id)
+        self.submit_once(DropTenant(self, name), request_id)
 
-    def submit(self, request: Request, request_id: bytes | None = None) -> Any:
+    def submit_once(self, request: RepeatableRequest, request_id: bytes | None) -> Any:
+        """Run a request in a commit, unless one of this id has been carried out: then returns the answer of that."""
+        if request_id is None:
+            return self.submit(request)
+        return self.submit(Once(request, self.entry.uid, request_id, int(time.time())))
+
+    def submit(self, request: Request) -> Any:
         """Run a request in a commit; returns when it is durable and published."""
-        if request_id is not None:
-            request = Once(request, self.entry.uid, request_id, int(time.time()))
         self.current()
         if self._committer is None:
             raise Unavailable("this database is open for reading only; open it without read_only=True to write")

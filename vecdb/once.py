@@ -11,27 +11,35 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from vecdb import limits
+from vecdb.commit import Request
 from vecdb.errors import Corruption, InvalidArgument
 from vecdb.storage import keys
 from vecdb.validate.common import show
 
 if TYPE_CHECKING:
-    from vecdb.commit import Group, Request
+    from vecdb.commit import Group
     from vecdb.storage.store import Store, Txn
 
-_ANSWER = struct.Struct("<QQq16s")  # sequence, time in s, what was returned, kind of write
+_KIND_BYTES = 16
+_ANSWER = struct.Struct(f"<QQq{_KIND_BYTES}s")  # sequence, time in s, what was returned, kind of write
 _COUNT = struct.Struct("<Q")
 _EVICTED_MAX = 4  # answers that one write removes at most: more than one, so that an old backlog shrinks
+
+
+class RepeatableRequest(Request, Protocol):
+    """A write whose answer can be stored."""
+
+    kind: ClassVar[bytes]  # stored with the answer: at most 16 bytes, never changed, whatever the class is called
 
 
 @dataclass(slots=True)
 class Once:
     """A write under a request id. now_s : Unix time."""
 
-    request: Request
+    request: RepeatableRequest
     uid: int
     request_id: bytes
     now_s: int
@@ -48,8 +56,8 @@ class Once:
         """What the write returned, now or the first time. Raises InvalidArgument where the id was that of another kind
         of write.
         """
+        assert len(kind := self.request.kind) <= _KIND_BYTES, kind
         table, known = group.store.requests, keys.request_ids(self.uid) + self.request_id
-        kind = type(self.request).__name__.encode()
         raw = group.txn.get(known, db=table)
         if raw is not None:
             return _answer(bytes(raw), kind, self.request_id)

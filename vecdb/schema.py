@@ -6,7 +6,7 @@ Metric distances (smaller is closer):  l2 = sum (a - b)^2,  cosine = 1 - a.b / (
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 Metric = Literal["l2", "cosine", "ip"]
 DType = Literal["float32", "float16", "int8", "uint8"]
@@ -20,6 +20,8 @@ Id = int | str
 class Flat:
     """Exact scan: no structure to build, every answer exact. Right for small collections."""
 
+    kind: ClassVar[str] = "flat"  # stored, and sent: of each kind of index it never changes
+
 
 @dataclass(frozen=True, slots=True)
 class Hnsw:
@@ -31,6 +33,8 @@ class Hnsw:
     quantization : the walk is on 8-bit codes; "sq8" scores the best few of the beam again on the full vectors, None
         all of it.
     """
+
+    kind: ClassVar[str] = "hnsw"
 
     m: int = 16
     ef_construction: int = 200
@@ -53,6 +57,8 @@ class Spann:
     memory_budget_bytes : for codes; None keeps all lists' codes in memory, 0 none, anything between the hottest.
     posting_bytes_max : ceiling of one list, past which it is split; None: twice the fair share.
     """
+
+    kind: ClassVar[str] = "spann"
 
     bits: int = 2
     replicas: int | None = None
@@ -78,6 +84,8 @@ class Curator:
     nprobe : leaves looked at by a search without a tenant that names neither `nprobe` nor `recall`, without a graph;
         None: all rows, the graph, or what `optimize` and `tune` learned, whichever is fastest.
     """
+
+    kind: ClassVar[str] = "curator"
 
     leaf_rows: int = 64
     shortlist_max: int = 256

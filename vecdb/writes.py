@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import msgspec
 import numpy as np
@@ -242,6 +242,7 @@ def _check_kind(pending: Pending, ids: IdBatch) -> None:
 class Put:
     """Upsert or insert of a batch: all or nothing. Ids are distinct (the gate kept the last of each)."""
 
+    kind: ClassVar[bytes] = b"Put"
     engine: Engine
     owner: bytes
     ids: IdBatch
@@ -300,6 +301,7 @@ class Update:
     removes one.
     """
 
+    kind: ClassVar[bytes] = b"Update"
     engine: Engine
     owner: bytes
     ids: IdBatch
@@ -360,6 +362,7 @@ class Update:
 class Delete:
     """Delete ids; those that do not exist are passed over. Returns how many were deleted."""
 
+    kind: ClassVar[bytes] = b"Delete"
     engine: Engine
     owner: bytes
     ids: IdBatch
@@ -385,6 +388,7 @@ class Delete:
 class ChangeAccess:
     """Grant or revoke: tenants of records that must exist. Returns how many (record, tenant) pairs have changed."""
 
+    kind: ClassVar[bytes] = b"ChangeAccess"
     engine: Engine
     owner: bytes
     ids: IdBatch
@@ -417,6 +421,7 @@ class CreateTenants:
     records, and get the quota where one is given.
     """
 
+    kind: ClassVar[bytes] = b"CreateTenants"
     engine: Engine
     names: list[bytes]
     exist_ok: bool
@@ -452,6 +457,7 @@ class CreateTenants:
 class DropTenant:
     """Forget a tenant: its records stay, and nobody inherits them."""
 
+    kind: ClassVar[bytes] = b"DropTenant"
     engine: Engine
     name: bytes
     size_bytes: int = 0

@@ -45,8 +45,9 @@ def _cache_folder() -> str:
     writable.
     """
     digest = hashlib.blake2b(digest_size=8)
-    for source in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(source.name.encode() + b"\0" + source.read_bytes())
+    here = Path(__file__).parent
+    for source in sorted(here.rglob("*.py")):
+        digest.update(str(source.relative_to(here)).encode() + b"\0" + source.read_bytes())
     cpu = f"{config.CPU_NAME}/{config.CPU_FEATURES}"
     try:
         import llvmlite.binding as llvm

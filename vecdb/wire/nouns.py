@@ -26,7 +26,7 @@ METRIC_NUMBERS = {
 }
 ID_KINDS = {collections_pb2.ID_KIND_INT: "int", collections_pb2.ID_KIND_STRING: "str"}
 ID_KIND_NUMBERS = {kind: number for number, kind in ID_KINDS.items()} | {None: collections_pb2.ID_KIND_UNSPECIFIED}
-_INDEXES: dict[str, type[Any]] = {"flat": Flat, "spann": Spann, "curator": Curator}
+_INDEXES: dict[str, type[IndexConfig]] = {config.kind: config for config in (Flat, Spann, Curator)}
 
 # -- collections -----------------------------------------------------------------------------------
 
@@ -39,9 +39,8 @@ def index_message(index: IndexConfig | None) -> collections_pb2.IndexConfig:
             m=index.m, ef_construction=index.ef_construction, ef=index.ef, rerank_all=index.quantization is None
         )
         return collections_pb2.IndexConfig(hnsw=hnsw)
-    kind = type(index).__name__.lower()
     made = collections_pb2.IndexConfig()
-    part = getattr(made, kind)
+    part = getattr(made, index.kind)
     part.SetInParent()
     for name in getattr(index, "__slots__", ()):
         value = getattr(index, name)
