@@ -56,7 +56,8 @@ class Once:
         """What the write returned, now or the first time. Raises InvalidArgument where the id was that of another kind
         of write.
         """
-        assert len(kind := self.request.kind) <= _KIND_BYTES, kind
+        kind = self.request.kind
+        assert len(kind) <= _KIND_BYTES, kind
         table, known = group.store.requests, keys.request_ids(self.uid) + self.request_id
         raw = group.txn.get(known, db=table)
         if raw is not None:
