@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from vecdb import validate
+from vecdb.api.hits import Hit, Hits
 from vecdb.errors import InvalidArgument, VecdbError
-from vecdb.hits import Hit, Hits
 
 RECORDS = [{"lang": "en", "year": 2020}, {"lang": "<de>"}, {}]
 

@@ -18,10 +18,13 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    from vecdb.api.collection import Collection
+    from vecdb.api.database import Database
+    from vecdb.api.hits import Hits
+    from vecdb.embedded.backup import restore
+    from vecdb.embedded.open import upgrade
+
     from . import aio
-    from .backup import restore
-    from .collection import Collection
-    from .database import Database, upgrade
     from .errors import (
         AlreadyExists,
         Corruption,
@@ -34,7 +37,6 @@ if TYPE_CHECKING:
         Unavailable,
         VecdbError,
     )
-    from .hits import Hits
     from .schema import Curator, DType, Flat, Hnsw, Metric, Record, SearchParams, Spann
 
 __version__ = "0.1.0"
@@ -69,9 +71,10 @@ __all__ = [
 ]
 
 _home = {
-    "backup": ("restore",),
-    "collection": ("Collection",),
-    "database": ("Database", "upgrade"),
+    "embedded.backup": ("restore",),
+    "api.collection": ("Collection",),
+    "api.database": ("Database",),
+    "embedded.open": ("upgrade",),
     "errors": (
         "AlreadyExists",
         "Corruption",
@@ -84,7 +87,7 @@ _home = {
         "Unavailable",
         "VecdbError",
     ),
-    "hits": ("Hits",),
+    "api.hits": ("Hits",),
     "schema": ("Curator", "DType", "Flat", "Hnsw", "Metric", "Record", "SearchParams", "Spann"),
 }
 
@@ -132,7 +135,7 @@ def open(
 
         return connect(path, token, tls, insecure, timeout)
     _refuse(path, token=token, tls=tls, insecure=insecure, timeout=timeout)
-    from .database import open_database
+    from vecdb.embedded.open import open_database
 
     return open_database(path, read_only=read_only, durability=durability, memory_budget_bytes=memory_budget_bytes)
 

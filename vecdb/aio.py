@@ -17,8 +17,8 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Itera
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from vecdb import collection as near
-from vecdb import database as near_database
+from vecdb.api import collection as near
+from vecdb.api import database as near_database
 from vecdb.schema import CollectionConfig
 
 __all__ = ["Collection", "Database", "open"]
@@ -29,7 +29,7 @@ Facade = TypeVar("Facade")
 
 
 class _Mirror:
-    """near : a facade whose methods return what is to be awaited, as what stands behind it does (contracts.py)."""
+    """near : a facade whose methods return what is to be awaited, as what stands behind it does (backend.py)."""
 
     __slots__ = ("_near",)
 

@@ -3,7 +3,7 @@
     base, queries as .npy -> each contestant builds in a process of its own -> a fresh process opens and is swept,
     contestants in turns, round by round -> rate at equal recall, latency, memory, bytes on disk, reads
 
-The contestants (contestants/) run under interpreters of their own: two of the peers share a module name, and none is
+The contestants (engines/) run under interpreters of their own: two of the peers share a module name, and none is
 needed to install vecdb. The disk's own limit, measured by the caller beside this, is part of the result.
 """
 
@@ -18,17 +18,17 @@ from typing import Any
 import numpy as np
 
 import vecdb
+from vecdb_bench import machine, recall_curves
+from vecdb_bench.child_process import Process
 from vecdb_datasets import Dataset, load, open_vectors
 from vecdb_datasets import recall as recall_of
 
-from . import curves, machine
-from .process import Process
 from .runner import latencies_ms
 
 Say = Callable[[str], None]
 
 SCRIPTS = {
-    "vecdb": "spann.py",
+    "vecdb": "vecdb_lists.py",
     "diskannpy-rust": "diskann.py",
     "zvec": "zvec_diskann.py",
     "lancedb-rq": "lancedb_ivf.py",
@@ -168,7 +168,9 @@ def _result(
     raw = data.base.nbytes
     rates = {
         name: {
-            target: curves.rate_at([(p["recall"], 1e3 / p["mean_ms"]) for p in points if p["peer"] == name], target)
+            target: recall_curves.rate_at(
+                [(p["recall"], 1e3 / p["mean_ms"]) for p in points if p["peer"] == name], target
+            )
             for target in TARGETS
         }
         for name in builds

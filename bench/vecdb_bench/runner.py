@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vecdb_bench import machine, recall_curves
 from vecdb_datasets import Dataset, load, recall
 
-from . import curves, machine
 from .peers import Peer, make_peers
 
 Say = Callable[[str], None]
@@ -82,7 +82,7 @@ def summary(points: Sequence[dict[str, Any]], builds: dict[str, Any], plan: Plan
         rates: dict[str, dict[float, float | None]] = {}
         for name in builds:
             curve = [(p["recall"], p["rate"]) for p in points if p["peer"] == name and p["mode"] == mode]
-            rates[name] = {target: curves.rate_at(curve, target) for target in curves.targets}
+            rates[name] = {target: recall_curves.rate_at(curve, target) for target in recall_curves.targets}
         for name, found in rates.items():
             row: dict[str, Any] = {"mode": mode, "peer": name}
             for target, rate in found.items():

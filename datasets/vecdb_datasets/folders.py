@@ -19,10 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb import Corruption, NotFound
+from vecdb_datasets.formats.headers import truth_file_bytes
 
 from .dataset import Dataset
 from .formats import open_vectors
-from .formats.layouts import truth_file_bytes
 from .truth import Truth
 
 environment_variable = "VECDB_DATA"

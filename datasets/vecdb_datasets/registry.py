@@ -15,12 +15,12 @@ import os
 from dataclasses import dataclass
 
 from vecdb import NotFound
+from vecdb_datasets.tenant_sharing import load_shared, parse_shared
 
 from .dataset import Dataset
 from .export import load_ann_benchmarks
 from .folders import environment_variable, find_folder, load_sift_photos, load_summaries
 from .glove import glove_installed, load_glove, load_glove_words, package
-from .shared import load_shared, parse_shared
 from .synthetic import load_clustered, parse_clustered
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 
 from vecdb_server.auth import Caller
-from vecdb_server.faults import exhausted
+from vecdb_server.status_errors import exhausted
 
 _RETRY_S = 0.1  # after which a call that met a full house may come again
 

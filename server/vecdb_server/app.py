@@ -4,7 +4,7 @@
     SIGTERM: NOT_SERVING -> no new calls, streams and long operations come to an end -> wait for what runs, at most
     `grace_s` -> close the database
 
-One event loop; threads are those of work.py, gRPC's own, and the one of the metrics page.
+One event loop; threads are those of executors.py, gRPC's own, and the one of the metrics page.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from vecdb import Collection, Unavailable, VecdbError
 from vecdb_server import logs
 from vecdb_server.admission import Admission
 from vecdb_server.config import Config, host_and_port
-from vecdb_server.guard import Guard
+from vecdb_server.interceptor import Guard
 from vecdb_server.logs import log
 from vecdb_server.metrics import Metrics
 from vecdb_server.services import health, services
-from vecdb_server.services.house import House
+from vecdb_server.services.context import House
 from vecdb_server.tls import Certificates
 from vecdb_server.tokens import Tokens
 

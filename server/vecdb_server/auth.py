@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vecdb import InvalidArgument, PermissionDenied
-from vecdb.wire.faults import no_tenant
+from vecdb.wire.error_codes import no_tenant
 
 PERMISSIONS = ("read", "write", "admin")  # each includes those before it
 ANY = "*"

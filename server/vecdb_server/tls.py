@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 
 from vecdb import InvalidArgument, VecdbError
-from vecdb.wire import pem
+from vecdb.wire import tls_files
 from vecdb_server.logs import log
 
 
@@ -46,9 +46,9 @@ class Certificates:
 
     def _read(self) -> Any:
         cert, key, *client_ca = self._paths
-        chain, secret = pem.certificate_and_key(cert, key)
+        chain, secret = tls_files.certificate_and_key(cert, key)
         return grpc.ssl_server_certificate_configuration(
-            [(secret, chain)], pem.authorities(client_ca[0]) if client_ca else None
+            [(secret, chain)], tls_files.authorities(client_ca[0]) if client_ca else None
         )
 
     def _stamps(self) -> list[tuple[int, int, int]]:

@@ -11,7 +11,7 @@ import pytest
 import vecdb
 from tests.api.awaiting import Loop, Waiting
 from tests.server.driver import Running
-from vecdb.database import open_database
+from vecdb.embedded.open import open_database
 from vecdb_server.config import Config
 
 WAYS = ("disk", "memory", "grpc", "aio")

@@ -43,7 +43,7 @@ def test_a_database_near_or_far_is_of_the_same_classes(db: Any, way: str) -> Non
 )  # fmt: skip
 def test_collections_come_and_go_with_every_kind_of_index(db: Any, index: Any) -> None:
     docs = db.create_collection("docs", 7, "ip", index, "float16")
-    assert docs.config == vecdb.collection.CollectionConfig("docs", 7, "ip", "float16", index)
+    assert docs.config == vecdb.api.collection.CollectionConfig("docs", 7, "ip", "float16", index)
     again = db.create_collection("docs", 7, "ip", index, "float16", exist_ok=True)
     assert again.config == docs.config == db.collection("docs").config == db["docs"].config
     assert docs.config.id_kind is None

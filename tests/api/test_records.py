@@ -13,8 +13,8 @@ import pyarrow as pa
 import pytest
 
 import vecdb
-from vecdb.client.engine import RemoteEngine
-from vecdb.engine import Engine
+from vecdb.client.remote_collection import RemoteEngine
+from vecdb.embedded.local_collection import Engine
 
 RNG = np.random.default_rng(5)
 VALUES: dict[str, Any] = {

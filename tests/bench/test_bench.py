@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import vecdb
-from vecdb_bench import curves, disk, machine, mixture, results, runner, tenants
+from vecdb_bench import disk, machine, mixture, recall_curves, results, runner, tenants
 from vecdb_bench.coldstart import coldstart
 from vecdb_bench.ingest import ingest
 from vecdb_bench.interference import interference
@@ -19,18 +19,18 @@ from vecdb_bench.interference import interference
 
 def test_a_rate_between_two_points_lies_on_the_line_of_logarithms() -> None:
     points = [(0.8, 1000.0), (1.0, 100.0)]
-    rate = curves.rate_at(points, 0.9)
+    rate = recall_curves.rate_at(points, 0.9)
     assert rate is not None and math.isclose(rate, math.sqrt(1000 * 100))
 
 
 def test_a_recall_that_was_not_reached_has_no_rate() -> None:
-    assert curves.rate_at([(0.8, 1000.0)], 0.9) is None
-    assert curves.rate_at([], 0.9) is None
-    assert curves.rate_at([(0.95, 500.0), (0.99, 100.0)], 0.9) == 500.0
+    assert recall_curves.rate_at([(0.8, 1000.0)], 0.9) is None
+    assert recall_curves.rate_at([], 0.9) is None
+    assert recall_curves.rate_at([(0.95, 500.0), (0.99, 100.0)], 0.9) == 500.0
 
 
 def test_the_frontier_drops_what_another_point_beats() -> None:
-    assert curves.frontier([(0.9, 50.0), (0.8, 40.0), (0.95, 20.0)]) == [(0.9, 50.0), (0.95, 20.0)]
+    assert recall_curves.frontier([(0.9, 50.0), (0.8, 40.0), (0.95, 20.0)]) == [(0.9, 50.0), (0.95, 20.0)]
 
 
 def test_the_machine_is_named_with_the_digest_of_its_kernels() -> None:

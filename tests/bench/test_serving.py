@@ -17,8 +17,8 @@ import pytest
 
 import vecdb
 from vecdb_bench import results, serving
-from vecdb_bench.contestants import messages
-from vecdb_bench.serving import field, load
+from vecdb_bench.engines import length_prefixed
+from vecdb_bench.serving import lineup, load
 
 Call = Callable[..., Awaitable[bytes]]
 
@@ -83,14 +83,14 @@ def test_processor_time_is_that_of_all_threads_of_a_process() -> None:
 
 def test_messages_come_back_from_a_file_as_they_were(tmp_path: Path) -> None:
     sent = [b"", b"a", bytes(range(256)) * 300]
-    messages.write(tmp_path / "file", sent)
-    assert messages.read(tmp_path / "file") == sent
+    length_prefixed.write(tmp_path / "file", sent)
+    assert length_prefixed.read(tmp_path / "file") == sent
 
 
 def test_a_ratio_is_the_median_of_pairs_and_not_of_medians() -> None:
     over = [{"rate": value} for value in (10.0, 40.0, 9.0)]
     under = [{"rate": value} for value in (10.0, 20.0, 3.0)]
-    assert field.median_ratio(over, under, "rate") == 2.0
+    assert lineup.median_ratio(over, under, "rate") == 2.0
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vecdb_bench.tenants import field, workload
+from vecdb_bench.tenants import lineup, workload
 
 
 @pytest.fixture(scope="module")
@@ -72,4 +72,4 @@ def test_recall_is_averaged_by_tenant(shared: workload.Workload) -> None:
 
 def test_the_best_point_reaches_the_recall_and_is_the_fastest_of_those() -> None:
     points = [{"recall": 0.9, "mean_ms": 1.0}, {"recall": 0.96, "mean_ms": 3.0}, {"recall": 0.99, "mean_ms": 2.0}]
-    assert field.best(points, 0.95) == points[2] and field.best(points, 0.995) is None
+    assert lineup.best(points, 0.95) == points[2] and lineup.best(points, 0.995) is None

@@ -78,9 +78,9 @@ def test_an_import_holds_every_row_of_the_file(db: Path, vectors: np.ndarray) ->
 def test_an_interrupted_import_goes_on_where_it_was(
     tmp_path: Path, matrix: Path, vectors: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from vecdb.cli import move
+    from vecdb.cli import import_export
 
-    monkeypatch.setattr(move, "batch_bytes", 100 * vectors[:1].nbytes)  # three batches
+    monkeypatch.setattr(import_export, "batch_bytes", 100 * vectors[:1].nbytes)  # three batches
     plain, calls = vecdb.Collection.upsert, []
 
     def failing(self: vecdb.Collection, ids: Any, *args: Any, **options: Any) -> int:
@@ -126,7 +126,7 @@ def test_a_file_is_imported_for_many_tenants(tmp_path: Path) -> None:
 
 
 def test_a_changed_file_is_imported_from_the_start(tmp_path: Path, matrix: Path, vectors: np.ndarray) -> None:
-    from vecdb.cli.move import Note
+    from vecdb.cli.import_export import Note
 
     run("import", matrix, "--db", tmp_path / "db", "-c", "docs")
     Note(str(tmp_path / "db"), "docs", matrix, [None, None, None]).write(200, 199)

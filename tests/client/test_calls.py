@@ -16,7 +16,7 @@ import pytest
 import vecdb
 from tests.server.driver import Running
 from tests.server.process import Process
-from vecdb.client import channel, engine, ingest, line, patience
+from vecdb.client import bulk_ingest, channel, connection, remote_collection, retry
 from vecdb.client.channel import MESSAGE_BYTES_MAX
 from vecdb.v1 import (
     admin_pb2,
@@ -244,7 +244,7 @@ def upserted(url: str, rows: int, asynchronous: bool) -> int:
 def test_a_stream_that_breaks_goes_on_at_the_first_unanswered_batch_under_the_same_ids(
     scripted: tuple[Scripted, str], monkeypatch: pytest.MonkeyPatch, asynchronous: bool
 ) -> None:
-    monkeypatch.setattr(engine, "_BATCH_BYTES", 10 * (4 * DIM + 16))
+    monkeypatch.setattr(remote_collection, "_BATCH_BYTES", 10 * (4 * DIM + 16))
     script, url = scripted
     script.script = {"Ingest": [give((3, 2)), give((0, 0)), give((2, 1)), give((99, 99))]}
     assert upserted(url, 95, asynchronous) == 95
@@ -258,19 +258,19 @@ def test_a_stream_that_breaks_goes_on_at_the_first_unanswered_batch_under_the_sa
 def test_at_most_four_batches_are_on_their_way_and_a_stream_that_gets_nowhere_is_given_up(
     scripted: tuple[Scripted, str], monkeypatch: pytest.MonkeyPatch, asynchronous: bool
 ) -> None:
-    monkeypatch.setattr(engine, "_BATCH_BYTES", 4 * DIM + 16)
-    monkeypatch.setattr(patience, "_FIRST_WAIT_S", 0.001)
-    monkeypatch.setattr(patience, "_WAIT_MAX_S", 0.001)
+    monkeypatch.setattr(remote_collection, "_BATCH_BYTES", 4 * DIM + 16)
+    monkeypatch.setattr(retry, "_FIRST_WAIT_S", 0.001)
+    monkeypatch.setattr(retry, "_WAIT_MAX_S", 0.001)
     script, url = scripted
     made: list[int] = []
-    make = ingest.Sending._make
+    make = bulk_ingest.Sending._make
 
     def counted(self: Any) -> Any:
         made.append(1)
         return make(self)
 
-    monkeypatch.setattr(ingest.Sending, "_make", counted)
-    script.script = {"Ingest": [give((23, 20)), *(give((0, 0)) for _ in range(patience._ATTEMPTS_MAX - 1))]}
+    monkeypatch.setattr(bulk_ingest.Sending, "_make", counted)
+    script.script = {"Ingest": [give((23, 20)), *(give((0, 0)) for _ in range(retry._ATTEMPTS_MAX - 1))]}
     with pytest.raises(vecdb.Unavailable, match="cannot be reached: lost"):
         upserted(url, 100, asynchronous)
     assert len(made) == 24, "no more are made than may be unanswered"
@@ -281,7 +281,7 @@ def test_at_most_four_batches_are_on_their_way_and_a_stream_that_gets_nowhere_is
 def test_a_stream_may_last_longer_than_a_write_as_long_as_it_is_answered(
     scripted: tuple[Scripted, str], monkeypatch: pytest.MonkeyPatch, asynchronous: bool
 ) -> None:
-    monkeypatch.setattr(engine, "_BATCH_BYTES", 10 * (4 * DIM + 16))
+    monkeypatch.setattr(remote_collection, "_BATCH_BYTES", 10 * (4 * DIM + 16))
     monkeypatch.setattr(channel, "WRITE_S", 1.0)
     script, url = scripted
     script.script = {"Ingest": [give((99, 3)), give((99, 99))]}
@@ -334,7 +334,7 @@ def test_a_bulk_is_read_no_further_ahead_of_what_is_acknowledged_than_four_batch
     """A million small records against a server whose commits stop for a while."""
     step, held_at = 20_000, 12
     rows, held, gate = 50 * step, threading.Event(), threading.Event()
-    monkeypatch.setattr(engine, "_BATCH_BYTES", step * (4 * 2 + 16))
+    monkeypatch.setattr(remote_collection, "_BATCH_BYTES", step * (4 * 2 + 16))
     docs = server.server.house.db.create_collection("docs", 2, "l2", vecdb.Flat())
     written: list[int] = []
     ahead: list[int] = []
@@ -376,19 +376,19 @@ def test_a_bulk_is_read_no_further_ahead_of_what_is_acknowledged_than_four_batch
     with futures.ThreadPoolExecutor(1) as thread:
         coming = thread.submit(asyncio.run, far()) if asynchronous else thread.submit(near)
         # The thirteenth write is held; the answer to the one before it may still be on its way.
-        server.until(lambda: held.is_set() and made.parts >= held_at + ingest.UNANSWERED_MAX)
-        server.until(lambda: unanswered() == ingest.UNANSWERED_MAX)
-        assert made.parts == held_at + ingest.UNANSWERED_MAX, "as much as was acknowledged, and four batches"
+        server.until(lambda: held.is_set() and made.parts >= held_at + bulk_ingest.UNANSWERED_MAX)
+        server.until(lambda: unanswered() == bulk_ingest.UNANSWERED_MAX)
+        assert made.parts == held_at + bulk_ingest.UNANSWERED_MAX, "as much as was acknowledged, and four batches"
         gate.set()
         assert coming.result(120) == rows
-    assert max(ahead) < ingest.UNANSWERED_MAX and sum(written) == rows == docs.count()
+    assert max(ahead) < bulk_ingest.UNANSWERED_MAX and sum(written) == rows == docs.count()
 
 
 def test_a_killed_server_is_resumed_from_what_it_had_acknowledged_and_nothing_is_written_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Batches go to a server that is killed under them, twice; each record has one row at the end."""
-    monkeypatch.setattr(engine, "_BATCH_BYTES", 4 << 20)
+    monkeypatch.setattr(remote_collection, "_BATCH_BYTES", 4 << 20)
     dim, rows = 1_024, 12_000
     vectors = np.random.default_rng(0).normal(size=(rows, dim)).astype(np.float32)
     current = [Process(tmp_path / "db", tmp_path)]
@@ -418,7 +418,7 @@ def test_a_killed_server_is_resumed_from_what_it_had_acknowledged_and_nothing_is
 def test_a_server_that_drains_ends_the_stream_and_the_next_one_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "_BATCH_BYTES", 4 << 20)
+    monkeypatch.setattr(remote_collection, "_BATCH_BYTES", 4 << 20)
     config = Config(path=str(tmp_path / "db"), listen="127.0.0.1:0", durability="relaxed", grace_s=5.0)
     current = [Running(config)]
     port = current[0].server.port
@@ -474,7 +474,7 @@ def test_a_line_and_its_asynchronous_twin_have_the_same_methods() -> None:
     def public(kind: type) -> set[str]:
         return {name for name in vars(kind) if not name.startswith("__")}
 
-    assert public(line.Line) == public(line.AsyncLine)
+    assert public(connection.Line) == public(connection.AsyncLine)
 
 
 def test_the_asynchronous_classes_have_every_method_of_the_others() -> None:
@@ -508,8 +508,8 @@ def streamed(url: str, count: int, asynchronous: bool, window: int = 4) -> list[
 def test_a_stream_of_queries_that_breaks_goes_on_with_those_that_were_not_answered(
     scripted: tuple[Scripted, str], monkeypatch: pytest.MonkeyPatch, asynchronous: bool
 ) -> None:
-    monkeypatch.setattr(patience, "_FIRST_WAIT_S", 0.001)
-    monkeypatch.setattr(patience, "_WAIT_MAX_S", 0.001)
+    monkeypatch.setattr(retry, "_FIRST_WAIT_S", 0.001)
+    monkeypatch.setattr(retry, "_WAIT_MAX_S", 0.001)
     script, url = scripted
     script.script = {"StreamSearch": [give((5, LOST)), give((0, LOST)), give((3, LOST)), give((99, LOST))]}
     assert streamed(url, 30, asynchronous) == list(range(1, 31))
@@ -522,10 +522,10 @@ def test_a_stream_of_queries_that_breaks_goes_on_with_those_that_were_not_answer
 def test_a_stream_of_queries_that_gets_nowhere_is_given_up(
     scripted: tuple[Scripted, str], monkeypatch: pytest.MonkeyPatch, asynchronous: bool
 ) -> None:
-    monkeypatch.setattr(patience, "_FIRST_WAIT_S", 0.001)
-    monkeypatch.setattr(patience, "_WAIT_MAX_S", 0.001)
+    monkeypatch.setattr(retry, "_FIRST_WAIT_S", 0.001)
+    monkeypatch.setattr(retry, "_WAIT_MAX_S", 0.001)
     script, url = scripted
-    script.script = {"StreamSearch": [give((2, LOST)), *[give((0, LOST))] * (patience._ATTEMPTS_MAX - 1)]}
+    script.script = {"StreamSearch": [give((2, LOST)), *[give((0, LOST))] * (retry._ATTEMPTS_MAX - 1)]}
     with pytest.raises(vecdb.Unavailable, match="cannot be reached: lost"):
         streamed(url, 30, asynchronous)
     assert script.script["StreamSearch"] == []

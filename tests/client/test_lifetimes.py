@@ -21,7 +21,7 @@ import pytest
 import vecdb
 from tests.server.driver import PATIENCE_S, Running
 from tests.server.process import ENVIRONMENT
-from vecdb.client.line import Line
+from vecdb.client.connection import Line
 from vecdb_server.auth import ANONYMOUS
 from vecdb_server.config import Config
 

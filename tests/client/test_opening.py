@@ -15,7 +15,7 @@ import pytest
 import vecdb
 from tests.server.certificates import Authority, write
 from tests.server.driver import PATIENCE_S, Running, token
-from vecdb.client.target import target
+from vecdb.client.address import target
 from vecdb_server.config import Config
 
 

@@ -14,7 +14,7 @@ import pytest
 import vecdb
 from tests.server.driver import PATIENCE_S, Running
 from vecdb.client import channel
-from vecdb.client.target import target
+from vecdb.client.address import target
 from vecdb_server.config import Config
 
 DIM = 8

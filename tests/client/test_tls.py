@@ -16,7 +16,7 @@ import vecdb
 from tests.server.certificates import Authority, write
 from tests.server.driver import Running
 from tests.server.process import Process
-from vecdb.client import engine, handshake, patience
+from vecdb.client import connect_errors, remote_collection, retry
 from vecdb_server.config import Config
 
 Serving = Callable[..., str]
@@ -201,14 +201,14 @@ def test_streams_that_break_are_not_begun_anew_where_the_server_is_no_longer_tru
     authority: Authority, files: Any, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ends: list[tuple[str, float | None]] = []
-    asked = patience.Patience.wait_s
+    asked = retry.Patience.wait_s
 
-    def wait_s(self: patience.Patience, status: str) -> float | None:
+    def wait_s(self: retry.Patience, status: str) -> float | None:
         ends.append((status, asked(self, status)))
         return ends[-1][1]
 
-    monkeypatch.setattr(patience.Patience, "wait_s", wait_s)
-    monkeypatch.setattr(engine, "_BATCH_BYTES", 32)  # a call is many batches, and a stream
+    monkeypatch.setattr(retry.Patience, "wait_s", wait_s)
+    monkeypatch.setattr(remote_collection, "_BATCH_BYTES", 32)  # a call is many batches, and a stream
     cert, key = files(authority.issue("server"))
     settings: dict[str, Any] = {"path": str(tmp_path / "db"), "grace_s": 5.0, "tls_cert": cert, "tls_key": key}
     running = Running(Config(listen="127.0.0.1:0", **settings))
@@ -269,5 +269,5 @@ def test_streams_that_break_are_not_begun_anew_where_the_server_is_no_longer_tru
     ],
 )  # fmt: skip
 def test_words_of_grpc_become_ours_or_stay_what_they_were(text: str, said: str) -> None:
-    assert handshake.unreachable(text, secure=True) == said
-    assert handshake.is_final(text) is ("Tls" in text)
+    assert connect_errors.unreachable(text, secure=True) == said
+    assert connect_errors.is_final(text) is ("Tls" in text)

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from vecdb.database import Database, open_database
+from vecdb.api.database import Database
+from vecdb.embedded.open import open_database
 
 
 @pytest.fixture

@@ -13,11 +13,13 @@ import pytest
 
 import vecdb
 from tests.engine.corpus import EXACT, GRAPH, clustered
-from vecdb import limits, planner
-from vecdb.backup import CHECKSUMS
-from vecdb.database import Database, open_database
+from vecdb import limits
+from vecdb.api.database import Database
+from vecdb.embedded.open import open_database
+from vecdb.embedded.backup import CHECKSUMS
 from vecdb.errors import AlreadyExists, Corruption, InvalidArgument, NotFound
-from vecdb.storage import keys
+from vecdb.query import planner
+from vecdb.storage.kv import keys
 
 N, DIM = 3_000, 32
 

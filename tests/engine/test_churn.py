@@ -12,8 +12,10 @@ import pytest
 
 import vecdb
 from tests.engine.corpus import EXACT, GRAPH, clustered, recall, sound
-from vecdb import limits, planner
-from vecdb.database import Database, open_database
+from vecdb import limits
+from vecdb.api.database import Database
+from vecdb.embedded.open import open_database
+from vecdb.query import planner
 
 # Wide enough for a recall of 0.95 or more on these data: at 0.86, where a beam of 64 stands, two fresh builds of the
 # same records in another order differ by three points, so that one point would measure chance.

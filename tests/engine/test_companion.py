@@ -11,10 +11,12 @@ import pytest
 
 import vecdb
 from tests.engine.corpus import EXACT, clustered
-from vecdb import limits, planner
-from vecdb.database import Database, open_database
-from vecdb.index.companion import Companion
-from vecdb.index.curator import Curator
+from vecdb import limits
+from vecdb.api.database import Database
+from vecdb.embedded.open import open_database
+from vecdb.index.curator.companion_graph import Companion
+from vecdb.index.curator.curator_index import Curator
+from vecdb.query import planner
 
 N = 1_200
 VECTORS = clustered(N + 400, 16)

@@ -22,11 +22,14 @@ import pytest
 
 import vecdb
 from tests.engine.corpus import EXACT, GRAPH, clustered
-from vecdb import limits, planner, upkeep
-from vecdb import vacuum as vacuum_module
-from vecdb.database import Database, open_database
+from vecdb import limits
+from vecdb.api.database import Database
+from vecdb.embedded.open import open_database
+from vecdb.commit.record_requests import Put
 from vecdb.errors import NotFound
-from vecdb.writes import Put
+from vecdb.maintenance import index_jobs
+from vecdb.maintenance import vacuum as vacuum_module
+from vecdb.query import planner
 
 
 def together(*works: Callable[[], None]) -> None:
@@ -55,7 +58,7 @@ def busy_care(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "flat_rows_max", 32)
     monkeypatch.setattr(limits, "seal_rows_min", 64)
     monkeypatch.setattr(limits, "index_step_rows", 16)
-    monkeypatch.setattr(upkeep, "_REPAIR_ROWS_MIN", 8)
+    monkeypatch.setattr(index_jobs, "_REPAIR_ROWS_MIN", 8)
     monkeypatch.setattr(vacuum_module, "_PIECE_ROWS", 64)
     monkeypatch.setattr(planner, "_SCAN_SHARE", 1e9)
 
@@ -431,7 +434,7 @@ def test_maintenance_goes_on_where_a_collection_is_dropped_under_its_eyes(
         again.set()
         return False
 
-    monkeypatch.setattr(upkeep.Upkeep, "tail_waits", tail_waits)
+    monkeypatch.setattr(index_jobs.Upkeep, "tail_waits", tail_waits)
     with open_database(tmp_path / "db") as db:
         docs = db.create_collection("docs", 2, "l2")
         for i in range(1_000):

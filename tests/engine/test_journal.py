@@ -18,14 +18,16 @@ from hypothesis import strategies as st
 import vecdb
 from tests.engine.corpus import clustered
 from vecdb import limits
-from vecdb.database import Database, open_database
+from vecdb.api.database import Database
+from vecdb.embedded.open import open_database
+from vecdb.commit.journal_merge import steps
+from vecdb.commit.record_requests import Pending
 from vecdb.errors import Corruption, LimitExceeded, Locked, Unavailable
-from vecdb.fold import steps
-from vecdb.journal import NO_CHANGES, Changes, Journal, _last_words
-from vecdb.pairs import NOTHING, Pairs
-from vecdb.storage import codec, keys, manifest
-from vecdb.tables import Tables
-from vecdb.writes import Pending
+from vecdb.storage.disk import manifest
+from vecdb.storage.kv import keys, record_format
+from vecdb.tenancy.access_journal import NO_CHANGES, Changes, Journal, _last_words
+from vecdb.tenancy.access_tables import Tables
+from vecdb.tenancy.pairs import NOTHING, Pairs
 
 ROOT = Path(__file__).resolve().parents[2]
 N = 60
@@ -365,7 +367,7 @@ def flipped(at: int) -> Callable[[bytes], bytes]:
 @pytest.mark.parametrize(
     "damage",
     [*map(flipped, (0, 4, 8, 16, 24, 32, -1 % 40)), lambda raw: None, lambda raw: raw[:-8], lambda raw: raw[:9],
-     lambda raw: codec.encode_journal(1, np.array([1 << 32 | 4]), np.array([3 << 32 | 1]))],
+     lambda raw: record_format.encode_journal(1, np.array([1 << 32 | 4]), np.array([3 << 32 | 1]))],
     ids=["version", "crc", "sequence", "granted", "a pair", "another", "the last byte", "lost", "cut", "short",
          "of another commit"],
 )  # fmt: skip
@@ -430,7 +432,11 @@ def test_changes_agree_with_a_dict_in_which_the_last_word_counts(history: Any, b
         later, told_later = changes_of(said)
         denied = {pair: there for pair, there in told_later.items() if model.get(pair, there) != there}
         assert told(changes.denied_by(later)) == denied
-        raw.append(codec.decode_journal(codec.encode_journal(3, later.granted.packed, later.revoked.packed), 3, "here"))
+        raw.append(
+            record_format.decode_journal(
+                record_format.encode_journal(3, later.granted.packed, later.revoked.packed), 3, "here"
+            )
+        )
         changes, model = changes.then(later), model | told_later
     assert told(changes) == told(_last_words(raw)) == model and len(changes) == len(model)
     table = {pair for pair, there in changes_of(base)[1].items() if there}
@@ -446,7 +452,10 @@ def test_changes_agree_with_a_dict_in_which_the_last_word_counts(history: Any, b
 
 
 def test_an_empty_entry_is_one() -> None:
-    assert [len(part) for part in codec.decode_journal(codec.encode_journal(1, *[NOTHING.packed] * 2), 1, "here")] == [
+    assert [
+        len(part)
+        for part in record_format.decode_journal(record_format.encode_journal(1, *[NOTHING.packed] * 2), 1, "here")
+    ] == [
         0,
         0,
     ]

@@ -17,9 +17,12 @@ import pytest
 
 import vecdb
 from tests.engine.corpus import EXACT, clustered
-from vecdb import limits, mixture, planner, reads
-from vecdb.database import Database, open_database
+from vecdb import limits
+from vecdb.api.database import Database
+from vecdb.embedded.open import open_database
 from vecdb.errors import Corruption, InvalidArgument, LimitExceeded, NotFound
+from vecdb.query import mixture, planner
+from vecdb.state import record_reader
 
 VECTORS = clustered(400, 8, clusters=12)
 KINDS = {
@@ -588,11 +591,11 @@ def test_positives_of_a_newer_commit_are_not_looked_for_in_an_older_one(
 def test_a_key_that_leads_to_another_record_is_corruption(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     docs = db.create_collection("docs", 8, "l2")
     docs.upsert(range(20), VECTORS[:20])
-    monkeypatch.setattr(reads, "rows_of_ids", lambda *of: [5])
+    monkeypatch.setattr(record_reader, "rows_of_ids", lambda *of: [5])
     assert len(docs.search_mixture([5], 3)) == 3
     with pytest.raises(Corruption, match="leads to record 5"):
         docs.search_mixture([4], 3)
-    monkeypatch.setattr(reads, "rows_of_ids", lambda *of: [20])
+    monkeypatch.setattr(record_reader, "rows_of_ids", lambda *of: [20])
     with pytest.raises(Corruption, match="row 20 of 20"):
         docs.search_mixture([0], 3)
 

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 import vecdb
-from vecdb import engine, limits
-from vecdb.storage import keys
+from vecdb import limits
+from vecdb.embedded import local_collection
+from vecdb.storage.kv import keys
 
 ONE = np.ones(4, np.float32)
 TWO = np.full(4, 2, np.float32)
@@ -121,7 +122,7 @@ def test_the_newest_answers_are_kept(docs: vecdb.Collection, monkeypatch: pytest
 
 def test_old_answers_go_with_later_writes(docs: vecdb.Collection, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1_000_000.0]
-    monkeypatch.setattr(engine.time, "time", lambda: now[0])
+    monkeypatch.setattr(local_collection.time, "time", lambda: now[0])
     for number in range(3):
         docs.upsert(number, ONE, request_id=f"r{number}")
     now[0] += limits.request_age_max_s + 1

@@ -21,16 +21,18 @@ import pytest
 import vecdb
 from tests.engine.corpus import EXACT, clustered, sound
 from tests.engine.test_concurrency import together
-from vecdb import answering, limits, planner
-from vecdb import engine as engine_module
-from vecdb import maintenance as maintenance_module
-from vecdb import vacuum as vacuum_module
-from vecdb.database import Database, open_database
+from vecdb import limits
+from vecdb.api.database import Database
+from vecdb.embedded.open import open_database
+from vecdb.embedded import local_collection as engine_module
 from vecdb.errors import InvalidArgument, LimitExceeded, NotFound
-from vecdb.index import bulk
-from vecdb.index.spann import Spann as SpannIndex
+from vecdb.index.spann import bulk_build
+from vecdb.index.spann.spann_index import Spann as SpannIndex
+from vecdb.maintenance import scheduler as maintenance_module
+from vecdb.maintenance import vacuum as vacuum_module
+from vecdb.maintenance.index_jobs import Upkeep
+from vecdb.query import planner, searcher
 from vecdb.schema import SearchParams, Spann
-from vecdb.upkeep import Upkeep
 
 DIM = 32
 KINDS = {"memory": Spann(), "disk": Spann(memory_budget_bytes=0), "both": Spann(memory_budget_bytes=6_000)}
@@ -622,7 +624,7 @@ def test_a_bulk_load_is_indexed_once_it_pauses_or_somebody_searches_or_asks(
 ) -> None:
     serve = db._home._maintenance._serve  # type: ignore[union-attr]
     monkeypatch.setattr(engine_module, "_WRITTEN_S", 1e9)  # the load goes on
-    monkeypatch.setattr(answering, "_SEARCHED_S", 0.0)  # nobody searches
+    monkeypatch.setattr(searcher, "_SEARCHED_S", 0.0)  # nobody searches
     docs = db.create_collection("docs", DIM, "l2", Spann())
     engine, upkeep = docs._engine, docs._engine.upkeep
     for first in range(0, 800, 200):
@@ -642,7 +644,7 @@ def test_a_bulk_load_is_indexed_once_it_pauses_or_somebody_searches_or_asks(
         patch.setattr(limits, "tail_rows_bulk_max", 300)
         assert upkeep.tail_is_due(), "but not until writers would have to wait for it"
     with monkeypatch.context() as patch:
-        patch.setattr(answering, "_SEARCHED_S", 1e9)
+        patch.setattr(searcher, "_SEARCHED_S", 1e9)
         docs.search(np.ones(DIM), 3)
         assert upkeep.tail_is_due() and not upkeep.tail_waits()
         serve(engine)
@@ -659,7 +661,7 @@ def test_a_bulk_load_is_indexed_once_it_pauses_or_somebody_searches_or_asks(
 
 def test_maintenance_looks_again_by_itself_whether_a_load_has_paused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine_module, "_WRITTEN_S", 1e9)
-    monkeypatch.setattr(answering, "_SEARCHED_S", 0.0)
+    monkeypatch.setattr(searcher, "_SEARCHED_S", 0.0)
     monkeypatch.setattr(maintenance_module, "_PATIENCE_S", 0.01)
     looked, indexed = threading.Semaphore(0), threading.Event()
     waits, index_tail = Upkeep.tail_waits, Upkeep.index_tail
@@ -702,7 +704,7 @@ def stopped_build(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch, open_database(folder, maintenance=False, durability="relaxed") as db:
         docs = db.create_collection("docs", DIM, "l2", KINDS["disk"])
         docs.upsert(range(1_500), clustered(1_500))
-        patch.setattr(bulk, "_bodies", stop)
+        patch.setattr(bulk_build, "_bodies", stop)
         with pytest.raises(Stopped):
             docs.optimize()
 
@@ -720,7 +722,7 @@ def test_an_open_keeps_what_the_next_build_can_use_and_the_seal_ends_it(
         left = left_by_a_build(docs)
         assert len(left) == 2
         with monkeypatch.context() as patch:
-            patch.setattr(bulk, "grow_tree", None)
+            patch.setattr(bulk_build, "grow_tree", None)
             docs.optimize()
         assert docs.stats()["index_state"] == "ready" and left_by_a_build(docs) == {}
         assert recall(docs, clustered(20, seed=2), None) > 0.9 and db.check() == []

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 import vecdb
-from vecdb import stopping
+from vecdb.query import cancellation
 
 
 @pytest.mark.parametrize("index", [vecdb.Flat(), vecdb.Hnsw(m=8, ef_construction=40), vecdb.Spann(bits=4)])
 def test_chunks_give_the_answer_of_the_whole(index: vecdb.Flat, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stopping, "_CHUNK_S", 1e-9)
+    monkeypatch.setattr(cancellation, "_CHUNK_S", 1e-9)
     generator = np.random.default_rng(5)
     vectors = generator.random((500, 16), np.float32)
     with vecdb.open(":memory:") as db:

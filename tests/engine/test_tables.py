@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vecdb import tables
 from vecdb.errors import Corruption
-from vecdb.pairs import NOTHING, Pairs
-from vecdb.storage import keys
-from vecdb.storage.store import Store
-from vecdb.tables import Tables
+from vecdb.storage.kv import keys
+from vecdb.storage.kv.store import Store
+from vecdb.tenancy import access_tables
+from vecdb.tenancy.access_tables import Tables
+from vecdb.tenancy.pairs import NOTHING, Pairs
 
 N = 300_000
 
@@ -38,8 +38,8 @@ def made(tmp_path: Path) -> Iterator[Tables]:
 def test_rows_are_the_same_however_they_are_read(
     made: Tables, monkeypatch: pytest.MonkeyPatch, at_once: int, of: int
 ) -> None:
-    monkeypatch.setattr(tables, "_ROWS_AT_ONCE", at_once)
-    monkeypatch.setattr(tables, "_ROWS_SLICE", of)
+    monkeypatch.setattr(access_tables, "_ROWS_AT_ONCE", at_once)
+    monkeypatch.setattr(access_tables, "_ROWS_SLICE", of)
     for buffers in (False, True):
         with made.store.read(buffers=buffers) as txn:
             found = made.rows_of(txn, 1, 5_000)
@@ -50,7 +50,7 @@ def test_rows_are_the_same_however_they_are_read(
 
 
 def test_many_rows_take_little_more_than_they_are(made: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tables, "_ROWS_AT_ONCE", N - 1)
+    monkeypatch.setattr(access_tables, "_ROWS_AT_ONCE", N - 1)
     with made.store.read() as txn:
         tracemalloc.start()
         found = made.rows_of(txn, 3, N)

@@ -22,13 +22,17 @@ import pytest
 
 import vecdb
 from tests.engine.corpus import EXACT, clustered
-from vecdb import access, limits, pairs, planner, tenancy, vacuum
-from vecdb.catalog import Tuned
-from vecdb.database import Database, open_database
+from vecdb import limits
+from vecdb.api.database import Database
+from vecdb.embedded.open import open_database
 from vecdb.errors import AlreadyExists, Corruption, InvalidArgument, LimitExceeded, NotFound
-from vecdb.pairs import NOTHING, Pairs
+from vecdb.maintenance import vacuum
+from vecdb.query import planner
 from vecdb.schema import Snapshot
-from vecdb.storage import codec, keys
+from vecdb.storage.kv import keys, record_format
+from vecdb.storage.kv.catalog import Tuned
+from vecdb.tenancy import access_changes, pairs, tenant_cache
+from vecdb.tenancy.pairs import NOTHING, Pairs
 
 ROOT = Path(__file__).resolve().parents[2]
 VECTORS = clustered(400, 8)
@@ -312,15 +316,15 @@ def test_a_dropped_tenant_leaves_nothing_to_the_next_of_its_name(shared: Any, db
     engine = shared._engine
     with engine.store.read() as txn:
         uid = engine.entry.uid
-        first = access.number_of(engine.store, txn, uid, b"beta")
-        assert first == 2 and access.number_of(engine.store, txn, uid, b"acme") == 3, "numbers are never reused"
+        first = access_changes.number_of(engine.store, txn, uid, b"beta")
+        assert first == 2 and access_changes.number_of(engine.store, txn, uid, b"acme") == 3, "numbers are never reused"
         held = engine.view.generation.journal.tables.lists_of(txn, np.arange(9))
         assert set(held.numbers.tolist()) == {2, 3}, "vacuum leaves out what is left of dropped tenants"
     assert seen(shared, "acme") == [1, 4] and db.check() == []
 
 
 def test_many_tenants_are_listed_in_order_and_made_at_once(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vecdb.answering._NAMES_PAGE", 7)
+    monkeypatch.setattr("vecdb.query.searcher._NAMES_PAGE", 7)
     docs = db.create_collection("docs", 8, "l2")
     names = [f"n{number}" for number in range(50)] + ["é", "z", "\0", "日本"]
     assert docs.create_tenant(names) == 54 and docs.create_tenant([*names, "one more"], exist_ok=True) == 1
@@ -451,7 +455,7 @@ def test_a_union_is_kept_while_none_of_its_parts_moves(shared: Any) -> None:
 def test_the_cache_holds_to_its_bound(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     docs = db.create_collection("docs", 8, "l2", vecdb.Flat())
     docs.upsert(range(400), VECTORS, tenants=[[f"t{number % 50}"] for number in range(400)])
-    monkeypatch.setattr(limits, "tenant_cache_bytes", 10 * tenancy._ENTRY_BYTES)
+    monkeypatch.setattr(limits, "tenant_cache_bytes", 10 * tenant_cache._ENTRY_BYTES)
     monkeypatch.setattr(limits, "tenant_unions_max", 3)
     for _ in range(3):
         for number in range(50):
@@ -464,7 +468,7 @@ def test_the_cache_holds_to_its_bound(db: Database, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_bitmap_is_kept_when_asked_for_twice_and_made_anew_when_rows_pass_it() -> None:
-    from vecdb.index.base import Allowed
+    from vecdb.index.contract import Allowed
 
     grown: list[int] = []
     allowed = Allowed(np.array([0, 63, 64, 130], np.uint32), grown.append)
@@ -626,7 +630,7 @@ def damage_members_beyond(docs: Any, put: Any, prefix: bytes) -> None:
 
 
 def damage_access_bit(docs: Any, put: Any, prefix: bytes) -> None:
-    [raw] = codec.encode_access(np.array([1], np.uint64), np.array([1]))
+    [raw] = record_format.encode_access(np.array([1], np.uint64), np.array([1]))
     put("access", keys.numbered(prefix, 0), raw[:-8] + b"\2" + raw[-7:])
 
 
@@ -635,7 +639,7 @@ def damage_access_missing(docs: Any, put: Any, prefix: bytes) -> None:
 
 
 def damage_access_swapped(docs: Any, put: Any, prefix: bytes) -> None:
-    [raw] = codec.encode_access(np.array([2], np.uint64), np.array([1]))
+    [raw] = record_format.encode_access(np.array([2], np.uint64), np.array([1]))
     put("access", keys.numbered(prefix, 0), raw)
 
 
@@ -644,7 +648,7 @@ def damage_name_elsewhere(docs: Any, put: Any, prefix: bytes) -> None:
 
 
 def damage_tenant_bit(docs: Any, put: Any, prefix: bytes) -> None:
-    raw = codec.encode_tenant(1, 0, b"acme")
+    raw = record_format.encode_tenant(1, 0, b"acme")
     put("tenants", keys.numbered(keys.tenant_numbers(1), 1), raw[:-1] + b"E")
 
 
@@ -700,7 +704,7 @@ def test_rows_of_a_tenant_that_is_not_there_are_found_by_check(shared: Any, db: 
 def test_a_list_of_a_dead_row_is_found_by_check(shared: Any, db: Database) -> None:
     shared.delete([0])
     shared._engine.upkeep.fold()
-    [raw] = codec.encode_access(np.array([1], np.uint64), np.array([1]))
+    [raw] = record_format.encode_access(np.array([1], np.uint64), np.array([1]))
     hurt(shared, lambda docs, put, prefix: put("access", keys.numbered(prefix, 0), raw))
     assert any("dead or not there" in problem for problem in db.check())
 

@@ -10,8 +10,9 @@ import pytest
 
 import vecdb
 from tests.engine.corpus import clustered
-from vecdb import limits, planner, tuning
-from vecdb.database import Database
+from vecdb import limits
+from vecdb.api.database import Database
+from vecdb.query import planner, width_tuning
 from vecdb.schema import SearchParams
 
 
@@ -33,13 +34,13 @@ def test_a_scan_ends_where_a_walk_takes_as_long(
     row: float, walk: float, wanted: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     index = Clockwork(row, walk)
-    monkeypatch.setattr(tuning, "time", SimpleNamespace(perf_counter=lambda: index.now))
+    monkeypatch.setattr(width_tuning, "time", SimpleNamespace(perf_counter=lambda: index.now))
     view: Any = SimpleNamespace(generation=SimpleNamespace(index=index), snapshot=None)
     queries = np.zeros((3, 4), np.float32)
     live = np.arange(200_000)
-    assert tuning.measured_scan(view, queries, live, 80) == pytest.approx(wanted, rel=0.001)
-    assert tuning.measured_scan(view, queries, live[:20_000], 80) == pytest.approx(min(wanted, 20_000), rel=0.001)
-    assert tuning.measured_scan(view, queries, live[:1_000], 80) is None, "nothing to choose"
+    assert width_tuning.measured_scan(view, queries, live, 80) == pytest.approx(wanted, rel=0.001)
+    assert width_tuning.measured_scan(view, queries, live[:20_000], 80) == pytest.approx(min(wanted, 20_000), rel=0.001)
+    assert width_tuning.measured_scan(view, queries, live[:1_000], 80) is None, "nothing to choose"
 
 
 def test_optimize_remembers_it_for_the_planner(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:

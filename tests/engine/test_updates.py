@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from vecdb.database import Database
+from vecdb.api.database import Database
 
 
 def test_update_of_fields_keeps_the_vector_and_merges_by_name(docs: Any) -> None:

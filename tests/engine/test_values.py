@@ -20,7 +20,8 @@ import pytest
 
 import vecdb
 from vecdb import limits
-from vecdb.database import Database, open_database
+from vecdb.api.database import Database
+from vecdb.embedded.open import open_database
 from vecdb.errors import AlreadyExists, InvalidArgument, LimitExceeded, NotFound, Unavailable, VecdbError
 
 GOOD = [1.0, 2.0, 3.0, 4.0]

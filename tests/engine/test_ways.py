@@ -11,8 +11,9 @@ import pytest
 
 import vecdb
 from tests.engine.corpus import EXACT, clustered
-from vecdb import limits, planner
-from vecdb.database import Database
+from vecdb import limits
+from vecdb.api.database import Database
+from vecdb.query import planner
 
 VECTORS = clustered(300, 8)
 

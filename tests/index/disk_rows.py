@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vecdb.kernels import checks
+from vecdb.kernels.primitives import checksums
 from vecdb.schema import Snapshot
-from vecdb.storage import codec
-from vecdb.storage.rows import RowArrays, Rows
+from vecdb.storage.disk.row_file import RowArrays, Rows
+from vecdb.storage.kv import record_format
 
 
 class DiskRows:
@@ -37,7 +37,7 @@ class DiskRows:
         self._rows.ensure(stop)
         if len(vectors):
             self._rows.write(self.row_count, vectors)
-        self.arrays.crcs[self.row_count : stop] = checks.crc_rows(vectors)
+        self.arrays.crcs[self.row_count : stop] = checksums.crc_rows(vectors)
         self.row_count = stop
         self.sequence += 1
 
@@ -53,7 +53,7 @@ class DiskRows:
 
     def damage(self, row: int) -> None:
         """Flip one bit of the row's first byte in the file."""
-        at = codec.ROW_HEADER_BYTES + row * self._rows.row_bytes
+        at = record_format.ROW_HEADER_BYTES + row * self._rows.row_bytes
         with open(self.path, "r+b") as file:
             file.seek(at)
             byte = file.read(1)[0]

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vecdb.kernels import checks
+from vecdb.kernels.primitives import checksums
 from vecdb.schema import Snapshot
-from vecdb.storage.rows import RowArrays
+from vecdb.storage.disk.row_file import RowArrays
 
 
 class MemoryRows:
@@ -30,7 +30,7 @@ class MemoryRows:
     def append(self, vectors: NDArray[Any]) -> None:
         stop = self.row_count + len(vectors)
         self.arrays.vectors[self.row_count : stop] = vectors
-        self.arrays.crcs[self.row_count : stop] = checks.crc_rows(np.ascontiguousarray(vectors))
+        self.arrays.crcs[self.row_count : stop] = checksums.crc_rows(np.ascontiguousarray(vectors))
         self.row_count = stop
         self.sequence += 1
 

@@ -17,9 +17,9 @@ from index_rows import clustered
 from numpy.typing import NDArray
 
 from vecdb import limits, schema
-from vecdb.index import bulk, checkpoint, placing
-from vecdb.index.spann import Spann
-from vecdb.index.waiting import Waiting
+from vecdb.index.spann import build_checkpoint, bulk_build, list_updates
+from vecdb.index.spann.entry_spool import Waiting
+from vecdb.index.spann.spann_index import Spann
 
 N = 3_000
 Stop = Callable[..., Any]
@@ -33,21 +33,21 @@ class Killed(Exception):
 def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Builds of a few thousand rows leave what large ones do, in several blocks and buckets."""
     monkeypatch.setattr(limits, "saved_build_rows_min", 256)
-    monkeypatch.setattr(bulk, "_CHUNK_BYTES", 24 * 4 * 512)
-    monkeypatch.setattr(bulk, "_BUCKET_BYTES", 20_000)
+    monkeypatch.setattr(bulk_build, "_CHUNK_BYTES", 24 * 4 * 512)
+    monkeypatch.setattr(bulk_build, "_BUCKET_BYTES", 20_000)
 
 
 @pytest.fixture
 def trees(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Grows by one entry with each tree that is grown."""
     grown: list[int] = []
-    real = bulk.grow_tree
+    real = bulk_build.grow_tree
 
     def counted(*arguments: Any) -> Any:
         grown.append(len(arguments[0]))
         return real(*arguments)
 
-    monkeypatch.setattr(bulk, "grow_tree", counted)
+    monkeypatch.setattr(bulk_build, "grow_tree", counted)
     return grown
 
 
@@ -114,7 +114,7 @@ def whole(vectors: NDArray[Any], folder: Path, **config: Any) -> list[bytes]:
     return lists
 
 
-MOMENTS = [(Waiting, "add", 1), (Waiting, "add", 4), (bulk, "_bodies", 1), (placing, "restore", 1)]
+MOMENTS = [(Waiting, "add", 1), (Waiting, "add", 4), (bulk_build, "_bodies", 1), (list_updates, "restore", 1)]
 
 
 @pytest.mark.parametrize("config", [{}, {"memory_budget_bytes": 0}], ids=str)
@@ -138,13 +138,13 @@ def test_a_build_goes_on_where_it_was_stopped(
 def test_a_later_build_takes_the_rows_that_came_since_and_leaves_out_those_that_died(
     rows: DiskRows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trees: list[int]
 ) -> None:
-    killed(rows, monkeypatch, bulk, "_bodies")
+    killed(rows, monkeypatch, bulk_build, "_bodies")
     rows.append(clustered(500, 24, seed=3))
     rows.delete(np.arange(100, 300))
     index = build(rows, N + 500)
     assert len(trees) == 1
     view = index._view()
-    held, _ = placing.rows_in(index.lists, view, np.arange(view.heads.count))
+    held, _ = list_updates.rows_in(index.lists, view, np.arange(view.heads.count))
     assert set(held.tolist()) == set(rows.live().tolist())
     assert int(view.lengths.sum()) == len(held), "entries of rows that died in between are laid out"
 
@@ -152,7 +152,7 @@ def test_a_later_build_takes_the_rows_that_came_since_and_leaves_out_those_that_
 def test_a_shorter_build_does_not_take_rows_beyond_its_end(
     rows: DiskRows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trees: list[int]
 ) -> None:
-    killed(rows, monkeypatch, bulk, "_bodies")
+    killed(rows, monkeypatch, bulk_build, "_bodies")
     index = build(rows, N - 100)
     assert len(trees) == 1 and index.indexed_rows == N - 100
 
@@ -166,7 +166,7 @@ def test_a_tree_of_other_parameters_or_another_size_is_not_used(
     rows: DiskRows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trees: list[int], other: dict[str, Any],
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
-    killed(rows, monkeypatch, bulk, "_bodies")
+    killed(rows, monkeypatch, bulk_build, "_bodies")
     grown = other.pop("grown", 0)
     if grown:
         rows.append(clustered(grown, 24, seed=3))
@@ -180,9 +180,9 @@ def test_a_tree_of_other_parameters_or_another_size_is_not_used(
 def test_a_tree_of_many_more_rows_than_are_alive_is_not_used(
     rows: DiskRows, monkeypatch: pytest.MonkeyPatch, trees: list[int]
 ) -> None:
-    killed(rows, monkeypatch, bulk, "_bodies")
+    killed(rows, monkeypatch, bulk_build, "_bodies")
     rows.delete(np.arange(0, N, 4))
-    killed(rows, monkeypatch, bulk, "_bodies")
+    killed(rows, monkeypatch, bulk_build, "_bodies")
     assert len(trees) == 2
     rows.delete(np.arange(1, N, 12))  # an eighth of those left
     build(rows)
@@ -192,7 +192,7 @@ def test_a_tree_of_many_more_rows_than_are_alive_is_not_used(
 def test_a_flipped_bit_anywhere_in_the_tree_grows_another(
     rows: DiskRows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trees: list[int], caplog: pytest.LogCaptureFixture
 ) -> None:
-    killed(rows, monkeypatch, bulk, "_bodies")
+    killed(rows, monkeypatch, bulk_build, "_bodies")
     right = (tmp_path / "tree.0.2").read_bytes()
     right_entries = (tmp_path / "entries.0.2").read_bytes()
     facts = _facts(rows)
@@ -203,10 +203,10 @@ def test_a_flipped_bit_anywhere_in_the_tree_grows_another(
         (tmp_path / "tree.0.2").write_bytes(hurt)
         (tmp_path / "entries.0.2").write_bytes(right_entries)
         caplog.clear()
-        assert checkpoint.find(tmp_path, 0, N, N, facts) is None
+        assert build_checkpoint.find(tmp_path, 0, N, N, facts) is None
         assert "of no use" in caplog.text and left_in(tmp_path) == []
     (tmp_path / "tree.0.2").write_bytes(right)
-    assert checkpoint.find(tmp_path, 0, N, N, facts) is not None
+    assert build_checkpoint.find(tmp_path, 0, N, N, facts) is not None
 
 
 def _facts(rows: DiskRows) -> dict[str, Any]:
@@ -218,7 +218,7 @@ def _facts(rows: DiskRows) -> dict[str, Any]:
 def test_entries_count_up_to_the_first_block_with_a_flipped_bit(
     rows: DiskRows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trees: list[int], share: float
 ) -> None:
-    killed(rows, monkeypatch, bulk, "_bodies")
+    killed(rows, monkeypatch, bulk_build, "_bodies")
     hurt = bytearray((tmp_path / "entries.0.2").read_bytes())
     hurt[int(share * len(hurt))] ^= 4
     (tmp_path / "entries.0.2").write_bytes(hurt)
@@ -233,7 +233,7 @@ def test_entries_count_up_to_the_first_block_with_a_flipped_bit(
 def test_entries_of_another_tree_are_not_taken(
     rows: DiskRows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trees: list[int]
 ) -> None:
-    killed(rows, monkeypatch, bulk, "_bodies", head_ratio=0.05)
+    killed(rows, monkeypatch, bulk_build, "_bodies", head_ratio=0.05)
     strange = (tmp_path / "entries.0.2").read_bytes()
     (tmp_path / "tree.0.2").unlink()
     killed(rows, monkeypatch, Waiting, "add")
@@ -258,7 +258,7 @@ def test_a_tree_that_cannot_be_written_costs_nothing_but_itself(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("vecdb.index.container.write", full)
+        patch.setattr("vecdb.index.common.sealed_file.write", full)
         index = build(rows)
     assert "not written" in caplog.text and left_in(tmp_path) == []
     assert lists_of(index) == whole(clustered(N, 24), tmp_path / "whole")
@@ -268,12 +268,12 @@ def test_a_small_build_leaves_no_files(
     rows: DiskRows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(limits, "saved_build_rows_min", N + 1)
-    killed(rows, monkeypatch, bulk, "_bodies")
+    killed(rows, monkeypatch, bulk_build, "_bodies")
     assert left_in(tmp_path) == []
 
 
 def test_only_what_the_next_build_can_use_is_wanted() -> None:
-    wanted = checkpoint.is_wanted
+    wanted = build_checkpoint.is_wanted
     assert wanted("tree.3.17", 3, None) and wanted("entries.3.17", 3, 16)
     assert not wanted("tree.2.17", 3, None), "of rows that were renumbered since"
     assert not wanted("tree.3.17", 3, 17), "the index was sealed since"
@@ -295,7 +295,7 @@ def test_progress_counts_every_stage_of_a_build(rows: DiskRows, caplog: pytest.L
         return twin
 
     patch = pytest.MonkeyPatch()
-    for place, name in ((bulk, "tree_for"), (bulk, "build"), (placing, "restore")):
+    for place, name in ((bulk_build, "tree_for"), (bulk_build, "build"), (list_updates, "restore")):
         patch.setattr(place, name, note(name, getattr(place, name)))
     try:
         build(rows, progress=lambda done, total: reports.append((done, total)))

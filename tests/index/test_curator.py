@@ -13,11 +13,11 @@ from index_rows import MemoryRows, clustered, distances, recall
 
 from vecdb import schema
 from vecdb.errors import Corruption
-from vecdb.index import curator
-from vecdb.index.base import Allowed
-from vecdb.index.curator import Curator
-from vecdb.index.order import reserve_lines
-from vecdb.index.slotsearch import View
+from vecdb.index.contract import Allowed
+from vecdb.index.curator import curator_index
+from vecdb.index.curator.curator_index import Curator
+from vecdb.index.curator.tree_order import reserve_lines
+from vecdb.index.curator.tree_search import View
 from vecdb.schema import DTYPES, METRICS, SearchParams
 
 CONFIG = schema.Curator(leaf_rows=16)
@@ -75,8 +75,8 @@ def test_progress_counts_every_stage_of_a_build(monkeypatch: pytest.MonkeyPatch)
         return twin
 
     for name in ("grow_tree", "split_leaves"):
-        monkeypatch.setattr(curator, name, note(name, getattr(curator, name)))
-    monkeypatch.setattr(curator, "_ASSIGN_ROWS", 700)
+        monkeypatch.setattr(curator_index, name, note(name, getattr(curator_index, name)))
+    monkeypatch.setattr(curator_index, "_ASSIGN_ROWS", 700)
     index = Curator(CONFIG, "l2", rows)
     index.extend(3000)
     index.add(3000, 2, lambda done, total: reports.append((done, total)))

@@ -9,7 +9,7 @@ import pytest
 from index_rows import MemoryRows, clustered, distances
 
 from vecdb.errors import Corruption
-from vecdb.index.base import Allowed
+from vecdb.index.contract import Allowed
 from vecdb.index.flat import Flat
 from vecdb.schema import DTYPES, METRICS, SearchParams, Snapshot
 

@@ -11,8 +11,8 @@ from index_rows import MemoryRows, clustered, distances, recall
 
 from vecdb import schema
 from vecdb.errors import Corruption
-from vecdb.index.base import Allowed
-from vecdb.index.hnsw import Hnsw
+from vecdb.index.contract import Allowed
+from vecdb.index.hnsw.hnsw_index import Hnsw
 from vecdb.schema import DTYPES, METRICS, SearchParams, Snapshot
 
 CONFIG = schema.Hnsw(m=8, ef_construction=60)
@@ -281,7 +281,7 @@ def test_a_walk_longer_than_its_trail_leaves_no_trace(monkeypatch: pytest.Monkey
     rows = MemoryRows(vectors)
     index = built(rows)
     usual = index.search(vectors[:50], 10, rows.snapshot(), WIDE)
-    monkeypatch.setattr("vecdb.index.scratch._TRAIL", 64)
+    monkeypatch.setattr("vecdb.index.hnsw.scratch._TRAIL", 64)
     index._scratches._free.clear()
     for _ in range(2):
         short = index.search(vectors[:50], 10, rows.snapshot(), WIDE)
@@ -291,7 +291,7 @@ def test_a_walk_longer_than_its_trail_leaves_no_trace(monkeypatch: pytest.Monkey
 
 def test_arrays_grow_while_batches_are_added(monkeypatch: pytest.MonkeyPatch) -> None:
     """The publisher makes room for codes at any time; links written meanwhile must not be lost."""
-    monkeypatch.setattr("vecdb.index.graph._CAPACITY_MIN", 64)
+    monkeypatch.setattr("vecdb.index.hnsw.graph._CAPACITY_MIN", 64)
     vectors = clustered(3000, 24)
     rows = MemoryRows(vectors[:100], 6000)
     index = Hnsw(CONFIG, "l2", rows)

@@ -10,8 +10,8 @@ from disk_rows import DiskRows
 from index_rows import clustered
 
 from vecdb import schema
-from vecdb.index.probing import LISTS_MAX, NEAREST, SAMPLES, Probing, most
-from vecdb.index.spann import Spann
+from vecdb.index.spann.probe_count import LISTS_MAX, NEAREST, SAMPLES, Probing, most
+from vecdb.index.spann.spann_index import Spann
 from vecdb.schema import SearchParams
 
 

@@ -10,7 +10,7 @@ from index_rows import MemoryRows, clustered
 
 from vecdb import schema
 from vecdb.errors import Corruption
-from vecdb.index.hnsw import Hnsw
+from vecdb.index.hnsw.hnsw_index import Hnsw
 from vecdb.schema import SearchParams
 
 CONFIG = schema.Hnsw(m=8, ef_construction=60)

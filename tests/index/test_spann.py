@@ -20,13 +20,13 @@ from numpy.typing import NDArray
 
 from vecdb import schema
 from vecdb.errors import Corruption
-from vecdb.index import bulk, placing
-from vecdb.index import lists as lists_module
-from vecdb.index.base import Allowed, Found
-from vecdb.index.lists import View, with_room
-from vecdb.index.spann import Spann
+from vecdb.index.contract import Allowed, Found
+from vecdb.index.spann import bulk_build, list_updates
+from vecdb.index.spann import posting_lists as lists_module
+from vecdb.index.spann.posting_lists import View, with_room
+from vecdb.index.spann.spann_index import Spann
 from vecdb.schema import DTYPES, METRICS, SearchParams, Snapshot
-from vecdb.storage import pages
+from vecdb.storage.disk import list_file
 
 WIDE = SearchParams(nprobe=48)
 ALL = SearchParams(nprobe=1 << 16)
@@ -451,7 +451,7 @@ def test_room_that_deletions_leave_in_the_budget_is_filled_with_whole_lists(make
     rows, index = make(vectors[:2000], memory_budget_bytes=8_000, replicas=1)
     view = view_of(index)
     resident = np.flatnonzero(view.places >= 0)
-    inside, owners = placing.rows_in(index.lists, view, resident)
+    inside, owners = list_updates.rows_in(index.lists, view, resident)
     rows.delete(inside[(owners < 4) & (inside % 8 > 0)])
     index.remove(rows.sequence)
     assert_well(index)
@@ -569,7 +569,7 @@ def test_a_tail_whose_rows_have_all_died_can_be_indexed(make: Make) -> None:
 
 
 def test_a_stretch_of_dead_rows_does_not_stop_a_build(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bulk, "_CHUNK_BYTES", 24 * 4 * 256)
+    monkeypatch.setattr(bulk_build, "_CHUNK_BYTES", 24 * 4 * 256)
     vectors = clustered(1500, 24)
     rows, index = make(vectors, indexed=0)
     rows.delete(np.arange(256, 768))
@@ -607,13 +607,13 @@ def test_entries_that_wait_in_a_file_make_the_same_lists(
 ) -> None:
     vectors = clustered(2500, 24)
     _, held = make(vectors, replicas=replicas)
-    monkeypatch.setattr(bulk, "_BUCKET_BYTES", 9_000)
+    monkeypatch.setattr(bulk_build, "_BUCKET_BYTES", 9_000)
     _, spilled = make(vectors, replicas=replicas)
     assert contents(held) == contents(spilled)
 
 
 def test_bodies_move_to_a_larger_arena_when_one_is_used_up(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vecdb.index.arena._CAPACITY_MIN", 1 << 15)
+    monkeypatch.setattr("vecdb.index.spann.list_arena._CAPACITY_MIN", 1 << 15)
     vectors = clustered(5000, 24)
     rows, index = make(vectors[:1500], bits=8)
     first = view_of(index).arena.capacity
@@ -753,12 +753,12 @@ def test_a_flipped_bit_of_the_list_file_is_noticed_when_lists_are_loaded(make: M
     facts = index.seal(path)
     lists = tmp_path / "0" / facts.parts[0][0]
     whole = lists.read_bytes()
-    starts = [page * pages.PAGE for page in view_of(index).extents.tolist()]
+    starts = [page * list_file.PAGE for page in view_of(index).extents.tolist()]
     for place in sorted({0, 4, 8, 16, 20, 24, 4000, *(starts[i] + 4095 - 270 * i for i in range(12)), len(whole) - 1}):
         _with(lists, whole, place)
         with pytest.raises(Corruption, match=lists.name):
             Spann.open(path, index.config, "l2", rows, mapped=True)
-    for length in (0, 100, pages.PAGE, pages.PAGE * 3, len(whole) - pages.PAGE, len(whole) - 1):
+    for length in (0, 100, list_file.PAGE, list_file.PAGE * 3, len(whole) - list_file.PAGE, len(whole) - 1):
         lists.write_bytes(whole[:length])
         with pytest.raises(Corruption, match=lists.name):
             Spann.open(path, index.config, "l2", rows)
@@ -776,14 +776,14 @@ def test_a_flipped_bit_of_the_list_file_is_noticed_by_the_search_that_reads_it(m
     file = view_of(again).file
     assert file is not None
     whole = file.path.read_bytes()
-    starts = [page * pages.PAGE for page in view_of(index).extents.tolist()]
+    starts = [page * list_file.PAGE for page in view_of(index).extents.tolist()]
     inside = {start + at for start in starts for at in (0, 5, 9, 17, 25, 29, 33, 50, 64, 300, 4095)}
-    for place in sorted(inside | set(np.linspace(pages.PAGE, len(whole) - 1, 100).astype(int).tolist())):
+    for place in sorted(inside | set(np.linspace(list_file.PAGE, len(whole) - 1, 100).astype(int).tolist())):
         _with(file.path, whole, place)
         file.verified[:] = 0  # as in a process that has just begun
-        with pytest.raises(Corruption, match=f"{file.path.name}.*page {place // pages.PAGE} "):
+        with pytest.raises(Corruption, match=f"{file.path.name}.*page {place // list_file.PAGE} "):
             again.search(queries, 10, rows.snapshot(), ALL)
-    for length in range(pages.PAGE, len(whole), pages.PAGE):
+    for length in range(list_file.PAGE, len(whole), list_file.PAGE):
         file.path.write_bytes(whole[:length])
         file.verified[:] = 0
         with pytest.raises(Corruption, match=file.path.name):
@@ -798,7 +798,7 @@ def test_two_whole_extents_in_one_anothers_place_are_noticed(make: Make, tmp_pat
     facts = index.seal(path)
     lists = tmp_path / "0" / facts.parts[0][0]
     whole = lists.read_bytes()
-    size = pages.PAGE
+    size = list_file.PAGE
     one, two = (int(page) * size for page in view_of(index).extents[:2])
     swapped = bytearray(whole)
     swapped[one : one + size], swapped[two : two + size] = whole[two : two + size], whole[one : one + size]
@@ -848,7 +848,7 @@ def test_a_page_that_decays_after_its_first_reading_is_not_written_anew(make: Ma
     whole = file.path.read_bytes()
     damaged = bytearray(whole)
     for page in view_of(index).extents.tolist():
-        damaged[page * pages.PAGE + pages.EXTENT_BYTES] ^= 1  # a code
+        damaged[page * list_file.PAGE + list_file.EXTENT_BYTES] ^= 1  # a code
     file.path.write_bytes(damaged)
     rows.append(vectors)
     with pytest.raises(Corruption, match="damaged"):
@@ -931,7 +931,7 @@ def test_a_vacuum_keeps_exactly_the_surviving_rows(
 def test_a_vacuum_under_a_budget_holds_one_batch_of_lists_and_makes_the_lists_of_one_without(
     make: Make, monkeypatch: pytest.MonkeyPatch, budget: int
 ) -> None:
-    batch_bytes = 8 * pages.PAGE
+    batch_bytes = 8 * list_file.PAGE
     monkeypatch.setattr(lists_module, "_BATCH_BYTES", batch_bytes)
     vectors = clustered(3000, 24)
     rows, index = make(vectors, memory_budget_bytes=budget, replicas=2, bits=8)
@@ -947,7 +947,7 @@ def test_a_vacuum_under_a_budget_holds_one_batch_of_lists_and_makes_the_lists_of
         held.append(view.arena.used_bytes())
         return view
 
-    monkeypatch.setattr(placing, "with_room", watched)
+    monkeypatch.setattr(list_updates, "with_room", watched)
     new = index.compact(mapping, fresh)
     assert max(held) <= batch_bytes
     assert len(list(rows.path.parent.glob("lists.*"))) == 2, "the old generation has its lists until the switch"

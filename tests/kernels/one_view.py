@@ -13,13 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb import schema
-from vecdb.index.coder import Coder, lossless_for, padded
-from vecdb.index.graph import Quantiser
-from vecdb.index.lists import Lists, View, empty_view
-from vecdb.index.listsearch import WORK, Buffers, Plan, Prepared
-from vecdb.index.tree import Heads, bias_of
-from vecdb.kernels import bodies, checks, rabitq
-from vecdb.storage.rows import RowArrays
+from vecdb.index.clustering.cluster_tree import Heads, bias_of
+from vecdb.index.hnsw.graph import Quantiser
+from vecdb.index.spann.entry_coder import Coder, lossless_for, padded
+from vecdb.index.spann.list_search import WORK, Buffers, Plan, Prepared
+from vecdb.index.spann.posting_lists import Lists, View, empty_view
+from vecdb.kernels.build import list_bodies
+from vecdb.kernels.codes import rabitq
+from vecdb.kernels.primitives import checksums
+from vecdb.storage.disk.row_file import RowArrays
 
 ALL_ROWS = np.empty(0, np.uint64)
 WIDTH = 16
@@ -30,7 +32,7 @@ def arrays_of(vectors: NDArray[Any]) -> RowArrays:
     """Rows in memory, all alive and none compared with its checksum."""
     n = len(vectors)
     return RowArrays(
-        vectors, checks.crc_rows(vectors), np.zeros(n // 8 + 8, np.uint8), np.zeros(n, np.uint64)
+        vectors, checksums.crc_rows(vectors), np.zeros(n // 8 + 8, np.uint8), np.zeros(n, np.uint64)
     )  # fmt: skip
 
 
@@ -123,7 +125,7 @@ class Bodies:
         self.places, self.arena = room_for(self.lengths)
         fill = np.stack([self.lengths, np.zeros(count, np.int32)], axis=1)
         order = np.argsort(self.labels, kind="stable")
-        bodies.place_entries(
+        list_bodies.place_entries(
             order, self.labels, self.rows, self.codes, self.factors, self.places, fill, self.arena,
             self.arena.view(np.uint32), WIDTH,
         )  # fmt: skip

@@ -10,10 +10,10 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.kernels.one_view import arrays_of, lists_over, plain_coder, view_heads_of
-from vecdb.index import placing
-from vecdb.index.coder import new_coder, scaled
-from vecdb.index.lists import empty_view
-from vecdb.index.nearest import heads_of_rows, near_heads
+from vecdb.index.clustering.assignment import heads_of_rows, near_heads
+from vecdb.index.spann import list_updates
+from vecdb.index.spann.entry_coder import new_coder, scaled
+from vecdb.index.spann.posting_lists import empty_view
 
 L2 = 0
 
@@ -78,7 +78,7 @@ class Neighbourhood:
         """{row: the list it is in} of rows that would be assigned anew."""
         view = self.lists.view
         assert view is not None
-        rows, owners = placing._nearer(self.lists, view, self.fresh, np.array(victims, np.int64))
+        rows, owners = list_updates._nearer(self.lists, view, self.fresh, np.array(victims, np.int64))
         assert len(set(rows.tolist())) == len(rows)
         return dict(zip(rows.tolist(), owners.tolist(), strict=True))
 
@@ -122,6 +122,6 @@ def test_rows_nearer_to_a_fresh_head_are_found_as_well_as_codes_tell(
 def test_no_more_neighbours_are_found_than_one_round_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     here = Neighbourhood(tmp_path, L2, np.uint8, 8)
     every = here.found([])
-    monkeypatch.setattr(placing, "_MOVED_MAX", 9)
+    monkeypatch.setattr(list_updates, "_MOVED_MAX", 9)
     some = here.found([])
     assert 0 < len(some) <= 9 and some.items() <= every.items()

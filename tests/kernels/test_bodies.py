@@ -9,8 +9,8 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.kernels.one_view import ENTRY, WIDTH, Bodies, room_for
-from vecdb.kernels import bodies as kernels
-from vecdb.storage import pages
+from vecdb.kernels.build import list_bodies as kernels
+from vecdb.storage.disk import list_file
 
 NOTHING = np.empty(0, np.uint8)
 
@@ -113,10 +113,10 @@ def test_whole_bodies_are_copied() -> None:
 
 def sealed_extents() -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32], NDArray[np.uint8]]:
     counts = np.array([3, 0, 400, 168], np.int32)
-    sizes = pages.pages_of(counts, ENTRY) * pages.PAGE
+    sizes = list_file.pages_of(counts, ENTRY) * list_file.PAGE
     starts = np.cumsum(sizes) - sizes
     buffer = np.zeros(int(sizes.sum()), np.uint8)
-    heads = pages.headers(starts // pages.PAGE + 1, counts, 77, ENTRY, 9)
+    heads = list_file.headers(starts // list_file.PAGE + 1, counts, 77, ENTRY, 9)
     for start, head, count in zip(starts.tolist(), heads, counts.tolist(), strict=True):
         buffer[start : start + 64] = head
         body = np.random.default_rng(count).integers(0, 256, count * ENTRY, dtype=np.uint8)
@@ -146,7 +146,7 @@ def first_unsound(verified: NDArray[np.uint8] = NOTHING, **changes: Any) -> int:
     starts, sizes, counts, buffer = sealed_extents()
     said: dict[str, Any] = {
         "numbers": np.arange(4), "which": np.arange(4), "starts": starts, "sizes": sizes, "got": sizes,
-        "firsts": starts // pages.PAGE + 1, "counts": counts, "lives": np.full(4, 9, np.uint64), "uid": 77,
+        "firsts": starts // list_file.PAGE + 1, "counts": counts, "lives": np.full(4, 9, np.uint64), "uid": 77,
         "entry_bytes": ENTRY, "buffer": buffer, **changes,
     }  # fmt: skip
     buffer = said["buffer"]
@@ -168,7 +168,7 @@ def test_every_changed_byte_of_an_extent_is_noticed() -> None:
 
 def test_extents_are_compared_once_and_only_sound_ones_are_marked() -> None:
     starts, _, _, buffer = sealed_extents()
-    names = starts // pages.PAGE + 1
+    names = starts // list_file.PAGE + 1
     verified = np.zeros(64, np.uint8)
     buffer[starts[2] + 100] ^= 1
     assert first_unsound(verified, buffer=buffer) == 2
@@ -181,7 +181,7 @@ def test_extents_are_compared_once_and_only_sound_ones_are_marked() -> None:
 
 def test_an_extent_that_is_not_where_or_what_it_says_is_noticed() -> None:
     starts, sizes, counts, _ = sealed_extents()
-    numbers = starts // pages.PAGE + 1
+    numbers = starts // list_file.PAGE + 1
     assert first_unsound() == -1
     assert first_unsound(firsts=numbers + np.array([0, 0, 1, 1])) == 2
     assert first_unsound(counts=(counts + np.array([0, 1, 0, 0])).astype(np.int32)) == 1
@@ -195,6 +195,6 @@ def test_an_extent_belongs_to_the_list_that_is_named() -> None:
     starts, _, counts, _ = sealed_extents()
     order = np.array([2, 0, 3, 1])
     firsts, lengths = np.empty(4, np.int64), np.empty(4, np.int32)
-    firsts[order], lengths[order] = starts // pages.PAGE + 1, counts
+    firsts[order], lengths[order] = starts // list_file.PAGE + 1, counts
     assert first_unsound(which=order, firsts=firsts, counts=lengths) == -1
     assert first_unsound(which=order[::-1].copy(), firsts=firsts, counts=lengths) == 0

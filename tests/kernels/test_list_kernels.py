@@ -26,9 +26,9 @@ from tests.kernels.one_view import (
     view_of,
 )
 from vecdb.errors import Corruption
-from vecdb.index import listsearch
-from vecdb.index.listsearch import ENTRIES
-from vecdb.kernels import lists as kernels
+from vecdb.index.spann import list_search
+from vecdb.index.spann.list_search import ENTRIES
+from vecdb.kernels.search import list_scan as kernels
 
 
 @njit
@@ -213,7 +213,7 @@ def test_a_row_in_several_lists_is_kept_once_under_ip_at_its_surest_estimate(par
 
 
 def test_codes_of_a_width_that_was_not_compiled_in_are_scanned_alike(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listsearch, "_UNROLLED_BYTES_MAX", 0)
+    monkeypatch.setattr(list_search, "_UNROLLED_BYTES_MAX", 0)
     scene = Scene(2, True)
     assert scene.prepared.chunks == ()
     scene.assert_as_expected(60, 2)

@@ -12,7 +12,7 @@ import pytest
 from numba import njit
 
 from tests.kernels.targets import run_on
-from vecdb.kernels import intrinsics
+from vecdb.kernels.primitives import dot_products
 
 # Runs here and in processes that compile for other targets.
 _PROGRAM = """
@@ -81,7 +81,7 @@ def test_packed_dots_are_exact_on_every_target(
 def test_a_byte_holds_dimensions_a_width_apart_the_first_in_its_lowest_bits() -> None:
     @njit
     def dot(codes, query, bits):  # type: ignore[no-untyped-def]
-        return intrinsics.dot_packed(codes, np.int64(0), np.int64(16), query, bits)
+        return dot_products.dot_packed(codes, np.int64(0), np.int64(16), query, bits)
 
     code = np.zeros(16, np.uint8)
     code[5] = 0b11_01_00_10

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from tests.kernels.targets import run_on
-from vecdb.kernels import panels, sieve
-from vecdb.kernels.intrinsics import PANEL_ROWS
-from vecdb.kernels.options import kernel
+from vecdb.kernels.codes import one_bit_fastscan, one_bit_lines
+from vecdb.kernels.compile import kernel
+from vecdb.kernels.primitives.dot_products import PANEL_ROWS
 
 ROWS = PANEL_ROWS
 NOBODY = np.empty(0, np.uint32)
@@ -50,17 +50,17 @@ def _sift(
     rotated: Any,
     planes: Any, planes64: Any, tables: Any, keys: Any, estimates: Any, rows_of: Any, count: Any,
 ) -> Any:  # fmt: skip
-    step, half, _ = sieve.as_planes(query, center, signs, False, rotated, planes)
+    step, half, _ = one_bit_lines.as_planes(query, center, signs, False, rotated, planes)
     one, stride = np.float32(1.0), np.int64(lines.shape[1])
     seen = (rows_of, np.int64(len(rows_of)), np.uint64(5), deleted)
     if not by_panels:
-        return sieve.sift(
+        return one_bit_lines.sift(
             listed, everything, first, stop, lines.reshape(-1), floats.view(np.uint64).reshape(-1), floats.reshape(-1),
             stride, planes64, step, half, one, np.int64(limit), np.float32(slack), np.int64(most), seen, nearest, keys,
             kept, count,
         )  # fmt: skip
-    panels.fill_tables(planes, tables)
-    return panels.sift_panels(
+    one_bit_fastscan.fill_tables(planes, tables)
+    return one_bit_fastscan.sift_panels(
         listed, everything, np.int64(0), np.int64(len(listed)), first, stop, laid.reshape(-1), tables,
         np.int64(planes.shape[1]), step, half, one, np.int64(limit), np.float32(slack), np.int64(most), seen, nearest,
         keys, kept, count, estimates,
@@ -73,19 +73,21 @@ class Laid:
     def __init__(self, n: int, dim: int) -> None:
         rng = np.random.default_rng(n)
         self.dim, self.width = dim, dim // 8
-        stride = -(-(self.width + panels.FACTORS) // 64) * 64
+        stride = -(-(self.width + one_bit_fastscan.FACTORS) // 64) * 64
         self.lines = np.zeros((n, stride), np.uint8)
         self.lines[:, : self.width] = rng.integers(0, 256, (n, self.width))
         self.lines.view(np.float32)[:, self.width // 4 : self.width // 4 + 2] = rng.standard_normal((n, 2))
-        self.panels = np.zeros((-(-n // ROWS), ROWS * (self.width + panels.FACTORS)), np.uint8)
-        panels.lay(self.lines, self.lines.view(np.float32), n, self.width, self.panels, self.panels.view(np.float32))
+        self.panels = np.zeros((-(-n // ROWS), ROWS * (self.width + one_bit_fastscan.FACTORS)), np.uint8)
+        one_bit_fastscan.lay(
+            self.lines, self.lines.view(np.float32), n, self.width, self.panels, self.panels.view(np.float32)
+        )
         self.signs = rng.choice(np.array([-1, 1], np.float32), (4, dim))
         self.query = rng.standard_normal(dim).astype(np.float32)
 
     def sift(self, by_panels: bool, listed: Any, span: Any, limit: int, slack: float, most: int, deleted: Any) -> Any:
         """(slots that come through, estimates that bound what comes next). listed : None: all of the span."""
         nearest, kept = np.full(limit, np.inf, np.float32), np.zeros(most, np.uint32)
-        planes = np.zeros((sieve.PLANES, self.width), np.uint8)
+        planes = np.zeros((one_bit_lines.PLANES, self.width), np.uint8)
         first, stop = span if by_panels or listed is None else np.searchsorted(listed, span)
         passed = _sift(
             by_panels, NOBODY if listed is None else listed, listed is None, np.int64(first), np.int64(stop),

@@ -11,12 +11,12 @@ from numba import njit
 from numpy.typing import NDArray
 
 from tests.kernels.one_view import Search, arrays_of, prepared_for, view_heads_of, view_of
-from vecdb.index.coder import Coder, new_coder, padded, scaled
-from vecdb.index.graph import Quantiser
-from vecdb.index.listsearch import choose
-from vecdb.kernels import rabitq
-from vecdb.kernels.intrinsics import dot_packed
-from vecdb.storage.rows import RowArrays
+from vecdb.index.hnsw.graph import Quantiser
+from vecdb.index.spann.entry_coder import Coder, new_coder, padded, scaled
+from vecdb.index.spann.list_search import choose
+from vecdb.kernels.codes import rabitq
+from vecdb.kernels.primitives.dot_products import dot_packed
+from vecdb.storage.disk.row_file import RowArrays
 
 
 @njit

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vecdb.kernels import sieve
-from vecdb.kernels.bundle import Bundle, flat, matrix
-from vecdb.kernels.intrinsics import bit_products
-from vecdb.kernels.options import kernel
+from vecdb.kernels.array_table import Bundle, flat, matrix
+from vecdb.kernels.codes import one_bit_lines
+from vecdb.kernels.compile import kernel
+from vecdb.kernels.primitives.dot_products import bit_products
 
 
 @kernel()
@@ -24,7 +24,7 @@ def _sift(listed: Any, lines: Any, words: Any, floats: Any, planes: Any, step: A
     seen = (listed, np.int64(0), np.uint64(0), words)  # not looked at: what is listed is visible
     for j in range(len(nearest)):
         nearest[j] = np.float32(np.inf)
-    return sieve.sift(
+    return one_bit_lines.sift(
         listed, False, np.int64(0), np.int64(len(listed)), lines, words, floats, np.int64(64), planes,
         np.float32(step), np.float32(3.5), np.float32(1.0), np.int64(len(nearest)), np.float32(slack), np.int64(most),
         seen, nearest, keys, kept, count,

@@ -17,7 +17,7 @@ import pytest
 
 import vecdb
 from tests.model.twin import DIM, IDS, NAMES, Setup, Twin, index_of, kinds_for, vector_table
-from vecdb.database import open_database
+from vecdb.embedded.open import open_database
 
 SEED = int(os.environ.get("VECDB_SEED", "20260101"))
 METRICS = ("l2", "cosine", "ip")

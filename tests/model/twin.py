@@ -25,9 +25,13 @@ import numpy as np
 import pytest
 
 import vecdb
-from vecdb import fold, limits, planner, upkeep
-from vecdb.database import Database, open_database
-from vecdb.storage import idcolumn, rows
+from vecdb import limits
+from vecdb.api.database import Database
+from vecdb.embedded.open import open_database
+from vecdb.commit import journal_merge
+from vecdb.maintenance import index_jobs
+from vecdb.query import planner
+from vecdb.storage.disk import id_column, row_file
 
 DIM = 8
 NAMES = ("a", "b", "c", "ü")  # tenants
@@ -76,8 +80,8 @@ def kinds_for(setup: Setup) -> list[str]:
 
 def small_limits(patch: pytest.MonkeyPatch) -> None:
     """Thresholds low enough that tens of records pass every one of them."""
-    from vecdb import vacuum as vacuum_module
-    from vecdb.index import graph
+    from vecdb.index.hnsw import graph
+    from vecdb.maintenance import vacuum as vacuum_module
 
     patch.setattr(limits, "flat_rows_max", 4)
     patch.setattr(limits, "seal_rows_min", 8)
@@ -88,13 +92,13 @@ def small_limits(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(planner, "_GRAPH_LIVE_MIN", 8)  # a tree has a graph beside it once somebody sees much of ten rows
     patch.setattr(planner, "_GRAPH_ROWS", 4)
     patch.setattr(limits, "index_step_rows", 4)
-    patch.setattr(upkeep, "_REPAIR_ROWS_MIN", 2)
-    patch.setattr(upkeep, "_SEAL_AT_CLOSE_ROWS", 4)
+    patch.setattr(index_jobs, "_REPAIR_ROWS_MIN", 2)
+    patch.setattr(index_jobs, "_SEAL_AT_CLOSE_ROWS", 4)
     patch.setattr(vacuum_module, "_PIECE_ROWS", 7)
     patch.setattr(limits, "journal_entry_pairs", 6)
     patch.setattr(limits, "fold_pairs", 2)
-    patch.setattr(rows, "_CAPACITY_MIN", 16)
-    patch.setattr(idcolumn, "_CAPACITY_MIN", 8)
+    patch.setattr(row_file, "_CAPACITY_MIN", 16)
+    patch.setattr(id_column, "_CAPACITY_MIN", 8)
     patch.setattr(graph, "_CAPACITY_MIN", 16, raising=False)
 
 
@@ -542,7 +546,7 @@ class Twin:
 
         def step() -> None:
             if self._fold is None or self._fold[0] is not self.engine:
-                self._fold = self.engine, fold.steps(self.engine)
+                self._fold = self.engine, journal_merge.steps(self.engine)
             part = list(itertools.islice(self._fold[1], steps))
             if not all(self.engine.submit(request) for request in part) or len(part) < steps:
                 self._fold = None

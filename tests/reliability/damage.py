@@ -21,9 +21,10 @@ import numpy as np
 
 from tests.reliability.harness import DIM, NAME, vectors_of
 from tests.reliability.workers import index_of, put
-from vecdb import SearchParams, limits, upkeep
-from vecdb.database import open_database
+from vecdb import SearchParams, limits
+from vecdb.embedded.open import open_database
 from vecdb.errors import VecdbError
+from vecdb.maintenance import index_jobs
 
 PAGE = 4096
 IDS = list(range(600))
@@ -32,7 +33,7 @@ IDS = list(range(600))
 def sound(path: str, index: str = "auto") -> dict[str, Any]:
     """A database with a sealed index, a tail, fields, deletions, and an older self of each page (`path`.older)."""
     limits.flat_rows_max = 256
-    upkeep._SEAL_AT_CLOSE_ROWS = 1 << 30
+    index_jobs._SEAL_AT_CLOSE_ROWS = 1 << 30
     with open_database(path, maintenance=False) as db:
         c = db.create_collection(NAME, DIM, "l2", index_of(index))
         put(c, IDS[:500], [1] * 500)

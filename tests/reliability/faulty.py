@@ -1,4 +1,4 @@
-"""A faulty twin of `os` for vecdb.storage.files, and the worker that runs under it.
+"""A faulty twin of `os` for vecdb.storage.disk.filesystem, and the worker that runs under it.
 
 files.os = FaultyOs(plan)   plan: {"call": "pwrite", "fault": errno name or "short", "at": N, "onward": bool,
 "where": part of a path}
@@ -16,10 +16,11 @@ import numpy as np
 
 from tests.reliability.harness import DIM, NAME, Expected, LedgerWriter, read_ledger, vectors_of
 from tests.reliability.workers import SCRIPT, index_of, perform
-from vecdb import SearchParams, limits, upkeep
-from vecdb.database import open_database
+from vecdb import SearchParams, limits
+from vecdb.embedded.open import open_database
 from vecdb.errors import Poisoned, Unavailable, VecdbError
-from vecdb.storage import files, read_many
+from vecdb.maintenance import index_jobs
+from vecdb.storage.disk import batch_read, filesystem
 
 
 class FaultyOs:
@@ -64,12 +65,12 @@ def faults(path: str, ledger: str, plan: dict[str, Any], index: str = "auto") ->
     Returns the errors seen. Untyped errors, and writes that go on after a failed sync, go into the ledger as errors.
     """
     limits.flat_rows_max = 32
-    upkeep._SEAL_AT_CLOSE_ROWS = 8
+    index_jobs._SEAL_AT_CLOSE_ROWS = 8
     book = LedgerWriter(Path(ledger), sync=False)
     db = open_database(path, maintenance=False)
     c = db.create_collection(NAME, DIM, "l2", index_of(index), exist_ok=True)
     twin = FaultyOs(**plan)
-    files.os = twin  # type: ignore[attr-defined]
+    filesystem.os = twin  # type: ignore[attr-defined]
     seen, poisoned = attempt(db, c, book)
     _reads_go_on(c, book, ledger)
     try:
@@ -184,7 +185,7 @@ def full_disk(path: str, ledger: str, limit_bytes: int | None, index: str = "aut
     return {"refused": refused, "deleted": deleted, "live": len(live), "calls": n}
 
 
-class FaultyRing(read_many.Ring):
+class FaultyRing(batch_read.Ring):
     """A ring whose reads of one file fail while `left` lasts, and leave nothing of use in `out`."""
 
     file = ""  # how its name begins
@@ -231,7 +232,7 @@ def ring_faults(path: str, index: str, file: str, fault: str, thorough: bool) ->
     What must hold after each call goes into "wrong" where it does not.
     """
     limits.flat_rows_max = 256
-    read_many.Ring = FaultyRing  # type: ignore[misc]
+    batch_read.Ring = FaultyRing  # type: ignore[misc]
     FaultyRing.file, FaultyRing.fault = file, fault
     wrong: list[str] = []
     hits: dict[str, int] = {}

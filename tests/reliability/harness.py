@@ -165,7 +165,7 @@ class Verdict:
 def verify(path: Path, expected: Expected, *, maintenance: bool = True, name: str = NAME) -> Verdict:
     """Open the database and compare it with the ledger, record by record. Raises Wrong."""
     from vecdb import SearchParams, limits
-    from vecdb.database import open_database
+    from vecdb.embedded.open import open_database
 
     wrong: list[str] = list(expected.errors)
     with open_database(path, maintenance=maintenance) as db:

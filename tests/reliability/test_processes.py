@@ -22,7 +22,7 @@ import pytest
 import vecdb
 from tests.reliability.harness import DIM, NAME, Child, ForkServer, vectors_of
 from tests.reliability.workers import index_of
-from vecdb.database import open_database
+from vecdb.embedded.open import open_database
 
 
 @contextmanager

@@ -17,8 +17,10 @@ import numpy as np
 
 import vecdb
 from tests.reliability.harness import DIM, NAME, Expected, LedgerWriter, read_ledger, tenants_of, vectors_of, verify
-from vecdb import limits, upkeep, vacuum
-from vecdb.database import Database, open_database
+from vecdb import limits
+from vecdb.api.database import Database
+from vecdb.embedded.open import open_database
+from vecdb.maintenance import index_jobs, vacuum
 
 THREADS = 3  # writers of the crash worker; an id belongs to the thread of its number modulo this
 
@@ -41,8 +43,8 @@ def shrink() -> None:
     limits.tail_rows_max = 4_096
     limits.index_step_rows = 64
     limits.journal_pairs, limits.journal_entry_pairs, limits.fold_pairs = 192, 96, 16
-    upkeep._REPAIR_ROWS_MIN = 32
-    upkeep._SEAL_AT_CLOSE_ROWS = 64
+    index_jobs._REPAIR_ROWS_MIN = 32
+    index_jobs._SEAL_AT_CLOSE_ROWS = 64
     vacuum._PIECE_ROWS = 256
 
 
@@ -173,19 +175,19 @@ def _caretaker(db: Database, c: Any, rng: random.Random) -> None:
 
 def acknowledge_before_commit() -> None:
     """The broken build: a write returns as soon as it is queued."""
-    from vecdb import commit, writes
+    from vecdb.commit import committer, record_requests
 
     def submit(self: Any, request: Any) -> Any:
-        if not isinstance(request, (writes.Put, writes.Update, writes.Delete)):
+        if not isinstance(request, (record_requests.Put, record_requests.Update, record_requests.Delete)):
             return honest(self, request)
-        job = commit._Job(request)
+        job = committer._Job(request)
         with self._wake:
             self._queue.append(job)
             self._wake.notify()
         return len(request.ids.keys)
 
-    honest = commit.Committer.submit
-    commit.Committer.submit = submit  # type: ignore[method-assign]
+    honest = committer.Committer.submit
+    committer.Committer.submit = submit  # type: ignore[method-assign]
 
 
 def verdict(path: str, ledger: str, losable: int = 0, lines: int | None = None) -> dict[str, Any]:
@@ -204,9 +206,9 @@ def script(
     """Everything that writes, in one thread, in few system calls. `broken`: commits do not sync the vectors
     that they count."""
     limits.flat_rows_max = 32
-    upkeep._SEAL_AT_CLOSE_ROWS = 8
+    index_jobs._SEAL_AT_CLOSE_ROWS = 8
     if broken:
-        from vecdb.storage.rows import Rows
+        from vecdb.storage.disk.row_file import Rows
 
         Rows.sync = lambda self: None  # type: ignore[method-assign]
     book = LedgerWriter(Path(ledger))
@@ -263,12 +265,12 @@ def lists_script(path: str, ledger: str, index: str, kill: str = "", number: int
     """What writes lists: a bulk build with entries in a file, splits, merges, seals, a vacuum. `kill` : the moment of
     LISTS_MOMENTS, met for the `number`-th time, at which the process kills itself; how often each was met.
     """
-    from vecdb.index import bulk
+    from vecdb.index.spann import bulk_build
 
     limits.flat_rows_max = 32
     limits.index_step_rows = 64
-    upkeep._SEAL_AT_CLOSE_ROWS = 8
-    _build_in_small_steps(bulk)
+    index_jobs._SEAL_AT_CLOSE_ROWS = 8
+    _build_in_small_steps(bulk_build)
     book = LedgerWriter(Path(ledger))
     met = _watch_lists(book, kill, number)
     db = open_database(path, maintenance=False)
@@ -297,19 +299,19 @@ def build_lists(path: str, ledger: str, index: str, kill: str = "", number: int 
     """
     import zlib
 
-    from vecdb.index import bulk
+    from vecdb.index.spann import bulk_build
 
-    _build_in_small_steps(bulk)
+    _build_in_small_steps(bulk_build)
     met = _watch_lists(LedgerWriter(Path(ledger)), kill, number)
     grown = 0
-    grow_tree = bulk.grow_tree
+    grow_tree = bulk_build.grow_tree
 
     def counted(*arguments: Any) -> Any:
         nonlocal grown
         grown += 1
         return grow_tree(*arguments)
 
-    bulk.grow_tree = counted
+    bulk_build.grow_tree = counted
     rows = list(range(2_000))
     with open_database(path, maintenance=False) as db:
         c = db.create_collection(NAME, DIM, "l2", index_of(index), exist_ok=True)
@@ -345,9 +347,9 @@ _HALF_WRITTEN = {
 
 def _watch_lists(book: LedgerWriter, kill: str, number: int) -> dict[str, int]:
     """Count the moments, and end the process by SIGKILL at one of them, said in the ledger before."""
-    from vecdb.index import bulk, checkpoint, placing
-    from vecdb.index.waiting import Waiting
-    from vecdb.storage import files, pages
+    from vecdb.index.spann import build_checkpoint, bulk_build, list_updates
+    from vecdb.index.spann.entry_spool import Waiting
+    from vecdb.storage.disk import filesystem, list_file
 
     met = dict.fromkeys(LISTS_MOMENTS, 0)
 
@@ -380,19 +382,19 @@ def _watch_lists(book: LedgerWriter, kill: str, number: int) -> dict[str, int]:
             die()
         real_pwrite(fd, data, offset)
 
-    real_pwrite, files.pwrite = files.pwrite, pwrite
-    wrap(checkpoint, "save", after=lambda *_: ["bulk: tree saved"])
+    real_pwrite, filesystem.pwrite = filesystem.pwrite, pwrite
+    wrap(build_checkpoint, "save", after=lambda *_: ["bulk: tree saved"])
     wrap(Waiting, "add", after=lambda waiting, *_: ["bulk: spilt"] if waiting.fd >= 0 else [])
-    wrap(bulk, "_bodies", after=lambda *_: ["bulk: laid out"])
-    wrap(placing, "_split_all", after=lambda *a: ["split: chosen"] if len(a[4]) else [])
+    wrap(bulk_build, "_bodies", after=lambda *_: ["bulk: laid out"])
+    wrap(list_updates, "_split_all", after=lambda *a: ["split: chosen"] if len(a[4]) else [])
     wrap(
-        placing, "_restructure",
+        list_updates, "_restructure",
         after=lambda _, over, small, *__: ["split: done"] * bool(len(over)) + ["merge: done"] * bool(len(small)),
     )  # fmt: skip
-    wrap(pages.ListFile, "sync", after=lambda *_: ["seal: lists"])
-    wrap(upkeep, "ChangeState", before=lambda *a: ["seal: written"] if "sealed" in a[2] else [])
-    wrap(upkeep.Upkeep, "_remove_files", before=lambda *_: ["seal: committed"])
-    wrap(placing, "renumbered", after=lambda *_: ["vacuum: renumbered"])
+    wrap(list_file.ListFile, "sync", after=lambda *_: ["seal: lists"])
+    wrap(index_jobs, "ChangeState", before=lambda *a: ["seal: written"] if "sealed" in a[2] else [])
+    wrap(index_jobs.Upkeep, "_remove_files", before=lambda *_: ["seal: committed"])
+    wrap(list_updates, "renumbered", after=lambda *_: ["vacuum: renumbered"])
     return met
 
 

@@ -21,7 +21,7 @@ from tests.server.test_process import until_ready
 from vecdb.v1 import admin_pb2
 from vecdb_server.admission import Admission
 from vecdb_server.auth import Caller
-from vecdb_server.faults import Refused
+from vecdb_server.status_errors import Refused
 
 DIM = 8
 Serving, Calling = Callable[..., Running], Callable[..., Client]

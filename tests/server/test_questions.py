@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 import vecdb
 from tests.server.driver import Client, Running, int_ids, names, outcome, search_request, status_of, token
 from vecdb.v1 import collections_pb2, common_pb2, search_pb2, tenants_pb2
-from vecdb.wire.answers import encoded, streamed
+from vecdb.wire.search_response import encoded, streamed
 from vecdb_server.auth import Caller
-from vecdb_server.services import questions
-from vecdb_server.services.questions import Question, Questions
-from vecdb_server.work import Costs
+from vecdb_server.executors import Costs
+from vecdb_server.services import request_cache
+from vecdb_server.services.request_cache import Question, Questions
 
 CALLERS = (Caller("a"), Caller("a"))  # a token that was made anew: equal, and yet another
 PARSE = search_pb2.SearchRequest.FromString
@@ -110,7 +110,7 @@ def test_a_name_that_looks_like_the_numbers_is_not_taken_for_them() -> None:
 
 
 def test_questions_are_bounded_in_number_and_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(questions, "_QUESTIONS_MAX", 5)
+    monkeypatch.setattr(request_cache, "_QUESTIONS_MAX", 5)
     known = Questions(PARSE)
     for i in range(30):
         request = search_request(f"docs{i}", np.ones(4, np.float32))

@@ -29,9 +29,9 @@ from tests.server.driver import (
     write_request,
 )
 from vecdb.v1 import admin_pb2, collections_pb2, common_pb2, records_pb2, search_pb2, tenants_pb2
-from vecdb.wire.answers import hits_of
 from vecdb.wire.arrays import vectors_message
-from vecdb_server.services.questions import Question
+from vecdb.wire.search_response import hits_of
+from vecdb_server.services.request_cache import Question
 
 Serving, Calling = Callable[..., Running], Callable[..., Client]
 
@@ -94,7 +94,9 @@ def test_scans_that_wait_together_get_each_its_own_answer(
     monkeypatch.setattr(
         Question, "together", lambda self, queries: seen.append(len(queries)) or together(self, queries)
     )
-    monkeypatch.setattr("vecdb_server.work.Cost.us", property(lambda self: us, lambda self, value: None), raising=False)
+    monkeypatch.setattr(
+        "vecdb_server.executors.Cost.us", property(lambda self: us, lambda self, value: None), raising=False
+    )
     kernels = running.server.house.kernels
     gate = threading.Event()
     for _ in range(len(kernels)):
@@ -183,7 +185,7 @@ def test_at_most_eight_batches_of_a_stream_are_unanswered(
     running: Running, client: Client, vectors: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from vecdb_server.services import records
-    from vecdb_server.services.stream import Stream
+    from vecdb_server.services.bidi_stream import Stream
 
     gate = threading.Event()
     prepared = records._prepared

@@ -14,8 +14,8 @@ from tests.server.driver import Running, search_request
 from vecdb import InvalidArgument, Unavailable
 from vecdb.v1 import search_pb2
 from vecdb_server.auth import ANONYMOUS
+from vecdb_server.services.bidi_stream import UNANSWERED_MAX, Stream
 from vecdb_server.services.search import Search
-from vecdb_server.services.stream import UNANSWERED_MAX, Stream
 
 never_awaited = pytest.mark.filterwarnings("error")  # of coroutines: their ends raise, and this fails the test
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from vecdb_server.services.turns import Turns
+from vecdb_server.services.pipeline import Turns
 
 
 def run(steps: int, fails: tuple[str, int] | None = None) -> tuple[list[tuple[str, int]], list[Any]]:

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from vecdb import InvalidArgument, Unavailable
-from vecdb_server.faults import Refused
-from vecdb_server.work import Costs, Longs, Pool, Stopped
+from vecdb_server.executors import Costs, Longs, Pool, Stopped
+from vecdb_server.status_errors import Refused
 
 
 def on_a_pool(scenario: Any, **options: Any) -> Any:
@@ -167,7 +167,7 @@ def test_what_would_be_done_after_half_of_its_time_is_refused_and_each_caller_ha
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now = [1_000.0]
-    monkeypatch.setattr("vecdb_server.work.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("vecdb_server.executors.time.monotonic", lambda: now[0])
 
     def works(stop: Any) -> None:
         now[0] += 0.1

@@ -1,4 +1,4 @@
-"""Goal: blocks and row headers are read back as written, match the layout drawn in codec.py byte for byte, and no
+"""Goal: blocks and row headers are read back as written, match the layout drawn in record_format.py byte for byte, and no
 flipped bit passes.
 """
 
@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from vecdb.errors import Corruption
 from vecdb.schema import DTYPES
-from vecdb.storage import codec
+from vecdb.storage.kv import record_format
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
 U32 = st.integers(0, 2**32 - 1)
@@ -35,7 +35,7 @@ def int_blob(ids: list[int]) -> bytes:
 def encoded(ids: list[Any], crcs: list[int], metas: list[bytes] | None, first: int = 7, sequence: int = 3) -> bytes:
     int_ids = isinstance(ids[0], int)
     parts = [int_blob([one]) if int_ids else one.encode() for one in ids]
-    return codec.encode_block(
+    return record_format.encode_block(
         first,
         sequence,
         np.array(crcs, np.uint32),
@@ -56,19 +56,23 @@ def test_a_block_is_read_back_as_written(data: st.DataObject) -> None:
     )
     crcs = data.draw(st.lists(U32, min_size=len(ids), max_size=len(ids)))
     drawn = data.draw(st.one_of(st.none(), st.lists(METAS, min_size=len(ids), max_size=len(ids))))
-    metas = None if drawn is None else [codec.encode_meta(*one) for one in drawn]
+    metas = None if drawn is None else [record_format.encode_meta(*one) for one in drawn]
     first, sequence = data.draw(st.integers(0, 2**31)), data.draw(st.integers(0, 2**63))
     raw = encoded(ids, crcs, metas, first, sequence)
-    block = codec.decode_block(raw, first, "here")
+    block = record_format.decode_block(raw, first, "here")
     assert (block.first_row, block.sequence, block.count) == (first, sequence, len(ids))
     assert block.row_crc.tolist() == crcs
     assert [block.id(at) for at in range(len(ids))] == ids
     if isinstance(ids[0], int):
         assert block.int_id_array().tolist() == ids
-    assert codec.meta_of(raw, first, first - 1, "here") is codec.meta_of(raw, first, first + len(ids), "here") is None
+    assert (
+        record_format.meta_of(raw, first, first - 1, "here")
+        is record_format.meta_of(raw, first, first + len(ids), "here")
+        is None
+    )
     for at in range(len(ids)):
-        assert codec.meta_of(memoryview(raw), first, first + at, "here") == block.meta(at)
-        owner, fields = codec.split_meta(block.meta(at))
+        assert record_format.meta_of(memoryview(raw), first, first + at, "here") == block.meta(at)
+        owner, fields = record_format.split_meta(block.meta(at))
         expected = (b"", b"") if drawn is None else drawn[at]
         assert owner == expected[0]
         # an owned record without fields stores the empty map
@@ -99,14 +103,14 @@ def test_the_example_in_the_drawing_is_true() -> None:
 
 
 def test_an_owned_meta_is_a_msgpack_array_of_two() -> None:
-    assert codec.encode_meta(b"o", b"\x81\xa1a\x01") == bytes.fromhex("92c4016f81a16101")
-    assert codec.encode_meta(b"", b"\x81\xa1a\x01") == b"\x81\xa1a\x01"
-    assert codec.split_meta(codec.encode_meta(b"o", b"")) == (b"o", b"\x80")
+    assert record_format.encode_meta(b"o", b"\x81\xa1a\x01") == bytes.fromhex("92c4016f81a16101")
+    assert record_format.encode_meta(b"", b"\x81\xa1a\x01") == b"\x81\xa1a\x01"
+    assert record_format.split_meta(record_format.encode_meta(b"o", b"")) == (b"o", b"\x80")
 
 
 def test_an_access_list_has_the_bytes_that_the_drawing_gives() -> None:
     numbers = struct.pack("<2Q", 3, 5)
-    [raw] = codec.encode_access(np.array([3, 5], np.uint64), np.array([2]))
+    [raw] = record_format.encode_access(np.array([3, 5], np.uint64), np.array([2]))
     assert raw == struct.pack("<II", 1, zlib.crc32(numbers)) + numbers and len(raw) == 24
 
 
@@ -114,55 +118,55 @@ def test_an_access_list_has_the_bytes_that_the_drawing_gives() -> None:
 @given(st.lists(st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=5), min_size=1, max_size=6))
 def test_access_lists_are_read_back_as_written_and_every_flipped_bit_is_noticed(lists: list[list[int]]) -> None:
     flat = np.array([number for one in lists for number in one], np.uint64)
-    raws = codec.encode_access(flat, np.array([len(one) for one in lists]))
-    numbers, counts = codec.decode_access(raws, list(range(len(lists))), "here")
+    raws = record_format.encode_access(flat, np.array([len(one) for one in lists]))
+    numbers, counts = record_format.decode_access(raws, list(range(len(lists))), "here")
     assert numbers.tolist() == flat.tolist() and counts.tolist() == [len(one) for one in lists]
     for bit in range(8 * len(raws[-1])):
         bad = bytearray(raws[-1])
         bad[bit >> 3] ^= 1 << (bit & 7)
         with pytest.raises(Corruption, match="row 7"):
-            codec.decode_access([*raws[:-1], bytes(bad)], [0] * (len(raws) - 1) + [7], "here")
+            record_format.decode_access([*raws[:-1], bytes(bad)], [0] * (len(raws) - 1) + [7], "here")
 
 
 def test_a_tenant_is_read_back_as_written_and_every_flipped_bit_is_noticed() -> None:
-    raw = codec.encode_tenant(7, 9, "ü".encode())
+    raw = record_format.encode_tenant(7, 9, "ü".encode())
     assert raw[:4] == bytes.fromhex("01000000") and raw[8:] == struct.pack("<QQ", 7, 9) + "ü".encode()
-    assert codec.decode_tenant(raw, 1, "here") == codec.Tenant(7, 9, "ü".encode())
+    assert record_format.decode_tenant(raw, 1, "here") == record_format.Tenant(7, 9, "ü".encode())
     for bit in range(8 * len(raw)):
         bad = bytearray(raw)
         bad[bit >> 3] ^= 1 << (bit & 7)
         with pytest.raises(Corruption, match="tenant 1 "):
-            codec.decode_tenant(bytes(bad), 1, "here")
+            record_format.decode_tenant(bytes(bad), 1, "here")
 
 
 @pytest.mark.parametrize("ids", [[1, -2, 3], ["a", "bc", "\0"]], ids=["int", "str"])
 def test_every_flipped_bit_of_a_block_is_noticed(ids: list[Any]) -> None:
-    raw = encoded(ids, [1, 2, 3], [b"", b"\x81\xa1a\x01", codec.encode_meta(b"o", b"")])
-    codec.decode_block(raw, 7, "here")
+    raw = encoded(ids, [1, 2, 3], [b"", b"\x81\xa1a\x01", record_format.encode_meta(b"o", b"")])
+    record_format.decode_block(raw, 7, "here")
     for at in range(len(raw)):
         for bit in range(8):
             bad = bytearray(raw)
             bad[at] ^= 1 << bit
             with pytest.raises(Corruption, match="here"):
-                codec.decode_block(bytes(bad), 7, "here")
+                record_format.decode_block(bytes(bad), 7, "here")
 
 
 def test_a_block_cut_short_at_any_byte_is_noticed() -> None:
     raw = encoded([1, 2], [1, 2], [b"", b"\x81\xa1a\x01"])
     for length in range(len(raw)):
         with pytest.raises(Corruption):
-            codec.decode_block(raw[:length], 7, "here")
+            record_format.decode_block(raw[:length], 7, "here")
         with contextlib.suppress(Corruption):  # what is there is not looked at past the one record
-            assert codec.meta_of(raw[:length], 7, 7, "here") == b""
+            assert record_format.meta_of(raw[:length], 7, 7, "here") == b""
         with pytest.raises(Corruption):
-            codec.meta_of(raw[:length], 7, 8, "here")
+            record_format.meta_of(raw[:length], 7, 8, "here")
 
 
 def test_a_sound_block_under_another_key_is_noticed() -> None:
     with pytest.raises(Corruption, match="row 7 found under row 8"):
-        codec.decode_block(encoded([1], [1], None), 8, "here")
+        record_format.decode_block(encoded([1], [1], None), 8, "here")
     with pytest.raises(Corruption, match="row 7 found under row 8"):
-        codec.meta_of(encoded([1], [1], None), 8, 8, "here")
+        record_format.meta_of(encoded([1], [1], None), 8, 8, "here")
 
 
 def test_a_newer_block_version_is_refused() -> None:
@@ -171,7 +175,7 @@ def test_a_newer_block_version_is_refused() -> None:
     raw[8:12] = b"\0\0\0\0"
     raw[8:12] = struct.pack("<I", zlib.crc32(raw))
     with pytest.raises(Corruption, match="version 2"):
-        codec.decode_block(bytes(raw), 7, "here")
+        record_format.decode_block(bytes(raw), 7, "here")
 
 
 @pytest.mark.parametrize(
@@ -187,7 +191,7 @@ def test_a_newer_block_version_is_refused() -> None:
 )
 def test_merged_fields(old: dict[str, Any], changes: dict[str, Any], expected: dict[str, Any]) -> None:
     pack = msgspec.msgpack.encode
-    merged = codec.merge_fields(pack(old) if old else b"", pack(changes))
+    merged = record_format.merge_fields(pack(old) if old else b"", pack(changes))
     assert (msgspec.msgpack.decode(merged) if merged else {}) == expected
 
 
@@ -195,23 +199,23 @@ def test_merged_fields(old: dict[str, Any], changes: dict[str, Any], expected: d
 def test_a_row_header_has_the_bytes_that_the_drawing_gives(dtype: str) -> None:
     head = b"VROW" + struct.pack("<HHIIQ", 1, DTYPES.index(dtype), 0, 300, 5)
     expected = head[:8] + struct.pack("<I", zlib.crc32(head)) + head[12:]
-    raw = codec.encode_row_header(dtype, 300, 5)
+    raw = record_format.encode_row_header(dtype, 300, 5)
     assert raw == expected.ljust(4096, b"\0")
-    codec.check_row_header(raw, dtype, 300, 5, "here")
+    record_format.check_row_header(raw, dtype, 300, 5, "here")
 
 
 def test_every_flipped_byte_of_a_row_header_is_noticed() -> None:
-    raw = codec.encode_row_header("float32", 8, 0)
+    raw = record_format.encode_row_header("float32", 8, 0)
     for at in range(len(raw)):
         bad = raw[:at] + bytes((raw[at] ^ 1,)) + raw[at + 1 :]
         with pytest.raises(Corruption, match=f"byte {at} "):
-            codec.check_row_header(bad, "float32", 8, 0, "here")
+            record_format.check_row_header(bad, "float32", 8, 0, "here")
     for length in (0, 31, 4095):
         with pytest.raises(Corruption):
-            codec.check_row_header(raw[:length], "float32", 8, 0, "here")
+            record_format.check_row_header(raw[:length], "float32", 8, 0, "here")
 
 
 @pytest.mark.parametrize("other", [("float16", 8, 0), ("float32", 9, 0), ("float32", 8, 1)], ids=str)
 def test_a_row_header_of_another_file_is_noticed(other: tuple[str, int, int]) -> None:
     with pytest.raises(Corruption, match="header differs"):
-        codec.check_row_header(codec.encode_row_header(*other), "float32", 8, 0, "here")
+        record_format.check_row_header(record_format.encode_row_header(*other), "float32", 8, 0, "here")

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vecdb.errors import Corruption
-from vecdb.storage.hnswlib_file import HnswlibGraph, parse
+from vecdb.integrations.hnswlib_format import HnswlibGraph, parse
 
 M = 2  # of the file made by hand
 DIM = 3

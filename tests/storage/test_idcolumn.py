@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vecdb.storage import idcolumn
-from vecdb.storage.idcolumn import IdColumn
+from vecdb.storage.disk import id_column
+from vecdb.storage.disk.id_column import IdColumn
 
 INTS = st.lists(st.lists(st.integers(-(2**63), 2**63 - 1), max_size=6), min_size=1, max_size=8)
 TEXTS = st.lists(
@@ -29,7 +29,7 @@ def extend(column: IdColumn, ids: list[Any], kind: str) -> None:
 @pytest.mark.parametrize("room", [1, 1 << 20], ids=["growing", "roomy"])
 @pytest.mark.parametrize(("kind", "batches"), [("int", INTS), ("str", TEXTS)])
 def test_rows_lead_to_their_ids(kind: str, batches: Any, room: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(idcolumn, "_CAPACITY_MIN", room)
+    monkeypatch.setattr(id_column, "_CAPACITY_MIN", room)
 
     @settings(derandomize=True, max_examples=60)
     @given(batches)

@@ -10,9 +10,9 @@ import pytest
 
 import vecdb
 from vecdb.errors import Corruption, Unavailable
-from vecdb.storage import manifest
-from vecdb.storage.manifest import Manifest
-from vecdb.storage.store import LMDB_FORMAT
+from vecdb.storage.disk import manifest
+from vecdb.storage.disk.manifest import Manifest
+from vecdb.storage.kv.store import LMDB_FORMAT
 
 GOOD = Manifest(manifest.FORMAT_VERSION, LMDB_FORMAT, "u", "2026-01-01T00:00:00+00:00")
 

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from vecdb.errors import Corruption
-from vecdb.storage import files, pages
-from vecdb.storage.pages import PAGE, ListFile
+from vecdb.storage.disk import filesystem, list_file
+from vecdb.storage.disk.list_file import PAGE, ListFile
 
 UID = 0x123456789ABCDEF
 ENTRY = 24
@@ -56,7 +56,7 @@ def test_the_header_and_the_pages_are_where_the_layout_says(tmp_path: Path) -> N
     assert raw[:4] == b"VLST" and int.from_bytes(raw[8:16], "little") == UID
     assert int.from_bytes(raw[16:20], "little") == ENTRY
     assert int.from_bytes(raw[20:24], "little") == zlib.crc32(raw[:20]) and not any(raw[24:PAGE])
-    buffer = files.reserve(7 * PAGE, np.uint8)
+    buffer = filesystem.reserve(7 * PAGE, np.uint8)
     assert os.preadv(made.fd, [buffer.data], PAGE) == 7 * PAGE and np.array_equal(buffer, np.concatenate([one, two]))
     made.close()
 
@@ -67,7 +67,7 @@ def test_an_opened_file_has_the_pages_that_the_directory_counts(tmp_path: Path, 
     data = filled(path)
     opened = ListFile.open(path, UID, ENTRY, 4, writable=writable)
     assert opened.page_count == 4 and len(opened.verified) >= 4 and not opened.verified.any()
-    buffer = files.reserve(PAGE, np.uint8)
+    buffer = filesystem.reserve(PAGE, np.uint8)
     assert os.preadv(opened.fd, [buffer.data], 2 * PAGE) == PAGE and np.array_equal(buffer, data[PAGE : 2 * PAGE])
     if writable:
         more = some(2, 7)
@@ -148,7 +148,7 @@ def test_an_append_that_fails_counts_for_nothing(tmp_path: Path, monkeypatch: py
         def full(fd: int, data: object, offset: int) -> None:
             raise OSError(28, "no space left on device")
 
-        patch.setattr(files, "pwrite", full)
+        patch.setattr(filesystem, "pwrite", full)
         with pytest.raises(OSError, match="no space"):
             made.append(some(2))
     assert made.page_count == 1
@@ -182,7 +182,7 @@ def test_descriptors_are_closed_by_close_by_refusal_and_with_the_last_holder(
         def refuse(path: Path, *, create: bool = False) -> int:
             raise PermissionError(13, "read-only file system")
 
-        patch.setattr(files, "open_append", refuse)
+        patch.setattr(filesystem, "open_append", refuse)
         with pytest.raises(PermissionError):
             ListFile.open(path, UID, ENTRY, 4, writable=True)
     gc.collect()
@@ -192,14 +192,14 @@ def test_descriptors_are_closed_by_close_by_refusal_and_with_the_last_holder(
 def test_extents_take_whole_pages() -> None:
     counts = np.array([0, 1, 168, 169, 338, 339, 1 << 27], np.int32)
     expected = [-(-(64 + int(count) * ENTRY) // PAGE) for count in counts]
-    assert pages.pages_of(counts, ENTRY).tolist() == expected
+    assert list_file.pages_of(counts, ENTRY).tolist() == expected
     assert expected[:4] == [1, 1, 1, 2]
 
 
 def test_headers_of_extents_say_where_they_are_and_whose() -> None:
-    raw = pages.headers(np.array([1, 7]), np.array([5, 1 << 20]), UID, ENTRY, 99)
+    raw = list_file.headers(np.array([1, 7]), np.array([5, 1 << 20]), UID, ENTRY, 99)
     assert raw.shape == (2, 64)
-    fields = raw.view(pages.EXTENT)[:, 0]
+    fields = raw.view(list_file.EXTENT)[:, 0]
     assert fields["crc"].tolist() == [0, 0] and fields["magic"].tolist() == [b"VEXT"] * 2
     assert fields["page"].tolist() == [1, 7] and fields["count"].tolist() == [5, 1 << 20]
     assert fields["uid"].tolist() == [UID] * 2 and fields["entry_bytes"].tolist() == [ENTRY] * 2

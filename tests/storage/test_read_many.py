@@ -19,8 +19,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from vecdb.storage import read_many
-from vecdb.storage.read_many import Ring, Rings
+from vecdb.storage.disk import batch_read
+from vecdb.storage.disk.batch_read import Ring, Rings
 
 PAGE = 4096
 SIZE = 60 * PAGE + 1234  # the file ends inside a page
@@ -51,7 +51,7 @@ def fd(path: Path, request: pytest.FixtureRequest) -> Iterator[int]:
 def method(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Every new ring reads by this method."""
     if request.param == "threads":
-        monkeypatch.setattr(read_many, "_aio", lambda depth: None)
+        monkeypatch.setattr(batch_read, "_aio", lambda depth: None)
     else:
         need_aio()
     return str(request.param)
@@ -267,7 +267,7 @@ class Kernel:
 
     def __init__(self, **faults: int) -> None:
         self.faults = faults
-        self.real: Callable[..., int] = read_many._call
+        self.real: Callable[..., int] = batch_read._call
         self.names = {number: name for name, number in aio_numbers()._asdict().items()}
         self.calls: dict[str, int] = {}
 
@@ -282,8 +282,8 @@ class Kernel:
         return self.real(number, context, a, b, c, d)
 
 
-def aio_numbers() -> read_many._Numbers:
-    return read_many._NUMBERS[os.uname().machine]
+def aio_numbers() -> batch_read._Numbers:
+    return batch_read._NUMBERS[os.uname().machine]
 
 
 @pytest.mark.parametrize("n", [1, 8, 50])
@@ -301,7 +301,7 @@ def test_refused_partial_and_interrupted_calls_are_made_good(
 ) -> None:
     need_aio()
     kernel = Kernel(**faults)
-    monkeypatch.setattr(read_many, "_call", kernel)
+    monkeypatch.setattr(batch_read, "_call", kernel)
     ring = Ring(8)
     assert ring.method == "aio"
     reads = random_reads(np.random.default_rng(n), n)
@@ -315,7 +315,7 @@ def test_a_kernel_that_refuses_a_context_gets_threads(
     path: Path, fd: int, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
     need_aio()
-    monkeypatch.setattr(read_many, "_call", Kernel(setup=code))
+    monkeypatch.setattr(batch_read, "_call", Kernel(setup=code))
     ring = Ring(8)
     assert ring.method == "threads"
     reads = random_reads(np.random.default_rng(code), 40)
@@ -324,7 +324,7 @@ def test_a_kernel_that_refuses_a_context_gets_threads(
 
 
 def test_an_unknown_machine_gets_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(read_many, "_NUMBERS", {})
+    monkeypatch.setattr(batch_read, "_NUMBERS", {})
     ring = Ring(8)
     assert ring.method == "threads"
     ring.close()
@@ -343,7 +343,7 @@ class CutShort:
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self.real: Callable[..., int] = read_many._call
+        self.real: Callable[..., int] = batch_read._call
         self.getevents = aio_numbers().getevents
 
     def __call__(self, number: int, context: int, a: int, b: int, c: int, d: int) -> int:
@@ -359,7 +359,7 @@ def test_a_short_read_is_gone_on_with_to_the_end_of_the_file(
     path: Path, fd: int, method: str, monkeypatch: pytest.MonkeyPatch, limit: int
 ) -> None:
     if method == "aio":
-        monkeypatch.setattr(read_many, "_call", CutShort(limit))
+        monkeypatch.setattr(batch_read, "_call", CutShort(limit))
     real, direct = os.preadv, is_direct(fd)
     step = PAGE if direct else max(limit, 1)
 
@@ -385,7 +385,7 @@ def test_a_read_that_fails_after_its_head_is_an_error_not_a_short_read(
     path: Path, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if method == "aio":
-        monkeypatch.setattr(read_many, "_call", CutShort(100))
+        monkeypatch.setattr(batch_read, "_call", CutShort(100))
     real = os.preadv
 
     def failing(fd: int, buffers: list[memoryview], offset: int) -> int:
@@ -414,7 +414,7 @@ class RaisesAfter:
 
     def __init__(self, name: str) -> None:
         self.number = getattr(aio_numbers(), name)
-        self.real: Callable[..., int] = read_many._call
+        self.real: Callable[..., int] = batch_read._call
         self.armed = False
 
     def __call__(self, number: int, context: int, a: int, b: int, c: int, d: int) -> int:
@@ -431,7 +431,7 @@ def test_a_ring_works_on_after_an_exception_hid_what_a_call_did(
 ) -> None:
     need_aio()
     kernel = RaisesAfter(name)
-    monkeypatch.setattr(read_many, "_call", kernel)
+    monkeypatch.setattr(batch_read, "_call", kernel)
     ring = Ring(8)
     for seed in range(3):
         kernel.armed = True

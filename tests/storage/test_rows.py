@@ -12,8 +12,9 @@ import pytest
 
 from vecdb.errors import Corruption
 from vecdb.schema import DTYPES
-from vecdb.storage import codec, files, rows
-from vecdb.storage.rows import Rows
+from vecdb.storage.disk import filesystem, row_file
+from vecdb.storage.disk.row_file import Rows
+from vecdb.storage.kv import record_format
 
 DIM = 5
 
@@ -25,7 +26,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def small_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rows, "_CAPACITY_MIN", 8)
+    monkeypatch.setattr(row_file, "_CAPACITY_MIN", 8)
 
 
 @pytest.fixture
@@ -75,7 +76,7 @@ def test_arrays_that_a_search_holds_outlive_growth_and_close(opened: Rows) -> No
     assert np.array_equal(now.vectors[:100], vectors)
     opened.close()
     assert np.array_equal(held.vectors[:5], vectors[:5])
-    opened._fd = files.open_read(opened.path)  # for the fixture to close
+    opened._fd = filesystem.open_read(opened.path)  # for the fixture to close
 
 
 def test_room_that_is_enough_is_kept(opened: Rows) -> None:
@@ -94,7 +95,7 @@ def test_vectors_are_mapped_read_only(opened: Rows) -> None:
 
 def test_a_sync_reaches_the_disk_only_when_something_was_written(opened: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[int] = []
-    monkeypatch.setattr(files, "fdatasync", synced.append)
+    monkeypatch.setattr(filesystem, "fdatasync", synced.append)
     opened.sync()
     assert synced == []
     opened.write(0, some(1))
@@ -140,4 +141,4 @@ def test_a_damaged_or_foreign_header_is_refused_without_leaking_its_descriptor(p
 def test_creating_again_replaces_the_leavings_of_a_creation_that_never_committed(path: Path) -> None:
     path.write_bytes(b"half a head")
     Rows.create(path, "int8", DIM, 0, sync=True)
-    assert path.read_bytes() == codec.encode_row_header("int8", DIM, 0)
+    assert path.read_bytes() == record_format.encode_row_header("int8", DIM, 0)

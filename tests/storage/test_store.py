@@ -9,9 +9,9 @@ import pytest
 
 import vecdb
 from vecdb.errors import Corruption, Locked, Unavailable
-from vecdb.storage import files
-from vecdb.storage import store as store_module
-from vecdb.storage.store import READERS, Store
+from vecdb.storage.disk import filesystem
+from vecdb.storage.kv import store as store_module
+from vecdb.storage.kv.store import READERS, Store
 
 
 def filled(folder: Path) -> Path:
@@ -179,10 +179,10 @@ def test_shrinking_gives_free_pages_back_and_keeps_what_is_there(tmp_path: Path)
 
 def test_nothing_shrinks_under_another_process_or_an_iterator_at_rest(tmp_path: Path) -> None:
     store = filled_and_emptied(tmp_path / "lmdb")
-    files.touch(tmp_path / READERS)
-    held = files.lock_shared(tmp_path / READERS)  # as a reading process does; another descriptor is another holder
+    filesystem.touch(tmp_path / READERS)
+    held = filesystem.lock_shared(tmp_path / READERS)  # as a reading process does; another descriptor is another holder
     assert not store.shrink()
-    files.close(held)
+    filesystem.close(held)
     with store.read() as txn, store.resting():
         assert not store.shrink()
     assert txn is not None and store.shrink()

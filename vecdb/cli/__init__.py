@@ -1,15 +1,15 @@
 """The `vecdb` command.
 
-    main ---- build ---- root.py       the typer application: every command registered, none imported twice
+    main ---- build ---- app.py       the typer application: every command registered, none imported twice
                          options.py    options that commands share
                          output.py     tables, progress and errors, or one JSON document with --json
-                         look.py       info ls search tune check     what is there, and what is near this?
-                         move.py       import export                 files in and out
-                         care.py       warmup backup restore vacuum upgrade  keeping it well
-                         sets.py       dataset list|info|export
-                         bench.py      bench run|ingest|interference|disk|tenants|serve|coldstart
-                         demo.py       demo
-                         serve.py      serve                       token.py  token create|list|revoke
+                         query_commands.py       info ls search tune check     what is there, and what is near this?
+                         import_export.py       import export                 files in and out
+                         maintenance_commands.py       warmup backup restore vacuum upgrade  keeping it well
+                         dataset_commands.py       dataset list|info|export
+                         bench_commands.py      bench run|ingest|interference|disk|tenants|serve|coldstart
+                         demo_command.py       demo
+                         serve_command.py      serve                       token_commands.py  token create|list|revoke
 
 Exit codes: 0 done; 1 an error, or problems found by `check`; 2 wrong usage; 130 interrupted.
 Threads: one; what a command calls uses its own.
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 def build() -> typer.Typer:
     """The application, with every command."""
-    from .root import application
+    from vecdb.cli.app import application
 
     return application()
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from vecdb.storage import files
-from vecdb.storage.read_many import Ring
+from vecdb.storage.disk import filesystem
+from vecdb.storage.disk.batch_read import Ring
 
 file_bytes = 256 << 20
 block = 4096
@@ -20,13 +20,13 @@ def random_reads(folder: Path) -> dict[str, Any]:
     """4 KiB reads a second at depth 1 and 32, and microseconds of a batch of each, on a fresh file in `folder`."""
     file = folder / "diskspeed"
     rng = np.random.default_rng(1)
-    files.write_atomic(file, (rng.bytes(8 << 20) for _ in range(file_bytes // (8 << 20))))
+    filesystem.write_atomic(file, (rng.bytes(8 << 20) for _ in range(file_bytes // (8 << 20))))
     found: dict[str, Any] = {}
-    fd = files.open_direct(file)
+    fd = filesystem.open_direct(file)
     ring = Ring()
     try:
         for depth in (1, 32):
-            buffer = files.reserve(depth * block, np.uint8)
+            buffer = filesystem.reserve(depth * block, np.uint8)
             places, lengths = np.arange(depth) * block, np.full(depth, block)
             times = []
             ends = time.perf_counter() + seconds
@@ -37,6 +37,6 @@ def random_reads(folder: Path) -> dict[str, Any]:
             found[f"us at depth {depth}"] = 1e6 * float(np.median(times))
     finally:
         ring.close()
-        files.close(fd)
-        files.remove(file)
+        filesystem.close(fd)
+        filesystem.remove(file)
     return found

@@ -11,6 +11,6 @@
 is above them is written once, and does not know which it has.
 """
 
-from vecdb.client.opening import connect, connect_async
+from vecdb.client.connect import connect, connect_async
 
 __all__ = ["connect", "connect_async"]

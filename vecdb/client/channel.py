@@ -2,7 +2,7 @@
 
 Repeated by gRPC itself, where the answer is UNAVAILABLE, or CANCELLED (of a call that a server had not taken in yet
 when it ended): reads, and writes, each of which carries a request_id and is therefore carried out once however often it
-arrives. Not what creates and drops, nor streams that write (ingest.py resumes those) and long operations.
+arrives. Not what creates and drops, nor streams that write (bulk_ingest.py resumes those) and long operations.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from google.protobuf import message_factory
 
-from vecdb.client.target import Target
+from vecdb.client.address import Target
 from vecdb.v1 import admin_pb2, collections_pb2, records_pb2, search_pb2, tenants_pb2
 
 MESSAGE_BYTES_MAX = 64 << 20  # of a request or an answer, as the server has it

@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vecdb.index.answers import SCORED, as_queries, empty, explain_scan
-from vecdb.index.base import (
+from vecdb.index.clustering.partition import Cells
+from vecdb.index.common.batching import SCORED, as_queries, empty, explain_scan
+from vecdb.index.common.thread_pool import Workers
+from vecdb.index.contract import (
     ALL_ROWS,
     EVERYTHING,
     METRIC_CODES,
@@ -25,11 +27,10 @@ from vecdb.index.base import (
     Sealed,
     damaged_row,
 )
-from vecdb.index.cells import Cells
-from vecdb.index.workers import Workers
-from vecdb.kernels import checks, scan
+from vecdb.kernels.primitives import checksums
+from vecdb.kernels.search import exact_scan
 from vecdb.schema import SearchParams, Snapshot
-from vecdb.storage.rows import RowArrays
+from vecdb.storage.disk.row_file import RowArrays
 
 _CELLS_MAX = 1 << 24  # candidates held at once, 8 bytes each: bounds memory whatever the batch
 _BLOCK_BYTES = 128 << 10  # vectors scored for all queries before the next block is read
@@ -73,7 +74,7 @@ def _scan_queries(
     found: Found,
 ) -> None:
     """One range of rows, or of `listed` where there are any, between each two of `edges`."""
-    vectors = checks.for_kernels(arrays.vectors)
+    vectors = checksums.for_kernels(arrays.vectors)
     chosen = queries[part]
     nq, threads = len(chosen), len(edges) - 1
     keys = np.empty((threads, nq, keep + 1), np.int64)
@@ -82,7 +83,7 @@ def _scan_queries(
 
     def run(i: int) -> int:
         return int(
-            scan.scan_rows(
+            exact_scan.scan_rows(
                 chosen,
                 keys[i],
                 sizes[i],
@@ -106,7 +107,7 @@ def _scan_queries(
     for bad in workers.map(run, range(threads), threads):
         if bad >= 0:
             raise damaged_row(bad, arrays)
-    scan.merge(
+    exact_scan.merge(
         keys,
         sizes,
         np.empty(threads, np.int64),

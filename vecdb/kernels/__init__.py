@@ -3,25 +3,12 @@
 Importing this package imports numba (about half a second), so `import vecdb` must not reach it; indexes do, when the
 first collection is opened. No other package imports numba.
 
-    options     how kernels are compiled
-    bundle      many arrays as one argument
-    intrinsics  single instructions: 8-bit dot product, prefetch, CRC-32C steps, half-precision loads
-    distance    exact distances of full vectors, float64 accumulation, one row at a time
-    checks      row checksums, refusal of what is not finite
-    quantize    full vectors -> 8-bit codes
-    beam        best-first walk over codes on one layer
-    sieve       codes of one bit, a cache line each
-    panels      the same of 32 rows at once
-    slots       codes in the order of a tree, all of them or a tenant's
-    search      whole queries: walk, tail, visibility, re-rank
-    build       batch insertion into the graph, reverse links
-    repair      neighbourhoods of deleted nodes, reachability
-    scan        exact scan of full vectors
-    kmeans      assignment and accumulation of balanced k-means
-    rabitq      residuals -> codes of 1 to 8 bits, queries to match
-    lists       queries over posting lists: heads, scan, re-rank
-    assign      which list a row belongs to
-    bodies      lists' bodies: filled, carried over, sealed, checked
+    compile      how kernels are compiled
+    array_table  many arrays as one argument
+    primitives   distances, dot products of codes by instruction set, row checksums
+    codes        full vectors -> codes of 8 bits, 1 to 8 bits (RaBitQ), one bit
+    search       whole queries: over a graph, posting lists, codes in the order of a tree, all vectors
+    build        insertion into the graph and its repair; k-means, which list a row belongs to, bodies of lists
 
 Machine code is cached per user in a folder named by the digest of these sources, numba's version and the processor,
 because numba's own cache does not notice an edit in another file.
@@ -74,45 +61,30 @@ _previous = config.CACHE_DIR
 config.CACHE_DIR = os.environ.get("NUMBA_CACHE_DIR") or _cache_folder()
 cache_folder: str = config.CACHE_DIR
 try:
-    from vecdb.kernels import (
-        assign,
-        beam,
-        bodies,
-        build,
-        bundle,
-        checks,
-        distance,
-        intrinsics,
-        kmeans,
-        lists,
-        quantize,
-        rabitq,
-        repair,
-        scan,
-        search,
-        sieve,
-        slots,
-    )
+    from vecdb.kernels.build import balanced_kmeans, insertion, list_assignment, list_bodies, repair
+    from vecdb.kernels.codes import one_bit_fastscan, one_bit_lines, rabitq, sq8
+    from vecdb.kernels.primitives import checksums, distance, dot_products
+    from vecdb.kernels.search import beam_search, exact_scan, graph_search, list_scan, tree_search
 finally:
     config.CACHE_DIR = _previous
 
 __all__ = [
-    "assign",
-    "beam",
-    "bodies",
-    "build",
-    "bundle",
+    "balanced_kmeans",
+    "beam_search",
     "cache_folder",
-    "checks",
+    "checksums",
     "distance",
-    "intrinsics",
-    "kmeans",
-    "lists",
-    "quantize",
+    "dot_products",
+    "exact_scan",
+    "graph_search",
+    "insertion",
+    "list_assignment",
+    "list_bodies",
+    "list_scan",
+    "one_bit_fastscan",
+    "one_bit_lines",
     "rabitq",
     "repair",
-    "scan",
-    "search",
-    "sieve",
-    "slots",
+    "sq8",
+    "tree_search",
 ]

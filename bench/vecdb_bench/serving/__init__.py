@@ -1,9 +1,9 @@
 """serving: the gRPC service, server and load on the same cores, beside the embedded call, an echo, and a peer's server.
 
 plan.py       what to measure                          servers.py   vecdb serve, echo, milvus-lite
-field.py      what stands, and takes turns             echo.py      the ceiling, a process
-measures.py   overload.py   what is measured           generator.py load.py   the load, a process
-report.py     tables                                   caller.py    a user's program, near or far, a process
+lineup.py      what stands, and takes turns             echo.py      the ceiling, a process
+measures.py   overload.py   what is measured           load_process.py load.py   the load, a process
+report.py     tables                                   client_driver.py    a user's program, near or far, a process
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from vecdb_bench.serving.lineup import Field, Say
+
 from .. import machine
 from . import measures, overload, report
-from .field import Field, Say
 from .plan import MEASURES, PEERS, Plan
 
 __all__ = ["MEASURES", "PEERS", "Plan", "run"]

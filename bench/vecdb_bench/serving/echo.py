@@ -1,6 +1,6 @@
 """The ceiling: a grpc.aio server that takes any message and gives back always the same one, and does nothing else.
 
-Argument: a file of messages.py. A request for /echo/<n> is answered with its message n.
+Argument: a file of length_prefixed.py. A request for /echo/<n> is answered with its message n.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from ..contestants import messages
-from ..process import answer_lines
-from .loops import new_loop
+from vecdb_bench.engines import length_prefixed
+from vecdb_bench.child_process import answer_lines
+from vecdb_bench.serving.event_loop import new_loop
 
 
 class Echo(grpc.GenericRpcHandler):  # type: ignore[misc]
@@ -67,4 +67,4 @@ class Server:
 
 
 if __name__ == "__main__":
-    answer_lines({"where": Server(messages.read(Path(sys.argv[1]))).where})
+    answer_lines({"where": Server(length_prefixed.read(Path(sys.argv[1]))).where})

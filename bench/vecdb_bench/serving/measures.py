@@ -8,10 +8,10 @@ from functools import partial
 from typing import Any
 
 import vecdb
+from vecdb_bench.serving.client_driver import BRINGS
+from vecdb_bench.serving.lineup import Field, Found, median, median_ratio
 
 from . import servers
-from .caller import BRINGS
-from .field import Field, Found, median, median_ratio
 
 
 def single(field: Field) -> Found:

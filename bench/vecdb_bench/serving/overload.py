@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from vecdb.v1 import search_pb2
+from vecdb_bench.engines import length_prefixed
+from vecdb_bench.child_process import Module
+from vecdb_bench.serving.lineup import Field, Found
 
-from ..contestants import messages
-from ..process import Module
 from . import servers
-from .field import Field, Found
 
 _HEALTH_RATE = 20.0
 _SETTLE_S = 10.0
@@ -30,7 +30,7 @@ _ECHO_S = 5.0
 def overload(field: Field) -> Found:
     plan = field.plan
     empty = field.folder / "empty"
-    messages.write(empty, [b""])
+    length_prefixed.write(empty, [b""])
     health = field.add(Module("health", "serving.generator"))
     health.ask(do="connect", name="health", target=field.vecdb.target, method=servers.HEALTH, requests=str(empty))
     found: Found = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from ..names import refuse_unknown
+from vecdb_bench.name_check import refuse_unknown
 
 MEASURES = ("single", "rate", "batch", "stream", "variants", "peers", "ingest", "overload")
 PEERS = ("milvus-lite",)

@@ -2,7 +2,7 @@
 
 Vecdb     `vecdb serve` on a database that was built and tuned before
 Echo      echo.py, with an answer of each of the given sizes
-Milvus    milvus-lite's server under an interpreter that has it (contestants/serving_milvus.py)
+Milvus    milvus-lite's server under an interpreter that has it (vecdb_bench/engines/serving_milvus.py)
 """
 
 from __future__ import annotations
@@ -22,10 +22,9 @@ import numpy as np
 
 import vecdb
 from vecdb.v1 import common_pb2, search_pb2
-
-from ..contestants import messages
-from ..process import Module, Process, modules_path
-from .caller import COLLECTION
+from vecdb_bench.engines import length_prefixed
+from vecdb_bench.child_process import Module, Process, modules_path
+from vecdb_bench.serving.client_driver import COLLECTION
 
 SEARCH, STREAM = "/vecdb.v1.SearchService/Search", "/vecdb.v1.SearchService/StreamSearch"
 HEALTH = "/grpc.health.v1.Health/Check"
@@ -97,18 +96,18 @@ def streamed_requests(file: Path) -> list[search_pb2.StreamSearchRequest]:
     """The requests of a file, as a stream takes them."""
     return [
         search_pb2.StreamSearchRequest(search=search_pb2.SearchRequest.FromString(request))
-        for request in messages.read(file)
+        for request in length_prefixed.read(file)
     ]
 
 
 def write_requests(file: Path, requests: Iterable[Any]) -> Path:
-    messages.write(file, (request.SerializeToString() for request in requests))
+    length_prefixed.write(file, (request.SerializeToString() for request in requests))
     return file
 
 
 def rows_of(file: Path) -> list[list[int]]:
     """Ids of single searches."""
-    return [list(search_pb2.SearchResponse.FromString(answer).ids.ints.values) for answer in messages.read(file)]
+    return [list(search_pb2.SearchResponse.FromString(answer).ids.ints.values) for answer in length_prefixed.read(file)]
 
 
 class Echo(Module):

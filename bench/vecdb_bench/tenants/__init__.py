@@ -1,7 +1,7 @@
 """tenants: one collection shared by many tenants, beside an index for each, and beside one graph with a filter.
 
-workload.py   who sees what, and what is asked          entrants.py  the plan, and who is measured
-field.py      processes, turns, points                  searches.py  writes.py  what is measured
+workload.py   who sees what, and what is asked          plan.py  the plan, and who is measured
+lineup.py      processes, turns, points                  searches.py  writes.py  what is measured
 report.py     tables
 """
 
@@ -12,10 +12,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from vecdb_bench.tenants.lineup import Say
+from vecdb_bench.tenants.plan import KINDS, MEASURES, PEERS, Plan
+
 from .. import machine
 from . import report, searches, writes
-from .entrants import KINDS, MEASURES, PEERS, Plan
-from .field import Say
 from .workload import load_workload
 
 __all__ = ["KINDS", "MEASURES", "PEERS", "Plan", "run"]

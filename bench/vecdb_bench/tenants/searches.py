@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from .. import curves
-from .entrants import Plan, alone, entrants, ours
-from .field import Contestant, Entrant, Field, Lane, Say, Value, best, point, take_turns, worthwhile
+from vecdb_bench import recall_curves
+from vecdb_bench.tenants.lineup import Contestant, Entrant, Field, Lane, Say, Value, best, point, take_turns, worthwhile
+from vecdb_bench.tenants.plan import Plan, alone, entrants, ours
+
 from .workload import Questions, Workload, by_size, by_tenant, every_tenant, grown, recalls, sized, with_unions
 
 
@@ -182,5 +183,7 @@ def _entered(
 
 
 def _latency(points: Sequence[dict[str, Any]], rows: int, recall: float) -> float | None:
-    rate = curves.rate_at([(one["recall"], 1e3 / one["mean_ms"]) for one in points if one["rows"] == rows], recall)
+    rate = recall_curves.rate_at(
+        [(one["recall"], 1e3 / one["mean_ms"]) for one in points if one["rows"] == rows], recall
+    )
     return 1e3 / rate if rate else None

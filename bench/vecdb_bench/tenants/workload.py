@@ -65,7 +65,7 @@ class Workload:
         }
 
     def save(self, folder: Path) -> None:
-        """As the contestants read it (contestants/tenant.py)."""
+        """As the contestants read it (vecdb_bench/engines/tenant.py)."""
         folder.mkdir(parents=True, exist_ok=True)
         np.save(folder / "base.npy", self.base)
         np.save(folder / "queries.npy", self.queries)

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 
 import vecdb
+from vecdb_bench.child_process import Process
+from vecdb_bench.engines.engine_process import process_io
+from vecdb_bench.tenants.plan import Plan
 
-from ..contestants.contest import process_io
-from ..process import Process
 from ..runner import latencies_ms
-from .entrants import Plan
 from .workload import Workload
 
 Call = Callable[[], Any]
@@ -80,9 +80,9 @@ def many(plan: Plan, folder: Path, say: Callable[[str], None]) -> dict[str, floa
     for name, count in (("many", plan.many), ("few", 10)):
         say(f"{count:,} tenants")
         spec = {"tenants": count, "singles": singles}
-        with Process(name, "tenant_many.py", home, spec) as process:
+        with Process(name, "tenant_million.py", home, spec) as process:
             built = process.ask(do="build")
-        with Process(name, "tenant_many.py", home, spec) as process:
+        with Process(name, "tenant_million.py", home, spec) as process:
             opened = process.ask(do="open")["seconds"]
             at_rest = process.ask(do="memory")["anonymous_bytes"]
             (first,) = process.ask(do="turn", of=[None, "queries", 0, 1, 0])["seconds"]

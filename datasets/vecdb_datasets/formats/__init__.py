@@ -1,6 +1,6 @@
 """Files of vectors: open any of `FORMATS` by its content, read it by slices; write them.
 
-sniff.py decides the format, layouts.py holds the arithmetic, mapped.py, hdf5.py, parquet.py and text.py read,
+detect.py decides the format, headers.py holds the arithmetic, memory_mapped.py, hdf5.py, parquet.py and text.py read,
 writers.py writes, source.py is the contract.
 """
 
@@ -9,12 +9,12 @@ from __future__ import annotations
 import os
 
 from vecdb import InvalidArgument, NotFound
+from vecdb_datasets.formats.detect import FORMATS, sniff
+from vecdb_datasets.formats.headers import BINS, VECS
+from vecdb_datasets.formats.memory_mapped import open_bin, open_npy, open_vecs
 
 from .hdf5 import Hdf5Source
-from .layouts import BINS, VECS
-from .mapped import open_bin, open_npy, open_vecs
 from .parquet import ParquetSource
-from .sniff import FORMATS, sniff
 from .source import VectorSource
 from .text import CsvSource, JsonlSource
 from .writers import VectorWriter, create_vectors, write_vectors

@@ -22,9 +22,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from vecdb import InvalidArgument
+from vecdb_datasets.formats.detect import FORMATS, format_of_extension
+from vecdb_datasets.formats.headers import BINS, VECS
 
-from .layouts import BINS, VECS
-from .sniff import FORMATS, format_of_extension
 from .source import Array, optional_module
 
 npy_header_bytes = 128

@@ -9,7 +9,7 @@ from typing import Any
 from vecdb.v1 import admin_pb2, collections_pb2, records_pb2, search_pb2, tenants_pb2
 from vecdb_server.services.admin import Admin
 from vecdb_server.services.collections import Collections
-from vecdb_server.services.house import House
+from vecdb_server.services.context import House
 from vecdb_server.services.records import Records
 from vecdb_server.services.search import Search
 from vecdb_server.services.tenants import Tenants

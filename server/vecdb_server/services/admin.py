@@ -8,10 +8,10 @@ from typing import Any
 import vecdb
 from vecdb import InvalidArgument
 from vecdb.v1 import admin_pb2, common_pb2
-from vecdb.wire.answers import report
+from vecdb.wire.search_response import report
 from vecdb_server.auth import Caller
 from vecdb_server.logs import log
-from vecdb_server.services.house import House
+from vecdb_server.services.context import House
 
 _NAME_BYTES_MAX = 128
 

@@ -7,13 +7,13 @@ from typing import Any
 
 from vecdb import Collection
 from vecdb.v1 import collections_pb2 as pb
-from vecdb.wire.answers import report
-from vecdb.wire.faults import no_collection
-from vecdb.wire.nouns import collection_message, dtype_of, index_of, metric_of
+from vecdb.wire.error_codes import no_collection
+from vecdb.wire.messages import collection_message, dtype_of, index_of, metric_of
+from vecdb.wire.search_response import report
 from vecdb_server.auth import Caller
 from vecdb_server.logs import log
 from vecdb_server.services.admin import progressed
-from vecdb_server.services.house import House
+from vecdb_server.services.context import House
 
 
 class Collections:

@@ -10,7 +10,7 @@ import grpc
 from grpc_health.v1 import health_pb2 as pb
 
 from vecdb_server.auth import Caller
-from vecdb_server.faults import Refused, exhausted
+from vecdb_server.status_errors import Refused, exhausted
 
 SERVICE = pb.DESCRIPTOR.services_by_name["Health"]
 _WATCHERS_MAX = 1_000

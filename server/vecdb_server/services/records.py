@@ -13,10 +13,10 @@ import numpy as np
 from vecdb import Collection, InvalidArgument, LimitExceeded, Record
 from vecdb.v1 import records_pb2 as pb
 from vecdb.wire.arrays import ids_of, tenants_of, vectors_of
-from vecdb.wire.nouns import fields_of, record_message
+from vecdb.wire.messages import fields_of, record_message
 from vecdb_server.auth import Caller
-from vecdb_server.services.house import House, once
-from vecdb_server.services.turns import Turns
+from vecdb_server.services.context import House, once
+from vecdb_server.services.pipeline import Turns
 
 _MODES: dict[pb.WriteMode, Literal["upsert", "insert"]] = {
     pb.WRITE_MODE_UNSPECIFIED: "upsert",

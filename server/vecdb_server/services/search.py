@@ -11,13 +11,13 @@ import numpy as np
 
 from vecdb import Collection, Flat, InvalidArgument, NotFound, SearchParams
 from vecdb.v1 import search_pb2 as pb
-from vecdb.wire.answers import encoded, report, streamed
 from vecdb.wire.arrays import ids_of, vectors_of
-from vecdb.wire.nouns import params_of
+from vecdb.wire.messages import params_of
+from vecdb.wire.search_response import encoded, report, streamed
 from vecdb_server.auth import Caller
-from vecdb_server.faults import whole
-from vecdb_server.services.house import House, until
-from vecdb_server.services.questions import Queries, Question, Questions
+from vecdb_server.services.context import House, until
+from vecdb_server.services.request_cache import Queries, Question, Questions
+from vecdb_server.status_errors import whole
 
 _LIMIT = 10
 _RECALL = 0.95
@@ -30,7 +30,7 @@ def _of_stream(request: bytes) -> Any:
 
 
 class Search:
-    """`raw` rpcs get their requests as bytes, most of which are known but for their vectors (questions.py), and give
+    """`raw` rpcs get their requests as bytes, most of which are known but for their vectors (request_cache.py), and give
     bytes, or what gives them when it is awaited: those of a SearchResponse, which a stream's message wraps.
     """
 

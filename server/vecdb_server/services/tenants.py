@@ -6,10 +6,10 @@ from typing import Any
 
 from vecdb import LimitExceeded, NotFound
 from vecdb.v1 import tenants_pb2 as pb
-from vecdb.wire.answers import report
 from vecdb.wire.arrays import ids_of, tenants_of
+from vecdb.wire.search_response import report
 from vecdb_server.auth import Caller
-from vecdb_server.services.house import House, once
+from vecdb_server.services.context import House, once
 
 _PAGE = 1_000
 _PAGE_MAX = 65_536

@@ -1,0 +1,79 @@
+"""The load generator: a process of its own, told by lines whom to ask what, and how.
+
+connect   name, target, method, requests (a file of length_prefixed.py), whether it is a stream
+answers   the first answers of a name, one question at a time, into a file
+closed, streamed, opened   load.py
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc.aio
+
+from vecdb_bench.engines import length_prefixed
+from vecdb_bench.child_process import answer_lines
+from vecdb_bench.serving.event_loop import new_loop
+
+from . import load
+
+_OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    call: Any
+    requests: Sequence[bytes]
+
+
+class Generator:
+    """Keeps its connections, one channel each, between the turns of an alternation."""
+
+    def __init__(self) -> None:
+        self._loop = new_loop()
+        self._connections: dict[str, Connection] = {}
+
+    def connect(self, name: str, target: str, method: str, requests: str, stream: bool = False) -> load.Answer:
+        async def made() -> Any:
+            channel = grpc.aio.insecure_channel(target, options=_OPTIONS)
+            await asyncio.wait_for(channel.channel_ready(), 60)
+            return channel.stream_stream(method) if stream else channel.unary_unary(method)
+
+        self._connections[name] = Connection(self._run(made()), length_prefixed.read(Path(requests)))
+        return {}
+
+    def answers(self, name: str, count: int, file: str) -> load.Answer:
+        async def asked() -> list[bytes]:
+            of = self._connections[name]
+            return [await of.call(request) for request in of.requests[:count]]
+
+        found = self._run(asked())
+        length_prefixed.write(Path(file), found)
+        return {"answers": len(found)}
+
+    def closed(self, name: str, **how: Any) -> load.Answer:
+        of = self._connections[name]
+        return self._report(load.closed(of.call, of.requests, **how))
+
+    def streamed(self, name: str, **how: Any) -> load.Answer:
+        of = self._connections[name]
+        return self._report(load.streamed(of.call, of.requests, **how))
+
+    def opened(self, name: str, **how: Any) -> load.Answer:
+        of = self._connections[name]
+        return self._report(load.opened(of.call, of.requests, **how))
+
+    def _report(self, turn: Coroutine[Any, Any, load.Answer]) -> load.Answer:
+        return self._loop.run_until_complete(turn)
+
+    def _run(self, what: Any) -> Any:
+        return self._loop.run_until_complete(what)
+
+
+if __name__ == "__main__":
+    of = Generator()
+    answer_lines({name: getattr(of, name) for name in ("connect", "answers", "closed", "streamed", "opened")})

@@ -1,0 +1,181 @@
+"""Which format is this file? Content decides; the extension only chooses among formats that the content allows.
+
+magic bytes            npy, hdf5, parquet; gzip and zip are named and refused
+printable text         jsonl when the first line is an object, else csv
+header arithmetic      an fvecs-like file is whole records that repeat one dim; an fbin-like one is
+                           8 + n * dim * width bytes
+several fit            the extension; else 4-byte values that are plainly integers or floats; else InvalidArgument
+"""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+
+from vecdb import Corruption, InvalidArgument, NotFound
+from vecdb_datasets.formats.headers import BINS, VECS, bin_file_bytes, file_dim_max, truth_file_bytes, vecs_record_bytes
+
+FORMATS: tuple[str, ...] = (*VECS, *BINS, "npy", "hdf5", "parquet", "csv", "jsonl")
+EXTENSIONS: dict[str, str] = {
+    **{f".{name}": name for name in FORMATS},
+    ".h5": "hdf5",
+    ".hdf": "hdf5",
+    ".pq": "parquet",
+    ".tsv": "csv",
+    ".ndjson": "jsonl",
+}
+_MAGIC = ((b"\x93NUMPY", "npy"), (b"\x89HDF\r\n\x1a\n", "hdf5"), (b"PAR1", "parquet"))
+_PACKED = ((b"\x1f\x8b", "gzip"), (b"PK\x03\x04", "zip (or npz)"), (b"\x28\xb5\x2f\xfd", "zstd"), (b"BZh", "bzip2"))
+_TWINS = ({"fvecs", "ivecs"}, {"fbin", "ibin"})  # same arithmetic, told apart by their values
+
+head_bytes = 4_096
+sampled_rows = 64
+
+
+def format_of_extension(path: str) -> str | None:
+    """The format that the file's name claims, or None."""
+    return EXTENSIONS.get(os.path.splitext(path)[1].lower())
+
+
+def sniff(path: str) -> str:
+    """Name the format of a file, one of `FORMATS`.
+
+    Raises
+    ------
+    NotFound
+        No such file.
+    Corruption
+        The extension names a format, and the file's size contradicts its header.
+    InvalidArgument
+        Unknown, compressed, or several formats fit; the message lists them.
+    """
+    if not os.path.isfile(path):
+        raise NotFound(f"{path}: no such file")
+    size = os.path.getsize(path)
+    claimed = format_of_extension(path)
+    with open(path, "rb") as handle:
+        head = handle.read(head_bytes)
+    if not head:
+        if claimed in ("csv", "jsonl"):
+            return claimed
+        raise Corruption(f"{path}: 0 bytes, expected vectors")
+    for magic, name in _MAGIC:
+        if head.startswith(magic):
+            return name
+    for magic, name in _PACKED:
+        if head.startswith(magic):
+            raise InvalidArgument(f"{path}: {name} content; unpack it first")
+    fitting = _fitting(path, size)
+    if claimed in fitting:
+        return str(claimed)
+    text = _text_format(head)
+    if text and (claimed not in {*VECS, *BINS} or not fitting):
+        return text
+    family = VECS if claimed in VECS else BINS if claimed in BINS else {}
+    if claimed and (not fitting or family.keys() & set(fitting)):
+        also = f" (its size would suit {' or '.join(fitting)})" if fitting else ""
+        raise Corruption(f"{path}: not a whole {claimed} file: {_arithmetic(path, size, claimed)}{also}")
+    for twins in _TWINS:
+        if set(fitting) == twins:
+            return _by_values(path, fitting)
+    if len(fitting) == 1:
+        return fitting[0]
+    if fitting:
+        raise InvalidArgument(
+            f"{path}: {size:,} bytes fit {' and '.join(fitting)} equally well; "
+            "say which with format=, or name the file so"
+        )
+    raise InvalidArgument(f"{path}: no known format ({_explain(path, size)}); say which with format=")
+
+
+def _fitting(path: str, size: int) -> list[str]:
+    """Every binary format whose arithmetic agrees with this file's size and headers."""
+    if size < 5:
+        return []
+    first, second = _first_words(path)
+    found = [name for name in VECS if _vecs_fit(path, size, name, first)]
+    if size >= 8 and 1 <= second <= file_dim_max:
+        found += [name for name in BINS if bin_file_bytes(name, first, second) == size]
+    return found
+
+
+def _first_words(path: str) -> tuple[int, int]:
+    """The first two u32 of a file; 0 for what is not there."""
+    words = np.fromfile(path, "<u4", 2).tolist()
+    first, second = words + [0] * (2 - len(words))
+    return first, second
+
+
+def _vecs_fit(path: str, size: int, name: str, dim: int) -> bool:
+    if not 1 <= dim <= file_dim_max or size % vecs_record_bytes(name, dim):
+        return False
+    record = vecs_record_bytes(name, dim)
+    n = size // record
+    with open(path, "rb") as handle:
+        for row in np.unique(np.linspace(0, n - 1, sampled_rows).astype(np.int64)):
+            handle.seek(int(row) * record)
+            if handle.read(4) != dim.to_bytes(4, "little"):
+                return False
+    return True
+
+
+def _by_values(path: str, twins: list[str]) -> str:
+    """Floats or integers: small integers read as floats are denormal, ordinary floats read as integers are huge."""
+    words = np.fromfile(path, "<i4", 1 << 16)[2:]
+    if "ivecs" in twins:
+        dim = int(np.fromfile(path, "<i4", 1)[0])
+        words = np.delete(words, np.arange(dim - 1, len(words), dim + 1))  # the repeated dims are integers in both
+    integers, floats = ("ivecs", "fvecs") if "ivecs" in twins else ("ibin", "fbin")
+    magnitude = np.abs(words.astype(np.int64))
+    if words.any() and (magnitude < 1 << 23).all():
+        return integers
+    values = np.abs(words.view("<f4"))
+    if words.any() and ((values == 0) | ((values > 1e-30) & (values < 1e30))).all():
+        return floats
+    raise InvalidArgument(
+        f"{path}: the size fits {integers} and {floats}, and the values do not tell which; say which with format="
+    )
+
+
+def _text_format(head: bytes) -> str | None:
+    body = head.removeprefix(b"\xef\xbb\xbf")
+    try:
+        text = body.decode()
+    except UnicodeDecodeError as error:
+        if error.start < len(body) - 3:  # not merely a character cut at the end of the head
+            return None
+        text = body[: error.start].decode()
+    if any(ord(c) < 32 and c not in "\t\r\n" for c in text):
+        return None
+    if text.lstrip().startswith("{"):
+        return "jsonl"
+    lines = "".join(text.split("\n")[:2])  # a header may name one column only
+    return "csv" if any(mark in lines for mark in ",;\t") else None
+
+
+def _arithmetic(path: str, size: int, name: str) -> str:
+    """What the header of a claimed binary format promises, against the size that is there."""
+    if size < 8:
+        return f"{size} bytes, too short for a header and a row"
+    first, second = _first_words(path)
+    if name in BINS:
+        expected = bin_file_bytes(name, first, second)
+        return (
+            f"header says {first:,} x {second:,} {BINS[name].name}, expected {expected:,} bytes, the file has {size:,}"
+        )
+    if name in VECS and 1 <= first <= file_dim_max:
+        record = vecs_record_bytes(name, first)
+        if size % record:
+            return f"dim {first} makes records of {record:,} bytes, and {size:,} bytes end {size % record:,} into one"
+        return f"row 0 says dim {first}, a later row says another"
+    return f"the content is something else ({_explain(path, size)})"
+
+
+def _explain(path: str, size: int) -> str:
+    if size < 8:
+        return f"{size} bytes"
+    first, second = _first_words(path)
+    if first and second and size == truth_file_bytes(first, second):
+        return f"it looks like ground truth, {first:,} x {second:,} rows then distances: read it with read_truth_file"
+    return f"{size:,} bytes; first words {first:,} and {second:,}"

@@ -1,0 +1,184 @@
+"""What stands behind a `Collection` and a `Database`, near or far: the values that they pass are checked already.
+
+    Database -> Home         embedded: local_database.py      remote: client/remote_database.py
+    Collection -> Engine     embedded: local_collection.py    remote: client/remote_collection.py
+
+A facade returns what these return, as it is: methods that return coroutines make an asynchronous facade (aio.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vecdb.api.hits import Hits
+from vecdb.schema import CollectionConfig, IndexConfig, Record, SearchParams
+from vecdb.validate import AccessLists, IdBatch, MixtureQuery
+
+if TYPE_CHECKING:
+    from vecdb.api.collection import Collection
+
+Mode = Literal["upsert", "insert"]
+Progress = Callable[[int, int], None] | None
+Stop = Callable[[], bool] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Records of one write: ids, each once; vectors[n, dim] in the collection's dtype; a msgpack map each, or None."""
+
+    ids: IdBatch
+    vectors: NDArray[Any]
+    fields: list[bytes] | None
+    tenants: AccessLists | None
+
+
+class Engine(Protocol):
+    """One collection. owner, request_id, names of tenants to be written: UTF-8."""
+
+    @property
+    def id_kind(self) -> Literal["int", "str"] | None:
+        """What ids must be; None where anything may be, or where that is looked at behind this engine."""
+
+    @property
+    def rows_per_call(self) -> int:
+        """Rows of one `Batch` where a caller leaves their number to us."""
+
+    def config(self) -> CollectionConfig: ...
+
+    # -- writes ------------------------------------------------------------------------------------
+
+    def put(self, batch: Batch, owner: bytes, mode: Mode, request_id: bytes | None) -> int: ...
+
+    def put_all(self, batches: Iterable[Batch], owner: bytes, mode: Mode) -> int:
+        """One after the other, each atomic; what was written before an error stays."""
+
+    def update(
+        self,
+        ids: IdBatch,
+        vectors: NDArray[Any] | None,
+        fields: list[bytes] | None,
+        owner: bytes,
+        request_id: bytes | None,
+    ) -> int: ...
+
+    def delete(self, ids: IdBatch, owner: bytes, request_id: bytes | None) -> int: ...
+
+    def change_access(
+        self, ids: IdBatch, tenants: AccessLists, owner: bytes, *, granted: bool, request_id: bytes | None
+    ) -> int: ...
+
+    def create_tenants(
+        self, names: list[bytes], exist_ok: bool, records_max: int | None, request_id: bytes | None
+    ) -> int: ...
+
+    def drop_tenant(self, name: bytes, request_id: bytes | None) -> None: ...
+
+    # -- reads -------------------------------------------------------------------------------------
+
+    def search(
+        self,
+        queries: NDArray[np.float32],
+        limit: int,
+        params: SearchParams,
+        *,
+        single: bool,
+        select: tuple[str, ...] | None,
+        include_vectors: bool,
+        explain: bool,
+        tenants: tuple[str, ...],
+        stop: Stop,
+    ) -> Hits: ...
+
+    def search_stream(
+        self,
+        queries: Any,
+        check: Callable[[Any], tuple[NDArray[np.float32], bool]],
+        limit: int,
+        params: SearchParams,
+        *,
+        select: tuple[str, ...] | None,
+        include_vectors: bool,
+        tenants: tuple[str, ...],
+        window: int,
+    ) -> Iterator[Hits]:
+        """check(query) : queries as `search` takes them, and whether it is one alone; it may raise."""
+
+    def search_mixture(
+        self,
+        query: MixtureQuery,
+        limit: int,
+        params: SearchParams,
+        owner: bytes,
+        *,
+        select: tuple[str, ...] | None,
+        include_vectors: bool,
+        explain: bool,
+        tenants: tuple[str, ...],
+    ) -> Hits: ...
+
+    def get(self, ids: IdBatch, owner: bytes, *, include_vectors: bool, tenants: tuple[str, ...]) -> Any:
+        """A list with a Record or None per id; of one bare id (`ids.scalar`) the Record or None itself."""
+
+    def iter(self, batch: int, *, include_vectors: bool, tenants: tuple[str, ...]) -> Iterator[list[Record]]: ...
+
+    def count(self, tenants: tuple[str, ...]) -> int: ...
+
+    def tenants(self, after: str | None, limit: int | None) -> Iterator[str]: ...
+
+    # -- care --------------------------------------------------------------------------------------
+
+    def stats(self) -> dict[str, Any]: ...
+
+    def tenant_stats(self, name: str) -> dict[str, Any]: ...
+
+    def evaluate(
+        self, queries: NDArray[np.float32], limit: int, params: SearchParams, tenants: tuple[str, ...]
+    ) -> dict[str, Any]: ...
+
+    def tune(self, queries: NDArray[np.float32], limit: int, recall: float) -> list[dict[str, float]]: ...
+
+    def optimize(self, threads: int | None, progress: Progress) -> None: ...
+
+    def reindex(self, index: IndexConfig | None, progress: Progress) -> None: ...
+
+    def vacuum(self, progress: Progress) -> None: ...
+
+    def check(self) -> list[str]: ...
+
+
+class Home(Protocol):
+    """One database."""
+
+    @property
+    def path(self) -> Path | str:
+        """Its directory, or its address."""
+
+    @property
+    def read_only(self) -> bool: ...
+
+    @property
+    def closed(self) -> bool: ...
+
+    def create_collection(self, config: CollectionConfig, exist_ok: bool) -> Collection: ...
+
+    def collection(self, name: str) -> Collection: ...
+
+    def collections(self) -> list[str]: ...
+
+    def drop_collection(self, name: str) -> None: ...
+
+    def stats(self) -> dict[str, Any]: ...
+
+    def vacuum(self, progress: Progress) -> None: ...
+
+    def check(self) -> list[str]: ...
+
+    def backup(self, path: str, progress: Progress) -> None: ...
+
+    def close(self) -> None: ...

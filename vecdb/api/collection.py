@@ -1,0 +1,526 @@
+"""Collection: what users hold. Checks what they pass at the one gate, and hands canonical arrays to an engine.
+
+The same class serves an embedded database and, with another engine behind it, a remote one (backend.py). Every method
+may be called from any thread. A write returns when it is durable and every later search, here or in another process,
+sees it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vecdb import limits, validate
+from vecdb.api.backend import Batch, Engine, Mode
+from vecdb.api.hits import Hits
+from vecdb.errors import AlreadyExists, InvalidArgument, LimitExceeded
+from vecdb.schema import CollectionConfig, IndexConfig, Record, SearchParams
+
+_ITER_BATCH_MAX = 65_536
+
+
+class Collection:
+    """Records of one dimension, metric and type: an id, a vector and optional fields each.
+
+    Opened by `Database.create_collection` and `Database.collection`.
+    """
+
+    __slots__ = ("_config", "_engine")
+
+    def __init__(self, engine: Engine, config: CollectionConfig) -> None:
+        self._engine = engine
+        self._config = config
+
+    # -- what it is --------------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        return self._config.name
+
+    @property
+    def dim(self) -> int:
+        return self._config.dim
+
+    @property
+    def metric(self) -> str:
+        return self._config.metric
+
+    @property
+    def dtype(self) -> str:
+        return self._config.dtype
+
+    @property
+    def config(self) -> CollectionConfig:
+        """Name, dim, metric, dtype and index as they are now."""
+        return self._engine.config()
+
+    def __len__(self) -> int:
+        return self.count()
+
+    def __bool__(self) -> bool:
+        return True  # an empty collection is still a collection
+
+    def __repr__(self) -> str:
+        return f"<Collection {self.name!r}: dim {self.dim}, {self.metric}, {self.dtype}>"
+
+    # -- writes ------------------------------------------------------------------------------------
+
+    def upsert(
+        self,
+        ids: Any,
+        vectors: Any,
+        fields: Any = None,
+        tenants: Any = None,
+        *,
+        keep_tenants: bool = False,
+        owner: str = "",
+        atomic: bool = True,
+        request_id: str | None = None,
+    ) -> int:
+        """Write records, replacing those whose ids exist. Returns how many records were written, once they are durable.
+
+        ids : int or str, or a sequence or array of them. A collection's ids are all ints or all strings; the first
+            write decides.
+            Of an id that repeats in one batch the last counts.
+        vectors : [n, dim] (or [dim] for one id) of anything array-like; stored in the collection's dtype.
+        fields : list of dicts, dict of columns, pandas / polars / Arrow table of n rows, or None for records without
+            fields.
+        tenants : who may see the records. A name, or a list of names, is for all of them: ["a", "b"] lets both a and b
+            see every record. A list (or a column of a table) of lists has one for each record: [["a"], ["b"], []]. New
+            names become tenants. None leaves the access list of a record that is replaced as it is; [] clears it.
+        keep_tenants : a list of a record that is replaced stays, and gains `tenants`.
+        owner : whose records these are: a record is known by owner and id.
+        atomic : a call is all or nothing up to 256 MiB; beyond that it is refused unless `atomic=False`, which
+            splits it.
+        request_id : makes the call safe to repeat: a second one with this id writes nothing and returns what the first
+            did. Kept for 24 hours, 65,536 a collection; the same for every method that has it.
+        """
+        return self._put(ids, vectors, fields, tenants, owner, atomic, "upsert", request_id, keep_tenants)
+
+    def insert(
+        self,
+        ids: Any,
+        vectors: Any,
+        fields: Any = None,
+        tenants: Any = None,
+        *,
+        owner: str = "",
+        atomic: bool = True,
+        request_id: str | None = None,
+    ) -> int:
+        """Like `upsert`, but raises AlreadyExists, and writes nothing, where any id exists."""
+        return self._put(ids, vectors, fields, tenants, owner, atomic, "insert", request_id)
+
+    def prepare(
+        self,
+        ids: Any,
+        vectors: Any,
+        fields: Any = None,
+        tenants: Any = None,
+        *,
+        keep_tenants: bool = False,
+        mode: Mode = "upsert",
+        owner: str = "",
+        request_id: str | None = None,
+    ) -> Callable[[], int]:
+        """Check a write that is made later: what this returns makes it when it is called, as `upsert` would.
+
+        For bulk loads: one batch can be checked while the one before it is on its way to the disk.
+
+        mode : "upsert" or "insert".   all else : as in `upsert`, atomic. Vectors are copied unless they lie in `bytes`.
+        """
+        if mode not in ("upsert", "insert"):
+            raise InvalidArgument(f"mode must be 'upsert' or 'insert', got {validate.show(mode)}")
+        owned, request = validate.owner(owner), validate.request_id(request_id)
+        batch = self._batch(ids, vectors, fields, tenants, mode, validate.flag(keep_tenants, "keep_tenants"))
+        return partial(self._engine.put, batch, owned, mode, request)
+
+    def _put(
+        self,
+        ids: Any,
+        vectors: Any,
+        fields: Any,
+        tenants: Any,
+        owner: str,
+        atomic: bool,
+        mode: Mode,
+        request_id: str | None,
+        keep_tenants: bool = False,
+    ) -> int:
+        owned = validate.owner(owner)
+        request = validate.request_id(request_id)
+        kept, atomic = validate.flag(keep_tenants, "keep_tenants"), validate.flag(atomic, "atomic")
+        if request is not None and not atomic:
+            raise InvalidArgument("a call that may be split has no one request_id: write its parts with one each")
+        if atomic or _length(ids) <= self._engine.rows_per_call:
+            return self._engine.put(self._batch(ids, vectors, fields, tenants, mode, kept), owned, mode, request)
+        if tenants is not None and not isinstance(tenants, str):
+            tenants = validate.listed_tenants(tenants)
+        each = _one_each(tenants)
+        _check_parts(len(ids), vectors, fields, tenants if each else None)
+        return self._engine.put_all(self._batches(ids, vectors, fields, tenants, each, mode, kept), owned, mode)
+
+    def _batch(self, ids: Any, vectors: Any, fields: Any, tenants: Any, mode: Mode, kept: bool) -> Batch:
+        checked = self._ids(ids)
+        if mode == "insert" and checked.unique is not None:
+            raise AlreadyExists(
+                f"insert got {checked.n - len(checked.unique)} ids twice in one batch; give each id once, or use upsert"
+            )
+        array = validate.vectors(vectors, self._config, single=checked.scalar)
+        if len(array) != checked.n:
+            raise InvalidArgument(f"got {checked.n:,} ids and {len(array):,} vectors: pass one vector per id")
+        maps = validate.fields(fields, checked.n, single=checked.scalar)
+        lists = None
+        if tenants is not None:
+            lists = validate.access_lists(tenants, checked.n, single=checked.scalar, kept=kept)
+        size_bytes = array.nbytes + sum(map(len, maps or ()))
+        if size_bytes > limits.batch_bytes_max:
+            raise LimitExceeded(
+                f"one atomic call takes at most {limits.batch_bytes_max:,} bytes, this one has {size_bytes:,}: "
+                "write it in several calls, or with atomic=False"
+            )
+        keep = checked.unique
+        if keep is None:
+            return Batch(checked, array, maps, lists)
+        return Batch(
+            checked.last_only(),
+            np.ascontiguousarray(array[keep]),
+            None if maps is None else [maps[i] for i in keep.tolist()],
+            None if lists is None else lists.take(keep, checked.n),
+        )
+
+    def _batches(
+        self, ids: Any, vectors: Any, fields: Any, tenants: Any, each: bool, mode: Mode, kept: bool
+    ) -> Iterator[Batch]:
+        step = self._engine.rows_per_call
+        for start in range(0, len(ids), step):
+            part = slice(start, start + step)
+            part_fields = None if fields is None else _slice_fields(fields, part)
+            yield self._batch(ids[part], vectors[part], part_fields, tenants[part] if each else tenants, mode, kept)
+
+    def update(
+        self, ids: Any, vectors: Any = None, fields: Any = None, *, owner: str = "", request_id: str | None = None
+    ) -> int:
+        """Change existing records: new vectors, fields merged over the old by name (None removes one), or both.
+
+        Raises NotFound, and changes nothing, where an id does not exist. Returns how many records were changed.
+        """
+        batch = self._ids(ids)
+        if vectors is None and fields is None:
+            raise InvalidArgument("update needs vectors or fields")
+        if batch.unique is not None:
+            raise InvalidArgument("update got an id twice in one batch; give each id once")
+        array = None if vectors is None else validate.vectors(vectors, self._config, single=batch.scalar)
+        if array is not None and len(array) != batch.n:
+            raise InvalidArgument(f"got {batch.n:,} ids and {len(array):,} vectors: pass one vector per id")
+        checked = validate.fields(fields, batch.n, single=batch.scalar)
+        return self._engine.update(batch, array, checked, validate.owner(owner), validate.request_id(request_id))
+
+    def delete(self, ids: Any, *, owner: str = "", request_id: str | None = None) -> int:
+        """Delete records by id. Ids that do not exist are passed over. Returns the number deleted."""
+        return self._engine.delete(self._ids(ids).last_only(), validate.owner(owner), validate.request_id(request_id))
+
+    # -- tenants -----------------------------------------------------------------------------------
+
+    def grant(self, ids: Any, tenants: Any, *, owner: str = "", request_id: str | None = None) -> int:
+        """Let tenants see records. Returns how many (record, tenant) pairs were not there before.
+
+        tenants : a name or a list of names for all records, or a list of lists, one each, as in `upsert`; new names
+            become tenants.
+        Raises NotFound, and changes nothing, where an id does not exist; LimitExceeded where a tenant would have more
+        records than its quota.
+        """
+        return self._change_access(ids, tenants, owner, request_id, granted=True)
+
+    def revoke(self, ids: Any, tenants: Any, *, owner: str = "", request_id: str | None = None) -> int:
+        """Take records away from tenants: no later search of theirs finds them, in any process. Returns how many
+        (record, tenant) pairs were there.
+
+        Raises NotFound, and changes nothing, where an id or a tenant does not exist.
+        """
+        return self._change_access(ids, tenants, owner, request_id, granted=False)
+
+    def _change_access(self, ids: Any, tenants: Any, owner: str, request_id: str | None, *, granted: bool) -> int:
+        owned = validate.owner(owner)
+        batch = self._ids(ids)
+        lists = validate.access_lists(tenants, batch.n, single=batch.scalar)
+        request = validate.request_id(request_id)
+        return self._engine.change_access(batch, lists, owned, granted=granted, request_id=request)
+
+    def tenants(self, *, after: str | None = None, limit: int | None = None) -> Iterator[str]:
+        """Names of tenants, sorted: all, or up to `limit` of those past the name `after`, which need not exist. Read a
+        page at a time, without those before it: there may be a million.
+        """
+        if after is not None:
+            validate.tenant_name(after)
+        most = None if limit is None else validate.integer(limit, "limit", 1, limits.tenants_made_max)
+        return self._engine.tenants(after, most)
+
+    def create_tenant(
+        self, name: Any, *, exist_ok: bool = False, records_max: int | None = None, request_id: str | None = None
+    ) -> int:
+        """Make a tenant, or a list of them. Returns how many were not there.
+
+        records_max : the most records that each may have, held by every later upsert and grant; None: as many as there
+            are. With `exist_ok` a tenant that is there gets it too, and with None keeps the one it has; 2**31 - 2
+            lifts it.
+        Raises AlreadyExists, and makes none, where one is there, unless `exist_ok`.
+        """
+        names = validate.tenant_names(name, "name")
+        return self._engine.create_tenants(
+            names,
+            validate.flag(exist_ok, "exist_ok"),
+            validate.records_max(records_max),
+            validate.request_id(request_id),
+        )
+
+    def drop_tenant(self, name: str, *, request_id: str | None = None) -> None:
+        """Forget a tenant. Its records stay; who makes a tenant of that name later inherits none. Raises NotFound."""
+        return self._engine.drop_tenant(validate.tenant_name(name), validate.request_id(request_id))
+
+    # -- reads -------------------------------------------------------------------------------------
+
+    def search(
+        self,
+        query: Any,
+        limit: int = 10,
+        *,
+        params: SearchParams | None = None,
+        fields: Any = None,
+        include_vectors: bool = False,
+        explain: bool = False,
+        tenant: Any = None,
+        stop: Callable[[], bool] | None = None,
+    ) -> Hits:
+        """The `limit` nearest live records of each query: exactly min(limit, records) of them, nearest first.
+
+        query : [dim] for one query, which gives one-dimensional results, or [nq, dim] for a batch in one call.
+        params : `SearchParams`; by default what `tune` or `optimize` learned.
+        fields : names of the fields to return; None for all, [] for none.
+        explain : `hits.explain` says how the answer was found and what it cost.
+        tenant : a name, or a list of names whose records together are searched; None for all records. Raises NotFound
+            where there is no such tenant.
+        stop : called every 10 ms or so while a batch is answered; once it returns True the call raises Unavailable.
+        """
+        queries, single = validate.queries(query, self._config)
+        limit = validate.search_limit(limit, len(queries))
+        checked = validate.search_params(params, limit)
+        select = validate.field_selection(fields)
+        tenants = validate.search_tenants(tenant)
+        if include_vectors is not False or explain is not False:  # seldom: two calls less for most searches
+            include_vectors, explain = _included(include_vectors), validate.flag(explain, "explain")
+        return self._engine.search(
+            queries, limit, checked, single=single, select=select, include_vectors=include_vectors, explain=explain,
+            tenants=tenants, stop=stop,
+        )  # fmt: skip
+
+    def search_stream(
+        self,
+        queries: Iterable[Any],
+        limit: int = 10,
+        *,
+        params: SearchParams | None = None,
+        fields: Any = None,
+        include_vectors: bool = False,
+        tenant: Any = None,
+        window: int = 16,
+    ) -> Iterator[Hits]:
+        """Search for one query after another: an iterator of queries in, an iterator of hits out, in the same order.
+
+        Of a server's collection they go over one stream, which costs less than a call each. Up to `window` queries are
+        read ahead of the hits that were handed out; 1 reads the next one only when the one before it is answered, as
+        where it depends on the hits. An error, of the iterator or of one query, is raised once the hits of the queries
+        before it are handed out, and ends the stream. Who stops early closes it (`close`, or a `for` that is left):
+        nothing more is read. A stream lasts as long as it is read: no timeout is of the whole.
+
+        queries : an iterable of what `search` takes: one vector or a matrix each; vecdb.aio takes asynchronous ones.
+        window : from 1 to 1,024.   all else : as in `search`, the same for all of them.
+        """
+        limit = validate.search_limit(limit, 1)
+        checked = validate.search_params(params, limit)
+        select = validate.field_selection(fields)
+        tenants = validate.search_tenants(tenant)
+        window = validate.integer(window, "window", 1, limits.stream_window_max)
+        if not hasattr(queries, "__iter__") and not hasattr(queries, "__aiter__"):
+            raise InvalidArgument(f"queries must be an iterable of vectors, got {validate.show(queries)}")
+
+        def check(query: Any) -> tuple[NDArray[np.float32], bool]:
+            array, single = validate.queries(query, self._config)
+            validate.search_limit(limit, len(array))
+            return array, single
+
+        return self._engine.search_stream(
+            queries, check, limit, checked, select=select, include_vectors=_included(include_vectors),
+            tenants=tenants, window=window,
+        )  # fmt: skip
+
+    def search_mixture(
+        self,
+        positives: Any = None,
+        limit: int = 100,
+        *,
+        histories: Any = None,
+        components: int = 8,
+        smoothing: float = 0.0,
+        neighbours: int = 10,
+        params: SearchParams | None = None,
+        fields: Any = None,
+        include_vectors: bool = False,
+        explain: bool = False,
+        tenant: Any = None,
+        owner: str = "",
+    ) -> Hits:
+        """Records near what a user liked, of each of its interests in proportion (kNN-Embed, El-Kishky et al., 2022).
+
+        The positives are sorted into the cells of the index; the mean of those in a cell, a component of the user, is
+        searched for by itself and fills a share of the answer as large as its share of the positives. Returns exactly
+        min(limit, live records that are not positives), none of them twice and no positive among them. A component that
+        cannot fill its share leaves it to the strongest one.
+
+        Hits are in an order of which every beginning is as diverse as the whole: components take turns by their shares,
+        the strongest first, each nearest first. `hits.components` has the component of each hit, 0 the strongest, and
+        `hits.distances` the distance to the mean of that component.
+
+        positives : ids of the records that the user liked; an id that repeats counts once.
+        histories : of other users, a list of ids each. Without `positives` the first history is the user's own.
+        components : keep at most so many, those with most positives.
+        smoothing : from 0 to 1, the share that the `neighbours` users most like this one have in its mixture.
+        explain : `hits.explain` has, for each component, `weights`, `quotas`, `sizes` (hits) and `cells` as well.
+        params, fields, include_vectors, tenant : as in `search`.   owner : whose records all these ids are.
+        Raises NotFound, of all ids or none, where a record is not there or is not for the tenant to see.
+        """
+        limit = validate.search_limit(limit, 1)
+        kind = self._engine.id_kind
+        query = validate.mixture_query(
+            positives, histories, limit, components, smoothing, neighbours, kind, self._config
+        )  # fmt: skip
+        select = validate.field_selection(fields)
+        tenants = validate.search_tenants(tenant)
+        return self._engine.search_mixture(
+            query, limit, validate.search_params(params, limit), validate.owner(owner), select=select,
+            include_vectors=_included(include_vectors), explain=validate.flag(explain, "explain"), tenants=tenants,
+        )  # fmt: skip
+
+    def get(self, ids: Any, *, include_vectors: bool = False, owner: str = "", tenant: Any = None) -> Any:
+        """Records by id: a list with a Record or None per id, in order; for one bare id the Record or None itself.
+
+        tenant : a name or a list of names: None comes for records that none of them may see. Raises NotFound where
+            there is no such tenant. `Record.tenants` has the names of all that may see it, these or not.
+        """
+        batch = self._ids(ids)
+        tenants = validate.search_tenants(tenant)
+        included = _included(include_vectors)
+        return self._engine.get(batch, validate.owner(owner), include_vectors=included, tenants=tenants)
+
+    def count(self, *, tenant: Any = None) -> int:
+        """Live records; with `tenant`, a name or a list of names, those that one of them may see."""
+        return self._engine.count(validate.search_tenants(tenant))
+
+    def iter(self, batch: int = 1000, *, include_vectors: bool = False, tenant: Any = None) -> Iterator[list[Record]]:
+        """All live records, or those of `tenant` (a name or a list of names), `batch` at a time, from one committed
+        state. Keep it short: the state's pages stay on disk meanwhile.
+        """
+        if not isinstance(batch, int) or isinstance(batch, bool) or not 1 <= batch <= _ITER_BATCH_MAX:
+            raise InvalidArgument(f"batch must be a whole number from 1 to {_ITER_BATCH_MAX:,}, got {batch!r}")
+        tenants = validate.search_tenants(tenant)
+        return self._engine.iter(batch, include_vectors=_included(include_vectors), tenants=tenants)
+
+    # -- the index ---------------------------------------------------------------------------------
+
+    def reindex(self, index: IndexConfig | None = None, *, progress: Callable[[int, int], None] | None = None) -> None:
+        """Build another kind of index, or the same with other parameters, from the stored vectors. Searches go on
+        meanwhile.
+        """
+        return self._engine.reindex(validate.index_config(index), progress)
+
+    def optimize(self, *, threads: int | None = None, progress: Callable[[int, int], None] | None = None) -> None:
+        """Finish what maintenance would do in its own time: index the tail, repair after deletes, learn recall
+        against ef, seal. A large build of lists that was killed goes on where it was.
+
+        progress : called with (done, rows), where done grows about evenly with time, through all stages. The first call
+        says where the work begins, which is not 0 where some of it was done before: the rate counts from there.
+        """
+        return self._engine.optimize(None if threads is None else validate.threads(threads), progress)
+
+    def evaluate(
+        self, queries: Any, limit: int = 10, *, params: SearchParams | None = None, tenant: Any = None
+    ) -> dict[str, Any]:
+        """Recall@limit against exact search, and latency percentiles in milliseconds, over `queries` asked one at a
+        time, among all records or those of `tenant`; where there are none, or no queries, recall is None.
+        """
+        array, _ = validate.queries(queries, self._config)
+        limit = validate.search_limit(limit, len(array))
+        tenants = validate.search_tenants(tenant)
+        return self._engine.evaluate(array, limit, validate.search_params(params, limit), tenants)
+
+    def tune(self, queries: Any, recall: float = 0.95, limit: int = 10) -> list[dict[str, float]]:
+        """Measure recall against beam width on `queries`; the narrowest beam that reaches `recall` becomes the default.
+
+        Returns the curve: one dict per beam width with `ef`, `recall` and `queries_per_second`.
+        """
+        array, _ = validate.queries(queries, self._config)
+        limit = validate.search_limit(limit, len(array))
+        checked = validate.search_params(SearchParams(recall=recall), limit)
+        return self._engine.tune(array, limit, checked.recall or recall)
+
+    def stats(self, *, tenant: str | None = None) -> dict[str, Any]:
+        """live, deleted, rows, bytes_ram, bytes_disk, index_state, index parameters and facts, tail, sequence.
+
+        Of a `tenant`: records, records_max (its quota; None: none), bytes_ram of its rows in memory, plan of a search
+        for ten.
+        """
+        if tenant is None:
+            return self._engine.stats()
+        validate.tenant_name(tenant)
+        return self._engine.tenant_stats(tenant)
+
+    def vacuum(self, *, progress: Callable[[int, int], None] | None = None) -> None:
+        """Give back the space of deleted and replaced records. Reads and writes go on meanwhile."""
+        return self._engine.vacuum(progress)
+
+    def check(self) -> list[str]:
+        """Problems found in this collection's files, records and index; empty when all is well. Repairs nothing."""
+        return self._engine.check()
+
+    # -- within ------------------------------------------------------------------------------------
+
+    def _ids(self, ids: Any) -> validate.IdBatch:
+        return validate.ids(ids, self._engine.id_kind, name=self.name)
+
+
+def _included(include_vectors: bool) -> bool:
+    return validate.flag(include_vectors, "include_vectors")
+
+
+def _length(ids: Any) -> int:
+    """How many ids a caller passed, before they are looked at; 1 for what is no sequence."""
+    return len(ids) if isinstance(ids, (list, tuple, range)) or getattr(ids, "ndim", 0) == 1 else 1
+
+
+def _one_each(tenants: Any) -> bool:
+    """Whether they are a list of lists, one for each record."""
+    return isinstance(tenants, (list, tuple)) and any(not isinstance(one, str) for one in tenants)
+
+
+def _check_parts(n: int, vectors: Any, fields: Any, tenants: Any) -> None:
+    """What a call that is split brings is read in slices, of which each would be checked when others are written."""
+    columns = fields.values() if isinstance(fields, dict) else (fields,)
+    for what, value in (("vectors", vectors), *(("fields", column) for column in columns), ("tenants", tenants)):
+        if value is None:
+            continue
+        if not hasattr(value, "__getitem__"):
+            raise InvalidArgument(
+                f"{what} must be an array or a list, got a {type(value).__name__}: a call that is split reads slices"
+            )
+        if hasattr(value, "__len__") and len(value) != n:
+            raise InvalidArgument(f"got {n:,} ids and {len(value):,} of {what}: pass one per id")
+
+
+def _slice_fields(fields: Any, part: slice) -> Any:
+    if isinstance(fields, dict):
+        return {name: column[part] for name, column in fields.items()}
+    return fields.iloc[part] if hasattr(fields, "iloc") else fields[part]

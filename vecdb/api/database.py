@@ -1,0 +1,124 @@
+"""Database: what users hold. Checks what they pass at the one gate, and hands it to a home, in this process or far.
+
+Every method may be called from any thread.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from vecdb import validate
+from vecdb.api import backend
+from vecdb.api.collection import Collection
+from vecdb.errors import InvalidArgument
+from vecdb.schema import IndexConfig
+
+
+def check_path(path: Any, wanted: str) -> None:
+    """Refuse what can be no path. wanted : what it must be, for the message."""
+    if not isinstance(path, (str, os.PathLike)) or not str(path) or "\0" in str(path):
+        raise InvalidArgument(f"path must be {wanted}, got {path!r}")
+
+
+class Database:
+    """An open database. Close it, or use it in a `with` block."""
+
+    __slots__ = ("_home",)
+
+    def __init__(self, home: backend.Home) -> None:
+        self._home = home
+
+    @property
+    def path(self) -> Path | str:
+        """The directory, or the address of a server."""
+        return self._home.path
+
+    @property
+    def read_only(self) -> bool:
+        return self._home.read_only
+
+    # -- collections -------------------------------------------------------------------------------
+
+    def create_collection(
+        self,
+        name: str,
+        dim: int,
+        metric: str = "cosine",
+        index: IndexConfig | None = None,
+        dtype: str = "float32",
+        *,
+        exist_ok: bool = False,
+    ) -> Collection:
+        """Create a collection, durable when it returns.
+
+        metric : "cosine" (1 - cosine), "l2" (squared) or "ip" (minus the inner product); smaller is closer.
+        index : `Hnsw(...)`, `Flat()`, or None to let size decide.
+        dtype : how vectors are stored: float32, float16, int8 or uint8.
+        exist_ok : return the collection of that name where dim, metric and dtype agree, instead of raising
+            AlreadyExists.
+        """
+        config = validate.collection_config(name, dim, metric, index, dtype)
+        return self._home.create_collection(config, validate.flag(exist_ok, "exist_ok"))
+
+    def collection(self, name: str) -> Collection:
+        """The collection of that name. Raises NotFound."""
+        return self._home.collection(validate.collection_name(name))
+
+    def __getitem__(self, name: str) -> Collection:
+        return self.collection(name)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.collections()
+
+    def collections(self) -> list[str]:
+        """Names, sorted."""
+        return self._home.collections()
+
+    def drop_collection(self, name: str) -> None:
+        """Delete a collection with all its records. Raises NotFound where there is none."""
+        return self._home.drop_collection(validate.collection_name(name))
+
+    # -- care --------------------------------------------------------------------------------------
+
+    def stats(self) -> dict[str, Any]:
+        """collections, sequence, commits and requests of the process that has the database open, bytes on disk, LMDB's
+        own figures.
+        """
+        return self._home.stats()
+
+    def vacuum(self, *, progress: Callable[[int, int], None] | None = None) -> None:
+        """Give back the space of deleted and replaced records in every collection."""
+        return self._home.vacuum(progress)
+
+    def check(self) -> list[str]:
+        """Problems found anywhere in this database; empty when all is well. Reads every byte, repairs nothing."""
+        return self._home.check()
+
+    def backup(self, path: Any, *, progress: Callable[[int, int], None] | None = None) -> None:
+        """Copy the database, as it is at one commit, into the new directory `path`, with checksums. Reads and writes
+        go on. Of a server's database `path` is the name of a directory, which it makes in its folder for backups.
+        """
+        check_path(path, "a new directory")
+        return self._home.backup(os.fspath(path), progress)
+
+    def close(self) -> None:
+        """Commit what is queued, seal what is worth it, release the lock; or end the connection. Closing twice is no
+        error.
+        """
+        return self._home.close()
+
+    def __enter__(self) -> Database:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = ", closed" if self._home.closed else ", read only" if self.read_only else ""
+        return f"<Database {self.path}{state}>"

@@ -1,0 +1,95 @@
+"""Where a server is and how to reach it: grpc://host:port, or grpcs:// for TLS with the certificates of the system."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import grpc
+
+from vecdb.errors import InvalidArgument, VecdbError
+from vecdb.validate import flag, show
+from vecdb.wire import tls_files
+from vecdb.wire.addresses import is_local
+
+T = TypeVar("T")
+
+PORT = 7711
+_SECURE = {"grpc": False, "grpcs": True}
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """name : for people, as in messages.   address : for gRPC.   credentials : None without TLS."""
+
+    name: str
+    address: str
+    local: bool
+    credentials: Any = None
+    metadata: Sequence[tuple[str, str]] = field(default=(), repr=False)
+
+
+def target(url: object, token: object, tls: object, insecure: object) -> Target:
+    """Checked arguments of `vecdb.open`. Raises InvalidArgument, NotFound where a certificate is missing."""
+    secure, host, port = _parsed(url)
+    plain_allowed = flag(insecure, "insecure")
+    local = is_local(host)
+    credentials = _credentials(tls, secure)
+    if token is not None and (
+        not isinstance(token, str) or not token.isascii() or not token.isprintable() or not token
+    ):
+        raise InvalidArgument("token must be a string of printable ASCII characters, or None")
+    if token is not None and credentials is None and not local and not plain_allowed:
+        raise InvalidArgument(
+            f"a token would go to {host} in plain text, for everybody on the way to read: use grpcs:// or tls=..., "
+            "or say insecure=True"
+        )
+    shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    name = f"{'grpc' if credentials is None else 'grpcs'}://{shown}"
+    metadata = () if token is None else (("authorization", f"Bearer {token}"),)
+    return Target(name, shown, local, credentials, metadata)
+
+
+def _parsed(url: object) -> tuple[bool, str, int]:
+    """(TLS, host, port)."""
+    try:
+        parts = urlsplit(url if isinstance(url, str) else "")
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        raise InvalidArgument(f"a server's address is grpc://host:port, got {show(url)}") from None
+    extra = parts.path.strip("/") or parts.query or parts.fragment or parts.username or parts.password
+    if parts.scheme not in _SECURE or not host or extra:
+        raise InvalidArgument(f"a server's address is grpc://host:port or grpcs://host:port, got {show(url)}")
+    return _SECURE[parts.scheme], host, PORT if port is None else port
+
+
+def _credentials(tls: object, secure: bool) -> Any:
+    if tls is None or tls is True:
+        return grpc.ssl_channel_credentials() if secure or tls else None
+    if tls is False:
+        if secure:
+            raise InvalidArgument("grpcs:// is with TLS: use grpc://, or leave tls=False out")
+        return None
+    if isinstance(tls, (str, os.PathLike)):
+        return grpc.ssl_channel_credentials(_tried(tls_files.authorities, tls))
+    if isinstance(tls, (tuple, list)) and len(tls) == 3:
+        ca, *own = tls
+        cert, key = _tried(tls_files.certificate_and_key, *own)
+        return grpc.ssl_channel_credentials(None if ca is None else _tried(tls_files.authorities, ca), key, cert)
+    raise InvalidArgument(
+        "tls must be True, the path of a CA's certificate, or (CA, certificate, key), paths of PEM files"
+    )
+
+
+def _tried(read: Callable[..., T], *paths: Any) -> T:
+    for path in paths:
+        if not isinstance(path, (str, os.PathLike)):
+            raise InvalidArgument(f"tls: {show(path)} is no path of a PEM file")
+    try:
+        return read(*map(Path, paths))
+    except VecdbError as error:
+        raise type(error)(f"tls: {error}") from None

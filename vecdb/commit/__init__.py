@@ -1,0 +1,1 @@
+"""How it changes: requests, the commit thread that carries them out in groups, and back-pressure."""

@@ -1,0 +1,250 @@
+"""The single writer: one thread, one LMDB write transaction at a time, shared by every call that waits for it.
+
+    caller -> submit(request) -> queue -> [ group: apply each, sync row files, commit ] -> publish -> caller wakes
+
+- Acknowledge after durability: `submit` returns when the transaction that holds the request is committed and published.
+- A request raises a VecdbError before it changes anything; then only it fails, and the rest of its group goes on.
+- Anything else that fails aborts the group: none of its requests happened.
+- A failed sync leaves the disk in doubt (the kernel may have dropped the pages): the database refuses writes until
+it is reopened.
+- Sequence numbers count commits, per database, without gaps.
+"""
+
+from __future__ import annotations
+
+import errno
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from vecdb import limits
+from vecdb.errors import Poisoned, Unavailable, VecdbError
+from vecdb.storage.disk import filesystem
+from vecdb.storage.kv import keys
+from vecdb.storage.kv.store import MapFullError, Store, StoreError, translate
+
+
+class Request(Protocol):
+    """Something to do inside the write transaction."""
+
+    @property
+    def size_bytes(self) -> int:
+        """What it will write, roughly: bounds the group."""
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether it wants a group of its own."""
+
+    def apply(self, group: Group) -> Any:
+        """Change `group`; returns what `submit` returns. Raises VecdbError only before the first change."""
+
+
+class Participant(Protocol):
+    """Changes of one collection that wait for the end of the group."""
+
+    def finish(self, group: Group) -> None:
+        """Write what is left to write, and sync the row file: all that must be on disk before the commit."""
+
+    def publish(self) -> None:
+        """After the commit: let searches see it."""
+
+
+class Group:
+    """One write transaction being filled. Lives on the commit thread."""
+
+    def __init__(self, store: Store, sequence: int) -> None:
+        self.store = store
+        self.sequence = sequence
+        self.txn = store.begin_write()
+        self.participants: dict[Any, Participant] = {}
+        self.published: list[Callable[[], None]] = []
+        self.changed = False
+        self.answered = 0  # requests whose answers are stored (idempotency.py)
+
+    def finish(self) -> None:
+        for participant in self.participants.values():
+            participant.finish(self)
+        self.txn.put(keys.SEQUENCE, self.sequence.to_bytes(8, "little"), db=self.store.state)
+
+    def publish(self) -> None:
+        for participant in self.participants.values():
+            participant.publish()
+        for callback in self.published:
+            callback()
+
+
+class Shrink:
+    """Not a change: asks the commit thread, between groups, for `Store.shrink`."""
+
+    size_bytes = 0
+    exclusive = True
+
+    def apply(self, group: Group) -> Any:
+        raise AssertionError("handled apart from groups")
+
+
+class _Job:
+    __slots__ = ("done", "error", "request", "result")
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self.done = threading.Event()
+        self.result: Any = None
+        self.error: BaseException | None = None
+
+
+class SyncFailed(Exception):
+    """A sync failed; carries the OSError. Poisons the database."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+class Committer:
+    """Owns the commit thread. `submit` from any thread."""
+
+    def __init__(self, store: Store, sequence: int) -> None:
+        self._store = store
+        self.sequence = sequence
+        self.commits = 0
+        self.requests = 0
+        self.poisoned: str | None = None
+        self._queue: deque[_Job] = deque()
+        self._wake = threading.Condition()
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="vecdb-commit", daemon=True)
+        self._thread.start()
+
+    def submit(self, request: Request) -> Any:
+        """Run `request` in a commit and wait until it is durable. Returns what its `apply` returned, or raises what
+        failed.
+        """
+        job = _Job(request)
+        with self._wake:
+            self._admit()
+            self._queue.append(job)
+            self._wake.notify()
+        job.done.wait()
+        if job.error is not None:
+            raise job.error
+        return job.result
+
+    def _admit(self) -> None:
+        if self.poisoned is not None:
+            raise Poisoned(f"writes are refused since {self.poisoned}; close the database and open it again")
+        if self._closing:
+            raise self._store.is_closed()
+        if len(self._queue) >= limits.queue_calls_max:
+            raise Unavailable(f"{limits.queue_calls_max} writes are waiting already; try again when some have finished")
+
+    def close(self) -> None:
+        """Commit what is queued, then stop."""
+        with self._wake:
+            self._closing = True
+            self._wake.notify()
+        self._thread.join()
+
+    # -- the commit thread -------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while True:
+            jobs = self._take()
+            if not jobs:
+                return
+            try:
+                self._commit(jobs)
+            finally:
+                for job in jobs:
+                    job.done.set()
+            del jobs, job  # while it waits it keeps nothing of the last group alive, which may be 256 MiB
+
+    def _take(self) -> list[_Job]:
+        """The next group: what has queued up, within the bounds of a group. Empty means: stop."""
+        with self._wake:
+            while not self._queue and not self._closing:
+                self._wake.wait()
+            jobs: list[_Job] = []
+            size_bytes = 0
+            while self._queue and len(jobs) < limits.group_calls_max:
+                size_bytes += self._queue[0].request.size_bytes
+                exclusive = self._queue[0].request.exclusive
+                if jobs and (exclusive or size_bytes > limits.group_bytes_max):
+                    break
+                jobs.append(self._queue.popleft())
+                if exclusive:
+                    break
+            return jobs
+
+    def _commit(self, jobs: list[_Job]) -> None:
+        if self.poisoned is not None:
+            _fail(jobs, Poisoned(f"writes are refused since {self.poisoned}; close the database and open it again"))
+            return
+        if isinstance(jobs[0].request, Shrink):
+            self._shrink(jobs[0])
+            return
+        group: Group | None = None
+        try:
+            group = Group(self._store, self.sequence + 1)
+            for job in jobs:
+                try:
+                    job.result = job.request.apply(group)
+                except VecdbError as error:
+                    job.error = error
+            if not group.changed:
+                group.txn.abort()
+                return
+            group.finish()
+            _commit_transaction(group)
+        except BaseException as error:
+            if group is not None:
+                group.txn.abort()
+            _fail(jobs, self._explain(error))
+            return
+        self.sequence = group.sequence
+        self.commits += 1
+        self.requests += len(jobs)
+        try:
+            group.publish()
+        except BaseException as error:  # committed, but this process can no longer be trusted to show it
+            self.poisoned = f"a committed write could not be published ({error!r})"
+            raise
+
+    def _shrink(self, job: _Job) -> None:
+        try:
+            job.result = self._store.shrink()
+        except (StoreError, OSError, VecdbError) as error:  # whether the store stands again is for its next use to tell
+            job.error = Unavailable(f"shrinking LMDB's file failed: {error}; nothing was lost")
+
+    def _explain(self, error: BaseException) -> BaseException:
+        """The error that callers get; decides whether the database is poisoned."""
+        if isinstance(error, SyncFailed):
+            self.poisoned = f"a sync failed ({error.error.strerror or error.error})"
+            return Poisoned(
+                f"{self.poisoned}: this write may or may not be on disk; close the database and open it again"
+            )
+        if isinstance(error, MapFullError):
+            return Unavailable("the reserved LMDB map is full; open the database with a larger map_bytes")
+        if isinstance(error, OSError):
+            return filesystem.translate(error, "committing")
+        if isinstance(error, StoreError):
+            return translate(error, "committing")
+        return error
+
+
+def _commit_transaction(group: Group) -> None:
+    try:
+        group.txn.commit()
+    except (StoreError, OSError) as error:
+        if isinstance(error, MapFullError):
+            raise
+        if not group.store.is_dead() and ("No space" in str(error) or group.store.is_full()):
+            raise OSError(errno.ENOSPC, "no space left") from error
+        raise SyncFailed(OSError(errno.EIO, str(error))) from error
+
+
+def _fail(jobs: list[_Job], error: BaseException) -> None:
+    for job in jobs:
+        if job.error is None:
+            job.error = error

@@ -1,0 +1,99 @@
+"""Creating and dropping collections.
+
+create   row file, synced -> catalog and state in one commit
+drop     catalog and state in one commit -> files and LMDB entries, a bounded piece a commit (garbage.py)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from vecdb import limits
+from vecdb.commit.committer import Group
+from vecdb.embedded.local_collection import Engine
+from vecdb.errors import AlreadyExists, LimitExceeded
+from vecdb.schema import CollectionConfig
+from vecdb.state.generation import folder_of, rows_name
+from vecdb.storage.disk import filesystem
+from vecdb.storage.disk.row_file import Rows
+from vecdb.storage.kv import catalog, keys
+from vecdb.validate.not_found import no_collection
+
+
+@dataclass(slots=True)
+class CreateCollection:
+    """Returns True where it was made, False where it was there (`exist_ok`)."""
+
+    database: Path
+    config: CollectionConfig
+    exist_ok: bool
+    durable: bool
+    size_bytes: int = 0
+    exclusive: bool = False
+
+    def apply(self, group: Group) -> bool:
+        txn, store, config = group.txn, group.store, self.config
+        raw = txn.get(config.name.encode(), db=store.catalog)
+        if raw is not None:
+            self._check_same(catalog.decode_entry(raw, config.name))
+            return False
+        if txn.stat(store.catalog)["entries"] >= limits.collections_max:
+            raise LimitExceeded(f"a database holds at most {limits.collections_max} collections; drop one first")
+        uid = int.from_bytes(txn.get(keys.UID_NEXT, db=store.state) or b"\1", "little")
+        entry = catalog.Entry(uid, config.name, config.dim, config.metric, config.dtype)
+        state = catalog.State(sequence=group.sequence, index=catalog.index_to_dict(config.index))
+        folder = folder_of(self.database, uid)
+        try:
+            store.make_room()
+            filesystem.make_dir(folder)
+            Rows.create(folder / rows_name(0), config.dtype, config.dim, 0, sync=self.durable)
+            if self.durable:
+                filesystem.sync_dir(folder.parent)
+        except OSError as error:
+            raise filesystem.translate(error, f"creating collection {config.name!r}") from error
+        group.changed = True
+        txn.put(config.name.encode(), catalog.encode(entry), db=store.catalog)
+        txn.put(keys.uid(uid), catalog.encode(state), db=store.state)
+        txn.put(keys.UID_NEXT, (uid + 1).to_bytes(4, "little"), db=store.state)
+        return True
+
+    def _check_same(self, entry: catalog.Entry) -> None:
+        config = self.config
+        if not self.exist_ok:
+            raise AlreadyExists(f"collection {config.name!r} exists; use collection({config.name!r}), or exist_ok=True")
+        for what, there, asked in (
+            ("dim", entry.dim, config.dim),
+            ("metric", entry.metric, config.metric),
+            ("dtype", entry.dtype, config.dtype),
+        ):
+            if there != asked:
+                raise AlreadyExists(f"collection {config.name!r} exists with {what} {there}, asked for {what} {asked}")
+
+
+@dataclass(slots=True)
+class DropCollection:
+    """Returns the uid of what was dropped."""
+
+    name: str
+    engine: Engine | None
+    size_bytes: int = 0
+    exclusive: bool = False
+
+    def apply(self, group: Group) -> int:
+        raw = group.txn.get(self.name.encode(), db=group.store.catalog)
+        if raw is None:
+            raise no_collection(self.name)
+        entry = catalog.decode_entry(raw, self.name)
+        group.changed = True
+        # writes of this collection that come earlier in the group are void: drop them, lest they put the state back
+        group.participants.pop(self.engine, None)
+        group.txn.delete(self.name.encode(), db=group.store.catalog)
+        group.txn.delete(keys.uid(entry.uid), db=group.store.state)
+        if self.engine is not None:
+            group.published.append(self._mark)
+        return entry.uid
+
+    def _mark(self) -> None:
+        assert self.engine is not None
+        self.engine.dropped = True

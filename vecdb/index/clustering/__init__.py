@@ -1,0 +1,1 @@
+"""Balanced clusters: the tree, nearest centres, partitions."""

@@ -1,0 +1,356 @@
+"""Many tenants over one clustering tree (after Curator, Jin et al., 2024): policy over codes in tree order (tree_order.py).
+
+    a tenant's rows -> its slots, ascending -> few: all scanned | many: nodes of the tree, nearest first
+
+The shared structure is one: codes, a tree of groups and leaves, a permutation. A tenant costs its sorted slots, derived
+when it is searched and kept with its rows; a node of the tree is a range of them. Granting and revoking change the
+tenant's rows alone. Without a tenant the same slots are all looked at, or the tree is walked over them. The first who
+looks at much of them has the bits of sorted slots laid out once more, 32 rows at a time (tree_order.py, panels).
+
+Three roles (contract.py): searches take `self._view` once and hold no lock, but for the one that has panels laid; the
+maintenance caller makes another order and publishes it; the publisher encodes new rows behind. The lock orders them.
+
+Invariants (`check` proves them): rows_of and slots_of are each other's inverse; leaf_ends ascend to `indexed`; codes
+and biases are what encoding gives; no leaf passes its ceiling where its rows can be told apart.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vecdb import limits, schema
+from vecdb.index.clustering import partition
+from vecdb.index.clustering.assignment import comparisons_per_row, heads_of_rows
+from vecdb.index.clustering.cluster_tree import comparisons, grow_tree
+from vecdb.index.common import sq8_training
+from vecdb.index.common.batching import as_queries, explain_scan
+from vecdb.index.common.progress import Stages
+from vecdb.index.common.sampling import spread
+from vecdb.index.common.thread_pool import Workers
+from vecdb.index.contract import METRIC_CODES, Allowed, Found, Index, Progress, RowSource, Sealed
+from vecdb.index.curator import tree_file
+from vecdb.index.curator.companion_graph import Companion
+from vecdb.index.curator.one_bit_filter import trained
+from vecdb.index.curator.tree_order import Coded, Order, identity, ordered, reserve_lines, split_leaves
+from vecdb.index.curator.tree_search import Scratch, Search, View
+from vecdb.index.flat import scan_exactly
+from vecdb.index.hnsw.graph import grown
+from vecdb.kernels.search.tree_search import PANEL_SHARE
+from vecdb.schema import SearchParams, Snapshot
+
+_GROWTH = 4  # the tree is grown anew each time the rows have grown by this
+_SAMPLE_ROWS = 65_536  # rows that a tree is grown from, at least 24 a leaf
+_SAMPLE_PER_LEAF = 24
+_ASSIGN_ROWS = 65_536  # rows between two reports of progress
+_ORDER_COST = 0.1  # of the time that assigning takes: splitting leaves and moving codes into their order (measured)
+_STEP_SHARE = 16  # a tail of 1/16 of the rows is worth another order
+_CEILING = 4  # times the fair share of a leaf
+
+
+class Curator(Index):
+    """See the module's text."""
+
+    kind = "curator"
+    patient = True
+
+    def __init__(self, config: schema.Curator, metric: str, rows: RowSource) -> None:
+        self.config = config
+        self.metric = metric
+        self.removed = 0
+        self._metric = METRIC_CODES[metric]
+        self._rows = rows
+        self._view: View | None = None
+        self._coded = 0
+        self._built_rows = 0
+        self._published = 0
+        self._lock = threading.Lock()
+        self._workers = Workers()
+        self._cells = partition.Cells()
+        self._free: list[Scratch] = []
+        self.companion = Companion(metric, rows)
+
+    # -- publisher ---------------------------------------------------------------------------------
+
+    @property
+    def indexed_rows(self) -> int:
+        return self._view.order.indexed if self._view is not None else 0
+
+    @property
+    def structure(self) -> object:
+        return self if self._view is None else self._view
+
+    @property
+    def scan_share(self) -> int:
+        view = self._view
+        return PANEL_SHARE if view is not None and view.order.can_have_panels else 1
+
+    @property
+    def step_rows(self) -> int:
+        return max(limits.index_step_rows, min(self.indexed_rows // _STEP_SHARE, limits.tail_rows_max // 2))
+
+    def extend(self, row_count: int) -> None:
+        with self._lock:
+            self._published = max(self._published, row_count)
+            self.companion.extend(row_count)
+            if self._view is not None and row_count > self._coded:
+                self._publish(self._with_codes(self._view.order, row_count))
+
+    def _with_codes(self, order: Order, row_count: int) -> Order:
+        """The order with codes for rows up to `row_count` behind it; under the lock."""
+        if row_count > order.capacity:
+            capacity = max(row_count, 2 * order.capacity)
+            order = replace(
+                order,
+                codes=grown(order.codes, capacity, self._coded),
+                bias=grown(order.bias, capacity, self._coded) if len(order.bias) else order.bias,
+                lines=_grown_lines(order, capacity, self._coded),
+                rows_of=_longer(order.rows_of, capacity, order.indexed),
+                slots_of=_longer(order.slots_of, capacity, order.indexed),
+            )
+        far = order.coded.encode(self._rows.arrays.vectors, self._metric, self._coded, row_count)
+        if len(far):
+            order = replace(order, far=np.concatenate([order.far, far]))
+        self._coded = row_count
+        return order
+
+    def _publish(self, order: Order) -> None:
+        view = self._view
+        if view is None or order is not view.order or view.arrays is not self._rows.arrays:
+            self._view = View(order, self._rows.arrays, self._metric)
+
+    # -- maintenance -------------------------------------------------------------------------------
+
+    def next_stop(self, row_count: int) -> int:
+        """Everything at once: an order is made as a whole."""
+        return row_count
+
+    def add(self, stop: int, threads: int = 1, progress: Progress = None) -> None:
+        if stop <= self.indexed_rows:
+            return
+        view = self._view
+        if view is None or self._is_outgrown(view.order, stop):
+            order = self._built(stop, threads, progress)
+        else:
+            order = self._merged(view.order, stop, threads)
+        if view is not None and len(view.order.panels) and order.can_have_panels:
+            order = order.with_panels()
+        with self._lock:
+            coded, self._coded = max(self._coded, self._published), stop
+            self._publish(self._with_codes(order, max(stop, coded)))
+
+    def _is_outgrown(self, order: Order, stop: int) -> bool:
+        if stop >= _GROWTH * self._built_rows:
+            return True
+        too_far = sq8_training.too_far(order.far, stop)
+        return not order.quantiser.lossless and too_far and stop >= sq8_training.FAR_GROWTH * self._built_rows
+
+    def _built(self, stop: int, threads: int, progress: Progress) -> Order:
+        """A quantiser, a tree and an order of the rows [0, stop), made from nothing."""
+        arrays = self._rows.arrays
+        dim = arrays.vectors.shape[1]
+        quantiser = sq8_training.train(arrays, self._metric, stop)
+        sieve = trained(arrays, self._metric, stop)
+        coded = Coded.reserve(stop, dim, quantiser, sieve, biased=self._metric == 0)
+        far = coded.encode(arrays.vectors, self._metric, 0, stop)
+        leaves = max(1, round(stop / self.config.leaf_rows))
+        sample = spread(stop, max(_SAMPLE_ROWS, _SAMPLE_PER_LEAF * leaves))
+        assign = stop * comparisons_per_row(leaves)
+        costs = {"grow": comparisons(len(sample), leaves)[1], "assign": assign, "order": _ORDER_COST * assign}
+        stages = Stages(progress, stop, costs)
+        codes = np.ascontiguousarray(coded.codes[sample])
+        heads = grow_tree(codes, dim, leaves, threads, self._workers, stages.part("grow"))
+        labels = np.empty(stop, np.int32)
+        for part in (slice(first, first + _ASSIGN_ROWS) for first in range(0, stop, _ASSIGN_ROWS)):
+            labels[part] = heads_of_rows(heads, coded.codes[part], 1, threads, self._workers)[:, 0]
+            stages.report("assign", part.stop / stop)
+        heads, labels = split_leaves(heads, labels, lambda rows: coded.codes[rows], dim, self.ceiling, self._workers)
+        self._built_rows = stop
+        order = ordered(coded, identity(stop), heads, labels, far, self._metric, self._room(stop))
+        stages.report("order", 1.0)
+        return order
+
+    def _merged(self, old: Order, stop: int, threads: int) -> Order:
+        """The rows [indexed, stop), which have codes already, go to their leaves; leaves that grew too large split."""
+        fresh = heads_of_rows(old.heads, old.codes[old.indexed : stop], 1, threads, self._workers)[:, 0]
+        labels = np.concatenate([old.leaves_of_rows(), fresh])
+        dim = self._rows.arrays.vectors.shape[1]
+        heads, labels = split_leaves(
+            old.heads, labels, lambda rows: old.codes[old.slots_of[rows]], dim, self.ceiling, self._workers
+        )
+        return ordered(old.coded, old.slots_of, heads, labels, old.far[old.far < stop], self._metric, self._room(stop))
+
+    def _room(self, stop: int) -> int:
+        return max(self._rows.arrays.capacity, stop)
+
+    @property
+    def ceiling(self) -> int:
+        """Most rows of a leaf."""
+        return max(8, _CEILING * self.config.leaf_rows)
+
+    def remove(self, sequence: int, threads: int = 1) -> int:
+        """Dead rows keep their slots until a vacuum, and are passed over: leaves do not wear out as links do."""
+        self.removed = max(self.removed, sequence)
+        return self.companion.remove(sequence, threads)
+
+    def settle(self, threads: int = 1) -> int:
+        return self.companion.settle(threads)
+
+    # -- its companion -----------------------------------------------------------------------------
+
+    def has_graph(self) -> bool:
+        return self.companion.is_ready(self._published)
+
+    def ask_for_graph(self) -> bool:
+        return self.companion.ask()
+
+    def companion_is_due(self, *, all_rows: bool = False) -> bool:
+        return self.companion.is_due(self._published, all_rows=all_rows)
+
+    def grow_companion(self, threads: int = 1) -> None:
+        ready = self.has_graph()
+        graph = self.companion.grown(self._published, self.removed, threads)
+        with self._lock:
+            self.companion.take(graph, self._published)
+            if self._view is not None and self.has_graph() != ready:  # searches go another way now
+                self._view = View(self._view.order, self._rows.arrays, self._metric)
+
+    def lacks_seal(self) -> bool:
+        return self.companion.lacks_seal(self._published)
+
+    @property
+    def seal_mark(self) -> str:
+        graph = self.companion.graph
+        return "" if graph is None else f".{graph.indexed_rows}"
+
+    # -- search ------------------------------------------------------------------------------------
+
+    def search(
+        self,
+        queries: NDArray[Any],
+        limit: int,
+        snapshot: Snapshot,
+        params: SearchParams,
+        allow: Allowed | None = None,
+    ) -> Found:
+        return self.searching(limit, snapshot, params, allow)(as_queries(queries))
+
+    def searching(
+        self, limit: int, snapshot: Snapshot, params: SearchParams, allow: Allowed | None
+    ) -> Callable[[NDArray[np.float32]], Found]:
+        view = self._view
+        if view is None or params.exact:
+            return partial(self._exactly, limit=limit, snapshot=snapshot, allow=allow, threads=params.threads)
+        if params.ef is not None and self.companion.graph is not None:
+            return self.companion.search(limit, snapshot, params, allow)
+        if view.arrays is not self._rows.arrays:
+            view = View(view.order, self._rows.arrays, self._metric)
+        if view.lacks_panels(params, allow):
+            view = self._with_panels(view)
+        plan = view.plan(self.config, limit, params, everything=allow is None)
+        return Search(view, plan, limit, snapshot, allow, params.threads, self._free, self._workers, self._exactly)
+
+    def _with_panels(self, view: View) -> View:
+        """A view of the same order that large tenants are searched in; published unless there is another order by now.
+        They are laid before the lock is taken: sorted lines stay what they are.
+        """
+        laid = view.order.with_panels()
+        with self._lock:
+            now = self._view
+            if now is None or now.order.token is not laid.token:
+                return View(laid, view.arrays, self._metric)
+            if len(now.order.panels) == 0:
+                self._publish(replace(now.order, panels=laid.panels))
+            assert self._view is not None
+            return self._view
+
+    def _exactly(
+        self, queries: NDArray[np.float32], limit: int, snapshot: Snapshot, allow: Allowed | None, threads: int
+    ) -> Found:
+        return scan_exactly(self._rows.arrays, self._metric, queries, limit, snapshot, allow, threads, self._workers)
+
+    def centres(self, row_count: int) -> NDArray[np.float32]:
+        """The groups of the tree; before there is one, those of a sample."""
+        view = self._view
+        if view is None:
+            return self._cells.centres(self._rows.arrays, self._metric, row_count, self._workers)
+        return partition.of_groups(view.order.heads, view.order.quantiser, self._metric)
+
+    # -- files and figures -------------------------------------------------------------------------
+
+    def seal(self, path: Path) -> Sealed:
+        return tree_file.write(self, path)
+
+    @classmethod
+    def open(cls, path: Path, config: schema.Curator, metric: str, rows: RowSource, *, mapped: bool = False) -> Curator:
+        """Load a sealed file. Raises Corruption when it is damaged or belongs to other parameters."""
+        return tree_file.read(cls, path, config, metric, rows, mapped=mapped)
+
+    def compact(self, mapping: NDArray[np.int64], rows: RowSource) -> Curator:
+        new = type(self)(self.config, self.metric, rows)
+        new.removed, new._built_rows = self.removed, self._built_rows
+        new.companion = self.companion.compact(mapping, rows)
+        view = self._view
+        if view is None:
+            return new
+        old = view.order
+        kept = np.flatnonzero(mapping[: old.indexed] >= 0)
+        if len(kept) == 0:
+            return new
+        far = mapping[old.far[old.far < old.indexed]]
+        order = ordered(
+            old.coded, old.slots_of[kept], old.heads, old.leaves_of_rows()[kept],
+            far[far >= 0].astype(np.int32), self._metric, max(rows.arrays.capacity, len(kept)),
+        )  # fmt: skip
+        new._coded = new._published = len(kept)
+        new._view = View(order, rows.arrays, self._metric)
+        return new
+
+    def check(self) -> list[str]:
+        return (tree_file.violations(self) if self._view is not None else []) + self.companion.check()
+
+    def explain(self, work: NDArray[np.int64]) -> dict[str, Any]:
+        facts = explain_scan(work)
+        facts["nodes_scored"] = facts.pop("walked_again")
+        return facts
+
+    def stats(self) -> dict[str, Any]:
+        view = self._view
+        facts = {"kind": self.kind, "leaf_rows": self.config.leaf_rows, "indexed_rows": self.indexed_rows}
+        if view is None:
+            return {**facts, "bytes_ram": 0}
+        lengths, graph = view.order.leaf_lengths(), self.companion.stats()
+        return {
+            **facts,
+            "heads": view.order.leaf_count,
+            "groups": len(view.order.heads.group_ends),
+            "leaf_length": {"mean": float(lengths.mean()), "max": int(lengths.max(initial=0))},
+            "ceiling": self.ceiling,
+            "far_rows": len(view.order.far),
+            "removed_sequence": self.removed,
+            "graph": graph,
+            "bytes_ram": view.order.nbytes(self._coded) + (0 if graph is None else graph["bytes_ram"]),
+        }
+
+    def close(self) -> None:
+        self._workers.close()
+        self.companion.close()
+
+
+def _grown_lines(order: Order, capacity: int, used: int) -> NDArray[np.uint8]:
+    lines = reserve_lines(capacity, order.sieve)
+    lines[:used] = order.lines[:used]
+    return lines
+
+
+def _longer(numbers: NDArray[np.uint32], capacity: int, used: int) -> NDArray[np.uint32]:
+    longer = identity(capacity)
+    longer[:used] = numbers[:used]
+    return longer

@@ -1,0 +1,269 @@
+"""Codes in the order of a clustering tree: what a Curator index searches.
+
+    slot     0 ............ indexed .......... coded          codes[slot], bias[slot]
+             leaf by leaf   as rows came
+    rows_of[slot] <-> slots_of[row]     a permutation of the first `indexed`, the same number from there on
+
+A row's slot changes only when the order is made anew; then there is another `Order`, and searches that hold the old one
+go on with it. New rows are encoded into the slots behind, in place: nobody reads a slot that no snapshot shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vecdb.index.clustering.cluster_tree import Heads, bias_of, heads_of, split
+from vecdb.index.common.thread_pool import Workers
+from vecdb.index.curator.one_bit_filter import Sieve, line_bytes
+from vecdb.index.hnsw.graph import Quantiser, block_count, reserve
+from vecdb.kernels.codes import one_bit_fastscan, sq8
+from vecdb.kernels.codes.one_bit_fastscan import FACTORS
+from vecdb.kernels.primitives import checksums
+from vecdb.kernels.primitives.dot_products import PANEL_ROWS
+
+_SPREAD_SHARE = 0.4  # of the mean squared distance of a node's rows, that its distance is lessened by (Curator)
+_SQUARE_ROWS = 256
+_GATHER_ROWS = 8_192  # codes moved at once
+
+NO_BIAS: NDArray[np.int32] = np.empty(0, np.int32)
+NO_PANELS: NDArray[np.uint8] = np.empty((0, 0), np.uint8)
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """codes : uint8[capacity, 64 * blocks].   bias : int32[capacity], or empty where only products count.
+
+    lines : uint8[capacity, stride], the sieve's; no column where there is none.
+    rows_of, slots_of : uint32[capacity].   heads : of leaves and groups.   leaf_ends : int64[leaves], slots.
+    leaf_spreads, group_spreads : float32, what a node's distance is lessened by; empty under ip.
+    far : int32[any], rows whose codes say little.   indexed : slots in the order of the tree.
+    panels : uint8[indexed / 32, any], the lines of sorted slots as large tenants look at them (one_bit_fastscan.py); empty until
+    one is searched.
+    """
+
+    quantiser: Quantiser
+    codes: NDArray[np.uint8]
+    bias: NDArray[np.int32]
+    lines: NDArray[np.uint8]
+    sieve: Sieve | None
+    rows_of: NDArray[np.uint32]
+    slots_of: NDArray[np.uint32]
+    heads: Heads
+    leaf_ends: NDArray[np.int64]
+    leaf_spreads: NDArray[np.float32]
+    group_spreads: NDArray[np.float32]
+    far: NDArray[np.int32]
+    indexed: int
+    panels: NDArray[np.uint8] = field(default_factory=lambda: NO_PANELS)
+    token: object = field(default_factory=object)  # the same as long as every row keeps its slot
+
+    @property
+    def coded(self) -> Coded:
+        """The arrays by slot."""
+        return Coded(self.quantiser, self.codes, self.bias, self.lines, self.sieve)
+
+    @property
+    def can_have_panels(self) -> bool:
+        return self.sieve is not None and self.indexed > 0
+
+    def with_panels(self) -> Order:
+        """The same order with its panels."""
+        assert self.sieve is not None
+        width = self.sieve.width
+        laid = reserve((-(-self.indexed // PANEL_ROWS), PANEL_ROWS * (width + FACTORS)), np.uint8)
+        one_bit_fastscan.lay(self.lines, self.lines.view(np.float32), self.indexed, width, laid, laid.view(np.float32))
+        return replace(self, panels=laid)
+
+    @property
+    def capacity(self) -> int:
+        return len(self.codes)
+
+    @property
+    def leaf_count(self) -> int:
+        return self.heads.count
+
+    def square(self) -> np.float32:
+        """|code - 128|^2 of a row, on average over some of them."""
+        some = self.codes[: self.indexed : max(1, self.indexed // _SQUARE_ROWS)]
+        return np.float32(bias_of(some).mean() if len(some) else 0.0)
+
+    def leaf_lengths(self) -> NDArray[np.int64]:
+        """int64[leaves]: slots of each."""
+        return np.diff(self.leaf_ends, prepend=0)
+
+    def leaves_of_rows(self) -> NDArray[np.int32]:
+        """int32[indexed]: the leaf of each row."""
+        leaves = np.empty(self.indexed, np.int32)
+        leaves[self.rows_of[: self.indexed]] = np.repeat(
+            np.arange(self.leaf_count, dtype=np.int32), self.leaf_lengths()
+        )
+        return leaves
+
+    def slots(self, rows: NDArray[np.uint32]) -> NDArray[np.uint32]:
+        """uint32[n], ascending: where the codes of `rows` are."""
+        found: NDArray[np.uint32] = self.slots_of[rows]
+        found.sort()
+        return found
+
+    def nbytes(self, rows: int) -> int:
+        """Bytes in use by so many rows."""
+        per_row = self.codes.shape[1] + self.lines.shape[1] + 8 + (4 if len(self.bias) else 0)
+        tree = self.heads.nbytes() + self.leaf_ends.nbytes + self.leaf_spreads.nbytes + self.group_spreads.nbytes
+        return int(rows * per_row + tree + self.panels.nbytes)
+
+
+def bytes_per_row(dim: int) -> int:
+    """Memory of one row: code, bias, line of the sieve, and its place in both directions."""
+    return 64 * block_count(dim) + 4 + line_bytes(dim) + 8
+
+
+@dataclass(frozen=True, slots=True)
+class Coded:
+    """Arrays with room for the codes of all rows, by slot, before they are in any order."""
+
+    quantiser: Quantiser
+    codes: NDArray[np.uint8]
+    bias: NDArray[np.int32]
+    lines: NDArray[np.uint8]
+    sieve: Sieve | None
+
+    @staticmethod
+    def reserve(capacity: int, dim: int, quantiser: Quantiser, sieve: Sieve | None, *, biased: bool) -> Coded:
+        return Coded(
+            quantiser,
+            reserve((capacity, 64 * block_count(dim)), np.uint8),
+            reserve(capacity, np.int32) if biased else NO_BIAS,
+            reserve_lines(capacity, sieve),
+            sieve,
+        )
+
+    def encode(self, vectors: NDArray[Any], metric: int, first: int, stop: int) -> NDArray[np.int32]:
+        """Codes of rows [first, stop) of vectors (stored dtype[n, dim]) into the slots of the same numbers. Returns the
+        far ones.
+        """
+        far = np.empty(max(0, stop - first), np.int32)
+        q = self.quantiser
+        count = sq8.encode(
+            checksums.for_kernels(vectors), first, stop, q.mean, q.scale, metric, self.codes, self.bias, far
+        )
+        if self.sieve is not None:
+            self.sieve.encode(vectors, first, stop, self.lines, first)
+        return far[:count].copy()
+
+
+def reserve_lines(capacity: int, sieve: Sieve | None) -> NDArray[np.uint8]:
+    """uint8[capacity, stride]; no column without a sieve."""
+    if sieve is None:
+        return np.empty((capacity, 0), np.uint8)
+    lines: NDArray[np.uint8] = reserve((capacity, sieve.stride), np.uint8)
+    return lines
+
+
+def identity(capacity: int) -> NDArray[np.uint32]:
+    """uint32[capacity]: every number in its own place, in memory that is given back when nobody holds it."""
+    numbers: NDArray[np.uint32] = reserve(capacity, np.uint32)
+    for part in _parts(0, capacity):
+        numbers[part] = np.arange(part.start, part.stop, dtype=np.uint32)
+    return numbers
+
+
+def split_leaves(
+    heads: Heads,
+    labels: NDArray[np.int32],
+    codes_of: Any,
+    dim: int,
+    ceiling: int,
+    workers: Workers,
+) -> tuple[Heads, NDArray[np.int32]]:
+    """Leaves of more than `ceiling` rows are split in their group. Returns the heads and labels that come of it.
+
+    labels : int32[rows].   codes_of : rows -> their codes.
+    """
+    counts = np.bincount(labels, minlength=heads.count)
+    over = np.flatnonzero(counts > ceiling)
+    if len(over) == 0:
+        return heads, labels
+    order = np.argsort(labels, kind="stable")
+    ends = np.cumsum(counts)
+    codes, groups = [heads.codes], [heads.group_of()]
+    labels = labels.copy()
+    count = heads.count
+    for leaf in over.tolist():
+        rows = order[ends[leaf] - counts[leaf] : ends[leaf]]
+        parts = -(-2 * len(rows) // ceiling)
+        fresh, own = split(codes_of(rows), dim, parts, workers)
+        codes[0][leaf] = fresh[0]  # the first part takes the leaf's own place
+        codes.append(fresh[1:])
+        groups.append(np.full(len(fresh) - 1, groups[0][leaf]))
+        labels[rows[own > 0]] = count + own[own > 0] - 1
+        count += len(fresh) - 1
+    all_groups = np.concatenate(groups)
+    moved = np.argsort(all_groups, kind="stable")
+    places = np.empty(count, np.int32)
+    places[moved] = np.arange(count)
+    return heads_of(np.concatenate(codes)[moved], all_groups[moved], heads.group_codes), places[labels]
+
+
+def ordered(
+    coded: Coded, slots_of: NDArray[np.uint32], heads: Heads, labels: NDArray[np.int32], far: NDArray[np.int32],
+    metric: int, capacity: int,
+) -> Order:  # fmt: skip
+    """An order of the rows [0, len(labels)) by their leaves; the codes behind are for the caller to fill in.
+
+    coded, slots_of : where the rows' codes are now.
+    """
+    stop = len(labels)
+    rows = np.argsort(labels, kind="stable")
+    leaf_ends = np.cumsum(np.bincount(labels, minlength=heads.count))
+    fresh = Coded.reserve(
+        capacity, heads.codes.shape[1], coded.quantiser, coded.sieve, biased=len(coded.bias) > 0
+    )  # fmt: skip
+    for part in _parts(0, stop):
+        at = slots_of[rows[part]]
+        fresh.codes[part] = coded.codes[at]
+        fresh.lines[part] = coded.lines[at]
+        if len(coded.bias):
+            fresh.bias[part] = coded.bias[at]
+    rows_of, new_slots = identity(capacity), identity(capacity)
+    rows_of[:stop] = rows
+    new_slots[rows] = np.arange(stop, dtype=np.uint32)
+    spreads = _spreads(fresh.codes, heads, leaf_ends) if metric != 2 else (np.empty(0, np.float32),) * 2
+    return Order(
+        coded.quantiser, fresh.codes, fresh.bias, fresh.lines, coded.sieve, rows_of, new_slots, heads, leaf_ends,
+        *spreads, far, stop,
+    )  # fmt: skip
+
+
+def _spreads(
+    codes: NDArray[np.uint8], heads: Heads, leaf_ends: NDArray[np.int64]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """float32[leaves], float32[groups]: what `kernels.slots` takes off the distance of each."""
+    counts = np.diff(leaf_ends, prepend=0)
+    group_of = heads.group_of()
+    leaf_sums, group_sums = np.zeros(heads.count), np.zeros(len(heads.group_ends))
+    leaves = np.repeat(np.arange(heads.count), counts)
+    for part in _parts(0, len(leaves)):
+        own = codes[part].astype(np.float32)
+        leaf_sums += np.bincount(leaves[part], _squares(own, heads.codes[leaves[part]]), heads.count)
+        groups = group_of[leaves[part]]
+        group_sums += np.bincount(groups, _squares(own, heads.group_codes[groups]), len(group_sums))
+    group_counts = np.bincount(group_of, counts, len(group_sums))
+    return (
+        (_SPREAD_SHARE * leaf_sums / np.maximum(counts, 1)).astype(np.float32),
+        (_SPREAD_SHARE * group_sums / np.maximum(group_counts, 1)).astype(np.float32),
+    )
+
+
+def _squares(a: NDArray[np.float32], b: NDArray[np.uint8]) -> NDArray[np.float32]:
+    difference = a - b
+    squares: NDArray[np.float32] = np.einsum("ij,ij->i", difference, difference)
+    return squares
+
+
+def _parts(first: int, stop: int) -> Iterator[slice]:
+    yield from (slice(start, min(stop, start + _GATHER_ROWS)) for start in range(first, stop, _GATHER_ROWS))

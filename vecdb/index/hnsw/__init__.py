@@ -1,0 +1,1 @@
+"""HNSW: a graph in memory (Malkov and Yashunin, 2016)."""

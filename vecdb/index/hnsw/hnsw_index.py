@@ -1,0 +1,392 @@
+"""HNSW (Malkov and Yashunin, 2016): policy over the kernels. Batches, growth, deletes, and the search call.
+
+    rows    0 ........... indexed ............ row_count
+            in the graph  tail: codes scanned, no links
+
+Three roles (contract.py): searches take `self._view` once and hold no lock; the maintenance caller changes links in place
+and publishes views; the publisher encodes new rows. The lock only orders the last two where they replace arrays.
+
+Invariants (`check` proves them): links lie below `indexed`, never name the row itself or one row twice; no linked row
+links to an unlinked dead one; every linked row is reachable from the entry point on layer 0 after `settle`; codes are
+what encoding gives. Unlinked are the indexed rows deleted at or before `removed` (0 = none): no further record of them
+is kept.
+"""
+
+from __future__ import annotations
+
+import threading
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vecdb import limits, schema
+from vecdb.index.clustering.partition import Cells
+from vecdb.index.common import sq8_training
+from vecdb.index.common.batching import as_queries, empty, explain_scan, fill_up, in_slices
+from vecdb.index.common.thread_pool import Workers
+from vecdb.index.contract import (
+    EVERYTHING,
+    METRIC_CODES,
+    Allowed,
+    Found,
+    Index,
+    Progress,
+    RowSource,
+    Sealed,
+    damaged_row,
+)
+from vecdb.index.flat import scan_exactly
+from vecdb.index.hnsw import graph_file, invariants
+from vecdb.index.hnsw.construction import insert_batch, repair_rows, settle_rows
+from vecdb.index.hnsw.graph import Graph, View, block_count, grown, levels_of, upper_room
+from vecdb.index.hnsw.scratch import Scratches
+from vecdb.kernels.search import graph_search
+from vecdb.schema import SearchParams, Snapshot
+from vecdb.storage.disk.row_file import RowArrays
+
+_BATCH_SHARE = 50  # a batch is at most 1/50 of the graph: its points do not see one another
+_BATCH_MIN = 16
+_QUERIES_PER_SLICE = 64
+
+
+def batch_end(indexed: int, stop: int) -> int:
+    """Where the batch that begins at row `indexed` ends: a function of row numbers only, so that the graph is too."""
+    if indexed < _BATCH_MIN:
+        return min(stop, max(1, 2 * indexed))
+    return min(stop, indexed + max(_BATCH_MIN, indexed // _BATCH_SHARE))
+
+
+class Hnsw(Index):
+    """See the module's text. seed : of the levels; part of the sealed file."""
+
+    kind = "hnsw"
+
+    def __init__(self, config: schema.Hnsw, metric: str, rows: RowSource, *, seed: int = 0) -> None:
+        self.config = config
+        self.metric = metric
+        self.seed = seed
+        self.removed = 0
+        self._metric = METRIC_CODES[metric]
+        self._rows = rows
+        self._blocks = block_count(rows.arrays.vectors.shape[1])
+        self._view: View | None = None
+        self._coded = 0
+        self._published = 0
+        self._upper_used = 0
+        self._lock = threading.Lock()
+        self._workers = Workers()
+        self._cells = Cells()
+        self._scratches = Scratches(self._blocks)
+
+    # -- publisher ---------------------------------------------------------------------------------
+
+    @property
+    def indexed_rows(self) -> int:
+        return self._view.indexed if self._view is not None else 0
+
+    @property
+    def structure(self) -> object:
+        return self if self._view is None else self._view
+
+    def extend(self, row_count: int) -> None:
+        with self._lock:
+            self._published = max(self._published, row_count)
+            self._encode(row_count)
+
+    def _encode(self, row_count: int) -> None:
+        """Codes for the rows up to `row_count`; under the lock. Without a quantiser the tail is scanned on full
+        vectors.
+        """
+        view = self._view
+        if view is None or row_count <= self._coded:
+            return
+        arrays = self._rows.arrays
+        graph = self._with_room(view.graph, row_count)
+        far = sq8_training.encode(graph, arrays, self._metric, self._coded, row_count)
+        if len(far):
+            graph = graph.replace(far=np.concatenate([graph.far, far]))
+        self._coded = row_count
+        if graph is not view.graph or arrays is not view.arrays:
+            self._view = View(graph, arrays, self._metric, view.indexed, view.entry, view.level)
+
+    def _with_room(self, graph: Graph, row_count: int) -> Graph:
+        """Room for the codes of `row_count` rows. Links are not touched: a batch may be writing them right now."""
+        if row_count <= len(graph.codes):
+            return graph
+        capacity = max(row_count, 2 * len(graph.codes))
+        return graph.replace(
+            codes=grown(graph.codes, capacity, self._coded),
+            bias=grown(graph.bias, capacity, self._coded) if len(graph.bias) else graph.bias,
+        )
+
+    def _with_link_room(self, graph: Graph, indexed: int, stop: int, upper_rows: int) -> Graph:
+        """Room for the links of rows below `stop`. Maintenance only, between batches: nobody else writes links."""
+        if stop > len(graph.links):
+            capacity = max(stop, 2 * len(graph.links))
+            graph = graph.replace(
+                links=grown(graph.links, capacity, indexed),
+                slot=grown(graph.slot, capacity, indexed),
+                levels=grown(graph.levels, capacity, indexed),
+            )
+        if upper_rows > len(graph.upper):
+            room = max(upper_rows, 2 * len(graph.upper), upper_room(len(graph.links), self.config.m))
+            graph = graph.replace(upper=grown(graph.upper, room, self._upper_used))
+        return graph
+
+    # -- maintenance -------------------------------------------------------------------------------
+
+    def next_stop(self, row_count: int) -> int:
+        """Doubling while the graph is small, then a bounded step; whole steps."""
+        indexed, step = self.indexed_rows, limits.index_step_rows
+        return min(row_count, indexed + max(step, min(indexed // 50, 16_384) // step * step))
+
+    def add(self, stop: int, threads: int = 1, progress: Progress = None) -> None:
+        if stop <= self.indexed_rows:
+            return
+        self._prepare(stop)
+        while self.indexed_rows < stop:
+            self._add_batch(batch_end(self.indexed_rows, stop), threads)
+
+    def _prepare(self, stop: int) -> None:
+        """Train, or train again, and make sure that rows below `stop` have codes and room."""
+        view = self._view
+        if view is None:
+            arrays = self._rows.arrays
+            quantiser = sq8_training.train(arrays, self._metric, stop)
+            graph = Graph.reserve(
+                arrays.capacity,
+                self._blocks,
+                self.config.m,
+                sq8_training.needs_bias(arrays, self._metric, stop),
+                quantiser,
+            )
+            with self._lock:
+                self._view = View(graph, arrays, self._metric, 0, -1, 0)
+                self._encode(max(stop, self._published))  # rows published before there was a quantiser wait in the tail
+            return
+        self.extend(stop)
+        quantiser = view.graph.quantiser
+        grew = stop / quantiser.trained_rows
+        too_far = sq8_training.too_far(self._current().graph.far, stop)
+        if not quantiser.lossless and (grew >= 4 or (too_far and grew >= sq8_training.FAR_GROWTH)):
+            self._train_again(stop)
+
+    def _train_again(self, stop: int) -> None:
+        """Codes on a fresh scale in fresh arrays; links stay. Searches that run keep the old codes with the old
+        quantiser.
+        """
+        view = self._current()
+        arrays = self._rows.arrays
+        quantiser = sq8_training.train(arrays, self._metric, stop)
+        with self._lock:
+            old = self._current().graph
+            fresh = Graph.reserve(len(old.codes), self._blocks, self.config.m, len(old.bias) > 0, quantiser)
+            graph = old.replace(quantiser=quantiser, codes=fresh.codes, bias=fresh.bias)
+            graph = graph.replace(far=sq8_training.encode(graph, arrays, self._metric, 0, self._coded))
+            self._view = View(graph, arrays, self._metric, view.indexed, view.entry, view.level)
+
+    def _add_batch(self, stop: int, threads: int) -> None:
+        with self._lock:
+            view = self._current()
+            first = view.indexed
+            graph = view.graph
+            levels = levels_of(first, stop, self.config.m, self.seed)
+            used = self._upper_used + int(levels.sum(dtype=np.int64))
+            graph = self._with_link_room(graph, first, stop, used)
+            if graph is not view.graph:
+                self._view = View(graph, view.arrays, self._metric, first, view.entry, view.level)
+            ends = self._upper_used + np.cumsum(levels, dtype=np.int64)
+            graph.levels[first:stop] = levels
+            graph.slot[first:stop] = np.where(levels > 0, ends - levels, -1)
+            graph.links[first:stop] = -1
+            graph.upper[self._upper_used : used] = -1
+            self._upper_used = used
+        arrays = self._rows.arrays
+        gone = self._unlinked(arrays, stop)[first:]
+        if view.entry >= 0:
+            insert_batch(
+                graph,
+                arrays,
+                self.config,
+                first,
+                stop,
+                gone,
+                self.removed,
+                view.entry,
+                view.level,
+                threads,
+                self._workers,
+                self._scratches,
+            )
+        candidates = np.where(gone, -1, levels)
+        entry, level = view.entry, view.level
+        if candidates.max() > (level if entry >= 0 else -1):
+            # The first batch after an empty graph has one entry point and otherwise no links: `settle` joins the rest.
+            entry = first + int(candidates.argmax())
+            level = int(candidates.max())
+        self._publish(stop, entry, level)
+        if view.entry < 0 and entry >= 0 and stop - first > 1:
+            self.settle(threads)
+
+    def _publish(self, indexed: int, entry: int, level: int) -> None:
+        with self._lock:
+            now = self._current()
+            self._view = View(now.graph, self._rows.arrays, self._metric, indexed, entry, level)
+
+    def _unlinked(self, arrays: RowArrays, stop: int) -> NDArray[np.bool_]:
+        deleted = arrays.deleted[:stop]
+        unlinked: NDArray[np.bool_] = (deleted != 0) & (deleted <= np.uint64(self.removed))
+        return unlinked
+
+    def remove(self, sequence: int, threads: int = 1) -> int:
+        view = self._view
+        if sequence <= self.removed:
+            return 0
+        if view is None:
+            self.removed = sequence  # `add` will leave out what is dead by then
+            return 0
+        arrays = self._rows.arrays
+        before = self._unlinked(arrays, view.indexed)
+        deleted = arrays.deleted[: view.indexed]
+        dead = (deleted != 0) & (deleted <= np.uint64(sequence))
+        fresh = int(dead.sum() - before.sum())
+        if fresh:
+            repair_rows(
+                view.graph, self.config, view.indexed, view.level, dead, threads, self._workers, self._scratches
+            )
+        self.removed = sequence
+        if fresh:
+            entry, level = view.entry, view.level
+            if entry < 0 or dead[entry]:
+                entry, level = self._promote(view, dead, deleted)
+                self._publish(view.indexed, entry, level)
+            self.settle(threads)
+        return fresh
+
+    def _promote(self, view: View, dead: NDArray[np.bool_], deleted: NDArray[np.uint64]) -> tuple[int, int]:
+        """A new entry point: on the highest level, living rather than deleted but still visible to someone, lowest
+        row.
+        """
+        levels = view.graph.levels[: view.indexed].astype(np.int32)
+        rank = np.where(dead, -1, 2 * levels + (deleted == 0))
+        if len(rank) == 0 or rank.max() < 0:
+            return -1, 0
+        living = np.flatnonzero((levels == levels[~dead].max()) & ~dead)
+        entry = int(living[np.argmax(deleted[living] == 0)])
+        return entry, int(levels[entry])
+
+    def settle(self, threads: int = 1) -> int:
+        view = self._view
+        if view is None:
+            return 0
+        arrays = self._rows.arrays
+        dead = self._unlinked(arrays, view.indexed)
+        entry, level = view.entry, view.level
+        if entry < 0:
+            entry, level = self._promote(view, dead, arrays.deleted[: view.indexed])
+            if entry < 0:
+                return 0
+            self._publish(view.indexed, entry, level)
+        return settle_rows(view.graph, arrays, self.config, view.indexed, dead, entry, level, self._scratches)
+
+    # -- search ------------------------------------------------------------------------------------
+
+    def search(
+        self,
+        queries: NDArray[Any],
+        limit: int,
+        snapshot: Snapshot,
+        params: SearchParams,
+        allow: Allowed | None = None,
+    ) -> Found:
+        view = self._view
+        queries = as_queries(queries)
+        if view is None or params.exact:
+            return self._exactly(queries, limit, snapshot, allow, params.threads)
+        bitmap = EVERYTHING if allow is None else allow.bitmap(snapshot.row_count)
+        if view.arrays is not self._rows.arrays:
+            view = View(view.graph, self._rows.arrays, self._metric, view.indexed, view.entry, view.level)
+        width = max(params.ef or self.config.ef, limit)
+        rerank = max(limit + 10, 2 * limit, width // 4) if self.config.quantization is not None else width
+        found = empty(len(queries), limit)
+        answer = partial(self._answer, view, width, rerank, snapshot, bitmap)
+        in_slices(answer, queries, found, _QUERIES_PER_SLICE, params.threads, self._workers)
+        fill_up(found, queries, limit, snapshot, allow, params.threads, self._exactly)
+        return found
+
+    def _answer(
+        self,
+        view: View,
+        width: int,
+        rerank: int,
+        snapshot: Snapshot,
+        allow: NDArray[np.uint64],
+        queries: NDArray[np.float32],
+        found: Found,
+    ) -> None:
+        scratch = self._scratches.take(view.graph, width, rerank)
+        bad = graph_search.search_graph(
+            queries, found.rows, found.distances, found.counts, found.work, found.rows.shape[1], width, rerank,
+            len(allow) > 0, snapshot.row_count, snapshot.sequence, allow, *view.args, *scratch.search_args,
+        )  # fmt: skip
+        self._scratches.give(scratch)
+        if bad >= 0:
+            raise damaged_row(bad, view.arrays)
+
+    def _exactly(
+        self, queries: NDArray[np.float32], limit: int, snapshot: Snapshot, allow: Allowed | None, threads: int
+    ) -> Found:
+        return scan_exactly(self._rows.arrays, self._metric, queries, limit, snapshot, allow, threads, self._workers)
+
+    # -- files and figures -------------------------------------------------------------------------
+
+    def centres(self, row_count: int) -> NDArray[np.float32]:
+        return self._cells.centres(self._rows.arrays, self._metric, row_count, self._workers)
+
+    def seal(self, path: Path) -> Sealed:
+        return graph_file.write(self, path)
+
+    @classmethod
+    def open(cls, path: Path, config: schema.Hnsw, metric: str, rows: RowSource, *, mapped: bool = False) -> Hnsw:
+        """Load a sealed file. mapped : keep links in the page cache, read-only, for a process that never maintains the
+        index.
+
+        Raises Corruption when the file is damaged or belongs to other parameters; the caller rebuilds.
+        """
+        return graph_file.read(cls, path, config, metric, rows, mapped)
+
+    def compact(self, mapping: NDArray[np.int64], rows: RowSource) -> Hnsw:
+        """Call `remove` first: rows that are gone without having been unlinked leave holes that only `settle` mends."""
+        return graph_file.renumber(self, mapping, rows)
+
+    def check(self) -> list[str]:
+        view = self._view
+        if view is None:
+            return []
+        return invariants.violations(self, view, self._unlinked(self._rows.arrays, view.indexed))
+
+    def explain(self, work: NDArray[np.int64]) -> dict[str, Any]:
+        return explain_scan(work)
+
+    def stats(self) -> dict[str, Any]:
+        view = self._view
+        return {
+            "kind": self.kind,
+            "m": self.config.m,
+            "ef_construction": self.config.ef_construction,
+            "ef": self.config.ef,
+            "indexed_rows": self.indexed_rows,
+            "level": view.level if view is not None else 0,
+            "removed_sequence": self.removed,
+            "bytes_ram": view.graph.nbytes(self._coded, self._upper_used) if view is not None else 0,
+        }
+
+    def close(self) -> None:
+        self._workers.close()
+
+    def _current(self) -> View:
+        assert self._view is not None
+        return self._view

@@ -1,0 +1,177 @@
+"""Building all lists at once: cluster a sample, then stream every row past the heads, in bounded memory.
+
+    sample -> tree          rows, a chunk at a time -> assigned, encoded -> entries -> buckets -> bodies, list by list
+              saved         taken over from where a build was killed ....... saved
+
+Entries are a quarter of what the vectors are, or less. More of them than a bucket holds wait in a file, those of
+neighbouring lists together, until their bucket's turn comes (entry_spool.py). What a large build has done is kept in files
+until the index is sealed (build_checkpoint.py).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vecdb import limits, schema
+from vecdb.index.clustering.assignment import heads_of_rows
+from vecdb.index.clustering.cluster_tree import Heads, grow_tree
+from vecdb.index.common import sq8_training
+from vecdb.index.common.sampling import spread
+from vecdb.index.contract import Progress, damaged_row
+from vecdb.index.spann import build_checkpoint
+from vecdb.index.spann.build_checkpoint import Tree
+from vecdb.index.spann.entry_coder import Coder, new_coder, scaled
+from vecdb.index.spann.entry_spool import Waiting
+from vecdb.index.spann.posting_lists import Entries, Lists, View, _place, empty_view, with_room
+from vecdb.kernels.primitives import checksums
+from vecdb.storage.disk import filesystem
+
+_SAMPLE_PER_LIST = 24
+_SAMPLE_BYTES = 64 << 20
+_CHUNK_BYTES = 8 << 20
+_BUCKET_BYTES = 24 << 20  # entries handled at once
+_log = logging.getLogger("vecdb")
+
+
+def build(lists: Lists, tree: Tree, config: schema.Spann, stop: int, threads: int, progress: Progress) -> View:
+    """A view over the rows [0, stop) that are not dead, by a grown tree. Nothing is published.
+
+    progress : (rows past the heads, rows).
+    """
+    waiting = _waiting(lists, tree)
+    try:
+        if tree.path is not None:
+            waiting.resume(stop)
+        if waiting.done:
+            _log.info("%s: rows [%d, %d) are left to assign", tree.entries_path, waiting.done, stop)
+        if progress is not None:
+            progress(waiting.done, stop)
+        while waiting.done < stop:
+            _assign(lists, tree, waiting, stop, threads)
+            if progress is not None:
+                progress(waiting.done, stop)
+        budget = config.memory_budget_bytes
+        spill = budget is not None and waiting.total_bytes > budget
+        view = empty_view(tree.coder, tree.heads, _BUCKET_BYTES if spill else 4 * waiting.total_bytes, lists.replicas)
+        far = np.concatenate(waiting.far)
+        return _bodies(lists, replace(view, indexed=stop, far=far), waiting, spill=spill)
+    finally:
+        waiting.close()
+
+
+def tree_for(
+    lists: Lists, metric: int, config: schema.Spann, facts: dict[str, Any], stop: int, threads: int, progress: Progress
+) -> Tree:
+    """The tree that an earlier build of the rows [0, stop) left, or one that is grown now, and saved where that is
+    worth it. facts : all that it depends on (build_checkpoint.py).   progress : of the growing.
+    """
+    alive = _alive(lists, slice(0, stop))
+    live_rows = int(alive.sum())
+    found = build_checkpoint.find(lists.folder, metric, stop, live_rows, facts)
+    if found is not None:
+        return found
+    coder, heads = _grown(lists, metric, config, alive, threads, progress)
+    if live_rows < limits.saved_build_rows_min:
+        return Tree(coder, heads, stop, 0, None)
+    return build_checkpoint.save(lists.folder, coder, heads, stop, live_rows, facts, lists.removed)
+
+
+def _grown(
+    lists: Lists,
+    metric: int,
+    config: schema.Spann,
+    alive: NDArray[np.bool_],
+    threads: int,
+    progress: Progress,
+) -> tuple[Coder, Heads]:
+    arrays, stop = lists.rows.arrays, len(alive)
+    live = np.flatnonzero(alive)
+    if len(live) == 0:
+        live = np.arange(1)  # a tree grows from a dead row where there is no other
+    dim = arrays.vectors.shape[1]
+    wanted = max(1, round(config.head_ratio * len(live)))
+    picked = live[spread(len(live), sample_rows(len(live), wanted, dim))]
+    del live
+    quantiser = sq8_training.train(arrays, 1 if metric == 1 else 0, stop)
+    sample = np.ascontiguousarray(arrays.vectors[picked[:: max(1, len(picked) // 16_384)]])
+    coder = new_coder(arrays, metric, config.bits, quantiser, sample)
+    codes = np.concatenate([coder.quantise(np.ascontiguousarray(arrays.vectors[part]))[0] for part in _parts(picked)])
+    filesystem.release(arrays.vectors[:stop])
+    heads = grow_tree(codes, dim, wanted, threads, lists.workers, progress)
+    del codes
+    labels = heads_of_rows(heads, coder.quantise(sample)[0], 1, threads, lists.workers)[:, 0]
+    return scaled(coder, sample, labels, heads.codes), heads
+
+
+def sample_rows(live_rows: int, wanted: int, dim: int) -> int:
+    """Rows that a tree of `wanted` lists is grown from."""
+    return int(min(live_rows, max(_SAMPLE_PER_LIST * wanted, 4_096), _SAMPLE_BYTES // max(64, dim)))
+
+
+def _waiting(lists: Lists, tree: Tree) -> Waiting:
+    """Where entries wait: a file that outlives the process beside a tree that does, else memory as far as it goes."""
+    coder = tree.coder
+    buckets = max(1, -(-tree.row_count * lists.replicas * (coder.entry_bytes + 8) // _BUCKET_BYTES))
+    fd = -1
+    if tree.entries_path is not None:
+        filesystem.touch(tree.entries_path)
+        fd = filesystem.open_append(tree.entries_path)
+    elif buckets > 1:
+        fd = filesystem.open_nameless(lists.folder)
+    return Waiting(tree.heads.count, coder.width, buckets, tree.uid, fd)
+
+
+def _assign(lists: Lists, tree: Tree, waiting: Waiting, stop: int, threads: int) -> None:
+    """One more chunk of rows past the heads."""
+    arrays, coder = lists.rows.arrays, tree.coder
+    first = waiting.done
+    last = min(stop, first + max(256, _CHUNK_BYTES // (coder.dim * arrays.vectors.itemsize)))
+    rows = np.arange(first, last, dtype=np.int64)
+    rows = rows[_alive(lists, rows)]
+    bad = checksums.verify_rows(arrays.vectors, first, last, arrays.crcs, arrays.verified)
+    if bad >= 0:
+        raise damaged_row(bad, arrays)
+    vectors = np.ascontiguousarray(arrays.vectors[rows])
+    filesystem.release(arrays.vectors[first:last])  # a file larger than memory passes through it
+    codes, beyond = coder.quantise(vectors)
+    chosen = heads_of_rows(tree.heads, codes, lists.replicas, threads, lists.workers)
+    waiting.add(lists.entries(coder, tree.heads, vectors, rows, chosen, threads), rows[beyond], last)
+
+
+def _living(lists: Lists, entries: Entries) -> Entries:
+    """The entries without those of rows that have died since they were made, in an earlier life of the build."""
+    alive = _alive(lists, entries.rows)
+    if alive.all():
+        return entries
+    return Entries(entries.labels[alive], entries.rows[alive], entries.codes[alive], entries.factors[alive])
+
+
+def _alive(lists: Lists, rows: NDArray[np.int64] | slice) -> NDArray[np.bool_]:
+    deleted = lists.rows.arrays.deleted[rows]
+    alive: NDArray[np.bool_] = (deleted == 0) | (deleted > np.uint64(lists.removed))
+    return alive
+
+
+def _parts(rows: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+    yield from np.array_split(rows, max(1, len(rows) // 16_384))
+
+
+def _bodies(lists: Lists, view: View, waiting: Waiting, *, spill: bool) -> View:
+    """Lay the entries out, bucket by bucket. spill : each bucket goes to the list file and leaves memory."""
+    for first, last, entries in waiting.buckets():
+        inside = np.arange(first, last)
+        entries = _living(lists, entries)
+        counts = np.bincount(entries.labels - first, minlength=last - first)
+        view = with_room(view, inside, counts)
+        fill = np.zeros((last, 2), np.int32)
+        fill[inside, 0] = counts
+        _place(entries, view.places, fill, view.arena, view.coder.width)
+        if spill:
+            view = lists.spilled(view, inside)
+    return view

@@ -1,0 +1,189 @@
+"""How the lists engine turns rows into codes: one 8-bit code to choose lists by, one RaBitQ code to be found by in
+them.
+
+    row --quantiser--> uint8[64 * blocks]    compared with heads, clustered
+    row - head --rotation, B bits--> uint8[width], two factors      kept in the list
+
+Fixed when a tree is grown, and sealed with it. Under cosine rows count as unit vectors and all is squared l2 of those;
+under ip lists are clustered by l2 and compared by inner product.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vecdb.index.common import sq8_training
+from vecdb.index.common.sampling import center_of
+from vecdb.index.hnsw.graph import Quantiser
+from vecdb.kernels.codes import rabitq
+from vecdb.kernels.primitives import checksums
+from vecdb.storage.disk.row_file import RowArrays
+
+_SPREAD_ROWS = 4_096
+# the sample's largest factor becomes this: room above for rows 60 times as far, and below for 11 bits of small ones
+_F16_ROOM = 16.0
+FACTOR_BYTES = 4
+ROW_BYTES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Coder:
+    """signs : float32[4, D], the rotation.   center : float32[dim].   add_unit, rescale_unit : a stored float16 factor
+    times this is the factor.
+    """
+
+    metric: int
+    dim: int
+    bits: int
+    lossless: bool
+    quantiser: Quantiser
+    center: NDArray[np.float32]
+    signs: NDArray[np.float32]
+    add_unit: float = 1.0
+    rescale_unit: float = 1.0
+    error: float = 0.0  # of an estimate, in units of |rescale| |q - c|; under ip of the query's norm
+
+    @property
+    def cosine(self) -> bool:
+        return self.metric == 1
+
+    @property
+    def ip(self) -> bool:
+        return self.metric == 2
+
+    @property
+    def padded_dim(self) -> int:
+        """Dimensions of a packed code and of the query that meets it."""
+        dim: int = self.signs.shape[1]
+        return dim
+
+    @property
+    def width(self) -> int:
+        """Bytes of a packed code."""
+        return self.padded_dim * self.bits // 8
+
+    @property
+    def entry_bytes(self) -> int:
+        return self.width + ROW_BYTES + FACTOR_BYTES
+
+    @property
+    def step(self) -> float:
+        return rabitq.STEPS[self.bits]
+
+    def as_queries(self, codes: NDArray[np.uint8]) -> tuple[NDArray[np.int8], NDArray[np.float32], NDArray[np.int32]]:
+        """Heads as list codes take a query: query8s int8[n, D], steps float32[n], sums int32[n]."""
+        n = len(codes)
+        query8s = np.zeros((n, self.padded_dim), np.int8)
+        steps, sums = np.zeros(n, np.float32), np.zeros(n, np.int32)
+        if self.lossless:
+            query8s[:, : self.dim] = (codes[:, : self.dim] ^ np.uint8(128)).view(np.int8)
+            wide = query8s.astype(np.int32)
+            steps[:], sums[:] = np.einsum("ij,ij->i", wide, wide), wide.sum(axis=1)
+        else:
+            scratch = np.zeros(self.padded_dim, np.float32)
+            rabitq.encode_queries(self.decode(codes), self.center, self.signs, scratch, query8s, steps, sums)
+        return query8s, steps, sums
+
+    def quantise(self, vectors: NDArray[np.generic]) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
+        """8-bit codes uint8[n, 64 * blocks] of rows (stored dtype[n, dim], C-contiguous), and which of them are beyond
+        the codes.
+        """
+        codes, _, far = sq8_training.quantise(self.quantiser, vectors, 1 if self.cosine else 0)
+        return codes, far
+
+    def decode(self, codes: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """What codes of the quantiser stand for: float32[n, dim]."""
+        steps = codes[:, : self.dim].astype(np.float32) - np.float32(128.0)
+        x: NDArray[np.float32] = self.quantiser.mean + np.float32(self.quantiser.scale) * steps
+        return x
+
+    def encode(
+        self,
+        vectors: NDArray[np.generic],
+        labels: NDArray[np.int32],
+        heads: NDArray[np.uint8],
+        repeat: NDArray[np.int64],
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint32]]:
+        """Entries of vectors[repeat[i]] in the list of heads[labels[i]]: codes uint8[m, width], factors uint32[m]."""
+        if self.lossless:
+            codes, squares = self._as_they_are(vectors, repeat)
+            return codes, squares.view(np.uint32)
+        codes, raw, _ = self._encode(vectors, labels, heads, repeat)
+        raw[:, 0] /= np.float32(self.add_unit)
+        raw[:, 1] /= np.float32(self.rescale_unit)
+        np.clip(raw, -65_504.0, 65_504.0, out=raw)
+        return codes, raw.astype(np.float16).view(np.uint32).reshape(-1)
+
+    def _as_they_are(
+        self, vectors: NDArray[np.generic], repeat: NDArray[np.int64]
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        codes = np.empty((len(repeat), self.width), np.uint8)
+        squares = np.empty(len(repeat), np.float32)
+        flip = np.uint8(128 if vectors.dtype == np.int8 else 0)
+        rabitq.encode_lossless(checksums.for_kernels(vectors.view(np.uint8)), repeat, flip, codes, squares)
+        return codes, squares
+
+    def _encode(
+        self,
+        vectors: NDArray[np.generic],
+        labels: NDArray[np.int32],
+        heads: NDArray[np.uint8],
+        repeat: NDArray[np.int64],
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float32], float]:
+        codes = np.empty((len(repeat), self.width), np.uint8)
+        factors = np.empty((len(repeat), 2), np.float32)
+        scratch = np.empty((2, self.padded_dim), np.float32)
+        q = self.quantiser
+        total = rabitq.encode(
+            checksums.for_kernels(vectors), repeat, labels, self.cosine, heads, q.mean, np.float32(q.scale), self.center,
+            self.signs, self.bits, np.float32(self.step), codes, factors, scratch[0], scratch[1],
+        )  # fmt: skip
+        return codes, factors, float(total)
+
+
+def padded(dim: int, bits: int) -> int:
+    """Dimensions of a packed code: whole vectors of 16 bytes, and a multiple of 64 for the rotation."""
+    unit = max(64, 128 // bits) if bits < 8 else 64
+    return -(-dim // unit) * unit
+
+
+def rotation(rng: np.random.Generator, dim: int) -> NDArray[np.float32]:
+    """Signs of a rotation of `dim` dimensions, as `rabitq.rotate` takes them: float32[4, dim] of +-1."""
+    signs: NDArray[np.float32] = (1 - 2 * rng.integers(0, 2, (rabitq.ROUNDS, dim))).astype(np.float32)
+    return signs
+
+
+def lossless_for(metric: int, dtype: np.dtype[np.generic], bits: int) -> bool:
+    return bits == 8 and metric == 0 and dtype in (np.dtype(np.uint8), np.dtype(np.int8))
+
+
+def _some(rows: NDArray[Any]) -> NDArray[Any]:
+    """A few thousand of the rows, spread evenly."""
+    return np.ascontiguousarray(rows[:: max(1, len(rows) // _SPREAD_ROWS)])
+
+
+def new_coder(arrays: RowArrays, metric: int, bits: int, quantiser: Quantiser, sample: NDArray[np.generic]) -> Coder:
+    """A coder whose factors are not scaled yet. sample : stored dtype[n, dim]."""
+    dim = sample.shape[1]
+    center = center_of(_some(sample).astype(np.float32), metric)
+    signs = rotation(np.random.default_rng(dim), padded(dim, bits))
+    return Coder(metric, dim, bits, lossless_for(metric, arrays.vectors.dtype, bits), quantiser, center, signs)
+
+
+def scaled(coder: Coder, sample: NDArray[np.generic], labels: NDArray[np.int32], heads: NDArray[np.uint8]) -> Coder:
+    """The coder with units for its factors and its error, measured on rows of a sample and their heads."""
+    if coder.lossless:
+        return coder
+    rows, labels = _some(sample), _some(labels)
+    n = len(rows)
+    _, factors, deviations = coder._encode(rows, labels, heads, np.arange(n))
+    units = [2.0 ** np.ceil(np.log2(max(float(top), 1e-30) / _F16_ROOM)) for top in np.abs(factors).max(axis=0)]
+    spread = np.sqrt(
+        deviations / max(n, 1)
+    )  # deviation of a code from what it stands for, in steps (kernels/codes/rabitq.py)
+    error = 0.5 * spread * float(np.abs(factors[:, 1]).mean()) if coder.ip else spread
+    return replace(coder, add_unit=float(units[0]), rescale_unit=float(units[1]), error=float(error))

@@ -1,0 +1,392 @@
+"""SPANN (Chen et al., 2021): policy over the lists engine. How many lists, what stays in memory, and the search call.
+
+    rows    0 ........... indexed ............ row_count
+            in lists      tail: vectors scanned
+
+    search  heads -> lists -> [codes from disk, all at once] -> shortlist -> vectors from disk, all at once -> answer
+
+With codes in memory a query touches the disk once. With none it is the paper's: lists are read, scanned, and the best
+of them re-ranked. In between the hottest lists are in memory and are scanned while the others are being read.
+
+Vectors are read from the row file itself, past the page cache: keeping a second copy of them in the order of the lists
+would let survivors share pages (15 reads instead of 20), but doubles the disk and rewrites vectors with every split.
+
+Three roles (contract.py): searches take `lists.view` once; maintenance publishes new views; the publisher has nothing to
+derive, because the tail is scanned on its vectors.
+
+Invariants (`check` proves them): every row below `indexed` that is not dead is in one list at least and in none
+twice; no list passes the ceiling after `restore`; codes and factors are what encoding gives; every extent in use is
+sound.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vecdb import limits, schema
+from vecdb.index.clustering import partition
+from vecdb.index.clustering.assignment import comparisons_per_row
+from vecdb.index.clustering.cluster_tree import comparisons
+from vecdb.index.common import sealed_file, sq8_training
+from vecdb.index.common.batching import as_queries, empty, fill_up, in_slices
+from vecdb.index.common.progress import Stages
+from vecdb.index.common.thread_pool import Workers
+from vecdb.index.contract import (
+    EVERYTHING,
+    METRIC_CODES,
+    Allowed,
+    Found,
+    Index,
+    IndexDamaged,
+    Progress,
+    RowSource,
+    Sealed,
+)
+from vecdb.index.flat import scan_exactly
+from vecdb.index.spann import bulk_build, list_directory, list_updates
+from vecdb.index.spann.list_search import (
+    BYTES,
+    ENTRIES,
+    HEADS,
+    NS_PROBE,
+    NS_READ,
+    NS_RERANK,
+    NS_SCAN,
+    PROBES,
+    READS,
+    RERANKED,
+    WORK,
+    Plan,
+    Prepared,
+    RowFile,
+)
+from vecdb.index.spann.posting_lists import Lists, View
+from vecdb.schema import SearchParams, Snapshot
+from vecdb.storage.disk import filesystem, list_file
+
+_CEILING = 2  # times the fair share of a list
+_REPLICAS_ON_DISK = 4
+_QUERIES_PER_SLICE = 16
+_STEP_MAX = 16_384  # rows placed at once
+_GARBAGE_SHARE, _BUILT_GARBAGE_SHARE = 0.5, 0.1  # of the list file, past which it is written anew: later, after a build
+_REBUILD_ROWS_MAX = 262_144  # a collection this small is clustered anew each time it has grown fourfold
+_REBUILD_GROWTH = 4
+# Times of a build's stages, measured on 300,000 and 1,000,000 x 128 uint8 with 1 and 4 replicas: a comparison while a
+# tree grows, one that looks for replicas, and the restoring of lists against the assignment.
+_GROW_COST, _CLOSURE_COST, _RESTORE_COST = 1.0, 1.4, 0.11
+_LEARNING_COST, _LEARNING_FROM_DISK_COST = 0.45, 0.8  # of the build before it
+
+
+class Spann(Index):
+    """See the module's text. folder : of the list file."""
+
+    kind = "spann"
+    patient = True
+
+    def __init__(self, config: schema.Spann, metric: str, rows: RowSource, folder: Path) -> None:
+        self.config = config
+        self.metric = metric
+        self._metric = METRIC_CODES[metric]
+        self._rows = rows
+        self._row_file = RowFile(rows.path)
+        self._built_rows = 0
+        self._checkpoint: tuple[str, ...] = ()  # files that a build left, of use until the index is sealed
+        replicas = config.replicas or (_REPLICAS_ON_DISK if config.memory_budget_bytes == 0 else 1)
+        self.lists = Lists(rows, folder, replicas)
+        self._prepared: Prepared | None = None
+        self._workers = Workers()
+        self._cells = partition.Cells()
+
+    # -- publisher ---------------------------------------------------------------------------------
+
+    @property
+    def indexed_rows(self) -> int:
+        view = self.lists.view
+        return view.indexed if view is not None else 0
+
+    @property
+    def structure(self) -> object:
+        return self if self.lists.view is None else self.lists.view
+
+    @property
+    def learning_cost(self) -> float:
+        return _LEARNING_COST if self.config.memory_budget_bytes is None else _LEARNING_FROM_DISK_COST
+
+    def extend(self, row_count: int) -> None:
+        """Nothing to derive: the tail is scanned on its vectors."""
+
+    # -- maintenance -------------------------------------------------------------------------------
+
+    @property
+    def ceiling(self) -> int:
+        """Most entries of a list."""
+        view = self.lists.view
+        assert view is not None
+        if self.config.posting_bytes_max is not None:
+            return max(8, (self.config.posting_bytes_max - list_file.EXTENT_BYTES) // view.coder.entry_bytes)
+        return int(max(8, _CEILING * self.lists.replicas**0.5 / self.config.head_ratio))
+
+    def next_stop(self, row_count: int) -> int:
+        """Everything where lists are built from nothing, else a bounded step: it rewrites the lists that it meets, so
+        long tails are taken in long steps.
+        """
+        indexed = self.indexed_rows
+        if indexed == 0:
+            return row_count
+        tail, step = row_count - indexed, limits.index_step_rows
+        return row_count if tail < 2 * step else indexed + min(tail, _STEP_MAX) // step * step
+
+    def add(self, stop: int, threads: int = 1, progress: Progress = None) -> None:
+        if stop <= self.indexed_rows:
+            return
+        if self.lists.view is None or self._is_outgrown(stop):
+            self._build(stop, threads, progress)
+        while self.indexed_rows < stop:
+            list_updates.place(self.lists, min(stop, self.indexed_rows + _STEP_MAX), self.ceiling, threads)
+            self._settle_memory()
+
+    def _is_outgrown(self, stop: int) -> bool:
+        """Whether the tree is that of a much smaller collection, or too many rows lie beyond its codes."""
+        view = self._view()
+        entries = (int(view.lengths.sum()) + stop - view.indexed) // self.lists.replicas
+        if stop <= _REBUILD_ROWS_MAX and entries >= _REBUILD_GROWTH * self._built_rows:
+            return True
+        return sq8_training.too_far(view.far, stop) and entries >= sq8_training.FAR_GROWTH * self._built_rows
+
+    def _build(self, stop: int, threads: int, progress: Progress) -> None:
+        stages = Stages(progress, stop, self._build_costs(stop))
+        facts = {
+            **self._facts(), "head_ratio": self.config.head_ratio, "replicas": self.lists.replicas,
+            "rows": self._rows.path.name,
+        }  # fmt: skip
+        tree = bulk_build.tree_for(self.lists, self._metric, self.config, facts, stop, threads, stages.part("grow"))
+        view = bulk_build.build(self.lists, tree, self.config, stop, threads, stages.part("assign"))
+        self.lists.view = view
+        self._checkpoint = tree.file_names()
+        self._built_rows = int(view.lengths.sum()) // self.lists.replicas
+        list_updates.restore(self.lists, self.ceiling, threads, stages.part("restore"))
+        self._settle_memory()
+        self.lists.compact_arena(0.0)
+        if self.lists.garbage_pages() > _BUILT_GARBAGE_SHARE * self.lists.file_pages():
+            spilled = self._view().file  # by this build, and sealed by nobody
+            self.lists.rewrite_file()
+            if spilled is not None:
+                filesystem.remove(spilled.path)
+        if self.config.memory_budget_bytes:
+            self.lists.flush()
+            self._keep_hottest()
+
+    def _build_costs(self, stop: int) -> dict[str, float]:
+        """Expected times of a build's stages, in comparisons of a row with a head as `assign` makes them."""
+        lists = max(1, round(self.config.head_ratio * stop))
+        sample = bulk_build.sample_rows(stop, lists, self._rows.arrays.vectors.shape[1])
+        assign = stop * comparisons_per_row(lists) * (_CLOSURE_COST if self.lists.replicas > 1 else 1.0)
+        restore = _RESTORE_COST * (2 if self.lists.replicas > 1 else 1)
+        return {"grow": _GROW_COST * comparisons(sample, lists)[1], "assign": assign, "restore": restore * assign}
+
+    def _keep_hottest(self) -> None:
+        """Bring into memory what the budget holds; the others must be in the list file."""
+        self.lists.keep(self._hottest(self._view(), self.config.memory_budget_bytes))
+
+    def _settle_memory(self) -> None:
+        """Hold the budget: bodies beyond it go to disk, the hottest stay."""
+        budget = self.config.memory_budget_bytes
+        view = self._view()
+        if budget is not None and int(view.body_bytes()[view.places >= 0].sum()) > budget:
+            self.lists.flush()
+            self._keep_hottest()
+        else:
+            self.lists.compact_arena()
+
+    def _hottest(self, view: View, budget: int | None) -> NDArray[np.int64]:
+        """Lists that may be in memory, ascending: by how often they were probed, empty ones in any case."""
+        if budget is None:
+            return np.arange(view.heads.count)
+        order = np.argsort(-view.heat.astype(np.int64), kind="stable")
+        within = np.cumsum(view.body_bytes()[order]) <= budget
+        return np.union1d(order[within], np.flatnonzero(view.lengths == 0))
+
+    def remove(self, sequence: int, threads: int = 1) -> int:
+        """Entries of rows that died leave the lists that are in memory; on disk they go when a list is next written.
+
+        Returns 0: lists do not wear out by it as links do.
+        """
+        if sequence <= self.lists.removed:
+            return 0
+        self.lists.removed = sequence
+        if self.lists.view is not None:
+            list_updates.sweep(self.lists)
+            list_updates.restore(self.lists, self.ceiling, threads)
+            self._settle_memory()
+        return 0
+
+    def settle(self, threads: int = 1) -> int:
+        return 0
+
+    # -- search ------------------------------------------------------------------------------------
+
+    def search(
+        self,
+        queries: NDArray[Any],
+        limit: int,
+        snapshot: Snapshot,
+        params: SearchParams,
+        allow: Allowed | None = None,
+    ) -> Found:
+        view = self.lists.view
+        queries = as_queries(queries)
+        if view is None or params.exact:
+            return self._exactly(queries, limit, snapshot, allow, params.threads)
+        bitmap = EVERYTHING if allow is None else allow.bitmap(snapshot.row_count)
+        found = empty(len(queries), limit, WORK)
+        prepared = self._prepared
+        if prepared is None or prepared.view is not view or prepared.arrays is not self._rows.arrays:
+            prepared = self._prepared = Prepared(
+                view, self._rows.arrays, self._metric, self._row_file, self.lists, prepared
+            )
+        plan = Plan(prepared, self.config, limit, params.nprobe, snapshot, bitmap)
+        in_slices(plan.answer, queries, found, _QUERIES_PER_SLICE, params.threads, self._workers)
+        fill_up(found, queries, limit, snapshot, allow, params.threads, self._exactly, RERANKED)
+        return found
+
+    def explain(self, work: NDArray[np.int64]) -> dict[str, Any]:
+        view = self.lists.view
+        if len(work) != WORK or view is None:
+            return {}
+        return {
+            "probes": int(work[PROBES]),
+            "heads_compared": int(work[HEADS]),
+            "rows_scanned": int(work[ENTRIES]),
+            "reads": int(work[READS]),
+            "bytes_read": int(work[BYTES]),
+            "reranked": int(work[RERANKED]),
+            "heads_ms": int(work[NS_PROBE]) / 1e6,
+            "scan_ms": int(work[NS_SCAN]) / 1e6,
+            "read_ms": int(work[NS_READ]) / 1e6,
+            "rerank_ms": int(work[NS_RERANK]) / 1e6,
+        }
+
+    def _exactly(
+        self, queries: NDArray[np.float32], limit: int, snapshot: Snapshot, allow: Allowed | None, threads: int
+    ) -> Found:
+        arrays = self._rows.arrays
+        found = scan_exactly(arrays, self._metric, queries, limit, snapshot, allow, threads, self._workers)
+        if allow is None:
+            filesystem.release(
+                arrays.vectors[: snapshot.row_count]
+            )  # all of the file was looked at, and it may be large
+        return found
+
+    def centres(self, row_count: int) -> NDArray[np.float32]:
+        """The groups of the tree; before there is one, those of a sample."""
+        view = self.lists.view
+        if view is None:
+            return self._cells.centres(self._rows.arrays, self._metric, row_count, self._workers)
+        return partition.of_groups(view.heads, view.coder.quantiser, self._metric)
+
+    # -- files and figures -------------------------------------------------------------------------
+
+    def _facts(self) -> dict[str, Any]:
+        common = sealed_file.facts(self.kind, self.metric, self._rows.arrays.vectors)
+        return {**common, "bits": self.config.bits}
+
+    def seal(self, path: Path) -> Sealed:
+        lists = self.lists
+        if lists.garbage_pages() > _GARBAGE_SHARE * lists.file_pages() + 64:
+            lists.rewrite_file()
+        else:
+            lists.flush()
+        if self.config.memory_budget_bytes:  # what is probed most comes in, what is no longer probed goes out
+            self._keep_hottest()
+            self._view().heat[:] //= 2
+        view = self._view()
+        assert view.file is not None
+        try:
+            view.file.sync()
+            filesystem.sync_dir(lists.folder)
+        except OSError as error:  # the pages may be lost although a next sync would succeed
+            raise IndexDamaged(
+                f"{view.file.path}: not synced ({error}); the index can be rebuilt from the rows"
+            ) from error
+        facts = {**self._facts(), "sequence": lists.removed, "built_rows": self._built_rows}
+        written = list_directory.write(path, view, facts)
+        self._checkpoint = ()  # whoever commits the seal removes what `file_names` told before it
+        return Sealed(
+            written, view.indexed, lists.removed, ((view.file.path.name, view.file.page_count * list_file.PAGE),)
+        )
+
+    @classmethod
+    def open(cls, path: Path, config: schema.Spann, metric: str, rows: RowSource, *, mapped: bool = False) -> Spann:
+        """Load a sealed directory and as many lists as the budget holds. mapped : for a process that never writes."""
+        index = cls(config, metric, rows, path.parent)
+        view, header = list_directory.read(path, index._metric, index._facts(), writable=not mapped)
+        index._built_rows = header["built_rows"]
+        if config.replicas is None:  # it was chosen by the budget of that time
+            index.lists.replicas = view.replicas
+        elif config.replicas != view.replicas:
+            raise sealed_file.refuse(path, "header, replicas", config.replicas, view.replicas)
+        index.lists.removed = header["sequence"]
+        index.lists.view = view
+        index.lists.load(index._hottest(view, config.memory_budget_bytes))
+        return index
+
+    def compact(self, mapping: NDArray[np.int64], rows: RowSource) -> Spann:
+        new = Spann(self.config, self.metric, rows, self.lists.folder)
+        new._built_rows, new.lists.replicas = self._built_rows, self.lists.replicas
+        new.lists.removed = self.lists.removed
+        if self.lists.view is not None:
+            budget = self.config.memory_budget_bytes
+            spill = budget is not None and int(self._view().body_bytes().sum()) > budget
+            new.lists.view = list_updates.renumbered(self.lists, new.lists, mapping, spill=spill)
+            if spill:
+                new._keep_hottest()
+            else:
+                new._settle_memory()
+        return new
+
+    def check(self) -> list[str]:
+        from vecdb.index.spann.invariants import violations
+
+        return violations(self) if self.lists.view is not None else []
+
+    def stats(self) -> dict[str, Any]:
+        view = self.lists.view
+        facts = {"kind": self.kind, "bits": self.config.bits, "replicas": self.lists.replicas}
+        if view is None:
+            return {**facts, "indexed_rows": 0, "bytes_ram": 0}
+        lengths = view.lengths
+        resident = view.places >= 0
+        quantiles = {f"p{q}": int(np.percentile(lengths, q)) for q in (1, 50, 99)} if len(lengths) else {}
+        return {
+            **facts,
+            "indexed_rows": view.indexed,
+            "heads": view.heads.count,
+            "groups": len(view.heads.group_ends),
+            "entries": int(lengths.sum()),
+            "list_length": {"mean": float(lengths.mean()), **quantiles, "max": int(lengths.max(initial=0))},
+            "ceiling": self.ceiling,
+            "pending_splits": int((lengths > self.ceiling).sum()),
+            "lists_in_memory": int(resident.sum()),
+            "far_rows": len(view.far),
+            "list_file_bytes": view.file.page_count * list_file.PAGE if view.file is not None else 0,
+            "list_file_garbage_bytes": self.lists.garbage_pages() * list_file.PAGE,
+            "removed_sequence": self.lists.removed,
+            "bytes_ram": sum(segment.nbytes for segment in view.segments) + view.heads.nbytes() + 20 * len(lengths),
+        }
+
+    def file_names(self) -> tuple[str, ...]:
+        view = self.lists.view
+        own = (view.file.path.name,) if view is not None and view.file is not None else ()
+        return (*own, *self._checkpoint)
+
+    def close(self) -> None:
+        self._workers.close()
+        self.lists.close()
+
+    def _view(self) -> View:
+        assert self.lists.view is not None
+        return self.lists.view

@@ -1,0 +1,66 @@
+"""Moving over from other libraries: an hnswlib index file becomes a collection.
+
+The vectors and labels are taken over, deleted elements are left behind, and the graph is built anew by our own rules
+(two threads build about as fast as hnswlib does), with the file's m and ef_construction.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vecdb import limits, validate
+from vecdb.api.collection import Collection
+from vecdb.api.database import Database
+from vecdb.errors import InvalidArgument, NotFound
+from vecdb.integrations import hnswlib_format
+from vecdb.schema import Hnsw
+from vecdb.storage.disk import filesystem
+
+_BATCH_BYTES = 8 << 20
+
+
+def import_hnswlib(
+    database: Database,
+    collection: str,
+    path: Any,
+    metric: str,
+    dim: int | None = None,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> Collection:
+    """Fill the new or existing `collection` with the live elements of an hnswlib index file; labels become int ids.
+
+    metric : "l2", "ip" or "cosine", as the index was made: the file does not say. A cosine index holds vectors that
+        hnswlib has
+        scaled to unit length.
+    dim : refuse the file unless it has this dimension.
+
+    Raises Corruption where the file is no hnswlib index, InvalidArgument where dim or metric do not fit. A repeated
+    import of the same file changes nothing but takes up where a broken one stopped, since every label is upserted.
+    """
+    file = Path(os.path.abspath(path))
+    if not filesystem.exists(file):
+        raise NotFound(f"no file at {file}")
+    graph = hnswlib_format.parse(filesystem.map_readonly(file), name=str(file))
+    if dim is not None and graph.dim != dim:
+        raise InvalidArgument(f"{file} has dim {graph.dim}, got dim {dim}")
+    m = min(max(graph.m, limits.m_min), limits.m_max)
+    index = Hnsw(m=m, ef_construction=max(m, min(graph.ef_construction, limits.ef_construction_max)))
+    target = database.create_collection(collection, graph.dim, metric, index, exist_ok=True)
+    live = np.flatnonzero(~graph.deleted)
+    if len(live) and graph.labels[live].max() > np.iinfo(np.int64).max:
+        raise InvalidArgument(f"{file} has labels past 2**63 - 1; ids are signed 64-bit integers")
+    labels = graph.labels.astype(np.int64)
+    step = max(1, _BATCH_BYTES // (4 * graph.dim))
+    for start in range(0, len(live), step):
+        part = live[start : start + step]
+        target.upsert(labels[part], graph.vectors[part])
+        if progress is not None:
+            progress(min(start + step, len(live)), len(live))
+    target.optimize(threads=validate.threads(None))
+    return target

@@ -1,0 +1,1 @@
+"""Codes of vectors: 8 bits, RaBitQ, one bit."""

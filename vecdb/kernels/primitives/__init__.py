@@ -1,0 +1,1 @@
+"""Distances, dot products, checksums: what the other kernels are made of."""

@@ -1,0 +1,1 @@
+"""Whole queries: over a graph, lists, a tree, or all vectors."""

@@ -1,0 +1,86 @@
+"""Exact scan of full vectors: the oracle, the tail of a young collection, the fallback."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from vecdb.kernels.compile import kernel
+from vecdb.kernels.primitives.checksums import is_sound
+from vecdb.kernels.primitives.distance import exact
+from vecdb.kernels.primitives.dot_products import prefetch_at, prefetch_row
+from vecdb.kernels.search.beam_search import insert, is_visible
+from vecdb.kernels.search.graph_search import distance_of, key_of
+
+BLOCK_ROWS = 256  # rows scored for all queries before the next block: 256 x 384 float32 stays in a level-2 cache
+AHEAD_ROWS = 8  # of a list of rows, which lie scattered, this many are on their way from memory
+
+
+@kernel()
+def scan_rows(
+    queries, keys, counts, limit, listed, first, stop, row_count, sequence_signed, allow, metric, vectors, crcs,
+    verified, deleted, block, rows,
+):  # fmt: skip
+    """The nearest visible rows of [first, stop) to every query, added to keys int64[nq, limit + 1], counts int64[nq].
+
+    listed : uint32[any], rows of which [first, stop) are scanned; empty: [first, stop) are rows themselves.
+    rows : int32[block], scratch.   Returns the first row that does not match its checksum, or -1.
+    """
+    sequence = np.uint64(sequence_signed)
+    row_bytes = vectors.shape[1] * vectors.itemsize
+    for begin in range(first, stop, block):
+        visible = 0
+        for at in range(begin, min(begin + block, stop)):
+            row = at
+            if len(listed):
+                row = np.int64(listed[at])
+                ahead = np.int64(listed[min(at + AHEAD_ROWS, stop - 1)])  # rows of a list lie scattered
+                for line in range(0, min(row_bytes + 63, 2048), 64):
+                    prefetch_at(vectors, ahead * row_bytes + line)
+                prefetch_row(deleted, ahead)
+            if is_visible(row, row_count, sequence, deleted, allow):
+                if not is_sound(vectors, row, row_bytes, crcs, verified):
+                    return row
+                rows[visible] = row
+                visible += 1
+        for i in range(len(queries)):
+            query = queries[i]
+            best = keys[i]
+            size = counts[i]
+            for j in range(visible):
+                row = np.int64(rows[j])
+                key = key_of(exact(vectors, row, query, metric), row)
+                if size < limit:
+                    insert(best, np.int64(size), key)
+                    size += 1
+                elif key < best[limit - 1]:
+                    insert(best, np.int64(limit - 1), key)
+            counts[i] = size
+    return -1
+
+
+@kernel()
+def merge(keys, sizes, places, limit, out_rows, out_distances, out_counts):
+    """Merge the sorted answers of several row ranges. keys : int64[parts, nq, limit + 1].   sizes : int64[parts,
+    nq].
+    """
+    parts = keys.shape[0]
+    for i in range(keys.shape[1]):
+        places[:] = 0
+        count = 0
+        while count < limit:
+            best = -1
+            for part in range(parts):
+                if places[part] < sizes[part, i]:
+                    if best < 0 or keys[part, i, places[part]] < keys[best, i, places[best]]:
+                        best = part
+            if best < 0:
+                break
+            key = keys[best, i, places[best]]
+            places[best] += 1
+            out_rows[i, count] = key & np.int64(0xFFFFFFFF)
+            out_distances[i, count] = distance_of(key)
+            count += 1
+        for j in range(count, limit):
+            out_rows[i, j] = -1
+            out_distances[i, j] = np.float32(np.inf)
+        out_counts[i] = count

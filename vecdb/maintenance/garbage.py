@@ -1,0 +1,127 @@
+"""Debris: files and LMDB entries that no state names, left by a drop, a vacuum or a crash between two of their steps.
+
+It is harmless, and removed a bounded piece a commit, so that writers never wait long: after a drop or vacuum, and at
+open.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from vecdb.commit.committer import Committer, Group
+from vecdb.errors import Corruption
+from vecdb.index.spann import build_checkpoint
+from vecdb.state.generation import rows_name
+from vecdb.storage.disk import filesystem
+from vecdb.storage.kv import catalog, keys
+from vecdb.storage.kv.store import Store
+from vecdb.validate.common import breathe
+
+_PURGE_ENTRIES = 5_000  # deleted per commit
+_SLICE = 128  # per stretch of bytecode, about 100 us
+
+
+@dataclass(slots=True)
+class Purge:
+    """Delete up to a bounded number of entries under a prefix of some databases. Returns True while there may be
+    more.
+    """
+
+    prefix: bytes
+    databases: tuple[bytes, ...]
+    size_bytes: int = 0
+    exclusive: bool = False
+
+    def apply(self, group: Group) -> bool:
+        left = _PURGE_ENTRIES
+        for name in self.databases:
+            cursor = group.txn.cursor(db=group.store.databases[name])
+            cursor.set_range(self.prefix)
+            while left and bytes(cursor.key()).startswith(self.prefix):
+                cursor.delete(dupdata=True)  # and stands at the next
+                group.changed = True
+                left -= 1
+                if left % _SLICE == 0:
+                    breathe()
+        return left == 0
+
+
+def purge_debris(
+    database: Path, store: Store, committer: Committer, *, only_uid: int | None = None, keep: tuple[str, ...] = ()
+) -> None:
+    """Remove files and LMDB entries that no state names, but for files of the names `keep`: of one collection, or at
+    open of all.
+    """
+    states = _states(store)
+    for prefix in _prefixes(store, keys.BY_GENERATION, keys.PREFIX_BYTES):
+        uid, generation = keys.split_prefix(prefix)
+        state = states.get(uid)
+        if (only_uid is None or uid == only_uid) and (state is None or state.generation != generation):
+            _purge(committer, Purge(prefix, keys.BY_GENERATION))
+    for prefix in _prefixes(store, keys.BY_UID, keys.UID_BYTES):
+        uid = int.from_bytes(prefix, "big")
+        if (only_uid is None or uid == only_uid) and uid not in states:
+            _purge(committer, Purge(prefix, keys.BY_UID))
+    synced = False
+    for name in filesystem.list_dir(database / "collections"):
+        try:
+            uid = int(name, 16)
+        except ValueError:
+            continue
+        if only_uid is not None and uid != only_uid:
+            continue
+        state = states.get(uid)
+        folder = database / "collections" / name
+        debris = [file for file in filesystem.list_dir(folder) if file not in keep and not _is_named(file, state)]
+        if (debris or state is None) and not synced:
+            store.sync()  # with durability "relaxed" the commit that let go of these files may not be on disk yet
+            synced = True
+        for file in debris:
+            filesystem.remove(folder / file)
+        if state is None:
+            filesystem.remove_tree(folder)
+
+
+def _is_named(file: str, state: catalog.State | None) -> bool:
+    """Whether a state names the file, or it is what a killed build left for the next one."""
+    if state is None:
+        return False
+    sealed = state.sealed
+    if file == rows_name(state.generation) or (sealed is not None and file in sealed.files):
+        return True
+    return build_checkpoint.is_wanted(file, state.generation, sealed.sequence if sealed is not None else None)
+
+
+def _purge(committer: Committer, request: Purge) -> None:
+    while committer.submit(request):
+        pass
+
+
+def _states(store: Store) -> dict[int, catalog.State]:
+    with store.read() as txn:
+        entries = [catalog.decode_entry(bytes(raw), str(name)) for name, raw in txn.cursor(db=store.catalog)]
+        return {
+            entry.uid: catalog.decode_state(txn.get(keys.uid(entry.uid), db=store.state), entry.name)
+            for entry in entries
+        }
+
+
+def _prefixes(store: Store, databases: tuple[bytes, ...], prefix_bytes: int) -> list[bytes]:
+    """Every prefix of that length that the databases hold, found by jumping from one to the next."""
+    found: set[bytes] = set()
+    with store.read() as txn:
+        for name in databases:
+            cursor = txn.cursor(db=store.databases[name])
+            there, last = cursor.first(), b""
+            while there:
+                prefix = bytes(cursor.key()[:prefix_bytes])
+                if len(prefix) < prefix_bytes:
+                    raise Corruption(f"LMDB holds a key of {len(prefix)} bytes; restore the database from a backup")
+                if prefix <= last:
+                    raise Corruption(f"LMDB holds the key {prefix.hex()} after {last.hex()}; restore from a backup")
+                last = prefix
+                found.add(prefix)
+                following = keys.after(prefix)
+                there = following is not None and cursor.set_range(following)
+    return sorted(found)

@@ -1,0 +1,372 @@
+"""How a collection answers: searches, records by id, what its tenants see. Nothing here changes anything.
+
+    search   current view -> plan -> index (sealed or live part and tail; exact scan for what came short) -> ids, fields
+
+Threads: any number at once; each answer is of one view, or of one read transaction.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from functools import partial
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vecdb import limits
+from vecdb.api.hits import Hits
+from vecdb.errors import NotFound
+from vecdb.index.contract import Allowed, Found, IndexDamaged
+from vecdb.query import mixture, planner
+from vecdb.query.cancellation import in_chunks
+from vecdb.schema import Record, SearchParams
+from vecdb.state import record_reader
+from vecdb.state.collection_state import Following
+from vecdb.state.generation import View
+from vecdb.state.plan_cache import Way
+from vecdb.storage.disk import filesystem
+from vecdb.storage.kv import catalog, keys, record_format
+from vecdb.storage.kv.store import Txn
+from vecdb.tenancy import access_changes
+from vecdb.validate import IdBatch, MixtureQuery, iterator, tenant_name
+
+_NAMES_PAGE = 1_000  # names of tenants read in one transaction
+_SEARCHED_S = 2.0
+
+
+class Answering(Following):
+    """Searches and reads of one collection."""
+
+    _searched_at = -_SEARCHED_S  # by the monotonic clock
+    _decoded = b"", -1  # the state that was decoded last, and its generation
+
+    # -- search ------------------------------------------------------------------------------------
+
+    def search(
+        self,
+        queries: NDArray[np.float32],
+        limit: int,
+        params: SearchParams,
+        *,
+        single: bool,
+        select: tuple[str, ...] | None,
+        include_vectors: bool,
+        explain: bool,
+        tenants: tuple[str, ...] = (),
+        stop: Callable[[], bool] | None = None,
+    ) -> Hits:
+        """Nearest live records of queries (float32[nq, dim], checked). `select`: field names, None for all, () for
+        none. `tenants`: whose records, () for everybody's. `stop`: asked now and then whether to give up.
+        """
+        started = time.perf_counter() if explain else 0.0
+        self._searched_at = time.monotonic()
+        while True:
+            view, way = self._way(limit, params, tenants)
+            if stop is None or single:
+                found, plan = self.follow(view, way, queries)
+            else:
+                found, plan = in_chunks(partial(self.follow, view, way), queries, stop)
+            searched = time.perf_counter() if explain else 0.0
+            hits = self._hits(view, found, single, select, include_vectors)
+            if hits is not None:
+                break
+        if explain:
+            hits.explain = self._explained(view, found, plan, started, searched)
+        return hits
+
+    def search_stream(
+        self,
+        queries: Iterable[Any],
+        check: Callable[[Any], tuple[NDArray[np.float32], bool]],
+        limit: int,
+        params: SearchParams,
+        *,
+        select: tuple[str, ...] | None,
+        include_vectors: bool,
+        tenants: tuple[str, ...] = (),
+        window: int = 1,
+    ) -> Iterator[Hits]:
+        """One at a time: with nothing to wait for, nothing is gained by reading ahead."""
+        for query in iterator(queries):
+            array, single = check(query)
+            yield self.search(
+                array, limit, params, single=single, select=select, include_vectors=include_vectors, explain=False,
+                tenants=tenants,
+            )  # fmt: skip
+
+    def _hits(
+        self, view: View, found: Found, single: bool, select: tuple[str, ...] | None, include_vectors: bool
+    ) -> Hits | None:
+        """Ids, fields and vectors of what was found; None where a vacuum has moved the rows since: once more on the new
+        view.
+        """
+        raw_fields: list[Any] | None = None
+        if view.state.has_fields and select != ():
+            raw_fields = self._fields_of(view, found.rows, single)
+            if raw_fields is None:
+                return None
+        vectors = None
+        if include_vectors:
+            vectors = np.zeros((*found.rows.shape, self.entry.dim), self.entry.dtype)
+            vectors[found.rows >= 0] = record_reader.vectors(view.generation, found.rows[found.rows >= 0])
+            if single:
+                vectors = vectors[0, : found.counts[0]]
+        padded = not single or found.counts.item(0) < found.rows.shape[1]
+        ids = view.generation.ids.take(found.rows, padded=padded)
+        sequence = view.snapshot.sequence
+        return Hits(
+            ids, found.distances, found.counts, sequence, self.entry.metric, single, raw_fields, vectors, None, select  # type: ignore[arg-type]
+        )  # fmt: skip
+
+    def _explained(
+        self, view: View, found: Found, plan: planner.Plan, started: float, searched: float
+    ) -> dict[str, Any]:
+        done = time.perf_counter()
+        index = view.generation.index
+        return {
+            "plan": plan.strategy,
+            "reason": plan.reason,
+            "ef": plan.width if plan.strategy == "graph" else None,
+            "nprobe": plan.width if plan.strategy in ("lists", "tree") else None,
+            "index_state": self.index_state(view),
+            "indexed_rows": index.indexed_rows,
+            "tail_rows": view.snapshot.row_count - index.indexed_rows,
+            **index.explain(found.work),
+            "search_ms": 1e3 * (searched - started),
+            "fetch_ms": 1e3 * (done - searched),
+            "total_ms": 1e3 * (done - started),
+        }
+
+    def search_mixture(
+        self,
+        query: MixtureQuery,
+        limit: int,
+        params: SearchParams,
+        owner: bytes,
+        *,
+        select: tuple[str, ...] | None,
+        include_vectors: bool,
+        explain: bool,
+        tenants: tuple[str, ...] = (),
+    ) -> Hits:
+        """Diverse neighbours of the records of a user (mixture.py); all that it reads and finds is of one view."""
+        started = time.perf_counter()
+        self._searched_at = time.monotonic()
+        while True:
+            view, allowed = self.current_for(tenants) if tenants else (self.current(), None)
+            users = self._rows_of_users(view, query.users, owner, allowed)
+            if users is None:
+                time.sleep(0.001)  # a commit is there that is not published yet, or was while this looked
+                continue
+            liked = record_reader.vectors(view.generation, np.concatenate(users)).astype(np.float32)
+            vectors = np.split(liked, np.cumsum([len(rows) for rows in users])[:-1])
+            centres = view.generation.index.centres(view.snapshot.row_count)
+            made = mixture.fit(vectors, centres, self.entry.metric, query.components, query.smoothing, query.neighbours)
+            find = partial(self.find, view, params=params, allowed=allowed)
+            answer = mixture.answer(find, made, users[0], limit)
+            searched = time.perf_counter()
+            hits = self._hits(view, answer.found, True, select, include_vectors)
+            if hits is not None:
+                break
+        hits.components = answer.components
+        if explain:
+            report = self._explained(view, answer.found, answer.plan, started, searched)
+            hits.explain = report | answer.explain(made)
+        return hits
+
+    def _rows_of_users(
+        self, view: View, users: list[IdBatch], owner: bytes, allowed: Allowed | None
+    ) -> list[NDArray[np.int64]] | None:
+        """Rows of each user's records at the view; None where LMDB holds another commit by now. Raises NotFound where
+        one is not there or, which is the same to its tenants, not for them to see.
+        """
+        with self.store.read() as txn:
+            _, state = self._state_in(txn)
+            if (state.generation, state.sequence) != (view.generation.number, view.snapshot.sequence):
+                return None
+            found = [record_reader.confirmed_rows(view.generation, txn, state, owner, ids) for ids in users]
+        unseen = 0
+        for rows, ids in zip(reversed(found), reversed(users), strict=True):
+            bad = np.flatnonzero(rows < 0 if allowed is None else (rows < 0) | ~allowed.holds(np.maximum(rows, 0)))
+            unseen += len(bad)
+            if len(bad):
+                first = ids.ints[bad[0]] if ids.ints is not None else repr(ids.keys[bad[0]].decode())
+        if unseen:
+            raise NotFound(
+                f"collection {self.entry.name!r} has no record {first}"
+                + (f" and {unseen - 1} more of these ids" if unseen > 1 else "")
+                + (" that the tenant may see" if allowed is not None else "")
+            )
+        return found
+
+    def find(
+        self,
+        view: View,
+        queries: NDArray[np.float32],
+        limit: int,
+        params: SearchParams,
+        allowed: Allowed | None = None,
+    ) -> tuple[Found, planner.Plan]:
+        """Nearest rows of one view. allowed : rows of its snapshot that may be returned; None: all."""
+        return self.follow(view, self._made(view, limit, params, allowed), queries)
+
+    def follow(self, view: View, way: Way, queries: NDArray[np.float32]) -> tuple[Found, planner.Plan]:
+        """Nearest rows of a view, in a way that was worked out before."""
+        try:
+            return way.search(queries), way.plan
+        except IndexDamaged as error:
+            self.index_damaged(way.index, error)
+            exact = replace(way.params, exact=True, recall=None)
+            found = way.index.search(queries, way.limit, view.snapshot, exact, way.allowed)
+            return found, planner.Plan("exact", 0, "the index is damaged")
+        except OSError as error:
+            raise filesystem.translate(error, "searching", "nothing changed") from error
+
+    def _way(self, limit: int, params: SearchParams, tenants: tuple[str, ...]) -> tuple[View, Way]:
+        """The newest view, and the way to its answer. Raises what `current_for` does."""
+        view, asked = self.current(), (limit, params, tenants)
+        way = view.ways.get(asked, view.generation)
+        if way is None:
+            view, allowed = self.current_for(tenants) if tenants else (view, None)
+            way = self._made(view, limit, params, allowed)
+            view.ways.keep(asked, way)
+        return view, way
+
+    def _made(self, view: View, limit: int, params: SearchParams, allowed: Allowed | None) -> Way:
+        index = view.generation.index
+        structure = index.structure
+        plan = self.plan(view, limit, params, allowed)
+        search = index.searching(limit, view.snapshot, plan.params(params), allowed)
+        return Way(index, structure, allowed, limit, params, plan, search)
+
+    def plan(self, view: View, limit: int, params: SearchParams, allowed: Allowed | None) -> planner.Plan:
+        state, matching = view.state, None if allowed is None else len(allowed)
+        index = view.generation.index
+        by_graph = index.indexed_rows > 0 and planner.is_for_graph(
+            view.config, limit, params, state.tuned, view.snapshot.live_count, matching, index.scan_share
+        )
+        if by_graph and not index.has_graph():
+            by_graph = False
+            if index.ask_for_graph():
+                self._wake_maintenance()
+        return planner.plan(
+            view.config, index.indexed_rows, view.snapshot, limit, params, state.tuned, state.tuned_ef, matching,
+            state.scan_rows, index.scan_share, by_graph,
+        )  # fmt: skip
+
+    def _fields_of(self, view: View, rows: NDArray[np.int64], single: bool) -> list[Any] | None:
+        """Encoded fields of found rows, nested as the hits are; None where the rows have been renumbered since
+        `view`.
+        """
+        with self.store.read(buffers=True) as txn:
+            if self._generation_in(txn) != view.generation.number:
+                return None
+            nested = [
+                record_reader.encoded_fields(view.generation, txn, [row for row in one if row >= 0])
+                for one in rows.tolist()
+            ]
+            return nested[0] if single else nested
+
+    def _generation_in(self, txn: Txn) -> int | None:
+        """The number that a transaction sees; None where the collection was dropped."""
+        raw = txn.get(keys.uid(self.entry.uid), db=self.store.state)
+        if raw is None:
+            return None
+        state, generation = self._decoded
+        if state != bytes(raw):
+            state = bytes(raw)
+            generation = catalog.decode_state(state, self.entry.name).generation
+            self._decoded = state, generation
+        return generation
+
+    def is_searched(self) -> bool:
+        """Whether anybody in this process has searched lately: then cores and the length of the tail matter to them."""
+        return time.monotonic() - self._searched_at < _SEARCHED_S
+
+    # -- point reads -------------------------------------------------------------------------------
+
+    def get(self, ids: IdBatch, owner: bytes, *, include_vectors: bool, tenants: tuple[str, ...] = ()) -> Any:
+        """A record or None per id, in order, all from one committed state; with `tenants` None, too, where none of
+        them may see the record. Of one bare id the record or None itself.
+        """
+        with self.reading() as (txn, generation, state):
+            for name in tenants:
+                self._tenant_in(txn, name)
+            rows = record_reader.rows_of_ids(generation, txn, owner, ids.keys)
+            found = record_reader.records(generation, txn, state, rows, include_vectors=include_vectors)
+            for record, key in zip(found, ids.keys, strict=True):
+                if record is not None:
+                    record_reader.refuse_stray(generation, key, record.id)
+        if tenants:
+            allowed = set(tenants)
+            found = [one if one is not None and not allowed.isdisjoint(one.tenants) else None for one in found]
+        return found[0] if ids.scalar else found
+
+    def iter(self, batch: int, *, include_vectors: bool, tenants: tuple[str, ...] = ()) -> Iterator[list[Record]]:
+        """Live records in row order, `batch` at a time, from one committed state (held until the iterator is done)."""
+        with self.reading() as (txn, generation, state):
+            if tenants:
+                chosen = record_reader.rows_of_tenants(generation, txn, state, tenants).astype(np.int64)
+            else:
+                chosen = np.flatnonzero(~record_reader.dead_rows(generation, txn, state))
+            rows: list[int] = []
+            for row in chosen.tolist():
+                rows.append(row)
+                if len(rows) == batch:
+                    records = record_reader.records(generation, txn, state, rows, include_vectors=include_vectors)
+                    with self.store.resting():
+                        yield cast(list[Record], records)
+                    rows = []
+                    self._guard()
+            if rows:
+                records = record_reader.records(generation, txn, state, rows, include_vectors=include_vectors)
+                with self.store.resting():
+                    yield cast(list[Record], records)
+
+    def count(self, tenants: tuple[str, ...] = ()) -> int:
+        """Live records; of tenants, those of their union."""
+        if not tenants:
+            return self.current().snapshot.live_count
+        if len(tenants) > 1:
+            return len(self.current_for(tenants)[1])
+        with self.reading() as (txn, generation, state):
+            number, _ = self._tenant_in(txn, tenants[0])
+            return generation.journal.at(txn, state).count_of(number)
+
+    # -- tenants -----------------------------------------------------------------------------------
+
+    def _tenant_in(self, txn: Txn, name: str) -> tuple[int, record_format.Tenant]:
+        """(number, tenant). Raises NotFound."""
+        return access_changes.named(self.store, txn, self.entry.uid, tenant_name(name), self.entry.name)
+
+    def tenants(self, after: str | None, limit: int | None) -> Iterator[str]:
+        """Names past `after`, sorted, a page at a time: each page is one committed state."""
+        last = None if after is None else after.encode()
+        left = limits.tenants_made_max if limit is None else limit
+        while left:
+            self.current()
+            most = min(left, _NAMES_PAGE)
+            with self.store.read() as txn:
+                names = access_changes.names_after(self.store, txn, self.entry.uid, last, most)
+            yield from (name.decode() for name in names)
+            if len(names) < most:
+                return
+            last, left = names[-1], left - most
+
+    def tenant_stats(self, name: str) -> dict[str, Any]:
+        view, allowed = self.current_for((name,))
+        with self.reading() as (txn, _, _):
+            _, found = self._tenant_in(txn, name)
+        plan = self.plan(view, 10, SearchParams(), allowed)
+        return {
+            "tenant": name,
+            "records": len(allowed),
+            "records_max": None if found.records_max in (0, limits.tenant_records_max) else found.records_max,
+            "bytes_ram": view.generation.tenants.cached_bytes(name),
+            "plan": plan.strategy,
+            "reason": plan.reason,
+            "sequence": view.snapshot.sequence,
+        }

@@ -1,0 +1,150 @@
+"""Rows of ids; records, fields and vectors of rows, out of the blocks that a transaction sees and the row file.
+
+Every vector that leaves is a copy, compared with its CRC-32C first. Blocks are views of LMDB's memory and stay in here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vecdb.errors import Corruption
+from vecdb.schema import Id, Record
+from vecdb.state.generation import Generation, block_of, iter_tombs, metas_of, refuse_damaged
+from vecdb.storage.kv import keys, record_format
+from vecdb.storage.kv.catalog import State
+from vecdb.storage.kv.store import Txn
+from vecdb.tenancy import access_changes
+from vecdb.tenancy.pairs import distinct
+from vecdb.validate import IdBatch, decode_fields, tenant_name
+from vecdb.validate.common import slices
+
+_SLICE_IDS = 512  # looked up in one bytecode stretch
+
+
+def block_at(generation: Generation, txn: Txn, row: int) -> record_format.Block:
+    """The block that holds `row`, good while `txn` lasts."""
+    return block_of(generation.store, txn, generation.prefix, row, generation.entry.name)
+
+
+def rows_of_ids(generation: Generation, txn: Txn, owner: bytes, id_keys: list[bytes]) -> list[int]:
+    """The live row of each id in the state of `txn`, -1 where there is none."""
+    prefix, table = keys.owned(generation.prefix, owner), generation.store.ids
+    rows: list[int] = []
+    for start, stop in slices(len(id_keys), _SLICE_IDS):
+        found = [txn.get(prefix + key, db=table) for key in id_keys[start:stop]]
+        rows += [-1 if raw is None else int.from_bytes(raw, "little") for raw in found]
+    return rows
+
+
+def refuse_stray(generation: Generation, key: bytes, found: Id) -> None:
+    """LMDB's pages carry no checksum, a record's block does: what an id's key leads to must say the same id."""
+    if keys.id_tail(found) != key:
+        raise Corruption(
+            f"{generation.entry.name}: key {key!r} of an id leads to record {found!r}; restore from a backup"
+        )
+
+
+def confirmed_rows(generation: Generation, txn: Txn, state: State, owner: bytes, ids: IdBatch) -> NDArray[np.int64]:
+    """int64[n]: `rows_of_ids`, each compared with the id that its block told. The generation has caught up with
+    `txn`.
+    """
+    rows = np.array(rows_of_ids(generation, txn, owner, ids.keys), np.int64)
+    there = np.flatnonzero(rows >= 0)
+    if len(there) and int(rows.max()) >= state.row_count:
+        raise Corruption(f"{generation.entry.name}: an id leads to row {rows.max()} of {state.row_count}")
+    names = generation.ids.take(rows[there], padded=False).tolist()
+    for start, stop in slices(len(there), _SLICE_IDS):
+        for at, name in zip(there[start:stop].tolist(), names[start:stop], strict=True):
+            refuse_stray(generation, ids.keys[at], name)
+    return rows
+
+
+def encoded_fields(generation: Generation, txn: Txn, rows: list[int]) -> list[bytes]:
+    """The fields of each row as msgpack."""
+    metas = metas_of(generation.store, txn, generation.prefix, rows, generation.entry.name)
+    return [record_format.split_meta(meta)[1] for meta in metas]
+
+
+def records(
+    generation: Generation, txn: Txn, state: State, rows: list[int], *, include_vectors: bool
+) -> list[Record | None]:
+    """A record per row, None for a row of -1."""
+    out: list[Record | None] = []
+    tenants = _names_of(generation, txn, state, rows) if state.has_tenants else {}
+    for row in rows:
+        if row < 0:
+            out.append(None)
+            continue
+        block = block_at(generation, txn, row)
+        at = row - block.first_row
+        _, fields = record_format.split_meta(block.meta(at))
+        out.append(Record(block.id(at), decode_fields(fields) if fields else {}, tenants.get(row, [])))
+    if include_vectors:
+        present = [i for i, row in enumerate(rows) if row >= 0]
+        found = _vectors_committed(generation, txn, [rows[i] for i in present])
+        for i, vector in zip(present, found, strict=True):
+            record = out[i]
+            assert record is not None
+            record.vector = vector
+    return out
+
+
+def _names_of(generation: Generation, txn: Txn, state: State, rows: list[int]) -> dict[int, list[str]]:
+    """Names of the tenants of each row that has any, in order; of those that were dropped nothing is left."""
+    store, uid, where = generation.store, generation.entry.uid, generation.entry.name
+    asked = np.unique(np.asarray(rows, np.int64))
+    lists = generation.journal.at(txn, state).lists_of(asked[asked >= 0])
+    tenants = access_changes.tenants_of(store, txn, uid, np.unique(lists.numbers), where)
+    names: dict[int, list[str]] = {}
+    for row, number in zip(lists.rows.tolist(), lists.numbers.tolist(), strict=True):
+        found = tenants[number]
+        if found is not None:
+            names.setdefault(row, []).append(found.name.decode())
+    return {row: sorted(one) for row, one in names.items()}
+
+
+def vectors(generation: Generation, rows: NDArray[np.int64]) -> NDArray[Any]:
+    """Copies of stored vectors, compared with their crcs."""
+    arrays = generation.rows.arrays
+    found = np.ascontiguousarray(arrays.vectors[rows])
+    refuse_damaged(generation, rows, found, arrays.crcs[rows])
+    return found
+
+
+def _vectors_committed(generation: Generation, txn: Txn, rows: list[int]) -> list[NDArray[Any]]:
+    """Vectors of rows that `txn` counts: their crcs come from the blocks, since memory may lag behind the
+    transaction.
+    """
+    numbers = np.asarray(rows, np.int64)
+    found = np.ascontiguousarray(generation.rows.arrays.vectors[numbers])
+    crcs = np.empty(len(rows), np.uint32)
+    for i, row in enumerate(rows):
+        block = block_at(generation, txn, row)
+        crcs[i] = block.row_crc[row - block.first_row]
+    refuse_damaged(generation, numbers, found, crcs)
+    return list(found)
+
+
+def rows_of_tenants(generation: Generation, txn: Txn, state: State, names: tuple[str, ...]) -> NDArray[np.uint32]:
+    """uint32[n], ascending: live rows of the union of these tenants, read from `txn` alone. Raises NotFound."""
+    store, entry = generation.store, generation.entry
+    grants, parts = generation.journal.at(txn, state), []
+    for name in names:
+        number, _ = access_changes.named(store, txn, entry.uid, tenant_name(name), entry.name)
+        rows = grants.rows_of(number, state.row_count)
+        grants.confirm(number, rows)
+        parts.append(rows)
+    return distinct(np.concatenate(parts))
+
+
+def dead_rows(generation: Generation, txn: Txn, state: State) -> NDArray[np.bool_]:
+    """bool[rows]: dead in the state of `txn`, read from it alone."""
+    dead = np.zeros(state.row_count, bool)
+    for sequence, rows in iter_tombs(generation.store, txn, generation.prefix, 0):
+        if len(rows) and not 0 <= rows.min() <= rows.max() < len(dead):
+            raise Corruption(f"{generation.folder.name}: commit {sequence} deletes row {rows.max()} of {len(dead)}")
+        dead[rows] = True
+    return dead

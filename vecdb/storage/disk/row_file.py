@@ -1,0 +1,147 @@
+"""The row file of one generation, and the arrays aligned with it.
+
+    rows.<generation> := header page, row*          (record_format.py draws both)
+
+Rows are appended and synced before the commit that counts them, and never overwritten once counted. What lies past
+the counted rows is the leavings of a write that never committed; the next append goes over it.
+
+`RowArrays` is what kernels see. Arrays never move: they are reserved with room, and when the room is used up a larger
+`RowArrays` takes their place while searches that hold the old one go on. One thread appends (the writer, or a reader
+catching up under its lock); any number of threads read `arrays` once per call and use what they got.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vecdb.errors import Corruption
+from vecdb.storage.disk import filesystem
+from vecdb.storage.disk.growable_arrays import Backing
+from vecdb.storage.kv import record_format
+
+_CAPACITY_MIN = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class RowArrays:
+    """Arrays indexed by row.
+
+    vectors  : stored dtype[capacity, dim], read-only mapping of the row file
+    crcs     : uint32[capacity], CRC-32C of each row's bytes, from its record
+    verified : uint8[capacity / 8], bit set once this process has compared a row with its crc (racy sets only cost a
+        second look)
+    deleted  : uint64[capacity], commit that deleted the row, 0 while it lives
+    """
+
+    vectors: NDArray[Any]
+    crcs: NDArray[np.uint32]
+    verified: NDArray[np.uint8]
+    deleted: NDArray[np.uint64]
+
+    @property
+    def capacity(self) -> int:
+        return len(self.crcs)
+
+
+class Rows:
+    """The row file and its arrays. Every mutating method has one caller at a time."""
+
+    def __init__(
+        self,
+        path: Path,
+        dtype: str,
+        dim: int,
+        generation: int,
+        *,
+        writable: bool,
+        row_count: int,
+        backing: Backing | None = None,
+    ) -> None:
+        self.path = path
+        self._backing = backing or Backing()
+        self.dim = dim
+        self.dtype = np.dtype(dtype)
+        self.row_bytes = dim * self.dtype.itemsize
+        self._fd = filesystem.open_append(path) if writable else filesystem.open_read(path)
+        try:
+            header = filesystem.pread(self._fd, record_format.ROW_HEADER_BYTES, 0)
+            record_format.check_row_header(header, dtype, dim, generation, str(path))
+            self._check_length(row_count)
+            self.arrays = self._reserve(row_count)
+        except BaseException:
+            filesystem.close(self._fd)
+            raise
+        self._dirty = False
+
+    @staticmethod
+    def create(path: Path, dtype: str, dim: int, generation: int, *, sync: bool) -> None:
+        """Write the header page. A file left by a creation that never committed is replaced."""
+        filesystem.write_atomic(path, [record_format.encode_row_header(dtype, dim, generation)], sync=sync)
+
+    def _check_length(self, row_count: int) -> None:
+        expected = record_format.ROW_HEADER_BYTES + row_count * self.row_bytes
+        actual = filesystem.size(self._fd)
+        if actual < expected:
+            raise Corruption(
+                f"{self.path}: {actual} bytes, expected at least {expected} for {row_count} rows; "
+                "the file was truncated, restore the database from a backup"
+            )
+
+    def _reserve(self, row_count: int) -> RowArrays:
+        capacity = max(_CAPACITY_MIN, 4 * row_count)
+        nbytes = record_format.ROW_HEADER_BYTES + capacity * self.row_bytes
+        mapped = filesystem.map_reserved(self._fd, nbytes)[record_format.ROW_HEADER_BYTES :]
+        return RowArrays(
+            vectors=mapped.view(self.dtype).reshape(capacity, self.dim),
+            crcs=self._backing.reserve(capacity, np.uint32),
+            verified=filesystem.reserve(capacity // 8 + 8, np.uint8),
+            deleted=self._backing.reserve(capacity, np.uint64),
+        )
+
+    def ensure(self, row_count: int) -> None:
+        """Make room for `row_count` rows; publishes larger arrays where the present ones are too small. Raises
+        OSError.
+        """
+        old = self.arrays
+        if row_count <= old.capacity:
+            self._allocate(old, row_count)
+            return
+        new = self._reserve(row_count)
+        self._allocate(new, row_count)
+        used = old.capacity
+        new.crcs[:used] = old.crcs
+        new.verified[: len(old.verified)] = old.verified
+        new.deleted[:used] = old.deleted
+        self.arrays = new
+
+    def _allocate(self, arrays: RowArrays, row_count: int) -> None:
+        self._backing.allocate(arrays.crcs, row_count)
+        self._backing.allocate(arrays.deleted, row_count)
+
+    def write(self, first_row: int, vectors: NDArray[Any]) -> None:
+        """Write vectors (stored dtype[n, dim]) as rows from `first_row`. Not durable before `sync`."""
+        self._dirty = True
+        filesystem.pwrite(self._fd, vectors.view(np.uint8), record_format.ROW_HEADER_BYTES + first_row * self.row_bytes)
+
+    def sync(self) -> None:
+        """Make what was written durable. Raises OSError, after which nothing written since the last sync can be
+        trusted.
+        """
+        if self._dirty:
+            filesystem.fdatasync(self._fd)
+            self._dirty = False
+
+    def read(self, row: int) -> NDArray[Any]:
+        """A copy of one row, unverified."""
+        return np.array(self.arrays.vectors[row])
+
+    def close(self) -> None:
+        """Close the descriptor, once. Arrays that searches hold stay valid until they let go."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            filesystem.close(fd)

@@ -1,0 +1,1 @@
+"""The one LMDB environment: what is true."""

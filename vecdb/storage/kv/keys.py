@@ -1,0 +1,155 @@
+"""The LMDB databases and the layout of their keys. Integers in keys are big-endian, so that byte order is row order.
+
+    catalog   name                              -> collection entry (msgpack)
+    state     uid u32                           -> collection state (msgpack)
+              b"sequence" | b"uid"              -> last sequence of the database, u64 LE | uid of the next
+              collection, u32 LE
+    blocks    prefix, first_row u64             -> block of records (record_format.py)
+    ids       prefix, owner_len u8, owner, id   -> row u64 LE
+    tombs     prefix, sequence u64              -> rows u64 LE, ascending (DUPSORT | DUPFIXED)
+    tenants   uid u32, 0x00                     -> number of the next tenant, u64 LE
+              uid u32, 0x01, name utf-8         -> its number, u64 LE; the names of a collection in order
+              uid u32, 0x02, number u64         -> tenant (record_format.py): sequence, quota, name
+    members   prefix, number u64                -> rows u64, native order, ascending (DUPSORT | DUPFIXED | INTEGERDUP)
+    access    prefix, row u64                   -> the record's own list of tenants (record_format.py); no entry: none
+    journal   prefix, sequence u64              -> grants and revokes of that commit that wait to be put into
+                                                 members and access (record_format.py)
+    requests  uid u32, 0x00                     -> how many requests are known, u64 LE
+              uid u32, 0x01, request id         -> the answer that it was given (idempotency.py)
+              uid u32, 0x02, sequence u64, place u32   -> request id; in the order of the commits
+
+prefix := uid u32, generation u32       one generation of one collection; a prefix that no state names is debris,
+                                        purged at open
+id     := u64, sign bit flipped         where the collection's ids are ints (so that negative ids sort first)
+        | utf-8                         where they are strings
+
+A tenant's number is given out once in the life of its collection. `access` is the truth about who may see a record,
+with a checksum; `members` is the same pairs the other way round, live records only, and can be derived from it. Both
+are read with the journal over them (access_journal.py); which entries it has is told by the collection's state.
+A number in `access` that has no tenant is one that was dropped: it means nobody, and the next vacuum leaves it out.
+
+All collections share these databases: a named database of its own for each would have to close its handle when the
+collection is dropped, which LMDB allows only while no transaction of any thread is using it.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+CATALOG, STATE, BLOCKS, IDS, TOMBS = b"catalog", b"state", b"blocks", b"ids", b"tombs"
+TENANTS, MEMBERS, ACCESS, REQUESTS, JOURNAL = b"tenants", b"members", b"access", b"requests", b"journal"
+DATABASES: dict[bytes, dict[str, bool]] = {
+    CATALOG: {},
+    STATE: {},
+    BLOCKS: {},
+    IDS: {},
+    TOMBS: {"dupsort": True, "dupfixed": True},
+    TENANTS: {},
+    MEMBERS: {"dupsort": True, "dupfixed": True, "integerdup": True},
+    ACCESS: {},
+    REQUESTS: {},
+    JOURNAL: {},
+}
+BY_GENERATION = (BLOCKS, IDS, TOMBS, MEMBERS, ACCESS, JOURNAL)  # whose keys begin with a prefix
+BY_UID = (TENANTS, REQUESTS)  # whose keys begin with a uid alone
+_NEXT, _NAME, _NUMBER = b"\0", b"\1", b"\2"  # what a key of tenants is for, after the uid
+_COUNTED, _REQUEST, _ORDERED = b"\0", b"\1", b"\2"  # the same of requests
+UID_BYTES = 4
+SEQUENCE, UID_NEXT = b"sequence", b"uid"  # keys of state, next to the 4-byte uids
+
+_PREFIX = struct.Struct(">II")
+PREFIX_BYTES = 8
+
+
+def uid(number: int) -> bytes:
+    return number.to_bytes(4, "big")
+
+
+def prefix(number: int, generation: int) -> bytes:
+    return _PREFIX.pack(number, generation)
+
+
+def split_prefix(key: bytes) -> tuple[int, int]:
+    """(uid, generation) of any key that begins with a prefix."""
+    number, generation = _PREFIX.unpack_from(key)
+    return number, generation
+
+
+def after(prefix: bytes) -> bytes | None:
+    """The smallest key past every key that starts with `prefix`; None where there is none."""
+    number = int.from_bytes(prefix, "big") + 1
+    return None if number >> (8 * len(prefix)) else number.to_bytes(len(prefix), "big")
+
+
+def numbered(prefix: bytes, number: int) -> bytes:
+    """Key of a block (by first row), of the tombs or journal of a commit, of a tenant's rows or a row's tenants."""
+    return prefix + number.to_bytes(8, "big")
+
+
+def number_of(key: bytes) -> int:
+    """The row or sequence of a key that `numbered` made."""
+    return int.from_bytes(key[PREFIX_BYTES:], "big")
+
+
+def numbers_of(keys: list[Any]) -> NDArray[np.int64]:
+    """int64[n]: `number_of` each of many keys (bytes or buffers)."""
+    return np.frombuffer(b"".join(keys), [("head", f"V{PREFIX_BYTES}"), ("number", ">u8")])["number"].astype(np.int64)
+
+
+def all_numbered(head: bytes, numbers: NDArray[Any]) -> list[bytes]:
+    """What `numbered` makes of each of many numbers (uint64[n]) after the same head."""
+    made = np.empty(len(numbers), [("head", f"V{len(head)}"), ("number", ">u8")])
+    made["head"] = np.void(head)
+    made["number"] = numbers
+    keys: list[bytes] = made.view(f"V{len(head) + 8}").tolist()
+    return keys
+
+
+def tenant_next(number: int) -> bytes:
+    """Where the collection `number` keeps the number of its next tenant."""
+    return uid(number) + _NEXT
+
+
+def tenant_names(number: int) -> bytes:
+    """What a tenant's name is appended to."""
+    return uid(number) + _NAME
+
+
+def tenant_numbers(number: int) -> bytes:
+    """What a tenant's number, u64 BE, is appended to."""
+    return uid(number) + _NUMBER
+
+
+def requests_counted(number: int) -> bytes:
+    """Where the collection `number` keeps how many requests it knows."""
+    return uid(number) + _COUNTED
+
+
+def request_ids(number: int) -> bytes:
+    """What a request's id is appended to."""
+    return uid(number) + _REQUEST
+
+
+def requests_in_order(number: int) -> bytes:
+    """What a request's sequence, u64 BE, and its place in the commit, u32 BE, are appended to."""
+    return uid(number) + _ORDERED
+
+
+def owned(prefix: bytes, owner: bytes) -> bytes:
+    """What an id of `owner` is appended to."""
+    return prefix + bytes((len(owner),)) + owner
+
+
+def id_tail(value: int | str) -> bytes:
+    """How an id ends its key."""
+    return (value + (1 << 63)).to_bytes(8, "big") if isinstance(value, int) else value.encode()
+
+
+def split_id(key: bytes) -> tuple[bytes, bytes]:
+    """(owner, id bytes) of a key of ids."""
+    at = PREFIX_BYTES + 1 + key[PREFIX_BYTES]
+    return key[PREFIX_BYTES + 1 : at], key[at:]

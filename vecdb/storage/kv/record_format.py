@@ -1,0 +1,317 @@
+"""Layouts of our own bytes. Integers are little-endian; every layout has magic, version and checksum.
+
+A version that this code does not know is refused.
+
+Block of records: one LMDB value, immutable once committed
+
+    block  := header row_crc[count] id_end[count] meta_end[count] ids metas
+    header := magic "VBLK" | version u16 | flags u16 | crc u32 | count u32 | sequence u64 | first_row u64      (32
+    bytes) row_crc := u32          CRC-32C of the row's stored vector bytes
+    id_end, meta_end := u32 end offset of the record's bytes in `ids` / `metas`; a record starts where the one before
+    it ends ids    := id*           id := i64 (flag INT_IDS) | utf-8
+    metas  := meta*         meta := empty                              owner "", no fields
+                                  | fields                             a msgpack map: owner ""
+                                  | [owner, fields]                    a msgpack array
+    crc    := zlib.crc32 of the block with the crc field zero
+
+    example: one record, id 7, no fields, in commit 3 as row 0 -> 32 + 12 + 8 bytes,
+             id_end = [8], meta_end = [0], ids = 07 00 00 00 00 00 00 00
+
+Access list of a record: one LMDB value, rewritten by every change of it
+
+    access := version u32 | crc u32 | number u64*          numbers of tenants, ascending, each once, at least one
+    crc    := zlib.crc32 of the numbers
+
+    example: tenants 3 and 5 -> 24 bytes, 01 00 00 00, crc, 03 00 .. 00, 05 00 .. 00
+
+Journal entry of a commit: one LMDB value
+
+    entry := version u32 | crc u32 | sequence u64 | granted u64 | pair i64*      pairs granted, then those revoked
+    pair  := row << 32 | tenant's number                                         ascending
+    crc   := zlib.crc32 of what follows it
+
+    example: commit 3 grants row 1 to tenant 2 -> 32 bytes, the last 8 of them 02 00 00 00 01 00 00 00
+
+Tenant: one LMDB value
+
+    tenant := version u32 | crc u32 | sequence u64 | records_max u64 | name utf-8
+    sequence := of the last commit that changed which rows it has      records_max := 0: what limits.py says
+    crc      := zlib.crc32 of what follows it
+
+Row file (row_file.py)
+
+    file   := header row*
+    header := magic "VROW" | version u16 | dtype u16 | crc u32 | dim u32 | generation u64 | zero padding to 4,096 bytes
+    row    := dim x dtype   its CRC-32C is in its record's block
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from vecdb.errors import Corruption
+from vecdb.schema import DTYPES
+
+_BLOCK = struct.Struct("<4sHHIIQQ")
+_BLOCK_MAGIC = b"VBLK"
+_ROWS = struct.Struct("<4sHHIIQ")
+_ROWS_MAGIC = b"VROW"
+_VERSION = 1
+_CRC_AT = 8
+_U32, _TWO_U32 = struct.Struct("<I"), struct.Struct("<II")
+_ACCESS = struct.Struct("<II")  # version, crc: the head of an access list, and of a tenant
+_TENANT = struct.Struct("<QQ")
+_JOURNAL = struct.Struct("<QQ")
+ROW_HEADER_BYTES = 4096
+INT_IDS = 1
+
+_pack = msgspec.msgpack.Encoder().encode
+_unpack = msgspec.msgpack.Decoder().decode
+_unpack_meta = msgspec.msgpack.Decoder(tuple[bytes, msgspec.Raw]).decode
+_ARRAY_OF_2 = 0x92  # msgpack: how a meta with an owner starts; a map starts with another byte
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A decoded block. Arrays are views of `raw`, which the block keeps alive.
+
+    row_crc, id_end, meta_end : uint32[count]; ids, metas : uint8 bytes.
+    """
+
+    first_row: int
+    sequence: int
+    count: int
+    int_ids: bool
+    row_crc: NDArray[np.uint32]
+    id_end: NDArray[np.uint32]
+    meta_end: NDArray[np.uint32]
+    ids: memoryview
+    metas: memoryview
+
+    def id(self, index: int) -> int | str:
+        start = int(self.id_end[index - 1]) if index else 0
+        raw = self.ids[start : int(self.id_end[index])]
+        return int.from_bytes(raw, "little", signed=True) if self.int_ids else str(raw, "utf-8")
+
+    def int_id_array(self) -> NDArray[np.int64]:
+        """int64[count]; only where ids are ints."""
+        return np.frombuffer(self.ids, "<i8", self.count)
+
+    def meta(self, index: int) -> bytes:
+        start = int(self.meta_end[index - 1]) if index else 0
+        return bytes(self.metas[start : int(self.meta_end[index])])
+
+
+def encode_block(
+    first_row: int,
+    sequence: int,
+    row_crc: NDArray[np.uint32],
+    id_lengths: Any,
+    ids: bytes,
+    metas: list[bytes] | None,
+    *,
+    int_ids: bool,
+) -> bytes:
+    """One block. `id_lengths`: int[count]; `metas`: encoded meta per record, or None when all are empty."""
+    count = len(row_crc)
+    id_end = np.cumsum(id_lengths, dtype="<u4")
+    if metas is None:
+        meta_end, meta_bytes = np.zeros(count, "<u4"), b""
+    else:
+        meta_end, meta_bytes = np.cumsum(np.fromiter(map(len, metas), "<u4", count), dtype="<u4"), b"".join(metas)
+    parts = (row_crc.astype("<u4").tobytes(), id_end.tobytes(), meta_end.tobytes(), ids, meta_bytes)
+    body = b"".join(parts)
+    flags = INT_IDS if int_ids else 0
+    head = _BLOCK.pack(_BLOCK_MAGIC, _VERSION, flags, 0, count, sequence, first_row)
+    crc = zlib.crc32(body, zlib.crc32(head))
+    return head[:_CRC_AT] + struct.pack("<I", crc) + head[_CRC_AT + 4 :] + body
+
+
+def decode_block(raw: Any, key: int, where: str, *, verify: bool = True) -> Block:
+    """Decode one block (a buffer) found under row `key`. Raises `Corruption`, naming `where`.
+
+    `verify=False` leaves the checksum out, for a block that this process has compared before.
+    """
+    flags, crc, count, sequence, first_row = _block_head(raw, key, where)
+    view = memoryview(raw)
+    if (
+        verify
+        and (actual := zlib.crc32(view[_CRC_AT + 4 :], zlib.crc32(b"\0\0\0\0", zlib.crc32(view[:_CRC_AT])))) != crc
+    ):
+        raise Corruption(f"{where}: block at row {key} has crc {actual:08x}, expected {crc:08x}")
+    _refuse_other_block(first_row, key, where)
+    columns = np.frombuffer(raw, "<u4", 3 * count, _BLOCK.size)
+    row_crc, id_end, meta_end = columns[:count], columns[count : 2 * count], columns[2 * count :]
+    ids_at = _BLOCK.size + 12 * count
+    metas_at = ids_at + (int(id_end[-1]) if count else 0)
+    return Block(
+        first_row,
+        sequence,
+        count,
+        bool(flags & INT_IDS),
+        row_crc,
+        id_end,
+        meta_end,
+        view[ids_at:metas_at],
+        view[metas_at:],
+    )
+
+
+def meta_of(raw: Any, key: int, row: int, where: str) -> bytes | None:
+    """The meta of one row, of a block found under row `key` that this process has compared before; None where the row
+    is not in it. It takes a third of what `decode_block` does.
+    """
+    _, _, count, _, first_row = _block_head(raw, key, where)
+    _refuse_other_block(first_row, key, where)
+    at = row - first_row
+    if not 0 <= at < count:
+        return None
+    ends = _BLOCK.size + 8 * count  # of metas; before them those of ids
+    metas = ends + 4 * count
+    if metas <= len(raw):
+        [ids] = _U32.unpack_from(raw, ends - 4)
+        start, end = _TWO_U32.unpack_from(raw, ends + 4 * (at - 1)) if at else (0, *_U32.unpack_from(raw, ends))
+        metas += ids
+        if metas + end <= len(raw):
+            return bytes(raw[metas + start : metas + end])
+    raise Corruption(f"{where}: block at row {key} ends before its {count} records do")
+
+
+def _block_head(raw: Any, key: int, where: str) -> tuple[int, int, int, int, int]:
+    """(flags, crc, count, sequence, first row)."""
+    if len(raw) < _BLOCK.size:
+        raise Corruption(f"{where}: block at row {key} has {len(raw)} bytes, expected at least {_BLOCK.size}")
+    magic, version, flags, crc, count, sequence, first_row = _BLOCK.unpack_from(raw)
+    if magic != _BLOCK_MAGIC or version != _VERSION:
+        raise Corruption(
+            f"{where}: block at row {key} starts with {magic!r} version {version}, expected {_BLOCK_MAGIC!r} {_VERSION}"
+        )
+    return flags, crc, count, sequence, first_row
+
+
+def _refuse_other_block(first_row: int, key: int, where: str) -> None:
+    if first_row != key:
+        raise Corruption(f"{where}: block of row {first_row} found under row {key}")
+
+
+def encode_meta(owner: bytes, fields: bytes) -> bytes:
+    """The meta of one record; `fields`: an encoded msgpack map, or empty."""
+    if not owner:
+        return fields
+    return bytes(_pack([owner, msgspec.Raw(fields or b"\x80")]))
+
+
+def split_meta(meta: bytes) -> tuple[bytes, bytes]:
+    """(owner, encoded fields) of one record; fields may be empty bytes."""
+    if not meta or meta[0] != _ARRAY_OF_2:
+        return b"", meta
+    owner, fields = _unpack_meta(meta)
+    return owner, bytes(fields)
+
+
+def encode_access(numbers: NDArray[np.uint64], counts: NDArray[np.int64]) -> list[bytes]:
+    """Access lists of many records: `numbers` of all, one record's `counts` after another's, none of them 0."""
+    raw = numbers.astype("<u8", copy=False).tobytes()
+    ends = (8 * np.cumsum(counts)).tolist()
+    parts = [raw[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+    heads = np.full((len(parts), 2), _VERSION, "<u4")
+    heads[:, 1] = list(map(zlib.crc32, parts))
+    return [head + part for head, part in zip(heads.view("V8")[:, 0].tolist(), parts, strict=True)]
+
+
+def decode_access(raws: list[Any], rows: Any, where: str) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+    """(numbers, counts) of access lists (bytes or buffers) found under `rows`, as `encode_access` takes
+    them. Raises `Corruption`.
+    """
+    lengths = np.fromiter(map(len, raws), np.int64, len(raws)) - _ACCESS.size
+    parts = [raw[_ACCESS.size :] for raw in raws]
+    crcs = np.fromiter(map(zlib.crc32, parts), np.uint32, len(parts))
+    bad = (lengths <= 0) | (lengths % 8 != 0)
+    if not bad.any():
+        heads = np.frombuffer(b"".join([raw[: _ACCESS.size] for raw in raws]), "<u4").reshape(-1, 2)
+        bad = (heads[:, 0] != _VERSION) | (heads[:, 1] != crcs)
+    if bad.any():
+        at = int(np.argmax(bad))
+        raise Corruption(
+            f"{where}: access list of row {rows[at]} has {len(raws[at])} bytes and starts with {raws[at][:8].hex()}, "
+            f"expected {_ACCESS.pack(_VERSION, int(crcs[at])).hex()}; restore from a backup"
+        )
+    return np.frombuffer(b"".join(parts), "<u8").astype(np.uint64, copy=False), lengths // 8
+
+
+def encode_journal(sequence: int, granted: NDArray[np.int64], revoked: NDArray[np.int64]) -> bytes:
+    """Journal entry of one commit: packed pairs, ascending."""
+    pairs = np.concatenate([granted, revoked]).astype("<i8", copy=False)
+    tail = _JOURNAL.pack(sequence, len(granted)) + pairs.tobytes()
+    return _ACCESS.pack(_VERSION, zlib.crc32(tail)) + tail
+
+
+def decode_journal(raw: Any, sequence: int, where: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(granted, revoked) of the entry found under `sequence`. Raises `Corruption`."""
+    tail = raw[_ACCESS.size :]
+    if len(tail) >= _JOURNAL.size and _ACCESS.unpack_from(raw) == (_VERSION, zlib.crc32(tail)):
+        found, granted = _JOURNAL.unpack_from(tail)
+        if found == sequence:
+            pairs = np.frombuffer(tail, "<i8", offset=_JOURNAL.size).astype(np.int64)  # no view of LMDB's memory
+            return pairs[:granted], pairs[granted:]
+    raise Corruption(
+        f"{where}: journal of commit {sequence} has {len(raw)} bytes and starts with {bytes(raw[:16]).hex()}; "
+        "restore from a backup"
+    )
+
+
+class Tenant(NamedTuple):
+    """What is stored about one tenant. records_max : 0 where it has no quota of its own."""
+
+    sequence: int
+    records_max: int
+    name: bytes
+
+
+def encode_tenant(sequence: int, records_max: int, name: bytes) -> bytes:
+    tail = _TENANT.pack(sequence, records_max) + name
+    return _ACCESS.pack(_VERSION, zlib.crc32(tail)) + tail
+
+
+def decode_tenant(raw: bytes, number: int, where: str) -> Tenant:
+    """Raises `Corruption` naming the tenant's number."""
+    tail = raw[_ACCESS.size :]
+    if len(tail) > _TENANT.size and _ACCESS.unpack_from(raw) == (_VERSION, zlib.crc32(tail)):
+        sequence, records_max = _TENANT.unpack_from(tail)
+        return Tenant(sequence, records_max, tail[_TENANT.size :])
+    raise Corruption(f"{where}: tenant {number} starts with {bytes(raw[:8]).hex()}; restore from a backup")
+
+
+def merge_fields(old: bytes, changes: bytes) -> bytes:
+    """Encoded fields `old` with those of `changes` put over them; a null in `changes` removes a field."""
+    fields: dict[str, Any] = _unpack(old) if old else {}
+    fields.update(_unpack(changes) if changes else {})
+    kept = {name: value for name, value in fields.items() if value is not None}
+    return bytes(_pack(kept)) if kept else b""
+
+
+def encode_row_header(dtype: str, dim: int, generation: int) -> bytes:
+    head = _ROWS.pack(_ROWS_MAGIC, _VERSION, DTYPES.index(dtype), 0, dim, generation)
+    crc = zlib.crc32(head)
+    head = head[:_CRC_AT] + struct.pack("<I", crc) + head[_CRC_AT + 4 :]
+    return head.ljust(ROW_HEADER_BYTES, b"\0")
+
+
+def check_row_header(raw: bytes, dtype: str, dim: int, generation: int, where: str) -> None:
+    """Raises `Corruption` unless `raw` is the header that `encode_row_header` gives for the same arguments."""
+    expected = encode_row_header(dtype, dim, generation)
+    if raw != expected:
+        at = next(
+            (i for i, (a, b) in enumerate(zip(raw, expected, strict=False)) if a != b), min(len(raw), len(expected))
+        )
+        raise Corruption(
+            f"{where}: header differs at byte {at} from that of {dtype} x {dim}, generation {generation} "
+            f"(found {raw[at : at + 4].hex() or 'nothing'}, expected {expected[at : at + 4].hex()})"
+        )

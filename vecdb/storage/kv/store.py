@@ -1,0 +1,364 @@
+"""The LMDB environment of one database directory: what is true. The only place that opens LMDB.
+
+Commit = one LMDB write transaction with sync. With durability "relaxed" the meta page is not synced
+(`metasync=False`): a power cut may cost the last commit, never more. A temporary database (":memory:") syncs nothing.
+
+Caveats that the interface is built around
+- Closing unmaps what reads look at: `close` waits for them.
+- A buffer of a transaction dies with it: `Read.get` copies; `buffers` views live inside one `with` and never leave it.
+- A write transaction stays on the thread that began it: only committer.py's thread begins one.
+- A reader that died keeps pages alive: `clear_dead_readers` at open and each minute.
+- LMDB maps its file and a truncated file would be a bus error: the size is compared with the last page before
+anything is read.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import lmdb
+
+from vecdb import limits
+from vecdb.errors import Corruption, Locked, Poisoned, Unavailable
+from vecdb.storage.disk import filesystem
+from vecdb.storage.kv import keys
+
+LMDB_FORMAT = "0.9"  # data file format of lib_version=0; lmdb 3 can also write an incompatible one
+_DATABASES_MAX = 16
+READERS = "READERS"  # beside the environment's folder: every process that reads holds it
+_COPY_BYTES = 16 << 20  # keys and values that a copy holds in one transaction
+_COPY_ENTRIES = 512  # entries per stretch of bytecode
+_SHRINK_BYTES_MIN = 1 << 18  # fewer free bytes than this are not worth a copy
+_SHRINK_WAIT_S = 5.0  # for reads to finish
+_SPARE_BYTES = 1 << 20  # kept free behind LMDB's last page, so that deletes work on a full disk
+
+Txn = Any  # lmdb.Transaction
+MapFullError = lmdb.MapFullError
+StoreError = lmdb.Error
+
+
+class Store:
+    """One LMDB environment. Reads from any thread; writes from one thread only."""
+
+    def __init__(self, path: Path, *, read_only: bool, durability: str, map_bytes: int = limits.lmdb_map_bytes) -> None:
+        self.path = path
+        self.read_only = read_only
+        self._gate = threading.Condition()
+        self._reads = 0  # that may touch the map now
+        self._resting = 0  # transactions that are open but do not touch it
+        self._map_bytes = map_bytes
+        self._durability = durability
+        self._closed = False
+        self._open()
+
+    def _open(self) -> None:
+        self._check_length()
+        try:
+            self._env = lmdb.open(
+                str(self.path),
+                map_size=self._map_bytes,
+                max_dbs=_DATABASES_MAX,
+                max_readers=limits.lmdb_readers_max,
+                readonly=self.read_only,
+                create=not self.read_only,
+                sync=self._durability != "none",
+                metasync=self._durability == "full",
+                readahead=False,
+                meminit=True,  # uninitialised heap bytes must not reach the disk
+                max_spare_txns=64,
+                lib_version=0,
+            )
+        except lmdb.Error as error:
+            raise _translated(error, f"opening {self.path}") from error
+        self._open_databases()
+        self.clear_dead_readers()
+        spared = not self.read_only and self._durability != "none"
+        self._spare_fd = filesystem.open_append(self.path / "data.mdb") if spared else -1
+        self._allocated_bytes = 0
+
+    def _open_databases(self) -> None:
+        try:
+            self.databases = _open_all(self._env, create=not self.read_only)
+        except lmdb.Error as error:
+            self._env.close()
+            raise _translated(error, f"opening {self.path}") from error
+        self.catalog, self.state, self.blocks, self.ids, self.tombs, *others = self.databases.values()
+        self.tenants, self.members, self.access, self.requests, self.journal = others
+
+    def _check_length(self) -> None:
+        """A data file shorter than its last page would kill the process at the first look past its end."""
+        data = self.path / "data.mdb"
+        if not filesystem.exists(data):
+            return
+        fd = filesystem.open_read(data)
+        try:
+            head, length = filesystem.pread(fd, 8192 + 256, 0), filesystem.size(fd)
+        finally:
+            filesystem.close(fd)
+        last_page = _last_page(head)
+        if last_page is None:
+            raise Corruption(f"{data}: neither meta page is an LMDB meta page; restore the database from a backup")
+        if length < (last_page + 1) * 4096:
+            raise Corruption(
+                f"{data}: {length} bytes, expected at least {(last_page + 1) * 4096}; "
+                "the file was truncated, restore from a backup"
+            )
+
+    # -- transactions ------------------------------------------------------------------------------
+
+    @contextmanager
+    def read(self, *, buffers: bool = False) -> Iterator[Txn]:
+        """A read transaction: one committed state. Values are copies, or with `buffers` views that must not leave
+        the block.
+        """
+        with self._counted():
+            try:
+                txn: Txn = self._env.begin(buffers=True) if buffers else self._env.begin()
+            except lmdb.Error as error:
+                raise _translated(error, "beginning a read") from error
+            try:
+                yield txn
+            except lmdb.Error as error:
+                raise _translated(error, f"reading {self.path}") from error
+            finally:
+                txn.abort()
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        """`close` unmaps the file, so it waits for everything that goes on in here."""
+        with self._gate:
+            self._refuse_closed()
+            self._reads += 1
+        try:
+            yield
+        finally:
+            with self._gate:
+                self._reads -= 1
+                self._gate.notify_all()
+
+    @contextmanager
+    def resting(self) -> Iterator[None]:
+        """Inside `read`, around a stretch that touches neither transaction nor buffers and may last: an iterator
+        between two batches. The store may be closed meanwhile; then it ends in Unavailable.
+        """
+        with self._gate:
+            self._reads -= 1
+            self._resting += 1
+            self._gate.notify_all()
+        try:
+            yield
+        finally:
+            with self._gate:
+                self._reads += 1
+                self._resting -= 1
+        self._refuse_closed()
+
+    def _refuse_closed(self) -> None:
+        if self._closed:
+            raise self.is_closed()
+
+    def is_closed(self) -> Unavailable:
+        """What who comes too late is told."""
+        return Unavailable(f"database {self.path.parent} is closed; open it again")
+
+    def begin_write(self) -> Txn:
+        """A write transaction; the caller commits or aborts it on this same thread."""
+        return self._env.begin(write=True)
+
+    def make_room(self) -> None:
+        """Before a transaction that adds: see to the spare room that only deletions may use up. Raises OSError."""
+        used_bytes = (self._env.info()["last_pgno"] + 1) * 4096
+        if self._spare_fd >= 0 and self._allocated_bytes < used_bytes + _SPARE_BYTES:
+            filesystem.allocate(self._spare_fd, used_bytes + 2 * _SPARE_BYTES)
+            self._allocated_bytes = used_bytes + 2 * _SPARE_BYTES
+
+    def is_dead(self) -> bool:
+        """Whether LMDB refuses everything since a failed write of its meta page."""
+        try:
+            self._env.begin().abort()
+            return False
+        except lmdb.Error:
+            return True
+
+    def is_full(self) -> bool:
+        """Whether the file cannot grow: LMDB reports a write cut short by a full disk as it does a broken one."""
+        try:
+            if self._spare_fd >= 0:
+                filesystem.allocate(self._spare_fd, filesystem.size(self._spare_fd) + _SPARE_BYTES)
+            return False
+        except OSError as error:
+            return filesystem.is_full(error)
+
+    # -- care --------------------------------------------------------------------------------------
+
+    def clear_dead_readers(self) -> int:
+        return int(self._env.reader_check())
+
+    def info(self) -> dict[str, int]:
+        with self._counted():
+            info = self._env.info()
+        return {
+            "map_bytes": info["map_size"],
+            "used_bytes": (info["last_pgno"] + 1) * 4096,
+            "readers": info["num_readers"],
+            "transaction": info["last_txnid"],
+        }
+
+    def copy(self, target: Path) -> None:
+        """A consistent copy of the environment, without free pages, into the existing folder `target`, while writes
+        go on. Not synced.
+
+        Made entry by entry: LMDB 0.9.36's own compacting copy reads beyond its memory, and dies, where the duplicates
+        of a key fill pages of their own, as the rows of a tenant do.
+        """
+        try:
+            made = lmdb.open(
+                str(target), map_size=self._map_bytes, max_dbs=_DATABASES_MAX, sync=False, readahead=False,
+                meminit=True, lib_version=0,
+            )  # fmt: skip
+            try:
+                with self.read() as txn:
+                    for name, there in _open_all(made, create=True).items():
+                        _copy_entries(txn.cursor(db=self.databases[name]), made, there)
+            finally:
+                made.close()
+        except lmdb.Error as error:
+            raise _translated(error, f"copying {self.path}") from error
+
+    def shrink(self) -> bool:
+        """Commit thread, between transactions: give the pages that LMDB has freed, and keeps, back to the file system.
+
+        LMDB's file never gets smaller by itself. It is copied without its free pages, and the copy takes its name in
+        one rename: a crash leaves one or the other, both the same data. Only while no other process reads (each holds
+        READERS, which a new one waits for) and no iterator of this one rests; returns whether it was done.
+        """
+        if self.read_only or self._free_bytes() < _SHRINK_BYTES_MIN:
+            return False
+        filesystem.touch(self.path.parent / READERS)
+        alone = filesystem.lock_alone(self.path.parent / READERS)
+        if alone is None:
+            return False
+        try:
+            if self._resting:
+                return False
+            folder = self._compacted()
+            with self._gate:
+                calm = self._gate.wait_for(lambda: not self._reads, _SHRINK_WAIT_S)
+                if not calm or self._resting or self._closed:
+                    return False
+                self._swap_for(folder)
+                return True
+        finally:
+            filesystem.remove_tree(self.path / "copy")
+            filesystem.close(alone)
+
+    def _free_bytes(self) -> int:
+        """Bytes of the file that hold nothing."""
+        with self.read() as txn:
+            trees = (self._env.stat(), *map(txn.stat, self.databases.values()))
+            pages = sum(tree["branch_pages"] + tree["leaf_pages"] + tree["overflow_pages"] for tree in trees)
+        return int((self._env.info()["last_pgno"] + 1 - pages) * 4096)
+
+    def _compacted(self) -> Path:
+        """A folder with a copy, on disk, of what is committed; reads go on meanwhile."""
+        folder = self.path / "copy"
+        filesystem.remove_tree(folder)
+        filesystem.make_dir(folder)
+        self.copy(folder)
+        if self._durability != "none":
+            fd = filesystem.open_append(folder / "data.mdb")
+            try:
+                filesystem.fsync(fd)
+            finally:
+                filesystem.close(fd)
+        return folder
+
+    def _swap_for(self, folder: Path) -> None:
+        """Under the gate, nobody reading or writing."""
+        data = self.path / "data.mdb"
+        self._env.close()
+        if self._spare_fd >= 0:
+            filesystem.close(self._spare_fd)
+            self._spare_fd = -1
+        try:
+            filesystem.rename(folder / "data.mdb", data)
+            if self._durability != "none":
+                filesystem.sync_dir(self.path)
+        finally:
+            self._open()  # the copy, or where the rename failed the file as it was
+
+    def sync(self) -> None:
+        with self._counted():
+            try:
+                self._env.sync(True)
+            except lmdb.Error as error:
+                raise _translated(error, f"syncing {self.path}") from error
+
+    def close(self) -> None:
+        """Wait for reads that are under way, then unmap."""
+        with self._gate:
+            self._closed = True
+            while self._reads:
+                self._gate.wait()
+            self._env.close()
+            if self._spare_fd >= 0:
+                filesystem.close(self._spare_fd)
+                self._spare_fd = -1
+
+
+def _open_all(env: Any, *, create: bool) -> dict[bytes, Any]:
+    """The named databases of an environment, each with its flags."""
+    return {name: env.open_db(name, create=create, **flags) for name, flags in keys.DATABASES.items()}
+
+
+def _copy_entries(source: Any, target: Any, database: Any) -> None:
+    """Append all that the cursor `source` walks over, in order, to `database` of the environment `target`."""
+    entries = iter(source.iternext())
+    more = True
+    while more:
+        size_bytes = 0
+        with target.begin(write=True, db=database) as txn:
+            cursor = txn.cursor()
+            while more and size_bytes < _COPY_BYTES:
+                part = list(itertools.islice(entries, _COPY_ENTRIES))
+                cursor.putmulti(part, append=True)
+                size_bytes += sum(len(key) + len(value) for key, value in part)
+                more = len(part) == _COPY_ENTRIES
+                time.sleep(0)  # the interpreter lock is offered to whoever searches
+
+
+def _last_page(head: bytes) -> int | None:
+    """The last used page of the newest valid meta page in the first two pages of a data file (LMDB 0.9 layout,
+    64-bit).
+    """
+    best: tuple[int, int] | None = None
+    for page in (0, 4096):
+        meta = head[page + 16 : page + 16 + 136]
+        if len(meta) < 136 or meta[:4] != b"\xde\xc0\xef\xbe":
+            continue
+        last_page = int.from_bytes(meta[120:128], "little")
+        transaction = int.from_bytes(meta[128:136], "little")
+        if best is None or transaction > best[0]:
+            best = (transaction, last_page)
+    return None if best is None else best[1]
+
+
+def _translated(error: Exception, doing: str) -> Exception:
+    if "already open in this process" in str(error):
+        return Locked(f"{doing}: this process has it open already; use that Database, or close it first")
+    if isinstance(error, (lmdb.CorruptedError, lmdb.InvalidError, lmdb.PageNotFoundError, lmdb.VersionMismatchError)):
+        return Corruption(f"{doing}: LMDB says {error}; restore the database from a backup")
+    if isinstance(error, lmdb.PanicError):
+        return Poisoned(f"{doing}: a failed write left LMDB unsure ({error}); close the database and open it again")
+    if isinstance(error, lmdb.ReadersFullError):
+        return Unavailable(f"{doing}: {limits.lmdb_readers_max} readers are active already; close some and try again")
+    return Unavailable(f"{doing} failed: {error}")
+
+
+translate = _translated

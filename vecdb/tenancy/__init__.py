@@ -1,0 +1,1 @@
+"""Who may see a record: pairs of rows and tenants, in two tables and a journal, and the rows of tenants that are searched."""

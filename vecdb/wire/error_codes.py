@@ -1,0 +1,60 @@
+"""Which error has which code, and which gRPC status: the same class, code and message near and far.
+
+RESOURCE_EXHAUSTED, DEADLINE_EXCEEDED, CANCELLED and UNAVAILABLE without details all mean Unavailable to a caller,
+UNAUTHENTICATED means PermissionDenied.
+"""
+
+from __future__ import annotations
+
+from vecdb import errors
+from vecdb.validate.not_found import no_collection, no_tenant
+
+__all__ = ["DOMAIN", "STATUS", "error_of", "no_collection", "no_tenant"]
+
+DOMAIN = "vecdb"
+
+# code of the error: name of the gRPC status
+STATUS = {
+    "INVALID_ARGUMENT": "INVALID_ARGUMENT",
+    "LIMIT_EXCEEDED": "INVALID_ARGUMENT",
+    "NOT_FOUND": "NOT_FOUND",
+    "ALREADY_EXISTS": "ALREADY_EXISTS",
+    "PERMISSION_DENIED": "PERMISSION_DENIED",
+    "LOCKED": "FAILED_PRECONDITION",
+    "UNAVAILABLE": "UNAVAILABLE",
+    "CORRUPTION": "DATA_LOSS",
+    "POISONED": "FAILED_PRECONDITION",
+    "INTERNAL": "INTERNAL",
+}
+
+_CLASSES: dict[str, type[errors.VecdbError]] = {
+    kind.code: kind
+    for kind in (
+        errors.InvalidArgument,
+        errors.LimitExceeded,
+        errors.NotFound,
+        errors.AlreadyExists,
+        errors.PermissionDenied,
+        errors.Locked,
+        errors.Unavailable,
+        errors.Corruption,
+        errors.Poisoned,
+    )
+}
+_WITHOUT_DETAILS: dict[str, type[errors.VecdbError]] = {
+    "INVALID_ARGUMENT": errors.InvalidArgument,
+    "NOT_FOUND": errors.NotFound,
+    "ALREADY_EXISTS": errors.AlreadyExists,
+    "PERMISSION_DENIED": errors.PermissionDenied,
+    "UNAUTHENTICATED": errors.PermissionDenied,
+    "RESOURCE_EXHAUSTED": errors.Unavailable,
+    "DEADLINE_EXCEEDED": errors.Unavailable,
+    "CANCELLED": errors.Unavailable,
+    "UNAVAILABLE": errors.Unavailable,
+}
+
+
+def error_of(status: str, reason: str | None, message: str) -> errors.VecdbError:
+    """The error that a status stands for. reason : of its ErrorInfo, None where there is none of ours."""
+    kind = _CLASSES.get(reason or "") or _WITHOUT_DETAILS.get(status, errors.VecdbError)
+    return kind(message)
