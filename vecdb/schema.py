@@ -128,7 +128,7 @@ class CollectionConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
+class Visibility:
     """One committed state: rows [0, row_count) whose deletion, if any, came after `sequence` are visible."""
 
     sequence: int

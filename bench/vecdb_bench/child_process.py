@@ -1,4 +1,6 @@
-"""Processes of their own, asked by lines: contestants (vecdb_bench/engines/engine_process.py answers), modules of this package."""
+"""Processes of their own, asked by lines: contestants (vecdb_bench/engines/engine_process.py answers), modules of this
+package.
+"""
 
 from __future__ import annotations
 

@@ -10,8 +10,8 @@ from .folders import read_truth_file, write_truth_file
 from .formats import FORMATS, VectorSource, VectorWriter, create_vectors, open_vectors, sniff, write_vectors
 from .glove import glove_installed, glove_words
 from .registry import DatasetInfo, list_datasets, load
-from .tenant_sharing import Shared
 from .synthetic import Clustered
+from .tenant_sharing import Shared
 from .truth import Truth, exact_truth, recall, recall_per_query
 from .truth_cache import content_digest
 

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pytest
 
 import vecdb
-from vecdb.client.remote_collection import RemoteEngine
-from vecdb.embedded.local_collection import Engine
+from vecdb.client.remote_collection import RemoteCollection
+from vecdb.embedded.local_collection import LocalCollection
 
 RNG = np.random.default_rng(5)
 VALUES: dict[str, Any] = {
@@ -208,7 +208,7 @@ def test_a_large_call_that_is_not_atomic_is_split_and_wholly_written(db: Any) ->
 def test_what_a_call_that_is_split_brings_is_looked_at_before_anything_is_written(
     db: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for engine in (Engine, RemoteEngine):
+    for engine in (LocalCollection, RemoteCollection):
         monkeypatch.setattr(engine, "rows_per_call", 10)
     docs = db.create_collection("docs", 2, "l2")
     vectors = np.ones((30, 2), np.float32)

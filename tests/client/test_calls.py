@@ -263,13 +263,13 @@ def test_at_most_four_batches_are_on_their_way_and_a_stream_that_gets_nowhere_is
     monkeypatch.setattr(retry, "_WAIT_MAX_S", 0.001)
     script, url = scripted
     made: list[int] = []
-    make = bulk_ingest.Sending._make
+    make = bulk_ingest.IngestStream._make
 
     def counted(self: Any) -> Any:
         made.append(1)
         return make(self)
 
-    monkeypatch.setattr(bulk_ingest.Sending, "_make", counted)
+    monkeypatch.setattr(bulk_ingest.IngestStream, "_make", counted)
     script.script = {"Ingest": [give((23, 20)), *(give((0, 0)) for _ in range(retry._ATTEMPTS_MAX - 1))]}
     with pytest.raises(vecdb.Unavailable, match="cannot be reached: lost"):
         upserted(url, 100, asynchronous)
@@ -474,7 +474,7 @@ def test_a_line_and_its_asynchronous_twin_have_the_same_methods() -> None:
     def public(kind: type) -> set[str]:
         return {name for name in vars(kind) if not name.startswith("__")}
 
-    assert public(connection.Line) == public(connection.AsyncLine)
+    assert public(connection.Connection) == public(connection.AsyncConnection)
 
 
 def test_the_asynchronous_classes_have_every_method_of_the_others() -> None:

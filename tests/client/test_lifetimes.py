@@ -21,7 +21,7 @@ import pytest
 import vecdb
 from tests.server.driver import PATIENCE_S, Running
 from tests.server.process import ENVIRONMENT
-from vecdb.client.connection import Line
+from vecdb.client.connection import Connection
 from vecdb_server.auth import ANONYMOUS
 from vecdb_server.config import Config
 
@@ -164,7 +164,7 @@ def test_a_database_that_another_thread_closes_between_look_and_call_is_closed(
     with vecdb.open(url) as db:
         docs = db.collection("docs")
         db.close()
-        monkeypatch.setattr(Line, "_begin", lambda self, rpc: PATIENCE_S)  # it looked before
+        monkeypatch.setattr(Connection, "_begin", lambda self, rpc: PATIENCE_S)  # it looked before
         for call in everything(docs):
             with pytest.raises(vecdb.Unavailable, match=CLOSED):
                 done(call)

@@ -201,13 +201,13 @@ def test_streams_that_break_are_not_begun_anew_where_the_server_is_no_longer_tru
     authority: Authority, files: Any, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ends: list[tuple[str, float | None]] = []
-    asked = retry.Patience.wait_s
+    asked = retry.RetryPolicy.wait_s
 
-    def wait_s(self: retry.Patience, status: str) -> float | None:
+    def wait_s(self: retry.RetryPolicy, status: str) -> float | None:
         ends.append((status, asked(self, status)))
         return ends[-1][1]
 
-    monkeypatch.setattr(retry.Patience, "wait_s", wait_s)
+    monkeypatch.setattr(retry.RetryPolicy, "wait_s", wait_s)
     monkeypatch.setattr(remote_collection, "_BATCH_BYTES", 32)  # a call is many batches, and a stream
     cert, key = files(authority.issue("server"))
     settings: dict[str, Any] = {"path": str(tmp_path / "db"), "grace_s": 5.0, "tls_cert": cert, "tls_key": key}

@@ -15,8 +15,8 @@ import vecdb
 from tests.engine.corpus import EXACT, GRAPH, clustered
 from vecdb import limits
 from vecdb.api.database import Database
-from vecdb.embedded.open import open_database
 from vecdb.embedded.backup import CHECKSUMS
+from vecdb.embedded.open import open_database
 from vecdb.errors import AlreadyExists, Corruption, InvalidArgument, NotFound
 from vecdb.query import planner
 from vecdb.storage.kv import keys
@@ -301,7 +301,7 @@ def test_what_a_killed_creation_left_beside_the_database_goes_with_the_next(tmp_
 def test_a_key_that_leads_to_another_record_is_corruption_not_an_answer(db: Database) -> None:
     docs = db.create_collection("docs", 4, "l2")
     docs.upsert(["a", "b"], clustered(2, 4))
-    prefix = keys.owned(docs._engine.view.generation.prefix, b"")
+    prefix = keys.owner_prefix(docs._engine.snapshot.generation.prefix, b"")
     txn = db._home.store.begin_write()
     txn.put(prefix + b"a", (1).to_bytes(8, "little"), db=db._home.store.ids)
     txn.commit()
@@ -322,7 +322,7 @@ def test_check_reads_the_codes_of_a_graph_of_each_metric(
     docs = db.create_collection("docs", DIM, metric, vecdb.Hnsw(m=6, ef_construction=40))
     docs.upsert(range(400), vectors)
     docs._engine.upkeep.index_tail(1, all_rows=True)
-    graph = docs._engine.view.generation.index._current().graph
+    graph = docs._engine.snapshot.generation.index._current().graph
     assert (len(graph.bias) > 0) == (metric == "l2" or (metric == "ip" and not same_norms))
     assert db.check() == []
     graph.codes[0] ^= 1

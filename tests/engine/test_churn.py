@@ -30,7 +30,7 @@ def graphs_are_walked(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def unreachable(docs: Any) -> list[str]:
-    return docs._engine.view.generation.index.check()
+    return docs._engine.snapshot.generation.index.check()
 
 
 def churn(folder: Path, n: int, dim: int, parts: int) -> tuple[dict[str, int], dict[str, int]]:
@@ -145,7 +145,7 @@ def test_the_entry_point_may_be_deleted_again_and_again(db: Database) -> None:
     docs.optimize()
     live, entries = set(range(200)), set()
     while len(live) > 1:
-        entry = docs._engine.view.generation.index._view.entry
+        entry = docs._engine.snapshot.generation.index._view.entry
         assert entry in live, "the entry point lives"
         entries.add(entry)
         docs.delete(entry)

@@ -14,8 +14,8 @@ from tests.engine.corpus import EXACT, clustered
 from vecdb import limits
 from vecdb.api.database import Database
 from vecdb.embedded.open import open_database
-from vecdb.index.curator.companion_graph import Companion
-from vecdb.index.curator.curator_index import Curator
+from vecdb.index.curator.companion_graph import CompanionGraph
+from vecdb.index.curator.curator_index import CuratorIndex
 from vecdb.query import planner
 
 N = 1_200
@@ -157,21 +157,21 @@ def test_a_damaged_file_of_it_costs_speed_and_no_answer(tmp_path: Path, damage: 
 def test_maintenance_grows_it_a_step_at_a_time_and_seals_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     steps: list[int] = []
     sealed = threading.Event()
-    grow, seal = Curator.grow_companion, Companion.seal
+    grow, seal = CuratorIndex.grow_companion, CompanionGraph.seal
 
-    def noted(index: Curator, threads: int = 1) -> None:
+    def noted(index: CuratorIndex, threads: int = 1) -> None:
         grow(index, threads)
         assert index.companion.graph is not None
         steps.append(index.companion.graph.indexed_rows)
 
-    def told(companion: Companion, beside: Path) -> Any:
+    def told(companion: CompanionGraph, beside: Path) -> Any:
         found = seal(companion, beside)
         if found is not None:
             sealed.set()
         return found
 
-    monkeypatch.setattr(Curator, "grow_companion", noted)
-    monkeypatch.setattr(Companion, "seal", told)
+    monkeypatch.setattr(CuratorIndex, "grow_companion", noted)
+    monkeypatch.setattr(CompanionGraph, "seal", told)
     with open_database(tmp_path / "db") as db:
         docs = filled(db)
         plan_of(docs, None)

@@ -24,8 +24,8 @@ import vecdb
 from tests.engine.corpus import EXACT, GRAPH, clustered
 from vecdb import limits
 from vecdb.api.database import Database
+from vecdb.commit.record_requests import UpsertRecords
 from vecdb.embedded.open import open_database
-from vecdb.commit.record_requests import Put
 from vecdb.errors import NotFound
 from vecdb.maintenance import index_jobs
 from vecdb.maintenance import vacuum as vacuum_module
@@ -97,7 +97,7 @@ def test_each_answer_is_that_of_one_sequence_between_call_and_return(
 
         def remember() -> None:
             # only this thread changes records; care commits in between without changing them
-            acknowledged.append(docs._engine.view.snapshot.sequence)
+            acknowledged.append(docs._engine.snapshot.visibility.sequence)
             history[acknowledged[-1]] = dict(live)
 
         pending: list[Any] = []
@@ -259,7 +259,7 @@ def test_a_vacuum_ends_beside_a_writer_that_never_rests(db: Database, monkeypatc
             self: Any, request: Any, *more: Any, real: Any = real, docs: Any = docs, pieces: Any = pieces
         ) -> Any:
             out = real(self, request, *more)
-            if isinstance(request, vacuum_module.CopyPiece):
+            if isinstance(request, vacuum_module.CopyRows):
                 pieces[0] += 1
                 assert pieces[0] < 100, "each piece is followed by another"
                 docs.upsert(1000 + pieces[0], [1, 1, 1, 1])
@@ -288,7 +288,7 @@ def test_a_vacuum_that_fails_leaves_nothing_that_the_next_stumbles_over(
         raise RuntimeError("injected")
 
     with monkeypatch.context() as patch:
-        patch.setattr(type(docs._engine.view.generation.index), "compact", fail)
+        patch.setattr(type(docs._engine.snapshot.generation.index), "compact", fail)
         with pytest.raises(RuntimeError, match="injected"):
             docs.vacuum()
     assert docs.count() == 90 and db.check() == []
@@ -301,7 +301,7 @@ CLOSING = """
     import sys, threading, time
     import numpy as np
     import vecdb
-    from vecdb.database import open_database
+    from vecdb.embedded.open import open_database
 
     sys.setswitchinterval(1e-5)
     rng = np.random.default_rng(int(sys.argv[2]))
@@ -427,14 +427,14 @@ def test_maintenance_goes_on_where_a_collection_is_dropped_under_its_eyes(
 ) -> None:
     looks, again = [], threading.Event()
 
-    def tail_waits(self: Any) -> bool:
+    def tail_is_deferred(self: Any) -> bool:
         looks.append(self)
         if len(looks) == 1:
             raise NotFound("no collection 'docs'")
         again.set()
         return False
 
-    monkeypatch.setattr(index_jobs.Upkeep, "tail_waits", tail_waits)
+    monkeypatch.setattr(index_jobs.IndexMaintenance, "tail_is_deferred", tail_is_deferred)
     with open_database(tmp_path / "db") as db:
         docs = db.create_collection("docs", 2, "l2")
         for i in range(1_000):
@@ -452,7 +452,7 @@ def test_nothing_of_a_write_is_held_once_it_has_returned(tmp_path: Path) -> None
         ends = time.monotonic() + 20
 
         def held() -> bool:
-            return any(isinstance(one, Put) and one.engine is docs._engine for one in gc.get_objects())
+            return any(isinstance(one, UpsertRecords) and one.engine is docs._engine for one in gc.get_objects())
 
         while held():  # the thread has told before it lets go
             assert time.monotonic() < ends

@@ -19,15 +19,15 @@ import vecdb
 from tests.engine.corpus import clustered
 from vecdb import limits
 from vecdb.api.database import Database
-from vecdb.embedded.open import open_database
 from vecdb.commit.journal_merge import steps
-from vecdb.commit.record_requests import Pending
+from vecdb.commit.record_requests import PendingChanges
+from vecdb.embedded.open import open_database
 from vecdb.errors import Corruption, LimitExceeded, Locked, Unavailable
 from vecdb.storage.disk import manifest
 from vecdb.storage.kv import keys, record_format
-from vecdb.tenancy.access_journal import NO_CHANGES, Changes, Journal, _last_words
-from vecdb.tenancy.access_tables import Tables
-from vecdb.tenancy.pairs import NOTHING, Pairs
+from vecdb.tenancy.access_journal import NO_CHANGES, AccessDelta, AccessJournal, _last_words
+from vecdb.tenancy.access_tables import AccessTables
+from vecdb.tenancy.pairs import NOTHING, RowTenantPairs
 
 ROOT = Path(__file__).resolve().parents[2]
 N = 60
@@ -66,7 +66,7 @@ def agrees(docs: Any, model: dict[int, set[str]]) -> None:
         assert docs.count(tenant=union) == sum(1 for held in model.values() if held & set(union))
 
 
-def follows(other: Journal, docs: Any) -> None:
+def follows(other: AccessJournal, docs: Any) -> None:
     """What another process has read of the journal, now and then, is what this one has in memory."""
     with docs._engine.reading() as (txn, generation, state):
         assert told(other.changes(txn, state.journal)) == told(generation.journal.changes(txn, state.journal))
@@ -117,7 +117,7 @@ def test_writes_between_any_two_steps_of_a_fold_have_the_last_word(
     monkeypatch.setattr(limits, "fold_pairs", 3)
     rng = np.random.default_rng(seed)
     docs, model = made(db)
-    follower = Journal(db._home.store, docs._engine.view.generation.prefix, "docs")
+    follower = AccessJournal(db._home.store, docs._engine.snapshot.generation.prefix, "docs")
     for _ in range(6):
         for _ in range(int(rng.integers(1, 5))):
             write(docs, model, rng)
@@ -134,7 +134,7 @@ def test_writes_between_any_two_steps_of_a_fold_have_the_last_word(
                 agrees(docs, model)
         if rng.random() < 0.2:
             docs.vacuum()
-            follower = Journal(db._home.store, docs._engine.view.generation.prefix, "docs")
+            follower = AccessJournal(db._home.store, docs._engine.snapshot.generation.prefix, "docs")
         assert db.check() == []
         agrees(docs, model)
     docs._engine.upkeep.fold()
@@ -185,7 +185,7 @@ def test_a_large_tenant_is_counted_without_reading_its_rows(db: Database, monkey
     docs.grant([2, 3, 2_500, 2_501, 2_502], "large")  # two of them are in the table still
     docs.delete([10])
     with monkeypatch.context() as patched:
-        patched.setattr(Tables, "rows_of", lambda *_: pytest.fail("all rows were read"))
+        patched.setattr(AccessTables, "rows_of", lambda *_: pytest.fail("all rows were read"))
         assert docs.count(tenant="large") == 2_000
         docs.grant(range(2_600, 2_608), "large")
         with pytest.raises(LimitExceeded, match="would have 2,009 records, its limit is 2,008"):
@@ -211,16 +211,16 @@ def test_quotas_count_what_waits(db: Database) -> None:
 def test_a_group_that_is_aborted_leaves_nothing_in_memory(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     docs, _ = made(db)
     docs.grant([7], "d")
-    whole = Pending.finish
+    whole = PendingChanges.finish
 
-    def fails(self: Pending, group: Any) -> None:
+    def fails(self: PendingChanges, group: Any) -> None:
         whole(self, group)
         raise ValueError("of another kind")
 
-    monkeypatch.setattr(Pending, "finish", fails)
+    monkeypatch.setattr(PendingChanges, "finish", fails)
     with pytest.raises(ValueError, match="another kind"):
         docs.grant([8, 9], "d")
-    monkeypatch.setattr(Pending, "finish", whole)
+    monkeypatch.setattr(PendingChanges, "finish", whole)
     docs.revoke([7], "d")  # the commit that gets the number of the one that was aborted
     assert docs.count(tenant="d") == 0 and docs.get(8).tenants == ["a", "c"] and db.check() == []
 
@@ -284,8 +284,8 @@ def test_many_small_entries_are_folded_too(db: Database, monkeypatch: pytest.Mon
 _KILLED = """
 import itertools, os, signal, sys
 from vecdb import limits
-from vecdb.database import open_database
-from vecdb.fold import steps
+from vecdb.embedded.open import open_database
+from vecdb.commit.journal_merge import steps
 limits.fold_pairs = 4
 db = open_database(sys.argv[1], maintenance=False)
 docs = db["docs"]
@@ -353,7 +353,7 @@ def test_a_database_of_the_format_before_is_upgraded_when_somebody_says_so(tmp_p
 
 
 def hurt(docs: Any, change: Callable[[bytes], bytes | None], sequence: int) -> None:
-    store, key = docs._engine.store, keys.numbered(docs._engine.view.generation.prefix, sequence)
+    store, key = docs._engine.store, keys.row_key(docs._engine.snapshot.generation.prefix, sequence)
     txn = store.begin_write()
     raw = change(txn.get(key, db=store.journal))
     assert txn.delete(key, db=store.journal) if raw is None else txn.put(key, raw, db=store.journal)
@@ -407,17 +407,19 @@ def test_damage_of_an_entry_is_loud_everywhere_and_found(tmp_path: Path, damage:
 facts = st.lists(st.tuples(st.integers(0, 6), st.integers(1, 5), st.booleans()), max_size=12)
 
 
-def changes_of(said: list[tuple[int, int, bool]]) -> tuple[Changes, dict[tuple[int, int], bool]]:
+def changes_of(said: list[tuple[int, int, bool]]) -> tuple[AccessDelta, dict[tuple[int, int], bool]]:
     model = {(row, number): granted for row, number, granted in said}
 
-    def pairs(granted: bool) -> Pairs:
+    def pairs(granted: bool) -> RowTenantPairs:
         chosen = [pair for pair, there in model.items() if there == granted]
-        return Pairs.of(np.array([row for row, _ in chosen], np.int64), np.array([n for _, n in chosen], np.uint64))
+        return RowTenantPairs.of(
+            np.array([row for row, _ in chosen], np.int64), np.array([n for _, n in chosen], np.uint64)
+        )
 
-    return Changes(pairs(True), pairs(False)), model
+    return AccessDelta(pairs(True), pairs(False)), model
 
 
-def told(changes: Changes) -> dict[tuple[int, int], bool]:
+def told(changes: AccessDelta) -> dict[tuple[int, int], bool]:
     both = ((changes.granted, True), (changes.revoked, False))
     return {
         pair: there for pairs, there in both for pair in zip(pairs.rows.tolist(), pairs.numbers.tolist(), strict=True)
@@ -444,7 +446,7 @@ def test_changes_agree_with_a_dict_in_which_the_last_word_counts(history: Any, b
     lists = changes_of([(*pair, True) for pair in table if pair[0] in rows])[0].granted
     over = changes.over(lists, asked)
     true = {pair for pair in table | model.keys() if model.get(pair, pair in table)}
-    assert set(told(Changes(over))) == {pair for pair in true if pair[0] in rows}
+    assert set(told(AccessDelta(over))) == {pair for pair in true if pair[0] in rows}
     for number in range(1, 6):
         coming, going = changes.of_tenant(number)
         assert coming.tolist() == sorted(row for (row, n), there in model.items() if n == number and there)

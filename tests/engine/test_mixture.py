@@ -140,8 +140,8 @@ def quotas_by_hand(weights: list[float], limit: int) -> list[int]:
 
 
 def centres_of(docs: Any) -> Any:
-    view = docs._engine.view
-    return view.generation.index.centres(view.snapshot.row_count)
+    snapshot = docs._engine.snapshot
+    return snapshot.generation.index.centres(snapshot.visibility.row_count)
 
 
 def agrees(docs: Any, records: dict[Any, Any], users: list[list[Any]], limit: int, **more: Any) -> Any:
@@ -217,7 +217,7 @@ def test_every_index_metric_and_type_agrees_with_the_oracle(
 def test_approximate_searches_keep_every_promise(db: Database, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     monkeypatch.setattr(limits, "flat_rows_max", 100)
     monkeypatch.setattr(planner, "_SCAN_SHARE", 1e9)
-    monkeypatch.setattr(planner, "_WIDTHS", 0.0)
+    monkeypatch.setattr(planner, "_SCAN_PER_WIDTH", 0.0)
     docs = db.create_collection("docs", 8, "l2", KINDS[kind])
     docs.upsert(range(400), VECTORS, tenants=[["even"] if one % 2 == 0 else ["odd"] for one in range(400)])
     docs.optimize()
@@ -260,7 +260,7 @@ def islands(db: Database) -> Any:
 def three(islands: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The islands, each a cell: cell 0 the middle one."""
     centres = np.array([[1000, 0], [0, 0], [2000, 0]], np.float32)
-    monkeypatch.setattr(type(islands._engine.view.generation.index), "centres", lambda self, row_count: centres)
+    monkeypatch.setattr(type(islands._engine.snapshot.generation.index), "centres", lambda self, row_count: centres)
     return islands
 
 
@@ -577,12 +577,12 @@ def test_positives_of_a_newer_commit_are_not_looked_for_in_an_older_one(
 ) -> None:
     """A view is taken, a commit replaces the positive, its row is looked up: what a slow search may meet."""
     engine = three._engine
-    views = [engine.view]
+    views = [engine.snapshot]
     three.upsert([0], [[2000.0, 0.0]], tenants=["isle0", "all"])
     current = engine.current
     monkeypatch.setattr(engine, "current", lambda: views.pop() if views else current())
     hits = three.search_mixture([0], 3)
-    assert hits.ids.tolist() == [200, 201, 202] and hits.sequence == engine.view.snapshot.sequence and not views
+    assert hits.ids.tolist() == [200, 201, 202] and hits.sequence == engine.snapshot.visibility.sequence and not views
 
 
 # -- damage ----------------------------------------------------------------------------------------
@@ -603,6 +603,6 @@ def test_a_key_that_leads_to_another_record_is_corruption(db: Database, monkeypa
 def test_a_damaged_row_of_the_sample_is_corruption(db: Database) -> None:
     docs = db.create_collection("docs", 8, "l2", vecdb.Flat())
     docs.upsert(range(20), VECTORS[:20])
-    docs._engine.view.generation.rows.arrays.crcs[3] ^= 1
+    docs._engine.snapshot.generation.rows.arrays.crcs[3] ^= 1
     with pytest.raises(Corruption, match="row 3"):
         centres_of(docs)

@@ -23,14 +23,14 @@ from tests.engine.corpus import EXACT, clustered, sound
 from tests.engine.test_concurrency import together
 from vecdb import limits
 from vecdb.api.database import Database
-from vecdb.embedded.open import open_database
 from vecdb.embedded import local_collection as engine_module
+from vecdb.embedded.open import open_database
 from vecdb.errors import InvalidArgument, LimitExceeded, NotFound
 from vecdb.index.spann import bulk_build
-from vecdb.index.spann.spann_index import Spann as SpannIndex
+from vecdb.index.spann.spann_index import SpannIndex
 from vecdb.maintenance import scheduler as maintenance_module
 from vecdb.maintenance import vacuum as vacuum_module
-from vecdb.maintenance.index_jobs import Upkeep
+from vecdb.maintenance.index_jobs import IndexMaintenance
 from vecdb.query import planner, searcher
 from vecdb.schema import SearchParams, Spann
 
@@ -52,22 +52,22 @@ def kind(request: pytest.FixtureRequest) -> Spann:
 
 
 def index_of(docs: Any) -> SpannIndex:
-    index = docs._engine.view.generation.index
+    index = docs._engine.snapshot.generation.index
     assert isinstance(index, SpannIndex)
     return index
 
 
 def lengths_of(docs: Any) -> np.ndarray:
-    view = index_of(docs).lists.view
-    assert view is not None
-    return view.lengths
+    snapshot = index_of(docs).lists.view
+    assert snapshot is not None
+    return snapshot.lengths
 
 
 def held_bytes(docs: Any) -> int:
     """Bytes of codes in memory."""
-    view = index_of(docs).lists.view
-    assert view is not None
-    return int(view.body_bytes()[view.places >= 0].sum())
+    snapshot = index_of(docs).lists.view
+    assert snapshot is not None
+    return int(snapshot.body_bytes()[snapshot.places >= 0].sum())
 
 
 def care(docs: Any) -> None:
@@ -358,7 +358,7 @@ def test_explain_counts_probes_rows_reads_and_bytes(corpus: Any, kind: Spann) ->
     heads = len(lengths_of(docs))
     reports = {}
     for nprobe in (1, 8, heads):
-        docs._engine.view.generation.index._prepared = None
+        docs._engine.snapshot.generation.index._prepared = None
         report = docs.search(clustered(1, seed=2)[0], 10, params=SearchParams(nprobe=nprobe), explain=True).explain
         assert (report["plan"], report["nprobe"], report["ef"]) == ("lists", nprobe, None)
         assert (report["reason"], report["index_state"], report["tail_rows"]) == ("nprobe given", "ready", 10)
@@ -421,7 +421,7 @@ def test_stats_say_what_lists_there_are_and_what_they_take(corpus: Any, kind: Sp
     assert (stats["sealed_rows"], stats["tail_rows"], stats["index_state"]) == (2_000, 0, "ready")
     docs.delete(range(100))
     care(docs)
-    assert docs.stats()["index_stats"]["removed_sequence"] == docs._engine.view.snapshot.sequence
+    assert docs.stats()["index_stats"]["removed_sequence"] == docs._engine.snapshot.visibility.sequence
 
 
 # -- how many lists are looked at -----------------------------------------------------------------
@@ -505,7 +505,7 @@ def test_a_budget_of_the_database_keeps_codes_on_disk(tmp_path: Path) -> None:
         docs.reindex(Spann(memory_budget_bytes=1 << 30))
         assert held_bytes(docs) > budget, "a budget of the collection's own counts before the database's"
     with open_database(tmp_path / "db", maintenance=False) as db:
-        assert held_bytes(db["docs"]) == db["docs"]._engine.view.generation.index.lists.view.body_bytes().sum()
+        assert held_bytes(db["docs"]) == db["docs"]._engine.snapshot.generation.index.lists.view.body_bytes().sum()
 
 
 # -- other processes -------------------------------------------------------------------------------
@@ -574,7 +574,7 @@ def test_a_reading_process_follows_a_writer_that_seals_splits_vacuums_and_reinde
             def look(plan: str, indexed: int) -> None:
                 got = follower.ask(queries, 10, 1 << 15)
                 assert (got["plan"], got["indexed"], got["count"]) == (plan, indexed, len(live))
-                assert got["sequence"] == docs._engine.view.snapshot.sequence
+                assert got["sequence"] == docs._engine.snapshot.visibility.sequence
                 assert {one for line in got["near"] for one in line} <= live
                 true = docs.search(queries, 10, params=EXACT)
                 assert got["true"] == true.ids.tolist()
@@ -630,30 +630,30 @@ def test_a_bulk_load_is_indexed_once_it_pauses_or_somebody_searches_or_asks(
     for first in range(0, 800, 200):
         docs.upsert(range(first, first + 200), clustered(200, seed=first))
         serve(engine)
-        assert engine.is_loaded() and upkeep.tail_waits() and not upkeep.tail_is_due()
+        assert engine.is_loaded() and upkeep.tail_is_deferred() and not upkeep.tail_is_due()
         assert docs.stats()["indexed_rows"] == 0
     with monkeypatch.context() as patch:
         patch.setattr(engine_module, "_WRITTEN_S", 0.0)
-        assert upkeep.tail_is_due() and not upkeep.tail_waits()
+        assert upkeep.tail_is_due() and not upkeep.tail_is_deferred()
         serve(engine)
         assert docs.stats()["tail_rows"] < limits.index_step_rows
     docs.upsert(range(800, 1_000), clustered(200, seed=8))
     serve(engine)
-    assert docs.stats()["tail_rows"] >= 200 and upkeep.tail_waits(), "it waits beside what is indexed, too"
+    assert docs.stats()["tail_rows"] >= 200 and upkeep.tail_is_deferred(), "it waits beside what is indexed, too"
     with monkeypatch.context() as patch:
         patch.setattr(limits, "tail_rows_bulk_max", 300)
         assert upkeep.tail_is_due(), "but not until writers would have to wait for it"
     with monkeypatch.context() as patch:
         patch.setattr(searcher, "_SEARCHED_S", 1e9)
         docs.search(np.ones(DIM), 3)
-        assert upkeep.tail_is_due() and not upkeep.tail_waits()
+        assert upkeep.tail_is_due() and not upkeep.tail_is_deferred()
         serve(engine)
         assert docs.stats()["tail_rows"] < limits.index_step_rows
     docs.upsert(range(1_000, 1_200), clustered(200, seed=9))
     serve(engine)
     assert docs.stats()["tail_rows"] >= 200
     docs.optimize()
-    assert docs.stats()["tail_rows"] == 0 and upkeep.tail_waits() is False and db.check() == []
+    assert docs.stats()["tail_rows"] == 0 and upkeep.tail_is_deferred() is False and db.check() == []
     graph = db.create_collection("graph", DIM, "l2", vecdb.Hnsw(m=4, ef_construction=24))
     graph.upsert(range(200), clustered(200))
     assert graph._engine.upkeep.tail_is_due(), "a graph is built a row at a time and gains nothing by waiting"
@@ -664,18 +664,18 @@ def test_maintenance_looks_again_by_itself_whether_a_load_has_paused(monkeypatch
     monkeypatch.setattr(searcher, "_SEARCHED_S", 0.0)
     monkeypatch.setattr(maintenance_module, "_PATIENCE_S", 0.01)
     looked, indexed = threading.Semaphore(0), threading.Event()
-    waits, index_tail = Upkeep.tail_waits, Upkeep.index_tail
+    waits, index_tail = IndexMaintenance.tail_is_deferred, IndexMaintenance.index_tail
 
-    def tail_waits(self: Upkeep) -> bool:
+    def tail_is_deferred(self: IndexMaintenance) -> bool:
         looked.release()
         return waits(self)
 
-    def tail_indexed(self: Upkeep, *arguments: Any, **named: Any) -> None:
+    def tail_indexed(self: IndexMaintenance, *arguments: Any, **named: Any) -> None:
         index_tail(self, *arguments, **named)
         indexed.set()
 
-    monkeypatch.setattr(Upkeep, "tail_waits", tail_waits)
-    monkeypatch.setattr(Upkeep, "index_tail", tail_indexed)
+    monkeypatch.setattr(IndexMaintenance, "tail_is_deferred", tail_is_deferred)
+    monkeypatch.setattr(IndexMaintenance, "index_tail", tail_indexed)
     with open_database(":memory:") as db:
         docs = db.create_collection("docs", DIM, "l2", Spann())
         docs.upsert(range(400), clustered(400))
@@ -754,8 +754,10 @@ def test_progress_of_optimize_counts_learning_and_ends_with_the_last_row(
     docs.upsert(range(1_500), clustered(1_500))
     reports: list[tuple[int, int]] = []
     before: list[int] = []
-    learn = engine_module.learn
-    monkeypatch.setattr(engine_module, "learn", lambda engine: (before.append(reports[-1][0]), learn(engine)))
+    learn_recall_curve = engine_module.learn_recall_curve
+    monkeypatch.setattr(
+        engine_module, "learn_recall_curve", lambda engine: (before.append(reports[-1][0]), learn_recall_curve(engine))
+    )
     docs.optimize(progress=lambda done, total: reports.append((done, total)))
     assert reports[0] == (0, 1_500) and reports[-1] == (1_500, 1_500)
     assert 1_000 < before[0] < 1_500
@@ -876,7 +878,7 @@ def test_what_maintenance_built_in_the_place_of_a_damaged_index_is_sealed_althou
         docs = db.create_collection("docs", DIM, "l2", index)
         docs.upsert(range(1_519), clustered(1_519))
         docs.optimize()
-        sealed = docs._engine.folder / docs._engine.view.state.sealed.file
+        sealed = docs._engine.folder / docs._engine.snapshot.state.sealed.file
     raw = bytearray(sealed.read_bytes())
     raw[len(raw) // 2] ^= 4
     sealed.write_bytes(raw)

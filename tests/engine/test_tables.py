@@ -13,21 +13,21 @@ from vecdb.errors import Corruption
 from vecdb.storage.kv import keys
 from vecdb.storage.kv.store import Store
 from vecdb.tenancy import access_tables
-from vecdb.tenancy.access_tables import Tables
-from vecdb.tenancy.pairs import NOTHING, Pairs
+from vecdb.tenancy.access_tables import AccessTables
+from vecdb.tenancy.pairs import NOTHING, RowTenantPairs
 
 N = 300_000
 
 
 @pytest.fixture
-def made(tmp_path: Path) -> Iterator[Tables]:
+def made(tmp_path: Path) -> Iterator[AccessTables]:
     """Tenant 1 has 0, 2, 4 ... 4,998, tenant 2 nothing, tenant 3 the first N rows."""
     (tmp_path / "lmdb").mkdir()
     store = Store(tmp_path / "lmdb", read_only=False, durability="none")
-    made = Tables(store, keys.prefix(1, 0), "docs")
+    made = AccessTables(store, keys.prefix(1, 0), "docs")
     txn = store.begin_write()
     for number, rows in ((1, np.arange(0, 5_000, 2)), (3, np.arange(N))):
-        made.change_members(txn, Pairs.of(rows, np.full(len(rows), number, np.uint64)), NOTHING)
+        made.change_members(txn, RowTenantPairs.of(rows, np.full(len(rows), number, np.uint64)), NOTHING)
     txn.commit()
     yield made
     store.close()
@@ -36,7 +36,7 @@ def made(tmp_path: Path) -> Iterator[Tables]:
 @pytest.mark.parametrize("at_once", [10_000, 2_500, 100])
 @pytest.mark.parametrize("of", [100, 2_500, 1 << 12])
 def test_rows_are_the_same_however_they_are_read(
-    made: Tables, monkeypatch: pytest.MonkeyPatch, at_once: int, of: int
+    made: AccessTables, monkeypatch: pytest.MonkeyPatch, at_once: int, of: int
 ) -> None:
     monkeypatch.setattr(access_tables, "_ROWS_AT_ONCE", at_once)
     monkeypatch.setattr(access_tables, "_ROWS_SLICE", of)
@@ -49,7 +49,7 @@ def test_rows_are_the_same_however_they_are_read(
                 made.rows_of(txn, 1, 4_998)
 
 
-def test_many_rows_take_little_more_than_they_are(made: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_rows_take_little_more_than_they_are(made: AccessTables, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(access_tables, "_ROWS_AT_ONCE", N - 1)
     with made.store.read() as txn:
         tracemalloc.start()

@@ -28,11 +28,11 @@ from vecdb.embedded.open import open_database
 from vecdb.errors import AlreadyExists, Corruption, InvalidArgument, LimitExceeded, NotFound
 from vecdb.maintenance import vacuum
 from vecdb.query import planner
-from vecdb.schema import Snapshot
+from vecdb.schema import Visibility
 from vecdb.storage.kv import keys, record_format
-from vecdb.storage.kv.catalog import Tuned
+from vecdb.storage.kv.catalog import MeasuredRecall
 from vecdb.tenancy import access_changes, pairs, tenant_cache
-from vecdb.tenancy.pairs import NOTHING, Pairs
+from vecdb.tenancy.pairs import NOTHING, RowTenantPairs
 
 ROOT = Path(__file__).resolve().parents[2]
 VECTORS = clustered(400, 8)
@@ -91,8 +91,8 @@ def test_every_plan_of_every_index_agrees_with_brute_force(
     docs.upsert(names[350:], VECTORS[350:], tenants=lists[350:])  # the tail
     docs.delete(names[::7])
     plans = set()
-    for widths in (planner._WIDTHS, 0.0):
-        monkeypatch.setattr(planner, "_WIDTHS", widths)
+    for widths in (planner._SCAN_PER_WIDTH, 0.0):
+        monkeypatch.setattr(planner, "_SCAN_PER_WIDTH", widths)
         docs.create_tenant(f"of {widths}")  # a commit, after which everything is planned anew
         for tenant in ("t2", "t3", "t40", ["t3", "t40"]):
             wanted = {tenant} if isinstance(tenant, str) else set(tenant)
@@ -318,7 +318,7 @@ def test_a_dropped_tenant_leaves_nothing_to_the_next_of_its_name(shared: Any, db
         uid = engine.entry.uid
         first = access_changes.number_of(engine.store, txn, uid, b"beta")
         assert first == 2 and access_changes.number_of(engine.store, txn, uid, b"acme") == 3, "numbers are never reused"
-        held = engine.view.generation.journal.tables.lists_of(txn, np.arange(9))
+        held = engine.snapshot.generation.journal.tables.lists_of(txn, np.arange(9))
         assert set(held.numbers.tolist()) == {2, 3}, "vacuum leaves out what is left of dropped tenants"
     assert seen(shared, "acme") == [1, 4] and db.check() == []
 
@@ -351,7 +351,7 @@ def test_a_tenant_has_figures_of_its_own(shared: Any) -> None:
 
 def test_evaluate_compares_with_the_best_among_the_tenants_records(db: Database, monkeypatch: Any) -> None:
     monkeypatch.setattr(limits, "flat_rows_max", 100)
-    monkeypatch.setattr(planner, "_WIDTHS", 0.0)
+    monkeypatch.setattr(planner, "_SCAN_PER_WIDTH", 0.0)
     docs = db.create_collection("docs", 8, "l2", KINDS["hnsw"])
     docs.upsert(range(400), VECTORS, tenants=[["a"] if number % 2 else [] for number in range(400)])
     docs.optimize()
@@ -424,26 +424,26 @@ def test_calls_that_share_a_commit_are_seen_as_one(shared: Any) -> None:
 
 
 def test_an_older_snapshot_finds_the_version_before_and_no_other(shared: Any) -> None:
-    cache, first = shared._engine.view.generation.tenants, shared._engine.view.snapshot
+    cache, first = shared._engine.snapshot.generation.tenants, shared._engine.snapshot.visibility
     assert cache.rows_at(("acme",), first).rows.tolist() == [0, 1, 2, 3, 4]
     shared.revoke([0], "acme")
-    second = shared._engine.view.snapshot
+    second = shared._engine.snapshot.visibility
     assert cache.rows_at(("acme",), first).rows.tolist() == [0, 1, 2, 3, 4]
     assert cache.rows_at(("acme",), second).rows.tolist() == [1, 2, 3, 4]
     shared.grant([9], "acme")
     assert cache.rows_at(("acme",), first) is None, "two changes ago: a newer view is to be taken"
     assert cache.rows_at(("acme",), second).rows.tolist() == [1, 2, 3, 4]
     shared.upsert([100], VECTORS[:1])
-    assert cache.rows_at(("acme",), shared._engine.view.snapshot).rows.tolist() == [1, 2, 3, 4, 9]
+    assert cache.rows_at(("acme",), shared._engine.snapshot.visibility).rows.tolist() == [1, 2, 3, 4, 9]
     assert cache.rows_at(("acme", "beta"), first) is None
     assert cache.rows_at(("beta",), first).rows.tolist() == [3, 4, 5, 6, 7], "loaded later, the same since then"
 
 
 def test_a_union_is_kept_while_none_of_its_parts_moves(shared: Any) -> None:
-    cache = shared._engine.view.generation.tenants
+    cache = shared._engine.snapshot.generation.tenants
 
     def rows() -> Any:
-        return cache.rows_at(("acme", "beta"), shared._engine.view.snapshot)
+        return cache.rows_at(("acme", "beta"), shared._engine.snapshot.visibility)
 
     kept = rows()
     shared.upsert([50], VECTORS[:1])
@@ -468,17 +468,17 @@ def test_the_cache_holds_to_its_bound(db: Database, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_bitmap_is_kept_when_asked_for_twice_and_made_anew_when_rows_pass_it() -> None:
-    from vecdb.index.contract import Allowed
+    from vecdb.index.contract import RowSet
 
     grown: list[int] = []
-    allowed = Allowed(np.array([0, 63, 64, 130], np.uint32), grown.append)
+    allowed = RowSet(np.array([0, 63, 64, 130], np.uint32), grown.append)
     first, second = allowed.bitmap(131), allowed.bitmap(131)
     assert np.array_equal(first, second) and len(grown) == 1 and allowed.bitmap(131) is second
     assert np.flatnonzero(np.unpackbits(second.view(np.uint8), bitorder="little")).tolist() == [0, 63, 64, 130]
     for row_count in range(131, 2_000, 7):
         assert len(allowed.bitmap(row_count)) * 64 >= row_count
     assert allowed.nbytes == 16 + sum(grown)
-    assert len(Allowed(np.empty(0, np.uint32)).bitmap(0)) > 0, "an empty bitmap would allow everything"
+    assert len(RowSet(np.empty(0, np.uint32)).bitmap(0)) > 0, "an empty bitmap would allow everything"
 
 
 # -- files and processes ---------------------------------------------------------------------------
@@ -618,29 +618,29 @@ def test_a_revoke_that_returned_is_there_after_a_kill(tmp_path: Path) -> None:
 
 
 def damage_members_added(docs: Any, put: Any, prefix: bytes) -> None:
-    put("members", keys.numbered(prefix, 1), (8).to_bytes(8, "little"))
+    put("members", keys.row_key(prefix, 1), (8).to_bytes(8, "little"))
 
 
 def damage_members_of_a_stranger(docs: Any, put: Any, prefix: bytes) -> None:
-    put("members", keys.numbered(prefix, 9), (8).to_bytes(8, "little"))
+    put("members", keys.row_key(prefix, 9), (8).to_bytes(8, "little"))
 
 
 def damage_members_beyond(docs: Any, put: Any, prefix: bytes) -> None:
-    put("members", keys.numbered(prefix, 1), (10).to_bytes(8, "little"))
+    put("members", keys.row_key(prefix, 1), (10).to_bytes(8, "little"))
 
 
 def damage_access_bit(docs: Any, put: Any, prefix: bytes) -> None:
     [raw] = record_format.encode_access(np.array([1], np.uint64), np.array([1]))
-    put("access", keys.numbered(prefix, 0), raw[:-8] + b"\2" + raw[-7:])
+    put("access", keys.row_key(prefix, 0), raw[:-8] + b"\2" + raw[-7:])
 
 
 def damage_access_missing(docs: Any, put: Any, prefix: bytes) -> None:
-    put("access", keys.numbered(prefix, 0), None)
+    put("access", keys.row_key(prefix, 0), None)
 
 
 def damage_access_swapped(docs: Any, put: Any, prefix: bytes) -> None:
     [raw] = record_format.encode_access(np.array([2], np.uint64), np.array([1]))
-    put("access", keys.numbered(prefix, 0), raw)
+    put("access", keys.row_key(prefix, 0), raw)
 
 
 def damage_name_elsewhere(docs: Any, put: Any, prefix: bytes) -> None:
@@ -649,11 +649,11 @@ def damage_name_elsewhere(docs: Any, put: Any, prefix: bytes) -> None:
 
 def damage_tenant_bit(docs: Any, put: Any, prefix: bytes) -> None:
     raw = record_format.encode_tenant(1, 0, b"acme")
-    put("tenants", keys.numbered(keys.tenant_numbers(1), 1), raw[:-1] + b"E")
+    put("tenants", keys.row_key(keys.tenant_numbers(1), 1), raw[:-1] + b"E")
 
 
 def damage_tenant_missing(docs: Any, put: Any, prefix: bytes) -> None:
-    put("tenants", keys.numbered(keys.tenant_numbers(1), 1), None)
+    put("tenants", keys.row_key(keys.tenant_numbers(1), 1), None)
 
 
 LOUD = [
@@ -670,7 +670,7 @@ def hurt(shared: Any, damage: Callable[[Any, Any, bytes], None]) -> None:
         database = engine.store.databases[name.encode()]
         assert txn.delete(key, db=database) if value is None else txn.put(key, value, db=database)
 
-    damage(shared, put, engine.view.generation.prefix)
+    damage(shared, put, engine.snapshot.generation.prefix)
     txn.commit()
 
 
@@ -690,7 +690,7 @@ def test_damage_that_would_show_a_tenant_anything_else_is_loud_and_found(
 
 def test_rows_that_a_tenant_lost_are_found_by_check(shared: Any, db: Database) -> None:
     def lose(docs: Any, put: Any, prefix: bytes) -> None:
-        put("members", keys.numbered(prefix, 1), None)
+        put("members", keys.row_key(prefix, 1), None)
 
     hurt(shared, lose)
     assert any("row 0 has tenant 1, which does not have the row" in problem for problem in db.check())
@@ -705,7 +705,7 @@ def test_a_list_of_a_dead_row_is_found_by_check(shared: Any, db: Database) -> No
     shared.delete([0])
     shared._engine.upkeep.fold()
     [raw] = record_format.encode_access(np.array([1], np.uint64), np.array([1]))
-    hurt(shared, lambda docs, put, prefix: put("access", keys.numbered(prefix, 0), raw))
+    hurt(shared, lambda docs, put, prefix: put("access", keys.row_key(prefix, 0), raw))
     assert any("dead or not there" in problem for problem in db.check())
 
 
@@ -742,7 +742,7 @@ def test_sets_of_pairs_agree_with_sets() -> None:
             (rng.integers(0, 20, size), rng.integers(1, 2**32 - 1, 9, np.uint64)[rng.integers(0, 9, size)])
             for _ in "ab"
         ]
-        a, b = (Pairs.of(rows, numbers) for rows, numbers in raw)
+        a, b = (RowTenantPairs.of(rows, numbers) for rows, numbers in raw)
         one, two = (set(zip(part.rows.tolist(), part.numbers.tolist(), strict=True)) for part in (a, b))
         assert one == set(zip(raw[0][0].tolist(), raw[0][1].tolist(), strict=True)) and len(a) == len(one)
         for made, expected in ((pairs.unite(a, b), one | two), (pairs.subtract(a, b), one - two)):
@@ -755,8 +755,8 @@ def test_sets_of_pairs_agree_with_sets() -> None:
 
 
 def test_what_is_added_and_taken_away_again_is_no_change() -> None:
-    def made(*rows: int) -> Pairs:
-        return Pairs.of(np.array(rows, np.int64), np.full(len(rows), 5, np.uint64))
+    def made(*rows: int) -> RowTenantPairs:
+        return RowTenantPairs.of(np.array(rows, np.int64), np.full(len(rows), 5, np.uint64))
 
     added, removed = pairs.net_changes([made(1, 2), made(3, 1)], [made(1), made(9)])
     assert (added.rows.tolist(), removed.rows.tolist()) == ([1, 2, 3], [9])
@@ -765,11 +765,11 @@ def test_what_is_added_and_taken_away_again_is_no_change() -> None:
 
 
 def test_the_planner_scans_a_tenants_rows_until_meeting_them_is_cheaper() -> None:
-    snapshot = Snapshot(1, 100_000, 100_000)
+    visibility = Visibility(1, 100_000, 100_000)
 
     def plan(config: Any, matching: int | None, **asked: Any) -> planner.Plan:
         params = vecdb.SearchParams(**asked)
-        return planner.plan(config, 100_000, snapshot, 10, params, (Tuned(10, 50, 0.99),), None, matching)
+        return planner.plan(config, 100_000, visibility, 10, params, (MeasuredRecall(10, 50, 0.99),), None, matching)
 
     for config, strategy in ((vecdb.Hnsw(), "graph"), (vecdb.Spann(), "lists")):
         assert plan(config, None).strategy == strategy
@@ -783,19 +783,19 @@ def test_the_planner_scans_a_tenants_rows_until_meeting_them_is_cheaper() -> Non
 
 
 def test_a_large_tenants_walk_along_the_tree_is_as_long_as_the_recall_asked_for_takes() -> None:
-    snapshot, config = Snapshot(1, 100_000, 100_000), vecdb.Curator(scan_max=1_000)
-    learned = (Tuned(10, 93, 0.90), Tuned(10, 145, 0.95), Tuned(10, 435, 0.99))
+    visibility, config = Visibility(1, 100_000, 100_000), vecdb.Curator(scan_max=1_000)
+    learned = (MeasuredRecall(10, 93, 0.90), MeasuredRecall(10, 145, 0.95), MeasuredRecall(10, 435, 0.99))
 
-    def width(matching: int, known: tuple[Tuned, ...] = learned, **asked: Any) -> int:
-        return planner.plan(config, 100_000, snapshot, 10, vecdb.SearchParams(**asked), known, None, matching).width
+    def width(matching: int, known: tuple[MeasuredRecall, ...] = learned, **asked: Any) -> int:
+        return planner.plan(config, 100_000, visibility, 10, vecdb.SearchParams(**asked), known, None, matching).width
 
     assert width(1_000, recall=0.99) == width(1_000, nprobe=7) == 0, "all its rows"
     assert width(1_001) == width(1_001, ()) == planner.PATIENCE
-    assert width(1_001, (Tuned(10, 290, 0.95),)) == 2 * planner.PATIENCE, "what the data needs"
+    assert width(1_001, (MeasuredRecall(10, 290, 0.95),)) == 2 * planner.PATIENCE, "what the data needs"
     assert width(1_001, recall=0.95) == planner.PATIENCE and width(1_001, recall=0.99) == 3 * planner.PATIENCE
     for measured, most in ((None, planner.SCAN_ROWS), (500, 500)):
         for told, rows in ((vecdb.Curator(), most), (config, 1_000)):
-            given = told, 100_000, snapshot, 10, vecdb.SearchParams(), learned, None
+            given = told, 100_000, visibility, 10, vecdb.SearchParams(), learned, None
             widths = [planner.plan(*given, n, measured).width for n in (rows, rows + 1)]
             assert widths == [0, planner.PATIENCE], "what somebody said goes before what was measured"
     assert 0 < width(1_001, recall=0.8) < planner.PATIENCE and width(1_001, nprobe=7) == 7

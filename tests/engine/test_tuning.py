@@ -22,7 +22,7 @@ class Clockwork:
     def __init__(self, row: float, walk: float) -> None:
         self.now, self._row, self._walk = 0.0, row, walk
 
-    def search(self, queries: Any, limit: int, snapshot: Any, params: SearchParams, allow: Any) -> None:
+    def search(self, queries: Any, limit: int, visibility: Any, params: SearchParams, allow: Any) -> None:
         self.now += self._walk if params.nprobe else self._row * len(allow)
 
 
@@ -35,12 +35,14 @@ def test_a_scan_ends_where_a_walk_takes_as_long(
 ) -> None:
     index = Clockwork(row, walk)
     monkeypatch.setattr(width_tuning, "time", SimpleNamespace(perf_counter=lambda: index.now))
-    view: Any = SimpleNamespace(generation=SimpleNamespace(index=index), snapshot=None)
+    snapshot: Any = SimpleNamespace(generation=SimpleNamespace(index=index), visibility=None)
     queries = np.zeros((3, 4), np.float32)
     live = np.arange(200_000)
-    assert width_tuning.measured_scan(view, queries, live, 80) == pytest.approx(wanted, rel=0.001)
-    assert width_tuning.measured_scan(view, queries, live[:20_000], 80) == pytest.approx(min(wanted, 20_000), rel=0.001)
-    assert width_tuning.measured_scan(view, queries, live[:1_000], 80) is None, "nothing to choose"
+    assert width_tuning.measured_scan(snapshot, queries, live, 80) == pytest.approx(wanted, rel=0.001)
+    assert width_tuning.measured_scan(snapshot, queries, live[:20_000], 80) == pytest.approx(
+        min(wanted, 20_000), rel=0.001
+    )
+    assert width_tuning.measured_scan(snapshot, queries, live[:1_000], 80) is None, "nothing to choose"
 
 
 def test_optimize_remembers_it_for_the_planner(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,16 +52,16 @@ def test_optimize_remembers_it_for_the_planner(db: Database, monkeypatch: pytest
     docs = db.create_collection("docs", 8, "l2", vecdb.Curator(leaf_rows=8))
     docs.upsert(range(600), vectors, tenants="all")
     docs.optimize()
-    known = docs._engine.view.state.scan_rows
+    known = docs._engine.snapshot.state.scan_rows
     assert 16 <= known <= 256
-    assert docs.search(vectors[0], 5, tenant="all", explain=True).explain["nprobe"] == planner.patience(
-        docs._engine.view.state.tuned
+    assert docs.search(vectors[0], 5, tenant="all", explain=True).explain["nprobe"] == planner.idle_nodes_max(
+        docs._engine.snapshot.state.tuned
     )
     docs.grant(range(known), "some")
     assert docs.search(vectors[0], 5, tenant="some", explain=True).explain["nprobe"] == 0
     assert docs.search(vectors[0], 5, explain=True).explain["nprobe"] > 0, "all are more than are scanned"
     docs.reindex(index=vecdb.Curator(leaf_rows=8, scan_max=600))
-    assert docs._engine.view.state.scan_rows is None
+    assert docs._engine.snapshot.state.scan_rows is None
     docs.optimize()
     assert docs.search(vectors[0], 5, tenant="all", explain=True).explain["nprobe"] == 0
     everything = docs.search(vectors[0], 5, explain=True)

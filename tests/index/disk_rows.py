@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.kernels.primitives import checksums
-from vecdb.schema import Snapshot
+from vecdb.schema import Visibility
 from vecdb.storage.disk.row_file import RowArrays, Rows
 from vecdb.storage.kv import record_format
 
@@ -45,8 +45,8 @@ class DiskRows:
         self.arrays.deleted[rows] = self.sequence + 1
         self.sequence += 1
 
-    def snapshot(self) -> Snapshot:
-        return Snapshot(self.sequence, self.row_count, len(self.live()))
+    def visibility(self) -> Visibility:
+        return Visibility(self.sequence, self.row_count, len(self.live()))
 
     def live(self) -> NDArray[np.int64]:
         return np.flatnonzero(self.arrays.deleted[: self.row_count] == 0)

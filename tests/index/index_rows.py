@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.kernels.primitives import checksums
-from vecdb.schema import Snapshot
+from vecdb.schema import Visibility
 from vecdb.storage.disk.row_file import RowArrays
 
 
@@ -38,8 +38,8 @@ class MemoryRows:
         self.sequence += 1
         self.arrays.deleted[rows] = self.sequence
 
-    def snapshot(self) -> Snapshot:
-        return Snapshot(self.sequence, self.row_count, int((self.arrays.deleted[: self.row_count] == 0).sum()))
+    def visibility(self) -> Visibility:
+        return Visibility(self.sequence, self.row_count, int((self.arrays.deleted[: self.row_count] == 0).sum()))
 
 
 def distances(metric: str, queries: NDArray[Any], vectors: NDArray[Any]) -> NDArray[np.float64]:

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from vecdb import limits, schema
 from vecdb.index.spann import build_checkpoint, bulk_build, list_updates
-from vecdb.index.spann.entry_spool import Waiting
-from vecdb.index.spann.spann_index import Spann
+from vecdb.index.spann.entry_spool import EntrySpool
+from vecdb.index.spann.spann_index import SpannIndex
 
 N = 3_000
 Stop = Callable[..., Any]
@@ -58,8 +58,8 @@ def rows(tmp_path: Path) -> Iterator[DiskRows]:
     rows.close()
 
 
-def build(rows: DiskRows, stop: int = N, progress: Any = None, metric: str = "l2", **config: Any) -> Spann:
-    index = Spann(schema.Spann(**config), metric, rows, rows.path.parent)
+def build(rows: DiskRows, stop: int = N, progress: Any = None, metric: str = "l2", **config: Any) -> SpannIndex:
+    index = SpannIndex(schema.Spann(**config), metric, rows, rows.path.parent)
     index.remove(rows.sequence)
     index.add(stop, 2, progress)
     assert index.check() == []
@@ -92,7 +92,7 @@ def killed(
             build(rows, stop, **config)
 
 
-def lists_of(index: Spann) -> list[bytes]:
+def lists_of(index: SpannIndex) -> list[bytes]:
     view = index.lists.view
     assert view is not None
     data, _, places = index.lists.bodies(view, np.arange(view.heads.count))
@@ -114,7 +114,7 @@ def whole(vectors: NDArray[Any], folder: Path, **config: Any) -> list[bytes]:
     return lists
 
 
-MOMENTS = [(Waiting, "add", 1), (Waiting, "add", 4), (bulk_build, "_bodies", 1), (list_updates, "restore", 1)]
+MOMENTS = [(EntrySpool, "add", 1), (EntrySpool, "add", 4), (bulk_build, "_bodies", 1), (list_updates, "restore", 1)]
 
 
 @pytest.mark.parametrize("config", [{}, {"memory_budget_bytes": 0}], ids=str)
@@ -210,7 +210,7 @@ def test_a_flipped_bit_anywhere_in_the_tree_grows_another(
 
 
 def _facts(rows: DiskRows) -> dict[str, Any]:
-    index = Spann(schema.Spann(), "l2", rows, rows.path.parent)
+    index = SpannIndex(schema.Spann(), "l2", rows, rows.path.parent)
     return {**index._facts(), "head_ratio": index.config.head_ratio, "replicas": 1, "rows": rows.path.name}
 
 
@@ -223,8 +223,8 @@ def test_entries_count_up_to_the_first_block_with_a_flipped_bit(
     hurt[int(share * len(hurt))] ^= 4
     (tmp_path / "entries.0.2").write_bytes(hurt)
     assigned: list[int] = []
-    real = Waiting.add
-    monkeypatch.setattr(Waiting, "add", lambda self, *a: (assigned.append(self.done), real(self, *a)))
+    real = EntrySpool.add
+    monkeypatch.setattr(EntrySpool, "add", lambda self, *a: (assigned.append(self.done), real(self, *a)))
     index = build(rows)
     assert len(trees) == 1 and lists_of(index) == whole(clustered(N, 24), tmp_path / "whole")
     assert assigned[0] == int(share * 6) * 512, "blocks before the damage count, those after it do not"
@@ -236,7 +236,7 @@ def test_entries_of_another_tree_are_not_taken(
     killed(rows, monkeypatch, bulk_build, "_bodies", head_ratio=0.05)
     strange = (tmp_path / "entries.0.2").read_bytes()
     (tmp_path / "tree.0.2").unlink()
-    killed(rows, monkeypatch, Waiting, "add")
+    killed(rows, monkeypatch, EntrySpool, "add")
     (tmp_path / "entries.0.2").write_bytes(strange)
     assert lists_of(build(rows)) == whole(clustered(N, 24), tmp_path / "whole")
     assert len(trees) == 3
@@ -245,7 +245,7 @@ def test_entries_of_another_tree_are_not_taken(
 def test_identical_rows_are_built_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trees: list[int]) -> None:
     vectors = np.ones((N, 24), np.float32)
     rows = DiskRows(tmp_path / "rows.0", vectors)
-    killed(rows, monkeypatch, Waiting, "add", 3)
+    killed(rows, monkeypatch, EntrySpool, "add", 3)
     index = build(rows)
     assert len(trees) == 1 and lists_of(index) == whole(vectors, tmp_path / "whole")
     rows.close()

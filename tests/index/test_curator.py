@@ -13,11 +13,11 @@ from index_rows import MemoryRows, clustered, distances, recall
 
 from vecdb import schema
 from vecdb.errors import Corruption
-from vecdb.index.contract import Allowed
+from vecdb.index.contract import RowSet
 from vecdb.index.curator import curator_index
-from vecdb.index.curator.curator_index import Curator
+from vecdb.index.curator.curator_index import CuratorIndex
 from vecdb.index.curator.tree_order import reserve_lines
-from vecdb.index.curator.tree_search import View
+from vecdb.index.curator.tree_search import TreeView
 from vecdb.schema import DTYPES, METRICS, SearchParams
 
 CONFIG = schema.Curator(leaf_rows=16)
@@ -26,8 +26,8 @@ WIDE = SearchParams(nprobe=60)
 EXACT = SearchParams(exact=True)
 
 
-def built(rows: MemoryRows, metric: str = "l2", threads: int = 2, config: schema.Curator = CONFIG) -> Curator:
-    index = Curator(config, metric, rows)
+def built(rows: MemoryRows, metric: str = "l2", threads: int = 2, config: schema.Curator = CONFIG) -> CuratorIndex:
+    index = CuratorIndex(config, metric, rows)
     index.extend(rows.row_count)
     index.add(rows.row_count, threads)
     assert index.check() == []
@@ -40,11 +40,11 @@ def apart(n: int, queries: int, dim: int, dtype: str = "float32") -> tuple[np.nd
     return points[:n], points[n:].astype(np.float32)
 
 
-def some(rows: MemoryRows, share: float, seed: int = 0) -> Allowed:
+def some(rows: MemoryRows, share: float, seed: int = 0) -> RowSet:
     """A tenant with a share of the live rows."""
     live = np.flatnonzero(rows.arrays.deleted[: rows.row_count] == 0)
     rng = np.random.default_rng(seed)
-    return Allowed(np.sort(rng.choice(live, int(share * len(live)), replace=False)).astype(np.uint32))
+    return RowSet(np.sort(rng.choice(live, int(share * len(live)), replace=False)).astype(np.uint32))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -53,8 +53,8 @@ def test_recall_and_distances_for_every_metric_and_type(metric: str, dtype: str)
     vectors, queries = apart(1500, 60, 24, dtype)
     rows = MemoryRows(vectors)
     index = built(rows, metric)
-    found = index.search(queries, 10, rows.snapshot(), WIDE)
-    exact = index.search(queries, 10, rows.snapshot(), EXACT)
+    found = index.search(queries, 10, rows.visibility(), WIDE)
+    exact = index.search(queries, 10, rows.visibility(), EXACT)
     assert recall(found.rows, exact.rows) > 0.95
     truth = np.take_along_axis(distances(metric, queries, vectors), found.rows, 1)
     assert np.allclose(found.distances, truth, rtol=1e-5, atol=1e-6 * max(1.0, float(np.abs(truth).max())) * 0.1)
@@ -77,7 +77,7 @@ def test_progress_counts_every_stage_of_a_build(monkeypatch: pytest.MonkeyPatch)
     for name in ("grow_tree", "split_leaves"):
         monkeypatch.setattr(curator_index, name, note(name, getattr(curator_index, name)))
     monkeypatch.setattr(curator_index, "_ASSIGN_ROWS", 700)
-    index = Curator(CONFIG, "l2", rows)
+    index = CuratorIndex(CONFIG, "l2", rows)
     index.extend(3000)
     index.add(3000, 2, lambda done, total: reports.append((done, total)))
     assert index.check() == []
@@ -96,8 +96,8 @@ def test_a_tenant_finds_its_own_rows_and_no_others(metric: str, along: int | Non
     rows = MemoryRows(vectors)
     index = built(rows, metric, config=SHORT)
     allow = some(rows, share)
-    found = index.search(queries, 10, rows.snapshot(), SearchParams(nprobe=along), allow)
-    exact = index.search(queries, 10, rows.snapshot(), EXACT, allow)
+    found = index.search(queries, 10, rows.visibility(), SearchParams(nprobe=along), allow)
+    exact = index.search(queries, 10, rows.visibility(), EXACT, allow)
     assert np.isin(found.rows, allow.rows).all() and (found.counts == min(10, len(allow))).all()
     assert recall(found.rows, exact.rows) > (0.98 if along is None else 0.85)
 
@@ -112,8 +112,8 @@ def test_the_sieve_loses_next_to_nothing_whatever_is_asked(metric: str, strange:
     index = built(rows, metric)
     assert index._view is not None and index._view.order.sieve is not None
     allow = some(rows, 0.6)
-    found = index.search(queries, 10, rows.snapshot(), SearchParams(), allow)
-    exact = index.search(queries, 10, rows.snapshot(), EXACT, allow)
+    found = index.search(queries, 10, rows.visibility(), SearchParams(), allow)
+    exact = index.search(queries, 10, rows.visibility(), EXACT, allow)
     assert found.work[0] < 0.7 * 40 * len(allow)  # codes of eight bits that were looked at
     assert recall(found.rows, exact.rows) > (0.85 if strange else 0.98)
 
@@ -122,9 +122,10 @@ def test_the_sieve_lets_more_through_where_more_recall_is_asked_for() -> None:
     vectors, queries = apart(4000, 100, 256)
     rows = MemoryRows(vectors)
     index, allow = built(rows, "cosine"), some(rows, 0.6)
-    exact = index.search(queries, 10, rows.snapshot(), EXACT, allow)
+    exact = index.search(queries, 10, rows.visibility(), EXACT, allow)
     plain, same, careful = (
-        index.search(queries, 10, rows.snapshot(), SearchParams(recall=wanted), allow) for wanted in (None, 0.95, 0.99)
+        index.search(queries, 10, rows.visibility(), SearchParams(recall=wanted), allow)
+        for wanted in (None, 0.95, 0.99)
     )
     assert np.array_equal(plain.rows, same.rows) and plain.work[0] < careful.work[0] < 0.7 * 100 * len(allow)
     assert 0.95 < recall(plain.rows, exact.rows) <= recall(careful.rows, exact.rows) > 0.99
@@ -137,8 +138,8 @@ def test_threads_change_nothing() -> None:
     assert one._view.order.codes.tobytes() == many._view.order.codes.tobytes()
     queries = clustered(100, 24, seed=3)
     for allow in (None, some(rows, 0.3)):
-        a = one.search(queries, 7, rows.snapshot(), SearchParams(nprobe=5), allow)
-        b = one.search(queries, 7, rows.snapshot(), SearchParams(nprobe=5, threads=3), allow)
+        a = one.search(queries, 7, rows.visibility(), SearchParams(nprobe=5), allow)
+        b = one.search(queries, 7, rows.visibility(), SearchParams(nprobe=5, threads=3), allow)
         assert np.array_equal(a.rows, b.rows) and np.array_equal(a.distances, b.distances)
 
 
@@ -147,14 +148,14 @@ def test_the_tail_is_found_before_it_is_ordered_and_after() -> None:
     rows = MemoryRows(vectors[:1500], capacity=4000)
     index = built(rows)
     allow = some(rows, 0.2)
-    index.search(vectors[:1], 1, rows.snapshot(), WIDE, allow)  # its slots are derived
+    index.search(vectors[:1], 1, rows.visibility(), WIDE, allow)  # its slots are derived
     rows.append(vectors[1500:])
     index.extend(rows.row_count)
-    late = Allowed(np.concatenate([allow.rows, np.arange(1500, 2000, 7, dtype=np.uint32)]))
+    late = RowSet(np.concatenate([allow.rows, np.arange(1500, 2000, 7, dtype=np.uint32)]))
     for _ in range(2):
-        own = index.search(vectors[1500:1600].astype(np.float32), 1, rows.snapshot(), WIDE)
+        own = index.search(vectors[1500:1600].astype(np.float32), 1, rows.visibility(), WIDE)
         assert np.array_equal(own.rows[:, 0], np.arange(1500, 1600)) and (own.distances == 0).all()
-        mine = index.search(vectors[1500:2000:7].astype(np.float32), 1, rows.snapshot(), WIDE, late)
+        mine = index.search(vectors[1500:2000:7].astype(np.float32), 1, rows.visibility(), WIDE, late)
         assert np.array_equal(mine.rows[:, 0], np.arange(1500, 2000, 7))
         assert index.check() == []
         index.add(rows.row_count)
@@ -169,8 +170,8 @@ def test_a_long_tail_of_wide_rows_is_found(tenant: bool) -> None:
     assert index._view is not None and index._view.order.sieve is not None
     rows.append(vectors[2000:])
     index.extend(rows.row_count)
-    allow = Allowed(np.arange(0, 3000, dtype=np.uint32)) if tenant else None
-    own = index.search(vectors[2000:2100], 1, rows.snapshot(), WIDE, allow)
+    allow = RowSet(np.arange(0, 3000, dtype=np.uint32)) if tenant else None
+    own = index.search(vectors[2000:2100], 1, rows.visibility(), WIDE, allow)
     assert np.array_equal(own.rows[:, 0], np.arange(2000, 2100))
 
 
@@ -183,11 +184,11 @@ def test_who_has_many_of_the_rows_looks_at_panels(metric: str, along: int | None
     rows.delete(np.arange(0, 4000, 5))
     params = SearchParams(nprobe=along)
     few = some(rows, 0.1)
-    index.search(queries, 10, rows.snapshot(), SearchParams(), few)
+    index.search(queries, 10, rows.visibility(), SearchParams(), few)
     assert index._view is not None and len(index._view.order.panels) == 0, "nobody has asked for them"
     for allow in (some(rows, 0.5), some(rows, 1.0), None):
-        found = index.search(queries, 10, rows.snapshot(), params, allow)
-        exact = index.search(queries, 10, rows.snapshot(), EXACT, allow)
+        found = index.search(queries, 10, rows.visibility(), params, allow)
+        exact = index.search(queries, 10, rows.visibility(), EXACT, allow)
         assert (found.rows % 5 != 0).all() and (found.counts == 10).all()
         assert allow is None or np.isin(found.rows, allow.rows).all()
         assert recall(found.rows, exact.rows) > (0.97 if along is None else 0.9)
@@ -203,13 +204,13 @@ def test_panels_follow_growth_and_a_new_order() -> None:
     rows = MemoryRows(vectors[:2000], capacity=4500)
     index = built(rows)
     everything = SearchParams()
-    index.search(vectors[:1], 1, rows.snapshot(), everything)
+    index.search(vectors[:1], 1, rows.visibility(), everything)
     assert index._view is not None and len(index._view.order.panels) == 63
     for stop in (2100, 4000):
         rows.append(vectors[rows.row_count : stop])
         index.extend(stop)
         for _ in range(2):
-            own = index.search(vectors[stop - 100 : stop], 1, rows.snapshot(), everything)
+            own = index.search(vectors[stop - 100 : stop], 1, rows.visibility(), everything)
             assert np.array_equal(own.rows[:, 0], np.arange(stop - 100, stop))
             assert index.check() == []
             index.add(stop)
@@ -223,23 +224,23 @@ def test_buffers_of_a_sieve_serve_an_order_without_one() -> None:
     index = built(rows)
     allow = some(rows, 0.8)
     queries = clustered(5, 256)
-    exact = index.search(queries, 10, rows.snapshot(), EXACT, allow).rows
-    index.search(queries, 10, rows.snapshot(), WIDE, allow)  # buffers that know the sieve are kept
+    exact = index.search(queries, 10, rows.visibility(), EXACT, allow).rows
+    index.search(queries, 10, rows.visibility(), WIDE, allow)  # buffers that know the sieve are kept
     view = index._view
     assert view is not None
     plain = replace(view.order, sieve=None, lines=reserve_lines(view.order.capacity, None))
-    index._view = View(plain, view.arrays, index._metric)
-    found = index.search(queries, 10, rows.snapshot(), WIDE, allow)
+    index._view = TreeView(plain, view.arrays, index._metric)
+    found = index.search(queries, 10, rows.visibility(), WIDE, allow)
     assert np.array_equal(found.rows, exact) and found.work[0] == 5 * len(allow)
 
 
 def test_deleted_rows_and_later_rows_are_not_found() -> None:
     rows = MemoryRows(clustered(1200, 24))
     index = built(rows)
-    before = rows.snapshot()
+    before = rows.visibility()
     rows.delete(np.arange(0, 1200, 2))
     queries = rows.arrays.vectors[:50].astype(np.float32)
-    now = index.search(queries, 5, rows.snapshot(), WIDE)
+    now = index.search(queries, 5, rows.visibility(), WIDE)
     assert (now.rows % 2 == 1).all() and (now.counts == 5).all()
     then = index.search(queries, 1, before, WIDE)
     assert np.array_equal(then.rows[:, 0], np.arange(50))
@@ -261,8 +262,8 @@ def test_growth_splits_leaves_and_trains_again() -> None:
         assert index.check() == [] and index.indexed_rows == stop
         assert index._view is not None
         assert index._view.order.leaf_lengths().max() <= index.ceiling
-    found = index.search(clustered(40, 24, seed=4), 10, rows.snapshot(), WIDE)
-    exact = index.search(clustered(40, 24, seed=4), 10, rows.snapshot(), EXACT)
+    found = index.search(clustered(40, 24, seed=4), 10, rows.visibility(), WIDE)
+    exact = index.search(clustered(40, 24, seed=4), 10, rows.visibility(), EXACT)
     assert recall(found.rows, exact.rows) > 0.95
 
 
@@ -271,14 +272,14 @@ def test_tiny_and_identical(n: int) -> None:
     for vectors in (clustered(n, 8), np.ones((n, 8), np.float32)):
         rows = MemoryRows(vectors)
         index = built(rows)
-        found = index.search(vectors[:1].astype(np.float32), n + 5, rows.snapshot(), WIDE)
+        found = index.search(vectors[:1].astype(np.float32), n + 5, rows.visibility(), WIDE)
         assert found.counts[0] == n and sorted(found.rows[0, :n].tolist()) == list(range(n))
 
 
 def test_a_thousand_identical_rows_are_all_returned() -> None:
     rows = MemoryRows(np.ones((1000, 8), np.float32))
     index = built(rows)
-    assert index.search(np.ones((1, 8), np.float32), 1000, rows.snapshot(), WIDE).counts[0] == 1000
+    assert index.search(np.ones((1, 8), np.float32), 1000, rows.visibility(), WIDE).counts[0] == 1000
 
 
 @pytest.mark.parametrize("dim", [24, 256])
@@ -289,14 +290,14 @@ def test_sealed_and_opened_it_answers_the_same(tmp_path: Path, metric: str, dim:
     sealed = index.seal(tmp_path / "curator")
     assert sealed.rows == 2500
     rows.append(clustered(300, dim, seed=2))
-    again = Curator.open(tmp_path / "curator", CONFIG, metric, rows)
+    again = CuratorIndex.open(tmp_path / "curator", CONFIG, metric, rows)
     for one in (index, again):
         one.extend(rows.row_count)
         assert one.check() == []
     queries = clustered(50, dim, seed=6)
     for allow in (None, some(rows, 0.7)):
-        a = index.search(queries, 10, rows.snapshot(), WIDE, allow)
-        b = again.search(queries, 10, rows.snapshot(), WIDE, allow)
+        a = index.search(queries, 10, rows.visibility(), WIDE, allow)
+        b = again.search(queries, 10, rows.visibility(), WIDE, allow)
         assert np.array_equal(a.rows, b.rows) and np.array_equal(a.distances, b.distances)
 
 
@@ -309,7 +310,7 @@ def test_a_flipped_bit_anywhere_in_the_sealed_file_is_noticed(tmp_path: Path) ->
         torn[place] ^= 1 << (place % 8)
         (tmp_path / "torn").write_bytes(bytes(torn))
         with pytest.raises(Corruption):
-            Curator.open(tmp_path / "torn", CONFIG, "l2", rows)
+            CuratorIndex.open(tmp_path / "torn", CONFIG, "l2", rows)
 
 
 def test_renumbered_rows_keep_their_leaves() -> None:
@@ -323,7 +324,7 @@ def test_renumbered_rows_keep_their_leaves() -> None:
     new_rows = MemoryRows(vectors[kept])
     new = index.compact(mapping, new_rows)
     assert new.check() == [] and new.indexed_rows == len(kept)
-    found = new.search(vectors[kept[:50]].astype(np.float32), 1, new_rows.snapshot(), WIDE)
+    found = new.search(vectors[kept[:50]].astype(np.float32), 1, new_rows.visibility(), WIDE)
     assert np.array_equal(found.rows[:, 0], np.arange(50))
 
 
@@ -332,7 +333,7 @@ def test_damaged_rows_are_found_by_the_search_that_scores_them() -> None:
     index = built(rows)
     rows.arrays.vectors[5, 3] += 1
     with pytest.raises(Corruption, match="row 5"):
-        index.search(rows.arrays.vectors[5:6].copy(), 3, rows.snapshot(), WIDE)
+        index.search(rows.arrays.vectors[5:6].copy(), 3, rows.visibility(), WIDE)
 
 
 def test_rows_far_outside_the_codes_are_found_by_those_who_may_see_them() -> None:
@@ -344,25 +345,25 @@ def test_rows_far_outside_the_codes_are_found_by_those_who_may_see_them() -> Non
     index.extend(rows.row_count)
     assert index._view is not None and len(index._view.order.far)
     query = vectors[800:801].copy()
-    assert index.search(query, 1, rows.snapshot(), WIDE).rows[0, 0] == 800
-    seen = Allowed(np.array([3, 7, 800], np.uint32))
-    unseen = Allowed(np.array([3, 7, 9], np.uint32))
-    assert index.search(query, 1, rows.snapshot(), WIDE, seen).rows[0, 0] == 800
-    assert 800 not in index.search(query, 3, rows.snapshot(), WIDE, unseen).rows
+    assert index.search(query, 1, rows.visibility(), WIDE).rows[0, 0] == 800
+    seen = RowSet(np.array([3, 7, 800], np.uint32))
+    unseen = RowSet(np.array([3, 7, 9], np.uint32))
+    assert index.search(query, 1, rows.visibility(), WIDE, seen).rows[0, 0] == 800
+    assert 800 not in index.search(query, 3, rows.visibility(), WIDE, unseen).rows
 
 
 def test_what_is_derived_of_a_tenant_is_kept_until_slots_change() -> None:
     rows = MemoryRows(clustered(1000, 24), capacity=3000)
     index = built(rows)
     kept: list[int] = []
-    allow = Allowed(np.arange(0, 900, 9, dtype=np.uint32), kept.append)
+    allow = RowSet(np.arange(0, 900, 9, dtype=np.uint32), kept.append)
     for _ in range(3):
-        index.search(clustered(1, 24), 5, rows.snapshot(), WIDE, allow)
+        index.search(clustered(1, 24), 5, rows.visibility(), WIDE, allow)
     assert kept == [allow.rows.nbytes] and allow.nbytes == 2 * allow.rows.nbytes
     rows.append(clustered(500, 24, seed=1))
     index.extend(rows.row_count)
-    index.search(clustered(1, 24), 5, rows.snapshot(), WIDE, allow)
+    index.search(clustered(1, 24), 5, rows.visibility(), WIDE, allow)
     assert len(kept) == 1
     index.add(rows.row_count)
-    index.search(clustered(1, 24), 5, rows.snapshot(), WIDE, allow)
+    index.search(clustered(1, 24), 5, rows.visibility(), WIDE, allow)
     assert kept == [allow.rows.nbytes, 0]

@@ -9,9 +9,9 @@ import pytest
 from index_rows import MemoryRows, clustered, distances
 
 from vecdb.errors import Corruption
-from vecdb.index.contract import Allowed
-from vecdb.index.flat import Flat
-from vecdb.schema import DTYPES, METRICS, SearchParams, Snapshot
+from vecdb.index.contract import RowSet
+from vecdb.index.flat import FlatIndex
+from vecdb.schema import DTYPES, METRICS, SearchParams, Visibility
 
 EXACT = SearchParams(exact=True)
 
@@ -24,7 +24,7 @@ def test_answers_equal_brute_force(metric: str, dtype: str) -> None:
         [clustered(20, 24, "float32", 5) * (30 if dtype.endswith("int8") else 1), vectors[:5].astype(np.float32)]
     )
     rows = MemoryRows(vectors)
-    found = Flat(metric, rows).search(queries, 12, rows.snapshot(), EXACT)
+    found = FlatIndex(metric, rows).search(queries, 12, rows.visibility(), EXACT)
     truth = distances(metric, queries, vectors)
     expected = np.sort(truth, axis=1)[:, :12]
     scale = np.maximum(np.abs(expected), 1e-6 if metric != "ip" else np.abs(truth).max(axis=1, keepdims=True) * 1e-2)
@@ -38,9 +38,9 @@ def test_threads_and_batches_do_not_change_the_answer() -> None:
     vectors = np.repeat(clustered(3000, 24), 4, axis=0)  # many ties
     rows = MemoryRows(vectors)
     queries = vectors[::997].copy()
-    one = Flat("l2", rows).search(queries, 30, rows.snapshot(), EXACT)
+    one = FlatIndex("l2", rows).search(queries, 30, rows.visibility(), EXACT)
     for threads in (2, 7):
-        other = Flat("l2", rows).search(queries, 30, rows.snapshot(), SearchParams(exact=True, threads=threads))
+        other = FlatIndex("l2", rows).search(queries, 30, rows.visibility(), SearchParams(exact=True, threads=threads))
         assert np.array_equal(one.rows, other.rows)
         assert np.array_equal(one.distances, other.distances)
     pairs = list(zip(one.distances[0].tolist(), one.rows[0].tolist(), strict=True))
@@ -50,18 +50,18 @@ def test_threads_and_batches_do_not_change_the_answer() -> None:
 def test_only_rows_visible_at_the_snapshot_and_allowed_are_returned() -> None:
     vectors = clustered(500, 24)
     rows = MemoryRows(vectors)
-    before = rows.snapshot()
+    before = rows.visibility()
     rows.delete(np.arange(0, 500, 2))
-    after = rows.snapshot()
-    flat = Flat("l2", rows)
+    after = rows.visibility()
+    flat = FlatIndex("l2", rows)
     assert set(flat.search(vectors[:1], 500, before, EXACT).rows[0].tolist()) == set(range(500))
     found = flat.search(vectors[:1], 500, after, EXACT)
     assert found.counts[0] == 250
     assert set(found.rows[0, :250].tolist()) == set(range(1, 500, 2))
     assert (found.rows[0, 250:] == -1).all() and np.isinf(found.distances[0, 250:]).all()
-    older = Snapshot(before.sequence, 100, 100)
+    older = Visibility(before.sequence, 100, 100)
     assert flat.search(vectors[:1], 500, older, EXACT).counts[0] == 100
-    allow = Allowed(np.array([64, 65, 67], np.uint32))
+    allow = RowSet(np.array([64, 65, 67], np.uint32))
     assert flat.search(vectors[:1], 10, after, EXACT, allow).rows[0, :2].tolist() in ([65, 67], [67, 65])
 
 
@@ -69,12 +69,12 @@ def test_a_damaged_row_is_an_error_that_names_it() -> None:
     rows = MemoryRows(clustered(50, 24))
     rows.arrays.vectors[33, 3] += 1
     with pytest.raises(Corruption, match="row 33"):
-        Flat("l2", rows).search(rows.arrays.vectors[:1].copy(), 5, rows.snapshot(), EXACT)
+        FlatIndex("l2", rows).search(rows.arrays.vectors[:1].copy(), 5, rows.visibility(), EXACT)
 
 
 @pytest.mark.parametrize("n", [0, 1, 2])
 def test_tiny_collections_and_limits_beyond_them(n: int) -> None:
     rows = MemoryRows(np.ones((n, 1), np.float32))
-    found = Flat("l2", rows).search(np.ones((2, 1), np.float32), 5, rows.snapshot(), EXACT)
+    found = FlatIndex("l2", rows).search(np.ones((2, 1), np.float32), 5, rows.visibility(), EXACT)
     assert found.counts.tolist() == [n, n]
-    assert Flat("l2", rows).search(np.ones((0, 1), np.float32), 5, rows.snapshot(), EXACT).rows.shape == (0, 5)
+    assert FlatIndex("l2", rows).search(np.ones((0, 1), np.float32), 5, rows.visibility(), EXACT).rows.shape == (0, 5)

@@ -11,7 +11,7 @@ from index_rows import clustered
 
 from vecdb import schema
 from vecdb.index.spann.probe_count import LISTS_MAX, NEAREST, SAMPLES, Probing, most
-from vecdb.index.spann.spann_index import Spann
+from vecdb.index.spann.spann_index import SpannIndex
 from vecdb.schema import SearchParams
 
 
@@ -44,9 +44,9 @@ def test_no_query_reads_more_where_no_average_is_known() -> None:
 def test_just_so_many_lists_are_read_where_distance_is_no_measure(tmp_path: Path, metric: str, probes: int) -> None:
     vectors = clustered(4000, 16)
     rows = DiskRows(tmp_path / "rows.0", vectors)
-    index = Spann(schema.Spann(head_ratio=0.05), metric, rows, tmp_path)
+    index = SpannIndex(schema.Spann(head_ratio=0.05), metric, rows, tmp_path)
     index.add(rows.row_count)
-    found = index.search(vectors[:20], 3, rows.snapshot(), SearchParams(nprobe=probes))
+    found = index.search(vectors[:20], 3, rows.visibility(), SearchParams(nprobe=probes))
     assert index.explain(found.work)["probes"] == 20 * probes
     index.close()
 

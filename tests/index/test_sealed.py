@@ -10,7 +10,7 @@ from index_rows import MemoryRows, clustered
 
 from vecdb import schema
 from vecdb.errors import Corruption
-from vecdb.index.hnsw.hnsw_index import Hnsw
+from vecdb.index.hnsw.hnsw_index import HnswIndex
 from vecdb.schema import SearchParams
 
 CONFIG = schema.Hnsw(m=8, ef_construction=60)
@@ -18,9 +18,9 @@ WIDE = SearchParams(ef=80)
 
 
 @pytest.fixture(scope="module")
-def sealed(tmp_path_factory: pytest.TempPathFactory) -> tuple[MemoryRows, Hnsw, Path]:
+def sealed(tmp_path_factory: pytest.TempPathFactory) -> tuple[MemoryRows, HnswIndex, Path]:
     rows = MemoryRows(clustered(900, 24), 4000)
-    index = Hnsw(CONFIG, "l2", rows)
+    index = HnswIndex(CONFIG, "l2", rows)
     index.extend(900)
     index.add(800, 2)
     rows.delete(np.arange(100, 150))
@@ -33,16 +33,16 @@ def sealed(tmp_path_factory: pytest.TempPathFactory) -> tuple[MemoryRows, Hnsw, 
 
 @pytest.mark.parametrize("mapped", [False, True])
 def test_a_sealed_index_answers_as_before_and_reads_the_tail(
-    sealed: tuple[MemoryRows, Hnsw, Path], mapped: bool
+    sealed: tuple[MemoryRows, HnswIndex, Path], mapped: bool
 ) -> None:
     rows, index, path = sealed
-    again = Hnsw.open(path, CONFIG, "l2", rows, mapped=mapped)
+    again = HnswIndex.open(path, CONFIG, "l2", rows, mapped=mapped)
     assert again.indexed_rows == 800
     again.extend(900)
     assert again.check() == []
     queries = clustered(50, 24, seed=2)
-    a = index.search(queries, 10, rows.snapshot(), WIDE)
-    b = again.search(queries, 10, rows.snapshot(), WIDE)
+    a = index.search(queries, 10, rows.visibility(), WIDE)
+    b = again.search(queries, 10, rows.visibility(), WIDE)
     assert np.array_equal(a.rows, b.rows) and np.array_equal(a.distances, b.distances)
     if not mapped:
         again.add(900)
@@ -52,11 +52,11 @@ def test_a_sealed_index_answers_as_before_and_reads_the_tail(
 
 def test_an_index_without_rows_can_be_sealed(tmp_path: Path) -> None:
     rows = MemoryRows(clustered(10, 24))
-    Hnsw(CONFIG, "l2", rows).seal(tmp_path / "empty")
-    assert Hnsw.open(tmp_path / "empty", CONFIG, "l2", rows).indexed_rows == 0
+    HnswIndex(CONFIG, "l2", rows).seal(tmp_path / "empty")
+    assert HnswIndex.open(tmp_path / "empty", CONFIG, "l2", rows).indexed_rows == 0
 
 
-def test_every_flipped_bit_is_noticed(sealed: tuple[MemoryRows, Hnsw, Path], tmp_path: Path) -> None:
+def test_every_flipped_bit_is_noticed(sealed: tuple[MemoryRows, HnswIndex, Path], tmp_path: Path) -> None:
     rows, _, path = sealed
     whole = path.read_bytes()
     target = tmp_path / "damaged"
@@ -66,22 +66,22 @@ def test_every_flipped_bit_is_noticed(sealed: tuple[MemoryRows, Hnsw, Path], tmp
         damaged[place] ^= 1 << (place % 8)
         target.write_bytes(damaged)
         with pytest.raises(Corruption, match="damaged"):
-            Hnsw.open(target, CONFIG, "l2", rows)
+            HnswIndex.open(target, CONFIG, "l2", rows)
     for length in (0, 10, 4096, len(whole) - 1):
         target.write_bytes(whole[:length])
         with pytest.raises(Corruption):
-            Hnsw.open(target, CONFIG, "l2", rows)
+            HnswIndex.open(target, CONFIG, "l2", rows)
 
 
-def test_a_file_of_other_parameters_is_refused(sealed: tuple[MemoryRows, Hnsw, Path]) -> None:
+def test_a_file_of_other_parameters_is_refused(sealed: tuple[MemoryRows, HnswIndex, Path]) -> None:
     rows, _, path = sealed
     with pytest.raises(Corruption, match="metric"):
-        Hnsw.open(path, CONFIG, "ip", rows)
+        HnswIndex.open(path, CONFIG, "ip", rows)
     with pytest.raises(Corruption, match="m: expected 9"):
-        Hnsw.open(path, schema.Hnsw(m=9, ef_construction=60), "l2", rows)
+        HnswIndex.open(path, schema.Hnsw(m=9, ef_construction=60), "l2", rows)
 
 
-def test_check_notices_broken_links(sealed: tuple[MemoryRows, Hnsw, Path]) -> None:
+def test_check_notices_broken_links(sealed: tuple[MemoryRows, HnswIndex, Path]) -> None:
     rows, _, path = sealed
     for break_it, words in (
         (lambda g: g.links.__setitem__((5, 0), 5), "themselves"),
@@ -91,13 +91,13 @@ def test_check_notices_broken_links(sealed: tuple[MemoryRows, Hnsw, Path]) -> No
         (lambda g: g.codes.__setitem__((0, 0), g.codes[0, 0] ^ 1), "codes"),
         (lambda g: g.links.__setitem__((slice(0, 800), slice(None)), -1), "unreachable"),
     ):
-        index = Hnsw.open(path, CONFIG, "l2", rows)
+        index = HnswIndex.open(path, CONFIG, "l2", rows)
         break_it(index._current().graph)
         assert any(words in line for line in index.check()), words
 
 
-def test_check_does_not_follow_links_past_the_end(sealed: tuple[MemoryRows, Hnsw, Path]) -> None:
+def test_check_does_not_follow_links_past_the_end(sealed: tuple[MemoryRows, HnswIndex, Path]) -> None:
     rows, _, path = sealed
-    index = Hnsw.open(path, CONFIG, "l2", rows)
+    index = HnswIndex.open(path, CONFIG, "l2", rows)
     index._current().graph.links[5, 0] = 2**31 - 2
     assert any("past the last" in line for line in index.check())

@@ -20,33 +20,33 @@ from numpy.typing import NDArray
 
 from vecdb import schema
 from vecdb.errors import Corruption
-from vecdb.index.contract import Allowed, Found
+from vecdb.index.contract import Neighbors, RowSet
 from vecdb.index.spann import bulk_build, list_updates
 from vecdb.index.spann import posting_lists as lists_module
-from vecdb.index.spann.posting_lists import View, with_room
-from vecdb.index.spann.spann_index import Spann
-from vecdb.schema import DTYPES, METRICS, SearchParams, Snapshot
+from vecdb.index.spann.posting_lists import ListsView, with_room
+from vecdb.index.spann.spann_index import SpannIndex
+from vecdb.schema import DTYPES, METRICS, SearchParams, Visibility
 from vecdb.storage.disk import list_file
 
 WIDE = SearchParams(nprobe=48)
 ALL = SearchParams(nprobe=1 << 16)
 EXACT = SearchParams(exact=True)
 
-Make = Callable[..., tuple[DiskRows, Spann]]
+Make = Callable[..., tuple[DiskRows, SpannIndex]]
 
 
 @pytest.fixture
 def make(tmp_path: Path) -> Iterator[Make]:
     """make(vectors, metric, indexed=rows to index, threads=, **config) -> rows on disk and an index that is well."""
-    opened: list[tuple[DiskRows, Spann]] = []
+    opened: list[tuple[DiskRows, SpannIndex]] = []
 
     def one(
         vectors: NDArray[Any], metric: str = "l2", indexed: int | None = None, threads: int = 2, **config: Any
-    ) -> tuple[DiskRows, Spann]:
+    ) -> tuple[DiskRows, SpannIndex]:
         folder = tmp_path / str(len(opened))
         folder.mkdir()
         rows = DiskRows(folder / "rows.0", vectors)
-        index = Spann(schema.Spann(**config), metric, rows, folder)
+        index = SpannIndex(schema.Spann(**config), metric, rows, folder)
         opened.append((rows, index))
         index.extend(rows.row_count)
         index.add(rows.row_count if indexed is None else indexed, threads)
@@ -59,18 +59,18 @@ def make(tmp_path: Path) -> Iterator[Make]:
         rows.close()
 
 
-def view_of(index: Spann) -> View:
+def view_of(index: SpannIndex) -> ListsView:
     view = index.lists.view
     assert view is not None
     return view
 
 
-def resident_bytes(index: Spann) -> int:
+def resident_bytes(index: SpannIndex) -> int:
     view = view_of(index)
     return int(view.body_bytes()[view.places >= 0].sum())
 
 
-def add_all(index: Spann, rows: DiskRows, threads: int = 1) -> None:
+def add_all(index: SpannIndex, rows: DiskRows, threads: int = 1) -> None:
     """To the last row, in the steps that maintenance would take; the index is well after each."""
     index.extend(rows.row_count)
     while index.indexed_rows < rows.row_count:
@@ -78,12 +78,12 @@ def add_all(index: Spann, rows: DiskRows, threads: int = 1) -> None:
         assert_well(index)
 
 
-def assert_well(index: Spann) -> None:
+def assert_well(index: SpannIndex) -> None:
     assert index.check() == []
     assert int(view_of(index).lengths.max()) <= index.ceiling
 
 
-def rows_by_list(index: Spann) -> list[list[int]]:
+def rows_by_list(index: SpannIndex) -> list[list[int]]:
     """Rows of every list in the order of its body, dead entries included."""
     view = view_of(index)
     _, data32, places = index.lists.bodies(view, np.arange(view.heads.count))
@@ -94,7 +94,7 @@ def rows_by_list(index: Spann) -> list[list[int]]:
     return out
 
 
-def contents(index: Spann) -> list[bytes]:
+def contents(index: SpannIndex) -> list[bytes]:
     """Heads and bodies, byte for byte."""
     view = view_of(index)
     data, _, places = index.lists.bodies(view, np.arange(view.heads.count))
@@ -103,7 +103,7 @@ def contents(index: Spann) -> list[bytes]:
     return [view.heads.codes.tobytes(), view.heads.group_ends.tobytes(), view.lengths.tobytes(), *bodies]
 
 
-def same(a: Found, b: Found) -> bool:
+def same(a: Neighbors, b: Neighbors) -> bool:
     return (
         np.array_equal(a.rows, b.rows)
         and np.array_equal(a.distances, b.distances)
@@ -111,7 +111,7 @@ def same(a: Found, b: Found) -> bool:
     )
 
 
-def assert_true(found: Found, metric: str, queries: NDArray[Any], rows: DiskRows) -> None:
+def assert_true(found: Neighbors, metric: str, queries: NDArray[Any], rows: DiskRows) -> None:
     """Distances are those of the rows, nearest first; rows are distinct and alive; nothing beyond the counts."""
     limit = found.rows.shape[1]
     for i, count in enumerate(found.counts.tolist()):
@@ -127,10 +127,10 @@ def assert_true(found: Found, metric: str, queries: NDArray[Any], rows: DiskRows
         assert count <= limit
 
 
-def reached(index: Spann, rows: DiskRows, queries: NDArray[Any], limit: int, params: SearchParams) -> float:
+def reached(index: SpannIndex, rows: DiskRows, queries: NDArray[Any], limit: int, params: SearchParams) -> float:
     """Recall where rows at the same distance count as one another."""
-    found = index.search(queries, limit, rows.snapshot(), params)
-    truth = index.search(queries, limit, rows.snapshot(), EXACT)
+    found = index.search(queries, limit, rows.visibility(), params)
+    truth = index.search(queries, limit, rows.visibility(), EXACT)
     assert np.array_equal(found.counts, truth.counts)
     return float((found.distances <= truth.distances[:, -1:]).mean())
 
@@ -144,12 +144,12 @@ def test_recall_and_distances_for_every_metric_and_type(make: Make, metric: str,
     vectors = clustered(2000, 24, dtype)
     queries = clustered(60, 24, dtype, 9).astype(np.float32)
     rows, index = make(vectors, metric)
-    found = index.search(queries, 10, rows.snapshot(), WIDE)
+    found = index.search(queries, 10, rows.visibility(), WIDE)
     assert_true(found, metric, queries, rows)
     assert reached(index, rows, queries, 10, WIDE) > 0.92
     assert int(found.work[3]) < 60 * 61  # the answer came from lists, not from scans of everything
     if metric != "ip":
-        own = index.search(vectors[:40].astype(np.float32), 1, rows.snapshot(), WIDE)
+        own = index.search(vectors[:40].astype(np.float32), 1, rows.visibility(), WIDE)
         assert (own.distances[:, 0] == 0).mean() > 0.95
 
 
@@ -158,7 +158,7 @@ def test_recall_and_distances_for_every_metric_and_type(make: Make, metric: str,
 def test_more_bits_find_more(make: Make, metric: str, bits: int, floor: float) -> None:
     rows, index = make(clustered(2000, 24), metric, bits=bits)
     queries = clustered(60, 24, seed=9)
-    assert_true(index.search(queries, 10, rows.snapshot(), ALL), metric, queries, rows)
+    assert_true(index.search(queries, 10, rows.visibility(), ALL), metric, queries, rows)
     assert reached(index, rows, queries, 10, ALL) > floor
 
 
@@ -168,7 +168,7 @@ def test_integers_under_l2_are_found_exactly_by_eight_bits(make: Make, dtype: st
     rows, index = make(vectors, bits=8)
     assert view_of(index).coder.lossless
     queries = clustered(60, 24, dtype, 9).astype(np.float32)
-    assert same(index.search(queries, 10, rows.snapshot(), ALL), index.search(queries, 10, rows.snapshot(), EXACT))
+    assert same(index.search(queries, 10, rows.visibility(), ALL), index.search(queries, 10, rows.visibility(), EXACT))
     assert reached(index, rows, queries + np.float32(0.37), 10, ALL) > 0.99
 
 
@@ -204,12 +204,12 @@ def test_rows_far_outside_the_codes_are_found_in_the_tail_in_the_lists_and_after
     rows.append(outliers)
     index.extend(rows.row_count)
     place = np.arange(1500, 1580)
-    assert np.array_equal(index.search(outliers, 3, rows.snapshot(), WIDE).rows[:, 0], place)
+    assert np.array_equal(index.search(outliers, 3, rows.visibility(), WIDE).rows[:, 0], place)
     add_all(index, rows)
-    assert np.array_equal(index.search(outliers, 3, rows.snapshot(), WIDE).rows[:, 0], place)
+    assert np.array_equal(index.search(outliers, 3, rows.visibility(), WIDE).rows[:, 0], place)
     index.seal(tmp_path / "0" / "sealed")
-    again = Spann.open(tmp_path / "0" / "sealed", index.config, "l2", rows)
-    assert np.array_equal(again.search(outliers, 3, rows.snapshot(), WIDE).rows[:, 0], place)
+    again = SpannIndex.open(tmp_path / "0" / "sealed", index.config, "l2", rows)
+    assert np.array_equal(again.search(outliers, 3, rows.visibility(), WIDE).rows[:, 0], place)
 
 
 def test_recall_stands_when_the_data_grow_out_of_the_codes(make: Make) -> None:
@@ -237,7 +237,7 @@ def test_every_width_of_vectors(make: Make, dim: int) -> None:
     vectors = clustered(1500, dim)
     rows, index = make(vectors)
     queries = clustered(30, dim, seed=9)
-    assert_true(index.search(queries, 10, rows.snapshot(), ALL), "l2", queries, rows)
+    assert_true(index.search(queries, 10, rows.visibility(), ALL), "l2", queries, rows)
     assert reached(index, rows, queries, 10, ALL) > 0.9
     rows.append(clustered(600, dim, seed=4))
     add_all(index, rows)
@@ -247,20 +247,20 @@ def test_every_width_of_vectors(make: Make, dim: int) -> None:
 @pytest.mark.parametrize("metric", METRICS)
 def test_tiny_collections(make: Make, n: int, metric: str) -> None:
     rows, index = make(np.arange(1, n + 1, dtype=np.float32).reshape(n, 1), metric)
-    found = index.search(np.ones((2, 1), np.float32), 5, rows.snapshot(), WIDE)
+    found = index.search(np.ones((2, 1), np.float32), 5, rows.visibility(), WIDE)
     assert found.counts.tolist() == [min(n, 5)] * 2
-    exact = index.search(np.ones((2, 1), np.float32), 5, rows.snapshot(), EXACT)
+    exact = index.search(np.ones((2, 1), np.float32), 5, rows.visibility(), EXACT)
     assert np.array_equal(found.distances, exact.distances)
     rows.append(np.arange(n + 1, n + 3, dtype=np.float32).reshape(2, 1))
     add_all(index, rows)
-    assert index.search(np.ones((1, 1), np.float32), 50, rows.snapshot(), WIDE).counts[0] == n + 2
+    assert index.search(np.ones((1, 1), np.float32), 50, rows.visibility(), WIDE).counts[0] == n + 2
 
 
 def test_an_index_without_rows_answers_from_the_tail(make: Make) -> None:
     vectors = clustered(300, 24)
     rows, index = make(vectors, indexed=0)
     assert index.indexed_rows == 0 and index.check() == [] and index.stats()["indexed_rows"] == 0
-    found = index.search(vectors[:50], 1, rows.snapshot(), WIDE)
+    found = index.search(vectors[:50], 1, rows.visibility(), WIDE)
     assert np.array_equal(found.rows[:, 0], np.arange(50)) and (found.distances == 0).all()
 
 
@@ -272,7 +272,7 @@ def test_the_tail_is_found_before_it_is_indexed(make: Make) -> None:
         index.extend(stop)
         if stop % 300 == 0:
             index.add(stop)
-        found = index.search(vectors[stop - 100 : stop], 1, rows.snapshot(), WIDE)
+        found = index.search(vectors[stop - 100 : stop], 1, rows.visibility(), WIDE)
         assert (found.distances[:, 0] == 0).mean() > (0.95 if index.indexed_rows == stop else 0.999)
     tail = index.indexed_rows
     assert tail == 2400
@@ -285,32 +285,34 @@ def test_a_limit_larger_than_everything_returns_everything(make: Make) -> None:
     rows.delete(np.arange(0, 1200, 7))
     left = len(rows.live())
     for limit in (left - 1, left, left + 1, 5 * left):
-        found = index.search(vectors[:2], limit, rows.snapshot(), SearchParams(nprobe=2))
+        found = index.search(vectors[:2], limit, rows.visibility(), SearchParams(nprobe=2))
         assert found.counts.tolist() == [min(limit, left)] * 2
-        assert same(found, index.search(vectors[:2], limit, rows.snapshot(), EXACT)) or limit < left
+        assert same(found, index.search(vectors[:2], limit, rows.visibility(), EXACT)) or limit < left
 
 
 def test_no_queries_give_no_answers(make: Make) -> None:
     rows, index = make(clustered(300, 24))
     for threads in (1, 3):
-        found = index.search(np.empty((0, 24), np.float32), 5, rows.snapshot(), SearchParams(nprobe=4, threads=threads))
+        found = index.search(
+            np.empty((0, 24), np.float32), 5, rows.visibility(), SearchParams(nprobe=4, threads=threads)
+        )
         assert found.rows.shape == (0, 5) and len(found.counts) == 0
 
 
 def test_a_snapshot_does_not_see_rows_that_came_later(make: Make) -> None:
     vectors = clustered(1000, 24)
     rows, index = make(vectors)
-    found = index.search(vectors[900:920], 10, Snapshot(rows.sequence, 500, 500), WIDE)
+    found = index.search(vectors[900:920], 10, Visibility(rows.sequence, 500, 500), WIDE)
     assert (found.counts == 10).all() and (found.rows < 500).all()
 
 
 def test_deleted_rows_are_hidden_from_new_snapshots_and_shown_to_old_ones(make: Make) -> None:
     vectors = clustered(1500, 24)
     rows, index = make(vectors, bits=8)
-    before = rows.snapshot()
+    before = rows.visibility()
     near = index.search(vectors[:1], 400, before, EXACT).rows[0]
     rows.delete(near[:380])
-    found = index.search(vectors[:1], 10, rows.snapshot(), SearchParams(nprobe=4))
+    found = index.search(vectors[:1], 10, rows.visibility(), SearchParams(nprobe=4))
     assert found.counts[0] == 10 and not set(found.rows[0].tolist()) & set(near[:380].tolist())
     assert set(index.search(vectors[:1], 10, before, ALL).rows[0].tolist()) == set(near[:10].tolist())
 
@@ -329,15 +331,15 @@ def test_only_allowed_rows_are_returned_and_all_that_match_are_counted(make: Mak
         rng.permutation(1500)[:40],
         rng.permutation(1500)[:700],
     ):
-        allow = Allowed(np.sort(chosen).astype(np.uint32))
+        allow = RowSet(np.sort(chosen).astype(np.uint32))
         matching = set(chosen.tolist()) & set(rows.live().tolist())
         for limit in (1, 10, 100):
-            found = index.search(vectors[:8], limit, rows.snapshot(), SearchParams(nprobe=8), allow)
+            found = index.search(vectors[:8], limit, rows.visibility(), SearchParams(nprobe=8), allow)
             assert found.counts.tolist() == [min(limit, len(matching))] * 8
             assert set(found.rows[found.rows >= 0].tolist()) <= matching
             assert_true(found, "l2", vectors[:8], rows)
             if len(matching) <= limit:
-                exact = index.search(vectors[:8], limit, rows.snapshot(), EXACT, allow)
+                exact = index.search(vectors[:8], limit, rows.visibility(), EXACT, allow)
                 assert same(found, exact)
 
 
@@ -345,11 +347,11 @@ def test_only_allowed_rows_are_returned_and_all_that_match_are_counted(make: Mak
 def test_threads_and_batches_do_not_change_answers(make: Make, budget: int | None) -> None:
     rows, index = make(clustered(2000, 24), memory_budget_bytes=budget)
     queries = clustered(70, 24, seed=9)
-    one = index.search(queries, 10, rows.snapshot(), SearchParams(nprobe=16, threads=1))
-    three = index.search(queries, 10, rows.snapshot(), SearchParams(nprobe=16, threads=3))
+    one = index.search(queries, 10, rows.visibility(), SearchParams(nprobe=16, threads=1))
+    three = index.search(queries, 10, rows.visibility(), SearchParams(nprobe=16, threads=3))
     assert same(one, three)
     for i in (0, 33, 69):
-        alone = index.search(queries[i : i + 1], 10, rows.snapshot(), SearchParams(nprobe=16))
+        alone = index.search(queries[i : i + 1], 10, rows.visibility(), SearchParams(nprobe=16))
         assert np.array_equal(alone.rows[0], one.rows[i]) and np.array_equal(alone.distances[0], one.distances[i])
 
 
@@ -371,11 +373,11 @@ def test_lists_do_not_depend_on_the_number_of_threads(make: Make, config: dict[s
 def test_searches_of_many_shapes_do_not_pile_up_memory(make: Make) -> None:
     rows, index = make(clustered(1500, 24))
     queries = clustered(16, 24, seed=9)
-    snapshot = rows.snapshot()
+    visibility = rows.visibility()
 
     def held_after(limits: range) -> int:
         for limit in limits:
-            index.search(queries, limit, snapshot, SearchParams(nprobe=4))
+            index.search(queries, limit, visibility, SearchParams(nprobe=4))
         return tracemalloc.get_traced_memory()[0]
 
     tracemalloc.start()
@@ -409,12 +411,12 @@ def test_lists_grow_split_and_stay_well_and_within_the_budget(make: Make, budget
             assert resident_bytes(index) <= budget
     assert view_of(index).heads.count > heads
     queries = clustered(60, 24, seed=9)
-    found = index.search(queries, 10, rows.snapshot(), ALL)
+    found = index.search(queries, 10, rows.visibility(), ALL)
     assert_true(found, "l2", queries, rows)
     assert reached(index, rows, queries, 10, ALL) > (0.93 if replicas == 1 else 0.85)
     if budget == 0:
         assert index.stats()["lists_in_memory"] == 0 and found.work[4] > 0
-    assert index.search(queries, 10, rows.snapshot(), ALL).work[6:].min() >= 0
+    assert index.search(queries, 10, rows.visibility(), ALL).work[6:].min() >= 0
 
 
 def test_every_budget_gives_the_same_answers(make: Make) -> None:
@@ -426,7 +428,7 @@ def test_every_budget_gives_the_same_answers(make: Make) -> None:
         if budget is not None:
             assert resident_bytes(index) <= budget
             assert view_of(index).heads.count > int((view_of(index).places >= 0).sum())
-        answers.append(index.search(queries, 10, rows.snapshot(), WIDE))
+        answers.append(index.search(queries, 10, rows.visibility(), WIDE))
     assert all(same(answers[0], other) for other in answers[1:])
 
 
@@ -443,7 +445,7 @@ def test_lists_that_became_hot_come_into_memory_whole(make: Make) -> None:
     index.lists.keep(hot)
     assert rows_by_list(index) == before
     queries = clustered(20, 24, seed=9)
-    assert_true(index.search(queries, 10, rows.snapshot(), WIDE), "l2", queries, rows)
+    assert_true(index.search(queries, 10, rows.visibility(), WIDE), "l2", queries, rows)
 
 
 def test_room_that_deletions_leave_in_the_budget_is_filled_with_whole_lists(make: Make) -> None:
@@ -473,9 +475,9 @@ def test_identical_rows_are_all_kept_in_bounded_lists_and_all_returned(make: Mak
         rows.append(np.ones((150, 24), np.float32))
         index.add(rows.row_count)
         assert_well(index)
-    found = index.search(np.ones((1, 24), np.float32), 1500, rows.snapshot(), WIDE)
+    found = index.search(np.ones((1, 24), np.float32), 1500, rows.visibility(), WIDE)
     assert found.counts[0] == 1500 and len(set(found.rows[0].tolist())) == 1500
-    assert len(set(index.search(np.ones((1, 24), np.float32), 200, rows.snapshot(), ALL).rows[0].tolist())) == 200
+    assert len(set(index.search(np.ones((1, 24), np.float32), 200, rows.visibility(), ALL).rows[0].tolist())) == 200
 
 
 def test_heavily_duplicated_rows_stay_in_bounded_lists(make: Make) -> None:
@@ -488,7 +490,7 @@ def test_heavily_duplicated_rows_stay_in_bounded_lists(make: Make) -> None:
         rows.append(vectors[stop - 250 : stop])
         index.add(stop)
         assert_well(index)
-    found = index.search(few, 20, rows.snapshot(), WIDE)
+    found = index.search(few, 20, rows.visibility(), WIDE)
     assert (found.distances[:8] == 0).all()
     assert_true(found, "l2", few, rows)
 
@@ -527,7 +529,7 @@ def test_entries_of_removed_rows_are_gone_from_memory(make: Make, replicas: int)
     assert all(len(set(line)) == len(line) for line in lists)
     if replicas == 1:
         assert sum(map(len, lists)) == 600
-    found = index.search(vectors[:40], 10, rows.snapshot(), WIDE)
+    found = index.search(vectors[:40], 10, rows.visibility(), WIDE)
     assert_true(found, "l2", vectors[:40], rows)
     assert index.stats()["removed_sequence"] == rows.sequence
 
@@ -551,10 +553,10 @@ def test_a_collection_whose_rows_have_all_died_can_be_indexed(make: Make) -> Non
     index.remove(rows.sequence)
     index.add(600)
     assert index.indexed_rows == 600 and index.check() == []
-    assert index.search(vectors[:3], 5, rows.snapshot(), WIDE).counts.tolist() == [0, 0, 0]
+    assert index.search(vectors[:3], 5, rows.visibility(), WIDE).counts.tolist() == [0, 0, 0]
     rows.append(vectors)
     add_all(index, rows)
-    assert (index.search(vectors, 1, rows.snapshot(), ALL).rows[:, 0] == np.arange(600, 1200)).mean() > 0.95
+    assert (index.search(vectors, 1, rows.visibility(), ALL).rows[:, 0] == np.arange(600, 1200)).mean() > 0.95
 
 
 def test_a_tail_whose_rows_have_all_died_can_be_indexed(make: Make) -> None:
@@ -586,7 +588,7 @@ def test_one_live_row_among_dead_ones_is_found(make: Make) -> None:
     index.remove(rows.sequence)
     index.add(6000)
     assert index.check() == []
-    assert index.search(vectors[:1], 5, rows.snapshot(), WIDE).rows[0].tolist() == [2, -1, -1, -1, -1]
+    assert index.search(vectors[:1], 5, rows.visibility(), WIDE).rows[0].tolist() == [2, -1, -1, -1, -1]
 
 
 def test_everything_deleted_then_filled_again(make: Make) -> None:
@@ -595,10 +597,10 @@ def test_everything_deleted_then_filled_again(make: Make) -> None:
     rows.delete(np.arange(900))
     index.remove(rows.sequence)
     assert_well(index)
-    assert index.search(vectors[:3], 5, rows.snapshot(), WIDE).counts.tolist() == [0, 0, 0]
+    assert index.search(vectors[:3], 5, rows.visibility(), WIDE).counts.tolist() == [0, 0, 0]
     rows.append(vectors[900:])
     add_all(index, rows)
-    assert (index.search(vectors[900:], 1, rows.snapshot(), ALL).rows[:, 0] == np.arange(900, 1800)).mean() > 0.95
+    assert (index.search(vectors[900:], 1, rows.visibility(), ALL).rows[:, 0] == np.arange(900, 1800)).mean() > 0.95
 
 
 @pytest.mark.parametrize("replicas", [1, 4])
@@ -648,17 +650,17 @@ def test_a_sealed_index_answers_as_before(make: Make, tmp_path: Path, budget: in
     assert (facts.rows, facts.sequence, facts.bytes) == (1800, rows.sequence, path.stat().st_size)
     (name, size), *others = facts.parts
     assert others == [] and (tmp_path / "0" / name).stat().st_size >= size
-    again = Spann.open(path, index.config, "l2", rows, mapped=mapped)
+    again = SpannIndex.open(path, index.config, "l2", rows, mapped=mapped)
     assert again.indexed_rows == 1800 and contents(again) == contents(index) and again.check() == []
     if budget is not None:
         assert resident_bytes(again) <= budget
     queries = clustered(50, 24, seed=2)
-    assert same(index.search(queries, 10, rows.snapshot(), WIDE), again.search(queries, 10, rows.snapshot(), WIDE))
+    assert same(index.search(queries, 10, rows.visibility(), WIDE), again.search(queries, 10, rows.visibility(), WIDE))
     if not mapped:
         rows.append(vectors[2000:])
         add_all(again, rows)
         second = again.seal(tmp_path / "0" / "spann.0.2")
-        third = Spann.open(tmp_path / "0" / "spann.0.2", index.config, "l2", rows)
+        third = SpannIndex.open(tmp_path / "0" / "spann.0.2", index.config, "l2", rows)
         assert second.rows == 2200 and contents(third) == contents(again) and third.check() == []
 
 
@@ -671,7 +673,7 @@ def test_what_a_writer_left_behind_the_sealed_pages_does_not_matter(make: Make, 
     before = contents(index)
     rows.append(vectors[1200:])
     index.add(1600)
-    again = Spann.open(path, index.config, "l2", rows)
+    again = SpannIndex.open(path, index.config, "l2", rows)
     assert contents(again) == before and again.check() == []
     again.add(2000)
     assert_well(again)
@@ -689,7 +691,7 @@ def test_a_file_of_mostly_old_extents_is_written_anew(make: Make, tmp_path: Path
     before = contents(index)
     facts = index.seal(tmp_path / "0" / "two")
     assert first is not None and facts.parts[0][0] != first.path.name and index.lists.garbage_pages() == 0
-    again = Spann.open(tmp_path / "0" / "two", index.config, "l2", rows)
+    again = SpannIndex.open(tmp_path / "0" / "two", index.config, "l2", rows)
     assert contents(again) == before and again.check() == []
 
 
@@ -698,11 +700,11 @@ def test_an_index_that_chose_its_replicas_opens_under_another_budget(make: Make,
     rows, index = make(clustered(1500, 24), memory_budget_bytes=0)
     index.seal(tmp_path / "0" / "sealed")
     queries = clustered(30, 24, seed=2)
-    wanted = index.search(queries, 10, rows.snapshot(), WIDE)
+    wanted = index.search(queries, 10, rows.visibility(), WIDE)
     for budget in (None, 5_000):
         config = replace(index.config, memory_budget_bytes=budget)
-        again = Spann.open(tmp_path / "0" / "sealed", config, "l2", rows, mapped=True)
-        assert same(wanted, again.search(queries, 10, rows.snapshot(), WIDE))
+        again = SpannIndex.open(tmp_path / "0" / "sealed", config, "l2", rows, mapped=True)
+        assert same(wanted, again.search(queries, 10, rows.visibility(), WIDE))
 
 
 def test_a_file_of_other_parameters_is_refused(make: Make, tmp_path: Path) -> None:
@@ -710,11 +712,11 @@ def test_a_file_of_other_parameters_is_refused(make: Make, tmp_path: Path) -> No
     path = tmp_path / "0" / "sealed"
     index.seal(path)
     with pytest.raises(Corruption, match="metric"):
-        Spann.open(path, index.config, "ip", rows)
+        SpannIndex.open(path, index.config, "ip", rows)
     with pytest.raises(Corruption, match="bits: expected 4"):
-        Spann.open(path, replace(index.config, bits=4), "l2", rows)
+        SpannIndex.open(path, replace(index.config, bits=4), "l2", rows)
     with pytest.raises(Corruption, match="replicas"):
-        Spann.open(path, replace(index.config, replicas=3), "l2", rows)
+        SpannIndex.open(path, replace(index.config, replicas=3), "l2", rows)
 
 
 def test_a_missing_list_file_is_not_found(make: Make, tmp_path: Path) -> None:
@@ -722,7 +724,7 @@ def test_a_missing_list_file_is_not_found(make: Make, tmp_path: Path) -> None:
     facts = index.seal(tmp_path / "0" / "sealed")
     (tmp_path / "0" / facts.parts[0][0]).unlink()
     with pytest.raises(FileNotFoundError):
-        Spann.open(tmp_path / "0" / "sealed", index.config, "l2", rows)
+        SpannIndex.open(tmp_path / "0" / "sealed", index.config, "l2", rows)
 
 
 def _with(path: Path, whole: bytes, place: int) -> None:
@@ -740,11 +742,11 @@ def test_every_flipped_bit_of_the_directory_is_noticed(make: Make, tmp_path: Pat
     for place in sorted({*range(0, 400, 3), *np.linspace(0, len(whole) - 1, 200).astype(int).tolist()}):
         _with(target, whole, place)
         with pytest.raises(Corruption):
-            Spann.open(target, index.config, "l2", rows)
+            SpannIndex.open(target, index.config, "l2", rows)
     for length in (0, 10, 4096, len(whole) - 4096, len(whole) - 1):
         target.write_bytes(whole[:length])
         with pytest.raises(Corruption):
-            Spann.open(target, index.config, "l2", rows)
+            SpannIndex.open(target, index.config, "l2", rows)
 
 
 def test_a_flipped_bit_of_the_list_file_is_noticed_when_lists_are_loaded(make: Make, tmp_path: Path) -> None:
@@ -757,13 +759,13 @@ def test_a_flipped_bit_of_the_list_file_is_noticed_when_lists_are_loaded(make: M
     for place in sorted({0, 4, 8, 16, 20, 24, 4000, *(starts[i] + 4095 - 270 * i for i in range(12)), len(whole) - 1}):
         _with(lists, whole, place)
         with pytest.raises(Corruption, match=lists.name):
-            Spann.open(path, index.config, "l2", rows, mapped=True)
+            SpannIndex.open(path, index.config, "l2", rows, mapped=True)
     for length in (0, 100, list_file.PAGE, list_file.PAGE * 3, len(whole) - list_file.PAGE, len(whole) - 1):
         lists.write_bytes(whole[:length])
         with pytest.raises(Corruption, match=lists.name):
-            Spann.open(path, index.config, "l2", rows)
+            SpannIndex.open(path, index.config, "l2", rows)
     lists.write_bytes(whole)
-    assert contents(Spann.open(path, index.config, "l2", rows)) == contents(index)
+    assert contents(SpannIndex.open(path, index.config, "l2", rows)) == contents(index)
 
 
 def test_a_flipped_bit_of_the_list_file_is_noticed_by_the_search_that_reads_it(make: Make, tmp_path: Path) -> None:
@@ -771,8 +773,8 @@ def test_a_flipped_bit_of_the_list_file_is_noticed_by_the_search_that_reads_it(m
     path = tmp_path / "0" / "sealed"
     index.seal(path)
     queries = clustered(4, 24, seed=2)
-    wanted = index.search(queries, 10, rows.snapshot(), ALL)
-    again = Spann.open(path, index.config, "l2", rows)
+    wanted = index.search(queries, 10, rows.visibility(), ALL)
+    again = SpannIndex.open(path, index.config, "l2", rows)
     file = view_of(again).file
     assert file is not None
     whole = file.path.read_bytes()
@@ -782,14 +784,14 @@ def test_a_flipped_bit_of_the_list_file_is_noticed_by_the_search_that_reads_it(m
         _with(file.path, whole, place)
         file.verified[:] = 0  # as in a process that has just begun
         with pytest.raises(Corruption, match=f"{file.path.name}.*page {place // list_file.PAGE} "):
-            again.search(queries, 10, rows.snapshot(), ALL)
+            again.search(queries, 10, rows.visibility(), ALL)
     for length in range(list_file.PAGE, len(whole), list_file.PAGE):
         file.path.write_bytes(whole[:length])
         file.verified[:] = 0
         with pytest.raises(Corruption, match=file.path.name):
-            again.search(queries, 10, rows.snapshot(), ALL)
+            again.search(queries, 10, rows.visibility(), ALL)
     file.path.write_bytes(whole)
-    assert same(again.search(queries, 10, rows.snapshot(), ALL), wanted)
+    assert same(again.search(queries, 10, rows.visibility(), ALL), wanted)
 
 
 def test_two_whole_extents_in_one_anothers_place_are_noticed(make: Make, tmp_path: Path) -> None:
@@ -803,9 +805,9 @@ def test_two_whole_extents_in_one_anothers_place_are_noticed(make: Make, tmp_pat
     swapped = bytearray(whole)
     swapped[one : one + size], swapped[two : two + size] = whole[two : two + size], whole[one : one + size]
     lists.write_bytes(swapped)
-    again = Spann.open(path, index.config, "l2", rows)
+    again = SpannIndex.open(path, index.config, "l2", rows)
     with pytest.raises(Corruption, match="page"):
-        again.search(clustered(4, 24, seed=2), 10, rows.snapshot(), ALL)
+        again.search(clustered(4, 24, seed=2), 10, rows.visibility(), ALL)
     assert any("damaged" in line for line in again.check())
 
 
@@ -823,17 +825,17 @@ def test_a_page_of_an_older_life_of_the_file_changes_nothing(make: Make, tmp_pat
     index.add(1250)
     older = lists.read_bytes()[sealed:]
     rows.delete(np.arange(1200, 1250))
-    again = Spann.open(path, index.config, "l2", rows)
+    again = SpannIndex.open(path, index.config, "l2", rows)
     again.remove(rows.sequence)
     rows.append(vectors[:50])
     again.add(rows.row_count)
     again.seal(tmp_path / "0" / "two")
-    wanted = again.search(vectors[:50], 10, rows.snapshot(), ALL)
+    wanted = again.search(vectors[:50], 10, rows.visibility(), ALL)
     whole = lists.read_bytes()
     lists.write_bytes(whole[:sealed] + older + whole[sealed + len(older) :])
-    last = Spann.open(tmp_path / "0" / "two", index.config, "l2", rows)
+    last = SpannIndex.open(tmp_path / "0" / "two", index.config, "l2", rows)
     with contextlib.suppress(Corruption):
-        assert same(last.search(vectors[:50], 10, rows.snapshot(), ALL), wanted)
+        assert same(last.search(vectors[:50], 10, rows.visibility(), ALL), wanted)
 
 
 def test_a_page_that_decays_after_its_first_reading_is_not_written_anew(make: Make, tmp_path: Path) -> None:
@@ -842,7 +844,7 @@ def test_a_page_that_decays_after_its_first_reading_is_not_written_anew(make: Ma
     """
     vectors = clustered(700, 24)
     rows, index = make(vectors, memory_budget_bytes=0, replicas=1)
-    index.search(vectors[:20], 10, rows.snapshot(), ALL)
+    index.search(vectors[:20], 10, rows.visibility(), ALL)
     file = view_of(index).file
     assert file is not None and index.check() == []
     whole = file.path.read_bytes()
@@ -859,12 +861,12 @@ def test_a_page_that_decays_after_its_first_reading_is_not_written_anew(make: Ma
 def test_damaged_rows_are_found_by_the_search_that_scores_them(make: Make) -> None:
     vectors = clustered(600, 24)
     rows, index = make(vectors)
-    assert index.search(vectors[77:78], 3, rows.snapshot(), ALL).rows[0, 0] == 77
+    assert index.search(vectors[77:78], 3, rows.visibility(), ALL).rows[0, 0] == 77
     rows.damage(77)
     for _ in range(2):
         with pytest.raises(Corruption, match="row 77"):
-            index.search(vectors[77:78], 3, rows.snapshot(), ALL)
-    assert index.search(vectors[78:79], 1, rows.snapshot(), SearchParams(nprobe=1)).counts[0] == 1
+            index.search(vectors[77:78], 3, rows.visibility(), ALL)
+    assert index.search(vectors[78:79], 1, rows.visibility(), SearchParams(nprobe=1)).counts[0] == 1
 
 
 @pytest.mark.parametrize("indexed", [0, 500])
@@ -877,7 +879,7 @@ def test_damaged_rows_do_not_get_into_lists(make: Make, indexed: int) -> None:
 
 
 def test_check_notices_lists_that_are_wrong(make: Make) -> None:
-    def broken(words: str, **changes: Callable[[View], Any]) -> None:
+    def broken(words: str, **changes: Callable[[ListsView], Any]) -> None:
         rows, index = make(clustered(700, 24))
         view = view_of(index)
         index.lists.view = replace(view, **{name: change(view) for name, change in changes.items()})
@@ -915,14 +917,14 @@ def test_a_vacuum_keeps_exactly_the_surviving_rows(
     if budget is not None:
         assert resident_bytes(new) <= budget
     queries = clustered(40, 24, seed=9)
-    assert_true(new.search(queries, 10, fresh.snapshot(), ALL), "l2", queries, fresh)
+    assert_true(new.search(queries, 10, fresh.visibility(), ALL), "l2", queries, fresh)
     assert reached(new, fresh, queries, 10, ALL) > 0.85
-    old = index.search(queries, 10, rows.snapshot(), ALL)
-    assert recall(live[new.search(queries, 10, fresh.snapshot(), ALL).rows], old.rows) > 0.97
+    old = index.search(queries, 10, rows.visibility(), ALL)
+    assert recall(live[new.search(queries, 10, fresh.visibility(), ALL).rows], old.rows) > 0.97
     fresh.append(vectors[1500:])
     add_all(new, fresh)
     new.seal(tmp_path / "0" / "sealed")
-    again = Spann.open(tmp_path / "0" / "sealed", new.config, "l2", fresh)
+    again = SpannIndex.open(tmp_path / "0" / "sealed", new.config, "l2", fresh)
     assert contents(again) == contents(new)
     fresh.close()
 
@@ -942,7 +944,7 @@ def test_a_vacuum_under_a_budget_holds_one_batch_of_lists_and_makes_the_lists_of
     fresh = DiskRows(rows.path.with_name("rows.1"), vectors[::2])
     held: list[int] = []
 
-    def watched(view: View, *arguments: Any) -> View:
+    def watched(view: ListsView, *arguments: Any) -> ListsView:
         view = with_room(view, *arguments)
         held.append(view.arena.used_bytes())
         return view
@@ -973,7 +975,7 @@ def test_searches_beside_maintenance_see_whole_answers(make: Make, tmp_path: Pat
     vectors = clustered(5000, 24)
     queries = clustered(24, 24, seed=9)
     rows, index = make(vectors[:1000], memory_budget_bytes=budget, replicas=1)
-    published = [(rows.snapshot(), np.zeros(5000, bool))]
+    published = [(rows.visibility(), np.zeros(5000, bool))]
     wrong: list[str] = []
     done = threading.Event()
     looked = [0, 0]
@@ -981,14 +983,14 @@ def test_searches_beside_maintenance_see_whole_answers(make: Make, tmp_path: Pat
     def look(me: int) -> None:
         try:
             while not done.is_set():
-                snapshot, dead = published[-1]
-                found = index.search(queries, 10, snapshot, SearchParams(nprobe=12, threads=1 + me))
+                visibility, dead = published[-1]
+                found = index.search(queries, 10, visibility, SearchParams(nprobe=12, threads=1 + me))
                 looked[me] += 1
                 if not (found.counts == 10).all():
                     wrong.append("short answer")
                 elif any(len(set(line.tolist())) != 10 for line in found.rows):
                     wrong.append("row returned twice")
-                elif dead[found.rows].any() or (found.rows >= snapshot.row_count).any():
+                elif dead[found.rows].any() or (found.rows >= visibility.row_count).any():
                     wrong.append("a row that is not visible")
         except BaseException as error:  # told by the assertion below
             wrong.append(repr(error))
@@ -1002,10 +1004,10 @@ def test_searches_beside_maintenance_see_whole_answers(make: Make, tmp_path: Pat
             first = rows.row_count
             rows.append(vectors[first : first + 250])
             index.extend(rows.row_count)
-            published.append((rows.snapshot(), published[-1][1]))
+            published.append((rows.visibility(), published[-1][1]))
             index.add(rows.row_count, 2)
             rows.delete(rng.permutation(rows.live())[:80])
-            published.append((rows.snapshot(), rows.arrays.deleted[:5000] != 0))
+            published.append((rows.visibility(), rows.arrays.deleted[:5000] != 0))
             index.remove(rows.sequence)
             if step % 5 == 4:
                 index.seal(tmp_path / "0" / f"sealed.{step}")
@@ -1015,7 +1017,7 @@ def test_searches_beside_maintenance_see_whole_answers(make: Make, tmp_path: Pat
             reader.join()
     assert wrong == [] and min(looked) > 0
     assert_well(index)
-    found = index.search(vectors[:200], 10, rows.snapshot(), ALL)
+    found = index.search(vectors[:200], 10, rows.visibility(), ALL)
     assert_true(found, "l2", vectors[:200], rows)
 
 
@@ -1023,9 +1025,9 @@ def test_a_search_goes_on_while_its_lists_are_replaced(make: Make, tmp_path: Pat
     """What a search holds stays as it was: the arena is packed, the file written anew and the index closed."""
     vectors = clustered(3000, 24)
     rows, index = make(vectors[:1500], memory_budget_bytes=10_000, replicas=1)
-    held, snapshot = view_of(index), rows.snapshot()
+    held, visibility = view_of(index), rows.visibility()
     queries = clustered(20, 24, seed=9)
-    before = index.search(queries, 10, snapshot, WIDE)
+    before = index.search(queries, 10, visibility, WIDE)
     for stop in range(1750, 3001, 250):
         rows.append(vectors[stop - 250 : stop])
         index.add(stop)
@@ -1033,8 +1035,10 @@ def test_a_search_goes_on_while_its_lists_are_replaced(make: Make, tmp_path: Pat
     index.seal(tmp_path / "0" / "sealed")
     now = view_of(index)
     index.lists.view = held
-    assert same(index.search(queries, 10, snapshot, WIDE), before)
+    assert same(index.search(queries, 10, visibility, WIDE), before)
     index.lists.view = now
     index.close()
-    assert same(index.search(queries, 10, rows.snapshot(), EXACT), index.search(queries, 10, rows.snapshot(), EXACT))
-    assert (index.search(queries, 10, rows.snapshot(), WIDE).counts == 10).all()
+    assert same(
+        index.search(queries, 10, rows.visibility(), EXACT), index.search(queries, 10, rows.visibility(), EXACT)
+    )
+    assert (index.search(queries, 10, rows.visibility(), WIDE).counts == 10).all()

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from vecdb import schema
 from vecdb.index.clustering.cluster_tree import Heads, bias_of
-from vecdb.index.hnsw.graph import Quantiser
-from vecdb.index.spann.entry_coder import Coder, lossless_for, padded
-from vecdb.index.spann.list_search import WORK, Buffers, Plan, Prepared
-from vecdb.index.spann.posting_lists import Lists, View, empty_view
+from vecdb.index.hnsw.graph import ScalarQuantizer
+from vecdb.index.spann.entry_coder import EntryCoder, lossless_for, padded
+from vecdb.index.spann.list_search import WORK, ListsContext, ListScratch, ListSearch
+from vecdb.index.spann.posting_lists import PostingLists, ListsView, empty_view
 from vecdb.kernels.build import list_bodies
 from vecdb.kernels.codes import rabitq
 from vecdb.kernels.primitives import checksums
@@ -36,15 +36,17 @@ def arrays_of(vectors: NDArray[Any]) -> RowArrays:
     )  # fmt: skip
 
 
-def lists_over(arrays: RowArrays, folder: Path, replicas: int = 1) -> Lists:
-    return Lists(SimpleNamespace(arrays=arrays, path=folder / "rows"), folder, replicas)  # type: ignore[arg-type]
+def lists_over(arrays: RowArrays, folder: Path, replicas: int = 1) -> PostingLists:
+    return PostingLists(SimpleNamespace(arrays=arrays, path=folder / "rows"), folder, replicas)  # type: ignore[arg-type]
 
 
-def plain_coder(metric: int, dtype: Any, dim: int, bits: int, mean: NDArray[np.float32], scale: float) -> Coder:
+def plain_coder(metric: int, dtype: Any, dim: int, bits: int, mean: NDArray[np.float32], scale: float) -> EntryCoder:
     """A coder with units of 1 and no centre, as nothing was measured."""
     signs = np.random.default_rng(dim).choice(np.array([-1, 1], np.float32), (rabitq.ROUNDS, padded(dim, bits)))
     lossless = lossless_for(metric, np.dtype(dtype), bits)
-    return Coder(metric, dim, bits, lossless, Quantiser(mean, scale, 1, lossless), np.zeros(dim, np.float32), signs)
+    return EntryCoder(
+        metric, dim, bits, lossless, ScalarQuantizer(mean, scale, 1, lossless), np.zeros(dim, np.float32), signs
+    )
 
 
 def view_heads_of(codes: NDArray[np.uint8], groups: int = 1) -> Heads:
@@ -55,9 +57,9 @@ def view_heads_of(codes: NDArray[np.uint8], groups: int = 1) -> Heads:
 
 
 def view_of(
-    coder: Coder, heads: Heads, places: NDArray[np.int64], lengths: NDArray[np.int32], arena: NDArray[np.uint8],
+    coder: EntryCoder, heads: Heads, places: NDArray[np.int64], lengths: NDArray[np.int32], arena: NDArray[np.uint8],
     indexed: int, replicas: int = 1,
-) -> View:  # fmt: skip
+) -> ListsView:  # fmt: skip
     """Bodies that lie in `arena` (uint8, a multiple of 4 bytes)."""
     held: Any = SimpleNamespace(data=arena, data16=arena.view(np.uint16), data32=arena.view(np.uint32))
     return replace(
@@ -65,22 +67,22 @@ def view_of(
     )  # fmt: skip
 
 
-def prepared_for(view: View, arrays: RowArrays) -> Prepared:
+def prepared_for(view: ListsView, arrays: RowArrays) -> ListsContext:
     """For searches that read nothing from disk."""
-    return Prepared(view, arrays, view.coder.metric, None, None)  # type: ignore[arg-type]
+    return ListsContext(view, arrays, view.coder.metric, None, None)  # type: ignore[arg-type]
 
 
 class Search:
     """One call over `prepared`: its plan, its buffers (b), what it counted (work)."""
 
     def __init__(
-        self, prepared: Prepared, nq: int, limit: int, probes: int, most: int, row_count: int, sequence: int,
+        self, prepared: ListsContext, nq: int, limit: int, probes: int, most: int, row_count: int, sequence: int,
         allow: NDArray[np.uint64] = ALL_ROWS,
     ) -> None:  # fmt: skip
-        snapshot = schema.Snapshot(sequence, row_count, row_count)
-        self.plan = Plan(prepared, schema.Spann(), limit, probes, snapshot, allow)
+        visibility = schema.Visibility(sequence, row_count, row_count)
+        self.plan = ListSearch(prepared, schema.Spann(), limit, probes, visibility, allow)
         self.plan.probes = self.plan.width = probes
-        self.b = Buffers(prepared, nq, limit, probes, most)
+        self.b = ListScratch(prepared, nq, limit, probes, most)
         self.work = np.zeros(WORK, np.int64)
 
     def scan(self, places: NDArray[np.int64] | None = None) -> None:

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.kernels.one_view import arrays_of, lists_over, plain_coder, view_heads_of
-from vecdb.index.clustering.assignment import heads_of_rows, near_heads
+from vecdb.index.clustering.assignment import assign_to_heads, near_heads
 from vecdb.index.spann import list_updates
 from vecdb.index.spann.entry_coder import new_coder, scaled
 from vecdb.index.spann.posting_lists import empty_view
@@ -59,7 +59,7 @@ class Neighbourhood:
         self.heads = view_heads_of(codes[rng.choice(n, heads, replace=False)], 3)
         self.fresh = codes[rng.choice(n, 5, replace=False)]
         self.lists = lists_over(self.arrays, folder)
-        labels = heads_of_rows(self.heads, codes, 1, 1, self.lists.workers)
+        labels = assign_to_heads(self.heads, codes, 1, 1, self.lists.workers)
         coder = scaled(coder, sample, labels[:, 0], self.heads.codes)
         self.coder = coder
         self.labels = labels[:, 0]

@@ -17,12 +17,12 @@ _PROGRAM = """
 import sys, zlib
 import numpy as np
 from numba import njit
-from vecdb.kernels import checks, intrinsics
+from vecdb.kernels.primitives import checksums, dot_products
 
 @njit
 def dots(codes, q8, q16, blocks, out):
     for i in range(len(codes)):
-        out[i] = intrinsics.dot_codes(codes, np.int64(i), q8, q16, blocks)
+        out[i] = dot_products.dot_codes(codes, np.int64(i), q8, q16, blocks)
 
 for blocks in (1, 8):
     rng = np.random.default_rng(blocks)
@@ -36,10 +36,10 @@ for blocks in (1, 8):
     dots(codes, q8, q8.astype(np.int16), (0,) * blocks, out)
     assert np.array_equal(out, codes.astype(np.int64) @ q8.astype(np.int64)), (blocks, out)
 vector = np.frombuffer(b"123456789", np.uint8).reshape(1, 9)
-assert checks.crc_rows(vector)[0] == 0xE3069283, hex(checks.crc_rows(vector)[0])
+assert checksums.crc_rows(vector)[0] == 0xE3069283, hex(checksums.crc_rows(vector)[0])
 zeros = np.zeros((1, 32), np.uint8)
-assert checks.crc_rows(zeros)[0] == 0x8A9136AA
-print("path", intrinsics.target_path())
+assert checksums.crc_rows(zeros)[0] == 0x8A9136AA
+print("path", dot_products.target_path())
 """
 
 

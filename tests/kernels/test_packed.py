@@ -18,12 +18,12 @@ from vecdb.kernels.primitives import dot_products
 _PROGRAM = """
 import numpy as np
 from numba import njit
-from vecdb.kernels import intrinsics
+from vecdb.kernels.primitives import dot_products
 
 @njit
 def dots(codes, offsets, width, query, bits, out):
     for i in range(len(offsets)):
-        out[i] = intrinsics.dot_packed(codes, offsets[i], width, query, bits)
+        out[i] = dot_products.dot_packed(codes, offsets[i], width, query, bits)
 
 def truth(code, query, bits):
     width = len(code)
@@ -48,7 +48,7 @@ for bits in (1, 2, 4, 8):
             dots(codes, offsets, np.int64(width), query, (0,) * bits, out)
             wanted = [truth(codes[at : at + width], query, bits) for at in offsets]
             assert out.tolist() == wanted, (bits, width, query[:4], out[:3], wanted[:3])
-print("path", intrinsics.target_path())
+print("path", dot_products.target_path())
 """
 
 

@@ -19,13 +19,13 @@ NOBODY = np.empty(0, np.uint32)
 _PROGRAM = """
 import numpy as np
 from numba import njit
-from vecdb.kernels import intrinsics
+from vecdb.kernels.primitives import dot_products
 
 @njit
 def estimated(panel, tables, out, count):
     one = np.float32(1.0)
     zero, bound = np.float32(0.0), np.float32(1500.0)
-    return intrinsics.estimate_panel(panel, np.int64(0), tables, one, one, zero, bound, out, count)
+    return dot_products.estimate_panel(panel, np.int64(0), tables, one, one, zero, bound, out, count)
 
 rng = np.random.default_rng(3)
 for words in (1, 4, 7):

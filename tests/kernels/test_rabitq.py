@@ -11,8 +11,8 @@ from numba import njit
 from numpy.typing import NDArray
 
 from tests.kernels.one_view import Search, arrays_of, prepared_for, view_heads_of, view_of
-from vecdb.index.hnsw.graph import Quantiser
-from vecdb.index.spann.entry_coder import Coder, new_coder, padded, scaled
+from vecdb.index.hnsw.graph import ScalarQuantizer
+from vecdb.index.spann.entry_coder import EntryCoder, new_coder, padded, scaled
 from vecdb.index.spann.list_search import choose
 from vecdb.kernels.codes import rabitq
 from vecdb.kernels.primitives.dot_products import dot_packed
@@ -32,7 +32,7 @@ def _dots(codes, query8, bits, out):  # type: ignore[no-untyped-def]
         out[i] = dot_packed(flat, np.int64(i * codes.shape[1]), np.int64(codes.shape[1]), query8, bits)
 
 
-def units_of(coder: Coder, vectors: NDArray[Any]) -> NDArray[np.float32]:
+def units_of(coder: EntryCoder, vectors: NDArray[Any]) -> NDArray[np.float32]:
     """What rows count as: unit vectors under cosine."""
     x = vectors.astype(np.float64)
     if coder.cosine:
@@ -43,11 +43,11 @@ def units_of(coder: Coder, vectors: NDArray[Any]) -> NDArray[np.float32]:
 
 def coder_for(
     sample: NDArray[Any], metric: int, bits: int, heads: NDArray[np.uint8] | None = None
-) -> tuple[Coder, NDArray[np.uint8]]:
+) -> tuple[EntryCoder, NDArray[np.uint8]]:
     """A coder with one head, the sample's mean unless given, fixed as a build would fix it."""
     dim = sample.shape[1]
     top = max(float(np.abs(sample).max()), 1e-30)
-    quantiser = Quantiser(np.zeros(dim, np.float32), top / 127, len(sample), False)
+    quantiser = ScalarQuantizer(np.zeros(dim, np.float32), top / 127, len(sample), False)
     arrays = RowArrays(sample, np.empty(0, np.uint32), np.empty(0, np.uint8), np.empty(0, np.uint64))
     coder = new_coder(arrays, metric, bits, quantiser, sample)
     if heads is None:
@@ -57,7 +57,7 @@ def coder_for(
 
 
 def estimates(
-    coder: Coder, head: NDArray[np.uint8], vectors: NDArray[Any], query: NDArray[np.float32]
+    coder: EntryCoder, head: NDArray[np.uint8], vectors: NDArray[Any], query: NDArray[np.float32]
 ) -> NDArray[np.float64]:
     """What a scan would estimate, from the definitions of the module, in float64."""
     n = len(vectors)
@@ -163,7 +163,7 @@ def test_integers_are_their_own_codes_and_distances_exact(dtype: Any) -> None:
     vectors[0], vectors[1] = low, high - 1
     mean = np.full(40, 128 if dtype == np.uint8 else 0, np.float32)
     arrays = RowArrays(vectors, np.empty(0, np.uint32), np.empty(0, np.uint8), np.empty(0, np.uint64))
-    coder = new_coder(arrays, 0, 8, Quantiser(mean, 1.0, 300, True), vectors)
+    coder = new_coder(arrays, 0, 8, ScalarQuantizer(mean, 1.0, 300, True), vectors)
     assert coder.lossless and coder.width == 64
     codes, squares = coder.encode(vectors, np.zeros(300, np.int32), np.zeros((1, 64), np.uint8), np.arange(300))
     stands_for = codes[:, :40].astype(np.int64) - 128
@@ -190,7 +190,7 @@ def test_integers_are_their_own_codes_and_distances_exact(dtype: Any) -> None:
 
 
 def lossless_estimates(
-    coder: Coder, vectors: NDArray[Any], body: NDArray[np.uint8], queries: NDArray[np.float32]
+    coder: EntryCoder, vectors: NDArray[Any], body: NDArray[np.uint8], queries: NDArray[np.float32]
 ) -> list[list[tuple[float, int, float]]]:
     """(estimate, row, error) of all rows, as a search of one list that holds them finds them."""
     n = len(vectors)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vecdb.kernels.array_table import Bundle, flat, matrix
+from vecdb.kernels.array_table import ArrayTable, flat, matrix
 from vecdb.kernels.codes import one_bit_lines
 from vecdb.kernels.compile import kernel
 from vecdb.kernels.primitives.dot_products import bit_products
@@ -94,7 +94,7 @@ def test_fewer_than_the_limit_all_come_through() -> None:
 
 def test_a_kernel_finds_every_array_of_a_bundle() -> None:
     numbers = np.arange(12, dtype=np.int32).reshape(3, 4)
-    bundle = Bundle(numbers, np.array([1.5, 2.5], np.float32), np.empty(0, np.uint8))
+    bundle = ArrayTable(numbers, np.array([1.5, 2.5], np.float32), np.empty(0, np.uint8))
     out = np.zeros(3)
     _sums(bundle.table, out)
     weights = 10 * np.arange(3)[:, None] + np.arange(4)
@@ -107,4 +107,4 @@ def test_a_kernel_finds_every_array_of_a_bundle() -> None:
 def test_a_bundle_takes_only_what_a_table_can_say() -> None:
     for wrong in (np.zeros((4, 4))[:, :2], np.zeros((2, 2, 2)), np.zeros(8)[::2]):
         with pytest.raises(AssertionError):
-            Bundle(wrong)
+            ArrayTable(wrong)

@@ -27,8 +27,8 @@ import pytest
 import vecdb
 from vecdb import limits
 from vecdb.api.database import Database
-from vecdb.embedded.open import open_database
 from vecdb.commit import journal_merge
+from vecdb.embedded.open import open_database
 from vecdb.maintenance import index_jobs
 from vecdb.query import planner
 from vecdb.storage.disk import id_column, row_file
@@ -87,7 +87,7 @@ def small_limits(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(limits, "seal_rows_min", 8)
     patch.setattr(limits, "block_rows_max", 5)
     patch.setattr(planner, "_SCAN_SHARE", 1e9)  # a graph, once there, is walked whatever the beam
-    patch.setattr(planner, "_WIDTHS", 0.0)  # and walked with a tenant's bitmap, however few its rows
+    patch.setattr(planner, "_SCAN_PER_WIDTH", 0.0)  # and walked with a tenant's bitmap, however few its rows
     patch.setattr(planner, "SCAN_ROWS", 6)
     patch.setattr(planner, "_GRAPH_LIVE_MIN", 8)  # a tree has a graph beside it once somebody sees much of ten rows
     patch.setattr(planner, "_GRAPH_ROWS", 4)

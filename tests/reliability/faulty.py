@@ -185,7 +185,7 @@ def full_disk(path: str, ledger: str, limit_bytes: int | None, index: str = "aut
     return {"refused": refused, "deleted": deleted, "live": len(live), "calls": n}
 
 
-class FaultyRing(batch_read.Ring):
+class FaultyRing(batch_read.ReadBatch):
     """A ring whose reads of one file fail while `left` lasts, and leave nothing of use in `out`."""
 
     file = ""  # how its name begins
@@ -232,7 +232,7 @@ def ring_faults(path: str, index: str, file: str, fault: str, thorough: bool) ->
     What must hold after each call goes into "wrong" where it does not.
     """
     limits.flat_rows_max = 256
-    batch_read.Ring = FaultyRing  # type: ignore[misc]
+    batch_read.ReadBatch = FaultyRing  # type: ignore[misc]
     FaultyRing.file, FaultyRing.fault = file, fault
     wrong: list[str] = []
     hits: dict[str, int] = {}

@@ -178,9 +178,11 @@ def acknowledge_before_commit() -> None:
     from vecdb.commit import committer, record_requests
 
     def submit(self: Any, request: Any) -> Any:
-        if not isinstance(request, (record_requests.Put, record_requests.Update, record_requests.Delete)):
+        if not isinstance(
+            request, (record_requests.UpsertRecords, record_requests.UpdateRecords, record_requests.DeleteRecords)
+        ):
             return honest(self, request)
-        job = committer._Job(request)
+        job = committer._QueuedRequest(request)
         with self._wake:
             self._queue.append(job)
             self._wake.notify()
@@ -318,12 +320,12 @@ def build_lists(path: str, ledger: str, index: str, kill: str = "", number: int 
         if c.count() == 0:
             put(c, rows, [1] * len(rows))
         c.optimize()
-        view = c._engine.view.generation.index.lists.view  # type: ignore[attr-defined]
+        snapshot = c._engine.snapshot.generation.index.lists.view  # type: ignore[attr-defined]
         hits = c.search(vectors_of(rows[:100], [2] * 100), 10, params=vecdb.SearchParams(nprobe=3))
         return {
             "met": met,
             "grown": grown,
-            "lists": [zlib.crc32(view.heads.codes.tobytes()), zlib.crc32(view.lengths.tobytes())],
+            "lists": [zlib.crc32(snapshot.heads.codes.tobytes()), zlib.crc32(snapshot.lengths.tobytes())],
             "ids": hits.ids.tolist(),
             "files": sorted({file.name.partition(".")[0] for file in c._engine.folder.iterdir()}),
             "problems": db.check(),
@@ -348,7 +350,7 @@ _HALF_WRITTEN = {
 def _watch_lists(book: LedgerWriter, kill: str, number: int) -> dict[str, int]:
     """Count the moments, and end the process by SIGKILL at one of them, said in the ledger before."""
     from vecdb.index.spann import build_checkpoint, bulk_build, list_updates
-    from vecdb.index.spann.entry_spool import Waiting
+    from vecdb.index.spann.entry_spool import EntrySpool
     from vecdb.storage.disk import filesystem, list_file
 
     met = dict.fromkeys(LISTS_MOMENTS, 0)
@@ -384,7 +386,7 @@ def _watch_lists(book: LedgerWriter, kill: str, number: int) -> dict[str, int]:
 
     real_pwrite, filesystem.pwrite = filesystem.pwrite, pwrite
     wrap(build_checkpoint, "save", after=lambda *_: ["bulk: tree saved"])
-    wrap(Waiting, "add", after=lambda waiting, *_: ["bulk: spilt"] if waiting.fd >= 0 else [])
+    wrap(EntrySpool, "add", after=lambda waiting, *_: ["bulk: spilt"] if waiting.fd >= 0 else [])
     wrap(bulk_build, "_bodies", after=lambda *_: ["bulk: laid out"])
     wrap(list_updates, "_split_all", after=lambda *a: ["split: chosen"] if len(a[4]) else [])
     wrap(
@@ -392,8 +394,8 @@ def _watch_lists(book: LedgerWriter, kill: str, number: int) -> dict[str, int]:
         after=lambda _, over, small, *__: ["split: done"] * bool(len(over)) + ["merge: done"] * bool(len(small)),
     )  # fmt: skip
     wrap(list_file.ListFile, "sync", after=lambda *_: ["seal: lists"])
-    wrap(index_jobs, "ChangeState", before=lambda *a: ["seal: written"] if "sealed" in a[2] else [])
-    wrap(index_jobs.Upkeep, "_remove_files", before=lambda *_: ["seal: committed"])
+    wrap(index_jobs, "PatchState", before=lambda *a: ["seal: written"] if "sealed" in a[2] else [])
+    wrap(index_jobs.IndexMaintenance, "_remove_files", before=lambda *_: ["seal: committed"])
     wrap(list_updates, "renumbered", after=lambda *_: ["vacuum: renumbered"])
     return met
 

@@ -1,5 +1,5 @@
-"""Goal: blocks and row headers are read back as written, match the layout drawn in record_format.py byte for byte, and no
-flipped bit passes.
+"""Goal: blocks and row headers are read back as written, match the layout drawn in record_format.py byte for byte, and
+no flipped bit passes.
 """
 
 from __future__ import annotations

@@ -85,13 +85,13 @@ def test_reserved_memory_is_zero_aligned_and_costs_nothing_until_touched() -> No
         return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
     before = resident()
-    array = filesystem.reserve((1 << 30, 8), np.uint64)  # 64 GiB
+    array = filesystem.reserve_memory((1 << 30, 8), np.uint64)  # 64 GiB
     assert array.shape == (1 << 30, 8) and array.ctypes.data % 64 == 0
     assert array[1 << 29, 3] == 0
     array[5, 5] = 7
     assert array[5].tolist() == [0, 0, 0, 0, 0, 7, 0, 0]
     assert resident() - before < 16 << 20
-    assert filesystem.reserve(0, np.int32).shape == (0,)
+    assert filesystem.reserve_memory(0, np.int32).shape == (0,)
 
 
 def test_a_mapping_past_the_end_shows_what_is_appended_later(tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_a_lock_names_its_owner_and_goes_with_its_descriptor(tmp_path: Path) -> 
     fd = filesystem.lock_directory(tmp_path)
     with pytest.raises(Locked, match=f"open in this process \\({os.getpid()}\\)"):
         filesystem.lock_directory(tmp_path)
-    code = "import sys, pathlib; from vecdb.storage import files; files.lock_directory(pathlib.Path(sys.argv[1]))"
+    code = "import sys, pathlib; from vecdb.storage.disk import filesystem; filesystem.lock_directory(pathlib.Path(sys.argv[1]))"
     path = os.pathsep.join(sys.path)
     other = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path)],
@@ -150,7 +150,7 @@ def test_a_copy_of_a_source_that_ends_early_is_an_error(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO])
 def test_errors_of_the_system_say_what_was_being_done(code: int) -> None:
-    error = filesystem.translate(OSError(code, os.strerror(code)), "writing 3 vectors")
+    error = filesystem.to_vecdb_error(OSError(code, os.strerror(code)), "writing 3 vectors")
     assert isinstance(error, Unavailable) and "writing 3 vectors" in str(error) and "nothing was written" in str(error)
     assert ("no space" in str(error)) == (code != errno.EIO)
 

@@ -18,13 +18,13 @@ quiet = settings(derandomize=True, max_examples=200)
 @given(U32, U32, U64, U64)
 def test_numbered_keys_order_as_their_numbers(uid: int, generation: int, a: int, b: int) -> None:
     prefix = keys.prefix(uid, generation)
-    assert (keys.numbered(prefix, a) < keys.numbered(prefix, b)) == (a < b)
-    assert keys.number_of(keys.numbered(prefix, a)) == a
-    assert keys.split_prefix(keys.numbered(prefix, a)) == (uid, generation)
+    assert (keys.row_key(prefix, a) < keys.row_key(prefix, b)) == (a < b)
+    assert keys.number_of(keys.row_key(prefix, a)) == a
+    assert keys.split_prefix(keys.row_key(prefix, a)) == (uid, generation)
 
 
 def test_a_numbered_key_has_the_bytes_that_the_drawing_gives() -> None:
-    assert keys.numbered(keys.prefix(1, 2), 3) == bytes.fromhex("00000001000000020000000000000003")
+    assert keys.row_key(keys.prefix(1, 2), 3) == bytes.fromhex("00000001000000020000000000000003")
     assert keys.uid(258) == bytes.fromhex("00000102")
 
 
@@ -33,17 +33,17 @@ def test_a_numbered_key_has_the_bytes_that_the_drawing_gives() -> None:
 def test_keys_of_many_numbers_are_those_of_each(numbers: list[int]) -> None:
     for head in (keys.prefix(1, 2), keys.tenant_numbers(3)):
         made = keys.all_numbered(head, np.array(numbers, np.uint64))
-        assert made == [keys.numbered(head, number) for number in numbers]
+        assert made == [keys.row_key(head, number) for number in numbers]
 
 
 def test_the_keys_of_tenants_have_the_bytes_that_the_drawing_gives() -> None:
     assert keys.tenant_next(258) == bytes.fromhex("0000010200")
     assert keys.tenant_names(258) + "ö".encode() == bytes.fromhex("0000010201c3b6")
-    assert keys.numbered(keys.tenant_numbers(258), 5) == bytes.fromhex("00000102020000000000000005")
+    assert keys.row_key(keys.tenant_numbers(258), 5) == bytes.fromhex("00000102020000000000000005")
 
 
 def test_an_id_key_has_the_bytes_that_the_drawing_gives() -> None:
-    head = keys.owned(keys.prefix(1, 2), "ö".encode())
+    head = keys.owner_prefix(keys.prefix(1, 2), "ö".encode())
     assert head == bytes.fromhex("000000010000000202c3b6")
     [key] = validate.ids([-1]).keys
     assert head + key == head + bytes.fromhex("7fffffffffffffff")
@@ -71,7 +71,7 @@ def test_string_ids_order_as_code_points(ids: list[str]) -> None:
 )
 def test_keys_of_two_owners_never_meet(a: tuple[bytes, bytes], b: tuple[bytes, bytes]) -> None:
     prefix = keys.prefix(1, 1)
-    first, second = (keys.owned(prefix, owner) + one for owner, one in (a, b))
+    first, second = (keys.owner_prefix(prefix, owner) + one for owner, one in (a, b))
     assert (first == second) == (a == b)
     assert keys.split_id(first) == a
 
@@ -80,9 +80,9 @@ def test_keys_of_two_owners_never_meet(a: tuple[bytes, bytes], b: tuple[bytes, b
 @given(U32, U32, U64)
 def test_after_is_past_every_key_of_a_prefix_and_no_further(uid: int, generation: int, number: int) -> None:
     prefix = keys.prefix(uid, generation)
-    following = keys.after(prefix)
+    following = keys.prefix_end(prefix)
     if following is None:
         assert prefix == b"\xff" * 8
         return
-    assert keys.numbered(prefix, number) < following
+    assert keys.row_key(prefix, number) < following
     assert int.from_bytes(following, "big") == int.from_bytes(prefix, "big") + 1

@@ -20,7 +20,7 @@ import pytest
 from numpy.typing import NDArray
 
 from vecdb.storage.disk import batch_read
-from vecdb.storage.disk.batch_read import Ring, Rings
+from vecdb.storage.disk.batch_read import ReadBatch, ReadBatchPool
 
 PAGE = 4096
 SIZE = 60 * PAGE + 1234  # the file ends inside a page
@@ -58,8 +58,8 @@ def method(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
 
 
 @pytest.fixture
-def ring(method: str) -> Iterator[Ring]:
-    ring = Ring(8)
+def ring(method: str) -> Iterator[ReadBatch]:
+    ring = ReadBatch(8)
     assert ring.method == method
     yield ring
     ring.close()
@@ -67,7 +67,7 @@ def ring(method: str) -> Iterator[Ring]:
 
 @cache
 def has_aio() -> bool:
-    ring = Ring(1)
+    ring = ReadBatch(1)
     method = ring.method
     ring.close()
     return method == "aio"
@@ -119,14 +119,14 @@ def expect_as_pread(
 
 
 @pytest.mark.parametrize("n", [0, 1, 2, 7, 8, 9, 64, 300])
-def test_any_number_of_reads_gives_what_pread_gives(path: Path, fd: int, ring: Ring, n: int) -> None:
+def test_any_number_of_reads_gives_what_pread_gives(path: Path, fd: int, ring: ReadBatch, n: int) -> None:
     rng = np.random.default_rng(n)
     for _ in range(3):
         reads = random_reads(rng, n)
         expect_as_pread(path, ring.read(fd, *reads), *reads)
 
 
-def test_a_buffered_descriptor_takes_any_offset_and_length(path: Path, ring: Ring) -> None:
+def test_a_buffered_descriptor_takes_any_offset_and_length(path: Path, ring: ReadBatch) -> None:
     rng = np.random.default_rng(2)
     offsets, lengths = rng.integers(0, SIZE + 100, 200), rng.integers(0, 700, 200)
     out, places = room(200 * 700 + 3), rng.permutation(200) * 700 + 3
@@ -135,16 +135,16 @@ def test_a_buffered_descriptor_takes_any_offset_and_length(path: Path, ring: Rin
     os.close(fd)
 
 
-def test_a_read_past_the_end_gives_nothing_and_one_across_it_gives_its_head(fd: int, ring: Ring) -> None:
+def test_a_read_past_the_end_gives_nothing_and_one_across_it_gives_its_head(fd: int, ring: ReadBatch) -> None:
     offsets = np.array([SIZE // PAGE, SIZE // PAGE + 1, SIZE // PAGE + 9, SIZE // PAGE - 1]) * PAGE
     counts = ring.read(fd, offsets, np.full(4, 2 * PAGE), room(8 * PAGE), np.arange(4) * 2 * PAGE)
     assert counts.tolist() == [1234, 0, 0, PAGE + 1234]
 
 
-def test_submit_and_wait_may_have_work_between_them(path: Path, fd: int, ring: Ring) -> None:
+def test_submit_and_wait_may_have_work_between_them(path: Path, fd: int, ring: ReadBatch) -> None:
     reads = random_reads(np.random.default_rng(4), 50)
     ring.submit(fd, *reads)
-    other = Ring(8)
+    other = ReadBatch(8)
     others = random_reads(np.random.default_rng(5), 50)
     expect_as_pread(path, other.read(fd, *others), *others)
     expect_as_pread(path, ring.wait(), *reads)
@@ -152,7 +152,7 @@ def test_submit_and_wait_may_have_work_between_them(path: Path, fd: int, ring: R
 
 
 @pytest.mark.parametrize("n", [1, 6, 50])
-def test_reads_that_have_arrived_are_whole_before_the_others(path: Path, fd: int, ring: Ring, n: int) -> None:
+def test_reads_that_have_arrived_are_whole_before_the_others(path: Path, fd: int, ring: ReadBatch, n: int) -> None:
     data = path.read_bytes()
     reads = offsets, lengths, out, places = random_reads(np.random.default_rng(6), n)
     ring.submit(fd, *reads)
@@ -166,7 +166,7 @@ def test_reads_that_have_arrived_are_whole_before_the_others(path: Path, fd: int
     expect_as_pread(path, ring.wait(), *reads)
 
 
-def test_counts_of_an_earlier_read_stay_as_they_were(fd: int, ring: Ring) -> None:
+def test_counts_of_an_earlier_read_stay_as_they_were(fd: int, ring: ReadBatch) -> None:
     first = ring.read(fd, np.array([0]), np.array([PAGE]), room(PAGE), np.array([0]))
     ring.read(fd, np.array([0]), np.array([2 * PAGE]), room(2 * PAGE), np.array([0]))
     assert first.tolist() == [PAGE]
@@ -177,7 +177,7 @@ def test_two_threads_read_with_rings_of_their_own(path: Path, fd: int, method: s
 
     def work(seed: int) -> None:
         try:
-            ring, rng = Ring(8), np.random.default_rng(seed)
+            ring, rng = ReadBatch(8), np.random.default_rng(seed)
             for _ in range(20):
                 reads = random_reads(rng, 40)
                 expect_as_pread(path, ring.read(fd, *reads), *reads)
@@ -197,7 +197,9 @@ def test_two_threads_read_with_rings_of_their_own(path: Path, fd: int, method: s
 
 
 @pytest.mark.parametrize("n", [1, 8, 100])
-def test_a_bad_descriptor_is_told_for_every_read_and_hangs_nothing(path: Path, fd: int, ring: Ring, n: int) -> None:
+def test_a_bad_descriptor_is_told_for_every_read_and_hangs_nothing(
+    path: Path, fd: int, ring: ReadBatch, n: int
+) -> None:
     closed = os.dup(fd)
     os.close(closed)
     out, places = room(n * PAGE), np.arange(n) * PAGE
@@ -208,7 +210,7 @@ def test_a_bad_descriptor_is_told_for_every_read_and_hangs_nothing(path: Path, f
     expect_as_pread(path, ring.read(fd, *reads), *reads)
 
 
-def test_a_bad_offset_fails_alone(fd: int, ring: Ring) -> None:
+def test_a_bad_offset_fails_alone(fd: int, ring: ReadBatch) -> None:
     n = 30
     offsets = np.zeros(n, np.int64)
     offsets[[0, 3, 17, 29]] = -PAGE
@@ -228,7 +230,7 @@ def test_a_bad_offset_fails_alone(fd: int, ring: Ring) -> None:
     ],
 )
 def test_a_read_outside_out_is_refused_before_anything_is_read(
-    fd: int, ring: Ring, lengths: list[int], places: list[int]
+    fd: int, ring: ReadBatch, lengths: list[int], places: list[int]
 ) -> None:
     out = room(2 * PAGE)
     with pytest.raises(ValueError, match="outside out"):
@@ -236,7 +238,7 @@ def test_a_read_outside_out_is_refused_before_anything_is_read(
     assert (out == 0xAA).all()
 
 
-def test_an_out_that_cannot_be_written_as_bytes_is_refused(fd: int, ring: Ring) -> None:
+def test_an_out_that_cannot_be_written_as_bytes_is_refused(fd: int, ring: ReadBatch) -> None:
     one = np.array([0])
     sealed = room(PAGE)
     sealed.flags.writeable = False
@@ -249,14 +251,14 @@ def test_an_out_that_cannot_be_written_as_bytes_is_refused(fd: int, ring: Ring) 
             ring.read(fd, one, np.array([16]), out, one)
 
 
-def test_arrays_of_different_lengths_are_refused(fd: int, ring: Ring) -> None:
+def test_arrays_of_different_lengths_are_refused(fd: int, ring: ReadBatch) -> None:
     with pytest.raises(ValueError, match="2 offsets, 1 lengths and 2 places"):
         ring.read(fd, np.array([0, 0]), np.array([PAGE]), room(PAGE), np.array([0, 0]))
 
 
 def test_a_ring_without_depth_is_refused() -> None:
     with pytest.raises(ValueError, match="depth"):
-        Ring(0)
+        ReadBatch(0)
 
 
 # -- what the kernel may do ------------------------------------------------------------------------
@@ -302,7 +304,7 @@ def test_refused_partial_and_interrupted_calls_are_made_good(
     need_aio()
     kernel = Kernel(**faults)
     monkeypatch.setattr(batch_read, "_call", kernel)
-    ring = Ring(8)
+    ring = ReadBatch(8)
     assert ring.method == "aio"
     reads = random_reads(np.random.default_rng(n), n)
     expect_as_pread(path, ring.read(fd, *reads), *reads)
@@ -316,7 +318,7 @@ def test_a_kernel_that_refuses_a_context_gets_threads(
 ) -> None:
     need_aio()
     monkeypatch.setattr(batch_read, "_call", Kernel(setup=code))
-    ring = Ring(8)
+    ring = ReadBatch(8)
     assert ring.method == "threads"
     reads = random_reads(np.random.default_rng(code), 40)
     expect_as_pread(path, ring.read(fd, *reads), *reads)
@@ -325,13 +327,13 @@ def test_a_kernel_that_refuses_a_context_gets_threads(
 
 def test_an_unknown_machine_gets_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batch_read, "_NUMBERS", {})
-    ring = Ring(8)
+    ring = ReadBatch(8)
     assert ring.method == "threads"
     ring.close()
 
 
 def test_more_reads_in_flight_than_the_system_has_gets_threads(path: Path, fd: int) -> None:
-    ring = Ring(1 << 30)
+    ring = ReadBatch(1 << 30)
     assert ring.method == "threads"
     reads = random_reads(np.random.default_rng(9), 40)
     expect_as_pread(path, ring.read(fd, *reads), *reads)
@@ -372,7 +374,7 @@ def test_a_short_read_is_gone_on_with_to_the_end_of_the_file(
     reads = random_reads(np.random.default_rng(limit), 40)
     if not direct:
         reads[1][:] //= 16  # a step may be one byte: keep them few
-    ring = Ring(8)
+    ring = ReadBatch(8)
     expect_as_pread(path, ring.read(fd, *reads), *reads)
     ring.close()
 
@@ -395,7 +397,7 @@ def test_a_read_that_fails_after_its_head_is_an_error_not_a_short_read(
 
     monkeypatch.setattr(os, "preadv", failing)
     fd = os.open(path, os.O_RDONLY)
-    ring = Ring(8)
+    ring = ReadBatch(8)
     counts = ring.read(fd, np.array([0, 0]), np.array([PAGE, 50]), room(2 * PAGE), np.array([0, PAGE]))
     assert counts.tolist() == [-errno.EIO, 50]
     ring.close()
@@ -432,7 +434,7 @@ def test_a_ring_works_on_after_an_exception_hid_what_a_call_did(
     need_aio()
     kernel = RaisesAfter(name)
     monkeypatch.setattr(batch_read, "_call", kernel)
-    ring = Ring(8)
+    ring = ReadBatch(8)
     for seed in range(3):
         kernel.armed = True
         with pytest.raises(Interrupted):
@@ -446,7 +448,7 @@ def test_a_ring_works_on_after_an_exception_hid_what_a_call_did(
 def test_a_submission_that_nobody_waits_for_holds_out_until_it_is_over(
     path: Path, fd: int, method: str, leave: str
 ) -> None:
-    ring = Ring(8)
+    ring = ReadBatch(8)
     offsets, lengths, out, places = random_reads(np.random.default_rng(11), 40)
     held = weakref.ref(out)
     ring.submit(fd, offsets, lengths, out, places)
@@ -477,7 +479,7 @@ def test_a_submission_that_nobody_waits_for_holds_out_until_it_is_over(
     assert held() is None
 
 
-def test_the_ring_lets_go_of_out_when_wait_returns(fd: int, ring: Ring) -> None:
+def test_the_ring_lets_go_of_out_when_wait_returns(fd: int, ring: ReadBatch) -> None:
     offsets, lengths, out, places = random_reads(np.random.default_rng(13), 40)
     held = weakref.ref(out)
     ring.read(fd, offsets, lengths, out, places)
@@ -491,7 +493,7 @@ def test_the_ring_lets_go_of_out_when_wait_returns(fd: int, ring: Ring) -> None:
 # -- opening and closing ---------------------------------------------------------------------------
 
 
-def test_a_closed_ring_refuses_reads_and_may_be_closed_again(fd: int, ring: Ring) -> None:
+def test_a_closed_ring_refuses_reads_and_may_be_closed_again(fd: int, ring: ReadBatch) -> None:
     ring.close()
     ring.close()
     ring.settle()
@@ -499,7 +501,7 @@ def test_a_closed_ring_refuses_reads_and_may_be_closed_again(fd: int, ring: Ring
         ring.read(fd, *random_reads(np.random.default_rng(14), 1))
 
 
-def test_wait_without_submit_is_refused(fd: int, ring: Ring) -> None:
+def test_wait_without_submit_is_refused(fd: int, ring: ReadBatch) -> None:
     with pytest.raises(ValueError, match="nothing was submitted"):
         ring.wait()
     with pytest.raises(ValueError, match="nothing was submitted"):
@@ -514,7 +516,7 @@ def test_a_hundred_rings_opened_and_closed_leave_no_descriptor_and_no_thread(fd:
         return sorted(os.listdir("/proc/self/fd"))
 
     before, threads = open_descriptors(), threading.active_count()
-    rings = Rings(8)
+    rings = ReadBatchPool(8)
     taken = [rings.take() for _ in range(100)]
     for ring in taken:
         ring.read(fd, *random_reads(np.random.default_rng(16), 3))
@@ -527,7 +529,7 @@ def test_a_hundred_rings_opened_and_closed_leave_no_descriptor_and_no_thread(fd:
 
 
 def test_a_pool_gives_the_same_ring_again_and_keeps_at_most_64(method: str) -> None:
-    rings = Rings(8)
+    rings = ReadBatchPool(8)
     ring = rings.take()
     rings.give(ring)
     assert rings.take() is ring
@@ -540,7 +542,7 @@ def test_a_pool_gives_the_same_ring_again_and_keeps_at_most_64(method: str) -> N
 
 
 def test_a_ring_given_back_with_reads_in_flight_is_settled(path: Path, fd: int, method: str) -> None:
-    rings = Rings(8)
+    rings = ReadBatchPool(8)
     ring = rings.take()
     reads = random_reads(np.random.default_rng(17), 40)
     ring.submit(fd, *reads)
@@ -553,7 +555,7 @@ def test_a_ring_given_back_with_reads_in_flight_is_settled(path: Path, fd: int, 
 
 
 def test_a_ring_given_back_to_a_closed_pool_is_closed(fd: int, method: str) -> None:
-    rings = Rings(8)
+    rings = ReadBatchPool(8)
     ring = rings.take()
     rings.close()
     rings.give(ring)

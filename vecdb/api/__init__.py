@@ -1,1 +1,3 @@
-"""What users hold: `Database`, `Collection`, `Hits`. They check arguments at the one gate and know backends as protocols only."""
+"""What users hold: `Database`, `Collection`, `Hits`. They check arguments at the one gate and know backends as
+protocols only.
+"""

@@ -38,7 +38,7 @@ class Batch:
     tenants: AccessLists | None
 
 
-class Engine(Protocol):
+class CollectionBackend(Protocol):
     """One collection. owner, request_id, names of tenants to be written: UTF-8."""
 
     @property
@@ -152,7 +152,7 @@ class Engine(Protocol):
     def check(self) -> list[str]: ...
 
 
-class Home(Protocol):
+class DatabaseBackend(Protocol):
     """One database."""
 
     @property

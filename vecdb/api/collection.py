@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb import limits, validate
-from vecdb.api.backend import Batch, Engine, Mode
+from vecdb.api.backend import Batch, CollectionBackend, Mode
 from vecdb.api.hits import Hits
 from vecdb.errors import AlreadyExists, InvalidArgument, LimitExceeded
 from vecdb.schema import CollectionConfig, IndexConfig, Record, SearchParams
@@ -31,7 +31,7 @@ class Collection:
 
     __slots__ = ("_config", "_engine")
 
-    def __init__(self, engine: Engine, config: CollectionConfig) -> None:
+    def __init__(self, engine: CollectionBackend, config: CollectionConfig) -> None:
         self._engine = engine
         self._config = config
 

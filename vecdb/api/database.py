@@ -29,7 +29,7 @@ class Database:
 
     __slots__ = ("_home",)
 
-    def __init__(self, home: backend.Home) -> None:
+    def __init__(self, home: backend.DatabaseBackend) -> None:
         self._home = home
 
     @property

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from vecdb.storage.disk import filesystem
-from vecdb.storage.disk.batch_read import Ring
+from vecdb.storage.disk.batch_read import ReadBatch
 
 file_bytes = 256 << 20
 block = 4096
@@ -23,10 +23,10 @@ def random_reads(folder: Path) -> dict[str, Any]:
     filesystem.write_atomic(file, (rng.bytes(8 << 20) for _ in range(file_bytes // (8 << 20))))
     found: dict[str, Any] = {}
     fd = filesystem.open_direct(file)
-    ring = Ring()
+    ring = ReadBatch()
     try:
         for depth in (1, 32):
-            buffer = filesystem.reserve(depth * block, np.uint8)
+            buffer = filesystem.reserve_memory(depth * block, np.uint8)
             places, lengths = np.arange(depth) * block, np.full(depth, block)
             times = []
             ends = time.perf_counter() + seconds

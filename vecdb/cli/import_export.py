@@ -78,7 +78,7 @@ def import_(
             result: dict[str, Any] = {"collection": collection, "rows": docs.count(), "resumed_at": 0}
     else:
         source = _open(file, format, key, vector_column, id_column)
-        lists = Lists(source, tenant, tenant_column)
+        lists = TenantLists(source, tenant, tenant_column)
         with source, opened(db, token, tls) as database:
             docs = _collection(
                 database, collection, source, metric, dtype, _index(index, m, ef_construction, bits, codes_bytes)
@@ -185,7 +185,9 @@ def _collection(
     return docs
 
 
-def _copy(source: Any, docs: vecdb.Collection, first: int, stop: int, lists: Lists, note: Note, report: Report) -> None:
+def _copy(
+    source: Any, docs: vecdb.Collection, first: int, stop: int, lists: TenantLists, note: Note, report: Report
+) -> None:
     step = max(1, min(batch_rows_max, batch_bytes // (source.dim * source.dtype.itemsize)))
     report(first, stop)
     for start in range(first, stop, step):
@@ -200,7 +202,7 @@ def _copy(source: Any, docs: vecdb.Collection, first: int, stop: int, lists: Lis
         report(end, stop)
 
 
-class Lists:
+class TenantLists:
     """Who may see the records of a file: `tenants` all of them, or those that its column names; None leaves lists that
     are there as they are.
     """

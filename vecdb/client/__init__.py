@@ -7,8 +7,8 @@
     engine     a collection's calls as messages            home    a database's
     faults     a failed call as the error that the server raised      handshake  one that never reached it
 
-`Line` and `AsyncLine` have the same methods; those of the second return coroutines and asynchronous iterators. All that
-is above them is written once, and does not know which it has.
+`Connection` and `AsyncConnection` have the same methods; those of the second return coroutines and asynchronous
+iterators. All that is above them is written once, and does not know which it has.
 """
 
 from vecdb.client.connect import connect, connect_async

@@ -19,14 +19,14 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
-from vecdb.client.retry import Patience
+from vecdb.client.retry import RetryPolicy
 from vecdb.errors import Unavailable
 from vecdb.v1 import records_pb2
 
 UNANSWERED_MAX = 4
 
 
-class Sending:
+class IngestStream:
     """writes : WriteRequests, each with its own request_id."""
 
     def __init__(self, writes: Iterator[Any]) -> None:
@@ -34,7 +34,7 @@ class Sending:
         self._lock = threading.Lock()  # held while a batch is made: an attempt begins with all that was made
         self._attempt = 0
         self._made = 0
-        self._patience = Patience()
+        self._patience = RetryPolicy()
         self._window = 0
         self._count = 0
         self._again: deque[Any] = deque()

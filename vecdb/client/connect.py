@@ -8,14 +8,14 @@ from vecdb import aio
 from vecdb.api.collection import Collection
 from vecdb.api.database import Database
 from vecdb.client.address import target
-from vecdb.client.connection import AsyncLine, Line
-from vecdb.client.remote_database import RemoteHome
+from vecdb.client.connection import AsyncConnection, Connection
+from vecdb.client.remote_database import RemoteDatabase
 from vecdb.errors import InvalidArgument
 
 
 def connect(url: Any, token: Any, tls: Any, insecure: bool, timeout: Any) -> Database:
     """The database of a server that answers. Raises Unavailable, PermissionDenied."""
-    home = RemoteHome(Line(target(url, token, tls, insecure), _seconds(timeout)), Collection)
+    home = RemoteDatabase(Connection(target(url, token, tls, insecure), _seconds(timeout)), Collection)
     try:
         home.greet()
     except BaseException:
@@ -26,8 +26,10 @@ def connect(url: Any, token: Any, tls: Any, insecure: bool, timeout: Any) -> Dat
 
 async def connect_async(url: Any, token: Any, tls: Any, insecure: bool, timeout: Any) -> aio.Database:
     """The same on the running event loop."""
-    line: Any = AsyncLine(target(url, token, tls, insecure), _seconds(timeout))
-    home: Any = RemoteHome(cast(Line, line), lambda engine, config: aio.Collection(Collection(engine, config)))
+    line: Any = AsyncConnection(target(url, token, tls, insecure), _seconds(timeout))
+    home: Any = RemoteDatabase(
+        cast(Connection, line), lambda engine, config: aio.Collection(Collection(engine, config))
+    )
     try:
         await home.greet()
     except BaseException:

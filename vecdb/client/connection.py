@@ -1,4 +1,5 @@
-"""One connection to a server, called synchronously (`Line`) or asynchronously (`AsyncLine`): the same methods.
+"""One connection to a server, called synchronously (`Connection`) or asynchronously (`AsyncConnection`): the same
+methods.
 
     ask      one message, one answer                         -> decode(answer)
     follow   one message, answers that tell of progress      -> decode(the last one)
@@ -7,9 +8,10 @@
     ingest   many batches on one stream (bulk_ingest.py)          -> records written
     exchange many questions on one stream (query_stream.py)      -> answers, in order
 
-Any number of calls at once; `Line` from any thread, `AsyncLine` on the event loop that it was made on. Another loop
-must connect anew, and so must a process that was forked, which has no `AsyncLine` at all if one was open then: grpc.aio
-would wait there for a thread that only its parent has. What is under way at the end ends as what comes later would.
+Any number of calls at once; `Connection` from any thread, `AsyncConnection` on the event loop that it was made on.
+Another loop must connect anew, and so must a process that was forked, which has no `AsyncConnection` at all if one was
+open then: grpc.aio would wait there for a thread that only its parent has. What is under way at the end ends as what
+comes later would.
 """
 
 from __future__ import annotations
@@ -28,9 +30,9 @@ import grpc
 from vecdb import validate
 from vecdb.client import channel
 from vecdb.client.address import Target
-from vecdb.client.bulk_ingest import Sending
-from vecdb.client.query_stream import Asked, Exchange
-from vecdb.client.rebatch import Page, Regroup
+from vecdb.client.bulk_ingest import IngestStream
+from vecdb.client.query_stream import Asked, QueryStream
+from vecdb.client.rebatch import Pager, Rebatcher
 from vecdb.client.status_errors import error_from, status_of
 from vecdb.errors import Unavailable
 
@@ -93,7 +95,7 @@ def _stopped() -> Unavailable:
     return Unavailable("the search was cancelled")
 
 
-class Line(_Connection):
+class Connection(_Connection):
     def __init__(self, target: Target, timeout_s: float | None) -> None:
         super().__init__(target, timeout_s)
         options = channel.options(target)
@@ -132,16 +134,16 @@ class Line(_Connection):
         return decode(last)
 
     def pages(self, rpc: str, request: Any, limit: int | None) -> Iterator[str]:
-        page = Page(request, limit)
+        page = Pager(request, limit)
         while page.is_wanted():
             yield from page.names_of(self.ask(rpc, request, _same))
 
-    def listed(self, rpc: str, request: Any, regroup: Regroup) -> Iterator[list[Any]]:
+    def listed(self, rpc: str, request: Any, regroup: Rebatcher) -> Iterator[list[Any]]:
         for answer in self._answers(rpc, request):
             yield from regroup.full(answer.records)
         yield from regroup.rest()
 
-    def ingest(self, sending: Sending) -> int:
+    def ingest(self, sending: IngestStream) -> int:
         while True:
             timeout_s = self._begin("Ingest")
             try:
@@ -152,7 +154,7 @@ class Line(_Connection):
                     raise self._error(failed, "Ingest") from None
                 time.sleep(wait_s)
 
-    def _ingest(self, sending: Sending, timeout_s: float | None) -> int:
+    def _ingest(self, sending: IngestStream, timeout_s: float | None) -> int:
         attempt, room = sending.begin(), threading.Semaphore(1)
 
         def messages() -> Iterator[Any]:  # on a thread of gRPC's
@@ -170,7 +172,7 @@ class Line(_Connection):
             call.cancel()
 
     def exchange(self, rpc: str, queries: Iterable[Any], asked: Asked, window: int) -> Iterator[Any]:
-        exchange, coming = Exchange(asked, window), validate.iterator(queries)
+        exchange, coming = QueryStream(asked, window), validate.iterator(queries)
         while True:
             self._begin(rpc)
             try:
@@ -182,7 +184,7 @@ class Line(_Connection):
                     raise self._error(failed, rpc) from None
                 time.sleep(wait_s)
 
-    def _exchange(self, rpc: str, exchange: Exchange, coming: Iterator[Any]) -> Iterator[Any]:
+    def _exchange(self, rpc: str, exchange: QueryStream, coming: Iterator[Any]) -> Iterator[Any]:
         exchange.begin()
         sent: queue.SimpleQueue[Any] = queue.SimpleQueue()
         call = self._call(self._rpcs[rpc], iter(sent.get, None))
@@ -206,7 +208,7 @@ class Line(_Connection):
             self._channel.close()
 
 
-def _added(exchange: Exchange, coming: Iterator[Any]) -> Any:
+def _added(exchange: QueryStream, coming: Iterator[Any]) -> Any:
     """The message of the next query, which is asked for on the caller's thread; None where there is none."""
     try:
         query = next(coming)
@@ -230,7 +232,7 @@ def _unless(stop: Callable[[], bool], call: Any) -> Any:
                 raise _stopped() from None
 
 
-class AsyncLine(_Connection):
+class AsyncConnection(_Connection):
     def __init__(self, target: Target, timeout_s: float | None) -> None:
         super().__init__(target, timeout_s, asyncio.get_running_loop())
         _refuse_after_fork(target.name)
@@ -270,19 +272,19 @@ class AsyncLine(_Connection):
         return decode(last)
 
     async def pages(self, rpc: str, request: Any, limit: int | None) -> AsyncIterator[str]:
-        page = Page(request, limit)
+        page = Pager(request, limit)
         while page.is_wanted():
             for name in page.names_of(await self.ask(rpc, request, _same)):
                 yield name
 
-    async def listed(self, rpc: str, request: Any, regroup: Regroup) -> AsyncIterator[list[Any]]:
+    async def listed(self, rpc: str, request: Any, regroup: Rebatcher) -> AsyncIterator[list[Any]]:
         async for answer in self._answers(rpc, request):
             for records in regroup.full(answer.records):
                 yield records
         for records in regroup.rest():
             yield records
 
-    async def ingest(self, sending: Sending) -> int:
+    async def ingest(self, sending: IngestStream) -> int:
         while True:
             timeout_s = self._begin("Ingest")
             try:
@@ -295,7 +297,7 @@ class AsyncLine(_Connection):
                     raise self._error(failed, "Ingest") from None
                 await asyncio.sleep(wait_s)
 
-    async def _ingest(self, sending: Sending, timeout_s: float | None) -> int:
+    async def _ingest(self, sending: IngestStream, timeout_s: float | None) -> int:
         attempt, room = sending.begin(), asyncio.Semaphore(1)
 
         async def messages() -> AsyncIterator[Any]:
@@ -314,7 +316,7 @@ class AsyncLine(_Connection):
             call.cancel()
 
     async def exchange(self, rpc: str, queries: Any, asked: Asked, window: int) -> AsyncIterator[Any]:
-        exchange, coming = Exchange(asked, window), _each(queries)
+        exchange, coming = QueryStream(asked, window), _each(queries)
         while True:
             self._begin(rpc)
             try:
@@ -329,7 +331,7 @@ class AsyncLine(_Connection):
                     raise self._error(failed, rpc) from None
                 await asyncio.sleep(wait_s)
 
-    async def _exchange(self, rpc: str, exchange: Exchange, coming: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    async def _exchange(self, rpc: str, exchange: QueryStream, coming: AsyncIterator[Any]) -> AsyncIterator[Any]:
         exchange.begin()
         sent: asyncio.Queue[Any] = asyncio.Queue()
 
@@ -365,10 +367,10 @@ class AsyncLine(_Connection):
             _open.discard(self)
 
 
-_open: weakref.WeakSet[AsyncLine] = weakref.WeakSet()
+_open: weakref.WeakSet[AsyncConnection] = weakref.WeakSet()
 # Of the process that this one was forked from, if they were open then. Kept: a channel that ends takes itself out of
 # an event loop whose descriptors the two processes share, and the parent would hear nothing more.
-_inherited: list[AsyncLine] = []
+_inherited: list[AsyncConnection] = []
 
 
 def _inherit() -> None:
@@ -397,7 +399,7 @@ async def _each(queries: Any) -> AsyncIterator[Any]:
             yield query
 
 
-async def _added_later(exchange: Exchange, coming: AsyncIterator[Any]) -> Any:
+async def _added_later(exchange: QueryStream, coming: AsyncIterator[Any]) -> Any:
     try:
         query = await anext(coming)
     except StopAsyncIteration:

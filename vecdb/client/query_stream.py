@@ -15,14 +15,14 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from vecdb.client.retry import Patience
+from vecdb.client.retry import RetryPolicy
 from vecdb.errors import Unavailable
 
 Decode = Callable[[Any], Any]
 Asked = Callable[[Any], tuple[Any, Decode]]
 
 
-class Exchange:
+class QueryStream:
     """asked(query) : the message, and what makes a result of its answer.   window : unanswered messages at most."""
 
     def __init__(self, asked: Asked, window: int) -> None:
@@ -33,7 +33,7 @@ class Exchange:
         self._unanswered: deque[tuple[Any, Decode]] = deque()
         self._ended = False
         self._error: BaseException | None = None
-        self._patience = Patience()
+        self._patience = RetryPolicy()
         self.wait_s = self._patience.wait_s
 
     def begin(self) -> None:

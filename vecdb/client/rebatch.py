@@ -8,7 +8,7 @@ from typing import Any
 from vecdb.schema import Record
 
 
-class Regroup:
+class Rebatcher:
     """batch : records a list.   decode : of a message."""
 
     def __init__(self, batch: int, decode: Callable[[Any], Record]) -> None:
@@ -28,7 +28,7 @@ class Regroup:
             yield self._waiting
 
 
-class Page:
+class Pager:
     """Which page of names to ask for next. request : asks for the first, and is changed.   limit : None for all."""
 
     def __init__(self, request: Any, limit: int | None) -> None:

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from vecdb.api.backend import Batch, Mode, Progress, Stop
 from vecdb.api.hits import Hits
-from vecdb.client.bulk_ingest import Sending
+from vecdb.client.bulk_ingest import IngestStream
 from vecdb.client.channel import MESSAGE_BYTES_MAX
-from vecdb.client.connection import Line
-from vecdb.client.rebatch import Regroup
+from vecdb.client.connection import Connection
+from vecdb.client.rebatch import Rebatcher
 from vecdb.errors import LimitExceeded
 from vecdb.limits import batch_rows_max
 from vecdb.schema import CollectionConfig, IndexConfig, Record, SearchParams
@@ -35,8 +35,8 @@ _ID_BYTES = 16  # of a row in it, beside vector and fields
 _MODES = {"upsert": records_pb2.WRITE_MODE_UPSERT, "insert": records_pb2.WRITE_MODE_INSERT}
 
 
-class RemoteEngine:
-    def __init__(self, line: Line, config: CollectionConfig) -> None:
+class RemoteCollection:
+    def __init__(self, line: Connection, config: CollectionConfig) -> None:
         self._line = line
         self._name = config.name
         self._config = config
@@ -67,7 +67,7 @@ class RemoteEngine:
         return self._line.ask("Write", request, _count)
 
     def put_all(self, batches: Iterable[Batch], owner: bytes, mode: Mode) -> int:
-        return self._line.ingest(Sending(self._writes(batches, owner, mode)))
+        return self._line.ingest(IngestStream(self._writes(batches, owner, mode)))
 
     def _writes(self, batches: Iterable[Batch], owner: bytes, mode: Mode) -> Iterator[records_pb2.WriteRequest]:
         """Of batches, each in as many messages as its fields make necessary."""
@@ -273,7 +273,7 @@ class RemoteEngine:
         request = records_pb2.ListRequest(
             collection=self._name, batch=batch, include_vectors=include_vectors, tenants=tenants
         )
-        return self._line.listed("List", request, Regroup(batch, partial(record_of, dtype=self._config.dtype)))
+        return self._line.listed("List", request, Rebatcher(batch, partial(record_of, dtype=self._config.dtype)))
 
     def count(self, tenants: tuple[str, ...]) -> int:
         return self._line.ask("Count", records_pb2.CountRequest(collection=self._name, tenants=tenants), _count)

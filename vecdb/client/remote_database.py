@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from vecdb.api.backend import Progress
-from vecdb.client.connection import Line
-from vecdb.client.remote_collection import RemoteEngine, told
+from vecdb.client.connection import Connection
+from vecdb.client.remote_collection import RemoteCollection, told
 from vecdb.schema import CollectionConfig
 from vecdb.v1 import admin_pb2, collections_pb2
 from vecdb.wire.arrays import DTYPE_NUMBERS
@@ -15,10 +15,10 @@ from vecdb.wire.messages import METRIC_NUMBERS, collection_of, index_message
 from vecdb.wire.search_response import report_of
 
 
-class RemoteHome:
+class RemoteDatabase:
     """made(engine, config) : what users hold of a collection."""
 
-    def __init__(self, line: Line, made: Callable[[RemoteEngine, CollectionConfig], Any]) -> None:
+    def __init__(self, line: Connection, made: Callable[[RemoteCollection, CollectionConfig], Any]) -> None:
         self._line = line
         self._made = made
 
@@ -54,7 +54,7 @@ class RemoteHome:
 
     def _opened(self, answer: Any) -> Any:
         config = collection_of(answer.collection)
-        return self._made(RemoteEngine(self._line, config), config)
+        return self._made(RemoteCollection(self._line, config), config)
 
     def collections(self) -> list[str]:
         request = collections_pb2.ListCollectionsRequest()

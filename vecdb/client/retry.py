@@ -9,7 +9,7 @@ _FIRST_WAIT_S = 0.2
 _WAIT_MAX_S = 2.0  # a server that restarts often is up for moments
 
 
-class Patience:
+class RetryPolicy:
     def __init__(self) -> None:
         self._failures = 0
 

@@ -36,21 +36,21 @@ class Request(Protocol):
     def exclusive(self) -> bool:
         """Whether it wants a group of its own."""
 
-    def apply(self, group: Group) -> Any:
+    def apply(self, group: CommitGroup) -> Any:
         """Change `group`; returns what `submit` returns. Raises VecdbError only before the first change."""
 
 
 class Participant(Protocol):
     """Changes of one collection that wait for the end of the group."""
 
-    def finish(self, group: Group) -> None:
+    def finish(self, group: CommitGroup) -> None:
         """Write what is left to write, and sync the row file: all that must be on disk before the commit."""
 
     def publish(self) -> None:
         """After the commit: let searches see it."""
 
 
-class Group:
+class CommitGroup:
     """One write transaction being filled. Lives on the commit thread."""
 
     def __init__(self, store: Store, sequence: int) -> None:
@@ -74,17 +74,17 @@ class Group:
             callback()
 
 
-class Shrink:
+class CompactLmdbFile:
     """Not a change: asks the commit thread, between groups, for `Store.shrink`."""
 
     size_bytes = 0
     exclusive = True
 
-    def apply(self, group: Group) -> Any:
+    def apply(self, group: CommitGroup) -> Any:
         raise AssertionError("handled apart from groups")
 
 
-class _Job:
+class _QueuedRequest:
     __slots__ = ("done", "error", "request", "result")
 
     def __init__(self, request: Request) -> None:
@@ -111,7 +111,7 @@ class Committer:
         self.commits = 0
         self.requests = 0
         self.poisoned: str | None = None
-        self._queue: deque[_Job] = deque()
+        self._queue: deque[_QueuedRequest] = deque()
         self._wake = threading.Condition()
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="vecdb-commit", daemon=True)
@@ -121,7 +121,7 @@ class Committer:
         """Run `request` in a commit and wait until it is durable. Returns what its `apply` returned, or raises what
         failed.
         """
-        job = _Job(request)
+        job = _QueuedRequest(request)
         with self._wake:
             self._admit()
             self._queue.append(job)
@@ -160,12 +160,12 @@ class Committer:
                     job.done.set()
             del jobs, job  # while it waits it keeps nothing of the last group alive, which may be 256 MiB
 
-    def _take(self) -> list[_Job]:
+    def _take(self) -> list[_QueuedRequest]:
         """The next group: what has queued up, within the bounds of a group. Empty means: stop."""
         with self._wake:
             while not self._queue and not self._closing:
                 self._wake.wait()
-            jobs: list[_Job] = []
+            jobs: list[_QueuedRequest] = []
             size_bytes = 0
             while self._queue and len(jobs) < limits.group_calls_max:
                 size_bytes += self._queue[0].request.size_bytes
@@ -177,16 +177,16 @@ class Committer:
                     break
             return jobs
 
-    def _commit(self, jobs: list[_Job]) -> None:
+    def _commit(self, jobs: list[_QueuedRequest]) -> None:
         if self.poisoned is not None:
             _fail(jobs, Poisoned(f"writes are refused since {self.poisoned}; close the database and open it again"))
             return
-        if isinstance(jobs[0].request, Shrink):
+        if isinstance(jobs[0].request, CompactLmdbFile):
             self._shrink(jobs[0])
             return
-        group: Group | None = None
+        group: CommitGroup | None = None
         try:
-            group = Group(self._store, self.sequence + 1)
+            group = CommitGroup(self._store, self.sequence + 1)
             for job in jobs:
                 try:
                     job.result = job.request.apply(group)
@@ -211,7 +211,7 @@ class Committer:
             self.poisoned = f"a committed write could not be published ({error!r})"
             raise
 
-    def _shrink(self, job: _Job) -> None:
+    def _shrink(self, job: _QueuedRequest) -> None:
         try:
             job.result = self._store.shrink()
         except (StoreError, OSError, VecdbError) as error:  # whether the store stands again is for its next use to tell
@@ -227,13 +227,13 @@ class Committer:
         if isinstance(error, MapFullError):
             return Unavailable("the reserved LMDB map is full; open the database with a larger map_bytes")
         if isinstance(error, OSError):
-            return filesystem.translate(error, "committing")
+            return filesystem.to_vecdb_error(error, "committing")
         if isinstance(error, StoreError):
             return translate(error, "committing")
         return error
 
 
-def _commit_transaction(group: Group) -> None:
+def _commit_transaction(group: CommitGroup) -> None:
     try:
         group.txn.commit()
     except (StoreError, OSError) as error:
@@ -244,7 +244,7 @@ def _commit_transaction(group: Group) -> None:
         raise SyncFailed(OSError(errno.EIO, str(error))) from error
 
 
-def _fail(jobs: list[_Job], error: BaseException) -> None:
+def _fail(jobs: list[_QueuedRequest], error: BaseException) -> None:
     for job in jobs:
         if job.error is None:
             job.error = error

@@ -20,7 +20,7 @@ from vecdb.storage.kv import keys
 from vecdb.validate.common import show
 
 if TYPE_CHECKING:
-    from vecdb.commit.committer import Group
+    from vecdb.commit.committer import CommitGroup
     from vecdb.storage.kv.store import Store, Txn
 
 _KIND_BYTES = 16
@@ -36,7 +36,7 @@ class RepeatableRequest(Request, Protocol):
 
 
 @dataclass(slots=True)
-class Once:
+class IdempotentWrite:
     """A write under a request id. now_s : Unix time."""
 
     request: RepeatableRequest
@@ -52,7 +52,7 @@ class Once:
     def exclusive(self) -> bool:
         return self.request.exclusive
 
-    def apply(self, group: Group) -> Any:
+    def apply(self, group: CommitGroup) -> Any:
         """What the write returned, now or the first time. Raises InvalidArgument where the id was that of another kind
         of write.
         """
@@ -72,10 +72,10 @@ class Once:
         group.changed = True
         return result
 
-    def _evict(self, group: Group, first: bytes) -> None:
+    def _evict(self, group: CommitGroup, first: bytes) -> None:
         """Count the answer that was added, and remove those that are too many or too old."""
         table = group.store.requests
-        count = count_of(group.store, group.txn, self.uid) + 1
+        count = request_count(group.store, group.txn, self.uid) + 1
         cursor = group.txn.cursor(db=table)
         for _ in range(_EVICTED_MAX):
             if not cursor.set_range(first) or not bytes(cursor.key()).startswith(first):
@@ -91,18 +91,18 @@ class Once:
         group.txn.put(keys.requests_counted(self.uid), _COUNT.pack(count), db=table)
 
 
-def count_of(store: Store, txn: Txn, uid: int) -> int:
+def request_count(store: Store, txn: Txn, uid: int) -> int:
     """Requests that a collection knows."""
     raw = txn.get(keys.requests_counted(uid), db=store.requests)
     return int(_COUNT.unpack(raw)[0]) if raw else 0
 
 
-def is_answer(raw: bytes | None) -> bool:
+def is_stored_answer(raw: bytes | None) -> bool:
     return raw is not None and len(raw) == _ANSWER.size
 
 
 def _answer(raw: bytes, kind: bytes, request_id: bytes) -> Any:
-    if not is_answer(raw):
+    if not is_stored_answer(raw):
         raise Corruption(f"the answer of request {show(request_id.decode())} is damaged; restore from a backup")
     _, _, result, stored = _ANSWER.unpack(raw)
     if stored.rstrip(b"\0") != kind:

@@ -1,4 +1,4 @@
-"""What a write does inside the commit: the requests, and `Pending`, one collection's changes in one group.
+"""What a write does inside the commit: the requests, and `PendingChanges`, one collection's changes in one group.
 
     request.apply(group)   look up ids -> work out access lists -> write vectors at the end of the row file -> put ids,
                            note the rows that died -> write access lists
@@ -21,20 +21,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb import limits
-from vecdb.commit.committer import Group, SyncFailed
+from vecdb.commit.committer import CommitGroup, SyncFailed
 from vecdb.errors import AlreadyExists, InvalidArgument, LimitExceeded, NotFound
 from vecdb.kernels.primitives.checksums import crc_rows
-from vecdb.state.generation import metas_of, refuse_damaged
+from vecdb.state.generation import record_metas, verify_vectors
 from vecdb.storage.disk import filesystem
 from vecdb.storage.kv import catalog, keys, record_format
-from vecdb.tenancy.access_changes import Access, Change, tenants_of
-from vecdb.tenancy.pairs import Pairs
+from vecdb.tenancy.access_changes import AccessChange, AccessWriter, tenants_of
+from vecdb.tenancy.pairs import RowTenantPairs
 from vecdb.validate import AccessLists, IdBatch
 from vecdb.validate.common import show, slices
-from vecdb.validate.not_found import no_collection
+from vecdb.validate.not_found import collection_not_found
 
 if TYPE_CHECKING:
-    from vecdb.embedded.local_collection import Engine
+    from vecdb.embedded.local_collection import LocalCollection
 
 Mode = Literal["upsert", "insert"]
 _PAIR_BYTES = 64  # what a (record, tenant) pair writes, roughly: two entries
@@ -52,17 +52,17 @@ class _Added:
 
 
 @dataclass(slots=True)
-class Pending:
+class PendingChanges:
     """Changes of one collection in one group. Lives on the commit thread."""
 
-    engine: Engine
-    state: catalog.State
-    access: Access
+    engine: LocalCollection
+    state: catalog.CommittedState
+    access: AccessWriter
     added: list[_Added] = field(default_factory=list)
     dead: list[NDArray[np.int64]] = field(default_factory=list)
 
     @staticmethod
-    def of(group: Group, engine: Engine) -> Pending:
+    def of(group: CommitGroup, engine: LocalCollection) -> PendingChanges:
         """The group's pending changes of this collection, begun at its newest state. Raises NotFound where it was
         dropped.
         """
@@ -70,27 +70,27 @@ class Pending:
         if found is None:
             raw = group.txn.get(keys.uid(engine.entry.uid), db=group.store.state)
             if raw is None:
-                raise no_collection(engine.entry.name)
-            state = engine.view.state
-            access = Access(engine.entry.uid, engine.view.generation.journal, state.journal)
-            found = Pending(engine, state, access)
+                raise collection_not_found(engine.entry.name)
+            state = engine.snapshot.state
+            access = AccessWriter(engine.entry.uid, engine.snapshot.generation.journal, state.journal)
+            found = PendingChanges(engine, state, access)
             group.participants[engine] = found
-        assert isinstance(found, Pending)
+        assert isinstance(found, PendingChanges)
         return found
 
     @property
     def prefix(self) -> bytes:
-        return self.engine.view.generation.prefix
+        return self.engine.snapshot.generation.prefix
 
     def keys(self, ids: IdBatch, owner: bytes) -> list[bytes]:
         """LMDB keys of `ids`."""
-        prefix = keys.owned(self.prefix, owner)
+        prefix = keys.owner_prefix(self.prefix, owner)
         out: list[bytes] = []
         for start, stop in slices(ids.n, 8 * _SLICE):
             out.extend([prefix + key for key in ids.keys[start:stop]])
         return out
 
-    def find(self, group: Group, id_keys: Sequence[bytes]) -> dict[bytes, bytes]:
+    def find(self, group: CommitGroup, id_keys: Sequence[bytes]) -> dict[bytes, bytes]:
         """Row (u64 LE) by key, for those keys that exist."""
         cursor = group.txn.cursor(db=group.store.ids)
         found: dict[bytes, bytes] = {}
@@ -98,7 +98,7 @@ class Pending:
             found.update(cursor.getmulti(id_keys[start:stop]))
         return found
 
-    def find_all(self, group: Group, id_keys: Sequence[bytes]) -> list[bytes]:
+    def find_all(self, group: CommitGroup, id_keys: Sequence[bytes]) -> list[bytes]:
         """Row (u64 LE) of each key. Raises NotFound where one does not exist."""
         found = self.find(group, id_keys)
         missing = [key for key in id_keys if key not in found] if len(found) < len(id_keys) else []
@@ -110,16 +110,16 @@ class Pending:
             )
         return [found[key] for key in id_keys]
 
-    def meta(self, group: Group, row: int) -> bytes:
+    def meta(self, group: CommitGroup, row: int) -> bytes:
         """The meta of a row, also of one added earlier in this group."""
         for part in self.added:
             if part.first_row <= row < part.first_row + len(part.crcs):
                 return part.metas[row - part.first_row] if part.metas else b""
-        [meta] = metas_of(group.store, group.txn, self.prefix, [row], self.engine.entry.name)
+        [meta] = record_metas(group.store, group.txn, self.prefix, [row], self.engine.entry.name)
         return meta
 
     def add(
-        self, group: Group, ids: IdBatch, id_keys: list[bytes], vectors: NDArray[Any], metas: list[bytes] | None
+        self, group: CommitGroup, ids: IdBatch, id_keys: list[bytes], vectors: NDArray[Any], metas: list[bytes] | None
     ) -> None:
         """Append rows for `ids` (distinct) and point the ids at them."""
         state = self.state
@@ -129,14 +129,14 @@ class Pending:
             raise LimitExceeded(
                 f"collection {self.engine.entry.name!r} would have {first + n} rows, limit {rows_max}; vacuum it first"
             )
-        generation = self.engine.view.generation
+        generation = self.engine.snapshot.generation
         try:
             blob_bytes = sum(len(part.ids.blob) for part in self.added) + len(ids.blob)
             generation.ensure(first + n, ids.kind, blob_bytes)
             group.store.make_room()
             generation.rows.write(first, vectors)
         except OSError as error:
-            raise filesystem.translate(error, f"writing {n} vectors") from error
+            raise filesystem.to_vecdb_error(error, f"writing {n} vectors") from error
         crcs = crc_rows(vectors)
         group.changed = True
         cursor = group.txn.cursor(db=group.store.ids)
@@ -152,14 +152,14 @@ class Pending:
             has_fields=state.has_fields or metas is not None,
         )
 
-    def kill(self, group: Group, rows: NDArray[np.int64]) -> None:
+    def kill(self, group: CommitGroup, rows: NDArray[np.int64]) -> None:
         """Mark rows (int64[n], distinct, live) as deleted by this commit."""
         if len(rows):
             group.changed = True
             self.dead.append(rows)
             self.state = msgspec.structs.replace(self.state, live_count=self.state.live_count - len(rows))
 
-    def change_access(self, group: Group, change: Change) -> int:
+    def change_access(self, group: CommitGroup, change: AccessChange) -> int:
         """Make a change of access lists. Returns how many pairs it changed."""
         if len(change) or change.new:
             group.changed = True
@@ -169,13 +169,13 @@ class Pending:
 
     # -- Participant -------------------------------------------------------------------------------
 
-    def finish(self, group: Group) -> None:
+    def finish(self, group: CommitGroup) -> None:
         txn, store, sequence = group.txn, group.store, group.sequence
         for first, raw in self._blocks(sequence):
-            txn.put(keys.numbered(self.prefix, first), raw, db=store.blocks)
+            txn.put(keys.row_key(self.prefix, first), raw, db=store.blocks)
         if self.dead:
             rows = np.sort(np.concatenate(self.dead)).astype("<u8").view("V8")
-            key = keys.numbered(self.prefix, sequence)
+            key = keys.row_key(self.prefix, sequence)
             cursor = txn.cursor(db=store.tombs)
             for start, stop in slices(len(rows), _SLICE):
                 cursor.putmulti([(key, row) for row in rows[start:stop].tolist()])
@@ -184,7 +184,7 @@ class Pending:
         txn.put(keys.uid(self.engine.entry.uid), catalog.encode(self.state), db=store.state)
         if self.engine.durable:
             try:
-                self.engine.view.generation.rows.sync()
+                self.engine.snapshot.generation.rows.sync()
             except OSError as error:
                 raise SyncFailed(error) from error
 
@@ -213,7 +213,7 @@ class Pending:
         return blocks
 
     def publish(self) -> None:
-        generation = self.engine.view.generation
+        generation = self.engine.snapshot.generation
         for part in self.added:
             generation.extend(part.first_row, part.crcs, part.ids.ints, part.ids.blob, part.ids.ends)
         if self.dead:
@@ -233,18 +233,18 @@ def _rows_of(values: list[bytes]) -> NDArray[np.int64]:
     return np.frombuffer(b"".join(values), "<u8").astype(np.int64)
 
 
-def _check_kind(pending: Pending, ids: IdBatch) -> None:
+def _check_kind(pending: PendingChanges, ids: IdBatch) -> None:
     kind = pending.state.id_kind
     if kind is not None and ids.kind != kind and ids.n:
         raise InvalidArgument(f"collection {pending.engine.entry.name!r} has {kind} ids, got {ids.kind} ids")
 
 
 @dataclass(slots=True)
-class Put:
+class UpsertRecords:
     """Upsert or insert of a batch: all or nothing. Ids are distinct (the gate kept the last of each)."""
 
     kind: ClassVar[bytes] = b"Put"
-    engine: Engine
+    engine: LocalCollection
     owner: bytes
     ids: IdBatch
     vectors: NDArray[Any]
@@ -258,8 +258,8 @@ class Put:
         pairs = 0 if self.tenants is None else _PAIR_BYTES * len(self.tenants.records)
         return self.vectors.nbytes + sum(map(len, self.metas or ())) + pairs
 
-    def apply(self, group: Group) -> int:
-        pending = Pending.of(group, self.engine)
+    def apply(self, group: CommitGroup) -> int:
+        pending = PendingChanges.of(group, self.engine)
         _check_kind(pending, self.ids)
         id_keys = pending.keys(self.ids, self.owner)
         found = pending.find(group, id_keys)
@@ -278,7 +278,9 @@ class Put:
             pending.change_access(group, change)
         return len(self.vectors)
 
-    def _access(self, group: Group, pending: Pending, id_keys: list[bytes], found: dict[bytes, bytes]) -> Change:
+    def _access(
+        self, group: CommitGroup, pending: PendingChanges, id_keys: list[bytes], found: dict[bytes, bytes]
+    ) -> AccessChange:
         state = pending.state
         at = [i for i, key in enumerate(id_keys) if key in found] if found else []
         replaced = _rows_of([found[id_keys[i]] for i in at])
@@ -297,13 +299,13 @@ def _id_name(key: bytes) -> Any:
 
 
 @dataclass(slots=True)
-class Update:
+class UpdateRecords:
     """New vectors and/or changed fields for ids that must exist. Fields given replace those of the same name; None
     removes one.
     """
 
     kind: ClassVar[bytes] = b"Update"
-    engine: Engine
+    engine: LocalCollection
     owner: bytes
     ids: IdBatch
     vectors: NDArray[Any] | None
@@ -314,8 +316,8 @@ class Update:
     def size_bytes(self) -> int:
         return (0 if self.vectors is None else self.vectors.nbytes) + sum(map(len, self.fields or ()))
 
-    def apply(self, group: Group) -> int:
-        pending = Pending.of(group, self.engine)
+    def apply(self, group: CommitGroup) -> int:
+        pending = PendingChanges.of(group, self.engine)
         _check_kind(pending, self.ids)
         id_keys = pending.keys(self.ids, self.owner)
         rows = _rows_of(pending.find_all(group, id_keys))
@@ -332,15 +334,15 @@ class Update:
             pending.change_access(group, change)
         return len(rows)
 
-    def _stored(self, pending: Pending, rows: NDArray[np.int64]) -> NDArray[Any]:
+    def _stored(self, pending: PendingChanges, rows: NDArray[np.int64]) -> NDArray[Any]:
         """The present vectors, compared with their crcs before they are written anew."""
-        generation = pending.engine.view.generation
+        generation = pending.engine.snapshot.generation
         known = rows < generation.ids.row_count
         vectors = np.ascontiguousarray(generation.rows.arrays.vectors[rows])
-        refuse_damaged(generation, rows[known], vectors[known], generation.rows.arrays.crcs[rows[known]])
+        verify_vectors(generation, rows[known], vectors[known], generation.rows.arrays.crcs[rows[known]])
         return vectors
 
-    def _metas(self, group: Group, pending: Pending, rows: NDArray[np.int64]) -> list[bytes] | None:
+    def _metas(self, group: CommitGroup, pending: PendingChanges, rows: NDArray[np.int64]) -> list[bytes] | None:
         if not pending.state.has_fields and self.fields is None:
             return None
         metas = [pending.meta(group, row) for row in rows.tolist()]
@@ -360,18 +362,18 @@ class Update:
 
 
 @dataclass(slots=True)
-class Delete:
+class DeleteRecords:
     """Delete ids; those that do not exist are passed over. Returns how many were deleted."""
 
     kind: ClassVar[bytes] = b"Delete"
-    engine: Engine
+    engine: LocalCollection
     owner: bytes
     ids: IdBatch
     size_bytes: int = 0
     exclusive: bool = False
 
-    def apply(self, group: Group) -> int:
-        pending = Pending.of(group, self.engine)
+    def apply(self, group: CommitGroup) -> int:
+        pending = PendingChanges.of(group, self.engine)
         _check_kind(pending, self.ids)
         found = pending.find(group, pending.keys(self.ids, self.owner))
         rows = _rows_of(list(found.values()))
@@ -386,11 +388,11 @@ class Delete:
 
 
 @dataclass(slots=True)
-class ChangeAccess:
+class GrantOrRevoke:
     """Grant or revoke: tenants of records that must exist. Returns how many (record, tenant) pairs have changed."""
 
     kind: ClassVar[bytes] = b"ChangeAccess"
-    engine: Engine
+    engine: LocalCollection
     owner: bytes
     ids: IdBatch
     tenants: AccessLists
@@ -401,14 +403,14 @@ class ChangeAccess:
     def size_bytes(self) -> int:
         return _PAIR_BYTES * len(self.tenants.records)
 
-    def apply(self, group: Group) -> int:
-        pending = Pending.of(group, self.engine)
+    def apply(self, group: CommitGroup) -> int:
+        pending = PendingChanges.of(group, self.engine)
         _check_kind(pending, self.ids)
         id_keys = pending.keys(self.ids, self.owner)
         rows = _rows_of(pending.find_all(group, id_keys))
         access, given, live_count = pending.access, self.tenants, pending.state.live_count
         numbers, new = access.resolve(group, given.names, create=self.granted)
-        pairs = Pairs.of(rows[given.records], numbers[given.which])
+        pairs = RowTenantPairs.of(rows[given.records], numbers[given.which])
         if not self.granted:
             return pending.change_access(group, access.revoke(group, pairs))
         change = access.grant(group, pairs, new, live_count)
@@ -423,7 +425,7 @@ class CreateTenants:
     """
 
     kind: ClassVar[bytes] = b"CreateTenants"
-    engine: Engine
+    engine: LocalCollection
     names: list[bytes]
     exist_ok: bool
     records_max: int | None
@@ -433,8 +435,8 @@ class CreateTenants:
     def size_bytes(self) -> int:
         return _PAIR_BYTES * len(self.names)
 
-    def apply(self, group: Group) -> int:
-        pending = Pending.of(group, self.engine)
+    def apply(self, group: CommitGroup) -> int:
+        pending = PendingChanges.of(group, self.engine)
         access = pending.access
         numbers, new = access.resolve(group, self.names, create=True)
         there = [number for number in numbers.tolist() if number not in new]
@@ -459,39 +461,39 @@ class DropTenant:
     """Forget a tenant: its records stay, and nobody inherits them."""
 
     kind: ClassVar[bytes] = b"DropTenant"
-    engine: Engine
+    engine: LocalCollection
     name: bytes
     size_bytes: int = 0
     exclusive: bool = False
 
-    def apply(self, group: Group) -> None:
-        pending = Pending.of(group, self.engine)
+    def apply(self, group: CommitGroup) -> None:
+        pending = PendingChanges.of(group, self.engine)
         pending.access.drop(group, self.name)
         group.changed = True
 
 
-def make_room(group: Group, doing: str) -> None:
+def make_room(group: CommitGroup, doing: str) -> None:
     try:
         group.store.make_room()
     except OSError as error:
-        raise filesystem.translate(error, doing) from error
+        raise filesystem.to_vecdb_error(error, doing) from error
 
 
 @dataclass(slots=True)
-class ChangeState:
+class PatchState:
     """Put other values into the state, such as the name of a sealed file, unless the generation has moved on.
 
     Returns whether it did.
     """
 
-    engine: Engine
+    engine: LocalCollection
     generation: int
     changes: dict[str, Any]
     size_bytes: int = 0
     exclusive: bool = False
 
-    def apply(self, group: Group) -> bool:
-        pending = Pending.of(group, self.engine)
+    def apply(self, group: CommitGroup) -> bool:
+        pending = PendingChanges.of(group, self.engine)
         if pending.state.generation != self.generation:
             return False
         pending.state = msgspec.structs.replace(pending.state, **self.changes)

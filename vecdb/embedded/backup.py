@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from vecdb.errors import AlreadyExists, Corruption, InvalidArgument, NotFound, Unavailable
-from vecdb.state.generation import folder_of, rows_name
+from vecdb.state.generation import collection_folder, row_file_name
 from vecdb.storage.disk import filesystem, manifest
 from vecdb.storage.kv import catalog, keys, record_format
 from vecdb.storage.kv.store import READERS, Store
 
 if TYPE_CHECKING:
-    from vecdb.embedded.local_database import Home
+    from vecdb.embedded.local_database import LocalDatabase
 
 CHECKSUMS = "checksums.json"
 _FORMAT = 1
@@ -34,7 +34,7 @@ _CHUNK_BYTES = 4 << 20
 Progress = Callable[[int, int], None] | None
 
 
-def write_backup(home: Home, target: Path, progress: Progress) -> None:
+def write_backup(home: LocalDatabase, target: Path, progress: Progress) -> None:
     """Copy the database into `target`, which must not exist. A crash leaves `target`.tmp, never half a backup."""
     if filesystem.exists(target):
         raise AlreadyExists(f"{target} exists; give a new directory for the backup")
@@ -72,17 +72,19 @@ def _whole(target: Path) -> Iterator[Path]:
 
 
 def _copy_collections(source: Path, target: Path, store: Store, progress: Progress) -> None:
-    entries: list[tuple[catalog.Entry, catalog.State]] = []
+    entries: list[tuple[catalog.CollectionEntry, catalog.CommittedState]] = []
     with store.read() as txn:
         for name, raw in txn.cursor(db=store.catalog):
             entry = catalog.decode_entry(raw, catalog.decode_name(name))
             entries.append((entry, catalog.decode_state(txn.get(keys.uid(entry.uid), db=store.state), entry.name)))
     filesystem.make_dir(target / "collections")
     for done, (entry, state) in enumerate(entries):
-        there, here = folder_of(source, entry.uid), folder_of(target, entry.uid)
+        there, here = collection_folder(source, entry.uid), collection_folder(target, entry.uid)
         filesystem.make_dir(here)
         row_bytes = entry.dim * {"float32": 4, "float16": 2}.get(entry.dtype, 1)
-        _copy(there / rows_name(state.generation), here, record_format.ROW_HEADER_BYTES + state.row_count * row_bytes)
+        _copy(
+            there / row_file_name(state.generation), here, record_format.ROW_HEADER_BYTES + state.row_count * row_bytes
+        )
         if state.sealed is not None:
             for name, length in ((state.sealed.file, state.sealed.file_bytes), *state.sealed.parts):
                 _copy(there / name, here, length)
@@ -152,7 +154,7 @@ def restore(source: Any, target: Any) -> None:
         raise AlreadyExists(f"{there} exists; restore into a new directory, then swap the two")
     if not filesystem.exists(here / CHECKSUMS):
         raise NotFound(f"{here} is no backup: it has no {CHECKSUMS}")
-    with filesystem.typed("restoring"):
+    with filesystem.raising_vecdb_errors("restoring"):
         _restore(here, there)
 
 

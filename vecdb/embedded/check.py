@@ -29,17 +29,17 @@ from vecdb.state.generation import Generation, iter_blocks, iter_tombs
 from vecdb.storage.kv import catalog, keys
 from vecdb.storage.kv.store import Store, Txn
 from vecdb.tenancy.access_changes import number_of, tenant
-from vecdb.tenancy.access_journal import Grants
+from vecdb.tenancy.access_journal import AccessReader
 from vecdb.tenancy.pairs import rows_in
 
 if TYPE_CHECKING:
-    from vecdb.embedded.local_collection import Engine
-    from vecdb.embedded.local_database import Home
+    from vecdb.embedded.local_collection import LocalCollection
+    from vecdb.embedded.local_database import LocalDatabase
 
 _PROBLEMS_MAX = 100  # per collection: a damaged disk should not fill memory with its description
 
 
-def check_database(home: Home) -> list[str]:
+def check_database(home: LocalDatabase) -> list[str]:
     """Problems of every collection, each line beginning with its name."""
     problems: list[str] = []
     for name in home.collections():
@@ -50,7 +50,7 @@ def check_database(home: Home) -> list[str]:
     return problems
 
 
-def check_collection(engine: Engine) -> list[str]:
+def check_collection(engine: LocalCollection) -> list[str]:
     """Problems of one collection, in words; at most a hundred."""
     with engine.upkeep.lock:  # no vacuum or seal meanwhile: file names stay true
         problems: list[str] = []
@@ -63,7 +63,7 @@ def check_collection(engine: Engine) -> list[str]:
     return problems[:_PROBLEMS_MAX]
 
 
-def _check_records(store: Store, txn: Txn, generation: Generation, state: catalog.State) -> list[str]:
+def _check_records(store: Store, txn: Txn, generation: Generation, state: catalog.CommittedState) -> list[str]:
     problems: list[str] = []
     dead = np.zeros(state.row_count, bool)
     for sequence, rows in iter_tombs(store, txn, generation.prefix, 0):
@@ -129,18 +129,18 @@ def _check_requests(store: Store, txn: Txn, generation: Generation) -> list[str]
     first = keys.requests_in_order(uid)
     for key in _keys_under(store.requests, txn, first):
         known = keys.request_ids(uid) + bytes(txn.get(key, db=store.requests))
-        if not idempotency.is_answer(txn.get(known, db=store.requests)):
+        if not idempotency.is_stored_answer(txn.get(known, db=store.requests)):
             return [f"the answer of request {known[keys.UID_BYTES + 1 :]!r} is missing or damaged"]
         found += 1
     answers = sum(1 for _ in _keys_under(store.requests, txn, keys.request_ids(uid)))
-    counted = idempotency.count_of(store, txn, uid)
+    counted = idempotency.request_count(store, txn, uid)
     if not found == answers == counted:
         return [f"there are {answers} answers of requests, {found} in order, {counted} were counted"]
     return []
 
 
 def _check_access(
-    txn: Txn, generation: Generation, state: catalog.State, dead: NDArray[np.bool_], numbers: set[int]
+    txn: Txn, generation: Generation, state: catalog.CommittedState, dead: NDArray[np.bool_], numbers: set[int]
 ) -> list[str]:
     """The journal over the two tables gives the same pairs both ways: those of live rows, and of tenants that exist.
     Takes 16 bytes a pair.
@@ -163,8 +163,10 @@ def _check_access(
     return problems
 
 
-def _check_lists(grants: Grants, dead: NDArray[np.bool_]) -> tuple[NDArray[np.uint64], list[str]]:
-    """Pairs of all lists of live rows, uint64[n], by tenant (`Pairs.turned`, sorted), and problems of the lists."""
+def _check_lists(grants: AccessReader, dead: NDArray[np.bool_]) -> tuple[NDArray[np.uint64], list[str]]:
+    """Pairs of all lists of live rows, uint64[n], by tenant (`RowTenantPairs.turned`, sorted), and problems of the
+    lists.
+    """
     tables = grants.tables
     problems: list[str] = []
     parts = [np.empty(0, np.uint64)]
@@ -187,7 +189,7 @@ def _check_lists(grants: Grants, dead: NDArray[np.bool_]) -> tuple[NDArray[np.ui
     return turned, problems
 
 
-def _check_rows_of(grants: Grants, number: int, wanted: NDArray[np.uint64], row_count: int) -> list[str]:
+def _check_rows_of(grants: AccessReader, number: int, wanted: NDArray[np.uint64], row_count: int) -> list[str]:
     """A tenant's rows are those (ascending) whose lists name it."""
     try:
         found = grants.rows_of(number, row_count)
@@ -242,26 +244,26 @@ def _each_once(*ascending: Iterable[int]) -> Iterator[int]:
     return (number for number, _ in itertools.groupby(heapq.merge(*ascending)))
 
 
-def _check_index(engine: Engine) -> list[str]:
-    view = engine.view
+def _check_index(engine: LocalCollection) -> list[str]:
+    snapshot = engine.snapshot
     if engine.writable:
         # rows that were just added may hang on nothing until maintenance settles them: unfinished work, no damage
-        view.generation.index.settle(1)
-    problems = [f"live index: {problem}" for problem in view.generation.index.check()] + _check_sealed(engine)
+        snapshot.generation.index.settle(1)
+    problems = [f"live index: {problem}" for problem in snapshot.generation.index.check()] + _check_sealed(engine)
     if engine.index_error is not None:
         problems.append(f"index: {engine.index_error} (being rebuilt)")
     return problems
 
 
-def _check_sealed(engine: Engine) -> list[str]:
+def _check_sealed(engine: LocalCollection) -> list[str]:
     """The sealed file that the state names; in a reading process the writer may name, and leave, another meanwhile."""
     while True:
-        view = engine.current()
-        sealed = view.state.sealed
+        snapshot = engine.current()
+        sealed = snapshot.state.sealed
         if sealed is None:
             return []
         try:
-            index = engine.open_sealed(view, mapped=True)
+            index = engine.open_sealed_index(snapshot, mapped=True)
         except Corruption as error:
             return [str(error)]
         except FileNotFoundError:

@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vecdb import limits
-from vecdb.commit.committer import Group
-from vecdb.embedded.local_collection import Engine
+from vecdb.commit.committer import CommitGroup
+from vecdb.embedded.local_collection import LocalCollection
 from vecdb.errors import AlreadyExists, LimitExceeded
 from vecdb.schema import CollectionConfig
-from vecdb.state.generation import folder_of, rows_name
+from vecdb.state.generation import collection_folder, row_file_name
 from vecdb.storage.disk import filesystem
 from vecdb.storage.disk.row_file import Rows
 from vecdb.storage.kv import catalog, keys
-from vecdb.validate.not_found import no_collection
+from vecdb.validate.not_found import collection_not_found
 
 
 @dataclass(slots=True)
@@ -32,7 +32,7 @@ class CreateCollection:
     size_bytes: int = 0
     exclusive: bool = False
 
-    def apply(self, group: Group) -> bool:
+    def apply(self, group: CommitGroup) -> bool:
         txn, store, config = group.txn, group.store, self.config
         raw = txn.get(config.name.encode(), db=store.catalog)
         if raw is not None:
@@ -41,24 +41,24 @@ class CreateCollection:
         if txn.stat(store.catalog)["entries"] >= limits.collections_max:
             raise LimitExceeded(f"a database holds at most {limits.collections_max} collections; drop one first")
         uid = int.from_bytes(txn.get(keys.UID_NEXT, db=store.state) or b"\1", "little")
-        entry = catalog.Entry(uid, config.name, config.dim, config.metric, config.dtype)
-        state = catalog.State(sequence=group.sequence, index=catalog.index_to_dict(config.index))
-        folder = folder_of(self.database, uid)
+        entry = catalog.CollectionEntry(uid, config.name, config.dim, config.metric, config.dtype)
+        state = catalog.CommittedState(sequence=group.sequence, index=catalog.index_to_dict(config.index))
+        folder = collection_folder(self.database, uid)
         try:
             store.make_room()
             filesystem.make_dir(folder)
-            Rows.create(folder / rows_name(0), config.dtype, config.dim, 0, sync=self.durable)
+            Rows.create(folder / row_file_name(0), config.dtype, config.dim, 0, sync=self.durable)
             if self.durable:
                 filesystem.sync_dir(folder.parent)
         except OSError as error:
-            raise filesystem.translate(error, f"creating collection {config.name!r}") from error
+            raise filesystem.to_vecdb_error(error, f"creating collection {config.name!r}") from error
         group.changed = True
         txn.put(config.name.encode(), catalog.encode(entry), db=store.catalog)
         txn.put(keys.uid(uid), catalog.encode(state), db=store.state)
         txn.put(keys.UID_NEXT, (uid + 1).to_bytes(4, "little"), db=store.state)
         return True
 
-    def _check_same(self, entry: catalog.Entry) -> None:
+    def _check_same(self, entry: catalog.CollectionEntry) -> None:
         config = self.config
         if not self.exist_ok:
             raise AlreadyExists(f"collection {config.name!r} exists; use collection({config.name!r}), or exist_ok=True")
@@ -76,14 +76,14 @@ class DropCollection:
     """Returns the uid of what was dropped."""
 
     name: str
-    engine: Engine | None
+    engine: LocalCollection | None
     size_bytes: int = 0
     exclusive: bool = False
 
-    def apply(self, group: Group) -> int:
+    def apply(self, group: CommitGroup) -> int:
         raw = group.txn.get(self.name.encode(), db=group.store.catalog)
         if raw is None:
-            raise no_collection(self.name)
+            raise collection_not_found(self.name)
         entry = catalog.decode_entry(raw, self.name)
         group.changed = True
         # writes of this collection that come earlier in the group are void: drop them, lest they put the state back

@@ -20,17 +20,24 @@ from numpy.typing import NDArray
 
 from vecdb import limits
 from vecdb.api.backend import Batch, Mode
-from vecdb.commit.idempotency import Once, RepeatableRequest
-from vecdb.commit.record_requests import ChangeAccess, CreateTenants, Delete, DropTenant, Put, Update
+from vecdb.commit.idempotency import IdempotentWrite, RepeatableRequest
+from vecdb.commit.record_requests import (
+    CreateTenants,
+    DeleteRecords,
+    DropTenant,
+    GrantOrRevoke,
+    UpdateRecords,
+    UpsertRecords,
+)
 from vecdb.embedded.check import check_collection
 from vecdb.errors import Unavailable
-from vecdb.index.common.progress import Stages
+from vecdb.index.common.progress import WeightedProgress
 from vecdb.index.contract import Progress
-from vecdb.maintenance.garbage import purge_debris
-from vecdb.maintenance.index_jobs import Upkeep
+from vecdb.maintenance.garbage import collect_garbage
+from vecdb.maintenance.index_jobs import IndexMaintenance
 from vecdb.maintenance.vacuum import vacuum
-from vecdb.query.searcher import Answering
-from vecdb.query.width_tuning import evaluate, learn, tune
+from vecdb.query.searcher import Searcher
+from vecdb.query.width_tuning import evaluate, learn_recall_curve, tune
 from vecdb.schema import IndexConfig, SearchParams
 from vecdb.state.generation import Generation
 from vecdb.storage.disk import filesystem
@@ -45,7 +52,7 @@ _WRITTEN_S = 2.0
 _ROOM_POLL_S = 0.5  # a writer that waits for room looks this often whether the database was closed meanwhile
 
 
-class Engine(Answering):
+class LocalCollection(Searcher):
     """The embedded engine of one collection."""
 
     _written_at = -_WRITTEN_S  # by the monotonic clock
@@ -54,7 +61,7 @@ class Engine(Answering):
         self,
         database: Path,
         store: Store,
-        entry: catalog.Entry,
+        entry: catalog.CollectionEntry,
         committer: Committer | None,
         *,
         durable: bool,
@@ -64,7 +71,7 @@ class Engine(Answering):
     ) -> None:
         self.durable = durable
         self.room = threading.Condition()
-        self.upkeep = Upkeep(self)
+        self.upkeep = IndexMaintenance(self)
         self._committer = committer
         super().__init__(
             database,
@@ -91,7 +98,7 @@ class Engine(Answering):
             metas = [record_format.encode_meta(owner, one) for one in metas or [b""] * batch.ids.n]
         self._wait_for_room()
         self._fold_when_long()
-        request = Put(self, owner, batch.ids, batch.vectors, metas, mode, batch.tenants)
+        request = UpsertRecords(self, owner, batch.ids, batch.vectors, metas, mode, batch.tenants)
         return int(self.submit_once(request, request_id))
 
     def put_all(self, batches: Iterable[Batch], owner: bytes, mode: Mode) -> int:
@@ -110,14 +117,14 @@ class Engine(Answering):
             return 0
         self._wait_for_room()
         self._fold_when_long()
-        return int(self.submit_once(Update(self, owner, ids, vectors, fields), request_id))
+        return int(self.submit_once(UpdateRecords(self, owner, ids, vectors, fields), request_id))
 
     def delete(self, ids: IdBatch, owner: bytes, request_id: bytes | None = None) -> int:
         if ids.n == 0:
             self.current()
             return 0
         self._fold_when_long()
-        return int(self.submit_once(Delete(self, owner, ids), request_id))
+        return int(self.submit_once(DeleteRecords(self, owner, ids), request_id))
 
     def change_access(
         self, ids: IdBatch, tenants: AccessLists, owner: bytes, *, granted: bool, request_id: bytes | None = None
@@ -126,7 +133,7 @@ class Engine(Answering):
             self.current()
             return 0
         self._fold_when_long()
-        return int(self.submit_once(ChangeAccess(self, owner, ids, tenants, granted), request_id))
+        return int(self.submit_once(GrantOrRevoke(self, owner, ids, tenants, granted), request_id))
 
     def create_tenants(
         self, names: list[bytes], exist_ok: bool, records_max: int | None, request_id: bytes | None = None
@@ -140,7 +147,7 @@ class Engine(Answering):
         """Run a request in a commit, unless one of this id has been carried out: then returns the answer of that."""
         if request_id is None:
             return self.submit(request)
-        return self.submit(Once(request, self.entry.uid, request_id, int(time.time())))
+        return self.submit(IdempotentWrite(request, self.entry.uid, request_id, int(time.time())))
 
     def submit(self, request: Request) -> Any:
         """Run a request in a commit; returns when it is durable and published."""
@@ -149,14 +156,14 @@ class Engine(Answering):
             raise Unavailable("this database is open for reading only; open it without read_only=True to write")
         return self._committer.submit(request)
 
-    def publish(self, state: catalog.State, generation: Generation | None = None) -> None:
+    def publish(self, state: catalog.CommittedState, generation: Generation | None = None) -> None:
         """Commit thread: what searches see from now on."""
         self._written_at = time.monotonic()
         super().publish(state, generation)
 
     def _wait_for_room(self) -> None:
         """Back-pressure: while the tail is longer than its bound, searches would get slower with every write."""
-        index = self.view.generation.index
+        index = self.snapshot.generation.index
         if index.patient and index.indexed_rows == 0:
             return  # until lists are built every search scans all rows anyway
         with self.room:
@@ -167,7 +174,7 @@ class Engine(Answering):
 
     def _fold_when_long(self) -> None:
         """Back-pressure: maintenance is off or busy, and everybody who reads access lists reads the journal, too."""
-        if self.view.generation.journal.waiting > 4:
+        if self.snapshot.generation.journal.waiting > 4:
             self.upkeep.fold()
 
     def is_loaded(self) -> bool:
@@ -178,31 +185,31 @@ class Engine(Answering):
 
     def stats(self) -> dict[str, Any]:
         """Facts for people and for `stats()`: sizes in bytes, counts in rows."""
-        view = self.current()
-        snapshot, state, generation = view.snapshot, view.state, view.generation
+        snapshot = self.current()
+        visibility, state, generation = snapshot.visibility, snapshot.state, snapshot.generation
         index = generation.index.stats()
-        touched = snapshot.row_count * 4 + snapshot.row_count // 8  # crcs and verified bits
+        touched = visibility.row_count * 4 + visibility.row_count // 8  # crcs and verified bits
         return {
             "name": self.entry.name,
             "dim": self.entry.dim,
             "metric": self.entry.metric,
             "dtype": self.entry.dtype,
-            "live": snapshot.live_count,
-            "deleted": snapshot.row_count - snapshot.live_count,
-            "rows": snapshot.row_count,
-            "sequence": snapshot.sequence,
+            "live": visibility.live_count,
+            "deleted": visibility.row_count - visibility.live_count,
+            "rows": visibility.row_count,
+            "sequence": visibility.sequence,
             "generation": generation.number,
-            "index": catalog.index_to_dict(view.config),
-            "index_state": self.index_state(view),
+            "index": catalog.index_to_dict(snapshot.config),
+            "index_state": self.index_state(snapshot),
             "index_error": self.index_error,
             "indexed_rows": generation.index.indexed_rows,
-            "tail_rows": snapshot.row_count - generation.index.indexed_rows,
+            "tail_rows": visibility.row_count - generation.index.indexed_rows,
             "sealed_rows": state.sealed.rows if state.sealed else 0,
             "tuned_ef": state.tuned_ef,
             "bytes_ram": touched + generation.ids.memory_bytes() + int(index.get("bytes_ram", 0)),
             "bytes_disk": filesystem.disk_bytes(self.folder),
             **generation.tenants.stats(),
-            "bytes_raw": snapshot.live_count * generation.rows.row_bytes,
+            "bytes_raw": visibility.live_count * generation.rows.row_bytes,
             "index_stats": index,
         }
 
@@ -211,11 +218,11 @@ class Engine(Answering):
     def optimize(self, thread_count: int | None, progress: Progress) -> None:
         """Repair, build anew where repairs have cost recall, index the whole tail, learn recall against ef, seal."""
         self._require_writer()
-        with filesystem.typed("optimizing"), self.upkeep.lock:
+        with filesystem.raising_vecdb_errors("optimizing"), self.upkeep.lock:
             for _ in range(2):  # a step that meets damage leaves an empty index, which the second time is built
-                index = self.view.generation.index
+                index = self.snapshot.generation.index
                 self._optimize(threads(thread_count), progress)
-                if self.index_error is None or self.view.generation.index is index:
+                if self.index_error is None or self.snapshot.generation.index is index:
                     return
 
     def _optimize(self, thread_count: int, progress: Progress) -> None:
@@ -223,33 +230,33 @@ class Engine(Answering):
         self.upkeep.repair(thread_count)
         if self.upkeep.rebuild_is_due():
             self.upkeep.rebuild(thread_count, progress)
-        view = self.view
-        costs = {"index": 1.0, "learn": view.generation.index.learning_cost}
-        stages = Stages(progress, view.snapshot.row_count, costs)
-        if view.snapshot.row_count >= limits.flat_rows_max or self.sealed_damaged:
+        snapshot = self.snapshot
+        costs = {"index": 1.0, "learn": snapshot.generation.index.learning_cost}
+        stages = WeightedProgress(progress, snapshot.visibility.row_count, costs)
+        if snapshot.visibility.row_count >= limits.flat_rows_max or self.sealed_damaged:
             self.upkeep.index_tail(thread_count, stages.part("index"), all_rows=True)
         self.upkeep.grow_companion(thread_count, all_rows=True)
-        with self.upkeep.mending():
-            learn(self)
+        with self.upkeep.rebuild_on_corruption():
+            learn_recall_curve(self)
         self.upkeep.seal(thread_count)
         stages.report("learn", 1.0)
 
     def reindex(self, index: IndexConfig | None, progress: Progress) -> None:
         self._require_writer()
-        with filesystem.typed("indexing"):
+        with filesystem.raising_vecdb_errors("indexing"):
             self.upkeep.reindex(catalog.index_to_dict(index), threads(None), progress)
             self.upkeep.seal(threads(None))
 
     def vacuum(self, progress: Progress) -> None:
         self._require_writer()
-        with filesystem.typed("vacuuming"):
+        with filesystem.raising_vecdb_errors("vacuuming"):
             vacuum(self, threads(None), progress)
 
     def clear_debris(self) -> None:
         """Remove what a vacuum left behind."""
         assert self._committer is not None
-        keep = self.view.generation.index.file_names()  # in use although no state may name them yet
-        purge_debris(self.folder.parent.parent, self.store, self._committer, only_uid=self.entry.uid, keep=keep)
+        keep = self.snapshot.generation.index.file_names()  # in use although no state may name them yet
+        collect_garbage(self.folder.parent.parent, self.store, self._committer, only_uid=self.entry.uid, keep=keep)
 
     def evaluate(
         self, queries: NDArray[np.float32], limit: int, params: SearchParams, tenants: tuple[str, ...] = ()
@@ -258,7 +265,7 @@ class Engine(Answering):
 
     def tune(self, queries: NDArray[np.float32], limit: int, recall: float) -> list[dict[str, float]]:
         self._require_writer()
-        with self.upkeep.mending():
+        with self.upkeep.rebuild_on_corruption():
             return tune(self, queries, limit, recall)
         return []
 

@@ -26,18 +26,18 @@ from vecdb import limits
 from vecdb.api.collection import Collection
 from vecdb.commit.committer import Committer
 from vecdb.embedded.create_drop import CreateCollection, DropCollection
-from vecdb.embedded.local_collection import Engine
+from vecdb.embedded.local_collection import LocalCollection
 from vecdb.errors import InvalidArgument, NotFound, Unavailable
-from vecdb.maintenance.garbage import purge_debris
-from vecdb.maintenance.scheduler import Maintenance
+from vecdb.maintenance.garbage import collect_garbage
+from vecdb.maintenance.scheduler import MaintenanceScheduler
 from vecdb.schema import CollectionConfig
 from vecdb.storage.disk import filesystem, manifest
 from vecdb.storage.kv import catalog, keys
 from vecdb.storage.kv.store import LMDB_FORMAT, READERS, Store
-from vecdb.validate.not_found import no_collection
+from vecdb.validate.not_found import collection_not_found
 
 
-class Home:
+class LocalDatabase:
     """An open directory: its lock, store, committer, maintenance, and an engine for each collection in use."""
 
     def __init__(
@@ -60,9 +60,9 @@ class Home:
         self._pid = os.getpid()
         self._closing = self._closed = self.upgraded = False
         self._open_lock = threading.RLock()
-        self._engines: dict[str, Engine] = {}
+        self._engines: dict[str, LocalCollection] = {}
         self._committer: Committer | None = None
-        self._maintenance: Maintenance | None = None
+        self._maintenance: MaintenanceScheduler | None = None
         self._lock_fd = None if read_only else _prepare(path, durable=durability != "none")
         try:
             if read_only and not filesystem.exists(path / manifest.NAME):
@@ -79,11 +79,11 @@ class Home:
                 found, self.manifest = self.manifest, manifest.upgrade(path, self.manifest)
                 self.upgraded = found != self.manifest
                 self._committer = Committer(self._store, _last_sequence(self._store))
-                purge_debris(path, self._store, self._committer)
+                collect_garbage(path, self._store, self._committer)
             except BaseException:
                 self.close()
                 raise
-            self._maintenance = Maintenance(self._store, self._writable_engines, enabled=maintenance)
+            self._maintenance = MaintenanceScheduler(self._store, self._writable_engines, enabled=maintenance)
 
     # -- collections -------------------------------------------------------------------------------
 
@@ -104,7 +104,7 @@ class Home:
                 if engine is not None and not engine.writable:
                     del self._engines[name]
                     engine.forget()
-                with filesystem.typed(f"opening collection {name!r}"):
+                with filesystem.raising_vecdb_errors(f"opening collection {name!r}"):
                     engine = self._open_engine(name)
                 self._engines[name] = engine
         return Collection(engine, engine.config())
@@ -122,22 +122,22 @@ class Home:
             self._engines.pop(name, None)
         if engine is not None:
             self._forget(engine)
-        with filesystem.typed("removing the files of a dropped collection"):
-            purge_debris(self.path, self._store, self._writer(), only_uid=uid)
+        with filesystem.raising_vecdb_errors("removing the files of a dropped collection"):
+            collect_garbage(self.path, self._store, self._writer(), only_uid=uid)
 
-    def _forget(self, engine: Engine) -> None:
+    def _forget(self, engine: LocalCollection) -> None:
         if self._maintenance is not None:
             self._maintenance.wait_idle(engine)
         engine.forget()
 
-    def _open_engine(self, name: str) -> Engine:
+    def _open_engine(self, name: str) -> LocalCollection:
         with self._store.read() as txn:
             raw = txn.get(name.encode(), db=self._store.catalog)
         if raw is None:
-            raise no_collection(name)
+            raise collection_not_found(name)
         entry = catalog.decode_entry(raw, name)
         wake = self._maintenance.wake if self._maintenance is not None else _nothing
-        engine = Engine(
+        engine = LocalCollection(
             self.path,
             self._store,
             entry,
@@ -150,7 +150,7 @@ class Home:
         wake()
         return engine
 
-    def _writable_engines(self) -> list[Engine]:
+    def _writable_engines(self) -> list[LocalCollection]:
         with self._open_lock:
             return list(self._engines.values())
 
@@ -184,7 +184,7 @@ class Home:
         from vecdb.embedded.backup import write_backup
 
         self._guard()
-        with filesystem.typed("backing up"):
+        with filesystem.raising_vecdb_errors("backing up"):
             write_backup(self, Path(os.path.abspath(path)), progress)
 
     def close(self) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from vecdb import limits, validate
 from vecdb.api.database import Database, check_path
-from vecdb.embedded.local_database import Home
+from vecdb.embedded.local_database import LocalDatabase
 from vecdb.errors import InvalidArgument, NotFound
 from vecdb.storage.disk import filesystem, manifest
 
@@ -52,11 +52,13 @@ def open_database(
         if read_only:
             raise InvalidArgument("':memory:' is always new, so read_only=True would open nothing; leave it out")
         temporary = tempfile.TemporaryDirectory(prefix="vecdb-")
-        return Database(Home(Path(temporary.name) / "db", durability="none", temporary=temporary, **options))
+        return Database(LocalDatabase(Path(temporary.name) / "db", durability="none", temporary=temporary, **options))
     try:
-        return Database(Home(Path(os.path.abspath(path)), read_only=read_only, durability=durability, **options))
+        return Database(
+            LocalDatabase(Path(os.path.abspath(path)), read_only=read_only, durability=durability, **options)
+        )
     except OSError as error:
-        raise filesystem.translate(error, f"opening {path}") from error
+        raise filesystem.to_vecdb_error(error, f"opening {path}") from error
 
 
 def upgrade(path: str | os.PathLike[str]) -> bool:
@@ -70,7 +72,7 @@ def upgrade(path: str | os.PathLike[str]) -> bool:
     folder = Path(os.path.abspath(path))
     if not filesystem.exists(folder / manifest.NAME):
         raise NotFound(f"no database at {folder}")
-    with filesystem.typed(f"upgrading {folder}"):
-        home = Home(folder, durability="full", maintenance=False, upgrading=True)
+    with filesystem.raising_vecdb_errors(f"upgrading {folder}"):
+        home = LocalDatabase(folder, durability="full", maintenance=False, upgrading=True)
         home.close()
     return home.upgraded

@@ -26,11 +26,11 @@ from numpy.typing import NDArray
 
 from vecdb import limits
 from vecdb.errors import Corruption
-from vecdb.schema import SearchParams, Snapshot
+from vecdb.schema import SearchParams, Visibility
 from vecdb.storage.disk.row_file import RowArrays
 
 
-class IndexDamaged(Corruption):
+class IndexCorruption(Corruption):
     """What an index keeps on disk is not as it was written. Derived data: the rows are whole, answers can be exact, and
     the index can be built anew.
     """
@@ -41,7 +41,7 @@ Progress = Callable[[int, int], None] | None
 EVERYTHING: NDArray[np.uint64] = np.empty(0, np.uint64)  # the `allow` bitmap that allows every row
 
 
-class Allowed:
+class RowSet:
     """Rows that a search may return: those of a tenant, or of a union of tenants, at one snapshot.
 
     rows : uint32[n], ascending, each once, all of them visible at the snapshot; never changed.
@@ -115,7 +115,7 @@ class RowSource(Protocol):
 
 
 @dataclass(slots=True)
-class Found:
+class Neighbors:
     """What a search found, nearest first, ties by row.
 
     rows : int64[nq, limit], -1 beyond counts.   distances : float32[nq, limit], inf beyond counts.   counts :
@@ -130,7 +130,7 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
-class Sealed:
+class SealedFile:
     """Facts of a sealed file: its size, the rows it covers, and the sequence up to which deletions are unlinked in
     it.
     """
@@ -198,10 +198,10 @@ class Index(ABC):
         self,
         queries: NDArray[Any],
         limit: int,
-        snapshot: Snapshot,
+        visibility: Visibility,
         params: SearchParams,
-        allow: Allowed | None = None,
-    ) -> Found:
+        allow: RowSet | None = None,
+    ) -> Neighbors:
         """Nearest visible rows: exactly min(limit, matching) per query.
 
         queries : [nq, dim], float32 (other types are converted), finite.   limit : >= 1.
@@ -210,12 +210,12 @@ class Index(ABC):
         """
 
     def searching(
-        self, limit: int, snapshot: Snapshot, params: SearchParams, allow: Allowed | None
-    ) -> Callable[[NDArray[np.float32]], Found]:
+        self, limit: int, visibility: Visibility, params: SearchParams, allow: RowSet | None
+    ) -> Callable[[NDArray[np.float32]], Neighbors]:
         """`search` but for the queries (float32[nq, dim], C-contiguous), for callers that ask the same again: whoever
         holds it asks for another once `structure` is another object.
         """
-        return partial(self.search, limit=limit, snapshot=snapshot, params=params, allow=allow)
+        return partial(self.search, limit=limit, visibility=visibility, params=params, allow=allow)
 
     @abstractmethod
     def centres(self, row_count: int) -> NDArray[np.float32]:
@@ -228,7 +228,7 @@ class Index(ABC):
         """
 
     @abstractmethod
-    def seal(self, path: Path) -> Sealed:
+    def seal(self, path: Path) -> SealedFile:
         """Maintenance: write the structure as one immutable, checksummed file."""
 
     @abstractmethod
@@ -241,7 +241,7 @@ class Index(ABC):
 
     @abstractmethod
     def explain(self, work: NDArray[np.int64]) -> dict[str, Any]:
-        """`Found.work` in words, for `explain`."""
+        """`Neighbors.work` in words, for `explain`."""
 
     @abstractmethod
     def compact(self, mapping: NDArray[np.int64], rows: RowSource) -> Index:
@@ -286,7 +286,7 @@ class Index(ABC):
         """Let go of threads. Searches that run go on."""
 
 
-def damaged_row(row: int, arrays: RowArrays) -> Corruption:
+def corrupt_row_error(row: int, arrays: RowArrays) -> Corruption:
     """The error for a row whose bytes do not match its checksum."""
     from vecdb.kernels.primitives import checksums
 

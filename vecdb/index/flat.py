@@ -12,24 +12,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vecdb.index.clustering.partition import Cells
-from vecdb.index.common.batching import SCORED, as_queries, empty, explain_scan
-from vecdb.index.common.thread_pool import Workers
+from vecdb.index.clustering.partition import Partition
+from vecdb.index.common.batching import SCORED, as_float32_queries, empty, explain_scan
+from vecdb.index.common.thread_pool import ThreadPool
 from vecdb.index.contract import (
     ALL_ROWS,
     EVERYTHING,
     METRIC_CODES,
-    Allowed,
-    Found,
     Index,
+    Neighbors,
     Progress,
+    RowSet,
     RowSource,
-    Sealed,
-    damaged_row,
+    SealedFile,
+    corrupt_row_error,
 )
 from vecdb.kernels.primitives import checksums
 from vecdb.kernels.search import exact_scan
-from vecdb.schema import SearchParams, Snapshot
+from vecdb.schema import SearchParams, Visibility
 from vecdb.storage.disk.row_file import RowArrays
 
 _CELLS_MAX = 1 << 24  # candidates held at once, 8 bytes each: bounds memory whatever the batch
@@ -41,14 +41,14 @@ def scan_exactly(
     metric: int,
     queries: NDArray[np.float32],
     limit: int,
-    snapshot: Snapshot,
-    allow: Allowed | None,
+    visibility: Visibility,
+    allow: RowSet | None,
     threads: int,
-    workers: Workers,
-) -> Found:
+    workers: ThreadPool,
+) -> Neighbors:
     """Compare every visible, allowed row with every query. queries : float32[nq, dim], C-contiguous."""
     nq = len(queries)
-    listed, total = (ALL_ROWS, snapshot.row_count) if allow is None else (allow.rows, len(allow.rows))
+    listed, total = (ALL_ROWS, visibility.row_count) if allow is None else (allow.rows, len(allow.rows))
     found = empty(nq, limit)
     threads = max(1, min(threads, total // 4096 + 1))
     keep = max(1, min(limit, total))
@@ -56,8 +56,8 @@ def scan_exactly(
     step = max(1, _CELLS_MAX // (threads * (keep + 1)))
     for first in range(0, nq, step):
         part = slice(first, min(nq, first + step))
-        _scan_queries(arrays, metric, queries, part, keep, snapshot, listed, edges, workers, found)
-    found.work[SCORED] = nq * (snapshot.live_count if allow is None else total)
+        _scan_queries(arrays, metric, queries, part, keep, visibility, listed, edges, workers, found)
+    found.work[SCORED] = nq * (visibility.live_count if allow is None else total)
     return found
 
 
@@ -67,11 +67,11 @@ def _scan_queries(
     queries: NDArray[np.float32],
     part: slice,
     keep: int,
-    snapshot: Snapshot,
+    visibility: Visibility,
     listed: NDArray[np.uint32],
     edges: list[int],
-    workers: Workers,
-    found: Found,
+    workers: ThreadPool,
+    found: Neighbors,
 ) -> None:
     """One range of rows, or of `listed` where there are any, between each two of `edges`."""
     vectors = checksums.for_kernels(arrays.vectors)
@@ -91,8 +91,8 @@ def _scan_queries(
                 listed,
                 edges[i],
                 edges[i + 1],
-                snapshot.row_count,
-                snapshot.sequence,
+                visibility.row_count,
+                visibility.sequence,
                 EVERYTHING,
                 metric,
                 vectors,
@@ -106,7 +106,7 @@ def _scan_queries(
 
     for bad in workers.map(run, range(threads), threads):
         if bad >= 0:
-            raise damaged_row(bad, arrays)
+            raise corrupt_row_error(bad, arrays)
     exact_scan.merge(
         keys,
         sizes,
@@ -118,7 +118,7 @@ def _scan_queries(
     )
 
 
-class Flat(Index):
+class FlatIndex(Index):
     """Exact scan as an index. Every row counts as indexed the moment it is committed."""
 
     kind = "flat"
@@ -127,8 +127,8 @@ class Flat(Index):
         self._metric = METRIC_CODES[metric]
         self._rows = rows
         self._row_count = 0
-        self._workers = Workers()
-        self._cells = Cells()
+        self._workers = ThreadPool()
+        self._cells = Partition()
 
     @property
     def indexed_rows(self) -> int:
@@ -157,20 +157,27 @@ class Flat(Index):
         self,
         queries: NDArray[Any],
         limit: int,
-        snapshot: Snapshot,
+        visibility: Visibility,
         params: SearchParams,
-        allow: Allowed | None = None,
-    ) -> Found:
+        allow: RowSet | None = None,
+    ) -> Neighbors:
         return scan_exactly(
-            self._rows.arrays, self._metric, as_queries(queries), limit, snapshot, allow, params.threads, self._workers
+            self._rows.arrays,
+            self._metric,
+            as_float32_queries(queries),
+            limit,
+            visibility,
+            allow,
+            params.threads,
+            self._workers,
         )
 
     def centres(self, row_count: int) -> NDArray[np.float32]:
         return self._cells.centres(self._rows.arrays, self._metric, row_count, self._workers)
 
-    def seal(self, path: Path) -> Sealed:
+    def seal(self, path: Path) -> SealedFile:
         """There is nothing to write: no file is made."""
-        return Sealed(0, self._row_count, 0)
+        return SealedFile(0, self._row_count, 0)
 
     def check(self) -> list[str]:
         return []
@@ -181,9 +188,9 @@ class Flat(Index):
     def stats(self) -> dict[str, Any]:
         return {"kind": self.kind, "indexed_rows": self._row_count, "bytes_ram": 0}
 
-    def compact(self, mapping: NDArray[np.int64], rows: RowSource) -> Flat:
+    def compact(self, mapping: NDArray[np.int64], rows: RowSource) -> FlatIndex:
         names = {code: name for name, code in METRIC_CODES.items()}
-        new = Flat(names[self._metric], rows)
+        new = FlatIndex(names[self._metric], rows)
         new.extend(int((mapping >= 0).sum()))
         return new
 

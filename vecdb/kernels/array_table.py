@@ -18,7 +18,7 @@ from numba.np import arrayobj
 from numpy.typing import NDArray
 
 
-class Bundle:
+class ArrayTable:
     """Arrays, C-contiguous, of one or two dimensions, and their table. The arrays stay where they are as long as the
     bundle lives.
     """

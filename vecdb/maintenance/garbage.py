@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from vecdb.commit.committer import Committer, Group
+from vecdb.commit.committer import CommitGroup, Committer
 from vecdb.errors import Corruption
 from vecdb.index.spann import build_checkpoint
-from vecdb.state.generation import rows_name
+from vecdb.state.generation import row_file_name
 from vecdb.storage.disk import filesystem
 from vecdb.storage.kv import catalog, keys
 from vecdb.storage.kv.store import Store
@@ -23,7 +23,7 @@ _SLICE = 128  # per stretch of bytecode, about 100 us
 
 
 @dataclass(slots=True)
-class Purge:
+class DeleteKeyRange:
     """Delete up to a bounded number of entries under a prefix of some databases. Returns True while there may be
     more.
     """
@@ -33,7 +33,7 @@ class Purge:
     size_bytes: int = 0
     exclusive: bool = False
 
-    def apply(self, group: Group) -> bool:
+    def apply(self, group: CommitGroup) -> bool:
         left = _PURGE_ENTRIES
         for name in self.databases:
             cursor = group.txn.cursor(db=group.store.databases[name])
@@ -47,7 +47,7 @@ class Purge:
         return left == 0
 
 
-def purge_debris(
+def collect_garbage(
     database: Path, store: Store, committer: Committer, *, only_uid: int | None = None, keep: tuple[str, ...] = ()
 ) -> None:
     """Remove files and LMDB entries that no state names, but for files of the names `keep`: of one collection, or at
@@ -58,11 +58,11 @@ def purge_debris(
         uid, generation = keys.split_prefix(prefix)
         state = states.get(uid)
         if (only_uid is None or uid == only_uid) and (state is None or state.generation != generation):
-            _purge(committer, Purge(prefix, keys.BY_GENERATION))
+            _purge(committer, DeleteKeyRange(prefix, keys.BY_GENERATION))
     for prefix in _prefixes(store, keys.BY_UID, keys.UID_BYTES):
         uid = int.from_bytes(prefix, "big")
         if (only_uid is None or uid == only_uid) and uid not in states:
-            _purge(committer, Purge(prefix, keys.BY_UID))
+            _purge(committer, DeleteKeyRange(prefix, keys.BY_UID))
     synced = False
     for name in filesystem.list_dir(database / "collections"):
         try:
@@ -83,22 +83,22 @@ def purge_debris(
             filesystem.remove_tree(folder)
 
 
-def _is_named(file: str, state: catalog.State | None) -> bool:
+def _is_named(file: str, state: catalog.CommittedState | None) -> bool:
     """Whether a state names the file, or it is what a killed build left for the next one."""
     if state is None:
         return False
     sealed = state.sealed
-    if file == rows_name(state.generation) or (sealed is not None and file in sealed.files):
+    if file == row_file_name(state.generation) or (sealed is not None and file in sealed.files):
         return True
     return build_checkpoint.is_wanted(file, state.generation, sealed.sequence if sealed is not None else None)
 
 
-def _purge(committer: Committer, request: Purge) -> None:
+def _purge(committer: Committer, request: DeleteKeyRange) -> None:
     while committer.submit(request):
         pass
 
 
-def _states(store: Store) -> dict[int, catalog.State]:
+def _states(store: Store) -> dict[int, catalog.CommittedState]:
     with store.read() as txn:
         entries = [catalog.decode_entry(bytes(raw), str(name)) for name, raw in txn.cursor(db=store.catalog)]
         return {
@@ -122,6 +122,6 @@ def _prefixes(store: Store, databases: tuple[bytes, ...], prefix_bytes: int) -> 
                     raise Corruption(f"LMDB holds the key {prefix.hex()} after {last.hex()}; restore from a backup")
                 last = prefix
                 found.add(prefix)
-                following = keys.after(prefix)
+                following = keys.prefix_end(prefix)
                 there = following is not None and cursor.set_range(following)
     return sorted(found)

@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Any
 
 from vecdb import limits
 from vecdb.commit.journal_merge import fold
-from vecdb.commit.record_requests import ChangeState
-from vecdb.index.contract import IndexDamaged, Progress
+from vecdb.commit.record_requests import PatchState
+from vecdb.index.contract import IndexCorruption, Progress
 from vecdb.storage.disk import filesystem
 from vecdb.storage.kv import catalog
 
 if TYPE_CHECKING:
-    from vecdb.embedded.local_collection import Engine
+    from vecdb.embedded.local_collection import LocalCollection
 
 FLAT = "flat"  # the kind that has nothing to look after
 
@@ -35,10 +35,10 @@ _REBUILD_SHARE = 0.2  # rows repaired away since the graph was built, as a share
 _SEAL_AT_CLOSE_ROWS = 1_024  # fewer rows than this are indexed again at the next open
 
 
-class Upkeep:
+class IndexMaintenance:
     """Steps of care for one engine."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: LocalCollection) -> None:
         self.engine = engine
         self.lock = threading.RLock()
         self.folding = threading.Lock()
@@ -49,39 +49,39 @@ class Upkeep:
     # -- what maintenance asks ---------------------------------------------------------------------
 
     def tail_is_due(self) -> bool:
-        return self._tail_is_long() and not self.tail_waits()
+        return self._tail_is_long() and not self.tail_is_deferred()
 
-    def tail_waits(self) -> bool:
+    def tail_is_deferred(self) -> bool:
         """Whether the tail is left alone until a bulk load pauses."""
-        index = self.engine.view.generation.index
+        index = self.engine.snapshot.generation.index
         few = index.indexed_rows == 0 or self.engine.tail_rows() < limits.tail_rows_bulk_max // 2
         return index.patient and self._tail_is_long() and few and self.engine.is_loaded()
 
     def _tail_is_long(self) -> bool:
-        view = self.engine.view
-        index = view.generation.index
+        snapshot = self.engine.snapshot
+        index = snapshot.generation.index
         if index.kind == FLAT:
             return False
         if index.indexed_rows == 0:
-            return view.snapshot.row_count >= (1 if self.engine.sealed_damaged else limits.flat_rows_max)
-        return view.snapshot.row_count - index.indexed_rows >= index.step_rows
+            return snapshot.visibility.row_count >= (1 if self.engine.sealed_damaged else limits.flat_rows_max)
+        return snapshot.visibility.row_count - index.indexed_rows >= index.step_rows
 
     def repair_is_due(self) -> bool:
-        view = self.engine.view
+        snapshot = self.engine.snapshot
         dead = self._dead_rows() - self.repaired_dead
-        return view.generation.index.indexed_rows > 0 and dead >= max(
-            _REPAIR_ROWS_MIN, _REPAIR_SHARE * view.generation.index.indexed_rows
+        return snapshot.generation.index.indexed_rows > 0 and dead >= max(
+            _REPAIR_ROWS_MIN, _REPAIR_SHARE * snapshot.generation.index.indexed_rows
         )
 
     def seal_is_due(self, rows_min: int | None = None) -> bool:
-        view = self.engine.view
-        sealed = view.state.sealed.rows if view.state.sealed else 0
-        unsealed = view.generation.index.indexed_rows - sealed
-        if view.generation.index.kind == FLAT:
+        snapshot = self.engine.snapshot
+        sealed = snapshot.state.sealed.rows if snapshot.state.sealed else 0
+        unsealed = snapshot.generation.index.indexed_rows - sealed
+        if snapshot.generation.index.kind == FLAT:
             return False
-        if self.engine.sealed_damaged and view.generation.index.indexed_rows and unsealed > -limits.index_step_rows:
+        if self.engine.sealed_damaged and snapshot.generation.index.indexed_rows and unsealed > -limits.index_step_rows:
             return True
-        if view.generation.index.lacks_seal():
+        if snapshot.generation.index.lacks_seal():
             return True
         return unsealed >= (rows_min if rows_min is not None else max(limits.seal_rows_min, sealed // 8))
 
@@ -89,39 +89,39 @@ class Upkeep:
         """Repairs keep every row reachable, yet cost recall bit by bit: 10,000 x 64 records replaced three times over
         had 0.74 at a beam where a fresh graph has 0.89; built anew at each fifth, 0.89.
         """
-        index = self.engine.view.generation.index
+        index = self.engine.snapshot.generation.index
         return index.indexed_rows > 0 and self._unlinked() > _REBUILD_SHARE * index.indexed_rows
 
     def _unlinked(self) -> int:
-        return self.engine.view.state.unlinked_rows if self.unlinked_rows is None else self.unlinked_rows
+        return self.engine.snapshot.state.unlinked_rows if self.unlinked_rows is None else self.unlinked_rows
 
     def vacuum_is_due(self) -> bool:
-        view = self.engine.view
+        snapshot = self.engine.snapshot
         dead = self._dead_rows()
-        return dead >= limits.seal_rows_min // 4 and dead > limits.vacuum_dead_share * view.snapshot.row_count
+        return dead >= limits.seal_rows_min // 4 and dead > limits.vacuum_dead_share * snapshot.visibility.row_count
 
     def _dead_rows(self) -> int:
-        snapshot = self.engine.view.snapshot
-        return snapshot.row_count - snapshot.live_count
+        visibility = self.engine.snapshot.visibility
+        return visibility.row_count - visibility.live_count
 
     def companion_is_due(self) -> bool:
-        return self.engine.view.generation.index.companion_is_due()
+        return self.engine.snapshot.generation.index.companion_is_due()
 
     def fold_is_due(self) -> bool:
-        return self.engine.view.generation.journal.waiting > 1
+        return self.engine.snapshot.generation.journal.waiting > 1
 
     # -- steps -------------------------------------------------------------------------------------
 
     def index_tail(self, threads: int, progress: Progress = None, *, all_rows: bool = False) -> None:
         """Move tail rows into the graph: whole steps, or with `all_rows` to the last row."""
-        with self.lock, self.mending():
-            view = self.engine.current()
-            index = view.generation.index
+        with self.lock, self.rebuild_on_corruption():
+            snapshot = self.engine.current()
+            index = snapshot.generation.index
             if index.kind == FLAT:
                 return
             if index.indexed_rows == 0:
-                index.remove(view.snapshot.sequence)  # what is dead before the graph is begun stays out of it
-            stop = view.snapshot.row_count
+                index.remove(snapshot.visibility.sequence)  # what is dead before the graph is begun stays out of it
+            stop = snapshot.visibility.row_count
             if not all_rows:
                 stop = index.next_stop(stop - stop % limits.index_step_rows)
             if progress is not None and index.indexed_rows:
@@ -145,12 +145,12 @@ class Upkeep:
 
     def repair(self, threads: int) -> None:
         """Take rows that died out of the graph and mend their neighbourhoods."""
-        with self.lock, self.mending():
-            view = self.engine.current()
-            index = view.generation.index
-            if index.indexed_rows and view.snapshot.sequence > self.repaired_sequence:
-                self.unlinked_rows = self._unlinked() + index.remove(view.snapshot.sequence, threads)
-                self.repaired_sequence, self.repaired_dead = view.snapshot.sequence, self._dead_rows()
+        with self.lock, self.rebuild_on_corruption():
+            snapshot = self.engine.current()
+            index = snapshot.generation.index
+            if index.indexed_rows and snapshot.visibility.sequence > self.repaired_sequence:
+                self.unlinked_rows = self._unlinked() + index.remove(snapshot.visibility.sequence, threads)
+                self.repaired_sequence, self.repaired_dead = snapshot.visibility.sequence, self._dead_rows()
 
     def fold(self) -> None:
         """Put the journal of access lists into the tables. Beside any other step: it changes neither rows nor index."""
@@ -160,22 +160,22 @@ class Upkeep:
     def seal(self, threads: int) -> None:
         """Write the live index as an immutable file and name it in the state: data first, then the pointer."""
         engine = self.engine
-        with self.lock, self.mending():
-            view = engine.current()
-            index = view.generation.index
+        with self.lock, self.rebuild_on_corruption():
+            snapshot = engine.current()
+            index = snapshot.generation.index
             if index.kind == FLAT or index.indexed_rows == 0:
                 return
             index.settle(threads)
-            old = view.state.sealed
+            old = snapshot.state.sealed
             rows = f"{index.indexed_rows}{index.seal_mark}"
-            name = f"{index.kind}.{view.generation.number}.{view.snapshot.sequence}.{rows}"
+            name = f"{index.kind}.{snapshot.generation.number}.{snapshot.visibility.sequence}.{rows}"
             if old is not None and old.file == name and not self.engine.sealed_damaged:
                 return
             before = index.file_names()
             facts = index.seal(engine.folder / name)
-            sealed = catalog.Sealed(name, facts.rows, facts.sequence, facts.bytes, facts.parts)
+            sealed = catalog.SealedIndex(name, facts.rows, facts.sequence, facts.bytes, facts.parts)
             changes = {"sealed": sealed, "unlinked_rows": self._unlinked()}
-            if engine.submit(ChangeState(engine, view.generation.number, changes)):
+            if engine.submit(PatchState(engine, snapshot.generation.number, changes)):
                 self.engine.sealed_damaged = False
                 self._remove_files((*before, *(old.files if old is not None else ())), sealed.files)
 
@@ -185,56 +185,59 @@ class Upkeep:
             filesystem.remove(self.engine.folder / name)
 
     @contextmanager
-    def mending(self) -> Iterator[None]:
+    def rebuild_on_corruption(self) -> Iterator[None]:
         """A step that meets damage in what the index has on disk ends, and the index is built anew by the steps to
         come.
         """
-        index = self.engine.view.generation.index
+        index = self.engine.snapshot.generation.index
         try:
             yield
-        except IndexDamaged as error:
-            self.engine.index_damaged(index, error)
+        except IndexCorruption as error:
+            self.engine.corrupt_index(index, error)
 
     def reindex(self, config: dict[str, Any] | None, threads: int, progress: Progress = None) -> None:
         """An index of another kind or other parameters; what was learned about the old one is forgotten."""
         forget = {"index": config, "tuned": (), "tuned_ef": None, "tuned_by_user": False, "scan_rows": None}
-        self._build_anew(config, forget, threads, progress)
+        self._rebuild_beside(config, forget, threads, progress)
 
     def rebuild(self, threads: int, progress: Progress = None) -> None:
         """The same index, built anew from the live rows."""
-        self._build_anew(self.engine.view.state.index, {}, threads, progress)
+        self._rebuild_beside(self.engine.snapshot.state.index, {}, threads, progress)
 
-    def _build_anew(
+    def _rebuild_beside(
         self, config: dict[str, Any] | None, changes: dict[str, Any], threads: int, progress: Progress
     ) -> None:
         """Another index over the same rows, built beside the present one and then put in its place."""
         engine = self.engine
         with self.lock:
-            view = engine.current()
-            index = view.generation.index
+            snapshot = engine.current()
+            index = snapshot.generation.index
             changes = {**changes, "sealed": None, "unlinked_rows": 0}
-            fresh = engine.make_index(config, view.generation.rows)
-            fresh.extend(view.snapshot.row_count)
-            fresh.remove(view.snapshot.sequence)
+            fresh = engine.new_index(config, snapshot.generation.rows)
+            fresh.extend(snapshot.visibility.row_count)
+            fresh.remove(snapshot.visibility.sequence)
             if index.has_graph():
                 fresh.ask_for_graph()
-            while fresh.kind != FLAT and engine.view.snapshot.row_count - fresh.indexed_rows >= limits.index_step_rows:
-                stop = engine.view.snapshot.row_count
+            while (
+                fresh.kind != FLAT
+                and engine.snapshot.visibility.row_count - fresh.indexed_rows >= limits.index_step_rows
+            ):
+                stop = engine.snapshot.visibility.row_count
                 fresh.extend(stop)
                 fresh.add(fresh.next_stop(stop), threads, progress)
                 if self.tail_is_due():  # writers may be waiting for room in the tail of the present one
                     self.index_tail(threads)
                 if progress is not None:
                     progress(fresh.indexed_rows, stop)
-            engine.submit(SwapIndex(engine, view.generation.number, changes, fresh=fresh))
-            sealed = view.state.sealed
+            engine.submit(InstallIndex(engine, snapshot.generation.number, changes, fresh=fresh))
+            sealed = snapshot.state.sealed
             self._remove_files((*index.file_names(), *(sealed.files if sealed is not None else ())), fresh.file_names())
             self.unlinked_rows = 0
-            self.forget_repairs()
+            self.reset_repair_counters()
 
-    def forget_repairs(self) -> None:
+    def reset_repair_counters(self) -> None:
         """The index was replaced by one that has let go of its dead rows."""
-        self.repaired_sequence, self.repaired_dead = self.engine.view.snapshot.sequence, self._dead_rows()
+        self.repaired_sequence, self.repaired_dead = self.engine.snapshot.visibility.sequence, self._dead_rows()
 
     def close(self) -> None:
         """Before the committer stops: keep what would take long to index again."""
@@ -242,10 +245,10 @@ class Upkeep:
             self.seal(1)
 
 
-class SwapIndex(ChangeState):
+class InstallIndex(PatchState):
     """ChangeState that also puts a freshly built index in place, at the commit."""
 
-    def __init__(self, engine: Engine, generation: int, changes: dict[str, Any], *, fresh: Any) -> None:
+    def __init__(self, engine: LocalCollection, generation: int, changes: dict[str, Any], *, fresh: Any) -> None:
         super().__init__(engine, generation, changes, exclusive=True)
         self.fresh = fresh
 
@@ -256,6 +259,6 @@ class SwapIndex(ChangeState):
         return True
 
     def _put_in_place(self) -> None:
-        view = self.engine.view
-        self.fresh.extend(view.snapshot.row_count)
-        view.generation.index = self.fresh
+        snapshot = self.engine.snapshot
+        self.fresh.extend(snapshot.visibility.row_count)
+        snapshot.generation.index = self.fresh

@@ -16,7 +16,7 @@ import os
 import threading
 from collections.abc import Callable
 
-from vecdb.embedded.local_collection import Engine
+from vecdb.embedded.local_collection import LocalCollection
 from vecdb.errors import NotFound, Poisoned, Unavailable
 from vecdb.maintenance.vacuum import vacuum
 from vecdb.storage.kv.store import Store
@@ -28,10 +28,10 @@ _NICE = 10
 _log = logging.getLogger("vecdb")
 
 
-class Maintenance:
+class MaintenanceScheduler:
     """Owns the maintenance thread of one database."""
 
-    def __init__(self, store: Store, engines: Callable[[], list[Engine]], *, enabled: bool) -> None:
+    def __init__(self, store: Store, engines: Callable[[], list[LocalCollection]], *, enabled: bool) -> None:
         self._store = store
         self._engines = engines
         self._wake = threading.Event()
@@ -45,7 +45,7 @@ class Maintenance:
         """Something was committed. Cheap; from any thread."""
         self._wake.set()
 
-    def wait_idle(self, engine: Engine) -> None:
+    def wait_idle(self, engine: LocalCollection) -> None:
         """Return when no step on `engine` is running."""
         with engine.upkeep.lock:
             return
@@ -71,13 +71,13 @@ class Maintenance:
             for engine in self._engines():
                 self._guarded(engine, lambda engine=engine: self._serve(engine))  # type: ignore[misc]
 
-    def _waits(self, engine: Engine) -> bool:
+    def _waits(self, engine: LocalCollection) -> bool:
         try:
-            return not engine.dropped and engine.upkeep.tail_waits()
+            return not engine.dropped and engine.upkeep.tail_is_deferred()
         except NotFound:  # dropped between the two looks
             return False
 
-    def _serve(self, engine: Engine) -> None:
+    def _serve(self, engine: LocalCollection) -> None:
         """One round of steps; asks for another round where more is due."""
         upkeep = engine.upkeep
         if engine.dropped:
@@ -100,7 +100,7 @@ class Maintenance:
         if not self._closing and upkeep.seal_is_due():
             upkeep.seal(width)
 
-    def _guarded(self, engine: Engine, step: Callable[[], None]) -> None:
+    def _guarded(self, engine: LocalCollection, step: Callable[[], None]) -> None:
         """Run a step. One that fails is logged and tried again after the next commit: derived data can wait,
         searches go on.
         """

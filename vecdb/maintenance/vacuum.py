@@ -23,19 +23,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb import limits
-from vecdb.commit.committer import Group, Shrink, SyncFailed
-from vecdb.index.contract import IndexDamaged
-from vecdb.state.generation import Generation, View, block_of, iter_blocks, refuse_damaged, rows_name
+from vecdb.commit.committer import CommitGroup, CompactLmdbFile, SyncFailed
+from vecdb.index.contract import IndexCorruption
+from vecdb.state.generation import Generation, Snapshot, iter_blocks, record_block, row_file_name, verify_vectors
 from vecdb.storage.disk import filesystem
 from vecdb.storage.disk.row_file import Rows
 from vecdb.storage.kv import catalog, keys, record_format
-from vecdb.tenancy.access_changes import Access
-from vecdb.tenancy.pairs import Pairs, subtract
+from vecdb.tenancy.access_changes import AccessWriter
+from vecdb.tenancy.pairs import RowTenantPairs, subtract
 from vecdb.validate.common import slices
-from vecdb.validate.not_found import no_collection
+from vecdb.validate.not_found import collection_not_found
 
 if TYPE_CHECKING:
-    from vecdb.embedded.local_collection import Engine
+    from vecdb.embedded.local_collection import LocalCollection
     from vecdb.index.contract import Progress
 
 _PIECE_ROWS = 4_096  # old rows copied per commit
@@ -43,74 +43,74 @@ _SLICE = 128  # ids per stretch of bytecode
 _SIGN = np.uint64(1 << 63)
 
 
-def vacuum(engine: Engine, threads: int = 1, progress: Progress = None) -> bool:
+def vacuum(engine: LocalCollection, threads: int = 1, progress: Progress = None) -> bool:
     """Rewrite the collection without its dead rows. Returns False where there were none."""
     with engine.upkeep.lock:
-        view = engine.current()
-        if view.snapshot.live_count == view.snapshot.row_count:
+        snapshot = engine.current()
+        if snapshot.visibility.live_count == snapshot.visibility.row_count:
             return False
         engine.clear_debris()  # a vacuum that failed leaves ids of records that may have died since
         engine.upkeep.repair(threads)
-        copy = _Copy(engine)
+        copy = VacuumCopy(engine)
         try:
             # A graph must be copied whole, and does not grow meanwhile; what else writers add is the last commit's.
             graph_rows = 0 if copy.old.index.kind == "flat" else copy.old.index.indexed_rows
             while copy.old_rows_left() > _PIECE_ROWS or copy.done < graph_rows:
                 if not engine.submit(copy.piece()):
-                    raise no_collection(engine.entry.name)
+                    raise collection_not_found(engine.entry.name)
                 if progress is not None:
-                    progress(copy.done, engine.view.snapshot.row_count)
+                    progress(copy.done, engine.snapshot.visibility.row_count)
             try:
                 copy.new.index = copy.old.index.compact(copy.mapping, copy.new.rows)
-            except IndexDamaged as error:  # built anew, then, from the rows
-                engine.index_damaged(copy.old.index, error)
-                copy.new.index = engine.make_index(engine.view.state.index, copy.new.rows)
-            engine.submit(Switch(copy))
+            except IndexCorruption as error:  # built anew, then, from the rows
+                engine.corrupt_index(copy.old.index, error)
+                copy.new.index = engine.new_index(engine.snapshot.state.index, copy.new.rows)
+            engine.submit(SwitchGeneration(copy))
         except BaseException:
             copy.old.access_log = None
-            if engine.view.generation is not copy.new:
+            if engine.snapshot.generation is not copy.new:
                 copy.new.close()
             raise
-        engine.upkeep.forget_repairs()
+        engine.upkeep.reset_repair_counters()
         if progress is not None:
             progress(copy.done, copy.done)
         if engine.upkeep.rebuild_is_due():
             engine.upkeep.rebuild(threads, progress)
         engine.upkeep.seal(threads)
         engine.clear_debris()  # under the lock: to it, the files of another vacuum or seal at work would be debris
-        engine.submit(Shrink())
+        engine.submit(CompactLmdbFile())
     return True
 
 
-class _Copy:
+class VacuumCopy:
     """Progress of one vacuum: how far the old rows are copied, and where each went."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: LocalCollection) -> None:
         self.engine = engine
-        self.old = engine.view.generation
+        self.old = engine.snapshot.generation
         self.old.access_log = []
         self.number = self.old.number + 1
         self.prefix = keys.prefix(engine.entry.uid, self.number)
         self.done = 0  # old rows [0, done) are copied
         self.written = 0  # new rows
-        self.mapping = np.full(engine.view.snapshot.row_count, -1, np.int64)
+        self.mapping = np.full(engine.snapshot.visibility.row_count, -1, np.int64)
         entry = engine.entry
-        path = engine.folder / rows_name(self.number)
+        path = engine.folder / row_file_name(self.number)
         Rows.create(path, entry.dtype, entry.dim, self.number, sync=engine.durable)
         state = msgspec.structs.replace(
-            engine.view.state, generation=self.number, row_count=0, live_count=0, sequence=0, journal=None
+            engine.snapshot.state, generation=self.number, row_count=0, live_count=0, sequence=0, journal=None
         )
         self.new = Generation(engine.store, engine.folder, entry, state, writable=True)
 
     def old_rows_left(self) -> int:
-        return self.engine.view.snapshot.row_count - self.done
+        return self.engine.snapshot.visibility.row_count - self.done
 
-    def piece(self) -> CopyPiece:
-        return CopyPiece(self)
+    def piece(self) -> CopyRows:
+        return CopyRows(self)
 
-    def copy(self, group: Group, stop: int) -> None:
+    def copy(self, group: CommitGroup, stop: int) -> None:
         """Commit thread: copy the live ones of old rows [done, stop)."""
-        rows = self.engine.view.snapshot.row_count  # the last block may reach past `stop`
+        rows = self.engine.snapshot.visibility.row_count  # the last block may reach past `stop`
         if rows > len(self.mapping):
             self.mapping = np.concatenate([self.mapping, np.full(rows - len(self.mapping), -1, np.int64)])
         where = self.engine.entry.name
@@ -122,11 +122,11 @@ class _Copy:
                 self._copy_block(group, block, live)
             self.done = first + block.count
 
-    def _copy_block(self, group: Group, block: record_format.Block, live: NDArray[np.int64]) -> None:
+    def _copy_block(self, group: CommitGroup, block: record_format.Block, live: NDArray[np.int64]) -> None:
         rows = block.first_row + live
         vectors = np.ascontiguousarray(self.old.rows.arrays.vectors[rows])
         crcs = block.row_crc[live]
-        refuse_damaged(self.old, rows, vectors, crcs)
+        verify_vectors(self.old, rows, vectors, crcs)
         first, n = self.written, len(live)
         blob_bytes = 0 if block.int_ids else int(block.id_end[-1])
         self.new.ensure(first + n, "int" if block.int_ids else "str", blob_bytes)
@@ -136,7 +136,7 @@ class _Copy:
         blob = b"".join([bytes(block.ids[starts[i] : block.id_end[i]]) for i in live.tolist()])
         metas = [block.meta(i) for i in live.tolist()] if len(block.metas) else None
         raw = record_format.encode_block(first, block.sequence, crcs, lengths, blob, metas, int_ids=block.int_ids)
-        group.txn.put(keys.numbered(self.prefix, first), raw, db=group.store.blocks)
+        group.txn.put(keys.row_key(self.prefix, first), raw, db=group.store.blocks)
         cursor = group.txn.cursor(db=group.store.ids)
         values = np.arange(first, first + n, dtype="<u8").view("V8")
         for start, stop in slices(n, _SLICE):
@@ -149,20 +149,20 @@ class _Copy:
         self.written += n
         group.changed = True
 
-    def _lists(self, group: Group, rows: NDArray[np.int64]) -> Pairs:
+    def _lists(self, group: CommitGroup, rows: NDArray[np.int64]) -> RowTenantPairs:
         """What the lists of old rows (ascending) say, of tenants that there still are, under new row numbers."""
-        access = Access(self.engine.entry.uid, self.old.journal, self.engine.view.state.journal)
+        access = AccessWriter(self.engine.entry.uid, self.old.journal, self.engine.snapshot.state.journal)
         pairs = access.lists(group, rows)[1]
-        return Pairs.of(self.mapping[pairs.rows], pairs.numbers)
+        return RowTenantPairs.of(self.mapping[pairs.rows], pairs.numbers)
 
-    def _copy_access(self, group: Group, rows: NDArray[np.int64]) -> None:
-        if self.engine.view.state.has_tenants:
+    def _copy_access(self, group: CommitGroup, rows: NDArray[np.int64]) -> None:
+        if self.engine.snapshot.state.has_tenants:
             lists = self._lists(group, rows)
             self.new.journal.tables.write(group.txn, lists)
 
-    def mend_access(self, group: Group, died: NDArray[np.int64]) -> None:
+    def mend_access(self, group: CommitGroup, died: NDArray[np.int64]) -> None:
         """Commit thread, last: lists that have changed since they were copied, and those of old rows that have died."""
-        if not self.engine.view.state.has_tenants:
+        if not self.engine.snapshot.state.has_tenants:
             return
         rows = np.unique(np.concatenate([died, *(self.old.access_log or ())]))
         rows = rows[self.mapping[rows] >= 0]
@@ -170,9 +170,9 @@ class _Copy:
         here, wanted = tables.lists_of(group.txn, self.mapping[rows]), self._lists(group, rows)
         tables.change(group.txn, granted=subtract(wanted, here), revoked=subtract(here, wanted))
 
-    def late(self, view: View) -> NDArray[np.int64]:
+    def late(self, snapshot: Snapshot) -> NDArray[np.int64]:
         """Old rows that were copied alive and have died since."""
-        deleted = self.old.rows.arrays.deleted[: view.snapshot.row_count]
+        deleted = self.old.rows.arrays.deleted[: snapshot.visibility.row_count]
         return np.flatnonzero((self.mapping >= 0) & (deleted != 0))
 
     def sync(self) -> None:
@@ -186,60 +186,62 @@ class _Copy:
 def id_keys(prefix: bytes, block: record_format.Block, which: NDArray[np.int64]) -> list[bytes]:
     """Keys in ids of the records at positions `which` of a block."""
     if block.int_ids and not len(block.metas):
-        head = keys.owned(prefix, b"")
+        head = keys.owner_prefix(prefix, b"")
         flipped = (block.int_id_array()[which].view(np.uint64) ^ _SIGN).astype(">u8").view("V8")
         return [head + key for key in flipped.tolist()]
     out = []
     for at in which.tolist():
         owner = record_format.split_meta(block.meta(at))[0]
-        out.append(keys.owned(prefix, owner) + keys.id_tail(block.id(at)))
+        out.append(keys.owner_prefix(prefix, owner) + keys.id_key_bytes(block.id(at)))
     return out
 
 
-def _blocks_between(group: Group, old: Generation, first: int, stop: int, where: str) -> Iterator[record_format.Block]:
+def _blocks_between(
+    group: CommitGroup, old: Generation, first: int, stop: int, where: str
+) -> Iterator[record_format.Block]:
     return iter_blocks(group.store, group.txn, old.prefix, first, stop, where)
 
 
 @dataclass(slots=True)
-class CopyPiece:
+class CopyRows:
     """Copy a bounded piece of old rows. Returns False where the collection was dropped."""
 
-    copy: _Copy
+    copy: VacuumCopy
     size_bytes: int = 0
     exclusive: bool = True
 
-    def apply(self, group: Group) -> bool:
+    def apply(self, group: CommitGroup) -> bool:
         engine = self.copy.engine
         if group.txn.get(keys.uid(engine.entry.uid), db=group.store.state) is None:
             return False
         group.store.make_room()
-        self.copy.copy(group, min(engine.view.snapshot.row_count, self.copy.done + _PIECE_ROWS))
+        self.copy.copy(group, min(engine.snapshot.visibility.row_count, self.copy.done + _PIECE_ROWS))
         group.changed = True
         return True
 
 
 @dataclass(slots=True)
-class Switch:
+class SwitchGeneration:
     """The last piece, the deletions since, and the state that names the new generation."""
 
-    copy: _Copy
+    copy: VacuumCopy
     size_bytes: int = 0
     exclusive: bool = True
 
-    def apply(self, group: Group) -> None:
+    def apply(self, group: CommitGroup) -> None:
         copy, engine = self.copy, self.copy.engine
-        view = engine.view
+        snapshot = engine.snapshot
         if group.txn.get(keys.uid(engine.entry.uid), db=group.store.state) is None:
-            raise no_collection(engine.entry.name)
+            raise collection_not_found(engine.entry.name)
         group.store.make_room()
-        copy.copy(group, view.snapshot.row_count)
-        dead = self._bury(group, view)
-        copy.mend_access(group, copy.late(view))
+        copy.copy(group, snapshot.visibility.row_count)
+        dead = self._bury(group, snapshot)
+        copy.mend_access(group, copy.late(snapshot))
         copy.sync()
         if engine.durable:
             filesystem.sync_dir(engine.folder)
         state = msgspec.structs.replace(
-            view.state,
+            snapshot.state,
             sequence=group.sequence,
             generation=copy.number,
             row_count=copy.written,
@@ -247,22 +249,22 @@ class Switch:
             sealed=None,
             journal=None,
         )
-        assert state.live_count == view.state.live_count, (state, view.state)
+        assert state.live_count == snapshot.state.live_count, (state, snapshot.state)
         group.txn.put(keys.uid(engine.entry.uid), catalog.encode(state), db=group.store.state)
         group.changed = True
         copy.new.delete(dead, group.sequence)
         copy.new.index.extend(copy.written)
-        group.published.append(lambda: self._publish(state, view.generation))
+        group.published.append(lambda: self._publish(state, snapshot.generation))
 
-    def _bury(self, group: Group, view: View) -> NDArray[np.int64]:
+    def _bury(self, group: CommitGroup, snapshot: Snapshot) -> NDArray[np.int64]:
         """Rows that were copied alive and have died since: tombs for them, and no ids that lead to them. Returns
         int64[n], new rows.
         """
         copy = self.copy
-        late = copy.late(view)
+        late = copy.late(snapshot)
         dead = copy.mapping[late]
         by_row = dict(zip(late.tolist(), dead.tolist(), strict=True))
-        key = keys.numbered(copy.prefix, group.sequence)
+        key = keys.row_key(copy.prefix, group.sequence)
         cursor = group.txn.cursor(db=group.store.tombs)
         for start in range(0, len(dead), limits.block_rows_max):
             cursor.putmulti(
@@ -277,16 +279,18 @@ class Switch:
                     group.txn.delete(id_key, db=group.store.ids)
         return dead
 
-    def _publish(self, state: catalog.State, old: Generation) -> None:
+    def _publish(self, state: catalog.CommittedState, old: Generation) -> None:
         self.copy.engine.publish(state, self.copy.new)
         old.close()
 
 
-def _blocks_of(group: Group, old: Generation, rows: NDArray[np.int64], where: str) -> Iterator[record_format.Block]:
+def _blocks_of(
+    group: CommitGroup, old: Generation, rows: NDArray[np.int64], where: str
+) -> Iterator[record_format.Block]:
     """The blocks that hold `rows` (ascending), each once."""
     after = -1
     for row in rows.tolist():
         if row > after:
-            block = block_of(group.store, group.txn, old.prefix, row, where)
+            block = record_block(group.store, group.txn, old.prefix, row, where)
             after = block.first_row + block.count - 1
             yield block

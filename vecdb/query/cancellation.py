@@ -9,21 +9,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.errors import Unavailable
-from vecdb.index.contract import Found
+from vecdb.index.contract import Neighbors
 from vecdb.query.planner import Plan
 
 _FIRST_QUERIES = 8
 _CHUNK_S = 0.010  # what a chunk should take: long enough that kernels have their batches, short enough to be let go
 
-Search = Callable[[NDArray[np.float32]], tuple[Found, Plan]]
+Search = Callable[[NDArray[np.float32]], tuple[Neighbors, Plan]]
 
 
-def in_chunks(search: Search, queries: NDArray[np.float32], stop: Callable[[], bool]) -> tuple[Found, Plan]:
+def search_in_chunks(search: Search, queries: NDArray[np.float32], stop: Callable[[], bool]) -> tuple[Neighbors, Plan]:
     """What `search` finds for all queries ([nq, dim], nq > 0). Chunks grow and shrink to about 10 ms each.
 
     Raises Unavailable once `stop` returns True.
     """
-    parts: list[Found] = []
+    parts: list[Neighbors] = []
     size, first = _FIRST_QUERIES, 0
     while True:
         if stop():
@@ -38,10 +38,10 @@ def in_chunks(search: Search, queries: NDArray[np.float32], stop: Callable[[], b
         size = max(1, int(size * min(4.0, _CHUNK_S / taken_s)))
 
 
-def _joined(parts: list[Found]) -> Found:
+def _joined(parts: list[Neighbors]) -> Neighbors:
     if len(parts) == 1:
         return parts[0]
-    return Found(
+    return Neighbors(
         np.concatenate([part.rows for part in parts]),
         np.concatenate([part.distances for part in parts]),
         np.concatenate([part.counts for part in parts]),

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vecdb.index.contract import Found
+from vecdb.index.contract import Neighbors
 from vecdb.query.planner import Plan
 
 Rows = NDArray[np.int64]
@@ -40,7 +40,7 @@ class Mixture(NamedTuple):
 class Answer(NamedTuple):
     """found : hits in their order, distances to the mean of their own component.   components : int64[k]."""
 
-    found: Found
+    found: Neighbors
     components: Rows
     quotas: Rows
     plan: Plan
@@ -64,7 +64,7 @@ class Chosen(NamedTuple):
 
 
 def answer(
-    find: Callable[[NDArray[np.float32], int], tuple[Found, Plan]], mixture: Mixture, own: Rows, limit: int
+    find: Callable[[NDArray[np.float32], int], tuple[Neighbors, Plan]], mixture: Mixture, own: Rows, limit: int
 ) -> Answer:
     """Search around each mean and share the answer out: min(limit, rows that match without `own`) hits.
 
@@ -82,7 +82,7 @@ def answer(
     chosen = choose([rows[at] for rows, at in zip(found.rows, kept, strict=True)], quotas, limit)
     at = np.array([kept[c][place] for c, place in zip(*chosen, strict=True)], np.int64)
     rows, distances = found.rows[chosen.components, at], found.distances[chosen.components, at]
-    hits = Found(rows[None], distances[None], np.array([len(rows)]), found.work)
+    hits = Neighbors(rows[None], distances[None], np.array([len(rows)]), found.work)
     return Answer(hits, chosen.components, quotas, plan)
 
 

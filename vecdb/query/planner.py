@@ -11,7 +11,7 @@
 
 Of a tenant with a share s of the records, a graph is walked 1 / s times as far, and 1 / s times as many lists are read,
 until as many of the tenant's rows are met as without one. So the walk costs about width / s distances of codes, the
-scan one distance of full vectors a row: equal where rows^2 = `_WIDTHS` * width * records.
+scan one distance of full vectors a row: equal where rows^2 = `_SCAN_PER_WIDTH` * width * records.
 
 Whatever is chosen, the index returns min(limit, matching live records): what comes short is scanned for that query.
 """
@@ -23,11 +23,11 @@ from typing import NamedTuple
 
 from vecdb import limits
 from vecdb.errors import InvalidArgument
-from vecdb.schema import Curator, Flat, Hnsw, IndexConfig, SearchParams, Snapshot, Spann
-from vecdb.storage.kv.catalog import Tuned
+from vecdb.schema import Curator, Flat, Hnsw, IndexConfig, SearchParams, Spann, Visibility
+from vecdb.storage.kv.catalog import MeasuredRecall
 
 _SCAN_SHARE = 0.25  # a beam this share of the live rows wide costs more than scanning them all
-_WIDTHS = 6.0  # measured at 20,000 x 384: a graph and lists were even with the scan at 2,900 and 4,200 rows
+_SCAN_PER_WIDTH = 6.0  # measured at 20,000 x 384: a graph and lists were even with the scan at 2,900 and 4,200 rows
 # Looks at nodes that change nothing before a search among a tenant's rows ends: recall 0.95 to 0.97, measured on 40,000
 # sentences with tenants of 8,000 to 40,000, scattered and near one another. It grows with the leaves that a search
 # without a tenant needs for as much, here 144: 80 of them gave 0.88 among 160,000 rows, where 384 are needed.
@@ -70,10 +70,10 @@ class Plan(NamedTuple):
 def plan(
     config: IndexConfig,
     indexed_rows: int,
-    snapshot: Snapshot,
+    visibility: Visibility,
     limit: int,
     params: SearchParams,
-    tuned: Sequence[Tuned],
+    tuned: Sequence[MeasuredRecall],
     tuned_ef: int | None,
     matching: int | None = None,
     scan_rows: int | None = None,
@@ -82,7 +82,7 @@ def plan(
 ) -> Plan:
     """Choose. matching : live rows that the search is restricted to; None: not restricted.   scan_rows : what
     `measured_scan` of width_tuning.py found.   scan_share : of the index.
-    by_graph : `is_for_graph`, and there is one beside the tree.
+    by_graph : `prefers_companion_graph`, and there is one beside the tree.
 
     Raises InvalidArgument where a recall is asked for that nothing was learned about.
     """
@@ -95,11 +95,11 @@ def plan(
         return Plan(scan, 0, "nothing is indexed yet")
     if isinstance(config, Curator):
         if by_graph:
-            share = 1.0 if matching is None else matching / snapshot.live_count
+            share = 1.0 if matching is None else matching / visibility.live_count
             return Plan("graph", _beam(limit, params, tuned, share), "much of many rows")
-        most = -(-snapshot.live_count // scan_share)
+        most = -(-visibility.live_count // scan_share)
         return _tree(config, limit, params, tuned, tuned_ef, most, matching, scan_rows)
-    live = snapshot.live_count
+    live = visibility.live_count
     lists = isinstance(config, Spann)
     if lists and live < limits.flat_rows_max:
         return Plan(scan, 0, f"{live} live rows are scanned faster than lists are chosen")
@@ -111,7 +111,7 @@ def plan(
         return Plan(scan, 0, f"a beam of {width} over {live} live rows costs more than a scan")
     if matching is None:
         return Plan("lists" if lists else "graph", width, reason)
-    if matching * matching <= _WIDTHS * width * live:
+    if matching * matching <= _SCAN_PER_WIDTH * width * live:
         return Plan("rows", 0, f"{matching} rows of {live} are scanned faster than they are met")
     if not lists:
         return Plan("graph", width, reason)
@@ -119,7 +119,7 @@ def plan(
 
 
 def _ef(
-    config: Hnsw, limit: int, params: SearchParams, tuned: Sequence[Tuned], tuned_ef: int | None
+    config: Hnsw, limit: int, params: SearchParams, tuned: Sequence[MeasuredRecall], tuned_ef: int | None
 ) -> tuple[int, str]:
     if params.ef is not None:
         return max(params.ef, limit), "ef given"
@@ -131,14 +131,14 @@ def _ef(
 
 
 _OF_TENANT = Plan("tree", 0, "the codes of all rows of the tenant")
-_OF_ALL = Plan("tree", 0, "the codes of all rows")
+_SCAN_ALL_CODES = Plan("tree", 0, "the codes of all rows")
 
 
 def _tree(
     config: Curator,
     limit: int,
     params: SearchParams,
-    tuned: Sequence[Tuned],
+    tuned: Sequence[MeasuredRecall],
     tuned_ef: int | None,
     most: int,
     matching: int | None,
@@ -148,22 +148,24 @@ def _tree(
     few = config.scan_max or scan_rows or SCAN_ROWS
     if matching is None:
         if most <= few and params.nprobe is None and config.nprobe is None:
-            return _OF_ALL
+            return _SCAN_ALL_CODES
         return Plan("tree", *_nprobe(config, limit, params, tuned, tuned_ef))
     if min(matching, most) <= few:
         return _OF_TENANT
     if params.recall is None:
-        return Plan("tree", params.nprobe or patience(tuned), "a large tenant, along the tree")
+        return Plan("tree", params.nprobe or idle_nodes_max(tuned), "a large tenant, along the tree")
     # the tree was learned about without a tenant: what another recall takes there, it takes here
     more = width_for_recall(params.recall, limit, tuned) / width_for_recall(_PATIENCE_RECALL, limit, tuned)
-    return Plan("tree", max(1, round(patience(tuned) * more)), f"a large tenant, learned for recall {params.recall}")
+    return Plan(
+        "tree", max(1, round(idle_nodes_max(tuned) * more)), f"a large tenant, learned for recall {params.recall}"
+    )
 
 
-def is_for_graph(
+def prefers_companion_graph(
     config: IndexConfig,
     limit: int,
     params: SearchParams,
-    tuned: Sequence[Tuned],
+    tuned: Sequence[MeasuredRecall],
     live: int,
     matching: int | None,
     scan_share: int,
@@ -177,7 +179,7 @@ def is_for_graph(
     return walk < min(rows, live / scan_share)
 
 
-def _beam(limit: int, params: SearchParams, tuned: Sequence[Tuned], share: float = 1.0) -> int:
+def _beam(limit: int, params: SearchParams, tuned: Sequence[MeasuredRecall], share: float = 1.0) -> int:
     """Of the graph beside a tree; share : of the rows that may be returned."""
     ef: float = _GRAPH_EF * share**_GRAPH_EF_POWER
     if params.ef is not None:
@@ -188,13 +190,13 @@ def _beam(limit: int, params: SearchParams, tuned: Sequence[Tuned], share: float
     return max(limit, min(limits.ef_max, round(ef)))
 
 
-def patience(tuned: Sequence[Tuned]) -> int:
+def idle_nodes_max(tuned: Sequence[MeasuredRecall]) -> int:
     """Looks at nodes of a tree that change nothing before a search among a large tenant's rows ends."""
     return round(_PATIENCE_SHARE * width_for_recall(_PATIENCE_RECALL, 1, tuned)) if tuned else PATIENCE
 
 
 def _nprobe(
-    config: Spann | Curator, limit: int, params: SearchParams, tuned: Sequence[Tuned], tuned_ef: int | None
+    config: Spann | Curator, limit: int, params: SearchParams, tuned: Sequence[MeasuredRecall], tuned_ef: int | None
 ) -> tuple[int, str]:
     if params.nprobe is not None:
         return params.nprobe, "nprobe given"
@@ -206,7 +208,7 @@ def _nprobe(
     return config.nprobe or default, "default of the index"
 
 
-def width_for_recall(recall: float, limit: int, tuned: Sequence[Tuned]) -> int:
+def width_for_recall(recall: float, limit: int, tuned: Sequence[MeasuredRecall]) -> int:
     """The smallest measured ef (or nprobe) that reached `recall`, at the nearest limit that was measured at least as
     large (else scaled up).
     """

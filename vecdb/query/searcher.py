@@ -19,14 +19,14 @@ from numpy.typing import NDArray
 from vecdb import limits
 from vecdb.api.hits import Hits
 from vecdb.errors import NotFound
-from vecdb.index.contract import Allowed, Found, IndexDamaged
+from vecdb.index.contract import IndexCorruption, Neighbors, RowSet
 from vecdb.query import mixture, planner
-from vecdb.query.cancellation import in_chunks
+from vecdb.query.cancellation import search_in_chunks
 from vecdb.schema import Record, SearchParams
 from vecdb.state import record_reader
-from vecdb.state.collection_state import Following
-from vecdb.state.generation import View
-from vecdb.state.plan_cache import Way
+from vecdb.state.collection_state import CollectionState
+from vecdb.state.generation import Snapshot
+from vecdb.state.plan_cache import PreparedSearch
 from vecdb.storage.disk import filesystem
 from vecdb.storage.kv import catalog, keys, record_format
 from vecdb.storage.kv.store import Txn
@@ -37,7 +37,7 @@ _NAMES_PAGE = 1_000  # names of tenants read in one transaction
 _SEARCHED_S = 2.0
 
 
-class Answering(Following):
+class Searcher(CollectionState):
     """Searches and reads of one collection."""
 
     _searched_at = -_SEARCHED_S  # by the monotonic clock
@@ -64,17 +64,17 @@ class Answering(Following):
         started = time.perf_counter() if explain else 0.0
         self._searched_at = time.monotonic()
         while True:
-            view, way = self._way(limit, params, tenants)
+            snapshot, way = self._way(limit, params, tenants)
             if stop is None or single:
-                found, plan = self.follow(view, way, queries)
+                found, plan = self.follow(snapshot, way, queries)
             else:
-                found, plan = in_chunks(partial(self.follow, view, way), queries, stop)
+                found, plan = search_in_chunks(partial(self.follow, snapshot, way), queries, stop)
             searched = time.perf_counter() if explain else 0.0
-            hits = self._hits(view, found, single, select, include_vectors)
+            hits = self._hits(snapshot, found, single, select, include_vectors)
             if hits is not None:
                 break
         if explain:
-            hits.explain = self._explained(view, found, plan, started, searched)
+            hits.explain = self._explained(snapshot, found, plan, started, searched)
         return hits
 
     def search_stream(
@@ -98,42 +98,43 @@ class Answering(Following):
             )  # fmt: skip
 
     def _hits(
-        self, view: View, found: Found, single: bool, select: tuple[str, ...] | None, include_vectors: bool
+        self, snapshot: Snapshot, found: Neighbors, single: bool, select: tuple[str, ...] | None, include_vectors: bool
     ) -> Hits | None:
         """Ids, fields and vectors of what was found; None where a vacuum has moved the rows since: once more on the new
         view.
         """
         raw_fields: list[Any] | None = None
-        if view.state.has_fields and select != ():
-            raw_fields = self._fields_of(view, found.rows, single)
+        if snapshot.state.has_fields and select != ():
+            raw_fields = self._fields_of(snapshot, found.rows, single)
             if raw_fields is None:
                 return None
         vectors = None
         if include_vectors:
             vectors = np.zeros((*found.rows.shape, self.entry.dim), self.entry.dtype)
-            vectors[found.rows >= 0] = record_reader.vectors(view.generation, found.rows[found.rows >= 0])
+            vectors[found.rows >= 0] = record_reader.vectors(snapshot.generation, found.rows[found.rows >= 0])
             if single:
                 vectors = vectors[0, : found.counts[0]]
         padded = not single or found.counts.item(0) < found.rows.shape[1]
-        ids = view.generation.ids.take(found.rows, padded=padded)
-        sequence = view.snapshot.sequence
+        ids = snapshot.generation.ids.take(found.rows, padded=padded)
+        sequence = snapshot.visibility.sequence
         return Hits(
-            ids, found.distances, found.counts, sequence, self.entry.metric, single, raw_fields, vectors, None, select  # type: ignore[arg-type]
+            ids, found.distances, found.counts, sequence, self.entry.metric, single, raw_fields, vectors, None, select
+            # type: ignore[arg-type]
         )  # fmt: skip
 
     def _explained(
-        self, view: View, found: Found, plan: planner.Plan, started: float, searched: float
+        self, snapshot: Snapshot, found: Neighbors, plan: planner.Plan, started: float, searched: float
     ) -> dict[str, Any]:
         done = time.perf_counter()
-        index = view.generation.index
+        index = snapshot.generation.index
         return {
             "plan": plan.strategy,
             "reason": plan.reason,
             "ef": plan.width if plan.strategy == "graph" else None,
             "nprobe": plan.width if plan.strategy in ("lists", "tree") else None,
-            "index_state": self.index_state(view),
+            "index_state": self.index_state(snapshot),
             "indexed_rows": index.indexed_rows,
-            "tail_rows": view.snapshot.row_count - index.indexed_rows,
+            "tail_rows": snapshot.visibility.row_count - index.indexed_rows,
             **index.explain(found.work),
             "search_ms": 1e3 * (searched - started),
             "fetch_ms": 1e3 * (done - searched),
@@ -156,38 +157,38 @@ class Answering(Following):
         started = time.perf_counter()
         self._searched_at = time.monotonic()
         while True:
-            view, allowed = self.current_for(tenants) if tenants else (self.current(), None)
-            users = self._rows_of_users(view, query.users, owner, allowed)
+            snapshot, allowed = self.current_for(tenants) if tenants else (self.current(), None)
+            users = self._rows_of_users(snapshot, query.users, owner, allowed)
             if users is None:
                 time.sleep(0.001)  # a commit is there that is not published yet, or was while this looked
                 continue
-            liked = record_reader.vectors(view.generation, np.concatenate(users)).astype(np.float32)
+            liked = record_reader.vectors(snapshot.generation, np.concatenate(users)).astype(np.float32)
             vectors = np.split(liked, np.cumsum([len(rows) for rows in users])[:-1])
-            centres = view.generation.index.centres(view.snapshot.row_count)
+            centres = snapshot.generation.index.centres(snapshot.visibility.row_count)
             made = mixture.fit(vectors, centres, self.entry.metric, query.components, query.smoothing, query.neighbours)
-            find = partial(self.find, view, params=params, allowed=allowed)
+            find = partial(self.find, snapshot, params=params, allowed=allowed)
             answer = mixture.answer(find, made, users[0], limit)
             searched = time.perf_counter()
-            hits = self._hits(view, answer.found, True, select, include_vectors)
+            hits = self._hits(snapshot, answer.found, True, select, include_vectors)
             if hits is not None:
                 break
         hits.components = answer.components
         if explain:
-            report = self._explained(view, answer.found, answer.plan, started, searched)
+            report = self._explained(snapshot, answer.found, answer.plan, started, searched)
             hits.explain = report | answer.explain(made)
         return hits
 
     def _rows_of_users(
-        self, view: View, users: list[IdBatch], owner: bytes, allowed: Allowed | None
+        self, snapshot: Snapshot, users: list[IdBatch], owner: bytes, allowed: RowSet | None
     ) -> list[NDArray[np.int64]] | None:
         """Rows of each user's records at the view; None where LMDB holds another commit by now. Raises NotFound where
         one is not there or, which is the same to its tenants, not for them to see.
         """
         with self.store.read() as txn:
             _, state = self._state_in(txn)
-            if (state.generation, state.sequence) != (view.generation.number, view.snapshot.sequence):
+            if (state.generation, state.sequence) != (snapshot.generation.number, snapshot.visibility.sequence):
                 return None
-            found = [record_reader.confirmed_rows(view.generation, txn, state, owner, ids) for ids in users]
+            found = [record_reader.verified_rows_of_ids(snapshot.generation, txn, state, owner, ids) for ids in users]
         unseen = 0
         for rows, ids in zip(reversed(found), reversed(users), strict=True):
             bad = np.flatnonzero(rows < 0 if allowed is None else (rows < 0) | ~allowed.holds(np.maximum(rows, 0)))
@@ -204,68 +205,79 @@ class Answering(Following):
 
     def find(
         self,
-        view: View,
+        snapshot: Snapshot,
         queries: NDArray[np.float32],
         limit: int,
         params: SearchParams,
-        allowed: Allowed | None = None,
-    ) -> tuple[Found, planner.Plan]:
+        allowed: RowSet | None = None,
+    ) -> tuple[Neighbors, planner.Plan]:
         """Nearest rows of one view. allowed : rows of its snapshot that may be returned; None: all."""
-        return self.follow(view, self._made(view, limit, params, allowed), queries)
+        return self.follow(snapshot, self._made(snapshot, limit, params, allowed), queries)
 
-    def follow(self, view: View, way: Way, queries: NDArray[np.float32]) -> tuple[Found, planner.Plan]:
+    def follow(
+        self, snapshot: Snapshot, way: PreparedSearch, queries: NDArray[np.float32]
+    ) -> tuple[Neighbors, planner.Plan]:
         """Nearest rows of a view, in a way that was worked out before."""
         try:
             return way.search(queries), way.plan
-        except IndexDamaged as error:
-            self.index_damaged(way.index, error)
+        except IndexCorruption as error:
+            self.corrupt_index(way.index, error)
             exact = replace(way.params, exact=True, recall=None)
-            found = way.index.search(queries, way.limit, view.snapshot, exact, way.allowed)
+            found = way.index.search(queries, way.limit, snapshot.visibility, exact, way.allowed)
             return found, planner.Plan("exact", 0, "the index is damaged")
         except OSError as error:
-            raise filesystem.translate(error, "searching", "nothing changed") from error
+            raise filesystem.to_vecdb_error(error, "searching", "nothing changed") from error
 
-    def _way(self, limit: int, params: SearchParams, tenants: tuple[str, ...]) -> tuple[View, Way]:
+    def _way(self, limit: int, params: SearchParams, tenants: tuple[str, ...]) -> tuple[Snapshot, PreparedSearch]:
         """The newest view, and the way to its answer. Raises what `current_for` does."""
-        view, asked = self.current(), (limit, params, tenants)
-        way = view.ways.get(asked, view.generation)
+        snapshot, asked = self.current(), (limit, params, tenants)
+        way = snapshot.ways.get(asked, snapshot.generation)
         if way is None:
-            view, allowed = self.current_for(tenants) if tenants else (view, None)
-            way = self._made(view, limit, params, allowed)
-            view.ways.keep(asked, way)
-        return view, way
+            snapshot, allowed = self.current_for(tenants) if tenants else (snapshot, None)
+            way = self._made(snapshot, limit, params, allowed)
+            snapshot.ways.keep(asked, way)
+        return snapshot, way
 
-    def _made(self, view: View, limit: int, params: SearchParams, allowed: Allowed | None) -> Way:
-        index = view.generation.index
+    def _made(self, snapshot: Snapshot, limit: int, params: SearchParams, allowed: RowSet | None) -> PreparedSearch:
+        index = snapshot.generation.index
         structure = index.structure
-        plan = self.plan(view, limit, params, allowed)
-        search = index.searching(limit, view.snapshot, plan.params(params), allowed)
-        return Way(index, structure, allowed, limit, params, plan, search)
+        plan = self.plan(snapshot, limit, params, allowed)
+        search = index.searching(limit, snapshot.visibility, plan.params(params), allowed)
+        return PreparedSearch(index, structure, allowed, limit, params, plan, search)
 
-    def plan(self, view: View, limit: int, params: SearchParams, allowed: Allowed | None) -> planner.Plan:
-        state, matching = view.state, None if allowed is None else len(allowed)
-        index = view.generation.index
-        by_graph = index.indexed_rows > 0 and planner.is_for_graph(
-            view.config, limit, params, state.tuned, view.snapshot.live_count, matching, index.scan_share
+    def plan(self, snapshot: Snapshot, limit: int, params: SearchParams, allowed: RowSet | None) -> planner.Plan:
+        state, matching = snapshot.state, None if allowed is None else len(allowed)
+        index = snapshot.generation.index
+        by_graph = index.indexed_rows > 0 and planner.prefers_companion_graph(
+            snapshot.config, limit, params, state.tuned, snapshot.visibility.live_count, matching, index.scan_share
         )
         if by_graph and not index.has_graph():
             by_graph = False
             if index.ask_for_graph():
                 self._wake_maintenance()
         return planner.plan(
-            view.config, index.indexed_rows, view.snapshot, limit, params, state.tuned, state.tuned_ef, matching,
-            state.scan_rows, index.scan_share, by_graph,
-        )  # fmt: skip
+            snapshot.config,
+            index.indexed_rows,
+            snapshot.visibility,
+            limit,
+            params,
+            state.tuned,
+            state.tuned_ef,
+            matching,
+            state.scan_rows,
+            index.scan_share,
+            by_graph,
+        )
 
-    def _fields_of(self, view: View, rows: NDArray[np.int64], single: bool) -> list[Any] | None:
+    def _fields_of(self, snapshot: Snapshot, rows: NDArray[np.int64], single: bool) -> list[Any] | None:
         """Encoded fields of found rows, nested as the hits are; None where the rows have been renumbered since
-        `view`.
+        `snapshot`.
         """
         with self.store.read(buffers=True) as txn:
-            if self._generation_in(txn) != view.generation.number:
+            if self._generation_in(txn) != snapshot.generation.number:
                 return None
             nested = [
-                record_reader.encoded_fields(view.generation, txn, [row for row in one if row >= 0])
+                record_reader.encoded_fields(snapshot.generation, txn, [row for row in one if row >= 0])
                 for one in rows.tolist()
             ]
             return nested[0] if single else nested
@@ -299,7 +311,7 @@ class Answering(Following):
             found = record_reader.records(generation, txn, state, rows, include_vectors=include_vectors)
             for record, key in zip(found, ids.keys, strict=True):
                 if record is not None:
-                    record_reader.refuse_stray(generation, key, record.id)
+                    record_reader.check_id_matches(generation, key, record.id)
         if tenants:
             allowed = set(tenants)
             found = [one if one is not None and not allowed.isdisjoint(one.tenants) else None for one in found]
@@ -311,7 +323,7 @@ class Answering(Following):
             if tenants:
                 chosen = record_reader.rows_of_tenants(generation, txn, state, tenants).astype(np.int64)
             else:
-                chosen = np.flatnonzero(~record_reader.dead_rows(generation, txn, state))
+                chosen = np.flatnonzero(~record_reader.deleted_rows(generation, txn, state))
             rows: list[int] = []
             for row in chosen.tolist():
                 rows.append(row)
@@ -329,7 +341,7 @@ class Answering(Following):
     def count(self, tenants: tuple[str, ...] = ()) -> int:
         """Live records; of tenants, those of their union."""
         if not tenants:
-            return self.current().snapshot.live_count
+            return self.current().visibility.live_count
         if len(tenants) > 1:
             return len(self.current_for(tenants)[1])
         with self.reading() as (txn, generation, state):
@@ -357,16 +369,16 @@ class Answering(Following):
             last, left = names[-1], left - most
 
     def tenant_stats(self, name: str) -> dict[str, Any]:
-        view, allowed = self.current_for((name,))
+        snapshot, allowed = self.current_for((name,))
         with self.reading() as (txn, _, _):
             _, found = self._tenant_in(txn, name)
-        plan = self.plan(view, 10, SearchParams(), allowed)
+        plan = self.plan(snapshot, 10, SearchParams(), allowed)
         return {
             "tenant": name,
             "records": len(allowed),
             "records_max": None if found.records_max in (0, limits.tenant_records_max) else found.records_max,
-            "bytes_ram": view.generation.tenants.cached_bytes(name),
+            "bytes_ram": snapshot.generation.tenants.cached_bytes(name),
             "plan": plan.strategy,
             "reason": plan.reason,
-            "sequence": view.snapshot.sequence,
+            "sequence": snapshot.visibility.sequence,
         }

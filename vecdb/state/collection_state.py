@@ -2,8 +2,8 @@
 
     state in LMDB -> Generation (rows, ids, deletions) + index -> View        replaced by each commit, never changed
 
-Threads: `view` is replaced by the commit thread (writer) or under `_refresh_lock` (reader); whoever searches uses the
-one view that it took.
+Threads: `snapshot` is replaced by the commit thread (writer) or under `_refresh_lock` (reader); whoever searches uses
+the one view that it took.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ from typing import Any, Literal
 
 from vecdb import limits
 from vecdb.errors import Corruption, Unavailable
-from vecdb.index.contract import Allowed, Index
+from vecdb.index.contract import Index, RowSet
 from vecdb.index.curator import tree_order
-from vecdb.index.curator.curator_index import Curator as CuratorIndex
-from vecdb.index.flat import Flat as FlatIndex
+from vecdb.index.curator.curator_index import CuratorIndex
+from vecdb.index.flat import FlatIndex
 from vecdb.index.hnsw import graph
-from vecdb.index.hnsw.hnsw_index import Hnsw as HnswIndex
-from vecdb.index.spann.spann_index import Spann as SpannIndex
+from vecdb.index.hnsw.hnsw_index import HnswIndex
+from vecdb.index.spann.spann_index import SpannIndex
 from vecdb.schema import CollectionConfig, Curator, Flat, Hnsw, Spann
-from vecdb.state.generation import Generation, View, folder_of, view_of
+from vecdb.state.generation import Generation, Snapshot, collection_folder, snapshot_of
 from vecdb.storage.disk import filesystem
 from vecdb.storage.disk.row_file import Rows
 from vecdb.storage.kv import catalog, keys
 from vecdb.storage.kv.store import Store, Txn
-from vecdb.validate.not_found import no_collection
+from vecdb.validate.not_found import collection_not_found
 
 _log = logging.getLogger("vecdb")
 _LOAD_TRIES = 10
 _ROW_BYTES = 12  # crc and id, or where its id ends
 
 
-class Following:
+class CollectionState:
     """The committed state of one collection. In a process that writes it is published, in others it is followed.
 
     dropped : the collection is gone.   index_error : why its index is being replaced, None while it is sound.
@@ -50,7 +50,7 @@ class Following:
         self,
         database: Path,
         store: Store,
-        entry: catalog.Entry,
+        entry: catalog.CollectionEntry,
         *,
         writable: bool,
         guard: Callable[[], None],
@@ -59,7 +59,7 @@ class Following:
     ) -> None:
         self.entry = entry
         self.store = store
-        self.folder = folder_of(database, entry.uid)
+        self.folder = collection_folder(database, entry.uid)
         self.writable = writable
         self.dropped = False
         self.index_error: str | None = None
@@ -70,16 +70,16 @@ class Following:
         self._refresh_lock = threading.Lock()
         self._raw_state: bytes | None = None
         self._last_try = False
-        self.view: View
+        self.snapshot: Snapshot
         self._load_newest()
 
     # -- loading -----------------------------------------------------------------------------------
 
-    def _state_in(self, txn: Txn) -> tuple[bytes, catalog.State]:
+    def _state_in(self, txn: Txn) -> tuple[bytes, catalog.CommittedState]:
         raw = txn.get(keys.uid(self.entry.uid), db=self.store.state)
         if raw is None:
             self.dropped = True
-            raise no_collection(self.entry.name)
+            raise collection_not_found(self.entry.name)
         return raw, catalog.decode_state(raw, self.entry.name)
 
     def _load_newest(self) -> None:
@@ -106,17 +106,17 @@ class Following:
         generation = Generation(self.store, self.folder, self.entry, state, writable=self.writable)
         try:
             generation.catch_up(txn, state)
-            self.attach_index(generation, state)
+            self.load_index(generation, state)
         except BaseException:
             generation.close()
             raise
-        old = getattr(self, "view", None)
-        self.view = view_of(generation, state)
+        old = getattr(self, "snapshot", None)
+        self.snapshot = snapshot_of(generation, state)
         self._raw_state = raw
         if old is not None:
             old.generation.close()  # its descriptor; searches that hold it keep its arrays
 
-    def _check_budget(self, state: catalog.State) -> None:
+    def _check_budget(self, state: catalog.CommittedState) -> None:
         """Refuse a collection that would not fit, before anything of its size is read."""
         config = catalog.index_from_dict(state.index) or Hnsw()
         if isinstance(config, Spann):
@@ -135,14 +135,14 @@ class Following:
 
     # -- the newest state --------------------------------------------------------------------------
 
-    def current(self) -> View:
+    def current(self) -> Snapshot:
         """The newest committed view. Raises where the database is closed, forked, or the collection dropped."""
         self._guard()
         if self.dropped:
-            raise no_collection(self.entry.name)
+            raise collection_not_found(self.entry.name)
         if not self.writable:
             self._refresh()
-        return self.view
+        return self.snapshot
 
     def _refresh(self) -> None:
         """A reading process: catch up with what the writer has committed since."""
@@ -152,43 +152,43 @@ class Following:
                 return
             with self._refresh_lock:
                 raw, state = self._state_in(txn)
-                if state.sequence <= self.view.state.sequence:
+                if state.sequence <= self.snapshot.state.sequence:
                     return  # another thread was faster
-                if state.generation == self.view.state.generation and state.sealed == self.view.state.sealed:
-                    generation = self.view.generation
+                if state.generation == self.snapshot.state.generation and state.sealed == self.snapshot.state.sealed:
+                    generation = self.snapshot.generation
                     generation.catch_up(txn, state)
                     generation.index.extend(state.row_count)
-                    self.view = view_of(generation, state)
+                    self.snapshot = snapshot_of(generation, state)
                     self._raw_state = raw
                     return
         with self._refresh_lock:
             self._load_newest()
 
-    def publish(self, state: catalog.State, generation: Generation | None = None) -> None:
+    def publish(self, state: catalog.CommittedState, generation: Generation | None = None) -> None:
         """Commit thread: what searches see from now on."""
-        self.view = view_of(generation or self.view.generation, state)
+        self.snapshot = snapshot_of(generation or self.snapshot.generation, state)
         self._wake_maintenance()
 
-    def current_for(self, tenants: tuple[str, ...]) -> tuple[View, Allowed]:
+    def current_for(self, tenants: tuple[str, ...]) -> tuple[Snapshot, RowSet]:
         """The newest view, and the rows of the union of these tenants (distinct names) in its snapshot. Raises NotFound
         where one is unknown.
         """
         while True:
-            view = self.current()
-            allowed = view.generation.tenants.rows_at(tenants, view.snapshot)
+            snapshot = self.current()
+            allowed = snapshot.generation.tenants.rows_at(tenants, snapshot.visibility)
             if allowed is not None:
-                return view, allowed
+                return snapshot, allowed
             time.sleep(0)  # commits have come in between, or one is about to be published
 
     @contextmanager
-    def reading(self) -> Iterator[tuple[Txn, Generation, catalog.State]]:
+    def reading(self) -> Iterator[tuple[Txn, Generation, catalog.CommittedState]]:
         """A read transaction (with buffers), the loaded generation that it reads, and its state."""
         while True:
             generation = self.current().generation
             with self.store.read(buffers=True) as txn:
                 raw = txn.get(keys.uid(self.entry.uid), db=self.store.state)
                 if raw is None:
-                    raise no_collection(self.entry.name)
+                    raise collection_not_found(self.entry.name)
                 state = catalog.decode_state(bytes(raw), self.entry.name)
                 if state.generation == generation.number:
                     yield txn, generation, state
@@ -200,20 +200,20 @@ class Following:
 
     @property
     def id_kind(self) -> Literal["int", "str"] | None:
-        return self.view.state.id_kind  # type: ignore[return-value]
+        return self.snapshot.state.id_kind  # type: ignore[return-value]
 
     # -- its index ---------------------------------------------------------------------------------
 
-    def attach_index(self, generation: Generation, state: catalog.State) -> None:
+    def load_index(self, generation: Generation, state: catalog.CommittedState) -> None:
         """Give `generation` its index: the sealed file where there is a sound one, else an empty structure that is
         built anew.
         """
         rows = generation.rows
         if state.sealed is None:
-            generation.index = self.make_index(state.index, rows)
+            generation.index = self.new_index(state.index, rows)
         else:
             try:
-                generation.index = self.open_sealed(view_of(generation, state), mapped=not self.writable)
+                generation.index = self.open_sealed_index(snapshot_of(generation, state), mapped=not self.writable)
             except (Corruption, FileNotFoundError) as error:
                 if isinstance(error, FileNotFoundError) and not self.writable and not self._last_try:
                     raise  # the writer has sealed anew since: the caller looks again
@@ -221,14 +221,14 @@ class Following:
                 self.index_error = str(error)
                 self.sealed_damaged = True
                 _log.warning("collection %r: index damaged, rebuilding: %s", self.entry.name, error)
-                generation.index = self.make_index(state.index, rows)
+                generation.index = self.new_index(state.index, rows)
         generation.index.extend(state.row_count)
 
-    def index_damaged(self, index: Index, error: Exception) -> None:
+    def corrupt_index(self, index: Index, error: Exception) -> None:
         """What an index has on disk turned out to be damaged. A writer begins an empty one, which maintenance builds;
         a reader goes on with exact answers until the writer has sealed another.
         """
-        generation = self.view.generation
+        generation = self.snapshot.generation
         with self._refresh_lock:
             if generation.index is not index or self.index_error is not None:
                 return  # somebody else met it first
@@ -237,25 +237,25 @@ class Following:
             self.sealed_damaged = True
             if not self.writable:
                 return
-            sealed = self.view.state.sealed
+            sealed = self.snapshot.state.sealed
             for name in set(index.file_names()) - set(sealed.files if sealed is not None else ()):
                 filesystem.remove(self.folder / name)
-            generation.index = self.make_index(self.view.state.index, generation.rows)
-            generation.index.extend(self.view.snapshot.row_count)
+            generation.index = self.new_index(self.snapshot.state.index, generation.rows)
+            generation.index.extend(self.snapshot.visibility.row_count)
         self._wake_maintenance()
 
-    def open_sealed(self, view: View, *, mapped: bool) -> Index:
+    def open_sealed_index(self, snapshot: Snapshot, *, mapped: bool) -> Index:
         """The sealed index that the view's state names. Raises Corruption, or FileNotFoundError."""
-        assert view.state.sealed is not None
-        path = self.folder / view.state.sealed.file
-        if isinstance(view.config, Spann):
+        assert snapshot.state.sealed is not None
+        path = self.folder / snapshot.state.sealed.file
+        if isinstance(snapshot.config, Spann):
             return SpannIndex.open(
-                path, self._budgeted(view.config), self.entry.metric, view.generation.rows, mapped=mapped
+                path, self._budgeted(snapshot.config), self.entry.metric, snapshot.generation.rows, mapped=mapped
             )
-        if isinstance(view.config, Curator):
-            return CuratorIndex.open(path, view.config, self.entry.metric, view.generation.rows, mapped=mapped)
-        assert isinstance(view.config, Hnsw), view.config
-        return HnswIndex.open(path, view.config, self.entry.metric, view.generation.rows, mapped=mapped)
+        if isinstance(snapshot.config, Curator):
+            return CuratorIndex.open(path, snapshot.config, self.entry.metric, snapshot.generation.rows, mapped=mapped)
+        assert isinstance(snapshot.config, Hnsw), snapshot.config
+        return HnswIndex.open(path, snapshot.config, self.entry.metric, snapshot.generation.rows, mapped=mapped)
 
     def _budgeted(self, config: Spann) -> Spann:
         """The database's budget where the collection has none of its own: lists beyond it stay on disk."""
@@ -263,7 +263,7 @@ class Following:
             return config
         return replace(config, memory_budget_bytes=self.memory_budget_bytes)
 
-    def make_index(self, config: dict[str, Any] | None, rows: Rows) -> Index:
+    def new_index(self, config: dict[str, Any] | None, rows: Rows) -> Index:
         """An empty index as the state describes it; None is a graph, which is not begun while the collection is
         small.
         """
@@ -277,35 +277,35 @@ class Following:
         return HnswIndex(chosen, self.entry.metric, rows)
 
     def tail_rows(self) -> int:
-        view = self.view
-        return view.snapshot.row_count - view.generation.index.indexed_rows
+        snapshot = self.snapshot
+        return snapshot.visibility.row_count - snapshot.generation.index.indexed_rows
 
-    def index_state(self, view: View) -> str:
+    def index_state(self, snapshot: Snapshot) -> str:
         """ready: the graph covers all but a short tail. building: it is catching up. rebuilding: a damaged one is
         being replaced.
         """
         if self.index_error is not None:
             return "rebuilding"
-        tail = view.snapshot.row_count - view.generation.index.indexed_rows
+        tail = snapshot.visibility.row_count - snapshot.generation.index.indexed_rows
         return "ready" if tail < limits.seal_rows_min else "building"
 
     def close(self) -> None:
-        self.view.generation.index.close()
-        self.view.generation.close()
+        self.snapshot.generation.index.close()
+        self.snapshot.generation.close()
 
     def forget(self) -> None:
         """Close what was dropped, and let its rows and index go with the searches that are under way: whoever has the
         collection may hold it for long.
         """
         self.close()
-        self.view = Gone(self.entry.name)  # type: ignore[assignment]
+        self.snapshot = DroppedCollection(self.entry.name)  # type: ignore[assignment]
 
 
-class Gone:
+class DroppedCollection:
     """In the place of a dropped collection's view. Whatever is asked of it raises NotFound."""
 
     def __init__(self, name: str) -> None:
         self._name = name
 
     def __getattr__(self, name: str) -> Any:
-        raise no_collection(self._name)
+        raise collection_not_found(self._name)

@@ -4,7 +4,8 @@
     sealed file --------------> Index (its rows)               rows since then: the tail, encoded by index.extend
 
 The writer loads it once and then extends it at each commit; a reading process loads it and catches up before each
-search. One thread at a time loads, catches up or extends. A `View` is what searches hold: never changed, only replaced.
+search. One thread at a time loads, catches up or extends. A `Snapshot` is what searches hold: never changed, only
+replaced.
 """
 
 from __future__ import annotations
@@ -21,40 +22,42 @@ from vecdb import limits
 from vecdb.errors import Corruption
 from vecdb.index.contract import Index
 from vecdb.kernels.primitives.checksums import crc_rows
-from vecdb.schema import Hnsw, IndexConfig, Snapshot, Spann
-from vecdb.state.plan_cache import Ways
-from vecdb.storage.disk.growable_arrays import Backing
+from vecdb.schema import Hnsw, IndexConfig, Spann, Visibility
+from vecdb.state.plan_cache import PlanCache
+from vecdb.storage.disk.growable_arrays import GrowableArrays
 from vecdb.storage.disk.id_column import IdColumn
 from vecdb.storage.disk.row_file import Rows
 from vecdb.storage.kv import keys, record_format
-from vecdb.storage.kv.catalog import Entry, State, index_from_dict
+from vecdb.storage.kv.catalog import CollectionEntry, CommittedState, index_from_dict
 from vecdb.storage.kv.store import Store, Txn
-from vecdb.tenancy.access_journal import Journal
-from vecdb.tenancy.tenant_cache import Tenancy
+from vecdb.tenancy.access_journal import AccessJournal
+from vecdb.tenancy.tenant_cache import TenantRowCache
 
 
-def folder_of(database: Path, uid: int) -> Path:
+def collection_folder(database: Path, uid: int) -> Path:
     """Where the files of a collection are."""
     return database / "collections" / f"{uid:08x}"
 
 
-def rows_name(generation: int) -> str:
+def row_file_name(generation: int) -> str:
     return f"rows.{generation}"
 
 
 class Generation:
     """Files and arrays of one generation."""
 
-    def __init__(self, store: Store, folder: Path, entry: Entry, state: State, *, writable: bool) -> None:
+    def __init__(
+        self, store: Store, folder: Path, entry: CollectionEntry, state: CommittedState, *, writable: bool
+    ) -> None:
         self.store = store
         self.folder = folder
         self.entry = entry
         self.number = state.generation
         self.prefix = keys.prefix(entry.uid, self.number)
         # where the index is on disk, what belongs to each row must not fill memory either
-        backing = Backing(folder if isinstance(index_from_dict(state.index), Spann) else None)
+        backing = GrowableArrays(folder if isinstance(index_from_dict(state.index), Spann) else None)
         self.rows = Rows(
-            folder / rows_name(self.number),
+            folder / row_file_name(self.number),
             entry.dtype,
             entry.dim,
             self.number,
@@ -63,13 +66,13 @@ class Generation:
             backing=backing,
         )
         self.ids = IdColumn(backing)
-        self.journal = Journal(store, self.prefix, entry.name)
-        self.tenants = Tenancy(store, entry, self.number, self.journal, writable=writable)
+        self.journal = AccessJournal(store, self.prefix, entry.name)
+        self.tenants = TenantRowCache(store, entry, self.number, self.journal, writable=writable)
         self.index: Index
         self.access_log: list[NDArray[np.int64]] | None = None  # while a vacuum copies: rows whose tenants have changed
         self._tombs_seen = 0
 
-    def catch_up(self, txn: Txn, state: State) -> None:
+    def catch_up(self, txn: Txn, state: CommittedState) -> None:
         """Read what `txn` holds and memory does not: blocks of new rows, and deletions of new commits."""
         first, stop = self.ids.row_count, state.row_count
         if stop > first:
@@ -113,33 +116,33 @@ class Generation:
         self.rows.arrays.deleted[rows] = sequence
         self._tombs_seen = max(self._tombs_seen, sequence)
 
-    def live_rows(self, snapshot: Snapshot) -> NDArray[np.int64]:
-        """int64[live]: rows visible at `snapshot`, ascending."""
-        deleted = self.rows.arrays.deleted[: snapshot.row_count]
-        return np.flatnonzero((deleted == 0) | (deleted > snapshot.sequence))
+    def live_rows(self, visibility: Visibility) -> NDArray[np.int64]:
+        """int64[live]: rows visible at `visibility`, ascending."""
+        deleted = self.rows.arrays.deleted[: visibility.row_count]
+        return np.flatnonzero((deleted == 0) | (deleted > visibility.sequence))
 
     def close(self) -> None:
         self.rows.close()
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class Snapshot:
     """One committed state as searches see it, and the ways that they went before."""
 
     generation: Generation
-    snapshot: Snapshot
-    state: State
+    visibility: Visibility
+    state: CommittedState
     config: IndexConfig
-    ways: Ways = field(default_factory=Ways, compare=False, repr=False)
+    ways: PlanCache = field(default_factory=PlanCache, compare=False, repr=False)
 
 
-def view_of(generation: Generation, state: State) -> View:
+def snapshot_of(generation: Generation, state: CommittedState) -> Snapshot:
     """The view of `generation` that `state` describes."""
-    snapshot = Snapshot(state.sequence, state.row_count, state.live_count)
-    return View(generation, snapshot, state, index_from_dict(state.index) or Hnsw())
+    visibility = Visibility(state.sequence, state.row_count, state.live_count)
+    return Snapshot(generation, visibility, state, index_from_dict(state.index) or Hnsw())
 
 
-def refuse_damaged(
+def verify_vectors(
     generation: Generation, rows: NDArray[np.int64], vectors: NDArray[Any], crcs: NDArray[np.uint32]
 ) -> None:
     """Compare copied vectors (stored dtype[n, dim] of `rows`) with their checksums. Raises Corruption, naming the
@@ -163,7 +166,7 @@ def iter_blocks(
     """
     cursor = txn.cursor(db=store.blocks)
     row = first
-    found = cursor.set_range(keys.numbered(prefix, first))
+    found = cursor.set_range(keys.row_key(prefix, first))
     while row < stop:
         key = bytes(cursor.key()) if found else b""
         if not key.startswith(prefix):
@@ -178,7 +181,7 @@ def iter_blocks(
         found = cursor.next()
 
 
-def block_of(store: Store, txn: Txn, prefix: bytes, row: int, where: str) -> record_format.Block:
+def record_block(store: Store, txn: Txn, prefix: bytes, row: int, where: str) -> record_format.Block:
     """The block that holds `row`, not checksummed again: `catch_up` or the commit has seen it.
 
     From a transaction with buffers the block is a view, good until the transaction ends.
@@ -190,8 +193,8 @@ def block_of(store: Store, txn: Txn, prefix: bytes, row: int, where: str) -> rec
     return block
 
 
-def metas_of(store: Store, txn: Txn, prefix: bytes, rows: Iterable[int], where: str) -> list[bytes]:
-    """The meta of each row: what `block_of` would give of it."""
+def record_metas(store: Store, txn: Txn, prefix: bytes, rows: Iterable[int], where: str) -> list[bytes]:
+    """The meta of each row: what `record_block` would give of it."""
     cursor = txn.cursor(db=store.blocks)
     metas = []
     for row in rows:
@@ -207,7 +210,7 @@ def _raw_block(cursor: Any, prefix: bytes, row: int, where: str) -> tuple[int, A
     """(first row by its key, value) of the last block that does not begin after `row`."""
     if not 0 <= row <= limits.rows_max:
         raise Corruption(f"{where}: an id leads to row {row}, which cannot be; restore from a backup")
-    past = cursor.set_range(keys.numbered(prefix, row + 1))  # the first block that begins after the row, if any
+    past = cursor.set_range(keys.row_key(prefix, row + 1))  # the first block that begins after the row, if any
     if not (cursor.prev() if past else cursor.last()):
         raise _no_block(row, where)
     key, raw = cursor.item()
@@ -224,7 +227,7 @@ def _no_block(row: int, where: str) -> Corruption:
 def iter_tombs(store: Store, txn: Txn, prefix: bytes, first_sequence: int) -> Iterator[tuple[int, NDArray[np.int64]]]:
     """(sequence, rows it deleted: int64[n] ascending) from `first_sequence` on."""
     cursor = txn.cursor(db=store.tombs)
-    if not cursor.set_range(keys.numbered(prefix, first_sequence)):
+    if not cursor.set_range(keys.row_key(prefix, first_sequence)):
         return
     found = list(_prefixed(cursor.iternext_nodup(keys=True, values=False), prefix))
     pair = np.dtype([("key", f"V{keys.PREFIX_BYTES + 8}"), ("row", "<u8")])

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from vecdb import limits
 
 if TYPE_CHECKING:
-    from vecdb.index.contract import Allowed, Found, Index
+    from vecdb.index.contract import Index, Neighbors, RowSet
     from vecdb.query.planner import Plan
     from vecdb.schema import SearchParams
     from vecdb.state.generation import Generation
@@ -29,30 +29,30 @@ Asked = tuple[int, "SearchParams", tuple[str, ...]]
 
 
 @dataclass(slots=True)
-class Way:
+class PreparedSearch:
     """structure : of the index when this was made (`Index.structure`).   allowed : rows that may be returned, None:
     all.   search : float32[nq, dim] -> Found; raises what `Index.search` does.
     """
 
     index: Index
     structure: object
-    allowed: Allowed | None
+    allowed: RowSet | None
     limit: int
     params: SearchParams
     plan: Plan
-    search: Callable[[NDArray[np.float32]], Found]
+    search: Callable[[NDArray[np.float32]], Neighbors]
 
 
-class Ways:
+class PlanCache:
     """Those of one view. Threads: any number; what one forgets while another keeps is worked out once more."""
 
     __slots__ = ("_evictions", "_known")
 
     def __init__(self) -> None:
         self._evictions = 0
-        self._known: dict[Asked, Way] = {}
+        self._known: dict[Asked, PreparedSearch] = {}
 
-    def get(self, asked: Asked, generation: Generation) -> Way | None:
+    def get(self, asked: Asked, generation: Generation) -> PreparedSearch | None:
         """generation : that of the view."""
         evictions = generation.tenants.evictions
         if self._evictions != evictions:
@@ -61,7 +61,7 @@ class Ways:
         way = self._known.get(asked)
         return way if way is not None and way.structure is generation.index.structure else None
 
-    def keep(self, asked: Asked, way: Way) -> None:
+    def keep(self, asked: Asked, way: PreparedSearch) -> None:
         if len(self._known) >= limits.ways_max:
             self._known.clear()
         self._known[asked] = way

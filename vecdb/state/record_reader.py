@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from vecdb.errors import Corruption
 from vecdb.schema import Id, Record
-from vecdb.state.generation import Generation, block_of, iter_tombs, metas_of, refuse_damaged
+from vecdb.state.generation import Generation, iter_tombs, record_block, record_metas, verify_vectors
 from vecdb.storage.kv import keys, record_format
-from vecdb.storage.kv.catalog import State
+from vecdb.storage.kv.catalog import CommittedState
 from vecdb.storage.kv.store import Txn
 from vecdb.tenancy import access_changes
 from vecdb.tenancy.pairs import distinct
@@ -24,14 +24,14 @@ from vecdb.validate.common import slices
 _SLICE_IDS = 512  # looked up in one bytecode stretch
 
 
-def block_at(generation: Generation, txn: Txn, row: int) -> record_format.Block:
+def record_block_at(generation: Generation, txn: Txn, row: int) -> record_format.Block:
     """The block that holds `row`, good while `txn` lasts."""
-    return block_of(generation.store, txn, generation.prefix, row, generation.entry.name)
+    return record_block(generation.store, txn, generation.prefix, row, generation.entry.name)
 
 
 def rows_of_ids(generation: Generation, txn: Txn, owner: bytes, id_keys: list[bytes]) -> list[int]:
     """The live row of each id in the state of `txn`, -1 where there is none."""
-    prefix, table = keys.owned(generation.prefix, owner), generation.store.ids
+    prefix, table = keys.owner_prefix(generation.prefix, owner), generation.store.ids
     rows: list[int] = []
     for start, stop in slices(len(id_keys), _SLICE_IDS):
         found = [txn.get(prefix + key, db=table) for key in id_keys[start:stop]]
@@ -39,15 +39,17 @@ def rows_of_ids(generation: Generation, txn: Txn, owner: bytes, id_keys: list[by
     return rows
 
 
-def refuse_stray(generation: Generation, key: bytes, found: Id) -> None:
+def check_id_matches(generation: Generation, key: bytes, found: Id) -> None:
     """LMDB's pages carry no checksum, a record's block does: what an id's key leads to must say the same id."""
-    if keys.id_tail(found) != key:
+    if keys.id_key_bytes(found) != key:
         raise Corruption(
             f"{generation.entry.name}: key {key!r} of an id leads to record {found!r}; restore from a backup"
         )
 
 
-def confirmed_rows(generation: Generation, txn: Txn, state: State, owner: bytes, ids: IdBatch) -> NDArray[np.int64]:
+def verified_rows_of_ids(
+    generation: Generation, txn: Txn, state: CommittedState, owner: bytes, ids: IdBatch
+) -> NDArray[np.int64]:
     """int64[n]: `rows_of_ids`, each compared with the id that its block told. The generation has caught up with
     `txn`.
     """
@@ -58,18 +60,18 @@ def confirmed_rows(generation: Generation, txn: Txn, state: State, owner: bytes,
     names = generation.ids.take(rows[there], padded=False).tolist()
     for start, stop in slices(len(there), _SLICE_IDS):
         for at, name in zip(there[start:stop].tolist(), names[start:stop], strict=True):
-            refuse_stray(generation, ids.keys[at], name)
+            check_id_matches(generation, ids.keys[at], name)
     return rows
 
 
 def encoded_fields(generation: Generation, txn: Txn, rows: list[int]) -> list[bytes]:
     """The fields of each row as msgpack."""
-    metas = metas_of(generation.store, txn, generation.prefix, rows, generation.entry.name)
+    metas = record_metas(generation.store, txn, generation.prefix, rows, generation.entry.name)
     return [record_format.split_meta(meta)[1] for meta in metas]
 
 
 def records(
-    generation: Generation, txn: Txn, state: State, rows: list[int], *, include_vectors: bool
+    generation: Generation, txn: Txn, state: CommittedState, rows: list[int], *, include_vectors: bool
 ) -> list[Record | None]:
     """A record per row, None for a row of -1."""
     out: list[Record | None] = []
@@ -78,7 +80,7 @@ def records(
         if row < 0:
             out.append(None)
             continue
-        block = block_at(generation, txn, row)
+        block = record_block_at(generation, txn, row)
         at = row - block.first_row
         _, fields = record_format.split_meta(block.meta(at))
         out.append(Record(block.id(at), decode_fields(fields) if fields else {}, tenants.get(row, [])))
@@ -92,7 +94,7 @@ def records(
     return out
 
 
-def _names_of(generation: Generation, txn: Txn, state: State, rows: list[int]) -> dict[int, list[str]]:
+def _names_of(generation: Generation, txn: Txn, state: CommittedState, rows: list[int]) -> dict[int, list[str]]:
     """Names of the tenants of each row that has any, in order; of those that were dropped nothing is left."""
     store, uid, where = generation.store, generation.entry.uid, generation.entry.name
     asked = np.unique(np.asarray(rows, np.int64))
@@ -110,7 +112,7 @@ def vectors(generation: Generation, rows: NDArray[np.int64]) -> NDArray[Any]:
     """Copies of stored vectors, compared with their crcs."""
     arrays = generation.rows.arrays
     found = np.ascontiguousarray(arrays.vectors[rows])
-    refuse_damaged(generation, rows, found, arrays.crcs[rows])
+    verify_vectors(generation, rows, found, arrays.crcs[rows])
     return found
 
 
@@ -122,13 +124,15 @@ def _vectors_committed(generation: Generation, txn: Txn, rows: list[int]) -> lis
     found = np.ascontiguousarray(generation.rows.arrays.vectors[numbers])
     crcs = np.empty(len(rows), np.uint32)
     for i, row in enumerate(rows):
-        block = block_at(generation, txn, row)
+        block = record_block_at(generation, txn, row)
         crcs[i] = block.row_crc[row - block.first_row]
-    refuse_damaged(generation, numbers, found, crcs)
+    verify_vectors(generation, numbers, found, crcs)
     return list(found)
 
 
-def rows_of_tenants(generation: Generation, txn: Txn, state: State, names: tuple[str, ...]) -> NDArray[np.uint32]:
+def rows_of_tenants(
+    generation: Generation, txn: Txn, state: CommittedState, names: tuple[str, ...]
+) -> NDArray[np.uint32]:
     """uint32[n], ascending: live rows of the union of these tenants, read from `txn` alone. Raises NotFound."""
     store, entry = generation.store, generation.entry
     grants, parts = generation.journal.at(txn, state), []
@@ -140,7 +144,7 @@ def rows_of_tenants(generation: Generation, txn: Txn, state: State, names: tuple
     return distinct(np.concatenate(parts))
 
 
-def dead_rows(generation: Generation, txn: Txn, state: State) -> NDArray[np.bool_]:
+def deleted_rows(generation: Generation, txn: Txn, state: CommittedState) -> NDArray[np.bool_]:
     """bool[rows]: dead in the state of `txn`, read from it alone."""
     dead = np.zeros(state.row_count, bool)
     for sequence, rows in iter_tombs(generation.store, txn, generation.prefix, 0):

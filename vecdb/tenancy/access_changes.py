@@ -3,13 +3,13 @@
     tenants          name <-> number, with the sequence of the last change
     lists            two tables (access_tables.py) with the journal over them (access_journal.py)
 
-A request first works out a `Change` (which may raise: quotas, unknown names), then makes it. Lists of new rows are
-written into the tables, in whose order they come; what changes of rows that are there is written to the journal at the
-end of the group. A row never changes, so an overwritten record takes its pairs to its new row, and a deleted one loses
-them: only live records have tenants, and counts are exact.
+A request first works out a `AccessChange` (which may raise: quotas, unknown names), then makes it. Lists of new rows
+are written into the tables, in whose order they come; what changes of rows that are there is written to the journal at
+the end of the group. A row never changes, so an overwritten record takes its pairs to its new row, and a deleted one
+loses them: only live records have tenants, and counts are exact.
 
-Everything is done for arrays of pairs at once. Reading functions work in any transaction; `Access` lives on the commit
-thread.
+Everything is done for arrays of pairs at once. Reading functions work in any transaction; `AccessWriter` lives on the
+commit thread.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from numpy.typing import NDArray
 from vecdb import limits
 from vecdb.errors import Corruption, LimitExceeded
 from vecdb.storage.kv import catalog, keys, record_format
-from vecdb.tenancy.access_journal import NO_CHANGES, Changes, Grants, Journal
-from vecdb.tenancy.pairs import NOTHING, Pairs, common, net_changes, subtract, unite
+from vecdb.tenancy.access_journal import NO_CHANGES, AccessDelta, AccessJournal, AccessReader
+from vecdb.tenancy.pairs import NOTHING, RowTenantPairs, common, net_changes, subtract, unite
 from vecdb.validate import AccessLists
 from vecdb.validate.common import show, slices
 from vecdb.validate.not_found import no_tenant
 
 if TYPE_CHECKING:
-    from vecdb.commit.committer import Group
+    from vecdb.commit.committer import CommitGroup
     from vecdb.storage.kv.store import Store, Txn
 
 _SLICE = 256  # entries per stretch of bytecode, about 100 us
@@ -101,17 +101,17 @@ def names_after(store: Store, txn: Txn, uid: int, after: bytes | None, most: int
 
 
 @dataclass(slots=True)
-class Change:
+class AccessChange:
     """What one request will do, worked out before it changes anything.
 
     written : whole lists of new rows.   granted, revoked : pairs of rows that are there.   leaving : of those revoked
     what tenants lose that have not been dropped.   new : names of tenants to make, by number.
     """
 
-    written: Pairs = NOTHING
-    granted: Pairs = NOTHING
-    revoked: Pairs = NOTHING
-    leaving: Pairs = NOTHING
+    written: RowTenantPairs = NOTHING
+    granted: RowTenantPairs = NOTHING
+    revoked: RowTenantPairs = NOTHING
+    leaving: RowTenantPairs = NOTHING
     new: dict[int, bytes] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -120,7 +120,7 @@ class Change:
 
 
 @dataclass(slots=True)
-class Access:
+class AccessWriter:
     """Changes to one collection's access lists in one group. Lives on the commit thread.
 
     there : entries of the journal; once the group is finished, with its own.   known : tenants of this group by number,
@@ -130,34 +130,34 @@ class Access:
     """
 
     uid: int
-    journal: Journal
-    there: catalog.Journal | None
+    journal: AccessJournal
+    there: catalog.JournalExtent | None
     known: dict[int, record_format.Tenant | None] = field(default_factory=dict)
     touched: set[int] = field(default_factory=set)
-    own: Changes = NO_CHANGES
-    added: list[Pairs] = field(default_factory=list)
-    removed: list[Pairs] = field(default_factory=list)
+    own: AccessDelta = NO_CHANGES
+    added: list[RowTenantPairs] = field(default_factory=list)
+    removed: list[RowTenantPairs] = field(default_factory=list)
     dropped: list[int] = field(default_factory=list)
-    net: tuple[Pairs, Pairs] = (NOTHING, NOTHING)
-    _before: Changes | None = None  # what the journal says but for `own`
+    net: tuple[RowTenantPairs, RowTenantPairs] = (NOTHING, NOTHING)
+    _before: AccessDelta | None = None  # what the journal says but for `own`
 
     @property
     def where(self) -> str:
         return self.journal.tables.where
 
-    def before(self, group: Group) -> Changes:
+    def before(self, group: CommitGroup) -> AccessDelta:
         if self._before is None:
             self._before = self.journal.changes(group.txn, self.there)
         return self._before
 
-    def grants(self, group: Group) -> Grants:
+    def grants(self, group: CommitGroup) -> AccessReader:
         """Who sees what after the requests of this group so far."""
-        return Grants(self.journal.tables, group.txn, self.before(group).then(self.own))
+        return AccessReader(self.journal.tables, group.txn, self.before(group).then(self.own))
 
     # -- working out -------------------------------------------------------------------------------
 
     def resolve(
-        self, group: Group, names: Sequence[bytes], *, create: bool
+        self, group: CommitGroup, names: Sequence[bytes], *, create: bool
     ) -> tuple[NDArray[np.uint64], dict[int, bytes]]:
         """Numbers of names (distinct): uint64[n], and those of them that are to be made. Raises NotFound unless
         `create`.
@@ -180,15 +180,15 @@ class Access:
         raw = b"".join([found.get(head + name) or made[head + name] for name in names])
         return np.frombuffer(raw, "<u8").astype(np.uint64), new
 
-    def _next(self, group: Group) -> int:
+    def _next(self, group: CommitGroup) -> int:
         return int.from_bytes(group.txn.get(keys.tenant_next(self.uid), db=group.store.tenants) or b"\1", "little")
 
-    def lists(self, group: Group, rows: NDArray[np.int64]) -> tuple[Pairs, Pairs]:
+    def lists(self, group: CommitGroup, rows: NDArray[np.int64]) -> tuple[RowTenantPairs, RowTenantPairs]:
         """Pairs of rows (distinct, ascending): (all, those whose tenants have not been dropped)."""
         found = self.grants(group).lists_of(rows)
         return found, found.only(self.living(group, found.numbers))
 
-    def living(self, group: Group, numbers: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    def living(self, group: CommitGroup, numbers: NDArray[np.uint64]) -> NDArray[np.bool_]:
         """bool[n]: whose tenants exist."""
         distinct, index = np.unique(numbers, return_inverse=True)
         unknown = [number for number in distinct.tolist() if number not in self.known]
@@ -200,13 +200,13 @@ class Access:
 
     def put(
         self,
-        group: Group,
+        group: CommitGroup,
         given: AccessLists | None,
         first_row: int,
         replaced: NDArray[np.int64],
         successors: NDArray[np.int64],
         live_count: int,
-    ) -> Change:
+    ) -> AccessChange:
         """Records written as rows from `first_row`: with the lists given, those of the rows they replace, or both.
 
         replaced, successors : int64[m], rows and those that take their place. live_count : records afterwards at most.
@@ -214,37 +214,37 @@ class Access:
         change = self.delete(group, np.sort(replaced))
         if given is not None:
             numbers, change.new = self.resolve(group, given.names, create=True)
-            change.written = Pairs.of(first_row + given.records, numbers[given.which])
+            change.written = RowTenantPairs.of(first_row + given.records, numbers[given.which])
         if len(change.leaving) and (given is None or given.kept):
             order = np.argsort(replaced)
             moved = successors[order][np.searchsorted(replaced[order], change.leaving.rows)]
-            change.written = unite(change.written, Pairs.of(moved, change.leaving.numbers))
+            change.written = unite(change.written, RowTenantPairs.of(moved, change.leaving.numbers))
             if given is not None:
                 self._refuse_long(group, NOTHING, change.written)
         self._check_quotas(group, change, live_count)
         return change
 
-    def delete(self, group: Group, rows: NDArray[np.int64]) -> Change:
+    def delete(self, group: CommitGroup, rows: NDArray[np.int64]) -> AccessChange:
         """Rows (ascending) that die."""
         every, leaving = self.lists(group, rows)
-        return Change(revoked=every, leaving=leaving)
+        return AccessChange(revoked=every, leaving=leaving)
 
-    def grant(self, group: Group, pairs: Pairs, new: dict[int, bytes], live_count: int) -> Change:
+    def grant(self, group: CommitGroup, pairs: RowTenantPairs, new: dict[int, bytes], live_count: int) -> AccessChange:
         """Pairs to add to the lists of live rows."""
         present = self.grants(group).lists_of(pairs.counts()[0])
-        change = Change(granted=subtract(pairs, present), new=new)
+        change = AccessChange(granted=subtract(pairs, present), new=new)
         if len(change.granted):
             self._refuse_long(group, present, change.granted)
         self._check_quotas(group, change, live_count)
         return change
 
-    def revoke(self, group: Group, pairs: Pairs) -> Change:
+    def revoke(self, group: CommitGroup, pairs: RowTenantPairs) -> AccessChange:
         """Pairs to take out of the lists of live rows."""
         revoked = common(pairs, self.grants(group).lists_of(pairs.counts()[0]))
         self.living(group, revoked.tenants())
-        return Change(revoked=revoked, leaving=revoked)
+        return AccessChange(revoked=revoked, leaving=revoked)
 
-    def _refuse_long(self, group: Group, present: Pairs, coming: Pairs) -> None:
+    def _refuse_long(self, group: CommitGroup, present: RowTenantPairs, coming: RowTenantPairs) -> None:
         """Of records that have `present` and get `coming`."""
         most = _longest(unite(present, coming))
         if most > limits.tenants_per_record_max:  # a list may go on naming tenants that were dropped
@@ -255,7 +255,7 @@ class Access:
                 f"{limits.tenants_per_record_max:,}; revoke some first"
             )
 
-    def _check_quotas(self, group: Group, change: Change, live_count: int) -> None:
+    def _check_quotas(self, group: CommitGroup, change: AccessChange, live_count: int) -> None:
         """Raises LimitExceeded where a tenant would have more records than it may."""
         distinct, counts = np.unique(
             np.concatenate([change.written.numbers, change.granted.numbers]), return_counts=True
@@ -278,12 +278,12 @@ class Access:
 
     # -- changing ----------------------------------------------------------------------------------
 
-    def make(self, group: Group, change: Change) -> None:
+    def make(self, group: CommitGroup, change: AccessChange) -> None:
         """Write a change. Nothing raises from here on but what aborts the group."""
         if change.new:
             self.create(group, change.new, 0)
         self.journal.tables.write(group.txn, change.written)
-        self.own = self.own.then(Changes(change.granted, change.revoked))
+        self.own = self.own.then(AccessDelta(change.granted, change.revoked))
         for pairs, steps in (
             (change.leaving, self.removed),
             (change.written, self.added),
@@ -293,7 +293,7 @@ class Access:
                 steps.append(pairs)
                 self.touched.update(pairs.tenants().tolist())
 
-    def create(self, group: Group, new: dict[int, bytes], records_max: int) -> None:
+    def create(self, group: CommitGroup, new: dict[int, bytes], records_max: int) -> None:
         """Make tenants, whose numbers follow one another from the next one on."""
         cursor = group.txn.cursor(db=group.store.tenants)
         names, numbers = keys.tenant_names(self.uid), keys.tenant_numbers(self.uid)
@@ -308,7 +308,7 @@ class Access:
             following = (items[-1][0] + 1).to_bytes(8, "little")
             group.txn.put(keys.tenant_next(self.uid), following, db=group.store.tenants)
 
-    def limit(self, group: Group, number: int, records_max: int) -> None:
+    def limit(self, group: CommitGroup, number: int, records_max: int) -> None:
         """Give a tenant another quota."""
         found = tenant(group.store, group.txn, self.uid, number, self.where)
         assert found is not None
@@ -316,7 +316,7 @@ class Access:
         [(key, raw)] = _tenant_entries(keys.tenant_numbers(self.uid), {number: changed})
         group.txn.put(key, raw, db=group.store.tenants)
 
-    def drop(self, group: Group, name: bytes) -> None:
+    def drop(self, group: CommitGroup, name: bytes) -> None:
         """Forget a tenant. Its number stays in lists and in the journal, where it means nobody."""
         txn, store = group.txn, group.store
         number, _ = named(store, txn, self.uid, name, self.where)
@@ -328,14 +328,14 @@ class Access:
         self.touched.discard(number)
         self.dropped.append(number)
 
-    def forget(self, group: Group, through: int) -> None:
+    def forget(self, group: CommitGroup, through: int) -> None:
         """Remove the journal's entries up to commit `through`: all of it is in the tables."""
         assert self.there is not None
         assert not len(self.own)
         self.there = self.journal.forget(group.txn, through, self.there)
         self._before = self.journal.read(group.txn, self.there) if self.there is not None else NO_CHANGES
 
-    def finish(self, group: Group) -> None:
+    def finish(self, group: CommitGroup) -> None:
         """Before the commit: write the journal, and of each tenant whose rows have changed in which commit they did."""
         self.net = net_changes(self.added, self.removed)
         if len(self.own):
@@ -351,7 +351,7 @@ class Access:
                 moved[number] = record_format.Tenant(group.sequence, found.records_max, found.name)
             cursor.putmulti(_tenant_entries(head, moved))
 
-    def _write_own(self, group: Group) -> None:
+    def _write_own(self, group: CommitGroup) -> None:
         """To the journal; what is much to the tables, and to the journal where it says otherwise."""
         before, own = self.before(group), self.own
         if len(own) > limits.journal_entry_pairs:
@@ -368,7 +368,7 @@ class Access:
             self.journal.publish(self.there, self._before)
 
 
-def _longest(lists: Pairs) -> int:
+def _longest(lists: RowTenantPairs) -> int:
     return int(lists.counts()[1].max(initial=0))
 
 

@@ -1,6 +1,7 @@
 """Grants and revokes that wait to be put into the tables.
 
-    journal[sequence] -> pairs granted, pairs revoked      by that commit, of rows that were there   (keys.py, record_format.py)
+    journal[sequence] -> pairs granted, pairs revoked  by that commit, of rows that were there   (keys.py,
+    record_format.py)
 
 A pair lies in two tables, and changing it there writes a page of each: 4 kB for a pair of one tenant and 11 kB for one
 of many, in batches of 1,000. An entry is eight bytes a pair, and a revoke is durable when its entry is. Entries wait
@@ -29,8 +30,8 @@ from numpy.typing import NDArray
 from vecdb import limits
 from vecdb.errors import Corruption
 from vecdb.storage.kv import catalog, keys, record_format
-from vecdb.tenancy.access_tables import Tables
-from vecdb.tenancy.pairs import NOTHING, Pairs, common, merged, rows_in, subtract, unite
+from vecdb.tenancy.access_tables import AccessTables
+from vecdb.tenancy.pairs import NOTHING, RowTenantPairs, common, merged, rows_in, subtract, unite
 
 if TYPE_CHECKING:
     from vecdb.storage.kv.store import Store, Txn
@@ -39,7 +40,7 @@ Rows = NDArray[np.uint32]
 _LOOK_UP_ROWS = 64  # rows of a tenant that are read in the time that looking one up takes
 
 
-class Changes:
+class AccessDelta:
     """Pairs that there are and pairs that there are not, whatever the tables say. Never changed.
 
     granted, revoked : no pair is in both.
@@ -47,7 +48,7 @@ class Changes:
 
     __slots__ = ("_by_tenant", "granted", "revoked")
 
-    def __init__(self, granted: Pairs = NOTHING, revoked: Pairs = NOTHING) -> None:
+    def __init__(self, granted: RowTenantPairs = NOTHING, revoked: RowTenantPairs = NOTHING) -> None:
         self.granted = granted
         self.revoked = revoked
         self._by_tenant: tuple[NDArray[np.uint64], NDArray[np.uint64]] | None = None
@@ -55,16 +56,17 @@ class Changes:
     def __len__(self) -> int:
         return len(self.granted) + len(self.revoked)
 
-    def then(self, later: Changes) -> Changes:
+    def then(self, later: AccessDelta) -> AccessDelta:
         """Both; of a pair that both name, what the later says."""
         if not len(later) or not len(self):
             return self if len(self) else later
         granted, revoked = later.granted.packed, later.revoked.packed
-        return Changes(
-            Pairs(merged(self.granted.packed, revoked, granted)), Pairs(merged(self.revoked.packed, granted, revoked))
+        return AccessDelta(
+            RowTenantPairs(merged(self.granted.packed, revoked, granted)),
+            RowTenantPairs(merged(self.revoked.packed, granted, revoked)),
         )
 
-    def over(self, lists: Pairs, rows: NDArray[np.int64]) -> Pairs:
+    def over(self, lists: RowTenantPairs, rows: NDArray[np.int64]) -> RowTenantPairs:
         """The lists of rows (distinct, ascending), which hold `lists` in the table."""
         return unite(subtract(lists, self.revoked.of_rows(rows)), self.granted.of_rows(rows))
 
@@ -75,15 +77,15 @@ class Changes:
         granted, revoked = self._by_tenant
         return rows_in(granted, number).astype(np.uint32), rows_in(revoked, number).astype(np.uint32)
 
-    def denied_by(self, later: Changes) -> Changes:
+    def denied_by(self, later: AccessDelta) -> AccessDelta:
         """Of `later`, what says otherwise than this."""
-        return Changes(common(later.granted, self.revoked), common(later.revoked, self.granted))
+        return AccessDelta(common(later.granted, self.revoked), common(later.revoked, self.granted))
 
 
-NO_CHANGES = Changes()
+NO_CHANGES = AccessDelta()
 
 
-def _last_words(steps: list[tuple[NDArray[np.int64], NDArray[np.int64]]]) -> Changes:
+def _last_words(steps: list[tuple[NDArray[np.int64], NDArray[np.int64]]]) -> AccessDelta:
     """What steps come to, each (granted, revoked), one after the other."""
     if not steps:
         return NO_CHANGES
@@ -91,18 +93,18 @@ def _last_words(steps: list[tuple[NDArray[np.int64], NDArray[np.int64]]]) -> Cha
     is_grant = np.repeat(np.tile([True, False], len(steps)), [len(part) for step in steps for part in step])
     order = np.argsort(said, kind="stable")
     last = order[np.diff(said[order], append=np.int64(-1)) != 0]
-    return Changes(Pairs(said[last[is_grant[last]]]), Pairs(said[last[~is_grant[last]]]))
+    return AccessDelta(RowTenantPairs(said[last[is_grant[last]]]), RowTenantPairs(said[last[~is_grant[last]]]))
 
 
 @dataclass(frozen=True, slots=True)
-class Grants:
+class AccessReader:
     """Who sees what, in one transaction: the tables with changes over them."""
 
-    tables: Tables
+    tables: AccessTables
     txn: Txn
-    changes: Changes
+    changes: AccessDelta
 
-    def lists_of(self, rows: NDArray[np.int64]) -> Pairs:
+    def lists_of(self, rows: NDArray[np.int64]) -> RowTenantPairs:
         """The pairs of rows (distinct, ascending). Raises Corruption."""
         return self.changes.over(self.tables.lists_of(self.txn, rows), rows)
 
@@ -134,14 +136,14 @@ class Grants:
                 )
 
 
-class Journal:
+class AccessJournal:
     """The journal of one generation, and what was read of it. From any thread; `write` and `forget` on the commit
     thread.
     """
 
     def __init__(self, store: Store, prefix: bytes, where: str) -> None:
-        self.tables = Tables(store, prefix, where)
-        self._known: tuple[catalog.Journal | None, Changes] = (None, NO_CHANGES)
+        self.tables = AccessTables(store, prefix, where)
+        self._known: tuple[catalog.JournalExtent | None, AccessDelta] = (None, NO_CHANGES)
 
     @property
     def waiting(self) -> float:
@@ -150,11 +152,11 @@ class Journal:
         entries = 0 if there is None else there.entries
         return max(len(changes) / limits.journal_pairs, entries / limits.journal_entries)
 
-    def at(self, txn: Txn, state: catalog.State) -> Grants:
+    def at(self, txn: Txn, state: catalog.CommittedState) -> AccessReader:
         """Who sees what in a transaction that reads `state`. Raises Corruption."""
-        return Grants(self.tables, txn, self.changes(txn, state.journal))
+        return AccessReader(self.tables, txn, self.changes(txn, state.journal))
 
-    def changes(self, txn: Txn, there: catalog.Journal | None) -> Changes:
+    def changes(self, txn: Txn, there: catalog.JournalExtent | None) -> AccessDelta:
         """What the entries say that are `there`, all of them committed. Raises Corruption."""
         if there is None:
             return NO_CHANGES
@@ -167,18 +169,22 @@ class Journal:
             self.publish(there, changes)
         return changes
 
-    def publish(self, there: catalog.Journal | None, changes: Changes) -> None:
+    def publish(self, there: catalog.JournalExtent | None, changes: AccessDelta) -> None:
         """What the newest commit has left in the journal."""
         self._known = (there, changes)
 
     def read(
-        self, txn: Txn, there: catalog.Journal, known: catalog.Journal | None = None, changes: Changes = NO_CHANGES
-    ) -> Changes:
+        self,
+        txn: Txn,
+        there: catalog.JournalExtent,
+        known: catalog.JournalExtent | None = None,
+        changes: AccessDelta = NO_CHANGES,
+    ) -> AccessDelta:
         """The entries `there`; those that are `known` came to `changes`. Raises Corruption."""
         store, prefix, where = self.tables.store, self.tables.prefix, self.tables.where
         cursor = txn.cursor(db=store.journal)
         entries, sequence = (0, 0) if known is None else (known.entries, known.last)
-        found, steps = cursor.set_range(keys.numbered(prefix, there.first if known is None else known.last + 1)), []
+        found, steps = cursor.set_range(keys.row_key(prefix, there.first if known is None else known.last + 1)), []
         while found and entries < there.entries:
             key = bytes(cursor.key())
             if not key.startswith(prefix):
@@ -194,17 +200,19 @@ class Journal:
             )
         return changes.then(_last_words(steps))
 
-    def write(self, txn: Txn, sequence: int, changes: Changes, there: catalog.Journal | None) -> catalog.Journal:
+    def write(
+        self, txn: Txn, sequence: int, changes: AccessDelta, there: catalog.JournalExtent | None
+    ) -> catalog.JournalExtent:
         """Write the entry of commit `sequence`. Returns which are there with it."""
         raw = record_format.encode_journal(sequence, changes.granted.packed, changes.revoked.packed)
-        txn.put(keys.numbered(self.tables.prefix, sequence), raw, db=self.tables.store.journal)
+        txn.put(keys.row_key(self.tables.prefix, sequence), raw, db=self.tables.store.journal)
         return (
-            catalog.Journal(there.first, sequence, there.entries + 1)
+            catalog.JournalExtent(there.first, sequence, there.entries + 1)
             if there
-            else catalog.Journal(sequence, sequence, 1)
+            else catalog.JournalExtent(sequence, sequence, 1)
         )
 
-    def forget(self, txn: Txn, through: int, there: catalog.Journal) -> catalog.Journal | None:
+    def forget(self, txn: Txn, through: int, there: catalog.JournalExtent) -> catalog.JournalExtent | None:
         """Remove the entries up to commit `through`. Returns which are left."""
         prefix = self.tables.prefix
         cursor = txn.cursor(db=self.tables.store.journal)
@@ -212,4 +220,4 @@ class Journal:
         while found and keys.number_of(bytes(cursor.key())) <= through and left:
             found = cursor.delete()
             left -= 1
-        return catalog.Journal(keys.number_of(bytes(cursor.key())), there.last, left) if left else None
+        return catalog.JournalExtent(keys.number_of(bytes(cursor.key())), there.last, left) if left else None

@@ -1,10 +1,10 @@
 """The two tables of access lists as LMDB holds them.
 
-    access[row]      -> numbers of tenants     the truth, with a checksum            (keys.py and record_format.py draw them)
+    access[row]      -> numbers of tenants     the truth, with a checksum      (keys.py and record_format.py draw them)
     members[number]  -> rows                   the same pairs the other way round
 
-Neither is the whole truth: the journal lies over both (access_journal.py). Everything is done for arrays of pairs at once, in
-any transaction; what changes the tables is called on the commit thread.
+Neither is the whole truth: the journal lies over both (access_journal.py). Everything is done for arrays of pairs at
+once, in any transaction; what changes the tables is called on the commit thread.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from vecdb.errors import Corruption
 from vecdb.storage.kv import keys, record_format
-from vecdb.tenancy.pairs import NOTHING, Pairs, subtract, unite
+from vecdb.tenancy.pairs import NOTHING, RowTenantPairs, subtract, unite
 from vecdb.validate.common import breathe, slices
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ _ROWS_SLICE = 4_096  # 1 ms
 
 
 @dataclass(frozen=True, slots=True)
-class Tables:
+class AccessTables:
     """Those of one generation. where : what messages call the collection."""
 
     store: Store
@@ -42,7 +42,7 @@ class Tables:
 
     # -- reading -----------------------------------------------------------------------------------
 
-    def lists_of(self, txn: Txn, rows: NDArray[np.int64]) -> Pairs:
+    def lists_of(self, txn: Txn, rows: NDArray[np.int64]) -> RowTenantPairs:
         """The pairs of rows (distinct, ascending), each list compared with its checksum. Raises Corruption."""
         cursor = txn.cursor(db=self.store.access)
         all_rows, all_numbers = [], []
@@ -54,16 +54,16 @@ class Tables:
             numbers, counts = record_format.decode_access([raw for _, raw in found], there, self.where)
             all_rows.append(np.repeat(there, counts))
             all_numbers.append(numbers)
-        return Pairs.of(np.concatenate(all_rows), np.concatenate(all_numbers)) if all_rows else NOTHING
+        return RowTenantPairs.of(np.concatenate(all_rows), np.concatenate(all_numbers)) if all_rows else NOTHING
 
     def count_of(self, txn: Txn, number: int) -> int:
         """How many rows a tenant has."""
         cursor = txn.cursor(db=self.store.members)
-        return int(cursor.count()) if cursor.set_key(keys.numbered(self.prefix, number)) else 0
+        return int(cursor.count()) if cursor.set_key(keys.row_key(self.prefix, number)) else 0
 
     def count_among(self, txn: Txn, number: int, rows: NDArray[np.uint32]) -> int:
         """How many of `rows` a tenant has."""
-        key, find = keys.numbered(self.prefix, number), txn.cursor(db=self.store.members).set_key_dup
+        key, find = keys.row_key(self.prefix, number), txn.cursor(db=self.store.members).set_key_dup
         values = rows.astype("<u8").view("V8")
         count = 0
         for start, stop in slices(len(values), _SLICE):
@@ -72,7 +72,7 @@ class Tables:
 
     def rows_of(self, txn: Txn, number: int, row_count: int) -> NDArray[np.uint32]:
         """uint32[n]: the rows of a tenant, ascending. Raises Corruption where they are not rows."""
-        key, cursor = keys.numbered(self.prefix, number), txn.cursor(db=self.store.members)
+        key, cursor = keys.row_key(self.prefix, number), txn.cursor(db=self.store.members)
         out = np.empty(cursor.count() if cursor.set_key(key) else 0, np.uint32)
         at, least = 0, 0
         for raw, dtype in _values_of(cursor, key, len(out)):
@@ -94,12 +94,12 @@ class Tables:
 
     # -- changing ----------------------------------------------------------------------------------
 
-    def change(self, txn: Txn, granted: Pairs, revoked: Pairs) -> None:
+    def change(self, txn: Txn, granted: RowTenantPairs, revoked: RowTenantPairs) -> None:
         """Both tables."""
         self.change_lists(txn, granted, revoked)
         self.change_members(txn, granted, revoked)
 
-    def change_lists(self, txn: Txn, granted: Pairs, revoked: Pairs) -> None:
+    def change_lists(self, txn: Txn, granted: RowTenantPairs, revoked: RowTenantPairs) -> None:
         """Write the lists of all rows that are named; those that come to nothing go. Raises Corruption before it
         changes anything.
         """
@@ -110,7 +110,7 @@ class Tables:
             txn.delete(key, db=self.store.access)
         self.write_lists(txn, lists)
 
-    def change_members(self, txn: Txn, granted: Pairs, revoked: Pairs) -> None:
+    def change_members(self, txn: Txn, granted: RowTenantPairs, revoked: RowTenantPairs) -> None:
         cursor = txn.cursor(db=self.store.members)
         find, delete = cursor.set_key_dup, cursor.delete
         for entries in self._members(revoked):
@@ -120,12 +120,12 @@ class Tables:
         for entries in self._members(granted):
             cursor.putmulti(entries)
 
-    def write(self, txn: Txn, lists: Pairs) -> None:
+    def write(self, txn: Txn, lists: RowTenantPairs) -> None:
         """Whole lists of rows that had none, in both tables."""
         self.write_lists(txn, lists)
         self.change_members(txn, lists, NOTHING)
 
-    def write_lists(self, txn: Txn, lists: Pairs) -> None:
+    def write_lists(self, txn: Txn, lists: RowTenantPairs) -> None:
         """Put whole lists: all pairs of each row that is in `lists`."""
         rows, counts = lists.counts()
         numbers, ends = lists.numbers, np.cumsum(counts)
@@ -137,13 +137,13 @@ class Tables:
 
     def drop(self, txn: Txn, number: int) -> None:
         """A tenant's pages in `members` go as a whole; in lists its number stays."""
-        txn.delete(keys.numbered(self.prefix, number), db=self.store.members)
+        txn.delete(keys.row_key(self.prefix, number), db=self.store.members)
 
-    def next_generation(self) -> Tables:
+    def next_generation(self) -> AccessTables:
         uid, generation = keys.split_prefix(self.prefix)
-        return Tables(self.store, keys.prefix(uid, generation + 1), self.where)
+        return AccessTables(self.store, keys.prefix(uid, generation + 1), self.where)
 
-    def _members(self, pairs: Pairs) -> Iterator[list[tuple[bytes, bytes]]]:
+    def _members(self, pairs: RowTenantPairs) -> Iterator[list[tuple[bytes, bytes]]]:
         """Entries of `members`, in their order, a slice at a time."""
         numbers, rows = pairs.by_number()
         values = rows.astype("<u8", copy=False).view("V8")

@@ -2,7 +2,7 @@
 
     packed := row << 32 | number      row < 2**31, number < 2**32 (`limits.tenants_made_max`)
 
-Pure functions of arrays; a `Pairs` is never changed.
+Pure functions of arrays; a `RowTenantPairs` is never changed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _HALF, _ROW = np.uint64(32), np.uint64(_NUMBER)  # of a pair that is turned
 _T = TypeVar("_T", bound=np.generic)
 
 
-class Pairs:
+class RowTenantPairs:
     """(row, tenant) pairs, each once, ascending.
 
     packed : int64[n], row << 32 | number: rows have 31 bits, and a collection makes fewer than 2**32 tenants.
@@ -30,9 +30,9 @@ class Pairs:
         self.packed = packed
 
     @staticmethod
-    def of(rows: NDArray[np.int64], numbers: NDArray[np.uint64]) -> Pairs:
+    def of(rows: NDArray[np.int64], numbers: NDArray[np.uint64]) -> RowTenantPairs:
         """In order, repeated pairs once."""
-        return Pairs(distinct((rows << 32) | numbers.astype(np.int64)))
+        return RowTenantPairs(distinct((rows << 32) | numbers.astype(np.int64)))
 
     def __len__(self) -> int:
         return len(self.packed)
@@ -55,15 +55,15 @@ class Pairs:
         starts = np.flatnonzero(np.diff(rows, prepend=np.int64(-1)))
         return rows[starts], np.diff(starts, append=len(rows))
 
-    def only(self, keep: NDArray[np.bool_]) -> Pairs:
-        return Pairs(self.packed[keep])
+    def only(self, keep: NDArray[np.bool_]) -> RowTenantPairs:
+        return RowTenantPairs(self.packed[keep])
 
-    def of_rows(self, rows: NDArray[np.int64]) -> Pairs:
+    def of_rows(self, rows: NDArray[np.int64]) -> RowTenantPairs:
         """Those of rows (distinct, ascending)."""
         starts = np.searchsorted(self.packed, rows << 32)
         counts = np.searchsorted(self.packed, (rows + 1) << 32) - starts
         ends = np.cumsum(counts)
-        return Pairs(self.packed[np.repeat(starts - ends + counts, counts) + np.arange(counts.sum())])
+        return RowTenantPairs(self.packed[np.repeat(starts - ends + counts, counts) + np.arange(counts.sum())])
 
     @property
     def turned(self) -> NDArray[np.uint64]:
@@ -76,7 +76,7 @@ class Pairs:
         return turned >> _HALF, turned & _ROW
 
 
-NOTHING = Pairs(np.empty(0, np.int64))
+NOTHING = RowTenantPairs(np.empty(0, np.int64))
 
 
 def distinct(values: NDArray[_T]) -> NDArray[_T]:
@@ -98,30 +98,30 @@ def within(values: NDArray[np.int64], those: NDArray[np.int64]) -> NDArray[np.bo
 
 
 def rows_in(turned: NDArray[np.uint64], number: int) -> NDArray[np.uint64]:
-    """Rows of one tenant, ascending. turned : pairs (`Pairs.turned`), sorted."""
+    """Rows of one tenant, ascending. turned : pairs (`RowTenantPairs.turned`), sorted."""
     first, last = np.searchsorted(turned, np.array([number, number + 1], np.uint64) << _HALF)
     return turned[first:last] & _ROW
 
 
-def unite(a: Pairs, b: Pairs) -> Pairs:
+def unite(a: RowTenantPairs, b: RowTenantPairs) -> RowTenantPairs:
     if not len(a) or not len(b):
         return a if len(a) else b
-    return Pairs(distinct(np.concatenate([a.packed, b.packed])))
+    return RowTenantPairs(distinct(np.concatenate([a.packed, b.packed])))
 
 
-def common(a: Pairs, b: Pairs) -> Pairs:
+def common(a: RowTenantPairs, b: RowTenantPairs) -> RowTenantPairs:
     """Pairs of a that b has, too."""
     return a.only(within(a.packed, b.packed))
 
 
-def subtract(a: Pairs, b: Pairs) -> Pairs:
+def subtract(a: RowTenantPairs, b: RowTenantPairs) -> RowTenantPairs:
     """Pairs of a that b has not."""
     if not len(b) or not len(a):
         return a
     if len(a) < len(b):
         return a.only(~within(a.packed, b.packed))
     places = np.searchsorted(a.packed, b.packed)
-    return Pairs(np.delete(a.packed, places[_there(a.packed, places, b.packed)]))
+    return RowTenantPairs(np.delete(a.packed, places[_there(a.packed, places, b.packed)]))
 
 
 def merged(values: NDArray[_T], going: NDArray[_T], coming: NDArray[_T]) -> NDArray[_T]:
@@ -143,7 +143,9 @@ def _there(values: NDArray[Any], places: NDArray[np.int64], wanted: NDArray[Any]
     return np.asarray((places < len(values)) & (values[np.minimum(places, len(values) - 1)] == wanted))
 
 
-def net_changes(added: Sequence[Pairs], removed: Sequence[Pairs]) -> tuple[Pairs, Pairs]:
+def net_changes(
+    added: Sequence[RowTenantPairs], removed: Sequence[RowTenantPairs]
+) -> tuple[RowTenantPairs, RowTenantPairs]:
     """What a commit did in the end, of steps that each changed what they name: a pair that was added and taken away
     again is in neither.
     """
@@ -154,4 +156,4 @@ def net_changes(added: Sequence[Pairs], removed: Sequence[Pairs]) -> tuple[Pairs
     signs[sum(map(len, added)) :] = -1
     pairs, index = np.unique(steps, return_inverse=True)
     total = np.bincount(index, signs, len(pairs))
-    return Pairs(pairs[total > 0]), Pairs(pairs[total < 0])
+    return RowTenantPairs(pairs[total > 0]), RowTenantPairs(pairs[total < 0])

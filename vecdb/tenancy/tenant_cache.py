@@ -28,13 +28,13 @@ from numpy.typing import NDArray
 
 from vecdb import limits
 from vecdb.errors import NotFound
-from vecdb.index.contract import Allowed
-from vecdb.schema import Snapshot
+from vecdb.index.contract import RowSet
+from vecdb.schema import Visibility
 from vecdb.storage.kv import catalog, keys
 from vecdb.storage.kv.store import Store
 from vecdb.tenancy import access_changes
-from vecdb.tenancy.access_journal import Journal
-from vecdb.tenancy.pairs import Pairs, distinct, merged
+from vecdb.tenancy.access_journal import AccessJournal
+from vecdb.tenancy.pairs import RowTenantPairs, distinct, merged
 from vecdb.validate import tenant_name
 
 _ENTRY_BYTES = 512  # of an entry, its names and its array, beside the rows
@@ -44,7 +44,7 @@ _NO_ROWS = np.empty(0, np.uint32)
 
 
 @dataclass(slots=True)
-class Entry:
+class CachedTenant:
     """Rows of a tenant from commit `sequence` on.
 
     valid_to : last commit they are known to hold for.   older : what they were before, of one version.   used : since
@@ -55,8 +55,8 @@ class Entry:
     number: int
     sequence: int
     valid_to: int
-    allowed: Allowed
-    older: Entry | None = None
+    allowed: RowSet
+    older: CachedTenant | None = None
     used: bool = True
 
     @property
@@ -65,16 +65,16 @@ class Entry:
 
 
 @dataclass(slots=True)
-class _Union:
-    parts: list[Allowed]
-    allowed: Allowed
+class CachedUnion:
+    parts: list[RowSet]
+    allowed: RowSet
 
 
-class Tenancy:
+class TenantRowCache:
     """The tenants of one generation."""
 
     def __init__(
-        self, store: Store, entry: catalog.Entry, generation: int, journal: Journal, *, writable: bool
+        self, store: Store, entry: catalog.CollectionEntry, generation: int, journal: AccessJournal, *, writable: bool
     ) -> None:
         self._store = store
         self._collection = entry
@@ -82,23 +82,23 @@ class Tenancy:
         self._journal = journal
         self._writable = writable
         self._lock = threading.Lock()
-        self._entries: dict[str, Entry] = {}
-        self._numbers: dict[int, Entry] = {}
-        self._unions: dict[tuple[str, ...], _Union] = {}
+        self._entries: dict[str, CachedTenant] = {}
+        self._numbers: dict[int, CachedTenant] = {}
+        self._unions: dict[tuple[str, ...], CachedUnion] = {}
         self._bytes = 0
         self.evictions = 0  # counts up: whoever holds rows of tenants beside this cache lets go of them, too
 
     # -- searches ----------------------------------------------------------------------------------
 
-    def rows_at(self, names: tuple[str, ...], snapshot: Snapshot) -> Allowed | None:
-        """Rows of the union of `names` (distinct, in order) at `snapshot`. None: look again with a newer view. Raises
+    def rows_at(self, names: tuple[str, ...], visibility: Visibility) -> RowSet | None:
+        """Rows of the union of `names` (distinct, in order) at `visibility`. None: look again with a newer view. Raises
         NotFound where there is no such tenant, Corruption where records do not confirm its rows.
         """
         if len(names) == 1:
-            return self._rows_of(names[0], snapshot)
+            return self._rows_of(names[0], visibility)
         parts = []
         for name in names:
-            part = self._rows_of(name, snapshot)
+            part = self._rows_of(name, visibility)
             if part is None:
                 return None
             parts.append(part)
@@ -107,23 +107,23 @@ class Tenancy:
             return known.allowed
         return self._unite(names, parts)
 
-    def _rows_of(self, name: str, snapshot: Snapshot) -> Allowed | None:
+    def _rows_of(self, name: str, visibility: Visibility) -> RowSet | None:
         entry = self._entries.get(name)
         if entry is not None:
             entry.used = True
-            if entry.sequence <= snapshot.sequence <= entry.valid_to:
+            if entry.sequence <= visibility.sequence <= entry.valid_to:
                 return entry.allowed
             older = entry.older
-            if older is not None and older.sequence <= snapshot.sequence <= older.valid_to:
+            if older is not None and older.sequence <= visibility.sequence <= older.valid_to:
                 return older.allowed
         with self._lock:
             entry = self._entries.get(name)
-            if entry is None or snapshot.sequence > entry.valid_to:
+            if entry is None or visibility.sequence > entry.valid_to:
                 entry = self._load(name, entry)
-            held = entry is not None and entry.sequence <= snapshot.sequence <= entry.valid_to
+            held = entry is not None and entry.sequence <= visibility.sequence <= entry.valid_to
             return entry.allowed if held and entry is not None else None
 
-    def _load(self, name: str, known: Entry | None) -> Entry | None:
+    def _load(self, name: str, known: CachedTenant | None) -> CachedTenant | None:
         """Under the lock: what LMDB says now. None where the generation has been left behind."""
         uid, where = self._collection.uid, self._collection.name
         with self._store.read() as txn:
@@ -146,13 +146,13 @@ class Tenancy:
             grants.confirm(number, rows)
         self._forget(known)
         valid_to = _ALWAYS if self._writable else state.sequence
-        entry = Entry(name, number, tenant.sequence, valid_to, Allowed(rows, self._grow))
+        entry = CachedTenant(name, number, tenant.sequence, valid_to, RowSet(rows, self._grow))
         self._put(entry)
         self._evict()
         return entry
 
-    def _unite(self, names: tuple[str, ...], parts: list[Allowed]) -> Allowed:
-        made = _Union(parts, Allowed(distinct(np.concatenate([part.rows for part in parts])), self._grow))
+    def _unite(self, names: tuple[str, ...], parts: list[RowSet]) -> RowSet:
+        made = CachedUnion(parts, RowSet(distinct(np.concatenate([part.rows for part in parts])), self._grow))
         with self._lock:
             self._drop_union(names)
             while len(self._unions) >= limits.tenant_unions_max:
@@ -164,7 +164,7 @@ class Tenancy:
 
     # -- the commit thread -------------------------------------------------------------------------
 
-    def publish(self, sequence: int, added: Pairs, removed: Pairs, dropped: list[int]) -> None:
+    def publish(self, sequence: int, added: RowTenantPairs, removed: RowTenantPairs, dropped: list[int]) -> None:
         """Merge what commit `sequence` has changed into the entries that are here."""
         with self._lock:
             for number in dropped:
@@ -179,17 +179,17 @@ class Tenancy:
                 rows = merged(old.allowed.rows, going.get(number, _NO_ROWS), coming.get(number, _NO_ROWS))
                 self._bytes -= old.nbytes
                 old.older, old.valid_to = None, sequence - 1
-                self._put(Entry(old.name, number, sequence, _ALWAYS, Allowed(rows, self._grow), old, old.used))
+                self._put(CachedTenant(old.name, number, sequence, _ALWAYS, RowSet(rows, self._grow), old, old.used))
             self._evict()
 
     # -- bookkeeping, under the lock ---------------------------------------------------------------
 
-    def _put(self, entry: Entry) -> None:
+    def _put(self, entry: CachedTenant) -> None:
         self._numbers[entry.number] = entry
         self._entries[entry.name] = entry
         self._bytes += entry.nbytes
 
-    def _forget(self, entry: Entry | None) -> None:
+    def _forget(self, entry: CachedTenant | None) -> None:
         if entry is not None and self._entries.get(entry.name) is entry:
             del self._entries[entry.name]
             del self._numbers[entry.number]
@@ -233,7 +233,7 @@ class Tenancy:
         return entry.nbytes if entry is not None else 0
 
 
-def _rows_by_number(pairs: Pairs, wanted: dict[int, Entry]) -> dict[int, NDArray[np.uint32]]:
+def _rows_by_number(pairs: RowTenantPairs, wanted: dict[int, CachedTenant]) -> dict[int, NDArray[np.uint32]]:
     """uint32 rows, ascending, of each number that is wanted."""
     if not len(pairs):
         return {}

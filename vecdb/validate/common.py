@@ -30,10 +30,10 @@ def breathe() -> None:
         time.sleep(0)
 
 
-def slices(n: int, step: int, give_way: bool = True) -> Iterator[tuple[int, int]]:
-    """Bounds of successive slices. `give_way=False` where NumPy itself releases the lock in every slice."""
+def slices(n: int, step: int, yield_gil: bool = True) -> Iterator[tuple[int, int]]:
+    """Bounds of successive slices. `yield_gil=False` where NumPy itself releases the lock in every slice."""
     for start in range(0, n, step):
-        if start and give_way:
+        if start and yield_gil:
             breathe()
         yield start, min(n, start + step)
 

@@ -6,7 +6,7 @@ from vecdb.errors import NotFound
 from vecdb.validate.common import show
 
 
-def no_collection(name: str) -> NotFound:
+def collection_not_found(name: str) -> NotFound:
     """Of one that never was, was dropped, or is not for the caller to know."""
     return NotFound(f"no collection {show(name)}; collections() lists those that there are")
 

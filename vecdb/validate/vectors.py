@@ -83,7 +83,7 @@ def _memory_of(array: Array) -> object:
 
 @np.errstate(all="ignore")  # an overflow shows as inf and is named by the check
 def _check_as_they_are(source: Array, config: CollectionConfig, what: str, check: Check) -> None:
-    for start, stop in slices(len(source), _chunk_rows(config.dim), give_way=False):
+    for start, stop in slices(len(source), _chunk_rows(config.dim), yield_gil=False):
         check(source[start:stop], source[start:stop], start, config, what)
 
 
@@ -196,7 +196,7 @@ def _convert(
     step = _chunk_rows(config.dim, _CHUNK_CELLS_LISTS if lists else _CHUNK_CELLS)
     out = np.empty((n, config.dim), dtype)
     with np.errstate(all="ignore"):  # an overflow shows as inf and is named by the check
-        for start, stop in slices(n, step, give_way=lists):
+        for start, stop in slices(n, step, yield_gil=lists):
             block = _block(source, start, stop, config, what)
             np.copyto(out[start:stop], block, casting="unsafe")
             check(block, out[start:stop], start, config, what)

@@ -3,5 +3,6 @@
     parent --json line--> contestant      {"do": "build"} | {"do": "open"} | {"do": "sweep", "value": 64} | ...
     parent <--json line-- contestant      seconds, memory, answers
 
-They import nothing of vecdb's own (engine_process.py included), because each runs under the interpreter that has its engine.
+They import nothing of vecdb's own (engine_process.py included), because each runs under the interpreter that has its
+engine.
 """

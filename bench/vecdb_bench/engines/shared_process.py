@@ -1,7 +1,7 @@
 """A process of several contestants: whatever one of them does to caches, the next one meets.
 
 {"do": "enter", "name", "script", "folder", "base", "queries", "spec"}   makes one, of a script beside this one
-{"name", ...}                                                            is for that one, as engine_process.py answers it
+{"name", ...}                                                          is for that one, as engine_process.py answers it
 """
 
 from __future__ import annotations

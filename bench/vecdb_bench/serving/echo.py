@@ -14,8 +14,8 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from vecdb_bench.engines import length_prefixed
 from vecdb_bench.child_process import answer_lines
+from vecdb_bench.engines import length_prefixed
 from vecdb_bench.serving.event_loop import new_loop
 
 

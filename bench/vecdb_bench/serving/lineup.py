@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from vecdb_bench.engines import length_prefixed
 from vecdb_bench.child_process import Module
+from vecdb_bench.engines import length_prefixed
 from vecdb_datasets import Dataset, recall
 from vecdb_datasets import load as load_dataset
 
@@ -63,7 +63,7 @@ class Field:
         self.say("starting servers")
         self.near = self.caller(str(self.copy("near")))
         self.vecdb = self.serve(self.copy("served"))
-        self.load = self.add(Module("load", "serving.generator"))
+        self.load = self.add(Module("load", "serving.load_process"))
         self.one = servers.write_requests(self.folder / "one", servers.search_requests(queries, plan.limit))
         self.many = servers.write_requests(
             self.folder / "many", servers.search_requests(queries, plan.limit, min(plan.batch, len(queries)))
@@ -95,7 +95,7 @@ class Field:
 
     def caller(self, where: str) -> Module:
         program: Module = self.add(
-            Module("caller", "serving.caller", where, str(self.folder / "queries.npy"), one_thread=True)
+            Module("caller", "serving.client_driver", where, str(self.folder / "queries.npy"), one_thread=True)
         )
         return program
 

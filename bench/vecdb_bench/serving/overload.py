@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from vecdb.v1 import search_pb2
-from vecdb_bench.engines import length_prefixed
 from vecdb_bench.child_process import Module
+from vecdb_bench.engines import length_prefixed
 from vecdb_bench.serving.lineup import Field, Found
 
 from . import servers
@@ -31,7 +31,7 @@ def overload(field: Field) -> Found:
     plan = field.plan
     empty = field.folder / "empty"
     length_prefixed.write(empty, [b""])
-    health = field.add(Module("health", "serving.generator"))
+    health = field.add(Module("health", "serving.load_process"))
     health.ask(do="connect", name="health", target=field.vecdb.target, method=servers.HEALTH, requests=str(empty))
     found: Found = {}
     for queries in (1, min(plan.batch, len(field.data.queries))):

@@ -22,8 +22,8 @@ import numpy as np
 
 import vecdb
 from vecdb.v1 import common_pb2, search_pb2
-from vecdb_bench.engines import length_prefixed
 from vecdb_bench.child_process import Module, Process, modules_path
+from vecdb_bench.engines import length_prefixed
 from vecdb_bench.serving.client_driver import COLLECTION
 
 SEARCH, STREAM = "/vecdb.v1.SearchService/Search", "/vecdb.v1.SearchService/StreamSearch"

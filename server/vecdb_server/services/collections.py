@@ -7,7 +7,7 @@ from typing import Any
 
 from vecdb import Collection
 from vecdb.v1 import collections_pb2 as pb
-from vecdb.wire.error_codes import no_collection
+from vecdb.wire.error_codes import collection_not_found
 from vecdb.wire.messages import collection_message, dtype_of, index_of, metric_of
 from vecdb.wire.search_response import report
 from vecdb_server.auth import Caller
@@ -22,7 +22,7 @@ class Collections:
 
     async def CreateCollection(self, request: Any, caller: Caller, context: Any) -> Any:
         if not caller.reaches(request.name):
-            raise no_collection(request.name)
+            raise collection_not_found(request.name)
         metric, dtype, index = metric_of(request.metric), dtype_of(request.dtype), index_of(request.index)
         made: Collection = await self._house.write(
             caller,
@@ -42,7 +42,7 @@ class Collections:
 
     async def DropCollection(self, request: Any, caller: Caller, context: Any) -> Any:
         if not caller.reaches(request.name):
-            raise no_collection(request.name)
+            raise collection_not_found(request.name)
         try:
             await self._house.write(caller, context, lambda: self._house.db.drop_collection(request.name))
         finally:

@@ -13,7 +13,7 @@ import grpc
 
 import vecdb
 from vecdb import Collection, LimitExceeded, Unavailable
-from vecdb.wire.error_codes import no_collection
+from vecdb.wire.error_codes import collection_not_found
 from vecdb.wire.messages import request_id_of
 from vecdb_server.admission import Account, Admission
 from vecdb_server.auth import Caller
@@ -71,7 +71,7 @@ class House:
     def known(self, caller: Caller, name: str) -> Collection | None:
         """A collection that is open already. Raises NotFound where the caller does not reach it."""
         if not caller.reaches(name):
-            raise no_collection(name)
+            raise collection_not_found(name)
         return self._open.get(name)
 
     async def collection(self, caller: Caller, name: str) -> Collection:

@@ -30,8 +30,8 @@ def _of_stream(request: bytes) -> Any:
 
 
 class Search:
-    """`raw` rpcs get their requests as bytes, most of which are known but for their vectors (request_cache.py), and give
-    bytes, or what gives them when it is awaited: those of a SearchResponse, which a stream's message wraps.
+    """`raw` rpcs get their requests as bytes, most of which are known but for their vectors (request_cache.py), and
+    give bytes, or what gives them when it is awaited: those of a SearchResponse, which a stream's message wraps.
     """
 
     raw: ClassVar = {"Search": None, "StreamSearch": streamed}

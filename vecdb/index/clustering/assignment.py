@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.index.clustering.cluster_tree import Heads
-from vecdb.index.common.thread_pool import Workers
+from vecdb.index.common.thread_pool import ThreadPool
 from vecdb.kernels.build import list_assignment
 
 _ROWS_PER_SLICE = 4_096  # rows assigned in one kernel call
@@ -28,8 +28,8 @@ class _Scratch:
         self.head16 = np.zeros(heads.codes.shape[1], np.int16)
 
 
-def heads_of_rows(
-    heads: Heads, codes: NDArray[np.uint8], replicas: int, threads: int, workers: Workers
+def assign_to_heads(
+    heads: Heads, codes: NDArray[np.uint8], replicas: int, threads: int, workers: ThreadPool
 ) -> NDArray[np.int32]:
     """The heads whose lists take rows given as codes: int32[n, replicas], nearest first, -1 where there are fewer."""
     labels = np.full((len(codes), replicas), -1, np.int32)

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vecdb.index.common.sampling import spread
-from vecdb.index.common.thread_pool import Workers
+from vecdb.index.common.sampling import evenly_spaced
+from vecdb.index.common.thread_pool import ThreadPool
 from vecdb.index.contract import Progress
 from vecdb.index.hnsw.graph import block_count
 from vecdb.kernels.build import balanced_kmeans
@@ -79,7 +79,7 @@ def heads_of(codes: NDArray[np.uint8], groups: NDArray[np.int64], group_codes: N
 
 
 def grow_tree(
-    codes: NDArray[np.uint8], dim: int, lists: int, threads: int, workers: Workers, progress: Progress = None
+    codes: NDArray[np.uint8], dim: int, lists: int, threads: int, workers: ThreadPool, progress: Progress = None
 ) -> Heads:
     """Cluster a sample into about `lists` heads. codes : uint8[n, 64 * blocks], the sample.
 
@@ -112,7 +112,7 @@ def grow_tree(
     return heads_of(np.concatenate(head_codes), np.concatenate(groups), np.concatenate(kept))
 
 
-def centroids(codes: NDArray[np.uint8], dim: int, count: int, workers: Workers) -> NDArray[np.float32]:
+def centroids(codes: NDArray[np.uint8], dim: int, count: int, workers: ThreadPool) -> NDArray[np.float32]:
     """Balanced k-means in one level. Returns float32[min(count, n), dim]: means of codes - 128."""
     return _cluster(codes, np.arange(len(codes), dtype=np.int64), dim, count, 1, workers)[0]
 
@@ -126,7 +126,7 @@ def comparisons(rows: int, lists: int) -> tuple[int, int]:
     return first, first + (_ITERATIONS + 1) * rows * max(1, lists // groups)
 
 
-def regroup(heads: Heads, dim: int, threads: int, workers: Workers) -> tuple[Heads, NDArray[np.int64]]:
+def regroup(heads: Heads, dim: int, threads: int, workers: ThreadPool) -> tuple[Heads, NDArray[np.int64]]:
     """New groups for heads whose number has changed much. Returns them and the old number of each (int64[L])."""
     members = np.arange(heads.count, dtype=np.int64)
     means, labels = _cluster(heads.codes, members, dim, max(1, round(heads.count**0.5)), threads, workers)
@@ -135,7 +135,7 @@ def regroup(heads: Heads, dim: int, threads: int, workers: Workers) -> tuple[Hea
 
 
 def split(
-    codes: NDArray[np.uint8], dim: int, parts: int, workers: Workers
+    codes: NDArray[np.uint8], dim: int, parts: int, workers: ThreadPool
 ) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
     """Balanced k-means of one list's rows. Returns (head codes uint8[k, width], labels int32[n]), every k with rows.
 
@@ -158,13 +158,13 @@ def _codes_of(means: NDArray[np.floating], width: int) -> NDArray[np.uint8]:
 
 
 def _cluster(
-    codes: NDArray[np.uint8], members: NDArray[np.int64], dim: int, k: int, threads: int, workers: Workers
+    codes: NDArray[np.uint8], members: NDArray[np.int64], dim: int, k: int, threads: int, workers: ThreadPool
 ) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
     """Balanced k-means of codes[members]. Returns (means float32[k, dim] in code space, labels int32[members])."""
     m = len(members)
     k = min(k, m)
     blocks = (0,) * block_count(dim)
-    picked = members[spread(m, _TRAIN_PER_CLUSTER * k)]
+    picked = members[evenly_spaced(m, _TRAIN_PER_CLUSTER * k)]
     # Seeds: a farther-first choice among a few would cost more than the iterations that it saves.
     means = (codes[picked[(np.arange(k) * len(picked)) // k], :dim].astype(np.float32) - 128.0).astype(np.float32)
     cent8 = np.zeros((k, codes.shape[1]), np.int8)

@@ -2,11 +2,11 @@
 
     cell of a vector = its nearest centre, by squared l2 (under cosine of unit vectors), ties to the lower number
 
-An index with a clustering tree has its cells in it (`of_groups`). For the others a sample is clustered (`Cells`) that
-depends on row numbers alone: of n rows the first 2^floor(log2 n) count, dead or not, since rows are never rewritten.
-So every process finds the same centres, and they hold until the collection has doubled.
+An index with a clustering tree has its cells in it (`of_groups`). For the others a sample is clustered (`Partition`)
+that depends on row numbers alone: of n rows the first 2^floor(log2 n) count, dead or not, since rows are never
+rewritten. So every process finds the same centres, and they hold until the collection has doubled.
 
-Thread rule: `Cells.centres` from any number of threads; two may do the work at the same time and find the same.
+Thread rule: `Partition.centres` from any number of threads; two may do the work at the same time and find the same.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from vecdb.index.clustering.cluster_tree import Heads, centroids
 from vecdb.index.common import sq8_training
-from vecdb.index.common.sampling import spread, units
-from vecdb.index.common.thread_pool import Workers
-from vecdb.index.contract import damaged_row
-from vecdb.index.hnsw.graph import Quantiser
+from vecdb.index.common.sampling import evenly_spaced, units
+from vecdb.index.common.thread_pool import ThreadPool
+from vecdb.index.contract import corrupt_row_error
+from vecdb.index.hnsw.graph import ScalarQuantizer
 from vecdb.kernels.primitives import checksums
 from vecdb.storage.disk.row_file import RowArrays
 
@@ -28,7 +28,7 @@ _SAMPLE_PER_CELL = 192  # rows that its centre is trained on
 _COSINE = 1
 
 
-class Cells:
+class Partition:
     """The cells of one index's rows, found when first asked for."""
 
     __slots__ = ("_kept",)
@@ -36,7 +36,7 @@ class Cells:
     def __init__(self) -> None:
         self._kept: tuple[int, NDArray[np.float32]] = (0, np.empty((0, 0), np.float32))
 
-    def centres(self, arrays: RowArrays, metric: int, row_count: int, workers: Workers) -> NDArray[np.float32]:
+    def centres(self, arrays: RowArrays, metric: int, row_count: int, workers: ThreadPool) -> NDArray[np.float32]:
         """float32[c, dim] for the first `row_count` rows (at least 1). Raises Corruption where a row of the sample does
         not match its checksum.
         """
@@ -47,13 +47,13 @@ class Cells:
         return kept[1]
 
 
-def _clustered(arrays: RowArrays, metric: int, rows: int, workers: Workers) -> NDArray[np.float32]:
+def _clustered(arrays: RowArrays, metric: int, rows: int, workers: ThreadPool) -> NDArray[np.float32]:
     count = max(1, round((rows / _ROWS_PER_CELL) ** 0.5))
-    picked = spread(rows, _SAMPLE_PER_CELL * count)
+    picked = evenly_spaced(rows, _SAMPLE_PER_CELL * count)
     sample = np.ascontiguousarray(arrays.vectors[picked])
     bad = np.flatnonzero(checksums.crc_rows(sample) != arrays.crcs[picked])
     if len(bad):
-        raise damaged_row(int(picked[bad[0]]), arrays)
+        raise corrupt_row_error(int(picked[bad[0]]), arrays)
     space = _COSINE if metric == _COSINE else 0  # rows of different norms are clustered by l2 under ip too
     quantiser = sq8_training.train(arrays, space, rows)
     codes, _, _ = sq8_training.quantise(quantiser, sample, space)
@@ -61,7 +61,7 @@ def _clustered(arrays: RowArrays, metric: int, rows: int, workers: Workers) -> N
     return _directed(quantiser.mean + np.float32(quantiser.scale) * means, metric)
 
 
-def of_groups(heads: Heads, quantiser: Quantiser, metric: int) -> NDArray[np.float32]:
+def of_groups(heads: Heads, quantiser: ScalarQuantizer, metric: int) -> NDArray[np.float32]:
     """The groups of a clustering tree, whose codes are the quantiser's, as cells: float32[G, dim]."""
     steps = heads.group_codes[:, : len(quantiser.mean)].astype(np.float32) - np.float32(128.0)
     return _directed(quantiser.mean + np.float32(quantiser.scale) * steps, metric)

@@ -13,34 +13,36 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vecdb.index.common.thread_pool import Workers
-from vecdb.index.contract import Allowed, Found
-from vecdb.schema import Snapshot
+from vecdb.index.common.thread_pool import ThreadPool
+from vecdb.index.contract import Neighbors, RowSet
+from vecdb.schema import Visibility
 
 _I64, _F32 = np.dtype(np.int64), np.dtype(np.float32)  # numpy takes 0.2 us longer to understand their types
-Exactly = Callable[[NDArray[np.float32], int, Snapshot, Allowed | None, int], Found]
+Exactly = Callable[[NDArray[np.float32], int, Visibility, RowSet | None, int], Neighbors]
 SCORED = 1  # where `work` of an exact scan, and of what `explain_scan` reads, counts vectors that were scored
 
 
-def as_queries(queries: NDArray[Any]) -> NDArray[np.float32]:
+def as_float32_queries(queries: NDArray[Any]) -> NDArray[np.float32]:
     """float32, C-contiguous, writable type; copies only where it must."""
     if queries.dtype != np.float32 or not queries.flags.carray:
         return np.array(queries, np.float32, order="C")
     return queries
 
 
-def empty(nq: int, limit: int, counters: int = 3) -> Found:
+def empty(nq: int, limit: int, counters: int = 3) -> Neighbors:
     """Room for the answers of nq queries, nothing done yet."""
-    return Found(np.empty((nq, limit), _I64), np.empty((nq, limit), _F32), np.zeros(nq, _I64), np.zeros(counters, _I64))
+    return Neighbors(
+        np.empty((nq, limit), _I64), np.empty((nq, limit), _F32), np.zeros(nq, _I64), np.zeros(counters, _I64)
+    )
 
 
-def in_slices(
-    answer: Callable[[NDArray[np.float32], Found], None],
+def map_query_slices(
+    answer: Callable[[NDArray[np.float32], Neighbors], None],
     queries: NDArray[np.float32],
-    found: Found,
+    found: Neighbors,
     most: int,
     threads: int,
-    workers: Workers,
+    workers: ThreadPool,
 ) -> None:
     """Call `answer` for slices of at most `most` queries, each with its part of `found` to fill. `work` is added up."""
     nq = len(queries)
@@ -53,18 +55,18 @@ def in_slices(
 
     def one(i: int) -> None:
         part = slice(starts[i], starts[i] + step)
-        answer(queries[part], Found(found.rows[part], found.distances[part], found.counts[part], works[i]))
+        answer(queries[part], Neighbors(found.rows[part], found.distances[part], found.counts[part], works[i]))
 
     workers.map(one, range(len(starts)), threads)
     found.work[:] = works.sum(axis=0)
 
 
-def fill_up(
-    found: Found,
+def complete_short_answers(
+    found: Neighbors,
     queries: NDArray[np.float32],
     limit: int,
-    snapshot: Snapshot,
-    allow: Allowed | None,
+    visibility: Visibility,
+    allow: RowSet | None,
     threads: int,
     exactly: Exactly,
     scored: int = SCORED,
@@ -74,11 +76,11 @@ def fill_up(
     """
     if (found.counts.item() if len(queries) == 1 else found.counts.min(initial=limit)) == limit:
         return
-    matching = snapshot.live_count if allow is None else len(allow)
+    matching = visibility.live_count if allow is None else len(allow)
     short = np.flatnonzero(found.counts < min(limit, matching))
     if len(short) == 0:
         return
-    exact = exactly(queries[short], limit, snapshot, allow, threads)
+    exact = exactly(queries[short], limit, visibility, allow, threads)
     found.rows[short] = exact.rows
     found.distances[short] = exact.distances
     found.counts[short] = exact.counts

@@ -5,7 +5,7 @@ from __future__ import annotations
 from vecdb.index.contract import Progress
 
 
-class Stages:
+class WeightedProgress:
     """costs : what each stage is expected to take, in one unit of time.   total : of the reports; 0 makes none.
 
     Reports (done, total) with done = total * the share of the expected time that is over: whoever takes the rate since

@@ -15,14 +15,14 @@ _TINY = 1e-37
 _COSINE, _IP = 1, 2
 
 
-def spread(count: int, most: int) -> NDArray[np.int64]:
+def evenly_spaced(count: int, most: int) -> NDArray[np.int64]:
     """At most `most` of the numbers [0, count), evenly spread, ascending, each once."""
     return np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.int64))
 
 
 def sample(arrays: RowArrays, row_count: int) -> NDArray[np.float32]:
     """float32[n, dim]: some of the rows [0, row_count)."""
-    rows: NDArray[np.float32] = arrays.vectors[spread(row_count, SAMPLE_ROWS)].astype(np.float32)
+    rows: NDArray[np.float32] = arrays.vectors[evenly_spaced(row_count, SAMPLE_ROWS)].astype(np.float32)
     return rows
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.index.common.sampling import norms, sample, units
-from vecdb.index.hnsw.graph import Graph, Quantiser, block_count
+from vecdb.index.hnsw.graph import Graph, ScalarQuantizer, block_count
 from vecdb.kernels.codes import sq8
 from vecdb.kernels.primitives import checksums
 from vecdb.storage.disk.row_file import RowArrays
@@ -39,7 +39,7 @@ def too_far(far: NDArray[np.integer], rows: int) -> bool:
     return len(far) > max(_FAR_ROWS_MAX, _FAR_SHARE_MAX * rows)
 
 
-def train(arrays: RowArrays, metric: int, row_count: int) -> Quantiser:
+def train(arrays: RowArrays, metric: int, row_count: int) -> ScalarQuantizer:
     """A quantiser from rows spread evenly over [0, row_count). 8-bit data are their own codes wherever the metric
     allows it.
     """
@@ -47,9 +47,9 @@ def train(arrays: RowArrays, metric: int, row_count: int) -> Quantiser:
     dim = vectors.shape[1]
     mean = np.zeros(dim, np.float32)
     if metric != 1 and vectors.dtype == np.int8:
-        return Quantiser(mean, 1.0, row_count, True)
+        return ScalarQuantizer(mean, 1.0, row_count, True)
     if metric == 0 and vectors.dtype == np.uint8:
-        return Quantiser(mean + np.float32(128), 1.0, row_count, True)
+        return ScalarQuantizer(mean + np.float32(128), 1.0, row_count, True)
     rows = sample(arrays, row_count)
     if metric == 0:
         mean = rows.mean(axis=0, dtype=np.float64).astype(np.float32)
@@ -59,7 +59,7 @@ def train(arrays: RowArrays, metric: int, row_count: int) -> Quantiser:
     flat = np.abs(rows, out=rows).reshape(-1)
     place = int(min(len(flat) - 1, np.ceil(_QUANTILE * len(flat))))
     top = min(float(flat.max()), _BEYOND * float(np.partition(flat, place)[place])) or float(flat.max())
-    return Quantiser(mean, max(top, 1e-30) / 127.0, row_count, False)
+    return ScalarQuantizer(mean, max(top, 1e-30) / 127.0, row_count, False)
 
 
 def encode(graph: Graph, arrays: RowArrays, metric: int, first: int, stop: int) -> NDArray[np.int32]:
@@ -73,7 +73,7 @@ def encode(graph: Graph, arrays: RowArrays, metric: int, first: int, stop: int) 
 
 
 def quantise(
-    quantiser: Quantiser, vectors: NDArray[np.generic], metric: int
+    quantiser: ScalarQuantizer, vectors: NDArray[np.generic], metric: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.int32], NDArray[np.int32]]:
     """Codes uint8[n, 64 * blocks] and biases int32[n] of rows (stored dtype[n, dim], C-contiguous), and which of them
     are beyond the codes.

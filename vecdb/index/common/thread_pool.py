@@ -11,7 +11,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-class Workers:
+class ThreadPool:
     """Kernels release the GIL, so plain threads run them side by side."""
 
     def __init__(self) -> None:

@@ -21,19 +21,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb import limits, schema
-from vecdb.index.contract import Allowed, Found, RowSource, Sealed
-from vecdb.index.hnsw.hnsw_index import Hnsw
-from vecdb.schema import SearchParams, Snapshot
+from vecdb.index.contract import Neighbors, RowSet, RowSource, SealedFile
+from vecdb.index.hnsw.hnsw_index import HnswIndex
+from vecdb.schema import SearchParams, Visibility
 
 _LAG_SHARE = 64  # of its rows that are worth a step
 _LAG_STEPS = 2  # that it may lack and is searched all the same: it scans what it lacks
 _SEAL_SHARE = 8
 
 
-class Companion:
+class CompanionGraph:
     """graph : None until somebody asks."""
 
-    def __init__(self, metric: str, rows: RowSource, graph: Hnsw | None = None) -> None:
+    def __init__(self, metric: str, rows: RowSource, graph: HnswIndex | None = None) -> None:
         self.graph = graph
         self._metric = metric
         self._rows = rows
@@ -56,26 +56,26 @@ class Companion:
             return self._asked and row_count > 0
         return row_count - self.graph.indexed_rows >= (1 if all_rows else _step_rows(self.graph))
 
-    def grown(self, row_count: int, removed: int, threads: int) -> Hnsw:
+    def grown(self, row_count: int, removed: int, threads: int) -> HnswIndex:
         """The graph after one step, for `take`. removed : deletions up to this sequence stay out."""
         graph = self.graph
         if graph is None:
-            graph = Hnsw(schema.Hnsw(), self._metric, self._rows)
+            graph = HnswIndex(schema.Hnsw(), self._metric, self._rows)
             graph.remove(removed)
         graph.extend(row_count)
         graph.add(graph.next_stop(row_count), threads)
         return graph
 
-    def take(self, graph: Hnsw, row_count: int) -> None:
+    def take(self, graph: HnswIndex, row_count: int) -> None:
         """Put it in place, with codes of all rows that searches may see; nobody publishes rows meanwhile."""
         graph.extend(row_count)
         self.graph = graph
 
     def search(
-        self, limit: int, snapshot: Snapshot, params: SearchParams, allow: Allowed | None
-    ) -> Callable[[NDArray[np.float32]], Found]:
+        self, limit: int, visibility: Visibility, params: SearchParams, allow: RowSet | None
+    ) -> Callable[[NDArray[np.float32]], Neighbors]:
         assert self.graph is not None
-        return partial(self.graph.search, limit=limit, snapshot=snapshot, params=params, allow=allow)
+        return partial(self.graph.search, limit=limit, visibility=visibility, params=params, allow=allow)
 
     def extend(self, row_count: int) -> None:
         if self.graph is not None:
@@ -94,7 +94,7 @@ class Companion:
         fresh = self.graph.indexed_rows - self._sealed_rows
         return fresh >= max(limits.index_step_rows, self._sealed_rows // _SEAL_SHARE)
 
-    def seal(self, beside: Path) -> tuple[Path, Sealed] | None:
+    def seal(self, beside: Path) -> tuple[Path, SealedFile] | None:
         """Its file, and what is in it. beside : the tree's."""
         if self.graph is None or self.graph.indexed_rows == 0:
             return None
@@ -104,15 +104,15 @@ class Companion:
         return path, sealed
 
     @classmethod
-    def open(cls, beside: Path, metric: str, rows: RowSource, *, mapped: bool) -> Companion:
+    def open(cls, beside: Path, metric: str, rows: RowSource, *, mapped: bool) -> CompanionGraph:
         """Raises Corruption when the file is damaged; FileNotFoundError."""
-        graph = Hnsw.open(_path(beside), schema.Hnsw(), metric, rows, mapped=mapped)
+        graph = HnswIndex.open(_path(beside), schema.Hnsw(), metric, rows, mapped=mapped)
         made = cls(metric, rows, graph)
         made._sealed_rows = graph.indexed_rows
         return made
 
-    def compact(self, mapping: NDArray[np.int64], rows: RowSource) -> Companion:
-        return Companion(self._metric, rows, None if self.graph is None else self.graph.compact(mapping, rows))
+    def compact(self, mapping: NDArray[np.int64], rows: RowSource) -> CompanionGraph:
+        return CompanionGraph(self._metric, rows, None if self.graph is None else self.graph.compact(mapping, rows))
 
     def check(self) -> list[str]:
         return [] if self.graph is None else [f"graph beside the tree: {said}" for said in self.graph.check()]
@@ -125,7 +125,7 @@ class Companion:
             self.graph.close()
 
 
-def _step_rows(graph: Hnsw) -> int:
+def _step_rows(graph: HnswIndex) -> int:
     return max(limits.index_step_rows, graph.indexed_rows // _LAG_SHARE)
 
 

@@ -1,4 +1,5 @@
-"""Many tenants over one clustering tree (after Curator, Jin et al., 2024): policy over codes in tree order (tree_order.py).
+"""Many tenants over one clustering tree (after Curator, Jin et al., 2024): policy over codes in tree order
+(tree_order.py).
 
     a tenant's rows -> its slots, ascending -> few: all scanned | many: nodes of the tree, nearest first
 
@@ -28,23 +29,23 @@ from numpy.typing import NDArray
 
 from vecdb import limits, schema
 from vecdb.index.clustering import partition
-from vecdb.index.clustering.assignment import comparisons_per_row, heads_of_rows
+from vecdb.index.clustering.assignment import assign_to_heads, comparisons_per_row
 from vecdb.index.clustering.cluster_tree import comparisons, grow_tree
 from vecdb.index.common import sq8_training
-from vecdb.index.common.batching import as_queries, explain_scan
-from vecdb.index.common.progress import Stages
-from vecdb.index.common.sampling import spread
-from vecdb.index.common.thread_pool import Workers
-from vecdb.index.contract import METRIC_CODES, Allowed, Found, Index, Progress, RowSource, Sealed
+from vecdb.index.common.batching import as_float32_queries, explain_scan
+from vecdb.index.common.progress import WeightedProgress
+from vecdb.index.common.sampling import evenly_spaced
+from vecdb.index.common.thread_pool import ThreadPool
+from vecdb.index.contract import METRIC_CODES, Index, Neighbors, Progress, RowSet, RowSource, SealedFile
 from vecdb.index.curator import tree_file
-from vecdb.index.curator.companion_graph import Companion
+from vecdb.index.curator.companion_graph import CompanionGraph
 from vecdb.index.curator.one_bit_filter import trained
-from vecdb.index.curator.tree_order import Coded, Order, identity, ordered, reserve_lines, split_leaves
-from vecdb.index.curator.tree_search import Scratch, Search, View
+from vecdb.index.curator.tree_order import CodeArrays, TreeOrderedCodes, identity, ordered, reserve_lines, split_leaves
+from vecdb.index.curator.tree_search import TreeScratch, TreeSearch, TreeView
 from vecdb.index.flat import scan_exactly
 from vecdb.index.hnsw.graph import grown
 from vecdb.kernels.search.tree_search import PANEL_SHARE
-from vecdb.schema import SearchParams, Snapshot
+from vecdb.schema import SearchParams, Visibility
 
 _GROWTH = 4  # the tree is grown anew each time the rows have grown by this
 _SAMPLE_ROWS = 65_536  # rows that a tree is grown from, at least 24 a leaf
@@ -55,7 +56,7 @@ _STEP_SHARE = 16  # a tail of 1/16 of the rows is worth another order
 _CEILING = 4  # times the fair share of a leaf
 
 
-class Curator(Index):
+class CuratorIndex(Index):
     """See the module's text."""
 
     kind = "curator"
@@ -67,15 +68,15 @@ class Curator(Index):
         self.removed = 0
         self._metric = METRIC_CODES[metric]
         self._rows = rows
-        self._view: View | None = None
+        self._view: TreeView | None = None
         self._coded = 0
         self._built_rows = 0
         self._published = 0
         self._lock = threading.Lock()
-        self._workers = Workers()
-        self._cells = partition.Cells()
-        self._free: list[Scratch] = []
-        self.companion = Companion(metric, rows)
+        self._workers = ThreadPool()
+        self._cells = partition.Partition()
+        self._free: list[TreeScratch] = []
+        self.companion = CompanionGraph(metric, rows)
 
     # -- publisher ---------------------------------------------------------------------------------
 
@@ -103,7 +104,7 @@ class Curator(Index):
             if self._view is not None and row_count > self._coded:
                 self._publish(self._with_codes(self._view.order, row_count))
 
-    def _with_codes(self, order: Order, row_count: int) -> Order:
+    def _with_codes(self, order: TreeOrderedCodes, row_count: int) -> TreeOrderedCodes:
         """The order with codes for rows up to `row_count` behind it; under the lock."""
         if row_count > order.capacity:
             capacity = max(row_count, 2 * order.capacity)
@@ -121,10 +122,10 @@ class Curator(Index):
         self._coded = row_count
         return order
 
-    def _publish(self, order: Order) -> None:
+    def _publish(self, order: TreeOrderedCodes) -> None:
         view = self._view
         if view is None or order is not view.order or view.arrays is not self._rows.arrays:
-            self._view = View(order, self._rows.arrays, self._metric)
+            self._view = TreeView(order, self._rows.arrays, self._metric)
 
     # -- maintenance -------------------------------------------------------------------------------
 
@@ -146,30 +147,30 @@ class Curator(Index):
             coded, self._coded = max(self._coded, self._published), stop
             self._publish(self._with_codes(order, max(stop, coded)))
 
-    def _is_outgrown(self, order: Order, stop: int) -> bool:
+    def _is_outgrown(self, order: TreeOrderedCodes, stop: int) -> bool:
         if stop >= _GROWTH * self._built_rows:
             return True
         too_far = sq8_training.too_far(order.far, stop)
         return not order.quantiser.lossless and too_far and stop >= sq8_training.FAR_GROWTH * self._built_rows
 
-    def _built(self, stop: int, threads: int, progress: Progress) -> Order:
+    def _built(self, stop: int, threads: int, progress: Progress) -> TreeOrderedCodes:
         """A quantiser, a tree and an order of the rows [0, stop), made from nothing."""
         arrays = self._rows.arrays
         dim = arrays.vectors.shape[1]
         quantiser = sq8_training.train(arrays, self._metric, stop)
         sieve = trained(arrays, self._metric, stop)
-        coded = Coded.reserve(stop, dim, quantiser, sieve, biased=self._metric == 0)
+        coded = CodeArrays.reserve(stop, dim, quantiser, sieve, biased=self._metric == 0)
         far = coded.encode(arrays.vectors, self._metric, 0, stop)
         leaves = max(1, round(stop / self.config.leaf_rows))
-        sample = spread(stop, max(_SAMPLE_ROWS, _SAMPLE_PER_LEAF * leaves))
+        sample = evenly_spaced(stop, max(_SAMPLE_ROWS, _SAMPLE_PER_LEAF * leaves))
         assign = stop * comparisons_per_row(leaves)
         costs = {"grow": comparisons(len(sample), leaves)[1], "assign": assign, "order": _ORDER_COST * assign}
-        stages = Stages(progress, stop, costs)
+        stages = WeightedProgress(progress, stop, costs)
         codes = np.ascontiguousarray(coded.codes[sample])
         heads = grow_tree(codes, dim, leaves, threads, self._workers, stages.part("grow"))
         labels = np.empty(stop, np.int32)
         for part in (slice(first, first + _ASSIGN_ROWS) for first in range(0, stop, _ASSIGN_ROWS)):
-            labels[part] = heads_of_rows(heads, coded.codes[part], 1, threads, self._workers)[:, 0]
+            labels[part] = assign_to_heads(heads, coded.codes[part], 1, threads, self._workers)[:, 0]
             stages.report("assign", part.stop / stop)
         heads, labels = split_leaves(heads, labels, lambda rows: coded.codes[rows], dim, self.ceiling, self._workers)
         self._built_rows = stop
@@ -177,9 +178,9 @@ class Curator(Index):
         stages.report("order", 1.0)
         return order
 
-    def _merged(self, old: Order, stop: int, threads: int) -> Order:
+    def _merged(self, old: TreeOrderedCodes, stop: int, threads: int) -> TreeOrderedCodes:
         """The rows [indexed, stop), which have codes already, go to their leaves; leaves that grew too large split."""
-        fresh = heads_of_rows(old.heads, old.codes[old.indexed : stop], 1, threads, self._workers)[:, 0]
+        fresh = assign_to_heads(old.heads, old.codes[old.indexed : stop], 1, threads, self._workers)[:, 0]
         labels = np.concatenate([old.leaves_of_rows(), fresh])
         dim = self._rows.arrays.vectors.shape[1]
         heads, labels = split_leaves(
@@ -220,7 +221,7 @@ class Curator(Index):
         with self._lock:
             self.companion.take(graph, self._published)
             if self._view is not None and self.has_graph() != ready:  # searches go another way now
-                self._view = View(self._view.order, self._rows.arrays, self._metric)
+                self._view = TreeView(self._view.order, self._rows.arrays, self._metric)
 
     def lacks_seal(self) -> bool:
         return self.companion.lacks_seal(self._published)
@@ -236,28 +237,30 @@ class Curator(Index):
         self,
         queries: NDArray[Any],
         limit: int,
-        snapshot: Snapshot,
+        visibility: Visibility,
         params: SearchParams,
-        allow: Allowed | None = None,
-    ) -> Found:
-        return self.searching(limit, snapshot, params, allow)(as_queries(queries))
+        allow: RowSet | None = None,
+    ) -> Neighbors:
+        return self.searching(limit, visibility, params, allow)(as_float32_queries(queries))
 
     def searching(
-        self, limit: int, snapshot: Snapshot, params: SearchParams, allow: Allowed | None
-    ) -> Callable[[NDArray[np.float32]], Found]:
+        self, limit: int, visibility: Visibility, params: SearchParams, allow: RowSet | None
+    ) -> Callable[[NDArray[np.float32]], Neighbors]:
         view = self._view
         if view is None or params.exact:
-            return partial(self._exactly, limit=limit, snapshot=snapshot, allow=allow, threads=params.threads)
+            return partial(self._exactly, limit=limit, visibility=visibility, allow=allow, threads=params.threads)
         if params.ef is not None and self.companion.graph is not None:
-            return self.companion.search(limit, snapshot, params, allow)
+            return self.companion.search(limit, visibility, params, allow)
         if view.arrays is not self._rows.arrays:
-            view = View(view.order, self._rows.arrays, self._metric)
+            view = TreeView(view.order, self._rows.arrays, self._metric)
         if view.lacks_panels(params, allow):
             view = self._with_panels(view)
         plan = view.plan(self.config, limit, params, everything=allow is None)
-        return Search(view, plan, limit, snapshot, allow, params.threads, self._free, self._workers, self._exactly)
+        return TreeSearch(
+            view, plan, limit, visibility, allow, params.threads, self._free, self._workers, self._exactly
+        )
 
-    def _with_panels(self, view: View) -> View:
+    def _with_panels(self, view: TreeView) -> TreeView:
         """A view of the same order that large tenants are searched in; published unless there is another order by now.
         They are laid before the lock is taken: sorted lines stay what they are.
         """
@@ -265,16 +268,16 @@ class Curator(Index):
         with self._lock:
             now = self._view
             if now is None or now.order.token is not laid.token:
-                return View(laid, view.arrays, self._metric)
+                return TreeView(laid, view.arrays, self._metric)
             if len(now.order.panels) == 0:
                 self._publish(replace(now.order, panels=laid.panels))
             assert self._view is not None
             return self._view
 
     def _exactly(
-        self, queries: NDArray[np.float32], limit: int, snapshot: Snapshot, allow: Allowed | None, threads: int
-    ) -> Found:
-        return scan_exactly(self._rows.arrays, self._metric, queries, limit, snapshot, allow, threads, self._workers)
+        self, queries: NDArray[np.float32], limit: int, visibility: Visibility, allow: RowSet | None, threads: int
+    ) -> Neighbors:
+        return scan_exactly(self._rows.arrays, self._metric, queries, limit, visibility, allow, threads, self._workers)
 
     def centres(self, row_count: int) -> NDArray[np.float32]:
         """The groups of the tree; before there is one, those of a sample."""
@@ -285,15 +288,17 @@ class Curator(Index):
 
     # -- files and figures -------------------------------------------------------------------------
 
-    def seal(self, path: Path) -> Sealed:
+    def seal(self, path: Path) -> SealedFile:
         return tree_file.write(self, path)
 
     @classmethod
-    def open(cls, path: Path, config: schema.Curator, metric: str, rows: RowSource, *, mapped: bool = False) -> Curator:
+    def open(
+        cls, path: Path, config: schema.Curator, metric: str, rows: RowSource, *, mapped: bool = False
+    ) -> CuratorIndex:
         """Load a sealed file. Raises Corruption when it is damaged or belongs to other parameters."""
         return tree_file.read(cls, path, config, metric, rows, mapped=mapped)
 
-    def compact(self, mapping: NDArray[np.int64], rows: RowSource) -> Curator:
+    def compact(self, mapping: NDArray[np.int64], rows: RowSource) -> CuratorIndex:
         new = type(self)(self.config, self.metric, rows)
         new.removed, new._built_rows = self.removed, self._built_rows
         new.companion = self.companion.compact(mapping, rows)
@@ -310,7 +315,7 @@ class Curator(Index):
             far[far >= 0].astype(np.int32), self._metric, max(rows.arrays.capacity, len(kept)),
         )  # fmt: skip
         new._coded = new._published = len(kept)
-        new._view = View(order, rows.arrays, self._metric)
+        new._view = TreeView(order, rows.arrays, self._metric)
         return new
 
     def check(self) -> list[str]:
@@ -344,7 +349,7 @@ class Curator(Index):
         self.companion.close()
 
 
-def _grown_lines(order: Order, capacity: int, used: int) -> NDArray[np.uint8]:
+def _grown_lines(order: TreeOrderedCodes, capacity: int, used: int) -> NDArray[np.uint8]:
     lines = reserve_lines(capacity, order.sieve)
     lines[:used] = order.lines[:used]
     return lines

@@ -29,7 +29,7 @@ _ONE_HEAD = 128  # the code of the center itself
 
 
 @dataclass(frozen=True, slots=True)
-class Sieve:
+class OneBitFilter:
     """center : float32[dim].   signs : float32[4, D], the rotation.
 
     slack : how much farther than the limit-th a row may look, times the query's distance from the center. An estimate's
@@ -86,7 +86,7 @@ def line_bytes(dim: int) -> int:
     return _stride(_padded(dim) // 8) if dim >= _DIM_MIN else 0
 
 
-def trained(arrays: RowArrays, metric: int, row_count: int) -> Sieve | None:
+def trained(arrays: RowArrays, metric: int, row_count: int) -> OneBitFilter | None:
     """A sieve for rows [0, row_count), or None where it would gain nothing or let too much through."""
     dim = arrays.vectors.shape[1]
     if dim < _DIM_MIN or row_count < _TRIAL_ROWS + _TRIAL_QUERIES:
@@ -94,13 +94,13 @@ def trained(arrays: RowArrays, metric: int, row_count: int) -> Sieve | None:
     rows = sample(arrays, row_count)
     rng = np.random.default_rng(dim)
     signs = rotation(rng, _padded(dim))
-    sieve = Sieve(center_of(rows, metric), signs, 0.0, metric == 1, 0.0 if metric == 2 else 1.0)
+    sieve = OneBitFilter(center_of(rows, metric), signs, 0.0, metric == 1, 0.0 if metric == 2 else 1.0)
     some = rows[rng.permutation(len(rows))[: _TRIAL_ROWS + _TRIAL_QUERIES]]
     slack, through = _trial(sieve, units(some) if metric == 1 else some, metric)
     return None if through > _THROUGH_MAX else replace(sieve, slack=slack)
 
 
-def _trial(sieve: Sieve, rows: NDArray[np.float32], metric: int) -> tuple[float, float]:
+def _trial(sieve: OneBitFilter, rows: NDArray[np.float32], metric: int) -> tuple[float, float]:
     """(slack, share of rows that come through with it), measured: neighbours of some rows among others."""
     queries, others = np.ascontiguousarray(rows[:_TRIAL_QUERIES]), np.ascontiguousarray(rows[_TRIAL_QUERIES:])
     products = queries @ others.T

@@ -18,14 +18,14 @@ from numpy.typing import NDArray
 from vecdb import schema
 from vecdb.index.clustering.cluster_tree import Heads, bias_of
 from vecdb.index.common import sealed_file
-from vecdb.index.contract import RowSource, Sealed
-from vecdb.index.curator.companion_graph import Companion
-from vecdb.index.curator.one_bit_filter import Sieve
-from vecdb.index.curator.tree_order import Coded, Order, identity
-from vecdb.index.hnsw.graph import Quantiser
+from vecdb.index.contract import RowSource, SealedFile
+from vecdb.index.curator.companion_graph import CompanionGraph
+from vecdb.index.curator.one_bit_filter import OneBitFilter
+from vecdb.index.curator.tree_order import CodeArrays, TreeOrderedCodes, identity
+from vecdb.index.hnsw.graph import ScalarQuantizer
 
 if TYPE_CHECKING:
-    from vecdb.index.curator.curator_index import Curator
+    from vecdb.index.curator.curator_index import CuratorIndex
 
 MAGIC = b"VDBCURA\x01"
 VERSION = 1
@@ -33,12 +33,12 @@ _CHECKED_ROWS = 8_192
 _NONE = np.empty(0, np.float32)
 
 
-def _facts(index: Curator) -> dict[str, Any]:
+def _facts(index: CuratorIndex) -> dict[str, Any]:
     common = sealed_file.facts(index.kind, index.metric, index._rows.arrays.vectors)
     return {**common, "leaf_rows": index.config.leaf_rows}
 
 
-def write(index: Curator, path: Path) -> Sealed:
+def write(index: CuratorIndex, path: Path) -> SealedFile:
     view = index._view
     assert view is not None
     order, n = view.order, view.order.indexed
@@ -58,26 +58,26 @@ def write(index: Curator, path: Path) -> Sealed:
     }  # fmt: skip
     written = sealed_file.write(path, MAGIC, header, arrays)
     parts = () if graph is None else ((graph[0].name, graph[1].bytes),)
-    return Sealed(written, n, index.removed, parts)
+    return SealedFile(written, n, index.removed, parts)
 
 
 def read(
-    cls: type[Curator], path: Path, config: schema.Curator, metric: str, rows: RowSource, *, mapped: bool
-) -> Curator:
-    from vecdb.index.curator.tree_search import View
+    cls: type[CuratorIndex], path: Path, config: schema.Curator, metric: str, rows: RowSource, *, mapped: bool
+) -> CuratorIndex:
+    from vecdb.index.curator.tree_search import TreeView
 
     header, found = sealed_file.read(path, MAGIC, VERSION)
     index = cls(config, metric, rows)
     sealed_file.check_header(path, header, _facts(index))
     n = header["indexed_rows"]
     capacity = max(rows.arrays.capacity, n)
-    quantiser = Quantiser(np.array(found["mean"]), header["scale"], header["trained_rows"], header["lossless"])
+    quantiser = ScalarQuantizer(np.array(found["mean"]), header["scale"], header["trained_rows"], header["lossless"])
     sieve = None
     if header["sieve_slack"] >= 0.0:
         weight = 0.0 if metric == "ip" else 1.0
         signs, center = np.array(found["signs"]), np.array(found["center"])
-        sieve = Sieve(center, signs, header["sieve_slack"], metric == "cosine", weight)
-    coded = Coded.reserve(capacity, header["dim"], quantiser, sieve, biased=metric == "l2")
+        sieve = OneBitFilter(center, signs, header["sieve_slack"], metric == "cosine", weight)
+    coded = CodeArrays.reserve(capacity, header["dim"], quantiser, sieve, biased=metric == "l2")
     coded.codes[:n] = found["codes"]
     coded.bias[:n] = found["bias"]
     coded.lines[:n] = found["lines"]
@@ -89,19 +89,19 @@ def read(
         small["head_codes"], bias_of(small["head_codes"]), small["group_codes"], bias_of(small["group_codes"]),
         small["group_ends"],
     )  # fmt: skip
-    order = Order(
+    order = TreeOrderedCodes(
         quantiser, coded.codes, coded.bias, coded.lines, sieve, rows_of, slots_of, heads, small["leaf_ends"],
         small["leaf_spreads"], small["group_spreads"], small["far"], n,
     )  # fmt: skip
     index.removed, index._built_rows = header["sequence"], header["built_rows"]
     if header.get("graph"):
-        index.companion = Companion.open(path, metric, rows, mapped=mapped)
+        index.companion = CompanionGraph.open(path, metric, rows, mapped=mapped)
     index._coded = index._published = n
-    index._view = View(order, rows.arrays, index._metric)
+    index._view = TreeView(order, rows.arrays, index._metric)
     return index
 
 
-def violations(index: Curator) -> list[str]:
+def violations(index: CuratorIndex) -> list[str]:
     """What does not hold, in words."""
     view = index._view
     assert view is not None
@@ -121,14 +121,14 @@ def violations(index: Curator) -> list[str]:
     return out + _codes(index, order)
 
 
-def _codes(index: Curator, order: Order) -> list[str]:
+def _codes(index: CuratorIndex, order: TreeOrderedCodes) -> list[str]:
     """Codes, biases and far rows against what encoding gives."""
     far, wrong = [], 0
     arrays = index._rows.arrays
     for first in range(0, index._coded, _CHECKED_ROWS):
         vectors = np.ascontiguousarray(arrays.vectors[first : min(index._coded, first + _CHECKED_ROWS)])
         n = len(vectors)
-        coded = Coded.reserve(n, vectors.shape[1], order.quantiser, order.sieve, biased=len(order.bias) > 0)
+        coded = CodeArrays.reserve(n, vectors.shape[1], order.quantiser, order.sieve, biased=len(order.bias) > 0)
         far.append(first + coded.encode(vectors, index._metric, 0, n))
         at = order.slots_of[first : first + n]
         differs = (coded.codes != order.codes[at]).any(axis=1) | (coded.lines != order.lines[at]).any(axis=1)

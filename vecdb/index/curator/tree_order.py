@@ -4,8 +4,9 @@
              leaf by leaf   as rows came
     rows_of[slot] <-> slots_of[row]     a permutation of the first `indexed`, the same number from there on
 
-A row's slot changes only when the order is made anew; then there is another `Order`, and searches that hold the old one
-go on with it. New rows are encoded into the slots behind, in place: nobody reads a slot that no snapshot shows.
+A row's slot changes only when the order is made anew; then there is another `TreeOrderedCodes`, and searches that hold
+the old one go on with it. New rows are encoded into the slots behind, in place: nobody reads a slot that no snapshot
+shows.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.index.clustering.cluster_tree import Heads, bias_of, heads_of, split
-from vecdb.index.common.thread_pool import Workers
-from vecdb.index.curator.one_bit_filter import Sieve, line_bytes
-from vecdb.index.hnsw.graph import Quantiser, block_count, reserve
+from vecdb.index.common.thread_pool import ThreadPool
+from vecdb.index.curator.one_bit_filter import OneBitFilter, line_bytes
+from vecdb.index.hnsw.graph import ScalarQuantizer, block_count, reserve
 from vecdb.kernels.codes import one_bit_fastscan, sq8
 from vecdb.kernels.codes.one_bit_fastscan import FACTORS
 from vecdb.kernels.primitives import checksums
@@ -35,22 +36,22 @@ NO_PANELS: NDArray[np.uint8] = np.empty((0, 0), np.uint8)
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class TreeOrderedCodes:
     """codes : uint8[capacity, 64 * blocks].   bias : int32[capacity], or empty where only products count.
 
     lines : uint8[capacity, stride], the sieve's; no column where there is none.
     rows_of, slots_of : uint32[capacity].   heads : of leaves and groups.   leaf_ends : int64[leaves], slots.
     leaf_spreads, group_spreads : float32, what a node's distance is lessened by; empty under ip.
     far : int32[any], rows whose codes say little.   indexed : slots in the order of the tree.
-    panels : uint8[indexed / 32, any], the lines of sorted slots as large tenants look at them (one_bit_fastscan.py); empty until
-    one is searched.
+    panels : uint8[indexed / 32, any], the lines of sorted slots as large tenants look at them (one_bit_fastscan.py);
+    empty until one is searched.
     """
 
-    quantiser: Quantiser
+    quantiser: ScalarQuantizer
     codes: NDArray[np.uint8]
     bias: NDArray[np.int32]
     lines: NDArray[np.uint8]
-    sieve: Sieve | None
+    sieve: OneBitFilter | None
     rows_of: NDArray[np.uint32]
     slots_of: NDArray[np.uint32]
     heads: Heads
@@ -63,15 +64,15 @@ class Order:
     token: object = field(default_factory=object)  # the same as long as every row keeps its slot
 
     @property
-    def coded(self) -> Coded:
+    def coded(self) -> CodeArrays:
         """The arrays by slot."""
-        return Coded(self.quantiser, self.codes, self.bias, self.lines, self.sieve)
+        return CodeArrays(self.quantiser, self.codes, self.bias, self.lines, self.sieve)
 
     @property
     def can_have_panels(self) -> bool:
         return self.sieve is not None and self.indexed > 0
 
-    def with_panels(self) -> Order:
+    def with_panels(self) -> TreeOrderedCodes:
         """The same order with its panels."""
         assert self.sieve is not None
         width = self.sieve.width
@@ -123,18 +124,20 @@ def bytes_per_row(dim: int) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Coded:
+class CodeArrays:
     """Arrays with room for the codes of all rows, by slot, before they are in any order."""
 
-    quantiser: Quantiser
+    quantiser: ScalarQuantizer
     codes: NDArray[np.uint8]
     bias: NDArray[np.int32]
     lines: NDArray[np.uint8]
-    sieve: Sieve | None
+    sieve: OneBitFilter | None
 
     @staticmethod
-    def reserve(capacity: int, dim: int, quantiser: Quantiser, sieve: Sieve | None, *, biased: bool) -> Coded:
-        return Coded(
+    def reserve(
+        capacity: int, dim: int, quantiser: ScalarQuantizer, sieve: OneBitFilter | None, *, biased: bool
+    ) -> CodeArrays:
+        return CodeArrays(
             quantiser,
             reserve((capacity, 64 * block_count(dim)), np.uint8),
             reserve(capacity, np.int32) if biased else NO_BIAS,
@@ -156,7 +159,7 @@ class Coded:
         return far[:count].copy()
 
 
-def reserve_lines(capacity: int, sieve: Sieve | None) -> NDArray[np.uint8]:
+def reserve_lines(capacity: int, sieve: OneBitFilter | None) -> NDArray[np.uint8]:
     """uint8[capacity, stride]; no column without a sieve."""
     if sieve is None:
         return np.empty((capacity, 0), np.uint8)
@@ -178,7 +181,7 @@ def split_leaves(
     codes_of: Any,
     dim: int,
     ceiling: int,
-    workers: Workers,
+    workers: ThreadPool,
 ) -> tuple[Heads, NDArray[np.int32]]:
     """Leaves of more than `ceiling` rows are split in their group. Returns the heads and labels that come of it.
 
@@ -210,9 +213,9 @@ def split_leaves(
 
 
 def ordered(
-    coded: Coded, slots_of: NDArray[np.uint32], heads: Heads, labels: NDArray[np.int32], far: NDArray[np.int32],
+    coded: CodeArrays, slots_of: NDArray[np.uint32], heads: Heads, labels: NDArray[np.int32], far: NDArray[np.int32],
     metric: int, capacity: int,
-) -> Order:  # fmt: skip
+) -> TreeOrderedCodes:  # fmt: skip
     """An order of the rows [0, len(labels)) by their leaves; the codes behind are for the caller to fill in.
 
     coded, slots_of : where the rows' codes are now.
@@ -220,7 +223,7 @@ def ordered(
     stop = len(labels)
     rows = np.argsort(labels, kind="stable")
     leaf_ends = np.cumsum(np.bincount(labels, minlength=heads.count))
-    fresh = Coded.reserve(
+    fresh = CodeArrays.reserve(
         capacity, heads.codes.shape[1], coded.quantiser, coded.sieve, biased=len(coded.bias) > 0
     )  # fmt: skip
     for part in _parts(0, stop):
@@ -233,7 +236,7 @@ def ordered(
     rows_of[:stop] = rows
     new_slots[rows] = np.arange(stop, dtype=np.uint32)
     spreads = _spreads(fresh.codes, heads, leaf_ends) if metric != 2 else (np.empty(0, np.float32),) * 2
-    return Order(
+    return TreeOrderedCodes(
         coded.quantiser, fresh.codes, fresh.bias, fresh.lines, coded.sieve, rows_of, new_slots, heads, leaf_ends,
         *spreads, far, stop,
     )  # fmt: skip

@@ -1,4 +1,5 @@
-"""How codes in tree order (tree_order.py) are searched: with one call of a kernel, whose arguments are worked out before.
+"""How codes in tree order (tree_order.py) are searched: with one call of a kernel, whose arguments are worked out
+before.
 
     View      what all searches of one order share
     Plan      how much of it a search looks at
@@ -14,16 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb import schema
-from vecdb.index.common.batching import Exactly, empty, fill_up, in_slices
-from vecdb.index.common.thread_pool import Workers
-from vecdb.index.contract import Allowed, Found, damaged_row
-from vecdb.index.curator.tree_order import Order
-from vecdb.kernels.array_table import Bundle
+from vecdb.index.common.batching import Exactly, complete_short_answers, empty, map_query_slices
+from vecdb.index.common.thread_pool import ThreadPool
+from vecdb.index.contract import Neighbors, RowSet, corrupt_row_error
+from vecdb.index.curator.tree_order import TreeOrderedCodes
+from vecdb.kernels.array_table import ArrayTable
 from vecdb.kernels.codes.one_bit_lines import PLANES
 from vecdb.kernels.primitives import checksums
 from vecdb.kernels.primitives.dot_products import PANEL_ROWS
 from vecdb.kernels.search import tree_search
-from vecdb.schema import SearchParams, Snapshot
+from vecdb.schema import SearchParams, Visibility
 from vecdb.storage.disk.row_file import RowArrays
 
 _NO_SIGNS = np.zeros((0, 0), np.float32)
@@ -40,14 +41,14 @@ _SLACK_PERCENT, _RECALL_EXPECTED = 67, 0.975
 _SIEVED_MAX, _SIEVED_PER_RESULT = 1_024, 32  # most rows that come through the sieve
 
 
-class View:
+class TreeView:
     """What searches of one order work on; immutable but for plans, which it remembers. `bundle` follows the order of
     kernels.slots.search_slots.
     """
 
     __slots__ = ("_plans", "arrays", "blocks", "bundle", "nodes", "order", "vectors", "words")
 
-    def __init__(self, order: Order, arrays: RowArrays, metric: int) -> None:
+    def __init__(self, order: TreeOrderedCodes, arrays: RowArrays, metric: int) -> None:
         self.order = order
         self.arrays = arrays
         self.vectors = checksums.for_kernels(arrays.vectors)
@@ -55,13 +56,13 @@ class View:
         self.nodes = order.leaf_count + len(heads.group_ends)
         self.words = () if sieve is None else sieve.words
         self.blocks = (0,) * (order.codes.shape[1] // 64)
-        self._plans: dict[tuple[int, int | None, bool, bool], Plan] = {}
+        self._plans: dict[tuple[int, int | None, bool, bool], ScanBudget] = {}
         lines = order.lines.reshape(-1)
         if sieve is None:
             stride, center, signs, weight, slack = 0, order.quantiser.mean, _NO_SIGNS, 0.0, 0.0
         else:
             stride, center, signs, weight, slack = sieve.stride, sieve.center, sieve.signs, sieve.weight, sieve.slack
-        self.bundle = Bundle(
+        self.bundle = ArrayTable(
             np.array([metric, order.indexed, stride], np.int64),
             np.array([order.quantiser.scale, order.square(), weight, slack], np.float32),
             order.quantiser.mean, order.codes, order.bias,
@@ -72,31 +73,37 @@ class View:
             order.panels.reshape(-1),
         )  # fmt: skip
 
-    def lacks_panels(self, params: SearchParams, allow: Allowed | None) -> bool:
+    def lacks_panels(self, params: SearchParams, allow: RowSet | None) -> bool:
         """Whether a search would be faster with them: it looks at many of the rows, or goes along the tree."""
         order = self.order
         if len(order.panels) or not order.can_have_panels:
             return False
         return allow is None or params.nprobe is not None or len(allow) * tree_search.PANEL_SHARE >= order.indexed
 
-    def plan(self, config: schema.Curator, limit: int, params: SearchParams, *, everything: bool) -> Plan:
+    def plan(self, config: schema.Curator, limit: int, params: SearchParams, *, everything: bool) -> ScanBudget:
         """everything : not among the rows of a tenant."""
         key = (limit, params.nprobe, everything, params.recall is not None and params.recall > _RECALL_EXPECTED)
         plan = self._plans.get(key)
         if plan is None:
-            plan = Plan(config, self.order, *key)
+            plan = ScanBudget(config, self.order, *key)
             if len(self._plans) < _PLANS_MAX:
                 self._plans[key] = plan
         return plan
 
 
-class Plan:
+class ScanBudget:
     """How much a search looks at; `numbers` is `plan` of kernels.slots.search_slots."""
 
     __slots__ = ("numbers", "rerank", "wanted")
 
     def __init__(
-        self, config: schema.Curator, order: Order, limit: int, nprobe: int | None, everything: bool, careful: bool
+        self,
+        config: schema.Curator,
+        order: TreeOrderedCodes,
+        limit: int,
+        nprobe: int | None,
+        everything: bool,
+        careful: bool,
     ) -> None:
         self.rerank = max(limit + _RERANK_MORE, 2 * limit)
         self.wanted, sieved = 0, _UNBOUNDED
@@ -115,17 +122,17 @@ class Plan:
         )  # fmt: skip
 
 
-class Scratch:
+class TreeScratch:
     """Buffers of one kernel call, kept between calls; `bundle` follows the order of kernels.slots.search_slots."""
 
     __slots__ = ("_nodes", "_rerank", "_wanted", "bundle")
 
-    def __init__(self, view: View, plan: Plan) -> None:
+    def __init__(self, view: TreeView, plan: ScanBudget) -> None:
         self._rerank, self._wanted, self._nodes = max(255, plan.rerank), plan.wanted, view.nodes
         sieve = view.order.sieve
         width, bits = view.order.codes.shape[1], 0 if sieve is None else sieve.width
         planes = np.zeros((PLANES, bits), np.uint8)
-        self.bundle = Bundle(
+        self.bundle = ArrayTable(
             np.empty(self._rerank + 1, np.int64), np.empty(self._rerank + 1, np.int64),
             np.empty(2 * self._nodes, np.int64), np.zeros(width, np.int8), np.zeros(width, np.int16),
             np.zeros(8 * bits, np.float32), planes, planes.view(np.uint64), np.empty(self._rerank, np.float32),
@@ -133,11 +140,11 @@ class Scratch:
             np.empty((2 * bits, 16), np.uint8), np.empty(PANEL_ROWS, np.float32),
         )  # fmt: skip
 
-    def serves(self, view: View, plan: Plan) -> bool:
+    def serves(self, view: TreeView, plan: ScanBudget) -> bool:
         return self._rerank >= plan.rerank and self._wanted >= plan.wanted and self._nodes >= view.nodes
 
 
-class Search:
+class TreeSearch:
     """Searches of one view that ask the same: see `Index.searching`. free : buffers that nobody uses.   exactly :
     answers what the view could not fill (answers.fill_up).
     """
@@ -157,20 +164,20 @@ class Search:
 
     def __init__(
         self,
-        view: View,
-        plan: Plan,
+        view: TreeView,
+        plan: ScanBudget,
         limit: int,
-        snapshot: Snapshot,
-        allow: Allowed | None,
+        visibility: Visibility,
+        allow: RowSet | None,
         threads: int,
-        free: list[Scratch],
-        workers: Workers,
+        free: list[TreeScratch],
+        workers: ThreadPool,
         exactly: Exactly,
     ) -> None:
         self._view = view
         self._plan = plan
         self._limit = limit
-        self._snapshot = snapshot
+        self._snapshot = visibility
         self._allow = allow
         self._listed = _NOBODY if allow is None else allow.derived(view.order.token, view.order.slots)
         self._threads = threads
@@ -178,32 +185,43 @@ class Search:
         self._workers = workers
         self._exactly = exactly
 
-    def __call__(self, queries: NDArray[np.float32]) -> Found:
+    def __call__(self, queries: NDArray[np.float32]) -> Neighbors:
         found = empty(len(queries), self._limit)
         if len(queries) == 1:
             self._answer(queries, found)
             if found.counts.item() == self._limit:
                 return found
         else:
-            in_slices(self._answer, queries, found, _QUERIES_PER_SLICE, self._threads, self._workers)
-        fill_up(found, queries, self._limit, self._snapshot, self._allow, self._threads, self._exactly)
+            map_query_slices(self._answer, queries, found, _QUERIES_PER_SLICE, self._threads, self._workers)
+        complete_short_answers(found, queries, self._limit, self._snapshot, self._allow, self._threads, self._exactly)
         return found
 
-    def _answer(self, queries: NDArray[np.float32], found: Found) -> None:
-        view, snapshot, scratch = self._view, self._snapshot, self._take()
+    def _answer(self, queries: NDArray[np.float32], found: Neighbors) -> None:
+        view, visibility, scratch = self._view, self._snapshot, self._take()
         bad = tree_search.search_slots(
-            queries, found.rows, found.distances, found.counts, found.work, self._listed, self._plan.numbers,
-            snapshot.row_count, snapshot.sequence, view.bundle.table, view.vectors, scratch.bundle.table, view.words,
+            queries,
+            found.rows,
+            found.distances,
+            found.counts,
+            found.work,
+            self._listed,
+            self._plan.numbers,
+            visibility.row_count,
+            visibility.sequence,
+            view.bundle.table,
+            view.vectors,
+            scratch.bundle.table,
+            view.words,
             view.blocks,
-        )  # fmt: skip
+        )
         if len(self._free) < _KEPT_MAX:
             self._free.append(scratch)
         if bad >= 0:
-            raise damaged_row(bad, view.arrays)
+            raise corrupt_row_error(bad, view.arrays)
 
-    def _take(self) -> Scratch:
+    def _take(self) -> TreeScratch:
         try:
             scratch = self._free.pop()
         except IndexError:
-            return Scratch(self._view, self._plan)
-        return scratch if scratch.serves(self._view, self._plan) else Scratch(self._view, self._plan)
+            return TreeScratch(self._view, self._plan)
+        return scratch if scratch.serves(self._view, self._plan) else TreeScratch(self._view, self._plan)

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb import schema
-from vecdb.index.common.thread_pool import Workers
+from vecdb.index.common.thread_pool import ThreadPool
 from vecdb.index.contract import EVERYTHING
 from vecdb.index.hnsw.graph import Graph
-from vecdb.index.hnsw.scratch import Scratches
+from vecdb.index.hnsw.scratch import ScratchPool
 from vecdb.kernels.build import insertion, repair
 from vecdb.storage.disk.row_file import RowArrays
 
@@ -42,8 +42,8 @@ def insert_batch(
     entry: int,
     level: int,
     threads: int,
-    workers: Workers,
-    scratches: Scratches,
+    workers: ThreadPool,
+    scratches: ScratchPool,
 ) -> None:
     """Insert rows [first, stop) into the graph that ends at `first`. gone : rows of the batch that stay without links.
     removed : deletions up to this sequence are unlinked already; where there are later ones the walk must see past
@@ -85,8 +85,8 @@ def _add_reverse_links(
     stop: int,
     layer: int,
     threads: int,
-    workers: Workers,
-    scratches: Scratches,
+    workers: ThreadPool,
+    scratches: ScratchPool,
 ) -> None:
     table = graph.links if layer == 0 else graph.upper
     most = 2 * config.m if layer == 0 else config.m
@@ -117,8 +117,8 @@ def repair_rows(
     level: int,
     dead: NDArray[np.bool_],
     threads: int,
-    workers: Workers,
-    scratches: Scratches,
+    workers: ThreadPool,
+    scratches: ScratchPool,
 ) -> None:
     """Give every row that links to a dead one a new neighbourhood, on all layers."""
     bits = np.packbits(dead, bitorder="little")
@@ -147,7 +147,7 @@ def settle_rows(
     dead: NDArray[np.bool_],
     entry: int,
     level: int,
-    scratches: Scratches,
+    scratches: ScratchPool,
 ) -> int:
     """Reach every row of [0, indexed) that is not dead. Returns how many were out of reach."""
     scratch = scratches.take(graph, config.ef_construction, 0)

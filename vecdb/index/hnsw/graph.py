@@ -10,8 +10,8 @@
 Node number == row number. Memory is reserved with room and costs nothing until touched; when room is used up larger
 arrays take the place of the old ones, which stay valid for searches that hold them.
 
-A `View` is immutable and published whole: entry point, level and number of indexed rows always belong together. Links
-are written in place under running searches: a new row's own links before any link to it, rows a word at a time.
+A `GraphView` is immutable and published whole: entry point, level and number of indexed rows always belong together.
+Links are written in place under running searches: a new row's own links before any link to it, rows a word at a time.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def reserve(shape: int | tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
     A walk touches rows all over the arrays: with pages of 4 KiB nearly every one misses the address cache as well
     (measured: 9 % of a search's time on 400,000 x 50).
     """
-    array = filesystem.reserve(shape, dtype)
+    array = filesystem.reserve_memory(shape, dtype)
     owner: Any = array
     while owner is not None and not isinstance(owner, mmap.mmap):
         owner = owner.obj if isinstance(owner, memoryview) else getattr(owner, "base", None)
@@ -72,7 +72,7 @@ def reserve(shape: int | tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
     return array
 
 
-class Quantiser:
+class ScalarQuantizer:
     """code = clip(round((x - mean) / scale) + 128); see kernels/codes/sq8.py. Immutable."""
 
     __slots__ = ("lossless", "mean", "scale", "trained_rows")
@@ -84,7 +84,7 @@ class Quantiser:
         self.lossless = lossless
 
 
-class View:
+class GraphView:
     """What one search works on. `args` follows the order of kernels.search.search_graph from `indexed` to `deleted`."""
 
     __slots__ = ("args", "arrays", "entry", "graph", "indexed", "level")
@@ -109,7 +109,7 @@ class Graph:
 
     def __init__(
         self,
-        quantiser: Quantiser,
+        quantiser: ScalarQuantizer,
         codes: NDArray[np.uint8],
         bias: NDArray[np.int32],
         links: NDArray[np.int32],
@@ -128,7 +128,7 @@ class Graph:
         self.far = far
 
     @staticmethod
-    def reserve(capacity: int, blocks: int, m: int, biased: bool, quantiser: Quantiser) -> Graph:
+    def reserve(capacity: int, blocks: int, m: int, biased: bool, quantiser: ScalarQuantizer) -> Graph:
         capacity = max(capacity, _CAPACITY_MIN)
         return Graph(
             quantiser,

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 
 from vecdb import schema
 from vecdb.index.common import sealed_file
-from vecdb.index.contract import METRIC_CODES, RowSource, Sealed
-from vecdb.index.hnsw.graph import Graph, Quantiser, View, block_count, grown, line_up, upper_room
+from vecdb.index.contract import METRIC_CODES, RowSource, SealedFile
+from vecdb.index.hnsw.graph import Graph, GraphView, ScalarQuantizer, block_count, grown, line_up, upper_room
 from vecdb.kernels.primitives import checksums
 
 if TYPE_CHECKING:
-    from vecdb.index.hnsw.hnsw_index import Hnsw
+    from vecdb.index.hnsw.hnsw_index import HnswIndex
 
 MAGIC = b"VDBHNSW\x01"
 VERSION = 1
@@ -32,7 +32,7 @@ def _facts(config: schema.Hnsw, metric: str, rows: RowSource) -> dict[str, Any]:
     return {**common, "m": config.m, "ef_construction": config.ef_construction}
 
 
-def write(index: Hnsw, path: Path) -> Sealed:
+def write(index: HnswIndex, path: Path) -> SealedFile:
     view = index._current() if index._view is not None else None
     n = view.indexed if view is not None else 0
     header: dict[str, Any] = {
@@ -61,10 +61,12 @@ def write(index: Hnsw, path: Path) -> Sealed:
             "upper": graph.upper[: index._upper_used],
         }
     written = sealed_file.write(path, MAGIC, header, arrays)
-    return Sealed(written, n, index.removed)
+    return SealedFile(written, n, index.removed)
 
 
-def read(cls: type[Hnsw], path: Path, config: schema.Hnsw, metric: str, rows: RowSource, mapped: bool) -> Hnsw:
+def read(
+    cls: type[HnswIndex], path: Path, config: schema.Hnsw, metric: str, rows: RowSource, mapped: bool
+) -> HnswIndex:
     header, sections = sealed_file.read(path, MAGIC, VERSION)
     sealed_file.check_header(path, header, _facts(config, metric, rows))
     index = cls(config, metric, rows, seed=header["seed"])
@@ -72,15 +74,15 @@ def read(cls: type[Hnsw], path: Path, config: schema.Hnsw, metric: str, rows: Ro
     if not sections:
         return index
     n = header["indexed_rows"]
-    quantiser = Quantiser(np.array(sections["mean"]), header["scale"], header["trained_rows"], header["lossless"])
+    quantiser = ScalarQuantizer(np.array(sections["mean"]), header["scale"], header["trained_rows"], header["lossless"])
     _install(index, rows, quantiser, sections, n, header["upper_rows"], header["entry"], header["level"], mapped)
     return index
 
 
 def _install(
-    index: Hnsw,
+    index: HnswIndex,
     rows: RowSource,
-    quantiser: Quantiser,
+    quantiser: ScalarQuantizer,
     sections: dict[str, NDArray[Any]],
     n: int,
     upper_rows: int,
@@ -112,10 +114,10 @@ def _install(
     graph = graph.replace(far=np.array(sections["far"]))
     index._upper_used = upper_rows
     index._coded = n
-    index._view = View(graph, arrays, METRIC_CODES[index.metric], n, entry, level)
+    index._view = GraphView(graph, arrays, METRIC_CODES[index.metric], n, entry, level)
 
 
-def renumber(index: Hnsw, mapping: NDArray[np.int64], rows: RowSource) -> Hnsw:
+def renumber(index: HnswIndex, mapping: NDArray[np.int64], rows: RowSource) -> HnswIndex:
     """See Hnsw.compact. Links to rows that are gone are dropped and the rest move up; then unreached rows are linked
     again.
     """

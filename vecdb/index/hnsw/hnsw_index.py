@@ -3,8 +3,8 @@
     rows    0 ........... indexed ............ row_count
             in the graph  tail: codes scanned, no links
 
-Three roles (contract.py): searches take `self._view` once and hold no lock; the maintenance caller changes links in place
-and publishes views; the publisher encodes new rows. The lock only orders the last two where they replace arrays.
+Three roles (contract.py): searches take `self._view` once and hold no lock; the maintenance caller changes links in
+place and publishes views; the publisher encodes new rows. The lock only orders the last two where they replace arrays.
 
 Invariants (`check` proves them): links lie below `indexed`, never name the row itself or one row twice; no linked row
 links to an unlinked dead one; every linked row is reachable from the entry point on layer 0 after `settle`; codes are
@@ -23,28 +23,34 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb import limits, schema
-from vecdb.index.clustering.partition import Cells
+from vecdb.index.clustering.partition import Partition
 from vecdb.index.common import sq8_training
-from vecdb.index.common.batching import as_queries, empty, explain_scan, fill_up, in_slices
-from vecdb.index.common.thread_pool import Workers
+from vecdb.index.common.batching import (
+    as_float32_queries,
+    complete_short_answers,
+    empty,
+    explain_scan,
+    map_query_slices,
+)
+from vecdb.index.common.thread_pool import ThreadPool
 from vecdb.index.contract import (
     EVERYTHING,
     METRIC_CODES,
-    Allowed,
-    Found,
     Index,
+    Neighbors,
     Progress,
+    RowSet,
     RowSource,
-    Sealed,
-    damaged_row,
+    SealedFile,
+    corrupt_row_error,
 )
 from vecdb.index.flat import scan_exactly
 from vecdb.index.hnsw import graph_file, invariants
 from vecdb.index.hnsw.construction import insert_batch, repair_rows, settle_rows
-from vecdb.index.hnsw.graph import Graph, View, block_count, grown, levels_of, upper_room
-from vecdb.index.hnsw.scratch import Scratches
+from vecdb.index.hnsw.graph import Graph, GraphView, block_count, grown, levels_of, upper_room
+from vecdb.index.hnsw.scratch import ScratchPool
 from vecdb.kernels.search import graph_search
-from vecdb.schema import SearchParams, Snapshot
+from vecdb.schema import SearchParams, Visibility
 from vecdb.storage.disk.row_file import RowArrays
 
 _BATCH_SHARE = 50  # a batch is at most 1/50 of the graph: its points do not see one another
@@ -59,7 +65,7 @@ def batch_end(indexed: int, stop: int) -> int:
     return min(stop, indexed + max(_BATCH_MIN, indexed // _BATCH_SHARE))
 
 
-class Hnsw(Index):
+class HnswIndex(Index):
     """See the module's text. seed : of the levels; part of the sealed file."""
 
     kind = "hnsw"
@@ -72,14 +78,14 @@ class Hnsw(Index):
         self._metric = METRIC_CODES[metric]
         self._rows = rows
         self._blocks = block_count(rows.arrays.vectors.shape[1])
-        self._view: View | None = None
+        self._view: GraphView | None = None
         self._coded = 0
         self._published = 0
         self._upper_used = 0
         self._lock = threading.Lock()
-        self._workers = Workers()
-        self._cells = Cells()
-        self._scratches = Scratches(self._blocks)
+        self._workers = ThreadPool()
+        self._cells = Partition()
+        self._scratches = ScratchPool(self._blocks)
 
     # -- publisher ---------------------------------------------------------------------------------
 
@@ -110,7 +116,7 @@ class Hnsw(Index):
             graph = graph.replace(far=np.concatenate([graph.far, far]))
         self._coded = row_count
         if graph is not view.graph or arrays is not view.arrays:
-            self._view = View(graph, arrays, self._metric, view.indexed, view.entry, view.level)
+            self._view = GraphView(graph, arrays, self._metric, view.indexed, view.entry, view.level)
 
     def _with_room(self, graph: Graph, row_count: int) -> Graph:
         """Room for the codes of `row_count` rows. Links are not touched: a batch may be writing them right now."""
@@ -164,7 +170,7 @@ class Hnsw(Index):
                 quantiser,
             )
             with self._lock:
-                self._view = View(graph, arrays, self._metric, 0, -1, 0)
+                self._view = GraphView(graph, arrays, self._metric, 0, -1, 0)
                 self._encode(max(stop, self._published))  # rows published before there was a quantiser wait in the tail
             return
         self.extend(stop)
@@ -186,7 +192,7 @@ class Hnsw(Index):
             fresh = Graph.reserve(len(old.codes), self._blocks, self.config.m, len(old.bias) > 0, quantiser)
             graph = old.replace(quantiser=quantiser, codes=fresh.codes, bias=fresh.bias)
             graph = graph.replace(far=sq8_training.encode(graph, arrays, self._metric, 0, self._coded))
-            self._view = View(graph, arrays, self._metric, view.indexed, view.entry, view.level)
+            self._view = GraphView(graph, arrays, self._metric, view.indexed, view.entry, view.level)
 
     def _add_batch(self, stop: int, threads: int) -> None:
         with self._lock:
@@ -197,7 +203,7 @@ class Hnsw(Index):
             used = self._upper_used + int(levels.sum(dtype=np.int64))
             graph = self._with_link_room(graph, first, stop, used)
             if graph is not view.graph:
-                self._view = View(graph, view.arrays, self._metric, first, view.entry, view.level)
+                self._view = GraphView(graph, view.arrays, self._metric, first, view.entry, view.level)
             ends = self._upper_used + np.cumsum(levels, dtype=np.int64)
             graph.levels[first:stop] = levels
             graph.slot[first:stop] = np.where(levels > 0, ends - levels, -1)
@@ -234,7 +240,7 @@ class Hnsw(Index):
     def _publish(self, indexed: int, entry: int, level: int) -> None:
         with self._lock:
             now = self._current()
-            self._view = View(now.graph, self._rows.arrays, self._metric, indexed, entry, level)
+            self._view = GraphView(now.graph, self._rows.arrays, self._metric, indexed, entry, level)
 
     def _unlinked(self, arrays: RowArrays, stop: int) -> NDArray[np.bool_]:
         deleted = arrays.deleted[:stop]
@@ -266,7 +272,7 @@ class Hnsw(Index):
             self.settle(threads)
         return fresh
 
-    def _promote(self, view: View, dead: NDArray[np.bool_], deleted: NDArray[np.uint64]) -> tuple[int, int]:
+    def _promote(self, view: GraphView, dead: NDArray[np.bool_], deleted: NDArray[np.uint64]) -> tuple[int, int]:
         """A new entry point: on the highest level, living rather than deleted but still visible to someone, lowest
         row.
         """
@@ -298,59 +304,59 @@ class Hnsw(Index):
         self,
         queries: NDArray[Any],
         limit: int,
-        snapshot: Snapshot,
+        visibility: Visibility,
         params: SearchParams,
-        allow: Allowed | None = None,
-    ) -> Found:
+        allow: RowSet | None = None,
+    ) -> Neighbors:
         view = self._view
-        queries = as_queries(queries)
+        queries = as_float32_queries(queries)
         if view is None or params.exact:
-            return self._exactly(queries, limit, snapshot, allow, params.threads)
-        bitmap = EVERYTHING if allow is None else allow.bitmap(snapshot.row_count)
+            return self._exactly(queries, limit, visibility, allow, params.threads)
+        bitmap = EVERYTHING if allow is None else allow.bitmap(visibility.row_count)
         if view.arrays is not self._rows.arrays:
-            view = View(view.graph, self._rows.arrays, self._metric, view.indexed, view.entry, view.level)
+            view = GraphView(view.graph, self._rows.arrays, self._metric, view.indexed, view.entry, view.level)
         width = max(params.ef or self.config.ef, limit)
         rerank = max(limit + 10, 2 * limit, width // 4) if self.config.quantization is not None else width
         found = empty(len(queries), limit)
-        answer = partial(self._answer, view, width, rerank, snapshot, bitmap)
-        in_slices(answer, queries, found, _QUERIES_PER_SLICE, params.threads, self._workers)
-        fill_up(found, queries, limit, snapshot, allow, params.threads, self._exactly)
+        answer = partial(self._answer, view, width, rerank, visibility, bitmap)
+        map_query_slices(answer, queries, found, _QUERIES_PER_SLICE, params.threads, self._workers)
+        complete_short_answers(found, queries, limit, visibility, allow, params.threads, self._exactly)
         return found
 
     def _answer(
         self,
-        view: View,
+        view: GraphView,
         width: int,
         rerank: int,
-        snapshot: Snapshot,
+        visibility: Visibility,
         allow: NDArray[np.uint64],
         queries: NDArray[np.float32],
-        found: Found,
+        found: Neighbors,
     ) -> None:
         scratch = self._scratches.take(view.graph, width, rerank)
         bad = graph_search.search_graph(
             queries, found.rows, found.distances, found.counts, found.work, found.rows.shape[1], width, rerank,
-            len(allow) > 0, snapshot.row_count, snapshot.sequence, allow, *view.args, *scratch.search_args,
+            len(allow) > 0, visibility.row_count, visibility.sequence, allow, *view.args, *scratch.search_args,
         )  # fmt: skip
         self._scratches.give(scratch)
         if bad >= 0:
-            raise damaged_row(bad, view.arrays)
+            raise corrupt_row_error(bad, view.arrays)
 
     def _exactly(
-        self, queries: NDArray[np.float32], limit: int, snapshot: Snapshot, allow: Allowed | None, threads: int
-    ) -> Found:
-        return scan_exactly(self._rows.arrays, self._metric, queries, limit, snapshot, allow, threads, self._workers)
+        self, queries: NDArray[np.float32], limit: int, visibility: Visibility, allow: RowSet | None, threads: int
+    ) -> Neighbors:
+        return scan_exactly(self._rows.arrays, self._metric, queries, limit, visibility, allow, threads, self._workers)
 
     # -- files and figures -------------------------------------------------------------------------
 
     def centres(self, row_count: int) -> NDArray[np.float32]:
         return self._cells.centres(self._rows.arrays, self._metric, row_count, self._workers)
 
-    def seal(self, path: Path) -> Sealed:
+    def seal(self, path: Path) -> SealedFile:
         return graph_file.write(self, path)
 
     @classmethod
-    def open(cls, path: Path, config: schema.Hnsw, metric: str, rows: RowSource, *, mapped: bool = False) -> Hnsw:
+    def open(cls, path: Path, config: schema.Hnsw, metric: str, rows: RowSource, *, mapped: bool = False) -> HnswIndex:
         """Load a sealed file. mapped : keep links in the page cache, read-only, for a process that never maintains the
         index.
 
@@ -358,7 +364,7 @@ class Hnsw(Index):
         """
         return graph_file.read(cls, path, config, metric, rows, mapped)
 
-    def compact(self, mapping: NDArray[np.int64], rows: RowSource) -> Hnsw:
+    def compact(self, mapping: NDArray[np.int64], rows: RowSource) -> HnswIndex:
         """Call `remove` first: rows that are gone without having been unlinked leave holes that only `settle` mends."""
         return graph_file.renumber(self, mapping, rows)
 
@@ -387,6 +393,6 @@ class Hnsw(Index):
     def close(self) -> None:
         self._workers.close()
 
-    def _current(self) -> View:
+    def _current(self) -> GraphView:
         assert self._view is not None
         return self._view

@@ -8,17 +8,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.index.common import sq8_training
-from vecdb.index.common.sampling import spread
-from vecdb.index.hnsw.graph import Graph, View
+from vecdb.index.common.sampling import evenly_spaced
+from vecdb.index.hnsw.graph import Graph, GraphView
 from vecdb.kernels.build import repair
 
 if TYPE_CHECKING:
-    from vecdb.index.hnsw.hnsw_index import Hnsw
+    from vecdb.index.hnsw.hnsw_index import HnswIndex
 
 _SAMPLE = 512
 
 
-def violations(index: Hnsw, view: View, unlinked: NDArray[np.bool_]) -> list[str]:
+def violations(index: HnswIndex, view: GraphView, unlinked: NDArray[np.bool_]) -> list[str]:
     """Violated invariants of the view. unlinked : bool[indexed], rows that no link may name."""
     graph = view.graph
     n = view.indexed
@@ -64,7 +64,7 @@ def _links(
     return found
 
 
-def _entry(view: View, levels: NDArray[np.int8], unlinked: NDArray[np.bool_]) -> list[str]:
+def _entry(view: GraphView, levels: NDArray[np.int8], unlinked: NDArray[np.bool_]) -> list[str]:
     linked = ~unlinked
     if not linked.any():
         return [] if view.entry < 0 else ["entry point set although no row is linked"]
@@ -87,14 +87,14 @@ def unreachable(graph: Graph, indexed: int, entry: int, unlinked: NDArray[np.boo
     return int(((parent < 0) & ~unlinked).sum())
 
 
-def _reachable(graph: Graph, view: View, unlinked: NDArray[np.bool_]) -> list[str]:
+def _reachable(graph: Graph, view: GraphView, unlinked: NDArray[np.bool_]) -> list[str]:
     lost = unreachable(graph, view.indexed, view.entry, unlinked)
     return [f"{lost} linked rows are unreachable"] if lost else []
 
 
-def _codes(index: Hnsw, view: View) -> list[str]:
+def _codes(index: HnswIndex, view: GraphView) -> list[str]:
     """Codes of a sample, spread over the rows, against encoding them again."""
     graph = view.graph
-    picked = spread(view.indexed, _SAMPLE)
+    picked = evenly_spaced(view.indexed, _SAMPLE)
     wrong = int(sq8_training.recoded_differs(graph, view.arrays, index._metric, picked).sum())
     return [f"{wrong} of {len(picked)} sampled rows have codes that differ from encoding them"] if wrong else []

@@ -39,7 +39,7 @@ class Scratch:
         self.pool = np.empty(pool, np.int64)
         self.keys = np.empty(keys, np.int64)
         self.kept = np.empty(stride + 1, np.int64)
-        self.visited = filesystem.reserve(capacity // 32 + 1, np.uint32)
+        self.visited = filesystem.reserve_memory(capacity // 32 + 1, np.uint32)
         self.trail = np.empty(_TRAIL, np.int32)
         self.query8 = np.zeros(64 * blocks, np.int8)
         self.query16 = np.zeros(64 * blocks, np.int16)
@@ -48,7 +48,7 @@ class Scratch:
         )  # fmt: skip
 
 
-class Scratches:
+class ScratchPool:
     """The pool of one index. Any thread may take and give."""
 
     def __init__(self, blocks: int) -> None:

@@ -30,7 +30,7 @@ from vecdb.errors import Corruption
 from vecdb.index.clustering.cluster_tree import Heads
 from vecdb.index.common import sealed_file
 from vecdb.index.spann import list_directory
-from vecdb.index.spann.entry_coder import Coder
+from vecdb.index.spann.entry_coder import EntryCoder
 from vecdb.storage.disk import filesystem
 
 MAGIC = b"VDBTREE\x01"
@@ -40,12 +40,12 @@ _log = logging.getLogger("vecdb")
 
 
 @dataclass(frozen=True, slots=True)
-class Tree:
+class SavedTree:
     """A grown tree. row_count : rows that it was grown for, dead ones included; the entries' buckets are cut by it.
     path : of its file, None where it was not worth one.   uid : what its entries are known by.
     """
 
-    coder: Coder
+    coder: EntryCoder
     heads: Heads
     row_count: int
     uid: int
@@ -72,8 +72,8 @@ def is_wanted(name: str, generation: int, sealed_sequence: int | None) -> bool:
 
 
 def save(
-    folder: Path, coder: Coder, heads: Heads, row_count: int, live_rows: int, facts: dict[str, Any], removed: int
-) -> Tree:
+    folder: Path, coder: EntryCoder, heads: Heads, row_count: int, live_rows: int, facts: dict[str, Any], removed: int
+) -> SavedTree:
     """Seal a tree. facts : all that it depends on, the row file's name as "rows" among them.   removed : the sequence.
 
     A tree that cannot be written serves this build alone.
@@ -88,12 +88,12 @@ def save(
     except OSError as error:
         _log.warning("%s: not written (%s); a build that is killed will start over", path, error)
         path = None
-    return Tree(coder, heads, row_count, uid, path)
+    return SavedTree(coder, heads, row_count, uid, path)
 
 
-def find(folder: Path, metric: int, row_count: int, live_rows: int, facts: dict[str, Any]) -> Tree | None:
+def find(folder: Path, metric: int, row_count: int, live_rows: int, facts: dict[str, Any]) -> SavedTree | None:
     """The tree that an earlier build left for one of `row_count` rows with `live_rows` alive. Removes all others."""
-    found: Tree | None = None
+    found: SavedTree | None = None
     kept: tuple[str, ...] = ()
     names = [name for name in filesystem.list_dir(folder) if is_wanted(name, int(_generation(facts)), None)]
     for name in reversed([name for name in names if name.startswith("tree.")]):
@@ -113,7 +113,7 @@ def _generation(facts: dict[str, Any]) -> str:
     return str(facts["rows"]).partition(".")[2]
 
 
-def _load(path: Path, metric: int, row_count: int, live_rows: int, facts: dict[str, Any]) -> Tree:
+def _load(path: Path, metric: int, row_count: int, live_rows: int, facts: dict[str, Any]) -> SavedTree:
     header, sections = sealed_file.read(path, MAGIC, VERSION)
     sealed_file.check_header(path, header, facts)
     then = header["live_rows"]
@@ -122,4 +122,4 @@ def _load(path: Path, metric: int, row_count: int, live_rows: int, facts: dict[s
     if header["row_count"] > row_count * _GROWTH_MAX:
         raise sealed_file.refuse(path, "header, row_count", f"about {row_count}", header["row_count"])
     coder, heads = list_directory.tree_of(metric, header, sections)
-    return Tree(coder, heads, header["row_count"], header["uid"], path)
+    return SavedTree(coder, heads, header["row_count"], header["uid"], path)

@@ -4,8 +4,8 @@
               saved         taken over from where a build was killed ....... saved
 
 Entries are a quarter of what the vectors are, or less. More of them than a bucket holds wait in a file, those of
-neighbouring lists together, until their bucket's turn comes (entry_spool.py). What a large build has done is kept in files
-until the index is sealed (build_checkpoint.py).
+neighbouring lists together, until their bucket's turn comes (entry_spool.py). What a large build has done is kept in
+files until the index is sealed (build_checkpoint.py).
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb import limits, schema
-from vecdb.index.clustering.assignment import heads_of_rows
+from vecdb.index.clustering.assignment import assign_to_heads
 from vecdb.index.clustering.cluster_tree import Heads, grow_tree
 from vecdb.index.common import sq8_training
-from vecdb.index.common.sampling import spread
-from vecdb.index.contract import Progress, damaged_row
+from vecdb.index.common.sampling import evenly_spaced
+from vecdb.index.contract import Progress, corrupt_row_error
 from vecdb.index.spann import build_checkpoint
-from vecdb.index.spann.build_checkpoint import Tree
-from vecdb.index.spann.entry_coder import Coder, new_coder, scaled
-from vecdb.index.spann.entry_spool import Waiting
-from vecdb.index.spann.posting_lists import Entries, Lists, View, _place, empty_view, with_room
+from vecdb.index.spann.build_checkpoint import SavedTree
+from vecdb.index.spann.entry_coder import EntryCoder, new_coder, scaled
+from vecdb.index.spann.entry_spool import EntrySpool
+from vecdb.index.spann.posting_lists import ListEntries, ListsView, PostingLists, _place, empty_view, with_room
 from vecdb.kernels.primitives import checksums
 from vecdb.storage.disk import filesystem
 
@@ -39,7 +39,9 @@ _BUCKET_BYTES = 24 << 20  # entries handled at once
 _log = logging.getLogger("vecdb")
 
 
-def build(lists: Lists, tree: Tree, config: schema.Spann, stop: int, threads: int, progress: Progress) -> View:
+def build(
+    lists: PostingLists, tree: SavedTree, config: schema.Spann, stop: int, threads: int, progress: Progress
+) -> ListsView:
     """A view over the rows [0, stop) that are not dead, by a grown tree. Nothing is published.
 
     progress : (rows past the heads, rows).
@@ -66,8 +68,14 @@ def build(lists: Lists, tree: Tree, config: schema.Spann, stop: int, threads: in
 
 
 def tree_for(
-    lists: Lists, metric: int, config: schema.Spann, facts: dict[str, Any], stop: int, threads: int, progress: Progress
-) -> Tree:
+    lists: PostingLists,
+    metric: int,
+    config: schema.Spann,
+    facts: dict[str, Any],
+    stop: int,
+    threads: int,
+    progress: Progress,
+) -> SavedTree:
     """The tree that an earlier build of the rows [0, stop) left, or one that is grown now, and saved where that is
     worth it. facts : all that it depends on (build_checkpoint.py).   progress : of the growing.
     """
@@ -78,34 +86,34 @@ def tree_for(
         return found
     coder, heads = _grown(lists, metric, config, alive, threads, progress)
     if live_rows < limits.saved_build_rows_min:
-        return Tree(coder, heads, stop, 0, None)
+        return SavedTree(coder, heads, stop, 0, None)
     return build_checkpoint.save(lists.folder, coder, heads, stop, live_rows, facts, lists.removed)
 
 
 def _grown(
-    lists: Lists,
+    lists: PostingLists,
     metric: int,
     config: schema.Spann,
     alive: NDArray[np.bool_],
     threads: int,
     progress: Progress,
-) -> tuple[Coder, Heads]:
+) -> tuple[EntryCoder, Heads]:
     arrays, stop = lists.rows.arrays, len(alive)
     live = np.flatnonzero(alive)
     if len(live) == 0:
         live = np.arange(1)  # a tree grows from a dead row where there is no other
     dim = arrays.vectors.shape[1]
     wanted = max(1, round(config.head_ratio * len(live)))
-    picked = live[spread(len(live), sample_rows(len(live), wanted, dim))]
+    picked = live[evenly_spaced(len(live), sample_rows(len(live), wanted, dim))]
     del live
     quantiser = sq8_training.train(arrays, 1 if metric == 1 else 0, stop)
     sample = np.ascontiguousarray(arrays.vectors[picked[:: max(1, len(picked) // 16_384)]])
     coder = new_coder(arrays, metric, config.bits, quantiser, sample)
     codes = np.concatenate([coder.quantise(np.ascontiguousarray(arrays.vectors[part]))[0] for part in _parts(picked)])
-    filesystem.release(arrays.vectors[:stop])
+    filesystem.drop_mapped_pages(arrays.vectors[:stop])
     heads = grow_tree(codes, dim, wanted, threads, lists.workers, progress)
     del codes
-    labels = heads_of_rows(heads, coder.quantise(sample)[0], 1, threads, lists.workers)[:, 0]
+    labels = assign_to_heads(heads, coder.quantise(sample)[0], 1, threads, lists.workers)[:, 0]
     return scaled(coder, sample, labels, heads.codes), heads
 
 
@@ -114,7 +122,7 @@ def sample_rows(live_rows: int, wanted: int, dim: int) -> int:
     return int(min(live_rows, max(_SAMPLE_PER_LIST * wanted, 4_096), _SAMPLE_BYTES // max(64, dim)))
 
 
-def _waiting(lists: Lists, tree: Tree) -> Waiting:
+def _waiting(lists: PostingLists, tree: SavedTree) -> EntrySpool:
     """Where entries wait: a file that outlives the process beside a tree that does, else memory as far as it goes."""
     coder = tree.coder
     buckets = max(1, -(-tree.row_count * lists.replicas * (coder.entry_bytes + 8) // _BUCKET_BYTES))
@@ -123,11 +131,11 @@ def _waiting(lists: Lists, tree: Tree) -> Waiting:
         filesystem.touch(tree.entries_path)
         fd = filesystem.open_append(tree.entries_path)
     elif buckets > 1:
-        fd = filesystem.open_nameless(lists.folder)
-    return Waiting(tree.heads.count, coder.width, buckets, tree.uid, fd)
+        fd = filesystem.open_unlinked(lists.folder)
+    return EntrySpool(tree.heads.count, coder.width, buckets, tree.uid, fd)
 
 
-def _assign(lists: Lists, tree: Tree, waiting: Waiting, stop: int, threads: int) -> None:
+def _assign(lists: PostingLists, tree: SavedTree, waiting: EntrySpool, stop: int, threads: int) -> None:
     """One more chunk of rows past the heads."""
     arrays, coder = lists.rows.arrays, tree.coder
     first = waiting.done
@@ -136,23 +144,23 @@ def _assign(lists: Lists, tree: Tree, waiting: Waiting, stop: int, threads: int)
     rows = rows[_alive(lists, rows)]
     bad = checksums.verify_rows(arrays.vectors, first, last, arrays.crcs, arrays.verified)
     if bad >= 0:
-        raise damaged_row(bad, arrays)
+        raise corrupt_row_error(bad, arrays)
     vectors = np.ascontiguousarray(arrays.vectors[rows])
-    filesystem.release(arrays.vectors[first:last])  # a file larger than memory passes through it
+    filesystem.drop_mapped_pages(arrays.vectors[first:last])  # a file larger than memory passes through it
     codes, beyond = coder.quantise(vectors)
-    chosen = heads_of_rows(tree.heads, codes, lists.replicas, threads, lists.workers)
+    chosen = assign_to_heads(tree.heads, codes, lists.replicas, threads, lists.workers)
     waiting.add(lists.entries(coder, tree.heads, vectors, rows, chosen, threads), rows[beyond], last)
 
 
-def _living(lists: Lists, entries: Entries) -> Entries:
+def _living(lists: PostingLists, entries: ListEntries) -> ListEntries:
     """The entries without those of rows that have died since they were made, in an earlier life of the build."""
     alive = _alive(lists, entries.rows)
     if alive.all():
         return entries
-    return Entries(entries.labels[alive], entries.rows[alive], entries.codes[alive], entries.factors[alive])
+    return ListEntries(entries.labels[alive], entries.rows[alive], entries.codes[alive], entries.factors[alive])
 
 
-def _alive(lists: Lists, rows: NDArray[np.int64] | slice) -> NDArray[np.bool_]:
+def _alive(lists: PostingLists, rows: NDArray[np.int64] | slice) -> NDArray[np.bool_]:
     deleted = lists.rows.arrays.deleted[rows]
     alive: NDArray[np.bool_] = (deleted == 0) | (deleted > np.uint64(lists.removed))
     return alive
@@ -162,7 +170,7 @@ def _parts(rows: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
     yield from np.array_split(rows, max(1, len(rows) // 16_384))
 
 
-def _bodies(lists: Lists, view: View, waiting: Waiting, *, spill: bool) -> View:
+def _bodies(lists: PostingLists, view: ListsView, waiting: EntrySpool, *, spill: bool) -> ListsView:
     """Lay the entries out, bucket by bucket. spill : each bucket goes to the list file and leaves memory."""
     for first, last, entries in waiting.buckets():
         inside = np.arange(first, last)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from vecdb.index.common import sq8_training
 from vecdb.index.common.sampling import center_of
-from vecdb.index.hnsw.graph import Quantiser
+from vecdb.index.hnsw.graph import ScalarQuantizer
 from vecdb.kernels.codes import rabitq
 from vecdb.kernels.primitives import checksums
 from vecdb.storage.disk.row_file import RowArrays
@@ -31,7 +31,7 @@ ROW_BYTES = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Coder:
+class EntryCoder:
     """signs : float32[4, D], the rotation.   center : float32[dim].   add_unit, rescale_unit : a stored float16 factor
     times this is the factor.
     """
@@ -40,7 +40,7 @@ class Coder:
     dim: int
     bits: int
     lossless: bool
-    quantiser: Quantiser
+    quantiser: ScalarQuantizer
     center: NDArray[np.float32]
     signs: NDArray[np.float32]
     add_unit: float = 1.0
@@ -74,7 +74,9 @@ class Coder:
     def step(self) -> float:
         return rabitq.STEPS[self.bits]
 
-    def as_queries(self, codes: NDArray[np.uint8]) -> tuple[NDArray[np.int8], NDArray[np.float32], NDArray[np.int32]]:
+    def as_float32_queries(
+        self, codes: NDArray[np.uint8]
+    ) -> tuple[NDArray[np.int8], NDArray[np.float32], NDArray[np.int32]]:
         """Heads as list codes take a query: query8s int8[n, D], steps float32[n], sums int32[n]."""
         n = len(codes)
         query8s = np.zeros((n, self.padded_dim), np.int8)
@@ -139,9 +141,22 @@ class Coder:
         scratch = np.empty((2, self.padded_dim), np.float32)
         q = self.quantiser
         total = rabitq.encode(
-            checksums.for_kernels(vectors), repeat, labels, self.cosine, heads, q.mean, np.float32(q.scale), self.center,
-            self.signs, self.bits, np.float32(self.step), codes, factors, scratch[0], scratch[1],
-        )  # fmt: skip
+            checksums.for_kernels(vectors),
+            repeat,
+            labels,
+            self.cosine,
+            heads,
+            q.mean,
+            np.float32(q.scale),
+            self.center,
+            self.signs,
+            self.bits,
+            np.float32(self.step),
+            codes,
+            factors,
+            scratch[0],
+            scratch[1],
+        )
         return codes, factors, float(total)
 
 
@@ -166,15 +181,19 @@ def _some(rows: NDArray[Any]) -> NDArray[Any]:
     return np.ascontiguousarray(rows[:: max(1, len(rows) // _SPREAD_ROWS)])
 
 
-def new_coder(arrays: RowArrays, metric: int, bits: int, quantiser: Quantiser, sample: NDArray[np.generic]) -> Coder:
+def new_coder(
+    arrays: RowArrays, metric: int, bits: int, quantiser: ScalarQuantizer, sample: NDArray[np.generic]
+) -> EntryCoder:
     """A coder whose factors are not scaled yet. sample : stored dtype[n, dim]."""
     dim = sample.shape[1]
     center = center_of(_some(sample).astype(np.float32), metric)
     signs = rotation(np.random.default_rng(dim), padded(dim, bits))
-    return Coder(metric, dim, bits, lossless_for(metric, arrays.vectors.dtype, bits), quantiser, center, signs)
+    return EntryCoder(metric, dim, bits, lossless_for(metric, arrays.vectors.dtype, bits), quantiser, center, signs)
 
 
-def scaled(coder: Coder, sample: NDArray[np.generic], labels: NDArray[np.int32], heads: NDArray[np.uint8]) -> Coder:
+def scaled(
+    coder: EntryCoder, sample: NDArray[np.generic], labels: NDArray[np.int32], heads: NDArray[np.uint8]
+) -> EntryCoder:
     """The coder with units for its factors and its error, measured on rows of a sample and their heads."""
     if coder.lossless:
         return coder

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.index.common.sealed_file import crc_of
-from vecdb.index.spann.posting_lists import Entries
+from vecdb.index.spann.posting_lists import ListEntries
 from vecdb.storage.disk import filesystem
 
 _MAGIC = b"VENT"
@@ -42,7 +42,7 @@ _BLOCK = np.dtype(
 )
 
 
-class Waiting:
+class EntrySpool:
     """Handed over by chunks of rows, handed back by ranges of lists. One thread.
 
     fd : of the file, which this object closes; -1 keeps entries in memory, for one bucket.   done : rows [0, done) are
@@ -108,7 +108,7 @@ class Waiting:
         self.far.append(far)
         self.done = stop
 
-    def add(self, entries: Entries, far: NDArray[np.int64], stop: int) -> None:
+    def add(self, entries: ListEntries, far: NDArray[np.int64], stop: int) -> None:
         """Entries of the rows [done, stop), and which of the rows are beyond the codes. Raises OSError."""
         items = np.empty(len(entries.labels), self._item)
         items["label"], items["factor"] = entries.labels, entries.factors
@@ -133,7 +133,7 @@ class Waiting:
         filesystem.pwrite(self.fd, items.view(np.uint8), self._end + len(meta))
         self._remember(stop, counts, far, self._end + len(meta))
 
-    def buckets(self) -> Iterator[tuple[int, int, Entries]]:
+    def buckets(self) -> Iterator[tuple[int, int, ListEntries]]:
         """(first list, last list, their entries) in order, each once."""
         for bucket, parts in enumerate(self._parts):
             first = -(-bucket * self._list_count // self._bucket_count)
@@ -143,7 +143,7 @@ class Waiting:
             items = np.concatenate(read) if read else np.empty(0, self._item)
             read.clear()
             labels = np.ascontiguousarray(items["label"])
-            yield first, last, Entries(
+            yield first, last, ListEntries(
                 labels, np.ascontiguousarray(items["row"]), np.ascontiguousarray(items["code"]),
                 np.ascontiguousarray(items["factor"]),
             )  # fmt: skip

@@ -8,17 +8,17 @@ import numpy as np
 
 from vecdb.errors import Corruption
 from vecdb.index.clustering.cluster_tree import bias_of
-from vecdb.index.common.sampling import spread
-from vecdb.index.spann.posting_lists import View, batches
+from vecdb.index.common.sampling import evenly_spaced
+from vecdb.index.spann.posting_lists import ListsView, batches
 from vecdb.kernels.build import list_bodies
 
 if TYPE_CHECKING:
-    from vecdb.index.spann.spann_index import Spann
+    from vecdb.index.spann.spann_index import SpannIndex
 
 _SAMPLE_LISTS = 64  # whose codes are computed again
 
 
-def violations(index: Spann) -> list[str]:
+def violations(index: SpannIndex) -> list[str]:
     """In words; empty when all is well."""
     view = index.lists.view
     assert view is not None
@@ -31,7 +31,7 @@ def violations(index: Spann) -> list[str]:
         return [str(error)]
 
 
-def _heads(view: View) -> list[str]:
+def _heads(view: ListsView) -> list[str]:
     heads, found = view.heads, []
     if len(heads.group_ends) and int(heads.group_ends[-1]) != heads.count:
         found.append(f"groups end at head {int(heads.group_ends[-1])}, there are {heads.count}")
@@ -42,7 +42,7 @@ def _heads(view: View) -> list[str]:
     return found
 
 
-def _shape(index: Spann, view: View) -> list[str]:
+def _shape(index: SpannIndex, view: ListsView) -> list[str]:
     found = []
     nowhere = np.flatnonzero((view.places < 0) & (view.extents < 0))
     if len(nowhere):
@@ -53,7 +53,7 @@ def _shape(index: Spann, view: View) -> list[str]:
     return found
 
 
-def _rows(index: Spann, view: View) -> list[str]:
+def _rows(index: SpannIndex, view: ListsView) -> list[str]:
     """Every live indexed row in some list, none twice in one."""
     arrays = index._rows.arrays
     seen = np.zeros(view.indexed, bool)
@@ -82,10 +82,10 @@ def _rows(index: Spann, view: View) -> list[str]:
     return found
 
 
-def _codes(index: Spann, view: View) -> list[str]:
+def _codes(index: SpannIndex, view: ListsView) -> list[str]:
     """Entries of a sample of lists are what encoding gives."""
     arrays, coder = index._rows.arrays, view.coder
-    chosen = spread(view.heads.count, _SAMPLE_LISTS)
+    chosen = evenly_spaced(view.heads.count, _SAMPLE_LISTS)
     data, data32, places = index.lists.bodies(view, chosen)
     for head in chosen.tolist():
         count, place, width = int(view.lengths[head]), int(places[head]), coder.width

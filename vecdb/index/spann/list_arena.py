@@ -4,8 +4,8 @@ holds them.
     arena   | segment | free | segment | segment | never touched ...
 
 A segment is one batch of bodies. Views of the index hold the segments that they point into; when the last holder lets
-go, its pages return to the system. When the mapping is used up a larger one takes its place (`Lists` moves the bodies),
-and searches that hold the old one go on.
+go, its pages return to the system. When the mapping is used up a larger one takes its place (`PostingLists` moves the
+bodies), and searches that hold the old one go on.
 
 Thread rule: any thread may let a segment go; one thread at a time allocates.
 """
@@ -68,7 +68,7 @@ class Arena:
         return None
 
     def _release(self, start: int, stop: int) -> None:
-        filesystem.discard(self.data, start, stop - start)
+        filesystem.drop_pages(self.data, start, stop - start)
         self._returned.append((start, stop))
 
     def _take_back(self) -> None:

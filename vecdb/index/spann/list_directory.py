@@ -20,9 +20,9 @@ import numpy as np
 
 from vecdb.index.clustering.cluster_tree import Heads, bias_of
 from vecdb.index.common import sealed_file
-from vecdb.index.hnsw.graph import Quantiser
-from vecdb.index.spann.entry_coder import Coder
-from vecdb.index.spann.posting_lists import View, empty_view
+from vecdb.index.hnsw.graph import ScalarQuantizer
+from vecdb.index.spann.entry_coder import EntryCoder
+from vecdb.index.spann.posting_lists import ListsView, empty_view
 from vecdb.storage.disk.list_file import ListFile
 
 MAGIC = b"VDBSPAN\x01"
@@ -30,7 +30,7 @@ VERSION = 1
 _TREE_SECTIONS = ("mean", "center", "signs", "head_codes", "group_codes", "group_ends")
 
 
-def write(path: Path, view: View, facts: dict[str, Any]) -> int:
+def write(path: Path, view: ListsView, facts: dict[str, Any]) -> int:
     """Seal `view`, whose lists all have extents. facts : what the header must say of the collection. Returns bytes."""
     file = view.file
     assert file is not None and (view.extents >= 0).all()
@@ -56,7 +56,7 @@ def write(path: Path, view: View, facts: dict[str, Any]) -> int:
     return sealed_file.write(path, MAGIC, header, arrays)
 
 
-def read(path: Path, metric: int, wanted: dict[str, Any], *, writable: bool) -> tuple[View, dict[str, Any]]:
+def read(path: Path, metric: int, wanted: dict[str, Any], *, writable: bool) -> tuple[ListsView, dict[str, Any]]:
     """(view with nothing in memory, header). Raises Corruption, or FileNotFoundError."""
     header, found = sealed_file.read(path, MAGIC, VERSION)
     sealed_file.check_header(path, header, wanted)
@@ -79,7 +79,7 @@ def read(path: Path, metric: int, wanted: dict[str, Any], *, writable: bool) -> 
     return view, header
 
 
-def tree_parts(coder: Coder, heads: Heads) -> tuple[dict[str, Any], dict[str, Any]]:
+def tree_parts(coder: EntryCoder, heads: Heads) -> tuple[dict[str, Any], dict[str, Any]]:
     """(header, sections) of a coder and heads, as `tree_of` takes them."""
     header = {
         "lossless": coder.lossless,
@@ -100,11 +100,11 @@ def tree_parts(coder: Coder, heads: Heads) -> tuple[dict[str, Any], dict[str, An
     return header, arrays
 
 
-def tree_of(metric: int, header: dict[str, Any], found: dict[str, Any]) -> tuple[Coder, Heads]:
+def tree_of(metric: int, header: dict[str, Any], found: dict[str, Any]) -> tuple[EntryCoder, Heads]:
     """The coder and heads of a sealed file, whose header says `dim` and `bits` too."""
     sections = {name: np.array(found[name]) for name in _TREE_SECTIONS}
-    quantiser = Quantiser(sections["mean"], header["scale"], header["trained_rows"], header["lossless"])
-    coder = Coder(
+    quantiser = ScalarQuantizer(sections["mean"], header["scale"], header["trained_rows"], header["lossless"])
+    coder = EntryCoder(
         metric, header["dim"], header["bits"], header["lossless"], quantiser, sections["center"], sections["signs"],
         header["add_unit"], header["rescale_unit"], header["error"],
     )  # fmt: skip

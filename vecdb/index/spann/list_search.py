@@ -5,9 +5,9 @@
     read  -> vectors       of the shortlist, all at once, from the row file past the page cache
     rerank, tail, merge -> answer
 
-`Prepared` is what follows from a view and is the same for every search of it; `Buffers` is what one slice of queries
-works in, kept between calls by shape, so that a search allocates nothing. Any number of threads search at once, each
-with buffers of its own.
+`ListsContext` is what follows from a view and is the same for every search of it; `ListScratch` is what one slice of
+queries works in, kept between calls by shape, so that a search allocates nothing. Any number of threads search at
+once, each with buffers of its own.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb import schema
-from vecdb.index.common.sampling import spread
-from vecdb.index.contract import ALL_ROWS, Found, damaged_row
-from vecdb.index.spann.posting_lists import Lists, View, check_extents
+from vecdb.index.common.sampling import evenly_spaced
+from vecdb.index.contract import ALL_ROWS, Neighbors, corrupt_row_error
+from vecdb.index.spann.posting_lists import ListsView, PostingLists, check_extents
 from vecdb.index.spann.probe_count import LISTS_MAX, MOST, SAMPLES, Probing, most
 from vecdb.kernels.primitives import checksums
 from vecdb.kernels.search import exact_scan
 from vecdb.kernels.search import list_scan as kernels
-from vecdb.schema import Snapshot
+from vecdb.schema import Visibility
 from vecdb.storage.disk import filesystem, list_file
 from vecdb.storage.disk.row_file import RowArrays
 from vecdb.storage.kv import record_format
@@ -38,7 +38,7 @@ _STEADY = 10  # heads may change by a tenth before lists are counted anew
 _STAGED_MIN = 16  # extents, from which half are scanned while the others are under way
 _KEPT_MAX, _SHAPES_MAX, _KEPT_BYTES = 64, 8, 4 << 20  # buffers of one shape; shapes; bytes of one that is kept
 
-# what `Found.work` counts
+# what `Neighbors.work` counts
 HEADS, ENTRIES, PROBES, RERANKED, READS, BYTES, NS_PROBE, NS_SCAN, NS_READ, NS_RERANK = range(10)
 WORK = 10
 
@@ -72,17 +72,17 @@ class RowFile:
             filesystem.close(fd)
 
 
-class Prepared:
+class ListsContext:
     """What every search of one view needs."""
 
     def __init__(
         self,
-        view: View,
+        view: ListsView,
         arrays: RowArrays,
         metric: int,
         row_file: RowFile,
-        lists: Lists,
-        previous: Prepared | None = None,
+        lists: PostingLists,
+        previous: ListsContext | None = None,
     ) -> None:
         coder, heads = view.coder, view.heads
         self.view = view
@@ -106,7 +106,7 @@ class Prepared:
             coder.width, coder.lossless, np.float32(0.5 if coder.ip else 1.0), np.float32(0.0 if coder.ip else
             coder.add_unit), np.float32(coder.rescale_unit),
         )  # fmt: skip
-        self._free: dict[tuple[int, int, int, int], list[Buffers]] = {}
+        self._free: dict[tuple[int, int, int, int], list[ListScratch]] = {}
         self._probing: Probing | None = None
         if previous is not None and abs(previous.view.heads.count - heads.count) * _STEADY < heads.count:
             self._probing = previous._probing  # what holds for nearly the same heads
@@ -124,22 +124,22 @@ class Prepared:
 
     def _sampled(self) -> NDArray[np.float32]:
         """Squared distances of some rows to their nearest heads: float32[samples, lists]."""
-        picked = spread(self.view.indexed, SAMPLES)
+        picked = evenly_spaced(self.view.indexed, SAMPLES)
         queries = np.ascontiguousarray(self.arrays.vectors[picked], np.float32)
-        b = Buffers(self, len(picked), 1, min(LISTS_MAX, self.view.heads.count), 1)
+        b = ListScratch(self, len(picked), 1, min(LISTS_MAX, self.view.heads.count), 1)
         choose(self, b, queries, float("inf"), np.zeros(WORK, np.int64))
         return b.nears
 
-    def take(self, nq: int, limit: int, probes: int, most: int) -> Buffers:
+    def take(self, nq: int, limit: int, probes: int, most: int) -> ListScratch:
         kept = self._free.get((nq, limit, probes, most))
         if kept:
             try:
                 return kept.pop()
             except IndexError:
                 pass
-        return Buffers(self, nq, limit, probes, most)
+        return ListScratch(self, nq, limit, probes, most)
 
-    def give(self, buffers: Buffers) -> None:
+    def give(self, buffers: ListScratch) -> None:
         kept = self._free.get(buffers.shape)
         if kept is None:
             if len(self._free) >= _SHAPES_MAX:
@@ -149,10 +149,10 @@ class Prepared:
             kept.append(buffers)
 
 
-class Buffers:
+class ListScratch:
     """What one slice of queries works in; the kernels of kernels/search/list_scan.py say what each array is for."""
 
-    def __init__(self, prepared: Prepared, nq: int, limit: int, probes: int, most: int) -> None:
+    def __init__(self, prepared: ListsContext, nq: int, limit: int, probes: int, most: int) -> None:
         coder, heads = prepared.view.coder, prepared.view.heads
         self.shape = (nq, limit, probes, most)
         self.keys = np.zeros((2, nq, limit + 1), np.int64)
@@ -193,11 +193,13 @@ class Buffers:
     def pages(self, nbytes: int) -> NDArray[np.uint8]:
         """Page-aligned bytes for direct I/O."""
         if len(self._pages) < nbytes:
-            self._pages = filesystem.reserve(max(2 * nbytes, 1 << 18), np.uint8)
+            self._pages = filesystem.reserve_memory(max(2 * nbytes, 1 << 18), np.uint8)
         return self._pages
 
 
-def choose(prepared: Prepared, b: Buffers, queries: NDArray[np.float32], ratio: float, work: NDArray[np.int64]) -> None:
+def choose(
+    prepared: ListsContext, b: ListScratch, queries: NDArray[np.float32], ratio: float, work: NDArray[np.int64]
+) -> None:
     """Fill b.probes, b.nears and b.counts with the lists of each query, and what the scan takes of the queries."""
     coder = prepared.view.coder
     kernels.probe(
@@ -207,22 +209,22 @@ def choose(prepared: Prepared, b: Buffers, queries: NDArray[np.float32], ratio: 
     )  # fmt: skip
 
 
-class Plan:
+class ListSearch:
     """One search call: what is the same for all its queries."""
 
     def __init__(
         self,
-        prepared: Prepared,
+        prepared: ListsContext,
         config: schema.Spann,
         limit: int,
         nprobe: int | None,
-        snapshot: Snapshot,
+        visibility: Visibility,
         allow: NDArray[np.uint64],
     ) -> None:
         self.prepared = prepared
         self.view = prepared.view
         self.limit = limit
-        self.snapshot = snapshot
+        self.visibility = visibility
         self.allow = allow
         asked = nprobe or config.nprobe or 1
         self.probes = min(self.view.heads.count, max(asked, int(2 * limit / prepared.mean_length) + 1))
@@ -234,7 +236,7 @@ class Plan:
             errors = max(errors, _SLACK_ON_DISK)
         self.slack = np.float32(self.view.coder.error * errors)
 
-    def answer(self, queries: NDArray[np.float32], found: Found) -> None:
+    def answer(self, queries: NDArray[np.float32], found: Neighbors) -> None:
         """Answer a slice of queries (float32[nq, dim]) in place; work is added to."""
         work = found.work
         b = self.prepared.take(len(queries), self.limit, self.width, self.most)
@@ -253,14 +255,14 @@ class Plan:
         self._rerank(b, queries, work)
         if len(self.view.far):
             self._far(b, queries, work)
-        if self.snapshot.row_count > self.view.indexed:
+        if self.visibility.row_count > self.view.indexed:
             self._tail(b, queries)
         exact_scan.merge(b.keys, b.sizes, b.merge_places, self.limit, found.rows, found.distances, found.counts)
         self.prepared.give(b)
 
     def _scan(
         self,
-        b: Buffers,
+        b: ListScratch,
         places: Rows64,
         data: NDArray[np.uint8],
         data16: NDArray[np.uint16],
@@ -268,15 +270,15 @@ class Plan:
         work: NDArray[np.int64],
     ) -> None:
         """Scan those probed lists whose bodies `places` (int64[lists]) finds in `data`."""
-        snapshot = self.snapshot
+        visibility = self.visibility
         kernels.scan(
             b.probes, b.nears, b.counts, places, self.view.lengths, data, data16, data32, *self.prepared.code_args,
-            b.query8s, b.steps, b.sums, b.units, self.view.replicas > 1, snapshot.row_count, snapshot.sequence,
+            b.query8s, b.steps, b.sums, b.units, self.view.replicas > 1, visibility.row_count, visibility.sequence,
             self.prepared.arrays.deleted, self.allow, b.shortlist, b.errors, b.kept, b.dots, b.estimates,
             work, self.prepared.bits, self.prepared.chunks,
         )  # fmt: skip
 
-    def _scan_and_read(self, b: Buffers, work: NDArray[np.int64]) -> None:
+    def _scan_and_read(self, b: ListScratch, work: NDArray[np.int64]) -> None:
         """Lists in memory are scanned while the others are being read, and those that came first before the rest."""
         view = self.view
         if len(b.there) != view.heads.count:
@@ -319,7 +321,7 @@ class Plan:
 
     def _scan_extents(
         self,
-        b: Buffers,
+        b: ListScratch,
         extents: tuple[Rows64, Rows64, Rows64, NDArray[np.uint8]],
         some: Rows64,
         got: Rows64,
@@ -333,7 +335,7 @@ class Plan:
         self._scan(b, b.there, buffer, buffer.view(np.uint16), buffer.view(np.uint32), work)
         b.there[lists] = -1
 
-    def _rerank(self, b: Buffers, queries: NDArray[np.float32], work: NDArray[np.int64]) -> None:
+    def _rerank(self, b: ListScratch, queries: NDArray[np.float32], work: NDArray[np.int64]) -> None:
         prepared, arrays = self.prepared, self.prepared.arrays
         begun = time.perf_counter_ns()
         rows, owners, offsets, lengths, places = b.reads
@@ -351,35 +353,60 @@ class Plan:
             raise OSError(-int(got.min()), "reading the row file")
         read = time.perf_counter_ns()
         bad = kernels.rerank(
-            queries, prepared.metric, b.kept, rows, owners, offsets, places, record_format.ROW_HEADER_BYTES, buffer, *b.staging,
-            arrays.crcs, b.keys[0], b.sizes[0],
-        )  # fmt: skip
+            queries,
+            prepared.metric,
+            b.kept,
+            rows,
+            owners,
+            offsets,
+            places,
+            record_format.ROW_HEADER_BYTES,
+            buffer,
+            *b.staging,
+            arrays.crcs,
+            b.keys[0],
+            b.sizes[0],
+        )
         if bad >= 0:
-            raise damaged_row(bad, arrays)
+            raise corrupt_row_error(bad, arrays)
         work[RERANKED] += total
         work[READS] += ranges
         work[BYTES] += nbytes
         work[NS_READ] += read - begun
         work[NS_RERANK] += time.perf_counter_ns() - read
 
-    def _far(self, b: Buffers, queries: NDArray[np.float32], work: NDArray[np.int64]) -> None:
+    def _far(self, b: ListScratch, queries: NDArray[np.float32], work: NDArray[np.int64]) -> None:
         """Rows whose codes say little are scored on their vectors, a few hundred at most."""
-        arrays, snapshot = self.prepared.arrays, self.snapshot
+        arrays, visibility = self.prepared.arrays, self.visibility
         bad = kernels.score_rows(
-            queries, self.view.far, snapshot.row_count, snapshot.sequence, self.allow, self.prepared.metric,
+            queries, self.view.far, visibility.row_count, visibility.sequence, self.allow, self.prepared.metric,
             self.prepared.vectors, arrays.crcs, arrays.verified, arrays.deleted, b.keys[0], b.sizes[0],
         )  # fmt: skip
         if bad >= 0:
-            raise damaged_row(bad, arrays)
+            raise corrupt_row_error(bad, arrays)
         work[RERANKED] += len(queries) * len(self.view.far)
 
-    def _tail(self, b: Buffers, queries: NDArray[np.float32]) -> None:
+    def _tail(self, b: ListScratch, queries: NDArray[np.float32]) -> None:
         """Rows that no list has yet, compared with their vectors."""
-        arrays, snapshot = self.prepared.arrays, self.snapshot
+        arrays, visibility = self.prepared.arrays, self.visibility
         bad = exact_scan.scan_rows(
-            queries, b.keys[1], b.sizes[1], self.limit, ALL_ROWS, self.view.indexed, snapshot.row_count,
-            snapshot.row_count, snapshot.sequence, self.allow, self.prepared.metric, self.prepared.vectors, arrays.crcs,
-            arrays.verified, arrays.deleted, exact_scan.BLOCK_ROWS, b.tail,
-        )  # fmt: skip
+            queries,
+            b.keys[1],
+            b.sizes[1],
+            self.limit,
+            ALL_ROWS,
+            self.view.indexed,
+            visibility.row_count,
+            visibility.row_count,
+            visibility.sequence,
+            self.allow,
+            self.prepared.metric,
+            self.prepared.vectors,
+            arrays.crcs,
+            arrays.verified,
+            arrays.deleted,
+            exact_scan.BLOCK_ROWS,
+            b.tail,
+        )
         if bad >= 0:
-            raise damaged_row(bad, arrays)
+            raise corrupt_row_error(bad, arrays)

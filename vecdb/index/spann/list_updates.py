@@ -6,8 +6,8 @@
 A list that is split or merged away gives all its rows back, and each finds its nearest lists among all the heads there
 are then, so a row that the old head kept only for want of a nearer one moves. Rows of neighbouring lists that are
 nearer to a new head, by their codes, are assigned anew with them. Nothing is written in place: every step
-ends in one `Lists.change`. Bounded: a step takes the rows that it is given and restructures at most a fixed number of
-lists.
+ends in one `PostingLists.change`. Bounded: a step takes the rows that it is given and restructures at most a fixed
+number of lists.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from vecdb.index.clustering.assignment import heads_of_rows, near_heads
+from vecdb.index.clustering.assignment import assign_to_heads, near_heads
 from vecdb.index.clustering.cluster_tree import Heads, heads_of, regroup, split
-from vecdb.index.contract import Progress, damaged_row
-from vecdb.index.spann.entry_coder import Coder
-from vecdb.index.spann.posting_lists import Entries, Lists, View, batches, empty_view, with_room
+from vecdb.index.contract import Progress, corrupt_row_error
+from vecdb.index.spann.entry_coder import EntryCoder
+from vecdb.index.spann.posting_lists import ListEntries, ListsView, PostingLists, batches, empty_view, with_room
 from vecdb.kernels.build import list_assignment, list_bodies
 from vecdb.kernels.primitives import checksums
 
@@ -36,20 +36,20 @@ _MOVED_MAX = 65_536  # rows taken from neighbours in one round
 Rows64 = NDArray[np.int64]
 
 
-def place(lists: Lists, stop: int, ceiling: int, threads: int) -> None:
+def place(lists: PostingLists, stop: int, ceiling: int, threads: int) -> None:
     """Move the tail rows [indexed, stop) into lists."""
     view = _view(lists)
     arrays = lists.rows.arrays
     first = view.indexed
     bad = checksums.verify_rows(arrays.vectors, first, stop, arrays.crcs, arrays.verified)
     if bad >= 0:
-        raise damaged_row(bad, arrays)
+        raise corrupt_row_error(bad, arrays)
     rows = np.arange(first, stop, dtype=np.int64)
     deleted = arrays.deleted[first:stop]
     rows = rows[(deleted == 0) | (deleted > np.uint64(lists.removed))]
     vectors = np.ascontiguousarray(arrays.vectors[rows])
     codes, beyond = view.coder.quantise(vectors)
-    labels = heads_of_rows(view.heads, codes, lists.replicas, threads, lists.workers)
+    labels = assign_to_heads(view.heads, codes, lists.replicas, threads, lists.workers)
     _drop_replicas(labels, view.lengths, ceiling)
     entries = lists.entries(view.coder, view.heads, vectors, rows, labels, threads)
     lists.change(
@@ -63,7 +63,7 @@ def place(lists: Lists, stop: int, ceiling: int, threads: int) -> None:
     restore(lists, ceiling, threads)
 
 
-def restore(lists: Lists, ceiling: int, threads: int, progress: Progress = None) -> None:
+def restore(lists: PostingLists, ceiling: int, threads: int, progress: Progress = None) -> None:
     """Split every list over the ceiling and merge away the nearly empty ones. progress : (lists split, of those that
     were over it at first).
     """
@@ -90,18 +90,18 @@ def restore(lists: Lists, ceiling: int, threads: int, progress: Progress = None)
             return  # lists that are small now have their turn with the next step
 
 
-def _view(lists: Lists) -> View:
+def _view(lists: PostingLists) -> ListsView:
     assert lists.view is not None
     return lists.view
 
 
-def _none(coder: Coder) -> Entries:
-    return Entries(
+def _none(coder: EntryCoder) -> ListEntries:
+    return ListEntries(
         np.empty(0, np.int32), np.empty(0, np.int64), np.empty((0, coder.width), np.uint8), np.empty(0, np.uint32)
     )
 
 
-def _live(lists: Lists, view: View, which: Rows64) -> NDArray[np.int32]:
+def _live(lists: PostingLists, view: ListsView, which: Rows64) -> NDArray[np.int32]:
     _, data32, places = lists.bodies(view, which)
     live = np.zeros(len(which), np.int32)
     list_bodies.count_live(
@@ -111,7 +111,7 @@ def _live(lists: Lists, view: View, which: Rows64) -> NDArray[np.int32]:
     return live
 
 
-def rows_in(lists: Lists, view: View, which: Rows64) -> tuple[Rows64, NDArray[np.int32]]:
+def rows_in(lists: PostingLists, view: ListsView, which: Rows64) -> tuple[Rows64, NDArray[np.int32]]:
     """Rows of the lists `which` that are not dead, and the position in `which` of the list each is in."""
     total = int(view.lengths[which].sum())
     rows, owners = np.empty(total, np.int64), np.empty(total, np.int32)
@@ -122,7 +122,7 @@ def rows_in(lists: Lists, view: View, which: Rows64) -> tuple[Rows64, NDArray[np
     return rows[:count], owners[:count]
 
 
-def _restructure(lists: Lists, over: Rows64, small: Rows64, ceiling: int, threads: int) -> None:
+def _restructure(lists: PostingLists, over: Rows64, small: Rows64, ceiling: int, threads: int) -> None:
     view = _view(lists)
     coder = view.coder
     victims = np.concatenate([over, small])
@@ -138,7 +138,7 @@ def _restructure(lists: Lists, over: Rows64, small: Rows64, ceiling: int, thread
         codes, _ = coder.quantise(vectors)
     rows, unique = np.unique(rows, return_index=True)  # replicas: once is enough
     vectors = vectors[unique]
-    labels = heads_of_rows(heads, codes[unique], lists.replicas, threads, lists.workers)
+    labels = assign_to_heads(heads, codes[unique], lists.replicas, threads, lists.workers)
     labels = _spread_equals(labels, heads, ceiling)
     _drop_replicas(labels, np.where(sources >= 0, view.lengths[sources], 0), ceiling)
     entries = lists.entries(coder, heads, vectors, rows, labels, threads)
@@ -149,7 +149,9 @@ def _restructure(lists: Lists, over: Rows64, small: Rows64, ceiling: int, thread
     lists.change(heads, sources, touched, entries, moved)
 
 
-def _nearer(lists: Lists, view: View, fresh: NDArray[np.uint8], victims: Rows64) -> tuple[Rows64, NDArray[np.int32]]:
+def _nearer(
+    lists: PostingLists, view: ListsView, fresh: NDArray[np.uint8], victims: Rows64
+) -> tuple[Rows64, NDArray[np.int32]]:
     """Rows of neighbouring lists that are nearer to a fresh head than to their own, and the lists they are in."""
     coder, heads = view.coder, view.heads
     if len(fresh) == 0 or heads.count <= len(victims):
@@ -170,8 +172,8 @@ def _nearer(lists: Lists, view: View, fresh: NDArray[np.uint8], victims: Rows64)
     rows, owners = np.empty(_MOVED_MAX, np.int64), np.empty(_MOVED_MAX, np.int32)
     count = list_assignment.nearer_rows(
         pairs, own, places, view.lengths, data, data.view(np.uint16), data32, coder.width, coder.lossless,
-        np.float32(coder.add_unit), np.float32(coder.rescale_unit), nears, *coder.as_queries(fresh),
-        *coder.as_queries(heads.codes[inside]), np.float32(_CLOSER), rows, owners, np.empty(longest, np.int32),
+        np.float32(coder.add_unit), np.float32(coder.rescale_unit), nears, *coder.as_float32_queries(fresh),
+        *coder.as_float32_queries(heads.codes[inside]), np.float32(_CLOSER), rows, owners, np.empty(longest, np.int32),
         np.empty(longest, np.float32), np.empty(longest, np.float32), (0,) * coder.bits,
     )  # fmt: skip
     rows, first = np.unique(rows[:count], return_index=True)
@@ -181,7 +183,12 @@ def _nearer(lists: Lists, view: View, fresh: NDArray[np.uint8], victims: Rows64)
 
 
 def _split_all(
-    lists: Lists, view: View, codes: NDArray[np.uint8], owners: NDArray[np.int32], over: Rows64, ceiling: int
+    lists: PostingLists,
+    view: ListsView,
+    codes: NDArray[np.uint8],
+    owners: NDArray[np.int32],
+    over: Rows64,
+    ceiling: int,
 ) -> tuple[NDArray[np.uint8], Rows64]:
     """New heads for each list of `over`: (codes uint8[k, width], groups int64[k])."""
     found, groups = [np.empty((0, codes.shape[1]), np.uint8)], [np.empty(0, np.int64)]
@@ -196,7 +203,7 @@ def _split_all(
 
 
 def _new_heads(
-    lists: Lists, view: View, victims: Rows64, fresh: NDArray[np.uint8], fresh_groups: Rows64, threads: int
+    lists: PostingLists, view: ListsView, victims: Rows64, fresh: NDArray[np.uint8], fresh_groups: Rows64, threads: int
 ) -> tuple[Heads, Rows64]:
     """Heads without the victims and with the fresh ones; sources int64[L]: the old number of each, -1 for fresh
     ones.
@@ -245,7 +252,7 @@ def _spread_equals(labels: NDArray[np.int32], heads: Heads, ceiling: int) -> NDA
     return labels
 
 
-def sweep(lists: Lists) -> None:
+def sweep(lists: PostingLists) -> None:
     """Dead entries leave the lists that are in memory."""
     view = _view(lists)
     resident = np.flatnonzero(view.places >= 0)
@@ -254,7 +261,7 @@ def sweep(lists: Lists) -> None:
         lists.change(view.heads, np.arange(view.heads.count), stale, _none(view.coder))
 
 
-def renumbered(old: Lists, new: Lists, mapping: Rows64, *, spill: bool) -> View:
+def renumbered(old: PostingLists, new: PostingLists, mapping: Rows64, *, spill: bool) -> ListsView:
     """The state of `old` under new row numbers, for `new`: entries of rows that are gone (-1) are left out.
 
     spill : each batch of lists goes to the list file of `new` and leaves memory.

@@ -1,7 +1,7 @@
 """The lists engine's live state: heads, bodies, extents; and how batches of changes make the next state of it.
 
-    View     heads (cluster_tree.py) | places in the arena | lengths | pages in the list file        immutable, published whole
-    change   lists whose bodies are written anew + new entries -> one new segment of bodies -> the next View
+    View     heads (cluster_tree.py) | places in the arena | lengths | pages in the list file  immutable, published
+    whole change   lists whose bodies are written anew + new entries -> one new segment of bodies -> the next View
 
 Every change goes the same way: some lists are carried over without the entries that died or moved, entries join them,
 heads come and go, and all bodies that differ are laid into one fresh segment. Bodies that are not touched keep their
@@ -23,13 +23,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.index.clustering.cluster_tree import Heads
-from vecdb.index.common.thread_pool import Workers
-from vecdb.index.contract import IndexDamaged, RowSource
-from vecdb.index.spann.entry_coder import Coder
+from vecdb.index.common.thread_pool import ThreadPool
+from vecdb.index.contract import IndexCorruption, RowSource
+from vecdb.index.spann.entry_coder import EntryCoder
 from vecdb.index.spann.list_arena import Arena, Segment
 from vecdb.kernels.build import list_bodies
 from vecdb.storage.disk import filesystem, list_file
-from vecdb.storage.disk.batch_read import Rings
+from vecdb.storage.disk.batch_read import ReadBatchPool
 
 Rows64 = NDArray[np.int64]
 
@@ -41,7 +41,7 @@ _NOTHING_MOVED: NDArray[np.uint8] = np.empty(0, np.uint8)
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class ListsView:
     """One state of the lists. places : int64[L], byte in the arena or -1.   lengths : int32[L], entries.
 
     extents : int64[L], first page of the extent or -1.   lives : uint64[L], which process's life wrote it.
@@ -50,7 +50,7 @@ class View:
     lists that a row may be in.   segments : what keeps the places alive.
     """
 
-    coder: Coder
+    coder: EntryCoder
     heads: Heads
     arena: Arena
     segments: tuple[Segment, ...]
@@ -69,7 +69,7 @@ class View:
 
 
 @dataclass(frozen=True, slots=True)
-class Entries:
+class ListEntries:
     """New entries. labels : int32[m], lists of the next state.   rows : int64[m].   codes, factors : as the coder's."""
 
     labels: NDArray[np.int32]
@@ -78,7 +78,7 @@ class Entries:
     factors: NDArray[np.uint32]
 
 
-class Lists:
+class PostingLists:
     """See the module's text. folder : where the list file goes."""
 
     def __init__(self, rows: RowSource, folder: Path, replicas: int) -> None:
@@ -87,22 +87,22 @@ class Lists:
         self.replicas = replicas
         # Pages written in a life that ended before they were sealed must not pass for those written over them since.
         self.life = secrets.randbits(63)
-        self.workers = Workers()
-        self.rings = Rings()
-        self.view: View | None = None
+        self.workers = ThreadPool()
+        self.rings = ReadBatchPool()
+        self.view: ListsView | None = None
         self.removed = 0
 
     # -- rows into entries -------------------------------------------------------------------------
 
     def entries(
         self,
-        coder: Coder,
+        coder: EntryCoder,
         heads: Heads,
         vectors: NDArray[np.generic],
         rows: Rows64,
         labels: NDArray[np.int32],
         threads: int,
-    ) -> Entries:
+    ) -> ListEntries:
         """Encode rows (vectors stored dtype[n, dim]) for the lists that labels (int32[n] or [n, replicas]) name."""
         labels = labels if labels.ndim == 2 else labels[:, None]
         which, column = np.nonzero(labels >= 0)
@@ -115,11 +115,11 @@ class Lists:
             codes[part], factors[part] = coder.encode(vectors, flat[part], heads.codes, which[part])
 
         self.workers.map(one, range(0, len(which), _ENCODE_ROWS), threads)
-        return Entries(flat, rows[which], codes, factors)
+        return ListEntries(flat, rows[which], codes, factors)
 
     # -- bodies ------------------------------------------------------------------------------------
 
-    def bodies(self, view: View, lists: Rows64) -> tuple[NDArray[np.uint8], NDArray[np.uint32], Rows64]:
+    def bodies(self, view: ListsView, lists: Rows64) -> tuple[NDArray[np.uint8], NDArray[np.uint32], Rows64]:
         """(bytes, the same as uint32, places int64[L]) in which the bodies of `lists` can be read now."""
         missing = lists[view.places[lists] < 0]
         if len(missing) == 0:
@@ -132,7 +132,9 @@ class Lists:
         order = np.argsort(resident, kind="stable")
         starts = np.empty(len(lists), np.int64)
         starts[order] = np.cumsum(sizes[order]) - sizes[order]
-        buffer = filesystem.reserve(int(sizes.sum()) // list_file.PAGE * list_file.PAGE + list_file.PAGE, np.uint8)
+        buffer = filesystem.reserve_memory(
+            int(sizes.sum()) // list_file.PAGE * list_file.PAGE + list_file.PAGE, np.uint8
+        )
         self.read(view, missing, starts[~resident], buffer)
         list_bodies.copy_ranges(
             view.places[lists[resident]], counts[resident] * view.coder.entry_bytes, starts[resident], view.arena.data,
@@ -142,7 +144,7 @@ class Lists:
         places[lists] = starts + np.where(resident, 0, list_file.EXTENT_BYTES)
         return buffer, buffer.view(np.uint32), places
 
-    def read(self, view: View, lists: Rows64, starts: Rows64, buffer: NDArray[np.uint8]) -> None:
+    def read(self, view: ListsView, lists: Rows64, starts: Rows64, buffer: NDArray[np.uint8]) -> None:
         """Read the extents of `lists` to bytes `starts` of buffer (whole pages, aligned), and check them."""
         assert view.file is not None
         ring = self.rings.take()
@@ -160,7 +162,7 @@ class Lists:
         heads: Heads,
         sources: Rows64,
         touched: Rows64,
-        entries: Entries,
+        entries: ListEntries,
         moved: NDArray[np.uint8] = _NOTHING_MOVED,
         indexed: int | None = None,
         far: Rows64 | None = None,
@@ -208,7 +210,7 @@ class Lists:
             far=old.far if far is None else np.concatenate([old.far, far]),
         ))  # fmt: skip
 
-    def _room(self, view: View, counts: NDArray[np.int32], touched: Rows64) -> tuple[Rows64, Segment]:
+    def _room(self, view: ListsView, counts: NDArray[np.int32], touched: Rows64) -> tuple[Rows64, Segment]:
         """(starts int64[L], segment) for bodies of `touched`, of so many entries. Where the arena has no such room the
         bodies move to a larger one first, as a new view.
         """
@@ -223,13 +225,13 @@ class Lists:
         starts[touched] = segment.start + np.cumsum(sizes) - sizes
         return starts, segment
 
-    def _rehomed(self, view: View, more: int) -> View:
+    def _rehomed(self, view: ListsView, more: int) -> ListsView:
         """The same state in a larger arena, with room for `more` bytes."""
         moved = self._packed(view, np.flatnonzero(view.places >= 0), Arena(4 * (view.arena.used_bytes() + more)))
         assert moved is not None
         return moved
 
-    def _packed(self, view: View, resident: Rows64, arena: Arena) -> View | None:
+    def _packed(self, view: ListsView, resident: Rows64, arena: Arena) -> ListsView | None:
         """The same state with the bodies of `resident` copied to one segment of `arena`; others leave memory. None
         where the arena has no such room.
         """
@@ -244,11 +246,11 @@ class Lists:
         places[resident] = starts
         return replace(view, arena=arena, segments=(segment,), places=places)
 
-    def _current(self) -> View:
+    def _current(self) -> ListsView:
         assert self.view is not None
         return self.view
 
-    def _publish(self, view: View) -> None:
+    def _publish(self, view: ListsView) -> None:
         self.view = view
 
     def compact_arena(self, garbage_share: float = 0.2) -> None:
@@ -274,7 +276,7 @@ class Lists:
         lives[waiting] = self.life
         self._publish(replace(view, file=file, extents=numbers, lives=lives))
 
-    def spilled(self, view: View, inside: Rows64) -> View:
+    def spilled(self, view: ListsView, inside: Rows64) -> ListsView:
         """A view whose lists `inside` have been written to its list file and have left memory. Publishes nothing."""
         file = view.file or self._new_file(view)
         places, extents, lives = view.places.copy(), view.extents.copy(), view.lives.copy()
@@ -284,16 +286,16 @@ class Lists:
         places[inside] = np.where(view.lengths[inside] > 0, -1, 0)
         return replace(view, file=file, segments=(), places=places, extents=extents, lives=lives)
 
-    def _new_file(self, view: View) -> list_file.ListFile:
+    def _new_file(self, view: ListsView) -> list_file.ListFile:
         uid = secrets.randbits(60)
         return list_file.ListFile.create(self.folder / f"lists.{uid:015x}", uid, view.coder.entry_bytes)
 
-    def _append(self, view: View, file: list_file.ListFile, lists: Rows64) -> Rows64:
+    def _append(self, view: ListsView, file: list_file.ListFile, lists: Rows64) -> Rows64:
         counts = view.lengths[lists]
         sizes = list_file.pages_of(counts, view.coder.entry_bytes)
         firsts = file.page_count + np.cumsum(sizes) - sizes
         starts = (firsts - file.page_count) * list_file.PAGE
-        buffer = filesystem.reserve(int(sizes.sum()) * list_file.PAGE, np.uint8)
+        buffer = filesystem.reserve_memory(int(sizes.sum()) * list_file.PAGE, np.uint8)
         heads = list_file.headers(firsts, counts, file.uid, view.coder.entry_bytes, self.life)
         n = len(lists)
         list_bodies.copy_ranges(
@@ -363,17 +365,17 @@ class Lists:
         self.rings.close()
 
 
-def empty_view(coder: Coder, heads: Heads, arena_bytes: int, replicas: int) -> View:
+def empty_view(coder: EntryCoder, heads: Heads, arena_bytes: int, replicas: int) -> ListsView:
     """Lists without entries."""
     count = heads.count
-    return View(
+    return ListsView(
         coder, heads, Arena(arena_bytes), (), np.zeros(count, np.int64), np.zeros(count, np.int32),
         np.full(count, -1, np.int64), np.zeros(count, np.uint64), np.zeros(count, np.uint32), np.empty(0, np.int64),
         None, 0, replicas,
     )  # fmt: skip
 
 
-def with_room(view: View, inside: Rows64, counts: NDArray[np.integer]) -> View:
+def with_room(view: ListsView, inside: Rows64, counts: NDArray[np.integer]) -> ListsView:
     """The view with room, not written yet, for new bodies of the lists `inside`, of so many entries each. For views
     that are made list by list; one that holds bodies in memory must have been given an arena for all of them.
     """
@@ -397,13 +399,13 @@ def batches(lists: Rows64, sizes: Rows64) -> Iterator[Rows64]:
     yield from (part for part in np.split(lists, cuts) if len(part))
 
 
-def extent_bytes(view: View, lists: NDArray[np.integer]) -> Rows64:
+def extent_bytes(view: ListsView, lists: NDArray[np.integer]) -> Rows64:
     """Bytes of the extents of `lists`, whole pages."""
     return list_file.pages_of(view.lengths[lists], view.coder.entry_bytes) * list_file.PAGE
 
 
 def check_extents(
-    view: View,
+    view: ListsView,
     numbers: Rows64,
     which: Rows64,
     starts: Rows64,
@@ -425,13 +427,13 @@ def check_extents(
         buffer, buffer.view(np.uint64), buffer.view(np.uint32), _COMPARED if again else file.verified,
     ))  # fmt: skip
     if bad >= 0:
-        raise IndexDamaged(
+        raise IndexCorruption(
             f"{file.path}: the extent at page {int(view.extents[which[bad]])} cannot be read, or is damaged; "
             "the index can be rebuilt from the rows"
         )
 
 
-def _place(entries: Entries, starts: Rows64, fill: NDArray[np.int32], arena: Arena, width: int) -> None:
+def _place(entries: ListEntries, starts: Rows64, fill: NDArray[np.int32], arena: Arena, width: int) -> None:
     """Lay entries into bodies, each list's in the order of rows."""
     order = np.argsort(entries.labels, kind="stable")
     list_bodies.place_entries(

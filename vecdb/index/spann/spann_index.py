@@ -11,8 +11,8 @@ of them re-ranked. In between the hottest lists are in memory and are scanned wh
 Vectors are read from the row file itself, past the page cache: keeping a second copy of them in the order of the lists
 would let survivors share pages (15 reads instead of 20), but doubles the disk and rewrites vectors with every split.
 
-Three roles (contract.py): searches take `lists.view` once; maintenance publishes new views; the publisher has nothing to
-derive, because the tail is scanned on its vectors.
+Three roles (contract.py): searches take `lists.view` once; maintenance publishes new views; the publisher has nothing
+to derive, because the tail is scanned on its vectors.
 
 Invariants (`check` proves them): every row below `indexed` that is not dead is in one list at least and in none
 twice; no list passes the ceiling after `restore`; codes and factors are what encoding gives; every extent in use is
@@ -32,19 +32,19 @@ from vecdb.index.clustering import partition
 from vecdb.index.clustering.assignment import comparisons_per_row
 from vecdb.index.clustering.cluster_tree import comparisons
 from vecdb.index.common import sealed_file, sq8_training
-from vecdb.index.common.batching import as_queries, empty, fill_up, in_slices
-from vecdb.index.common.progress import Stages
-from vecdb.index.common.thread_pool import Workers
+from vecdb.index.common.batching import as_float32_queries, complete_short_answers, empty, map_query_slices
+from vecdb.index.common.progress import WeightedProgress
+from vecdb.index.common.thread_pool import ThreadPool
 from vecdb.index.contract import (
     EVERYTHING,
     METRIC_CODES,
-    Allowed,
-    Found,
     Index,
-    IndexDamaged,
+    IndexCorruption,
+    Neighbors,
     Progress,
+    RowSet,
     RowSource,
-    Sealed,
+    SealedFile,
 )
 from vecdb.index.flat import scan_exactly
 from vecdb.index.spann import bulk_build, list_directory, list_updates
@@ -60,12 +60,12 @@ from vecdb.index.spann.list_search import (
     READS,
     RERANKED,
     WORK,
-    Plan,
-    Prepared,
+    ListsContext,
+    ListSearch,
     RowFile,
 )
-from vecdb.index.spann.posting_lists import Lists, View
-from vecdb.schema import SearchParams, Snapshot
+from vecdb.index.spann.posting_lists import ListsView, PostingLists
+from vecdb.schema import SearchParams, Visibility
 from vecdb.storage.disk import filesystem, list_file
 
 _CEILING = 2  # times the fair share of a list
@@ -81,7 +81,7 @@ _GROW_COST, _CLOSURE_COST, _RESTORE_COST = 1.0, 1.4, 0.11
 _LEARNING_COST, _LEARNING_FROM_DISK_COST = 0.45, 0.8  # of the build before it
 
 
-class Spann(Index):
+class SpannIndex(Index):
     """See the module's text. folder : of the list file."""
 
     kind = "spann"
@@ -96,10 +96,10 @@ class Spann(Index):
         self._built_rows = 0
         self._checkpoint: tuple[str, ...] = ()  # files that a build left, of use until the index is sealed
         replicas = config.replicas or (_REPLICAS_ON_DISK if config.memory_budget_bytes == 0 else 1)
-        self.lists = Lists(rows, folder, replicas)
-        self._prepared: Prepared | None = None
-        self._workers = Workers()
-        self._cells = partition.Cells()
+        self.lists = PostingLists(rows, folder, replicas)
+        self._prepared: ListsContext | None = None
+        self._workers = ThreadPool()
+        self._cells = partition.Partition()
 
     # -- publisher ---------------------------------------------------------------------------------
 
@@ -158,7 +158,7 @@ class Spann(Index):
         return sq8_training.too_far(view.far, stop) and entries >= sq8_training.FAR_GROWTH * self._built_rows
 
     def _build(self, stop: int, threads: int, progress: Progress) -> None:
-        stages = Stages(progress, stop, self._build_costs(stop))
+        stages = WeightedProgress(progress, stop, self._build_costs(stop))
         facts = {
             **self._facts(), "head_ratio": self.config.head_ratio, "replicas": self.lists.replicas,
             "rows": self._rows.path.name,
@@ -202,7 +202,7 @@ class Spann(Index):
         else:
             self.lists.compact_arena()
 
-    def _hottest(self, view: View, budget: int | None) -> NDArray[np.int64]:
+    def _hottest(self, view: ListsView, budget: int | None) -> NDArray[np.int64]:
         """Lists that may be in memory, ascending: by how often they were probed, empty ones in any case."""
         if budget is None:
             return np.arange(view.heads.count)
@@ -233,24 +233,24 @@ class Spann(Index):
         self,
         queries: NDArray[Any],
         limit: int,
-        snapshot: Snapshot,
+        visibility: Visibility,
         params: SearchParams,
-        allow: Allowed | None = None,
-    ) -> Found:
+        allow: RowSet | None = None,
+    ) -> Neighbors:
         view = self.lists.view
-        queries = as_queries(queries)
+        queries = as_float32_queries(queries)
         if view is None or params.exact:
-            return self._exactly(queries, limit, snapshot, allow, params.threads)
-        bitmap = EVERYTHING if allow is None else allow.bitmap(snapshot.row_count)
+            return self._exactly(queries, limit, visibility, allow, params.threads)
+        bitmap = EVERYTHING if allow is None else allow.bitmap(visibility.row_count)
         found = empty(len(queries), limit, WORK)
         prepared = self._prepared
         if prepared is None or prepared.view is not view or prepared.arrays is not self._rows.arrays:
-            prepared = self._prepared = Prepared(
+            prepared = self._prepared = ListsContext(
                 view, self._rows.arrays, self._metric, self._row_file, self.lists, prepared
             )
-        plan = Plan(prepared, self.config, limit, params.nprobe, snapshot, bitmap)
-        in_slices(plan.answer, queries, found, _QUERIES_PER_SLICE, params.threads, self._workers)
-        fill_up(found, queries, limit, snapshot, allow, params.threads, self._exactly, RERANKED)
+        plan = ListSearch(prepared, self.config, limit, params.nprobe, visibility, bitmap)
+        map_query_slices(plan.answer, queries, found, _QUERIES_PER_SLICE, params.threads, self._workers)
+        complete_short_answers(found, queries, limit, visibility, allow, params.threads, self._exactly, RERANKED)
         return found
 
     def explain(self, work: NDArray[np.int64]) -> dict[str, Any]:
@@ -271,13 +271,13 @@ class Spann(Index):
         }
 
     def _exactly(
-        self, queries: NDArray[np.float32], limit: int, snapshot: Snapshot, allow: Allowed | None, threads: int
-    ) -> Found:
+        self, queries: NDArray[np.float32], limit: int, visibility: Visibility, allow: RowSet | None, threads: int
+    ) -> Neighbors:
         arrays = self._rows.arrays
-        found = scan_exactly(arrays, self._metric, queries, limit, snapshot, allow, threads, self._workers)
+        found = scan_exactly(arrays, self._metric, queries, limit, visibility, allow, threads, self._workers)
         if allow is None:
-            filesystem.release(
-                arrays.vectors[: snapshot.row_count]
+            filesystem.drop_mapped_pages(
+                arrays.vectors[: visibility.row_count]
             )  # all of the file was looked at, and it may be large
         return found
 
@@ -294,7 +294,7 @@ class Spann(Index):
         common = sealed_file.facts(self.kind, self.metric, self._rows.arrays.vectors)
         return {**common, "bits": self.config.bits}
 
-    def seal(self, path: Path) -> Sealed:
+    def seal(self, path: Path) -> SealedFile:
         lists = self.lists
         if lists.garbage_pages() > _GARBAGE_SHARE * lists.file_pages() + 64:
             lists.rewrite_file()
@@ -309,18 +309,20 @@ class Spann(Index):
             view.file.sync()
             filesystem.sync_dir(lists.folder)
         except OSError as error:  # the pages may be lost although a next sync would succeed
-            raise IndexDamaged(
+            raise IndexCorruption(
                 f"{view.file.path}: not synced ({error}); the index can be rebuilt from the rows"
             ) from error
         facts = {**self._facts(), "sequence": lists.removed, "built_rows": self._built_rows}
         written = list_directory.write(path, view, facts)
         self._checkpoint = ()  # whoever commits the seal removes what `file_names` told before it
-        return Sealed(
+        return SealedFile(
             written, view.indexed, lists.removed, ((view.file.path.name, view.file.page_count * list_file.PAGE),)
         )
 
     @classmethod
-    def open(cls, path: Path, config: schema.Spann, metric: str, rows: RowSource, *, mapped: bool = False) -> Spann:
+    def open(
+        cls, path: Path, config: schema.Spann, metric: str, rows: RowSource, *, mapped: bool = False
+    ) -> SpannIndex:
         """Load a sealed directory and as many lists as the budget holds. mapped : for a process that never writes."""
         index = cls(config, metric, rows, path.parent)
         view, header = list_directory.read(path, index._metric, index._facts(), writable=not mapped)
@@ -334,8 +336,8 @@ class Spann(Index):
         index.lists.load(index._hottest(view, config.memory_budget_bytes))
         return index
 
-    def compact(self, mapping: NDArray[np.int64], rows: RowSource) -> Spann:
-        new = Spann(self.config, self.metric, rows, self.lists.folder)
+    def compact(self, mapping: NDArray[np.int64], rows: RowSource) -> SpannIndex:
+        new = SpannIndex(self.config, self.metric, rows, self.lists.folder)
         new._built_rows, new.lists.replicas = self._built_rows, self.lists.replicas
         new.lists.removed = self.lists.removed
         if self.lists.view is not None:
@@ -387,6 +389,6 @@ class Spann(Index):
         self._workers.close()
         self.lists.close()
 
-    def _view(self) -> View:
+    def _view(self) -> ListsView:
         assert self.lists.view is not None
         return self.lists.view

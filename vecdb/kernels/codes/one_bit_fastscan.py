@@ -1,6 +1,6 @@
 """Codes of one bit, thirty-two rows at once: for searches that look at many rows that lie beside one another.
 
-    panel  := bits u8[width, 32] | add f32[32] | rescale f32[32]      the lines of 32 slots (one_bit_lines.py), turned round
+    panel  := bits u8[width, 32] | add f32[32] | rescale f32[32]  the lines of 32 slots (one_bit_lines.py), turned round
     tables := u8[2 width, 16]    for four bits each, the sum of the query's elements that they name, and 16
 
 A line is made for a row that lies alone: one access, seven nanoseconds of population counts. In a panel a byte of all

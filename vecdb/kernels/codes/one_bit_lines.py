@@ -5,9 +5,9 @@
 
     |x - q|^2 ~ |q - center|^2 + add + rescale <bits - 1/2, P (q - center)>
 
-Bits lie as kernels/codes/rabitq.py packs them. All rows have one center, so the constant is left out. Products are AND and
-population counts: an eighth of the memory of 8-bit codes, which a scan of rows that lie scattered waits for. A fourth
-bit of the query would cost a third more of them, and lessens the estimate's error by a twentieth.
+Bits lie as kernels/codes/rabitq.py packs them. All rows have one center, so the constant is left out. Products are AND
+and population counts: an eighth of the memory of 8-bit codes, which a scan of rows that lie scattered waits for. A
+fourth bit of the query would cost a third more of them, and lessens the estimate's error by a twentieth.
 """
 
 from __future__ import annotations

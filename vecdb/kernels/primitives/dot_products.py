@@ -322,9 +322,9 @@ def estimate_panel(typingctx, panels, at, tables, weight, step, shift, bound, ou
     product[r] is the sum over d of code[r, d] * query[d] and a constant. Returns those within the bound, a bit a row,
     the first the lowest: uint32.
 
-    panels : uint8; the panel is from byte `at` (int64) on, see one_bit_fastscan.py; byte j of row r's code is at 32 j + r.
-    tables : uint8[16 len(count), 16], what four bits come to, at most 28: two tables for each byte, its lower and its
-    upper half.   weight, step, shift, bound : float32.   out : float32[32].   count : as for `bit_products`.
+    panels : uint8; the panel is from byte `at` (int64) on, see one_bit_fastscan.py; byte j of row r's code is at 32 j
+    + r. tables : uint8[16 len(count), 16], what four bits come to, at most 28: two tables for each byte, its lower and
+    its upper half.   weight, step, shift, bound : float32.   out : float32[32].   count : as for `bit_products`.
     Sixteen entries are one register, and one instruction looks up 32 rows (Andre, Kermarrec and Le Scouarnec, 2015).
     """
     width = 8 * count.count

@@ -260,8 +260,8 @@ def search_slots(
         reals float32[4]: scale of the codes; |code - 128|^2 of a row, on average; the sieve's weight; the slack of its
             estimates, times |q - center|
         mean float32[dim]   codes uint8[slots, 64 * blocks]   bias int32[slots], or empty where only products count
-        lines uint8, the same as words uint64 and floats float32   center float32[dim]   signs float32[any, D]: one_bit_lines.py
-        rows_of uint32[slots]   slots_of uint32[rows]   far int32[any], rows whose codes say little
+        lines uint8, the same as words uint64 and floats float32  center float32[dim]   signs float32[any, D]:
+        one_bit_lines.py rows_of uint32[slots]   slots_of uint32[rows]   far int32[any], rows whose codes say little
         head_codes, head_bias, head_spreads, group_codes, group_bias, group_spreads: heads of leaves and of groups, in
             the codes' space; spreads float32, what `_score` takes off, empty under ip
         group_ends int32[groups], leaves   leaf_ends int64[leaves], slots

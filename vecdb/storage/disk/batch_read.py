@@ -89,7 +89,7 @@ def _read_on(fd: int, offset: int, length: int, out: NDArray[np.uint8], place: i
     return done
 
 
-class _Aio:
+class _NativeAio:
     """Reads by native AIO. The arrays grow to the largest batch seen, 72 bytes a read."""
 
     def __init__(self, context: int, depth: int, numbers: _Numbers) -> None:
@@ -168,7 +168,7 @@ class _Aio:
         return _NONE
 
     def reap(self) -> NDArray[np.int64]:
-        """Submit the rest, wait for all; int64[n] as `Ring.read` returns."""
+        """Submit the rest, wait for all; int64[n] as `ReadBatch.read` returns."""
         assert self._batch is not None
         _, offsets, lengths, _, _ = batch = self._batch
         n, counts = len(offsets), self._counts
@@ -201,7 +201,7 @@ class _Aio:
         self.close()
 
 
-class _Threads:
+class _ThreadedReads:
     """Reads by preadv on a few threads, where there is no native AIO."""
 
     def __init__(self, depth: int) -> None:
@@ -246,7 +246,7 @@ class _Threads:
         self._runners, self._drain = [], lambda: None
 
 
-def _aio(depth: int) -> _Aio | None:
+def _aio(depth: int) -> _NativeAio | None:
     """A context for `depth` reads in flight; None where the system has none to give."""
     numbers = _NUMBERS.get(platform.machine())
     if numbers is None or sys.platform != "linux" or sys.maxsize < 1 << 32:  # a 32-bit process has other numbers
@@ -254,14 +254,14 @@ def _aio(depth: int) -> _Aio | None:
     context = ctypes.c_long(0)
     if _call(numbers.setup, depth, ctypes.addressof(context), 0, 0, 0) != 0:
         return None  # ENOSYS or EPERM: forbidden; EAGAIN: fs.aio-max-nr is used up. Threads do for any reason
-    return _Aio(context.value, depth, numbers)
+    return _NativeAio(context.value, depth, numbers)
 
 
-def _way(depth: int) -> _Aio | _Threads:
-    return _aio(depth) or _Threads(depth)
+def _way(depth: int) -> _NativeAio | _ThreadedReads:
+    return _aio(depth) or _ThreadedReads(depth)
 
 
-class Ring:
+class ReadBatch:
     """Reads many blocks at once, up to `depth` of them in flight. One thread at a time."""
 
     def __init__(self, depth: int = 128) -> None:
@@ -269,12 +269,12 @@ class Ring:
             raise ValueError(f"depth must be at least 1, got {depth}")
         self._depth = depth
         self._busy = False  # from before the first byte may be written until after the last
-        self._reads: _Aio | _Threads | None = _way(depth)
+        self._reads: _NativeAio | _ThreadedReads | None = _way(depth)
 
     @property
     def method(self) -> str:
         """How the ring reads: "aio" or "threads"."""
-        return "aio" if isinstance(self._reads, _Aio) else "threads"
+        return "aio" if isinstance(self._reads, _NativeAio) else "threads"
 
     def read(
         self,
@@ -358,7 +358,7 @@ class Ring:
         if self._busy and self._reads is not None:
             self._give_up()
 
-    def _give_up(self) -> _Aio | _Threads:
+    def _give_up(self) -> _NativeAio | _ThreadedReads:
         # An exception may have fallen between a system call and the note of what it did, so our own count of what is in
         # flight proves nothing. The kernel's does: it lets a context go only when its last read is done.
         assert self._reads is not None
@@ -374,7 +374,7 @@ class Ring:
             reads.close()
 
 
-class Rings:
+class ReadBatchPool:
     """Rings kept between uses, for to close one takes tens of milliseconds. Any thread may take and give.
 
     A list under the interpreter lock is the pool: `pop` and `append` are atomic.
@@ -382,16 +382,16 @@ class Rings:
 
     def __init__(self, depth: int = 128) -> None:
         self._depth = depth
-        self._free: list[Ring] = []
+        self._free: list[ReadBatch] = []
         self._closed = False
 
-    def take(self) -> Ring:
+    def take(self) -> ReadBatch:
         try:
             return self._free.pop()
         except IndexError:
-            return Ring(self._depth)
+            return ReadBatch(self._depth)
 
-    def give(self, ring: Ring) -> None:
+    def give(self, ring: ReadBatch) -> None:
         """Take a ring back, whatever state an exception left it in; `out` is the caller's own again afterwards."""
         ring.settle()
         self._free.append(ring)
@@ -403,12 +403,12 @@ class Rings:
     def close(self) -> None:
         """Close the kept rings; those still out are closed when they are given back."""
         self._closed = True
-        kept: list[Ring] = []
+        kept: list[ReadBatch] = []
         with contextlib.suppress(IndexError):
             while True:
                 kept.append(self._free.pop())
         if len(kept) > 1:  # side by side, because each waits for the kernel, not for the processor
             with futures.ThreadPoolExecutor(len(kept)) as closers:
-                list(closers.map(Ring.close, kept))
+                list(closers.map(ReadBatch.close, kept))
         elif kept:
             kept[0].close()

@@ -28,7 +28,7 @@ _MAP_NORESERVE = 0x4000  # Linux; absent from the mmap module before Python 3.13
 _COPY_BYTES = 4 << 20
 
 
-def reserve(shape: int | tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+def reserve_memory(shape: int | tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
     """Zeroed anonymous memory that costs nothing until touched; freed when the last view goes.
 
     shape, dtype : of the array returned, C-contiguous, 64-byte aligned (a mapping starts on a page).
@@ -40,7 +40,7 @@ def reserve(shape: int | tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
     return np.ndarray(dims, dtype, memory)
 
 
-def discard(memory: NDArray[Any], start: int, nbytes: int) -> None:
+def drop_pages(memory: NDArray[Any], start: int, nbytes: int) -> None:
     """Give the pages of memory from `reserve` back to the system; they read as zeros again. Whole pages."""
     owner: Any = memory
     while not isinstance(owner, mmap.mmap):
@@ -59,7 +59,7 @@ def open_direct(path: Path, *, write: bool = False) -> int:
         return os.open(path, flags)
 
 
-def open_nameless(folder: Path) -> int:
+def open_unlinked(folder: Path) -> int:
     """A descriptor of a temporary file in `folder` that has no name and is gone once it is closed."""
     import tempfile
 
@@ -200,7 +200,7 @@ def map_reserved(fd: int, nbytes: int) -> NDArray[np.uint8]:
     return np.frombuffer(mmap.mmap(fd, nbytes, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ), np.uint8)
 
 
-def release(mapped: NDArray[Any]) -> None:
+def drop_mapped_pages(mapped: NDArray[Any]) -> None:
     """Let go of the memory that shows a stretch of a mapped file: what is in it stays, and is mapped again when it is
     looked at. Advice: nothing happens where the system knows none.
     """
@@ -362,7 +362,7 @@ def is_full(error: OSError) -> bool:
     return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def translate(error: OSError, doing: str, outcome: str = "nothing was written") -> VecdbError:
+def to_vecdb_error(error: OSError, doing: str, outcome: str = "nothing was written") -> VecdbError:
     """A vecdb error for an operating-system error met while `doing`."""
     if is_full(error):
         return Unavailable(f"no space left while {doing}; {outcome}. Free space, then try again")
@@ -370,9 +370,9 @@ def translate(error: OSError, doing: str, outcome: str = "nothing was written") 
 
 
 @contextmanager
-def typed(doing: str) -> Iterator[None]:
+def raising_vecdb_errors(doing: str) -> Iterator[None]:
     """Raise operating-system errors of the block as vecdb errors: for long work that may be done again."""
     try:
         yield
     except OSError as error:
-        raise translate(error, doing, "no record changed") from error
+        raise to_vecdb_error(error, doing, "no record changed") from error

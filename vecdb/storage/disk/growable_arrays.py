@@ -23,7 +23,7 @@ from vecdb.storage.disk import filesystem
 _STEP_BYTES = 1 << 16
 
 
-class Backing:
+class GrowableArrays:
     """folder : of the unlinked files; None: memory."""
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -33,11 +33,11 @@ class Backing:
     def reserve(self, shape: int | tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
         """Zeros that cost nothing until touched. On disk they must be allocated before they are written."""
         if self._folder is None:
-            return filesystem.reserve(shape, dtype)
+            return filesystem.reserve_memory(shape, dtype)
         try:
-            fd = filesystem.open_nameless(self._folder)
+            fd = filesystem.open_unlinked(self._folder)
         except OSError:  # a reading process may not write here
-            return filesystem.reserve(shape, dtype)
+            return filesystem.reserve_memory(shape, dtype)
         try:
             array = filesystem.map_sparse(fd, shape, dtype)
         except BaseException:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vecdb.storage.disk.growable_arrays import Backing
+from vecdb.storage.disk.growable_arrays import GrowableArrays
 
 _CAPACITY_MIN = 1 << 20
 
@@ -22,8 +22,8 @@ _CAPACITY_MIN = 1 << 20
 class IdColumn:
     """Ids by row. `kind` is None until the first write decides."""
 
-    def __init__(self, backing: Backing | None = None) -> None:
-        self._backing = backing or Backing()
+    def __init__(self, backing: GrowableArrays | None = None) -> None:
+        self._backing = backing or GrowableArrays()
         self.kind: str | None = None
         self.row_count = 0
         self._ints: NDArray[np.int64] = np.empty(0, np.int64)

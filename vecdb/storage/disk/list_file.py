@@ -7,8 +7,8 @@
 
 crc of an extent is the CRC-32C of everything after it in the extent; page is the extent's own place in the file, and
 uid tells the file, so that a page that lies elsewhere than its pointer says is caught. A list that changes gets a new
-extent; the directory (index/spann/list_directory.py) says which extents are in use, and a file that is mostly old ones is written
-anew.
+extent; the directory (index/spann/list_directory.py) says which extents are in use, and a file that is mostly old ones
+is written anew.
 
 Thread rule: one thread appends; any number read through descriptors that live as long as the object.
 """
@@ -77,7 +77,7 @@ class ListFile:
         except BaseException:
             self.close()
             raise
-        self.verified: NDArray[np.uint8] = filesystem.reserve(max(1 << 16, 4 * self.page_count), np.uint8)
+        self.verified: NDArray[np.uint8] = filesystem.reserve_memory(max(1 << 16, 4 * self.page_count), np.uint8)
 
     @classmethod
     def create(cls, path: Path, uid: int, entry_bytes: int) -> ListFile:
@@ -114,7 +114,7 @@ class ListFile:
         pages = self.page_count + len(buffer) // PAGE
         filesystem.pwrite(self._write_fd, buffer, self.page_count * PAGE)
         if pages > len(self.verified):
-            larger = filesystem.reserve(4 * pages, np.uint8)
+            larger = filesystem.reserve_memory(4 * pages, np.uint8)
             larger[: len(self.verified)] = self.verified
             self.verified = larger
         self.page_count = pages

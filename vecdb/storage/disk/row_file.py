@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from vecdb.errors import Corruption
 from vecdb.storage.disk import filesystem
-from vecdb.storage.disk.growable_arrays import Backing
+from vecdb.storage.disk.growable_arrays import GrowableArrays
 from vecdb.storage.kv import record_format
 
 _CAPACITY_MIN = 1 << 20
@@ -60,10 +60,10 @@ class Rows:
         *,
         writable: bool,
         row_count: int,
-        backing: Backing | None = None,
+        backing: GrowableArrays | None = None,
     ) -> None:
         self.path = path
-        self._backing = backing or Backing()
+        self._backing = backing or GrowableArrays()
         self.dim = dim
         self.dtype = np.dtype(dtype)
         self.row_bytes = dim * self.dtype.itemsize
@@ -99,7 +99,7 @@ class Rows:
         return RowArrays(
             vectors=mapped.view(self.dtype).reshape(capacity, self.dim),
             crcs=self._backing.reserve(capacity, np.uint32),
-            verified=filesystem.reserve(capacity // 8 + 8, np.uint8),
+            verified=filesystem.reserve_memory(capacity // 8 + 8, np.uint8),
             deleted=self._backing.reserve(capacity, np.uint64),
         )
 

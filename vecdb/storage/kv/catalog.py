@@ -19,7 +19,7 @@ from vecdb.schema import CollectionConfig, Curator, Flat, Hnsw, IndexConfig, Spa
 _KINDS: dict[str, type[IndexConfig]] = {config.kind: config for config in (Flat, Hnsw, Spann, Curator)}
 
 
-class Entry(msgspec.Struct, frozen=True):
+class CollectionEntry(msgspec.Struct, frozen=True):
     """What never changes about a collection."""
 
     uid: int
@@ -29,7 +29,7 @@ class Entry(msgspec.Struct, frozen=True):
     dtype: str
 
 
-class Sealed(msgspec.Struct, frozen=True):
+class SealedIndex(msgspec.Struct, frozen=True):
     """The sealed index file that covers rows [0, rows) with the deletions up to `sequence`."""
 
     file: str
@@ -43,7 +43,7 @@ class Sealed(msgspec.Struct, frozen=True):
         return (self.file, *(name for name, _ in self.parts))
 
 
-class Tuned(msgspec.Struct, frozen=True):
+class MeasuredRecall(msgspec.Struct, frozen=True):
     """One measured point: at `limit`, `ef` (of a graph the beam width, of lists `nprobe`) gave `recall`."""
 
     limit: int
@@ -51,7 +51,7 @@ class Tuned(msgspec.Struct, frozen=True):
     recall: float
 
 
-class Journal(msgspec.Struct, frozen=True):
+class JournalExtent(msgspec.Struct, frozen=True):
     """Which entries the journal has: the first and the last commit that wrote one that is still there, and how many."""
 
     first: int
@@ -59,7 +59,7 @@ class Journal(msgspec.Struct, frozen=True):
     entries: int
 
 
-class State(msgspec.Struct, frozen=True):
+class CommittedState(msgspec.Struct, frozen=True):
     """What a commit changes."""
 
     sequence: int = 0
@@ -69,22 +69,22 @@ class State(msgspec.Struct, frozen=True):
     id_kind: str | None = None
     has_fields: bool = False
     has_tenants: bool = False  # whether there ever was one: else nobody looks for access lists
-    journal: Journal | None = None  # None where it is empty
+    journal: JournalExtent | None = None  # None where it is empty
     index: dict[str, Any] | None = None
-    sealed: Sealed | None = None
+    sealed: SealedIndex | None = None
     unlinked_rows: int = 0  # rows taken out of the graph by repairs since it was last built
-    tuned: tuple[Tuned, ...] = ()
+    tuned: tuple[MeasuredRecall, ...] = ()
     tuned_ef: int | None = None  # ef, or nprobe, of searches that name none, where `tune` or `optimize` chose one
     tuned_by_user: bool = False
     scan_rows: int | None = None  # of a tenant, along a tree: past these its walk was faster than a scan of them all
 
 
 _encoder = msgspec.msgpack.Encoder()
-_entry = msgspec.msgpack.Decoder(Entry)
-_state = msgspec.msgpack.Decoder(State)
+_entry = msgspec.msgpack.Decoder(CollectionEntry)
+_state = msgspec.msgpack.Decoder(CommittedState)
 
 
-def encode(value: Entry | State) -> bytes:
+def encode(value: CollectionEntry | CommittedState) -> bytes:
     raw = _encoder.encode(value)
     return zlib.crc32(raw).to_bytes(4, "little") + raw
 
@@ -96,7 +96,7 @@ def _checked(raw: bytes) -> bytes:
     return raw[4:]
 
 
-def decode_entry(raw: bytes, name: str) -> Entry:
+def decode_entry(raw: bytes, name: str) -> CollectionEntry:
     try:
         return _entry.decode(_checked(raw))
     except msgspec.MsgspecError as error:
@@ -110,7 +110,7 @@ def decode_name(raw: bytes) -> str:
         raise Corruption(f"the catalog holds a name that is no text ({error}); restore from a backup") from None
 
 
-def decode_state(raw: bytes | None, name: str) -> State:
+def decode_state(raw: bytes | None, name: str) -> CommittedState:
     try:
         if raw is None:
             raise msgspec.ValidationError("missing")
@@ -131,6 +131,6 @@ def index_from_dict(value: dict[str, Any] | None) -> IndexConfig | None:
     return _KINDS[value["kind"]](**{key: item for key, item in value.items() if key != "kind"})
 
 
-def config_of(entry: Entry, state: State) -> CollectionConfig:
+def config_of(entry: CollectionEntry, state: CommittedState) -> CollectionConfig:
     index = index_from_dict(state.index)
     return CollectionConfig(entry.name, entry.dim, entry.metric, entry.dtype, index, state.id_kind)  # type: ignore[arg-type]

@@ -79,13 +79,13 @@ def split_prefix(key: bytes) -> tuple[int, int]:
     return number, generation
 
 
-def after(prefix: bytes) -> bytes | None:
+def prefix_end(prefix: bytes) -> bytes | None:
     """The smallest key past every key that starts with `prefix`; None where there is none."""
     number = int.from_bytes(prefix, "big") + 1
     return None if number >> (8 * len(prefix)) else number.to_bytes(len(prefix), "big")
 
 
-def numbered(prefix: bytes, number: int) -> bytes:
+def row_key(prefix: bytes, number: int) -> bytes:
     """Key of a block (by first row), of the tombs or journal of a commit, of a tenant's rows or a row's tenants."""
     return prefix + number.to_bytes(8, "big")
 
@@ -139,12 +139,12 @@ def requests_in_order(number: int) -> bytes:
     return uid(number) + _ORDERED
 
 
-def owned(prefix: bytes, owner: bytes) -> bytes:
+def owner_prefix(prefix: bytes, owner: bytes) -> bytes:
     """What an id of `owner` is appended to."""
     return prefix + bytes((len(owner),)) + owner
 
 
-def id_tail(value: int | str) -> bytes:
+def id_key_bytes(value: int | str) -> bytes:
     """How an id ends its key."""
     return (value + (1 << 63)).to_bytes(8, "big") if isinstance(value, int) else value.encode()
 

@@ -1,4 +1,4 @@
-"""The house keeps the shape that ARCHITECTURE.md draws: floors, absences, public names."""
+"""The code keeps the structure that ARCHITECTURE.md draws: floors, no circles, sizes, absences, public names."""
 
 from __future__ import annotations
 
@@ -17,50 +17,29 @@ import vecdb
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "vecdb"
 
-# A file imports only from its own floor or a lower one. A new module says here on which floor it stands.
-FLOORS: dict[int, set[str]] = {
-    6: {"cli"},
-    4: {"__init__", "aio", "client", "interop", "v1", "wire"},
-    3: {
-        "access",
-        "answering",
-        "backup",
-        "catalog",
-        "check",
-        "collection",
-        "commit",
-        "contracts",
-        "database",
-        "debris",
-        "engine",
-        "following",
-        "fold",
-        "generation",
-        "hits",
-        "home",
-        "journal",
-        "lifecycle",
-        "maintenance",
-        "mixture",
-        "once",
-        "pairs",
-        "planner",
-        "reads",
-        "stopping",
-        "tables",
-        "tenancy",
-        "tuning",
-        "upkeep",
-        "vacuum",
-        "ways",
-        "writes",
-    },
-    2: {"index"},
-    1: {"kernels", "storage"},
-    0: {"errors", "filters", "limits", "schema", "validate"},
-}
-STRANGERS = {frozenset({"kernels", "storage"})}  # on one floor, but know nothing of each other
-OUTSIDE = {"vecdb_server": "server", "vecdb_bench": "bench", "vecdb_datasets": "datasets"}  # floor 5: public names only
+# A package imports only from lower floors; packages of one floor know nothing of each other. A new package, or a module
+# that lies flat in vecdb/, says here on which floor it stands.
+FLOORS: list[set[str]] = [
+    {"errors", "limits", "schema"},
+    {"kernels", "storage", "validate"},
+    {"api", "index"},
+    {"tenancy"},
+    {"state"},
+    {"commit", "query"},
+    {"maintenance"},
+    {"embedded", "wire", "v1"},
+    {"client"},
+    {"integrations"},
+    {"__init__", "aio"},
+    {"cli"},
+]
+NEIGHBOURS = {("wire", "v1"), ("validate", "kernels")}  # on one floor: the first is made for the second
+OUTSIDE = {"vecdb_server": "server", "vecdb_bench": "bench", "vecdb_datasets": "datasets"}  # public names only
+
+FOLDER_FILES_MAX = 12  # files of one folder
+FLAT_MODULES_MAX = 8  # modules that lie in vecdb/ itself
+FUNCTION_LINES_MAX, KERNEL_LINES_MAX = 50, 90  # without docstring and comments before the first statement
+PARAMETERS_MAX, KERNEL_PARAMETERS_MAX = 10, 14
 
 PUBLIC = [
     "AlreadyExists",
@@ -124,7 +103,7 @@ def imports_of(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def floor_of(part: str) -> int:
-    return next(floor for floor, parts in FLOORS.items() if part in parts)
+    return next(floor for floor, parts in enumerate(FLOORS) if part in parts)
 
 
 def called(node: ast.Call) -> str:
@@ -147,6 +126,11 @@ VECDB_FILES = files_of(PACKAGE)
 ALL_FILES = VECDB_FILES + [path for name, folder in OUTSIDE.items() for path in files_of(ROOT / folder / name)]
 
 
+BACKEND_METHODS = {
+    node.name for node in ast.walk(tree_of(PACKAGE / "api" / "backend.py")) if isinstance(node, ast.FunctionDef)
+}
+
+
 def place(path: Path, line: int) -> str:
     return f"{path.relative_to(ROOT)}:{line}"
 
@@ -155,23 +139,138 @@ def place(path: Path, line: int) -> str:
 
 
 def test_every_part_of_vecdb_stands_on_one_floor() -> None:
-    known = [part for parts in FLOORS.values() for part in parts]
+    known = [part for parts in FLOORS for part in parts]
     assert len(known) == len(set(known))
     assert {part_of(path) for path in VECDB_FILES} - set(known) == set(), "name its floor in FLOORS"
 
 
-def test_a_file_imports_only_from_its_own_floor_or_lower() -> None:
+def test_a_package_imports_only_from_lower_floors() -> None:
     wrong = []
     for path in VECDB_FILES:
         part = part_of(path)
         for line, name in imports_of(path):
-            if name.split(".")[0] != "vecdb":
-                continue
             words = name.split(".")
+            if words[0] != "vecdb":
+                continue
             named = words[1] if len(words) > 1 else "__init__"
-            other = named if any(named in parts for parts in FLOORS.values()) else "__init__"
-            if floor_of(other) > floor_of(part) or frozenset({part, other}) in STRANGERS:
+            other = named if any(named in parts for parts in FLOORS) else "__init__"
+            if other != part and floor_of(other) >= floor_of(part) and (part, other) not in NEIGHBOURS:
                 wrong.append(f"{place(path, line)} ({part}) imports {name} ({other})")
+    assert not wrong, "\n".join(wrong)
+
+
+def modules() -> dict[str, Path]:
+    """Dotted name -> file, of all files; a package is its __init__.py."""
+    found = {}
+    for path in ALL_FILES:
+        base = next((ROOT / folder for name, folder in OUTSIDE.items() if name in path.parts), ROOT)
+        words = path.relative_to(base).with_suffix("").parts
+        found[".".join(words[:-1] if words[-1] == "__init__" else words)] = path
+    return found
+
+
+def imported_files(path: Path, there: dict[str, Path]) -> set[Path]:
+    """Files that a file imports, wherever in it the import stands: TYPE_CHECKING and functions included."""
+    found = set()
+    for _, name in imports_of(path):
+        file = there.get(name) or there.get(name.rpartition(".")[0])
+        if file is not None and file != path:
+            found.add(file)
+    return found
+
+
+def circles(arrows: dict[Path, set[Path]]) -> list[list[Path]]:
+    """Sets of files that import one another (Tarjan's strongly connected components of more than one file)."""
+    index: dict[Path, int] = {}
+    low: dict[Path, int] = {}
+    stack: list[Path] = []
+    found: list[list[Path]] = []
+
+    def visit(node: Path) -> None:
+        index[node] = low[node] = len(index)
+        stack.append(node)
+        for other in arrows[node]:
+            if other not in index:
+                visit(other)
+            if other in stack:
+                low[node] = min(low[node], low[other])
+        if low[node] == index[node]:
+            circle = []
+            while not circle or circle[-1] != node:
+                circle.append(stack.pop())
+            if len(circle) > 1:
+                found.append(sorted(circle))
+
+    for node in arrows:
+        if node not in index:
+            visit(node)
+    return found
+
+
+def test_no_files_import_one_another_in_a_circle() -> None:
+    there = modules()
+    arrows = {path: imported_files(path, there) for path in there.values()}
+    found = [" <-> ".join(str(path.relative_to(ROOT)) for path in circle) for circle in circles(arrows)]
+    assert not found, "\n".join(found)
+
+
+def test_circles_are_found() -> None:
+    a, b, c = Path("a"), Path("b"), Path("c")
+    assert circles({a: {b}, b: {c}, c: {b}}) == [[b, c]]
+    assert circles({a: {b, c}, b: {c}, c: set()}) == []
+
+
+# -- sizes -----------------------------------------------------------------------------------------
+
+
+def test_folders_are_small() -> None:
+    folders: dict[Path, int] = {}
+    for path in ALL_FILES:
+        folders[path.parent] = folders.get(path.parent, 0) + 1
+    wrong = {str(folder.relative_to(ROOT)): count for folder, count in folders.items() if count > FOLDER_FILES_MAX}
+    assert not wrong
+    assert folders[PACKAGE] <= FLAT_MODULES_MAX
+
+
+def test_no_class_name_stands_twice() -> None:
+    facade = {"Collection", "Database"}  # vecdb.aio mirrors these
+    seen: dict[str, str] = {}
+    wrong = []
+    for path in VECDB_FILES:
+        for node in ast.walk(tree_of(path)):
+            if not isinstance(node, ast.ClassDef) or (path.name == "aio.py" and node.name in facade):
+                continue
+            if node.name in seen:
+                wrong.append(f"{node.name}: {seen[node.name]} and {place(path, node.lineno)}")
+            seen[node.name] = place(path, node.lineno)
+    assert not wrong, "\n".join(wrong)
+
+
+def size_of(function: ast.FunctionDef | ast.AsyncFunctionDef) -> tuple[int, int]:
+    """(lines without the docstring, parameters without self)."""
+    body = function.body[1:] if ast.get_docstring(function) is not None else function.body
+    lines = function.end_lineno - body[0].lineno + 1 if body and function.end_lineno is not None else 0
+    given = function.args
+    count = len(given.posonlyargs) + len(given.args) + len(given.kwonlyargs)
+    first = (given.posonlyargs + given.args)[:1]
+    return lines, count - (bool(first) and first[0].arg in ("self", "cls"))
+
+
+def test_functions_fit_a_screen_and_their_parameters_a_glance() -> None:
+    wrong = []
+    for path in VECDB_FILES:
+        part = part_of(path)
+        if part == "cli":  # a command is declared by its parameters
+            continue
+        lines_max = KERNEL_LINES_MAX if part == "kernels" else FUNCTION_LINES_MAX
+        parameters_max = KERNEL_PARAMETERS_MAX if part == "kernels" else PARAMETERS_MAX
+        for node in ast.walk(tree_of(path)):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                lines, parameters = size_of(node)
+                # a public method has the parameters that users know, and the backend behind it the same
+                public = part in ("api", "aio", "__init__") or node.name in BACKEND_METHODS
+                if lines > lines_max or (parameters > parameters_max and not public):
+                    wrong.append(f"{place(path, node.lineno)} {node.name}: {lines} lines, {parameters} parameters")
     assert not wrong, "\n".join(wrong)
 
 
