@@ -31,8 +31,8 @@ from vecdb.query import planner
 from vecdb.schema import Visibility
 from vecdb.storage.kv import keys, record_format
 from vecdb.storage.kv.catalog import MeasuredRecall
-from vecdb.tenancy import access_changes, pairs, tenant_cache
-from vecdb.tenancy.pairs import NOTHING, RowTenantPairs
+from vecdb.tenancy import pairs, tenant_cache, tenant_names
+from vecdb.tenancy.pairs import NO_PAIRS, RowTenantPairs, numbers_of, rows_of
 
 ROOT = Path(__file__).resolve().parents[2]
 VECTORS = clustered(400, 8)
@@ -316,10 +316,10 @@ def test_a_dropped_tenant_leaves_nothing_to_the_next_of_its_name(shared: Any, db
     engine = shared._engine
     with engine.store.read() as txn:
         uid = engine.entry.uid
-        first = access_changes.number_of(engine.store, txn, uid, b"beta")
-        assert first == 2 and access_changes.number_of(engine.store, txn, uid, b"acme") == 3, "numbers are never reused"
+        first = tenant_names.number_of(engine.store, txn, uid, b"beta")
+        assert first == 2 and tenant_names.number_of(engine.store, txn, uid, b"acme") == 3, "numbers are never reused"
         held = engine.snapshot.generation.journal.tables.lists_of(txn, np.arange(9))
-        assert set(held.numbers.tolist()) == {2, 3}, "vacuum leaves out what is left of dropped tenants"
+        assert set(numbers_of(held).tolist()) == {2, 3}, "vacuum leaves out what is left of dropped tenants"
     assert seen(shared, "acme") == [1, 4] and db.check() == []
 
 
@@ -742,26 +742,25 @@ def test_sets_of_pairs_agree_with_sets() -> None:
             (rng.integers(0, 20, size), rng.integers(1, 2**32 - 1, 9, np.uint64)[rng.integers(0, 9, size)])
             for _ in "ab"
         ]
-        a, b = (RowTenantPairs.of(rows, numbers) for rows, numbers in raw)
-        one, two = (set(zip(part.rows.tolist(), part.numbers.tolist(), strict=True)) for part in (a, b))
+        a, b = (pairs.pack(rows, numbers) for rows, numbers in raw)
+        one, two = (set(zip(rows_of(part).tolist(), numbers_of(part).tolist(), strict=True)) for part in (a, b))
         assert one == set(zip(raw[0][0].tolist(), raw[0][1].tolist(), strict=True)) and len(a) == len(one)
         for made, expected in ((pairs.unite(a, b), one | two), (pairs.subtract(a, b), one - two)):
-            assert list(zip(made.rows.tolist(), made.numbers.tolist(), strict=True)) == sorted(expected)
-        numbers, rows = a.by_number()
-        assert list(zip(numbers.tolist(), rows.tolist(), strict=True)) == sorted((n, r) for r, n in one)
-        assert dict(zip(*(part.tolist() for part in a.counts()), strict=True)) == {
+            assert list(zip(rows_of(made).tolist(), numbers_of(made).tolist(), strict=True)) == sorted(expected)
+        assert [divmod(pair, 2**32) for pair in np.sort(pairs.by_tenant(a)).tolist()] == sorted((n, r) for r, n in one)
+        assert dict(zip(*(part.tolist() for part in pairs.counts_by_row(a)), strict=True)) == {
             row: sum(r == row for r, _ in one) for row in {r for r, _ in one}
         }
 
 
 def test_what_is_added_and_taken_away_again_is_no_change() -> None:
     def made(*rows: int) -> RowTenantPairs:
-        return RowTenantPairs.of(np.array(rows, np.int64), np.full(len(rows), 5, np.uint64))
+        return pairs.pack(np.array(rows, np.int64), np.full(len(rows), 5, np.uint64))
 
     added, removed = pairs.net_changes([made(1, 2), made(3, 1)], [made(1), made(9)])
-    assert (added.rows.tolist(), removed.rows.tolist()) == ([1, 2, 3], [9])
+    assert (rows_of(added).tolist(), rows_of(removed).tolist()) == ([1, 2, 3], [9])
     assert [len(part) for part in pairs.net_changes([made(1)], [made(1)])] == [0, 0]
-    assert pairs.net_changes([], []) == (NOTHING, NOTHING)
+    assert pairs.net_changes([], []) == (NO_PAIRS, NO_PAIRS)
 
 
 def test_the_planner_scans_a_tenants_rows_until_meeting_them_is_cheaper() -> None:

@@ -27,8 +27,9 @@ from vecdb.kernels.primitives.checksums import crc_rows
 from vecdb.state.generation import record_metas, verify_vectors
 from vecdb.storage.disk import filesystem
 from vecdb.storage.kv import catalog, keys, record_format
-from vecdb.tenancy.access_changes import AccessChange, AccessWriter, tenants_of
-from vecdb.tenancy.pairs import RowTenantPairs
+from vecdb.tenancy import pairs
+from vecdb.tenancy.access_changes import AccessChange, AccessWriter
+from vecdb.tenancy.tenant_names import tenants_of
 from vecdb.validate import AccessLists, IdBatch
 from vecdb.validate.common import show, slices
 from vecdb.validate.not_found import collection_not_found
@@ -161,11 +162,11 @@ class PendingChanges:
 
     def change_access(self, group: CommitGroup, change: AccessChange) -> int:
         """Make a change of access lists. Returns how many pairs it changed."""
-        if len(change) or change.new:
+        if change.pair_count or change.new:
             group.changed = True
             self.access.make(group, change)
             self.state = msgspec.structs.replace(self.state, has_tenants=True)
-        return len(change)
+        return change.pair_count
 
     # -- Participant -------------------------------------------------------------------------------
 
@@ -180,7 +181,7 @@ class PendingChanges:
             for start, stop in slices(len(rows), _SLICE):
                 cursor.putmulti([(key, row) for row in rows[start:stop].tolist()])
         self.access.finish(group)
-        self.state = msgspec.structs.replace(self.state, sequence=sequence, journal=self.access.there)
+        self.state = msgspec.structs.replace(self.state, sequence=sequence, journal=self.access.extent)
         txn.put(keys.uid(self.engine.entry.uid), catalog.encode(self.state), db=store.state)
         if self.engine.durable:
             try:
@@ -225,7 +226,7 @@ class PendingChanges:
         if access.added or access.removed or access.dropped:
             generation.tenants.publish(self.state.sequence, *access.net, access.dropped)
             if generation.access_log is not None:
-                generation.access_log += [pairs.rows for pairs in access.net]
+                generation.access_log += map(pairs.rows_of, access.net)
         self.engine.publish(self.state)
 
 
@@ -410,10 +411,10 @@ class GrantOrRevoke:
         rows = _rows_of(pending.find_all(group, id_keys))
         access, given, live_count = pending.access, self.tenants, pending.state.live_count
         numbers, new = access.resolve(group, given.names, create=self.granted)
-        pairs = RowTenantPairs.of(rows[given.records], numbers[given.which])
+        named = pairs.pack(rows[given.records], numbers[given.which])
         if not self.granted:
-            return pending.change_access(group, access.revoke(group, pairs))
-        change = access.grant(group, pairs, new, live_count)
+            return pending.change_access(group, access.revoke(group, named))
+        change = access.grant(group, named, new, live_count)
         make_room(group, "granting access")
         return pending.change_access(group, change)
 
@@ -441,7 +442,7 @@ class CreateTenants:
         numbers, new = access.resolve(group, self.names, create=True)
         there = [number for number in numbers.tolist() if number not in new]
         if there and not self.exist_ok:
-            known = tenants_of(group.store, group.txn, access.uid, np.array(there[:1], np.uint64), access.where)
+            known = tenants_of(group.store, group.txn, access.uid, np.array(there[:1], np.int64), access.where)
             found = known[there[0]]
             name = "" if found is None else found.name.decode()
             raise AlreadyExists(f"collection {access.where!r} has tenant {show(name)} already; pass exist_ok=True")

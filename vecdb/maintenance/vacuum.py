@@ -30,7 +30,7 @@ from vecdb.storage.disk import filesystem
 from vecdb.storage.disk.row_file import Rows
 from vecdb.storage.kv import catalog, keys, record_format
 from vecdb.tenancy.access_changes import AccessWriter
-from vecdb.tenancy.pairs import RowTenantPairs, subtract
+from vecdb.tenancy.pairs import RowTenantPairs, numbers_of, pack, rows_of, subtract
 from vecdb.validate.common import slices
 from vecdb.validate.not_found import collection_not_found
 
@@ -153,7 +153,7 @@ class VacuumCopy:
         """What the lists of old rows (ascending) say, of tenants that there still are, under new row numbers."""
         access = AccessWriter(self.engine.entry.uid, self.old.journal, self.engine.snapshot.state.journal)
         pairs = access.lists(group, rows)[1]
-        return RowTenantPairs.of(self.mapping[pairs.rows], pairs.numbers)
+        return pack(self.mapping[rows_of(pairs)], numbers_of(pairs))
 
     def _copy_access(self, group: CommitGroup, rows: NDArray[np.int64]) -> None:
         if self.engine.snapshot.state.has_tenants:

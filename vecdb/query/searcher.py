@@ -30,7 +30,7 @@ from vecdb.state.plan_cache import PreparedSearch
 from vecdb.storage.disk import filesystem
 from vecdb.storage.kv import catalog, keys, record_format
 from vecdb.storage.kv.store import Txn
-from vecdb.tenancy import access_changes
+from vecdb.tenancy import tenant_names
 from vecdb.validate import IdBatch, MixtureQuery, iterator, tenant_name
 
 _NAMES_PAGE = 1_000  # names of tenants read in one transaction
@@ -352,7 +352,7 @@ class Searcher(CollectionState):
 
     def _tenant_in(self, txn: Txn, name: str) -> tuple[int, record_format.Tenant]:
         """(number, tenant). Raises NotFound."""
-        return access_changes.named(self.store, txn, self.entry.uid, tenant_name(name), self.entry.name)
+        return tenant_names.tenant_named(self.store, txn, self.entry.uid, tenant_name(name), self.entry.name)
 
     def tenants(self, after: str | None, limit: int | None) -> Iterator[str]:
         """Names past `after`, sorted, a page at a time: each page is one committed state."""
@@ -362,7 +362,7 @@ class Searcher(CollectionState):
             self.current()
             most = min(left, _NAMES_PAGE)
             with self.store.read() as txn:
-                names = access_changes.names_after(self.store, txn, self.entry.uid, last, most)
+                names = tenant_names.names_after(self.store, txn, self.entry.uid, last, most)
             yield from (name.decode() for name in names)
             if len(names) < most:
                 return

@@ -16,8 +16,8 @@ from vecdb.state.generation import Generation, iter_tombs, record_block, record_
 from vecdb.storage.kv import keys, record_format
 from vecdb.storage.kv.catalog import CommittedState
 from vecdb.storage.kv.store import Txn
-from vecdb.tenancy import access_changes
-from vecdb.tenancy.pairs import distinct
+from vecdb.tenancy import tenant_names
+from vecdb.tenancy.pairs import distinct, numbers_of, rows_of
 from vecdb.validate import IdBatch, decode_fields, tenant_name
 from vecdb.validate.common import slices
 
@@ -99,9 +99,9 @@ def _names_of(generation: Generation, txn: Txn, state: CommittedState, rows: lis
     store, uid, where = generation.store, generation.entry.uid, generation.entry.name
     asked = np.unique(np.asarray(rows, np.int64))
     lists = generation.journal.at(txn, state).lists_of(asked[asked >= 0])
-    tenants = access_changes.tenants_of(store, txn, uid, np.unique(lists.numbers), where)
+    tenants = tenant_names.tenants_of(store, txn, uid, np.unique(numbers_of(lists)), where)
     names: dict[int, list[str]] = {}
-    for row, number in zip(lists.rows.tolist(), lists.numbers.tolist(), strict=True):
+    for row, number in zip(rows_of(lists).tolist(), numbers_of(lists).tolist(), strict=True):
         found = tenants[number]
         if found is not None:
             names.setdefault(row, []).append(found.name.decode())
@@ -137,7 +137,7 @@ def rows_of_tenants(
     store, entry = generation.store, generation.entry
     grants, parts = generation.journal.at(txn, state), []
     for name in names:
-        number, _ = access_changes.named(store, txn, entry.uid, tenant_name(name), entry.name)
+        number, _ = tenant_names.tenant_named(store, txn, entry.uid, tenant_name(name), entry.name)
         rows = grants.rows_of(number, state.row_count)
         grants.confirm(number, rows)
         parts.append(rows)

@@ -32,9 +32,9 @@ from vecdb.index.contract import RowSet
 from vecdb.schema import Visibility
 from vecdb.storage.kv import catalog, keys
 from vecdb.storage.kv.store import Store
-from vecdb.tenancy import access_changes
 from vecdb.tenancy.access_journal import AccessJournal
-from vecdb.tenancy.pairs import RowTenantPairs, distinct, merged
+from vecdb.tenancy.pairs import RowTenantPairs, apply_changes, by_tenant, distinct
+from vecdb.tenancy.tenant_names import tenant_named
 from vecdb.validate import tenant_name
 
 _ENTRY_BYTES = 512  # of an entry, its names and its array, beside the rows
@@ -134,7 +134,7 @@ class TenantRowCache:
             if state.generation != self._generation:
                 return None
             try:
-                number, tenant = access_changes.named(self._store, txn, uid, tenant_name(name), where)
+                number, tenant = tenant_named(self._store, txn, uid, tenant_name(name), where)
             except NotFound:
                 self._forget(known)
                 raise
@@ -176,10 +176,11 @@ class TenantRowCache:
                 old = self._numbers[number]
                 if old.sequence >= sequence:
                     continue  # it was read after the commit
-                rows = merged(old.allowed.rows, going.get(number, _NO_ROWS), coming.get(number, _NO_ROWS))
-                self._bytes -= old.nbytes
+                rows = apply_changes(old.allowed.rows, going.get(number, _NO_ROWS), coming.get(number, _NO_ROWS))
+                self._bytes += rows.nbytes - (0 if old.older is None else old.older.allowed.nbytes)
                 old.older, old.valid_to = None, sequence - 1
-                self._put(CachedTenant(old.name, number, sequence, _ALWAYS, RowSet(rows, self._grow), old, old.used))
+                new = CachedTenant(old.name, number, sequence, _ALWAYS, RowSet(rows, self._grow), old, old.used)
+                self._numbers[number] = self._entries[old.name] = new
             self._evict()
 
     # -- bookkeeping, under the lock ---------------------------------------------------------------
@@ -237,9 +238,9 @@ def _rows_by_number(pairs: RowTenantPairs, wanted: dict[int, CachedTenant]) -> d
     """uint32 rows, ascending, of each number that is wanted."""
     if not len(pairs):
         return {}
-    ordered, of = pairs.by_number()
-    numbers, starts = np.unique(ordered, return_index=True)
-    rows = of.astype(np.uint32)
+    ordered = np.sort(by_tenant(pairs))
+    numbers, starts = np.unique(ordered >> 32, return_index=True)
+    rows = ordered.astype(np.uint32)  # the lower half
     ends = [*starts[1:].tolist(), len(rows)]
     return {
         number: rows[start:end]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -30,8 +30,14 @@ def breathe() -> None:
         time.sleep(0)
 
 
-def slices(n: int, step: int, yield_gil: bool = True) -> Iterator[tuple[int, int]]:
+def slices(n: int, step: int, yield_gil: bool = True) -> Iterable[tuple[int, int]]:
     """Bounds of successive slices. `yield_gil=False` where NumPy itself releases the lock in every slice."""
+    if n <= step:
+        return ((0, n),) if n > 0 else ()
+    return _successive(n, step, yield_gil)
+
+
+def _successive(n: int, step: int, yield_gil: bool) -> Iterator[tuple[int, int]]:
     for start in range(0, n, step):
         if start and yield_gil:
             breathe()

@@ -107,21 +107,14 @@ class Rows:
         """Make room for `row_count` rows; publishes larger arrays where the present ones are too small. Raises
         OSError.
         """
-        old = self.arrays
-        if row_count <= old.capacity:
-            self._allocate(old, row_count)
-            return
-        new = self._reserve(row_count)
-        self._allocate(new, row_count)
-        used = old.capacity
-        new.crcs[:used] = old.crcs
-        new.verified[: len(old.verified)] = old.verified
-        new.deleted[:used] = old.deleted
-        self.arrays = new
-
-    def _allocate(self, arrays: RowArrays, row_count: int) -> None:
-        self._backing.allocate(arrays.crcs, row_count)
-        self._backing.allocate(arrays.deleted, row_count)
+        old, capacity = self.arrays, len(self.arrays.crcs)
+        new = old if row_count <= capacity else self._reserve(row_count)
+        self._backing.allocate(row_count, new.crcs, new.deleted)
+        if new is not old:
+            new.crcs[:capacity] = old.crcs
+            new.verified[: len(old.verified)] = old.verified
+            new.deleted[:capacity] = old.deleted
+            self.arrays = new
 
     def write(self, first_row: int, vectors: NDArray[Any]) -> None:
         """Write vectors (stored dtype[n, dim]) as rows from `first_row`. Not durable before `sync`."""
@@ -135,10 +128,6 @@ class Rows:
         if self._dirty:
             filesystem.fdatasync(self._fd)
             self._dirty = False
-
-    def read(self, row: int) -> NDArray[Any]:
-        """A copy of one row, unverified."""
-        return np.array(self.arrays.vectors[row])
 
     def close(self) -> None:
         """Close the descriptor, once. Arrays that searches hold stay valid until they let go."""

@@ -128,7 +128,8 @@ def index_to_dict(index: IndexConfig | None) -> dict[str, Any] | None:
 def index_from_dict(value: dict[str, Any] | None) -> IndexConfig | None:
     if value is None:
         return None
-    return _KINDS[value["kind"]](**{key: item for key, item in value.items() if key != "kind"})
+    parameters = dict(value)
+    return _KINDS[parameters.pop("kind")](**parameters)
 
 
 def config_of(entry: CollectionEntry, state: CommittedState) -> CollectionConfig:

@@ -35,6 +35,7 @@ collection is dropped, which LMDB allows only while no transaction of any thread
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -86,22 +87,22 @@ def prefix_end(prefix: bytes) -> bytes | None:
 
 
 def row_key(prefix: bytes, number: int) -> bytes:
-    """Key of a block (by first row), of the tombs or journal of a commit, of a tenant's rows or a row's tenants."""
+    """Key of a block (by first row), of a commit's deletions or journal entry, of a tenant's rows, of a row's list."""
     return prefix + number.to_bytes(8, "big")
 
 
 def number_of(key: bytes) -> int:
-    """The row or sequence of a key that `numbered` made."""
+    """The number in a key that `row_key` made."""
     return int.from_bytes(key[PREFIX_BYTES:], "big")
 
 
-def numbers_of(keys: list[Any]) -> NDArray[np.int64]:
+def numbers_of(keys: Iterable[Any]) -> NDArray[np.int64]:
     """int64[n]: `number_of` each of many keys (bytes or buffers)."""
     return np.frombuffer(b"".join(keys), [("head", f"V{PREFIX_BYTES}"), ("number", ">u8")])["number"].astype(np.int64)
 
 
-def all_numbered(head: bytes, numbers: NDArray[Any]) -> list[bytes]:
-    """What `numbered` makes of each of many numbers (uint64[n]) after the same head."""
+def row_keys(head: bytes, numbers: NDArray[Any]) -> list[bytes]:
+    """`row_key` of each of many numbers (integers, none negative) behind one prefix or other head."""
     made = np.empty(len(numbers), [("head", f"V{len(head)}"), ("number", ">u8")])
     made["head"] = np.void(head)
     made["number"] = numbers
@@ -111,32 +112,32 @@ def all_numbered(head: bytes, numbers: NDArray[Any]) -> list[bytes]:
 
 def tenant_next(number: int) -> bytes:
     """Where the collection `number` keeps the number of its next tenant."""
-    return uid(number) + _NEXT
+    return number.to_bytes(4, "big") + _NEXT
 
 
 def tenant_names(number: int) -> bytes:
     """What a tenant's name is appended to."""
-    return uid(number) + _NAME
+    return number.to_bytes(4, "big") + _NAME
 
 
 def tenant_numbers(number: int) -> bytes:
     """What a tenant's number, u64 BE, is appended to."""
-    return uid(number) + _NUMBER
+    return number.to_bytes(4, "big") + _NUMBER
 
 
 def requests_counted(number: int) -> bytes:
     """Where the collection `number` keeps how many requests it knows."""
-    return uid(number) + _COUNTED
+    return number.to_bytes(4, "big") + _COUNTED
 
 
 def request_ids(number: int) -> bytes:
     """What a request's id is appended to."""
-    return uid(number) + _REQUEST
+    return number.to_bytes(4, "big") + _REQUEST
 
 
 def requests_in_order(number: int) -> bytes:
     """What a request's sequence, u64 BE, and its place in the commit, u32 BE, are appended to."""
-    return uid(number) + _ORDERED
+    return number.to_bytes(4, "big") + _ORDERED
 
 
 def owner_prefix(prefix: bytes, owner: bytes) -> bytes:

@@ -49,6 +49,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -216,7 +217,7 @@ def split_meta(meta: bytes) -> tuple[bytes, bytes]:
     return owner, bytes(fields)
 
 
-def encode_access(numbers: NDArray[np.uint64], counts: NDArray[np.int64]) -> list[bytes]:
+def encode_access(numbers: NDArray[np.integer], counts: NDArray[np.int64]) -> list[bytes]:
     """Access lists of many records: `numbers` of all, one record's `counts` after another's, none of them 0."""
     raw = numbers.astype("<u8", copy=False).tobytes()
     ends = (8 * np.cumsum(counts)).tolist()
@@ -226,7 +227,7 @@ def encode_access(numbers: NDArray[np.uint64], counts: NDArray[np.int64]) -> lis
     return [head + part for head, part in zip(heads.view("V8")[:, 0].tolist(), parts, strict=True)]
 
 
-def decode_access(raws: list[Any], rows: Any, where: str) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+def decode_access(raws: Sequence[Any], rows: Any, where: str) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
     """(numbers, counts) of access lists (bytes or buffers) found under `rows`, as `encode_access` takes
     them. Raises `Corruption`.
     """

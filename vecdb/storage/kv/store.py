@@ -20,7 +20,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import lmdb
 
@@ -41,6 +41,14 @@ _SPARE_BYTES = 1 << 20  # kept free behind LMDB's last page, so that deletes wor
 Txn = Any  # lmdb.Transaction
 MapFullError = lmdb.MapFullError
 StoreError = lmdb.Error
+
+
+class WriteTxn(Protocol):
+    """A write transaction with its store and the sequence number that it commits. commit/committer.py makes them."""
+
+    txn: Txn
+    store: Store
+    sequence: int
 
 
 class Store:
