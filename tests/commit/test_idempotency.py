@@ -26,7 +26,7 @@ def docs() -> Iterator[vecdb.Collection]:
 
 def entries(docs: vecdb.Collection) -> int:
     """Of the table of requests, all kinds."""
-    store = docs._engine.store
+    store = docs._backend.store
     with store.read() as txn:
         return int(txn.stat(store.requests)["entries"])
 
@@ -102,7 +102,7 @@ def test_bad_ids_are_refused(docs: vecdb.Collection, request_id: Any) -> None:
 
 
 def test_a_call_that_is_split_takes_no_request_id(docs: vecdb.Collection, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(type(docs._engine), "rows_per_call", property(lambda self: 1))
+    monkeypatch.setattr(type(docs._backend), "rows_per_call", property(lambda self: 1))
     with pytest.raises(vecdb.InvalidArgument, match="request_id"):
         docs.upsert([1, 2], np.ones((2, 4)), atomic=False, request_id="a")
 
@@ -145,7 +145,7 @@ def test_answers_go_with_their_collection(tmp_path: Path) -> None:
 
 def test_a_damaged_answer_is_found(docs: vecdb.Collection) -> None:
     docs.upsert(1, ONE, request_id="a")
-    store, uid = docs._engine.store, docs._engine.entry.uid
+    store, uid = docs._backend.store, docs._backend.entry.uid
     with store.begin_write() as txn:
         txn.put(keys.request_ids(uid) + b"a", b"short", db=store.requests)
     with pytest.raises(vecdb.Corruption):

@@ -140,7 +140,7 @@ def quotas_by_hand(weights: list[float], limit: int) -> list[int]:
 
 
 def centres_of(docs: Any) -> Any:
-    snapshot = docs._engine.snapshot
+    snapshot = docs._backend.snapshot
     return snapshot.generation.index.centres(snapshot.visibility.row_count)
 
 
@@ -260,7 +260,7 @@ def islands(db: Database) -> Any:
 def three(islands: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The islands, each a cell: cell 0 the middle one."""
     centres = np.array([[1000, 0], [0, 0], [2000, 0]], np.float32)
-    monkeypatch.setattr(type(islands._engine.snapshot.generation.index), "centres", lambda self, row_count: centres)
+    monkeypatch.setattr(type(islands._backend.snapshot.generation.index), "centres", lambda self, row_count: centres)
     return islands
 
 
@@ -576,7 +576,7 @@ def test_positives_of_a_newer_commit_are_not_looked_for_in_an_older_one(
     three: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A view is taken, a commit replaces the positive, its row is looked up: what a slow search may meet."""
-    engine = three._engine
+    engine = three._backend
     views = [engine.snapshot]
     three.upsert([0], [[2000.0, 0.0]], tenants=["isle0", "all"])
     current = engine.current
@@ -603,6 +603,6 @@ def test_a_key_that_leads_to_another_record_is_corruption(db: Database, monkeypa
 def test_a_damaged_row_of_the_sample_is_corruption(db: Database) -> None:
     docs = db.create_collection("docs", 8, "l2", vecdb.Flat())
     docs.upsert(range(20), VECTORS[:20])
-    docs._engine.snapshot.generation.rows.arrays.crcs[3] ^= 1
+    docs._backend.snapshot.generation.rows.arrays.crcs[3] ^= 1
     with pytest.raises(Corruption, match="row 3"):
         centres_of(docs)

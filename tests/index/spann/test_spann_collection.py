@@ -52,7 +52,7 @@ def kind(request: pytest.FixtureRequest) -> Spann:
 
 
 def index_of(docs: Any) -> SpannIndex:
-    index = docs._engine.snapshot.generation.index
+    index = docs._backend.snapshot.generation.index
     assert isinstance(index, SpannIndex)
     return index
 
@@ -72,7 +72,7 @@ def held_bytes(docs: Any) -> int:
 
 def care(docs: Any) -> None:
     """What maintenance would come to do."""
-    upkeep = docs._engine.upkeep
+    upkeep = docs._backend.upkeep
     upkeep.index_tail(2, all_rows=True)
     upkeep.repair(2)
 
@@ -118,7 +118,7 @@ def test_recall_lengths_and_size_are_those_of_a_fresh_build_after_sixty_rounds_o
             if kind.memory_budget_bytes is not None:
                 assert held_bytes(docs) <= kind.memory_budget_bytes
             if round % 10 == 9:
-                docs._engine.upkeep.seal(2)
+                docs._backend.upkeep.seal(2)
                 assert index_of(docs).check() == []
                 sound(docs.search(queries[:10], 20), set(range(n)), 20)
         docs.vacuum()
@@ -154,11 +154,11 @@ def test_the_files_of_a_collection_stay_bounded_without_a_vacuum(tmp_path: Path)
             docs.upsert(range(1_500 + 40 * round, 1_540 + 40 * round), clustered(40, seed=round))
             docs.delete(range(40 * round, 40 * round + 40))
             care(docs)
-            docs._engine.upkeep.seal(2)
+            docs._backend.upkeep.seal(2)
             stats = docs.stats()["index_stats"]
             assert stats["list_file_garbage_bytes"] <= 0.5 * stats["list_file_bytes"] + 64 * 4096
             sizes.append(stats["list_file_bytes"])
-            files = {path.name for path in docs._engine.folder.iterdir()}
+            files = {path.name for path in docs._backend.folder.iterdir()}
             assert len(files) == 3, files  # rows, lists, and what is sealed
         assert sizes != sorted(sizes), "it was written anew"
         assert index_of(docs).check() == []
@@ -358,7 +358,7 @@ def test_explain_counts_probes_rows_reads_and_bytes(corpus: Any, kind: Spann) ->
     heads = len(lengths_of(docs))
     reports = {}
     for nprobe in (1, 8, heads):
-        docs._engine.snapshot.generation.index._prepared = None
+        docs._backend.snapshot.generation.index._prepared = None
         report = docs.search(clustered(1, seed=2)[0], 10, params=SearchParams(nprobe=nprobe), explain=True).explain
         assert (report["plan"], report["nprobe"], report["ef"]) == ("lists", nprobe, None)
         assert (report["reason"], report["index_state"], report["tail_rows"]) == ("nprobe given", "ready", 10)
@@ -421,7 +421,7 @@ def test_stats_say_what_lists_there_are_and_what_they_take(corpus: Any, kind: Sp
     assert (stats["sealed_rows"], stats["tail_rows"], stats["index_state"]) == (2_000, 0, "ready")
     docs.delete(range(100))
     care(docs)
-    assert docs.stats()["index_stats"]["removed_sequence"] == docs._engine.snapshot.visibility.sequence
+    assert docs.stats()["index_stats"]["removed_sequence"] == docs._backend.snapshot.visibility.sequence
 
 
 # -- how many lists are looked at -----------------------------------------------------------------
@@ -483,7 +483,7 @@ def test_a_budget_of_the_database_keeps_codes_on_disk(tmp_path: Path) -> None:
         docs = db.create_collection("docs", DIM, "l2", Spann())
         docs.upsert(range(3_000), vectors)
         care(docs)
-        docs._engine.upkeep.seal(2)
+        docs._backend.upkeep.seal(2)
         all_bytes = held_bytes(docs)
         reached = recall(docs, queries, wide)
     assert all_bytes > 4 * budget
@@ -505,7 +505,7 @@ def test_a_budget_of_the_database_keeps_codes_on_disk(tmp_path: Path) -> None:
         docs.reindex(Spann(memory_budget_bytes=1 << 30))
         assert held_bytes(docs) > budget, "a budget of the collection's own counts before the database's"
     with open_database(tmp_path / "db", maintenance=False) as db:
-        assert held_bytes(db["docs"]) == db["docs"]._engine.snapshot.generation.index.lists.view.body_bytes().sum()
+        assert held_bytes(db["docs"]) == db["docs"]._backend.snapshot.generation.index.lists.view.body_bytes().sum()
 
 
 # -- other processes -------------------------------------------------------------------------------
@@ -574,7 +574,7 @@ def test_a_reading_process_follows_a_writer_that_seals_splits_vacuums_and_reinde
             def look(plan: str, indexed: int) -> None:
                 got = follower.ask(queries, 10, 1 << 15)
                 assert (got["plan"], got["indexed"], got["count"]) == (plan, indexed, len(live))
-                assert got["sequence"] == docs._engine.snapshot.visibility.sequence
+                assert got["sequence"] == docs._backend.snapshot.visibility.sequence
                 assert {one for line in got["near"] for one in line} <= live
                 true = docs.search(queries, 10, params=EXACT)
                 assert got["true"] == true.ids.tolist()
@@ -588,21 +588,21 @@ def test_a_reading_process_follows_a_writer_that_seals_splits_vacuums_and_reinde
             write(0, 800)
             look("exact", 0)
             care(docs)
-            docs._engine.upkeep.seal(2)
+            docs._backend.upkeep.seal(2)
             heads = len(lengths_of(docs))
             look("lists", 800)
             write(800, 1_400)
             look("lists", 800)  # the rest is its tail
             care(docs)
             look("lists", 800)  # what the writer has placed but not sealed is its own
-            docs._engine.upkeep.seal(2)
+            docs._backend.upkeep.seal(2)
             look("lists", 1_400)
             for stop in range(1_800, 3_001, 400):
                 docs.delete(range(stop - 1_800, stop - 1_500))
                 live.difference_update(range(stop - 1_800, stop - 1_500))
                 write(stop - 400, stop)
                 care(docs)
-                docs._engine.upkeep.seal(2)
+                docs._backend.upkeep.seal(2)
                 look("lists", stop)
             assert len(lengths_of(docs)) > heads, "lists were split"
             docs.vacuum()
@@ -622,11 +622,11 @@ def test_a_reading_process_follows_a_writer_that_seals_splits_vacuums_and_reinde
 def test_a_bulk_load_is_indexed_once_it_pauses_or_somebody_searches_or_asks(
     db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    serve = db._home._maintenance._serve  # type: ignore[union-attr]
+    serve = db._backend._maintenance._serve  # type: ignore[union-attr]
     monkeypatch.setattr(engine_module, "_WRITTEN_S", 1e9)  # the load goes on
     monkeypatch.setattr(searcher, "_SEARCHED_S", 0.0)  # nobody searches
     docs = db.create_collection("docs", DIM, "l2", Spann())
-    engine, upkeep = docs._engine, docs._engine.upkeep
+    engine, upkeep = docs._backend, docs._backend.upkeep
     for first in range(0, 800, 200):
         docs.upsert(range(first, first + 200), clustered(200, seed=first))
         serve(engine)
@@ -656,7 +656,7 @@ def test_a_bulk_load_is_indexed_once_it_pauses_or_somebody_searches_or_asks(
     assert docs.stats()["tail_rows"] == 0 and upkeep.tail_is_deferred() is False and db.check() == []
     graph = db.create_collection("graph", DIM, "l2", vecdb.Hnsw(m=4, ef_construction=24))
     graph.upsert(range(200), clustered(200))
-    assert graph._engine.upkeep.tail_is_due(), "a graph is built a row at a time and gains nothing by waiting"
+    assert graph._backend.upkeep.tail_is_due(), "a graph is built a row at a time and gains nothing by waiting"
 
 
 def test_maintenance_looks_again_by_itself_whether_a_load_has_paused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -710,7 +710,9 @@ def stopped_build(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def left_by_a_build(docs: Any) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in docs._engine.folder.iterdir() if path.name[:4] in ("tree", "entr")}
+    return {
+        path.name: path.read_bytes() for path in docs._backend.folder.iterdir() if path.name[:4] in ("tree", "entr")
+    }
 
 
 def test_an_open_keeps_what_the_next_build_can_use_and_the_seal_ends_it(
@@ -726,7 +728,7 @@ def test_an_open_keeps_what_the_next_build_can_use_and_the_seal_ends_it(
             docs.optimize()
         assert docs.stats()["index_state"] == "ready" and left_by_a_build(docs) == {}
         assert recall(docs, clustered(20, seed=2), None) > 0.9 and db.check() == []
-        folder = docs._engine.folder
+        folder = docs._backend.folder
     for name, raw in left.items():
         (folder / name).write_bytes(raw)  # as after a crash between the commit of a seal and the removal of these
     with open_database(tmp_path / "db", maintenance=False) as db:
@@ -742,7 +744,7 @@ def test_a_vacuum_and_a_drop_leave_nothing_of_a_stopped_build(tmp_path: Path, mo
         assert left_by_a_build(docs) == {} and docs.count() == 1_400
         docs.optimize()
         assert docs.stats()["tail_rows"] == 0 and db.check() == []
-        folder = docs._engine.folder
+        folder = docs._backend.folder
         db.drop_collection("docs")
         assert not folder.exists()
 
@@ -799,7 +801,7 @@ def test_a_damaged_extent_gives_exact_answers_at_once_and_is_built_anew_by_optim
         docs = db["docs"]
         if kind.memory_budget_bytes == 0:
             assert docs.stats()["index_state"] == "ready", "nobody has looked"
-            assert any("extent" in problem for problem in docs._engine.check())
+            assert any("extent" in problem for problem in docs._backend.check())
             assert docs.search(queries[0], 10, explain=True).plan == "exact"
         assert exact(docs, queries)
         stats = docs.stats()
@@ -816,7 +818,7 @@ def test_a_damaged_extent_gives_exact_answers_at_once_and_is_built_anew_by_optim
         assert hits.plan == "lists" and recall(docs, queries, None) > 0.9 and db.check() == []
     with open_database(tmp_path / "db", maintenance=False) as db:
         assert db["docs"].search(queries, 10, explain=True).plan == "lists" and db.check() == []
-        assert len(list(db["docs"]._engine.folder.iterdir())) == 3, "the damaged file is gone"
+        assert len(list(db["docs"]._backend.folder.iterdir())) == 3, "the damaged file is gone"
 
 
 @pytest.mark.parametrize("step", ["optimize", "vacuum", "reindex", "index_tail", "repair", "seal"])
@@ -827,7 +829,7 @@ def test_every_step_of_care_that_meets_damage_ends_with_a_sound_index(tmp_path: 
         docs = db["docs"]
         docs.delete(range(200))
         docs.upsert(range(1_500, 1_700), clustered(200, seed=5))
-        upkeep = docs._engine.upkeep
+        upkeep = docs._backend.upkeep
         steps = {
             "optimize": docs.optimize,
             "vacuum": docs.vacuum,
@@ -878,16 +880,16 @@ def test_what_maintenance_built_in_the_place_of_a_damaged_index_is_sealed_althou
         docs = db.create_collection("docs", DIM, "l2", index)
         docs.upsert(range(1_519), clustered(1_519))
         docs.optimize()
-        sealed = docs._engine.folder / docs._engine.snapshot.state.sealed.file
+        sealed = docs._backend.folder / docs._backend.snapshot.state.sealed.file
     raw = bytearray(sealed.read_bytes())
     raw[len(raw) // 2] ^= 4
     sealed.write_bytes(raw)
     with open_database(tmp_path / "db", maintenance=False) as db:
         docs = db["docs"]
         assert docs.stats()["index_state"] == "rebuilding"
-        while docs._engine.upkeep.tail_is_due():  # a graph takes one bounded step a round
-            db._home._maintenance._serve(docs._engine)  # type: ignore[union-attr]
-        db._home._maintenance._serve(docs._engine)  # type: ignore[union-attr]
+        while docs._backend.upkeep.tail_is_due():  # a graph takes one bounded step a round
+            db._backend._maintenance._serve(docs._backend)  # type: ignore[union-attr]
+        db._backend._maintenance._serve(docs._backend)  # type: ignore[union-attr]
         assert docs.stats()["index_state"] == "ready"
     with open_database(tmp_path / "db", maintenance=False) as db:
         assert db["docs"].stats()["index_state"] == "ready" and db.check() == []
