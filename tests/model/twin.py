@@ -533,7 +533,7 @@ class Twin:
 
     @property
     def engine(self) -> Any:
-        return self.docs._engine
+        return self.docs._backend
 
     def index_some(self) -> None:
         self._caring("index steps", lambda: self.engine.upkeep.index_tail(1))
