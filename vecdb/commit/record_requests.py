@@ -24,7 +24,7 @@ from vecdb import limits
 from vecdb.commit.committer import CommitGroup, SyncFailed
 from vecdb.errors import AlreadyExists, InvalidArgument, LimitExceeded, NotFound
 from vecdb.kernels.primitives.checksums import crc_rows
-from vecdb.state.generation import record_metas, verify_vectors
+from vecdb.state.record_blocks import record_metas, verify_vectors
 from vecdb.storage.disk import filesystem
 from vecdb.storage.kv import catalog, keys, record_format
 from vecdb.tenancy import pairs
@@ -340,7 +340,7 @@ class UpdateRecords:
         generation = pending.engine.snapshot.generation
         known = rows < generation.ids.row_count
         vectors = np.ascontiguousarray(generation.rows.arrays.vectors[rows])
-        verify_vectors(generation, rows[known], vectors[known], generation.rows.arrays.crcs[rows[known]])
+        verify_vectors(generation.rows.path, rows[known], vectors[known], generation.rows.arrays.crcs[rows[known]])
         return vectors
 
     def _metas(self, group: CommitGroup, pending: PendingChanges, rows: NDArray[np.int64]) -> list[bytes] | None:

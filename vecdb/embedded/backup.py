@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from vecdb.errors import AlreadyExists, Corruption, InvalidArgument, NotFound, Unavailable
-from vecdb.state.generation import collection_folder, row_file_name
 from vecdb.storage.disk import filesystem, manifest
+from vecdb.storage.disk.paths import collection_folder, row_file_name
 from vecdb.storage.kv import catalog, keys, record_format
 from vecdb.storage.kv.store import READERS, Store
 

@@ -24,8 +24,8 @@ from vecdb import limits
 from vecdb.commit import idempotency
 from vecdb.errors import Corruption
 from vecdb.kernels.primitives.checksums import crc_rows
-from vecdb.maintenance.vacuum import id_keys
-from vecdb.state.generation import Generation, iter_blocks, iter_tombs
+from vecdb.state.generation import Generation
+from vecdb.state.record_blocks import id_keys, iter_blocks, iter_tombs
 from vecdb.storage.kv import catalog, keys
 from vecdb.storage.kv.store import Store, Txn
 from vecdb.tenancy.access_journal import AccessReader

@@ -14,8 +14,8 @@ from vecdb.commit.committer import CommitGroup
 from vecdb.embedded.local_collection import LocalCollection
 from vecdb.errors import AlreadyExists, LimitExceeded
 from vecdb.schema import CollectionConfig
-from vecdb.state.generation import collection_folder, row_file_name
 from vecdb.storage.disk import filesystem
+from vecdb.storage.disk.paths import collection_folder, row_file_name
 from vecdb.storage.disk.row_file import Rows
 from vecdb.storage.kv import catalog, keys
 from vecdb.validate.not_found import collection_not_found

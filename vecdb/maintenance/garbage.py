@@ -12,8 +12,8 @@ from pathlib import Path
 from vecdb.commit.committer import CommitGroup, Committer
 from vecdb.errors import Corruption
 from vecdb.index.spann import build_checkpoint
-from vecdb.state.generation import row_file_name
 from vecdb.storage.disk import filesystem
+from vecdb.storage.disk.paths import row_file_name
 from vecdb.storage.kv import catalog, keys
 from vecdb.storage.kv.store import Store
 from vecdb.validate.common import breathe

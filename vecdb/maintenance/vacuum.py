@@ -25,8 +25,10 @@ from numpy.typing import NDArray
 from vecdb import limits
 from vecdb.commit.committer import CommitGroup, CompactLmdbFile, SyncFailed
 from vecdb.index.contract import IndexCorruption
-from vecdb.state.generation import Generation, Snapshot, iter_blocks, record_block, row_file_name, verify_vectors
+from vecdb.state.generation import Generation, Snapshot
+from vecdb.state.record_blocks import id_keys, iter_blocks, record_block, verify_vectors
 from vecdb.storage.disk import filesystem
+from vecdb.storage.disk.paths import row_file_name
 from vecdb.storage.disk.row_file import Rows
 from vecdb.storage.kv import catalog, keys, record_format
 from vecdb.tenancy.access_changes import AccessWriter
@@ -40,7 +42,6 @@ if TYPE_CHECKING:
 
 _PIECE_ROWS = 4_096  # old rows copied per commit
 _SLICE = 128  # ids per stretch of bytecode
-_SIGN = np.uint64(1 << 63)
 
 
 def vacuum(engine: LocalCollection, threads: int = 1, progress: Progress = None) -> bool:
@@ -126,7 +127,7 @@ class VacuumCopy:
         rows = block.first_row + live
         vectors = np.ascontiguousarray(self.old.rows.arrays.vectors[rows])
         crcs = block.row_crc[live]
-        verify_vectors(self.old, rows, vectors, crcs)
+        verify_vectors(self.old.rows.path, rows, vectors, crcs)
         first, n = self.written, len(live)
         blob_bytes = 0 if block.int_ids else int(block.id_end[-1])
         self.new.ensure(first + n, "int" if block.int_ids else "str", blob_bytes)
@@ -181,19 +182,6 @@ class VacuumCopy:
                 self.new.rows.sync()
             except OSError as error:
                 raise SyncFailed(error) from error
-
-
-def id_keys(prefix: bytes, block: record_format.Block, which: NDArray[np.int64]) -> list[bytes]:
-    """Keys in ids of the records at positions `which` of a block."""
-    if block.int_ids and not len(block.metas):
-        head = keys.owner_prefix(prefix, b"")
-        flipped = (block.int_id_array()[which].view(np.uint64) ^ _SIGN).astype(">u8").view("V8")
-        return [head + key for key in flipped.tolist()]
-    out = []
-    for at in which.tolist():
-        owner = record_format.split_meta(block.meta(at))[0]
-        out.append(keys.owner_prefix(prefix, owner) + keys.id_key_bytes(block.id(at)))
-    return out
 
 
 def _blocks_between(

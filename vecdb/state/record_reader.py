@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from vecdb.errors import Corruption
 from vecdb.schema import Id, Record
-from vecdb.state.generation import Generation, iter_tombs, record_block, record_metas, verify_vectors
+from vecdb.state.generation import Generation
+from vecdb.state.record_blocks import iter_tombs, record_block, record_metas, verify_vectors
 from vecdb.storage.kv import keys, record_format
 from vecdb.storage.kv.catalog import CommittedState
 from vecdb.storage.kv.store import Txn
@@ -65,9 +66,9 @@ def verified_rows_of_ids(
 
 
 def encoded_fields(generation: Generation, txn: Txn, rows: list[int]) -> list[bytes]:
-    """The fields of each row as msgpack."""
+    """The fields of each row as msgpack. `txn` gives buffers."""
     metas = record_metas(generation.store, txn, generation.prefix, rows, generation.entry.name)
-    return [record_format.split_meta(meta)[1] for meta in metas]
+    return record_format.fields_of(metas)
 
 
 def records(
@@ -112,7 +113,7 @@ def vectors(generation: Generation, rows: NDArray[np.int64]) -> NDArray[Any]:
     """Copies of stored vectors, compared with their crcs."""
     arrays = generation.rows.arrays
     found = np.ascontiguousarray(arrays.vectors[rows])
-    verify_vectors(generation, rows, found, arrays.crcs[rows])
+    verify_vectors(generation.rows.path, rows, found, arrays.crcs[rows])
     return found
 
 
@@ -126,7 +127,7 @@ def _vectors_committed(generation: Generation, txn: Txn, rows: list[int]) -> lis
     for i, row in enumerate(rows):
         block = record_block_at(generation, txn, row)
         crcs[i] = block.row_crc[row - block.first_row]
-    verify_vectors(generation, numbers, found, crcs)
+    verify_vectors(generation.rows.path, numbers, found, crcs)
     return list(found)
 
 

@@ -65,13 +65,10 @@ def test_a_block_is_read_back_as_written(data: st.DataObject) -> None:
     assert [block.id(at) for at in range(len(ids))] == ids
     if isinstance(ids[0], int):
         assert block.int_id_array().tolist() == ids
-    assert (
-        record_format.meta_of(raw, first, first - 1, "here")
-        is record_format.meta_of(raw, first, first + len(ids), "here")
-        is None
-    )
+    assert record_format.metas_of([(first, raw)] * 2, [first - 1, first + len(ids)], "here") == [None, None]
     for at in range(len(ids)):
-        assert record_format.meta_of(memoryview(raw), first, first + at, "here") == block.meta(at)
+        [meta] = record_format.metas_of([(first, memoryview(raw))], [first + at], "here")
+        assert meta == block.meta(at)
         owner, fields = record_format.split_meta(block.meta(at))
         expected = (b"", b"") if drawn is None else drawn[at]
         assert owner == expected[0]
@@ -157,16 +154,16 @@ def test_a_block_cut_short_at_any_byte_is_noticed() -> None:
         with pytest.raises(Corruption):
             record_format.decode_block(raw[:length], 7, "here")
         with contextlib.suppress(Corruption):  # what is there is not looked at past the one record
-            assert record_format.meta_of(raw[:length], 7, 7, "here") == b""
+            assert record_format.metas_of([(7, raw[:length])], [7], "here") == [b""]
         with pytest.raises(Corruption):
-            record_format.meta_of(raw[:length], 7, 8, "here")
+            record_format.metas_of([(7, raw[:length])], [8], "here")
 
 
 def test_a_sound_block_under_another_key_is_noticed() -> None:
     with pytest.raises(Corruption, match="row 7 found under row 8"):
         record_format.decode_block(encoded([1], [1], None), 8, "here")
     with pytest.raises(Corruption, match="row 7 found under row 8"):
-        record_format.meta_of(encoded([1], [1], None), 8, 8, "here")
+        record_format.metas_of([(8, encoded([1], [1], None))], [8], "here")
 
 
 def test_a_newer_block_version_is_refused() -> None:
