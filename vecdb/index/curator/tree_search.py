@@ -52,7 +52,7 @@ class TreeView:
         self.order = order
         self.arrays = arrays
         self.vectors = checksums.for_kernels(arrays.vectors)
-        sieve, heads = order.sieve, order.heads
+        sieve, heads = order.bit_filter, order.heads
         self.nodes = order.leaf_count + len(heads.group_ends)
         self.words = () if sieve is None else sieve.words
         self.blocks = (0,) * (order.codes.shape[1] // 64)
@@ -110,7 +110,7 @@ class ScanBudget:
         few, patience, nodes_most = _UNBOUNDED if nprobe is None else 0, nprobe or 0, _UNBOUNDED
         if everything and nprobe is not None:
             patience, nodes_most = _UNBOUNDED, nprobe
-        if order.sieve is not None:
+        if order.bit_filter is not None:
             self.wanted, sieved = max(_SIEVED_MAX, _SIEVED_PER_RESULT * limit), _SIEVED_FROM
         shortlist = 0 if everything else config.shortlist_max
         self.numbers = np.array(
@@ -129,7 +129,7 @@ class TreeScratch:
 
     def __init__(self, view: TreeView, plan: ScanBudget) -> None:
         self._rerank, self._wanted, self._nodes = max(255, plan.rerank), plan.wanted, view.nodes
-        sieve = view.order.sieve
+        sieve = view.order.bit_filter
         width, bits = view.order.codes.shape[1], 0 if sieve is None else sieve.width
         planes = np.zeros((PLANES, bits), np.uint8)
         self.bundle = ArrayTable(
