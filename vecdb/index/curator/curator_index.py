@@ -37,7 +37,7 @@ from vecdb.index.clustering import partition
 from vecdb.index.clustering.assignment import assign_to_heads, comparisons_per_row
 from vecdb.index.clustering.cluster_tree import comparisons, grow_tree
 from vecdb.index.common import sealed_file, sq8_training
-from vecdb.index.common.batching import as_float32_queries, explain_scan
+from vecdb.index.common.batching import as_float32_queries
 from vecdb.index.common.progress import WeightedProgress
 from vecdb.index.common.sampling import evenly_spaced
 from vecdb.index.common.thread_pool import ThreadPool
@@ -52,7 +52,7 @@ from vecdb.index.curator.tree_search import TreeScratch, TreeSearch, TreeView
 from vecdb.index.flat import scan_exactly
 from vecdb.index.hnsw.graph import grown
 from vecdb.kernels.primitives.distance import L2, METRIC_CODES
-from vecdb.kernels.search.tree_search import PANEL_SHARE
+from vecdb.kernels.search.tree_search import PANEL_SHARE, TreeWork
 from vecdb.schema import SearchParams, Visibility
 
 _GROWTH = 4  # the tree is grown anew each time that there are so many times as many rows
@@ -277,9 +277,9 @@ class CuratorIndex(Index):
             view = TreeView(view.order, self._rows.arrays, self._metric)
         if view.lacks_panels(params, allow):
             view = self._with_panels(view)
-        plan = view.plan(self.config, limit, params, everything=allow is None)
+        budget = view.budget(self.config, limit, params, everything=allow is None)
         return TreeSearch(
-            view, plan, limit, visibility, allow, params.threads, self._free, self._workers, self._exactly
+            view, budget, limit, visibility, allow, params.threads, self._free, self._workers, self._exactly
         )
 
     def _with_panels(self, view: TreeView) -> TreeView:
@@ -351,9 +351,11 @@ class CuratorIndex(Index):
         return found + self.companion.check()
 
     def explain(self, work: NDArray[np.int64]) -> dict[str, Any]:
-        facts = explain_scan(work)
-        facts["nodes_scored"] = facts.pop("walked_again")
-        return facts
+        return {
+            "code_distances": int(work[TreeWork.CODES]),
+            "vector_distances": int(work[TreeWork.VECTORS]),
+            "nodes_scored": int(work[TreeWork.NODES]),
+        }
 
     def stats(self) -> dict[str, Any]:
         view = self._view

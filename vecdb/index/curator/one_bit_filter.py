@@ -70,7 +70,7 @@ class OneBitFilter:
                 self.center, np.float32(1.0), self.center, self.signs, 1, np.float32(rabitq.STEPS[1]), codes, factors,
                 scratch[0], scratch[1],
             )  # fmt: skip
-            kernels.pack(codes, factors, slot + start - first, lines, lines.view(np.float32))
+            kernels.pack_lines(codes, factors, slot + start - first, lines, lines.view(np.float32))
 
 
 def _padded(dim: int) -> int:

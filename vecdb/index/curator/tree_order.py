@@ -77,7 +77,9 @@ class TreeOrderedCodes:
         assert self.bit_filter is not None
         width = self.bit_filter.width
         laid = reserve((-(-self.indexed // PANEL_ROWS), PANEL_ROWS * (width + FACTORS)), np.uint8)
-        one_bit_fastscan.lay(self.lines, self.lines.view(np.float32), self.indexed, width, laid, laid.view(np.float32))
+        one_bit_fastscan.pack_panels(
+            self.lines, self.lines.view(np.float32), self.indexed, width, laid, laid.view(np.float32)
+        )
         return replace(self, panels=laid)
 
     @property
