@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.support.targets import run_on
+from tests.support.processors import run_on
 from vecdb.kernels.codes import one_bit_fastscan, one_bit_lines
 from vecdb.kernels.compile import kernel
 from vecdb.kernels.primitives.dot_products import PANEL_ROWS
