@@ -21,7 +21,7 @@ import pytest
 
 import vecdb
 from tests.reliability.harness import DIM, NAME, Child, ForkServer, vectors_of
-from tests.reliability.workers import index_of
+from tests.reliability.workers.records import index_of
 from vecdb.embedded.open import open_database
 
 
