@@ -19,7 +19,7 @@ import traceback
 from typing import Any
 
 from tests.reliability import damage, faulty
-from tests.reliability.workers import lifecycle, lists, processes, records
+from tests.reliability.forked import lifecycle, lists, processes, records
 
 MODULES = (records, lists, lifecycle, processes, faulty, damage)
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 import vecdb
+from tests.reliability.forked.records import put
 from tests.reliability.harness import DIM, NAME, vectors_of
-from tests.reliability.workers.records import put
 
 
 def reader(path: str, questions: str, replies: str) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import vecdb
+from tests.reliability.forked.records import guarded, put
 from tests.reliability.harness import DIM, NAME, LedgerWriter, read_ledger, vectors_of
-from tests.reliability.workers.records import guarded, put
 from vecdb.embedded.open import open_database
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import vecdb
+from tests.reliability.forked.records import index_of, put, said
 from tests.reliability.harness import DIM, NAME, LedgerWriter, vectors_of
-from tests.reliability.workers.records import index_of, put, said
 from vecdb import limits
 from vecdb.embedded.open import open_database
 from vecdb.maintenance import index_jobs
