@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.support.targets import run_on
+from tests.support.processors import run_on
 from vecdb.kernels.codes import one_bit_fastscan, one_bit_lines
 from vecdb.kernels.codes.one_bit_fastscan import Panels
 from vecdb.kernels.codes.one_bit_lines import BitQuery, Lines, Shortlist, SnapshotRows
