@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vecdb import InvalidArgument, PermissionDenied
-from vecdb.wire.error_codes import no_tenant
+from vecdb.wire.error_codes import tenant_not_found
 
 PERMISSIONS = ("read", "write", "admin")  # each includes those before it
 ANY = "*"
@@ -115,13 +115,13 @@ class Caller:
             return list(asked) or None
         for name in asked:
             if name != self.tenant:
-                raise no_tenant(collection, name)
+                raise tenant_not_found(collection, name)
         return [self.tenant]
 
     def tenant_named(self, asked: str, collection: str) -> str:
         """One tenant that a request is about."""
         if self.tenant is not None and asked != self.tenant:
-            raise no_tenant(collection, asked)
+            raise tenant_not_found(collection, asked)
         return asked
 
     def owner(self, asked: str) -> str:
@@ -158,7 +158,7 @@ class Caller:
 
     def _check_named(self, name: str, collection: str) -> None:
         if name != self.tenant and not self.share:
-            raise no_tenant(collection, name)
+            raise tenant_not_found(collection, name)
 
 
 ANONYMOUS = Caller("anonymous", "admin")

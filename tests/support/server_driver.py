@@ -90,7 +90,7 @@ def settled(running: Running) -> None:
     running.until(lambda: house.admission.calls == 0 and house.admission.bytes == 0 and not house.streams)
     for pool in (house.kernels, house.writers):
         running.until(lambda pool=pool: pool.queued == 0 and pool.busy == 0)
-    running.until(lambda: house.db._backend.store._resting == 0 and house.db._backend.store._reads == 0)
+    running.until(lambda: house.db._backend.store._parked == 0 and house.db._backend.store._reads == 0)
 
 
 async def _made(config: Any) -> Server:

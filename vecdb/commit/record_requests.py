@@ -31,7 +31,7 @@ from vecdb.tenancy import pairs
 from vecdb.tenancy.access_changes import AccessChange, AccessWriter
 from vecdb.tenancy.tenant_names import tenants_of
 from vecdb.validate import AccessLists, IdBatch
-from vecdb.validate.common import show, slices
+from vecdb.validate.common import gil_slices, short_repr
 from vecdb.validate.not_found import collection_not_found
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class PendingChanges:
         """LMDB keys of `ids`."""
         prefix = keys.owner_prefix(self.prefix, owner)
         out: list[bytes] = []
-        for start, stop in slices(ids.n, 8 * _SLICE):
+        for start, stop in gil_slices(ids.n, 8 * _SLICE):
             out.extend([prefix + key for key in ids.keys[start:stop]])
         return out
 
@@ -95,7 +95,7 @@ class PendingChanges:
         """Row (u64 LE) by key, for those keys that exist."""
         cursor = group.txn.cursor(db=group.store.ids)
         found: dict[bytes, bytes] = {}
-        for start, stop in slices(len(id_keys), _SLICE):
+        for start, stop in gil_slices(len(id_keys), _SLICE):
             found.update(cursor.getmulti(id_keys[start:stop]))
         return found
 
@@ -134,7 +134,7 @@ class PendingChanges:
         try:
             blob_bytes = sum(len(part.ids.blob) for part in self.added) + len(ids.blob)
             generation.ensure(first + n, ids.kind, blob_bytes)
-            group.store.make_room()
+            group.store.ensure_spare_room()
             generation.rows.write(first, vectors)
         except OSError as error:
             raise filesystem.to_vecdb_error(error, f"writing {n} vectors") from error
@@ -142,7 +142,7 @@ class PendingChanges:
         group.changed = True
         cursor = group.txn.cursor(db=group.store.ids)
         values = np.arange(first, first + n, dtype="<u8").view("V8")
-        for start, stop in slices(n, _SLICE):
+        for start, stop in gil_slices(n, _SLICE):
             cursor.putmulti(list(zip(id_keys[start:stop], values[start:stop].tolist(), strict=True)))
         self.added.append(_Added(first, crcs, ids, metas))
         self.state = msgspec.structs.replace(
@@ -178,7 +178,7 @@ class PendingChanges:
             rows = np.sort(np.concatenate(self.dead)).astype("<u8").view("V8")
             key = keys.row_key(self.prefix, sequence)
             cursor = txn.cursor(db=store.tombs)
-            for start, stop in slices(len(rows), _SLICE):
+            for start, stop in gil_slices(len(rows), _SLICE):
                 cursor.putmulti([(key, row) for row in rows[start:stop].tolist()])
         self.access.finish(group)
         self.state = msgspec.structs.replace(self.state, sequence=sequence, journal=self.access.extent)
@@ -382,7 +382,7 @@ class DeleteRecords:
             pending.change_access(group, pending.access.delete(group, np.sort(rows)))
         pending.kill(group, rows)
         gone = list(found)
-        for start, stop in slices(len(gone), _SLICE):
+        for start, stop in gil_slices(len(gone), _SLICE):
             for key in gone[start:stop]:
                 group.txn.delete(key, db=group.store.ids)
         return len(gone)
@@ -445,7 +445,9 @@ class CreateTenants:
             known = tenants_of(group.store, group.txn, access.uid, np.array(there[:1], np.int64), access.where)
             found = known[there[0]]
             name = "" if found is None else found.name.decode()
-            raise AlreadyExists(f"collection {access.where!r} has tenant {show(name)} already; pass exist_ok=True")
+            raise AlreadyExists(
+                f"collection {access.where!r} has tenant {short_repr(name)} already; pass exist_ok=True"
+            )
         make_room(group, "creating tenants")
         access.create(group, new, self.records_max or 0)
         if self.records_max is not None:
@@ -475,7 +477,7 @@ class DropTenant:
 
 def make_room(group: CommitGroup, doing: str) -> None:
     try:
-        group.store.make_room()
+        group.store.ensure_spare_room()
     except OSError as error:
         raise filesystem.to_vecdb_error(error, doing) from error
 

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from vecdb.errors import AlreadyExists, Corruption, InvalidArgument, NotFound, Unavailable
-from vecdb.storage.disk import filesystem, manifest
+from vecdb.storage.disk import filesystem, manifest, row_format
 from vecdb.storage.disk.paths import collection_folder, row_file_name
-from vecdb.storage.kv import catalog, keys, record_format
+from vecdb.storage.kv import catalog, keys
 from vecdb.storage.kv.store import READERS, Store
 
 if TYPE_CHECKING:
@@ -82,9 +82,7 @@ def _copy_collections(source: Path, target: Path, store: Store, progress: Progre
         there, here = collection_folder(source, entry.uid), collection_folder(target, entry.uid)
         filesystem.make_dir(here)
         row_bytes = entry.dim * {"float32": 4, "float16": 2}.get(entry.dtype, 1)
-        _copy(
-            there / row_file_name(state.generation), here, record_format.ROW_HEADER_BYTES + state.row_count * row_bytes
-        )
+        _copy(there / row_file_name(state.generation), here, row_format.HEADER_BYTES + state.row_count * row_bytes)
         if state.sealed is not None:
             for name, length in ((state.sealed.file, state.sealed.file_bytes), *state.sealed.parts):
                 _copy(there / name, here, length)

@@ -45,7 +45,7 @@ class CreateCollection:
         state = catalog.CommittedState(sequence=group.sequence, index=catalog.index_to_dict(config.index))
         folder = collection_folder(self.database, uid)
         try:
-            store.make_room()
+            store.ensure_spare_room()
             filesystem.make_dir(folder)
             Rows.create(folder / row_file_name(0), config.dtype, config.dim, 0, sync=self.durable)
             if self.durable:

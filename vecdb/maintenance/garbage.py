@@ -16,7 +16,7 @@ from vecdb.storage.disk import filesystem
 from vecdb.storage.disk.paths import row_file_name
 from vecdb.storage.kv import catalog, keys
 from vecdb.storage.kv.store import Store
-from vecdb.validate.common import breathe
+from vecdb.validate.common import yield_gil
 
 _PURGE_ENTRIES = 5_000  # deleted per commit
 _SLICE = 128  # per stretch of bytecode, about 100 us
@@ -43,7 +43,7 @@ class DeleteKeyRange:
                 group.changed = True
                 left -= 1
                 if left % _SLICE == 0:
-                    breathe()
+                    yield_gil()
         return left == 0
 
 

@@ -33,7 +33,7 @@ from vecdb.storage.disk.row_file import Rows
 from vecdb.storage.kv import catalog, keys, record_format
 from vecdb.tenancy.access_changes import AccessWriter
 from vecdb.tenancy.pairs import RowTenantPairs, numbers_of, pack, rows_of, subtract
-from vecdb.validate.common import slices
+from vecdb.validate.common import gil_slices
 from vecdb.validate.not_found import collection_not_found
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ class VacuumCopy:
         group.txn.put(keys.row_key(self.prefix, first), raw, db=group.store.blocks)
         cursor = group.txn.cursor(db=group.store.ids)
         values = np.arange(first, first + n, dtype="<u8").view("V8")
-        for start, stop in slices(n, _SLICE):
+        for start, stop in gil_slices(n, _SLICE):
             new_keys = id_keys(self.prefix, block, live[start:stop])
             cursor.putmulti(list(zip(new_keys, values[start:stop].tolist(), strict=True)))
         ends = np.cumsum(lengths, dtype=np.uint32)
@@ -202,7 +202,7 @@ class CopyRows:
         engine = self.copy.engine
         if group.txn.get(keys.uid(engine.entry.uid), db=group.store.state) is None:
             return False
-        group.store.make_room()
+        group.store.ensure_spare_room()
         self.copy.copy(group, min(engine.snapshot.visibility.row_count, self.copy.done + _PIECE_ROWS))
         group.changed = True
         return True
@@ -221,7 +221,7 @@ class SwitchGeneration:
         snapshot = engine.snapshot
         if group.txn.get(keys.uid(engine.entry.uid), db=group.store.state) is None:
             raise collection_not_found(engine.entry.name)
-        group.store.make_room()
+        group.store.ensure_spare_room()
         copy.copy(group, snapshot.visibility.row_count)
         dead = self._bury(group, snapshot)
         copy.mend_access(group, copy.late(snapshot))

@@ -329,13 +329,13 @@ class Searcher(CollectionState):
                 rows.append(row)
                 if len(rows) == batch:
                     records = record_reader.records(generation, txn, state, rows, include_vectors=include_vectors)
-                    with self.store.resting():
+                    with self.store.parked():
                         yield cast(list[Record], records)
                     rows = []
                     self._guard()
             if rows:
                 records = record_reader.records(generation, txn, state, rows, include_vectors=include_vectors)
-                with self.store.resting():
+                with self.store.parked():
                     yield cast(list[Record], records)
 
     def count(self, tenants: tuple[str, ...] = ()) -> int:

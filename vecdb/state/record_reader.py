@@ -20,7 +20,7 @@ from vecdb.storage.kv.store import Txn
 from vecdb.tenancy import tenant_names
 from vecdb.tenancy.pairs import distinct, numbers_of, rows_of
 from vecdb.validate import IdBatch, decode_fields, tenant_name
-from vecdb.validate.common import slices
+from vecdb.validate.common import gil_slices
 
 _SLICE_IDS = 512  # looked up in one bytecode stretch
 
@@ -34,7 +34,7 @@ def rows_of_ids(generation: Generation, txn: Txn, owner: bytes, id_keys: list[by
     """The live row of each id in the state of `txn`, -1 where there is none."""
     prefix, table = keys.owner_prefix(generation.prefix, owner), generation.store.ids
     rows: list[int] = []
-    for start, stop in slices(len(id_keys), _SLICE_IDS):
+    for start, stop in gil_slices(len(id_keys), _SLICE_IDS):
         found = [txn.get(prefix + key, db=table) for key in id_keys[start:stop]]
         rows += [-1 if raw is None else int.from_bytes(raw, "little") for raw in found]
     return rows
@@ -59,7 +59,7 @@ def verified_rows_of_ids(
     if len(there) and int(rows.max()) >= state.row_count:
         raise Corruption(f"{generation.entry.name}: an id leads to row {rows.max()} of {state.row_count}")
     names = generation.ids.take(rows[there], padded=False).tolist()
-    for start, stop in slices(len(there), _SLICE_IDS):
+    for start, stop in gil_slices(len(there), _SLICE_IDS):
         for at, name in zip(there[start:stop].tolist(), names[start:stop], strict=True):
             check_id_matches(generation, ids.keys[at], name)
     return rows

@@ -38,8 +38,8 @@ from vecdb.tenancy.pairs import (
 )
 from vecdb.tenancy.tenant_names import tenant, tenant_named, tenants_of
 from vecdb.validate import AccessLists
-from vecdb.validate.common import show, slices
-from vecdb.validate.not_found import no_tenant
+from vecdb.validate.common import gil_slices, short_repr
+from vecdb.validate.not_found import tenant_not_found
 
 if TYPE_CHECKING:
     from vecdb.storage.kv.store import WriteTxn
@@ -116,11 +116,11 @@ class AccessWriter:
         cursor = write.txn.cursor(db=write.store.tenants)
         name_keys = [head + name for name in names]
         found: dict[bytes, bytes] = {}
-        for start, stop in slices(len(name_keys), _SLICE):
+        for start, stop in gil_slices(len(name_keys), _SLICE):
             found.update(cursor.getmulti(name_keys[start:stop]))
         missing = [name for name in names if head + name not in found] if len(found) < len(names) else []
         if missing and not create:
-            raise no_tenant(self.where, missing[0].decode())
+            raise tenant_not_found(self.where, missing[0].decode())
         first = self._next(write) if missing else 0
         if first + len(missing) > limits.tenants_made_max:
             raise LimitExceeded(
@@ -225,8 +225,8 @@ class AccessWriter:
             if total > most and count > leaving:
                 name = change.new.get(number) or (found.name if found is not None else b"")
                 raise LimitExceeded(
-                    f"collection {self.where!r}: tenant {show(name.decode())} would have {total:,} records, its limit "
-                    f"is {most:,}; revoke or delete some, or raise it: create_tenant(..., records_max=, exist_ok=True)"
+                    f"collection {self.where!r}: tenant {short_repr(name.decode())} would have {total:,} records, its "
+                    f"limit is {most:,}; revoke or delete some, or raise it: create_tenant(..., records_max=, exist_ok=True)"
                 )
 
     # -- changing ----------------------------------------------------------------------------------
@@ -252,7 +252,7 @@ class AccessWriter:
         cursor = write.txn.cursor(db=write.store.tenants)
         names, numbers = keys.tenant_names(self.uid), keys.tenant_numbers(self.uid)
         items = list(new.items())
-        for start, stop in slices(len(items), _SLICE):
+        for start, stop in gil_slices(len(items), _SLICE):
             part = items[start:stop]
             cursor.putmulti([(names + name, number.to_bytes(8, "little")) for number, name in part])
             made = {number: record_format.Tenant(write.sequence, records_max, name) for number, name in part}
@@ -298,7 +298,7 @@ class AccessWriter:
         cursor = write.txn.cursor(db=write.store.tenants)
         numbers = sorted(self.touched)
         head = keys.tenant_numbers(self.uid)
-        for start, stop in slices(len(numbers), _SLICE):
+        for start, stop in gil_slices(len(numbers), _SLICE):
             moved = {}
             for number in numbers[start:stop]:
                 found = self.known[number]

@@ -29,7 +29,7 @@ from vecdb.tenancy.pairs import (
     numbers_of,
     rows_of,
 )
-from vecdb.validate.common import breathe, slices
+from vecdb.validate.common import gil_slices, yield_gil
 
 if TYPE_CHECKING:
     from vecdb.storage.kv.store import Store, Txn
@@ -56,7 +56,7 @@ class AccessTables:
         """The pairs of rows (distinct, ascending), each list compared with its checksum. Raises Corruption."""
         cursor = txn.cursor(db=self.store.access)
         parts = []
-        for start, stop in slices(len(rows), _SLICE):
+        for start, stop in gil_slices(len(rows), _SLICE):
             found = cursor.getmulti(keys.row_keys(self.prefix, rows[start:stop]))
             if found:
                 found_keys, lists = zip(*found, strict=True)
@@ -75,7 +75,7 @@ class AccessTables:
         key, find = keys.row_key(self.prefix, number), txn.cursor(db=self.store.members).set_key_dup
         values = rows.astype("<u8").view("V8")
         count = 0
-        for start, stop in slices(len(values), _SLICE):
+        for start, stop in gil_slices(len(values), _SLICE):
             count += sum(find(key, row) for row in values[start:stop].tolist())
         return count
 
@@ -124,7 +124,7 @@ class AccessTables:
         for pairs, is_grant in ((revoked, False), (granted, True)):
             in_order = np.sort(by_tenant(pairs))
             numbers, rows = in_order >> 32, (in_order & _LOW_32).astype("<u8", copy=False).view("V8")
-            for start, stop in slices(len(rows), _SLICE):
+            for start, stop in gil_slices(len(rows), _SLICE):
                 tenant_keys = keys.row_keys(self.prefix, numbers[start:stop])
                 entries = zip(tenant_keys, rows[start:stop].tolist(), strict=True)
                 if is_grant:
@@ -144,7 +144,7 @@ class AccessTables:
         rows, counts = counts_by_row(lists)
         numbers, ends = numbers_of(lists), np.cumsum(counts)
         cursor = txn.cursor(db=self.store.access)
-        for start, stop in slices(len(rows), _SLICE):
+        for start, stop in gil_slices(len(rows), _SLICE):
             first = int(ends[start - 1]) if start else 0
             raws = record_format.encode_access(numbers[first : int(ends[stop - 1])], counts[start:stop])
             cursor.putmulti(list(zip(keys.row_keys(self.prefix, rows[start:stop]), raws, strict=True)))
@@ -170,4 +170,4 @@ def _values_of(cursor: Any, key: bytes, count: int) -> Iterator[tuple[bytes, np.
     values = cursor.iternext_dup()
     while raw := b"".join(itertools.islice(values, _ROWS_SLICE)):
         yield raw, _ROW
-        breathe()
+        yield_gil()

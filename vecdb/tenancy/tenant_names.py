@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from vecdb.errors import Corruption
 from vecdb.storage.kv import keys, record_format
-from vecdb.validate.common import slices
-from vecdb.validate.not_found import no_tenant
+from vecdb.validate.common import gil_slices
+from vecdb.validate.not_found import tenant_not_found
 
 if TYPE_CHECKING:
     from vecdb.storage.kv.store import Store, Txn
@@ -41,7 +41,7 @@ def tenant_named(store: Store, txn: Txn, uid: int, name: bytes, where: str) -> t
     """
     number = number_of(store, txn, uid, name)
     if number is None:
-        raise no_tenant(where, name.decode())
+        raise tenant_not_found(where, name.decode())
     found = tenant(store, txn, uid, number, where)
     if found is None or found.name != name:
         there = "nothing" if found is None else repr(found.name)
@@ -56,7 +56,7 @@ def tenants_of(
     out: dict[int, record_format.Tenant | None] = dict.fromkeys(numbers.tolist())
     cursor = txn.cursor(db=store.tenants)
     head = keys.tenant_numbers(uid)
-    for start, stop in slices(len(numbers), _SLICE):
+    for start, stop in gil_slices(len(numbers), _SLICE):
         for key, raw in cursor.getmulti(keys.row_keys(head, numbers[start:stop])):
             number = int.from_bytes(key[len(head) :], "big")
             out[number] = record_format.decode_tenant(bytes(raw), number, where)

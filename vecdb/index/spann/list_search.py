@@ -27,9 +27,8 @@ from vecdb.kernels.primitives import checksums
 from vecdb.kernels.search import exact_scan
 from vecdb.kernels.search import list_scan as kernels
 from vecdb.schema import Visibility
-from vecdb.storage.disk import filesystem, list_file
+from vecdb.storage.disk import filesystem, list_file, row_format
 from vecdb.storage.disk.row_file import RowArrays
-from vecdb.storage.kv import record_format
 
 _UNROLLED_BYTES_MAX = 128  # wider codes gain nothing by a width known when the kernel is compiled
 _REACH_PER_PROBE, _REACH_MORE = 10, 1_600  # heads compared: finds 98 % of the nearest (measured on 20,000 heads)
@@ -341,7 +340,7 @@ class ListSearch:
         rows, owners, offsets, lengths, places = b.reads
         total, ranges, nbytes = kernels.choose_reads(
             b.shortlist, b.errors, b.kept, self.limit, self.least, self.slack, b.norms, self.view.coder.ip,
-            record_format.ROW_HEADER_BYTES, prepared.row_bytes, list_file.PAGE, rows, owners, offsets, lengths, places,
+            row_format.HEADER_BYTES, prepared.row_bytes, list_file.PAGE, rows, owners, offsets, lengths, places,
         )  # fmt: skip
         buffer = b.pages(nbytes)
         ring = prepared.lists.rings.take()
@@ -360,7 +359,7 @@ class ListSearch:
             owners,
             offsets,
             places,
-            record_format.ROW_HEADER_BYTES,
+            row_format.HEADER_BYTES,
             buffer,
             *b.staging,
             arrays.crcs,

@@ -11,11 +11,11 @@ This is Linux native AIO through ctypes, which gives up the GIL for the length o
 not io_uring: measured in turns at 16, 32 and 64 direct reads, io_uring took 0.97 to 1.01 of its time, and many
 containers forbid it. Reads overlap only under direct I/O (O_DIRECT): a buffered read is done inside io_submit.
 
-Threads: a Ring is used by one thread at a time; Rings may be called from any thread. A forked child makes its own.
+Threads: a ReadBatch is used by one thread at a time; a ReadBatchPool by any thread. A forked child makes its own.
 
 Invariants:
-- From submit to the end of wait the arrays given belong to the ring, which holds them: the kernel never writes into
-  freed memory. Whatever is raised in between, close, give and the next submit first wait for what is in flight.
+- From submit to the end of wait the batch holds the arrays that it was given: the kernel never writes into freed
+  memory. Whatever is raised in between, close, give and the next submit first wait for what is in flight.
 - No read can reach outside `out`: that is checked before anything starts.
 """
 
@@ -34,12 +34,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from vecdb.storage.disk.filesystem import PAGE
+
 _KEPT_MAX = 64
 # Reads of one io_submit, by their number: the device is told of them when the call ends, and should not wait for the
 # last to begin with the first. Measured for 20 to 48 reads: a fifth less time than by one call.
 _SUBMIT_FEW, _FEW_MAX = 4, 64
 _THREADS_MAX = 16
-_ALIGNMENT = 4096
 _NO_BYTES = ctypes.c_char * 0  # its from_buffer is the cheapest way to the address of an array
 
 
@@ -66,7 +67,9 @@ _CONTROL_BLOCK = np.dtype(  # struct iocb of linux/aio_abi.h; what is left 0 ask
 )  # fmt: skip
 
 _NONE: NDArray[np.int64] = np.empty(0, np.int64)
-_Batch = tuple[int, NDArray[np.int64], NDArray[np.int64], NDArray[np.uint8], NDArray[np.int64]]  # as Ring.read takes
+_Batch = tuple[
+    int, NDArray[np.int64], NDArray[np.int64], NDArray[np.uint8], NDArray[np.int64]
+]  # as ReadBatch.read takes
 
 
 def _read_on(fd: int, offset: int, length: int, out: NDArray[np.uint8], place: int, done: int) -> int:
@@ -79,8 +82,8 @@ def _read_on(fd: int, offset: int, length: int, out: NDArray[np.uint8], place: i
         try:
             got = os.preadv(fd, [out[place + start : place + length].data], offset + start)
         except OSError as error:
-            if error.errno == errno.EINVAL and start % _ALIGNMENT:
-                start -= start % _ALIGNMENT  # direct I/O refuses to start inside a block: read its head again
+            if error.errno == errno.EINVAL and start % PAGE:
+                start -= start % PAGE  # direct I/O refuses to start inside a block: read its head again
                 continue
             return -(error.errno or errno.EIO)
         if start + got <= done:
@@ -191,7 +194,7 @@ class _NativeAio:
 
     def close(self) -> None:
         """Let the context go, after what is in flight. Takes tens of milliseconds: the kernel waits for its readers."""
-        # Cleared first: the number may be another ring's once the call has returned.
+        # Cleared first: the number may be another batch's once the call has returned.
         context, self._context = self._context, 0
         if context:
             self._call(self._numbers.destroy, context, 0, 0, 0, 0)

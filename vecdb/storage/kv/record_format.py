@@ -1,4 +1,4 @@
-"""Layouts of our own bytes. Integers are little-endian; every layout has magic, version and checksum.
+"""Layouts of our values in LMDB. Integers are little-endian; every layout has a version and a checksum.
 
 A version that this code does not know is refused.
 
@@ -37,12 +37,6 @@ Tenant: one LMDB value
     tenant := version u32 | crc u32 | sequence u64 | records_max u64 | name utf-8
     sequence := of the last commit that changed which rows it has      records_max := 0: what limits.py says
     crc      := zlib.crc32 of what follows it
-
-Row file (row_file.py)
-
-    file   := header row*
-    header := magic "VROW" | version u16 | dtype u16 | crc u32 | dim u32 | generation u64 | zero padding to 4,096 bytes
-    row    := dim x dtype   its CRC-32C is in its record's block
 """
 
 from __future__ import annotations
@@ -58,19 +52,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.errors import Corruption
-from vecdb.schema import DTYPES
 
 _BLOCK = struct.Struct("<4sHHIIQQ")
 _BLOCK_MAGIC = b"VBLK"
-_ROWS = struct.Struct("<4sHHIIQ")
-_ROWS_MAGIC = b"VROW"
 _VERSION = 1
 _CRC_AT = 8
 _U32, _TWO_U32 = struct.Struct("<I"), struct.Struct("<II")
 _ACCESS = struct.Struct("<II")  # version, crc: the head of an access list, and of a tenant
 _TENANT = struct.Struct("<QQ")
 _JOURNAL = struct.Struct("<QQ")
-ROW_HEADER_BYTES = 4096
 INT_IDS = 1
 
 _pack = msgspec.msgpack.Encoder().encode
@@ -314,23 +304,3 @@ def merge_fields(old: bytes, changes: bytes) -> bytes:
     fields.update(_unpack(changes) if changes else {})
     kept = {name: value for name, value in fields.items() if value is not None}
     return bytes(_pack(kept)) if kept else b""
-
-
-def encode_row_header(dtype: str, dim: int, generation: int) -> bytes:
-    head = _ROWS.pack(_ROWS_MAGIC, _VERSION, DTYPES.index(dtype), 0, dim, generation)
-    crc = zlib.crc32(head)
-    head = head[:_CRC_AT] + struct.pack("<I", crc) + head[_CRC_AT + 4 :]
-    return head.ljust(ROW_HEADER_BYTES, b"\0")
-
-
-def check_row_header(raw: bytes, dtype: str, dim: int, generation: int, where: str) -> None:
-    """Raises `Corruption` unless `raw` is the header that `encode_row_header` gives for the same arguments."""
-    expected = encode_row_header(dtype, dim, generation)
-    if raw != expected:
-        at = next(
-            (i for i, (a, b) in enumerate(zip(raw, expected, strict=False)) if a != b), min(len(raw), len(expected))
-        )
-        raise Corruption(
-            f"{where}: header differs at byte {at} from that of {dtype} x {dim}, generation {generation} "
-            f"(found {raw[at : at + 4].hex() or 'nothing'}, expected {expected[at : at + 4].hex()})"
-        )
