@@ -226,7 +226,8 @@ class AccessWriter:
                 name = change.new.get(number) or (found.name if found is not None else b"")
                 raise LimitExceeded(
                     f"collection {self.where!r}: tenant {short_repr(name.decode())} would have {total:,} records, its "
-                    f"limit is {most:,}; revoke or delete some, or raise it: create_tenant(..., records_max=, exist_ok=True)"
+                    f"limit is {most:,}; revoke or delete some, or raise it: "
+                    "create_tenant(..., records_max=, exist_ok=True)"
                 )
 
     # -- changing ----------------------------------------------------------------------------------

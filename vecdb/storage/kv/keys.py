@@ -18,18 +18,18 @@
               uid u32, 0x01, request id         -> the answer that it was given (idempotency.py)
               uid u32, 0x02, sequence u64, place u32   -> request id; in the order of the commits
 
-prefix := uid u32, generation u32       one generation of one collection; a prefix that no state names is debris,
-                                        purged at open
+prefix := uid u32, generation u32       one generation of one collection; entries under a prefix that no state names
+                                        were left by a crash, and are removed at open
 id     := u64, sign bit flipped         where the collection's ids are ints (so that negative ids sort first)
         | utf-8                         where they are strings
 
-A tenant's number is given out once in the life of its collection. `access` is the truth about who may see a record,
-with a checksum; `members` is the same pairs the other way round, live records only, and can be derived from it. Both
-are read with the journal over them (access_journal.py); which entries it has is told by the collection's state.
-A number in `access` that has no tenant is one that was dropped: it means nobody, and the next vacuum leaves it out.
+A tenant's number is used once in the life of its collection. `access` is the truth about who may see a record, with a
+checksum; `members` holds the same pairs by tenant, of live records only, and can be derived from it. The journal
+applies on top of both (access_journal.py); the collection's state says which entries it has. A number in `access` that
+has no tenant belonged to one that was dropped: it means nobody, and the next vacuum leaves it out.
 
-All collections share these databases: a named database of its own for each would have to close its handle when the
-collection is dropped, which LMDB allows only while no transaction of any thread is using it.
+All collections share these databases. If each had named databases of its own, their handles would have to be closed
+when the collection is dropped, which LMDB allows only while no transaction of any thread uses them.
 """
 
 from __future__ import annotations
@@ -55,10 +55,10 @@ DATABASES: dict[bytes, dict[str, bool]] = {
     REQUESTS: {},
     JOURNAL: {},
 }
-BY_GENERATION = (BLOCKS, IDS, TOMBS, MEMBERS, ACCESS, JOURNAL)  # whose keys begin with a prefix
-BY_UID = (TENANTS, REQUESTS)  # whose keys begin with a uid alone
-_NEXT, _NAME, _NUMBER = b"\0", b"\1", b"\2"  # what a key of tenants is for, after the uid
-_COUNTED, _REQUEST, _ORDERED = b"\0", b"\1", b"\2"  # the same of requests
+BY_GENERATION = (BLOCKS, IDS, TOMBS, MEMBERS, ACCESS, JOURNAL)  # keys begin with a prefix
+BY_UID = (TENANTS, REQUESTS)  # keys begin with a uid alone
+_NEXT, _NAME, _NUMBER = b"\0", b"\1", b"\2"  # kinds of keys of `tenants`, after the uid
+_COUNTED, _REQUEST, _ORDERED = b"\0", b"\1", b"\2"  # kinds of keys of `requests`
 UID_BYTES = 4
 SEQUENCE, UID_NEXT = b"sequence", b"uid"  # keys of state, next to the 4-byte uids
 
@@ -116,12 +116,12 @@ def tenant_next(number: int) -> bytes:
 
 
 def tenant_names(number: int) -> bytes:
-    """What a tenant's name is appended to."""
+    """The keys by a tenant's name are this and the name."""
     return number.to_bytes(4, "big") + _NAME
 
 
 def tenant_numbers(number: int) -> bytes:
-    """What a tenant's number, u64 BE, is appended to."""
+    """The keys by a tenant's number are this and the number, u64 BE."""
     return number.to_bytes(4, "big") + _NUMBER
 
 
@@ -131,22 +131,22 @@ def requests_counted(number: int) -> bytes:
 
 
 def request_ids(number: int) -> bytes:
-    """What a request's id is appended to."""
+    """The keys by a request's id are this and the id."""
     return number.to_bytes(4, "big") + _REQUEST
 
 
 def requests_in_order(number: int) -> bytes:
-    """What a request's sequence, u64 BE, and its place in the commit, u32 BE, are appended to."""
+    """The keys in order are this, the request's sequence, u64 BE, and its position in the commit, u32 BE."""
     return number.to_bytes(4, "big") + _ORDERED
 
 
 def owner_prefix(prefix: bytes, owner: bytes) -> bytes:
-    """What an id of `owner` is appended to."""
+    """The key of an id of `owner` is this and `id_key_bytes` of the id."""
     return prefix + bytes((len(owner),)) + owner
 
 
 def id_key_bytes(value: int | str) -> bytes:
-    """How an id ends its key."""
+    """The bytes of an id in its key."""
     return (value + (1 << 63)).to_bytes(8, "big") if isinstance(value, int) else value.encode()
 
 

@@ -5,10 +5,11 @@ A version that this code does not know is refused.
 Block of records: one LMDB value, immutable once committed
 
     block  := header row_crc[count] id_end[count] meta_end[count] ids metas
-    header := magic "VBLK" | version u16 | flags u16 | crc u32 | count u32 | sequence u64 | first_row u64      (32
-    bytes) row_crc := u32          CRC-32C of the row's stored vector bytes
+    header := magic "VBLK" | version u16 | flags u16 | crc u32 | count u32 | sequence u64 | first_row u64    (32 bytes)
+    row_crc := u32          CRC-32C of the row's stored vector bytes
     id_end, meta_end := u32 end offset of the record's bytes in `ids` / `metas`; a record starts where the one before
-    it ends ids    := id*           id := i64 (flag INT_IDS) | utf-8
+                            it ends
+    ids    := id*           id := i64 (flag INT_IDS) | utf-8
     metas  := meta*         meta := empty                              owner "", no fields
                                   | fields                             a msgpack map: owner ""
                                   | [owner, fields]                    a msgpack array
