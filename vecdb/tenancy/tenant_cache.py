@@ -207,7 +207,7 @@ class TenantRowCache:
         self._bytes += nbytes
 
     def _evict(self) -> None:
-        """When the bound is passed: drop unions, then tenants not used since the last eviction, until enough is free."""
+        """When the bound is passed: drop unions, then tenants unused since the last eviction, until enough is free."""
         if self._bytes <= limits.tenant_cache_bytes:
             return
         self.evictions += 1

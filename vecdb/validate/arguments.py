@@ -122,7 +122,7 @@ def request_id(value: object) -> bytes | None:
 
 
 def flag(value: object, what: str) -> bool:
-    """True or False, never what merely counts as one: "no" would count as yes."""
+    """True or False, never a value that Python converts to one: "no" would be true."""
     if value is True or value is False:
         return value
     if isinstance(value, np.bool_):
@@ -146,7 +146,7 @@ _DEFAULT_PARAMS = SearchParams()
 
 
 def _is_plain(params: SearchParams) -> bool:
-    """A recall that needs no conversion, and alone picks the width."""
+    """Whether the parameters have a recall that needs no conversion, and no other width."""
     recall = params.recall
     return type(recall) is float and 0.0 < recall <= 1.0 and params.ef is None and params.nprobe is None
 
@@ -164,7 +164,7 @@ def search_params(params: SearchParams | None, limit: int) -> SearchParams:
         and type(params.threads) is int
         and params.threads == 1
     ):
-        return params  # what a loop of single searches passes, 3 us faster than the general way
+        return params  # as in a loop of single searches; the general path takes 3 us more
     if not isinstance(params, SearchParams):
         raise InvalidArgument(f"params must be vecdb.SearchParams(...) or None, got {short_repr(params)}")
     exact = flag(params.exact, "SearchParams exact")

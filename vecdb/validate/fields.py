@@ -30,7 +30,7 @@ _PLAIN = frozenset((str, float, bool, type(None)))
 
 
 class EncodedFields(list[bytes]):
-    """Fields as `fields` returns them, a msgpack map a record, but from elsewhere: looked at before they are taken."""
+    """Fields as `fields` returns them, a msgpack map a record, that another process encoded: they are checked."""
 
     __slots__ = ()
 
