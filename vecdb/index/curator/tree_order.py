@@ -25,7 +25,7 @@ from vecdb.index.hnsw.graph import ScalarQuantizer, block_count, reserve
 from vecdb.kernels.codes import one_bit_fastscan, sq8
 from vecdb.kernels.codes.one_bit_fastscan import FACTORS
 from vecdb.kernels.primitives import checksums
-from vecdb.kernels.primitives.dot_products import PANEL_ROWS
+from vecdb.kernels.primitives.bit_products import PANEL_ROWS
 
 _SPREAD_SHARE = 0.4  # of the mean squared distance of a node's rows, that its distance is lessened by (Curator)
 _SQUARE_ROWS = 256

@@ -22,7 +22,7 @@ from vecdb.index.curator.tree_order import TreeOrderedCodes
 from vecdb.kernels.array_table import ArrayTable
 from vecdb.kernels.codes.one_bit_lines import PLANES
 from vecdb.kernels.primitives import checksums
-from vecdb.kernels.primitives.dot_products import PANEL_ROWS
+from vecdb.kernels.primitives.bit_products import PANEL_ROWS
 from vecdb.kernels.search import tree_search
 from vecdb.schema import SearchParams, Visibility
 from vecdb.storage.disk.row_file import RowArrays

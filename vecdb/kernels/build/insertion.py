@@ -13,7 +13,7 @@ import numpy as np
 
 from vecdb.kernels.codes.sq8 import code_as_query
 from vecdb.kernels.compile import kernel, part
-from vecdb.kernels.primitives.dot_products import prefetch_code
+from vecdb.kernels.primitives.prefetch import prefetch_code
 from vecdb.kernels.primitives.topk import ROW_OF_KEY, insert
 from vecdb.kernels.primitives.visibility import EVERY_COMMIT, EVERY_ROW, is_deleted
 from vecdb.kernels.search.beam_search import ROW_MASK, clear, code_distance, descend, walk

@@ -14,7 +14,8 @@ from __future__ import annotations
 import numpy as np
 
 from vecdb.kernels.compile import inlined, part
-from vecdb.kernels.primitives.dot_products import dot_codes, prefetch_code, prefetch_row
+from vecdb.kernels.primitives.dot_products import dot_codes
+from vecdb.kernels.primitives.prefetch import prefetch_code, prefetch_row
 from vecdb.kernels.primitives.topk import insert
 from vecdb.kernels.primitives.visibility import is_visible
 

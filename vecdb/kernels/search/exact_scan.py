@@ -7,7 +7,7 @@ import numpy as np
 from vecdb.kernels.compile import kernel
 from vecdb.kernels.primitives.checksums import is_sound
 from vecdb.kernels.primitives.distance import exact
-from vecdb.kernels.primitives.dot_products import prefetch_at, prefetch_row
+from vecdb.kernels.primitives.prefetch import prefetch_at, prefetch_row
 from vecdb.kernels.primitives.topk import ROW_OF_KEY, distance_of, insert, key_of
 from vecdb.kernels.primitives.visibility import is_visible
 

@@ -12,7 +12,7 @@ from vecdb.kernels.codes.sq8 import encode_query
 from vecdb.kernels.compile import kernel
 from vecdb.kernels.primitives.checksums import is_sound
 from vecdb.kernels.primitives.distance import exact
-from vecdb.kernels.primitives.dot_products import prefetch_at, prefetch_row
+from vecdb.kernels.primitives.prefetch import prefetch_at, prefetch_row
 from vecdb.kernels.primitives.topk import add_key, insert, key_of, put_answer, sort_keys
 from vecdb.kernels.primitives.visibility import is_visible
 from vecdb.kernels.search.beam_search import ROW_MASK, clear, code_distance, descend, walk
