@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.index.common.thread_pool import ThreadPool
-from vecdb.index.contract import Neighbors, RowSet
+from vecdb.index.contract import Neighbors
+from vecdb.index.row_set import RowSet
 from vecdb.schema import Visibility
 
 _I64, _F32 = np.dtype(np.int64), np.dtype(np.float32)  # numpy takes 0.2 us longer to understand their types

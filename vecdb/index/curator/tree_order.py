@@ -19,9 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.index.clustering.cluster_tree import Heads, bias_of, heads_of, split
+from vecdb.index.common.memory import reserve
+from vecdb.index.common.quantizer import ScalarQuantizer, block_count
 from vecdb.index.common.thread_pool import ThreadPool
 from vecdb.index.curator.one_bit_filter import OneBitFilter, line_bytes
-from vecdb.index.hnsw.graph import ScalarQuantizer, block_count, reserve
 from vecdb.kernels.codes import one_bit_fastscan, sq8
 from vecdb.kernels.codes.one_bit_fastscan import FACTORS
 from vecdb.kernels.primitives import checksums

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from vecdb import schema
 from vecdb.index.common.thread_pool import ThreadPool
-from vecdb.index.contract import EVERYTHING
 from vecdb.index.hnsw.graph import Graph
 from vecdb.index.hnsw.scratch import ScratchPool
+from vecdb.index.row_set import EVERY_ROW_BITMAP
 from vecdb.kernels.build import insertion, repair
 from vecdb.kernels.primitives.visibility import visible
 from vecdb.storage.disk.row_file import RowArrays
@@ -59,7 +59,7 @@ def insert_batch(
         scratch = scratches.take(graph, width, 0)
         insertion.insert_points(
             part[0], part[1], graph.levels, width, _chosen(config), config.m, entry, level, pending,
-            graph.codes, graph.bias, graph.links, graph.upper, graph.slot, arrays.deleted, EVERYTHING,
+            graph.codes, graph.bias, graph.links, graph.upper, graph.slot, arrays.deleted, EVERY_ROW_BITMAP,
             scratch.pool, scratch.kept, scratch.visited, scratch.trail, scratch.query8, scratch.query16,
             blocks,
         )  # fmt: skip
@@ -154,7 +154,7 @@ def settle_rows(
     scratch = scratches.take(graph, config.ef_construction, 0)
     lost = repair.settle(
         indexed, np.packbits(dead, bitorder="little"), entry, level, min(64, config.ef_construction), 2 * config.m,
-        graph.codes, graph.bias, graph.links, graph.upper, graph.slot, arrays.deleted, EVERYTHING,
+        graph.codes, graph.bias, graph.links, graph.upper, graph.slot, arrays.deleted, EVERY_ROW_BITMAP,
         np.full(indexed, -1, np.int32), np.empty(indexed, np.int32), scratch.pool, scratch.visited,
         scratch.trail, scratch.query8, scratch.query16, (0,) * scratches.blocks,
     )  # fmt: skip

@@ -16,28 +16,21 @@ Links are written in place under running searches: a new row's own links before 
 
 from __future__ import annotations
 
-import contextlib
-import mmap
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
+from vecdb.index.common.memory import reserve
+from vecdb.index.common.quantizer import ScalarQuantizer, block_count
 from vecdb.kernels.primitives import checksums
 from vecdb.kernels.primitives.distance import L2
-from vecdb.storage.disk import filesystem
 from vecdb.storage.disk.row_file import RowArrays
 
-BLOCK_COUNTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)  # each is a compile: few steps, small waste
 LEVEL_MAX = 15
 _CAPACITY_MIN = 1 << 16
 _NO_ROWS: NDArray[np.int32] = np.empty(0, np.int32)
 _NO_BIAS: NDArray[np.int32] = np.empty(0, np.int32)  # a query is compared by inner product even where rows are not
-
-
-def block_count(dim: int) -> int:
-    """64-byte blocks of a code, padded to one of BLOCK_COUNTS."""
-    return next(count for count in BLOCK_COUNTS if 64 * count >= dim)
 
 
 def line_up(links: int) -> int:
@@ -55,34 +48,6 @@ def levels_of(first: int, stop: int, m: int, seed: int) -> NDArray[np.int8]:
     uniform = ((x >> np.uint64(11)).astype(np.float64) + 1.0) / 2.0**53
     levels: NDArray[np.int8] = np.minimum(-np.log(uniform) / np.log(m), LEVEL_MAX).astype(np.int8)
     return levels
-
-
-def reserve(shape: int | tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-    """Zeroed memory as `files.reserve` gives it, on large pages where the system has them.
-
-    A walk touches rows all over the arrays: with pages of 4 KiB nearly every one misses the address cache as well
-    (measured: 9 % of a search's time on 400,000 x 50).
-    """
-    array = filesystem.reserve_memory(shape, dtype)
-    owner: Any = array
-    while owner is not None and not isinstance(owner, mmap.mmap):
-        owner = owner.obj if isinstance(owner, memoryview) else getattr(owner, "base", None)
-    if owner is not None and hasattr(mmap, "MADV_HUGEPAGE"):
-        with contextlib.suppress(OSError):  # advice only
-            owner.madvise(mmap.MADV_HUGEPAGE)
-    return array
-
-
-class ScalarQuantizer:
-    """code = clip(round((x - mean) / scale) + 128); see kernels/codes/sq8.py. Immutable."""
-
-    __slots__ = ("lossless", "mean", "scale", "trained_rows")
-
-    def __init__(self, mean: NDArray[np.float32], scale: float, trained_rows: int, lossless: bool) -> None:
-        self.mean = mean
-        self.scale = scale
-        self.trained_rows = trained_rows
-        self.lossless = lossless
 
 
 class GraphView:
@@ -159,10 +124,3 @@ def bytes_per_row(dim: int, m: int) -> int:
 def upper_room(capacity: int, m: int) -> int:
     """Rows of `upper` to reserve: a row has 1 / (m - 1) upper layers on average; a quarter and a bit more."""
     return int(capacity / (m - 1) * 1.25) + 1024
-
-
-def grown(old: NDArray[Any], length: int, used: int) -> NDArray[Any]:
-    """A longer array with the first `used` rows of the old one."""
-    new = reserve((length, *old.shape[1:]), old.dtype)
-    new[:used] = old[:used]
-    return new

@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 
 from vecdb import schema
 from vecdb.index.common import sealed_file
+from vecdb.index.common.memory import grown
+from vecdb.index.common.quantizer import ScalarQuantizer, block_count
 from vecdb.index.contract import RowSource, SealedFile
-from vecdb.index.hnsw.graph import Graph, GraphView, ScalarQuantizer, block_count, grown, line_up, upper_room
+from vecdb.index.hnsw.graph import Graph, GraphView, line_up, upper_room
 from vecdb.kernels.primitives import checksums
 from vecdb.kernels.primitives.distance import L2, METRIC_CODES
 

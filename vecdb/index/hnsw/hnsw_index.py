@@ -32,22 +32,16 @@ from vecdb.index.common.batching import (
     explain_scan,
     map_query_slices,
 )
+from vecdb.index.common.memory import grown
+from vecdb.index.common.quantizer import block_count
 from vecdb.index.common.thread_pool import ThreadPool
-from vecdb.index.contract import (
-    EVERYTHING,
-    Index,
-    Neighbors,
-    Progress,
-    RowSet,
-    RowSource,
-    SealedFile,
-    corrupt_row_error,
-)
+from vecdb.index.contract import Index, Neighbors, Progress, RowSource, SealedFile, corrupt_row_error
 from vecdb.index.flat import scan_exactly
-from vecdb.index.hnsw import graph_file, invariants
+from vecdb.index.hnsw import graph_codes, graph_file, invariants
 from vecdb.index.hnsw.construction import insert_batch, repair_rows, settle_rows
-from vecdb.index.hnsw.graph import Graph, GraphView, block_count, grown, levels_of, upper_room
+from vecdb.index.hnsw.graph import Graph, GraphView, levels_of, upper_room
 from vecdb.index.hnsw.scratch import ScratchPool
+from vecdb.index.row_set import EVERY_ROW_BITMAP, RowSet
 from vecdb.kernels.primitives.distance import METRIC_CODES
 from vecdb.kernels.primitives.visibility import deleted_by
 from vecdb.kernels.search import graph_search
@@ -112,7 +106,7 @@ class HnswIndex(Index):
             return
         arrays = self._rows.arrays
         graph = self._with_room(view.graph, row_count)
-        far = sq8_training.encode(graph, arrays, self._metric, self._coded, row_count)
+        far = graph_codes.encode(graph, arrays, self._metric, self._coded, row_count)
         if len(far):
             graph = graph.replace(far=np.concatenate([graph.far, far]))
         self._coded = row_count
@@ -192,7 +186,7 @@ class HnswIndex(Index):
             old = self._current().graph
             fresh = Graph.reserve(len(old.codes), self._blocks, self.config.m, len(old.bias) > 0, quantiser)
             graph = old.replace(quantiser=quantiser, codes=fresh.codes, bias=fresh.bias)
-            graph = graph.replace(far=sq8_training.encode(graph, arrays, self._metric, 0, self._coded))
+            graph = graph.replace(far=graph_codes.encode(graph, arrays, self._metric, 0, self._coded))
             self._view = GraphView(graph, arrays, self._metric, view.indexed, view.entry, view.level)
 
     def _add_batch(self, stop: int, threads: int) -> None:
@@ -311,7 +305,7 @@ class HnswIndex(Index):
         queries = as_float32_queries(queries)
         if view is None or params.exact:
             return self._exactly(queries, limit, visibility, allow, params.threads)
-        bitmap = EVERYTHING if allow is None else allow.bitmap(visibility.row_count)
+        bitmap = EVERY_ROW_BITMAP if allow is None else allow.bitmap(visibility.row_count)
         if view.arrays is not self._rows.arrays:
             view = GraphView(view.graph, self._rows.arrays, self._metric, view.indexed, view.entry, view.level)
         width = max(params.ef or self.config.ef, limit)

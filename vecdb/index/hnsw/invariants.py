@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from vecdb.index.common import sq8_training
 from vecdb.index.common.sampling import evenly_spaced
+from vecdb.index.hnsw import graph_codes
 from vecdb.index.hnsw.graph import Graph, GraphView
 from vecdb.kernels.build import repair
 
@@ -96,5 +96,5 @@ def _codes(index: HnswIndex, view: GraphView) -> list[str]:
     """Codes of a sample, spread over the rows, against encoding them again."""
     graph = view.graph
     picked = evenly_spaced(view.indexed, _SAMPLE)
-    wrong = int(sq8_training.recoded_differs(graph, view.arrays, index._metric, picked).sum())
+    wrong = int(graph_codes.recoded_differs(graph, view.arrays, index._metric, picked).sum())
     return [f"{wrong} of {len(picked)} sampled rows have codes that differ from encoding them"] if wrong else []
