@@ -78,11 +78,9 @@ def _scan_queries(
                 chosen,
                 keys[i],
                 sizes[i],
-                keep,
                 listed,
                 edges[i],
                 edges[i + 1],
-                visibility.row_count,
                 visibility.sequence,
                 EVERY_ROW_BITMAP,
                 metric,
@@ -90,7 +88,6 @@ def _scan_queries(
                 arrays.crcs,
                 arrays.verified,
                 arrays.deleted,
-                block,
                 np.empty(block, np.int32),
             )
         )

@@ -23,8 +23,11 @@ from numpy.typing import NDArray
 
 from vecdb.index.common.memory import reserve
 from vecdb.index.common.quantizer import ScalarQuantizer, block_count
+from vecdb.kernels.array_table import ArrayTable
 from vecdb.kernels.primitives import checksums
 from vecdb.kernels.primitives.distance import L2
+from vecdb.kernels.search.beam_search import GraphArrays
+from vecdb.kernels.search.graph_search import SearchedGraph
 from vecdb.storage.disk.row_file import RowArrays
 
 LEVEL_MAX = 15
@@ -48,24 +51,6 @@ def levels_of(first: int, stop: int, m: int, seed: int) -> NDArray[np.int8]:
     uniform = ((x >> np.uint64(11)).astype(np.float64) + 1.0) / 2.0**53
     levels: NDArray[np.int8] = np.minimum(-np.log(uniform) / np.log(m), LEVEL_MAX).astype(np.int8)
     return levels
-
-
-class GraphView:
-    """What one search works on. `args` follows the order of kernels.search.search_graph from `indexed` to `deleted`."""
-
-    __slots__ = ("args", "arrays", "entry", "graph", "indexed", "level")
-
-    def __init__(self, graph: Graph, arrays: RowArrays, metric: int, indexed: int, entry: int, level: int) -> None:
-        self.graph = graph
-        self.arrays = arrays
-        self.indexed = indexed
-        self.entry = entry
-        self.level = level
-        self.args: tuple[Any, ...] = (
-            indexed, entry, level, metric, graph.quantiser.scale, graph.quantiser.mean,
-            graph.codes, graph.bias if metric == L2 else _NO_BIAS, graph.links, graph.upper, graph.slot, graph.far,
-            checksums.for_kernels(arrays.vectors), arrays.crcs, arrays.verified, arrays.deleted,
-        )  # fmt: skip
 
 
 class Graph:
@@ -110,6 +95,10 @@ class Graph:
         """A copy with some arrays exchanged."""
         return Graph(**{name: arrays.get(name, getattr(self, name)) for name in self.__slots__})
 
+    def arrays(self) -> GraphArrays:
+        """As kernels take it."""
+        return GraphArrays(self.codes, self.bias, self.links, self.upper, self.slot)
+
     def nbytes(self, rows: int, upper_rows: int) -> int:
         """Bytes in use by `rows` rows."""
         per_row = self.codes.shape[1] + 4 * self.links.shape[1] + (4 if len(self.bias) else 0) + 4 + 1
@@ -124,3 +113,40 @@ def bytes_per_row(dim: int, m: int) -> int:
 def upper_room(capacity: int, m: int) -> int:
     """Rows of `upper` to reserve: a row has 1 / (m - 1) upper layers on average; a quarter and a bit more."""
     return int(capacity / (m - 1) * 1.25) + 1024
+
+
+class GraphView:
+    """What one search works on: a graph as it was published, with the rows it is of, and both as a table for the
+    kernel (kernels/search/graph_search.py).
+    """
+
+    __slots__ = ("arrays", "entry", "graph", "indexed", "level", "metric", "table", "vectors")
+
+    def __init__(self, graph: Graph, arrays: RowArrays, metric: int, indexed: int, entry: int, level: int) -> None:
+        self.graph = graph
+        self.arrays = arrays
+        self.metric = metric
+        self.indexed = indexed
+        self.entry = entry
+        self.level = level
+        self.vectors = checksums.for_kernels(arrays.vectors)
+        self.table = ArrayTable(
+            SearchedGraph(
+                graph=graph.arrays() if metric == L2 else graph.arrays()._replace(bias=_NO_BIAS),
+                indexed=indexed,
+                entry=entry,
+                level=level,
+                metric=metric,
+                scale=graph.quantiser.scale,
+                mean=graph.quantiser.mean,
+                far=graph.far,
+                crcs=arrays.crcs,
+                verified=arrays.verified,
+                deleted=arrays.deleted,
+            )
+        )
+
+    def replace(self, **changed: Any) -> GraphView:
+        """A view in which some of graph, arrays, indexed, entry, level are others."""
+        names = ("graph", "arrays", "metric", "indexed", "entry", "level")
+        return GraphView(**{name: changed.get(name, getattr(self, name)) for name in names})

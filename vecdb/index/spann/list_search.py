@@ -394,10 +394,8 @@ class ListSearch:
             queries,
             b.keys[1],
             b.sizes[1],
-            self.limit,
             EVERY_ROW_LIST,
             self.view.indexed,
-            visibility.row_count,
             visibility.row_count,
             visibility.sequence,
             self.allow,
@@ -406,7 +404,6 @@ class ListSearch:
             arrays.crcs,
             arrays.verified,
             arrays.deleted,
-            exact_scan.BLOCK_ROWS,
             b.tail,
         )
         if bad >= 0:
