@@ -31,7 +31,7 @@ Asked = tuple[int, "SearchParams", tuple[str, ...]]
 
 @dataclass(slots=True)
 class PreparedSearch:
-    """structure : of the index when this was made (`Index.structure`).   allowed : rows that may be returned, None:
+    """structure : of the index when this was made (`Index.version`).   allowed : rows that may be returned, None:
     all.   search : float32[nq, dim] -> Found; raises what `Index.search` does.
     """
 
@@ -60,7 +60,7 @@ class PlanCache:
             self._evictions = evictions
             self._known.clear()
         way = self._known.get(asked)
-        return way if way is not None and way.structure is generation.index.structure else None
+        return way if way is not None and way.structure is generation.index.version else None
 
     def keep(self, asked: Asked, way: PreparedSearch) -> None:
         if len(self._known) >= limits.ways_max:
