@@ -4,9 +4,9 @@
     rows [indexed_rows, row_count)      the tail: scanned, so that a row is found from the moment it is committed
 
 Thread rule: any number of threads call `search`, without a lock, while one maintenance caller (`add`, `remove`,
-`connect_unreachable`, `seal`, `renumbered`, `check`) and one publisher (`publish_rows`) are at work. The publisher calls
-`publish_rows(row_count)` before the rows become visible. A search takes its snapshot first and passes it in, so what
-the index then reads is at least as new.
+`connect_unreachable`, `seal`, `renumbered`, `check`) and one publisher (`publish_rows`) are at work. The publisher
+calls `publish_rows(row_count)` before the rows become visible. A search takes its snapshot first and passes it in, so
+what the index then reads is at least as new.
 
 Rows, crcs and deletions are read through `RowSource.arrays`, once per call. kernels/primitives/visibility.py says which
 rows a snapshot sees.
