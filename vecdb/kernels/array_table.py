@@ -15,7 +15,7 @@
     table := field*, int64 words, in the order of the fields
     field := address length            an array of one dimension
              address length width      an array of two
-             number                    an int64, or the 32 bits of a float32
+             number                    an int64, or the bits of a float32 or a float64
 
 Both sides read the order, the types and the dimensions from the same class, so neither can be changed alone. A kernel
 that is called with every array as an argument of its own spends more on them than on a tenant of a hundred rows:
@@ -55,6 +55,8 @@ def _append(words: list[int], values: Any) -> None:
             words.extend(value.shape)
         elif declared is np.float32:
             words.append(int(np.float32(value).view(np.int32)))
+        elif declared is np.float64:
+            words.append(int(np.float64(value).view(np.int64)))
         elif declared is np.int64:
             words.append(int(value))
         else:
@@ -121,6 +123,8 @@ def _value(context, builder, words, wanted, at):
     number = word(at)
     if wanted == types.float32:
         number = builder.bitcast(builder.trunc(number, ir.IntType(32)), ir.FloatType())
+    elif wanted == types.float64:
+        number = builder.bitcast(number, ir.DoubleType())
     return number, at + 1
 
 

@@ -12,7 +12,7 @@ from vecdb.kernels.array_table import ArrayTable, group_of, layout_of
 from vecdb.kernels.codes import one_bit_lines
 from vecdb.kernels.codes.one_bit_lines import BitLines, BitQuery, BitShortlist, SnapshotRows
 from vecdb.kernels.compile import kernel
-from vecdb.kernels.primitives.dot_products import bit_products
+from vecdb.kernels.primitives.bit_products import bit_products
 
 
 @kernel()

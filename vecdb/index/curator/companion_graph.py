@@ -22,8 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb import limits, schema
-from vecdb.index.contract import Neighbors, RowSet, RowSource, SealedFile
+from vecdb.index.contract import Neighbors, RowSource, SealedFile
 from vecdb.index.hnsw.hnsw_index import HnswIndex
+from vecdb.index.row_set import RowSet
 from vecdb.schema import SearchParams, Visibility
 
 _STEP_SHARE = 64  # new rows are worth a step when they are 1/64 of the graph's

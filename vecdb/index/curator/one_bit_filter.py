@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vecdb.index.common.rotation import rotation
 from vecdb.index.common.sampling import center_of, sample, units
-from vecdb.index.spann.entry_coder import rotation
 from vecdb.kernels.codes import one_bit_lines as kernels
 from vecdb.kernels.codes import rabitq
 from vecdb.kernels.primitives import checksums

@@ -35,17 +35,9 @@ from vecdb.index.common import sealed_file, sq8_training
 from vecdb.index.common.batching import as_float32_queries, complete_short_answers, empty, map_query_slices
 from vecdb.index.common.progress import WeightedProgress
 from vecdb.index.common.thread_pool import ThreadPool
-from vecdb.index.contract import (
-    EVERYTHING,
-    Index,
-    IndexCorruption,
-    Neighbors,
-    Progress,
-    RowSet,
-    RowSource,
-    SealedFile,
-)
+from vecdb.index.contract import Index, IndexCorruption, Neighbors, Progress, RowSource, SealedFile
 from vecdb.index.flat import scan_exactly
+from vecdb.index.row_set import EVERY_ROW_BITMAP, RowSet
 from vecdb.index.spann import bulk_build, list_directory, list_updates
 from vecdb.index.spann.list_search import (
     BYTES,
@@ -241,7 +233,7 @@ class SpannIndex(Index):
         queries = as_float32_queries(queries)
         if view is None or params.exact:
             return self._exactly(queries, limit, visibility, allow, params.threads)
-        bitmap = EVERYTHING if allow is None else allow.bitmap(visibility.row_count)
+        bitmap = EVERY_ROW_BITMAP if allow is None else allow.bitmap(visibility.row_count)
         found = empty(len(queries), limit, WORK)
         prepared = self._prepared
         if prepared is None or prepared.view is not view or prepared.arrays is not self._rows.arrays:

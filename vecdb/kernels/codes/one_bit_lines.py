@@ -30,7 +30,8 @@ from numba import float32, int64, uint8, uint32, uint64
 
 from vecdb.kernels.codes.rabitq import rotate, unit_factor
 from vecdb.kernels.compile import FAST, inlined, kernel, part
-from vecdb.kernels.primitives.dot_products import bit_products, stream_at
+from vecdb.kernels.primitives.bit_products import bit_products
+from vecdb.kernels.primitives.prefetch import stream_at
 from vecdb.kernels.primitives.topk import ROW_OF_KEY, key_of, select_smallest, sift_down
 from vecdb.kernels.primitives.visibility import is_visible
 

@@ -39,7 +39,7 @@ from vecdb.kernels.codes.sq8 import encode_query
 from vecdb.kernels.compile import kernel, part
 from vecdb.kernels.primitives.checksums import is_sound
 from vecdb.kernels.primitives.distance import COSINE, L2, exact
-from vecdb.kernels.primitives.dot_products import stream_at, stream_code
+from vecdb.kernels.primitives.prefetch import stream_at, stream_code
 from vecdb.kernels.primitives.topk import (
     ROW_OF_KEY,
     add_key,
