@@ -335,7 +335,7 @@ def test_a_bulk_is_read_no_further_ahead_of_what_is_acknowledged_than_four_batch
     step, held_at = 20_000, 12
     rows, held, gate = 50 * step, threading.Event(), threading.Event()
     monkeypatch.setattr(remote_collection, "_BATCH_BYTES", step * (4 * 2 + 16))
-    docs = server.server.house.db.create_collection("docs", 2, "l2", vecdb.Flat())
+    docs = server.server.context.db.create_collection("docs", 2, "l2", vecdb.Flat())
     written: list[int] = []
     ahead: list[int] = []
     put = docs._backend.put
@@ -371,17 +371,17 @@ def test_a_bulk_is_read_no_further_ahead_of_what_is_acknowledged_than_four_batch
             return db.collection("docs").upsert(range(rows), made, atomic=False)
 
     def unanswered() -> int:
-        return sum(len(stream._pending) for stream in server.server.house.streams)
+        return sum(len(stream._pending) for stream in server.server.context.streams)
 
     with futures.ThreadPoolExecutor(1) as thread:
         coming = thread.submit(asyncio.run, far()) if asynchronous else thread.submit(near)
         # The thirteenth write is held; the answer to the one before it may still be on its way.
-        server.until(lambda: held.is_set() and made.parts >= held_at + bulk_ingest.UNANSWERED_MAX)
-        server.until(lambda: unanswered() == bulk_ingest.UNANSWERED_MAX)
-        assert made.parts == held_at + bulk_ingest.UNANSWERED_MAX, "as much as was acknowledged, and four batches"
+        server.until(lambda: held.is_set() and made.parts >= held_at + bulk_ingest.PENDING_MAX)
+        server.until(lambda: unanswered() == bulk_ingest.PENDING_MAX)
+        assert made.parts == held_at + bulk_ingest.PENDING_MAX, "as much as was acknowledged, and four batches"
         gate.set()
         assert coming.result(120) == rows
-    assert max(ahead) < bulk_ingest.UNANSWERED_MAX and sum(written) == rows == docs.count()
+    assert max(ahead) < bulk_ingest.PENDING_MAX and sum(written) == rows == docs.count()
 
 
 def test_a_killed_server_is_resumed_from_what_it_had_acknowledged_and_nothing_is_written_twice(

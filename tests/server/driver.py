@@ -27,10 +27,10 @@ from vecdb.v1 import (
     tenants_pb2_grpc,
 )
 from vecdb.wire.arrays import vectors_message
-from vecdb_server import tokens
 from vecdb_server.app import Server
-from vecdb_server.auth import Caller
 from vecdb_server.config import checked
+from vecdb_server.security import tokens
+from vecdb_server.security.auth import Caller
 
 PATIENCE_S = 60.0  # how long a test waits for what must happen
 

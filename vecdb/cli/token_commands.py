@@ -34,8 +34,8 @@ def create(
     json: Json = False,
 ) -> None:
     """Make a token, and print its secret, once."""
-    from vecdb_server import tokens as file
-    from vecdb_server.auth import Caller
+    from vecdb_server.security import tokens as file
+    from vecdb_server.security.auth import Caller
 
     ends = None if expires is None else time.time() + _seconds(expires)
     secret = file.create(tokens, Caller(name, permission, collection, tenant, share, rate, ends))
@@ -50,7 +50,7 @@ def create(
 
 def list_(tokens: TokensFile = _default, json: Json = False) -> None:
     """What tokens there are, and what they may do."""
-    from vecdb_server.tokens import entries_of
+    from vecdb_server.security.tokens import entries_of
 
     entries = [{name: value for name, value in one.items() if name != "sha256"} for one in entries_of(tokens)]
     columns = ("name", "permission", "collection", "tenant", "share", "rate", "expires")
@@ -64,7 +64,7 @@ def revoke(
     json: Json = False,
 ) -> None:
     """Make a token void."""
-    from vecdb_server import tokens as file
+    from vecdb_server.security import tokens as file
 
     file.revoke(tokens, name)
     Output(json).emit({"revoked": name}, lambda console: console.print(f"{name} is void"))

@@ -1,7 +1,7 @@
-"""Who is asking, and what may they?
+"""Authorization: which rpcs a caller may call, and which collections, tenants and owners it may name in them.
 
-`NEEDS` says for every rpc of every service what it takes to call it; an rpc without a row is denied. What a caller
-reaches within an rpc is asked of the `Caller`: collections, tenants, owner. For a token "not yours" is "not there".
+`NEEDS` says for every rpc what a caller must have; an rpc without a row is denied to everybody. Within an rpc a service
+asks the `Caller` what its token covers. What a token does not cover is reported as not found, as if it did not exist.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ ANY = "*"
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What it takes to call an rpc. open : nothing.   database : a token that is bound to no collection."""
+    """What a caller must have for an rpc. open : nothing.   database : a token that covers all collections."""
 
     permission: str = "admin"
     open: bool = False
@@ -71,11 +71,12 @@ NEEDS: dict[str, Need] = {
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who holds a token, and its scope.
+    """A token's name and scope.
 
-    collection : a name, or "*" for all.   tenant : None for all; else only what it may see, and its own records.
-    share : a tenant's token may let other tenants see its records; without it their names do not exist for it.
-    rate : requests a second, None for any.   expires : seconds since 1970, None for never.
+    collection : a name, or "*" for all.   tenant : None for all; otherwise the token reads what that tenant may see and
+    writes that tenant's own records.   share : a tenant's token may grant its records to other tenants; without it,
+    other tenants do not exist for it.   rate : requests a second, None for any.
+    expires : seconds since 1970, None for never.
     """
 
     name: str
@@ -99,56 +100,58 @@ class Caller:
         return PERMISSIONS.index(self.permission) >= PERMISSIONS.index(need.permission)
 
     def scope(self) -> str:
-        """For people."""
+        """In words, for people."""
         where = "all collections" if self.collection == ANY else f"collection {self.collection}"
         whose = "" if self.tenant is None else f" as tenant {self.tenant}{', sharing' if self.share else ''}"
         return f"{self.permission} {where}{whose}"
 
-    # -- what is reached within an rpc ---------------------------------------------------------------
+    # -- what a request may name ---------------------------------------------------------------------
 
     def reaches(self, collection: str) -> bool:
         return self.collection in (ANY, collection)
 
-    def tenants(self, asked: Sequence[str], collection: str) -> list[str] | None:
-        """Whose records a read looks at: what `search(tenant=)` takes. A request can only narrow what the token has."""
+    def tenants(self, requested: Sequence[str], collection: str) -> list[str] | None:
+        """The tenants of a read, as `search(tenant=)` takes them. A request can only narrow what the token covers."""
         if self.tenant is None:
-            return list(asked) or None
-        for name in asked:
+            return list(requested) or None
+        for name in requested:
             if name != self.tenant:
                 raise no_tenant(collection, name)
         return [self.tenant]
 
-    def tenant_named(self, asked: str, collection: str) -> str:
-        """One tenant that a request is about."""
-        if self.tenant is not None and asked != self.tenant:
-            raise no_tenant(collection, asked)
-        return asked
+    def tenant_named(self, requested: str, collection: str) -> str:
+        """The tenant that a request is about. Raises NotFound where the token does not cover it."""
+        if self.tenant is not None and requested != self.tenant:
+            raise no_tenant(collection, requested)
+        return requested
 
-    def owner(self, asked: str) -> str:
-        """Whose records a write is about."""
+    def owner(self, requested: str) -> str:
+        """The owner of the records of a write. Raises PermissionDenied."""
         if self.tenant is None:
-            return asked
-        if asked not in ("", self.tenant):
+            return requested
+        if requested not in ("", self.tenant):
             raise PermissionDenied("the owner of what this token writes is its own tenant; leave `owner` out")
         return self.tenant
 
-    def granted(self, asked: Any, collection: str) -> Any:
-        """Lists of a write or grant, with this token's own tenant in each. asked : as `wire.tenants_of` gives it."""
-        if self.tenant is None or asked is None:
-            return asked
-        if asked and not isinstance(asked[0], str):
-            return [self._own_first(one, collection) for one in asked]
-        return self._own_first(asked, collection)
+    def granted(self, requested: Any, collection: str) -> Any:
+        """Access lists of a write or grant; this token's own tenant is in each. requested : from `wire.tenants_of`."""
+        if self.tenant is None or requested is None:
+            return requested
+        if requested and not isinstance(requested[0], str):
+            return [self._own_first(one, collection) for one in requested]
+        return self._own_first(requested, collection)
 
-    def revoked(self, asked: Any, collection: str) -> Any:
-        """Lists of a revoke: not of the token's own tenant, whose records they are."""
-        if self.tenant is None or asked is None:
-            return asked
-        for name in asked if not asked or isinstance(asked[0], str) else (one for each in asked for one in each):
+    def revoked(self, requested: Any, collection: str) -> Any:
+        """The access lists of a revoke. A token's own tenant must not be in them: its records stay its own."""
+        if self.tenant is None or requested is None:
+            return requested
+        for name in (
+            requested if not requested or isinstance(requested[0], str) else (one for each in requested for one in each)
+        ):
             if name == self.tenant:
                 raise InvalidArgument("a tenant keeps its own records; delete them instead")
             self._check_named(name, collection)
-        return asked
+        return requested
 
     def _own_first(self, names: list[str], collection: str) -> list[str]:
         assert self.tenant is not None

@@ -1,4 +1,7 @@
-"""Certificates: read anew, at the next handshake, when their files have changed."""
+"""Certificates of the server. When their files have changed they are read again at the next handshake.
+
+Threads: `_newest` is called on threads of gRPC.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +16,10 @@ from vecdb_server.logs import log
 
 
 class Certificates:
-    """cert, key : PEM files of the server.   client_ca : PEM of who signs clients' certificates; None: they need none.
+    """cert, key : PEM files of the server.   client_ca : PEM of the authority that signs clients' certificates; None:
+    clients need no certificate.
 
-    A change that does not fit together (a certificate without its key, half a file) is logged, and the old ones stay.
+    Files that do not fit together (a certificate without its key, half a file) are logged, and the old ones stay.
     """
 
     def __init__(self, cert: str, key: str, client_ca: str | None) -> None:
@@ -31,7 +35,7 @@ class Certificates:
         return grpc.dynamic_ssl_server_credentials(self._current, self._newest, self._with_clients)
 
     def _newest(self) -> Any:
-        """Called at each handshake, on a thread of gRPC's. None: as before."""
+        """The new configuration, or None where nothing changed. Called at each handshake."""
         stamp = self._stamps()
         if stamp == self._stamp:
             return None

@@ -1,10 +1,12 @@
-"""Every call of every listener passes here: who is asking, may they, is there room, and what became of it.
+"""Every call passes here: the token is checked, then the permission, the rate and the room; the outcome is counted.
 
     headers -> token -> permission -> rate -> (message is read) -> room -> service -> answer, or a status
 
 A call that is refused by its headers is answered before its message is read. Handlers are made once for each rpc and
-caller; a call costs two look-ups, a hash of its token and two counts. Services of others (reflection) are
-found as gRPC finds them, and pass the same checks.
+caller, so that a call costs two look-ups, a hash of its token and two counts. Calls of services that are not vecdb's
+(reflection) pass the same checks, and gRPC finds their handlers.
+
+Threads: event loop only.
 """
 
 from __future__ import annotations
@@ -23,20 +25,20 @@ from google.protobuf import message_factory
 
 from vecdb import Unavailable
 from vecdb_server import status_errors
-from vecdb_server.admission import Account, Admission
-from vecdb_server.auth import ANONYMOUS, NEEDS, Caller, Need
 from vecdb_server.logs import log
 from vecdb_server.metrics import Metrics
+from vecdb_server.security.admission import Account, Admission
+from vecdb_server.security.auth import ANONYMOUS, NEEDS, Caller, Need
+from vecdb_server.security.tokens import Tokens
 from vecdb_server.status_errors import Refused
-from vecdb_server.tokens import Tokens
 
 Behaviour = Callable[[Any, Caller, Any], Any]
 _unary_unary = grpc.unary_unary_rpc_method_handler
 _ID = re.compile(r"[\x21-\x7e]{1,64}")
 
 
-class Visitor:
-    """A caller at the door: what it holds, and the handlers made for it."""
+class CallerSession:
+    """A caller with its admission account and the handlers made for it, one for each rpc."""
 
     __slots__ = ("account", "caller", "handlers")
 
@@ -46,26 +48,26 @@ class Visitor:
         self.handlers: dict[str, Any] = {}
 
 
-class Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
-    """tokens : None where nobody needs one.   hidden : text that no error shows."""
+class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
+    """tokens : None where nobody needs one.   hidden : text that no error message may show."""
 
     def __init__(self, tokens: Tokens | None, admission: Admission, metrics: Metrics, hidden: str = "") -> None:
         self._tokens = tokens
         self._admission = admission
         self._metrics = metrics
         self._hidden = hidden
-        self._rpcs: dict[str, tuple[Any, Behaviour, Any, Any]] = {}  # and what reads and writes its messages
-        self._visitors: dict[bytes, Visitor] = {}
-        self._version = 0  # of the tokens that they hold
-        self._anonymous = Visitor(ANONYMOUS, admission.account(ANONYMOUS))
-        self._anybody = Visitor(ANONYMOUS, None)  # of rpcs that are open: neither asked nor counted
-        self._watching: set[asyncio.Task[Any]] = set()
+        self._rpcs: dict[str, tuple[Any, Behaviour, Any, Any]] = {}  # path -> (descriptor, behaviour, parse, pack)
+        self._sessions: dict[bytes, CallerSession] = {}
+        self._version = 0  # of the tokens that the sessions were made for
+        self._anonymous_session = CallerSession(ANONYMOUS, admission.account(ANONYMOUS))
+        self._open_session = CallerSession(ANONYMOUS, None)  # for open rpcs: neither checked nor counted
+        self._watches: set[asyncio.Task[Any]] = set()
         self._ending = False
 
     def add(self, service: Any, behaviours: Any) -> None:
-        """Serve the rpcs of a service's descriptor: one method of that name each,
-        `(message or messages, Caller, context)`, async; those that stream answers write them to the context.
-        Those that are `raw` get and give bytes, and need not be async; what it holds for each packs what it gives.
+        """Serve the rpcs of a service's descriptor. behaviours : has an async method for each rpc, of the same name,
+        `(message or messages, Caller, context)`; one that streams answers writes them to the context. The rpcs in its
+        `raw` take and return bytes and need not be async; `raw[name]` packs what they return.
         """
         raw = getattr(behaviours, "raw", {})
         for method in service.methods:
@@ -79,57 +81,57 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         return self._rpcs
 
     def end_watches(self) -> None:
-        """Streams of services of others: they would last as long as their callers."""
+        """End the streams of services that are not vecdb's: they would last until their callers end them."""
         self._ending = True
-        for task in self._watching:
+        for task in self._watches:
             task.cancel()
 
-    # -- at the door ---------------------------------------------------------------------------------
+    # -- before the message is read ------------------------------------------------------------------
 
     async def intercept_service(self, continuation: Any, details: Any) -> Any:
         method = details.method
         try:
             need = NEEDS.get(method)
-            asked = need is None or not need.open
-            visitor = self._visitor(details.invocation_metadata) if asked else self._anybody
-            handler = visitor.handlers.get(method)
-            if need is None or (handler is None and not visitor.caller.may(need)):
+            checked = need is None or not need.open
+            session = self._session(details.invocation_metadata) if checked else self._open_session
+            handler = session.handlers.get(method)
+            if need is None or (handler is None and not session.caller.may(need)):
                 found = method in self._rpcs or await continuation(details) is not None
-                raise self._denied(need, visitor.caller, method) if found else _unknown(method)
-            if visitor.account is not None:
-                self._admission.check(visitor.account)
+                raise self._denied(need, session.caller, method) if found else _unknown(method)
+            if session.account is not None:
+                self._admission.check(session.account)
             if handler is None:
-                handler = await self._handler(visitor, method, continuation, details)
-                visitor.handlers[method] = handler
+                handler = await self._handler(session, method, continuation, details)
+                session.handlers[method] = handler
             return handler
         except Refused as refused:
             return self._denial(method, refused)
 
-    def _visitor(self, metadata: Any) -> Visitor:
+    def _session(self, metadata: Any) -> CallerSession:
         if self._tokens is None:
-            return self._anonymous
+            return self._anonymous_session
         header = next((value for key, value in metadata if key == "authorization"), "")
         kind, _, secret = header.partition(" ")
         if kind.lower() != "bearer":
             raise _unauthenticated("this server wants a token: send it as `authorization: Bearer TOKEN`")
         digest = hashlib.sha256(secret.encode()).digest()
         if self._version != self._tokens.version:
-            self._visitors.clear()
+            self._sessions.clear()
             self._version = self._tokens.version
-        visitor = self._visitors.get(digest)
-        if visitor is None:
+        session = self._sessions.get(digest)
+        if session is None:
             caller = self._tokens.find(digest)
             if caller is None:
                 raise _unauthenticated("the token is not known to this server")
-            visitor = Visitor(caller, self._admission.account(caller))
-            self._visitors[digest] = visitor  # as many as there are tokens: unknown ones never come here
-        if visitor.caller.expired():
+            session = CallerSession(caller, self._admission.account(caller))
+            self._sessions[digest] = session  # at most one for each token: unknown tokens are refused above
+        if session.caller.expired():
             raise _unauthenticated("the token has expired")
-        return visitor
+        return session
 
     def check_message(self, message: Any, caller: Caller) -> None:
-        """Each one of a stream, which may outlive its token. Raises InvalidArgument, Refused."""
-        _check_whole(message)
+        """Checks each message of a stream, which may outlive its token. Raises InvalidArgument, Refused."""
+        _check_parsed(message)
         if caller.expired() or (self._tokens is not None and not self._tokens.holds(caller)):
             raise _unauthenticated("the token has expired or was revoked")
 
@@ -148,7 +150,7 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
 
         return grpc.stream_stream_rpc_method_handler(deny)
 
-    async def _handler(self, visitor: Visitor, method: str, continuation: Any, details: Any) -> Any:
+    async def _handler(self, session: CallerSession, method: str, continuation: Any, details: Any) -> Any:
         if method not in self._rpcs:
             found = await continuation(details)
             if found is None:
@@ -156,12 +158,12 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
             return self._watched(found)
         descriptor, behaviour, parse, pack = self._rpcs[method]
         if descriptor.client_streaming:
-            return grpc.stream_stream_rpc_method_handler(self._call(visitor, method, behaviour, False), parse, pack)
+            return grpc.stream_stream_rpc_method_handler(self._call(session, method, behaviour, False), parse, pack)
         make = grpc.unary_stream_rpc_method_handler if descriptor.server_streaming else _unary_unary
-        return make(self._call(visitor, method, behaviour, True), parse, pack)
+        return make(self._call(session, method, behaviour, True), parse, pack)
 
     def _watched(self, handler: Any) -> Any:
-        """A streaming handler of others whose calls end when the server drains."""
+        """A streaming handler of a service that is not vecdb's; its calls end when the server drains."""
         if handler is None or not handler.response_streaming:
             return handler
         inner = handler.stream_stream or handler.unary_stream
@@ -169,7 +171,7 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         async def watch(request: Any, context: Any) -> None:
             task = asyncio.current_task()
             assert task is not None
-            self._watching.add(task)
+            self._watches.add(task)
             try:
                 answers = inner(request, context)
                 if hasattr(answers, "__aiter__"):
@@ -180,24 +182,24 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
             except asyncio.CancelledError:
                 if not self._ending:
                     raise
-                task.uncancel()  # gRPC would leave the caller without an answer
+                task.uncancel()  # otherwise gRPC would leave the caller without an answer
                 await context.abort(grpc.StatusCode.UNAVAILABLE, "the server is shutting down")
             finally:
-                self._watching.discard(task)
+                self._watches.discard(task)
 
         make = (
             grpc.stream_stream_rpc_method_handler if handler.request_streaming else grpc.unary_stream_rpc_method_handler
         )
         return make(watch, handler.request_deserializer, handler.response_serializer)
 
-    # -- inside --------------------------------------------------------------------------------------
+    # -- the call itself -----------------------------------------------------------------------------
 
     def _call(
-        self, visitor: Visitor, method: str, behaviour: Behaviour, unary: bool
+        self, session: CallerSession, method: str, behaviour: Behaviour, unary: bool
     ) -> Callable[[Any, Any], Awaitable[Any]]:
-        """What gRPC calls for each call of one rpc by one caller. unary : it gets one message, else a stream."""
-        admission, account, caller = self._admission, visitor.account, visitor.caller
-        counted = self._metrics.series(method)
+        """The handler of one rpc for one caller. unary : it gets one message, not a stream."""
+        admission, account, caller = self._admission, session.account, session.caller
+        series = self._metrics.series(method)
 
         async def call(request: Any, context: Any) -> Any:
             started = time.perf_counter()
@@ -207,7 +209,7 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
                     if isinstance(request, bytes):
                         size_bytes = len(request)
                     else:
-                        _check_whole(request)
+                        _check_parsed(request)
                         size_bytes = request.ByteSize()
                 if account is not None:
                     admission.enter(account, size_bytes)
@@ -220,12 +222,12 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
             except Exception as error:
                 code = await self._fail(context, error, method, caller)
             finally:
-                counted.count(code, time.perf_counter() - started)
+                series.count(code, time.perf_counter() - started)
 
         return call
 
     async def _fail(self, context: Any, error: Exception, method: str, caller: Caller) -> str:
-        """Ends the call with the error's status. Returns the name of its code."""
+        """End the call with the error's status. Returns the name of its code."""
         if isinstance(error, grpc.aio.AbortError):
             raise error
         left_s = context.time_remaining()
@@ -238,19 +240,19 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
             log.error("failed", rpc=method, caller=caller.name, request=request_id, exc_info=error)
         else:
             log.debug("refused", rpc=method, caller=caller.name, request=request_id, code=code.name, message=message)
-        with contextlib.suppress(Exception):  # AbortError; or the caller is gone
+        with contextlib.suppress(Exception):  # AbortError, or the caller is gone
             await context.abort(code, message, trailing)
         return str(code.name)
 
 
-class Broken:
-    """Stands for bytes that are no message: gRPC would answer a parser's exception by itself, with its text."""
+class BrokenMessage:
+    """Stands for bytes that are no message. If the parser raised, gRPC itself would answer, with the error's text."""
 
 
-def _check_whole(message: Any) -> None:
-    """Raises InvalidArgument where what came was no message."""
-    if isinstance(message, Broken):
-        raise status_errors.no_message()
+def _check_parsed(message: Any) -> None:
+    """Raises InvalidArgument where the bytes that came were no message."""
+    if isinstance(message, BrokenMessage):
+        raise status_errors.not_a_message()
 
 
 def _parser(message_class: Any) -> Callable[[bytes], Any]:
@@ -260,7 +262,7 @@ def _parser(message_class: Any) -> Callable[[bytes], Any]:
         try:
             return parse(data)
         except Exception:
-            return Broken()
+            return BrokenMessage()
 
     return parsed
 

@@ -1,33 +1,34 @@
-"""Is there room for one more? Bounds on what is held, in all and for each caller, and each caller's rate.
+"""Admission control: bounds on the calls that the server holds, in all and for each caller, and each caller's rate.
 
-Held is a call from the moment it is let in until its answer is on its way: waiting, running and being sent. What is
-beyond a bound is refused at once, with how long to wait: a queue that cannot be worked off helps nobody. On the event
-loop only; no lock.
+A call is held from the moment it is let in until its answer was sent: while it waits, runs and is sent. A call beyond a
+bound is refused at once and told how long to wait, because a queue that only grows helps nobody.
+
+Threads: event loop only, no lock.
 """
 
 from __future__ import annotations
 
 import time
 
-from vecdb_server.auth import Caller
+from vecdb_server.security.auth import Caller
 from vecdb_server.status_errors import exhausted
 
-_RETRY_S = 0.1  # after which a call that met a full house may come again
+_RETRY_S = 0.1  # a call that was refused for lack of room is told to try again after this
 
 
 class Account:
-    """What one caller holds, and how many calls it still has."""
+    """How many calls one caller has under way, and how many more its rate allows now (a token bucket)."""
 
     __slots__ = ("allowance", "calls", "rate", "updated")
 
     def __init__(self, rate: float | None, now: float) -> None:
         self.calls = 0
         self.rate = rate
-        self.allowance = 0.0 if rate is None else max(1.0, rate)  # a second's worth may come at once
+        self.allowance = 0.0 if rate is None else max(1.0, rate)  # the calls of one second may come at once
         self.updated = now
 
     def wait_s(self, now: float) -> float:
-        """Takes one call off the allowance: 0; or how long until there is one."""
+        """0, and one call is taken off the allowance; or how many seconds until one is allowed."""
         if self.rate is None:
             return 0.0
         self.allowance = min(max(1.0, self.rate), self.allowance + (now - self.updated) * self.rate)
@@ -39,7 +40,7 @@ class Account:
 
 
 class Admission:
-    """calls_max : held in all.   caller_calls_max : held for one caller.   bytes_max : of the held calls' messages."""
+    """calls_max : held in all.   caller_calls_max : for one caller.   bytes_max : of the messages of held calls."""
 
     def __init__(self, calls_max: int, caller_calls_max: int, bytes_max: int) -> None:
         self.calls_max = calls_max
@@ -51,7 +52,7 @@ class Admission:
         self._accounts: dict[str, Account] = {}
 
     def account(self, caller: Caller) -> Account:
-        """The one of that name: a token's rate may change, what it holds stays."""
+        """The account of the caller's name. When a token's rate changes, the account starts anew with it."""
         found = self._accounts.get(caller.name)
         if found is None:
             found = self._accounts[caller.name] = Account(caller.rate, time.monotonic())
@@ -60,7 +61,7 @@ class Admission:
         return found
 
     def check(self, account: Account) -> None:
-        """Before a message is read: takes one call off the account's rate. Raises Refused."""
+        """Called before a message is read: takes one call off the account's rate. Raises Refused."""
         if account.rate is not None:
             wait_s = account.wait_s(time.monotonic())
             if wait_s:
@@ -69,7 +70,7 @@ class Admission:
         self._check_room(account, 0)
 
     def enter(self, account: Account, size_bytes: int) -> None:
-        """Its message has been read: holds it until `leave`. Raises Refused, and holds nothing."""
+        """Called when the message has been read: counts the call until `leave`, or raises Refused."""
         self._check_room(account, size_bytes)
         account.calls += 1
         self.calls += 1

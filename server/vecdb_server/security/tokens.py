@@ -1,10 +1,12 @@
-"""The tokens file: who may come in. Secrets are shown once, when they are made; the file holds their SHA-256.
+"""The tokens file: which tokens the server accepts. The file holds the SHA-256 of each secret, never the secret.
 
     {"tokens": [{"name": "search-1", "sha256": "...", "permission": "read", "collection": "*", "tenant": null,
                  "share": false, "rate": null, "created": 1760000000, "expires": null}, ...]}
 
-`vecdb token` changes it, under a lock, by a rename; a running server reads it anew when it has changed. A file that is
-gone lets nobody in; one that cannot be read leaves things as they were.
+`vecdb token` changes it, under a lock, by a rename; a running server reads it again when it has changed. When the file
+is deleted, no token is accepted; when it cannot be read, the tokens that were known stay valid.
+
+Threads: `Tokens` is read and refreshed on the event loop.
 """
 
 from __future__ import annotations
@@ -24,8 +26,8 @@ from pathlib import Path
 from typing import Any
 
 from vecdb import AlreadyExists, InvalidArgument, NotFound
-from vecdb_server.auth import PERMISSIONS, Caller
 from vecdb_server.logs import log
+from vecdb_server.security.auth import PERMISSIONS, Caller
 
 PREFIX = "vdb_"
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -37,7 +39,7 @@ class Tokens:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.version = 0  # counts readings that brought something new
+        self.version = 0  # goes up with each reading of the file
         self._seen: tuple[int, ...] | None = None
         self._by_digest: dict[bytes, Caller] = {}
         self._callers: set[Caller] = set()
@@ -46,9 +48,12 @@ class Tokens:
         self._read()
 
     def find(self, digest: bytes) -> Caller | None:
-        """Whose secret has this SHA-256?"""
+        """The caller whose secret has this SHA-256."""
         found = None
-        for known, caller in self._by_digest.items():  # all of them, in constant time each
+        for (
+            known,
+            caller,
+        ) in self._by_digest.items():  # compares with all of them, each in constant time, so that timing tells nothing
             if hmac.compare_digest(known, digest):
                 found = caller
         return found
@@ -57,7 +62,7 @@ class Tokens:
         return caller in self._callers
 
     def refresh(self) -> bool:
-        """Read the file anew where it has changed. True where it had."""
+        """Read the file again if it has changed. True if new tokens were read."""
         if _stamp(self.path) == self._seen:
             return False
         try:
@@ -81,7 +86,7 @@ class Tokens:
 
 
 def create(path: Path, caller: Caller) -> str:
-    """Adds a token. Returns its secret, which nothing can show again. Raises AlreadyExists where the name is taken."""
+    """Adds a token. Returns its secret, which is stored nowhere. Raises AlreadyExists where the name is taken."""
     _check(caller)
     secret = PREFIX + secrets.token_urlsafe(32)
     with _changing(path) as entries:
@@ -104,7 +109,7 @@ def revoke(path: Path, name: str) -> None:
 
 
 def entries_of(path: Path) -> list[dict[str, Any]]:
-    """What the file says; nothing where there is none. Raises InvalidArgument where it is no tokens file."""
+    """The entries of the file; none where there is no file. Raises InvalidArgument where it is no tokens file."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -148,10 +153,10 @@ def _check(caller: Caller) -> None:
 
 @contextmanager
 def _changing(path: Path) -> Iterator[list[dict[str, Any]]]:
-    """The entries, to be changed in place; they are the file's when the block ends well."""
+    """The entries, to be changed in place; they are written to the file when the block ends without an error."""
     directory = os.open(path.parent, os.O_RDONLY)
     try:
-        fcntl.flock(directory, fcntl.LOCK_EX)  # of the folder: the file itself is replaced
+        fcntl.flock(directory, fcntl.LOCK_EX)  # locks the folder, because the file itself is replaced
         entries = entries_of(path)
         yield entries
         fresh = path.with_name(f"{path.name}.tmp")
@@ -167,7 +172,7 @@ def _changing(path: Path) -> Iterator[list[dict[str, Any]]]:
 
 
 def _stamp(path: Path) -> tuple[int, ...] | None:
-    """Changes whenever the file does."""
+    """A value that changes when the file does; None where there is no file."""
     try:
         found = path.stat()
     except OSError:
