@@ -376,12 +376,12 @@ def test_a_bulk_is_read_no_further_ahead_of_what_is_acknowledged_than_four_batch
     with futures.ThreadPoolExecutor(1) as thread:
         coming = thread.submit(asyncio.run, far()) if asynchronous else thread.submit(near)
         # The thirteenth write is held; the answer to the one before it may still be on its way.
-        server.until(lambda: held.is_set() and made.parts >= held_at + bulk_ingest.PENDING_MAX)
-        server.until(lambda: unanswered() == bulk_ingest.PENDING_MAX)
-        assert made.parts == held_at + bulk_ingest.PENDING_MAX, "as much as was acknowledged, and four batches"
+        server.until(lambda: held.is_set() and made.parts >= held_at + bulk_ingest.UNANSWERED_MAX)
+        server.until(lambda: unanswered() == bulk_ingest.UNANSWERED_MAX)
+        assert made.parts == held_at + bulk_ingest.UNANSWERED_MAX, "as much as was acknowledged, and four batches"
         gate.set()
         assert coming.result(120) == rows
-    assert max(ahead) < bulk_ingest.PENDING_MAX and sum(written) == rows == docs.count()
+    assert max(ahead) < bulk_ingest.UNANSWERED_MAX and sum(written) == rows == docs.count()
 
 
 def test_a_killed_server_is_resumed_from_what_it_had_acknowledged_and_nothing_is_written_twice(
