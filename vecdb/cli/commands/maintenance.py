@@ -1,4 +1,4 @@
-"""Keeping a database well: warmup, backup, restore, vacuum, upgrade."""
+"""warmup, backup, restore, vacuum, upgrade."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ import numpy as np
 import typer
 
 import vecdb
+from vecdb.cli.options import Database, Json, OptionalCollection, Tls, Token, default_db, directory, is_server, opened
+from vecdb.cli.output import Output, facts
 from vecdb.schema import DType, Metric
 
-from .options import Database, Json, OptionalCollection, Tls, Token, default_db, directory, is_server, opened
-from .output import Output, facts
-
-warm_rows = 5_000  # enough that a graph is built: the index leaves its exact beginnings
+warm_rows = 5_000  # enough for the index to build a graph instead of scanning
 
 
 def warmup(
@@ -36,14 +35,14 @@ def warmup(
     with out.progress("compiling") as report:
         for done, (dim, metric, dtype) in enumerate(sorted(shapes)):
             report(done, len(shapes))
-            _exercise(dim, metric, dtype)  # type: ignore[arg-type]  # the gate checks them
+            _compile_kernels(dim, metric, dtype)  # type: ignore[arg-type]  # vecdb checks them
         report(len(shapes), len(shapes))
     seconds = time.perf_counter() - started
     result = {"compiled": [{"dim": d, "metric": m, "dtype": t} for d, m, t in sorted(shapes)], "seconds": seconds}
     out.emit(result, lambda console: console.print(f"kernels ready for {len(shapes)} shapes in {seconds:.1f} s"))
 
 
-def _exercise(dim: int, metric: Metric, dtype: DType) -> None:
+def _compile_kernels(dim: int, metric: Metric, dtype: DType) -> None:
     """Write, build, search, delete and repair once, in memory."""
     rng = np.random.default_rng(0)
     numbers = (
@@ -118,5 +117,5 @@ def upgrade(db: Database = default_db, json: Json = False) -> None:
 
 
 def _bytes_under(folder: Path) -> int:
-    """Disk that a directory takes: blocks in use, not the apparent size of sparse files."""
+    """Disk space that a directory uses: blocks in use, not the apparent size of sparse files."""
     return sum(path.stat().st_blocks * 512 for path in folder.rglob("*") if path.is_file())

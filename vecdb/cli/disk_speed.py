@@ -1,4 +1,4 @@
-"""How fast is the disk itself? Random direct reads at two depths, through the seam that searches use."""
+"""The speed of a disk: random direct reads at two depths, through the same functions that searches read with."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vecdb.storage.disk import filesystem
 from vecdb.storage.disk.batch_read import ReadBatch
 
 file_bytes = 256 << 20
-block = 4096
+block_bytes = 4096
 seconds = 1.0
 
 
@@ -23,20 +23,22 @@ def random_reads(folder: Path) -> dict[str, Any]:
     filesystem.write_atomic(file, (rng.bytes(8 << 20) for _ in range(file_bytes // (8 << 20))))
     found: dict[str, Any] = {}
     fd = filesystem.open_direct(file)
-    ring = ReadBatch()
+    batch = ReadBatch()
     try:
         for depth in (1, 32):
-            buffer = filesystem.reserve_memory(depth * block, np.uint8)
-            places, lengths = np.arange(depth) * block, np.full(depth, block)
+            buffer = filesystem.reserve_memory(depth * block_bytes, np.uint8)
+            offsets, lengths = np.arange(depth) * block_bytes, np.full(depth, block_bytes)
             times = []
             ends = time.perf_counter() + seconds
             while (began := time.perf_counter()) < ends:
-                ring.read(fd, rng.integers(0, file_bytes // block, depth) * block, lengths, buffer, places)
+                batch.read(
+                    fd, rng.integers(0, file_bytes // block_bytes, depth) * block_bytes, lengths, buffer, offsets
+                )
                 times.append(time.perf_counter() - began)
             found[f"reads/s at depth {depth}"] = depth / float(np.median(times))
             found[f"us at depth {depth}"] = 1e6 * float(np.median(times))
     finally:
-        ring.close()
+        batch.close()
         filesystem.close(fd)
         filesystem.remove(file)
     return found

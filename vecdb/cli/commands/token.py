@@ -1,4 +1,4 @@
-"""`vecdb token`: who may come into a server."""
+"""token create, list, revoke: the tokens that a server accepts."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from typing import Annotated, Any
 
 import typer
 
+from vecdb.cli.options import Json
+from vecdb.cli.output import Output, table
 from vecdb.errors import InvalidArgument
-
-from .options import Json
-from .output import Output, table
 
 HELP = "Tokens of a server: create, list, revoke. A running server notices within a second."
 

@@ -1,4 +1,4 @@
-"""`vecdb serve`: this database for other processes and machines."""
+"""serve: a database for other processes and machines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""dataset list, info, export: the data sets that vecdb is tried and measured with."""
+"""dataset list, info, export: data sets to try and measure vecdb with."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from .options import DatasetFolder, Json
-from .output import Output, facts, size, table
+from vecdb.cli.options import DatasetFolder, Json
+from vecdb.cli.output import Output, facts, size, table
 
 HELP = "Data sets to try and measure with: list them, look at one, write one for another program."
 

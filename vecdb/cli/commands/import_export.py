@@ -1,12 +1,12 @@
 """import and export: files of vectors in, collections out, in bounded memory.
 
-An import writes whole batches in the file's order, and after each acknowledgement notes how far it is in
-DB.import-COLLECTION.json, beside the database and not within it (of a server's: beside FILE, its address in the name):
+An import writes whole batches in the file's order. After each batch it notes its progress in DB.import-COLLECTION.json,
+beside the database and not within it (if the database is a server: beside FILE, with the address in the name):
 
-    {"source": {path, size, mtime_ns, columns}, "rows": rows acknowledged, "last_id": id of the last of them}
+    {"source": {path, size, mtime_ns, columns}, "rows": rows written, "last_id": id of the last of them}
 
-The next run of the same command goes on from there if the file is the same and that last record exists; a batch that
-was acknowledged but not noted is written again, which changes nothing. The note goes when the import is complete.
+The next run of the same command continues from there if the file is the same and that last record exists. A batch that
+was written but not noted is written again, which changes nothing. The file is deleted when the import is complete.
 """
 
 from __future__ import annotations
@@ -21,11 +21,21 @@ import numpy as np
 import typer
 
 import vecdb
+from vecdb.cli.options import (
+    CollectionName,
+    Database,
+    Json,
+    Tenants,
+    Tls,
+    Token,
+    default_db,
+    directory,
+    is_server,
+    opened,
+)
+from vecdb.cli.output import Output, Report
 from vecdb.errors import InvalidArgument
 from vecdb.schema import Curator, Flat, Hnsw, IndexConfig, Spann
-
-from .options import CollectionName, Database, Json, Tenants, Tls, Token, default_db, directory, is_server, opened
-from .output import Output, Report
 
 batch_bytes = 8 << 20
 batch_rows_max = 16_384
@@ -83,15 +93,17 @@ def import_(
             docs = _collection(
                 database, collection, source, metric, dtype, _index(index, m, ef_construction, bits, codes_bytes)
             )
-            note = Note(db, collection, file, [id_column, vector_column, key, tenant_column, *(tenant or ())])
+            checkpoint = ImportCheckpoint(
+                db, collection, file, [id_column, vector_column, key, tenant_column, *(tenant or ())]
+            )
             rows = len(source) if limit is None else min(limit, len(source))
-            first = note.resume_at(docs)
+            first = checkpoint.resume_at(docs)
             with out.progress(f"importing {file.name}", "rows") as report:
-                _copy(source, docs, first, rows, lists, note, report)
+                _copy(source, docs, first, rows, lists, checkpoint, report)
             if optimize:
                 with out.progress("indexing", "rows") as report:
                     docs.optimize(progress=report)
-            note.done()
+            checkpoint.done()
             result = {"collection": collection, "rows": rows, "resumed_at": first, "live": docs.count()}
     result["seconds"] = time.perf_counter() - started
     out.emit(result, lambda c: c.print(f"{result['rows']:,} rows in {collection!r} after {result['seconds']:.1f} s"))
@@ -130,7 +142,7 @@ def export(
             raise InvalidArgument(f"{destination} cannot hold lists for --tenant-column: write jsonl or parquet")
         if not writer.takes_ids:
             ids_file = destination.with_name(destination.name + ".ids.jsonl")
-        with writer, out.progress(f"writing {destination.name}", "rows") as report, _lines(ids_file) as lines:
+        with writer, out.progress(f"writing {destination.name}", "rows") as report, _open_ids_file(ids_file) as lines:
             for batch in docs.iter(batch=4096, include_vectors=True, tenant=tenant or None):
                 vectors = np.stack([record.vector for record in batch])
                 ids = [record.id for record in batch]
@@ -169,7 +181,7 @@ def _index(kind: str, m: int, ef_construction: int, bits: int, codes_bytes: int 
 def _collection(
     database: vecdb.Database, name: str, source: Any, metric: str | None, dtype: str | None, index: IndexConfig | None
 ) -> vecdb.Collection:
-    """The collection to import into: the one that is there if it agrees with what was asked for, else a new one."""
+    """The collection to import into: the existing one if it agrees with the options, otherwise a new one."""
     if name not in database.collections():
         kind = dtype or dtypes.get(str(source.dtype))
         if kind is None:
@@ -177,16 +189,22 @@ def _collection(
         chosen = metric or ("cosine" if kind.startswith("float") else "l2")
         return database.create_collection(name, dim=source.dim, metric=chosen, dtype=kind, index=index)
     docs = database.collection(name)
-    for option, asked, actual in (("--metric", metric, docs.metric), ("--dtype", dtype, docs.dtype)):
-        if asked is not None and asked != actual:
-            raise InvalidArgument(f"collection {name!r} has {option[2:]} {actual}, not {asked}: leave {option} out")
+    for option, wanted, actual in (("--metric", metric, docs.metric), ("--dtype", dtype, docs.dtype)):
+        if wanted is not None and wanted != actual:
+            raise InvalidArgument(f"collection {name!r} has {option[2:]} {actual}, not {wanted}: leave {option} out")
     if source.dim != docs.dim:
         raise InvalidArgument(f"collection {name!r} has dim {docs.dim}, got {source.dim} from {source.path}")
     return docs
 
 
 def _copy(
-    source: Any, docs: vecdb.Collection, first: int, stop: int, lists: TenantLists, note: Note, report: Report
+    source: Any,
+    docs: vecdb.Collection,
+    first: int,
+    stop: int,
+    lists: TenantLists,
+    checkpoint: ImportCheckpoint,
+    report: Report,
 ) -> None:
     step = max(1, min(batch_rows_max, batch_bytes // (source.dim * source.dtype.itemsize)))
     report(first, stop)
@@ -198,44 +216,44 @@ def _copy(
         fields, tenants = lists.of(source.fields(start, end))
         docs.upsert(ids, source[start:end], fields=fields, tenants=tenants)
         last = ids[-1]
-        note.write(end, last if isinstance(last, str) else int(last))
+        checkpoint.write(end, last if isinstance(last, str) else int(last))
         report(end, stop)
 
 
 class TenantLists:
-    """Who may see the records of a file: `tenants` all of them, or those that its column names; None leaves lists that
-    are there as they are.
+    """Which tenants may see the records of a file: `tenants` for every record, or the names in a column of the file.
+    Without either, existing access lists stay as they are.
     """
 
     def __init__(self, source: Any, tenants: list[str] | None, column: str | None) -> None:
         self._tenants = tenants or None
         self._column = column
-        others = getattr(source, "field_columns", ())
-        if column is not None and column not in others:
-            raise InvalidArgument(f"{source.path}: no column {column!r} of tenants; its other columns: {list(others)}")
+        columns = getattr(source, "field_columns", ())
+        if column is not None and column not in columns:
+            raise InvalidArgument(f"{source.path}: no column {column!r} of tenants; its other columns: {list(columns)}")
 
     def of(self, rows: list[dict[str, Any]] | None) -> tuple[list[dict[str, Any]] | None, Any]:
         """(fields, tenants) of rows of the file."""
         if self._column is None or rows is None:
             return rows, self._tenants
         fields = [{name: value for name, value in row.items() if name != self._column} for row in rows]
-        return fields, [_listed(row.get(self._column)) for row in rows]
+        return fields, [_names_in(row.get(self._column)) for row in rows]
 
 
-def _listed(cell: Any) -> Any:
-    """A cell's names: none, one, or a list."""
+def _names_in(cell: Any) -> Any:
+    """A cell's names as a list; the cell may be empty, a name, or a list."""
     if cell is None or cell == "":
         return []
     return [cell] if isinstance(cell, str) else cell
 
 
 def _safe(name: str) -> str:
-    """Of a name what any file's name may have."""
+    """The name with every character replaced that file names may not have."""
     return "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
 
 
-class Note:
-    """How far an import is, kept beside the database, or beside the file where the database is a server's."""
+class ImportCheckpoint:
+    """The file that says how far an import is."""
 
     def __init__(self, db: str, collection: str, file: Path, columns: list[str | None]) -> None:
         beside = file.with_name(f"{file.name}.{_safe(db)}") if is_server(db) else Path(db)
@@ -250,17 +268,17 @@ class Note:
         }
 
     def resume_at(self, docs: vecdb.Collection) -> int:
-        """Rows that an earlier run of the same import has had acknowledged."""
+        """Rows that an earlier run of the same import has written."""
         try:
-            noted = jsonlib.loads(self.path.read_text(encoding="utf-8"))
-            if noted["source"] == self.source and docs.get([noted["last_id"]])[0] is not None:
-                return int(noted["rows"])
+            saved = jsonlib.loads(self.path.read_text(encoding="utf-8"))
+            if saved["source"] == self.source and docs.get([saved["last_id"]])[0] is not None:
+                return int(saved["rows"])
         except (FileNotFoundError, ValueError, KeyError, InvalidArgument):
             pass
         return 0
 
     def write(self, rows: int, last_id: int | str) -> None:
-        """Replace the note as a whole. It need not be synced: an older one only repeats batches."""
+        """Replace the file as a whole. It need not be synced: with an older one some batches are only written again."""
         fresh = self.path.with_name(self.path.name + ".tmp")
         fresh.write_text(jsonlib.dumps({"source": self.source, "rows": rows, "last_id": last_id}), encoding="utf-8")
         os.replace(fresh, self.path)
@@ -291,5 +309,5 @@ def _row(record: vecdb.Record, tenant_column: str | None) -> dict[str, Any]:
     return {**record.fields, tenant_column: record.tenants}
 
 
-def _lines(path: Path | None) -> Any:
+def _open_ids_file(path: Path | None) -> Any:
     return open(path or os.devnull, "w", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""bench run, ingest, interference, disk, tenants, serve, mixture, coldstart, plot: what is measured, as commands."""
+"""bench run, ingest, interference, disk, tenants, serve, mixture, coldstart, plot: benchmarks as commands."""
 
 from __future__ import annotations
 
@@ -10,16 +10,15 @@ from typing import Annotated, Any
 
 import typer
 
+from vecdb.cli.options import DatasetFolder, Json, Limit
+from vecdb.cli.output import Output
 from vecdb.errors import InvalidArgument
-
-from .options import DatasetFolder, Json, Limit
-from .output import Output
 
 HELP = "Measure vecdb, beside its peers where there are any. Each result is a JSON file that names the machine."
 
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the result.")]
 Rounds = Annotated[int, typer.Option(min=1, help="Rounds of every measurement; the best counts.")]
-Place = Annotated[Path | None, typer.Option("--path", help="Folder on the disk to measure.")]
+DiskFolder = Annotated[Path | None, typer.Option("--path", help="Folder on the disk to measure.")]
 results_folder = Path("bench-results")
 
 
@@ -64,7 +63,7 @@ def run(
 
 
 def ingest(
-    path: Place = None,
+    path: DiskFolder = None,
     dim: Annotated[int, typer.Option(help="Dimension of the vectors.")] = 384,
     threads: Annotated[int, typer.Option(help="Threads that write one record a call.")] = 16,
     seconds: Annotated[float, typer.Option(help="Seconds of each round of single records.")] = 5.0,
@@ -76,25 +75,14 @@ def ingest(
     json: Json = False,
 ) -> None:
     """Durable writes: single records from many threads, batches, and batches with the graph keeping up."""
+    arguments = dict(locals())
     from vecdb_bench.ingest import ingest as measure
 
-    output = Output(json)
-    result = measure(
-        path=path,
-        dim=dim,
-        threads=threads,
-        seconds=seconds,
-        batch_rows=batch_rows,
-        batches=batches,
-        sustained_batches=sustained_batches,
-        rounds=rounds,
-        say=output.note,
-    )
-    _finish(output, result, out)
+    _measure(measure, arguments)
 
 
 def interference(
-    path: Place = None,
+    path: DiskFolder = None,
     dataset: Annotated[str, typer.Option(help="A name of `dataset list`.")] = "glove-50",
     rows: Annotated[int, typer.Option(help="Rows that are there before the writer starts.")] = 100_000,
     batch_rows: Annotated[int, typer.Option(help="Rows of a batch.")] = 1_000,
@@ -106,21 +94,10 @@ def interference(
     json: Json = False,
 ) -> None:
     """Latency of searches in one thread, without and with another thread that upserts batches."""
+    arguments = dict(locals())
     from vecdb_bench.interference import interference as measure
 
-    output = Output(json)
-    result = measure(
-        path=path,
-        dataset=dataset,
-        folder=str(folder) if folder else None,
-        rows=rows,
-        batch_rows=batch_rows,
-        seconds=seconds,
-        rounds=rounds,
-        limit=limit,
-        say=output.note,
-    )
-    _finish(output, result, out)
+    _measure(measure, arguments)
 
 
 def disk(
@@ -139,15 +116,14 @@ def disk(
     limit: Limit = 10,
     threads: Annotated[int, typer.Option(help="Threads that build; searches use one.")] = os.cpu_count() or 1,
     rounds: Rounds = 3,
-    path: Place = None,
+    path: DiskFolder = None,
     folder: DatasetFolder = None,
     out: Out = results_folder,
     json: Json = False,
 ) -> None:
     """Posting lists on disk: recall against latency, reads, memory and disk, beside peers in turns."""
+    from vecdb.cli.disk_speed import random_reads
     from vecdb_bench import disk as bench_disk
-
-    from .diskspeed import random_reads
 
     output = Output(json)
     plan = bench_disk.Plan(
@@ -188,22 +164,10 @@ def mixture(
     json: Json = False,
 ) -> None:
     """Diversity and recall of held-out rows: a user's interests each in its share, beside one search by the mean."""
+    arguments = dict(locals())
     from vecdb_bench.mixture import mixture as measure
 
-    output = Output(json)
-    result = measure(
-        dataset=dataset,
-        folder=str(folder) if folder else None,
-        index=index,
-        users=users,
-        rows=rows,
-        tags=tags,
-        limit=limit,
-        components=components,
-        smoothing=smoothing,
-        say=output.note,
-    )
-    _finish(output, result, out)
+    _measure(measure, arguments)
 
 
 def tenants(
@@ -229,7 +193,7 @@ def tenants(
     ] = False,
     seed: Annotated[int, typer.Option(help="Of what is asked of whom.")] = 1,
     quick: Annotated[bool, typer.Option("--quick", help="Small sizes: shape, not speed.")] = False,
-    path: Place = None,
+    path: DiskFolder = None,
     folder: DatasetFolder = None,
     out: Out = results_folder,
     json: Json = False,
@@ -282,7 +246,7 @@ def serve(
         Path | None, typer.Option(help="Database of this data that stays for the next run; made where there is none.")
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Small sizes: shape, not speed.")] = False,
-    path: Place = None,
+    path: DiskFolder = None,
     folder: DatasetFolder = None,
     out: Out = results_folder,
     json: Json = False,
@@ -338,10 +302,10 @@ def coldstart(
     json: Json = False,
 ) -> None:
     """Seconds from the start of a process: import, first search on an empty cache, first search of the next process."""
+    arguments = dict(locals())
     from vecdb_bench.coldstart import coldstart as measure
 
-    output = Output(json)
-    _finish(output, measure(rows=rows, dim=dim, rounds=rounds, say=output.note), out)
+    _measure(measure, arguments)
 
 
 def plot(
@@ -360,6 +324,14 @@ def plot(
         raise InvalidArgument(f"{result} is no result of `vecdb bench run`") from None
     drawn = results.plot(loaded, out or result.with_suffix(".png"))
     Output(json).emit({"plot": str(drawn)}, lambda console: console.print(str(drawn)))
+
+
+def _measure(measure: Callable[..., dict[str, Any]], arguments: dict[str, Any]) -> None:
+    """arguments : of a command. All but `json` and `out` are those of `measure`."""
+    output, out = Output(arguments.pop("json")), arguments.pop("out")
+    if arguments.get("folder") is not None:
+        arguments["folder"] = str(arguments["folder"])
+    _finish(output, measure(**arguments, say=output.note), out)
 
 
 def _finish(output: Output, result: dict[str, Any], folder: Path) -> Path:

@@ -1,12 +1,12 @@
 """demo: real word vectors in a database on disk, searched through a graph, with recall and speed measured.
 
-    load    GloVe, 400,000 words x 50, in batches: each is durable when it is acknowledged, so a killed run goes on
+    load    GloVe, 400,000 words x 50, in batches. A batch is durable when upsert returns: a killed run can be resumed
     build   the graph
     show    neighbours of a few words, recall@10 against exact search, queries per second, memory, disk
 
-A second run finds everything in place and only shows. The vectors that recall is measured with are words drawn with a
-fixed seed; a small collection of their own keeps them with their exact neighbours, so that a second run need neither
-read GloVe nor compare with every word again.
+A second run finds everything in place and only does the last step. Recall is measured with words drawn with a fixed
+seed. A small collection, "questions", keeps their vectors and exact neighbours, so that a second run need not read
+GloVe or search exactly again.
 """
 
 from __future__ import annotations
@@ -20,14 +20,13 @@ import numpy as np
 import typer
 
 import vecdb
-
-from .output import Output, size, table
+from vecdb.cli.output import Output, size, table
 
 glove_rows = 400_000
 glove_dim = 50
 batch_rows = 20_000
-questions_count = 200
-questions_seed = 20_140
+queries_count = 200
+queries_seed = 20_140
 speed_seconds = 0.2
 shown_words = ("king", "guitar", "neuron", "lisbon")
 
@@ -65,14 +64,13 @@ def _load(docs: vecdb.Collection, questions: vecdb.Collection, rows: int, out: O
         with out.waiting("reading GloVe"):
             data = load("glove-50-words")
         assert data.ids is not None
-        drawn = np.random.default_rng(questions_seed).choice(rows, min(rows, questions_count), replace=False)
+        drawn = np.random.default_rng(queries_seed).choice(rows, min(rows, queries_count), replace=False)
         questions.upsert([data.ids[row] for row in drawn], data.base[drawn])
         began = time.perf_counter()
         with out.progress("loading", "words") as report:
             report(present, rows)
-            for start in range(
-                present, rows, batch_rows
-            ):  # batches land whole and in order: `present` is where to go on
+            # batches are written as a whole and in order, so the number of records says where to continue
+            for start in range(present, rows, batch_rows):
                 stop = min(rows, start + batch_rows)
                 docs.upsert(data.ids[start:stop], data.base[start:stop])
                 report(stop, rows)
@@ -105,7 +103,7 @@ def _neighbours(docs: vecdb.Collection, words: list[str], out: Output) -> dict[s
 
 
 def _measure(docs: vecdb.Collection, questions: vecdb.Collection, out: Output) -> dict[str, float]:
-    """Recall@10 of the questions against exact search; then one search at a time, and batches, for a moment each."""
+    """Recall@10 against exact search, and the speed of single searches and of batches. questions : the queries."""
     records = [record for batch in questions.iter(include_vectors=True) for record in batch]
     queries = np.stack([record.vector for record in records])
     rows = docs.count()
@@ -151,7 +149,7 @@ def _cores() -> int:
 
 
 def _resident_bytes() -> int:
-    """Resident memory of this process; 0 where the system does not tell."""
+    """Resident memory of this process; 0 where the system does not report it."""
     try:
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""What is in the database, and what is near this? info, ls, search, check only read; tune writes what it learned."""
+"""info, ls, search, check, tune: look at a database and search it. Only tune writes: the width that it measured."""
 
 from __future__ import annotations
 
@@ -11,9 +11,7 @@ import typer
 from rich.console import Console
 
 import vecdb
-from vecdb.errors import InvalidArgument, NotFound
-
-from .options import (
+from vecdb.cli.options import (
     CollectionName,
     Database,
     Json,
@@ -26,7 +24,8 @@ from .options import (
     ids_of,
     opened,
 )
-from .output import Output, cell, facts, table
+from vecdb.cli.output import Output, cell, facts, table
+from vecdb.errors import InvalidArgument, NotFound
 
 tune_sample_max = 500
 
@@ -133,9 +132,9 @@ def tune(
     out = Output(json)
     with opened(db, token, tls) as database:
         docs = database.collection(collection)
-        asked = _read_queries(queries) if queries else _sample(docs, tune_sample_max)
-        with out.waiting(f"measuring {len(asked)} queries"):
-            curve = docs.tune(asked, recall=recall, limit=limit)
+        vectors = _read_queries(queries) if queries else _sample(docs, tune_sample_max)
+        with out.waiting(f"measuring {len(vectors)} queries"):
+            curve = docs.tune(vectors, recall=recall, limit=limit)
     columns = list(curve[0]) if curve else []
     out.emit(curve, lambda console: console.print(table(columns, [list(point.values()) for point in curve])))
 
@@ -160,7 +159,7 @@ def check(db: Database = default_db, token: Token = None, tls: Tls = None, json:
 
 
 def _record(docs: vecdb.Collection, text: str, tenants: list[str] | None) -> vecdb.Record:
-    """The record whose id reads as `text`, whichever kind of id the collection has."""
+    """The record with the id `text`; the collection's ids may be ints or strings."""
     [found] = docs.get(ids_of(docs, [text]), include_vectors=True, tenant=tenants or None)
     if found is None:
         raise NotFound(f"collection {docs.name!r} has no record {text!r}" + (" of these tenants" if tenants else ""))
@@ -186,7 +185,7 @@ def _read_queries(path: Path) -> Any:
 
 
 def _sample(docs: vecdb.Collection, count: int) -> Any:
-    """Vectors of records spread over the collection."""
+    """Vectors of records that are evenly spread over the collection."""
     total = docs.count()
     if total == 0:
         raise InvalidArgument(f"collection {docs.name!r} is empty: there is nothing to tune on")

@@ -1,16 +1,16 @@
-"""`vecdb tenant`: who may see which records of a collection."""
+"""tenant list, info, create, drop, grant, revoke: which tenants may see which records of a collection."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
 
 import vecdb
+from vecdb.cli.options import CollectionName, Database, Json, Tls, Token, default_db, ids_of, opened
+from vecdb.cli.output import Output, facts, table
 from vecdb.errors import NotFound
-
-from .options import CollectionName, Database, Json, Tls, Token, default_db, ids_of, opened
-from .output import Output, facts, table
 
 HELP = "Tenants of a collection: list, info, create, drop, grant, revoke."
 
@@ -84,42 +84,42 @@ def drop(
     Output(json).emit({"dropped": name}, lambda console: console.print("forgotten"))
 
 
-def grant(
-    names: Names,
-    collection: CollectionName,
-    id: Ids,
-    db: Database = default_db,
-    owner: Owner = "",
-    token: Token = None,
-    tls: Tls = None,
-    json: Json = False,
-) -> None:
-    """Let tenants see records."""
-    with opened(db, token, tls) as database:
-        docs = database.collection(collection)
-        changed = docs.grant(ids_of(docs, id), names, owner=owner)
-    Output(json).emit({"granted": changed}, lambda console: console.print(f"{changed:,} grants were not there before"))
+def _access_command(method: str, done: str, shown: str, text: str) -> Callable[..., None]:
+    """grant or revoke.
+
+    method : of Collection.   done : key of the JSON result.   shown : printed after the count.   text : the help.
+    """
+
+    def command(
+        names: Names,
+        collection: CollectionName,
+        id: Ids,
+        db: Database = default_db,
+        owner: Owner = "",
+        token: Token = None,
+        tls: Tls = None,
+        json: Json = False,
+    ) -> None:
+        with opened(db, token, tls) as database:
+            docs = database.collection(collection)
+            changed = getattr(docs, method)(ids_of(docs, id), names, owner=owner)
+        Output(json).emit({done: changed}, lambda console: console.print(f"{changed:,} {shown}"))
+
+    command.__doc__ = text
+    return command
 
 
-def revoke(
-    names: Names,
-    collection: CollectionName,
-    id: Ids,
-    db: Database = default_db,
-    owner: Owner = "",
-    token: Token = None,
-    tls: Tls = None,
-    json: Json = False,
-) -> None:
-    """Take records away from tenants; when this returns no search of theirs finds them, in any process."""
-    with opened(db, token, tls) as database:
-        docs = database.collection(collection)
-        changed = docs.revoke(ids_of(docs, id), names, owner=owner)
-    Output(json).emit({"revoked": changed}, lambda console: console.print(f"{changed:,} grants were there"))
+grant = _access_command("grant", "granted", "grants were not there before", "Let tenants see records.")
+revoke = _access_command(
+    "revoke",
+    "revoked",
+    "grants were there",
+    "Take records away from tenants; when this returns no search of theirs finds them, in any process.",
+)
 
 
 def _count(docs: vecdb.Collection, name: str) -> int | None:
-    """None where somebody has dropped the tenant meanwhile."""
+    """The records of a tenant; None where the tenant was dropped in the meantime."""
     try:
         return docs.count(tenant=name)
     except NotFound:
