@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 import vecdb
-from vecdb_bench import disk, machine, mixture, recall_curves, results, runner, tenants
+from vecdb_bench import disk, mixture, runner, tenants
 from vecdb_bench.coldstart import coldstart
 from vecdb_bench.ingest import ingest
 from vecdb_bench.interference import interference
+from vecdb_bench.reporting import machine, recall_curves, results
 
 
 def test_a_rate_between_two_points_lies_on_the_line_of_logarithms() -> None:
@@ -128,9 +129,9 @@ def test_interests_that_lie_apart_are_found_each_in_its_share() -> None:
     assert mixed["held-out recall@100"] > plain["held-out recall@100"] and smoothed["ms"] > 0
     assert math.isclose(mixture.diversity(np.eye(3)), 1.0) and mixture.diversity(np.eye(3)[:1]) == 0.0
     with pytest.raises(vecdb.InvalidArgument, match="tags"):
-        mixture.mixture(dataset="clustered-500x8")
+        mixture.run(mixture.Plan(dataset="clustered-500x8"))
     with pytest.raises(vecdb.InvalidArgument, match="index"):
-        mixture.mixture(index="tree")
+        mixture.run(mixture.Plan(index="tree"))
 
 
 SHARED = "tenants-3000x16-count40"

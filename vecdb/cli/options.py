@@ -45,7 +45,7 @@ def opened(db: str, token: str | None, tls: str | None, *, read_only: bool = Fal
 
 
 def directory(db: str, doing: str) -> Path:
-    """The directory of a database. Raises InvalidArgument where `db` is a server. doing : the command, for the error."""
+    """The directory of a database. Raises InvalidArgument where `db` is a server. doing : the command's name."""
     if is_server(db):
         raise InvalidArgument(f"{doing} needs the files of the database, {db} is a server: run it where they are")
     return Path(db)

@@ -38,7 +38,8 @@ def run(
     json: Json = False,
 ) -> None:
     """Recall against queries per second, build time, memory and disk, peers measured alternately in one run."""
-    from vecdb_bench import results, runner
+    from vecdb_bench import runner
+    from vecdb_bench.reporting import results
 
     output = Output(json)
     plan = runner.Plan(
@@ -165,9 +166,9 @@ def mixture(
 ) -> None:
     """Diversity and recall of held-out rows: a user's interests each in its share, beside one search by the mean."""
     arguments = dict(locals())
-    from vecdb_bench.mixture import mixture as measure
+    from vecdb_bench import mixture as bench_mixture
 
-    _measure(measure, arguments)
+    _measure(lambda say, **settings: bench_mixture.run(bench_mixture.Plan(**settings), say), arguments)
 
 
 def tenants(
@@ -314,7 +315,7 @@ def plot(
     json: Json = False,
 ) -> None:
     """Draw a result of `bench run` again."""
-    from vecdb_bench import results
+    from vecdb_bench.reporting import results
 
     try:
         loaded = jsonlib.loads(result.read_text(encoding="utf-8"))
@@ -335,7 +336,7 @@ def _measure(measure: Callable[..., dict[str, Any]], arguments: dict[str, Any]) 
 
 
 def _finish(output: Output, result: dict[str, Any], folder: Path) -> Path:
-    from vecdb_bench import results
+    from vecdb_bench.reporting import results
 
     file = results.write(result, folder)
     output.emit(result | {"file": str(file)}, lambda console: results.show(result, console))

@@ -1,4 +1,4 @@
-"""What a result file says about where it was measured: machine, processor features, versions, digest of the kernels."""
+"""Where a result was measured: machine, processor features, versions, digest of the kernels."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from typing import Any
 
 import vecdb
 
-telling_flags = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "f16c", "fma", "asimddp", "i8mm", "sve")
+shown_flags = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "f16c", "fma", "asimddp", "i8mm", "sve")
 measured_packages = ("numpy", "numba", "llvmlite", "lmdb", "msgspec")
 
 
 def facts(packages: Sequence[str] = ()) -> dict[str, Any]:
-    """Everything that a reader needs to judge or repeat a measurement."""
+    """What a reader needs to judge or repeat a measurement."""
     cpu = _cpuinfo()
     flags = set((cpu.get("flags") or cpu.get("Features") or "").split())
     return {
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
         "system": f"{platform.system()} {platform.release()}",
         "processor": cpu.get("model name") or platform.machine(),
-        "features": [flag for flag in telling_flags if flag in flags],
+        "features": [flag for flag in shown_flags if flag in flags],
         "cache_bytes": _cache_bytes(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory_bytes": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
@@ -40,7 +40,7 @@ def facts(packages: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def kernels_digest() -> str:
-    """Digest of the sources of vecdb's kernels: two results with one digest ran the same code."""
+    """Digest of the sources of vecdb's kernels: results with the same digest ran the same code."""
     digest = hashlib.blake2b(digest_size=8)
     for source in sorted((Path(vecdb.__file__).parent / "kernels").rglob("*.py")):
         digest.update(source.name.encode() + b"\0" + source.read_bytes())
@@ -48,7 +48,7 @@ def kernels_digest() -> str:
 
 
 def memory_bytes() -> dict[str, int]:
-    """Anonymous and resident memory of this process, after handing back what allocators hold free."""
+    """Anonymous and resident memory of this process, after allocators have returned their free memory."""
     gc.collect()
     with contextlib.suppress(AttributeError, OSError):
         ctypes.CDLL(None).malloc_trim(0)
@@ -78,7 +78,7 @@ def _cpuinfo() -> dict[str, str]:
 
 
 def _cache_bytes() -> int | None:
-    """The last-level cache, which flatters sets that fit in it."""
+    """Size of the last-level cache: data sets that fit in it look faster."""
     try:
         return max(
             int(path.read_text(encoding="ascii").strip().removesuffix("K")) << 10

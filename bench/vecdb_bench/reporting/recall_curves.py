@@ -1,8 +1,8 @@
-"""Recall against rate: points of a sweep, and the rate at a recall that lies between two of them.
+"""Recall against rate: the points of a sweep, and the rate at a recall between two of them.
 
 A point is (recall, queries per second). The rate between two points is interpolated on its logarithm, since a sweep's
-rates fall by factors; a recall that the sweep did not reach has no rate (None), and one below its least recall has the
-rate of the fastest point, which reaches more.
+rates fall by factors; a recall that the sweep did not reach has no rate (None). A recall below the sweep's
+lowest has the rate of the fastest point, which reaches more.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Point = tuple[float, float]
 
 
 def frontier(points: Iterable[Point]) -> list[Point]:
-    """Points that no other beats in both recall and rate, by rising recall."""
+    """The points that no other point exceeds in both recall and rate, by rising recall."""
     best: list[Point] = []
     for recall, rate in sorted(points, key=lambda point: (-point[0], -point[1])):
         if not best or rate > best[-1][1]:

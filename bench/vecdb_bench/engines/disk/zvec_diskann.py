@@ -9,7 +9,7 @@ import numpy as np
 import zvec
 
 
-class Zvec(engine_process.Contestant):
+class Zvec(engine_process.Engine):
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         zvec.init(log_level=zvec.LogLevel.ERROR, query_threads=1, optimize_threads=self.spec["threads"])
@@ -37,8 +37,8 @@ class Zvec(engine_process.Contestant):
         self.param = zvec.DiskAnnQueryParam(list_size=value)
 
     def search(self, query: Any) -> Any:
-        asked = zvec.Query("v", vector=np.asarray(query, np.float32), param=self.param)
-        return self.docs.query_internal_ids(asked, topk=self.spec["limit"])
+        search = zvec.Query("v", vector=np.asarray(query, np.float32), param=self.param)
+        return self.docs.query_internal_ids(search, topk=self.spec["limit"])
 
     def rows(self, result: Any) -> list[int]:
         return [int(key) for key in self.docs.resolve_internal_ids(result) if key is not None]

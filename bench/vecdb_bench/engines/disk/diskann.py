@@ -12,9 +12,9 @@ import engine_process
 import numpy as np
 
 
-class DiskAnn(engine_process.Contestant):
+class DiskAnn(engine_process.Engine):
     def _distance(self) -> str:
-        return "l2"  # of unit vectors where the metric is another: the same order
+        return "l2"  # for other metrics the vectors have unit norm, which gives the same order
 
     def build(self) -> None:
         options = {"complexity": 100, "graph_degree": 64, "num_of_pq_chunks": 32} | self.spec.get("diskann", {})

@@ -11,7 +11,7 @@ import numpy as np
 import vecdb
 
 
-class Lists(engine_process.Contestant):
+class PostingLists(engine_process.Engine):
     def _index(self) -> vecdb.Spann:
         return vecdb.Spann(**self.spec["vecdb"])
 
@@ -60,4 +60,4 @@ class Lists(engine_process.Contestant):
 
 
 if __name__ == "__main__":
-    engine_process.serve(Lists)
+    engine_process.serve(PostingLists)

@@ -10,7 +10,7 @@ import numpy as np
 import tenant
 
 
-class Shared(tenant.Tenants):
+class Shared(tenant.TenantEngine):
     def build(self) -> None:
         self.folder.mkdir()
         kind = faiss.METRIC_L2 if self.spec["metric"] == "l2" else faiss.METRIC_INNER_PRODUCT
@@ -35,8 +35,8 @@ class Shared(tenant.Tenants):
             self.params[value] = [faiss.SearchParametersHNSW(sel=one, efSearch=value) for one in self.selectors]
         self.now = self.params[value]
 
-    def search(self, question: Any) -> Any:
-        query, number = question
+    def search(self, query_and_tenant: Any) -> Any:
+        query, number = query_and_tenant
         return self.index.search(query[None], self.spec["limit"], params=self.now[number])
 
     def rows(self, result: Any) -> list[int]:

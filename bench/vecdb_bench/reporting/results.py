@@ -14,18 +14,18 @@ default_folder = Path("bench-results")
 
 
 def write(result: Mapping[str, Any], folder: Path = default_folder) -> Path:
-    """Write a result as JSON under a name of its own; returns the file."""
+    """Write a result as JSON under a new name; returns the file."""
     folder.mkdir(parents=True, exist_ok=True)
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     path = folder / f"{result['benchmark']}-{stamp}.json"
-    for again in range(1, 1000):
+    for number in range(1, 1000):
         try:
             with path.open("x", encoding="utf-8") as file:
                 json.dump(result, file, indent=1, default=_plain)
                 file.write("\n")
             return path
         except FileExistsError:
-            path = folder / f"{result['benchmark']}-{stamp}-{again}.json"
+            path = folder / f"{result['benchmark']}-{stamp}-{number}.json"
     raise AssertionError("a thousand results within one second")
 
 

@@ -1,4 +1,4 @@
-"""vecdb: one collection for all tenants, its index of any kind; with spec["shared"] false the same without tenants."""
+"""vecdb: one collection for all tenants, with any kind of index; with spec["shared"] false the same without tenants."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import tenant
 import vecdb
 
 
-class Vecdb(tenant.Tenants):
+class Vecdb(tenant.TenantEngine):
     def _fill(self, folder: Any, rows: Any) -> None:
         kind = getattr(vecdb, self.spec["index"].capitalize())
         lists: list[list[str]] = [[] for _ in range(len(rows))]
@@ -58,28 +58,28 @@ class Vecdb(tenant.Tenants):
     def prepare(self, value: float | None) -> None:
         self.params = vecdb.SearchParams() if value is None else vecdb.SearchParams(**{self.spec["parameter"]: value})
 
-    def told(self, numbers: list[int]) -> str | list[str] | None:
+    def search_tenants(self, numbers: list[int]) -> str | list[str] | None:
         if not self.spec["shared"]:
             return None
         names = [self.names[number] for number in numbers]
         return names[0] if len(names) == 1 else names
 
-    def search(self, question: Any) -> Any:
-        query, who = question
+    def search(self, query_and_tenant: Any) -> Any:
+        query, who = query_and_tenant
         return self.docs.search(query, limit=self.spec["limit"], params=self.params, tenant=who)
 
     def rows(self, result: Any) -> list[int]:
         return list(result.ids.tolist())
 
     def facts(self) -> engine_process.Spec:
-        """How long the searches themselves took, without the call around them, and how they were planned."""
-        asked = self.questions("timed")
-        told = [
+        """How long the searches themselves took, without the call around them, and how many followed each plan."""
+        queries = self.query_set("timed")
+        explained = [
             self.docs.search(query, self.spec["limit"], params=self.params, tenant=who, explain=True).explain
-            for query, who in (asked[i] for i in range(len(asked)))
+            for query, who in (queries[i] for i in range(len(queries)))
         ]
-        took = 1e3 * np.array([one["search_ms"] for one in told])
-        plans = collections.Counter(one["plan"] for one in told)
+        took = 1e3 * np.array([one["search_ms"] for one in explained])
+        plans = collections.Counter(one["plan"] for one in explained)
         p50, p99 = np.percentile(took, [50, 99])
         return {
             "kernel": {"mean us": took.mean(), "p50 us": p50, "p99 us": p99, "p99/mean": p99 / took.mean()}

@@ -11,7 +11,7 @@ import numpy as np
 import vecdb
 
 
-class Many(engine_process.Contestant):
+class ManyTenants(engine_process.Engine):
     def _fill(self, folder: object, count: int, singles: int = 0) -> engine_process.Spec:
         step, took = 10_000, 0.0
         with vecdb.open(folder) as db:
@@ -44,12 +44,12 @@ class Many(engine_process.Contestant):
     def prepare(self, value: object) -> None:
         pass
 
-    def search(self, question: np.ndarray) -> vecdb.Hits:
-        return self.docs.search(question, limit=1, tenant="user-1")
+    def search(self, query: np.ndarray) -> vecdb.Hits:
+        return self.docs.search(query, limit=1, tenant="user-1")
 
     def rows(self, result: vecdb.Hits) -> list[int]:
         return list(result.ids.tolist())
 
 
 if __name__ == "__main__":
-    engine_process.serve(Many)
+    engine_process.serve(ManyTenants)

@@ -15,14 +15,14 @@ import numpy as np
 import pyarrow as pa
 
 
-class Lance(engine_process.Contestant):
+class Lance(engine_process.Engine):
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self.options = {"index": "rq"} | self.spec.get("lancedb", {})
         self.distance = "l2" if self.spec["metric"] == "l2" else "dot"
 
     def _padded(self, rows: Any) -> Any:
-        """IVF_RQ wants a multiple of 8 dimensions, and 64 at least."""
+        """IVF_RQ needs a multiple of 8 dimensions, and at least 64."""
         dim = rows.shape[-1]
         short = max(64, -(-dim // 8) * 8) - dim
         wide = np.asarray(rows, np.float32)
@@ -49,11 +49,11 @@ class Lance(engine_process.Contestant):
         self.value = value
 
     def search(self, query: Any) -> Any:
-        asked = self.table.search(self._padded(query), vector_column_name="v", query_type="vector")
-        asked = asked.distance_type(self.distance).limit(self.spec["limit"]).select(["_rowid", "_distance"])
-        asked = asked.fast_search()
-        asked = asked.nprobes(self.value) if self.options["index"] == "rq" else asked.nprobes(1).ef(self.value)
-        return asked.to_arrow()
+        search = self.table.search(self._padded(query), vector_column_name="v", query_type="vector")
+        search = search.distance_type(self.distance).limit(self.spec["limit"]).select(["_rowid", "_distance"])
+        search = search.fast_search()
+        search = search.nprobes(self.value) if self.options["index"] == "rq" else search.nprobes(1).ef(self.value)
+        return search.to_arrow()
 
     def rows(self, result: Any) -> list[int]:
         return list(result.column("_rowid").to_pylist())

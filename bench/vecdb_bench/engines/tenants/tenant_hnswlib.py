@@ -1,4 +1,4 @@
-"""hnswlib: one index per tenant, so a vector is stored as often as tenants see it. Each index also brings
+"""hnswlib: one index for each tenant, so a vector is stored once for each tenant that sees it. Each index also has
 65,536 locks of its own, 2.6 MB.
 """
 
@@ -12,7 +12,7 @@ import numpy as np
 import tenant
 
 
-class PerTenant(tenant.Tenants):
+class PerTenant(tenant.TenantEngine):
     def build(self) -> None:
         self.folder.mkdir()
         for number in range(len(self.names)):
@@ -39,8 +39,8 @@ class PerTenant(tenant.Tenants):
         for index, _ in self.found.values():
             index.set_ef(value)
 
-    def search(self, question: Any) -> Any:
-        query, number = question
+    def search(self, query_and_tenant: Any) -> Any:
+        query, number = query_and_tenant
         index, limit = self.found[number]
         return index.knn_query(query, k=limit, num_threads=1)
 

@@ -1,4 +1,4 @@
-"""numpy: brute force over the tenant's rows, gathered from the one matrix of all."""
+"""numpy: brute force over the tenant's rows, which are gathered from one matrix."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import tenant
 
 
-class BruteForce(tenant.Tenants):
+class BruteForce(tenant.TenantEngine):
     def build(self) -> None:
         self.folder.mkdir()
 
@@ -20,8 +20,8 @@ class BruteForce(tenant.Tenants):
     def prepare(self, value: object) -> None:
         pass
 
-    def search(self, question: Any) -> Any:
-        query, number = question
+    def search(self, query_and_tenant: Any) -> Any:
+        query, number = query_and_tenant
         rows, limit = self.rows_of(number), self.spec["limit"]
         distances = -(self.vectors[rows] @ query)
         if self.norms is not None:
