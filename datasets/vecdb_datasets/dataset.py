@@ -39,7 +39,7 @@ class Dataset:
         return int(self.base.shape[1])
 
     def truth_for(self, k: int) -> Truth:
-        """The exact k nearest of each query: the set's own truth if it is wide enough, otherwise computed and cached."""
+        """The exact k nearest of each query: the set's own if it is wide enough, otherwise computed and cached."""
         if self.truth is not None and self.truth.k >= k:
             return Truth(self.truth.ids[:, :k], self.truth.distances[:, :k])
         return exact_truth(self.base, self.queries, self.metric, k)
