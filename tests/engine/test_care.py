@@ -39,7 +39,7 @@ QUERIES = clustered(100, seed=2)
 def test_tune_measures_a_curve_and_remembers_the_narrowest_beam(graph: Any) -> None:
     docs = graph
     assert docs.tune(QUERIES) == [], "nothing to tune before there is a graph"
-    docs._engine.upkeep.index_tail(1, all_rows=True)
+    docs._backend.jobs.index_tail(1, all_rows=True)
     curve = docs.tune(QUERIES, recall=0.9, limit=10)
     efs = [point["ef"] for point in curve]
     assert efs == sorted(set(efs)) and len(efs) >= 2
@@ -57,7 +57,7 @@ def test_tune_measures_a_curve_and_remembers_the_narrowest_beam(graph: Any) -> N
 def test_a_recall_that_was_asked_for_is_reached(graph: Any) -> None:
     docs = graph
     assert docs.search(QUERIES[0], 10, params=vecdb.SearchParams(recall=0.95), explain=True).plan == "exact"
-    docs._engine.upkeep.index_tail(1, all_rows=True)
+    docs._backend.jobs.index_tail(1, all_rows=True)
     with pytest.raises(InvalidArgument, match="optimize"):
         docs.search(QUERIES[0], 10, params=vecdb.SearchParams(recall=0.95))
     docs.optimize()
@@ -301,9 +301,9 @@ def test_what_a_killed_creation_left_beside_the_database_goes_with_the_next(tmp_
 def test_a_key_that_leads_to_another_record_is_corruption_not_an_answer(db: Database) -> None:
     docs = db.create_collection("docs", 4, "l2")
     docs.upsert(["a", "b"], clustered(2, 4))
-    prefix = keys.owner_prefix(docs._engine.snapshot.generation.prefix, b"")
-    txn = db._home.store.begin_write()
-    txn.put(prefix + b"a", (1).to_bytes(8, "little"), db=db._home.store.ids)
+    prefix = keys.owner_prefix(docs._backend.state.snapshot.generation.prefix, b"")
+    txn = db._backend.store.begin_write()
+    txn.put(prefix + b"a", (1).to_bytes(8, "little"), db=db._backend.store.ids)
     txn.commit()
     assert docs.get("b").id == "b"
     with pytest.raises(vecdb.Corruption, match="leads to record 'b'"):
@@ -321,8 +321,8 @@ def test_check_reads_the_codes_of_a_graph_of_each_metric(
         vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     docs = db.create_collection("docs", DIM, metric, vecdb.Hnsw(m=6, ef_construction=40))
     docs.upsert(range(400), vectors)
-    docs._engine.upkeep.index_tail(1, all_rows=True)
-    graph = docs._engine.snapshot.generation.index._current().graph
+    docs._backend.jobs.index_tail(1, all_rows=True)
+    graph = docs._backend.state.snapshot.generation.index._current().graph
     assert (len(graph.bias) > 0) == (metric == "l2" or (metric == "ip" and not same_norms))
     assert db.check() == []
     graph.codes[0] ^= 1

@@ -313,12 +313,12 @@ def test_a_dropped_tenant_leaves_nothing_to_the_next_of_its_name(shared: Any, db
     assert seen(shared, "acme") == [1, 4] and seen(shared, "beta") == [3, 4, 5, 6, 7] and db.check() == []
     shared.delete([9])
     shared.vacuum()
-    engine = shared._engine
-    with engine.store.read() as txn:
-        uid = engine.entry.uid
-        first = access_changes.number_of(engine.store, txn, uid, b"beta")
-        assert first == 2 and access_changes.number_of(engine.store, txn, uid, b"acme") == 3, "numbers are never reused"
-        held = engine.snapshot.generation.journal.tables.lists_of(txn, np.arange(9))
+    state = shared._backend.state
+    with state.store.read() as txn:
+        uid = state.entry.uid
+        first = access_changes.number_of(state.store, txn, uid, b"beta")
+        assert first == 2 and access_changes.number_of(state.store, txn, uid, b"acme") == 3, "numbers are never reused"
+        held = state.snapshot.generation.journal.tables.lists_of(txn, np.arange(9))
         assert set(held.numbers.tolist()) == {2, 3}, "vacuum leaves out what is left of dropped tenants"
     assert seen(shared, "acme") == [1, 4] and db.check() == []
 
@@ -334,9 +334,9 @@ def test_many_tenants_are_listed_in_order_and_made_at_once(db: Database, monkeyp
     other.upsert([1], VECTORS[:1], tenants="z")
     assert docs.count(tenant="z") == 0 and db.check() == []
     db.drop_collection("docs")
-    with db._home.store.read() as txn:
-        assert txn.stat(db._home.store.tenants)["entries"] == 3, "what a dropped collection had is purged"
-        assert txn.stat(db._home.store.members)["entries"] == txn.stat(db._home.store.access)["entries"] == 1
+    with db._backend.store.read() as txn:
+        assert txn.stat(db._backend.store.tenants)["entries"] == 3, "what a dropped collection had is purged"
+        assert txn.stat(db._backend.store.members)["entries"] == txn.stat(db._backend.store.access)["entries"] == 1
     assert seen(other, "z") == [1]
 
 
@@ -390,7 +390,7 @@ def test_a_search_sees_one_commit_of_a_record_that_changes_hands(db: Database) -
 
 def test_calls_that_share_a_commit_are_seen_as_one(shared: Any) -> None:
     """The commit thread is held until four calls wait for it."""
-    committer, held, go = shared._engine._committer, threading.Event(), threading.Event()
+    committer, held, go = shared._backend.writes._committer, threading.Event(), threading.Event()
 
     class Hold:
         size_bytes, exclusive = 0, True
@@ -424,26 +424,26 @@ def test_calls_that_share_a_commit_are_seen_as_one(shared: Any) -> None:
 
 
 def test_an_older_snapshot_finds_the_version_before_and_no_other(shared: Any) -> None:
-    cache, first = shared._engine.snapshot.generation.tenants, shared._engine.snapshot.visibility
+    cache, first = shared._backend.state.snapshot.generation.tenants, shared._backend.state.snapshot.visibility
     assert cache.rows_at(("acme",), first).rows.tolist() == [0, 1, 2, 3, 4]
     shared.revoke([0], "acme")
-    second = shared._engine.snapshot.visibility
+    second = shared._backend.state.snapshot.visibility
     assert cache.rows_at(("acme",), first).rows.tolist() == [0, 1, 2, 3, 4]
     assert cache.rows_at(("acme",), second).rows.tolist() == [1, 2, 3, 4]
     shared.grant([9], "acme")
     assert cache.rows_at(("acme",), first) is None, "two changes ago: a newer view is to be taken"
     assert cache.rows_at(("acme",), second).rows.tolist() == [1, 2, 3, 4]
     shared.upsert([100], VECTORS[:1])
-    assert cache.rows_at(("acme",), shared._engine.snapshot.visibility).rows.tolist() == [1, 2, 3, 4, 9]
+    assert cache.rows_at(("acme",), shared._backend.state.snapshot.visibility).rows.tolist() == [1, 2, 3, 4, 9]
     assert cache.rows_at(("acme", "beta"), first) is None
     assert cache.rows_at(("beta",), first).rows.tolist() == [3, 4, 5, 6, 7], "loaded later, the same since then"
 
 
 def test_a_union_is_kept_while_none_of_its_parts_moves(shared: Any) -> None:
-    cache = shared._engine.snapshot.generation.tenants
+    cache = shared._backend.state.snapshot.generation.tenants
 
     def rows() -> Any:
-        return cache.rows_at(("acme", "beta"), shared._engine.snapshot.visibility)
+        return cache.rows_at(("acme", "beta"), shared._backend.state.snapshot.visibility)
 
     kept = rows()
     shared.upsert([50], VECTORS[:1])
@@ -663,14 +663,14 @@ LOUD = [
 
 
 def hurt(shared: Any, damage: Callable[[Any, Any, bytes], None]) -> None:
-    engine = shared._engine
-    txn = engine.store.begin_write()
+    state = shared._backend.state
+    txn = state.store.begin_write()
 
     def put(name: str, key: bytes, value: bytes | None) -> None:
-        database = engine.store.databases[name.encode()]
+        database = state.store.databases[name.encode()]
         assert txn.delete(key, db=database) if value is None else txn.put(key, value, db=database)
 
-    damage(shared, put, engine.snapshot.generation.prefix)
+    damage(shared, put, state.snapshot.generation.prefix)
     txn.commit()
 
 
@@ -703,7 +703,7 @@ def test_rows_of_a_tenant_that_is_not_there_are_found_by_check(shared: Any, db: 
 
 def test_a_list_of_a_dead_row_is_found_by_check(shared: Any, db: Database) -> None:
     shared.delete([0])
-    shared._engine.upkeep.fold()
+    shared._backend.writes.merge_journal()
     [raw] = record_format.encode_access(np.array([1], np.uint64), np.array([1]))
     hurt(shared, lambda docs, put, prefix: put("access", keys.row_key(prefix, 0), raw))
     assert any("dead or not there" in problem for problem in db.check())

@@ -165,7 +165,7 @@ def _caretaker(db: Database, c: Any, rng: random.Random) -> None:
         elif kind == "vacuum":
             c.vacuum()
         elif kind == "seal":
-            c._engine.upkeep.seal(1)
+            c._backend.jobs.seal(1)
         elif kind == "check":
             problems = db.check()
             assert not problems, problems
@@ -320,14 +320,14 @@ def build_lists(path: str, ledger: str, index: str, kill: str = "", number: int 
         if c.count() == 0:
             put(c, rows, [1] * len(rows))
         c.optimize()
-        snapshot = c._engine.snapshot.generation.index.lists.view  # type: ignore[attr-defined]
+        snapshot = c._backend.state.snapshot.generation.index.lists.view  # type: ignore[attr-defined]
         hits = c.search(vectors_of(rows[:100], [2] * 100), 10, params=vecdb.SearchParams(nprobe=3))
         return {
             "met": met,
             "grown": grown,
             "lists": [zlib.crc32(snapshot.heads.codes.tobytes()), zlib.crc32(snapshot.lengths.tobytes())],
             "ids": hits.ids.tolist(),
-            "files": sorted({file.name.partition(".")[0] for file in c._engine.folder.iterdir()}),
+            "files": sorted({file.name.partition(".")[0] for file in c._backend.state.folder.iterdir()}),
             "problems": db.check(),
         }
 

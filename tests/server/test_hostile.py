@@ -41,7 +41,7 @@ def settled(running: Running) -> None:
     running.until(lambda: house.admission.calls == 0 and house.admission.bytes == 0 and not house.streams)
     for pool in (house.kernels, house.writers):
         running.until(lambda pool=pool: pool.queued == 0 and pool.busy == 0)
-    running.until(lambda: house.db._home.store._resting == 0 and house.db._home.store._reads == 0)
+    running.until(lambda: house.db._backend.store._resting == 0 and house.db._backend.store._reads == 0)
 
 
 def connection(running: Running) -> socket.socket:
@@ -291,7 +291,7 @@ def test_a_list_that_nobody_reads_on_holds_no_transaction(
     from vecdb_server.services import records
 
     monkeypatch.setattr(records, "_LIST_BYTES", 500)
-    store = running.server.house.db._home.store
+    store = running.server.house.db._backend.store
     request = records_pb2.ListRequest(collection="docs", include_vectors=True, batch=1)
     own = calling(running)
     streams = [own.records.List(request) for _ in range(20)]
@@ -315,7 +315,7 @@ def test_who_does_not_read_a_list_loses_it(
     request = records_pb2.ListRequest(collection="wide", include_vectors=True)
     stream = client.records.List(request, timeout=PATIENCE_S)
     next(stream)
-    store, kernels = running.server.house.db._home.store, running.server.house.kernels
+    store, kernels = running.server.house.db._backend.store, running.server.house.kernels
     running.until(lambda: store._resting + store._reads + kernels.queued + kernels.busy == 0)
     assert outcome(lambda: list(stream)) == "ABORTED"
     settled(running)
