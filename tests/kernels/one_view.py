@@ -17,7 +17,7 @@ from vecdb.index.clustering.cluster_tree import Heads, bias_of
 from vecdb.index.hnsw.graph import ScalarQuantizer
 from vecdb.index.spann.entry_coder import EntryCoder, lossless_for, padded
 from vecdb.index.spann.list_search import WORK, ListsContext, ListScratch, ListSearch
-from vecdb.index.spann.posting_lists import ListsView, PostingLists, empty_view
+from vecdb.index.spann.posting_lists import PostingLists, ListsView, empty_view
 from vecdb.kernels.build import list_bodies
 from vecdb.kernels.codes import rabitq
 from vecdb.kernels.primitives import checksums

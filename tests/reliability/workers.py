@@ -394,7 +394,7 @@ def _watch_lists(book: LedgerWriter, kill: str, number: int) -> dict[str, int]:
         after=lambda _, over, small, *__: ["split: done"] * bool(len(over)) + ["merge: done"] * bool(len(small)),
     )  # fmt: skip
     wrap(list_file.ListFile, "sync", after=lambda *_: ["seal: lists"])
-    wrap(index_jobs, "PatchState", before=lambda *a: ["seal: written"] if "sealed" in a[2] else [])
+    wrap(index_jobs, "PatchState", before=lambda *a: ["seal: written"] if a[2].get("sealed") else [])
     wrap(index_jobs.IndexMaintenance, "_remove_files", before=lambda *_: ["seal: committed"])
     wrap(list_updates, "renumbered", after=lambda *_: ["vacuum: renumbered"])
     return met
