@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 
 import vecdb
-from tests.server.driver import Client, int_ids, names, write_request
-from tests.server.process import Process
 from tests.server.test_process import FAST, until_ready
+from tests.support.server_driver import Client, int_ids, names, write_request
+from tests.support.server_process import Process
 from vecdb.v1 import records_pb2, tenants_pb2
 
 DIM, ROWS, TENANTS = 8, 10, ("acme", "beta")

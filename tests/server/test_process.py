@@ -16,8 +16,8 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 import vecdb
-from tests.server.driver import PATIENCE_S, Client, outcome, search_request, token, write_request
-from tests.server.process import Process
+from tests.support.server_driver import PATIENCE_S, Client, outcome, search_request, token, write_request
+from tests.support.server_process import Process
 from vecdb.v1 import admin_pb2, records_pb2, search_pb2
 
 DIM = 8

@@ -36,7 +36,6 @@ class IndexCorruption(Corruption):
     """
 
 
-METRIC_CODES = {"l2": 0, "cosine": 1, "ip": 2}
 Progress = Callable[[int, int], None] | None
 EVERYTHING: NDArray[np.uint64] = np.empty(0, np.uint64)  # the `allow` bitmap that allows every row
 

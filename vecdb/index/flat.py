@@ -18,7 +18,6 @@ from vecdb.index.common.thread_pool import ThreadPool
 from vecdb.index.contract import (
     ALL_ROWS,
     EVERYTHING,
-    METRIC_CODES,
     Index,
     Neighbors,
     Progress,
@@ -28,6 +27,7 @@ from vecdb.index.contract import (
     corrupt_row_error,
 )
 from vecdb.kernels.primitives import checksums
+from vecdb.kernels.primitives.distance import METRIC_CODES
 from vecdb.kernels.search import exact_scan
 from vecdb.schema import SearchParams, Visibility
 from vecdb.storage.disk.row_file import RowArrays

@@ -8,11 +8,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from vecdb.kernels.primitives.distance import COSINE, IP
 from vecdb.storage.disk.row_file import RowArrays
 
 SAMPLE_ROWS = 16_384
 _TINY = 1e-37
-_COSINE, _IP = 1, 2
 
 
 def evenly_spaced(count: int, most: int) -> NDArray[np.int64]:
@@ -42,9 +42,9 @@ def center_of(rows: NDArray[np.float32], metric: int) -> NDArray[np.float32]:
     """What codes of one to a few bits are taken from: the mean, float32[dim], under cosine that of unit rows; under ip
     the origin. rows : float32[n, dim], as they are.
     """
-    if metric == _IP:
+    if metric == IP:
         return np.zeros(rows.shape[1], np.float32)
-    if metric == _COSINE:
+    if metric == COSINE:
         rows = units(rows)
     mean: NDArray[np.float32] = rows.mean(axis=0, dtype=np.float64).astype(np.float32)
     return mean

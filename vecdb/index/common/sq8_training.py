@@ -9,6 +9,7 @@ from vecdb.index.common.sampling import norms, sample, units
 from vecdb.index.hnsw.graph import Graph, ScalarQuantizer, block_count
 from vecdb.kernels.codes import sq8
 from vecdb.kernels.primitives import checksums
+from vecdb.kernels.primitives.distance import COSINE, IP, L2
 from vecdb.storage.disk.row_file import RowArrays
 
 # The range of the codes is that of the sample, since a clipped element misleads the walk more than a coarser scale does
@@ -28,8 +29,8 @@ def needs_bias(arrays: RowArrays, metric: int, row_count: int) -> bool:
     a handful of long rows as everybody's neighbours. Such a graph is built by l2, whose Delaunay graph holds that of
     the inner product, and searched by inner product.
     """
-    if metric != 2:
-        return metric == 0
+    if metric != IP:
+        return metric == L2
     lengths = norms(sample(arrays, row_count))
     return bool(lengths.std() > 0.01 * lengths.mean())
 
@@ -46,15 +47,15 @@ def train(arrays: RowArrays, metric: int, row_count: int) -> ScalarQuantizer:
     vectors = arrays.vectors
     dim = vectors.shape[1]
     mean = np.zeros(dim, np.float32)
-    if metric != 1 and vectors.dtype == np.int8:
+    if metric != COSINE and vectors.dtype == np.int8:
         return ScalarQuantizer(mean, 1.0, row_count, True)
-    if metric == 0 and vectors.dtype == np.uint8:
+    if metric == L2 and vectors.dtype == np.uint8:
         return ScalarQuantizer(mean + np.float32(128), 1.0, row_count, True)
     rows = sample(arrays, row_count)
-    if metric == 0:
+    if metric == L2:
         mean = rows.mean(axis=0, dtype=np.float64).astype(np.float32)
         rows -= mean
-    elif metric == 1:
+    elif metric == COSINE:
         rows = units(rows)
     flat = np.abs(rows, out=rows).reshape(-1)
     place = int(min(len(flat) - 1, np.ceil(_QUANTILE * len(flat))))

@@ -36,7 +36,7 @@ from vecdb.index.common.batching import as_float32_queries, explain_scan
 from vecdb.index.common.progress import WeightedProgress
 from vecdb.index.common.sampling import evenly_spaced
 from vecdb.index.common.thread_pool import ThreadPool
-from vecdb.index.contract import METRIC_CODES, Index, Neighbors, Progress, RowSet, RowSource, SealedFile
+from vecdb.index.contract import Index, Neighbors, Progress, RowSet, RowSource, SealedFile
 from vecdb.index.curator import tree_file
 from vecdb.index.curator.companion_graph import CompanionGraph
 from vecdb.index.curator.one_bit_filter import trained
@@ -44,6 +44,7 @@ from vecdb.index.curator.tree_order import CodeArrays, TreeOrderedCodes, identit
 from vecdb.index.curator.tree_search import TreeScratch, TreeSearch, TreeView
 from vecdb.index.flat import scan_exactly
 from vecdb.index.hnsw.graph import grown
+from vecdb.kernels.primitives.distance import METRIC_CODES
 from vecdb.kernels.search.tree_search import PANEL_SHARE
 from vecdb.schema import SearchParams, Visibility
 

@@ -13,6 +13,7 @@ from vecdb.index.contract import EVERYTHING
 from vecdb.index.hnsw.graph import Graph
 from vecdb.index.hnsw.scratch import ScratchPool
 from vecdb.kernels.build import insertion, repair
+from vecdb.kernels.primitives.visibility import visible
 from vecdb.storage.disk.row_file import RowArrays
 
 _SLICES_PER_THREAD = 8
@@ -52,7 +53,7 @@ def insert_batch(
     width = max(config.ef_construction, config.m)
     blocks = (0,) * scratches.blocks
     deleted = arrays.deleted[:first]
-    pending = bool(((deleted != 0) & (deleted > np.uint64(removed))).any())
+    pending = bool(((deleted != 0) & visible(deleted, removed)).any())
 
     def own_links(part: tuple[int, int]) -> None:
         scratch = scratches.take(graph, width, 0)

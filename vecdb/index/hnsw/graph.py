@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from vecdb.kernels.primitives import checksums
+from vecdb.kernels.primitives.distance import L2
 from vecdb.storage.disk import filesystem
 from vecdb.storage.disk.row_file import RowArrays
 
@@ -97,7 +98,7 @@ class GraphView:
         self.level = level
         self.args: tuple[Any, ...] = (
             indexed, entry, level, metric, graph.quantiser.scale, graph.quantiser.mean,
-            graph.codes, graph.bias if metric == 0 else _NO_BIAS, graph.links, graph.upper, graph.slot, graph.far,
+            graph.codes, graph.bias if metric == L2 else _NO_BIAS, graph.links, graph.upper, graph.slot, graph.far,
             checksums.for_kernels(arrays.vectors), arrays.crcs, arrays.verified, arrays.deleted,
         )  # fmt: skip
 

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from vecdb import schema
 from vecdb.index.common import sealed_file
-from vecdb.index.contract import METRIC_CODES, RowSource, SealedFile
+from vecdb.index.contract import RowSource, SealedFile
 from vecdb.index.hnsw.graph import Graph, GraphView, ScalarQuantizer, block_count, grown, line_up, upper_room
 from vecdb.kernels.primitives import checksums
+from vecdb.kernels.primitives.distance import L2, METRIC_CODES
 
 if TYPE_CHECKING:
     from vecdb.index.hnsw.hnsw_index import HnswIndex
@@ -94,7 +95,7 @@ def _install(
     m = index.config.m
     capacity = max(arrays.capacity, n)
     blocks = block_count(arrays.vectors.shape[1])
-    fresh = Graph.reserve(capacity, blocks, m, len(sections["bias"]) > 0 or (n == 0 and index._metric == 0), quantiser)
+    fresh = Graph.reserve(capacity, blocks, m, len(sections["bias"]) > 0 or (n == 0 and index._metric == L2), quantiser)
     fresh.codes[:n] = sections["codes"]
     if len(fresh.bias):
         fresh.bias[:n] = sections["bias"]

@@ -35,7 +35,6 @@ from vecdb.index.common.batching import (
 from vecdb.index.common.thread_pool import ThreadPool
 from vecdb.index.contract import (
     EVERYTHING,
-    METRIC_CODES,
     Index,
     Neighbors,
     Progress,
@@ -49,6 +48,8 @@ from vecdb.index.hnsw import graph_file, invariants
 from vecdb.index.hnsw.construction import insert_batch, repair_rows, settle_rows
 from vecdb.index.hnsw.graph import Graph, GraphView, block_count, grown, levels_of, upper_room
 from vecdb.index.hnsw.scratch import ScratchPool
+from vecdb.kernels.primitives.distance import METRIC_CODES
+from vecdb.kernels.primitives.visibility import deleted_by
 from vecdb.kernels.search import graph_search
 from vecdb.schema import SearchParams, Visibility
 from vecdb.storage.disk.row_file import RowArrays
@@ -243,9 +244,7 @@ class HnswIndex(Index):
             self._view = GraphView(now.graph, self._rows.arrays, self._metric, indexed, entry, level)
 
     def _unlinked(self, arrays: RowArrays, stop: int) -> NDArray[np.bool_]:
-        deleted = arrays.deleted[:stop]
-        unlinked: NDArray[np.bool_] = (deleted != 0) & (deleted <= np.uint64(self.removed))
-        return unlinked
+        return deleted_by(arrays.deleted[:stop], self.removed)
 
     def remove(self, sequence: int, threads: int = 1) -> int:
         view = self._view
@@ -257,7 +256,7 @@ class HnswIndex(Index):
         arrays = self._rows.arrays
         before = self._unlinked(arrays, view.indexed)
         deleted = arrays.deleted[: view.indexed]
-        dead = (deleted != 0) & (deleted <= np.uint64(sequence))
+        dead = deleted_by(deleted, sequence)
         fresh = int(dead.sum() - before.sum())
         if fresh:
             repair_rows(

@@ -37,7 +37,6 @@ from vecdb.index.common.progress import WeightedProgress
 from vecdb.index.common.thread_pool import ThreadPool
 from vecdb.index.contract import (
     EVERYTHING,
-    METRIC_CODES,
     Index,
     IndexCorruption,
     Neighbors,
@@ -65,6 +64,7 @@ from vecdb.index.spann.list_search import (
     RowFile,
 )
 from vecdb.index.spann.posting_lists import ListsView, PostingLists
+from vecdb.kernels.primitives.distance import METRIC_CODES
 from vecdb.schema import SearchParams, Visibility
 from vecdb.storage.disk import filesystem, list_file
 

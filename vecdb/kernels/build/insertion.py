@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from vecdb.kernels.search.beam_search import ROW_MASK, clear, code_distance, descend, insert, walk
-from vecdb.kernels.primitives.dot_products import prefetch_code
-from vecdb.kernels.compile import kernel, part
 from vecdb.kernels.codes.sq8 import code_as_query
-
-NO_ROW = np.int64(0x7FFFFFFF)  # a row count that hides nothing
-LIVING = np.uint64(0xFFFFFFFFFFFFFFFF)  # a sequence at which every deletion has happened
+from vecdb.kernels.compile import kernel, part
+from vecdb.kernels.primitives.dot_products import prefetch_code
+from vecdb.kernels.primitives.topk import ROW_OF_KEY, insert
+from vecdb.kernels.primitives.visibility import EVERY_COMMIT, EVERY_ROW, is_deleted
+from vecdb.kernels.search.beam_search import ROW_MASK, clear, code_distance, descend, walk
 
 
 @part()
@@ -77,14 +76,14 @@ def insert_points(
             table = links if layer == 0 else upper
             size, count, used = walk(
                 codes, bias, table, slot, layer, start, query8, query16, probe, width,
-                strict, NO_ROW, LIVING, deleted, allow, pool, visited, trail, blocks,
+                strict, EVERY_ROW, EVERY_COMMIT, deleted, allow, pool, visited, trail, blocks,
             )  # fmt: skip
             clear(visited, trail, used)
             work += count
             start = (pool[0] >> 1) & ROW_MASK
             live = 0
             for j in range(size):
-                if deleted[(pool[j] >> 1) & ROW_MASK] == np.uint64(0):
+                if not is_deleted((pool[j] >> 1) & ROW_MASK, EVERY_COMMIT, deleted):
                     pool[live] = pool[j]
                     live += 1
             most = most_low if layer == 0 else most_high
@@ -132,15 +131,15 @@ def link_back(
             held += 1
         if held + end - begin <= most:
             for j in range(begin, end):
-                own[held + j - begin] = np.int32(edges[j] & np.int64(0xFFFFFFFF))
+                own[held + j - begin] = np.int32(edges[j] & ROW_OF_KEY)
             continue
         for j in range(held):
             prefetch_code(codes, own[j], blocks)
         probe = load_row(codes, bias, target, query8, query16)
         size = 0
         for j in range(held + end - begin):
-            row = np.int64(own[j]) if j < held else edges[begin + j - held] & np.int64(0xFFFFFFFF)
-            if deleted[row] != np.uint64(0):
+            row = np.int64(own[j]) if j < held else edges[begin + j - held] & ROW_OF_KEY
+            if is_deleted(row, EVERY_COMMIT, deleted):
                 continue
             d = code_distance(codes, bias, row, query8, query16, probe, blocks)
             key = (np.int64(d) << 32) | (row << 1)
@@ -153,7 +152,7 @@ def link_back(
         # Deleted neighbours stay where there is room, for older snapshots; they must not keep out the living, above all
         # not the new version of the same record, which lies next to its old one.
         for j in range(held):
-            if count < most and deleted[own[j]] != np.uint64(0):
+            if count < most and is_deleted(own[j], EVERY_COMMIT, deleted):
                 kept[count] = own[j]
                 count += 1
         for j in range(count):

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from vecdb.kernels.search.beam_search import ROW_MASK, clear, code_distance, descend, sort_keys, walk
-from vecdb.kernels.build.insertion import LIVING, NO_ROW, load_row, select
+from vecdb.kernels.build.insertion import load_row, select
 from vecdb.kernels.compile import kernel, part
+from vecdb.kernels.primitives.topk import sort_keys
+from vecdb.kernels.primitives.visibility import EVERY_COMMIT, EVERY_ROW
+from vecdb.kernels.search.beam_search import ROW_MASK, clear, code_distance, descend, walk
 
 
 @part()
@@ -165,7 +167,7 @@ def settle(
             start = np.int64(entry)
         size, _, used = walk(
             codes, bias, links, slot, np.int64(0), start, query8, query16, probe, width,
-            np.bool_(False), NO_ROW, LIVING, deleted, allow, pool, visited, trail, blocks,
+            np.bool_(False), EVERY_ROW, EVERY_COMMIT, deleted, allow, pool, visited, trail, blocks,
         )  # fmt: skip
         clear(visited, trail, used)
         host = np.int64(-1)

@@ -19,8 +19,8 @@ from vecdb.kernels.codes.one_bit_lines import let_through, offer
 from vecdb.kernels.compile import kernel, part
 from vecdb.kernels.primitives.dot_products import PANEL_ROWS as ROWS
 from vecdb.kernels.primitives.dot_products import estimate_panel, lowest_bit
-from vecdb.kernels.search.beam_search import is_visible
-from vecdb.kernels.search.graph_search import first_at_least
+from vecdb.kernels.primitives.topk import first_at_least
+from vecdb.kernels.primitives.visibility import is_visible
 
 _SHIFT = np.int32(16)  # four elements of a query of three bits come to -16 to 12: with it, 8,192 of them fit 16 bits
 FACTORS = 8  # bytes of a row beside its bits

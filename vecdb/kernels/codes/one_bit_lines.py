@@ -19,9 +19,8 @@ import numpy as np
 from vecdb.kernels.codes.rabitq import rotate, unit_factor
 from vecdb.kernels.compile import FAST, inlined, kernel, part
 from vecdb.kernels.primitives.dot_products import bit_products, stream_at
-from vecdb.kernels.search.beam_search import is_visible
-from vecdb.kernels.search.graph_search import key_of
-from vecdb.kernels.search.list_scan import select_smallest
+from vecdb.kernels.primitives.topk import key_of, select_smallest
+from vecdb.kernels.primitives.visibility import is_visible
 
 PLANES = 3
 _STEP = np.float32(0.62)  # of a quantised query, in deviations: close to the best for eight levels

@@ -17,6 +17,7 @@ import math
 import numpy as np
 
 from vecdb.kernels.compile import FAST, kernel, part
+from vecdb.kernels.primitives.distance import COSINE
 from vecdb.kernels.primitives.dot_products import widen
 
 FAR = np.float32(132.0)  # units of the scale; clipping that moves an element by 4 of them is like other rounding
@@ -35,7 +36,7 @@ def encode(vectors, first, stop, mean, scale, metric, codes, bias, far):
         stored = vectors[row]
         code = codes[row]
         factor = np.float32(1.0 / scale)
-        if metric == 1:
+        if metric == COSINE:
             norm = 0.0
             for j in range(dim):
                 x = np.float64(widen(stored[j]))

@@ -16,6 +16,7 @@ from vecdb.kernels.compile import FAST, part
 from vecdb.kernels.primitives.dot_products import widen
 
 L2, COSINE, IP = 0, 1, 2
+METRIC_CODES = {"l2": L2, "cosine": COSINE, "ip": IP}
 ROUNDING = 1e-14  # below this 1 - cos is the rounding of three float64 sums, not a distance
 
 
@@ -24,16 +25,16 @@ def exact(vectors, row, query, metric):
     """Distance of vectors[row] and query, float32.
 
     vectors : float32 | uint16 (bits of float16) | int8 | uint8 [n, dim].   query : float32[dim].
-    metric : 0 l2, 1 cosine, 2 inner product.
+    metric : L2, COSINE or IP.
     """
     stored = vectors[row]
-    if metric == 0:
+    if metric == L2:
         total = 0.0
         for j in range(len(query)):
             difference = np.float64(widen(stored[j])) - np.float64(query[j])
             total += difference * difference
         return np.float32(total)
-    if metric == 1:
+    if metric == COSINE:
         ab = 0.0
         aa = 0.0
         bb = 0.0

@@ -15,29 +15,10 @@ import numpy as np
 
 from vecdb.kernels.compile import inlined, part
 from vecdb.kernels.primitives.dot_products import dot_codes, prefetch_code, prefetch_row
+from vecdb.kernels.primitives.topk import insert
+from vecdb.kernels.primitives.visibility import is_visible
 
 ROW_MASK = np.int64(0x7FFFFFFF)
-
-
-@inlined()
-def is_visible(row, row_count, sequence, deleted, allow):
-    """Whether the snapshot (row_count, sequence) and the caller's bitmap (uint64 words, empty: all) hold the row."""
-    if row >= row_count or deleted[row] - np.uint64(1) < sequence:
-        return False
-    if len(allow):
-        return (allow[row >> 6] >> np.uint64(row & 63)) & np.uint64(1) != np.uint64(0)
-    return True
-
-
-@inlined()
-def insert(pool, size, key):
-    """Insert key into pool[:size], shifting from the tail; pool[size] must exist. Returns the place it took."""
-    at = size
-    while at > 0 and pool[at - 1] > key:
-        pool[at] = pool[at - 1]
-        at -= 1
-    pool[at] = key
-    return at
 
 
 @part()
@@ -50,38 +31,6 @@ def clear(visited, trail, used):
     else:
         for i in range(used):
             visited[trail[i] >> 5] = 0
-
-
-@part()
-def _sift(keys, at, size):
-    value = keys[at]
-    while True:
-        child = 2 * at + 1
-        if child >= size:
-            break
-        if child + 1 < size and keys[child + 1] > keys[child]:
-            child += 1
-        if keys[child] <= value:
-            break
-        keys[at] = keys[child]
-        at = child
-    keys[at] = value
-
-
-@part()
-def sort_keys(keys, size):
-    """Sort keys[:size] ascending: insertion for short ones, heap sort beyond."""
-    if size <= 48:
-        for i in range(1, size):
-            insert(keys, np.int64(i), keys[i])
-        return
-    for at in range(size // 2 - 1, -1, -1):
-        _sift(keys, at, size)
-    for end in range(size - 1, 0, -1):
-        top = keys[0]
-        keys[0] = keys[end]
-        keys[end] = top
-        _sift(keys, np.int64(0), end)
 
 
 @inlined()

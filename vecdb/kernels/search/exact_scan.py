@@ -8,8 +8,8 @@ from vecdb.kernels.compile import kernel
 from vecdb.kernels.primitives.checksums import is_sound
 from vecdb.kernels.primitives.distance import exact
 from vecdb.kernels.primitives.dot_products import prefetch_at, prefetch_row
-from vecdb.kernels.search.beam_search import insert, is_visible
-from vecdb.kernels.search.graph_search import distance_of, key_of
+from vecdb.kernels.primitives.topk import ROW_OF_KEY, distance_of, insert, key_of
+from vecdb.kernels.primitives.visibility import is_visible
 
 BLOCK_ROWS = 256  # rows scored for all queries before the next block: 256 x 384 float32 stays in a level-2 cache
 AHEAD_ROWS = 8  # of a list of rows, which lie scattered, this many are on their way from memory
@@ -77,7 +77,7 @@ def merge(keys, sizes, places, limit, out_rows, out_distances, out_counts):
                 break
             key = keys[best, i, places[best]]
             places[best] += 1
-            out_rows[i, count] = key & np.int64(0xFFFFFFFF)
+            out_rows[i, count] = key & ROW_OF_KEY
             out_distances[i, count] = distance_of(key)
             count += 1
         for j in range(count, limit):

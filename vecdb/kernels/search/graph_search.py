@@ -9,78 +9,13 @@ from __future__ import annotations
 import numpy as np
 
 from vecdb.kernels.codes.sq8 import encode_query
-from vecdb.kernels.compile import kernel, part
+from vecdb.kernels.compile import kernel
 from vecdb.kernels.primitives.checksums import is_sound
 from vecdb.kernels.primitives.distance import exact
-from vecdb.kernels.primitives.dot_products import bits_float, float_bits, prefetch_at, prefetch_row
-from vecdb.kernels.search.beam_search import (
-    ROW_MASK,
-    clear,
-    code_distance,
-    descend,
-    insert,
-    is_visible,
-    sort_keys,
-    walk,
-)
-
-
-@part()
-def key_of(distance, row):
-    """Sort key of (float32 distance, row): its integer order is the order of the pair."""
-    bits = float_bits(distance + np.float32(0.0))  # + 0.0 turns -0.0 into 0.0
-    if bits < 0:
-        bits ^= np.int32(0x7FFFFFFF)
-    return (np.int64(bits) << 32) | np.int64(row)
-
-
-@part()
-def distance_of(key):
-    """The float32 distance inside a `key_of`."""
-    bits = np.int32(key >> 32)
-    if bits < 0:
-        bits ^= np.int32(0x7FFFFFFF)
-    return bits_float(bits)
-
-
-@part()
-def add_key(keys, size, most, key):
-    """Insert key into the sorted keys[:size] unless it is there or `most` smaller ones are. Returns the new size."""
-    at = size
-    while at > 0 and keys[at - 1] >= key:
-        at -= 1
-    if at >= most or (at < size and keys[at] == key):
-        return size
-    size = min(size + 1, most)
-    for j in range(size - 1, at, -1):
-        keys[j] = keys[j - 1]
-    keys[at] = key
-    return size
-
-
-@part()
-def first_at_least(ascending, low, high, value):
-    """First place in ascending[low:high] whose number is `value` or more; `high` where there is none."""
-    while low < high:
-        middle = (low + high) >> 1
-        if np.int64(ascending[middle]) < value:
-            low = middle + 1
-        else:
-            high = middle
-    return low
-
-
-@part()
-def put_answer(keys, size, limit, rows, distances):
-    """Write the first of the sorted keys[:size] as rows int64[limit], distances float32[limit]. Returns how many."""
-    found = min(size, limit)
-    for j in range(found):
-        rows[j] = keys[j] & np.int64(0xFFFFFFFF)
-        distances[j] = distance_of(keys[j])
-    for j in range(found, limit):
-        rows[j] = -1
-        distances[j] = np.float32(np.inf)
-    return found
+from vecdb.kernels.primitives.dot_products import prefetch_at, prefetch_row
+from vecdb.kernels.primitives.topk import add_key, insert, key_of, put_answer, sort_keys
+from vecdb.kernels.primitives.visibility import is_visible
+from vecdb.kernels.search.beam_search import ROW_MASK, clear, code_distance, descend, walk
 
 
 @kernel()

@@ -19,8 +19,9 @@ from vecdb.kernels.compile import FAST, kernel, part
 from vecdb.kernels.primitives.checksums import is_sound
 from vecdb.kernels.primitives.distance import exact
 from vecdb.kernels.primitives.dot_products import bits_float, crc32c_row, dot_packed, prefetch_at, widen
-from vecdb.kernels.search.beam_search import code_distance, insert, is_visible, sort_keys
-from vecdb.kernels.search.graph_search import add_key, distance_of, key_of
+from vecdb.kernels.primitives.topk import add_key, distance_of, insert, key_of, sort_keys
+from vecdb.kernels.primitives.visibility import is_visible
+from vecdb.kernels.search.beam_search import code_distance
 
 _FAR = np.float32(np.inf)
 _NEAREST = 8  # heads whose mean distance says what is near

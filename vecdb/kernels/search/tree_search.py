@@ -26,8 +26,9 @@ from vecdb.kernels.compile import kernel, part
 from vecdb.kernels.primitives.checksums import is_sound
 from vecdb.kernels.primitives.distance import exact
 from vecdb.kernels.primitives.dot_products import stream_at, stream_code
-from vecdb.kernels.search.beam_search import code_distance, insert, is_visible, sort_keys
-from vecdb.kernels.search.graph_search import add_key, first_at_least, key_of, put_answer
+from vecdb.kernels.primitives.topk import add_key, first_at_least, insert, key_of, put_answer, sort_keys
+from vecdb.kernels.primitives.visibility import is_visible
+from vecdb.kernels.search.beam_search import code_distance
 
 _AHEAD = 8  # codes on their way from memory while one is compared
 _DEVIATIONS = np.float32(3.0)
