@@ -78,7 +78,7 @@ class LocalCollection:
 
     @property
     def id_kind(self) -> Literal["int", "str"] | None:
-        return self.state.id_kind
+        return self.state.snapshot.state.id_kind  # type: ignore[return-value]
 
     @property
     def rows_per_call(self) -> int:

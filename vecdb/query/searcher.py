@@ -257,12 +257,13 @@ class Searcher:
         """
         snapshot, key = self.current(), (limit, params, tenants)
         generation = snapshot.generation
-        prepared: PreparedSearch | None = snapshot.prepared.get(
-            key, generation.tenants.evictions, generation.index.structure
-        )
+        structure = generation.index.structure  # before the search is planned: a newer one is planned for anew
+        prepared: PreparedSearch | None = snapshot.prepared.get(key, generation.tenants.evictions, structure)
         if prepared is None:
-            snapshot, allowed = self.state.snapshot_for_tenants(tenants) if tenants else (snapshot, None)
-            structure = snapshot.generation.index.structure  # before it is planned: a newer one is prepared anew
+            allowed = None
+            if tenants:
+                snapshot, allowed = self.state.snapshot_for_tenants(tenants)
+                structure = snapshot.generation.index.structure
             prepared = self._prepare(snapshot, limit, params, allowed)
             snapshot.prepared.keep(key, structure, prepared)
         return snapshot, prepared

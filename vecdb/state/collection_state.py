@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from vecdb import limits
 from vecdb.errors import Corruption, Unavailable
@@ -209,10 +209,6 @@ class CollectionState:
 
     def config(self) -> CollectionConfig:
         return catalog.config_of(self.entry, self.current().state)
-
-    @property
-    def id_kind(self) -> Literal["int", "str"] | None:
-        return self.snapshot.state.id_kind  # type: ignore[return-value]
 
     # -- its index ---------------------------------------------------------------------------------
 
