@@ -13,7 +13,6 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ import pytest
 
 import vecdb
 from tests.support.corpus import EXACT, GRAPH, clustered
+from tests.support.threads import together
 from vecdb import limits
 from vecdb.api.database import Database
 from vecdb.commit.record_requests import UpsertRecords
@@ -30,26 +30,6 @@ from vecdb.errors import NotFound
 from vecdb.maintenance import index_jobs
 from vecdb.maintenance import vacuum as vacuum_module
 from vecdb.query import planner
-
-
-def together(*works: Callable[[], None]) -> None:
-    """Run works in threads; raise what the first of them raised."""
-    errors: list[BaseException] = []
-
-    def guarded(work: Callable[[], None]) -> None:
-        try:
-            work()
-        except BaseException as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=guarded, args=(work,)) for work in works]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(120)
-        assert not thread.is_alive(), "hangs"
-    if errors:
-        raise errors[0]
 
 
 @pytest.fixture

@@ -20,8 +20,8 @@ from pathlib import Path
 import pytest
 
 import vecdb
+from tests.reliability.forked.records import index_of
 from tests.reliability.harness import DIM, NAME, Child, ForkServer, vectors_of
-from tests.reliability.workers import index_of
 from vecdb.embedded.open import open_database
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import grpc
 import numpy as np
 from google.rpc import error_details_pb2, status_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from vecdb.v1 import (
     admin_pb2,
@@ -33,6 +34,13 @@ from vecdb_server.auth import Caller
 from vecdb_server.config import checked
 
 PATIENCE_S = 60.0  # how long a test waits for what must happen
+
+# options of a client that looks for a server again and again while that is being restarted
+FAST_RECONNECTS = {
+    "grpc.initial_reconnect_backoff_ms": 50,
+    "grpc.min_reconnect_backoff_ms": 50,
+    "grpc.max_reconnect_backoff_ms": 200,
+}
 
 
 class Running:
@@ -74,6 +82,15 @@ class Running:
     def until(self, condition: Any) -> None:
         """Wait, on the server's loop, until condition() holds."""
         self.on_loop(_until(condition))
+
+
+def settled(running: Running) -> None:
+    """Wait until no request is held, queued or worked on, and no list keeps a transaction open."""
+    house = running.server.house
+    running.until(lambda: house.admission.calls == 0 and house.admission.bytes == 0 and not house.streams)
+    for pool in (house.kernels, house.writers):
+        running.until(lambda pool=pool: pool.queued == 0 and pool.busy == 0)
+    running.until(lambda: house.db._backend.store._resting == 0 and house.db._backend.store._reads == 0)
 
 
 async def _made(config: Any) -> Server:
@@ -135,6 +152,15 @@ class Client:
         request = records_pb2.GetRequest(collection=collection, ids=int_ids(ids), **settings)
         found = self(self.records.Get, request).records
         return [one.record if one.HasField("record") else None for one in found]
+
+
+def until_ready(client: Client) -> None:
+    """Wait until the server says that it serves; it may still be starting."""
+    for answer in health_pb2_grpc.HealthStub(client.channel).Watch(
+        health_pb2.HealthCheckRequest(), timeout=PATIENCE_S, wait_for_ready=True
+    ):
+        if answer.status == health_pb2.HealthCheckResponse.SERVING:
+            return
 
 
 def int_ids(values: Any) -> Any:

@@ -110,7 +110,7 @@ def test_the_sieve_loses_next_to_nothing_whatever_is_asked(metric: str, strange:
         queries = clustered(40, 256, seed=5)
     rows = MemoryRows(vectors)
     index = built(rows, metric)
-    assert index._view is not None and index._view.order.sieve is not None
+    assert index._view is not None and index._view.order.bit_filter is not None
     allow = some(rows, 0.6)
     found = index.search(queries, 10, rows.visibility(), SearchParams(), allow)
     exact = index.search(queries, 10, rows.visibility(), EXACT, allow)
@@ -167,7 +167,7 @@ def test_a_long_tail_of_wide_rows_is_found(tenant: bool) -> None:
     vectors = clustered(3000, 256)
     rows = MemoryRows(vectors[:2000], capacity=4000)
     index = built(rows)
-    assert index._view is not None and index._view.order.sieve is not None
+    assert index._view is not None and index._view.order.bit_filter is not None
     rows.append(vectors[2000:])
     index.extend(rows.row_count)
     allow = RowSet(np.arange(0, 3000, dtype=np.uint32)) if tenant else None
@@ -228,7 +228,7 @@ def test_buffers_of_a_sieve_serve_an_order_without_one() -> None:
     index.search(queries, 10, rows.visibility(), WIDE, allow)  # buffers that know the sieve are kept
     view = index._view
     assert view is not None
-    plain = replace(view.order, sieve=None, lines=reserve_lines(view.order.capacity, None))
+    plain = replace(view.order, bit_filter=None, lines=reserve_lines(view.order.capacity, None))
     index._view = TreeView(plain, view.arrays, index._metric)
     found = index.search(queries, 10, rows.visibility(), WIDE, allow)
     assert np.array_equal(found.rows, exact) and found.work[0] == 5 * len(allow)

@@ -19,8 +19,8 @@ import numpy as np
 import pytest
 
 import vecdb
-from tests.commit.test_concurrency import together
 from tests.support.corpus import EXACT, clustered, sound
+from tests.support.threads import together
 from vecdb import limits
 from vecdb.api.database import Database
 from vecdb.embedded import local_collection

@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.support.targets import run_on
+from tests.support.processors import run_on
 from vecdb.kernels.codes import one_bit_fastscan, one_bit_lines
+from vecdb.kernels.codes.one_bit_fastscan import Panels
+from vecdb.kernels.codes.one_bit_lines import BitQuery, Lines, Shortlist, SnapshotRows
 from vecdb.kernels.compile import kernel
 from vecdb.kernels.primitives.dot_products import PANEL_ROWS
 
@@ -44,26 +46,25 @@ print("the same")
 
 
 @kernel()
-def _sift(
+def _filter(
     by_panels: Any, listed: Any, everything: Any, first: Any, stop: Any, query: Any, center: Any, signs: Any,
     lines: Any, floats: Any, laid: Any, limit: Any, slack: Any, most: Any, deleted: Any, nearest: Any, kept: Any,
     rotated: Any,
     planes: Any, planes64: Any, tables: Any, keys: Any, estimates: Any, rows_of: Any, count: Any,
 ) -> Any:  # fmt: skip
-    step, half, _ = one_bit_lines.as_planes(query, center, signs, False, rotated, planes)
-    one, stride = np.float32(1.0), np.int64(lines.shape[1])
-    seen = (rows_of, np.int64(len(rows_of)), np.uint64(5), deleted)
+    step, half, _ = one_bit_lines.query_bit_planes(query, center, signs, False, rotated, planes)
+    bits = BitQuery(planes64, step, half, np.float32(1.0))
+    rows = SnapshotRows(rows_of, np.int64(len(rows_of)), np.uint64(5), deleted)
+    shortlist = Shortlist(nearest, keys, kept, np.int64(limit), np.int64(most), np.float32(slack))
     if not by_panels:
-        return one_bit_lines.sift(
-            listed, everything, first, stop, lines.reshape(-1), floats.view(np.uint64).reshape(-1), floats.reshape(-1),
-            stride, planes64, step, half, one, np.int64(limit), np.float32(slack), np.int64(most), seen, nearest, keys,
-            kept, count,
-        )  # fmt: skip
+        stored = Lines(
+            lines.reshape(-1), floats.view(np.uint64).reshape(-1), floats.reshape(-1), np.int64(lines.shape[1])
+        )
+        return one_bit_lines.filter_by_estimate(listed, everything, first, stop, stored, bits, shortlist, rows, count)
     one_bit_fastscan.fill_tables(planes, tables)
-    return one_bit_fastscan.sift_panels(
-        listed, everything, np.int64(0), np.int64(len(listed)), first, stop, laid.reshape(-1), tables,
-        np.int64(planes.shape[1]), step, half, one, np.int64(limit), np.float32(slack), np.int64(most), seen, nearest,
-        keys, kept, count, estimates,
+    return one_bit_fastscan.filter_panels(
+        listed, everything, np.int64(0), np.int64(len(listed)), first, stop,
+        Panels(laid.reshape(-1), tables, estimates), bits, shortlist, rows, count,
     )  # fmt: skip
 
 
@@ -78,7 +79,7 @@ class Laid:
         self.lines[:, : self.width] = rng.integers(0, 256, (n, self.width))
         self.lines.view(np.float32)[:, self.width // 4 : self.width // 4 + 2] = rng.standard_normal((n, 2))
         self.panels = np.zeros((-(-n // ROWS), ROWS * (self.width + one_bit_fastscan.FACTORS)), np.uint8)
-        one_bit_fastscan.lay(
+        one_bit_fastscan.pack_panels(
             self.lines, self.lines.view(np.float32), n, self.width, self.panels, self.panels.view(np.float32)
         )
         self.signs = rng.choice(np.array([-1, 1], np.float32), (4, dim))
@@ -89,7 +90,7 @@ class Laid:
         nearest, kept = np.full(limit, np.inf, np.float32), np.zeros(most, np.uint32)
         planes = np.zeros((one_bit_lines.PLANES, self.width), np.uint8)
         first, stop = span if by_panels or listed is None else np.searchsorted(listed, span)
-        passed = _sift(
+        passed = _filter(
             by_panels, NOBODY if listed is None else listed, listed is None, np.int64(first), np.int64(stop),
             self.query, np.zeros(self.dim, np.float32), self.signs, self.lines, self.lines.view(np.float32),
             self.panels, limit, slack, most, deleted, nearest, kept, np.zeros(self.dim, np.float32), planes,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.targets import run_on
+from tests.support.processors import run_on
 
 _PROGRAM = """
 import sys, zlib

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numba import njit
 
-from tests.support.targets import run_on
+from tests.support.processors import run_on
 from vecdb.kernels.primitives import dot_products
 
 # Runs here and in processes that compile for other targets.

@@ -15,9 +15,18 @@ import grpc
 import numpy as np
 import pytest
 
-from tests.server.security.test_access import ROWS, RPCS
-from tests.server.test_process import until_ready
-from tests.support.server_driver import PATIENCE_S, Client, Running, names, outcome, search_request, write_request
+from tests.support.rpc_table import ROWS, RPCS
+from tests.support.server_driver import (
+    PATIENCE_S,
+    Client,
+    Running,
+    names,
+    outcome,
+    search_request,
+    settled,
+    until_ready,
+    write_request,
+)
 from tests.support.server_process import Process
 from vecdb.v1 import admin_pb2, common_pb2, records_pb2, search_pb2
 
@@ -33,15 +42,6 @@ def client(running: Running, calling: Calling, vectors: np.ndarray) -> Client:
     made.create("docs", DIM)
     made.write("docs", 0, vectors, tenants=names("acme", "beta"))
     return made
-
-
-def settled(running: Running) -> None:
-    """Nothing is held, queued or at work, and no list rests on a transaction."""
-    house = running.server.house
-    running.until(lambda: house.admission.calls == 0 and house.admission.bytes == 0 and not house.streams)
-    for pool in (house.kernels, house.writers):
-        running.until(lambda pool=pool: pool.queued == 0 and pool.busy == 0)
-    running.until(lambda: house.db._backend.store._resting == 0 and house.db._backend.store._reads == 0)
 
 
 def connection(running: Running) -> socket.socket:

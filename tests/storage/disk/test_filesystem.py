@@ -124,7 +124,8 @@ def test_a_lock_names_its_owner_and_goes_with_its_descriptor(tmp_path: Path) -> 
     fd = filesystem.lock_directory(tmp_path)
     with pytest.raises(Locked, match=f"open in this process \\({os.getpid()}\\)"):
         filesystem.lock_directory(tmp_path)
-    code = "import sys, pathlib; from vecdb.storage.disk import filesystem; filesystem.lock_directory(pathlib.Path(sys.argv[1]))"
+    code = "import sys, pathlib; from vecdb.storage.disk import filesystem\n"
+    code += "filesystem.lock_directory(pathlib.Path(sys.argv[1]))"
     path = os.pathsep.join(sys.path)
     other = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path)],
