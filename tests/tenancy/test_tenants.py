@@ -277,12 +277,12 @@ def test_a_dropped_tenant_leaves_nothing_to_the_next_of_its_name(shared: Any, db
     assert seen(shared, "acme") == [1, 4] and seen(shared, "beta") == [3, 4, 5, 6, 7] and db.check() == []
     shared.delete([9])
     shared.vacuum()
-    engine = shared._backend
-    with engine.store.read() as txn:
-        uid = engine.entry.uid
-        first = access_changes.number_of(engine.store, txn, uid, b"beta")
-        assert first == 2 and access_changes.number_of(engine.store, txn, uid, b"acme") == 3, "numbers are never reused"
-        held = engine.snapshot.generation.journal.tables.lists_of(txn, np.arange(9))
+    state = shared._backend.state
+    with state.store.read() as txn:
+        uid = state.entry.uid
+        first = access_changes.number_of(state.store, txn, uid, b"beta")
+        assert first == 2 and access_changes.number_of(state.store, txn, uid, b"acme") == 3, "numbers are never reused"
+        held = state.snapshot.generation.journal.tables.lists_of(txn, np.arange(9))
         assert set(held.numbers.tolist()) == {2, 3}, "vacuum leaves out what is left of dropped tenants"
     assert seen(shared, "acme") == [1, 4] and db.check() == []
 
