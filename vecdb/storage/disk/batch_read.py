@@ -316,8 +316,8 @@ class ReadBatch:
     ) -> None:
         """Start the reads that `read` describes, `depth` of them at most, and return; `wait` starts the others.
 
-        The descriptor must stay open and the arrays unchanged until `wait` returns. An earlier submission that was never
-        waited for is given up first.
+        The descriptor must stay open and the arrays unchanged until `wait` returns. An earlier submission that was
+        never waited for is given up first.
         """
         reads = self._reads
         if reads is None:
@@ -371,7 +371,7 @@ class ReadBatch:
         return self._reads
 
     def close(self) -> None:
-        """Wait for what is in flight and free the context. May be called again; an object that is garbage-collected frees itself."""
+        """Wait for what is in flight and free the context. May be called again; garbage collection does it, too."""
         reads, self._reads = self._reads, None
         if reads is not None:
             reads.close()

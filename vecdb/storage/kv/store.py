@@ -46,11 +46,11 @@ StoreError = lmdb.Error
 
 
 class WriteTxn(Protocol):
-    """A write transaction with its store and the sequence number that it commits. commit/committer.py makes them."""
+    """A write transaction that several changes share, on the thread that began it."""
 
-    txn: Txn
     store: Store
-    sequence: int
+    txn: Txn
+    sequence: int  # of the commit that it becomes
 
 
 class Store:
