@@ -71,17 +71,18 @@ def record_metas(store: Store, txn: Txn, prefix: bytes, rows: Sequence[int], whe
 def _raw_blocks(store: Store, txn: Txn, prefix: bytes, rows: Sequence[int], where: str) -> list[tuple[int, Any]]:
     """For each row (first row by its key, value) of the last block that does not begin after it."""
     cursor = txn.cursor(db=store.blocks)
-    find, before, last, item, from_bytes = cursor.set_range, cursor.prev, cursor.last, cursor.item, int.from_bytes
-    found, prefix_bytes = [], len(prefix)
+    find, before, item, from_bytes = cursor.set_range, cursor.prev, cursor.item, int.from_bytes
+    found = []
     for row in rows:
         if not 0 <= row <= limits.rows_max:
             raise Corruption(f"{where}: an id leads to row {row}, which cannot be; restore from a backup")
-        if not (before() if find(prefix + (row + 1).to_bytes(8, "big")) else last()):
+        if not (before() if find(prefix + (row + 1).to_bytes(8, "big")) else cursor.last()):
             raise _no_block(row, where)
         key, raw = item()
-        if key[:prefix_bytes] != prefix:
+        key = bytes(key)  # a buffer where the transaction gives buffers
+        if not key.startswith(prefix):
             raise _no_block(row, where)
-        found.append((from_bytes(key[prefix_bytes:], "big"), raw))
+        found.append((from_bytes(key[keys.PREFIX_BYTES :], "big"), raw))
     return found
 
 
