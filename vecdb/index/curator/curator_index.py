@@ -285,7 +285,7 @@ class CuratorIndex(Index):
         view = self._view
         if view is None:
             return self._cells.centres(self._rows.arrays, self._metric, row_count, self._workers)
-        return partition.of_groups(view.order.heads, view.order.quantiser, self._metric)
+        return partition.partition_of_tree(view.order.heads, view.order.quantiser, self._metric)
 
     # -- files and figures -------------------------------------------------------------------------
 
