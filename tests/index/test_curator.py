@@ -13,11 +13,11 @@ from index_rows import MemoryRows, clustered, distances, recall
 
 from vecdb import schema
 from vecdb.errors import Corruption
-from vecdb.index.contract import RowSet
 from vecdb.index.curator import curator_index
 from vecdb.index.curator.curator_index import CuratorIndex
 from vecdb.index.curator.tree_order import reserve_lines
 from vecdb.index.curator.tree_search import TreeView
+from vecdb.index.row_set import RowSet
 from vecdb.schema import DTYPES, METRICS, SearchParams
 
 CONFIG = schema.Curator(leaf_rows=16)

@@ -11,8 +11,8 @@ from index_rows import MemoryRows, clustered, distances, recall
 
 from vecdb import schema
 from vecdb.errors import Corruption
-from vecdb.index.contract import RowSet
 from vecdb.index.hnsw.hnsw_index import HnswIndex
+from vecdb.index.row_set import RowSet
 from vecdb.schema import DTYPES, METRICS, SearchParams, Visibility
 
 CONFIG = schema.Hnsw(m=8, ef_construction=60)

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from vecdb import schema
 from vecdb.errors import Corruption
-from vecdb.index.contract import Neighbors, RowSet
+from vecdb.index.contract import Neighbors
+from vecdb.index.row_set import RowSet
 from vecdb.index.spann import bulk_build, list_updates
 from vecdb.index.spann import posting_lists as lists_module
 from vecdb.index.spann.posting_lists import ListsView, with_room

@@ -27,7 +27,7 @@ from tests.kernels.one_view import (
 )
 from vecdb.errors import Corruption
 from vecdb.index.spann import list_search
-from vecdb.kernels.array_table import NamedTable
+from vecdb.kernels.array_table import ArrayTable
 from vecdb.kernels.primitives import topk
 from vecdb.kernels.search import list_probe, list_rerank, list_scan
 from vecdb.kernels.search.list_probe import ListWork
@@ -255,17 +255,17 @@ class Chosen:
         )
         none, i32, f32 = np.zeros((nq, 0), np.float32), np.zeros(nq, np.int32), np.zeros(nq, np.float32)
         tables = (
-            NamedTable(list_probe.ProbedQueries(
+            ArrayTable(list_probe.ProbedQueries(
                 lists=np.zeros((nq, 0), np.int32), nears=none, counts=i32, query8s=np.zeros((nq, 0), np.int8),
                 steps=f32, sums=i32, units=f32, norms=f32 if norms is None else norms, unit=f32, rotated=f32,
             )),
-            NamedTable(list_scan.Shortlist(
+            ArrayTable(list_scan.Shortlist(
                 keys=shortlist, errors=errors, sizes=self.sizes, dots=i32, estimates=f32,
             )),
-            NamedTable(list_rerank.RowFileLayout(
+            ArrayTable(list_rerank.RowFileLayout(
                 header_bytes=4096, row_bytes=row_bytes, page_bytes=4096, crcs=np.zeros(0, np.uint32)
             )),
-            NamedTable(list_rerank.RowReads(
+            ArrayTable(list_rerank.RowReads(
                 rows=self.rows, owners=self.owners, offsets=self.offsets, sizes=self.lengths, starts=self.places,
                 staged=np.zeros((1, 0), np.uint8),
             )),

@@ -10,7 +10,7 @@ import pytest
 from tests.kernels.targets import run_on
 from vecdb.kernels.codes import one_bit_fastscan, one_bit_lines
 from vecdb.kernels.compile import kernel
-from vecdb.kernels.primitives.dot_products import PANEL_ROWS
+from vecdb.kernels.primitives.bit_products import PANEL_ROWS
 
 ROWS = PANEL_ROWS
 NOBODY = np.empty(0, np.uint32)
@@ -19,13 +19,13 @@ NOBODY = np.empty(0, np.uint32)
 _PROGRAM = """
 import numpy as np
 from numba import njit
-from vecdb.kernels.primitives import dot_products
+from vecdb.kernels.primitives import bit_products
 
 @njit
 def estimated(panel, tables, out, count):
     one = np.float32(1.0)
     zero, bound = np.float32(0.0), np.float32(1500.0)
-    return dot_products.estimate_panel(panel, np.int64(0), tables, one, one, zero, bound, out, count)
+    return bit_products.estimate_panel(panel, np.int64(0), tables, one, one, zero, bound, out, count)
 
 rng = np.random.default_rng(3)
 for words in (1, 4, 7):

@@ -10,7 +10,7 @@ import pytest
 from vecdb.kernels.array_table import ArrayTable, flat, matrix
 from vecdb.kernels.codes import one_bit_lines
 from vecdb.kernels.compile import kernel
-from vecdb.kernels.primitives.dot_products import bit_products
+from vecdb.kernels.primitives.bit_products import bit_products
 
 
 @kernel()

@@ -15,17 +15,8 @@ from numpy.typing import NDArray
 from vecdb.index.clustering.partition import Partition
 from vecdb.index.common.batching import SCORED, as_float32_queries, empty, explain_scan
 from vecdb.index.common.thread_pool import ThreadPool
-from vecdb.index.contract import (
-    ALL_ROWS,
-    EVERYTHING,
-    Index,
-    Neighbors,
-    Progress,
-    RowSet,
-    RowSource,
-    SealedFile,
-    corrupt_row_error,
-)
+from vecdb.index.contract import Index, Neighbors, Progress, RowSource, SealedFile, corrupt_row_error
+from vecdb.index.row_set import EVERY_ROW_BITMAP, EVERY_ROW_LIST, RowSet
 from vecdb.kernels.primitives import checksums
 from vecdb.kernels.primitives.distance import METRIC_CODES
 from vecdb.kernels.search import exact_scan
@@ -48,7 +39,7 @@ def scan_exactly(
 ) -> Neighbors:
     """Compare every visible, allowed row with every query. queries : float32[nq, dim], C-contiguous."""
     nq = len(queries)
-    listed, total = (ALL_ROWS, visibility.row_count) if allow is None else (allow.rows, len(allow.rows))
+    listed, total = (EVERY_ROW_LIST, visibility.row_count) if allow is None else (allow.rows, len(allow.rows))
     found = empty(nq, limit)
     threads = max(1, min(threads, total // 4096 + 1))
     keep = max(1, min(limit, total))
@@ -87,19 +78,16 @@ def _scan_queries(
                 chosen,
                 keys[i],
                 sizes[i],
-                keep,
                 listed,
                 edges[i],
                 edges[i + 1],
-                visibility.row_count,
                 visibility.sequence,
-                EVERYTHING,
+                EVERY_ROW_BITMAP,
                 metric,
                 vectors,
                 arrays.crcs,
                 arrays.verified,
                 arrays.deleted,
-                block,
                 np.empty(block, np.int32),
             )
         )

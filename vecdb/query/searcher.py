@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from vecdb import limits
 from vecdb.api.hits import Hits
 from vecdb.errors import NotFound
-from vecdb.index.contract import IndexCorruption, Neighbors, RowSet
+from vecdb.index.contract import IndexCorruption, Neighbors
+from vecdb.index.row_set import RowSet
 from vecdb.query import mixture, planner
 from vecdb.query.cancellation import search_in_chunks
 from vecdb.schema import Record, SearchParams

@@ -19,12 +19,13 @@ from typing import Any, Literal
 
 from vecdb import limits
 from vecdb.errors import Corruption, Unavailable
-from vecdb.index.contract import Index, RowSet
+from vecdb.index.contract import Index
 from vecdb.index.curator import tree_order
 from vecdb.index.curator.curator_index import CuratorIndex
 from vecdb.index.flat import FlatIndex
 from vecdb.index.hnsw import graph
 from vecdb.index.hnsw.hnsw_index import HnswIndex
+from vecdb.index.row_set import RowSet
 from vecdb.index.spann.spann_index import SpannIndex
 from vecdb.schema import CollectionConfig, Curator, Flat, Hnsw, Spann
 from vecdb.state.generation import Generation, Snapshot, collection_folder, snapshot_of

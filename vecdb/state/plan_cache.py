@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from vecdb import limits
 
 if TYPE_CHECKING:
-    from vecdb.index.contract import Index, Neighbors, RowSet
+    from vecdb.index.contract import Index, Neighbors
+    from vecdb.index.row_set import RowSet
     from vecdb.query.planner import Plan
     from vecdb.schema import SearchParams
     from vecdb.state.generation import Generation

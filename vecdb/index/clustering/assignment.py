@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from vecdb.index.clustering.cluster_tree import Heads
 from vecdb.index.common.thread_pool import ThreadPool
-from vecdb.kernels.array_table import NamedTable
+from vecdb.kernels.array_table import ArrayTable
 from vecdb.kernels.build import list_assignment
 from vecdb.kernels.search.list_probe import HeadScratch
 
@@ -20,10 +20,10 @@ _REACH = 2_048  # heads compared per row
 _CLOSURE_HEADS = 64  # near heads looked at under replicas (SPANN)
 
 
-def _scratch(heads: Heads, candidates: int) -> NamedTable:
+def _scratch(heads: Heads, candidates: int) -> ArrayTable:
     """Buffers for comparing one code after the other with heads."""
     width = heads.codes.shape[1]
-    return NamedTable(HeadScratch(
+    return ArrayTable(HeadScratch(
         query8=np.zeros(width, np.int8), query16=np.zeros(width, np.int16),
         group_keys=np.zeros(len(heads.group_ends), np.int64),
         keys=np.zeros(max(_REACH, 8 * candidates) + heads.largest_group + 64, np.int64),

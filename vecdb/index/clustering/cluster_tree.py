@@ -20,11 +20,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from vecdb.index.common.quantizer import block_count
 from vecdb.index.common.sampling import evenly_spaced
 from vecdb.index.common.thread_pool import ThreadPool
 from vecdb.index.contract import Progress
-from vecdb.index.hnsw.graph import block_count
-from vecdb.kernels.array_table import NamedTable
+from vecdb.kernels.array_table import ArrayTable
 from vecdb.kernels.build import balanced_kmeans as kernels
 from vecdb.kernels.search.list_probe import HeadArrays
 
@@ -62,10 +62,10 @@ class Heads:
         """int64[L]: the group of each head."""
         return np.repeat(np.arange(len(self.group_ends)), np.diff(self.group_ends, prepend=0))
 
-    def table(self, *, by_inner_product: bool = False) -> NamedTable:
+    def table(self, *, by_inner_product: bool = False) -> ArrayTable:
         """What kernels take: heads that are compared by l2, or by inner product, where no bias counts."""
         bias, group_bias = (_NO_BIAS, _NO_BIAS) if by_inner_product else (self.bias, self.group_bias)
-        return NamedTable(HeadArrays(self.codes, bias, self.group_codes, group_bias, self.group_ends))
+        return ArrayTable(HeadArrays(self.codes, bias, self.group_codes, group_bias, self.group_ends))
 
     def nbytes(self) -> int:
         return sum(a.nbytes for a in (self.codes, self.bias, self.group_codes, self.group_bias, self.group_ends))

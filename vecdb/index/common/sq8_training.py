@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from vecdb.index.common.quantizer import ScalarQuantizer, block_count
 from vecdb.index.common.sampling import norms, sample, units
-from vecdb.index.hnsw.graph import Graph, ScalarQuantizer, block_count
 from vecdb.kernels.codes import sq8
 from vecdb.kernels.primitives import checksums
 from vecdb.kernels.primitives.distance import COSINE, IP, L2
@@ -63,16 +63,6 @@ def train(arrays: RowArrays, metric: int, row_count: int) -> ScalarQuantizer:
     return ScalarQuantizer(mean, max(top, 1e-30) / 127.0, row_count, False)
 
 
-def encode(graph: Graph, arrays: RowArrays, metric: int, first: int, stop: int) -> NDArray[np.int32]:
-    """Codes of rows [first, stop), in place; returns the far ones among them, ascending."""
-    q = graph.quantiser
-    far = np.empty(max(0, stop - first), np.int32)
-    count = sq8.encode(
-        checksums.for_kernels(arrays.vectors), first, stop, q.mean, q.scale, metric, graph.codes, graph.bias, far
-    )
-    return far[:count].copy()
-
-
 def quantise(
     quantiser: ScalarQuantizer, vectors: NDArray[np.generic], metric: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.int32], NDArray[np.int32]]:
@@ -87,15 +77,3 @@ def quantise(
         checksums.for_kernels(vectors), 0, n, quantiser.mean, quantiser.scale, metric, codes, bias, far
     )  # fmt: skip
     return codes, bias, far[:count]
-
-
-def recoded_differs(graph: Graph, arrays: RowArrays, metric: int, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Per row of `rows`: whether encoding it again gives another code, bias or far mark than stored."""
-    codes, bias, far = quantise(graph.quantiser, np.ascontiguousarray(arrays.vectors[rows]), metric)
-    differs: NDArray[np.bool_] = (codes != graph.codes[rows]).any(axis=1)
-    if len(graph.bias):  # not kept where `needs_bias` says no
-        differs |= bias != graph.bias[rows]
-    is_far = np.zeros(len(rows), bool)
-    is_far[far] = True
-    differs |= is_far != np.isin(rows, graph.far)
-    return differs

@@ -21,8 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb import limits, schema
-from vecdb.index.contract import Neighbors, RowSet, RowSource, SealedFile
+from vecdb.index.contract import Neighbors, RowSource, SealedFile
 from vecdb.index.hnsw.hnsw_index import HnswIndex
+from vecdb.index.row_set import RowSet
 from vecdb.schema import SearchParams, Visibility
 
 _LAG_SHARE = 64  # of its rows that are worth a step

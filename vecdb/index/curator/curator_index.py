@@ -33,17 +33,18 @@ from vecdb.index.clustering.assignment import assign_to_heads, comparisons_per_r
 from vecdb.index.clustering.cluster_tree import comparisons, grow_tree
 from vecdb.index.common import sq8_training
 from vecdb.index.common.batching import as_float32_queries, explain_scan
+from vecdb.index.common.memory import grown
 from vecdb.index.common.progress import WeightedProgress
 from vecdb.index.common.sampling import evenly_spaced
 from vecdb.index.common.thread_pool import ThreadPool
-from vecdb.index.contract import Index, Neighbors, Progress, RowSet, RowSource, SealedFile
+from vecdb.index.contract import Index, Neighbors, Progress, RowSource, SealedFile
 from vecdb.index.curator import tree_file
 from vecdb.index.curator.companion_graph import CompanionGraph
 from vecdb.index.curator.one_bit_filter import trained
 from vecdb.index.curator.tree_order import CodeArrays, TreeOrderedCodes, identity, ordered, reserve_lines, split_leaves
 from vecdb.index.curator.tree_search import TreeScratch, TreeSearch, TreeView
 from vecdb.index.flat import scan_exactly
-from vecdb.index.hnsw.graph import grown
+from vecdb.index.row_set import RowSet
 from vecdb.kernels.primitives.distance import METRIC_CODES
 from vecdb.kernels.search.tree_search import PANEL_SHARE
 from vecdb.schema import SearchParams, Visibility

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vecdb.index.common.rotation import rotation
 from vecdb.index.common.sampling import center_of, sample, units
-from vecdb.index.spann.entry_coder import rotation
-from vecdb.kernels.array_table import NamedTable
+from vecdb.kernels.array_table import ArrayTable
 from vecdb.kernels.codes import one_bit_lines as kernels
 from vecdb.kernels.codes import rabitq
 from vecdb.kernels.primitives import checksums
@@ -64,7 +64,7 @@ class OneBitFilter:
         """Lines (uint8[slots, stride]) of rows [first, stop) of vectors (stored dtype[n, dim]), from `slot` on."""
         scratch = np.empty((2, 8 * self.width), np.float32)
         head = np.full((1, len(self.center)), _ONE_HEAD, np.uint8)
-        space = NamedTable(rabitq.CodeSpace(
+        space = ArrayTable(rabitq.CodeSpace(
             metric=COSINE if self.cosine else L2, bits=1, lossless=False, step=rabitq.STEPS[1], mean=self.center,
             scale=1.0, center=self.center, signs=self.signs,
         ))  # fmt: skip

@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from vecdb import schema
 from vecdb.index.clustering.cluster_tree import Heads, bias_of
 from vecdb.index.common import sealed_file
+from vecdb.index.common.quantizer import ScalarQuantizer
 from vecdb.index.contract import RowSource, SealedFile
 from vecdb.index.curator.companion_graph import CompanionGraph
 from vecdb.index.curator.one_bit_filter import OneBitFilter
 from vecdb.index.curator.tree_order import CodeArrays, TreeOrderedCodes, identity
-from vecdb.index.hnsw.graph import ScalarQuantizer
 
 if TYPE_CHECKING:
     from vecdb.index.curator.curator_index import CuratorIndex

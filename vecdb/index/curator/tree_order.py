@@ -19,13 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.index.clustering.cluster_tree import Heads, bias_of, heads_of, split
+from vecdb.index.common.memory import reserve
+from vecdb.index.common.quantizer import ScalarQuantizer, block_count
 from vecdb.index.common.thread_pool import ThreadPool
 from vecdb.index.curator.one_bit_filter import OneBitFilter, line_bytes
-from vecdb.index.hnsw.graph import ScalarQuantizer, block_count, reserve
 from vecdb.kernels.codes import one_bit_fastscan, sq8
 from vecdb.kernels.codes.one_bit_fastscan import FACTORS
 from vecdb.kernels.primitives import checksums
-from vecdb.kernels.primitives.dot_products import PANEL_ROWS
+from vecdb.kernels.primitives.bit_products import PANEL_ROWS
 
 _SPREAD_SHARE = 0.4  # of the mean squared distance of a node's rows, that its distance is lessened by (Curator)
 _SQUARE_ROWS = 256

@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 from vecdb import schema
 from vecdb.index.common.batching import Exactly, complete_short_answers, empty, map_query_slices
 from vecdb.index.common.thread_pool import ThreadPool
-from vecdb.index.contract import Neighbors, RowSet, corrupt_row_error
+from vecdb.index.contract import Neighbors, corrupt_row_error
 from vecdb.index.curator.tree_order import TreeOrderedCodes
+from vecdb.index.row_set import RowSet
 from vecdb.kernels.array_table import ArrayTable
 from vecdb.kernels.codes.one_bit_lines import PLANES
 from vecdb.kernels.primitives import checksums
-from vecdb.kernels.primitives.dot_products import PANEL_ROWS
+from vecdb.kernels.primitives.bit_products import PANEL_ROWS
 from vecdb.kernels.search import tree_search
 from vecdb.schema import SearchParams, Visibility
 from vecdb.storage.disk.row_file import RowArrays

@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.index.common import sq8_training
+from vecdb.index.common.quantizer import ScalarQuantizer
+from vecdb.index.common.rotation import padded, rotation
 from vecdb.index.common.sampling import center_of
-from vecdb.index.hnsw.graph import ScalarQuantizer
-from vecdb.kernels.array_table import NamedTable
+from vecdb.kernels.array_table import ArrayTable
 from vecdb.kernels.build.list_assignment import HeadQueries
 from vecdb.kernels.codes import rabitq
 from vecdb.kernels.primitives import checksums
@@ -81,17 +82,17 @@ class EntryCoder:
         """The metric by which rows and heads are compared while lists are made: l2 of rows, or of unit rows."""
         return COSINE if self.cosine else L2
 
-    def space(self) -> NamedTable:
+    def space(self) -> ArrayTable:
         """What kernels take: how rows and queries become codes."""
         q = self.quantiser
-        return NamedTable(rabitq.CodeSpace(
+        return ArrayTable(rabitq.CodeSpace(
             metric=self.metric, bits=self.bits, lossless=self.lossless, step=rabitq.STEPS[self.bits], mean=q.mean,
             scale=q.scale, center=self.center, signs=self.signs,
         ))  # fmt: skip
 
-    def scale(self, *, by_inner_product: bool) -> NamedTable:
+    def scale(self, *, by_inner_product: bool) -> ArrayTable:
         """What kernels take: how codes and factors become estimates of squared l2, or of inner products."""
-        return NamedTable(EntryScale(
+        return ArrayTable(EntryScale(
             code_bytes=self.width, lossless=self.lossless, middle=(1 << self.bits) - 1,
             weight=0.5 if by_inner_product else 1.0, add_unit=0.0 if by_inner_product else self.add_unit,
             rescale_unit=self.rescale_unit,
@@ -165,18 +166,6 @@ class EntryCoder:
             checksums.for_kernels(vectors), repeat, labels, heads, space.table, codes, factors, scratch
         )  # fmt: skip
         return codes, factors, float(total)
-
-
-def padded(dim: int, bits: int) -> int:
-    """Dimensions of a packed code: whole vectors of 16 bytes, and a multiple of 64 for the rotation."""
-    unit = max(64, 128 // bits) if bits < _CODE_BITS else 64
-    return -(-dim // unit) * unit
-
-
-def rotation(rng: np.random.Generator, dim: int) -> NDArray[np.float32]:
-    """Signs of a rotation of `dim` dimensions, as `rabitq.rotate` takes them: float32[4, dim] of +-1."""
-    signs: NDArray[np.float32] = (1 - 2 * rng.integers(0, 2, (rabitq.ROUNDS, dim))).astype(np.float32)
-    return signs
 
 
 def lossless_for(metric: int, dtype: np.dtype[np.generic], bits: int) -> bool:

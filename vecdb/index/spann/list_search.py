@@ -29,9 +29,10 @@ from numpy.typing import NDArray
 
 from vecdb import schema
 from vecdb.index.common.sampling import evenly_spaced
-from vecdb.index.contract import ALL_ROWS, EVERYTHING, Neighbors, corrupt_row_error
+from vecdb.index.contract import Neighbors, corrupt_row_error
+from vecdb.index.row_set import EVERY_ROW_BITMAP, EVERY_ROW_LIST
 from vecdb.index.spann.posting_lists import ListsView, PostingLists, ReadExtents, check_extents
-from vecdb.kernels.array_table import NamedTable
+from vecdb.kernels.array_table import ArrayTable
 from vecdb.kernels.primitives import checksums
 from vecdb.kernels.search import exact_scan, list_probe, list_rerank, list_scan
 from vecdb.kernels.search.list_probe import NEAREST, ListWork
@@ -146,12 +147,12 @@ class ListsContext:
         self.heads = heads.table(by_inner_product=coder.ip)
         self.space = coder.space()
         self.scale = coder.scale(by_inner_product=coder.ip)
-        self.list_arrays = NamedTable(list_scan.ListArrays(
+        self.list_arrays = ArrayTable(list_scan.ListArrays(
             lengths=view.lengths, extent_pages=view.extent_pages, probe_counts=view.probe_counts,
             in_several=view.replicas > 1, entry_bytes=coder.entry_bytes, header_bytes=list_file.EXTENT_BYTES,
             page_bytes=list_file.PAGE,
         ))  # fmt: skip
-        self.layout = NamedTable(list_rerank.RowFileLayout(
+        self.layout = ArrayTable(list_rerank.RowFileLayout(
             header_bytes=record_format.ROW_HEADER_BYTES, page_bytes=list_file.PAGE,
             row_bytes=arrays.vectors.shape[1] * arrays.vectors.itemsize, crcs=arrays.crcs,
         ))  # fmt: skip
@@ -211,10 +212,10 @@ class ListScratch:
         self.keys = np.zeros((2, nq, limit + 1), np.int64)
         self.sizes = np.zeros((2, nq), np.int64)
         self.merge_places = np.zeros(2, np.int64)
-        self.answers = NamedTable(list_rerank.Answers(self.keys[0], self.sizes[0]))
+        self.answers = ArrayTable(list_rerank.Answers(self.keys[0], self.sizes[0]))
         self.reach = int(_REACH_PER_PROBE * probes / _MOST) + max(_REACH_MORE, probes)
         width = heads.codes.shape[1]
-        self.head_scratch = NamedTable(list_probe.HeadScratch(
+        self.head_scratch = ArrayTable(list_probe.HeadScratch(
             query8=np.zeros(width, np.int8), query16=np.zeros(width, np.int16),
             group_keys=np.zeros(len(heads.group_ends), np.int64),
             keys=np.zeros(self.reach + context.largest_group + 64, np.int64),
@@ -226,19 +227,19 @@ class ListScratch:
             norms=np.zeros(nq, np.float32), unit=np.zeros(coder.dim, np.float32),
             rotated=np.zeros(coder.padded_dim, np.float32),
         )  # fmt: skip
-        self.probed_table = NamedTable(self.probed).table
+        self.probed_table = ArrayTable(self.probed).table
         self.shortlist = list_scan.Shortlist(
             keys=np.zeros((nq, most + 1), np.int64), errors=np.zeros((nq, most + 1), np.float32),
             sizes=np.zeros(nq, np.int32), dots=np.zeros(context.longest, np.int32),
             estimates=np.zeros(context.longest, np.float32),
         )  # fmt: skip
-        self.shortlist_table = NamedTable(self.shortlist).table
+        self.shortlist_table = ArrayTable(self.shortlist).table
         self.buffer_offsets = np.full(0 if context.all_in_memory else heads.count, -1, np.int64)
         self.extents = list_scan.ExtentReads(
             lists=np.zeros(nq * probes, np.int64), offsets=np.zeros(nq * probes, np.int64),
             sizes=np.zeros(nq * probes, np.int64), starts=np.zeros(nq * probes, np.int64),
         )  # fmt: skip
-        self.extents_table = NamedTable(self.extents).table
+        self.extents_table = ArrayTable(self.extents).table
         vectors = context.arrays.vectors
         staging = np.zeros((1, vectors.shape[1]), vectors.dtype)
         self.staging = checksums.for_kernels(staging)
@@ -247,7 +248,7 @@ class ListScratch:
             offsets=np.zeros(nq * most, np.int64), sizes=np.zeros(nq * most, np.int64),
             starts=np.zeros(nq * most, np.int64), staged=staging.view(np.uint8),
         )  # fmt: skip
-        self.reads_table = NamedTable(self.reads).table
+        self.reads_table = ArrayTable(self.reads).table
         self.tail = np.zeros(exact_scan.BLOCK_ROWS, np.int32)
         self.nbytes = self.keys.nbytes + self.shortlist.keys.nbytes + 5 * self.reads.rows.nbytes
         self.pages: NDArray[np.uint8] = np.empty(0, np.uint8)
@@ -289,7 +290,9 @@ class ListSearch:
             errors = max(errors, _SLACK_ON_DISK)
         self.slack = np.float32(self.view.coder.error * errors)
 
-    def answer(self, queries: NDArray[np.float32], found: Neighbors, allow: NDArray[np.uint64] = EVERYTHING) -> None:
+    def answer(
+        self, queries: NDArray[np.float32], found: Neighbors, allow: NDArray[np.uint64] = EVERY_ROW_BITMAP
+    ) -> None:
         """Answer a slice of queries (float32[nq, dim]) in `found`, to whose work is added. allow : bitmap of rows that
         may be returned.
         """
@@ -430,9 +433,9 @@ class ListSearch:
         """Rows that no list has yet, compared with their vectors."""
         arrays, visibility = self.context.arrays, self.visibility
         bad = exact_scan.scan_rows(
-            queries, b.keys[1], b.sizes[1], self.limit, ALL_ROWS, self.view.indexed, visibility.row_count,
-            visibility.row_count, visibility.sequence, allow, self.context.metric, self.context.vectors, arrays.crcs,
-            arrays.verified, arrays.deleted, exact_scan.BLOCK_ROWS, b.tail,
+            queries, b.keys[1], b.sizes[1], EVERY_ROW_LIST, self.view.indexed, visibility.row_count,
+            visibility.sequence, allow, self.context.metric, self.context.vectors, arrays.crcs, arrays.verified,
+            arrays.deleted, b.tail,
         )  # fmt: skip
         if bad >= 0:
             raise corrupt_row_error(bad, arrays)

@@ -24,7 +24,7 @@ from vecdb.index.clustering.cluster_tree import Heads, heads_of, regroup, split
 from vecdb.index.contract import Progress, corrupt_row_error
 from vecdb.index.spann.entry_coder import EntryCoder
 from vecdb.index.spann.posting_lists import ListEntries, ListsView, PostingLists, batches, empty_view, with_room
-from vecdb.kernels.array_table import NamedTable
+from vecdb.kernels.array_table import ArrayTable
 from vecdb.kernels.build import list_assignment, list_bodies
 from vecdb.kernels.primitives import checksums
 from vecdb.kernels.primitives.visibility import deleted_by
@@ -151,8 +151,8 @@ def _nearer_to_fresh(
         estimates=np.empty(longest, np.float32), own_estimates=np.empty(longest, np.float32),
     )  # fmt: skip
     scale, queries, own, table = (
-        coder.scale(by_inner_product=False), NamedTable(coder.as_queries(fresh)),
-        NamedTable(coder.as_queries(heads.codes[inside])), NamedTable(found),
+        coder.scale(by_inner_product=False), ArrayTable(coder.as_queries(fresh)),
+        ArrayTable(coder.as_queries(heads.codes[inside])), ArrayTable(found),
     )  # fmt: skip
     count = list_assignment.nearer_rows(
         pairs, nears, np.float32(_CLOSER), offsets, view.lengths, data, scale.table, queries.table, own.table,

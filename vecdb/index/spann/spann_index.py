@@ -38,16 +38,9 @@ from vecdb.index.common import sealed_file, sq8_training
 from vecdb.index.common.batching import as_float32_queries, complete_short_answers, empty, map_query_slices
 from vecdb.index.common.progress import WeightedProgress
 from vecdb.index.common.thread_pool import ThreadPool
-from vecdb.index.contract import (
-    Index,
-    IndexCorruption,
-    Neighbors,
-    Progress,
-    RowSet,
-    RowSource,
-    SealedFile,
-)
+from vecdb.index.contract import Index, IndexCorruption, Neighbors, Progress, RowSource, SealedFile
 from vecdb.index.flat import scan_exactly
+from vecdb.index.row_set import RowSet
 from vecdb.index.spann import bulk_build, invariants, list_directory, list_updates
 from vecdb.index.spann.list_search import WORK, ListsContext, ListSearch, RowFile
 from vecdb.index.spann.posting_lists import ListsState, ListsView, PostingLists

@@ -14,8 +14,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from numba import float32, int32, int64, int8
 
-from vecdb.kernels.array_table import F32, I32, I64, I8Matrix, reinterpret, unpack
+from vecdb.kernels.array_table import layout_of, reinterpret
 from vecdb.kernels.compile import kernel, part
 from vecdb.kernels.primitives.dot_products import dot_packed
 from vecdb.kernels.primitives.topk import ROW_OF_KEY, sort_keys
@@ -26,9 +27,9 @@ from vecdb.kernels.search.list_scan import EntryScale, estimate
 class HeadQueries(NamedTuple):
     """Heads as list codes take a query: query8s int8[n, D], steps float32[n], sums int32[n] (list_probe.py)."""
 
-    query8s: I8Matrix
-    steps: F32
-    sums: I32
+    query8s: int8[:, ::1]
+    steps: float32[::1]
+    sums: int32[::1]
 
 
 class NearerRows(NamedTuple):
@@ -38,11 +39,11 @@ class NearerRows(NamedTuple):
     dots int32, estimates, own_estimates float32[longest list] : scratch.
     """
 
-    rows: I64
-    owners: I32
-    dots: I32
-    estimates: F32
-    own_estimates: F32
+    rows: int64[::1]
+    owners: int32[::1]
+    dots: int32[::1]
+    estimates: float32[::1]
+    own_estimates: float32[::1]
 
 
 @part()
@@ -69,8 +70,8 @@ def near_heads(row_codes, heads_table, scratch_table, reach, near, distances, bl
     row_codes : uint8[n, 64 * blocks].   Tables of HeadArrays and HeadScratch.   reach : int64, heads to compare at
     least.
     """
-    heads = unpack(heads_table, HeadArrays)
-    scratch = unpack(scratch_table, HeadScratch)
+    heads = layout_of(heads_table, HeadArrays)
+    scratch = layout_of(scratch_table, HeadScratch)
     keys = scratch.keys
     for i in range(len(row_codes)):
         constants, square = _as_query(row_codes[i], scratch)
@@ -105,8 +106,8 @@ def assign_rows(row_codes, heads_table, scratch_table, candidates, reach, labels
     SPANN (Chen et al., 2021), closure assignment: accept a head unless one already accepted is nearer to it than the
     row.
     """
-    heads = unpack(heads_table, HeadArrays)
-    scratch = unpack(scratch_table, HeadScratch)
+    heads = layout_of(heads_table, HeadArrays)
+    scratch = layout_of(scratch_table, HeadScratch)
     keys = scratch.keys
     replicas = labels.shape[1]
     for i in range(len(row_codes)):
@@ -140,10 +141,10 @@ def nearer_rows(
     own_places : int64[lists], where in own_table a list's own head is.   bits : a tuple as long as a code has bits a
     dimension.   Returns how many rows were found.
     """
-    scale = unpack(scale_table, EntryScale)
-    fresh = unpack(fresh_table, HeadQueries)
-    own = unpack(own_table, HeadQueries)
-    found = unpack(found_table, NearerRows)
+    scale = layout_of(scale_table, EntryScale)
+    fresh = layout_of(fresh_table, HeadQueries)
+    own = layout_of(own_table, HeadQueries)
+    found = layout_of(found_table, NearerRows)
     words = reinterpret(arena, np.uint32)
     dots = found.dots
     width = scale.code_bytes

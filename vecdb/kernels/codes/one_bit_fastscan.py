@@ -17,8 +17,8 @@ import numpy as np
 
 from vecdb.kernels.codes.one_bit_lines import let_through, offer
 from vecdb.kernels.compile import kernel, part
-from vecdb.kernels.primitives.dot_products import PANEL_ROWS as ROWS
-from vecdb.kernels.primitives.dot_products import estimate_panel, lowest_bit
+from vecdb.kernels.primitives.bit_products import PANEL_ROWS as ROWS
+from vecdb.kernels.primitives.bit_products import estimate_panel, lowest_bit
 from vecdb.kernels.primitives.topk import first_at_least
 from vecdb.kernels.primitives.visibility import is_visible
 

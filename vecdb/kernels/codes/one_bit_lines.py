@@ -18,7 +18,8 @@ import numpy as np
 
 from vecdb.kernels.codes.rabitq import rotate, unit_factor
 from vecdb.kernels.compile import FAST, inlined, kernel, part
-from vecdb.kernels.primitives.dot_products import bit_products, stream_at
+from vecdb.kernels.primitives.bit_products import bit_products
+from vecdb.kernels.primitives.prefetch import stream_at
 from vecdb.kernels.primitives.topk import key_of, select_smallest
 from vecdb.kernels.primitives.visibility import is_visible
 

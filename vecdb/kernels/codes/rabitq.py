@@ -20,11 +20,12 @@ import math
 from typing import NamedTuple
 
 import numpy as np
+from numba import float32, int64
 
-from vecdb.kernels.array_table import F32, F32Matrix, Int, Real, unpack
+from vecdb.kernels.array_table import layout_of
 from vecdb.kernels.compile import FAST, kernel, part
 from vecdb.kernels.primitives.distance import COSINE
-from vecdb.kernels.primitives.dot_products import widen
+from vecdb.kernels.primitives.float_bits import widen
 
 ROUNDS = 4  # of sign flips and Hadamard transforms
 # steps per deviation of a normal element, by bits: close to the best uniform quantiser, a loss under 1 %
@@ -141,14 +142,14 @@ class CodeSpace(NamedTuple):
     center float32[dim] : what queries are taken relative to.   signs float32[ROUNDS, D] of +-1 : the rotation.
     """
 
-    metric: Int
-    bits: Int
-    lossless: Int
-    step: Real
-    mean: F32
-    scale: Real
-    center: F32
-    signs: F32Matrix
+    metric: int64
+    bits: int64
+    lossless: int64
+    step: float32
+    mean: float32[::1]
+    scale: float32
+    center: float32[::1]
+    signs: float32[:, ::1]
 
 
 @kernel(fastmath=FAST)
@@ -159,7 +160,7 @@ def encode(vectors, rows, labels, heads, space_table, codes, factors, scratch):
     space_table : of a `CodeSpace`.   codes : uint8[m, width].   factors : float32[m, 2], filled with (add, rescale).
     scratch : float32[2, D].
     """
-    space = unpack(space_table, CodeSpace)
+    space = layout_of(space_table, CodeSpace)
     dim = vectors.shape[1]
     rotated = scratch[0]
     centre = scratch[1]

@@ -13,8 +13,9 @@ from enum import IntEnum
 from typing import NamedTuple
 
 import numpy as np
+from numba import float32, int8, int16, int32, int64, uint8
 
-from vecdb.kernels.array_table import F32, I8, I16, I32, I64, F32Matrix, I8Matrix, I32Matrix, U8Matrix, unpack
+from vecdb.kernels.array_table import layout_of
 from vecdb.kernels.codes.rabitq import CodeSpace, encode_query, unit_factor
 from vecdb.kernels.codes.sq8 import encode_query as encode_for_heads
 from vecdb.kernels.compile import FAST, kernel, part
@@ -49,11 +50,11 @@ class HeadArrays(NamedTuple):
     product.   group_codes, group_bias : the same of groups.   group_ends : int32[groups], one past the last head.
     """
 
-    codes: U8Matrix
-    bias: I32
-    group_codes: U8Matrix
-    group_bias: I32
-    group_ends: I32
+    codes: uint8[:, ::1]
+    bias: int32[::1]
+    group_codes: uint8[:, ::1]
+    group_bias: int32[::1]
+    group_ends: int32[::1]
 
 
 class HeadScratch(NamedTuple):
@@ -63,10 +64,10 @@ class HeadScratch(NamedTuple):
     keys : int64[>= reach + largest group].
     """
 
-    query8: I8
-    query16: I16
-    group_keys: I64
-    keys: I64
+    query8: int8[::1]
+    query16: int16[::1]
+    group_keys: int64[::1]
+    keys: int64[::1]
 
 
 class ProbedQueries(NamedTuple):
@@ -79,16 +80,16 @@ class ProbedQueries(NamedTuple):
     norms : float32[n], |q|.   unit float32[dim], rotated float32[D] : scratch of one query.
     """
 
-    lists: I32Matrix
-    nears: F32Matrix
-    counts: I32
-    query8s: I8Matrix
-    steps: F32
-    sums: I32
-    units: F32
-    norms: F32
-    unit: F32
-    rotated: F32
+    lists: int32[:, ::1]
+    nears: float32[:, ::1]
+    counts: int32[::1]
+    query8s: int8[:, ::1]
+    steps: float32[::1]
+    sums: int32[::1]
+    units: float32[::1]
+    norms: float32[::1]
+    unit: float32[::1]
+    rotated: float32[::1]
 
 
 @part()
@@ -197,10 +198,10 @@ def probe(queries, ratio, reach, heads_table, space_table, probed_table, scratch
     keeps all).   reach : int64, heads to compare at least.   blocks : a tuple as long as a head's code has 64 bytes.
     Tables of HeadArrays, rabitq.CodeSpace, ProbedQueries (filled) and HeadScratch.   work : int64[ListWork], added to.
     """
-    heads = unpack(heads_table, HeadArrays)
-    space = unpack(space_table, CodeSpace)
-    probed = unpack(probed_table, ProbedQueries)
-    scratch = unpack(scratch_table, HeadScratch)
+    heads = layout_of(heads_table, HeadArrays)
+    space = layout_of(space_table, CodeSpace)
+    probed = layout_of(probed_table, ProbedQueries)
+    scratch = layout_of(scratch_table, HeadScratch)
     dim = queries.shape[1]
     unit = probed.unit
     by_l2 = space.metric != IP

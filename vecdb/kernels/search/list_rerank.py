@@ -10,12 +10,13 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from numba import int64, uint8, uint32
 
-from vecdb.kernels.array_table import I64, U32, I64Matrix, Int, U8Matrix, unpack
+from vecdb.kernels.array_table import layout_of
 from vecdb.kernels.compile import kernel
 from vecdb.kernels.primitives.checksums import is_sound
+from vecdb.kernels.primitives.crc32c import crc32c_row
 from vecdb.kernels.primitives.distance import exact
-from vecdb.kernels.primitives.dot_products import crc32c_row
 from vecdb.kernels.primitives.topk import ROW_OF_KEY, add_key, distance_of, insert, key_of
 from vecdb.kernels.primitives.visibility import is_visible
 from vecdb.kernels.search.list_probe import ProbedQueries
@@ -28,10 +29,10 @@ class RowFileLayout(NamedTuple):
     crcs : uint32[rows], CRC-32C of each row.
     """
 
-    header_bytes: Int
-    row_bytes: Int
-    page_bytes: Int
-    crcs: U32
+    header_bytes: int64
+    row_bytes: int64
+    page_bytes: int64
+    crcs: uint32[::1]
 
 
 class RowReads(NamedTuple):
@@ -42,19 +43,19 @@ class RowReads(NamedTuple):
     staged : uint8[1, row_bytes], the bytes of the row that is being scored.
     """
 
-    rows: I64
-    owners: I64
-    offsets: I64
-    sizes: I64
-    starts: I64
-    staged: U8Matrix
+    rows: int64[::1]
+    owners: int64[::1]
+    offsets: int64[::1]
+    sizes: int64[::1]
+    starts: int64[::1]
+    staged: uint8[:, ::1]
 
 
 class Answers(NamedTuple):
     """The nearest rows of each query: sorted keys int64[n, limit + 1], counts int64[n]."""
 
-    keys: I64Matrix
-    counts: I64
+    keys: int64[:, ::1]
+    counts: int64[::1]
 
 
 @kernel()
@@ -66,10 +67,10 @@ def choose_reads(probed_table, shortlist_table, layout_table, reads_table, limit
     norm.   Tables of ProbedQueries, Shortlist (cut), RowFileLayout and RowReads (filled).
     Returns (rows, ranges, bytes of the buffer); the ranges lie one after another in the buffer.
     """
-    probed = unpack(probed_table, ProbedQueries)
-    shortlist = unpack(shortlist_table, Shortlist)
-    layout = unpack(layout_table, RowFileLayout)
-    reads = unpack(reads_table, RowReads)
+    probed = layout_of(probed_table, ProbedQueries)
+    shortlist = layout_of(shortlist_table, Shortlist)
+    layout = layout_of(layout_table, RowFileLayout)
+    reads = layout_of(reads_table, RowReads)
     page = layout.page_bytes
     total = np.int64(0)
     ranges = np.int64(0)
@@ -118,10 +119,10 @@ def rerank(queries, metric, staging, buffer, shortlist_table, layout_table, read
     RowReads.staged.   buffer : uint8[any], the ranges.
     Tables of Shortlist, RowFileLayout, RowReads, as `choose_reads` left them, and Answers.
     """
-    shortlist = unpack(shortlist_table, Shortlist)
-    layout = unpack(layout_table, RowFileLayout)
-    reads = unpack(reads_table, RowReads)
-    answers = unpack(answers_table, Answers)
+    shortlist = layout_of(shortlist_table, Shortlist)
+    layout = layout_of(layout_table, RowFileLayout)
+    reads = layout_of(reads_table, RowReads)
+    answers = layout_of(answers_table, Answers)
     row_bytes = layout.row_bytes
     limit = answers.keys.shape[1] - 1
     at = np.int64(0)
@@ -159,7 +160,7 @@ def score_rows(
     (visibility.py).   vectors : stored type[any, dim], mapped.   crcs uint32, verified uint8 bitmap, deleted uint64 :
     by row.
     """
-    answers = unpack(answers_table, Answers)
+    answers = layout_of(answers_table, Answers)
     sequence = np.uint64(sequence_signed)
     row_bytes = vectors.shape[1] * vectors.itemsize
     limit = np.int64(answers.keys.shape[1] - 1)

@@ -14,10 +14,13 @@ import math
 from typing import NamedTuple
 
 import numpy as np
+from numba import float32, int32, int64, uint32
 
-from vecdb.kernels.array_table import F32, I32, I64, U32, F32Matrix, I64Matrix, Int, Real, reinterpret, unpack
+from vecdb.kernels.array_table import layout_of, reinterpret
 from vecdb.kernels.compile import FAST, kernel, part
-from vecdb.kernels.primitives.dot_products import bits_float, dot_packed, prefetch_at, widen
+from vecdb.kernels.primitives.dot_products import dot_packed
+from vecdb.kernels.primitives.float_bits import bits_float, widen
+from vecdb.kernels.primitives.prefetch import prefetch_at
 from vecdb.kernels.primitives.topk import ROW_OF_KEY, distance_of, insert, key_of
 from vecdb.kernels.primitives.visibility import is_visible
 from vecdb.kernels.search.list_probe import ListWork, ProbedQueries
@@ -38,13 +41,13 @@ class ListArrays(NamedTuple):
     header_bytes, page_bytes : of an extent in the list file (storage/disk/list_file.py).
     """
 
-    lengths: I32
-    extent_pages: I64
-    probe_counts: U32
-    in_several: Int
-    entry_bytes: Int
-    header_bytes: Int
-    page_bytes: Int
+    lengths: int32[::1]
+    extent_pages: int64[::1]
+    probe_counts: uint32[::1]
+    in_several: int64
+    entry_bytes: int64
+    header_bytes: int64
+    page_bytes: int64
 
 
 class EntryScale(NamedTuple):
@@ -55,12 +58,12 @@ class EntryScale(NamedTuple):
     add_unit, rescale_unit : a stored factor times this is the factor; add_unit is 0 for inner products.
     """
 
-    code_bytes: Int
-    lossless: Int
-    middle: Int
-    weight: Real
-    add_unit: Real
-    rescale_unit: Real
+    code_bytes: int64
+    lossless: int64
+    middle: int64
+    weight: float32
+    add_unit: float32
+    rescale_unit: float32
 
 
 class Shortlist(NamedTuple):
@@ -71,11 +74,11 @@ class Shortlist(NamedTuple):
     dots int32, estimates float32[longest list] : scratch of one list.
     """
 
-    keys: I64Matrix
-    errors: F32Matrix
-    sizes: I32
-    dots: I32
-    estimates: F32
+    keys: int64[:, ::1]
+    errors: float32[:, ::1]
+    sizes: int32[::1]
+    dots: int32[::1]
+    estimates: float32[::1]
 
 
 class ExtentReads(NamedTuple):
@@ -83,10 +86,10 @@ class ExtentReads(NamedTuple):
     buffer they go.
     """
 
-    lists: I64
-    offsets: I64
-    sizes: I64
-    starts: I64
+    lists: int64[::1]
+    offsets: int64[::1]
+    sizes: int64[::1]
+    starts: int64[::1]
 
 
 @part()
@@ -155,10 +158,10 @@ def scan(
     chunks : a tuple as long as a code has 16 bytes, a compile-time constant that unrolls the dot product; empty: the
     width is read from the scale.
     """
-    lists = unpack(lists_table, ListArrays)
-    scale = unpack(scale_table, EntryScale)
-    probed = unpack(probed_table, ProbedQueries)
-    shortlist = unpack(shortlist_table, Shortlist)
+    lists = layout_of(lists_table, ListArrays)
+    scale = layout_of(scale_table, EntryScale)
+    probed = layout_of(probed_table, ProbedQueries)
+    shortlist = layout_of(shortlist_table, Shortlist)
     dots = shortlist.dots
     estimates = shortlist.estimates
     words = reinterpret(arena, np.uint32)
@@ -222,9 +225,9 @@ def choose_lists(body_offsets, buffer_offsets, lists_table, probed_table, extent
     Returns (lists, bytes of the buffer, whether any probed list is in memory). A count of probes that is lost to
     another thread is no harm.
     """
-    lists = unpack(lists_table, ListArrays)
-    probed = unpack(probed_table, ProbedQueries)
-    extents = unpack(extents_table, ExtentReads)
+    lists = layout_of(lists_table, ListArrays)
+    probed = layout_of(probed_table, ProbedQueries)
+    extents = layout_of(extents_table, ExtentReads)
     page = lists.page_bytes
     total = np.int64(0)
     end = np.int64(0)

@@ -25,7 +25,7 @@ from vecdb.kernels.codes.sq8 import encode_query
 from vecdb.kernels.compile import kernel, part
 from vecdb.kernels.primitives.checksums import is_sound
 from vecdb.kernels.primitives.distance import exact
-from vecdb.kernels.primitives.dot_products import stream_at, stream_code
+from vecdb.kernels.primitives.prefetch import stream_at, stream_code
 from vecdb.kernels.primitives.topk import add_key, first_at_least, insert, key_of, put_answer, sort_keys
 from vecdb.kernels.primitives.visibility import is_visible
 from vecdb.kernels.search.beam_search import code_distance
