@@ -1,8 +1,34 @@
-"""What every test may rely on: a hypothesis profile without deadlines, since a first call may compile a kernel."""
+"""What every test may rely on: a hypothesis profile without deadlines, since a first call may compile a kernel, and
+small databases.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
 from hypothesis import HealthCheck, settings
+
+if TYPE_CHECKING:
+    from vecdb.api.database import Database
 
 settings.register_profile("vecdb", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("vecdb")
+
+
+@pytest.fixture
+def db() -> Iterator[Database]:
+    """In memory, without maintenance: care happens when a test asks for it."""
+    from vecdb.embedded.open import open_database  # here, so that only tests of databases load the engine
+
+    with open_database(":memory:", maintenance=False) as opened:
+        yield opened
+
+
+@pytest.fixture
+def docs(db: Database) -> Any:
+    """Three records, dim 4, l2, int ids."""
+    made = db.create_collection("docs", 4, "l2")
+    made.upsert([1, 2, 3], [[1, 0, 0, 0], [0, 2, 0, 0], [0, 0, 3, 0]], [{"a": 1}, {}, {"b": [1, 2]}])
+    return made

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 import vecdb
-from tests.server.driver import Running
-from tests.server.process import Process
+from tests.support.server_driver import Running
+from tests.support.server_process import Process
 from vecdb.client import bulk_ingest, channel, connection, remote_collection, retry
 from vecdb.client.channel import MESSAGE_BYTES_MAX
 from vecdb.v1 import (
@@ -295,7 +295,7 @@ def test_a_stream_may_last_longer_than_a_write_as_long_as_it_is_answered(
 def test_an_error_of_a_later_batch_is_the_error_of_the_call(server: Running, asynchronous: bool) -> None:
     with vecdb.open(f"grpc://{server.address}") as db:
         docs = db.create_collection("docs", 1_024, "l2", vecdb.Flat())
-        rows = 20 * docs._engine.rows_per_call
+        rows = 20 * docs._backend.rows_per_call
         vectors = np.ones((rows, 1_024), np.float32)
         docs.upsert(rows // 2, vectors[0])
 
@@ -338,7 +338,7 @@ def test_a_bulk_is_read_no_further_ahead_of_what_is_acknowledged_than_four_batch
     docs = server.server.house.db.create_collection("docs", 2, "l2", vecdb.Flat())
     written: list[int] = []
     ahead: list[int] = []
-    put = docs._engine.put
+    put = docs._backend.put
 
     def slow(batch: Any, *rest: Any) -> int:
         if len(written) == held_at:
@@ -347,7 +347,7 @@ def test_a_bulk_is_read_no_further_ahead_of_what_is_acknowledged_than_four_batch
         written.append(put(batch, *rest))
         return written[-1]
 
-    monkeypatch.setattr(docs._engine, "put", slow)
+    monkeypatch.setattr(docs._backend, "put", slow)
 
     class Made:
         """[rows, 2] that are made when they are asked for."""
@@ -447,7 +447,7 @@ def test_a_server_that_drains_ends_the_stream_and_the_next_one_goes_on(
 def test_a_mistake_in_a_later_batch_is_raised_once_those_before_it_are_written(server: Running) -> None:
     with vecdb.open(f"grpc://{server.address}") as db:
         docs = db.create_collection("docs", 1_024, "l2", vecdb.Flat())
-        step = docs._engine.rows_per_call
+        step = docs._backend.rows_per_call
         vectors = np.ones((5 * step, 1_024), np.float32)
         vectors[3 * step + 7, 0] = np.nan
         with pytest.raises(vecdb.InvalidArgument, match="finite"):

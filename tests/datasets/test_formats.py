@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from vecdb.errors import Corruption, InvalidArgument, NotFound, Unavailable
 from vecdb_datasets import FORMATS, create_vectors, open_vectors, sniff, write_vectors
+from vecdb_datasets.formats.text import JsonlSource
 
 CODES = {"fvecs": "f", "ivecs": "i", "bvecs": "B", "fbin": "f", "ibin": "i", "hbin": "e", "u8bin": "B", "i8bin": "b"}
 DTYPES = {"f": "float32", "i": "int32", "B": "uint8", "e": "float16", "b": "int8"}
@@ -191,6 +192,7 @@ def test_unknown_packed_missing_and_empty_files_are_named(tmp_path: Path) -> Non
 
 @settings(max_examples=150, deadline=None)
 @given(content=st.binary(max_size=200), extension=st.sampled_from(["", ".bin", *(f".{f}" for f in FORMATS)]))
+@example(content=b"\r;", extension=".csv")  # a header line that the csv module refuses
 def test_arbitrary_bytes_open_or_raise_a_typed_error(
     content: bytes, extension: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -201,6 +203,16 @@ def test_arbitrary_bytes_open_or_raise_a_typed_error(
             source[0:3]
     except (Corruption, InvalidArgument, Unavailable):
         pass
+
+
+def test_a_header_line_that_is_no_csv_is_corrupt_and_named(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(b"\r;")
+    with pytest.raises(Corruption, match=r"a\.csv: record at line 1 \(byte 0\)"):
+        open_vectors(tmp_path / "a.csv")
+
+
+def test_a_source_that_is_not_open_yet_has_a_name() -> None:
+    assert repr(JsonlSource.__new__(JsonlSource)) == "<JsonlSource, not open>"
 
 
 # -- damage ------------------------------------------------------------------------------------

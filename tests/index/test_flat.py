@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from index_rows import MemoryRows, clustered, distances
 
+from tests.support.index_rows import MemoryRows, clustered, distances
 from vecdb.errors import Corruption
 from vecdb.index.flat import FlatIndex
 from vecdb.index.row_set import RowSet

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.model.twin import small_limits
+from tests.model.setups import small_limits
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -11,8 +11,9 @@ import sys
 
 import pytest
 
-from tests.model.test_driver import Driver
-from tests.model.twin import Twin, small_limits
+from tests.model.driver import Driver
+from tests.model.setups import small_limits
+from tests.model.twin import Twin
 
 
 def main() -> None:

@@ -22,8 +22,9 @@ import numpy as np
 import pytest
 
 import vecdb
-from tests.model.test_driver import SEED, Driver
-from tests.model.twin import IDS, Setup, Twin
+from tests.model.driver import SEED, Driver
+from tests.model.setups import IDS, Setup
+from tests.model.twin import Twin
 
 CHILD_SECONDS_MAX = 120.0
 ROOT = Path(vecdb.__file__).parent.parent

@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from tests.model.twin import IDS, NAMES, Setup, Twin, kinds_for
+from tests.model.setups import IDS, NAMES, Setup, kinds_for
+from tests.model.twin import Twin
 
 SETUPS = [
     Setup("flat", "l2"),

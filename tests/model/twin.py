@@ -5,7 +5,7 @@
     Twin.saved         the model as bytes: what a killed process had acknowledged; Twin(setup, saved) takes it up
 
 The same twin serves the hypothesis state machine (few steps, shrinking) and the plain seeded driver (many steps).
-`small_limits` makes graph, seal, repair and vacuum happen with tens of records.
+`small_limits` (setups.py) makes graph, seal, repair and vacuum happen with tens of records.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,107 +25,18 @@ import numpy as np
 import pytest
 
 import vecdb
+from tests.model.setups import (
+    DIM,
+    IDS,
+    Setup,
+    distances_to,
+    index_of,
+    vector_table,
+)
 from vecdb import limits
 from vecdb.api.database import Database
 from vecdb.commit import journal_merge
 from vecdb.embedded.open import open_database
-from vecdb.maintenance import index_jobs
-from vecdb.query import planner
-from vecdb.storage.disk import id_column, row_file
-
-DIM = 8
-NAMES = ("a", "b", "c", "ü")  # tenants
-IDS = 40  # distinct ids: few, so that they meet again and again
-SMALL_GRAPH = {"m": 4, "ef_construction": 24, "ef": 8}
-SMALL_LISTS = {"head_ratio": 0.25, "nprobe": 3, "rerank": 8}  # ten lists of at most twelve entries
-
-
-@dataclass(frozen=True)
-class Setup:
-    """One configuration under test."""
-
-    kind: str = "hnsw"
-    metric: str = "l2"
-    dtype: str = "float32"
-    ids: str = "int"
-    durability: str = "relaxed"
-    memory: bool = True
-
-    def __str__(self) -> str:
-        place = "memory" if self.memory else self.durability
-        return f"{self.kind}-{self.metric}-{self.dtype}-{self.ids}-{place}"
-
-
-def index_of(kind: str) -> Any:
-    return {
-        "auto": None,
-        "flat": vecdb.Flat(),
-        "hnsw": vecdb.Hnsw(**SMALL_GRAPH),
-        "hnsw-full": vecdb.Hnsw(**SMALL_GRAPH, quantization=None),
-        "spann": vecdb.Spann(**SMALL_LISTS),
-        "spann-disk": vecdb.Spann(**SMALL_LISTS, memory_budget_bytes=0),
-        "spann-some": vecdb.Spann(**SMALL_LISTS, memory_budget_bytes=512),
-        "spann-lossless": vecdb.Spann(**SMALL_LISTS, bits=8),
-        "curator": vecdb.Curator(leaf_rows=4, shortlist_max=4, scan_max=6, nprobe=3),
-        "curator-graph": vecdb.Curator(leaf_rows=4, shortlist_max=4),
-    }[kind]
-
-
-def kinds_for(setup: Setup) -> list[str]:
-    """What a collection may be indexed anew as. Lists compile kernels for each dtype: not every setup meets them."""
-    graphs = ["auto", "flat", "hnsw", "hnsw-full", "curator", "curator-graph"]
-    lists = ["spann", "spann-disk", "spann-some"] if setup.dtype == "float32" or "spann" in setup.kind else []
-    return [*graphs, *lists, setup.kind]
-
-
-def small_limits(patch: pytest.MonkeyPatch) -> None:
-    """Thresholds low enough that tens of records pass every one of them."""
-    from vecdb.index.hnsw import graph
-    from vecdb.maintenance import vacuum as vacuum_module
-
-    patch.setattr(limits, "flat_rows_max", 4)
-    patch.setattr(limits, "seal_rows_min", 8)
-    patch.setattr(limits, "block_rows_max", 5)
-    patch.setattr(planner, "_SCAN_SHARE", 1e9)  # a graph, once there, is walked whatever the beam
-    patch.setattr(planner, "_SCAN_PER_WIDTH", 0.0)  # and walked with a tenant's bitmap, however few its rows
-    patch.setattr(planner, "SCAN_ROWS", 6)
-    patch.setattr(planner, "_GRAPH_LIVE_MIN", 8)  # a tree has a graph beside it once somebody sees much of ten rows
-    patch.setattr(planner, "_GRAPH_ROWS", 4)
-    patch.setattr(limits, "index_step_rows", 4)
-    patch.setattr(index_jobs, "_REPAIR_ROWS_MIN", 2)
-    patch.setattr(index_jobs, "_SEAL_AT_CLOSE_ROWS", 4)
-    patch.setattr(vacuum_module, "_PIECE_ROWS", 7)
-    patch.setattr(limits, "journal_entry_pairs", 6)
-    patch.setattr(limits, "fold_pairs", 2)
-    patch.setattr(row_file, "_CAPACITY_MIN", 16)
-    patch.setattr(id_column, "_CAPACITY_MIN", 8)
-    patch.setattr(graph, "_CAPACITY_MIN", 16, raising=False)
-
-
-def vector_table(setup: Setup) -> np.ndarray:
-    """[64, DIM] stored dtype: clusters, copies of one vector, vectors far outside, signs; none zero."""
-    rng = np.random.default_rng(5)
-    table = rng.integers(1, 8, (64, DIM)).astype(np.float64)
-    table[8:16] = table[8]  # one vector under many ids
-    if setup.dtype.startswith("float"):
-        table[16:40] = rng.normal(0, 3, (24, DIM))
-        table[60:] *= 100
-    elif setup.dtype == "int8":
-        table[16:40] *= rng.choice([-1, 1], (24, DIM))
-        table[60:] *= 15
-    else:
-        table[60:] *= 30
-    return table.astype(setup.dtype)
-
-
-def distances_to(query: np.ndarray, vectors: np.ndarray, metric: str) -> np.ndarray:
-    """float64[n], from the definitions."""
-    a, b = query.astype(np.float64), vectors.astype(np.float64)
-    if metric == "l2":
-        return ((a - b) ** 2).sum(axis=1)
-    if metric == "ip":
-        return -(b @ a)
-    return 1 - (b @ a) / (np.linalg.norm(b, axis=1) * np.linalg.norm(a))
 
 
 class Twin:
@@ -533,7 +444,7 @@ class Twin:
 
     @property
     def engine(self) -> Any:
-        return self.docs._engine
+        return self.docs._backend
 
     def index_some(self) -> None:
         self._caring("index steps", lambda: self.engine.upkeep.index_tail(1))

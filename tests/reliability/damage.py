@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
+from tests.reliability.forked.records import index_of, put
 from tests.reliability.harness import DIM, NAME, vectors_of
-from tests.reliability.workers import index_of, put
 from vecdb import SearchParams, limits
 from vecdb.embedded.open import open_database
 from vecdb.errors import VecdbError

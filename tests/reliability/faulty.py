@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from tests.reliability.forked.records import SCRIPT, index_of, perform
 from tests.reliability.harness import DIM, NAME, Expected, LedgerWriter, read_ledger, vectors_of
-from tests.reliability.workers import SCRIPT, index_of, perform
 from vecdb import SearchParams, limits
 from vecdb.embedded.open import open_database
 from vecdb.errors import Poisoned, Unavailable, VecdbError

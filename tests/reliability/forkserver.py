@@ -18,11 +18,14 @@ import threading
 import traceback
 from typing import Any
 
-from tests.reliability import damage, faulty, workers
+from tests.reliability import damage, faulty
+from tests.reliability.forked import lifecycle, lists, processes, records
+
+MODULES = (records, lists, lifecycle, processes, faulty, damage)
 
 
 def find(name: str) -> Any:
-    return next(getattr(module, name) for module in (workers, faulty, damage) if hasattr(module, name))
+    return next(getattr(module, name) for module in MODULES if hasattr(module, name))
 
 
 def _child(request: dict[str, Any], replies: int) -> None:
@@ -69,7 +72,7 @@ def _wait(pid: int, seconds_max: float) -> int:
 def main() -> None:
     replies = os.dup(1)
     os.dup2(2, 1)
-    workers.warm()
+    records.warm()
     assert threading.active_count() == 1, threading.enumerate()
 
     def reply(**what: Any) -> None:

@@ -327,7 +327,7 @@ class ForkServer:
         return json.loads(line)
 
     def fork(self, call: str, *, start: bool = True, **arguments: Any) -> Child:
-        """Run `workers.<call>(**arguments)` in a child; with start=False it waits for `Child.start`."""
+        """Run a function of forked/, faulty.py or damage.py in a child; start=False: it waits for `Child.start`."""
         self._n += 1
         gate, log = self.folder / f"gate.{self._n}", self.folder / f"log.{self._n}"
         os.mkfifo(gate)

@@ -20,8 +20,8 @@ from pathlib import Path
 import pytest
 
 import vecdb
+from tests.reliability.forked.records import index_of
 from tests.reliability.harness import DIM, NAME, Child, ForkServer, vectors_of
-from tests.reliability.workers import index_of
 from vecdb.embedded.open import open_database
 
 
@@ -82,7 +82,7 @@ def commits_seen(server: ForkServer, folder: Path, seed: int, commits: int, inde
                 assert answer["count"] == len(live), f"commit {n}: {answer['count']} records, {len(live)} acknowledged"
                 if n % 61 == 0:
                     c.optimize()
-                    c._engine.upkeep.seal(1)
+                    c._backend.upkeep.seal(1)
                     kinds["seal"] += 1
                     assert ask(count=True)["count"] == len(live)
                 if n % 97 == 0:
@@ -158,8 +158,8 @@ def test_readers_that_died_are_cleared(server: ForkServer, folder: Path) -> None
             assert ask(hold=True)["count"] == 1  # inside an iterator: its transaction is open
             os.kill(child.pid, signal.SIGKILL)
             assert child.wait() == -9
-        assert db._home.store.clear_dead_readers() >= 1
-        assert db._home.store.clear_dead_readers() == 0
+        assert db._backend.store.clear_dead_readers() >= 1
+        assert db._backend.store.clear_dead_readers() == 0
 
 
 def test_opening_and_closing_leaks_nothing(server: ForkServer, folder: Path) -> None:

@@ -17,9 +17,8 @@ import numpy as np
 import pytest
 
 import vecdb
-from tests.server.driver import Client, int_ids, names, write_request
-from tests.server.process import Process
-from tests.server.test_process import FAST, until_ready
+from tests.support.server_driver import FAST_RECONNECTS, Client, int_ids, names, until_ready, write_request
+from tests.support.server_process import Process
 from vecdb.v1 import records_pb2, tenants_pb2
 
 DIM, ROWS, TENANTS = 8, 10, ("acme", "beta")
@@ -194,7 +193,7 @@ def restarted_under_load(folder: Path, *, rounds: int, changes: int, kill: bool)
     stop = threading.Event()
     current = [Process(folder / "db", folder, "--grace-s", "10")]
     port = current[0].ports()[0]
-    raw = Client(current[0].address, **FAST)
+    raw = Client(current[0].address, **FAST_RECONNECTS)
     until_ready(raw)
     far = vecdb.open(f"grpc://localhost:{port}")
     docs = far.create_collection("docs", DIM, "l2")

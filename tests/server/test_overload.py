@@ -14,10 +14,18 @@ import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from tests.server.driver import PATIENCE_S, Client, Running, outcome, search_request, status_of, token
-from tests.server.process import Process
-from tests.server.test_hostile import settled
-from tests.server.test_process import until_ready
+from tests.support.server_driver import (
+    PATIENCE_S,
+    Client,
+    Running,
+    outcome,
+    search_request,
+    settled,
+    status_of,
+    token,
+    until_ready,
+)
+from tests.support.server_process import Process
 from vecdb.v1 import admin_pb2
 from vecdb_server.admission import Admission
 from vecdb_server.auth import Caller

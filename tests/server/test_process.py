@@ -16,27 +16,21 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 import vecdb
-from tests.server.driver import PATIENCE_S, Client, outcome, search_request, token, write_request
-from tests.server.process import Process
+from tests.support.server_driver import (
+    FAST_RECONNECTS,
+    PATIENCE_S,
+    Client,
+    outcome,
+    search_request,
+    token,
+    until_ready,
+    write_request,
+)
+from tests.support.server_process import Process
 from vecdb.v1 import admin_pb2, records_pb2, search_pb2
 
 DIM = 8
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
-
-
-FAST = {
-    "grpc.initial_reconnect_backoff_ms": 50,
-    "grpc.min_reconnect_backoff_ms": 50,
-    "grpc.max_reconnect_backoff_ms": 200,
-}
-
-
-def until_ready(client: Client) -> None:
-    for answer in health_pb2_grpc.HealthStub(client.channel).Watch(
-        health_pb2.HealthCheckRequest(), timeout=PATIENCE_S, wait_for_ready=True
-    ):
-        if answer.status == SERVING:
-            return
 
 
 # -- start and end ---------------------------------------------------------------------------------
@@ -159,7 +153,7 @@ def test_a_stream_that_is_idle_does_not_hold_up_the_end(tmp_path: Path) -> None:
 def test_clients_go_on_after_a_restart_with_the_same_channel(tmp_path: Path, vectors: np.ndarray) -> None:
     with Process(tmp_path / "db", tmp_path) as process:
         port = process.ports()[0]
-        client = Client(f"localhost:{port}", **FAST)
+        client = Client(f"localhost:{port}", **FAST_RECONNECTS)
         until_ready(client)
         client.create("docs", DIM)
         client.write("docs", 0, vectors)

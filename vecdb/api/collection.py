@@ -1,6 +1,6 @@
-"""Collection: what users hold. Checks what they pass at the one gate, and hands canonical arrays to an engine.
+"""Collection: what users hold. Checks what they pass at the one gate, and hands canonical arrays to a backend.
 
-The same class serves an embedded database and, with another engine behind it, a remote one (backend.py). Every method
+The same class serves an embedded database and, with another backend behind it, a remote one (backend.py). Every method
 may be called from any thread. A write returns when it is durable and every later search, here or in another process,
 sees it.
 """
@@ -29,10 +29,10 @@ class Collection:
     Opened by `Database.create_collection` and `Database.collection`.
     """
 
-    __slots__ = ("_config", "_engine")
+    __slots__ = ("_backend", "_config")
 
-    def __init__(self, engine: CollectionBackend, config: CollectionConfig) -> None:
-        self._engine = engine
+    def __init__(self, backend: CollectionBackend, config: CollectionConfig) -> None:
+        self._backend = backend
         self._config = config
 
     # -- what it is --------------------------------------------------------------------------------
@@ -56,7 +56,7 @@ class Collection:
     @property
     def config(self) -> CollectionConfig:
         """Name, dim, metric, dtype and index as they are now."""
-        return self._engine.config()
+        return self._backend.config()
 
     def __len__(self) -> int:
         return self.count()
@@ -137,7 +137,7 @@ class Collection:
             raise InvalidArgument(f"mode must be 'upsert' or 'insert', got {validate.show(mode)}")
         owned, request = validate.owner(owner), validate.request_id(request_id)
         batch = self._batch(ids, vectors, fields, tenants, mode, validate.flag(keep_tenants, "keep_tenants"))
-        return partial(self._engine.put, batch, owned, mode, request)
+        return partial(self._backend.put, batch, owned, mode, request)
 
     def _put(
         self,
@@ -156,13 +156,13 @@ class Collection:
         kept, atomic = validate.flag(keep_tenants, "keep_tenants"), validate.flag(atomic, "atomic")
         if request is not None and not atomic:
             raise InvalidArgument("a call that may be split has no one request_id: write its parts with one each")
-        if atomic or _length(ids) <= self._engine.rows_per_call:
-            return self._engine.put(self._batch(ids, vectors, fields, tenants, mode, kept), owned, mode, request)
+        if atomic or _length(ids) <= self._backend.rows_per_call:
+            return self._backend.put(self._batch(ids, vectors, fields, tenants, mode, kept), owned, mode, request)
         if tenants is not None and not isinstance(tenants, str):
             tenants = validate.listed_tenants(tenants)
         each = _one_each(tenants)
         _check_parts(len(ids), vectors, fields, tenants if each else None)
-        return self._engine.put_all(self._batches(ids, vectors, fields, tenants, each, mode, kept), owned, mode)
+        return self._backend.put_all(self._batches(ids, vectors, fields, tenants, each, mode, kept), owned, mode)
 
     def _batch(self, ids: Any, vectors: Any, fields: Any, tenants: Any, mode: Mode, kept: bool) -> Batch:
         checked = self._ids(ids)
@@ -196,7 +196,7 @@ class Collection:
     def _batches(
         self, ids: Any, vectors: Any, fields: Any, tenants: Any, each: bool, mode: Mode, kept: bool
     ) -> Iterator[Batch]:
-        step = self._engine.rows_per_call
+        step = self._backend.rows_per_call
         for start in range(0, len(ids), step):
             part = slice(start, start + step)
             part_fields = None if fields is None else _slice_fields(fields, part)
@@ -218,11 +218,11 @@ class Collection:
         if array is not None and len(array) != batch.n:
             raise InvalidArgument(f"got {batch.n:,} ids and {len(array):,} vectors: pass one vector per id")
         checked = validate.fields(fields, batch.n, single=batch.scalar)
-        return self._engine.update(batch, array, checked, validate.owner(owner), validate.request_id(request_id))
+        return self._backend.update(batch, array, checked, validate.owner(owner), validate.request_id(request_id))
 
     def delete(self, ids: Any, *, owner: str = "", request_id: str | None = None) -> int:
         """Delete records by id. Ids that do not exist are passed over. Returns the number deleted."""
-        return self._engine.delete(self._ids(ids).last_only(), validate.owner(owner), validate.request_id(request_id))
+        return self._backend.delete(self._ids(ids).last_only(), validate.owner(owner), validate.request_id(request_id))
 
     # -- tenants -----------------------------------------------------------------------------------
 
@@ -249,7 +249,7 @@ class Collection:
         batch = self._ids(ids)
         lists = validate.access_lists(tenants, batch.n, single=batch.scalar)
         request = validate.request_id(request_id)
-        return self._engine.change_access(batch, lists, owned, granted=granted, request_id=request)
+        return self._backend.change_access(batch, lists, owned, granted=granted, request_id=request)
 
     def tenants(self, *, after: str | None = None, limit: int | None = None) -> Iterator[str]:
         """Names of tenants, sorted: all, or up to `limit` of those past the name `after`, which need not exist. Read a
@@ -258,7 +258,7 @@ class Collection:
         if after is not None:
             validate.tenant_name(after)
         most = None if limit is None else validate.integer(limit, "limit", 1, limits.tenants_made_max)
-        return self._engine.tenants(after, most)
+        return self._backend.tenants(after, most)
 
     def create_tenant(
         self, name: Any, *, exist_ok: bool = False, records_max: int | None = None, request_id: str | None = None
@@ -271,7 +271,7 @@ class Collection:
         Raises AlreadyExists, and makes none, where one is there, unless `exist_ok`.
         """
         names = validate.tenant_names(name, "name")
-        return self._engine.create_tenants(
+        return self._backend.create_tenants(
             names,
             validate.flag(exist_ok, "exist_ok"),
             validate.records_max(records_max),
@@ -280,7 +280,7 @@ class Collection:
 
     def drop_tenant(self, name: str, *, request_id: str | None = None) -> None:
         """Forget a tenant. Its records stay; who makes a tenant of that name later inherits none. Raises NotFound."""
-        return self._engine.drop_tenant(validate.tenant_name(name), validate.request_id(request_id))
+        return self._backend.drop_tenant(validate.tenant_name(name), validate.request_id(request_id))
 
     # -- reads -------------------------------------------------------------------------------------
 
@@ -313,7 +313,7 @@ class Collection:
         tenants = validate.search_tenants(tenant)
         if include_vectors is not False or explain is not False:  # seldom: two calls less for most searches
             include_vectors, explain = _included(include_vectors), validate.flag(explain, "explain")
-        return self._engine.search(
+        return self._backend.search(
             queries, limit, checked, single=single, select=select, include_vectors=include_vectors, explain=explain,
             tenants=tenants, stop=stop,
         )  # fmt: skip
@@ -353,7 +353,7 @@ class Collection:
             validate.search_limit(limit, len(array))
             return array, single
 
-        return self._engine.search_stream(
+        return self._backend.search_stream(
             queries, check, limit, checked, select=select, include_vectors=_included(include_vectors),
             tenants=tenants, window=window,
         )  # fmt: skip
@@ -394,13 +394,13 @@ class Collection:
         Raises NotFound, of all ids or none, where a record is not there or is not for the tenant to see.
         """
         limit = validate.search_limit(limit, 1)
-        kind = self._engine.id_kind
+        kind = self._backend.id_kind
         query = validate.mixture_query(
             positives, histories, limit, components, smoothing, neighbours, kind, self._config
         )  # fmt: skip
         select = validate.field_selection(fields)
         tenants = validate.search_tenants(tenant)
-        return self._engine.search_mixture(
+        return self._backend.search_mixture(
             query, limit, validate.search_params(params, limit), validate.owner(owner), select=select,
             include_vectors=_included(include_vectors), explain=validate.flag(explain, "explain"), tenants=tenants,
         )  # fmt: skip
@@ -414,11 +414,11 @@ class Collection:
         batch = self._ids(ids)
         tenants = validate.search_tenants(tenant)
         included = _included(include_vectors)
-        return self._engine.get(batch, validate.owner(owner), include_vectors=included, tenants=tenants)
+        return self._backend.get(batch, validate.owner(owner), include_vectors=included, tenants=tenants)
 
     def count(self, *, tenant: Any = None) -> int:
         """Live records; with `tenant`, a name or a list of names, those that one of them may see."""
-        return self._engine.count(validate.search_tenants(tenant))
+        return self._backend.count(validate.search_tenants(tenant))
 
     def iter(self, batch: int = 1000, *, include_vectors: bool = False, tenant: Any = None) -> Iterator[list[Record]]:
         """All live records, or those of `tenant` (a name or a list of names), `batch` at a time, from one committed
@@ -427,7 +427,7 @@ class Collection:
         if not isinstance(batch, int) or isinstance(batch, bool) or not 1 <= batch <= _ITER_BATCH_MAX:
             raise InvalidArgument(f"batch must be a whole number from 1 to {_ITER_BATCH_MAX:,}, got {batch!r}")
         tenants = validate.search_tenants(tenant)
-        return self._engine.iter(batch, include_vectors=_included(include_vectors), tenants=tenants)
+        return self._backend.iter(batch, include_vectors=_included(include_vectors), tenants=tenants)
 
     # -- the index ---------------------------------------------------------------------------------
 
@@ -435,7 +435,7 @@ class Collection:
         """Build another kind of index, or the same with other parameters, from the stored vectors. Searches go on
         meanwhile.
         """
-        return self._engine.reindex(validate.index_config(index), progress)
+        return self._backend.reindex(validate.index_config(index), progress)
 
     def optimize(self, *, threads: int | None = None, progress: Callable[[int, int], None] | None = None) -> None:
         """Finish what maintenance would do in its own time: index the tail, repair after deletes, learn recall
@@ -444,7 +444,7 @@ class Collection:
         progress : called with (done, rows), where done grows about evenly with time, through all stages. The first call
         says where the work begins, which is not 0 where some of it was done before: the rate counts from there.
         """
-        return self._engine.optimize(None if threads is None else validate.threads(threads), progress)
+        return self._backend.optimize(None if threads is None else validate.threads(threads), progress)
 
     def evaluate(
         self, queries: Any, limit: int = 10, *, params: SearchParams | None = None, tenant: Any = None
@@ -455,7 +455,7 @@ class Collection:
         array, _ = validate.queries(queries, self._config)
         limit = validate.search_limit(limit, len(array))
         tenants = validate.search_tenants(tenant)
-        return self._engine.evaluate(array, limit, validate.search_params(params, limit), tenants)
+        return self._backend.evaluate(array, limit, validate.search_params(params, limit), tenants)
 
     def tune(self, queries: Any, recall: float = 0.95, limit: int = 10) -> list[dict[str, float]]:
         """Measure recall against beam width on `queries`; the narrowest beam that reaches `recall` becomes the default.
@@ -465,7 +465,7 @@ class Collection:
         array, _ = validate.queries(queries, self._config)
         limit = validate.search_limit(limit, len(array))
         checked = validate.search_params(SearchParams(recall=recall), limit)
-        return self._engine.tune(array, limit, checked.recall or recall)
+        return self._backend.tune(array, limit, checked.recall or recall)
 
     def stats(self, *, tenant: str | None = None) -> dict[str, Any]:
         """live, deleted, rows, bytes_ram, bytes_disk, index_state, index parameters and facts, tail, sequence.
@@ -474,22 +474,22 @@ class Collection:
         for ten.
         """
         if tenant is None:
-            return self._engine.stats()
+            return self._backend.stats()
         validate.tenant_name(tenant)
-        return self._engine.tenant_stats(tenant)
+        return self._backend.tenant_stats(tenant)
 
     def vacuum(self, *, progress: Callable[[int, int], None] | None = None) -> None:
         """Give back the space of deleted and replaced records. Reads and writes go on meanwhile."""
-        return self._engine.vacuum(progress)
+        return self._backend.vacuum(progress)
 
     def check(self) -> list[str]:
         """Problems found in this collection's files, records and index; empty when all is well. Repairs nothing."""
-        return self._engine.check()
+        return self._backend.check()
 
     # -- within ------------------------------------------------------------------------------------
 
     def _ids(self, ids: Any) -> validate.IdBatch:
-        return validate.ids(ids, self._engine.id_kind, name=self.name)
+        return validate.ids(ids, self._backend.id_kind, name=self.name)
 
 
 def _included(include_vectors: bool) -> bool:

@@ -1,4 +1,4 @@
-"""Database: what users hold. Checks what they pass at the one gate, and hands it to a home, in this process or far.
+"""Database: what users hold. Checks arguments at the one gate and hands them to a backend, in this process or remote.
 
 Every method may be called from any thread.
 """
@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from vecdb import validate
-from vecdb.api import backend
+from vecdb.api.backend import DatabaseBackend
 from vecdb.api.collection import Collection
 from vecdb.errors import InvalidArgument
 from vecdb.schema import IndexConfig
@@ -27,19 +27,19 @@ def check_path(path: Any, wanted: str) -> None:
 class Database:
     """An open database. Close it, or use it in a `with` block."""
 
-    __slots__ = ("_home",)
+    __slots__ = ("_backend",)
 
-    def __init__(self, home: backend.DatabaseBackend) -> None:
-        self._home = home
+    def __init__(self, backend: DatabaseBackend) -> None:
+        self._backend = backend
 
     @property
     def path(self) -> Path | str:
         """The directory, or the address of a server."""
-        return self._home.path
+        return self._backend.path
 
     @property
     def read_only(self) -> bool:
-        return self._home.read_only
+        return self._backend.read_only
 
     # -- collections -------------------------------------------------------------------------------
 
@@ -62,11 +62,11 @@ class Database:
             AlreadyExists.
         """
         config = validate.collection_config(name, dim, metric, index, dtype)
-        return self._home.create_collection(config, validate.flag(exist_ok, "exist_ok"))
+        return self._backend.create_collection(config, validate.flag(exist_ok, "exist_ok"))
 
     def collection(self, name: str) -> Collection:
         """The collection of that name. Raises NotFound."""
-        return self._home.collection(validate.collection_name(name))
+        return self._backend.collection(validate.collection_name(name))
 
     def __getitem__(self, name: str) -> Collection:
         return self.collection(name)
@@ -76,11 +76,11 @@ class Database:
 
     def collections(self) -> list[str]:
         """Names, sorted."""
-        return self._home.collections()
+        return self._backend.collections()
 
     def drop_collection(self, name: str) -> None:
         """Delete a collection with all its records. Raises NotFound where there is none."""
-        return self._home.drop_collection(validate.collection_name(name))
+        return self._backend.drop_collection(validate.collection_name(name))
 
     # -- care --------------------------------------------------------------------------------------
 
@@ -88,28 +88,28 @@ class Database:
         """collections, sequence, commits and requests of the process that has the database open, bytes on disk, LMDB's
         own figures.
         """
-        return self._home.stats()
+        return self._backend.stats()
 
     def vacuum(self, *, progress: Callable[[int, int], None] | None = None) -> None:
         """Give back the space of deleted and replaced records in every collection."""
-        return self._home.vacuum(progress)
+        return self._backend.vacuum(progress)
 
     def check(self) -> list[str]:
         """Problems found anywhere in this database; empty when all is well. Reads every byte, repairs nothing."""
-        return self._home.check()
+        return self._backend.check()
 
     def backup(self, path: Any, *, progress: Callable[[int, int], None] | None = None) -> None:
         """Copy the database, as it is at one commit, into the new directory `path`, with checksums. Reads and writes
         go on. Of a server's database `path` is the name of a directory, which it makes in its folder for backups.
         """
         check_path(path, "a new directory")
-        return self._home.backup(os.fspath(path), progress)
+        return self._backend.backup(os.fspath(path), progress)
 
     def close(self) -> None:
         """Commit what is queued, seal what is worth it, release the lock; or end the connection. Closing twice is no
         error.
         """
-        return self._home.close()
+        return self._backend.close()
 
     def __enter__(self) -> Database:
         return self
@@ -120,5 +120,5 @@ class Database:
         self.close()
 
     def __repr__(self) -> str:
-        state = ", closed" if self._home.closed else ", read only" if self.read_only else ""
+        state = ", closed" if self._backend.closed else ", read only" if self.read_only else ""
         return f"<Database {self.path}{state}>"

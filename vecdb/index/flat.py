@@ -23,8 +23,10 @@ from vecdb.kernels.search import exact_scan
 from vecdb.schema import SearchParams, Visibility
 from vecdb.storage.disk.row_file import RowArrays
 
-_CELLS_MAX = 1 << 24  # candidates held at once, 8 bytes each: bounds memory whatever the batch
+_CANDIDATES_MAX = 1 << 24  # candidates held at once, 8 bytes each: bounds memory whatever the batch
 _BLOCK_BYTES = 128 << 10  # vectors scored for all queries before the next block is read
+_BLOCK_ROWS_MIN, _BLOCK_ROWS_MAX = 16, 4096
+_ROWS_PER_THREAD = 4096  # fewer are scanned sooner than another thread is handed its share
 
 
 def scan_exactly(
@@ -41,10 +43,10 @@ def scan_exactly(
     nq = len(queries)
     listed, total = (EVERY_ROW_LIST, visibility.row_count) if allow is None else (allow.rows, len(allow.rows))
     found = empty(nq, limit)
-    threads = max(1, min(threads, total // 4096 + 1))
+    threads = max(1, min(threads, total // _ROWS_PER_THREAD + 1))
     keep = max(1, min(limit, total))
     edges = np.linspace(0, total, threads + 1).astype(np.int64).tolist()
-    step = max(1, _CELLS_MAX // (threads * (keep + 1)))
+    step = max(1, _CANDIDATES_MAX // (threads * (keep + 1)))
     for first in range(0, nq, step):
         part = slice(first, min(nq, first + step))
         _scan_queries(arrays, metric, queries, part, keep, visibility, listed, edges, workers, found)
@@ -70,7 +72,7 @@ def _scan_queries(
     nq, threads = len(chosen), len(edges) - 1
     keys = np.empty((threads, nq, keep + 1), np.int64)
     sizes = np.zeros((threads, nq), np.int64)
-    block = int(max(16, min(4096, _BLOCK_BYTES // max(1, vectors.shape[1] * vectors.itemsize))))
+    block = int(max(_BLOCK_ROWS_MIN, min(_BLOCK_ROWS_MAX, _BLOCK_BYTES // max(1, vectors.shape[1] * vectors.itemsize))))
 
     def run(i: int) -> int:
         return int(

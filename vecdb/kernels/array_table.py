@@ -39,16 +39,9 @@ class ArrayTable:
 
     __slots__ = ("table", "values")
 
-    def __init__(self, *given: Any) -> None:
-        self.values = values = given[0]
+    def __init__(self, values: Any) -> None:
+        self.values = values
         words: list[int] = []
-        if not hasattr(values, "_fields"):  # until the tree's kernel has a layout
-            assert all(one.flags.c_contiguous and one.ndim in (1, 2) for one in given)
-            self.values = given
-            for one in given:
-                words += [one.__array_interface__["data"][0], len(one), one.shape[1] if one.ndim == 2 else 1]
-            self.table = np.array(words, np.int64)
-            return
         _append(words, values)
         self.table = np.array(words, np.int64)
 
@@ -149,39 +142,6 @@ def group_of(typingctx, table, layout, name):
     before = list(hints)[: list(hints).index(name.literal_value)]
     result = _typed(hints[name.literal_value])
     return result(table, layout, name), _reading(result, sum(_words(hints[one]) for one in before))
-
-
-def _array_at(dimensions):
-    """The codegen of an array of so many dimensions. A part of numba cannot return an array that it was not given."""
-
-    def codegen(context, builder, sig, args):
-        table, at, _ = args
-        words = context.make_array(sig.args[0])(context, builder, table).data
-        first = builder.mul(at, ir.IntType(64)(3))
-        address, length, width = (
-            builder.load(builder.gep(words, [builder.add(first, first.type(i))])) for i in range(3)
-        )
-        made = context.make_array(sig.return_type)(context, builder)
-        size = context.get_constant(types.intp, context.get_abi_sizeof(context.get_data_type(sig.return_type.dtype)))
-        shape = [length, width][:dimensions]
-        strides = [builder.mul(width, size), size][-dimensions:]
-        pointer = builder.inttoptr(address, made.data.type)
-        arrayobj.populate_array(made, pointer, shape, strides, size, None)
-        return made._getvalue()
-
-    return codegen
-
-
-@intrinsic
-def flat(typingctx, table, at, dtype):
-    """Array number `at` (int64) of a bundle's table, dtype[length]."""
-    return types.Array(dtype.dtype, 1, "C")(table, types.int64, dtype), _array_at(1)
-
-
-@intrinsic
-def matrix(typingctx, table, at, dtype):
-    """Array number `at` (int64) of a bundle's table, dtype[length, width]."""
-    return types.Array(dtype.dtype, 2, "C")(table, types.int64, dtype), _array_at(2)
 
 
 @intrinsic

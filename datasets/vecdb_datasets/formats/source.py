@@ -105,6 +105,8 @@ class VectorSource(ABC):
         self.close()
 
     def __repr__(self) -> str:
+        if not hasattr(self, "shape"):  # seen by a debugger, or in a report of an error, before the file is open
+            return f"<{type(self).__name__}, not open>"
         return f"<{self.format} {self.shape[0]:,} x {self.shape[1]} {self.dtype} {os.path.basename(self.path)!r}>"
 
     def _bounds(self, start: int | None, stop: int | None) -> tuple[int, int]:

@@ -150,7 +150,7 @@ class CsvSource(TextSource):
         if not header.strip():
             raise InvalidArgument(f"{path}: no header line naming the columns")
         self._delimiter = max(",;\t", key=header.count)
-        self.columns = next(csv.reader([header], delimiter=self._delimiter))
+        self.columns = self._cells(csv.reader([header], delimiter=self._delimiter), (0, 0))
         if len(set(self.columns)) != len(self.columns):
             raise InvalidArgument(f"{path}: two columns share a name: {self.columns}")
         self._marks, n, first = [], 0, None
@@ -178,16 +178,21 @@ class CsvSource(TextSource):
         self.field_columns = [c for c in rest if c != self.id_column]
         super().__init__(path, "csv", (n, len(_numbers(first[at]))), "f4", check_finite)
 
+    def _cells(self, reader: Iterator[list[str]], place: Place) -> list[str]:
+        """The next record of a CSV reader, which starts at `place`."""
+        try:
+            return next(reader)
+        except csv.Error as error:
+            raise Corruption(f"{self.path}: record at line {place[1] + 1} (byte {place[0]}): {error}") from error
+
     def _records(self, lines: Lines) -> Iterator[tuple[Place, Any]]:
         place = lines.place
         reader = csv.reader(lines, delimiter=self._delimiter, strict=True)
         while True:
             try:
-                record = next(reader)
+                record = self._cells(reader, place)
             except StopIteration:
                 return
-            except csv.Error as error:
-                raise Corruption(f"{self.path}: record at line {place[1] + 1} (byte {place[0]}): {error}") from error
             if record:
                 if len(record) != len(self.columns):
                     raise Corruption(

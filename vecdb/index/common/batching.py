@@ -1,8 +1,8 @@
-"""What searches of every kind of index share: queries in, room for what is found, slices over threads, no short answer.
+"""What searches of every kind of index share: slices of queries over threads, and no answer shorter than it must be.
 
-    as_queries -> empty -> in_slices(answer) -> fill_up
+    as_float32_queries -> empty -> map_query_slices(answer) -> complete_short_answers
 
-An index brings `answer`: one slice of queries, answered in place.
+An index brings `answer`, which answers one slice of queries in place.
 """
 
 from __future__ import annotations
@@ -90,5 +90,5 @@ def complete_short_answers(
 
 
 def explain_scan(work: NDArray[np.int64]) -> dict[str, Any]:
-    """work : int64[3], as GraphWork counts. The words are the counters' names."""
+    """work : int64[3], counted by GraphWork. The keys are the counters' names."""
     return {counter.name.lower(): int(work[counter]) for counter in GraphWork}

@@ -1,4 +1,4 @@
-"""Where a quantiser comes from: a sample of rows (sampling.py); and when it no longer fits them."""
+"""Training of the 8-bit quantizer from a sample of rows (sampling.py), and when it no longer fits the rows."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from vecdb.storage.disk.row_file import RowArrays
 # maximum), unless the maximum is this far beyond nearly all others: then those few rows are `far`.
 _QUANTILE = 0.9999
 _BEYOND = 4.0
-_FAR_ROWS_MAX = 256  # far rows that searches score one by one without a thought
+_FAR_ROWS_MAX = 256  # so many far rows, scored one by one, do not slow a search down
 _FAR_SHARE_MAX = 0.01  # of all rows
+_TOP_MIN = 1e-30  # a sample of zeros gets a scale that can be divided by
 FAR_GROWTH = 1.25  # too many far rows or not, codes are not trained again before their rows have grown by this
 
 
@@ -60,14 +61,14 @@ def train(arrays: RowArrays, metric: int, row_count: int) -> ScalarQuantizer:
     flat = np.abs(rows, out=rows).reshape(-1)
     place = int(min(len(flat) - 1, np.ceil(_QUANTILE * len(flat))))
     top = min(float(flat.max()), _BEYOND * float(np.partition(flat, place)[place])) or float(flat.max())
-    return ScalarQuantizer(mean, max(top, 1e-30) / 127.0, row_count, False)
+    return ScalarQuantizer(mean, max(top, _TOP_MIN) / 127.0, row_count, False)
 
 
 def quantise(
     quantiser: ScalarQuantizer, vectors: NDArray[np.generic], metric: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.int32], NDArray[np.int32]]:
-    """Codes uint8[n, 64 * blocks] and biases int32[n] of rows (stored dtype[n, dim], C-contiguous), and which of them
-    are beyond the codes.
+    """Codes uint8[n, 64 * blocks] and biases int32[n] of rows (stored dtype[n, dim], C-contiguous), and the numbers
+    int32[any] of those that are far.
     """
     n, dim = vectors.shape
     codes = np.zeros((n, 64 * block_count(dim)), np.uint8)

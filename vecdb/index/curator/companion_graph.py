@@ -1,13 +1,14 @@
-"""A graph beside a clustering tree, for those who see much of a large collection.
+"""The companion graph: an HNSW graph beside a clustering tree, for searches that see much of a large collection.
 
-    asked for by a search that it would answer sooner -> grown, a step at a time -> searched once it has nearly all rows
-                                                                                 -> sealed in a file beside the tree's
+    a search asks, because a graph would be faster -> the graph grows, a step at a time
+                                                   -> it is searched as soon as it has nearly all rows
+                                                   -> it is sealed in a file beside the tree's file
 
-Codes of one bit are read at two nanoseconds a row, which at 40,000 rows is as fast as a graph and at 160,000 takes
-three times as long. A graph costs as much memory again as the tree's codes, so nobody has one who has not asked.
+One-bit codes are read at two nanoseconds a row: at 40,000 rows that is as fast as a graph, at 160,000 rows it takes
+three times as long. A graph takes as much memory as the tree's codes, so it is built only after a search has asked.
 
-Roles are those of an index (contract.py): `ask` and `search` from searches, `extend` from the publisher, all else from
-maintenance.
+Thread rule (the roles of contract.py): `ask` and `search` are called by searches, `extend` by the publisher, everything
+else by maintenance.
 """
 
 from __future__ import annotations
@@ -26,23 +27,23 @@ from vecdb.index.hnsw.hnsw_index import HnswIndex
 from vecdb.index.row_set import RowSet
 from vecdb.schema import SearchParams, Visibility
 
-_LAG_SHARE = 64  # of its rows that are worth a step
-_LAG_STEPS = 2  # that it may lack and is searched all the same: it scans what it lacks
-_SEAL_SHARE = 8
+_STEP_SHARE = 64  # new rows are worth a step when they are 1/64 of the graph's
+_LAG_STEPS = 2  # the graph is searched while it lacks fewer steps: it scans the rows that it lacks
+_SEAL_SHARE = 8  # it is sealed again when it has 1/8 more rows than its file
 
 
 class CompanionGraph:
-    """graph : None until somebody asks."""
+    """graph : None until a search has asked.   sealed_rows : rows of the graph that its file has."""
 
-    def __init__(self, metric: str, rows: RowSource, graph: HnswIndex | None = None) -> None:
+    def __init__(self, metric: str, rows: RowSource, graph: HnswIndex | None = None, *, sealed_rows: int = 0) -> None:
         self.graph = graph
         self._metric = metric
         self._rows = rows
         self._asked = False
-        self._sealed_rows = 0
+        self._sealed_rows = sealed_rows
 
     def ask(self) -> bool:
-        """Whether this is the first who asks."""
+        """Ask for a graph. Returns whether this is the first time."""
         first = self.graph is None and not self._asked
         self._asked = True
         return first
@@ -52,13 +53,13 @@ class CompanionGraph:
         return graph is not None and row_count - graph.indexed_rows < _LAG_STEPS * _step_rows(graph)
 
     def is_due(self, row_count: int, *, all_rows: bool = False) -> bool:
-        """Whether there is a step to do, or with `all_rows` a row that it lacks."""
+        """Whether it lacks enough rows for a step, or with `all_rows` any row."""
         if self.graph is None:
             return self._asked and row_count > 0
         return row_count - self.graph.indexed_rows >= (1 if all_rows else _step_rows(self.graph))
 
     def grown(self, row_count: int, removed: int, threads: int) -> HnswIndex:
-        """The graph after one step, for `take`. removed : deletions up to this sequence stay out."""
+        """The graph after one step, for `take`. removed : rows deleted up to this sequence are left out."""
         graph = self.graph
         if graph is None:
             graph = HnswIndex(schema.Hnsw(), self._metric, self._rows)
@@ -68,7 +69,9 @@ class CompanionGraph:
         return graph
 
     def take(self, graph: HnswIndex, row_count: int) -> None:
-        """Put it in place, with codes of all rows that searches may see; nobody publishes rows meanwhile."""
+        """Let searches use `graph`, with codes of all rows that they may see. The caller keeps rows from being
+        published meanwhile.
+        """
         graph.extend(row_count)
         self.graph = graph
 
@@ -89,14 +92,14 @@ class CompanionGraph:
         return 0 if self.graph is None else self.graph.settle(threads)
 
     def lacks_seal(self, row_count: int) -> bool:
-        """Whether it is grown, and its file has much less."""
+        """Whether it has all rows but those of one step, and its file lacks many of them."""
         if self.graph is None or self.is_due(row_count):
             return False
         fresh = self.graph.indexed_rows - self._sealed_rows
         return fresh >= max(limits.index_step_rows, self._sealed_rows // _SEAL_SHARE)
 
     def seal(self, beside: Path) -> tuple[Path, SealedFile] | None:
-        """Its file, and what is in it. beside : the tree's."""
+        """Write its file. Returns the path and what is in it; None without a graph. beside : the tree's file."""
         if self.graph is None or self.graph.indexed_rows == 0:
             return None
         path = _path(beside)
@@ -106,17 +109,15 @@ class CompanionGraph:
 
     @classmethod
     def open(cls, beside: Path, metric: str, rows: RowSource, *, mapped: bool) -> CompanionGraph:
-        """Raises Corruption when the file is damaged; FileNotFoundError."""
+        """Raises Corruption when the file is damaged, FileNotFoundError when it is missing."""
         graph = HnswIndex.open(_path(beside), schema.Hnsw(), metric, rows, mapped=mapped)
-        made = cls(metric, rows, graph)
-        made._sealed_rows = graph.indexed_rows
-        return made
+        return cls(metric, rows, graph, sealed_rows=graph.indexed_rows)
 
     def compact(self, mapping: NDArray[np.int64], rows: RowSource) -> CompanionGraph:
         return CompanionGraph(self._metric, rows, None if self.graph is None else self.graph.compact(mapping, rows))
 
     def check(self) -> list[str]:
-        return [] if self.graph is None else [f"graph beside the tree: {said}" for said in self.graph.check()]
+        return [] if self.graph is None else [f"graph beside the tree: {fault}" for fault in self.graph.check()]
 
     def stats(self) -> dict[str, Any] | None:
         return None if self.graph is None else self.graph.stats()
@@ -127,7 +128,7 @@ class CompanionGraph:
 
 
 def _step_rows(graph: HnswIndex) -> int:
-    return max(limits.index_step_rows, graph.indexed_rows // _LAG_SHARE)
+    return max(limits.index_step_rows, graph.indexed_rows // _STEP_SHARE)
 
 
 def _path(beside: Path) -> Path:

@@ -1,18 +1,23 @@
-"""Many tenants over one clustering tree (after Curator, Jin et al., 2024): policy over codes in tree order
-(tree_order.py).
+"""The Curator index: many tenants over one clustering tree (after Curator, Jin et al., 2024).
 
-    a tenant's rows -> its slots, ascending -> few: all scanned | many: nodes of the tree, nearest first
+    a tenant's rows -> its slots, ascending -> few:  the codes in all of them are compared
+                                               many: nodes of the tree are looked at, nearest first
 
-The shared structure is one: codes, a tree of groups and leaves, a permutation. A tenant costs its sorted slots, derived
-when it is searched and kept with its rows; a node of the tree is a range of them. Granting and revoking change the
-tenant's rows alone. Without a tenant the same slots are all looked at, or the tree is walked over them. The first who
-looks at much of them has the bits of sorted slots laid out once more, 32 rows at a time (tree_order.py, panels).
+    slot = the position of a row's code in the order of the tree (tree_order.py)
 
-Three roles (contract.py): searches take `self._view` once and hold no lock, but for the one that has panels laid; the
-maintenance caller makes another order and publishes it; the publisher encodes new rows behind. The lock orders them.
+All tenants share one structure: codes, a tree of groups and leaves, a permutation. A tenant adds its sorted slots; they
+are derived when it is searched and kept with its rows, and a node of the tree is a range of them. Granting and revoking
+change the tenant's rows alone. A search without a tenant compares all codes, or walks the tree over all slots. The
+first search that compares a large part of the codes has panels made: the one-bit codes once more, 32 rows beside one
+another (one_bit_fastscan.py).
 
-Invariants (`check` proves them): rows_of and slots_of are each other's inverse; leaf_ends ascend to `indexed`; codes
-and biases are what encoding gives; no leaf passes its ceiling where its rows can be told apart.
+Thread rule (the three roles of contract.py): searches read `self._view` once and hold no lock, except for the one that
+publishes panels; the maintenance caller makes a new order and publishes it; the publisher encodes new rows into the
+slots behind the order. Whoever publishes holds the lock.
+
+Invariants (`check` proves them, invariants.py): rows_of and slots_of are each other's inverse; leaf_ends ascend to
+`indexed`; codes and biases are what encoding gives. A build splits every leaf with more rows than `ceiling`, unless its
+rows have equal codes.
 """
 
 from __future__ import annotations
@@ -31,8 +36,8 @@ from vecdb import limits, schema
 from vecdb.index.clustering import partition
 from vecdb.index.clustering.assignment import assign_to_heads, comparisons_per_row
 from vecdb.index.clustering.cluster_tree import comparisons, grow_tree
-from vecdb.index.common import sq8_training
-from vecdb.index.common.batching import as_float32_queries, explain_scan
+from vecdb.index.common import sealed_file, sq8_training
+from vecdb.index.common.batching import as_float32_queries
 from vecdb.index.common.memory import grown
 from vecdb.index.common.progress import WeightedProgress
 from vecdb.index.common.sampling import evenly_spaced
@@ -40,45 +45,57 @@ from vecdb.index.common.thread_pool import ThreadPool
 from vecdb.index.contract import Index, Neighbors, Progress, RowSource, SealedFile
 from vecdb.index.curator import tree_file
 from vecdb.index.curator.companion_graph import CompanionGraph
-from vecdb.index.curator.one_bit_filter import trained
+from vecdb.index.curator.invariants import violations
+from vecdb.index.curator.one_bit_filter import trained_filter
+from vecdb.index.curator.tree_file import CuratorState
 from vecdb.index.curator.tree_order import CodeArrays, TreeOrderedCodes, identity, ordered, reserve_lines, split_leaves
 from vecdb.index.curator.tree_search import TreeScratch, TreeSearch, TreeView
 from vecdb.index.flat import scan_exactly
 from vecdb.index.row_set import RowSet
-from vecdb.kernels.primitives.distance import METRIC_CODES
-from vecdb.kernels.search.tree_search import PANEL_SHARE
+from vecdb.kernels.primitives.distance import L2, METRIC_CODES
+from vecdb.kernels.search.tree_search import PANEL_SHARE, TreeWork
 from vecdb.schema import SearchParams, Visibility
 
-_GROWTH = 4  # the tree is grown anew each time the rows have grown by this
+_GROWTH = 4  # the tree is grown anew each time that there are so many times as many rows
 _SAMPLE_ROWS = 65_536  # rows that a tree is grown from, at least 24 a leaf
 _SAMPLE_PER_LEAF = 24
 _ASSIGN_ROWS = 65_536  # rows between two reports of progress
-_ORDER_COST = 0.1  # of the time that assigning takes: splitting leaves and moving codes into their order (measured)
-_STEP_SHARE = 16  # a tail of 1/16 of the rows is worth another order
-_CEILING = 4  # times the fair share of a leaf
+# Splitting leaves and moving codes into their order takes this share of the time that assigning rows takes (measured).
+_ORDER_COST = 0.1
+_STEP_SHARE = 16  # a tail of 1/16 of the rows is worth a new order
+_CEILING = 4  # most rows of a leaf, in multiples of `leaf_rows`
 
 
 class CuratorIndex(Index):
-    """See the module's text."""
+    """See the module's text. state : what the index holds from the start; None: nothing."""
 
     kind = "curator"
     patient = True
 
-    def __init__(self, config: schema.Curator, metric: str, rows: RowSource) -> None:
+    def __init__(
+        self,
+        config: schema.Curator,
+        metric: str,
+        rows: RowSource,
+        state: CuratorState | None = None,
+        companion: CompanionGraph | None = None,
+    ) -> None:
+        state = CuratorState(None, 0, 0) if state is None else state
         self.config = config
         self.metric = metric
-        self.removed = 0
+        self.removed = state.removed
         self._metric = METRIC_CODES[metric]
         self._rows = rows
         self._view: TreeView | None = None
-        self._coded = 0
-        self._built_rows = 0
-        self._published = 0
+        if state.order is not None:
+            self._view = TreeView(state.order, rows.arrays, self._metric)
+        self._coded = self._published = self.indexed_rows
+        self._built_rows = state.built_rows
         self._lock = threading.Lock()
         self._workers = ThreadPool()
-        self._cells = partition.Partition()
+        self._partition = partition.Partition()
         self._free: list[TreeScratch] = []
-        self.companion = CompanionGraph(metric, rows)
+        self.companion = CompanionGraph(metric, rows) if companion is None else companion
 
     # -- publisher ---------------------------------------------------------------------------------
 
@@ -107,7 +124,7 @@ class CuratorIndex(Index):
                 self._publish(self._with_codes(self._view.order, row_count))
 
     def _with_codes(self, order: TreeOrderedCodes, row_count: int) -> TreeOrderedCodes:
-        """The order with codes for rows up to `row_count` behind it; under the lock."""
+        """The order, and behind it the codes of rows up to `row_count`. The caller holds the lock."""
         if row_count > order.capacity:
             capacity = max(row_count, 2 * order.capacity)
             order = replace(
@@ -132,7 +149,7 @@ class CuratorIndex(Index):
     # -- maintenance -------------------------------------------------------------------------------
 
     def next_stop(self, row_count: int) -> int:
-        """Everything at once: an order is made as a whole."""
+        """All rows at once, because an order is made as a whole."""
         return row_count
 
     def add(self, stop: int, threads: int = 1, progress: Progress = None) -> None:
@@ -156,12 +173,12 @@ class CuratorIndex(Index):
         return not order.quantiser.lossless and too_far and stop >= sq8_training.FAR_GROWTH * self._built_rows
 
     def _built(self, stop: int, threads: int, progress: Progress) -> TreeOrderedCodes:
-        """A quantiser, a tree and an order of the rows [0, stop), made from nothing."""
+        """A new quantiser, tree and order of the rows [0, stop)."""
         arrays = self._rows.arrays
         dim = arrays.vectors.shape[1]
         quantiser = sq8_training.train(arrays, self._metric, stop)
-        sieve = trained(arrays, self._metric, stop)
-        coded = CodeArrays.reserve(stop, dim, quantiser, sieve, biased=self._metric == 0)
+        bit_filter = trained_filter(arrays, self._metric, stop)
+        coded = CodeArrays.reserve(stop, dim, quantiser, bit_filter, biased=self._metric == L2)
         far = coded.encode(arrays.vectors, self._metric, 0, stop)
         leaves = max(1, round(stop / self.config.leaf_rows))
         sample = evenly_spaced(stop, max(_SAMPLE_ROWS, _SAMPLE_PER_LEAF * leaves))
@@ -181,7 +198,9 @@ class CuratorIndex(Index):
         return order
 
     def _merged(self, old: TreeOrderedCodes, stop: int, threads: int) -> TreeOrderedCodes:
-        """The rows [indexed, stop), which have codes already, go to their leaves; leaves that grew too large split."""
+        """Sort the rows [indexed, stop), which have codes already, into their leaves; split leaves that become too
+        large.
+        """
         fresh = assign_to_heads(old.heads, old.codes[old.indexed : stop], 1, threads, self._workers)[:, 0]
         labels = np.concatenate([old.leaves_of_rows(), fresh])
         dim = self._rows.arrays.vectors.shape[1]
@@ -199,14 +218,16 @@ class CuratorIndex(Index):
         return max(8, _CEILING * self.config.leaf_rows)
 
     def remove(self, sequence: int, threads: int = 1) -> int:
-        """Dead rows keep their slots until a vacuum, and are passed over: leaves do not wear out as links do."""
+        """Deleted rows keep their slots until a vacuum, and searches pass over them: a leaf stays as good as it was,
+        unlike a graph, which loses links.
+        """
         self.removed = max(self.removed, sequence)
         return self.companion.remove(sequence, threads)
 
     def settle(self, threads: int = 1) -> int:
         return self.companion.settle(threads)
 
-    # -- its companion -----------------------------------------------------------------------------
+    # -- companion graph ---------------------------------------------------------------------------
 
     def has_graph(self) -> bool:
         return self.companion.is_ready(self._published)
@@ -222,7 +243,7 @@ class CuratorIndex(Index):
         graph = self.companion.grown(self._published, self.removed, threads)
         with self._lock:
             self.companion.take(graph, self._published)
-            if self._view is not None and self.has_graph() != ready:  # searches go another way now
+            if self._view is not None and self.has_graph() != ready:  # prepared searches must be made again
                 self._view = TreeView(self._view.order, self._rows.arrays, self._metric)
 
     def lacks_seal(self) -> bool:
@@ -257,14 +278,14 @@ class CuratorIndex(Index):
             view = TreeView(view.order, self._rows.arrays, self._metric)
         if view.lacks_panels(params, allow):
             view = self._with_panels(view)
-        plan = view.plan(self.config, limit, params, everything=allow is None)
+        budget = view.budget(self.config, limit, params, everything=allow is None)
         return TreeSearch(
-            view, plan, limit, visibility, allow, params.threads, self._free, self._workers, self._exactly
+            view, budget, limit, visibility, allow, params.threads, self._free, self._workers, self._exactly
         )
 
     def _with_panels(self, view: TreeView) -> TreeView:
-        """A view of the same order that large tenants are searched in; published unless there is another order by now.
-        They are laid before the lock is taken: sorted lines stay what they are.
+        """A view of the same order with panels, published unless another order is there by now. The panels are made
+        before the lock is taken, because the lines of sorted slots never change.
         """
         laid = view.order.with_panels()
         with self._lock:
@@ -285,48 +306,57 @@ class CuratorIndex(Index):
         """The groups of the tree; before there is one, those of a sample."""
         view = self._view
         if view is None:
-            return self._cells.centres(self._rows.arrays, self._metric, row_count, self._workers)
+            return self._partition.centres(self._rows.arrays, self._metric, row_count, self._workers)
         return partition.partition_of_tree(view.order.heads, view.order.quantiser, self._metric)
 
     # -- files and figures -------------------------------------------------------------------------
 
     def seal(self, path: Path) -> SealedFile:
-        return tree_file.write(self, path)
+        assert self._view is not None
+        order, removed = self._view.order, self.removed
+        graph = self.companion.seal(path)  # first, because the header says whether there is one
+        state = CuratorState(order, removed, self._built_rows, graph is not None)
+        written = tree_file.write(path, _facts(self.config, self.metric, self._rows), state)
+        parts = () if graph is None else ((graph[0].name, graph[1].bytes),)
+        return SealedFile(written, order.indexed, removed, parts)
 
     @classmethod
     def open(
         cls, path: Path, config: schema.Curator, metric: str, rows: RowSource, *, mapped: bool = False
     ) -> CuratorIndex:
-        """Load a sealed file. Raises Corruption when it is damaged or belongs to other parameters."""
-        return tree_file.read(cls, path, config, metric, rows, mapped=mapped)
+        """Load a sealed file. Raises Corruption when it is damaged or was written with other parameters."""
+        state = tree_file.read(path, _facts(config, metric, rows), rows.arrays.capacity)
+        companion = CompanionGraph.open(path, metric, rows, mapped=mapped) if state.has_graph else None
+        return cls(config, metric, rows, state, companion)
 
     def compact(self, mapping: NDArray[np.int64], rows: RowSource) -> CuratorIndex:
-        new = type(self)(self.config, self.metric, rows)
-        new.removed, new._built_rows = self.removed, self._built_rows
-        new.companion = self.companion.compact(mapping, rows)
-        view = self._view
-        if view is None:
-            return new
-        old = view.order
+        state = CuratorState(self._renumbered(mapping, rows), self.removed, self._built_rows)
+        return CuratorIndex(self.config, self.metric, rows, state, self.companion.compact(mapping, rows))
+
+    def _renumbered(self, mapping: NDArray[np.int64], rows: RowSource) -> TreeOrderedCodes | None:
+        """The order of the indexed rows that are left, see `compact`; None where none is."""
+        if self._view is None:
+            return None
+        old = self._view.order
         kept = np.flatnonzero(mapping[: old.indexed] >= 0)
         if len(kept) == 0:
-            return new
+            return None
         far = mapping[old.far[old.far < old.indexed]]
-        order = ordered(
+        return ordered(
             old.coded, old.slots_of[kept], old.heads, old.leaves_of_rows()[kept],
             far[far >= 0].astype(np.int32), self._metric, max(rows.arrays.capacity, len(kept)),
         )  # fmt: skip
-        new._coded = new._published = len(kept)
-        new._view = TreeView(order, rows.arrays, self._metric)
-        return new
 
     def check(self) -> list[str]:
-        return (tree_file.violations(self) if self._view is not None else []) + self.companion.check()
+        found = [] if self._view is None else violations(self._view, self._metric, self._coded)
+        return found + self.companion.check()
 
     def explain(self, work: NDArray[np.int64]) -> dict[str, Any]:
-        facts = explain_scan(work)
-        facts["nodes_scored"] = facts.pop("walked_again")
-        return facts
+        return {
+            "code_distances": int(work[TreeWork.CODES]),
+            "vector_distances": int(work[TreeWork.VECTORS]),
+            "nodes_scored": int(work[TreeWork.NODES]),
+        }
 
     def stats(self) -> dict[str, Any]:
         view = self._view
@@ -351,8 +381,14 @@ class CuratorIndex(Index):
         self.companion.close()
 
 
+def _facts(config: schema.Curator, metric: str, rows: RowSource) -> dict[str, Any]:
+    """What a sealed file must have been written with."""
+    facts = sealed_file.facts(CuratorIndex.kind, metric, rows.arrays.vectors)
+    return {**facts, "leaf_rows": config.leaf_rows}
+
+
 def _grown_lines(order: TreeOrderedCodes, capacity: int, used: int) -> NDArray[np.uint8]:
-    lines = reserve_lines(capacity, order.sieve)
+    lines = reserve_lines(capacity, order.bit_filter)
     lines[:used] = order.lines[:used]
     return lines
 

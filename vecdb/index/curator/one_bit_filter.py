@@ -75,7 +75,7 @@ class OneBitFilter:
                 checksums.for_kernels(vectors), np.arange(start, start + n), np.zeros(n, np.int32), head, space.table,
                 codes, factors, scratch,
             )  # fmt: skip
-            kernels.pack(codes, factors, slot + start - first, lines, lines.view(np.float32))
+            kernels.pack_lines(codes, factors, slot + start - first, lines, lines.view(np.float32))
 
 
 def _padded(dim: int) -> int:
@@ -91,7 +91,7 @@ def line_bytes(dim: int) -> int:
     return _stride(_padded(dim) // 8) if dim >= _DIM_MIN else 0
 
 
-def trained(arrays: RowArrays, metric: int, row_count: int) -> OneBitFilter | None:
+def trained_filter(arrays: RowArrays, metric: int, row_count: int) -> OneBitFilter | None:
     """A sieve for rows [0, row_count), or None where it would gain nothing or let too much through."""
     dim = arrays.vectors.shape[1]
     if dim < _DIM_MIN or row_count < _TRIAL_ROWS + _TRIAL_QUERIES:

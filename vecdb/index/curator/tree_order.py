@@ -52,7 +52,7 @@ class TreeOrderedCodes:
     codes: NDArray[np.uint8]
     bias: NDArray[np.int32]
     lines: NDArray[np.uint8]
-    sieve: OneBitFilter | None
+    bit_filter: OneBitFilter | None
     rows_of: NDArray[np.uint32]
     slots_of: NDArray[np.uint32]
     heads: Heads
@@ -67,18 +67,20 @@ class TreeOrderedCodes:
     @property
     def coded(self) -> CodeArrays:
         """The arrays by slot."""
-        return CodeArrays(self.quantiser, self.codes, self.bias, self.lines, self.sieve)
+        return CodeArrays(self.quantiser, self.codes, self.bias, self.lines, self.bit_filter)
 
     @property
     def can_have_panels(self) -> bool:
-        return self.sieve is not None and self.indexed > 0
+        return self.bit_filter is not None and self.indexed > 0
 
     def with_panels(self) -> TreeOrderedCodes:
         """The same order with its panels."""
-        assert self.sieve is not None
-        width = self.sieve.width
+        assert self.bit_filter is not None
+        width = self.bit_filter.width
         laid = reserve((-(-self.indexed // PANEL_ROWS), PANEL_ROWS * (width + FACTORS)), np.uint8)
-        one_bit_fastscan.lay(self.lines, self.lines.view(np.float32), self.indexed, width, laid, laid.view(np.float32))
+        one_bit_fastscan.pack_panels(
+            self.lines, self.lines.view(np.float32), self.indexed, width, laid, laid.view(np.float32)
+        )
         return replace(self, panels=laid)
 
     @property
@@ -132,18 +134,18 @@ class CodeArrays:
     codes: NDArray[np.uint8]
     bias: NDArray[np.int32]
     lines: NDArray[np.uint8]
-    sieve: OneBitFilter | None
+    bit_filter: OneBitFilter | None
 
     @staticmethod
     def reserve(
-        capacity: int, dim: int, quantiser: ScalarQuantizer, sieve: OneBitFilter | None, *, biased: bool
+        capacity: int, dim: int, quantiser: ScalarQuantizer, bit_filter: OneBitFilter | None, *, biased: bool
     ) -> CodeArrays:
         return CodeArrays(
             quantiser,
             reserve((capacity, 64 * block_count(dim)), np.uint8),
             reserve(capacity, np.int32) if biased else NO_BIAS,
-            reserve_lines(capacity, sieve),
-            sieve,
+            reserve_lines(capacity, bit_filter),
+            bit_filter,
         )
 
     def encode(self, vectors: NDArray[Any], metric: int, first: int, stop: int) -> NDArray[np.int32]:
@@ -155,16 +157,16 @@ class CodeArrays:
         count = sq8.encode(
             checksums.for_kernels(vectors), first, stop, q.mean, q.scale, metric, self.codes, self.bias, far
         )
-        if self.sieve is not None:
-            self.sieve.encode(vectors, first, stop, self.lines, first)
+        if self.bit_filter is not None:
+            self.bit_filter.encode(vectors, first, stop, self.lines, first)
         return far[:count].copy()
 
 
-def reserve_lines(capacity: int, sieve: OneBitFilter | None) -> NDArray[np.uint8]:
+def reserve_lines(capacity: int, bit_filter: OneBitFilter | None) -> NDArray[np.uint8]:
     """uint8[capacity, stride]; no column without a sieve."""
-    if sieve is None:
+    if bit_filter is None:
         return np.empty((capacity, 0), np.uint8)
-    lines: NDArray[np.uint8] = reserve((capacity, sieve.stride), np.uint8)
+    lines: NDArray[np.uint8] = reserve((capacity, bit_filter.stride), np.uint8)
     return lines
 
 
@@ -225,7 +227,7 @@ def ordered(
     rows = np.argsort(labels, kind="stable")
     leaf_ends = np.cumsum(np.bincount(labels, minlength=heads.count))
     fresh = CodeArrays.reserve(
-        capacity, heads.codes.shape[1], coded.quantiser, coded.sieve, biased=len(coded.bias) > 0
+        capacity, heads.codes.shape[1], coded.quantiser, coded.bit_filter, biased=len(coded.bias) > 0
     )  # fmt: skip
     for part in _parts(0, stop):
         at = slots_of[rows[part]]
@@ -238,7 +240,7 @@ def ordered(
     new_slots[rows] = np.arange(stop, dtype=np.uint32)
     spreads = _spreads(fresh.codes, heads, leaf_ends) if metric != 2 else (np.empty(0, np.float32),) * 2
     return TreeOrderedCodes(
-        coded.quantiser, fresh.codes, fresh.bias, fresh.lines, coded.sieve, rows_of, new_slots, heads, leaf_ends,
+        coded.quantiser, fresh.codes, fresh.bias, fresh.lines, coded.bit_filter, rows_of, new_slots, heads, leaf_ends,
         *spreads, far, stop,
     )  # fmt: skip
 

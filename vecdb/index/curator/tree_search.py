@@ -1,12 +1,15 @@
-"""How codes in tree order (tree_order.py) are searched: with one call of a kernel, whose arguments are worked out
-before.
+"""How codes in tree order (tree_order.py) are searched: one call of a kernel per slice of queries, with arguments that
+are worked out before.
 
-    View      what all searches of one order share
-    Plan      how much of it a search looks at
-    Scratch   buffers of one call of the kernel
-    Search    everything but the queries: view, a tenant's slots, plan -> Found
+    TreeView      what all searches of one order share
+    ScanBudget    how much of it a search looks at
+    TreeScratch   buffers of one call of the kernel
+    TreeSearch    everything but the queries: view, a tenant's slots, budget -> Neighbors
 
-Python is half the time of a search among a hundred rows, so all that does not depend on the query is done once.
+In a search among a hundred rows half the time is Python's, so everything that does not depend on the query is worked
+out once. What the kernel gets is in three array tables, whose layouts are in kernels/search/tree_search.py.
+
+Thread rule: a TreeView and a TreeSearch may be used by any number of threads; a TreeScratch by one call at a time.
 """
 
 from __future__ import annotations
@@ -21,81 +24,94 @@ from vecdb.index.contract import Neighbors, corrupt_row_error
 from vecdb.index.curator.tree_order import TreeOrderedCodes
 from vecdb.index.row_set import RowSet
 from vecdb.kernels.array_table import ArrayTable
-from vecdb.kernels.codes.one_bit_lines import PLANES
+from vecdb.kernels.codes.one_bit_lines import PLANES, Lines
 from vecdb.kernels.primitives import checksums
 from vecdb.kernels.primitives.bit_products import PANEL_ROWS
-from vecdb.kernels.search import tree_search
+from vecdb.kernels.search import tree_search as kernels
 from vecdb.schema import SearchParams, Visibility
 from vecdb.storage.disk.row_file import RowArrays
 
 _NO_SIGNS = np.zeros((0, 0), np.float32)
-_NOBODY: NDArray[np.uint32] = np.empty(0, np.uint32)
+_NO_SLOTS: NDArray[np.uint32] = np.empty(0, np.uint32)
 _QUERIES_PER_SLICE = 64
-_KEPT_MAX = 64
+_SCRATCHES_MAX = 64  # buffers that are kept between calls
 _RERANK_MORE = 10  # candidates scored on full vectors beside the limit, as for a graph
 _UNBOUNDED = 1 << 40
-_SIEVED_FROM = 160  # rows of a tenant from which a first look at one bit a dimension pays for what it takes
-_PLANS_MAX = 64
-# of the sieve's slack, past which hardly one of the nearest lies, where no more than this recall is asked for: measured
-# on 1,000 tenants of 40,000 sentences, recall 0.99 in place of 0.9995 and 4 % less time
+_FILTERED_FROM = 160  # rows of a tenant from which on the one-bit filter saves more time than it takes
+_BUDGETS_MAX = 64  # that a view remembers
+# Where no recall above this is asked for, so many percent of the filter's slack are used. Hardly one of the nearest
+# rows lies beyond: measured on 1,000 tenants of 40,000 sentences, recall 0.99 in place of 0.9995 and 4 % less time.
 _SLACK_PERCENT, _RECALL_EXPECTED = 67, 0.975
-_SIEVED_MAX, _SIEVED_PER_RESULT = 1_024, 32  # most rows that come through the sieve
+_FILTERED_MAX, _FILTERED_PER_RESULT = 1_024, 32  # most rows that the filter leaves over
 
 
 class TreeView:
-    """What searches of one order work on; immutable but for plans, which it remembers. `bundle` follows the order of
-    kernels.slots.search_slots.
-    """
+    """What searches of one order work on. Immutable but for the budgets that it remembers."""
 
-    __slots__ = ("_plans", "arrays", "blocks", "bundle", "nodes", "order", "vectors", "words")
+    __slots__ = ("_budgets", "_values", "arrays", "blocks", "code_words", "nodes", "order", "table", "vectors")
 
     def __init__(self, order: TreeOrderedCodes, arrays: RowArrays, metric: int) -> None:
         self.order = order
         self.arrays = arrays
         self.vectors = checksums.for_kernels(arrays.vectors)
-        sieve, heads = order.sieve, order.heads
+        heads = order.heads
         self.nodes = order.leaf_count + len(heads.group_ends)
-        self.words = () if sieve is None else sieve.words
+        self.code_words = () if order.bit_filter is None else order.bit_filter.words
         self.blocks = (0,) * (order.codes.shape[1] // 64)
-        self._plans: dict[tuple[int, int | None, bool, bool], ScanBudget] = {}
-        lines = order.lines.reshape(-1)
-        if sieve is None:
-            stride, center, signs, weight, slack = 0, order.quantiser.mean, _NO_SIGNS, 0.0, 0.0
-        else:
-            stride, center, signs, weight, slack = sieve.stride, sieve.center, sieve.signs, sieve.weight, sieve.slack
-        self.bundle = ArrayTable(
-            np.array([metric, order.indexed, stride], np.int64),
-            np.array([order.quantiser.scale, order.square(), weight, slack], np.float32),
-            order.quantiser.mean, order.codes, order.bias,
-            lines, lines.view(np.uint64), lines.view(np.float32), center, signs,
-            order.rows_of, order.slots_of, order.far,
-            heads.codes, heads.bias, order.leaf_spreads, heads.group_codes, heads.group_bias, order.group_spreads,
-            heads.group_ends, order.leaf_ends, arrays.crcs, arrays.verified, arrays.deleted,
-            order.panels.reshape(-1),
-        )  # fmt: skip
+        self._budgets: dict[tuple[int, int | None, bool, bool], ScanBudget] = {}
+        quantiser = order.quantiser
+        self._values = ArrayTable(
+            kernels.Tree(
+                metric=metric,
+                codes=kernels.Codes(order.codes, order.bias, quantiser.mean, quantiser.scale, order.square()),
+                slots=kernels.Slots(order.rows_of, order.slots_of, order.indexed),
+                levels=kernels.Levels(
+                    leaves=kernels.Nodes(heads.codes, heads.bias, order.leaf_spreads),
+                    groups=kernels.Nodes(heads.group_codes, heads.group_bias, order.group_spreads),
+                    leaf_ends=order.leaf_ends,
+                    group_ends=heads.group_ends,
+                ),
+                bits=_bit_filter(order),
+                rows=kernels.StoredRows(arrays.crcs, arrays.verified, arrays.deleted, order.far),
+            )
+        )
+        self.table = self._values.table
 
     def lacks_panels(self, params: SearchParams, allow: RowSet | None) -> bool:
-        """Whether a search would be faster with them: it looks at many of the rows, or goes along the tree."""
+        """Whether a search would be faster with panels: it looks at many of the rows, or walks the tree."""
         order = self.order
         if len(order.panels) or not order.can_have_panels:
             return False
-        return allow is None or params.nprobe is not None or len(allow) * tree_search.PANEL_SHARE >= order.indexed
+        return allow is None or params.nprobe is not None or len(allow) * kernels.PANEL_SHARE >= order.indexed
 
-    def plan(self, config: schema.Curator, limit: int, params: SearchParams, *, everything: bool) -> ScanBudget:
+    def budget(self, config: schema.Curator, limit: int, params: SearchParams, *, everything: bool) -> ScanBudget:
         """everything : not among the rows of a tenant."""
         key = (limit, params.nprobe, everything, params.recall is not None and params.recall > _RECALL_EXPECTED)
-        plan = self._plans.get(key)
-        if plan is None:
-            plan = ScanBudget(config, self.order, *key)
-            if len(self._plans) < _PLANS_MAX:
-                self._plans[key] = plan
-        return plan
+        budget = self._budgets.get(key)
+        if budget is None:
+            budget = ScanBudget(config, self.order, *key)
+            if len(self._budgets) < _BUDGETS_MAX:
+                self._budgets[key] = budget
+        return budget
+
+
+def _bit_filter(order: TreeOrderedCodes) -> kernels.BitFilter:
+    """The one-bit filter as kernels read it."""
+    octets, own = order.lines.reshape(-1), order.bit_filter
+    lines = Lines(octets, octets.view(np.uint64), octets.view(np.float32), 0 if own is None else own.stride)
+    panels = order.panels.reshape(-1)
+    if own is None:
+        return kernels.BitFilter(lines, panels, order.quantiser.mean, _NO_SIGNS, 0.0, 0.0)
+    return kernels.BitFilter(lines, panels, own.center, own.signs, own.weight, own.slack)
 
 
 class ScanBudget:
-    """How much a search looks at; `numbers` is `plan` of kernels.slots.search_slots."""
+    """How much a search looks at. table : of the layout kernels.Budget.
 
-    __slots__ = ("numbers", "rerank", "wanted")
+    everything : it searches all rows.   careful : more recall is asked for than `_RECALL_EXPECTED`.
+    """
+
+    __slots__ = ("filtered_max", "rerank", "table")
 
     def __init__(
         self,
@@ -107,66 +123,85 @@ class ScanBudget:
         careful: bool,
     ) -> None:
         self.rerank = max(limit + _RERANK_MORE, 2 * limit)
-        self.wanted, sieved = 0, _UNBOUNDED
-        few, patience, nodes_most = _UNBOUNDED if nprobe is None else 0, nprobe or 0, _UNBOUNDED
+        self.filtered_max, filter_from = 0, _UNBOUNDED
+        if order.bit_filter is not None:
+            self.filtered_max, filter_from = max(_FILTERED_MAX, _FILTERED_PER_RESULT * limit), _FILTERED_FROM
+        patience, nodes_max = nprobe or 0, _UNBOUNDED
         if everything and nprobe is not None:
-            patience, nodes_most = _UNBOUNDED, nprobe
-        if order.sieve is not None:
-            self.wanted, sieved = max(_SIEVED_MAX, _SIEVED_PER_RESULT * limit), _SIEVED_FROM
-        shortlist = 0 if everything else config.shortlist_max
-        self.numbers = np.array(
-            [
-                limit, self.rerank, self.wanted, sieved, everything, few, patience, nodes_most, shortlist,
-                100 if careful else _SLACK_PERCENT,
-            ],
-            np.int64,
-        )  # fmt: skip
+            patience, nodes_max = _UNBOUNDED, nprobe
+        self.table = ArrayTable(
+            kernels.Budget(
+                limit=limit,
+                rerank=self.rerank,
+                filtered_max=self.filtered_max,
+                filter_from=filter_from,
+                everything=everything,
+                scan_max=_UNBOUNDED if nprobe is None else 0,
+                patience=patience,
+                nodes_max=nodes_max,
+                shortlist=0 if everything else config.shortlist_max,
+                slack_percent=100 if careful else _SLACK_PERCENT,
+            )
+        ).table
 
 
 class TreeScratch:
-    """Buffers of one kernel call, kept between calls; `bundle` follows the order of kernels.slots.search_slots."""
+    """Buffers of one kernel call, kept between calls. table : of the layout kernels.Scratch."""
 
-    __slots__ = ("_nodes", "_rerank", "_wanted", "bundle")
+    __slots__ = ("_filtered_max", "_nodes", "_rerank", "_values", "table")
 
-    def __init__(self, view: TreeView, plan: ScanBudget) -> None:
-        self._rerank, self._wanted, self._nodes = max(255, plan.rerank), plan.wanted, view.nodes
-        sieve = view.order.sieve
-        width, bits = view.order.codes.shape[1], 0 if sieve is None else sieve.width
+    def __init__(self, view: TreeView, budget: ScanBudget) -> None:
+        self._rerank, self._filtered_max, self._nodes = max(255, budget.rerank), budget.filtered_max, view.nodes
+        bit_filter = view.order.bit_filter
+        width, bits = view.order.codes.shape[1], 0 if bit_filter is None else bit_filter.width
         planes = np.zeros((PLANES, bits), np.uint8)
-        self.bundle = ArrayTable(
-            np.empty(self._rerank + 1, np.int64), np.empty(self._rerank + 1, np.int64),
-            np.empty(2 * self._nodes, np.int64), np.zeros(width, np.int8), np.zeros(width, np.int16),
-            np.zeros(8 * bits, np.float32), planes, planes.view(np.uint64), np.empty(self._rerank, np.float32),
-            np.empty(2 * self._wanted + 1, np.int64), np.empty(self._wanted, np.uint32),
-            np.empty((2 * bits, 16), np.uint8), np.empty(PANEL_ROWS, np.float32),
-        )  # fmt: skip
+        self._values = ArrayTable(
+            kernels.Scratch(
+                pool=np.empty(self._rerank + 1, np.int64),
+                keys=np.empty(self._rerank + 1, np.int64),
+                heap=np.empty(2 * self._nodes, np.int64),
+                query8=np.zeros(width, np.int8),
+                query16=np.zeros(width, np.int16),
+                rotated=np.zeros(8 * bits, np.float32),
+                planes=planes,
+                planes64=planes.view(np.uint64),
+                nearest=np.empty(self._rerank, np.float32),
+                filter_keys=np.empty(2 * self._filtered_max + 1, np.int64),
+                kept=np.empty(self._filtered_max, np.uint32),
+                tables=np.empty((2 * bits, 16), np.uint8),
+                estimates=np.empty(PANEL_ROWS, np.float32),
+            )
+        )
+        self.table = self._values.table
 
-    def serves(self, view: TreeView, plan: ScanBudget) -> bool:
-        return self._rerank >= plan.rerank and self._wanted >= plan.wanted and self._nodes >= view.nodes
+    def serves(self, view: TreeView, budget: ScanBudget) -> bool:
+        return self._rerank >= budget.rerank and self._filtered_max >= budget.filtered_max and self._nodes >= view.nodes
 
 
 class TreeSearch:
-    """Searches of one view that ask the same: see `Index.searching`. free : buffers that nobody uses.   exactly :
-    answers what the view could not fill (answers.fill_up).
+    """Searches of one view that differ in their queries only: see `Index.searching`.
+
+    free : buffers that no call uses now.   exactly : answers the queries for which the view found too few rows
+    (`complete_short_answers`).
     """
 
     __slots__ = (
         "_allow",
+        "_budget",
         "_exactly",
         "_free",
         "_limit",
         "_listed",
-        "_plan",
-        "_snapshot",
         "_threads",
         "_view",
+        "_visibility",
         "_workers",
     )
 
     def __init__(
         self,
         view: TreeView,
-        plan: ScanBudget,
+        budget: ScanBudget,
         limit: int,
         visibility: Visibility,
         allow: RowSet | None,
@@ -176,11 +211,11 @@ class TreeSearch:
         exactly: Exactly,
     ) -> None:
         self._view = view
-        self._plan = plan
+        self._budget = budget
         self._limit = limit
-        self._snapshot = visibility
+        self._visibility = visibility
         self._allow = allow
-        self._listed = _NOBODY if allow is None else allow.derived(view.order.token, view.order.slots)
+        self._listed = _NO_SLOTS if allow is None else allow.derived(view.order.token, view.order.slots)
         self._threads = threads
         self._free = free
         self._workers = workers
@@ -194,28 +229,28 @@ class TreeSearch:
                 return found
         else:
             map_query_slices(self._answer, queries, found, _QUERIES_PER_SLICE, self._threads, self._workers)
-        complete_short_answers(found, queries, self._limit, self._snapshot, self._allow, self._threads, self._exactly)
+        complete_short_answers(found, queries, self._limit, self._visibility, self._allow, self._threads, self._exactly)
         return found
 
     def _answer(self, queries: NDArray[np.float32], found: Neighbors) -> None:
-        view, visibility, scratch = self._view, self._snapshot, self._take()
-        bad = tree_search.search_slots(
+        view, visibility, scratch = self._view, self._visibility, self._take()
+        bad = kernels.search_slots(
             queries,
             found.rows,
             found.distances,
             found.counts,
             found.work,
             self._listed,
-            self._plan.numbers,
+            self._budget.table,
             visibility.row_count,
             visibility.sequence,
-            view.bundle.table,
+            view.table,
             view.vectors,
-            scratch.bundle.table,
-            view.words,
+            scratch.table,
+            view.code_words,
             view.blocks,
         )
-        if len(self._free) < _KEPT_MAX:
+        if len(self._free) < _SCRATCHES_MAX:
             self._free.append(scratch)
         if bad >= 0:
             raise corrupt_row_error(bad, view.arrays)
@@ -224,5 +259,5 @@ class TreeSearch:
         try:
             scratch = self._free.pop()
         except IndexError:
-            return TreeScratch(self._view, self._plan)
-        return scratch if scratch.serves(self._view, self._plan) else TreeScratch(self._view, self._plan)
+            return TreeScratch(self._view, self._budget)
+        return scratch if scratch.serves(self._view, self._budget) else TreeScratch(self._view, self._budget)

@@ -1,4 +1,4 @@
-"""The sealed file of an HNSW index (sealed_file.py draws the file).
+"""An HNSW index as one sealed file, and back. sealed_file.py draws the file.
 
 magic   := "VDBHNSW\\x01"
 header  := {version, kind, metric, dtype, dim, m, ef_construction, seed, indexed_rows, sequence, entry, level,

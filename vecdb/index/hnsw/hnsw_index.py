@@ -1,4 +1,4 @@
-"""HNSW (Malkov and Yashunin, 2016): policy over the kernels. Batches, growth, deletes, and the search call.
+"""HNSW (Malkov and Yashunin, 2016): when rows join the graph, when it grows and is repaired, and how it is searched.
 
     rows    0 ........... indexed ............ row_count
             in the graph  tail: codes scanned, no links

@@ -87,9 +87,7 @@ def write_links(own, kept, count):
 
 
 @kernel()
-def insert_points(
-    first, stop, width, most_low, most_high, entry, level, strict, graph_table, scratch_table, blocks
-):
+def insert_points(first, stop, width, most_low, most_high, entry, level, strict, graph_table, scratch_table, blocks):
     """Give every row of [first, stop) its own links, found in the graph that ends before the batch.
 
     width : beam width, ef_construction.   most_low, most_high : neighbours chosen for a new point on layer 0 and above.

@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import float32, int32, int64, int8
+from numba import float32, int8, int32, int64
 
 from vecdb.kernels.array_table import layout_of, reinterpret
 from vecdb.kernels.compile import kernel, part

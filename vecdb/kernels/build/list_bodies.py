@@ -13,8 +13,8 @@ from __future__ import annotations
 import numpy as np
 
 from vecdb.kernels.array_table import reinterpret
-from vecdb.kernels.primitives.crc32c import crc32c_range
 from vecdb.kernels.compile import kernel, part
+from vecdb.kernels.primitives.crc32c import crc32c_range
 from vecdb.kernels.primitives.visibility import is_deleted
 
 

@@ -1,9 +1,9 @@
 """Neighbourhoods of deleted nodes, and reachability.
 
-    repair_neighbourhoods  a live node that links to a dead one chooses anew among its live links and the live links of
-                           its dead ones
-    connect_unreachable    breadth-first tree from the entry point; a row that it does not reach is linked from the
-                           nearest row that it does
+repair_neighbourhoods  a live node that links to a dead one chooses anew among its live links and the live links of
+                       its dead ones
+connect_unreachable    breadth-first tree from the entry point; a row that it does not reach is linked from the
+                       nearest row that it does
 """
 
 from __future__ import annotations
@@ -195,9 +195,7 @@ def connect_unreachable(n, dead, entry, level, width, most, parent, queue, graph
         start, _ = descend(graph, entry, level, np.int64(0), query, blocks)
         if parent[start] < 0:
             start = np.int64(entry)
-        size, _, used = search_layer(
-            graph, np.int64(0), start, query, width, np.bool_(False), living, scratch, blocks
-        )
+        size, _, used = search_layer(graph, np.int64(0), start, query, width, np.bool_(False), living, scratch, blocks)
         clear_visited(scratch, used)
         host = np.int64(-1)
         for j in range(size):

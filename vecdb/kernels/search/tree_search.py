@@ -1,12 +1,15 @@
 """Queries over codes that lie in the order of a clustering tree, among all rows or among those of a tenant.
 
-    slot     0 ............ sorted .......... rows           place of a row's code
+    slot     0 ............ sorted .......... rows           position of a row's code
              leaf by leaf   in order of rows
     listed   the slots of a tenant, ascending: what it has in a node of the tree is a range of them
+    place    a position in `listed`; where everything is searched, the slot itself
 
-    few   -> every listed slot is scanned
-    many  -> nodes nearest first: groups, and leaves of a group where the tenant has much in it, until a number of them
-             in a row improved nothing; what is not sorted yet is scanned in any case
+    few places  -> the codes at all of them are compared
+    many places -> nodes nearest first: groups, and the leaves of a group where many places lie in it, until a number of
+                   nodes in a row improved nothing; the slots behind the sorted ones are compared in any case
+
+    one-bit filter (where it pays) -> 8-bit codes -> pool, the nearest `rerank` -> vectors -> the nearest `limit`
 
 After Curator (Jin et al., 2024), whose shortlists these ranges are: there they are stored at the tree's nodes, here a
 binary search finds them in the tenant's own array.
@@ -15,45 +18,222 @@ binary search finds them in the tenant's own array.
 from __future__ import annotations
 
 import math
+from enum import IntEnum
+from typing import NamedTuple
 
 import numpy as np
+from numba import boolean, float32, int8, int16, int32, int64, uint8, uint32, uint64
 
-from vecdb.kernels.array_table import flat, matrix
-from vecdb.kernels.codes.one_bit_fastscan import fill_tables, sift_panels
-from vecdb.kernels.codes.one_bit_lines import AHEAD, as_planes, sift
+from vecdb.kernels.array_table import group_of, layout_of
+from vecdb.kernels.codes.one_bit_fastscan import Panels, fill_tables, filter_panels
+from vecdb.kernels.codes.one_bit_lines import (
+    AHEAD,
+    BitQuery,
+    Lines,
+    Shortlist,
+    SnapshotRows,
+    filter_by_estimate,
+    query_bit_planes,
+)
 from vecdb.kernels.codes.sq8 import encode_query
 from vecdb.kernels.compile import kernel, part
 from vecdb.kernels.primitives.checksums import is_sound
-from vecdb.kernels.primitives.distance import exact
+from vecdb.kernels.primitives.distance import COSINE, L2, exact
 from vecdb.kernels.primitives.prefetch import stream_at, stream_code
-from vecdb.kernels.primitives.topk import add_key, first_at_least, insert, key_of, put_answer, sort_keys
+from vecdb.kernels.primitives.topk import (
+    ROW_OF_KEY,
+    add_key,
+    first_at_least,
+    insert,
+    key_of,
+    put_answer,
+    sift_down,
+    sort_keys,
+)
 from vecdb.kernels.primitives.visibility import is_visible
 from vecdb.kernels.search.beam_search import code_distance
 
-_AHEAD = 8  # codes on their way from memory while one is compared
+_AHEAD = 8  # codes that are fetched from memory while one is compared
+_LINE = 64  # bytes of a cache line
+_VECTOR_BYTES_AHEAD = 2048  # of a vector that are fetched before it is scored; the processor fetches the rest itself
 _DEVIATIONS = np.float32(3.0)
-PANEL_SHARE = 5  # of the rows: from there on all panels are looked at as fast as lines that lie scattered (measured)
+PANEL_SHARE = 5  # from 1/5 of the rows on, looking at all panels is as fast as looking at scattered lines (measured)
 _NEVER = np.int64(1) << np.int64(62)
+
+
+class TreeWork(IntEnum):
+    """Positions in `work`, int64[3]: what searches did."""
+
+    CODES = 0  # 8-bit codes compared
+    VECTORS = 1  # rows scored on their vectors
+    NODES = 2  # nodes of the tree scored
+
+
+_CODES, _VECTORS, _NODES = TreeWork.CODES.value, TreeWork.VECTORS.value, TreeWork.NODES.value
+
+
+class Codes(NamedTuple):
+    """8-bit codes by slot (sq8.py).
+
+    codes : [slots, 64 * blocks].   bias : [slots], or empty where only products count.   mean : [dim].
+    square : |code - 128|^2 of a row, on average.
+    """
+
+    codes: uint8[:, ::1]
+    bias: int32[::1]
+    mean: float32[::1]
+    scale: float32
+    square: float32
+
+
+class Slots(NamedTuple):
+    """rows_of : [slots].   slots_of : [rows].   sorted : slots [0, sorted) are in the order of the tree."""
+
+    rows_of: uint32[::1]
+    slots_of: uint32[::1]
+    sorted: int64
+
+
+class Nodes(NamedTuple):
+    """Nodes of one level of the tree, in the space of the codes.
+
+    codes : [nodes, 64 * blocks].   bias : [nodes].   spreads : [nodes], what `_score` takes off; empty under ip.
+    """
+
+    codes: uint8[:, ::1]
+    bias: int32[::1]
+    spreads: float32[::1]
+
+
+class Levels(NamedTuple):
+    """The tree. leaf_ends : [leaves], slots.   group_ends : [groups], leaves."""
+
+    leaves: Nodes
+    groups: Nodes
+    leaf_ends: int64[::1]
+    group_ends: int32[::1]
+
+
+class BitFilter(NamedTuple):
+    """The one-bit filter, with empty arrays where there is none.
+
+    panels : of the sorted slots, or empty (one_bit_fastscan.py).   center : [dim].   signs : [any, D].
+    weight : of a row's `add`.   slack : of an estimate, to be multiplied by |q - center|.
+    """
+
+    lines: Lines
+    panels: uint8[::1]
+    center: float32[::1]
+    signs: float32[:, ::1]
+    weight: float32
+    slack: float32
+
+
+class StoredRows(NamedTuple):
+    """Arrays by row. verified : [rows / 8].   far : [any], rows whose codes say little, all of which are scored."""
+
+    crcs: uint32[::1]
+    verified: uint8[::1]
+    deleted: uint64[::1]
+    far: int32[::1]
+
+
+class Tree(NamedTuple):
+    """The layout of what all searches of one order share (array_table.py). metric : L2, COSINE or IP."""
+
+    metric: int64
+    codes: Codes
+    slots: Slots
+    levels: Levels
+    bits: BitFilter
+    rows: StoredRows
+
+
+class Budget(NamedTuple):
+    """The layout of how much one search looks at.
+
+    limit : results.   rerank : >= limit, candidates scored on vectors.   filtered_max : most slots that the one-bit
+    filter leaves over.   filter_from : fewer places are not filtered.   everything : 1, search all visible rows; 0,
+    the listed ones.   scan_max : as many places are all compared.   patience, nodes_max, shortlist : see `_walk`.
+    slack_percent : of the filter's slack.
+    """
+
+    limit: int64
+    rerank: int64
+    filtered_max: int64
+    filter_from: int64
+    everything: int64
+    scan_max: int64
+    patience: int64
+    nodes_max: int64
+    shortlist: int64
+    slack_percent: int64
+
+
+class Scratch(NamedTuple):
+    """The layout of the buffers of one call.
+
+    pool, keys : [> rerank].   heap : [>= leaves + groups].   query8, query16 : [64 * blocks].   rotated : [D].
+    planes : [3, D / 8], and the same bytes as words.   nearest : [>= limit].   filter_keys : [> 2 * filtered_max].
+    kept : [>= filtered_max].   tables : [D / 4, 16].   estimates : [32].
+    """
+
+    pool: int64[::1]
+    keys: int64[::1]
+    heap: int64[::1]
+    query8: int8[::1]
+    query16: int16[::1]
+    rotated: float32[::1]
+    planes: uint8[:, ::1]
+    planes64: uint64[:, ::1]
+    nearest: float32[::1]
+    filter_keys: int64[::1]
+    kept: uint32[::1]
+    tables: uint8[:, ::1]
+    estimates: float32[::1]
+
+
+class CodedQuery(NamedTuple):
+    """The 8-bit codes of rows, and a query to compare with them. probe : what `encode_query` returns."""
+
+    codes: uint8[:, ::1]
+    bias: int32[::1]
+    query8: int8[::1]
+    query16: int16[::1]
+    probe: tuple
+
+
+class TreeQuery(NamedTuple):
+    """All that one query needs to look at places. filtered : with the one-bit filter first."""
+
+    listed: uint32[::1]
+    everything: boolean
+    filtered: boolean
+    coded: CodedQuery
+    lines: Lines
+    panels: Panels
+    bits: BitQuery
+    shortlist: Shortlist
+    rows: SnapshotRows
 
 
 @part()
 def _place_of(listed, everything, low, high, slot):
-    """Where the slots from `slot` on begin: in `listed`, or where everything is searched the slot itself."""
+    """The first of the places [low, high) whose slot is `slot` or a later one; `high` where there is none."""
     if everything:
         return min(max(slot, low), high)
     return first_at_least(listed, low, high, slot)
 
 
 @part()
-def _scan(listed, everything, first, stop, coded, blocks, seen, pool, size, most):
-    """Compare the codes at places [first, stop) into the sorted pool. Returns its size.
+def _scan(listed, everything, first, stop, coded, rows, pool, size, most, blocks):
+    """Compare the codes at places [first, stop), and keep the nearest in the sorted pool[:size]. Returns its size.
 
-    coded : (codes, bias, query8, query16, probe).   seen : (rows_of, row_count, sequence, deleted).   everything : the
-    slots themselves, whose rows may be dead: they are looked up when they are near enough; listed ones are visible.
-    pool : int64[> most], distance << 32 | slot.
+    pool : int64[> most], distance << 32 | slot.   most : keys that stay in it.   coded : CodedQuery.
+    rows : SnapshotRows. Where everything is searched, rows that are near enough are looked up in it; listed rows are
+    visible.
     """
     codes, bias, query8, query16, probe = coded
-    rows_of, row_count, sequence, deleted = seen
     worst = pool[size - 1] if size == most else _NEVER
     for at in range(first, stop):
         slot = np.int64(at)
@@ -63,7 +243,9 @@ def _scan(listed, everything, first, stop, coded, blocks, seen, pool, size, most
         key = (np.int64(code_distance(codes, bias, slot, query8, query16, probe, blocks)) << 32) | slot
         if key >= worst:
             continue
-        if everything and not is_visible(np.int64(rows_of[slot]), row_count, sequence, deleted, deleted[:0]):
+        if everything and not is_visible(
+            np.int64(rows.rows_of[slot]), rows.row_count, rows.sequence, rows.deleted, rows.deleted[:0]
+        ):
             continue
         if size == most:
             size -= 1
@@ -75,81 +257,67 @@ def _scan(listed, everything, first, stop, coded, blocks, seen, pool, size, most
 
 
 @part()
-def _look(
-    listed, everything, first, stop, slot, end, sieved, limit, coded, blocks, lines, panels, count, asked, slack,
-    wanted, seen, nearest, sifted, kept, pool, size, most, work,
-):  # fmt: skip
-    """Compare what lies at places [first, stop) into the sorted pool, or where `sieved` what comes through the sieve.
-    Returns the pool's size.
+def scan_node(query, first, stop, slot, end, pool, size, most, work, code_words, blocks):
+    """Compare the codes at places [first, stop), or where the query is filtered those that the one-bit filter leaves,
+    and keep the nearest in the sorted pool[:size] (see `_scan`). Returns its size.
 
-    slot, end : the sorted slots that the places are among; the same where they are among none.
-    lines : (lines, words, floats, stride).   panels : (panels, tables, estimates); empty, or with the query's tables.
-    asked : (planes64, step, half, weight, width), the query as the sieve takes it.
+    query : TreeQuery.   slot, end : the places are among the sorted slots [slot, end); equal for slots that are not
+    sorted.
     """
-    if not sieved:
-        work[0] += stop - first
-        return _scan(listed, everything, first, stop, coded, blocks, seen, pool, size, most)
-    planes64, step, half, weight, width = asked
-    if slot < end and len(panels[0]) > 0 and end - slot <= PANEL_SHARE * (stop - first):
-        through = sift_panels(
-            listed, everything, first, stop, slot, end, panels[0], panels[1], width, step, half, weight, limit,
-            slack, wanted, seen, nearest, sifted, kept, count, panels[2],
-        )  # fmt: skip
+    listed, everything, shortlist = query.listed, query.everything, query.shortlist
+    if not query.filtered:
+        work[_CODES] += stop - first
+        return _scan(listed, everything, first, stop, query.coded, query.rows, pool, size, most, blocks)
+    if slot < end and len(query.panels.octets) > 0 and end - slot <= PANEL_SHARE * (stop - first):
+        left = filter_panels(
+            listed, everything, first, stop, slot, end, query.panels, query.bits, shortlist, query.rows, code_words
+        )
     else:
-        through = sift(
-            listed, everything, first, stop, lines[0], lines[1], lines[2], lines[3], planes64, step, half, weight,
-            limit, slack, wanted, seen, nearest, sifted, kept, count,
-        )  # fmt: skip
-    work[0] += through
-    return _scan(kept, False, np.int64(0), through, coded, blocks, seen, pool, size, most)
+        left = filter_by_estimate(
+            listed, everything, first, stop, query.lines, query.bits, shortlist, query.rows, code_words
+        )
+    work[_CODES] += left
+    return _scan(shortlist.kept, False, np.int64(0), left, query.coded, query.rows, pool, size, most, blocks)
 
 
 @part()
-def _push(nodes, count, score, node):
-    """Put a node on the heap nodes[:count], of the nearest first. Returns how many there are."""
-    key = key_of(score, node)
+def _push(heap, count, score, node):
+    """Put a node on heap[:count], from which `_pop` takes the smallest score. Returns how many there are."""
+    key = ~key_of(score, node)
     at = count
-    while at > 0 and nodes[(at - 1) >> 1] > key:
-        nodes[at] = nodes[(at - 1) >> 1]
+    while at > 0 and heap[(at - 1) >> 1] < key:
+        heap[at] = heap[(at - 1) >> 1]
         at = (at - 1) >> 1
-    nodes[at] = key
+    heap[at] = key
     return count + 1
 
 
 @part()
-def _pop(nodes, count):
-    """Take the nearest node off the heap nodes[:count]. Returns it."""
-    nearest = nodes[0] & np.int64(0xFFFFFFFF)
-    last = nodes[count - 1]
-    size = count - 1
-    at = np.int64(0)
-    while 2 * at + 1 < size:
-        child = 2 * at + 1
-        if child + 1 < size and nodes[child + 1] < nodes[child]:
-            child += 1
-        if nodes[child] >= last:
-            break
-        nodes[at] = nodes[child]
-        at = child
-    nodes[at] = last
-    return nearest
+def _pop(heap, count):
+    """Take the node with the smallest score off heap[:count]. Returns it."""
+    node = ~heap[0] & ROW_OF_KEY
+    sift_down(heap, np.int64(0), count - 1, heap[count - 1])
+    return node
 
 
 @part()
-def _score(codes, bias, spreads, node, query8, query16, probe, ratio, blocks):
-    """How promising a node is, smaller is more: its squared distance less a share of its rows' mean squared distance
-    from it (Curator's second version); minus its inner product where there are no spreads.
+def _score(nodes, node, coded, ratio, blocks):
+    """How promising a node is, smaller is more: its squared distance less a share of the mean squared distance of its
+    rows from it (Curator's second version); minus its inner product where there are no spreads.
+
+    nodes : Nodes.   ratio : of `_ratio`.
     """
-    d = np.float32(code_distance(codes, bias[:0], node, query8, query16, probe, blocks))
-    if len(spreads):
-        return d * ratio + np.float32(bias[node]) - spreads[node]
+    bias = nodes.bias
+    d = np.float32(code_distance(nodes.codes, bias[:0], node, coded.query8, coded.query16, coded.probe, blocks))
+    if len(nodes.spreads):
+        return d * ratio + np.float32(bias[node]) - nodes.spreads[node]
     return d
 
 
 @part()
 def _ratio(query, scale, metric, probe):
-    """What a product of query and code is multiplied with to be in squared units of the code."""
-    if metric == 0:
+    """The factor that turns a product of query and code into squared units of the code."""
+    if metric == L2:
         return np.float32(np.int64(1) << np.int64(probe[1]))
     top = np.float32(1e-37)
     square = np.float32(0.0)
@@ -160,18 +328,17 @@ def _ratio(query, scale, metric, probe):
 
 
 @part()
-def _walk(
-    listed, everything, low, high, patience, nodes_most, shortlist, sieved, limit, coded, blocks, ratio, lines, panels,
-    count, asked, slack, wanted, seen, nearest, sifted, kept, pool, size, most, heads, groups, leaf_ends, nodes, work,
-):  # fmt: skip
-    """Look at places [low, high), which are sorted, node by node, the most promising first. Returns the pool's size.
+def _walk(query, high, budget, levels, heap, ratio, pool, work, code_words, blocks):
+    """Look at places [0, high), whose slots are sorted, node by node, the most promising first, into the empty pool.
+    Returns its size.
 
-    A group is opened where more than `shortlist` places lie in it; what is opened or small is looked at.
-    Ends after `patience` looks in a row that did not change the nearest `limit`, or after `nodes_most` of them.
-    heads : (codes, bias, spreads).   groups : (codes, bias, spreads, ends).
+    A group with more than `shortlist` places is replaced by its leaves; any other node is looked at. Ends after
+    `patience` nodes in a row that did not change the nearest `limit`, or after `nodes_max` of them.
+    query : TreeQuery.   levels : Levels.   heap : int64[>= leaves + groups], nodes that are not looked at yet: leaves
+    by number, group g as leaves + g.
     """
-    codes, bias, spreads, group_ends = groups
-    _, _, query8, query16, probe = coded
+    listed, everything, limit = query.listed, query.everything, budget.limit
+    leaf_ends, group_ends = levels.leaf_ends, levels.group_ends
     leaves = np.int64(len(leaf_ends))
     waiting = np.int64(0)
     for g in range(len(group_ends)):
@@ -180,15 +347,17 @@ def _walk(
         end = np.int64(leaf_ends[np.int64(group_ends[g]) - 1])
         if end > begin and (
             everything
-            or _place_of(listed, everything, low, high, begin) < _place_of(listed, everything, low, high, end)
+            or _place_of(listed, everything, np.int64(0), high, begin)
+            < _place_of(listed, everything, np.int64(0), high, end)
         ):
-            score = _score(codes, bias, spreads, np.int64(g), query8, query16, probe, ratio, blocks)
-            waiting = _push(nodes, waiting, score, leaves + np.int64(g))
-    work[2] += waiting
+            score = _score(levels.groups, np.int64(g), query.coded, ratio, blocks)
+            waiting = _push(heap, waiting, score, leaves + np.int64(g))
+    work[_NODES] += waiting
+    size = np.int64(0)
     idle = 0
     looks = 0
     while waiting > 0:
-        node = _pop(nodes, waiting)
+        node = _pop(heap, waiting)
         waiting -= 1
         if node >= leaves:
             g = node - leaves
@@ -199,26 +368,23 @@ def _walk(
             last = node + 1
         slot = np.int64(leaf_ends[leaf - 1]) if leaf > 0 else np.int64(0)
         stop_slot = np.int64(leaf_ends[last - 1])
-        begin = _place_of(listed, everything, low, high, slot)
+        begin = _place_of(listed, everything, np.int64(0), high, slot)
         end = _place_of(listed, everything, begin, high, stop_slot)
-        if node >= leaves and end - begin > shortlist:
+        if node >= leaves and end - begin > budget.shortlist:
             at = begin
             for child in range(leaf, last):
                 after = _place_of(listed, everything, at, end, np.int64(leaf_ends[child]))
                 if after > at:
-                    score = _score(heads[0], heads[1], heads[2], np.int64(child), query8, query16, probe, ratio, blocks)
-                    waiting = _push(nodes, waiting, score, np.int64(child))
-                    work[2] += 1
+                    score = _score(levels.leaves, np.int64(child), query.coded, ratio, blocks)
+                    waiting = _push(heap, waiting, score, np.int64(child))
+                    work[_NODES] += 1
                 at = after
             continue
         before = pool[limit - 1] if size >= limit else _NEVER
-        size = _look(
-            listed, everything, begin, end, slot, stop_slot, sieved, limit, coded, blocks, lines, panels, count, asked,
-            slack, wanted, seen, nearest, sifted, kept, pool, size, most, work,
-        )  # fmt: skip
+        size = scan_node(query, begin, end, slot, stop_slot, pool, size, budget.rerank, work, code_words, blocks)
         looks += 1
         idle = idle + 1 if size >= limit and pool[limit - 1] == before else 0
-        if idle >= patience or looks >= nodes_most:
+        if idle >= budget.patience or looks >= budget.nodes_max:
             break
     return size
 
@@ -243,137 +409,120 @@ def _cut(pool, size, limit, query8, square):
     return size
 
 
+@part()
+def _rerank(query, vectors, row_bytes, pool, size, keys, rows_of, stored, metric):
+    """Score the rows of pool[:size] on their vectors, into the sorted keys[:size]. Returns the first row that does not
+    match its checksum, or -1.
+
+    vectors : stored type[rows, dim], of row_bytes each.   stored : StoredRows.
+    """
+    for j in range(size):
+        row = np.int64(rows_of[pool[j] & ROW_OF_KEY])
+        pool[j] = row
+        stream_at(vectors, row * row_bytes)  # first a line a page, so that pages are looked up all at once
+        stream_at(vectors, (row + 1) * row_bytes - 1)
+    for j in range(size):
+        for line in range(_LINE, min(row_bytes, _VECTOR_BYTES_AHEAD), _LINE):
+            stream_at(vectors, pool[j] * row_bytes + line)
+    for j in range(size):
+        row = pool[j]
+        if not is_sound(vectors, row, row_bytes, stored.crcs, stored.verified):
+            return row
+        keys[j] = key_of(exact(vectors, row, query, metric), row)
+    sort_keys(keys, size)
+    return np.int64(-1)
+
+
 @kernel()
 def search_slots(
-    queries, rows, distances, counts, work, listed, plan, row_count, sequence_signed, view, vectors, scratch, count,
-    blocks,
+    queries, rows, distances, counts, work, listed, budget_table, row_count, sequence_signed, tree, vectors,
+    scratch_table, code_words, blocks,
 ):  # fmt: skip
     """Answer `queries` (float32[nq, dim]) into rows int64[nq, limit], distances float32[nq, limit], counts int64[nq].
 
+    work : int64[3], see `TreeWork`; added to.
     listed : uint32[any] slots, ascending, of rows that are visible.   vectors : stored type[rows, dim].
-    plan : int64[10]: limit; rerank, candidates scored on full vectors, >= limit; wanted, most rows that the sieve lets
-    through; sieved, fewer places do without it; everything, search all visible rows and not those listed;
-    few, as many places are all looked at; patience, nodes_most, shortlist, see `_walk`; percent of the sieve's
-    slack.
-    work : int64[3], += codes compared, rows re-ranked, nodes scored.
-    view : table of a bundle (array_table.py) of what belongs to the order, in this order:
-        numbers int64[3]: metric, slots that are in the order of the tree, bytes of a line of the sieve
-        reals float32[4]: scale of the codes; |code - 128|^2 of a row, on average; the sieve's weight; the slack of its
-            estimates, times |q - center|
-        mean float32[dim]   codes uint8[slots, 64 * blocks]   bias int32[slots], or empty where only products count
-        lines uint8, the same as words uint64 and floats float32  center float32[dim]   signs float32[any, D]:
-        one_bit_lines.py rows_of uint32[slots]   slots_of uint32[rows]   far int32[any], rows whose codes say little
-        head_codes, head_bias, head_spreads, group_codes, group_bias, group_spreads: heads of leaves and of groups, in
-            the codes' space; spreads float32, what `_score` takes off, empty under ip
-        group_ends int32[groups], leaves   leaf_ends int64[leaves], slots
-        crcs uint32[rows]   verified uint8[rows / 8]   deleted uint64[rows]
-        panels uint8, of the sorted slots, or empty: one_bit_fastscan.py
-    scratch : table of pool int64[> rerank], keys int64[> rerank], nodes int64[>= leaves + groups], query8, query16,
-        rotated, planes uint8 and the same as uint64, nearest float32[>= limit], sifted int64[> 2 * wanted],
-        kept uint32[>= wanted], tables uint8[2 * bytes of a code, 16], estimates float32[32]
-    count : as long as the sieve's code has words; looked at where the sieve is used.   blocks : as long as a code has.
+    budget_table, tree, scratch_table : tables of the layouts Budget, Tree and Scratch.
+    row_count, sequence_signed : the snapshot.
+    code_words : a tuple as long as a one-bit code has words; used where queries are filtered.   blocks : a tuple as
+    long as an 8-bit code has blocks of 64 bytes.
     Returns the first row that does not match its checksum, or -1.
     """
-    limit, rerank, wanted, sieved, everything = plan[0], plan[1], plan[2], plan[3], plan[4] != 0
-    few, patience, nodes_most, shortlist = plan[5], plan[6], plan[7], plan[8]
-    numbers, reals = flat(view, 0, np.int64), flat(view, 1, np.float32)
-    metric, sorted_slots, stride = numbers[0], numbers[1], numbers[2]
-    scale, square, weight = reals[0], reals[1], reals[2]
-    slack = reals[3] * np.float32(plan[9]) / np.float32(100.0)
-    mean, codes, bias = flat(view, 2, np.float32), matrix(view, 3, np.uint8), flat(view, 4, np.int32)
-    lines, words, floats = flat(view, 5, np.uint8), flat(view, 6, np.uint64), flat(view, 7, np.float32)
-    center, signs = flat(view, 8, np.float32), matrix(view, 9, np.float32)
-    rows_of, slots_of, far = flat(view, 10, np.uint32), flat(view, 11, np.uint32), flat(view, 12, np.int32)
-    head_codes, head_bias = matrix(view, 13, np.uint8), flat(view, 14, np.int32)
-    head_spreads, group_codes = flat(view, 15, np.float32), matrix(view, 16, np.uint8)
-    group_bias, group_spreads = flat(view, 17, np.int32), flat(view, 18, np.float32)
-    group_ends, leaf_ends = flat(view, 19, np.int32), flat(view, 20, np.int64)
-    crcs, verified, deleted = flat(view, 21, np.uint32), flat(view, 22, np.uint8), flat(view, 23, np.uint64)
-    pool, keys, nodes = flat(scratch, 0, np.int64), flat(scratch, 1, np.int64), flat(scratch, 2, np.int64)
-    query8, query16, rotated = flat(scratch, 3, np.int8), flat(scratch, 4, np.int16), flat(scratch, 5, np.float32)
-    planes, planes64 = matrix(scratch, 6, np.uint8), matrix(scratch, 7, np.uint64)
-    nearest, sifted, kept = flat(scratch, 8, np.float32), flat(scratch, 9, np.int64), flat(scratch, 10, np.uint32)
-    panel_octets = flat(view, 24, np.uint8)
-    tables, estimates = matrix(scratch, 11, np.uint8), flat(scratch, 12, np.float32)
-    sequence = np.uint64(sequence_signed)
-    seen = (rows_of, np.int64(row_count), sequence, deleted)
-    octets = (lines, words, floats, stride)
-    panels = (panel_octets, tables, estimates)
-    heads = (head_codes, head_bias, head_spreads)
-    groups = (group_codes, group_bias, group_spreads, group_ends)
+    budget, scratch = layout_of(budget_table, Budget), layout_of(scratch_table, Scratch)
+    metric, codes, slots = group_of(tree, Tree, "metric"), group_of(tree, Tree, "codes"), group_of(tree, Tree, "slots")
+    bits, stored = group_of(tree, Tree, "bits"), group_of(tree, Tree, "rows")
+    limit, rerank, everything, pool, keys = (
+        budget.limit,
+        budget.rerank,
+        budget.everything != 0,
+        scratch.pool,
+        scratch.keys,
+    )
+    slack = bits.slack * np.float32(budget.slack_percent) / np.float32(100.0)
+    seen = SnapshotRows(slots.rows_of, np.int64(row_count), np.uint64(sequence_signed), stored.deleted)
+    panels = Panels(bits.panels, scratch.tables, scratch.estimates)
     row_bytes = vectors.shape[1] * vectors.itemsize
-    places = max(np.int64(row_count), np.int64(sorted_slots)) if everything else np.int64(len(listed))
-    by_sieve, along = places >= sieved, places > few
-    by_panels = by_sieve and len(panel_octets) > 0 and (along or sorted_slots <= PANEL_SHARE * places)
-    if not everything:  # the first are on their way while the query is made ready
+    places = max(np.int64(row_count), slots.sorted) if everything else np.int64(len(listed))
+    filtered, along = places >= budget.filter_from, places > budget.scan_max
+    by_panels = filtered and len(bits.panels) > 0 and (along or slots.sorted <= PANEL_SHARE * places)
+    if not everything:  # the first are fetched from memory while the query is encoded
         for at in range(min(places, AHEAD)):
-            if by_sieve:
-                stream_at(lines, np.int64(listed[at]) * stride)
+            if filtered:
+                stream_at(bits.lines.octets, np.int64(listed[at]) * bits.lines.stride)
             elif at < _AHEAD:
-                stream_code(codes, np.int64(listed[at]), blocks)
+                stream_code(codes.codes, np.int64(listed[at]), blocks)
     start = np.int64(0)
     if along or by_panels:
-        start = _place_of(listed, everything, np.int64(0), places, np.int64(sorted_slots))
+        start = _place_of(listed, everything, np.int64(0), places, slots.sorted)
     for i in range(len(queries)):
         query = queries[i]
-        probe = encode_query(query, mean, scale, metric, len(bias) > 0, query8, query16)
-        coded = (codes, bias, query8, query16, probe)
+        probe = encode_query(
+            query, codes.mean, codes.scale, metric, len(codes.bias) > 0, scratch.query8, scratch.query16
+        )
         step, half, norm = np.float32(0.0), np.float32(0.0), np.float32(0.0)
-        if by_sieve:
-            step, half, norm = as_planes(query, center, signs, metric == 1, rotated, planes)
+        if filtered:
+            step, half, norm = query_bit_planes(
+                query, bits.center, bits.signs, metric == COSINE, scratch.rotated, scratch.planes
+            )
             for j in range(limit):
-                nearest[j] = np.float32(np.inf)
+                scratch.nearest[j] = np.float32(np.inf)
         if by_panels:
-            fill_tables(planes, tables)
-        asked = (planes64, step, half, weight, np.int64(planes.shape[1]))
+            fill_tables(scratch.planes, scratch.tables)
+        one = TreeQuery(
+            listed, everything, filtered,
+            CodedQuery(codes.codes, codes.bias, scratch.query8, scratch.query16, probe), bits.lines, panels,
+            BitQuery(scratch.planes64, step, half, bits.weight),
+            Shortlist(scratch.nearest, scratch.filter_keys, scratch.kept, limit, budget.filtered_max, slack * norm),
+            seen,
+        )  # fmt: skip
         size = np.int64(0)
         if along:
-            size = _walk(
-                listed, everything, np.int64(0), start, patience, nodes_most, shortlist, by_sieve, np.int64(limit),
-                coded, blocks, _ratio(query, scale, metric, probe), octets, panels, count, asked, slack * norm,
-                np.int64(wanted), seen, nearest, sifted, kept, pool, size, np.int64(rerank), heads, groups, leaf_ends,
-                nodes, work,
-            )  # fmt: skip
+            ratio = _ratio(query, codes.scale, metric, probe)
+            levels = group_of(tree, Tree, "levels")
+            size = _walk(one, start, budget, levels, scratch.heap, ratio, pool, work, code_words, blocks)
         elif by_panels:
-            size = _look(
-                listed, everything, np.int64(0), start, np.int64(0), np.int64(sorted_slots), True, np.int64(limit),
-                coded, blocks, octets, panels, count, asked, slack * norm, np.int64(wanted), seen, nearest, sifted,
-                kept, pool, size, np.int64(rerank), work,
-            )  # fmt: skip
-        size = _look(
-            listed, everything, start, places, np.int64(0), np.int64(0), by_sieve, np.int64(limit), coded, blocks,
-            octets, panels, count, asked, slack * norm, np.int64(wanted), seen, nearest, sifted, kept, pool, size,
-            np.int64(rerank), work,
-        )  # fmt: skip
-        size = _cut(pool, size, np.int64(limit), query8, square)
-        for j in range(size):
-            row = np.int64(rows_of[pool[j] & np.int64(0xFFFFFFFF)])
-            pool[j] = row
-            stream_at(vectors, row * row_bytes)  # first a line a page, so that pages are looked up all at once
-            stream_at(vectors, (row + 1) * row_bytes - 1)
-        for j in range(size):
-            for line in range(64, min(row_bytes, 2048), 64):
-                stream_at(vectors, pool[j] * row_bytes + line)
-        for j in range(size):
-            row = pool[j]
-            if not is_sound(vectors, row, row_bytes, crcs, verified):
-                return row
-            keys[j] = key_of(exact(vectors, row, query, metric), row)
-        work[1] += size
-        sort_keys(keys, size)
-        for j in range(len(far)):
-            row = np.int64(far[j])
+            size = scan_node(
+                one, np.int64(0), start, np.int64(0), slots.sorted, pool, size, rerank, work, code_words, blocks
+            )
+        size = scan_node(one, start, places, np.int64(0), np.int64(0), pool, size, rerank, work, code_words, blocks)
+        size = _cut(pool, size, limit, scratch.query8, codes.square)
+        bad = _rerank(query, vectors, row_bytes, pool, size, keys, slots.rows_of, stored, metric)
+        if bad >= 0:
+            return bad
+        work[_VECTORS] += size
+        for j in range(len(stored.far)):
+            row = np.int64(stored.far[j])
             if everything:
-                if not is_visible(row, row_count, sequence, deleted, deleted[:0]):
+                if not is_visible(row, seen.row_count, seen.sequence, stored.deleted, stored.deleted[:0]):
                     continue
             else:
-                slot = np.int64(slots_of[row])
+                slot = np.int64(slots.slots_of[row])
                 at = first_at_least(listed, np.int64(0), places, slot)
                 if at == places or np.int64(listed[at]) != slot:
                     continue
-            if not is_sound(vectors, row, row_bytes, crcs, verified):
+            if not is_sound(vectors, row, row_bytes, stored.crcs, stored.verified):
                 return row
-            size = add_key(keys, size, np.int64(rerank), key_of(exact(vectors, row, query, metric), row))
-            work[1] += 1
-        counts[i] = put_answer(keys, size, np.int64(limit), rows[i], distances[i])
+            size = add_key(keys, size, rerank, key_of(exact(vectors, row, query, metric), row))
+            work[_VECTORS] += 1
+        counts[i] = put_answer(keys, size, limit, rows[i], distances[i])
     return -1

@@ -1,0 +1,51 @@
+"""The planner chooses between a scan of a tenant's rows and the index, and how far a search goes, from counts alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import vecdb
+from vecdb.query import planner
+from vecdb.schema import Visibility
+from vecdb.storage.kv.catalog import MeasuredRecall
+
+
+def test_the_planner_scans_a_tenants_rows_until_meeting_them_is_cheaper() -> None:
+    visibility = Visibility(1, 100_000, 100_000)
+
+    def plan(config: Any, matching: int | None, **asked: Any) -> planner.Plan:
+        params = vecdb.SearchParams(**asked)
+        return planner.plan(config, 100_000, visibility, 10, params, (MeasuredRecall(10, 50, 0.99),), None, matching)
+
+    for config, strategy in ((vecdb.Hnsw(), "graph"), (vecdb.Spann(), "lists")):
+        assert plan(config, None).strategy == strategy
+        assert [plan(config, n).strategy for n in (0, 1, 1_000, 50_000)] == ["rows", "rows", "rows", strategy]
+        assert plan(config, 50_000, exact=True).strategy == "rows" and plan(config, 50_000, exact=True).width == 0
+        first = next(n for n in range(0, 100_000, 100) if plan(config, n).strategy == strategy)
+        assert all(plan(config, n).strategy == strategy for n in range(first, 100_000, 5_000)), "one threshold"
+        assert plan(config, 50_000, recall=0.9).width == (50 if strategy == "graph" else 100)
+    assert plan(vecdb.Spann(), 50_000, nprobe=128).width == 256, "half of what is met counts: twice as much is read"
+    assert plan(vecdb.Flat(), 50_000).strategy == "rows"
+
+
+def test_a_large_tenants_walk_along_the_tree_is_as_long_as_the_recall_asked_for_takes() -> None:
+    visibility, config = Visibility(1, 100_000, 100_000), vecdb.Curator(scan_max=1_000)
+    learned = (MeasuredRecall(10, 93, 0.90), MeasuredRecall(10, 145, 0.95), MeasuredRecall(10, 435, 0.99))
+
+    def width(matching: int, known: tuple[MeasuredRecall, ...] = learned, **asked: Any) -> int:
+        return planner.plan(config, 100_000, visibility, 10, vecdb.SearchParams(**asked), known, None, matching).width
+
+    assert width(1_000, recall=0.99) == width(1_000, nprobe=7) == 0, "all its rows"
+    assert width(1_001) == width(1_001, ()) == planner.PATIENCE
+    assert width(1_001, (MeasuredRecall(10, 290, 0.95),)) == 2 * planner.PATIENCE, "what the data needs"
+    assert width(1_001, recall=0.95) == planner.PATIENCE and width(1_001, recall=0.99) == 3 * planner.PATIENCE
+    for measured, most in ((None, planner.SCAN_ROWS), (500, 500)):
+        for told, rows in ((vecdb.Curator(), most), (config, 1_000)):
+            given = told, 100_000, visibility, 10, vecdb.SearchParams(), learned, None
+            widths = [planner.plan(*given, n, measured).width for n in (rows, rows + 1)]
+            assert widths == [0, planner.PATIENCE], "what somebody said goes before what was measured"
+    assert 0 < width(1_001, recall=0.8) < planner.PATIENCE and width(1_001, nprobe=7) == 7
+    with pytest.raises(vecdb.InvalidArgument, match="has not learned"):
+        width(1_001, (), recall=0.99)

@@ -1,0 +1,69 @@
+"""Goal: what is measured of a machine follows from what the machine did."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+import vecdb
+from tests.support.corpus import clustered
+from vecdb import limits
+from vecdb.api.database import Database
+from vecdb.query import planner, width_tuning
+from vecdb.schema import SearchParams
+
+
+class Clockwork:
+    """An index that takes as long as it is told: a scan so much a row, a walk so much in all."""
+
+    def __init__(self, row: float, walk: float) -> None:
+        self.now, self._row, self._walk = 0.0, row, walk
+
+    def search(self, queries: Any, limit: int, visibility: Any, params: SearchParams, allow: Any) -> None:
+        self.now += self._walk if params.nprobe else self._row * len(allow)
+
+
+@pytest.mark.parametrize(
+    ("row", "walk", "wanted"),
+    [(1.0, 3e4, 30_000), (1.0, 1e4, 10_000), (1e-3, 1e3, 4 * planner.SCAN_ROWS), (1.0, 1.0, planner.SCAN_ROWS // 4)],
+)
+def test_a_scan_ends_where_a_walk_takes_as_long(
+    row: float, walk: float, wanted: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = Clockwork(row, walk)
+    monkeypatch.setattr(width_tuning, "time", SimpleNamespace(perf_counter=lambda: index.now))
+    snapshot: Any = SimpleNamespace(generation=SimpleNamespace(index=index), visibility=None)
+    queries = np.zeros((3, 4), np.float32)
+    live = np.arange(200_000)
+    assert width_tuning.measured_scan(snapshot, queries, live, 80) == pytest.approx(wanted, rel=0.001)
+    assert width_tuning.measured_scan(snapshot, queries, live[:20_000], 80) == pytest.approx(
+        min(wanted, 20_000), rel=0.001
+    )
+    assert width_tuning.measured_scan(snapshot, queries, live[:1_000], 80) is None, "nothing to choose"
+
+
+def test_optimize_remembers_it_for_the_planner(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planner, "SCAN_ROWS", 64)
+    monkeypatch.setattr(limits, "flat_rows_max", 100)
+    vectors = clustered(600, 8)
+    docs = db.create_collection("docs", 8, "l2", vecdb.Curator(leaf_rows=8))
+    docs.upsert(range(600), vectors, tenants="all")
+    docs.optimize()
+    known = docs._backend.snapshot.state.scan_rows
+    assert 16 <= known <= 256
+    assert docs.search(vectors[0], 5, tenant="all", explain=True).explain["nprobe"] == planner.idle_nodes_max(
+        docs._backend.snapshot.state.tuned
+    )
+    docs.grant(range(known), "some")
+    assert docs.search(vectors[0], 5, tenant="some", explain=True).explain["nprobe"] == 0
+    assert docs.search(vectors[0], 5, explain=True).explain["nprobe"] > 0, "all are more than are scanned"
+    docs.reindex(index=vecdb.Curator(leaf_rows=8, scan_max=600))
+    assert docs._backend.snapshot.state.scan_rows is None
+    docs.optimize()
+    assert docs.search(vectors[0], 5, tenant="all", explain=True).explain["nprobe"] == 0
+    everything = docs.search(vectors[0], 5, explain=True)
+    assert everything.explain["nprobe"] == 0 and everything.explain["reason"] == "the codes of all rows"
+    assert docs.search(vectors[0], 5, params=vecdb.SearchParams(nprobe=3), explain=True).explain["nprobe"] == 3

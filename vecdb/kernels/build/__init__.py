@@ -1,0 +1,1 @@
+"""Building and repairing: graph, clusters, lists."""
