@@ -259,7 +259,7 @@ class Chosen:
                 lists=np.zeros((nq, 0), np.int32), nears=none, counts=i32, query8s=np.zeros((nq, 0), np.int8),
                 steps=f32, sums=i32, units=f32, norms=f32 if norms is None else norms, unit=f32, rotated=f32,
             )),
-            ArrayTable(list_scan.Shortlist(
+            ArrayTable(list_scan.ListShortlist(
                 keys=shortlist, errors=errors, sizes=self.sizes, dots=i32, estimates=f32,
             )),
             ArrayTable(list_rerank.RowFileLayout(

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -178,7 +179,8 @@ class ListsContext:
         queries = np.ascontiguousarray(self.arrays.vectors[picked], np.float32)
         b = ListScratch(self, len(picked), 1, min(COMPARED_LISTS_MAX, self.view.heads.count), 1)
         choose(self, b, queries, _NO_RATIO, np.zeros(WORK, np.int64))
-        return b.probed.nears
+        nears: NDArray[np.float32] = b.probed.nears
+        return nears
 
     def take(self, nq: int, limit: int, probes: int, most: int) -> ListScratch:
         kept = self._free.get((nq, limit, probes, most))
@@ -220,7 +222,7 @@ class ListScratch:
             group_keys=np.zeros(len(heads.group_ends), np.int64),
             keys=np.zeros(self.reach + context.largest_group + 64, np.int64),
         ))  # fmt: skip
-        self.probed = list_probe.ProbedQueries(
+        self.probed: Any = list_probe.ProbedQueries(
             lists=np.zeros((nq, probes), np.int32), nears=np.zeros((nq, probes), np.float32),
             counts=np.zeros(nq, np.int32), query8s=np.zeros((nq, coder.padded_dim), np.int8),
             steps=np.zeros(nq, np.float32), sums=np.zeros(nq, np.int32), units=np.ones(nq, np.float32),
@@ -228,14 +230,14 @@ class ListScratch:
             rotated=np.zeros(coder.padded_dim, np.float32),
         )  # fmt: skip
         self.probed_table = ArrayTable(self.probed).table
-        self.shortlist = list_scan.Shortlist(
+        self.shortlist: Any = list_scan.ListShortlist(
             keys=np.zeros((nq, most + 1), np.int64), errors=np.zeros((nq, most + 1), np.float32),
             sizes=np.zeros(nq, np.int32), dots=np.zeros(context.longest, np.int32),
             estimates=np.zeros(context.longest, np.float32),
         )  # fmt: skip
         self.shortlist_table = ArrayTable(self.shortlist).table
         self.buffer_offsets = np.full(0 if context.all_in_memory else heads.count, -1, np.int64)
-        self.extents = list_scan.ExtentReads(
+        self.extents: Any = list_scan.ExtentReads(
             lists=np.zeros(nq * probes, np.int64), offsets=np.zeros(nq * probes, np.int64),
             sizes=np.zeros(nq * probes, np.int64), starts=np.zeros(nq * probes, np.int64),
         )  # fmt: skip
@@ -243,7 +245,7 @@ class ListScratch:
         vectors = context.arrays.vectors
         staging = np.zeros((1, vectors.shape[1]), vectors.dtype)
         self.staging = checksums.for_kernels(staging)
-        self.reads = list_rerank.RowReads(
+        self.reads: Any = list_rerank.RowReads(
             rows=np.zeros(nq * most, np.int64), owners=np.zeros(nq * most, np.int64),
             offsets=np.zeros(nq * most, np.int64), sizes=np.zeros(nq * most, np.int64),
             starts=np.zeros(nq * most, np.int64), staged=staging.view(np.uint8),

@@ -15,6 +15,7 @@ fixed number of lists.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -146,7 +147,7 @@ def _nearer_to_fresh(
     own_places[inside] = np.arange(len(inside))
     data, offsets = lists.bodies(view, inside)
     longest = int(view.lengths[inside].max(initial=1))
-    found = list_assignment.NearerRows(
+    found: Any = list_assignment.NearerRows(
         rows=np.empty(_MOVED_MAX, np.int64), owners=np.empty(_MOVED_MAX, np.int32), dots=np.empty(longest, np.int32),
         estimates=np.empty(longest, np.float32), own_estimates=np.empty(longest, np.float32),
     )  # fmt: skip

@@ -20,7 +20,7 @@ from vecdb.kernels.primitives.distance import exact
 from vecdb.kernels.primitives.topk import ROW_OF_KEY, add_key, distance_of, insert, key_of
 from vecdb.kernels.primitives.visibility import is_visible
 from vecdb.kernels.search.list_probe import ProbedQueries
-from vecdb.kernels.search.list_scan import Shortlist
+from vecdb.kernels.search.list_scan import ListShortlist
 
 
 class RowFileLayout(NamedTuple):
@@ -64,11 +64,11 @@ def choose_reads(probed_table, shortlist_table, layout_table, reads_table, limit
 
     A row stays while its estimate is within the slack of the limit-th, and the first `least` in any case.
     slack : float32, what an estimate may be off, times the mean of the first errors, or under `ip` times the query's
-    norm.   Tables of ProbedQueries, Shortlist (cut), RowFileLayout and RowReads (filled).
+    norm.   Tables of ProbedQueries, ListShortlist (cut), RowFileLayout and RowReads (filled).
     Returns (rows, ranges, bytes of the buffer); the ranges lie one after another in the buffer.
     """
     probed = layout_of(probed_table, ProbedQueries)
-    shortlist = layout_of(shortlist_table, Shortlist)
+    shortlist = layout_of(shortlist_table, ListShortlist)
     layout = layout_of(layout_table, RowFileLayout)
     reads = layout_of(reads_table, RowReads)
     page = layout.page_bytes
@@ -117,9 +117,9 @@ def rerank(queries, metric, staging, buffer, shortlist_table, layout_table, read
 
     queries : float32[n, dim].   metric : L2, COSINE or IP.   staging : stored type[1, dim], over the bytes of
     RowReads.staged.   buffer : uint8[any], the ranges.
-    Tables of Shortlist, RowFileLayout, RowReads, as `choose_reads` left them, and Answers.
+    Tables of ListShortlist, RowFileLayout, RowReads, as `choose_reads` left them, and Answers.
     """
-    shortlist = layout_of(shortlist_table, Shortlist)
+    shortlist = layout_of(shortlist_table, ListShortlist)
     layout = layout_of(layout_table, RowFileLayout)
     reads = layout_of(reads_table, RowReads)
     answers = layout_of(answers_table, Answers)

@@ -66,7 +66,7 @@ class EntryScale(NamedTuple):
     rescale_unit: float32
 
 
-class Shortlist(NamedTuple):
+class ListShortlist(NamedTuple):
     """The nearest rows of each query so far, by estimate.
 
     keys : int64[n, most + 1], sorted; the last place is room for an insertion.   sizes : int32[n].
@@ -152,7 +152,7 @@ def scan(
     """Scan the probed lists whose bodies are in `arena` into the shortlists, which are added to.
 
     body_offsets : int64[lists], the byte in `arena` where each body starts, a multiple of 4; negative: not there.
-    arena : uint8[any].   Tables of ListArrays, EntryScale, ProbedQueries and Shortlist (filled).
+    arena : uint8[any].   Tables of ListArrays, EntryScale, ProbedQueries and ListShortlist (filled).
     row_count, sequence_signed, allow : which rows count (visibility.py).   deleted : uint64[rows].
     work : int64[ListWork], added to.   bits : a tuple as long as a code has bits a dimension.
     chunks : a tuple as long as a code has 16 bytes, a compile-time constant that unrolls the dot product; empty: the
@@ -161,7 +161,7 @@ def scan(
     lists = layout_of(lists_table, ListArrays)
     scale = layout_of(scale_table, EntryScale)
     probed = layout_of(probed_table, ProbedQueries)
-    shortlist = layout_of(shortlist_table, Shortlist)
+    shortlist = layout_of(shortlist_table, ListShortlist)
     dots = shortlist.dots
     estimates = shortlist.estimates
     words = reinterpret(arena, np.uint32)
