@@ -252,7 +252,7 @@ class ListScratch:
         )  # fmt: skip
         self.reads_table = ArrayTable(self.reads).table
         self.tail = np.zeros(exact_scan.BLOCK_ROWS, np.int32)
-        self.nbytes = self.keys.nbytes + self.shortlist.keys.nbytes + 5 * self.reads.rows.nbytes
+        self.nbytes = 8 * (2 * nq * (limit + 1) + nq * (most + 1) + 5 * nq * most)  # of keys and reads
         self.pages: NDArray[np.uint8] = np.empty(0, np.uint8)
 
     def grow(self, nbytes: int) -> None:
