@@ -68,7 +68,7 @@ def held_bytes(docs: Any) -> int:
     """Bytes of codes in memory."""
     snapshot = index_of(docs).lists.view
     assert snapshot is not None
-    return int(snapshot.body_bytes()[snapshot.places >= 0].sum())
+    return int(snapshot.body_bytes()[snapshot.body_offsets >= 0].sum())
 
 
 def care(docs: Any) -> None:
@@ -359,7 +359,7 @@ def test_explain_counts_probes_rows_reads_and_bytes(corpus: Any, kind: Spann) ->
     heads = len(lengths_of(docs))
     reports = {}
     for nprobe in (1, 8, heads):
-        docs._backend.state.snapshot.generation.index._prepared = None
+        docs._backend.state.snapshot.generation.index._context = None
         report = docs.search(clustered(1, seed=2)[0], 10, params=SearchParams(nprobe=nprobe), explain=True).explain
         assert (report["plan"], report["nprobe"], report["ef"]) == ("lists", nprobe, None)
         assert (report["reason"], report["index_state"], report["tail_rows"]) == ("nprobe given", "ready", 10)
