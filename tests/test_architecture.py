@@ -29,8 +29,8 @@ FLOORS: list[set[str]] = [
     {"maintenance"},
     {"embedded", "wire", "v1"},
     {"client"},
-    {"integrations"},
-    {"__init__", "aio"},
+    {"aio", "integrations"},
+    {"__init__"},
     {"cli"},
 ]
 NEIGHBOURS = {("wire", "v1"), ("validate", "kernels")}  # on one floor: the first is made for the second

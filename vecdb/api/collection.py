@@ -1,6 +1,6 @@
-"""Collection: what users hold. Checks what they pass at the one gate, and hands canonical arrays to a backend.
+"""Collection: what users hold. Checks what they pass, and hands arrays of the right types to a backend.
 
-The same class serves an embedded database and, with another backend behind it, a remote one (backend.py). Every method
+The same class serves an embedded database and, with another backend, a remote one (backend.py). Every method
 may be called from any thread. A write returns when it is durable and every later search, here or in another process,
 sees it.
 """

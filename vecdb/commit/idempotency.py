@@ -11,17 +11,14 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 from vecdb import limits
-from vecdb.commit.committer import Request
+from vecdb.commit.committer import CommitGroup, Request
 from vecdb.errors import Corruption, InvalidArgument
 from vecdb.storage.kv import keys
+from vecdb.storage.kv.store import Store, Txn
 from vecdb.validate.common import show
-
-if TYPE_CHECKING:
-    from vecdb.commit.committer import CommitGroup
-    from vecdb.storage.kv.store import Store, Txn
 
 _KIND_BYTES = 16
 _ANSWER = struct.Struct(f"<QQq{_KIND_BYTES}s")  # sequence, time in s, what was returned, kind of write

@@ -125,10 +125,10 @@ class FlatIndex(Index):
         return self._row_count
 
     @property
-    def structure(self) -> object:
+    def version(self) -> object:
         return self
 
-    def extend(self, row_count: int) -> None:
+    def publish_rows(self, row_count: int) -> None:
         self._row_count = max(self._row_count, row_count)
 
     def add(self, stop: int, threads: int = 1, progress: Progress = None) -> None:
@@ -140,7 +140,7 @@ class FlatIndex(Index):
     def remove(self, sequence: int, threads: int = 1) -> int:
         return 0
 
-    def settle(self, threads: int = 1) -> int:
+    def connect_unreachable(self, threads: int = 1) -> int:
         return 0
 
     def search(
@@ -178,10 +178,10 @@ class FlatIndex(Index):
     def stats(self) -> dict[str, Any]:
         return {"kind": self.kind, "indexed_rows": self._row_count, "bytes_ram": 0}
 
-    def compact(self, mapping: NDArray[np.int64], rows: RowSource) -> FlatIndex:
+    def renumbered(self, mapping: NDArray[np.int64], rows: RowSource) -> FlatIndex:
         names = {code: name for name, code in METRIC_CODES.items()}
         new = FlatIndex(names[self._metric], rows)
-        new.extend(int((mapping >= 0).sum()))
+        new.publish_rows(int((mapping >= 0).sum()))
         return new
 
     def close(self) -> None:

@@ -1,7 +1,7 @@
 """One generation of one collection in memory: row file, ids, deletions, tenants, index; and how it is read from LMDB.
 
     LMDB blocks --crcs, ids-->  Rows.arrays, IdColumn          LMDB tombs --> Rows.arrays.deleted
-    sealed file --------------> Index (its rows)               rows since then: the tail, encoded by index.extend
+    sealed file --------------> Index (its rows)               rows since then: the tail, encoded by index.publish_rows
 
 The writer loads it once and then extends it at each commit; a reading process loads it and catches up before each
 search. One thread at a time loads, catches up or extends. A `Snapshot` is what searches hold: never changed, only
@@ -121,23 +121,36 @@ class Generation:
         deleted = self.rows.arrays.deleted[: visibility.row_count]
         return np.flatnonzero((deleted == 0) | (deleted > visibility.sequence))
 
+    def attach(self, index: Index) -> None:
+        """Searches that begin from now on use this index."""
+        self.index = index
+
+    def log_access(self, *, on: bool) -> None:
+        """Begin, or end, to note the rows whose tenants change, for a vacuum that copies meanwhile."""
+        self.access_log = [] if on else None
+
+    def access_changed(self, *rows: NDArray[np.int64]) -> None:
+        """The tenants of these rows have changed."""
+        if self.access_log is not None:
+            self.access_log += rows
+
     def close(self) -> None:
         self.rows.close()
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """One committed state as searches see it, and the ways that they went before."""
+    """One committed state as searches see it, and the searches that were prepared on it."""
 
     generation: Generation
     visibility: Visibility
     state: CommittedState
     config: IndexConfig
-    ways: PlanCache = field(default_factory=PlanCache, compare=False, repr=False)
+    prepared: PlanCache[Any] = field(default_factory=PlanCache, compare=False, repr=False)
 
 
 def snapshot_of(generation: Generation, state: CommittedState) -> Snapshot:
-    """The view of `generation` that `state` describes."""
+    """The snapshot of `generation` that `state` describes."""
     visibility = Visibility(state.sequence, state.row_count, state.live_count)
     return Snapshot(generation, visibility, state, index_from_dict(state.index) or Hnsw())
 

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,15 +23,12 @@ from numpy.typing import NDArray
 from vecdb import limits
 from vecdb.errors import Corruption, LimitExceeded
 from vecdb.storage.kv import catalog, keys, record_format
+from vecdb.storage.kv.store import Store, Txn, WriteTxn
 from vecdb.tenancy.access_journal import NO_CHANGES, AccessDelta, AccessJournal, AccessReader
 from vecdb.tenancy.pairs import NOTHING, RowTenantPairs, common, net_changes, subtract, unite
 from vecdb.validate import AccessLists
 from vecdb.validate.common import show, slices
 from vecdb.validate.not_found import no_tenant
-
-if TYPE_CHECKING:
-    from vecdb.commit.committer import CommitGroup
-    from vecdb.storage.kv.store import Store, Txn
 
 _SLICE = 256  # entries per stretch of bytecode, about 100 us
 
@@ -145,19 +141,19 @@ class AccessWriter:
     def where(self) -> str:
         return self.journal.tables.where
 
-    def before(self, group: CommitGroup) -> AccessDelta:
+    def before(self, group: WriteTxn) -> AccessDelta:
         if self._before is None:
             self._before = self.journal.changes(group.txn, self.there)
         return self._before
 
-    def grants(self, group: CommitGroup) -> AccessReader:
+    def grants(self, group: WriteTxn) -> AccessReader:
         """Who sees what after the requests of this group so far."""
         return AccessReader(self.journal.tables, group.txn, self.before(group).then(self.own))
 
     # -- working out -------------------------------------------------------------------------------
 
     def resolve(
-        self, group: CommitGroup, names: Sequence[bytes], *, create: bool
+        self, group: WriteTxn, names: Sequence[bytes], *, create: bool
     ) -> tuple[NDArray[np.uint64], dict[int, bytes]]:
         """Numbers of names (distinct): uint64[n], and those of them that are to be made. Raises NotFound unless
         `create`.
@@ -180,15 +176,15 @@ class AccessWriter:
         raw = b"".join([found.get(head + name) or made[head + name] for name in names])
         return np.frombuffer(raw, "<u8").astype(np.uint64), new
 
-    def _next(self, group: CommitGroup) -> int:
+    def _next(self, group: WriteTxn) -> int:
         return int.from_bytes(group.txn.get(keys.tenant_next(self.uid), db=group.store.tenants) or b"\1", "little")
 
-    def lists(self, group: CommitGroup, rows: NDArray[np.int64]) -> tuple[RowTenantPairs, RowTenantPairs]:
+    def lists(self, group: WriteTxn, rows: NDArray[np.int64]) -> tuple[RowTenantPairs, RowTenantPairs]:
         """Pairs of rows (distinct, ascending): (all, those whose tenants have not been dropped)."""
         found = self.grants(group).lists_of(rows)
         return found, found.only(self.living(group, found.numbers))
 
-    def living(self, group: CommitGroup, numbers: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    def living(self, group: WriteTxn, numbers: NDArray[np.uint64]) -> NDArray[np.bool_]:
         """bool[n]: whose tenants exist."""
         distinct, index = np.unique(numbers, return_inverse=True)
         unknown = [number for number in distinct.tolist() if number not in self.known]
@@ -200,7 +196,7 @@ class AccessWriter:
 
     def put(
         self,
-        group: CommitGroup,
+        group: WriteTxn,
         given: AccessLists | None,
         first_row: int,
         replaced: NDArray[np.int64],
@@ -224,12 +220,12 @@ class AccessWriter:
         self._check_quotas(group, change, live_count)
         return change
 
-    def delete(self, group: CommitGroup, rows: NDArray[np.int64]) -> AccessChange:
+    def delete(self, group: WriteTxn, rows: NDArray[np.int64]) -> AccessChange:
         """Rows (ascending) that die."""
         every, leaving = self.lists(group, rows)
         return AccessChange(revoked=every, leaving=leaving)
 
-    def grant(self, group: CommitGroup, pairs: RowTenantPairs, new: dict[int, bytes], live_count: int) -> AccessChange:
+    def grant(self, group: WriteTxn, pairs: RowTenantPairs, new: dict[int, bytes], live_count: int) -> AccessChange:
         """Pairs to add to the lists of live rows."""
         present = self.grants(group).lists_of(pairs.counts()[0])
         change = AccessChange(granted=subtract(pairs, present), new=new)
@@ -238,13 +234,13 @@ class AccessWriter:
         self._check_quotas(group, change, live_count)
         return change
 
-    def revoke(self, group: CommitGroup, pairs: RowTenantPairs) -> AccessChange:
+    def revoke(self, group: WriteTxn, pairs: RowTenantPairs) -> AccessChange:
         """Pairs to take out of the lists of live rows."""
         revoked = common(pairs, self.grants(group).lists_of(pairs.counts()[0]))
         self.living(group, revoked.tenants())
         return AccessChange(revoked=revoked, leaving=revoked)
 
-    def _refuse_long(self, group: CommitGroup, present: RowTenantPairs, coming: RowTenantPairs) -> None:
+    def _refuse_long(self, group: WriteTxn, present: RowTenantPairs, coming: RowTenantPairs) -> None:
         """Of records that have `present` and get `coming`."""
         most = _longest(unite(present, coming))
         if most > limits.tenants_per_record_max:  # a list may go on naming tenants that were dropped
@@ -255,7 +251,7 @@ class AccessWriter:
                 f"{limits.tenants_per_record_max:,}; revoke some first"
             )
 
-    def _check_quotas(self, group: CommitGroup, change: AccessChange, live_count: int) -> None:
+    def _check_quotas(self, group: WriteTxn, change: AccessChange, live_count: int) -> None:
         """Raises LimitExceeded where a tenant would have more records than it may."""
         distinct, counts = np.unique(
             np.concatenate([change.written.numbers, change.granted.numbers]), return_counts=True
@@ -278,7 +274,7 @@ class AccessWriter:
 
     # -- changing ----------------------------------------------------------------------------------
 
-    def make(self, group: CommitGroup, change: AccessChange) -> None:
+    def make(self, group: WriteTxn, change: AccessChange) -> None:
         """Write a change. Nothing raises from here on but what aborts the group."""
         if change.new:
             self.create(group, change.new, 0)
@@ -293,7 +289,7 @@ class AccessWriter:
                 steps.append(pairs)
                 self.touched.update(pairs.tenants().tolist())
 
-    def create(self, group: CommitGroup, new: dict[int, bytes], records_max: int) -> None:
+    def create(self, group: WriteTxn, new: dict[int, bytes], records_max: int) -> None:
         """Make tenants, whose numbers follow one another from the next one on."""
         cursor = group.txn.cursor(db=group.store.tenants)
         names, numbers = keys.tenant_names(self.uid), keys.tenant_numbers(self.uid)
@@ -308,7 +304,7 @@ class AccessWriter:
             following = (items[-1][0] + 1).to_bytes(8, "little")
             group.txn.put(keys.tenant_next(self.uid), following, db=group.store.tenants)
 
-    def limit(self, group: CommitGroup, number: int, records_max: int) -> None:
+    def limit(self, group: WriteTxn, number: int, records_max: int) -> None:
         """Give a tenant another quota."""
         found = tenant(group.store, group.txn, self.uid, number, self.where)
         assert found is not None
@@ -316,7 +312,7 @@ class AccessWriter:
         [(key, raw)] = _tenant_entries(keys.tenant_numbers(self.uid), {number: changed})
         group.txn.put(key, raw, db=group.store.tenants)
 
-    def drop(self, group: CommitGroup, name: bytes) -> None:
+    def drop(self, group: WriteTxn, name: bytes) -> None:
         """Forget a tenant. Its number stays in lists and in the journal, where it means nobody."""
         txn, store = group.txn, group.store
         number, _ = named(store, txn, self.uid, name, self.where)
@@ -328,14 +324,14 @@ class AccessWriter:
         self.touched.discard(number)
         self.dropped.append(number)
 
-    def forget(self, group: CommitGroup, through: int) -> None:
+    def forget(self, group: WriteTxn, through: int) -> None:
         """Remove the journal's entries up to commit `through`: all of it is in the tables."""
         assert self.there is not None
         assert not len(self.own)
         self.there = self.journal.forget(group.txn, through, self.there)
         self._before = self.journal.read(group.txn, self.there) if self.there is not None else NO_CHANGES
 
-    def finish(self, group: CommitGroup) -> None:
+    def finish(self, group: WriteTxn) -> None:
         """Before the commit: write the journal, and of each tenant whose rows have changed in which commit they did."""
         self.net = net_changes(self.added, self.removed)
         if len(self.own):
@@ -351,7 +347,7 @@ class AccessWriter:
                 moved[number] = record_format.Tenant(group.sequence, found.records_max, found.name)
             cursor.putmulti(_tenant_entries(head, moved))
 
-    def _write_own(self, group: CommitGroup) -> None:
+    def _write_own(self, group: WriteTxn) -> None:
         """To the journal; what is much to the tables, and to the journal where it says otherwise."""
         before, own = self.before(group), self.own
         if len(own) > limits.journal_entry_pairs:

@@ -7,9 +7,9 @@ Three roles (contract.py): searches take `self._view` once and hold no lock; the
 place and publishes views; the publisher encodes new rows. The lock only orders the last two where they replace arrays.
 
 Invariants (`check` proves them): links lie below `indexed`, never name the row itself or one row twice; no linked row
-links to an unlinked dead one; every linked row is reachable from the entry point on layer 0 after `settle`; codes are
-what encoding gives. Unlinked are the indexed rows deleted at or before `removed` (0 = none): no further record of them
-is kept.
+links to an unlinked dead one; after `connect_unreachable` every linked row is reachable from the entry point on layer
+0; codes are what encoding gives. Unlinked are the indexed rows deleted at or before `removed` (0 = none); nothing else
+records them.
 """
 
 from __future__ import annotations
@@ -90,10 +90,10 @@ class HnswIndex(Index):
         return self._view.indexed if self._view is not None else 0
 
     @property
-    def structure(self) -> object:
+    def version(self) -> object:
         return self if self._view is None else self._view
 
-    def extend(self, row_count: int) -> None:
+    def publish_rows(self, row_count: int) -> None:
         with self._lock:
             self._published = max(self._published, row_count)
             self._encode(row_count)
@@ -169,7 +169,7 @@ class HnswIndex(Index):
                 self._view = GraphView(graph, arrays, self._metric, 0, -1, 0)
                 self._encode(max(stop, self._published))  # rows published before there was a quantiser wait in the tail
             return
-        self.extend(stop)
+        self.publish_rows(stop)
         quantiser = view.graph.quantiser
         grew = stop / quantiser.trained_rows
         too_far = sq8_training.too_far(self._current().graph.far, stop)
@@ -214,12 +214,12 @@ class HnswIndex(Index):
         candidates = np.where(left_out, -1, levels)
         entry, level = view.entry, view.level
         if candidates.max() > (level if entry >= 0 else -1):
-            # The first batch after an empty graph has one entry point and otherwise no links: `settle` joins the rest.
+            # The first batch of an empty graph has an entry point and no links yet: `connect_unreachable` adds them.
             entry = first + int(candidates.argmax())
             level = int(candidates.max())
         self._publish(stop, entry, level)
         if view.entry < 0 and entry >= 0 and stop - first > 1:
-            self.settle(threads)
+            self.connect_unreachable(threads)
 
     def _publish(self, indexed: int, entry: int, level: int) -> None:
         with self._lock:
@@ -251,7 +251,7 @@ class HnswIndex(Index):
             if entry < 0 or dead[entry]:
                 entry, level = self._promote(view, dead, deleted)
                 self._publish(view.indexed, entry, level)
-            self.settle(threads)
+            self.connect_unreachable(threads)
         return fresh
 
     def _promote(self, view: GraphView, dead: NDArray[np.bool_], deleted: NDArray[np.uint64]) -> tuple[int, int]:
@@ -266,7 +266,7 @@ class HnswIndex(Index):
         entry = int(living[np.argmax(deleted[living] == 0)])
         return entry, int(levels[entry])
 
-    def settle(self, threads: int = 1) -> int:
+    def connect_unreachable(self, threads: int = 1) -> int:
         view = self._view
         if view is None:
             return 0
@@ -360,11 +360,13 @@ class HnswIndex(Index):
     def _state(self) -> HnswState:
         return HnswState(self._view, self._coded, self._upper_used, self.removed, self.seed)
 
-    def compact(self, mapping: NDArray[np.int64], rows: RowSource) -> HnswIndex:
-        """Call `remove` first: rows that are gone without having been unlinked leave holes that only `settle` mends."""
+    def renumbered(self, mapping: NDArray[np.int64], rows: RowSource) -> HnswIndex:
+        """Call `remove` first. Rows that are gone without having been unlinked leave their neighbours with fewer links;
+        those that become unreachable by that are linked again.
+        """
         state = renumbered(self._state(), mapping, rows.arrays, self.config.m)
         new = HnswIndex.from_state(self.config, self.metric, rows, state)
-        new.settle()
+        new.connect_unreachable()
         return new
 
     def check(self) -> list[str]:

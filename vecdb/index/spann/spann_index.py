@@ -77,7 +77,7 @@ class SpannIndex(Index):
     """See the module's text. folder : of the list file."""
 
     kind = "spann"
-    patient = True
+    prefers_bulk_build = True
 
     def __init__(self, config: schema.Spann, metric: str, rows: RowSource, folder: Path) -> None:
         self.config = config
@@ -101,14 +101,14 @@ class SpannIndex(Index):
         return view.indexed if view is not None else 0
 
     @property
-    def structure(self) -> object:
+    def version(self) -> object:
         return self if self.lists.view is None else self.lists.view
 
     @property
-    def learning_cost(self) -> float:
+    def tuning_cost_share(self) -> float:
         return _LEARNING_COST if self.config.memory_budget_bytes is None else _LEARNING_FROM_DISK_COST
 
-    def extend(self, row_count: int) -> None:
+    def publish_rows(self, row_count: int) -> None:
         """Nothing to derive: the tail is scanned on its vectors."""
 
     # -- maintenance -------------------------------------------------------------------------------
@@ -216,7 +216,7 @@ class SpannIndex(Index):
             self._settle_memory()
         return 0
 
-    def settle(self, threads: int = 1) -> int:
+    def connect_unreachable(self, threads: int = 1) -> int:
         return 0
 
     # -- search ------------------------------------------------------------------------------------
@@ -328,7 +328,7 @@ class SpannIndex(Index):
         index.lists.load(index._hottest(view, config.memory_budget_bytes))
         return index
 
-    def compact(self, mapping: NDArray[np.int64], rows: RowSource) -> SpannIndex:
+    def renumbered(self, mapping: NDArray[np.int64], rows: RowSource) -> SpannIndex:
         new = SpannIndex(self.config, self.metric, rows, self.lists.folder)
         new._built_rows, new.lists.replicas = self._built_rows, self.lists.replicas
         new.lists.removed = self.lists.removed

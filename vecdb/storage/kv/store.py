@@ -20,7 +20,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import lmdb
 
@@ -362,3 +362,11 @@ def _translated(error: Exception, doing: str) -> Exception:
 
 
 translate = _translated
+
+
+class WriteTxn(Protocol):
+    """A write transaction that several changes share, on the thread that began it."""
+
+    store: Store
+    txn: Txn
+    sequence: int  # of the commit that it becomes
