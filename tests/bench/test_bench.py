@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 
 import vecdb
-from vecdb_bench import disk, machine, mixture, recall_curves, results, runner, tenants
-from vecdb_bench.child_process import Seat, Together
+from vecdb_bench import disk, mixture, runner, tenants
+from vecdb_bench.child_process import SharedEngine, SharedProcess
 from vecdb_bench.coldstart import coldstart
 from vecdb_bench.ingest import ingest
 from vecdb_bench.interference import interference
+from vecdb_bench.reporting import machine, recall_curves, results
 from vecdb_bench.tenants import lineup
 
 
@@ -131,9 +132,9 @@ def test_interests_that_lie_apart_are_found_each_in_its_share() -> None:
     assert mixed["held-out recall@100"] > plain["held-out recall@100"] and smoothed["ms"] > 0
     assert math.isclose(mixture.diversity(np.eye(3)), 1.0) and mixture.diversity(np.eye(3)[:1]) == 0.0
     with pytest.raises(vecdb.InvalidArgument, match="tags"):
-        mixture.mixture(dataset="clustered-500x8")
+        mixture.run(mixture.Plan(dataset="clustered-500x8"))
     with pytest.raises(vecdb.InvalidArgument, match="index"):
-        mixture.mixture(index="tree")
+        mixture.run(mixture.Plan(index="tree"))
 
 
 SHARED = "tenants-3000x16-count40"
@@ -170,8 +171,8 @@ def test_tenants_are_searched_by_all_in_one_process_with_the_same_answers(tmp_pa
     assert not list(tmp_path.iterdir())
 
 
-class SharedSeat(Seat):
-    """A contestant whose process ends with the test, and not with the contestant."""
+class SharedSeat(SharedEngine):
+    """An engine whose process ends with the test, and not with the engine."""
 
     def __enter__(self) -> SharedSeat:
         return self
@@ -182,16 +183,16 @@ class SharedSeat(Seat):
 
 @pytest.fixture
 def one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Contestants of one process: to start one takes longer than what a test asks of it. In processes of their own they
+    """Engines of one process: to start one takes longer than what a test asks of it. In processes of their own they
     are in test_searching_among_tenants_is_measured_beside_brute_force.
     """
-    with Together(tmp_path) as shared:
+    with SharedProcess(tmp_path) as shared:
 
-        def enter(field: lineup.Field, entrant: lineup.Entrant, one_thread: bool = False) -> SharedSeat:
+        def enter(field: lineup.Lineup, engine: lineup.EngineSpec, one_thread: bool = False) -> SharedSeat:
             shared._folder = field.folder
-            return SharedSeat(shared.enter(entrant.name, entrant.script, entrant.spec).name, shared)
+            return SharedSeat(shared.add(engine.name, engine.script, engine.spec).name, shared)
 
-        monkeypatch.setattr(lineup.Field, "_process", enter)
+        monkeypatch.setattr(lineup.Lineup, "_process", enter)
         yield
 
 

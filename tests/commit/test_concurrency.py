@@ -268,7 +268,7 @@ def test_a_vacuum_that_fails_leaves_nothing_that_the_next_stumbles_over(
         raise RuntimeError("injected")
 
     with monkeypatch.context() as patch:
-        patch.setattr(type(docs._backend.snapshot.generation.index), "compact", fail)
+        patch.setattr(type(docs._backend.snapshot.generation.index), "renumbered", fail)
         with pytest.raises(RuntimeError, match="injected"):
             docs.vacuum()
     assert docs.count() == 90 and db.check() == []

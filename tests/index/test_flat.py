@@ -9,8 +9,8 @@ import pytest
 
 from tests.support.index_rows import MemoryRows, clustered, distances
 from vecdb.errors import Corruption
-from vecdb.index.contract import RowSet
 from vecdb.index.flat import FlatIndex
+from vecdb.index.row_set import RowSet
 from vecdb.schema import DTYPES, METRICS, SearchParams, Visibility
 
 EXACT = SearchParams(exact=True)

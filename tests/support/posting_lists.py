@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from vecdb import schema
 from vecdb.index.clustering.cluster_tree import Heads, bias_of
-from vecdb.index.hnsw.graph import ScalarQuantizer
-from vecdb.index.spann.entry_coder import EntryCoder, lossless_for, padded
+from vecdb.index.common.quantizer import ScalarQuantizer
+from vecdb.index.common.rotation import padded
+from vecdb.index.spann.entry_coder import EntryCoder, lossless_for
 from vecdb.index.spann.list_search import WORK, ListsContext, ListScratch, ListSearch
 from vecdb.index.spann.posting_lists import ListsView, PostingLists, empty_view
 from vecdb.kernels.build import list_bodies

@@ -133,7 +133,7 @@ def test_the_cache_holds_to_its_bound(db: Database, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_bitmap_is_kept_when_asked_for_twice_and_made_anew_when_rows_pass_it() -> None:
-    from vecdb.index.contract import RowSet
+    from vecdb.index.row_set import RowSet
 
     grown: list[int] = []
     allowed = RowSet(np.array([0, 63, 64, 130], np.uint32), grown.append)

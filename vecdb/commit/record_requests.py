@@ -219,7 +219,7 @@ class PendingChanges:
         if self.dead:
             generation.delete(np.concatenate(self.dead), self.state.sequence)
         if self.added:
-            generation.index.extend(self.state.row_count)
+            generation.index.publish_rows(self.state.row_count)
         access = self.access
         access.publish()
         if access.added or access.removed or access.dropped:

@@ -248,7 +248,7 @@ def _check_index(engine: LocalCollection) -> list[str]:
     snapshot = engine.snapshot
     if engine.writable:
         # rows that were just added may hang on nothing until maintenance settles them: unfinished work, no damage
-        snapshot.generation.index.settle(1)
+        snapshot.generation.index.connect_unreachable(1)
     problems = [f"live index: {problem}" for problem in snapshot.generation.index.check()] + _check_sealed(engine)
     if engine.index_error is not None:
         problems.append(f"index: {engine.index_error} (being rebuilt)")

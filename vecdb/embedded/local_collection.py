@@ -164,7 +164,7 @@ class LocalCollection(Searcher):
     def _wait_for_room(self) -> None:
         """Back-pressure: while the tail is longer than its bound, searches would get slower with every write."""
         index = self.snapshot.generation.index
-        if index.patient and index.indexed_rows == 0:
+        if index.prefers_bulk_build and index.indexed_rows == 0:
             return  # until lists are built every search scans all rows anyway
         with self.room:
             while self.tail_rows() >= (limits.tail_rows_max if self.is_searched() else limits.tail_rows_bulk_max):
@@ -231,7 +231,7 @@ class LocalCollection(Searcher):
         if self.upkeep.rebuild_is_due():
             self.upkeep.rebuild(thread_count, progress)
         snapshot = self.snapshot
-        costs = {"index": 1.0, "learn": snapshot.generation.index.learning_cost}
+        costs = {"index": 1.0, "learn": snapshot.generation.index.tuning_cost_share}
         stages = WeightedProgress(progress, snapshot.visibility.row_count, costs)
         if snapshot.visibility.row_count >= limits.flat_rows_max or self.sealed_damaged:
             self.upkeep.index_tail(thread_count, stages.part("index"), all_rows=True)

@@ -15,25 +15,18 @@ from numpy.typing import NDArray
 from vecdb.index.clustering.partition import Partition
 from vecdb.index.common.batching import SCORED, as_float32_queries, empty, explain_scan
 from vecdb.index.common.thread_pool import ThreadPool
-from vecdb.index.contract import (
-    ALL_ROWS,
-    EVERYTHING,
-    Index,
-    Neighbors,
-    Progress,
-    RowSet,
-    RowSource,
-    SealedFile,
-    corrupt_row_error,
-)
+from vecdb.index.contract import Index, Neighbors, Progress, RowSource, SealedFile, corrupt_row_error
+from vecdb.index.row_set import EVERY_ROW_BITMAP, EVERY_ROW_LIST, RowSet
 from vecdb.kernels.primitives import checksums
 from vecdb.kernels.primitives.distance import METRIC_CODES
 from vecdb.kernels.search import exact_scan
 from vecdb.schema import SearchParams, Visibility
 from vecdb.storage.disk.row_file import RowArrays
 
-_CELLS_MAX = 1 << 24  # candidates held at once, 8 bytes each: bounds memory whatever the batch
+_CANDIDATES_MAX = 1 << 24  # candidates held at once, 8 bytes each: bounds memory whatever the batch
 _BLOCK_BYTES = 128 << 10  # vectors scored for all queries before the next block is read
+_BLOCK_ROWS_MIN, _BLOCK_ROWS_MAX = 16, 4096
+_ROWS_PER_THREAD = 4096  # fewer are scanned sooner than another thread is handed its share
 
 
 def scan_exactly(
@@ -48,12 +41,12 @@ def scan_exactly(
 ) -> Neighbors:
     """Compare every visible, allowed row with every query. queries : float32[nq, dim], C-contiguous."""
     nq = len(queries)
-    listed, total = (ALL_ROWS, visibility.row_count) if allow is None else (allow.rows, len(allow.rows))
+    listed, total = (EVERY_ROW_LIST, visibility.row_count) if allow is None else (allow.rows, len(allow.rows))
     found = empty(nq, limit)
-    threads = max(1, min(threads, total // 4096 + 1))
+    threads = max(1, min(threads, total // _ROWS_PER_THREAD + 1))
     keep = max(1, min(limit, total))
     edges = np.linspace(0, total, threads + 1).astype(np.int64).tolist()
-    step = max(1, _CELLS_MAX // (threads * (keep + 1)))
+    step = max(1, _CANDIDATES_MAX // (threads * (keep + 1)))
     for first in range(0, nq, step):
         part = slice(first, min(nq, first + step))
         _scan_queries(arrays, metric, queries, part, keep, visibility, listed, edges, workers, found)
@@ -79,7 +72,7 @@ def _scan_queries(
     nq, threads = len(chosen), len(edges) - 1
     keys = np.empty((threads, nq, keep + 1), np.int64)
     sizes = np.zeros((threads, nq), np.int64)
-    block = int(max(16, min(4096, _BLOCK_BYTES // max(1, vectors.shape[1] * vectors.itemsize))))
+    block = int(max(_BLOCK_ROWS_MIN, min(_BLOCK_ROWS_MAX, _BLOCK_BYTES // max(1, vectors.shape[1] * vectors.itemsize))))
 
     def run(i: int) -> int:
         return int(
@@ -87,19 +80,16 @@ def _scan_queries(
                 chosen,
                 keys[i],
                 sizes[i],
-                keep,
                 listed,
                 edges[i],
                 edges[i + 1],
-                visibility.row_count,
                 visibility.sequence,
-                EVERYTHING,
+                EVERY_ROW_BITMAP,
                 metric,
                 vectors,
                 arrays.crcs,
                 arrays.verified,
                 arrays.deleted,
-                block,
                 np.empty(block, np.int32),
             )
         )
@@ -135,10 +125,10 @@ class FlatIndex(Index):
         return self._row_count
 
     @property
-    def structure(self) -> object:
+    def version(self) -> object:
         return self
 
-    def extend(self, row_count: int) -> None:
+    def publish_rows(self, row_count: int) -> None:
         self._row_count = max(self._row_count, row_count)
 
     def add(self, stop: int, threads: int = 1, progress: Progress = None) -> None:
@@ -150,7 +140,7 @@ class FlatIndex(Index):
     def remove(self, sequence: int, threads: int = 1) -> int:
         return 0
 
-    def settle(self, threads: int = 1) -> int:
+    def connect_unreachable(self, threads: int = 1) -> int:
         return 0
 
     def search(
@@ -188,10 +178,10 @@ class FlatIndex(Index):
     def stats(self) -> dict[str, Any]:
         return {"kind": self.kind, "indexed_rows": self._row_count, "bytes_ram": 0}
 
-    def compact(self, mapping: NDArray[np.int64], rows: RowSource) -> FlatIndex:
+    def renumbered(self, mapping: NDArray[np.int64], rows: RowSource) -> FlatIndex:
         names = {code: name for name, code in METRIC_CODES.items()}
         new = FlatIndex(names[self._metric], rows)
-        new.extend(int((mapping >= 0).sum()))
+        new.publish_rows(int((mapping >= 0).sum()))
         return new
 
     def close(self) -> None:

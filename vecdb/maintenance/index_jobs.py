@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from vecdb import limits
 from vecdb.commit.journal_merge import fold
 from vecdb.commit.record_requests import PatchState
-from vecdb.index.contract import IndexCorruption, Progress
+from vecdb.index.contract import HasCompanionGraph, IndexCorruption, Progress
 from vecdb.storage.disk import filesystem
 from vecdb.storage.kv import catalog
 
@@ -55,7 +55,7 @@ class IndexMaintenance:
         """Whether the tail is left alone until a bulk load pauses."""
         index = self.engine.snapshot.generation.index
         few = index.indexed_rows == 0 or self.engine.tail_rows() < limits.tail_rows_bulk_max // 2
-        return index.patient and self._tail_is_long() and few and self.engine.is_loaded()
+        return index.prefers_bulk_build and self._tail_is_long() and few and self.engine.is_loaded()
 
     def _tail_is_long(self) -> bool:
         snapshot = self.engine.snapshot
@@ -81,7 +81,8 @@ class IndexMaintenance:
             return False
         if self.engine.sealed_damaged and snapshot.generation.index.indexed_rows and unsealed > -limits.index_step_rows:
             return True
-        if snapshot.generation.index.lacks_seal():
+        index = snapshot.generation.index
+        if isinstance(index, HasCompanionGraph) and index.needs_reseal():
             return True
         return unsealed >= (rows_min if rows_min is not None else max(limits.seal_rows_min, sealed // 8))
 
@@ -105,7 +106,8 @@ class IndexMaintenance:
         return visibility.row_count - visibility.live_count
 
     def companion_is_due(self) -> bool:
-        return self.engine.snapshot.generation.index.companion_is_due()
+        index = self.engine.snapshot.generation.index
+        return isinstance(index, HasCompanionGraph) and index.companion_is_due()
 
     def fold_is_due(self) -> bool:
         return self.engine.snapshot.generation.journal.waiting > 1
@@ -138,7 +140,7 @@ class IndexMaintenance:
         """What searches have asked for beside the index: a step of it, or with `all_rows` all of them."""
         with self.lock:
             index = self.engine.current().generation.index
-            while index.companion_is_due(all_rows=all_rows):
+            while isinstance(index, HasCompanionGraph) and index.companion_is_due(all_rows=all_rows):
                 index.grow_companion(threads)
                 if not all_rows:
                     return
@@ -165,9 +167,9 @@ class IndexMaintenance:
             index = snapshot.generation.index
             if index.kind == FLAT or index.indexed_rows == 0:
                 return
-            index.settle(threads)
+            index.connect_unreachable(threads)
             old = snapshot.state.sealed
-            rows = f"{index.indexed_rows}{index.seal_mark}"
+            rows = f"{index.indexed_rows}{index.seal_suffix if isinstance(index, HasCompanionGraph) else ''}"
             name = f"{index.kind}.{snapshot.generation.number}.{snapshot.visibility.sequence}.{rows}"
             if old is not None and old.file == name and not self.engine.sealed_damaged:
                 return
@@ -214,16 +216,16 @@ class IndexMaintenance:
             index = snapshot.generation.index
             changes = {**changes, "sealed": None, "unlinked_rows": 0}
             fresh = engine.new_index(config, snapshot.generation.rows)
-            fresh.extend(snapshot.visibility.row_count)
+            fresh.publish_rows(snapshot.visibility.row_count)
             fresh.remove(snapshot.visibility.sequence)
-            if index.has_graph():
+            if isinstance(index, HasCompanionGraph) and isinstance(fresh, HasCompanionGraph) and index.has_graph():
                 fresh.ask_for_graph()
             while (
                 fresh.kind != FLAT
                 and engine.snapshot.visibility.row_count - fresh.indexed_rows >= limits.index_step_rows
             ):
                 stop = engine.snapshot.visibility.row_count
-                fresh.extend(stop)
+                fresh.publish_rows(stop)
                 fresh.add(fresh.next_stop(stop), threads, progress)
                 if self.tail_is_due():  # writers may be waiting for room in the tail of the present one
                     self.index_tail(threads)
@@ -260,5 +262,5 @@ class InstallIndex(PatchState):
 
     def _put_in_place(self) -> None:
         snapshot = self.engine.snapshot
-        self.fresh.extend(snapshot.visibility.row_count)
+        self.fresh.publish_rows(snapshot.visibility.row_count)
         snapshot.generation.index = self.fresh

@@ -61,7 +61,7 @@ def vacuum(engine: LocalCollection, threads: int = 1, progress: Progress = None)
                 if progress is not None:
                     progress(copy.done, engine.snapshot.visibility.row_count)
             try:
-                copy.new.index = copy.old.index.compact(copy.mapping, copy.new.rows)
+                copy.new.index = copy.old.index.renumbered(copy.mapping, copy.new.rows)
             except IndexCorruption as error:  # built anew, then, from the rows
                 engine.corrupt_index(copy.old.index, error)
                 copy.new.index = engine.new_index(engine.snapshot.state.index, copy.new.rows)
@@ -253,7 +253,7 @@ class SwitchGeneration:
         group.txn.put(keys.uid(engine.entry.uid), catalog.encode(state), db=group.store.state)
         group.changed = True
         copy.new.delete(dead, group.sequence)
-        copy.new.index.extend(copy.written)
+        copy.new.index.publish_rows(copy.written)
         group.published.append(lambda: self._publish(state, snapshot.generation))
 
     def _bury(self, group: CommitGroup, snapshot: Snapshot) -> NDArray[np.int64]:

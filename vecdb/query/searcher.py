@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from vecdb import limits
 from vecdb.api.hits import Hits
 from vecdb.errors import NotFound
-from vecdb.index.contract import IndexCorruption, Neighbors, RowSet
+from vecdb.index.contract import HasCompanionGraph, IndexCorruption, Neighbors
+from vecdb.index.row_set import RowSet
 from vecdb.query import mixture, planner
 from vecdb.query.cancellation import search_in_chunks
 from vecdb.schema import Record, SearchParams
@@ -240,7 +241,7 @@ class Searcher(CollectionState):
 
     def _made(self, snapshot: Snapshot, limit: int, params: SearchParams, allowed: RowSet | None) -> PreparedSearch:
         index = snapshot.generation.index
-        structure = index.structure
+        structure = index.version
         plan = self.plan(snapshot, limit, params, allowed)
         search = index.searching(limit, snapshot.visibility, plan.params(params), allowed)
         return PreparedSearch(index, structure, allowed, limit, params, plan, search)
@@ -251,9 +252,9 @@ class Searcher(CollectionState):
         by_graph = index.indexed_rows > 0 and planner.prefers_companion_graph(
             snapshot.config, limit, params, state.tuned, snapshot.visibility.live_count, matching, index.scan_share
         )
-        if by_graph and not index.has_graph():
+        if by_graph and not (isinstance(index, HasCompanionGraph) and index.has_graph()):
             by_graph = False
-            if index.ask_for_graph():
+            if isinstance(index, HasCompanionGraph) and index.ask_for_graph():
                 self._wake_maintenance()
         return planner.plan(
             snapshot.config,

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from vecdb import limits
 from vecdb.commit.record_requests import PatchState
-from vecdb.index.contract import RowSet
+from vecdb.index.row_set import RowSet
 from vecdb.query import planner
 from vecdb.schema import Curator, Flat, SearchParams, Spann
 from vecdb.storage.kv.catalog import MeasuredRecall

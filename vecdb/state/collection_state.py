@@ -19,12 +19,13 @@ from typing import Any, Literal
 
 from vecdb import limits
 from vecdb.errors import Corruption, Unavailable
-from vecdb.index.contract import Index, RowSet
+from vecdb.index.contract import Index
 from vecdb.index.curator import tree_order
 from vecdb.index.curator.curator_index import CuratorIndex
 from vecdb.index.flat import FlatIndex
 from vecdb.index.hnsw import graph
 from vecdb.index.hnsw.hnsw_index import HnswIndex
+from vecdb.index.row_set import RowSet
 from vecdb.index.spann.spann_index import SpannIndex
 from vecdb.schema import CollectionConfig, Curator, Flat, Hnsw, Spann
 from vecdb.state.generation import Generation, Snapshot, collection_folder, snapshot_of
@@ -157,7 +158,7 @@ class CollectionState:
                 if state.generation == self.snapshot.state.generation and state.sealed == self.snapshot.state.sealed:
                     generation = self.snapshot.generation
                     generation.catch_up(txn, state)
-                    generation.index.extend(state.row_count)
+                    generation.index.publish_rows(state.row_count)
                     self.snapshot = snapshot_of(generation, state)
                     self._raw_state = raw
                     return
@@ -222,7 +223,7 @@ class CollectionState:
                 self.sealed_damaged = True
                 _log.warning("collection %r: index damaged, rebuilding: %s", self.entry.name, error)
                 generation.index = self.new_index(state.index, rows)
-        generation.index.extend(state.row_count)
+        generation.index.publish_rows(state.row_count)
 
     def corrupt_index(self, index: Index, error: Exception) -> None:
         """What an index has on disk turned out to be damaged. A writer begins an empty one, which maintenance builds;
@@ -241,7 +242,7 @@ class CollectionState:
             for name in set(index.file_names()) - set(sealed.files if sealed is not None else ()):
                 filesystem.remove(self.folder / name)
             generation.index = self.new_index(self.snapshot.state.index, generation.rows)
-            generation.index.extend(self.snapshot.visibility.row_count)
+            generation.index.publish_rows(self.snapshot.visibility.row_count)
         self._wake_maintenance()
 
     def open_sealed_index(self, snapshot: Snapshot, *, mapped: bool) -> Index:

@@ -1,7 +1,7 @@
 """One generation of one collection in memory: row file, ids, deletions, tenants, index; and how it is read from LMDB.
 
     LMDB blocks --crcs, ids-->  Rows.arrays, IdColumn          LMDB tombs --> Rows.arrays.deleted
-    sealed file --------------> Index (its rows)               rows since then: the tail, encoded by index.extend
+    sealed file --------------> Index (its rows)               rows since then: the tail, encoded by index.publish_rows
 
 The writer loads it once and then extends it at each commit; a reading process loads it and catches up before each
 search. One thread at a time loads, catches up or extends. A `Snapshot` is what searches hold: never changed, only

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from vecdb import limits
 
 if TYPE_CHECKING:
-    from vecdb.index.contract import Index, Neighbors, RowSet
+    from vecdb.index.contract import Index, Neighbors
+    from vecdb.index.row_set import RowSet
     from vecdb.query.planner import Plan
     from vecdb.schema import SearchParams
     from vecdb.state.generation import Generation
@@ -30,7 +31,7 @@ Asked = tuple[int, "SearchParams", tuple[str, ...]]
 
 @dataclass(slots=True)
 class PreparedSearch:
-    """structure : of the index when this was made (`Index.structure`).   allowed : rows that may be returned, None:
+    """structure : of the index when this was made (`Index.version`).   allowed : rows that may be returned, None:
     all.   search : float32[nq, dim] -> Found; raises what `Index.search` does.
     """
 
@@ -59,7 +60,7 @@ class PlanCache:
             self._evictions = evictions
             self._known.clear()
         way = self._known.get(asked)
-        return way if way is not None and way.structure is generation.index.structure else None
+        return way if way is not None and way.structure is generation.index.version else None
 
     def keep(self, asked: Asked, way: PreparedSearch) -> None:
         if len(self._known) >= limits.ways_max:

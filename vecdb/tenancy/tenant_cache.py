@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from vecdb import limits
 from vecdb.errors import NotFound
-from vecdb.index.contract import RowSet
+from vecdb.index.row_set import RowSet
 from vecdb.schema import Visibility
 from vecdb.storage.kv import catalog, keys
 from vecdb.storage.kv.store import Store

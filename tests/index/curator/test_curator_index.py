@@ -13,11 +13,11 @@ import pytest
 from tests.support.index_rows import MemoryRows, clustered, distances, recall
 from vecdb import schema
 from vecdb.errors import Corruption
-from vecdb.index.contract import RowSet
 from vecdb.index.curator import curator_index
 from vecdb.index.curator.curator_index import CuratorIndex
 from vecdb.index.curator.tree_order import reserve_lines
 from vecdb.index.curator.tree_search import TreeView
+from vecdb.index.row_set import RowSet
 from vecdb.schema import DTYPES, METRICS, SearchParams
 
 CONFIG = schema.Curator(leaf_rows=16)
@@ -28,7 +28,7 @@ EXACT = SearchParams(exact=True)
 
 def built(rows: MemoryRows, metric: str = "l2", threads: int = 2, config: schema.Curator = CONFIG) -> CuratorIndex:
     index = CuratorIndex(config, metric, rows)
-    index.extend(rows.row_count)
+    index.publish_rows(rows.row_count)
     index.add(rows.row_count, threads)
     assert index.check() == []
     return index
@@ -78,7 +78,7 @@ def test_progress_counts_every_stage_of_a_build(monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setattr(curator_index, name, note(name, getattr(curator_index, name)))
     monkeypatch.setattr(curator_index, "_ASSIGN_ROWS", 700)
     index = CuratorIndex(CONFIG, "l2", rows)
-    index.extend(3000)
+    index.publish_rows(3000)
     index.add(3000, 2, lambda done, total: reports.append((done, total)))
     assert index.check() == []
     assert reports[0] == (0, 3000) and reports[-1] == (3000, 3000)
@@ -150,7 +150,7 @@ def test_the_tail_is_found_before_it_is_ordered_and_after() -> None:
     allow = some(rows, 0.2)
     index.search(vectors[:1], 1, rows.visibility(), WIDE, allow)  # its slots are derived
     rows.append(vectors[1500:])
-    index.extend(rows.row_count)
+    index.publish_rows(rows.row_count)
     late = RowSet(np.concatenate([allow.rows, np.arange(1500, 2000, 7, dtype=np.uint32)]))
     for _ in range(2):
         own = index.search(vectors[1500:1600].astype(np.float32), 1, rows.visibility(), WIDE)
@@ -169,7 +169,7 @@ def test_a_long_tail_of_wide_rows_is_found(tenant: bool) -> None:
     index = built(rows)
     assert index._view is not None and index._view.order.bit_filter is not None
     rows.append(vectors[2000:])
-    index.extend(rows.row_count)
+    index.publish_rows(rows.row_count)
     allow = RowSet(np.arange(0, 3000, dtype=np.uint32)) if tenant else None
     own = index.search(vectors[2000:2100], 1, rows.visibility(), WIDE, allow)
     assert np.array_equal(own.rows[:, 0], np.arange(2000, 2100))
@@ -208,7 +208,7 @@ def test_panels_follow_growth_and_a_new_order() -> None:
     assert index._view is not None and len(index._view.order.panels) == 63
     for stop in (2100, 4000):
         rows.append(vectors[rows.row_count : stop])
-        index.extend(stop)
+        index.publish_rows(stop)
         for _ in range(2):
             own = index.search(vectors[stop - 100 : stop], 1, rows.visibility(), everything)
             assert np.array_equal(own.rows[:, 0], np.arange(stop - 100, stop))
@@ -245,7 +245,7 @@ def test_deleted_rows_and_later_rows_are_not_found() -> None:
     then = index.search(queries, 1, before, WIDE)
     assert np.array_equal(then.rows[:, 0], np.arange(50))
     rows.append(clustered(100, 24, seed=8))
-    index.extend(rows.row_count)
+    index.publish_rows(rows.row_count)
     index.add(rows.row_count)
     assert (index.search(queries, 1300, before, WIDE).rows < 1200).all()
     assert (index.search(queries, 1300, before, WIDE).counts == 1200).all()
@@ -257,7 +257,7 @@ def test_growth_splits_leaves_and_trains_again() -> None:
     index = built(rows)
     for stop in (260, 500, 900, 2500, 6000):
         rows.append(vectors[rows.row_count : stop])
-        index.extend(stop)
+        index.publish_rows(stop)
         index.add(stop, 2)
         assert index.check() == [] and index.indexed_rows == stop
         assert index._view is not None
@@ -292,7 +292,7 @@ def test_sealed_and_opened_it_answers_the_same(tmp_path: Path, metric: str, dim:
     rows.append(clustered(300, dim, seed=2))
     again = CuratorIndex.open(tmp_path / "curator", CONFIG, metric, rows)
     for one in (index, again):
-        one.extend(rows.row_count)
+        one.publish_rows(rows.row_count)
         assert one.check() == []
     queries = clustered(50, dim, seed=6)
     for allow in (None, some(rows, 0.7)):
@@ -322,7 +322,7 @@ def test_renumbered_rows_keep_their_leaves() -> None:
     kept = np.setdiff1d(np.arange(2000), gone)
     mapping[kept] = np.arange(len(kept))
     new_rows = MemoryRows(vectors[kept])
-    new = index.compact(mapping, new_rows)
+    new = index.renumbered(mapping, new_rows)
     assert new.check() == [] and new.indexed_rows == len(kept)
     found = new.search(vectors[kept[:50]].astype(np.float32), 1, new_rows.visibility(), WIDE)
     assert np.array_equal(found.rows[:, 0], np.arange(50))
@@ -342,7 +342,7 @@ def test_rows_far_outside_the_codes_are_found_by_those_who_may_see_them() -> Non
     index = built(rows)
     vectors[[800, 1400]] *= 500
     rows.append(vectors[700:])
-    index.extend(rows.row_count)
+    index.publish_rows(rows.row_count)
     assert index._view is not None and len(index._view.order.far)
     query = vectors[800:801].copy()
     assert index.search(query, 1, rows.visibility(), WIDE).rows[0, 0] == 800
@@ -361,7 +361,7 @@ def test_what_is_derived_of_a_tenant_is_kept_until_slots_change() -> None:
         index.search(clustered(1, 24), 5, rows.visibility(), WIDE, allow)
     assert kept == [allow.rows.nbytes] and allow.nbytes == 2 * allow.rows.nbytes
     rows.append(clustered(500, 24, seed=1))
-    index.extend(rows.row_count)
+    index.publish_rows(rows.row_count)
     index.search(clustered(1, 24), 5, rows.visibility(), WIDE, allow)
     assert len(kept) == 1
     index.add(rows.row_count)

@@ -21,7 +21,7 @@ WIDE = SearchParams(ef=80)
 def sealed(tmp_path_factory: pytest.TempPathFactory) -> tuple[MemoryRows, HnswIndex, Path]:
     rows = MemoryRows(clustered(900, 24), 4000)
     index = HnswIndex(CONFIG, "l2", rows)
-    index.extend(900)
+    index.publish_rows(900)
     index.add(800, 2)
     rows.delete(np.arange(100, 150))
     index.remove(rows.sequence)
@@ -38,7 +38,7 @@ def test_a_sealed_index_answers_as_before_and_reads_the_tail(
     rows, index, path = sealed
     again = HnswIndex.open(path, CONFIG, "l2", rows, mapped=mapped)
     assert again.indexed_rows == 800
-    again.extend(900)
+    again.publish_rows(900)
     assert again.check() == []
     queries = clustered(50, 24, seed=2)
     a = index.search(queries, 10, rows.visibility(), WIDE)
@@ -46,7 +46,7 @@ def test_a_sealed_index_answers_as_before_and_reads_the_tail(
     assert np.array_equal(a.rows, b.rows) and np.array_equal(a.distances, b.distances)
     if not mapped:
         again.add(900)
-        again.settle()
+        again.connect_unreachable()
         assert again.check() == []
 
 

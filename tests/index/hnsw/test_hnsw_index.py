@@ -11,8 +11,8 @@ import pytest
 from tests.support.index_rows import MemoryRows, clustered, distances, recall
 from vecdb import schema
 from vecdb.errors import Corruption
-from vecdb.index.contract import RowSet
 from vecdb.index.hnsw.hnsw_index import HnswIndex
+from vecdb.index.row_set import RowSet
 from vecdb.schema import DTYPES, METRICS, SearchParams, Visibility
 
 CONFIG = schema.Hnsw(m=8, ef_construction=60)
@@ -22,9 +22,9 @@ EXACT = SearchParams(exact=True)
 
 def built(rows: MemoryRows, metric: str = "l2", threads: int = 2, config: schema.Hnsw = CONFIG) -> HnswIndex:
     index = HnswIndex(config, metric, rows)
-    index.extend(rows.row_count)
+    index.publish_rows(rows.row_count)
     index.add(rows.row_count, threads)
-    index.settle(threads)
+    index.connect_unreachable(threads)
     assert index.check() == []
     return index
 
@@ -69,15 +69,15 @@ def test_the_graph_does_not_depend_on_when_rows_arrive() -> None:
     vectors = clustered(2000, 24, "uint8")
     whole = MemoryRows(vectors, 4096)
     first = HnswIndex(CONFIG, "l2", whole)
-    first.extend(2000)
+    first.publish_rows(2000)
     first.add(1024, 2)
     first.add(2000, 2)
     parts = MemoryRows(vectors[:1100], 4096)
     second = HnswIndex(CONFIG, "l2", parts)
-    second.extend(1100)
+    second.publish_rows(1100)
     second.add(1024, 1)
     parts.append(vectors[1100:])
-    second.extend(2000)
+    second.publish_rows(2000)
     second.add(2000, 1)
     assert links_of(first) == links_of(second)
 
@@ -86,7 +86,7 @@ def test_the_tail_is_found_before_it_is_indexed() -> None:
     vectors = clustered(1200, 24)
     rows = MemoryRows(vectors)
     index = HnswIndex(CONFIG, "l2", rows)
-    index.extend(1200)
+    index.publish_rows(1200)
     for indexed in (0, 700, 1200):
         index.add(indexed, 2)
         assert index.indexed_rows == indexed
@@ -135,7 +135,7 @@ def test_churn_leaves_nothing_unreachable_and_recall_as_good_as_new() -> None:
     replaced = rng.permutation(live)[: int(0.3 * n)]
     rows.append(rows.arrays.vectors[replaced] + np.float32(0.01))
     rows.delete(replaced)
-    index.extend(rows.row_count)
+    index.publish_rows(rows.row_count)
     index.add(rows.row_count, 2)
     index.remove(rows.sequence, 2)
     assert index.check() == []
@@ -152,7 +152,7 @@ def test_churn_leaves_nothing_unreachable_and_recall_as_good_as_new() -> None:
     assert (found.rows[:, 0] == live).mean() > 0.995
     mapping = np.full(rows.row_count, -1, np.int64)
     mapping[live] = np.arange(len(live))
-    compact = index.compact(mapping, fresh_rows)
+    compact = index.renumbered(mapping, fresh_rows)
     assert compact.check() == []
     packed = compact.search(queries, 10, fresh_rows.visibility(), params)
     assert recall(live[packed.rows], truth.rows) >= recall(churned.rows, truth.rows) - 0.01
@@ -178,9 +178,9 @@ def test_everything_deleted_then_filled_again() -> None:
     assert index.check() == []
     assert index.search(vectors[:3], 5, rows.visibility(), WIDE).counts.tolist() == [0, 0, 0]
     rows.append(vectors[300:])
-    index.extend(600)
+    index.publish_rows(600)
     index.add(600, 2)
-    index.settle()
+    index.connect_unreachable()
     assert index.check() == []
     assert (index.search(vectors[300:], 1, rows.visibility(), WIDE).rows[:, 0] == np.arange(300, 600)).mean() > 0.99
 
@@ -190,9 +190,9 @@ def test_everything_deleted_then_filled_again() -> None:
 def test_tiny_collections(n: int, metric: str) -> None:
     rows = MemoryRows(np.arange(1, n + 1, dtype=np.float32).reshape(n, 1))
     index = HnswIndex(CONFIG, metric, rows)
-    index.extend(n)
+    index.publish_rows(n)
     index.add(n, 2)
-    index.settle()
+    index.connect_unreachable()
     assert index.check() == []
     found = index.search(np.ones((2, 1), np.float32), 5, rows.visibility(), WIDE)
     assert found.counts.tolist() == [n, n]
@@ -220,7 +220,7 @@ def test_searches_during_add_and_remove_see_whole_answers() -> None:
     vectors = clustered(4000, 24)
     rows = MemoryRows(vectors, 8000)
     index = HnswIndex(CONFIG, "l2", rows)
-    index.extend(4000)
+    index.publish_rows(4000)
     index.add(1000, 1)
     visibility = rows.visibility()
     truth = index.search(vectors[:64], 10, visibility, EXACT).rows
@@ -256,10 +256,10 @@ def test_codes_are_trained_again_when_the_data_grow_out_of_them() -> None:
     index = built(rows)
     scale = index._current().graph.quantiser.scale
     rows.append(clustered(1500, 24, seed=4) * np.float32(20))
-    index.extend(rows.row_count)
+    index.publish_rows(rows.row_count)
     index.add(rows.row_count, 2)
     assert index._current().graph.quantiser.scale > 5 * scale
-    index.settle()
+    index.connect_unreachable()
     assert index.check() == []
 
 
@@ -295,7 +295,7 @@ def test_arrays_grow_while_batches_are_added(monkeypatch: pytest.MonkeyPatch) ->
     vectors = clustered(3000, 24)
     rows = MemoryRows(vectors[:100], 6000)
     index = HnswIndex(CONFIG, "l2", rows)
-    index.extend(100)
+    index.publish_rows(100)
     small = 128
     monkeypatch.setattr(type(rows.arrays), "capacity", property(lambda self: small))
     index.add(100)
@@ -305,7 +305,7 @@ def test_arrays_grow_while_batches_are_added(monkeypatch: pytest.MonkeyPatch) ->
 
     def publish() -> None:
         for stop in range(110, 3001, 10):
-            index.extend(stop)
+            index.publish_rows(stop)
         done.set()
 
     publisher = threading.Thread(target=publish)
@@ -313,7 +313,7 @@ def test_arrays_grow_while_batches_are_added(monkeypatch: pytest.MonkeyPatch) ->
     while not done.is_set() or index.indexed_rows < 3000:
         index.add(max(100, index._coded), 2)
     publisher.join()
-    index.settle()
+    index.connect_unreachable()
     assert index.check() == []
     exact = index.search(vectors[:100], 10, rows.visibility(), EXACT)
     assert recall(index.search(vectors[:100], 10, rows.visibility(), WIDE).rows, exact.rows) > 0.97
@@ -336,15 +336,15 @@ def test_rows_far_outside_the_codes_are_found_in_the_tail_in_the_graph_and_after
     index = built(rows)
     outliers = (np.arange(1, 81, dtype=np.float32)[:, None] * np.float32(100)) * np.ones(24, np.float32)
     rows.append(outliers)
-    index.extend(rows.row_count)
+    index.publish_rows(rows.row_count)
     place = np.arange(1500, 1580)
     assert np.array_equal(index.search(outliers, 3, rows.visibility(), WIDE).rows[:, 0], place)
     index.add(rows.row_count)
     assert np.array_equal(index.search(outliers, 3, rows.visibility(), WIDE).rows[:, 0], place)
-    index.settle()
+    index.connect_unreachable()
     index.seal(tmp_path / "sealed")
     again = HnswIndex.open(tmp_path / "sealed", CONFIG, "l2", rows)
-    again.extend(rows.row_count)
+    again.publish_rows(rows.row_count)
     assert np.array_equal(again.search(outliers, 3, rows.visibility(), WIDE).rows[:, 0], place)
     assert again.check() == []
 

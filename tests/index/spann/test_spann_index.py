@@ -20,7 +20,8 @@ from tests.support.disk_rows import DiskRows
 from tests.support.index_rows import clustered, distances, recall
 from vecdb import schema
 from vecdb.errors import Corruption
-from vecdb.index.contract import Neighbors, RowSet
+from vecdb.index.contract import Neighbors
+from vecdb.index.row_set import RowSet
 from vecdb.index.spann import bulk_build, list_updates
 from vecdb.index.spann import posting_lists as lists_module
 from vecdb.index.spann.posting_lists import ListsView, with_room
@@ -48,7 +49,7 @@ def make(tmp_path: Path) -> Iterator[Make]:
         rows = DiskRows(folder / "rows.0", vectors)
         index = SpannIndex(schema.Spann(**config), metric, rows, folder)
         opened.append((rows, index))
-        index.extend(rows.row_count)
+        index.publish_rows(rows.row_count)
         index.add(rows.row_count if indexed is None else indexed, threads)
         assert index.check() == []
         return rows, index
@@ -72,7 +73,7 @@ def resident_bytes(index: SpannIndex) -> int:
 
 def add_all(index: SpannIndex, rows: DiskRows, threads: int = 1) -> None:
     """To the last row, in the steps that maintenance would take; the index is well after each."""
-    index.extend(rows.row_count)
+    index.publish_rows(rows.row_count)
     while index.indexed_rows < rows.row_count:
         index.add(index.next_stop(rows.row_count), threads)
         assert_well(index)
@@ -202,7 +203,7 @@ def test_rows_far_outside_the_codes_are_found_in_the_tail_in_the_lists_and_after
     rows, index = make(clustered(1500, 24))
     outliers = (np.arange(1, 81, dtype=np.float32)[:, None] * np.float32(100)) * np.ones(24, np.float32)
     rows.append(outliers)
-    index.extend(rows.row_count)
+    index.publish_rows(rows.row_count)
     place = np.arange(1500, 1580)
     assert np.array_equal(index.search(outliers, 3, rows.visibility(), WIDE).rows[:, 0], place)
     add_all(index, rows)
@@ -269,7 +270,7 @@ def test_the_tail_is_found_before_it_is_indexed(make: Make) -> None:
     rows, index = make(vectors[:1200])
     for stop in range(1300, 2401, 100):
         rows.append(vectors[stop - 100 : stop])
-        index.extend(stop)
+        index.publish_rows(stop)
         if stop % 300 == 0:
             index.add(stop)
         found = index.search(vectors[stop - 100 : stop], 1, rows.visibility(), WIDE)
@@ -401,7 +402,7 @@ def test_lists_grow_split_and_stay_well_and_within_the_budget(make: Make, budget
     heads = view_of(index).heads.count
     for stop in range(1600, 4401, 400):
         rows.append(vectors[stop - 400 : stop])
-        index.extend(stop)
+        index.publish_rows(stop)
         index.add(stop, 2)
         assert_well(index)
         rows.delete(rng.permutation(rows.live())[:60])
@@ -910,7 +911,7 @@ def test_a_vacuum_keeps_exactly_the_surviving_rows(
     mapping = np.full(1500, -1, np.int64)
     mapping[live] = np.arange(len(live))
     fresh = DiskRows(tmp_path / "0" / "rows.1", vectors[live])
-    new = index.compact(mapping, fresh)
+    new = index.renumbered(mapping, fresh)
     assert new.indexed_rows == len(live)
     assert_well(new)
     assert {row for line in rows_by_list(new) for row in line} == set(range(len(live)))
@@ -950,21 +951,21 @@ def test_a_vacuum_under_a_budget_holds_one_batch_of_lists_and_makes_the_lists_of
         return view
 
     monkeypatch.setattr(list_updates, "with_room", watched)
-    new = index.compact(mapping, fresh)
+    new = index.renumbered(mapping, fresh)
     assert max(held) <= batch_bytes
     assert len(list(rows.path.parent.glob("lists.*"))) == 2, "the old generation has its lists until the switch"
     assert new.check() == [] and resident_bytes(new) <= budget
     assert (resident_bytes(new) > budget // 2) == (budget > 0), "the budget is made use of"
     held.clear()
     index.config = replace(index.config, memory_budget_bytes=None)
-    assert contents(index.compact(mapping, fresh)) == contents(new)
+    assert contents(index.renumbered(mapping, fresh)) == contents(new)
     assert max(held) > 4 * batch_bytes, "all of it was one batch: nothing is shown"
     fresh.close()
 
 
 def test_a_vacuum_of_an_index_without_rows(make: Make, tmp_path: Path) -> None:
     rows, index = make(clustered(20, 24), indexed=0)
-    assert index.compact(np.arange(20), rows).indexed_rows == 0
+    assert index.renumbered(np.arange(20), rows).indexed_rows == 0
 
 
 # -- threads -------------------------------------------------------------------------------------
@@ -1003,7 +1004,7 @@ def test_searches_beside_maintenance_see_whole_answers(make: Make, tmp_path: Pat
         for step in range(16):
             first = rows.row_count
             rows.append(vectors[first : first + 250])
-            index.extend(rows.row_count)
+            index.publish_rows(rows.row_count)
             published.append((rows.visibility(), published[-1][1]))
             index.add(rows.row_count, 2)
             rows.delete(rng.permutation(rows.live())[:80])

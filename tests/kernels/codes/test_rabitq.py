@@ -11,8 +11,9 @@ from numba import njit
 from numpy.typing import NDArray
 
 from tests.support.posting_lists import Search, arrays_of, prepared_for, view_heads_of, view_of
-from vecdb.index.hnsw.graph import ScalarQuantizer
-from vecdb.index.spann.entry_coder import EntryCoder, new_coder, padded, scaled
+from vecdb.index.common.quantizer import ScalarQuantizer
+from vecdb.index.common.rotation import padded
+from vecdb.index.spann.entry_coder import EntryCoder, new_coder, scaled
 from vecdb.index.spann.list_search import choose
 from vecdb.kernels.codes import rabitq
 from vecdb.kernels.primitives.dot_products import dot_packed

@@ -17,6 +17,7 @@ _PROGRAM = """
 import sys, zlib
 import numpy as np
 from numba import njit
+from numba.core.registry import cpu_target
 from vecdb.kernels.primitives import checksums, dot_products
 
 @njit
@@ -39,7 +40,7 @@ vector = np.frombuffer(b"123456789", np.uint8).reshape(1, 9)
 assert checksums.crc_rows(vector)[0] == 0xE3069283, hex(checksums.crc_rows(vector)[0])
 zeros = np.zeros((1, 32), np.uint8)
 assert checksums.crc_rows(zeros)[0] == 0x8A9136AA
-print("path", dot_products.target_path())
+print("path", dot_products.dot_path(cpu_target.target_context))
 """
 
 

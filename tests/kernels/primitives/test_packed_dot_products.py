@@ -18,6 +18,7 @@ from vecdb.kernels.primitives import dot_products
 _PROGRAM = """
 import numpy as np
 from numba import njit
+from numba.core.registry import cpu_target
 from vecdb.kernels.primitives import dot_products
 
 @njit
@@ -48,7 +49,7 @@ for bits in (1, 2, 4, 8):
             dots(codes, offsets, np.int64(width), query, (0,) * bits, out)
             wanted = [truth(codes[at : at + width], query, bits) for at in offsets]
             assert out.tolist() == wanted, (bits, width, query[:4], out[:3], wanted[:3])
-print("path", dot_products.target_path())
+print("path", dot_products.dot_path(cpu_target.target_context))
 """
 
 

@@ -41,7 +41,6 @@ def test_rows_lead_to_their_ids(kind: str, batches: Any, room: int, monkeypatch:
         assert column.row_count == len(expected)
         rows = np.arange(len(expected), dtype=np.int64)
         assert column.take(rows).tolist() == expected
-        assert [column.one(row) for row in range(len(expected))] == expected
         padding = -1 if kind == "int" else None
         if expected:
             picked = np.array([[0, -1], [len(expected) - 1, -1]])

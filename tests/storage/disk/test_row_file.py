@@ -54,7 +54,7 @@ def test_rows_are_where_the_layout_says(path: Path, dtype: str) -> None:
     assert raw[4096:] == vectors.tobytes() and len(raw) == 4096 + vectors.nbytes
     again = Rows(path, dtype, DIM, 3, writable=False, row_count=7)
     assert again.arrays.vectors.dtype == np.dtype(dtype)
-    assert np.array_equal(again.arrays.vectors[:7], vectors) and np.array_equal(again.read(6), vectors[6])
+    assert np.array_equal(again.arrays.vectors[:7], vectors)
     again.close()
 
 

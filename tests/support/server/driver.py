@@ -28,10 +28,10 @@ from vecdb.v1 import (
     tenants_pb2_grpc,
 )
 from vecdb.wire.arrays import vectors_message
-from vecdb_server import tokens
 from vecdb_server.app import Server
-from vecdb_server.auth import Caller
 from vecdb_server.config import checked
+from vecdb_server.security import tokens
+from vecdb_server.security.auth import Caller
 
 PATIENCE_S = 60.0  # how long a test waits for what must happen
 
@@ -86,11 +86,11 @@ class Running:
 
 def settled(running: Running) -> None:
     """Wait until no request is held, queued or worked on, and no list keeps a transaction open."""
-    house = running.server.house
-    running.until(lambda: house.admission.calls == 0 and house.admission.bytes == 0 and not house.streams)
-    for pool in (house.kernels, house.writers):
+    context = running.server.context
+    running.until(lambda: context.admission.calls == 0 and context.admission.bytes == 0 and not context.streams)
+    for pool in (context.kernels, context.writers):
         running.until(lambda pool=pool: pool.queued == 0 and pool.busy == 0)
-    running.until(lambda: house.db._backend.store._resting == 0 and house.db._backend.store._reads == 0)
+    running.until(lambda: context.db._backend.store._resting == 0 and context.db._backend.store._reads == 0)
 
 
 async def _made(config: Any) -> Server:

@@ -20,10 +20,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from vecdb.index.common.quantizer import block_count
 from vecdb.index.common.sampling import evenly_spaced
 from vecdb.index.common.thread_pool import ThreadPool
 from vecdb.index.contract import Progress
-from vecdb.index.hnsw.graph import block_count
 from vecdb.kernels.build import balanced_kmeans
 
 _ITERATIONS = 8

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from vecdb.index.clustering.cluster_tree import Heads, centroids
 from vecdb.index.common import sq8_training
+from vecdb.index.common.quantizer import ScalarQuantizer
 from vecdb.index.common.sampling import evenly_spaced, units
 from vecdb.index.common.thread_pool import ThreadPool
 from vecdb.index.contract import corrupt_row_error
-from vecdb.index.hnsw.graph import ScalarQuantizer
 from vecdb.kernels.primitives import checksums
 from vecdb.storage.disk.row_file import RowArrays
 

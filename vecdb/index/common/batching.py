@@ -1,8 +1,8 @@
-"""What searches of every kind of index share: queries in, room for what is found, slices over threads, no short answer.
+"""What searches of every kind of index share: slices of queries over threads, and no answer shorter than it must be.
 
-    as_queries -> empty -> in_slices(answer) -> fill_up
+    as_float32_queries -> empty -> map_query_slices(answer) -> complete_short_answers
 
-An index brings `answer`: one slice of queries, answered in place.
+An index brings `answer`, which answers one slice of queries in place.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.index.common.thread_pool import ThreadPool
-from vecdb.index.contract import Neighbors, RowSet
+from vecdb.index.contract import Neighbors
+from vecdb.index.row_set import RowSet
+from vecdb.kernels.search.graph_search import GraphWork
 from vecdb.schema import Visibility
 
 _I64, _F32 = np.dtype(np.int64), np.dtype(np.float32)  # numpy takes 0.2 us longer to understand their types
 Exactly = Callable[[NDArray[np.float32], int, Visibility, RowSet | None, int], Neighbors]
-SCORED = 1  # where `work` of an exact scan, and of what `explain_scan` reads, counts vectors that were scored
+SCORED = GraphWork.VECTOR_DISTANCES  # where `work` of an exact scan, too, counts vectors that were scored
 
 
 def as_float32_queries(queries: NDArray[Any]) -> NDArray[np.float32]:
@@ -88,6 +90,5 @@ def complete_short_answers(
 
 
 def explain_scan(work: NDArray[np.int64]) -> dict[str, Any]:
-    """work : int64[3], distances computed on codes, full vectors scored, queries walked a second time."""
-    names = ("code_distances", "vector_distances", "walked_again")
-    return {name: int(count) for name, count in zip(names, work.tolist(), strict=True)}
+    """work : int64[3], counted by GraphWork. The keys are the counters' names."""
+    return {counter.name.lower(): int(work[counter]) for counter in GraphWork}

@@ -1,6 +1,6 @@
-"""Rows that stand for all: chosen by number alone, so that every process and every run finds the same.
+"""A sample of rows: chosen by row number alone, so that every process and every run takes the same.
 
-spread -> sample -> units (cosine) -> center
+evenly_spaced -> sample -> units (cosine) -> center_of
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from vecdb.kernels.primitives.distance import COSINE, IP
 from vecdb.storage.disk.row_file import RowArrays
 
 SAMPLE_ROWS = 16_384
-_TINY = 1e-37
+_TINY = 1e-37  # no norm is divided by less
 
 
 def evenly_spaced(count: int, most: int) -> NDArray[np.int64]:

@@ -1,12 +1,12 @@
-"""Where a quantiser comes from: a sample of rows (sampling.py); and when it no longer fits them."""
+"""Training of the 8-bit quantizer from a sample of rows (sampling.py), and when it no longer fits the rows."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vecdb.index.common.quantizer import ScalarQuantizer, block_count
 from vecdb.index.common.sampling import norms, sample, units
-from vecdb.index.hnsw.graph import Graph, ScalarQuantizer, block_count
 from vecdb.kernels.codes import sq8
 from vecdb.kernels.primitives import checksums
 from vecdb.kernels.primitives.distance import COSINE, IP, L2
@@ -17,8 +17,9 @@ from vecdb.storage.disk.row_file import RowArrays
 # maximum), unless the maximum is this far beyond nearly all others: then those few rows are `far`.
 _QUANTILE = 0.9999
 _BEYOND = 4.0
-_FAR_ROWS_MAX = 256  # far rows that searches score one by one without a thought
+_FAR_ROWS_MAX = 256  # so many far rows, scored one by one, do not slow a search down
 _FAR_SHARE_MAX = 0.01  # of all rows
+_TOP_MIN = 1e-30  # a sample of zeros gets a scale that can be divided by
 FAR_GROWTH = 1.25  # too many far rows or not, codes are not trained again before their rows have grown by this
 
 
@@ -60,24 +61,14 @@ def train(arrays: RowArrays, metric: int, row_count: int) -> ScalarQuantizer:
     flat = np.abs(rows, out=rows).reshape(-1)
     place = int(min(len(flat) - 1, np.ceil(_QUANTILE * len(flat))))
     top = min(float(flat.max()), _BEYOND * float(np.partition(flat, place)[place])) or float(flat.max())
-    return ScalarQuantizer(mean, max(top, 1e-30) / 127.0, row_count, False)
-
-
-def encode(graph: Graph, arrays: RowArrays, metric: int, first: int, stop: int) -> NDArray[np.int32]:
-    """Codes of rows [first, stop), in place; returns the far ones among them, ascending."""
-    q = graph.quantiser
-    far = np.empty(max(0, stop - first), np.int32)
-    count = sq8.encode(
-        checksums.for_kernels(arrays.vectors), first, stop, q.mean, q.scale, metric, graph.codes, graph.bias, far
-    )
-    return far[:count].copy()
+    return ScalarQuantizer(mean, max(top, _TOP_MIN) / 127.0, row_count, False)
 
 
 def quantise(
     quantiser: ScalarQuantizer, vectors: NDArray[np.generic], metric: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.int32], NDArray[np.int32]]:
-    """Codes uint8[n, 64 * blocks] and biases int32[n] of rows (stored dtype[n, dim], C-contiguous), and which of them
-    are beyond the codes.
+    """Codes uint8[n, 64 * blocks] and biases int32[n] of rows (stored dtype[n, dim], C-contiguous), and the numbers
+    int32[any] of those that are far.
     """
     n, dim = vectors.shape
     codes = np.zeros((n, 64 * block_count(dim)), np.uint8)
@@ -87,15 +78,3 @@ def quantise(
         checksums.for_kernels(vectors), 0, n, quantiser.mean, quantiser.scale, metric, codes, bias, far
     )  # fmt: skip
     return codes, bias, far[:count]
-
-
-def recoded_differs(graph: Graph, arrays: RowArrays, metric: int, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Per row of `rows`: whether encoding it again gives another code, bias or far mark than stored."""
-    codes, bias, far = quantise(graph.quantiser, np.ascontiguousarray(arrays.vectors[rows]), metric)
-    differs: NDArray[np.bool_] = (codes != graph.codes[rows]).any(axis=1)
-    if len(graph.bias):  # not kept where `needs_bias` says no
-        differs |= bias != graph.bias[rows]
-    is_far = np.zeros(len(rows), bool)
-    is_far[far] = True
-    differs |= is_far != np.isin(rows, graph.far)
-    return differs

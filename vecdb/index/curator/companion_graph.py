@@ -7,8 +7,8 @@
 One-bit codes are read at two nanoseconds a row: at 40,000 rows that is as fast as a graph, at 160,000 rows it takes
 three times as long. A graph takes as much memory as the tree's codes, so it is built only after a search has asked.
 
-Thread rule (the roles of contract.py): `ask` and `search` are called by searches, `extend` by the publisher, everything
-else by maintenance.
+Thread rule (the roles of contract.py): `ask` and `search` are called by searches, `publish_rows` by the publisher,
+everything else by maintenance.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb import limits, schema
-from vecdb.index.contract import Neighbors, RowSet, RowSource, SealedFile
+from vecdb.index.contract import Neighbors, RowSource, SealedFile
 from vecdb.index.hnsw.hnsw_index import HnswIndex
+from vecdb.index.row_set import RowSet
 from vecdb.schema import SearchParams, Visibility
 
 _STEP_SHARE = 64  # new rows are worth a step when they are 1/64 of the graph's
@@ -63,7 +64,7 @@ class CompanionGraph:
         if graph is None:
             graph = HnswIndex(schema.Hnsw(), self._metric, self._rows)
             graph.remove(removed)
-        graph.extend(row_count)
+        graph.publish_rows(row_count)
         graph.add(graph.next_stop(row_count), threads)
         return graph
 
@@ -71,7 +72,7 @@ class CompanionGraph:
         """Let searches use `graph`, with codes of all rows that they may see. The caller keeps rows from being
         published meanwhile.
         """
-        graph.extend(row_count)
+        graph.publish_rows(row_count)
         self.graph = graph
 
     def search(
@@ -80,17 +81,17 @@ class CompanionGraph:
         assert self.graph is not None
         return partial(self.graph.search, limit=limit, visibility=visibility, params=params, allow=allow)
 
-    def extend(self, row_count: int) -> None:
+    def publish_rows(self, row_count: int) -> None:
         if self.graph is not None:
-            self.graph.extend(row_count)
+            self.graph.publish_rows(row_count)
 
     def remove(self, sequence: int, threads: int) -> int:
         return 0 if self.graph is None else self.graph.remove(sequence, threads)
 
-    def settle(self, threads: int) -> int:
-        return 0 if self.graph is None else self.graph.settle(threads)
+    def connect_unreachable(self, threads: int) -> int:
+        return 0 if self.graph is None else self.graph.connect_unreachable(threads)
 
-    def lacks_seal(self, row_count: int) -> bool:
+    def needs_reseal(self, row_count: int) -> bool:
         """Whether it has all rows but those of one step, and its file lacks many of them."""
         if self.graph is None or self.is_due(row_count):
             return False
@@ -112,8 +113,8 @@ class CompanionGraph:
         graph = HnswIndex.open(_path(beside), schema.Hnsw(), metric, rows, mapped=mapped)
         return cls(metric, rows, graph, sealed_rows=graph.indexed_rows)
 
-    def compact(self, mapping: NDArray[np.int64], rows: RowSource) -> CompanionGraph:
-        return CompanionGraph(self._metric, rows, None if self.graph is None else self.graph.compact(mapping, rows))
+    def renumbered(self, mapping: NDArray[np.int64], rows: RowSource) -> CompanionGraph:
+        return CompanionGraph(self._metric, rows, None if self.graph is None else self.graph.renumbered(mapping, rows))
 
     def check(self) -> list[str]:
         return [] if self.graph is None else [f"graph beside the tree: {fault}" for fault in self.graph.check()]

@@ -38,10 +38,11 @@ from vecdb.index.clustering.assignment import assign_to_heads, comparisons_per_r
 from vecdb.index.clustering.cluster_tree import comparisons, grow_tree
 from vecdb.index.common import sealed_file, sq8_training
 from vecdb.index.common.batching import as_float32_queries
+from vecdb.index.common.memory import grown
 from vecdb.index.common.progress import WeightedProgress
 from vecdb.index.common.sampling import evenly_spaced
 from vecdb.index.common.thread_pool import ThreadPool
-from vecdb.index.contract import Index, Neighbors, Progress, RowSet, RowSource, SealedFile
+from vecdb.index.contract import HasCompanionGraph, Index, Neighbors, Progress, RowSource, SealedFile
 from vecdb.index.curator import tree_file
 from vecdb.index.curator.companion_graph import CompanionGraph
 from vecdb.index.curator.invariants import violations
@@ -50,7 +51,7 @@ from vecdb.index.curator.tree_file import CuratorState
 from vecdb.index.curator.tree_order import CodeArrays, TreeOrderedCodes, identity, ordered, reserve_lines, split_leaves
 from vecdb.index.curator.tree_search import TreeScratch, TreeSearch, TreeView
 from vecdb.index.flat import scan_exactly
-from vecdb.index.hnsw.graph import grown
+from vecdb.index.row_set import RowSet
 from vecdb.kernels.primitives.distance import L2, METRIC_CODES
 from vecdb.kernels.search.tree_search import PANEL_SHARE, TreeWork
 from vecdb.schema import SearchParams, Visibility
@@ -65,11 +66,11 @@ _STEP_SHARE = 16  # a tail of 1/16 of the rows is worth a new order
 _CEILING = 4  # most rows of a leaf, in multiples of `leaf_rows`
 
 
-class CuratorIndex(Index):
+class CuratorIndex(Index, HasCompanionGraph):
     """See the module's text. state : what the index holds from the start; None: nothing."""
 
     kind = "curator"
-    patient = True
+    prefers_bulk_build = True
 
     def __init__(
         self,
@@ -103,7 +104,7 @@ class CuratorIndex(Index):
         return self._view.order.indexed if self._view is not None else 0
 
     @property
-    def structure(self) -> object:
+    def version(self) -> object:
         return self if self._view is None else self._view
 
     @property
@@ -115,10 +116,10 @@ class CuratorIndex(Index):
     def step_rows(self) -> int:
         return max(limits.index_step_rows, min(self.indexed_rows // _STEP_SHARE, limits.tail_rows_max // 2))
 
-    def extend(self, row_count: int) -> None:
+    def publish_rows(self, row_count: int) -> None:
         with self._lock:
             self._published = max(self._published, row_count)
-            self.companion.extend(row_count)
+            self.companion.publish_rows(row_count)
             if self._view is not None and row_count > self._coded:
                 self._publish(self._with_codes(self._view.order, row_count))
 
@@ -223,8 +224,8 @@ class CuratorIndex(Index):
         self.removed = max(self.removed, sequence)
         return self.companion.remove(sequence, threads)
 
-    def settle(self, threads: int = 1) -> int:
-        return self.companion.settle(threads)
+    def connect_unreachable(self, threads: int = 1) -> int:
+        return self.companion.connect_unreachable(threads)
 
     # -- companion graph ---------------------------------------------------------------------------
 
@@ -245,11 +246,11 @@ class CuratorIndex(Index):
             if self._view is not None and self.has_graph() != ready:  # prepared searches must be made again
                 self._view = TreeView(self._view.order, self._rows.arrays, self._metric)
 
-    def lacks_seal(self) -> bool:
-        return self.companion.lacks_seal(self._published)
+    def needs_reseal(self) -> bool:
+        return self.companion.needs_reseal(self._published)
 
     @property
-    def seal_mark(self) -> str:
+    def seal_suffix(self) -> str:
         graph = self.companion.graph
         return "" if graph is None else f".{graph.indexed_rows}"
 
@@ -328,12 +329,12 @@ class CuratorIndex(Index):
         companion = CompanionGraph.open(path, metric, rows, mapped=mapped) if state.has_graph else None
         return cls(config, metric, rows, state, companion)
 
-    def compact(self, mapping: NDArray[np.int64], rows: RowSource) -> CuratorIndex:
+    def renumbered(self, mapping: NDArray[np.int64], rows: RowSource) -> CuratorIndex:
         state = CuratorState(self._renumbered(mapping, rows), self.removed, self._built_rows)
-        return CuratorIndex(self.config, self.metric, rows, state, self.companion.compact(mapping, rows))
+        return CuratorIndex(self.config, self.metric, rows, state, self.companion.renumbered(mapping, rows))
 
     def _renumbered(self, mapping: NDArray[np.int64], rows: RowSource) -> TreeOrderedCodes | None:
-        """The order of the indexed rows that are left, see `compact`; None where none is."""
+        """The order of the indexed rows that are left, see `renumbered`; None where none is."""
         if self._view is None:
             return None
         old = self._view.order

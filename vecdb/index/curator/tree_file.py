@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 
 from vecdb.index.clustering.cluster_tree import Heads, bias_of
 from vecdb.index.common import sealed_file
+from vecdb.index.common.quantizer import ScalarQuantizer
 from vecdb.index.curator.one_bit_filter import OneBitFilter
 from vecdb.index.curator.tree_order import CodeArrays, TreeOrderedCodes, identity
-from vecdb.index.hnsw.graph import ScalarQuantizer
 
 MAGIC = b"VDBCURA\x01"
 VERSION = 1

@@ -16,28 +16,24 @@ Links are written in place under running searches: a new row's own links before 
 
 from __future__ import annotations
 
-import contextlib
-import mmap
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
+from vecdb.index.common.memory import reserve
+from vecdb.index.common.quantizer import ScalarQuantizer, block_count
+from vecdb.kernels.array_table import ArrayTable
 from vecdb.kernels.primitives import checksums
 from vecdb.kernels.primitives.distance import L2
-from vecdb.storage.disk import filesystem
+from vecdb.kernels.search.beam_search import GraphArrays
+from vecdb.kernels.search.graph_search import SearchedGraph
 from vecdb.storage.disk.row_file import RowArrays
 
-BLOCK_COUNTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)  # each is a compile: few steps, small waste
 LEVEL_MAX = 15
 _CAPACITY_MIN = 1 << 16
 _NO_ROWS: NDArray[np.int32] = np.empty(0, np.int32)
 _NO_BIAS: NDArray[np.int32] = np.empty(0, np.int32)  # a query is compared by inner product even where rows are not
-
-
-def block_count(dim: int) -> int:
-    """64-byte blocks of a code, padded to one of BLOCK_COUNTS."""
-    return next(count for count in BLOCK_COUNTS if 64 * count >= dim)
 
 
 def line_up(links: int) -> int:
@@ -55,52 +51,6 @@ def levels_of(first: int, stop: int, m: int, seed: int) -> NDArray[np.int8]:
     uniform = ((x >> np.uint64(11)).astype(np.float64) + 1.0) / 2.0**53
     levels: NDArray[np.int8] = np.minimum(-np.log(uniform) / np.log(m), LEVEL_MAX).astype(np.int8)
     return levels
-
-
-def reserve(shape: int | tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-    """Zeroed memory as `files.reserve` gives it, on large pages where the system has them.
-
-    A walk touches rows all over the arrays: with pages of 4 KiB nearly every one misses the address cache as well
-    (measured: 9 % of a search's time on 400,000 x 50).
-    """
-    array = filesystem.reserve_memory(shape, dtype)
-    owner: Any = array
-    while owner is not None and not isinstance(owner, mmap.mmap):
-        owner = owner.obj if isinstance(owner, memoryview) else getattr(owner, "base", None)
-    if owner is not None and hasattr(mmap, "MADV_HUGEPAGE"):
-        with contextlib.suppress(OSError):  # advice only
-            owner.madvise(mmap.MADV_HUGEPAGE)
-    return array
-
-
-class ScalarQuantizer:
-    """code = clip(round((x - mean) / scale) + 128); see kernels/codes/sq8.py. Immutable."""
-
-    __slots__ = ("lossless", "mean", "scale", "trained_rows")
-
-    def __init__(self, mean: NDArray[np.float32], scale: float, trained_rows: int, lossless: bool) -> None:
-        self.mean = mean
-        self.scale = scale
-        self.trained_rows = trained_rows
-        self.lossless = lossless
-
-
-class GraphView:
-    """What one search works on. `args` follows the order of kernels.search.search_graph from `indexed` to `deleted`."""
-
-    __slots__ = ("args", "arrays", "entry", "graph", "indexed", "level")
-
-    def __init__(self, graph: Graph, arrays: RowArrays, metric: int, indexed: int, entry: int, level: int) -> None:
-        self.graph = graph
-        self.arrays = arrays
-        self.indexed = indexed
-        self.entry = entry
-        self.level = level
-        self.args: tuple[Any, ...] = (
-            indexed, entry, level, metric, graph.quantiser.scale, graph.quantiser.mean,
-            graph.codes, graph.bias if metric == L2 else _NO_BIAS, graph.links, graph.upper, graph.slot, graph.far,
-            checksums.for_kernels(arrays.vectors), arrays.crcs, arrays.verified, arrays.deleted,
-        )  # fmt: skip
 
 
 class Graph:
@@ -145,6 +95,10 @@ class Graph:
         """A copy with some arrays exchanged."""
         return Graph(**{name: arrays.get(name, getattr(self, name)) for name in self.__slots__})
 
+    def arrays(self) -> GraphArrays:
+        """As kernels take it."""
+        return GraphArrays(self.codes, self.bias, self.links, self.upper, self.slot)
+
     def nbytes(self, rows: int, upper_rows: int) -> int:
         """Bytes in use by `rows` rows."""
         per_row = self.codes.shape[1] + 4 * self.links.shape[1] + (4 if len(self.bias) else 0) + 4 + 1
@@ -161,8 +115,38 @@ def upper_room(capacity: int, m: int) -> int:
     return int(capacity / (m - 1) * 1.25) + 1024
 
 
-def grown(old: NDArray[Any], length: int, used: int) -> NDArray[Any]:
-    """A longer array with the first `used` rows of the old one."""
-    new = reserve((length, *old.shape[1:]), old.dtype)
-    new[:used] = old[:used]
-    return new
+class GraphView:
+    """What one search works on: a graph as it was published, with the rows it is of, and both as a table for the
+    kernel (kernels/search/graph_search.py).
+    """
+
+    __slots__ = ("arrays", "entry", "graph", "indexed", "level", "metric", "table", "vectors")
+
+    def __init__(self, graph: Graph, arrays: RowArrays, metric: int, indexed: int, entry: int, level: int) -> None:
+        self.graph = graph
+        self.arrays = arrays
+        self.metric = metric
+        self.indexed = indexed
+        self.entry = entry
+        self.level = level
+        self.vectors = checksums.for_kernels(arrays.vectors)
+        self.table = ArrayTable(
+            SearchedGraph(
+                graph=graph.arrays() if metric == L2 else graph.arrays()._replace(bias=_NO_BIAS),
+                indexed=indexed,
+                entry=entry,
+                level=level,
+                metric=metric,
+                scale=graph.quantiser.scale,
+                mean=graph.quantiser.mean,
+                far=graph.far,
+                crcs=arrays.crcs,
+                verified=arrays.verified,
+                deleted=arrays.deleted,
+            )
+        )
+
+    def replace(self, **changed: Any) -> GraphView:
+        """A view in which some of graph, arrays, indexed, entry, level are others."""
+        names = ("graph", "arrays", "metric", "indexed", "entry", "level")
+        return GraphView(**{name: changed.get(name, getattr(self, name)) for name in names})

@@ -1,4 +1,4 @@
-"""HNSW (Malkov and Yashunin, 2016): policy over the kernels. Batches, growth, deletes, and the search call.
+"""HNSW (Malkov and Yashunin, 2016): when rows join the graph, when it grows and is repaired, and how it is searched.
 
     rows    0 ........... indexed ............ row_count
             in the graph  tail: codes scanned, no links
@@ -7,9 +7,9 @@ Three roles (contract.py): searches take `self._view` once and hold no lock; the
 place and publishes views; the publisher encodes new rows. The lock only orders the last two where they replace arrays.
 
 Invariants (`check` proves them): links lie below `indexed`, never name the row itself or one row twice; no linked row
-links to an unlinked dead one; every linked row is reachable from the entry point on layer 0 after `settle`; codes are
-what encoding gives. Unlinked are the indexed rows deleted at or before `removed` (0 = none): no further record of them
-is kept.
+links to an unlinked dead one; after `connect_unreachable` every linked row is reachable from the entry point on layer
+0; codes are what encoding gives. Unlinked are the indexed rows deleted at or before `removed` (0 = none); nothing else
+records them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from vecdb import limits, schema
 from vecdb.index.clustering.partition import Partition
-from vecdb.index.common import sq8_training
+from vecdb.index.common import sealed_file, sq8_training
 from vecdb.index.common.batching import (
     as_float32_queries,
     complete_short_answers,
@@ -32,22 +32,17 @@ from vecdb.index.common.batching import (
     explain_scan,
     map_query_slices,
 )
+from vecdb.index.common.memory import grown
+from vecdb.index.common.quantizer import block_count
 from vecdb.index.common.thread_pool import ThreadPool
-from vecdb.index.contract import (
-    EVERYTHING,
-    Index,
-    Neighbors,
-    Progress,
-    RowSet,
-    RowSource,
-    SealedFile,
-    corrupt_row_error,
-)
+from vecdb.index.contract import Index, Neighbors, Progress, RowSource, SealedFile, corrupt_row_error
 from vecdb.index.flat import scan_exactly
-from vecdb.index.hnsw import graph_file, invariants
-from vecdb.index.hnsw.construction import insert_batch, repair_rows, settle_rows
-from vecdb.index.hnsw.graph import Graph, GraphView, block_count, grown, levels_of, upper_room
+from vecdb.index.hnsw import graph_codes, graph_file, invariants
+from vecdb.index.hnsw.construction import GraphBuilder
+from vecdb.index.hnsw.graph import Graph, GraphView, levels_of, upper_room
 from vecdb.index.hnsw.scratch import ScratchPool
+from vecdb.index.hnsw.state import HnswState, renumbered
+from vecdb.index.row_set import EVERY_ROW_BITMAP, RowSet
 from vecdb.kernels.primitives.distance import METRIC_CODES
 from vecdb.kernels.primitives.visibility import deleted_by
 from vecdb.kernels.search import graph_search
@@ -95,10 +90,10 @@ class HnswIndex(Index):
         return self._view.indexed if self._view is not None else 0
 
     @property
-    def structure(self) -> object:
+    def version(self) -> object:
         return self if self._view is None else self._view
 
-    def extend(self, row_count: int) -> None:
+    def publish_rows(self, row_count: int) -> None:
         with self._lock:
             self._published = max(self._published, row_count)
             self._encode(row_count)
@@ -112,12 +107,12 @@ class HnswIndex(Index):
             return
         arrays = self._rows.arrays
         graph = self._with_room(view.graph, row_count)
-        far = sq8_training.encode(graph, arrays, self._metric, self._coded, row_count)
+        far = graph_codes.encode(graph, arrays, self._metric, self._coded, row_count)
         if len(far):
             graph = graph.replace(far=np.concatenate([graph.far, far]))
         self._coded = row_count
         if graph is not view.graph or arrays is not view.arrays:
-            self._view = GraphView(graph, arrays, self._metric, view.indexed, view.entry, view.level)
+            self._view = view.replace(graph=graph, arrays=arrays)
 
     def _with_room(self, graph: Graph, row_count: int) -> Graph:
         """Room for the codes of `row_count` rows. Links are not touched: a batch may be writing them right now."""
@@ -174,7 +169,7 @@ class HnswIndex(Index):
                 self._view = GraphView(graph, arrays, self._metric, 0, -1, 0)
                 self._encode(max(stop, self._published))  # rows published before there was a quantiser wait in the tail
             return
-        self.extend(stop)
+        self.publish_rows(stop)
         quantiser = view.graph.quantiser
         grew = stop / quantiser.trained_rows
         too_far = sq8_training.too_far(self._current().graph.far, stop)
@@ -192,8 +187,8 @@ class HnswIndex(Index):
             old = self._current().graph
             fresh = Graph.reserve(len(old.codes), self._blocks, self.config.m, len(old.bias) > 0, quantiser)
             graph = old.replace(quantiser=quantiser, codes=fresh.codes, bias=fresh.bias)
-            graph = graph.replace(far=sq8_training.encode(graph, arrays, self._metric, 0, self._coded))
-            self._view = GraphView(graph, arrays, self._metric, view.indexed, view.entry, view.level)
+            graph = graph.replace(far=graph_codes.encode(graph, arrays, self._metric, 0, self._coded))
+            self._view = view.replace(graph=graph, arrays=arrays)
 
     def _add_batch(self, stop: int, threads: int) -> None:
         with self._lock:
@@ -204,7 +199,7 @@ class HnswIndex(Index):
             used = self._upper_used + int(levels.sum(dtype=np.int64))
             graph = self._with_link_room(graph, first, stop, used)
             if graph is not view.graph:
-                self._view = GraphView(graph, view.arrays, self._metric, first, view.entry, view.level)
+                self._view = view.replace(graph=graph)
             ends = self._upper_used + np.cumsum(levels, dtype=np.int64)
             graph.levels[first:stop] = levels
             graph.slot[first:stop] = np.where(levels > 0, ends - levels, -1)
@@ -212,36 +207,26 @@ class HnswIndex(Index):
             graph.upper[self._upper_used : used] = -1
             self._upper_used = used
         arrays = self._rows.arrays
-        gone = self._unlinked(arrays, stop)[first:]
+        left_out = self._unlinked(arrays, stop)[first:]
         if view.entry >= 0:
-            insert_batch(
-                graph,
-                arrays,
-                self.config,
-                first,
-                stop,
-                gone,
-                self.removed,
-                view.entry,
-                view.level,
-                threads,
-                self._workers,
-                self._scratches,
-            )
-        candidates = np.where(gone, -1, levels)
+            builder = self._builder(graph, threads)
+            builder.insert(first, stop, left_out, self.removed, view.entry, view.level)
+        candidates = np.where(left_out, -1, levels)
         entry, level = view.entry, view.level
         if candidates.max() > (level if entry >= 0 else -1):
-            # The first batch after an empty graph has one entry point and otherwise no links: `settle` joins the rest.
+            # The first batch of an empty graph has an entry point and no links yet: `connect_unreachable` adds them.
             entry = first + int(candidates.argmax())
             level = int(candidates.max())
         self._publish(stop, entry, level)
         if view.entry < 0 and entry >= 0 and stop - first > 1:
-            self.settle(threads)
+            self.connect_unreachable(threads)
 
     def _publish(self, indexed: int, entry: int, level: int) -> None:
         with self._lock:
-            now = self._current()
-            self._view = GraphView(now.graph, self._rows.arrays, self._metric, indexed, entry, level)
+            self._view = self._current().replace(arrays=self._rows.arrays, indexed=indexed, entry=entry, level=level)
+
+    def _builder(self, graph: Graph, threads: int) -> GraphBuilder:
+        return GraphBuilder(graph, self._rows.arrays.deleted, self.config, threads, self._workers, self._scratches)
 
     def _unlinked(self, arrays: RowArrays, stop: int) -> NDArray[np.bool_]:
         return deleted_by(arrays.deleted[:stop], self.removed)
@@ -259,16 +244,14 @@ class HnswIndex(Index):
         dead = deleted_by(deleted, sequence)
         fresh = int(dead.sum() - before.sum())
         if fresh:
-            repair_rows(
-                view.graph, self.config, view.indexed, view.level, dead, threads, self._workers, self._scratches
-            )
+            self._builder(view.graph, threads).repair(view.indexed, view.level, dead)
         self.removed = sequence
         if fresh:
             entry, level = view.entry, view.level
             if entry < 0 or dead[entry]:
                 entry, level = self._promote(view, dead, deleted)
                 self._publish(view.indexed, entry, level)
-            self.settle(threads)
+            self.connect_unreachable(threads)
         return fresh
 
     def _promote(self, view: GraphView, dead: NDArray[np.bool_], deleted: NDArray[np.uint64]) -> tuple[int, int]:
@@ -283,7 +266,7 @@ class HnswIndex(Index):
         entry = int(living[np.argmax(deleted[living] == 0)])
         return entry, int(levels[entry])
 
-    def settle(self, threads: int = 1) -> int:
+    def connect_unreachable(self, threads: int = 1) -> int:
         view = self._view
         if view is None:
             return 0
@@ -295,7 +278,7 @@ class HnswIndex(Index):
             if entry < 0:
                 return 0
             self._publish(view.indexed, entry, level)
-        return settle_rows(view.graph, arrays, self.config, view.indexed, dead, entry, level, self._scratches)
+        return self._builder(view.graph, threads).connect_unreachable(view.indexed, dead, entry, level)
 
     # -- search ------------------------------------------------------------------------------------
 
@@ -311,9 +294,9 @@ class HnswIndex(Index):
         queries = as_float32_queries(queries)
         if view is None or params.exact:
             return self._exactly(queries, limit, visibility, allow, params.threads)
-        bitmap = EVERYTHING if allow is None else allow.bitmap(visibility.row_count)
+        bitmap = EVERY_ROW_BITMAP if allow is None else allow.bitmap(visibility.row_count)
         if view.arrays is not self._rows.arrays:
-            view = GraphView(view.graph, self._rows.arrays, self._metric, view.indexed, view.entry, view.level)
+            view = view.replace(arrays=self._rows.arrays)
         width = max(params.ef or self.config.ef, limit)
         rerank = max(limit + 10, 2 * limit, width // 4) if self.config.quantization is not None else width
         found = empty(len(queries), limit)
@@ -334,8 +317,8 @@ class HnswIndex(Index):
     ) -> None:
         scratch = self._scratches.take(view.graph, width, rerank)
         bad = graph_search.search_graph(
-            queries, found.rows, found.distances, found.counts, found.work, found.rows.shape[1], width, rerank,
-            len(allow) > 0, visibility.row_count, visibility.sequence, allow, *view.args, *scratch.search_args,
+            queries, found.rows, found.distances, found.counts, found.work, width, rerank, visibility.row_count,
+            visibility.sequence, allow, view.table.table, view.vectors, scratch.table.table, scratch.blocks,
         )  # fmt: skip
         self._scratches.give(scratch)
         if bad >= 0:
@@ -352,7 +335,7 @@ class HnswIndex(Index):
         return self._cells.centres(self._rows.arrays, self._metric, row_count, self._workers)
 
     def seal(self, path: Path) -> SealedFile:
-        return graph_file.write(self, path)
+        return graph_file.write(path, _facts(self.config, self.metric, self._rows), self._state())
 
     @classmethod
     def open(cls, path: Path, config: schema.Hnsw, metric: str, rows: RowSource, *, mapped: bool = False) -> HnswIndex:
@@ -361,17 +344,36 @@ class HnswIndex(Index):
 
         Raises Corruption when the file is damaged or belongs to other parameters; the caller rebuilds.
         """
-        return graph_file.read(cls, path, config, metric, rows, mapped)
+        return cls.from_state(
+            config, metric, rows, graph_file.read(path, _facts(config, metric, rows), rows.arrays, mapped)
+        )
 
-    def compact(self, mapping: NDArray[np.int64], rows: RowSource) -> HnswIndex:
-        """Call `remove` first: rows that are gone without having been unlinked leave holes that only `settle` mends."""
-        return graph_file.renumber(self, mapping, rows)
+    @classmethod
+    def from_state(cls, config: schema.Hnsw, metric: str, rows: RowSource, state: HnswState) -> HnswIndex:
+        new = cls(config, metric, rows, seed=state.seed)
+        new.removed = state.removed
+        new._view = state.view
+        new._coded = state.coded_rows
+        new._upper_used = state.upper_used
+        return new
+
+    def _state(self) -> HnswState:
+        return HnswState(self._view, self._coded, self._upper_used, self.removed, self.seed)
+
+    def renumbered(self, mapping: NDArray[np.int64], rows: RowSource) -> HnswIndex:
+        """Call `remove` first. Rows that are gone without having been unlinked leave their neighbours with fewer links;
+        those that become unreachable by that are linked again.
+        """
+        state = renumbered(self._state(), mapping, rows.arrays, self.config.m)
+        new = HnswIndex.from_state(self.config, self.metric, rows, state)
+        new.connect_unreachable()
+        return new
 
     def check(self) -> list[str]:
         view = self._view
         if view is None:
             return []
-        return invariants.violations(self, view, self._unlinked(self._rows.arrays, view.indexed))
+        return invariants.violations(view, self._unlinked(self._rows.arrays, view.indexed))
 
     def explain(self, work: NDArray[np.int64]) -> dict[str, Any]:
         return explain_scan(work)
@@ -395,3 +397,9 @@ class HnswIndex(Index):
     def _current(self) -> GraphView:
         assert self._view is not None
         return self._view
+
+
+def _facts(config: schema.Hnsw, metric: str, rows: RowSource) -> dict[str, Any]:
+    """What a sealed file says of the collection and its parameters."""
+    common = sealed_file.facts(HnswIndex.kind, metric, rows.arrays.vectors)
+    return {**common, "m": config.m, "ef_construction": config.ef_construction}

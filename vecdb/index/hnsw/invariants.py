@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from numpy.typing import NDArray
 
-from vecdb.index.common import sq8_training
 from vecdb.index.common.sampling import evenly_spaced
+from vecdb.index.hnsw import graph_codes
 from vecdb.index.hnsw.graph import Graph, GraphView
 from vecdb.kernels.build import repair
-
-if TYPE_CHECKING:
-    from vecdb.index.hnsw.hnsw_index import HnswIndex
 
 _SAMPLE = 512
 
 
-def violations(index: HnswIndex, view: GraphView, unlinked: NDArray[np.bool_]) -> list[str]:
+def violations(view: GraphView, unlinked: NDArray[np.bool_]) -> list[str]:
     """Violated invariants of the view. unlinked : bool[indexed], rows that no link may name."""
     graph = view.graph
     n = view.indexed
@@ -39,7 +34,7 @@ def violations(index: HnswIndex, view: GraphView, unlinked: NDArray[np.bool_]) -
             found.append(f"layer {layer}: {int(low.sum())} links to rows that are not on this layer")
     found += _entry(view, levels, unlinked)
     found += _reachable(graph, view, unlinked)
-    found += _codes(index, view)
+    found += _codes(view)
     return found
 
 
@@ -83,7 +78,7 @@ def unreachable(graph: Graph, indexed: int, entry: int, unlinked: NDArray[np.boo
     queue = np.empty(indexed, np.int32)
     parent[entry] = entry
     queue[0] = entry
-    repair.spread(queue, 0, 1, graph.links, parent)
+    repair.bfs(queue, 0, 1, graph.links, parent)
     return int(((parent < 0) & ~unlinked).sum())
 
 
@@ -92,9 +87,9 @@ def _reachable(graph: Graph, view: GraphView, unlinked: NDArray[np.bool_]) -> li
     return [f"{lost} linked rows are unreachable"] if lost else []
 
 
-def _codes(index: HnswIndex, view: GraphView) -> list[str]:
+def _codes(view: GraphView) -> list[str]:
     """Codes of a sample, spread over the rows, against encoding them again."""
     graph = view.graph
     picked = evenly_spaced(view.indexed, _SAMPLE)
-    wrong = int(sq8_training.recoded_differs(graph, view.arrays, index._metric, picked).sum())
+    wrong = int(graph_codes.recoded_differs(graph, view.arrays, view.metric, picked).sum())
     return [f"{wrong} of {len(picked)} sampled rows have codes that differ from encoding them"] if wrong else []

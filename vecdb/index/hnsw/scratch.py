@@ -6,46 +6,42 @@ of the link array, because a search may meet rows that joined the graph after it
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from vecdb.index.hnsw.graph import Graph
+from vecdb.kernels.array_table import ArrayTable
+from vecdb.kernels.search.beam_search import BeamScratch
+from vecdb.kernels.search.graph_search import GraphScratch
 from vecdb.storage.disk import filesystem
 
-_TRAIL = 1 << 16
-_KEPT_MAX = 64
+_TRAIL = 1 << 16  # rows met by one search that are cleared one by one; after more the whole visited set is
+_SCRATCHES_MAX = 64  # that are kept between calls
 
 
 class Scratch:
-    """Buffers of one kernel call; kernels.search.search_graph says what each is for."""
+    """Buffers of one kernel call, as the table of a GraphScratch, and what they have room for."""
 
-    __slots__ = (
-        "capacity",
-        "kept",
-        "keys",
-        "pool",
-        "query8",
-        "query16",
-        "search_args",
-        "stride",
-        "trail",
-        "visited",
-    )
+    __slots__ = ("blocks", "capacity", "keys", "pool", "stride", "table")
 
     def __init__(self, capacity: int, stride: int, pool: int, keys: int, blocks: int) -> None:
         self.capacity = capacity
         self.stride = stride
-        self.pool = np.empty(pool, np.int64)
-        self.keys = np.empty(keys, np.int64)
-        self.kept = np.empty(stride + 1, np.int64)
-        self.visited = filesystem.reserve_memory(capacity // 32 + 1, np.uint32)
-        self.trail = np.empty(_TRAIL, np.int32)
-        self.query8 = np.zeros(64 * blocks, np.int8)
-        self.query16 = np.zeros(64 * blocks, np.int16)
-        self.search_args: tuple[Any, ...] = (
-            self.pool, self.keys, self.visited, self.trail, self.query8, self.query16, (0,) * blocks
-        )  # fmt: skip
+        self.pool = pool
+        self.keys = keys
+        self.blocks = (0,) * blocks
+        self.table = ArrayTable(
+            GraphScratch(
+                beam=BeamScratch(
+                    pool=np.empty(pool, np.int64),
+                    visited=filesystem.reserve_memory(capacity // 32 + 1, np.uint32),
+                    trail=np.empty(_TRAIL, np.int32),
+                ),
+                keys=np.empty(keys, np.int64),
+                kept=np.empty(stride + 1, np.int64),
+                query8=np.zeros(64 * blocks, np.int8),
+                query16=np.zeros(64 * blocks, np.int16),
+            )
+        )
 
 
 class ScratchPool:
@@ -63,8 +59,8 @@ class ScratchPool:
         else:
             if (
                 scratch.capacity >= len(graph.links)
-                and 4 * width + 2 <= len(scratch.pool)
-                and rerank < len(scratch.keys)
+                and 4 * width + 2 <= scratch.pool
+                and rerank < scratch.keys
                 and scratch.stride >= graph.links.shape[1]
             ):
                 return scratch
@@ -72,5 +68,5 @@ class ScratchPool:
         return Scratch(len(graph.links), graph.links.shape[1], pool, max(256, rerank + 1), self.blocks)
 
     def give(self, scratch: Scratch) -> None:
-        if len(self._free) < _KEPT_MAX:
+        if len(self._free) < _SCRATCHES_MAX:
             self._free.append(scratch)

@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.index.common import sq8_training
+from vecdb.index.common.quantizer import ScalarQuantizer
+from vecdb.index.common.rotation import padded, rotation
 from vecdb.index.common.sampling import center_of
-from vecdb.index.hnsw.graph import ScalarQuantizer
 from vecdb.kernels.codes import rabitq
 from vecdb.kernels.primitives import checksums
 from vecdb.storage.disk.row_file import RowArrays
@@ -158,18 +159,6 @@ class EntryCoder:
             scratch[1],
         )
         return codes, factors, float(total)
-
-
-def padded(dim: int, bits: int) -> int:
-    """Dimensions of a packed code: whole vectors of 16 bytes, and a multiple of 64 for the rotation."""
-    unit = max(64, 128 // bits) if bits < 8 else 64
-    return -(-dim // unit) * unit
-
-
-def rotation(rng: np.random.Generator, dim: int) -> NDArray[np.float32]:
-    """Signs of a rotation of `dim` dimensions, as `rabitq.rotate` takes them: float32[4, dim] of +-1."""
-    signs: NDArray[np.float32] = (1 - 2 * rng.integers(0, 2, (rabitq.ROUNDS, dim))).astype(np.float32)
-    return signs
 
 
 def lossless_for(metric: int, dtype: np.dtype[np.generic], bits: int) -> bool:

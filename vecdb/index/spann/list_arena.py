@@ -19,7 +19,7 @@ from collections import deque
 import numpy as np
 from numpy.typing import NDArray
 
-from vecdb.index.hnsw.graph import reserve
+from vecdb.index.common.memory import reserve
 from vecdb.storage.disk import filesystem
 
 _PAGE = 4096

@@ -20,7 +20,7 @@ import numpy as np
 
 from vecdb.index.clustering.cluster_tree import Heads, bias_of
 from vecdb.index.common import sealed_file
-from vecdb.index.hnsw.graph import ScalarQuantizer
+from vecdb.index.common.quantizer import ScalarQuantizer
 from vecdb.index.spann.entry_coder import EntryCoder
 from vecdb.index.spann.posting_lists import ListsView, empty_view
 from vecdb.storage.disk.list_file import ListFile

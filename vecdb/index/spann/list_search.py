@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from vecdb import schema
 from vecdb.index.common.sampling import evenly_spaced
-from vecdb.index.contract import ALL_ROWS, Neighbors, corrupt_row_error
+from vecdb.index.contract import Neighbors, corrupt_row_error
+from vecdb.index.row_set import EVERY_ROW_LIST
 from vecdb.index.spann.posting_lists import ListsView, PostingLists, check_extents
 from vecdb.index.spann.probe_count import LISTS_MAX, MOST, SAMPLES, Probing, most
 from vecdb.kernels.primitives import checksums
@@ -393,10 +394,8 @@ class ListSearch:
             queries,
             b.keys[1],
             b.sizes[1],
-            self.limit,
-            ALL_ROWS,
+            EVERY_ROW_LIST,
             self.view.indexed,
-            visibility.row_count,
             visibility.row_count,
             visibility.sequence,
             self.allow,
@@ -405,7 +404,6 @@ class ListSearch:
             arrays.crcs,
             arrays.verified,
             arrays.deleted,
-            exact_scan.BLOCK_ROWS,
             b.tail,
         )
         if bad >= 0:

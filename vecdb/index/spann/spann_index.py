@@ -35,17 +35,9 @@ from vecdb.index.common import sealed_file, sq8_training
 from vecdb.index.common.batching import as_float32_queries, complete_short_answers, empty, map_query_slices
 from vecdb.index.common.progress import WeightedProgress
 from vecdb.index.common.thread_pool import ThreadPool
-from vecdb.index.contract import (
-    EVERYTHING,
-    Index,
-    IndexCorruption,
-    Neighbors,
-    Progress,
-    RowSet,
-    RowSource,
-    SealedFile,
-)
+from vecdb.index.contract import Index, IndexCorruption, Neighbors, Progress, RowSource, SealedFile
 from vecdb.index.flat import scan_exactly
+from vecdb.index.row_set import EVERY_ROW_BITMAP, RowSet
 from vecdb.index.spann import bulk_build, list_directory, list_updates
 from vecdb.index.spann.list_search import (
     BYTES,
@@ -85,7 +77,7 @@ class SpannIndex(Index):
     """See the module's text. folder : of the list file."""
 
     kind = "spann"
-    patient = True
+    prefers_bulk_build = True
 
     def __init__(self, config: schema.Spann, metric: str, rows: RowSource, folder: Path) -> None:
         self.config = config
@@ -109,14 +101,14 @@ class SpannIndex(Index):
         return view.indexed if view is not None else 0
 
     @property
-    def structure(self) -> object:
+    def version(self) -> object:
         return self if self.lists.view is None else self.lists.view
 
     @property
-    def learning_cost(self) -> float:
+    def tuning_cost_share(self) -> float:
         return _LEARNING_COST if self.config.memory_budget_bytes is None else _LEARNING_FROM_DISK_COST
 
-    def extend(self, row_count: int) -> None:
+    def publish_rows(self, row_count: int) -> None:
         """Nothing to derive: the tail is scanned on its vectors."""
 
     # -- maintenance -------------------------------------------------------------------------------
@@ -224,7 +216,7 @@ class SpannIndex(Index):
             self._settle_memory()
         return 0
 
-    def settle(self, threads: int = 1) -> int:
+    def connect_unreachable(self, threads: int = 1) -> int:
         return 0
 
     # -- search ------------------------------------------------------------------------------------
@@ -241,7 +233,7 @@ class SpannIndex(Index):
         queries = as_float32_queries(queries)
         if view is None or params.exact:
             return self._exactly(queries, limit, visibility, allow, params.threads)
-        bitmap = EVERYTHING if allow is None else allow.bitmap(visibility.row_count)
+        bitmap = EVERY_ROW_BITMAP if allow is None else allow.bitmap(visibility.row_count)
         found = empty(len(queries), limit, WORK)
         prepared = self._prepared
         if prepared is None or prepared.view is not view or prepared.arrays is not self._rows.arrays:
@@ -336,7 +328,7 @@ class SpannIndex(Index):
         index.lists.load(index._hottest(view, config.memory_budget_bytes))
         return index
 
-    def compact(self, mapping: NDArray[np.int64], rows: RowSource) -> SpannIndex:
+    def renumbered(self, mapping: NDArray[np.int64], rows: RowSource) -> SpannIndex:
         new = SpannIndex(self.config, self.metric, rows, self.lists.folder)
         new._built_rows, new.lists.replicas = self._built_rows, self.lists.replicas
         new.lists.removed = self.lists.removed

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from vecdb.kernels.primitives.dot_products import dot_codes
 from vecdb.kernels.compile import kernel
+from vecdb.kernels.primitives.dot_products import dot_codes
 
 
 @kernel()

@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from vecdb.kernels.primitives.topk import sort_keys
-from vecdb.kernels.primitives.dot_products import dot_packed
-from vecdb.kernels.search.list_scan import estimate, nearest_heads
 from vecdb.kernels.compile import kernel, part
+from vecdb.kernels.primitives.dot_products import dot_packed
+from vecdb.kernels.primitives.topk import sort_keys
+from vecdb.kernels.search.list_scan import estimate, nearest_heads
 
 
 @part()

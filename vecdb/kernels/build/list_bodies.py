@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from vecdb.kernels.primitives.dot_products import crc32c_range
 from vecdb.kernels.compile import kernel, part
+from vecdb.kernels.primitives.crc32c import crc32c_range
 
 
 @kernel()

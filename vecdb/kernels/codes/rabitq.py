@@ -1,7 +1,7 @@
 """RaBitQ codes (Gao and Long, 2024; extended 2025): B bits a dimension of a rotated residual, and two factors.
 
     r = P (x - c)        c the head of the row's list, P a fixed rotation
-    u = the code         B bits a dimension, packed as `intrinsics.dot_packed` reads them;   xbar = u - (2^B - 1) / 2
+    u = the code         B bits a dimension, packed as `dot_products.dot_packed` reads them;   xbar = u - (2^B - 1) / 2
     g = |r|^2 / <r, xbar>
 
     |x - q|^2  ~  add + |q - c|^2 + rescale <xbar, P (q - center)>     add = |r|^2 + 2 g <xbar, P (c - center)>
@@ -21,7 +21,7 @@ import math
 import numpy as np
 
 from vecdb.kernels.compile import FAST, kernel, part
-from vecdb.kernels.primitives.dot_products import widen
+from vecdb.kernels.primitives.float_bits import widen
 
 ROUNDS = 4  # of sign flips and Hadamard transforms
 # steps per deviation of a normal element, by bits: close to the best uniform quantiser, a loss under 1 %

@@ -18,7 +18,7 @@ import numpy as np
 
 from vecdb.kernels.compile import FAST, kernel, part
 from vecdb.kernels.primitives.distance import COSINE
-from vecdb.kernels.primitives.dot_products import widen
+from vecdb.kernels.primitives.float_bits import widen
 
 FAR = np.float32(132.0)  # units of the scale; clipping that moves an element by 4 of them is like other rounding
 

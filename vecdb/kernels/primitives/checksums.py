@@ -1,13 +1,11 @@
-"""Checks of stored and given rows: checksums, and refusal of values that no distance can be computed from."""
+"""CRC-32C of rows: computed when a row is stored, verified once a process before its vector is used."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from vecdb.kernels.compile import kernel, part
-from vecdb.kernels.primitives.dot_products import crc32c_row, widen
-
-FINE, NOT_FINITE, NORM_OVERFLOWS, NORM_ZERO = 0, 1, 2, 3
+from vecdb.kernels.primitives.crc32c import crc32c_row
 
 
 @kernel()
@@ -22,7 +20,7 @@ def crc_rows(rows: np.ndarray) -> np.ndarray:
     out = np.empty(len(rows), np.uint32)
     if len(rows):
         # A scalar item of the flat bytes is passed on: one specialisation serves every dtype.
-        _crc_rows(_writable(data), 0, data.nbytes // len(rows), out)
+        _crc_rows(for_kernels(data), 0, data.nbytes // len(rows), out)
     return out
 
 
@@ -57,45 +55,13 @@ def verify_rows(vectors: np.ndarray, first: int, stop: int, crcs: np.ndarray, ve
     """
     if first >= stop:
         return -1
-    data = _writable(vectors.reshape(-1).view(np.uint8))
+    data = for_kernels(vectors.reshape(-1).view(np.uint8))
     return int(_verify_rows(data, first, stop, vectors.shape[1] * vectors.itemsize, crcs, verified))
 
 
-@kernel()
-def _first_bad(vectors, cosine, dot_limit):
-    for row in range(len(vectors)):
-        stored = vectors[row]
-        total = np.float64(0.0)
-        for j in range(stored.shape[0]):
-            x = np.float64(widen(stored[j]))
-            total += x * x
-        if not total <= dot_limit:
-            for j in range(stored.shape[0]):
-                if not abs(widen(stored[j])) <= np.float32(3.4028235e38):
-                    return row, 1
-            return row, 2
-        if cosine and total < 1e-75:  # under this the product of two squared norms nears the end of float64's range
-            return row, 3
-    return -1, 0
-
-
-def check_finite(vectors: np.ndarray, metric: str) -> tuple[int, int]:
-    """First row that no distance can be computed from, and why: (row, reason), (-1, FINE) when all are well.
-
-    vectors : float32 | float16 | int8 | uint8 [n, dim], C-contiguous.
-    reason : NOT_FINITE, NORM_OVERFLOWS (a distance between such rows would not fit float32), NORM_ZERO (cosine only).
-    """
-    # |a - b|^2 <= 4 max |a|^2 must stay below the largest float32.
-    if vectors.dtype == np.float16:  # `widen` knows no infinity: look at the exponent's bits
-        bad = np.flatnonzero(((vectors.view(np.uint16) & 0x7C00) == 0x7C00).any(axis=1))
-        if len(bad):
-            row, reason = check_finite(vectors[: bad[0]], metric)
-            return (row, reason) if row >= 0 else (int(bad[0]), NOT_FINITE)
-    row, reason = _first_bad(_stored(vectors), metric == "cosine", 3.4e38 / 4)
-    return int(row), int(reason)
-
-
 class _Alias:
+    """The memory of an array, claimed to be writable (numpy's array interface)."""
+
     def __init__(self, array: np.ndarray) -> None:
         self.base = array
         self.__array_interface__ = {
@@ -106,22 +72,12 @@ class _Alias:
         }
 
 
-def _writable(array: np.ndarray) -> np.ndarray:
-    """The same memory under a writable array type, so that kernels compile once; no kernel writes to such an
-    argument.
+def for_kernels(vectors: np.ndarray) -> np.ndarray:
+    """Vectors as kernels take them: float16 as the uint16 of its bits, and read-only memory under a writable array
+    type, so that kernels compile once; no kernel writes to such an argument. Nothing is copied.
+
+    vectors : C-contiguous.
     """
-    if array.flags.writeable:
-        return array
-    return np.asarray(_Alias(array))
-
-
-def _stored(vectors: np.ndarray) -> np.ndarray:
-    """Vectors as kernels want them: float16 as the uint16 of its bits, one array type for read-only and writable."""
     if vectors.dtype == np.float16:
         vectors = vectors.view(np.uint16)
-    return _writable(vectors)
-
-
-def for_kernels(vectors: np.ndarray) -> np.ndarray:
-    """See `_stored`. vectors : C-contiguous; nothing is copied."""
-    return _stored(vectors)
+    return vectors if vectors.flags.writeable else np.asarray(_Alias(vectors))

@@ -13,7 +13,7 @@ import math
 import numpy as np
 
 from vecdb.kernels.compile import FAST, part
-from vecdb.kernels.primitives.dot_products import widen
+from vecdb.kernels.primitives.float_bits import widen
 
 L2, COSINE, IP = 0, 1, 2
 METRIC_CODES = {"l2": L2, "cosine": COSINE, "ip": IP}

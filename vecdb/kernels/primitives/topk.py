@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from vecdb.kernels.compile import inlined, part
-from vecdb.kernels.primitives.dot_products import bits_float, float_bits
+from vecdb.kernels.primitives.float_bits import bits_float, float_bits
 
 ROW_OF_KEY = np.int64(0xFFFFFFFF)  # key & ROW_OF_KEY is the row (or slot, or node) of a key
 _INSERTION_MAX = 48  # up to so many keys insertion sort is faster than heap sort

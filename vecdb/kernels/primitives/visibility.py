@@ -9,13 +9,25 @@ one comparison.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
+from numba import int64, uint64
 from numpy.typing import NDArray
 
 from vecdb.kernels.compile import inlined
 
 EVERY_ROW = np.int64(0x7FFFFFFF)  # a row_count that hides no row
 EVERY_COMMIT = np.uint64(0xFFFFFFFFFFFFFFFF)  # a sequence at which every deletion has happened
+
+
+class VisibleRows(NamedTuple):
+    """A snapshot and a caller's bitmap, as kernels pass them on to `is_visible`."""
+
+    row_count: int64
+    sequence: uint64
+    deleted: uint64[::1]
+    allow: uint64[::1]
 
 
 @inlined()

@@ -1,36 +1,73 @@
-"""Best-first walk of one layer over 8-bit codes (Malkov and Yashunin, 2016, algorithm 2), and the small sets it needs.
+"""Search of one layer of a graph over 8-bit codes: greedy descent and best-first beam (Malkov and Yashunin, 2016).
 
-    pool    int64[>= width], sorted; entry := distance << 32 | row << 1 | expanded      distance int32, row 31 bits
-    links   int32[n, stride], neighbours first, then -1; whole cache lines, no count
-    slot    row -> row of `upper` that holds the row's links on level 1 (level l: slot + l - 1); layer 0 is indexed by
-    row itself visited uint32 bit set over rows, all zero between walks; `trail` lists what was set, so that clearing
-    costs what was used
+    pool     int64[> width], sorted; entry := distance << 32 | row << 1 | expanded      distance int32, row 31 bits
+    links    int32[n, stride], neighbours first, then -1; whole cache lines, no count
+    slot     row -> row of `upper` that holds the row's links on layer 1 (layer l: slot + l - 1); layer 0 is indexed by
+             the row itself
+    visited  uint32 bit set over rows, all zero between searches; `trail` lists what was set, so that clearing costs
+             what was used
 
 A search that meets a link row while a writer changes it word by word sees valid neighbours, some old and some new.
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
+from numba import int8, int16, int32, int64, uint8, uint32
 
 from vecdb.kernels.compile import inlined, part
-from vecdb.kernels.primitives.dot_products import dot_codes, prefetch_code, prefetch_row
+from vecdb.kernels.primitives.dot_products import dot_codes
+from vecdb.kernels.primitives.prefetch import prefetch_code, prefetch_row
 from vecdb.kernels.primitives.topk import insert
 from vecdb.kernels.primitives.visibility import is_visible
 
-ROW_MASK = np.int64(0x7FFFFFFF)
+ROW_MASK = np.int64(0x7FFFFFFF)  # (entry >> 1) & ROW_MASK is the row of a pool entry
 
 
-@part()
-def clear(visited, trail, used):
-    """Zero the bits that trail[:used] names; the whole set where that is less work."""
-    words = len(visited)
-    if used * 4 > words or used >= len(trail):
-        for i in range(words):
-            visited[i] = 0
-    else:
-        for i in range(used):
-            visited[trail[i] >> 5] = 0
+class GraphArrays(NamedTuple):
+    """A graph, as kernels take it: codes (and |code - 128|^2, or nothing where only products count) and links."""
+
+    codes: uint8[:, ::1]  # [capacity, 64 * blocks]
+    bias: int32[::1]  # [capacity] or [0]
+    links: int32[:, ::1]  # [capacity, stride], layer 0
+    upper: int32[:, ::1]  # [any, stride], layers from 1 on
+    slot: int32[::1]  # [capacity], -1 for rows on layer 0 only
+
+
+class BeamQuery(NamedTuple):
+    """A query as codes are compared with it (sq8.py makes it)."""
+
+    query8: int8[::1]  # [64 * blocks]
+    query16: int16[::1]  # the same numbers
+    probe: tuple[int32, int32]  # constant, halvings
+
+
+class BeamScratch(NamedTuple):
+    """Buffers of `search_layer`."""
+
+    pool: int64[::1]  # [>= width + 2, rather 4 * width]
+    visited: uint32[::1]  # [rows / 32], all zero
+    trail: int32[::1]  # [any]
+
+
+@inlined()
+def pool_entry(distance, row):
+    """A pool entry that is not expanded yet. distance : int32.   row : int64."""
+    return (np.int64(distance) << 32) | (row << 1)
+
+
+@inlined()
+def row_of_entry(entry):
+    """The row of a pool entry, int64."""
+    return (entry >> 1) & ROW_MASK
+
+
+@inlined()
+def link_row(slot, layer, row):
+    """Which row of the layer's table (`links` for layer 0, `upper` above) holds the row's links."""
+    return np.int64(row) if layer == 0 else np.int64(slot[row]) + layer - 1
 
 
 @inlined()
@@ -43,8 +80,26 @@ def code_distance(codes, bias, row, query8, query16, probe, blocks):
 
 
 @part()
-def descend(codes, bias, upper, slot, entry, level, stop_level, query8, query16, probe, blocks):
-    """Greedy walk from `entry` on layers level, level - 1, ..., stop_level + 1. Returns (row, distances computed)."""
+def clear_visited(scratch, used):
+    """Zero the bits that trail[:used] names; the whole set where that is less work."""
+    visited, trail = scratch.visited, scratch.trail
+    words = len(visited)
+    if used * 4 > words or used >= len(trail):
+        for i in range(words):
+            visited[i] = 0
+    else:
+        for i in range(used):
+            visited[trail[i] >> 5] = 0
+
+
+@part()
+def descend(graph, entry, level, stop_level, query, blocks):
+    """Greedy search from `entry` on layers level, level - 1, ..., stop_level + 1: algorithm 5's loop with ef = 1.
+
+    graph : GraphArrays.   query : BeamQuery.   Returns (row, distances computed).
+    """
+    codes, bias = graph.codes, graph.bias
+    query8, query16, probe = query
     current = np.int64(entry)
     best = code_distance(codes, bias, current, query8, query16, probe, blocks)
     count = 1
@@ -52,7 +107,7 @@ def descend(codes, bias, upper, slot, entry, level, stop_level, query8, query16,
         moved = True
         while moved:
             moved = False
-            links = upper[slot[current] + layer - 1]
+            links = graph.upper[graph.slot[current] + layer - 1]
             for j in range(len(links)):
                 if links[j] < 0:
                     break
@@ -63,7 +118,7 @@ def descend(codes, bias, upper, slot, entry, level, stop_level, query8, query16,
                     break
                 d = code_distance(codes, bias, row, query8, query16, probe, blocks)
                 count += 1
-                # Ties go to the lower row, so that the walk does not depend on the order of links.
+                # Ties go to the lower row, so that the search does not depend on the order of links.
                 if d < best or (d == best and row < current):
                     best = d
                     current = row
@@ -72,22 +127,23 @@ def descend(codes, bias, upper, slot, entry, level, stop_level, query8, query16,
 
 
 @part()
-def walk(
-    codes, bias, links, slot, layer, entry, query8, query16, probe, width,
-    strict, row_count, sequence, deleted, allow, pool, visited, trail, blocks,
-):  # fmt: skip
-    """Fill the pool with the nearest rows found from `entry` on one layer. Returns (size, distances computed, trail
-    used).
+def search_layer(graph, layer, entry, query, width, strict, snapshot, scratch, blocks):
+    """Fill the pool with the nearest rows found from `entry` on one layer (algorithm 2).
 
-    width : beam width.   strict : rows that are not visible are walked through but do not count towards the width,
-    which grows by one for each of them in the pool, up to len(pool) - 1.
+    graph : GraphArrays.   query : BeamQuery.   width : beam width, ef in the paper.   scratch : BeamScratch.
+    strict : rows that the snapshot does not see are passed through but do not count towards the width, which grows by
+    one for each of them in the pool, up to len(pool) - 1.   snapshot : VisibleRows.
+    Returns (size of the pool, distances computed, length of the trail in use).
     """
+    codes, bias = graph.codes, graph.bias
+    query8, query16, probe = query
+    row_count, sequence, deleted, allow = snapshot
+    pool, visited, trail = scratch
+    links = graph.links if layer == 0 else graph.upper
     used = 1
     visited[entry >> 5] |= np.uint32(1) << np.uint32(entry & 31)
     trail[0] = entry
-    pool[0] = (np.int64(code_distance(codes, bias, np.int64(entry), query8, query16, probe, blocks)) << 32) | (
-        np.int64(entry) << 1
-    )
+    pool[0] = pool_entry(code_distance(codes, bias, np.int64(entry), query8, query16, probe, blocks), np.int64(entry))
     size = 1
     count = 1
     room = len(pool) - 1
@@ -105,12 +161,9 @@ def walk(
             at += 1
             continue
         pool[at] = key | 1
-        row = (key >> 1) & ROW_MASK
-        if layer > 0:
-            row = np.int64(slot[row]) + layer - 1
-        neighbours = links[row]
+        neighbours = links[link_row(graph.slot, layer, row_of_entry(key))]
         if used + len(neighbours) > trail_room:
-            used = np.int64(0)  # the list is full: start it over and let `clear` zero the whole set
+            used = np.int64(0)  # the list is full: start it over and let `clear_visited` zero the whole set
             full = True
         fresh = 0
         for j in range(len(neighbours)):
@@ -129,12 +182,11 @@ def walk(
         used += fresh
         at += 1
         if at < size and layer == 0:
-            prefetch_row(links, (pool[at] >> 1) & ROW_MASK)
+            prefetch_row(links, row_of_entry(pool[at]))
         count += fresh
         for j in range(fresh):
             near = np.int64(todo[j])
-            d = code_distance(codes, bias, near, query8, query16, probe, blocks)
-            key = (np.int64(d) << 32) | (near << 1)
+            key = pool_entry(code_distance(codes, bias, near, query8, query16, probe, blocks), near)
             if size >= wide and key >= pool[size - 1]:
                 continue
             place = insert(pool, np.int64(size), key)
@@ -149,7 +201,7 @@ def walk(
                 wide = min(width + hidden, room)
                 while size > wide:
                     size -= 1
-                    if not is_visible((pool[size] >> 1) & ROW_MASK, row_count, sequence, deleted, allow):
+                    if not is_visible(row_of_entry(pool[size]), row_count, sequence, deleted, allow):
                         hidden -= 1
                         wide = min(width + hidden, room)
             elif size > width:

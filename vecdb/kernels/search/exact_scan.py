@@ -7,9 +7,9 @@ import numpy as np
 from vecdb.kernels.compile import kernel
 from vecdb.kernels.primitives.checksums import is_sound
 from vecdb.kernels.primitives.distance import exact
-from vecdb.kernels.primitives.dot_products import prefetch_at, prefetch_row
+from vecdb.kernels.primitives.prefetch import STREAM_BYTES_MAX, prefetch_at, prefetch_row
 from vecdb.kernels.primitives.topk import ROW_OF_KEY, distance_of, insert, key_of
-from vecdb.kernels.primitives.visibility import is_visible
+from vecdb.kernels.primitives.visibility import EVERY_ROW, is_visible
 
 BLOCK_ROWS = 256  # rows scored for all queries before the next block: 256 x 384 float32 stays in a level-2 cache
 AHEAD_ROWS = 8  # of a list of rows, which lie scattered, this many are on their way from memory
@@ -17,37 +17,40 @@ AHEAD_ROWS = 8  # of a list of rows, which lie scattered, this many are on their
 
 @kernel()
 def scan_rows(
-    queries, keys, counts, limit, listed, first, stop, row_count, sequence_signed, allow, metric, vectors, crcs,
-    verified, deleted, block, rows,
+    queries, keys, counts, listed, first, stop, sequence_signed, allow, metric, vectors, crcs, verified, deleted, block
 ):  # fmt: skip
     """The nearest visible rows of [first, stop) to every query, added to keys int64[nq, limit + 1], counts int64[nq].
 
     listed : uint32[any], rows of which [first, stop) are scanned; empty: [first, stop) are rows themselves.
-    rows : int32[block], scratch.   Returns the first row that does not match its checksum, or -1.
+    sequence_signed, allow : of the snapshot, whose row_count no row reaches; a bitmap uint64[any], empty: all rows.
+    metric : L2, COSINE or IP.   vectors : stored type[rows, dim].
+    block : int32[any], scratch; as many rows are scored for all queries before the next are read.
+    Returns the first row that does not match its checksum, or -1.
     """
     sequence = np.uint64(sequence_signed)
     row_bytes = vectors.shape[1] * vectors.itemsize
-    for begin in range(first, stop, block):
+    limit = keys.shape[1] - 1
+    for begin in range(first, stop, len(block)):
         visible = 0
-        for at in range(begin, min(begin + block, stop)):
+        for at in range(begin, min(begin + len(block), stop)):
             row = at
             if len(listed):
                 row = np.int64(listed[at])
                 ahead = np.int64(listed[min(at + AHEAD_ROWS, stop - 1)])  # rows of a list lie scattered
-                for line in range(0, min(row_bytes + 63, 2048), 64):
+                for line in range(0, min(row_bytes + 63, STREAM_BYTES_MAX), 64):
                     prefetch_at(vectors, ahead * row_bytes + line)
                 prefetch_row(deleted, ahead)
-            if is_visible(row, row_count, sequence, deleted, allow):
+            if is_visible(row, EVERY_ROW, sequence, deleted, allow):
                 if not is_sound(vectors, row, row_bytes, crcs, verified):
                     return row
-                rows[visible] = row
+                block[visible] = row
                 visible += 1
         for i in range(len(queries)):
             query = queries[i]
             best = keys[i]
             size = counts[i]
             for j in range(visible):
-                row = np.int64(rows[j])
+                row = np.int64(block[j])
                 key = key_of(exact(vectors, row, query, metric), row)
                 if size < limit:
                     insert(best, np.int64(size), key)
@@ -59,24 +62,25 @@ def scan_rows(
 
 
 @kernel()
-def merge(keys, sizes, places, limit, out_rows, out_distances, out_counts):
-    """Merge the sorted answers of several row ranges. keys : int64[parts, nq, limit + 1].   sizes : int64[parts,
-    nq].
+def merge(keys, sizes, positions, limit, out_rows, out_distances, out_counts):
+    """Merge the sorted answers of several row ranges, as `search` returns them.
+
+    keys : int64[parts, nq, limit + 1].   sizes : int64[parts, nq].   positions : int64[parts], scratch.
     """
     parts = keys.shape[0]
     for i in range(keys.shape[1]):
-        places[:] = 0
+        positions[:] = 0
         count = 0
         while count < limit:
             best = -1
             for part in range(parts):
-                if places[part] < sizes[part, i]:
-                    if best < 0 or keys[part, i, places[part]] < keys[best, i, places[best]]:
+                if positions[part] < sizes[part, i]:
+                    if best < 0 or keys[part, i, positions[part]] < keys[best, i, positions[best]]:
                         best = part
             if best < 0:
                 break
-            key = keys[best, i, places[best]]
-            places[best] += 1
+            key = keys[best, i, positions[best]]
+            positions[best] += 1
             out_rows[i, count] = key & ROW_OF_KEY
             out_distances[i, count] = distance_of(key)
             count += 1

@@ -1,4 +1,4 @@
-"""Whole queries in one kernel call: quantise, descend, walk, scan the tail, re-rank on full vectors.
+"""Whole queries in one kernel call: quantise, descend, search layer 0, scan the tail, re-rank on full vectors.
 
 A thread hands over its slice of queries and gets sorted answers. Rows are checked against their checksums before their
 vectors are used; the first damaged one ends the call and is returned, so that the caller can raise.
@@ -6,114 +6,168 @@ vectors are used; the first damaged one ends the call and is returned, so that t
 
 from __future__ import annotations
 
-import numpy as np
+from enum import IntEnum
+from typing import NamedTuple
 
+import numpy as np
+from numba import float32, float64, int8, int16, int32, int64, uint8, uint32, uint64
+
+from vecdb.kernels.array_table import layout_of
 from vecdb.kernels.codes.sq8 import encode_query
-from vecdb.kernels.compile import kernel
+from vecdb.kernels.compile import kernel, part
 from vecdb.kernels.primitives.checksums import is_sound
 from vecdb.kernels.primitives.distance import exact
-from vecdb.kernels.primitives.dot_products import prefetch_at, prefetch_row
+from vecdb.kernels.primitives.prefetch import VECTOR_BYTES_MAX, prefetch_at, prefetch_row
 from vecdb.kernels.primitives.topk import add_key, insert, key_of, put_answer, sort_keys
-from vecdb.kernels.primitives.visibility import is_visible
-from vecdb.kernels.search.beam_search import ROW_MASK, clear, code_distance, descend, walk
+from vecdb.kernels.primitives.visibility import VisibleRows, is_visible
+from vecdb.kernels.search.beam_search import (
+    BeamQuery,
+    BeamScratch,
+    GraphArrays,
+    clear_visited,
+    code_distance,
+    descend,
+    pool_entry,
+    row_of_entry,
+    search_layer,
+)
+
+# More hidden rows than this share among the best, one in so many of those that were scored, have kept visible ones out
+# of the beam: the query is searched again in strict mode.
+HIDDEN_SHARE = 8
+
+
+class GraphWork(IntEnum):
+    """What a search of a graph counts, and where in `work`."""
+
+    CODE_DISTANCES = 0
+    VECTOR_DISTANCES = 1
+    WALKED_AGAIN = 2
+
+
+class SearchedGraph(NamedTuple):
+    """What a search reads of one published graph: a layout (array_table.py)."""
+
+    graph: GraphArrays  # bias empty unless the metric is l2
+    indexed: int64  # rows below it are in the graph; [indexed, row_count) is scanned on codes
+    entry: int64  # row, or -1 while nothing is indexed
+    level: int64
+    metric: int64
+    scale: float64  # this and mean: of the quantizer, sq8.py
+    mean: float32[::1]
+    far: int32[::1]  # rows whose codes say little: each is scored on its full vector
+    crcs: uint32[::1]
+    verified: uint8[::1]
+    deleted: uint64[::1]
+
+
+class GraphScratch(NamedTuple):
+    """Buffers of searches and of building: a layout."""
+
+    beam: BeamScratch
+    keys: int64[::1]  # [>= rerank + 1]
+    kept: int64[::1]  # [> stride of links]
+    query8: int8[::1]  # [64 * blocks]
+    query16: int16[::1]
+
+
+@part()
+def _scan_tail(graph, indexed, pool, size, width, snapshot, query, blocks):
+    """Compare the codes of visible rows [indexed, row_count) into the sorted pool. Returns its size."""
+    row_count, sequence, deleted, allow = snapshot
+    query8, query16, probe = query
+    # Rows that joined the graph after the caller looked are both linked and in its tail: keep them once.
+    kept = 0
+    for j in range(size):
+        if row_of_entry(pool[j]) < indexed:
+            pool[kept] = pool[j]
+            kept += 1
+    size = kept
+    room = max(size, min(width, len(pool) - 1))
+    for row in range(indexed, row_count):
+        key = pool_entry(code_distance(graph.codes, graph.bias, row, query8, query16, probe, blocks), np.int64(row))
+        if size >= room and key >= pool[size - 1]:
+            continue
+        if is_visible(row, row_count, sequence, deleted, allow):
+            if size >= room:
+                size -= 1
+            insert(pool, np.int64(size), key)
+            size += 1
+    return size
 
 
 @kernel()
 def search_graph(
-    queries, rows, distances, counts, work,
-    limit, width, rerank, strict_from_start, row_count, sequence_signed, allow,
-    indexed, entry, level, metric, scale, mean,
-    codes, bias, links, upper, slot, far,
-    vectors, crcs, verified, deleted,
-    pool, keys, visited, trail, query8, query16, blocks,
+    queries, rows, distances, counts, work, width, rerank, row_count, sequence_signed, allow, graph_table, vectors,
+    scratch_table, blocks,
 ):  # fmt: skip
     """Answer `queries` (float32[nq, dim]) into rows int64[nq, limit], distances float32[nq, limit], counts int64[nq].
 
-    width : beam width.   rerank : candidates scored on full vectors, >= limit.   entry : row, or -1 while nothing is
-    indexed.
-    indexed : rows below it are in the graph; [indexed, row_count) is scanned on codes.
-    far : int32[any], rows whose codes say little: each is scored on its full vector.
-    work : int64[3], += distances on codes, rows re-ranked, queries walked again in strict mode.
-    Scratch: pool int64[>= width + 2, rather 4 * width], keys int64[>= rerank + 1],
-    visited uint32[rows / 32] all zero, trail int32[any], query8 and query16 as in `dot_codes`.
-    Returns the first row that does not match its checksum, or -1.
+    work : int64[3], see GraphWork, added to.   width : beam width.   rerank : candidates scored on full vectors, >=
+    limit.   row_count, sequence_signed : the snapshot.   allow : bitmap uint64[any], empty: all rows.
+    graph_table : of a SearchedGraph.   vectors : stored type[rows, dim].   scratch_table : of a GraphScratch.
+    blocks : as long as a code has 64-byte blocks.   Returns the first row that does not match its checksum, or -1.
 
-    The plain walk does not look at visibility: unlinked rows are not met, and reading `deleted` for every row would
-    double the cache misses. When too many hidden rows turn up among the best the query is walked again in strict mode.
+    The first search does not look at visibility: unlinked rows are not met, and reading `deleted` for every row would
+    double the cache misses. With a bitmap, and where too many hidden rows turn up among the best, it does (`strict`).
     """
-    sequence = np.uint64(sequence_signed)
+    view = layout_of(graph_table, SearchedGraph)
+    scratch = layout_of(scratch_table, GraphScratch)
+    graph, pool, keys = view.graph, scratch.beam.pool, scratch.keys
+    sequence, deleted = np.uint64(sequence_signed), view.deleted
+    snapshot = VisibleRows(row_count, sequence, deleted, allow)
+    limit = rows.shape[1]
     row_bytes = vectors.shape[1] * vectors.itemsize
     for i in range(len(queries)):
-        query = queries[i]
-        probe = encode_query(query, mean, scale, metric, len(bias) > 0, query8, query16)
-        strict = strict_from_start
-        found = 0
+        biased = len(graph.bias) > 0
+        probe = encode_query(queries[i], view.mean, view.scale, view.metric, biased, scratch.query8, scratch.query16)
+        query = BeamQuery(scratch.query8, scratch.query16, probe)
+        strict = len(allow) > 0
+        taken = 0
         while True:
             size = 0
-            if entry >= 0:
-                start, count = descend(
-                    codes, bias, upper, slot, entry, level, np.int64(0), query8, query16, probe, blocks
+            if view.entry >= 0:
+                start, count = descend(graph, view.entry, view.level, np.int64(0), query, blocks)
+                size, more, used = search_layer(
+                    graph, np.int64(0), start, query, width, strict, snapshot, scratch.beam, blocks
                 )
-                size, more, used = walk(
-                    codes, bias, links, slot, np.int64(0), start, query8, query16, probe, width,
-                    strict, row_count, sequence, deleted, allow, pool, visited, trail, blocks,
-                )  # fmt: skip
-                clear(visited, trail, used)
-                work[0] += count + more
-            if row_count > indexed:
-                # Rows that joined the graph after the caller looked are both linked and in its tail: keep them once.
-                kept = 0
-                for j in range(size):
-                    if (pool[j] >> 1) & ROW_MASK < indexed:
-                        pool[kept] = pool[j]
-                        kept += 1
-                size = kept
-            room = max(size, min(width, len(pool) - 1))
-            for row in range(indexed, row_count):
-                d = code_distance(codes, bias, row, query8, query16, probe, blocks)
-                key = (np.int64(d) << 32) | (np.int64(row) << 1)
-                if size >= room and key >= pool[size - 1]:
-                    continue
-                if is_visible(row, row_count, sequence, deleted, allow):
-                    if size >= room:
-                        size -= 1
-                    insert(pool, np.int64(size), key)
-                    size += 1
-            work[0] += max(0, row_count - indexed)
+                clear_visited(scratch.beam, used)
+                work[GraphWork.CODE_DISTANCES] += count + more
+            if row_count > view.indexed:
+                size = _scan_tail(graph, view.indexed, pool, size, width, snapshot, query, blocks)
+                work[GraphWork.CODE_DISTANCES] += row_count - view.indexed
             taken = 0
             hidden = 0
             for j in range(min(size, rerank)):
-                row = (pool[j] >> 1) & ROW_MASK
-                for line in range(0, min(row_bytes + 63, 1024), 64):
+                row = row_of_entry(pool[j])
+                for line in range(0, min(row_bytes + 63, VECTOR_BYTES_MAX), 64):
                     prefetch_at(vectors, row * row_bytes + line)
                 prefetch_row(deleted, row)
             for j in range(size):
-                row = (pool[j] >> 1) & ROW_MASK
+                row = row_of_entry(pool[j])
                 if not is_visible(row, row_count, sequence, deleted, allow):
                     hidden += 1
                     continue
-                if not is_sound(vectors, row, row_bytes, crcs, verified):
+                if not is_sound(vectors, row, row_bytes, view.crcs, view.verified):
                     return row
-                keys[taken] = key_of(exact(vectors, row, query, metric), row)
+                keys[taken] = key_of(exact(vectors, row, queries[i], view.metric), row)
                 taken += 1
                 if taken >= rerank:
                     break
-            work[1] += taken
-            found = min(taken, limit)
-            if strict or entry < 0 or (found == limit and hidden * 8 <= taken):
+            work[GraphWork.VECTOR_DISTANCES] += taken
+            few_hidden = taken >= limit and hidden * HIDDEN_SHARE <= taken
+            if strict or view.entry < 0 or few_hidden or hidden == 0:
                 break
-            strict = hidden > 0
-            if not strict:
-                break
-            work[2] += 1
+            strict = True
+            work[GraphWork.WALKED_AGAIN] += 1
         sort_keys(keys, taken)
-        for j in range(len(far)):
-            row = np.int64(far[j])
+        for j in range(len(view.far)):
+            row = np.int64(view.far[j])
             if not is_visible(row, row_count, sequence, deleted, allow):
                 continue
-            if not is_sound(vectors, row, row_bytes, crcs, verified):
+            if not is_sound(vectors, row, row_bytes, view.crcs, view.verified):
                 return row
-            taken = add_key(keys, taken, rerank, key_of(exact(vectors, row, query, metric), row))
-        work[1] += len(far)
+            taken = add_key(keys, taken, rerank, key_of(exact(vectors, row, queries[i], view.metric), row))
+        work[GraphWork.VECTOR_DISTANCES] += len(view.far)
         counts[i] = put_answer(keys, taken, limit, rows[i], distances[i])
     return -1

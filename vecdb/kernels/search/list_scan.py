@@ -17,8 +17,11 @@ from vecdb.kernels.codes.rabitq import encode_query, unit_factor
 from vecdb.kernels.codes.sq8 import encode_query as encode_for_heads
 from vecdb.kernels.compile import FAST, kernel, part
 from vecdb.kernels.primitives.checksums import is_sound
+from vecdb.kernels.primitives.crc32c import crc32c_row
 from vecdb.kernels.primitives.distance import exact
-from vecdb.kernels.primitives.dot_products import bits_float, crc32c_row, dot_packed, prefetch_at, widen
+from vecdb.kernels.primitives.dot_products import dot_packed
+from vecdb.kernels.primitives.float_bits import bits_float, widen
+from vecdb.kernels.primitives.prefetch import prefetch_at
 from vecdb.kernels.primitives.topk import add_key, distance_of, insert, key_of, sort_keys
 from vecdb.kernels.primitives.visibility import is_visible
 from vecdb.kernels.search.beam_search import code_distance

@@ -81,11 +81,6 @@ class IdColumn:
         ]
         return out.reshape(rows.shape)
 
-    def one(self, row: int) -> int | str:
-        if self.kind == "int":
-            return int(self._ints[row])
-        return self._blob[self._ends[row] : self._ends[row + 1]].tobytes().decode()
-
     def memory_bytes(self) -> int:
         """Bytes touched."""
         if self.kind == "int":

@@ -136,10 +136,6 @@ class Rows:
             filesystem.fdatasync(self._fd)
             self._dirty = False
 
-    def read(self, row: int) -> NDArray[Any]:
-        """A copy of one row, unverified."""
-        return np.array(self.arrays.vectors[row])
-
     def close(self) -> None:
         """Close the descriptor, once. Arrays that searches hold stay valid until they let go."""
         fd, self._fd = self._fd, -1
