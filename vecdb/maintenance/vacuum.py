@@ -28,7 +28,8 @@ from vecdb.commit.committer import CommitGroup, SyncFailed
 from vecdb.commit.write_path import WritePath
 from vecdb.index.contract import IndexCorruption, Progress
 from vecdb.state.collection_state import CollectionState
-from vecdb.state.generation import Generation, Snapshot, iter_blocks, record_block, row_file_name, verify_vectors
+from vecdb.state.generation import Generation, iter_blocks, record_block, row_file_name, verify_vectors
+from vecdb.state.snapshot import Snapshot
 from vecdb.storage.disk import filesystem
 from vecdb.storage.disk.row_file import Rows
 from vecdb.storage.kv import catalog, keys, record_format
@@ -50,7 +51,7 @@ def copy_generation(state: CollectionState, writes: WritePath, progress: Progres
     copy = VacuumCopy(state)
     try:
         # A graph must be copied whole, and does not grow meanwhile; what else writers add is the last commit's.
-        graph_rows = 0 if copy.old.index.kind == "flat" else copy.old.index.indexed_rows
+        graph_rows = copy.old.index.indexed_rows if copy.old.index.has_structure else 0
         while copy.old_rows_left() > _PIECE_ROWS or copy.done < graph_rows:
             if not writes.submit(CopyRows(copy)):
                 raise collection_not_found(state.entry.name)

@@ -25,9 +25,9 @@ from vecdb.index.row_set import RowSet
 from vecdb.query import mixture, planner
 from vecdb.query.cancellation import search_in_chunks
 from vecdb.schema import Metric, Record, SearchParams
-from vecdb.state import record_reader
+from vecdb.state import index_factory, record_reader
 from vecdb.state.collection_state import CollectionState
-from vecdb.state.generation import Snapshot
+from vecdb.state.snapshot import Snapshot
 from vecdb.storage.disk import filesystem
 from vecdb.storage.kv import catalog, keys, record_format
 from vecdb.storage.kv.store import Txn
@@ -55,9 +55,10 @@ class PreparedSearch:
 
 
 class Searcher:
-    """Searches and reads of one collection."""
+    """Searches and reads of one collection. costs : of searches beside one another, by which they are planned."""
 
     def __init__(self, state: CollectionState) -> None:
+        self.costs = planner.COSTS
         self.state = state
         self.entry = state.entry
         self.store = state.store
@@ -152,8 +153,8 @@ class Searcher:
         return {
             "plan": plan.strategy,
             "reason": plan.reason,
-            "ef": plan.width if plan.strategy == "graph" else None,
-            "nprobe": plan.width if plan.strategy in ("lists", "tree") else None,
+            "ef": plan.ef,
+            "nprobe": plan.nprobe,
             "index_state": self.state.index_state(snapshot),
             "indexed_rows": index.indexed_rows,
             "tail_rows": snapshot.visibility.row_count - index.indexed_rows,
@@ -276,28 +277,15 @@ class Searcher:
         return PreparedSearch(index, allowed, limit, params, plan, search)
 
     def plan(self, snapshot: Snapshot, limit: int, params: SearchParams, allowed: RowSet | None) -> planner.Plan:
-        state, matching = snapshot.state, None if allowed is None else len(allowed)
-        index = snapshot.generation.index
-        by_graph = index.indexed_rows > 0 and planner.prefers_companion_graph(
-            snapshot.config, limit, params, state.tuned, snapshot.visibility.live_count, matching, index.scan_share
-        )
-        if by_graph and not (isinstance(index, HasCompanionGraph) and index.has_graph()):
-            by_graph = False
-            if isinstance(index, HasCompanionGraph) and index.ask_for_graph():
+        """How the snapshot is searched; asks maintenance for a companion graph where one would answer sooner."""
+        index, facts = snapshot.generation.index, index_facts(snapshot)
+        visibility, matching, by_graph = snapshot.visibility, None if allowed is None else len(allowed), False
+        wanted = planner.prefers_companion_graph(facts, visibility.live_count, limit, params, matching, self.costs)
+        if wanted and isinstance(index, HasCompanionGraph):
+            by_graph = index.has_graph()
+            if not by_graph and index.ask_for_graph():
                 self.state.wake_maintenance()
-        return planner.plan(
-            snapshot.config,
-            index.indexed_rows,
-            snapshot.visibility,
-            limit,
-            params,
-            state.tuned,
-            state.tuned_ef,
-            matching,
-            state.scan_rows,
-            index.scan_share,
-            by_graph,
-        )
+        return planner.plan(facts, visibility, limit, params, matching, by_graph, self.costs)
 
     def _fields_of(self, snapshot: Snapshot, rows: NDArray[np.int64], single: bool) -> list[Any] | None:
         """Encoded fields of found rows, nested as the hits are; None where the rows have been renumbered since
@@ -412,3 +400,18 @@ class Searcher:
             "reason": plan.reason,
             "sequence": snapshot.visibility.sequence,
         }
+
+
+def index_facts(snapshot: Snapshot) -> planner.IndexFacts:
+    """What the planner must know about the index of a snapshot."""
+    kind, index, state = index_factory.kind_of(snapshot.config), snapshot.generation.index, snapshot.state
+    return planner.IndexFacts(
+        kind.strategy,
+        kind.width_of(snapshot.config),
+        kind.scan_limit_of(snapshot.config),
+        index.indexed_rows,
+        index.scan_share,
+        state.recall_curve,
+        state.default_width,
+        state.tenant_scan_rows_max,
+    )

@@ -453,7 +453,9 @@ def test_nprobe_comes_from_the_call_then_from_what_was_tuned_then_from_the_index
     assert nprobe_of(docs) == (chosen, "tuned"), "what the user tuned, optimize leaves alone"
     assert nprobe_of(docs, SearchParams(nprobe=3)) == (3, "nprobe given")
     docs.reindex(Spann())
-    assert nprobe_of(docs) == (planner.NPROBE, "default of the index"), "another index forgets what was learned"
+    assert nprobe_of(docs) == (planner.COSTS.lists_nprobe, "default of the index"), (
+        "another index forgets what was learned"
+    )
 
 
 @pytest.mark.parametrize(
