@@ -28,8 +28,9 @@ from vecdb.index.hnsw.hnsw_index import HnswIndex
 from vecdb.index.row_set import RowSet
 from vecdb.index.spann.spann_index import SpannIndex
 from vecdb.schema import CollectionConfig, Curator, Flat, Hnsw, Spann
-from vecdb.state.generation import Generation, Snapshot, collection_folder, snapshot_of
+from vecdb.state.generation import Generation, Snapshot, snapshot_of
 from vecdb.storage.disk import filesystem
+from vecdb.storage.disk.paths import collection_folder
 from vecdb.storage.disk.row_file import Rows
 from vecdb.storage.kv import catalog, keys
 from vecdb.storage.kv.store import Store, Txn
