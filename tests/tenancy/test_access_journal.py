@@ -27,7 +27,7 @@ from vecdb.storage.disk import manifest
 from vecdb.storage.kv import keys, record_format
 from vecdb.tenancy.access_journal import NO_CHANGES, AccessDelta, AccessJournal, _last_words
 from vecdb.tenancy.access_tables import AccessTables
-from vecdb.tenancy.pairs import NOTHING, RowTenantPairs
+from vecdb.tenancy.pairs import NO_PAIRS, RowTenantPairs, numbers_of, pack, rows_of
 
 ROOT = Path(__file__).resolve().parents[2]
 N = 60
@@ -48,7 +48,7 @@ def made(db: Database, kind: Any = None) -> tuple[Any, dict[int, set[str]]]:
 def waiting(docs: Any) -> int:
     """Pairs in the journal, read from the newest state."""
     with docs._backend.state.reading() as (txn, generation, state):
-        return len(generation.journal.changes(txn, state.journal))
+        return generation.journal.changes(txn, state.journal).pair_count
 
 
 def agrees(docs: Any, model: dict[int, set[str]]) -> None:
@@ -152,7 +152,7 @@ def test_a_fold_leaves_nothing_in_the_journal_and_everything_in_the_tables(db: D
     with docs._backend.state.reading() as (txn, generation, state):
         assert state.journal is None and txn.stat(docs._backend.state.store.journal)["entries"] == 0
         tables = generation.journal.tables
-        assert tables.lists_of(txn, np.arange(50, N)).packed.tolist() == []
+        assert tables.lists_of(txn, np.arange(50, N)).tolist() == []
         held = tables.rows_of(txn, 4, N).tolist()
     assert held == [0, 1, 2, 3, 4]
     for one in range(0, N, 2):
@@ -412,9 +412,7 @@ def changes_of(said: list[tuple[int, int, bool]]) -> tuple[AccessDelta, dict[tup
 
     def pairs(granted: bool) -> RowTenantPairs:
         chosen = [pair for pair, there in model.items() if there == granted]
-        return RowTenantPairs.of(
-            np.array([row for row, _ in chosen], np.int64), np.array([n for _, n in chosen], np.uint64)
-        )
+        return pack(np.array([row for row, _ in chosen], np.int64), np.array([n for _, n in chosen], np.uint64))
 
     return AccessDelta(pairs(True), pairs(False)), model
 
@@ -422,7 +420,9 @@ def changes_of(said: list[tuple[int, int, bool]]) -> tuple[AccessDelta, dict[tup
 def told(changes: AccessDelta) -> dict[tuple[int, int], bool]:
     both = ((changes.granted, True), (changes.revoked, False))
     return {
-        pair: there for pairs, there in both for pair in zip(pairs.rows.tolist(), pairs.numbers.tolist(), strict=True)
+        pair: there
+        for pairs, there in both
+        for pair in zip(rows_of(pairs).tolist(), numbers_of(pairs).tolist(), strict=True)
     }
 
 
@@ -435,12 +435,10 @@ def test_changes_agree_with_a_dict_in_which_the_last_word_counts(history: Any, b
         denied = {pair: there for pair, there in told_later.items() if model.get(pair, there) != there}
         assert told(changes.denied_by(later)) == denied
         raw.append(
-            record_format.decode_journal(
-                record_format.encode_journal(3, later.granted.packed, later.revoked.packed), 3, "here"
-            )
+            record_format.decode_journal(record_format.encode_journal(3, later.granted, later.revoked), 3, "here")
         )
         changes, model = changes.then(later), model | told_later
-    assert told(changes) == told(_last_words(raw)) == model and len(changes) == len(model)
+    assert told(changes) == told(_last_words(raw)) == model and changes.pair_count == len(model)
     table = {pair for pair, there in changes_of(base)[1].items() if there}
     asked = np.array(sorted(rows), np.int64)
     lists = changes_of([(*pair, True) for pair in table if pair[0] in rows])[0].granted
@@ -455,8 +453,7 @@ def test_changes_agree_with_a_dict_in_which_the_last_word_counts(history: Any, b
 
 def test_an_empty_entry_is_one() -> None:
     assert [
-        len(part)
-        for part in record_format.decode_journal(record_format.encode_journal(1, *[NOTHING.packed] * 2), 1, "here")
+        len(part) for part in record_format.decode_journal(record_format.encode_journal(1, *[NO_PAIRS] * 2), 1, "here")
     ] == [
         0,
         0,

@@ -22,7 +22,8 @@ from vecdb import limits
 from vecdb.api.database import Database
 from vecdb.errors import AlreadyExists, InvalidArgument, LimitExceeded, NotFound
 from vecdb.query import planner
-from vecdb.tenancy import access_changes
+from vecdb.tenancy import tenant_names
+from vecdb.tenancy.pairs import numbers_of
 
 # -- what a call does ------------------------------------------------------------------------------
 
@@ -281,10 +282,10 @@ def test_a_dropped_tenant_leaves_nothing_to_the_next_of_its_name(shared: Any, db
     state = shared._backend.state
     with state.store.read() as txn:
         uid = state.entry.uid
-        first = access_changes.number_of(state.store, txn, uid, b"beta")
-        assert first == 2 and access_changes.number_of(state.store, txn, uid, b"acme") == 3, "numbers are never reused"
+        first = tenant_names.number_of(state.store, txn, uid, b"beta")
+        assert first == 2 and tenant_names.number_of(state.store, txn, uid, b"acme") == 3, "numbers are never reused"
         held = state.snapshot.generation.journal.tables.lists_of(txn, np.arange(9))
-        assert set(held.numbers.tolist()) == {2, 3}, "vacuum leaves out what is left of dropped tenants"
+        assert set(numbers_of(held).tolist()) == {2, 3}, "vacuum leaves out what is left of dropped tenants"
     assert seen(shared, "acme") == [1, 4] and db.check() == []
 
 

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import grpc
 
 from vecdb.errors import InvalidArgument, VecdbError
-from vecdb.validate import flag, show
+from vecdb.validate import flag, short_repr
 from vecdb.wire import tls_files
 from vecdb.wire.addresses import is_local
 
@@ -60,10 +60,10 @@ def _parsed(url: object) -> tuple[bool, str, int]:
         parts = urlsplit(url if isinstance(url, str) else "")
         host, port = parts.hostname, parts.port
     except ValueError:
-        raise InvalidArgument(f"a server's address is grpc://host:port, got {show(url)}") from None
+        raise InvalidArgument(f"a server's address is grpc://host:port, got {short_repr(url)}") from None
     extra = parts.path.strip("/") or parts.query or parts.fragment or parts.username or parts.password
     if parts.scheme not in _SECURE or not host or extra:
-        raise InvalidArgument(f"a server's address is grpc://host:port or grpcs://host:port, got {show(url)}")
+        raise InvalidArgument(f"a server's address is grpc://host:port or grpcs://host:port, got {short_repr(url)}")
     return _SECURE[parts.scheme], host, PORT if port is None else port
 
 
@@ -88,7 +88,7 @@ def _credentials(tls: object, secure: bool) -> Any:
 def _read_files(read: Callable[..., T], *paths: Any) -> T:
     for path in paths:
         if not isinstance(path, (str, os.PathLike)):
-            raise InvalidArgument(f"tls: {show(path)} is no path of a PEM file")
+            raise InvalidArgument(f"tls: {short_repr(path)} is no path of a PEM file")
     try:
         return read(*map(Path, paths))
     except VecdbError as error:

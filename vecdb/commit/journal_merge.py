@@ -22,7 +22,7 @@ from vecdb.commit.committer import CommitGroup, Request
 from vecdb.commit.pending import PendingChanges, make_room
 from vecdb.state.collection_state import CollectionState
 from vecdb.tenancy.access_journal import AccessDelta, AccessJournal
-from vecdb.tenancy.pairs import RowTenantPairs
+from vecdb.tenancy.pairs import RowTenantPairs, by_tenant, numbers_of
 
 _PARTS = 16  # of each table at most: as many commits pass meanwhile, and what they add to the journal is bounded
 
@@ -57,14 +57,14 @@ def _parts(changes: AccessDelta, order: Order) -> Iterator[AccessDelta]:
     for start in range(0, len(every), step):
         first, last = every[start], every[min(start + step, len(every)) - 1]
         yield AccessDelta(
-            changes.granted.only((granted >= first) & (granted <= last)),
-            changes.revoked.only((revoked >= first) & (revoked <= last)),
+            changes.granted[(granted >= first) & (granted <= last)],
+            changes.revoked[(revoked >= first) & (revoked <= last)],
         )
 
 
 def _keys(pairs: RowTenantPairs, order: Order) -> NDArray[np.uint64]:
     """One integer a pair, in the order of a table."""
-    return pairs.packed.astype(np.uint64) if order == "access" else pairs.turned
+    return pairs.astype(np.uint64) if order == "access" else by_tenant(pairs)
 
 
 @dataclass(slots=True)
@@ -85,7 +85,7 @@ class MergeJournalPart:
         make_room(group, "merging the journal")
         granted, revoked = self.changes.granted, self.changes.revoked
         # a tenant that was dropped has nothing in members, and nobody takes it out again
-        granted = granted.only(pending.access.living(group, granted.numbers))
+        granted = granted[pending.access.living(group, numbers_of(granted))]
         if self.order == "access":
             self.journal.tables.change_lists(group.txn, granted, revoked)
         else:

@@ -24,12 +24,13 @@ from vecdb.commit.committer import CommitGroup, SyncFailed
 from vecdb.errors import InvalidArgument, LimitExceeded, NotFound
 from vecdb.kernels.primitives.checksums import crc_rows
 from vecdb.state.collection_state import CollectionState
-from vecdb.state.generation import record_metas
+from vecdb.state.record_blocks import record_metas
 from vecdb.storage.disk import filesystem
 from vecdb.storage.kv import catalog, keys, record_format
+from vecdb.tenancy import pairs
 from vecdb.tenancy.access_changes import AccessChange, AccessWriter
 from vecdb.validate import IdBatch
-from vecdb.validate.common import slices
+from vecdb.validate.common import gil_slices
 from vecdb.validate.not_found import collection_not_found
 
 PAIR_BYTES = 64  # what a (record, tenant) pair writes, roughly: two entries
@@ -81,7 +82,7 @@ class PendingChanges:
         """LMDB keys of `ids`."""
         prefix = keys.owner_prefix(self.prefix, owner)
         out: list[bytes] = []
-        for start, stop in slices(ids.n, 8 * _SLICE):
+        for start, stop in gil_slices(ids.n, 8 * _SLICE):
             out.extend([prefix + key for key in ids.keys[start:stop]])
         return out
 
@@ -95,7 +96,7 @@ class PendingChanges:
         """Row (u64 LE) by key, for those keys that exist."""
         cursor = group.txn.cursor(db=group.store.ids)
         found: dict[bytes, bytes] = {}
-        for start, stop in slices(len(id_keys), _SLICE):
+        for start, stop in gil_slices(len(id_keys), _SLICE):
             found.update(cursor.getmulti(id_keys[start:stop]))
         return found
 
@@ -135,7 +136,7 @@ class PendingChanges:
         try:
             blob_bytes = sum(len(part.ids.blob) for part in self.added) + len(ids.blob)
             generation.ensure(first + n, ids.kind, blob_bytes)
-            group.store.make_room()
+            group.store.ensure_spare_room()
             generation.rows.write(first, vectors)
         except OSError as error:
             raise filesystem.to_vecdb_error(error, f"writing {n} vectors") from error
@@ -143,7 +144,7 @@ class PendingChanges:
         group.changed = True
         cursor = group.txn.cursor(db=group.store.ids)
         values = np.arange(first, first + n, dtype="<u8").view("V8")
-        for start, stop in slices(n, _SLICE):
+        for start, stop in gil_slices(n, _SLICE):
             cursor.putmulti(list(zip(id_keys[start:stop], values[start:stop].tolist(), strict=True)))
         self.added.append(_AddedRows(first, crcs, ids, metas))
         self.state = msgspec.structs.replace(
@@ -163,11 +164,11 @@ class PendingChanges:
 
     def change_access(self, group: CommitGroup, change: AccessChange) -> int:
         """Make a change of access lists. Returns how many pairs it changed."""
-        if len(change) or change.new:
+        if change.pair_count or change.new:
             group.changed = True
             self.access.make(group, change)
             self.state = msgspec.structs.replace(self.state, has_tenants=True)
-        return len(change)
+        return change.pair_count
 
     # -- Participant -------------------------------------------------------------------------------
 
@@ -179,10 +180,10 @@ class PendingChanges:
             rows = np.sort(np.concatenate(self.dead)).astype("<u8").view("V8")
             key = keys.row_key(self.prefix, sequence)
             cursor = txn.cursor(db=store.tombs)
-            for start, stop in slices(len(rows), _SLICE):
+            for start, stop in gil_slices(len(rows), _SLICE):
                 cursor.putmulti([(key, row) for row in rows[start:stop].tolist()])
         self.access.finish(group)
-        self.state = msgspec.structs.replace(self.state, sequence=sequence, journal=self.access.there)
+        self.state = msgspec.structs.replace(self.state, sequence=sequence, journal=self.access.extent)
         txn.put(keys.uid(self.collection.entry.uid), catalog.encode(self.state), db=store.state)
         if self.collection.durable:
             try:
@@ -227,7 +228,7 @@ class PendingChanges:
         if access.added or access.removed or access.dropped:
             granted, revoked = access.net
             generation.tenants.publish(self.state.sequence, granted, revoked, access.dropped)
-            generation.access_changed(granted.rows, revoked.rows)
+            generation.access_changed(pairs.rows_of(granted), pairs.rows_of(revoked))
         self.collection.publish(self.state)
 
 
@@ -248,6 +249,6 @@ def id_name(key: bytes) -> Any:
 def make_room(group: CommitGroup, doing: str) -> None:
     """Raise Unavailable where the disk is too full for what a request writes. doing : for the message."""
     try:
-        group.store.make_room()
+        group.store.ensure_spare_room()
     except OSError as error:
         raise filesystem.to_vecdb_error(error, doing) from error

@@ -20,11 +20,11 @@ from vecdb.commit.committer import CommitGroup
 from vecdb.commit.pending import PAIR_BYTES, PendingChanges, id_name, rows_of
 from vecdb.errors import AlreadyExists, LimitExceeded
 from vecdb.state.collection_state import CollectionState
-from vecdb.state.generation import verify_vectors
+from vecdb.state.record_blocks import verify_vectors
 from vecdb.storage.kv import record_format
 from vecdb.tenancy.access_changes import AccessChange
 from vecdb.validate import AccessLists, IdBatch
-from vecdb.validate.common import slices
+from vecdb.validate.common import gil_slices
 
 _SLICE = 256  # ids per stretch of bytecode
 
@@ -121,7 +121,7 @@ class UpdateRecords:
         generation = pending.collection.snapshot.generation
         known = rows < generation.ids.row_count
         vectors = np.ascontiguousarray(generation.rows.arrays.vectors[rows])
-        verify_vectors(generation, rows[known], vectors[known], generation.rows.arrays.crcs[rows[known]])
+        verify_vectors(generation.rows.path, rows[known], vectors[known], generation.rows.arrays.crcs[rows[known]])
         return vectors
 
     def _metas(self, group: CommitGroup, pending: PendingChanges, rows: NDArray[np.int64]) -> list[bytes] | None:
@@ -163,7 +163,7 @@ class DeleteRecords:
             pending.change_access(group, pending.access.delete(group, np.sort(rows)))
         pending.kill(group, rows)
         gone = list(found)
-        for start, stop in slices(len(gone), _SLICE):
+        for start, stop in gil_slices(len(gone), _SLICE):
             for key in gone[start:stop]:
                 group.txn.delete(key, db=group.store.ids)
         return len(gone)

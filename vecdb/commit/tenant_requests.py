@@ -15,10 +15,10 @@ from vecdb.commit.committer import CommitGroup
 from vecdb.commit.pending import PAIR_BYTES, PendingChanges, make_room, rows_of
 from vecdb.errors import AlreadyExists
 from vecdb.state.collection_state import CollectionState
-from vecdb.tenancy.access_changes import tenants_of
-from vecdb.tenancy.pairs import RowTenantPairs
+from vecdb.tenancy.pairs import pack
+from vecdb.tenancy.tenant_names import tenants_of
 from vecdb.validate import AccessLists, IdBatch
-from vecdb.validate.common import show
+from vecdb.validate.common import short_repr
 
 
 @dataclass(slots=True)
@@ -44,7 +44,7 @@ class GrantOrRevoke:
         rows = rows_of(pending.find_all(group, id_keys))
         access, given, live_count = pending.access, self.tenants, pending.state.live_count
         numbers, new = access.resolve(group, given.names, create=self.granted)
-        pairs = RowTenantPairs.of(rows[given.records], numbers[given.which])
+        pairs = pack(rows[given.records], numbers[given.which])
         if not self.granted:
             return pending.change_access(group, access.revoke(group, pairs))
         change = access.grant(group, pairs, new, live_count)
@@ -75,10 +75,12 @@ class CreateTenants:
         numbers, new = access.resolve(group, self.names, create=True)
         there = [number for number in numbers.tolist() if number not in new]
         if there and not self.exist_ok:
-            known = tenants_of(group.store, group.txn, access.uid, np.array(there[:1], np.uint64), access.where)
+            known = tenants_of(group.store, group.txn, access.uid, np.array(there[:1], np.int64), access.where)
             found = known[there[0]]
             name = "" if found is None else found.name.decode()
-            raise AlreadyExists(f"collection {access.where!r} has tenant {show(name)} already; pass exist_ok=True")
+            raise AlreadyExists(
+                f"collection {access.where!r} has tenant {short_repr(name)} already; pass exist_ok=True"
+            )
         make_room(group, "creating tenants")
         access.create(group, new, self.records_max or 0)
         if self.records_max is not None:

@@ -20,9 +20,9 @@ import msgspec
 
 from vecdb.api.backend import Progress
 from vecdb.errors import AlreadyExists
-from vecdb.state.generation import collection_folder, row_file_name
-from vecdb.storage.disk import filesystem, manifest
-from vecdb.storage.kv import catalog, keys, record_format
+from vecdb.storage.disk import filesystem, manifest, row_format
+from vecdb.storage.disk.paths import collection_folder, row_file_name
+from vecdb.storage.kv import catalog, keys
 from vecdb.storage.kv.store import Store
 
 CHECKSUMS = "checksums.json"
@@ -89,9 +89,7 @@ def _copy_collections(source: Path, target: Path, store: Store, progress: Progre
         there, here = collection_folder(source, entry.uid), collection_folder(target, entry.uid)
         filesystem.make_dir(here)
         row_bytes = entry.dim * {"float32": 4, "float16": 2}.get(entry.dtype, 1)
-        copy_file(
-            there / row_file_name(state.generation), here, record_format.ROW_HEADER_BYTES + state.row_count * row_bytes
-        )
+        copy_file(there / row_file_name(state.generation), here, row_format.HEADER_BYTES + state.row_count * row_bytes)
         if state.sealed is not None:
             for name, length in ((state.sealed.file, state.sealed.file_bytes), *state.sealed.parts):
                 copy_file(there / name, here, length)

@@ -25,13 +25,13 @@ from vecdb import limits
 from vecdb.commit import idempotency
 from vecdb.errors import Corruption
 from vecdb.kernels.primitives.checksums import crc_rows
-from vecdb.maintenance.vacuum import id_keys
-from vecdb.state.generation import Generation, iter_blocks, iter_tombs
+from vecdb.state.generation import Generation
+from vecdb.state.record_blocks import id_keys, iter_blocks, iter_tombs
 from vecdb.storage.kv import catalog, keys
 from vecdb.storage.kv.store import Store, Txn
-from vecdb.tenancy.access_changes import number_of, tenant
 from vecdb.tenancy.access_journal import AccessReader
-from vecdb.tenancy.pairs import rows_in
+from vecdb.tenancy.pairs import by_tenant, rows_of, rows_of_tenant
+from vecdb.tenancy.tenant_names import number_of, tenant
 
 PROBLEMS_MAX = 100  # of a collection: a damaged disk should not fill memory with its description
 
@@ -133,14 +133,14 @@ def _check_access(
         if len(problems) >= PROBLEMS_MAX:
             break
         if number in numbers:
-            problems += _check_rows_of(grants, number, rows_in(turned, number), len(dead))
+            problems += _check_rows_of(grants, number, rows_of_tenant(turned, number), len(dead))
         elif tables.count_of(txn, number):  # a list may go on naming a tenant that was dropped
             problems.append(f"tenant {number} has rows, and does not exist")
     return problems
 
 
 def _check_lists(grants: AccessReader, dead: NDArray[np.bool_]) -> tuple[NDArray[np.uint64], list[str]]:
-    """Pairs of all lists of live rows, uint64[n], by tenant (`RowTenantPairs.turned`, sorted), and problems of the
+    """Pairs of all lists of live rows, uint64[n], by tenant (`by_tenant`, sorted), and problems of the
     lists.
     """
     tables = grants.tables
@@ -148,18 +148,18 @@ def _check_lists(grants: AccessReader, dead: NDArray[np.bool_]) -> tuple[NDArray
     parts = [np.empty(0, np.uint64)]
     beyond = np.append(dead, True)
     listed = _numbers_under(tables.store.access, grants.txn, tables.prefix)
-    rows = _each_once(listed, np.unique(grants.changes.granted.rows).tolist())
+    rows = _each_once(listed, np.unique(rows_of(grants.changes.granted)).tolist())
     while (part := list(itertools.islice(rows, limits.block_rows_max))) and len(problems) < PROBLEMS_MAX:
         try:
             lists = grants.lists_of(np.array(part, np.int64))
         except Corruption as error:
             problems.append(str(error))
             continue
-        stray = beyond[np.minimum(lists.rows, len(dead))]
+        stray = beyond[np.minimum(rows_of(lists), len(dead))]
         if stray.any():
-            row = lists.rows[stray][0]
+            row = rows_of(lists)[stray][0]
             problems.append(f"there is an access list of row {row}, which is dead or not there")
-        parts.append(lists.only(~stray).turned)
+        parts.append(by_tenant(lists[~stray]))
     turned = np.concatenate(parts)
     turned.sort()
     return turned, problems
@@ -212,7 +212,7 @@ def _tenants_in(turned: NDArray[np.uint64]) -> Iterator[int]:
     while at < len(turned):
         number = int(turned[at]) >> 32
         yield number
-        at += len(rows_in(turned, number))
+        at += len(rows_of_tenant(turned, number))
 
 
 def _each_once(*ascending: Iterable[int]) -> Iterator[int]:

@@ -14,8 +14,8 @@ from vecdb.commit.committer import CommitGroup
 from vecdb.errors import AlreadyExists, LimitExceeded
 from vecdb.schema import CollectionConfig
 from vecdb.state.collection_state import CollectionState
-from vecdb.state.generation import collection_folder, row_file_name
 from vecdb.storage.disk import filesystem
+from vecdb.storage.disk.paths import collection_folder, row_file_name
 from vecdb.storage.disk.row_file import Rows
 from vecdb.storage.kv import catalog, keys
 from vecdb.validate.not_found import collection_not_found
@@ -45,7 +45,7 @@ class CreateCollection:
         state = catalog.CommittedState(sequence=group.sequence, index=catalog.index_to_dict(config.index))
         folder = collection_folder(self.database, uid)
         try:
-            store.make_room()
+            store.ensure_spare_room()
             filesystem.make_dir(folder)
             Rows.create(folder / row_file_name(0), config.dtype, config.dim, 0, sync=self.durable)
             if self.durable:

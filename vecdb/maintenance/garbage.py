@@ -14,11 +14,11 @@ from typing import Any
 from vecdb.commit.committer import CommitGroup, Request
 from vecdb.errors import Corruption
 from vecdb.index.spann import build_checkpoint
-from vecdb.state.generation import row_file_name
 from vecdb.storage.disk import filesystem
+from vecdb.storage.disk.paths import row_file_name
 from vecdb.storage.kv import catalog, keys
 from vecdb.storage.kv.store import Store
-from vecdb.validate.common import breathe
+from vecdb.validate.common import yield_gil
 
 _DELETED_ENTRIES = 5_000  # deleted per commit
 _SLICE = 128  # per stretch of bytecode, about 100 us
@@ -45,7 +45,7 @@ class DeleteKeyRange:
                 group.changed = True
                 left -= 1
                 if left % _SLICE == 0:
-                    breathe()
+                    yield_gil()
         return left == 0
 
 

@@ -28,19 +28,20 @@ from vecdb.commit.committer import CommitGroup, SyncFailed
 from vecdb.commit.write_path import WritePath
 from vecdb.index.contract import IndexCorruption, Progress
 from vecdb.state.collection_state import CollectionState
-from vecdb.state.generation import Generation, iter_blocks, record_block, row_file_name, verify_vectors
+from vecdb.state.generation import Generation
+from vecdb.state.record_blocks import id_keys, iter_blocks, record_block, verify_vectors
 from vecdb.state.snapshot import Snapshot
 from vecdb.storage.disk import filesystem
+from vecdb.storage.disk.paths import row_file_name
 from vecdb.storage.disk.row_file import Rows
 from vecdb.storage.kv import catalog, keys, record_format
 from vecdb.tenancy.access_changes import AccessWriter
-from vecdb.tenancy.pairs import RowTenantPairs, subtract
-from vecdb.validate.common import slices
+from vecdb.tenancy.pairs import RowTenantPairs, numbers_of, pack, rows_of, subtract
+from vecdb.validate.common import gil_slices
 from vecdb.validate.not_found import collection_not_found
 
 _PIECE_ROWS = 4_096  # old rows copied per commit
 _SLICE = 128  # ids per stretch of bytecode
-_SIGN = np.uint64(1 << 63)
 
 
 def copy_generation(state: CollectionState, writes: WritePath, progress: Progress = None) -> int:
@@ -112,7 +113,7 @@ class VacuumCopy:
         rows = block.first_row + live
         vectors = np.ascontiguousarray(self.old.rows.arrays.vectors[rows])
         crcs = block.row_crc[live]
-        verify_vectors(self.old, rows, vectors, crcs)
+        verify_vectors(self.old.rows.path, rows, vectors, crcs)
         first, n = self.written, len(live)
         blob_bytes = 0 if block.int_ids else int(block.id_end[-1])
         self.new.ensure(first + n, "int" if block.int_ids else "str", blob_bytes)
@@ -125,7 +126,7 @@ class VacuumCopy:
         group.txn.put(keys.row_key(self.prefix, first), raw, db=group.store.blocks)
         cursor = group.txn.cursor(db=group.store.ids)
         values = np.arange(first, first + n, dtype="<u8").view("V8")
-        for start, stop in slices(n, _SLICE):
+        for start, stop in gil_slices(n, _SLICE):
             new_keys = id_keys(self.prefix, block, live[start:stop])
             cursor.putmulti(list(zip(new_keys, values[start:stop].tolist(), strict=True)))
         ends = np.cumsum(lengths, dtype=np.uint32)
@@ -139,7 +140,7 @@ class VacuumCopy:
         """What the lists of old rows (ascending) say, of tenants that there still are, under new row numbers."""
         access = AccessWriter(self.state.entry.uid, self.old.journal, self.state.snapshot.state.journal)
         pairs = access.lists(group, rows)[1]
-        return RowTenantPairs.of(self.mapping[pairs.rows], pairs.numbers)
+        return pack(self.mapping[rows_of(pairs)], numbers_of(pairs))
 
     def _copy_access(self, group: CommitGroup, rows: NDArray[np.int64]) -> None:
         if self.state.snapshot.state.has_tenants:
@@ -169,19 +170,6 @@ class VacuumCopy:
                 raise SyncFailed(error) from error
 
 
-def id_keys(prefix: bytes, block: record_format.Block, which: NDArray[np.int64]) -> list[bytes]:
-    """Keys in ids of the records at positions `which` of a block."""
-    if block.int_ids and not len(block.metas):
-        head = keys.owner_prefix(prefix, b"")
-        flipped = (block.int_id_array()[which].view(np.uint64) ^ _SIGN).astype(">u8").view("V8")
-        return [head + key for key in flipped.tolist()]
-    out = []
-    for at in which.tolist():
-        owner = record_format.split_meta(block.meta(at))[0]
-        out.append(keys.owner_prefix(prefix, owner) + keys.id_key_bytes(block.id(at)))
-    return out
-
-
 def _blocks_between(
     group: CommitGroup, old: Generation, first: int, stop: int, where: str
 ) -> Iterator[record_format.Block]:
@@ -200,7 +188,7 @@ class CopyRows:
         state = self.copy.state
         if group.txn.get(keys.uid(state.entry.uid), db=group.store.state) is None:
             return False
-        group.store.make_room()
+        group.store.ensure_spare_room()
         self.copy.copy(group, min(state.snapshot.visibility.row_count, self.copy.done + _PIECE_ROWS))
         group.changed = True
         return True
@@ -219,7 +207,7 @@ class SwitchGeneration:
         snapshot = collection.snapshot
         if group.txn.get(keys.uid(collection.entry.uid), db=group.store.state) is None:
             raise collection_not_found(collection.entry.name)
-        group.store.make_room()
+        group.store.ensure_spare_room()
         copy.copy(group, snapshot.visibility.row_count)
         dead = self._bury(group, snapshot)
         copy.mend_access(group, copy.late(snapshot))

@@ -31,7 +31,7 @@ from vecdb.state.snapshot import Snapshot
 from vecdb.storage.disk import filesystem
 from vecdb.storage.kv import catalog, keys, record_format
 from vecdb.storage.kv.store import Txn
-from vecdb.tenancy import access_changes
+from vecdb.tenancy import tenant_names
 from vecdb.validate import IdBatch, MixtureQuery, iterator, tenant_name
 
 _NAMES_PAGE = 1_000  # names of tenants read in one transaction
@@ -347,13 +347,13 @@ class Searcher:
                 rows.append(row)
                 if len(rows) == batch:
                     records = record_reader.records(generation, txn, state, rows, include_vectors=include_vectors)
-                    with self.store.resting():
+                    with self.store.parked():
                         yield cast(list[Record], records)
                     rows = []
                     self.state.check_usable()
             if rows:
                 records = record_reader.records(generation, txn, state, rows, include_vectors=include_vectors)
-                with self.store.resting():
+                with self.store.parked():
                     yield cast(list[Record], records)
 
     def count(self, tenants: tuple[str, ...] = ()) -> int:
@@ -370,7 +370,7 @@ class Searcher:
 
     def _tenant_in(self, txn: Txn, name: str) -> tuple[int, record_format.Tenant]:
         """(number, tenant). Raises NotFound."""
-        return access_changes.named(self.store, txn, self.entry.uid, tenant_name(name), self.entry.name)
+        return tenant_names.tenant_named(self.store, txn, self.entry.uid, tenant_name(name), self.entry.name)
 
     def tenants(self, after: str | None, limit: int | None) -> Iterator[str]:
         """Names past `after`, sorted, a page at a time: each page is one committed state."""
@@ -380,7 +380,7 @@ class Searcher:
             self.current()
             most = min(left, _NAMES_PAGE)
             with self.store.read() as txn:
-                names = access_changes.names_after(self.store, txn, self.entry.uid, last, most)
+                names = tenant_names.names_after(self.store, txn, self.entry.uid, last, most)
             yield from (name.decode() for name in names)
             if len(names) < most:
                 return

@@ -22,9 +22,10 @@ from vecdb.index.contract import Index
 from vecdb.index.row_set import RowSet
 from vecdb.schema import CollectionConfig
 from vecdb.state import index_factory
-from vecdb.state.generation import Generation, collection_folder
+from vecdb.state.generation import Generation
 from vecdb.state.snapshot import Snapshot, snapshot_of
 from vecdb.storage.disk import filesystem
+from vecdb.storage.disk.paths import collection_folder
 from vecdb.storage.disk.row_file import Rows
 from vecdb.storage.kv import catalog, keys
 from vecdb.storage.kv.store import Store, Txn

@@ -7,9 +7,9 @@ UNAUTHENTICATED becomes PermissionDenied.
 from __future__ import annotations
 
 from vecdb import errors
-from vecdb.validate.not_found import collection_not_found, no_tenant
+from vecdb.validate.not_found import collection_not_found, tenant_not_found
 
-__all__ = ["DOMAIN", "STATUS", "error_of", "collection_not_found", "no_tenant"]
+__all__ = ["DOMAIN", "STATUS", "error_of", "collection_not_found", "tenant_not_found"]
 
 DOMAIN = "vecdb"
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vecdb import InvalidArgument, PermissionDenied
-from vecdb.wire.error_codes import no_tenant
+from vecdb.wire.error_codes import tenant_not_found
 
 PERMISSIONS = ("read", "write", "admin")  # each includes those before it
 ANY = "*"
@@ -116,13 +116,13 @@ class Caller:
             return list(requested) or None
         for name in requested:
             if name != self.tenant:
-                raise no_tenant(collection, name)
+                raise tenant_not_found(collection, name)
         return [self.tenant]
 
     def tenant_named(self, requested: str, collection: str) -> str:
         """The tenant that a request is about. Raises NotFound where the token does not cover it."""
         if self.tenant is not None and requested != self.tenant:
-            raise no_tenant(collection, requested)
+            raise tenant_not_found(collection, requested)
         return requested
 
     def owner(self, requested: str) -> str:
@@ -161,7 +161,7 @@ class Caller:
 
     def _check_named(self, name: str, collection: str) -> None:
         if name != self.tenant and not self.share:
-            raise no_tenant(collection, name)
+            raise tenant_not_found(collection, name)
 
 
 ANONYMOUS = Caller("anonymous", "admin")

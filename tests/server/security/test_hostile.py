@@ -300,7 +300,7 @@ def test_a_list_that_nobody_reads_on_holds_no_transaction(
     for one in streams[:10]:
         one.cancel()
     own.close()  # the others break off with their connection
-    running.until(lambda: store._resting == 0)
+    running.until(lambda: store._parked == 0)
     settled(running)
 
 
@@ -316,7 +316,7 @@ def test_who_does_not_read_a_list_loses_it(
     stream = client.records.List(request, timeout=PATIENCE_S)
     next(stream)
     store, kernels = running.server.context.db._backend.store, running.server.context.kernels
-    running.until(lambda: store._resting + store._reads + kernels.queued + kernels.busy == 0)
+    running.until(lambda: store._parked + store._reads + kernels.queued + kernels.busy == 0)
     assert outcome(lambda: list(stream)) == "ABORTED"
     settled(running)
 

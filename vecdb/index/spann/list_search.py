@@ -38,9 +38,8 @@ from vecdb.kernels.primitives import checksums
 from vecdb.kernels.search import exact_scan, list_probe, list_rerank, list_scan
 from vecdb.kernels.search.list_probe import NEAREST, ListWork
 from vecdb.schema import Visibility
-from vecdb.storage.disk import filesystem, list_file
+from vecdb.storage.disk import filesystem, list_file, row_format
 from vecdb.storage.disk.row_file import RowArrays
-from vecdb.storage.kv import record_format
 
 PROBE_SAMPLES = 64  # rows taken as queries, by which the lists of a query are counted
 COMPARED_LISTS_MAX = (
@@ -154,7 +153,7 @@ class ListsContext:
             page_bytes=list_file.PAGE,
         ))  # fmt: skip
         self.layout = ArrayTable(list_rerank.RowFileLayout(
-            header_bytes=record_format.ROW_HEADER_BYTES, page_bytes=list_file.PAGE,
+            header_bytes=row_format.HEADER_BYTES, page_bytes=list_file.PAGE,
             row_bytes=arrays.vectors.shape[1] * arrays.vectors.itemsize, crcs=arrays.crcs,
         ))  # fmt: skip
         self._free: dict[tuple[int, int, int, int], list[ListScratch]] = {}

@@ -52,7 +52,7 @@ class MeasuredRecall(msgspec.Struct, frozen=True):
 
 
 class JournalExtent(msgspec.Struct, frozen=True):
-    """Which entries the journal has: the first and the last commit that wrote one that is still there, and how many."""
+    """Which entries the journal holds: the first and the last commit whose entry is there, and how many there are."""
 
     first: int
     last: int
@@ -68,7 +68,7 @@ class CommittedState(msgspec.Struct, frozen=True):
     generation: int = 0
     id_kind: str | None = None
     has_fields: bool = False
-    has_tenants: bool = False  # whether there ever was one: else nobody looks for access lists
+    has_tenants: bool = False  # whether there ever was a tenant: if not, access lists are not read
     journal: JournalExtent | None = None  # None where it is empty
     index: dict[str, Any] | None = None
     sealed: SealedIndex | None = None
@@ -130,7 +130,8 @@ def index_to_dict(index: IndexConfig | None) -> dict[str, Any] | None:
 def index_from_dict(value: dict[str, Any] | None) -> IndexConfig | None:
     if value is None:
         return None
-    return _KINDS[value["kind"]](**{key: item for key, item in value.items() if key != "kind"})
+    parameters = dict(value)
+    return _KINDS[parameters.pop("kind")](**parameters)
 
 
 def config_of(entry: CollectionEntry, state: CommittedState) -> CollectionConfig:
