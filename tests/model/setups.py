@@ -80,7 +80,7 @@ def small_limits(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(index_jobs, "_SEAL_AT_CLOSE_ROWS", 4)
     patch.setattr(vacuum_module, "_PIECE_ROWS", 7)
     patch.setattr(limits, "journal_entry_pairs", 6)
-    patch.setattr(limits, "fold_pairs", 2)
+    patch.setattr(limits, "merge_pairs", 2)
     patch.setattr(row_file, "_CAPACITY_MIN", 16)
     patch.setattr(id_column, "_CAPACITY_MIN", 8)
     patch.setattr(graph, "_CAPACITY_MIN", 16, raising=False)

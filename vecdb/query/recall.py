@@ -1,4 +1,4 @@
-"""How good are the answers? Recall against exact search, and latency.
+"""Recall of searches against exact search, and their latency.
 
 recall@k = |returned and true| / min(k, matches); a result as near as the k-th true one counts (ties).
 """

@@ -113,7 +113,7 @@ class Searcher:
         tenants: tuple[str, ...] = (),
         window: int = 1,
     ) -> Iterator[Hits]:
-        """One at a time: with nothing to wait for, nothing is gained by reading ahead."""
+        """The hits of each query in turn. `window` is ignored: within a process reading ahead would gain nothing."""
         for query in iterator(queries):
             array, single = check(query)
             yield self.search(
@@ -183,7 +183,7 @@ class Searcher:
             snapshot, allowed = self.state.snapshot_for_tenants(tenants) if tenants else (self.current(), None)
             users = self._rows_of_users(snapshot, query.users, owner, allowed)
             if users is None:
-                time.sleep(0.001)  # a commit is there that is not published yet, or was while this looked
+                time.sleep(0.001)  # a commit is not published yet, or was published while this looked
                 continue
             liked = record_reader.vectors(snapshot.generation, np.concatenate(users)).astype(np.float32)
             vectors = np.split(liked, np.cumsum([len(rows) for rows in users])[:-1])
@@ -205,7 +205,7 @@ class Searcher:
         self, snapshot: Snapshot, users: list[IdBatch], owner: bytes, allowed: RowSet | None
     ) -> list[NDArray[np.int64]] | None:
         """Rows of each user's records at the snapshot; None where LMDB holds another commit by now. Raises NotFound
-        where a record does not exist or, which is the same to the tenants, is not for them to see.
+        where a record does not exist or the tenants may not see it; the error does not tell which.
         """
         with self.store.read() as txn:
             state = self.state.committed(txn)

@@ -1,4 +1,4 @@
-"""How wide must a search be? What `tune` measures on the user's queries, and `optimize` on stored vectors.
+"""Measures how wide a search must be: `tune` on the user's queries, `optimize` on stored vectors.
 
     queries -> recall of growing widths (ef, or nprobe) -> curve, default width -> changes of the committed state
 

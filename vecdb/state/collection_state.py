@@ -1,4 +1,4 @@
-"""What one collection has committed, as this process holds it: loaded, followed, and given its index.
+"""The committed state of one collection in this process: it is loaded, follows new commits, and has an index.
 
     state in LMDB -> Generation (rows, ids, deletions) + index -> Snapshot      replaced by each commit, never changed
 
