@@ -10,8 +10,8 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.support.disk_rows import DiskRows
-from tests.support.spann_collection import KINDS
-from tests.support.spann_index import (
+from tests.support.spann.collection import KINDS
+from tests.support.spann.index import (
     Make,
 )
 from vecdb import limits, schema

@@ -14,7 +14,7 @@ import pytest
 
 import vecdb
 from tests.support.corpus import EXACT, clustered, sound
-from tests.support.spann_collection import DIM, KINDS, care, held_bytes, index_of, lengths_of, recall
+from tests.support.spann.collection import DIM, KINDS, care, held_bytes, index_of, lengths_of, recall
 from tests.support.threads import together
 from vecdb import limits
 from vecdb.api.database import Database

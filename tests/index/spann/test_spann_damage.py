@@ -17,7 +17,7 @@ import pytest
 
 import vecdb
 from tests.support.corpus import EXACT, clustered, sound
-from tests.support.spann_collection import DIM, KINDS, care, exact, lengths_of, recall
+from tests.support.spann.collection import DIM, KINDS, care, exact, lengths_of, recall
 from vecdb import limits
 from vecdb.api.database import Database
 from vecdb.embedded import local_collection

@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.disk_rows import DiskRows
 from tests.support.index_rows import clustered, recall
-from tests.support.spann_index import (
+from tests.support.spann.index import (
     ALL,
     WIDE,
     Make,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.support.corpus import EXACT, clustered, sound
-from tests.support.spann_collection import DIM, KINDS, care, held_bytes, lengths_of, recall
+from tests.support.spann.collection import DIM, KINDS, care, held_bytes, lengths_of, recall
 from vecdb import limits
 from vecdb.api.database import Database
 from vecdb.embedded.open import open_database

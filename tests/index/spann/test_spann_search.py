@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.support.index_rows import clustered
-from tests.support.spann_index import (
+from tests.support.spann.index import (
     ALL,
     EXACT,
     WIDE,
