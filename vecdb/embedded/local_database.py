@@ -159,7 +159,7 @@ class LocalDatabase(Generic[C]):
         with self._open_lock:
             return [collection.jobs for collection in self._collections.values()]
 
-    # -- long work --------------------------------------------------------------------------------------
+    # -- long work ---------------------------------------------------------------------------------
 
     def stats(self) -> dict[str, Any]:
         self._check_usable()
@@ -220,7 +220,7 @@ class LocalDatabase(Generic[C]):
     def closed(self) -> bool:
         return self._closed
 
-    # -- internal ------------------------------------------------------------------------------------
+    # -- internal ----------------------------------------------------------------------------------
 
     def _check_usable(self) -> None:
         """Refuse calls on a closed database, and in a forked child (LMDB would read it without any error)."""
