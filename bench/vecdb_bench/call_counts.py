@@ -110,7 +110,7 @@ def _measure(calls: Calls, folder: str, files: bool) -> list[str]:
             docs = db.create_collection(name, dim=DIM, metric="l2", index=kind)
             docs.upsert(np.arange(ROWS), vectors, fields, tenants=tenants)
             docs.optimize()
-            tenant = {"tenant": "tenant 1", "fields": []} if name == "curator" else {}
+            tenant: dict[str, Any] = {"tenant": "tenant 1", "fields": []} if name == "curator" else {}
             what = f"{name} search" + (" of a tenant, no fields" if tenant else " with fields")
             search = partial(docs.search, vectors[7], limit=LIMIT, **tenant)
             for _ in range(3):

@@ -50,7 +50,7 @@ class Shared:
         return shape + ("-correlated" if self.correlated else "") + count + seed
 
     def draw(self, clusters: Array) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-        """The tenants of rows of these clusters, as CSR: indptr int64[rows + 1], indices int32[pairs], each row sorted."""
+        """The tenants of rows of these clusters as CSR: indptr int64[rows + 1], indices int32[pairs], sorted by row."""
         rng = np.random.default_rng([self.vectors.seed, 3])
         weights = self._log_weights(clusters, rng)
         degrees = np.minimum(1 + rng.poisson(degree - 1, len(clusters)), self.tenants)

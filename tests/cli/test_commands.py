@@ -15,8 +15,8 @@ import pytest
 from typer.testing import CliRunner
 
 import vecdb
-from tests.support.server_driver import token
-from tests.support.server_process import Process
+from tests.support.server.driver import token
+from tests.support.server.process import Process
 from vecdb.cli import build
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 import vecdb
-from tests.support.server_driver import Running
-from tests.support.server_process import Process
+from tests.support.server.driver import Running
+from tests.support.server.process import Process
 from vecdb.client import bulk_ingest, channel, connection, remote_collection, retry
 from vecdb.client.channel import MESSAGE_BYTES_MAX
 from vecdb.v1 import (

@@ -19,8 +19,8 @@ import numpy as np
 import pytest
 
 import vecdb
-from tests.support.server_driver import PATIENCE_S, Running
-from tests.support.server_process import ENVIRONMENT
+from tests.support.server.driver import PATIENCE_S, Running
+from tests.support.server.process import ENVIRONMENT
 from vecdb.client.connection import Connection
 from vecdb_server.config import Config
 from vecdb_server.security.auth import ANONYMOUS

@@ -13,9 +13,9 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 
 import vecdb
-from tests.support.certificates import Authority, write
-from tests.support.server_driver import Running
-from tests.support.server_process import Process
+from tests.support.server.certificates import Authority, write
+from tests.support.server.driver import Running
+from tests.support.server.process import Process
 from vecdb.client import remote_collection, retry, status_errors
 from vecdb_server.config import Config
 

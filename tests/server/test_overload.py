@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from tests.support.server_driver import (
+from tests.support.server.driver import (
     PATIENCE_S,
     Client,
     Running,
@@ -25,7 +25,7 @@ from tests.support.server_driver import (
     token,
     until_ready,
 )
-from tests.support.server_process import Process
+from tests.support.server.process import Process
 from vecdb.v1 import admin_pb2
 from vecdb_server.security.admission import Admission
 from vecdb_server.security.auth import Caller

@@ -13,8 +13,7 @@ import grpc
 import pytest
 
 import vecdb
-from tests.support.rpc_table import DENIED, DIM, MISSING, REFUSED, ROWS, RPCS, VECTORS
-from tests.support.server_driver import (
+from tests.support.server.driver import (
     PATIENCE_S,
     Client,
     Running,
@@ -26,6 +25,7 @@ from tests.support.server_driver import (
     tenant_lists,
     token,
 )
+from tests.support.server.rpc_table import DENIED, DIM, MISSING, REFUSED, ROWS, RPCS, VECTORS
 from vecdb.v1 import admin_pb2, collections_pb2, common_pb2, records_pb2, search_pb2, tenants_pb2
 from vecdb_server.security.auth import NEEDS
 

@@ -15,8 +15,7 @@ import grpc
 import numpy as np
 import pytest
 
-from tests.support.rpc_table import ROWS, RPCS
-from tests.support.server_driver import (
+from tests.support.server.driver import (
     PATIENCE_S,
     Client,
     Running,
@@ -27,7 +26,8 @@ from tests.support.server_driver import (
     until_ready,
     write_request,
 )
-from tests.support.server_process import Process
+from tests.support.server.process import Process
+from tests.support.server.rpc_table import ROWS, RPCS
 from vecdb.v1 import admin_pb2, common_pb2, records_pb2, search_pb2
 
 SEED = int(os.environ.get("VECDB_SEED", "7"))

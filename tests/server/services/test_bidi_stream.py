@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.support.server_driver import Running, search_request
+from tests.support.server.driver import Running, search_request
 from vecdb import InvalidArgument, Unavailable
 from vecdb.v1 import search_pb2
 from vecdb_server.security.auth import ANONYMOUS

@@ -16,7 +16,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import vecdb
-from tests.support.server_driver import Client, Running, int_ids, names, outcome, search_request, status_of, token
+from tests.support.server.driver import Client, Running, int_ids, names, outcome, search_request, status_of, token
 from vecdb.v1 import collections_pb2, common_pb2, search_pb2, tenants_pb2
 from vecdb.wire.search_response import encoded, streamed
 from vecdb_server.executors import LatencyModel

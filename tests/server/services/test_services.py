@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import vecdb
-from tests.support.server_driver import (
+from tests.support.server.driver import (
     PATIENCE_S,
     Client,
     Running,

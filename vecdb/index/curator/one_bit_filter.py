@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 
 from vecdb.index.common.rotation import rotation
 from vecdb.index.common.sampling import center_of, sample, units
+from vecdb.kernels.array_table import ArrayTable
 from vecdb.kernels.codes import one_bit_lines as kernels
 from vecdb.kernels.codes import rabitq
 from vecdb.kernels.primitives import checksums
-from vecdb.kernels.primitives.distance import COSINE, IP
+from vecdb.kernels.primitives.distance import COSINE, IP, L2
 from vecdb.storage.disk.row_file import RowArrays
 
 _DIM_MIN = 193  # shorter 8-bit codes are no more than three cache lines, and there is little to save
@@ -72,13 +73,16 @@ class OneBitFilter:
         """
         scratch = np.empty((2, 8 * self.width), np.float32)
         head = np.full((1, len(self.center)), _HEAD_CODE, np.uint8)
+        space = ArrayTable(rabitq.CodeSpace(
+            metric=COSINE if self.cosine else L2, bits=1, lossless=False, step=rabitq.STEPS[1], mean=self.center,
+            scale=1.0, center=self.center, signs=self.signs,
+        ))  # fmt: skip
         for start in range(first, stop, _ENCODE_ROWS):
             n = min(stop, start + _ENCODE_ROWS) - start
             codes, factors = np.empty((n, self.width), np.uint8), np.empty((n, 2), np.float32)
             rabitq.encode(
-                checksums.for_kernels(vectors), np.arange(start, start + n), np.zeros(n, np.int32), self.cosine, head,
-                self.center, np.float32(1.0), self.center, self.signs, 1, np.float32(rabitq.STEPS[1]), codes, factors,
-                scratch[0], scratch[1],
+                checksums.for_kernels(vectors), np.arange(start, start + n), np.zeros(n, np.int32), head, space.table,
+                codes, factors, scratch,
             )  # fmt: skip
             kernels.pack_lines(codes, factors, slot + start - first, lines, lines.view(np.float32))
 

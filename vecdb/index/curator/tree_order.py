@@ -48,7 +48,7 @@ class TreeOrderedCodes:
     leaf_spreads, group_spreads : float32, what is taken off the distance of a node; empty under ip.
     far : int32[any], rows with elements outside of the range of 8-bit codes (sq8.py): searches score all of them on
     their vectors.
-    indexed : slots in the order of the tree.
+    indexed : slots in the order of the tree.   square : |code - 128|^2 of a row, on average over some of them.
     panels : uint8[indexed / 32, any], the lines of sorted slots once more, for searches that look at many of them
     (one_bit_fastscan.py); empty until there was one.
     token : the same object as long as every row keeps its slot.
@@ -67,6 +67,7 @@ class TreeOrderedCodes:
     group_spreads: NDArray[np.float32]
     far: NDArray[np.int32]
     indexed: int
+    square: np.float32
     panels: NDArray[np.uint8] = field(default_factory=lambda: NO_PANELS)
     token: object = field(default_factory=object)
 
@@ -96,11 +97,6 @@ class TreeOrderedCodes:
     @property
     def leaf_count(self) -> int:
         return self.heads.count
-
-    def square(self) -> np.float32:
-        """|code - 128|^2 of a row, on average over some of them."""
-        some = self.codes[: self.indexed : max(1, self.indexed // _SQUARE_ROWS)]
-        return np.float32(bias_of(some).mean() if len(some) else 0.0)
 
     def leaf_lengths(self) -> NDArray[np.int64]:
         """int64[leaves]: slots of each."""
@@ -249,8 +245,14 @@ def ordered(
     spreads = _spreads(fresh.codes, heads, leaf_ends) if metric != IP else (np.empty(0, np.float32),) * 2
     return TreeOrderedCodes(
         coded.quantiser, fresh.codes, fresh.bias, fresh.lines, coded.bit_filter, rows_of, new_slots, heads, leaf_ends,
-        *spreads, far, stop,
+        *spreads, far, stop, mean_square(fresh.codes, stop),
     )  # fmt: skip
+
+
+def mean_square(codes: NDArray[np.uint8], indexed: int) -> np.float32:
+    """See `TreeOrderedCodes.square`. codes : uint8[>= indexed, 64 * blocks]."""
+    some = codes[: indexed : max(1, indexed // _SQUARE_ROWS)]
+    return np.float32(bias_of(some).mean() if len(some) else 0.0)
 
 
 def _spreads(

@@ -63,7 +63,7 @@ class TreeView:
         self._values = ArrayTable(
             kernels.Tree(
                 metric=metric,
-                codes=kernels.TreeCodes(order.codes, order.bias, quantiser.mean, quantiser.scale, order.square()),
+                codes=kernels.TreeCodes(order.codes, order.bias, quantiser.mean, quantiser.scale, order.square),
                 slots=kernels.TreeSlots(order.rows_of, order.slots_of, order.indexed),
                 levels=kernels.TreeLevels(
                     leaves=kernels.TreeNodes(heads.codes, heads.bias, order.leaf_spreads),

@@ -271,7 +271,7 @@ class ReadBatch:
         if depth < 1:
             raise ValueError(f"depth must be at least 1, got {depth}")
         self._depth = depth
-        self._busy = False  # from before the first byte may be written until after the last
+        self.busy = False  # read by others; from before the first byte may be written until after the last
         self._reads: _NativeAio | _ThreadedReads | None = _reader(depth)
 
     @property
@@ -333,9 +333,9 @@ class ReadBatch:
             signs, ends = places | lengths, (places + lengths).view(np.uint64)
             if signs[signs.argmin()] < 0 or ends[ends.argmax()] > out.size:
                 raise ValueError(f"a read has a negative length, or lies outside out, {out.size} bytes")
-        if self._busy:
+        if self.busy:
             reads = self._give_up()
-        self._busy = True
+        self.busy = True
         reads.start((fd, offsets, lengths, out, places), address)
 
     def arrived(self, least: int) -> NDArray[np.int64]:
@@ -344,21 +344,21 @@ class ReadBatch:
         Returns the numbers, int64[m], of reads that are complete and that no earlier call returned: any number of them,
         none where reads are done by threads. `wait` must follow, and returns all.
         """
-        if self._reads is None or not self._busy:
+        if self._reads is None or not self.busy:
             raise ValueError("nothing was submitted")
         return self._reads.arrived(least)
 
     def wait(self) -> NDArray[np.int64]:
         """Finish the submission; returns and raises what `read` does."""
-        if self._reads is None or not self._busy:
+        if self._reads is None or not self.busy:
             raise ValueError("nothing was submitted")
         counts = self._reads.reap()
-        self._busy = False
+        self.busy = False
         return counts
 
     def settle(self) -> None:
         """Wait for what an abandoned submission left in flight: after this nobody writes into its `out`."""
-        if self._busy and self._reads is not None:
+        if self.busy and self._reads is not None:
             self._give_up()
 
     def _give_up(self) -> _NativeAio | _ThreadedReads:
@@ -367,7 +367,7 @@ class ReadBatch:
         assert self._reads is not None
         self._reads.close()
         self._reads = _reader(self._depth)
-        self._busy = False
+        self.busy = False
         return self._reads
 
     def close(self) -> None:
@@ -396,7 +396,8 @@ class ReadBatchPool:
 
     def give(self, batch: ReadBatch) -> None:
         """Take a batch back, whatever state an exception left it in; afterwards nothing writes into its `out`."""
-        batch.settle()
+        if batch.busy:
+            batch.settle()
         self._free.append(batch)
         # Checked after the append, so that either this or `close`, on another thread, closes the batch.
         if self._closed or len(self._free) > _KEPT_MAX:

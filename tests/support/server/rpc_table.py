@@ -15,7 +15,7 @@ import numpy as np
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
-from tests.support.server_driver import int_ids, names, search_request, write_request
+from tests.support.server.driver import int_ids, names, search_request, write_request
 from vecdb.v1 import admin_pb2, collections_pb2, records_pb2, search_pb2, tenants_pb2
 from vecdb.wire.arrays import vectors_message
 
