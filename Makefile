@@ -1,7 +1,7 @@
 # Everything a fresh machine needs is Python 3.11 or newer and make.
 #
 #   make demo    word vectors, stored and searched, with recall and speed printed
-#   make test    the fast tier of tests
+#   make test    the fast tier of tests, on all cores (WORKERS=0: in one process, for a debugger)
 #   make check   format, lint, types
 #   make proto   the gRPC stubs in vecdb/v1, from proto/
 #   make bench   vecdb beside hnswlib and faiss on the same data (hnswlib needs a C++ compiler)
@@ -20,6 +20,7 @@ STAMP := $(BIN)/.vecdb-$(shell pwd -P | cksum | cut -d' ' -f1)
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 SOURCES := vecdb datasets bench server tests
 PYTEST_ARGS ?= -q
+WORKERS ?= auto
 
 help:
 	@sed -n 's/^#  //p' Makefile
@@ -51,7 +52,7 @@ demo: $(STAMP)-demo
 	@$(BIN)/vecdb demo $(ARGS)
 
 test: $(STAMP)-test
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
 
 check: $(STAMP)-test
 	$(BIN)/python -m ruff format --check $(SOURCES)

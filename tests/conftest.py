@@ -10,11 +10,22 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.support.warm_kernels import warm_in_processes
+
 if TYPE_CHECKING:
     from vecdb.api.database import Database
 
 settings.register_profile("vecdb", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("vecdb")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Where several processes share the tests (pytest -n): compile the kernels before xdist starts them."""
+    options = session.config.option
+    starts_others = not hasattr(session.config, "workerinput") and (getattr(options, "numprocesses", 0) or 0) > 1
+    if starts_others and not options.collectonly:
+        warm_in_processes()
 
 
 @pytest.fixture

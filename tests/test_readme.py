@@ -11,7 +11,7 @@ from pathlib import Path
 
 import typer
 
-from tests.support.server_process import Process
+from tests.support.server.process import Process
 from vecdb.cli import build
 
 ROOT = Path(__file__).resolve().parent.parent

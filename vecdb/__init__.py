@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from vecdb.api.collection import Collection
     from vecdb.api.database import Database
     from vecdb.api.hits import Hits
-    from vecdb.embedded.backup import restore
     from vecdb.embedded.open import upgrade
+    from vecdb.embedded.restore import restore
 
     from . import aio
     from .errors import (
@@ -71,7 +71,7 @@ __all__ = [
 ]
 
 _home = {
-    "embedded.backup": ("restore",),
+    "embedded.restore": ("restore",),
     "api.collection": ("Collection",),
     "api.database": ("Database",),
     "embedded.open": ("upgrade",),
@@ -131,9 +131,11 @@ def open(
     """
     if isinstance(path, str) and path.startswith(("grpc://", "grpcs://")):
         _refuse(path, read_only=read_only, durability=durability != "full", memory_budget_bytes=memory_budget_bytes)
-        from .client import connect
+        from vecdb.api.collection import Collection
+        from vecdb.api.database import Database
+        from vecdb.client import connect
 
-        return connect(path, token, tls, insecure, timeout)
+        return Database(connect(path, token, tls, insecure, timeout, Collection))
     _refuse(path, token=token, tls=tls, insecure=insecure, timeout=timeout)
     from vecdb.embedded.open import open_database
 

@@ -19,6 +19,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from vecdb.api import collection as near
 from vecdb.api import database as near_database
+from vecdb.api.backend import CollectionBackend
 from vecdb.schema import CollectionConfig
 
 __all__ = ["Collection", "Database", "open"]
@@ -172,18 +173,27 @@ class Database(_Mirror):
         return repr(self._near)
 
 
+def _collection(backend: CollectionBackend, config: CollectionConfig) -> Collection:
+    """What users hold of a collection whose backend gives coroutines."""
+    return Collection(near.Collection(backend, config))
+
+
 class Opening:
     """A database that is being opened: await it, or use it in an `async with` block."""
 
     __slots__ = ("_arguments", "_opened")
 
-    def __init__(self, arguments: tuple[Any, ...]) -> None:
+    def __init__(self, arguments: tuple[Any, Any, Any, bool, Any]) -> None:
         self._arguments = arguments
 
     def __await__(self) -> Generator[Any, None, Database]:
-        from vecdb.client import connect_async
+        return self._open().__await__()
 
-        return connect_async(*self._arguments).__await__()
+    async def _open(self) -> Database:
+        from vecdb.client import connect_async  # only here: vecdb is installed without gRPC, too
+
+        backend = await connect_async(*self._arguments, _collection)
+        return Database(near_database.Database(backend))
 
     async def __aenter__(self) -> Database:
         self._opened = await self

@@ -1,5 +1,9 @@
-"""Processes of their own, asked by lines: contestants (vecdb_bench/engines/engine_process.py answers), modules of this
-package.
+"""Child processes that answer lines of JSON: engines (vecdb_bench/engines) and modules of this package.
+
+    parent --JSON line--> child      {"do": "build", ...}
+    parent <--JSON line-- child      {"seconds": ..., ...}          until the child's standard input ends
+
+Threads: one caller for each process.
 """
 
 from __future__ import annotations
@@ -14,14 +18,14 @@ from typing import Any, Self
 
 import vecdb
 
-_CONTESTANTS = Path(__file__).parent / "engines"
+_ENGINES = Path(__file__).parent / "engines"
 ONE_THREAD = dict.fromkeys(
     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS", "LANCE_CPU_THREADS", "LANCE_IO_THREADS"), "1"
 )
 
 
-class Asked:
-    """A process that answers a line of JSON with a line of JSON, until its standard input ends."""
+class LineProcess:
+    """A process that answers each line of JSON with a line of JSON."""
 
     def __init__(self, name: str, command: Sequence[str], env: Mapping[str, str] | None = None) -> None:
         self._process = subprocess.Popen(
@@ -40,9 +44,7 @@ class Asked:
         self._process.stdin.flush()
         line = self._process.stdout.readline()
         if not line:
-            raise vecdb.Unavailable(
-                f"contestant {self.name} ended without an answer; run its script by hand to see why"
-            )
+            raise vecdb.Unavailable(f"engine {self.name} ended without an answer; run its script by hand to see why")
         answer: dict[str, Any] = json.loads(line)
         return answer
 
@@ -58,10 +60,10 @@ class Asked:
         self.close()
 
 
-class Seat:
-    """A contestant's place in a process of several."""
+class SharedEngine:
+    """One engine in a process of several."""
 
-    def __init__(self, name: str, process: Asked) -> None:
+    def __init__(self, name: str, process: LineProcess) -> None:
         self.name = name
         self._process = process
 
@@ -69,25 +71,26 @@ class Seat:
         return self._process.ask(name=self.name, **question)
 
 
-class Together(Asked):
-    """vecdb_bench/engines/shared_process.py: several scripts of engines/ in one process, on the data of a folder."""
+class SharedProcess(LineProcess):
+    """Several engines in one process (vecdb_bench/engines/shared_process.py), on the data of a folder."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        super().__init__("together", [sys.executable, str(_CONTESTANTS / "shared_process.py")], ONE_THREAD)
+        command = [sys.executable, str(_ENGINES / "shared_process.py")]
+        super().__init__("shared process", command, _engines_path() | ONE_THREAD)
 
-    def enter(self, name: str, script: str, spec: Mapping[str, Any]) -> Seat:
+    def add(self, name: str, script: str, spec: Mapping[str, Any]) -> SharedEngine:
         folder, base, queries = (str(self._folder / of) for of in (name, "base.npy", "queries.npy"))
-        seat = Seat(name, self)
-        seat.ask(do="enter", script=script, folder=folder, base=base, queries=queries, spec=dict(spec))
-        return seat
+        engine = SharedEngine(name, self)
+        engine.ask(do="add", script=script, folder=folder, base=base, queries=queries, spec=dict(spec))
+        return engine
 
 
-class Process(Asked):
-    """A script of engines/.
+class EngineProcess(LineProcess):
+    """One engine: a script below engines/.
 
-    folder : holds base.npy and queries.npy, and what the contestant builds in a folder of its name.   python : the
-    interpreter that has its engine; None: this one.
+    script : its path there.   folder : holds base.npy and queries.npy; the engine builds in a folder of its name there.
+    python : the interpreter that has the engine; None for this one.
     """
 
     def __init__(
@@ -100,13 +103,13 @@ class Process(Asked):
         *,
         one_thread: bool = False,
     ) -> None:
-        path = _CONTESTANTS / script
         arguments = [str(folder / name), str(folder / "base.npy"), str(folder / "queries.npy"), json.dumps(spec)]
-        super().__init__(name, [python or sys.executable, str(path), *arguments], ONE_THREAD if one_thread else None)
+        command = [python or sys.executable, str(_ENGINES / script), *arguments]
+        super().__init__(name, command, _engines_path() | (ONE_THREAD if one_thread else {}))
 
 
-class Module(Asked):
-    """A module of this package, run by this interpreter, which finds what this process finds."""
+class ModuleProcess(LineProcess):
+    """A module of this package, run by this interpreter with this process's import path."""
 
     def __init__(self, name: str, module: str, *arguments: str, one_thread: bool = False) -> None:
         command = [sys.executable, "-m", f"{__package__}.{module}", *arguments]
@@ -118,8 +121,13 @@ def modules_path() -> dict[str, str]:
     return {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
 
+def _engines_path() -> dict[str, str]:
+    """An environment in which the scripts below engines/ import engine_process.py."""
+    return {"PYTHONPATH": os.pathsep.join(filter(None, (str(_ENGINES), os.environ.get("PYTHONPATH"))))}
+
+
 def answer_lines(answers: Mapping[str, Callable[..., dict[str, Any]]]) -> None:
-    """The other end: each line's `do` names who answers it, the rest are its arguments."""
+    """The child's side: `do` of each line names the function that answers it; the rest are its arguments."""
     for line in sys.stdin:
         question = json.loads(line)
         print(json.dumps(answers[question.pop("do")](**question)), flush=True)

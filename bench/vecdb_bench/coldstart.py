@@ -1,11 +1,11 @@
-"""coldstart: how long until a fresh process has its first answer, counted from the start of the process.
+"""coldstart: how long a new process takes to its first answer, counted from the start of the process.
 
     import     `import vecdb`, and nothing else
     first use  create, upsert, search in a new database     with an empty cache of machine code, then the next process
     open       open a database with a graph, search once         likewise
 
-Each step is a process of its own, with a cache folder that nobody else uses; it prints the monotonic clock, which all
-processes share, when it is there. The time to load the interpreter is therefore in every figure.
+Each step is a process of its own, with a cache folder of its own. When it is done it prints the monotonic clock, which
+all processes share. So every figure includes the time to load the interpreter.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from . import machine
+from vecdb_bench.reporting import machine
 
 Say = Callable[[str], None]
 
@@ -47,14 +47,14 @@ docs = db.create_collection("docs", dim={dim}, metric="cosine")
 docs.upsert(np.arange(100), np.random.default_rng(1).normal(size=(100, {dim})).astype(np.float32))
 assert len(docs.search(np.ones({dim}, np.float32), limit=10).ids) == 10
 """
-TELL = "\nimport sys, time; print(time.monotonic(), 'numba' in sys.modules, flush=True)\n"
-LEAVE = "\nimport os; os._exit(0)\n"  # what closing costs is no part of a start
+PRINT_CLOCK = "\nimport sys, time; print(time.monotonic(), 'numba' in sys.modules, flush=True)\n"
+EXIT = "\nimport os; os._exit(0)\n"  # closing is not part of a start
 
 
 def coldstart(*, rows: int = 20_000, dim: int = 50, rounds: int = 3, say: Say = lambda text: None) -> dict[str, Any]:
-    """Measure; the best of `rounds` of each step, an empty cache being made for every first."""
-    with tempfile.TemporaryDirectory(prefix="vecdb-bench-") as home:
-        folder = Path(home)
+    """Measure the best of `rounds` of each step. Each round begins with an empty cache."""
+    with tempfile.TemporaryDirectory(prefix="vecdb-bench-") as made:
+        folder = Path(made)
         graph = str(folder / "graph")
         say(f"building a graph of {rows:,} x {dim}")
         _run(BUILD.format(path=graph, rows=rows, dim=dim), folder / "cache-build")
@@ -92,14 +92,14 @@ def coldstart(*, rows: int = 20_000, dim: int = 50, rounds: int = 3, say: Say = 
 
 
 def _run(code: str, cache: Path) -> tuple[float, bool]:
-    """Seconds from starting a process to its telling that `code` is done, and whether it then has numba."""
+    """Seconds from the start of a process to the end of `code`, and whether it has loaded numba by then."""
     environment = {name: value for name, value in os.environ.items() if name != "NUMBA_CACHE_DIR"}
     environment |= {"XDG_CACHE_HOME": str(cache), "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     started = time.monotonic()
     done = subprocess.run(
-        [sys.executable, "-c", code + TELL + LEAVE], env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-c", code + PRINT_CLOCK + EXIT], env=environment, capture_output=True, text=True, check=False
     )
     if done.returncode != 0:
         raise RuntimeError(f"a cold start failed: {done.stderr.strip()}")
-    told, numba = done.stdout.split()[-2:]
-    return float(told) - started, numba == "True"
+    clock, numba = done.stdout.split()[-2:]
+    return float(clock) - started, numba == "True"

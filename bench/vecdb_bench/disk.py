@@ -1,10 +1,10 @@
-"""disk: searching from disk, beside peers, one thread and one call per query.
+"""disk: searches of indexes on disk, beside peers, one thread and one call for each query.
 
-    base, queries as .npy -> each contestant builds in a process of its own -> a fresh process opens and is swept,
-    contestants in turns, round by round -> rate at equal recall, latency, memory, bytes on disk, reads
+    base, queries as .npy -> each engine builds in a process of its own -> a new process opens the index and is swept,
+    engines in turns, round by round -> rate at equal recall, latency, memory, bytes on disk, reads
 
-The contestants (engines/) run under interpreters of their own: two of the peers share a module name, and none is
-needed to install vecdb. The disk's own limit, measured by the caller beside this, is part of the result.
+The engines (engines/disk/) run under interpreters of their own: two of the peers share a module name, and none is
+needed to install vecdb. The disk's own speed, which the caller measures, is part of the result.
 """
 
 from __future__ import annotations
@@ -18,21 +18,20 @@ from typing import Any
 import numpy as np
 
 import vecdb
-from vecdb_bench import machine, recall_curves
-from vecdb_bench.child_process import Process
+from vecdb_bench.child_process import EngineProcess
+from vecdb_bench.reporting import machine, recall_curves
+from vecdb_bench.runner import latencies_ms
 from vecdb_datasets import Dataset, load, open_vectors
 from vecdb_datasets import recall as recall_of
-
-from .runner import latencies_ms
 
 Say = Callable[[str], None]
 
 SCRIPTS = {
-    "vecdb": "vecdb_lists.py",
-    "diskannpy-rust": "diskann.py",
-    "zvec": "zvec_diskann.py",
-    "lancedb-rq": "lancedb_ivf.py",
-    "lancedb-hnsw": "lancedb_ivf.py",
+    "vecdb": "disk/vecdb_lists.py",
+    "diskannpy-rust": "disk/diskann.py",
+    "zvec": "disk/zvec_diskann.py",
+    "lancedb-rq": "disk/lancedb_ivf.py",
+    "lancedb-hnsw": "disk/lancedb_ivf.py",
 }
 SWEEPS = {
     "vecdb": (32, 64, 96, 128, 192, 256, 320, 384, 512, 768),
@@ -46,7 +45,7 @@ TARGETS = (0.90, 0.95, 0.975)
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to measure. peers : interpreter by contestant's name.   vecdb : parameters of `vecdb.Spann`."""
+    """What to measure. peers : interpreter by the engine's name.   vecdb : parameters of `vecdb.Spann`."""
 
     dataset: str
     queries: int = 1_000
@@ -66,11 +65,11 @@ def run(plan: Plan, disk: Callable[[Path], dict[str, Any]], say: Say = lambda te
     """Measure. disk : measures random reads a second on a file of the folder that it is given."""
     unknown = set(plan.peers) - set(SCRIPTS)
     if unknown:
-        raise vecdb.InvalidArgument(f"no contestant {', '.join(sorted(unknown))}; there are {', '.join(SCRIPTS)}")
+        raise vecdb.InvalidArgument(f"no engine {', '.join(sorted(unknown))}; there are {', '.join(SCRIPTS)}")
     data = _data(plan)
     truth = data.truth_for(plan.limit)
-    with tempfile.TemporaryDirectory(prefix="vecdb-bench-", dir=plan.path) as home:
-        folder = Path(home)
+    with tempfile.TemporaryDirectory(prefix="vecdb-bench-", dir=plan.path) as made:
+        folder = Path(made)
         np.save(folder / "base.npy", data.base)
         np.save(folder / "queries.npy", data.queries)
         names = ["vecdb", *plan.peers]
@@ -103,18 +102,18 @@ def _data(plan: Plan) -> Dataset:
     return Dataset(data.name, base, queries, data.metric, kept)
 
 
-def _process(name: str, plan: Plan, metric: str, folder: Path, *, searches: bool = False) -> Process:
+def _process(name: str, plan: Plan, metric: str, folder: Path, *, searches: bool = False) -> EngineProcess:
     spec = {"metric": metric, "limit": plan.limit, "threads": plan.threads, "vecdb": dict(plan.vecdb)}
     if name == "lancedb-hnsw":
         spec["lancedb"] = {"index": "hnsw"}
     python = None if name == "vecdb" else plan.peers[name]
-    return Process(name, SCRIPTS[name], folder, spec, python, one_thread=searches)
+    return EngineProcess(name, SCRIPTS[name], folder, spec, python, one_thread=searches)
 
 
 def _sweeps(
     names: list[str], plan: Plan, data: Dataset, truth: Any, folder: Path, say: Say
 ) -> tuple[list[dict[str, Any]], dict[str, int]]:
-    """Every contestant's points, the best of all rounds each; and what each keeps in memory."""
+    """Every engine's points, each from its best round; and the memory of each engine."""
     points: dict[tuple[str, int], dict[str, Any]] = {}
     memory: dict[str, int] = {}
     processes = {name: _process(name, plan, data.metric, folder, searches=True) for name in names}
@@ -136,7 +135,12 @@ def _sweeps(
 
 
 def _point(
-    process: Process, value: int, data: Dataset, truth: Any, plan: Plan, points: dict[tuple[str, int], dict[str, Any]]
+    process: EngineProcess,
+    value: int,
+    data: Dataset,
+    truth: Any,
+    plan: Plan,
+    points: dict[tuple[str, int], dict[str, Any]],
 ) -> None:
     answer = process.ask(do="sweep", value=value)
     marks = latencies_ms(answer["seconds"])
@@ -165,7 +169,6 @@ def _result(
     memory: dict[str, int],
     limits: dict[str, Any],
 ) -> dict[str, Any]:
-    raw = data.base.nbytes
     rates = {
         name: {
             target: recall_curves.rate_at(
@@ -175,42 +178,8 @@ def _result(
         }
         for name in builds
     }
-    summary = []
-    for name, build in builds.items():
-        row: dict[str, Any] = {"peer": name}
-        for target in TARGETS:
-            rate, own = rates[name][target], rates["vecdb"][target]
-            row[f"q/s at {target}"] = rate
-            row[f"vecdb by it at {target}"] = own / rate if own and rate else None
-        row |= {
-            "memory B/row": memory[name] / len(data.base),
-            "disk by raw": build["disk_bytes"] / raw,
-            "build s": build["seconds"],
-            "build peak MiB": build["peak_bytes"] / (1 << 20),
-        }
-        summary.append(row)
-    own_points = [
-        {
-            "nprobe": p["value"], "recall": p["recall"], "mean ms": p["mean_ms"], "p99 ms": p["p99_ms"],
-            "p99/mean": p["p99_by_mean"], "rows": p["rows_scanned"], "reads": p["reads"], "KB": p["bytes_read"] / 1e3,
-            "KB fetched": p["read_bytes_by_query"] / 1e3, "heads ms": p["heads_ms"], "scan ms": p["scan_ms"],
-            "read ms": p["read_ms"], "rerank ms": p["rerank_ms"],
-        }
-        for p in points
-        if p["peer"] == "vecdb"
-    ]  # fmt: skip
-    others = [
-        {
-            "peer": p["peer"],
-            "value": p["value"],
-            "recall": p["recall"],
-            "mean ms": p["mean_ms"],
-            "p99/mean": p["p99_by_mean"],
-        }
-        for p in points
-        if p["peer"] != "vecdb"
-    ]
-    tables = {"summary": summary, "vecdb": own_points, "the disk": [limits]}
+    tables = {"summary": _summary(data, builds, memory, rates), "vecdb": _own_points(points), "the disk": [limits]}
+    others = _other_points(points)
     if others:
         tables["peers"] = others
     return {
@@ -225,3 +194,41 @@ def _result(
         "rates": rates,
         "tables": tables,
     }
+
+
+def _summary(
+    data: Dataset, builds: dict[str, dict[str, Any]], memory: dict[str, int], rates: dict[str, dict[float, Any]]
+) -> list[dict[str, Any]]:
+    summary = []
+    for name, build in builds.items():
+        row: dict[str, Any] = {"peer": name}
+        for target in TARGETS:
+            rate, own = rates[name][target], rates["vecdb"][target]
+            row[f"q/s at {target}"] = rate
+            row[f"vecdb by it at {target}"] = own / rate if own and rate else None
+        row |= {
+            "memory B/row": memory[name] / len(data.base),
+            "disk by raw": build["disk_bytes"] / data.base.nbytes,
+            "build s": build["seconds"],
+            "build peak MiB": build["peak_bytes"] / (1 << 20),
+        }
+        summary.append(row)
+    return summary
+
+
+def _own_points(points: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [
+        {
+            "nprobe": p["value"], "recall": p["recall"], "mean ms": p["mean_ms"], "p99 ms": p["p99_ms"],
+            "p99/mean": p["p99_by_mean"], "rows": p["rows_scanned"], "reads": p["reads"], "KB": p["bytes_read"] / 1e3,
+            "KB fetched": p["read_bytes_by_query"] / 1e3, "heads ms": p["heads_ms"], "scan ms": p["scan_ms"],
+            "read ms": p["read_ms"], "rerank ms": p["rerank_ms"],
+        }
+        for p in points
+        if p["peer"] == "vecdb"
+    ]  # fmt: skip
+
+
+def _other_points(points: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    columns = {"peer": "peer", "value": "value", "recall": "recall", "mean ms": "mean_ms", "p99/mean": "p99_by_mean"}
+    return [{name: p[key] for name, key in columns.items()} for p in points if p["peer"] != "vecdb"]

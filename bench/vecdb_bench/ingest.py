@@ -1,10 +1,10 @@
-"""ingest: how fast durable writes are acknowledged.
+"""ingest: the speed of durable writes.
 
-    singles    16 threads, one record a call: group commit gives many of them one sync
-    batches    1,000 x 384 float32 a call, until acknowledged; few enough that the graph need not keep up
-    sustained  many more of them: writers wait for the graph where it falls behind; and until it has every row
+    singles    16 threads, one record a call: group commit syncs once for many of them
+    batches    1,000 x 384 float32 a call, until acknowledged; so few that the graph need not keep up
+    sustained  many more batches: writers wait where the graph falls behind; and the time until the graph has every row
 
-Every write is acknowledged under durability "full". The folder should be on the disk in question: --path.
+Every write is acknowledged under durability "full". Choose a folder on the disk to be measured: --path.
 """
 
 from __future__ import annotations
@@ -19,9 +19,8 @@ from typing import Any
 import numpy as np
 
 import vecdb
-
-from . import machine
-from .runner import latencies_ms
+from vecdb_bench.reporting import machine
+from vecdb_bench.runner import latencies_ms
 
 Say = Callable[[str], None]
 
@@ -39,7 +38,7 @@ def ingest(
     seed: int = 1,
     say: Say = lambda text: None,
 ) -> dict[str, Any]:
-    """Measure; every round of singles and batches is kept, the best is shown."""
+    """Measure. The result has every round of singles and batches, the table the best."""
     vectors = unit_vectors(batch_rows * 8, dim, seed)
     with tempfile.TemporaryDirectory(prefix="vecdb-bench-", dir=path) as folder:
         with vecdb.open(Path(folder) / "db") as db:
@@ -143,7 +142,7 @@ def _batches(db: vecdb.Database, vectors: Any, batch_rows: int, batches: int, na
 
 
 def unit_vectors(rows: int, dim: int, seed: int) -> Any:
-    """Directions around a thousand centres: closer to embeddings than noise is."""
+    """Unit vectors around a thousand centres: more like embeddings than noise is."""
     rng = np.random.default_rng(seed)
     centres = rng.normal(size=(1_000, dim)).astype(np.float32)
     vectors = centres[rng.integers(0, len(centres), rows)] + 0.5 * rng.normal(size=(rows, dim)).astype(np.float32)
@@ -151,7 +150,7 @@ def unit_vectors(rows: int, dim: int, seed: int) -> Any:
 
 
 def _warm(db: vecdb.Database, vectors: Any) -> None:
-    """Compile what the measured calls use."""
+    """Compile the kernels that the measured calls use."""
     docs = db.create_collection("warm", dim=vectors.shape[1], metric="cosine", index=vecdb.Hnsw())
     docs.upsert(np.arange(len(vectors)), vectors)
     docs.upsert([0], vectors[:1])

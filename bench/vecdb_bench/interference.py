@@ -1,6 +1,6 @@
-"""interference: what a search in one thread feels of a thread beside it that upserts batches.
+"""interference: the latency of searches in one thread while another thread upserts batches.
 
-    for round in rounds:  idle seconds, then busy seconds        the writer runs in the busy ones only
+    for round in rounds:  idle seconds, then busy seconds        the writer runs in the busy seconds only
 
 The ratio compares each round's busy p99 with the same round's idle p99; the summary gives the best and the median.
 """
@@ -18,10 +18,9 @@ from typing import Any
 import numpy as np
 
 import vecdb
+from vecdb_bench.reporting import machine
+from vecdb_bench.runner import latencies_ms
 from vecdb_datasets import load
-
-from . import machine
-from .runner import latencies_ms
 
 Say = Callable[[str], None]
 
@@ -38,13 +37,13 @@ def interference(
     limit: int = 10,
     say: Say = lambda text: None,
 ) -> dict[str, Any]:
-    """Measure; rows of the data set beyond `rows`, or the first ones again, are what the writer upserts."""
+    """Measure. The writer upserts the rows of the data set beyond `rows`, or the first ones again."""
     data = load(dataset, folder)
     loaded = data.base[:rows]
     spare = data.base[rows:] if len(data.base) >= rows + batch_rows else loaded
     found: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory(prefix="vecdb-bench-", dir=path) as home:
-        with vecdb.open(Path(home) / "db") as db:
+    with tempfile.TemporaryDirectory(prefix="vecdb-bench-", dir=path) as made:
+        with vecdb.open(Path(made) / "db") as db:
             docs = db.create_collection(
                 "bench", dim=data.dim, metric=data.metric, dtype=str(data.base.dtype), index=vecdb.Hnsw()
             )
@@ -101,7 +100,7 @@ def _search_for(docs: vecdb.Collection, queries: Any, limit: int, seconds: float
 
 
 class Writer:
-    """Upserts batches without a pause between `with` and its end."""
+    """A thread that upserts batches without a pause within a `with` block."""
 
     def __init__(self, docs: vecdb.Collection, vectors: Any, batch_rows: int, first_id: int) -> None:
         self._docs, self._vectors, self._batch_rows = docs, vectors, batch_rows
@@ -132,5 +131,5 @@ class Writer:
                 ids = np.arange(self._next_id, self._next_id + self._batch_rows)
                 self._docs.upsert(ids, self._vectors[at : at + self._batch_rows])
                 self._next_id += self._batch_rows
-        except BaseException as error:  # handed to the thread that measures
+        except BaseException as error:  # raised in the thread that measures
             self._error = error

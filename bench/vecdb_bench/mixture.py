@@ -1,25 +1,25 @@
-"""mixture: are answers to a user's interests, each in its share, more diverse than one search by the mean, and as good?
+"""mixture: `search_mixture` beside one search by the mean: are its answers more diverse, and as good?
 
     user = rows that share `tags` tags, some of each; half of them are its positives, half are held out
 
     diversity  1 - mean pairwise cosine of what was returned        recall  share of the held-out rows that was returned
 
-The same users ask in three ways: one search by the mean of the positives, `search_mixture`, and the same smoothed with
-the other users' positives as histories. Figures are means over users, of the first few hits and of all.
+The same users search in three ways: by the mean of the positives, by `search_mixture`, and by `search_mixture` that is
+smoothed with the other users' positives as histories. Figures are means over users, of the first few hits and of all.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
 import vecdb
+from vecdb_bench.reporting import machine
 from vecdb_datasets import load
-
-from . import machine
 
 Say = Callable[[str], None]
 indexes: dict[str, Callable[[], Any]] = {
@@ -31,55 +31,60 @@ indexes: dict[str, Callable[[], Any]] = {
 
 
 class User(NamedTuple):
-    """Row numbers, int64 each, of which one collection has the ids."""
+    """Row numbers, int64 each; they are also the ids in the collection."""
 
     positives: Any
     held_out: Any
 
 
-def mixture(
-    *,
-    dataset: str = "summaries",
-    folder: str | None = None,
-    index: str = "hnsw",
-    users: int = 200,
-    rows: int = 20,
-    tags: int = 3,
-    limit: int = 100,
-    components: int = 8,
-    smoothing: float = 0.3,
-    seed: int = 0,
-    say: Say = lambda text: None,
-) -> dict[str, Any]:
-    """Measure. rows, tags : of a user, before half of its rows are held out."""
-    if index not in indexes:
-        raise vecdb.InvalidArgument(f"index {index!r}: expected one of {', '.join(indexes)}")
-    data = load(dataset, folder)
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to measure. rows, tags : of a user, before half of its rows are held out."""
+
+    dataset: str = "summaries"
+    folder: str | None = None
+    index: str = "hnsw"
+    users: int = 200
+    rows: int = 20
+    tags: int = 3
+    limit: int = 100
+    components: int = 8
+    smoothing: float = 0.3
+    seed: int = 0
+
+
+def run(plan: Plan, say: Say = lambda text: None) -> dict[str, Any]:
+    """Measure."""
+    if plan.index not in indexes:
+        raise vecdb.InvalidArgument(f"index {plan.index!r}: expected one of {', '.join(indexes)}")
+    data = load(plan.dataset, plan.folder)
     if "tags_indptr" not in data.extras:
-        raise vecdb.InvalidArgument(f"data set {dataset!r} has no tags: users are made of rows that share some")
-    drawn = draw_users(data.extras["tags_indptr"], data.extras["tags_indices"], users, rows, tags, seed)
+        raise vecdb.InvalidArgument(f"data set {plan.dataset!r} has no tags: users are made of rows that share some")
+    tags = data.extras["tags_indptr"], data.extras["tags_indices"]
+    users = draw_users(*tags, plan.users, plan.rows, plan.tags, plan.seed)
     with vecdb.open(":memory:") as db:
         docs = db.create_collection(
-            "bench", dim=data.dim, metric=data.metric, dtype=str(data.base.dtype), index=indexes[index]()
+            "bench", dim=data.dim, metric=data.metric, dtype=str(data.base.dtype), index=indexes[plan.index]()
         )
-        say(f"building {index} over {len(data.base):,} rows")
+        say(f"building {plan.index} over {len(data.base):,} rows")
         docs.upsert(np.arange(len(data.base)), data.base)
         docs.optimize()
-        found = compare(docs, np.asarray(data.base), drawn, limit, components, smoothing, say)
-    asked = {"users": users, "rows": rows, "tags": tags, "seed": seed}
-    search = {"limit": limit, "components": components, "smoothing": smoothing}
+        found = compare(docs, np.asarray(data.base), users, plan.limit, plan.components, plan.smoothing, say)
+    title = (
+        f"{plan.users} users of {plan.rows} rows in {plan.tags} tags, half held out, limit {plan.limit}, {plan.index}"
+    )
     return {
         "benchmark": "mixture",
-        "plan": {"dataset": dataset, "index": index, **asked, **search},
+        "plan": {name: value for name, value in asdict(plan).items() if name != "folder"},
         "machine": machine.facts(),
         "answers": found,
-        "tables": {f"{users} users of {rows} rows in {tags} tags, half held out, limit {limit}, {index}": found},
+        "tables": {title: found},
     }
 
 
 def draw_users(indptr: Any, indices: Any, users: int, rows: int, tags: int, seed: int) -> list[User]:
-    """Users of `rows` rows, equally many of each of `tags` tags that have so many. indptr, indices : tags of each row,
-    as CSR.
+    """Users of `rows` rows, equally many from each of `tags` tags that have enough. indptr, indices : the tags of each
+    row, in CSR form.
     """
     rng = np.random.default_rng(seed)
     tagged = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))[np.argsort(indices, kind="stable")]
@@ -104,7 +109,7 @@ def compare(
     smoothing: float,
     say: Say = lambda text: None,
 ) -> list[dict[str, Any]]:
-    """A row of figures for each way to ask. vectors : [n, dim], that of id i at i."""
+    """A row of figures for each way to search. vectors : [n, dim], the vector of id i at i."""
 
     def plain(user: User) -> Any:
         mean = _unit(vectors[user.positives]).mean(axis=0)
@@ -121,13 +126,13 @@ def compare(
         ).ids
 
     few = max(1, limit // 5)
-    ways = {"by the mean": plain, "mixture": mixed, "smoothed": smoothed}
+    searches = {"by the mean": plain, "mixture": mixed, "smoothed": smoothed}
     found = []
-    for name, ask in ways.items():
+    for name, search in searches.items():
         say(name)
-        ask(users[0])
+        search(users[0])
         started = time.perf_counter()
-        answers = [ask(user) for user in users]
+        answers = [search(user) for user in users]
         took = time.perf_counter() - started
         line: dict[str, Any] = {"way": name}
         for k in (few, limit):

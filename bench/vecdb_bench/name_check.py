@@ -1,4 +1,4 @@
-"""Names that a plan gives, compared with those that there are, before anything is built."""
+"""Checks the names in a plan before anything is built."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import vecdb
 
 
 def refuse_unknown(given: Sequence[str], known: Sequence[str], what: str) -> None:
-    """Raises InvalidArgument for the first of `given` that is not `known`. what : a word for one of them."""
+    """Raises InvalidArgument for the first name of `given` that is not in `known`. what : what the names are of."""
     for name in given:
         if name not in known:
             raise vecdb.InvalidArgument(f"no {what} {name!r}; there are {', '.join(known)}")

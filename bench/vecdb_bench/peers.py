@@ -1,11 +1,11 @@
-"""Peers: vecdb and the libraries it is measured beside, each behind the same few calls.
+"""Peers: vecdb and the libraries that it is compared with, behind the same few methods.
 
-    Peer.build(base, metric, threads)   everything from vectors in memory to an index ready to search
+    Peer.build(base, metric, threads)   from vectors in memory to an index that is ready to search
     Peer.set_ef(ef)                     beam width of the searches that follow; not timed
     Peer.batch(queries, k)              int64[nq, k], one call, one thread
-    Peer.single(query, k)               int64[k], as a user's Python loop would call it
+    Peer.single(query, k)               int64[k], as in a loop in a user's program
 
-Every peer gets the same m and ef_construction, and float32 where it knows no other type. Threads: one caller.
+Every peer gets the same m and ef_construction, and float32 where it has no other type. Threads: one caller.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ Array = NDArray[Any]
 
 
 class Peer(Protocol):
-    """What the runner needs of an engine."""
+    """The methods that the runner calls."""
 
     name: str
     package: str
 
     def build(self, base: Array, metric: vecdb.Metric, threads: int) -> dict[str, float]:
-        """Build; returns seconds of its stages beyond the total, which the runner takes itself."""
+        """Build the index. Returns seconds of its stages; the runner measures the total itself."""
 
     def set_ef(self, ef: int) -> None: ...
 
@@ -193,7 +193,7 @@ PEERS: dict[str, Callable[[int, int], Peer]] = {
 
 
 def make_peers(names: list[str], m: int, ef_construction: int) -> list[Peer]:
-    """Peers by name, unknown names and missing packages refused before anything is built."""
+    """Peers by name. Unknown names and missing packages are refused before anything is built."""
     for name in names:
         if name not in PEERS:
             raise vecdb.InvalidArgument(f"no peer {name!r}; there are: {', '.join(PEERS)}")

@@ -5,7 +5,7 @@
             for round in rounds:      each peer once a round; its rate is its best round
                 for peer in peers
 
-Neighbouring measurements meet the same weather of a shared machine, so ratios hold where absolute rates do not.
+Measurements right after one another meet the same load of a shared machine, so ratios hold where absolute rates do not.
 """
 
 from __future__ import annotations
@@ -18,10 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vecdb_bench import machine, recall_curves
+from vecdb_bench.peers import Peer, make_peers
+from vecdb_bench.reporting import machine, recall_curves
 from vecdb_datasets import Dataset, load, recall
-
-from .peers import Peer, make_peers
 
 Say = Callable[[str], None]
 Array = NDArray[Any]
@@ -97,12 +96,12 @@ def summary(points: Sequence[dict[str, Any]], builds: dict[str, Any], plan: Plan
 
 
 def _cut(data: Dataset, rows: int | None, queries: int | None) -> Dataset:
-    """The first rows and queries; a shorter base has other true neighbours."""
+    """The first rows and queries, without the true neighbours, which are others for fewer rows."""
     base = data.base if rows is None else data.base[:rows]
-    asked = data.queries if queries is None else data.queries[:queries]
-    if len(base) == len(data.base) and len(asked) == len(data.queries):
+    chosen = data.queries if queries is None else data.queries[:queries]
+    if len(base) == len(data.base) and len(chosen) == len(data.queries):
         return data
-    return Dataset(f"{data.name}[:{len(base)}]", base, asked, data.metric)
+    return Dataset(f"{data.name}[:{len(base)}]", base, chosen, data.metric)
 
 
 def _warm(data: Dataset, plan: Plan) -> None:
@@ -162,7 +161,7 @@ def _sweep(peers: Sequence[Peer], data: Dataset, truth: Any, plan: Plan, say: Sa
 
 
 def _alternate(peers: Sequence[Peer], queries: Array, mode: str, plan: Plan) -> dict[str, list[float]]:
-    """Seconds of each round per peer; the first of the order changes from round to round."""
+    """Seconds of each round for each peer; another peer is first in each round."""
     times: dict[str, list[float]] = {peer.name: [] for peer in peers}
     for round_ in range(max(1, plan.rounds)):
         for at in range(len(peers)):

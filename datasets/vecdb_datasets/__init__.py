@@ -1,7 +1,7 @@
 """Vectors to try, measure and import: files of many formats, named data sets, exact ground truth.
 
-Which file is this? formats/. Which set is it, by name? registry.py. What are the true neighbours? truth.py.
-Which harness wants it? export.py.
+formats/      files of vectors, read and written       registry.py   data sets by name
+truth.py      exact neighbours, and recall             export.py     files of ann-benchmarks
 """
 
 from .dataset import Dataset

@@ -1,4 +1,4 @@
-"""Dataset: base vectors, queries, a metric, and what else is known about them."""
+"""Dataset: base vectors, queries, a metric, and further facts about them."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ Array = NDArray[Any]
 class Dataset:
     """One data set, ready to load into a collection and to measure against.
 
-    base : [n, dim], maybe a read-only view of a mapped file.
+    base : [n, dim], possibly a read-only view of a memory-mapped file.
     queries : [nq, dim], same dtype.
-    truth : rows of `base`, or None when nobody computed it yet: see `truth_for`.
+    truth : rows of `base`, or None where it was not computed yet: see `truth_for`.
     ids : one per base row, or None for row numbers.
-    extras : whatever else the set carries; `registry.py` lists it by data set.
+    extras : further arrays of the set; `registry.py` lists them.
     """
 
     name: str
@@ -39,13 +39,13 @@ class Dataset:
         return int(self.base.shape[1])
 
     def truth_for(self, k: int) -> Truth:
-        """The exact k nearest of each query: the set's own truth when it is wide enough, else computed and cached."""
+        """The exact k nearest of each query: the set's own if it is wide enough, otherwise computed and cached."""
         if self.truth is not None and self.truth.k >= k:
             return Truth(self.truth.ids[:, :k], self.truth.distances[:, :k])
         return exact_truth(self.base, self.queries, self.metric, k)
 
     def facts(self) -> dict[str, Any]:
-        """What is measured on, for results."""
+        """A description of the set, for result files."""
         return {
             "name": self.name,
             "rows": len(self.base),

@@ -3,8 +3,8 @@
     train float32[n, dim]   test float32[nq, dim]   neighbors int32[nq, k]   distances float32[nq, k]
     attributes: type "dense", distance "euclidean" | "angular", dimension, point_type "float"
 
-Their distances are not ours: euclidean is the root of our l2; angular is 1 - cosine. They know no inner product, so an
-ip set is written as angular when its vectors have unit norm (the ranking is the same) and refused otherwise.
+Their distances differ from vecdb's: euclidean is the root of l2; angular is 1 - cosine. They have no inner product, so
+an ip set is written as angular if its vectors have unit norm (the ranking is the same) and refused otherwise.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _METRICS: dict[str, Metric] = {"euclidean": "l2", "angular": "cosine"}
 
 
 def export_ann_benchmarks(dataset: Dataset, path: str | os.PathLike[str], k: int = 100) -> None:
-    """Write a data set as an ann-benchmarks file, its truth computed when it has none of width k.
+    """Write a data set as an ann-benchmarks file. Its truth is computed where it has none of width k.
 
     Parameters
     ----------
@@ -89,10 +89,10 @@ def load_ann_benchmarks(path: str | os.PathLike[str]) -> Dataset:
         missing = {"train", "test", "neighbors", "distances"} - set(file.keys())
         if missing:
             raise Corruption(f"{name}: no {', '.join(sorted(missing))}; expected the layout of ann-benchmarks")
-        said = file.attrs.get("distance", "")
-        said = said.decode() if isinstance(said, bytes) else str(said)
-        if said not in _METRICS:
-            raise InvalidArgument(f"{name}: distance {said!r} is not one of {', '.join(_METRICS)}")
+        distance = file.attrs.get("distance", "")
+        distance = distance.decode() if isinstance(distance, bytes) else str(distance)
+        if distance not in _METRICS:
+            raise InvalidArgument(f"{name}: distance {distance!r} is not one of {', '.join(_METRICS)}")
         parts: dict[str, NDArray[Any]] = {
             key: np.asarray(file[key]) for key in ("train", "test", "neighbors", "distances")
         }
@@ -105,7 +105,7 @@ def load_ann_benchmarks(path: str | os.PathLike[str]) -> Dataset:
         or len(neighbors) != len(test)
     ):
         raise Corruption(f"{name}: shapes do not agree: {shapes}")
-    metric = _METRICS[said]
+    metric = _METRICS[distance]
     ours = distances.astype(np.float32) ** 2 if metric == "l2" else distances.astype(np.float32)
     title = os.path.splitext(os.path.basename(name))[0]
     return Dataset(title, train, test, metric, Truth(neighbors.astype(np.int64), ours))

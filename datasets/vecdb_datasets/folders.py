@@ -1,11 +1,11 @@
-"""Data sets that live in a folder: given as an argument, or $VECDB_DATA.
+"""Data sets in a folder, which is given as an argument or by $VECDB_DATA.
 
     FOLDER/sift-photos/   base.u8bin, query.u8bin, truth100.bin         128-d uint8 SIFT descriptors, l2
     FOLDER/summaries/     base.f16.npy, query.f16.npy                   384-d float16 sentence embeddings, cosine
                           base.tags.npz                                 CSR: indptr, indices, names
-                          truth100.npz, query.tags.npz                  where they are there
+                          truth100.npz, query.tags.npz                  optional
 
-truth100.bin := nq u32, k u32, row u32[nq * k], distance f32[nq * k]. A folder may also be the set's own.
+truth100.bin := nq u32, k u32, row u32[nq * k], distance f32[nq * k]. The folder may also be that of the set itself.
 """
 
 from __future__ import annotations
@@ -44,37 +44,37 @@ def find_folder(name: str, folder: PathLike | None) -> Path | None:
 
 def load_sift_photos(folder: PathLike | None = None) -> Dataset:
     """sift-photos: uint8[n, 128], squared L2."""
-    home = _require("sift-photos", folder)
-    base, queries = open_vectors(home / "base.u8bin")[:], open_vectors(home / "query.u8bin")[:]
-    truth = read_truth_file(home / "truth100.bin")
-    _agree(home / "truth100.bin", truth, len(base), len(queries))
+    files = _require("sift-photos", folder)
+    base, queries = open_vectors(files / "base.u8bin")[:], open_vectors(files / "query.u8bin")[:]
+    truth = read_truth_file(files / "truth100.bin")
+    _check_truth(files / "truth100.bin", truth, len(base), len(queries))
     return Dataset("sift-photos", base, queries, "l2", truth)
 
 
 def load_summaries(folder: PathLike | None = None) -> Dataset:
     """summaries: float16[n, 384], cosine.
 
-    Extras, as CSR of word tags: tag_names, tags_indptr, tags_indices, and of queries that have tags query_tags_indptr,
+    Extras, in CSR form: tag_names, tags_indptr, tags_indices; where queries have tags, query_tags_indptr and
     query_tags_indices.
     """
-    home = _require("summaries", folder)
-    base, queries = open_vectors(home / "base.f16.npy")[:], open_vectors(home / "query.f16.npy")[:]
+    files = _require("summaries", folder)
+    base, queries = open_vectors(files / "base.f16.npy")[:], open_vectors(files / "query.f16.npy")[:]
     truth = None
-    if (home / "truth100.npz").exists():
-        stored = _npz(home / "truth100.npz", ("ids", "distances"))
+    if (files / "truth100.npz").exists():
+        stored = _npz(files / "truth100.npz", ("ids", "distances"))
         truth = Truth(stored["ids"].astype(np.int64), stored["distances"].astype(np.float32))
-        _agree(home / "truth100.npz", truth, len(base), len(queries))
-    tags = _npz(home / "base.tags.npz", ("indptr", "indices", "names"))
-    _agree_tags(home / "base.tags.npz", tags, len(base), len(tags["names"]))
+        _check_truth(files / "truth100.npz", truth, len(base), len(queries))
+    tags = _npz(files / "base.tags.npz", ("indptr", "indices", "names"))
+    _check_tags(files / "base.tags.npz", tags, len(base), len(tags["names"]))
     extras = {
         "tag_names": tags["names"].tolist(),
         "tags_indptr": tags["indptr"],
         "tags_indices": tags["indices"],
     }
-    if (home / "query.tags.npz").exists():
-        asked = _npz(home / "query.tags.npz", ("indptr", "indices"))
-        _agree_tags(home / "query.tags.npz", asked, len(queries), len(tags["names"]))
-        extras |= {"query_tags_indptr": asked["indptr"], "query_tags_indices": asked["indices"]}
+    if (files / "query.tags.npz").exists():
+        of_queries = _npz(files / "query.tags.npz", ("indptr", "indices"))
+        _check_tags(files / "query.tags.npz", of_queries, len(queries), len(tags["names"]))
+        extras |= {"query_tags_indptr": of_queries["indptr"], "query_tags_indices": of_queries["indices"]}
     return Dataset("summaries", base, queries, "cosine", truth, extras=extras)
 
 
@@ -105,22 +105,22 @@ def write_truth_file(path: PathLike, truth: Truth) -> None:
 
 
 def _require(name: str, folder: PathLike | None) -> Path:
-    home = find_folder(name, folder)
-    if home is None:
+    files = find_folder(name, folder)
+    if files is None:
         where = folder if folder is not None else os.environ.get(environment_variable)
         tried = f"{where} has no {name}/{_first_file[name]}" if where else f"${environment_variable} is not set"
         raise NotFound(f"data set {name!r} is read from a folder: {tried}; pass folder= or set {environment_variable}")
-    return home
+    return files
 
 
-def _agree(path: Path, truth: Truth, n: int, nq: int) -> None:
+def _check_truth(path: Path, truth: Truth, n: int, nq: int) -> None:
     if truth.ids.shape != truth.distances.shape or len(truth.ids) != nq:
         raise Corruption(f"{path}: truth for {len(truth.ids)} queries, expected {nq}")
     if truth.ids.size and not 0 <= truth.ids.min() <= truth.ids.max() < n:
         raise Corruption(f"{path}: a row outside the {n:,} base rows")
 
 
-def _agree_tags(path: Path, csr: dict[str, NDArray[Any]], rows: int, names: int) -> None:
+def _check_tags(path: Path, csr: dict[str, NDArray[Any]], rows: int, names: int) -> None:
     if len(csr["indptr"]) != rows + 1 or csr["indptr"][-1] != len(csr["indices"]):
         raise Corruption(
             f"{path}: indptr has {len(csr['indptr'])} entries, expected {rows + 1} ending at the count of indices"

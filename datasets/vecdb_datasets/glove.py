@@ -25,7 +25,7 @@ split_seed = 20_140
 
 
 def glove_installed() -> bool:
-    """Whether the package is there."""
+    """Whether the package is installed."""
     try:
         importlib.metadata.distribution(package)
     except importlib.metadata.PackageNotFoundError:

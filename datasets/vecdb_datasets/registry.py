@@ -26,7 +26,7 @@ from .synthetic import load_clustered, parse_clustered
 
 @dataclass(frozen=True, slots=True)
 class DatasetInfo:
-    """A line of the list: what a name gives, where it comes from, and whether it can be loaded here."""
+    """One data set: its name, what it is, where it comes from, and whether it can be loaded here."""
 
     name: str
     description: str
@@ -63,7 +63,7 @@ def load(name: str, folder: str | os.PathLike[str] | None = None) -> Dataset:
     ----------
     name : a name of `list_datasets`, any clustered-<n>x<dim>[-<dtype>][-seed<s>] or
         tenants-<n>x<dim>[-correlated][-count<t>][-seed<s>], or the path of an ann-benchmarks file.
-    folder : where sift-photos and summaries lie; $VECDB_DATA when None.
+    folder : the folder of sift-photos and summaries; $VECDB_DATA when None.
 
     Raises
     ------

@@ -31,12 +31,12 @@ _name = re.compile(r"clustered-(\d+)x(\d+)(?:-(float32|float16|int8|uint8))?(?:-
 
 Array = NDArray[Any]
 
-_DIM_MAX = 8_192  # what a collection takes
+_DIM_MAX = 8_192  # the most that a collection takes
 
 
 @dataclass(frozen=True, slots=True)
 class Clustered:
-    """The recipe. Equal recipes give equal rows."""
+    """The parameters of a set. Equal parameters give equal rows."""
 
     n: int
     dim: int
@@ -69,7 +69,7 @@ class Clustered:
             yield first + cut, vectors[cut:], labels[cut:]
 
     def queries(self, count: int = 1_000) -> Array:
-        """dtype[count, dim] from the same mixture, none of them a base row on purpose."""
+        """dtype[count, dim] from the same mixture, drawn independently of the base rows."""
         return self._draw(self._mixture(), count, (2,))[0]
 
     def _mixture(self) -> tuple[Array, Array, Array]:
@@ -103,7 +103,7 @@ class Clustered:
 
 
 def parse_clustered(name: str) -> Clustered | None:
-    """The recipe that a name spells, or None when it is another kind of name."""
+    """The parameters in a name, or None where it is another kind of name."""
     match = _name.fullmatch(name)
     if match is None:
         return None
@@ -112,7 +112,7 @@ def parse_clustered(name: str) -> Clustered | None:
 
 
 def load_clustered(recipe: Clustered, query_count: int = 1_000) -> Dataset:
-    """Draw a whole set into memory; `Clustered.chunks` gives it piece by piece."""
+    """The whole set in memory; `Clustered.chunks` gives it piece by piece."""
     base = np.empty((recipe.n, recipe.dim), recipe.dtype)
     labels = np.empty(recipe.n, np.int32)
     for first, vectors, some in recipe.chunks():

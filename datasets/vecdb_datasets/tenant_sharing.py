@@ -23,7 +23,7 @@ from .synthetic import Clustered, load_clustered
 degree = 13
 zipf = 0.75
 clusters_per_tenant = 8
-background = 0.1  # of a correlated tenant's weight, spread as if it were not
+background = 0.1  # the share of a correlated tenant's weight that is spread over all clusters
 _block_cells = 1 << 22
 _name = re.compile(r"tenants-(\d+)x(\d+)(-correlated)?(?:-count(\d+))?(?:-seed(\d+))?")
 
@@ -32,7 +32,7 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """The recipe. Equal recipes give equal rows and tenants."""
+    """The parameters of a set. Equal parameters give equal rows and tenants."""
 
     vectors: Clustered
     tenants: int = 1_000
@@ -50,7 +50,7 @@ class Shared:
         return shape + ("-correlated" if self.correlated else "") + count + seed
 
     def draw(self, clusters: Array) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-        """Tenants of rows of these clusters, as CSR: indptr int64[rows + 1], indices int32[pairs], ascending a row."""
+        """The tenants of rows of these clusters as CSR: indptr int64[rows + 1], indices int32[pairs], sorted by row."""
         rng = np.random.default_rng([self.vectors.seed, 3])
         weights = self._log_weights(clusters, rng)
         degrees = np.minimum(1 + rng.poisson(degree - 1, len(clusters)), self.tenants)
@@ -64,7 +64,7 @@ class Shared:
         return np.concatenate([[0], np.cumsum(degrees)]), np.concatenate(rows).astype(np.int32)
 
     def _log_weights(self, clusters: Array, rng: np.random.Generator) -> NDArray[np.float32]:
-        """float32[clusters, tenants]: how readily a row of a cluster is a tenant's."""
+        """float32[clusters, tenants]: log of the weight with which a row of a cluster draws a tenant."""
         count = self.vectors.clusters
         sizes = np.arange(1, self.tenants + 1) ** -zipf
         if not self.correlated:
@@ -78,7 +78,7 @@ class Shared:
 
 
 def parse_shared(name: str) -> Shared | None:
-    """The recipe that a name spells, or None when it is another kind of name."""
+    """The parameters in a name, or None where it is another kind of name."""
     match = _name.fullmatch(name)
     if match is None:
         return None
@@ -87,7 +87,7 @@ def parse_shared(name: str) -> Shared | None:
 
 
 def load_shared(recipe: Shared) -> Dataset:
-    """Draw a whole set into memory; extras are named as those of summaries: tag_names, tags_indptr, tags_indices."""
+    """The whole set in memory; extras have the names of those of summaries: tag_names, tags_indptr, tags_indices."""
     data = load_clustered(recipe.vectors)
     indptr, indices = recipe.draw(data.extras["clusters"])
     names = [f"tenant-{t}" for t in range(recipe.tenants)]

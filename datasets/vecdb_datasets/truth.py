@@ -7,7 +7,7 @@ that the bound cannot rule out is computed again in float64; the best k by (floa
                        +-- sgemm -> d32 [q, b] -- d32 <= kth + error --> pairs -- float64 --> merge into best [q, k]
     base [n, dim] -----+
 
-So the answer is that of a float64 brute force, at the speed of BLAS and in bounded memory. Threads are BLAS's own.
+So the answer is that of a float64 brute force, at the speed of BLAS and in bounded memory. Threads: those of BLAS.
 Truth is padded to k with row -1 and distance inf when the base has fewer than k rows.
 """
 
@@ -138,7 +138,7 @@ def _origin(base: Array | VectorSource, metric: Metric) -> Array:
 
 
 def _prepare(block: Array, metric: Metric, origin: Array) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Vectors as the matrix product wants them: float32[rows, dim] (centred, or unit) and their norms float32[rows]."""
+    """Vectors for the matrix product: float32[rows, dim] (centred, or of unit norm), and their norms float32[rows]."""
     with np.errstate(over="ignore", invalid="ignore", under="ignore", divide="ignore"):
         if metric == "cosine":
             wide = block.astype(np.float64)
@@ -161,7 +161,7 @@ def _merge(
     metric: Metric,
     origin: Array,
 ) -> None:
-    """Fold one base block into best and rows (both [q, k], changed in place)."""
+    """Merge one base block into best and rows (both [q, k], changed in place)."""
     k = best.shape[1]
     vectors, norms = fast
     few, few_norms = _prepare(queries, metric, origin)

@@ -38,7 +38,7 @@ def cache_folder() -> Path:
 
 
 def content_digest(base: NDArray[Any] | VectorSource, queries: NDArray[Any], metric: str, k: int) -> bytes:
-    """16 bytes that name the question: values, shapes and dtypes of base and queries, the metric and k."""
+    """16 bytes that identify values, shapes and dtypes of base and queries, the metric and k."""
     digest = hashlib.blake2b(digest_size=16)
     digest.update(f"{_VERSION} {metric} {k}".encode())
     for part in (base, queries):
@@ -51,7 +51,7 @@ def content_digest(base: NDArray[Any] | VectorSource, queries: NDArray[Any], met
 
 
 class TruthCache:
-    """A folder of truth files. A folder that cannot be written costs time, not answers."""
+    """A folder of truth files. If it cannot be written, truth is computed again each time."""
 
     def __init__(self, folder: str | os.PathLike[str] | None = None) -> None:
         self.folder = cache_folder() if folder is None else Path(folder)

@@ -1,10 +1,10 @@
-"""The server as a process: start, serve, drain.
+"""The server as a process: it starts, serves and drains.
 
     lock the database -> bind -> answer (health: NOT_SERVING) -> open collections, warm kernels -> SERVING
     SIGTERM: NOT_SERVING -> no new calls, streams and long operations come to an end -> wait for what runs, at most
     `grace_s` -> close the database
 
-One event loop; threads are those of executors.py, gRPC's own, and the one of the metrics page.
+Threads: one event loop; the threads of executors.py, gRPC's own, and the one of the metrics page.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from grpc_reflection.v1alpha import reflection
 import vecdb
 from vecdb import Collection, Unavailable, VecdbError
 from vecdb_server import logs
-from vecdb_server.admission import Admission
 from vecdb_server.config import Config, host_and_port
-from vecdb_server.interceptor import Guard
 from vecdb_server.logs import log
 from vecdb_server.metrics import Metrics
+from vecdb_server.security.admission import Admission
+from vecdb_server.security.interceptor import CallInterceptor
+from vecdb_server.security.tls import Certificates
+from vecdb_server.security.tokens import Tokens
 from vecdb_server.services import health, services
-from vecdb_server.services.context import House
-from vecdb_server.tls import Certificates
-from vecdb_server.tokens import Tokens
+from vecdb_server.services.context import ServerContext
 
 MESSAGE_BYTES_MAX = 64 << 20
 _HEADER_BYTES_MAX = 16 << 10
 _TOKENS_POLL_S = 1.0
-_SWITCH_S = 2e-4  # between Python threads: a search on the loop waits no longer for one that validates a batch
+_SWITCH_S = 2e-4  # Python's switch interval: how long a search on the event loop waits for another thread
 
 _OPTIONS = (
     ("grpc.so_reuseport", 0),  # a second server on the port must fail, not share it
@@ -45,24 +45,24 @@ _OPTIONS = (
     ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
     ("grpc.max_metadata_size", _HEADER_BYTES_MAX),
     ("grpc.absolute_max_metadata_size", _HEADER_BYTES_MAX),
-    # Short searches keep the loop busy, and calls wait inside gRPC before the guard sees them. A connection with these
-    # under way keeps its own queue: the server's stays short, and who is let in, and health, are answered soon. Fewer
-    # would leave no room for calls that are turned away beside those that wait for a kernel. What gRPC turns away by
-    # itself would look like a call that was cancelled.
+    # Short searches keep the event loop busy, and calls wait inside gRPC before the interceptor sees them. A client
+    # with this many calls under way on a connection queues the others itself. The server's queue stays short, and calls
+    # that are let in, and health checks, are answered soon. With fewer there would be no room to refuse calls beside
+    # those that wait for a kernel. A call that gRPC itself refuses would look like one that was cancelled.
     ("grpc.max_concurrent_streams", 256),
-    ("grpc.http.overload_protection", 0),  # would refuse calls of clients that keep to that
+    ("grpc.http.overload_protection", 0),  # it would refuse calls of clients that keep to that limit
     ("grpc.server.max_pending_requests", 10_000),
     ("grpc.server.max_pending_requests_hard_limit", 20_000),
-    ("grpc.keepalive_time_ms", 60_000),  # a peer that is gone is noticed
+    ("grpc.keepalive_time_ms", 60_000),  # so that a client that is gone is noticed
     ("grpc.keepalive_timeout_ms", 20_000),
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),  # and one that asks too often is sent away
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),  # a client that pings more often is disconnected
     ("grpc.http2.max_ping_strikes", 3),
     ("grpc.keepalive_permit_without_calls", 1),
 )
 
 
 class Server:
-    """One server. `await start()`, then `await stopped()` or `await drain()`; all on one event loop."""
+    """One server. `await start()`, then `await stopped()` or `await drain()`, all on one event loop."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -76,8 +76,8 @@ class Server:
     # -- start ---------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Answers calls when it returns; health says when the first would not be slow. Raises Locked, Unavailable where
-        the port is taken, and whatever opening the database raises.
+        """When this returns the server answers calls; health turns to SERVING when searches are warm. Raises Locked,
+        Unavailable where the port is taken, and whatever opening the database raises.
         """
         config = self.config
         self._tokens = None if config.tokens is None else Tokens(Path(config.tokens))
@@ -90,8 +90,8 @@ class Server:
         try:
             self._build(db)
             self.port = self._bind()
-            self._measure()
-            await self._server.start()
+            self._register_metrics()
+            await self._grpc_server.start()
         except BaseException:
             await asyncio.to_thread(self._close, db)
             raise
@@ -108,37 +108,39 @@ class Server:
     def _build(self, db: vecdb.Database) -> None:
         config = self.config
         admission = Admission(config.requests_max, config.token_requests_max, config.request_bytes_max)
-        hidden = "" if config.path == ":memory:" else str(db.path)
-        self._guard = Guard(self._tokens, admission, self.metrics, hidden)
-        self.house = House(db, config, admission)
-        self.house.check_message = self._guard.check_message
-        self._server = grpc.aio.server(interceptors=[self._guard], options=_OPTIONS)
-        served = services(self.house)
+        hidden_path = "" if config.path == ":memory:" else str(db.path)
+        self._interceptor = CallInterceptor(self._tokens, admission, self.metrics, hidden_path)
+        self.context = ServerContext(db, config, admission)
+        self.context.check_message = self._interceptor.check_message
+        self._grpc_server = grpc.aio.server(interceptors=[self._interceptor], options=_OPTIONS)
+        served = services(self.context)
         names = [health.SERVICE.full_name, *(descriptor.full_name for descriptor, _ in served)]
         self.health = health.Health(["", *names])
         for descriptor, behaviours in [(health.SERVICE, self.health), *served]:
-            self._guard.add(descriptor, behaviours)
+            self._interceptor.add(descriptor, behaviours)
         if config.reflection:
-            reflection.enable_server_reflection([*names, reflection.SERVICE_NAME], self._server)
+            reflection.enable_server_reflection([*names, reflection.SERVICE_NAME], self._grpc_server)
 
     def _bind(self) -> int:
         address = self.config.listen
         try:
             if self._certificates is None:
-                return int(self._server.add_insecure_port(address))
-            return int(self._server.add_secure_port(address, self._certificates.credentials()))
+                return int(self._grpc_server.add_insecure_port(address))
+            return int(self._grpc_server.add_secure_port(address, self._certificates.credentials()))
         except RuntimeError:
             raise Unavailable(
                 f"cannot listen on {address}: the port is taken, or the address is not this host's"
             ) from None
 
-    def _measure(self) -> None:
-        admission, house = self.house.admission, self.house
-        self.metrics.gauge("vecdb_requests_held", "Requests in the house.", lambda: admission.calls)
+    def _register_metrics(self) -> None:
+        context, admission = self.context, self.context.admission
+        self.metrics.gauge("vecdb_requests_held", "Requests that the server holds.", lambda: admission.calls)
         self.metrics.gauge("vecdb_request_bytes_held", "Bytes of their messages.", lambda: admission.bytes)
-        self.metrics.gauge("vecdb_requests_refused", "Requests turned away, so far.", lambda: admission.refused)
-        self.metrics.gauge("vecdb_long_operations", "Builds, backups and the like.", lambda: len(house.longs))
-        pools = {"kernels": house.kernels, "writers": house.writers}
+        self.metrics.gauge("vecdb_requests_refused", "Requests refused so far.", lambda: admission.refused)
+        self.metrics.gauge(
+            "vecdb_long_operations", "Builds, backups and the like.", lambda: len(context.long_operations)
+        )
+        pools = {"kernels": context.kernels, "writers": context.writers}
         self.metrics.gauges(
             {(name,): lambda pool=pool: pool.queued for name, pool in pools.items()},  # type: ignore[misc]
             "vecdb_jobs_queued", "Jobs that wait for a thread.", ("pool",),
@@ -155,9 +157,9 @@ class Server:
                 raise Unavailable(f"cannot listen on {self.config.metrics} for metrics: {error.strerror}") from None
 
     async def _warm(self) -> None:
-        """Opens every collection and searches it once, so that no caller waits for a file or a compiler."""
-        await asyncio.to_thread(warm, self.house.db)
-        self.health.say(serving=True)
+        """Search every collection once, so that no caller waits for a file or for the compiler."""
+        await asyncio.to_thread(warm, self.context.db)
+        self.health.set_serving(serving=True)
         log.info("serving", port=self.port)
 
     async def _watch_tokens(self, tokens: Tokens) -> None:
@@ -168,19 +170,19 @@ class Server:
     # -- end -----------------------------------------------------------------------------------------
 
     async def drain(self) -> None:
-        """Refuse what is new, finish what runs within the grace, close the database."""
+        """Refuse new calls, let running calls end within `grace_s`, close the database."""
         if self._draining:
             await self._drained.wait()
             return
         self._draining = True
-        log.info("draining", grace_s=self.config.grace_s, held=self.house.admission.calls)
+        log.info("draining", grace_s=self.config.grace_s, held=self.context.admission.calls)
         self.health.end()
         for task in self._tasks:
             task.cancel()
-        self.house.drain()
-        self._guard.end_watches()
-        await self._server.stop(self.config.grace_s)
-        await asyncio.to_thread(self._close, self.house.db)
+        self.context.drain()
+        self._interceptor.end_watches()
+        await self._grpc_server.stop(self.config.grace_s)
+        await asyncio.to_thread(self._close, self.context.db)
         log.info("closed")
         self._drained.set()
 
@@ -189,15 +191,15 @@ class Server:
 
     def _close(self, db: vecdb.Database) -> None:
         self.metrics.close()
-        house = getattr(self, "house", None)
-        if house is None:
+        context = getattr(self, "context", None)
+        if context is None:
             db.close()
         else:
-            house.close()
+            context.close()
 
 
 def warm(db: vecdb.Database) -> None:
-    """One collection that cannot be opened leaves the others up: its callers get the reason."""
+    """Open and search every collection once. One that cannot be opened is logged, and its callers get the reason."""
     for name in db.collections():
         try:
             _search_once(db.collection(name))
@@ -217,7 +219,7 @@ def serve(config: Config) -> None:
     """Run until SIGTERM or SIGINT. Raises what `Server.start` raises."""
     sys.setswitchinterval(_SWITCH_S)
     logs.configure(config.log_level)
-    logging.getLogger("grpc._cython.cygrpc").setLevel(logging.CRITICAL)  # what failed is in our own log, with an id
+    logging.getLogger("grpc._cython.cygrpc").setLevel(logging.CRITICAL)  # our own log has failures, with a request id
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(_serve(config))
 

@@ -1,4 +1,4 @@
-"""How the server runs: defaults, then a TOML file, then the environment (VECDB_*), then flags; the last one wins."""
+"""The server's settings: defaults, then a TOML file, then the environment (VECDB_*), then flags; the last one wins."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ _TYPES: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (f
 class Config:
     """Every setting. Units are the last word of each name."""
 
-    path: str = "data"  # of the database; it is made where there is none
+    path: str = "data"  # of the database; created where there is none
     listen: str = "127.0.0.1:7711"  # host:port; port 0 takes a free one
-    tokens: str | None = None  # tokens file; without one everybody who reaches the port is administrator
-    tls_cert: str | None = None  # PEM; both are read anew when they change
+    tokens: str | None = None  # tokens file; without one everybody who reaches the port is an administrator
+    tls_cert: str | None = None  # PEM; both are read again when they change
     tls_key: str | None = None
-    tls_client_ca: str | None = None  # PEM; clients must have a certificate of it
-    insecure: bool = False  # elsewhere than on loopback without TLS or tokens
+    tls_client_ca: str | None = None  # PEM of the authority that must have signed clients' certificates
+    insecure: bool = False  # allow other addresses than loopback without TLS or tokens
     reflection: bool = False
     metrics: str | None = None  # host:port of the Prometheus page
-    backups: str | None = None  # folder below which Backup writes
+    backups: str | None = None  # the folder that Backup writes into
     durability: str = "full"
-    memory_budget_bytes: int | None = None  # of what one collection's index keeps in memory
-    kernel_threads: int = 0  # for long searches; 0: one a core
-    write_threads: int = 32  # writes that wait for one commit together
-    long_operations: int = 2  # builds, backups and the like at once
-    requests_max: int = 1_024  # held at once
-    token_requests_max: int = 512  # of them, of one token
+    memory_budget_bytes: int | None = None  # memory of one collection's index
+    kernel_threads: int = 0  # threads for long searches; 0: one for each core
+    write_threads: int = 32  # how many writes may wait for one commit together
+    long_operations: int = 2  # how many builds, backups and the like may run at once
+    requests_max: int = 1_024  # requests that the server holds at once
+    token_requests_max: int = 512  # of these, requests of one token
     request_bytes_max: int = 1 << 30  # of the messages of all held requests
-    grace_s: float = 30.0  # after SIGTERM, for what is running
+    grace_s: float = 30.0  # after SIGTERM, time for running calls to end
     log_level: str = "info"
 
     def shown(self) -> dict[str, Any]:
-        """For the log: what is set, without where secrets lie."""
+        """The settings, for the log; paths of secrets are hidden."""
         hidden = ("tokens", "tls_key")
         return {name: "(set)" if value and name in hidden else value for name, value in asdict(self).items()}
 
@@ -51,7 +51,7 @@ class Config:
 
 
 def load(flags: Mapping[str, Any], environment: Mapping[str, str] = os.environ, file: Path | None = None) -> Config:
-    """flags : those that were given; None means not given. Raises InvalidArgument, NotFound where there is no file."""
+    """The settings, checked. flags : None means not given. Raises InvalidArgument; NotFound where there is no file."""
     known = {field.name: str(field.type) for field in fields(Config)}
     values = _from_file(file, known) if file is not None else {}
     for name, kind in known.items():
@@ -93,7 +93,7 @@ def _parsed(text: str, kind: str, what: str) -> Any:
 
 
 def checked(config: Config) -> Config:
-    """The same, where it makes sense and is safe."""
+    """The same settings. Raises InvalidArgument where they make no sense or are not safe."""
     for name in ("write_threads", "long_operations", "requests_max", "token_requests_max", "request_bytes_max"):
         if getattr(config, name) < 1:
             raise InvalidArgument(f"{name} must be at least 1, got {getattr(config, name)}")

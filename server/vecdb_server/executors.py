@@ -1,11 +1,14 @@
-"""Where work runs: short kernels on the event loop, long ones on kernel threads, writes on threads of their own.
+"""Where work runs: short searches on the event loop, long ones on kernel threads, writes on threads of their own.
 
-    Pool      a few threads, and a queue for each caller, served in turns
-    Costs     what a query of each kind took lately, which decides whether it is short
-    Longs     operations of minutes, a thread each
+    FairThreadPool    a few threads; each caller has a queue, and the queues are served round robin
+    LatencyModel      how long a query of each kind took lately, which decides whether it runs on the event loop
+    LongOperations    operations that take minutes, one thread each
 
-A caller that goes away takes its waiting jobs with it; running ones look at `stop` between chunks. Pools are fed from
-the event loop, emptied by their threads, and one condition guards each.
+When a caller goes away, its waiting jobs are dropped; running jobs check `stop` between chunks of work.
+
+Threads: pools are filled on the event loop and emptied by their threads; one condition guards each pool. LatencyModel
+is updated from both without a lock, because a lost update only delays what it learns. LongOperations belongs to the
+event loop, except `close`.
 """
 
 from __future__ import annotations
@@ -21,55 +24,56 @@ from typing import Any
 from vecdb import Unavailable
 from vecdb_server.status_errors import exhausted
 
-_SHARE = 0.5  # of the time that a call has left: in this it should be done, as far as can be told
-_RETRY_S = 0.1  # at least, after a refusal
-_WEIGHT = 0.1  # of the newest in a moving average
+_DEADLINE_SHARE = 0.5  # a call is let in if it should be done within this share of the time to its deadline
+_RETRY_S = 0.1  # the shortest time after which a refused call is told to try again
+_NEWEST_WEIGHT = 0.1  # of the newest value in a moving average
 
 Stop = Callable[[], bool]
 Work = Callable[[Stop], Any]
+RunBatch = Callable[[Sequence[Any]], Sequence[Any]]
 
 
 class Job:
-    """One piece of work and where its result goes.
+    """One piece of work and the future that gets its result.
 
-    alike, with : jobs that are alike may be done together, by `together(their subjects)`, one result each.
+    Jobs with the same `batch_key` may run as one batch: run_batch(their batch_items) returns one result for each.
     """
 
-    __slots__ = ("alike", "future", "gone", "subject", "together", "until", "work")
+    __slots__ = ("abandoned", "batch_item", "batch_key", "deadline", "future", "run_batch", "work")
 
     def __init__(
         self,
         work: Work,
         future: asyncio.Future[Any],
-        until: float,
-        alike: Hashable = None,
-        subject: Any = None,
-        together: Callable[[Sequence[Any]], Sequence[Any]] | None = None,
+        deadline: float,
+        batch_key: Hashable = None,
+        batch_item: Any = None,
+        run_batch: RunBatch | None = None,
     ) -> None:
         self.work = work
         self.future = future
-        self.until = until
-        self.alike = alike
-        self.subject = subject
-        self.together = together
-        self.gone = False
+        self.deadline = deadline
+        self.batch_key = batch_key
+        self.batch_item = batch_item
+        self.run_batch = run_batch
+        self.abandoned = False
 
     def stop(self) -> bool:
-        return self.gone or time.monotonic() > self.until
+        return self.abandoned or time.monotonic() > self.deadline
 
 
-class Pool:
-    """Threads that work off the queues of callers in turns."""
+class FairThreadPool:
+    """Threads that take the oldest job of each caller in turn."""
 
-    def __init__(self, name: str, threads: int, *, together_max: int = 1) -> None:
+    def __init__(self, name: str, threads: int, *, batch_max: int = 1) -> None:
         self.name = name
-        self.together_max = together_max
-        self._queues: dict[str, deque[Job]] = {}  # in the order of turns
+        self.batch_max = batch_max
+        self._queues: dict[str, deque[Job]] = {}  # caller -> its jobs; the first caller is served next
         self._changed = threading.Condition()
         self._closed = False
         self.queued = 0
         self.busy = 0
-        self._job_s = 0.0  # what a job took lately
+        self._job_s = 0.0  # moving average of the time that one job takes
         self._threads = [threading.Thread(target=self._serve, name=f"vecdb-{name}-{i}") for i in range(threads)]
         for thread in self._threads:
             thread.start()
@@ -81,14 +85,17 @@ class Pool:
         self,
         caller: str,
         work: Work,
-        until: float = float("inf"),
+        deadline: float = float("inf"),
         *,
-        alike: Hashable = None,
-        subject: Any = None,
-        together: Callable[[Sequence[Any]], Sequence[Any]] | None = None,
+        batch_key: Hashable = None,
+        batch_item: Any = None,
+        run_batch: RunBatch | None = None,
     ) -> Any:
-        """The result of work(stop), done on one of the threads. until : of time.monotonic(); later it is not begun."""
-        job = Job(work, asyncio.get_running_loop().create_future(), until, alike, subject, together)
+        """The result of work(stop), computed on one of the threads.
+
+        deadline : by time.monotonic(); a job that is still waiting then is not started and raises Unavailable.
+        """
+        job = Job(work, asyncio.get_running_loop().create_future(), deadline, batch_key, batch_item, run_batch)
         with self._changed:
             if self._closed:
                 raise Unavailable("the server is shutting down")
@@ -98,30 +105,30 @@ class Pool:
         try:
             return await job.future
         except asyncio.CancelledError:
-            job.gone = True
+            job.abandoned = True
             raise
 
-    def check_wait(self, caller: str, until: float) -> None:
-        """Raises Refused where a job of that caller would be done too late for its deadline, as far as can be told:
-        what waits in vain takes the time of those that could still be answered.
+    def check_wait(self, caller: str, deadline: float) -> None:
+        """Raises Refused where a job of that caller would probably be done too late: a job that waits in vain takes
+        the time of jobs that could still be answered.
         """
-        excess_s = self._done_in_s(caller) - _SHARE * (until - time.monotonic())
+        excess_s = self._expected_s(caller) - _DEADLINE_SHARE * (deadline - time.monotonic())
         if excess_s > 0:
             raise exhausted("there is more to do than can be done before this call's deadline", max(_RETRY_S, excess_s))
 
-    def _done_in_s(self, caller: str) -> float:
-        """How long until a job is answered that has to wait; 0 for one that has not."""
+    def _expected_s(self, caller: str) -> float:
+        """How long a new job of that caller would take, waiting included; 0 if a thread is free for it."""
         with self._changed:
-            waiting = self.queued + self.busy - len(self._threads)  # once threads that are free have woken
+            waiting = self.queued + self.busy - len(self._threads)  # when the threads that are free have woken up
             if waiting <= 0:
                 return 0.0
             own = len(self._queues.get(caller, ()))
             callers = len(self._queues) + (own == 0)
-            ahead = min(waiting, (own + 1) * callers - 1)  # turns are taken
+            ahead = min(waiting, (own + 1) * callers - 1)  # the queues are served round robin
             return (ahead + 1) * self._job_s / len(self._threads) + self._job_s
 
     def close(self) -> None:
-        """Finish what waits, end the threads."""
+        """Run the jobs that wait, then end the threads."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -132,54 +139,55 @@ class Pool:
         while jobs := self._next():
             started = time.monotonic()
             try:
-                results: Sequence[Any] = _done(jobs)
+                results: Sequence[Any] = _results(jobs)
             finally:
                 took_s = (time.monotonic() - started) / len(jobs)
                 with self._changed:
                     self.busy -= 1
                     self._job_s = _average(self._job_s or took_s, took_s)
             for job, result in zip(jobs, results, strict=True):
-                _tell(job, result)
-            del jobs, results, job, result  # a thread that waits keeps nothing of its last job alive
+                _deliver(job, result)
+            del jobs, results, job, result  # a thread that waits must not keep its last job alive
 
     def _next(self) -> list[Job]:
-        """The next caller's job that somebody waits for, and those that are done with it; none: the end."""
+        """The next job that somebody still waits for, and the jobs that run in one batch with it; empty: closed."""
         with self._changed:
             while True:
                 while not self.queued:
                     if self._closed:
                         return []
                     self._changed.wait()
-                job = self._take_turn()
+                job = self._take_oldest()
                 if job.stop():
-                    _tell(job, Unavailable("the deadline passed while the request was waiting"))
+                    _deliver(job, Unavailable("the deadline passed while the request was waiting"))
                     continue
                 self.busy += 1
-                return [job, *self._like(job)]
+                return [job, *self._take_same_batch(job)]
 
-    def _take_turn(self) -> Job:
+    def _take_oldest(self) -> Job:
+        """The oldest job of the caller who is next; that caller goes to the end of the line."""
         caller, queue = next(iter(self._queues.items()))
         job = queue.popleft()
         del self._queues[caller]
         if queue:
-            self._queues[caller] = queue  # behind all others
+            self._queues[caller] = queue
         self.queued -= 1
         return job
 
-    def _like(self, job: Job) -> list[Job]:
-        """Waiting jobs that `job` is done together with, of whichever caller: no more than this thread's share of what
-        waits, or the others would have nothing to do.
+    def _take_same_batch(self, job: Job) -> list[Job]:
+        """Waiting jobs, of any caller, that run in one batch with `job`. At most this thread's share of what waits:
+        otherwise the other threads would have nothing to do.
         """
-        most = min(self.together_max, -(-(self.queued + 1) // len(self._threads))) - 1
-        if job.alike is None or most < 1:
+        most = min(self.batch_max, -(-(self.queued + 1) // len(self._threads))) - 1
+        if job.batch_key is None or most < 1:
             return []
         found: list[Job] = []
         for caller, queue in list(self._queues.items()):
-            mates = [one for one in queue if one.alike == job.alike and not one.stop()]
-            del mates[most - len(found) :]
-            if mates:
-                found += mates
-                rest = deque(one for one in queue if one not in mates)
+            same = [one for one in queue if one.batch_key == job.batch_key and not one.stop()]
+            del same[most - len(found) :]
+            if same:
+                found += same
+                rest = deque(one for one in queue if one not in same)
                 if rest:
                     self._queues[caller] = rest
                 else:
@@ -189,17 +197,17 @@ class Pool:
 
 
 def _average(before: float, newest: float) -> float:
-    """A moving one that a single slow job does not upset."""
-    return before + _WEIGHT * (min(newest, 4 * before) - before)
+    """A moving average; one slow job moves it only a little."""
+    return before + _NEWEST_WEIGHT * (min(newest, 4 * before) - before)
 
 
-def _done(jobs: list[Job]) -> Sequence[Any]:
+def _results(jobs: list[Job]) -> Sequence[Any]:
     """A result or an exception for each job."""
     if len(jobs) > 1:
-        assert jobs[0].together is not None
+        assert jobs[0].run_batch is not None
         try:
-            return jobs[0].together([job.subject for job in jobs])
-        except Exception:  # one of them is at fault: each by itself
+            return jobs[0].run_batch([job.batch_item for job in jobs])
+        except Exception:  # one of them is at fault: run each alone
             pass
     return [_result(job) for job in jobs]
 
@@ -211,12 +219,12 @@ def _result(job: Job) -> Any:
         return error
 
 
-def _tell(job: Job, result: Any) -> None:
-    with contextlib.suppress(RuntimeError):  # the loop has ended: nobody waits
-        job.future.get_loop().call_soon_threadsafe(_settle, job.future, result)
+def _deliver(job: Job, result: Any) -> None:
+    with contextlib.suppress(RuntimeError):  # the event loop has ended, so nobody waits
+        job.future.get_loop().call_soon_threadsafe(_finish, job.future, result)
 
 
-def _settle(future: asyncio.Future[Any], result: Any) -> None:
+def _finish(future: asyncio.Future[Any], result: Any) -> None:
     if future.done():
         return
     if isinstance(result, Exception):
@@ -225,39 +233,41 @@ def _settle(future: asyncio.Future[Any], result: Any) -> None:
         future.set_result(result)
 
 
-class Cost:
-    """Microseconds a query of one kind took lately: a moving average that one slow search does not upset."""
+class LatencyEstimate:
+    """How long one kind of query took lately: a moving average."""
 
-    __slots__ = ("_costs", "us")
+    __slots__ = ("_model", "query_us")
 
-    def __init__(self, costs: Costs) -> None:
-        self._costs = costs
-        self.us = float("inf")  # nobody knows yet
+    def __init__(self, model: LatencyModel) -> None:
+        self._model = model
+        self.query_us = float("inf")  # not measured yet
 
-    def short(self, queries: int) -> bool:
-        """Whether so many are answered before a thread would have been woken."""
-        return self.us * queries <= self._costs.short_us
+    def is_short(self, queries: int) -> bool:
+        """Whether that many queries are answered before a thread would have been woken."""
+        return self.query_us * queries <= self._model.short_us
 
-    def learn(self, queries: int, seconds: float) -> None:
-        us, before = seconds * 1e6 / max(1, queries), self.us
-        self.us = us if before == float("inf") else _average(before, us)
+    def update(self, queries: int, seconds: float) -> None:
+        query_us, before = seconds * 1e6 / max(1, queries), self.query_us
+        self.query_us = query_us if before == float("inf") else _average(before, query_us)
 
 
-class Costs:
-    """What each kind of search costs. Whoever holds one of them goes on with it when the others are forgotten."""
+class LatencyModel:
+    """The estimate of each kind of query. When there are too many kinds, all are dropped; whoever holds an estimate
+    goes on using it.
+    """
 
     _kinds_max = 4_096
 
     def __init__(self, short_us: float) -> None:
         self.short_us = short_us
-        self._kinds: dict[Hashable, Cost] = {}
+        self._estimates: dict[Hashable, LatencyEstimate] = {}
 
-    def of(self, kind: Hashable) -> Cost:
-        found = self._kinds.get(kind)
+    def of(self, kind: Hashable) -> LatencyEstimate:
+        found = self._estimates.get(kind)
         if found is None:
-            if len(self._kinds) >= self._kinds_max:
-                self._kinds.clear()
-            found = self._kinds[kind] = Cost(self)
+            if len(self._estimates) >= self._kinds_max:
+                self._estimates.clear()
+            found = self._estimates[kind] = LatencyEstimate(self)
         return found
 
 
@@ -265,28 +275,28 @@ class Stopped(Exception):
     """Raised by the progress callback of a long operation that nobody waits for any more."""
 
 
-class Long:
-    """One long operation: how far it is, and the way to stop it."""
+class LongOperation:
+    """One long operation: its progress, and a flag that stops it."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
+        self.loop = loop
         self.done, self.total = 0, 0
         self.stopped = False
         self.future: asyncio.Future[Any] = loop.create_future()
 
     def progress(self, done: int, total: int) -> None:
-        """On the operation's thread."""
+        """Called on the operation's thread. Raises Stopped."""
         if self.stopped:
             raise Stopped
         self.done, self.total = done, total
 
 
-class Longs:
-    """Operations of minutes, at most a few at once."""
+class LongOperations:
+    """Operations that take minutes; at most `most` of them at once."""
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._running: dict[Long, threading.Thread] = {}
+        self._running: dict[LongOperation, threading.Thread] = {}
 
     def __len__(self) -> int:
         return len(self._running)
@@ -295,35 +305,35 @@ class Longs:
     def full(self) -> bool:
         return len(self._running) >= self._most
 
-    def start(self, operation: Callable[[Callable[[int, int], None]], Any]) -> Long:
-        """operation(progress) on a thread of its own."""
-        long = Long(asyncio.get_running_loop())
+    def start(self, run: Callable[[Callable[[int, int], None]], Any]) -> LongOperation:
+        """Start run(progress) on a thread of its own."""
+        operation = LongOperation(asyncio.get_running_loop())
 
         def body() -> None:
             try:
-                result = operation(long.progress)
+                result = run(operation.progress)
             except Exception as error:
                 result = error
-            with contextlib.suppress(RuntimeError):  # the loop has ended
-                long._loop.call_soon_threadsafe(self._ended, long, result)
+            with contextlib.suppress(RuntimeError):  # the event loop has ended
+                operation.loop.call_soon_threadsafe(self._ended, operation, result)
 
         thread = threading.Thread(target=body, name="vecdb-long")
-        self._running[long] = thread
+        self._running[operation] = thread
         thread.start()
-        return long
+        return operation
 
-    def _ended(self, long: Long, result: Any) -> None:
-        self._running.pop(long).join()
-        _settle(long.future, result)
+    def _ended(self, operation: LongOperation, result: Any) -> None:
+        self._running.pop(operation).join()
+        _finish(operation.future, result)
         if isinstance(result, Exception):
-            long.future.exception()  # asked for: else a loop that ends complains of one that nobody awaited
+            operation.future.exception()  # marks it as retrieved, so that asyncio logs no complaint about it
 
     def stop(self) -> None:
-        for long in self._running:
-            long.stopped = True
+        for operation in self._running:
+            operation.stopped = True
 
     def close(self) -> None:
-        """Wait for their ends; from another thread than the loop's."""
+        """Stop them and wait until they have ended. Call it from another thread than the event loop's."""
         self.stop()
         for thread in list(self._running.values()):
             thread.join()

@@ -19,7 +19,7 @@ _SHARED: list[Any] = [
 
 
 def configure(level: str) -> None:
-    """For the process: what the libraries log goes the same way."""
+    """Set up logging for the whole process; libraries log in the same format."""
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,

@@ -4,8 +4,8 @@
     vecdb_requests_held   vecdb_request_bytes_held   vecdb_requests_refused_total
     vecdb_jobs_queued{pool}   vecdb_jobs_running{pool}
 
-Calls are counted on the event loop, in plain numbers; counters, histograms and gauges are made of what there is when it
-is scraped.
+Calls are counted on the event loop, in plain numbers. Counters, histograms and gauges are built from these when the
+page is read, on the thread of the page.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _BUCKETS_S = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1
 
 
 class Series:
-    """What is counted of one rpc. codes : calls by what became of them.   times : calls that took up to each bound."""
+    """The counts of one rpc. codes : calls by status code.   times : calls by duration, one count for each bucket."""
 
     __slots__ = ("codes", "seconds", "times")
 
@@ -51,12 +51,12 @@ class Metrics:
         return self._series.setdefault(method.removeprefix("/"), Series())
 
     def refused(self, method: str, code: str) -> None:
-        """A call that was turned away at the door, before it took any time."""
+        """A call that was refused by its headers, before it took any time."""
         codes = self.series(method).codes
         codes[code] = codes.get(code, 0) + 1
 
     def collect(self) -> Iterator[Any]:
-        """For the registry, on the thread of the page."""
+        """Called by the registry, on the thread of the page."""
         requests = CounterMetricFamily(
             "vecdb_requests", "Requests, by what became of them.", labels=["rpc", "code"]
         )  # fmt: skip
@@ -70,7 +70,7 @@ class Metrics:
         yield seconds
 
     def gauge(self, name: str, text: str, read: Callable[[], float], **labels: str) -> None:
-        """A number that is read when it is scraped."""
+        """A number that is read when the page is read."""
         self.gauges({tuple(labels.values()): read}, name, text, tuple(labels))
 
     def gauges(

@@ -1,4 +1,4 @@
-"""An error as a gRPC status: code, message, google.rpc.Status with ErrorInfo, RetryInfo where waiting helps."""
+"""An error as a gRPC status: code, message, google.rpc.Status with ErrorInfo, and RetryInfo where waiting helps."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from google.rpc import error_details_pb2, status_pb2
 from vecdb import InvalidArgument, VecdbError
 from vecdb.wire.error_codes import DOMAIN, STATUS
 
-_MESSAGE_CHARS_MAX = 1_000  # twice in the trailers, which clients take up to 8 KiB of
+_MESSAGE_CHARS_MAX = 1_000  # it is sent twice in the trailers, of which clients accept 8 KiB
 
 
 class Refused(Exception):
-    """A call that the server itself turns away. retry_s : after how long it may be worth another try."""
+    """A call that the server itself pipeline away. retry_s : after how long it may be worth another try."""
 
     def __init__(self, code: grpc.StatusCode, message: str, retry_s: float | None = None) -> None:
         super().__init__(message)
@@ -25,16 +25,16 @@ class Refused(Exception):
         self.retry_s = retry_s
 
 
-def no_message() -> InvalidArgument:
+def not_a_message() -> InvalidArgument:
     return InvalidArgument("the bytes that came are no message of this rpc's type")
 
 
-def whole(parse: Callable[[bytes], Any], data: bytes) -> Any:
-    """The message. Raises InvalidArgument where it is none."""
+def parse_message(parse: Callable[[bytes], Any], data: bytes) -> Any:
+    """The message. Raises InvalidArgument where the bytes are none."""
     try:
         return parse(data)
     except DecodeError:
-        raise no_message() from None
+        raise not_a_message() from None
 
 
 def exhausted(message: str, retry_s: float) -> Refused:
@@ -44,8 +44,8 @@ def exhausted(message: str, retry_s: float) -> Refused:
 def status_of(error: Exception, request_id: str, hidden: str = "") -> tuple[grpc.StatusCode, str, Any]:
     """(code, message, trailing metadata) of any exception.
 
-    hidden : text that no message shall show (the path of the database). What is no error of vecdb's says the request's
-    id and nothing else: the text is for the log.
+    hidden : text that no message may show (the path of the database). The message of an error that is not vecdb's own
+    is only the request's id; its text goes to the log.
     """
     reason, retry_s = "", None
     if isinstance(error, Refused):
@@ -62,15 +62,15 @@ def status_of(error: Exception, request_id: str, hidden: str = "") -> tuple[grpc
     message = message[:_MESSAGE_CHARS_MAX]
     status = status_pb2.Status(code=code.value[0], message=message)
     if reason:
-        _add(status, error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN))
+        _add_detail(status, error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN))
     if retry_s is not None:
         delay = duration_pb2.Duration()
         delay.FromNanoseconds(int(retry_s * 1e9))
-        _add(status, error_details_pb2.RetryInfo(retry_delay=delay))
+        _add_detail(status, error_details_pb2.RetryInfo(retry_delay=delay))
     return code, message, (("grpc-status-details-bin", status.SerializeToString()),)
 
 
-def _add(status: Any, detail: Any) -> None:
+def _add_detail(status: Any, detail: Any) -> None:
     packed = any_pb2.Any()
     packed.Pack(detail)
     status.details.append(packed)

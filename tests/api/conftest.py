@@ -10,7 +10,7 @@ import pytest
 
 import vecdb
 from tests.api.awaiting import Loop, Waiting
-from tests.support.server_driver import Running
+from tests.support.server.driver import Running
 from vecdb.embedded.open import open_database
 from vecdb_server.config import Config
 

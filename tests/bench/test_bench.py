@@ -5,16 +5,20 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import vecdb
-from vecdb_bench import disk, machine, mixture, recall_curves, results, runner, tenants
+from vecdb_bench import disk, mixture, runner, tenants
+from vecdb_bench.child_process import SharedEngine, SharedProcess
 from vecdb_bench.coldstart import coldstart
 from vecdb_bench.ingest import ingest
 from vecdb_bench.interference import interference
+from vecdb_bench.reporting import machine, recall_curves, results
+from vecdb_bench.tenants import lineup
 
 
 def test_a_rate_between_two_points_lies_on_the_line_of_logarithms() -> None:
@@ -128,9 +132,9 @@ def test_interests_that_lie_apart_are_found_each_in_its_share() -> None:
     assert mixed["held-out recall@100"] > plain["held-out recall@100"] and smoothed["ms"] > 0
     assert math.isclose(mixture.diversity(np.eye(3)), 1.0) and mixture.diversity(np.eye(3)[:1]) == 0.0
     with pytest.raises(vecdb.InvalidArgument, match="tags"):
-        mixture.mixture(dataset="clustered-500x8")
+        mixture.run(mixture.Plan(dataset="clustered-500x8"))
     with pytest.raises(vecdb.InvalidArgument, match="index"):
-        mixture.mixture(index="tree")
+        mixture.run(mixture.Plan(index="tree"))
 
 
 SHARED = "tenants-3000x16-count40"
@@ -167,7 +171,32 @@ def test_tenants_are_searched_by_all_in_one_process_with_the_same_answers(tmp_pa
     assert not list(tmp_path.iterdir())
 
 
-def test_unions_growth_sizes_and_writes_of_tenants_are_measured(tmp_path: Path) -> None:
+class SharedSeat(SharedEngine):
+    """An engine whose process ends with the test, and not with the engine."""
+
+    def __enter__(self) -> SharedSeat:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Engines of one process: to start one takes longer than what a test asks of it. In processes of their own they
+    are in test_searching_among_tenants_is_measured_beside_brute_force.
+    """
+    with SharedProcess(tmp_path) as shared:
+
+        def enter(field: lineup.Lineup, engine: lineup.EngineSpec, one_thread: bool = False) -> SharedSeat:
+            shared._folder = field.folder
+            return SharedSeat(shared.add(engine.name, engine.script, engine.spec).name, shared)
+
+        monkeypatch.setattr(lineup.Lineup, "_process", enter)
+        yield
+
+
+def test_unions_growth_sizes_and_writes_of_tenants_are_measured(tmp_path: Path, one_process: None) -> None:
     measures = ("union", "growth", "sizes", "writes", "many")
     found = tenants.run(tenants.Plan(SHARED, index="flat", peers=(), measures=measures, path=str(tmp_path)).quick())
     assert [point["questions"] for point in found["union"]["points"]] == ["roles", "alone"]

@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 
 import vecdb
-from vecdb_bench import results, serving
+from vecdb_bench import serving
 from vecdb_bench.engines import length_prefixed
+from vecdb_bench.reporting import results
 from vecdb_bench.serving import lineup, load
 
 Call = Callable[..., Awaitable[bytes]]

@@ -23,7 +23,7 @@ def test_members_are_the_lists_turned_around(shared: workload.Workload) -> None:
 
 
 def test_truth_is_the_nearest_among_the_tenants_own_rows(shared: workload.Workload) -> None:
-    asked = workload.Questions("some", np.arange(6), [(0,), (39,), (0,), (3, 4), (5, 0, 7), (38,)])
+    asked = workload.QuerySet("some", np.arange(6), [(0,), (39,), (0,), (3, 4), (5, 0, 7), (38,)])
     truth = asked.truth(shared, 10)
     for at, who in enumerate(asked.tenants):
         rows = sorted({row for tenant in who for row in shared.members[tenant].tolist()})
@@ -37,7 +37,7 @@ def test_truth_is_the_nearest_among_the_tenants_own_rows(shared: workload.Worklo
 
 def test_a_tenant_of_few_rows_is_found_whole(shared: workload.Workload) -> None:
     tiny = workload.Workload("tiny", shared.base, shared.queries, "l2", ["a"], [np.array([3, 8])])
-    truth = workload.Questions("one", np.array([0]), [(0,)]).truth(tiny, 10)
+    truth = workload.QuerySet("one", np.array([0]), [(0,)]).truth(tiny, 10)
     assert workload.recalls([[8, 3]], truth, 10)[0] == 1 and workload.recalls([[8]], truth, 10)[0] == 0.5
 
 
@@ -66,7 +66,7 @@ def test_a_union_stands_beside_a_tenant_of_the_same_records(shared: workload.Wor
 
 
 def test_recall_is_averaged_by_tenant(shared: workload.Workload) -> None:
-    asked = workload.Questions("some", np.zeros(4, np.int64), [(2,), (5,), (2,), (5,)])
+    asked = workload.QuerySet("some", np.zeros(4, np.int64), [(2,), (5,), (2,), (5,)])
     assert workload.by_tenant(np.array([1.0, 0.5, 0.5, 0.5]), asked).tolist() == [0.75, 0.5]
 
 

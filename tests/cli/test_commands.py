@@ -15,8 +15,8 @@ import pytest
 from typer.testing import CliRunner
 
 import vecdb
-from tests.support.server_driver import token
-from tests.support.server_process import Process
+from tests.support.server.driver import token
+from tests.support.server.process import Process
 from vecdb.cli import build
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -78,7 +78,7 @@ def test_an_import_holds_every_row_of_the_file(db: Path, vectors: np.ndarray) ->
 def test_an_interrupted_import_goes_on_where_it_was(
     tmp_path: Path, matrix: Path, vectors: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from vecdb.cli import import_export
+    from vecdb.cli.commands import import_export
 
     monkeypatch.setattr(import_export, "batch_bytes", 100 * vectors[:1].nbytes)  # three batches
     plain, calls = vecdb.Collection.upsert, []
@@ -126,10 +126,10 @@ def test_a_file_is_imported_for_many_tenants(tmp_path: Path) -> None:
 
 
 def test_a_changed_file_is_imported_from_the_start(tmp_path: Path, matrix: Path, vectors: np.ndarray) -> None:
-    from vecdb.cli.import_export import Note
+    from vecdb.cli.commands.import_export import ImportCheckpoint
 
     run("import", matrix, "--db", tmp_path / "db", "-c", "docs")
-    Note(str(tmp_path / "db"), "docs", matrix, [None, None, None]).write(200, 199)
+    ImportCheckpoint(str(tmp_path / "db"), "docs", matrix, [None, None, None]).write(200, 199)
     np.save(matrix, np.concatenate([vectors, vectors + 1]))
     assert run("import", matrix, "--db", tmp_path / "db", "-c", "docs") | {"seconds": 0} == {
         "collection": "docs",

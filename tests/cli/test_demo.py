@@ -10,7 +10,8 @@ import pytest
 from typer.testing import CliRunner
 
 import vecdb
-from vecdb.cli import build, demo_command
+from vecdb.cli import build
+from vecdb.cli.commands import demo
 
 ROWS = 3_000
 
@@ -24,8 +25,8 @@ def run(path: Path, code: int = 0) -> dict[str, Any]:
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo_command, "speed_seconds", 0.01)
-    monkeypatch.setattr(demo_command, "batch_rows", 1_000)
+    monkeypatch.setattr(demo, "speed_seconds", 0.01)
+    monkeypatch.setattr(demo, "batch_rows", 1_000)
 
 
 def test_it_finds_neighbours_and_measures(tmp_path: Path) -> None:
@@ -33,7 +34,7 @@ def test_it_finds_neighbours_and_measures(tmp_path: Path) -> None:
     assert first["rows"] == ROWS
     assert "queen" in [near["word"] for near in first["words"]["king"]]
     assert first["recall_at_10"] >= 0.95
-    assert first["bytes_disk"] > ROWS * demo_command.glove_dim * 4
+    assert first["bytes_disk"] > ROWS * demo.glove_dim * 4
     assert min(first["queries_per_second_single"], first["queries_per_second_batch"]) > 0
 
 

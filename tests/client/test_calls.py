@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 import vecdb
-from tests.support.server_driver import Running
-from tests.support.server_process import Process
+from tests.support.server.driver import Running
+from tests.support.server.process import Process
 from vecdb.client import bulk_ingest, channel, connection, remote_collection, retry
 from vecdb.client.channel import MESSAGE_BYTES_MAX
 from vecdb.v1 import (
@@ -335,7 +335,7 @@ def test_a_bulk_is_read_no_further_ahead_of_what_is_acknowledged_than_four_batch
     step, held_at = 20_000, 12
     rows, held, gate = 50 * step, threading.Event(), threading.Event()
     monkeypatch.setattr(remote_collection, "_BATCH_BYTES", step * (4 * 2 + 16))
-    docs = server.server.house.db.create_collection("docs", 2, "l2", vecdb.Flat())
+    docs = server.server.context.db.create_collection("docs", 2, "l2", vecdb.Flat())
     written: list[int] = []
     ahead: list[int] = []
     put = docs._backend.put
@@ -371,7 +371,7 @@ def test_a_bulk_is_read_no_further_ahead_of_what_is_acknowledged_than_four_batch
             return db.collection("docs").upsert(range(rows), made, atomic=False)
 
     def unanswered() -> int:
-        return sum(len(stream._pending) for stream in server.server.house.streams)
+        return sum(len(stream._pending) for stream in server.server.context.streams)
 
     with futures.ThreadPoolExecutor(1) as thread:
         coming = thread.submit(asyncio.run, far()) if asynchronous else thread.submit(near)

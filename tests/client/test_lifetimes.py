@@ -19,11 +19,11 @@ import numpy as np
 import pytest
 
 import vecdb
-from tests.support.server_driver import PATIENCE_S, Running
-from tests.support.server_process import ENVIRONMENT
+from tests.support.server.driver import PATIENCE_S, Running
+from tests.support.server.process import ENVIRONMENT
 from vecdb.client.connection import Connection
-from vecdb_server.auth import ANONYMOUS
 from vecdb_server.config import Config
+from vecdb_server.security.auth import ANONYMOUS
 
 DIM = 4
 VECTORS = np.arange(80, dtype=np.float32).reshape(20, DIM)
@@ -35,7 +35,7 @@ def running(tmp_path: Path) -> Iterator[Running]:
     made = Running(
         Config(path=str(tmp_path / "db"), listen="127.0.0.1:0", kernel_threads=1, write_threads=1, grace_s=5.0)
     )
-    docs = made.server.house.db.create_collection("docs", DIM, "l2")
+    docs = made.server.context.db.create_collection("docs", DIM, "l2")
     docs.upsert(range(20), VECTORS)
     yield made
     made.close()
@@ -49,16 +49,16 @@ def url(running: Running) -> str:
 @pytest.fixture
 def held(running: Running) -> Iterator[None]:
     """The server's threads are kept busy while this lasts: whoever needs one waits."""
-    gate, house = threading.Event(), running.server.house
-    running.on_loop(house.collection(ANONYMOUS, "docs"))  # to open it takes a thread
-    house.costs.short_us = 0.0  # nothing is done on the loop
+    gate, context = threading.Event(), running.server.context
+    running.on_loop(context.collection(ANONYMOUS, "docs"))  # to open it takes a thread
+    context.latencies.short_us = 0.0  # nothing is done on the loop
 
     async def hold() -> list[asyncio.Future[Any]]:
-        pools = (house.kernels, house.writers)
+        pools = (context.kernels, context.writers)
         return [asyncio.ensure_future(pool.run("holder", lambda stop: gate.wait(PATIENCE_S))) for pool in pools]
 
     kept = running.on_loop(hold())
-    running.until(lambda: house.kernels.busy and house.writers.busy)
+    running.until(lambda: context.kernels.busy and context.writers.busy)
     yield
     gate.set()
     running.until(lambda: all(one.done() for one in kept))
@@ -93,7 +93,7 @@ def test_calls_that_are_under_way_when_their_database_is_closed_say_so(running: 
     calls = everything(db.collection("docs"))[:-1]
     with ThreadPoolExecutor(len(calls)) as threads:
         coming = [threads.submit(done, call) for call in calls]
-        running.until(lambda: running.server.house.admission.calls == len(calls))
+        running.until(lambda: running.server.context.admission.calls == len(calls))
         db.close()
         for one in coming:
             with pytest.raises(vecdb.Unavailable, match=CLOSED):
@@ -106,7 +106,7 @@ def test_nor_are_asynchronous_ones_cancelled_but_those_whose_task_is(running: Ru
         docs = await db.collection("docs")
         calls = everything(docs)[:-1]
         coming = [asyncio.ensure_future(awaited(call)) for call in [*calls, *calls]]
-        while running.server.house.admission.calls < len(coming):
+        while running.server.context.admission.calls < len(coming):
             await asyncio.sleep(0.001)
         left, cancelled = coming[: len(calls)], coming[len(calls) :]
         for one in cancelled:

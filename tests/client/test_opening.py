@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 import vecdb
-from tests.support.certificates import Authority, write
-from tests.support.server_driver import PATIENCE_S, Running, token
+from tests.support.server.certificates import Authority, write
+from tests.support.server.driver import PATIENCE_S, Running, token
 from vecdb.client.address import target
 from vecdb_server.config import Config
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import vecdb
-from tests.support.server_driver import PATIENCE_S, Running
+from tests.support.server.driver import PATIENCE_S, Running
 from vecdb.client import channel
 from vecdb.client.address import target
 from vecdb_server.config import Config

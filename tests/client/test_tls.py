@@ -13,10 +13,10 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 
 import vecdb
-from tests.support.certificates import Authority, write
-from tests.support.server_driver import Running
-from tests.support.server_process import Process
-from vecdb.client import connect_errors, remote_collection, retry
+from tests.support.server.certificates import Authority, write
+from tests.support.server.driver import Running
+from tests.support.server.process import Process
+from vecdb.client import remote_collection, retry, status_errors
 from vecdb_server.config import Config
 
 Serving = Callable[..., str]
@@ -269,5 +269,5 @@ def test_streams_that_break_are_not_begun_anew_where_the_server_is_no_longer_tru
     ],
 )  # fmt: skip
 def test_words_of_grpc_become_ours_or_stay_what_they_were(text: str, said: str) -> None:
-    assert connect_errors.unreachable(text, secure=True) == said
-    assert connect_errors.is_final(text) is ("Tls" in text)
+    assert status_errors.unreachable(text, secure=True) == said
+    assert status_errors.is_final(text) is ("Tls" in text)

@@ -77,7 +77,7 @@ def test_each_answer_is_that_of_one_sequence_between_call_and_return(
 
         def remember() -> None:
             # only this thread changes records; care commits in between without changing them
-            acknowledged.append(docs._backend.snapshot.visibility.sequence)
+            acknowledged.append(docs._backend.state.snapshot.visibility.sequence)
             history[acknowledged[-1]] = dict(live)
 
         pending: list[Any] = []
@@ -231,9 +231,9 @@ def test_a_vacuum_ends_beside_a_writer_that_never_rests(db: Database, monkeypatc
         docs = db.create_collection(name, 4, "l2", index)
         docs.upsert(range(100), clustered(100, 4))
         docs.delete(range(50))
-        engine = docs._backend
+        writes = docs._backend.writes
         pieces = [0]
-        real = type(engine).submit
+        real = type(writes).submit
 
         def submit(
             self: Any, request: Any, *more: Any, real: Any = real, docs: Any = docs, pieces: Any = pieces
@@ -247,7 +247,7 @@ def test_a_vacuum_ends_beside_a_writer_that_never_rests(db: Database, monkeypatc
             return out
 
         with monkeypatch.context() as patch:
-            patch.setattr(type(engine), "submit", submit)
+            patch.setattr(type(writes), "submit", submit)
             docs.vacuum()
         assert pieces[0] >= 1
         assert db.check() == [] and docs.count() == 50
@@ -268,7 +268,7 @@ def test_a_vacuum_that_fails_leaves_nothing_that_the_next_stumbles_over(
         raise RuntimeError("injected")
 
     with monkeypatch.context() as patch:
-        patch.setattr(type(docs._backend.snapshot.generation.index), "renumbered", fail)
+        patch.setattr(type(docs._backend.state.snapshot.generation.index), "renumbered", fail)
         with pytest.raises(RuntimeError, match="injected"):
             docs.vacuum()
     assert docs.count() == 90 and db.check() == []
@@ -432,7 +432,7 @@ def test_nothing_of_a_write_is_held_once_it_has_returned(tmp_path: Path) -> None
         ends = time.monotonic() + 20
 
         def held() -> bool:
-            return any(isinstance(one, UpsertRecords) and one.engine is docs._backend for one in gc.get_objects())
+            return any(isinstance(one, UpsertRecords) and one.state is docs._backend.state for one in gc.get_objects())
 
         while held():  # the thread has told before it lets go
             assert time.monotonic() < ends

@@ -11,7 +11,7 @@ import pytest
 
 import vecdb
 from vecdb import limits
-from vecdb.embedded import local_collection
+from vecdb.commit import write_path
 from vecdb.storage.kv import keys
 
 ONE = np.ones(4, np.float32)
@@ -26,7 +26,7 @@ def docs() -> Iterator[vecdb.Collection]:
 
 def entries(docs: vecdb.Collection) -> int:
     """Of the table of requests, all kinds."""
-    store = docs._backend.store
+    store = docs._backend.state.store
     with store.read() as txn:
         return int(txn.stat(store.requests)["entries"])
 
@@ -122,7 +122,7 @@ def test_the_newest_answers_are_kept(docs: vecdb.Collection, monkeypatch: pytest
 
 def test_old_answers_go_with_later_writes(docs: vecdb.Collection, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1_000_000.0]
-    monkeypatch.setattr(local_collection.time, "time", lambda: now[0])
+    monkeypatch.setattr(write_path.time, "time", lambda: now[0])
     for number in range(3):
         docs.upsert(number, ONE, request_id=f"r{number}")
     now[0] += limits.request_age_max_s + 1
@@ -145,7 +145,7 @@ def test_answers_go_with_their_collection(tmp_path: Path) -> None:
 
 def test_a_damaged_answer_is_found(docs: vecdb.Collection) -> None:
     docs.upsert(1, ONE, request_id="a")
-    store, uid = docs._backend.store, docs._backend.entry.uid
+    store, uid = docs._backend.state.store, docs._backend.state.entry.uid
     with store.begin_write() as txn:
         txn.put(keys.request_ids(uid) + b"a", b"short", db=store.requests)
     with pytest.raises(vecdb.Corruption):

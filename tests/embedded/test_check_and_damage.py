@@ -92,7 +92,7 @@ def test_what_a_killed_creation_left_beside_the_database_goes_with_the_next(tmp_
 def test_a_key_that_leads_to_another_record_is_corruption_not_an_answer(db: Database) -> None:
     docs = db.create_collection("docs", 4, "l2")
     docs.upsert(["a", "b"], clustered(2, 4))
-    prefix = keys.owner_prefix(docs._backend.snapshot.generation.prefix, b"")
+    prefix = keys.owner_prefix(docs._backend.state.snapshot.generation.prefix, b"")
     txn = db._backend.store.begin_write()
     txn.put(prefix + b"a", (1).to_bytes(8, "little"), db=db._backend.store.ids)
     txn.commit()
@@ -112,8 +112,8 @@ def test_check_reads_the_codes_of_a_graph_of_each_metric(
         vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     docs = db.create_collection("docs", 32, metric, vecdb.Hnsw(m=6, ef_construction=40))
     docs.upsert(range(400), vectors)
-    docs._backend.upkeep.index_tail(1, all_rows=True)
-    graph = docs._backend.snapshot.generation.index._current().graph
+    docs._backend.jobs.index_tail(1, all_rows=True)
+    graph = docs._backend.state.snapshot.generation.index._current().graph
     assert (len(graph.bias) > 0) == (metric == "l2" or (metric == "ip" and not same_norms))
     assert db.check() == []
     graph.codes[0] ^= 1

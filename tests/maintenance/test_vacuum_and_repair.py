@@ -30,7 +30,7 @@ def graphs_are_walked(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def unreachable(docs: Any) -> list[str]:
-    return docs._backend.snapshot.generation.index.check()
+    return docs._backend.state.snapshot.generation.index.check()
 
 
 def churn(folder: Path, n: int, dim: int, parts: int) -> tuple[dict[str, int], dict[str, int]]:
@@ -54,7 +54,7 @@ def churn(folder: Path, n: int, dim: int, parts: int) -> tuple[dict[str, int], d
             for one in part.tolist():
                 del current[one]
             look()
-            docs._backend.upkeep.repair(2)
+            docs._backend.jobs.repair(2)
             look()
         # a third of what is written goes over records that live, the rest under new ids
         over = rng.choice(list(current), len(new) // 3, replace=False)
@@ -126,7 +126,7 @@ def test_answers_are_full_whatever_share_is_deleted(db: Database, metric: str, r
         docs.delete(gone)
         live -= set(gone)
         if repaired:
-            docs._backend.upkeep.repair(1)
+            docs._backend.jobs.repair(1)
             assert unreachable(docs) == []
         for limit in (1, 10, len(live) or 1, n, limits.limit_max if len(live) < 5 else n + 1):
             sound(docs.search(queries, limit), live, limit)
@@ -145,13 +145,13 @@ def test_the_entry_point_may_be_deleted_again_and_again(db: Database) -> None:
     docs.optimize()
     live, entries = set(range(200)), set()
     while len(live) > 1:
-        entry = docs._backend.snapshot.generation.index._view.entry
+        entry = docs._backend.state.snapshot.generation.index._view.entry
         assert entry in live, "the entry point lives"
         entries.add(entry)
         docs.delete(entry)
         live.discard(entry)
         sound(docs.search(vectors[:5], 5), live, 5)
-        docs._backend.upkeep.repair(1)
+        docs._backend.jobs.repair(1)
         sound(docs.search(vectors[:5], 5), live, 5)
         assert unreachable(docs) == []
     assert len(entries) == 199
@@ -221,8 +221,8 @@ def test_many_generations_of_small_churn_stay_sound(db: Database) -> None:
         gone = rng.choice(n, 30, replace=False)
         docs.delete(gone)
         docs.upsert(gone, clustered(30, dim, seed=100 + generation))
-        docs._backend.upkeep.index_tail(1, all_rows=True)
-        docs._backend.upkeep.repair(1)
+        docs._backend.jobs.index_tail(1, all_rows=True)
+        docs._backend.jobs.repair(1)
         if generation % 8 == 7:
             docs.vacuum()
             assert docs.stats()["rows"] == n
@@ -242,8 +242,8 @@ def test_recall_does_not_rot_over_generations(db: Database) -> None:
     for generation in range(40):
         ids = rng.permutation(n)[: n // 20]
         docs.upsert(ids, pool[rng.integers(0, len(pool), len(ids))])
-        docs._backend.upkeep.index_tail(1, all_rows=True)
-        docs._backend.upkeep.repair(1)
+        docs._backend.jobs.index_tail(1, all_rows=True)
+        docs._backend.jobs.repair(1)
         if generation % 10 == 9:
             docs.vacuum()
     docs.optimize()

@@ -443,29 +443,29 @@ class Twin:
         assert problems == [], f"{what}: {problems}"
 
     @property
-    def engine(self) -> Any:
+    def backend(self) -> Any:
         return self.docs._backend
 
     def index_some(self) -> None:
-        self._caring("index steps", lambda: self.engine.upkeep.index_tail(1))
+        self._caring("index steps", lambda: self.backend.jobs.index_tail(1))
 
     def repair(self) -> None:
-        self._caring("repairs", lambda: self.engine.upkeep.repair(1))
+        self._caring("repairs", lambda: self.backend.jobs.repair(1))
 
     def fold_some(self, steps: int) -> None:
         """Some commits of a fold, which goes on at the next call unless the journal has been folded meanwhile."""
 
         def step() -> None:
-            if self._fold is None or self._fold[0] is not self.engine:
-                self._fold = self.engine, journal_merge.steps(self.engine)
+            if self._fold is None or self._fold[0] is not self.backend:
+                self._fold = self.backend, journal_merge.merge_requests(self.backend.state)
             part = list(itertools.islice(self._fold[1], steps))
-            if not all(self.engine.submit(request) for request in part) or len(part) < steps:
+            if not all(self.backend.writes.submit(request) for request in part) or len(part) < steps:
                 self._fold = None
 
         self._caring("folds", step)
 
     def seal(self) -> None:
-        self._caring("seals", lambda: self.engine.upkeep.seal(1))
+        self._caring("seals", lambda: self.backend.jobs.seal(1))
 
     def optimize(self) -> None:
         self._fold = None

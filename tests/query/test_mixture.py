@@ -131,7 +131,8 @@ def islands(db: Database) -> Any:
 def three(islands: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The islands, each a cell: cell 0 the middle one."""
     centres = np.array([[1000, 0], [0, 0], [2000, 0]], np.float32)
-    monkeypatch.setattr(type(islands._backend.snapshot.generation.index), "centres", lambda self, row_count: centres)
+    index = islands._backend.state.snapshot.generation.index
+    monkeypatch.setattr(type(index), "centres", lambda self, row_count: centres)
     return islands
 
 
@@ -447,13 +448,14 @@ def test_positives_of_a_newer_commit_are_not_looked_for_in_an_older_one(
     three: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A view is taken, a commit replaces the positive, its row is looked up: what a slow search may meet."""
-    engine = three._backend
-    views = [engine.snapshot]
+    searcher = three._backend.searcher
+    views = [searcher.state.snapshot]
     three.upsert([0], [[2000.0, 0.0]], tenants=["isle0", "all"])
-    current = engine.current
-    monkeypatch.setattr(engine, "current", lambda: views.pop() if views else current())
+    current = searcher.current
+    monkeypatch.setattr(searcher, "current", lambda: views.pop() if views else current())
     hits = three.search_mixture([0], 3)
-    assert hits.ids.tolist() == [200, 201, 202] and hits.sequence == engine.snapshot.visibility.sequence and not views
+    assert hits.ids.tolist() == [200, 201, 202] and not views
+    assert hits.sequence == searcher.state.snapshot.visibility.sequence
 
 
 # -- damage ----------------------------------------------------------------------------------------
@@ -474,6 +476,6 @@ def test_a_key_that_leads_to_another_record_is_corruption(db: Database, monkeypa
 def test_a_damaged_row_of_the_sample_is_corruption(db: Database) -> None:
     docs = db.create_collection("docs", 8, "l2", vecdb.Flat())
     docs.upsert(range(20), VECTORS[:20])
-    docs._backend.snapshot.generation.rows.arrays.crcs[3] ^= 1
+    docs._backend.state.snapshot.generation.rows.arrays.crcs[3] ^= 1
     with pytest.raises(Corruption, match="row 3"):
         centres_of(docs)

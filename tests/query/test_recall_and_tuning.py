@@ -32,7 +32,7 @@ QUERIES = clustered(100, seed=2)
 def test_tune_measures_a_curve_and_remembers_the_narrowest_beam(graph: Any) -> None:
     docs = graph
     assert docs.tune(QUERIES) == [], "nothing to tune before there is a graph"
-    docs._backend.upkeep.index_tail(1, all_rows=True)
+    docs._backend.jobs.index_tail(1, all_rows=True)
     curve = docs.tune(QUERIES, recall=0.9, limit=10)
     efs = [point["ef"] for point in curve]
     assert efs == sorted(set(efs)) and len(efs) >= 2
@@ -50,7 +50,7 @@ def test_tune_measures_a_curve_and_remembers_the_narrowest_beam(graph: Any) -> N
 def test_a_recall_that_was_asked_for_is_reached(graph: Any) -> None:
     docs = graph
     assert docs.search(QUERIES[0], 10, params=vecdb.SearchParams(recall=0.95), explain=True).plan == "exact"
-    docs._backend.upkeep.index_tail(1, all_rows=True)
+    docs._backend.jobs.index_tail(1, all_rows=True)
     with pytest.raises(InvalidArgument, match="optimize"):
         docs.search(QUERIES[0], 10, params=vecdb.SearchParams(recall=0.95))
     docs.optimize()

@@ -52,16 +52,16 @@ def test_optimize_remembers_it_for_the_planner(db: Database, monkeypatch: pytest
     docs = db.create_collection("docs", 8, "l2", vecdb.Curator(leaf_rows=8))
     docs.upsert(range(600), vectors, tenants="all")
     docs.optimize()
-    known = docs._backend.snapshot.state.scan_rows
+    known = docs._backend.state.snapshot.state.scan_rows
     assert 16 <= known <= 256
     assert docs.search(vectors[0], 5, tenant="all", explain=True).explain["nprobe"] == planner.idle_nodes_max(
-        docs._backend.snapshot.state.tuned
+        docs._backend.state.snapshot.state.tuned
     )
     docs.grant(range(known), "some")
     assert docs.search(vectors[0], 5, tenant="some", explain=True).explain["nprobe"] == 0
     assert docs.search(vectors[0], 5, explain=True).explain["nprobe"] > 0, "all are more than are scanned"
     docs.reindex(index=vecdb.Curator(leaf_rows=8, scan_max=600))
-    assert docs._backend.snapshot.state.scan_rows is None
+    assert docs._backend.state.snapshot.state.scan_rows is None
     docs.optimize()
     assert docs.search(vectors[0], 5, tenant="all", explain=True).explain["nprobe"] == 0
     everything = docs.search(vectors[0], 5, explain=True)

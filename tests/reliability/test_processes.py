@@ -82,7 +82,7 @@ def commits_seen(server: ForkServer, folder: Path, seed: int, commits: int, inde
                 assert answer["count"] == len(live), f"commit {n}: {answer['count']} records, {len(live)} acknowledged"
                 if n % 61 == 0:
                     c.optimize()
-                    c._backend.upkeep.seal(1)
+                    c._backend.jobs.seal(1)
                     kinds["seal"] += 1
                     assert ask(count=True)["count"] == len(live)
                 if n % 97 == 0:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.support.server_driver import Client, Running
+from tests.support.server.driver import Client, Running
 from vecdb_server.config import Config
 
 DIM = 8

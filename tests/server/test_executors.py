@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from vecdb import InvalidArgument, Unavailable
-from vecdb_server.executors import Costs, Longs, Pool, Stopped
+from vecdb_server.executors import FairThreadPool, LatencyModel, LongOperations, Stopped
 from vecdb_server.status_errors import Refused
 
 
@@ -21,7 +21,7 @@ def on_a_pool(scenario: Any, **options: Any) -> Any:
     """Run scenario(pool, gate) with the pool's one thread held until gate is set."""
 
     async def main() -> Any:
-        pool = Pool("test", 1, **options)
+        pool = FairThreadPool("test", 1, **options)
         gate = threading.Event()
         held = asyncio.ensure_future(pool.run("holder", lambda stop: gate.wait(60)))
         try:
@@ -36,7 +36,7 @@ def on_a_pool(scenario: Any, **options: Any) -> Any:
     return asyncio.run(main())
 
 
-async def begun(pool: Pool, coming: Sequence[Any]) -> list[asyncio.Future[Any]]:
+async def begun(pool: FairThreadPool, coming: Sequence[Any]) -> list[asyncio.Future[Any]]:
     tasks = [asyncio.ensure_future(one) for one in coming]
     while pool.queued < len(tasks):
         await asyncio.sleep(0)
@@ -46,7 +46,7 @@ async def begun(pool: Pool, coming: Sequence[Any]) -> list[asyncio.Future[Any]]:
 def test_callers_take_turns_however_much_one_of_them_asks() -> None:
     order: list[str] = []
 
-    async def scenario(pool: Pool, gate: threading.Event) -> None:
+    async def scenario(pool: FairThreadPool, gate: threading.Event) -> None:
         many = [pool.run("many", lambda stop, i=i: order.append(f"many{i}")) for i in range(6)]
         few = [pool.run("few", lambda stop, i=i: order.append(f"few{i}")) for i in range(2)]
         tasks = await begun(pool, [*many, *few])
@@ -64,7 +64,7 @@ def test_a_thread_that_waits_keeps_nothing_of_its_last_job() -> None:
         """Something that may be asked whether it is still there."""
 
     async def main() -> None:
-        pool = Pool("test", 1)
+        pool = FairThreadPool("test", 1)
         try:
             asked, answer = Message(), Message()
             gone = [weakref.ref(asked), weakref.ref(answer)]
@@ -86,16 +86,18 @@ def test_jobs_that_are_alike_are_done_together_whoever_asked_and_others_are_not(
         calls.append(list(subjects))
         return [one * 10 for one in subjects]
 
-    async def scenario(pool: Pool, gate: threading.Event) -> Any:
+    async def scenario(pool: FairThreadPool, gate: threading.Event) -> Any:
         jobs = [
-            pool.run(f"caller{i % 3}", lambda stop, i=i: i * 10, alike=("a", i % 2), subject=i, together=together)
+            pool.run(
+                f"caller{i % 3}", lambda stop, i=i: i * 10, batch_key=("a", i % 2), batch_item=i, run_batch=together
+            )
             for i in range(12)
         ]
         tasks = await begun(pool, [*jobs, pool.run("x", lambda stop: 7)])
         gate.set()
         return await asyncio.gather(*tasks)
 
-    assert on_a_pool(scenario, together_max=4) == [*(i * 10 for i in range(12)), 7]
+    assert on_a_pool(scenario, batch_max=4) == [*(i * 10 for i in range(12)), 7]
     assert max(map(len, calls)) == 4 and all(len({one % 2 for one in call}) == 1 for call in calls)
     assert sorted(one for call in calls for one in call)[:2] == [0, 1]
 
@@ -104,7 +106,7 @@ def test_a_thread_takes_no_more_than_its_share_of_what_is_alike() -> None:
     taken: list[int] = []
 
     async def main() -> None:
-        pool, gate = Pool("test", 2, together_max=8), threading.Event()
+        pool, gate = FairThreadPool("test", 2, batch_max=8), threading.Event()
         held = [asyncio.ensure_future(pool.run("holder", lambda stop: gate.wait(60))) for _ in range(2)]
         while pool.busy < 2:
             await asyncio.sleep(0)
@@ -113,7 +115,7 @@ def test_a_thread_takes_no_more_than_its_share_of_what_is_alike() -> None:
             taken.append(len(subjects))
             return subjects
 
-        jobs = [pool.run("c", lambda stop, i=i: i, alike="a", subject=i, together=together) for i in range(6)]
+        jobs = [pool.run("c", lambda stop, i=i: i, batch_key="a", batch_item=i, run_batch=together) for i in range(6)]
         tasks = await begun(pool, jobs)
         gate.set()
         assert await asyncio.gather(*tasks) == list(range(6))
@@ -133,20 +135,22 @@ def test_a_job_that_fails_does_not_harm_those_that_were_done_with_it() -> None:
             raise InvalidArgument("this one")
         return i
 
-    async def scenario(pool: Pool, gate: threading.Event) -> Any:
-        jobs = [pool.run("c", lambda stop, i=i: alone(i), alike="a", subject=i, together=together) for i in range(4)]
+    async def scenario(pool: FairThreadPool, gate: threading.Event) -> Any:
+        jobs = [
+            pool.run("c", lambda stop, i=i: alone(i), batch_key="a", batch_item=i, run_batch=together) for i in range(4)
+        ]
         tasks = await begun(pool, jobs)
         gate.set()
         return await asyncio.gather(*tasks, return_exceptions=True)
 
-    zero, one, two, three = on_a_pool(scenario, together_max=8)
+    zero, one, two, three = on_a_pool(scenario, batch_max=8)
     assert (zero, one, three) == (0, 1, 3) and str(two) == "this one"
 
 
 def test_what_nobody_waits_for_and_what_is_late_is_not_begun() -> None:
     ran: list[str] = []
 
-    async def scenario(pool: Pool, gate: threading.Event) -> Any:
+    async def scenario(pool: FairThreadPool, gate: threading.Event) -> Any:
         jobs = [
             pool.run("c", lambda stop: ran.append("gone")),
             pool.run("c", lambda stop: ran.append("late"), time.monotonic() - 1),
@@ -172,7 +176,7 @@ def test_what_would_be_done_after_half_of_its_time_is_refused_and_each_caller_ha
     def works(stop: Any) -> None:
         now[0] += 0.1
 
-    async def scenario(pool: Pool, gate: threading.Event) -> None:
+    async def scenario(pool: FairThreadPool, gate: threading.Event) -> None:
         pool.check_wait("c", now[0])  # nobody waits: it would begin at once
         tasks = await begun(pool, [pool.run("c", works)])
         gate.set()
@@ -198,25 +202,25 @@ def test_what_would_be_done_after_half_of_its_time_is_refused_and_each_caller_ha
 def test_what_is_done_together_leaves_out_who_is_gone() -> None:
     seen: list[int] = []
 
-    async def scenario(pool: Pool, gate: threading.Event) -> None:
+    async def scenario(pool: FairThreadPool, gate: threading.Event) -> None:
         def together(subjects: Sequence[int]) -> Sequence[int]:
             seen.extend(subjects)
             return subjects
 
-        jobs = [pool.run("c", lambda stop, i=i: i, alike="a", subject=i, together=together) for i in range(5)]
+        jobs = [pool.run("c", lambda stop, i=i: i, batch_key="a", batch_item=i, run_batch=together) for i in range(5)]
         tasks = await begun(pool, jobs)
         tasks[3].cancel()
         await asyncio.sleep(0)
         gate.set()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    on_a_pool(scenario, together_max=8)
+    on_a_pool(scenario, batch_max=8)
     assert seen == [0, 1, 2, 4]
 
 
 def test_a_pool_that_closes_finishes_what_waits_and_takes_nothing_more() -> None:
     async def main() -> None:
-        pool = Pool("test", 2)
+        pool = FairThreadPool("test", 2)
         done = await asyncio.gather(*(pool.run("c", lambda stop, i=i: i) for i in range(50)))
         assert done == list(range(50))
         pool.close()
@@ -229,16 +233,16 @@ def test_a_pool_that_closes_finishes_what_waits_and_takes_nothing_more() -> None
 
 
 def test_what_a_search_cost_says_whether_the_next_is_short() -> None:
-    costs = Costs(500)
-    cost = costs.of("a")
-    assert not cost.short(1) and not cost.short(0)  # nobody knows yet
-    cost.learn(10, 1e-3)  # 100 us each
-    assert cost.short(5) and not cost.short(6)
-    cost.learn(1, 1.0)  # one that was held up does not make its kind slow
-    assert costs.of("a").short(3) and not costs.of("b").short(1)
+    model = LatencyModel(500)
+    latency = model.of("a")
+    assert not latency.is_short(1) and not latency.is_short(0)  # nobody knows yet
+    latency.update(10, 1e-3)  # 100 us each
+    assert latency.is_short(5) and not latency.is_short(6)
+    latency.update(1, 1.0)  # one that was held up does not make its kind slow
+    assert model.of("a").is_short(3) and not model.of("b").is_short(1)
     for _ in range(100):
-        cost.learn(1, 1e-3)
-    assert not cost.short(1)
+        latency.update(1, 1e-3)
+    assert not latency.is_short(1)
 
 
 def test_a_long_operation_ends_at_its_next_report_once_it_is_stopped() -> None:
@@ -250,14 +254,14 @@ def test_a_long_operation_ends_at_its_next_report_once_it_is_stopped() -> None:
             progress(i, 10**9)
 
     async def main() -> None:
-        longs = Longs(1)
-        long = longs.start(endless)
-        assert longs.full
+        operations = LongOperations(1)
+        operation = operations.start(endless)
+        assert operations.full
         while not reports:
             await asyncio.sleep(0)
-        longs.stop()
+        operations.stop()
         with pytest.raises(Stopped):
-            await long.future
-        assert not longs.full
+            await operation.future
+        assert not operations.full
 
     asyncio.run(main())

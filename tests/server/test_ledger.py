@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 
 import vecdb
-from tests.support.server_driver import FAST_RECONNECTS, Client, int_ids, names, until_ready, write_request
-from tests.support.server_process import Process
+from tests.support.server.driver import FAST_RECONNECTS, Client, int_ids, names, until_ready, write_request
+from tests.support.server.process import Process
 from vecdb.v1 import records_pb2, tenants_pb2
 
 DIM, ROWS, TENANTS = 8, 10, ("acme", "beta")

@@ -16,7 +16,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 import vecdb
-from tests.support.server_driver import (
+from tests.support.server.driver import (
     FAST_RECONNECTS,
     PATIENCE_S,
     Client,
@@ -26,7 +26,7 @@ from tests.support.server_driver import (
     until_ready,
     write_request,
 )
-from tests.support.server_process import Process
+from tests.support.server.process import Process
 from vecdb.v1 import admin_pb2, records_pb2, search_pb2
 
 DIM = 8

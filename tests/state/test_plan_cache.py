@@ -74,10 +74,11 @@ def test_a_step_of_the_index_is_followed_though_it_is_no_commit(db: Database, pl
     docs.upsert(range(300), VECTORS, tenants="a")
     for limit in (5, 6):
         assert docs.search(VECTORS[0], limit, tenant="a", explain=True).plan == "rows"
-    snapshot = docs._backend.snapshot
+    snapshot = docs._backend.state.snapshot
     snapshot.generation.index.add(200)
     assert docs.search(VECTORS[0], 5, tenant="a", explain=True).explain["indexed_rows"] == 200
-    assert docs.search(VECTORS[0], 5, tenant="a", explain=True).plan == "tree" and docs._backend.snapshot is snapshot
+    assert docs.search(VECTORS[0], 5, tenant="a", explain=True).plan == "tree"
+    assert docs._backend.state.snapshot is snapshot
     snapshot.generation.index.add(300)
     found = docs.search(VECTORS[250], 5, tenant="a", explain=True)
     assert found.ids[0] == 250 and len(planned) == 4, "the one of limit 6 was not asked again"
@@ -85,7 +86,7 @@ def test_a_step_of_the_index_is_followed_though_it_is_no_commit(db: Database, pl
 
 def test_an_eviction_lets_go_of_the_rows_of_tenants(docs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     docs.search(VECTORS[0], 5, tenant="a")
-    ways, tenants = docs._backend.snapshot.ways, docs._backend.snapshot.generation.tenants
+    ways, tenants = docs._backend.state.snapshot.prepared, docs._backend.state.snapshot.generation.tenants
     assert len(ways._known) == 1
     monkeypatch.setattr(limits, "tenant_cache_bytes", 1)
     docs.search(VECTORS[0], 5, tenant="b")  # no room for it, and none for the other
@@ -98,7 +99,7 @@ def test_no_more_ways_are_remembered_than_their_bound(docs: Any, monkeypatch: py
     monkeypatch.setattr(limits, "ways_max", 4)
     for limit in range(1, 12):
         docs.search(VECTORS[0], limit)
-        assert len(docs._backend.snapshot.ways._known) <= 4
+        assert len(docs._backend.state.snapshot.prepared._known) <= 4
 
 
 def test_a_generation_goes_with_its_view(docs: Any) -> None:
@@ -106,7 +107,7 @@ def test_a_generation_goes_with_its_view(docs: Any) -> None:
     docs.search(VECTORS[0], 5)
     docs.delete(range(100))
     docs.search(VECTORS[0], 5, tenant="a")
-    old = weakref.ref(docs._backend.snapshot.generation)
+    old = weakref.ref(docs._backend.state.snapshot.generation)
     gc.collect()
     gc.disable()
     try:

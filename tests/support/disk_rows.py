@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from vecdb.kernels.primitives import checksums
 from vecdb.schema import Visibility
+from vecdb.storage.disk import row_format
 from vecdb.storage.disk.row_file import RowArrays, Rows
-from vecdb.storage.kv import record_format
 
 
 class DiskRows:
@@ -53,7 +53,7 @@ class DiskRows:
 
     def damage(self, row: int) -> None:
         """Flip one bit of the row's first byte in the file."""
-        at = record_format.ROW_HEADER_BYTES + row * self._rows.row_bytes
+        at = row_format.HEADER_BYTES + row * self._rows.row_bytes
         with open(self.path, "r+b") as file:
             file.seek(at)
             byte = file.read(1)[0]

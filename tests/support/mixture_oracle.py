@@ -118,7 +118,7 @@ def quotas_by_hand(weights: list[float], limit: int) -> list[int]:
 
 
 def centres_of(docs: Any) -> Any:
-    snapshot = docs._backend.snapshot
+    snapshot = docs._backend.state.snapshot
     return snapshot.generation.index.centres(snapshot.visibility.row_count)
 
 

@@ -18,7 +18,7 @@ from vecdb.index.common.quantizer import ScalarQuantizer
 from vecdb.index.common.rotation import padded
 from vecdb.index.spann.entry_coder import EntryCoder, lossless_for
 from vecdb.index.spann.list_search import WORK, ListsContext, ListScratch, ListSearch
-from vecdb.index.spann.posting_lists import ListsView, PostingLists, empty_view
+from vecdb.index.spann.posting_lists import ListsState, ListsView, PostingLists, empty_view
 from vecdb.kernels.build import list_bodies
 from vecdb.kernels.codes import rabitq
 from vecdb.kernels.primitives import checksums
@@ -38,7 +38,8 @@ def arrays_of(vectors: NDArray[Any]) -> RowArrays:
 
 
 def lists_over(arrays: RowArrays, folder: Path, replicas: int = 1) -> PostingLists:
-    return PostingLists(SimpleNamespace(arrays=arrays, path=folder / "rows"), folder, replicas)  # type: ignore[arg-type]
+    rows: Any = SimpleNamespace(arrays=arrays, path=folder / "rows")
+    return PostingLists(rows, folder, ListsState(None, 0, 0, replicas))
 
 
 def plain_coder(metric: int, dtype: Any, dim: int, bits: int, mean: NDArray[np.float32], scale: float) -> EntryCoder:
@@ -62,9 +63,9 @@ def view_of(
     indexed: int, replicas: int = 1,
 ) -> ListsView:  # fmt: skip
     """Bodies that lie in `arena` (uint8, a multiple of 4 bytes)."""
-    held: Any = SimpleNamespace(data=arena, data16=arena.view(np.uint16), data32=arena.view(np.uint32))
+    held: Any = SimpleNamespace(data=arena)
     return replace(
-        empty_view(coder, heads, 0, replicas), arena=held, places=places, lengths=lengths, indexed=indexed
+        empty_view(coder, heads, 0, replicas), arena=held, body_offsets=places, lengths=lengths, indexed=indexed
     )  # fmt: skip
 
 
@@ -81,7 +82,8 @@ class Search:
         allow: NDArray[np.uint64] = ALL_ROWS,
     ) -> None:  # fmt: skip
         visibility = schema.Visibility(sequence, row_count, row_count)
-        self.plan = ListSearch(prepared, schema.Spann(), limit, probes, visibility, allow)
+        self.plan = ListSearch(prepared, schema.Spann(), limit, probes, visibility)
+        self.allow = allow
         self.plan.probes = self.plan.width = probes
         self.b = ListScratch(prepared, nq, limit, probes, most)
         self.work = np.zeros(WORK, np.int64)
@@ -89,13 +91,13 @@ class Search:
     def scan(self, places: NDArray[np.int64] | None = None) -> None:
         """places : where bodies are now, negative for those that are not there; None: all, as the view says."""
         arena = self.plan.view.arena
-        where = self.plan.view.places if places is None else places
-        self.plan._scan(self.b, where, arena.data, arena.data16, arena.data32, self.work)
+        where = self.plan.view.body_offsets if places is None else places
+        self.plan._scan(self.b, where, arena.data, self.allow, self.work)
 
     def shortlists(self) -> list[list[tuple[float, int, float]]]:
         """(estimate, row, error) of each query, sorted by the first two as the keys are."""
         out = []
-        for keys, errors, size in zip(self.b.shortlist, self.b.errors, self.b.kept.tolist(), strict=True):
+        for keys, errors, size in zip(*self.b.shortlist[:2], self.b.shortlist.sizes.tolist(), strict=True):
             assert (keys[1:size] > keys[:size][:-1]).all()
             values, rows = read_keys(keys[:size])
             out.append(list(zip(values.tolist(), rows.tolist(), errors[:size].tolist(), strict=True)))
@@ -129,9 +131,8 @@ class Bodies:
         fill = np.stack([self.lengths, np.zeros(count, np.int32)], axis=1)
         order = np.argsort(self.labels, kind="stable")
         list_bodies.place_entries(
-            order, self.labels, self.rows, self.codes, self.factors, self.places, fill, self.arena,
-            self.arena.view(np.uint32), WIDTH,
-        )  # fmt: skip
+            order, self.labels, self.rows, self.codes, self.factors, self.places, fill, self.arena, WIDTH
+        )
         assert np.array_equal(fill[:, 0], fill[:, 1])
 
 

@@ -63,14 +63,14 @@ LOUD = [
 
 
 def hurt(shared: Any, damage: Callable[[Any, Any, bytes], None]) -> None:
-    engine = shared._backend
-    txn = engine.store.begin_write()
+    state = shared._backend.state
+    txn = state.store.begin_write()
 
     def put(name: str, key: bytes, value: bytes | None) -> None:
-        database = engine.store.databases[name.encode()]
+        database = state.store.databases[name.encode()]
         assert txn.delete(key, db=database) if value is None else txn.put(key, value, db=database)
 
-    damage(shared, put, engine.snapshot.generation.prefix)
+    damage(shared, put, state.snapshot.generation.prefix)
     txn.commit()
 
 
@@ -103,7 +103,7 @@ def test_rows_of_a_tenant_that_is_not_there_are_found_by_check(shared: Any, db: 
 
 def test_a_list_of_a_dead_row_is_found_by_check(shared: Any, db: Database) -> None:
     shared.delete([0])
-    shared._backend.upkeep.fold()
+    shared._backend.writes.merge_journal()
     [raw] = record_format.encode_access(np.array([1], np.uint64), np.array([1]))
     hurt(shared, lambda docs, put, prefix: put("access", keys.row_key(prefix, 0), raw))
     assert any("dead or not there" in problem for problem in db.check())

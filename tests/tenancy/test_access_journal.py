@@ -19,15 +19,15 @@ import vecdb
 from tests.support.corpus import clustered
 from vecdb import limits
 from vecdb.api.database import Database
-from vecdb.commit.journal_merge import steps
-from vecdb.commit.record_requests import PendingChanges
+from vecdb.commit.journal_merge import merge_requests
+from vecdb.commit.pending import PendingChanges
 from vecdb.embedded.open import open_database
 from vecdb.errors import Corruption, LimitExceeded, Locked, Unavailable
 from vecdb.storage.disk import manifest
 from vecdb.storage.kv import keys, record_format
 from vecdb.tenancy.access_journal import NO_CHANGES, AccessDelta, AccessJournal, _last_words
 from vecdb.tenancy.access_tables import AccessTables
-from vecdb.tenancy.pairs import NOTHING, RowTenantPairs
+from vecdb.tenancy.pairs import NO_PAIRS, RowTenantPairs, numbers_of, pack, rows_of
 
 ROOT = Path(__file__).resolve().parents[2]
 N = 60
@@ -47,8 +47,8 @@ def made(db: Database, kind: Any = None) -> tuple[Any, dict[int, set[str]]]:
 
 def waiting(docs: Any) -> int:
     """Pairs in the journal, read from the newest state."""
-    with docs._backend.reading() as (txn, generation, state):
-        return len(generation.journal.changes(txn, state.journal))
+    with docs._backend.state.reading() as (txn, generation, state):
+        return generation.journal.changes(txn, state.journal).pair_count
 
 
 def agrees(docs: Any, model: dict[int, set[str]]) -> None:
@@ -68,7 +68,7 @@ def agrees(docs: Any, model: dict[int, set[str]]) -> None:
 
 def follows(other: AccessJournal, docs: Any) -> None:
     """What another process has read of the journal, now and then, is what this one has in memory."""
-    with docs._backend.reading() as (txn, generation, state):
+    with docs._backend.state.reading() as (txn, generation, state):
         assert told(other.changes(txn, state.journal)) == told(generation.journal.changes(txn, state.journal))
 
 
@@ -117,14 +117,14 @@ def test_writes_between_any_two_steps_of_a_fold_have_the_last_word(
     monkeypatch.setattr(limits, "fold_pairs", 3)
     rng = np.random.default_rng(seed)
     docs, model = made(db)
-    follower = AccessJournal(db._backend.store, docs._backend.snapshot.generation.prefix, "docs")
+    follower = AccessJournal(db._backend.store, docs._backend.state.snapshot.generation.prefix, "docs")
     for _ in range(6):
         for _ in range(int(rng.integers(1, 5))):
             write(docs, model, rng)
-        for step in steps(docs._backend):
+        for step in merge_requests(docs._backend.state):
             if rng.random() < 0.03:
                 break  # a fold that dies; the next begins anew
-            assert docs._backend.submit(step)
+            assert docs._backend.writes.submit(step)
             if rng.random() < 0.4:
                 write(docs, model, rng)
             if rng.random() < 0.3:
@@ -134,10 +134,10 @@ def test_writes_between_any_two_steps_of_a_fold_have_the_last_word(
                 agrees(docs, model)
         if rng.random() < 0.2:
             docs.vacuum()
-            follower = AccessJournal(db._backend.store, docs._backend.snapshot.generation.prefix, "docs")
+            follower = AccessJournal(db._backend.store, docs._backend.state.snapshot.generation.prefix, "docs")
         assert db.check() == []
         agrees(docs, model)
-    docs._backend.upkeep.fold()
+    docs._backend.writes.merge_journal()
     assert waiting(docs) == 0 and db.check() == []
     agrees(docs, model)
 
@@ -149,10 +149,10 @@ def test_a_fold_leaves_nothing_in_the_journal_and_everything_in_the_tables(db: D
     )
     assert waiting(docs) > 0
     docs.optimize()
-    with docs._backend.reading() as (txn, generation, state):
-        assert state.journal is None and txn.stat(docs._backend.store.journal)["entries"] == 0
+    with docs._backend.state.reading() as (txn, generation, state):
+        assert state.journal is None and txn.stat(docs._backend.state.store.journal)["entries"] == 0
         tables = generation.journal.tables
-        assert tables.lists_of(txn, np.arange(50, N)).packed.tolist() == []
+        assert tables.lists_of(txn, np.arange(50, N)).tolist() == []
         held = tables.rows_of(txn, 4, N).tolist()
     assert held == [0, 1, 2, 3, 4]
     for one in range(0, N, 2):
@@ -168,7 +168,7 @@ def test_a_view_of_before_reads_the_journal_of_before(db: Database) -> None:
     before = docs.iter(batch=10)
     first = next(before)
     docs.revoke([1, 11], ["d", "b"])
-    docs._backend.upkeep.fold()
+    docs._backend.writes.merge_journal()
     docs.grant([12], "d")
     seen = {one.id: one.tenants for part in (first, *before) for one in part}
     assert seen[1] == ["b", "d"] and "b" in seen[11] and "d" not in seen[12]
@@ -180,7 +180,7 @@ def test_a_large_tenant_is_counted_without_reading_its_rows(db: Database, monkey
     docs.upsert(range(3_000), VECTORS[np.arange(3_000) % len(VECTORS)])
     docs.create_tenant("large", records_max=2_008)
     docs.grant(range(2_000), "large")
-    docs._backend.upkeep.fold()  # type: ignore[attr-defined]
+    docs._backend.writes.merge_journal()  # type: ignore[attr-defined]
     docs.revoke([0, 1, 2, 3], "large")
     docs.grant([2, 3, 2_500, 2_501, 2_502], "large")  # two of them are in the table still
     docs.delete([10])
@@ -231,7 +231,7 @@ def test_what_is_granted_and_dropped_in_one_commit_leaves_nothing(
 ) -> None:
     monkeypatch.setattr(limits, "journal_entry_pairs", entry_pairs)
     docs, model = made(db)
-    engine, calls = docs._backend, list[Any]()
+    writes, calls = docs._backend.writes, list[Any]()
 
     class Together:
         size_bytes, exclusive = 0, True
@@ -241,17 +241,17 @@ def test_what_is_granted_and_dropped_in_one_commit_leaves_nothing(
                 call.apply(group)
 
     with monkeypatch.context() as patch:
-        patch.setattr(engine, "submit", lambda call, request_id=None: calls.append(call) or 0)
+        patch.setattr(writes, "submit", lambda call, request_id=None: calls.append(call) or 0)
         docs.grant(range(9), "d")
         docs.revoke([1, 2], "d")
         docs.delete([3])
         docs.drop_tenant("d")
-    engine.submit(Together())
+    writes.submit(Together())
     del model[3]
     for _ in range(2):
         agrees(docs, model)
         assert db.check() == [] and "d" not in docs.tenants()
-        engine.upkeep.fold()
+        writes.merge_journal()
 
 
 def test_the_journal_is_bounded_with_nobody_to_look_after_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -274,7 +274,7 @@ def test_many_small_entries_are_folded_too(db: Database, monkeypatch: pytest.Mon
     for _ in range(20):
         docs.grant([1], "d")
         docs.revoke([1], "d")
-        with docs._backend.reading() as (_, _, state):
+        with docs._backend.state.reading() as (_, _, state):
             assert state.journal is None or state.journal.entries <= 4 * 5 + 1
     assert docs.count(tenant="d") == 0
 
@@ -285,15 +285,15 @@ _KILLED = """
 import itertools, os, signal, sys
 from vecdb import limits
 from vecdb.embedded.open import open_database
-from vecdb.commit.journal_merge import steps
+from vecdb.commit.journal_merge import merge_requests
 limits.fold_pairs = 4
 db = open_database(sys.argv[1], maintenance=False)
 docs = db["docs"]
 docs.revoke(range(0, 60, 2), "a")
 docs.grant(range(0, 60, 5), "d")
 docs.delete([0, 3])
-for step in itertools.islice(steps(docs._backend), int(sys.argv[2])):
-    docs._backend.submit(step)
+for step in itertools.islice(merge_requests(docs._backend.state), int(sys.argv[2])):
+    docs._backend.writes.submit(step)
 docs.revoke([5], "d")
 os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -317,7 +317,7 @@ def test_a_kill_anywhere_in_a_fold_loses_nothing(tmp_path: Path, done: int) -> N
             agrees(db["docs"], model)
             assert db.check() == []
     with open_database(path, maintenance=False) as db:
-        db["docs"]._backend.upkeep.fold()
+        db["docs"]._backend.writes.merge_journal()
         db.backup(tmp_path / "copy")
         assert db.check() == []
         agrees(db["docs"], model)
@@ -353,7 +353,7 @@ def test_a_database_of_the_format_before_is_upgraded_when_somebody_says_so(tmp_p
 
 
 def hurt(docs: Any, change: Callable[[bytes], bytes | None], sequence: int) -> None:
-    store, key = docs._backend.store, keys.row_key(docs._backend.snapshot.generation.prefix, sequence)
+    store, key = docs._backend.state.store, keys.row_key(docs._backend.state.snapshot.generation.prefix, sequence)
     txn = store.begin_write()
     raw = change(txn.get(key, db=store.journal))
     assert txn.delete(key, db=store.journal) if raw is None else txn.put(key, raw, db=store.journal)
@@ -412,9 +412,7 @@ def changes_of(said: list[tuple[int, int, bool]]) -> tuple[AccessDelta, dict[tup
 
     def pairs(granted: bool) -> RowTenantPairs:
         chosen = [pair for pair, there in model.items() if there == granted]
-        return RowTenantPairs.of(
-            np.array([row for row, _ in chosen], np.int64), np.array([n for _, n in chosen], np.uint64)
-        )
+        return pack(np.array([row for row, _ in chosen], np.int64), np.array([n for _, n in chosen], np.uint64))
 
     return AccessDelta(pairs(True), pairs(False)), model
 
@@ -422,7 +420,9 @@ def changes_of(said: list[tuple[int, int, bool]]) -> tuple[AccessDelta, dict[tup
 def told(changes: AccessDelta) -> dict[tuple[int, int], bool]:
     both = ((changes.granted, True), (changes.revoked, False))
     return {
-        pair: there for pairs, there in both for pair in zip(pairs.rows.tolist(), pairs.numbers.tolist(), strict=True)
+        pair: there
+        for pairs, there in both
+        for pair in zip(rows_of(pairs).tolist(), numbers_of(pairs).tolist(), strict=True)
     }
 
 
@@ -435,12 +435,10 @@ def test_changes_agree_with_a_dict_in_which_the_last_word_counts(history: Any, b
         denied = {pair: there for pair, there in told_later.items() if model.get(pair, there) != there}
         assert told(changes.denied_by(later)) == denied
         raw.append(
-            record_format.decode_journal(
-                record_format.encode_journal(3, later.granted.packed, later.revoked.packed), 3, "here"
-            )
+            record_format.decode_journal(record_format.encode_journal(3, later.granted, later.revoked), 3, "here")
         )
         changes, model = changes.then(later), model | told_later
-    assert told(changes) == told(_last_words(raw)) == model and len(changes) == len(model)
+    assert told(changes) == told(_last_words(raw)) == model and changes.pair_count == len(model)
     table = {pair for pair, there in changes_of(base)[1].items() if there}
     asked = np.array(sorted(rows), np.int64)
     lists = changes_of([(*pair, True) for pair in table if pair[0] in rows])[0].granted
@@ -455,8 +453,7 @@ def test_changes_agree_with_a_dict_in_which_the_last_word_counts(history: Any, b
 
 def test_an_empty_entry_is_one() -> None:
     assert [
-        len(part)
-        for part in record_format.decode_journal(record_format.encode_journal(1, *[NOTHING.packed] * 2), 1, "here")
+        len(part) for part in record_format.decode_journal(record_format.encode_journal(1, *[NO_PAIRS] * 2), 1, "here")
     ] == [
         0,
         0,

@@ -14,7 +14,7 @@ from vecdb.storage.kv import keys
 from vecdb.storage.kv.store import Store
 from vecdb.tenancy import access_tables
 from vecdb.tenancy.access_tables import AccessTables
-from vecdb.tenancy.pairs import NOTHING, RowTenantPairs
+from vecdb.tenancy.pairs import NO_PAIRS, pack
 
 N = 300_000
 
@@ -27,7 +27,7 @@ def made(tmp_path: Path) -> Iterator[AccessTables]:
     made = AccessTables(store, keys.prefix(1, 0), "docs")
     txn = store.begin_write()
     for number, rows in ((1, np.arange(0, 5_000, 2)), (3, np.arange(N))):
-        made.change_members(txn, RowTenantPairs.of(rows, np.full(len(rows), number, np.uint64)), NOTHING)
+        made.change_members(txn, pack(rows, np.full(len(rows), number, np.uint64)), NO_PAIRS)
     txn.commit()
     yield made
     store.close()

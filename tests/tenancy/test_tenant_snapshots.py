@@ -55,7 +55,7 @@ def test_a_search_sees_one_commit_of_a_record_that_changes_hands(db: Database) -
 
 def test_calls_that_share_a_commit_are_seen_as_one(shared: Any) -> None:
     """The commit thread is held until four calls wait for it."""
-    committer, held, go = shared._backend._committer, threading.Event(), threading.Event()
+    committer, held, go = shared._backend.writes._committer, threading.Event(), threading.Event()
 
     class Hold:
         size_bytes, exclusive = 0, True
@@ -89,26 +89,26 @@ def test_calls_that_share_a_commit_are_seen_as_one(shared: Any) -> None:
 
 
 def test_an_older_snapshot_finds_the_version_before_and_no_other(shared: Any) -> None:
-    cache, first = shared._backend.snapshot.generation.tenants, shared._backend.snapshot.visibility
+    cache, first = shared._backend.state.snapshot.generation.tenants, shared._backend.state.snapshot.visibility
     assert cache.rows_at(("acme",), first).rows.tolist() == [0, 1, 2, 3, 4]
     shared.revoke([0], "acme")
-    second = shared._backend.snapshot.visibility
+    second = shared._backend.state.snapshot.visibility
     assert cache.rows_at(("acme",), first).rows.tolist() == [0, 1, 2, 3, 4]
     assert cache.rows_at(("acme",), second).rows.tolist() == [1, 2, 3, 4]
     shared.grant([9], "acme")
     assert cache.rows_at(("acme",), first) is None, "two changes ago: a newer view is to be taken"
     assert cache.rows_at(("acme",), second).rows.tolist() == [1, 2, 3, 4]
     shared.upsert([100], VECTORS[:1])
-    assert cache.rows_at(("acme",), shared._backend.snapshot.visibility).rows.tolist() == [1, 2, 3, 4, 9]
+    assert cache.rows_at(("acme",), shared._backend.state.snapshot.visibility).rows.tolist() == [1, 2, 3, 4, 9]
     assert cache.rows_at(("acme", "beta"), first) is None
     assert cache.rows_at(("beta",), first).rows.tolist() == [3, 4, 5, 6, 7], "loaded later, the same since then"
 
 
 def test_a_union_is_kept_while_none_of_its_parts_moves(shared: Any) -> None:
-    cache = shared._backend.snapshot.generation.tenants
+    cache = shared._backend.state.snapshot.generation.tenants
 
     def rows() -> Any:
-        return cache.rows_at(("acme", "beta"), shared._backend.snapshot.visibility)
+        return cache.rows_at(("acme", "beta"), shared._backend.state.snapshot.visibility)
 
     kept = rows()
     shared.upsert([50], VECTORS[:1])

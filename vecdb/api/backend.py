@@ -1,9 +1,10 @@
-"""What stands behind a `Collection` and a `Database`, near or far: the values that they pass are checked already.
+"""What stands behind a `Database` and a `Collection`, here or at a server. Every argument is checked already.
 
-    Database -> Home         embedded: local_database.py      remote: client/remote_database.py
-    Collection -> Engine     embedded: local_collection.py    remote: client/remote_collection.py
+    Database   -> DatabaseBackend      embedded: local_database.py      remote: client/remote_database.py
+    Collection -> CollectionBackend    embedded: local_collection.py    remote: client/remote_collection.py
 
-A facade returns what these return, as it is: methods that return coroutines make an asynchronous facade (aio.py).
+A facade returns what its backend returns, as it is: a backend whose methods return coroutines makes the facade
+asynchronous (aio.py). A backend is given what makes the facade of a collection, and does not know its class.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +21,8 @@ from vecdb.api.hits import Hits
 from vecdb.schema import CollectionConfig, IndexConfig, Record, SearchParams
 from vecdb.validate import AccessLists, IdBatch, MixtureQuery
 
-if TYPE_CHECKING:
-    from vecdb.api.collection import Collection
-
+C = TypeVar("C")  # what users hold of a collection
+C_co = TypeVar("C_co", covariant=True)
 Mode = Literal["upsert", "insert"]
 Progress = Callable[[int, int], None] | None
 Stop = Callable[[], bool] | None
@@ -43,7 +43,7 @@ class CollectionBackend(Protocol):
 
     @property
     def id_kind(self) -> Literal["int", "str"] | None:
-        """What ids must be; None where anything may be, or where that is looked at behind this engine."""
+        """What ids must be; None where anything may be, or where that is looked at behind this backend."""
 
     @property
     def rows_per_call(self) -> int:
@@ -152,7 +152,7 @@ class CollectionBackend(Protocol):
     def check(self) -> list[str]: ...
 
 
-class DatabaseBackend(Protocol):
+class DatabaseBackend(Protocol[C_co]):
     """One database."""
 
     @property
@@ -165,9 +165,9 @@ class DatabaseBackend(Protocol):
     @property
     def closed(self) -> bool: ...
 
-    def create_collection(self, config: CollectionConfig, exist_ok: bool) -> Collection: ...
+    def create_collection(self, config: CollectionConfig, exist_ok: bool) -> C_co: ...
 
-    def collection(self, name: str) -> Collection: ...
+    def collection(self, name: str) -> C_co: ...
 
     def collections(self) -> list[str]: ...
 

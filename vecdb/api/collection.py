@@ -1,6 +1,6 @@
-"""Collection: what users hold. Checks what they pass at the one gate, and hands canonical arrays to a backend.
+"""Collection: what users hold. Checks what they pass, and hands arrays of the right types to a backend.
 
-The same class serves an embedded database and, with another backend behind it, a remote one (backend.py). Every method
+The same class serves an embedded database and, with another backend, a remote one (backend.py). Every method
 may be called from any thread. A write returns when it is durable and every later search, here or in another process,
 sees it.
 """
@@ -134,7 +134,7 @@ class Collection:
         mode : "upsert" or "insert".   all else : as in `upsert`, atomic. Vectors are copied unless they lie in `bytes`.
         """
         if mode not in ("upsert", "insert"):
-            raise InvalidArgument(f"mode must be 'upsert' or 'insert', got {validate.show(mode)}")
+            raise InvalidArgument(f"mode must be 'upsert' or 'insert', got {validate.short_repr(mode)}")
         owned, request = validate.owner(owner), validate.request_id(request_id)
         batch = self._batch(ids, vectors, fields, tenants, mode, validate.flag(keep_tenants, "keep_tenants"))
         return partial(self._backend.put, batch, owned, mode, request)
@@ -346,7 +346,7 @@ class Collection:
         tenants = validate.search_tenants(tenant)
         window = validate.integer(window, "window", 1, limits.stream_window_max)
         if not hasattr(queries, "__iter__") and not hasattr(queries, "__aiter__"):
-            raise InvalidArgument(f"queries must be an iterable of vectors, got {validate.show(queries)}")
+            raise InvalidArgument(f"queries must be an iterable of vectors, got {validate.short_repr(queries)}")
 
         def check(query: Any) -> tuple[NDArray[np.float32], bool]:
             array, single = validate.queries(query, self._config)

@@ -1,4 +1,4 @@
-"""Database: what users hold. Checks arguments at the one gate and hands them to a backend, in this process or remote.
+"""Database: what users hold. Checks what they pass, and hands it to a backend, in this process or at a server.
 
 Every method may be called from any thread.
 """
@@ -29,7 +29,7 @@ class Database:
 
     __slots__ = ("_backend",)
 
-    def __init__(self, backend: DatabaseBackend) -> None:
+    def __init__(self, backend: DatabaseBackend[Collection]) -> None:
         self._backend = backend
 
     @property

@@ -7,8 +7,8 @@
 Scores, larger is better: cosine 1 - distance (the cosine similarity), ip minus distance (the inner product), l2 minus
 distance (so that the order is exactly that of the distances).
 
-Thread rule: immutable after construction; any number of readers. Invariant: fields stay msgpack bytes until asked for
-(`packed`, nested as `fields` was given).
+Threads: immutable after construction; any number of readers.
+Invariant: fields stay msgpack bytes until they are read (`packed`, nested as `fields` was given).
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ _SHOWN_MAX = 20  # rows of a notebook table
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One neighbour. `fields` is {} when none were asked for, `vector` None likewise; `component` is that of a mixture
-    search which found it.
+    """One neighbour. `fields` is {} and `vector` is None when they were not asked for; `component` is the one of
+    a mixture search that found it.
     """
 
     id: Id
@@ -57,7 +57,7 @@ class Hits:
     vectors : [k, dim] when `single`, else [nq, limit, dim]; None when not asked for
     explain : what the search did, when asked for
     select : field names to return, None for all
-    components : int64[k] of a mixture search (one query): which component each hit is of, 0 the strongest; else None
+    components : int64[k] of a mixture search (one query): the component that found each hit, 0 the strongest; else None
     """
 
     __slots__ = (
@@ -187,7 +187,7 @@ class Hits:
     def __iter__(self) -> Iterator[Any]:
         return (self[i] for i in range(len(self)))
 
-    # -- other shapes of the same answer -------------------------------------------------------
+    # -- the same hits in other forms ----------------------------------------------------------
 
     def to_list(self) -> list[Any]:
         """A dict per hit with id, distance, score, component of a mixture search and, where asked for, fields and
@@ -208,7 +208,7 @@ class Hits:
         return out
 
     def _columns(self) -> dict[str, Any]:
-        """Flat columns without padding: query (batches only), id, distance, score, component (mixture searches only),
+        """Columns without padding: query (batches only), id, distance, score, component (mixture searches only),
         vector, then one per field.
         """
         parts: list[Hits] = [self] if self.single else list(self)
@@ -281,7 +281,7 @@ def _library(name: str) -> Any:
 
 
 def _built(library: str, build: Any) -> Any:
-    """Build a typed table, or say which way out there is when a field mixes types."""
+    """Build a typed table. Where a field mixes types the error says what to use instead."""
     try:
         return build()
     except (TypeError, ValueError, OverflowError) as error:

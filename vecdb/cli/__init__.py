@@ -1,18 +1,22 @@
 """The `vecdb` command.
 
-    main ---- build ---- app.py       the typer application: every command registered, none imported twice
-                         options.py    options that commands share
-                         output.py     tables, progress and errors, or one JSON document with --json
-                         query_commands.py       info ls search tune check     what is there, and what is near this?
-                         import_export.py       import export                 files in and out
-                         maintenance_commands.py       warmup backup restore vacuum upgrade  keeping it well
-                         dataset_commands.py       dataset list|info|export
-                         bench_commands.py      bench run|ingest|interference|disk|tenants|serve|coldstart
-                         demo_command.py       demo
-                         serve_command.py      serve                       token_commands.py  token create|list|revoke
+    main ---- build ---- app.py       the typer application, which registers every command
+                         options.py   options that commands share
+                         output.py    tables, progress and errors, or one JSON document with --json
+                         commands/
+                             query.py          info ls search tune check
+                             import_export.py  import export
+                             maintenance.py    warmup backup restore vacuum upgrade
+                             tenant.py         tenant list|info|create|drop|grant|revoke
+                             dataset.py        dataset list|info|export
+                             bench.py          bench run|ingest|interference|disk|tenants|serve|mixture|coldstart|plot
+                             demo.py           demo
+                             serve.py          serve
+                             token.py          token create|list|revoke
+                         disk_speed.py  random reads a second of a disk, for `bench disk`
 
 Exit codes: 0 done; 1 an error, or problems found by `check`; 2 wrong usage; 130 interrupted.
-Threads: one; what a command calls uses its own.
+Threads: one; what a command calls may use others.
 """
 
 from __future__ import annotations
@@ -34,7 +38,7 @@ def build() -> typer.Typer:
 
 def main() -> None:
     """Entry point of the `vecdb` command."""
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # of every handshake that fails it would write lines of its own
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # otherwise gRPC writes lines for each handshake that fails
     try:
         import rich  # noqa: F401
         import typer  # noqa: F401
@@ -46,16 +50,16 @@ def main() -> None:
 
 
 def _run_for_machines(application: Any) -> int:
-    """Like running the application, but wrong usage is reported as JSON too."""
+    """Runs the application; wrong usage is reported as JSON, too."""
     import typer.main
 
-    from .output import print_error
+    from vecdb.cli.output import print_error
 
     try:
         result = typer.main.get_command(application).main(prog_name="vecdb", standalone_mode=False)
         return result if isinstance(result, int) else 0
     except Exception as error:
-        if not hasattr(error, "format_message"):  # not a usage error: a defect, whose traceback is wanted
+        if not hasattr(error, "format_message"):  # not a usage error but a defect: show its traceback
             raise
         print_error("USAGE", error.format_message(), as_json=True)
         return int(getattr(error, "exit_code", 2))

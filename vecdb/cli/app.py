@@ -8,23 +8,12 @@ from typing import Annotated, Any
 import typer
 
 import vecdb
-from vecdb.cli import (
-    bench_commands,
-    dataset_commands,
-    demo_command,
-    import_export,
-    maintenance_commands,
-    query_commands,
-    serve_command,
-    tenant_commands,
-    token_commands,
-)
-
-from .output import reports_errors
+from vecdb.cli.commands import bench, dataset, demo, import_export, maintenance, query, serve, tenant, token
+from vecdb.cli.output import reports_errors
 
 
 def application() -> typer.Typer:
-    """A fresh application with every command."""
+    """A new application with every command."""
     app = typer.Typer(
         name="vecdb",
         help="An embedded vector database: durable, exact when asked, fast by default.",
@@ -35,28 +24,28 @@ def application() -> typer.Typer:
     )
     app.callback()(options)
     commands: list[tuple[str, Callable[..., Any]]] = [
-        ("demo", demo_command.demo),
-        ("serve", serve_command.serve),
-        ("info", query_commands.info),
-        ("ls", query_commands.ls),
-        ("search", query_commands.search),
+        ("demo", demo.demo),
+        ("serve", serve.serve),
+        ("info", query.info),
+        ("ls", query.ls),
+        ("search", query.search),
         ("import", import_export.import_),
         ("export", import_export.export),
-        ("check", query_commands.check),
-        ("tune", query_commands.tune),
-        ("warmup", maintenance_commands.warmup),
-        ("backup", maintenance_commands.backup),
-        ("restore", maintenance_commands.restore),
-        ("vacuum", maintenance_commands.vacuum),
-        ("upgrade", maintenance_commands.upgrade),
+        ("check", query.check),
+        ("tune", query.tune),
+        ("warmup", maintenance.warmup),
+        ("backup", maintenance.backup),
+        ("restore", maintenance.restore),
+        ("vacuum", maintenance.vacuum),
+        ("upgrade", maintenance.upgrade),
     ]
     for name, command in commands:
         app.command(name)(reports_errors(command))
     families: list[tuple[str, str, dict[str, Callable[..., Any]]]] = [
-        ("tenant", tenant_commands.HELP, tenant_commands.COMMANDS),
-        ("dataset", dataset_commands.HELP, dataset_commands.COMMANDS),
-        ("token", token_commands.HELP, token_commands.COMMANDS),
-        ("bench", bench_commands.HELP, bench_commands.COMMANDS),
+        ("tenant", tenant.HELP, tenant.COMMANDS),
+        ("dataset", dataset.HELP, dataset.COMMANDS),
+        ("token", token.HELP, token.COMMANDS),
+        ("bench", bench.HELP, bench.COMMANDS),
     ]
     for name, text, family in families:
         group = typer.Typer(help=text, no_args_is_help=True, rich_markup_mode=None)

@@ -1,4 +1,4 @@
-"""Options that commands share, each defined once, and the database that they name, opened."""
+"""Options that commands share, and functions that open the database which they name."""
 
 from __future__ import annotations
 
@@ -38,21 +38,21 @@ def is_server(db: str) -> bool:
 
 
 def opened(db: str, token: str | None, tls: str | None, *, read_only: bool = False) -> vecdb.Database:
-    """token, tls : of a server only; those that the environment has say nothing of a directory."""
+    """The open database. token, tls : for a server only; the environment may set them for a directory, too."""
     if is_server(db):
         return vecdb.open(db, token=token, tls=tls)
     return vecdb.open(db, read_only=read_only)
 
 
 def directory(db: str, doing: str) -> Path:
-    """Of a database for what needs its files. Raises InvalidArgument where it is a server's."""
+    """The directory of a database. Raises InvalidArgument where `db` is a server. doing : the command's name."""
     if is_server(db):
         raise InvalidArgument(f"{doing} needs the files of the database, {db} is a server: run it where they are")
     return Path(db)
 
 
 def ids_of(docs: vecdb.Collection, texts: list[str]) -> list[int] | list[str]:
-    """Ids as the collection has them: ints, or strings although they read as numbers."""
+    """The ids as ints if the collection's ids are ints, otherwise as strings, even if all of them are digits."""
     if all(re.fullmatch("-?[0-9]+", text) for text in texts):
         numbers = [int(text) for text in texts]
         try:

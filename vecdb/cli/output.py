@@ -1,4 +1,4 @@
-"""What a command prints: tables for people, one JSON document for programs; progress on a terminal only.
+"""The output of a command: tables for people, one JSON document for programs, progress on a terminal only.
 
 Results go to standard output; progress, notes and errors to standard error. With --json an error is
 {"error": {"code": ..., "message": ...}} on standard output, so that a program reads one stream.
@@ -27,7 +27,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 class Output:
-    """Where one command writes to."""
+    """The output of one command. With `as_json` only the document is printed."""
 
     def __init__(self, as_json: bool) -> None:
         self.as_json = as_json
@@ -52,12 +52,12 @@ class Output:
             self.console.print(text)
 
     def note(self, text: str) -> None:
-        """A line beside the result."""
+        """A line on standard error, beside the result."""
         self.notes.print(text)
 
     @contextmanager
     def progress(self, label: str, unit: str = "") -> Iterator[Report]:
-        """A bar on a terminal, nothing elsewhere. Yields report(done, total)."""
+        """A progress bar on a terminal, nothing elsewhere. Yields report(done, total)."""
         if self.as_json or not self.notes.is_terminal:
             yield lambda done, total: None
             return
@@ -75,7 +75,7 @@ class Output:
 
     @contextmanager
     def waiting(self, label: str) -> Iterator[None]:
-        """A spinner on a terminal, for work that cannot say how far it is."""
+        """A spinner on a terminal, for work that reports no progress."""
         if self.as_json or not self.notes.is_terminal:
             yield
             return
@@ -117,7 +117,7 @@ def cell(value: Any) -> str:
 
 
 def size(bytes_count: int) -> str:
-    """Bytes for people."""
+    """A number of bytes in words, such as 1.5 MiB."""
     value = float(bytes_count)
     for unit in ("B", "KiB", "MiB"):
         if value < 1024:
@@ -127,7 +127,7 @@ def size(bytes_count: int) -> str:
 
 
 def plain(value: Any) -> Any:
-    """What json cannot write by itself: arrays, numpy scalars, frozen dataclasses, paths, times."""
+    """A JSON value for what json cannot write itself: arrays, numpy scalars, dataclasses, paths, times."""
     if hasattr(value, "tolist"):
         return value.tolist()
     if is_dataclass(value) and not isinstance(value, type):
@@ -146,7 +146,7 @@ def reports_errors(command: Command) -> Command:
     """Turn vecdb's errors and the system's into a message and exit code 1, an interruption into 130."""
 
     @functools.wraps(command)
-    def guarded(*args: Any, **options: Any) -> Any:
+    def wrapped(*args: Any, **options: Any) -> Any:
         as_json = bool(options.get("json", False))
         try:
             return command(*args, **options)
@@ -161,4 +161,4 @@ def reports_errors(command: Command) -> Command:
             raise typer.Exit(130) from None
         raise typer.Exit(1)
 
-    return cast(Command, guarded)
+    return cast(Command, wrapped)

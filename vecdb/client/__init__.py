@@ -1,4 +1,4 @@
-"""The remote database: what stands behind `Database` and `Collection` when they are a server's.
+"""The remote database: the backends of `Database` and `Collection` when they are a server's.
 
     target     where it is, and how to reach it: address, TLS, token
     channel    how gRPC behaves: limits, keepalive, retries, deadlines

@@ -1,4 +1,4 @@
-"""Where a server is and how to reach it: grpc://host:port, or grpcs:// for TLS with the certificates of the system."""
+"""A server's address: grpc://host:port, or grpcs:// for TLS with the certificates of the system."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import grpc
 
 from vecdb.errors import InvalidArgument, VecdbError
-from vecdb.validate import flag, show
+from vecdb.validate import flag, short_repr
 from vecdb.wire import tls_files
 from vecdb.wire.addresses import is_local
 
@@ -24,7 +24,7 @@ _SECURE = {"grpc": False, "grpcs": True}
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """name : for people, as in messages.   address : for gRPC.   credentials : None without TLS."""
+    """name : for error messages.   address : for gRPC.   credentials : None without TLS."""
 
     name: str
     address: str
@@ -34,7 +34,7 @@ class Target:
 
 
 def target(url: object, token: object, tls: object, insecure: object) -> Target:
-    """Checked arguments of `vecdb.open`. Raises InvalidArgument, NotFound where a certificate is missing."""
+    """Checks arguments of `vecdb.open`. Raises InvalidArgument, NotFound where a certificate is missing."""
     secure, host, port = _parsed(url)
     plain_allowed = flag(insecure, "insecure")
     local = is_local(host)
@@ -55,15 +55,15 @@ def target(url: object, token: object, tls: object, insecure: object) -> Target:
 
 
 def _parsed(url: object) -> tuple[bool, str, int]:
-    """(TLS, host, port)."""
+    """(whether TLS, host, port) of a URL."""
     try:
         parts = urlsplit(url if isinstance(url, str) else "")
         host, port = parts.hostname, parts.port
     except ValueError:
-        raise InvalidArgument(f"a server's address is grpc://host:port, got {show(url)}") from None
+        raise InvalidArgument(f"a server's address is grpc://host:port, got {short_repr(url)}") from None
     extra = parts.path.strip("/") or parts.query or parts.fragment or parts.username or parts.password
     if parts.scheme not in _SECURE or not host or extra:
-        raise InvalidArgument(f"a server's address is grpc://host:port or grpcs://host:port, got {show(url)}")
+        raise InvalidArgument(f"a server's address is grpc://host:port or grpcs://host:port, got {short_repr(url)}")
     return _SECURE[parts.scheme], host, PORT if port is None else port
 
 
@@ -75,20 +75,20 @@ def _credentials(tls: object, secure: bool) -> Any:
             raise InvalidArgument("grpcs:// is with TLS: use grpc://, or leave tls=False out")
         return None
     if isinstance(tls, (str, os.PathLike)):
-        return grpc.ssl_channel_credentials(_tried(tls_files.authorities, tls))
+        return grpc.ssl_channel_credentials(_read_files(tls_files.authorities, tls))
     if isinstance(tls, (tuple, list)) and len(tls) == 3:
         ca, *own = tls
-        cert, key = _tried(tls_files.certificate_and_key, *own)
-        return grpc.ssl_channel_credentials(None if ca is None else _tried(tls_files.authorities, ca), key, cert)
+        cert, key = _read_files(tls_files.certificate_and_key, *own)
+        return grpc.ssl_channel_credentials(None if ca is None else _read_files(tls_files.authorities, ca), key, cert)
     raise InvalidArgument(
         "tls must be True, the path of a CA's certificate, or (CA, certificate, key), paths of PEM files"
     )
 
 
-def _tried(read: Callable[..., T], *paths: Any) -> T:
+def _read_files(read: Callable[..., T], *paths: Any) -> T:
     for path in paths:
         if not isinstance(path, (str, os.PathLike)):
-            raise InvalidArgument(f"tls: {show(path)} is no path of a PEM file")
+            raise InvalidArgument(f"tls: {short_repr(path)} is no path of a PEM file")
     try:
         return read(*map(Path, paths))
     except VecdbError as error:

@@ -1,15 +1,17 @@
-"""Many batches on one stream: at most 4 unanswered, and where the stream breaks, sent again from the first of those.
+"""Many batches on one stream, at most 4 unanswered. When the stream breaks, the unanswered ones are sent again.
 
     source -> next -> (on its way, unanswered) -> answered
                  <- begin of another attempt: what was unanswered comes first, under the same request_ids
 
-A batch that was carried out although its answer was lost is thus not carried out again. Batches are made when there is
-room for them; an error in making one ends the stream once those before it are answered, and is raised then.
+So a batch that was written although its answer was lost is not written twice. A batch is made when there is room for
+it; an error in making one is raised after the batches before it are answered.
 
-Each attempt begins with one batch alone, and each answer makes room for one more, so that what is wrong from the start
-is said of the first. It lasts as long as one write may take; one that had answers is then followed by another.
+Each attempt begins with one batch alone, and each answer makes room for one more, so that an error that concerns all of
+them is reported for the first. An attempt lasts at most as long as one write may take; after that, one that had answers
+is followed by another.
 
-Threads: `next` in the one that sends, all else in the one that reads answers.
+Threads: `next` is called on the thread that sends, everything else on the thread that reads answers. It knows nothing
+of gRPC, and both kinds of connection use it.
 """
 
 from __future__ import annotations
@@ -31,10 +33,12 @@ class IngestStream:
 
     def __init__(self, writes: Iterator[Any]) -> None:
         self._writes = writes
-        self._lock = threading.Lock()  # held while a batch is made: an attempt begins with all that was made
+        self._lock = (
+            threading.Lock()
+        )  # held while a batch is made, so that an attempt begins with all batches that were made
         self._attempt = 0
         self._made = 0
-        self._patience = RetryPolicy()
+        self._retry = RetryPolicy()
         self._window = 0
         self._count = 0
         self._again: deque[Any] = deque()
@@ -42,6 +46,7 @@ class IngestStream:
         self._error: BaseException | None = None
 
     def begin(self) -> int:
+        """Another attempt begins. Returns its number."""
         with self._lock:
             self._attempt += 1
             self._window = 1
@@ -50,12 +55,12 @@ class IngestStream:
             return self._attempt
 
     def end(self, attempt: int) -> None:
-        """Nothing more is sent in this attempt."""
+        """Send nothing more in this attempt."""
         with self._lock:
             self._attempt += attempt == self._attempt
 
     def next(self, attempt: int) -> Any:
-        """The next IngestRequest; None where there is none, or the attempt has ended."""
+        """The next IngestRequest; None where there are no more, or the attempt has ended."""
         with self._lock:
             if attempt != self._attempt:
                 return None
@@ -78,23 +83,23 @@ class IngestStream:
         return records_pb2.IngestRequest(batch=self._made, write=write)
 
     def answered(self, answer: Any) -> int:
-        """How many more may be sent now."""
+        """Takes an answer. Returns how many more batches may be sent now."""
         message = self._unanswered.popleft()
         assert answer.batch == message.batch, (answer.batch, message.batch)
         self._count += answer.count
-        self._patience.renew()
+        self._retry.reset()
         more = 2 if self._window < UNANSWERED_MAX else 1
         self._window += more - 1
         return more
 
     def wait_s(self, status: str) -> float | None:
-        """Seconds until another attempt after one that ended with this gRPC status; None where there shall be none."""
+        """Seconds until the next attempt, after one that ended with this gRPC status; None: make no other attempt."""
         if status == "DEADLINE_EXCEEDED":
             return 0.0 if self._window > 1 else None
-        return self._patience.wait_s(status)
+        return self._retry.wait_s(status)
 
     def total(self) -> int:
-        """Records written, once all answers are there. Raises what making a batch has raised."""
+        """Records written, once all answers are there. Raises the error that making a batch raised."""
         if self._error is not None:
             raise self._error
         if self._unanswered or self._again:

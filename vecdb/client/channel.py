@@ -1,8 +1,8 @@
-"""How gRPC behaves: limits, keepalive, retries, and how long a call may take.
+"""Settings of gRPC: limits, keepalive, retries, and how long a call may take.
 
-Repeated by gRPC itself, where the answer is UNAVAILABLE, or CANCELLED (of a call that a server had not taken in yet
-when it ended): reads, and writes, each of which carries a request_id and is therefore carried out once however often it
-arrives. Not what creates and drops, nor streams that write (bulk_ingest.py resumes those) and long operations.
+gRPC itself repeats a call that ends with UNAVAILABLE, or with CANCELLED (a call that the server had not read when it
+ended), if it is a read or a write. Each write carries a request_id and so is done once however often it arrives. gRPC
+does not repeat calls that create or drop, long operations, and streams that write (bulk_ingest.py resumes those).
 """
 
 from __future__ import annotations
@@ -16,28 +16,28 @@ from google.protobuf import message_factory
 from vecdb.client.address import Target
 from vecdb.v1 import admin_pb2, collections_pb2, records_pb2, search_pb2, tenants_pb2
 
-MESSAGE_BYTES_MAX = 64 << 20  # of a request or an answer, as the server has it
+MESSAGE_BYTES_MAX = 64 << 20  # of a request or an answer; the same as the server's
 READ_S = 30.0
 WRITE_S = 90.0  # a write may wait for room, and for the disk
-LONG_S = 3_600.0  # a long operation that says nothing before it is done
-SILENCE_MS = 8_000  # of a connection that was asked whether it is there
-PASSING = ("UNAVAILABLE", "CANCELLED")  # statuses that another try may do without
+LONG_S = 3_600.0  # a long operation that reports no progress
+SILENCE_MS = 8_000  # how long a keepalive ping may stay unanswered
+PASSING = ("UNAVAILABLE", "CANCELLED")  # statuses after which another try may succeed
 
-_GREETING = "GetServerInfo"  # whoever opens what is not there should hear it at once
+_GREETING = "GetServerInfo"  # not repeated: opening a server that is not there should fail at once
 _READS = (
     "GetDatabaseStats", "GetCollection", "ListCollections", "GetCollectionStats", "Get", "Count",
     "Search", "ListTenants", "GetTenantStats",
 )  # fmt: skip
 _WRITES = ("Write", "Update", "Delete", "Grant", "Revoke", "CreateTenants", "DropTenant")
 _CHANGES = ("CreateCollection", "DropCollection", "Ingest")  # as long as a write, but not repeated by gRPC
-_LONG = ("Evaluate", "Tune")  # whatever else a call may take
+_LONG = ("Evaluate", "Tune")  # whatever `timeout` is
 _REPEATED = (*_READS, *_WRITES, "List")
 
 _PROTOS = (admin_pb2, collections_pb2, records_pb2, search_pb2, tenants_pb2)
 
 
 def deadlines(timeout_s: float | None) -> dict[str, float]:
-    """Seconds, by rpc; one that is not there answers again and again, and goes on as long as it does."""
+    """Seconds by rpc. An rpc that is not in it streams answers and has no deadline."""
     reads = dict.fromkeys((_GREETING, *_READS), timeout_s or READ_S)
     return reads | dict.fromkeys((*_WRITES, *_CHANGES), timeout_s or WRITE_S) | dict.fromkeys(_LONG, LONG_S)
 
@@ -49,7 +49,7 @@ def _methods() -> Iterator[Any]:
 
 
 def callables(channel: Any) -> dict[str, Any]:
-    """What calls each rpc, by its name, on a channel of either kind."""
+    """gRPC's callable of each rpc, by its name. channel : of grpc or grpc.aio."""
     found = {}
     for method in _methods():
         sends = "stream" if method.client_streaming else "unary"
@@ -66,18 +66,18 @@ def callables(channel: Any) -> dict[str, Any]:
 def options(target: Target) -> list[tuple[str, Any]]:
     return [
         ("grpc.service_config", _service_config()),
-        ("grpc.per_rpc_retry_buffer_size", MESSAGE_BYTES_MAX),  # what is larger would not be repeated
+        ("grpc.per_rpc_retry_buffer_size", MESSAGE_BYTES_MAX),  # a larger request would not be repeated
         ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
         ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
-        ("grpc.use_local_subchannel_pool", 1),  # a connection for each `open`, not one that all of the process share
-        # A connection that fell silent is noticed while there is time for another try: sooner than READ_S. The server
-        # lets pings come every ten seconds. gRPC has pings of its own, too, which by default may be unanswered for a
-        # minute, and keepalive waits for those.
+        ("grpc.use_local_subchannel_pool", 1),  # each `open` has its own connection
+        # A connection that became silent is noticed sooner than READ_S, while there is time for another try. The server
+        # allows a ping every ten seconds. gRPC sends pings of its own, too, which by default may stay unanswered for a
+        # minute; keepalive waits for those.
         ("grpc.keepalive_time_ms", 12_000),
         ("grpc.keepalive_timeout_ms", SILENCE_MS),
         ("grpc.http2.ping_timeout_ms", SILENCE_MS),
         ("grpc.http2.max_pings_without_data", 0),
-        ("grpc.initial_reconnect_backoff_ms", 100),  # a restart takes a second, not a minute
+        ("grpc.initial_reconnect_backoff_ms", 100),  # short, because a restart takes a second
         ("grpc.min_reconnect_backoff_ms", 5_000),  # how long a handshake may take
         ("grpc.max_reconnect_backoff_ms", 5_000),
         ("grpc.enable_http_proxy", int(not target.local)),

@@ -1,41 +1,49 @@
-"""`vecdb.open("grpc://...")` and its asynchronous mirror."""
+"""A server's database, connected: a backend for a URL, called synchronously or on an event loop."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, cast
 
-from vecdb import aio
-from vecdb.api.collection import Collection
-from vecdb.api.database import Database
 from vecdb.client.address import target
 from vecdb.client.connection import AsyncConnection, Connection
+from vecdb.client.remote_collection import RemoteCollection
 from vecdb.client.remote_database import RemoteDatabase
 from vecdb.errors import InvalidArgument
+from vecdb.schema import CollectionConfig
+
+MakeCollection = Callable[[RemoteCollection, CollectionConfig], Any]
 
 
-def connect(url: Any, token: Any, tls: Any, insecure: bool, timeout: Any) -> Database:
-    """The database of a server that answers. Raises Unavailable, PermissionDenied."""
-    home = RemoteDatabase(Connection(target(url, token, tls, insecure), _seconds(timeout)), Collection)
+def connect(
+    url: Any, token: Any, tls: Any, insecure: bool, timeout: Any, make_collection: MakeCollection
+) -> RemoteDatabase:
+    """The database of a server that answers. make_collection : what users hold of a collection.
+
+    Raises Unavailable, PermissionDenied.
+    """
+    database = RemoteDatabase(Connection(target(url, token, tls, insecure), _seconds(timeout)), make_collection)
     try:
-        home.greet()
+        database.greet()
     except BaseException:
-        home.close()
+        database.close()
         raise
-    return Database(home)
+    return database
 
 
-async def connect_async(url: Any, token: Any, tls: Any, insecure: bool, timeout: Any) -> aio.Database:
-    """The same on the running event loop."""
-    line: Any = AsyncConnection(target(url, token, tls, insecure), _seconds(timeout))
-    home: Any = RemoteDatabase(
-        cast(Connection, line), lambda engine, config: aio.Collection(Collection(engine, config))
-    )
+async def connect_async(
+    url: Any, token: Any, tls: Any, insecure: bool, timeout: Any, make_collection: MakeCollection
+) -> RemoteDatabase:
+    """The same on the running event loop: the methods of what it returns give coroutines."""
+    connection = cast(Connection, AsyncConnection(target(url, token, tls, insecure), _seconds(timeout)))
+    database: Any = RemoteDatabase(connection, make_collection)
     try:
-        await home.greet()
+        await database.greet()
     except BaseException:
-        await home.close()
+        await database.close()
         raise
-    return aio.Database(Database(home))
+    found: RemoteDatabase = database
+    return found
 
 
 def _seconds(timeout: Any) -> float | None:

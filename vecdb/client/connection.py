@@ -1,17 +1,19 @@
-"""One connection to a server, called synchronously (`Connection`) or asynchronously (`AsyncConnection`): the same
-methods.
+"""One connection to a server: `Connection` is called synchronously, `AsyncConnection` asynchronously. Both have the
+same methods; those of the second return coroutines and asynchronous iterators.
 
-    ask      one message, one answer                         -> decode(answer)
-    follow   one message, answers that tell of progress      -> decode(the last one)
-    pages    one message for each page of names              -> every name
-    listed   one message, answers full of records            -> lists of records
-    ingest   many batches on one stream (bulk_ingest.py)          -> records written
-    exchange many questions on one stream (query_stream.py)      -> answers, in order
+    call                 one message, one answer                          -> decode(answer)
+    call_with_progress   one message, answers that report progress        -> decode(the last answer)
+    list_names           one message for each page of names               -> every name
+    list_records         one message, answers that contain records        -> lists of records
+    ingest               many batches on one stream (bulk_ingest.py)      -> number of records written
+    stream_queries       many queries on one stream (query_stream.py)     -> results, in order
 
-Any number of calls at once; `Connection` from any thread, `AsyncConnection` on the event loop that it was made on.
-Another loop must connect anew, and so must a process that was forked, which has no `AsyncConnection` at all if one was
-open then: grpc.aio would wait there for a thread that only its parent has. What is under way at the end ends as what
-comes later would.
+What the two kinds share is in `BaseConnection`, and in the streams and pagers that know nothing of gRPC.
+
+Threads: any number of calls at once; a `Connection` from any thread, an `AsyncConnection` on the event loop that it was
+made on. Another event loop must connect anew, and so must a process that was forked. A process that was forked while an
+`AsyncConnection` was open can have none at all: grpc.aio would wait for a thread that only the parent has. Calls that
+are under way when the connection is closed fail like calls that are made later.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ from vecdb import validate
 from vecdb.client import channel
 from vecdb.client.address import Target
 from vecdb.client.bulk_ingest import IngestStream
-from vecdb.client.query_stream import Asked, QueryStream
+from vecdb.client.query_stream import NO_MORE, MakeMessage, QueryStream
 from vecdb.client.rebatch import Pager, Rebatcher
 from vecdb.client.status_errors import error_from, status_of
 from vecdb.errors import Unavailable
@@ -43,23 +45,33 @@ Stop = Callable[[], bool] | None
 _STOP_POLL_S = 0.010
 
 
-class _Connection:
-    """What both kinds have. timeout_s : of every call that has a deadline; None: as channel.py says.   loop : the one
-    that it belongs to; None for any thread.
-    """
+class BaseConnection:
+    """What both kinds have: the channel, and the checks and errors of a call."""
 
-    def __init__(self, target: Target, timeout_s: float | None, loop: asyncio.AbstractEventLoop | None = None) -> None:
+    def __init__(
+        self, target: Target, timeout_s: float | None, library: Any, loop: asyncio.AbstractEventLoop | None = None
+    ) -> None:
+        """timeout_s : of every call that has a deadline; None for the defaults of channel.py.   library : grpc or
+        grpc.aio.   loop : the event loop that the connection belongs to; None for any thread.
+        """
         self.name = target.name
         self.closed = False
         self._metadata = target.metadata
         self._deadlines = channel.deadlines(timeout_s)
         self._pid = os.getpid()
         self._loop = loop
+        options = channel.options(target)
+        self._channel = (
+            library.insecure_channel(target.address, options)
+            if target.credentials is None
+            else library.secure_channel(target.address, target.credentials, options)
+        )
+        self._rpcs = channel.callables(self._channel)
 
     def _begin(self, rpc: str) -> float | None:
-        """Seconds that a call may take. Raises Unavailable where none may begin."""
+        """Seconds that a call may take. Raises Unavailable where no call can be made."""
         if self.closed:
-            raise self._is_closed()
+            raise self._closed_error()
         if os.getpid() != self._pid:
             raise Unavailable(
                 f"database {self.name} was opened by process {self._pid} and inherited by a fork; "
@@ -72,22 +84,31 @@ class _Connection:
         if self._loop is not None and asyncio.get_running_loop() is not self._loop:
             raise Unavailable(f"database {self.name} was opened on another event loop; open it anew on this one")
 
-    def _call(self, rpc: Callable[..., Any], request: Any, timeout_s: float | None = None) -> Any:
+    def _start(self, rpc: Callable[..., Any], request: Any, timeout_s: float | None = None) -> Any:
         try:
             return rpc(request, timeout=timeout_s, metadata=self._metadata)
         except ValueError:
-            if self.closed:  # by another thread, since this one looked
-                raise self._is_closed() from None
+            if self.closed:  # by another thread, after `_begin` had checked
+                raise self._closed_error() from None
             raise
 
     def _error(self, failed: BaseException, rpc: str) -> BaseException:
-        """What is raised instead. grpc.aio cancels the calls of a channel that is closed, as if their tasks were."""
+        """The error to raise for one of gRPC. When a channel is closed, grpc.aio cancels its calls as if their tasks
+        were cancelled.
+        """
         if isinstance(failed, asyncio.CancelledError):
             task = asyncio.current_task()
-            return self._is_closed() if self.closed and task is not None and not task.cancelling() else failed
-        return self._is_closed() if self.closed else error_from(failed, rpc, self.name, self._deadlines.get(rpc))
+            return self._closed_error() if self.closed and task is not None and not task.cancelling() else failed
+        return self._closed_error() if self.closed else error_from(failed, rpc, self.name, self._deadlines.get(rpc))
 
-    def _is_closed(self) -> Unavailable:
+    def _retry_s(self, failed: BaseException, rpc: str, stream: IngestStream | QueryStream) -> float:
+        """Seconds until a stream that failed is started again. Raises its error where another try would not help."""
+        wait_s = None if isinstance(failed, asyncio.CancelledError) else stream.wait_s(status_of(failed))
+        if wait_s is None:
+            raise self._error(failed, rpc) from None
+        return wait_s
+
+    def _closed_error(self) -> Unavailable:
         return Unavailable(f"database {self.name} is closed; open it again")
 
 
@@ -95,31 +116,24 @@ def _stopped() -> Unavailable:
     return Unavailable("the search was cancelled")
 
 
-class Connection(_Connection):
+class Connection(BaseConnection):
     def __init__(self, target: Target, timeout_s: float | None) -> None:
-        super().__init__(target, timeout_s)
-        options = channel.options(target)
-        self._channel = (
-            grpc.insecure_channel(target.address, options)
-            if target.credentials is None
-            else grpc.secure_channel(target.address, target.credentials, options)
-        )
-        self._rpcs = channel.callables(self._channel)
+        super().__init__(target, timeout_s, grpc)
 
-    def ask(self, rpc: str, request: Any, decode: Decode[T], stop: Stop = None) -> T:
+    def call(self, rpc: str, request: Any, decode: Decode[T], stop: Stop = None) -> T:
         timeout_s = self._begin(rpc)
         try:
             if stop is None:
-                answer = self._call(self._rpcs[rpc], request, timeout_s)
+                answer = self._start(self._rpcs[rpc], request, timeout_s)
             else:
-                answer = _unless(stop, self._call(self._rpcs[rpc].future, request, timeout_s))
+                answer = _result_or_stop(self._start(self._rpcs[rpc].future, request, timeout_s), stop)
         except grpc.RpcError as failed:
             raise self._error(failed, rpc) from None
         return decode(answer)
 
     def _answers(self, rpc: str, request: Any) -> Iterator[Any]:
         self._begin(rpc)
-        call = self._call(self._rpcs[rpc], request)
+        call = self._start(self._rpcs[rpc], request)
         try:
             yield from call
         except grpc.RpcError as failed:
@@ -127,79 +141,73 @@ class Connection(_Connection):
         finally:
             call.cancel()
 
-    def follow(self, rpc: str, request: Any, each: Callable[[Any], None], decode: Decode[T]) -> T:
+    def call_with_progress(self, rpc: str, request: Any, report: Callable[[Any], None], decode: Decode[T]) -> T:
         last = None
         for last in self._answers(rpc, request):
-            each(last)
+            report(last)
         return decode(last)
 
-    def pages(self, rpc: str, request: Any, limit: int | None) -> Iterator[str]:
-        page = Pager(request, limit)
-        while page.is_wanted():
-            yield from page.names_of(self.ask(rpc, request, _same))
+    def list_names(self, rpc: str, request: Any, limit: int | None) -> Iterator[str]:
+        pager = Pager(request, limit)
+        while pager.has_more():
+            yield from pager.names_of(self.call(rpc, request, _unchanged))
 
-    def listed(self, rpc: str, request: Any, regroup: Rebatcher) -> Iterator[list[Any]]:
+    def list_records(self, rpc: str, request: Any, rebatcher: Rebatcher) -> Iterator[list[Any]]:
         for answer in self._answers(rpc, request):
-            yield from regroup.full(answer.records)
-        yield from regroup.rest()
+            yield from rebatcher.full(answer.records)
+        yield from rebatcher.rest()
 
-    def ingest(self, sending: IngestStream) -> int:
+    def ingest(self, stream: IngestStream) -> int:
         while True:
             timeout_s = self._begin("Ingest")
             try:
-                return self._ingest(sending, timeout_s)
+                return self._ingest(stream, timeout_s)
             except grpc.RpcError as failed:
-                wait_s = sending.wait_s(status_of(failed))
-                if wait_s is None:
-                    raise self._error(failed, "Ingest") from None
-                time.sleep(wait_s)
+                time.sleep(self._retry_s(failed, "Ingest", stream))
 
-    def _ingest(self, sending: IngestStream, timeout_s: float | None) -> int:
-        attempt, room = sending.begin(), threading.Semaphore(1)
+    def _ingest(self, stream: IngestStream, timeout_s: float | None) -> int:
+        attempt, room = stream.begin(), threading.Semaphore(1)
 
-        def messages() -> Iterator[Any]:  # on a thread of gRPC's
-            while room.acquire() and (message := sending.next(attempt)) is not None:
+        def messages() -> Iterator[Any]:  # runs on a thread of gRPC
+            while room.acquire() and (message := stream.next(attempt)) is not None:
                 yield message
 
-        call = self._call(self._rpcs["Ingest"], messages(), timeout_s)
+        call = self._start(self._rpcs["Ingest"], messages(), timeout_s)
         try:
             for answer in call:
-                room.release(sending.answered(answer))
-            return sending.total()
+                room.release(stream.answered(answer))
+            return stream.total()
         finally:
-            sending.end(attempt)
+            stream.end(attempt)
             room.release()
             call.cancel()
 
-    def exchange(self, rpc: str, queries: Iterable[Any], asked: Asked, window: int) -> Iterator[Any]:
-        exchange, coming = QueryStream(asked, window), validate.iterator(queries)
+    def stream_queries(self, rpc: str, queries: Iterable[Any], make_message: MakeMessage, window: int) -> Iterator[Any]:
+        stream, source = QueryStream(make_message, window), validate.iterator(queries)
         while True:
             self._begin(rpc)
             try:
-                yield from self._exchange(rpc, exchange, coming)
+                yield from self._stream_queries(rpc, stream, source)
                 return
             except grpc.RpcError as failed:
-                wait_s = exchange.wait_s(status_of(failed))
-                if wait_s is None:
-                    raise self._error(failed, rpc) from None
-                time.sleep(wait_s)
+                time.sleep(self._retry_s(failed, rpc, stream))
 
-    def _exchange(self, rpc: str, exchange: QueryStream, coming: Iterator[Any]) -> Iterator[Any]:
-        exchange.begin()
-        sent: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        call = self._call(self._rpcs[rpc], iter(sent.get, None))
+    def _stream_queries(self, rpc: str, stream: QueryStream, source: Iterator[Any]) -> Iterator[Any]:
+        stream.begin()
+        outgoing: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        call = self._start(self._rpcs[rpc], iter(outgoing.get, None))
         try:
             while True:
-                while exchange.wants() and (message := exchange.again() or _added(exchange, coming)) is not None:
-                    sent.put(message)
-                if not exchange.is_waiting():
+                while stream.has_room() and (message := stream.again() or _next_message(stream, source)) is not None:
+                    outgoing.put(message)
+                if not stream.is_waiting():
                     break
-                yield exchange.result(next(call, None))
-            sent.put(None)
+                yield stream.result(next(call, None))
+            outgoing.put(None)
             for _ in call:
-                pass  # the server's end
+                pass  # until the server ends the stream
         finally:
-            sent.put(None)
+            outgoing.put(None)
             call.cancel()
 
     def close(self) -> None:
@@ -208,20 +216,15 @@ class Connection(_Connection):
             self._channel.close()
 
 
-def _added(exchange: QueryStream, coming: Iterator[Any]) -> Any:
-    """The message of the next query, which is asked for on the caller's thread; None where there is none."""
+def _next_message(stream: QueryStream, source: Iterator[Any]) -> Any:
+    """The message of the next query, which is taken on the caller's thread; None where there is none."""
     try:
-        query = next(coming)
-    except StopIteration:
-        exchange.end()
+        return stream.add(next(source, NO_MORE))
     except Exception as error:
-        exchange.end(error)
-    else:
-        return exchange.add(query)
-    return None
+        return stream.end(error)
 
 
-def _unless(stop: Callable[[], bool], call: Any) -> Any:
+def _result_or_stop(call: Any, stop: Callable[[], bool]) -> Any:
     """The answer of a call. Raises Unavailable once `stop` returns True."""
     while True:
         try:
@@ -232,31 +235,24 @@ def _unless(stop: Callable[[], bool], call: Any) -> Any:
                 raise _stopped() from None
 
 
-class AsyncConnection(_Connection):
+class AsyncConnection(BaseConnection):
     def __init__(self, target: Target, timeout_s: float | None) -> None:
-        super().__init__(target, timeout_s, asyncio.get_running_loop())
         _refuse_after_fork(target.name)
-        options = channel.options(target)
-        self._channel = (
-            grpc.aio.insecure_channel(target.address, options)
-            if target.credentials is None
-            else grpc.aio.secure_channel(target.address, target.credentials, options)
-        )
-        self._rpcs = channel.callables(self._channel)
+        super().__init__(target, timeout_s, grpc.aio, asyncio.get_running_loop())
         _open.add(self)
 
-    async def ask(self, rpc: str, request: Any, decode: Decode[T], stop: Stop = None) -> T:
+    async def call(self, rpc: str, request: Any, decode: Decode[T], stop: Stop = None) -> T:
         timeout_s = self._begin(rpc)
         try:
-            call = self._call(self._rpcs[rpc], request, timeout_s)
-            answer = await (call if stop is None else _unless_stopped(stop, call))
+            call = self._start(self._rpcs[rpc], request, timeout_s)
+            answer = await (call if stop is None else _result_or_stop_async(call, stop))
         except (grpc.RpcError, asyncio.CancelledError) as failed:
             raise self._error(failed, rpc) from None
         return decode(answer)
 
     async def _answers(self, rpc: str, request: Any) -> AsyncIterator[Any]:
         self._begin(rpc)
-        call = self._call(self._rpcs[rpc], request)
+        call = self._start(self._rpcs[rpc], request)
         try:
             async for answer in call:
                 yield answer
@@ -265,95 +261,87 @@ class AsyncConnection(_Connection):
         finally:
             call.cancel()
 
-    async def follow(self, rpc: str, request: Any, each: Callable[[Any], None], decode: Decode[T]) -> T:
+    async def call_with_progress(self, rpc: str, request: Any, report: Callable[[Any], None], decode: Decode[T]) -> T:
         last = None
         async for last in self._answers(rpc, request):
-            each(last)
+            report(last)
         return decode(last)
 
-    async def pages(self, rpc: str, request: Any, limit: int | None) -> AsyncIterator[str]:
-        page = Pager(request, limit)
-        while page.is_wanted():
-            for name in page.names_of(await self.ask(rpc, request, _same)):
+    async def list_names(self, rpc: str, request: Any, limit: int | None) -> AsyncIterator[str]:
+        pager = Pager(request, limit)
+        while pager.has_more():
+            for name in pager.names_of(await self.call(rpc, request, _unchanged)):
                 yield name
 
-    async def listed(self, rpc: str, request: Any, regroup: Rebatcher) -> AsyncIterator[list[Any]]:
+    async def list_records(self, rpc: str, request: Any, rebatcher: Rebatcher) -> AsyncIterator[list[Any]]:
         async for answer in self._answers(rpc, request):
-            for records in regroup.full(answer.records):
+            for records in rebatcher.full(answer.records):
                 yield records
-        for records in regroup.rest():
+        for records in rebatcher.rest():
             yield records
 
-    async def ingest(self, sending: IngestStream) -> int:
+    async def ingest(self, stream: IngestStream) -> int:
         while True:
             timeout_s = self._begin("Ingest")
             try:
-                return await self._ingest(sending, timeout_s)
-            except asyncio.CancelledError as failed:
-                raise self._error(failed, "Ingest") from None
-            except grpc.RpcError as failed:
-                wait_s = sending.wait_s(status_of(failed))
-                if wait_s is None:
-                    raise self._error(failed, "Ingest") from None
-                await asyncio.sleep(wait_s)
+                return await self._ingest(stream, timeout_s)
+            except (grpc.RpcError, asyncio.CancelledError) as failed:
+                await asyncio.sleep(self._retry_s(failed, "Ingest", stream))
 
-    async def _ingest(self, sending: IngestStream, timeout_s: float | None) -> int:
-        attempt, room = sending.begin(), asyncio.Semaphore(1)
+    async def _ingest(self, stream: IngestStream, timeout_s: float | None) -> int:
+        attempt, room = stream.begin(), asyncio.Semaphore(1)
 
         async def messages() -> AsyncIterator[Any]:
-            while await room.acquire() and (message := sending.next(attempt)) is not None:
+            while await room.acquire() and (message := stream.next(attempt)) is not None:
                 yield message
 
-        call = self._call(self._rpcs["Ingest"], messages(), timeout_s)
+        call = self._start(self._rpcs["Ingest"], messages(), timeout_s)
         try:
             async for answer in call:
-                for _ in range(sending.answered(answer)):
+                for _ in range(stream.answered(answer)):
                     room.release()
-            return sending.total()
+            return stream.total()
         finally:
-            sending.end(attempt)
+            stream.end(attempt)
             room.release()
             call.cancel()
 
-    async def exchange(self, rpc: str, queries: Any, asked: Asked, window: int) -> AsyncIterator[Any]:
-        exchange, coming = QueryStream(asked, window), _each(queries)
+    async def stream_queries(
+        self, rpc: str, queries: Any, make_message: MakeMessage, window: int
+    ) -> AsyncIterator[Any]:
+        stream, source = QueryStream(make_message, window), _async_iterator(queries)
         while True:
             self._begin(rpc)
             try:
-                async for result in self._exchange(rpc, exchange, coming):
+                async for result in self._stream_queries(rpc, stream, source):
                     yield result
                 return
-            except asyncio.CancelledError as failed:
-                raise self._error(failed, rpc) from None
-            except grpc.RpcError as failed:
-                wait_s = exchange.wait_s(status_of(failed))
-                if wait_s is None:
-                    raise self._error(failed, rpc) from None
-                await asyncio.sleep(wait_s)
+            except (grpc.RpcError, asyncio.CancelledError) as failed:
+                await asyncio.sleep(self._retry_s(failed, rpc, stream))
 
-    async def _exchange(self, rpc: str, exchange: QueryStream, coming: AsyncIterator[Any]) -> AsyncIterator[Any]:
-        exchange.begin()
-        sent: asyncio.Queue[Any] = asyncio.Queue()
+    async def _stream_queries(self, rpc: str, stream: QueryStream, source: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        stream.begin()
+        outgoing: asyncio.Queue[Any] = asyncio.Queue()
 
         async def messages() -> AsyncIterator[Any]:
-            while (message := await sent.get()) is not None:
+            while (message := await outgoing.get()) is not None:
                 yield message
 
-        call = self._call(self._rpcs[rpc], messages())
+        call = self._start(self._rpcs[rpc], messages())
         answers = aiter(call)
         try:
             while True:
-                while exchange.wants():
-                    message = exchange.again() or await _added_later(exchange, coming)
+                while stream.has_room():
+                    message = stream.again() or await _next_message_async(stream, source)
                     if message is None:
                         break
-                    sent.put_nowait(message)
-                if not exchange.is_waiting():
+                    outgoing.put_nowait(message)
+                if not stream.is_waiting():
                     break
-                yield exchange.result(await anext(answers, None))
-            sent.put_nowait(None)
+                yield stream.result(await anext(answers, None))
+            outgoing.put_nowait(None)
             async for _ in answers:
-                pass  # the server's end
+                pass  # until the server ends the stream
         finally:
             call.cancel()
 
@@ -363,12 +351,12 @@ class AsyncConnection(_Connection):
                 self._check_loop()
             self.closed = True
             await self._channel.close()
-            del self._channel, self._rpcs  # the last channel that goes takes grpc.aio's thread with it
+            del self._channel, self._rpcs  # when the last channel is deleted, grpc.aio's thread ends
             _open.discard(self)
 
 
 _open: weakref.WeakSet[AsyncConnection] = weakref.WeakSet()
-# Of the process that this one was forked from, if they were open then. Kept: a channel that ends takes itself out of
+# Connections that were open when this process was forked. They are kept alive: a channel that ends takes itself out of
 # an event loop whose descriptors the two processes share, and the parent would hear nothing more.
 _inherited: list[AsyncConnection] = []
 
@@ -389,8 +377,8 @@ def _refuse_after_fork(name: str) -> None:
         )
 
 
-async def _each(queries: Any) -> AsyncIterator[Any]:
-    """Of an iterable of either kind."""
+async def _async_iterator(queries: Any) -> AsyncIterator[Any]:
+    """Iterates over an iterable or an asynchronous iterable."""
     if hasattr(queries, "__aiter__"):
         async for query in queries:
             yield query
@@ -399,19 +387,14 @@ async def _each(queries: Any) -> AsyncIterator[Any]:
             yield query
 
 
-async def _added_later(exchange: QueryStream, coming: AsyncIterator[Any]) -> Any:
+async def _next_message_async(stream: QueryStream, source: AsyncIterator[Any]) -> Any:
     try:
-        query = await anext(coming)
-    except StopAsyncIteration:
-        exchange.end()
+        return stream.add(await anext(source, NO_MORE))
     except Exception as error:
-        exchange.end(error)
-    else:
-        return exchange.add(query)
-    return None
+        return stream.end(error)
 
 
-async def _unless_stopped(stop: Callable[[], bool], call: Any) -> Any:
+async def _result_or_stop_async(call: Any, stop: Callable[[], bool]) -> Any:
     task = asyncio.ensure_future(call)
     try:
         while not (await asyncio.wait([task], timeout=_STOP_POLL_S))[0]:
@@ -422,5 +405,5 @@ async def _unless_stopped(stop: Callable[[], bool], call: Any) -> Any:
         call.cancel()
 
 
-def _same(answer: Any) -> Any:
+def _unchanged(answer: Any) -> Any:
     return answer

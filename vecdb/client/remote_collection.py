@@ -1,7 +1,9 @@
-"""A server's collection, as `Collection` sees it: checked values become messages, answers become values.
+"""RemoteCollection: the backend of a `Collection` that is a server's. Checked values become messages, answers values.
 
-A write carries a request_id, the caller's or a new one, so that it may be repeated on the way (channel.py). Ids are of
-the one kind that the server knows, so it is the server that compares them with it.
+A write carries a request_id, the caller's or a new one, so that it may be sent more than once (channel.py). Only the
+server knows whether the collection's ids are numbers or strings, so the server checks that.
+
+Threads: those of its connection. With an `AsyncConnection` each method returns a coroutine or asynchronous iterator.
 """
 
 from __future__ import annotations
@@ -29,15 +31,15 @@ from vecdb.wire.arrays import access_fields, ids_message, vectors_message
 from vecdb.wire.messages import collection_of, fields_message, index_message, params_message, record_of
 from vecdb.wire.search_response import hits_of, report_of
 
-_BATCH_BYTES = 8 << 20  # of one message of a stream, about
-_NAMES_PAGE = 1_000  # names of tenants in one answer
-_ID_BYTES = 16  # of a row in it, beside vector and fields
+_BATCH_BYTES = 8 << 20  # the approximate size of one message of a stream
+_PAGE_NAMES = 1_000  # names of tenants in one answer
+_ID_BYTES = 16  # what a row adds to a message beside its vector and fields
 _MODES = {"upsert": records_pb2.WRITE_MODE_UPSERT, "insert": records_pb2.WRITE_MODE_INSERT}
 
 
 class RemoteCollection:
-    def __init__(self, line: Connection, config: CollectionConfig) -> None:
-        self._line = line
+    def __init__(self, connection: Connection, config: CollectionConfig) -> None:
+        self._connection = connection
         self._name = config.name
         self._config = config
         self._row_bytes = config.dim * np.dtype(config.dtype).itemsize + _ID_BYTES
@@ -52,7 +54,7 @@ class RemoteCollection:
 
     def config(self) -> CollectionConfig:
         request = collections_pb2.GetCollectionRequest(name=self._name)
-        return self._line.ask("GetCollection", request, lambda answer: collection_of(answer.collection))
+        return self._connection.call("GetCollection", request, lambda answer: collection_of(answer.collection))
 
     # -- writes ------------------------------------------------------------------------------------
 
@@ -64,13 +66,13 @@ class RemoteCollection:
                 f"one atomic call to a server takes at most {MESSAGE_BYTES_MAX:,} bytes, this one has {size_bytes:,}: "
                 "write it in several calls, or with atomic=False"
             )
-        return self._line.ask("Write", request, _count)
+        return self._connection.call("Write", request, _count)
 
     def put_all(self, batches: Iterable[Batch], owner: bytes, mode: Mode) -> int:
-        return self._line.ingest(IngestStream(self._writes(batches, owner, mode)))
+        return self._connection.ingest(IngestStream(self._writes(batches, owner, mode)))
 
     def _writes(self, batches: Iterable[Batch], owner: bytes, mode: Mode) -> Iterator[records_pb2.WriteRequest]:
-        """Of batches, each in as many messages as its fields make necessary."""
+        """The messages of batches; a batch with large fields becomes several."""
         call = uuid.uuid4().hex
         number = 0
         for batch in batches:
@@ -80,16 +82,16 @@ class RemoteCollection:
 
     def _write(self, batch: Batch, part: slice, owner: bytes, mode: Mode, request_id: str) -> records_pb2.WriteRequest:
         rows = part.stop - part.start
-        whole = rows == batch.ids.n
+        is_whole = rows == batch.ids.n
         lists = batch.tenants
-        if lists is not None and not whole:
+        if lists is not None and not is_whole:
             lists = lists.take(np.arange(part.start, part.stop), batch.ids.n)
         return records_pb2.WriteRequest(
             collection=self._name,
             mode=_MODES[mode],
             ids=ids_message(batch.ids, part),
             vectors=vectors_message(batch.vectors[part]),
-            fields=fields_message(batch.fields if batch.fields is None or whole else batch.fields[part]),
+            fields=fields_message(batch.fields if batch.fields is None or is_whole else batch.fields[part]),
             owner=owner.decode(),
             request_id=request_id,
             keep_tenants=lists is not None and lists.kept,
@@ -112,13 +114,13 @@ class RemoteCollection:
             owner=owner.decode(),
             request_id=_or_new(request_id),
         )
-        return self._line.ask("Update", request, _count)
+        return self._connection.call("Update", request, _count)
 
     def delete(self, ids: IdBatch, owner: bytes, request_id: bytes | None) -> int:
         request = records_pb2.DeleteRequest(
             collection=self._name, ids=ids_message(ids), owner=owner.decode(), request_id=_or_new(request_id)
         )
-        return self._line.ask("Delete", request, _count)
+        return self._connection.call("Delete", request, _count)
 
     def change_access(
         self, ids: IdBatch, tenants: AccessLists, owner: bytes, *, granted: bool, request_id: bytes | None
@@ -131,7 +133,7 @@ class RemoteCollection:
             request_id=_or_new(request_id),
             **access_fields(tenants, ids.n),
         )
-        return self._line.ask(rpc, request, _count)
+        return self._connection.call(rpc, request, _count)
 
     def create_tenants(
         self, names: list[bytes], exist_ok: bool, records_max: int | None, request_id: bytes | None
@@ -143,13 +145,13 @@ class RemoteCollection:
             records_max=records_max,
             request_id=_or_new(request_id),
         )
-        return self._line.ask("CreateTenants", request, _count)
+        return self._connection.call("CreateTenants", request, _count)
 
     def drop_tenant(self, name: bytes, request_id: bytes | None) -> None:
         request = tenants_pb2.DropTenantRequest(
             collection=self._name, name=name.decode(), request_id=_or_new(request_id)
         )
-        return self._line.ask("DropTenant", request, _nothing)
+        return self._connection.call("DropTenant", request, ignore_answer)
 
     # -- reads -------------------------------------------------------------------------------------
 
@@ -166,7 +168,7 @@ class RemoteCollection:
         tenants: tuple[str, ...],
         stop: Stop,
     ) -> Hits:
-        return self._ask_search(
+        return self._search(
             limit, params, select, include_vectors, explain, tenants, single, stop, vectors=vectors_message(queries)
         )
 
@@ -184,14 +186,14 @@ class RemoteCollection:
     ) -> Iterator[Hits]:
         search = self._search_request(limit, params, select, include_vectors, False, tenants)
 
-        def asked(query: Any) -> tuple[search_pb2.StreamSearchRequest, Callable[[Any], Hits]]:
+        def make_message(query: Any) -> tuple[search_pb2.StreamSearchRequest, Callable[[Any], Hits]]:
             array, single = check(query)
             request = search_pb2.StreamSearchRequest(search=search)
             request.search.vectors.CopyFrom(vectors_message(array))
             decode = partial(hits_of, limit=limit, metric=self._config.metric, single=single, select=select)
             return request, lambda answer: decode(answer.hits)
 
-        return self._line.exchange("StreamSearch", queries, asked, window)
+        return self._connection.stream_queries("StreamSearch", queries, make_message, window)
 
     def search_mixture(
         self,
@@ -214,9 +216,9 @@ class RemoteCollection:
             neighbours=query.neighbours,
             owner=owner.decode(),
         )
-        return self._ask_search(limit, params, select, include_vectors, explain, tenants, True, None, mixture=mixture)
+        return self._search(limit, params, select, include_vectors, explain, tenants, True, None, mixture=mixture)
 
-    def _ask_search(
+    def _search(
         self,
         limit: int,
         params: SearchParams,
@@ -228,10 +230,10 @@ class RemoteCollection:
         stop: Stop,
         **query: Any,
     ) -> Hits:
-        """query : the one field of the oneof `query`."""
+        """query : the one field of the oneof `query`, by its name."""
         request = self._search_request(limit, params, select, include_vectors, explain, tenants, **query)
         decode = partial(hits_of, limit=limit, metric=self._config.metric, single=single, select=select)
-        return self._line.ask("Search", request, decode, stop)
+        return self._connection.call("Search", request, decode, stop)
 
     def _search_request(
         self,
@@ -262,9 +264,9 @@ class RemoteCollection:
             owner=owner.decode(),
             tenants=tenants,
         )
-        return self._line.ask("Get", request, partial(self._found, scalar=ids.scalar))
+        return self._connection.call("Get", request, partial(self._records_of, scalar=ids.scalar))
 
-    def _found(self, answer: Any, scalar: bool) -> Any:
+    def _records_of(self, answer: Any, scalar: bool) -> Any:
         dtype = self._config.dtype
         found = [record_of(one.record, dtype) if one.HasField("record") else None for one in answer.records]
         return found[0] if scalar else found
@@ -273,26 +275,28 @@ class RemoteCollection:
         request = records_pb2.ListRequest(
             collection=self._name, batch=batch, include_vectors=include_vectors, tenants=tenants
         )
-        return self._line.listed("List", request, Rebatcher(batch, partial(record_of, dtype=self._config.dtype)))
+        return self._connection.list_records(
+            "List", request, Rebatcher(batch, partial(record_of, dtype=self._config.dtype))
+        )
 
     def count(self, tenants: tuple[str, ...]) -> int:
-        return self._line.ask("Count", records_pb2.CountRequest(collection=self._name, tenants=tenants), _count)
+        return self._connection.call("Count", records_pb2.CountRequest(collection=self._name, tenants=tenants), _count)
 
     def tenants(self, after: str | None, limit: int | None) -> Iterator[str]:
         request = tenants_pb2.ListTenantsRequest(
-            collection=self._name, page_token=after or "", page_size=min(limit or _NAMES_PAGE, _NAMES_PAGE)
+            collection=self._name, page_token=after or "", page_size=min(limit or _PAGE_NAMES, _PAGE_NAMES)
         )
-        return self._line.pages("ListTenants", request, limit)
+        return self._connection.list_names("ListTenants", request, limit)
 
-    # -- care --------------------------------------------------------------------------------------
+    # -- maintenance -------------------------------------------------------------------------------
 
     def stats(self) -> dict[str, Any]:
         request = collections_pb2.GetCollectionStatsRequest(collection=self._name)
-        return self._line.ask("GetCollectionStats", request, _stats)
+        return self._connection.call("GetCollectionStats", request, _stats)
 
     def tenant_stats(self, name: str) -> dict[str, Any]:
         request = tenants_pb2.GetTenantStatsRequest(collection=self._name, tenant=name)
-        return self._line.ask("GetTenantStats", request, _stats)
+        return self._connection.call("GetTenantStats", request, _stats)
 
     def evaluate(
         self, queries: NDArray[np.float32], limit: int, params: SearchParams, tenants: tuple[str, ...]
@@ -304,45 +308,53 @@ class RemoteCollection:
             params=params_message(params),
             tenants=tenants,
         )
-        return self._line.ask("Evaluate", request, lambda answer: report_of(answer.report_json))
+        return self._connection.call("Evaluate", request, lambda answer: report_of(answer.report_json))
 
     def tune(self, queries: NDArray[np.float32], limit: int, recall: float) -> list[dict[str, float]]:
         request = search_pb2.TuneRequest(
             collection=self._name, queries=vectors_message(queries), limit=limit, recall=recall
         )
-        return self._line.ask("Tune", request, lambda answer: report_of(answer.curve_json))
+        return self._connection.call("Tune", request, lambda answer: report_of(answer.curve_json))
 
     def optimize(self, threads: int | None, progress: Progress) -> None:
         request = collections_pb2.OptimizeCollectionRequest(collection=self._name, threads=threads or 0)
-        return self._line.follow("OptimizeCollection", request, told(progress), _nothing)
+        return self._connection.call_with_progress(
+            "OptimizeCollection", request, progress_reporter(progress), ignore_answer
+        )
 
     def reindex(self, index: IndexConfig | None, progress: Progress) -> None:
         request = collections_pb2.ReindexCollectionRequest(collection=self._name, index=index_message(index))
-        return self._line.follow("ReindexCollection", request, told(progress), _nothing)
+        return self._connection.call_with_progress(
+            "ReindexCollection", request, progress_reporter(progress), ignore_answer
+        )
 
     def vacuum(self, progress: Progress) -> None:
         request = collections_pb2.VacuumCollectionRequest(collection=self._name)
-        return self._line.follow("VacuumCollection", request, told(progress), _nothing)
+        return self._connection.call_with_progress(
+            "VacuumCollection", request, progress_reporter(progress), ignore_answer
+        )
 
     def check(self) -> list[str]:
         request = collections_pb2.CheckCollectionRequest(collection=self._name)
-        return self._line.follow("CheckCollection", request, _nothing, lambda last: list(last.problems))
+        return self._connection.call_with_progress(
+            "CheckCollection", request, ignore_answer, lambda last: list(last.problems)
+        )
 
 
-def told(progress: Progress) -> Callable[[Any], None]:
-    """What hands the progress of each message on."""
+def progress_reporter(progress: Progress) -> Callable[[Any], None]:
+    """A function that passes the progress in a message on to the caller's callback."""
     if progress is None:
-        return _nothing
+        return ignore_answer
 
-    def tell(message: Any) -> None:
-        if message.progress.total:  # else the work has not begun
+    def report(message: Any) -> None:
+        if message.progress.total:  # otherwise the work has not begun
             progress(message.progress.done, message.progress.total)
 
-    return tell
+    return report
 
 
 def _parts(batch: Batch, row_bytes: int) -> Iterator[slice]:
-    """Rows that go into one message each: one and all of them, unless their fields double its size."""
+    """The rows of each message: all in one, unless their fields make it more than twice as large as planned."""
     if batch.fields is None:
         yield slice(0, batch.ids.n)
         return
@@ -373,5 +385,5 @@ def _stats(answer: Any) -> dict[str, Any]:
     return found
 
 
-def _nothing(answer: Any) -> None:
-    """What an answer says that says only that it is done."""
+def ignore_answer(answer: Any) -> None:
+    """For an answer that says only that the operation is done."""

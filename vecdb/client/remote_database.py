@@ -1,4 +1,4 @@
-"""A server's database, as `Database` sees it."""
+"""RemoteDatabase: the backend of a `Database` that is a server's. Every method is one call."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from vecdb.api.backend import Progress
 from vecdb.client.connection import Connection
-from vecdb.client.remote_collection import RemoteCollection, told
+from vecdb.client.remote_collection import RemoteCollection, ignore_answer, progress_reporter
 from vecdb.schema import CollectionConfig
 from vecdb.v1 import admin_pb2, collections_pb2
 from vecdb.wire.arrays import DTYPE_NUMBERS
@@ -16,15 +16,17 @@ from vecdb.wire.search_response import report_of
 
 
 class RemoteDatabase:
-    """made(engine, config) : what users hold of a collection."""
+    """make_collection(backend, config) : the object that users hold."""
 
-    def __init__(self, line: Connection, made: Callable[[RemoteCollection, CollectionConfig], Any]) -> None:
-        self._line = line
-        self._made = made
+    def __init__(
+        self, connection: Connection, make_collection: Callable[[RemoteCollection, CollectionConfig], Any]
+    ) -> None:
+        self._connection = connection
+        self._make_collection = make_collection
 
     @property
     def path(self) -> str:
-        return self._line.name
+        return self._connection.name
 
     @property
     def read_only(self) -> bool:
@@ -32,11 +34,11 @@ class RemoteDatabase:
 
     @property
     def closed(self) -> bool:
-        return self._line.closed
+        return self._connection.closed
 
     def greet(self) -> None:
-        """Ask the server who it is. Raises what a wrong address, certificate or token leads to."""
-        return self._line.ask("GetServerInfo", admin_pb2.GetServerInfoRequest(), _nothing)
+        """Ask the server for its version. Raises the error of a wrong address, certificate or token."""
+        return self._connection.call("GetServerInfo", admin_pb2.GetServerInfoRequest(), ignore_answer)
 
     def create_collection(self, config: CollectionConfig, exist_ok: bool) -> Any:
         request = collections_pb2.CreateCollectionRequest(
@@ -47,39 +49,43 @@ class RemoteDatabase:
             index=index_message(config.index),
             exist_ok=exist_ok,
         )
-        return self._line.ask("CreateCollection", request, self._opened)
+        return self._connection.call("CreateCollection", request, self._collection_of)
 
     def collection(self, name: str) -> Any:
-        return self._line.ask("GetCollection", collections_pb2.GetCollectionRequest(name=name), self._opened)
+        return self._connection.call(
+            "GetCollection", collections_pb2.GetCollectionRequest(name=name), self._collection_of
+        )
 
-    def _opened(self, answer: Any) -> Any:
+    def _collection_of(self, answer: Any) -> Any:
         config = collection_of(answer.collection)
-        return self._made(RemoteCollection(self._line, config), config)
+        return self._make_collection(RemoteCollection(self._connection, config), config)
 
     def collections(self) -> list[str]:
         request = collections_pb2.ListCollectionsRequest()
-        return self._line.ask("ListCollections", request, lambda answer: list(answer.names))
+        return self._connection.call("ListCollections", request, lambda answer: list(answer.names))
 
     def drop_collection(self, name: str) -> None:
-        return self._line.ask("DropCollection", collections_pb2.DropCollectionRequest(name=name), _nothing)
+        return self._connection.call("DropCollection", collections_pb2.DropCollectionRequest(name=name), ignore_answer)
 
     def stats(self) -> dict[str, Any]:
         request = admin_pb2.GetDatabaseStatsRequest()
-        return self._line.ask("GetDatabaseStats", request, lambda answer: report_of(answer.stats_json))
+        return self._connection.call("GetDatabaseStats", request, lambda answer: report_of(answer.stats_json))
 
     def vacuum(self, progress: Progress) -> None:
-        return self._line.follow("Vacuum", admin_pb2.VacuumRequest(), told(progress), _nothing)
+        return self._connection.call_with_progress(
+            "Vacuum", admin_pb2.VacuumRequest(), progress_reporter(progress), ignore_answer
+        )
 
     def check(self) -> list[str]:
         request = admin_pb2.CheckDatabaseRequest()
-        return self._line.follow("CheckDatabase", request, _nothing, lambda last: list(last.problems))
+        return self._connection.call_with_progress(
+            "CheckDatabase", request, ignore_answer, lambda last: list(last.problems)
+        )
 
     def backup(self, path: str, progress: Progress) -> None:
-        return self._line.follow("Backup", admin_pb2.BackupRequest(name=path), told(progress), _nothing)
+        return self._connection.call_with_progress(
+            "Backup", admin_pb2.BackupRequest(name=path), progress_reporter(progress), ignore_answer
+        )
 
     def close(self) -> None:
-        return self._line.close()
-
-
-def _nothing(answer: Any) -> None:
-    """What an answer says that says only that it is done."""
+        return self._connection.close()

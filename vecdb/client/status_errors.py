@@ -1,17 +1,51 @@
-"""A failed call as the error that the server raised: the same class, code and message as embedded."""
+"""A failed call as a vecdb error.
+
+    the server raised it          -> the same class, code and message as embedded    (google.rpc.Status with ErrorInfo)
+    no connection came about      -> Unavailable, with what to do about it           (gRPC's text, below)
+    gRPC itself ended the call    -> Unavailable, LimitExceeded or VecdbError, by its status
+
+gRPC's text where no connection came about:
+
+    failed to connect to all addresses; last error: STATUS: ipv4:127.0.0.1:7711: what went wrong
+
+A name may have several addresses; gRPC names the last one that it tried.
+"""
 
 from __future__ import annotations
 
+import re
 from typing import Any
+from urllib.parse import unquote
 
 import grpc
 from google.rpc import error_details_pb2, status_pb2
 
-from vecdb.client.connect_errors import is_final, unreachable
 from vecdb.errors import LimitExceeded, Unavailable, VecdbError
 from vecdb.wire.error_codes import DOMAIN, error_of
 
 _DETAILS = "grpc-status-details-bin"
+
+_LAST = re.compile(r"last error: [A-Z_]+: (?:ipv[46]:(\S+): )?(?:Failed to connect to remote host: )?(.*)")
+_REASON = re.compile(r"OPENSSL_internal:([A-Z0-9_]+)(?:: ([^:]+))?")
+
+# a part of gRPC's text -> what it means. After one of these another try would fail, too
+_FINAL = {
+    "certificate has expired": "its certificate has expired: it needs a new one",
+    "certificate is not yet valid": "its certificate is not valid yet: compare the clocks of both machines",
+    "Hostname Verification Check failed": "its certificate is made out to other names: connect by one of those, or "
+    "give it one for this name",
+    "CERTIFICATE_VERIFY_FAILED": "its certificate is not trusted here ({reason}): give the certificate of the "
+    "authority that signed it, tls='ca.pem'",
+    "WRONG_VERSION_NUMBER": "it does not speak TLS: use grpc://, without `tls`",
+    "Tls handshake failed": "the TLS handshake failed ({reason})",
+}
+_PASSING = {
+    "Connection refused": "nothing listens at {address}: is the server running, and is it this port?",
+    "lookup failed": "there is no host of that name",
+}
+_CLOSED = ("Socket closed", "Connection reset", "Broken pipe")
+_WANTS_TLS = "TLS, use grpcs:// or `tls`"
+_WANTS_CERTIFICATE = "a certificate of its clients, or another one, give tls=(CA, certificate, key)"
 
 
 def error_from(failed: Any, rpc: str, where: str, timeout_s: float | None) -> VecdbError:
@@ -37,10 +71,10 @@ def error_from(failed: Any, rpc: str, where: str, timeout_s: float | None) -> Ve
 
 
 def status_of(failed: Any) -> str:
-    """How a stream ended, as retry.py asks: a handshake that cannot succeed does not pass by waiting.
+    """The status that a stream ended with, for `RetryPolicy`: UNAUTHENTICATED where the handshake cannot succeed.
 
-    Where a batch was on its way into one that had ended, grpc.aio hides why behind a status of its own; the next
-    attempt hears it, as its first batch goes alone.
+    Where a batch was being sent to a server that had ended, grpc.aio hides the reason behind a status of its own. The
+    next attempt gets the reason, because its first batch goes alone.
     """
     code, text = failed.code(), failed.details() or ""
     if is_final(text):
@@ -50,7 +84,7 @@ def status_of(failed: Any) -> str:
 
 
 def _details(failed: Any) -> tuple[str | None, float | None]:
-    """(reason of our ErrorInfo, seconds of RetryInfo), None for what is not there."""
+    """(reason of vecdb's ErrorInfo, seconds of RetryInfo), None for what is not there."""
     raw = next((value for key, value in failed.trailing_metadata() or () if key == _DETAILS), None)
     reason, retry_s = None, None
     for detail in status_pb2.Status.FromString(raw).details if raw is not None else ():
@@ -60,3 +94,28 @@ def _details(failed: Any) -> tuple[str | None, float | None]:
         elif detail.Unpack(retry):
             retry_s = retry.retry_delay.ToTimedelta().total_seconds()
     return reason, retry_s
+
+
+def is_final(text: str) -> bool:
+    """Whether the connection failed for a reason that stays. text : details of an UNAVAILABLE."""
+    return any(sign in text for sign in _FINAL)
+
+
+def unreachable(text: str, *, secure: bool) -> str:
+    """Why there is no connection, and what to do. text : as for is_final.   secure : whether TLS was tried."""
+    last = _LAST.search(text)
+    address = unquote(last[1]) if last is not None and last[1] else "this address"
+    for sign, words in (_FINAL | _PASSING).items():
+        if sign in text:
+            return words.format(reason=_reason(text), address=address)
+    if last is None:
+        return text
+    if last[2].startswith(_CLOSED):
+        wanted = _WANTS_CERTIFICATE if secure else _WANTS_TLS
+        return f"it closed the connection at once: where it wants {wanted}"
+    return last[2]
+
+
+def _reason(text: str) -> str:
+    found = _REASON.search(text)
+    return "no reason was given" if found is None else (found[2] or found[1].replace("_", " ").lower())

@@ -75,7 +75,7 @@ class CommitGroup:
 
 
 class CompactLmdbFile:
-    """Not a change: asks the commit thread, between groups, for `Store.shrink`."""
+    """Not a change: asks the commit thread, between groups, for `Store.compact_file`."""
 
     size_bytes = 0
     exclusive = True
@@ -213,7 +213,7 @@ class Committer:
 
     def _shrink(self, job: _QueuedRequest) -> None:
         try:
-            job.result = self._store.shrink()
+            job.result = self._store.compact_file()
         except (StoreError, OSError, VecdbError) as error:  # whether the store stands again is for its next use to tell
             job.error = Unavailable(f"shrinking LMDB's file failed: {error}; nothing was lost")
 
@@ -239,7 +239,7 @@ def _commit_transaction(group: CommitGroup) -> None:
     except (StoreError, OSError) as error:
         if isinstance(error, MapFullError):
             raise
-        if not group.store.is_dead() and ("No space" in str(error) or group.store.is_full()):
+        if not group.store.is_poisoned() and ("No space" in str(error) or group.store.is_full()):
             raise OSError(errno.ENOSPC, "no space left") from error
         raise SyncFailed(OSError(errno.EIO, str(error))) from error
 

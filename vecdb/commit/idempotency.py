@@ -11,17 +11,14 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 from vecdb import limits
-from vecdb.commit.committer import Request
+from vecdb.commit.committer import CommitGroup, Request
 from vecdb.errors import Corruption, InvalidArgument
 from vecdb.storage.kv import keys
-from vecdb.validate.common import show
-
-if TYPE_CHECKING:
-    from vecdb.commit.committer import CommitGroup
-    from vecdb.storage.kv.store import Store, Txn
+from vecdb.storage.kv.store import Store, Txn
+from vecdb.validate.common import short_repr
 
 _KIND_BYTES = 16
 _ANSWER = struct.Struct(f"<QQq{_KIND_BYTES}s")  # sequence, time in s, what was returned, kind of write
@@ -103,7 +100,7 @@ def is_stored_answer(raw: bytes | None) -> bool:
 
 def _answer(raw: bytes, kind: bytes, request_id: bytes) -> Any:
     if not is_stored_answer(raw):
-        raise Corruption(f"the answer of request {show(request_id.decode())} is damaged; restore from a backup")
+        raise Corruption(f"the answer of request {short_repr(request_id.decode())} is damaged; restore from a backup")
     _, _, result, stored = _ANSWER.unpack(raw)
     if stored.rstrip(b"\0") != kind:
         raise InvalidArgument("this request_id was that of another kind of write; make a new one for each write")

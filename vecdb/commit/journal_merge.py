@@ -1,78 +1,77 @@
-"""Folding: what waits in the journal is put into the tables, a bounded piece a commit.
+"""Merging the journal of access lists into their tables, a bounded part a commit.
 
-    frozen journal -> pieces in the order of access -> pieces in the order of members -> its entries go
+    journal as it is now -> parts in the order of access -> parts in the order of members -> its entries are removed
 
-Pages of the tables are written once for all pairs that lie in them. Writes go on between the pieces; what they add to
-the journal stays there for the next fold, and while it is there it has the last word (access_journal.py), whatever
-order the two come in. One fold runs at a time: an older one that came last would put back what a newer one has changed.
+Pages of the tables are written once for all pairs that lie in them. Writes go on between the parts; what they add to
+the journal stays there for the next merge, and while it is there it has the last word (access_journal.py), whatever
+order the two come in. One merge runs at a time: an older one that came last would put back what a newer one has
+changed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vecdb import limits
-from vecdb.commit.committer import CommitGroup
-from vecdb.commit.record_requests import PendingChanges, make_room
+from vecdb.commit.committer import CommitGroup, Request
+from vecdb.commit.pending import PendingChanges, make_room
+from vecdb.state.collection_state import CollectionState
 from vecdb.tenancy.access_journal import AccessDelta, AccessJournal
-from vecdb.tenancy.pairs import RowTenantPairs
+from vecdb.tenancy.pairs import RowTenantPairs, by_tenant, numbers_of
 
-if TYPE_CHECKING:
-    from vecdb.embedded.local_collection import LocalCollection
-
-_PIECES = 16  # of each table at most: as many commits pass meanwhile, and what they add to the journal is bounded
+_PARTS = 16  # of each table at most: as many commits pass meanwhile, and what they add to the journal is bounded
 
 Order = Literal["access", "members"]
 
 
-def fold(engine: LocalCollection) -> None:
-    """Put all that is in the journal now into the tables. The caller sees to it that one fold runs at a time."""
-    for step in steps(engine):
-        if not engine.submit(step):
+def merge_journal(state: CollectionState, submit: Callable[[Request], Any]) -> None:
+    """Put all that is in the journal now into the tables. The caller sees to it that one merge runs at a time."""
+    for request in merge_requests(state):
+        if not submit(request):
             return
 
 
-def steps(engine: LocalCollection) -> Iterator[MergeJournalPart | TruncateJournal]:
-    """The requests of a fold, to be submitted in their order until one returns False."""
-    with engine.reading() as (txn, generation, state):
-        if state.journal is None:
+def merge_requests(state: CollectionState) -> Iterator[MergeJournalPart | TruncateJournal]:
+    """The requests of a merge, to be submitted in their order until one returns False."""
+    with state.reading() as (txn, generation, committed):
+        if committed.journal is None:
             return
-        journal, changes = generation.journal, generation.journal.changes(txn, state.journal)
-        through = state.journal.last
+        journal, changes = generation.journal, generation.journal.changes(txn, committed.journal)
+        through = committed.journal.last
     orders: tuple[Order, ...] = ("access", "members")
     for order in orders:
-        for part in _pieces(changes, order):
-            yield MergeJournalPart(engine, journal, part, order)
-    yield TruncateJournal(engine, journal, through)
+        for part in _parts(changes, order):
+            yield MergeJournalPart(state, journal, part, order)
+    yield TruncateJournal(state, journal, through)
 
 
-def _pieces(changes: AccessDelta, order: Order) -> Iterator[AccessDelta]:
+def _parts(changes: AccessDelta, order: Order) -> Iterator[AccessDelta]:
     granted, revoked = (_keys(pairs, order) for pairs in (changes.granted, changes.revoked))
     every = np.sort(np.concatenate([granted, revoked]))
-    step = max(limits.fold_pairs, -(-len(every) // _PIECES))
+    step = max(limits.fold_pairs, -(-len(every) // _PARTS))
     for start in range(0, len(every), step):
         first, last = every[start], every[min(start + step, len(every)) - 1]
         yield AccessDelta(
-            changes.granted.only((granted >= first) & (granted <= last)),
-            changes.revoked.only((revoked >= first) & (revoked <= last)),
+            changes.granted[(granted >= first) & (granted <= last)],
+            changes.revoked[(revoked >= first) & (revoked <= last)],
         )
 
 
 def _keys(pairs: RowTenantPairs, order: Order) -> NDArray[np.uint64]:
     """One integer a pair, in the order of a table."""
-    return pairs.packed.astype(np.uint64) if order == "access" else pairs.turned
+    return pairs.astype(np.uint64) if order == "access" else by_tenant(pairs)
 
 
 @dataclass(slots=True)
 class MergeJournalPart:
     """Put a part of the journal into one table. Returns False where the generation has been left behind."""
 
-    engine: LocalCollection
+    state: CollectionState
     journal: AccessJournal
     changes: AccessDelta
     order: Order
@@ -80,13 +79,13 @@ class MergeJournalPart:
     exclusive: bool = True
 
     def apply(self, group: CommitGroup) -> bool:
-        pending = PendingChanges.of(group, self.engine)
+        pending = PendingChanges.of(group, self.state)
         if pending.access.journal is not self.journal:
             return False
-        make_room(group, "folding the journal")
+        make_room(group, "merging the journal")
         granted, revoked = self.changes.granted, self.changes.revoked
         # a tenant that was dropped has nothing in members, and nobody takes it out again
-        granted = granted.only(pending.access.living(group, granted.numbers))
+        granted = granted[pending.access.living(group, numbers_of(granted))]
         if self.order == "access":
             self.journal.tables.change_lists(group.txn, granted, revoked)
         else:
@@ -99,14 +98,14 @@ class MergeJournalPart:
 class TruncateJournal:
     """Remove the entries up to commit `through`, all of which is in the tables."""
 
-    engine: LocalCollection
+    state: CollectionState
     journal: AccessJournal
     through: int
     size_bytes: int = 0
     exclusive: bool = True
 
     def apply(self, group: CommitGroup) -> bool:
-        pending = PendingChanges.of(group, self.engine)
+        pending = PendingChanges.of(group, self.state)
         if pending.access.journal is not self.journal:
             return False
         pending.access.forget(group, self.through)

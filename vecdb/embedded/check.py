@@ -1,275 +1,70 @@
-"""fsck: does what is on disk agree with itself? Reports, never repairs.
+"""fsck of a collection and of a database: is everything on disk as it was written? Reports, never repairs.
 
-blocks   crc, consecutive rows up to the state's count                      -> every record readable
-rows     CRC-32C of every vector against its record                         -> every vector as written
-tombs    rows below the count, each once; row_count - tombs = live_count    -> every deletion accounted for
-access   crc, live rows only, the same pairs as members, journal over both  -> a tenant sees what was granted
-tenants  names and numbers lead to one another, numbers below the next      -> no tenant under another's name
-requests every one in order has its answer                                   -> a repeated write happens once
-ids      one entry per live row, leading to it, and no other                -> get and search agree
-index    the sealed file's checksums, and the live index's own invariants   -> every live row reachable
+records   what LMDB and the row file hold (check_records.py)
+index     the sealed file's checksums, and the live index's own invariants   -> every live row reachable
 """
 
 from __future__ import annotations
 
-import heapq
-import itertools
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from vecdb import limits
-from vecdb.commit import idempotency
+from vecdb.embedded.check_records import PROBLEMS_MAX, check_records
 from vecdb.errors import Corruption
-from vecdb.kernels.primitives.checksums import crc_rows
-from vecdb.maintenance.vacuum import id_keys
-from vecdb.state.generation import Generation, iter_blocks, iter_tombs
-from vecdb.storage.kv import catalog, keys
-from vecdb.storage.kv.store import Store, Txn
-from vecdb.tenancy.access_changes import number_of, tenant
-from vecdb.tenancy.access_journal import AccessReader
-from vecdb.tenancy.pairs import rows_in
-
-if TYPE_CHECKING:
-    from vecdb.embedded.local_collection import LocalCollection
-    from vecdb.embedded.local_database import LocalDatabase
-
-_PROBLEMS_MAX = 100  # per collection: a damaged disk should not fill memory with its description
+from vecdb.state.collection_state import CollectionState
 
 
-def check_database(home: LocalDatabase) -> list[str]:
-    """Problems of every collection, each line beginning with its name."""
+def check_database(checks: Iterable[tuple[str, Callable[[], list[str]]]]) -> list[str]:
+    """Problems of every collection, each line beginning with its name. checks : (name, its check)."""
     problems: list[str] = []
-    for name in home.collections():
+    for name, check in checks:
         try:
-            problems += [f"{name}: {problem}" for problem in home.collection(name).check()]
+            problems += [f"{name}: {problem}" for problem in check()]
         except Corruption as error:
             problems.append(f"{name}: {error}")
     return problems
 
 
-def check_collection(engine: LocalCollection) -> list[str]:
-    """Problems of one collection, in words; at most a hundred."""
-    with engine.upkeep.lock:  # no vacuum or seal meanwhile: file names stay true
+def check_collection(state: CollectionState, lock: AbstractContextManager[Any]) -> list[str]:
+    """Problems of one collection, in words; at most a hundred. lock : while it is held no file is replaced."""
+    with lock:
         problems: list[str] = []
-        with engine.reading() as (txn, generation, state):
+        with state.reading() as (txn, generation, committed):
             try:
-                problems += _check_records(engine.store, txn, generation, state)
+                problems += check_records(txn, generation, committed)
             except Corruption as error:
                 problems.append(str(error))
-        problems += _check_index(engine)
-    return problems[:_PROBLEMS_MAX]
+        problems += _check_index(state)
+    return problems[:PROBLEMS_MAX]
 
 
-def _check_records(store: Store, txn: Txn, generation: Generation, state: catalog.CommittedState) -> list[str]:
-    problems: list[str] = []
-    dead = np.zeros(state.row_count, bool)
-    for sequence, rows in iter_tombs(store, txn, generation.prefix, 0):
-        if len(rows) and not 0 <= rows.min() <= rows.max() < state.row_count:
-            problems.append(f"commit {sequence} deletes row {rows.max()}, there are {state.row_count}")
-            rows = rows[(rows >= 0) & (rows < state.row_count)]
-        again = rows[dead[rows]]
-        problems += [f"commit {sequence} deletes row {row}, which was dead" for row in again[:3].tolist()]
-        dead[rows] = True
-    live_count = int(state.row_count - dead.sum())
-    if live_count != state.live_count:
-        problems.append(f"{live_count} rows have no tomb, the state counts {state.live_count} live records")
-    for block in iter_blocks(store, txn, generation.prefix, 0, state.row_count, generation.folder.name):
-        rows = np.arange(block.first_row, block.first_row + block.count)
-        actual = crc_rows(np.ascontiguousarray(generation.rows.arrays.vectors[rows[0] : rows[-1] + 1]))
-        for at in np.flatnonzero(actual != block.row_crc).tolist():
-            problems.append(
-                f"{generation.rows.path}: row {rows[at]} has crc {int(actual[at]):08x}, "
-                f"expected {int(block.row_crc[at]):08x}"
-            )
-        live = np.flatnonzero(~dead[rows])
-        problems += _check_ids(
-            store, txn, generation.prefix, block.first_row, live, id_keys(generation.prefix, block, live)
-        )
-        if len(problems) >= _PROBLEMS_MAX:
-            return problems
-    entries = sum(1 for _ in _keys_under(store.ids, txn, generation.prefix))
-    if entries != live_count:
-        problems.append(f"ids has {entries} entries, there are {live_count} live records")
-    numbers, found = _check_tenants(store, txn, generation)
-    problems += found + _check_access(txn, generation, state, dead, numbers)
-    return problems + _check_requests(store, txn, generation)
-
-
-def _check_tenants(store: Store, txn: Txn, generation: Generation) -> tuple[set[int], list[str]]:
-    """Numbers of the tenants that there are, and problems: every name leads to a number and that back to it."""
-    uid, where = generation.entry.uid, generation.entry.name
-    problems: list[str] = []
-    numbers: set[int] = set()
-    following = int.from_bytes(txn.get(keys.tenant_next(uid), db=store.tenants) or b"\1", "little")
-    head = keys.tenant_numbers(uid)
-    for key in _keys_under(store.tenants, txn, head):
-        number = int.from_bytes(key[len(head) :], "big")
-        try:
-            found = tenant(store, txn, uid, number, where)
-        except Corruption as error:
-            problems.append(str(error))
-            continue
-        numbers.add(number)
-        if found is None or number_of(store, txn, uid, found.name) != number:
-            problems.append(f"tenant {number} has a name that does not lead to it")
-        if number >= following:
-            problems.append(f"tenant {number} is there, the next number is {following}")
-    names = sum(1 for _ in _keys_under(store.tenants, txn, keys.tenant_names(uid)))
-    if names != len(numbers):
-        problems.append(f"there are {names} names of tenants and {len(numbers)} tenants")
-    return numbers, problems[:_PROBLEMS_MAX]
-
-
-def _check_requests(store: Store, txn: Txn, generation: Generation) -> list[str]:
-    """Every request in order has its answer, and there are as many as were counted."""
-    uid, found = generation.entry.uid, 0
-    first = keys.requests_in_order(uid)
-    for key in _keys_under(store.requests, txn, first):
-        known = keys.request_ids(uid) + bytes(txn.get(key, db=store.requests))
-        if not idempotency.is_stored_answer(txn.get(known, db=store.requests)):
-            return [f"the answer of request {known[keys.UID_BYTES + 1 :]!r} is missing or damaged"]
-        found += 1
-    answers = sum(1 for _ in _keys_under(store.requests, txn, keys.request_ids(uid)))
-    counted = idempotency.request_count(store, txn, uid)
-    if not found == answers == counted:
-        return [f"there are {answers} answers of requests, {found} in order, {counted} were counted"]
-    return []
-
-
-def _check_access(
-    txn: Txn, generation: Generation, state: catalog.CommittedState, dead: NDArray[np.bool_], numbers: set[int]
-) -> list[str]:
-    """The journal over the two tables gives the same pairs both ways: those of live rows, and of tenants that exist.
-    Takes 16 bytes a pair.
-    """
-    tables, grants = generation.journal.tables, generation.journal.at(txn, state)
-    problems: list[str] = []
-    entries = sum(1 for _ in _keys_under(tables.store.journal, txn, tables.prefix))
-    told = 0 if state.journal is None else state.journal.entries
-    if entries != told:
-        problems.append(f"the journal has {entries} entries, the state counts {told}")
-    turned, found = _check_lists(grants, dead)
-    problems += found
-    for number in _each_once(_numbers_under(tables.store.members, txn, tables.prefix), _tenants_in(turned)):
-        if len(problems) >= _PROBLEMS_MAX:
-            break
-        if number in numbers:
-            problems += _check_rows_of(grants, number, rows_in(turned, number), len(dead))
-        elif tables.count_of(txn, number):  # a list may go on naming a tenant that was dropped
-            problems.append(f"tenant {number} has rows, and does not exist")
-    return problems
-
-
-def _check_lists(grants: AccessReader, dead: NDArray[np.bool_]) -> tuple[NDArray[np.uint64], list[str]]:
-    """Pairs of all lists of live rows, uint64[n], by tenant (`RowTenantPairs.turned`, sorted), and problems of the
-    lists.
-    """
-    tables = grants.tables
-    problems: list[str] = []
-    parts = [np.empty(0, np.uint64)]
-    beyond = np.append(dead, True)
-    listed = _numbers_under(tables.store.access, grants.txn, tables.prefix)
-    rows = _each_once(listed, np.unique(grants.changes.granted.rows).tolist())
-    while (part := list(itertools.islice(rows, limits.block_rows_max))) and len(problems) < _PROBLEMS_MAX:
-        try:
-            lists = grants.lists_of(np.array(part, np.int64))
-        except Corruption as error:
-            problems.append(str(error))
-            continue
-        stray = beyond[np.minimum(lists.rows, len(dead))]
-        if stray.any():
-            row = lists.rows[stray][0]
-            problems.append(f"there is an access list of row {row}, which is dead or not there")
-        parts.append(lists.only(~stray).turned)
-    turned = np.concatenate(parts)
-    turned.sort()
-    return turned, problems
-
-
-def _check_rows_of(grants: AccessReader, number: int, wanted: NDArray[np.uint64], row_count: int) -> list[str]:
-    """A tenant's rows are those (ascending) whose lists name it."""
-    try:
-        found = grants.rows_of(number, row_count)
-    except Corruption as error:
-        return [str(error)]
-    if np.array_equal(found, wanted):
-        return []
-    lost = np.setdiff1d(wanted, found)
-    if len(lost):
-        return [f"row {lost[0]} has tenant {number}, which does not have the row"]
-    return [f"tenant {number} has {len(found)} rows, not those whose access lists name it"]
-
-
-def _check_ids(
-    store: Store, txn: Txn, prefix: bytes, first_row: int, live: NDArray[np.int64], expected: list[bytes]
-) -> list[str]:
-    problems = []
-    for at, key in zip(live.tolist(), expected, strict=True):
-        raw = txn.get(key, db=store.ids)
-        row = -1 if raw is None else int.from_bytes(raw, "little")
-        if row != first_row + at:
-            found = "nothing" if row < 0 else f"row {row}"
-            problems.append(f"id {keys.split_id(key)[1]!r} of live row {first_row + at} leads to {found}")
-    return problems
-
-
-def _keys_under(database: Any, txn: Txn, prefix: bytes) -> Iterator[bytes]:
-    """Keys that begin with `prefix`, in order, each once."""
-    cursor = txn.cursor(db=database)
-    found = cursor.set_range(prefix)
-    while found and (key := bytes(cursor.key())).startswith(prefix):
-        yield key
-        found = cursor.next_nodup()
-
-
-def _numbers_under(database: Any, txn: Txn, prefix: bytes) -> Iterator[int]:
-    """Rows or tenants that a table has something of, ascending."""
-    return map(keys.number_of, _keys_under(database, txn, prefix))
-
-
-def _tenants_in(turned: NDArray[np.uint64]) -> Iterator[int]:
-    """Tenants of pairs that are sorted by tenant, ascending."""
-    at = 0
-    while at < len(turned):
-        number = int(turned[at]) >> 32
-        yield number
-        at += len(rows_in(turned, number))
-
-
-def _each_once(*ascending: Iterable[int]) -> Iterator[int]:
-    """The numbers of all of them, ascending."""
-    return (number for number, _ in itertools.groupby(heapq.merge(*ascending)))
-
-
-def _check_index(engine: LocalCollection) -> list[str]:
-    snapshot = engine.snapshot
-    if engine.writable:
-        # rows that were just added may hang on nothing until maintenance settles them: unfinished work, no damage
+def _check_index(state: CollectionState) -> list[str]:
+    snapshot = state.snapshot
+    if state.writable:
+        # rows that were just added may hang on nothing until maintenance connects them: unfinished work, no damage
         snapshot.generation.index.connect_unreachable(1)
-    problems = [f"live index: {problem}" for problem in snapshot.generation.index.check()] + _check_sealed(engine)
-    if engine.index_error is not None:
-        problems.append(f"index: {engine.index_error} (being rebuilt)")
+    problems = [f"live index: {problem}" for problem in snapshot.generation.index.check()] + _check_sealed(state)
+    if state.index_error is not None:
+        problems.append(f"index: {state.index_error} (being rebuilt)")
     return problems
 
 
-def _check_sealed(engine: LocalCollection) -> list[str]:
+def _check_sealed(state: CollectionState) -> list[str]:
     """The sealed file that the state names; in a reading process the writer may name, and leave, another meanwhile."""
     while True:
-        snapshot = engine.current()
+        snapshot = state.current()
         sealed = snapshot.state.sealed
         if sealed is None:
             return []
         try:
-            index = engine.open_sealed_index(snapshot, mapped=True)
+            index = state.open_sealed_index(snapshot, mapped=True)
         except Corruption as error:
             return [str(error)]
         except FileNotFoundError:
-            if engine.current().state.sealed != sealed:
+            if state.current().state.sealed != sealed:
                 continue
-            return [f"{engine.folder / sealed.file}: missing; it is rebuilt at the next open"]
+            return [f"{state.folder / sealed.file}: missing; it is rebuilt at the next open"]
         problems = [f"{sealed.file}: {problem}" for problem in index.check()]
         index.close()
         return problems

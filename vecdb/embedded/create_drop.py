@@ -1,7 +1,7 @@
 """Creating and dropping collections.
 
 create   row file, synced -> catalog and state in one commit
-drop     catalog and state in one commit -> files and LMDB entries, a bounded piece a commit (garbage.py)
+drop     catalog and state in one commit -> files and LMDB entries, a bounded number a commit (garbage.py)
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from pathlib import Path
 
 from vecdb import limits
 from vecdb.commit.committer import CommitGroup
-from vecdb.embedded.local_collection import LocalCollection
 from vecdb.errors import AlreadyExists, LimitExceeded
 from vecdb.schema import CollectionConfig
-from vecdb.state.generation import collection_folder, row_file_name
+from vecdb.state.collection_state import CollectionState
 from vecdb.storage.disk import filesystem
+from vecdb.storage.disk.paths import collection_folder, row_file_name
 from vecdb.storage.disk.row_file import Rows
 from vecdb.storage.kv import catalog, keys
 from vecdb.validate.not_found import collection_not_found
@@ -45,7 +45,7 @@ class CreateCollection:
         state = catalog.CommittedState(sequence=group.sequence, index=catalog.index_to_dict(config.index))
         folder = collection_folder(self.database, uid)
         try:
-            store.make_room()
+            store.ensure_spare_room()
             filesystem.make_dir(folder)
             Rows.create(folder / row_file_name(0), config.dtype, config.dim, 0, sync=self.durable)
             if self.durable:
@@ -73,10 +73,10 @@ class CreateCollection:
 
 @dataclass(slots=True)
 class DropCollection:
-    """Returns the uid of what was dropped."""
+    """Returns the uid of what was dropped. state : None where this process has not opened the collection."""
 
     name: str
-    engine: LocalCollection | None
+    state: CollectionState | None
     size_bytes: int = 0
     exclusive: bool = False
 
@@ -87,13 +87,9 @@ class DropCollection:
         entry = catalog.decode_entry(raw, self.name)
         group.changed = True
         # writes of this collection that come earlier in the group are void: drop them, lest they put the state back
-        group.participants.pop(self.engine, None)
+        group.participants.pop(self.state, None)
         group.txn.delete(self.name.encode(), db=group.store.catalog)
         group.txn.delete(keys.uid(entry.uid), db=group.store.state)
-        if self.engine is not None:
-            group.published.append(self._mark)
+        if self.state is not None:
+            group.published.append(self.state.mark_dropped)
         return entry.uid
-
-    def _mark(self) -> None:
-        assert self.engine is not None
-        self.engine.dropped = True

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vecdb import limits, validate
+from vecdb.api.collection import Collection
 from vecdb.api.database import Database, check_path
 from vecdb.embedded.local_database import LocalDatabase
 from vecdb.errors import InvalidArgument, NotFound
@@ -52,11 +53,11 @@ def open_database(
         if read_only:
             raise InvalidArgument("':memory:' is always new, so read_only=True would open nothing; leave it out")
         temporary = tempfile.TemporaryDirectory(prefix="vecdb-")
-        return Database(LocalDatabase(Path(temporary.name) / "db", durability="none", temporary=temporary, **options))
+        folder = Path(temporary.name) / "db"
+        return Database(LocalDatabase(folder, Collection, durability="none", temporary=temporary, **options))
+    folder = Path(os.path.abspath(path))
     try:
-        return Database(
-            LocalDatabase(Path(os.path.abspath(path)), read_only=read_only, durability=durability, **options)
-        )
+        return Database(LocalDatabase(folder, Collection, read_only=read_only, durability=durability, **options))
     except OSError as error:
         raise filesystem.to_vecdb_error(error, f"opening {path}") from error
 
@@ -73,6 +74,6 @@ def upgrade(path: str | os.PathLike[str]) -> bool:
     if not filesystem.exists(folder / manifest.NAME):
         raise NotFound(f"no database at {folder}")
     with filesystem.raising_vecdb_errors(f"upgrading {folder}"):
-        home = LocalDatabase(folder, durability="full", maintenance=False, upgrading=True)
-        home.close()
-    return home.upgraded
+        database = LocalDatabase(folder, Collection, durability="full", maintenance=False, upgrading=True)
+        database.close()
+    return database.upgraded

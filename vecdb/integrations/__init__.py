@@ -1,1 +1,1 @@
-"""Other people's formats."""
+"""Import from other libraries: their file formats, read into collections."""

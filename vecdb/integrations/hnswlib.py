@@ -1,7 +1,9 @@
-"""Moving over from other libraries: an hnswlib index file becomes a collection.
+"""Import of an hnswlib index file into a collection.
 
-The vectors and labels are taken over, deleted elements are left behind, and the graph is built anew by our own rules
-(two threads build about as fast as hnswlib does), with the file's m and ef_construction.
+    file -> parse (hnswlib_format.py) -> vectors and labels of live elements, upserted in batches -> a new graph
+
+Elements that are marked as deleted are left out. The graph is built again by vecdb, with the file's m and
+ef_construction (two threads build about as fast as hnswlib does).
 """
 
 from __future__ import annotations
@@ -35,13 +37,16 @@ def import_hnswlib(
 ) -> Collection:
     """Fill the new or existing `collection` with the live elements of an hnswlib index file; labels become int ids.
 
-    metric : "l2", "ip" or "cosine", as the index was made: the file does not say. A cosine index holds vectors that
-        hnswlib has
-        scaled to unit length.
-    dim : refuse the file unless it has this dimension.
+    metric : "l2", "ip" or "cosine", as the index was made: the file does not say it. A cosine index holds vectors that
+        hnswlib has scaled to unit length.
+    dim : the dimension that the file must have; None: any.
+    progress : called with (elements imported, elements) after each batch.
 
-    Raises Corruption where the file is no hnswlib index, InvalidArgument where dim or metric do not fit. A repeated
-    import of the same file changes nothing but takes up where a broken one stopped, since every label is upserted.
+    Every label is upserted, so an import that was interrupted is completed when it is repeated, and a complete one
+    changes nothing.
+
+    Raises Corruption where the file is not an hnswlib index, InvalidArgument where dim or metric does not fit, NotFound
+    where there is no file.
     """
     file = Path(os.path.abspath(path))
     if not filesystem.exists(file):

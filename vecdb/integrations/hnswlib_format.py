@@ -1,4 +1,4 @@
-"""Reads the file that hnswlib 0.8 writes with `save_index`, out of bytes that the caller has opened or mapped.
+"""Reads the file that hnswlib 0.8 writes with `save_index`, from bytes that the caller has read or mapped.
 
     file    := header level0 upper
     header  := offset_level0 u64, max_elements u64, count u64, size_per_element u64, label_offset u64, offset_data u64,
@@ -9,11 +9,11 @@
     node    := size u32, list[size / (4 + 4 max_m)]                                  one list per layer from 1 upwards
     list    := link_count u16, unused u16, link u32[max_m]
 
-All little-endian and without checksum or magic, so every number is doubted: whatever does not fit the file's size, or
-does not make a graph, raises Corruption. The file does not say its metric, and a cosine space stores vectors that
-were scaled to length 1 before: the lengths given by the user are gone.
+All numbers are little-endian. There is no checksum and no magic, so every number is checked: what does not fit the
+file's size, or does not make a graph, raises Corruption. The file does not say its metric. A cosine space stores
+vectors that hnswlib has scaled to length 1, so the lengths that the user gave are lost.
 
-Thread rule: a pure function of the bytes. Opens nothing.
+Thread rule: a pure function of the bytes; it opens no file.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +30,7 @@ from vecdb import limits
 from vecdb.errors import Corruption
 
 _HEADER = struct.Struct("<6QiI3QdQ")
-_NOBODY = 0xFFFFFFFF  # the entry point of an empty graph
+_NO_ENTRY = 0xFFFFFFFF  # the entry point of an empty graph
 _LEVEL_MAX = 254
 _CHUNK_ROWS = 65_536
 
@@ -39,9 +39,9 @@ _CHUNK_ROWS = 65_536
 class HnswlibGraph:
     """Everything in the file, n elements in hnswlib's internal order.
 
-    vectors : float32[n, dim], a read-only strided view of the bytes passed in (never a copy: slice and copy what you
-        need while they are mapped); every other array owns its memory.
-    labels : uint64[n], distinct.   deleted : bool[n], marked deleted yet still part of the graph.
+    vectors : float32[n, dim], a read-only strided view of the bytes passed in, never a copy: copy the slices that you
+        need while the bytes are mapped. Every other array owns its memory.
+    labels : uint64[n], distinct.   deleted : bool[n], marked as deleted, but still part of the graph.
     links0 : int32[n, 2m], layer 0, padded with -1.
     levels : uint8[n], top layer of each element.
     upper : int32[sum(levels), m], padded with -1; layer l >= 1 of element i is row `upper_starts[i] + l - 1`.
@@ -79,61 +79,91 @@ def parse(data: Any, *, name: str = "hnswlib file") -> HnswlibGraph:
     """
     raw = np.frombuffer(data, np.uint8)
     raw.flags.writeable = False
+    header = _header(raw, name)
+    n, m, max_level, entry = header.elements, header.m, header.max_level, header.entry
+    labels = header.column(raw, "<u8", header.label_at).astype(np.uint64)
+    ordered = np.sort(labels)
+    if (ordered[1:] == ordered[:-1]).any():
+        _bad(name, f"label {ordered[:-1][ordered[1:] == ordered[:-1]][0]} occurs twice")
+    all_counts, all_links = header.column(raw, "<u2", 0), header.column(raw, "<u4", 4, 2 * m)
+    links0 = np.empty((n, 2 * m), np.int32)
+    for start, stop in _chunks(n):
+        counts, links = all_counts[start:stop], all_links[start:stop]
+        links0[start:stop] = _padded(counts, links, np.arange(start, stop), n, f"{name}, layer 0")
+    levels, upper, starts = _upper(raw[_HEADER.size + n * header.element_bytes :], n, m, max_level, name)
+    if n and not (entry < n and levels[entry] == max_level):
+        _bad(name, f"entry point {entry} of {n:,} elements is not on the top layer {max_level}")
+    return HnswlibGraph(
+        dim=header.dim,
+        m=m,
+        ef_construction=header.ef_construction,
+        max_elements=header.max_elements,
+        max_level=max_level,
+        entry=entry if n else -1,
+        vectors=header.column(raw, "<f4", header.data_at, header.dim),
+        labels=labels,
+        deleted=(header.column(raw, "u1", 2) & 1).astype(np.bool_),
+        links0=links0,
+        levels=levels,
+        upper=upper,
+        upper_starts=starts,
+    )
+
+
+class _Header(NamedTuple):
+    """The header's numbers, in the order of the file."""
+
+    offset0: int
+    max_elements: int
+    elements: int
+    element_bytes: int
+    label_at: int
+    data_at: int
+    max_level: int
+    entry: int
+    max_m: int
+    max_m0: int
+    m: int
+    level_factor: float
+    ef_construction: int
+
+    @property
+    def dim(self) -> int:
+        return (self.label_at - self.data_at) // 4
+
+    def column(self, raw: NDArray[np.uint8], dtype: str, at: int, width: int | None = None) -> NDArray[Any]:
+        """The field at byte `at` of every element, a view: dtype[elements], or dtype[elements, width]."""
+        n, item = self.elements, np.dtype(dtype).itemsize
+        shape = (n,) if width is None else (n, width)
+        strides = (self.element_bytes,) if width is None else (self.element_bytes, item)
+        return np.ndarray(shape, dtype, raw, _HEADER.size + at if n else 0, strides)
+
+
+def _header(raw: NDArray[np.uint8], name: str) -> _Header:
+    """The header of a whole file; Corruption where its numbers do not fit one another or the file's size."""
     size = raw.nbytes
     if size < _HEADER.size:
         _bad(name, f"{size:,} bytes are fewer than the {_HEADER.size} of a header")
-    (
-        offset0, max_elements, n, element, label_at, data_at, max_level, entry, max_m, max_m0, m, mult, ef_construction,
-    ) = _HEADER.unpack(raw[: _HEADER.size].tobytes())  # fmt: skip
+    header = _Header(*_HEADER.unpack(raw[: _HEADER.size].tobytes()))
+    offset0, max_elements, n, element, label_at, data_at, max_level, entry, max_m, max_m0, m, mult, ef = header
     if not (0 < m <= 10_000 and max_m == m and max_m0 == 2 * m):
         _bad(name, f"m {m}, max_m {max_m} and max_m0 {max_m0} do not belong together")
     if offset0 != 0 or data_at != 4 + 4 * max_m0:
         _bad(name, f"level 0 is said to begin at {offset0} and vectors at {data_at}, expected 0 and {4 + 4 * max_m0}")
     if label_at <= data_at or (label_at - data_at) % 4 or element != label_at + 8:
         _bad(name, f"elements of {element} bytes with labels at {label_at} leave no float32 vectors at {data_at}")
-    dim = (label_at - data_at) // 4
-    if dim > limits.dim_max:
-        _bad(name, f"dim {dim:,} is over {limits.dim_max:,}")
+    if header.dim > limits.dim_max:
+        _bad(name, f"dim {header.dim:,} is over {limits.dim_max:,}")
     if n > max_elements or n > limits.rows_max:
         _bad(name, f"{n:,} elements are over the stated capacity of {max_elements:,} (or over {limits.rows_max:,})")
     stop0 = _HEADER.size + n * element
     if stop0 + 4 * n > size:  # before anything of n's size is allocated
         _bad(name, f"{n:,} elements of {element:,} bytes need {stop0 + 4 * n:,} bytes, the file has {size:,}")
-    if not (np.isfinite(mult) and mult > 0) or not 0 < ef_construction <= 2**31:
-        _bad(name, f"level factor {mult} or ef_construction {ef_construction} makes no sense")
-    if (n == 0) != (max_level == -1) or (n == 0) != (entry == _NOBODY) or not -1 <= max_level <= _LEVEL_MAX:
+    if not (np.isfinite(mult) and mult > 0) or not 0 < ef <= 2**31:
+        _bad(name, f"level factor {mult} or ef_construction {ef} makes no sense")
+    if (n == 0) != (max_level == -1) or (n == 0) != (entry == _NO_ENTRY) or not -1 <= max_level <= _LEVEL_MAX:
         _bad(name, f"entry point {entry} at layer {max_level} does not fit {n:,} elements")
-
-    def column(dtype: str, at: int, width: int | None = None) -> NDArray[Any]:
-        shape, strides = ((n,), (element,)) if width is None else ((n, width), (element, np.dtype(dtype).itemsize))
-        return np.ndarray(shape, dtype, raw, _HEADER.size + at if n else 0, strides)
-
-    labels = column("<u8", label_at).astype(np.uint64)
-    ordered = np.sort(labels)
-    if (ordered[1:] == ordered[:-1]).any():
-        _bad(name, f"label {ordered[:-1][ordered[1:] == ordered[:-1]][0]} occurs twice")
-    links0 = np.empty((n, max_m0), np.int32)
-    for start, stop in _chunks(n):
-        counts, links = column("<u2", 0)[start:stop], column("<u4", 4, max_m0)[start:stop]
-        links0[start:stop] = _padded(counts, links, np.arange(start, stop), n, f"{name}, layer 0")
-    levels, upper, starts = _upper(raw[stop0:], n, m, max_level, name)
-    if n and not (entry < n and levels[entry] == max_level):
-        _bad(name, f"entry point {entry} of {n:,} elements is not on the top layer {max_level}")
-    return HnswlibGraph(
-        dim=dim,
-        m=m,
-        ef_construction=ef_construction,
-        max_elements=max_elements,
-        max_level=max_level,
-        entry=entry if n else -1,
-        vectors=column("<f4", data_at, dim),
-        labels=labels,
-        deleted=(column("u1", 2) & 1).astype(np.bool_),
-        links0=links0,
-        levels=levels,
-        upper=upper,
-        upper_starts=starts,
-    )
+    return header
 
 
 def _bad(name: str, reason: str) -> NoReturn:
@@ -194,8 +224,8 @@ def _walk(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Elements that reach above layer 0, and the word where each one's size stands.
 
-    Sizes can only be found one after another; but most elements write a single zero word, so the walk jumps from
-    one non-zero word to the next and takes as many steps as there are tall elements (one in m).
+    Sizes can only be found one after another. But most elements write a single zero word, so the walk goes from one
+    non-zero word to the next, and takes as many steps as elements reach above layer 0 (one in m).
     """
     nonzero = np.flatnonzero(words)
     nodes: list[int] = []

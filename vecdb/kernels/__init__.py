@@ -64,7 +64,15 @@ try:
     from vecdb.kernels.build import balanced_kmeans, insertion, list_assignment, list_bodies, repair
     from vecdb.kernels.codes import one_bit_fastscan, one_bit_lines, rabitq, sq8
     from vecdb.kernels.primitives import checksums, distance, dot_products
-    from vecdb.kernels.search import beam_search, exact_scan, graph_search, list_scan, tree_search
+    from vecdb.kernels.search import (
+        beam_search,
+        exact_scan,
+        graph_search,
+        list_probe,
+        list_rerank,
+        list_scan,
+        tree_search,
+    )
 finally:
     config.CACHE_DIR = _previous
 
@@ -80,6 +88,8 @@ __all__ = [
     "insertion",
     "list_assignment",
     "list_bodies",
+    "list_probe",
+    "list_rerank",
     "list_scan",
     "one_bit_fastscan",
     "one_bit_lines",

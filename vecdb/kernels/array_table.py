@@ -24,6 +24,7 @@ measured, fifty-eight arguments take 2.4 us where everything is in the cache, fo
 
 from __future__ import annotations
 
+import struct
 from functools import cache
 from typing import Any, get_type_hints
 
@@ -32,6 +33,9 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 from numba.np import arrayobj, numpy_support
+
+_FLOAT32, _INT32 = struct.Struct("<f"), struct.Struct("<i")
+_FLOAT64, _INT64 = struct.Struct("<d"), struct.Struct("<q")
 
 
 class ArrayTable:
@@ -54,9 +58,9 @@ def _append(words: list[int], values: Any) -> None:
             words.append(value.__array_interface__["data"][0])
             words.extend(value.shape)
         elif declared is np.float32:
-            words.append(int(np.float32(value).view(np.int32)))
+            words.append(_INT32.unpack(_FLOAT32.pack(value))[0])
         elif declared is np.float64:
-            words.append(int(np.float64(value).view(np.int64)))
+            words.append(_INT64.unpack(_FLOAT64.pack(value))[0])
         elif declared is np.int64:
             words.append(int(value))
         else:
@@ -142,3 +146,18 @@ def group_of(typingctx, table, layout, name):
     before = list(hints)[: list(hints).index(name.literal_value)]
     result = _typed(hints[name.literal_value])
     return result(table, layout, name), _reading(result, sum(_words(hints[one]) for one in before))
+
+
+@intrinsic
+def reinterpret(typingctx, array, dtype):
+    """The bytes of `array` (uint8[n]) as dtype[n / size], without a copy. Its own `view` takes a second to compile."""
+
+    def codegen(context, builder, sig, args):
+        source = context.make_array(sig.args[0])(context, builder, args[0])
+        made = context.make_array(sig.return_type)(context, builder)
+        size = context.get_constant(types.intp, context.get_abi_sizeof(context.get_data_type(dtype.dtype)))
+        pointer = builder.bitcast(source.data, made.data.type)
+        arrayobj.populate_array(made, pointer, [builder.udiv(source.nitems, size)], [size], size, None)
+        return made._getvalue()
+
+    return types.Array(dtype.dtype, 1, "C")(array, dtype), codegen

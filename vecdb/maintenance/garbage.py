@@ -1,24 +1,26 @@
-"""Debris: files and LMDB entries that no state names, left by a drop, a vacuum or a crash between two of their steps.
+"""Garbage: files and LMDB entries that no state names, left by a drop, a vacuum or a crash between two of their steps.
 
-It is harmless, and removed a bounded piece a commit, so that writers never wait long: after a drop or vacuum, and at
-open.
+It is harmless, and removed a bounded number of entries a commit, so that writers never wait long: after a drop or
+vacuum, and at open.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from vecdb.commit.committer import CommitGroup, Committer
+from vecdb.commit.committer import CommitGroup, Request
 from vecdb.errors import Corruption
 from vecdb.index.spann import build_checkpoint
-from vecdb.state.generation import row_file_name
 from vecdb.storage.disk import filesystem
+from vecdb.storage.disk.paths import row_file_name
 from vecdb.storage.kv import catalog, keys
 from vecdb.storage.kv.store import Store
-from vecdb.validate.common import breathe
+from vecdb.validate.common import yield_gil
 
-_PURGE_ENTRIES = 5_000  # deleted per commit
+_DELETED_ENTRIES = 5_000  # deleted per commit
 _SLICE = 128  # per stretch of bytecode, about 100 us
 
 
@@ -34,7 +36,7 @@ class DeleteKeyRange:
     exclusive: bool = False
 
     def apply(self, group: CommitGroup) -> bool:
-        left = _PURGE_ENTRIES
+        left = _DELETED_ENTRIES
         for name in self.databases:
             cursor = group.txn.cursor(db=group.store.databases[name])
             cursor.set_range(self.prefix)
@@ -43,26 +45,31 @@ class DeleteKeyRange:
                 group.changed = True
                 left -= 1
                 if left % _SLICE == 0:
-                    breathe()
+                    yield_gil()
         return left == 0
 
 
 def collect_garbage(
-    database: Path, store: Store, committer: Committer, *, only_uid: int | None = None, keep: tuple[str, ...] = ()
+    database: Path,
+    store: Store,
+    submit: Callable[[Request], Any],
+    *,
+    only_uid: int | None = None,
+    keep: tuple[str, ...] = (),
 ) -> None:
-    """Remove files and LMDB entries that no state names, but for files of the names `keep`: of one collection, or at
-    open of all.
+    """Remove files and LMDB entries that no state names, except files of the names `keep`: of one collection, or of
+    all.
     """
     states = _states(store)
     for prefix in _prefixes(store, keys.BY_GENERATION, keys.PREFIX_BYTES):
         uid, generation = keys.split_prefix(prefix)
         state = states.get(uid)
         if (only_uid is None or uid == only_uid) and (state is None or state.generation != generation):
-            _purge(committer, DeleteKeyRange(prefix, keys.BY_GENERATION))
+            _delete(submit, DeleteKeyRange(prefix, keys.BY_GENERATION))
     for prefix in _prefixes(store, keys.BY_UID, keys.UID_BYTES):
         uid = int.from_bytes(prefix, "big")
         if (only_uid is None or uid == only_uid) and uid not in states:
-            _purge(committer, DeleteKeyRange(prefix, keys.BY_UID))
+            _delete(submit, DeleteKeyRange(prefix, keys.BY_UID))
     synced = False
     for name in filesystem.list_dir(database / "collections"):
         try:
@@ -73,11 +80,11 @@ def collect_garbage(
             continue
         state = states.get(uid)
         folder = database / "collections" / name
-        debris = [file for file in filesystem.list_dir(folder) if file not in keep and not _is_named(file, state)]
-        if (debris or state is None) and not synced:
+        garbage = [file for file in filesystem.list_dir(folder) if file not in keep and not _is_named(file, state)]
+        if (garbage or state is None) and not synced:
             store.sync()  # with durability "relaxed" the commit that let go of these files may not be on disk yet
             synced = True
-        for file in debris:
+        for file in garbage:
             filesystem.remove(folder / file)
         if state is None:
             filesystem.remove_tree(folder)
@@ -93,8 +100,8 @@ def _is_named(file: str, state: catalog.CommittedState | None) -> bool:
     return build_checkpoint.is_wanted(file, state.generation, sealed.sequence if sealed is not None else None)
 
 
-def _purge(committer: Committer, request: DeleteKeyRange) -> None:
-    while committer.submit(request):
+def _delete(submit: Callable[[Request], Any], request: DeleteKeyRange) -> None:
+    while submit(request):
         pass
 
 

@@ -1,9 +1,9 @@
-"""Care of one collection's index and files, each step a method: for maintenance, and for users who will not wait.
+"""What is done to one collection's index and files behind its users, each step a method, and when each is due.
 
-    index_tail   tail rows -> graph           repair   dead rows out of the graph
+    index_tail       tail rows -> graph          repair   deleted rows out of the graph
     grow_companion   what searches have asked for beside the index
-    fold         journal of access lists -> their tables (journal_merge.py)
-    seal         graph -> immutable file      vacuum   dead rows out of every file (vacuum.py)
+    rebuild          the index built anew        seal     graph -> immutable file
+    vacuum           deleted rows out of every file (vacuum.py)
 
 Threads: `lock` lets one step run at a time; searches and commits never wait for it. A step that gets it after a
 drop raises NotFound: its files are gone. A step changes the live index in place (the index contract says how searches
@@ -15,17 +15,18 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from vecdb import limits
-from vecdb.commit.journal_merge import fold
-from vecdb.commit.record_requests import PatchState
+from vecdb.commit.committer import CompactLmdbFile
+from vecdb.commit.state_requests import InstallIndex, PatchState
+from vecdb.commit.write_path import WritePath
 from vecdb.index.contract import HasCompanionGraph, IndexCorruption, Progress
+from vecdb.maintenance.garbage import collect_garbage
+from vecdb.maintenance.vacuum import copy_generation
+from vecdb.state.collection_state import CollectionState
 from vecdb.storage.disk import filesystem
 from vecdb.storage.kv import catalog
-
-if TYPE_CHECKING:
-    from vecdb.embedded.local_collection import LocalCollection
 
 FLAT = "flat"  # the kind that has nothing to look after
 
@@ -36,12 +37,12 @@ _SEAL_AT_CLOSE_ROWS = 1_024  # fewer rows than this are indexed again at the nex
 
 
 class IndexMaintenance:
-    """Steps of care for one engine."""
+    """The steps of one collection."""
 
-    def __init__(self, engine: LocalCollection) -> None:
-        self.engine = engine
+    def __init__(self, state: CollectionState, writes: WritePath) -> None:
+        self.state = state
+        self.writes = writes
         self.lock = threading.RLock()
-        self.folding = threading.Lock()
         self.repaired_sequence = 0  # deletions up to here are out of the live graph
         self.repaired_dead = 0  # dead rows at that time
         self.unlinked_rows: int | None = None  # repaired away since the graph was built; None: as the state says
@@ -53,33 +54,33 @@ class IndexMaintenance:
 
     def tail_is_deferred(self) -> bool:
         """Whether the tail is left alone until a bulk load pauses."""
-        index = self.engine.snapshot.generation.index
-        few = index.indexed_rows == 0 or self.engine.tail_rows() < limits.tail_rows_bulk_max // 2
-        return index.prefers_bulk_build and self._tail_is_long() and few and self.engine.is_loaded()
+        index = self.state.snapshot.generation.index
+        few = index.indexed_rows == 0 or self.state.tail_rows() < limits.tail_rows_bulk_max // 2
+        return index.prefers_bulk_build and self._tail_is_long() and few and self.writes.is_loading()
 
     def _tail_is_long(self) -> bool:
-        snapshot = self.engine.snapshot
+        snapshot = self.state.snapshot
         index = snapshot.generation.index
         if index.kind == FLAT:
             return False
         if index.indexed_rows == 0:
-            return snapshot.visibility.row_count >= (1 if self.engine.sealed_damaged else limits.flat_rows_max)
+            return snapshot.visibility.row_count >= (1 if self.state.sealed_damaged else limits.flat_rows_max)
         return snapshot.visibility.row_count - index.indexed_rows >= index.step_rows
 
     def repair_is_due(self) -> bool:
-        snapshot = self.engine.snapshot
+        snapshot = self.state.snapshot
         dead = self._dead_rows() - self.repaired_dead
         return snapshot.generation.index.indexed_rows > 0 and dead >= max(
             _REPAIR_ROWS_MIN, _REPAIR_SHARE * snapshot.generation.index.indexed_rows
         )
 
     def seal_is_due(self, rows_min: int | None = None) -> bool:
-        snapshot = self.engine.snapshot
+        snapshot = self.state.snapshot
         sealed = snapshot.state.sealed.rows if snapshot.state.sealed else 0
         unsealed = snapshot.generation.index.indexed_rows - sealed
         if snapshot.generation.index.kind == FLAT:
             return False
-        if self.engine.sealed_damaged and snapshot.generation.index.indexed_rows and unsealed > -limits.index_step_rows:
+        if self.state.sealed_damaged and snapshot.generation.index.indexed_rows and unsealed > -limits.index_step_rows:
             return True
         index = snapshot.generation.index
         if isinstance(index, HasCompanionGraph) and index.needs_reseal():
@@ -90,34 +91,35 @@ class IndexMaintenance:
         """Repairs keep every row reachable, yet cost recall bit by bit: 10,000 x 64 records replaced three times over
         had 0.74 at a beam where a fresh graph has 0.89; built anew at each fifth, 0.89.
         """
-        index = self.engine.snapshot.generation.index
+        index = self.state.snapshot.generation.index
         return index.indexed_rows > 0 and self._unlinked() > _REBUILD_SHARE * index.indexed_rows
 
     def _unlinked(self) -> int:
-        return self.engine.snapshot.state.unlinked_rows if self.unlinked_rows is None else self.unlinked_rows
+        return self.state.snapshot.state.unlinked_rows if self.unlinked_rows is None else self.unlinked_rows
 
     def vacuum_is_due(self) -> bool:
-        snapshot = self.engine.snapshot
+        snapshot = self.state.snapshot
         dead = self._dead_rows()
         return dead >= limits.seal_rows_min // 4 and dead > limits.vacuum_dead_share * snapshot.visibility.row_count
 
     def _dead_rows(self) -> int:
-        visibility = self.engine.snapshot.visibility
+        visibility = self.state.snapshot.visibility
         return visibility.row_count - visibility.live_count
 
     def companion_is_due(self) -> bool:
-        index = self.engine.snapshot.generation.index
+        index = self.state.snapshot.generation.index
         return isinstance(index, HasCompanionGraph) and index.companion_is_due()
 
-    def fold_is_due(self) -> bool:
-        return self.engine.snapshot.generation.journal.waiting > 1
+    def merge_is_due(self) -> bool:
+        """Of the journal of access lists."""
+        return self.state.snapshot.generation.journal.waiting > 1
 
     # -- steps -------------------------------------------------------------------------------------
 
     def index_tail(self, threads: int, progress: Progress = None, *, all_rows: bool = False) -> None:
         """Move tail rows into the graph: whole steps, or with `all_rows` to the last row."""
         with self.lock, self.rebuild_on_corruption():
-            snapshot = self.engine.current()
+            snapshot = self.state.current()
             index = snapshot.generation.index
             if index.kind == FLAT:
                 return
@@ -130,16 +132,15 @@ class IndexMaintenance:
                 progress(index.indexed_rows, stop)  # where it begins
             while index.indexed_rows < stop:
                 index.add(index.next_stop(stop), threads, progress)
-                with self.engine.room:
-                    self.engine.room.notify_all()
+                self.writes.tail_shortened()
                 if progress is not None:
                     progress(index.indexed_rows, stop)
-            self.engine.index_error = None
+            self.state.index_rebuilt()
 
     def grow_companion(self, threads: int, *, all_rows: bool = False) -> None:
         """What searches have asked for beside the index: a step of it, or with `all_rows` all of them."""
         with self.lock:
-            index = self.engine.current().generation.index
+            index = self.state.current().generation.index
             while isinstance(index, HasCompanionGraph) and index.companion_is_due(all_rows=all_rows):
                 index.grow_companion(threads)
                 if not all_rows:
@@ -148,22 +149,17 @@ class IndexMaintenance:
     def repair(self, threads: int) -> None:
         """Take rows that died out of the graph and mend their neighbourhoods."""
         with self.lock, self.rebuild_on_corruption():
-            snapshot = self.engine.current()
+            snapshot = self.state.current()
             index = snapshot.generation.index
             if index.indexed_rows and snapshot.visibility.sequence > self.repaired_sequence:
                 self.unlinked_rows = self._unlinked() + index.remove(snapshot.visibility.sequence, threads)
                 self.repaired_sequence, self.repaired_dead = snapshot.visibility.sequence, self._dead_rows()
 
-    def fold(self) -> None:
-        """Put the journal of access lists into the tables. Beside any other step: it changes neither rows nor index."""
-        with self.folding:
-            fold(self.engine)
-
     def seal(self, threads: int) -> None:
         """Write the live index as an immutable file and name it in the state: data first, then the pointer."""
-        engine = self.engine
+        state = self.state
         with self.lock, self.rebuild_on_corruption():
-            snapshot = engine.current()
+            snapshot = state.current()
             index = snapshot.generation.index
             if index.kind == FLAT or index.indexed_rows == 0:
                 return
@@ -171,31 +167,31 @@ class IndexMaintenance:
             old = snapshot.state.sealed
             rows = f"{index.indexed_rows}{index.seal_suffix if isinstance(index, HasCompanionGraph) else ''}"
             name = f"{index.kind}.{snapshot.generation.number}.{snapshot.visibility.sequence}.{rows}"
-            if old is not None and old.file == name and not self.engine.sealed_damaged:
+            if old is not None and old.file == name and not self.state.sealed_damaged:
                 return
             before = index.file_names()
-            facts = index.seal(engine.folder / name)
+            facts = index.seal(state.folder / name)
             sealed = catalog.SealedIndex(name, facts.rows, facts.sequence, facts.bytes, facts.parts)
             changes = {"sealed": sealed, "unlinked_rows": self._unlinked()}
-            if engine.submit(PatchState(engine, snapshot.generation.number, changes)):
-                self.engine.sealed_damaged = False
+            if self.writes.submit(PatchState(state, snapshot.generation.number, changes)):
+                self.state.index_sealed()
                 self._remove_files((*before, *(old.files if old is not None else ())), sealed.files)
 
     def _remove_files(self, old: tuple[str, ...], new: tuple[str, ...]) -> None:
         """Files of an index that its successor does not need."""
         for name in set(old) - set(new):
-            filesystem.remove(self.engine.folder / name)
+            filesystem.remove(self.state.folder / name)
 
     @contextmanager
     def rebuild_on_corruption(self) -> Iterator[None]:
         """A step that meets damage in what the index has on disk ends, and the index is built anew by the steps to
         come.
         """
-        index = self.engine.snapshot.generation.index
+        index = self.state.snapshot.generation.index
         try:
             yield
         except IndexCorruption as error:
-            self.engine.corrupt_index(index, error)
+            self.state.corrupt_index(index, error)
 
     def reindex(self, config: dict[str, Any] | None, threads: int, progress: Progress = None) -> None:
         """An index of another kind or other parameters; what was learned about the old one is forgotten."""
@@ -204,34 +200,34 @@ class IndexMaintenance:
 
     def rebuild(self, threads: int, progress: Progress = None) -> None:
         """The same index, built anew from the live rows."""
-        self._rebuild_beside(self.engine.snapshot.state.index, {}, threads, progress)
+        self._rebuild_beside(self.state.snapshot.state.index, {}, threads, progress)
 
     def _rebuild_beside(
         self, config: dict[str, Any] | None, changes: dict[str, Any], threads: int, progress: Progress
     ) -> None:
         """Another index over the same rows, built beside the present one and then put in its place."""
-        engine = self.engine
+        state = self.state
         with self.lock:
-            snapshot = engine.current()
+            snapshot = state.current()
             index = snapshot.generation.index
             changes = {**changes, "sealed": None, "unlinked_rows": 0}
-            fresh = engine.new_index(config, snapshot.generation.rows)
+            fresh = state.new_index(config, snapshot.generation.rows)
             fresh.publish_rows(snapshot.visibility.row_count)
             fresh.remove(snapshot.visibility.sequence)
             if isinstance(index, HasCompanionGraph) and isinstance(fresh, HasCompanionGraph) and index.has_graph():
                 fresh.ask_for_graph()
             while (
                 fresh.kind != FLAT
-                and engine.snapshot.visibility.row_count - fresh.indexed_rows >= limits.index_step_rows
+                and state.snapshot.visibility.row_count - fresh.indexed_rows >= limits.index_step_rows
             ):
-                stop = engine.snapshot.visibility.row_count
+                stop = state.snapshot.visibility.row_count
                 fresh.publish_rows(stop)
                 fresh.add(fresh.next_stop(stop), threads, progress)
                 if self.tail_is_due():  # writers may be waiting for room in the tail of the present one
                     self.index_tail(threads)
                 if progress is not None:
                     progress(fresh.indexed_rows, stop)
-            engine.submit(InstallIndex(engine, snapshot.generation.number, changes, fresh=fresh))
+            self.writes.submit(InstallIndex(PatchState(state, snapshot.generation.number, changes), fresh))
             sealed = snapshot.state.sealed
             self._remove_files((*index.file_names(), *(sealed.files if sealed is not None else ())), fresh.file_names())
             self.unlinked_rows = 0
@@ -239,28 +235,38 @@ class IndexMaintenance:
 
     def reset_repair_counters(self) -> None:
         """The index was replaced by one that has let go of its dead rows."""
-        self.repaired_sequence, self.repaired_dead = self.engine.snapshot.visibility.sequence, self._dead_rows()
+        self.repaired_sequence, self.repaired_dead = self.state.snapshot.visibility.sequence, self._dead_rows()
+
+    def vacuum(self, threads: int = 1, progress: Progress = None) -> None:
+        """Rewrite the collection without its deleted rows, where there are any."""
+        with self.lock:
+            visibility = self.state.current().visibility
+            if visibility.live_count == visibility.row_count:
+                return
+            self._collect_garbage()  # a vacuum that failed leaves ids of records that may have been deleted since
+            self.repair(threads)
+            done = copy_generation(self.state, self.writes, progress)
+            self.reset_repair_counters()
+            if progress is not None:
+                progress(done, done)
+            if self.rebuild_is_due():
+                self.rebuild(threads, progress)
+            self.seal(threads)
+            self._collect_garbage()  # under the lock: it would remove the files of another vacuum or seal at work
+            self.writes.submit(CompactLmdbFile())
+
+    def _collect_garbage(self) -> None:
+        """Remove what a vacuum left behind."""
+        state = self.state
+        keep = state.snapshot.generation.index.file_names()  # in use although no state may name them yet
+        collect_garbage(state.database, state.store, self.writes.submit, only_uid=state.entry.uid, keep=keep)
+
+    def wait_idle(self) -> None:
+        """Return when no step is running."""
+        with self.lock:
+            return
 
     def close(self) -> None:
         """Before the committer stops: keep what would take long to index again."""
         if self.seal_is_due(_SEAL_AT_CLOSE_ROWS):
             self.seal(1)
-
-
-class InstallIndex(PatchState):
-    """ChangeState that also puts a freshly built index in place, at the commit."""
-
-    def __init__(self, engine: LocalCollection, generation: int, changes: dict[str, Any], *, fresh: Any) -> None:
-        super().__init__(engine, generation, changes, exclusive=True)
-        self.fresh = fresh
-
-    def apply(self, group: Any) -> bool:
-        if not super().apply(group):
-            return False
-        group.published.append(self._put_in_place)
-        return True
-
-    def _put_in_place(self) -> None:
-        snapshot = self.engine.snapshot
-        self.fresh.publish_rows(snapshot.visibility.row_count)
-        snapshot.generation.index = self.fresh

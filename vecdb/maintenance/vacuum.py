@@ -1,119 +1,105 @@
 """Vacuum: a new generation of files without the dead rows, and a switch to it in one commit.
 
-    1  the graph lets go of dead rows (repair)
-    2  live rows are copied, a bounded piece a commit, while writes go on: row file, blocks, ids, access lists under the
-       next generation's prefix, the journal of the old one put into them
+    1  deleted rows are taken out of the graph (IndexMaintenance.repair)
+    2  live rows are copied, a bounded number a commit, while writes go on: row file, blocks, ids, access lists under
+       the next generation's prefix, the journal of the old one merged into them
     3  one commit, alone in its group: the last rows, deletions, grants and revokes that came meanwhile, and the
        state that names the new generation
-    4  the old files and entries are removed, a bounded piece a commit
+    4  the old files and entries are removed, a bounded number a commit (garbage.py)
 
 `mapping` (int64[old rows], -1 = gone) renumbers rows and, without a rebuild, the graph. Searches hold the generation
 that they began with; a reading process finds the new one named in the state and loads it. A crash before step 3
-leaves debris of the next generation, after it debris of the old one: create_drop.py clears either at the next open.
+leaves garbage of the next generation, after it garbage of the old one: either is removed at the next open.
+
+`IndexMaintenance.vacuum` does all four; here are 2 and 3.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from vecdb import limits
-from vecdb.commit.committer import CommitGroup, CompactLmdbFile, SyncFailed
-from vecdb.index.contract import IndexCorruption
-from vecdb.state.generation import Generation, Snapshot, iter_blocks, record_block, row_file_name, verify_vectors
+from vecdb.commit.committer import CommitGroup, SyncFailed
+from vecdb.commit.write_path import WritePath
+from vecdb.index.contract import IndexCorruption, Progress
+from vecdb.state.collection_state import CollectionState
+from vecdb.state.generation import Generation, Snapshot
+from vecdb.state.record_blocks import id_keys, iter_blocks, record_block, verify_vectors
 from vecdb.storage.disk import filesystem
+from vecdb.storage.disk.paths import row_file_name
 from vecdb.storage.disk.row_file import Rows
 from vecdb.storage.kv import catalog, keys, record_format
 from vecdb.tenancy.access_changes import AccessWriter
-from vecdb.tenancy.pairs import RowTenantPairs, subtract
-from vecdb.validate.common import slices
+from vecdb.tenancy.pairs import RowTenantPairs, numbers_of, pack, rows_of, subtract
+from vecdb.validate.common import gil_slices
 from vecdb.validate.not_found import collection_not_found
-
-if TYPE_CHECKING:
-    from vecdb.embedded.local_collection import LocalCollection
-    from vecdb.index.contract import Progress
 
 _PIECE_ROWS = 4_096  # old rows copied per commit
 _SLICE = 128  # ids per stretch of bytecode
-_SIGN = np.uint64(1 << 63)
 
 
-def vacuum(engine: LocalCollection, threads: int = 1, progress: Progress = None) -> bool:
-    """Rewrite the collection without its dead rows. Returns False where there were none."""
-    with engine.upkeep.lock:
-        snapshot = engine.current()
-        if snapshot.visibility.live_count == snapshot.visibility.row_count:
-            return False
-        engine.clear_debris()  # a vacuum that failed leaves ids of records that may have died since
-        engine.upkeep.repair(threads)
-        copy = VacuumCopy(engine)
+def copy_generation(state: CollectionState, writes: WritePath, progress: Progress = None) -> int:
+    """Copy the live rows into a new generation and switch to it. Returns how many old rows were looked at.
+
+    The caller sees to it that no other work on the index or the files is under way.
+    """
+    copy = VacuumCopy(state)
+    try:
+        # A graph must be copied whole, and does not grow meanwhile; what else writers add is the last commit's.
+        graph_rows = 0 if copy.old.index.kind == "flat" else copy.old.index.indexed_rows
+        while copy.old_rows_left() > _PIECE_ROWS or copy.done < graph_rows:
+            if not writes.submit(CopyRows(copy)):
+                raise collection_not_found(state.entry.name)
+            if progress is not None:
+                progress(copy.done, state.snapshot.visibility.row_count)
         try:
-            # A graph must be copied whole, and does not grow meanwhile; what else writers add is the last commit's.
-            graph_rows = 0 if copy.old.index.kind == "flat" else copy.old.index.indexed_rows
-            while copy.old_rows_left() > _PIECE_ROWS or copy.done < graph_rows:
-                if not engine.submit(copy.piece()):
-                    raise collection_not_found(engine.entry.name)
-                if progress is not None:
-                    progress(copy.done, engine.snapshot.visibility.row_count)
-            try:
-                copy.new.index = copy.old.index.renumbered(copy.mapping, copy.new.rows)
-            except IndexCorruption as error:  # built anew, then, from the rows
-                engine.corrupt_index(copy.old.index, error)
-                copy.new.index = engine.new_index(engine.snapshot.state.index, copy.new.rows)
-            engine.submit(SwitchGeneration(copy))
-        except BaseException:
-            copy.old.access_log = None
-            if engine.snapshot.generation is not copy.new:
-                copy.new.close()
-            raise
-        engine.upkeep.reset_repair_counters()
-        if progress is not None:
-            progress(copy.done, copy.done)
-        if engine.upkeep.rebuild_is_due():
-            engine.upkeep.rebuild(threads, progress)
-        engine.upkeep.seal(threads)
-        engine.clear_debris()  # under the lock: to it, the files of another vacuum or seal at work would be debris
-        engine.submit(CompactLmdbFile())
-    return True
+            copy.new.attach(copy.old.index.renumbered(copy.mapping, copy.new.rows))
+        except IndexCorruption as error:  # built anew, then, from the rows
+            state.corrupt_index(copy.old.index, error)
+            copy.new.attach(state.new_index(state.snapshot.state.index, copy.new.rows))
+        writes.submit(SwitchGeneration(copy))
+    except BaseException:
+        copy.old.log_access(on=False)
+        if state.snapshot.generation is not copy.new:
+            copy.new.close()
+        raise
+    return copy.done
 
 
 class VacuumCopy:
     """Progress of one vacuum: how far the old rows are copied, and where each went."""
 
-    def __init__(self, engine: LocalCollection) -> None:
-        self.engine = engine
-        self.old = engine.snapshot.generation
-        self.old.access_log = []
+    def __init__(self, state: CollectionState) -> None:
+        self.state = state
+        self.old = state.snapshot.generation
+        self.old.log_access(on=True)
         self.number = self.old.number + 1
-        self.prefix = keys.prefix(engine.entry.uid, self.number)
+        self.prefix = keys.prefix(state.entry.uid, self.number)
         self.done = 0  # old rows [0, done) are copied
         self.written = 0  # new rows
-        self.mapping = np.full(engine.snapshot.visibility.row_count, -1, np.int64)
-        entry = engine.entry
-        path = engine.folder / row_file_name(self.number)
-        Rows.create(path, entry.dtype, entry.dim, self.number, sync=engine.durable)
-        state = msgspec.structs.replace(
-            engine.snapshot.state, generation=self.number, row_count=0, live_count=0, sequence=0, journal=None
+        self.mapping = np.full(state.snapshot.visibility.row_count, -1, np.int64)
+        entry = state.entry
+        path = state.folder / row_file_name(self.number)
+        Rows.create(path, entry.dtype, entry.dim, self.number, sync=state.durable)
+        empty = msgspec.structs.replace(
+            state.snapshot.state, generation=self.number, row_count=0, live_count=0, sequence=0, journal=None
         )
-        self.new = Generation(engine.store, engine.folder, entry, state, writable=True)
+        self.new = Generation(state.store, state.folder, entry, empty, writable=True)
 
     def old_rows_left(self) -> int:
-        return self.engine.snapshot.visibility.row_count - self.done
-
-    def piece(self) -> CopyRows:
-        return CopyRows(self)
+        return self.state.snapshot.visibility.row_count - self.done
 
     def copy(self, group: CommitGroup, stop: int) -> None:
         """Commit thread: copy the live ones of old rows [done, stop)."""
-        rows = self.engine.snapshot.visibility.row_count  # the last block may reach past `stop`
+        rows = self.state.snapshot.visibility.row_count  # the last block may reach past `stop`
         if rows > len(self.mapping):
             self.mapping = np.concatenate([self.mapping, np.full(rows - len(self.mapping), -1, np.int64)])
-        where = self.engine.entry.name
+        where = self.state.entry.name
         deleted = self.old.rows.arrays.deleted
         for block in _blocks_between(group, self.old, self.done, stop, where):
             first = block.first_row
@@ -126,7 +112,7 @@ class VacuumCopy:
         rows = block.first_row + live
         vectors = np.ascontiguousarray(self.old.rows.arrays.vectors[rows])
         crcs = block.row_crc[live]
-        verify_vectors(self.old, rows, vectors, crcs)
+        verify_vectors(self.old.rows.path, rows, vectors, crcs)
         first, n = self.written, len(live)
         blob_bytes = 0 if block.int_ids else int(block.id_end[-1])
         self.new.ensure(first + n, "int" if block.int_ids else "str", blob_bytes)
@@ -139,7 +125,7 @@ class VacuumCopy:
         group.txn.put(keys.row_key(self.prefix, first), raw, db=group.store.blocks)
         cursor = group.txn.cursor(db=group.store.ids)
         values = np.arange(first, first + n, dtype="<u8").view("V8")
-        for start, stop in slices(n, _SLICE):
+        for start, stop in gil_slices(n, _SLICE):
             new_keys = id_keys(self.prefix, block, live[start:stop])
             cursor.putmulti(list(zip(new_keys, values[start:stop].tolist(), strict=True)))
         ends = np.cumsum(lengths, dtype=np.uint32)
@@ -151,18 +137,18 @@ class VacuumCopy:
 
     def _lists(self, group: CommitGroup, rows: NDArray[np.int64]) -> RowTenantPairs:
         """What the lists of old rows (ascending) say, of tenants that there still are, under new row numbers."""
-        access = AccessWriter(self.engine.entry.uid, self.old.journal, self.engine.snapshot.state.journal)
+        access = AccessWriter(self.state.entry.uid, self.old.journal, self.state.snapshot.state.journal)
         pairs = access.lists(group, rows)[1]
-        return RowTenantPairs.of(self.mapping[pairs.rows], pairs.numbers)
+        return pack(self.mapping[rows_of(pairs)], numbers_of(pairs))
 
     def _copy_access(self, group: CommitGroup, rows: NDArray[np.int64]) -> None:
-        if self.engine.snapshot.state.has_tenants:
+        if self.state.snapshot.state.has_tenants:
             lists = self._lists(group, rows)
             self.new.journal.tables.write(group.txn, lists)
 
     def mend_access(self, group: CommitGroup, died: NDArray[np.int64]) -> None:
         """Commit thread, last: lists that have changed since they were copied, and those of old rows that have died."""
-        if not self.engine.snapshot.state.has_tenants:
+        if not self.state.snapshot.state.has_tenants:
             return
         rows = np.unique(np.concatenate([died, *(self.old.access_log or ())]))
         rows = rows[self.mapping[rows] >= 0]
@@ -176,24 +162,11 @@ class VacuumCopy:
         return np.flatnonzero((self.mapping >= 0) & (deleted != 0))
 
     def sync(self) -> None:
-        if self.engine.durable:
+        if self.state.durable:
             try:
                 self.new.rows.sync()
             except OSError as error:
                 raise SyncFailed(error) from error
-
-
-def id_keys(prefix: bytes, block: record_format.Block, which: NDArray[np.int64]) -> list[bytes]:
-    """Keys in ids of the records at positions `which` of a block."""
-    if block.int_ids and not len(block.metas):
-        head = keys.owner_prefix(prefix, b"")
-        flipped = (block.int_id_array()[which].view(np.uint64) ^ _SIGN).astype(">u8").view("V8")
-        return [head + key for key in flipped.tolist()]
-    out = []
-    for at in which.tolist():
-        owner = record_format.split_meta(block.meta(at))[0]
-        out.append(keys.owner_prefix(prefix, owner) + keys.id_key_bytes(block.id(at)))
-    return out
 
 
 def _blocks_between(
@@ -211,11 +184,11 @@ class CopyRows:
     exclusive: bool = True
 
     def apply(self, group: CommitGroup) -> bool:
-        engine = self.copy.engine
-        if group.txn.get(keys.uid(engine.entry.uid), db=group.store.state) is None:
+        state = self.copy.state
+        if group.txn.get(keys.uid(state.entry.uid), db=group.store.state) is None:
             return False
-        group.store.make_room()
-        self.copy.copy(group, min(engine.snapshot.visibility.row_count, self.copy.done + _PIECE_ROWS))
+        group.store.ensure_spare_room()
+        self.copy.copy(group, min(state.snapshot.visibility.row_count, self.copy.done + _PIECE_ROWS))
         group.changed = True
         return True
 
@@ -229,17 +202,17 @@ class SwitchGeneration:
     exclusive: bool = True
 
     def apply(self, group: CommitGroup) -> None:
-        copy, engine = self.copy, self.copy.engine
-        snapshot = engine.snapshot
-        if group.txn.get(keys.uid(engine.entry.uid), db=group.store.state) is None:
-            raise collection_not_found(engine.entry.name)
-        group.store.make_room()
+        copy, collection = self.copy, self.copy.state
+        snapshot = collection.snapshot
+        if group.txn.get(keys.uid(collection.entry.uid), db=group.store.state) is None:
+            raise collection_not_found(collection.entry.name)
+        group.store.ensure_spare_room()
         copy.copy(group, snapshot.visibility.row_count)
         dead = self._bury(group, snapshot)
         copy.mend_access(group, copy.late(snapshot))
         copy.sync()
-        if engine.durable:
-            filesystem.sync_dir(engine.folder)
+        if collection.durable:
+            filesystem.sync_dir(collection.folder)
         state = msgspec.structs.replace(
             snapshot.state,
             sequence=group.sequence,
@@ -250,7 +223,7 @@ class SwitchGeneration:
             journal=None,
         )
         assert state.live_count == snapshot.state.live_count, (state, snapshot.state)
-        group.txn.put(keys.uid(engine.entry.uid), catalog.encode(state), db=group.store.state)
+        group.txn.put(keys.uid(collection.entry.uid), catalog.encode(state), db=group.store.state)
         group.changed = True
         copy.new.delete(dead, group.sequence)
         copy.new.index.publish_rows(copy.written)
@@ -270,7 +243,7 @@ class SwitchGeneration:
             cursor.putmulti(
                 [(key, row.to_bytes(8, "little")) for row in dead[start : start + limits.block_rows_max].tolist()]
             )
-        for block in _blocks_of(group, copy.old, late, copy.engine.entry.name):
+        for block in _blocks_of(group, copy.old, late, copy.state.entry.name):
             inside = [row for row in range(block.first_row, block.first_row + block.count) if row in by_row]
             which = np.asarray(inside, np.int64) - block.first_row
             for row, id_key in zip(inside, id_keys(copy.prefix, block, which), strict=True):
@@ -280,7 +253,7 @@ class SwitchGeneration:
         return dead
 
     def _publish(self, state: catalog.CommittedState, old: Generation) -> None:
-        self.copy.engine.publish(state, self.copy.new)
+        self.copy.state.publish(state, self.copy.new)
         old.close()
 
 

@@ -50,7 +50,7 @@ class Plan(NamedTuple):
     width: int
     reason: str
 
-    def params(self, asked: SearchParams) -> SearchParams:
+    def search_params(self, asked: SearchParams) -> SearchParams:
         """What the index is told."""
         graph, lists = self.strategy == "graph", self.strategy in ("lists", "tree")
         if self.strategy == "tree" and self.width == 0:

@@ -1,15 +1,16 @@
-"""How a collection answers: searches, records by id, what its tenants see. Nothing here changes anything.
+"""Searches and reads of one collection. Nothing here changes anything.
 
-    search   current view -> plan -> index (sealed or live part and tail; exact scan for what came short) -> ids, fields
+    search   newest snapshot -> plan -> index (sealed or live part, and tail; exact scan where it found too few)
+             -> ids, fields
 
-Threads: any number at once; each answer is of one view, or of one read transaction.
+Threads: any number at once; each answer is of one snapshot, or of one read transaction.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, cast
 
@@ -19,30 +20,51 @@ from numpy.typing import NDArray
 from vecdb import limits
 from vecdb.api.hits import Hits
 from vecdb.errors import NotFound
-from vecdb.index.contract import HasCompanionGraph, IndexCorruption, Neighbors
+from vecdb.index.contract import HasCompanionGraph, Index, IndexCorruption, Neighbors
 from vecdb.index.row_set import RowSet
 from vecdb.query import mixture, planner
 from vecdb.query.cancellation import search_in_chunks
-from vecdb.schema import Record, SearchParams
+from vecdb.schema import Metric, Record, SearchParams
 from vecdb.state import record_reader
 from vecdb.state.collection_state import CollectionState
 from vecdb.state.generation import Snapshot
-from vecdb.state.plan_cache import PreparedSearch
 from vecdb.storage.disk import filesystem
 from vecdb.storage.kv import catalog, keys, record_format
 from vecdb.storage.kv.store import Txn
-from vecdb.tenancy import access_changes
+from vecdb.tenancy import tenant_names
 from vecdb.validate import IdBatch, MixtureQuery, iterator, tenant_name
 
 _NAMES_PAGE = 1_000  # names of tenants read in one transaction
 _SEARCHED_S = 2.0
 
 
-class Searcher(CollectionState):
+@dataclass(slots=True)
+class PreparedSearch:
+    """What a search works out before it looks at its query.
+
+    allowed : rows that may be returned, None: all.   search : float32[nq, dim] -> Neighbors; raises what `Index.search`
+    does.
+    """
+
+    index: Index
+    allowed: RowSet | None
+    limit: int
+    params: SearchParams
+    plan: planner.Plan
+    search: Callable[[NDArray[np.float32]], Neighbors]
+
+
+class Searcher:
     """Searches and reads of one collection."""
 
-    _searched_at = -_SEARCHED_S  # by the monotonic clock
-    _decoded = b"", -1  # the state that was decoded last, and its generation
+    def __init__(self, state: CollectionState) -> None:
+        self.state = state
+        self.entry = state.entry
+        self.store = state.store
+        self._metric = cast(Metric, state.entry.metric)
+        self.current = state.current  # bound once: every search calls it
+        self._searched_at = -_SEARCHED_S  # by the monotonic clock
+        self._decoded = b"", -1  # the state that was decoded last, and its generation
 
     # -- search ------------------------------------------------------------------------------------
 
@@ -65,11 +87,11 @@ class Searcher(CollectionState):
         started = time.perf_counter() if explain else 0.0
         self._searched_at = time.monotonic()
         while True:
-            snapshot, way = self._way(limit, params, tenants)
+            snapshot, prepared = self._prepared_search(limit, params, tenants)
             if stop is None or single:
-                found, plan = self.follow(snapshot, way, queries)
+                found, plan = self._run(snapshot, prepared, queries)
             else:
-                found, plan = search_in_chunks(partial(self.follow, snapshot, way), queries, stop)
+                found, plan = search_in_chunks(partial(self._run, snapshot, prepared), queries, stop)
             searched = time.perf_counter() if explain else 0.0
             hits = self._hits(snapshot, found, single, select, include_vectors)
             if hits is not None:
@@ -101,8 +123,8 @@ class Searcher(CollectionState):
     def _hits(
         self, snapshot: Snapshot, found: Neighbors, single: bool, select: tuple[str, ...] | None, include_vectors: bool
     ) -> Hits | None:
-        """Ids, fields and vectors of what was found; None where a vacuum has moved the rows since: once more on the new
-        view.
+        """Ids, fields and vectors of what was found; None where a vacuum has renumbered the rows since: the caller
+        searches the new snapshot.
         """
         raw_fields: list[Any] | None = None
         if snapshot.state.has_fields and select != ():
@@ -119,8 +141,7 @@ class Searcher(CollectionState):
         ids = snapshot.generation.ids.take(found.rows, padded=padded)
         sequence = snapshot.visibility.sequence
         return Hits(
-            ids, found.distances, found.counts, sequence, self.entry.metric, single, raw_fields, vectors, None, select
-            # type: ignore[arg-type]
+            ids, found.distances, found.counts, sequence, self._metric, single, raw_fields, vectors, None, select
         )  # fmt: skip
 
     def _explained(
@@ -133,7 +154,7 @@ class Searcher(CollectionState):
             "reason": plan.reason,
             "ef": plan.width if plan.strategy == "graph" else None,
             "nprobe": plan.width if plan.strategy in ("lists", "tree") else None,
-            "index_state": self.index_state(snapshot),
+            "index_state": self.state.index_state(snapshot),
             "indexed_rows": index.indexed_rows,
             "tail_rows": snapshot.visibility.row_count - index.indexed_rows,
             **index.explain(found.work),
@@ -154,11 +175,11 @@ class Searcher(CollectionState):
         explain: bool,
         tenants: tuple[str, ...] = (),
     ) -> Hits:
-        """Diverse neighbours of the records of a user (mixture.py); all that it reads and finds is of one view."""
+        """Diverse neighbours of the records of a user (mixture.py); all that it reads and finds is of one snapshot."""
         started = time.perf_counter()
         self._searched_at = time.monotonic()
         while True:
-            snapshot, allowed = self.current_for(tenants) if tenants else (self.current(), None)
+            snapshot, allowed = self.state.snapshot_for_tenants(tenants) if tenants else (self.current(), None)
             users = self._rows_of_users(snapshot, query.users, owner, allowed)
             if users is None:
                 time.sleep(0.001)  # a commit is there that is not published yet, or was while this looked
@@ -167,7 +188,7 @@ class Searcher(CollectionState):
             vectors = np.split(liked, np.cumsum([len(rows) for rows in users])[:-1])
             centres = snapshot.generation.index.centres(snapshot.visibility.row_count)
             made = mixture.fit(vectors, centres, self.entry.metric, query.components, query.smoothing, query.neighbours)
-            find = partial(self.find, snapshot, params=params, allowed=allowed)
+            find = partial(self.search_snapshot, snapshot, params=params, allowed=allowed)
             answer = mixture.answer(find, made, users[0], limit)
             searched = time.perf_counter()
             hits = self._hits(snapshot, answer.found, True, select, include_vectors)
@@ -182,11 +203,11 @@ class Searcher(CollectionState):
     def _rows_of_users(
         self, snapshot: Snapshot, users: list[IdBatch], owner: bytes, allowed: RowSet | None
     ) -> list[NDArray[np.int64]] | None:
-        """Rows of each user's records at the view; None where LMDB holds another commit by now. Raises NotFound where
-        one is not there or, which is the same to its tenants, not for them to see.
+        """Rows of each user's records at the snapshot; None where LMDB holds another commit by now. Raises NotFound
+        where a record does not exist or, which is the same to the tenants, is not for them to see.
         """
         with self.store.read() as txn:
-            _, state = self._state_in(txn)
+            state = self.state.committed(txn)
             if (state.generation, state.sequence) != (snapshot.generation.number, snapshot.visibility.sequence):
                 return None
             found = [record_reader.verified_rows_of_ids(snapshot.generation, txn, state, owner, ids) for ids in users]
@@ -204,7 +225,7 @@ class Searcher(CollectionState):
             )
         return found
 
-    def find(
+    def search_snapshot(
         self,
         snapshot: Snapshot,
         queries: NDArray[np.float32],
@@ -212,39 +233,47 @@ class Searcher(CollectionState):
         params: SearchParams,
         allowed: RowSet | None = None,
     ) -> tuple[Neighbors, planner.Plan]:
-        """Nearest rows of one view. allowed : rows of its snapshot that may be returned; None: all."""
-        return self.follow(snapshot, self._made(snapshot, limit, params, allowed), queries)
+        """Nearest rows of one snapshot. allowed : rows of it that may be returned; None: all."""
+        return self._run(snapshot, self._prepare(snapshot, limit, params, allowed), queries)
 
-    def follow(
-        self, snapshot: Snapshot, way: PreparedSearch, queries: NDArray[np.float32]
+    def _run(
+        self, snapshot: Snapshot, prepared: PreparedSearch, queries: NDArray[np.float32]
     ) -> tuple[Neighbors, planner.Plan]:
-        """Nearest rows of a view, in a way that was worked out before."""
+        """Nearest rows of a snapshot; found exactly where the index turns out to be damaged."""
         try:
-            return way.search(queries), way.plan
+            return prepared.search(queries), prepared.plan
         except IndexCorruption as error:
-            self.corrupt_index(way.index, error)
-            exact = replace(way.params, exact=True, recall=None)
-            found = way.index.search(queries, way.limit, snapshot.visibility, exact, way.allowed)
+            self.state.corrupt_index(prepared.index, error)
+            exact = replace(prepared.params, exact=True, recall=None)
+            found = prepared.index.search(queries, prepared.limit, snapshot.visibility, exact, prepared.allowed)
             return found, planner.Plan("exact", 0, "the index is damaged")
         except OSError as error:
             raise filesystem.to_vecdb_error(error, "searching", "nothing changed") from error
 
-    def _way(self, limit: int, params: SearchParams, tenants: tuple[str, ...]) -> tuple[Snapshot, PreparedSearch]:
-        """The newest view, and the way to its answer. Raises what `current_for` does."""
-        snapshot, asked = self.current(), (limit, params, tenants)
-        way = snapshot.ways.get(asked, snapshot.generation)
-        if way is None:
-            snapshot, allowed = self.current_for(tenants) if tenants else (snapshot, None)
-            way = self._made(snapshot, limit, params, allowed)
-            snapshot.ways.keep(asked, way)
-        return snapshot, way
+    def _prepared_search(
+        self, limit: int, params: SearchParams, tenants: tuple[str, ...]
+    ) -> tuple[Snapshot, PreparedSearch]:
+        """The newest snapshot, and a search of it, from its cache where it was prepared before. Raises what
+        `CollectionState.snapshot_for_tenants` does.
+        """
+        snapshot, key = self.current(), (limit, params, tenants)
+        generation = snapshot.generation
+        structure = generation.index.version  # before the search is planned: a newer one is planned for anew
+        prepared: PreparedSearch | None = snapshot.prepared.get(key, generation.tenants.evictions, structure)
+        if prepared is None:
+            allowed = None
+            if tenants:
+                snapshot, allowed = self.state.snapshot_for_tenants(tenants)
+                structure = snapshot.generation.index.version
+            prepared = self._prepare(snapshot, limit, params, allowed)
+            snapshot.prepared.keep(key, structure, prepared)
+        return snapshot, prepared
 
-    def _made(self, snapshot: Snapshot, limit: int, params: SearchParams, allowed: RowSet | None) -> PreparedSearch:
+    def _prepare(self, snapshot: Snapshot, limit: int, params: SearchParams, allowed: RowSet | None) -> PreparedSearch:
         index = snapshot.generation.index
-        structure = index.version
         plan = self.plan(snapshot, limit, params, allowed)
-        search = index.searching(limit, snapshot.visibility, plan.params(params), allowed)
-        return PreparedSearch(index, structure, allowed, limit, params, plan, search)
+        search = index.searching(limit, snapshot.visibility, plan.search_params(params), allowed)
+        return PreparedSearch(index, allowed, limit, params, plan, search)
 
     def plan(self, snapshot: Snapshot, limit: int, params: SearchParams, allowed: RowSet | None) -> planner.Plan:
         state, matching = snapshot.state, None if allowed is None else len(allowed)
@@ -255,7 +284,7 @@ class Searcher(CollectionState):
         if by_graph and not (isinstance(index, HasCompanionGraph) and index.has_graph()):
             by_graph = False
             if isinstance(index, HasCompanionGraph) and index.ask_for_graph():
-                self._wake_maintenance()
+                self.state.wake_maintenance()
         return planner.plan(
             snapshot.config,
             index.indexed_rows,
@@ -305,7 +334,7 @@ class Searcher(CollectionState):
         """A record or None per id, in order, all from one committed state; with `tenants` None, too, where none of
         them may see the record. Of one bare id the record or None itself.
         """
-        with self.reading() as (txn, generation, state):
+        with self.state.reading() as (txn, generation, state):
             for name in tenants:
                 self._tenant_in(txn, name)
             rows = record_reader.rows_of_ids(generation, txn, owner, ids.keys)
@@ -320,7 +349,7 @@ class Searcher(CollectionState):
 
     def iter(self, batch: int, *, include_vectors: bool, tenants: tuple[str, ...] = ()) -> Iterator[list[Record]]:
         """Live records in row order, `batch` at a time, from one committed state (held until the iterator is done)."""
-        with self.reading() as (txn, generation, state):
+        with self.state.reading() as (txn, generation, state):
             if tenants:
                 chosen = record_reader.rows_of_tenants(generation, txn, state, tenants).astype(np.int64)
             else:
@@ -330,13 +359,13 @@ class Searcher(CollectionState):
                 rows.append(row)
                 if len(rows) == batch:
                     records = record_reader.records(generation, txn, state, rows, include_vectors=include_vectors)
-                    with self.store.resting():
+                    with self.store.parked():
                         yield cast(list[Record], records)
                     rows = []
-                    self._guard()
+                    self.state.check_usable()
             if rows:
                 records = record_reader.records(generation, txn, state, rows, include_vectors=include_vectors)
-                with self.store.resting():
+                with self.store.parked():
                     yield cast(list[Record], records)
 
     def count(self, tenants: tuple[str, ...] = ()) -> int:
@@ -344,8 +373,8 @@ class Searcher(CollectionState):
         if not tenants:
             return self.current().visibility.live_count
         if len(tenants) > 1:
-            return len(self.current_for(tenants)[1])
-        with self.reading() as (txn, generation, state):
+            return len(self.state.snapshot_for_tenants(tenants)[1])
+        with self.state.reading() as (txn, generation, state):
             number, _ = self._tenant_in(txn, tenants[0])
             return generation.journal.at(txn, state).count_of(number)
 
@@ -353,7 +382,7 @@ class Searcher(CollectionState):
 
     def _tenant_in(self, txn: Txn, name: str) -> tuple[int, record_format.Tenant]:
         """(number, tenant). Raises NotFound."""
-        return access_changes.named(self.store, txn, self.entry.uid, tenant_name(name), self.entry.name)
+        return tenant_names.tenant_named(self.store, txn, self.entry.uid, tenant_name(name), self.entry.name)
 
     def tenants(self, after: str | None, limit: int | None) -> Iterator[str]:
         """Names past `after`, sorted, a page at a time: each page is one committed state."""
@@ -363,15 +392,15 @@ class Searcher(CollectionState):
             self.current()
             most = min(left, _NAMES_PAGE)
             with self.store.read() as txn:
-                names = access_changes.names_after(self.store, txn, self.entry.uid, last, most)
+                names = tenant_names.names_after(self.store, txn, self.entry.uid, last, most)
             yield from (name.decode() for name in names)
             if len(names) < most:
                 return
             last, left = names[-1], left - most
 
     def tenant_stats(self, name: str) -> dict[str, Any]:
-        snapshot, allowed = self.current_for((name,))
-        with self.reading() as (txn, _, _):
+        snapshot, allowed = self.state.snapshot_for_tenants((name,))
+        with self.state.reading() as (txn, _, _):
             _, found = self._tenant_in(txn, name)
         plan = self.plan(snapshot, 10, SearchParams(), allowed)
         return {

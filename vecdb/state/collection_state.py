@@ -1,9 +1,9 @@
 """What one collection has committed, as this process holds it: loaded, followed, and given its index.
 
-    state in LMDB -> Generation (rows, ids, deletions) + index -> View        replaced by each commit, never changed
+    state in LMDB -> Generation (rows, ids, deletions) + index -> Snapshot      replaced by each commit, never changed
 
-Threads: `snapshot` is replaced by the commit thread (writer) or under `_refresh_lock` (reader); whoever searches uses
-the one view that it took.
+Threads: `snapshot` is replaced by the commit thread (in the writing process) or under `_refresh_lock` (in a reading
+one); a search uses the one snapshot that it took.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from vecdb import limits
 from vecdb.errors import Corruption, Unavailable
@@ -28,8 +28,9 @@ from vecdb.index.hnsw.hnsw_index import HnswIndex
 from vecdb.index.row_set import RowSet
 from vecdb.index.spann.spann_index import SpannIndex
 from vecdb.schema import CollectionConfig, Curator, Flat, Hnsw, Spann
-from vecdb.state.generation import Generation, Snapshot, collection_folder, snapshot_of
+from vecdb.state.generation import Generation, Snapshot, snapshot_of
 from vecdb.storage.disk import filesystem
+from vecdb.storage.disk.paths import collection_folder
 from vecdb.storage.disk.row_file import Rows
 from vecdb.storage.kv import catalog, keys
 from vecdb.storage.kv.store import Store, Txn
@@ -38,13 +39,17 @@ from vecdb.validate.not_found import collection_not_found
 _log = logging.getLogger("vecdb")
 _LOAD_TRIES = 10
 _ROW_BYTES = 12  # crc and id, or where its id ends
+_WRITTEN_S = 2.0  # a collection that was written to within this time is being written to
 
 
 class CollectionState:
-    """The committed state of one collection. In a process that writes it is published, in others it is followed.
+    """The committed state of one collection. The writing process publishes it, a reading process follows it.
 
-    dropped : the collection is gone.   index_error : why its index is being replaced, None while it is sound.
+    durable : whether commits are synced to the disk.   dropped : the collection is gone.
+    index_error : why its index is being replaced, None while it is sound.
     sealed_damaged : the sealed file that the state names could not be used: it is to be written anew.
+    check_usable : raises where the database is closed, or this process is a fork of the one that opened it.
+    wake_maintenance : tells the maintenance thread that there may be work; cheap, from any thread.
     """
 
     def __init__(
@@ -54,68 +59,70 @@ class CollectionState:
         entry: catalog.CollectionEntry,
         *,
         writable: bool,
-        guard: Callable[[], None],
+        durable: bool,
+        check_usable: Callable[[], None],
         wake_maintenance: Callable[[], None],
         memory_budget_bytes: int | None,
     ) -> None:
         self.entry = entry
         self.store = store
+        self.database = database
         self.folder = collection_folder(database, entry.uid)
         self.writable = writable
+        self.durable = durable
+        self.check_usable = check_usable
+        self.wake_maintenance = wake_maintenance
         self.dropped = False
         self.index_error: str | None = None
         self.sealed_damaged = False
-        self.memory_budget_bytes = memory_budget_bytes
-        self._guard = guard
-        self._wake_maintenance = wake_maintenance
+        self._memory_budget_bytes = memory_budget_bytes
         self._refresh_lock = threading.Lock()
-        self._raw_state: bytes | None = None
-        self._last_try = False
-        self.snapshot: Snapshot
-        self._load_newest()
+        self._written_at = -_WRITTEN_S  # by the monotonic clock
+        self.snapshot, self._raw_state = self._load_newest()
 
     # -- loading -----------------------------------------------------------------------------------
 
-    def _state_in(self, txn: Txn) -> tuple[bytes, catalog.CommittedState]:
+    def committed(self, txn: Txn) -> catalog.CommittedState:
+        """The state that `txn` sees. Raises NotFound where the collection was dropped."""
+        return self._committed(txn)[1]
+
+    def _committed(self, txn: Txn) -> tuple[bytes, catalog.CommittedState]:
+        """(as stored, decoded)."""
         raw = txn.get(keys.uid(self.entry.uid), db=self.store.state)
         if raw is None:
             self.dropped = True
             raise collection_not_found(self.entry.name)
         return raw, catalog.decode_state(raw, self.entry.name)
 
-    def _load_newest(self) -> None:
-        """Load what is committed now. A reading process may lose a race with a vacuum that removes the files: then
-        once more.
+    def _load_newest(self) -> tuple[Snapshot, bytes]:
+        """What is committed now, and its state as stored. A reading process may lose a race with a vacuum that removes
+        the files: then it tries again.
         """
-        for attempt in range(_LOAD_TRIES):
-            self._last_try = attempt == _LOAD_TRIES - 1
+        tries = 0
+        while True:
+            tries += 1
             try:
                 with self.store.read() as txn:
-                    self._load(txn)
-                return
+                    return self._load(txn, last_try=tries == _LOAD_TRIES)
             except FileNotFoundError:
-                if self.writable or attempt == _LOAD_TRIES - 1:
+                if self.writable or tries == _LOAD_TRIES:
                     raise Corruption(
                         f"{self.folder}: the row file is missing; restore the database from a backup"
                     ) from None
 
-    def _load(self, txn: Txn) -> None:
-        """Read the generation that the state names into memory and make it the view."""
-        raw, state = self._state_in(txn)
+    def _load(self, txn: Txn, *, last_try: bool) -> tuple[Snapshot, bytes]:
+        """Read the generation that the state names into memory."""
+        raw, state = self._committed(txn)
         self._check_budget(state)
         self.index_error = None
         generation = Generation(self.store, self.folder, self.entry, state, writable=self.writable)
         try:
             generation.catch_up(txn, state)
-            self.load_index(generation, state)
+            self._load_index(generation, state, last_try=last_try)
         except BaseException:
             generation.close()
             raise
-        old = getattr(self, "snapshot", None)
-        self.snapshot = snapshot_of(generation, state)
-        self._raw_state = raw
-        if old is not None:
-            old.generation.close()  # its descriptor; searches that hold it keep its arrays
+        return snapshot_of(generation, state), raw
 
     def _check_budget(self, state: catalog.CommittedState) -> None:
         """Refuse a collection that would not fit, before anything of its size is read."""
@@ -128,17 +135,17 @@ class CollectionState:
         elif isinstance(config, Curator):
             per_row += tree_order.bytes_per_row(self.entry.dim)
         needed = state.row_count * per_row
-        if self.memory_budget_bytes is not None and needed > self.memory_budget_bytes:
+        if self._memory_budget_bytes is not None and needed > self._memory_budget_bytes:
             raise Unavailable(
                 f"collection {self.entry.name!r} needs about {needed:,} bytes of memory, memory_budget_bytes is "
-                f"{self.memory_budget_bytes:,}; open the database with a larger budget, vacuum, or reindex to Flat()"
+                f"{self._memory_budget_bytes:,}; open the database with a larger budget, vacuum, or reindex to Flat()"
             )
 
     # -- the newest state --------------------------------------------------------------------------
 
     def current(self) -> Snapshot:
-        """The newest committed view. Raises where the database is closed, forked, or the collection dropped."""
-        self._guard()
+        """The newest committed snapshot. Raises where the database is closed, forked, or the collection dropped."""
+        self.check_usable()
         if self.dropped:
             raise collection_not_found(self.entry.name)
         if not self.writable:
@@ -152,27 +159,33 @@ class CollectionState:
             if raw == self._raw_state:
                 return
             with self._refresh_lock:
-                raw, state = self._state_in(txn)
+                raw, state = self._committed(txn)
                 if state.sequence <= self.snapshot.state.sequence:
                     return  # another thread was faster
                 if state.generation == self.snapshot.state.generation and state.sealed == self.snapshot.state.sealed:
                     generation = self.snapshot.generation
                     generation.catch_up(txn, state)
                     generation.index.publish_rows(state.row_count)
-                    self.snapshot = snapshot_of(generation, state)
-                    self._raw_state = raw
+                    self.snapshot, self._raw_state = snapshot_of(generation, state), raw
                     return
         with self._refresh_lock:
-            self._load_newest()
+            old = self.snapshot
+            self.snapshot, self._raw_state = self._load_newest()
+            old.generation.close()  # its descriptor; searches that hold it keep its arrays
 
     def publish(self, state: catalog.CommittedState, generation: Generation | None = None) -> None:
-        """Commit thread: what searches see from now on."""
+        """Commit thread: what searches see from now on. generation : another one, after a vacuum."""
+        self._written_at = time.monotonic()
         self.snapshot = snapshot_of(generation or self.snapshot.generation, state)
-        self._wake_maintenance()
+        self.wake_maintenance()
 
-    def current_for(self, tenants: tuple[str, ...]) -> tuple[Snapshot, RowSet]:
-        """The newest view, and the rows of the union of these tenants (distinct names) in its snapshot. Raises NotFound
-        where one is unknown.
+    def is_written(self) -> bool:
+        """Whether this process has committed changes of the collection lately."""
+        return time.monotonic() - self._written_at < _WRITTEN_S
+
+    def snapshot_for_tenants(self, tenants: tuple[str, ...]) -> tuple[Snapshot, RowSet]:
+        """The newest snapshot, and the rows of the union of these tenants (distinct names) in it. Raises NotFound where
+        one is unknown.
         """
         while True:
             snapshot = self.current()
@@ -199,31 +212,29 @@ class CollectionState:
     def config(self) -> CollectionConfig:
         return catalog.config_of(self.entry, self.current().state)
 
-    @property
-    def id_kind(self) -> Literal["int", "str"] | None:
-        return self.snapshot.state.id_kind  # type: ignore[return-value]
-
     # -- its index ---------------------------------------------------------------------------------
 
-    def load_index(self, generation: Generation, state: catalog.CommittedState) -> None:
+    def _load_index(self, generation: Generation, state: catalog.CommittedState, *, last_try: bool) -> None:
         """Give `generation` its index: the sealed file where there is a sound one, else an empty structure that is
         built anew.
         """
-        rows = generation.rows
         if state.sealed is None:
-            generation.index = self.new_index(state.index, rows)
+            generation.attach(self.new_index(state.index, generation.rows))
         else:
             try:
-                generation.index = self.open_sealed_index(snapshot_of(generation, state), mapped=not self.writable)
+                generation.attach(self.open_sealed_index(snapshot_of(generation, state), mapped=not self.writable))
             except (Corruption, FileNotFoundError) as error:
-                if isinstance(error, FileNotFoundError) and not self.writable and not self._last_try:
+                if isinstance(error, FileNotFoundError) and not self.writable and not last_try:
                     raise  # the writer has sealed anew since: the caller looks again
-                # Derived data: the rows are the truth. Answers are exact until maintenance has built the graph again.
-                self.index_error = str(error)
-                self.sealed_damaged = True
-                _log.warning("collection %r: index damaged, rebuilding: %s", self.entry.name, error)
-                generation.index = self.new_index(state.index, rows)
+                # Derived data: the rows are the truth. Answers are exact until maintenance has built the index again.
+                self._note_damage(error)
+                generation.attach(self.new_index(state.index, generation.rows))
         generation.index.publish_rows(state.row_count)
+
+    def _note_damage(self, error: Exception) -> None:
+        self.index_error = str(error)
+        self.sealed_damaged = True
+        _log.warning("collection %r: index damaged, rebuilding: %s", self.entry.name, error)
 
     def corrupt_index(self, index: Index, error: Exception) -> None:
         """What an index has on disk turned out to be damaged. A writer begins an empty one, which maintenance builds;
@@ -232,21 +243,32 @@ class CollectionState:
         generation = self.snapshot.generation
         with self._refresh_lock:
             if generation.index is not index or self.index_error is not None:
-                return  # somebody else met it first
-            _log.warning("collection %r: index damaged, rebuilding: %s", self.entry.name, error)
-            self.index_error = str(error)
-            self.sealed_damaged = True
+                return  # another thread met it first
+            self._note_damage(error)
             if not self.writable:
                 return
             sealed = self.snapshot.state.sealed
             for name in set(index.file_names()) - set(sealed.files if sealed is not None else ()):
                 filesystem.remove(self.folder / name)
-            generation.index = self.new_index(self.snapshot.state.index, generation.rows)
+            generation.attach(self.new_index(self.snapshot.state.index, generation.rows))
             generation.index.publish_rows(self.snapshot.visibility.row_count)
-        self._wake_maintenance()
+        self.wake_maintenance()
+
+    def index_rebuilt(self) -> None:
+        """Maintenance: the index covers what it should; a damaged one is replaced."""
+        self.index_error = None
+
+    def index_sealed(self) -> None:
+        """Maintenance: the state names a sealed file that was written just now."""
+        self.sealed_damaged = False
+
+    def install_index(self, index: Index) -> None:
+        """Commit thread: put another index over the same rows in the place of the present one."""
+        index.publish_rows(self.snapshot.visibility.row_count)
+        self.snapshot.generation.attach(index)
 
     def open_sealed_index(self, snapshot: Snapshot, *, mapped: bool) -> Index:
-        """The sealed index that the view's state names. Raises Corruption, or FileNotFoundError."""
+        """The sealed index that the snapshot's state names. Raises Corruption, or FileNotFoundError."""
         assert snapshot.state.sealed is not None
         path = self.folder / snapshot.state.sealed.file
         if isinstance(snapshot.config, Spann):
@@ -260,9 +282,9 @@ class CollectionState:
 
     def _budgeted(self, config: Spann) -> Spann:
         """The database's budget where the collection has none of its own: lists beyond it stay on disk."""
-        if config.memory_budget_bytes is not None or self.memory_budget_bytes is None:
+        if config.memory_budget_bytes is not None or self._memory_budget_bytes is None:
             return config
-        return replace(config, memory_budget_bytes=self.memory_budget_bytes)
+        return replace(config, memory_budget_bytes=self._memory_budget_bytes)
 
     def new_index(self, config: dict[str, Any] | None, rows: Rows) -> Index:
         """An empty index as the state describes it; None is a graph, which is not begun while the collection is
@@ -290,20 +312,26 @@ class CollectionState:
         tail = snapshot.visibility.row_count - snapshot.generation.index.indexed_rows
         return "ready" if tail < limits.seal_rows_min else "building"
 
+    # -- its end -----------------------------------------------------------------------------------
+
+    def mark_dropped(self) -> None:
+        """The collection is gone: every later call raises NotFound."""
+        self.dropped = True
+
     def close(self) -> None:
         self.snapshot.generation.index.close()
         self.snapshot.generation.close()
 
-    def forget(self) -> None:
-        """Close what was dropped, and let its rows and index go with the searches that are under way: whoever has the
-        collection may hold it for long.
+    def release(self) -> None:
+        """Close what was dropped, and let its rows and index go with the searches that are under way: the caller may
+        hold the collection for long.
         """
         self.close()
         self.snapshot = DroppedCollection(self.entry.name)  # type: ignore[assignment]
 
 
 class DroppedCollection:
-    """In the place of a dropped collection's view. Whatever is asked of it raises NotFound."""
+    """In the place of a dropped collection's snapshot: every attribute raises NotFound."""
 
     def __init__(self, name: str) -> None:
         self._name = name

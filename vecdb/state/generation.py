@@ -10,7 +10,6 @@ replaced.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,29 +17,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vecdb import limits
 from vecdb.errors import Corruption
 from vecdb.index.contract import Index
-from vecdb.kernels.primitives.checksums import crc_rows
 from vecdb.schema import Hnsw, IndexConfig, Spann, Visibility
 from vecdb.state.plan_cache import PlanCache
+from vecdb.state.record_blocks import iter_blocks, iter_tombs
 from vecdb.storage.disk.growable_arrays import GrowableArrays
 from vecdb.storage.disk.id_column import IdColumn
+from vecdb.storage.disk.paths import row_file_name
 from vecdb.storage.disk.row_file import Rows
-from vecdb.storage.kv import keys, record_format
+from vecdb.storage.kv import keys
 from vecdb.storage.kv.catalog import CollectionEntry, CommittedState, index_from_dict
 from vecdb.storage.kv.store import Store, Txn
 from vecdb.tenancy.access_journal import AccessJournal
 from vecdb.tenancy.tenant_cache import TenantRowCache
-
-
-def collection_folder(database: Path, uid: int) -> Path:
-    """Where the files of a collection are."""
-    return database / "collections" / f"{uid:08x}"
-
-
-def row_file_name(generation: int) -> str:
-    return f"rows.{generation}"
 
 
 class Generation:
@@ -121,125 +111,35 @@ class Generation:
         deleted = self.rows.arrays.deleted[: visibility.row_count]
         return np.flatnonzero((deleted == 0) | (deleted > visibility.sequence))
 
+    def attach(self, index: Index) -> None:
+        """Searches that begin from now on use this index."""
+        self.index = index
+
+    def log_access(self, *, on: bool) -> None:
+        """Begin, or end, to note the rows whose tenants change, for a vacuum that copies meanwhile."""
+        self.access_log = [] if on else None
+
+    def access_changed(self, *rows: NDArray[np.int64]) -> None:
+        """The tenants of these rows have changed."""
+        if self.access_log is not None:
+            self.access_log += rows
+
     def close(self) -> None:
         self.rows.close()
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """One committed state as searches see it, and the ways that they went before."""
+    """One committed state as searches see it, and the searches that were prepared on it."""
 
     generation: Generation
     visibility: Visibility
     state: CommittedState
     config: IndexConfig
-    ways: PlanCache = field(default_factory=PlanCache, compare=False, repr=False)
+    prepared: PlanCache[Any] = field(default_factory=PlanCache, compare=False, repr=False)
 
 
 def snapshot_of(generation: Generation, state: CommittedState) -> Snapshot:
-    """The view of `generation` that `state` describes."""
+    """The snapshot of `generation` that `state` describes."""
     visibility = Visibility(state.sequence, state.row_count, state.live_count)
     return Snapshot(generation, visibility, state, index_from_dict(state.index) or Hnsw())
-
-
-def verify_vectors(
-    generation: Generation, rows: NDArray[np.int64], vectors: NDArray[Any], crcs: NDArray[np.uint32]
-) -> None:
-    """Compare copied vectors (stored dtype[n, dim] of `rows`) with their checksums. Raises Corruption, naming the
-    first.
-    """
-    actual = crc_rows(vectors)
-    bad = np.flatnonzero(actual != crcs)
-    if len(bad):
-        at = int(bad[0])
-        raise Corruption(
-            f"{generation.rows.path}: row {int(rows[at])} has crc {int(actual[at]):08x}, "
-            f"expected {int(crcs[at]):08x}; restore the database from a backup"
-        )
-
-
-def iter_blocks(
-    store: Store, txn: Txn, prefix: bytes, first: int, stop: int, where: str
-) -> Iterator[record_format.Block]:
-    """Blocks that hold rows [first, stop), in order. `first` must start a block. Raises Corruption where one is
-    missing.
-    """
-    cursor = txn.cursor(db=store.blocks)
-    row = first
-    found = cursor.set_range(keys.row_key(prefix, first))
-    while row < stop:
-        key = bytes(cursor.key()) if found else b""
-        if not key.startswith(prefix):
-            raise Corruption(f"{where}: no block at row {row}, expected rows up to {stop}; restore from a backup")
-        block = record_format.decode_block(cursor.value(), keys.number_of(key), where)
-        if block.first_row != row or block.count == 0:
-            raise Corruption(
-                f"{where}: found the block of row {block.first_row}, expected that of row {row}; restore from a backup"
-            )
-        yield block
-        row += block.count
-        found = cursor.next()
-
-
-def record_block(store: Store, txn: Txn, prefix: bytes, row: int, where: str) -> record_format.Block:
-    """The block that holds `row`, not checksummed again: `catch_up` or the commit has seen it.
-
-    From a transaction with buffers the block is a view, good until the transaction ends.
-    """
-    key, raw = _raw_block(txn.cursor(db=store.blocks), prefix, row, where)
-    block = record_format.decode_block(raw, key, where, verify=False)
-    if not block.first_row <= row < block.first_row + block.count:
-        raise _no_block(row, where)
-    return block
-
-
-def record_metas(store: Store, txn: Txn, prefix: bytes, rows: Iterable[int], where: str) -> list[bytes]:
-    """The meta of each row: what `record_block` would give of it."""
-    cursor = txn.cursor(db=store.blocks)
-    metas = []
-    for row in rows:
-        key, raw = _raw_block(cursor, prefix, row, where)
-        meta = record_format.meta_of(raw, key, row, where)
-        if meta is None:
-            raise _no_block(row, where)
-        metas.append(meta)
-    return metas
-
-
-def _raw_block(cursor: Any, prefix: bytes, row: int, where: str) -> tuple[int, Any]:
-    """(first row by its key, value) of the last block that does not begin after `row`."""
-    if not 0 <= row <= limits.rows_max:
-        raise Corruption(f"{where}: an id leads to row {row}, which cannot be; restore from a backup")
-    past = cursor.set_range(keys.row_key(prefix, row + 1))  # the first block that begins after the row, if any
-    if not (cursor.prev() if past else cursor.last()):
-        raise _no_block(row, where)
-    key, raw = cursor.item()
-    key = bytes(key)
-    if not key.startswith(prefix):
-        raise _no_block(row, where)
-    return keys.number_of(key), raw
-
-
-def _no_block(row: int, where: str) -> Corruption:
-    return Corruption(f"{where}: no block holds row {row}; restore from a backup")
-
-
-def iter_tombs(store: Store, txn: Txn, prefix: bytes, first_sequence: int) -> Iterator[tuple[int, NDArray[np.int64]]]:
-    """(sequence, rows it deleted: int64[n] ascending) from `first_sequence` on."""
-    cursor = txn.cursor(db=store.tombs)
-    if not cursor.set_range(keys.row_key(prefix, first_sequence)):
-        return
-    found = list(_prefixed(cursor.iternext_nodup(keys=True, values=False), prefix))
-    pair = np.dtype([("key", f"V{keys.PREFIX_BYTES + 8}"), ("row", "<u8")])
-    for key in found:
-        raw = cursor.getmulti([key], dupdata=True, dupfixed_bytes=8, keyfixed=True)
-        if len(key) != keys.PREFIX_BYTES + 8 or len(raw) % pair.itemsize:
-            raise Corruption(f"tombs of commit {key[keys.PREFIX_BYTES :].hex()} are damaged; restore from a backup")
-        yield keys.number_of(key), np.frombuffer(raw, pair)["row"].astype(np.int64)
-
-
-def _prefixed(found: Iterator[Any], prefix: bytes) -> Iterator[bytes]:
-    for key in map(bytes, found):  # a buffer where the transaction gives buffers
-        if not key.startswith(prefix):
-            return
-        yield key

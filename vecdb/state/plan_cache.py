@@ -1,68 +1,45 @@
-"""What a search works out before it looks at its query, kept for those that ask the same.
+"""What a search works out before it looks at its query, kept for the next search that asks for the same.
 
-    (limit, params, tenants) -> Way: rows of the tenants, plan, the index's part
+    (limit, parameters, tenants) -> prepared search: rows of the tenants, plan, the index's part
 
-A view never changes, so what follows from it holds as long as the structure of its index is the same. It is forgotten
-with the view, so at each commit, and by an eviction from the cache of tenants, whose rows it holds.
+A snapshot never changes, so what follows from it holds as long as its index has the same structure. The cache is
+dropped with the snapshot, so at each commit; an eviction from the cache of tenants, whose rows it holds, empties it.
 
 Measured on tenants of a hundred rows, of whose searches Python is more than half: 0.82 to 0.89 of the time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-import numpy as np
-from numpy.typing import NDArray
+from collections.abc import Hashable
+from typing import Generic, TypeVar
 
 from vecdb import limits
 
-if TYPE_CHECKING:
-    from vecdb.index.contract import Index, Neighbors
-    from vecdb.index.row_set import RowSet
-    from vecdb.query.planner import Plan
-    from vecdb.schema import SearchParams
-    from vecdb.state.generation import Generation
-
-Asked = tuple[int, "SearchParams", tuple[str, ...]]
+P = TypeVar("P")
 
 
-@dataclass(slots=True)
-class PreparedSearch:
-    """structure : of the index when this was made (`Index.version`).   allowed : rows that may be returned, None:
-    all.   search : float32[nq, dim] -> Found; raises what `Index.search` does.
+class PlanCache(Generic[P]):
+    """The prepared searches of one snapshot.
+
+    Threads: any number. What one thread removes while another adds is worked out once more.
     """
-
-    index: Index
-    structure: object
-    allowed: RowSet | None
-    limit: int
-    params: SearchParams
-    plan: Plan
-    search: Callable[[NDArray[np.float32]], Neighbors]
-
-
-class PlanCache:
-    """Those of one view. Threads: any number; what one forgets while another keeps is worked out once more."""
 
     __slots__ = ("_evictions", "_known")
 
     def __init__(self) -> None:
         self._evictions = 0
-        self._known: dict[Asked, PreparedSearch] = {}
+        self._known: dict[Hashable, tuple[object, P]] = {}
 
-    def get(self, asked: Asked, generation: Generation) -> PreparedSearch | None:
-        """generation : that of the view."""
-        evictions = generation.tenants.evictions
+    def get(self, key: Hashable, evictions: int, structure: object) -> P | None:
+        """evictions : of the tenants' cache, a count.   structure : of the index; another object is another one."""
         if self._evictions != evictions:
             self._evictions = evictions
             self._known.clear()
-        way = self._known.get(asked)
-        return way if way is not None and way.structure is generation.index.version else None
+        found = self._known.get(key)
+        return found[1] if found is not None and found[0] is structure else None
 
-    def keep(self, asked: Asked, way: PreparedSearch) -> None:
+    def keep(self, key: Hashable, structure: object, prepared: P) -> None:
+        """structure : of the index before the search was prepared."""
         if len(self._known) >= limits.ways_max:
             self._known.clear()
-        self._known[asked] = way
+        self._known[key] = structure, prepared

@@ -12,14 +12,15 @@ from numpy.typing import NDArray
 
 from vecdb.errors import Corruption
 from vecdb.schema import Id, Record
-from vecdb.state.generation import Generation, iter_tombs, record_block, record_metas, verify_vectors
+from vecdb.state.generation import Generation
+from vecdb.state.record_blocks import iter_tombs, record_block, record_metas, verify_vectors
 from vecdb.storage.kv import keys, record_format
 from vecdb.storage.kv.catalog import CommittedState
 from vecdb.storage.kv.store import Txn
-from vecdb.tenancy import access_changes
-from vecdb.tenancy.pairs import distinct
+from vecdb.tenancy import tenant_names
+from vecdb.tenancy.pairs import distinct, numbers_of, rows_of
 from vecdb.validate import IdBatch, decode_fields, tenant_name
-from vecdb.validate.common import slices
+from vecdb.validate.common import gil_slices
 
 _SLICE_IDS = 512  # looked up in one bytecode stretch
 
@@ -33,7 +34,7 @@ def rows_of_ids(generation: Generation, txn: Txn, owner: bytes, id_keys: list[by
     """The live row of each id in the state of `txn`, -1 where there is none."""
     prefix, table = keys.owner_prefix(generation.prefix, owner), generation.store.ids
     rows: list[int] = []
-    for start, stop in slices(len(id_keys), _SLICE_IDS):
+    for start, stop in gil_slices(len(id_keys), _SLICE_IDS):
         found = [txn.get(prefix + key, db=table) for key in id_keys[start:stop]]
         rows += [-1 if raw is None else int.from_bytes(raw, "little") for raw in found]
     return rows
@@ -58,16 +59,16 @@ def verified_rows_of_ids(
     if len(there) and int(rows.max()) >= state.row_count:
         raise Corruption(f"{generation.entry.name}: an id leads to row {rows.max()} of {state.row_count}")
     names = generation.ids.take(rows[there], padded=False).tolist()
-    for start, stop in slices(len(there), _SLICE_IDS):
+    for start, stop in gil_slices(len(there), _SLICE_IDS):
         for at, name in zip(there[start:stop].tolist(), names[start:stop], strict=True):
             check_id_matches(generation, ids.keys[at], name)
     return rows
 
 
 def encoded_fields(generation: Generation, txn: Txn, rows: list[int]) -> list[bytes]:
-    """The fields of each row as msgpack."""
+    """The fields of each row as msgpack. `txn` gives buffers."""
     metas = record_metas(generation.store, txn, generation.prefix, rows, generation.entry.name)
-    return [record_format.split_meta(meta)[1] for meta in metas]
+    return record_format.fields_of(metas)
 
 
 def records(
@@ -99,9 +100,9 @@ def _names_of(generation: Generation, txn: Txn, state: CommittedState, rows: lis
     store, uid, where = generation.store, generation.entry.uid, generation.entry.name
     asked = np.unique(np.asarray(rows, np.int64))
     lists = generation.journal.at(txn, state).lists_of(asked[asked >= 0])
-    tenants = access_changes.tenants_of(store, txn, uid, np.unique(lists.numbers), where)
+    tenants = tenant_names.tenants_of(store, txn, uid, np.unique(numbers_of(lists)), where)
     names: dict[int, list[str]] = {}
-    for row, number in zip(lists.rows.tolist(), lists.numbers.tolist(), strict=True):
+    for row, number in zip(rows_of(lists).tolist(), numbers_of(lists).tolist(), strict=True):
         found = tenants[number]
         if found is not None:
             names.setdefault(row, []).append(found.name.decode())
@@ -112,7 +113,7 @@ def vectors(generation: Generation, rows: NDArray[np.int64]) -> NDArray[Any]:
     """Copies of stored vectors, compared with their crcs."""
     arrays = generation.rows.arrays
     found = np.ascontiguousarray(arrays.vectors[rows])
-    verify_vectors(generation, rows, found, arrays.crcs[rows])
+    verify_vectors(generation.rows.path, rows, found, arrays.crcs[rows])
     return found
 
 
@@ -126,7 +127,7 @@ def _vectors_committed(generation: Generation, txn: Txn, rows: list[int]) -> lis
     for i, row in enumerate(rows):
         block = record_block_at(generation, txn, row)
         crcs[i] = block.row_crc[row - block.first_row]
-    verify_vectors(generation, numbers, found, crcs)
+    verify_vectors(generation.rows.path, numbers, found, crcs)
     return list(found)
 
 
@@ -137,7 +138,7 @@ def rows_of_tenants(
     store, entry = generation.store, generation.entry
     grants, parts = generation.journal.at(txn, state), []
     for name in names:
-        number, _ = access_changes.named(store, txn, entry.uid, tenant_name(name), entry.name)
+        number, _ = tenant_names.tenant_named(store, txn, entry.uid, tenant_name(name), entry.name)
         rows = grants.rows_of(number, state.row_count)
         grants.confirm(number, rows)
         parts.append(rows)

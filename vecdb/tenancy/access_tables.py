@@ -1,10 +1,10 @@
 """The two tables of access lists as LMDB holds them.
 
     access[row]      -> numbers of tenants     the truth, with a checksum      (keys.py and record_format.py draw them)
-    members[number]  -> rows                   the same pairs the other way round
+    members[number]  -> rows                   the same pairs by tenant
 
-Neither is the whole truth: the journal lies over both (access_journal.py). Everything is done for arrays of pairs at
-once, in any transaction; what changes the tables is called on the commit thread.
+Changes that wait in the journal (access_journal.py) apply on top of both. Every function takes and returns sets of
+pairs. Reading works in any transaction; what changes the tables is called on the commit thread.
 """
 
 from __future__ import annotations
@@ -19,8 +19,17 @@ from numpy.typing import NDArray
 
 from vecdb.errors import Corruption
 from vecdb.storage.kv import keys, record_format
-from vecdb.tenancy.pairs import NOTHING, RowTenantPairs, subtract, unite
-from vecdb.validate.common import breathe, slices
+from vecdb.tenancy.pairs import (
+    NO_PAIRS,
+    RowTenantPairs,
+    apply_changes,
+    by_tenant,
+    counts_by_row,
+    distinct,
+    numbers_of,
+    rows_of,
+)
+from vecdb.validate.common import gil_slices, yield_gil
 
 if TYPE_CHECKING:
     from vecdb.storage.kv.store import Store, Txn
@@ -30,11 +39,12 @@ _ROW = np.dtype([("row", "<u8")])
 _MEMBER = np.dtype([("key", f"V{keys.PREFIX_BYTES + 8}"), *_ROW.descr])
 _ROWS_AT_ONCE = 1 << 20  # of a tenant, in 30 MB
 _ROWS_SLICE = 4_096  # 1 ms
+_LOW_32 = 0xFFFFFFFF  # of a pair by tenant: the row
 
 
 @dataclass(frozen=True, slots=True)
 class AccessTables:
-    """Those of one generation. where : what messages call the collection."""
+    """The tables of one generation. where : the collection's name in messages."""
 
     store: Store
     prefix: bytes
@@ -45,16 +55,15 @@ class AccessTables:
     def lists_of(self, txn: Txn, rows: NDArray[np.int64]) -> RowTenantPairs:
         """The pairs of rows (distinct, ascending), each list compared with its checksum. Raises Corruption."""
         cursor = txn.cursor(db=self.store.access)
-        all_rows, all_numbers = [], []
-        for start, stop in slices(len(rows), _SLICE):
-            found = cursor.getmulti(keys.all_numbered(self.prefix, rows[start:stop]))
-            if not found:
-                continue
-            there = keys.numbers_of([key for key, _ in found])
-            numbers, counts = record_format.decode_access([raw for _, raw in found], there, self.where)
-            all_rows.append(np.repeat(there, counts))
-            all_numbers.append(numbers)
-        return RowTenantPairs.of(np.concatenate(all_rows), np.concatenate(all_numbers)) if all_rows else NOTHING
+        parts = []
+        for start, stop in gil_slices(len(rows), _SLICE):
+            found = cursor.getmulti(keys.row_keys(self.prefix, rows[start:stop]))
+            if found:
+                found_keys, lists = zip(*found, strict=True)
+                listed_rows = keys.numbers_of(found_keys)
+                numbers, counts = record_format.decode_access(lists, listed_rows, self.where)
+                parts.append((np.repeat(listed_rows, counts) << 32) | numbers.view(np.int64))
+        return distinct(np.concatenate(parts)) if parts else NO_PAIRS
 
     def count_of(self, txn: Txn, number: int) -> int:
         """How many rows a tenant has."""
@@ -66,7 +75,7 @@ class AccessTables:
         key, find = keys.row_key(self.prefix, number), txn.cursor(db=self.store.members).set_key_dup
         values = rows.astype("<u8").view("V8")
         count = 0
-        for start, stop in slices(len(values), _SLICE):
+        for start, stop in gil_slices(len(values), _SLICE):
             count += sum(find(key, row) for row in values[start:stop].tolist())
         return count
 
@@ -95,67 +104,64 @@ class AccessTables:
     # -- changing ----------------------------------------------------------------------------------
 
     def change(self, txn: Txn, granted: RowTenantPairs, revoked: RowTenantPairs) -> None:
-        """Both tables."""
+        """Change both tables."""
         self.change_lists(txn, granted, revoked)
         self.change_members(txn, granted, revoked)
 
     def change_lists(self, txn: Txn, granted: RowTenantPairs, revoked: RowTenantPairs) -> None:
-        """Write the lists of all rows that are named; those that come to nothing go. Raises Corruption before it
-        changes anything.
+        """Rewrite the lists of all rows that are named, and remove those that become empty. Raises Corruption before
+        it changes anything.
         """
-        rows = np.union1d(granted.rows, revoked.rows)
-        present = self.lists_of(txn, rows)
-        lists = unite(subtract(present, revoked), granted)
-        for key in keys.all_numbered(self.prefix, np.setdiff1d(present.rows, lists.rows)):
+        present = self.lists_of(txn, np.union1d(rows_of(granted), rows_of(revoked)))
+        lists = apply_changes(present, revoked, granted)
+        for key in keys.row_keys(self.prefix, np.setdiff1d(rows_of(present), rows_of(lists))):
             txn.delete(key, db=self.store.access)
         self.write_lists(txn, lists)
 
     def change_members(self, txn: Txn, granted: RowTenantPairs, revoked: RowTenantPairs) -> None:
         cursor = txn.cursor(db=self.store.members)
         find, delete = cursor.set_key_dup, cursor.delete
-        for entries in self._members(revoked):
-            for key, row in entries:
-                if find(key, row):
-                    delete()
-        for entries in self._members(granted):
-            cursor.putmulti(entries)
+        for pairs, is_grant in ((revoked, False), (granted, True)):
+            in_order = np.sort(by_tenant(pairs))
+            numbers, rows = in_order >> 32, (in_order & _LOW_32).astype("<u8", copy=False).view("V8")
+            for start, stop in gil_slices(len(rows), _SLICE):
+                tenant_keys = keys.row_keys(self.prefix, numbers[start:stop])
+                entries = zip(tenant_keys, rows[start:stop].tolist(), strict=True)
+                if is_grant:
+                    cursor.putmulti(list(entries))
+                    continue
+                for key, row in entries:
+                    if find(key, row):
+                        delete()
 
     def write(self, txn: Txn, lists: RowTenantPairs) -> None:
-        """Whole lists of rows that had none, in both tables."""
+        """Write whole lists of rows that had none, in both tables."""
         self.write_lists(txn, lists)
-        self.change_members(txn, lists, NOTHING)
+        self.change_members(txn, lists, NO_PAIRS)
 
     def write_lists(self, txn: Txn, lists: RowTenantPairs) -> None:
         """Put whole lists: all pairs of each row that is in `lists`."""
-        rows, counts = lists.counts()
-        numbers, ends = lists.numbers, np.cumsum(counts)
+        rows, counts = counts_by_row(lists)
+        numbers, ends = numbers_of(lists), np.cumsum(counts)
         cursor = txn.cursor(db=self.store.access)
-        for start, stop in slices(len(rows), _SLICE):
+        for start, stop in gil_slices(len(rows), _SLICE):
             first = int(ends[start - 1]) if start else 0
             raws = record_format.encode_access(numbers[first : int(ends[stop - 1])], counts[start:stop])
-            cursor.putmulti(list(zip(keys.all_numbered(self.prefix, rows[start:stop]), raws, strict=True)))
+            cursor.putmulti(list(zip(keys.row_keys(self.prefix, rows[start:stop]), raws, strict=True)))
 
     def drop(self, txn: Txn, number: int) -> None:
-        """A tenant's pages in `members` go as a whole; in lists its number stays."""
+        """Remove all rows of a tenant from `members`; the lists in `access` go on naming its number."""
         txn.delete(keys.row_key(self.prefix, number), db=self.store.members)
 
     def next_generation(self) -> AccessTables:
         uid, generation = keys.split_prefix(self.prefix)
         return AccessTables(self.store, keys.prefix(uid, generation + 1), self.where)
 
-    def _members(self, pairs: RowTenantPairs) -> Iterator[list[tuple[bytes, bytes]]]:
-        """Entries of `members`, in their order, a slice at a time."""
-        numbers, rows = pairs.by_number()
-        values = rows.astype("<u8", copy=False).view("V8")
-        for start, stop in slices(len(values), _SLICE):
-            yield list(
-                zip(keys.all_numbered(self.prefix, numbers[start:stop]), values[start:stop].tolist(), strict=True)
-            )
-
 
 def _values_of(cursor: Any, key: bytes, count: int) -> Iterator[tuple[bytes, np.dtype[Any]]]:
-    """What is under a key that `cursor` stands at, in parts, each with its layout. All at once LMDB's binding gives
-    each value with its key, 29 bytes a row with what becomes of it; one by one takes 4, and four times as long.
+    """The values of the key at which `cursor` stands, in parts, each with its layout. Read all at once, LMDB's binding
+    gives each value with its key, which takes 29 bytes a row in all; read one by one they take 4, and four times as
+    long.
     """
     if count <= _ROWS_AT_ONCE:
         if count:
@@ -164,4 +170,4 @@ def _values_of(cursor: Any, key: bytes, count: int) -> Iterator[tuple[bytes, np.
     values = cursor.iternext_dup()
     while raw := b"".join(itertools.islice(values, _ROWS_SLICE)):
         yield raw, _ROW
-        breathe()
+        yield_gil()

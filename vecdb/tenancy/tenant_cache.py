@@ -1,20 +1,21 @@
-"""Which rows does a tenant see? A cache, in memory, of the tenants that are searched.
+"""A cache, in memory, of the rows of those tenants that are searched.
 
-    name -> Entry: rows uint32, valid from the commit `sequence` on -> older: the same before that commit
-    names -> rows of a union, while none of its parts has moved
+    name  -> CachedTenant: rows uint32, valid from the commit `sequence` on -> older: its rows before that commit
+    names -> CachedUnion: rows of several tenants, until those of one of them change
 
-- A tenant that nobody searches takes no memory here: names and rows are read from LMDB at the first search, each row
-  confirmed by the record's own access list, whose checksum LMDB's pages lack.
-- A search takes the version of its own view's snapshot. `rows_at` returns None where it has neither that nor the one
-  before it: the caller takes a newer view.
-- In the writing process a commit's changes are merged into the entries that are here, before its view is published. A
-  load reads LMDB under the same lock: what it reads may be newer than what was published, never older, and a change
-  that it has read already is known by its sequence.
-- In a reading process an entry holds as long as the tenant's stored sequence has not moved, which is looked up once
-  for each newer view.
+- A tenant that nobody searches takes no memory here. Name and rows are read from LMDB at the first search, and each row
+  is confirmed by the record's own access list, which has a checksum, as LMDB's pages do not.
+- A search takes the version that belongs to its snapshot. `rows_at` returns None where the cache has neither that one
+  nor the one before it: the caller then takes a newer snapshot.
+- In the writing process the changes of a commit are merged into the cached tenants before its snapshot is published. A
+  load reads LMDB under the same lock: it may read a newer state than was published, never an older one, and the
+  sequence shows which changes it has read already.
+- In a reading process a cached tenant is valid as long as the tenant's stored sequence is the same, which is looked up
+  once for each newer snapshot.
 
-Threads: a search looks up without a lock, entries are immutable but for three fields that are each written at once;
-loads and the publisher hold `_lock`. Bounded by `limits.tenant_cache_bytes`, the least recently used go first.
+Threads: a search looks up without a lock; a CachedTenant is immutable except for three fields, each written in one
+step; loads and the commit thread hold `_lock`. Bounded by `limits.tenant_cache_bytes`: the least recently used tenants
+are evicted first.
 """
 
 from __future__ import annotations
@@ -32,12 +33,12 @@ from vecdb.index.row_set import RowSet
 from vecdb.schema import Visibility
 from vecdb.storage.kv import catalog, keys
 from vecdb.storage.kv.store import Store
-from vecdb.tenancy import access_changes
 from vecdb.tenancy.access_journal import AccessJournal
-from vecdb.tenancy.pairs import RowTenantPairs, distinct, merged
+from vecdb.tenancy.pairs import RowTenantPairs, apply_changes, by_tenant, distinct
+from vecdb.tenancy.tenant_names import tenant_named
 from vecdb.validate import tenant_name
 
-_ENTRY_BYTES = 512  # of an entry, its names and its array, beside the rows
+_ENTRY_BYTES = 512  # of a cached tenant without its rows
 _EVICT_TO = 7 / 8  # of the bound
 _ALWAYS = 1 << 63
 _NO_ROWS = np.empty(0, np.uint32)
@@ -47,8 +48,8 @@ _NO_ROWS = np.empty(0, np.uint32)
 class CachedTenant:
     """Rows of a tenant from commit `sequence` on.
 
-    valid_to : last commit they are known to hold for.   older : what they were before, of one version.   used : since
-    eviction last came by.
+    valid_to : the last commit for which they are known to be right.   older : the version before this one.   used :
+    whether a search has used them since the last eviction.
     """
 
     name: str
@@ -86,13 +87,13 @@ class TenantRowCache:
         self._numbers: dict[int, CachedTenant] = {}
         self._unions: dict[tuple[str, ...], CachedUnion] = {}
         self._bytes = 0
-        self.evictions = 0  # counts up: whoever holds rows of tenants beside this cache lets go of them, too
+        self.evictions = 0  # how many: whoever keeps rows of tenants outside this cache must drop them when it grows
 
     # -- searches ----------------------------------------------------------------------------------
 
     def rows_at(self, names: tuple[str, ...], visibility: Visibility) -> RowSet | None:
-        """Rows of the union of `names` (distinct, in order) at `visibility`. None: look again with a newer view. Raises
-        NotFound where there is no such tenant, Corruption where records do not confirm its rows.
+        """Rows of the union of `names` (distinct, in order) at `visibility`. None: the caller must try again with a
+        newer snapshot. Raises NotFound where there is no such tenant, Corruption where records do not confirm its rows.
         """
         if len(names) == 1:
             return self._rows_of(names[0], visibility)
@@ -124,17 +125,17 @@ class TenantRowCache:
             return entry.allowed if held and entry is not None else None
 
     def _load(self, name: str, known: CachedTenant | None) -> CachedTenant | None:
-        """Under the lock: what LMDB says now. None where the generation has been left behind."""
+        """Under the lock: read the tenant from LMDB. None where LMDB has moved on to another generation."""
         uid, where = self._collection.uid, self._collection.name
         with self._store.read() as txn:
             raw = txn.get(keys.uid(uid), db=self._store.state)
             if raw is None:
-                return None  # dropped, which a newer view will say
+                return None  # the collection was dropped, as the newer snapshot will show
             state = catalog.decode_state(raw, where)
             if state.generation != self._generation:
                 return None
             try:
-                number, tenant = access_changes.named(self._store, txn, uid, tenant_name(name), where)
+                number, tenant = tenant_named(self._store, txn, uid, tenant_name(name), where)
             except NotFound:
                 self._forget(known)
                 raise
@@ -165,7 +166,7 @@ class TenantRowCache:
     # -- the commit thread -------------------------------------------------------------------------
 
     def publish(self, sequence: int, added: RowTenantPairs, removed: RowTenantPairs, dropped: list[int]) -> None:
-        """Merge what commit `sequence` has changed into the entries that are here."""
+        """Merge what commit `sequence` has changed into the cached tenants."""
         with self._lock:
             for number in dropped:
                 self._forget(self._numbers.get(number))
@@ -175,11 +176,12 @@ class TenantRowCache:
             for number in coming.keys() | going.keys():
                 old = self._numbers[number]
                 if old.sequence >= sequence:
-                    continue  # it was read after the commit
-                rows = merged(old.allowed.rows, going.get(number, _NO_ROWS), coming.get(number, _NO_ROWS))
-                self._bytes -= old.nbytes
+                    continue  # it was read after this commit
+                rows = apply_changes(old.allowed.rows, going.get(number, _NO_ROWS), coming.get(number, _NO_ROWS))
+                self._bytes += rows.nbytes - (0 if old.older is None else old.older.allowed.nbytes)
                 old.older, old.valid_to = None, sequence - 1
-                self._put(CachedTenant(old.name, number, sequence, _ALWAYS, RowSet(rows, self._grow), old, old.used))
+                new = CachedTenant(old.name, number, sequence, _ALWAYS, RowSet(rows, self._grow), old, old.used)
+                self._numbers[number] = self._entries[old.name] = new
             self._evict()
 
     # -- bookkeeping, under the lock ---------------------------------------------------------------
@@ -196,16 +198,16 @@ class TenantRowCache:
             self._bytes -= entry.nbytes
 
     def _drop_union(self, names: tuple[str, ...]) -> None:
-        gone = self._unions.pop(names, None)
-        if gone is not None:
-            self._bytes -= gone.allowed.nbytes
+        dropped = self._unions.pop(names, None)
+        if dropped is not None:
+            self._bytes -= dropped.allowed.nbytes
 
     def _grow(self, nbytes: int) -> None:
-        """A bitmap is kept from now on. Not under the lock, and counted without it: eviction counts anew."""
+        """Called when a cached RowSet keeps a bitmap. Counted without the lock: an eviction counts all bytes again."""
         self._bytes += nbytes
 
     def _evict(self) -> None:
-        """Unions first, then entries that were not used since the last time, until enough room is there."""
+        """When the bound is passed: drop unions, then tenants unused since the last eviction, until enough is free."""
         if self._bytes <= limits.tenant_cache_bytes:
             return
         self.evictions += 1
@@ -234,12 +236,12 @@ class TenantRowCache:
 
 
 def _rows_by_number(pairs: RowTenantPairs, wanted: dict[int, CachedTenant]) -> dict[int, NDArray[np.uint32]]:
-    """uint32 rows, ascending, of each number that is wanted."""
+    """The rows (uint32, ascending) of each tenant in `wanted`, by number."""
     if not len(pairs):
         return {}
-    ordered, of = pairs.by_number()
-    numbers, starts = np.unique(ordered, return_index=True)
-    rows = of.astype(np.uint32)
+    ordered = np.sort(by_tenant(pairs))
+    numbers, starts = np.unique(ordered >> 32, return_index=True)
+    rows = ordered.astype(np.uint32)  # the lower half
     ends = [*starts[1:].tolist(), len(rows)]
     return {
         number: rows[start:end]

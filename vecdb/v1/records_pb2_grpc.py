@@ -99,7 +99,7 @@ class RecordServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Delete(self, request, context):
-        """Deletes records; ids that do not exist are passed over.
+        """Deletes records; ids that do not exist are ignored.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -86,7 +86,7 @@ class TenantServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def CreateTenants(self, request, context):
-        """Makes tenants.
+        """Creates tenants.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -107,7 +107,7 @@ class TenantServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetTenantStats(self, request, context):
-        """What one tenant has.
+        """Records, quota and memory of one tenant.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

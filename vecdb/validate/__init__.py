@@ -7,8 +7,9 @@
     field_selection, search_tenants, mixture_query                    what a search call carries
 
 Thread rule: pure functions, callable from any thread. Bounds of limits.py are held before anything of the size in
-question is allocated. Long inputs are worked through in slices: NumPy calls on a few hundred KB, bytecode
-stretches of about 100 us, then the interpreter lock is offered (`common.breathe`), so that searches keep their latency.
+question is allocated. Long inputs are worked through in slices, NumPy calls on a few hundred KB or about 100 us of
+bytecode; after each slice other threads may take the interpreter lock (`common.gil_slices`), so that searches keep
+their latency.
 Invariant: what `ids`, `vectors` and `fields` return shares no memory with what the caller passed, unless that is
 immutable.
 """
@@ -25,7 +26,7 @@ from vecdb.validate.arguments import (
     search_params,
     threads,
 )
-from vecdb.validate.common import integer, iterator, show
+from vecdb.validate.common import integer, iterator, short_repr
 from vecdb.validate.fields import EncodedFields, decode_fields, fields
 from vecdb.validate.ids import IdBatch, ids
 from vecdb.validate.mixture import MixtureQuery, mixture_query
@@ -65,7 +66,7 @@ __all__ = [
     "search_limit",
     "search_params",
     "search_tenants",
-    "show",
+    "short_repr",
     "tenant_name",
     "tenant_names",
     "threads",

@@ -11,19 +11,19 @@ import numpy as np
 from vecdb import limits
 from vecdb.errors import InvalidArgument, LimitExceeded
 from vecdb.schema import DTYPES, METRICS, CollectionConfig, Curator, Flat, Hnsw, IndexConfig, SearchParams, Spann
-from vecdb.validate.common import integer, show, utf8
+from vecdb.validate.common import integer, short_repr, utf8
 
 
 def collection_name(name: object) -> str:
     """1 to 128 UTF-8 bytes, printable, without slashes, not "." or "..", no space at either end."""
     if not isinstance(name, str):
-        raise InvalidArgument(f"a collection name must be a string, got {show(name)}")
+        raise InvalidArgument(f"a collection name must be a string, got {short_repr(name)}")
     if not name:
         raise InvalidArgument("a collection name must not be empty")
     utf8(name, "a collection name", limits.name_bytes_max)
     if not name.isprintable() or "/" in name or "\\" in name or name in (".", "..") or name != name.strip():
         raise InvalidArgument(
-            f"collection name {show(name)} is not allowed: use printable characters without '/' or '\\', "
+            f"collection name {short_repr(name)} is not allowed: use printable characters without '/' or '\\', "
             "no space at either end, and not '.' or '..'"
         )
     return str(name)
@@ -40,10 +40,10 @@ def index_config(index: object) -> IndexConfig | None:
     if not isinstance(index, Hnsw):
         raise InvalidArgument(
             "index must be None, vecdb.Flat(), vecdb.Hnsw(...), vecdb.Spann(...) or vecdb.Curator(...), "
-            f"got {show(index)}"
+            f"got {short_repr(index)}"
         )
     if index.quantization not in (None, "sq8"):
-        raise InvalidArgument(f'Hnsw quantization must be "sq8" or None, got {show(index.quantization)}')
+        raise InvalidArgument(f'Hnsw quantization must be "sq8" or None, got {short_repr(index.quantization)}')
     return Hnsw(
         m=integer(index.m, "Hnsw m", limits.m_min, limits.m_max),
         ef_construction=integer(index.ef_construction, "Hnsw ef_construction", 1, limits.ef_construction_max),
@@ -54,10 +54,10 @@ def index_config(index: object) -> IndexConfig | None:
 
 def _spann(index: Spann) -> Spann:
     if integer(index.bits, "Spann bits", 1, max(limits.bits_choices)) not in limits.bits_choices:
-        raise InvalidArgument(f"Spann bits must be one of {limits.bits_choices}, got {show(index.bits)}")
+        raise InvalidArgument(f"Spann bits must be one of {limits.bits_choices}, got {short_repr(index.bits)}")
     ratio = index.head_ratio
     if isinstance(ratio, bool) or not isinstance(ratio, (int, float, np.integer, np.floating)):
-        raise InvalidArgument(f"Spann head_ratio must be a number, got {show(ratio)}")
+        raise InvalidArgument(f"Spann head_ratio must be a number, got {short_repr(ratio)}")
     if not limits.head_ratio_min <= ratio <= limits.head_ratio_max:
         raise InvalidArgument(
             f"Spann head_ratio must be from {limits.head_ratio_min} to {limits.head_ratio_max} lists a row, got {ratio}"
@@ -94,12 +94,12 @@ def collection_config(name: object, dim: object, metric: object, index: object, 
     checked_name = collection_name(name)
     checked_dim = integer(dim, "dim", 1, limits.dim_max)
     if not isinstance(metric, str) or metric not in METRICS:
-        raise InvalidArgument(f"metric must be one of {', '.join(METRICS)}, got {show(metric)}")
+        raise InvalidArgument(f"metric must be one of {', '.join(METRICS)}, got {short_repr(metric)}")
     if not isinstance(dtype, str) and dtype is not None:
         with contextlib.suppress(TypeError):
             dtype = np.dtype(dtype).name  # type: ignore[call-overload]
     if not isinstance(dtype, str) or dtype not in DTYPES:
-        raise InvalidArgument(f"dtype must be one of {', '.join(DTYPES)}, got {show(dtype)}")
+        raise InvalidArgument(f"dtype must be one of {', '.join(DTYPES)}, got {short_repr(dtype)}")
     return CollectionConfig(checked_name, checked_dim, metric, dtype, index_config(index))  # type: ignore[arg-type]
 
 
@@ -108,7 +108,7 @@ def owner(owner: object) -> bytes:
     if owner is None or (isinstance(owner, str) and not owner):
         return b""
     if not isinstance(owner, str):
-        raise InvalidArgument(f"owner must be a string or None, got {show(owner)}")
+        raise InvalidArgument(f"owner must be a string or None, got {short_repr(owner)}")
     return utf8(owner, "owner", limits.owner_bytes_max)
 
 
@@ -117,17 +117,17 @@ def request_id(value: object) -> bytes | None:
     if value is None:
         return None
     if not isinstance(value, str) or not value:
-        raise InvalidArgument(f"request_id must be a string that is not empty, or None, got {show(value)}")
+        raise InvalidArgument(f"request_id must be a string that is not empty, or None, got {short_repr(value)}")
     return utf8(value, "request_id", limits.request_id_bytes_max)
 
 
 def flag(value: object, what: str) -> bool:
-    """True or False, never what merely counts as one: "no" would count as yes."""
+    """True or False, never a value that Python converts to one: "no" would be true."""
     if value is True or value is False:
         return value
     if isinstance(value, np.bool_):
         return bool(value)
-    raise InvalidArgument(f"{what} must be True or False, got {show(value)}")
+    raise InvalidArgument(f"{what} must be True or False, got {short_repr(value)}")
 
 
 def search_limit(limit: object, nq: int) -> int:
@@ -146,7 +146,7 @@ _DEFAULT_PARAMS = SearchParams()
 
 
 def _is_plain(params: SearchParams) -> bool:
-    """A recall that needs no conversion, and alone picks the width."""
+    """Whether the parameters have a recall that needs no conversion, and no other width."""
     recall = params.recall
     return type(recall) is float and 0.0 < recall <= 1.0 and params.ef is None and params.nprobe is None
 
@@ -164,14 +164,14 @@ def search_params(params: SearchParams | None, limit: int) -> SearchParams:
         and type(params.threads) is int
         and params.threads == 1
     ):
-        return params  # what a loop of single searches passes, 3 us faster than the general way
+        return params  # as in a loop of single searches; the general path takes 3 us more
     if not isinstance(params, SearchParams):
-        raise InvalidArgument(f"params must be vecdb.SearchParams(...) or None, got {show(params)}")
+        raise InvalidArgument(f"params must be vecdb.SearchParams(...) or None, got {short_repr(params)}")
     exact = flag(params.exact, "SearchParams exact")
     recall = params.recall
     if recall is not None:
         if not isinstance(recall, (int, float, np.number)) or isinstance(recall, bool) or not 0.0 < recall <= 1.0:
-            raise InvalidArgument(f"SearchParams recall must be above 0 and at most 1, got {show(recall)}")
+            raise InvalidArgument(f"SearchParams recall must be above 0 and at most 1, got {short_repr(recall)}")
         if params.ef is not None or params.nprobe is not None:
             raise InvalidArgument(
                 "SearchParams recall picks ef and nprobe itself: give recall, or ef or nprobe, not both"
@@ -204,5 +204,7 @@ def field_selection(fields: object) -> tuple[str, ...] | None:
     if isinstance(fields, str):
         return (fields,)
     if not isinstance(fields, (list, tuple, set, frozenset)) or not all(isinstance(name, str) for name in fields):
-        raise InvalidArgument(f"fields must be None (all), [] (none) or a list of field names, got {show(fields)}")
+        raise InvalidArgument(
+            f"fields must be None (all), [] (none) or a list of field names, got {short_repr(fields)}"
+        )
     return tuple(dict.fromkeys(str(name) for name in fields))

@@ -1,10 +1,10 @@
-"""What the parts of the gate share: slices, short reprs for messages, bounded integers and texts."""
+"""What the parts of the gate share: slices that yield the GIL, short reprs, bounded integers and texts."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -14,27 +14,36 @@ from vecdb import limits
 from vecdb.errors import InvalidArgument, LimitExceeded
 
 Array = NDArray[Any]
-_OFTEN_S = 0.001  # between turns of threads; Python's own is 0.005
+_OFTEN_S = 0.001  # a switch interval up to which threads take turns often enough; Python's own is 0.005
 INT64_END = 1 << 63  # ints are stored in 64 bits, signed
 
 
-def breathe() -> None:
+def yield_gil() -> None:
     """Let a waiting thread take the interpreter lock.
 
     A sleep of zero gives the lock up for about 55 us, long enough for the other thread to wake. Measured beside a 20 us
-    kernel in a loop: its p99 fell from 5-13 ms to 0.15-0.4 ms; with `os.sched_yield` (0.7 us) it did not fall. Where
-    threads take turns more often by themselves, as the server's do, it only costs time: without it a bulk there is 1.2
-    times as fast, and the p99 of searches beside it, most of it waits for a core, 23 ms in place of 20.
+    kernel in a loop: its p99 fell from 5-13 ms to 0.15-0.4 ms; with `os.sched_yield` (0.7 us) it did not fall. In a
+    process with a shorter switch interval, as the server sets, threads take turns by themselves and the sleep only
+    costs time: without it a bulk write there is 1.2 times as fast, and the p99 of searches beside it is 23 ms, most of
+    it waiting for a core, in place of 20.
     """
     if sys.getswitchinterval() > _OFTEN_S:
         time.sleep(0)
 
 
-def slices(n: int, step: int, yield_gil: bool = True) -> Iterator[tuple[int, int]]:
-    """Bounds of successive slices. `yield_gil=False` where NumPy itself releases the lock in every slice."""
+def gil_slices(n: int, step: int, yielding: bool = True) -> Iterable[tuple[int, int]]:
+    """Bounds of successive slices, between which other threads may take the interpreter lock. `yielding=False` where
+    NumPy itself releases the lock in every slice.
+    """
+    if n <= step:
+        return ((0, n),) if n > 0 else ()
+    return _successive(n, step, yielding)
+
+
+def _successive(n: int, step: int, yielding: bool) -> Iterator[tuple[int, int]]:
     for start in range(0, n, step):
-        if start and yield_gil:
-            breathe()
+        if start and yielding:
+            yield_gil()
         yield start, min(n, start + step)
 
 
@@ -42,7 +51,7 @@ def is_int(value: object) -> bool:
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
-def show(value: object, length_max: int = 60) -> str:
+def short_repr(value: object, length_max: int = 60) -> str:
     """A short repr for messages, whatever the value is."""
     if isinstance(value, (str, bytes)):
         value = value[: length_max + 1]
@@ -55,10 +64,10 @@ def show(value: object, length_max: int = 60) -> str:
 
 
 def iterator(queries: Any) -> Iterator[Any]:
-    """Of queries that come one by one."""
+    """An iterator over queries that a caller gives one after another."""
     if not hasattr(queries, "__iter__"):
         raise InvalidArgument(
-            f"queries must be an iterable of vectors, got {show(queries)}: an asynchronous one is for vecdb.aio"
+            f"queries must be an iterable of vectors, got {short_repr(queries)}: an asynchronous one is for vecdb.aio"
         )
     return iter(queries)
 
@@ -66,26 +75,28 @@ def iterator(queries: Any) -> Iterator[Any]:
 def integer(value: object, what: str, low: int, high: int) -> int:
     """An int (never a bool or float) within [low, high]."""
     if not is_int(value):
-        raise InvalidArgument(f"{what} must be an integer from {low:,} to {high:,}, got {show(value)}")
+        raise InvalidArgument(f"{what} must be an integer from {low:,} to {high:,}, got {short_repr(value)}")
     number = int(value)  # type: ignore[call-overload]
     if number < low:
-        raise InvalidArgument(f"{what} must be at least {low:,}, got {show(number)}")
+        raise InvalidArgument(f"{what} must be at least {low:,}, got {short_repr(number)}")
     if number > high:
-        raise LimitExceeded(f"{what} is at most {high:,}, got {show(number)}")
+        raise LimitExceeded(f"{what} is at most {high:,}, got {short_repr(number)}")
     return int(number)
 
 
 def utf8(text: str, what: str, bytes_max: int) -> bytes:
     if len(text) > bytes_max:
-        raise LimitExceeded(f"{what} is at most {bytes_max:,} UTF-8 bytes, got {len(text):,} characters: {show(text)}")
+        raise LimitExceeded(
+            f"{what} is at most {bytes_max:,} UTF-8 bytes, got {len(text):,} characters: {short_repr(text)}"
+        )
     try:
         data = text.encode()
     except UnicodeEncodeError:
         raise InvalidArgument(
-            f"{what} {show(text)} holds a lone surrogate, which UTF-8 cannot store: repair the text"
+            f"{what} {short_repr(text)} holds a lone surrogate, which UTF-8 cannot store: repair the text"
         ) from None
     if len(data) > bytes_max:
-        raise LimitExceeded(f"{what} is at most {bytes_max:,} UTF-8 bytes, got {len(data):,}: {show(text)}")
+        raise LimitExceeded(f"{what} is at most {bytes_max:,} UTF-8 bytes, got {len(data):,}: {short_repr(text)}")
     return data
 
 
@@ -104,5 +115,5 @@ def asarray(value: object, what: str) -> Array:
     except Exception as error:  # whatever a foreign __array__ raises
         reason = str(error).partition("\n")[0][:200]
         raise InvalidArgument(
-            f"{what} cannot be read as an array, got {show(value)} ({reason}): pass array-like numbers"
+            f"{what} cannot be read as an array, got {short_repr(value)} ({reason}): pass array-like numbers"
         ) from None

@@ -18,7 +18,7 @@ import numpy as np
 
 from vecdb import limits
 from vecdb.errors import Corruption, InvalidArgument, LimitExceeded
-from vecdb.validate.common import INT64_END, check_rows, show, slices
+from vecdb.validate.common import INT64_END, check_rows, gil_slices, short_repr
 
 _SLICE_RECORDS = 64  # records encoded per bytecode stretch
 _SLICE_ENCODED = 128  # records that are encoded already
@@ -30,7 +30,7 @@ _PLAIN = frozenset((str, float, bool, type(None)))
 
 
 class EncodedFields(list[bytes]):
-    """Fields as `fields` returns them, a msgpack map a record, but from elsewhere: looked at before they are taken."""
+    """Fields as `fields` returns them, a msgpack map a record, that another process encoded: they are checked."""
 
     __slots__ = ()
 
@@ -58,7 +58,7 @@ def fields(value: object, n: int, *, single: bool = False) -> list[bytes] | None
     out: list[bytes] = []
     total = 0
     record, step = (_encoded, _SLICE_ENCODED) if isinstance(value, EncodedFields) else (_record, _SLICE_RECORDS)
-    for start, stop in slices(n, step):
+    for start, stop in gil_slices(n, step):
         part = [record(one, position) for position, one in enumerate(read(start, stop), start)]
         out += part
         total += sum(map(len, part))
@@ -109,10 +109,10 @@ def _records(value: Any) -> tuple[int, Callable[[int, int], Sequence[Any]]]:
     elif hasattr(value, "slice") and hasattr(value, "to_pylist") and hasattr(value, "num_columns"):  # Arrow
         return value.num_rows, lambda start, stop: value.slice(start, stop - start).to_pylist()
     else:
-        raise InvalidArgument(f"fields must be a list of dicts, a dict of columns or a table, got {show(value)}")
+        raise InvalidArgument(f"fields must be a list of dicts, a dict of columns or a table, got {short_repr(value)}")
     lengths = {name: length for name, (length, _) in columns.items()}
     if len(set(lengths.values())) > 1:
-        shown = ", ".join(f"{show(name)}: {length:,}" for name, length in list(lengths.items())[:5])
+        shown = ", ".join(f"{short_repr(name)}: {length:,}" for name, length in list(lengths.items())[:5])
         raise InvalidArgument(f"fields columns differ in length ({shown}): every column needs one value per id")
 
     def read(start: int, stop: int) -> list[dict[str, Any]]:
@@ -130,7 +130,7 @@ def _column(name: object, column: Any) -> Column:
         hasattr(column, "__len__") and hasattr(column, "__getitem__")
     ):
         raise InvalidArgument(
-            f"fields column {show(name)} is {show(column)}: a dict is read as columns of one value per id; "
+            f"fields column {short_repr(name)} is {short_repr(column)}: a dict is read as columns of one value per id; "
             "for the fields of records pass a list of dicts"
         )
     if hasattr(column, "iloc"):
@@ -157,7 +157,7 @@ def _record(record: object, position: int) -> bytes:
     if not isinstance(record, dict):
         if record is None:
             return _NO_FIELDS
-        raise InvalidArgument(f"fields[{position}] is {show(record)}, not a dict")
+        raise InvalidArgument(f"fields[{position}] is {short_repr(record)}, not a dict")
     key: object = None
     plain = type(record) is dict
     try:
@@ -181,7 +181,7 @@ def _record(record: object, position: int) -> bytes:
             f"fields[{position}] holds text with a lone surrogate, which UTF-8 cannot store: repair it"
         ) from None
     except InvalidArgument as error:
-        raise type(error)(f"fields[{position}], field {show(key)}: {error}") from None
+        raise type(error)(f"fields[{position}], field {short_repr(key)}: {error}") from None
     if budget[0] < 0 or len(data) > limits.fields_bytes_max:
         raise _too_large(position)
     return data
@@ -211,7 +211,7 @@ def _too_large(position: int) -> LimitExceeded:
 
 def _check_key(key: object) -> None:
     if not isinstance(key, str):
-        raise InvalidArgument(f"field names and dict keys must be strings, got {show(key)}")
+        raise InvalidArgument(f"field names and dict keys must be strings, got {short_repr(key)}")
 
 
 def _clean(value: Any, depth: int, budget: list[int]) -> Any:
@@ -233,7 +233,7 @@ def _clean(value: Any, depth: int, budget: list[int]) -> Any:
     if isinstance(value, int):
         if not -INT64_END <= value < INT64_END:
             raise InvalidArgument(
-                f"ints must fit in 64 bits (-2**63 to 2**63 - 1), got {show(value)}: store it as text"
+                f"ints must fit in 64 bits (-2**63 to 2**63 - 1), got {short_repr(value)}: store it as text"
             )
         return int(value)
     if isinstance(value, (dict, list, tuple)):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from vecdb import limits
 from vecdb.errors import InvalidArgument
-from vecdb.validate.common import INT64_END, Array, asarray, check_rows, is_int, show, slices, utf8
+from vecdb.validate.common import INT64_END, Array, asarray, check_rows, gil_slices, is_int, short_repr, utf8
 
 _SLICE_KEYS = 2_048  # id keys made per bytecode stretch
 _SLICE_STRINGS = 256
@@ -69,7 +69,7 @@ def ids(
         number = int(value)
         _check_kind("int", kind, name, number)
         if not -INT64_END <= number < INT64_END:
-            raise InvalidArgument(f"int ids must fit in 64 bits (-2**63 to 2**63 - 1), got {show(number)}")
+            raise InvalidArgument(f"int ids must fit in 64 bits (-2**63 to 2**63 - 1), got {short_repr(number)}")
         key = (number + INT64_END).to_bytes(8, "big")
         ints = np.array([number], np.int64)
         return IdBatch("int", 1, [key], ints, number.to_bytes(8, "little", signed=True), _ONE_END, None, True)
@@ -97,12 +97,14 @@ def ids(
 def _check_kind(found: str, kind: str | None, name: str | None, example: object) -> None:
     if kind is not None and kind != found:
         subject = "this collection" if name is None else f"collection '{name}'"
-        raise InvalidArgument(f"{subject} has {kind} ids, got {found} {show(example)}: ids are all ints or all strings")
+        raise InvalidArgument(
+            f"{subject} has {kind} ids, got {found} {short_repr(example)}: ids are all ints or all strings"
+        )
 
 
 def _bad_id(value: object, position: int, what: str) -> InvalidArgument:
     return InvalidArgument(
-        f"{what}[{position}] is {show(value)} ({type(value).__name__}): ids are all ints or all strings"
+        f"{what}[{position}] is {short_repr(value)} ({type(value).__name__}): ids are all ints or all strings"
     )
 
 
@@ -116,7 +118,7 @@ def _id_source(value: object, what: str) -> Array | Sequence[Any]:
             return value[0] + value.step * np.arange(len(value), dtype=np.int64)
         return value
     if value is None or isinstance(value, (bool, float, bytes, dict, set, frozenset)) or not hasattr(value, "__len__"):
-        raise InvalidArgument(f"{what} must be an int, a string, or a list or array of them, got {show(value)}")
+        raise InvalidArgument(f"{what} must be an int, a string, or a list or array of them, got {short_repr(value)}")
     array = asarray(value, what)
     if array.ndim != 1:
         raise InvalidArgument(f"{what} must have one dimension, got shape {list(array.shape)}: pass a list of ids")
@@ -135,7 +137,7 @@ def _id_source(value: object, what: str) -> Array | Sequence[Any]:
 
 def _ints_of(source: Array | Sequence[Any], what: str) -> NDArray[np.int64]:
     out = np.empty(len(source), np.int64)
-    for start, stop in slices(len(source), _SLICE_KEYS):
+    for start, stop in gil_slices(len(source), _SLICE_KEYS):
         part = source[start:stop]
         if set(map(type, part)) != {int}:
             for position, one in enumerate(part, start):
@@ -146,7 +148,7 @@ def _ints_of(source: Array | Sequence[Any], what: str) -> NDArray[np.int64]:
         except OverflowError:
             position, one = next((i, x) for i, x in enumerate(part, start) if not -INT64_END <= int(x) < INT64_END)
             raise InvalidArgument(
-                f"{what}[{position}] must fit in 64 bits (-2**63 to 2**63 - 1), got {show(one)}"
+                f"{what}[{position}] must fit in 64 bits (-2**63 to 2**63 - 1), got {short_repr(one)}"
             ) from None
     return out
 
@@ -155,7 +157,7 @@ def _int_batch(ints: NDArray[np.int64], scalar: bool) -> IdBatch:
     n = len(ints)
     flipped = (ints.view(np.uint64) ^ np.uint64(INT64_END)).astype(">u8").view("V8")
     keys: list[bytes] = []
-    for start, stop in slices(n, _SLICE_KEYS):
+    for start, stop in gil_slices(n, _SLICE_KEYS):
         keys += flipped[start:stop].tolist()
     unique = None
     if n > 1 and not (ints[1:] > ints[:-1]).all():
@@ -174,7 +176,7 @@ def _str_key(text: str) -> bytes:
 
 def _str_keys(source: Array | Sequence[Any], what: str) -> list[bytes]:
     keys: list[bytes] = []
-    for start, stop in slices(len(source), _SLICE_STRINGS):
+    for start, stop in gil_slices(len(source), _SLICE_STRINGS):
         part = source[start:stop]
         for position, one in enumerate(part, start) if set(map(type, part)) != {str} else ():
             if not isinstance(one, str):
@@ -196,7 +198,7 @@ def _str_batch(keys: list[bytes], scalar: bool) -> IdBatch:
     n = len(keys)
     lengths = np.empty(n, np.uint32)
     last: dict[bytes, int] = {}
-    for start, stop in slices(n, _SLICE_KEYS):
+    for start, stop in gil_slices(n, _SLICE_KEYS):
         part = keys[start:stop]
         lengths[start:stop] = list(map(len, part))
         last.update(zip(part, range(start, stop), strict=True))

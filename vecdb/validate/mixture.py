@@ -10,7 +10,7 @@ import numpy as np
 from vecdb import limits
 from vecdb.errors import InvalidArgument, LimitExceeded
 from vecdb.schema import CollectionConfig
-from vecdb.validate.common import integer, is_int, show
+from vecdb.validate.common import integer, is_int, short_repr
 from vecdb.validate.ids import IdBatch, ids
 
 
@@ -45,7 +45,7 @@ def mixture_query(
     for number, one in enumerate(_listed(histories)):
         what = f"histories[{number}]"
         if is_int(one) or isinstance(one, str):
-            raise InvalidArgument(f"histories must be a list of lists of ids, one a user; {what} is {show(one)}")
+            raise InvalidArgument(f"histories must be a list of lists of ids, one a user; {what} is {short_repr(one)}")
         users.append(_user(one, what, kind, config.name))
         total += users[-1].n
         if total > limits.history_ids_max:
@@ -71,9 +71,9 @@ def mixture_query(
 
 def _share(smoothing: object) -> float:
     if isinstance(smoothing, (bool, np.bool_)) or not isinstance(smoothing, (int, float, np.integer, np.floating)):
-        raise InvalidArgument(f"smoothing must be a number from 0 to 1, got {show(smoothing)}")
+        raise InvalidArgument(f"smoothing must be a number from 0 to 1, got {short_repr(smoothing)}")
     if not 0.0 <= smoothing <= 1.0:
-        raise InvalidArgument(f"smoothing must be from 0 to 1, got {show(smoothing)}")
+        raise InvalidArgument(f"smoothing must be from 0 to 1, got {short_repr(smoothing)}")
     return float(smoothing)
 
 
@@ -81,7 +81,7 @@ def _listed(histories: object) -> Sequence[object]:
     if histories is None:
         return ()
     if not isinstance(histories, (list, tuple)):
-        raise InvalidArgument(f"histories must be a list of lists of ids, got {show(histories)}")
+        raise InvalidArgument(f"histories must be a list of lists of ids, got {short_repr(histories)}")
     return histories
 
 

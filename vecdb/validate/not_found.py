@@ -1,18 +1,18 @@
-"""What is said of a name that leads nowhere: the same near and far, and nothing of what others have."""
+"""Errors for names that do not exist. The server raises the same ones, and they tell nothing about what others have."""
 
 from __future__ import annotations
 
 from vecdb.errors import NotFound
-from vecdb.validate.common import show
+from vecdb.validate.common import short_repr
 
 
 def collection_not_found(name: str) -> NotFound:
-    """Of one that never was, was dropped, or is not for the caller to know."""
-    return NotFound(f"no collection {show(name)}; collections() lists those that there are")
+    """For a collection that never existed, was dropped, or that the caller may not know of."""
+    return NotFound(f"no collection {short_repr(name)}; collections() lists those that there are")
 
 
-def no_tenant(collection: str, name: str) -> NotFound:
+def tenant_not_found(collection: str, name: str) -> NotFound:
     return NotFound(
-        f"collection {collection!r} has no tenant {show(name)}; tenants() lists those that it has, "
+        f"collection {collection!r} has no tenant {short_repr(name)}; tenants() lists those that it has, "
         "create_tenant, upsert and grant make them"
     )

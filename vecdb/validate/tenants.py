@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from vecdb import limits
 from vecdb.errors import InvalidArgument, LimitExceeded
-from vecdb.validate.common import integer, show, slices, utf8
+from vecdb.validate.common import gil_slices, integer, short_repr, utf8
 
 _SLICE = 512  # lists per bytecode stretch
 
@@ -40,7 +40,7 @@ class AccessLists:
 def tenant_name(name: object) -> bytes:
     """UTF-8 of a tenant's name: 1 to 256 bytes."""
     if not isinstance(name, str):
-        raise InvalidArgument(f"a tenant's name must be a string, got {show(name)}")
+        raise InvalidArgument(f"a tenant's name must be a string, got {short_repr(name)}")
     if not name:
         raise InvalidArgument("a tenant's name must not be empty")
     return utf8(name, "a tenant's name", limits.tenant_bytes_max)
@@ -118,7 +118,7 @@ def _listed(value: object, what: str) -> list[Any] | tuple[Any, ...]:
         return list(value)
     if isinstance(value, np.ndarray) and value.ndim == 1:
         return list(value.tolist())
-    raise InvalidArgument(f"{what} must be a name or a list of names, got {show(value)}")
+    raise InvalidArgument(f"{what} must be a name or a list of names, got {short_repr(value)}")
 
 
 def _distinct(names: Iterable[Any]) -> set[Any]:
@@ -155,14 +155,14 @@ def _one_each(parts: Sequence[Sequence[Any]], n: int, kept: bool) -> AccessLists
     lengths = np.fromiter(map(len, parts), np.int64, n)
     _refuse_many(int(lengths.sum()), int(lengths.max(initial=0)))
     seen: set[Any] = set()
-    for start, stop in slices(n, _SLICE):
+    for start, stop in gil_slices(n, _SLICE):
         seen |= _distinct(name for one in parts[start:stop] for name in one)
     encoded = {tenant_name(name): name for name in _distinct(seen)}
     names = sorted(encoded)
     place = {encoded[name]: i for i, name in enumerate(names)}
     which = np.empty(int(lengths.sum()), np.int64)
     at = 0
-    for start, stop in slices(n, _SLICE):
+    for start, stop in gil_slices(n, _SLICE):
         found = [place[name] for one in parts[start:stop] for name in one]
         which[at : at + len(found)] = found
         at += len(found)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from vecdb import limits
 from vecdb.errors import InvalidArgument, LimitExceeded
 from vecdb.schema import CollectionConfig
-from vecdb.validate.common import Array, asarray, check_rows, show, slices
+from vecdb.validate.common import Array, asarray, check_rows, gil_slices, short_repr
 
 # The squared distance of two vectors is at most 4 times the larger squared norm: under this bound it stays finite.
 _NORM_MAX = float(np.finfo(np.float32).max) / 4
@@ -83,7 +83,7 @@ def _memory_of(array: Array) -> object:
 
 @np.errstate(all="ignore")  # an overflow shows as inf and is named by the check
 def _check_as_they_are(source: Array, config: CollectionConfig, what: str, check: Check) -> None:
-    for start, stop in slices(len(source), _chunk_rows(config.dim), yield_gil=False):
+    for start, stop in gil_slices(len(source), _chunk_rows(config.dim), yielding=False):
         check(source[start:stop], source[start:stop], start, config, what)
 
 
@@ -175,7 +175,7 @@ def _block(source: Array | Sequence[Any], start: int, stop: int, config: Collect
         try:
             got = len(one)
         except TypeError:
-            raise InvalidArgument(f"{what}[{row}] is {show(one)}, not a vector of dim {config.dim:,}") from None
+            raise InvalidArgument(f"{what}[{row}] is {short_repr(one)}, not a vector of dim {config.dim:,}") from None
         if got != config.dim:
             raise InvalidArgument(f"collection '{config.name}' has dim {config.dim:,}, got {got:,} in {what}[{row}]")
     block = asarray(rows.tolist() if isinstance(rows, np.ndarray) else list(rows), f"{what}[{start}:{stop}]")
@@ -196,7 +196,7 @@ def _convert(
     step = _chunk_rows(config.dim, _CHUNK_CELLS_LISTS if lists else _CHUNK_CELLS)
     out = np.empty((n, config.dim), dtype)
     with np.errstate(all="ignore"):  # an overflow shows as inf and is named by the check
-        for start, stop in slices(n, step, yield_gil=lists):
+        for start, stop in gil_slices(n, step, yielding=lists):
             block = _block(source, start, stop, config, what)
             np.copyto(out[start:stop], block, casting="unsafe")
             check(block, out[start:stop], start, config, what)

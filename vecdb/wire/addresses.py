@@ -1,4 +1,4 @@
-"""Where an address leads: what both sides decide by it is whether anybody can listen on the way."""
+"""Whether a host is this machine: client and server allow plain text only there, since others could read it."""
 
 from __future__ import annotations
 

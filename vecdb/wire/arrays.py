@@ -1,6 +1,6 @@
 """Vectors, ids and lists of tenants on the wire.
 
-Arrays that are read from a message are views of bytes of their own: read-only, little-endian.
+Arrays that are read from a message are read-only and little-endian; they own their bytes.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ _SWAPPED = sys.byteorder == "big"
 
 
 def vectors_message(array: NDArray[Any]) -> common_pb2.Vectors:
-    """Of [n, dim] in one of the four types; a vector alone is one row."""
+    """array : [n, dim] in one of the four types; a [dim] vector is one row."""
     return common_pb2.Vectors(data=little_bytes(array), dtype=_NUMBERS[array.dtype], dim=array.shape[-1])
 
 
 def little_bytes(array: NDArray[Any]) -> bytes:
-    """Its numbers one after another, little-endian."""
+    """The array's numbers one after another, little-endian."""
     return (array.byteswap() if _SWAPPED else array).tobytes()
 
 
@@ -48,7 +48,7 @@ def vectors_of(message: common_pb2.Vectors, what: str = "vectors") -> NDArray[An
     if not 1 <= message.dim <= dim_max:
         raise InvalidArgument(f"{what}: dim must be from 1 to {dim_max:,}, got {message.dim:,}")
     row_bytes = message.dim * dtype.itemsize
-    data = message.data  # each look at it makes a copy
+    data = message.data  # each access makes a copy
     if len(data) % row_bytes:
         raise InvalidArgument(
             f"{what}: {len(data):,} bytes are no whole number of vectors of {row_bytes:,} bytes "
@@ -65,19 +65,19 @@ def ids_message(ids: IdBatch, part: slice = slice(None)) -> common_pb2.Ids:
 
 
 def ids_of(message: common_pb2.Ids) -> NDArray[np.int64] | list[str]:
-    """What the gate takes as ids: int64[n] or n strings; of a message that is not set, no ids."""
+    """int64[n] or n strings, as `vecdb.validate` takes ids; no ids where the message is not set."""
     if message.WhichOneof("kind") == "strings":
         return list(message.strings.values)
     return ints_of(message.ints.values)
 
 
 def ints_of(values: Any) -> NDArray[np.int64]:
-    """Of a repeated field; three times as fast as `np.array`, which asks it for every number twice."""
+    """A repeated field as an array. Three times as fast as `np.array`, which reads every number twice."""
     return np.fromiter(values, np.int64, len(values))
 
 
 def access_fields(lists: AccessLists | None, n: int) -> dict[str, Any]:
-    """The field of the oneof `access` that says what `lists` of n records say: none, one for all, or one each."""
+    """The field of the oneof `access` for the lists of n records: none, one for all of them, or one for each."""
     if lists is None:
         return {}
     names = [name.decode() for name in lists.names]
@@ -88,7 +88,7 @@ def access_fields(lists: AccessLists | None, n: int) -> dict[str, Any]:
 
 
 def tenants_of(request: Any) -> list[str] | list[list[str]] | None:
-    """What the gate takes as `tenants`: None, a list of names, or a list of such lists.
+    """None, a list of names, or a list of such lists, as `vecdb.validate` takes `tenants`.
 
     request : has the oneof `access`. Raises InvalidArgument where columns do not fit together.
     """

@@ -1,19 +1,19 @@
-"""Which error has which code, and which gRPC status: the same class, code and message near and far.
+"""Which error has which code and gRPC status, so that a client raises the same class, code and message as embedded.
 
-RESOURCE_EXHAUSTED, DEADLINE_EXCEEDED, CANCELLED and UNAVAILABLE without details all mean Unavailable to a caller,
-UNAUTHENTICATED means PermissionDenied.
+Without details RESOURCE_EXHAUSTED, DEADLINE_EXCEEDED, CANCELLED and UNAVAILABLE all become Unavailable, and
+UNAUTHENTICATED becomes PermissionDenied.
 """
 
 from __future__ import annotations
 
 from vecdb import errors
-from vecdb.validate.not_found import collection_not_found, no_tenant
+from vecdb.validate.not_found import collection_not_found, tenant_not_found
 
-__all__ = ["DOMAIN", "STATUS", "error_of", "collection_not_found", "no_tenant"]
+__all__ = ["DOMAIN", "STATUS", "error_of", "collection_not_found", "tenant_not_found"]
 
 DOMAIN = "vecdb"
 
-# code of the error: name of the gRPC status
+# code of the error -> name of the gRPC status
 STATUS = {
     "INVALID_ARGUMENT": "INVALID_ARGUMENT",
     "LIMIT_EXCEEDED": "INVALID_ARGUMENT",
@@ -55,6 +55,6 @@ _WITHOUT_DETAILS: dict[str, type[errors.VecdbError]] = {
 
 
 def error_of(status: str, reason: str | None, message: str) -> errors.VecdbError:
-    """The error that a status stands for. reason : of its ErrorInfo, None where there is none of ours."""
+    """The error that a status stands for. reason : of vecdb's ErrorInfo; None where there is none."""
     kind = _CLASSES.get(reason or "") or _WITHOUT_DETAILS.get(status, errors.VecdbError)
     return kind(message)

@@ -39,14 +39,14 @@ def index_message(index: IndexConfig | None) -> collections_pb2.IndexConfig:
             m=index.m, ef_construction=index.ef_construction, ef=index.ef, rerank_all=index.quantization is None
         )
         return collections_pb2.IndexConfig(hnsw=hnsw)
-    made = collections_pb2.IndexConfig()
-    part = getattr(made, index.kind)
+    message = collections_pb2.IndexConfig()
+    part = getattr(message, index.kind)
     part.SetInParent()
     for name in getattr(index, "__slots__", ()):
         value = getattr(index, name)
         if value is not None:
             setattr(part, name, value)
-    return made
+    return message
 
 
 def index_of(message: collections_pb2.IndexConfig) -> IndexConfig | None:
@@ -58,8 +58,8 @@ def index_of(message: collections_pb2.IndexConfig) -> IndexConfig | None:
     if kind == "hnsw":
         rerank_all = given.pop("rerank_all", False)
         return Hnsw(**given, quantization=None if rerank_all else "sq8")
-    made: IndexConfig = _INDEXES[kind](**given)
-    return made
+    index: IndexConfig = _INDEXES[kind](**given)
+    return index
 
 
 def collection_message(config: CollectionConfig) -> collections_pb2.Collection:
@@ -103,7 +103,7 @@ _DEFAULT_PARAMS = SearchParams()
 
 
 def params_message(params: SearchParams) -> search_pb2.SearchParams | None:
-    """None for the defaults."""
+    """The message; None for the default parameters."""
     if params == _DEFAULT_PARAMS:
         return None
     return search_pb2.SearchParams(
@@ -125,18 +125,18 @@ def params_of(message: search_pb2.SearchParams) -> SearchParams:
 
 
 def request_id_of(given: str) -> str | None:
-    """None where none is set. Raises LimitExceeded."""
+    """The request_id, checked; None where it is not set. Raises LimitExceeded."""
     checked = request_id(given or None)
     return None if checked is None else checked.decode()
 
 
 def fields_message(encoded: list[bytes] | None) -> common_pb2.FieldMaps | None:
-    """Of fields as the gate has encoded them; None where there are none."""
+    """encoded : fields as `vecdb.validate` has encoded them; None where there are none."""
     return None if encoded is None else common_pb2.FieldMaps(msgpack=encoded)
 
 
 def fields_of(message: common_pb2.FieldMaps) -> EncodedFields | list[dict[str, Any]]:
-    """What the gate takes as `fields`. Raises InvalidArgument on JSON that is no object."""
+    """Fields as `vecdb.validate` takes them. Raises InvalidArgument for JSON that is no object."""
     if message.json and message.msgpack:
         raise InvalidArgument("fields: give either msgpack or json, not both")
     if not message.json:
@@ -153,10 +153,10 @@ def fields_of(message: common_pb2.FieldMaps) -> EncodedFields | list[dict[str, A
     return found
 
 
-def trimmed(encoded: bytes, names: tuple[str, ...]) -> bytes:
-    """Of one record's encoded fields the named ones."""
-    [made] = fields([decode_fields(encoded, names)], 1) or [b""]
-    return made
+def selected_fields(encoded: bytes, names: tuple[str, ...]) -> bytes:
+    """The named ones of one record's encoded fields."""
+    [selected] = fields([decode_fields(encoded, names)], 1) or [b""]
+    return selected
 
 
 def fields_as_json(encoded: bytes) -> str:
@@ -164,21 +164,21 @@ def fields_as_json(encoded: bytes) -> str:
 
 
 def record_message(record: Record) -> common_pb2.Record:
-    """Of a record as `get` returns it."""
-    made = common_pb2.Record(tenants=record.tenants)
+    """record : as `get` returns it."""
+    message = common_pb2.Record(tenants=record.tenants)
     if isinstance(record.id, int):
-        made.int_id = record.id
+        message.int_id = record.id
     else:
-        made.string_id = record.id
+        message.string_id = record.id
     if record.fields:
-        [made.fields] = fields([record.fields], 1) or [b""]
+        [message.fields] = fields([record.fields], 1) or [b""]
     if record.vector is not None:
-        made.vector = np.ascontiguousarray(record.vector, record.vector.dtype.newbyteorder("<")).tobytes()
-    return made
+        message.vector = np.ascontiguousarray(record.vector, record.vector.dtype.newbyteorder("<")).tobytes()
+    return message
 
 
 def record_of(message: common_pb2.Record, dtype: str) -> Record:
-    """dtype : of the collection."""
+    """dtype : the collection's, which the message does not have."""
     found = message.WhichOneof("id")
     vector = np.frombuffer(message.vector, np.dtype(dtype).newbyteorder("<")).copy() if message.vector else None
     return Record(

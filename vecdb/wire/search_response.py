@@ -1,4 +1,4 @@
-"""Hits on the wire: hits of all queries one after another, without padding, and how many each query has."""
+"""SearchResponse <-> Hits. On the wire the hits of all queries follow one another without padding, with counts."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ from vecdb.api.hits import Hits
 from vecdb.schema import Metric
 from vecdb.v1 import common_pb2, search_pb2
 from vecdb.wire.arrays import ids_of, ints_of, little_bytes, vectors_message, vectors_of
-from vecdb.wire.messages import fields_as_json, trimmed
+from vecdb.wire.messages import fields_as_json, selected_fields
 
 
 def encoded(hits: Hits, select: tuple[str, ...] | None, *, as_json: bool = False) -> bytes:
-    """The bytes of a SearchResponse. select : names of the fields that were asked for, None for all, () for none.
+    """The bytes of a SearchResponse. select : names of the fields to send, None for all, () for none.
 
-    Most answers are ids, distances and counts alone: those are written from the arrays, as building the message takes
-    longer than a short search may add to its kernel.
+    Most responses have ids, distances and counts alone. These bytes are written directly from the arrays, because
+    building the message takes too long beside a short search.
     """
-    ids = _real(hits.ids, hits)
+    ids = _unpadded(hits.ids, hits)
     if ids.dtype == object:
         made = _field(b"\x0a", _field(b"\x12", common_pb2.StringIds(values=ids.tolist()).SerializeToString()))
     else:
         made = _field(b"\x0a", _field(b"\x0a", _field(b"\x0a", little_bytes(ids)) if len(ids) else b""))
     if len(ids):
-        made += _field(b"\x12", little_bytes(_real(hits.distances, hits)))
+        made += _field(b"\x12", little_bytes(_unpadded(hits.distances, hits)))
     if len(hits.counts):
         made += _field(b"\x1a", b"".join(map(_varint, hits.counts.tolist())))
     if hits.sequence:
         made += b"\x20" + _varint(hits.sequence)
     if hits.packed is None and hits.vectors is None and hits.components is None and hits.explain is None:
         return made
-    rest: bytes = _rest(hits, select, as_json).SerializeToString()
+    rest: bytes = _optional_fields(hits, select, as_json).SerializeToString()
     return made + rest
 
 
 def streamed(response: bytes) -> bytes:
-    """The bytes of a StreamSearchResponse with those of its SearchResponse."""
+    """The bytes of a StreamSearchResponse. response : the bytes of its SearchResponse."""
     return _field(b"\x0a", response)
 
 
@@ -54,18 +54,18 @@ def _varint(value: int) -> bytes:
 
 
 def _field(tag: bytes, data: bytes) -> bytes:
-    """Of bytes, a string, a message, or numbers one after another."""
+    """A length-delimited field. data : bytes, a string, a message, or packed numbers."""
     return tag + _varint(len(data)) + data
 
 
-def _rest(hits: Hits, select: tuple[str, ...] | None, as_json: bool) -> search_pb2.SearchResponse:
-    """What a search has to ask for; fields of a message may come in parts."""
+def _optional_fields(hits: Hits, select: tuple[str, ...] | None, as_json: bool) -> search_pb2.SearchResponse:
+    """A message with the fields that a search must ask for. The bytes of two messages in a row are read as one."""
     made = search_pb2.SearchResponse()
     if hits.packed is not None and select != ():
         packed = hits.packed if hits.single else [one for query in hits.packed for one in query]
         _add_fields(made.fields, packed, select, as_json)
     if hits.vectors is not None:
-        made.vectors.MergeFrom(vectors_message(_real(hits.vectors, hits)))
+        made.vectors.MergeFrom(vectors_message(_unpadded(hits.vectors, hits)))
     if hits.components is not None:
         made.components.extend(hits.components.tolist())
     if hits.explain is not None:
@@ -73,8 +73,8 @@ def _rest(hits: Hits, select: tuple[str, ...] | None, as_json: bool) -> search_p
     return made
 
 
-def _real(values: NDArray[Any], hits: Hits) -> NDArray[Any]:
-    """Of an array that is padded where there are several queries, what is of a hit."""
+def _unpadded(values: NDArray[Any], hits: Hits) -> NDArray[Any]:
+    """[hits, ...] of an array that is padded where there are several queries."""
     if hits.single:
         return values
     limit = values.shape[1]
@@ -84,9 +84,9 @@ def _real(values: NDArray[Any], hits: Hits) -> NDArray[Any]:
 
 
 def _add_fields(message: Any, packed: Sequence[Any], select: tuple[str, ...] | None, as_json: bool) -> None:
-    message.SetInParent()  # no hits, but fields
+    message.SetInParent()  # so that a response without hits says, too, that fields were asked for
     if select is not None:
-        packed = [trimmed(bytes(one), select) for one in packed]
+        packed = [selected_fields(bytes(one), select) for one in packed]
     if as_json:
         message.json.extend(fields_as_json(bytes(one)) for one in packed)
     else:
@@ -96,7 +96,7 @@ def _add_fields(message: Any, packed: Sequence[Any], select: tuple[str, ...] | N
 def hits_of(
     message: search_pb2.SearchResponse, limit: int, metric: Metric, single: bool, select: tuple[str, ...] | None
 ) -> Hits:
-    """The hits that `encoded` was given. limit : columns of the padded arrays of a batch."""
+    """The hits that `encoded` was called with. limit : columns of the padded arrays of a batch."""
     counts = ints_of(message.counts)
     distances = np.fromiter(message.distances, np.float32, len(message.distances))
     ids = ids_of(message.ids)
@@ -118,7 +118,7 @@ def hits_of(
 
 
 def _padded(values: NDArray[Any], counts: NDArray[np.int64], limit: int, padding: Any) -> NDArray[Any]:
-    """[nq, limit, ...] of values that follow one another."""
+    """[nq, limit, ...] from values without padding."""
     if (counts == limit).all():
         return values.reshape(len(counts), limit, *values.shape[1:])
     real = np.arange(limit) < counts[:, None]

@@ -1,8 +1,14 @@
-"""Engines, each in a process of its own: `vecdb bench disk` and `vecdb bench tenants` start the files of this folder.
+"""Engines, each in a process of its own: `vecdb bench disk` and `vecdb bench tenants` start these scripts.
 
-    parent --json line--> contestant      {"do": "build"} | {"do": "open"} | {"do": "sweep", "value": 64} | ...
-    parent <--json line-- contestant      seconds, memory, answers
+    disk/      tenants/     one script for each engine
+    engine_process.py       what every engine does: answer lines, time single searches, measure its memory
+    shared_process.py       several engines in one process
+    serving_milvus.py       a server for `vecdb bench serve`
+    length_prefixed.py      messages in a file
 
-They import nothing of vecdb's own (engine_process.py included), because each runs under the interpreter that has its
-engine.
+    parent --JSON line--> engine      {"do": "build"} | {"do": "open"} | {"do": "sweep", "value": 64} | ...
+    parent <--JSON line-- engine      seconds, memory, answers
+
+They import nothing of this package by its name, because each runs under the interpreter that has its engine: this
+folder is on their import path (vecdb_bench/child_process.py).
 """

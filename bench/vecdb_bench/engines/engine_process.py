@@ -1,5 +1,6 @@
-"""What every contestant does: answer the parent's lines, time single searches, know its own memory. Standard library
-and numpy only.
+"""What every engine does: answer the parent's lines, time single searches, measure its own memory.
+
+Standard library and numpy only, because it runs under every engine's interpreter. Threads: one.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ def _status(field: str) -> int:
 
 
 def anonymous_bytes() -> int:
-    """Anonymous resident memory, after handing back what allocators hold free."""
+    """Anonymous resident memory, after allocators have returned their free memory."""
     gc.collect()
     with contextlib.suppress(AttributeError, OSError):
         ctypes.CDLL(None).malloc_trim(0)
@@ -39,23 +40,23 @@ def disk_bytes(folder: Path) -> int:
 
 
 def process_io(field: str) -> int:
-    """read_bytes: what this process has had fetched from the disk; write_bytes: what it has had sent there."""
+    """field : read_bytes or write_bytes, what this process has read from or written to the disk."""
     with contextlib.suppress(OSError), open("/proc/self/io", encoding="ascii") as file:
         return next(int(line.split()[1]) for line in file if line.startswith(field))
     return 0
 
 
-class Contestant:
-    """An engine. folder : of its files.   base, queries : arrays.   spec : metric, limit, threads, and options."""
+class Engine:
+    """An engine. folder : for its files.   base, queries : arrays.   spec : metric, limit, threads, and options."""
 
     def __init__(self, folder: Path, base: Any, queries: Any, spec: Spec) -> None:
         self.folder, self.base, self.queries, self.spec = folder, base, queries, spec
 
     def warm(self) -> None:
-        """Load libraries and compile what is compiled, before memory is counted."""
+        """Load libraries and compile what needs compiling, before memory is counted."""
 
     def build(self) -> Spec | None:
-        """Make the index in `folder` from `base`; what else there is to say of that."""
+        """Build the index in `folder` from `base`. Returns further facts for the result."""
         raise NotImplementedError
 
     def open(self) -> None:
@@ -63,41 +64,41 @@ class Contestant:
         raise NotImplementedError
 
     def prepare(self, value: int) -> None:
-        """Take `value` of the engine's search parameter."""
+        """Set the engine's search parameter; not timed."""
         raise NotImplementedError
 
-    def questions(self, name: str) -> Any:
-        """What is searched, in order, where a contest has several sets of questions."""
+    def query_set(self, name: str) -> Any:
+        """The queries to search for, in order, where there are several sets."""
         return self.queries
 
     def search(self, query: Any) -> Any:
-        """One question, timed."""
+        """One search, timed."""
         raise NotImplementedError
 
     def rows(self, result: Any) -> list[int]:
-        """Row numbers of a result of `search`, not timed."""
+        """Row numbers of a result of `search`; not timed."""
         raise NotImplementedError
 
     def facts(self) -> Spec:
-        """What else there is to say after a sweep."""
+        """Further facts after a sweep."""
         return {}
 
 
 def turn(
-    engine: Contestant, value: Any, name: str = "queries", start: int = 0, stop: int | None = None, lead: int = 20
+    engine: Engine, value: Any, name: str = "queries", start: int = 0, stop: int | None = None, lead: int = 20
 ) -> Spec:
-    """Some questions, one call each. lead : as many are asked before, untimed, to warm what another has cooled."""
+    """Search for some queries, one call each. lead : untimed searches before them, to fill the caches again."""
     engine.prepare(value)
-    asked = engine.questions(name)
-    stop = len(asked) if stop is None else min(stop, len(asked))
+    queries = engine.query_set(name)
+    stop = len(queries) if stop is None else min(stop, len(queries))
     for i in range(start - lead, start):
-        engine.search(asked[i % len(asked)])
+        engine.search(queries[i % len(queries)])
     seconds, results = np.empty(stop - start), []
     before = process_io("read_bytes")
     for i in range(start, stop):
-        question = asked[i]
+        query = queries[i]
         started = time.perf_counter()
-        result = engine.search(question)
+        result = engine.search(query)
         seconds[i - start] = time.perf_counter() - started
         results.append(result)
     fetched = process_io("read_bytes") - before
@@ -105,49 +106,49 @@ def turn(
 
 
 class Session:
-    """Answers the lines that are for one engine."""
+    """Answers the lines for one engine."""
 
-    def __init__(self, engine: Contestant) -> None:
+    def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._at_rest = 0
+        self._base_bytes = 0
 
-    def answer(self, asked: Spec) -> Spec:
+    def answer(self, line: Spec) -> Spec:
         engine = self._engine
-        if asked["do"] == "build":
+        if line["do"] == "build":
             started = time.perf_counter()
-            said = engine.build() or {}
-            answer = {"seconds": time.perf_counter() - started, "peak_bytes": _status("VmHWM"), **said}
+            facts = engine.build() or {}
+            answer = {"seconds": time.perf_counter() - started, "peak_bytes": _status("VmHWM"), **facts}
             return answer | {"disk_bytes": disk_bytes(engine.folder)}
-        if asked["do"] == "open":
+        if line["do"] == "open":
             engine.warm()
-            self._at_rest = anonymous_bytes()
+            self._base_bytes = anonymous_bytes()
             started = time.perf_counter()
             engine.open()
             return {"seconds": time.perf_counter() - started}
-        if asked["do"] == "turn":
-            return turn(engine, *asked["of"])
-        if asked["do"] == "facts":
+        if line["do"] == "turn":
+            return turn(engine, *line["of"])
+        if line["do"] == "facts":
             return engine.facts()
-        if asked["do"] == "sweep":
-            return turn(engine, asked["value"]) | engine.facts()
-        assert asked["do"] == "memory", asked
-        return {"anonymous_bytes": anonymous_bytes() - self._at_rest}
+        if line["do"] == "sweep":
+            return turn(engine, line["value"]) | engine.facts()
+        assert line["do"] == "memory", line
+        return {"anonymous_bytes": anonymous_bytes() - self._base_bytes}
 
 
 def answer_lines(answer: Callable[[Spec], Spec]) -> None:
-    """Each line of standard input, until it ends."""
+    """Answer each line of standard input, until it ends."""
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # engines that print would disturb the answers
+    os.dup2(2, 1)  # what an engine prints goes to standard error
     for line in sys.stdin:
         answers.write(json.dumps(answer(json.loads(line))) + "\n")
         answers.flush()
 
 
-def enter(kind: type[Contestant], folder: str, base: str, queries: str, spec: Spec) -> Session:
-    return Session(kind(Path(folder), np.load(base, mmap_mode="r"), np.load(queries), spec))
+def session(engine: type[Engine], folder: str, base: str, queries: str, spec: Spec) -> Session:
+    return Session(engine(Path(folder), np.load(base, mmap_mode="r"), np.load(queries), spec))
 
 
-def serve(kind: type[Contestant]) -> None:
-    """A process of one contestant. Arguments: folder, base.npy, queries.npy, spec as JSON."""
+def serve(engine: type[Engine]) -> None:
+    """The main function of an engine's process. Arguments: folder, base.npy, queries.npy, spec as JSON."""
     folder, base, queries, spec = sys.argv[1:5]
-    answer_lines(enter(kind, folder, base, queries, json.loads(spec)).answer)
+    answer_lines(session(engine, folder, base, queries, json.loads(spec)).answer)

@@ -1,4 +1,4 @@
-"""Messages in a file, a length of four bytes before each. Standard library only."""
+"""Messages in a file, each after its length in four bytes. Standard library only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""milvus-lite's own gRPC server, one process; its requests and answers as bytes, so that any load can ask it.
+"""milvus-lite's own gRPC server in one process; requests and answers as bytes, so that any load generator can use it.
 
 Standard library, numpy and its own client only. Lines: build, where, requests, rows.
 """
@@ -26,7 +26,7 @@ class Milvus:
         self.folder, self.base, self.queries, self.spec = folder, base, queries, spec
 
     def build(self) -> dict[str, Any]:
-        """Starts the server and fills it through its own client; a graph with the links and the beam of vecdb's."""
+        """Start the server and fill it through its own client. Its graph has the M and ef_construction of vecdb's."""
         started = time.perf_counter()
         self.folder.mkdir(parents=True, exist_ok=True)
         self.server, self.db, self.port = start_server_in_thread(str(self.folder))
@@ -45,7 +45,7 @@ class Milvus:
             rows = [{"id": start + at, "vector": vector} for at, vector in enumerate(part.tolist())]
             client.insert("bench", rows)
         client.flush("bench")
-        client.release_collection("bench")  # it was loaded when it was empty: graphs are made of what is loaded
+        client.release_collection("bench")  # it was loaded while it was empty, and graphs are built when data is loaded
         client.load_collection("bench")
         graphs = [file.name for file in self.folder.rglob("*.idx")]
         return {"seconds": time.perf_counter() - started, "index_files": graphs}
@@ -72,8 +72,8 @@ class Milvus:
 
 if __name__ == "__main__":
     folder, base, queries, spec = sys.argv[1:5]
-    of = Milvus(Path(folder), np.load(base, mmap_mode="r"), np.load(queries), json.loads(spec))
+    server = Milvus(Path(folder), np.load(base, mmap_mode="r"), np.load(queries), json.loads(spec))
     for line in sys.stdin:
         question = json.loads(line)
-        print(json.dumps(getattr(of, question.pop("do"))(**question)), flush=True)
-    of.server.stop(0)
+        print(json.dumps(getattr(server, question.pop("do"))(**question)), flush=True)
+    server.server.stop(0)

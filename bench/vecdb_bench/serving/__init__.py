@@ -1,9 +1,9 @@
-"""serving: the gRPC service, server and load on the same cores, beside the embedded call, an echo, and a peer's server.
+"""serving: the gRPC service beside the embedded call, an echo server and a peer's server, all on the same cores.
 
-plan.py       what to measure                          servers.py   vecdb serve, echo, milvus-lite
-lineup.py      what stands, and takes turns             echo.py      the ceiling, a process
-measures.py   overload.py   what is measured           load_process.py load.py   the load, a process
-report.py     tables                                   client_driver.py    a user's program, near or far, a process
+plan.py       what to measure               servers.py                vecdb serve, echo, milvus-lite
+lineup.py     servers and clients           echo.py                   the echo server: the ceiling
+measures.py   overload.py   measurements    load_process.py load.py   the load generator
+report.py     tables                        client_driver.py          a user's program, embedded or remote
 """
 
 from __future__ import annotations
@@ -15,18 +15,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from vecdb_bench.serving.lineup import Field, Say
-
-from .. import machine
-from . import measures, overload, report
-from .plan import MEASURES, PEERS, Plan
+from vecdb_bench.reporting import machine
+from vecdb_bench.serving import measures, overload, report
+from vecdb_bench.serving.lineup import Lineup, Say
+from vecdb_bench.serving.plan import MEASURES, PEERS, Plan
 
 __all__ = ["MEASURES", "PEERS", "Plan", "run"]
 
-_TAKE: dict[str, Callable[[Field], Any]] = {
+_MEASURE: dict[str, Callable[[Lineup], Any]] = {
     name: getattr(overload if name == "overload" else measures, name) for name in MEASURES
 }
-_CORES = 2  # of server and load together
+_CORES = 2  # for server and load together
 
 
 def run(plan: Plan, say: Say = lambda text: None) -> dict[str, Any]:
@@ -37,16 +36,21 @@ def run(plan: Plan, say: Say = lambda text: None) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="vecdb-bench-", dir=plan.path) as home:
         os.sched_setaffinity(0, sorted(allowed)[:_CORES])
         try:
-            with Field(plan, Path(home), say) as field:
+            with Lineup(plan, Path(home), say) as lineup:
                 for name in plan.measures:
                     say(name)
-                    found[name] = _TAKE[name](field)
+                    found[name] = _MEASURE[name](lineup)
         finally:
             os.sched_setaffinity(0, allowed)
     return {
         "benchmark": "serve",
         "plan": asdict(plan),
-        "data": {"name": field.data.name, "rows": len(field.data.base), "dim": field.data.dim, "recall": field.recall},
+        "data": {
+            "name": lineup.data.name,
+            "rows": len(lineup.data.base),
+            "dim": lineup.data.dim,
+            "recall": lineup.recall,
+        },
         "machine": machine.facts(["grpcio", "protobuf", "uvloop"]),
         **found,
         "tables": report.tables(found),

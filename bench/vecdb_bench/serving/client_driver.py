@@ -1,6 +1,6 @@
-"""A user's program: opens a database, near (a path) or far (a URL), and searches it or writes to it.
+"""A user's program: opens a database, embedded (a path) or remote (a URL), and searches it or writes to it.
 
-Arguments: path or URL, base.npy, queries.npy. The same code whichever it is: what is compared is what a user sees.
+Arguments: path or URL, queries.npy. Both run the same code, so what is compared is what a user sees.
 """
 
 from __future__ import annotations
@@ -14,22 +14,21 @@ import numpy as np
 
 import vecdb
 from vecdb_bench.child_process import answer_lines
-
-from ..ingest import unit_vectors
-from ..runner import latencies_ms
+from vecdb_bench.ingest import unit_vectors
+from vecdb_bench.runner import latencies_ms
 
 COLLECTION = "bench"
 TENANTS = 100
 
-# what a bulk has besides ids and vectors
-BRINGS: dict[str, Callable[[int], dict[str, Any]]] = {
+# what a bulk upsert has besides ids and vectors
+EXTRAS: dict[str, Callable[[int], dict[str, Any]]] = {
     "vectors": lambda rows: {},
     "fields": lambda rows: {"fields": [{"n": n, "lang": "en", "title": f"the title of page {n}"} for n in range(rows)]},
     "tenants": lambda rows: {"tenants": [[f"tenant-{n % TENANTS}"] for n in range(rows)]},
 }
 
 
-class Caller:
+class ClientDriver:
     def __init__(self, where: str, queries: str) -> None:
         self._db: Any = vecdb.open(where)
         self._docs = self._db.collection(COLLECTION)
@@ -38,13 +37,13 @@ class Caller:
 
     def search(self, limit: int, seconds: float) -> dict[str, Any]:
         """One query a call, one thread, for `seconds`."""
-        asked = iter(np.resize(np.arange(len(self._queries)), 1 << 22).tolist())
+        order = iter(np.resize(np.arange(len(self._queries)), 1 << 22).tolist())
         for _ in range(50):
-            self._docs.search(self._queries[next(asked)], limit)
+            self._docs.search(self._queries[next(order)], limit)
         times: list[float] = []
         cpu, ends = time.process_time(), time.perf_counter() + seconds
         while (started := time.perf_counter()) < ends:
-            self._docs.search(self._queries[next(asked)], limit)
+            self._docs.search(self._queries[next(order)], limit)
             times.append(time.perf_counter() - started)
         marks = latencies_ms(times)
         return {"cpu_us": (time.process_time() - cpu) / len(times) * 1e6, "n": len(times)} | {
@@ -52,16 +51,16 @@ class Caller:
         }
 
     def batch(self, limit: int) -> dict[str, Any]:
-        """All queries in one call: what is left of a query is its kernel."""
+        """All queries in one call: the time of a query is almost only that of its kernel."""
         started = time.perf_counter()
         self._docs.search(self._queries, limit)
         return {"us": (time.perf_counter() - started) / len(self._queries) * 1e6}
 
-    def ingest(self, name: str, rows: int, dim: int, bring: str) -> dict[str, Any]:
-        """`rows` vectors, and what `BRINGS` says, in one call into a collection of its own, dropped again."""
+    def ingest(self, name: str, rows: int, dim: int, extra: str) -> dict[str, Any]:
+        """`rows` vectors, and what `EXTRAS` says, in one call into a collection of its own, dropped again."""
         if self._vectors.shape != (rows, dim):
             self._vectors = unit_vectors(rows, dim, seed=1)
-        brought = BRINGS[bring](rows)
+        brought = EXTRAS[extra](rows)
         docs = self._db.create_collection(name, dim=dim, metric="cosine")
         started = time.perf_counter()
         docs.upsert(np.arange(rows), self._vectors, atomic=False, **brought)
@@ -72,5 +71,5 @@ class Caller:
 
 
 if __name__ == "__main__":
-    of = Caller(*sys.argv[1:])
-    answer_lines({name: getattr(of, name) for name in ("search", "batch", "ingest")})
+    driver = ClientDriver(*sys.argv[1:])
+    answer_lines({name: getattr(driver, name) for name in ("search", "batch", "ingest")})

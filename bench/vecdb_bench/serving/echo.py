@@ -1,4 +1,4 @@
-"""The ceiling: a grpc.aio server that takes any message and gives back always the same one, and does nothing else.
+"""The ceiling: a grpc.aio server that answers every message with the same bytes and does nothing else.
 
 Argument: a file of length_prefixed.py. A request for /echo/<n> is answered with its message n.
 """
@@ -48,7 +48,7 @@ def _each(answer: bytes) -> Any:
 
 
 class Server:
-    """Runs on a loop of its own thread, so that the lines can be answered beside it."""
+    """Runs on the event loop of its own thread, so that the main thread can answer lines."""
 
     def __init__(self, answers: list[bytes]) -> None:
         self._loop = new_loop()

@@ -1,4 +1,4 @@
-"""The event loop of load and echo: uvloop where it is installed, as the server's."""
+"""The event loop of load generator and echo server: uvloop where it is installed, as in the server."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""Field: everything that is measured against everything else, started, connected and warm.
+"""Lineup: the servers and clients that are compared, started, connected and warm.
 
-    near    a program with the database embedded (on a copy: a database has one owner)
-    far     the same program over gRPC
-    vecdb   the server, asked by the load generator        echo   the ceiling, asked by the same
+    embedded   a program with the database in its process (a copy, because only one process may have a database open)
+    remote     the same program over gRPC
+    vecdb      the server, called by the load generator        echo   the ceiling, called by the same
 
-All of them stay up between turns; one that is not asked costs nothing.
+All of them stay up between turns; an idle one costs nothing.
 """
 
 from __future__ import annotations
@@ -20,21 +20,20 @@ from typing import Any
 
 import numpy as np
 
-from vecdb_bench.child_process import Module
+from vecdb_bench.child_process import ModuleProcess
 from vecdb_bench.engines import length_prefixed
+from vecdb_bench.serving import servers
+from vecdb_bench.serving.plan import Plan
 from vecdb_datasets import Dataset, recall
 from vecdb_datasets import load as load_dataset
-
-from . import servers
-from .plan import Plan
 
 Say = Callable[[str], None]
 Turn = Callable[[], dict[str, Any]]
 Found = dict[str, Any]
 
 
-class Field:
-    """folder : for what this run writes.   say : told what is going on."""
+class Lineup:
+    """folder : for the files of this run.   say : called with messages about progress."""
 
     def __init__(self, plan: Plan, folder: Path, say: Say) -> None:
         self.plan, self.folder, self.say = plan, folder, say
@@ -47,7 +46,7 @@ class Field:
             say(f"building {self.data.name}")
             servers.build(self.database, self.data.base, self.data.metric, tuning, plan.recall, plan.limit)
 
-    def __enter__(self) -> Field:
+    def __enter__(self) -> Lineup:
         try:
             self._start()
         except BaseException:
@@ -61,9 +60,9 @@ class Field:
     def _start(self) -> None:
         plan, queries = self.plan, self.data.queries
         self.say("starting servers")
-        self.near = self.caller(str(self.copy("near")))
+        self.embedded = self.client(str(self.copy("near")))
         self.vecdb = self.serve(self.copy("served"))
-        self.load = self.add(Module("load", "serving.load_process"))
+        self.load = self.add(ModuleProcess("load", "serving.load_process"))
         self.one = servers.write_requests(self.folder / "one", servers.search_requests(queries, plan.limit))
         self.many = servers.write_requests(
             self.folder / "many", servers.search_requests(queries, plan.limit, min(plan.batch, len(queries)))
@@ -80,27 +79,27 @@ class Field:
         self.connect("echo, stream", self.echo.target, "/stream/0", streamed, stream=True)
 
     @cached_property
-    def far(self) -> Module:
-        return self.caller(f"grpc://{self.vecdb.target}")
+    def remote(self) -> ModuleProcess:
+        return self.client(f"grpc://{self.vecdb.target}")
 
-    # -- what is started -----------------------------------------------------------------------------
+    # -- processes -----------------------------------------------------------------------------------
 
     def add(self, started: Any) -> Any:
-        """It ends with the field."""
+        """It ends with the lineup."""
         return self._stack.enter_context(started)
 
     def serve(self, database: Path, flags: Sequence[str] = ()) -> servers.Vecdb:
         server: servers.Vecdb = self.add(servers.Vecdb(database, self.folder, flags))
         return server
 
-    def caller(self, where: str) -> Module:
-        program: Module = self.add(
-            Module("caller", "serving.client_driver", where, str(self.folder / "queries.npy"), one_thread=True)
+    def client(self, where: str) -> ModuleProcess:
+        program: ModuleProcess = self.add(
+            ModuleProcess("client", "serving.client_driver", where, str(self.folder / "queries.npy"), one_thread=True)
         )
         return program
 
     def copy(self, name: str) -> Path:
-        """Of the database, which only one process may have open."""
+        """A copy of the database, because only one process may have a database open."""
         shutil.copytree(self.database, self.folder / name)
         return self.folder / name
 
@@ -120,7 +119,7 @@ class Field:
             pid=pid,
         )  # fmt: skip
 
-    def searches(self, program: Module) -> Turn:
+    def searches(self, program: ModuleProcess) -> Turn:
         return lambda: program.ask(do="search", limit=self.plan.limit, seconds=self.plan.seconds)
 
     def recall_of(self, rows: list[list[int]]) -> float:
@@ -128,7 +127,7 @@ class Field:
         return float(recall(rows, truth.ids[: len(rows)], truth.distances[: len(rows)], self.plan.limit))
 
     def alternate(self, turns: Mapping[str, Turn]) -> dict[str, list[Found]]:
-        """Every turn once a round, each round in another order."""
+        """Every turn once in each round; each round has another order."""
         names = list(turns)
         found: dict[str, list[Found]] = {name: [] for name in names}
         for at in range(self.plan.rounds):
@@ -138,28 +137,28 @@ class Field:
 
 
 def median(rounds: Iterable[Mapping[str, Any]]) -> Found:
-    """Of each figure."""
+    """The median of each figure."""
     rows = list(rounds)
     names = [name for name, value in rows[0].items() if isinstance(value, (int, float))]
     return {name: statistics.median(row[name] for row in rows if name in row) for name in names}
 
 
 def median_ratio(over: Sequence[Found], under: Sequence[Found], figure: str) -> float:
-    """Of the pairs that were measured one after the other."""
+    """The median ratio of pairs that were measured one right after the other."""
     return statistics.median(a[figure] / b[figure] if b[figure] else math.inf for a, b in zip(over, under, strict=True))
 
 
 def _data(plan: Plan) -> tuple[Dataset, Any]:
-    """The data set, and queries to tune on: others than those that are asked."""
+    """The data set, and the queries to tune on, which are others than those that are measured."""
     data = load_dataset(plan.dataset, plan.folder)
     base = np.asarray(data.base[: plan.rows], np.float32)
     queries = np.asarray(data.queries, np.float32)
-    asked, spare = queries[: plan.queries], queries[plan.queries : plan.queries + 1_000]
-    return Dataset(data.name, base, asked, data.metric), spare if len(spare) >= 100 else asked
+    measured, spare = queries[: plan.queries], queries[plan.queries : plan.queries + 1_000]
+    return Dataset(data.name, base, measured, data.metric), spare if len(spare) >= 100 else measured
 
 
 def _typical(answers: Path) -> Path:
-    """A file with an answer of the usual size."""
+    """A file with one answer, of the median size."""
     sizes = sorted(length_prefixed.read(answers), key=len)
     file = answers.with_name("typical")
     length_prefixed.write(file, [sizes[len(sizes) // 2]])

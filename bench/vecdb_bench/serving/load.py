@@ -1,11 +1,11 @@
-"""Load: many callers of one method on one event loop, and how long each of them waited.
+"""Load: many clients of one method on one event loop, and how long each of them waited.
 
-    closed    each caller asks again as soon as it is answered: the rate is what server and load can do together
-    streamed  the same over bidirectional streams, with a few questions unanswered in each
-    opened    questions leave at a fixed rate, whatever became of those before. A latency counts from the moment its
-              question was due: a server that stalls is charged for all who would have asked meanwhile
+    closed    each client calls again as soon as it has its answer: the rate is what server and load reach together
+    streamed  the same over bidirectional streams, with a few unanswered requests in each
+    opened    requests are sent at a fixed rate, whether or not earlier ones were answered. A latency counts from the
+              moment the request was due, so that a server that stalls is charged for every request of that time
 
-Messages are bytes on both sides, so that every contestant costs this process the same.
+Messages are bytes on both sides, so that every engine costs this process the same.
 """
 
 from __future__ import annotations
@@ -37,46 +37,46 @@ def cpu_seconds(pid: int) -> float:
 
 
 class Tally:
-    """What came back between `begin` and `end`; what comes before or after is not counted. over : it has ended."""
+    """Counts the answers between `begin` and `end`, and no others. over : `end` was called."""
 
     def __init__(self, pid: int | None) -> None:
         self._pid = pid
         self._latencies: list[float] = []
         self._statuses: Counter[str] = Counter()
         self._bytes = 0
-        self._open = self.over = False
+        self._counting = self.over = False
 
     def begin(self) -> None:
         self._cpu, self._own = self._server_cpu(), time.process_time()
         self._began = time.perf_counter()
-        self._open = True
+        self._counting = True
 
     def end(self) -> None:
-        self._open, self.over = False, True
+        self._counting, self.over = False, True
         self._took = time.perf_counter() - self._began
         self._cpu, self._own = self._server_cpu() - self._cpu, time.process_time() - self._own
 
     def answered(self, since: float, answer: bytes) -> None:
-        if self._open:
+        if self._counting:
             self._latencies.append(time.perf_counter() - since)
             self._bytes += len(answer)
 
     def refused(self, error: grpc.aio.AioRpcError) -> None:
-        if self._open:
+        if self._counting:
             self._statuses[error.code().name] += 1
 
     def report(self) -> Answer:
         """Rates a second, microseconds, bytes."""
         n = len(self._latencies)
-        said: Answer = {"n": n, "seconds": self._took, "per_second": n / self._took, "refused": dict(self._statuses)}
+        figures: Answer = {"n": n, "seconds": self._took, "per_second": n / self._took, "refused": dict(self._statuses)}
         if not n:
-            return said
+            return figures
         marks = np.percentile(np.array(self._latencies) * 1e6, [50, 90, 99, 99.9, 100]).tolist()
-        said |= zip(("p50_us", "p90_us", "p99_us", "p99_9_us", "max_us"), marks, strict=True)
-        said |= {"answer_bytes": self._bytes / n, "load_cpu_us": self._own / n * 1e6}
+        figures |= zip(("p50_us", "p90_us", "p99_us", "p99_9_us", "max_us"), marks, strict=True)
+        figures |= {"answer_bytes": self._bytes / n, "load_cpu_us": self._own / n * 1e6}
         if self._pid is not None:
-            said["server_cpu_us"] = self._cpu / n * 1e6
-        return said
+            figures["server_cpu_us"] = self._cpu / n * 1e6
+        return figures
 
     def _server_cpu(self) -> float:
         return 0.0 if self._pid is None else cpu_seconds(self._pid)
@@ -86,13 +86,13 @@ async def closed(
     call: Call, requests: Sequence[bytes], *, clients: int, seconds: float, warm: float = 0.3, pid: int | None = None,
     timeout: float = 60.0,
 ) -> Answer:  # fmt: skip
-    """`clients` callers for `warm` seconds that do not count, then for `seconds`. pid : of the server."""
+    """`clients` clients, for `warm` seconds that do not count and then for `seconds`. pid : the server's."""
     tally = Tally(pid)
-    asked = itertools.cycle(requests)
+    messages = itertools.cycle(requests)
 
     async def client() -> None:
         while not tally.over:
-            request, since = next(asked), time.perf_counter()
+            request, since = next(messages), time.perf_counter()
             try:
                 tally.answered(since, await call(request, timeout=timeout))
             except grpc.aio.AioRpcError as error:
@@ -106,9 +106,9 @@ async def streamed(
     open_stream: Callable[[], Any], requests: Sequence[bytes], *, streams: int, window: int, seconds: float,
     warm: float = 0.3, pid: int | None = None,
 ) -> Answer:  # fmt: skip
-    """`streams` streams with up to `window` questions unanswered in each."""
+    """`streams` streams with up to `window` unanswered requests in each."""
     tally = Tally(pid)
-    asked = itertools.cycle(requests)
+    messages = itertools.cycle(requests)
 
     async def client() -> None:
         stream, room, waiting = open_stream(), asyncio.Semaphore(window), deque[float]()
@@ -117,7 +117,7 @@ async def streamed(
             while not tally.over:
                 await room.acquire()
                 waiting.append(time.perf_counter())
-                await stream.write(next(asked))
+                await stream.write(next(messages))
             await stream.done_writing()
 
         asking = asyncio.ensure_future(ask())
@@ -132,7 +132,7 @@ async def streamed(
 async def _timed(
     tally: Tally, client: Callable[[], Coroutine[Any, Any, None]], count: int, warm: float, seconds: float
 ) -> Answer:
-    """What `count` clients make of `seconds`, after `warm` seconds that do not count; each ends once `tally.over`."""
+    """Run `count` clients for `warm` seconds that do not count and then for `seconds`; each ends once `tally.over`."""
     callers = [asyncio.ensure_future(client()) for _ in range(count)]
     await asyncio.sleep(warm)
     tally.begin()
@@ -145,8 +145,8 @@ async def _timed(
 async def opened(
     call: Call, requests: Sequence[bytes], *, rate: float, seconds: float, pid: int | None = None, timeout: float = 1.0
 ) -> Answer:
-    """`rate` questions a second, each with `timeout` seconds to be answered in from when it leaves. Those that fall due
-    while the loop sleeps leave together.
+    """`rate` requests a second, each with a deadline of `timeout` seconds after it is sent. Requests that become due
+    while the event loop sleeps are sent together.
     """
     tally = Tally(pid)
     under_way: set[asyncio.Task[None]] = set()
@@ -170,7 +170,7 @@ async def opened(
         under_way.add(task)
         task.add_done_callback(under_way.discard)
         if at % 64 == 0:
-            await asyncio.sleep(0)  # a load that is behind must still read its answers
+            await asyncio.sleep(0)  # a load generator that is late must still read its answers
     while under_way:
         await asyncio.wait(under_way)
     tally.end()

@@ -1,7 +1,7 @@
-"""The load generator: a process of its own, told by lines whom to ask what, and how.
+"""The load generator: a process that answers lines of JSON.
 
-connect   name, target, method, requests (a file of length_prefixed.py), whether it is a stream
-answers   the first answers of a name, one question at a time, into a file
+connect                    name, target, method, requests (a file of length_prefixed.py), whether it is a stream
+answers                    the first answers of a name, one request at a time, into a file
 closed, streamed, opened   load.py
 """
 
@@ -17,9 +17,8 @@ import grpc.aio
 
 from vecdb_bench.child_process import answer_lines
 from vecdb_bench.engines import length_prefixed
+from vecdb_bench.serving import load
 from vecdb_bench.serving.event_loop import new_loop
-
-from . import load
 
 _OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
 
@@ -30,42 +29,42 @@ class Connection:
     requests: Sequence[bytes]
 
 
-class Generator:
-    """Keeps its connections, one channel each, between the turns of an alternation."""
+class LoadGenerator:
+    """Keeps its connections, one channel each, between turns."""
 
     def __init__(self) -> None:
         self._loop = new_loop()
         self._connections: dict[str, Connection] = {}
 
     def connect(self, name: str, target: str, method: str, requests: str, stream: bool = False) -> load.Answer:
-        async def made() -> Any:
+        async def connected() -> Any:
             channel = grpc.aio.insecure_channel(target, options=_OPTIONS)
             await asyncio.wait_for(channel.channel_ready(), 60)
             return channel.stream_stream(method) if stream else channel.unary_unary(method)
 
-        self._connections[name] = Connection(self._run(made()), length_prefixed.read(Path(requests)))
+        self._connections[name] = Connection(self._run(connected()), length_prefixed.read(Path(requests)))
         return {}
 
     def answers(self, name: str, count: int, file: str) -> load.Answer:
-        async def asked() -> list[bytes]:
-            of = self._connections[name]
-            return [await of.call(request) for request in of.requests[:count]]
+        async def answers() -> list[bytes]:
+            connection = self._connections[name]
+            return [await connection.call(request) for request in connection.requests[:count]]
 
-        found = self._run(asked())
+        found = self._run(answers())
         length_prefixed.write(Path(file), found)
         return {"answers": len(found)}
 
-    def closed(self, name: str, **how: Any) -> load.Answer:
-        of = self._connections[name]
-        return self._report(load.closed(of.call, of.requests, **how))
+    def closed(self, name: str, **settings: Any) -> load.Answer:
+        connection = self._connections[name]
+        return self._report(load.closed(connection.call, connection.requests, **settings))
 
-    def streamed(self, name: str, **how: Any) -> load.Answer:
-        of = self._connections[name]
-        return self._report(load.streamed(of.call, of.requests, **how))
+    def streamed(self, name: str, **settings: Any) -> load.Answer:
+        connection = self._connections[name]
+        return self._report(load.streamed(connection.call, connection.requests, **settings))
 
-    def opened(self, name: str, **how: Any) -> load.Answer:
-        of = self._connections[name]
-        return self._report(load.opened(of.call, of.requests, **how))
+    def opened(self, name: str, **settings: Any) -> load.Answer:
+        connection = self._connections[name]
+        return self._report(load.opened(connection.call, connection.requests, **settings))
 
     def _report(self, turn: Coroutine[Any, Any, load.Answer]) -> load.Answer:
         return self._loop.run_until_complete(turn)
@@ -75,5 +74,5 @@ class Generator:
 
 
 if __name__ == "__main__":
-    of = Generator()
-    answer_lines({name: getattr(of, name) for name in ("connect", "answers", "closed", "streamed", "opened")})
+    generator = LoadGenerator()
+    answer_lines({name: getattr(generator, name) for name in ("connect", "answers", "closed", "streamed", "opened")})

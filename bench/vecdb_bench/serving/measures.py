@@ -1,4 +1,4 @@
-"""What is measured of a service, one function a measure: each alternates, and keeps every round."""
+"""The measurements of a service, one function each. Each alternates between what it compares and keeps every round."""
 
 from __future__ import annotations
 
@@ -8,21 +8,20 @@ from functools import partial
 from typing import Any
 
 import vecdb
-from vecdb_bench.serving.client_driver import BRINGS
-from vecdb_bench.serving.lineup import Field, Found, median, median_ratio
+from vecdb_bench.serving import servers
+from vecdb_bench.serving.client_driver import EXTRAS
+from vecdb_bench.serving.lineup import Found, Lineup, median, median_ratio
 
-from . import servers
 
-
-def single(field: Field) -> Found:
-    """One client: what gRPC adds to a call of the embedded database."""
+def single(lineup: Lineup) -> Found:
+    """One client: the time that gRPC adds to a call of the embedded database."""
     turns = {
-        "embedded": field.searches(field.near),
-        "vecdb, bare client": field.closed("vecdb", field.vecdb.pid, 1),
-        "vecdb, its client": field.searches(field.far),
-        "echo, bare client": field.closed("echo", field.echo.pid, 1),
+        "embedded": lineup.searches(lineup.embedded),
+        "vecdb, bare client": lineup.closed("vecdb", lineup.vecdb.pid, 1),
+        "vecdb, its client": lineup.searches(lineup.remote),
+        "echo, bare client": lineup.closed("echo", lineup.echo.pid, 1),
     }
-    rounds = field.alternate(turns)
+    rounds = lineup.alternate(turns)
     added = {
         name: statistics.median(
             there["p50_us"] - here["p50_us"] for there, here in zip(turns, rounds["embedded"], strict=True)
@@ -32,19 +31,19 @@ def single(field: Field) -> Found:
     return {"rounds": rounds, "added_us": added, "medians": {name: median(turns) for name, turns in rounds.items()}}
 
 
-def rate(field: Field) -> Found:
-    """Many clients of one load process: the rate beside the echo's, and what a request costs the server."""
+def rate(lineup: Lineup) -> Found:
+    """Many clients in one load process: the rate beside the echo's, and the server's CPU time for a request."""
     found: Found = {}
     kernel_us = statistics.median(
-        field.near.ask(do="batch", limit=field.plan.limit)["us"] for _ in range(field.plan.rounds)
+        lineup.embedded.ask(do="batch", limit=lineup.plan.limit)["us"] for _ in range(lineup.plan.rounds)
     )
-    for clients in field.plan.clients:
-        field.say(f"{clients} clients")
-        rounds = field.alternate(
+    for clients in lineup.plan.clients:
+        lineup.say(f"{clients} clients")
+        rounds = lineup.alternate(
             {
-                "echo": field.closed("echo", field.echo.pid, clients),
-                "vecdb": field.closed("vecdb", field.vecdb.pid, clients),
-                "embedded": field.searches(field.near),
+                "echo": lineup.closed("echo", lineup.echo.pid, clients),
+                "vecdb": lineup.closed("vecdb", lineup.vecdb.pid, clients),
+                "embedded": lineup.searches(lineup.embedded),
             }
         )
         cost = statistics.median(
@@ -63,13 +62,13 @@ def rate(field: Field) -> Found:
     return found
 
 
-def batch(field: Field) -> Found:
-    """Many queries a call, beside one a call: queries a second."""
-    plan = field.plan
-    rounds = field.alternate(
+def batch(lineup: Lineup) -> Found:
+    """Queries a second with many queries in a call, beside one in a call."""
+    plan = lineup.plan
+    rounds = lineup.alternate(
         {
-            "one a call": field.closed("vecdb", field.vecdb.pid, plan.clients[0]),
-            "many a call": field.closed("vecdb, many", field.vecdb.pid, plan.callers),
+            "one a call": lineup.closed("vecdb", lineup.vecdb.pid, plan.clients[0]),
+            "many a call": lineup.closed("vecdb, many", lineup.vecdb.pid, plan.callers),
         }
     )
     for turn in rounds["many a call"]:
@@ -79,31 +78,31 @@ def batch(field: Field) -> Found:
     return _compared(rounds, "many a call", "one a call", "queries_per_second")
 
 
-def stream(field: Field) -> Found:
-    """Single queries over bidirectional streams, beside calls."""
-    rounds = field.alternate(
+def stream(lineup: Lineup) -> Found:
+    """Single queries over bidirectional streams, beside unary calls."""
+    rounds = lineup.alternate(
         {
-            "calls": field.closed("vecdb", field.vecdb.pid, field.plan.clients[0]),
-            "streams": field.streamed("vecdb, stream", field.vecdb.pid),
-            "echo's streams": field.streamed("echo, stream", field.echo.pid),
+            "calls": lineup.closed("vecdb", lineup.vecdb.pid, lineup.plan.clients[0]),
+            "streams": lineup.streamed("vecdb, stream", lineup.vecdb.pid),
+            "echo's streams": lineup.streamed("echo, stream", lineup.echo.pid),
         }
     )
     return _compared(rounds, "streams", "calls", "per_second")
 
 
-def variants(field: Field) -> Found:
-    """The server with other flags beside the server without, one client and many."""
+def variants(lineup: Lineup) -> Found:
+    """The server with other flags beside the server without them, for one client and for many."""
     found: Found = {}
-    for name, flags in field.plan.variants.items():
-        field.say(f"variant {name}: {flags}")
-        server = field.serve(field.copy(f"variant-{len(found)}"), shlex.split(flags))
-        field.connect(name, server.target, servers.SEARCH, field.one)
+    for name, flags in lineup.plan.variants.items():
+        lineup.say(f"variant {name}: {flags}")
+        server = lineup.serve(lineup.copy(f"variant-{len(found)}"), shlex.split(flags))
+        lineup.connect(name, server.target, servers.SEARCH, lineup.one)
         found[name] = {"flags": flags}
-        for clients in (1, *field.plan.clients):
-            rounds = field.alternate(
+        for clients in (1, *lineup.plan.clients):
+            rounds = lineup.alternate(
                 {
-                    "as it is": field.closed("vecdb", field.vecdb.pid, clients),
-                    name: field.closed(name, server.pid, clients),
+                    "as it is": lineup.closed("vecdb", lineup.vecdb.pid, clients),
+                    name: lineup.closed(name, server.pid, clients),
                 }
             )
             found[name][str(clients)] = _compared(rounds, name, "as it is", "per_second")
@@ -111,21 +110,21 @@ def variants(field: Field) -> Found:
     return found
 
 
-def peers(field: Field) -> Found:
-    """A peer's server at the first effort that reaches the recall: same data, clients and load, one query a call."""
+def peers(lineup: Lineup) -> Found:
+    """A peer's server at the lowest effort that reaches the recall: the same data and load, one query a call."""
     found: Found = {}
-    for name, python in field.plan.peers.items():
-        field.say(f"building {name}")
-        peer = field.add(servers.Milvus(python, field.folder, field.data.metric, field.plan.limit))
+    for name, python in lineup.plan.peers.items():
+        lineup.say(f"building {name}")
+        peer = lineup.add(servers.Milvus(python, lineup.folder, lineup.data.metric, lineup.plan.limit))
         if not peer.built["index_files"]:
             raise vecdb.Unavailable(f"{name} has built no graph: its scans are nothing to compare with")
-        effort, recall = _settled(field, name, peer)
+        effort, recall = _reach_recall(lineup, name, peer)
         found[name] = {"effort": effort, "recall": recall, "built": peer.built}
-        for clients in (1, *field.plan.clients):
-            rounds = field.alternate(
+        for clients in (1, *lineup.plan.clients):
+            rounds = lineup.alternate(
                 {
-                    name: field.closed(name, peer.pid, clients),
-                    "vecdb": field.closed("vecdb", field.vecdb.pid, clients),
+                    name: lineup.closed(name, peer.pid, clients),
+                    "vecdb": lineup.closed("vecdb", lineup.vecdb.pid, clients),
                 }
             )
             found[name][str(clients)] = _compared(rounds, "vecdb", name, "per_second")
@@ -133,39 +132,39 @@ def peers(field: Field) -> Found:
     return found
 
 
-def _settled(field: Field, name: str, peer: servers.Milvus) -> tuple[int, float]:
-    """(effort, recall), and its requests connected under `name`."""
+def _reach_recall(lineup: Lineup, name: str, peer: servers.Milvus) -> tuple[int, float]:
+    """(effort, recall) of the lowest effort that reaches the recall. Connects the load generator to it as `name`."""
     recall = 0.0
     for effort in peer.efforts:
-        requests = peer.requests(effort, field.folder / f"requests-{effort}")
-        answers = field.folder / f"answers-{effort}"
-        field.connect(name, peer.target, peer.method, requests)
-        field.load.ask(do="answers", name=name, count=min(300, len(field.data.queries)), file=str(answers))
-        recall = field.recall_of(peer.rows(answers))
-        if recall >= field.plan.recall:
+        requests = peer.requests(effort, lineup.folder / f"requests-{effort}")
+        answers = lineup.folder / f"answers-{effort}"
+        lineup.connect(name, peer.target, peer.method, requests)
+        lineup.load.ask(do="answers", name=name, count=min(300, len(lineup.data.queries)), file=str(answers))
+        recall = lineup.recall_of(peer.rows(answers))
+        if recall >= lineup.plan.recall:
             break
     return effort, recall
 
 
-def ingest(field: Field) -> Found:
-    """A bulk by the stream of the client, beside the embedded call: vectors alone, with fields, with tenants."""
-    plan, made = field.plan, iter(range(1_000_000))
+def ingest(lineup: Lineup) -> Found:
+    """A bulk upsert through the client's stream, beside the embedded call: vectors alone, with fields, with tenants."""
+    plan, numbers = lineup.plan, iter(range(1_000_000))
 
-    def turn(program: Any, bring: str) -> Found:
-        said: Found = program.ask(
-            do="ingest", name=f"bulk-{next(made)}", rows=plan.ingest_rows, dim=plan.ingest_dim, bring=bring
+    def turn(program: Any, extra: str) -> Found:
+        answer: Found = program.ask(
+            do="ingest", name=f"bulk-{next(numbers)}", rows=plan.ingest_rows, dim=plan.ingest_dim, extra=extra
         )
-        assert said["count"] == plan.ingest_rows, "an acknowledged row is missing"
-        return said
+        assert answer["count"] == plan.ingest_rows, "an acknowledged row is missing"
+        return answer
 
     found: Found = {}
-    for bring in BRINGS:
-        field.say(f"bulk ingest: {bring}")
+    for extra in EXTRAS:
+        lineup.say(f"bulk ingest: {extra}")
         turns = {
-            "embedded": partial(turn, field.near, bring),
-            "stream": partial(turn, field.far, bring),
+            "embedded": partial(turn, lineup.embedded, extra),
+            "stream": partial(turn, lineup.remote, extra),
         }
-        found[bring] = _compared(field.alternate(turns), "stream", "embedded", "rows_per_second")
+        found[extra] = _compared(lineup.alternate(turns), "stream", "embedded", "rows_per_second")
     return found
 
 

@@ -1,10 +1,10 @@
-"""Overload: many times what the server can do, at a fixed rate, for a minute, with health checks beside it.
+"""Overload: many times the rate that the server reaches, for a minute, with health checks beside it.
 
-What is let in should be answered within its deadline, what is not should be told so at once; health answers; memory
-stays bounded; and afterwards no thread, descriptor or transaction is left behind. What is asked is small on the wire
-and heavy on the server, a scan of all vectors, for one query a call and for many: refusing a call costs server and load
-the same in both, so that the first shows what it is to refuse, and the second what becomes of those that are let in.
-The echo is asked as often as the server, a while before: what it cannot answer nobody could even refuse.
+Calls that are let in should be answered within their deadline, and the others refused at once; health checks should be
+answered; memory should stay bounded; and afterwards no thread, descriptor or transaction should be left. The calls are
+small messages and much work, a scan of all vectors, with one query a call and with many. Refusing a call costs server
+and load the same in both: the first shows the cost of refusing, the second what becomes of calls that are let in.
+Before, the echo server gets the same rate: calls that it cannot answer could not be refused either.
 """
 
 from __future__ import annotations
@@ -16,45 +16,44 @@ from pathlib import Path
 from typing import Any
 
 from vecdb.v1 import search_pb2
-from vecdb_bench.child_process import Module
+from vecdb_bench.child_process import ModuleProcess
 from vecdb_bench.engines import length_prefixed
-from vecdb_bench.serving.lineup import Field, Found
-
-from . import servers
+from vecdb_bench.serving import servers
+from vecdb_bench.serving.lineup import Found, Lineup
 
 _HEALTH_RATE = 20.0
 _SETTLE_S = 10.0
 _ECHO_S = 5.0
 
 
-def overload(field: Field) -> Found:
-    plan = field.plan
-    empty = field.folder / "empty"
+def overload(lineup: Lineup) -> Found:
+    plan = lineup.plan
+    empty = lineup.folder / "empty"
     length_prefixed.write(empty, [b""])
-    health = field.add(Module("health", "serving.load_process"))
-    health.ask(do="connect", name="health", target=field.vecdb.target, method=servers.HEALTH, requests=str(empty))
+    health = lineup.add(ModuleProcess("health", "serving.load_process"))
+    health.ask(do="connect", name="health", target=lineup.vecdb.target, method=servers.HEALTH, requests=str(empty))
     found: Found = {}
-    for queries in (1, min(plan.batch, len(field.data.queries))):
+    for queries in (1, min(plan.batch, len(lineup.data.queries))):
         name = f"{queries} a call"
-        field.say(f"{plan.overload:g} times the rate of exact searches, {name}")
+        lineup.say(f"{plan.overload:g} times the rate of exact searches, {name}")
         requests = servers.search_requests(
-            field.data.queries, plan.limit, queries, search_pb2.SearchParams(exact=True)
+            lineup.data.queries, plan.limit, queries, search_pb2.SearchParams(exact=True)
         )  # fmt: skip
-        field.connect(
+        lineup.connect(
             name,
-            field.vecdb.target,
+            lineup.vecdb.target,
             servers.SEARCH,
-            servers.write_requests(field.folder / f"exact-{queries}", requests),
+            servers.write_requests(lineup.folder / f"exact-{queries}", requests),
         )
-        found[name] = _overloaded(field, name, health)
+        found[name] = _overloaded(lineup, name, health)
     return found
 
 
-def _overloaded(field: Field, name: str, health: Module) -> Found:
-    plan, pid = field.plan, field.vecdb.pid
-    capacity = field.load.ask(do="closed", name=name, clients=plan.clients[0], seconds=plan.seconds)["per_second"]
-    asked = {"do": "opened", "rate": plan.overload * capacity, "timeout": plan.deadline_s}
-    echoed = field.load.ask(name="echo", seconds=min(_ECHO_S, plan.overload_seconds), pid=field.echo.pid, **asked)
+def _overloaded(lineup: Lineup, name: str, health: ModuleProcess) -> Found:
+    plan, pid = lineup.plan, lineup.vecdb.pid
+    capacity = lineup.load.ask(do="closed", name=name, clients=plan.clients[0], seconds=plan.seconds)["per_second"]
+    arguments = {"do": "opened", "rate": plan.overload * capacity, "timeout": plan.deadline_s}
+    echoed = lineup.load.ask(name="echo", seconds=min(_ECHO_S, plan.overload_seconds), pid=lineup.echo.pid, **arguments)
     before = state(pid)
     answers: dict[str, Any] = {}
 
@@ -64,17 +63,17 @@ def _overloaded(field: Field, name: str, health: Module) -> Found:
     beside = threading.Thread(target=ask_health)
     beside.start()
     with Watch(pid) as watch:
-        said = field.load.ask(name=name, seconds=plan.overload_seconds, **asked)
+        loaded = lineup.load.ask(name=name, seconds=plan.overload_seconds, **arguments)
     beside.join()
     return {
         "capacity": capacity,
-        "goodput": said["n"] / plan.overload_seconds / capacity,
-        "load": said,
+        "goodput": loaded["n"] / plan.overload_seconds / capacity,
+        "load": loaded,
         "echo": echoed,
         "health": answers,
         "before": before,
         "most": watch.most,
-        "after": settled(pid, before),
+        "after": state_when_idle(pid, before),
     }
 
 
@@ -86,8 +85,8 @@ def state(pid: int) -> dict[str, int]:
     return {"resident_bytes": int(sizes["VmRSS"]) << 10, "threads": int(sizes["Threads"]), "descriptors": descriptors}
 
 
-def settled(pid: int, before: dict[str, int]) -> dict[str, int]:
-    """Once threads and descriptors are as few as before, or after a while."""
+def state_when_idle(pid: int, before: dict[str, int]) -> dict[str, int]:
+    """The state once threads and descriptors are as few as before, or after ten seconds."""
     ends = time.monotonic() + _SETTLE_S
     while True:
         now = state(pid)
@@ -97,13 +96,13 @@ def settled(pid: int, before: dict[str, int]) -> dict[str, int]:
 
 
 class Watch:
-    """The most of each figure of `state` while it lasts."""
+    """A thread that notes the maximum of each figure of `state` within a `with` block."""
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
         self.most = state(pid)
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._look)
+        self._thread = threading.Thread(target=self._sample)
 
     def __enter__(self) -> Watch:
         self._thread.start()
@@ -113,7 +112,7 @@ class Watch:
         self._ended.set()
         self._thread.join()
 
-    def _look(self) -> None:
+    def _sample(self) -> None:
         while not self._ended.wait(0.2):
             now = state(self._pid)
             self.most = {name: max(value, now[name]) for name, value in self.most.items()}

@@ -1,4 +1,4 @@
-"""Plan: what to measure of the service."""
+"""The plan: what to measure of the service."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ PEERS = ("milvus-lite",)
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """recall : of every engine.   clients : of the closed loop, one level after the other.   seconds : of a turn.
-    callers, batch, window : callers with `batch` queries a call, and streams with `window` unanswered ones.
-    peers : interpreter by name.   variants : flags of `vecdb serve` by name, each beside the server without them.
-    overload : times the rate that the server reaches.   deadline_s : of each call then.   kept : where the database
-    stays for the next run.
+    """What to measure.
+
+    recall : of every engine.   clients : numbers of clients of the closed loop.   seconds : of a turn.
+    callers : clients that send `batch` queries a call, and streams with at most `window` unanswered queries.
+    peers : interpreter by name.   variants : flags of `vecdb serve` by name; each is compared with the server without.
+    overload : times the rate that the server reaches, with deadlines of `deadline_s`.
+    kept : a folder in which the database stays for the next run.
     """
 
     dataset: str = "glove-50"
@@ -44,13 +46,13 @@ class Plan:
     path: str | None = None
 
     def quick(self) -> Plan:
-        """The same at sizes that show shape, not speed."""
+        """The same plan at small sizes: its results have the right form, but say nothing of speed."""
         return replace(
             self, queries=100, rounds=1, seconds=0.2, clients=(4,), callers=2, batch=8, window=4, ingest_rows=3_000,
             ingest_dim=16, overload=2.0, overload_seconds=1.0,
         )  # fmt: skip
 
     def check(self) -> None:
-        """Refuse what is unknown before anything is built."""
+        """Refuse unknown names before anything is built."""
         refuse_unknown(self.measures, MEASURES, "measure")
         refuse_unknown(tuple(self.peers), PEERS, "peer")

@@ -1,4 +1,4 @@
-"""Tables of what was found, a line of each contestant or of each pair."""
+"""Tables of the results, with a line for each engine or each pair."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _rate(found: Found) -> dict[str, Rows]:
 
 
 def _pair(title: str, of: Found) -> dict[str, Rows]:
-    """The line that the ratio is of is not named: it is above the others."""
+    """A table of what is compared, with the ratio in its title."""
     rows = [_line(name, one) for name, one in of["medians"].items()]
     return {f"{title}: ratio {of['ratio']:.2f}": rows}
 

@@ -1,7 +1,7 @@
-"""Servers: what is asked, each in a process of its own, and what its requests and answers look like.
+"""Servers that are measured, each in a process of its own, and their requests and answers.
 
 Vecdb     `vecdb serve` on a database that was built and tuned before
-Echo      echo.py, with an answer of each of the given sizes
+Echo      echo.py, with answers from a file
 Milvus    milvus-lite's server under an interpreter that has it (vecdb_bench/engines/serving_milvus.py)
 """
 
@@ -22,7 +22,7 @@ import numpy as np
 
 import vecdb
 from vecdb.v1 import common_pb2, search_pb2
-from vecdb_bench.child_process import Module, Process, modules_path
+from vecdb_bench.child_process import EngineProcess, ModuleProcess, modules_path
 from vecdb_bench.engines import length_prefixed
 from vecdb_bench.serving.client_driver import COLLECTION
 
@@ -47,7 +47,7 @@ class Vecdb:
         self.target = f"127.0.0.1:{self._serving()}"
 
     def _serving(self) -> int:
-        """The port, once the first search would not be slow."""
+        """The port, once the server says that it serves."""
         ends = time.monotonic() + _START_S
         while time.monotonic() < ends and self._process.poll() is None:
             port = re.search(r"listening on port (\d+)", self._log.read_text(encoding="utf-8"))
@@ -78,7 +78,7 @@ def _healthy(target: str) -> bool:
 def search_requests(
     queries: Any, limit: int, batch: int = 1, params: search_pb2.SearchParams | None = None
 ) -> list[search_pb2.SearchRequest]:
-    """Requests for `batch` queries each. params : None: the effort that the collection was tuned to."""
+    """Requests of `batch` queries each. params : None for the width that the collection was tuned to."""
     return [
         search_pb2.SearchRequest(
             collection=COLLECTION,
@@ -93,7 +93,7 @@ def search_requests(
 
 
 def streamed_requests(file: Path) -> list[search_pb2.StreamSearchRequest]:
-    """The requests of a file, as a stream takes them."""
+    """The requests of a file as messages of a stream."""
     return [
         search_pb2.StreamSearchRequest(search=search_pb2.SearchRequest.FromString(request))
         for request in length_prefixed.read(file)
@@ -106,19 +106,19 @@ def write_requests(file: Path, requests: Iterable[Any]) -> Path:
 
 
 def rows_of(file: Path) -> list[list[int]]:
-    """Ids of single searches."""
+    """The ids in a file of answers to single searches."""
     return [list(search_pb2.SearchResponse.FromString(answer).ids.ints.values) for answer in length_prefixed.read(file)]
 
 
-class Echo(Module):
-    """/echo/<n> answers as many bytes as message n of `answers` has."""
+class Echo(ModuleProcess):
+    """Answers /echo/<n> with message n of the file `answers`."""
 
     def __init__(self, answers: Path) -> None:
         super().__init__("echo", "serving.echo", str(answers))
         self.target = str(self.ask(do="where")["target"])
 
 
-class Milvus(Process):
+class Milvus(EngineProcess):
     """milvus-lite's server, on the data of a folder. Its database is built when it starts."""
 
     method = "/milvus.proto.milvus.MilvusService/Search"
@@ -138,7 +138,7 @@ class Milvus(Process):
 
 
 def build(database: Path, base: Any, metric: str, tuning: Any, recall: float, limit: int) -> dict[str, Any]:
-    """A collection with a graph, tuned to `recall` on queries that are not asked later."""
+    """Build a collection with a graph, tuned to `recall` on queries that are not measured later."""
     started = time.perf_counter()
     with vecdb.open(database) as db:
         docs = db.create_collection(

@@ -1,4 +1,4 @@
-"""Plan: what to measure. Who enters, told what, and swept over which values."""
+"""The plan: what to measure, which engines are compared, with which settings and parameter values."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import vecdb
 from vecdb_bench.name_check import refuse_unknown
-from vecdb_bench.tenants.lineup import Entrant, Value
+from vecdb_bench.tenants.lineup import EngineSpec, Value
 
 MEASURES = ("search", "memory", "union", "growth", "sizes", "writes", "many")
 KINDS = ("curator", "hnsw", "spann", "flat")
@@ -29,11 +29,10 @@ PEERS = ("hnswlib-100", "hnswlib-200", "faiss", "numpy")  # the numbers: ef_cons
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to measure. options : of the index.   parameter, sweep : of SearchParams and its values, the kind's own if
-    none.   pilot : questions that tell which values matter.   each : questions of every tenant, for its own recall.
-    together : those that are compared search in one process.
-    growth : records.   sizes : rows of a tenant.   many : tenants of one database.   batches : of each kind
-    of write.
+    """What to measure. options : of the index.   parameter, sweep : a name in SearchParams and its values; those of the
+    index kind if none.   pilot : queries that show which values matter.   each : queries of every tenant.
+    together : the engines that are compared search in one process.   growth : numbers of records.   sizes : rows of a
+    tenant.   many : tenants of one database.   batches : of each kind of write.
     """
 
     dataset: str = "summaries"
@@ -66,14 +65,14 @@ class Plan:
     together: bool = False
 
     def quick(self) -> Plan:
-        """The same at sizes that show shape, not speed."""
+        """The same plan at small sizes: its results have the right form, but say nothing of speed."""
         return replace(
             self, queries=200, step=50, pilot=100, each=2, unions=4, growth=(1_000, 4_000), sizes=(200, 1_000),
             batch_rows=200, batches=2, many=5_000,
         )  # fmt: skip
 
     def check(self) -> None:
-        """Refuse what is unknown or not installed before anything is built."""
+        """Refuse names that are unknown or not installed, before anything is built."""
         refuse_unknown(self.measures, MEASURES, "measure")
         refuse_unknown(self.peers, PEERS, "peer")
         if self.index not in KINDS or getattr(vecdb, self.index.capitalize(), None) is None:
@@ -83,24 +82,24 @@ class Plan:
                 raise vecdb.Unavailable(f"peer {module!r} is not installed: pip install 'vecdb-engine[bench]'")
 
 
-def ours(plan: Plan, metric: str) -> Entrant:
+def vecdb_engine(plan: Plan, metric: str) -> EngineSpec:
     spec = _spec(plan, metric) | {"index": plan.index, "options": dict(plan.options), "shared": True}
     spec["parameter"] = plan.parameter or PARAMETERS[plan.index]
-    return Entrant("vecdb", "tenant_vecdb.py", spec, plan.sweep or SWEEPS[plan.index])
+    return EngineSpec("vecdb", "tenants/tenant_vecdb.py", spec, plan.sweep or SWEEPS[plan.index])
 
 
-def alone(plan: Plan, metric: str) -> Entrant:
+def vecdb_without_tenants(plan: Plan, metric: str) -> EngineSpec:
     """The same collection without tenants."""
-    mine = ours(plan, metric)
-    return replace(mine, name="vecdb, no tenants", spec=dict(mine.spec) | {"shared": False})
+    engine = vecdb_engine(plan, metric)
+    return replace(engine, name="vecdb, no tenants", spec=dict(engine.spec) | {"shared": False})
 
 
-def entrants(plan: Plan, metric: str) -> list[Entrant]:
-    found = [ours(plan, metric)]
+def all_engines(plan: Plan, metric: str) -> list[EngineSpec]:
+    found = [vecdb_engine(plan, metric)]
     for name in plan.peers:
         module, _, ef_construction = name.partition("-")
         spec = _spec(plan, metric) | {"m": plan.m, "ef_construction": int(ef_construction or 200)}
-        found.append(Entrant(name, f"tenant_{module}.py", spec, SWEEPS[module]))
+        found.append(EngineSpec(name, f"tenants/tenant_{module}.py", spec, SWEEPS[module]))
     return found
 
 

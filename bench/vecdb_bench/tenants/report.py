@@ -1,4 +1,4 @@
-"""Tables of what was found, a line of the issue's table each where there is one."""
+"""Tables of the results, one or more for each measure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ Rows = Sequence[Mapping[str, Any]]
 
 
 def tables(found: Mapping[str, Any]) -> dict[str, Rows]:
-    """Of every measure that was taken."""
+    """The tables of every measure in `found`."""
     shown: dict[str, Rows] = {}
     for name, make in _TABLES.items():
         if name in found:
@@ -32,8 +32,8 @@ def _search(found: Mapping[str, Any]) -> dict[str, Rows]:
     }
     mine = found["best"].get("vecdb")
     if mine:
-        told = {f"without the call, {name}": value for name, value in mine["kernel"].items()}
-        shown["vecdb"] = [{"recall by tenant, first percentile": mine["recall_by_tenant_p1"]} | told]
+        kernel = {f"without the call, {name}": value for name, value in mine["kernel"].items()}
+        shown["vecdb"] = [{"recall by tenant, first percentile": mine["recall_by_tenant_p1"]} | kernel]
     return shown
 
 

@@ -1,8 +1,8 @@
-"""What durable writes cost where records have tenants, and what a million tenants cost that are idle.
+"""The cost of durable writes of records with tenants, and of a million idle tenants.
 
-Every write is acknowledged under durability "full"; bytes are what the process had sent to the disk meanwhile. What a
-kind of write leaves to maintenance is finished before the next kind begins, and is not in its figures, but for those
-whose tables are said to be included.
+Every write is acknowledged under durability "full"; bytes are what the process wrote to the disk meanwhile. Maintenance
+that a kind of write causes is finished before the next kind begins. It is not in the figures, except where the name
+says "tables included".
 """
 
 from __future__ import annotations
@@ -16,42 +16,41 @@ from typing import Any
 import numpy as np
 
 import vecdb
-from vecdb_bench.child_process import Process
+from vecdb_bench.child_process import EngineProcess
 from vecdb_bench.engines.engine_process import process_io
+from vecdb_bench.runner import latencies_ms
 from vecdb_bench.tenants.plan import Plan
-
-from ..runner import latencies_ms
-from .workload import Workload
+from vecdb_bench.tenants.workload import Workload
 
 Call = Callable[[], Any]
 
 
-def writes(plan: Plan, of: Workload, folder: Path, say: Callable[[str], None]) -> dict[str, dict[str, float]]:
+def writes(plan: Plan, workload: Workload, folder: Path, say: Callable[[str], None]) -> dict[str, dict[str, float]]:
     """Insert, grant, revoke, delete in batches; create tenants."""
     found: dict[str, dict[str, float]] = {}
     rng = np.random.default_rng([plan.seed, 8])
-    size = min(plan.batch_rows, len(of.base) // 4)
-    n = len(of.base) - len(of.base) % size  # whole batches
-    lists = _lists(plan, of, rng)
+    size = min(plan.batch_rows, len(workload.base) // 4)
+    n = len(workload.base) - len(workload.base) % size  # whole batches
+    lists = _lists(plan, workload, rng)
     starts = range(0, n - size + 1, size)
     order = rng.permutation(n)
     runs = [np.arange(a, a + size) for a in starts][: plan.batches]
     scattered = [order[a : a + size] for a in starts][: plan.batches]
-    pairs = _pairs(rng, order, size, of, plan.batches)
-    # as many as the journal of access lists takes several times over: what it puts off is done and counted here
-    lasting = _pairs(rng, order[size * len(scattered) :], size, of, 10 * plan.batches)
+    pairs = _pairs(rng, order, size, workload, plan.batches)
+    # enough to fill the journal of access lists several times, so that merging it into its tables is counted here
+    lasting = _pairs(rng, order[size * len(scattered) :], size, workload, 10 * plan.batches)
     kind = getattr(vecdb, plan.index.capitalize())(**plan.options)
     with vecdb.open(folder / "writes") as db:
-        _warm(db, of, kind)
-        docs = db.create_collection("bench", dim=of.base.shape[1], metric=of.metric, index=kind)
-        docs.create_tenant(of.names)
+        _warm(db, workload, kind)
+        docs = db.create_collection("bench", dim=workload.base.shape[1], metric=workload.metric, index=kind)
+        docs.create_tenant(workload.names)
 
         def measure(what: str, items: int, calls: list[Call]) -> None:
             say(what)
             found[what] = _timed(calls, items)
             docs.optimize(threads=plan.threads)
 
-        inserts = [(np.arange(a, a + size), of.base[a : a + size], None, lists[a : a + size]) for a in starts]
+        inserts = [(np.arange(a, a + size), workload.base[a : a + size], None, lists[a : a + size]) for a in starts]
         measure(f"insert, {plan.degree} tenants a record", size, [partial(docs.insert, *each) for each in inserts])
         measure("grant to one tenant, consecutive rows", size, [partial(docs.grant, rows, "run") for rows in runs])
         measure("grant to one tenant, scattered rows", size, [partial(docs.grant, rows, "far") for rows in scattered])
@@ -69,20 +68,20 @@ def writes(plan: Plan, of: Workload, folder: Path, say: Callable[[str], None]) -
 
 
 def many(plan: Plan, folder: Path, say: Callable[[str], None]) -> dict[str, float]:
-    """A database of many tenants: create, open, memory when nobody searches."""
-    home = folder / "many"
-    home.mkdir()
+    """A database of many tenants: time to create and open it, and memory while nobody searches."""
+    many_folder = folder / "many"
+    many_folder.mkdir()
     vectors = np.random.default_rng([plan.seed, 9]).standard_normal((1_000, 8), np.float32)
-    np.save(home / "base.npy", vectors)
-    np.save(home / "queries.npy", vectors[:10])
+    np.save(many_folder / "base.npy", vectors)
+    np.save(many_folder / "queries.npy", vectors[:10])
     figures = []
     singles = 10 * plan.batches
     for name, count in (("many", plan.many), ("few", 10)):
         say(f"{count:,} tenants")
         spec = {"tenants": count, "singles": singles}
-        with Process(name, "tenant_million.py", home, spec) as process:
+        with EngineProcess(name, "tenants/tenant_million.py", many_folder, spec) as process:
             built = process.ask(do="build")
-        with Process(name, "tenant_million.py", home, spec) as process:
+        with EngineProcess(name, "tenants/tenant_million.py", many_folder, spec) as process:
             opened = process.ask(do="open")["seconds"]
             at_rest = process.ask(do="memory")["anonymous_bytes"]
             (first,) = process.ask(do="turn", of=[None, "queries", 0, 1, 0])["seconds"]
@@ -99,16 +98,19 @@ def many(plan: Plan, folder: Path, say: Callable[[str], None]) -> dict[str, floa
     }
 
 
-def _pairs(rng: np.random.Generator, rows: Any, size: int, of: Workload, batches: int) -> list[tuple[Any, Any]]:
-    """Batches of some of the rows, each once in a batch, with a tenant each."""
+def _pairs(rng: np.random.Generator, rows: Any, size: int, workload: Workload, batches: int) -> list[tuple[Any, Any]]:
+    """Batches of (rows, one tenant for each); a row is at most once in a batch."""
     return [
-        (rng.choice(rows, size, replace=False), [[of.names[t]] for t in rng.integers(0, len(of.names), size).tolist()])
+        (
+            rng.choice(rows, size, replace=False),
+            [[workload.names[t]] for t in rng.integers(0, len(workload.names), size).tolist()],
+        )
         for _ in range(batches)
     ]
 
 
 def _timed(calls: list[Call], items: int) -> dict[str, float]:
-    """items : of each call."""
+    """items : in each call."""
     waits = []
     before = process_io("write_bytes")
     for call in calls:
@@ -128,23 +130,23 @@ def _timed(calls: list[Call], items: int) -> dict[str, float]:
     }
 
 
-def _lists(plan: Plan, of: Workload, rng: np.random.Generator) -> list[list[str]]:
-    """`degree` distinct tenants a row, drawn by size."""
-    weights = np.log(np.array([1.0 + len(rows) for rows in of.members]))
-    degree = min(plan.degree, len(of.names))
+def _lists(plan: Plan, workload: Workload, rng: np.random.Generator) -> list[list[str]]:
+    """`degree` distinct tenants for each row, drawn by size."""
+    weights = np.log(np.array([1.0 + len(rows) for rows in workload.members]))
+    degree = min(plan.degree, len(workload.names))
     found = []
-    for start in range(0, len(of.base), 1_000):
-        keys = weights + rng.gumbel(size=(min(1_000, len(of.base) - start), len(weights)))
+    for start in range(0, len(workload.base), 1_000):
+        keys = weights + rng.gumbel(size=(min(1_000, len(workload.base) - start), len(weights)))
         for few in np.argpartition(-keys, degree - 1, axis=1)[:, :degree].tolist():
-            found.append([of.names[number] for number in few])
+            found.append([workload.names[number] for number in few])
     return found
 
 
-def _warm(db: vecdb.Database, of: Workload, kind: Any) -> None:
-    """Compile what the measured calls use."""
-    docs = db.create_collection("warm", dim=of.base.shape[1], metric=of.metric, index=kind)
-    few = min(len(of.base), 2_000)
-    docs.insert(np.arange(few), of.base[:few], tenants=["a", "b"])
+def _warm(db: vecdb.Database, workload: Workload, kind: Any) -> None:
+    """Compile the kernels that the measured calls use."""
+    docs = db.create_collection("warm", dim=workload.base.shape[1], metric=workload.metric, index=kind)
+    few = min(len(workload.base), 2_000)
+    docs.insert(np.arange(few), workload.base[:few], tenants=["a", "b"])
     docs.optimize()
     docs.grant(np.arange(10), "c")
     docs.revoke(np.arange(10), "c")

@@ -27,7 +27,7 @@ EXTENSIONS: dict[str, str] = {
 }
 _MAGIC = ((b"\x93NUMPY", "npy"), (b"\x89HDF\r\n\x1a\n", "hdf5"), (b"PAR1", "parquet"))
 _PACKED = ((b"\x1f\x8b", "gzip"), (b"PK\x03\x04", "zip (or npz)"), (b"\x28\xb5\x2f\xfd", "zstd"), (b"BZh", "bzip2"))
-_TWINS = ({"fvecs", "ivecs"}, {"fbin", "ibin"})  # same arithmetic, told apart by their values
+_TWINS = ({"fvecs", "ivecs"}, {"fbin", "ibin"})  # the same arithmetic; their values decide
 
 head_bytes = 4_096
 sampled_rows = 64
@@ -155,7 +155,7 @@ def _text_format(head: bytes) -> str | None:
 
 
 def _arithmetic(path: str, size: int, name: str) -> str:
-    """What the header of a claimed binary format promises, against the size that is there."""
+    """What the header of a binary format says the size should be, and the size of the file."""
     if size < 8:
         return f"{size} bytes, too short for a header and a row"
     first, second = _first_words(path)

@@ -1,4 +1,4 @@
-"""The two families of headerless-by-magic vector files, as arithmetic.
+"""The arithmetic of the two families of vector files that have no magic number.
 
     fvecs ivecs bvecs          record := dim i32, value[dim]                     file := record*
     fbin ibin hbin u8bin i8bin file   := n u32, dim u32, value[n * dim]

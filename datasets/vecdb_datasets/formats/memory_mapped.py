@@ -23,7 +23,7 @@ class MappedSource(VectorSource):
     def __init__(self, path: str, format: str, rows: Array, check_finite: bool, dims: Array | None = None) -> None:
         super().__init__(path, format, (rows.shape[0], rows.shape[1]), rows.dtype, check_finite)
         self._rows: Array | None = rows
-        self._dims = dims  # int32[n], what each record says of itself (fvecs family)
+        self._dims = dims  # int32[n], the dimension in each record (fvecs family)
 
     def _read(self, start: int, stop: int) -> Array:
         if self._rows is None:

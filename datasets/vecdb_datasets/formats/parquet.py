@@ -40,7 +40,7 @@ class ParquetSource(TableSource):
         sizes = [meta.row_group(g).num_rows for g in range(meta.num_row_groups)]
         self._group_starts = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)]).astype(np.int64)
         self._batches: Iterator[Any] = iter(())
-        self._left: Any = None  # rows read and not yet asked for
+        self._left: Any = None  # rows that were read and not yet returned
         self._next_row = -1
         kind = schema.field(self.vector_column).type
         dtype = np.dtype(kind.value_type.to_pandas_dtype())

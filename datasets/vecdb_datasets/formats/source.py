@@ -96,7 +96,7 @@ class VectorSource(ABC):
         return None
 
     def close(self) -> None:  # noqa: B027 - most sources have nothing to do
-        """Let the file go. Slices that were handed out stay valid."""
+        """Close the file. Slices that were returned stay valid."""
 
     def __enter__(self) -> VectorSource:
         return self

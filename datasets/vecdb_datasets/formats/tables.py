@@ -58,7 +58,7 @@ class TableSource(VectorSource):
     def _at(self, start: int, stop: int) -> Window:
         held = self._window
         if held is None or start < held.start or stop > held.stop:
-            self._window = None  # let go before the next one is parsed: one window is the bound
+            self._window = None  # free it before the next one is parsed, so that memory holds one window
             self._window = held = self._parse(start, stop)
         return held
 
@@ -90,7 +90,7 @@ class TableSource(VectorSource):
 def choose_column(
     path: str, role: str, asked: str | None, candidates: Sequence[str], names: Sequence[str]
 ) -> str | None:
-    """Pick the column that plays `role`: the one asked for, else the one with a usual name; None when there is none."""
+    """The column for `role`: the named one, otherwise the one with a usual name; None when there is none."""
     if asked is not None:
         if asked not in candidates:
             raise NotFound(f"{path}: no column {asked!r} that can be the {role}; columns that can: {list(candidates)}")
@@ -100,7 +100,7 @@ def choose_column(
 
 
 def choose_vector_column(path: str, asked: str | None, candidates: Sequence[str]) -> str:
-    """Pick the vector column: asked for, usually named, or the only one whose values are lists of numbers."""
+    """The vector column: the named one, one with a usual name, or the only one whose values are lists of numbers."""
     chosen = choose_column(path, "vector", asked, candidates, VECTOR_NAMES)
     if chosen is None and len(candidates) == 1:
         chosen = candidates[0]

@@ -224,12 +224,12 @@ def _parse_json(text: str) -> Any:
 
 
 def _numbers(cell: str) -> list[Any]:
-    """A vector cell -> its values; what is no number stays text and is refused with its row by `stack_rows`."""
+    """A vector cell -> its values. A value that is no number stays text, and `stack_rows` refuses it with its row."""
     if cell[:1] == "[":
         try:
             return msgspec.json.decode(cell, type=list[float])
         except (msgspec.MsgspecError, UnicodeError):
-            pass  # another spelling
+            pass  # another notation
     words = cell.strip().strip("[]()").replace(",", " ").replace(";", " ").split()
     try:
         return [float(word) for word in words]

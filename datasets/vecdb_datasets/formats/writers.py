@@ -43,7 +43,7 @@ class VectorWriter:
         self.n = 0
         self._named = False  # whether rows come with ids
         self._part = f"{path}.part-{os.getpid()}"
-        self._temporary = [self._part]  # files that are gone in the end
+        self._temporary = [self._part]  # files that are removed at the end
         self._start()
 
     def write(
@@ -120,7 +120,7 @@ class VectorWriter:
         self._handle.close()
 
     def _abandon(self) -> None:
-        """What is open is closed."""
+        """Close what is open."""
         self._finish()
 
 

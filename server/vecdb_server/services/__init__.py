@@ -1,5 +1,8 @@
-"""The rpcs, one class for each service of the proto: a message becomes values, vecdb's public API does the work, what
-it returns becomes a message. Values are checked by vecdb's own gate; scope is asked of the caller.
+"""The rpcs, one class for each service of the proto.
+
+    message -> values -> vecdb's public API -> values -> message
+
+vecdb checks the values itself; the `Caller` says which collections and tenants a request may use.
 """
 
 from __future__ import annotations
@@ -9,18 +12,18 @@ from typing import Any
 from vecdb.v1 import admin_pb2, collections_pb2, records_pb2, search_pb2, tenants_pb2
 from vecdb_server.services.admin import Admin
 from vecdb_server.services.collections import Collections
-from vecdb_server.services.context import House
+from vecdb_server.services.context import ServerContext
 from vecdb_server.services.records import Records
 from vecdb_server.services.search import Search
 from vecdb_server.services.tenants import Tenants
 
 
-def services(house: House) -> list[tuple[Any, Any]]:
-    """(descriptor, behaviours) of each."""
+def services(server: ServerContext) -> list[tuple[Any, Any]]:
+    """(descriptor, behaviours) of each service."""
     return [
-        (admin_pb2.DESCRIPTOR.services_by_name["AdminService"], Admin(house)),
-        (collections_pb2.DESCRIPTOR.services_by_name["CollectionService"], Collections(house)),
-        (records_pb2.DESCRIPTOR.services_by_name["RecordService"], Records(house)),
-        (search_pb2.DESCRIPTOR.services_by_name["SearchService"], Search(house)),
-        (tenants_pb2.DESCRIPTOR.services_by_name["TenantService"], Tenants(house)),
+        (admin_pb2.DESCRIPTOR.services_by_name["AdminService"], Admin(server)),
+        (collections_pb2.DESCRIPTOR.services_by_name["CollectionService"], Collections(server)),
+        (records_pb2.DESCRIPTOR.services_by_name["RecordService"], Records(server)),
+        (search_pb2.DESCRIPTOR.services_by_name["SearchService"], Search(server)),
+        (tenants_pb2.DESCRIPTOR.services_by_name["TenantService"], Tenants(server)),
     ]

@@ -1,4 +1,4 @@
-"""The database as a whole."""
+"""AdminService: what concerns the database as a whole."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import vecdb
 from vecdb import InvalidArgument
 from vecdb.v1 import admin_pb2, common_pb2
 from vecdb.wire.search_response import report
-from vecdb_server.auth import Caller
 from vecdb_server.logs import log
-from vecdb_server.services.context import House
+from vecdb_server.security.auth import Caller
+from vecdb_server.services.context import ServerContext
 
 _NAME_BYTES_MAX = 128
 
 
 class Admin:
-    def __init__(self, house: House) -> None:
-        self._house = house
+    def __init__(self, server: ServerContext) -> None:
+        self._server = server
 
     async def GetServerInfo(self, request: Any, caller: Caller, context: Any) -> Any:
         return admin_pb2.GetServerInfoResponse(
@@ -26,57 +26,60 @@ class Admin:
         )  # fmt: skip
 
     async def GetDatabaseStats(self, request: Any, caller: Caller, context: Any) -> Any:
-        house = self._house
-        facts = await house.kernels.run(caller.name, lambda stop: house.db.stats())
-        facts["path"] = Path(facts["path"]).name  # where it lies is nobody's business
+        server = self._server
+        facts = await server.kernels.run(caller.name, lambda stop: server.db.stats())
+        facts["path"] = Path(facts["path"]).name  # clients need not know the server's directories
         return admin_pb2.GetDatabaseStatsResponse(stats_json=report(facts))
 
     async def CheckDatabase(self, request: Any, caller: Caller, context: Any) -> None:
-        async def tell(done: int, total: int) -> None:
+        async def report_progress(done: int, total: int) -> None:
             await context.write(admin_pb2.CheckDatabaseResponse())
 
-        problems = await self._house.long(lambda progress: self._house.db.check(), tell)
+        problems = await self._server.run_long(lambda progress: self._server.db.check(), report_progress)
         await context.write(admin_pb2.CheckDatabaseResponse(done=True, problems=problems))
 
     async def Backup(self, request: Any, caller: Caller, context: Any) -> None:
         folder = self._folder(request.name)
         log.info("backup", caller=caller.name, name=request.name)
-        await progressed(
-            self._house,
+        await run_reporting(
+            self._server,
             context,
             admin_pb2.BackupResponse,
-            lambda progress: self._house.db.backup(folder, progress=progress),
+            lambda progress: self._server.db.backup(folder, progress=progress),
         )
 
     def _folder(self, name: str) -> Path:
-        if self._house.config.backups is None:
+        if self._server.config.backups is None:
             raise InvalidArgument("this server was given no folder for backups (--backups)")
         if not name or len(name.encode()) > _NAME_BYTES_MAX or "/" in name or "\0" in name or name.startswith("."):
             raise InvalidArgument(
                 f"the name of a backup has 1 to {_NAME_BYTES_MAX} bytes, no slash, and does not begin with a dot"
             )
-        return Path(self._house.config.backups) / name
+        return Path(self._server.config.backups) / name
 
     async def Vacuum(self, request: Any, caller: Caller, context: Any) -> None:
-        await progressed(
-            self._house, context, admin_pb2.VacuumResponse, lambda progress: self._house.db.vacuum(progress=progress)
+        await run_reporting(
+            self._server, context, admin_pb2.VacuumResponse, lambda progress: self._server.db.vacuum(progress=progress)
         )
 
 
-async def progressed(house: House, context: Any, answer: Any, operation: Any) -> None:
-    """A long operation whose messages say how far it is; the last one, that it is done."""
+async def run_reporting(server: ServerContext, context: Any, message: Any, operation: Any) -> None:
+    """Run a long operation; messages report its progress, and the last one reports that it is done.
 
-    async def tell(done: int, total: int) -> None:
-        await context.write(answer(progress=common_pb2.Progress(done=done, total=total)))
+    message : the class of the messages.   operation : called with a progress callback.
+    """
+
+    async def report_progress(done: int, total: int) -> None:
+        await context.write(message(progress=common_pb2.Progress(done=done, total=total)))
 
     last = [0, 0]
 
-    def watched(progress: Any) -> None:
-        def both(done: int, total: int) -> None:
+    def run(progress: Any) -> None:
+        def remember(done: int, total: int) -> None:
             last[:] = done, total
             progress(done, total)
 
-        operation(both)
+        operation(remember)
 
-    await house.long(watched, tell)
-    await tell(last[1], last[1])
+    await server.run_long(run, report_progress)
+    await report_progress(last[1], last[1])

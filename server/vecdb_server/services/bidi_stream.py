@@ -1,9 +1,11 @@
-"""A bidirectional stream: requests come, answers go in the same order, and only so many are on their way at once.
+"""A bidirectional stream: answers go out in the order of the requests, and a bounded number is pending at once.
 
     read -> begin(message) -> pending, at most 8 -> write
-                 an answer that is there at once is written at once: a task for it would cost more than it brings
+                 an answer that is there already is written without a task: a task would cost more than it brings
 
-Back-pressure: while as many as may be are unanswered, nothing is read, and gRPC's flow control stops the sender.
+Back-pressure: while the most allowed are pending, nothing is read, and gRPC's flow control stops the sender.
+
+Threads: event loop only.
 """
 
 from __future__ import annotations
@@ -14,18 +16,18 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
-UNANSWERED_MAX = 8
+PENDING_MAX = 8
 
 
-class Stream:
-    """messages : of gRPC.   welcome : called for each message, may raise or wait."""
+class BidiStream:
+    """messages : gRPC's iterator of requests.   admit : called for each message; may raise, or return an awaitable."""
 
     def __init__(
-        self, messages: AsyncIterator[Any], context: Any, welcome: Callable[[Any], Awaitable[None] | None]
+        self, messages: AsyncIterator[Any], context: Any, admit: Callable[[Any], Awaitable[None] | None]
     ) -> None:
         self._messages = messages
         self._context = context
-        self._welcome = welcome
+        self._admit = admit
         self._pending: deque[Any] = deque()
         self._room = asyncio.Event()
         self._reader = asyncio.current_task()
@@ -34,30 +36,30 @@ class Stream:
         self._error: Exception | None = None
 
     def interrupt(self, error: Exception) -> None:
-        """No more requests: what is on its way is answered, then the stream ends with the error."""
+        """Read no more requests. The pending ones are answered, then the stream ends with the error."""
         if self._error is None:
             self._error = error
             if self._waiting and self._reader is not None:
                 self._reader.cancel()
 
     async def serve(self, begin: Callable[[Any], Any]) -> None:
-        """begin(message) : the answer, or what gives it when it is awaited, in the order of the messages."""
+        """begin(message) : the answer, or an awaitable of it; it is called in the order of the messages."""
         try:
             self._waiting = True
             async for message in self._messages:
-                waits = self._welcome(message)
+                waits = self._admit(message)
                 if waits is not None:
                     await waits
                 self._waiting = False
                 answer = begin(message)
                 if self._pending or hasattr(answer, "__await__"):
-                    self._answer(answer)
+                    self._enqueue(answer)
                 else:
                     await self._context.write(answer)
                 if self._error is not None:
                     break
                 self._waiting = True
-                while len(self._pending) >= UNANSWERED_MAX:
+                while len(self._pending) >= PENDING_MAX:
                     self._room.clear()
                     await self._room.wait()
         except asyncio.CancelledError:
@@ -74,7 +76,7 @@ class Stream:
         if self._error is not None:
             raise self._error
 
-    def _answer(self, answer: Any) -> None:
+    def _enqueue(self, answer: Any) -> None:
         self._pending.append(answer)
         if self._sender is None or self._sender.done():
             self._sender = asyncio.ensure_future(self._send())
@@ -94,7 +96,7 @@ class Stream:
             self._room.set()
 
     async def _finish(self) -> None:
-        """What is on its way is answered."""
+        """Wait until the pending requests are answered."""
         if self._sender is not None:
             try:
                 await self._sender
@@ -103,9 +105,9 @@ class Stream:
                 raise
 
     def _abandon(self) -> None:
-        """Nobody is there any more: nothing else is begun."""
+        """The client is gone: cancel what is pending."""
         if self._sender is not None and not self._sender.done():
-            self._sender.cancel()  # and what it waits for with it
+            self._sender.cancel()  # this also cancels what it waits for
         self._drop_pending()
 
     def _drop_pending(self) -> None:

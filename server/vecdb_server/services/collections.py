@@ -1,4 +1,4 @@
-"""Collections, and the long work on their indexes."""
+"""CollectionService: collections, and the long operations on their indexes."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from vecdb.v1 import collections_pb2 as pb
 from vecdb.wire.error_codes import collection_not_found
 from vecdb.wire.messages import collection_message, dtype_of, index_of, metric_of
 from vecdb.wire.search_response import report
-from vecdb_server.auth import Caller
 from vecdb_server.logs import log
-from vecdb_server.services.admin import progressed
-from vecdb_server.services.context import House
+from vecdb_server.security.auth import Caller
+from vecdb_server.services.admin import run_reporting
+from vecdb_server.services.context import ServerContext
 
 
 class Collections:
-    def __init__(self, house: House) -> None:
-        self._house = house
+    def __init__(self, server: ServerContext) -> None:
+        self._server = server
 
     async def CreateCollection(self, request: Any, caller: Caller, context: Any) -> Any:
         if not caller.reaches(request.name):
             raise collection_not_found(request.name)
         metric, dtype, index = metric_of(request.metric), dtype_of(request.dtype), index_of(request.index)
-        made: Collection = await self._house.write(
+        made: Collection = await self._server.write(
             caller,
             context,
-            lambda: self._house.db.create_collection(
+            lambda: self._server.db.create_collection(
                 request.name, request.dim, metric, index, dtype, exist_ok=request.exist_ok
             ),
         )
@@ -35,51 +35,51 @@ class Collections:
         return pb.CreateCollectionResponse(collection=_message(made))
 
     async def GetCollection(self, request: Any, caller: Caller, context: Any) -> Any:
-        return pb.GetCollectionResponse(collection=_message(await self._house.collection(caller, request.name)))
+        return pb.GetCollectionResponse(collection=_message(await self._server.collection(caller, request.name)))
 
     async def ListCollections(self, request: Any, caller: Caller, context: Any) -> Any:
-        return pb.ListCollectionsResponse(names=self._house.names(caller))
+        return pb.ListCollectionsResponse(names=self._server.names(caller))
 
     async def DropCollection(self, request: Any, caller: Caller, context: Any) -> Any:
         if not caller.reaches(request.name):
             raise collection_not_found(request.name)
         try:
-            await self._house.write(caller, context, lambda: self._house.db.drop_collection(request.name))
+            await self._server.write(caller, context, lambda: self._server.db.drop_collection(request.name))
         finally:
-            self._house.forget(request.name)
+            self._server.forget(request.name)
         log.info("collection dropped", caller=caller.name, collection=request.name)
         return pb.DropCollectionResponse()
 
     async def GetCollectionStats(self, request: Any, caller: Caller, context: Any) -> Any:
-        docs = await self._house.collection(caller, request.collection)
-        facts = await self._house.kernels.run(caller.name, lambda stop: docs.stats(tenant=caller.tenant))
+        docs = await self._server.collection(caller, request.collection)
+        facts = await self._server.kernels.run(caller.name, lambda stop: docs.stats(tenant=caller.tenant))
         return pb.GetCollectionStatsResponse(stats_json=report(facts))
 
     async def CheckCollection(self, request: Any, caller: Caller, context: Any) -> None:
-        docs = await self._house.collection(caller, request.collection)
+        docs = await self._server.collection(caller, request.collection)
 
-        async def tell(done: int, total: int) -> None:
+        async def report_progress(done: int, total: int) -> None:
             await context.write(pb.CheckCollectionResponse())
 
-        problems = await self._house.long(lambda progress: docs.check(), tell)
+        problems = await self._server.run_long(lambda progress: docs.check(), report_progress)
         await context.write(pb.CheckCollectionResponse(done=True, problems=problems))
 
     async def OptimizeCollection(self, request: Any, caller: Caller, context: Any) -> None:
-        docs = await self._house.collection(caller, request.collection)
-        threads = min(request.threads or self._house.kernel_threads, self._house.kernel_threads)
-        await self._progressed(context, pb.OptimizeCollectionResponse, docs.optimize, threads=threads)
+        docs = await self._server.collection(caller, request.collection)
+        threads = min(request.threads or self._server.kernel_threads, self._server.kernel_threads)
+        await self._run_reporting(context, pb.OptimizeCollectionResponse, docs.optimize, threads=threads)
 
     async def ReindexCollection(self, request: Any, caller: Caller, context: Any) -> None:
-        docs = await self._house.collection(caller, request.collection)
+        docs = await self._server.collection(caller, request.collection)
         log.info("reindex", caller=caller.name, collection=request.collection)
-        await self._progressed(context, pb.ReindexCollectionResponse, docs.reindex, index=index_of(request.index))
+        await self._run_reporting(context, pb.ReindexCollectionResponse, docs.reindex, index=index_of(request.index))
 
     async def VacuumCollection(self, request: Any, caller: Caller, context: Any) -> None:
-        docs = await self._house.collection(caller, request.collection)
-        await self._progressed(context, pb.VacuumCollectionResponse, docs.vacuum)
+        docs = await self._server.collection(caller, request.collection)
+        await self._run_reporting(context, pb.VacuumCollectionResponse, docs.vacuum)
 
-    async def _progressed(self, context: Any, answer: Any, operation: Callable[..., None], **options: Any) -> None:
-        await progressed(self._house, context, answer, lambda progress: operation(progress=progress, **options))
+    async def _run_reporting(self, context: Any, message: Any, operation: Callable[..., None], **options: Any) -> None:
+        await run_reporting(self._server, context, message, lambda progress: operation(progress=progress, **options))
 
 
 def _message(docs: Collection) -> Any:

@@ -1,4 +1,4 @@
-"""grpc.health.v1: is this server ready? Open to all, and never turned away for want of room."""
+"""grpc.health.v1: whether this server is ready. Anybody may ask, and a full server still answers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health_pb2 as pb
 
-from vecdb_server.auth import Caller
+from vecdb_server.security.auth import Caller
 from vecdb_server.status_errors import Refused, exhausted
 
 SERVICE = pb.DESCRIPTOR.services_by_name["Health"]
@@ -17,7 +17,7 @@ _WATCHERS_MAX = 1_000
 
 
 class Health:
-    """names : of the services, which are all ready or none; "" is the server."""
+    """names : of the services; "" is the server. All of them are ready, or none is."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self._names = frozenset(names)
@@ -26,14 +26,14 @@ class Health:
         self._watchers = 0
         self._ended = False
 
-    def say(self, *, serving: bool) -> None:
+    def set_serving(self, *, serving: bool) -> None:
         if not self._ended:
             self._status = pb.HealthCheckResponse.SERVING if serving else pb.HealthCheckResponse.NOT_SERVING
             self._wake()
 
     def end(self) -> None:
-        """Not serving, for good; who watches is told so, and his call ends."""
-        self.say(serving=False)
+        """Not serving from now on. Clients that watch are told so, and their calls end."""
+        self.set_serving(serving=False)
         self._ended = True
 
     def _wake(self) -> None:

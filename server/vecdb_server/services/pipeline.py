@@ -1,10 +1,10 @@
-"""Turns: work in two steps, the first step of one piece beside the second of the piece before it.
+"""Work in two stages: the first stage of one item runs beside the second stage of the item before it.
 
-    piece 1   first | second |
-    piece 2         | first  | second |
-    piece 3                  | first  | second          of either step one at a time, in the order in which they came
+    item 1   first | second |
+    item 2         | first  | second |
+    item 3                  | first  | second       each stage takes one item at a time, in the order in which they came
 
-Once a piece has failed no other begins its second step: what was done is a beginning of what was asked for.
+Once an item has failed no other begins its second stage: what was done is always a prefix of what was asked for.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-class Turns:
+class TwoStagePipeline:
     """On one event loop."""
 
     def __init__(self) -> None:
         self._first, self._second = asyncio.Lock(), asyncio.Lock()
         self._failed = False
 
-    async def take(self, first: Callable[[], Awaitable[T]], second: Callable[[T], Awaitable[R]]) -> R:
-        """The result of second(result of first). Raises CancelledError where a piece before this one has failed."""
+    async def run(self, first: Callable[[], Awaitable[T]], second: Callable[[T], Awaitable[R]]) -> R:
+        """The result of second(result of first). Raises CancelledError where an item before this one has failed."""
         try:
             async with self._first:
                 ready = await first()

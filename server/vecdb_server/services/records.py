@@ -1,4 +1,4 @@
-"""Records: writes, and reads by id."""
+"""RecordService: writes, and reads by id."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from vecdb import Collection, InvalidArgument, LimitExceeded, Record
 from vecdb.v1 import records_pb2 as pb
 from vecdb.wire.arrays import ids_of, tenants_of, vectors_of
 from vecdb.wire.messages import fields_of, record_message
-from vecdb_server.auth import Caller
-from vecdb_server.services.context import House, once
-from vecdb_server.services.pipeline import Turns
+from vecdb_server.security.auth import Caller
+from vecdb_server.services.context import ServerContext, request_key
+from vecdb_server.services.pipeline import TwoStagePipeline
 
 _MODES: dict[pb.WriteMode, Literal["upsert", "insert"]] = {
     pb.WRITE_MODE_UNSPECIFIED: "upsert",
@@ -25,45 +25,49 @@ _MODES: dict[pb.WriteMode, Literal["upsert", "insert"]] = {
 }
 _LIST_BATCH = 1_000
 _LIST_BATCH_MAX = 65_536
-_LIST_BYTES = 4 << 20  # of one message of a list, about
+_LIST_BYTES = 4 << 20  # the approximate size of one message of a list
 
 
 class Records:
-    def __init__(self, house: House) -> None:
-        self._house = house
+    def __init__(self, server: ServerContext) -> None:
+        self._server = server
 
     # -- writes --------------------------------------------------------------------------------------
 
     async def Write(self, request: Any, caller: Caller, context: Any) -> Any:
-        docs = await self._house.collection(caller, request.collection)
-        count = await self._house.write(caller, context, lambda: _prepared(docs, request, caller)())
+        docs = await self._server.collection(caller, request.collection)
+        count = await self._server.write(caller, context, lambda: _prepare(docs, request, caller)())
         return pb.WriteResponse(count=count)
 
     async def Ingest(self, requests: Any, caller: Caller, context: Any) -> None:
-        collection, turns = "", Turns()
+        collection, pipeline = "", TwoStagePipeline()
 
         def begin(request: Any) -> Any:
             nonlocal collection
             collection = request.write.collection or collection
-            return asyncio.ensure_future(self._ingested(collection, request, caller, context, turns))
+            return asyncio.ensure_future(self._ingest_batch(collection, request, caller, context, pipeline))
 
-        await self._house.streamed(requests, caller, context, begin)
+        await self._server.serve_stream(requests, caller, context, begin)
 
-    async def _ingested(self, collection: str, request: Any, caller: Caller, context: Any, turns: Turns) -> Any:
-        """One batch is checked while the one before it is written: a later one may overwrite what that wrote."""
+    async def _ingest_batch(
+        self, collection: str, request: Any, caller: Caller, context: Any, pipeline: TwoStagePipeline
+    ) -> Any:
+        """Checks one batch while the batch before it is written. Batches are written in the order in which they came,
+        because a later one may overwrite records of an earlier one.
+        """
 
-        async def prepared() -> Callable[[], int]:
-            docs = await self._house.collection(caller, collection)
-            write: Callable[[], int] = await self._house.write(
-                caller, context, lambda: _prepared(docs, request.write, caller), streamed=True
+        async def prepare() -> Callable[[], int]:
+            docs = await self._server.collection(caller, collection)
+            write: Callable[[], int] = await self._server.write(
+                caller, context, lambda: _prepare(docs, request.write, caller), streamed=True
             )
             return write
 
-        count = await turns.take(prepared, lambda write: self._house.write(caller, context, write, streamed=True))
+        count = await pipeline.run(prepare, lambda write: self._server.write(caller, context, write, streamed=True))
         return pb.IngestResponse(batch=request.batch, count=count)
 
     async def Update(self, request: Any, caller: Caller, context: Any) -> Any:
-        docs = await self._house.collection(caller, request.collection)
+        docs = await self._server.collection(caller, request.collection)
 
         def update() -> int:
             return docs.update(
@@ -71,64 +75,66 @@ class Records:
                 vectors_of(request.vectors) if request.HasField("vectors") else None,
                 fields_of(request.fields) if request.HasField("fields") else None,
                 owner=caller.owner(request.owner),
-                request_id=once(caller, request.request_id),
+                request_id=request_key(caller, request.request_id),
             )
 
-        return pb.UpdateResponse(count=await self._house.write(caller, context, update))
+        return pb.UpdateResponse(count=await self._server.write(caller, context, update))
 
     async def Delete(self, request: Any, caller: Caller, context: Any) -> Any:
-        docs = await self._house.collection(caller, request.collection)
+        docs = await self._server.collection(caller, request.collection)
 
         def delete() -> int:
             return docs.delete(
-                ids_of(request.ids), owner=caller.owner(request.owner), request_id=once(caller, request.request_id)
+                ids_of(request.ids),
+                owner=caller.owner(request.owner),
+                request_id=request_key(caller, request.request_id),
             )
 
-        return pb.DeleteResponse(count=await self._house.write(caller, context, delete))
+        return pb.DeleteResponse(count=await self._server.write(caller, context, delete))
 
     # -- reads ---------------------------------------------------------------------------------------
 
     async def Get(self, request: Any, caller: Caller, context: Any) -> Any:
-        docs = await self._house.collection(caller, request.collection)
+        docs = await self._server.collection(caller, request.collection)
         ids, tenants = ids_of(request.ids), caller.tenants(request.tenants, docs.name)
-        self._house.check_answer(len(ids) * docs.dim * 4 if request.include_vectors else 0)
+        self._server.check_answer(len(ids) * docs.dim * 4 if request.include_vectors else 0)
 
         def get(stop: Any) -> Any:
             found = _get(docs, ids, request, caller, tenants)
             return pb.GetResponse(
-                records=[pb.FoundRecord(record=None if one is None else _shown(one, caller)) for one in found]
+                records=[pb.FoundRecord(record=None if one is None else _message(one, caller)) for one in found]
             )
 
         kind = ("get", docs.name, request.include_vectors)
-        return await self._house.read(caller, context, kind, len(ids), get)
+        return await self._server.read(caller, context, kind, len(ids), get)
 
     async def Count(self, request: Any, caller: Caller, context: Any) -> Any:
-        docs = await self._house.collection(caller, request.collection)
+        docs = await self._server.collection(caller, request.collection)
         tenants = caller.tenants(request.tenants, docs.name)
         kind = ("count", docs.name, tenants is None)
-        count = await self._house.read(caller, context, kind, 1, lambda stop: docs.count(tenant=tenants))
+        count = await self._server.read(caller, context, kind, 1, lambda stop: docs.count(tenant=tenants))
         return pb.CountResponse(count=count)
 
     async def List(self, request: Any, caller: Caller, context: Any) -> None:
-        docs = await self._house.collection(caller, request.collection)
+        docs = await self._server.collection(caller, request.collection)
         tenants = caller.tenants(request.tenants, docs.name)
-        asked = request.batch or _LIST_BATCH
-        if asked > _LIST_BATCH_MAX:
-            raise LimitExceeded(f"batch must be from 1 to {_LIST_BATCH_MAX:,}, got {asked:,}")
+        batch_max = request.batch or _LIST_BATCH
+        if batch_max > _LIST_BATCH_MAX:
+            raise LimitExceeded(f"batch must be from 1 to {_LIST_BATCH_MAX:,}, got {batch_max:,}")
         row_bytes = 64 + (docs.dim * np.dtype(docs.dtype).itemsize if request.include_vectors else 0)
-        batch = max(1, min(asked, _LIST_BYTES // row_bytes))
+        batch = max(1, min(batch_max, _LIST_BYTES // row_bytes))
         pages = Pages(docs.iter(batch, include_vectors=request.include_vectors, tenant=tenants), caller)
-        let_go = partial(self._house.apart, caller, pages.close)  # it holds a transaction
+        release = partial(self._server.run_detached, caller, pages.close)  # it holds a transaction
         try:
-            while messages := await self._house.kernels.run(caller.name, lambda stop: pages.next()):
+            while messages := await self._server.kernels.run(caller.name, lambda stop: pages.next()):
                 for message in messages:
-                    await self._house.sent(context, message, let_go)
+                    await self._server.send(context, message, release)
         finally:
-            let_go()
+            release()
 
 
 class Pages:
-    """A list under way: one thread at a time, whichever it is."""
+    """A list that is being sent. A lock lets in one thread at a time; any thread may be it."""
 
     def __init__(self, batches: Iterator[list[Record]], caller: Caller) -> None:
         self._batches: Any = batches
@@ -136,7 +142,7 @@ class Pages:
         self._lock = threading.Lock()
 
     def next(self) -> list[Any]:
-        """The next batch as messages, which fields may have made larger than planned; none: the end."""
+        """The next batch as messages, cut where large fields make it larger than planned; empty: the end."""
         with self._lock:
             records = next(self._batches, ())
         messages = []
@@ -145,9 +151,9 @@ class Pages:
             if size_bytes >= _LIST_BYTES:
                 messages.append(pb.ListResponse())
                 size_bytes = 0
-            shown = _shown(record, self._caller)
-            messages[-1].records.append(shown)
-            size_bytes += shown.ByteSize()
+            message = _message(record, self._caller)
+            messages[-1].records.append(message)
+            size_bytes += message.ByteSize()
         return messages
 
     def close(self) -> None:
@@ -155,8 +161,8 @@ class Pages:
             self._batches.close()
 
 
-def _prepared(docs: Collection, request: Any, caller: Caller) -> Callable[[], int]:
-    """A write that is checked, and made when this is called."""
+def _prepare(docs: Collection, request: Any, caller: Caller) -> Callable[[], int]:
+    """Checks a write. The result makes it when it is called."""
     mode = _MODES.get(request.mode)
     if mode is None:
         raise InvalidArgument(f"write mode {request.mode} is unknown")
@@ -164,7 +170,9 @@ def _prepared(docs: Collection, request: Any, caller: Caller) -> Callable[[], in
     owner = caller.owner(request.owner)
     tenants = caller.granted(tenants_of(request), docs.name)
     keep = request.keep_tenants
-    if caller.tenant is not None and tenants is None:  # lists of its records stay, new ones are its own
+    if (
+        caller.tenant is not None and tenants is None
+    ):  # its records keep their access lists; new records are seen by the tenant alone
         tenants, keep = [caller.tenant], True
     return docs.prepare(
         ids,
@@ -174,7 +182,7 @@ def _prepared(docs: Collection, request: Any, caller: Caller) -> Callable[[], in
         keep_tenants=keep,
         mode=mode,
         owner=owner,
-        request_id=once(caller, request.request_id),
+        request_id=request_key(caller, request.request_id),
     )
 
 
@@ -184,11 +192,11 @@ def _get(docs: Collection, ids: Any, request: Any, caller: Caller, tenants: list
             ids, include_vectors=request.include_vectors, owner=request.owner, tenant=tenants
         )
         return found
-    return _seen_by(docs, ids, request, caller.tenant)
+    return _get_for_tenant(docs, ids, request, caller.tenant)
 
 
-def _seen_by(docs: Collection, ids: Any, request: Any, tenant: str) -> list[Record | None]:
-    """A tenant's own record of that id; else the one without an owner, where it was granted."""
+def _get_for_tenant(docs: Collection, ids: Any, request: Any, tenant: str) -> list[Record | None]:
+    """For each id the tenant's own record; otherwise the record without an owner, if it was granted to the tenant."""
     own: list[Record | None] = docs.get(
         ids, include_vectors=request.include_vectors, owner=request.owner or tenant, tenant=tenant
     )
@@ -198,8 +206,8 @@ def _seen_by(docs: Collection, ids: Any, request: Any, tenant: str) -> list[Reco
     return [mine if mine is not None else other for mine, other in zip(own, others, strict=True)]
 
 
-def _shown(record: Record, caller: Caller) -> Any:
-    """A record as a caller may see it: under a tenant's token, granted to that tenant alone."""
+def _message(record: Record, caller: Caller) -> Any:
+    """A record as the caller may see it: a tenant's token sees only its own tenant in the access list."""
     if caller.tenant is None:
         return record_message(record)
     return record_message(Record(record.id, record.fields, [caller.tenant], record.vector))

@@ -1,14 +1,16 @@
-"""Questions: what a search asks besides its vectors, made ready once for all requests that differ in nothing else.
+"""Search requests that differ only in their vectors are read and resolved once.
 
     request  :=  head  numbers of the vectors  tail          a SearchRequest, as its bytes came
 
-The numbers are a field of bytes. Whatever they are, a message is read in the same way before and behind them, so that
-requests of one head, one tail and one length ask the same question: reading the message, resolving its scope and its
-parameters is done for the first of them.
+The numbers are one field of bytes. Whatever they are, the message is read in the same way before and behind them.
+Requests with the same head, tail and length are therefore the same apart from their vectors: parsing the message and
+resolving its scope and parameters is done for the first of them.
 
-A question belongs to the one `Caller` that asked it (a token that is changed or made anew has another), and to the one
-open `Collection`; whether that is still the one of its name is looked at each time. Tenants are names, which the engine
-looks up for every search. On the event loop only; no lock.
+A cached request belongs to one `Caller` (a token that was changed or created again is another one) and to one open
+`Collection`; whether that is still the open one of its name is checked at each use. Tenants are names; the database
+looks them up in every search.
+
+Threads: event loop only, no lock. `answer` and `answer_batch` may run on any thread.
 """
 
 from __future__ import annotations
@@ -23,27 +25,28 @@ from numpy.typing import NDArray
 
 from vecdb import Collection, SearchParams
 from vecdb.wire.search_response import encoded
-from vecdb_server.auth import Caller
-from vecdb_server.executors import Cost
+from vecdb_server.executors import LatencyEstimate
+from vecdb_server.security.auth import Caller
 
-_QUESTIONS_MAX = 4_096
-_WORDS_BYTES_MAX = 2_048  # of head and tail: a question that says more is not kept
+_REQUESTS_MAX = 4_096
+_TEXT_BYTES_MAX = 2_048  # of head and tail: a request with more text is not kept
 _NUMBERS_BYTES_MAX = 1 << 18  # of vectors: reading the message costs nothing beside searching for more of them
-_OTHERS = bytes(value ^ 255 for value in range(256))
+_INVERTED = bytes(value ^ 255 for value in range(256))
 
-Queries = NDArray[Any]  # [dim] for one query, else [n, dim]
+Queries = NDArray[Any]  # [dim] for one query, otherwise [n, dim]
 
 
 @dataclass(slots=True)
-class Question:
+class CachedRequest:
     """select : names of fields, None for all, () for none.   tenants : None for all records.
 
-    queries : how many vectors its requests have.   alike : of what may share a kernel call; None where nothing may.
+    queries : how many vectors its requests have.   batch_key : equal for requests that one kernel call may answer; None
+    where it must be answered alone.
     """
 
     docs: Collection
     caller: Caller
-    cost: Cost
+    latency: LatencyEstimate
     queries: int
     dim: int
     dtype: np.dtype[Any]
@@ -54,7 +57,7 @@ class Question:
     include_vectors: bool
     as_json: bool
     explain: bool
-    alike: Any
+    batch_key: Any
 
     def answer(self, queries: Queries, stop: Callable[[], bool] | None) -> bytes:
         """A SearchResponse."""
@@ -64,8 +67,8 @@ class Question:
         )  # fmt: skip
         return encoded(hits, self.select, as_json=self.as_json)
 
-    def together(self, queries: Sequence[Queries]) -> list[bytes]:
-        """One SearchResponse for each of some queries of questions that are alike."""
+    def answer_batch(self, queries: Sequence[Queries]) -> list[bytes]:
+        """One SearchResponse for each query; the queries are of requests with the same batch_key."""
         hits = self.docs.search(
             np.stack(queries), self.limit, params=self.params, fields=self.select,
             include_vectors=self.include_vectors, tenant=self.tenants,
@@ -73,58 +76,60 @@ class Question:
         return [encoded(hits[i], self.select, as_json=self.as_json) for i in range(len(queries))]
 
     def queries_of(self, numbers: bytes) -> Queries:
-        """Little-endian, in memory of their own: that of a message may lie askew, and is not to be written to."""
+        """The vectors, from little-endian bytes; copied: bytes of a message may be unaligned and are read-only."""
         flat = np.frombuffer(bytearray(numbers), self.dtype)
         return flat if self.queries == 1 else flat.reshape(self.queries, self.dim)
 
 
-class Questions:
-    """Those that were asked lately. parse : bytes -> SearchRequest; raises DecodeError."""
+class RequestCache:
+    """Requests that came lately. parse : bytes -> SearchRequest; raises DecodeError."""
 
     def __init__(self, parse: Callable[[bytes], Any]) -> None:
         self._parse = parse
-        self._places: dict[tuple[int, bytes], tuple[int, int]] = {}  # where the numbers were in one that looked like it
-        self._known: dict[tuple[int, str, int, bytes, bytes], Question] = {}
+        self._spans: dict[tuple[int, bytes], tuple[int, int]] = {}  # (length, second byte) -> where the numbers are
+        self._known: dict[tuple[int, str, int, bytes, bytes], CachedRequest] = {}
 
     def __len__(self) -> int:
         return len(self._known)
 
-    def find(self, request: bytes, caller: Caller, context: str) -> tuple[Question, Queries] | None:
-        """The question, and its vectors. context : what it means besides: the collection of a stream."""
+    def find(self, request: bytes, caller: Caller, context: str) -> tuple[CachedRequest, Queries] | None:
+        """The cached request and the vectors of this one. context : what its meaning also depends on: the collection
+        that its stream named before.
+        """
         length = len(request)
-        place = self._places.get((length, request[1:2]))
-        if place is None:
+        span = self._spans.get((length, request[1:2]))
+        if span is None:
             return None
-        start, stop = place
-        question = self._known.get((id(caller), context, length, request[:start], request[stop:]))
-        return None if question is None else (question, question.queries_of(request[start:stop]))
+        start, stop = span
+        cached = self._known.get((id(caller), context, length, request[:start], request[stop:]))
+        return None if cached is None else (cached, cached.queries_of(request[start:stop]))
 
-    def keep(self, request: bytes, message: Any, question: Question, context: str) -> None:
-        """message : what the request was read as."""
-        place = self._place_of(request, message)
-        if place is None:
+    def keep(self, request: bytes, message: Any, cached: CachedRequest, context: str) -> None:
+        """message : `request`, parsed."""
+        span = self._span_of(request, message)
+        if span is None:
             return
-        if len(self._known) >= _QUESTIONS_MAX:
+        if len(self._known) >= _REQUESTS_MAX:
             self._known.clear()
-            self._places.clear()
-        start, stop = place
-        self._places[len(request), request[1:2]] = place
-        # by the caller's address, which is nobody else's while the question holds it
-        self._known[id(question.caller), context, len(request), request[:start], request[stop:]] = question
+            self._spans.clear()
+        start, stop = span
+        self._spans[len(request), request[1:2]] = span
+        # the caller's address is unique, because the cached request keeps the caller alive
+        self._known[id(cached.caller), context, len(request), request[:start], request[stop:]] = cached
 
-    def _place_of(self, request: bytes, message: Any) -> tuple[int, int] | None:
-        """Where the numbers are: other numbers there are read as the same message with other numbers."""
+    def _span_of(self, request: bytes, message: Any) -> tuple[int, int] | None:
+        """Where the numbers are, if other numbers in that place give the same message with other numbers; else None."""
         numbers = message.vectors.data
-        if not 0 < len(numbers) <= _NUMBERS_BYTES_MAX or len(request) - len(numbers) > _WORDS_BYTES_MAX:
+        if not 0 < len(numbers) <= _NUMBERS_BYTES_MAX or len(request) - len(numbers) > _TEXT_BYTES_MAX:
             return None
         start = request.find(numbers)
         stop = start + len(numbers)
-        others = numbers.translate(_OTHERS)
+        inverted = numbers.translate(_INVERTED)
         try:
-            changed = self._parse(request[:start] + others + request[stop:])
+            changed = self._parse(request[:start] + inverted + request[stop:])
         except DecodeError:
             return None
-        if changed.vectors.data != others:
+        if changed.vectors.data != inverted:
             return None
         changed.vectors.data = numbers
         return (start, stop) if changed == message else None

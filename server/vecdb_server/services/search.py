@@ -1,4 +1,8 @@
-"""Search: the nearest records of vectors, or of the mixture of interests of a user."""
+"""SearchService: the records nearest to vectors, or to the mixture of interests of a user.
+
+request known (request_cache.py)  -> answer on the event loop, or on a kernel thread
+request new                       -> open the collection, parse, keep -> answer likewise
+"""
 
 from __future__ import annotations
 
@@ -14,15 +18,15 @@ from vecdb.v1 import search_pb2 as pb
 from vecdb.wire.arrays import ids_of, vectors_of
 from vecdb.wire.messages import params_of
 from vecdb.wire.search_response import encoded, report, streamed
-from vecdb_server.auth import Caller
-from vecdb_server.services.context import House, until
-from vecdb_server.services.request_cache import Queries, Question, Questions
-from vecdb_server.status_errors import whole
+from vecdb_server.security.auth import Caller
+from vecdb_server.services.context import ServerContext, deadline_of
+from vecdb_server.services.request_cache import CachedRequest, Queries, RequestCache
+from vecdb_server.status_errors import parse_message
 
 _LIMIT = 10
 _RECALL = 0.95
 _COMPONENTS, _NEIGHBOURS = 8, 10
-_TOGETHER_US = 2_000.0, 25_000.0  # scans of so long share reading the rows; of shorter ones it brings nothing
+_BATCH_QUERY_US = 2_000.0, 25_000.0  # scans that take so long gain from reading the rows together; others do not
 
 
 def _of_stream(request: bytes) -> Any:
@@ -30,74 +34,79 @@ def _of_stream(request: bytes) -> Any:
 
 
 class Search:
-    """`raw` rpcs get their requests as bytes, most of which are known but for their vectors (request_cache.py), and
-    give bytes, or what gives them when it is awaited: those of a SearchResponse, which a stream's message wraps.
+    """`raw` rpcs get their requests as bytes, because most are in the cache (request_cache.py). They return the bytes
+    of a SearchResponse, or an awaitable of them; `raw` says what wraps these bytes into the rpc's own message.
     """
 
     raw: ClassVar = {"Search": None, "StreamSearch": streamed}
 
-    def __init__(self, house: House) -> None:
-        self._house = house
-        self._called = Questions(pb.SearchRequest.FromString)
-        self._streamed = Questions(_of_stream)
+    def __init__(self, server: ServerContext) -> None:
+        self._server = server
+        self._unary = RequestCache(pb.SearchRequest.FromString)
+        self._stream = RequestCache(_of_stream)
 
     def Search(self, request: bytes, caller: Caller, context: Any) -> bytes | Awaitable[bytes]:
-        known = self._called.find(request, caller, "")
-        if known is not None and self._house.has(known[0].docs):
+        known = self._unary.find(request, caller, "")
+        if known is not None and self._server.is_open(known[0].docs):
             return self._answer(*known, context)
-        return self._first(request, caller, context)
+        return self._answer_unknown(request, caller, context)
 
-    async def _first(self, request: bytes, caller: Caller, context: Any) -> bytes:
-        message = whole(pb.SearchRequest.FromString, request)
-        docs = await self._house.collection(caller, message.collection)
-        answer = self._asked(docs, message, caller, context, self._called, request, "")
+    async def _answer_unknown(self, request: bytes, caller: Caller, context: Any) -> bytes:
+        message = parse_message(pb.SearchRequest.FromString, request)
+        docs = await self._server.collection(caller, message.collection)
+        answer = self._answer_new(docs, message, caller, context, self._unary, request, "")
         return answer if isinstance(answer, bytes) else await answer
 
     async def StreamSearch(self, requests: Any, caller: Caller, context: Any) -> None:
-        house, collection = self._house, ""
+        server, collection = self._server, ""
 
         def begin(request: bytes) -> Any:
             nonlocal collection
-            known = self._streamed.find(request, caller, collection)
-            if known is not None and house.has(known[0].docs):
+            known = self._stream.find(request, caller, collection)
+            if known is not None and server.is_open(known[0].docs):
                 collection = known[0].docs.name
-                return _begun(self._answer(*known, context, streamed=True))
-            message, before = whole(_of_stream, request), collection
+                return _started(self._answer(*known, context, streamed=True))
+            message, before = parse_message(_of_stream, request), collection
             collection = message.collection or collection
-            docs = house.known(caller, collection)
+            docs = server.open_collection(caller, collection)
             if docs is None:
-                return self._opened_first(collection, message, caller, context)
-            return _begun(self._asked(docs, message, caller, context, self._streamed, request, before, streamed=True))
+                return self._open_and_answer(collection, message, caller, context)
+            return _started(
+                self._answer_new(docs, message, caller, context, self._stream, request, before, streamed=True)
+            )
 
-        await house.streamed(requests, caller, context, begin)
+        await server.serve_stream(requests, caller, context, begin)
 
-    async def _opened_first(self, collection: str, message: Any, caller: Caller, context: Any) -> bytes:
-        docs = await self._house.collection(caller, collection)
-        answer = self._asked(docs, message, caller, context, streamed=True)
+    async def _open_and_answer(self, collection: str, message: Any, caller: Caller, context: Any) -> bytes:
+        docs = await self._server.collection(caller, collection)
+        answer = self._answer_new(docs, message, caller, context, streamed=True)
         return answer if isinstance(answer, bytes) else await answer
 
     async def Evaluate(self, request: Any, caller: Caller, context: Any) -> Any:
-        docs = await self._house.collection(caller, request.collection)
+        docs = await self._server.collection(caller, request.collection)
         queries, limit = vectors_of(request.queries, "queries"), request.limit or _LIMIT
         tenants, params = caller.tenants(request.tenants, docs.name), self._params(request)
-        facts = await self._house.long(
+        facts = await self._server.run_long(
             lambda progress: docs.evaluate(queries, limit, params=params, tenant=tenants), None
         )
         return pb.EvaluateResponse(report_json=report(facts))
 
     async def Tune(self, request: Any, caller: Caller, context: Any) -> Any:
-        docs = await self._house.collection(caller, request.collection)
+        docs = await self._server.collection(caller, request.collection)
         queries, limit = vectors_of(request.queries, "queries"), request.limit or _LIMIT
-        curve = await self._house.long(lambda progress: docs.tune(queries, request.recall or _RECALL, limit), None)
+        curve = await self._server.run_long(lambda progress: docs.tune(queries, request.recall or _RECALL, limit), None)
         return pb.TuneResponse(curve_json=report(curve))
 
-    # -- what is asked -------------------------------------------------------------------------------
+    # -- searches ------------------------------------------------------------------------------------
 
-    def _asked(
-        self, docs: Collection, message: Any, caller: Caller, context: Any, questions: Questions | None = None,
+    def _answer_new(
+        self, docs: Collection, message: Any, caller: Caller, context: Any, cache: RequestCache | None = None,
         request: bytes = b"", before: str = "", streamed: bool = False,
     ) -> bytes | Awaitable[bytes]:  # fmt: skip
-        """The answer to a message that is not known. questions : where `request`, which it was read from, is kept."""
+        """The answer to a message that is not in the cache.
+
+        cache : where to keep it.   request : its bytes.   before : the collection that its stream named before.
+        """
         if message.HasField("filter"):
             raise InvalidArgument("filters on fields do not exist yet; leave `filter` out")
         kind = message.WhichOneof("query")
@@ -106,68 +115,73 @@ class Search:
         if kind != "vectors":
             raise InvalidArgument("a search needs vectors, or a mixture")
         vectors = vectors_of(message.vectors, "query")
-        question = self._question(docs, message, caller, vectors)
-        if questions is not None:
-            questions.keep(request, message, question, before)
-        return self._answer(question, question.queries_of(message.vectors.data), context, streamed=streamed)
+        cached = self._resolved(docs, message, caller, vectors)
+        if cache is not None:
+            cache.keep(request, message, cached, before)
+        return self._answer(cached, cached.queries_of(message.vectors.data), context, streamed=streamed)
 
-    def _question(self, docs: Collection, message: Any, caller: Caller, vectors: Queries) -> Question:
+    def _resolved(self, docs: Collection, message: Any, caller: Caller, vectors: Queries) -> CachedRequest:
         limit = message.limit or _LIMIT
         params = self._params(message)
         tenants = caller.tenants(message.tenants, docs.name)
         select = tuple(message.fields.names) if message.HasField("fields") else None
         settings = message.params.SerializeToString() if params is not None else b""
         kind = (docs.name, settings, limit, tenants is None, message.include_vectors, select)
-        alike = None
+        batch_key = None
         scanned = isinstance(docs.config.index, Flat) or (params is not None and params.exact)
         if scanned and len(vectors) == 1 and not message.explain:
-            alike = (docs, *kind[1:], vectors.dtype, vectors.shape[1], message.fields_as_json, tuple(tenants or ()))
-        return Question(
-            docs, caller, self._house.costs.of(kind), len(vectors), vectors.shape[1], vectors.dtype, limit, params,
-            tenants, select, message.include_vectors, message.fields_as_json, message.explain, alike,
+            batch_key = (docs, *kind[1:], vectors.dtype, vectors.shape[1], message.fields_as_json, tuple(tenants or ()))
+        return CachedRequest(
+            docs, caller, self._server.latencies.of(kind), len(vectors), vectors.shape[1], vectors.dtype, limit, params,
+            tenants, select, message.include_vectors, message.fields_as_json, message.explain, batch_key,
         )  # fmt: skip
 
     def _answer(
-        self, question: Question, queries: Queries, context: Any, *, streamed: bool = False
+        self, cached: CachedRequest, queries: Queries, context: Any, *, streamed: bool = False
     ) -> bytes | Awaitable[bytes]:
-        """At once where the search is short. streamed : it waits where a call would be refused."""
-        count, cost = question.queries, question.cost
+        """Bytes where the search is short, otherwise an awaitable. streamed : wait where a call would be refused."""
+        count, latency = cached.queries, cached.latency
         if count != 1:
-            self._check_size(question.docs, count, question.limit, question.include_vectors)
-        if not cost.short(count):
+            self._check_size(cached.docs, count, cached.limit, cached.include_vectors)
+        if not latency.is_short(count):
             if not streamed:
-                self._house.kernels.check_wait(question.caller.name, until(context))
-            return self._on_a_thread(question, queries, context)
+                self._server.kernels.check_wait(cached.caller.name, deadline_of(context))
+            return self._answer_on_thread(cached, queries, context)
         started = time.perf_counter()
-        answer = question.answer(queries, None)
-        cost.learn(count, time.perf_counter() - started)
+        answer = cached.answer(queries, None)
+        latency.update(count, time.perf_counter() - started)
         return answer
 
-    async def _on_a_thread(self, question: Question, queries: Queries, context: Any) -> bytes:
-        house = self._house
-        work = house.timed(question.cost, question.queries, lambda stop: question.answer(queries, stop))
-        alike = question.alike if _TOGETHER_US[0] <= question.cost.us <= _TOGETHER_US[1] else None
-        answer: bytes = await house.kernels.run(
-            question.caller.name, work, until(context), alike=alike, subject=queries, together=question.together
+    async def _answer_on_thread(self, cached: CachedRequest, queries: Queries, context: Any) -> bytes:
+        server = self._server
+        work = server.timed(cached.latency, cached.queries, lambda stop: cached.answer(queries, stop))
+        shortest_us, longest_us = _BATCH_QUERY_US
+        answer: bytes = await server.kernels.run(
+            cached.caller.name,
+            work,
+            deadline_of(context),
+            batch_key=cached.batch_key if shortest_us <= cached.latency.query_us <= longest_us else None,
+            batch_item=queries,
+            run_batch=cached.answer_batch,
         )
         return answer
 
     def _check_size(self, docs: Collection, queries: int, limit: int, with_vectors: bool) -> None:
-        """Refuse what cannot be one answer, before it is worked out."""
+        """Refuses a search whose answer would not fit into one message, before it runs. Raises LimitExceeded."""
         hit_bytes = 12 + (docs.dim * np.dtype(docs.dtype).itemsize if with_vectors else 0)
-        if queries * limit * hit_bytes > self._house.answer_bytes_max:
-            self._house.check_answer(queries * min(limit, docs.count()) * hit_bytes)
+        if queries * limit * hit_bytes > self._server.answer_bytes_max:
+            self._server.check_answer(queries * min(limit, docs.count()) * hit_bytes)
 
     def _params(self, request: Any) -> SearchParams | None:
-        """None where none were given. A batch gets no more threads than the server has for kernels."""
+        """The parameters; None where none were given. A batch gets no more threads than the server has for kernels."""
         if not request.HasField("params"):
             return None
         params = params_of(request.params)
-        if params.threads <= self._house.kernel_threads:
+        if params.threads <= self._server.kernel_threads:
             return params
         return SearchParams(
             ef=params.ef, nprobe=params.nprobe, recall=params.recall, exact=params.exact,
-            threads=self._house.kernel_threads,
+            threads=self._server.kernel_threads,
         )  # fmt: skip
 
     async def _mixture(self, docs: Collection, message: Any, caller: Caller, context: Any) -> bytes:
@@ -197,17 +211,17 @@ class Search:
             if caller.tenant is None or mixture.owner:
                 hits = hits_of(mixture.owner)
             else:
-                try:  # a tenant's own records; else those without an owner that it was granted
+                try:  # the ids are of the tenant's own records; otherwise of records without an owner
                     hits = hits_of(caller.tenant)
                 except NotFound:
                     hits = hits_of("")
             return encoded(hits, select, as_json=message.fields_as_json)
 
         kind = (docs.name, "mixture", limit, tenants is None)
-        found: bytes = await self._house.read(caller, context, kind, 1, run)
+        found: bytes = await self._server.read(caller, context, kind, 1, run)
         return found
 
 
-def _begun(answer: bytes | Awaitable[bytes]) -> Any:
-    """What is still to come runs beside what comes before it."""
+def _started(answer: bytes | Awaitable[bytes]) -> Any:
+    """An answer that is not there yet is computed beside the answers before it."""
     return answer if isinstance(answer, bytes) else asyncio.ensure_future(answer)

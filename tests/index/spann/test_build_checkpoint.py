@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from tests.support.disk_rows import DiskRows
 from tests.support.index_rows import clustered
 from vecdb import limits, schema
-from vecdb.index.spann import build_checkpoint, bulk_build, list_updates
+from vecdb.index.spann import build_checkpoint, bulk_build, list_updates, spann_index
 from vecdb.index.spann.entry_spool import EntrySpool
 from vecdb.index.spann.spann_index import SpannIndex
 
@@ -95,7 +95,7 @@ def killed(
 def lists_of(index: SpannIndex) -> list[bytes]:
     view = index.lists.view
     assert view is not None
-    data, _, places = index.lists.bodies(view, np.arange(view.heads.count))
+    data, places = index.lists.bodies(view, np.arange(view.heads.count))
     ends = places + view.body_bytes()
     bodies = [data[start:end].tobytes() for start, end in zip(places.tolist(), ends.tolist(), strict=True)]
     return [view.heads.codes.tobytes(), view.heads.group_ends.tobytes(), view.lengths.tobytes(), *bodies]
@@ -114,7 +114,7 @@ def whole(vectors: NDArray[Any], folder: Path, **config: Any) -> list[bytes]:
     return lists
 
 
-MOMENTS = [(EntrySpool, "add", 1), (EntrySpool, "add", 4), (bulk_build, "_bodies", 1), (list_updates, "restore", 1)]
+MOMENTS = [(EntrySpool, "add", 1), (EntrySpool, "add", 4), (bulk_build, "_bodies", 1), (list_updates, "rebalance", 1)]
 
 
 @pytest.mark.parametrize("config", [{}, {"memory_budget_bytes": 0}], ids=str)
@@ -132,7 +132,7 @@ def test_a_build_goes_on_where_it_was_stopped(
     assert all(a < b for (a, _), (b, _) in pairwise(reports)) and reports[-1] == (N, N)
     assert reports[0][0] > 0, "what an earlier life has done counts as done"
     index.seal(tmp_path / "spann.0.2.3000")
-    assert index.file_names() == (index._view().file.path.name,)  # type: ignore[union-attr]
+    assert index.file_names() == (index.lists.current().file.path.name,)  # type: ignore[union-attr]
 
 
 def test_a_later_build_takes_the_rows_that_came_since_and_leaves_out_those_that_died(
@@ -143,8 +143,8 @@ def test_a_later_build_takes_the_rows_that_came_since_and_leaves_out_those_that_
     rows.delete(np.arange(100, 300))
     index = build(rows, N + 500)
     assert len(trees) == 1
-    view = index._view()
-    held, _ = list_updates.rows_in(index.lists, view, np.arange(view.heads.count))
+    view = index.lists.current()
+    held, _ = index.lists.rows_in(view, np.arange(view.heads.count))
     assert set(held.tolist()) == set(rows.live().tolist())
     assert int(view.lengths.sum()) == len(held), "entries of rows that died in between are laid out"
 
@@ -210,8 +210,9 @@ def test_a_flipped_bit_anywhere_in_the_tree_grows_another(
 
 
 def _facts(rows: DiskRows) -> dict[str, Any]:
-    index = SpannIndex(schema.Spann(), "l2", rows, rows.path.parent)
-    return {**index._facts(), "head_ratio": index.config.head_ratio, "replicas": 1, "rows": rows.path.name}
+    config = schema.Spann()
+    facts = spann_index._facts(config, "l2", rows)
+    return {**facts, "head_ratio": config.head_ratio, "replicas": 1, "rows": rows.path.name}
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.6, 0.95])
@@ -295,7 +296,7 @@ def test_progress_counts_every_stage_of_a_build(rows: DiskRows, caplog: pytest.L
         return twin
 
     patch = pytest.MonkeyPatch()
-    for place, name in ((bulk_build, "tree_for"), (bulk_build, "build"), (list_updates, "restore")):
+    for place, name in ((bulk_build, "tree_for"), (bulk_build, "build"), (list_updates, "rebalance")):
         patch.setattr(place, name, note(name, getattr(place, name)))
     try:
         build(rows, progress=lambda done, total: reports.append((done, total)))

@@ -23,7 +23,7 @@ from tests.support.corpus import EXACT, clustered, sound
 from tests.support.threads import together
 from vecdb import limits
 from vecdb.api.database import Database
-from vecdb.embedded import local_collection as engine_module
+from vecdb.embedded import local_collection
 from vecdb.embedded.open import open_database
 from vecdb.errors import InvalidArgument, LimitExceeded, NotFound
 from vecdb.index.spann import bulk_build
@@ -33,6 +33,7 @@ from vecdb.maintenance import vacuum as vacuum_module
 from vecdb.maintenance.index_jobs import IndexMaintenance
 from vecdb.query import planner, searcher
 from vecdb.schema import SearchParams, Spann
+from vecdb.state import collection_state
 
 DIM = 32
 KINDS = {"memory": Spann(), "disk": Spann(memory_budget_bytes=0), "both": Spann(memory_budget_bytes=6_000)}
@@ -52,7 +53,7 @@ def kind(request: pytest.FixtureRequest) -> Spann:
 
 
 def index_of(docs: Any) -> SpannIndex:
-    index = docs._backend.snapshot.generation.index
+    index = docs._backend.state.snapshot.generation.index
     assert isinstance(index, SpannIndex)
     return index
 
@@ -67,14 +68,14 @@ def held_bytes(docs: Any) -> int:
     """Bytes of codes in memory."""
     snapshot = index_of(docs).lists.view
     assert snapshot is not None
-    return int(snapshot.body_bytes()[snapshot.places >= 0].sum())
+    return int(snapshot.body_bytes()[snapshot.body_offsets >= 0].sum())
 
 
 def care(docs: Any) -> None:
     """What maintenance would come to do."""
-    upkeep = docs._backend.upkeep
-    upkeep.index_tail(2, all_rows=True)
-    upkeep.repair(2)
+    jobs = docs._backend.jobs
+    jobs.index_tail(2, all_rows=True)
+    jobs.repair(2)
 
 
 def recall(docs: Any, queries: np.ndarray, params: SearchParams | None, limit: int = 10) -> float:
@@ -118,7 +119,7 @@ def test_recall_lengths_and_size_are_those_of_a_fresh_build_after_sixty_rounds_o
             if kind.memory_budget_bytes is not None:
                 assert held_bytes(docs) <= kind.memory_budget_bytes
             if round % 10 == 9:
-                docs._backend.upkeep.seal(2)
+                docs._backend.jobs.seal(2)
                 assert index_of(docs).check() == []
                 sound(docs.search(queries[:10], 20), set(range(n)), 20)
         docs.vacuum()
@@ -154,11 +155,11 @@ def test_the_files_of_a_collection_stay_bounded_without_a_vacuum(tmp_path: Path)
             docs.upsert(range(1_500 + 40 * round, 1_540 + 40 * round), clustered(40, seed=round))
             docs.delete(range(40 * round, 40 * round + 40))
             care(docs)
-            docs._backend.upkeep.seal(2)
+            docs._backend.jobs.seal(2)
             stats = docs.stats()["index_stats"]
             assert stats["list_file_garbage_bytes"] <= 0.5 * stats["list_file_bytes"] + 64 * 4096
             sizes.append(stats["list_file_bytes"])
-            files = {path.name for path in docs._backend.folder.iterdir()}
+            files = {path.name for path in docs._backend.state.folder.iterdir()}
             assert len(files) == 3, files  # rows, lists, and what is sealed
         assert sizes != sorted(sizes), "it was written anew"
         assert index_of(docs).check() == []
@@ -358,7 +359,7 @@ def test_explain_counts_probes_rows_reads_and_bytes(corpus: Any, kind: Spann) ->
     heads = len(lengths_of(docs))
     reports = {}
     for nprobe in (1, 8, heads):
-        docs._backend.snapshot.generation.index._prepared = None
+        docs._backend.state.snapshot.generation.index._context = None
         report = docs.search(clustered(1, seed=2)[0], 10, params=SearchParams(nprobe=nprobe), explain=True).explain
         assert (report["plan"], report["nprobe"], report["ef"]) == ("lists", nprobe, None)
         assert (report["reason"], report["index_state"], report["tail_rows"]) == ("nprobe given", "ready", 10)
@@ -421,7 +422,7 @@ def test_stats_say_what_lists_there_are_and_what_they_take(corpus: Any, kind: Sp
     assert (stats["sealed_rows"], stats["tail_rows"], stats["index_state"]) == (2_000, 0, "ready")
     docs.delete(range(100))
     care(docs)
-    assert docs.stats()["index_stats"]["removed_sequence"] == docs._backend.snapshot.visibility.sequence
+    assert docs.stats()["index_stats"]["removed_sequence"] == docs._backend.state.snapshot.visibility.sequence
 
 
 # -- how many lists are looked at -----------------------------------------------------------------
@@ -483,7 +484,7 @@ def test_a_budget_of_the_database_keeps_codes_on_disk(tmp_path: Path) -> None:
         docs = db.create_collection("docs", DIM, "l2", Spann())
         docs.upsert(range(3_000), vectors)
         care(docs)
-        docs._backend.upkeep.seal(2)
+        docs._backend.jobs.seal(2)
         all_bytes = held_bytes(docs)
         reached = recall(docs, queries, wide)
     assert all_bytes > 4 * budget
@@ -505,7 +506,8 @@ def test_a_budget_of_the_database_keeps_codes_on_disk(tmp_path: Path) -> None:
         docs.reindex(Spann(memory_budget_bytes=1 << 30))
         assert held_bytes(docs) > budget, "a budget of the collection's own counts before the database's"
     with open_database(tmp_path / "db", maintenance=False) as db:
-        assert held_bytes(db["docs"]) == db["docs"]._backend.snapshot.generation.index.lists.view.body_bytes().sum()
+        index = db["docs"]._backend.state.snapshot.generation.index
+        assert held_bytes(db["docs"]) == index.lists.view.body_bytes().sum()
 
 
 # -- other processes -------------------------------------------------------------------------------
@@ -574,7 +576,7 @@ def test_a_reading_process_follows_a_writer_that_seals_splits_vacuums_and_reinde
             def look(plan: str, indexed: int) -> None:
                 got = follower.ask(queries, 10, 1 << 15)
                 assert (got["plan"], got["indexed"], got["count"]) == (plan, indexed, len(live))
-                assert got["sequence"] == docs._backend.snapshot.visibility.sequence
+                assert got["sequence"] == docs._backend.state.snapshot.visibility.sequence
                 assert {one for line in got["near"] for one in line} <= live
                 true = docs.search(queries, 10, params=EXACT)
                 assert got["true"] == true.ids.tolist()
@@ -588,21 +590,21 @@ def test_a_reading_process_follows_a_writer_that_seals_splits_vacuums_and_reinde
             write(0, 800)
             look("exact", 0)
             care(docs)
-            docs._backend.upkeep.seal(2)
+            docs._backend.jobs.seal(2)
             heads = len(lengths_of(docs))
             look("lists", 800)
             write(800, 1_400)
             look("lists", 800)  # the rest is its tail
             care(docs)
             look("lists", 800)  # what the writer has placed but not sealed is its own
-            docs._backend.upkeep.seal(2)
+            docs._backend.jobs.seal(2)
             look("lists", 1_400)
             for stop in range(1_800, 3_001, 400):
                 docs.delete(range(stop - 1_800, stop - 1_500))
                 live.difference_update(range(stop - 1_800, stop - 1_500))
                 write(stop - 400, stop)
                 care(docs)
-                docs._backend.upkeep.seal(2)
+                docs._backend.jobs.seal(2)
                 look("lists", stop)
             assert len(lengths_of(docs)) > heads, "lists were split"
             docs.vacuum()
@@ -623,46 +625,46 @@ def test_a_bulk_load_is_indexed_once_it_pauses_or_somebody_searches_or_asks(
     db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     serve = db._backend._maintenance._serve  # type: ignore[union-attr]
-    monkeypatch.setattr(engine_module, "_WRITTEN_S", 1e9)  # the load goes on
+    monkeypatch.setattr(collection_state, "_WRITTEN_S", 1e9)  # the load goes on
     monkeypatch.setattr(searcher, "_SEARCHED_S", 0.0)  # nobody searches
     docs = db.create_collection("docs", DIM, "l2", Spann())
-    engine, upkeep = docs._backend, docs._backend.upkeep
+    jobs = docs._backend.jobs
     for first in range(0, 800, 200):
         docs.upsert(range(first, first + 200), clustered(200, seed=first))
-        serve(engine)
-        assert engine.is_loaded() and upkeep.tail_is_deferred() and not upkeep.tail_is_due()
+        serve(jobs)
+        assert jobs.writes.is_loading() and jobs.tail_is_deferred() and not jobs.tail_is_due()
         assert docs.stats()["indexed_rows"] == 0
     with monkeypatch.context() as patch:
-        patch.setattr(engine_module, "_WRITTEN_S", 0.0)
-        assert upkeep.tail_is_due() and not upkeep.tail_is_deferred()
-        serve(engine)
+        patch.setattr(collection_state, "_WRITTEN_S", 0.0)
+        assert jobs.tail_is_due() and not jobs.tail_is_deferred()
+        serve(jobs)
         assert docs.stats()["tail_rows"] < limits.index_step_rows
     docs.upsert(range(800, 1_000), clustered(200, seed=8))
-    serve(engine)
-    assert docs.stats()["tail_rows"] >= 200 and upkeep.tail_is_deferred(), "it waits beside what is indexed, too"
+    serve(jobs)
+    assert docs.stats()["tail_rows"] >= 200 and jobs.tail_is_deferred(), "it waits beside what is indexed, too"
     with monkeypatch.context() as patch:
         patch.setattr(limits, "tail_rows_bulk_max", 300)
-        assert upkeep.tail_is_due(), "but not until writers would have to wait for it"
+        assert jobs.tail_is_due(), "but not until writers would have to wait for it"
     with monkeypatch.context() as patch:
         patch.setattr(searcher, "_SEARCHED_S", 1e9)
         docs.search(np.ones(DIM), 3)
-        assert upkeep.tail_is_due() and not upkeep.tail_is_deferred()
-        serve(engine)
+        assert jobs.tail_is_due() and not jobs.tail_is_deferred()
+        serve(jobs)
         assert docs.stats()["tail_rows"] < limits.index_step_rows
     docs.upsert(range(1_000, 1_200), clustered(200, seed=9))
-    serve(engine)
+    serve(jobs)
     assert docs.stats()["tail_rows"] >= 200
     docs.optimize()
-    assert docs.stats()["tail_rows"] == 0 and upkeep.tail_is_deferred() is False and db.check() == []
+    assert docs.stats()["tail_rows"] == 0 and jobs.tail_is_deferred() is False and db.check() == []
     graph = db.create_collection("graph", DIM, "l2", vecdb.Hnsw(m=4, ef_construction=24))
     graph.upsert(range(200), clustered(200))
-    assert graph._backend.upkeep.tail_is_due(), "a graph is built a row at a time and gains nothing by waiting"
+    assert graph._backend.jobs.tail_is_due(), "a graph is built a row at a time and gains nothing by waiting"
 
 
 def test_maintenance_looks_again_by_itself_whether_a_load_has_paused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_module, "_WRITTEN_S", 1e9)
+    monkeypatch.setattr(collection_state, "_WRITTEN_S", 1e9)
     monkeypatch.setattr(searcher, "_SEARCHED_S", 0.0)
-    monkeypatch.setattr(maintenance_module, "_PATIENCE_S", 0.01)
+    monkeypatch.setattr(maintenance_module, "_LOAD_CHECK_S", 0.01)
     looked, indexed = threading.Semaphore(0), threading.Event()
     waits, index_tail = IndexMaintenance.tail_is_deferred, IndexMaintenance.index_tail
 
@@ -682,7 +684,7 @@ def test_maintenance_looks_again_by_itself_whether_a_load_has_paused(monkeypatch
         for _ in range(8):
             assert looked.acquire(timeout=60)
         assert not indexed.is_set() and docs.stats()["indexed_rows"] == 0
-        monkeypatch.setattr(engine_module, "_WRITTEN_S", 0.0)  # nothing is committed from here on
+        monkeypatch.setattr(collection_state, "_WRITTEN_S", 0.0)  # nothing is committed from here on
         assert indexed.wait(60)
         assert docs.stats()["indexed_rows"] >= 400 - limits.index_step_rows
 
@@ -711,7 +713,9 @@ def stopped_build(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def left_by_a_build(docs: Any) -> dict[str, bytes]:
     return {
-        path.name: path.read_bytes() for path in docs._backend.folder.iterdir() if path.name[:4] in ("tree", "entr")
+        path.name: path.read_bytes()
+        for path in docs._backend.state.folder.iterdir()
+        if path.name[:4] in ("tree", "entr")
     }
 
 
@@ -728,7 +732,7 @@ def test_an_open_keeps_what_the_next_build_can_use_and_the_seal_ends_it(
             docs.optimize()
         assert docs.stats()["index_state"] == "ready" and left_by_a_build(docs) == {}
         assert recall(docs, clustered(20, seed=2), None) > 0.9 and db.check() == []
-        folder = docs._backend.folder
+        folder = docs._backend.state.folder
     for name, raw in left.items():
         (folder / name).write_bytes(raw)  # as after a crash between the commit of a seal and the removal of these
     with open_database(tmp_path / "db", maintenance=False) as db:
@@ -744,7 +748,7 @@ def test_a_vacuum_and_a_drop_leave_nothing_of_a_stopped_build(tmp_path: Path, mo
         assert left_by_a_build(docs) == {} and docs.count() == 1_400
         docs.optimize()
         assert docs.stats()["tail_rows"] == 0 and db.check() == []
-        folder = docs._backend.folder
+        folder = docs._backend.state.folder
         db.drop_collection("docs")
         assert not folder.exists()
 
@@ -756,9 +760,11 @@ def test_progress_of_optimize_counts_learning_and_ends_with_the_last_row(
     docs.upsert(range(1_500), clustered(1_500))
     reports: list[tuple[int, int]] = []
     before: list[int] = []
-    learn_recall_curve = engine_module.learn_recall_curve
+    learn_recall_curve = local_collection.learn_recall_curve
     monkeypatch.setattr(
-        engine_module, "learn_recall_curve", lambda engine: (before.append(reports[-1][0]), learn_recall_curve(engine))
+        local_collection,
+        "learn_recall_curve",
+        lambda snapshot: (before.append(reports[-1][0]), learn_recall_curve(snapshot))[1],
     )
     docs.optimize(progress=lambda done, total: reports.append((done, total)))
     assert reports[0] == (0, 1_500) and reports[-1] == (1_500, 1_500)
@@ -818,7 +824,7 @@ def test_a_damaged_extent_gives_exact_answers_at_once_and_is_built_anew_by_optim
         assert hits.plan == "lists" and recall(docs, queries, None) > 0.9 and db.check() == []
     with open_database(tmp_path / "db", maintenance=False) as db:
         assert db["docs"].search(queries, 10, explain=True).plan == "lists" and db.check() == []
-        assert len(list(db["docs"]._backend.folder.iterdir())) == 3, "the damaged file is gone"
+        assert len(list(db["docs"]._backend.state.folder.iterdir())) == 3, "the damaged file is gone"
 
 
 @pytest.mark.parametrize("step", ["optimize", "vacuum", "reindex", "index_tail", "repair", "seal"])
@@ -829,14 +835,14 @@ def test_every_step_of_care_that_meets_damage_ends_with_a_sound_index(tmp_path: 
         docs = db["docs"]
         docs.delete(range(200))
         docs.upsert(range(1_500, 1_700), clustered(200, seed=5))
-        upkeep = docs._backend.upkeep
+        jobs = docs._backend.jobs
         steps = {
             "optimize": docs.optimize,
             "vacuum": docs.vacuum,
             "reindex": lambda: docs.reindex(replace(KINDS["disk"], bits=4)),
-            "index_tail": lambda: upkeep.index_tail(2, all_rows=True),
-            "repair": lambda: upkeep.repair(2),
-            "seal": lambda: upkeep.seal(2),
+            "index_tail": lambda: jobs.index_tail(2, all_rows=True),
+            "repair": lambda: jobs.repair(2),
+            "seal": lambda: jobs.seal(2),
         }
         steps[step]()
         sound(docs.search(queries, 10), set(range(200, 1_700)), 10)
@@ -875,21 +881,21 @@ def test_what_maintenance_built_in_the_place_of_a_damaged_index_is_sealed_althou
     """Maintenance indexes whole steps, optimize to the last row: the new one must not wait for the rows in between, or
     every open builds it again.
     """
-    monkeypatch.setattr(engine_module, "_WRITTEN_S", 0.0)
+    monkeypatch.setattr(collection_state, "_WRITTEN_S", 0.0)
     with open_database(tmp_path / "db", maintenance=False, durability="relaxed") as db:
         docs = db.create_collection("docs", DIM, "l2", index)
         docs.upsert(range(1_519), clustered(1_519))
         docs.optimize()
-        sealed = docs._backend.folder / docs._backend.snapshot.state.sealed.file
+        sealed = docs._backend.state.folder / docs._backend.state.snapshot.state.sealed.file
     raw = bytearray(sealed.read_bytes())
     raw[len(raw) // 2] ^= 4
     sealed.write_bytes(raw)
     with open_database(tmp_path / "db", maintenance=False) as db:
         docs = db["docs"]
         assert docs.stats()["index_state"] == "rebuilding"
-        while docs._backend.upkeep.tail_is_due():  # a graph takes one bounded step a round
-            db._backend._maintenance._serve(docs._backend)  # type: ignore[union-attr]
-        db._backend._maintenance._serve(docs._backend)  # type: ignore[union-attr]
+        while docs._backend.jobs.tail_is_due():  # a graph takes one bounded step a round
+            db._backend._maintenance._serve(docs._backend.jobs)  # type: ignore[union-attr]
+        db._backend._maintenance._serve(docs._backend.jobs)  # type: ignore[union-attr]
         assert docs.stats()["index_state"] == "ready"
     with open_database(tmp_path / "db", maintenance=False) as db:
         assert db["docs"].stats()["index_state"] == "ready" and db.check() == []

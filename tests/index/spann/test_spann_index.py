@@ -68,7 +68,7 @@ def view_of(index: SpannIndex) -> ListsView:
 
 def resident_bytes(index: SpannIndex) -> int:
     view = view_of(index)
-    return int(view.body_bytes()[view.places >= 0].sum())
+    return int(view.body_bytes()[view.body_offsets >= 0].sum())
 
 
 def add_all(index: SpannIndex, rows: DiskRows, threads: int = 1) -> None:
@@ -87,18 +87,19 @@ def assert_well(index: SpannIndex) -> None:
 def rows_by_list(index: SpannIndex) -> list[list[int]]:
     """Rows of every list in the order of its body, dead entries included."""
     view = view_of(index)
-    _, data32, places = index.lists.bodies(view, np.arange(view.heads.count))
+    data, places = index.lists.bodies(view, np.arange(view.heads.count))
+    words = data.view(np.uint32)
     out = []
     for place, count in zip(places.tolist(), view.lengths.tolist(), strict=True):
         first = (place + count * view.coder.width) // 4
-        out.append(data32[first : first + count].tolist())
+        out.append(words[first : first + count].tolist())
     return out
 
 
 def contents(index: SpannIndex) -> list[bytes]:
     """Heads and bodies, byte for byte."""
     view = view_of(index)
-    data, _, places = index.lists.bodies(view, np.arange(view.heads.count))
+    data, places = index.lists.bodies(view, np.arange(view.heads.count))
     ends = places + view.body_bytes()
     bodies = [data[start:end].tobytes() for start, end in zip(places.tolist(), ends.tolist(), strict=True)]
     return [view.heads.codes.tobytes(), view.heads.group_ends.tobytes(), view.lengths.tobytes(), *bodies]
@@ -428,7 +429,7 @@ def test_every_budget_gives_the_same_answers(make: Make) -> None:
         rows, index = make(vectors, memory_budget_bytes=budget, replicas=1)
         if budget is not None:
             assert resident_bytes(index) <= budget
-            assert view_of(index).heads.count > int((view_of(index).places >= 0).sum())
+            assert view_of(index).heads.count > int((view_of(index).body_offsets >= 0).sum())
         answers.append(index.search(queries, 10, rows.visibility(), WIDE))
     assert all(same(answers[0], other) for other in answers[1:])
 
@@ -438,9 +439,9 @@ def test_lists_that_became_hot_come_into_memory_whole(make: Make) -> None:
     vectors = clustered(2100, 24)
     rows, index = make(vectors[:2000], memory_budget_bytes=8_000, replicas=1)
     before = rows_by_list(index)
-    resident = view_of(index).places >= 0
+    resident = view_of(index).body_offsets >= 0
     cold = index._hottest(view_of(index), 8_000)
-    index.lists.view = replace(view_of(index), heat=np.where(resident, 0, 1).astype(np.uint32))
+    index.lists.view = replace(view_of(index), probe_counts=np.where(resident, 0, 1).astype(np.uint32))
     hot = index._hottest(view_of(index), 8_000)
     assert len(np.setdiff1d(hot, cold)) > 0
     index.lists.keep(hot)
@@ -453,8 +454,8 @@ def test_room_that_deletions_leave_in_the_budget_is_filled_with_whole_lists(make
     vectors = clustered(2600, 24)
     rows, index = make(vectors[:2000], memory_budget_bytes=8_000, replicas=1)
     view = view_of(index)
-    resident = np.flatnonzero(view.places >= 0)
-    inside, owners = list_updates.rows_in(index.lists, view, resident)
+    resident = np.flatnonzero(view.body_offsets >= 0)
+    inside, owners = index.lists.rows_in(view, resident)
     rows.delete(inside[(owners < 4) & (inside % 8 > 0)])
     index.remove(rows.sequence)
     assert_well(index)
@@ -756,7 +757,7 @@ def test_a_flipped_bit_of_the_list_file_is_noticed_when_lists_are_loaded(make: M
     facts = index.seal(path)
     lists = tmp_path / "0" / facts.parts[0][0]
     whole = lists.read_bytes()
-    starts = [page * list_file.PAGE for page in view_of(index).extents.tolist()]
+    starts = [page * list_file.PAGE for page in view_of(index).extent_pages.tolist()]
     for place in sorted({0, 4, 8, 16, 20, 24, 4000, *(starts[i] + 4095 - 270 * i for i in range(12)), len(whole) - 1}):
         _with(lists, whole, place)
         with pytest.raises(Corruption, match=lists.name):
@@ -779,7 +780,7 @@ def test_a_flipped_bit_of_the_list_file_is_noticed_by_the_search_that_reads_it(m
     file = view_of(again).file
     assert file is not None
     whole = file.path.read_bytes()
-    starts = [page * list_file.PAGE for page in view_of(index).extents.tolist()]
+    starts = [page * list_file.PAGE for page in view_of(index).extent_pages.tolist()]
     inside = {start + at for start in starts for at in (0, 5, 9, 17, 25, 29, 33, 50, 64, 300, 4095)}
     for place in sorted(inside | set(np.linspace(list_file.PAGE, len(whole) - 1, 100).astype(int).tolist())):
         _with(file.path, whole, place)
@@ -802,7 +803,7 @@ def test_two_whole_extents_in_one_anothers_place_are_noticed(make: Make, tmp_pat
     lists = tmp_path / "0" / facts.parts[0][0]
     whole = lists.read_bytes()
     size = list_file.PAGE
-    one, two = (int(page) * size for page in view_of(index).extents[:2])
+    one, two = (int(page) * size for page in view_of(index).extent_pages[:2])
     swapped = bytearray(whole)
     swapped[one : one + size], swapped[two : two + size] = whole[two : two + size], whole[one : one + size]
     lists.write_bytes(swapped)
@@ -850,7 +851,7 @@ def test_a_page_that_decays_after_its_first_reading_is_not_written_anew(make: Ma
     assert file is not None and index.check() == []
     whole = file.path.read_bytes()
     damaged = bytearray(whole)
-    for page in view_of(index).extents.tolist():
+    for page in view_of(index).extent_pages.tolist():
         damaged[page * list_file.PAGE + list_file.EXTENT_BYTES] ^= 1  # a code
     file.path.write_bytes(damaged)
     rows.append(vectors)
@@ -887,7 +888,7 @@ def test_check_notices_lists_that_are_wrong(make: Make) -> None:
         assert any(words in line for line in index.check()), (words, index.check())
         del rows
 
-    broken("neither in memory", places=lambda v: np.where(np.arange(v.heads.count) == 1, -1, v.places))
+    broken("neither in memory", body_offsets=lambda v: np.where(np.arange(v.heads.count) == 1, -1, v.body_offsets))
     broken("no list", lengths=lambda v: np.where(np.arange(v.heads.count) == 1, 0, v.lengths).astype(np.int32))
     broken("in no list", indexed=lambda v: v.indexed + 1)
     broken("are indexed", indexed=lambda v: v.indexed - 1)

@@ -78,7 +78,7 @@ class Neighbourhood:
         """{row: the list it is in} of rows that would be assigned anew."""
         view = self.lists.view
         assert view is not None
-        rows, owners = list_updates._nearer(self.lists, view, self.fresh, np.array(victims, np.int64))
+        rows, owners = list_updates._nearer_to_fresh(self.lists, view, self.fresh, np.array(victims, np.int64))
         assert len(set(rows.tolist())) == len(rows)
         return dict(zip(rows.tolist(), owners.tolist(), strict=True))
 

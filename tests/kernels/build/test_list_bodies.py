@@ -56,9 +56,8 @@ def test_what_stays_is_carried_counted_and_gathered_like_in_a_dict(moved: bool) 
         left_lists = gone | set(np.flatnonzero(flags).tolist())
     kept = {head: [e for e in line if e[0] not in left_lists] for head, line in bodies.lists.items()}
     chosen = np.array([7, 0, 3, 8], np.int64)
-    arena32 = bodies.arena.view(np.uint32)
     live = np.full(4, -1, np.int32)
-    kernels.count_live(chosen, bodies.places, bodies.lengths, arena32, WIDTH, deleted, removed, bitmap, live)
+    kernels.count_live(chosen, bodies.places, bodies.lengths, bodies.arena, WIDTH, deleted, removed, bitmap, live)
     assert live.tolist() == [len(kept[head]) for head in chosen.tolist()]
     # into lists of other numbers, in which other entries join them
     targets = np.array([2, 0, 1, 3], np.int64)
@@ -68,22 +67,23 @@ def test_what_stays_is_carried_counted_and_gathered_like_in_a_dict(moved: bool) 
     for head, line in joined.items():
         fill[head, 0] += len(line)
     starts, out = room_for(fill[:, 0])
-    kernels.carry(
-        chosen, bodies.places, bodies.lengths, bodies.arena, arena32, WIDTH, deleted, removed, bitmap, targets, starts,
-        fill, out, out.view(np.uint32),
-    )  # fmt: skip
+    kernels.copy_live_entries(
+        chosen, bodies.places, bodies.lengths, bodies.arena, WIDTH, deleted, removed, bitmap, targets, starts, fill, out
+    )
     entries = [(head, *entry) for head, line in joined.items() for entry in line]
     kernels.place_entries(
         np.arange(3), np.array([e[0] for e in entries], np.int32), np.array([e[1] for e in entries], np.int64),
         np.frombuffer(b"".join(e[2] for e in entries), np.uint8).reshape(-1, WIDTH),
-        np.array([e[3] for e in entries], np.uint32), starts, fill, out, out.view(np.uint32), WIDTH,
+        np.array([e[3] for e in entries], np.uint32), starts, fill, out, WIDTH,
     )  # fmt: skip
     expected = {head: joined.get(head, []) for head in range(5)}
     for source, target in zip(chosen.tolist(), targets.tolist(), strict=True):
         expected[target] = kept[source] + expected[target]
     assert read(starts, fill[:, 0].copy(), out) == expected
     rows, owners = np.full(999, -1, np.int64), np.full(999, -1, np.int32)
-    count = kernels.gather_rows(chosen, bodies.places, bodies.lengths, arena32, WIDTH, deleted, removed, rows, owners)
+    count = kernels.gather_rows(
+        chosen, bodies.places, bodies.lengths, bodies.arena, WIDTH, deleted, removed, rows, owners
+    )
     alive = [(e[0], i) for i, head in enumerate(chosen.tolist()) for e in bodies.lists[head] if e[0] not in gone]
     assert list(zip(rows[:count].tolist(), owners[:count].tolist(), strict=True)) == alive
 
@@ -91,7 +91,7 @@ def test_what_stays_is_carried_counted_and_gathered_like_in_a_dict(moved: bool) 
 def test_renumbering_changes_rows_and_nothing_else() -> None:
     bodies = some_lists(3)
     mapping = np.random.default_rng(0).permutation(200).astype(np.int64)
-    kernels.renumber(bodies.places, bodies.lengths, WIDTH, mapping, bodies.arena.view(np.uint32))
+    kernels.renumber(bodies.places, bodies.lengths, WIDTH, mapping, bodies.arena)
     expected = {head: [(int(mapping[e[0]]), *e[1:]) for e in line] for head, line in bodies.lists.items()}
     assert read(bodies.places, bodies.lengths, bodies.arena) == expected
 
@@ -141,29 +141,24 @@ def test_the_seal_of_an_extent_is_the_crc_of_all_that_follows_it() -> None:
         assert stored == _crc32c(buffer[start + 4 : start + size].tobytes())
 
 
-def first_unsound(verified: NDArray[np.uint8] = NOTHING, **changes: Any) -> int:
+def first_bad_extent(verified: NDArray[np.uint8] = NOTHING, **changes: Any) -> int:
     """What the kernel says of the four extents, or of what they are with `changes`."""
     starts, sizes, counts, buffer = sealed_extents()
     said: dict[str, Any] = {
-        "numbers": np.arange(4), "which": np.arange(4), "starts": starts, "sizes": sizes, "got": sizes,
-        "firsts": starts // list_file.PAGE + 1, "counts": counts, "lives": np.full(4, 9, np.uint64), "uid": 77,
-        "entry_bytes": ENTRY, "buffer": buffer, **changes,
+        "numbers": np.arange(4), "lists": np.arange(4), "starts": starts, "sizes": sizes, "got": sizes,
+        "extent_pages": starts // list_file.PAGE + 1, "lengths": counts, "writer_ids": np.full(4, 9, np.uint64),
+        "uid": 77, "entry_bytes": ENTRY, "buffer": buffer, **changes,
     }  # fmt: skip
-    buffer = said["buffer"]
-    return int(
-        kernels.first_unsound(
-            **said, buffer64=buffer.view(np.uint64), buffer32=buffer.view(np.uint32), verified=verified
-        )
-    )
+    return int(kernels.first_bad_extent(**said, verified=verified))
 
 
 def test_every_changed_byte_of_an_extent_is_noticed() -> None:
     starts, _, _, buffer = sealed_extents()
     for place in range(0, len(buffer), 7):
         buffer[place] ^= 1 << (place % 8)
-        assert first_unsound(buffer=buffer) == int(np.searchsorted(starts, place, side="right")) - 1
+        assert first_bad_extent(buffer=buffer) == int(np.searchsorted(starts, place, side="right")) - 1
         buffer[place] ^= 1 << (place % 8)
-    assert first_unsound(buffer=buffer) == -1
+    assert first_bad_extent(buffer=buffer) == -1
 
 
 def test_extents_are_compared_once_and_only_sound_ones_are_marked() -> None:
@@ -171,24 +166,24 @@ def test_extents_are_compared_once_and_only_sound_ones_are_marked() -> None:
     names = starts // list_file.PAGE + 1
     verified = np.zeros(64, np.uint8)
     buffer[starts[2] + 100] ^= 1
-    assert first_unsound(verified, buffer=buffer) == 2
+    assert first_bad_extent(verified, buffer=buffer) == 2
     assert np.flatnonzero(verified).tolist() == names[:2].tolist()
     buffer[starts[2] + 100] ^= 1
     buffer[starts[0] + 100] ^= 1
-    assert first_unsound(verified, buffer=buffer) == -1
+    assert first_bad_extent(verified, buffer=buffer) == -1
     assert np.flatnonzero(verified).tolist() == names.tolist()
 
 
 def test_an_extent_that_is_not_where_or_what_it_says_is_noticed() -> None:
     starts, sizes, counts, _ = sealed_extents()
     numbers = starts // list_file.PAGE + 1
-    assert first_unsound() == -1
-    assert first_unsound(firsts=numbers + np.array([0, 0, 1, 1])) == 2
-    assert first_unsound(counts=(counts + np.array([0, 1, 0, 0])).astype(np.int32)) == 1
-    assert first_unsound(lives=np.array([9, 9, 9, 10], np.uint64)) == 3
-    assert first_unsound(uid=78) == 0 and first_unsound(entry_bytes=ENTRY + 8) == 0
-    assert first_unsound(got=sizes - np.array([0, 0, 8, 0])) == 2
-    assert first_unsound(firsts=numbers + 1, numbers=np.array([3, 1])) == 3  # others are not looked at
+    assert first_bad_extent() == -1
+    assert first_bad_extent(extent_pages=numbers + np.array([0, 0, 1, 1])) == 2
+    assert first_bad_extent(lengths=(counts + np.array([0, 1, 0, 0])).astype(np.int32)) == 1
+    assert first_bad_extent(writer_ids=np.array([9, 9, 9, 10], np.uint64)) == 3
+    assert first_bad_extent(uid=78) == 0 and first_bad_extent(entry_bytes=ENTRY + 8) == 0
+    assert first_bad_extent(got=sizes - np.array([0, 0, 8, 0])) == 2
+    assert first_bad_extent(extent_pages=numbers + 1, numbers=np.array([3, 1])) == 3  # others are not looked at
 
 
 def test_an_extent_belongs_to_the_list_that_is_named() -> None:
@@ -196,5 +191,5 @@ def test_an_extent_belongs_to_the_list_that_is_named() -> None:
     order = np.array([2, 0, 3, 1])
     firsts, lengths = np.empty(4, np.int64), np.empty(4, np.int32)
     firsts[order], lengths[order] = starts // list_file.PAGE + 1, counts
-    assert first_unsound(which=order, firsts=firsts, counts=lengths) == -1
-    assert first_unsound(which=order[::-1].copy(), firsts=firsts, counts=lengths) == 0
+    assert first_bad_extent(lists=order, extent_pages=firsts, lengths=lengths) == -1
+    assert first_bad_extent(lists=order[::-1].copy(), extent_pages=firsts, lengths=lengths) == 0

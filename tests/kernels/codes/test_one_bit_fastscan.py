@@ -9,8 +9,8 @@ import pytest
 
 from tests.support.processors import run_on
 from vecdb.kernels.codes import one_bit_fastscan, one_bit_lines
-from vecdb.kernels.codes.one_bit_fastscan import Panels
-from vecdb.kernels.codes.one_bit_lines import BitQuery, Lines, Shortlist, SnapshotRows
+from vecdb.kernels.codes.one_bit_fastscan import BitPanels
+from vecdb.kernels.codes.one_bit_lines import BitLines, BitQuery, BitShortlist, SnapshotRows
 from vecdb.kernels.compile import kernel
 from vecdb.kernels.primitives.bit_products import PANEL_ROWS
 
@@ -55,16 +55,16 @@ def _filter(
     step, half, _ = one_bit_lines.query_bit_planes(query, center, signs, False, rotated, planes)
     bits = BitQuery(planes64, step, half, np.float32(1.0))
     rows = SnapshotRows(rows_of, np.int64(len(rows_of)), np.uint64(5), deleted)
-    shortlist = Shortlist(nearest, keys, kept, np.int64(limit), np.int64(most), np.float32(slack))
+    shortlist = BitShortlist(nearest, keys, kept, np.int64(limit), np.int64(most), np.float32(slack))
     if not by_panels:
-        stored = Lines(
+        stored = BitLines(
             lines.reshape(-1), floats.view(np.uint64).reshape(-1), floats.reshape(-1), np.int64(lines.shape[1])
         )
         return one_bit_lines.filter_by_estimate(listed, everything, first, stop, stored, bits, shortlist, rows, count)
     one_bit_fastscan.fill_tables(planes, tables)
     return one_bit_fastscan.filter_panels(
         listed, everything, np.int64(0), np.int64(len(listed)), first, stop,
-        Panels(laid.reshape(-1), tables, estimates), bits, shortlist, rows, count,
+        BitPanels(laid.reshape(-1), tables, estimates), bits, shortlist, rows, count,
     )  # fmt: skip
 
 

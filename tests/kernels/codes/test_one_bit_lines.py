@@ -10,7 +10,7 @@ from numba import float32, int32, int64, uint8
 
 from vecdb.kernels.array_table import ArrayTable, group_of, layout_of
 from vecdb.kernels.codes import one_bit_lines
-from vecdb.kernels.codes.one_bit_lines import BitQuery, Lines, Shortlist, SnapshotRows
+from vecdb.kernels.codes.one_bit_lines import BitLines, BitQuery, BitShortlist, SnapshotRows
 from vecdb.kernels.compile import kernel
 from vecdb.kernels.primitives.bit_products import bit_products
 
@@ -26,9 +26,9 @@ def _filter(listed: Any, octets: Any, words: Any, floats: Any, planes: Any, step
     rows = SnapshotRows(listed, np.int64(0), np.uint64(0), words)  # not looked at: what is listed is visible
     for j in range(len(nearest)):
         nearest[j] = np.float32(np.inf)
-    lines = Lines(octets, words, floats, np.int64(64))
+    lines = BitLines(octets, words, floats, np.int64(64))
     query = BitQuery(planes, np.float32(step), np.float32(3.5), np.float32(1.0))
-    shortlist = Shortlist(nearest, keys, kept, np.int64(len(nearest)), np.int64(most), np.float32(slack))
+    shortlist = BitShortlist(nearest, keys, kept, np.int64(len(nearest)), np.int64(most), np.float32(slack))
     return one_bit_lines.filter_by_estimate(
         listed, False, np.int64(0), np.int64(len(listed)), lines, query, shortlist, rows, code_words
     )
@@ -41,7 +41,7 @@ class Pair(NamedTuple):
 
 class Layout(NamedTuple):
     first: Pair
-    count: int64
+    number: int64
     second: Pair
     empty: uint8[::1]
 
@@ -54,7 +54,7 @@ def _sums(table: Any, out: Any) -> Any:
             out[0] += second.factor * second.numbers[i, j] * (10 * i + j)
     for value in whole.first.numbers[0]:
         out[1] += whole.first.factor * value
-    out[2] = whole.count + len(whole.empty)
+    out[2] = whole.number + len(whole.empty)
 
 
 def bits_of(words: Any) -> Any:

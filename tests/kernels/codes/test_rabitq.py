@@ -198,8 +198,8 @@ def lossless_estimates(
     heads = view_heads_of(np.full((1, 64), 128, np.uint8))
     view = view_of(coder, heads, np.zeros(1, np.int64), np.array([n], np.int32), body, n)
     search = Search(prepared_for(view, arrays_of(vectors)), len(queries), 1, 1, n, n, 1)
-    choose(search.plan.prepared, search.b, queries, float("inf"), search.work)
-    assert search.b.counts.tolist() == [1] * len(queries)
+    choose(search.plan.context, search.b, queries, np.float32(np.inf), search.work)
+    assert search.b.probed.counts.tolist() == [1] * len(queries)
     search.scan()
     return search.shortlists()
 

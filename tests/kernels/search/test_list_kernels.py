@@ -27,20 +27,22 @@ from tests.support.posting_lists import (
 )
 from vecdb.errors import Corruption
 from vecdb.index.spann import list_search
-from vecdb.index.spann.list_search import ENTRIES
-from vecdb.kernels.search import list_scan as kernels
+from vecdb.kernels.array_table import ArrayTable
+from vecdb.kernels.primitives import topk
+from vecdb.kernels.search import list_probe, list_rerank, list_scan
+from vecdb.kernels.search.list_probe import ListWork
 
 
 @njit
 def _select(keys, size, wanted):  # type: ignore[no-untyped-def]
-    kernels.select_smallest(keys, size, wanted)
+    topk.select_smallest(keys, size, wanted)
 
 
 @njit
 def _nearest(query8, query16, probe, codes, bias, groups, group_bias, ends, wanted, reach, group_keys, keys, blocks):  # type: ignore[no-untyped-def]
-    return kernels.nearest_heads(
-        query8, query16, probe, codes, bias, groups, group_bias, ends, wanted, reach, group_keys, keys, blocks
-    )
+    heads = list_probe.HeadArrays(codes, bias, groups, group_bias, ends)
+    scratch = list_probe.HeadScratch(query8, query16, group_keys, keys)
+    return list_probe.nearest_heads(probe, heads, wanted, reach, scratch, blocks)
 
 
 @settings(max_examples=200)
@@ -172,13 +174,14 @@ class Scene:
 
     def scan(self, most: int, parts: int = 1) -> list[list[tuple[float, int, float]]]:
         search = Search(self.prepared, self.nq, 1, self.lists, most, self.row_count, self.sequence, self.allow)
-        b = search.b
-        b.probes[:], b.nears[:], b.counts[:] = self.probes, self.nears, self.counts
-        b.query8s[:], b.steps[:], b.sums[:] = self.query8s, self.steps, self.sums
+        probed = search.b.probed
+        probed.lists[:], probed.nears[:], probed.counts[:] = self.probes, self.nears, self.counts
+        probed.query8s[:], probed.steps[:], probed.sums[:] = self.query8s, self.steps, self.sums
         for part in range(parts):
             search.scan(np.where(np.arange(self.lists) % parts == part, self.bodies.places, -1))
         lengths = self.bodies.lengths
-        assert search.work[ENTRIES] == sum(int(lengths[self.probes[i, : self.counts[i]]].sum()) for i in range(self.nq))
+        scanned = sum(int(lengths[self.probes[i, : self.counts[i]]].sum()) for i in range(self.nq))
+        assert search.work[ListWork.ENTRIES] == scanned
         return search.shortlists()
 
     def assert_as_expected(self, most: int, parts: int) -> None:
@@ -250,12 +253,26 @@ class Chosen:
         self.rows, self.owners, self.offsets, self.lengths, self.places = (
             np.full(nq * size, -1, np.int64) for _ in range(5)
         )
-        self.total, self.ranges, self.nbytes = kernels.choose_reads(
-            shortlist=shortlist, errors=errors, sizes=self.sizes, limit=limit, least=least, slack=np.float32(slack),
-            norms=np.zeros(nq, np.float32) if norms is None else norms, ip=norms is not None, header=4096,
-            row_bytes=row_bytes, align=4096, rows=self.rows, owners=self.owners, offsets=self.offsets,
-            lengths=self.lengths, places=self.places,
+        none, i32, f32 = np.zeros((nq, 0), np.float32), np.zeros(nq, np.int32), np.zeros(nq, np.float32)
+        tables = (
+            ArrayTable(list_probe.ProbedQueries(
+                lists=np.zeros((nq, 0), np.int32), nears=none, counts=i32, query8s=np.zeros((nq, 0), np.int8),
+                steps=f32, sums=i32, units=f32, norms=f32 if norms is None else norms, unit=f32, rotated=f32,
+            )),
+            ArrayTable(list_scan.ListShortlist(
+                keys=shortlist, errors=errors, sizes=self.sizes, dots=i32, estimates=f32,
+            )),
+            ArrayTable(list_rerank.RowFileLayout(
+                header_bytes=4096, row_bytes=row_bytes, page_bytes=4096, crcs=np.zeros(0, np.uint32)
+            )),
+            ArrayTable(list_rerank.RowReads(
+                rows=self.rows, owners=self.owners, offsets=self.offsets, sizes=self.lengths, starts=self.places,
+                staged=np.zeros((1, 0), np.uint8),
+            )),
         )  # fmt: skip
+        self.total, self.ranges, self.nbytes = list_rerank.choose_reads(
+            *(one.table for one in tables), limit=limit, least=least, slack=np.float32(slack), ip=norms is not None
+        )
 
 
 def some_shortlists(seed: int, nq: int = 4, size: int = 60) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.float32]]:
@@ -336,7 +353,7 @@ class FarRows:
             coder, view_heads_of(np.full((1, 64), 128, np.uint8), 1), np.zeros(1, np.int64), np.zeros(1, np.int32),
             np.zeros(64, np.uint8), 80,
         )  # fmt: skip
-        self.view = replace(view, far=self.far)
+        self.view = replace(view, outlier_rows=self.far)
 
     def truth(self, i: int) -> NDArray[np.float64]:
         v, q = self.vectors.astype(np.float64), self.queries[i].astype(np.float64)
@@ -354,7 +371,7 @@ class FarRows:
             keys = sorted(key_of(float(np.float32(truth[row])), row) for row in there)[: self.limit]
             search.b.keys[0, i, : len(keys)] = keys
             search.b.sizes[0, i] = len(keys)
-        search.plan._far(search.b, self.queries, search.work)
+        search.plan._score_outliers(search.b, self.queries, allow, search.work)
         out = []
         for keys, size in zip(search.b.keys[0], search.b.sizes[0].tolist(), strict=True):
             values, rows = read_keys(keys[:size])

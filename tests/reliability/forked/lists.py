@@ -86,14 +86,14 @@ def build_lists(path: str, ledger: str, index: str, kill: str = "", number: int 
         if c.count() == 0:
             put(c, rows, [1] * len(rows))
         c.optimize()
-        snapshot = c._backend.snapshot.generation.index.lists.view  # type: ignore[attr-defined]
+        snapshot = c._backend.state.snapshot.generation.index.lists.view  # type: ignore[attr-defined]
         hits = c.search(vectors_of(rows[:100], [2] * 100), 10, params=vecdb.SearchParams(nprobe=3))
         return {
             "met": met,
             "grown": grown,
             "lists": [zlib.crc32(snapshot.heads.codes.tobytes()), zlib.crc32(snapshot.lengths.tobytes())],
             "ids": hits.ids.tolist(),
-            "files": sorted({file.name.partition(".")[0] for file in c._backend.folder.iterdir()}),
+            "files": sorted({file.name.partition(".")[0] for file in c._backend.state.folder.iterdir()}),
             "problems": db.check(),
         }
 
@@ -158,7 +158,7 @@ def _watch_lists(book: LedgerWriter, kill: str, number: int) -> dict[str, int]:
         after=lambda _, over, small, *__: ["split: done"] * bool(len(over)) + ["merge: done"] * bool(len(small)),
     )  # fmt: skip
     wrap(list_file.ListFile, "sync", after=lambda *_: ["seal: lists"])
-    wrap(index_jobs, "PatchState", before=lambda *a: ["seal: written"] if "sealed" in a[2] else [])
+    wrap(index_jobs, "PatchState", before=lambda *a: ["seal: written"] if a[2].get("sealed") else [])
     wrap(index_jobs.IndexMaintenance, "_remove_files", before=lambda *_: ["seal: committed"])
-    wrap(list_updates, "renumbered", after=lambda *_: ["vacuum: renumbered"])
+    wrap(list_updates, "renumbered_lists", after=lambda *_: ["vacuum: renumbered"])
     return met

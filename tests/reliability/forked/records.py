@@ -161,7 +161,7 @@ def _caretaker(db: Database, c: Any, rng: random.Random) -> None:
         elif kind == "vacuum":
             c.vacuum()
         elif kind == "seal":
-            c._backend.upkeep.seal(1)
+            c._backend.jobs.seal(1)
         elif kind == "check":
             problems = db.check()
             assert not problems, problems

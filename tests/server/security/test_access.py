@@ -13,8 +13,7 @@ import grpc
 import pytest
 
 import vecdb
-from tests.support.rpc_table import DENIED, DIM, MISSING, REFUSED, ROWS, RPCS, VECTORS
-from tests.support.server_driver import (
+from tests.support.server.driver import (
     PATIENCE_S,
     Client,
     Running,
@@ -26,8 +25,9 @@ from tests.support.server_driver import (
     tenant_lists,
     token,
 )
+from tests.support.server.rpc_table import DENIED, DIM, MISSING, REFUSED, ROWS, RPCS, VECTORS
 from vecdb.v1 import admin_pb2, collections_pb2, common_pb2, records_pb2, search_pb2, tenants_pb2
-from vecdb_server.auth import NEEDS
+from vecdb_server.security.auth import NEEDS
 
 WHO = ("none", "wrong", "expired", "tenant", "elsewhere", "reader", "admin")
 
@@ -272,7 +272,7 @@ def test_a_token_that_is_revoked_is_refused_and_its_streams_end(house: House) ->
     refresh()
     client = Client(house.running.address, secret)
     assert client.count("docs") >= 50
-    from vecdb_server import tokens
+    from vecdb_server.security import tokens
 
     sent = iter_until_told()
     answers = client.search.StreamSearch(sent.requests(), metadata=client.metadata, timeout=PATIENCE_S)

@@ -15,8 +15,7 @@ import grpc
 import numpy as np
 import pytest
 
-from tests.support.rpc_table import ROWS, RPCS
-from tests.support.server_driver import (
+from tests.support.server.driver import (
     PATIENCE_S,
     Client,
     Running,
@@ -27,7 +26,8 @@ from tests.support.server_driver import (
     until_ready,
     write_request,
 )
-from tests.support.server_process import Process
+from tests.support.server.process import Process
+from tests.support.server.rpc_table import ROWS, RPCS
 from vecdb.v1 import admin_pb2, common_pb2, records_pb2, search_pb2
 
 SEED = int(os.environ.get("VECDB_SEED", "7"))
@@ -132,14 +132,14 @@ def test_messages_with_changed_bytes_are_refused_or_understood(
 ) -> None:
     fuzz(client, 6, SEED)
     settled(running)
-    assert running.server.house.db.check() == []
+    assert running.server.context.db.check() == []
 
 
 @pytest.mark.slow
 def test_thousands_of_messages_with_changed_bytes(running: Running, client: Client) -> None:
     fuzz(client, 300, SEED + 1)
     settled(running)
-    assert running.server.house.db.check() == []
+    assert running.server.context.db.check() == []
 
 
 def test_bytes_that_are_no_message_are_an_invalid_argument(running: Running, client: Client) -> None:
@@ -213,7 +213,7 @@ def ended(call: Any) -> str:
 def storm(running: Running, client: Client, vectors: np.ndarray, calls: int) -> None:
     """Calls that are cancelled, or run out of time, at every stage."""
     rng = random.Random(SEED)
-    running.server.house.costs.short_us = 0  # all of them on threads, where they can be met waiting
+    running.server.context.latencies.short_us = 0  # all of them on threads, where they can be met waiting
     coming = []
     for i in range(calls):
         if i % 2:
@@ -291,7 +291,7 @@ def test_a_list_that_nobody_reads_on_holds_no_transaction(
     from vecdb_server.services import records
 
     monkeypatch.setattr(records, "_LIST_BYTES", 500)
-    store = running.server.house.db._backend.store
+    store = running.server.context.db._backend.store
     request = records_pb2.ListRequest(collection="docs", include_vectors=True, batch=1)
     own = calling(running)
     streams = [own.records.List(request) for _ in range(20)]
@@ -300,7 +300,7 @@ def test_a_list_that_nobody_reads_on_holds_no_transaction(
     for one in streams[:10]:
         one.cancel()
     own.close()  # the others break off with their connection
-    running.until(lambda: store._resting == 0)
+    running.until(lambda: store._parked == 0)
     settled(running)
 
 
@@ -315,8 +315,8 @@ def test_who_does_not_read_a_list_loses_it(
     request = records_pb2.ListRequest(collection="wide", include_vectors=True)
     stream = client.records.List(request, timeout=PATIENCE_S)
     next(stream)
-    store, kernels = running.server.house.db._backend.store, running.server.house.kernels
-    running.until(lambda: store._resting + store._reads + kernels.queued + kernels.busy == 0)
+    store, kernels = running.server.context.db._backend.store, running.server.context.kernels
+    running.until(lambda: store._parked + store._reads + kernels.queued + kernels.busy == 0)
     assert outcome(lambda: list(stream)) == "ABORTED"
     settled(running)
 

@@ -9,8 +9,8 @@ from typing import Any
 import grpc
 import pytest
 
-from tests.support.certificates import Authority, write
-from tests.support.server_driver import Client, Running, outcome, token
+from tests.support.server.certificates import Authority, write
+from tests.support.server.driver import Client, Running, outcome, token
 from vecdb import InvalidArgument
 from vecdb.v1 import admin_pb2
 

@@ -15,9 +15,9 @@ from typer.testing import CliRunner
 
 from vecdb import AlreadyExists, InvalidArgument, NotFound
 from vecdb.cli import build
-from vecdb_server import tokens
-from vecdb_server.auth import Caller
-from vecdb_server.tokens import Tokens
+from vecdb_server.security import tokens
+from vecdb_server.security.auth import Caller
+from vecdb_server.security.tokens import Tokens
 
 
 def run(*words: object, code: int = 0) -> Any:

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.support.server_driver import Running, search_request
+from tests.support.server.driver import Running, search_request
 from vecdb import InvalidArgument, Unavailable
 from vecdb.v1 import search_pb2
-from vecdb_server.auth import ANONYMOUS
-from vecdb_server.services.bidi_stream import UNANSWERED_MAX, Stream
+from vecdb_server.security.auth import ANONYMOUS
+from vecdb_server.services.bidi_stream import PENDING_MAX, BidiStream
 from vecdb_server.services.search import Search
 
 never_awaited = pytest.mark.filterwarnings("error")  # of coroutines: their ends raise, and this fails the test
@@ -51,13 +51,13 @@ class Sender:
             self.queue.put_nowait(one)
 
 
-def scenario(body: Callable[[Sender, Context, Callable[[Any], asyncio.Task[None]], list[Stream]], Any]) -> None:
+def scenario(body: Callable[[Sender, Context, Callable[[Any], asyncio.Task[None]], list[BidiStream]], Any]) -> None:
     async def main() -> None:
         sender, context, made = Sender(), Context(), []
 
         def serve(begin: Any) -> asyncio.Task[None]:
             async def run() -> None:
-                made.append(Stream(sender.messages(), context, lambda message: None))
+                made.append(BidiStream(sender.messages(), context, lambda message: None))
                 await made[0].serve(begin)
 
             return asyncio.ensure_future(run())
@@ -74,7 +74,7 @@ async def turns(count: int = 50) -> None:
 
 
 def test_answers_keep_the_order_of_the_requests_whether_they_are_there_at_once_or_not() -> None:
-    async def body(sender: Sender, context: Context, serve: Any, made: list[Stream]) -> None:
+    async def body(sender: Sender, context: Context, serve: Any, made: list[BidiStream]) -> None:
         async def slowly(message: int) -> int:
             await turns(message % 7)
             return message
@@ -88,7 +88,7 @@ def test_answers_keep_the_order_of_the_requests_whether_they_are_there_at_once_o
 
 
 def test_no_more_is_read_than_may_be_unanswered() -> None:
-    async def body(sender: Sender, context: Context, serve: Any, made: list[Stream]) -> None:
+    async def body(sender: Sender, context: Context, serve: Any, made: list[BidiStream]) -> None:
         gate = asyncio.Event()
 
         async def held(message: int) -> int:
@@ -98,7 +98,7 @@ def test_no_more_is_read_than_may_be_unanswered() -> None:
         task = serve(held)
         sender.send(*range(1, 31), None)
         await turns(500)
-        assert sender.read == UNANSWERED_MAX and context.sent == []
+        assert sender.read == PENDING_MAX and context.sent == []
         gate.set()
         await task
         assert context.sent == list(range(1, 31))
@@ -108,7 +108,7 @@ def test_no_more_is_read_than_may_be_unanswered() -> None:
 
 @pytest.mark.parametrize("busy", [False, True])
 def test_an_interrupted_stream_answers_what_it_has_and_ends_with_the_reason(busy: bool) -> None:
-    async def body(sender: Sender, context: Context, serve: Any, made: list[Stream]) -> None:
+    async def body(sender: Sender, context: Context, serve: Any, made: list[BidiStream]) -> None:
         gate = asyncio.Event()
 
         async def held(message: int) -> int:
@@ -138,7 +138,7 @@ def test_an_interrupted_stream_answers_what_it_has_and_ends_with_the_reason(busy
 
 @pytest.mark.parametrize("ended", [False, True])
 def test_an_answer_that_fails_ends_the_stream_with_its_error_and_the_later_ones_are_dropped(ended: bool) -> None:
-    async def body(sender: Sender, context: Context, serve: Any, made: list[Stream]) -> None:
+    async def body(sender: Sender, context: Context, serve: Any, made: list[BidiStream]) -> None:
         begun: list[int] = []
 
         async def answer(message: int) -> int:
@@ -158,7 +158,7 @@ def test_an_answer_that_fails_ends_the_stream_with_its_error_and_the_later_ones_
 
 
 def test_a_request_that_cannot_be_begun_ends_the_stream_after_the_answers_before_it() -> None:
-    async def body(sender: Sender, context: Context, serve: Any, made: list[Stream]) -> None:
+    async def body(sender: Sender, context: Context, serve: Any, made: list[BidiStream]) -> None:
         async def answer(message: int) -> int:
             await turns(5)
             return message
@@ -178,7 +178,7 @@ def test_a_request_that_cannot_be_begun_ends_the_stream_after_the_answers_before
 
 
 def test_a_stream_whose_caller_is_gone_begins_nothing_more() -> None:
-    async def body(sender: Sender, context: Context, serve: Any, made: list[Stream]) -> None:
+    async def body(sender: Sender, context: Context, serve: Any, made: list[BidiStream]) -> None:
         gate, begun = asyncio.Event(), []
 
         async def held(message: int) -> int:
@@ -201,7 +201,7 @@ def test_a_stream_whose_caller_is_gone_begins_nothing_more() -> None:
 
 
 def test_an_answer_that_cannot_be_sent_ends_the_stream() -> None:
-    async def body(sender: Sender, context: Context, serve: Any, made: list[Stream]) -> None:
+    async def body(sender: Sender, context: Context, serve: Any, made: list[BidiStream]) -> None:
         async def answer(message: int) -> int:
             return message
 
@@ -230,7 +230,7 @@ def test_a_caller_that_leaves_before_its_answer_is_begun_leaves_none_behind(coun
         async def answer(message: int) -> None:
             begun.append(message)
 
-        stream = Stream(cancelled_after(*range(count)), Context(), lambda message: None)
+        stream = BidiStream(cancelled_after(*range(count)), Context(), lambda message: None)
         with pytest.raises(asyncio.CancelledError):
             await stream.serve(answer)
         await turns()
@@ -252,18 +252,18 @@ class Lasting(Context):
 def test_a_search_whose_caller_leaves_before_its_thread_is_asked_is_dropped(
     running: Running, vectors: np.ndarray, known: bool
 ) -> None:
-    house = running.server.house
-    house.db.create_collection("docs", vectors.shape[1]).upsert(range(len(vectors)), vectors)
+    context = running.server.context
+    context.db.create_collection("docs", vectors.shape[1]).upsert(range(len(vectors)), vectors)
     request = search_pb2.StreamSearchRequest(search=search_request("docs", vectors[0])).SerializeToString()
 
     async def main() -> None:
-        search = Search(house)
+        search = Search(context)
         if known:
-            await house.collection(ANONYMOUS, "docs")
+            await context.collection(ANONYMOUS, "docs")
         for _ in range(2):  # the second time the question is known
             with pytest.raises(asyncio.CancelledError):
                 await search.StreamSearch(cancelled_after(request), ANONYMOUS, Lasting())
-        assert house.kernels.queued == 0
+        assert context.kernels.queued == 0
         await turns()
 
     running.on_loop(main())

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from vecdb_server.services.pipeline import Turns
+from vecdb_server.services.pipeline import TwoStagePipeline
 
 
 def run(steps: int, fails: tuple[str, int] | None = None) -> tuple[list[tuple[str, int]], list[Any]]:
@@ -24,9 +24,9 @@ def run(steps: int, fails: tuple[str, int] | None = None) -> tuple[list[tuple[st
         return piece
 
     async def main() -> list[Any]:
-        turns = Turns()
+        pipeline = TwoStagePipeline()
         pieces = [
-            turns.take(lambda piece=piece: step("first", piece), lambda ready: step("second", ready))  # type: ignore[misc]
+            pipeline.run(lambda piece=piece: step("first", piece), lambda ready: step("second", ready))  # type: ignore[misc]
             for piece in range(steps)
         ]
         return await asyncio.gather(*pieces, return_exceptions=True)

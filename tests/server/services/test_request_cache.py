@@ -16,13 +16,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import vecdb
-from tests.support.server_driver import Client, Running, int_ids, names, outcome, search_request, status_of, token
+from tests.support.server.driver import Client, Running, int_ids, names, outcome, search_request, status_of, token
 from vecdb.v1 import collections_pb2, common_pb2, search_pb2, tenants_pb2
 from vecdb.wire.search_response import encoded, streamed
-from vecdb_server.auth import Caller
-from vecdb_server.executors import Costs
+from vecdb_server.executors import LatencyModel
+from vecdb_server.security.auth import Caller
 from vecdb_server.services import request_cache
-from vecdb_server.services.request_cache import Question, Questions
+from vecdb_server.services.request_cache import CachedRequest, RequestCache
 
 CALLERS = (Caller("a"), Caller("a"))  # a token that was made anew: equal, and yet another
 PARSE = search_pb2.SearchRequest.FromString
@@ -48,8 +48,9 @@ def requests(draw: Any) -> bytes:
 def question(caller: Caller, message: Any) -> Any:
     data = message.vectors.data
     unknown: Any = None
-    return Question(
-        unknown, caller, Costs(1).of("k"), 1, len(data), np.dtype("u1"), 1, None, None, None, False, False, False, None
+    return CachedRequest(
+        unknown, caller, LatencyModel(1).of("k"), 1, len(data), np.dtype("u1"), 1, None, None, None,
+        False, False, False, None,
     )  # fmt: skip
 
 
@@ -63,7 +64,7 @@ def without_numbers(message: Any) -> Any:
 @given(st.lists(st.tuples(requests(), st.sampled_from(CALLERS), numbers), min_size=1, max_size=8))
 @example([(b"\x0a\x04abcd\x12\x06\x0a\x04abcd", CALLERS[0], b"wxyz")])  # the numbers are found in the name first
 def test_what_is_known_is_what_reading_the_message_gives(asked: list[tuple[bytes, Caller, bytes]]) -> None:
-    known, kept = Questions(PARSE), dict[int, tuple[Any, Caller]]()
+    known, kept = RequestCache(PARSE), dict[int, tuple[Any, Caller]]()
     for request, caller, other in asked:
         message = PARSE(request)
         data = message.vectors.data
@@ -85,7 +86,7 @@ def test_what_is_known_is_what_reading_the_message_gives(asked: list[tuple[bytes
 
 
 def test_a_usual_request_is_known_whatever_its_vector_is() -> None:
-    known = Questions(PARSE)
+    known = RequestCache(PARSE)
     rng = np.random.default_rng(0)
     first = search_request("docs", rng.normal(size=50).astype(np.float32), 10, tenants=["acme"])
     made = question(CALLERS[0], first)
@@ -100,7 +101,7 @@ def test_a_usual_request_is_known_whatever_its_vector_is() -> None:
 
 
 def test_a_name_that_looks_like_the_numbers_is_not_taken_for_them() -> None:
-    known = Questions(PARSE)
+    known = RequestCache(PARSE)
     first, other = (
         search_pb2.SearchRequest(collection=name, vectors=common_pb2.Vectors(data=b"abcd", dim=1))
         for name in ("abcd", "wxyz")
@@ -110,8 +111,8 @@ def test_a_name_that_looks_like_the_numbers_is_not_taken_for_them() -> None:
 
 
 def test_questions_are_bounded_in_number_and_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(request_cache, "_QUESTIONS_MAX", 5)
-    known = Questions(PARSE)
+    monkeypatch.setattr(request_cache, "_REQUESTS_MAX", 5)
+    known = RequestCache(PARSE)
     for i in range(30):
         request = search_request(f"docs{i}", np.ones(4, np.float32))
         known.keep(request.SerializeToString(), request, question(CALLERS[0], request), "")

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import vecdb
-from tests.support.server_driver import (
+from tests.support.server.driver import (
     PATIENCE_S,
     Client,
     Running,
@@ -31,7 +31,7 @@ from tests.support.server_driver import (
 from vecdb.v1 import admin_pb2, collections_pb2, common_pb2, records_pb2, search_pb2, tenants_pb2
 from vecdb.wire.arrays import vectors_message
 from vecdb.wire.search_response import hits_of
-from vecdb_server.services.request_cache import Question
+from vecdb_server.services.request_cache import CachedRequest
 
 Serving, Calling = Callable[..., Running], Callable[..., Client]
 
@@ -64,7 +64,7 @@ def test_a_search_gives_the_hits_of_the_embedded_search(
     if select is not None:
         request.fields.SetInParent()
         request.fields.names.extend(select)
-    docs = running.server.house.db.collection("docs")
+    docs = running.server.context.db.collection("docs")
     query = vectors[0] + 0.1 if queries == 1 else vectors[:queries] + 0.1
     expected = docs.search(query, 5, include_vectors=True, fields=select)
     for _ in range(3):  # on a thread, then where the message came in
@@ -90,14 +90,16 @@ def test_scans_that_wait_together_get_each_its_own_answer(
     running: Running, client: Client, vectors: np.ndarray, us: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[int] = []
-    together = Question.together
+    answer_batch = CachedRequest.answer_batch
     monkeypatch.setattr(
-        Question, "together", lambda self, queries: seen.append(len(queries)) or together(self, queries)
+        CachedRequest, "answer_batch", lambda self, queries: seen.append(len(queries)) or answer_batch(self, queries)
     )
     monkeypatch.setattr(
-        "vecdb_server.executors.Cost.us", property(lambda self: us, lambda self, value: None), raising=False
+        "vecdb_server.executors.LatencyEstimate.query_us",
+        property(lambda self: us, lambda self, value: None),
+        raising=False,
     )
-    kernels = running.server.house.kernels
+    kernels = running.server.context.kernels
     gate = threading.Event()
     for _ in range(len(kernels)):
         asyncio.run_coroutine_threadsafe(kernels.run("test", lambda stop: gate.wait(PATIENCE_S)), running.loop)
@@ -118,7 +120,7 @@ def test_scans_that_wait_together_get_each_its_own_answer(
 def test_one_of_them_that_is_refused_does_not_harm_the_others(
     running: Running, client: Client, vectors: np.ndarray
 ) -> None:
-    running.server.house.costs.short_us = 0
+    running.server.context.latencies.short_us = 0
     params = search_pb2.SearchParams(exact=True)
     bad = vectors[0].copy()
     bad[0] = np.nan
@@ -135,7 +137,7 @@ def test_one_of_them_that_is_refused_does_not_harm_the_others(
 
 def test_a_stream_of_searches_is_answered_in_order(running: Running, client: Client, vectors: np.ndarray) -> None:
     for short_us in (500.0, 0.0):
-        running.server.house.costs.short_us = short_us
+        running.server.context.latencies.short_us = short_us
         requests = [search_pb2.StreamSearchRequest(search=search_request("docs", one, 1)) for one in vectors]
         for request in requests[1:]:
             request.search.collection = ""  # that of the first
@@ -159,7 +161,7 @@ def test_a_search_that_is_refused_ends_its_stream_after_the_answers_before_it(
 def test_an_answer_too_large_for_a_message_is_refused_before_it_is_worked_out(
     running: Running, client: Client, vectors: np.ndarray
 ) -> None:
-    running.server.house.answer_bytes_max = 10_000
+    running.server.context.answer_bytes_max = 10_000
     big = search_request("docs", np.repeat(vectors, 3, 0), 200)
     assert failure(lambda: client(client.search.Search, big))[2] == "LIMIT_EXCEEDED"
     few = search_request("docs", vectors[:4], 16_384)  # more than there are records, which is no reason to refuse
@@ -185,22 +187,22 @@ def test_at_most_eight_batches_of_a_stream_are_unanswered(
     running: Running, client: Client, vectors: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from vecdb_server.services import records
-    from vecdb_server.services.bidi_stream import Stream
+    from vecdb_server.services.bidi_stream import BidiStream
 
     gate = threading.Event()
-    prepared = records._prepared
-    monkeypatch.setattr(records, "_prepared", lambda *args: gate.wait(PATIENCE_S) and prepared(*args))
+    prepared = records._prepare
+    monkeypatch.setattr(records, "_prepare", lambda *args: gate.wait(PATIENCE_S) and prepared(*args))
     begun: list[int] = []
-    serve = Stream.serve
+    serve = BidiStream.serve
 
-    async def watched(self: Stream, begin: Any) -> None:
+    async def watched(self: BidiStream, begin: Any) -> None:
         def one(request: Any) -> Any:
             begun.append(request.batch)
             return begin(request)
 
         await serve(self, one)
 
-    monkeypatch.setattr(Stream, "serve", watched)
+    monkeypatch.setattr(BidiStream, "serve", watched)
     requests = (records_pb2.IngestRequest(batch=i, write=write_request("docs", 0, vectors[:2])) for i in range(30))
     answers = client.records.Ingest(requests, timeout=PATIENCE_S)
     running.until(lambda: len(begun) == 8)
@@ -341,7 +343,7 @@ def test_a_backup_is_below_the_servers_folder_and_can_be_restored(
 def test_a_long_operation_that_nobody_waits_for_stops_and_only_so_many_run_at_once(
     running: Running, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    house = running.server.house
+    context = running.server.context
     stopped, begun = threading.Semaphore(0), threading.Semaphore(0)
 
     def vacuum(self: Any, *, progress: Any = None) -> None:
@@ -362,7 +364,7 @@ def test_a_long_operation_that_nobody_waits_for_stops_and_only_so_many_run_at_on
     for call in calls:
         call.cancel()
         assert stopped.acquire(timeout=PATIENCE_S)
-    running.until(lambda: len(house.longs) == 0)
+    running.until(lambda: len(context.long_operations) == 0)
 
 
 def test_who_am_i_and_what_is_there(client: Client) -> None:
@@ -388,7 +390,7 @@ def test_evaluate_and_tune_report(client: Client, vectors: np.ndarray) -> None:
 def test_an_error_carries_the_class_and_the_words_of_the_embedded_one(
     running: Running, client: Client, vectors: np.ndarray
 ) -> None:
-    docs = running.server.house.db.collection("docs")
+    docs = running.server.context.db.collection("docs")
     for near, far in (
         (lambda: docs.search(vectors[0][:3]), lambda: client.nearest("docs", vectors[0][:3])),
         (lambda: docs.search(vectors[0], 99_999), lambda: client.nearest("docs", vectors[0], 99_999)),
@@ -420,7 +422,7 @@ def test_what_was_not_meant_to_happen_is_said_in_the_log_and_nowhere_else(
 def test_no_error_says_where_the_database_lies(
     running: Running, client: Client, vectors: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = running.server.house.db.path
+    path = running.server.context.db.path
     request = collections_pb2.GetCollectionRequest(name="none")
     assert str(path) not in failure(lambda: client(client.collections.GetCollection, request))[1]
 

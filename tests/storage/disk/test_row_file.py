@@ -12,9 +12,8 @@ import pytest
 
 from vecdb.errors import Corruption
 from vecdb.schema import DTYPES
-from vecdb.storage.disk import filesystem, row_file
+from vecdb.storage.disk import filesystem, row_file, row_format
 from vecdb.storage.disk.row_file import Rows
-from vecdb.storage.kv import record_format
 
 DIM = 5
 
@@ -141,4 +140,4 @@ def test_a_damaged_or_foreign_header_is_refused_without_leaking_its_descriptor(p
 def test_creating_again_replaces_the_leavings_of_a_creation_that_never_committed(path: Path) -> None:
     path.write_bytes(b"half a head")
     Rows.create(path, "int8", DIM, 0, sync=True)
-    assert path.read_bytes() == record_format.encode_row_header("int8", DIM, 0)
+    assert path.read_bytes() == row_format.encode_header("int8", DIM, 0)

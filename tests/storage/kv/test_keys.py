@@ -32,7 +32,7 @@ def test_a_numbered_key_has_the_bytes_that_the_drawing_gives() -> None:
 @given(st.lists(U64, max_size=9))
 def test_keys_of_many_numbers_are_those_of_each(numbers: list[int]) -> None:
     for head in (keys.prefix(1, 2), keys.tenant_numbers(3)):
-        made = keys.all_numbered(head, np.array(numbers, np.uint64))
+        made = keys.row_keys(head, np.array(numbers, np.uint64))
         assert made == [keys.row_key(head, number) for number in numbers]
 
 

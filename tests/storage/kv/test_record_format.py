@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from vecdb.errors import Corruption
 from vecdb.schema import DTYPES
+from vecdb.storage.disk import row_format
 from vecdb.storage.kv import record_format
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
@@ -65,13 +66,10 @@ def test_a_block_is_read_back_as_written(data: st.DataObject) -> None:
     assert [block.id(at) for at in range(len(ids))] == ids
     if isinstance(ids[0], int):
         assert block.int_id_array().tolist() == ids
-    assert (
-        record_format.meta_of(raw, first, first - 1, "here")
-        is record_format.meta_of(raw, first, first + len(ids), "here")
-        is None
-    )
+    assert record_format.metas_of([(first, raw)] * 2, [first - 1, first + len(ids)], "here") == [None, None]
     for at in range(len(ids)):
-        assert record_format.meta_of(memoryview(raw), first, first + at, "here") == block.meta(at)
+        [meta] = record_format.metas_of([(first, memoryview(raw))], [first + at], "here")
+        assert meta == block.meta(at)
         owner, fields = record_format.split_meta(block.meta(at))
         expected = (b"", b"") if drawn is None else drawn[at]
         assert owner == expected[0]
@@ -157,16 +155,16 @@ def test_a_block_cut_short_at_any_byte_is_noticed() -> None:
         with pytest.raises(Corruption):
             record_format.decode_block(raw[:length], 7, "here")
         with contextlib.suppress(Corruption):  # what is there is not looked at past the one record
-            assert record_format.meta_of(raw[:length], 7, 7, "here") == b""
+            assert record_format.metas_of([(7, raw[:length])], [7], "here") == [b""]
         with pytest.raises(Corruption):
-            record_format.meta_of(raw[:length], 7, 8, "here")
+            record_format.metas_of([(7, raw[:length])], [8], "here")
 
 
 def test_a_sound_block_under_another_key_is_noticed() -> None:
     with pytest.raises(Corruption, match="row 7 found under row 8"):
         record_format.decode_block(encoded([1], [1], None), 8, "here")
     with pytest.raises(Corruption, match="row 7 found under row 8"):
-        record_format.meta_of(encoded([1], [1], None), 8, 8, "here")
+        record_format.metas_of([(8, encoded([1], [1], None))], [8], "here")
 
 
 def test_a_newer_block_version_is_refused() -> None:
@@ -199,23 +197,23 @@ def test_merged_fields(old: dict[str, Any], changes: dict[str, Any], expected: d
 def test_a_row_header_has_the_bytes_that_the_drawing_gives(dtype: str) -> None:
     head = b"VROW" + struct.pack("<HHIIQ", 1, DTYPES.index(dtype), 0, 300, 5)
     expected = head[:8] + struct.pack("<I", zlib.crc32(head)) + head[12:]
-    raw = record_format.encode_row_header(dtype, 300, 5)
+    raw = row_format.encode_header(dtype, 300, 5)
     assert raw == expected.ljust(4096, b"\0")
-    record_format.check_row_header(raw, dtype, 300, 5, "here")
+    row_format.check_header(raw, dtype, 300, 5, "here")
 
 
 def test_every_flipped_byte_of_a_row_header_is_noticed() -> None:
-    raw = record_format.encode_row_header("float32", 8, 0)
+    raw = row_format.encode_header("float32", 8, 0)
     for at in range(len(raw)):
         bad = raw[:at] + bytes((raw[at] ^ 1,)) + raw[at + 1 :]
         with pytest.raises(Corruption, match=f"byte {at} "):
-            record_format.check_row_header(bad, "float32", 8, 0, "here")
+            row_format.check_header(bad, "float32", 8, 0, "here")
     for length in (0, 31, 4095):
         with pytest.raises(Corruption):
-            record_format.check_row_header(raw[:length], "float32", 8, 0, "here")
+            row_format.check_header(raw[:length], "float32", 8, 0, "here")
 
 
 @pytest.mark.parametrize("other", [("float16", 8, 0), ("float32", 9, 0), ("float32", 8, 1)], ids=str)
 def test_a_row_header_of_another_file_is_noticed(other: tuple[str, int, int]) -> None:
     with pytest.raises(Corruption, match="header differs"):
-        record_format.check_row_header(record_format.encode_row_header(*other), "float32", 8, 0, "here")
+        row_format.check_header(row_format.encode_header(*other), "float32", 8, 0, "here")

@@ -162,14 +162,14 @@ def filled_and_emptied(path: Path) -> Store:
 def test_shrinking_gives_free_pages_back_and_keeps_what_is_there(tmp_path: Path) -> None:
     store = filled_and_emptied(tmp_path / "lmdb")
     before = store.info()["used_bytes"]
-    assert store.shrink()
+    assert store.compact_file()
     assert store.info()["used_bytes"] < before / 10
     with store.read() as txn:
         assert txn.get(b"kept", db=store.catalog) == b"value"
     txn = store.begin_write()
     txn.put(b"after", b"too", db=store.catalog)
     txn.commit()
-    assert not store.shrink(), "there is nothing left to give back"
+    assert not store.compact_file(), "there is nothing left to give back"
     store.close()
     again = Store(tmp_path / "lmdb", read_only=True, durability="full")
     with again.read() as txn:
@@ -181,9 +181,9 @@ def test_nothing_shrinks_under_another_process_or_an_iterator_at_rest(tmp_path: 
     store = filled_and_emptied(tmp_path / "lmdb")
     filesystem.touch(tmp_path / READERS)
     held = filesystem.lock_shared(tmp_path / READERS)  # as a reading process does; another descriptor is another holder
-    assert not store.shrink()
+    assert not store.compact_file()
     filesystem.close(held)
-    with store.read() as txn, store.resting():
-        assert not store.shrink()
-    assert txn is not None and store.shrink()
+    with store.read() as txn, store.parked():
+        assert not store.compact_file()
+    assert txn is not None and store.compact_file()
     store.close()

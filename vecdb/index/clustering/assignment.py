@@ -11,21 +11,23 @@ from numpy.typing import NDArray
 
 from vecdb.index.clustering.cluster_tree import Heads
 from vecdb.index.common.thread_pool import ThreadPool
+from vecdb.kernels.array_table import ArrayTable
 from vecdb.kernels.build import list_assignment
+from vecdb.kernels.search.list_probe import HeadScratch
 
 _ROWS_PER_SLICE = 4_096  # rows assigned in one kernel call
 _REACH = 2_048  # heads compared per row
 _CLOSURE_HEADS = 64  # near heads looked at under replicas (SPANN)
 
 
-class _Scratch:
-    """Buffers for comparing with heads."""
-
-    def __init__(self, heads: Heads, candidates: int) -> None:
-        self.group_keys = np.zeros(len(heads.group_ends), np.int64)
-        self.keys = np.zeros(max(_REACH, 8 * candidates) + heads.largest_group + 64, np.int64)
-        self.head8 = np.zeros(heads.codes.shape[1], np.int8)
-        self.head16 = np.zeros(heads.codes.shape[1], np.int16)
+def _scratch(heads: Heads, candidates: int) -> ArrayTable:
+    """Buffers for comparing one code after the other with heads."""
+    width = heads.codes.shape[1]
+    return ArrayTable(HeadScratch(
+        query8=np.zeros(width, np.int8), query16=np.zeros(width, np.int16),
+        group_keys=np.zeros(len(heads.group_ends), np.int64),
+        keys=np.zeros(max(_REACH, 8 * candidates) + heads.largest_group + 64, np.int64),
+    ))  # fmt: skip
 
 
 def assign_to_heads(
@@ -34,14 +36,14 @@ def assign_to_heads(
     """The heads whose lists take rows given as codes: int32[n, replicas], nearest first, -1 where there are fewer."""
     labels = np.full((len(codes), replicas), -1, np.int32)
     candidates = 1 if replicas == 1 else _CLOSURE_HEADS
+    table = heads.table()
 
     def one(start: int) -> None:
         part = slice(start, start + _ROWS_PER_SLICE)
-        s = _Scratch(heads, candidates)
+        scratch = _scratch(heads, candidates)
         list_assignment.assign_rows(
-            codes[part], heads.codes, heads.bias, heads.group_codes, heads.group_bias, heads.group_ends, replicas,
-            candidates, _REACH, labels[part], s.group_keys, s.keys, s.head8, s.head16, heads.blocks,
-        )  # fmt: skip
+            codes[part], table.table, scratch.table, candidates, _REACH, labels[part], heads.blocks
+        )
 
     workers.map(one, range(0, len(codes), _ROWS_PER_SLICE), threads)
     return labels
@@ -53,11 +55,8 @@ def near_heads(heads: Heads, codes: NDArray[np.uint8], wanted: int) -> tuple[NDA
     """
     near = np.full((len(codes), wanted), -1, np.int32)
     distances = np.zeros((len(codes), wanted), np.int32)
-    s = _Scratch(heads, wanted)
-    list_assignment.near_heads(
-        codes, heads.codes, heads.bias, heads.group_codes, heads.group_bias, heads.group_ends, _REACH, near, distances,
-        s.group_keys, s.keys, s.head8, s.head16, heads.blocks,
-    )  # fmt: skip
+    table, scratch = heads.table(), _scratch(heads, wanted)
+    list_assignment.near_heads(codes, table.table, scratch.table, _REACH, near, distances, heads.blocks)
     return near, distances
 
 

@@ -24,8 +24,11 @@ from vecdb.index.common.quantizer import block_count
 from vecdb.index.common.sampling import evenly_spaced
 from vecdb.index.common.thread_pool import ThreadPool
 from vecdb.index.contract import Progress
-from vecdb.kernels.build import balanced_kmeans
+from vecdb.kernels.array_table import ArrayTable
+from vecdb.kernels.build import balanced_kmeans as kernels
+from vecdb.kernels.search.list_probe import HeadArrays
 
+_NO_BIAS: NDArray[np.int32] = np.empty(0, np.int32)
 _ITERATIONS = 8
 _SLICE = 8_192  # members assigned in one kernel call
 _PENALTY = 0.25  # of the mean distance, for a cluster twice its fair size
@@ -58,6 +61,11 @@ class Heads:
     def group_of(self) -> NDArray[np.int64]:
         """int64[L]: the group of each head."""
         return np.repeat(np.arange(len(self.group_ends)), np.diff(self.group_ends, prepend=0))
+
+    def table(self, *, by_inner_product: bool = False) -> ArrayTable:
+        """What kernels take: heads that are compared by l2, or by inner product, where no bias counts."""
+        bias, group_bias = (_NO_BIAS, _NO_BIAS) if by_inner_product else (self.bias, self.group_bias)
+        return ArrayTable(HeadArrays(self.codes, bias, self.group_codes, group_bias, self.group_ends))
 
     def nbytes(self) -> int:
         return sum(a.nbytes for a in (self.codes, self.bias, self.group_codes, self.group_bias, self.group_ends))
@@ -112,7 +120,7 @@ def grow_tree(
     return heads_of(np.concatenate(head_codes), np.concatenate(groups), np.concatenate(kept))
 
 
-def centroids(codes: NDArray[np.uint8], dim: int, count: int, workers: ThreadPool) -> NDArray[np.float32]:
+def balanced_kmeans(codes: NDArray[np.uint8], dim: int, count: int, workers: ThreadPool) -> NDArray[np.float32]:
     """Balanced k-means in one level. Returns float32[min(count, n), dim]: means of codes - 128."""
     return _cluster(codes, np.arange(len(codes), dtype=np.int64), dim, count, 1, workers)[0]
 
@@ -176,25 +184,23 @@ def _cluster(
     def assign(which: NDArray[np.int64], labels: NDArray[np.int32]) -> float:
         def one(start: int) -> int:
             part = slice(start, start + _SLICE)
-            return int(
-                balanced_kmeans.assign(codes, which[part], cent8, cent16, constants, penalties, labels[part], blocks)
-            )
+            return int(kernels.assign(codes, which[part], cent8, cent16, constants, penalties, labels[part], blocks))
 
         return float(sum(workers.map(one, range(0, len(which), _SLICE), threads)))
 
     labels = np.zeros(len(picked), np.int32)
     for _ in range(_ITERATIONS if k > 1 else 1):
-        balanced_kmeans.set_centroids(means, cent8, cent16, constants)
+        kernels.set_centroids(means, cent8, cent16, constants)
         mean_d = max(assign(picked, labels) / len(picked) + squares, 1.0)
         sums = np.zeros((k, dim), np.int64)
         counts = np.zeros(k, np.int64)
-        balanced_kmeans.accumulate(codes, picked, labels, dim, sums, counts)
+        kernels.accumulate(codes, picked, labels, dim, sums, counts)
         filled = counts > 0
         means[filled] = (sums[filled] / counts[filled, None]).astype(np.float32)
         _reseed(codes, picked, labels, counts, means, dim)
         over = np.maximum(counts * (k / len(picked)) - 1.0, 0.0)
         penalties = np.minimum(_PENALTY * mean_d * over, 2**29).astype(np.int32)
-    balanced_kmeans.set_centroids(means, cent8, cent16, constants)
+    kernels.set_centroids(means, cent8, cent16, constants)
     labels = np.zeros(m, np.int32)
     assign(members, labels)
     return means, labels

@@ -2,9 +2,9 @@
 
     cell of a vector = its nearest centre, by squared l2 (under cosine of unit vectors), ties to the lower number
 
-An index with a clustering tree has its cells in it (`of_groups`). For the others a sample is clustered (`Partition`)
-that depends on row numbers alone: of n rows the first 2^floor(log2 n) count, dead or not, since rows are never
-rewritten. So every process finds the same centres, and they hold until the collection has doubled.
+An index with a clustering tree has its cells in it (`partition_of_tree`). For the others (`Partition`) a sample is
+clustered that depends on row numbers alone: of n rows the first 2^floor(log2 n) count, dead or not, since rows are
+never rewritten. So every process finds the same centres, and they hold until the collection has doubled.
 
 Thread rule: `Partition.centres` from any number of threads; two may do the work at the same time and find the same.
 """
@@ -14,18 +14,18 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from vecdb.index.clustering.cluster_tree import Heads, centroids
+from vecdb.index.clustering.cluster_tree import Heads, balanced_kmeans
 from vecdb.index.common import sq8_training
 from vecdb.index.common.quantizer import ScalarQuantizer
 from vecdb.index.common.sampling import evenly_spaced, units
 from vecdb.index.common.thread_pool import ThreadPool
 from vecdb.index.contract import corrupt_row_error
 from vecdb.kernels.primitives import checksums
+from vecdb.kernels.primitives.distance import COSINE, L2
 from vecdb.storage.disk.row_file import RowArrays
 
 _ROWS_PER_CELL = 50  # of the geometric mean: sqrt(n / 50) cells, as many as a tree of lists has groups
 _SAMPLE_PER_CELL = 192  # rows that its centre is trained on
-_COSINE = 1
 
 
 class Partition:
@@ -54,18 +54,18 @@ def _clustered(arrays: RowArrays, metric: int, rows: int, workers: ThreadPool) -
     bad = np.flatnonzero(checksums.crc_rows(sample) != arrays.crcs[picked])
     if len(bad):
         raise corrupt_row_error(int(picked[bad[0]]), arrays)
-    space = _COSINE if metric == _COSINE else 0  # rows of different norms are clustered by l2 under ip too
+    space = COSINE if metric == COSINE else L2  # rows of different norms are clustered by l2 under ip too
     quantiser = sq8_training.train(arrays, space, rows)
     codes, _, _ = sq8_training.quantise(quantiser, sample, space)
-    means = centroids(codes, sample.shape[1], count, workers)
+    means = balanced_kmeans(codes, sample.shape[1], count, workers)
     return _directed(quantiser.mean + np.float32(quantiser.scale) * means, metric)
 
 
-def of_groups(heads: Heads, quantiser: ScalarQuantizer, metric: int) -> NDArray[np.float32]:
+def partition_of_tree(heads: Heads, quantiser: ScalarQuantizer, metric: int) -> NDArray[np.float32]:
     """The groups of a clustering tree, whose codes are the quantiser's, as cells: float32[G, dim]."""
     steps = heads.group_codes[:, : len(quantiser.mean)].astype(np.float32) - np.float32(128.0)
     return _directed(quantiser.mean + np.float32(quantiser.scale) * steps, metric)
 
 
 def _directed(centres: NDArray[np.float32], metric: int) -> NDArray[np.float32]:
-    return units(centres) if metric == _COSINE else centres
+    return units(centres) if metric == COSINE else centres

@@ -307,7 +307,7 @@ class CuratorIndex(Index, HasCompanionGraph):
         view = self._view
         if view is None:
             return self._partition.centres(self._rows.arrays, self._metric, row_count, self._workers)
-        return partition.of_groups(view.order.heads, view.order.quantiser, self._metric)
+        return partition.partition_of_tree(view.order.heads, view.order.quantiser, self._metric)
 
     # -- files and figures -------------------------------------------------------------------------
 

@@ -24,7 +24,7 @@ from vecdb.index.clustering.cluster_tree import Heads, bias_of
 from vecdb.index.common import sealed_file
 from vecdb.index.common.quantizer import ScalarQuantizer
 from vecdb.index.curator.one_bit_filter import OneBitFilter
-from vecdb.index.curator.tree_order import CodeArrays, TreeOrderedCodes, identity
+from vecdb.index.curator.tree_order import CodeArrays, TreeOrderedCodes, identity, mean_square
 
 MAGIC = b"VDBCURA\x01"
 VERSION = 1
@@ -95,6 +95,6 @@ def read(path: Path, facts: dict[str, Any], capacity: int) -> CuratorState:
     )  # fmt: skip
     order = TreeOrderedCodes(
         quantiser, coded.codes, coded.bias, coded.lines, bit_filter, rows_of, slots_of, heads, small["leaf_ends"],
-        small["leaf_spreads"], small["group_spreads"], small["far"], n,
+        small["leaf_spreads"], small["group_spreads"], small["far"], n, mean_square(coded.codes, n),
     )  # fmt: skip
     return CuratorState(order, header["sequence"], header["built_rows"], bool(header.get("graph")))

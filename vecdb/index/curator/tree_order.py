@@ -1,12 +1,14 @@
 """Codes in the order of a clustering tree: what a Curator index searches.
 
-    slot     0 ............ indexed .......... coded          codes[slot], bias[slot]
-             leaf by leaf   as rows came
+    slot     0 ............ indexed .......... coded          codes[slot], bias[slot], lines[slot]
+             leaf by leaf   in order of rows
     rows_of[slot] <-> slots_of[row]     a permutation of the first `indexed`, the same number from there on
 
-A row's slot changes only when the order is made anew; then there is another `TreeOrderedCodes`, and searches that hold
-the old one go on with it. New rows are encoded into the slots behind, in place: nobody reads a slot that no snapshot
-shows.
+A slot is the position of a row's codes. It changes only when a new order is made: a new `TreeOrderedCodes`, while
+searches that hold the old one go on with it. New rows are encoded in place, into the slots behind.
+
+Thread rule: any number of readers, who read only slots of rows that their snapshot sees; one writer of the slots
+behind.
 """
 
 from __future__ import annotations
@@ -27,9 +29,10 @@ from vecdb.kernels.codes import one_bit_fastscan, sq8
 from vecdb.kernels.codes.one_bit_fastscan import FACTORS
 from vecdb.kernels.primitives import checksums
 from vecdb.kernels.primitives.bit_products import PANEL_ROWS
+from vecdb.kernels.primitives.distance import IP
 
-_SPREAD_SHARE = 0.4  # of the mean squared distance of a node's rows, that its distance is lessened by (Curator)
-_SQUARE_ROWS = 256
+_SPREAD_SHARE = 0.4  # of the mean squared distance of a node's rows from it, taken off its distance (Curator)
+_SQUARE_ROWS = 256  # that an average over rows is taken from
 _GATHER_ROWS = 8_192  # codes moved at once
 
 NO_BIAS: NDArray[np.int32] = np.empty(0, np.int32)
@@ -40,12 +43,15 @@ NO_PANELS: NDArray[np.uint8] = np.empty((0, 0), np.uint8)
 class TreeOrderedCodes:
     """codes : uint8[capacity, 64 * blocks].   bias : int32[capacity], or empty where only products count.
 
-    lines : uint8[capacity, stride], the sieve's; no column where there is none.
+    lines : uint8[capacity, stride], one-bit codes (one_bit_lines.py); no column where there is no filter.
     rows_of, slots_of : uint32[capacity].   heads : of leaves and groups.   leaf_ends : int64[leaves], slots.
-    leaf_spreads, group_spreads : float32, what a node's distance is lessened by; empty under ip.
-    far : int32[any], rows whose codes say little.   indexed : slots in the order of the tree.
-    panels : uint8[indexed / 32, any], the lines of sorted slots as large tenants look at them (one_bit_fastscan.py);
-    empty until one is searched.
+    leaf_spreads, group_spreads : float32, what is taken off the distance of a node; empty under ip.
+    far : int32[any], rows with elements outside of the range of 8-bit codes (sq8.py): searches score all of them on
+    their vectors.
+    indexed : slots in the order of the tree.   square : |code - 128|^2 of a row, on average over some of them.
+    panels : uint8[indexed / 32, any], the lines of sorted slots once more, for searches that look at many of them
+    (one_bit_fastscan.py); empty until there was one.
+    token : the same object as long as every row keeps its slot.
     """
 
     quantiser: ScalarQuantizer
@@ -61,8 +67,9 @@ class TreeOrderedCodes:
     group_spreads: NDArray[np.float32]
     far: NDArray[np.int32]
     indexed: int
+    square: np.float32
     panels: NDArray[np.uint8] = field(default_factory=lambda: NO_PANELS)
-    token: object = field(default_factory=object)  # the same as long as every row keeps its slot
+    token: object = field(default_factory=object)
 
     @property
     def coded(self) -> CodeArrays:
@@ -91,11 +98,6 @@ class TreeOrderedCodes:
     def leaf_count(self) -> int:
         return self.heads.count
 
-    def square(self) -> np.float32:
-        """|code - 128|^2 of a row, on average over some of them."""
-        some = self.codes[: self.indexed : max(1, self.indexed // _SQUARE_ROWS)]
-        return np.float32(bias_of(some).mean() if len(some) else 0.0)
-
     def leaf_lengths(self) -> NDArray[np.int64]:
         """int64[leaves]: slots of each."""
         return np.diff(self.leaf_ends, prepend=0)
@@ -122,13 +124,13 @@ class TreeOrderedCodes:
 
 
 def bytes_per_row(dim: int) -> int:
-    """Memory of one row: code, bias, line of the sieve, and its place in both directions."""
+    """Memory of one row: code, bias, line, and the two directions of the permutation."""
     return 64 * block_count(dim) + 4 + line_bytes(dim) + 8
 
 
 @dataclass(frozen=True, slots=True)
 class CodeArrays:
-    """Arrays with room for the codes of all rows, by slot, before they are in any order."""
+    """Arrays with room for the codes of all rows, by slot, whatever the order of the slots is."""
 
     quantiser: ScalarQuantizer
     codes: NDArray[np.uint8]
@@ -149,8 +151,8 @@ class CodeArrays:
         )
 
     def encode(self, vectors: NDArray[Any], metric: int, first: int, stop: int) -> NDArray[np.int32]:
-        """Codes of rows [first, stop) of vectors (stored dtype[n, dim]) into the slots of the same numbers. Returns the
-        far ones.
+        """Encode rows [first, stop) of vectors (stored dtype[n, dim]) into the slots of the same numbers. Returns the
+        far rows, int32[any].
         """
         far = np.empty(max(0, stop - first), np.int32)
         q = self.quantiser
@@ -163,7 +165,7 @@ class CodeArrays:
 
 
 def reserve_lines(capacity: int, bit_filter: OneBitFilter | None) -> NDArray[np.uint8]:
-    """uint8[capacity, stride]; no column without a sieve."""
+    """uint8[capacity, stride]; no column without a filter."""
     if bit_filter is None:
         return np.empty((capacity, 0), np.uint8)
     lines: NDArray[np.uint8] = reserve((capacity, bit_filter.stride), np.uint8)
@@ -171,7 +173,7 @@ def reserve_lines(capacity: int, bit_filter: OneBitFilter | None) -> NDArray[np.
 
 
 def identity(capacity: int) -> NDArray[np.uint32]:
-    """uint32[capacity]: every number in its own place, in memory that is given back when nobody holds it."""
+    """uint32[capacity]: 0, 1, 2 ... in memory of its own, which is freed with the last reference."""
     numbers: NDArray[np.uint32] = reserve(capacity, np.uint32)
     for part in _parts(0, capacity):
         numbers[part] = np.arange(part.start, part.stop, dtype=np.uint32)
@@ -186,9 +188,9 @@ def split_leaves(
     ceiling: int,
     workers: ThreadPool,
 ) -> tuple[Heads, NDArray[np.int32]]:
-    """Leaves of more than `ceiling` rows are split in their group. Returns the heads and labels that come of it.
+    """Split the leaves with more than `ceiling` rows, within their groups. Returns the new heads and labels.
 
-    labels : int32[rows].   codes_of : rows -> their codes.
+    labels : int32[rows], the leaf of each.   codes_of : rows -> their codes.
     """
     counts = np.bincount(labels, minlength=heads.count)
     over = np.flatnonzero(counts > ceiling)
@@ -203,7 +205,7 @@ def split_leaves(
         rows = order[ends[leaf] - counts[leaf] : ends[leaf]]
         parts = -(-2 * len(rows) // ceiling)
         fresh, own = split(codes_of(rows), dim, parts, workers)
-        codes[0][leaf] = fresh[0]  # the first part takes the leaf's own place
+        codes[0][leaf] = fresh[0]  # the first part replaces the leaf
         codes.append(fresh[1:])
         groups.append(np.full(len(fresh) - 1, groups[0][leaf]))
         labels[rows[own > 0]] = count + own[own > 0] - 1
@@ -219,9 +221,11 @@ def ordered(
     coded: CodeArrays, slots_of: NDArray[np.uint32], heads: Heads, labels: NDArray[np.int32], far: NDArray[np.int32],
     metric: int, capacity: int,
 ) -> TreeOrderedCodes:  # fmt: skip
-    """An order of the rows [0, len(labels)) by their leaves; the codes behind are for the caller to fill in.
+    """The rows [0, len(labels)) in the order of their leaves, with room for `capacity` rows. The caller encodes the
+    rows behind.
 
-    coded, slots_of : where the rows' codes are now.
+    coded, slots_of : where the rows' codes are now.   labels : int32[rows], the leaf of each.   far : see
+    `TreeOrderedCodes`.
     """
     stop = len(labels)
     rows = np.argsort(labels, kind="stable")
@@ -238,17 +242,23 @@ def ordered(
     rows_of, new_slots = identity(capacity), identity(capacity)
     rows_of[:stop] = rows
     new_slots[rows] = np.arange(stop, dtype=np.uint32)
-    spreads = _spreads(fresh.codes, heads, leaf_ends) if metric != 2 else (np.empty(0, np.float32),) * 2
+    spreads = _spreads(fresh.codes, heads, leaf_ends) if metric != IP else (np.empty(0, np.float32),) * 2
     return TreeOrderedCodes(
         coded.quantiser, fresh.codes, fresh.bias, fresh.lines, coded.bit_filter, rows_of, new_slots, heads, leaf_ends,
-        *spreads, far, stop,
+        *spreads, far, stop, mean_square(fresh.codes, stop),
     )  # fmt: skip
+
+
+def mean_square(codes: NDArray[np.uint8], indexed: int) -> np.float32:
+    """See `TreeOrderedCodes.square`. codes : uint8[>= indexed, 64 * blocks]."""
+    some = codes[: indexed : max(1, indexed // _SQUARE_ROWS)]
+    return np.float32(bias_of(some).mean() if len(some) else 0.0)
 
 
 def _spreads(
     codes: NDArray[np.uint8], heads: Heads, leaf_ends: NDArray[np.int64]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """float32[leaves], float32[groups]: what `kernels.slots` takes off the distance of each."""
+    """float32[leaves], float32[groups]: what a search takes off the distance of each."""
     counts = np.diff(leaf_ends, prepend=0)
     group_of = heads.group_of()
     leaf_sums, group_sums = np.zeros(heads.count), np.zeros(len(heads.group_ends))

@@ -24,7 +24,7 @@ from vecdb.index.contract import Neighbors, corrupt_row_error
 from vecdb.index.curator.tree_order import TreeOrderedCodes
 from vecdb.index.row_set import RowSet
 from vecdb.kernels.array_table import ArrayTable
-from vecdb.kernels.codes.one_bit_lines import PLANES, Lines
+from vecdb.kernels.codes.one_bit_lines import PLANES, BitLines
 from vecdb.kernels.primitives import checksums
 from vecdb.kernels.primitives.bit_products import PANEL_ROWS
 from vecdb.kernels.search import tree_search as kernels
@@ -63,16 +63,16 @@ class TreeView:
         self._values = ArrayTable(
             kernels.Tree(
                 metric=metric,
-                codes=kernels.Codes(order.codes, order.bias, quantiser.mean, quantiser.scale, order.square()),
-                slots=kernels.Slots(order.rows_of, order.slots_of, order.indexed),
-                levels=kernels.Levels(
-                    leaves=kernels.Nodes(heads.codes, heads.bias, order.leaf_spreads),
-                    groups=kernels.Nodes(heads.group_codes, heads.group_bias, order.group_spreads),
+                codes=kernels.TreeCodes(order.codes, order.bias, quantiser.mean, quantiser.scale, order.square),
+                slots=kernels.TreeSlots(order.rows_of, order.slots_of, order.indexed),
+                levels=kernels.TreeLevels(
+                    leaves=kernels.TreeNodes(heads.codes, heads.bias, order.leaf_spreads),
+                    groups=kernels.TreeNodes(heads.group_codes, heads.group_bias, order.group_spreads),
                     leaf_ends=order.leaf_ends,
                     group_ends=heads.group_ends,
                 ),
                 bits=_bit_filter(order),
-                rows=kernels.StoredRows(arrays.crcs, arrays.verified, arrays.deleted, order.far),
+                rows=kernels.TreeRows(arrays.crcs, arrays.verified, arrays.deleted, order.far),
             )
         )
         self.table = self._values.table
@@ -98,7 +98,7 @@ class TreeView:
 def _bit_filter(order: TreeOrderedCodes) -> kernels.BitFilter:
     """The one-bit filter as kernels read it."""
     octets, own = order.lines.reshape(-1), order.bit_filter
-    lines = Lines(octets, octets.view(np.uint64), octets.view(np.float32), 0 if own is None else own.stride)
+    lines = BitLines(octets, octets.view(np.uint64), octets.view(np.float32), 0 if own is None else own.stride)
     panels = order.panels.reshape(-1)
     if own is None:
         return kernels.BitFilter(lines, panels, order.quantiser.mean, _NO_SIGNS, 0.0, 0.0)
@@ -106,7 +106,7 @@ def _bit_filter(order: TreeOrderedCodes) -> kernels.BitFilter:
 
 
 class ScanBudget:
-    """How much a search looks at. table : of the layout kernels.Budget.
+    """How much a search looks at. table : of the layout kernels.TreeBudget.
 
     everything : it searches all rows.   careful : more recall is asked for than `_RECALL_EXPECTED`.
     """
@@ -130,7 +130,7 @@ class ScanBudget:
         if everything and nprobe is not None:
             patience, nodes_max = _UNBOUNDED, nprobe
         self.table = ArrayTable(
-            kernels.Budget(
+            kernels.TreeBudget(
                 limit=limit,
                 rerank=self.rerank,
                 filtered_max=self.filtered_max,
@@ -146,7 +146,7 @@ class ScanBudget:
 
 
 class TreeScratch:
-    """Buffers of one kernel call, kept between calls. table : of the layout kernels.Scratch."""
+    """Buffers of one kernel call, kept between calls. table : of the layout kernels.TreeBuffers."""
 
     __slots__ = ("_filtered_max", "_nodes", "_rerank", "_values", "table")
 
@@ -156,7 +156,7 @@ class TreeScratch:
         width, bits = view.order.codes.shape[1], 0 if bit_filter is None else bit_filter.width
         planes = np.zeros((PLANES, bits), np.uint8)
         self._values = ArrayTable(
-            kernels.Scratch(
+            kernels.TreeBuffers(
                 pool=np.empty(self._rerank + 1, np.int64),
                 keys=np.empty(self._rerank + 1, np.int64),
                 heap=np.empty(2 * self._nodes, np.int64),

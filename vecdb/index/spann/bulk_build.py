@@ -1,4 +1,4 @@
-"""Building all lists at once: cluster a sample, then stream every row past the heads, in bounded memory.
+"""Building all lists at once: cluster a sample, then compare every row with the heads, in bounded memory.
 
     sample -> tree          rows, a chunk at a time -> assigned, encoded -> entries -> buckets -> bodies, list by list
               saved         taken over from where a build was killed ....... saved
@@ -28,14 +28,18 @@ from vecdb.index.spann import build_checkpoint
 from vecdb.index.spann.build_checkpoint import SavedTree
 from vecdb.index.spann.entry_coder import EntryCoder, new_coder, scaled
 from vecdb.index.spann.entry_spool import EntrySpool
-from vecdb.index.spann.posting_lists import ListEntries, ListsView, PostingLists, _place, empty_view, with_room
+from vecdb.index.spann.posting_lists import ListEntries, ListsView, PostingLists, empty_view, place, with_room
 from vecdb.kernels.primitives import checksums
+from vecdb.kernels.primitives.distance import COSINE, L2
+from vecdb.kernels.primitives.visibility import deleted_by
 from vecdb.storage.disk import filesystem
 
-_SAMPLE_PER_LIST = 24
-_SAMPLE_BYTES = 64 << 20
-_CHUNK_BYTES = 8 << 20
+_SAMPLE_PER_LIST, _SAMPLE_ROWS_MIN = 24, 4_096  # rows that a tree is grown from
+_SAMPLE_BYTES = 64 << 20  # of their codes
+_CODER_ROWS = 16_384  # rows of the sample by which the coder is fixed, and coded at once
+_CHUNK_BYTES, _CHUNK_ROWS_MIN = 8 << 20, 256  # rows taken past the heads at once
 _BUCKET_BYTES = 24 << 20  # entries handled at once
+_SPOOL_MORE_BYTES = 8  # that an entry takes in the spool beside those that it takes in a list
 _log = logging.getLogger("vecdb")
 
 
@@ -61,8 +65,8 @@ def build(
         budget = config.memory_budget_bytes
         spill = budget is not None and waiting.total_bytes > budget
         view = empty_view(tree.coder, tree.heads, _BUCKET_BYTES if spill else 4 * waiting.total_bytes, lists.replicas)
-        far = np.concatenate(waiting.far)
-        return _bodies(lists, replace(view, indexed=stop, far=far), waiting, spill=spill)
+        view = replace(view, indexed=stop, outlier_rows=np.concatenate(waiting.outliers))
+        return _bodies(lists, view, waiting, spill=spill)
     finally:
         waiting.close()
 
@@ -106,8 +110,8 @@ def _grown(
     wanted = max(1, round(config.head_ratio * len(live)))
     picked = live[evenly_spaced(len(live), sample_rows(len(live), wanted, dim))]
     del live
-    quantiser = sq8_training.train(arrays, 1 if metric == 1 else 0, stop)
-    sample = np.ascontiguousarray(arrays.vectors[picked[:: max(1, len(picked) // 16_384)]])
+    quantiser = sq8_training.train(arrays, COSINE if metric == COSINE else L2, stop)
+    sample = np.ascontiguousarray(arrays.vectors[picked[:: max(1, len(picked) // _CODER_ROWS)]])
     coder = new_coder(arrays, metric, config.bits, quantiser, sample)
     codes = np.concatenate([coder.quantise(np.ascontiguousarray(arrays.vectors[part]))[0] for part in _parts(picked)])
     filesystem.drop_mapped_pages(arrays.vectors[:stop])
@@ -119,13 +123,13 @@ def _grown(
 
 def sample_rows(live_rows: int, wanted: int, dim: int) -> int:
     """Rows that a tree of `wanted` lists is grown from."""
-    return int(min(live_rows, max(_SAMPLE_PER_LIST * wanted, 4_096), _SAMPLE_BYTES // max(64, dim)))
+    return int(min(live_rows, max(_SAMPLE_PER_LIST * wanted, _SAMPLE_ROWS_MIN), _SAMPLE_BYTES // max(64, dim)))
 
 
 def _waiting(lists: PostingLists, tree: SavedTree) -> EntrySpool:
     """Where entries wait: a file that outlives the process beside a tree that does, else memory as far as it goes."""
     coder = tree.coder
-    buckets = max(1, -(-tree.row_count * lists.replicas * (coder.entry_bytes + 8) // _BUCKET_BYTES))
+    buckets = max(1, -(-tree.row_count * lists.replicas * (coder.entry_bytes + _SPOOL_MORE_BYTES) // _BUCKET_BYTES))
     fd = -1
     if tree.entries_path is not None:
         filesystem.touch(tree.entries_path)
@@ -139,7 +143,7 @@ def _assign(lists: PostingLists, tree: SavedTree, waiting: EntrySpool, stop: int
     """One more chunk of rows past the heads."""
     arrays, coder = lists.rows.arrays, tree.coder
     first = waiting.done
-    last = min(stop, first + max(256, _CHUNK_BYTES // (coder.dim * arrays.vectors.itemsize)))
+    last = min(stop, first + max(_CHUNK_ROWS_MIN, _CHUNK_BYTES // (coder.dim * arrays.vectors.itemsize)))
     rows = np.arange(first, last, dtype=np.int64)
     rows = rows[_alive(lists, rows)]
     bad = checksums.verify_rows(arrays.vectors, first, last, arrays.crcs, arrays.verified)
@@ -153,7 +157,7 @@ def _assign(lists: PostingLists, tree: SavedTree, waiting: EntrySpool, stop: int
 
 
 def _living(lists: PostingLists, entries: ListEntries) -> ListEntries:
-    """The entries without those of rows that have died since they were made, in an earlier life of the build."""
+    """The entries without those of rows that have died since an earlier process made them."""
     alive = _alive(lists, entries.rows)
     if alive.all():
         return entries
@@ -161,17 +165,15 @@ def _living(lists: PostingLists, entries: ListEntries) -> ListEntries:
 
 
 def _alive(lists: PostingLists, rows: NDArray[np.int64] | slice) -> NDArray[np.bool_]:
-    deleted = lists.rows.arrays.deleted[rows]
-    alive: NDArray[np.bool_] = (deleted == 0) | (deleted > np.uint64(lists.removed))
-    return alive
+    return ~deleted_by(lists.rows.arrays.deleted[rows], lists.removed)
 
 
 def _parts(rows: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
-    yield from np.array_split(rows, max(1, len(rows) // 16_384))
+    yield from np.array_split(rows, max(1, len(rows) // _CODER_ROWS))
 
 
 def _bodies(lists: PostingLists, view: ListsView, waiting: EntrySpool, *, spill: bool) -> ListsView:
-    """Lay the entries out, bucket by bucket. spill : each bucket goes to the list file and leaves memory."""
+    """Write the entries into bodies, bucket by bucket. spill : each bucket goes to the list file and leaves memory."""
     for first, last, entries in waiting.buckets():
         inside = np.arange(first, last)
         entries = _living(lists, entries)
@@ -179,7 +181,7 @@ def _bodies(lists: PostingLists, view: ListsView, waiting: EntrySpool, *, spill:
         view = with_room(view, inside, counts)
         fill = np.zeros((last, 2), np.int32)
         fill[inside, 0] = counts
-        _place(entries, view.places, fill, view.arena, view.coder.width)
+        place(entries, view.body_offsets, fill, view.arena, view.coder.width)
         if spill:
             view = lists.spilled(view, inside)
     return view

@@ -1,11 +1,10 @@
-"""How the lists engine turns rows into codes: one 8-bit code to choose lists by, one RaBitQ code to be found by in
-them.
+"""Rows into entries of lists: an 8-bit code by which a list is chosen, a RaBitQ code by which the row is found in it.
 
-    row --quantiser--> uint8[64 * blocks]    compared with heads, clustered
+    row --quantiser--> uint8[64 * blocks]                           compared with heads, clustered
     row - head --rotation, B bits--> uint8[width], two factors      kept in the list
 
-Fixed when a tree is grown, and sealed with it. Under cosine rows count as unit vectors and all is squared l2 of those;
-under ip lists are clustered by l2 and compared by inner product.
+A coder is fixed when a tree is grown, and sealed with it. Under cosine rows count as unit vectors, and every distance
+is the squared l2 of those; under ip lists are clustered by l2 and compared by inner product.
 """
 
 from __future__ import annotations
@@ -20,13 +19,20 @@ from vecdb.index.common import sq8_training
 from vecdb.index.common.quantizer import ScalarQuantizer
 from vecdb.index.common.rotation import padded, rotation
 from vecdb.index.common.sampling import center_of
+from vecdb.kernels.array_table import ArrayTable
+from vecdb.kernels.build.list_assignment import HeadQueries
 from vecdb.kernels.codes import rabitq
 from vecdb.kernels.primitives import checksums
+from vecdb.kernels.primitives.distance import COSINE, IP, L2
+from vecdb.kernels.search.list_scan import EntryScale
 from vecdb.storage.disk.row_file import RowArrays
 
 _SPREAD_ROWS = 4_096
 # the sample's largest factor becomes this: room above for rows 60 times as far, and below for 11 bits of small ones
 _F16_ROOM = 16.0
+_F16_MAX = 65_504.0
+_SMALLEST_TOP = 1e-30  # the sample's largest factor counts as at least this, so that a unit can be made of zeros
+_CODE_BITS = 8  # a code of so many bits a dimension holds an integer of 8 bits as it is
 FACTOR_BYTES = 4
 ROW_BYTES = 4
 
@@ -50,11 +56,11 @@ class EntryCoder:
 
     @property
     def cosine(self) -> bool:
-        return self.metric == 1
+        return self.metric == COSINE
 
     @property
     def ip(self) -> bool:
-        return self.metric == 2
+        return self.metric == IP
 
     @property
     def padded_dim(self) -> int:
@@ -72,30 +78,45 @@ class EntryCoder:
         return self.width + ROW_BYTES + FACTOR_BYTES
 
     @property
-    def step(self) -> float:
-        return rabitq.STEPS[self.bits]
+    def clustering_space(self) -> int:
+        """The metric by which rows and heads are compared while lists are made: l2 of rows, or of unit rows."""
+        return COSINE if self.cosine else L2
 
-    def as_float32_queries(
-        self, codes: NDArray[np.uint8]
-    ) -> tuple[NDArray[np.int8], NDArray[np.float32], NDArray[np.int32]]:
-        """Heads as list codes take a query: query8s int8[n, D], steps float32[n], sums int32[n]."""
+    def space(self) -> ArrayTable:
+        """What kernels take: how rows and queries become codes."""
+        q = self.quantiser
+        return ArrayTable(rabitq.CodeSpace(
+            metric=self.metric, bits=self.bits, lossless=self.lossless, step=rabitq.STEPS[self.bits], mean=q.mean,
+            scale=q.scale, center=self.center, signs=self.signs,
+        ))  # fmt: skip
+
+    def scale(self, *, by_inner_product: bool) -> ArrayTable:
+        """What kernels take: how codes and factors become estimates of squared l2, or of inner products."""
+        return ArrayTable(EntryScale(
+            code_bytes=self.width, lossless=self.lossless, middle=(1 << self.bits) - 1,
+            weight=0.5 if by_inner_product else 1.0, add_unit=0.0 if by_inner_product else self.add_unit,
+            rescale_unit=self.rescale_unit,
+        ))  # fmt: skip
+
+    def as_queries(self, codes: NDArray[np.uint8]) -> HeadQueries:
+        """Heads (uint8[n, 64 * blocks]) as list codes take a query."""
         n = len(codes)
         query8s = np.zeros((n, self.padded_dim), np.int8)
         steps, sums = np.zeros(n, np.float32), np.zeros(n, np.int32)
         if self.lossless:
-            query8s[:, : self.dim] = (codes[:, : self.dim] ^ np.uint8(128)).view(np.int8)
+            query8s[:, : self.dim] = (codes[:, : self.dim] ^ np.uint8(128)).view(np.int8)  # code - 128
             wide = query8s.astype(np.int32)
             steps[:], sums[:] = np.einsum("ij,ij->i", wide, wide), wide.sum(axis=1)
         else:
             scratch = np.zeros(self.padded_dim, np.float32)
             rabitq.encode_queries(self.decode(codes), self.center, self.signs, scratch, query8s, steps, sums)
-        return query8s, steps, sums
+        return HeadQueries(query8s, steps, sums)
 
     def quantise(self, vectors: NDArray[np.generic]) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
         """8-bit codes uint8[n, 64 * blocks] of rows (stored dtype[n, dim], C-contiguous), and which of them are beyond
         the codes.
         """
-        codes, _, far = sq8_training.quantise(self.quantiser, vectors, 1 if self.cosine else 0)
+        codes, _, far = sq8_training.quantise(self.quantiser, vectors, self.clustering_space)
         return codes, far
 
     def decode(self, codes: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -118,7 +139,7 @@ class EntryCoder:
         codes, raw, _ = self._encode(vectors, labels, heads, repeat)
         raw[:, 0] /= np.float32(self.add_unit)
         raw[:, 1] /= np.float32(self.rescale_unit)
-        np.clip(raw, -65_504.0, 65_504.0, out=raw)
+        np.clip(raw, -_F16_MAX, _F16_MAX, out=raw)
         return codes, raw.astype(np.float16).view(np.uint32).reshape(-1)
 
     def _as_they_are(
@@ -140,29 +161,15 @@ class EntryCoder:
         codes = np.empty((len(repeat), self.width), np.uint8)
         factors = np.empty((len(repeat), 2), np.float32)
         scratch = np.empty((2, self.padded_dim), np.float32)
-        q = self.quantiser
+        space = self.space()
         total = rabitq.encode(
-            checksums.for_kernels(vectors),
-            repeat,
-            labels,
-            self.cosine,
-            heads,
-            q.mean,
-            np.float32(q.scale),
-            self.center,
-            self.signs,
-            self.bits,
-            np.float32(self.step),
-            codes,
-            factors,
-            scratch[0],
-            scratch[1],
-        )
+            checksums.for_kernels(vectors), repeat, labels, heads, space.table, codes, factors, scratch
+        )  # fmt: skip
         return codes, factors, float(total)
 
 
 def lossless_for(metric: int, dtype: np.dtype[np.generic], bits: int) -> bool:
-    return bits == 8 and metric == 0 and dtype in (np.dtype(np.uint8), np.dtype(np.int8))
+    return bits == _CODE_BITS and metric == L2 and dtype in (np.dtype(np.uint8), np.dtype(np.int8))
 
 
 def _some(rows: NDArray[Any]) -> NDArray[Any]:
@@ -189,9 +196,8 @@ def scaled(
     rows, labels = _some(sample), _some(labels)
     n = len(rows)
     _, factors, deviations = coder._encode(rows, labels, heads, np.arange(n))
-    units = [2.0 ** np.ceil(np.log2(max(float(top), 1e-30) / _F16_ROOM)) for top in np.abs(factors).max(axis=0)]
-    spread = np.sqrt(
-        deviations / max(n, 1)
-    )  # deviation of a code from what it stands for, in steps (kernels/codes/rabitq.py)
+    units = [2.0 ** np.ceil(np.log2(max(float(top), _SMALLEST_TOP) / _F16_ROOM)) for top in np.abs(factors).max(axis=0)]
+    # deviation of a code from what it stands for, in steps (kernels/codes/rabitq.py)
+    spread = np.sqrt(deviations / max(n, 1))
     error = 0.5 * spread * float(np.abs(factors[:, 1]).mean()) if coder.ip else spread
     return replace(coder, add_unit=float(units[0]), rescale_unit=float(units[1]), error=float(error))

@@ -1,5 +1,5 @@
-"""Entries of all rows on their way into lists: in memory, or in a file of checksummed blocks that a killed build's
-successor can read.
+"""Entries of all rows on their way into lists: in memory, or in a file of checksummed blocks, which the build that
+follows a killed one can read.
 
     file   := block*
     block  := crc u32 | magic "VENT" | uid u64 | first u64 | stop u64 | entries u32 | far u32 | buckets u32
@@ -9,10 +9,10 @@ successor can read.
 A block holds what became of the rows [first, stop), its entries by bucket: a run of neighbouring lists. crc is the
 CRC-32C of what lies between it and the entries, data_crc that of the entries, and uid tells the tree whose lists the
 labels mean. Blocks follow one another without a gap of rows; what comes after the last whole one was being written when
-the process died, or the power, and counts for nothing. So nothing is synced.
+the process or the power failed, and is not read. So nothing is synced. far : rows beyond the codes.
 
-Measured on 400,000 x 128 uint8, of the time of `optimize`: clustering 12 to 27 %, passing the rows 21 to 41 %, laying
-out what waits here under 1 %. Restoring lists that are over their ceiling, 27 to 48 %, is done again after a kill.
+Measured on 400,000 x 128 uint8, of the time of `optimize`: clustering 12 to 27 %, passing the rows 21 to 41 %, writing
+the bodies under 1 %. Restoring lists that are over their ceiling, 27 to 48 %, is done again after a kill.
 """
 
 from __future__ import annotations
@@ -43,17 +43,17 @@ _BLOCK = np.dtype(
 
 
 class EntrySpool:
-    """Handed over by chunks of rows, handed back by ranges of lists. One thread.
+    """Takes entries by chunks of rows, returns them by ranges of lists. Used by one thread.
 
     fd : of the file, which this object closes; -1 keeps entries in memory, for one bucket.   done : rows [0, done) are
-    past the heads.   far : those of them beyond the codes.
+    past the heads.   outliers : those of them beyond the codes.
     """
 
     def __init__(self, list_count: int, width: int, bucket_count: int, uid: int, fd: int) -> None:
         assert fd >= 0 or bucket_count == 1
         self.total_bytes = 0
         self.done = 0
-        self.far: list[NDArray[np.int64]] = [np.empty(0, np.int64)]
+        self.outliers: list[NDArray[np.int64]] = [np.empty(0, np.int64)]
         self.fd = fd
         self._uid = uid
         self._list_count = list_count
@@ -63,7 +63,7 @@ class EntrySpool:
         self._end = 0
 
     def resume(self, stop: int) -> None:
-        """Take over the blocks of an earlier life, as far as they are whole and go no further than row `stop`."""
+        """Take over the blocks of an earlier process, as far as they are whole and go no further than row `stop`."""
         length = filesystem.size(self.fd)
         while self._end < length:
             head = np.zeros(1, _BLOCK)
@@ -99,16 +99,16 @@ class EntrySpool:
         self._remember(int(head["stop"][0]), counts, meta[4 * self._bucket_count :].view("<i8").astype(np.int64), start)
         return True
 
-    def _remember(self, stop: int, counts: NDArray[np.integer], far: NDArray[np.int64], start: int) -> None:
+    def _remember(self, stop: int, counts: NDArray[np.integer], outliers: NDArray[np.int64], start: int) -> None:
         self._end = start
         for bucket, count in enumerate(counts.tolist()):
             self._parts[bucket].append((self._end, count * self._item.itemsize))
             self._end += count * self._item.itemsize
         self.total_bytes += int(counts.sum()) * self._item.itemsize
-        self.far.append(far)
+        self.outliers.append(outliers)
         self.done = stop
 
-    def add(self, entries: ListEntries, far: NDArray[np.int64], stop: int) -> None:
+    def add(self, entries: ListEntries, outliers: NDArray[np.int64], stop: int) -> None:
         """Entries of the rows [done, stop), and which of the rows are beyond the codes. Raises OSError."""
         items = np.empty(len(entries.labels), self._item)
         items["label"], items["factor"] = entries.labels, entries.factors
@@ -116,7 +116,7 @@ class EntrySpool:
         if self.fd < 0:
             self.total_bytes += items.nbytes
             self._parts[0].append(items)
-            self.far.append(far)
+            self.outliers.append(outliers)
             self.done = stop
             return
         buckets = entries.labels.astype(np.int64) * self._bucket_count // self._list_count
@@ -124,14 +124,14 @@ class EntrySpool:
         counts = np.bincount(buckets, minlength=self._bucket_count).astype("<u4")
         head = np.zeros(1, _BLOCK)
         head["magic"], head["uid"], head["first"], head["stop"] = _MAGIC, self._uid, self.done, stop
-        head["entries"], head["far"], head["buckets"] = len(items), len(far), self._bucket_count
+        head["entries"], head["far"], head["buckets"] = len(items), len(outliers), self._bucket_count
         head["data_crc"] = crc_of(items)
-        meta = np.concatenate([counts.view(np.uint8), far.astype("<i8").view(np.uint8)])
+        meta = np.concatenate([counts.view(np.uint8), outliers.astype("<i8").view(np.uint8)])
         head["crc"] = crc_of(np.concatenate([head.view(np.uint8)[4:], meta]))
         meta = np.concatenate([head.view(np.uint8), meta])
         filesystem.pwrite(self.fd, meta, self._end)
         filesystem.pwrite(self.fd, items.view(np.uint8), self._end + len(meta))
-        self._remember(stop, counts, far, self._end + len(meta))
+        self._remember(stop, counts, outliers, self._end + len(meta))
 
     def buckets(self) -> Iterator[tuple[int, int, ListEntries]]:
         """(first list, last list, their entries) in order, each once."""

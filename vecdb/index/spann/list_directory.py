@@ -6,8 +6,8 @@
                  trained_rows, add_unit, rescale_unit, error, file, uid, page_count, built_rows}
     sections : mean, center, signs, head_codes, group_codes, group_ends, lengths, pages, lives, heat, far
 
-The list file that `file` names is written and synced first; whatever it holds that the directory does not point at is
-garbage.
+lives are the writer ids of a ListsView, heat its probe counts, far its outlier rows. The list file that `file` names is
+written and synced first; whatever it holds that the directory does not point at is garbage.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from vecdb.index.clustering.cluster_tree import Heads, bias_of
 from vecdb.index.common import sealed_file
 from vecdb.index.common.quantizer import ScalarQuantizer
 from vecdb.index.spann.entry_coder import EntryCoder
-from vecdb.index.spann.posting_lists import ListsView, empty_view
+from vecdb.index.spann.posting_lists import ListsState, empty_view
 from vecdb.storage.disk.list_file import ListFile
 
 MAGIC = b"VDBSPAN\x01"
@@ -30,53 +30,54 @@ VERSION = 1
 _TREE_SECTIONS = ("mean", "center", "signs", "head_codes", "group_codes", "group_ends")
 
 
-def write(path: Path, view: ListsView, facts: dict[str, Any]) -> int:
-    """Seal `view`, whose lists all have extents. facts : what the header must say of the collection. Returns bytes."""
-    file = view.file
-    assert file is not None and (view.extents >= 0).all()
+def write(path: Path, state: ListsState, facts: dict[str, Any]) -> int:
+    """Seal lists that all have extents. facts : what the header must say of the collection. Returns bytes."""
+    view = state.view
+    assert view is not None and view.file is not None and (view.extent_pages >= 0).all()
     tree_header, tree_arrays = tree_parts(view.coder, view.heads)
     header = {
         "version": VERSION,
         **facts,
+        "sequence": state.removed,
+        "built_rows": state.built_rows,
         "indexed_rows": view.indexed,
         **tree_header,
         "replicas": view.replicas,
-        "file": file.path.name,
-        "uid": file.uid,
-        "page_count": file.page_count,
+        "file": view.file.path.name,
+        "uid": view.file.uid,
+        "page_count": view.file.page_count,
     }
     arrays: dict[str, Any] = {
         **tree_arrays,
         "lengths": view.lengths,
-        "pages": view.extents,
-        "lives": view.lives,
-        "heat": view.heat.copy(),  # searches go on counting while it is written
-        "far": view.far,
+        "pages": view.extent_pages,
+        "lives": view.writer_ids,
+        "heat": view.probe_counts.copy(),  # searches go on counting while it is written
+        "far": view.outlier_rows,
     }
     return sealed_file.write(path, MAGIC, header, arrays)
 
 
-def read(path: Path, metric: int, wanted: dict[str, Any], *, writable: bool) -> tuple[ListsView, dict[str, Any]]:
-    """(view with nothing in memory, header). Raises Corruption, or FileNotFoundError."""
+def read(path: Path, metric: int, wanted: dict[str, Any], *, writable: bool) -> ListsState:
+    """The state, with no list in memory. Raises Corruption, or FileNotFoundError."""
     header, found = sealed_file.read(path, MAGIC, VERSION)
     sealed_file.check_header(path, header, wanted)
     sections = {name: np.array(array) for name, array in found.items()}
     coder, heads = tree_of(metric, header, found)
-    lengths, extents = sections["lengths"], sections["pages"]
-    if len(lengths) != heads.count or len(extents) != heads.count:
+    lengths, pages = sections["lengths"], sections["pages"]
+    if len(lengths) != heads.count or len(pages) != heads.count:
         raise sealed_file.refuse(
-            path, "sections", f"{heads.count} lists", f"{len(lengths)} lengths, {len(extents)} pages"
+            path, "sections", f"{heads.count} lists", f"{len(lengths)} lengths, {len(pages)} pages"
         )
     file = ListFile.open(
         path.parent / header["file"], header["uid"], coder.entry_bytes, header["page_count"], writable=writable
     )
-    places = np.full(heads.count, -1, np.int64)
-    places[lengths == 0] = 0
     view = replace(
-        empty_view(coder, heads, 0, header["replicas"]), places=places, lengths=lengths, extents=extents,
-        lives=sections["lives"], heat=sections["heat"], far=sections["far"], file=file, indexed=header["indexed_rows"],
+        empty_view(coder, heads, 0, header["replicas"]), body_offsets=np.where(lengths == 0, 0, -1), lengths=lengths,
+        extent_pages=pages, writer_ids=sections["lives"], probe_counts=sections["heat"], outlier_rows=sections["far"],
+        file=file, indexed=header["indexed_rows"],
     )  # fmt: skip
-    return view, header
+    return ListsState(view, header["sequence"], header["built_rows"], view.replicas)
 
 
 def tree_parts(coder: EntryCoder, heads: Heads) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -1,19 +1,29 @@
 """One search call over lists: choose them, scan their codes, read and score the best rows.
 
     probe -> heads         [submit: extents of lists that are on disk]
-    scan  -> shortlist     lists in memory first, then what was read meanwhile
+    scan  -> shortlist     lists in memory first, then those that were read meanwhile
     read  -> vectors       of the shortlist, all at once, from the row file past the page cache
     rerank, tail, merge -> answer
 
-`ListsContext` is what follows from a view and is the same for every search of it; `ListScratch` is what one slice of
-queries works in, kept between calls by shape, so that a search allocates nothing. Any number of threads search at
-once, each with buffers of its own.
+`ListsContext` is what follows from a view and is the same for every search of it. `ListScratch` holds the buffers of
+one slice of queries, kept between calls by shape, so that a search allocates nothing. `ListSearch` is one call, or any
+number of the same. Any number of threads search at once, each with buffers of its own.
+
+How many lists a query reads: those that lie about as near as its nearest ones do.
+
+    nprobe -> ratio        a list is read while |q - head|^2 <= ratio * mean of the nearest eight
+
+The ratio is the one by which rows of the collection, taken as queries, would read `nprobe` lists on average. So a query
+among many heads reads more of them and a query close to few reads less; at equal recall that is a quarter fewer lists
+(measured on 1,000,000 SIFT rows: 24 to 28 % at recalls of 0.90 to 0.98). SPANN (Chen et al., 2021) compares with the
+nearest head alone and leaves the ratio to the user.
 """
 
 from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,31 +31,64 @@ from numpy.typing import NDArray
 from vecdb import schema
 from vecdb.index.common.sampling import evenly_spaced
 from vecdb.index.contract import Neighbors, corrupt_row_error
-from vecdb.index.row_set import EVERY_ROW_LIST
-from vecdb.index.spann.posting_lists import ListsView, PostingLists, check_extents
-from vecdb.index.spann.probe_count import LISTS_MAX, MOST, SAMPLES, Probing, most
+from vecdb.index.row_set import EVERY_ROW_BITMAP, EVERY_ROW_LIST
+from vecdb.index.spann.posting_lists import ListsView, PostingLists, ReadExtents, check_extents
+from vecdb.kernels.array_table import ArrayTable
 from vecdb.kernels.primitives import checksums
-from vecdb.kernels.search import exact_scan
-from vecdb.kernels.search import list_scan as kernels
+from vecdb.kernels.search import exact_scan, list_probe, list_rerank, list_scan
+from vecdb.kernels.search.list_probe import NEAREST, ListWork
 from vecdb.schema import Visibility
-from vecdb.storage.disk import filesystem, list_file
+from vecdb.storage.disk import filesystem, list_file, row_format
 from vecdb.storage.disk.row_file import RowArrays
-from vecdb.storage.kv import record_format
 
+PROBE_SAMPLES = 64  # rows taken as queries, by which the lists of a query are counted
+COMPARED_LISTS_MAX = (
+    2_048  # heads compared of each such row: for more lists than that, every query reads as many as asked
+)
+_MOST = 1.5  # times nprobe that one query may read
+_SMALLEST_MEAN = np.float32(1e-30)  # of distances to the nearest heads, which may all be 0
 _UNROLLED_BYTES_MAX = 128  # wider codes gain nothing by a width known when the kernel is compiled
 _REACH_PER_PROBE, _REACH_MORE = 10, 1_600  # heads compared: finds 98 % of the nearest (measured on 20,000 heads)
 _SLACK_ON_DISK = 1.5  # where a list costs a read of its own, none of its rows should be lost for want of another
 _STEADY = 10  # heads may change by a tenth before lists are counted anew
 _STAGED_MIN = 16  # extents, from which half are scanned while the others are under way
 _KEPT_MAX, _SHAPES_MAX, _KEPT_BYTES = 64, 8, 4 << 20  # buffers of one shape; shapes; bytes of one that is kept
+_PAGES_MIN_BYTES = 1 << 18  # read into: grown to twice what is wanted, at least this
 
-# what `Neighbors.work` counts
-HEADS, ENTRIES, PROBES, RERANKED, READS, BYTES, NS_PROBE, NS_SCAN, NS_READ, NS_RERANK = range(10)
-WORK = 10
+WORK = len(ListWork)
+_NO_RATIO = np.float32(np.inf)  # keeps all lists
 
 Rows64 = NDArray[np.int64]
 
 _NONE: Rows64 = np.empty(0, np.int64)
+
+
+def probes_max(probes: int, heads: int) -> int:
+    """Lists that one query may read where `probes` (at most heads) are wanted on average: just those where they are too
+    few to speak of near ones, all there are, or more than a sampled row is compared with.
+    """
+    width = min(heads, int(_MOST * probes))
+    return width if NEAREST <= probes < heads and width <= COMPARED_LISTS_MAX else probes
+
+
+class ProbeRatios:
+    """The ratio for each number of lists. nears : squared distances of sampled rows to their nearest heads,
+    float32[samples, lists], in any order.
+    """
+
+    def __init__(self, nears: NDArray[np.float32]) -> None:
+        nears = np.sort(nears, axis=1)
+        self._ratios = nears / np.maximum(nears[:, :NEAREST].mean(axis=1, keepdims=True), _SMALLEST_MEAN)
+        self._known: dict[int, float] = {}
+
+    def ratio(self, probes: int, width: int) -> float:
+        """The ratio for `probes` lists on average, `width` at most."""
+        known = self._known.get(probes)
+        if known is None:
+            within = self._ratios[:, :width].ravel()  # a few heads have come since they were sampled: width may be more
+            last = min(probes * len(self._ratios), len(within) - 1)
+            known = self._known[probes] = float(np.partition(within, last)[last])
+        return known
 
 
 def _slack(probes: int, heads: int) -> float:
@@ -74,7 +117,7 @@ class RowFile:
 
 
 class ListsContext:
-    """What every search of one view needs."""
+    """What every search of one view needs: tables that kernels take, and free buffers."""
 
     def __init__(
         self,
@@ -91,45 +134,52 @@ class ListsContext:
         self.metric = metric
         self.row_file = row_file
         self.lists = lists
+        self.ip = coder.ip
         self.mean_length = max(1.0, float(view.lengths.mean()))
         self.longest = int(view.lengths.max(initial=1))
         self.largest_group = heads.largest_group
-        self.all_in_memory = bool((view.places >= 0).all())
+        self.all_in_memory = bool((view.body_offsets >= 0).all())
         self.vectors = checksums.for_kernels(arrays.vectors)
-        self.row_bytes = arrays.vectors.shape[1] * arrays.vectors.itemsize
         self.bits = (0,) * coder.bits
-        self.chunks = (0,) * (coder.width // 16 if coder.width <= _UNROLLED_BYTES_MAX else 0)
-        self.head_args = (
-            heads.codes, heads.bias, heads.group_codes, heads.group_bias, heads.group_ends, coder.quantiser.mean,
-            np.float32(coder.quantiser.scale), coder.center, coder.signs,
-        )  # fmt: skip
-        self.code_args = (
-            coder.width, coder.lossless, np.float32(0.5 if coder.ip else 1.0), np.float32(0.0 if coder.ip else
-            coder.add_unit), np.float32(coder.rescale_unit),
-        )  # fmt: skip
+        chunks = coder.width // list_scan.CHUNK_BYTES if coder.width <= _UNROLLED_BYTES_MAX else 0
+        self.chunks = (0,) * chunks
+        self.blocks = heads.blocks
+        self.heads = heads.table(by_inner_product=coder.ip)
+        self.space = coder.space()
+        self.scale = coder.scale(by_inner_product=coder.ip)
+        self.list_arrays = ArrayTable(list_scan.ListArrays(
+            lengths=view.lengths, extent_pages=view.extent_pages, probe_counts=view.probe_counts,
+            in_several=view.replicas > 1, entry_bytes=coder.entry_bytes, header_bytes=list_file.EXTENT_BYTES,
+            page_bytes=list_file.PAGE,
+        ))  # fmt: skip
+        self.layout = ArrayTable(list_rerank.RowFileLayout(
+            header_bytes=row_format.HEADER_BYTES, page_bytes=list_file.PAGE,
+            row_bytes=arrays.vectors.shape[1] * arrays.vectors.itemsize, crcs=arrays.crcs,
+        ))  # fmt: skip
         self._free: dict[tuple[int, int, int, int], list[ListScratch]] = {}
-        self._probing: Probing | None = None
+        self._ratios: ProbeRatios | None = None
         if previous is not None and abs(previous.view.heads.count - heads.count) * _STEADY < heads.count:
-            self._probing = previous._probing  # what holds for nearly the same heads
+            self._ratios = previous._ratios  # what holds for nearly the same heads
 
     def probing(self, probes: int) -> tuple[int, float]:
-        """(lists that a query may read, how much farther than the nearest they may be) for so many on average; see
-        probe_count.py. Under ip the distance of a list is no measure.
+        """(lists that a query may read, how much farther than the nearest they may be) for so many on average. Under ip
+        the distance of a list is no measure.
         """
-        width = probes if self.view.coder.ip else most(probes, self.view.heads.count)
+        width = probes if self.ip else probes_max(probes, self.view.heads.count)
         if width == probes:
             return probes, float("inf")
-        if self._probing is None:
-            self._probing = Probing(self._sampled())
-        return width, self._probing.ratio(probes, width)
+        if self._ratios is None:
+            self._ratios = ProbeRatios(self._sampled())
+        return width, self._ratios.ratio(probes, width)
 
     def _sampled(self) -> NDArray[np.float32]:
         """Squared distances of some rows to their nearest heads: float32[samples, lists]."""
-        picked = evenly_spaced(self.view.indexed, SAMPLES)
+        picked = evenly_spaced(self.view.indexed, PROBE_SAMPLES)
         queries = np.ascontiguousarray(self.arrays.vectors[picked], np.float32)
-        b = ListScratch(self, len(picked), 1, min(LISTS_MAX, self.view.heads.count), 1)
-        choose(self, b, queries, float("inf"), np.zeros(WORK, np.int64))
-        return b.nears
+        b = ListScratch(self, len(picked), 1, min(COMPARED_LISTS_MAX, self.view.heads.count), 1)
+        choose(self, b, queries, _NO_RATIO, np.zeros(WORK, np.int64))
+        nears: NDArray[np.float32] = b.probed.nears
+        return nears
 
     def take(self, nq: int, limit: int, probes: int, most: int) -> ListScratch:
         kept = self._free.get((nq, limit, probes, most))
@@ -146,265 +196,247 @@ class ListsContext:
             if len(self._free) >= _SHAPES_MAX:
                 self._free.clear()  # callers who change their parameters all the time pay for new ones
             kept = self._free.setdefault(buffers.shape, [])
-        if len(kept) < _KEPT_MAX and buffers.nbytes() < _KEPT_BYTES:
+        if len(kept) < _KEPT_MAX and buffers.nbytes + len(buffers.pages) < _KEPT_BYTES:
             kept.append(buffers)
 
 
 class ListScratch:
-    """What one slice of queries works in; the kernels of kernels/search/list_scan.py say what each array is for."""
+    """Buffers of one slice of queries, and their tables; the classes of the tables say what each array is for.
 
-    def __init__(self, prepared: ListsContext, nq: int, limit: int, probes: int, most: int) -> None:
-        coder, heads = prepared.view.coder, prepared.view.heads
+    keys, sizes : of the answers: those of the lists, and those of the tail.   buffer_offsets : int64[lists], where
+    the body of a list is in `pages`, or -1.
+    """
+
+    def __init__(self, context: ListsContext, nq: int, limit: int, probes: int, most: int) -> None:
+        coder, heads = context.view.coder, context.view.heads
         self.shape = (nq, limit, probes, most)
         self.keys = np.zeros((2, nq, limit + 1), np.int64)
         self.sizes = np.zeros((2, nq), np.int64)
         self.merge_places = np.zeros(2, np.int64)
-        self.probes = np.zeros((nq, probes), np.int32)
-        self.nears = np.zeros((nq, probes), np.float32)
-        self.counts = np.zeros(nq, np.int32)
-        self.query8s = np.zeros((nq, coder.padded_dim), np.int8)
-        self.steps = np.zeros(nq, np.float32)
-        self.sums = np.zeros(nq, np.int32)
-        self.units = np.ones(nq, np.float32)
-        self.norms = np.zeros(nq, np.float32)
-        self.errors = np.zeros((nq, most + 1), np.float32)
-        reach = int(_REACH_PER_PROBE * probes / MOST) + max(_REACH_MORE, probes)
-        self.reach = reach
-        self.probe_scratch = (
-            np.zeros(coder.dim, np.float32), np.zeros(coder.padded_dim, np.float32),
-            np.zeros(len(heads.group_ends), np.int64), np.zeros(reach + prepared.largest_group + 64, np.int64),
-            np.zeros(heads.codes.shape[1], np.int8), np.zeros(heads.codes.shape[1], np.int16),
+        self.answers = ArrayTable(list_rerank.Answers(self.keys[0], self.sizes[0]))
+        self.reach = int(_REACH_PER_PROBE * probes / _MOST) + max(_REACH_MORE, probes)
+        width = heads.codes.shape[1]
+        self.head_scratch = ArrayTable(list_probe.HeadScratch(
+            query8=np.zeros(width, np.int8), query16=np.zeros(width, np.int16),
+            group_keys=np.zeros(len(heads.group_ends), np.int64),
+            keys=np.zeros(self.reach + context.largest_group + 64, np.int64),
+        ))  # fmt: skip
+        self.probed: Any = list_probe.ProbedQueries(
+            lists=np.zeros((nq, probes), np.int32), nears=np.zeros((nq, probes), np.float32),
+            counts=np.zeros(nq, np.int32), query8s=np.zeros((nq, coder.padded_dim), np.int8),
+            steps=np.zeros(nq, np.float32), sums=np.zeros(nq, np.int32), units=np.ones(nq, np.float32),
+            norms=np.zeros(nq, np.float32), unit=np.zeros(coder.dim, np.float32),
+            rotated=np.zeros(coder.padded_dim, np.float32),
         )  # fmt: skip
-        self.shortlist = np.zeros((nq, most + 1), np.int64)
-        self.kept = np.zeros(nq, np.int32)
-        self.dots = np.zeros(prepared.longest, np.int32)
-        self.estimates = np.zeros(prepared.longest, np.float32)
-        self.there = np.zeros(0, np.int64)
-        self.extents = tuple(np.zeros(nq * probes, np.int64) for _ in range(4))
-        self.reads = tuple(np.zeros(nq * most, np.int64) for _ in range(5))
-        vectors = prepared.arrays.vectors
+        self.probed_table = ArrayTable(self.probed).table
+        self.shortlist: Any = list_scan.ListShortlist(
+            keys=np.zeros((nq, most + 1), np.int64), errors=np.zeros((nq, most + 1), np.float32),
+            sizes=np.zeros(nq, np.int32), dots=np.zeros(context.longest, np.int32),
+            estimates=np.zeros(context.longest, np.float32),
+        )  # fmt: skip
+        self.shortlist_table = ArrayTable(self.shortlist).table
+        self.buffer_offsets = np.full(0 if context.all_in_memory else heads.count, -1, np.int64)
+        self.extents: Any = list_scan.ExtentReads(
+            lists=np.zeros(nq * probes, np.int64), offsets=np.zeros(nq * probes, np.int64),
+            sizes=np.zeros(nq * probes, np.int64), starts=np.zeros(nq * probes, np.int64),
+        )  # fmt: skip
+        self.extents_table = ArrayTable(self.extents).table
+        vectors = context.arrays.vectors
         staging = np.zeros((1, vectors.shape[1]), vectors.dtype)
-        self.staging = (checksums.for_kernels(staging), staging.view(np.uint8))
+        self.staging = checksums.for_kernels(staging)
+        self.reads: Any = list_rerank.RowReads(
+            rows=np.zeros(nq * most, np.int64), owners=np.zeros(nq * most, np.int64),
+            offsets=np.zeros(nq * most, np.int64), sizes=np.zeros(nq * most, np.int64),
+            starts=np.zeros(nq * most, np.int64), staged=staging.view(np.uint8),
+        )  # fmt: skip
+        self.reads_table = ArrayTable(self.reads).table
         self.tail = np.zeros(exact_scan.BLOCK_ROWS, np.int32)
-        self._pages: NDArray[np.uint8] = np.empty(0, np.uint8)
+        self.nbytes = 8 * (2 * nq * (limit + 1) + nq * (most + 1) + 5 * nq * most)  # of keys and reads
+        self.pages: NDArray[np.uint8] = np.empty(0, np.uint8)
 
-    def nbytes(self) -> int:
-        return self._pages.nbytes + self.shortlist.nbytes + self.keys.nbytes + sum(a.nbytes for a in self.reads)
-
-    def pages(self, nbytes: int) -> NDArray[np.uint8]:
-        """Page-aligned bytes for direct I/O."""
-        if len(self._pages) < nbytes:
-            self._pages = filesystem.reserve_memory(max(2 * nbytes, 1 << 18), np.uint8)
-        return self._pages
+    def grow(self, nbytes: int) -> None:
+        """Make room for so many page-aligned bytes, for direct I/O."""
+        self.pages = filesystem.reserve_memory(max(2 * nbytes, _PAGES_MIN_BYTES), np.uint8)
 
 
 def choose(
-    prepared: ListsContext, b: ListScratch, queries: NDArray[np.float32], ratio: float, work: NDArray[np.int64]
+    context: ListsContext, b: ListScratch, queries: NDArray[np.float32], ratio: np.float32, work: NDArray[np.int64]
 ) -> None:
-    """Fill b.probes, b.nears and b.counts with the lists of each query, and what the scan takes of the queries."""
-    coder = prepared.view.coder
-    kernels.probe(
-        queries, coder.cosine, coder.ip, coder.lossless, b.probes.shape[1], b.reach, np.float32(ratio),
-        *prepared.head_args, b.probes, b.nears, b.counts, b.query8s, b.steps, b.sums, b.units, b.norms,
-        *b.probe_scratch, work, prepared.view.heads.blocks,
+    """Fill b.probed with the lists of each query, and what the scan takes of the queries."""
+    list_probe.probe(
+        queries, ratio, b.reach, context.heads.table, context.space.table, b.probed_table, b.head_scratch.table, work,
+        context.blocks,
     )  # fmt: skip
 
 
 class ListSearch:
-    """One search call: what is the same for all its queries."""
+    """What is the same for all queries of one search call, and for all calls with the same parameters."""
 
     def __init__(
-        self,
-        prepared: ListsContext,
-        config: schema.Spann,
-        limit: int,
-        nprobe: int | None,
-        visibility: Visibility,
-        allow: NDArray[np.uint64],
+        self, context: ListsContext, config: schema.Spann, limit: int, nprobe: int | None, visibility: Visibility
     ) -> None:
-        self.prepared = prepared
-        self.view = prepared.view
+        self.context = context
+        self.view = context.view
         self.limit = limit
         self.visibility = visibility
-        self.allow = allow
+        heads = self.view.heads.count
         asked = nprobe or config.nprobe or 1
-        self.probes = min(self.view.heads.count, max(asked, int(2 * limit / prepared.mean_length) + 1))
-        self.width, self.ratio = prepared.probing(self.probes)
+        self.probes = min(heads, max(asked, int(2 * limit / context.mean_length) + 1))
+        self.width, ratio = context.probing(self.probes)
+        self.ratio = np.float32(ratio)
         self.most = max(limit + 2, config.rerank or 4 * limit + 20)
         self.least = limit + max(2, limit // 5)
-        errors = _slack(self.probes, self.view.heads.count)
-        if not prepared.all_in_memory:
+        errors = _slack(self.probes, heads)
+        if not context.all_in_memory:
             errors = max(errors, _SLACK_ON_DISK)
         self.slack = np.float32(self.view.coder.error * errors)
 
-    def answer(self, queries: NDArray[np.float32], found: Neighbors) -> None:
-        """Answer a slice of queries (float32[nq, dim]) in place; work is added to."""
+    def answer(
+        self, queries: NDArray[np.float32], found: Neighbors, allow: NDArray[np.uint64] = EVERY_ROW_BITMAP
+    ) -> None:
+        """Answer a slice of queries (float32[nq, dim]) in `found`, to whose work is added. allow : bitmap of rows that
+        may be returned.
+        """
         work = found.work
-        b = self.prepared.take(len(queries), self.limit, self.width, self.most)
+        b = self.context.take(len(queries), self.limit, self.width, self.most)
         b.sizes[:] = 0
-        b.kept[:] = 0
+        b.shortlist.sizes[:] = 0
         begun = time.perf_counter_ns()
-        choose(self.prepared, b, queries, self.ratio, work)
+        choose(self.context, b, queries, self.ratio, work)
         probed = time.perf_counter_ns()
-        work[NS_PROBE] += probed - begun
-        if self.prepared.all_in_memory:
-            arena = self.view.arena
-            self._scan(b, self.view.places, arena.data, arena.data16, arena.data32, work)
+        work[ListWork.NS_PROBE] += probed - begun
+        if self.context.all_in_memory:
+            self._scan(b, self.view.body_offsets, self.view.arena.data, allow, work)
         else:
-            self._scan_and_read(b, work)
-        work[NS_SCAN] += time.perf_counter_ns() - probed
+            self._scan_and_read(b, allow, work)
+        work[ListWork.NS_SCAN] += time.perf_counter_ns() - probed
         self._rerank(b, queries, work)
-        if len(self.view.far):
-            self._far(b, queries, work)
+        if len(self.view.outlier_rows):
+            self._score_outliers(b, queries, allow, work)
         if self.visibility.row_count > self.view.indexed:
-            self._tail(b, queries)
+            self._scan_tail(b, queries, allow)
         exact_scan.merge(b.keys, b.sizes, b.merge_places, self.limit, found.rows, found.distances, found.counts)
-        self.prepared.give(b)
+        self.context.give(b)
 
     def _scan(
         self,
         b: ListScratch,
-        places: Rows64,
+        body_offsets: Rows64,
         data: NDArray[np.uint8],
-        data16: NDArray[np.uint16],
-        data32: NDArray[np.uint32],
+        allow: NDArray[np.uint64],
         work: NDArray[np.int64],
     ) -> None:
-        """Scan those probed lists whose bodies `places` (int64[lists]) finds in `data`."""
-        visibility = self.visibility
-        kernels.scan(
-            b.probes, b.nears, b.counts, places, self.view.lengths, data, data16, data32, *self.prepared.code_args,
-            b.query8s, b.steps, b.sums, b.units, self.view.replicas > 1, visibility.row_count, visibility.sequence,
-            self.prepared.arrays.deleted, self.allow, b.shortlist, b.errors, b.kept, b.dots, b.estimates,
-            work, self.prepared.bits, self.prepared.chunks,
+        """Scan those probed lists whose bodies are in `data`, at body_offsets (int64[lists]) that are not negative."""
+        context, visibility = self.context, self.visibility
+        list_scan.scan(
+            body_offsets, data, context.list_arrays.table, context.scale.table, b.probed_table, b.shortlist_table,
+            visibility.row_count, visibility.sequence, context.arrays.deleted, allow, work, context.bits,
+            context.chunks,
         )  # fmt: skip
 
-    def _scan_and_read(self, b: ListScratch, work: NDArray[np.int64]) -> None:
+    def _scan_and_read(self, b: ListScratch, allow: NDArray[np.uint64], work: NDArray[np.int64]) -> None:
         """Lists in memory are scanned while the others are being read, and those that came first before the rest."""
         view = self.view
-        if len(b.there) != view.heads.count:
-            b.there = np.full(view.heads.count, -1, np.int64)
-        which, offsets, sizes, starts = b.extents
         waited = 0
-        count, nbytes, resident = kernels.choose_lists(
-            b.probes, b.counts, view.places, view.lengths, view.extents, view.coder.entry_bytes, list_file.EXTENT_BYTES,
-            list_file.PAGE, view.heat, b.there, which, offsets, sizes, starts,
-        )  # fmt: skip
-        which, offsets, sizes, starts = which[:count], offsets[:count], sizes[:count], starts[:count]
-        buffer = b.pages(nbytes)
-        ring = self.prepared.lists.rings.take()
+        count, nbytes, resident = list_scan.choose_lists(
+            view.body_offsets, b.buffer_offsets, self.context.list_arrays.table, b.probed_table, b.extents_table
+        )
+        lists, offsets, sizes, starts = (array[:count] for array in b.extents)
+        if nbytes > len(b.pages):
+            b.grow(nbytes)
+        batch = self.context.lists.read_batches.take()
         try:
             if count:
                 assert view.file is not None
-                ring.submit(view.file.fd, offsets, sizes, buffer, starts)
+                batch.submit(view.file.fd, offsets, sizes, b.pages, starts)
             if resident:
-                self._scan(b, view.places, view.arena.data, view.arena.data16, view.arena.data32, work)
+                self._scan(b, view.body_offsets, view.arena.data, allow, work)
             if count == 0:
                 return
-            extents = (which, starts, sizes, buffer)
             begun = time.perf_counter_ns()
-            early = ring.arrived(count // 2) if count >= _STAGED_MIN else _NONE
+            early = batch.arrived(count // 2) if count >= _STAGED_MIN else _NONE
             waited = time.perf_counter_ns() - begun
             if len(early):
-                self._scan_extents(b, extents, early, sizes, work)
+                self._scan_extents(b, ReadExtents(lists, starts, sizes, sizes, b.pages), early, allow, work)
             begun = time.perf_counter_ns()
-            got = ring.wait()
+            got = batch.wait()
             waited += time.perf_counter_ns() - begun
         finally:
-            self.prepared.lists.rings.give(ring)
+            self.context.lists.read_batches.give(batch)
         late = np.ones(count, np.bool_)
         late[early] = False
-        self._scan_extents(b, extents, np.flatnonzero(late), got, work)
-        work[READS] += count
-        work[BYTES] += nbytes
-        work[NS_READ] += waited
-        work[NS_SCAN] -= waited
+        self._scan_extents(b, ReadExtents(lists, starts, sizes, got, b.pages), np.flatnonzero(late), allow, work)
+        work[ListWork.READS] += count
+        work[ListWork.BYTES] += nbytes
+        work[ListWork.NS_READ] += waited
+        work[ListWork.NS_SCAN] -= waited
 
     def _scan_extents(
         self,
         b: ListScratch,
-        extents: tuple[Rows64, Rows64, Rows64, NDArray[np.uint8]],
+        extents: ReadExtents,
         some: Rows64,
-        got: Rows64,
+        allow: NDArray[np.uint64],
         work: NDArray[np.int64],
     ) -> None:
-        """Scan those of the extents (lists, starts, sizes, buffer) that `some` numbers, of which `got` bytes are in."""
-        which, starts, sizes, buffer = extents
-        check_extents(self.view, some, which, starts, sizes, got, buffer)
-        lists = which[some]
-        b.there[lists] = starts[some] + list_file.EXTENT_BYTES
-        self._scan(b, b.there, buffer, buffer.view(np.uint16), buffer.view(np.uint32), work)
-        b.there[lists] = -1
+        """Scan those of the extents that `some` numbers."""
+        check_extents(self.view, extents, some)
+        lists = extents.lists[some]
+        b.buffer_offsets[lists] = extents.starts[some] + list_file.EXTENT_BYTES
+        self._scan(b, b.buffer_offsets, extents.buffer, allow, work)
+        b.buffer_offsets[lists] = -1
 
     def _rerank(self, b: ListScratch, queries: NDArray[np.float32], work: NDArray[np.int64]) -> None:
-        prepared, arrays = self.prepared, self.prepared.arrays
+        context, reads = self.context, b.reads
         begun = time.perf_counter_ns()
-        rows, owners, offsets, lengths, places = b.reads
-        total, ranges, nbytes = kernels.choose_reads(
-            b.shortlist, b.errors, b.kept, self.limit, self.least, self.slack, b.norms, self.view.coder.ip,
-            record_format.ROW_HEADER_BYTES, prepared.row_bytes, list_file.PAGE, rows, owners, offsets, lengths, places,
+        total, ranges, nbytes = list_rerank.choose_reads(
+            b.probed_table, b.shortlist_table, context.layout.table, b.reads_table, self.limit, self.least, self.slack,
+            context.ip,
         )  # fmt: skip
-        buffer = b.pages(nbytes)
-        ring = prepared.lists.rings.take()
+        if nbytes > len(b.pages):
+            b.grow(nbytes)
+        batch = context.lists.read_batches.take()
         try:
-            got = ring.read(prepared.row_file.fd, offsets[:ranges], lengths[:ranges], buffer, places[:ranges])
+            got = batch.read(
+                context.row_file.fd, reads.offsets[:ranges], reads.sizes[:ranges], b.pages, reads.starts[:ranges]
+            )
         finally:
-            prepared.lists.rings.give(ring)
+            context.lists.read_batches.give(batch)
         if ranges and got[got.argmin()] < 0:
             raise OSError(-int(got.min()), "reading the row file")
         read = time.perf_counter_ns()
-        bad = kernels.rerank(
-            queries,
-            prepared.metric,
-            b.kept,
-            rows,
-            owners,
-            offsets,
-            places,
-            record_format.ROW_HEADER_BYTES,
-            buffer,
-            *b.staging,
-            arrays.crcs,
-            b.keys[0],
-            b.sizes[0],
-        )
+        bad = list_rerank.rerank(
+            queries, context.metric, b.staging, b.pages, b.shortlist_table, context.layout.table, b.reads_table,
+            b.answers.table,
+        )  # fmt: skip
         if bad >= 0:
-            raise corrupt_row_error(bad, arrays)
-        work[RERANKED] += total
-        work[READS] += ranges
-        work[BYTES] += nbytes
-        work[NS_READ] += read - begun
-        work[NS_RERANK] += time.perf_counter_ns() - read
+            raise corrupt_row_error(bad, context.arrays)
+        work[ListWork.RERANKED] += total
+        work[ListWork.READS] += ranges
+        work[ListWork.BYTES] += nbytes
+        work[ListWork.NS_READ] += read - begun
+        work[ListWork.NS_RERANK] += time.perf_counter_ns() - read
 
-    def _far(self, b: ListScratch, queries: NDArray[np.float32], work: NDArray[np.int64]) -> None:
+    def _score_outliers(
+        self, b: ListScratch, queries: NDArray[np.float32], allow: NDArray[np.uint64], work: NDArray[np.int64]
+    ) -> None:
         """Rows whose codes say little are scored on their vectors, a few hundred at most."""
-        arrays, visibility = self.prepared.arrays, self.visibility
-        bad = kernels.score_rows(
-            queries, self.view.far, visibility.row_count, visibility.sequence, self.allow, self.prepared.metric,
-            self.prepared.vectors, arrays.crcs, arrays.verified, arrays.deleted, b.keys[0], b.sizes[0],
+        arrays, visibility = self.context.arrays, self.visibility
+        bad = list_rerank.score_rows(
+            queries, self.context.metric, self.view.outlier_rows, visibility.row_count, visibility.sequence, allow,
+            self.context.vectors, arrays.crcs, arrays.verified, arrays.deleted, b.answers.table,
         )  # fmt: skip
         if bad >= 0:
             raise corrupt_row_error(bad, arrays)
-        work[RERANKED] += len(queries) * len(self.view.far)
+        work[ListWork.RERANKED] += len(queries) * len(self.view.outlier_rows)
 
-    def _tail(self, b: ListScratch, queries: NDArray[np.float32]) -> None:
+    def _scan_tail(self, b: ListScratch, queries: NDArray[np.float32], allow: NDArray[np.uint64]) -> None:
         """Rows that no list has yet, compared with their vectors."""
-        arrays, visibility = self.prepared.arrays, self.visibility
+        arrays, visibility = self.context.arrays, self.visibility
         bad = exact_scan.scan_rows(
-            queries,
-            b.keys[1],
-            b.sizes[1],
-            EVERY_ROW_LIST,
-            self.view.indexed,
-            visibility.row_count,
-            visibility.sequence,
-            self.allow,
-            self.prepared.metric,
-            self.prepared.vectors,
-            arrays.crcs,
-            arrays.verified,
-            arrays.deleted,
-            b.tail,
-        )
+            queries, b.keys[1], b.sizes[1], EVERY_ROW_LIST, self.view.indexed, visibility.row_count,
+            visibility.sequence, allow, self.context.metric, self.context.vectors, arrays.crcs, arrays.verified,
+            arrays.deleted, b.tail,
+        )  # fmt: skip
         if bad >= 0:
             raise corrupt_row_error(bad, arrays)

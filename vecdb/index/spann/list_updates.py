@@ -1,18 +1,21 @@
 """Rows into lists, and lists kept to their size: append, split, merge, reassign (after SPFresh, Xu et al., 2023).
 
-    place     new rows -> nearest lists; a list that would pass its ceiling is split in the same step
-    restore   lists over the ceiling or nearly empty -> other heads in their place; their rows are assigned anew
+    append_rows            new rows -> nearest lists; a list that would pass its ceiling is split in the same step
+    rebalance              lists over the ceiling or nearly empty -> other heads; their rows are assigned anew
+    drop_deleted_entries   dead entries leave the lists in memory
+    renumbered_lists       lists under the row numbers that a vacuum gave
 
-A list that is split or merged away gives all its rows back, and each finds its nearest lists among all the heads there
-are then, so a row that the old head kept only for want of a nearer one moves. Rows of neighbouring lists that are
-nearer to a new head, by their codes, are assigned anew with them. Nothing is written in place: every step
-ends in one `PostingLists.change`. Bounded: a step takes the rows that it is given and restructures at most a fixed
-number of lists.
+A list that is split or merged away gives all its rows back, and each is assigned to its nearest lists among all the
+heads that there are then, so a row moves that the old head kept only because no nearer one existed. Rows of
+neighbouring lists that are nearer to a new head, by their codes, are assigned anew with them. Nothing is written in
+place: every step ends in one `PostingLists.change`. A step takes the rows that it is given and restructures at most a
+fixed number of lists.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +25,10 @@ from vecdb.index.clustering.cluster_tree import Heads, heads_of, regroup, split
 from vecdb.index.contract import Progress, corrupt_row_error
 from vecdb.index.spann.entry_coder import EntryCoder
 from vecdb.index.spann.posting_lists import ListEntries, ListsView, PostingLists, batches, empty_view, with_room
+from vecdb.kernels.array_table import ArrayTable
 from vecdb.kernels.build import list_assignment, list_bodies
 from vecdb.kernels.primitives import checksums
+from vecdb.kernels.primitives.visibility import deleted_by
 
 _FILL = 0.55  # of the ceiling: how full the parts of a split are
 _EMPTY_SHARE = 32  # a list with less than 1/32 of the ceiling is merged away
@@ -31,54 +36,49 @@ _VICTIMS_MAX = 512  # lists restructured in one round
 _ROUNDS_MAX = 64
 _NEIGHBOURS = 32  # lists around each new head whose rows may be nearer to it (SPFresh looks at 64)
 _CLOSER = 0.95  # of its own distance that a row must come under to be assigned anew
+_RENUMBERING_MORE_BYTES = 1 << 20  # of an arena for lists that are renumbered, beside twice what they take
 _MOVED_MAX = 65_536  # rows taken from neighbours in one round
+_GROUP_SHARE, _GROUP_MORE = 16, 64  # heads are grouped anew when a group has more than 16 sqrt(heads) + 64 of them: a
+# query compares with whole groups, which should hold about sqrt(heads); the constant keeps small trees from it
 
 Rows64 = NDArray[np.int64]
 
 
-def place(lists: PostingLists, stop: int, ceiling: int, threads: int) -> None:
+def append_rows(lists: PostingLists, stop: int, ceiling: int, threads: int) -> None:
     """Move the tail rows [indexed, stop) into lists."""
-    view = _view(lists)
+    view = lists.current()
     arrays = lists.rows.arrays
     first = view.indexed
     bad = checksums.verify_rows(arrays.vectors, first, stop, arrays.crcs, arrays.verified)
     if bad >= 0:
         raise corrupt_row_error(bad, arrays)
-    rows = np.arange(first, stop, dtype=np.int64)
-    deleted = arrays.deleted[first:stop]
-    rows = rows[(deleted == 0) | (deleted > np.uint64(lists.removed))]
+    rows = first + np.flatnonzero(~deleted_by(arrays.deleted[first:stop], lists.removed))
     vectors = np.ascontiguousarray(arrays.vectors[rows])
     codes, beyond = view.coder.quantise(vectors)
     labels = assign_to_heads(view.heads, codes, lists.replicas, threads, lists.workers)
     _drop_replicas(labels, view.lengths, ceiling)
     entries = lists.entries(view.coder, view.heads, vectors, rows, labels, threads)
-    lists.change(
-        view.heads,
-        np.arange(view.heads.count),
-        np.unique(entries.labels).astype(np.int64),
-        entries,
-        indexed=stop,
-        far=rows[beyond],
-    )
-    restore(lists, ceiling, threads)
+    touched = np.unique(entries.labels).astype(np.int64)
+    lists.change(view.heads, _as_they_are(view), touched, entries, indexed=stop, outliers=rows[beyond])
+    rebalance(lists, ceiling, threads)
 
 
-def restore(lists: PostingLists, ceiling: int, threads: int, progress: Progress = None) -> None:
+def rebalance(lists: PostingLists, ceiling: int, threads: int, progress: Progress = None) -> None:
     """Split every list over the ceiling and merge away the nearly empty ones. progress : (lists split, of those that
     were over it at first).
     """
     first = 0
     for _ in range(_ROUNDS_MAX):
-        view = _view(lists)
+        view = lists.current()
         over = np.flatnonzero(view.lengths > ceiling)
         first = max(first, len(over))
         if progress is not None:
             progress(first - len(over), max(1, first))
         if len(over):
             over = over[:_VICTIMS_MAX]
-            live = _live(lists, view, over)
+            live = lists.live_counts(view, over)
             if (live < view.lengths[over]).any():  # without their dead entries some are short enough
-                lists.change(view.heads, np.arange(view.heads.count), over, _none(view.coder))
+                lists.change(view.heads, _as_they_are(view), over, _no_entries(view.coder))
                 continue
         small = np.flatnonzero(view.lengths * _EMPTY_SHARE < ceiling)[: _VICTIMS_MAX - len(over)]
         if view.heads.count - len(small) < 1:
@@ -86,52 +86,31 @@ def restore(lists: PostingLists, ceiling: int, threads: int, progress: Progress 
         if len(over) + len(small) == 0:
             return
         _restructure(lists, over, small, ceiling, threads)
-        if len(over) == 0 and _view(lists).lengths.max(initial=0) <= ceiling:
-            return  # lists that are small now have their turn with the next step
+        if len(over) == 0 and lists.current().lengths.max(initial=0) <= ceiling:
+            return  # lists that are small now are looked at in the next step
 
 
-def _view(lists: PostingLists) -> ListsView:
-    assert lists.view is not None
-    return lists.view
+def _as_they_are(view: ListsView) -> Rows64:
+    """`sources` of a change that keeps the heads."""
+    return np.arange(view.heads.count)
 
 
-def _none(coder: EntryCoder) -> ListEntries:
+def _no_entries(coder: EntryCoder) -> ListEntries:
     return ListEntries(
         np.empty(0, np.int32), np.empty(0, np.int64), np.empty((0, coder.width), np.uint8), np.empty(0, np.uint32)
     )
 
 
-def _live(lists: PostingLists, view: ListsView, which: Rows64) -> NDArray[np.int32]:
-    _, data32, places = lists.bodies(view, which)
-    live = np.zeros(len(which), np.int32)
-    list_bodies.count_live(
-        which, places, view.lengths, data32, view.coder.width, lists.rows.arrays.deleted, lists.removed,
-        np.empty(0, np.uint8), live,
-    )  # fmt: skip
-    return live
-
-
-def rows_in(lists: PostingLists, view: ListsView, which: Rows64) -> tuple[Rows64, NDArray[np.int32]]:
-    """Rows of the lists `which` that are not dead, and the position in `which` of the list each is in."""
-    total = int(view.lengths[which].sum())
-    rows, owners = np.empty(total, np.int64), np.empty(total, np.int32)
-    _, data32, places = lists.bodies(view, which)
-    count = list_bodies.gather_rows(
-        which, places, view.lengths, data32, view.coder.width, lists.rows.arrays.deleted, lists.removed, rows, owners
-    )
-    return rows[:count], owners[:count]
-
-
 def _restructure(lists: PostingLists, over: Rows64, small: Rows64, ceiling: int, threads: int) -> None:
-    view = _view(lists)
+    view = lists.current()
     coder = view.coder
     victims = np.concatenate([over, small])
-    rows, owners = rows_in(lists, view, victims)
+    rows, owners = lists.rows_in(view, victims)
     vectors = np.ascontiguousarray(lists.rows.arrays.vectors[rows])
     codes, _ = coder.quantise(vectors)
     fresh, fresh_groups = _split_all(lists, view, codes, owners, over, ceiling)
     heads, sources = _new_heads(lists, view, victims, fresh, fresh_groups, threads)
-    others, other_lists = _nearer(lists, view, fresh, victims)
+    others, other_lists = _nearer_to_fresh(lists, view, fresh, victims)
     if len(others):
         rows = np.concatenate([rows, others])
         vectors = np.concatenate([vectors, lists.rows.arrays.vectors[others]])
@@ -149,7 +128,7 @@ def _restructure(lists: PostingLists, over: Rows64, small: Rows64, ceiling: int,
     lists.change(heads, sources, touched, entries, moved)
 
 
-def _nearer(
+def _nearer_to_fresh(
     lists: PostingLists, view: ListsView, fresh: NDArray[np.uint8], victims: Rows64
 ) -> tuple[Rows64, NDArray[np.int32]]:
     """Rows of neighbouring lists that are nearer to a fresh head than to their own, and the lists they are in."""
@@ -162,24 +141,27 @@ def _nearer(
     pairs = np.stack([query, near[keep]], axis=1)
     if len(pairs) == 0:
         return np.empty(0, np.int64), np.empty(0, np.int32)
-    scale = np.float32(coder.quantiser.scale) ** 2
-    nears = (distances[keep] * scale).astype(np.float32)
+    nears = (distances[keep] * np.float32(coder.quantiser.scale) ** 2).astype(np.float32)
     inside = np.unique(pairs[:, 1])
-    own = np.full(heads.count, -1, np.int64)
-    own[inside] = np.arange(len(inside))
-    data, data32, places = lists.bodies(view, inside)
+    own_places = np.full(heads.count, -1, np.int64)
+    own_places[inside] = np.arange(len(inside))
+    data, offsets = lists.bodies(view, inside)
     longest = int(view.lengths[inside].max(initial=1))
-    rows, owners = np.empty(_MOVED_MAX, np.int64), np.empty(_MOVED_MAX, np.int32)
-    count = list_assignment.nearer_rows(
-        pairs, own, places, view.lengths, data, data.view(np.uint16), data32, coder.width, coder.lossless,
-        np.float32(coder.add_unit), np.float32(coder.rescale_unit), nears, *coder.as_float32_queries(fresh),
-        *coder.as_float32_queries(heads.codes[inside]), np.float32(_CLOSER), rows, owners, np.empty(longest, np.int32),
-        np.empty(longest, np.float32), np.empty(longest, np.float32), (0,) * coder.bits,
+    found: Any = list_assignment.NearerRows(
+        rows=np.empty(_MOVED_MAX, np.int64), owners=np.empty(_MOVED_MAX, np.int32), dots=np.empty(longest, np.int32),
+        estimates=np.empty(longest, np.float32), own_estimates=np.empty(longest, np.float32),
     )  # fmt: skip
-    rows, first = np.unique(rows[:count], return_index=True)
-    alive = lists.rows.arrays.deleted[rows]
-    alive = (alive == 0) | (alive > np.uint64(lists.removed))
-    return rows[alive], owners[:count][first][alive]
+    scale, queries, own, table = (
+        coder.scale(by_inner_product=False), ArrayTable(coder.as_queries(fresh)),
+        ArrayTable(coder.as_queries(heads.codes[inside])), ArrayTable(found),
+    )  # fmt: skip
+    count = list_assignment.nearer_rows(
+        pairs, nears, np.float32(_CLOSER), offsets, view.lengths, data, scale.table, queries.table, own.table,
+        own_places, table.table, (0,) * coder.bits,
+    )  # fmt: skip
+    rows, first = np.unique(found.rows[:count], return_index=True)
+    alive = ~deleted_by(lists.rows.arrays.deleted[rows], lists.removed)
+    return rows[alive], found.owners[:count][first][alive]
 
 
 def _split_all(
@@ -215,7 +197,10 @@ def _new_heads(
     order = np.argsort(groups, kind="stable")
     heads = heads_of(codes[order], groups[order], view.heads.group_codes)
     sources = sources[order]
-    if heads.count > 2 * len(heads.group_ends) ** 2 or heads.largest_group > 16 * heads.count**0.5 + 64:
+    if (
+        heads.count > 2 * len(heads.group_ends) ** 2
+        or heads.largest_group > _GROUP_SHARE * heads.count**0.5 + _GROUP_MORE
+    ):
         heads, order = regroup(heads, view.coder.dim, threads, lists.workers)
         sources = sources[order]
     return heads, sources
@@ -252,42 +237,43 @@ def _spread_equals(labels: NDArray[np.int32], heads: Heads, ceiling: int) -> NDA
     return labels
 
 
-def sweep(lists: PostingLists) -> None:
+def drop_deleted_entries(lists: PostingLists) -> None:
     """Dead entries leave the lists that are in memory."""
-    view = _view(lists)
-    resident = np.flatnonzero(view.places >= 0)
-    stale = resident[_live(lists, view, resident) < view.lengths[resident]]
+    view = lists.current()
+    resident = np.flatnonzero(view.body_offsets >= 0)
+    stale = resident[lists.live_counts(view, resident) < view.lengths[resident]]
     if len(stale):
-        lists.change(view.heads, np.arange(view.heads.count), stale, _none(view.coder))
+        lists.change(view.heads, _as_they_are(view), stale, _no_entries(view.coder))
 
 
-def renumbered(old: PostingLists, new: PostingLists, mapping: Rows64, *, spill: bool) -> ListsView:
+def renumbered_lists(old: PostingLists, new: PostingLists, mapping: Rows64, *, spill: bool) -> ListsView:
     """The state of `old` under new row numbers, for `new`: entries of rows that are gone (-1) are left out.
 
     spill : each batch of lists goes to the list file of `new` and leaves memory.
     """
-    view = _view(old)
+    view = old.current()
     count, width = view.heads.count, view.coder.width
     gone = np.concatenate([np.packbits(mapping < 0, bitorder="little"), np.zeros(8, np.uint8)])
-    alive = old.rows.arrays.deleted  # with `removed` 0 nobody counts as dead: `gone` alone decides
-    far = mapping[view.far]
+    deleted = old.rows.arrays.deleted  # up to sequence 0 no row is dead: `gone` alone decides
+    outliers = mapping[view.outlier_rows]
+    arena_bytes = 0 if spill else 2 * int(view.body_bytes().sum()) + _RENUMBERING_MORE_BYTES
     moved = replace(
-        empty_view(view.coder, view.heads, 0 if spill else 2 * int(view.body_bytes().sum()) + (1 << 20), view.replicas),
-        heat=view.heat, far=far[far >= 0], indexed=int((mapping[: view.indexed] >= 0).sum()),
+        empty_view(view.coder, view.heads, arena_bytes, view.replicas), probe_counts=view.probe_counts,
+        outlier_rows=outliers[outliers >= 0], indexed=int((mapping[: view.indexed] >= 0).sum()),
     )  # fmt: skip
     for some in batches(np.arange(count), view.body_bytes()):
-        data, data32, old_places = old.bodies(view, some)
+        data, offsets = old.bodies(view, some)
         live = np.zeros(len(some), np.int32)
-        list_bodies.count_live(some, old_places, view.lengths, data32, width, alive, 0, gone, live)
+        list_bodies.count_live(some, offsets, view.lengths, data, width, deleted, 0, gone, live)
         moved = with_room(moved, some, live)
         fill = np.zeros((count, 2), np.int32)
         fill[some, 0] = live
-        list_bodies.carry(
-            some, old_places, view.lengths, data, data32, width, alive, 0, gone, some, moved.places, fill,
-            moved.arena.data, moved.arena.data32,
+        list_bodies.copy_live_entries(
+            some, offsets, view.lengths, data, width, deleted, 0, gone, some, moved.body_offsets, fill,
+            moved.arena.data,
         )  # fmt: skip
-        del data, data32  # before the next batch is read
-        list_bodies.renumber(moved.places[some], live, width, mapping, moved.arena.data32)
+        del data  # before the next batch is read
+        list_bodies.renumber(moved.body_offsets[some], live, width, mapping, moved.arena.data)
         if spill:
             moved = new.spilled(moved, some)
     return moved

@@ -1,4 +1,4 @@
-"""SPANN (Chen et al., 2021): policy over the lists engine. How many lists, what stays in memory, and the search call.
+"""SPANN (Chen et al., 2021) over posting lists: how many lists there are, what stays in memory, and the search call.
 
     rows    0 ........... indexed ............ row_count
             in lists      tail: vectors scanned
@@ -14,13 +14,16 @@ would let survivors share pages (15 reads instead of 20), but doubles the disk a
 Three roles (contract.py): searches take `lists.view` once; maintenance publishes new views; the publisher has nothing
 to derive, because the tail is scanned on its vectors.
 
-Invariants (`check` proves them): every row below `indexed` that is not dead is in one list at least and in none
-twice; no list passes the ceiling after `restore`; codes and factors are what encoding gives; every extent in use is
+Invariants (invariants.py proves them): every row below `indexed` that is not dead is in one list at least and in none
+twice; no list passes the ceiling after `rebalance`; codes and factors are what encoding gives; every extent in use is
 sound.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,59 +40,51 @@ from vecdb.index.common.progress import WeightedProgress
 from vecdb.index.common.thread_pool import ThreadPool
 from vecdb.index.contract import Index, IndexCorruption, Neighbors, Progress, RowSource, SealedFile
 from vecdb.index.flat import scan_exactly
-from vecdb.index.row_set import EVERY_ROW_BITMAP, RowSet
-from vecdb.index.spann import bulk_build, list_directory, list_updates
-from vecdb.index.spann.list_search import (
-    BYTES,
-    ENTRIES,
-    HEADS,
-    NS_PROBE,
-    NS_READ,
-    NS_RERANK,
-    NS_SCAN,
-    PROBES,
-    READS,
-    RERANKED,
-    WORK,
-    ListsContext,
-    ListSearch,
-    RowFile,
-)
-from vecdb.index.spann.posting_lists import ListsView, PostingLists
+from vecdb.index.row_set import RowSet
+from vecdb.index.spann import bulk_build, invariants, list_directory, list_updates
+from vecdb.index.spann.list_search import WORK, ListsContext, ListSearch, RowFile
+from vecdb.index.spann.posting_lists import ListsState, ListsView, PostingLists
 from vecdb.kernels.primitives.distance import METRIC_CODES
+from vecdb.kernels.search.list_probe import ListWork
 from vecdb.schema import SearchParams, Visibility
 from vecdb.storage.disk import filesystem, list_file
 
-_CEILING = 2  # times the fair share of a list
+_CEILING, _CEILING_MIN = 2, 8  # times the fair share of a list; entries
 _REPLICAS_ON_DISK = 4
 _QUERIES_PER_SLICE = 16
 _STEP_MAX = 16_384  # rows placed at once
 _GARBAGE_SHARE, _BUILT_GARBAGE_SHARE = 0.5, 0.1  # of the list file, past which it is written anew: later, after a build
+_GARBAGE_PAGES = 64  # of the list file, not worth a new one
 _REBUILD_ROWS_MAX = 262_144  # a collection this small is clustered anew each time it has grown fourfold
 _REBUILD_GROWTH = 4
 # Times of a build's stages, measured on 300,000 and 1,000,000 x 128 uint8 with 1 and 4 replicas: a comparison while a
-# tree grows, one that looks for replicas, and the restoring of lists against the assignment.
-_GROW_COST, _CLOSURE_COST, _RESTORE_COST = 1.0, 1.4, 0.11
+# tree grows, one that looks for replicas, and the splitting of long lists against the assignment.
+_GROW_COST, _CLOSURE_COST, _SPLIT_COST = 1.0, 1.4, 0.11
 _LEARNING_COST, _LEARNING_FROM_DISK_COST = 0.45, 0.8  # of the build before it
+# Memory of a list beside its body and head: offset, length, extent, writer and count of probes (list_directory.py).
+_LIST_BYTES = 20
 
 
 class SpannIndex(Index):
-    """See the module's text. folder : of the list file."""
+    """The index: see the module's text. folder : of the list file.   state : to go on from; None: nothing is built."""
 
     kind = "spann"
     prefers_bulk_build = True
 
-    def __init__(self, config: schema.Spann, metric: str, rows: RowSource, folder: Path) -> None:
+    def __init__(
+        self, config: schema.Spann, metric: str, rows: RowSource, folder: Path, state: ListsState | None = None
+    ) -> None:
         self.config = config
         self.metric = metric
         self._metric = METRIC_CODES[metric]
         self._rows = rows
         self._row_file = RowFile(rows.path)
-        self._built_rows = 0
         self._checkpoint: tuple[str, ...] = ()  # files that a build left, of use until the index is sealed
-        replicas = config.replicas or (_REPLICAS_ON_DISK if config.memory_budget_bytes == 0 else 1)
-        self.lists = PostingLists(rows, folder, replicas)
-        self._prepared: ListsContext | None = None
+        if state is None:
+            replicas = config.replicas or (_REPLICAS_ON_DISK if config.memory_budget_bytes == 0 else 1)
+            state = ListsState(view=None, removed=0, built_rows=0, replicas=replicas)
+        self.lists = PostingLists(rows, folder, state)
+        self._context: ListsContext | None = None
         self._workers = ThreadPool()
         self._cells = partition.Partition()
 
@@ -116,11 +111,10 @@ class SpannIndex(Index):
     @property
     def ceiling(self) -> int:
         """Most entries of a list."""
-        view = self.lists.view
-        assert view is not None
+        view = self.lists.current()
         if self.config.posting_bytes_max is not None:
-            return max(8, (self.config.posting_bytes_max - list_file.EXTENT_BYTES) // view.coder.entry_bytes)
-        return int(max(8, _CEILING * self.lists.replicas**0.5 / self.config.head_ratio))
+            return max(_CEILING_MIN, (self.config.posting_bytes_max - list_file.EXTENT_BYTES) // view.coder.entry_bytes)
+        return int(max(_CEILING_MIN, _CEILING * self.lists.replicas**0.5 / self.config.head_ratio))
 
     def next_stop(self, row_count: int) -> int:
         """Everything where lists are built from nothing, else a bounded step: it rewrites the lists that it meets, so
@@ -138,33 +132,35 @@ class SpannIndex(Index):
         if self.lists.view is None or self._is_outgrown(stop):
             self._build(stop, threads, progress)
         while self.indexed_rows < stop:
-            list_updates.place(self.lists, min(stop, self.indexed_rows + _STEP_MAX), self.ceiling, threads)
+            list_updates.append_rows(self.lists, min(stop, self.indexed_rows + _STEP_MAX), self.ceiling, threads)
             self._settle_memory()
 
     def _is_outgrown(self, stop: int) -> bool:
         """Whether the tree is that of a much smaller collection, or too many rows lie beyond its codes."""
-        view = self._view()
+        view = self.lists.current()
         entries = (int(view.lengths.sum()) + stop - view.indexed) // self.lists.replicas
-        if stop <= _REBUILD_ROWS_MAX and entries >= _REBUILD_GROWTH * self._built_rows:
+        if stop <= _REBUILD_ROWS_MAX and entries >= _REBUILD_GROWTH * self.lists.built_rows:
             return True
-        return sq8_training.too_far(view.far, stop) and entries >= sq8_training.FAR_GROWTH * self._built_rows
+        return (
+            sq8_training.too_far(view.outlier_rows, stop) and entries >= sq8_training.FAR_GROWTH * self.lists.built_rows
+        )
 
     def _build(self, stop: int, threads: int, progress: Progress) -> None:
         stages = WeightedProgress(progress, stop, self._build_costs(stop))
         facts = {
-            **self._facts(), "head_ratio": self.config.head_ratio, "replicas": self.lists.replicas,
-            "rows": self._rows.path.name,
+            **_facts(self.config, self.metric, self._rows), "head_ratio": self.config.head_ratio,
+            "replicas": self.lists.replicas, "rows": self._rows.path.name,
         }  # fmt: skip
         tree = bulk_build.tree_for(self.lists, self._metric, self.config, facts, stop, threads, stages.part("grow"))
         view = bulk_build.build(self.lists, tree, self.config, stop, threads, stages.part("assign"))
-        self.lists.view = view
+        self.lists.publish(view)
         self._checkpoint = tree.file_names()
-        self._built_rows = int(view.lengths.sum()) // self.lists.replicas
-        list_updates.restore(self.lists, self.ceiling, threads, stages.part("restore"))
+        self.lists.built_rows = int(view.lengths.sum()) // self.lists.replicas
+        list_updates.rebalance(self.lists, self.ceiling, threads, stages.part("restore"))
         self._settle_memory()
         self.lists.compact_arena(0.0)
         if self.lists.garbage_pages() > _BUILT_GARBAGE_SHARE * self.lists.file_pages():
-            spilled = self._view().file  # by this build, and sealed by nobody
+            spilled = self.lists.current().file  # by this build, and sealed by nobody
             self.lists.rewrite_file()
             if spilled is not None:
                 filesystem.remove(spilled.path)
@@ -177,18 +173,18 @@ class SpannIndex(Index):
         lists = max(1, round(self.config.head_ratio * stop))
         sample = bulk_build.sample_rows(stop, lists, self._rows.arrays.vectors.shape[1])
         assign = stop * comparisons_per_row(lists) * (_CLOSURE_COST if self.lists.replicas > 1 else 1.0)
-        restore = _RESTORE_COST * (2 if self.lists.replicas > 1 else 1)
+        restore = _SPLIT_COST * (2 if self.lists.replicas > 1 else 1)
         return {"grow": _GROW_COST * comparisons(sample, lists)[1], "assign": assign, "restore": restore * assign}
 
     def _keep_hottest(self) -> None:
         """Bring into memory what the budget holds; the others must be in the list file."""
-        self.lists.keep(self._hottest(self._view(), self.config.memory_budget_bytes))
+        self.lists.keep(self._hottest(self.lists.current(), self.config.memory_budget_bytes))
 
     def _settle_memory(self) -> None:
         """Hold the budget: bodies beyond it go to disk, the hottest stay."""
         budget = self.config.memory_budget_bytes
-        view = self._view()
-        if budget is not None and int(view.body_bytes()[view.places >= 0].sum()) > budget:
+        view = self.lists.current()
+        if budget is not None and int(view.body_bytes()[view.body_offsets >= 0].sum()) > budget:
             self.lists.flush()
             self._keep_hottest()
         else:
@@ -198,7 +194,7 @@ class SpannIndex(Index):
         """Lists that may be in memory, ascending: by how often they were probed, empty ones in any case."""
         if budget is None:
             return np.arange(view.heads.count)
-        order = np.argsort(-view.heat.astype(np.int64), kind="stable")
+        order = np.argsort(-view.probe_counts.astype(np.int64), kind="stable")
         within = np.cumsum(view.body_bytes()[order]) <= budget
         return np.union1d(order[within], np.flatnonzero(view.lengths == 0))
 
@@ -211,8 +207,8 @@ class SpannIndex(Index):
             return 0
         self.lists.removed = sequence
         if self.lists.view is not None:
-            list_updates.sweep(self.lists)
-            list_updates.restore(self.lists, self.ceiling, threads)
+            list_updates.drop_deleted_entries(self.lists)
+            list_updates.rebalance(self.lists, self.ceiling, threads)
             self._settle_memory()
         return 0
 
@@ -229,37 +225,55 @@ class SpannIndex(Index):
         params: SearchParams,
         allow: RowSet | None = None,
     ) -> Neighbors:
-        view = self.lists.view
-        queries = as_float32_queries(queries)
+        return self.searching(limit, visibility, params, allow)(as_float32_queries(queries))
+
+    def searching(
+        self, limit: int, visibility: Visibility, params: SearchParams, allow: RowSet | None
+    ) -> Callable[[NDArray[np.float32]], Neighbors]:
+        view, threads = self.lists.view, params.threads
         if view is None or params.exact:
-            return self._exactly(queries, limit, visibility, allow, params.threads)
-        bitmap = EVERY_ROW_BITMAP if allow is None else allow.bitmap(visibility.row_count)
-        found = empty(len(queries), limit, WORK)
-        prepared = self._prepared
-        if prepared is None or prepared.view is not view or prepared.arrays is not self._rows.arrays:
-            prepared = self._prepared = ListsContext(
-                view, self._rows.arrays, self._metric, self._row_file, self.lists, prepared
-            )
-        plan = ListSearch(prepared, self.config, limit, params.nprobe, visibility, bitmap)
-        map_query_slices(plan.answer, queries, found, _QUERIES_PER_SLICE, params.threads, self._workers)
-        complete_short_answers(found, queries, limit, visibility, allow, params.threads, self._exactly, RERANKED)
-        return found
+            return partial(self._exactly, limit=limit, visibility=visibility, allow=allow, threads=threads)
+        search = ListSearch(self._context_of(view), self.config, limit, params.nprobe, visibility)
+
+        def answers(queries: NDArray[np.float32]) -> Neighbors:
+            found = empty(len(queries), limit, WORK)
+            if allow is None:
+                answer = search.answer
+            else:
+                answer = partial(search.answer, allow=allow.bitmap(visibility.row_count))
+            if len(queries) == 1:
+                answer(queries, found)
+            else:
+                map_query_slices(answer, queries, found, _QUERIES_PER_SLICE, threads, self._workers)
+            complete_short_answers(
+                found, queries, limit, visibility, allow, threads, self._exactly, ListWork.RERANKED
+            )  # fmt: skip
+            return found
+
+        return answers
+
+    def _context_of(self, view: ListsView) -> ListsContext:
+        context, arrays = self._context, self._rows.arrays
+        if context is None or context.view is not view or context.arrays is not arrays:
+            context = ListsContext(view, arrays, self._metric, self._row_file, self.lists, context)
+            self._context = context
+        return context
 
     def explain(self, work: NDArray[np.int64]) -> dict[str, Any]:
         view = self.lists.view
         if len(work) != WORK or view is None:
             return {}
+        counted = {
+            "probes": ListWork.PROBES, "heads_compared": ListWork.HEADS, "rows_scanned": ListWork.ENTRIES,
+            "reads": ListWork.READS, "bytes_read": ListWork.BYTES, "reranked": ListWork.RERANKED,
+        }  # fmt: skip
+        timed = {
+            "heads_ms": ListWork.NS_PROBE, "scan_ms": ListWork.NS_SCAN, "read_ms": ListWork.NS_READ,
+            "rerank_ms": ListWork.NS_RERANK,
+        }  # fmt: skip
         return {
-            "probes": int(work[PROBES]),
-            "heads_compared": int(work[HEADS]),
-            "rows_scanned": int(work[ENTRIES]),
-            "reads": int(work[READS]),
-            "bytes_read": int(work[BYTES]),
-            "reranked": int(work[RERANKED]),
-            "heads_ms": int(work[NS_PROBE]) / 1e6,
-            "scan_ms": int(work[NS_SCAN]) / 1e6,
-            "read_ms": int(work[NS_READ]) / 1e6,
-            "rerank_ms": int(work[NS_RERANK]) / 1e6,
+            **{name: int(work[place]) for name, place in counted.items()},
+            **{name: int(work[place]) / 1e6 for name, place in timed.items()},
         }
 
     def _exactly(
@@ -268,9 +282,8 @@ class SpannIndex(Index):
         arrays = self._rows.arrays
         found = scan_exactly(arrays, self._metric, queries, limit, visibility, allow, threads, self._workers)
         if allow is None:
-            filesystem.drop_mapped_pages(
-                arrays.vectors[: visibility.row_count]
-            )  # all of the file was looked at, and it may be large
+            # all of the file was looked at, and it may be large
+            filesystem.drop_mapped_pages(arrays.vectors[: visibility.row_count])
         return found
 
     def centres(self, row_count: int) -> NDArray[np.float32]:
@@ -278,24 +291,20 @@ class SpannIndex(Index):
         view = self.lists.view
         if view is None:
             return self._cells.centres(self._rows.arrays, self._metric, row_count, self._workers)
-        return partition.of_groups(view.heads, view.coder.quantiser, self._metric)
+        return partition.partition_of_tree(view.heads, view.coder.quantiser, self._metric)
 
     # -- files and figures -------------------------------------------------------------------------
 
-    def _facts(self) -> dict[str, Any]:
-        common = sealed_file.facts(self.kind, self.metric, self._rows.arrays.vectors)
-        return {**common, "bits": self.config.bits}
-
     def seal(self, path: Path) -> SealedFile:
         lists = self.lists
-        if lists.garbage_pages() > _GARBAGE_SHARE * lists.file_pages() + 64:
+        if lists.garbage_pages() > _GARBAGE_SHARE * lists.file_pages() + _GARBAGE_PAGES:
             lists.rewrite_file()
         else:
             lists.flush()
         if self.config.memory_budget_bytes:  # what is probed most comes in, what is no longer probed goes out
             self._keep_hottest()
-            self._view().heat[:] //= 2
-        view = self._view()
+            lists.current().probe_counts[:] //= 2
+        view = self.lists.current()
         assert view.file is not None
         try:
             view.file.sync()
@@ -304,8 +313,7 @@ class SpannIndex(Index):
             raise IndexCorruption(
                 f"{view.file.path}: not synced ({error}); the index can be rebuilt from the rows"
             ) from error
-        facts = {**self._facts(), "sequence": lists.removed, "built_rows": self._built_rows}
-        written = list_directory.write(path, view, facts)
+        written = list_directory.write(path, lists.state(), _facts(self.config, self.metric, self._rows))
         self._checkpoint = ()  # whoever commits the seal removes what `file_names` told before it
         return SealedFile(
             written, view.indexed, lists.removed, ((view.file.path.name, view.file.page_count * list_file.PAGE),)
@@ -316,26 +324,21 @@ class SpannIndex(Index):
         cls, path: Path, config: schema.Spann, metric: str, rows: RowSource, *, mapped: bool = False
     ) -> SpannIndex:
         """Load a sealed directory and as many lists as the budget holds. mapped : for a process that never writes."""
-        index = cls(config, metric, rows, path.parent)
-        view, header = list_directory.read(path, index._metric, index._facts(), writable=not mapped)
-        index._built_rows = header["built_rows"]
-        if config.replicas is None:  # it was chosen by the budget of that time
-            index.lists.replicas = view.replicas
-        elif config.replicas != view.replicas:
-            raise sealed_file.refuse(path, "header, replicas", config.replicas, view.replicas)
-        index.lists.removed = header["sequence"]
-        index.lists.view = view
-        index.lists.load(index._hottest(view, config.memory_budget_bytes))
+        facts = _facts(config, metric, rows)
+        state = list_directory.read(path, METRIC_CODES[metric], facts, writable=not mapped)
+        # where the configuration does not say it, it was chosen by the budget of that time
+        if config.replicas not in (None, state.replicas):
+            raise sealed_file.refuse(path, "header, replicas", config.replicas, state.replicas)
+        index = cls(config, metric, rows, path.parent, state)
+        index.lists.load(index._hottest(index.lists.current(), config.memory_budget_bytes))
         return index
 
     def renumbered(self, mapping: NDArray[np.int64], rows: RowSource) -> SpannIndex:
-        new = SpannIndex(self.config, self.metric, rows, self.lists.folder)
-        new._built_rows, new.lists.replicas = self._built_rows, self.lists.replicas
-        new.lists.removed = self.lists.removed
-        if self.lists.view is not None:
-            budget = self.config.memory_budget_bytes
-            spill = budget is not None and int(self._view().body_bytes().sum()) > budget
-            new.lists.view = list_updates.renumbered(self.lists, new.lists, mapping, spill=spill)
+        lists, budget = self.lists, self.config.memory_budget_bytes
+        new = SpannIndex(self.config, self.metric, rows, lists.folder, replace(lists.state(), view=None))
+        if lists.view is not None:
+            spill = budget is not None and int(lists.view.body_bytes().sum()) > budget
+            new.lists.publish(list_updates.renumbered_lists(lists, new.lists, mapping, spill=spill))
             if spill:
                 new._keep_hottest()
             else:
@@ -343,9 +346,7 @@ class SpannIndex(Index):
         return new
 
     def check(self) -> list[str]:
-        from vecdb.index.spann.invariants import violations
-
-        return violations(self) if self.lists.view is not None else []
+        return invariants.violations(self.lists, self.ceiling) if self.lists.view is not None else []
 
     def stats(self) -> dict[str, Any]:
         view = self.lists.view
@@ -353,7 +354,7 @@ class SpannIndex(Index):
         if view is None:
             return {**facts, "indexed_rows": 0, "bytes_ram": 0}
         lengths = view.lengths
-        resident = view.places >= 0
+        resident = view.body_offsets >= 0
         quantiles = {f"p{q}": int(np.percentile(lengths, q)) for q in (1, 50, 99)} if len(lengths) else {}
         return {
             **facts,
@@ -365,11 +366,13 @@ class SpannIndex(Index):
             "ceiling": self.ceiling,
             "pending_splits": int((lengths > self.ceiling).sum()),
             "lists_in_memory": int(resident.sum()),
-            "far_rows": len(view.far),
+            "far_rows": len(view.outlier_rows),
             "list_file_bytes": view.file.page_count * list_file.PAGE if view.file is not None else 0,
             "list_file_garbage_bytes": self.lists.garbage_pages() * list_file.PAGE,
             "removed_sequence": self.lists.removed,
-            "bytes_ram": sum(segment.nbytes for segment in view.segments) + view.heads.nbytes() + 20 * len(lengths),
+            "bytes_ram": sum(segment.nbytes for segment in view.segments)
+            + view.heads.nbytes()
+            + _LIST_BYTES * len(lengths),
         }
 
     def file_names(self) -> tuple[str, ...]:
@@ -381,6 +384,7 @@ class SpannIndex(Index):
         self._workers.close()
         self.lists.close()
 
-    def _view(self) -> ListsView:
-        assert self.lists.view is not None
-        return self.lists.view
+
+def _facts(config: schema.Spann, metric: str, rows: RowSource) -> dict[str, Any]:
+    """What the header of every file of the index says of its collection."""
+    return {**sealed_file.facts(SpannIndex.kind, metric, rows.arrays.vectors), "bits": config.bits}

@@ -1,7 +1,7 @@
 """Balanced k-means over 8-bit codes (kernels/codes/sq8.py): one assignment, one accumulation; the loop is the caller's.
 
-A centroid is int8 per dimension, as `dot_codes` takes a query; the distance of code x' = code - 128 to centroid c is
-|c|^2 - 2 x'.c up to |x'|^2, and a penalty for large clusters is added to the cluster's own constant.
+A centroid is int8 per dimension, as `dot_codes` takes a query. The distance of code x' = code - 128 to centroid c is
+|c|^2 - 2 x'.c, without the |x'|^2 that is the same for all centroids; a penalty is added to it for a large cluster.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ from vecdb.kernels.primitives.dot_products import dot_codes
 
 @kernel()
 def set_centroids(means, cent8, cent16, constants):
-    """Round means (float32[k, dim], in code space: 0 is code 128) to centroids and derive their constants
-    (int32[k]).
+    """Round means (float32[k, dim], in code space: 0 is code 128) to centroids.
+
+    cent8, cent16 : int8, int16[k, >= dim], filled.   constants : int32[k], filled: |c|^2 and the sum that `dot_codes`
+    leaves to its caller.
     """
     for c in range(len(means)):
         square = np.int32(0)

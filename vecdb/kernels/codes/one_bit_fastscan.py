@@ -30,7 +30,7 @@ _SHIFT = np.int32(16)  # four elements of a query of three bits come to -16 to 1
 FACTORS = 8  # bytes of a row beside its bits
 
 
-class Panels(NamedTuple):
+class BitPanels(NamedTuple):
     """Panels one after another, or none; a query's tables uint8[2 * width, 16]; estimates float32[32], scratch."""
 
     octets: uint8[::1]
@@ -73,7 +73,7 @@ def filter_panels(listed, everything, low, high, first, stop, panels, query, sho
     """What `filter_by_estimate` does, for slots [first, stop): for those of them that are in listed[low:high], or where
     `everything` is set for all that are visible.
 
-    panels : Panels.   The rest : see `filter_by_estimate`.
+    panels : BitPanels.   The rest : see `filter_by_estimate`.
     """
     width = np.int64(8 * len(code_words))
     shift = query.half + np.float32(2 * np.int64(_SHIFT) * width)

@@ -40,7 +40,7 @@ _STEP = np.float32(0.62)  # of a quantised query, in standard deviations: close 
 AHEAD = 16  # lines that are fetched from memory while one is compared
 
 
-class Lines(NamedTuple):
+class BitLines(NamedTuple):
     """Lines, one after another, as bytes and the same bytes as words and as floats. stride : bytes of a line."""
 
     octets: uint8[::1]
@@ -71,7 +71,7 @@ class SnapshotRows(NamedTuple):
     deleted: uint64[::1]  # [rows]
 
 
-class Shortlist(NamedTuple):
+class BitShortlist(NamedTuple):
     """What a filter finds.
 
     nearest : float32[>= limit], the smallest estimates so far, as a heap with the largest first. Infinite before the
@@ -180,7 +180,7 @@ def filter_by_estimate(listed, everything, first, stop, lines, query, shortlist,
     """The slots at places [first, stop) that may be among the nearest `limit`, into `kept` of the shortlist; the
     nearest `most` where there are more. Returns how many.
 
-    lines : Lines.   query : BitQuery.   rows : SnapshotRows, looked at where `everything`.
+    lines : BitLines.   query : BitQuery.   rows : SnapshotRows, looked at where `everything`.
     """
     octets, words, floats, stride = lines
     bound = shortlist.nearest[0] + shortlist.slack
@@ -222,8 +222,8 @@ def estimates(
     """Estimated distances of queries (float32[nq, dim]) to all lines: out float32[nq, n]; and |q - center|: norms
     float32[nq].
 
-    words, floats, stride : see `Lines`.   planes, planes64 : uint8[3, width] and the same bytes as uint64.   The rest :
-    see `query_bit_planes`.
+    words, floats, stride : see `BitLines`.   planes, planes64 : uint8[3, width] and the same bytes as uint64.   The
+    rest : see `query_bit_planes`.
     """
     for i in range(len(queries)):
         step, half, norms[i] = query_bit_planes(queries[i], center, signs, cosine, rotated, planes)

@@ -17,15 +17,22 @@ Rows of 8-bit integers under l2 need no such code: with B = 8 their bytes are th
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
+from numba import float32, int64
 
+from vecdb.kernels.array_table import layout_of
 from vecdb.kernels.compile import FAST, kernel, part
+from vecdb.kernels.primitives.distance import COSINE
 from vecdb.kernels.primitives.float_bits import widen
 
 ROUNDS = 4  # of sign flips and Hadamard transforms
 # steps per deviation of a normal element, by bits: close to the best uniform quantiser, a loss under 1 %
 STEPS = {1: 1.0, 2: 0.99, 4: 3.05, 8: 34.0}
+SMALLEST_TOP = np.float32(
+    1e-30
+)  # the largest element of a query counts as at least this, so that one of zeros is scaled
 
 
 @part(fastmath=FAST)
@@ -126,33 +133,52 @@ def _encode_one(rotated, centre, bits, step, code):
     return square + np.float32(2.0) * g * towards, np.float32(-2.0) * g, deviation
 
 
+class CodeSpace(NamedTuple):
+    """How rows become codes; fixed when a clustering tree is grown.
+
+    metric : L2, COSINE or IP.   bits : of a dimension.   lossless : rows are their own codes (see the module's text).
+    step : steps of a code per deviation of an element (`STEPS`).
+    mean float32[dim], scale : an 8-bit code of a head stands for mean + scale (code - 128).
+    center float32[dim] : what queries are taken relative to.   signs float32[ROUNDS, D] of +-1 : the rotation.
+    """
+
+    metric: int64
+    bits: int64
+    lossless: int64
+    step: float32
+    mean: float32[::1]
+    scale: float32
+    center: float32[::1]
+    signs: float32[:, ::1]
+
+
 @kernel(fastmath=FAST)
-def encode(
-    vectors, rows, labels, cosine, heads, mean, scale, center, signs, bits, step, codes, factors, rotated, centre
-):  # fmt: skip
+def encode(vectors, rows, labels, heads, space_table, codes, factors, scratch):
     """Codes of vectors[rows[i]] against head labels[i]. Returns the sum of the codes' squared deviations.
 
-    vectors : stored type [n, dim].   rows, labels : int64[m], int32[m].
-    heads : uint8[any, >= dim], decoded as mean + scale (code - 128); mean, center : float32[dim].
-    codes : uint8[m, width].   factors : float32[m, 2], filled with (add, rescale).
-    rotated, centre : float32[D], scratch.
+    vectors : stored type[n, dim].   rows, labels : int64[m], int32[m].   heads : uint8[any, >= dim].
+    space_table : of a `CodeSpace`.   codes : uint8[m, width].   factors : float32[m, 2], filled with (add, rescale).
+    scratch : float32[2, D].
     """
+    space = layout_of(space_table, CodeSpace)
     dim = vectors.shape[1]
+    rotated = scratch[0]
+    centre = scratch[1]
     total = 0.0
     for i in range(len(rows)):
         stored = vectors[rows[i]]
         head = heads[labels[i]]
-        factor = unit_factor(stored, dim, cosine)
+        factor = unit_factor(stored, dim, space.metric == COSINE)
         for j in range(dim):
-            c = mean[j] + scale * (np.float32(head[j]) - np.float32(128.0))
+            c = space.mean[j] + space.scale * (np.float32(head[j]) - np.float32(128.0))
             rotated[j] = widen(stored[j]) * factor - c
-            centre[j] = c - center[j]
+            centre[j] = c - space.center[j]
         for j in range(dim, len(rotated)):
             rotated[j] = np.float32(0.0)
             centre[j] = np.float32(0.0)
-        rotate(rotated, signs)
-        rotate(centre, signs)
-        add, rescale, deviation = _encode_one(rotated, centre, bits, step, codes[i])
+        rotate(rotated, space.signs)
+        rotate(centre, space.signs)
+        add, rescale, deviation = _encode_one(rotated, centre, space.bits, space.step, codes[i])
         factors[i, 0] = add
         factors[i, 1] = rescale
         total += deviation
@@ -193,7 +219,7 @@ def encode_query(query, center, signs, rotated, query8):
     for j in range(dim, len(rotated)):
         rotated[j] = np.float32(0.0)
     rotate(rotated, signs)
-    top = np.float32(1e-30)
+    top = SMALLEST_TOP
     for j in range(len(rotated)):
         top = max(top, abs(rotated[j]))
     factor = np.float32(127.0) / top

@@ -25,12 +25,12 @@ import numpy as np
 from numba import boolean, float32, int8, int16, int32, int64, uint8, uint32, uint64
 
 from vecdb.kernels.array_table import group_of, layout_of
-from vecdb.kernels.codes.one_bit_fastscan import Panels, fill_tables, filter_panels
+from vecdb.kernels.codes.one_bit_fastscan import BitPanels, fill_tables, filter_panels
 from vecdb.kernels.codes.one_bit_lines import (
     AHEAD,
+    BitLines,
     BitQuery,
-    Lines,
-    Shortlist,
+    BitShortlist,
     SnapshotRows,
     filter_by_estimate,
     query_bit_planes,
@@ -72,7 +72,7 @@ class TreeWork(IntEnum):
 _CODES, _VECTORS, _NODES = TreeWork.CODES.value, TreeWork.VECTORS.value, TreeWork.NODES.value
 
 
-class Codes(NamedTuple):
+class TreeCodes(NamedTuple):
     """8-bit codes by slot (sq8.py).
 
     codes : [slots, 64 * blocks].   bias : [slots], or empty where only products count.   mean : [dim].
@@ -86,7 +86,7 @@ class Codes(NamedTuple):
     square: float32
 
 
-class Slots(NamedTuple):
+class TreeSlots(NamedTuple):
     """rows_of : [slots].   slots_of : [rows].   sorted : slots [0, sorted) are in the order of the tree."""
 
     rows_of: uint32[::1]
@@ -94,7 +94,7 @@ class Slots(NamedTuple):
     sorted: int64
 
 
-class Nodes(NamedTuple):
+class TreeNodes(NamedTuple):
     """Nodes of one level of the tree, in the space of the codes.
 
     codes : [nodes, 64 * blocks].   bias : [nodes].   spreads : [nodes], what `_score` takes off; empty under ip.
@@ -105,11 +105,11 @@ class Nodes(NamedTuple):
     spreads: float32[::1]
 
 
-class Levels(NamedTuple):
+class TreeLevels(NamedTuple):
     """The tree. leaf_ends : [leaves], slots.   group_ends : [groups], leaves."""
 
-    leaves: Nodes
-    groups: Nodes
+    leaves: TreeNodes
+    groups: TreeNodes
     leaf_ends: int64[::1]
     group_ends: int32[::1]
 
@@ -121,7 +121,7 @@ class BitFilter(NamedTuple):
     weight : of a row's `add`.   slack : of an estimate, to be multiplied by |q - center|.
     """
 
-    lines: Lines
+    lines: BitLines
     panels: uint8[::1]
     center: float32[::1]
     signs: float32[:, ::1]
@@ -129,7 +129,7 @@ class BitFilter(NamedTuple):
     slack: float32
 
 
-class StoredRows(NamedTuple):
+class TreeRows(NamedTuple):
     """Arrays by row. verified : [rows / 8].   far : [any], rows whose codes say little, all of which are scored."""
 
     crcs: uint32[::1]
@@ -142,14 +142,14 @@ class Tree(NamedTuple):
     """The layout of what all searches of one order share (array_table.py). metric : L2, COSINE or IP."""
 
     metric: int64
-    codes: Codes
-    slots: Slots
-    levels: Levels
+    codes: TreeCodes
+    slots: TreeSlots
+    levels: TreeLevels
     bits: BitFilter
-    rows: StoredRows
+    rows: TreeRows
 
 
-class Budget(NamedTuple):
+class TreeBudget(NamedTuple):
     """The layout of how much one search looks at.
 
     limit : results.   rerank : >= limit, candidates scored on vectors.   filtered_max : most slots that the one-bit
@@ -170,7 +170,7 @@ class Budget(NamedTuple):
     slack_percent: int64
 
 
-class Scratch(NamedTuple):
+class TreeBuffers(NamedTuple):
     """The layout of the buffers of one call.
 
     pool, keys : [> rerank].   heap : [>= leaves + groups].   query8, query16 : [64 * blocks].   rotated : [D].
@@ -210,10 +210,10 @@ class TreeQuery(NamedTuple):
     everything: boolean
     filtered: boolean
     coded: CodedQuery
-    lines: Lines
-    panels: Panels
+    lines: BitLines
+    panels: BitPanels
     bits: BitQuery
-    shortlist: Shortlist
+    shortlist: BitShortlist
     rows: SnapshotRows
 
 
@@ -305,7 +305,7 @@ def _score(nodes, node, coded, ratio, blocks):
     """How promising a node is, smaller is more: its squared distance less a share of the mean squared distance of its
     rows from it (Curator's second version); minus its inner product where there are no spreads.
 
-    nodes : Nodes.   ratio : of `_ratio`.
+    nodes : TreeNodes.   ratio : of `_ratio`.
     """
     bias = nodes.bias
     d = np.float32(code_distance(nodes.codes, bias[:0], node, coded.query8, coded.query16, coded.probe, blocks))
@@ -334,8 +334,8 @@ def _walk(query, high, budget, levels, heap, ratio, pool, work, code_words, bloc
 
     A group with more than `shortlist` places is replaced by its leaves; any other node is looked at. Ends after
     `patience` nodes in a row that did not change the nearest `limit`, or after `nodes_max` of them.
-    query : TreeQuery.   levels : Levels.   heap : int64[>= leaves + groups], nodes that are not looked at yet: leaves
-    by number, group g as leaves + g.
+    query : TreeQuery.   levels : TreeLevels.   heap : int64[>= leaves + groups], nodes that are not looked at yet:
+    leaves by number, group g as leaves + g.
     """
     listed, everything, limit = query.listed, query.everything, budget.limit
     leaf_ends, group_ends = levels.leaf_ends, levels.group_ends
@@ -414,7 +414,7 @@ def _rerank(query, vectors, row_bytes, pool, size, keys, rows_of, stored, metric
     """Score the rows of pool[:size] on their vectors, into the sorted keys[:size]. Returns the first row that does not
     match its checksum, or -1.
 
-    vectors : stored type[rows, dim], of row_bytes each.   stored : StoredRows.
+    vectors : stored type[rows, dim], of row_bytes each.   stored : TreeRows.
     """
     for j in range(size):
         row = np.int64(rows_of[pool[j] & ROW_OF_KEY])
@@ -442,13 +442,13 @@ def search_slots(
 
     work : int64[3], see `TreeWork`; added to.
     listed : uint32[any] slots, ascending, of rows that are visible.   vectors : stored type[rows, dim].
-    budget_table, tree, scratch_table : tables of the layouts Budget, Tree and Scratch.
+    budget_table, tree, scratch_table : tables of the layouts TreeBudget, Tree and TreeBuffers.
     row_count, sequence_signed : the snapshot.
     code_words : a tuple as long as a one-bit code has words; used where queries are filtered.   blocks : a tuple as
     long as an 8-bit code has blocks of 64 bytes.
     Returns the first row that does not match its checksum, or -1.
     """
-    budget, scratch = layout_of(budget_table, Budget), layout_of(scratch_table, Scratch)
+    budget, scratch = layout_of(budget_table, TreeBudget), layout_of(scratch_table, TreeBuffers)
     metric, codes, slots = group_of(tree, Tree, "metric"), group_of(tree, Tree, "codes"), group_of(tree, Tree, "slots")
     bits, stored = group_of(tree, Tree, "bits"), group_of(tree, Tree, "rows")
     limit, rerank, everything, pool, keys = (
@@ -460,7 +460,7 @@ def search_slots(
     )
     slack = bits.slack * np.float32(budget.slack_percent) / np.float32(100.0)
     seen = SnapshotRows(slots.rows_of, np.int64(row_count), np.uint64(sequence_signed), stored.deleted)
-    panels = Panels(bits.panels, scratch.tables, scratch.estimates)
+    panels = BitPanels(bits.panels, scratch.tables, scratch.estimates)
     row_bytes = vectors.shape[1] * vectors.itemsize
     places = max(np.int64(row_count), slots.sorted) if everything else np.int64(len(listed))
     filtered, along = places >= budget.filter_from, places > budget.scan_max
@@ -492,7 +492,7 @@ def search_slots(
             listed, everything, filtered,
             CodedQuery(codes.codes, codes.bias, scratch.query8, scratch.query16, probe), bits.lines, panels,
             BitQuery(scratch.planes64, step, half, bits.weight),
-            Shortlist(scratch.nearest, scratch.filter_keys, scratch.kept, limit, budget.filtered_max, slack * norm),
+            BitShortlist(scratch.nearest, scratch.filter_keys, scratch.kept, limit, budget.filtered_max, slack * norm),
             seen,
         )  # fmt: skip
         size = np.int64(0)

@@ -11,11 +11,11 @@ This is Linux native AIO through ctypes, which gives up the GIL for the length o
 not io_uring: measured in turns at 16, 32 and 64 direct reads, io_uring took 0.97 to 1.01 of its time, and many
 containers forbid it. Reads overlap only under direct I/O (O_DIRECT): a buffered read is done inside io_submit.
 
-Threads: a Ring is used by one thread at a time; Rings may be called from any thread. A forked child makes its own.
+Threads: a ReadBatch is used by one thread at a time; a ReadBatchPool by any thread. A forked child makes its own.
 
 Invariants:
-- From submit to the end of wait the arrays given belong to the ring, which holds them: the kernel never writes into
-  freed memory. Whatever is raised in between, close, give and the next submit first wait for what is in flight.
+- From submit to the end of wait the batch holds the arrays that it was given: the kernel never writes into freed
+  memory. Whatever is raised in between, close, give and the next submit first wait for what is in flight.
 - No read can reach outside `out`: that is checked before anything starts.
 """
 
@@ -34,12 +34,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from vecdb.storage.disk.filesystem import PAGE
+
 _KEPT_MAX = 64
 # Reads of one io_submit, by their number: the device is told of them when the call ends, and should not wait for the
 # last to begin with the first. Measured for 20 to 48 reads: a fifth less time than by one call.
 _SUBMIT_FEW, _FEW_MAX = 4, 64
 _THREADS_MAX = 16
-_ALIGNMENT = 4096
 _NO_BYTES = ctypes.c_char * 0  # its from_buffer is the cheapest way to the address of an array
 
 
@@ -66,7 +67,9 @@ _CONTROL_BLOCK = np.dtype(  # struct iocb of linux/aio_abi.h; what is left 0 ask
 )  # fmt: skip
 
 _NONE: NDArray[np.int64] = np.empty(0, np.int64)
-_Batch = tuple[int, NDArray[np.int64], NDArray[np.int64], NDArray[np.uint8], NDArray[np.int64]]  # as Ring.read takes
+_Batch = tuple[
+    int, NDArray[np.int64], NDArray[np.int64], NDArray[np.uint8], NDArray[np.int64]
+]  # as ReadBatch.read takes
 
 
 def _read_on(fd: int, offset: int, length: int, out: NDArray[np.uint8], place: int, done: int) -> int:
@@ -79,8 +82,8 @@ def _read_on(fd: int, offset: int, length: int, out: NDArray[np.uint8], place: i
         try:
             got = os.preadv(fd, [out[place + start : place + length].data], offset + start)
         except OSError as error:
-            if error.errno == errno.EINVAL and start % _ALIGNMENT:
-                start -= start % _ALIGNMENT  # direct I/O refuses to start inside a block: read its head again
+            if error.errno == errno.EINVAL and start % PAGE:
+                start -= start % PAGE  # direct I/O refuses to start inside a block: read its head again
                 continue
             return -(error.errno or errno.EIO)
         if start + got <= done:
@@ -191,7 +194,7 @@ class _NativeAio:
 
     def close(self) -> None:
         """Let the context go, after what is in flight. Takes tens of milliseconds: the kernel waits for its readers."""
-        # Cleared first: the number may be another ring's once the call has returned.
+        # Cleared first: the number may be another batch's once the call has returned.
         context, self._context = self._context, 0
         if context:
             self._call(self._numbers.destroy, context, 0, 0, 0, 0)
@@ -257,7 +260,7 @@ def _aio(depth: int) -> _NativeAio | None:
     return _NativeAio(context.value, depth, numbers)
 
 
-def _way(depth: int) -> _NativeAio | _ThreadedReads:
+def _reader(depth: int) -> _NativeAio | _ThreadedReads:
     return _aio(depth) or _ThreadedReads(depth)
 
 
@@ -268,12 +271,12 @@ class ReadBatch:
         if depth < 1:
             raise ValueError(f"depth must be at least 1, got {depth}")
         self._depth = depth
-        self._busy = False  # from before the first byte may be written until after the last
-        self._reads: _NativeAio | _ThreadedReads | None = _way(depth)
+        self.busy = False  # read by others; from before the first byte may be written until after the last
+        self._reads: _NativeAio | _ThreadedReads | None = _reader(depth)
 
     @property
     def method(self) -> str:
-        """How the ring reads: "aio" or "threads"."""
+        """How it reads: "aio" or "threads"."""
         return "aio" if isinstance(self._reads, _NativeAio) else "threads"
 
     def read(
@@ -297,7 +300,7 @@ class ReadBatch:
         -------
         int64[n]: the bytes read, fewer than asked only where the file ends; or -errno for a read that failed.
 
-        Raises `ValueError` for a read outside `out` or a closed ring, `TypeError` for an `out` that is not contiguous
+        Raises `ValueError` for a read outside `out` or a closed batch, `TypeError` for an `out` that is not contiguous
         or not writable: nothing is read then. `OSError` if the kernel refuses the context itself.
         """
         self.submit(fd, offsets, lengths, out, places)
@@ -313,12 +316,12 @@ class ReadBatch:
     ) -> None:
         """Start the reads that `read` describes, `depth` of them at most, and return; `wait` starts the others.
 
-        The descriptor must stay open and the arrays as they are until `wait` returns. A submission that was never
-        waited for is given up first.
+        The descriptor must stay open and the arrays unchanged until `wait` returns. An earlier submission that was
+        never waited for is given up first.
         """
         reads = self._reads
         if reads is None:
-            raise ValueError("the ring is closed")
+            raise ValueError("the batch is closed")
         if not len(offsets) == len(lengths) == len(places):
             raise ValueError(f"{len(offsets)} offsets, {len(lengths)} lengths and {len(places)} places")
         if out.ndim != 1 or out.itemsize != 1:
@@ -330,54 +333,54 @@ class ReadBatch:
             signs, ends = places | lengths, (places + lengths).view(np.uint64)
             if signs[signs.argmin()] < 0 or ends[ends.argmax()] > out.size:
                 raise ValueError(f"a read has a negative length, or lies outside out, {out.size} bytes")
-        if self._busy:
+        if self.busy:
             reads = self._give_up()
-        self._busy = True
+        self.busy = True
         reads.start((fd, offsets, lengths, out, places), address)
 
     def arrived(self, least: int) -> NDArray[np.int64]:
         """Wait until about `least` more reads are in, so that the caller can use those while others are under way.
 
-        Returns the numbers of reads that came in whole and that no call before told of, int64[m]; any number of them,
-        none where the system reads otherwise. `wait` must follow, and tells of all.
+        Returns the numbers, int64[m], of reads that are complete and that no earlier call returned: any number of them,
+        none where reads are done by threads. `wait` must follow, and returns all.
         """
-        if self._reads is None or not self._busy:
+        if self._reads is None or not self.busy:
             raise ValueError("nothing was submitted")
         return self._reads.arrived(least)
 
     def wait(self) -> NDArray[np.int64]:
         """Finish the submission; returns and raises what `read` does."""
-        if self._reads is None or not self._busy:
+        if self._reads is None or not self.busy:
             raise ValueError("nothing was submitted")
         counts = self._reads.reap()
-        self._busy = False
+        self.busy = False
         return counts
 
     def settle(self) -> None:
         """Wait for what an abandoned submission left in flight: after this nobody writes into its `out`."""
-        if self._busy and self._reads is not None:
+        if self.busy and self._reads is not None:
             self._give_up()
 
     def _give_up(self) -> _NativeAio | _ThreadedReads:
-        # An exception may have fallen between a system call and the note of what it did, so our own count of what is in
-        # flight proves nothing. The kernel's does: it lets a context go only when its last read is done.
+        # An exception may have been raised between a system call and the line that counts its reads, so our own count
+        # of reads in flight may be wrong. The kernel's is right: it frees a context only when its last read is done.
         assert self._reads is not None
         self._reads.close()
-        self._reads = _way(self._depth)
-        self._busy = False
+        self._reads = _reader(self._depth)
+        self.busy = False
         return self._reads
 
     def close(self) -> None:
-        """Wait for what is in flight and free the context. May be called again; a dropped ring frees itself."""
+        """Wait for what is in flight and free the context. May be called again; garbage collection does it, too."""
         reads, self._reads = self._reads, None
         if reads is not None:
             reads.close()
 
 
 class ReadBatchPool:
-    """Rings kept between uses, for to close one takes tens of milliseconds. Any thread may take and give.
+    """Batches kept between uses, because closing one takes tens of milliseconds. Any thread may take and give.
 
-    A list under the interpreter lock is the pool: `pop` and `append` are atomic.
+    The pool is a list, whose `pop` and `append` are atomic under the interpreter lock.
     """
 
     def __init__(self, depth: int = 128) -> None:
@@ -391,17 +394,18 @@ class ReadBatchPool:
         except IndexError:
             return ReadBatch(self._depth)
 
-    def give(self, ring: ReadBatch) -> None:
-        """Take a ring back, whatever state an exception left it in; `out` is the caller's own again afterwards."""
-        ring.settle()
-        self._free.append(ring)
-        # Looked at after the append, so that close, on another thread, or this leaves none behind.
+    def give(self, batch: ReadBatch) -> None:
+        """Take a batch back, whatever state an exception left it in; afterwards nothing writes into its `out`."""
+        if batch.busy:
+            batch.settle()
+        self._free.append(batch)
+        # Checked after the append, so that either this or `close`, on another thread, closes the batch.
         if self._closed or len(self._free) > _KEPT_MAX:
             with contextlib.suppress(IndexError):
                 self._free.pop().close()
 
     def close(self) -> None:
-        """Close the kept rings; those still out are closed when they are given back."""
+        """Close the batches in the pool; those in use are closed when they are given back."""
         self._closed = True
         kept: list[ReadBatch] = []
         with contextlib.suppress(IndexError):

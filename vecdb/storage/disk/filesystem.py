@@ -1,9 +1,10 @@
-"""The seam to the operating system: every byte that vecdb reads or writes outside LMDB passes here.
+"""The seam to the operating system: every byte that vecdb reads or writes outside LMDB passes through this module.
 
-Callers use `files.name(...)`, never `from files import name`, so that a test can put a faulty twin in the place of
-any function. Thread rule: every function may be called from any thread. Nothing here keeps state.
+Callers write `filesystem.name(...)`, and do not import functions by name, so that a test can replace any of them by one
+that fails. Thread rule: every function may be called from any thread. Nothing here keeps state.
 
-Errors: `OSError` passes through, except where a docstring says otherwise; `translate` turns one into a vecdb error.
+Errors: `OSError` passes through, except where a docstring says otherwise; `to_vecdb_error` turns one into a vecdb
+error.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from vecdb.errors import Locked, Unavailable, VecdbError
 
 _MAP_NORESERVE = 0x4000  # Linux; absent from the mmap module before Python 3.13
 _COPY_BYTES = 4 << 20
+PAGE = 4096  # bytes: the unit of direct I/O, of our files with extents, and of LMDB's file
 
 
 def reserve_memory(shape: int | tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
@@ -41,7 +43,7 @@ def reserve_memory(shape: int | tuple[int, ...], dtype: DTypeLike) -> NDArray[An
 
 
 def drop_pages(memory: NDArray[Any], start: int, nbytes: int) -> None:
-    """Give the pages of memory from `reserve` back to the system; they read as zeros again. Whole pages."""
+    """Give the pages of memory from `reserve_memory` back to the system; they read as zeros again. Whole pages."""
     owner: Any = memory
     while not isinstance(owner, mmap.mmap):
         owner = owner.obj if isinstance(owner, memoryview) else owner.base
@@ -96,7 +98,7 @@ def size(fd: int) -> int:
 
 
 def allocate(fd: int, length: int) -> None:
-    """Give the first `length` bytes of a file their place on the disk, making it longer where it is shorter."""
+    """Allocate disk space for the first `length` bytes of a file, which grows to that length where it is shorter."""
     os.posix_fallocate(fd, 0, length)
 
 
@@ -194,15 +196,15 @@ def map_reserved(fd: int, nbytes: int) -> NDArray[np.uint8]:
     """
     length = size(fd)
     if length < nbytes:
-        # mmap refuses a length past the end of the file, the kernel does not: grow for the moment of the call is not
-        # an option for a reader, so ask libc directly.
+        # Python's mmap refuses a length past the end of the file, the kernel does not. A reader may not grow the file
+        # for the moment of the call, so libc is asked directly.
         return _map_past_end(fd, nbytes)
     return np.frombuffer(mmap.mmap(fd, nbytes, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ), np.uint8)
 
 
 def drop_mapped_pages(mapped: NDArray[Any]) -> None:
-    """Let go of the memory that shows a stretch of a mapped file: what is in it stays, and is mapped again when it is
-    looked at. Advice: nothing happens where the system knows none.
+    """Unmap the pages of a stretch of a mapped file: its contents stay, and are mapped again when they are read. This
+    is advice: nothing happens where the system has no madvise.
     """
     import ctypes
 
@@ -318,7 +320,7 @@ def list_dir(path: Path) -> list[str]:
 
 
 def remove(path: Path) -> None:
-    """Remove a file; one that is gone already is no error."""
+    """Remove a file; it is no error when it does not exist."""
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
 
@@ -342,7 +344,7 @@ def disk_bytes(path: Path) -> int:
         try:
             total += os.stat(file).st_blocks * 512
         except FileNotFoundError:
-            continue  # a generation that went between the walk and the look
+            continue  # removed since the walk met it
     return total
 
 
@@ -371,7 +373,7 @@ def to_vecdb_error(error: OSError, doing: str, outcome: str = "nothing was writt
 
 @contextmanager
 def raising_vecdb_errors(doing: str) -> Iterator[None]:
-    """Raise operating-system errors of the block as vecdb errors: for long work that may be done again."""
+    """Raise operating-system errors of the block as vecdb errors: for long work that the caller may repeat."""
     try:
         yield
     except OSError as error:

@@ -1,11 +1,11 @@
-"""Where arrays aligned with rows live: anonymous memory, or an unlinked file that the system may write out.
+"""Arrays aligned with rows that grow: in anonymous memory, or in an unlinked file that the system may write out.
 
-    memory   reserved, touched on demand, counts as the process's own
-    file     sparse, without a name, gone with the process; its pages are page cache, which gives way under pressure
+    memory   reserved, touched on demand, counts as memory of this process
+    file     sparse, without a name, gone with the process; its pages are page cache, which the system may take back
 
-A collection whose index is on disk keeps a few bytes of memory a row at most, so what would cost more a row (ids,
-checksums, deletions) is backed by a file. A write into a hole of a mapped file ends the process where the disk is full:
-`allocate` takes the place on the disk first, and raises instead.
+A collection whose index is on disk may keep only a few bytes of memory a row, so arrays that would take more (ids,
+checksums, deletions) are backed by a file. When the disk is full a write into a hole of a mapped file would kill the
+process: `allocate` allocates the disk space first, and raises instead.
 
 Thread rule: one thread at a time reserves and allocates.
 """
@@ -31,7 +31,7 @@ class GrowableArrays:
         self._files: dict[int, tuple[int, int]] = {}  # id of an array -> (descriptor, bytes allocated)
 
     def reserve(self, shape: int | tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-        """Zeros that cost nothing until touched. On disk they must be allocated before they are written."""
+        """An array of zeros that costs nothing until touched. On disk it must be allocated before it is written."""
         if self._folder is None:
             return filesystem.reserve_memory(shape, dtype)
         try:
@@ -47,17 +47,18 @@ class GrowableArrays:
         weakref.finalize(array, self._forget, id(array), fd).atexit = False
         return array
 
-    def _forget(self, name: int, fd: int) -> None:
-        del self._files[name]
+    def _forget(self, array_id: int, fd: int) -> None:
+        del self._files[array_id]
         filesystem.close(fd)
 
-    def allocate(self, array: NDArray[Any], count: int) -> None:
-        """Make sure that the first `count` elements of an array from `reserve` can be written. Raises OSError."""
-        fd, done = self._files.get(id(array), (-1, 0))
-        if fd < 0 or count * array.itemsize <= done:
-            return
-        used = count * array.itemsize
-        step = max(_STEP_BYTES, used // 16 // _STEP_BYTES * _STEP_BYTES)  # few calls for many rows, little room for few
-        wanted = min(array.nbytes, -(-used // step) * step)
-        filesystem.allocate(fd, wanted)
-        self._files[id(array)] = (fd, wanted)
+    def allocate(self, count: int, *arrays: NDArray[Any]) -> None:
+        """Make sure that the first `count` elements of arrays from `reserve` can be written. Raises OSError."""
+        for array in arrays:
+            fd, allocated = self._files.get(id(array), (-1, 0))
+            used = count * array.itemsize
+            if fd < 0 or used <= allocated:
+                continue
+            step = max(_STEP_BYTES, used // 16 // _STEP_BYTES * _STEP_BYTES)  # few calls for many rows, little spare
+            wanted = min(array.nbytes, -(-used // step) * step)
+            filesystem.allocate(fd, wanted)
+            self._files[id(array)] = (fd, wanted)

@@ -1,10 +1,10 @@
 """row -> id, in memory: what turns the rows that an index found into the ids that the caller knows.
 
     int ids   ids[row]                    int64, 8 bytes a row
-    str ids   blob[ends[row-1]:ends[row]] utf-8, 8 bytes a row and the id itself
+    str ids   blob[ends[row]:ends[row+1]] utf-8, 8 bytes a row and the id itself
 
-Derived from the blocks at open and extended at each commit. One thread extends; any number read, but only rows that
-a snapshot published after the extension. Arrays are replaced, never moved, when they are full.
+Read from the blocks at open and extended at each commit. One thread extends; any number of threads read, but only rows
+that a snapshot published after the extension. Arrays that are full are replaced by larger ones, never moved.
 """
 
 from __future__ import annotations
@@ -27,9 +27,7 @@ class IdColumn:
         self.kind: str | None = None
         self.row_count = 0
         self._ints: NDArray[np.int64] = np.empty(0, np.int64)
-        self._ends: NDArray[np.int64] = np.empty(
-            0, np.int64
-        )  # _ends[row] = end, _ends[-1 + row] = start; slot 0 is row 0's start
+        self._ends: NDArray[np.int64] = np.empty(0, np.int64)  # the id of a row is blob[ends[row]:ends[row + 1]]
         self._blob: NDArray[np.uint8] = np.empty(0, np.uint8)
 
     def ensure(self, kind: str, row_count: int, blob_bytes: int) -> None:
@@ -45,7 +43,7 @@ class IdColumn:
         """Append ids (int64[n]) of the next n rows."""
         self.kind = "int"
         end = self.row_count + len(ids)
-        self.ensure("int", end, 0)
+        self._ints = self._room(self._ints, end, self.row_count)
         self._ints[self.row_count : end] = ids
         self.row_count = end
 
@@ -88,12 +86,12 @@ class IdColumn:
         return 8 * self.row_count + (int(self._ends[self.row_count]) if self.kind else 0)
 
     def _room(self, array: NDArray[Any], needed: int, used: int) -> NDArray[Any]:
-        """`array`, or a larger one with its first `used` entries, with its place taken on the disk."""
+        """`array`, or a larger one with its first `used` entries, of which `needed` entries can be written."""
         if needed <= len(array):
-            self._backing.allocate(array, needed)
+            self._backing.allocate(needed, array)
             return array
         larger = self._backing.reserve(max(_CAPACITY_MIN, 4 * needed), array.dtype)
-        self._backing.allocate(larger, needed)
+        self._backing.allocate(needed, larger)
         kept = array[:used]  # fewer where there was no array yet: a reserved one starts as zeros
         larger[: len(kept)] = kept
         return larger

@@ -5,10 +5,10 @@
     extent  := crc u32 | magic "VEXT" | page u64 | uid u64 | count u32 | entry_bytes u32 | sequence u64 | 24 zero bytes
                body[count * entry_bytes], zeros up to a page
 
-crc of an extent is the CRC-32C of everything after it in the extent; page is the extent's own place in the file, and
-uid tells the file, so that a page that lies elsewhere than its pointer says is caught. A list that changes gets a new
-extent; the directory (index/spann/list_directory.py) says which extents are in use, and a file that is mostly old ones
-is written anew.
+crc of an extent is the CRC-32C of everything after it in the extent. page is the extent's own position in the file, and
+uid identifies the file, so that an extent at another position than its pointer says is noticed. A list that changes
+gets a new extent; the directory (index/spann/list_directory.py) says which extents are in use, and a file that consists
+mostly of unused ones is rewritten.
 
 Thread rule: one thread appends; any number read through descriptors that live as long as the object.
 """
@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 
 from vecdb.errors import Corruption
 from vecdb.storage.disk import filesystem
+from vecdb.storage.disk.filesystem import PAGE as PAGE  # for those who work with extents, too
 
-PAGE = 4096
 EXTENT_BYTES = 64
 _FILE = struct.Struct("<4sIQI")
 _FILE_MAGIC = b"VLST"
@@ -46,7 +46,7 @@ assert EXTENT.itemsize == EXTENT_BYTES
 
 
 def pages_of(counts: NDArray[np.integer], entry_bytes: int) -> NDArray[np.int64]:
-    """Pages of the extents of lists with so many entries."""
+    """How many pages the extents of lists with so many entries take."""
     pages: NDArray[np.int64] = -(-(EXTENT_BYTES + counts.astype(np.int64) * entry_bytes) // PAGE)
     return pages
 
@@ -86,7 +86,7 @@ class ListFile:
 
     @classmethod
     def open(cls, path: Path, uid: int, entry_bytes: int, page_count: int, *, writable: bool) -> ListFile:
-        """Open a file whose first `page_count` pages are in use; what lies behind them is cut off by a writer.
+        """Open a file whose first `page_count` pages are in use; a writer overwrites what lies behind them.
 
         Raises Corruption where it is not the file that the directory means; FileNotFoundError.
         """
@@ -130,7 +130,7 @@ class ListFile:
                 filesystem.close(fd)
 
     def __del__(self) -> None:
-        self.close()  # not before: searches of an index that was replaced may still read
+        self.close()  # not earlier: searches of an index that was replaced may still read
 
 
 def _header(uid: int, entry_bytes: int) -> bytes:

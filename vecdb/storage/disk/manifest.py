@@ -1,12 +1,12 @@
-"""What this directory is: `manifest.json`, written once when the database is created, replaced only by an upgrade.
+"""`manifest.json`: the format of a database directory. Written when the database is created, replaced by an upgrade.
 
-    {"format_version": 2, "lmdb_format": "0.9", "uuid": "...", "created": "2026-01-31T12:00:00+00:00", "engine":
-    "0.1.0"}
+    {"format_version": 2, "lmdb_format": "0.9", "uuid": "...", "created": "2026-01-31T12:00:00+00:00",
+     "engine": "0.1.0"}
 
-Version n makes n out of n - 1 when it is told to (`vecdb.upgrade`), refuses every other format, and writes nothing into
-a directory that it does not understand.
+Code of format n converts format n - 1 when it is told to (`vecdb.upgrade`), refuses every other format, and writes
+nothing into a directory whose format it does not know.
 
-    2   the journal of access lists; a directory of format 1 has none yet, and nothing else to convert
+    2   adds the journal of access lists; format 1 has none, and needs no other conversion
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def write(folder: Path, manifest: Manifest) -> None:
 
 
 def upgrade(folder: Path, found: Manifest) -> Manifest:
-    """Once all that this version needs is in the directory: say that it is of this version."""
+    """Write this version into the manifest, once the directory holds all that this version needs."""
     if found.format_version < FORMAT_VERSION:
         found = msgspec.structs.replace(found, format_version=FORMAT_VERSION)
         write(folder, found)

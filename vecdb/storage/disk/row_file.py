@@ -1,13 +1,13 @@
 """The row file of one generation, and the arrays aligned with it.
 
-    rows.<generation> := header page, row*          (record_format.py draws both)
+    rows.<generation> := header page, row*          (row_format.py draws both)
 
-Rows are appended and synced before the commit that counts them, and never overwritten once counted. What lies past
-the counted rows is the leavings of a write that never committed; the next append goes over it.
+Rows are appended and synced before the commit that counts them, and never overwritten once counted. Bytes past the
+counted rows were left by a write that never committed; the next append overwrites them.
 
-`RowArrays` is what kernels see. Arrays never move: they are reserved with room, and when the room is used up a larger
-`RowArrays` takes their place while searches that hold the old one go on. One thread appends (the writer, or a reader
-catching up under its lock); any number of threads read `arrays` once per call and use what they got.
+`RowArrays` is what kernels see. Arrays never move: they are reserved with spare room, and when that is used up a larger
+`RowArrays` replaces them while searches that hold the old one go on. One thread appends (the writer, or a reader that
+catches up under its lock); any number of threads read `arrays` once per call and use what they got.
 """
 
 from __future__ import annotations
@@ -20,9 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.errors import Corruption
-from vecdb.storage.disk import filesystem
+from vecdb.storage.disk import filesystem, row_format
 from vecdb.storage.disk.growable_arrays import GrowableArrays
-from vecdb.storage.kv import record_format
 
 _CAPACITY_MIN = 1 << 20
 
@@ -69,8 +68,8 @@ class Rows:
         self.row_bytes = dim * self.dtype.itemsize
         self._fd = filesystem.open_append(path) if writable else filesystem.open_read(path)
         try:
-            header = filesystem.pread(self._fd, record_format.ROW_HEADER_BYTES, 0)
-            record_format.check_row_header(header, dtype, dim, generation, str(path))
+            header = filesystem.pread(self._fd, row_format.HEADER_BYTES, 0)
+            row_format.check_header(header, dtype, dim, generation, str(path))
             self._check_length(row_count)
             self.arrays = self._reserve(row_count)
         except BaseException:
@@ -81,10 +80,10 @@ class Rows:
     @staticmethod
     def create(path: Path, dtype: str, dim: int, generation: int, *, sync: bool) -> None:
         """Write the header page. A file left by a creation that never committed is replaced."""
-        filesystem.write_atomic(path, [record_format.encode_row_header(dtype, dim, generation)], sync=sync)
+        filesystem.write_atomic(path, [row_format.encode_header(dtype, dim, generation)], sync=sync)
 
     def _check_length(self, row_count: int) -> None:
-        expected = record_format.ROW_HEADER_BYTES + row_count * self.row_bytes
+        expected = row_format.HEADER_BYTES + row_count * self.row_bytes
         actual = filesystem.size(self._fd)
         if actual < expected:
             raise Corruption(
@@ -94,8 +93,8 @@ class Rows:
 
     def _reserve(self, row_count: int) -> RowArrays:
         capacity = max(_CAPACITY_MIN, 4 * row_count)
-        nbytes = record_format.ROW_HEADER_BYTES + capacity * self.row_bytes
-        mapped = filesystem.map_reserved(self._fd, nbytes)[record_format.ROW_HEADER_BYTES :]
+        nbytes = row_format.HEADER_BYTES + capacity * self.row_bytes
+        mapped = filesystem.map_reserved(self._fd, nbytes)[row_format.HEADER_BYTES :]
         return RowArrays(
             vectors=mapped.view(self.dtype).reshape(capacity, self.dim),
             crcs=self._backing.reserve(capacity, np.uint32),
@@ -107,26 +106,19 @@ class Rows:
         """Make room for `row_count` rows; publishes larger arrays where the present ones are too small. Raises
         OSError.
         """
-        old = self.arrays
-        if row_count <= old.capacity:
-            self._allocate(old, row_count)
-            return
-        new = self._reserve(row_count)
-        self._allocate(new, row_count)
-        used = old.capacity
-        new.crcs[:used] = old.crcs
-        new.verified[: len(old.verified)] = old.verified
-        new.deleted[:used] = old.deleted
-        self.arrays = new
-
-    def _allocate(self, arrays: RowArrays, row_count: int) -> None:
-        self._backing.allocate(arrays.crcs, row_count)
-        self._backing.allocate(arrays.deleted, row_count)
+        old, capacity = self.arrays, len(self.arrays.crcs)
+        new = old if row_count <= capacity else self._reserve(row_count)
+        self._backing.allocate(row_count, new.crcs, new.deleted)
+        if new is not old:
+            new.crcs[:capacity] = old.crcs
+            new.verified[: len(old.verified)] = old.verified
+            new.deleted[:capacity] = old.deleted
+            self.arrays = new
 
     def write(self, first_row: int, vectors: NDArray[Any]) -> None:
         """Write vectors (stored dtype[n, dim]) as rows from `first_row`. Not durable before `sync`."""
         self._dirty = True
-        filesystem.pwrite(self._fd, vectors.view(np.uint8), record_format.ROW_HEADER_BYTES + first_row * self.row_bytes)
+        filesystem.pwrite(self._fd, vectors.view(np.uint8), row_format.HEADER_BYTES + first_row * self.row_bytes)
 
     def sync(self) -> None:
         """Make what was written durable. Raises OSError, after which nothing written since the last sync can be

@@ -44,7 +44,7 @@ class SealedIndex(msgspec.Struct, frozen=True):
 
 
 class MeasuredRecall(msgspec.Struct, frozen=True):
-    """One measured point: at `limit`, `ef` (of a graph the beam width, of lists `nprobe`) gave `recall`."""
+    """One measured point: at `limit` results `ef` (for a graph the beam width, for lists `nprobe`) gave `recall`."""
 
     limit: int
     ef: int
@@ -52,7 +52,7 @@ class MeasuredRecall(msgspec.Struct, frozen=True):
 
 
 class JournalExtent(msgspec.Struct, frozen=True):
-    """Which entries the journal has: the first and the last commit that wrote one that is still there, and how many."""
+    """Which entries the journal holds: the first and the last commit whose entry is there, and how many there are."""
 
     first: int
     last: int
@@ -68,15 +68,15 @@ class CommittedState(msgspec.Struct, frozen=True):
     generation: int = 0
     id_kind: str | None = None
     has_fields: bool = False
-    has_tenants: bool = False  # whether there ever was one: else nobody looks for access lists
+    has_tenants: bool = False  # whether there ever was a tenant: if not, access lists are not read
     journal: JournalExtent | None = None  # None where it is empty
     index: dict[str, Any] | None = None
     sealed: SealedIndex | None = None
     unlinked_rows: int = 0  # rows taken out of the graph by repairs since it was last built
     tuned: tuple[MeasuredRecall, ...] = ()
-    tuned_ef: int | None = None  # ef, or nprobe, of searches that name none, where `tune` or `optimize` chose one
+    tuned_ef: int | None = None  # ef, or nprobe, of searches that give none, if `tune` or `optimize` chose one
     tuned_by_user: bool = False
-    scan_rows: int | None = None  # of a tenant, along a tree: past these its walk was faster than a scan of them all
+    scan_rows: int | None = None  # measured: walking the tree is faster than scanning a tenant with more rows than this
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -128,7 +128,8 @@ def index_to_dict(index: IndexConfig | None) -> dict[str, Any] | None:
 def index_from_dict(value: dict[str, Any] | None) -> IndexConfig | None:
     if value is None:
         return None
-    return _KINDS[value["kind"]](**{key: item for key, item in value.items() if key != "kind"})
+    parameters = dict(value)
+    return _KINDS[parameters.pop("kind")](**parameters)
 
 
 def config_of(entry: CollectionEntry, state: CommittedState) -> CollectionConfig:

@@ -18,23 +18,24 @@
               uid u32, 0x01, request id         -> the answer that it was given (idempotency.py)
               uid u32, 0x02, sequence u64, place u32   -> request id; in the order of the commits
 
-prefix := uid u32, generation u32       one generation of one collection; a prefix that no state names is debris,
-                                        purged at open
+prefix := uid u32, generation u32       one generation of one collection; entries under a prefix that no state names
+                                        were left by a crash, and are removed at open
 id     := u64, sign bit flipped         where the collection's ids are ints (so that negative ids sort first)
         | utf-8                         where they are strings
 
-A tenant's number is given out once in the life of its collection. `access` is the truth about who may see a record,
-with a checksum; `members` is the same pairs the other way round, live records only, and can be derived from it. Both
-are read with the journal over them (access_journal.py); which entries it has is told by the collection's state.
-A number in `access` that has no tenant is one that was dropped: it means nobody, and the next vacuum leaves it out.
+A tenant's number is used once in the life of its collection. `access` is the truth about who may see a record, with a
+checksum; `members` holds the same pairs by tenant, of live records only, and can be derived from it. The journal
+applies on top of both (access_journal.py); the collection's state says which entries it has. A number in `access` that
+has no tenant belonged to one that was dropped: it means nobody, and the next vacuum leaves it out.
 
-All collections share these databases: a named database of its own for each would have to close its handle when the
-collection is dropped, which LMDB allows only while no transaction of any thread is using it.
+All collections share these databases. If each had named databases of its own, their handles would have to be closed
+when the collection is dropped, which LMDB allows only while no transaction of any thread uses them.
 """
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -54,10 +55,10 @@ DATABASES: dict[bytes, dict[str, bool]] = {
     REQUESTS: {},
     JOURNAL: {},
 }
-BY_GENERATION = (BLOCKS, IDS, TOMBS, MEMBERS, ACCESS, JOURNAL)  # whose keys begin with a prefix
-BY_UID = (TENANTS, REQUESTS)  # whose keys begin with a uid alone
-_NEXT, _NAME, _NUMBER = b"\0", b"\1", b"\2"  # what a key of tenants is for, after the uid
-_COUNTED, _REQUEST, _ORDERED = b"\0", b"\1", b"\2"  # the same of requests
+BY_GENERATION = (BLOCKS, IDS, TOMBS, MEMBERS, ACCESS, JOURNAL)  # keys begin with a prefix
+BY_UID = (TENANTS, REQUESTS)  # keys begin with a uid alone
+_NEXT, _NAME, _NUMBER = b"\0", b"\1", b"\2"  # kinds of keys of `tenants`, after the uid
+_COUNTED, _REQUEST, _ORDERED = b"\0", b"\1", b"\2"  # kinds of keys of `requests`
 UID_BYTES = 4
 SEQUENCE, UID_NEXT = b"sequence", b"uid"  # keys of state, next to the 4-byte uids
 
@@ -86,22 +87,22 @@ def prefix_end(prefix: bytes) -> bytes | None:
 
 
 def row_key(prefix: bytes, number: int) -> bytes:
-    """Key of a block (by first row), of the tombs or journal of a commit, of a tenant's rows or a row's tenants."""
+    """Key of a block (by first row), of a commit's deletions or journal entry, of a tenant's rows, of a row's list."""
     return prefix + number.to_bytes(8, "big")
 
 
 def number_of(key: bytes) -> int:
-    """The row or sequence of a key that `numbered` made."""
+    """The number in a key that `row_key` made."""
     return int.from_bytes(key[PREFIX_BYTES:], "big")
 
 
-def numbers_of(keys: list[Any]) -> NDArray[np.int64]:
+def numbers_of(keys: Iterable[Any]) -> NDArray[np.int64]:
     """int64[n]: `number_of` each of many keys (bytes or buffers)."""
     return np.frombuffer(b"".join(keys), [("head", f"V{PREFIX_BYTES}"), ("number", ">u8")])["number"].astype(np.int64)
 
 
-def all_numbered(head: bytes, numbers: NDArray[Any]) -> list[bytes]:
-    """What `numbered` makes of each of many numbers (uint64[n]) after the same head."""
+def row_keys(head: bytes, numbers: NDArray[Any]) -> list[bytes]:
+    """`row_key` of each of many numbers (integers, none negative) behind one prefix or other head."""
     made = np.empty(len(numbers), [("head", f"V{len(head)}"), ("number", ">u8")])
     made["head"] = np.void(head)
     made["number"] = numbers
@@ -111,41 +112,41 @@ def all_numbered(head: bytes, numbers: NDArray[Any]) -> list[bytes]:
 
 def tenant_next(number: int) -> bytes:
     """Where the collection `number` keeps the number of its next tenant."""
-    return uid(number) + _NEXT
+    return number.to_bytes(4, "big") + _NEXT
 
 
 def tenant_names(number: int) -> bytes:
-    """What a tenant's name is appended to."""
-    return uid(number) + _NAME
+    """The keys by a tenant's name are this and the name."""
+    return number.to_bytes(4, "big") + _NAME
 
 
 def tenant_numbers(number: int) -> bytes:
-    """What a tenant's number, u64 BE, is appended to."""
-    return uid(number) + _NUMBER
+    """The keys by a tenant's number are this and the number, u64 BE."""
+    return number.to_bytes(4, "big") + _NUMBER
 
 
 def requests_counted(number: int) -> bytes:
     """Where the collection `number` keeps how many requests it knows."""
-    return uid(number) + _COUNTED
+    return number.to_bytes(4, "big") + _COUNTED
 
 
 def request_ids(number: int) -> bytes:
-    """What a request's id is appended to."""
-    return uid(number) + _REQUEST
+    """The keys by a request's id are this and the id."""
+    return number.to_bytes(4, "big") + _REQUEST
 
 
 def requests_in_order(number: int) -> bytes:
-    """What a request's sequence, u64 BE, and its place in the commit, u32 BE, are appended to."""
-    return uid(number) + _ORDERED
+    """The keys in order are this, the request's sequence, u64 BE, and its position in the commit, u32 BE."""
+    return number.to_bytes(4, "big") + _ORDERED
 
 
 def owner_prefix(prefix: bytes, owner: bytes) -> bytes:
-    """What an id of `owner` is appended to."""
+    """The key of an id of `owner` is this and `id_key_bytes` of the id."""
     return prefix + bytes((len(owner),)) + owner
 
 
 def id_key_bytes(value: int | str) -> bytes:
-    """How an id ends its key."""
+    """The bytes of an id in its key."""
     return (value + (1 << 63)).to_bytes(8, "big") if isinstance(value, int) else value.encode()
 
 

@@ -1,15 +1,16 @@
-"""The LMDB environment of one database directory: what is true. The only place that opens LMDB.
+"""The LMDB environment of one database directory, which holds what is committed. The only module that opens LMDB.
 
 Commit = one LMDB write transaction with sync. With durability "relaxed" the meta page is not synced
 (`metasync=False`): a power cut may cost the last commit, never more. A temporary database (":memory:") syncs nothing.
 
-Caveats that the interface is built around
+Caveats of LMDB that this interface is built around
 - Closing unmaps what reads look at: `close` waits for them.
-- A buffer of a transaction dies with it: `Read.get` copies; `buffers` views live inside one `with` and never leave it.
+- A buffer is valid as long as its transaction: without `buffers` values are copies, with it they must not leave the
+  `with` block.
 - A write transaction stays on the thread that began it: only committer.py's thread begins one.
-- A reader that died keeps pages alive: `clear_dead_readers` at open and each minute.
-- LMDB maps its file and a truncated file would be a bus error: the size is compared with the last page before
-anything is read.
+- A reader process that died keeps pages from being reused: `clear_dead_readers` is called at open and each minute.
+- LMDB maps its file, and reading past the end of a truncated one would be a bus error: the size is compared with the
+  last page before anything is read.
 """
 
 from __future__ import annotations
@@ -20,13 +21,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import lmdb
 
 from vecdb import limits
 from vecdb.errors import Corruption, Locked, Poisoned, Unavailable
 from vecdb.storage.disk import filesystem
+from vecdb.storage.disk.filesystem import PAGE
 from vecdb.storage.kv import keys
 
 LMDB_FORMAT = "0.9"  # data file format of lib_version=0; lmdb 3 can also write an incompatible one
@@ -34,13 +36,21 @@ _DATABASES_MAX = 16
 READERS = "READERS"  # beside the environment's folder: every process that reads holds it
 _COPY_BYTES = 16 << 20  # keys and values that a copy holds in one transaction
 _COPY_ENTRIES = 512  # entries per stretch of bytecode
-_SHRINK_BYTES_MIN = 1 << 18  # fewer free bytes than this are not worth a copy
-_SHRINK_WAIT_S = 5.0  # for reads to finish
+_COMPACT_BYTES_MIN = 1 << 18  # fewer free bytes than this are not worth a copy
+_COMPACT_WAIT_S = 5.0  # for reads to finish
 _SPARE_BYTES = 1 << 20  # kept free behind LMDB's last page, so that deletes work on a full disk
 
 Txn = Any  # lmdb.Transaction
 MapFullError = lmdb.MapFullError
 StoreError = lmdb.Error
+
+
+class WriteTxn(Protocol):
+    """A write transaction that several changes share, on the thread that began it."""
+
+    store: Store
+    txn: Txn
+    sequence: int  # of the commit that it becomes
 
 
 class Store:
@@ -50,8 +60,8 @@ class Store:
         self.path = path
         self.read_only = read_only
         self._gate = threading.Condition()
-        self._reads = 0  # that may touch the map now
-        self._resting = 0  # transactions that are open but do not touch it
+        self._reads = 0  # read transactions that may touch the map now
+        self._parked = 0  # read transactions that are open but do not touch the map now
         self._map_bytes = map_bytes
         self._durability = durability
         self._closed = False
@@ -75,7 +85,7 @@ class Store:
                 lib_version=0,
             )
         except lmdb.Error as error:
-            raise _translated(error, f"opening {self.path}") from error
+            raise translate(error, f"opening {self.path}") from error
         self._open_databases()
         self.clear_dead_readers()
         spared = not self.read_only and self._durability != "none"
@@ -87,26 +97,26 @@ class Store:
             self.databases = _open_all(self._env, create=not self.read_only)
         except lmdb.Error as error:
             self._env.close()
-            raise _translated(error, f"opening {self.path}") from error
+            raise translate(error, f"opening {self.path}") from error
         self.catalog, self.state, self.blocks, self.ids, self.tombs, *others = self.databases.values()
         self.tenants, self.members, self.access, self.requests, self.journal = others
 
     def _check_length(self) -> None:
-        """A data file shorter than its last page would kill the process at the first look past its end."""
+        """Refuse a data file shorter than its last page: a read past its end would kill the process."""
         data = self.path / "data.mdb"
         if not filesystem.exists(data):
             return
         fd = filesystem.open_read(data)
         try:
-            head, length = filesystem.pread(fd, 8192 + 256, 0), filesystem.size(fd)
+            head, length = filesystem.pread(fd, 2 * PAGE, 0), filesystem.size(fd)
         finally:
             filesystem.close(fd)
         last_page = _last_page(head)
         if last_page is None:
             raise Corruption(f"{data}: neither meta page is an LMDB meta page; restore the database from a backup")
-        if length < (last_page + 1) * 4096:
+        if length < (last_page + 1) * PAGE:
             raise Corruption(
-                f"{data}: {length} bytes, expected at least {(last_page + 1) * 4096}; "
+                f"{data}: {length} bytes, expected at least {(last_page + 1) * PAGE}; "
                 "the file was truncated, restore from a backup"
             )
 
@@ -121,17 +131,17 @@ class Store:
             try:
                 txn: Txn = self._env.begin(buffers=True) if buffers else self._env.begin()
             except lmdb.Error as error:
-                raise _translated(error, "beginning a read") from error
+                raise translate(error, "beginning a read") from error
             try:
                 yield txn
             except lmdb.Error as error:
-                raise _translated(error, f"reading {self.path}") from error
+                raise translate(error, f"reading {self.path}") from error
             finally:
                 txn.abort()
 
     @contextmanager
     def _counted(self) -> Iterator[None]:
-        """`close` unmaps the file, so it waits for everything that goes on in here."""
+        """`close` unmaps the file, so it waits until no thread is inside this block."""
         with self._gate:
             self._refuse_closed()
             self._reads += 1
@@ -143,20 +153,20 @@ class Store:
                 self._gate.notify_all()
 
     @contextmanager
-    def resting(self) -> Iterator[None]:
-        """Inside `read`, around a stretch that touches neither transaction nor buffers and may last: an iterator
-        between two batches. The store may be closed meanwhile; then it ends in Unavailable.
+    def parked(self) -> Iterator[None]:
+        """Inside `read`, around code that touches neither the transaction nor its buffers and may take long: an
+        iterator between two batches. The store may be closed meanwhile; then the end of the block raises Unavailable.
         """
         with self._gate:
             self._reads -= 1
-            self._resting += 1
+            self._parked += 1
             self._gate.notify_all()
         try:
             yield
         finally:
             with self._gate:
                 self._reads += 1
-                self._resting -= 1
+                self._parked -= 1
         self._refuse_closed()
 
     def _refuse_closed(self) -> None:
@@ -164,22 +174,22 @@ class Store:
             raise self.is_closed()
 
     def is_closed(self) -> Unavailable:
-        """What who comes too late is told."""
+        """The error for calls after `close`."""
         return Unavailable(f"database {self.path.parent} is closed; open it again")
 
     def begin_write(self) -> Txn:
         """A write transaction; the caller commits or aborts it on this same thread."""
         return self._env.begin(write=True)
 
-    def make_room(self) -> None:
-        """Before a transaction that adds: see to the spare room that only deletions may use up. Raises OSError."""
-        used_bytes = (self._env.info()["last_pgno"] + 1) * 4096
+    def ensure_spare_room(self) -> None:
+        """Before a transaction that adds: allocate the spare room that only deletions may use up. Raises OSError."""
+        used_bytes = (self._env.info()["last_pgno"] + 1) * PAGE
         if self._spare_fd >= 0 and self._allocated_bytes < used_bytes + _SPARE_BYTES:
             filesystem.allocate(self._spare_fd, used_bytes + 2 * _SPARE_BYTES)
             self._allocated_bytes = used_bytes + 2 * _SPARE_BYTES
 
-    def is_dead(self) -> bool:
-        """Whether LMDB refuses everything since a failed write of its meta page."""
+    def is_poisoned(self) -> bool:
+        """Whether LMDB refuses every transaction because writing its meta page failed."""
         try:
             self._env.begin().abort()
             return False
@@ -187,7 +197,7 @@ class Store:
             return True
 
     def is_full(self) -> bool:
-        """Whether the file cannot grow: LMDB reports a write cut short by a full disk as it does a broken one."""
+        """Whether the file cannot grow. LMDB reports a write that a full disk cut short just as a broken one."""
         try:
             if self._spare_fd >= 0:
                 filesystem.allocate(self._spare_fd, filesystem.size(self._spare_fd) + _SPARE_BYTES)
@@ -195,7 +205,7 @@ class Store:
         except OSError as error:
             return filesystem.is_full(error)
 
-    # -- care --------------------------------------------------------------------------------------
+    # -- maintenance --------------------------------------------------------------------------------------
 
     def clear_dead_readers(self) -> int:
         return int(self._env.reader_check())
@@ -205,7 +215,7 @@ class Store:
             info = self._env.info()
         return {
             "map_bytes": info["map_size"],
-            "used_bytes": (info["last_pgno"] + 1) * 4096,
+            "used_bytes": (info["last_pgno"] + 1) * PAGE,
             "readers": info["num_readers"],
             "transaction": info["last_txnid"],
         }
@@ -229,28 +239,29 @@ class Store:
             finally:
                 made.close()
         except lmdb.Error as error:
-            raise _translated(error, f"copying {self.path}") from error
+            raise translate(error, f"copying {self.path}") from error
 
-    def shrink(self) -> bool:
-        """Commit thread, between transactions: give the pages that LMDB has freed, and keeps, back to the file system.
+    def compact_file(self) -> bool:
+        """Commit thread, between transactions: give the free pages of LMDB's file back to the file system.
 
         LMDB's file never gets smaller by itself. It is copied without its free pages, and the copy takes its name in
-        one rename: a crash leaves one or the other, both the same data. Only while no other process reads (each holds
-        READERS, which a new one waits for) and no iterator of this one rests; returns whether it was done.
+        one rename: a crash leaves one or the other, both with the same data. This is done only while no other process
+        reads (each holds READERS, which a new one waits for) and no iterator of this process is parked. Returns
+        whether it was done.
         """
-        if self.read_only or self._free_bytes() < _SHRINK_BYTES_MIN:
+        if self.read_only or self._free_bytes() < _COMPACT_BYTES_MIN:
             return False
         filesystem.touch(self.path.parent / READERS)
         alone = filesystem.lock_alone(self.path.parent / READERS)
         if alone is None:
             return False
         try:
-            if self._resting:
+            if self._parked:
                 return False
-            folder = self._compacted()
+            folder = self._compacted_copy()
             with self._gate:
-                calm = self._gate.wait_for(lambda: not self._reads, _SHRINK_WAIT_S)
-                if not calm or self._resting or self._closed:
+                calm = self._gate.wait_for(lambda: not self._reads, _COMPACT_WAIT_S)
+                if not calm or self._parked or self._closed:
                     return False
                 self._swap_for(folder)
                 return True
@@ -263,9 +274,9 @@ class Store:
         with self.read() as txn:
             trees = (self._env.stat(), *map(txn.stat, self.databases.values()))
             pages = sum(tree["branch_pages"] + tree["leaf_pages"] + tree["overflow_pages"] for tree in trees)
-        return int((self._env.info()["last_pgno"] + 1 - pages) * 4096)
+        return int((self._env.info()["last_pgno"] + 1 - pages) * PAGE)
 
-    def _compacted(self) -> Path:
+    def _compacted_copy(self) -> Path:
         """A folder with a copy, on disk, of what is committed; reads go on meanwhile."""
         folder = self.path / "copy"
         filesystem.remove_tree(folder)
@@ -298,7 +309,7 @@ class Store:
             try:
                 self._env.sync(True)
             except lmdb.Error as error:
-                raise _translated(error, f"syncing {self.path}") from error
+                raise translate(error, f"syncing {self.path}") from error
 
     def close(self) -> None:
         """Wait for reads that are under way, then unmap."""
@@ -338,7 +349,7 @@ def _last_page(head: bytes) -> int | None:
     64-bit).
     """
     best: tuple[int, int] | None = None
-    for page in (0, 4096):
+    for page in (0, PAGE):
         meta = head[page + 16 : page + 16 + 136]
         if len(meta) < 136 or meta[:4] != b"\xde\xc0\xef\xbe":
             continue
@@ -349,7 +360,7 @@ def _last_page(head: bytes) -> int | None:
     return None if best is None else best[1]
 
 
-def _translated(error: Exception, doing: str) -> Exception:
+def translate(error: Exception, doing: str) -> Exception:
     if "already open in this process" in str(error):
         return Locked(f"{doing}: this process has it open already; use that Database, or close it first")
     if isinstance(error, (lmdb.CorruptedError, lmdb.InvalidError, lmdb.PageNotFoundError, lmdb.VersionMismatchError)):
@@ -359,6 +370,3 @@ def _translated(error: Exception, doing: str) -> Exception:
     if isinstance(error, lmdb.ReadersFullError):
         return Unavailable(f"{doing}: {limits.lmdb_readers_max} readers are active already; close some and try again")
     return Unavailable(f"{doing} failed: {error}")
-
-
-translate = _translated

@@ -1,0 +1,1 @@
+"""Engines of `vecdb bench disk`, one script each."""

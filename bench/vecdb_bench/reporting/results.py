@@ -1,0 +1,131 @@
+"""Results on disk and on screen: one JSON file per run, a plot of recall against rate, tables."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import vecdb
+
+default_folder = Path("bench-results")
+
+
+def write(result: Mapping[str, Any], folder: Path = default_folder) -> Path:
+    """Write a result as JSON under a new name; returns the file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    path = folder / f"{result['benchmark']}-{stamp}.json"
+    for number in range(1, 1000):
+        try:
+            with path.open("x", encoding="utf-8") as file:
+                json.dump(result, file, indent=1, default=_plain)
+                file.write("\n")
+            return path
+        except FileExistsError:
+            path = folder / f"{result['benchmark']}-{stamp}-{number}.json"
+    raise AssertionError("a thousand results within one second")
+
+
+def plot(result: Mapping[str, Any], path: Path) -> Path:
+    """Recall against queries per second, one panel per mode, as PNG."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise vecdb.Unavailable("plots need matplotlib: pip install 'vecdb-engine[bench]'") from error
+    modes = list(dict.fromkeys(point["mode"] for point in result["points"]))
+    figure = Figure(figsize=(6.0 * len(modes), 4.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    titles = {"batch": "one call for all queries", "single": "one call per query"}
+    for at, mode in enumerate(modes, 1):
+        axes = figure.add_subplot(1, len(modes), at)
+        for name in result["builds"]:
+            curve = sorted((p["recall"], p["rate"]) for p in result["points"] if (p["peer"], p["mode"]) == (name, mode))
+            axes.plot(
+                [recall for recall, _ in curve], [rate for _, rate in curve], marker="o", markersize=3, label=name
+            )
+        axes.set(xlabel=f"recall@{result['plan']['limit']}", ylabel="queries per second, 1 thread", yscale="log")
+        axes.set_title(titles.get(mode, mode))
+        axes.grid(True, which="both", alpha=0.25)
+        axes.legend()
+    data = result["data"]
+    figure.suptitle(f"{data['name']}: {data['rows']:,} x {data['dim']} {data['dtype']}, {data['metric']}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130)
+    return path
+
+
+def show(result: Mapping[str, Any], console: Any) -> None:
+    """Print a result's tables on a rich console."""
+    kind = result["benchmark"]
+    if kind == "run":
+        _show_run(result, console)
+    else:
+        for title, rows in result["tables"].items():
+            _print(console, f"{kind}: {title}", rows)
+    where = result["machine"]
+    features = " ".join(where["features"]) or "no vector features known"
+    console.print(f"{where['processor']}, {where['cores']} cores ({features}); kernels {where['kernels']}", style="dim")
+
+
+def _show_run(result: Mapping[str, Any], console: Any) -> None:
+    data, plan = result["data"], result["plan"]
+    about = f"{data['name']}: {data['rows']:,} x {data['dim']} {data['dtype']}, {data['metric']}, limit {plan['limit']}"
+    builds = [
+        {
+            "peer": name,
+            f"build s, {build['threads']} threads": build["seconds"],
+            "anonymous MiB": build["anonymous_bytes"] / 2**20,
+            "disk MiB": build["disk_bytes"] / 2**20,
+        }
+        for name, build in result["builds"].items()
+    ]
+    _print(console, about, builds)
+    for mode in dict.fromkeys(row["mode"] for row in result["summary"]):
+        first = next(iter(result["builds"]))
+        rows = []
+        for row in result["summary"]:
+            if row["mode"] != mode:
+                continue
+            line: dict[str, Any] = {"peer": row["peer"]}
+            for name, value in row.items():
+                if name.startswith("rate_"):
+                    line[f"q/s at {name[5:]}"] = value
+                elif name.startswith("ratio_"):
+                    line[f"x at {name[6:]}"] = value
+            rows.append(line)
+        _print(console, f"{mode}: queries per second at recall, and how many times as fast {first} is", rows)
+
+
+def _print(console: Any, title: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    from rich.table import Table
+
+    if len(rows) == 1:
+        single = Table(title=title, title_justify="left", show_header=False)
+        for name, value in rows[0].items():
+            single.add_row(name.replace("_", " "), _cell(value))
+        console.print(single)
+        return
+    table = Table(title=title, title_justify="left", header_style="bold")
+    for name in rows[0] if rows else ():
+        table.add_column(name, justify="left" if isinstance(rows[0][name], str) else "right")
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row.values()))
+    console.print(table)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if hasattr(value, "tolist") else str(value)

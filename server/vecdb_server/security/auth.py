@@ -1,0 +1,167 @@
+"""Authorization: which rpcs a caller may call, and which collections, tenants and owners it may name in them.
+
+`NEEDS` says for every rpc what a caller must have; an rpc without a row is denied to everybody. Within an rpc a service
+asks the `Caller` what its token covers. What a token does not cover is reported as not found, as if it did not exist.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from vecdb import InvalidArgument, PermissionDenied
+from vecdb.wire.error_codes import tenant_not_found
+
+PERMISSIONS = ("read", "write", "admin")  # each includes those before it
+ANY = "*"
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What a caller must have for an rpc. open : nothing.   database : a token that covers all collections."""
+
+    permission: str = "admin"
+    open: bool = False
+    database: bool = False
+
+
+_READ, _WRITE, _ADMIN, _DATABASE = Need("read"), Need("write"), Need("admin"), Need("admin", database=True)
+_OPEN = Need(open=True)
+
+NEEDS: dict[str, Need] = {
+    "/vecdb.v1.AdminService/GetServerInfo": _READ,
+    "/vecdb.v1.AdminService/GetDatabaseStats": _DATABASE,
+    "/vecdb.v1.AdminService/CheckDatabase": _DATABASE,
+    "/vecdb.v1.AdminService/Backup": _DATABASE,
+    "/vecdb.v1.AdminService/Vacuum": _DATABASE,
+    "/vecdb.v1.CollectionService/CreateCollection": _ADMIN,
+    "/vecdb.v1.CollectionService/GetCollection": _READ,
+    "/vecdb.v1.CollectionService/ListCollections": _READ,
+    "/vecdb.v1.CollectionService/DropCollection": _ADMIN,
+    "/vecdb.v1.CollectionService/GetCollectionStats": _READ,
+    "/vecdb.v1.CollectionService/CheckCollection": _ADMIN,
+    "/vecdb.v1.CollectionService/OptimizeCollection": _ADMIN,
+    "/vecdb.v1.CollectionService/ReindexCollection": _ADMIN,
+    "/vecdb.v1.CollectionService/VacuumCollection": _ADMIN,
+    "/vecdb.v1.RecordService/Write": _WRITE,
+    "/vecdb.v1.RecordService/Ingest": _WRITE,
+    "/vecdb.v1.RecordService/Update": _WRITE,
+    "/vecdb.v1.RecordService/Delete": _WRITE,
+    "/vecdb.v1.RecordService/Get": _READ,
+    "/vecdb.v1.RecordService/Count": _READ,
+    "/vecdb.v1.RecordService/List": _READ,
+    "/vecdb.v1.SearchService/Search": _READ,
+    "/vecdb.v1.SearchService/StreamSearch": _READ,
+    "/vecdb.v1.SearchService/Evaluate": _READ,
+    "/vecdb.v1.SearchService/Tune": _ADMIN,
+    "/vecdb.v1.TenantService/Grant": _WRITE,
+    "/vecdb.v1.TenantService/Revoke": _WRITE,
+    "/vecdb.v1.TenantService/CreateTenants": _ADMIN,
+    "/vecdb.v1.TenantService/DropTenant": _ADMIN,
+    "/vecdb.v1.TenantService/ListTenants": _READ,
+    "/vecdb.v1.TenantService/GetTenantStats": _READ,
+    "/grpc.health.v1.Health/Check": _OPEN,
+    "/grpc.health.v1.Health/List": _OPEN,
+    "/grpc.health.v1.Health/Watch": _OPEN,
+    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": _READ,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """A token's name and scope.
+
+    collection : a name, or "*" for all.   tenant : None for all; otherwise the token reads what that tenant may see and
+    writes that tenant's own records.   share : a tenant's token may grant its records to other tenants; without it,
+    other tenants do not exist for it.   rate : requests a second, None for any.
+    expires : seconds since 1970, None for never.
+    """
+
+    name: str
+    permission: str = "read"
+    collection: str = ANY
+    tenant: str | None = None
+    share: bool = False
+    rate: float | None = None
+    expires: float | None = None
+
+    def expired(self) -> bool:
+        return self.expires is not None and time.time() >= self.expires
+
+    def may(self, need: Need) -> bool:
+        if need.open:
+            return True
+        if need.permission == "admin" and self.tenant is not None:
+            return False
+        if need.database and self.collection != ANY:
+            return False
+        return PERMISSIONS.index(self.permission) >= PERMISSIONS.index(need.permission)
+
+    def scope(self) -> str:
+        """In words, for people."""
+        where = "all collections" if self.collection == ANY else f"collection {self.collection}"
+        whose = "" if self.tenant is None else f" as tenant {self.tenant}{', sharing' if self.share else ''}"
+        return f"{self.permission} {where}{whose}"
+
+    # -- what a request may name ---------------------------------------------------------------------
+
+    def reaches(self, collection: str) -> bool:
+        return self.collection in (ANY, collection)
+
+    def tenants(self, requested: Sequence[str], collection: str) -> list[str] | None:
+        """The tenants of a read, as `search(tenant=)` takes them. A request can only narrow what the token covers."""
+        if self.tenant is None:
+            return list(requested) or None
+        for name in requested:
+            if name != self.tenant:
+                raise tenant_not_found(collection, name)
+        return [self.tenant]
+
+    def tenant_named(self, requested: str, collection: str) -> str:
+        """The tenant that a request is about. Raises NotFound where the token does not cover it."""
+        if self.tenant is not None and requested != self.tenant:
+            raise tenant_not_found(collection, requested)
+        return requested
+
+    def owner(self, requested: str) -> str:
+        """The owner of the records of a write. Raises PermissionDenied."""
+        if self.tenant is None:
+            return requested
+        if requested not in ("", self.tenant):
+            raise PermissionDenied("the owner of what this token writes is its own tenant; leave `owner` out")
+        return self.tenant
+
+    def granted(self, requested: Any, collection: str) -> Any:
+        """Access lists of a write or grant; this token's own tenant is in each. requested : from `wire.tenants_of`."""
+        if self.tenant is None or requested is None:
+            return requested
+        if requested and not isinstance(requested[0], str):
+            return [self._own_first(one, collection) for one in requested]
+        return self._own_first(requested, collection)
+
+    def revoked(self, requested: Any, collection: str) -> Any:
+        """The access lists of a revoke. A token's own tenant must not be in them: its records stay its own."""
+        if self.tenant is None or requested is None:
+            return requested
+        for name in (
+            requested if not requested or isinstance(requested[0], str) else (one for each in requested for one in each)
+        ):
+            if name == self.tenant:
+                raise InvalidArgument("a tenant keeps its own records; delete them instead")
+            self._check_named(name, collection)
+        return requested
+
+    def _own_first(self, names: list[str], collection: str) -> list[str]:
+        assert self.tenant is not None
+        for name in names:
+            self._check_named(name, collection)
+        return [self.tenant, *(name for name in names if name != self.tenant)]
+
+    def _check_named(self, name: str, collection: str) -> None:
+        if name != self.tenant and not self.share:
+            raise tenant_not_found(collection, name)
+
+
+ANONYMOUS = Caller("anonymous", "admin")

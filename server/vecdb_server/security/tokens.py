@@ -1,0 +1,180 @@
+"""The tokens file: which tokens the server accepts. The file holds the SHA-256 of each secret, never the secret.
+
+    {"tokens": [{"name": "search-1", "sha256": "...", "permission": "read", "collection": "*", "tenant": null,
+                 "share": false, "rate": null, "created": 1760000000, "expires": null}, ...]}
+
+`vecdb token` changes it, under a lock, by a rename; a running server reads it again when it has changed. When the file
+is deleted, no token is accepted; when it cannot be read, the tokens that were known stay valid.
+
+Threads: `Tokens` is read and refreshed on the event loop.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import hmac
+import json
+import math
+import os
+import re
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from vecdb import AlreadyExists, InvalidArgument, NotFound
+from vecdb_server.logs import log
+from vecdb_server.security.auth import PERMISSIONS, Caller
+
+PREFIX = "vdb_"
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_FIELDS = ("name", "permission", "collection", "tenant", "share", "rate", "expires")
+
+
+class Tokens:
+    """The file as it was last read."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.version = 0  # goes up with each reading of the file
+        self._seen: tuple[int, ...] | None = None
+        self._by_digest: dict[bytes, Caller] = {}
+        self._callers: set[Caller] = set()
+        if not path.exists():
+            raise NotFound(f"no tokens file at {path}; make a token with: vecdb token create NAME --tokens {path}")
+        self._read()
+
+    def find(self, digest: bytes) -> Caller | None:
+        """The caller whose secret has this SHA-256."""
+        found = None
+        for (
+            known,
+            caller,
+        ) in self._by_digest.items():  # compares with all of them, each in constant time, so that timing tells nothing
+            if hmac.compare_digest(known, digest):
+                found = caller
+        return found
+
+    def holds(self, caller: Caller) -> bool:
+        return caller in self._callers
+
+    def refresh(self) -> bool:
+        """Read the file again if it has changed. True if new tokens were read."""
+        if _stamp(self.path) == self._seen:
+            return False
+        try:
+            self._read()
+        except (InvalidArgument, OSError) as error:
+            log.error("tokens file unreadable, keeping the tokens that were known", reason=str(error))
+            self._seen = _stamp(self.path)
+            return False
+        log.info("tokens read", count=len(self._by_digest))
+        return True
+
+    def _read(self) -> None:
+        stamp = _stamp(self.path)
+        entries = entries_of(self.path)
+        self._by_digest = {bytes.fromhex(entry["sha256"]): _caller(entry) for entry in entries}
+        self._callers = set(self._by_digest.values())
+        self._seen = stamp
+        self.version += 1
+        if stamp is not None and stamp[-1] & 0o077:
+            log.warning("others than its owner may read the tokens file", path=str(self.path))
+
+
+def create(path: Path, caller: Caller) -> str:
+    """Adds a token. Returns its secret, which is stored nowhere. Raises AlreadyExists where the name is taken."""
+    _check(caller)
+    secret = PREFIX + secrets.token_urlsafe(32)
+    with _changing(path) as entries:
+        if any(entry["name"] == caller.name for entry in entries):
+            raise AlreadyExists(f"there is a token named {caller.name!r}; revoke it first, or choose another name")
+        entry: dict[str, Any] = {name: getattr(caller, name) for name in _FIELDS}
+        entry["sha256"] = hashlib.sha256(secret.encode()).hexdigest()
+        entry["created"] = int(time.time())
+        entries.append(entry)
+    return secret
+
+
+def revoke(path: Path, name: str) -> None:
+    """Removes a token. Raises NotFound."""
+    with _changing(path) as entries:
+        rest = [entry for entry in entries if entry["name"] != name]
+        if len(rest) == len(entries):
+            raise NotFound(f"no token named {name!r} in {path}")
+        entries[:] = rest
+
+
+def entries_of(path: Path) -> list[dict[str, Any]]:
+    """The entries of the file; none where there is no file. Raises InvalidArgument where it is no tokens file."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return []
+    try:
+        entries: list[dict[str, Any]] = json.loads(text)["tokens"]
+        for entry in entries:
+            _check(_caller(entry))
+            if len(bytes.fromhex(entry["sha256"])) != 32:
+                raise ValueError("sha256")
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise InvalidArgument(f"{path} is no tokens file: {error}") from None
+    return entries
+
+
+def _caller(entry: dict[str, Any]) -> Caller:
+    return Caller(**{name: entry[name] for name in _FIELDS if name in entry})
+
+
+def _check(caller: Caller) -> None:
+    if not isinstance(caller.name, str) or not _NAME.fullmatch(caller.name):
+        raise InvalidArgument(
+            f"the name of a token is 1 to 64 letters, digits, dots, dashes and underscores, got {caller.name!r}"
+        )
+    if caller.permission not in PERMISSIONS:
+        raise InvalidArgument(f"permission must be one of {', '.join(PERMISSIONS)}, got {caller.permission!r}")
+    if not isinstance(caller.collection, str) or not caller.collection:
+        raise InvalidArgument(f"collection must be a name, or * for all, got {caller.collection!r}")
+    if caller.tenant is not None and (not isinstance(caller.tenant, str) or not caller.tenant):
+        raise InvalidArgument(f"tenant must be a name, got {caller.tenant!r}")
+    if caller.tenant is not None and len(caller.tenant.encode()) > 128:
+        raise InvalidArgument("the tenant of a token owns what it writes: its name has at most 128 bytes")
+    if caller.tenant is not None and caller.permission == "admin":
+        raise InvalidArgument("a token of a tenant cannot administrate: permission must be read or write")
+    if caller.share is not False and (caller.share is not True or caller.tenant is None):
+        raise InvalidArgument("share is for tokens of a tenant: whether it may let other tenants see its records")
+    for what, number in (("rate", caller.rate), ("expires", caller.expires)):
+        if number is not None and not (type(number) in (int, float) and 0 < number < math.inf):
+            raise InvalidArgument(f"{what} must be a positive number, got {number!r}")
+
+
+@contextmanager
+def _changing(path: Path) -> Iterator[list[dict[str, Any]]]:
+    """The entries, to be changed in place; they are written to the file when the block ends without an error."""
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX)  # locks the folder, because the file itself is replaced
+        entries = entries_of(path)
+        yield entries
+        fresh = path.with_name(f"{path.name}.tmp")
+        fresh.unlink(missing_ok=True)
+        with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+            json.dump({"tokens": entries}, file, indent=1, ensure_ascii=False)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(fresh, path)
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def _stamp(path: Path) -> tuple[int, ...] | None:
+    """A value that changes when the file does; None where there is no file."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size, found.st_mode

@@ -1,0 +1,1 @@
+"""One file for each family of commands: functions whose parameters typer makes into arguments and options."""

@@ -1,0 +1,121 @@
+"""warmup, backup, restore, vacuum, upgrade."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+import vecdb
+from vecdb.cli.options import Database, Json, OptionalCollection, Tls, Token, default_db, directory, is_server, opened
+from vecdb.cli.output import Output, facts
+from vecdb.schema import DType, Metric
+
+warm_rows = 5_000  # enough for the index to build a graph instead of scanning
+
+
+def warmup(
+    db: Annotated[str | None, typer.Option("--db", help="Warm what this database needs.")] = None,
+    dim: Annotated[int, typer.Option(help="Without --db: dimension to compile for.")] = 384,
+    metric: Annotated[str, typer.Option(help="Without --db: l2, cosine or ip.")] = "cosine",
+    dtype: Annotated[str, typer.Option(help="Without --db: float32, float16, int8 or uint8.")] = "float32",
+    json: Json = False,
+) -> None:
+    """Compile the kernels now, so that the first search need not; the machine code is cached for later processes."""
+    out = Output(json)
+    started = time.perf_counter()
+    shapes: set[tuple[int, str, str]] = {(dim, metric, dtype)}
+    if db is not None:
+        with vecdb.open(directory(db, "warmup"), read_only=True) as database:
+            found = [database.collection(name) for name in database.collections()]
+            shapes = {(docs.dim, docs.metric, docs.dtype) for docs in found}
+    with out.progress("compiling") as report:
+        for done, (dim, metric, dtype) in enumerate(sorted(shapes)):
+            report(done, len(shapes))
+            _compile_kernels(dim, metric, dtype)  # type: ignore[arg-type]  # vecdb checks them
+        report(len(shapes), len(shapes))
+    seconds = time.perf_counter() - started
+    result = {"compiled": [{"dim": d, "metric": m, "dtype": t} for d, m, t in sorted(shapes)], "seconds": seconds}
+    out.emit(result, lambda console: console.print(f"kernels ready for {len(shapes)} shapes in {seconds:.1f} s"))
+
+
+def _compile_kernels(dim: int, metric: Metric, dtype: DType) -> None:
+    """Write, build, search, delete and repair once, in memory."""
+    rng = np.random.default_rng(0)
+    numbers = (
+        rng.integers(1, 100, (warm_rows, dim)) if dtype in ("int8", "uint8") else rng.normal(size=(warm_rows, dim))
+    )
+    with vecdb.open(":memory:") as database:
+        docs = database.create_collection("warm", dim=dim, metric=metric, dtype=dtype, index=vecdb.Hnsw())
+        docs.upsert(np.arange(warm_rows), numbers.astype(dtype))
+        docs.optimize()
+        docs.delete(np.arange(0, warm_rows, 50))
+        docs.optimize()
+        docs.search(numbers[0].astype(dtype), limit=10)
+        docs.search(numbers[:4].astype(dtype), limit=10, params=vecdb.SearchParams(exact=True))
+
+
+def backup(
+    destination: Annotated[
+        str, typer.Argument(help="A directory that is not there yet; of a server, its name in the folder for backups.")
+    ],
+    db: Database = default_db,
+    token: Token = None,
+    tls: Tls = None,
+    json: Json = False,
+) -> None:
+    """Copy a database as it is at one moment, with checksums, while others read and write it."""
+    out = Output(json)
+    started = time.perf_counter()
+    with opened(db, token, tls, read_only=True) as database, out.progress("copying") as report:
+        database.backup(destination, progress=report)
+    result: dict[str, Any] = {"destination": destination, "seconds": time.perf_counter() - started}
+    if not is_server(db):
+        result["bytes"] = _bytes_under(Path(destination))
+    out.emit(result, lambda console: console.print(facts(result)))
+
+
+def restore(
+    source: Annotated[Path, typer.Argument(help="A directory that backup wrote.")],
+    destination: Annotated[Path, typer.Argument(help="Where the database shall be.")],
+    json: Json = False,
+) -> None:
+    """Verify a backup and put it in place as a database."""
+    out = Output(json)
+    with out.waiting("verifying and copying"):
+        vecdb.restore(source, destination)
+    result = {"destination": str(destination), "bytes": _bytes_under(destination)}
+    out.emit(result, lambda c: c.print(f"{destination} is ready"))
+
+
+def vacuum(
+    db: Database = default_db,
+    collection: OptionalCollection = None,
+    token: Token = None,
+    tls: Tls = None,
+    json: Json = False,
+) -> None:
+    """Give back the space of deleted and replaced records."""
+    out = Output(json)
+    with opened(db, token, tls) as database, out.progress("vacuuming") as report:
+        before = database.stats()["bytes_disk"]
+        (database.collection(collection) if collection else database).vacuum(progress=report)
+        result = {"bytes_before": before, "bytes_after": database.stats()["bytes_disk"]}
+    out.emit(result, lambda console: console.print(facts(result)))
+
+
+def upgrade(db: Database = default_db, json: Json = False) -> None:
+    """Bring a database of the version before to this one's format, which older versions cannot open."""
+    changed = vecdb.upgrade(db)
+    Output(json).emit(
+        {"upgraded": changed},
+        lambda console: console.print(f"{db} {'is upgraded' if changed else 'is of this format'}"),
+    )
+
+
+def _bytes_under(folder: Path) -> int:
+    """Disk space that a directory uses: blocks in use, not the apparent size of sparse files."""
+    return sum(path.stat().st_blocks * 512 for path in folder.rglob("*") if path.is_file())

@@ -1,0 +1,46 @@
+"""serve: a database for other processes and machines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from vecdb.errors import VecdbError
+
+
+def _flag(text: str) -> Any:
+    return typer.Option(help=text, show_default=False)
+
+
+def serve(
+    path: Annotated[str | None, _flag("Directory of the database; made where there is none. Default: data")] = None,
+    listen: Annotated[str | None, _flag("host:port. Default: 127.0.0.1:7711; port 0 takes a free one.")] = None,
+    tokens: Annotated[str | None, _flag("Tokens file, see `vecdb token`; without one everybody may do all.")] = None,
+    tls_cert: Annotated[str | None, _flag("Certificate, PEM. Read anew when it changes.")] = None,
+    tls_key: Annotated[str | None, _flag("Its key, PEM.")] = None,
+    tls_client_ca: Annotated[str | None, _flag("Clients must have a certificate of this authority, PEM.")] = None,
+    insecure: Annotated[bool | None, _flag("Listen beyond loopback without TLS or tokens.")] = None,
+    reflection: Annotated[bool | None, _flag("Let tools such as grpcurl ask what there is.")] = None,
+    metrics: Annotated[str | None, _flag("host:port, loopback, of Prometheus metrics.")] = None,
+    backups: Annotated[str | None, _flag("Folder below which the Backup rpc writes.")] = None,
+    durability: Annotated[str | None, _flag("full or relaxed. Default: full")] = None,
+    memory_budget_bytes: Annotated[int | None, _flag("Of what one collection's index keeps in memory.")] = None,
+    kernel_threads: Annotated[int | None, _flag("For long searches. Default: one a core")] = None,
+    requests_max: Annotated[int | None, _flag("Requests held at once. Default: 1024")] = None,
+    grace_s: Annotated[float | None, _flag("Seconds that running requests get after SIGTERM. Default: 30")] = None,
+    log_level: Annotated[str | None, _flag("debug, info, warning or error. Default: info")] = None,
+    config: Annotated[Path | None, typer.Option(envvar="VECDB_CONFIG", help="TOML file with these settings.")] = None,
+) -> None:
+    """Serve a database over gRPC until SIGTERM.
+
+    Every setting may come from the file, from the environment (VECDB_LISTEN, ...) or from its flag: the last one wins.
+    """
+    try:
+        from vecdb_server.app import serve as run
+        from vecdb_server.config import load
+    except ImportError as error:
+        raise VecdbError(f"the server needs {error.name}: pip install 'vecdb-engine[server]'") from None
+    flags = {name: value for name, value in locals().items() if name not in ("config", "run", "load")}
+    run(load(flags, file=config))

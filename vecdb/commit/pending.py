@@ -1,0 +1,254 @@
+"""The changes of one collection in one commit group, from its first request to the new snapshot.
+
+    requests               add rows, delete rows, change access lists: ids, vectors and lists are written at once
+    PendingChanges.finish  blocks, tombs, tenants, state into LMDB; row file synced
+    PendingChanges.publish memory: crcs, ids, deletions, codes of the tail, rows of tenants, then the new snapshot
+
+Order on disk: vectors are synced before the commit that counts them. Order in memory: everything of a row is in
+place before the snapshot that shows it. Vectors of a request that failed may lie past the counted rows, where nobody
+looks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from vecdb import limits
+from vecdb.commit.committer import CommitGroup, SyncFailed
+from vecdb.errors import InvalidArgument, LimitExceeded, NotFound
+from vecdb.kernels.primitives.checksums import crc_rows
+from vecdb.state.collection_state import CollectionState
+from vecdb.state.record_blocks import record_metas
+from vecdb.storage.disk import filesystem
+from vecdb.storage.kv import catalog, keys, record_format
+from vecdb.tenancy import pairs
+from vecdb.tenancy.access_changes import AccessChange, AccessWriter
+from vecdb.validate import IdBatch
+from vecdb.validate.common import gil_slices
+from vecdb.validate.not_found import collection_not_found
+
+PAIR_BYTES = 64  # what a (record, tenant) pair writes, roughly: two entries
+_SLICE = 256  # ids per stretch of bytecode, about 200 us; then the interpreter lock is offered to waiting searches
+
+
+@dataclass(slots=True)
+class _AddedRows:
+    """Rows that one request added."""
+
+    first_row: int
+    crcs: NDArray[np.uint32]
+    ids: IdBatch
+    metas: list[bytes] | None
+
+
+@dataclass(slots=True)
+class PendingChanges:
+    """Changes of one collection in one group. Lives on the commit thread."""
+
+    collection: CollectionState
+    state: catalog.CommittedState
+    access: AccessWriter
+    added: list[_AddedRows] = field(default_factory=list)
+    dead: list[NDArray[np.int64]] = field(default_factory=list)
+
+    @staticmethod
+    def of(group: CommitGroup, collection: CollectionState) -> PendingChanges:
+        """The group's pending changes of this collection, begun at its newest state. Raises NotFound where it was
+        dropped.
+        """
+        found = group.participants.get(collection)
+        if found is None:
+            raw = group.txn.get(keys.uid(collection.entry.uid), db=group.store.state)
+            if raw is None:
+                raise collection_not_found(collection.entry.name)
+            state = collection.snapshot.state
+            access = AccessWriter(collection.entry.uid, collection.snapshot.generation.journal, state.journal)
+            found = PendingChanges(collection, state, access)
+            group.participants[collection] = found
+        assert isinstance(found, PendingChanges)
+        return found
+
+    @property
+    def prefix(self) -> bytes:
+        return self.collection.snapshot.generation.prefix
+
+    def keys(self, ids: IdBatch, owner: bytes) -> list[bytes]:
+        """LMDB keys of `ids`."""
+        prefix = keys.owner_prefix(self.prefix, owner)
+        out: list[bytes] = []
+        for start, stop in gil_slices(ids.n, 8 * _SLICE):
+            out.extend([prefix + key for key in ids.keys[start:stop]])
+        return out
+
+    def check_kind(self, ids: IdBatch) -> None:
+        """Raise InvalidArgument where `ids` are of another kind than those that the collection has."""
+        kind = self.state.id_kind
+        if kind is not None and ids.kind != kind and ids.n:
+            raise InvalidArgument(f"collection {self.collection.entry.name!r} has {kind} ids, got {ids.kind} ids")
+
+    def find(self, group: CommitGroup, id_keys: Sequence[bytes]) -> dict[bytes, bytes]:
+        """Row (u64 LE) by key, for those keys that exist."""
+        cursor = group.txn.cursor(db=group.store.ids)
+        found: dict[bytes, bytes] = {}
+        for start, stop in gil_slices(len(id_keys), _SLICE):
+            found.update(cursor.getmulti(id_keys[start:stop]))
+        return found
+
+    def find_all(self, group: CommitGroup, id_keys: Sequence[bytes]) -> list[bytes]:
+        """Row (u64 LE) of each key. Raises NotFound where one does not exist."""
+        found = self.find(group, id_keys)
+        missing = [key for key in id_keys if key not in found] if len(found) < len(id_keys) else []
+        if missing:
+            raise NotFound(
+                f"collection {self.collection.entry.name!r} has no record {id_name(missing[0])}"
+                + (f" and {len(missing) - 1} more of these ids" if len(missing) > 1 else "")
+                + "; use upsert to add records"
+            )
+        return [found[key] for key in id_keys]
+
+    def meta(self, group: CommitGroup, row: int) -> bytes:
+        """The meta of a row, also of one added earlier in this group."""
+        for part in self.added:
+            if part.first_row <= row < part.first_row + len(part.crcs):
+                return part.metas[row - part.first_row] if part.metas else b""
+        [meta] = record_metas(group.store, group.txn, self.prefix, [row], self.collection.entry.name)
+        return meta
+
+    def add(
+        self, group: CommitGroup, ids: IdBatch, id_keys: list[bytes], vectors: NDArray[Any], metas: list[bytes] | None
+    ) -> None:
+        """Append rows for `ids` (distinct) and point the ids at them."""
+        state = self.state
+        first, n = state.row_count, len(vectors)
+        rows_max = limits.rows_max
+        if first + n > rows_max:
+            raise LimitExceeded(
+                f"collection {self.collection.entry.name!r} would have {first + n} rows, limit {rows_max}; "
+                "vacuum it first"
+            )
+        generation = self.collection.snapshot.generation
+        try:
+            blob_bytes = sum(len(part.ids.blob) for part in self.added) + len(ids.blob)
+            generation.ensure(first + n, ids.kind, blob_bytes)
+            group.store.ensure_spare_room()
+            generation.rows.write(first, vectors)
+        except OSError as error:
+            raise filesystem.to_vecdb_error(error, f"writing {n} vectors") from error
+        crcs = crc_rows(vectors)
+        group.changed = True
+        cursor = group.txn.cursor(db=group.store.ids)
+        values = np.arange(first, first + n, dtype="<u8").view("V8")
+        for start, stop in gil_slices(n, _SLICE):
+            cursor.putmulti(list(zip(id_keys[start:stop], values[start:stop].tolist(), strict=True)))
+        self.added.append(_AddedRows(first, crcs, ids, metas))
+        self.state = msgspec.structs.replace(
+            state,
+            row_count=first + n,
+            live_count=state.live_count + n,
+            id_kind=state.id_kind or ids.kind,
+            has_fields=state.has_fields or metas is not None,
+        )
+
+    def kill(self, group: CommitGroup, rows: NDArray[np.int64]) -> None:
+        """Mark rows (int64[n], distinct, live) as deleted by this commit."""
+        if len(rows):
+            group.changed = True
+            self.dead.append(rows)
+            self.state = msgspec.structs.replace(self.state, live_count=self.state.live_count - len(rows))
+
+    def change_access(self, group: CommitGroup, change: AccessChange) -> int:
+        """Make a change of access lists. Returns how many pairs it changed."""
+        if change.pair_count or change.new:
+            group.changed = True
+            self.access.make(group, change)
+            self.state = msgspec.structs.replace(self.state, has_tenants=True)
+        return change.pair_count
+
+    # -- Participant -------------------------------------------------------------------------------
+
+    def finish(self, group: CommitGroup) -> None:
+        txn, store, sequence = group.txn, group.store, group.sequence
+        for first, raw in self._blocks(sequence):
+            txn.put(keys.row_key(self.prefix, first), raw, db=store.blocks)
+        if self.dead:
+            rows = np.sort(np.concatenate(self.dead)).astype("<u8").view("V8")
+            key = keys.row_key(self.prefix, sequence)
+            cursor = txn.cursor(db=store.tombs)
+            for start, stop in gil_slices(len(rows), _SLICE):
+                cursor.putmulti([(key, row) for row in rows[start:stop].tolist()])
+        self.access.finish(group)
+        self.state = msgspec.structs.replace(self.state, sequence=sequence, journal=self.access.extent)
+        txn.put(keys.uid(self.collection.entry.uid), catalog.encode(self.state), db=store.state)
+        if self.collection.durable:
+            try:
+                self.collection.snapshot.generation.rows.sync()
+            except OSError as error:
+                raise SyncFailed(error) from error
+
+    def _blocks(self, sequence: int) -> list[tuple[int, bytes]]:
+        """(first row, encoded block) of everything added: requests joined, then cut."""
+        if not self.added:
+            return []
+        int_ids = self.added[0].ids.kind == "int"
+        crcs = np.concatenate([part.crcs for part in self.added])
+        lengths = np.concatenate([np.diff(part.ids.ends, prepend=np.uint32(0)) for part in self.added])
+        blob = b"".join([part.ids.blob for part in self.added])
+        metas: list[bytes] | None = None
+        if any(part.metas is not None for part in self.added):
+            metas = []
+            for part in self.added:
+                metas.extend(part.metas if part.metas is not None else [b""] * len(part.crcs))
+        ends = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+        first_row, blocks = self.added[0].first_row, []
+        for start in range(0, len(crcs), limits.block_rows_max):
+            stop = min(start + limits.block_rows_max, len(crcs))
+            raw = record_format.encode_block(
+                first_row + start, sequence, crcs[start:stop], lengths[start:stop], blob[ends[start] : ends[stop]],
+                metas[start:stop] if metas is not None else None, int_ids=int_ids,
+            )  # fmt: skip
+            blocks.append((first_row + start, raw))
+        return blocks
+
+    def publish(self) -> None:
+        generation = self.collection.snapshot.generation
+        for part in self.added:
+            generation.extend(part.first_row, part.crcs, part.ids.ints, part.ids.blob, part.ids.ends)
+        if self.dead:
+            generation.delete(np.concatenate(self.dead), self.state.sequence)
+        if self.added:
+            generation.index.publish_rows(self.state.row_count)
+        access = self.access
+        access.publish()
+        if access.added or access.removed or access.dropped:
+            granted, revoked = access.net
+            generation.tenants.publish(self.state.sequence, granted, revoked, access.dropped)
+            generation.access_changed(pairs.rows_of(granted), pairs.rows_of(revoked))
+        self.collection.publish(self.state)
+
+
+def rows_of(values: list[bytes]) -> NDArray[np.int64]:
+    """Rows (u64 LE each) as ids lead to them."""
+    return np.frombuffer(b"".join(values), "<u8").astype(np.int64)
+
+
+def id_name(key: bytes) -> Any:
+    """The id in a key of `ids`, for messages."""
+    raw = keys.split_id(key)[1]
+    try:
+        return repr(raw.decode())
+    except UnicodeDecodeError:
+        return int.from_bytes(raw, "big") - (1 << 63)
+
+
+def make_room(group: CommitGroup, doing: str) -> None:
+    """Raise Unavailable where the disk is too full for what a request writes. doing : for the message."""
+    try:
+        group.store.ensure_spare_room()
+    except OSError as error:
+        raise filesystem.to_vecdb_error(error, doing) from error

@@ -1,0 +1,108 @@
+"""Requests that change who may see records, and which tenants there are.
+
+A request that raises has changed nothing. Its `kind` is stored where the request has an id (idempotency.py).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import msgspec
+import numpy as np
+
+from vecdb.commit.committer import CommitGroup
+from vecdb.commit.pending import PAIR_BYTES, PendingChanges, make_room, rows_of
+from vecdb.errors import AlreadyExists
+from vecdb.state.collection_state import CollectionState
+from vecdb.tenancy.pairs import pack
+from vecdb.tenancy.tenant_names import tenants_of
+from vecdb.validate import AccessLists, IdBatch
+from vecdb.validate.common import short_repr
+
+
+@dataclass(slots=True)
+class GrantOrRevoke:
+    """Grant or revoke: tenants of records that must exist. Returns how many (record, tenant) pairs have changed."""
+
+    kind: ClassVar[bytes] = b"ChangeAccess"
+    state: CollectionState
+    owner: bytes
+    ids: IdBatch
+    tenants: AccessLists
+    granted: bool
+    exclusive: bool = False
+
+    @property
+    def size_bytes(self) -> int:
+        return PAIR_BYTES * len(self.tenants.records)
+
+    def apply(self, group: CommitGroup) -> int:
+        pending = PendingChanges.of(group, self.state)
+        pending.check_kind(self.ids)
+        id_keys = pending.keys(self.ids, self.owner)
+        rows = rows_of(pending.find_all(group, id_keys))
+        access, given, live_count = pending.access, self.tenants, pending.state.live_count
+        numbers, new = access.resolve(group, given.names, create=self.granted)
+        pairs = pack(rows[given.records], numbers[given.which])
+        if not self.granted:
+            return pending.change_access(group, access.revoke(group, pairs))
+        change = access.grant(group, pairs, new, live_count)
+        make_room(group, "granting access")
+        return pending.change_access(group, change)
+
+
+@dataclass(slots=True)
+class CreateTenants:
+    """Make tenants of `names` (distinct). Returns how many were not there; with `exist_ok` those that were keep their
+    records, and get the quota where one is given.
+    """
+
+    kind: ClassVar[bytes] = b"CreateTenants"
+    state: CollectionState
+    names: list[bytes]
+    exist_ok: bool
+    records_max: int | None
+    exclusive: bool = False
+
+    @property
+    def size_bytes(self) -> int:
+        return PAIR_BYTES * len(self.names)
+
+    def apply(self, group: CommitGroup) -> int:
+        pending = PendingChanges.of(group, self.state)
+        access = pending.access
+        numbers, new = access.resolve(group, self.names, create=True)
+        there = [number for number in numbers.tolist() if number not in new]
+        if there and not self.exist_ok:
+            known = tenants_of(group.store, group.txn, access.uid, np.array(there[:1], np.int64), access.where)
+            found = known[there[0]]
+            name = "" if found is None else found.name.decode()
+            raise AlreadyExists(
+                f"collection {access.where!r} has tenant {short_repr(name)} already; pass exist_ok=True"
+            )
+        make_room(group, "creating tenants")
+        access.create(group, new, self.records_max or 0)
+        if self.records_max is not None:
+            for number in there:
+                access.limit(group, number, self.records_max)
+        if new or (there and self.records_max is not None):
+            group.changed = True
+            pending.state = msgspec.structs.replace(pending.state, has_tenants=True)
+        return len(new)
+
+
+@dataclass(slots=True)
+class DropTenant:
+    """Forget a tenant: its records stay, and nobody inherits them."""
+
+    kind: ClassVar[bytes] = b"DropTenant"
+    state: CollectionState
+    name: bytes
+    size_bytes: int = 0
+    exclusive: bool = False
+
+    def apply(self, group: CommitGroup) -> None:
+        pending = PendingChanges.of(group, self.state)
+        pending.access.drop(group, self.name)
+        group.changed = True

@@ -1,0 +1,153 @@
+"""The writes of one collection: back-pressure, then a request to the committer.
+
+    put ... -> room in the tail? journal short? -> request -> Committer.submit -> durable, published -> returns
+
+Threads: any number at once. A writer waits where it would make searches slower than they may become: while the tail
+that searches scan is longer than its bound, and while the journal of access lists is.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from numpy.typing import NDArray
+
+from vecdb import limits
+from vecdb.api.backend import Batch, Mode
+from vecdb.commit.committer import Committer, Request
+from vecdb.commit.idempotency import IdempotentWrite, RepeatableRequest
+from vecdb.commit.journal_merge import merge_journal
+from vecdb.commit.record_requests import DeleteRecords, UpdateRecords, UpsertRecords
+from vecdb.commit.tenant_requests import CreateTenants, DropTenant, GrantOrRevoke
+from vecdb.errors import Unavailable
+from vecdb.state.collection_state import CollectionState
+from vecdb.storage.kv import record_format
+from vecdb.validate import AccessLists, IdBatch
+
+_ROOM_POLL_S = 0.5  # a writer that waits for room looks this often whether the database was closed meanwhile
+_JOURNAL_WAITING_MAX = 4.0  # past it writers merge the journal themselves: maintenance, which does from 1 on, is behind
+
+
+class WritePath:
+    """committer : None in a process that only reads.   is_searched : whether anybody in this process searches."""
+
+    def __init__(self, state: CollectionState, committer: Committer | None, is_searched: Callable[[], bool]) -> None:
+        self.state = state
+        self.is_searched = is_searched
+        self._committer = committer
+        self._room = threading.Condition()
+        self._merging = threading.Lock()
+
+    # -- requests ----------------------------------------------------------------------------------
+
+    def put(self, batch: Batch, owner: bytes, mode: Mode, request_id: bytes | None) -> int:
+        if batch.ids.n == 0:
+            self.state.current()
+            return 0
+        metas = batch.fields
+        if owner:
+            metas = [record_format.encode_meta(owner, one) for one in metas or [b""] * batch.ids.n]
+        self._wait_for_room()
+        self._merge_long_journal()
+        request = UpsertRecords(self.state, owner, batch.ids, batch.vectors, metas, mode, batch.tenants)
+        return int(self.submit_once(request, request_id))
+
+    def put_all(self, batches: Iterable[Batch], owner: bytes, mode: Mode) -> int:
+        return sum(self.put(batch, owner, mode, None) for batch in batches)
+
+    def update(
+        self,
+        ids: IdBatch,
+        vectors: NDArray[Any] | None,
+        fields: list[bytes] | None,
+        owner: bytes,
+        request_id: bytes | None = None,
+    ) -> int:
+        if ids.n == 0:
+            self.state.current()
+            return 0
+        self._wait_for_room()
+        self._merge_long_journal()
+        return int(self.submit_once(UpdateRecords(self.state, owner, ids, vectors, fields), request_id))
+
+    def delete(self, ids: IdBatch, owner: bytes, request_id: bytes | None = None) -> int:
+        if ids.n == 0:
+            self.state.current()
+            return 0
+        self._merge_long_journal()
+        return int(self.submit_once(DeleteRecords(self.state, owner, ids), request_id))
+
+    def change_access(
+        self, ids: IdBatch, tenants: AccessLists, owner: bytes, *, granted: bool, request_id: bytes | None = None
+    ) -> int:
+        if ids.n == 0:
+            self.state.current()
+            return 0
+        self._merge_long_journal()
+        return int(self.submit_once(GrantOrRevoke(self.state, owner, ids, tenants, granted), request_id))
+
+    def create_tenants(
+        self, names: list[bytes], exist_ok: bool, records_max: int | None, request_id: bytes | None = None
+    ) -> int:
+        return int(self.submit_once(CreateTenants(self.state, names, exist_ok, records_max), request_id))
+
+    def drop_tenant(self, name: bytes, request_id: bytes | None = None) -> None:
+        self.submit_once(DropTenant(self.state, name), request_id)
+
+    # -- submitting --------------------------------------------------------------------------------
+
+    def submit_once(self, request: RepeatableRequest, request_id: bytes | None) -> Any:
+        """Run a request in a commit, unless one of this id has been carried out: then returns the answer of that."""
+        if request_id is None:
+            return self.submit(request)
+        return self.submit(IdempotentWrite(request, self.state.entry.uid, request_id, int(time.time())))
+
+    def submit(self, request: Request) -> Any:
+        """Run a request in a commit; returns when it is durable and published."""
+        self.state.current()
+        if self._committer is None:
+            raise Unavailable("this database is open for reading only; open it without read_only=True to write")
+        return self._committer.submit(request)
+
+    def require_writer(self) -> None:
+        """Raise where `submit` would refuse every request."""
+        self.state.current()
+        if self._committer is None:
+            raise Unavailable("this database is open for reading only; open it without read_only=True for this")
+
+    # -- back-pressure -----------------------------------------------------------------------------
+
+    def _wait_for_room(self) -> None:
+        """While the tail is longer than its bound, searches would get slower with every write."""
+        index = self.state.snapshot.generation.index
+        if index.prefers_bulk_build and index.indexed_rows == 0:
+            return  # until lists are built every search scans all rows anyway
+        with self._room:
+            while self.state.tail_rows() >= (limits.tail_rows_max if self.is_searched() else limits.tail_rows_bulk_max):
+                self.state.current()
+                self.state.wake_maintenance()
+                self._room.wait(_ROOM_POLL_S)
+
+    def tail_shortened(self) -> None:
+        """Maintenance: rows of the tail were indexed, so that writers may have room."""
+        with self._room:
+            self._room.notify_all()
+
+    def _merge_long_journal(self) -> None:
+        """Everybody who reads access lists reads the journal, too."""
+        if self.state.snapshot.generation.journal.waiting > _JOURNAL_WAITING_MAX:
+            self.merge_journal()
+
+    def merge_journal(self) -> None:
+        """Put the journal of access lists into the tables, one merge at a time. It changes neither rows nor index, so
+        it may run beside any other work.
+        """
+        with self._merging:
+            merge_journal(self.state, self.submit)
+
+    def is_loading(self) -> bool:
+        """Whether writers are at work while nobody searches: a bulk load."""
+        return not self.is_searched() and self.state.is_written()

@@ -1,0 +1,77 @@
+"""How good are the answers? Recall against exact search, and latency.
+
+recall@k = |returned and true| / min(k, matches); a result as near as the k-th true one counts (ties).
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vecdb.index.contract import Neighbors
+from vecdb.query.searcher import Searcher
+from vecdb.schema import SearchParams
+
+_TIE = 1e-5  # distances this close, relatively, are the same distance
+
+
+def recall_of(found: Neighbors, truth: Neighbors, limit: int) -> NDArray[np.float64]:
+    """float64[nq]: recall of each query, ties at the k-th distance counted as found."""
+    out = np.ones(len(truth.counts))
+    for q, count in enumerate(np.minimum(truth.counts, limit).tolist()):
+        if count == 0:
+            continue
+        last = float(truth.distances[q, count - 1])
+        got = found.rows[q, : min(limit, int(found.counts[q]))]
+        near = found.distances[q, : len(got)] <= last + _TIE * max(1.0, abs(last))
+        hit = np.isin(got, truth.rows[q, :count]) | near
+        out[q] = min(1.0, hit.sum() / count)
+    return out
+
+
+def evaluate(
+    searcher: Searcher,
+    queries: NDArray[np.float32],
+    limit: int,
+    params: SearchParams,
+    tenants: tuple[str, ...] = (),
+) -> dict[str, Any]:
+    """Recall (None where there is nothing to find), and latency of one query at a time through planner and index, in
+    milliseconds. tenants : among whose records; () for everybody's.
+    """
+    nq = len(queries)
+    snapshot, allowed = searcher.state.snapshot_for_tenants(tenants) if tenants else (searcher.current(), None)
+    if nq == 0:
+        return {"queries": 0, "limit": limit, "recall": None}
+    truth = snapshot.generation.index.search(
+        queries, limit, snapshot.visibility, SearchParams(exact=True, threads=params.threads), allowed
+    )
+    rows, distances, counts = [], [], []
+    took = np.empty(nq)
+    for q in range(nq):
+        started = time.perf_counter()
+        found, plan = searcher.search_snapshot(snapshot, queries[q : q + 1], limit, params, allowed)
+        took[q] = time.perf_counter() - started
+        rows.append(found.rows)
+        distances.append(found.distances)
+        counts.append(found.counts)
+    found.rows, found.distances, found.counts = np.concatenate(rows), np.concatenate(distances), np.concatenate(counts)
+    recalls, matches = recall_of(found, truth, limit), bool(truth.counts.any())
+    p50, p95, p99 = (float(value) for value in np.percentile(took * 1e3, (50, 95, 99)))
+    return {
+        "queries": nq,
+        "limit": limit,
+        "recall": float(recalls.mean()) if matches else None,
+        "recall_p1": float(np.percentile(recalls, 1)) if matches else None,
+        "plan": plan.strategy,
+        "ef": plan.width if plan.strategy == "graph" else None,
+        "nprobe": plan.width if plan.strategy in ("lists", "tree") else None,
+        "queries_per_second": float(nq / took.sum()),
+        "latency_ms_mean": float(took.mean() * 1e3),
+        "latency_ms_p50": p50,
+        "latency_ms_p95": p95,
+        "latency_ms_p99": p99,
+    }
