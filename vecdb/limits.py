@@ -69,7 +69,7 @@ index_step_rows = 1_024  # rows that an index takes at once are whole multiples 
 tail_rows_max = 32_768  # beside searches, writers wait while more rows than this are unindexed
 tail_rows_bulk_max = 1 << 20  # the same while nobody searches: a bulk load need not wait for the graph
 
-ways_max = 4_096  # ways to answer a kind of question that are remembered of a collection's newest view
+prepared_searches_max = 4_096  # searches that are kept prepared for a collection's newest snapshot
 
 # -- commit ------------------------------------------------------------------------------------
 group_calls_max = 256  # write calls that share one commit
@@ -78,9 +78,9 @@ queue_calls_max = 4_096  # write calls waiting; more are refused with Unavailabl
 
 # -- the journal of access lists, in pairs of eight bytes -----------------------------------------
 journal_entry_pairs = 1 << 14  # of one commit; more go to the tables at once
-journal_pairs = 1 << 17  # past this maintenance folds it into the tables, past four times this writers do
+journal_pairs = 1 << 17  # past this maintenance merges it into the tables, past four times this writers do
 journal_entries = 1 << 12  # the same of its entries: a process that begins to read decodes each
-fold_pairs = 1 << 13  # put into a table by one commit, or a sixteenth of what there is
+merge_pairs = 1 << 13  # merged into a table by one commit, or a sixteenth of the journal where that is more
 
 # -- writes that may be repeated ------------------------------------------------------------------
 request_id_bytes_max = 128

@@ -21,6 +21,7 @@ import pytest
 
 import vecdb
 from tests.support.corpus import EXACT, GRAPH, clustered
+from tests.support.planner_costs import set_planner_costs
 from tests.support.threads import together
 from vecdb import limits
 from vecdb.api.database import Database
@@ -29,7 +30,6 @@ from vecdb.embedded.open import open_database
 from vecdb.errors import NotFound
 from vecdb.maintenance import index_jobs
 from vecdb.maintenance import vacuum as vacuum_module
-from vecdb.query import planner
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def busy_care(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "index_step_rows", 16)
     monkeypatch.setattr(index_jobs, "_REPAIR_ROWS_MIN", 8)
     monkeypatch.setattr(vacuum_module, "_PIECE_ROWS", 64)
-    monkeypatch.setattr(planner, "_SCAN_SHARE", 1e9)
+    set_planner_costs(monkeypatch, scan_share=1e9)
 
 
 @pytest.mark.parametrize("index", [vecdb.Flat(), vecdb.Hnsw(m=4, ef_construction=24, ef=16)], ids=["flat", "hnsw"])

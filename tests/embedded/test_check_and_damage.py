@@ -11,11 +11,11 @@ import pytest
 
 import vecdb
 from tests.support.corpus import GRAPH, clustered
+from tests.support.planner_costs import set_planner_costs
 from vecdb import limits
 from vecdb.api.database import Database
 from vecdb.embedded.open import open_database
 from vecdb.errors import Corruption
-from vecdb.query import planner
 from vecdb.storage.kv import keys
 
 
@@ -23,7 +23,7 @@ def test_a_damaged_sealed_index_is_rebuilt_and_answers_stay_exact(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limits, "flat_rows_max", 10)
-    monkeypatch.setattr(planner, "_SCAN_SHARE", 1e9)
+    set_planner_costs(monkeypatch, scan_share=1e9)
     vectors = clustered(300, 8)
     with open_database(tmp_path / "db", maintenance=False) as db:
         docs = db.create_collection("docs", 8, "l2", GRAPH)

@@ -12,10 +12,10 @@ import pytest
 
 import vecdb
 from tests.support.corpus import EXACT, GRAPH, clustered, recall, sound
+from tests.support.planner_costs import set_planner_costs
 from vecdb import limits
 from vecdb.api.database import Database
 from vecdb.embedded.open import open_database
-from vecdb.query import planner
 
 # Wide enough for a recall of 0.95 or more on these data: at 0.86, where a beam of 64 stands, two fresh builds of the
 # same records in another order differ by three points, so that one point would measure chance.
@@ -25,7 +25,7 @@ BEAM = 200
 @pytest.fixture(autouse=True)
 def graphs_are_walked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where a scan would be cheaper, and from the first rows on."""
-    monkeypatch.setattr(planner, "_SCAN_SHARE", 1e9)
+    set_planner_costs(monkeypatch, scan_share=1e9)
     monkeypatch.setattr(limits, "flat_rows_max", 1)
 
 

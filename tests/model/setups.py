@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import vecdb
+from tests.support.planner_costs import set_planner_costs
 from vecdb import limits
 from vecdb.maintenance import index_jobs
-from vecdb.query import planner
 from vecdb.storage.disk import id_column, row_file
 
 DIM = 8
@@ -67,17 +67,20 @@ def small_limits(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(limits, "flat_rows_max", 4)
     patch.setattr(limits, "seal_rows_min", 8)
     patch.setattr(limits, "block_rows_max", 5)
-    patch.setattr(planner, "_SCAN_SHARE", 1e9)  # a graph, once there, is walked whatever the beam
-    patch.setattr(planner, "_SCAN_PER_WIDTH", 0.0)  # and walked with a tenant's bitmap, however few its rows
-    patch.setattr(planner, "SCAN_ROWS", 6)
-    patch.setattr(planner, "_GRAPH_LIVE_MIN", 8)  # a tree has a graph beside it once somebody sees much of ten rows
-    patch.setattr(planner, "_GRAPH_ROWS", 4)
+    set_planner_costs(
+        patch,
+        scan_share=1e9,  # a graph, once there, is walked whatever the beam
+        scan_rows_per_width=0.0,  # and walked with a tenant's bitmap, however few its rows
+        tenant_scan_rows=6,
+        graph_live_min=8,  # a tree has a graph beside it once somebody sees much of ten rows
+        graph_rows=4,
+    )
     patch.setattr(limits, "index_step_rows", 4)
     patch.setattr(index_jobs, "_REPAIR_ROWS_MIN", 2)
     patch.setattr(index_jobs, "_SEAL_AT_CLOSE_ROWS", 4)
     patch.setattr(vacuum_module, "_PIECE_ROWS", 7)
     patch.setattr(limits, "journal_entry_pairs", 6)
-    patch.setattr(limits, "fold_pairs", 2)
+    patch.setattr(limits, "merge_pairs", 2)
     patch.setattr(row_file, "_CAPACITY_MIN", 16)
     patch.setattr(id_column, "_CAPACITY_MIN", 8)
     patch.setattr(graph, "_CAPACITY_MIN", 16, raising=False)

@@ -20,11 +20,12 @@ from tests.support.mixture_oracle import (
     centres_of,
     quotas_by_hand,
 )
+from tests.support.planner_costs import set_planner_costs
 from vecdb import limits
 from vecdb.api.database import Database
 from vecdb.embedded.open import open_database
 from vecdb.errors import Corruption, InvalidArgument, LimitExceeded, NotFound
-from vecdb.query import mixture, planner
+from vecdb.query import mixture
 from vecdb.state import record_reader
 
 VECTORS = clustered(400, 8, clusters=12)
@@ -87,8 +88,7 @@ def test_every_index_metric_and_type_agrees_with_the_oracle(
 @pytest.mark.parametrize("kind", KINDS)
 def test_approximate_searches_keep_every_promise(db: Database, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     monkeypatch.setattr(limits, "flat_rows_max", 100)
-    monkeypatch.setattr(planner, "_SCAN_SHARE", 1e9)
-    monkeypatch.setattr(planner, "_SCAN_PER_WIDTH", 0.0)
+    set_planner_costs(monkeypatch, scan_share=1e9, scan_rows_per_width=0.0)
     docs = db.create_collection("docs", 8, "l2", KINDS[kind])
     docs.upsert(range(400), VECTORS, tenants=[["even"] if one % 2 == 0 else ["odd"] for one in range(400)])
     docs.optimize()

@@ -9,15 +9,23 @@ import pytest
 import vecdb
 from vecdb.query import planner
 from vecdb.schema import Visibility
+from vecdb.state.index_factory import kind_of
 from vecdb.storage.kv.catalog import MeasuredRecall
+
+
+def facts_of(config: Any, curve: tuple[MeasuredRecall, ...], scan_rows: int | None = None) -> planner.IndexFacts:
+    """Of an index over 100,000 rows."""
+    kind = kind_of(config)
+    width, scan_limit = kind.width_of(config), kind.scan_limit_of(config)
+    return planner.IndexFacts(kind.strategy, width, scan_limit, 100_000, recall_curve=curve, tenant_scan_rows=scan_rows)
 
 
 def test_the_planner_scans_a_tenants_rows_until_meeting_them_is_cheaper() -> None:
     visibility = Visibility(1, 100_000, 100_000)
 
     def plan(config: Any, matching: int | None, **asked: Any) -> planner.Plan:
-        params = vecdb.SearchParams(**asked)
-        return planner.plan(config, 100_000, visibility, 10, params, (MeasuredRecall(10, 50, 0.99),), None, matching)
+        facts = facts_of(config, (MeasuredRecall(10, 50, 0.99),))
+        return planner.plan(facts, visibility, 10, vecdb.SearchParams(**asked), matching)
 
     for config, strategy in ((vecdb.Hnsw(), "graph"), (vecdb.Spann(), "lists")):
         assert plan(config, None).strategy == strategy
@@ -35,17 +43,18 @@ def test_a_large_tenants_walk_along_the_tree_is_as_long_as_the_recall_asked_for_
     learned = (MeasuredRecall(10, 93, 0.90), MeasuredRecall(10, 145, 0.95), MeasuredRecall(10, 435, 0.99))
 
     def width(matching: int, known: tuple[MeasuredRecall, ...] = learned, **asked: Any) -> int:
-        return planner.plan(config, 100_000, visibility, 10, vecdb.SearchParams(**asked), known, None, matching).width
+        return planner.plan(facts_of(config, known), visibility, 10, vecdb.SearchParams(**asked), matching).width
 
+    patience = planner.COSTS.idle_nodes_max
     assert width(1_000, recall=0.99) == width(1_000, nprobe=7) == 0, "all its rows"
-    assert width(1_001) == width(1_001, ()) == planner.PATIENCE
-    assert width(1_001, (MeasuredRecall(10, 290, 0.95),)) == 2 * planner.PATIENCE, "what the data needs"
-    assert width(1_001, recall=0.95) == planner.PATIENCE and width(1_001, recall=0.99) == 3 * planner.PATIENCE
-    for measured, most in ((None, planner.SCAN_ROWS), (500, 500)):
+    assert width(1_001) == width(1_001, ()) == patience
+    assert width(1_001, (MeasuredRecall(10, 290, 0.95),)) == 2 * patience, "what the data needs"
+    assert width(1_001, recall=0.95) == patience and width(1_001, recall=0.99) == 3 * patience
+    for measured, most in ((None, planner.COSTS.tenant_scan_rows), (500, 500)):
         for told, rows in ((vecdb.Curator(), most), (config, 1_000)):
-            given = told, 100_000, visibility, 10, vecdb.SearchParams(), learned, None
-            widths = [planner.plan(*given, n, measured).width for n in (rows, rows + 1)]
-            assert widths == [0, planner.PATIENCE], "what somebody said goes before what was measured"
-    assert 0 < width(1_001, recall=0.8) < planner.PATIENCE and width(1_001, nprobe=7) == 7
+            given = facts_of(told, learned, measured), visibility, 10, vecdb.SearchParams()
+            widths = [planner.plan(*given, n).width for n in (rows, rows + 1)]
+            assert widths == [0, patience], "what somebody said goes before what was measured"
+    assert 0 < width(1_001, recall=0.8) < patience and width(1_001, nprobe=7) == 7
     with pytest.raises(vecdb.InvalidArgument, match="has not learned"):
         width(1_001, (), recall=0.99)

@@ -9,17 +9,17 @@ import pytest
 
 import vecdb
 from tests.support.corpus import EXACT, clustered
+from tests.support.planner_costs import set_planner_costs
 from vecdb import limits
 from vecdb.api.database import Database
 from vecdb.errors import InvalidArgument
-from vecdb.query import planner
 
 N, DIM = 3_000, 32
 
 
 @pytest.fixture
 def graph(db: Database, monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr(planner, "_SCAN_SHARE", 1e9)
+    set_planner_costs(monkeypatch, scan_share=1e9)
     monkeypatch.setattr(limits, "flat_rows_max", 100)
     docs = db.create_collection("docs", DIM, "l2", vecdb.Hnsw(m=6, ef_construction=40, ef=64))
     docs.upsert(range(N), clustered(N))

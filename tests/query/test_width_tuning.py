@@ -10,6 +10,7 @@ import pytest
 
 import vecdb
 from tests.support.corpus import clustered
+from tests.support.planner_costs import set_planner_costs
 from vecdb import limits
 from vecdb.api.database import Database
 from vecdb.query import planner, width_tuning
@@ -28,7 +29,12 @@ class Clockwork:
 
 @pytest.mark.parametrize(
     ("row", "walk", "wanted"),
-    [(1.0, 3e4, 30_000), (1.0, 1e4, 10_000), (1e-3, 1e3, 4 * planner.SCAN_ROWS), (1.0, 1.0, planner.SCAN_ROWS // 4)],
+    [
+        (1.0, 3e4, 30_000),
+        (1.0, 1e4, 10_000),
+        (1e-3, 1e3, 4 * planner.COSTS.tenant_scan_rows),
+        (1.0, 1.0, planner.COSTS.tenant_scan_rows // 4),
+    ],
 )
 def test_a_scan_ends_where_a_walk_takes_as_long(
     row: float, walk: float, wanted: int, monkeypatch: pytest.MonkeyPatch
@@ -46,22 +52,22 @@ def test_a_scan_ends_where_a_walk_takes_as_long(
 
 
 def test_optimize_remembers_it_for_the_planner(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(planner, "SCAN_ROWS", 64)
+    set_planner_costs(monkeypatch, tenant_scan_rows=64)
     monkeypatch.setattr(limits, "flat_rows_max", 100)
     vectors = clustered(600, 8)
     docs = db.create_collection("docs", 8, "l2", vecdb.Curator(leaf_rows=8))
     docs.upsert(range(600), vectors, tenants="all")
     docs.optimize()
-    known = docs._backend.state.snapshot.state.scan_rows
+    known = docs._backend.state.snapshot.state.tenant_scan_rows_max
     assert 16 <= known <= 256
     assert docs.search(vectors[0], 5, tenant="all", explain=True).explain["nprobe"] == planner.idle_nodes_max(
-        docs._backend.state.snapshot.state.tuned
+        docs._backend.state.snapshot.state.recall_curve
     )
     docs.grant(range(known), "some")
     assert docs.search(vectors[0], 5, tenant="some", explain=True).explain["nprobe"] == 0
     assert docs.search(vectors[0], 5, explain=True).explain["nprobe"] > 0, "all are more than are scanned"
     docs.reindex(index=vecdb.Curator(leaf_rows=8, scan_max=600))
-    assert docs._backend.state.snapshot.state.scan_rows is None
+    assert docs._backend.state.snapshot.state.tenant_scan_rows_max is None
     docs.optimize()
     assert docs.search(vectors[0], 5, tenant="all", explain=True).explain["nprobe"] == 0
     everything = docs.search(vectors[0], 5, explain=True)

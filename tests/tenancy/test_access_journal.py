@@ -114,7 +114,7 @@ def test_writes_between_any_two_steps_of_a_fold_have_the_last_word(
     db: Database, monkeypatch: pytest.MonkeyPatch, seed: int, entry_pairs: int
 ) -> None:
     monkeypatch.setattr(limits, "journal_entry_pairs", entry_pairs)
-    monkeypatch.setattr(limits, "fold_pairs", 3)
+    monkeypatch.setattr(limits, "merge_pairs", 3)
     rng = np.random.default_rng(seed)
     docs, model = made(db)
     follower = AccessJournal(db._backend.store, docs._backend.state.snapshot.generation.prefix, "docs")
@@ -256,7 +256,7 @@ def test_what_is_granted_and_dropped_in_one_commit_leaves_nothing(
 
 def test_the_journal_is_bounded_with_nobody_to_look_after_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "journal_pairs", 20)
-    monkeypatch.setattr(limits, "fold_pairs", 7)
+    monkeypatch.setattr(limits, "merge_pairs", 7)
     with open_database(tmp_path / "db", maintenance=False) as db:
         docs, model = made(db)
         rng, most = np.random.default_rng(1), 0
@@ -286,7 +286,7 @@ import itertools, os, signal, sys
 from vecdb import limits
 from vecdb.embedded.open import open_database
 from vecdb.commit.journal_merge import merge_requests
-limits.fold_pairs = 4
+limits.merge_pairs = 4
 db = open_database(sys.argv[1], maintenance=False)
 docs = db["docs"]
 docs.revoke(range(0, 60, 2), "a")

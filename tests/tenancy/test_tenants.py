@@ -16,6 +16,7 @@ import pytest
 
 import vecdb
 from tests.support.corpus import EXACT
+from tests.support.planner_costs import set_planner_costs
 from tests.support.tenant_records import KINDS, VECTORS, ids_of, seen
 from vecdb import limits
 from vecdb.api.database import Database
@@ -44,7 +45,7 @@ def test_every_plan_of_every_index_agrees_with_brute_force(
     db: Database, monkeypatch: pytest.MonkeyPatch, kind: str, ids: str
 ) -> None:
     monkeypatch.setattr(limits, "flat_rows_max", 100)
-    monkeypatch.setattr(planner, "_SCAN_SHARE", 1e9)
+    set_planner_costs(monkeypatch, scan_share=1e9)
     docs = db.create_collection("docs", 8, "l2", KINDS[kind])
     names = [one if ids == "int" else f"id-{one}" for one in range(400)]
     lists = [[name for name in ("t2", "t3", "t40") if number % int(name[1:]) == 0] for number in range(400)]
@@ -54,8 +55,8 @@ def test_every_plan_of_every_index_agrees_with_brute_force(
     docs.delete(names[::7])
     plans = set()
     nearest: dict[Any, list[int]] = {}  # (tenants, number of the query) -> rows
-    for widths in (planner._SCAN_PER_WIDTH, 0.0):
-        monkeypatch.setattr(planner, "_SCAN_PER_WIDTH", widths)
+    for widths in (planner.COSTS.scan_rows_per_width, 0.0):
+        set_planner_costs(monkeypatch, docs, scan_rows_per_width=widths)
         docs.create_tenant(f"of {widths}")  # a commit, after which everything is planned anew
         for tenant in ("t2", "t3", "t40", ["t3", "t40"]):
             wanted = {tenant} if isinstance(tenant, str) else set(tenant)
@@ -316,7 +317,7 @@ def test_a_tenant_has_figures_of_its_own(shared: Any) -> None:
 
 def test_evaluate_compares_with_the_best_among_the_tenants_records(db: Database, monkeypatch: Any) -> None:
     monkeypatch.setattr(limits, "flat_rows_max", 100)
-    monkeypatch.setattr(planner, "_SCAN_PER_WIDTH", 0.0)
+    set_planner_costs(monkeypatch, scan_rows_per_width=0.0)
     docs = db.create_collection("docs", 8, "l2", KINDS["hnsw"])
     docs.upsert(range(400), VECTORS, tenants=[["a"] if number % 2 else [] for number in range(400)])
     docs.optimize()

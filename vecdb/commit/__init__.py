@@ -1,1 +1,1 @@
-"""How it changes: requests, the commit thread that carries them out in groups, and back-pressure."""
+"""The write path: requests, the commit thread that carries them out in groups, and back-pressure."""

@@ -2,11 +2,12 @@
 
     caller -> submit(request) -> queue -> [ group: apply each, sync row files, commit ] -> publish -> caller wakes
 
-- Acknowledge after durability: `submit` returns when the transaction that holds the request is committed and published.
+- Acknowledge after durability: `submit` returns once the transaction that holds the request is committed and
+  published.
 - A request raises a VecdbError before it changes anything; then only it fails, and the rest of its group goes on.
 - Anything else that fails aborts the group: none of its requests happened.
-- A failed sync leaves the disk in doubt (the kernel may have dropped the pages): the database refuses writes until
-it is reopened.
+- After a failed sync nobody knows what is on disk (the kernel may have dropped the pages): the database refuses
+  writes until it is reopened.
 - Sequence numbers count commits, per database, without gaps.
 """
 
@@ -23,6 +24,9 @@ from vecdb.errors import Poisoned, Unavailable, VecdbError
 from vecdb.storage.disk import filesystem
 from vecdb.storage.kv import keys
 from vecdb.storage.kv.store import MapFullError, Store, StoreError, translate
+
+# Entries written or deleted in one stretch of bytecode, about 200 us; then the interpreter lock is offered to searches.
+SLICE_ENTRIES = 256
 
 
 class Request(Protocol):
@@ -81,7 +85,7 @@ class CompactLmdbFile:
     exclusive = True
 
     def apply(self, group: CommitGroup) -> Any:
-        raise AssertionError("handled apart from groups")
+        raise AssertionError("the commit thread runs it outside of groups")
 
 
 class _QueuedRequest:
@@ -182,7 +186,7 @@ class Committer:
             _fail(jobs, Poisoned(f"writes are refused since {self.poisoned}; close the database and open it again"))
             return
         if isinstance(jobs[0].request, CompactLmdbFile):
-            self._shrink(jobs[0])
+            self._compact_file(jobs[0])
             return
         group: CommitGroup | None = None
         try:
@@ -211,10 +215,10 @@ class Committer:
             self.poisoned = f"a committed write could not be published ({error!r})"
             raise
 
-    def _shrink(self, job: _QueuedRequest) -> None:
+    def _compact_file(self, job: _QueuedRequest) -> None:
         try:
             job.result = self._store.compact_file()
-        except (StoreError, OSError, VecdbError) as error:  # whether the store stands again is for its next use to tell
+        except (StoreError, OSError, VecdbError) as error:  # the next use of the store tells whether it is open again
             job.error = Unavailable(f"shrinking LMDB's file failed: {error}; nothing was lost")
 
     def _explain(self, error: BaseException) -> BaseException:

@@ -1,10 +1,10 @@
-"""Writes that may be repeated: of several with one request id the first is carried out, the others get its answer.
+"""Idempotent writes: the first write with a request id is carried out, later ones with the same id get its answer.
 
     requests   id of the request -> the commit that carried it out, when, and what the write returned   (keys.py)
 
-The answer is stored in the commit of the write itself, so that after any crash either both are there or neither. A
+The answer is stored in the commit of the write itself, so that after any crash either both are stored or neither. A
 client that lost the answer, not knowing whether the write happened, sends it again with the same id. Answers are kept
-for `request_age_max_s`, the newest `requests_max` of a collection; who repeats a request later than that writes again.
+for `request_age_max_s`, the newest `requests_max` of a collection; a request that is repeated later writes again.
 """
 
 from __future__ import annotations
@@ -61,10 +61,10 @@ class IdempotentWrite:
             return _answer(bytes(raw), kind, self.request_id)
         result = self.request.apply(group)
         first = keys.requests_in_order(self.uid)
-        place = group.answered = group.answered + 1
+        number = group.answered = group.answered + 1
         stored = _ANSWER.pack(group.sequence, self.now_s, -1 if result is None else result, kind)
         group.txn.put(known, stored, db=table)
-        group.txn.put(first + struct.pack(">QI", group.sequence, place), self.request_id, db=table)
+        group.txn.put(first + struct.pack(">QI", group.sequence, number), self.request_id, db=table)
         self._evict(group, first)
         group.changed = True
         return result

@@ -1,11 +1,11 @@
-"""Merging the journal of access lists into their tables, a bounded part a commit.
+"""Merges the journal of access lists into their tables, a bounded part in each commit.
 
     journal as it is now -> parts in the order of access -> parts in the order of members -> its entries are removed
 
 Pages of the tables are written once for all pairs that lie in them. Writes go on between the parts; what they add to
-the journal stays there for the next merge, and while it is there it has the last word (access_journal.py), whatever
-order the two come in. One merge runs at a time: an older one that came last would put back what a newer one has
-changed.
+the journal stays there for the next merge, and the journal overrides the tables
+(access_journal.py), whatever order the two come in. One merge runs at a time: an older one that came last would undo
+what a newer one has changed.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from numpy.typing import NDArray
 
 from vecdb import limits
 from vecdb.commit.committer import CommitGroup, Request
-from vecdb.commit.pending import PendingChanges, make_room
+from vecdb.commit.pending import PendingChanges, ensure_spare_room
 from vecdb.state.collection_state import CollectionState
 from vecdb.tenancy.access_journal import AccessDelta, AccessJournal
 from vecdb.tenancy.pairs import RowTenantPairs, by_tenant, numbers_of
 
-_PARTS = 16  # of each table at most: as many commits pass meanwhile, and what they add to the journal is bounded
+_PARTS = 16  # of each table at most: a merge takes a bounded number of commits, and the journal grows little
 
 Order = Literal["access", "members"]
 
 
 def merge_journal(state: CollectionState, submit: Callable[[Request], Any]) -> None:
-    """Put all that is in the journal now into the tables. The caller sees to it that one merge runs at a time."""
+    """Put all that is in the journal now into the tables. The caller lets one merge run at a time."""
     for request in merge_requests(state):
         if not submit(request):
             return
@@ -53,7 +53,7 @@ def merge_requests(state: CollectionState) -> Iterator[MergeJournalPart | Trunca
 def _parts(changes: AccessDelta, order: Order) -> Iterator[AccessDelta]:
     granted, revoked = (_keys(pairs, order) for pairs in (changes.granted, changes.revoked))
     every = np.sort(np.concatenate([granted, revoked]))
-    step = max(limits.fold_pairs, -(-len(every) // _PARTS))
+    step = max(limits.merge_pairs, -(-len(every) // _PARTS))
     for start in range(0, len(every), step):
         first, last = every[start], every[min(start + step, len(every)) - 1]
         yield AccessDelta(
@@ -69,7 +69,7 @@ def _keys(pairs: RowTenantPairs, order: Order) -> NDArray[np.uint64]:
 
 @dataclass(slots=True)
 class MergeJournalPart:
-    """Put a part of the journal into one table. Returns False where the generation has been left behind."""
+    """Put a part of the journal into one table. Returns False where a vacuum has replaced the generation."""
 
     state: CollectionState
     journal: AccessJournal
@@ -82,9 +82,9 @@ class MergeJournalPart:
         pending = PendingChanges.of(group, self.state)
         if pending.access.journal is not self.journal:
             return False
-        make_room(group, "merging the journal")
+        ensure_spare_room(group, "merging the journal")
         granted, revoked = self.changes.granted, self.changes.revoked
-        # a tenant that was dropped has nothing in members, and nobody takes it out again
+        # a tenant that was dropped has no entry in members, and nobody would remove one later
         granted = granted[pending.access.living(group, numbers_of(granted))]
         if self.order == "access":
             self.journal.tables.change_lists(group.txn, granted, revoked)

@@ -5,8 +5,8 @@
     PendingChanges.publish memory: crcs, ids, deletions, codes of the tail, rows of tenants, then the new snapshot
 
 Order on disk: vectors are synced before the commit that counts them. Order in memory: everything of a row is in
-place before the snapshot that shows it. Vectors of a request that failed may lie past the counted rows, where nobody
-looks.
+place before the snapshot that shows it. Vectors of a request that failed may lie past the counted rows, which nobody
+reads.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb import limits
-from vecdb.commit.committer import CommitGroup, SyncFailed
+from vecdb.commit.committer import SLICE_ENTRIES, CommitGroup, SyncFailed
 from vecdb.errors import InvalidArgument, LimitExceeded, NotFound
 from vecdb.kernels.primitives.checksums import crc_rows
 from vecdb.state.collection_state import CollectionState
@@ -34,7 +34,6 @@ from vecdb.validate.common import gil_slices
 from vecdb.validate.not_found import collection_not_found
 
 PAIR_BYTES = 64  # what a (record, tenant) pair writes, roughly: two entries
-_SLICE = 256  # ids per stretch of bytecode, about 200 us; then the interpreter lock is offered to waiting searches
 
 
 @dataclass(slots=True)
@@ -82,7 +81,7 @@ class PendingChanges:
         """LMDB keys of `ids`."""
         prefix = keys.owner_prefix(self.prefix, owner)
         out: list[bytes] = []
-        for start, stop in gil_slices(ids.n, 8 * _SLICE):
+        for start, stop in gil_slices(ids.n, 8 * SLICE_ENTRIES):
             out.extend([prefix + key for key in ids.keys[start:stop]])
         return out
 
@@ -96,7 +95,7 @@ class PendingChanges:
         """Row (u64 LE) by key, for those keys that exist."""
         cursor = group.txn.cursor(db=group.store.ids)
         found: dict[bytes, bytes] = {}
-        for start, stop in gil_slices(len(id_keys), _SLICE):
+        for start, stop in gil_slices(len(id_keys), SLICE_ENTRIES):
             found.update(cursor.getmulti(id_keys[start:stop]))
         return found
 
@@ -144,7 +143,7 @@ class PendingChanges:
         group.changed = True
         cursor = group.txn.cursor(db=group.store.ids)
         values = np.arange(first, first + n, dtype="<u8").view("V8")
-        for start, stop in gil_slices(n, _SLICE):
+        for start, stop in gil_slices(n, SLICE_ENTRIES):
             cursor.putmulti(list(zip(id_keys[start:stop], values[start:stop].tolist(), strict=True)))
         self.added.append(_AddedRows(first, crcs, ids, metas))
         self.state = msgspec.structs.replace(
@@ -155,7 +154,7 @@ class PendingChanges:
             has_fields=state.has_fields or metas is not None,
         )
 
-    def kill(self, group: CommitGroup, rows: NDArray[np.int64]) -> None:
+    def mark_deleted(self, group: CommitGroup, rows: NDArray[np.int64]) -> None:
         """Mark rows (int64[n], distinct, live) as deleted by this commit."""
         if len(rows):
             group.changed = True
@@ -180,7 +179,7 @@ class PendingChanges:
             rows = np.sort(np.concatenate(self.dead)).astype("<u8").view("V8")
             key = keys.row_key(self.prefix, sequence)
             cursor = txn.cursor(db=store.tombs)
-            for start, stop in gil_slices(len(rows), _SLICE):
+            for start, stop in gil_slices(len(rows), SLICE_ENTRIES):
                 cursor.putmulti([(key, row) for row in rows[start:stop].tolist()])
         self.access.finish(group)
         self.state = msgspec.structs.replace(self.state, sequence=sequence, journal=self.access.extent)
@@ -246,7 +245,7 @@ def id_name(key: bytes) -> Any:
         return int.from_bytes(raw, "big") - (1 << 63)
 
 
-def make_room(group: CommitGroup, doing: str) -> None:
+def ensure_spare_room(group: CommitGroup, doing: str) -> None:
     """Raise Unavailable where the disk is too full for what a request writes. doing : for the message."""
     try:
         group.store.ensure_spare_room()

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from vecdb import limits
 from vecdb.api.backend import Mode
-from vecdb.commit.committer import CommitGroup
+from vecdb.commit.committer import SLICE_ENTRIES, CommitGroup
 from vecdb.commit.pending import PAIR_BYTES, PendingChanges, id_name, rows_of
 from vecdb.errors import AlreadyExists, LimitExceeded
 from vecdb.state.collection_state import CollectionState
@@ -26,12 +26,10 @@ from vecdb.tenancy.access_changes import AccessChange
 from vecdb.validate import AccessLists, IdBatch
 from vecdb.validate.common import gil_slices
 
-_SLICE = 256  # ids per stretch of bytecode
-
 
 @dataclass(slots=True)
 class UpsertRecords:
-    """Upsert or insert of a batch: all or nothing. Ids are distinct (the gate kept the last of each)."""
+    """Upsert or insert of a batch: all or nothing. Ids are distinct (validate/ has kept the last of each)."""
 
     kind: ClassVar[bytes] = b"Put"
     state: CollectionState
@@ -63,7 +61,7 @@ class UpsertRecords:
         if self.tenants is not None or (found and pending.state.has_tenants):
             change = self._access(group, pending, id_keys, found)
         pending.add(group, self.ids, id_keys, self.vectors, self.metas)
-        pending.kill(group, rows_of(list(found.values())))
+        pending.mark_deleted(group, rows_of(list(found.values())))
         if change is not None:
             pending.change_access(group, change)
         return len(self.vectors)
@@ -111,7 +109,7 @@ class UpdateRecords:
             successors = state.row_count + np.arange(len(rows))
             change = pending.access.put(group, None, state.row_count, rows, successors, state.live_count)
         pending.add(group, self.ids, id_keys, vectors, metas)
-        pending.kill(group, rows)
+        pending.mark_deleted(group, rows)
         if change is not None:
             pending.change_access(group, change)
         return len(rows)
@@ -145,7 +143,7 @@ class UpdateRecords:
 
 @dataclass(slots=True)
 class DeleteRecords:
-    """Delete ids; those that do not exist are passed over. Returns how many were deleted."""
+    """Delete ids; those that do not exist are skipped. Returns how many were deleted."""
 
     kind: ClassVar[bytes] = b"Delete"
     state: CollectionState
@@ -161,9 +159,9 @@ class DeleteRecords:
         rows = rows_of(list(found.values()))
         if pending.state.has_tenants and len(rows):
             pending.change_access(group, pending.access.delete(group, np.sort(rows)))
-        pending.kill(group, rows)
-        gone = list(found)
-        for start, stop in gil_slices(len(gone), _SLICE):
-            for key in gone[start:stop]:
+        pending.mark_deleted(group, rows)
+        deleted = list(found)
+        for start, stop in gil_slices(len(deleted), SLICE_ENTRIES):
+            for key in deleted[start:stop]:
                 group.txn.delete(key, db=group.store.ids)
-        return len(gone)
+        return len(deleted)

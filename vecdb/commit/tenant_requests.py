@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 
 from vecdb.commit.committer import CommitGroup
-from vecdb.commit.pending import PAIR_BYTES, PendingChanges, make_room, rows_of
+from vecdb.commit.pending import PAIR_BYTES, PendingChanges, ensure_spare_room, rows_of
 from vecdb.errors import AlreadyExists
 from vecdb.state.collection_state import CollectionState
 from vecdb.tenancy.pairs import pack
@@ -48,13 +48,13 @@ class GrantOrRevoke:
         if not self.granted:
             return pending.change_access(group, access.revoke(group, pairs))
         change = access.grant(group, pairs, new, live_count)
-        make_room(group, "granting access")
+        ensure_spare_room(group, "granting access")
         return pending.change_access(group, change)
 
 
 @dataclass(slots=True)
 class CreateTenants:
-    """Make tenants of `names` (distinct). Returns how many were not there; with `exist_ok` those that were keep their
+    """Make tenants of `names` (distinct). Returns how many did not exist. With `exist_ok` those that exist keep their
     records, and get the quota where one is given.
     """
 
@@ -73,20 +73,20 @@ class CreateTenants:
         pending = PendingChanges.of(group, self.state)
         access = pending.access
         numbers, new = access.resolve(group, self.names, create=True)
-        there = [number for number in numbers.tolist() if number not in new]
-        if there and not self.exist_ok:
-            known = tenants_of(group.store, group.txn, access.uid, np.array(there[:1], np.int64), access.where)
-            found = known[there[0]]
+        existing = [number for number in numbers.tolist() if number not in new]
+        if existing and not self.exist_ok:
+            known = tenants_of(group.store, group.txn, access.uid, np.array(existing[:1], np.int64), access.where)
+            found = known[existing[0]]
             name = "" if found is None else found.name.decode()
             raise AlreadyExists(
                 f"collection {access.where!r} has tenant {short_repr(name)} already; pass exist_ok=True"
             )
-        make_room(group, "creating tenants")
+        ensure_spare_room(group, "creating tenants")
         access.create(group, new, self.records_max or 0)
         if self.records_max is not None:
-            for number in there:
+            for number in existing:
                 access.limit(group, number, self.records_max)
-        if new or (there and self.records_max is not None):
+        if new or (existing and self.records_max is not None):
             group.changed = True
             pending.state = msgspec.structs.replace(pending.state, has_tenants=True)
         return len(new)
@@ -94,7 +94,7 @@ class CreateTenants:
 
 @dataclass(slots=True)
 class DropTenant:
-    """Forget a tenant: its records stay, and nobody inherits them."""
+    """Drop a tenant. Its records stay; a later tenant of the same name does not see them."""
 
     kind: ClassVar[bytes] = b"DropTenant"
     state: CollectionState

@@ -3,7 +3,7 @@
     put ... -> room in the tail? journal short? -> request -> Committer.submit -> durable, published -> returns
 
 Threads: any number at once. A writer waits where it would make searches slower than they may become: while the tail
-that searches scan is longer than its bound, and while the journal of access lists is.
+that searches scan is longer than its bound. A writer that finds a long journal of access lists merges it first.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from vecdb.storage.kv import record_format
 from vecdb.validate import AccessLists, IdBatch
 
 _ROOM_POLL_S = 0.5  # a writer that waits for room looks this often whether the database was closed meanwhile
-_JOURNAL_WAITING_MAX = 4.0  # past it writers merge the journal themselves: maintenance, which does from 1 on, is behind
+_JOURNAL_WAITING_MAX = 4.0  # past it writers merge the journal themselves; maintenance does from 1 on, and is late
 
 
 class WritePath:
@@ -121,7 +121,7 @@ class WritePath:
     # -- back-pressure -----------------------------------------------------------------------------
 
     def _wait_for_room(self) -> None:
-        """While the tail is longer than its bound, searches would get slower with every write."""
+        """Wait while the tail is longer than its bound: searches would get slower with every write."""
         index = self.state.snapshot.generation.index
         if index.prefers_bulk_build and index.indexed_rows == 0:
             return  # until lists are built every search scans all rows anyway
@@ -137,7 +137,7 @@ class WritePath:
             self._room.notify_all()
 
     def _merge_long_journal(self) -> None:
-        """Everybody who reads access lists reads the journal, too."""
+        """Reads of access lists read the whole journal, too: a long one makes them slow."""
         if self.state.snapshot.generation.journal.waiting > _JOURNAL_WAITING_MAX:
             self.merge_journal()
 

@@ -1,4 +1,4 @@
-"""Backup: a consistent copy of a database while it works.
+"""Backup: a consistent copy of a database that is in use.
 
     BACKUP/  as a database directory, without LOCK
              checksums.json    {"format": 1, "files": {"lmdb/data.mdb": [bytes, "sha256"], ...}}   written last: no
@@ -41,7 +41,7 @@ def write_backup(
     """Copy the database at `path` into `target`, which must not exist. A crash leaves `target`.tmp, never half a
     backup.
 
-    locks : one a collection; while it is held no vacuum or seal replaces a file that the copy names.
+    locks : one for each collection; while it is held no vacuum or seal replaces a file that the copy names.
     """
     if filesystem.exists(target):
         raise AlreadyExists(f"{target} exists; give a new directory for the backup")
@@ -66,7 +66,7 @@ def write_backup(
 
 @contextmanager
 def whole_directory(target: Path) -> Iterator[Path]:
-    """The name of a directory to make and fill, which becomes `target` at the end by one rename, or goes."""
+    """A directory to fill, which becomes `target` at the end by one rename; on an error it is removed."""
     temporary = target.with_name(target.name + ".tmp")
     filesystem.remove_tree(temporary)
     try:
@@ -86,14 +86,15 @@ def _copy_collections(source: Path, target: Path, store: Store, progress: Progre
             entries.append((entry, catalog.decode_state(txn.get(keys.uid(entry.uid), db=store.state), entry.name)))
     filesystem.make_dir(target / "collections")
     for done, (entry, state) in enumerate(entries):
-        there, here = collection_folder(source, entry.uid), collection_folder(target, entry.uid)
-        filesystem.make_dir(here)
+        from_folder, to_folder = collection_folder(source, entry.uid), collection_folder(target, entry.uid)
+        filesystem.make_dir(to_folder)
         row_bytes = entry.dim * {"float32": 4, "float16": 2}.get(entry.dtype, 1)
-        copy_file(there / row_file_name(state.generation), here, row_format.HEADER_BYTES + state.row_count * row_bytes)
+        row_file = from_folder / row_file_name(state.generation)
+        copy_file(row_file, to_folder, row_format.HEADER_BYTES + state.row_count * row_bytes)
         if state.sealed is not None:
             for name, length in ((state.sealed.file, state.sealed.file_bytes), *state.sealed.parts):
-                copy_file(there / name, here, length)
-        filesystem.sync_dir(here)
+                copy_file(from_folder / name, to_folder, length)
+        filesystem.sync_dir(to_folder)
         if progress is not None:
             progress(done + 1, len(entries))
 

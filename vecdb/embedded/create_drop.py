@@ -1,4 +1,4 @@
-"""Creating and dropping collections.
+"""Requests that create and drop collections.
 
 create   row file, synced -> catalog and state in one commit
 drop     catalog and state in one commit -> files and LMDB entries, a bounded number a commit (garbage.py)
@@ -23,7 +23,7 @@ from vecdb.validate.not_found import collection_not_found
 
 @dataclass(slots=True)
 class CreateCollection:
-    """Returns True where it was made, False where it was there (`exist_ok`)."""
+    """Create a collection. Returns True where it was made, False where it existed (`exist_ok`)."""
 
     database: Path
     config: CollectionConfig
@@ -62,18 +62,20 @@ class CreateCollection:
         config = self.config
         if not self.exist_ok:
             raise AlreadyExists(f"collection {config.name!r} exists; use collection({config.name!r}), or exist_ok=True")
-        for what, there, asked in (
+        for what, existing, asked in (
             ("dim", entry.dim, config.dim),
             ("metric", entry.metric, config.metric),
             ("dtype", entry.dtype, config.dtype),
         ):
-            if there != asked:
-                raise AlreadyExists(f"collection {config.name!r} exists with {what} {there}, asked for {what} {asked}")
+            if existing != asked:
+                raise AlreadyExists(
+                    f"collection {config.name!r} exists with {what} {existing}, asked for {what} {asked}"
+                )
 
 
 @dataclass(slots=True)
 class DropCollection:
-    """Returns the uid of what was dropped. state : None where this process has not opened the collection."""
+    """Drop a collection. Returns its uid. state : None where this process has not opened the collection."""
 
     name: str
     state: CollectionState | None
@@ -86,7 +88,7 @@ class DropCollection:
             raise collection_not_found(self.name)
         entry = catalog.decode_entry(raw, self.name)
         group.changed = True
-        # writes of this collection that come earlier in the group are void: drop them, lest they put the state back
+        # writes of this collection that come earlier in the group must not be finished: they would put the state back
         group.participants.pop(self.state, None)
         group.txn.delete(self.name.encode(), db=group.store.catalog)
         group.txn.delete(keys.uid(entry.uid), db=group.store.state)

@@ -3,7 +3,7 @@
 DB/  LOCK             flock by the writing process; holds its pid
      READERS          flock, shared, by each reading process
      manifest.json    format (manifest.py)
-     lmdb/            what is true (store.py, keys.py)
+     lmdb/            the committed state (store.py, keys.py)
      collections/<uid>/   row files and sealed indexes
 """
 
@@ -79,7 +79,7 @@ def _create_directory(path: Path, *, durable: bool) -> None:
 
 
 def lock_as_reader(path: Path) -> int | None:
-    """Tell the writing process that somebody reads; None where the file is missing, as no process ever wrote here."""
+    """Tell the writing process that this one reads. None where the file is missing: no process has written here yet."""
     try:
         return filesystem.lock_shared(path / READERS)
     except OSError:

@@ -109,7 +109,7 @@ class LocalCollection:
             "indexed_rows": generation.index.indexed_rows,
             "tail_rows": visibility.row_count - generation.index.indexed_rows,
             "sealed_rows": state.sealed.rows if state.sealed else 0,
-            "tuned_ef": state.tuned_ef,
+            "tuned_ef": state.default_width,
             "bytes_ram": touched + generation.ids.memory_bytes() + int(index.get("bytes_ram", 0)),
             "bytes_disk": filesystem.disk_bytes(self.state.folder),
             **generation.tenants.stats(),
@@ -142,7 +142,7 @@ class LocalCollection:
         self.jobs.grow_companion(thread_count, all_rows=True)
         with self.jobs.rebuild_on_corruption():
             snapshot = self.state.current()
-            self._patch(snapshot.generation.number, learn_recall_curve(snapshot))
+            self._patch(snapshot.generation.number, learn_recall_curve(snapshot, self.searcher.costs))
         self.jobs.seal(thread_count)
         stages.report("learn", 1.0)
 

@@ -106,7 +106,7 @@ class LocalDatabase(Generic[C]):
         with self._open_lock:
             collection = self._collections.get(name)
             if collection is not None and self.read_only:
-                with contextlib.suppress(NotFound):  # dropped by the writer, who may have made another of this name
+                with contextlib.suppress(NotFound):  # dropped by the writer, which may have made another of this name
                     collection.state.current()
             if collection is None or collection.state.dropped:
                 if collection is not None and self.read_only:
@@ -144,7 +144,7 @@ class LocalDatabase(Generic[C]):
 
     def drop_collection(self, name: str) -> None:
         self._check_usable()
-        with self._open_lock:  # else a call beside this one opens what goes, or loses what it has just made anew
+        with self._open_lock:  # so that no other call opens the collection now, or makes another of its name
             collection = self._collections.get(name)
             request = DropCollection(name, collection.state if collection is not None else None)
             uid = self._writer().submit(request)
@@ -159,7 +159,7 @@ class LocalDatabase(Generic[C]):
         with self._open_lock:
             return [collection.jobs for collection in self._collections.values()]
 
-    # -- care --------------------------------------------------------------------------------------
+    # -- long work ---------------------------------------------------------------------------------
 
     def stats(self) -> dict[str, Any]:
         self._check_usable()
@@ -213,14 +213,14 @@ class LocalDatabase(Generic[C]):
     def __del__(self) -> None:
         try:
             self.close()
-        except Exception:  # at interpreter exit half of what close needs may be gone; the lock goes with the process
+        except Exception:  # at interpreter exit half of what close needs may be missing; the lock ends with the process
             return
 
     @property
     def closed(self) -> bool:
         return self._closed
 
-    # -- within ------------------------------------------------------------------------------------
+    # -- internal ----------------------------------------------------------------------------------
 
     def _check_usable(self) -> None:
         """Refuse calls on a closed database, and in a forked child (LMDB would read it without any error)."""

@@ -1,4 +1,4 @@
-"""Opening a directory: the options are checked, then a backend in this process is made and put behind a `Database`."""
+"""Opens a database directory: checks the options, makes the backend in this process, returns a `Database` over it."""
 
 from __future__ import annotations
 

@@ -18,38 +18,38 @@ def restore(source: Any, target: Any) -> None:
     """Put the backup `source` back as the new database directory `target`.
 
     Every file is compared with its checksum before `target` appears, whole, by one rename. Raises Corruption naming
-    the first file that differs, NotFound where `source` is no backup, AlreadyExists where `target` is there.
+    the first file that differs, NotFound where `source` is no backup, AlreadyExists where `target` exists.
     """
     for value in (source, target):
         if not isinstance(value, (str, os.PathLike)) or not str(value):
             raise InvalidArgument(f"restore takes two directories, got {value!r}")
-    here, there = Path(os.path.abspath(source)), Path(os.path.abspath(target))
-    if filesystem.exists(there):
-        raise AlreadyExists(f"{there} exists; restore into a new directory, then swap the two")
-    if not filesystem.exists(here / CHECKSUMS):
-        raise NotFound(f"{here} is no backup: it has no {CHECKSUMS}")
+    backup, database = Path(os.path.abspath(source)), Path(os.path.abspath(target))
+    if filesystem.exists(database):
+        raise AlreadyExists(f"{database} exists; restore into a new directory, then swap the two")
+    if not filesystem.exists(backup / CHECKSUMS):
+        raise NotFound(f"{backup} is no backup: it has no {CHECKSUMS}")
     with filesystem.raising_vecdb_errors("restoring"):
-        _restore(here, there)
+        _restore(backup, database)
 
 
-def _restore(here: Path, there: Path) -> None:
-    sums = _read_checksums(here)
-    with whole_directory(there) as temporary:
+def _restore(backup: Path, database: Path) -> None:
+    sums = _read_checksums(backup)
+    with whole_directory(database) as temporary:
         for name, (size, expected) in sums.items():
             place = temporary / name
             filesystem.make_dir(place.parent)
-            if not filesystem.exists(here / name):
-                raise Corruption(f"{here / name}: missing from the backup")
-            actual_size, actual = digest(here / name)
+            if not filesystem.exists(backup / name):
+                raise Corruption(f"{backup / name}: missing from the backup")
+            actual_size, actual = digest(backup / name)
             if (actual_size, actual) != (size, expected):
                 raise Corruption(
-                    f"{here / name}: {actual_size} bytes with sha256 {actual[:16]}..., "
+                    f"{backup / name}: {actual_size} bytes with sha256 {actual[:16]}..., "
                     f"expected {size} bytes with {expected[:16]}..."
                 )
-            copy_file(here / name, place.parent, size)
+            copy_file(backup / name, place.parent, size)
             if digest(place) != (size, expected):
                 raise Corruption(f"{place}: the copy differs from the backup; check the disk")
-        filesystem.touch(temporary / READERS)  # so that the first process to read can say that it does
+        filesystem.touch(temporary / READERS)  # the first process that reads locks it
         folders = {(temporary / name).parent for name in sums} | {temporary / "collections", temporary}
         for folder in sorted(filter(filesystem.exists, folders), reverse=True):
             filesystem.sync_dir(folder)

@@ -78,6 +78,8 @@ class Index(ABC):
     """See the module's text for the thread rule."""
 
     kind: ClassVar[str]
+    # There is a structure beside the rows, which maintenance moves rows into and seals. Without one a search scans all.
+    has_structure: ClassVar[bool] = True
     # Built from all rows at once it is better, and done sooner, than grown row by row: maintenance waits for the end of
     # a bulk load.
     prefers_bulk_build: ClassVar[bool] = False

@@ -112,6 +112,7 @@ class FlatIndex(Index):
     """Exact scan as an index. Every row counts as indexed the moment it is committed."""
 
     kind = "flat"
+    has_structure = False
 
     def __init__(self, metric: str, rows: RowSource) -> None:
         self._metric = METRIC_CODES[metric]

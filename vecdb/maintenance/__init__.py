@@ -1,1 +1,1 @@
-"""What runs behind: indexing, repair, rebuild, seal, vacuum, and the thread that does them when they are due."""
+"""Work in the background: indexing, repair, rebuild, seal, vacuum, and the thread that does them when they are due."""

@@ -1,7 +1,7 @@
 """Garbage: files and LMDB entries that no state names, left by a drop, a vacuum or a crash between two of their steps.
 
-It is harmless, and removed a bounded number of entries a commit, so that writers never wait long: after a drop or
-vacuum, and at open.
+It is harmless. It is removed after a drop or a vacuum and at open, a bounded number of entries in one commit, so that
+writers never wait long.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vecdb.commit.committer import CommitGroup, Request
+from vecdb.commit.committer import SLICE_ENTRIES, CommitGroup, Request
 from vecdb.errors import Corruption
 from vecdb.index.spann import build_checkpoint
 from vecdb.storage.disk import filesystem
@@ -21,7 +21,6 @@ from vecdb.storage.kv.store import Store
 from vecdb.validate.common import yield_gil
 
 _DELETED_ENTRIES = 5_000  # deleted per commit
-_SLICE = 128  # per stretch of bytecode, about 100 us
 
 
 @dataclass(slots=True)
@@ -44,7 +43,7 @@ class DeleteKeyRange:
                 cursor.delete(dupdata=True)  # and stands at the next
                 group.changed = True
                 left -= 1
-                if left % _SLICE == 0:
+                if left % SLICE_ENTRIES == 0:
                     yield_gil()
         return left == 0
 
@@ -82,7 +81,7 @@ def collect_garbage(
         folder = database / "collections" / name
         garbage = [file for file in filesystem.list_dir(folder) if file not in keep and not _is_named(file, state)]
         if (garbage or state is None) and not synced:
-            store.sync()  # with durability "relaxed" the commit that let go of these files may not be on disk yet
+            store.sync()  # with durability "relaxed" the commit that stopped naming these files may not be on disk yet
             synced = True
         for file in garbage:
             filesystem.remove(folder / file)
@@ -120,8 +119,8 @@ def _prefixes(store: Store, databases: tuple[bytes, ...], prefix_bytes: int) -> 
     with store.read() as txn:
         for name in databases:
             cursor = txn.cursor(db=store.databases[name])
-            there, last = cursor.first(), b""
-            while there:
+            found_key, last = cursor.first(), b""
+            while found_key:
                 prefix = bytes(cursor.key()[:prefix_bytes])
                 if len(prefix) < prefix_bytes:
                     raise Corruption(f"LMDB holds a key of {len(prefix)} bytes; restore the database from a backup")
@@ -130,5 +129,5 @@ def _prefixes(store: Store, databases: tuple[bytes, ...], prefix_bytes: int) -> 
                 last = prefix
                 found.add(prefix)
                 following = keys.prefix_end(prefix)
-                there = following is not None and cursor.set_range(following)
+                found_key = following is not None and cursor.set_range(following)
     return sorted(found)

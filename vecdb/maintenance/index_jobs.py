@@ -28,8 +28,6 @@ from vecdb.state.collection_state import CollectionState
 from vecdb.storage.disk import filesystem
 from vecdb.storage.kv import catalog
 
-FLAT = "flat"  # the kind that has nothing to look after
-
 _REPAIR_SHARE = 0.02  # dead rows in the graph, as a share of its rows, that are worth a repair
 _REPAIR_ROWS_MIN = 1_024
 _REBUILD_SHARE = 0.2  # rows repaired away since the graph was built, as a share of those in it: past it build anew
@@ -61,7 +59,7 @@ class IndexMaintenance:
     def _tail_is_long(self) -> bool:
         snapshot = self.state.snapshot
         index = snapshot.generation.index
-        if index.kind == FLAT:
+        if not index.has_structure:
             return False
         if index.indexed_rows == 0:
             return snapshot.visibility.row_count >= (1 if self.state.sealed_damaged else limits.flat_rows_max)
@@ -78,7 +76,7 @@ class IndexMaintenance:
         snapshot = self.state.snapshot
         sealed = snapshot.state.sealed.rows if snapshot.state.sealed else 0
         unsealed = snapshot.generation.index.indexed_rows - sealed
-        if snapshot.generation.index.kind == FLAT:
+        if not snapshot.generation.index.has_structure:
             return False
         if self.state.sealed_damaged and snapshot.generation.index.indexed_rows and unsealed > -limits.index_step_rows:
             return True
@@ -121,7 +119,7 @@ class IndexMaintenance:
         with self.lock, self.rebuild_on_corruption():
             snapshot = self.state.current()
             index = snapshot.generation.index
-            if index.kind == FLAT:
+            if not index.has_structure:
                 return
             if index.indexed_rows == 0:
                 index.remove(snapshot.visibility.sequence)  # what is dead before the graph is begun stays out of it
@@ -161,7 +159,7 @@ class IndexMaintenance:
         with self.lock, self.rebuild_on_corruption():
             snapshot = state.current()
             index = snapshot.generation.index
-            if index.kind == FLAT or index.indexed_rows == 0:
+            if not index.has_structure or index.indexed_rows == 0:
                 return
             index.connect_unreachable(threads)
             old = snapshot.state.sealed
@@ -195,8 +193,8 @@ class IndexMaintenance:
 
     def reindex(self, config: dict[str, Any] | None, threads: int, progress: Progress = None) -> None:
         """An index of another kind or other parameters; what was learned about the old one is forgotten."""
-        forget = {"index": config, "tuned": (), "tuned_ef": None, "tuned_by_user": False, "scan_rows": None}
-        self._rebuild_beside(config, forget, threads, progress)
+        forgotten = {"recall_curve": (), "default_width": None, "tuned_by_user": False, "tenant_scan_rows_max": None}
+        self._rebuild_beside(config, {"index": config, **forgotten}, threads, progress)
 
     def rebuild(self, threads: int, progress: Progress = None) -> None:
         """The same index, built anew from the live rows."""
@@ -217,7 +215,7 @@ class IndexMaintenance:
             if isinstance(index, HasCompanionGraph) and isinstance(fresh, HasCompanionGraph) and index.has_graph():
                 fresh.ask_for_graph()
             while (
-                fresh.kind != FLAT
+                fresh.has_structure
                 and state.snapshot.visibility.row_count - fresh.indexed_rows >= limits.index_step_rows
             ):
                 stop = state.snapshot.visibility.row_count

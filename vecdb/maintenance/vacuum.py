@@ -7,9 +7,9 @@
        state that names the new generation
     4  the old files and entries are removed, a bounded number a commit (garbage.py)
 
-`mapping` (int64[old rows], -1 = gone) renumbers rows and, without a rebuild, the graph. Searches hold the generation
-that they began with; a reading process finds the new one named in the state and loads it. A crash before step 3
-leaves garbage of the next generation, after it garbage of the old one: either is removed at the next open.
+`mapping` (int64[old rows], -1 = not copied) renumbers rows and, without a rebuild, the graph. Searches hold the
+generation that they began with; a reading process finds the new one named in the state and loads it. A crash before
+step 3 leaves garbage of the next generation, after it garbage of the old one: either is removed at the next open.
 
 `IndexMaintenance.vacuum` does all four; here are 2 and 3.
 """
@@ -24,12 +24,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb import limits
-from vecdb.commit.committer import CommitGroup, SyncFailed
+from vecdb.commit.committer import SLICE_ENTRIES, CommitGroup, SyncFailed
 from vecdb.commit.write_path import WritePath
 from vecdb.index.contract import IndexCorruption, Progress
 from vecdb.state.collection_state import CollectionState
-from vecdb.state.generation import Generation, Snapshot
+from vecdb.state.generation import Generation
 from vecdb.state.record_blocks import id_keys, iter_blocks, record_block, verify_vectors
+from vecdb.state.snapshot import Snapshot
 from vecdb.storage.disk import filesystem
 from vecdb.storage.disk.paths import row_file_name
 from vecdb.storage.disk.row_file import Rows
@@ -40,18 +41,18 @@ from vecdb.validate.common import gil_slices
 from vecdb.validate.not_found import collection_not_found
 
 _PIECE_ROWS = 4_096  # old rows copied per commit
-_SLICE = 128  # ids per stretch of bytecode
+_SLICE_IDS = SLICE_ENTRIES // 2  # half as many: their keys are made, too
 
 
 def copy_generation(state: CollectionState, writes: WritePath, progress: Progress = None) -> int:
     """Copy the live rows into a new generation and switch to it. Returns how many old rows were looked at.
 
-    The caller sees to it that no other work on the index or the files is under way.
+    The caller holds the lock of the collection's maintenance: nothing else changes the index or the files.
     """
     copy = VacuumCopy(state)
     try:
-        # A graph must be copied whole, and does not grow meanwhile; what else writers add is the last commit's.
-        graph_rows = 0 if copy.old.index.kind == "flat" else copy.old.index.indexed_rows
+        # A graph must be copied whole, and does not grow meanwhile. The last commit copies what else writers add.
+        graph_rows = copy.old.index.indexed_rows if copy.old.index.has_structure else 0
         while copy.old_rows_left() > _PIECE_ROWS or copy.done < graph_rows:
             if not writes.submit(CopyRows(copy)):
                 raise collection_not_found(state.entry.name)
@@ -59,7 +60,7 @@ def copy_generation(state: CollectionState, writes: WritePath, progress: Progres
                 progress(copy.done, state.snapshot.visibility.row_count)
         try:
             copy.new.attach(copy.old.index.renumbered(copy.mapping, copy.new.rows))
-        except IndexCorruption as error:  # built anew, then, from the rows
+        except IndexCorruption as error:  # then maintenance builds it anew from the rows
             state.corrupt_index(copy.old.index, error)
             copy.new.attach(state.new_index(state.snapshot.state.index, copy.new.rows))
         writes.submit(SwitchGeneration(copy))
@@ -125,7 +126,7 @@ class VacuumCopy:
         group.txn.put(keys.row_key(self.prefix, first), raw, db=group.store.blocks)
         cursor = group.txn.cursor(db=group.store.ids)
         values = np.arange(first, first + n, dtype="<u8").view("V8")
-        for start, stop in gil_slices(n, _SLICE):
+        for start, stop in gil_slices(n, _SLICE_IDS):
             new_keys = id_keys(self.prefix, block, live[start:stop])
             cursor.putmulti(list(zip(new_keys, values[start:stop].tolist(), strict=True)))
         ends = np.cumsum(lengths, dtype=np.uint32)
@@ -136,7 +137,7 @@ class VacuumCopy:
         group.changed = True
 
     def _lists(self, group: CommitGroup, rows: NDArray[np.int64]) -> RowTenantPairs:
-        """What the lists of old rows (ascending) say, of tenants that there still are, under new row numbers."""
+        """What the lists of old rows (ascending) say, of tenants that still exist, under new row numbers."""
         access = AccessWriter(self.state.entry.uid, self.old.journal, self.state.snapshot.state.journal)
         pairs = access.lists(group, rows)[1]
         return pack(self.mapping[rows_of(pairs)], numbers_of(pairs))
@@ -146,7 +147,7 @@ class VacuumCopy:
             lists = self._lists(group, rows)
             self.new.journal.tables.write(group.txn, lists)
 
-    def mend_access(self, group: CommitGroup, died: NDArray[np.int64]) -> None:
+    def update_access(self, group: CommitGroup, died: NDArray[np.int64]) -> None:
         """Commit thread, last: lists that have changed since they were copied, and those of old rows that have died."""
         if not self.state.snapshot.state.has_tenants:
             return
@@ -156,7 +157,7 @@ class VacuumCopy:
         here, wanted = tables.lists_of(group.txn, self.mapping[rows]), self._lists(group, rows)
         tables.change(group.txn, granted=subtract(wanted, here), revoked=subtract(here, wanted))
 
-    def late(self, snapshot: Snapshot) -> NDArray[np.int64]:
+    def rows_deleted_since(self, snapshot: Snapshot) -> NDArray[np.int64]:
         """Old rows that were copied alive and have died since."""
         deleted = self.old.rows.arrays.deleted[: snapshot.visibility.row_count]
         return np.flatnonzero((self.mapping >= 0) & (deleted != 0))
@@ -208,8 +209,8 @@ class SwitchGeneration:
             raise collection_not_found(collection.entry.name)
         group.store.ensure_spare_room()
         copy.copy(group, snapshot.visibility.row_count)
-        dead = self._bury(group, snapshot)
-        copy.mend_access(group, copy.late(snapshot))
+        dead = self._delete_late_rows(group, snapshot)
+        copy.update_access(group, copy.rows_deleted_since(snapshot))
         copy.sync()
         if collection.durable:
             filesystem.sync_dir(collection.folder)
@@ -229,12 +230,12 @@ class SwitchGeneration:
         copy.new.index.publish_rows(copy.written)
         group.published.append(lambda: self._publish(state, snapshot.generation))
 
-    def _bury(self, group: CommitGroup, snapshot: Snapshot) -> NDArray[np.int64]:
-        """Rows that were copied alive and have died since: tombs for them, and no ids that lead to them. Returns
+    def _delete_late_rows(self, group: CommitGroup, snapshot: Snapshot) -> NDArray[np.int64]:
+        """Write tombs for rows that were copied alive and have died since, and remove ids that lead to them. Returns
         int64[n], new rows.
         """
         copy = self.copy
-        late = copy.late(snapshot)
+        late = copy.rows_deleted_since(snapshot)
         dead = copy.mapping[late]
         by_row = dict(zip(late.tolist(), dead.tolist(), strict=True))
         key = keys.row_key(copy.prefix, group.sequence)

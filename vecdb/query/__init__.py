@@ -1,1 +1,1 @@
-"""How it is read: the planner, searches, recall and what it costs."""
+"""The read path: the planner, searches and point reads, recall, and the width that a recall needs."""

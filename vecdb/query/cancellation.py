@@ -1,4 +1,8 @@
-"""A batch of queries in chunks, between which its caller may say that nobody waits for the answer any more."""
+"""Searches that can be cancelled: a batch of queries runs in chunks, and between two chunks the caller may stop it.
+
+    queries -> chunk -> stop? -> chunk -> stop? -> ... -> the chunks' results joined
+
+A kernel call cannot be interrupted, so a chunk is how long a cancelled search goes on."""
 
 from __future__ import annotations
 
@@ -13,13 +17,13 @@ from vecdb.index.contract import Neighbors
 from vecdb.query.planner import Plan
 
 _FIRST_QUERIES = 8
-_CHUNK_S = 0.010  # what a chunk should take: long enough that kernels have their batches, short enough to be let go
+_CHUNK_S = 0.010  # what a chunk should take: long enough that kernels work in batches, short enough to stop soon
 
 Search = Callable[[NDArray[np.float32]], tuple[Neighbors, Plan]]
 
 
 def search_in_chunks(search: Search, queries: NDArray[np.float32], stop: Callable[[], bool]) -> tuple[Neighbors, Plan]:
-    """What `search` finds for all queries ([nq, dim], nq > 0). Chunks grow and shrink to about 10 ms each.
+    """What `search` finds for all queries (float32[nq, dim], nq > 0). Chunks grow and shrink to take about 10 ms each.
 
     Raises Unavailable once `stop` returns True.
     """

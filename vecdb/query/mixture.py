@@ -1,11 +1,11 @@
-"""kNN-Embed (El-Kishky et al., 2022): a user is a mixture over the cells of the index, and is answered part by part.
+"""kNN-Embed (El-Kishky et al., 2022): diverse neighbours of a user, who is a mixture over the cells of the index.
 
-    items of a user, and with smoothing of the nearest other users, each with a weight; 1 in all
-      -> cell of each -> p(c) = weight in cell c, mu(c) = weighted mean     `fit` keeps the strongest few
-      -> quota of each = its share of the limit                             `quotas_of`
-      -> a search around each mu(c)                                         the engine's own
-      -> each record to the component where its rank is best                `choose`
-      -> one list whose every beginning is shared out by quota
+    items of a user, with smoothing also those of the nearest other users; each has a weight, the sum is 1
+      -> cell of each item -> p(c) = weight in cell c, mu(c) = weighted mean   `fit` keeps the strongest components
+      -> quota of a component = its share of the limit                         `quotas_of`
+      -> a search around each mu(c)                                            `find`, given by the caller
+      -> each record counts for the component where its rank is best           `choose`
+      -> one list, of which every prefix holds about its share of each component
 
 Pure functions over arrays: float64 inside, ties broken by number, so that equal input gives equal output.
 """
@@ -22,7 +22,7 @@ from vecdb.index.contract import Neighbors
 from vecdb.query.planner import Plan
 
 Rows = NDArray[np.int64]
-_DIGITS = 12  # weights this close are equal: the order of a sum must not decide
+_DIGITS = 12  # weights that agree to so many digits are equal, so that the order of a sum does not decide
 _TINY = 1e-37
 
 
@@ -57,7 +57,7 @@ class Answer(NamedTuple):
 
 
 class Chosen(NamedTuple):
-    """The answer, in its order: component and place in that component's list of each hit, both int64[k]."""
+    """Of each hit, in order: its component and its position in that component's list, both int64[k]."""
 
     components: Rows
     places: Rows
@@ -66,12 +66,13 @@ class Chosen(NamedTuple):
 def answer(
     find: Callable[[NDArray[np.float32], int], tuple[Neighbors, Plan]], mixture: Mixture, own: Rows, limit: int
 ) -> Answer:
-    """Search around each mean and share the answer out: min(limit, rows that match without `own`) hits.
+    """Search around each mean and divide the limit among the components: min(limit, rows that match without `own`)
+    hits.
 
     find : a search of one snapshot: (queries, limit) -> what was found.   own : rows that are not returned.
     """
     quotas = quotas_of(mixture.weights, limit)
-    for depth in (limit + min(limit, len(own)), limit + len(own)):  # few of a long history are near one mean
+    for depth in (limit + min(limit, len(own)), limit + len(own)):  # of a long history few rows are near one mean
         found, plan = find(mixture.means, depth)
         kept = [
             np.flatnonzero(~np.isin(rows[:count], own))[:limit]
@@ -96,7 +97,7 @@ def fit(
 ) -> Mixture:
     """The mixture of users[0]. users : float32[n, dim] each.   centres : of the cells.
 
-    smoothing : share of the weight that goes to the `neighbours` users most alike.
+    smoothing : share of the weight that goes to the `neighbours` users that are most alike to the first.
     """
     means = np.stack([_wide(items, metric).mean(axis=0) for items in users])
     portion = portions(means, metric, smoothing, neighbours)
@@ -121,8 +122,8 @@ def nearest(items: NDArray[np.float64], centres: NDArray[np.float32]) -> Rows:
 
 
 def portions(means: NDArray[np.float64], metric: str, smoothing: float, neighbours: int) -> NDArray[np.float64]:
-    """float64[users]: portion of each in the mixture of the first, 1 in all. Where nobody is alike the first has all.
-    means : of each user's items.
+    """float64[users]: weight of each user in the mixture of the first, 1 in all. Where nobody is alike the first has it
+    all. means : mean of each user's items.
     """
     portion = np.zeros(len(means))
     portion[0] = 1.0
@@ -138,8 +139,10 @@ def portions(means: NDArray[np.float64], metric: str, smoothing: float, neighbou
 
 
 def likeness(means: NDArray[np.float64], metric: str) -> NDArray[np.float64]:
-    """float64[n - 1]: how much like the first each other mean is, from 0 to 1. Under cosine and ip the cosine, 0 where
-    it is negative; under l2 1 / (1 + d / D), d the squared distance and D the mean one, whatever the unit.
+    """float64[n - 1]: how alike each other mean is to the first, from 0 to 1.
+
+    Under cosine and ip the cosine, 0 where it is negative. Under l2 1 / (1 + d / D), where d is the squared distance
+    and D the mean of all of them, so that the unit does not matter.
     """
     if metric == "l2":
         far = ((means[1:] - means[0]) ** 2).sum(axis=1)
@@ -151,8 +154,8 @@ def likeness(means: NDArray[np.float64], metric: str) -> NDArray[np.float64]:
 
 
 def quotas_of(weights: NDArray[np.float64], limit: int) -> Rows:
-    """Quotas: int64[m], limit in all, in proportion to weights. The largest remainders get what rounding down leaves;
-    of equal ones those of the stronger components, which come first.
+    """Quotas: int64[m], limit in all, in proportion to weights. What rounding down leaves goes to the
+    largest remainders; among equal ones to the stronger components, which come first.
     """
     exact = np.round(limit * weights / weights.sum(), _DIGITS - 4)
     quotas: Rows = np.floor(exact).astype(np.int64)
@@ -162,13 +165,13 @@ def quotas_of(weights: NDArray[np.float64], limit: int) -> Rows:
 
 
 def choose(lists: Sequence[Rows], quotas: Rows, limit: int) -> Chosen:
-    """Share the answer out. lists : distinct rows that may be returned, nearest first, of each component; as many as
-    there are, or at least `limit`.
+    """Choose the hits. lists : for each component the distinct rows that may be returned, nearest first: all that there
+    are, or at least `limit`.
 
-    A row counts for the component where its rank is best, of equal ranks for the stronger. Each component takes its
-    quota of the rows that count for it; what is missing then comes from the list of the strongest, rows of others
-    included. Each component's hits are in the order of its list, and the lists are shuffled together so that every
-    beginning of the answer holds about its share of each.
+    A row counts for the component where its rank is best, at equal ranks for the stronger. Each component takes its
+    quota of the rows that count for it. What is missing then comes from the list of the strongest component, whatever
+    its rows count for. Each component's hits keep the order of its list, and the lists are interleaved so that every
+    prefix of the answer holds about its share of each.
     """
     components = np.repeat(np.arange(len(lists)), [len(one) for one in lists])
     places = np.concatenate([np.arange(len(one)) for one in lists])
@@ -181,12 +184,13 @@ def choose(lists: Sequence[Rows], quotas: Rows, limit: int) -> Chosen:
     if missing > 0:
         joined = np.concatenate(lists)
         left = np.flatnonzero(~np.isin(lists[0], joined[taken]))[:missing]
-        taken = np.sort(np.concatenate([left, taken]))  # the strongest's list is the first: place and position agree
-    return _shuffled(components[taken], places[taken])
+        # the first list is that of the strongest component: a place in it is its position in the joined lists
+        taken = np.sort(np.concatenate([left, taken]))
+    return _interleaved(components[taken], places[taken])
 
 
-def _shuffled(components: Rows, places: Rows) -> Chosen:
-    """The j-th of a component's s hits at (j + 1/2) / s of the way, ties to the stronger."""
+def _interleaved(components: Rows, places: Rows) -> Chosen:
+    """The j-th of a component's s hits comes at (j + 1/2) / s of the length, at ties the stronger component first."""
     sizes = np.bincount(components)
     nth = np.arange(len(components)) - np.searchsorted(components, components)
     order = np.lexsort((components, (2 * nth + 1) / sizes[components]))
@@ -194,7 +198,7 @@ def _shuffled(components: Rows, places: Rows) -> Chosen:
 
 
 def _wide(vectors: NDArray[np.floating], metric: str) -> NDArray[np.float64]:
-    """As float64, under cosine of unit norm."""
+    """As float64; under cosine scaled to unit norm."""
     wide = vectors.astype(np.float64)
     return _unit(wide) if metric == "cosine" else wide
 

@@ -1,44 +1,92 @@
 """How a query is answered: a pure function of what is known about the collection and of what the caller asked.
 
     exact scan   asked for; nothing is indexed; or the graph would have to visit about as much as a scan does
-    graph        otherwise, with the first that is there of: the caller's ef, the ef that reaches the caller's recall,
-                 the ef that `tune` chose, the index's own
+    graph        otherwise, with the first of these that is known: the caller's ef, the ef that reaches the caller's
+                 recall, the ef that `tune` chose, the index's own
     lists        the same with nprobe in the place of ef
-    tree         the same for a clustering tree, whose index knows by itself what to do with a tenant of any size, but
-                 for one with much of many rows: that goes by a graph beside the tree
+    tree         the same for a clustering tree, whose index itself handles a tenant of any size. A tenant with much of
+                 many rows is the exception: it is searched through a graph beside the tree
     rows         exact scan of a tenant's own rows: asked for, or so few that the graph or the lists would look at more
                  to meet enough of them
 
 Of a tenant with a share s of the records, a graph is walked 1 / s times as far, and 1 / s times as many lists are read,
 until as many of the tenant's rows are met as without one. So the walk costs about width / s distances of codes, the
-scan one distance of full vectors a row: equal where rows^2 = `_SCAN_PER_WIDTH` * width * records.
+scan one distance of full vectors a row: equal where rows^2 = `scan_rows_per_width` * width * records.
 
-Whatever is chosen, the index returns min(limit, matching live records): what comes short is scanned for that query.
+Whatever is chosen, the index returns min(limit, matching live records): it scans for a query that found fewer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from vecdb import limits
 from vecdb.errors import InvalidArgument
-from vecdb.schema import Curator, Flat, Hnsw, IndexConfig, SearchParams, Spann, Visibility
+from vecdb.schema import SearchParams, Visibility
 from vecdb.storage.kv.catalog import MeasuredRecall
 
-_SCAN_SHARE = 0.25  # a beam this share of the live rows wide costs more than scanning them all
-_SCAN_PER_WIDTH = 6.0  # measured at 20,000 x 384: a graph and lists were even with the scan at 2,900 and 4,200 rows
-# Looks at nodes that change nothing before a search among a tenant's rows ends: recall 0.95 to 0.97, measured on 40,000
-# sentences with tenants of 8,000 to 40,000, scattered and near one another. It grows with the leaves that a search
-# without a tenant needs for as much, here 144: 80 of them gave 0.88 among 160,000 rows, where 384 are needed.
-PATIENCE, _PATIENCE_SHARE, _PATIENCE_RECALL = 80, 0.55, 0.95
-SCAN_ROWS = 24_576  # a look at all rows of a tenant, at 0.985, was as fast at 28,000; `optimize` measures it anew
-# A graph with a beam of 64 takes as long as a look at 12,000 codes that lie scattered. Among a share s of the rows a
-# beam s^0.35 as wide finds as much in (1 / s)^0.6 of the time: measured at 160,000 x 384 (145 us at recall 0.95; 1.4,
-# 2.3 and 4.3 times that for a half, a quarter, a tenth). At 40,000 the codes of all are looked at as fast.
-_GRAPH_EF, _GRAPH_EF_POWER, _GRAPH_ROWS, _GRAPH_POWER, _GRAPH_LIVE_MIN = 64, 0.35, 12_000, 0.6, 65_536
-LEAVES = 64  # of a tree, for a search without a tenant that nobody has said or learned anything about
-NPROBE = 128  # lists of a search that nobody has said or learned anything about
+
+@dataclass(frozen=True, slots=True)
+class PlannerCosts:
+    """What searches cost beside one another, as measured.
+
+    scan_share : a beam this share of the live rows wide costs more than scanning them all.
+    scan_rows_per_width : measured at 20,000 x 384: a graph and lists were as fast as the scan at 2,900 and 4,200 rows.
+
+    Along a tree, with a tenant:
+    idle_nodes_max : looks at nodes that change nothing before a search among a tenant's rows ends: recall 0.95 to 0.97,
+        measured on 40,000 sentences with tenants of 8,000 to 40,000, scattered and near one another. This number
+        is for a collection that has learned nothing.
+    idle_nodes_share, idle_nodes_recall : it grows with the leaves that a search without a tenant needs for as much,
+        here 144: 80 of them gave 0.88 among 160,000 rows, where 384 are needed.
+    tenant_scan_rows : a look at all rows of a tenant, at 0.985, was as fast at 28,000; `optimize` measures it anew.
+
+    Of the graph beside a tree. With a beam of `graph_ef` it takes as long as a look at `graph_rows` codes that lie
+    scattered. Among a share s of the rows a beam s^`graph_ef_power` as wide finds as much in (1 / s)^`graph_power` of
+    the time: measured at 160,000 x 384 (145 us at recall 0.95; 1.4, 2.3 and 4.3 times that for a half, a quarter, a
+    tenth). At 40,000 the codes of all are looked at as fast: below `graph_live_min` live rows it is not used.
+
+    tree_nprobe : leaves of a tree, for a search without a tenant where no width was asked for, configured or learned.
+    lists_nprobe : the same for lists.
+    """
+
+    scan_share: float = 0.25
+    scan_rows_per_width: float = 6.0
+    idle_nodes_max: int = 80
+    idle_nodes_share: float = 0.55
+    idle_nodes_recall: float = 0.95
+    tenant_scan_rows: int = 24_576
+    graph_ef: int = 64
+    graph_ef_power: float = 0.35
+    graph_rows: int = 12_000
+    graph_power: float = 0.6
+    graph_live_min: int = 65_536
+    tree_nprobe: int = 64
+    lists_nprobe: int = 128
+
+
+COSTS = PlannerCosts()
+
+
+class IndexFacts(NamedTuple):
+    """What a plan depends on of an index: its kind, its configuration, its state, and what was learned about it.
+
+    strategy : "exact", "graph", "lists" or "tree".
+    config_width : ef, or nprobe, that the configuration names.   config_scan_rows : `scan_max` of a tree.
+    scan_share : `Index.scan_share`.
+    recall_curve, default_width, tenant_scan_rows : of the committed state; the last by `measured_scan`.
+    """
+
+    strategy: str
+    config_width: int | None
+    config_scan_rows: int | None
+    indexed_rows: int
+    scan_share: int = 1
+    recall_curve: Sequence[MeasuredRecall] = ()
+    default_width: int | None = None
+    tenant_scan_rows: int | None = None
 
 
 class Plan(NamedTuple):
@@ -50,84 +98,83 @@ class Plan(NamedTuple):
     width: int
     reason: str
 
+    @property
+    def ef(self) -> int | None:
+        return self.width if self.strategy == "graph" else None
+
+    @property
+    def nprobe(self) -> int | None:
+        return self.width if self.strategy in ("lists", "tree") else None
+
     def search_params(self, asked: SearchParams) -> SearchParams:
         """What the index is told."""
-        graph, lists = self.strategy == "graph", self.strategy in ("lists", "tree")
+        ef, nprobe = self.ef, self.nprobe
         if self.strategy == "tree" and self.width == 0:
             return (
                 asked
                 if asked.nprobe is None and asked.ef is None
                 else SearchParams(recall=asked.recall, threads=asked.threads)
             )
-        said = (graph and asked.ef == self.width) or (lists and asked.nprobe == self.width)
-        if said and asked.recall is None and not asked.exact:
+        as_asked = (ef is not None and asked.ef == ef) or (nprobe is not None and asked.nprobe == nprobe)
+        if as_asked and asked.recall is None and not asked.exact:
             return asked
-        return SearchParams(
-            self.width if graph else None, self.width if lists else None, None, not graph and not lists, asked.threads
-        )
+        return SearchParams(ef, nprobe, None, ef is None and nprobe is None, asked.threads)
 
 
 def plan(
-    config: IndexConfig,
-    indexed_rows: int,
+    index: IndexFacts,
     visibility: Visibility,
     limit: int,
     params: SearchParams,
-    tuned: Sequence[MeasuredRecall],
-    tuned_ef: int | None,
     matching: int | None = None,
-    scan_rows: int | None = None,
-    scan_share: int = 1,
     by_graph: bool = False,
+    costs: PlannerCosts = COSTS,
 ) -> Plan:
-    """Choose. matching : live rows that the search is restricted to; None: not restricted.   scan_rows : what
-    `measured_scan` of width_tuning.py found.   scan_share : of the index.
+    """Choose how to search. matching : live rows that the search is restricted to; None: not restricted.
     by_graph : `prefers_companion_graph`, and there is one beside the tree.
 
     Raises InvalidArgument where a recall is asked for that nothing was learned about.
     """
-    scan = "exact" if matching is None else "rows"
+    scan, live = "exact" if matching is None else "rows", visibility.live_count
     if params.exact:
         return Plan(scan, 0, "asked for")
-    if isinstance(config, Flat):
+    if index.strategy == "exact":
         return Plan(scan, 0, "flat index")
-    if indexed_rows == 0:
+    if index.indexed_rows == 0:
         return Plan(scan, 0, "nothing is indexed yet")
-    if isinstance(config, Curator):
-        if by_graph:
-            share = 1.0 if matching is None else matching / visibility.live_count
-            return Plan("graph", _beam(limit, params, tuned, share), "much of many rows")
-        most = -(-visibility.live_count // scan_share)
-        return _tree(config, limit, params, tuned, tuned_ef, most, matching, scan_rows)
-    live = visibility.live_count
-    lists = isinstance(config, Spann)
+    if index.strategy == "tree":
+        if not by_graph:
+            return _tree(index, live, limit, params, matching, costs)
+        share = 1.0 if matching is None else matching / live
+        return Plan("graph", _beam(index, limit, params, costs, share), "much of many rows")
+    lists = index.strategy == "lists"
     if lists and live < limits.flat_rows_max:
         return Plan(scan, 0, f"{live} live rows are scanned faster than lists are chosen")
-    if isinstance(config, Spann):
-        width, reason = _nprobe(config, limit, params, tuned, tuned_ef)
-    else:
-        width, reason = _ef(config, limit, params, tuned, tuned_ef)
-    if not lists and width >= _SCAN_SHARE * live:
+    width, reason = _width(index, limit, params, costs)
+    if not lists:
+        width = max(width, limit)
+    if not lists and width >= costs.scan_share * live:
         return Plan(scan, 0, f"a beam of {width} over {live} live rows costs more than a scan")
     if matching is None:
-        return Plan("lists" if lists else "graph", width, reason)
-    if matching * matching <= _SCAN_PER_WIDTH * width * live:
+        return Plan(index.strategy, width, reason)
+    if matching * matching <= costs.scan_rows_per_width * width * live:
         return Plan("rows", 0, f"{matching} rows of {live} are scanned faster than they are met")
     if not lists:
         return Plan("graph", width, reason)
     return Plan("lists", min(limits.nprobe_max, -(-width * live // matching)), f"{reason}, widened")
 
 
-def _ef(
-    config: Hnsw, limit: int, params: SearchParams, tuned: Sequence[MeasuredRecall], tuned_ef: int | None
-) -> tuple[int, str]:
-    if params.ef is not None:
-        return max(params.ef, limit), "ef given"
+def _width(index: IndexFacts, limit: int, params: SearchParams, costs: PlannerCosts) -> tuple[int, str]:
+    """ef of a graph, nprobe of lists and trees, and where it comes from."""
+    name, asked = ("ef", params.ef) if index.strategy == "graph" else ("nprobe", params.nprobe)
+    if asked is not None:
+        return asked, f"{name} given"
     if params.recall is not None:
-        return max(width_for_recall(params.recall, limit, tuned), limit), f"learned for recall {params.recall}"
-    if tuned_ef is not None:
-        return max(tuned_ef, limit), "tuned"
-    return max(config.ef, limit), "default of the index"
+        return width_for_recall(params.recall, limit, index.recall_curve), f"learned for recall {params.recall}"
+    if index.default_width is not None:
+        return index.default_width, "tuned"
+    default = costs.tree_nprobe if index.strategy == "tree" else costs.lists_nprobe  # a graph's configuration names one
+    return index.config_width or default, "default of the index"
 
 
 _OF_TENANT = Plan("tree", 0, "the codes of all rows of the tenant")
@@ -135,94 +182,82 @@ _SCAN_ALL_CODES = Plan("tree", 0, "the codes of all rows")
 
 
 def _tree(
-    config: Curator,
-    limit: int,
-    params: SearchParams,
-    tuned: Sequence[MeasuredRecall],
-    tuned_ef: int | None,
-    most: int,
-    matching: int | None,
-    scan_rows: int | None,
+    index: IndexFacts, live: int, limit: int, params: SearchParams, matching: int | None, costs: PlannerCosts
 ) -> Plan:
-    """most : rows that lie scattered, of which a look takes as long as one at all rows."""
-    few = config.scan_max or scan_rows or SCAN_ROWS
+    few = index.config_scan_rows or index.tenant_scan_rows or costs.tenant_scan_rows
+    most = -(-live // index.scan_share)  # scanning so many scattered rows takes as long as scanning all rows
     if matching is None:
-        if most <= few and params.nprobe is None and config.nprobe is None:
+        if most <= few and params.nprobe is None and index.config_width is None:
             return _SCAN_ALL_CODES
-        return Plan("tree", *_nprobe(config, limit, params, tuned, tuned_ef))
+        return Plan("tree", *_width(index, limit, params, costs))
     if min(matching, most) <= few:
         return _OF_TENANT
+    nodes = idle_nodes_max(index.recall_curve, costs)
     if params.recall is None:
-        return Plan("tree", params.nprobe or idle_nodes_max(tuned), "a large tenant, along the tree")
-    # the tree was learned about without a tenant: what another recall takes there, it takes here
-    more = width_for_recall(params.recall, limit, tuned) / width_for_recall(_PATIENCE_RECALL, limit, tuned)
-    return Plan(
-        "tree", max(1, round(idle_nodes_max(tuned) * more)), f"a large tenant, learned for recall {params.recall}"
-    )
+        return Plan("tree", params.nprobe or nodes, "a large tenant, along the tree")
+    nodes = max(1, round(nodes * _widening(index, limit, params.recall, costs)))
+    return Plan("tree", nodes, f"a large tenant, learned for recall {params.recall}")
+
+
+def _widening(index: IndexFacts, limit: int, recall: float, costs: PlannerCosts) -> float:
+    """By how much wider a search is for `recall` than for the recall at which the costs were measured. A tree's curve
+    is of searches without a tenant; the same factor is right for those of a tenant, and for the graph beside it.
+    """
+    curve = index.recall_curve
+    return width_for_recall(recall, limit, curve) / width_for_recall(costs.idle_nodes_recall, limit, curve)
 
 
 def prefers_companion_graph(
-    config: IndexConfig,
+    index: IndexFacts,
+    live: int,
     limit: int,
     params: SearchParams,
-    tuned: Sequence[MeasuredRecall],
-    live: int,
-    matching: int | None,
-    scan_share: int,
+    matching: int | None = None,
+    costs: PlannerCosts = COSTS,
 ) -> bool:
     """Whether a graph beside the tree would answer sooner than a look at the rows' codes does."""
-    rows = live if matching is None else matching
-    chosen = not isinstance(config, Curator) or config.scan_max is not None or config.nprobe is not None
-    if chosen or params.exact or params.nprobe is not None or live < _GRAPH_LIVE_MIN or rows == 0:
+    if index.strategy != "tree" or index.indexed_rows == 0:
         return False
-    walk: float = _GRAPH_ROWS * _beam(limit, params, tuned) / _GRAPH_EF * (live / rows) ** _GRAPH_POWER
-    return walk < min(rows, live / scan_share)
+    if index.config_scan_rows is not None or index.config_width is not None:
+        return False
+    rows = live if matching is None else matching
+    if params.exact or params.nprobe is not None or live < costs.graph_live_min or rows == 0:
+        return False
+    beam = _beam(index, limit, params, costs)
+    walk: float = costs.graph_rows * beam / costs.graph_ef * (live / rows) ** costs.graph_power
+    return walk < min(rows, live / index.scan_share)
 
 
-def _beam(limit: int, params: SearchParams, tuned: Sequence[MeasuredRecall], share: float = 1.0) -> int:
-    """Of the graph beside a tree; share : of the rows that may be returned."""
-    ef: float = _GRAPH_EF * share**_GRAPH_EF_POWER
+def _beam(index: IndexFacts, limit: int, params: SearchParams, costs: PlannerCosts, share: float = 1.0) -> int:
+    """Beam of the graph beside a tree. share : of the rows that may be returned."""
+    ef: float = costs.graph_ef * share**costs.graph_ef_power
     if params.ef is not None:
         ef = params.ef
-    elif params.recall is not None and tuned:
-        # the tree was learned about: what another recall takes there, it takes in the graph
-        ef *= width_for_recall(params.recall, limit, tuned) / width_for_recall(_PATIENCE_RECALL, limit, tuned)
+    elif params.recall is not None and index.recall_curve:
+        ef *= _widening(index, limit, params.recall, costs)
     return max(limit, min(limits.ef_max, round(ef)))
 
 
-def idle_nodes_max(tuned: Sequence[MeasuredRecall]) -> int:
+def idle_nodes_max(curve: Sequence[MeasuredRecall], costs: PlannerCosts = COSTS) -> int:
     """Looks at nodes of a tree that change nothing before a search among a large tenant's rows ends."""
-    return round(_PATIENCE_SHARE * width_for_recall(_PATIENCE_RECALL, 1, tuned)) if tuned else PATIENCE
+    if not curve:
+        return costs.idle_nodes_max
+    return round(costs.idle_nodes_share * width_for_recall(costs.idle_nodes_recall, 1, curve))
 
 
-def _nprobe(
-    config: Spann | Curator, limit: int, params: SearchParams, tuned: Sequence[MeasuredRecall], tuned_ef: int | None
-) -> tuple[int, str]:
-    if params.nprobe is not None:
-        return params.nprobe, "nprobe given"
-    if params.recall is not None:
-        return width_for_recall(params.recall, limit, tuned), f"learned for recall {params.recall}"
-    if tuned_ef is not None:
-        return tuned_ef, "tuned"
-    default = NPROBE if isinstance(config, Spann) else LEAVES
-    return config.nprobe or default, "default of the index"
-
-
-def width_for_recall(recall: float, limit: int, tuned: Sequence[MeasuredRecall]) -> int:
-    """The smallest measured ef (or nprobe) that reached `recall`, at the nearest limit that was measured at least as
-    large (else scaled up).
+def width_for_recall(recall: float, limit: int, curve: Sequence[MeasuredRecall]) -> int:
+    """The smallest measured width that reached `recall`, at the nearest limit that was measured at least as large (else
+    scaled up).
     """
-    if not tuned:
+    if not curve:
         raise InvalidArgument(
             f"recall={recall} was asked for, but this collection has not learned how wide a search reaches it; "
             "call optimize() or tune() once"
         )
-    measured = sorted({point.limit for point in tuned})
+    measured = sorted({point.limit for point in curve})
     at = next((value for value in measured if value >= limit), measured[-1])
-    points = sorted((point for point in tuned if point.limit == at), key=lambda point: point.ef)
-    chosen = next((point.ef for point in points if point.recall >= recall), None)
-    if chosen is None:
-        chosen = (
-            points[-1].ef * 2
-        )  # beyond what was measured: the next doubling, the most that is still a guess about this data
+    points = sorted((point for point in curve if point.limit == at), key=lambda point: point.width)
+    chosen = next((point.width for point in points if point.recall >= recall), None)
+    if chosen is None:  # beyond what was measured: the next doubling, the most that is still a guess about this data
+        chosen = 2 * points[-1].width
     return min(limits.ef_max, chosen * max(1, -(-limit // at)))

@@ -1,4 +1,4 @@
-"""How good are the answers? Recall against exact search, and latency.
+"""Recall of searches against exact search, and their latency.
 
 recall@k = |returned and true| / min(k, matches); a result as near as the k-th true one counts (ties).
 """
@@ -67,8 +67,8 @@ def evaluate(
         "recall": float(recalls.mean()) if matches else None,
         "recall_p1": float(np.percentile(recalls, 1)) if matches else None,
         "plan": plan.strategy,
-        "ef": plan.width if plan.strategy == "graph" else None,
-        "nprobe": plan.width if plan.strategy in ("lists", "tree") else None,
+        "ef": plan.ef,
+        "nprobe": plan.nprobe,
         "queries_per_second": float(nq / took.sum()),
         "latency_ms_mean": float(took.mean() * 1e3),
         "latency_ms_p50": p50,

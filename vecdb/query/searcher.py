@@ -25,11 +25,12 @@ from vecdb.index.row_set import RowSet
 from vecdb.query import mixture, planner
 from vecdb.query.cancellation import search_in_chunks
 from vecdb.schema import Metric, Record, SearchParams
-from vecdb.state import record_reader
+from vecdb.state import index_factory, record_reader
 from vecdb.state.collection_state import CollectionState
-from vecdb.state.generation import Snapshot
+from vecdb.state.record_blocks import encoded_fields
+from vecdb.state.snapshot import Snapshot
 from vecdb.storage.disk import filesystem
-from vecdb.storage.kv import catalog, keys, record_format
+from vecdb.storage.kv import catalog, record_format
 from vecdb.storage.kv.store import Txn
 from vecdb.tenancy import tenant_names
 from vecdb.validate import IdBatch, MixtureQuery, iterator, tenant_name
@@ -55,9 +56,10 @@ class PreparedSearch:
 
 
 class Searcher:
-    """Searches and reads of one collection."""
+    """Searches and reads of one collection. costs : of searches beside one another, by which they are planned."""
 
     def __init__(self, state: CollectionState) -> None:
+        self.costs = planner.COSTS
         self.state = state
         self.entry = state.entry
         self.store = state.store
@@ -112,7 +114,7 @@ class Searcher:
         tenants: tuple[str, ...] = (),
         window: int = 1,
     ) -> Iterator[Hits]:
-        """One at a time: with nothing to wait for, nothing is gained by reading ahead."""
+        """The hits of each query in turn. `window` is ignored: within a process reading ahead would gain nothing."""
         for query in iterator(queries):
             array, single = check(query)
             yield self.search(
@@ -152,8 +154,8 @@ class Searcher:
         return {
             "plan": plan.strategy,
             "reason": plan.reason,
-            "ef": plan.width if plan.strategy == "graph" else None,
-            "nprobe": plan.width if plan.strategy in ("lists", "tree") else None,
+            "ef": plan.ef,
+            "nprobe": plan.nprobe,
             "index_state": self.state.index_state(snapshot),
             "indexed_rows": index.indexed_rows,
             "tail_rows": snapshot.visibility.row_count - index.indexed_rows,
@@ -182,7 +184,7 @@ class Searcher:
             snapshot, allowed = self.state.snapshot_for_tenants(tenants) if tenants else (self.current(), None)
             users = self._rows_of_users(snapshot, query.users, owner, allowed)
             if users is None:
-                time.sleep(0.001)  # a commit is there that is not published yet, or was while this looked
+                time.sleep(0.001)  # a commit is not published yet, or was published while this looked
                 continue
             liked = record_reader.vectors(snapshot.generation, np.concatenate(users)).astype(np.float32)
             vectors = np.split(liked, np.cumsum([len(rows) for rows in users])[:-1])
@@ -204,7 +206,7 @@ class Searcher:
         self, snapshot: Snapshot, users: list[IdBatch], owner: bytes, allowed: RowSet | None
     ) -> list[NDArray[np.int64]] | None:
         """Rows of each user's records at the snapshot; None where LMDB holds another commit by now. Raises NotFound
-        where a record does not exist or, which is the same to the tenants, is not for them to see.
+        where a record does not exist or the tenants may not see it; the error does not tell which.
         """
         with self.store.read() as txn:
             state = self.state.committed(txn)
@@ -276,28 +278,15 @@ class Searcher:
         return PreparedSearch(index, allowed, limit, params, plan, search)
 
     def plan(self, snapshot: Snapshot, limit: int, params: SearchParams, allowed: RowSet | None) -> planner.Plan:
-        state, matching = snapshot.state, None if allowed is None else len(allowed)
-        index = snapshot.generation.index
-        by_graph = index.indexed_rows > 0 and planner.prefers_companion_graph(
-            snapshot.config, limit, params, state.tuned, snapshot.visibility.live_count, matching, index.scan_share
-        )
-        if by_graph and not (isinstance(index, HasCompanionGraph) and index.has_graph()):
-            by_graph = False
-            if isinstance(index, HasCompanionGraph) and index.ask_for_graph():
+        """How the snapshot is searched; asks maintenance for a companion graph where one would answer sooner."""
+        index, facts = snapshot.generation.index, index_facts(snapshot)
+        visibility, matching, by_graph = snapshot.visibility, None if allowed is None else len(allowed), False
+        wanted = planner.prefers_companion_graph(facts, visibility.live_count, limit, params, matching, self.costs)
+        if wanted and isinstance(index, HasCompanionGraph):
+            by_graph = index.has_graph()
+            if not by_graph and index.ask_for_graph():
                 self.state.wake_maintenance()
-        return planner.plan(
-            snapshot.config,
-            index.indexed_rows,
-            snapshot.visibility,
-            limit,
-            params,
-            state.tuned,
-            state.tuned_ef,
-            matching,
-            state.scan_rows,
-            index.scan_share,
-            by_graph,
-        )
+        return planner.plan(facts, visibility, limit, params, matching, by_graph, self.costs)
 
     def _fields_of(self, snapshot: Snapshot, rows: NDArray[np.int64], single: bool) -> list[Any] | None:
         """Encoded fields of found rows, nested as the hits are; None where the rows have been renumbered since
@@ -306,15 +295,15 @@ class Searcher:
         with self.store.read(buffers=True) as txn:
             if self._generation_in(txn) != snapshot.generation.number:
                 return None
+            prefix, name = snapshot.generation.prefix, self.entry.name
             nested = [
-                record_reader.encoded_fields(snapshot.generation, txn, [row for row in one if row >= 0])
-                for one in rows.tolist()
+                encoded_fields(self.store, txn, prefix, [row for row in one if row >= 0], name) for one in rows.tolist()
             ]
             return nested[0] if single else nested
 
     def _generation_in(self, txn: Txn) -> int | None:
         """The number that a transaction sees; None where the collection was dropped."""
-        raw = txn.get(keys.uid(self.entry.uid), db=self.store.state)
+        raw = txn.get(self.state.state_key, db=self.store.state)
         if raw is None:
             return None
         state, generation = self._decoded
@@ -412,3 +401,18 @@ class Searcher:
             "reason": plan.reason,
             "sequence": snapshot.visibility.sequence,
         }
+
+
+def index_facts(snapshot: Snapshot) -> planner.IndexFacts:
+    """What the planner must know about the index of a snapshot."""
+    kind, index, state = index_factory.kind_of(snapshot.config), snapshot.generation.index, snapshot.state
+    return planner.IndexFacts(
+        kind.strategy,
+        kind.width_of(snapshot.config),
+        kind.scan_limit_of(snapshot.config),
+        index.indexed_rows,
+        index.scan_share,
+        state.recall_curve,
+        state.default_width,
+        state.tenant_scan_rows_max,
+    )

@@ -1,1 +1,1 @@
-"""What is committed, as this process holds it: collections, their generations, and snapshots for searches."""
+"""The committed state of each collection in this process: generations, indexes, and the snapshots that searches use."""

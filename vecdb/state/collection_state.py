@@ -1,4 +1,4 @@
-"""What one collection has committed, as this process holds it: loaded, followed, and given its index.
+"""The committed state of one collection in this process: it is loaded, follows new commits, and has an index.
 
     state in LMDB -> Generation (rows, ids, deletions) + index -> Snapshot      replaced by each commit, never changed
 
@@ -13,22 +13,17 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from vecdb import limits
 from vecdb.errors import Corruption, Unavailable
 from vecdb.index.contract import Index
-from vecdb.index.curator import tree_order
-from vecdb.index.curator.curator_index import CuratorIndex
-from vecdb.index.flat import FlatIndex
-from vecdb.index.hnsw import graph
-from vecdb.index.hnsw.hnsw_index import HnswIndex
 from vecdb.index.row_set import RowSet
-from vecdb.index.spann.spann_index import SpannIndex
-from vecdb.schema import CollectionConfig, Curator, Flat, Hnsw, Spann
-from vecdb.state.generation import Generation, Snapshot, snapshot_of
+from vecdb.schema import CollectionConfig
+from vecdb.state import index_factory
+from vecdb.state.generation import Generation
+from vecdb.state.snapshot import Snapshot, snapshot_of
 from vecdb.storage.disk import filesystem
 from vecdb.storage.disk.paths import collection_folder
 from vecdb.storage.disk.row_file import Rows
@@ -68,6 +63,7 @@ class CollectionState:
         self.store = store
         self.database = database
         self.folder = collection_folder(database, entry.uid)
+        self.state_key = keys.uid(entry.uid)  # in `store.state`
         self.writable = writable
         self.durable = durable
         self.check_usable = check_usable
@@ -88,7 +84,7 @@ class CollectionState:
 
     def _committed(self, txn: Txn) -> tuple[bytes, catalog.CommittedState]:
         """(as stored, decoded)."""
-        raw = txn.get(keys.uid(self.entry.uid), db=self.store.state)
+        raw = txn.get(self.state_key, db=self.store.state)
         if raw is None:
             self.dropped = True
             raise collection_not_found(self.entry.name)
@@ -126,15 +122,11 @@ class CollectionState:
 
     def _check_budget(self, state: catalog.CommittedState) -> None:
         """Refuse a collection that would not fit, before anything of its size is read."""
-        config = catalog.index_from_dict(state.index) or Hnsw()
-        if isinstance(config, Spann):
-            return  # what it keeps in memory follows the budget
-        per_row = _ROW_BYTES
-        if isinstance(config, Hnsw):
-            per_row += graph.bytes_per_row(self.entry.dim, config.m)
-        elif isinstance(config, Curator):
-            per_row += tree_order.bytes_per_row(self.entry.dim)
-        needed = state.row_count * per_row
+        config = index_factory.config_in(state.index)
+        kind = index_factory.kind_of(config)
+        if kind.follows_memory_budget:
+            return
+        needed = state.row_count * (_ROW_BYTES + kind.bytes_per_row(config, self.entry.dim))
         if self._memory_budget_bytes is not None and needed > self._memory_budget_bytes:
             raise Unavailable(
                 f"collection {self.entry.name!r} needs about {needed:,} bytes of memory, memory_budget_bytes is "
@@ -155,7 +147,7 @@ class CollectionState:
     def _refresh(self) -> None:
         """A reading process: catch up with what the writer has committed since."""
         with self.store.read() as txn:
-            raw = txn.get(keys.uid(self.entry.uid), db=self.store.state)
+            raw = txn.get(self.state_key, db=self.store.state)
             if raw == self._raw_state:
                 return
             with self._refresh_lock:
@@ -200,7 +192,7 @@ class CollectionState:
         while True:
             generation = self.current().generation
             with self.store.read(buffers=True) as txn:
-                raw = txn.get(keys.uid(self.entry.uid), db=self.store.state)
+                raw = txn.get(self.state_key, db=self.store.state)
                 if raw is None:
                     raise collection_not_found(self.entry.name)
                 state = catalog.decode_state(bytes(raw), self.entry.name)
@@ -271,33 +263,14 @@ class CollectionState:
         """The sealed index that the snapshot's state names. Raises Corruption, or FileNotFoundError."""
         assert snapshot.state.sealed is not None
         path = self.folder / snapshot.state.sealed.file
-        if isinstance(snapshot.config, Spann):
-            return SpannIndex.open(
-                path, self._budgeted(snapshot.config), self.entry.metric, snapshot.generation.rows, mapped=mapped
-            )
-        if isinstance(snapshot.config, Curator):
-            return CuratorIndex.open(path, snapshot.config, self.entry.metric, snapshot.generation.rows, mapped=mapped)
-        assert isinstance(snapshot.config, Hnsw), snapshot.config
-        return HnswIndex.open(path, snapshot.config, self.entry.metric, snapshot.generation.rows, mapped=mapped)
-
-    def _budgeted(self, config: Spann) -> Spann:
-        """The database's budget where the collection has none of its own: lists beyond it stay on disk."""
-        if config.memory_budget_bytes is not None or self._memory_budget_bytes is None:
-            return config
-        return replace(config, memory_budget_bytes=self._memory_budget_bytes)
+        return index_factory.open_sealed_index(
+            path, snapshot.config, self.entry.metric, snapshot.generation.rows, self._memory_budget_bytes, mapped=mapped
+        )
 
     def new_index(self, config: dict[str, Any] | None, rows: Rows) -> Index:
-        """An empty index as the state describes it; None is a graph, which is not begun while the collection is
-        small.
-        """
-        chosen = catalog.index_from_dict(config) or Hnsw()
-        if isinstance(chosen, Flat):
-            return FlatIndex(self.entry.metric, rows)
-        if isinstance(chosen, Spann):
-            return SpannIndex(self._budgeted(chosen), self.entry.metric, rows, self.folder)
-        if isinstance(chosen, Curator):
-            return CuratorIndex(chosen, self.entry.metric, rows)
-        return HnswIndex(chosen, self.entry.metric, rows)
+        """An empty index over `rows`, as the state describes it."""
+        chosen = index_factory.config_in(config)
+        return index_factory.new_index(chosen, self.entry.metric, rows, self.folder, self._memory_budget_bytes)
 
     def tail_rows(self) -> int:
         snapshot = self.snapshot

@@ -4,13 +4,12 @@
     sealed file --------------> Index (its rows)               rows since then: the tail, encoded by index.publish_rows
 
 The writer loads it once and then extends it at each commit; a reading process loads it and catches up before each
-search. One thread at a time loads, catches up or extends. A `Snapshot` is what searches hold: never changed, only
-replaced.
+search. One thread at a time loads, catches up or extends. Searches hold a
+`Snapshot` of it (snapshot.py).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +18,15 @@ from numpy.typing import NDArray
 
 from vecdb.errors import Corruption
 from vecdb.index.contract import Index
-from vecdb.schema import Hnsw, IndexConfig, Spann, Visibility
-from vecdb.state.plan_cache import PlanCache
+from vecdb.schema import Visibility
+from vecdb.state import index_factory
 from vecdb.state.record_blocks import iter_blocks, iter_tombs
 from vecdb.storage.disk.growable_arrays import GrowableArrays
 from vecdb.storage.disk.id_column import IdColumn
 from vecdb.storage.disk.paths import row_file_name
 from vecdb.storage.disk.row_file import Rows
 from vecdb.storage.kv import keys
-from vecdb.storage.kv.catalog import CollectionEntry, CommittedState, index_from_dict
+from vecdb.storage.kv.catalog import CollectionEntry, CommittedState
 from vecdb.storage.kv.store import Store, Txn
 from vecdb.tenancy.access_journal import AccessJournal
 from vecdb.tenancy.tenant_cache import TenantRowCache
@@ -44,8 +43,8 @@ class Generation:
         self.entry = entry
         self.number = state.generation
         self.prefix = keys.prefix(entry.uid, self.number)
-        # where the index is on disk, what belongs to each row must not fill memory either
-        backing = GrowableArrays(folder if isinstance(index_from_dict(state.index), Spann) else None)
+        kind = index_factory.kind_of(index_factory.config_in(state.index))
+        backing = GrowableArrays(folder if kind.has_file_backed_rows else None)
         self.rows = Rows(
             folder / row_file_name(self.number),
             entry.dtype,
@@ -126,20 +125,3 @@ class Generation:
 
     def close(self) -> None:
         self.rows.close()
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """One committed state as searches see it, and the searches that were prepared on it."""
-
-    generation: Generation
-    visibility: Visibility
-    state: CommittedState
-    config: IndexConfig
-    prepared: PlanCache[Any] = field(default_factory=PlanCache, compare=False, repr=False)
-
-
-def snapshot_of(generation: Generation, state: CommittedState) -> Snapshot:
-    """The snapshot of `generation` that `state` describes."""
-    visibility = Visibility(state.sequence, state.row_count, state.live_count)
-    return Snapshot(generation, visibility, state, index_from_dict(state.index) or Hnsw())

@@ -1,4 +1,4 @@
-"""What a search works out before it looks at its query, kept for the next search that asks for the same.
+"""Cache of prepared searches: what a search works out before it looks at its query, kept for the next like it.
 
     (limit, parameters, tenants) -> prepared search: rows of the tenants, plan, the index's part
 
@@ -21,7 +21,7 @@ P = TypeVar("P")
 class PlanCache(Generic[P]):
     """The prepared searches of one snapshot.
 
-    Threads: any number. What one thread removes while another adds is worked out once more.
+    Threads: any number. An entry that one thread removes while another adds it is worked out again.
     """
 
     __slots__ = ("_evictions", "_known")
@@ -31,7 +31,7 @@ class PlanCache(Generic[P]):
         self._known: dict[Hashable, tuple[object, P]] = {}
 
     def get(self, key: Hashable, evictions: int, structure: object) -> P | None:
-        """evictions : of the tenants' cache, a count.   structure : of the index; another object is another one."""
+        """evictions : how many the cache of tenants has made.   structure : `Index.version`, compared by identity."""
         if self._evictions != evictions:
             self._evictions = evictions
             self._known.clear()
@@ -39,7 +39,7 @@ class PlanCache(Generic[P]):
         return found[1] if found is not None and found[0] is structure else None
 
     def keep(self, key: Hashable, structure: object, prepared: P) -> None:
-        """structure : of the index before the search was prepared."""
-        if len(self._known) >= limits.ways_max:
+        """structure : `Index.version` before the search was prepared."""
+        if len(self._known) >= limits.prepared_searches_max:
             self._known.clear()
         self._known[key] = structure, prepared

@@ -1,6 +1,8 @@
-"""Rows of ids; records, fields and vectors of rows, out of the blocks that a transaction sees and the row file.
+"""Reads records: rows of ids; records, fields and vectors of rows, from the blocks that a transaction sees and the row
+file.
 
-Every vector that leaves is a copy, compared with its CRC-32C first. Blocks are views of LMDB's memory and stay in here.
+Every vector that is returned is a copy, compared with its CRC-32C first. Blocks are views of LMDB's memory, and only
+this module uses them.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from numpy.typing import NDArray
 from vecdb.errors import Corruption
 from vecdb.schema import Id, Record
 from vecdb.state.generation import Generation
-from vecdb.state.record_blocks import iter_tombs, record_block, record_metas, verify_vectors
+from vecdb.state.record_blocks import iter_tombs, record_block, verify_vectors
 from vecdb.storage.kv import keys, record_format
 from vecdb.storage.kv.catalog import CommittedState
 from vecdb.storage.kv.store import Txn
@@ -51,24 +53,18 @@ def check_id_matches(generation: Generation, key: bytes, found: Id) -> None:
 def verified_rows_of_ids(
     generation: Generation, txn: Txn, state: CommittedState, owner: bytes, ids: IdBatch
 ) -> NDArray[np.int64]:
-    """int64[n]: `rows_of_ids`, each compared with the id that its block told. The generation has caught up with
+    """int64[n]: `rows_of_ids`, each compared with the id in its block. The generation has caught up with
     `txn`.
     """
     rows = np.array(rows_of_ids(generation, txn, owner, ids.keys), np.int64)
-    there = np.flatnonzero(rows >= 0)
-    if len(there) and int(rows.max()) >= state.row_count:
+    existing = np.flatnonzero(rows >= 0)
+    if len(existing) and int(rows.max()) >= state.row_count:
         raise Corruption(f"{generation.entry.name}: an id leads to row {rows.max()} of {state.row_count}")
-    names = generation.ids.take(rows[there], padded=False).tolist()
-    for start, stop in gil_slices(len(there), _SLICE_IDS):
-        for at, name in zip(there[start:stop].tolist(), names[start:stop], strict=True):
+    names = generation.ids.take(rows[existing], padded=False).tolist()
+    for start, stop in gil_slices(len(existing), _SLICE_IDS):
+        for at, name in zip(existing[start:stop].tolist(), names[start:stop], strict=True):
             check_id_matches(generation, ids.keys[at], name)
     return rows
-
-
-def encoded_fields(generation: Generation, txn: Txn, rows: list[int]) -> list[bytes]:
-    """The fields of each row as msgpack. `txn` gives buffers."""
-    metas = record_metas(generation.store, txn, generation.prefix, rows, generation.entry.name)
-    return record_format.fields_of(metas)
 
 
 def records(
@@ -96,7 +92,7 @@ def records(
 
 
 def _names_of(generation: Generation, txn: Txn, state: CommittedState, rows: list[int]) -> dict[int, list[str]]:
-    """Names of the tenants of each row that has any, in order; of those that were dropped nothing is left."""
+    """Names of the tenants of each row that has any, in order; those that were dropped are left out."""
     store, uid, where = generation.store, generation.entry.uid, generation.entry.name
     asked = np.unique(np.asarray(rows, np.int64))
     lists = generation.journal.at(txn, state).lists_of(asked[asked >= 0])

@@ -11,12 +11,12 @@ import pytest
 
 import vecdb
 from tests.support.corpus import EXACT, clustered
+from tests.support.planner_costs import set_planner_costs
 from vecdb import limits
 from vecdb.api.database import Database
 from vecdb.embedded.open import open_database
 from vecdb.index.curator.companion_graph import CompanionGraph
 from vecdb.index.curator.curator_index import CuratorIndex
-from vecdb.query import planner
 
 N = 1_200
 VECTORS = clustered(N + 400, 16)
@@ -26,8 +26,7 @@ WHO = (None, "most", "some")
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(planner, "_GRAPH_LIVE_MIN", 500)
-    monkeypatch.setattr(planner, "_GRAPH_ROWS", 300)
+    set_planner_costs(monkeypatch, graph_live_min=500, graph_rows=300)
     monkeypatch.setattr(limits, "flat_rows_max", 100)
     monkeypatch.setattr(limits, "index_step_rows", 64)
     monkeypatch.setattr(limits, "seal_rows_min", 64)

@@ -38,7 +38,7 @@ def shrink() -> None:
     limits.block_rows_max = 64
     limits.tail_rows_max = 4_096
     limits.index_step_rows = 64
-    limits.journal_pairs, limits.journal_entry_pairs, limits.fold_pairs = 192, 96, 16
+    limits.journal_pairs, limits.journal_entry_pairs, limits.merge_pairs = 192, 96, 16
     index_jobs._REPAIR_ROWS_MIN = 32
     index_jobs._SEAL_AT_CLOSE_ROWS = 64
     vacuum._PIECE_ROWS = 256

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import asdict
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 
 from vecdb.errors import Corruption
-from vecdb.schema import CollectionConfig, Curator, Flat, Hnsw, IndexConfig, Spann
+from vecdb.schema import CollectionConfig, IndexConfig
 
-_KINDS: dict[str, type[IndexConfig]] = {config.kind: config for config in (Flat, Hnsw, Spann, Curator)}
+_KINDS: dict[str, type[IndexConfig]] = {config.kind: config for config in get_args(IndexConfig)}
 
 
 class CollectionEntry(msgspec.Struct, frozen=True):
@@ -44,10 +44,10 @@ class SealedIndex(msgspec.Struct, frozen=True):
 
 
 class MeasuredRecall(msgspec.Struct, frozen=True):
-    """One measured point: at `limit` results `ef` (for a graph the beam width, for lists `nprobe`) gave `recall`."""
+    """One measured point: at `limit` results a search of this width (ef of a graph, else nprobe) gave `recall`."""
 
     limit: int
-    ef: int
+    width: int = msgspec.field(name="ef")
     recall: float
 
 
@@ -60,7 +60,7 @@ class JournalExtent(msgspec.Struct, frozen=True):
 
 
 class CommittedState(msgspec.Struct, frozen=True):
-    """What a commit changes."""
+    """What a commit changes. A field that has another name here keeps the name under which it is stored."""
 
     sequence: int = 0
     row_count: int = 0
@@ -73,10 +73,12 @@ class CommittedState(msgspec.Struct, frozen=True):
     index: dict[str, Any] | None = None
     sealed: SealedIndex | None = None
     unlinked_rows: int = 0  # rows taken out of the graph by repairs since it was last built
-    tuned: tuple[MeasuredRecall, ...] = ()
-    tuned_ef: int | None = None  # ef, or nprobe, of searches that give none, if `tune` or `optimize` chose one
+    recall_curve: tuple[MeasuredRecall, ...] = msgspec.field(default=(), name="tuned")
+    # ef, or nprobe, of searches that name none, where `tune` or `optimize` chose one
+    default_width: int | None = msgspec.field(default=None, name="tuned_ef")
     tuned_by_user: bool = False
-    scan_rows: int | None = None  # measured: walking the tree is faster than scanning a tenant with more rows than this
+    # measured: a tree is walked faster than a tenant is scanned that has more rows than this
+    tenant_scan_rows_max: int | None = msgspec.field(default=None, name="scan_rows")
 
 
 _encoder = msgspec.msgpack.Encoder()
