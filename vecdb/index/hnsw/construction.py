@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from vecdb import schema
 from vecdb.index.common.thread_pool import ThreadPool
 from vecdb.index.hnsw.graph import Graph
-from vecdb.index.hnsw.scratch import Scratch, ScratchPool
+from vecdb.index.hnsw.scratch import ScratchBuffers, ScratchPool
 from vecdb.kernels.array_table import ArrayTable
 from vecdb.kernels.build import insertion, repair
 from vecdb.kernels.primitives.visibility import visible
@@ -65,7 +65,7 @@ class GraphBuilder:
         deleted = self._deleted[:first]
         pending = bool(((deleted != 0) & visible(deleted, removed)).any())
 
-        def own_links(begin: int, end: int, scratch: Scratch) -> None:
+        def own_links(begin: int, end: int, scratch: ScratchBuffers) -> None:
             insertion.insert_points(
                 begin, end, width, self._chosen, config.m, entry, level, pending, self._arrays.table,
                 scratch.table.table, scratch.blocks,
@@ -90,7 +90,7 @@ class GraphBuilder:
         targets = edges >> 32
         starts = np.concatenate(([0], np.flatnonzero(targets[1:] != targets[:-1]) + 1, [len(edges)]))
 
-        def link(begin: int, end: int, scratch: Scratch) -> None:
+        def link(begin: int, end: int, scratch: ScratchBuffers) -> None:
             insertion.add_reverse_links(
                 edges, starts, begin, end, self._links_max(layer), layer, self._arrays.table, scratch.table.table,
                 scratch.blocks,
@@ -103,7 +103,7 @@ class GraphBuilder:
         bits = np.packbits(dead, bitorder="little")
         for layer in range(level + 1):
 
-            def mend(begin: int, end: int, scratch: Scratch, layer: int = layer) -> None:
+            def mend(begin: int, end: int, scratch: ScratchBuffers, layer: int = layer) -> None:
                 most = self._links_max(layer)
                 repair.repair_neighbourhoods(
                     begin, end, layer, bits, most, max(_CANDIDATES, 4 * most), self._arrays.table,
@@ -127,7 +127,9 @@ class GraphBuilder:
     def _links_max(self, layer: int) -> int:
         return 2 * self._config.m if layer == 0 else self._config.m
 
-    def _over_slices(self, work: Callable[[int, int, Scratch], None], first: int, stop: int, width: int = 0) -> None:
+    def _over_slices(
+        self, work: Callable[[int, int, ScratchBuffers], None], first: int, stop: int, width: int = 0
+    ) -> None:
         """work(begin, end, scratch) for pieces of [first, stop). width : beam width that the scratch has room for."""
 
         def run(piece: tuple[int, int]) -> None:

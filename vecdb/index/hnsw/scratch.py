@@ -18,7 +18,7 @@ _TRAIL = 1 << 16  # rows met by one search that are cleared one by one; after mo
 _SCRATCHES_MAX = 64  # that are kept between calls
 
 
-class Scratch:
+class ScratchBuffers:
     """Buffers of one kernel call, as the table of a GraphScratch, and what they have room for."""
 
     __slots__ = ("blocks", "capacity", "keys", "pool", "stride", "table")
@@ -49,9 +49,9 @@ class ScratchPool:
 
     def __init__(self, blocks: int) -> None:
         self.blocks = blocks
-        self._free: list[Scratch] = []
+        self._free: list[ScratchBuffers] = []
 
-    def take(self, graph: Graph, width: int, rerank: int) -> Scratch:
+    def take(self, graph: Graph, width: int, rerank: int) -> ScratchBuffers:
         try:
             scratch = self._free.pop()
         except IndexError:
@@ -65,8 +65,8 @@ class ScratchPool:
             ):
                 return scratch
         pool = max(1024, 4 * width + 2)
-        return Scratch(len(graph.links), graph.links.shape[1], pool, max(256, rerank + 1), self.blocks)
+        return ScratchBuffers(len(graph.links), graph.links.shape[1], pool, max(256, rerank + 1), self.blocks)
 
-    def give(self, scratch: Scratch) -> None:
+    def give(self, scratch: ScratchBuffers) -> None:
         if len(self._free) < _SCRATCHES_MAX:
             self._free.append(scratch)

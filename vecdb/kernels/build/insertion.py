@@ -16,7 +16,7 @@ from numba import int8, uint64
 
 from vecdb.kernels.array_table import layout_of
 from vecdb.kernels.codes.sq8 import code_as_query
-from vecdb.kernels.compile import kernel, part
+from vecdb.kernels.compile import inlined, kernel, part
 from vecdb.kernels.primitives.prefetch import prefetch_code
 from vecdb.kernels.primitives.topk import ROW_OF_KEY, insert
 from vecdb.kernels.primitives.visibility import EVERY_COMMIT, EVERY_ROW, VisibleRows, is_deleted
@@ -26,7 +26,6 @@ from vecdb.kernels.search.beam_search import (
     clear_visited,
     code_distance,
     descend,
-    link_row,
     pool_entry,
     row_of_entry,
     search_layer,
@@ -40,6 +39,12 @@ class BuiltGraph(NamedTuple):
     graph: GraphArrays
     levels: int8[::1]
     deleted: uint64[::1]
+
+
+@inlined()
+def link_row(slot, layer, row):
+    """Which row of the layer's table (`links` for layer 0, `upper` above) holds the row's links."""
+    return np.int64(row) if layer == 0 else np.int64(slot[row]) + layer - 1
 
 
 @part()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from vecdb.kernels.array_table import layout_of
-from vecdb.kernels.build.insertion import BuiltGraph, load_row, select_neighbours, write_links
+from vecdb.kernels.build.insertion import BuiltGraph, link_row, load_row, select_neighbours, write_links
 from vecdb.kernels.compile import kernel, part
 from vecdb.kernels.primitives.topk import sort_keys
 from vecdb.kernels.primitives.visibility import EVERY_COMMIT, EVERY_ROW, VisibleRows
@@ -21,7 +21,6 @@ from vecdb.kernels.search.beam_search import (
     clear_visited,
     code_distance,
     descend,
-    link_row,
     pool_entry,
     row_of_entry,
     search_layer,

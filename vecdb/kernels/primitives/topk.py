@@ -82,11 +82,6 @@ def sift_down(heap, at, size, value):
 
 
 @part()
-def _sift(keys, at, size, value):
-    sift_down(keys, at, size, value)
-
-
-@part()
 def sort_keys(keys, size):
     """Sort keys[:size] ascending: insertion for short ones, heap sort beyond."""
     if size <= _INSERTION_MAX:
@@ -94,11 +89,11 @@ def sort_keys(keys, size):
             insert(keys, np.int64(i), keys[i])
         return
     for at in range(size // 2 - 1, -1, -1):
-        _sift(keys, np.int64(at), np.int64(size), keys[at])
+        sift_down(keys, np.int64(at), np.int64(size), keys[at])
     for end in range(size - 1, 0, -1):
         last = keys[end]
         keys[end] = keys[0]
-        _sift(keys, np.int64(0), np.int64(end), last)
+        sift_down(keys, np.int64(0), np.int64(end), last)
 
 
 @part()

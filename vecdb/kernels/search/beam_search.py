@@ -65,12 +65,6 @@ def row_of_entry(entry):
 
 
 @inlined()
-def link_row(slot, layer, row):
-    """Which row of the layer's table (`links` for layer 0, `upper` above) holds the row's links."""
-    return np.int64(row) if layer == 0 else np.int64(slot[row]) + layer - 1
-
-
-@inlined()
 def code_distance(codes, bias, row, query8, query16, probe, blocks):
     """Integer distance of one row to the query, int32. probe : what sq8.py made of the query."""
     d = probe[0] - np.int32(2) * dot_codes(codes, row, query8, query16, blocks)
@@ -161,7 +155,10 @@ def search_layer(graph, layer, entry, query, width, strict, snapshot, scratch, b
             at += 1
             continue
         pool[at] = key | 1
-        neighbours = links[link_row(graph.slot, layer, row_of_entry(key))]
+        row = row_of_entry(key)
+        if layer > 0:
+            row = np.int64(graph.slot[row]) + layer - 1
+        neighbours = links[row]
         if used + len(neighbours) > trail_room:
             used = np.int64(0)  # the list is full: start it over and let `clear_visited` zero the whole set
             full = True

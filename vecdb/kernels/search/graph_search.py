@@ -14,7 +14,7 @@ from numba import float32, float64, int8, int16, int32, int64, uint8, uint32, ui
 
 from vecdb.kernels.array_table import layout_of
 from vecdb.kernels.codes.sq8 import encode_query
-from vecdb.kernels.compile import kernel, part
+from vecdb.kernels.compile import kernel
 from vecdb.kernels.primitives.checksums import is_sound
 from vecdb.kernels.primitives.distance import exact
 from vecdb.kernels.primitives.prefetch import VECTOR_BYTES_MAX, prefetch_at, prefetch_row
@@ -71,31 +71,6 @@ class GraphScratch(NamedTuple):
     query16: int16[::1]
 
 
-@part()
-def _scan_tail(graph, indexed, pool, size, width, snapshot, query, blocks):
-    """Compare the codes of visible rows [indexed, row_count) into the sorted pool. Returns its size."""
-    row_count, sequence, deleted, allow = snapshot
-    query8, query16, probe = query
-    # Rows that joined the graph after the caller looked are both linked and in its tail: keep them once.
-    kept = 0
-    for j in range(size):
-        if row_of_entry(pool[j]) < indexed:
-            pool[kept] = pool[j]
-            kept += 1
-    size = kept
-    room = max(size, min(width, len(pool) - 1))
-    for row in range(indexed, row_count):
-        key = pool_entry(code_distance(graph.codes, graph.bias, row, query8, query16, probe, blocks), np.int64(row))
-        if size >= room and key >= pool[size - 1]:
-            continue
-        if is_visible(row, row_count, sequence, deleted, allow):
-            if size >= room:
-                size -= 1
-            insert(pool, np.int64(size), key)
-            size += 1
-    return size
-
-
 @kernel()
 def search_graph(
     queries, rows, distances, counts, work, width, rerank, row_count, sequence_signed, allow, graph_table, vectors,
@@ -134,8 +109,25 @@ def search_graph(
                 clear_visited(scratch.beam, used)
                 work[GraphWork.CODE_DISTANCES] += count + more
             if row_count > view.indexed:
-                size = _scan_tail(graph, view.indexed, pool, size, width, snapshot, query, blocks)
-                work[GraphWork.CODE_DISTANCES] += row_count - view.indexed
+                # Rows that joined the graph after the caller looked are both linked and in its tail: keep them once.
+                kept = 0
+                for j in range(size):
+                    if row_of_entry(pool[j]) < view.indexed:
+                        pool[kept] = pool[j]
+                        kept += 1
+                size = kept
+            room = max(size, min(width, len(pool) - 1))
+            for row in range(view.indexed, row_count):
+                d = code_distance(graph.codes, graph.bias, row, query.query8, query.query16, probe, blocks)
+                key = pool_entry(d, np.int64(row))
+                if size >= room and key >= pool[size - 1]:
+                    continue
+                if is_visible(row, row_count, sequence, deleted, allow):
+                    if size >= room:
+                        size -= 1
+                    insert(pool, np.int64(size), key)
+                    size += 1
+            work[GraphWork.CODE_DISTANCES] += max(0, row_count - view.indexed)
             taken = 0
             hidden = 0
             for j in range(min(size, rerank)):
