@@ -310,7 +310,7 @@ class Collection:
         limit = validate.search_limit(limit, len(queries))
         checked = validate.search_params(params, limit)
         select = validate.field_selection(fields)
-        tenants = validate.search_tenants(tenant)
+        tenants = () if tenant is None else validate.search_tenants(tenant)
         if include_vectors is not False or explain is not False:  # seldom: two calls less for most searches
             include_vectors, explain = _included(include_vectors), validate.flag(explain, "explain")
         return self._backend.search(

@@ -27,9 +27,10 @@ from vecdb.query.cancellation import search_in_chunks
 from vecdb.schema import Metric, Record, SearchParams
 from vecdb.state import index_factory, record_reader
 from vecdb.state.collection_state import CollectionState
+from vecdb.state.record_blocks import encoded_fields
 from vecdb.state.snapshot import Snapshot
 from vecdb.storage.disk import filesystem
-from vecdb.storage.kv import catalog, keys, record_format
+from vecdb.storage.kv import catalog, record_format
 from vecdb.storage.kv.store import Txn
 from vecdb.tenancy import tenant_names
 from vecdb.validate import IdBatch, MixtureQuery, iterator, tenant_name
@@ -295,15 +296,15 @@ class Searcher:
         with self.store.read(buffers=True) as txn:
             if self._generation_in(txn) != snapshot.generation.number:
                 return None
+            prefix, name = snapshot.generation.prefix, self.entry.name
             nested = [
-                record_reader.encoded_fields(snapshot.generation, txn, [row for row in one if row >= 0])
-                for one in rows.tolist()
+                encoded_fields(self.store, txn, prefix, [row for row in one if row >= 0], name) for one in rows.tolist()
             ]
             return nested[0] if single else nested
 
     def _generation_in(self, txn: Txn) -> int | None:
         """The number that a transaction sees; None where the collection was dropped."""
-        raw = txn.get(keys.uid(self.entry.uid), db=self.store.state)
+        raw = txn.get(self.state.state_key, db=self.store.state)
         if raw is None:
             return None
         state, generation = self._decoded

@@ -63,6 +63,7 @@ class CollectionState:
         self.store = store
         self.database = database
         self.folder = collection_folder(database, entry.uid)
+        self.state_key = keys.uid(entry.uid)  # in `store.state`
         self.writable = writable
         self.durable = durable
         self.check_usable = check_usable
@@ -83,7 +84,7 @@ class CollectionState:
 
     def _committed(self, txn: Txn) -> tuple[bytes, catalog.CommittedState]:
         """(as stored, decoded)."""
-        raw = txn.get(keys.uid(self.entry.uid), db=self.store.state)
+        raw = txn.get(self.state_key, db=self.store.state)
         if raw is None:
             self.dropped = True
             raise collection_not_found(self.entry.name)
@@ -146,7 +147,7 @@ class CollectionState:
     def _refresh(self) -> None:
         """A reading process: catch up with what the writer has committed since."""
         with self.store.read() as txn:
-            raw = txn.get(keys.uid(self.entry.uid), db=self.store.state)
+            raw = txn.get(self.state_key, db=self.store.state)
             if raw == self._raw_state:
                 return
             with self._refresh_lock:
@@ -191,7 +192,7 @@ class CollectionState:
         while True:
             generation = self.current().generation
             with self.store.read(buffers=True) as txn:
-                raw = txn.get(keys.uid(self.entry.uid), db=self.store.state)
+                raw = txn.get(self.state_key, db=self.store.state)
                 if raw is None:
                     raise collection_not_found(self.entry.name)
                 state = catalog.decode_state(bytes(raw), self.entry.name)

@@ -68,6 +68,11 @@ def record_metas(store: Store, txn: Txn, prefix: bytes, rows: Sequence[int], whe
     return metas  # type: ignore[return-value]  # none is None
 
 
+def encoded_fields(store: Store, txn: Txn, prefix: bytes, rows: Sequence[int], where: str) -> list[bytes]:
+    """The fields of each row as msgpack. The transaction gives buffers."""
+    return record_format.fields_of(record_metas(store, txn, prefix, rows, where))
+
+
 def _raw_blocks(store: Store, txn: Txn, prefix: bytes, rows: Sequence[int], where: str) -> list[tuple[int, Any]]:
     """For each row (first row by its key, value) of the last block that does not begin after it."""
     cursor = txn.cursor(db=store.blocks)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from vecdb.errors import Corruption
 from vecdb.schema import Id, Record
 from vecdb.state.generation import Generation
-from vecdb.state.record_blocks import iter_tombs, record_block, record_metas, verify_vectors
+from vecdb.state.record_blocks import iter_tombs, record_block, verify_vectors
 from vecdb.storage.kv import keys, record_format
 from vecdb.storage.kv.catalog import CommittedState
 from vecdb.storage.kv.store import Txn
@@ -65,12 +65,6 @@ def verified_rows_of_ids(
         for at, name in zip(existing[start:stop].tolist(), names[start:stop], strict=True):
             check_id_matches(generation, ids.keys[at], name)
     return rows
-
-
-def encoded_fields(generation: Generation, txn: Txn, rows: list[int]) -> list[bytes]:
-    """The fields of each row as msgpack. `txn` gives buffers."""
-    metas = record_metas(generation.store, txn, generation.prefix, rows, generation.entry.name)
-    return record_format.fields_of(metas)
 
 
 def records(
