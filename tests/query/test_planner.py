@@ -10,14 +10,13 @@ import vecdb
 from vecdb.query import planner
 from vecdb.schema import Visibility
 from vecdb.state.index_factory import kind_of
-from vecdb.storage.kv.catalog import MeasuredRecall
+from vecdb.storage.kv.catalog import CommittedState, MeasuredRecall
 
 
 def facts_of(config: Any, curve: tuple[MeasuredRecall, ...], scan_rows: int | None = None) -> planner.IndexFacts:
     """Of an index over 100,000 rows."""
-    kind = kind_of(config)
-    width, scan_limit = kind.width_of(config), kind.scan_limit_of(config)
-    return planner.IndexFacts(kind.strategy, width, scan_limit, 100_000, recall_curve=curve, tenant_scan_rows=scan_rows)
+    learned = CommittedState(recall_curve=curve, tenant_scan_rows_max=scan_rows)
+    return planner.IndexFacts(kind_of(config), config, learned, 100_000)
 
 
 def test_the_planner_scans_a_tenants_rows_until_meeting_them_is_cheaper() -> None:

@@ -3,9 +3,8 @@
     journal as it is now -> parts in the order of access -> parts in the order of members -> its entries are removed
 
 Pages of the tables are written once for all pairs that lie in them. Writes go on between the parts; what they add to
-the journal stays there for the next merge, and the journal overrides the tables
-(access_journal.py), whatever order the two come in. One merge runs at a time: an older one that came last would undo
-what a newer one has changed.
+the journal stays there for the next merge. What the journal says overrides the tables (access_journal.py), so the order
+of the two does not matter. One merge runs at a time: an older one that came last would undo what a newer one changed.
 """
 
 from __future__ import annotations

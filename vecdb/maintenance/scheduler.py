@@ -101,6 +101,6 @@ class MaintenanceScheduler:
         try:
             step()
         except (NotFound, Unavailable, Poisoned):
-            return  # dropped, closed or poisoned meanwhile: whoever did that knows
+            return  # dropped, closed or poisoned meanwhile: callers are told by their own calls
         except Exception:
             _log.exception("maintenance of collection %r failed", jobs.state.entry.name)

@@ -2,7 +2,8 @@
 
     queries -> chunk -> stop? -> chunk -> stop? -> ... -> the chunks' results joined
 
-A kernel call cannot be interrupted, so a chunk is how long a cancelled search goes on."""
+A kernel call cannot be interrupted, so a chunk is how long a cancelled search goes on.
+"""
 
 from __future__ import annotations
 

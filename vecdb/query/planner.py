@@ -24,8 +24,9 @@ from typing import NamedTuple
 
 from vecdb import limits
 from vecdb.errors import InvalidArgument
-from vecdb.schema import SearchParams, Visibility
-from vecdb.storage.kv.catalog import MeasuredRecall
+from vecdb.schema import IndexConfig, SearchParams, Visibility
+from vecdb.state.index_factory import IndexKind
+from vecdb.storage.kv.catalog import CommittedState, MeasuredRecall
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,22 +72,17 @@ COSTS = PlannerCosts()
 
 
 class IndexFacts(NamedTuple):
-    """What a plan depends on of an index: its kind, its configuration, its state, and what was learned about it.
+    """What a plan depends on of an index.
 
-    strategy : "exact", "graph", "lists" or "tree".
-    config_width : ef, or nprobe, that the configuration names.   config_scan_rows : `scan_max` of a tree.
+    learned : the committed state, of which recall_curve, default_width and tenant_scan_rows_max count.
     scan_share : `Index.scan_share`.
-    recall_curve, default_width, tenant_scan_rows : of the committed state; the last by `measured_scan`.
     """
 
-    strategy: str
-    config_width: int | None
-    config_scan_rows: int | None
+    kind: IndexKind
+    config: IndexConfig
+    learned: CommittedState
     indexed_rows: int
     scan_share: int = 1
-    recall_curve: Sequence[MeasuredRecall] = ()
-    default_width: int | None = None
-    tenant_scan_rows: int | None = None
 
 
 class Plan(NamedTuple):
@@ -135,19 +131,19 @@ def plan(
 
     Raises InvalidArgument where a recall is asked for that nothing was learned about.
     """
-    scan, live = "exact" if matching is None else "rows", visibility.live_count
+    scan, live, strategy = "exact" if matching is None else "rows", visibility.live_count, index.kind.strategy
     if params.exact:
         return Plan(scan, 0, "asked for")
-    if index.strategy == "exact":
+    if strategy == "exact":
         return Plan(scan, 0, "flat index")
     if index.indexed_rows == 0:
         return Plan(scan, 0, "nothing is indexed yet")
-    if index.strategy == "tree":
+    if strategy == "tree":
         if not by_graph:
             return _tree(index, live, limit, params, matching, costs)
         share = 1.0 if matching is None else matching / live
         return Plan("graph", _beam(index, limit, params, costs, share), "much of many rows")
-    lists = index.strategy == "lists"
+    lists = strategy == "lists"
     if lists and live < limits.flat_rows_max:
         return Plan(scan, 0, f"{live} live rows are scanned faster than lists are chosen")
     width, reason = _width(index, limit, params, costs)
@@ -156,7 +152,7 @@ def plan(
     if not lists and width >= costs.scan_share * live:
         return Plan(scan, 0, f"a beam of {width} over {live} live rows costs more than a scan")
     if matching is None:
-        return Plan(index.strategy, width, reason)
+        return Plan(strategy, width, reason)
     if matching * matching <= costs.scan_rows_per_width * width * live:
         return Plan("rows", 0, f"{matching} rows of {live} are scanned faster than they are met")
     if not lists:
@@ -166,15 +162,16 @@ def plan(
 
 def _width(index: IndexFacts, limit: int, params: SearchParams, costs: PlannerCosts) -> tuple[int, str]:
     """ef of a graph, nprobe of lists and trees, and where it comes from."""
-    name, asked = ("ef", params.ef) if index.strategy == "graph" else ("nprobe", params.nprobe)
+    strategy, learned = index.kind.strategy, index.learned
+    asked = params.ef if strategy == "graph" else params.nprobe
     if asked is not None:
-        return asked, f"{name} given"
+        return asked, f"{index.kind.width_parameter} given"
     if params.recall is not None:
-        return width_for_recall(params.recall, limit, index.recall_curve), f"learned for recall {params.recall}"
-    if index.default_width is not None:
-        return index.default_width, "tuned"
-    default = costs.tree_nprobe if index.strategy == "tree" else costs.lists_nprobe  # a graph's configuration names one
-    return index.config_width or default, "default of the index"
+        return width_for_recall(params.recall, limit, learned.recall_curve), f"learned for recall {params.recall}"
+    if learned.default_width is not None:
+        return learned.default_width, "tuned"
+    default = costs.tree_nprobe if strategy == "tree" else costs.lists_nprobe  # a graph's configuration names one
+    return index.kind.width_of(index.config) or default, "default of the index"
 
 
 _OF_TENANT = Plan("tree", 0, "the codes of all rows of the tenant")
@@ -184,15 +181,16 @@ _SCAN_ALL_CODES = Plan("tree", 0, "the codes of all rows")
 def _tree(
     index: IndexFacts, live: int, limit: int, params: SearchParams, matching: int | None, costs: PlannerCosts
 ) -> Plan:
-    few = index.config_scan_rows or index.tenant_scan_rows or costs.tenant_scan_rows
+    kind, learned = index.kind, index.learned
+    few = kind.scan_limit_of(index.config) or learned.tenant_scan_rows_max or costs.tenant_scan_rows
     most = -(-live // index.scan_share)  # scanning so many scattered rows takes as long as scanning all rows
     if matching is None:
-        if most <= few and params.nprobe is None and index.config_width is None:
+        if most <= few and params.nprobe is None and kind.width_of(index.config) is None:
             return _SCAN_ALL_CODES
         return Plan("tree", *_width(index, limit, params, costs))
     if min(matching, most) <= few:
         return _OF_TENANT
-    nodes = idle_nodes_max(index.recall_curve, costs)
+    nodes = idle_nodes_max(learned.recall_curve, costs)
     if params.recall is None:
         return Plan("tree", params.nprobe or nodes, "a large tenant, along the tree")
     nodes = max(1, round(nodes * _widening(index, limit, params.recall, costs)))
@@ -203,7 +201,7 @@ def _widening(index: IndexFacts, limit: int, recall: float, costs: PlannerCosts)
     """By how much wider a search is for `recall` than for the recall at which the costs were measured. A tree's curve
     is of searches without a tenant; the same factor is right for those of a tenant, and for the graph beside it.
     """
-    curve = index.recall_curve
+    curve = index.learned.recall_curve
     return width_for_recall(recall, limit, curve) / width_for_recall(costs.idle_nodes_recall, limit, curve)
 
 
@@ -216,9 +214,9 @@ def prefers_companion_graph(
     costs: PlannerCosts = COSTS,
 ) -> bool:
     """Whether a graph beside the tree would answer sooner than a look at the rows' codes does."""
-    if index.strategy != "tree" or index.indexed_rows == 0:
+    if index.kind.strategy != "tree" or index.indexed_rows == 0:
         return False
-    if index.config_scan_rows is not None or index.config_width is not None:
+    if index.kind.scan_limit_of(index.config) is not None or index.kind.width_of(index.config) is not None:
         return False
     rows = live if matching is None else matching
     if params.exact or params.nprobe is not None or live < costs.graph_live_min or rows == 0:
@@ -233,7 +231,7 @@ def _beam(index: IndexFacts, limit: int, params: SearchParams, costs: PlannerCos
     ef: float = costs.graph_ef * share**costs.graph_ef_power
     if params.ef is not None:
         ef = params.ef
-    elif params.recall is not None and index.recall_curve:
+    elif params.recall is not None and index.learned.recall_curve:
         ef *= _widening(index, limit, params.recall, costs)
     return max(limit, min(limits.ef_max, round(ef)))
 

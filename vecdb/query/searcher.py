@@ -279,7 +279,8 @@ class Searcher:
 
     def plan(self, snapshot: Snapshot, limit: int, params: SearchParams, allowed: RowSet | None) -> planner.Plan:
         """How the snapshot is searched; asks maintenance for a companion graph where one would answer sooner."""
-        index, facts = snapshot.generation.index, index_facts(snapshot)
+        index, kind = snapshot.generation.index, index_factory.kind_of(snapshot.config)
+        facts = planner.IndexFacts(kind, snapshot.config, snapshot.state, index.indexed_rows, index.scan_share)
         visibility, matching, by_graph = snapshot.visibility, None if allowed is None else len(allowed), False
         wanted = planner.prefers_companion_graph(facts, visibility.live_count, limit, params, matching, self.costs)
         if wanted and isinstance(index, HasCompanionGraph):
@@ -401,18 +402,3 @@ class Searcher:
             "reason": plan.reason,
             "sequence": snapshot.visibility.sequence,
         }
-
-
-def index_facts(snapshot: Snapshot) -> planner.IndexFacts:
-    """What the planner must know about the index of a snapshot."""
-    kind, index, state = index_factory.kind_of(snapshot.config), snapshot.generation.index, snapshot.state
-    return planner.IndexFacts(
-        kind.strategy,
-        kind.width_of(snapshot.config),
-        kind.scan_limit_of(snapshot.config),
-        index.indexed_rows,
-        index.scan_share,
-        state.recall_curve,
-        state.default_width,
-        state.tenant_scan_rows_max,
-    )

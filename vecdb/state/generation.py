@@ -4,8 +4,7 @@
     sealed file --------------> Index (its rows)               rows since then: the tail, encoded by index.publish_rows
 
 The writer loads it once and then extends it at each commit; a reading process loads it and catches up before each
-search. One thread at a time loads, catches up or extends. Searches hold a
-`Snapshot` of it (snapshot.py).
+search. One thread at a time loads, catches up or extends. Searches hold a `Snapshot` of it (snapshot.py).
 """
 
 from __future__ import annotations

@@ -4,9 +4,9 @@
                                        -> open_sealed_index     the index that a sealed file holds
                                        -> facts                 memory, width parameter, how it is searched
 
-Another kind needs an entry in `_KINDS`, a package of its own in index/, its configuration in schema.py, and the check
-and the message of that configuration (validate/arguments.py, wire/messages.py). No other module asks which kind an
-index has.
+Another kind needs an entry in `_KINDS`, a package of its own in index/, its configuration in schema.py, and what
+callers may say of it (validate/arguments.py, wire/messages.py, the CLI's options). All other code uses a fact of
+`IndexKind`, or an attribute of `Index`, and not the name of a kind.
 """
 
 from __future__ import annotations
