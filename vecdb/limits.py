@@ -1,6 +1,6 @@
 """Every bound, on one page. A value over its bound is refused before anything is allocated or written.
 
-The unit is the last word of each name. `validate/` holds callers to these; storage and indexes rely on them.
+The unit stands before `_max` or `_min`, where there is one. `validate/` holds callers to these; storage and indexes rely on them.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 # -- a collection ------------------------------------------------------------------------------
 name_bytes_max = 128  # collection name, UTF-8
 dim_max = 8_192  # keeps an 8-bit dot product inside int32: 8,192 * 255 * 128 < 2**31
-collections_max = 1_024  # per database; each holds a few named LMDB databases
+collections_max = 1_024  # per database
 rows_max = 2**31 - 2  # a row number must fit the 31 bits it has in a search pool entry
 
 # -- a record ----------------------------------------------------------------------------------

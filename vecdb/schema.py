@@ -1,4 +1,4 @@
-"""The nouns of the public surface: frozen values without behaviour.
+"""Values that users pass and get: frozen, without behaviour.
 
 Metric distances (smaller is closer):  l2 = sum (a - b)^2,  cosine = 1 - a.b / (|a| |b|),  ip = -a.b
 """

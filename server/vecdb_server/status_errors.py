@@ -17,7 +17,7 @@ _MESSAGE_CHARS_MAX = 1_000  # it is sent twice in the trailers, of which clients
 
 
 class Refused(Exception):
-    """A call that the server itself pipeline away. retry_s : after how long it may be worth another try."""
+    """A call that the server itself refuses. retry_s : after how long it may be worth another try."""
 
     def __init__(self, code: grpc.StatusCode, message: str, retry_s: float | None = None) -> None:
         super().__init__(message)

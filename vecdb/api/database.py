@@ -56,7 +56,7 @@ class Database:
         """Create a collection, durable when it returns.
 
         metric : "cosine" (1 - cosine), "l2" (squared) or "ip" (minus the inner product); smaller is closer.
-        index : `Hnsw(...)`, `Flat()`, or None to let size decide.
+        index : `Hnsw(...)`, `Spann(...)`, `Curator(...)`, `Flat()`, or None to let size decide.
         dtype : how vectors are stored: float32, float16, int8 or uint8.
         exist_ok : return the collection of that name where dim, metric and dtype agree, instead of raising
             AlreadyExists.

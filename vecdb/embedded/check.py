@@ -1,4 +1,4 @@
-"""fsck of a collection and of a database: is everything on disk as it was written? Reports, never repairs.
+"""Checks of a collection and of a database: is everything on disk as it was written? Reports, never repairs.
 
 records   what LMDB and the row file hold (check_records.py)
 index     the sealed file's checksums, and the live index's own invariants   -> every live row reachable

@@ -1,4 +1,4 @@
-"""fsck of a collection's records: does what LMDB and the row file hold agree with itself? Reports, never repairs.
+"""Checks of a collection's records: does what LMDB and the row file hold agree with itself? Reports, never repairs.
 
 blocks   crc, consecutive rows up to the state's count                      -> every record readable
 rows     CRC-32C of every vector against its record                         -> every vector as written

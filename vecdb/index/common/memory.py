@@ -12,7 +12,7 @@ from vecdb.storage.disk import filesystem
 
 
 def reserve(shape: int | tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-    """Zeroed memory as `files.reserve` gives it, on large pages where the system has them.
+    """Zeroed memory as `filesystem.reserve_memory` gives it, on large pages where the system has them.
 
     A walk touches rows all over the arrays: with pages of 4 KiB nearly every one misses the address cache as well
     (measured: 9 % of a search's time on 400,000 x 50).

@@ -4,7 +4,7 @@
     upper   int32[room, stride]          layers 1..level(row) of a row from slot[row] on: up to m neighbours, then -1
     slot    int32[capacity]              -1 for rows on layer 0 only
     levels  int8[capacity]
-    codes   uint8[capacity, 64 * blocks]     bias  int32[capacity] or empty (training.needs_bias)
+    codes   uint8[capacity, 64 * blocks]     bias  int32[capacity] or empty (sq8_training.needs_bias)
     far     int32[any]                   rows whose codes say little (kernels/codes/sq8.py); replaced when it grows
 
 Node number == row number. Memory is reserved with room and costs nothing until touched; when room is used up larger

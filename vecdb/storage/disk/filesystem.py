@@ -1,4 +1,4 @@
-"""The seam to the operating system: every byte that vecdb reads or writes outside LMDB passes through this module.
+"""The only module that calls the operating system: every byte that vecdb reads or writes outside LMDB passes here.
 
 Callers write `filesystem.name(...)`, and do not import functions by name, so that a test can replace any of them by one
 that fails. Thread rule: every function may be called from any thread. Nothing here keeps state.
