@@ -34,7 +34,7 @@ FLOORS: list[set[str]] = [
     {"__init__"},
     {"cli"},
 ]
-NEIGHBOURS = {("wire", "v1"), ("validate", "kernels")}  # on one floor: the first is made for the second
+NEIGHBOURS = {("wire", "v1")}  # on one floor: the first is made for the second
 OUTSIDE = {"vecdb_server": "server", "vecdb_bench": "bench", "vecdb_datasets": "datasets"}  # public names only
 
 FOLDER_FILES_MAX = 12  # files of one folder

@@ -1,6 +1,7 @@
 """Every bound, on one page. A value over its bound is refused before anything is allocated or written.
 
-The unit stands before `_max` or `_min`, where there is one. `validate/` holds callers to these; storage and indexes rely on them.
+The unit stands before `_max` or `_min`, where there is one. `validate/` holds callers to these; storage and indexes
+rely on them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Requests that change a collection's state without touching its records: facts about its index, and another index."""
+"""Requests that change a collection's state without touching its records: patch its fields, install another index."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The clustering tree of posting lists and of Curator: groups of heads, heads of lists, by balanced k-means in the space of codes.
+"""The clustering tree of posting lists and of Curator: groups of heads, heads of lists, by balanced k-means in the
+space of codes.
 
     root
      +- group 0: head 0, head 1, ..., head e0 - 1          group_ends = [e0, e1, ...]; heads of a group are adjacent

@@ -1,4 +1,6 @@
-"""Training of the 8-bit quantizer from a sample of rows (sampling.py), and when it no longer fits the rows."""
+"""Training of the 8-bit quantizer from a sample of rows (sampling.py), and whether too many rows are far.
+
+Each index decides by itself when to train again."""
 
 from __future__ import annotations
 
