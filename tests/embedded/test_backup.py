@@ -116,3 +116,11 @@ def test_a_backup_taken_while_writing_is_the_state_of_one_commit(tmp_path: Path)
             n = zero.fields["n"]
             assert zero.fields == one.fields and n >= acknowledged[at]
             assert db["docs"].count() == n + 2 and db["docs"].search([n, 1, 1, 1], 1).distances[0] == 0
+
+
+def test_a_collection_that_is_made_before_the_first_lock_is_locked_too(tmp_path: Path) -> None:
+    with open_database(tmp_path / "db", maintenance=False) as db:
+        db.create_collection("one", 4)
+        locks = db._backend._maintenance_locks()  # type: ignore[attr-defined]
+        db.create_collection("two", 4)
+        assert len(list(locks)) == 2

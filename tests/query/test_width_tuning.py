@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -73,3 +74,14 @@ def test_optimize_remembers_it_for_the_planner(db: Database, monkeypatch: pytest
     everything = docs.search(vectors[0], 5, explain=True)
     assert everything.explain["nprobe"] == 0 and everything.explain["reason"] == "the codes of all rows"
     assert docs.search(vectors[0], 5, params=vecdb.SearchParams(nprobe=3), explain=True).explain["nprobe"] == 3
+
+
+def test_nothing_is_measured_while_an_index_gives_way_to_one_without_a_width(db: Database) -> None:
+    # a commit that names another kind is published a moment before that index is in its place
+    vectors = clustered(600, 8)
+    docs = db.create_collection("docs", 8, "l2", vecdb.Curator(leaf_rows=8))
+    docs.upsert(range(600), vectors)
+    docs.optimize()
+    between = replace(docs._backend.state.snapshot, config=vecdb.Flat())
+    assert width_tuning.tune(between, vectors[:5], 5, 0.9) == ([], {})
+    assert width_tuning.learn_recall_curve(between, planner.COSTS) == {}

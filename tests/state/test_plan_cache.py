@@ -82,24 +82,25 @@ def test_a_step_of_the_index_is_followed_though_it_is_no_commit(db: Database, pl
     snapshot.generation.index.add(300)
     found = docs.search(VECTORS[250], 5, tenant="a", explain=True)
     assert found.ids[0] == 250 and len(planned) == 4, "the one of limit 6 was not asked again"
+    assert len(snapshot.prepared._kept[2]) == 1, "what was prepared for the index as it was holds none of its memory"
 
 
 def test_an_eviction_lets_go_of_the_rows_of_tenants(docs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     docs.search(VECTORS[0], 5, tenant="a")
     searches, tenants = docs._backend.state.snapshot.prepared, docs._backend.state.snapshot.generation.tenants
-    assert len(searches._known) == 1
+    assert len(searches._kept[2]) == 1
     monkeypatch.setattr(limits, "tenant_cache_bytes", 1)
     docs.search(VECTORS[0], 5, tenant="b")  # no room for it, and none for the other
     assert not tenants._entries
     docs.search(VECTORS[0], 5)
-    assert [asked[2] for asked in searches._known] == [()]
+    assert [asked[2] for asked in searches._kept[2]] == [()]
 
 
 def test_no_more_searches_are_kept_prepared_than_their_bound(docs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "prepared_searches_max", 4)
     for limit in range(1, 12):
         docs.search(VECTORS[0], limit)
-        assert len(docs._backend.state.snapshot.prepared._known) <= 4
+        assert len(docs._backend.state.snapshot.prepared._kept[2]) <= 4
 
 
 def test_a_generation_goes_with_its_view(docs: Any) -> None:

@@ -25,7 +25,6 @@ OptionalCollection = Annotated[str | None, typer.Option("--collection", "-c", he
 Tenants = Annotated[list[str] | None, typer.Option("--tenant", help="What this tenant may see; again for more.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document, and nothing else, on standard output.")]
 Limit = Annotated[int, typer.Option("--limit", "-k", help="Neighbours per query.")]
-Threads = Annotated[int, typer.Option(help="Threads to work with.")]
 DatasetFolder = Annotated[
     Path | None, typer.Option("--folder", envvar="VECDB_DATA", help="Where the data sets that are folders lie.")
 ]

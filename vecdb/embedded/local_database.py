@@ -12,7 +12,8 @@ import contextlib
 import os
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Generic
 
@@ -185,9 +186,17 @@ class LocalDatabase(Generic[C]):
 
     def backup(self, path: str, progress: Progress) -> None:
         self._check_usable()
-        locks = (self._opened(name).jobs.lock for name in self.collections())
         with filesystem.raising_vecdb_errors("backing up"):
-            write_backup(self.path, self.store, self.manifest, locks, Path(os.path.abspath(path)), progress)
+            write_backup(
+                self.path, self.store, self.manifest, self._maintenance_locks(), Path(os.path.abspath(path)), progress
+            )
+
+    def _maintenance_locks(self) -> Iterator[AbstractContextManager[Any]]:
+        """The lock of each collection that there is when the first is asked for: while it is held, no file of the
+        collection is replaced.
+        """
+        for name in self.collections():
+            yield self._opened(name).jobs.lock
 
     def close(self) -> None:
         if self._closed or os.getpid() != self._pid:

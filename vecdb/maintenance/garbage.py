@@ -43,7 +43,7 @@ class DeleteKeyRange:
                 cursor.delete(dupdata=True)  # and stands at the next
                 group.changed = True
                 left -= 1
-                if left % SLICE_ENTRIES == 0:
+                if left % (SLICE_ENTRIES // 2) == 0:  # a deletion takes about twice as long as a look-up
                     yield_gil()
         return left == 0
 

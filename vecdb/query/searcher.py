@@ -260,15 +260,15 @@ class Searcher:
         """
         snapshot, key = self.current(), (limit, params, tenants)
         generation = snapshot.generation
-        structure = generation.index.version  # before the search is planned: a newer one is planned for anew
-        prepared: PreparedSearch | None = snapshot.prepared.get(key, generation.tenants.evictions, structure)
+        version = generation.index.version  # before the search is planned: a newer one is planned for anew
+        prepared: PreparedSearch | None = snapshot.prepared.get(key, generation.tenants.evictions, version)
         if prepared is None:
             allowed = None
             if tenants:
                 snapshot, allowed = self.state.snapshot_for_tenants(tenants)
-                structure = snapshot.generation.index.version
+                version = snapshot.generation.index.version
             prepared = self._prepare(snapshot, limit, params, allowed)
-            snapshot.prepared.keep(key, structure, prepared)
+            snapshot.prepared.keep(key, version, prepared)
         return snapshot, prepared
 
     def _prepare(self, snapshot: Snapshot, limit: int, params: SearchParams, allowed: RowSet | None) -> PreparedSearch:

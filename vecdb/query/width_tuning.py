@@ -43,7 +43,7 @@ def tune(snapshot: Snapshot, queries: NDArray[np.float32], limit: int, recall: f
     nothing to measure.
     """
     index = snapshot.generation.index
-    if not index.has_structure or index.indexed_rows == 0 or len(queries) == 0:
+    if kind_of(snapshot.config).width_parameter is None or index.indexed_rows == 0 or len(queries) == 0:
         return [], {}
     truth = index.search(queries, limit, snapshot.visibility, SearchParams(exact=True))
     curve = _curve(snapshot, queries, truth, limit, recall, skip_first=False)
@@ -62,7 +62,7 @@ def learn_recall_curve(snapshot: Snapshot, costs: PlannerCosts) -> Changes:
     The default width follows what is learned only where the user left the index to us (`index=None`) and has not tuned.
     """
     index, kind = snapshot.generation.index, kind_of(snapshot.config)
-    if not index.has_structure or index.indexed_rows == 0:
+    if kind_of(snapshot.config).width_parameter is None or index.indexed_rows == 0:
         return {}
     live = snapshot.generation.live_rows(snapshot.visibility)
     if len(live) <= _LEARN_LIMIT:

@@ -215,12 +215,13 @@ class AccessWriter:
         coming = numbers_of(np.concatenate([change.written, change.granted]))
         distinct, counts = np.unique(coming, return_counts=True)
         self.living(write, distinct)
+        leaving_numbers = numbers_of(change.leaving)
         for number, count in zip(distinct.tolist(), counts.tolist(), strict=True):
             found = self.known[number]
             most = (found.records_max if found is not None else 0) or limits.tenant_records_max
             if most >= live_count:
                 continue
-            leaving = int((numbers_of(change.leaving) == number).sum())
+            leaving = int((leaving_numbers == number).sum())
             total = self.grants(write).count_of(number) + count - leaving
             if total > most and count > leaving:
                 name = change.new.get(number) or (found.name if found is not None else b"")

@@ -38,13 +38,11 @@ class Segment:
 
 
 class Arena:
-    """data : uint8[capacity]; data16, data32 : the same bytes. Zeroed, touched on demand."""
+    """data : uint8[capacity], zeroed, touched on demand."""
 
     def __init__(self, nbytes: int) -> None:
         self.capacity = max(_CAPACITY_MIN, -(-nbytes // _PAGE) * _PAGE)
         self.data: NDArray[np.uint8] = reserve(self.capacity, np.uint8)
-        self.data16: NDArray[np.uint16] = self.data.view(np.uint16)
-        self.data32: NDArray[np.uint32] = self.data.view(np.uint32)
         self._free: list[tuple[int, int]] = [(0, self.capacity)]  # (start, stop), ascending, never adjacent
         # appended to by whichever thread lets a segment go, at any moment: also by a collection of garbage inside
         # `allocate`

@@ -191,14 +191,12 @@ class PostingLists:
         extents = ReadExtents(lists, starts, sizes, got, buffer)
         check_extents(view, extents, np.arange(len(lists)), again=True)
 
-    def live_counts(
-        self, view: ListsView, lists: Rows64, moved: NDArray[np.uint8] = _NOTHING_MOVED
-    ) -> NDArray[np.int32]:
-        """Entries of each of `lists` whose rows are not dead, nor marked in the bitmap `moved`: int32[m]."""
+    def live_counts(self, view: ListsView, lists: Rows64) -> NDArray[np.int32]:
+        """Entries of each of `lists` whose rows are not dead: int32[m]."""
         data, offsets = self.bodies(view, lists)
-        live = np.zeros(len(lists), np.int32)
+        live, deleted = np.zeros(len(lists), np.int32), self.rows.arrays.deleted
         list_bodies.count_live(
-            lists, offsets, view.lengths, data, view.coder.width, self.rows.arrays.deleted, self.removed, moved, live
+            lists, offsets, view.lengths, data, view.coder.width, deleted, self.removed, _NOTHING_MOVED, live
         )
         return live
 
