@@ -23,7 +23,7 @@ from vecdb import limits
 from vecdb.errors import Poisoned, Unavailable, VecdbError
 from vecdb.storage.disk import filesystem
 from vecdb.storage.kv import keys
-from vecdb.storage.kv.store import MapFullError, Store, StoreError, translate
+from vecdb.storage.kv.store import MapFullError, Store, StoreError, store_error
 
 # Entries written or deleted in one stretch of bytecode, about 200 us; then the interpreter lock is offered to searches.
 SLICE_ENTRIES = 256
@@ -233,7 +233,7 @@ class Committer:
         if isinstance(error, OSError):
             return filesystem.to_vecdb_error(error, "committing")
         if isinstance(error, StoreError):
-            return translate(error, "committing")
+            return store_error(error, "committing")
         return error
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.index.clustering.partition import Partition
-from vecdb.index.common.batching import SCORED, as_float32_queries, empty, explain_scan
+from vecdb.index.common.batching import SCORED, as_float32_queries, empty_result, explain_scan
 from vecdb.index.common.thread_pool import ThreadPool
 from vecdb.index.contract import Index, Neighbors, Progress, RowSource, SealedFile, corrupt_row_error
 from vecdb.index.row_set import EVERY_ROW_BITMAP, EVERY_ROW_LIST, RowSet
@@ -42,7 +42,7 @@ def scan_exactly(
     """Compare every visible, allowed row with every query. queries : float32[nq, dim], C-contiguous."""
     nq = len(queries)
     listed, total = (EVERY_ROW_LIST, visibility.row_count) if allow is None else (allow.rows, len(allow.rows))
-    found = empty(nq, limit)
+    found = empty_result(nq, limit)
     threads = max(1, min(threads, total // _ROWS_PER_THREAD + 1))
     keep = max(1, min(limit, total))
     edges = np.linspace(0, total, threads + 1).astype(np.int64).tolist()

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from vecdb import limits
 from vecdb.errors import LimitExceeded
 from vecdb.storage.kv import catalog, keys, record_format
+from vecdb.storage.kv.store import WriteTxn
 from vecdb.tenancy.access_journal import NO_CHANGES, AccessDelta, AccessJournal, AccessReader
 from vecdb.tenancy.pairs import (
     NO_PAIRS,
@@ -40,9 +41,6 @@ from vecdb.tenancy.tenant_names import tenant, tenant_named, tenants_of
 from vecdb.validate import AccessLists
 from vecdb.validate.common import gil_slices, short_repr
 from vecdb.validate.not_found import tenant_not_found
-
-if TYPE_CHECKING:
-    from vecdb.storage.kv.store import WriteTxn
 
 _SLICE = 256  # entries per stretch of bytecode, about 100 us
 

@@ -23,7 +23,6 @@ revoked record would become visible again.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +30,7 @@ from numpy.typing import NDArray
 from vecdb import limits
 from vecdb.errors import Corruption
 from vecdb.storage.kv import catalog, keys, record_format
+from vecdb.storage.kv.store import Store, Txn
 from vecdb.tenancy.access_tables import AccessTables
 from vecdb.tenancy.pairs import (
     NO_PAIRS,
@@ -43,9 +43,6 @@ from vecdb.tenancy.pairs import (
     rows_of_tenant,
     select_rows,
 )
-
-if TYPE_CHECKING:
-    from vecdb.storage.kv.store import Store, Txn
 
 Rows = NDArray[np.uint32]
 _LOOK_UP_ROWS = 64  # looking one row up takes as long as reading so many rows of a tenant in order

@@ -12,13 +12,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.errors import Corruption
 from vecdb.storage.kv import keys, record_format
+from vecdb.storage.kv.store import Store, Txn
 from vecdb.tenancy.pairs import (
     NO_PAIRS,
     RowTenantPairs,
@@ -30,9 +31,6 @@ from vecdb.tenancy.pairs import (
     rows_of,
 )
 from vecdb.validate.common import gil_slices, yield_gil
-
-if TYPE_CHECKING:
-    from vecdb.storage.kv.store import Store, Txn
 
 _SLICE = 512  # entries per stretch of bytecode, about 200 us
 _ROW = np.dtype([("row", "<u8")])

@@ -7,18 +7,14 @@ The functions work in any transaction.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.errors import Corruption
 from vecdb.storage.kv import keys, record_format
+from vecdb.storage.kv.store import Store, Txn
 from vecdb.validate.common import gil_slices
 from vecdb.validate.not_found import tenant_not_found
-
-if TYPE_CHECKING:
-    from vecdb.storage.kv.store import Store, Txn
 
 _SLICE = 256  # entries per stretch of bytecode, about 100 us
 

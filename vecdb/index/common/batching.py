@@ -31,7 +31,7 @@ def as_float32_queries(queries: NDArray[Any]) -> NDArray[np.float32]:
     return queries
 
 
-def empty(nq: int, limit: int, counters: int = 3) -> Neighbors:
+def empty_result(nq: int, limit: int, counters: int = 3) -> Neighbors:
     """Room for the answers of nq queries, nothing done yet."""
     return Neighbors(
         np.empty((nq, limit), _I64), np.empty((nq, limit), _F32), np.zeros(nq, _I64), np.zeros(counters, _I64)

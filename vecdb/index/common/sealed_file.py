@@ -32,7 +32,7 @@ def crc_of(data: NDArray[Any]) -> int:
     return int(checksums.crc_rows(raw.reshape(1, -1))[0]) if raw.size else 0
 
 
-def facts(kind: str, metric: str, vectors: NDArray[Any]) -> dict[str, Any]:
+def common_header(kind: str, metric: str, vectors: NDArray[Any]) -> dict[str, Any]:
     """What the header of every sealed index says of its collection. vectors : stored dtype[n, dim]."""
     return {"kind": kind, "metric": metric, "dtype": str(vectors.dtype), "dim": int(vectors.shape[1])}
 
@@ -65,7 +65,7 @@ def read(path: Path, magic: bytes, version: int) -> tuple[dict[str, Any], dict[s
     return header, _sections(path, data, header)
 
 
-def refuse(path: Path, place: str, expected: object, actual: object) -> Corruption:
+def corrupt_file_error(path: Path, place: str, expected: object, actual: object) -> Corruption:
     """The error for a sealed file that cannot be used."""
     return Corruption(f"{path}, {place}: expected {expected}, got {actual}; the index can be rebuilt from the rows")
 
@@ -74,26 +74,26 @@ def check_header(path: Path, header: dict[str, Any], wanted: dict[str, Any]) -> 
     """Raise Corruption where the header does not say what the collection does."""
     for name, value in wanted.items():
         if header[name] != value:
-            raise refuse(path, f"header, {name}", value, header[name])
+            raise corrupt_file_error(path, f"header, {name}", value, header[name])
 
 
 def _header(path: Path, data: NDArray[np.uint8], expected_magic: bytes, version: int) -> dict[str, Any]:
     if len(data) < _ALIGN:
-        raise refuse(path, "length", f"at least {_ALIGN} bytes", len(data))
+        raise corrupt_file_error(path, "length", f"at least {_ALIGN} bytes", len(data))
     magic, length, crc = _PREFIX.unpack(data[: _PREFIX.size].tobytes())
     if magic != expected_magic:
-        raise refuse(path, "byte 0, magic", expected_magic, magic)
+        raise corrupt_file_error(path, "byte 0, magic", expected_magic, magic)
     if length > _ALIGN - _PREFIX.size:
-        raise refuse(path, "byte 8, header length", f"at most {_ALIGN - _PREFIX.size}", length)
+        raise corrupt_file_error(path, "byte 8, header length", f"at most {_ALIGN - _PREFIX.size}", length)
     encoded = data[_PREFIX.size : _PREFIX.size + length].copy()
     if crc_of(encoded) != crc:
-        raise refuse(path, "byte 12, header checksum", f"{crc:#010x}", f"{crc_of(encoded):#010x}")
+        raise corrupt_file_error(path, "byte 12, header checksum", f"{crc:#010x}", f"{crc_of(encoded):#010x}")
     header: dict[str, Any] = json.loads(encoded.tobytes())
     if header["version"] != version:
-        raise refuse(path, "header, version", version, header["version"])
+        raise corrupt_file_error(path, "header, version", version, header["version"])
     padding = data[_PREFIX.size + length : _ALIGN]
     if padding.any():
-        raise refuse(path, f"byte {_PREFIX.size + length}, padding", "zeros", "other bytes")
+        raise corrupt_file_error(path, f"byte {_PREFIX.size + length}, padding", "zeros", "other bytes")
     return header
 
 
@@ -104,13 +104,15 @@ def _sections(path: Path, data: NDArray[np.uint8], header: dict[str, Any]) -> di
         nbytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
         end = offset + -(-nbytes // _ALIGN) * _ALIGN
         if end > len(data):
-            raise refuse(path, f"section {name}", f"{end} bytes", len(data))
+            raise corrupt_file_error(path, f"section {name}", f"{end} bytes", len(data))
         raw = data[offset : offset + nbytes]
         if crc_of(raw) != crc:
-            raise refuse(path, f"section {name} at byte {offset}, checksum", f"{crc:#010x}", f"{crc_of(raw):#010x}")
+            raise corrupt_file_error(
+                path, f"section {name} at byte {offset}, checksum", f"{crc:#010x}", f"{crc_of(raw):#010x}"
+            )
         if data[offset + nbytes : end].any():
-            raise refuse(path, f"byte {offset + nbytes}, padding", "zeros", "other bytes")
+            raise corrupt_file_error(path, f"byte {offset + nbytes}, padding", "zeros", "other bytes")
         arrays[name] = raw.view(dtype).reshape(shape)
     if end != len(data):
-        raise refuse(path, "length", f"{end} bytes", len(data))
+        raise corrupt_file_error(path, "length", f"{end} bytes", len(data))
     return arrays

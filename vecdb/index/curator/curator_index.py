@@ -383,7 +383,7 @@ class CuratorIndex(Index, HasCompanionGraph):
 
 def _facts(config: schema.Curator, metric: str, rows: RowSource) -> dict[str, Any]:
     """What a sealed file must have been written with."""
-    facts = sealed_file.facts(CuratorIndex.kind, metric, rows.arrays.vectors)
+    facts = sealed_file.common_header(CuratorIndex.kind, metric, rows.arrays.vectors)
     return {**facts, "leaf_rows": config.leaf_rows}
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb import schema
-from vecdb.index.common.batching import Exactly, complete_short_answers, empty, map_query_slices
+from vecdb.index.common.batching import Exactly, complete_short_answers, empty_result, map_query_slices
 from vecdb.index.common.thread_pool import ThreadPool
 from vecdb.index.contract import Neighbors, corrupt_row_error
 from vecdb.index.curator.tree_order import TreeOrderedCodes
@@ -222,7 +222,7 @@ class TreeSearch:
         self._exactly = exactly
 
     def __call__(self, queries: NDArray[np.float32]) -> Neighbors:
-        found = empty(len(queries), self._limit)
+        found = empty_result(len(queries), self._limit)
         if len(queries) == 1:
             self._answer(queries, found)
             if found.counts.item() == self._limit:

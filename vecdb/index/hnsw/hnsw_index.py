@@ -28,7 +28,7 @@ from vecdb.index.common import sealed_file, sq8_training
 from vecdb.index.common.batching import (
     as_float32_queries,
     complete_short_answers,
-    empty,
+    empty_result,
     explain_scan,
     map_query_slices,
 )
@@ -299,7 +299,7 @@ class HnswIndex(Index):
             view = view.replace(arrays=self._rows.arrays)
         width = max(params.ef or self.config.ef, limit)
         rerank = max(limit + 10, 2 * limit, width // 4) if self.config.quantization is not None else width
-        found = empty(len(queries), limit)
+        found = empty_result(len(queries), limit)
         answer = partial(self._answer, view, width, rerank, visibility, bitmap)
         map_query_slices(answer, queries, found, _QUERIES_PER_SLICE, params.threads, self._workers)
         complete_short_answers(found, queries, limit, visibility, allow, params.threads, self._exactly)
@@ -401,5 +401,5 @@ class HnswIndex(Index):
 
 def _facts(config: schema.Hnsw, metric: str, rows: RowSource) -> dict[str, Any]:
     """What a sealed file says of the collection and its parameters."""
-    common = sealed_file.facts(HnswIndex.kind, metric, rows.arrays.vectors)
+    common = sealed_file.common_header(HnswIndex.kind, metric, rows.arrays.vectors)
     return {**common, "m": config.m, "ef_construction": config.ef_construction}

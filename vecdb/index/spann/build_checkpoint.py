@@ -118,8 +118,8 @@ def _load(path: Path, metric: int, row_count: int, live_rows: int, facts: dict[s
     sealed_file.check_header(path, header, facts)
     then = header["live_rows"]
     if not then <= _GROWTH_MAX * live_rows or not live_rows <= _GROWTH_MAX * then:
-        raise sealed_file.refuse(path, "header, live_rows", f"about {live_rows}", then)
+        raise sealed_file.corrupt_file_error(path, "header, live_rows", f"about {live_rows}", then)
     if header["row_count"] > row_count * _GROWTH_MAX:
-        raise sealed_file.refuse(path, "header, row_count", f"about {row_count}", header["row_count"])
+        raise sealed_file.corrupt_file_error(path, "header, row_count", f"about {row_count}", header["row_count"])
     coder, heads = list_directory.tree_of(metric, header, sections)
     return SavedTree(coder, heads, header["row_count"], header["uid"], path)

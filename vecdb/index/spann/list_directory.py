@@ -66,7 +66,7 @@ def read(path: Path, metric: int, wanted: dict[str, Any], *, writable: bool) -> 
     coder, heads = tree_of(metric, header, found)
     lengths, pages = sections["lengths"], sections["pages"]
     if len(lengths) != heads.count or len(pages) != heads.count:
-        raise sealed_file.refuse(
+        raise sealed_file.corrupt_file_error(
             path, "sections", f"{heads.count} lists", f"{len(lengths)} lengths, {len(pages)} pages"
         )
     file = ListFile.open(

@@ -35,7 +35,7 @@ from vecdb.index.clustering import partition
 from vecdb.index.clustering.assignment import comparisons_per_row
 from vecdb.index.clustering.cluster_tree import comparisons
 from vecdb.index.common import sealed_file, sq8_training
-from vecdb.index.common.batching import as_float32_queries, complete_short_answers, empty, map_query_slices
+from vecdb.index.common.batching import as_float32_queries, complete_short_answers, empty_result, map_query_slices
 from vecdb.index.common.progress import WeightedProgress
 from vecdb.index.common.thread_pool import ThreadPool
 from vecdb.index.contract import Index, IndexCorruption, Neighbors, Progress, RowSource, SealedFile
@@ -236,7 +236,7 @@ class SpannIndex(Index):
         search = ListSearch(self._context_of(view), self.config, limit, params.nprobe, visibility)
 
         def answers(queries: NDArray[np.float32]) -> Neighbors:
-            found = empty(len(queries), limit, WORK)
+            found = empty_result(len(queries), limit, WORK)
             if allow is None:
                 answer = search.answer
             else:
@@ -328,7 +328,7 @@ class SpannIndex(Index):
         state = list_directory.read(path, METRIC_CODES[metric], facts, writable=not mapped)
         # where the configuration does not say it, it was chosen by the budget of that time
         if config.replicas not in (None, state.replicas):
-            raise sealed_file.refuse(path, "header, replicas", config.replicas, state.replicas)
+            raise sealed_file.corrupt_file_error(path, "header, replicas", config.replicas, state.replicas)
         index = cls(config, metric, rows, path.parent, state)
         index.lists.load(index._hottest(index.lists.current(), config.memory_budget_bytes))
         return index
@@ -387,4 +387,4 @@ class SpannIndex(Index):
 
 def _facts(config: schema.Spann, metric: str, rows: RowSource) -> dict[str, Any]:
     """What the header of every file of the index says of its collection."""
-    return {**sealed_file.facts(SpannIndex.kind, metric, rows.arrays.vectors), "bits": config.bits}
+    return {**sealed_file.common_header(SpannIndex.kind, metric, rows.arrays.vectors), "bits": config.bits}

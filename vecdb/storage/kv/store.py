@@ -85,7 +85,7 @@ class Store:
                 lib_version=0,
             )
         except lmdb.Error as error:
-            raise translate(error, f"opening {self.path}") from error
+            raise store_error(error, f"opening {self.path}") from error
         self._open_databases()
         self.clear_dead_readers()
         spared = not self.read_only and self._durability != "none"
@@ -97,7 +97,7 @@ class Store:
             self.databases = _open_all(self._env, create=not self.read_only)
         except lmdb.Error as error:
             self._env.close()
-            raise translate(error, f"opening {self.path}") from error
+            raise store_error(error, f"opening {self.path}") from error
         self.catalog, self.state, self.blocks, self.ids, self.tombs, *others = self.databases.values()
         self.tenants, self.members, self.access, self.requests, self.journal = others
 
@@ -131,11 +131,11 @@ class Store:
             try:
                 txn: Txn = self._env.begin(buffers=True) if buffers else self._env.begin()
             except lmdb.Error as error:
-                raise translate(error, "beginning a read") from error
+                raise store_error(error, "beginning a read") from error
             try:
                 yield txn
             except lmdb.Error as error:
-                raise translate(error, f"reading {self.path}") from error
+                raise store_error(error, f"reading {self.path}") from error
             finally:
                 txn.abort()
 
@@ -239,7 +239,7 @@ class Store:
             finally:
                 made.close()
         except lmdb.Error as error:
-            raise translate(error, f"copying {self.path}") from error
+            raise store_error(error, f"copying {self.path}") from error
 
     def compact_file(self) -> bool:
         """Commit thread, between transactions: give the free pages of LMDB's file back to the file system.
@@ -309,7 +309,7 @@ class Store:
             try:
                 self._env.sync(True)
             except lmdb.Error as error:
-                raise translate(error, f"syncing {self.path}") from error
+                raise store_error(error, f"syncing {self.path}") from error
 
     def close(self) -> None:
         """Wait for reads that are under way, then unmap."""
@@ -360,7 +360,7 @@ def _last_page(head: bytes) -> int | None:
     return None if best is None else best[1]
 
 
-def translate(error: Exception, doing: str) -> Exception:
+def store_error(error: Exception, doing: str) -> Exception:
     if "already open in this process" in str(error):
         return Locked(f"{doing}: this process has it open already; use that Database, or close it first")
     if isinstance(error, (lmdb.CorruptedError, lmdb.InvalidError, lmdb.PageNotFoundError, lmdb.VersionMismatchError)):
