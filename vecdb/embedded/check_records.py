@@ -61,9 +61,7 @@ def check_records(txn: Txn, generation: Generation, state: catalog.CommittedStat
                 f"expected {int(block.row_crc[at]):08x}"
             )
         live = np.flatnonzero(~dead[rows])
-        problems += _check_ids(
-            store, txn, generation.prefix, block.first_row, live, id_keys(generation.prefix, block, live)
-        )
+        problems += _check_ids(store, txn, block.first_row, live, id_keys(generation.prefix, block, live))
         if len(problems) >= PROBLEMS_MAX:
             return problems
     entries = sum(1 for _ in _keys_under(store.ids, txn, generation.prefix))
@@ -179,9 +177,7 @@ def _check_rows_of(grants: AccessReader, number: int, wanted: NDArray[np.uint64]
     return [f"tenant {number} has {len(found)} rows, not those whose access lists name it"]
 
 
-def _check_ids(
-    store: Store, txn: Txn, prefix: bytes, first_row: int, live: NDArray[np.int64], expected: list[bytes]
-) -> list[str]:
+def _check_ids(store: Store, txn: Txn, first_row: int, live: NDArray[np.int64], expected: list[bytes]) -> list[str]:
     problems = []
     for at, key in zip(live.tolist(), expected, strict=True):
         raw = txn.get(key, db=store.ids)
