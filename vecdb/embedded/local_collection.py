@@ -11,6 +11,7 @@ Threads: any number of searches and writes at once. The index's structure is cha
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,7 +28,7 @@ from vecdb.index.common.progress import WeightedProgress
 from vecdb.maintenance.index_jobs import IndexMaintenance
 from vecdb.query.recall import evaluate
 from vecdb.query.searcher import Searcher
-from vecdb.query.width_tuning import learn_recall_curve, tune
+from vecdb.query.width_tuning import tune
 from vecdb.schema import CollectionConfig, IndexConfig, SearchParams
 from vecdb.state.collection_state import CollectionState
 from vecdb.storage.disk import filesystem
@@ -63,7 +64,7 @@ class LocalCollection:
         )
         self.searcher = Searcher(self.state)
         self.writes = WritePath(self.state, committer, self.searcher.is_searched)
-        self.jobs = IndexMaintenance(self.state, self.writes)
+        self.jobs = IndexMaintenance(self.state, self.writes, self.searcher)
         # the part of CollectionBackend that is one of these parts' as it is, without a call in between
         self.put, self.put_all = self.writes.put, self.writes.put_all
         self.update, self.delete = self.writes.update, self.writes.delete
@@ -110,6 +111,7 @@ class LocalCollection:
             "tail_rows": visibility.row_count - generation.index.indexed_rows,
             "sealed_rows": state.sealed.rows if state.sealed else 0,
             "tuned_ef": state.default_width,
+            "recall": _recall_facts(state),
             "bytes_ram": touched + generation.ids.memory_bytes() + int(index.get("bytes_ram", 0)),
             "bytes_disk": filesystem.disk_bytes(self.state.folder),
             **generation.tenants.stats(),
@@ -140,9 +142,7 @@ class LocalCollection:
         if snapshot.visibility.row_count >= limits.flat_rows_max or self.state.sealed_damaged:
             self.jobs.index_tail(thread_count, stages.part("index"), all_rows=True)
         self.jobs.grow_companion(thread_count, all_rows=True)
-        with self.jobs.rebuild_on_corruption():
-            snapshot = self.state.current()
-            self._patch(snapshot.generation.number, learn_recall_curve(snapshot, self.searcher.costs))
+        self.jobs.learn(thread_count)
         self.jobs.seal(thread_count)
         stages.report("learn", 1.0)
 
@@ -179,3 +179,12 @@ class LocalCollection:
     def check(self) -> list[str]:
         self.state.current()
         return check_collection(self.state, self.jobs.lock)
+
+
+def _recall_facts(state: catalog.CommittedState) -> dict[str, Any] | None:
+    """What maintenance measured last of searches that name no width; None before."""
+    check = state.recall_check
+    if check is None:
+        return None
+    at = datetime.fromtimestamp(check.at, UTC).isoformat(timespec="seconds")
+    return {"measured": round(check.recall, 4), "at": at, "limit": check.limit, "rows": check.rows}

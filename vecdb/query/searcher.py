@@ -23,6 +23,7 @@ from vecdb.errors import NotFound
 from vecdb.index.contract import HasCompanionGraph, Index, IndexCorruption, Neighbors
 from vecdb.index.row_set import RowSet
 from vecdb.query import mixture, planner
+from vecdb.query.asked_queries import AskedQueries
 from vecdb.query.cancellation import search_in_chunks
 from vecdb.schema import Metric, Record, SearchParams
 from vecdb.state import index_factory, record_reader
@@ -60,6 +61,7 @@ class Searcher:
 
     def __init__(self, state: CollectionState) -> None:
         self.costs = planner.COSTS
+        self.asked = AskedQueries(state.entry.dim)
         self.state = state
         self.entry = state.entry
         self.store = state.store
@@ -88,6 +90,8 @@ class Searcher:
         """
         started = time.perf_counter() if explain else 0.0
         self._searched_at = time.monotonic()
+        if not params.exact and self.asked.offer(queries):
+            self.state.wake_maintenance()
         while True:
             snapshot, prepared = self._prepared_search(limit, params, tenants)
             if stop is None or single:
@@ -156,6 +160,7 @@ class Searcher:
             "reason": plan.reason,
             "ef": plan.ef,
             "nprobe": plan.nprobe,
+            "recall_measured": None if snapshot.state.recall_check is None else snapshot.state.recall_check.recall,
             "index_state": self.state.index_state(snapshot),
             "indexed_rows": index.indexed_rows,
             "tail_rows": snapshot.visibility.row_count - index.indexed_rows,

@@ -52,6 +52,7 @@ from vecdb.storage.disk.row_file import RowArrays
 _BATCH_SHARE = 50  # a batch is at most 1/50 of the graph: its points do not see one another
 _BATCH_MIN = 16
 _QUERIES_PER_SLICE = 64
+_EF = 64  # beam width where nobody names one
 
 
 def batch_end(indexed: int, stop: int) -> int:
@@ -297,7 +298,7 @@ class HnswIndex(Index):
         bitmap = EVERY_ROW_BITMAP if allow is None else allow.bitmap(visibility.row_count)
         if view.arrays is not self._rows.arrays:
             view = view.replace(arrays=self._rows.arrays)
-        width = max(params.ef or self.config.ef, limit)
+        width = max(params.ef or self.config.ef or _EF, limit)
         rerank = max(limit + 10, 2 * limit, width // 4) if self.config.quantization is not None else width
         found = empty_result(len(queries), limit)
         answer = partial(self._answer, view, width, rerank, visibility, bitmap)
