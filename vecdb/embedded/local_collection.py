@@ -155,6 +155,7 @@ class LocalCollection:
         self.writes.require_writer()
         with filesystem.raising_vecdb_errors("indexing"):
             self.jobs.reindex(catalog.index_to_dict(index), threads(None), progress)
+            self.jobs.learn(threads(None))
             self.jobs.seal(threads(None))
 
     def vacuum(self, progress: Progress) -> None:

@@ -111,6 +111,5 @@ def _default_recall(
     state = msgspec.structs.replace(snapshot.state, **changes)
     changed = replace(snapshot, state=state, prepared=PlanCache())
     params = SearchParams(threads=threads)
-    return min(
-        float(sample.recall(search(changed, sample.queries, sample.limit, params)[0]).mean()) for sample in samples
-    )
+    found = [search(changed, one.queries, one.limit, params, may_ask=False)[0] for one in samples]
+    return min(float(one.recall(hits).mean()) for one, hits in zip(samples, found, strict=True))
