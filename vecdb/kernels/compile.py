@@ -23,4 +23,5 @@ part = partial(kernel, no_cpython_wrapper=True)
 # A small part called once a row: arrays passed by value are thirty words on the stack, so it is always inlined.
 inlined = partial(part, forceinline=True)
 # The same for what is chosen by the types of its arguments (numba.extending.overload).
-INLINED_OPTIONS = {**_OPTIONS, "no_cpython_wrapper": True, "forceinline": True}
+PART_OPTIONS = {**_OPTIONS, "no_cpython_wrapper": True}
+INLINED_OPTIONS = {**PART_OPTIONS, "forceinline": True}

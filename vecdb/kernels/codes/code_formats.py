@@ -19,7 +19,7 @@ from numba import types
 from numba.extending import overload
 
 from vecdb.kernels.codes import float_codes, sq8
-from vecdb.kernels.compile import INLINED_OPTIONS
+from vecdb.kernels.compile import INLINED_OPTIONS, PART_OPTIONS
 from vecdb.kernels.primitives.dot_products import dot_codes
 from vecdb.kernels.primitives.float_products import float_dot, square_distance
 from vecdb.kernels.primitives.topk import ordered_bits
@@ -44,12 +44,12 @@ def _code_distance(codes, bias, row, query8, query16, probe, blocks):
     return _sq8_distance if blocks.dtype == types.int64 else _float_distance
 
 
-@overload(encode_query, jit_options=INLINED_OPTIONS)
+@overload(encode_query, jit_options=PART_OPTIONS)
 def _encode_query(query, mean, scale, metric, bias_used, query8, query16, blocks):
     return _encode_sq8_query if blocks.dtype == types.int64 else _encode_float_query
 
 
-@overload(code_as_query, jit_options=INLINED_OPTIONS)
+@overload(code_as_query, jit_options=PART_OPTIONS)
 def _code_as_query(codes, bias, row, query8, query16, blocks):
     return _sq8_as_query if blocks.dtype == types.int64 else _float_as_query
 

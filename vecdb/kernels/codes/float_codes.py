@@ -5,7 +5,7 @@
 Under cosine x is the unit row; differences are taken in float64, so that what all rows have in common costs no digit.
 Distances are l2 under l2 and cosine (of unit rows, whose order is that of the angle) and the negative product under ip,
 where the center is 0. They are in units of the scale, which keeps squares of very large and very small data inside
-float32; no element counts as more than ELEMENT_MAX. A row of zeros, which has no direction, lies beyond all unit rows.
+float32; no element counts as more than ELEMENT_MAX.
 
 A probe is (SQUARES or PRODUCTS, 0): what `code_distance` computes. A query is the bytes of its float32 elements.
 """
@@ -23,7 +23,6 @@ from vecdb.kernels.primitives.float_bits import widen
 
 SQUARES, PRODUCTS = np.int32(0), np.int32(1)
 ELEMENT_MAX = 1e16  # of a code, so that the largest sum of squares, 8,192 * 4e32, is a float32
-_BEYOND_UNIT_ROWS = 3.0  # so far from the origin are zeros put: 2 from the nearest unit row, as far as any two are
 
 
 @part(fastmath=FAST)
@@ -48,8 +47,6 @@ def _write(vector, mean, scale, metric, code):
         code[j] = np.float32(min(max(x, -ELEMENT_MAX), ELEMENT_MAX))
     for j in range(len(vector), len(code)):
         code[j] = np.float32(0.0)
-    if factor == 0.0:
-        code[0] += np.float32(_BEYOND_UNIT_ROWS * step)
 
 
 @kernel()
