@@ -34,6 +34,8 @@ RECALL_MIN = 0.99  # of codes that are good enough
 SPOILED = 0.9  # links chosen by codes below this are not worth keeping
 MEASURE_GROWTH = 1.5  # codes are measured again when there are so many times as many rows
 TRAIN_GROWTH = 4.0  # and chosen anew, from the first format on
+DRIFT_GROWTH = 1.05  # the same where new rows are too long or too short for the scale
+_FLAT_STEPS, _FLAT_SHARE, _FLAT_SAMPLE = 16, 0.1, 1_024  # too short: over so many in 100 of so many use fewer steps
 _QUERIES = 64
 _NEAREST, _BY_CODE = 10, 20
 _BLOCK_ROWS = 2_048  # encoded, and compared with all queries, while they are in a cache
@@ -60,19 +62,31 @@ class Choice:
         return not self.kept and self.old_recall is not None and self.old_recall < SPOILED
 
 
-def is_due(quantiser: ScalarQuantizer, far: NDArray[np.int32], stop: int) -> bool:
-    """Whether codes of rows [0, stop) should be looked at again. far : rows beyond the codes' range."""
+def is_due(quantiser: ScalarQuantizer, far: NDArray[np.int32], stop: int, new_codes: NDArray[np.uint8]) -> bool:
+    """Whether codes of rows [0, stop) should be looked at again. far : rows beyond the codes' range.   new_codes :
+    uint8[any, width] of rows that came last.
+    """
     if quantiser.lossless:
         return False
     if _is_outgrown(quantiser, far, stop):
         return True
-    return quantiser.code_format != FLOAT32 and stop >= MEASURE_GROWTH * quantiser.measured_rows
+    if quantiser.code_format == FLOAT32:
+        return False  # there is no other to turn to
+    growth = stop / max(1, quantiser.measured_rows)
+    return growth >= MEASURE_GROWTH or (growth >= DRIFT_GROWTH and _are_flat(new_codes[:, : len(quantiser.mean)]))
 
 
 def _is_outgrown(quantiser: ScalarQuantizer, far: NDArray[np.int32], stop: int) -> bool:
     """Whether the quantizer was made from too few of the rows that there are now."""
-    grew = stop / quantiser.trained_rows
-    return grew >= TRAIN_GROWTH or (grew >= sq8_training.FAR_GROWTH and sq8_training.too_far(far, stop))
+    growth = stop / quantiser.trained_rows
+    return growth >= TRAIN_GROWTH or (growth >= DRIFT_GROWTH and sq8_training.too_far(far, stop))
+
+
+def _are_flat(codes: NDArray[np.uint8]) -> bool:
+    """Whether many 8-bit codes use so few of their steps that rows may have become too short for the scale."""
+    some = codes[evenly_spaced(len(codes), _FLAT_SAMPLE)] if len(codes) else codes
+    steps = some.max(axis=1, initial=0).astype(np.int32) - some.min(axis=1, initial=255)
+    return bool(len(some) and (steps < _FLAT_STEPS).mean() > _FLAT_SHARE)
 
 
 def choose(
