@@ -141,6 +141,9 @@ class LocalCollection:
         stages = WeightedProgress(progress, snapshot.visibility.row_count, costs)
         if snapshot.visibility.row_count >= limits.flat_rows_max or self.state.sealed_damaged:
             self.jobs.index_tail(thread_count, stages.part("index"), all_rows=True)
+            if self.state.snapshot.generation.index.is_spoiled:  # which came to light as it grew
+                self.jobs.rebuild(thread_count)
+                self.jobs.index_tail(thread_count, all_rows=True)
         self.jobs.grow_companion(thread_count, all_rows=True)
         self.jobs.learn(thread_count)
         self.jobs.seal(thread_count)

@@ -4,7 +4,8 @@
     upper   int32[room, stride]          layers 1..level(row) of a row from slot[row] on: up to m neighbours, then -1
     slot    int32[capacity]              -1 for rows on layer 0 only
     levels  int8[capacity]
-    codes   uint8[capacity, 64 * blocks]     bias  int32[capacity] or empty (sq8_training.needs_bias)
+    codes   uint8[capacity, 64 * blocks]     of the quantizer's format; bias  int32[capacity] or empty
+                                         (code_choice.needs_bias)
     far     int32[any]                   rows whose codes say little (kernels/codes/sq8.py); replaced when it grows
 
 Node number == row number. Memory is reserved with room and costs nothing until touched; when room is used up larger
@@ -22,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.index.common.memory import reserve
-from vecdb.index.common.quantizer import ScalarQuantizer, block_count
+from vecdb.index.common.quantizer import ScalarQuantizer, block_count, kernel_blocks
 from vecdb.kernels.array_table import ArrayTable
 from vecdb.kernels.primitives import checksums
 from vecdb.kernels.primitives.distance import L2
@@ -79,11 +80,11 @@ class Graph:
         self.far = far
 
     @staticmethod
-    def reserve(capacity: int, blocks: int, m: int, biased: bool, quantiser: ScalarQuantizer) -> Graph:
+    def reserve(capacity: int, m: int, biased: bool, quantiser: ScalarQuantizer) -> Graph:
         capacity = max(capacity, _CAPACITY_MIN)
         return Graph(
             quantiser,
-            reserve((capacity, 64 * blocks), np.uint8),
+            reserve((capacity, quantiser.width), np.uint8),
             reserve(capacity if biased else 0, np.int32),
             reserve((capacity, line_up(2 * m)), np.int32),
             reserve((upper_room(capacity, m), line_up(m)), np.int32),
@@ -94,6 +95,17 @@ class Graph:
     def replace(self, **arrays: Any) -> Graph:
         """A copy with some arrays exchanged."""
         return Graph(**{name: arrays.get(name, getattr(self, name)) for name in self.__slots__})
+
+    def with_codes(self, quantiser: ScalarQuantizer, biased: bool) -> Graph:
+        """The same links with room for codes of another quantizer."""
+        capacity = len(self.codes)
+        codes, bias = reserve((capacity, quantiser.width), np.uint8), reserve(capacity if biased else 0, np.int32)
+        return self.replace(quantiser=quantiser, codes=codes, bias=bias, far=_NO_ROWS)
+
+    @property
+    def blocks(self) -> tuple[Any, ...]:
+        """Of the codes, as kernels take them (kernels/codes/code_formats.py)."""
+        return kernel_blocks(self.codes.shape[1], self.quantiser.code_format)
 
     def arrays(self) -> GraphArrays:
         """As kernels take it."""

@@ -15,7 +15,7 @@ import numpy as np
 from numba import int8, uint64
 
 from vecdb.kernels.array_table import layout_of
-from vecdb.kernels.codes.sq8 import code_as_query
+from vecdb.kernels.codes.code_formats import code_as_query, code_distance
 from vecdb.kernels.compile import inlined, kernel, part
 from vecdb.kernels.primitives.prefetch import prefetch_code
 from vecdb.kernels.primitives.topk import ROW_OF_KEY, insert
@@ -24,7 +24,6 @@ from vecdb.kernels.search.beam_search import (
     BeamQuery,
     GraphArrays,
     clear_visited,
-    code_distance,
     descend,
     pool_entry,
     row_of_entry,
@@ -48,12 +47,9 @@ def link_row(slot, layer, row):
 
 
 @part()
-def load_row(graph, row, query8, query16):
+def load_row(graph, row, query8, query16, blocks):
     """Take a stored row as the query, a BeamQuery whose distances between rows are symmetric. Returns its probe."""
-    constant = code_as_query(graph.codes, row, query8, query16)
-    if len(graph.bias):
-        constant += graph.bias[row]
-    return constant, np.int32(0)
+    return code_as_query(graph.codes, graph.bias, row, query8, query16, blocks)
 
 
 @part()
@@ -71,7 +67,7 @@ def select_neighbours(graph, entries, size, most, kept, query8, query16, blocks)
         own = np.int32(entries[i] >> 32)
         good = True
         if count:
-            probe = load_row(graph, row, query8, query16)
+            probe = load_row(graph, row, query8, query16, blocks)
             for j in range(count):
                 if code_distance(graph.codes, graph.bias, kept[j], query8, query16, probe, blocks) < own:
                     good = False
@@ -97,8 +93,8 @@ def insert_points(first, stop, width, most_low, most_high, entry, level, strict,
 
     width : beam width, ef_construction.   most_low, most_high : neighbours chosen for a new point on layer 0 and above.
     entry, level : of the frozen graph.   strict : deleted rows are passed through but do not count towards the width.
-    graph_table : of a BuiltGraph, `levels` filled.   scratch_table : of a GraphScratch.   blocks : as long as a code
-    has 64-byte blocks.   The rows' own link rows are written; nobody links to them yet. Returns distances computed.
+    graph_table : of a BuiltGraph, `levels` filled.   scratch_table : of a GraphScratch.   blocks : of the codes
+    (code_formats.py).   The rows' own link rows are written; nobody links to them yet. Returns distances computed.
     """
     graph, levels, deleted = layout_of(graph_table, BuiltGraph)
     scratch, _, kept, query8, query16 = layout_of(scratch_table, GraphScratch)
@@ -106,13 +102,13 @@ def insert_points(first, stop, width, most_low, most_high, entry, level, strict,
     living = VisibleRows(EVERY_ROW, EVERY_COMMIT, deleted, deleted[:0])
     work = 0
     for point in range(first, stop):
-        query = BeamQuery(query8, query16, load_row(graph, point, query8, query16))
+        query = BeamQuery(query8, query16, load_row(graph, point, query8, query16, blocks))
         top = min(np.int64(levels[point]), np.int64(level))
         start, count = descend(graph, entry, level, top, query, blocks)
         work += count
         for layer in range(top, -1, -1):
             if layer < top:  # `select_neighbours` used the buffers
-                query = BeamQuery(query8, query16, load_row(graph, point, query8, query16))
+                query = BeamQuery(query8, query16, load_row(graph, point, query8, query16, blocks))
             size, count, used = search_layer(graph, layer, start, query, width, strict, living, scratch, blocks)
             clear_visited(scratch, used)
             work += count
@@ -174,7 +170,7 @@ def add_reverse_links(edges, starts, first, stop, most, layer, graph_table, scra
             continue
         for j in range(held):
             prefetch_code(graph.codes, own[j], blocks)
-        probe = load_row(graph, target, query8, query16)
+        probe = load_row(graph, target, query8, query16, blocks)
         size = 0
         for j in range(held + end - begin):
             row = np.int64(own[j]) if j < held else edges[begin + j - held] & ROW_OF_KEY

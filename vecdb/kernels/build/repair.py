@@ -12,6 +12,7 @@ import numpy as np
 
 from vecdb.kernels.array_table import layout_of
 from vecdb.kernels.build.insertion import BuiltGraph, link_row, load_row, select_neighbours, write_links
+from vecdb.kernels.codes.code_formats import code_distance
 from vecdb.kernels.compile import kernel, part
 from vecdb.kernels.primitives.topk import sort_keys
 from vecdb.kernels.primitives.visibility import EVERY_COMMIT, EVERY_ROW, VisibleRows
@@ -19,7 +20,6 @@ from vecdb.kernels.search.beam_search import (
     BeamQuery,
     BeamScratch,
     clear_visited,
-    code_distance,
     descend,
     pool_entry,
     row_of_entry,
@@ -98,7 +98,7 @@ def repair_neighbourhoods(first, stop, layer, dead, most, candidates, graph_tabl
         if not touched:
             continue
         changed += 1
-        query = BeamQuery(query8, query16, load_row(graph, point, query8, query16))
+        query = BeamQuery(query8, query16, load_row(graph, point, query8, query16, blocks))
         size = _live_around(point, layer, dead, graph, scratch, query, blocks)
         sort_keys(pool, size)
         count = select_neighbours(graph, pool, np.int64(size), most, kept, query8, query16, blocks)
@@ -152,7 +152,7 @@ def _attach(row, host, parent, most, graph, query8, query16, blocks):
         if own[j] < 0:
             own[j] = row
             return True
-    probe = load_row(graph, host, query8, query16)
+    probe = load_row(graph, host, query8, query16, blocks)
     worst = -1
     far = np.int32(0)
     for j in range(most):
@@ -190,7 +190,7 @@ def connect_unreachable(n, dead, entry, level, width, most, parent, queue, graph
         if parent[row] >= 0 or _bit(dead, row):
             continue
         lost += 1
-        query = BeamQuery(query8, query16, load_row(graph, row, query8, query16))
+        query = BeamQuery(query8, query16, load_row(graph, row, query8, query16, blocks))
         start, _ = descend(graph, entry, level, np.int64(0), query, blocks)
         if parent[start] < 0:
             start = np.int64(entry)
