@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from vecdb import limits, schema
 from vecdb.index.clustering.partition import Partition
-from vecdb.index.common import code_choice, sealed_file
+from vecdb.index.common import code_choice, sealed_file, sq8_training
 from vecdb.index.common.batching import (
     as_float32_queries,
     complete_short_answers,
@@ -43,7 +43,7 @@ from vecdb.index.hnsw.graph import Graph, GraphView, levels_of, upper_room
 from vecdb.index.hnsw.scratch import ScratchPool
 from vecdb.index.hnsw.state import HnswState, renumbered
 from vecdb.index.row_set import EVERY_ROW_BITMAP, RowSet
-from vecdb.kernels.primitives.distance import METRIC_CODES
+from vecdb.kernels.primitives.distance import IP, METRIC_CODES
 from vecdb.kernels.primitives.visibility import deleted_by
 from vecdb.kernels.search import graph_search
 from vecdb.schema import SearchParams, Visibility
@@ -197,7 +197,9 @@ class HnswIndex(Index):
         arrays = self._rows.arrays
         rows = max(stop, self._published)
         biased = code_choice.needs_bias(quantiser, arrays, self._metric, rows)
-        graph = Graph.reserve(arrays.capacity, self.config.m, biased, quantiser)
+        # among rows of one length what is near by l2 is near by inner product
+        mixed = self._metric == IP and sq8_training.needs_bias(arrays, IP, rows)
+        graph = Graph.reserve(arrays.capacity, self.config.m, biased, quantiser, 2 * self.config.m if mixed else 0)
         with self._lock:
             self._view = GraphView(graph, arrays, self._metric, 0, -1, 0)
             self._encode(max(stop, self._published))

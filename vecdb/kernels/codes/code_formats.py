@@ -35,8 +35,10 @@ def encode_query(query, mean, scale, metric, bias_used, query8, query16, blocks)
     """
 
 
-def code_as_query(codes, bias, row, query8, query16, blocks):
-    """Take a stored row as the query, by l2 wherever rows are compared by it. Returns its probe."""
+def code_as_query(codes, bias, row, by_product, query8, query16, blocks):
+    """Take a stored row as the query: of distances by inner product (the caller compares with an empty bias), else by
+    l2 wherever rows are compared by it. Returns its probe.
+    """
 
 
 @overload(code_distance, jit_options=INLINED_OPTIONS)
@@ -50,7 +52,7 @@ def _encode_query(query, mean, scale, metric, bias_used, query8, query16, blocks
 
 
 @overload(code_as_query, jit_options=PART_OPTIONS)
-def _code_as_query(codes, bias, row, query8, query16, blocks):
+def _code_as_query(codes, bias, row, by_product, query8, query16, blocks):
     return _sq8_as_query if blocks.dtype == types.int64 else _float_as_query
 
 
@@ -75,12 +77,12 @@ def _encode_float_query(query, mean, scale, metric, bias_used, query8, query16, 
     return float_codes.encode_query(query, mean, scale, metric, query8)
 
 
-def _sq8_as_query(codes, bias, row, query8, query16, blocks):
+def _sq8_as_query(codes, bias, row, by_product, query8, query16, blocks):
     constant = sq8.code_as_query(codes, row, query8, query16)
     if len(bias):
         constant += bias[row]
     return constant, np.int32(0)
 
 
-def _float_as_query(codes, bias, row, query8, query16, blocks):
-    return float_codes.code_as_query(codes, row, query8)
+def _float_as_query(codes, bias, row, by_product, query8, query16, blocks):
+    return float_codes.code_as_query(codes, row, by_product, query8)
