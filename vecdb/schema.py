@@ -140,9 +140,10 @@ class Visibility:
 
 @dataclass(slots=True)
 class Record:
-    """A record as `get` and `iter` return it. tenants : names of all that may see it, in order."""
+    """A record as `get` and `iter` return it. tenants : names of all that may see it, in order. owner : whose it is."""
 
     id: Id
     fields: dict[str, Any] = field(default_factory=dict)
     tenants: list[str] = field(default_factory=list)
     vector: Any = None  # ndarray[dim] of the collection's dtype, or None when not asked for
+    owner: str = ""
