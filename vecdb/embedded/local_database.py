@@ -23,7 +23,7 @@ from vecdb.commit.committer import Committer
 from vecdb.embedded.backup import write_backup
 from vecdb.embedded.check import check_database
 from vecdb.embedded.create_drop import CreateCollection, DropCollection
-from vecdb.embedded.directory import lock_as_reader, prepare_directory
+from vecdb.embedded.directory import check_folders, lock_as_reader, prepare_directory
 from vecdb.embedded.local_collection import LocalCollection
 from vecdb.errors import NotFound, Unavailable
 from vecdb.maintenance.garbage import collect_garbage
@@ -72,6 +72,7 @@ class LocalDatabase(Generic[C]):
             if read_only and not filesystem.exists(path / manifest.NAME):
                 raise NotFound(f"no database at {path}; open it without read_only=True to create one")
             self.manifest = manifest.read(path, LMDB_FORMAT, upgrading=upgrading)
+            check_folders(path)
             if read_only:
                 self._lock_fd = lock_as_reader(path)
             self.store = Store(path / "lmdb", read_only=read_only, durability=durability, map_bytes=map_bytes)
@@ -248,7 +249,7 @@ class LocalDatabase(Generic[C]):
 
     def _unlock(self) -> None:
         if self._lock_fd is not None:
-            filesystem.close(self._lock_fd)
+            filesystem.unlock(self._lock_fd)
             self._lock_fd = None
 
 

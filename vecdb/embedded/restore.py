@@ -13,6 +13,8 @@ from vecdb.errors import AlreadyExists, Corruption, InvalidArgument, NotFound, U
 from vecdb.storage.disk import filesystem
 from vecdb.storage.kv.store import READERS
 
+_LIST_BYTES_MAX = 64 << 20  # of the list of checksums
+
 
 def restore(source: Any, target: Any) -> None:
     """Put the backup `source` back as the new database directory `target`.
@@ -58,7 +60,7 @@ def _restore(backup: Path, database: Path) -> None:
 def _read_checksums(folder: Path) -> dict[str, tuple[int, str]]:
     path = folder / CHECKSUMS
     try:
-        raw = msgspec.json.decode(filesystem.read_bytes(path), type=dict[str, Any])
+        raw = msgspec.json.decode(filesystem.read_bytes(path, _LIST_BYTES_MAX), type=dict[str, Any])
         version = msgspec.convert(raw["format"], int)
         sums = msgspec.convert(raw["files"], dict[str, tuple[int, str]])
     except (msgspec.MsgspecError, KeyError, UnicodeDecodeError) as error:
