@@ -151,6 +151,8 @@ class HnswIndex(Index):
         self._prepare(stop)
         while self.indexed_rows < stop:
             self._add_batch(batch_end(self.indexed_rows, stop), threads)
+            if progress is not None:
+                progress(self.indexed_rows, stop)
 
     def _prepare(self, stop: int) -> None:
         """Train, or train again, and make sure that rows below `stop` have codes and room."""

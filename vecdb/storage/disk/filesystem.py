@@ -18,6 +18,7 @@ import errno
 import fcntl
 import mmap
 import os
+import resource
 import shutil
 import stat
 from collections.abc import Iterable, Iterator
@@ -102,7 +103,7 @@ def _open_own(path: Path, flags: int) -> int:
     """Open a regular file of a database. Raises Corruption where a link, a folder, a pipe or a device has its name:
     whoever put it there would have us write elsewhere, or wait for ever.
     """
-    mode = _mode_inside(path.parent) & 0o666 if flags & os.O_CREAT else 0
+    mode = file_mode_inside(path.parent) if flags & os.O_CREAT else 0
     try:
         # without waiting: opening a pipe waits for its other end
         fd = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, mode)
@@ -129,6 +130,11 @@ def _mode_inside(folder: Path) -> int:
         return _OWNER_ONLY
 
 
+def file_mode_inside(folder: Path) -> int:
+    """Permissions of a file made inside `folder`."""
+    return _mode_inside(folder) & 0o666
+
+
 def kind_of(path: Path) -> str:
     """What has that name: file, folder, link, pipe, device, socket or nothing. A link is not followed."""
     try:
@@ -145,11 +151,43 @@ def kind_of(path: Path) -> str:
     return kinds.get(stat.S_IFMT(mode), "device")
 
 
+def identity(path: Path) -> tuple[int, int]:
+    """Device and inode: the same for every name of one file or folder."""
+    found = os.stat(path)
+    return found.st_dev, found.st_ino
+
+
+def identity_of(fd: int) -> tuple[int, int]:
+    """The same of an open file."""
+    found = os.fstat(fd)
+    return found.st_dev, found.st_ino
+
+
+def is_my_folder(path: Path) -> bool:
+    """Whether `path` is a folder, and no link to one, that belongs to the user of this process."""
+    try:
+        found = os.lstat(path)
+    except FileNotFoundError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
+
+
+def remove_empty_dir(path: Path) -> None:
+    os.rmdir(path)
+
+
 def require_folder(path: Path) -> None:
     """Raise Corruption unless `path` is a folder, and no link to one."""
+    if kind_of(path) == "nothing":
+        raise Corruption(f"the folder {path} is missing; restore the database from a backup")
+    refuse_other_than_folder(path)
+
+
+def refuse_other_than_folder(path: Path) -> None:
+    """Raise Corruption where something else has this name, such as a link to a folder elsewhere."""
     kind = kind_of(path)
-    if kind != "folder":
-        raise Corruption(f"{path} is {'missing' if kind == 'nothing' else f'a {kind}'}, and must be a folder")
+    if kind not in ("folder", "nothing"):
+        raise Corruption(f"{path} is a {kind}, and must be a folder: remove it, or restore the database")
 
 
 def close(fd: int) -> None:
@@ -462,6 +500,12 @@ def walk_files(path: Path) -> Iterator[Path]:
         folders.sort()
         for name in sorted(names):
             yield Path(folder) / name
+
+
+def open_files_max(wanted: int) -> int:
+    """How many of something that needs a descriptor now and then may be kept: at most `wanted`."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return wanted if soft == resource.RLIM_INFINITY else max(1, min(wanted, soft // 4))
 
 
 def disk_bytes(path: Path) -> int:
