@@ -5,6 +5,7 @@ file elsewhere, and no call waits for it for ever.
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import vecdb
+from vecdb import limits
 from vecdb.embedded.open import open_database
 from vecdb.errors import Corruption, InvalidArgument, Locked, Unavailable, VecdbError
 
@@ -30,7 +32,10 @@ def works(path: Path | str) -> None:
 def mounted(tmp_path: Path) -> Iterator[Path]:
     place = tmp_path / "volume"
     place.mkdir()
-    if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", place], check=False).returncode:
+    if (
+        os.geteuid()
+        or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", place], check=False).returncode
+    ):
         pytest.skip("mounting is not allowed here")
     yield place
     subprocess.run(["umount", place], check=True)
@@ -95,7 +100,8 @@ def test_the_working_directory_stays_where_it_is(tmp_path: Path, monkeypatch: py
 CHILD = """
 import os, sys, vecdb
 from vecdb.embedded.open import open_database
-with open_database(":memory:") as warm: pass
+with open_database(":memory:") as warm:  # what it imports must be imported while it may be read
+    warm.create_collection("docs", 2).upsert([1], [[1, 2]])
 os.setgid(65534); os.setuid(65534)
 with open_database(sys.argv[1], maintenance=False) as db:
     db.create_collection("docs", 2).upsert([1], [[1, 2]])
@@ -136,7 +142,7 @@ def test_nobody_else_may_read_a_database(tmp_path: Path, there: bool) -> None:
     try:
         with open_database(path, maintenance=False) as db:
             docs = db.create_collection("docs", 2, "l2", vecdb.Hnsw())
-            docs.upsert(range(5_000), [[1, n] for n in range(5_000)])
+            docs.upsert(range(500), [[1, n] for n in range(500)])
             docs.optimize()
             docs.vacuum()
             db.backup(tmp_path / "backup")
@@ -179,13 +185,25 @@ KINDS: dict[str, Callable[[Path], None]] = {
 }
 
 
-def prepared(base: Path, place: str, kind: str) -> tuple[Path, Path]:
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database with a sealed index, to be copied."""
+    path = tmp_path_factory.mktemp("whole") / "db"
+    old, limits.flat_rows_max = limits.flat_rows_max, 10
+    try:
+        with open_database(path, maintenance=False) as db:
+            docs = db.create_collection("docs", 2, "l2", vecdb.Hnsw())
+            docs.upsert(range(50), [[1, n] for n in range(50)])
+            docs.optimize()
+    finally:
+        limits.flat_rows_max = old
+    return path
+
+
+def prepared(whole: Path, base: Path, place: str, kind: str) -> tuple[Path, Path]:
     """A database in which something else lies at `place`, and a file outside to which links lead."""
     path = base / "db"
-    with open_database(path, maintenance=False) as db:
-        docs = db.create_collection("docs", 2, "l2", vecdb.Hnsw())
-        docs.upsert(range(5_000), [[1, n] for n in range(5_000)])
-        docs.optimize()
+    shutil.copytree(whole, path)
     sealed = next(file.name for file in (path / "collections" / "00000001").iterdir() if file.name.startswith("hnsw"))
     at = path / place.replace("SEALED", sealed)
     victim = base / "victim"
@@ -200,15 +218,15 @@ def prepared(base: Path, place: str, kind: str) -> tuple[Path, Path]:
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_a_database_that_holds_other_things_than_files_harms_nobody(tmp_path: Path, place: str) -> None:
+def test_a_database_that_holds_other_things_than_files_harms_nobody(whole: Path, tmp_path: Path, place: str) -> None:
     for n, kind in enumerate(KINDS):
         base = tmp_path / str(n)
         base.mkdir()
-        path, victim = prepared(base, place, kind)
+        path, victim = prepared(whole, base, place, kind)
         for read_only in (True, False):
             try:
                 with open_database(path, read_only=read_only, maintenance=False) as db:
-                    assert db["docs"].count() == 5_000
+                    assert db["docs"].count() == 50
             except Corruption as error:
                 assert str(path) in str(error) or "docs" in str(error)
             else:

@@ -216,7 +216,8 @@ if pid:
     os.waitpid(pid, 0)
     for n in range(300):
         docs.delete([n]) if n < 50 else docs.upsert([n], [[1, n]])
-    print([record.id for batch in iterator for record in batch] == list(range(2, 50)), db.check(), db._backend.store.info()["readers"] > 0)
+    seen = [record.id for batch in iterator for record in batch]
+    print(seen == list(range(2, 50)), db.check(), db._backend.store.info()["readers"] > 0)
 """  # the child ends as an interpreter does, which frees all that it inherited
 
 
@@ -247,7 +248,7 @@ def test_a_removed_directory_acknowledges_nothing(path: Path, name: str, anew: b
         if anew:
             with open_database(path, maintenance=False) as new:
                 new.create_collection("docs", 2, "l2")
-        with pytest.raises(Unavailable, match="removed|went away|No such file"):
+        with pytest.raises(Unavailable, match=r"removed|went away|No such file"):
             WRITES[name](db, docs)
     if anew:
         with open_database(path, maintenance=False) as new:
@@ -300,9 +301,7 @@ def test_ten_thousand_collections_under_256_descriptors(tmp_path: Path) -> None:
     assert told.stdout == "all\n", told.stderr[-2000:]
 
 
-def test_a_collection_that_gave_way_is_the_same_when_it_comes_back(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_collection_that_gave_way_is_the_same_when_it_comes_back(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vecdb.limits, "collections_open_max", 2)
     exact = vecdb.SearchParams(exact=True)
     vectors = np.random.default_rng(0).normal(size=(5_000, 8)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Goal: closing a database waits for no whole build, and Ctrl-C ends one: what was given up leaves everything as it was."""
+"""Goal: closing a database waits for no whole build, and Ctrl-C ends one: what was given up leaves all as it was."""
 
 from __future__ import annotations
 

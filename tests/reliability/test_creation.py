@@ -23,14 +23,18 @@ STEPS_MIN = 20  # fewer would mean that the steps are not seen
 
 @contextmanager
 def opening(server: ForkServer, folder: Path, path: Path, at: int) -> Iterator[tuple[Child, Path, Path]]:
-    """A child that opens `path` and stands still at its step `at`: (child, where it says so, where it is told to go)."""
+    """A child that opens `path` and stands still at its step `at`: (child, where it says so, where it is told on)."""
     reached, go = folder / "reached", folder / "go"
     for fifo in (reached, go):
         os.mkfifo(fifo)
     try:
-        yield server.fork(
-            "stalled_open", path=str(path), at=at, reached=str(reached), go=str(go), result=str(folder / "result")
-        ), reached, go
+        yield (
+            server.fork(
+                "stalled_open", path=str(path), at=at, reached=str(reached), go=str(go), result=str(folder / "result")
+            ),
+            reached,
+            go,
+        )
     finally:
         for file in (reached, go, folder / "result"):
             file.unlink(missing_ok=True)

@@ -93,7 +93,9 @@ def _create(path: Path, *, durable: bool) -> None:
     """Under the lock: make all that a database has, and last its manifest."""
     there = [name for name in filesystem.list_dir(path) if name in _MADE]
     if there and not filesystem.exists(path / NEW):
-        raise Corruption(f"{path / manifest.NAME} is missing, {there[0]!r} is there; restore the database from a backup")
+        raise Corruption(
+            f"{path / manifest.NAME} is missing, {there[0]!r} is there; restore the database from a backup"
+        )
     filesystem.touch(path / NEW)
     if durable:
         filesystem.sync_dir(path)  # before anything that could be taken for a database without its manifest

@@ -55,7 +55,7 @@ def open_database(
     if str(path) == ":memory:":
         if read_only:
             raise InvalidArgument("':memory:' is always new, so read_only=True would open nothing; leave it out")
-        temporary = TemporaryFolder()
+        temporary = TemporaryFolder.for_database()
         return _handle_of(
             LocalDatabase(temporary.database, Collection, durability="none", temporary=temporary, **options)
         )

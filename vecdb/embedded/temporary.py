@@ -1,8 +1,10 @@
-"""Folders of databases in ":memory:": each goes when its database is closed, or when the next one is opened after the
-process that had it was killed.
+"""Folders that are only for a while: databases in ":memory:", backups and restores that are not finished.
 
-TMPDIR/vecdb-memory-<random>/   IN_USE   flock by the process whose database it is
-                                db/      the database
+BASE/<prefix><random>/   IN_USE   flock by the process whose folder it is
+                         ...      what is made there
+
+A folder that nobody holds was left by a process that died; the next who makes one of that prefix removes it. Folders
+without IN_USE are somebody else's.
 """
 
 from __future__ import annotations
@@ -12,17 +14,19 @@ from pathlib import Path
 
 from vecdb.storage.disk import filesystem
 
-_PREFIX, _IN_USE = "vecdb-memory-", "IN_USE"
+_IN_USE = "IN_USE"
 
 
 class TemporaryFolder:
-    """A folder that is gone after `remove`. lock_fd : says that it is in use; whoever holds it passes it to `remove`."""
+    """A folder of this process, its owner's alone, until `remove` or `become`.
 
-    def __init__(self) -> None:
-        base = Path(tempfile.gettempdir())
-        _remove_those_of_killed_processes(base)
+    lock_fd : says that it is in use.
+    """
+
+    def __init__(self, base: Path, prefix: str) -> None:
+        _remove_those_of_killed_processes(base, prefix)
         while True:
-            self.path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=base))
+            self.path = Path(tempfile.mkdtemp(prefix=prefix, dir=base))
             try:
                 filesystem.touch(self.path / _IN_USE)
                 lock_fd = filesystem.lock_alone(self.path / _IN_USE)
@@ -32,6 +36,11 @@ class TemporaryFolder:
                 self.lock_fd = lock_fd
                 return
 
+    @staticmethod
+    def for_database() -> TemporaryFolder:
+        """That of a database in ":memory:", which lies in `database`."""
+        return TemporaryFolder(Path(tempfile.gettempdir()), "vecdb-memory-")
+
     @property
     def database(self) -> Path:
         return self.path / "db"
@@ -39,21 +48,21 @@ class TemporaryFolder:
     def remove(self) -> None:
         filesystem.remove_tree(self.path)
 
+    def become(self, target: Path) -> None:
+        """Take the name `target`, durably. Raises OSError where it is taken."""
+        filesystem.remove(self.path / _IN_USE)
+        filesystem.rename(self.path, target)
+        filesystem.sync_parent(target)
 
-def _remove_those_of_killed_processes(base: Path) -> None:
-    """A folder that nobody holds was left by a process that died; one that is empty, perhaps by one that was just
-    making it, which then makes another.
-    """
+
+def _remove_those_of_killed_processes(base: Path, prefix: str) -> None:
     for name in filesystem.list_dir(base):
         folder = base / name
-        if not name.startswith(_PREFIX) or not filesystem.is_my_folder(folder):
+        if not name.startswith(prefix) or not filesystem.is_my_folder(folder):
             continue
         try:
-            if not filesystem.list_dir(folder):
-                filesystem.remove_empty_dir(folder)
-                continue
             lock_fd = filesystem.lock_alone(folder / _IN_USE)
-        except OSError:
+        except Exception:  # none, or a link: it is none of ours
             continue
         if lock_fd is not None:
             filesystem.remove_tree(folder)

@@ -2,8 +2,9 @@
 
     queries -> chunk -> stop? -> chunk -> stop? -> ... -> the chunks' results joined
 
-A kernel call cannot be interrupted, so a chunk is how long a cancelled search goes on. A caller without `stop` can still
-press Ctrl-C: chunks are longer then, so that a batch costs no more than in one piece, and it ends with one of them.
+A kernel call cannot be interrupted, so a chunk is how long a cancelled search goes on. A caller without `stop` can
+still press Ctrl-C: chunks are longer then, so that a batch costs no more than in one piece, and it ends with one of
+them.
 """
 
 from __future__ import annotations
@@ -71,5 +72,6 @@ def _joined(parts: list[Neighbors]) -> Neighbors:
         np.concatenate([part.rows for part in parts]),
         np.concatenate([part.distances for part in parts]),
         np.concatenate([part.counts for part in parts]),
-        np.sum([part.work for part in parts], axis=0),
+        # where the index turned out to be damaged the rest was scanned, whose counters are others
+        np.sum([part.work for part in parts if len(part.work) == len(parts[-1].work)], axis=0),
     )

@@ -441,23 +441,23 @@ def exists(path: Path) -> bool:
 
 def make_dir(path: Path) -> bool:
     """Make a folder where there is none, and those above it. Returns whether it was made."""
-    if path.is_dir():
-        return False
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        path.mkdir(_mode_inside(path.parent))
-    except FileExistsError:
-        if not path.is_dir():
-            raise
-        return False
-    return True
+    return _make_dir(path, None)
 
 
 def make_private_dir(path: Path) -> bool:
     """The same, for a folder that begins a database: its owner's alone."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    return _make_dir(path, _OWNER_ONLY)
+
+
+def _make_dir(path: Path, mode: int | None) -> bool:
+    if path.is_dir():
+        return False
+    if not path.parent.is_dir():
+        if path.parent.exists():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path.parent))
+        _make_dir(path.parent, None)
     try:
-        path.mkdir(_OWNER_ONLY)
+        path.mkdir(_mode_inside(path.parent) if mode is None else mode)
     except FileExistsError:
         if not path.is_dir():
             raise
@@ -528,6 +528,12 @@ def copy_range(source: int, target: int, length: int) -> None:
             raise OSError(errno.EIO, f"source ended at byte {offset}, expected {length}")
         pwrite(target, part, offset)
         offset += len(part)
+
+
+def free_bytes(path: Path) -> int:
+    """Room that is left for this user on the disk of `path`, which exists."""
+    found = os.statvfs(path)
+    return found.f_bavail * found.f_frsize
 
 
 def is_full(error: OSError) -> bool:

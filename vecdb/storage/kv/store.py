@@ -131,7 +131,7 @@ class Store:
         self.tenants, self.members, self.access, self.requests, self.journal = others
 
     def join(self, *, read_only: bool, durability: str) -> None:
-        """Another user of this process shares the environment. Raises Unavailable where it cannot have what it needs."""
+        """Another user of this process shares the environment. Raises Unavailable where it cannot get what it wants."""
         if not read_only and not self.writable:
             raise Unavailable(f"{self.path} may not be written by this process")
         if _DURABILITIES.index(durability) <= _DURABILITIES.index(self._durability):
