@@ -10,6 +10,8 @@ Threads: any number of searches and writes at once. The index's structure is cha
 
 from __future__ import annotations
 
+import sys
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +26,7 @@ from vecdb.commit.committer import Committer
 from vecdb.commit.state_requests import PatchState
 from vecdb.commit.write_path import WritePath
 from vecdb.embedded.check import check_collection
+from vecdb.embedded.open_here import Usable
 from vecdb.index.common.progress import WeightedProgress
 from vecdb.maintenance.index_jobs import IndexMaintenance
 from vecdb.query.recall import evaluate
@@ -48,8 +51,9 @@ class LocalCollection:
         committer: Committer | None,
         *,
         durable: bool,
-        check_usable: Callable[[], None],
+        usable: Usable,
         wake_maintenance: Callable[[], None],
+        job_lock: threading.RLock,
         memory_budget_bytes: int | None = None,
     ) -> None:
         self.state = CollectionState(
@@ -58,13 +62,14 @@ class LocalCollection:
             entry,
             writable=committer is not None,
             durable=durable,
-            check_usable=check_usable,
+            check_usable=usable,
             wake_maintenance=wake_maintenance,
             memory_budget_bytes=memory_budget_bytes,
         )
         self.searcher = Searcher(self.state)
         self.writes = WritePath(self.state, committer, self.searcher.is_searched)
         self.jobs = IndexMaintenance(self.state, self.writes, self.searcher)
+        self.jobs.lock, self.jobs.is_ending = job_lock, lambda: usable.ending
         # the part of CollectionBackend that is one of these parts' as it is, without a call in between
         self.put, self.put_all = self.writes.put, self.writes.put_all
         self.update, self.delete = self.writes.update, self.writes.delete
@@ -74,6 +79,11 @@ class LocalCollection:
         self.search_mixture = self.searcher.search_mixture
         self.get, self.iter, self.count = self.searcher.get, self.searcher.iter, self.searcher.count
         self.tenants, self.tenant_stats = self.searcher.tenants, self.searcher.tenant_stats
+
+    def __del__(self) -> None:
+        """Nobody uses it any more: its files are closed."""
+        if hasattr(self, "jobs") and not sys.is_finalizing():
+            self.state.close()
 
     # -- facts -------------------------------------------------------------------------------------
 

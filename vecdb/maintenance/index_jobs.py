@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -23,6 +23,7 @@ from vecdb import limits
 from vecdb.commit.committer import CompactLmdbFile
 from vecdb.commit.state_requests import InstallIndex, PatchState
 from vecdb.commit.write_path import WritePath
+from vecdb.errors import Unavailable
 from vecdb.index.contract import HasCompanionGraph, IndexCorruption, Progress
 from vecdb.maintenance.garbage import collect_garbage
 from vecdb.maintenance.vacuum import copy_generation
@@ -48,6 +49,7 @@ class IndexMaintenance:
         self.writes = writes
         self.searcher = searcher
         self.lock = threading.RLock()
+        self.is_ending: Callable[[], bool] = lambda: False  # whether the database is about to close
         self.repaired_sequence = 0  # deletions up to here are out of the live graph
         self.repaired_dead = 0  # dead rows at that time
         self.unlinked_rows: int | None = None  # repaired away since the graph was built; None: as the state says
@@ -134,6 +136,17 @@ class IndexMaintenance:
         """Of the journal of access lists."""
         return self.state.snapshot.generation.journal.waiting > 1
 
+    def _stoppable(self, progress: Progress) -> Callable[[int, int], None]:
+        """Progress of long work, which ends it where the database is about to close: nobody waits for a whole build."""
+
+        def report(done: int, whole: int) -> None:
+            if self.is_ending():
+                raise Unavailable(f"collection {self.state.entry.name!r} is being closed; the work was given up")
+            if progress is not None:
+                progress(done, whole)
+
+        return report
+
     # -- steps -------------------------------------------------------------------------------------
 
     def index_tail(self, threads: int, progress: Progress = None, *, all_rows: bool = False) -> None:
@@ -148,13 +161,13 @@ class IndexMaintenance:
             stop = snapshot.visibility.row_count
             if not all_rows:
                 stop = index.next_stop(stop - stop % limits.index_step_rows)
-            if progress is not None and index.indexed_rows:
-                progress(index.indexed_rows, stop)  # where it begins
+            report = self._stoppable(progress)
+            if index.indexed_rows:
+                report(index.indexed_rows, stop)  # where it begins
             while index.indexed_rows < stop:
-                index.add(index.next_stop(stop), threads, progress)
+                index.add(index.next_stop(stop), threads, report)
                 self.writes.tail_shortened()
-                if progress is not None:
-                    progress(index.indexed_rows, stop)
+                report(index.indexed_rows, stop)
             self.state.index_rebuilt()
 
     def grow_companion(self, threads: int, *, all_rows: bool = False) -> None:
@@ -265,17 +278,17 @@ class IndexMaintenance:
             fresh.take_over(index)
             if isinstance(index, HasCompanionGraph) and isinstance(fresh, HasCompanionGraph) and index.has_graph():
                 fresh.ask_for_graph()
+            report = self._stoppable(progress)
             while (
                 fresh.has_structure
                 and state.snapshot.visibility.row_count - fresh.indexed_rows >= limits.index_step_rows
             ):
                 stop = state.snapshot.visibility.row_count
                 fresh.publish_rows(stop)
-                fresh.add(fresh.next_stop(stop), threads, progress)
+                fresh.add(fresh.next_stop(stop), threads, report)
                 if self.tail_is_due():  # writers may be waiting for room in the tail of the present one
                     self.index_tail(threads)
-                if progress is not None:
-                    progress(fresh.indexed_rows, stop)
+                report(fresh.indexed_rows, stop)
             self.writes.submit(InstallIndex(PatchState(state, snapshot.generation.number, changes), fresh))
             sealed = snapshot.state.sealed
             self._remove_files((*index.file_names(), *(sealed.files if sealed is not None else ())), fresh.file_names())
@@ -294,7 +307,7 @@ class IndexMaintenance:
                 return
             self._collect_garbage()  # a vacuum that failed leaves ids of records that may have been deleted since
             self.repair(threads)
-            done = copy_generation(self.state, self.writes, progress)
+            done = copy_generation(self.state, self.writes, self._stoppable(progress))
             self.reset_repair_counters()
             if progress is not None:
                 progress(done, done)

@@ -49,10 +49,14 @@ class MaintenanceScheduler:
         """Stop after the present step, then seal what is worth it."""
         self._closing = True
         self._wake.set()
-        if self._thread is not None:
+        if self._thread not in (None, threading.current_thread()):  # the last user may go while this thread looks on
             self._thread.join()
         for jobs in self._open_jobs():
-            self._guarded(jobs, jobs.close)
+            self.settle(jobs)
+
+    def settle(self, jobs: IndexMaintenance) -> None:
+        """Before a collection is let go: seal what is worth it."""
+        self._guarded(jobs, jobs.close)
 
     def _run(self) -> None:
         with contextlib.suppress(OSError):  # not allowed here: searches share the cores with it on equal terms

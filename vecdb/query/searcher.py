@@ -94,10 +94,11 @@ class Searcher:
             self.state.wake_maintenance()
         while True:
             snapshot, prepared = self._prepared_search(limit, params, tenants)
-            if stop is None or single:
+            if single:
                 found, plan = self._run(snapshot, prepared, queries)
             else:
-                found, plan = search_in_chunks(partial(self._run, snapshot, prepared), queries, stop)
+                scanned = snapshot.visibility.row_count if prepared.plan.strategy == "exact" else 0
+                found, plan = search_in_chunks(partial(self._run, snapshot, prepared), queries, stop, scanned)
             searched = time.perf_counter() if explain else 0.0
             hits = self._hits(snapshot, found, single, select, include_vectors)
             if hits is not None:

@@ -158,6 +158,8 @@ class HnswIndex(Index):
         self._prepare(stop, threads)
         while self.indexed_rows < stop:
             self._add_batch(batch_end(self.indexed_rows, stop), threads)
+            if progress is not None:
+                progress(self.indexed_rows, stop)
 
     def take_over(self, other: Index) -> None:
         """Codes that were measured on these rows. Ordinary ones are trained anew: the graph is what it always was."""
