@@ -377,8 +377,8 @@ def test_every_row_of_jsonl_has_its_own_fields_and_id(tmp_path: Path) -> None:
     with pytest.raises(InvalidArgument, match=r"line 1399: row 1398 has no id"):
         source.ids(1398)
     (tmp_path / "x.jsonl").write_text('{"id": 1, "v": [1, 2]}\n{"id": "a", "v": [1, 2]}\n')
-    with pytest.raises(InvalidArgument, match="it is text in some rows and a number in others"):
-        open_vectors(tmp_path / "x.jsonl")
+    with pytest.raises(InvalidArgument, match="line 2: row 1: its id 'a' is text, those before are numbers"):
+        open_vectors(tmp_path / "x.jsonl")[:]
 
 
 def test_numbers_that_numpy_left_out_are_told(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ from vecdb.cli.options import (
     opened,
 )
 from vecdb.cli.output import Output
-from vecdb.errors import InvalidArgument, NotFound, PermissionDenied
+from vecdb.errors import InvalidArgument, LimitExceeded, NotFound, PermissionDenied
 from vecdb.schema import CollectionConfig, Curator, Flat, Hnsw, IndexConfig, Spann
 
 batch_bytes = 8 << 20
@@ -302,7 +302,11 @@ class _Import:
                 if len(rows):
                     check(rows, config)
             except InvalidArgument as error:
-                self._reader.without_bad(rows, config, error)
+                try:
+                    self._reader.without_bad(rows, config, error)
+                except LimitExceeded as found:
+                    if found is not error or len(rows) == 1:  # else it is merely too large for one call
+                        raise
         finally:
             self._reader.bad = skipped
 

@@ -43,6 +43,7 @@ class _Key:
     kinds: set[str] = field(default_factory=set)
     sample: Any = None  # the first value that may be a vector
     tries: int = 0  # values that were looked at for it
+    first: str = ""  # the kind of the first value that is there
 
 
 @dataclass(slots=True)
@@ -63,6 +64,7 @@ class _Scan:
                     key = self.keys[name] = _Key()
                 key.count += 1
                 key.kinds.add(kind)
+                key.first = key.first if key.first or kind == "NoneType" else kind
                 if key.sample is None and kind in ("list", "str") and key.tries < sampled_rows:
                     key.tries += 1
                     decoded = parse_json(bytes(value).decode()) if isinstance(value, msgspec.Raw) else value
@@ -81,6 +83,7 @@ class JsonlSource(TextSource):
         self._is_bare = False
         self._vector_path: Path | None = None
         self._id_path: Path | None = None
+        self._ids_are_text: bool | None = None  # by the first row; None where the rows need not agree here
         scan = self._scan()
         told: CollectionFacts | None = self.facts  # from the head line
         if told is not None:
@@ -156,6 +159,8 @@ class JsonlSource(TextSource):
             self.id_column, self._id_path = asked, _path(asked)
             return
         self.id_column = choose_id_column(self.path, self._choice, columns)
+        if self.id_column is not None:
+            self._ids_are_text = scan.keys[self.id_column].first == "str"
         self._id_path = None if self.id_column is None else (self.id_column,)
 
     def _vector_shape(self, scan: _Scan) -> tuple[int, np.dtype[Any]]:
@@ -200,6 +205,11 @@ class JsonlSource(TextSource):
             ids, not_ids = as_ids(cells)
             for at, what in not_ids.items():
                 wrong[at] = f" has no id {self.id_column!r}" if cells[at] is None else f": its id {what}"
+            if self._ids_are_text is not None:
+                for at, id in enumerate(ids):
+                    if id is not None and isinstance(id, str) is not self._ids_are_text:
+                        kind, other = ("text", "numbers") if isinstance(id, str) else ("a number", "text")
+                        wrong[at] = f": its id {id!r} is {kind}, those before are {other}"
         owners, tenants = self._take_access(rows, wrong)
         for at, what in wrong.items():
             if start + at not in bad:
@@ -290,8 +300,6 @@ def _why_no_id(key: _Key) -> str:
     other = sorted(kinds - {"int", "float", "str"})
     if other:
         return f"it holds {' and '.join(other)}, expected whole numbers or strings"
-    if "str" in kinds and len(kinds) > 1:
-        return "it is text in some rows and a number in others"
     return "" if kinds else "it holds nothing"
 
 
