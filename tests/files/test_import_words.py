@@ -173,6 +173,16 @@ def test_metric_and_dtype_are_those_of_the_file(tmp_path: Path) -> None:
         assert (docs.metric, docs.dtype) == ("l2", "float32")
 
 
+def test_a_column_of_tenants_that_the_first_row_lacks(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [{"id": 0, "v": [1.0, 2.0]}, {"id": 1, "v": [1.0, 2.0], "acl": ["acme"]}]
+    file = lines(tmp_path / "x.jsonl", rows)
+    words = ("--db", tmp_path / "db", "-c", "c", "--no-optimize", "--tenant-column", "acl", "--columns", "")
+    assert run("import", file, *words)[0] == 0
+    with vecdb.open(tmp_path / "db") as database:
+        found = database.collection("c").get([0, 1])
+        assert [(one.fields, one.tenants) for one in found] == [({}, []), ({}, ["acme"])]
+
+
 def test_standard_input_is_read(tmp_path: Path) -> None:
     rows = [{"id": i, "v": [1.0, i]} for i in range(5)]
     code, found = run("import", "-", "--db", tmp_path / "db", "-c", "c", input=json.dumps(rows).encode())

@@ -108,6 +108,12 @@ def test_texts_are_read(name: str, tmp_path: Path) -> None:
         assert np.array_equal(source[7:9], X[7:9]) and (ids is None or source.ids(7, 9) == ids[7:9])
 
 
+def test_a_document_that_is_called_lines_is_read(tmp_path: Path) -> None:
+    (tmp_path / "x").write_text(json.dumps(ROWS))
+    with open_vectors(tmp_path / "x", format="jsonl") as source:
+        assert np.array_equal(source[:], X)
+
+
 def test_what_is_left_of_nested_values_are_fields(tmp_path: Path) -> None:
     (tmp_path / "batch.jsonl").write_text(TEXTS["batch.jsonl"][0])
     with open_vectors(tmp_path / "batch.jsonl") as source:  # the only list of numbers is found

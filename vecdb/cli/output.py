@@ -40,7 +40,7 @@ class PlainConsole(Console):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(highlight=False, markup=False, emoji=False, **options)
-        if not self.is_terminal and "COLUMNS" not in os.environ:
+        if not self.is_terminal:
             self.width = unbroken_width
 
     def print(self, *objects: Any, **options: Any) -> None:
@@ -137,6 +137,8 @@ def cell(value: Any) -> str:
         return "0" if value == 0 else f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
     if isinstance(value, Mapping):
         return visible(", ".join(f"{key} {cell(inner)}" for key, inner in value.items()))
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(cell, value))}]"
     return visible(str(value))
 
 

@@ -125,6 +125,12 @@ def detect(file: InputFile) -> str:
     )
 
 
+def is_document(file: InputFile) -> bool:
+    """Whether a text is one JSON value over all of it, not a value a line."""
+    with open(file.path, "rb") as handle:
+        return _text_format(handle.read(head_bytes)) == "json"
+
+
 def _fitting(path: str, size: int) -> list[str]:
     """Every binary format whose arithmetic agrees with this file's size and headers."""
     if size < 5:

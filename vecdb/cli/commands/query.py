@@ -172,6 +172,7 @@ def _vector(text: str) -> Any:
     """A vector as the option spells it, or the one in the file that it names."""
     if text.startswith("@"):
         return _vector_of_file(text[1:])
+    found: Any
     try:
         found = np.array(jsonlib.loads(f"[{text.strip().strip('[]')}]"), dtype=np.float32)
     except (ValueError, TypeError, RecursionError):
