@@ -67,8 +67,11 @@ def test_a_link_stays_and_what_it_leads_to_is_written(db: Path, tmp_path: Path) 
 
 
 def test_standard_output_and_its_errors(db: Path, tmp_path: Path) -> None:
-    process = command("export", "-c", "c", "--db", db, "--format", "jsonl", "-", cwd=tmp_path, stdout=subprocess.PIPE)
-    assert process.communicate()[0].count(b"\n") == 4 and process.returncode == 0
+    for name in ("-", "/dev/stdout", "/dev/fd/1"):
+        with (tmp_path / "out").open("wb") as out:
+            process = command("export", "-c", "c", "--db", db, "--format", "jsonl", name, cwd=tmp_path, stdout=out)
+            assert process.wait() == 0
+        assert (tmp_path / "out").read_bytes().count(b"\n") == 4
     assert not (tmp_path / "-").exists()
     with open("/dev/full", "wb") as full:
         process = command("ls", "--db", db, "--json", cwd=tmp_path, stdout=full, stderr=subprocess.PIPE)
@@ -133,3 +136,33 @@ def test_an_import_reads_what_lies_beside_and_refuses_what_does_not_belong(db: P
     code, found = run("import", tmp_path / "x.npy", "--db", tmp_path / "two", "-c", "c")
     assert code == 1 and "3 rows" in found["error"]["message"] and "different exports" in found["error"]["message"]
     assert run("import", tmp_path / "x.npy", "--db", tmp_path / "two", "-c", "c", "--new-ids")[0] == 0
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet", "csv"])
+def test_columns_of_an_export_are_told_by_it(suffix: str, db: Path, tmp_path: Path) -> None:
+    if suffix == "parquet":
+        pytest.importorskip("pyarrow")
+    out = tmp_path / f"x.{suffix}"
+    assert run("export", "-c", "c", "--db", db, out)[0] == 0
+    to = ("--db", tmp_path / "two", "-c", "c", "--no-optimize")
+    for option in ("--id-column", "--vector-column"):
+        code, found = run("import", out, *to, option, "other")
+        assert code == 1 and f"leave out {option}" in found["error"]["message"]
+    assert run("import", out, *to, "--id-column", "id", "--vector-column", "vector")[0] == 0
+    code, found = run("import", out, *to, "--new-ids")
+    assert (code, found["live"], found["first_id"]) == (0, 6, 3)
+    with vecdb.open(tmp_path / "two") as database:
+        assert all(one.fields == {} for one in database.collection("c").get(range(6)))
+
+
+def test_many_tenants_take_many_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vecdb_datasets import open_vectors
+    from vecdb_datasets.formats.records import jsonl
+
+    monkeypatch.setattr(jsonl, "tenants_of_a_line", 2)
+    tenants = {f"t{i}": None if i % 2 else i + 1 for i in range(5)}
+    with create_records(tmp_path / "x.jsonl", CollectionFacts(2, "l2", "float32", tenants=tenants)) as writer:
+        writer.write(BATCH)
+    assert (tmp_path / "x.jsonl").read_text().count("\n") == 5
+    with open_vectors(tmp_path / "x.jsonl") as source:
+        assert source.facts is not None and source.facts.tenants == tenants and source.ids() == [1, 2]

@@ -3,7 +3,7 @@
 Every row's keys are looked at when the file is opened, so what a row lacks is known before anything is read. A line may
 be a bare list of numbers if the first one is. Columns inside of values are named by paths: "data.0.embedding".
 
-An export begins with a head line, {"vecdb": {facts}} (records/facts.py), and its rows are told by it. Vectors are
+An export begins with a head line, {"vecdb": {facts}} (records/jsonl.py), and its rows are told by it. Vectors are
 float32, or of the type that the head line names.
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
@@ -20,7 +20,7 @@ import numpy as np
 from vecdb import Corruption, InvalidArgument, VecdbError
 
 from ..inputs import InputFile
-from ..records.facts import KEY, CollectionFacts, decode_facts
+from ..records.facts import KEY, TENANTS_KEY, CollectionFacts, decode_facts
 from ..records.tagged import untag
 from .columns import VECTOR_NAMES, Choice, as_ids, choose_id_column, choose_vector_column
 from .lines import Lines, Place, TextSource, mark_rows
@@ -107,8 +107,8 @@ class JsonlSource(TextSource):
     def _scan(self) -> _Scan:
         scan = _Scan()
         for place, text in _texts(Lines(self.file, (0, 0))):
-            if isinstance(text, str) and not scan.rows and self.facts is None:
-                facts = _head(text, self.path)
+            if isinstance(text, str) and not scan.rows:
+                facts = _head(text, self.path, self.facts)
                 if facts is not None:
                     self.facts = facts
                     continue
@@ -131,8 +131,9 @@ class JsonlSource(TextSource):
 
     def _settle_by_facts(self, facts: CollectionFacts, scan: _Scan) -> None:
         columns = facts.columns
-        self.vector_column, self.id_column = columns.vector, columns.id
-        self._vector_path, self._id_path = (columns.vector,), (columns.id,)
+        choice = self._choice.by_facts(self.path, columns.vector, columns.id)
+        self.vector_column, self.id_column = columns.vector, choice.id
+        self._vector_path, self._id_path = (columns.vector,), None if choice.id is None else (choice.id,)
         self.field_columns = self._choice.field_columns(
             self.path, [name for name in scan.keys if name not in columns.names()]
         )
@@ -210,6 +211,9 @@ class JsonlSource(TextSource):
                     if id is not None and isinstance(id, str) is not self._ids_are_text:
                         kind, other = ("text", "numbers") if isinstance(id, str) else ("a number", "text")
                         wrong[at] = f": its id {id!r} is {kind}, those before are {other}"
+        elif self.facts is not None:
+            for row in rows:
+                row.pop(self.facts.columns.id, None)
         owners, tenants = self._take_access(rows, wrong)
         for at, what in wrong.items():
             if start + at not in bad:
@@ -268,15 +272,18 @@ def _texts(lines: Lines) -> Iterator[tuple[Place, str | VecdbError]]:
             yield place, text
 
 
-def _head(text: str, path: str) -> CollectionFacts | None:
-    """The facts, where this line is the head of an export."""
-    if not text.startswith(f'{{"{KEY}":'):
+def _head(text: str, path: str, known: CollectionFacts | None) -> CollectionFacts | None:
+    """The facts, where this line is the head of an export, or one of tenants after it, of which the facts are known."""
+    if not text.startswith((f'{{"{KEY}":', f'{{"{TENANTS_KEY}":')):
         return None
     try:
         found = _raw_values(text)
+        if known is not None and list(found) == [TENANTS_KEY]:
+            more = msgspec.json.decode(bytes(found[TENANTS_KEY]), type=dict[str, int | None])
+            return replace(known, tenants={**(known.tenants or {}), **more})
     except msgspec.MsgspecError:
         return None
-    if list(found) != [KEY] or not bytes(found[KEY]).startswith(b'{"format"'):
+    if known is not None or list(found) != [KEY] or not bytes(found[KEY]).startswith(b'{"format"'):
         return None
     return decode_facts(bytes(found[KEY]), path)
 
