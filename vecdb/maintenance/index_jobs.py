@@ -260,8 +260,8 @@ class IndexMaintenance:
         self._rebuild_beside(config, {"index": config, **forgotten}, threads, progress)
 
     def rebuild(self, threads: int, progress: Progress = None) -> None:
-        """The same index, built anew from the live rows."""
-        self._rebuild_beside(self.state.snapshot.state.index, {}, threads, progress)
+        """The same index, built anew from the live rows; its recall is to be measured anew."""
+        self._rebuild_beside(self.state.snapshot.state.index, {"recall_check": None}, threads, progress)
 
     def _rebuild_beside(
         self, config: dict[str, Any] | None, changes: dict[str, Any], threads: int, progress: Progress
