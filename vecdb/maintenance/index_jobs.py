@@ -192,6 +192,7 @@ class IndexMaintenance:
         """Measure the recall of searches, and commit how wide they are from now on."""
         with self.lock, self.rebuild_on_corruption():
             snapshot = self.state.current()
+            snapshot.generation.index.connect_unreachable(threads)  # as sealing does: what is measured is to stay
             asked = self.searcher.asked.take()
             find = self.searcher.search_snapshot
             changes = learn_recall(snapshot, find, self.searcher.costs, asked, threads)
@@ -260,8 +261,8 @@ class IndexMaintenance:
         self._rebuild_beside(config, {"index": config, **forgotten}, threads, progress)
 
     def rebuild(self, threads: int, progress: Progress = None) -> None:
-        """The same index, built anew from the live rows."""
-        self._rebuild_beside(self.state.snapshot.state.index, {}, threads, progress)
+        """The same index, built anew from the live rows; its recall is to be measured anew."""
+        self._rebuild_beside(self.state.snapshot.state.index, {"recall_check": None}, threads, progress)
 
     def _rebuild_beside(
         self, config: dict[str, Any] | None, changes: dict[str, Any], threads: int, progress: Progress
