@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 import vecdb
 from vecdb.cli import build
 from vecdb_datasets.formats import CollectionFacts, create_records, create_vectors
+from vecdb_datasets.formats.records import jsonl
 from vecdb_datasets.formats.records.writer import RecordBatch
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -157,7 +158,6 @@ def test_columns_of_an_export_are_told_by_it(suffix: str, db: Path, tmp_path: Pa
 
 def test_many_tenants_take_many_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from vecdb_datasets import open_vectors
-    from vecdb_datasets.formats.records import jsonl
 
     monkeypatch.setattr(jsonl, "tenants_of_a_line", 2)
     tenants = {f"t{i}": None if i % 2 else i + 1 for i in range(5)}
@@ -166,3 +166,16 @@ def test_many_tenants_take_many_lines(tmp_path: Path, monkeypatch: pytest.Monkey
     assert (tmp_path / "x.jsonl").read_text().count("\n") == 5
     with open_vectors(tmp_path / "x.jsonl") as source:
         assert source.facts is not None and source.facts.tenants == tenants and source.ids() == [1, 2]
+
+
+def test_any_float32_is_written_in_few_digits_and_comes_back() -> None:
+    bits = np.random.default_rng(0).integers(0, 2**32, 200_000, dtype=np.uint32).view(np.float32)
+    usual = np.random.default_rng(1).normal(size=20_000).astype(np.float32)
+    edges = np.array([0, -0.0, 1e-45, 1.17549435e-38, 3.4028235e38, -3.4028235e38, 0.1, 1e10, 123456789], np.float32)
+    for numbers in (bits[np.isfinite(bits)], usual, edges):
+        short = jsonl.short_doubles(numbers)
+        assert np.array_equal(short.astype(np.float32).view(np.uint32), numbers.view(np.uint32))
+    digits = [
+        len(repr(x).strip("-").replace(".", "").lstrip("0").split("e")[0]) for x in jsonl.short_doubles(usual).tolist()
+    ]
+    assert max(digits) <= 9

@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from .facts import KEY, TENANTS_KEY, CollectionFacts
 from .tagged import is_plain, tag
@@ -50,11 +51,20 @@ def rows_of(batch: RecordBatch, facts: CollectionFacts, *, vectors: bool) -> Ite
 
 
 def _numbers(vectors: Any) -> list[Any]:
-    """Numbers as short as they may be: float32 as 0.1 and not as the double nearest to it."""
-    if vectors.dtype == np.float32:
-        return [[float(text) for text in map(str, row)] for row in vectors]
-    found: list[Any] = vectors.tolist()
+    found: list[Any] = (short_doubles(vectors) if vectors.dtype == np.float32 else vectors).tolist()
     return found
+
+
+def short_doubles(numbers: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Doubles that are these float32 when they are rounded, and take nine digits to write: 0.1 in place of
+    0.10000000149011612.
+    """
+    exact = numbers.astype(np.float64)
+    with np.errstate(all="ignore"):
+        digits = 8 - np.floor(np.log10(np.abs(exact)))
+        scale = 10.0 ** np.abs(digits)
+        short = np.where(digits >= 0, np.rint(exact * scale) / scale, np.rint(exact / scale) * scale)
+        return np.where(short.astype(np.float32) == numbers, short, exact)
 
 
 class JsonlRecords(RecordWriter):
