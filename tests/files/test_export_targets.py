@@ -24,6 +24,8 @@ from vecdb_datasets.formats.records.writer import RecordBatch
 
 ROOT = Path(__file__).resolve().parents[2]
 FACTS = CollectionFacts(2, "l2", "float32")
+PATHS = [str(ROOT), *(str(ROOT / name) for name in ("datasets", "bench", "server"))]
+ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join(PATHS)}
 BATCH = RecordBatch([1, 2], np.eye(2, dtype=np.float32), [{}, {}], ["", ""], [[], []])
 
 
@@ -33,9 +35,8 @@ def run(*words: object) -> tuple[int, Any]:
 
 
 def command(*words: object, cwd: Path, **more: Any) -> subprocess.Popen[bytes]:
-    paths = [str(ROOT), *(str(ROOT / name) for name in ("datasets", "bench", "server"))]
     code = "from vecdb.cli import main; main()"
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)} | more.pop("env", {})
+    environment = ENVIRONMENT | more.pop("env", {})
     return subprocess.Popen([sys.executable, "-c", code, *map(str, words)], cwd=cwd, env=environment, **more)
 
 
@@ -67,6 +68,20 @@ def test_a_link_stays_and_what_it_leads_to_is_written(db: Path, tmp_path: Path) 
     assert [path.name for path in (tmp_path / "big").iterdir()] == ["target.jsonl"]
 
 
+def test_a_link_that_leads_to_itself_and_devices_stay(db: Path, tmp_path: Path) -> None:
+    (tmp_path / "loop.jsonl").symlink_to("loop.jsonl")
+    code, found = run("export", "-c", "c", "--db", db, tmp_path / "loop.jsonl")
+    assert code == 1 and "leads to itself" in found["error"]["message"] and (tmp_path / "loop.jsonl").is_symlink()
+    (tmp_path / "null").symlink_to("/dev/null")
+    for words in (
+        ("export", "-c", "c", "--db", db, "--format", "jsonl"),
+        ("dataset", "export", "clustered-50x4", "--out"),
+    ):
+        more = ("--format", "fbin") if words[0] == "dataset" else ()
+        assert run(*words, tmp_path / "null", *more)[0] == 0
+        assert (tmp_path / "null").is_symlink() and stat.S_ISCHR((tmp_path / "null").stat().st_mode)
+
+
 def test_standard_output_and_its_errors(db: Path, tmp_path: Path) -> None:
     for name in ("-", "/dev/stdout", "/dev/fd/1"):
         with (tmp_path / "out").open("wb") as out:
@@ -78,6 +93,11 @@ def test_standard_output_and_its_errors(db: Path, tmp_path: Path) -> None:
         process = command("ls", "--db", db, "--json", cwd=tmp_path, stdout=full, stderr=subprocess.PIPE)
         said = process.communicate()[1]
     assert process.returncode == 1 and said.count(b"\n") == 1 and b"No space left" in said
+    for words in (("ls", "--db", db), ("ls", "--db", db, "--json")):
+        line = [sys.executable, "-c", "from vecdb.cli import main; main()", *map(str, words)]
+        without = ["sh", "-c", 'exec "$@" >&-', "sh", *line]
+        done = subprocess.run(without, env=ENVIRONMENT, capture_output=True, check=False)
+        assert (done.returncode, done.stderr) == (0, b"")
     result = CliRunner().invoke(build(), ["export", "-c", "c", "--db", str(db), "-", "--json"])
     assert result.exit_code == 2
 

@@ -46,6 +46,12 @@ TEXTS: dict[str, tuple[str, Any, dict[str, Any]]] = {  # name: (content, ids, op
         None,
         {},
     ),
+    "points.json": (
+        json.dumps({"result": {"points": [{"id": i, "vector": LISTS[i], "payload": {}} for i in INTS]}, "ok": True}),
+        INTS,
+        {},
+    ),
+    "savetxt.txt": ("".join(" ".join(f"{x:.18e}" for x in row) + "\n" for row in LISTS), None, {}),
     "columns.json": (json.dumps({"ids": [f"d{i}" for i in INTS], "embeddings": LISTS}), [f"d{i}" for i in INTS], {}),
     "batch.jsonl": (
         "".join(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -222,7 +223,8 @@ class Terminated(KeyboardInterrupt):
 
 def _report_system_error(error: OSError, as_json: bool) -> None:
     """An error of the system; where standard output is what failed, on standard error."""
-    text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error)
+    name = re.sub(r"\.(part-[0-9]+(-[0-9]+)?|tmp)$", "", str(error.filename or ""))  # what the user named
+    text = f"{name}: {error.strerror}" if name else error.strerror or str(error)
     try:
         print_error("SYSTEM", text, as_json=as_json)
         sys.stdout.flush()

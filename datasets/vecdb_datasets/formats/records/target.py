@@ -36,6 +36,8 @@ class Target:
             self._folder = tempfile.TemporaryDirectory(prefix="vecdb-export-")
             self.part = os.path.join(self._folder.name, "part")
             return
+        if os.path.islink(self._real):
+            raise InvalidArgument(f"{path} is a link that leads to itself")
         if os.path.isdir(self._real):
             raise InvalidArgument(f"{path} is a directory: name a file in it")
         parent = os.path.dirname(self._real)
