@@ -27,7 +27,9 @@ def check_path(path: Any, wanted: str) -> None:
         _refuse_addresses(path, wanted)
 
 
-_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:|[\w.-]+:[0-9]+/?|\[[0-9A-Fa-f:.]+\](:[0-9]+)?/?")
+_ADDRESS = re.compile(
+    r"[A-Za-z][A-Za-z0-9+.-]*:|(grpcs?|https?|tcp|dns|unix|file|s3|gs)//|[\w.-]+:[0-9]+/?|\[[0-9A-Fa-f:.]+\](:[0-9]+)?/?"
+)
 
 
 def _refuse_addresses(path: str, wanted: str) -> None:
