@@ -235,7 +235,7 @@ class Measure:
         for begin in range(first, stop, _BLOCK_ROWS):
             end = min(begin + _BLOCK_ROWS, stop)
             block = checksums.for_kernels(arrays.vectors[begin:end])
-            count = quantiser.encode(block, 0, end - begin, self._metric, codes, bias, far)
+            count = quantiser.encode(block, 0, end - begin, self._metric, codes, bias, far, find_flat=False)
             beyond.append(far[:count] + np.int32(begin))
             code_scan.scan_codes(self.queries, self.rows, begin, end, table.table, keys, sizes, blocks)
         return keys[:, :_BY_CODE], np.concatenate(beyond)
