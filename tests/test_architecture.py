@@ -387,7 +387,12 @@ def test_no_module_keeps_what_is_filled_later_but_what_a_fork_inherits() -> None
                     found.add(
                         f"{path.name}: {ast.unparse(node.targets[0] if isinstance(node, ast.Assign) else node.target)}"
                     )
-    assert found == {"connection.py: _open", "connection.py: _inherited"}
+    assert found == {
+        "connection.py: _open",
+        "connection.py: _inherited",
+        "open_here.py: _open",
+        "open_here.py: _locks",
+    }
 
 
 def test_nothing_phones_home() -> None:

@@ -80,13 +80,13 @@ def test_a_collection_over_its_memory_budget_is_refused_at_open(tmp_path: Path, 
         assert db.collection("docs").count() == 1000
 
 
-def test_what_a_killed_creation_left_beside_the_database_goes_with_the_next(tmp_path: Path) -> None:
-    torn = tmp_path / "db.tmp-4194305-0badcafe"  # past the largest number that Linux gives a process
-    (torn / "lmdb").mkdir(parents=True)
-    at_work = tmp_path / f"db.tmp-{os.getpid()}-0badcafe"
-    at_work.mkdir()
+def test_nothing_beside_the_database_is_touched(tmp_path: Path) -> None:
+    beside = [tmp_path / "db.tmp-4194305-0badcafe", tmp_path / f"db.tmp-{os.getpid()}-0badcafe", tmp_path / "db.tmp"]
+    for folder in beside:
+        (folder / "lmdb").mkdir(parents=True)
     vecdb.open(tmp_path / "db").close()
-    assert not torn.exists() and at_work.exists()
+    assert all((folder / "lmdb").exists() for folder in beside)
+    assert len(list(tmp_path.iterdir())) == 4, "a database is made in its place"
 
 
 def test_a_key_that_leads_to_another_record_is_corruption_not_an_answer(db: Database) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import signal
+from typing import Any
 
 import numpy as np
 import pytest
 
 import vecdb
+from vecdb.index.contract import Neighbors
 from vecdb.query import cancellation
 
 
@@ -36,3 +39,49 @@ def test_a_search_that_nobody_waits_for_is_given_up() -> None:
         answers = iter([False, True])
         with pytest.raises(vecdb.Unavailable, match="after 8 of 500"):
             docs.search(vectors, 5, stop=lambda: next(answers))
+
+
+@pytest.mark.parametrize(("query_s", "scanned_rows"), [(0.000_02, 0), (0.005, 0), (0.5, 1 << 26)])
+def test_ctrl_c_finds_its_way_between_two_chunks_of_any_batch(
+    monkeypatch: pytest.MonkeyPatch, query_s: float, scanned_rows: int
+) -> None:
+    """By a clock of its own: a query takes `query_s`; no piece takes long, and a fast batch is cut in few."""
+    now, sizes = [0.0], []
+    monkeypatch.setattr(cancellation.time, "perf_counter", lambda: now[0])
+
+    def find(part: np.ndarray) -> Neighbors:
+        sizes.append(len(part))
+        now[0] += len(part) * query_s
+        rows = part[:, :1].astype(np.int64)
+        return Neighbors(rows, part[:, :1], np.ones(len(part), np.int64), np.ones(3, np.int64))
+
+    queries = np.arange(20_000, dtype=np.float32).reshape(-1, 1).repeat(8, axis=1)
+    found = cancellation.find_in_chunks(find, queries, scanned_rows)
+    assert found.rows[:, 0].tolist() == list(range(20_000)) and sum(sizes) == 20_000
+    assert max(sizes) * query_s <= 0.5
+    assert len(sizes) <= 6 or query_s > 0.001
+
+
+@pytest.mark.parametrize("call", ["search", "evaluate"])
+def test_ctrl_c_ends_a_batch(call: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The signal comes while a chunk is being answered; nothing is answered after it."""
+    vectors = np.random.default_rng(5).random((2_000, 16), np.float32)
+    with vecdb.open(":memory:") as db:
+        docs = db.create_collection("docs", 16, index=vecdb.Flat())
+        docs.upsert(range(2_000), vectors)
+        index = docs._backend.state.snapshot.generation.index
+        answered: list[int] = []
+        real = type(index).search
+
+        def search(self: Any, queries: Any, *arguments: Any, **named: Any) -> Any:
+            answered.append(len(queries))
+            if len(answered) == 2:
+                signal.raise_signal(signal.SIGINT)
+            return real(self, queries, *arguments, **named)
+
+        monkeypatch.setattr(type(index), "search", search)
+        with pytest.raises(KeyboardInterrupt):
+            docs.search(vectors) if call == "search" else docs.evaluate(vectors)
+        assert sum(answered) < 2_000
+        monkeypatch.undo()
+        assert docs.search(vectors[:1], 1).ids.tolist() == [[0]], "it goes on"

@@ -123,8 +123,10 @@ def test_a_second_writer_is_refused_and_told_who_holds_the_database(server: Fork
         assert status == 0, found
         assert found["error"] == "Locked"
         assert str(os.getpid()) in found["text"]
+        with vecdb.open(path) as shared:  # a second handle of this process has the same database
+            assert shared.collections() == []
         with pytest.raises(vecdb.Locked, match="this process"):
-            vecdb.open(path)
+            vecdb.open(path, durability="relaxed")
     status, found = server.call("refused", path=str(path))
     assert found["error"] is None, "the lock outlived the writer"
 

@@ -29,11 +29,13 @@ class Collection:
     Opened by `Database.create_collection` and `Database.collection`.
     """
 
-    __slots__ = ("_backend", "_config")
+    __slots__ = ("__weakref__", "_backend", "_config", "_keeps")
 
-    def __init__(self, backend: CollectionBackend, config: CollectionConfig) -> None:
+    def __init__(self, backend: CollectionBackend, config: CollectionConfig, keeps: Any = None) -> None:
+        """keeps : what must live as long as this collection is in use, such as its open database."""
         self._backend = backend
         self._config = config
+        self._keeps = keeps
 
     # -- what it is --------------------------------------------------------------------------------
 
@@ -258,7 +260,8 @@ class Collection:
         if after is not None:
             validate.tenant_name(after)
         most = None if limit is None else validate.integer(limit, "limit", 1, limits.tenants_made_max)
-        return self._backend.tenants(after, most)
+        names: Iterator[str] = self._kept(self._backend.tenants(after, most))
+        return names
 
     def create_tenant(
         self, name: Any, *, exist_ok: bool = False, records_max: int | None = None, request_id: str | None = None
@@ -358,6 +361,10 @@ class Collection:
             tenants=tenants, window=window,
         )  # fmt: skip
 
+    def _kept(self, found: Any) -> Any:
+        """An iterator of the backend, which keeps what it iterates over open."""
+        return found if self._keeps is None else _keeping(self, found)
+
     def search_mixture(
         self,
         positives: Any = None,
@@ -427,7 +434,10 @@ class Collection:
         if not isinstance(batch, int) or isinstance(batch, bool) or not 1 <= batch <= _ITER_BATCH_MAX:
             raise InvalidArgument(f"batch must be a whole number from 1 to {_ITER_BATCH_MAX:,}, got {batch!r}")
         tenants = validate.search_tenants(tenant)
-        return self._backend.iter(batch, include_vectors=_included(include_vectors), tenants=tenants)
+        records: Iterator[list[Record]] = self._kept(
+            self._backend.iter(batch, include_vectors=_included(include_vectors), tenants=tenants)
+        )
+        return records
 
     # -- the index ---------------------------------------------------------------------------------
 
@@ -494,6 +504,10 @@ class Collection:
 
 def _included(include_vectors: bool) -> bool:
     return validate.flag(include_vectors, "include_vectors")
+
+
+def _keeping(_kept: Any, found: Iterator[Any]) -> Iterator[Any]:
+    yield from found
 
 
 def _length(ids: Any) -> int:

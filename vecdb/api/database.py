@@ -27,10 +27,18 @@ def check_path(path: Any, wanted: str) -> None:
 class Database:
     """An open database. Close it, or use it in a `with` block."""
 
-    __slots__ = ("_backend",)
+    __slots__ = ("__weakref__", "_backend", "_leave")
 
-    def __init__(self, backend: DatabaseBackend[Collection]) -> None:
+    def __init__(
+        self,
+        backend: DatabaseBackend[Collection],
+        leave: Callable[[Database], DatabaseBackend[Collection] | None] | None = None,
+    ) -> None:
+        """leave(self) : what stands behind this handle once it is closed while others of the same backend are open;
+        None where it is the last one. leave=None: it is the only one.
+        """
         self._backend = backend
+        self._leave = leave
 
     @property
     def path(self) -> Path | str:
@@ -107,8 +115,11 @@ class Database:
 
     def close(self) -> None:
         """Commit what is queued, seal what is worth it, release the lock; or end the connection. Closing twice is no
-        error.
+        error. Of several handles of one directory in this process the last one does it.
         """
+        left = None if self._leave is None else self._leave(self)
+        if left is not None:
+            self._backend = left
         return self._backend.close()
 
     def __enter__(self) -> Database:

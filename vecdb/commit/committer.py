@@ -8,6 +8,7 @@
 - Anything else that fails aborts the group: none of its requests happened.
 - After a failed sync nobody knows what is on disk (the kernel may have dropped the pages): the database refuses
   writes until it is reopened.
+- A database whose directory was removed acknowledges nothing.
 - Sequence numbers count commits, per database, without gaps.
 """
 
@@ -109,8 +110,10 @@ class SyncFailed(Exception):
 class Committer:
     """Owns the commit thread. `submit` from any thread."""
 
-    def __init__(self, store: Store, sequence: int) -> None:
+    def __init__(self, store: Store, sequence: int, check_there: Callable[[], None]) -> None:
+        """check_there : raises where the database's files have been removed, so that nothing can be kept in them."""
         self._store = store
+        self._check_there = check_there
         self.sequence = sequence
         self.commits = 0
         self.requests = 0
@@ -199,6 +202,7 @@ class Committer:
             if not group.changed:
                 group.txn.abort()
                 return
+            self._check_there()
             group.finish()
             _commit_transaction(group)
         except BaseException as error:

@@ -1,6 +1,6 @@
 """Backup: a consistent copy of a database that is in use.
 
-    BACKUP/  as a database directory, without LOCK
+    BACKUP/  as a database directory, without LOCK, and its owner's alone
              checksums.json    {"format": 1, "files": {"lmdb/data.mdb": [bytes, "sha256"], ...}}   written last: no
              file, no backup
 
@@ -19,6 +19,7 @@ from typing import Any
 import msgspec
 
 from vecdb.api.backend import Progress
+from vecdb.embedded.temporary import TemporaryFolder
 from vecdb.errors import AlreadyExists
 from vecdb.storage.disk import filesystem, manifest, row_format
 from vecdb.storage.disk.paths import collection_folder, row_file_name
@@ -38,12 +39,12 @@ def write_backup(
     target: Path,
     progress: Progress,
 ) -> None:
-    """Copy the database at `path` into `target`, which must not exist. A crash leaves `target`.tmp, never half a
-    backup.
+    """Copy the database at `path` into `target`, which must not exist. A crash leaves a folder whose name begins with
+    `target`.tmp-, never half a backup; the next backup of that name removes it.
 
     locks : one for each collection; while it is held no vacuum or seal replaces a file that the copy names.
     """
-    if filesystem.exists(target):
+    if filesystem.kind_of(target) != "nothing":
         raise AlreadyExists(f"{target} exists; give a new directory for the backup")
     with whole_directory(target) as temporary:
         filesystem.make_dir(temporary / "lmdb")
@@ -52,12 +53,11 @@ def write_backup(
                 held.enter_context(lock)
             store.copy(temporary / "lmdb")
             _sync(temporary / "lmdb" / "data.mdb")
-            copied = Store(temporary / "lmdb", read_only=True, durability="full")
+            copied = Store(temporary / "lmdb", read_only=True, durability="full", alone=True)
             try:
                 _copy_collections(path, temporary, copied, progress)
             finally:
                 copied.close()
-        filesystem.remove(temporary / "lmdb" / "lock.mdb")
         manifest.write(temporary, made)
         _write_checksums(temporary)
         for folder in (temporary / "collections", temporary / "lmdb", temporary):
@@ -67,36 +67,49 @@ def write_backup(
 @contextmanager
 def whole_directory(target: Path) -> Iterator[Path]:
     """A directory to fill, which becomes `target` at the end by one rename; on an error it is removed."""
-    temporary = target.with_name(target.name + ".tmp")
-    filesystem.remove_tree(temporary)
+    filesystem.make_dir(target.parent)
+    folder = TemporaryFolder(target.parent, f"{target.name}.tmp-")
     try:
-        yield temporary
-        filesystem.rename(temporary, target)
-        filesystem.sync_dir(target.parent)
+        yield folder.path
+        try:
+            folder.become(target)
+        except OSError as error:
+            if filesystem.kind_of(target) == "nothing":
+                raise
+            raise AlreadyExists(f"{target} exists by now; give a new directory") from error
     except BaseException:
-        filesystem.remove_tree(temporary)
+        folder.remove()
         raise
+    finally:
+        filesystem.unlock(folder.lock_fd)
 
 
 def _copy_collections(source: Path, target: Path, store: Store, progress: Progress) -> None:
-    entries: list[tuple[catalog.CollectionEntry, catalog.CommittedState]] = []
+    wanted = files_of_collections(store)
+    filesystem.make_dir(target / "collections")
+    for done, (uid, files) in enumerate(wanted.items()):
+        from_folder, to_folder = collection_folder(source, uid), collection_folder(target, uid)
+        filesystem.make_dir(to_folder)
+        for name, length in files.items():
+            copy_file(from_folder / name, to_folder, length)
+        filesystem.sync_dir(to_folder)
+        if progress is not None:
+            progress(done + 1, len(wanted))
+
+
+def files_of_collections(store: Store) -> dict[int, dict[str, int]]:
+    """The files of each collection, by uid, that what is committed needs, and the bytes of each that count."""
+    wanted: dict[int, dict[str, int]] = {}
     with store.read() as txn:
         for name, raw in txn.cursor(db=store.catalog):
             entry = catalog.decode_entry(raw, catalog.decode_name(name))
-            entries.append((entry, catalog.decode_state(txn.get(keys.uid(entry.uid), db=store.state), entry.name)))
-    filesystem.make_dir(target / "collections")
-    for done, (entry, state) in enumerate(entries):
-        from_folder, to_folder = collection_folder(source, entry.uid), collection_folder(target, entry.uid)
-        filesystem.make_dir(to_folder)
-        row_bytes = entry.dim * {"float32": 4, "float16": 2}.get(entry.dtype, 1)
-        row_file = from_folder / row_file_name(state.generation)
-        copy_file(row_file, to_folder, row_format.HEADER_BYTES + state.row_count * row_bytes)
-        if state.sealed is not None:
-            for name, length in ((state.sealed.file, state.sealed.file_bytes), *state.sealed.parts):
-                copy_file(from_folder / name, to_folder, length)
-        filesystem.sync_dir(to_folder)
-        if progress is not None:
-            progress(done + 1, len(entries))
+            state = catalog.decode_state(txn.get(keys.uid(entry.uid), db=store.state), entry.name)
+            row_bytes = entry.dim * {"float32": 4, "float16": 2}.get(entry.dtype, 1)
+            files = {row_file_name(state.generation): row_format.HEADER_BYTES + state.row_count * row_bytes}
+            if state.sealed is not None:
+                files |= {state.sealed.file: state.sealed.file_bytes, **dict(state.sealed.parts)}
+            wanted[entry.uid] = files
+    return wanted
 
 
 def copy_file(source: Path, folder: Path, length: int) -> None:
@@ -121,7 +134,8 @@ def _sync(file: Path) -> None:
 
 
 def _write_checksums(folder: Path) -> None:
-    sums = {str(file.relative_to(folder)): digest(file) for file in filesystem.walk_files(folder)}
+    files = [file for file in filesystem.walk_files(folder) if file.parent != folder or file.name == manifest.NAME]
+    sums = {str(file.relative_to(folder)): digest(file) for file in files}
     filesystem.write_atomic(
         folder / CHECKSUMS, [msgspec.json.format(msgspec.json.encode({"format": FORMAT, "files": sums}))]
     )

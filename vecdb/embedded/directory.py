@@ -1,81 +1,120 @@
-"""A database directory: made whole by one rename, and locked by the process that opens it.
+"""A database directory: how it is made in its place, and locked by the process that opens it.
 
-DB/  LOCK             flock by the writing process; holds its pid
+DB/  LOCK             flock by the writing process; holds its pid. Made once, removed by nobody
      READERS          flock, shared, by each reading process
-     manifest.json    format (manifest.py)
+     NEW              there while the database is being made: nothing in it counts yet
+     manifest.json    format (manifest.py); with it the database exists
      lmdb/            the committed state (store.py, keys.py)
      collections/<uid>/   row files and sealed indexes
+
+    lock LOCK -> NEW -> lmdb/, collections/ -> manifest.json, by one rename -> NEW goes
+
+Whoever makes or opens a database for writing holds LOCK from its first step on, so there is one at any time, and
+others are told `Locked`. The directory itself is neither renamed nor replaced: it may be a mount point, the working
+directory, or lie in a folder in which nothing may be made. A process that dies before the rename leaves NEW behind;
+the next one begins anew.
 """
 
 from __future__ import annotations
 
 import datetime
-import os
 import uuid
 from pathlib import Path
 
-from vecdb.errors import InvalidArgument, Unavailable
+from vecdb.errors import Corruption, InvalidArgument, Unavailable
 from vecdb.storage.disk import filesystem, manifest
 from vecdb.storage.kv.store import LMDB_FORMAT, READERS, Store
+
+LOCK, NEW = "LOCK", "NEW"
+_MADE = ("lmdb", "collections", f"{manifest.NAME}.tmp")  # what a creation that died may leave beside NEW
+_OURS = {LOCK, READERS, NEW, manifest.NAME, *_MADE}
+_SHOWN = 3  # names that a message gives
 
 
 def prepare_directory(path: Path, *, durable: bool) -> int:
     """Make the directory a database where it is none yet, and take its lock. Returns the lock's descriptor.
 
-    A new database is made whole in `path.tmp` and renamed, so that a crash leaves none or all of it.
+    Raises Locked where another holds it, InvalidArgument where something else lies there.
     """
     if not filesystem.exists(path / manifest.NAME):
-        if filesystem.exists(path) and (
-            not path.is_dir() or [name for name in filesystem.list_dir(path) if name != "LOCK"]
-        ):
-            raise InvalidArgument(f"{path} exists and is no vecdb database; give a new or empty directory")
-        _create_directory(path, durable=durable)
+        _make_directory(path, durable=durable)
+        _refuse_other_things(path)
     try:
         lock_fd = filesystem.lock_directory(path)
-        filesystem.touch(path / READERS)
-        return lock_fd
     except FileNotFoundError:
         raise Unavailable(f"{path} went away while it was being opened") from None
-
-
-def _remove_torn_creations(path: Path) -> None:
-    """Folders of creations whose process died before the rename; one that is at work names a living process."""
-    head = f"{path.name}.tmp-"
-    for name in filesystem.list_dir(path.parent):
-        pid = name.removeprefix(head).split("-")[0]
-        if name.startswith(head) and pid.isdigit() and not filesystem.process_lives(int(pid)):
-            filesystem.remove_tree(path.parent / name)
-
-
-def _create_directory(path: Path, *, durable: bool) -> None:
-    filesystem.make_dir(path.parent)
-    _remove_torn_creations(path)
-    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}-{uuid.uuid4().hex[:8]}")
-    filesystem.make_dir(temporary / "lmdb")
-    filesystem.make_dir(temporary / "collections")
     try:
-        Store(temporary / "lmdb", read_only=False, durability="full" if durable else "none").close()
-        created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        manifest.write(temporary, manifest.Manifest(manifest.FORMAT_VERSION, LMDB_FORMAT, str(uuid.uuid4()), created))
-        if filesystem.exists(path):
-            filesystem.remove(path / "LOCK")
-            path.rmdir()
-        if durable:
-            filesystem.sync_dir(temporary / "lmdb")
-            filesystem.sync_dir(temporary)
-        try:
-            temporary.rename(path)
-        except OSError:
-            if not filesystem.exists(
-                path / manifest.NAME
-            ):  # else another process created it just now: theirs is as good
-                raise
-            filesystem.remove_tree(temporary)
-        if durable:
-            filesystem.sync_dir(path.parent)
+        if not filesystem.exists(path / manifest.NAME):
+            _create(path, durable=durable)
+        elif filesystem.exists(path / NEW):  # whoever made it died just before its last step
+            filesystem.remove(path / NEW)
+            if durable:
+                filesystem.sync_dir(path)
+        filesystem.touch(path / READERS)
+        return lock_fd
     except BaseException:
-        filesystem.remove_tree(temporary)
+        filesystem.unlock(lock_fd)
         raise
+
+
+def check_folders(path: Path) -> None:
+    """Raise Corruption where the folders of a database are none, or lead elsewhere."""
+    for name in ("lmdb", "collections"):
+        filesystem.require_folder(path / name)
+
+
+def _make_directory(path: Path, *, durable: bool) -> None:
+    kind = filesystem.kind_of(path)
+    if kind == "link" and not filesystem.exists(path):
+        raise InvalidArgument(f"{path} is a link to a place that is not there; make or mount it first")
+    if kind not in ("nothing", "folder", "link") or (kind == "link" and not path.is_dir()):
+        raise InvalidArgument(f"{path} exists and is no vecdb database; give a new or empty directory")
+    if filesystem.make_private_dir(path) and durable:
+        filesystem.sync_parent(path)
+
+
+def _refuse_other_things(path: Path) -> None:
+    """A new database begins in a directory that is empty but for what file systems and tools keep there: hidden names
+    and lost+found stay as they are. Nothing is made where something else lies.
+    """
+    names = filesystem.list_dir(path)
+    others = [name for name in names if name not in _OURS and not name.startswith(".") and name != "lost+found"]
+    torn = [name for name in names if name in _MADE]
+    if torn and not filesystem.exists(path / LOCK):  # whoever makes a database holds LOCK before anything is there
+        others += torn
+    if others:
+        shown = ", ".join(repr(name) for name in others[:_SHOWN]) + (", ..." if len(others) > _SHOWN else "")
+        raise InvalidArgument(
+            f"{path} exists and is no vecdb database: there is {shown} in it; give a new or empty directory"
+        )
+
+
+def _create(path: Path, *, durable: bool) -> None:
+    """Under the lock: make all that a database has, and last its manifest."""
+    there = [name for name in filesystem.list_dir(path) if name in _MADE]
+    if there and not filesystem.exists(path / NEW):
+        raise Corruption(
+            f"{path / manifest.NAME} is missing, {there[0]!r} is there; restore the database from a backup"
+        )
+    filesystem.touch(path / NEW)
+    if durable:
+        filesystem.sync_dir(path)  # before anything that could be taken for a database without its manifest
+    for name in ("lmdb", "collections"):
+        filesystem.remove_tree(path / name)
+        filesystem.make_private_dir(path / name)
+    Store(path / "lmdb", read_only=False, durability="full" if durable else "none").close()
+    if durable:
+        filesystem.sync_dir(path / "lmdb")
+        filesystem.sync_dir(path)
+    created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    filesystem.touch(path / READERS)
+    for name in (LOCK, READERS):
+        filesystem.make_private(path / name)
+    manifest.write(path, manifest.Manifest(manifest.FORMAT_VERSION, LMDB_FORMAT, str(uuid.uuid4()), created))
+    filesystem.make_private(path / manifest.NAME)
+    filesystem.remove(path / NEW)
+    if durable:
+        filesystem.sync_dir(path)
 
 
 def lock_as_reader(path: Path) -> int | None:

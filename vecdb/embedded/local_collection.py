@@ -10,7 +10,10 @@ Threads: any number of searches and writes at once. The index's structure is cha
 
 from __future__ import annotations
 
+import sys
+import threading
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,11 +26,12 @@ from vecdb.commit.committer import Committer
 from vecdb.commit.state_requests import PatchState
 from vecdb.commit.write_path import WritePath
 from vecdb.embedded.check import check_collection
+from vecdb.embedded.open_here import Usable
 from vecdb.index.common.progress import WeightedProgress
 from vecdb.maintenance.index_jobs import IndexMaintenance
 from vecdb.query.recall import evaluate
 from vecdb.query.searcher import Searcher
-from vecdb.query.width_tuning import learn_recall_curve, tune
+from vecdb.query.width_tuning import tune
 from vecdb.schema import CollectionConfig, IndexConfig, SearchParams
 from vecdb.state.collection_state import CollectionState
 from vecdb.storage.disk import filesystem
@@ -47,8 +51,9 @@ class LocalCollection:
         committer: Committer | None,
         *,
         durable: bool,
-        check_usable: Callable[[], None],
+        usable: Usable,
         wake_maintenance: Callable[[], None],
+        job_lock: threading.RLock,
         memory_budget_bytes: int | None = None,
     ) -> None:
         self.state = CollectionState(
@@ -57,13 +62,14 @@ class LocalCollection:
             entry,
             writable=committer is not None,
             durable=durable,
-            check_usable=check_usable,
+            check_usable=usable,
             wake_maintenance=wake_maintenance,
             memory_budget_bytes=memory_budget_bytes,
         )
         self.searcher = Searcher(self.state)
         self.writes = WritePath(self.state, committer, self.searcher.is_searched)
-        self.jobs = IndexMaintenance(self.state, self.writes)
+        self.jobs = IndexMaintenance(self.state, self.writes, self.searcher)
+        self.jobs.lock, self.jobs.is_ending = job_lock, lambda: usable.ending
         # the part of CollectionBackend that is one of these parts' as it is, without a call in between
         self.put, self.put_all = self.writes.put, self.writes.put_all
         self.update, self.delete = self.writes.update, self.writes.delete
@@ -73,6 +79,11 @@ class LocalCollection:
         self.search_mixture = self.searcher.search_mixture
         self.get, self.iter, self.count = self.searcher.get, self.searcher.iter, self.searcher.count
         self.tenants, self.tenant_stats = self.searcher.tenants, self.searcher.tenant_stats
+
+    def __del__(self) -> None:
+        """Nobody uses it any more: its files are closed."""
+        if hasattr(self, "jobs") and not sys.is_finalizing():
+            self.state.close()
 
     # -- facts -------------------------------------------------------------------------------------
 
@@ -110,6 +121,7 @@ class LocalCollection:
             "tail_rows": visibility.row_count - generation.index.indexed_rows,
             "sealed_rows": state.sealed.rows if state.sealed else 0,
             "tuned_ef": state.default_width,
+            "recall": _recall_facts(state),
             "bytes_ram": touched + generation.ids.memory_bytes() + int(index.get("bytes_ram", 0)),
             "bytes_disk": filesystem.disk_bytes(self.state.folder),
             **generation.tenants.stats(),
@@ -143,9 +155,7 @@ class LocalCollection:
                 self.jobs.rebuild(thread_count)
                 self.jobs.index_tail(thread_count, all_rows=True)
         self.jobs.grow_companion(thread_count, all_rows=True)
-        with self.jobs.rebuild_on_corruption():
-            snapshot = self.state.current()
-            self._patch(snapshot.generation.number, learn_recall_curve(snapshot, self.searcher.costs))
+        self.jobs.learn(thread_count)
         self.jobs.seal(thread_count)
         stages.report("learn", 1.0)
 
@@ -158,6 +168,7 @@ class LocalCollection:
         self.writes.require_writer()
         with filesystem.raising_vecdb_errors("indexing"):
             self.jobs.reindex(catalog.index_to_dict(index), threads(None), progress)
+            self.jobs.learn(threads(None))
             self.jobs.seal(threads(None))
 
     def vacuum(self, progress: Progress) -> None:
@@ -182,3 +193,12 @@ class LocalCollection:
     def check(self) -> list[str]:
         self.state.current()
         return check_collection(self.state, self.jobs.lock)
+
+
+def _recall_facts(state: catalog.CommittedState) -> dict[str, Any] | None:
+    """What maintenance measured last of searches that name no width; None before."""
+    check = state.recall_check
+    if check is None:
+        return None
+    at = datetime.fromtimestamp(check.at, UTC).isoformat(timespec="seconds")
+    return {"measured": round(check.recall, 4), "at": at, "limit": check.limit, "rows": check.rows}

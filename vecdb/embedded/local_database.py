@@ -1,7 +1,10 @@
 """LocalDatabase: the backend of an embedded `Database`. One directory, one writing process, any number of reading ones.
 
-    store, committer (commit thread), maintenance (thread)      one each
+    store, committer (commit thread), maintenance (thread)      one each; the store shared with others of this process
     LocalCollection                                             one for each collection in use
+
+A handle (`Database`) and what came from it hold the database; nothing that it holds holds it, so it closes itself as
+soon as nobody uses it any more. Of collections that nobody holds, the least recently used give way.
 
 Threads: every method from any thread. Processes: a forked child must open its own; an inherited one refuses every call.
 """
@@ -10,8 +13,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
+import sys
 import threading
+import weakref
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -19,18 +24,22 @@ from typing import Any, Generic
 
 from vecdb import limits
 from vecdb.api.backend import C, Progress
+from vecdb.api.database import Database
 from vecdb.commit.committer import Committer
+from vecdb.embedded import open_here
 from vecdb.embedded.backup import write_backup
 from vecdb.embedded.check import check_database
 from vecdb.embedded.create_drop import CreateCollection, DropCollection
-from vecdb.embedded.directory import lock_as_reader, prepare_directory
+from vecdb.embedded.directory import check_folders, lock_as_reader, prepare_directory
 from vecdb.embedded.local_collection import LocalCollection
+from vecdb.embedded.temporary import TemporaryFolder
 from vecdb.errors import NotFound, Unavailable
 from vecdb.maintenance.garbage import collect_garbage
 from vecdb.maintenance.index_jobs import IndexMaintenance
 from vecdb.maintenance.scheduler import MaintenanceScheduler
 from vecdb.schema import CollectionConfig
 from vecdb.storage.disk import filesystem, manifest
+from vecdb.storage.disk.paths import collection_folder
 from vecdb.storage.kv import catalog, keys
 from vecdb.storage.kv.store import LMDB_FORMAT, Store
 from vecdb.validate.not_found import collection_not_found
@@ -39,17 +48,18 @@ from vecdb.validate.not_found import collection_not_found
 class LocalDatabase(Generic[C]):
     """An open directory: its lock, store, committer, maintenance, and the collections in use.
 
-    make_collection : what users hold of a collection.
+    make_collection(collection, config, self) : what users hold of a collection; it keeps the database open.
+    options : with which it was opened.
     """
 
     def __init__(
         self,
         path: Path,
-        make_collection: Callable[[LocalCollection, CollectionConfig], C],
+        make_collection: Callable[[LocalCollection, CollectionConfig, object], C],
         *,
         durability: str,
         read_only: bool = False,
-        temporary: tempfile.TemporaryDirectory[str] | None = None,
+        temporary: TemporaryFolder | None = None,
         maintenance: bool = True,
         map_bytes: int = limits.lmdb_map_bytes,
         memory_budget_bytes: int | None = None,
@@ -58,36 +68,89 @@ class LocalDatabase(Generic[C]):
         self.path = path
         self.read_only = read_only
         self.durability = durability
+        self.options = {
+            "durability": durability,
+            "maintenance": maintenance,
+            "map_bytes": map_bytes,
+            "memory_budget_bytes": memory_budget_bytes,
+        }
         self._make_collection = make_collection
         self._temporary = temporary
         self._memory_budget_bytes = memory_budget_bytes
-        self._pid = os.getpid()
-        self._closing = self._closed = self.upgraded = False
+        self._usable = open_here.Usable(path)
+        self._closing = self._ending = self.upgraded = False
+        self._ended = threading.Event()
         self._open_lock = threading.RLock()
-        self._collections: dict[str, LocalCollection] = {}
+        self._collections: weakref.WeakValueDictionary[str, LocalCollection] = weakref.WeakValueDictionary()
+        self._recent: OrderedDict[str, LocalCollection] = OrderedDict()  # kept although nobody may hold them
+        self._maintained: list[LocalCollection] = []  # kept while maintenance may be at work on them
+        self._job_locks: dict[int, threading.RLock] = {}  # by uid
+        self._handles: weakref.WeakSet[Database] = weakref.WeakSet()
+        self._handles_made = self._handles_closed = 0
+        self._held: weakref.WeakSet[C] = weakref.WeakSet()  # collections that users have
         self._committer: Committer | None = None
         self._maintenance: MaintenanceScheduler | None = None
-        self._lock_fd = None if read_only else prepare_directory(path, durable=durability != "none")
+        self._locks = [] if temporary is None else [open_here.hold(temporary.lock_fd)]
         try:
+            if not read_only:
+                self._locks.append(open_here.hold(prepare_directory(path, durable=durability != "none")))
             if read_only and not filesystem.exists(path / manifest.NAME):
                 raise NotFound(f"no database at {path}; open it without read_only=True to create one")
             self.manifest = manifest.read(path, LMDB_FORMAT, upgrading=upgrading)
-            if read_only:
-                self._lock_fd = lock_as_reader(path)
-            self.store = Store(path / "lmdb", read_only=read_only, durability=durability, map_bytes=map_bytes)
+            check_folders(path)
+            if read_only and (reading := lock_as_reader(path)) is not None:
+                self._locks.append(open_here.hold(reading))
+            self.store = open_here.open_store(
+                path / "lmdb", read_only=read_only, durability=durability, map_bytes=map_bytes
+            )
         except BaseException:
             self._unlock()
             raise
         if not read_only:
             try:
-                found, self.manifest = self.manifest, manifest.upgrade(path, self.manifest)
-                self.upgraded = found != self.manifest
-                self._committer = Committer(self.store, _last_sequence(self.store))
-                collect_garbage(path, self.store, self._committer.submit)
+                self._begin_writing(maintenance)
             except BaseException:
                 self.close()
                 raise
-            self._maintenance = MaintenanceScheduler(self.store, self._open_jobs, enabled=maintenance)
+
+    def _begin_writing(self, maintenance: bool) -> None:
+        found, self.manifest = self.manifest, manifest.upgrade(self.path, self.manifest)
+        self.upgraded = found != self.manifest
+        self._committer = Committer(self.store, _last_sequence(self.store), _check_of(self.path, self._locks[-1]))
+        collect_garbage(self.path, self.store, self._committer.submit)
+        database = weakref.ref(self)
+        self._maintenance = MaintenanceScheduler(
+            self.store, lambda: [] if (here := database()) is None else here._open_jobs(), enabled=maintenance
+        )
+        open_here.set_writer(self.store, self)
+
+    # -- handles -----------------------------------------------------------------------------------
+
+    def new_handle(self) -> Database | None:
+        """One more handle for a user; None where the database is about to close (see `wait_closed`)."""
+        handle = Database(self, self._leave)  # type: ignore[arg-type]
+        with self._open_lock:
+            if self._closing or self._ending:
+                return None
+            self._handles.add(handle)
+            self._handles_made += 1
+        return handle
+
+    def wait_closed(self) -> None:
+        """Return when another thread has closed it."""
+        self._ended.wait()
+
+    def _leave(self, handle: Database) -> ClosedHandle | None:
+        """A user closes a handle. The database goes on while others are open, or were dropped but for collections."""
+        with self._open_lock:
+            if handle not in self._handles:
+                return None
+            self._handles.discard(handle)
+            self._handles_closed += 1
+            dropped = self._handles_made - self._handles_closed - len(self._handles)
+            goes_on = bool(self._handles) or (dropped > 0 and bool(self._held))
+            self._ending = not goes_on
+            return ClosedHandle(self.path, self.read_only) if goes_on else None
 
     # -- collections -------------------------------------------------------------------------------
 
@@ -99,24 +162,44 @@ class LocalDatabase(Generic[C]):
 
     def collection(self, name: str) -> C:
         collection = self._opened(name)
-        return self._make_collection(collection, collection.config())
+        made = self._make_collection(collection, collection.config(), self)
+        self._held.add(made)
+        return made
 
     def _opened(self, name: str) -> LocalCollection:
         """The collection of that name, opened where it is not in use yet. Raises NotFound."""
         self._check_usable()
         with self._open_lock:
+            self._check_usable()
             collection = self._collections.get(name)
             if collection is not None and self.read_only:
                 with contextlib.suppress(NotFound):  # dropped by the writer, which may have made another of this name
                     collection.state.current()
             if collection is None or collection.state.dropped:
                 if collection is not None and self.read_only:
-                    del self._collections[name]
+                    self._forget(name)
                     collection.state.release()
+                self._make_room()
                 with filesystem.raising_vecdb_errors(f"opening collection {name!r}"):
                     collection = self._open(name)
                 self._collections[name] = collection
+            self._recent[name] = collection
+            self._recent.move_to_end(name)
         return collection
+
+    def _forget(self, name: str) -> LocalCollection | None:
+        self._recent.pop(name, None)
+        return self._collections.pop(name, None)
+
+    def _make_room(self) -> None:
+        """Of the collections in use the least recently used are kept no longer: those that nobody holds close."""
+        while len(self._recent) >= filesystem.open_files_max(limits.collections_open_max):
+            _, collection = self._recent.popitem(last=False)
+            if self._maintenance is not None and collection.jobs.lock.acquire(blocking=False):
+                try:
+                    self._maintenance.settle(collection.jobs)
+                finally:
+                    collection.jobs.lock.release()
 
     def _open(self, name: str) -> LocalCollection:
         with self.store.read() as txn:
@@ -124,6 +207,7 @@ class LocalDatabase(Generic[C]):
         if raw is None:
             raise collection_not_found(name)
         entry = catalog.decode_entry(raw, name)
+        filesystem.refuse_other_than_folder(collection_folder(self.path, entry.uid))
         wake = self._maintenance.wake if self._maintenance is not None else _no_op
         collection = LocalCollection(
             self.path,
@@ -131,8 +215,9 @@ class LocalDatabase(Generic[C]):
             entry,
             self._committer,
             durable=self.durability != "none",
-            check_usable=self._check_usable,
+            usable=self._usable,
             wake_maintenance=wake,
+            job_lock=self._job_lock(entry.uid),
             memory_budget_bytes=self._memory_budget_bytes,
         )
         wake()
@@ -149,7 +234,7 @@ class LocalDatabase(Generic[C]):
             collection = self._collections.get(name)
             request = DropCollection(name, collection.state if collection is not None else None)
             uid = self._writer().submit(request)
-            self._collections.pop(name, None)
+            self._forget(name)
         if collection is not None:
             collection.jobs.wait_idle()
             collection.state.release()
@@ -158,7 +243,12 @@ class LocalDatabase(Generic[C]):
 
     def _open_jobs(self) -> list[IndexMaintenance]:
         with self._open_lock:
-            return [collection.jobs for collection in self._collections.values()]
+            self._maintained = list(self._collections.values())
+            return [collection.jobs for collection in self._maintained]
+
+    def _job_lock(self, uid: int) -> threading.RLock:
+        with self._open_lock:
+            return self._job_locks.setdefault(uid, threading.RLock())
 
     # -- long work ---------------------------------------------------------------------------------
 
@@ -173,8 +263,15 @@ class LocalDatabase(Generic[C]):
             "commits": self._committer.commits if self._committer else 0,
             "requests": self._committer.requests if self._committer else 0,
             "bytes_disk": filesystem.disk_bytes(self.path),
+            "recall": self.measured_recalls(),
             "lmdb": self.store.info(),
         }
+
+    def measured_recalls(self) -> dict[str, float]:
+        """What was measured last of searches that name nothing, of each collection that is open and was measured."""
+        opened = list(self._collections.items())
+        checks = {name: one.state.snapshot.state.recall_check for name, one in opened if not one.state.dropped}
+        return {name: check.recall for name, check in checks.items() if check is not None}
 
     def vacuum(self, progress: Progress) -> None:
         for name in self.collections():
@@ -195,51 +292,57 @@ class LocalDatabase(Generic[C]):
         """The lock of each collection that there is when the first is asked for: while it is held, no file of the
         collection is replaced.
         """
-        for name in self.collections():
-            yield self._opened(name).jobs.lock
+        with self.store.read() as txn:
+            uids = [catalog.decode_entry(bytes(raw), str(name)).uid for name, raw in txn.cursor(db=self.store.catalog)]
+        for uid in uids:
+            yield self._job_lock(uid)
 
     def close(self) -> None:
-        if self._closed or os.getpid() != self._pid:
+        if self.closed or not self._usable.is_mine:
             return
         with self._open_lock:
             if self._closing:
                 return
-            self._closing = True
+            self._closing = self._usable.ending = True
+        try:
+            self._close()
+        finally:
+            self._ended.set()
+
+    def _close(self) -> None:
         if self._maintenance is not None:
             self._maintenance.close()
         if self._committer is not None:
             self._committer.close()
-        self._closed = True
+        self._usable.closed = True
         with self._open_lock:
-            for collection in self._collections.values():
+            for collection in list(self._collections.values()):
                 collection.state.close()
             self._collections.clear()
-        self.store.close()
+            self._recent.clear()
+            self._maintained.clear()
+        if not self.read_only:
+            open_here.set_writer(self.store, None)
+        open_here.close_store(self.store)
         self._unlock()
         if self._temporary is not None:
-            self._temporary.cleanup()
+            self._temporary.remove()
 
     def __del__(self) -> None:
-        try:
-            self.close()
-        except Exception:  # at interpreter exit half of what close needs may be missing; the lock ends with the process
+        if sys.is_finalizing():  # its threads may be gone already; the locks end with the process
             return
+        if hasattr(self, "store"):
+            with contextlib.suppress(Exception):  # nobody is there to hear of it
+                self.close()
 
     @property
     def closed(self) -> bool:
-        return self._closed
+        return self._usable.closed
 
     # -- internal ----------------------------------------------------------------------------------
 
     def _check_usable(self) -> None:
-        """Refuse calls on a closed database, and in a forked child (LMDB would read it without any error)."""
-        if self._closed:
-            raise Unavailable(f"database {self.path} is closed; open it again")
-        if os.getpid() != self._pid:
-            raise Unavailable(
-                f"database {self.path} was opened by process {self._pid} and inherited by a fork; "
-                f"open it anew in process {os.getpid()}"
-            )
+        self._usable()
 
     def _writer(self) -> Committer:
         if self._committer is None:
@@ -247,9 +350,37 @@ class LocalDatabase(Generic[C]):
         return self._committer
 
     def _unlock(self) -> None:
-        if self._lock_fd is not None:
-            filesystem.close(self._lock_fd)
-            self._lock_fd = None
+        while self._locks:
+            open_here.let_go(self._locks.pop())
+
+
+class ClosedHandle:
+    """Behind a handle that was closed while others of the same directory are open: every call is refused."""
+
+    closed = True
+
+    def __init__(self, path: Path, read_only: bool) -> None:
+        self.path = path
+        self.read_only = read_only
+
+    def close(self) -> None:
+        """It is closed."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise Unavailable(f"database {self.path} is closed; open it again")
+
+
+def _check_of(path: Path, lock_fd: int) -> Callable[[], None]:
+    """What tells the committer whether the directory is still there: whoever removes it removes LOCK."""
+
+    def check() -> None:
+        if filesystem.is_unlinked(lock_fd):
+            raise Unavailable(
+                f"database {path} is gone: its directory, or LOCK in it, was removed; nothing was written. Close it, "
+                "then open it again"
+            )
+
+    return check
 
 
 def _no_op() -> None:

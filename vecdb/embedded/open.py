@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from vecdb import limits, validate
 from vecdb.api.collection import Collection
 from vecdb.api.database import Database, check_path
+from vecdb.embedded import open_here
 from vecdb.embedded.local_database import LocalDatabase
-from vecdb.errors import InvalidArgument, NotFound
+from vecdb.embedded.temporary import TemporaryFolder
+from vecdb.errors import InvalidArgument, Locked, NotFound
 from vecdb.storage.disk import filesystem, manifest
 
 DURABILITIES = ("full", "relaxed")
@@ -35,8 +36,10 @@ def open_database(
     maintenance : False leaves indexing, sealing and vacuum to explicit calls (`optimize`, `vacuum`).
     map_bytes : address space reserved for LMDB, sparse; the most that ids, fields and bookkeeping can grow to.
 
-    Raises Locked where another process has it open for writing, Corruption where its files are damaged, NotFound
-    where `read_only` finds nothing.
+    A directory that this process has open for writing already is shared: the database is closed with its last handle.
+
+    Raises Locked where another process has it open for writing, or this one with other options; Corruption where its
+    files are damaged, NotFound where `read_only` finds nothing.
     """
     if durability not in DURABILITIES:
         raise InvalidArgument(f"durability must be one of {', '.join(DURABILITIES)}, got {durability!r}")
@@ -52,14 +55,44 @@ def open_database(
     if str(path) == ":memory:":
         if read_only:
             raise InvalidArgument("':memory:' is always new, so read_only=True would open nothing; leave it out")
-        temporary = tempfile.TemporaryDirectory(prefix="vecdb-")
-        folder = Path(temporary.name) / "db"
-        return Database(LocalDatabase(folder, Collection, durability="none", temporary=temporary, **options))
+        temporary = TemporaryFolder.for_database()
+        return _handle_of(
+            LocalDatabase(temporary.database, Collection, durability="none", temporary=temporary, **options)
+        )
     folder = Path(os.path.abspath(path))
     try:
-        return Database(LocalDatabase(folder, Collection, read_only=read_only, durability=durability, **options))
+        if read_only:
+            return _handle_of(LocalDatabase(folder, Collection, read_only=True, durability=durability, **options))
+        return _open_for_writing(folder, {"durability": durability, **options})
     except OSError as error:
         raise filesystem.to_vecdb_error(error, f"opening {path}") from error
+
+
+def _open_for_writing(folder: Path, options: dict[str, Any]) -> Database:
+    with open_here.opening:
+        while (database := open_here.writer_of(folder)) is not None:
+            _check_same(database, options)
+            if (handle := database.new_handle()) is not None:
+                return handle  # type: ignore[no-any-return]
+            database.wait_closed()
+        return _handle_of(LocalDatabase(folder, Collection, **options))
+
+
+def _handle_of(database: LocalDatabase[Collection]) -> Database:
+    """The first handle of a database that was just opened."""
+    handle = database.new_handle()
+    assert handle is not None
+    return handle
+
+
+def _check_same(database: LocalDatabase[Collection], options: dict[str, Any]) -> None:
+    """A second handle takes the database as it is."""
+    for name, value in options.items():
+        if database.options[name] != value:
+            raise Locked(
+                f"database {database.path} is open in this process already, with {name}={database.options[name]!r}; "
+                f"close it there, or open it here with the same, got {value!r}"
+            )
 
 
 def upgrade(path: str | os.PathLike[str]) -> bool:

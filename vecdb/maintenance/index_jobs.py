@@ -3,6 +3,7 @@
     index_tail       tail rows -> graph          repair   deleted rows out of the graph
     grow_companion   what searches have asked for beside the index
     rebuild          the index built anew        seal     graph -> immutable file
+    learn            recall of searches measured, and with it how wide they are
     vacuum           deleted rows out of every file (vacuum.py)
 
 Threads: `lock` lets one step run at a time; searches and commits never wait for it. A step that gets it after a
@@ -12,8 +13,9 @@ stand that), or commits through the committer like any writer.
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,12 +23,17 @@ from vecdb import limits
 from vecdb.commit.committer import CompactLmdbFile
 from vecdb.commit.state_requests import InstallIndex, PatchState
 from vecdb.commit.write_path import WritePath
+from vecdb.errors import Unavailable
 from vecdb.index.contract import HasCompanionGraph, IndexCorruption, Progress
 from vecdb.maintenance.garbage import collect_garbage
 from vecdb.maintenance.vacuum import copy_generation
+from vecdb.query.recall_learning import RECALL_FLOOR, check_is_due, learn_recall
+from vecdb.query.searcher import Searcher
 from vecdb.state.collection_state import CollectionState
 from vecdb.storage.disk import filesystem
 from vecdb.storage.kv import catalog
+
+_log = logging.getLogger("vecdb")
 
 _REPAIR_SHARE = 0.02  # dead rows in the graph, as a share of its rows, that are worth a repair
 _REPAIR_ROWS_MIN = 1_024
@@ -37,10 +44,12 @@ _SEAL_AT_CLOSE_ROWS = 1_024  # fewer rows than this are indexed again at the nex
 class IndexMaintenance:
     """The steps of one collection."""
 
-    def __init__(self, state: CollectionState, writes: WritePath) -> None:
+    def __init__(self, state: CollectionState, writes: WritePath, searcher: Searcher) -> None:
         self.state = state
         self.writes = writes
+        self.searcher = searcher
         self.lock = threading.RLock()
+        self.is_ending: Callable[[], bool] = lambda: False  # whether the database is about to close
         self.repaired_sequence = 0  # deletions up to here are out of the live graph
         self.repaired_dead = 0  # dead rows at that time
         self.unlinked_rows: int | None = None  # repaired away since the graph was built; None: as the state says
@@ -109,9 +118,34 @@ class IndexMaintenance:
         index = self.state.snapshot.generation.index
         return isinstance(index, HasCompanionGraph) and index.companion_is_due()
 
+    def learning_is_due(self) -> bool:
+        """Once the tail is short, while nobody loads in bulk."""
+        return self._wants_to_learn() and not self.writes.is_loading()
+
+    def _wants_to_learn(self) -> bool:
+        snapshot = self.state.snapshot
+        if snapshot.generation.index.indexed_rows == 0 or self._tail_is_long():
+            return False
+        return check_is_due(snapshot) or self.searcher.asked.check_is_due
+
+    def waits_for_pause(self) -> bool:
+        """Whether something is due once a bulk load pauses."""
+        return self.tail_is_deferred() or (self._wants_to_learn() and self.writes.is_loading())
+
     def merge_is_due(self) -> bool:
         """Of the journal of access lists."""
         return self.state.snapshot.generation.journal.waiting > 1
+
+    def _stoppable(self, progress: Progress) -> Callable[[int, int], None]:
+        """Progress of long work, which ends it where the database is about to close: nobody waits for a whole build."""
+
+        def report(done: int, whole: int) -> None:
+            if self.is_ending():
+                raise Unavailable(f"collection {self.state.entry.name!r} is being closed; the work was given up")
+            if progress is not None:
+                progress(done, whole)
+
+        return report
 
     # -- steps -------------------------------------------------------------------------------------
 
@@ -127,13 +161,13 @@ class IndexMaintenance:
             stop = snapshot.visibility.row_count
             if not all_rows:
                 stop = index.next_stop(stop - stop % limits.index_step_rows)
-            if progress is not None and index.indexed_rows:
-                progress(index.indexed_rows, stop)  # where it begins
+            report = self._stoppable(progress)
+            if index.indexed_rows:
+                report(index.indexed_rows, stop)  # where it begins
             while index.indexed_rows < stop:
-                index.add(index.next_stop(stop), threads, progress)
+                index.add(index.next_stop(stop), threads, report)
                 self.writes.tail_shortened()
-                if progress is not None:
-                    progress(index.indexed_rows, stop)
+                report(index.indexed_rows, stop)
             self.state.index_rebuilt()
 
     def grow_companion(self, threads: int, *, all_rows: bool = False) -> None:
@@ -153,6 +187,28 @@ class IndexMaintenance:
             if index.indexed_rows and snapshot.visibility.sequence > self.repaired_sequence:
                 self.unlinked_rows = self._unlinked() + index.remove(snapshot.visibility.sequence, threads)
                 self.repaired_sequence, self.repaired_dead = snapshot.visibility.sequence, self._dead_rows()
+
+    def learn(self, threads: int) -> None:
+        """Measure the recall of searches, and commit how wide they are from now on."""
+        with self.lock, self.rebuild_on_corruption():
+            snapshot = self.state.current()
+            snapshot.generation.index.connect_unreachable(threads)  # as sealing does: what is measured is to stay
+            asked = self.searcher.asked.take()
+            find = self.searcher.search_snapshot
+            changes = learn_recall(snapshot, find, self.searcher.costs, asked, threads)
+            if not changes:
+                return
+            name, old, new = self.state.entry.name, snapshot.state.recall_check, changes["recall_check"]
+            if changes.get("default_scan") and not snapshot.state.default_scan:
+                _log.warning(
+                    "collection %r: no width of its index reaches recall %.2f on these data; searches that name none "
+                    "compare all vectors", name, RECALL_FLOOR,
+                )  # fmt: skip
+            elif new.recall < RECALL_FLOOR:
+                _log.warning("collection %r: searches have recall@%d of %.3f", name, new.limit, new.recall)
+            elif old is not None and snapshot.state.default_width != changes.get("default_width"):
+                _log.info("collection %r: searches are %s wide from now on", name, changes.get("default_width"))
+            self.writes.submit(PatchState(self.state, snapshot.generation.number, changes))
 
     def seal(self, threads: int) -> None:
         """Write the live index as an immutable file and name it in the state: data first, then the pointer."""
@@ -194,12 +250,19 @@ class IndexMaintenance:
 
     def reindex(self, config: dict[str, Any] | None, threads: int, progress: Progress = None) -> None:
         """An index of another kind or other parameters; what was learned about the old one is forgotten."""
-        forgotten = {"recall_curve": (), "default_width": None, "tuned_by_user": False, "tenant_scan_rows_max": None}
+        forgotten = {
+            "recall_curve": (),
+            "default_width": None,
+            "tuned_by_user": False,
+            "tenant_scan_rows_max": None,
+            "recall_check": None,
+            "default_scan": False,
+        }
         self._rebuild_beside(config, {"index": config, **forgotten}, threads, progress)
 
     def rebuild(self, threads: int, progress: Progress = None) -> None:
-        """The same index, built anew from the live rows."""
-        self._rebuild_beside(self.state.snapshot.state.index, {}, threads, progress)
+        """The same index, built anew from the live rows; its recall is to be measured anew."""
+        self._rebuild_beside(self.state.snapshot.state.index, {"recall_check": None}, threads, progress)
 
     def _rebuild_beside(
         self, config: dict[str, Any] | None, changes: dict[str, Any], threads: int, progress: Progress
@@ -216,17 +279,17 @@ class IndexMaintenance:
             fresh.take_over(index)
             if isinstance(index, HasCompanionGraph) and isinstance(fresh, HasCompanionGraph) and index.has_graph():
                 fresh.ask_for_graph()
+            report = self._stoppable(progress)
             while (
                 fresh.has_structure
                 and state.snapshot.visibility.row_count - fresh.indexed_rows >= limits.index_step_rows
             ):
                 stop = state.snapshot.visibility.row_count
                 fresh.publish_rows(stop)
-                fresh.add(fresh.next_stop(stop), threads, progress)
+                fresh.add(fresh.next_stop(stop), threads, report)
                 if self.tail_is_due():  # writers may be waiting for room in the tail of the present one
                     self.index_tail(threads)
-                if progress is not None:
-                    progress(fresh.indexed_rows, stop)
+                report(fresh.indexed_rows, stop)
             self.writes.submit(InstallIndex(PatchState(state, snapshot.generation.number, changes), fresh))
             sealed = snapshot.state.sealed
             self._remove_files((*index.file_names(), *(sealed.files if sealed is not None else ())), fresh.file_names())
@@ -245,7 +308,7 @@ class IndexMaintenance:
                 return
             self._collect_garbage()  # a vacuum that failed leaves ids of records that may have been deleted since
             self.repair(threads)
-            done = copy_generation(self.state, self.writes, progress)
+            done = copy_generation(self.state, self.writes, self._stoppable(progress))
             self.reset_repair_counters()
             if progress is not None:
                 progress(done, done)

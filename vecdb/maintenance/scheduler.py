@@ -1,7 +1,7 @@
 """The maintenance thread of a writing database: bounded steps, one at a time, woken by commits.
 
-    merge the journal -> index the tail -> repair -> companion graph -> vacuum -> rebuild -> seal, for each collection,
-    then sleep until a commit; dead LMDB readers each minute
+    merge the journal -> index the tail -> repair -> companion graph -> vacuum -> rebuild -> learn -> seal, for each
+    collection, then sleep until a commit; dead LMDB readers each minute
 
 It can be switched off, and nothing is wrong then, only slower: tails grow until writers wait, which `optimize`
 resolves. It runs at a lower priority than searches, and while there are any on as many threads as leave one core to
@@ -49,10 +49,14 @@ class MaintenanceScheduler:
         """Stop after the present step, then seal what is worth it."""
         self._closing = True
         self._wake.set()
-        if self._thread is not None:
+        if self._thread not in (None, threading.current_thread()):  # the last user may go while this thread looks on
             self._thread.join()
         for jobs in self._open_jobs():
-            self._guarded(jobs, jobs.close)
+            self.settle(jobs)
+
+    def settle(self, jobs: IndexMaintenance) -> None:
+        """Before a collection is let go: seal what is worth it."""
+        self._guarded(jobs, jobs.close)
 
     def _run(self) -> None:
         with contextlib.suppress(OSError):  # not allowed here: searches share the cores with it on equal terms
@@ -68,7 +72,7 @@ class MaintenanceScheduler:
 
     def _waits(self, jobs: IndexMaintenance) -> bool:
         try:
-            return not jobs.state.dropped and jobs.tail_is_deferred()
+            return not jobs.state.dropped and jobs.waits_for_pause()
         except NotFound:  # dropped between the two looks
             return False
 
@@ -91,6 +95,8 @@ class MaintenanceScheduler:
             jobs.vacuum()
         if not self._closing and jobs.rebuild_is_due():
             jobs.rebuild(width)
+        if not self._closing and jobs.learning_is_due():
+            jobs.learn(width)
         if not self._closing and jobs.seal_is_due():
             jobs.seal(width)
 

@@ -2,7 +2,9 @@
 
     queries -> chunk -> stop? -> chunk -> stop? -> ... -> the chunks' results joined
 
-A kernel call cannot be interrupted, so a chunk is how long a cancelled search goes on.
+A kernel call cannot be interrupted, so a chunk is how long a cancelled search goes on. A caller without `stop` can
+still press Ctrl-C: chunks are longer then, so that a batch costs no more than in one piece, and it ends with one of
+them.
 """
 
 from __future__ import annotations
@@ -19,19 +21,31 @@ from vecdb.query.planner import Plan
 
 _FIRST_QUERIES = 8
 _CHUNK_S = 0.010  # what a chunk should take: long enough that kernels work in batches, short enough to stop soon
+_QUIET_QUERIES, _QUIET_CHUNK_S = 64, 0.2  # the same where only a signal can stop it
+_QUIET_PRODUCTS = 1 << 28  # of two numbers, in the first chunk of an exact scan: about 0.1 s
+_GROWTH_MAX, _QUIET_GROWTH_MAX = 4.0, 16.0
 
 Search = Callable[[NDArray[np.float32]], tuple[Neighbors, Plan]]
 
 
-def search_in_chunks(search: Search, queries: NDArray[np.float32], stop: Callable[[], bool]) -> tuple[Neighbors, Plan]:
-    """What `search` finds for all queries (float32[nq, dim], nq > 0). Chunks grow and shrink to take about 10 ms each.
+def search_in_chunks(
+    search: Search, queries: NDArray[np.float32], stop: Callable[[], bool] | None, scanned_rows: int = 0
+) -> tuple[Neighbors, Plan]:
+    """What `search` finds for all queries (float32[nq, dim], nq > 0). Chunks grow and shrink to take about 10 ms each,
+    or 200 ms where there is no `stop`.
 
+    scanned_rows : that each query is compared with, where it is answered by a scan.
     Raises Unavailable once `stop` returns True.
     """
     parts: list[Neighbors] = []
+    wanted_s, growth = (_CHUNK_S, _GROWTH_MAX) if stop is not None else (_QUIET_CHUNK_S, _QUIET_GROWTH_MAX)
     size, first = _FIRST_QUERIES, 0
+    if stop is None:
+        size = max(1, min(_QUIET_QUERIES, _QUIET_PRODUCTS // max(1, scanned_rows * queries.shape[1])))
+        if len(queries) <= size:
+            return search(queries)
     while True:
-        if stop():
+        if stop is not None and stop():
             raise Unavailable(f"the search was cancelled after {first:,} of {len(queries):,} queries")
         started = time.perf_counter()
         found, plan = search(queries[first : first + size])
@@ -40,7 +54,15 @@ def search_in_chunks(search: Search, queries: NDArray[np.float32], stop: Callabl
         if first >= len(queries):
             return _joined(parts), plan
         taken_s = max(time.perf_counter() - started, 1e-6)
-        size = max(1, int(size * min(4.0, _CHUNK_S / taken_s)))
+        size = max(1, int(size * min(growth, wanted_s / taken_s)))
+
+
+def find_in_chunks(
+    find: Callable[[NDArray[np.float32]], Neighbors], queries: NDArray[np.float32], scanned_rows: int = 0
+) -> Neighbors:
+    """The same of an index, for long work that Ctrl-C must end: what `find` finds for all queries."""
+    plan = Plan("exact", 0, "")  # no part of the answer
+    return search_in_chunks(lambda part: (find(part), plan), queries, None, scanned_rows)[0]
 
 
 def _joined(parts: list[Neighbors]) -> Neighbors:
@@ -50,5 +72,6 @@ def _joined(parts: list[Neighbors]) -> Neighbors:
         np.concatenate([part.rows for part in parts]),
         np.concatenate([part.distances for part in parts]),
         np.concatenate([part.counts for part in parts]),
-        np.sum([part.work for part in parts], axis=0),
+        # where the index turned out to be damaged the rest was scanned, whose counters are others
+        np.sum([part.work for part in parts if len(part.work) == len(parts[-1].work)], axis=0),
     )

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.index.contract import Neighbors
+from vecdb.query.cancellation import find_in_chunks
 from vecdb.query.searcher import Searcher
 from vecdb.schema import SearchParams
 
@@ -26,7 +27,7 @@ def recall_of(found: Neighbors, truth: Neighbors, limit: int) -> NDArray[np.floa
             continue
         last = float(truth.distances[q, count - 1])
         got = found.rows[q, : min(limit, int(found.counts[q]))]
-        near = found.distances[q, : len(got)] <= last + _TIE * max(1.0, abs(last))
+        near = found.distances[q, : len(got)] <= last + _TIE * abs(last)
         hit = np.isin(got, truth.rows[q, :count]) | near
         out[q] = min(1.0, hit.sum() / count)
     return out
@@ -46,8 +47,11 @@ def evaluate(
     snapshot, allowed = searcher.state.snapshot_for_tenants(tenants) if tenants else (searcher.current(), None)
     if nq == 0:
         return {"queries": 0, "limit": limit, "recall": None}
-    truth = snapshot.generation.index.search(
-        queries, limit, snapshot.visibility, SearchParams(exact=True, threads=params.threads), allowed
+    exact = SearchParams(exact=True, threads=params.threads)
+    truth = find_in_chunks(
+        lambda part: snapshot.generation.index.search(part, limit, snapshot.visibility, exact, allowed),
+        queries,
+        snapshot.visibility.row_count if allowed is None else len(allowed),
     )
     rows, distances, counts = [], [], []
     took = np.empty(nq)

@@ -8,6 +8,7 @@ one); a search uses the one snapshot that it took.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -156,10 +157,11 @@ class CollectionState:
                     return  # another thread was faster
                 if state.generation == self.snapshot.state.generation and state.sealed == self.snapshot.state.sealed:
                     generation = self.snapshot.generation
-                    generation.catch_up(txn, state)
-                    generation.index.publish_rows(state.row_count)
-                    self.snapshot, self._raw_state = snapshot_of(generation, state), raw
-                    return
+                    with contextlib.suppress(FileNotFoundError):  # a vacuum has come since: its files are loaded below
+                        generation.catch_up(txn, state)
+                        generation.index.publish_rows(state.row_count)
+                        self.snapshot, self._raw_state = snapshot_of(generation, state), raw
+                        return
         with self._refresh_lock:
             old = self.snapshot
             self.snapshot, self._raw_state = self._load_newest()
@@ -292,6 +294,8 @@ class CollectionState:
         self.dropped = True
 
     def close(self) -> None:
+        if isinstance(self.snapshot, DroppedCollection):
+            return
         self.snapshot.generation.index.close()
         self.snapshot.generation.close()
 

@@ -9,6 +9,8 @@ from pathlib import Path
 from vecdb.errors import InvalidArgument, NotFound
 from vecdb.storage.disk import filesystem
 
+_PEM_BYTES_MAX = 4 << 20
+
 
 def authorities(path: Path) -> bytes:
     """The file's bytes. Raises NotFound, InvalidArgument where it holds no certificates."""
@@ -33,7 +35,7 @@ def certificate_and_key(certificate: Path, key: Path) -> tuple[bytes, bytes]:
 
 def _read(path: Path) -> bytes:
     try:
-        return filesystem.read_bytes(path)
+        return filesystem.read_bytes(path, _PEM_BYTES_MAX, foreign=True)
     except FileNotFoundError:
         raise NotFound(f"there is no file {path}") from None
     except OSError as error:

@@ -31,8 +31,8 @@ def to_query(codes, bias, query, parameters, scale, metric, query8, query16, blo
 
 
 @njit
-def to_row(codes, bias, other, query8, query16, blocks, out):  # type: ignore[no-untyped-def]
-    probe = code_as_query(codes, bias, np.int64(other), query8, query16, blocks)
+def to_row(codes, bias, other, by_product, query8, query16, blocks, out):  # type: ignore[no-untyped-def]
+    probe = code_as_query(codes, bias, np.int64(other), by_product, query8, query16, blocks)
     for row in range(len(codes)):
         out[row] = code_distance(codes, bias, np.int64(row), query8, query16, probe, blocks)
 
@@ -104,11 +104,14 @@ def test_distances_between_rows_are_exact_and_symmetric(code_format: str) -> Non
     query8, query16, blocks = buffers(quantiser)
     found = np.zeros((50, 50), np.int32)
     for row in range(50):
-        to_row(codes, NO_BIAS, row, query8, query16, blocks, found[row])
+        to_row(codes, NO_BIAS, row, False, query8, query16, blocks, found[row])
     own = steps * steps * squares
     wanted = (own[:, None] + own) - 2.0 * ((steps[:, None] * steps) * (integers @ integers.T))
     assert np.array_equal(found, as_bits(wanted)) and np.array_equal(found, found.T)
     assert (np.diag(found) == 0).all()
+    for row in range(50):
+        to_row(codes, NO_BIAS, row, True, query8, query16, blocks, found[row])
+    assert np.array_equal(found, as_bits(-(steps[:, None] * steps) * (integers @ integers.T)))
 
 
 @pytest.mark.parametrize("metric", [L2, COSINE, IP])
@@ -122,7 +125,7 @@ def test_a_query_is_coded_as_a_row_is(code_format: str, metric: int) -> None:
         to_query(codes, NO_BIAS, vectors[row], quantiser.parameters, 0.5, metric, query8, query16, blocks, found)
         if metric != IP:
             between = np.zeros(50, np.int32)
-            to_row(codes, NO_BIAS, row, query8, query16, blocks, between)
+            to_row(codes, NO_BIAS, row, False, query8, query16, blocks, between)
             assert np.array_equal(found, between) and found[row] == 0
         else:
             products = vectors.astype(np.float64) @ vectors[row].astype(np.float64)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 import vecdb
 from tests.reliability.forked.records import put
 from tests.reliability.harness import DIM, NAME, vectors_of
+from vecdb.embedded.open import open_database
 
 
 def reader(path: str, questions: str, replies: str) -> None:
@@ -109,3 +111,62 @@ def cycles(path: str, cycles: int) -> dict[str, Any]:
                 c.vacuum()
             db.drop_collection(f"c{number}")
     return {"before": before, "after": resources(path)}
+
+
+def forked_opens(path: str, case: str) -> dict[str, Any]:
+    """A child forked beside an open database, with threads at work: what it opens itself, and what its parent has."""
+    db = open_database(path)
+    docs = db["docs"]
+    docs.upsert([2], [[1, 2]])
+    iterator = docs.iter(1)
+    next(iterator)  # a read transaction of the parent is open
+    pid = os.fork()
+    if pid == 0:
+        os._exit(_in_child(path, case, db))
+    if case == "keeps":  # a child that never touches the database, and lives on
+        db.close()
+        again = open_database(path)
+        again["docs"].upsert([3], [[1, 2]])
+        fine = again["docs"].count() == 3
+        again.close()
+        os.kill(pid, 9)
+        os.waitpid(pid, 0)
+        return {"child": 0, "parent": fine}
+    if case == "writes":
+        iterator.close()
+        db.close()
+    child = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    if case == "writes":
+        with open_database(path, read_only=True) as mine:
+            return {"child": child, "parent": mine["docs"].count() == 3 and mine.check() == []}
+    for n in range(20):  # the page that the iterator reads must not be used again
+        docs.upsert([10 + n], [[1, n]])
+    rest = [record.id for batch in iterator for record in batch]
+    fine = rest == [2] and docs.count() == 22 and db.check() == []
+    db.close()
+    return {"child": child, "parent": fine}
+
+
+def _in_child(path: str, case: str, inherited: Any) -> int:
+    if case == "keeps":
+        while True:
+            signal.pause()
+    try:
+        inherited.collections()
+        return 2
+    except vecdb.Unavailable:
+        pass
+    if case == "closes":
+        inherited.close()
+    if case == "writes":
+        while True:  # until the parent has closed its own
+            try:
+                mine = open_database(path)
+                break
+            except vecdb.Locked:
+                os.sched_yield()
+        mine["docs"].upsert([3], [[1, 2]])
+        mine.close()
+        return 0
+    with open_database(path, read_only=True) as mine:
+        return 0 if mine["docs"].count() == 2 and mine.check() == [] else 3

@@ -2,11 +2,13 @@
 
 magic   := "VDBHNSW\\x01"
 header  := {version, kind, metric, dtype, dim, m, ef_construction, seed, indexed_rows, sequence, entry, level,
-            upper_rows, scale, trained_rows, lossless, codes, codes_recall, measured_rows, spoiled}
+            upper_rows, scale, trained_rows, lossless, codes, codes_recall, measured_rows, spoiled,
+            product_links}
 sections: mean, far, codes, bias, links, slot, levels, upper, and signs where codes are rotated
 
-The last four were added later; where they are missing, codes are "sq8" and were not measured. version is 1 where
-codes are 8 bits around the metric's own origin, else 2, which programs that know nothing else refuse.
+The last five were added later; where they are missing, codes are "sq8" and were not measured, and no links are by
+inner product. version is 1 where codes are 8 bits around the metric's own origin and all links of one kind, else 2,
+which programs that know nothing else refuse.
 """
 
 from __future__ import annotations
@@ -48,8 +50,9 @@ def write(path: Path, facts: dict[str, Any], state: HnswState) -> SealedFile:
     if view is not None:
         graph = view.graph
         quantiser = graph.quantiser
+        is_plain = code_choice.is_ordinary(quantiser, view.metric) and graph.product_links == 0
         header.update(
-            version=VERSION if code_choice.is_ordinary(quantiser, view.metric) else OTHER_CODES,
+            version=VERSION if is_plain else OTHER_CODES,
             scale=quantiser.scale,
             trained_rows=quantiser.trained_rows,
             lossless=quantiser.lossless,
@@ -57,6 +60,7 @@ def write(path: Path, facts: dict[str, Any], state: HnswState) -> SealedFile:
             codes_recall=quantiser.recall,
             measured_rows=quantiser.measured_rows,
             spoiled=state.spoiled,
+            product_links=graph.product_links,
         )
         arrays = {
             "mean": quantiser.mean,
@@ -97,7 +101,7 @@ def read(path: Path, facts: dict[str, Any], arrays: RowArrays, mapped: bool) -> 
         measured_rows=header.get("measured_rows", 0),
     )
     metric = METRIC_CODES[facts["metric"]]
-    graph = graph_from(sections, quantiser, arrays, facts["m"], metric, mapped)
+    graph = graph_from(sections, quantiser, arrays, facts["m"], header.get("product_links", 0), metric, mapped)
     n = header["indexed_rows"]
     view = GraphView(graph, arrays, metric, n, header["entry"], header["level"])
     spoiled = header.get("spoiled", False)

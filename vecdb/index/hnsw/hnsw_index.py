@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from vecdb import limits, schema
 from vecdb.index.clustering.partition import Partition
-from vecdb.index.common import code_choice, sealed_file
+from vecdb.index.common import code_choice, sealed_file, sq8_training
 from vecdb.index.common.batching import (
     as_float32_queries,
     complete_short_answers,
@@ -43,7 +43,7 @@ from vecdb.index.hnsw.graph import Graph, GraphView, levels_of, upper_room
 from vecdb.index.hnsw.scratch import ScratchPool
 from vecdb.index.hnsw.state import HnswState, renumbered
 from vecdb.index.row_set import EVERY_ROW_BITMAP, RowSet
-from vecdb.kernels.primitives.distance import METRIC_CODES
+from vecdb.kernels.primitives.distance import IP, METRIC_CODES
 from vecdb.kernels.primitives.visibility import deleted_by
 from vecdb.kernels.search import graph_search
 from vecdb.schema import SearchParams, Visibility
@@ -52,6 +52,7 @@ from vecdb.storage.disk.row_file import RowArrays
 _BATCH_SHARE = 50  # a batch is at most 1/50 of the graph: its points do not see one another
 _BATCH_MIN = 16
 _QUERIES_PER_SLICE = 64
+_EF = 64  # beam width where nobody names one
 
 
 def batch_end(indexed: int, stop: int) -> int:
@@ -157,6 +158,8 @@ class HnswIndex(Index):
         self._prepare(stop, threads)
         while self.indexed_rows < stop:
             self._add_batch(batch_end(self.indexed_rows, stop), threads)
+            if progress is not None:
+                progress(self.indexed_rows, stop)
 
     def take_over(self, other: Index) -> None:
         """Codes that were measured on these rows. Ordinary ones are trained anew: the graph is what it always was."""
@@ -197,7 +200,9 @@ class HnswIndex(Index):
         arrays = self._rows.arrays
         rows = max(stop, self._published)
         biased = code_choice.needs_bias(quantiser, arrays, self._metric, rows)
-        graph = Graph.reserve(arrays.capacity, self.config.m, biased, quantiser)
+        # among rows of one length what is near by l2 is near by inner product
+        mixed = self._metric == IP and sq8_training.needs_bias(arrays, IP, rows)
+        graph = Graph.reserve(arrays.capacity, self.config.m, biased, quantiser, 2 * self.config.m if mixed else 0)
         with self._lock:
             self._view = GraphView(graph, arrays, self._metric, 0, -1, 0)
             self._encode(max(stop, self._published))
@@ -326,7 +331,7 @@ class HnswIndex(Index):
         bitmap = EVERY_ROW_BITMAP if allow is None else allow.bitmap(visibility.row_count)
         if view.arrays is not self._rows.arrays:
             view = view.replace(arrays=self._rows.arrays)
-        width = max(params.ef or self.config.ef, limit)
+        width = max(params.ef or self.config.ef or _EF, limit)
         rerank = max(limit + 10, 2 * limit, width // 4) if self.config.quantization is not None else width
         found = empty_result(len(queries), limit)
         answer = partial(self._answer, view, width, rerank, visibility, bitmap)

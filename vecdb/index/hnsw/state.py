@@ -33,7 +33,13 @@ class HnswState:
 
 
 def graph_from(
-    sections: dict[str, NDArray[Any]], quantiser: ScalarQuantizer, arrays: RowArrays, m: int, metric: int, mapped: bool
+    sections: dict[str, NDArray[Any]],
+    quantiser: ScalarQuantizer,
+    arrays: RowArrays,
+    m: int,
+    product_links: int,
+    metric: int,
+    mapped: bool,
 ) -> Graph:
     """A graph with the arrays codes, bias, links, slot, levels, upper and far of `sections`, and room for the rows of
     `arrays`. mapped : links, slot, levels and upper stay where they are, read-only.
@@ -41,7 +47,7 @@ def graph_from(
     n, upper_rows = len(sections["codes"]), len(sections["upper"])
     capacity = max(arrays.capacity, n)
     biased = len(sections["bias"]) > 0 or (n == 0 and metric == L2 and quantiser.code_format == SQ8)
-    graph = Graph.reserve(capacity, m, biased, quantiser)
+    graph = Graph.reserve(capacity, m, biased, quantiser, product_links)
     graph.codes[:n] = sections["codes"]
     if len(graph.bias):
         graph.bias[:n] = sections["bias"]
@@ -92,7 +98,7 @@ def renumbered(state: HnswState, mapping: NDArray[np.int64], arrays: RowArrays, 
     if entry < 0 and n:
         entry = int(levels.argmax())
         level = int(levels[entry])
-    fresh = graph_from(sections, graph.quantiser, arrays, m, view.metric, False)
+    fresh = graph_from(sections, graph.quantiser, arrays, m, graph.product_links, view.metric, False)
     new = GraphView(fresh, arrays, view.metric, n, entry, level)
     return HnswState(new, n, len(upper), state.removed, state.seed, state.spoiled)
 

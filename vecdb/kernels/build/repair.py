@@ -11,7 +11,16 @@ from __future__ import annotations
 import numpy as np
 
 from vecdb.kernels.array_table import layout_of
-from vecdb.kernels.build.insertion import BuiltGraph, link_row, load_row, select_neighbours, write_links
+from vecdb.kernels.build.insertion import (
+    BuiltGraph,
+    add_product_neighbours,
+    by_products,
+    link_row,
+    load_row,
+    select_neighbours,
+    sort_by_product,
+    write_links,
+)
 from vecdb.kernels.codes.code_formats import code_distance
 from vecdb.kernels.compile import kernel, part
 from vecdb.kernels.primitives.topk import sort_keys
@@ -72,12 +81,16 @@ def _live_around(point, layer, dead, graph, scratch, query, blocks):
 def repair_neighbourhoods(first, stop, layer, dead, most, candidates, graph_table, scratch_table, blocks):
     """Repair the rows [first, stop) of one layer. Returns how many rows changed.
 
-    dead : uint8 bit set over rows.   most : links a row may have.   candidates : rows that are looked at for one row.
+    dead : uint8 bit set over rows.   most : links a row may have, without those by product.   candidates : rows that
+    are looked at for one row.
     graph_table : of a BuiltGraph.   scratch_table : of a GraphScratch.
     Only live rows' links are written and only dead rows' links are read beside one's own, so slices do not depend on
     another.
     """
-    graph, levels, _ = layout_of(graph_table, BuiltGraph)
+    graph, levels, _, product_links = layout_of(graph_table, BuiltGraph)
+    if layer > 0:
+        product_links = np.int64(0)
+    products = by_products(graph)
     beam, _, kept, query8, query16 = layout_of(scratch_table, GraphScratch)
     pool = beam.pool[:candidates]
     scratch = BeamScratch(pool, beam.visited, beam.trail)
@@ -98,10 +111,15 @@ def repair_neighbourhoods(first, stop, layer, dead, most, candidates, graph_tabl
         if not touched:
             continue
         changed += 1
-        query = BeamQuery(query8, query16, load_row(graph, point, query8, query16, blocks))
+        query = BeamQuery(query8, query16, load_row(graph, point, False, query8, query16, blocks))
         size = _live_around(point, layer, dead, graph, scratch, query, blocks)
         sort_keys(pool, size)
-        count = select_neighbours(graph, pool, np.int64(size), most, kept, query8, query16, blocks)
+        count = select_neighbours(graph, False, pool, np.int64(size), most, kept, query8, query16, blocks)
+        if product_links > 0:
+            sort_by_product(products, pool, np.int64(size), point, query8, query16, blocks)
+            count = add_product_neighbours(
+                products, pool, np.int64(size), product_links, kept, count, query8, query16, blocks
+            )  # fmt: skip
         # The heuristic alone would thin out links with every round of deletes: fill up with the nearest to the number
         # there was.
         at = 0
@@ -143,16 +161,25 @@ def bfs(queue, head, tail, links, parent):
 
 
 @part()
-def _attach(row, host, parent, most, graph, query8, query16, blocks):
-    """Link host -> row in a free place or over the farthest link that is no edge of the tree. Returns whether it
-    could.
-    """
+def _append(row, host, most, graph):
+    """Link host -> row in a free place. Returns whether there was one."""
     own = graph.links[host]
     for j in range(most):
         if own[j] < 0:
             own[j] = row
             return True
-    probe = load_row(graph, host, query8, query16, blocks)
+    return False
+
+
+@part()
+def _attach(row, host, parent, most, graph, query8, query16, blocks):
+    """Link host -> row in a free place or over the farthest link that is no edge of the tree. Returns whether it
+    could.
+    """
+    if _append(row, host, most, graph):
+        return True
+    own = graph.links[host]
+    probe = load_row(graph, host, False, query8, query16, blocks)
     worst = -1
     far = np.int32(0)
     for j in range(most):
@@ -176,7 +203,7 @@ def connect_unreachable(n, dead, entry, level, width, most, parent, queue, graph
     graph_table : of a BuiltGraph.   scratch_table : of a GraphScratch.
     The tree of the breadth-first search is kept whole: only other links are replaced.
     """
-    graph, _, deleted = layout_of(graph_table, BuiltGraph)
+    graph, _, deleted, _ = layout_of(graph_table, BuiltGraph)
     scratch, _, _, query8, query16 = layout_of(scratch_table, GraphScratch)
     pool = scratch.pool
     living = VisibleRows(EVERY_ROW, EVERY_COMMIT, deleted, deleted[:0])
@@ -190,19 +217,30 @@ def connect_unreachable(n, dead, entry, level, width, most, parent, queue, graph
         if parent[row] >= 0 or _bit(dead, row):
             continue
         lost += 1
-        query = BeamQuery(query8, query16, load_row(graph, row, query8, query16, blocks))
+        query = BeamQuery(query8, query16, load_row(graph, row, False, query8, query16, blocks))
         start, _ = descend(graph, entry, level, np.int64(0), query, blocks)
         if parent[start] < 0:
             start = np.int64(entry)
         size, _, used = search_layer(graph, np.int64(0), start, query, width, np.bool_(False), living, scratch, blocks)
         clear_visited(scratch, used)
         host = np.int64(-1)
-        for j in range(size):
-            near = row_of_entry(pool[j])
-            if near != row and parent[near] >= 0 and not _bit(dead, near):
-                if _attach(row, near, parent, most, graph, query8, query16, blocks):
+        # A free place first, if it is that of the row attached last: among many equal rows a link that is replaced may
+        # be the way out of them (measured with 850 equal rows among 6,000: recall .90 in place of .49).
+        for round_ in range(2):
+            for j in range(size):
+                near = row_of_entry(pool[j])
+                if near == row or parent[near] < 0 or _bit(dead, near):
+                    continue
+                if round_ == 0 and _append(row, near, most, graph):
                     host = near
                     break
+                if round_ == 1 and _attach(row, near, parent, most, graph, query8, query16, blocks):
+                    host = near
+                    break
+            if host < 0 and round_ == 0 and _append(row, last, most, graph):
+                host = last
+            if host >= 0:
+                break
         if host < 0 and _attach(row, last, parent, most, graph, query8, query16, blocks):
             # All places near by carry the tree, as among many equal vectors: go on from the row attached last.
             host = last

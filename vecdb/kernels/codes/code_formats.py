@@ -39,8 +39,10 @@ def encode_query(query, parameters, scale, metric, bias_used, query8, query16, b
     """
 
 
-def code_as_query(codes, bias, row, query8, query16, blocks):
-    """Take a stored row as the query, by l2 wherever rows are compared by it. Returns its probe."""
+def code_as_query(codes, bias, row, by_product, query8, query16, blocks):
+    """Take a stored row as the query: of distances by inner product (the caller compares with an empty bias), else by
+    l2 wherever rows are compared by it. Returns its probe.
+    """
 
 
 def _chosen(blocks, sq8_way, int8_way, int16_way, float32_way):
@@ -59,7 +61,7 @@ def _encode_query(query, parameters, scale, metric, bias_used, query8, query16, 
 
 
 @overload(code_as_query, jit_options=PART_OPTIONS)
-def _code_as_query(codes, bias, row, query8, query16, blocks):
+def _code_as_query(codes, bias, row, by_product, query8, query16, blocks):
     return _chosen(blocks, _sq8_as_query, _int8_as_query, _int16_as_query, _float32_as_query)
 
 
@@ -77,7 +79,7 @@ def _encode_sq8_query(query, parameters, scale, metric, bias_used, query8, query
     return sq8.encode_query(query, parameters, scale, metric, bias_used, query8, query16)
 
 
-def _sq8_as_query(codes, bias, row, query8, query16, blocks):
+def _sq8_as_query(codes, bias, row, by_product, query8, query16, blocks):
     constant = sq8.code_as_query(codes, row, query8, query16)
     if len(bias):
         constant += bias[row]
@@ -104,12 +106,12 @@ def _encode_int16_query(query, parameters, scale, metric, bias_used, query8, que
     return rotated_codes.encode_query(query, parameters, scale, metric, True, query8, query16)
 
 
-def _int8_as_query(codes, bias, row, query8, query16, blocks):
-    return rotated_codes.code_as_query(codes, row, False, query8, query16)
+def _int8_as_query(codes, bias, row, by_product, query8, query16, blocks):
+    return rotated_codes.code_as_query(codes, row, by_product, False, query8, query16)
 
 
-def _int16_as_query(codes, bias, row, query8, query16, blocks):
-    return rotated_codes.code_as_query(codes, row, True, query8, query16)
+def _int16_as_query(codes, bias, row, by_product, query8, query16, blocks):
+    return rotated_codes.code_as_query(codes, row, by_product, True, query8, query16)
 
 
 # -- float32 ---------------------------------------------------------------------------------------
@@ -125,5 +127,5 @@ def _encode_float32_query(query, parameters, scale, metric, bias_used, query8, q
     return float_codes.encode_query(query, parameters, scale, metric, query8)
 
 
-def _float32_as_query(codes, bias, row, query8, query16, blocks):
-    return float_codes.code_as_query(codes, row, query8)
+def _float32_as_query(codes, bias, row, by_product, query8, query16, blocks):
+    return float_codes.code_as_query(codes, row, by_product, query8)

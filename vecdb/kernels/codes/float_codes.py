@@ -90,9 +90,9 @@ def encode_query(query, center, scale, metric, query8):
 
 
 @part()
-def code_as_query(codes, row, query8):
-    """Take a stored row as the query. Returns the probe of distances by l2."""
+def code_as_query(codes, row, by_product, query8):
+    """Take a stored row as the query. Returns the probe of distances by inner product, else by l2."""
     code, query = reinterpret(codes[row], np.float32), reinterpret(query8, np.float32)
     for j in range(len(code)):
         query[j] = code[j]
-    return SQUARES, np.int32(0)
+    return PRODUCTS if by_product else SQUARES, np.int32(0)

@@ -11,7 +11,7 @@ What two codes stand for is s * code, so that their distance is known exactly, a
 rounded to float32: near vectors far from the centre have little of a float32 left.
 
     l2        s^2 n + t^2 m - 2 s t dot         of the row and of a query, whose code, scale and sum of squares are
-    product   - s dot                           query8, t and m
+    product   - s t dot                         query8, t and m
 
 A probe is (SQUARES or PRODUCTS, t, t^2 m, sum of query8). Parameters of an encoding are one array, float32[dim + 4 D]:
 the center, then the signs of the rotation. D is dim, at least 8.
@@ -154,8 +154,8 @@ def encode_query(query, parameters, scale, metric, wide, query8, query16):
 
 
 @part()
-def code_as_query(codes, row, wide, query8, query16):
-    """Take a stored row as the query. Returns the probe of distances by l2."""
+def code_as_query(codes, row, by_product, wide, query8, query16):
+    """Take a stored row as the query. Returns the probe of distances by inner product, else by l2."""
     code = codes[row]
     tail = len(code) // 4
     step, squares = reinterpret(code, np.float32)[tail - 2], reinterpret(code, np.int32)[tail - 1]
@@ -173,7 +173,8 @@ def code_as_query(codes, row, wide, query8, query16):
     for j in range(used, len(code)):
         query8[j] = np.int8(0)
         query16[j] = np.int16(0)
-    return SQUARES, step, np.float64(step) * np.float64(step) * np.float64(squares), total
+    kind = PRODUCTS if by_product else SQUARES
+    return kind, step, np.float64(step) * np.float64(step) * np.float64(squares), total
 
 
 @inlined()

@@ -3,6 +3,10 @@
 Callers write `filesystem.name(...)`, and do not import functions by name, so that a test can replace any of them by one
 that fails. Thread rule: every function may be called from any thread. Nothing here keeps state.
 
+A database holds files and folders of its own: what is opened in it must be a regular file, which no link leads to
+another place. New files and folders may be read by whom their folder may be read by; folders that begin a database are
+the owner's alone.
+
 Errors: `OSError` passes through, except where a docstring says otherwise; `to_vecdb_error` turns one into a vecdb
 error.
 """
@@ -14,7 +18,9 @@ import errno
 import fcntl
 import mmap
 import os
+import resource
 import shutil
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,10 +29,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from vecdb.errors import Locked, Unavailable, VecdbError
+from vecdb.errors import Corruption, Locked, Unavailable, VecdbError
 
 _MAP_NORESERVE = 0x4000  # Linux; absent from the mmap module before Python 3.13
 _COPY_BYTES = 4 << 20
+_LOCK_BYTES_MAX = 32  # of the file LOCK: a process number
+_OWNER_ONLY = 0o700  # of a folder that begins a database
 PAGE = 4096  # bytes: the unit of direct I/O, of our files with extents, and of LMDB's file
 
 
@@ -52,13 +60,13 @@ def drop_pages(memory: NDArray[Any], start: int, nbytes: int) -> None:
 
 def open_direct(path: Path, *, write: bool = False) -> int:
     """A descriptor that reads past the page cache; an ordinary one where the file system knows no direct I/O."""
-    flags = (os.O_RDWR if write else os.O_RDONLY) | os.O_CLOEXEC
+    flags = os.O_RDWR if write else os.O_RDONLY
     try:
-        return os.open(path, flags | os.O_DIRECT)
+        return _open_own(path, flags | os.O_DIRECT)
     except OSError as error:
         if error.errno != errno.EINVAL:
             raise
-        return os.open(path, flags)
+        return _open_own(path, flags)
 
 
 def open_unlinked(folder: Path) -> int:
@@ -81,12 +89,105 @@ def map_sparse(fd: int, shape: int | tuple[int, ...], dtype: DTypeLike) -> NDArr
 
 def open_append(path: Path, *, create: bool = False) -> int:
     """A descriptor for reading and positioned writing; `create` makes the file and fails where it exists."""
-    flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT | os.O_EXCL if create else 0)
-    return os.open(path, flags, 0o644)
+    return _open_own(path, os.O_RDWR | (os.O_CREAT | os.O_EXCL if create else 0))
 
 
-def open_read(path: Path) -> int:
-    return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+def open_read(path: Path, *, foreign: bool = False) -> int:
+    """foreign : a file of the user's, outside a database, to which a link may lead."""
+    if foreign:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    return _open_own(path, os.O_RDONLY)
+
+
+def _open_own(path: Path, flags: int) -> int:
+    """Open a regular file of a database. Raises Corruption where a link, a folder, a pipe or a device has its name:
+    whoever put it there would have us write elsewhere, or wait for ever.
+    """
+    mode = file_mode_inside(path.parent) if flags & os.O_CREAT else 0
+    try:
+        # without waiting: opening a pipe waits for its other end
+        fd = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, mode)
+    except OSError as error:
+        kind = kind_of(path)
+        if kind in ("file", "nothing"):
+            raise
+        raise _no_file_of_ours(path, kind) from error
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise _no_file_of_ours(path, kind_of(path))
+    return fd
+
+
+def _no_file_of_ours(path: Path, kind: str) -> Corruption:
+    return Corruption(f"{path} is a {kind}, and must be a regular file: remove it, or restore the database")
+
+
+def _mode_inside(folder: Path) -> int:
+    """Permissions of what is made inside `folder`: who may read the folder may read it."""
+    try:
+        return stat.S_IMODE(os.stat(folder).st_mode) & 0o777
+    except FileNotFoundError:
+        return _OWNER_ONLY
+
+
+def file_mode_inside(folder: Path) -> int:
+    """Permissions of a file made inside `folder`."""
+    return _mode_inside(folder) & 0o666
+
+
+def kind_of(path: Path) -> str:
+    """What has that name: file, folder, link, pipe, device, socket or nothing. A link is not followed."""
+    try:
+        mode = os.lstat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return "nothing"
+    kinds = {
+        stat.S_IFREG: "file",
+        stat.S_IFDIR: "folder",
+        stat.S_IFLNK: "link",
+        stat.S_IFIFO: "pipe",
+        stat.S_IFSOCK: "socket",
+    }
+    return kinds.get(stat.S_IFMT(mode), "device")
+
+
+def identity(path: Path) -> tuple[int, int]:
+    """Device and inode: the same for every name of one file or folder."""
+    found = os.stat(path)
+    return found.st_dev, found.st_ino
+
+
+def identity_of(fd: int) -> tuple[int, int]:
+    """The same of an open file."""
+    found = os.fstat(fd)
+    return found.st_dev, found.st_ino
+
+
+def is_my_folder(path: Path) -> bool:
+    """Whether `path` is a folder, and no link to one, that belongs to the user of this process."""
+    try:
+        found = os.lstat(path)
+    except FileNotFoundError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
+
+
+def remove_empty_dir(path: Path) -> None:
+    os.rmdir(path)
+
+
+def require_folder(path: Path) -> None:
+    """Raise Corruption unless `path` is a folder, and no link to one."""
+    if kind_of(path) == "nothing":
+        raise Corruption(f"the folder {path} is missing; restore the database from a backup")
+    refuse_other_than_folder(path)
+
+
+def refuse_other_than_folder(path: Path) -> None:
+    """Raise Corruption where something else has this name, such as a link to a folder elsewhere."""
+    kind = kind_of(path)
+    if kind not in ("folder", "nothing"):
+        raise Corruption(f"{path} is a {kind}, and must be a folder: remove it, or restore the database")
 
 
 def close(fd: int) -> None:
@@ -150,7 +251,8 @@ def write_atomic(path: Path, chunks: Iterable[Any], *, sync: bool = True) -> int
     bytes written.
     """
     temporary = path.with_name(path.name + ".tmp")
-    fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    remove(temporary)  # of a write that was killed
+    fd = _open_own(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL)
     offset = 0
     try:
         for chunk in chunks:
@@ -170,17 +272,23 @@ def write_atomic(path: Path, chunks: Iterable[Any], *, sync: bool = True) -> int
     return offset
 
 
-def read_bytes(path: Path) -> bytes:
-    fd = open_read(path)
+def read_bytes(path: Path, bytes_max: int, *, foreign: bool = False) -> bytes:
+    """The whole file. Raises Corruption where it is longer than `bytes_max`. foreign : see `open_read`."""
+    fd = open_read(path, foreign=foreign)
     try:
-        return pread(fd, size(fd), 0)
+        length = size(fd)
+        if length > bytes_max:
+            raise Corruption(f"{path}: {length:,} bytes, expected at most {bytes_max:,}")
+        return pread(fd, length, 0)
     finally:
         close(fd)
 
 
-def map_readonly(path: Path) -> NDArray[np.uint8]:
-    """The whole file as uint8[size], read-only, backed by the page cache; unmapped when the last view goes."""
-    fd = open_read(path)
+def map_readonly(path: Path, *, foreign: bool = False) -> NDArray[np.uint8]:
+    """The whole file as uint8[size], read-only, backed by the page cache; unmapped when the last view goes. foreign :
+    see `open_read`.
+    """
+    fd = open_read(path, foreign=foreign)
     try:
         length = size(fd)
         if length == 0:
@@ -246,39 +354,63 @@ def _map_past_end(fd: int, nbytes: int) -> NDArray[np.uint8]:
 def lock_directory(path: Path) -> int:
     """Take the directory's writer lock without waiting. Raises `Locked`, naming the owner's process, where it is held.
 
-    Returns the descriptor that holds the lock; closing it, or the death of the process, releases it.
+    Returns the descriptor that holds the lock; `unlock`, or the death of the process, releases it. The file LOCK is
+    made where there is none, and never removed.
     """
-    fd = os.open(path / "LOCK", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        owner = os.pread(fd, 32, 0).decode("ascii", "replace").strip() or "unknown"
-        os.close(fd)
-        if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-            raise
-        if owner == str(os.getpid()):
-            raise Locked(
-                f"database {path} is open in this process ({owner}) already; use that Database, or close it first"
-            ) from None
-        raise Locked(
-            f"database {path} is open for writing by process {owner}; "
-            "close it there, or open it here with read_only=True"
-        ) from None
+    file = path / "LOCK"
+    while True:
+        fd = _open_lock(file)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is_still(fd, file):
+                break
+        except OSError as error:
+            owner = os.pread(fd, _LOCK_BYTES_MAX, 0).decode("ascii", "replace").strip() or "unknown"
+            os.close(fd)
+            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                raise
+            raise _locked(path, owner) from None
+        os.close(fd)  # the directory was removed and made anew in between: another LOCK counts now
     os.ftruncate(fd, 0)
     os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
     return fd
 
 
+def _open_lock(file: Path) -> int:
+    fd = _open_own(file, os.O_RDWR | os.O_CREAT)
+    if os.fstat(fd).st_size > _LOCK_BYTES_MAX:  # some other file under this name would be overwritten
+        os.close(fd)
+        raise Corruption(f"{file}: more than the number of a process stands in it; remove it, it is none of vecdb's")
+    return fd
+
+
+def _is_still(fd: int, path: Path) -> bool:
+    """Whether the open file is the one that has this name."""
+    try:
+        return os.path.samestat(os.fstat(fd), os.lstat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _locked(path: Path, owner: str) -> Locked:
+    if owner == str(os.getpid()):
+        return Locked(f"database {path} is open in this process ({owner}) already; use that Database, or close it")
+    return Locked(
+        f"database {path} is open for writing by process {owner}; close it there, open it here with read_only=True, or "
+        "let one process serve it to all (`vecdb serve`)"
+    )
+
+
 def lock_shared(path: Path) -> int:
     """Hold the file `path` together with any other process; waits while one holds it alone."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    fd = _open_own(path, os.O_RDONLY)
     fcntl.flock(fd, fcntl.LOCK_SH)
     return fd
 
 
 def lock_alone(path: Path) -> int | None:
     """Hold the file `path` alone; None where any other process holds it."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    fd = _open_own(path, os.O_RDONLY)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -287,28 +419,61 @@ def lock_alone(path: Path) -> int | None:
     return fd
 
 
-def process_lives(pid: int) -> bool:
-    """Whether a process of that number exists, ours or not."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, OverflowError):
-        return True
-    return True
+def unlock(fd: int) -> None:
+    """Release what `lock_...` took, also where a forked child has inherited the descriptor, and close it."""
+    fcntl.flock(fd, fcntl.LOCK_UN)
+    os.close(fd)
+
+
+def is_unlinked(fd: int) -> bool:
+    """Whether the open file has no name any more: somebody removed it."""
+    return os.fstat(fd).st_nlink == 0
 
 
 def touch(path: Path) -> None:
     """Make an empty file where there is none."""
-    os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644))
+    os.close(_open_own(path, os.O_RDONLY | os.O_CREAT))
 
 
 def exists(path: Path) -> bool:
     return path.exists()
 
 
-def make_dir(path: Path) -> None:
-    path.mkdir(parents=True, exist_ok=True)
+def make_dir(path: Path) -> bool:
+    """Make a folder where there is none, and those above it. Returns whether it was made."""
+    return _make_dir(path, None)
+
+
+def make_private_dir(path: Path) -> bool:
+    """The same, for a folder that begins a database: its owner's alone."""
+    return _make_dir(path, _OWNER_ONLY)
+
+
+def _make_dir(path: Path, mode: int | None) -> bool:
+    if path.is_dir():
+        return False
+    if not path.parent.is_dir():
+        if path.parent.exists():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path.parent))
+        _make_dir(path.parent, None)
+    try:
+        path.mkdir(_mode_inside(path.parent) if mode is None else mode)
+    except FileExistsError:
+        if not path.is_dir():
+            raise
+        return False
+    return True
+
+
+def make_private(path: Path) -> None:
+    """A file that its owner alone may read and write."""
+    os.chmod(path, _OWNER_ONLY & 0o666)
+
+
+def sync_parent(path: Path) -> None:
+    """Make the creation of `path` durable, where its folder may be read."""
+    with contextlib.suppress(PermissionError):
+        sync_dir(path.parent)
 
 
 def list_dir(path: Path) -> list[str]:
@@ -337,6 +502,12 @@ def walk_files(path: Path) -> Iterator[Path]:
             yield Path(folder) / name
 
 
+def open_files_max(wanted: int) -> int:
+    """How many of something that needs a descriptor now and then may be kept: at most `wanted`."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return wanted if soft == resource.RLIM_INFINITY else max(1, min(wanted, soft // 4))
+
+
 def disk_bytes(path: Path) -> int:
     """Bytes that the files below `path` occupy on disk (blocks, not lengths: LMDB's file may be sparse)."""
     total = 0
@@ -357,6 +528,12 @@ def copy_range(source: int, target: int, length: int) -> None:
             raise OSError(errno.EIO, f"source ended at byte {offset}, expected {length}")
         pwrite(target, part, offset)
         offset += len(part)
+
+
+def free_bytes(path: Path) -> int:
+    """Room that is left for this user on the disk of `path`, which exists."""
+    found = os.statvfs(path)
+    return found.f_bavail * found.f_frsize
 
 
 def is_full(error: OSError) -> bool:

@@ -20,6 +20,7 @@ from vecdb.storage.disk import filesystem
 
 FORMAT_VERSION = 2
 NAME = "manifest.json"
+_BYTES_MAX = 1 << 16
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=False):
@@ -46,10 +47,10 @@ def read(folder: Path, lmdb_format: str, *, upgrading: bool = False) -> Manifest
     with `upgrading` the one before.
     """
     path = folder / NAME
-    raw = filesystem.read_bytes(path)
+    raw = filesystem.read_bytes(path, _BYTES_MAX)
     try:
         manifest = msgspec.json.decode(raw, type=Manifest)
-    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError, RecursionError) as error:
         raise Corruption(f"{path}: not a vecdb manifest ({error}); restore it from a backup") from None
     if manifest.format_version > FORMAT_VERSION:
         raise Unavailable(

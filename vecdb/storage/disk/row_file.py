@@ -2,6 +2,9 @@
 
     rows.<generation> := header page, row*          (row_format.py draws both)
 
+The file is mapped, and open only while it is mapped or written: a process may use more collections than it may have
+descriptors.
+
 Rows are appended and synced before the commit that counts them, and never overwritten once counted. Bytes past the
 counted rows were left by a write that never committed; the next append overwrites them.
 
@@ -12,6 +15,7 @@ catches up under its lock); any number of threads read `arrays` once per call an
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,15 +70,17 @@ class Rows:
         self.dim = dim
         self.dtype = np.dtype(dtype)
         self.row_bytes = dim * self.dtype.itemsize
-        self._fd = filesystem.open_append(path) if writable else filesystem.open_read(path)
+        self._writable = writable
+        self._fd = -1  # of a writer, between its first write and the sync
+        fd = filesystem.open_append(path) if writable else filesystem.open_read(path)
         try:
-            header = filesystem.pread(self._fd, row_format.HEADER_BYTES, 0)
+            header = filesystem.pread(fd, row_format.HEADER_BYTES, 0)
             row_format.check_header(header, dtype, dim, generation, str(path))
-            self._check_length(row_count)
-            self.arrays = self._reserve(row_count)
-        except BaseException:
-            filesystem.close(self._fd)
-            raise
+            self._check_length(fd, row_count)
+            self._file = filesystem.identity_of(fd)
+            self.arrays = self._reserve(fd, row_count)
+        finally:
+            filesystem.close(fd)
         self._dirty = False
 
     @staticmethod
@@ -82,19 +88,19 @@ class Rows:
         """Write the header page. A file left by a creation that never committed is replaced."""
         filesystem.write_atomic(path, [row_format.encode_header(dtype, dim, generation)], sync=sync)
 
-    def _check_length(self, row_count: int) -> None:
+    def _check_length(self, fd: int, row_count: int) -> None:
         expected = row_format.HEADER_BYTES + row_count * self.row_bytes
-        actual = filesystem.size(self._fd)
+        actual = filesystem.size(fd)
         if actual < expected:
             raise Corruption(
                 f"{self.path}: {actual} bytes, expected at least {expected} for {row_count} rows; "
                 "the file was truncated, restore the database from a backup"
             )
 
-    def _reserve(self, row_count: int) -> RowArrays:
+    def _reserve(self, fd: int, row_count: int) -> RowArrays:
         capacity = max(_CAPACITY_MIN, 4 * row_count)
         nbytes = row_format.HEADER_BYTES + capacity * self.row_bytes
-        mapped = filesystem.map_reserved(self._fd, nbytes)[row_format.HEADER_BYTES :]
+        mapped = filesystem.map_reserved(fd, nbytes)[row_format.HEADER_BYTES :]
         return RowArrays(
             vectors=mapped.view(self.dtype).reshape(capacity, self.dim),
             crcs=self._backing.reserve(capacity, np.uint32),
@@ -107,7 +113,7 @@ class Rows:
         OSError.
         """
         old, capacity = self.arrays, len(self.arrays.crcs)
-        new = old if row_count <= capacity else self._reserve(row_count)
+        new = old if row_count <= capacity else self._reserve_anew(row_count)
         self._backing.allocate(row_count, new.crcs, new.deleted)
         if new is not old:
             new.crcs[:capacity] = old.crcs
@@ -115,8 +121,29 @@ class Rows:
             new.deleted[:capacity] = old.deleted
             self.arrays = new
 
+    def _reserve_anew(self, row_count: int) -> RowArrays:
+        fd = filesystem.open_read(self.path)
+        try:
+            self._check_same(fd)
+            return self._reserve(fd, row_count)
+        finally:
+            filesystem.close(fd)
+
+    def _check_same(self, fd: int) -> None:
+        """Raise FileNotFoundError where another file has the name by now: the database was removed and made anew."""
+        if filesystem.identity_of(fd) != self._file:
+            raise FileNotFoundError(errno.ENOENT, f"{self.path} was removed")
+
     def write(self, first_row: int, vectors: NDArray[Any]) -> None:
         """Write vectors (stored dtype[n, dim]) as rows from `first_row`. Not durable before `sync`."""
+        if self._fd < 0:
+            fd = filesystem.open_append(self.path)
+            try:
+                self._check_same(fd)
+            except OSError:
+                filesystem.close(fd)
+                raise
+            self._fd = fd
         self._dirty = True
         filesystem.pwrite(self._fd, vectors.view(np.uint8), row_format.HEADER_BYTES + first_row * self.row_bytes)
 
@@ -127,9 +154,10 @@ class Rows:
         if self._dirty:
             filesystem.fdatasync(self._fd)
             self._dirty = False
+        self.close()
 
     def close(self) -> None:
-        """Close the descriptor, once. Arrays that searches hold stay valid until they let go."""
+        """Close the descriptor, where it is open. Arrays that searches hold stay valid until they let go."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
             filesystem.close(fd)

@@ -9,13 +9,18 @@ Caveats of LMDB that this interface is built around
   `with` block.
 - A write transaction stays on the thread that began it: only committer.py's thread begins one.
 - A reader process that died keeps pages from being reused: `clear_dead_readers` is called at open and each minute.
-- LMDB maps its file, and reading past the end of a truncated one would be a bus error: the size is compared with the
-  last page before anything is read.
+- LMDB maps its files, and would die of a bus error where they are shorter than it thinks: environment_files.py looks at
+  them before.
+- A process opens an environment once: its locks belong to the process. Who opens it a second time shares the Store.
+- A forked child must not touch the parent's, nor close it, which would give away what the parent's readers hold:
+  `abandon` leaves it as it is, for ever.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -29,7 +34,7 @@ from vecdb import limits
 from vecdb.errors import Corruption, Locked, Poisoned, Unavailable
 from vecdb.storage.disk import filesystem
 from vecdb.storage.disk.filesystem import PAGE
-from vecdb.storage.kv import keys
+from vecdb.storage.kv import environment_files, keys
 
 LMDB_FORMAT = "0.9"  # data file format of lib_version=0; lmdb 3 can also write an incompatible one
 _DATABASES_MAX = 16
@@ -38,6 +43,7 @@ _COPY_BYTES = 16 << 20  # keys and values that a copy holds in one transaction
 _COPY_ENTRIES = 512  # entries per stretch of bytecode
 _COMPACT_BYTES_MIN = 1 << 18  # fewer free bytes than this are not worth a copy
 _COMPACT_WAIT_S = 5.0  # for reads to finish
+_DURABILITIES = ("none", "relaxed", "full")
 _SPARE_BYTES = 1 << 20  # kept free behind LMDB's last page, so that deletes work on a full disk
 
 Txn = Any  # lmdb.Transaction
@@ -54,29 +60,51 @@ class WriteTxn(Protocol):
 
 
 class Store:
-    """One LMDB environment. Reads from any thread; writes from one thread only."""
+    """One LMDB environment. Reads from any thread; writes from one thread only.
 
-    def __init__(self, path: Path, *, read_only: bool, durability: str, map_bytes: int = limits.lmdb_map_bytes) -> None:
+    read_only : nothing is to be made or written. The environment is still opened for writing where that is allowed, so
+    that a writer of this process can share it.
+    alone : no other process knows of it, so that it needs no lock file.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        read_only: bool,
+        durability: str,
+        map_bytes: int = limits.lmdb_map_bytes,
+        alone: bool = False,
+    ) -> None:
         self.path = path
         self.read_only = read_only
+        self._alone = alone
         self._gate = threading.Condition()
         self._reads = 0  # read transactions that may touch the map now
         self._parked = 0  # read transactions that are open but do not touch the map now
         self._map_bytes = map_bytes
         self._durability = durability
-        self._closed = False
+        self._closed = self._abandoned = False
         self._open()
 
     def _open(self) -> None:
-        self._check_length()
+        environment_files.check_files(self.path)
+        there = filesystem.exists(self.path / environment_files.DATA)
+        if self.read_only and not there:
+            raise Corruption(f"{self.path / environment_files.DATA} is missing; restore the database from a backup")
+        self.writable = not there or (not self._alone and environment_files.may_write(self.path))
+        if not self._alone:
+            environment_files.allocate_lock_file(self.path)
         try:
             self._env = lmdb.open(
                 str(self.path),
                 map_size=self._map_bytes,
                 max_dbs=_DATABASES_MAX,
                 max_readers=limits.lmdb_readers_max,
-                readonly=self.read_only,
+                mode=filesystem.file_mode_inside(self.path),
+                readonly=not self.writable,
                 create=not self.read_only,
+                lock=not self._alone,
                 sync=self._durability != "none",
                 metasync=self._durability == "full",
                 readahead=False,
@@ -87,9 +115,10 @@ class Store:
         except lmdb.Error as error:
             raise store_error(error, f"opening {self.path}") from error
         self._open_databases()
-        self.clear_dead_readers()
-        spared = not self.read_only and self._durability != "none"
-        self._spare_fd = filesystem.open_append(self.path / "data.mdb") if spared else -1
+        if not self._alone:
+            self.clear_dead_readers()
+        spared = self.writable and self._durability != "none"
+        self._spare_fd = filesystem.open_append(self.path / environment_files.DATA) if spared else -1
         self._allocated_bytes = 0
 
     def _open_databases(self) -> None:
@@ -101,24 +130,20 @@ class Store:
         self.catalog, self.state, self.blocks, self.ids, self.tombs, *others = self.databases.values()
         self.tenants, self.members, self.access, self.requests, self.journal = others
 
-    def _check_length(self) -> None:
-        """Refuse a data file shorter than its last page: a read past its end would kill the process."""
-        data = self.path / "data.mdb"
-        if not filesystem.exists(data):
+    def join(self, *, read_only: bool, durability: str) -> None:
+        """Another user of this process shares the environment. Raises Unavailable where it cannot get what it wants."""
+        if not read_only and not self.writable:
+            raise Unavailable(f"{self.path} may not be written by this process")
+        if _DURABILITIES.index(durability) <= _DURABILITIES.index(self._durability):
             return
-        fd = filesystem.open_read(data)
-        try:
-            head, length = filesystem.pread(fd, 2 * PAGE, 0), filesystem.size(fd)
-        finally:
-            filesystem.close(fd)
-        last_page = _last_page(head)
-        if last_page is None:
-            raise Corruption(f"{data}: neither meta page is an LMDB meta page; restore the database from a backup")
-        if length < (last_page + 1) * PAGE:
-            raise Corruption(
-                f"{data}: {length} bytes, expected at least {(last_page + 1) * PAGE}; "
-                "the file was truncated, restore from a backup"
-            )
+        with self._gate:  # it was opened with less: open it anew
+            calm = self._gate.wait_for(lambda: not self._reads, _COMPACT_WAIT_S)
+            if not calm or self._parked:
+                raise Unavailable(f"{self.path} is being read in this process; end its iterators, then open it again")
+            self._env.close()
+            self._close_spare()
+            self._durability = durability
+            self._open()
 
     # -- transactions ------------------------------------------------------------------------------
 
@@ -137,7 +162,8 @@ class Store:
             except lmdb.Error as error:
                 raise store_error(error, f"reading {self.path}") from error
             finally:
-                txn.abort()
+                if not self._abandoned:  # ending it would end the parent's, which is the same in the lock file
+                    txn.abort()
 
     @contextmanager
     def _counted(self) -> Iterator[None]:
@@ -230,7 +256,7 @@ class Store:
         try:
             made = lmdb.open(
                 str(target), map_size=self._map_bytes, max_dbs=_DATABASES_MAX, sync=False, readahead=False,
-                meminit=True, lib_version=0,
+                meminit=True, lock=False, mode=filesystem.file_mode_inside(target), lib_version=0,
             )  # fmt: skip
             try:
                 with self.read() as txn:
@@ -249,7 +275,7 @@ class Store:
         reads (each holds READERS, which a new one waits for) and no iterator of this process is parked. Returns
         whether it was done.
         """
-        if self.read_only or self._free_bytes() < _COMPACT_BYTES_MIN:
+        if not self.writable or self._free_bytes() < _COMPACT_BYTES_MIN:
             return False
         filesystem.touch(self.path.parent / READERS)
         alone = filesystem.lock_alone(self.path.parent / READERS)
@@ -283,7 +309,7 @@ class Store:
         filesystem.make_dir(folder)
         self.copy(folder)
         if self._durability != "none":
-            fd = filesystem.open_append(folder / "data.mdb")
+            fd = filesystem.open_append(folder / environment_files.DATA)
             try:
                 filesystem.fsync(fd)
             finally:
@@ -292,13 +318,11 @@ class Store:
 
     def _swap_for(self, folder: Path) -> None:
         """Under the gate, nobody reading or writing."""
-        data = self.path / "data.mdb"
+        data = self.path / environment_files.DATA
         self._env.close()
-        if self._spare_fd >= 0:
-            filesystem.close(self._spare_fd)
-            self._spare_fd = -1
+        self._close_spare()
         try:
-            filesystem.rename(folder / "data.mdb", data)
+            filesystem.rename(folder / environment_files.DATA, data)
             if self._durability != "none":
                 filesystem.sync_dir(self.path)
         finally:
@@ -318,9 +342,18 @@ class Store:
             while self._reads:
                 self._gate.wait()
             self._env.close()
-            if self._spare_fd >= 0:
-                filesystem.close(self._spare_fd)
-                self._spare_fd = -1
+            self._close_spare()
+
+    def _close_spare(self) -> None:
+        if self._spare_fd >= 0:
+            filesystem.close(self._spare_fd)
+            self._spare_fd = -1
+
+    def abandon(self) -> None:
+        """In a forked child: leave the parent's environment as it is, and let this process open its own."""
+        self._abandoned = True
+        _never_free(self._env)
+        _forget_open_files()
 
 
 def _open_all(env: Any, *, create: bool) -> dict[bytes, Any]:
@@ -344,20 +377,23 @@ def _copy_entries(source: Any, target: Any, database: Any) -> None:
                 time.sleep(0)  # the interpreter lock is offered to whoever searches
 
 
-def _last_page(head: bytes) -> int | None:
-    """The last used page of the newest valid meta page in the first two pages of a data file (LMDB 0.9 layout,
-    64-bit).
+def _never_free(env: Any) -> None:
+    """Freeing an environment closes it, and a child that does gives away the slots of the parent's readers."""
+    import ctypes
+
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(env))
+
+
+def _forget_open_files() -> None:
+    """In a forked child: the binding keeps the files that are open, by device and inode, and refuses them a second
+    time. Those are the parent's: from now on the child's own have its process number, too.
     """
-    best: tuple[int, int] | None = None
-    for page in (0, PAGE):
-        meta = head[page + 16 : page + 16 + 136]
-        if len(meta) < 136 or meta[:4] != b"\xde\xc0\xef\xbe":
-            continue
-        last_page = int.from_bytes(meta[120:128], "little")
-        transaction = int.from_bytes(meta[128:136], "little")
-        if best is None or transaction > best[0]:
-            best = (transaction, last_page)
-    return None if best is None else best[1]
+    with contextlib.suppress(ImportError, AttributeError):
+        from lmdb import _envid
+
+        key_of_file: Any = _envid._file_key
+        pid = os.getpid()
+        _envid._file_key = lambda path: (found := key_of_file(path)) and (*found, pid)
 
 
 def store_error(error: Exception, doing: str) -> Exception:

@@ -1,0 +1,350 @@
+"""Goal: a database lives as long as somebody in this process uses it, whoever forgets to close it, and not longer;
+several handles of one directory share it.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import vecdb
+from tests.reliability.harness import ForkServer, fast_folder
+from vecdb.embedded.open import open_database
+from vecdb.errors import Locked, NotFound, Unavailable
+
+GOOD = [1.0, 2.0]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    with open_database(tmp_path / "db", maintenance=False) as db:
+        db.create_collection("docs", 2, "l2").upsert([1], [GOOD])
+    return tmp_path / "db"
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    """Nothing shall wait for a cycle to be found."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def held() -> tuple[int, int]:
+    return threading.active_count(), len(os.listdir("/proc/self/fd"))
+
+
+# -- forgotten ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("no_collector")
+@pytest.mark.parametrize("where", ["directory", ":memory:", "read_only"])
+def test_a_database_that_nobody_uses_any_more_is_closed(path: Path, where: str) -> None:
+    def use() -> None:
+        db = vecdb.open(":memory:" if where == ":memory:" else path, read_only=where == "read_only")
+        if where != "read_only":
+            docs = db.create_collection("docs", 2, "l2", exist_ok=True)
+            docs.upsert([1], [GOOD])
+            docs.search(GOOD)
+        assert db["docs"].count() == 1
+
+    use()
+    before = held()
+    for _ in range(40):
+        use()
+    assert held() == before
+
+
+@pytest.mark.usefixtures("no_collector")
+def test_a_collection_keeps_its_database_open(path: Path) -> None:
+    docs = vecdb.open(path)["docs"]
+    assert docs.upsert([2], [GOOD]) == 1
+    with pytest.raises(Locked):
+        open_database(path, maintenance=False)  # another kind of handle: it must be open
+    records = vecdb.open(path)["docs"].iter(1)
+    del docs
+    assert [record.id for batch in records for record in batch] == [1, 2]
+    del records
+    open_database(path, maintenance=False).close()
+
+
+def test_a_thousand_databases_that_nobody_closes_leave_nothing(tmp_path: Path) -> None:
+    def use(n: int) -> None:
+        open_database(tmp_path / str(n % 10), maintenance=bool(n % 2)).create_collection("x", 2, exist_ok=True)
+
+    for n in range(20):
+        use(n)
+    before = held()
+    for n in range(200):
+        use(n)
+    gc.collect()
+    assert held() == before
+
+
+# -- shared ------------------------------------------------------------------------------------------
+
+
+def test_handles_of_one_directory_share_it(path: Path) -> None:
+    one, two = vecdb.open(path), vecdb.open(path)
+    one["docs"].upsert([2], [GOOD])
+    assert two["docs"].count() == 2
+    mine = one["docs"]
+    one.close()
+    one.close()
+    for call in (one.collections, lambda: one["docs"], one.stats):
+        with pytest.raises(Unavailable, match="is closed; open it again"):
+            call()
+    assert two["docs"].upsert([3], [GOOD]) == 1, "the other goes on"
+    assert repr(one).endswith("closed>") and not repr(two).endswith("closed>")
+    two.close()
+    with pytest.raises(Unavailable, match="is closed; open it again"):
+        mine.count()
+    with pytest.raises(Unavailable, match="is closed; open it again"):
+        two.collections()
+    with vecdb.open(path) as again:
+        assert again["docs"].count() == 3 and again.check() == []
+
+
+def test_a_handle_that_was_dropped_counts_while_its_collection_is_in_use(path: Path) -> None:
+    docs = vecdb.open(path)["docs"]
+    with vecdb.open(path) as other:
+        other["docs"].upsert([2], [GOOD])
+    assert docs.count() == 2 and docs.upsert([3], [GOOD]) == 1
+    del docs, other
+    open_database(path, maintenance=False).close()
+
+
+def test_a_second_handle_with_other_options_is_refused(path: Path) -> None:
+    with vecdb.open(path) as one:
+        with pytest.raises(Locked, match="this process already, with durability='full'; close it there"):
+            vecdb.open(path, durability="relaxed")
+        assert one["docs"].count() == 1
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_readers_stand_beside_a_writer_of_the_same_process(path: Path, tmp_path: Path, link: bool) -> None:
+    other = tmp_path / "link"
+    other.symlink_to(path)
+    with vecdb.open(path) as writer, vecdb.open(other if link else path, read_only=True) as reader:
+        writer["docs"].upsert([2], [GOOD])
+        assert reader["docs"].count() == 2
+        with pytest.raises(Unavailable, match="without read_only=True"):
+            reader["docs"].upsert([3], [GOOD])
+        writer["docs"].delete([1])
+        writer["docs"].vacuum()
+        assert reader["docs"].count() == 1 and reader.check() == []
+
+
+@pytest.mark.parametrize("durability", ["full", "relaxed"])
+def test_a_writer_comes_and_goes_beside_readers_of_the_same_process(path: Path, durability: Any) -> None:
+    with vecdb.open(path, read_only=True) as one, vecdb.open(path, read_only=True) as two:
+        for n in range(2, 5):
+            with vecdb.open(path, durability=durability if n % 2 else "full") as writer:
+                writer["docs"].upsert([n], [GOOD])
+                assert one["docs"].count() == two["docs"].count() == n
+            assert one["docs"].count() == n
+        found = subprocess.run(
+            [sys.executable, "-c", f"import vecdb; vecdb.open({str(path)!r}).close(); print('free')"],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert found.stdout == "free\n", found.stderr
+
+
+def test_threads_that_open_and_close_one_directory_all_get_it(path: Path) -> None:
+    errors: list[BaseException] = []
+
+    def use(n: int) -> None:
+        try:
+            for _ in range(15):
+                with open_database(path, maintenance=False) as db:
+                    db["docs"].upsert([n], [GOOD])
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=use, args=(n,)) for n in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    with open_database(path, maintenance=False) as db:
+        assert db["docs"].count() == 6 and db.check() == []
+
+
+# -- a fork ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ForkServer]:
+    with fast_folder() as folder:
+        server = ForkServer(folder)
+        yield server
+        server.close()
+
+
+@pytest.mark.parametrize("case", ["reads", "writes", "closes", "keeps"])
+def test_a_forked_child_opens_its_own_and_leaves_its_parents(server: ForkServer, path: Path, case: str) -> None:
+    status, found = server.call("forked_opens", path=str(path), case=case)
+    assert status == 0, found
+    assert found == {"child": 0, "parent": True}, found
+
+
+ENDS = """
+import os, sys, vecdb
+from vecdb.embedded.open import open_database
+db = open_database(sys.argv[1], maintenance=False)
+docs = db["docs"]
+docs.upsert(range(2, 50), [[1, n] for n in range(2, 50)])
+iterator = docs.iter(1)
+next(iterator)
+for _ in range(5):
+    docs.count()
+pid = os.fork()
+if pid:
+    os.waitpid(pid, 0)
+    for n in range(300):
+        docs.delete([n]) if n < 50 else docs.upsert([n], [[1, n]])
+    seen = [record.id for batch in iterator for record in batch]
+    print(seen == list(range(2, 50)), db.check(), db._backend.store.info()["readers"] > 0)
+"""  # the child ends as an interpreter does, which frees all that it inherited
+
+
+def test_the_end_of_a_forked_child_frees_nothing_of_its_parent(path: Path) -> None:
+    told = subprocess.run([sys.executable, "-c", ENDS, str(path)], capture_output=True, text=True, check=False)
+    assert told.stdout == "True [] True\n", told.stderr
+
+
+# -- the directory is removed ------------------------------------------------------------------------
+
+WRITES: dict[str, Callable[[Any, Any], Any]] = {
+    "upsert": lambda db, docs: docs.upsert([1], [GOOD]),
+    "update": lambda db, docs: docs.update([1], fields=[{"a": 1}]),
+    "delete": lambda db, docs: docs.delete([1]),
+    "grant": lambda db, docs: docs.grant([1], "a"),
+    "create_tenant": lambda db, docs: docs.create_tenant("b"),
+    "create": lambda db, docs: db.create_collection("new", 2),
+    "drop": lambda db, docs: db.drop_collection("docs"),
+}
+
+
+@pytest.mark.parametrize("anew", [False, True])
+@pytest.mark.parametrize("name", WRITES)
+def test_a_removed_directory_acknowledges_nothing(path: Path, name: str, anew: bool) -> None:
+    with open_database(path, maintenance=False) as db:
+        docs = db["docs"]
+        shutil.rmtree(path)
+        if anew:
+            with open_database(path, maintenance=False) as new:
+                new.create_collection("docs", 2, "l2")
+        with pytest.raises(Unavailable, match=r"removed|went away|No such file"):
+            WRITES[name](db, docs)
+    if anew:
+        with open_database(path, maintenance=False) as new:
+            assert new.collections() == ["docs"] and new["docs"].count() == 0 and new.check() == []
+
+
+# -- descriptors -------------------------------------------------------------------------------------
+
+MANY = """
+import resource, sys
+from vecdb.embedded.open import open_database
+path, count, limit, held = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4] == "held"
+resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+with open_database(path, durability="relaxed") as db:
+    keep = []
+    for n in range(count):
+        docs = db.create_collection(f"u{n}", 2, "l2")
+        docs.upsert([n], [[1, n]])
+        if held:
+            keep.append(docs)
+for read_only in (False, True):
+    with open_database(path, durability="relaxed", read_only=read_only) as db:
+        keep = []
+        for n in [*range(count), *range(0, count, 7)]:
+            docs = db[f"u{n}"]
+            assert docs.count() == 1 and docs.search([1.0, n]).ids.tolist() == [n]
+            if not read_only:
+                docs.upsert([n], [[1, n]])
+            if held:
+                keep.append(docs)
+print("all")
+"""
+
+
+@pytest.mark.parametrize("held", ["held", "dropped"])
+def test_more_collections_than_descriptors_are_used(tmp_path: Path, held: str) -> None:
+    told = subprocess.run(
+        [sys.executable, "-c", MANY, str(tmp_path / "db"), "60", "56", held],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert told.stdout == "all\n", told.stderr[-2000:]
+
+
+@pytest.mark.slow
+def test_ten_thousand_collections_under_256_descriptors(tmp_path: Path) -> None:
+    told = subprocess.run(
+        [sys.executable, "-c", MANY, str(tmp_path / "db"), "10000", "256", "dropped"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert told.stdout == "all\n", told.stderr[-2000:]
+
+
+def test_a_collection_that_gave_way_is_the_same_when_it_comes_back(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vecdb.limits, "collections_open_max", 2)
+    exact = vecdb.SearchParams(exact=True)
+    vectors = np.random.default_rng(0).normal(size=(5_000, 8)).astype(np.float32)
+    with open_database(path) as db:
+        db.create_collection("big", 8, "l2", vecdb.Hnsw()).upsert(range(5_000), vectors)
+        iterator = db["big"].iter(100)
+        first = next(iterator)
+        for n in range(6):
+            db.create_collection(f"other{n}", 2)
+            assert db["big"].search(vectors[n], 1, params=exact).ids.tolist() == [n]
+            db["big"].upsert([n], vectors[n : n + 1])
+        db["big"].vacuum()
+        assert len(first) + sum(map(len, iterator)) == 5_000
+        assert db["big"].count() == 5_000 and db.check() == []
+        with pytest.raises(NotFound):
+            db["absent"]
+
+
+# -- ":memory:" --------------------------------------------------------------------------------------
+
+KILLED = """
+import os, sys, vecdb
+db = vecdb.open(":memory:")
+db.create_collection("x", 2).upsert(range(100), [[1, n] for n in range(100)])
+print(db.path, flush=True)
+os.kill(os.getpid(), int(sys.argv[1]))
+"""
+
+
+def test_what_killed_processes_left_of_memory_goes_with_the_next(tmp_path: Path) -> None:
+    def run(code: str, *arguments: str) -> str:
+        env = {**os.environ, "TMPDIR": str(tmp_path)}
+        return subprocess.run(
+            [sys.executable, "-c", code, *arguments], env=env, capture_output=True, text=True, check=False
+        ).stdout.strip()
+
+    mine = tmp_path / "vecdb-memory-mine"  # looks like one, and is a database that somebody keeps
+    open_database(mine, maintenance=False).close()
+    (tmp_path / "vecdb-memory-link").symlink_to(mine)
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        assert Path(run(KILLED, str(int(number)))).exists()
+        left = [one for one in tmp_path.iterdir() if one.name.startswith("vecdb-memory-")]
+        assert len(left) == 3, "that of the process before went with this one's opening"
+    run("import vecdb; vecdb.open(':memory:').close()")
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["vecdb-memory-link", "vecdb-memory-mine"]
+    open_database(mine, maintenance=False).close()
