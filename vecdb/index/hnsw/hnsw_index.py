@@ -181,7 +181,8 @@ class HnswIndex(Index):
             return
         self.publish_rows(stop)
         graph = self._current().graph
-        if not code_choice.is_due(graph.quantiser, graph.far, stop, graph.codes[self.indexed_rows : stop]):
+        new, all_rows = self.indexed_rows, stop >= self._published
+        if not code_choice.is_due(graph.quantiser, graph.far, graph.codes[:stop], new, all_rows=all_rows):
             return
         choice = code_choice.choose(
             arrays, self._metric, stop, graph.quantiser, graph.far, threads=threads, workers=self._workers
