@@ -222,7 +222,11 @@ class Committer:
     def _compact_file(self, job: _QueuedRequest) -> None:
         try:
             job.result = self._store.compact_file()
-        except (StoreError, OSError, VecdbError) as error:  # the next use of the store tells whether it is open again
+        except OSError as error:
+            job.result = False  # a full disk has no room for the copy; the pages are used again
+            if not filesystem.is_full(error):
+                job.error = filesystem.to_vecdb_error(error, "shrinking LMDB's file", "nothing was lost")
+        except (StoreError, VecdbError) as error:  # the next use of the store tells whether it is open again
             job.error = Unavailable(f"shrinking LMDB's file failed: {error}; nothing was lost")
 
     def _explain(self, error: BaseException) -> BaseException:
@@ -248,7 +252,7 @@ def _commit_transaction(group: CommitGroup) -> None:
         if isinstance(error, MapFullError):
             raise
         if not group.store.is_poisoned() and ("No space" in str(error) or group.store.is_full()):
-            raise OSError(errno.ENOSPC, "no space left") from error
+            raise OSError(errno.ENOSPC, "no space left", str(group.store.path)) from error
         raise SyncFailed(OSError(errno.EIO, str(error))) from error
 
 

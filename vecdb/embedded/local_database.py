@@ -33,7 +33,7 @@ from vecdb.embedded.create_drop import CreateCollection, DropCollection
 from vecdb.embedded.directory import check_folders, lock_as_reader, prepare_directory
 from vecdb.embedded.local_collection import LocalCollection
 from vecdb.embedded.temporary import TemporaryFolder
-from vecdb.errors import NotFound, Unavailable
+from vecdb.errors import DiskFull, NotFound, Unavailable
 from vecdb.maintenance.garbage import collect_garbage
 from vecdb.maintenance.index_jobs import IndexMaintenance
 from vecdb.maintenance.scheduler import MaintenanceScheduler
@@ -117,7 +117,8 @@ class LocalDatabase(Generic[C]):
         found, self.manifest = self.manifest, manifest.upgrade(self.path, self.manifest)
         self.upgraded = found != self.manifest
         self._committer = Committer(self.store, _last_sequence(self.store), _check_of(self.path, self._locks[-1]))
-        collect_garbage(self.path, self.store, self._committer.submit)
+        with contextlib.suppress(DiskFull):  # it is harmless, and who opens a full disk wants to delete
+            collect_garbage(self.path, self.store, self._committer.submit)
         database = weakref.ref(self)
         self._maintenance = MaintenanceScheduler(
             self.store, lambda: [] if (here := database()) is None else here._open_jobs(), enabled=maintenance

@@ -12,6 +12,7 @@ import contextlib
 import logging
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -74,6 +75,7 @@ class CollectionState:
         self.sealed_damaged = False
         self._memory_budget_bytes = memory_budget_bytes
         self._refresh_lock = threading.Lock()
+        self._earlier: list[weakref.ref[Snapshot]] = []
         self._written_at = -_WRITTEN_S  # by the monotonic clock
         self.snapshot, self._raw_state = self._load_newest()
 
@@ -170,8 +172,14 @@ class CollectionState:
     def publish(self, state: catalog.CommittedState, generation: Generation | None = None) -> None:
         """Commit thread: what searches see from now on. generation : another one, after a vacuum."""
         self._written_at = time.monotonic()
+        self._earlier = [one for one in self._earlier if one() is not None]
+        self._earlier.append(weakref.ref(self.snapshot))
         self.snapshot = snapshot_of(generation or self.snapshot.generation, state)
         self.wake_maintenance()
+
+    def earlier_snapshot_in_use(self) -> bool:
+        """Whether a search of this process looks at an earlier commit of this collection."""
+        return any(one() is not None for one in self._earlier)
 
     def is_written(self) -> bool:
         """Whether this process has committed changes of the collection lately."""

@@ -19,6 +19,7 @@ Caveats of LMDB that this interface is built around
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import os
 import threading
@@ -258,14 +259,30 @@ class Store:
                 str(target), map_size=self._map_bytes, max_dbs=_DATABASES_MAX, sync=False, readahead=False,
                 meminit=True, lock=False, mode=filesystem.file_mode_inside(target), lib_version=0,
             )  # fmt: skip
-            try:
-                with self.read() as txn:
+        except lmdb.Error as error:
+            raise _copy_error(error, target) from error
+        try:
+            with self.read() as txn:
+                try:
                     for name, there in _open_all(made, create=True).items():
                         _copy_entries(txn.cursor(db=self.databases[name]), made, there)
-            finally:
-                made.close()
-        except lmdb.Error as error:
-            raise store_error(error, f"copying {self.path}") from error
+                except lmdb.Error as error:
+                    raise _copy_error(error, target) from error
+        finally:
+            made.close()
+
+    @contextmanager
+    def read_by_nobody_else(self) -> Iterator[bool]:
+        """Whether no other process, and no iterator of this one, reads; processes that begin to wait for the end of the
+        block.
+        """
+        filesystem.touch(self.path.parent / READERS)
+        alone = filesystem.lock_alone(self.path.parent / READERS)
+        try:
+            yield alone is not None and not self._parked
+        finally:
+            if alone is not None:
+                filesystem.unlock(alone)
 
     def compact_file(self) -> bool:
         """Commit thread, between transactions: give the free pages of LMDB's file back to the file system.
@@ -277,23 +294,19 @@ class Store:
         """
         if not self.writable or self._free_bytes() < _COMPACT_BYTES_MIN:
             return False
-        filesystem.touch(self.path.parent / READERS)
-        alone = filesystem.lock_alone(self.path.parent / READERS)
-        if alone is None:
-            return False
-        try:
-            if self._parked:
+        with self.read_by_nobody_else() as alone:
+            if not alone:
                 return False
-            folder = self._compacted_copy()
-            with self._gate:
-                calm = self._gate.wait_for(lambda: not self._reads, _COMPACT_WAIT_S)
-                if not calm or self._parked or self._closed:
-                    return False
-                self._swap_for(folder)
-                return True
-        finally:
-            filesystem.remove_tree(self.path / "copy")
-            filesystem.close(alone)
+            try:
+                folder = self._compacted_copy()
+                with self._gate:
+                    calm = self._gate.wait_for(lambda: not self._reads, _COMPACT_WAIT_S)
+                    if not calm or self._parked or self._closed:
+                        return False
+                    self._swap_for(folder)
+                    return True
+            finally:
+                filesystem.remove_tree(self.path / "copy")
 
     def _free_bytes(self) -> int:
         """Bytes of the file that hold nothing."""
@@ -375,6 +388,13 @@ def _copy_entries(source: Any, target: Any, database: Any) -> None:
                 size_bytes += sum(len(key) + len(value) for key, value in part)
                 more = len(part) == _COPY_ENTRIES
                 time.sleep(0)  # the interpreter lock is offered to whoever searches
+
+
+def _copy_error(error: Exception, target: Path) -> Exception:
+    """LMDB calls a write that a full disk cut short an error of the disk: then its room is looked at."""
+    if "No space" in str(error) or filesystem.free_bytes(target) < _SPARE_BYTES:
+        return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
+    return store_error(error, f"copying to {target}")
 
 
 def _never_free(env: Any) -> None:
