@@ -21,7 +21,7 @@ def disk(folder: Path) -> Iterator[Path]:
     place = folder / "disk"
     place.mkdir()
     done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(place)], capture_output=True, text=True, check=False
+        ["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(place)], capture_output=True, text=True, check=False
     )
     if done.returncode != 0:
         pytest.skip(f"mounting a small disk is not allowed here: {done.stderr.strip()}")
@@ -38,11 +38,11 @@ def fill(server: ForkServer, folder: Path, disk: Path, index: str, free_kib: int
     )
     assert status == 0, (status, found)
     assert found["wrong"] == [], found
-    assert found["freed"] > 1 << 20, found
     assert found["live"] > 5_000, found
+    assert found["row_bytes"] < found["live"] // 3 * 256 + (1 << 16), found
 
 
-@pytest.mark.parametrize(("index", "free_kib"), [("auto", 0), ("spann-disk", 64), ("curator", 0), ("spann", 0)])
+@pytest.mark.parametrize(("index", "free_kib"), [("auto", 0), ("spann-disk", 64)])
 def test_on_a_full_disk_every_call_says_so_and_deleting_makes_room(
     server: ForkServer, folder: Path, disk: Path, index: str, free_kib: int
 ) -> None:
@@ -50,7 +50,7 @@ def test_on_a_full_disk_every_call_says_so_and_deleting_makes_room(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("free_kib", range(0, 64 * 20, 64))
+@pytest.mark.parametrize("free_kib", range(0, 64 * 16, 64))
 @pytest.mark.parametrize("index", KINDS)
 def test_in_steps_of_64_kib(server: ForkServer, folder: Path, disk: Path, index: str, free_kib: int) -> None:
     fill(server, folder, disk, index, free_kib)
