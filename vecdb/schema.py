@@ -29,7 +29,8 @@ class Hnsw:
 
     m : links per node on upper layers; twice as many on layer 0.
     ef_construction : beam width while building.
-    ef : beam width of a search that names neither `ef` nor `recall`, until `tune` has picked a better one.
+    ef : beam width of a search that names neither `ef` nor `recall`, until `tune` has picked a better one; None: as
+        wide as the data were measured to need for a recall of 0.95, 64 before that.
     quantization : the walk is on 8-bit codes; "sq8" scores the best few of the beam again on the full vectors, None
         all of it.
     """
@@ -38,7 +39,7 @@ class Hnsw:
 
     m: int = 16
     ef_construction: int = 200
-    ef: int = 64
+    ef: int | None = None
     quantization: Literal["sq8"] | None = "sq8"
 
 
@@ -51,7 +52,7 @@ class Spann:
     replicas : lists that a row may be in; None: 1 where codes are in memory, 4 where they are read from disk.
     head_ratio : lists per row when the tree is grown.
     nprobe : lists looked at by a search that names neither `nprobe` nor `recall`, until `tune` has picked another
-        number; None: 128.
+        number; None: as many as the data were measured to need for a recall of 0.95, 128 before that.
     rerank : most rows read and scored on their full vectors; None: 4 limit + 20. Fewer are read where the codes' error
         allows it.
     memory_budget_bytes : for codes; None keeps all lists' codes in memory, 0 none, anything between the hottest.
@@ -101,7 +102,8 @@ class SearchParams:
     """How to search. None means: what the collection learned from `tune`, or its default.
 
     ef : beam width of a graph search.   nprobe : lists read by a list index.
-    recall : target recall@limit in (0, 1]; picks ef / nprobe from what `tune` or `optimize` measured.
+    recall : target recall@limit in (0, 1]; picks ef / nprobe from what was measured on the data, by maintenance,
+        `optimize` or `tune`; before that all vectors are compared.
     exact : compare with every vector.   threads : threads that share a batch of queries.
     """
 
@@ -138,9 +140,10 @@ class Visibility:
 
 @dataclass(slots=True)
 class Record:
-    """A record as `get` and `iter` return it. tenants : names of all that may see it, in order."""
+    """A record as `get` and `iter` return it. tenants : names of all that may see it, in order. owner : whose it is."""
 
     id: Id
     fields: dict[str, Any] = field(default_factory=dict)
     tenants: list[str] = field(default_factory=list)
     vector: Any = None  # ndarray[dim] of the collection's dtype, or None when not asked for
+    owner: str = ""

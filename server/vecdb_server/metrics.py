@@ -16,7 +16,7 @@ from itertools import accumulate
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Gauge, start_http_server
-from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
 _BUCKETS_S = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
 
@@ -35,6 +35,22 @@ class Series:
         self.codes[code] = self.codes.get(code, 0) + 1
         self.times[bisect_left(_BUCKETS_S, seconds)] += 1
         self.seconds += seconds
+
+
+class _Family:
+    """A collector of numbers by the value of one label."""
+
+    def __init__(self, name: str, text: str, label: str, read: Callable[[], dict[str, float]]) -> None:
+        self._facts = name, text, label
+        self._read = read
+
+    def collect(self) -> Iterator[Any]:
+        """Called by the registry, on the thread of the page."""
+        name, text, label = self._facts
+        family = GaugeMetricFamily(name, text, labels=[label])
+        for value, number in self._read().items():
+            family.add_metric([value], number)
+        yield family
 
 
 class Metrics:
@@ -68,6 +84,10 @@ class Metrics:
             seconds.add_metric([rpc], list(zip(bounds, accumulate(list(series.times)))), series.seconds)
         yield requests
         yield seconds
+
+    def gauges_of(self, name: str, text: str, label: str, read: Callable[[], dict[str, float]]) -> None:
+        """Numbers by the value of a label, as many as there are when the page is read."""
+        self.registry.register(_Family(name, text, label, read))
 
     def gauge(self, name: str, text: str, read: Callable[[], float], **labels: str) -> None:
         """A number that is read when the page is read."""

@@ -124,6 +124,8 @@ def test_owners_have_records_of_their_own(db: Any) -> None:
     assert docs.get(1).fields == {"who": "nobody"} and docs.get(1, owner="ann").fields == {} and docs.get(2) is None
     assert docs.update(1, fields={"who": "ann"}, owner="ann") == 1 and docs.grant(2, ["t"], owner="ann") == 1
     assert docs.get([1, 2], owner="ann")[0].fields == {"who": "ann"}
+    assert docs.get(1).owner == "" and docs.get(1, owner="ann").owner == "ann"
+    assert sorted((one.owner, one.id) for one in next(docs.iter())) == [("", 1), ("ann", 1), ("ann", 2)]
     assert docs.delete(1, owner="ann") == 1 and docs.get(1) is not None and docs.count(tenant="t") == 1
 
 

@@ -14,7 +14,7 @@ from tests.support.corpus import clustered
 from tests.support.planner_costs import set_planner_costs
 from vecdb import limits
 from vecdb.api.database import Database
-from vecdb.query import planner, width_tuning
+from vecdb.query import planner, recall_learning, width_tuning
 from vecdb.schema import SearchParams
 
 
@@ -84,4 +84,5 @@ def test_nothing_is_measured_while_an_index_gives_way_to_one_without_a_width(db:
     docs.optimize()
     between = replace(docs._backend.state.snapshot, config=vecdb.Flat())
     assert width_tuning.tune(between, vectors[:5], 5, 0.9) == ([], {})
-    assert width_tuning.learn_recall_curve(between, planner.COSTS) == {}
+    find = docs._backend.searcher.search_snapshot
+    assert recall_learning.learn_recall(between, find, planner.COSTS, vectors[:0]) == {}

@@ -47,6 +47,22 @@ def warm(kind: str, dtype: Any) -> None:
         docs.search(vectors[:20], 1, params=vecdb.SearchParams(exact=True))
 
 
+def warm_float_codes() -> None:
+    """The same with a graph on float32 codes."""
+    import vecdb
+    from tests.support import awkward
+
+    vectors = awkward.shape("clusters .001", 600, 32)
+    with vecdb.open(":memory:") as db:
+        docs = db.create_collection("warm", 32, "l2", vecdb.Hnsw(m=4, ef_construction=24))
+        docs.upsert(range(600), vectors)
+        docs.optimize()
+        docs.delete(range(200))
+        docs.optimize()
+        docs.search(vectors[:20], 10)
+        assert docs.stats()["index_stats"]["codes"] == "float32"
+
+
 if __name__ == "__main__":
     from vecdb import limits
 
@@ -54,3 +70,5 @@ if __name__ == "__main__":
     for kind in sys.argv[1:]:
         for dtype in ("float32", "uint8"):
             warm(kind, dtype)
+        if kind == "hnsw":
+            warm_float_codes()

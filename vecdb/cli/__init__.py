@@ -3,6 +3,9 @@
     main ---- build ---- app.py       the typer application, which registers every command
                          options.py   options that commands share
                          output.py    tables, progress and errors, or one JSON document with --json
+                         visible.py   control characters of records, shown and not sent
+                         wording.py   options in place of the arguments that messages of Python functions name
+                         imports/     what `import` is made of
                          commands/
                              query.py          info ls search tune check
                              import_export.py  import export
@@ -15,13 +18,15 @@
                              token.py          token create|list|revoke
                          disk_speed.py  random reads a second of a disk, for `bench disk`
 
-Exit codes: 0 done; 1 an error, or problems found by `check`; 2 wrong usage; 130 interrupted.
+Exit codes: 0 done; 1 an error, or problems found by `check`; 2 wrong usage; 70 a defect; 130 interrupted; 143 and 129
+ended by SIGTERM and SIGHUP.
 Threads: one; what a command calls may use others.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -44,9 +49,26 @@ def main() -> None:
         import typer  # noqa: F401
     except ImportError as error:
         sys.exit(f"the vecdb command needs {error.name}: pip install 'vecdb-engine[cli]'")
+    _prepare_process()
     if "--json" in sys.argv[1:]:
         sys.exit(_run_for_machines(build()))
     build()(prog_name="vecdb")
+
+
+def _prepare_process() -> None:
+    """Let text be written that the terminal's encoding lacks, and let a command that is told to end clean up."""
+    from vecdb.cli.output import Terminated
+
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+    def end(number: int, frame: Any) -> None:
+        raise Terminated(number)
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:  # not ignored, as nohup does
+            signal.signal(number, end)
 
 
 def _run_for_machines(application: Any) -> int:

@@ -9,7 +9,9 @@ from typing import Annotated
 import typer
 
 import vecdb
-from vecdb.errors import InvalidArgument
+from vecdb.api.database import check_path
+from vecdb.errors import InvalidArgument, NotFound
+from vecdb.storage.disk import manifest
 
 Database = Annotated[
     str, typer.Option("--db", envvar="VECDB_DB", help="Directory of the database, or a server's grpc://host:port.")
@@ -36,10 +38,23 @@ def is_server(db: str) -> bool:
     return db.startswith(("grpc://", "grpcs://"))
 
 
-def opened(db: str, token: str | None, tls: str | None, *, read_only: bool = False) -> vecdb.Database:
-    """The open database. token, tls : for a server only; the environment may set them for a directory, too."""
+def has_database(db: str) -> bool:
+    """Whether there is a database; of a server that is assumed."""
+    return is_server(db) or (Path(db) / manifest.NAME).is_file()
+
+
+def opened(
+    db: str, token: str | None, tls: str | None, *, read_only: bool = False, make: bool = False
+) -> vecdb.Database:
+    """The open database. token, tls : for a server only; the environment may set them for a directory, too.
+
+    make : make one where there is none; otherwise that raises NotFound.
+    """
     if is_server(db):
         return vecdb.open(db, token=token, tls=tls)
+    if not make and not has_database(db):
+        check_path(db, "the directory of a database")
+        raise NotFound(f"no database at {db}: import and serve make one, other commands need one that is there")
     return vecdb.open(db, read_only=read_only)
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,7 +31,7 @@ from vecdb.index.common.progress import WeightedProgress
 from vecdb.maintenance.index_jobs import IndexMaintenance
 from vecdb.query.recall import evaluate
 from vecdb.query.searcher import Searcher
-from vecdb.query.width_tuning import learn_recall_curve, tune
+from vecdb.query.width_tuning import tune
 from vecdb.schema import CollectionConfig, IndexConfig, SearchParams
 from vecdb.state.collection_state import CollectionState
 from vecdb.storage.disk import filesystem
@@ -67,7 +68,7 @@ class LocalCollection:
         )
         self.searcher = Searcher(self.state)
         self.writes = WritePath(self.state, committer, self.searcher.is_searched)
-        self.jobs = IndexMaintenance(self.state, self.writes)
+        self.jobs = IndexMaintenance(self.state, self.writes, self.searcher)
         self.jobs.lock, self.jobs.is_ending = job_lock, lambda: usable.ending
         # the part of CollectionBackend that is one of these parts' as it is, without a call in between
         self.put, self.put_all = self.writes.put, self.writes.put_all
@@ -120,6 +121,7 @@ class LocalCollection:
             "tail_rows": visibility.row_count - generation.index.indexed_rows,
             "sealed_rows": state.sealed.rows if state.sealed else 0,
             "tuned_ef": state.default_width,
+            "recall": _recall_facts(state),
             "bytes_ram": touched + generation.ids.memory_bytes() + int(index.get("bytes_ram", 0)),
             "bytes_disk": filesystem.disk_bytes(self.state.folder),
             **generation.tenants.stats(),
@@ -149,10 +151,11 @@ class LocalCollection:
         stages = WeightedProgress(progress, snapshot.visibility.row_count, costs)
         if snapshot.visibility.row_count >= limits.flat_rows_max or self.state.sealed_damaged:
             self.jobs.index_tail(thread_count, stages.part("index"), all_rows=True)
+            if self.state.snapshot.generation.index.is_spoiled:  # which came to light as it grew
+                self.jobs.rebuild(thread_count)
+                self.jobs.index_tail(thread_count, all_rows=True)
         self.jobs.grow_companion(thread_count, all_rows=True)
-        with self.jobs.rebuild_on_corruption():
-            snapshot = self.state.current()
-            self._patch(snapshot.generation.number, learn_recall_curve(snapshot, self.searcher.costs))
+        self.jobs.learn(thread_count)
         self.jobs.seal(thread_count)
         stages.report("learn", 1.0)
 
@@ -165,6 +168,7 @@ class LocalCollection:
         self.writes.require_writer()
         with filesystem.raising_vecdb_errors("indexing"):
             self.jobs.reindex(catalog.index_to_dict(index), threads(None), progress)
+            self.jobs.learn(threads(None))
             self.jobs.seal(threads(None))
 
     def vacuum(self, progress: Progress) -> None:
@@ -189,3 +193,12 @@ class LocalCollection:
     def check(self) -> list[str]:
         self.state.current()
         return check_collection(self.state, self.jobs.lock)
+
+
+def _recall_facts(state: catalog.CommittedState) -> dict[str, Any] | None:
+    """What maintenance measured last of searches that name no width; None before."""
+    check = state.recall_check
+    if check is None:
+        return None
+    at = datetime.fromtimestamp(check.at, UTC).isoformat(timespec="seconds")
+    return {"measured": round(check.recall, 4), "at": at, "limit": check.limit, "rows": check.rows}

@@ -264,8 +264,15 @@ class LocalDatabase(Generic[C]):
             "commits": self._committer.commits if self._committer else 0,
             "requests": self._committer.requests if self._committer else 0,
             "bytes_disk": filesystem.disk_bytes(self.path),
+            "recall": self.measured_recalls(),
             "lmdb": self.store.info(),
         }
+
+    def measured_recalls(self) -> dict[str, float]:
+        """What was measured last of searches that name nothing, of each collection that is open and was measured."""
+        opened = list(self._collections.items())
+        checks = {name: one.state.snapshot.state.recall_check for name, one in opened if not one.state.dropped}
+        return {name: check.recall for name, check in checks.items() if check is not None}
 
     def vacuum(self, progress: Progress) -> None:
         for name in self.collections():

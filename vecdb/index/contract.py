@@ -106,6 +106,15 @@ class Index(ABC):
         """Rows of the tail from which on a call of `add` is worth its cost."""
         return limits.index_step_rows
 
+    @property
+    def is_spoiled(self) -> bool:
+        """Whether the structure was built by what turned out not to fit the data, so that it is worth building anew."""
+        return False
+
+    def take_over(self, other: Index) -> None:
+        """Maintenance, before the first row is added: start from what `other`, over the same rows, learned of them."""
+        assert self.indexed_rows == 0
+
     @abstractmethod
     def publish_rows(self, row_count: int) -> None:
         """Publisher: derive what a scan of the tail needs for rows below `row_count`, before they become visible."""

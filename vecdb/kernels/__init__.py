@@ -6,7 +6,7 @@ first collection is opened. No other package imports numba.
     compile      how kernels are compiled
     array_table  many arrays as one argument
     primitives   distances, dot products of codes by instruction set, row checksums
-    codes        full vectors -> codes of 8 bits, 1 to 8 bits (RaBitQ), one bit
+    codes        full vectors -> codes of 8 bits, float32, 1 to 8 bits (RaBitQ), one bit
     search       whole queries: over a graph, posting lists, codes in the order of a tree, all vectors
     build        insertion into the graph and its repair; k-means, which list a row belongs to, bodies of lists
 
@@ -62,10 +62,11 @@ config.CACHE_DIR = os.environ.get("NUMBA_CACHE_DIR") or _cache_folder()
 cache_folder: str = config.CACHE_DIR
 try:
     from vecdb.kernels.build import balanced_kmeans, insertion, list_assignment, list_bodies, repair
-    from vecdb.kernels.codes import one_bit_fastscan, one_bit_lines, rabitq, sq8
+    from vecdb.kernels.codes import float_codes, one_bit_fastscan, one_bit_lines, rabitq, sq8
     from vecdb.kernels.primitives import checksums, distance, dot_products
     from vecdb.kernels.search import (
         beam_search,
+        code_scan,
         exact_scan,
         graph_search,
         list_probe,
@@ -81,9 +82,11 @@ __all__ = [
     "beam_search",
     "cache_folder",
     "checksums",
+    "code_scan",
     "distance",
     "dot_products",
     "exact_scan",
+    "float_codes",
     "graph_search",
     "insertion",
     "list_assignment",

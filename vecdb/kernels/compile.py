@@ -17,7 +17,11 @@ FAST = {"contract", "reassoc", "nsz", "arcp"}
 # No reference counting: kernels allocate nothing and return no array, and numba would count references to every array
 # that a part is handed, two atomic operations a distance (measured: 10 ns a row of a 64-byte code with it, 2.5
 # without).
-kernel = partial(njit, cache=True, nogil=True, error_model="numpy", no_cfunc_wrapper=True, _nrt=False)
+_OPTIONS = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True, "_nrt": False}
+kernel = partial(njit, cache=True, **_OPTIONS)
 part = partial(kernel, no_cpython_wrapper=True)
 # A small part called once a row: arrays passed by value are thirty words on the stack, so it is always inlined.
 inlined = partial(part, forceinline=True)
+# The same for what is chosen by the types of its arguments (numba.extending.overload).
+PART_OPTIONS = {**_OPTIONS, "no_cpython_wrapper": True}
+INLINED_OPTIONS = {**PART_OPTIONS, "forceinline": True}

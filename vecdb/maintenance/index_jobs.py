@@ -3,6 +3,7 @@
     index_tail       tail rows -> graph          repair   deleted rows out of the graph
     grow_companion   what searches have asked for beside the index
     rebuild          the index built anew        seal     graph -> immutable file
+    learn            recall of searches measured, and with it how wide they are
     vacuum           deleted rows out of every file (vacuum.py)
 
 Threads: `lock` lets one step run at a time; searches and commits never wait for it. A step that gets it after a
@@ -12,6 +13,7 @@ stand that), or commits through the committer like any writer.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -26,9 +28,13 @@ from vecdb.index.contract import HasCompanionGraph, IndexCorruption, Progress
 from vecdb.maintenance.disk_room import give_back_deleted_rows
 from vecdb.maintenance.garbage import collect_garbage
 from vecdb.maintenance.vacuum import copy_generation
+from vecdb.query.recall_learning import RECALL_FLOOR, check_is_due, learn_recall
+from vecdb.query.searcher import Searcher
 from vecdb.state.collection_state import CollectionState
 from vecdb.storage.disk import filesystem
 from vecdb.storage.kv import catalog
+
+_log = logging.getLogger("vecdb")
 
 _REPAIR_SHARE = 0.02  # dead rows in the graph, as a share of its rows, that are worth a repair
 _REPAIR_ROWS_MIN = 1_024
@@ -39,9 +45,10 @@ _SEAL_AT_CLOSE_ROWS = 1_024  # fewer rows than this are indexed again at the nex
 class IndexMaintenance:
     """The steps of one collection."""
 
-    def __init__(self, state: CollectionState, writes: WritePath) -> None:
+    def __init__(self, state: CollectionState, writes: WritePath, searcher: Searcher) -> None:
         self.state = state
         self.writes = writes
+        self.searcher = searcher
         self.lock = threading.RLock()
         self.is_ending: Callable[[], bool] = lambda: False  # whether the database is about to close
         self.repaired_sequence = 0  # deletions up to here are out of the live graph
@@ -90,10 +97,11 @@ class IndexMaintenance:
 
     def rebuild_is_due(self) -> bool:
         """Repairs keep every row reachable, yet cost recall bit by bit: 10,000 x 64 records replaced three times over
-        had 0.74 at a beam where a fresh graph has 0.89; built anew at each fifth, 0.89.
+        had 0.74 at a beam where a fresh graph has 0.89; built anew at each fifth, 0.89. A structure that turned out
+        to be spoiled is built anew, too.
         """
         index = self.state.snapshot.generation.index
-        return index.indexed_rows > 0 and self._unlinked() > _REBUILD_SHARE * index.indexed_rows
+        return index.is_spoiled or (index.indexed_rows > 0 and self._unlinked() > _REBUILD_SHARE * index.indexed_rows)
 
     def _unlinked(self) -> int:
         return self.state.snapshot.state.unlinked_rows if self.unlinked_rows is None else self.unlinked_rows
@@ -110,6 +118,20 @@ class IndexMaintenance:
     def companion_is_due(self) -> bool:
         index = self.state.snapshot.generation.index
         return isinstance(index, HasCompanionGraph) and index.companion_is_due()
+
+    def learning_is_due(self) -> bool:
+        """Once the tail is short, while nobody loads in bulk."""
+        return self._wants_to_learn() and not self.writes.is_loading()
+
+    def _wants_to_learn(self) -> bool:
+        snapshot = self.state.snapshot
+        if snapshot.generation.index.indexed_rows == 0 or self._tail_is_long():
+            return False
+        return check_is_due(snapshot) or self.searcher.asked.check_is_due
+
+    def waits_for_pause(self) -> bool:
+        """Whether something is due once a bulk load pauses."""
+        return self.tail_is_deferred() or (self._wants_to_learn() and self.writes.is_loading())
 
     def merge_is_due(self) -> bool:
         """Of the journal of access lists."""
@@ -167,6 +189,27 @@ class IndexMaintenance:
                 self.unlinked_rows = self._unlinked() + index.remove(snapshot.visibility.sequence, threads)
                 self.repaired_sequence, self.repaired_dead = snapshot.visibility.sequence, self._dead_rows()
 
+    def learn(self, threads: int) -> None:
+        """Measure the recall of searches, and commit how wide they are from now on."""
+        with self.lock, self.rebuild_on_corruption():
+            snapshot = self.state.current()
+            asked = self.searcher.asked.take()
+            find = self.searcher.search_snapshot
+            changes = learn_recall(snapshot, find, self.searcher.costs, asked, threads)
+            if not changes:
+                return
+            name, old, new = self.state.entry.name, snapshot.state.recall_check, changes["recall_check"]
+            if changes.get("default_scan") and not snapshot.state.default_scan:
+                _log.warning(
+                    "collection %r: no width of its index reaches recall %.2f on these data; searches that name none "
+                    "compare all vectors", name, RECALL_FLOOR,
+                )  # fmt: skip
+            elif new.recall < RECALL_FLOOR:
+                _log.warning("collection %r: searches have recall@%d of %.3f", name, new.limit, new.recall)
+            elif old is not None and snapshot.state.default_width != changes.get("default_width"):
+                _log.info("collection %r: searches are %s wide from now on", name, changes.get("default_width"))
+            self.writes.submit(PatchState(self.state, snapshot.generation.number, changes))
+
     def seal(self, threads: int) -> None:
         """Write the live index as an immutable file and name it in the state: data first, then the pointer."""
         state = self.state
@@ -207,12 +250,19 @@ class IndexMaintenance:
 
     def reindex(self, config: dict[str, Any] | None, threads: int, progress: Progress = None) -> None:
         """An index of another kind or other parameters; what was learned about the old one is forgotten."""
-        forgotten = {"recall_curve": (), "default_width": None, "tuned_by_user": False, "tenant_scan_rows_max": None}
+        forgotten = {
+            "recall_curve": (),
+            "default_width": None,
+            "tuned_by_user": False,
+            "tenant_scan_rows_max": None,
+            "recall_check": None,
+            "default_scan": False,
+        }
         self._rebuild_beside(config, {"index": config, **forgotten}, threads, progress)
 
     def rebuild(self, threads: int, progress: Progress = None) -> None:
-        """The same index, built anew from the live rows."""
-        self._rebuild_beside(self.state.snapshot.state.index, {}, threads, progress)
+        """The same index, built anew from the live rows; its recall is to be measured anew."""
+        self._rebuild_beside(self.state.snapshot.state.index, {"recall_check": None}, threads, progress)
 
     def _rebuild_beside(
         self, config: dict[str, Any] | None, changes: dict[str, Any], threads: int, progress: Progress
@@ -226,6 +276,7 @@ class IndexMaintenance:
             fresh = state.new_index(config, snapshot.generation.rows)
             fresh.publish_rows(snapshot.visibility.row_count)
             fresh.remove(snapshot.visibility.sequence)
+            fresh.take_over(index)
             if isinstance(index, HasCompanionGraph) and isinstance(fresh, HasCompanionGraph) and index.has_graph():
                 fresh.ask_for_graph()
             report = self._stoppable(progress)

@@ -1,7 +1,7 @@
 """The maintenance thread of a writing database: bounded steps, one at a time, woken by commits.
 
-    merge the journal -> index the tail -> repair -> companion graph -> vacuum -> rebuild -> seal, for each collection,
-    then sleep until a commit; dead LMDB readers each minute
+    merge the journal -> index the tail -> repair -> companion graph -> vacuum -> rebuild -> learn -> seal, for each
+    collection, then sleep until a commit; dead LMDB readers each minute
 
 It can be switched off, and nothing is wrong then, only slower: tails grow until writers wait, which `optimize`
 resolves. It runs at a lower priority than searches, and while there are any on as many threads as leave one core to
@@ -74,7 +74,7 @@ class MaintenanceScheduler:
 
     def _waits(self, jobs: IndexMaintenance) -> bool:
         try:
-            return not jobs.state.dropped and jobs.tail_is_deferred()
+            return not jobs.state.dropped and jobs.waits_for_pause()
         except NotFound:  # dropped between the two looks
             return False
 
@@ -97,6 +97,8 @@ class MaintenanceScheduler:
             jobs.vacuum()
         if not self._closing and jobs.rebuild_is_due():
             jobs.rebuild(width)
+        if not self._closing and jobs.learning_is_due():
+            jobs.learn(width)
         if not self._closing and jobs.seal_is_due():
             jobs.seal(width)
 

@@ -1,6 +1,7 @@
 """How a query is answered: a pure function of what is known about the collection and of what the caller asked.
 
-    exact scan   asked for; nothing is indexed; or the graph would have to visit about as much as a scan does
+    exact scan   asked for; nothing is indexed; no width was measured to reach the recall; or the graph would have to
+                 visit about as much as a scan does
     graph        otherwise, with the first of these that is known: the caller's ef, the ef that reaches the caller's
                  recall, the ef that `tune` chose, the index's own
     lists        the same with nprobe in the place of ef
@@ -23,7 +24,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from vecdb import limits
-from vecdb.errors import InvalidArgument
 from vecdb.schema import IndexConfig, SearchParams, Visibility
 from vecdb.state.index_factory import IndexKind
 from vecdb.storage.kv.catalog import CommittedState, MeasuredRecall
@@ -43,6 +43,8 @@ class PlannerCosts:
     idle_nodes_share, idle_nodes_recall : it grows with the leaves that a search without a tenant needs for as much,
         here 144: 80 of them gave 0.88 among 160,000 rows, where 384 are needed.
     tenant_scan_rows : a look at all rows of a tenant, at 0.985, was as fast at 28,000; `optimize` measures it anew.
+
+    graph_ef : beam of a graph where no width was asked for, configured or learned.
 
     Of the graph beside a tree. With a beam of `graph_ef` it takes as long as a look at `graph_rows` codes that lie
     scattered. Among a share s of the rows a beam s^`graph_ef_power` as wide finds as much in (1 / s)^`graph_power` of
@@ -74,7 +76,7 @@ COSTS = PlannerCosts()
 class IndexFacts(NamedTuple):
     """What a plan depends on of an index.
 
-    learned : the committed state, of which recall_curve, default_width and tenant_scan_rows_max count.
+    learned : the committed state, of which recall_curve, default_width, default_scan and tenant_scan_rows_max count.
     scan_share : `Index.scan_share`.
     """
 
@@ -128,8 +130,6 @@ def plan(
 ) -> Plan:
     """Choose how to search. matching : live rows that the search is restricted to; None: not restricted.
     by_graph : `prefers_companion_graph`, and there is one beside the tree.
-
-    Raises InvalidArgument where a recall is asked for that nothing was learned about.
     """
     scan, live, strategy = "exact" if matching is None else "rows", visibility.live_count, index.kind.strategy
     if params.exact:
@@ -138,6 +138,9 @@ def plan(
         return Plan(scan, 0, "flat index")
     if index.indexed_rows == 0:
         return Plan(scan, 0, "nothing is indexed yet")
+    unmet = _unmet(index, params)
+    if unmet:
+        return Plan(scan, 0, unmet)
     if strategy == "tree":
         if not by_graph:
             return _tree(index, live, limit, params, matching, costs)
@@ -160,6 +163,19 @@ def plan(
     return Plan("lists", min(limits.nprobe_max, -(-width * live // matching)), f"{reason}, widened")
 
 
+def _unmet(index: IndexFacts, params: SearchParams) -> str:
+    """Why only a scan has the recall that is wanted; empty where a width has it."""
+    learned = index.learned
+    if params.ef is not None or params.nprobe is not None:
+        return ""
+    if params.recall is not None and not learned.recall_curve:
+        return f"recall {params.recall} asked for, and nothing is measured yet"
+    if not learned.default_scan or (params.recall is None and index.kind.width_of(index.config) is not None):
+        return ""
+    best = max((point.recall for point in learned.recall_curve), default=0.0)
+    return "" if params.recall is not None and best >= params.recall else f"the index reaches recall {best:.2f} at most"
+
+
 def _width(index: IndexFacts, limit: int, params: SearchParams, costs: PlannerCosts) -> tuple[int, str]:
     """ef of a graph, nprobe of lists and trees, and where it comes from."""
     strategy, learned = index.kind.strategy, index.learned
@@ -170,7 +186,7 @@ def _width(index: IndexFacts, limit: int, params: SearchParams, costs: PlannerCo
         return width_for_recall(params.recall, limit, learned.recall_curve), f"learned for recall {params.recall}"
     if learned.default_width is not None:
         return learned.default_width, "tuned"
-    default = costs.tree_nprobe if strategy == "tree" else costs.lists_nprobe  # a graph's configuration names one
+    default = {"graph": costs.graph_ef, "tree": costs.tree_nprobe, "lists": costs.lists_nprobe}[strategy]
     return index.kind.width_of(index.config) or default, "default of the index"
 
 
@@ -245,13 +261,8 @@ def idle_nodes_max(curve: Sequence[MeasuredRecall], costs: PlannerCosts = COSTS)
 
 def width_for_recall(recall: float, limit: int, curve: Sequence[MeasuredRecall]) -> int:
     """The smallest measured width that reached `recall`, at the nearest limit that was measured at least as large (else
-    scaled up).
+    scaled up). curve : not empty.
     """
-    if not curve:
-        raise InvalidArgument(
-            f"recall={recall} was asked for, but this collection has not learned how wide a search reaches it; "
-            "call optimize() or tune() once"
-        )
     measured = sorted({point.limit for point in curve})
     at = next((value for value in measured if value >= limit), measured[-1])
     points = sorted((point for point in curve if point.limit == at), key=lambda point: point.width)

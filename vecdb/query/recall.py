@@ -27,7 +27,7 @@ def recall_of(found: Neighbors, truth: Neighbors, limit: int) -> NDArray[np.floa
             continue
         last = float(truth.distances[q, count - 1])
         got = found.rows[q, : min(limit, int(found.counts[q]))]
-        near = found.distances[q, : len(got)] <= last + _TIE * max(1.0, abs(last))
+        near = found.distances[q, : len(got)] <= last + _TIE * abs(last)
         hit = np.isin(got, truth.rows[q, :count]) | near
         out[q] = min(1.0, hit.sum() / count)
     return out

@@ -23,6 +23,7 @@ from vecdb.errors import NotFound
 from vecdb.index.contract import HasCompanionGraph, Index, IndexCorruption, Neighbors
 from vecdb.index.row_set import RowSet
 from vecdb.query import mixture, planner
+from vecdb.query.asked_queries import AskedQueries
 from vecdb.query.cancellation import search_in_chunks
 from vecdb.schema import Metric, Record, SearchParams
 from vecdb.state import index_factory, record_reader
@@ -60,6 +61,7 @@ class Searcher:
 
     def __init__(self, state: CollectionState) -> None:
         self.costs = planner.COSTS
+        self.asked = AskedQueries(state.entry.dim)
         self.state = state
         self.entry = state.entry
         self.store = state.store
@@ -88,6 +90,8 @@ class Searcher:
         """
         started = time.perf_counter() if explain else 0.0
         self._searched_at = time.monotonic()
+        if not params.exact and self.asked.offer(queries):
+            self.state.wake_maintenance()
         while True:
             snapshot, prepared = self._prepared_search(limit, params, tenants)
             if single:
@@ -157,6 +161,7 @@ class Searcher:
             "reason": plan.reason,
             "ef": plan.ef,
             "nprobe": plan.nprobe,
+            "recall_measured": None if snapshot.state.recall_check is None else snapshot.state.recall_check.recall,
             "index_state": self.state.index_state(snapshot),
             "indexed_rows": index.indexed_rows,
             "tail_rows": snapshot.visibility.row_count - index.indexed_rows,
@@ -235,9 +240,11 @@ class Searcher:
         limit: int,
         params: SearchParams,
         allowed: RowSet | None = None,
+        *,
+        may_ask: bool = True,
     ) -> tuple[Neighbors, planner.Plan]:
-        """Nearest rows of one snapshot. allowed : rows of it that may be returned; None: all."""
-        return self._run(snapshot, self._prepare(snapshot, limit, params, allowed), queries)
+        """Nearest rows of one snapshot. allowed : rows of it that may be returned; None: all. may_ask : see `plan`."""
+        return self._run(snapshot, self._prepare(snapshot, limit, params, allowed, may_ask), queries)
 
     def _run(
         self, snapshot: Snapshot, prepared: PreparedSearch, queries: NDArray[np.float32]
@@ -272,21 +279,27 @@ class Searcher:
             snapshot.prepared.keep(key, version, prepared)
         return snapshot, prepared
 
-    def _prepare(self, snapshot: Snapshot, limit: int, params: SearchParams, allowed: RowSet | None) -> PreparedSearch:
+    def _prepare(
+        self, snapshot: Snapshot, limit: int, params: SearchParams, allowed: RowSet | None, may_ask: bool = True
+    ) -> PreparedSearch:
         index = snapshot.generation.index
-        plan = self.plan(snapshot, limit, params, allowed)
+        plan = self.plan(snapshot, limit, params, allowed, may_ask)
         search = index.searching(limit, snapshot.visibility, plan.search_params(params), allowed)
         return PreparedSearch(index, allowed, limit, params, plan, search)
 
-    def plan(self, snapshot: Snapshot, limit: int, params: SearchParams, allowed: RowSet | None) -> planner.Plan:
-        """How the snapshot is searched; asks maintenance for a companion graph where one would answer sooner."""
+    def plan(
+        self, snapshot: Snapshot, limit: int, params: SearchParams, allowed: RowSet | None, may_ask: bool = True
+    ) -> planner.Plan:
+        """How the snapshot is searched. may_ask : ask maintenance for a companion graph where one would answer
+        sooner.
+        """
         index, kind = snapshot.generation.index, index_factory.kind_of(snapshot.config)
         facts = planner.IndexFacts(kind, snapshot.config, snapshot.state, index.indexed_rows, index.scan_share)
         visibility, matching, by_graph = snapshot.visibility, None if allowed is None else len(allowed), False
         wanted = planner.prefers_companion_graph(facts, visibility.live_count, limit, params, matching, self.costs)
         if wanted and isinstance(index, HasCompanionGraph):
             by_graph = index.has_graph()
-            if not by_graph and index.ask_for_graph():
+            if not by_graph and may_ask and index.ask_for_graph():
                 self.state.wake_maintenance()
         return planner.plan(facts, visibility, limit, params, matching, by_graph, self.costs)
 

@@ -41,7 +41,6 @@ class IndexKind:
     follows_memory_budget : the index keeps in memory what `memory_budget_bytes` of its configuration allows.
     has_file_backed_rows : checksums and ids of the rows are in files, as the index is: they must not fill memory.
     width_parameter : of a configuration and of SearchParams, how wide a search is; None where a search has no width.
-    learns_open_width : the default width is learned where the configuration names none.
     scan_limit_parameter : of a configuration, up to how many rows of a tenant are scanned; None where there is none.
     """
 
@@ -52,7 +51,6 @@ class IndexKind:
     follows_memory_budget: bool = False
     has_file_backed_rows: bool = False
     width_parameter: Literal["ef", "nprobe"] | None = None
-    learns_open_width: bool = False
     scan_limit_parameter: str | None = None
 
     def width_of(self, config: IndexConfig) -> int | None:
@@ -80,7 +78,6 @@ _KINDS: dict[str, IndexKind] = {
         follows_memory_budget=True,
         has_file_backed_rows=True,
         width_parameter="nprobe",
-        learns_open_width=True,
     ),
     Curator.kind: IndexKind(
         "tree",
@@ -88,7 +85,6 @@ _KINDS: dict[str, IndexKind] = {
         CuratorIndex.open,
         bytes_per_row=lambda config, dim: tree_order.bytes_per_row(dim),
         width_parameter="nprobe",
-        learns_open_width=True,
         scan_limit_parameter="scan_max",
     ),
 }

@@ -79,8 +79,9 @@ def records(
             continue
         block = record_block_at(generation, txn, row)
         at = row - block.first_row
-        _, fields = record_format.split_meta(block.meta(at))
-        out.append(Record(block.id(at), decode_fields(fields) if fields else {}, tenants.get(row, [])))
+        owner, fields = record_format.split_meta(block.meta(at))
+        decoded = decode_fields(fields) if fields else {}
+        out.append(Record(block.id(at), decoded, tenants.get(row, []), owner=owner.decode()))
     if include_vectors:
         present = [i for i, row in enumerate(rows) if row >= 0]
         found = _vectors_committed(generation, txn, [rows[i] for i in present])

@@ -24,15 +24,15 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15vecdb/v1/common.proto\x12\x08vecdb.v1\"G\n\x07Vectors\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12!\n\x05\x64type\x18\x02 \x01(\x0e\x32\x12.vecdb.v1.DataType\x12\x0b\n\x03\x64im\x18\x03 \x01(\r\"W\n\x03Ids\x12 \n\x04ints\x18\x01 \x01(\x0b\x32\x10.vecdb.v1.IntIdsH\x00\x12&\n\x07strings\x18\x02 \x01(\x0b\x32\x13.vecdb.v1.StringIdsH\x00\x42\x06\n\x04kind\"\x18\n\x06IntIds\x12\x0e\n\x06values\x18\x01 \x03(\x10\"\x1b\n\tStringIds\x12\x0e\n\x06values\x18\x01 \x03(\t\"*\n\tFieldMaps\x12\x0f\n\x07msgpack\x18\x01 \x03(\x0c\x12\x0c\n\x04json\x18\x02 \x03(\t\"\x1c\n\x0bTenantNames\x12\r\n\x05names\x18\x01 \x03(\t\"3\n\x0bTenantLists\x12$\n\x05lists\x18\x01 \x03(\x0b\x32\x15.vecdb.v1.TenantNames\"=\n\rTenantColumns\x12\r\n\x05names\x18\x01 \x03(\t\x12\x0e\n\x06\x63ounts\x18\x02 \x03(\r\x12\r\n\x05which\x18\x03 \x03(\r\"f\n\x06Record\x12\x10\n\x06int_id\x18\x01 \x01(\x10H\x00\x12\x13\n\tstring_id\x18\x02 \x01(\tH\x00\x12\x0e\n\x06\x66ields\x18\x03 \x01(\x0c\x12\x0f\n\x07tenants\x18\x04 \x03(\t\x12\x0e\n\x06vector\x18\x05 \x01(\x0c\x42\x04\n\x02id\"\x1c\n\x06\x46ilter\x12\x12\n\nexpression\x18\x01 \x01(\t\"\'\n\x08Progress\x12\x0c\n\x04\x64one\x18\x01 \x01(\x04\x12\r\n\x05total\x18\x02 \x01(\x04*|\n\x08\x44\x61taType\x12\x19\n\x15\x44\x41TA_TYPE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x44\x41TA_TYPE_FLOAT32\x10\x01\x12\x15\n\x11\x44\x41TA_TYPE_FLOAT16\x10\x02\x12\x12\n\x0e\x44\x41TA_TYPE_INT8\x10\x03\x12\x13\n\x0f\x44\x41TA_TYPE_UINT8\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15vecdb/v1/common.proto\x12\x08vecdb.v1\"G\n\x07Vectors\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12!\n\x05\x64type\x18\x02 \x01(\x0e\x32\x12.vecdb.v1.DataType\x12\x0b\n\x03\x64im\x18\x03 \x01(\r\"W\n\x03Ids\x12 \n\x04ints\x18\x01 \x01(\x0b\x32\x10.vecdb.v1.IntIdsH\x00\x12&\n\x07strings\x18\x02 \x01(\x0b\x32\x13.vecdb.v1.StringIdsH\x00\x42\x06\n\x04kind\"\x18\n\x06IntIds\x12\x0e\n\x06values\x18\x01 \x03(\x10\"\x1b\n\tStringIds\x12\x0e\n\x06values\x18\x01 \x03(\t\"*\n\tFieldMaps\x12\x0f\n\x07msgpack\x18\x01 \x03(\x0c\x12\x0c\n\x04json\x18\x02 \x03(\t\"\x1c\n\x0bTenantNames\x12\r\n\x05names\x18\x01 \x03(\t\"3\n\x0bTenantLists\x12$\n\x05lists\x18\x01 \x03(\x0b\x32\x15.vecdb.v1.TenantNames\"=\n\rTenantColumns\x12\r\n\x05names\x18\x01 \x03(\t\x12\x0e\n\x06\x63ounts\x18\x02 \x03(\r\x12\r\n\x05which\x18\x03 \x03(\r\"u\n\x06Record\x12\x10\n\x06int_id\x18\x01 \x01(\x10H\x00\x12\x13\n\tstring_id\x18\x02 \x01(\tH\x00\x12\x0e\n\x06\x66ields\x18\x03 \x01(\x0c\x12\x0f\n\x07tenants\x18\x04 \x03(\t\x12\x0e\n\x06vector\x18\x05 \x01(\x0c\x12\r\n\x05owner\x18\x06 \x01(\tB\x04\n\x02id\"\x1c\n\x06\x46ilter\x12\x12\n\nexpression\x18\x01 \x01(\t\"\'\n\x08Progress\x12\x0c\n\x04\x64one\x18\x01 \x01(\x04\x12\r\n\x05total\x18\x02 \x01(\x04*|\n\x08\x44\x61taType\x12\x19\n\x15\x44\x41TA_TYPE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x44\x41TA_TYPE_FLOAT32\x10\x01\x12\x15\n\x11\x44\x41TA_TYPE_FLOAT16\x10\x02\x12\x12\n\x0e\x44\x41TA_TYPE_INT8\x10\x03\x12\x13\n\x0f\x44\x41TA_TYPE_UINT8\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'vecdb.v1.common_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DATATYPE']._serialized_start=617
-  _globals['_DATATYPE']._serialized_end=741
+  _globals['_DATATYPE']._serialized_start=632
+  _globals['_DATATYPE']._serialized_end=756
   _globals['_VECTORS']._serialized_start=35
   _globals['_VECTORS']._serialized_end=106
   _globals['_IDS']._serialized_start=108
@@ -50,9 +50,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TENANTCOLUMNS']._serialized_start=379
   _globals['_TENANTCOLUMNS']._serialized_end=440
   _globals['_RECORD']._serialized_start=442
-  _globals['_RECORD']._serialized_end=544
-  _globals['_FILTER']._serialized_start=546
-  _globals['_FILTER']._serialized_end=574
-  _globals['_PROGRESS']._serialized_start=576
-  _globals['_PROGRESS']._serialized_end=615
+  _globals['_RECORD']._serialized_end=559
+  _globals['_FILTER']._serialized_start=561
+  _globals['_FILTER']._serialized_end=589
+  _globals['_PROGRESS']._serialized_start=591
+  _globals['_PROGRESS']._serialized_end=630
 # @@protoc_insertion_point(module_scope)

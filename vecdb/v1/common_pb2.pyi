@@ -81,18 +81,20 @@ class TenantColumns(_message.Message):
     def __init__(self, names: _Optional[_Iterable[str]] = ..., counts: _Optional[_Iterable[int]] = ..., which: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Record(_message.Message):
-    __slots__ = ("int_id", "string_id", "fields", "tenants", "vector")
+    __slots__ = ("int_id", "string_id", "fields", "tenants", "vector", "owner")
     INT_ID_FIELD_NUMBER: _ClassVar[int]
     STRING_ID_FIELD_NUMBER: _ClassVar[int]
     FIELDS_FIELD_NUMBER: _ClassVar[int]
     TENANTS_FIELD_NUMBER: _ClassVar[int]
     VECTOR_FIELD_NUMBER: _ClassVar[int]
+    OWNER_FIELD_NUMBER: _ClassVar[int]
     int_id: int
     string_id: str
     fields: bytes
     tenants: _containers.RepeatedScalarFieldContainer[str]
     vector: bytes
-    def __init__(self, int_id: _Optional[int] = ..., string_id: _Optional[str] = ..., fields: _Optional[bytes] = ..., tenants: _Optional[_Iterable[str]] = ..., vector: _Optional[bytes] = ...) -> None: ...
+    owner: str
+    def __init__(self, int_id: _Optional[int] = ..., string_id: _Optional[str] = ..., fields: _Optional[bytes] = ..., tenants: _Optional[_Iterable[str]] = ..., vector: _Optional[bytes] = ..., owner: _Optional[str] = ...) -> None: ...
 
 class Filter(_message.Message):
     __slots__ = ("expression",)

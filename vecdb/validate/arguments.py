@@ -47,7 +47,7 @@ def index_config(index: object) -> IndexConfig | None:
     return Hnsw(
         m=integer(index.m, "Hnsw m", limits.m_min, limits.m_max),
         ef_construction=integer(index.ef_construction, "Hnsw ef_construction", 1, limits.ef_construction_max),
-        ef=integer(index.ef, "Hnsw ef", 1, limits.ef_max),
+        ef=None if index.ef is None else integer(index.ef, "Hnsw ef", 1, limits.ef_max),
         quantization=index.quantization,
     )
 

@@ -165,7 +165,7 @@ def fields_as_json(encoded: bytes) -> str:
 
 def record_message(record: Record) -> common_pb2.Record:
     """record : as `get` returns it."""
-    message = common_pb2.Record(tenants=record.tenants)
+    message = common_pb2.Record(tenants=record.tenants, owner=record.owner)
     if isinstance(record.id, int):
         message.int_id = record.id
     else:
@@ -186,4 +186,5 @@ def record_of(message: common_pb2.Record, dtype: str) -> Record:
         decode_fields(message.fields),
         list(message.tenants),
         vector,
+        message.owner,
     )

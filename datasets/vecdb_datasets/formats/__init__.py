@@ -1,43 +1,71 @@
 """Files of vectors: open any of `FORMATS` by its content, read it by slices; write them.
 
-detect.py decides the format, headers.py holds the arithmetic, memory_mapped.py, hdf5.py, parquet.py and text.py read,
-writers.py writes, source.py is the contract.
+inputs.py     what a path leads to: a file, a pipe, what is packed          detect.py   which format is it?
+source.py     the contract of readers; many.py several files as one; beside.py what an export wrote beside one
+arrays/       readers of plain arrays                                       tables/     readers of tables
+writers.py    files of vectors                                              records/    files of whole collections
+headers.py    the arithmetic of formats without a magic number              optional.py packages that some formats need
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
 
 from vecdb import InvalidArgument, NotFound
-from vecdb_datasets.formats.detect import FORMATS, sniff
+from vecdb_datasets.formats.detect import FORMATS, detect, sniff
 from vecdb_datasets.formats.headers import BINS, VECS
-from vecdb_datasets.formats.memory_mapped import open_bin, open_npy, open_vecs
 
-from .hdf5 import Hdf5Source
-from .parquet import ParquetSource
+from .arrays.archives import open_npz, open_safetensors
+from .arrays.hdf5 import Hdf5Source
+from .arrays.memory_mapped import open_bin, open_npy, open_vecs
+from .beside import facts_beside, with_what_lies_beside
+from .inputs import STDIN, InputFile
+from .many import ManySource, expand
+from .records.facts import CollectionFacts
+from .records.pick import create_records
 from .source import VectorSource
-from .text import CsvSource, JsonlSource
+from .tables.arrow_ipc import ArrowIpcSource
+from .tables.columns import Choice
+from .tables.csv_file import CsvSource
+from .tables.json_document import write_lines
+from .tables.jsonl import JsonlSource
+from .tables.parquet import ParquetSource
+from .tables.words import BinaryWordSource, WordSource
 from .writers import VectorWriter, create_vectors, write_vectors
+
+_TABLES = ("parquet", "arrow", "csv", "jsonl", "json")
+_NAMED_ARRAYS = ("hdf5", "npz", "safetensors")
 
 
 def open_vectors(
-    path: str | os.PathLike[str],
+    path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     *,
     format: str | None = None,
     key: str | None = None,
     vector_column: str | None = None,
     id_column: str | None = None,
+    new_ids: bool = False,
+    columns: Sequence[str] | None = None,
+    encoding: str | None = None,
     check_finite: bool = True,
+    lenient: bool = False,
 ) -> VectorSource:
     """Open a file of vectors, its format sniffed from the content first and the extension second.
 
     Parameters
     ----------
-    path : path
+    path : path, "-" for standard input, a pattern such as "part-*.parquet", or a sequence of them, read one after the
+        other. What is packed (gzip, bzip2, xz, zstd, lz4, a zip of one file) is unpacked into a temporary file.
     format : one of `FORMATS`, to settle what the content leaves open.
-    key : HDF5 only, the dataset to read ("train", or the only matrix, when None).
-    vector_column, id_column : tables only, when names and types do not tell.
+    key : HDF5, npz, safetensors: the array to read; a usual name or the only matrix when None.
+    vector_column, id_column : tables, when names and types do not tell; a path such as "data.0.embedding" leads into
+        nested values, and "f*" is f0, f1, f2 ... as one vector. Named arrays: `id_column` is an array beside `key`.
+    new_ids : take no column as the id.
+    columns : tables: the fields to read; all others when None.
+    encoding : of a text that is not UTF-8.
     check_finite : refuse NaN and infinity when a slice is read.
+    lenient : rows that cannot be read are zeros, told by `VectorSource.bad_rows`, in place of an error.
 
     Returns
     -------
@@ -52,36 +80,88 @@ def open_vectors(
         Unknown or ambiguous content, no vector column, an argument that the format has no use for.
     Corruption
         Truncated, wrong size, damaged header.
+    Unavailable
+        The format needs a package of the extra [data].
     """
-    name = os.fspath(path)
     if format is not None and format not in FORMATS:
         raise InvalidArgument(f"format {format!r} is not one of {', '.join(FORMATS)}")
-    if format is not None and not os.path.isfile(name):
+    choice = Choice(vector_column, id_column, new_ids, None if columns is None else tuple(columns))
+
+    def open_one(name: str) -> VectorSource:
+        return _open(name, format, key, choice, encoding, check_finite, lenient)
+
+    given = [path] if isinstance(path, str | os.PathLike) else list(path)
+    names = expand([os.fspath(one) for one in given])
+    source = open_one(names[0]) if len(names) == 1 else ManySource(names, open_one)
+    source.lenient = lenient
+    return source
+
+
+def _open(
+    name: str,
+    format: str | None,
+    key: str | None,
+    choice: Choice,
+    encoding: str | None,
+    check_finite: bool,
+    lenient: bool,
+) -> VectorSource:
+    if format is not None and name != STDIN and not os.path.exists(name):
         raise NotFound(f"{name}: no such file")
-    kind = format or sniff(name)
-    if key is not None and kind != "hdf5":
-        raise InvalidArgument(f"{name}: key={key!r} is for HDF5 files, this one is {kind}")
-    if (vector_column or id_column) and kind not in ("parquet", "csv", "jsonl"):
-        raise InvalidArgument(f"{name}: vector_column and id_column are for tables, this one is {kind}")
+    file = InputFile(name, encoding)
+    try:
+        kind = format or detect(file)
+        if key is not None and kind not in _NAMED_ARRAYS:
+            raise InvalidArgument(f"{name}: key={key!r} is for HDF5, npz and safetensors files, this one is {kind}")
+        if choice.vector is not None and kind not in _TABLES:
+            raise InvalidArgument(f"{name}: vector_column and id_column are for tables, this one is {kind}")
+        if choice.id is not None and kind not in (*_TABLES, *_NAMED_ARRAYS):
+            raise InvalidArgument(f"{name}: vector_column and id_column are for tables, this one is {kind}")
+        facts = facts_beside(name) if kind not in ("parquet", "arrow", "jsonl", "json") else None
+        source = _reader(kind, file, key, choice, check_finite, lenient, facts)
+        return source if kind in _TABLES else with_what_lies_beside(source, facts, choice)
+    except BaseException:
+        file.close()
+        raise
+
+
+def _reader(
+    kind: str,
+    file: InputFile,
+    key: str | None,
+    choice: Choice,
+    check_finite: bool,
+    lenient: bool,
+    facts: CollectionFacts | None,
+) -> VectorSource:
     if kind in VECS:
-        return open_vecs(name, kind, check_finite)
+        return open_vecs(file, kind, check_finite)
     if kind in BINS:
-        return open_bin(name, kind, check_finite)
-    if kind == "npy":
-        return open_npy(name, check_finite)
-    if kind == "hdf5":
-        return Hdf5Source(name, check_finite, key)
-    if kind == "parquet":
-        return ParquetSource(name, check_finite, vector_column, id_column)
-    if kind == "csv":
-        return CsvSource(name, check_finite, vector_column, id_column)
-    return JsonlSource(name, check_finite, vector_column, id_column)
+        return open_bin(file, kind, check_finite)
+    if kind == "json":
+        file.rewrite(lambda out: write_lines(file.path, file.name, out))
+        return JsonlSource(file, check_finite, choice, numbered=False)
+    readers: dict[str, Callable[[], VectorSource]] = {
+        "npy": lambda: open_npy(file, check_finite),
+        "npz": lambda: open_npz(file, check_finite, key, choice.id, choice.new_ids),
+        "safetensors": lambda: open_safetensors(file, check_finite, key, choice.id, choice.new_ids),
+        "hdf5": lambda: Hdf5Source(file, check_finite, key, choice.id, choice.new_ids),
+        "parquet": lambda: ParquetSource(file, check_finite, choice),
+        "arrow": lambda: ArrowIpcSource(file, check_finite, choice),
+        "csv": lambda: CsvSource(file, check_finite, choice, lenient=lenient, facts=facts),
+        "jsonl": lambda: JsonlSource(file, check_finite, choice),
+        "words": lambda: WordSource(file, check_finite),
+        "word2vec": lambda: BinaryWordSource(file, check_finite),
+    }
+    return readers[kind]()
 
 
 __all__ = [
+    "CollectionFacts",
     "FORMATS",
     "VectorSource",
     "VectorWriter",
+    "create_records",
     "create_vectors",
     "open_vectors",
     "sniff",

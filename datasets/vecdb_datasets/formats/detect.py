@@ -1,7 +1,9 @@
 """Which format is this file? Content decides; the extension only chooses among formats that the content allows.
 
-magic bytes            npy, hdf5, parquet; gzip and zip are named and refused
-printable text         jsonl when the first line is an object, else csv
+magic bytes            npy, npz, hdf5, parquet, arrow; what is packed is unpacked before (inputs.py)
+a header               safetensors, binary word2vec
+printable text         jsonl when the first line is an object, json when it is the beginning of one or an array, words
+                           when every line is a word with numbers, else csv
 header arithmetic      an fvecs-like file is whole records that repeat one dim; an fbin-like one is
                            8 + n * dim * width bytes
 several fit            the extension; else 4-byte values that are plainly integers or floats; else InvalidArgument
@@ -10,13 +12,19 @@ several fit            the extension; else 4-byte values that are plainly intege
 from __future__ import annotations
 
 import os
+import re
 
 import numpy as np
 
-from vecdb import Corruption, InvalidArgument, NotFound
+from vecdb import Corruption, InvalidArgument
 from vecdb_datasets.formats.headers import BINS, VECS, bin_file_bytes, file_dim_max, truth_file_bytes, vecs_record_bytes
 
-FORMATS: tuple[str, ...] = (*VECS, *BINS, "npy", "hdf5", "parquet", "csv", "jsonl")
+from .inputs import InputFile
+from .tables.words import looks_like_binary_words, looks_like_words
+
+FORMATS: tuple[str, ...] = (
+    *VECS, *BINS, "npy", "npz", "safetensors", "hdf5", "parquet", "arrow", "csv", "jsonl", "json", "words", "word2vec",
+)  # fmt: skip
 EXTENSIONS: dict[str, str] = {
     **{f".{name}": name for name in FORMATS},
     ".h5": "hdf5",
@@ -24,12 +32,22 @@ EXTENSIONS: dict[str, str] = {
     ".pq": "parquet",
     ".tsv": "csv",
     ".ndjson": "jsonl",
+    ".feather": "arrow",
+    ".ipc": "arrow",
+    ".arrows": "arrow",
+    ".vec": "words",
 }
-_MAGIC = ((b"\x93NUMPY", "npy"), (b"\x89HDF\r\n\x1a\n", "hdf5"), (b"PAR1", "parquet"))
-_PACKED = ((b"\x1f\x8b", "gzip"), (b"PK\x03\x04", "zip (or npz)"), (b"\x28\xb5\x2f\xfd", "zstd"), (b"BZh", "bzip2"))
+_MAGIC = (
+    (b"\x93NUMPY", "npy"),
+    (b"\x89HDF\r\n\x1a\n", "hdf5"),
+    (b"PAR1", "parquet"),
+    (b"PK\x03\x04", "npz"),
+    (b"ARROW1", "arrow"),
+    (b"\xff\xff\xff\xff", "arrow"),
+)
 _TWINS = ({"fvecs", "ivecs"}, {"fbin", "ibin"})  # the same arithmetic; their values decide
 
-head_bytes = 4_096
+head_bytes = 1 << 16
 sampled_rows = 64
 
 
@@ -50,43 +68,61 @@ def sniff(path: str) -> str:
     InvalidArgument
         Unknown, compressed, or several formats fit; the message lists them.
     """
-    if not os.path.isfile(path):
-        raise NotFound(f"{path}: no such file")
+    file = InputFile(path)
+    try:
+        return detect(file)
+    finally:
+        file.close()
+
+
+def detect(file: InputFile) -> str:
+    """Name the format of an input; see `sniff`."""
+    path, name = file.path, file.name
     size = os.path.getsize(path)
-    claimed = format_of_extension(path)
+    claimed = format_of_extension(file.hint)
     with open(path, "rb") as handle:
         head = handle.read(head_bytes)
     if not head:
         if claimed in ("csv", "jsonl"):
             return claimed
-        raise Corruption(f"{path}: 0 bytes, expected vectors")
-    for magic, name in _MAGIC:
+        raise Corruption(f"{name}: 0 bytes, expected vectors")
+    for magic, format in _MAGIC:
         if head.startswith(magic):
-            return name
-    for magic, name in _PACKED:
-        if head.startswith(magic):
-            raise InvalidArgument(f"{path}: {name} content; unpack it first")
+            return format
+    if head.startswith(b"FEA1"):
+        raise InvalidArgument(f"{name}: Feather of version 1, which pyarrow no longer writes: write it with version 2")
+    if head[257:262] == b"ustar":
+        raise InvalidArgument(f"{name}: a tar archive: unpack it and name its files")
+    if _is_safetensors(head, size):
+        return "safetensors"
+    if looks_like_binary_words(head):
+        return "word2vec"
     fitting = _fitting(path, size)
     if claimed in fitting:
         return str(claimed)
     text = _text_format(head)
     if text and (claimed not in {*VECS, *BINS} or not fitting):
         return text
+    if claimed in ("csv", "jsonl", "json", "words"):
+        return claimed  # its reader says at which line it is no such text
     family = VECS if claimed in VECS else BINS if claimed in BINS else {}
     if claimed and (not fitting or family.keys() & set(fitting)):
         also = f" (its size would suit {' or '.join(fitting)})" if fitting else ""
-        raise Corruption(f"{path}: not a whole {claimed} file: {_arithmetic(path, size, claimed)}{also}")
+        raise Corruption(f"{name}: not a whole {claimed} file: {_arithmetic(path, size, claimed)}{also}")
     for twins in _TWINS:
         if set(fitting) == twins:
-            return _by_values(path, fitting)
+            return _by_values(path, name, fitting)
     if len(fitting) == 1:
         return fitting[0]
     if fitting:
         raise InvalidArgument(
-            f"{path}: {size:,} bytes fit {' and '.join(fitting)} equally well; "
+            f"{name}: {size:,} bytes fit {' and '.join(fitting)} equally well; "
             "say which with format=, or name the file so"
         )
-    raise InvalidArgument(f"{path}: no known format ({_explain(path, size)}); say which with format=")
+    raise InvalidArgument(
+        f"{name}: no known format ({_explain(path, size)}); say which with format=. "
+        "If hnswlib saved it, import it with hnswlib=True"
+    )
 
 
 def _fitting(path: str, size: int) -> list[str]:
@@ -120,7 +156,7 @@ def _vecs_fit(path: str, size: int, name: str, dim: int) -> bool:
     return True
 
 
-def _by_values(path: str, twins: list[str]) -> str:
+def _by_values(path: str, name: str, twins: list[str]) -> str:
     """Floats or integers: small integers read as floats are denormal, ordinary floats read as integers are huge."""
     words = np.fromfile(path, "<i4", 1 << 16)[2:]
     if "ivecs" in twins:
@@ -134,7 +170,7 @@ def _by_values(path: str, twins: list[str]) -> str:
     if words.any() and ((values == 0) | ((values > 1e-30) & (values < 1e30))).all():
         return floats
     raise InvalidArgument(
-        f"{path}: the size fits {integers} and {floats}, and the values do not tell which; say which with format="
+        f"{name}: the size fits {integers} and {floats}, and the values do not tell which; say which with format="
     )
 
 
@@ -148,10 +184,35 @@ def _text_format(head: bytes) -> str | None:
         text = body[: error.start].decode()
     if any(ord(c) < 32 and c not in "\t\r\n" for c in text):
         return None
-    if text.lstrip().startswith("{"):
-        return "jsonl"
+    begin = text.lstrip()
+    if begin.startswith("{"):
+        return "jsonl" if _first_line_is_whole(text) else "json"
+    if re.match(r"\[\s*[\[{]", begin):
+        return "json"
+    if re.match(r"\[[^\n]*\]\s*(\n\s*\[|$)", begin):
+        return "jsonl"  # a vector a line
+    if looks_like_words(body):
+        return "words"
     lines = "".join(text.split("\n")[:2])  # a header may name one column only
-    return "csv" if any(mark in lines for mark in ",;\t") else None
+    return "csv" if any(mark in lines for mark in ",;\t|") else None
+
+
+_HOLDS_ROWS = re.compile(r'\{[^{\[]*"\w+"\s*:\s*\[\s*[\[{]')  # an object whose first list is of objects or of lists
+_FLAT_LIST = re.compile(r":\s*\[[^\[\]{}]*\]")
+_GOES_ON = re.compile(r"\{\s*|\{[^\n]*[,:\[{]\s*")  # a line that ends where a pretty-printed document is broken
+
+
+def _first_line_is_whole(text: str) -> bool:
+    """Whether the first line is a row by itself, not the beginning of a document, nor a document that holds rows."""
+    line, _, rest = text.lstrip().partition("\n")
+    if rest.strip():
+        return not _GOES_ON.fullmatch(line.rstrip())
+    return not _HOLDS_ROWS.match(_FLAT_LIST.sub(":0", line))
+
+
+def _is_safetensors(head: bytes, size: int) -> bool:
+    length = int.from_bytes(head[:8], "little")
+    return 2 <= length <= size - 8 and bool(re.match(rb'\{\s*"', head[8:200]))
 
 
 def _arithmetic(path: str, size: int, name: str) -> str:

@@ -1,9 +1,11 @@
 """VectorSource: a file of vectors, read by slices, so that memory follows the slice and never the file.
 
     open_vectors(path) -> VectorSource
-                            +-- MappedSource   fvecs family, fbin family, npy: views of a mapped file
+                            +-- MappedSource   fvecs family, fbin family, npy, safetensors: views of a mapped file
                             +-- Hdf5Source     one dataset of an HDF5 file
-                            +-- TableSource    Parquet, CSV, JSONL: vectors, ids and fields
+                            +-- TableSource    Parquet, Arrow, CSV, JSON, word vectors: vectors, ids and fields
+                            +-- ManySource     several files, one after the other
+                            +-- PairSource     a file of vectors and the file of ids that an export wrote beside it
 
 Threads: mapped sources may be read from any number of threads; HDF5 and tables from one at a time.
 Invariants: `shape`, `dtype` never change after opening; a slice has exactly the rows asked for or the read raises.
@@ -11,17 +13,18 @@ Invariants: `shape`, `dtype` never change after opening; a slice has exactly the
 
 from __future__ import annotations
 
-import importlib
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from types import ModuleType, TracebackType
+from types import TracebackType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vecdb import InvalidArgument, Unavailable
+from vecdb import InvalidArgument, VecdbError
+
+from .records.facts import CollectionFacts
 
 Array = NDArray[Any]
 
@@ -32,6 +35,7 @@ class VectorSource(ABC):
     Attributes
     ----------
     path : str
+        What messages call the file.
     format : str
         One of `FORMATS`.
     shape : (n, dim)
@@ -39,7 +43,16 @@ class VectorSource(ABC):
         Of the slices, in native byte order.
     check_finite : bool
         Refuse NaN and infinity when a slice is read.
+    lenient : bool
+        Rows that cannot be read are zeros, and told by `bad_rows`; otherwise reading the first of them raises.
+    facts : CollectionFacts or None
+        What the file says of the collection that it was exported from.
+    metric : str or None
+        What the file says by other means, such as an attribute.
     """
+
+    facts: CollectionFacts | None = None
+    metric: str | None = None
 
     def __init__(self, path: str, format: str, shape: tuple[int, int], dtype: Any, check_finite: bool) -> None:
         self.path = path
@@ -47,10 +60,15 @@ class VectorSource(ABC):
         self.shape = shape
         self.dtype = np.dtype(dtype).newbyteorder("=")
         self.check_finite = check_finite
+        self.lenient = False
 
     @abstractmethod
     def _read(self, start: int, stop: int) -> Array:
-        """Rows [start, stop), 0 <= start < stop <= n, unchecked for NaN."""
+        """Rows [start, stop), 0 <= start < stop <= n, unchecked for NaN; zeros for rows that cannot be read."""
+
+    def _broken(self, start: int, stop: int) -> dict[int, VecdbError]:
+        """Rows of [start, stop) that cannot be read, and why."""
+        return {}
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -76,9 +94,55 @@ class VectorSource(ABC):
             return np.empty((0, self.dim), self.dtype)
         block = self._read(start, stop)
         assert block.shape == (stop - start, self.dim), block.shape
-        if self.check_finite:
-            require_finite(block, self.path, start)
+        self._require(start, stop)
+        if not self.check_finite or block.dtype.kind != "f":
+            return block
+        wrong = self._not_finite(block, start)
+        if wrong and not self.lenient:
+            raise next(iter(wrong.values()))
+        if wrong:
+            block = block.copy()
+            block[[row - start for row in wrong]] = 0
         return block
+
+    def bad_rows(self, start: int = 0, stop: int | None = None) -> dict[int, VecdbError]:
+        """Rows of [start, stop) that cannot be read or hold NaN or infinity, ascending, and why."""
+        low, high = self._bounds(start, stop)
+        if low == high:
+            return {}
+        block = self._read(low, high)
+        found = self._broken(low, high)
+        if self.check_finite and block.dtype.kind == "f":
+            found = self._not_finite(block, low) | found
+        return dict(sorted(found.items()))
+
+    def _require(self, start: int, stop: int) -> None:
+        """Raise what is wrong with the first row of [start, stop) that cannot be read, unless lenient."""
+        if not self.lenient:
+            for _, error in sorted(self._broken(start, stop).items()):
+                raise error
+
+    def _not_finite(self, block: Array, start: int) -> dict[int, VecdbError]:
+        """Rows of a float block from row `start` on that hold NaN or infinity, ascending."""
+        good = np.isfinite(block)
+        if good.all():
+            return {}
+        found: dict[int, VecdbError] = {}
+        for at in np.flatnonzero(~good.all(axis=1)).tolist():
+            column = int(np.argmin(good[at]))
+            found[start + at] = InvalidArgument(
+                f"{self.path}: {self.line_of(start + at)}row {start + at}, component {column} is {block[at, column]}: "
+                "expected a finite number. Remove the row, or open with check_finite=False to look at it"
+            )
+        return found
+
+    def line_of(self, row: int) -> str:
+        """ "line 8: " where the row is a line of a text; otherwise nothing."""
+        return ""
+
+    def place(self, row: int) -> str:
+        """File, line and row, for a message about this row."""
+        return f"{self.path}: {self.line_of(row)}row {row}"
 
     def chunks(self, rows: int = 16_384, start: int = 0) -> Iterator[tuple[int, Array]]:
         """Yield (first row, dtype[<= rows, dim]) in order, from row `start` on (to resume an import)."""
@@ -94,6 +158,19 @@ class VectorSource(ABC):
     def fields(self, start: int = 0, stop: int | None = None) -> list[dict[str, Any]] | None:
         """The other columns of rows [start, stop), one dict a row, or None when the file has none."""
         return None
+
+    def owners(self, start: int = 0, stop: int | None = None) -> list[str] | None:
+        """Owners of rows [start, stop), "" for nobody; None when the file does not say."""
+        return None
+
+    def tenants(self, start: int = 0, stop: int | None = None) -> list[list[str]] | None:
+        """Names of who may see each of rows [start, stop); None when the file does not say."""
+        return None
+
+    @property
+    def has_ids(self) -> bool:
+        """Whether `ids` gives any."""
+        return False
 
     def close(self) -> None:  # noqa: B027 - most sources have nothing to do
         """Close the file. Slices that were returned stay valid."""
@@ -112,26 +189,3 @@ class VectorSource(ABC):
     def _bounds(self, start: int | None, stop: int | None) -> tuple[int, int]:
         low, high, _ = slice(start, stop).indices(len(self))
         return low, max(low, high)
-
-
-def require_finite(block: Array, path: str, first_row: int) -> None:
-    """Raise InvalidArgument naming the first NaN or infinity of a float block; other kinds pass."""
-    if block.dtype.kind != "f":
-        return
-    good = np.isfinite(block)
-    if good.all():
-        return
-    row, column = (int(i[0]) for i in np.nonzero(~good))
-    raise InvalidArgument(
-        f"{path}: row {first_row + row}, component {column} is {block[row, column]}: expected a finite number. "
-        "Remove the row, or open with check_finite=False to look at it"
-    )
-
-
-def optional_module(name: str, purpose: str) -> ModuleType:
-    """Import an optional dependency, or say which extra brings it."""
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        package = name.split(".")[0]
-        raise Unavailable(f"{purpose} needs {package}: pip install 'vecdb-engine[data]'") from error

@@ -22,10 +22,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from vecdb import InvalidArgument
-from vecdb_datasets.formats.detect import FORMATS, format_of_extension
+from vecdb_datasets.formats.detect import format_of_extension
 from vecdb_datasets.formats.headers import BINS, VECS
 
-from .source import Array, optional_module
+from .optional import optional_module
+from .records.target import Target
+from .source import Array
 
 npy_header_bytes = 128
 Fields = Sequence[dict[str, Any]]
@@ -42,8 +44,11 @@ class VectorWriter:
         self.dtype = dtype
         self.n = 0
         self._named = False  # whether rows come with ids
-        self._part = f"{path}.part-{os.getpid()}"
+        self._target = Target(path)
+        self.is_stream = self._target.is_stream
+        self._part = self._target.part
         self._temporary = [self._part]  # files that are removed at the end
+        self._closed = False
         self._start()
 
     def write(
@@ -72,8 +77,18 @@ class VectorWriter:
 
     def close(self) -> None:
         """Finish the file and put it in place."""
+        self._closed = True
         self._finish()
-        os.replace(self._part, self.path)
+        self._target.put_in_place()
+
+    def abandon(self) -> None:
+        """Remove what is not in place."""
+        if not self._closed:
+            self._closed = True
+            self._abandon()
+        for path in filter(os.path.exists, self._temporary):
+            os.unlink(path)
+        self._target.discard()
 
     def __enter__(self) -> VectorWriter:
         return self
@@ -82,11 +97,8 @@ class VectorWriter:
         try:
             if kind is None:
                 self.close()
-            else:
-                self._abandon()
         finally:
-            for path in filter(os.path.exists, self._temporary):
-                os.unlink(path)
+            self.abandon()
 
     def _gate(self, given: Array) -> Array:
         if given.ndim != 2 or given.shape[1] != self.dim:
@@ -303,6 +315,14 @@ _WRITERS: dict[str, type[VectorWriter]] = {
 }
 
 
+WRITABLE = tuple(_WRITERS)
+
+
+def format_of_name(path: str) -> str | None:
+    """The format that the file's name claims, or None."""
+    return format_of_extension(path)
+
+
 def create_vectors(
     path: str | os.PathLike[str], dim: int, dtype: Any = "float32", *, format: str | None = None
 ) -> VectorWriter:
@@ -310,10 +330,10 @@ def create_vectors(
 
     Parameters
     ----------
-    path : path; its extension names the format unless `format` does.
+    path : path, "-" for standard output; its extension names the format unless `format` does.
     dim : int
     dtype : of the values where the format leaves it open (npy, HDF5, Parquet); float32 in CSV and JSONL.
-    format : one of `FORMATS`.
+    format : one of `WRITABLE`.
 
     Raises
     ------
@@ -326,7 +346,7 @@ def create_vectors(
     kind = format or format_of_extension(name)
     if kind not in _WRITERS:
         raise InvalidArgument(
-            f"{name}: format {kind!r} is not one of {', '.join(FORMATS)}; name the file so or pass format="
+            f"{name}: format {kind!r} is not one of {', '.join(WRITABLE)}; name the file so or pass format="
         )
     if dim < 1:
         raise InvalidArgument(f"{name}: dim {dim}, expected at least 1")

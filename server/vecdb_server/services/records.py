@@ -207,7 +207,8 @@ def _get_for_tenant(docs: Collection, ids: Any, request: Any, tenant: str) -> li
 
 
 def _message(record: Record, caller: Caller) -> Any:
-    """A record as the caller may see it: a tenant's token sees only its own tenant in the access list."""
+    """A record as the caller may see it: a tenant's token sees only its own name, as a tenant and as an owner."""
     if caller.tenant is None:
         return record_message(record)
-    return record_message(Record(record.id, record.fields, [caller.tenant], record.vector))
+    owner = record.owner if record.owner == caller.tenant else ""
+    return record_message(Record(record.id, record.fields, [caller.tenant], record.vector, owner))

@@ -20,9 +20,9 @@ from tests.support.corpus import EXACT, clustered, sound
 from tests.support.spann.collection import DIM, KINDS, care, exact, lengths_of, recall
 from vecdb import limits
 from vecdb.api.database import Database
-from vecdb.embedded import local_collection
 from vecdb.embedded.open import open_database
 from vecdb.index.spann import bulk_build
+from vecdb.maintenance import index_jobs
 from vecdb.schema import Spann
 from vecdb.state import collection_state
 
@@ -208,11 +208,11 @@ def test_progress_of_optimize_counts_learning_and_ends_with_the_last_row(
     docs.upsert(range(1_500), clustered(1_500))
     reports: list[tuple[int, int]] = []
     before: list[int] = []
-    learn_recall_curve = local_collection.learn_recall_curve
+    learn_recall = index_jobs.learn_recall
     monkeypatch.setattr(
-        local_collection,
-        "learn_recall_curve",
-        lambda *given: (before.append(reports[-1][0]), learn_recall_curve(*given))[1],
+        index_jobs,
+        "learn_recall",
+        lambda *given: (before.append(reports[-1][0]) if reports else None, learn_recall(*given))[1],
     )
     docs.optimize(progress=lambda done, total: reports.append((done, total)))
     assert reports[0] == (0, 1_500) and reports[-1] == (1_500, 1_500)

@@ -15,7 +15,6 @@ from vecdb import limits
 from vecdb.api.database import Database
 from vecdb.embedded.open import open_database
 from vecdb.errors import InvalidArgument, LimitExceeded
-from vecdb.query import planner
 from vecdb.schema import SearchParams, Spann
 
 pytestmark = pytest.mark.usefixtures("lists_are_used")
@@ -172,8 +171,8 @@ def test_nprobe_comes_from_the_call_then_from_what_was_tuned_then_from_the_index
     care(docs)
     assert nprobe_of(docs) == (5, "default of the index")
     assert nprobe_of(docs, SearchParams(nprobe=3)) == (3, "nprobe given")
-    with pytest.raises(InvalidArgument, match="optimize"):
-        docs.search(clustered(1)[0], 10, params=SearchParams(recall=0.9))
+    unmeasured = docs.search(clustered(1)[0], 10, params=SearchParams(recall=0.9), explain=True)
+    assert unmeasured.plan == "exact" and "nothing is measured yet" in unmeasured.explain["reason"]
     docs.optimize()
     assert nprobe_of(docs) == (5, "default of the index"), "the user's own number is left alone by optimize"
     curve = docs.tune(clustered(200, seed=2), recall=0.9)
@@ -185,9 +184,7 @@ def test_nprobe_comes_from_the_call_then_from_what_was_tuned_then_from_the_index
     assert nprobe_of(docs) == (chosen, "tuned"), "what the user tuned, optimize leaves alone"
     assert nprobe_of(docs, SearchParams(nprobe=3)) == (3, "nprobe given")
     docs.reindex(Spann())
-    assert nprobe_of(docs) == (planner.COSTS.lists_nprobe, "default of the index"), (
-        "another index forgets what was learned"
-    )
+    assert not docs._backend.state.snapshot.state.tuned_by_user, "another index forgets what was tuned, and learns anew"
 
 
 @pytest.mark.parametrize(

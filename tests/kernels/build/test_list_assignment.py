@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.support.posting_lists import arrays_of, lists_over, plain_coder, view_heads_of
+from tests.support.spann.posting_lists import arrays_of, lists_over, plain_coder, view_heads_of
 from vecdb.index.clustering.assignment import assign_to_heads, near_heads
 from vecdb.index.spann import list_updates
 from vecdb.index.spann.entry_coder import new_coder, scaled

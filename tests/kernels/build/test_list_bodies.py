@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.support.posting_lists import ENTRY, WIDTH, Bodies, room_for
+from tests.support.spann.posting_lists import ENTRY, WIDTH, Bodies, room_for
 from vecdb.kernels.build import list_bodies as kernels
 from vecdb.storage.disk import list_file
 

@@ -10,7 +10,7 @@ import pytest
 from numba import njit
 from numpy.typing import NDArray
 
-from tests.support.posting_lists import Search, arrays_of, prepared_for, view_heads_of, view_of
+from tests.support.spann.posting_lists import Search, arrays_of, prepared_for, view_heads_of, view_of
 from vecdb.index.common.quantizer import ScalarQuantizer
 from vecdb.index.common.rotation import padded
 from vecdb.index.spann.entry_coder import EntryCoder, new_coder, scaled

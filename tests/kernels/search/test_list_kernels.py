@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numba import njit
 from numpy.typing import NDArray
 
-from tests.support.posting_lists import (
+from tests.support.spann.posting_lists import (
     ALL_ROWS,
     WIDTH,
     Bodies,

@@ -181,6 +181,7 @@ def test_a_tenant_sees_what_is_its_own_or_was_granted_to_it_and_its_own_name_alo
     seen = beta.get("docs", 30, 31, 30_000)
     assert [one is not None for one in seen] == [True, False, True]
     assert [list(one.tenants) for one in seen if one is not None] == [["beta"], ["beta"]]
+    assert {one.owner for one in seen if one is not None} <= {"", "beta"}
     request = records_pb2.ListRequest(collection="docs")
     for message in beta(beta.records.List, request):
         assert all(list(one.tenants) == ["beta"] for one in message.records)

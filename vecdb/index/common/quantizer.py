@@ -1,25 +1,94 @@
-"""The 8-bit scalar quantizer as a value, and the size of its codes."""
+"""A quantizer as a value: how rows become codes, in which format, and how large those are.
+
+    SQ8       a byte an element, one scale for all rows     kernels/codes/sq8.py
+    FLOAT32   the elements themselves around a centre       kernels/codes/float_codes.py
+
+kernels/codes/code_formats.py says what a format is to kernels.
+"""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-BLOCK_COUNTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)  # each is a compile: few steps, small waste
+from vecdb.kernels.codes import float_codes, sq8
+
+# each is a compile: few steps, small waste
+BLOCK_COUNTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+CODE_FORMATS = SQ8, FLOAT32 = "sq8", "float32"  # stored in sealed files: they never change
+_ELEMENTS: dict[str, Any] = {SQ8: 0, FLOAT32: np.float32(0)}  # of `blocks`, as code_formats.py tells formats apart
+_ELEMENT_BYTES = {SQ8: 1, FLOAT32: 4}
 
 
-def block_count(dim: int) -> int:
+def block_count(dim: int, code_format: str = SQ8) -> int:
     """64-byte blocks of a code, padded to one of BLOCK_COUNTS."""
-    return next(count for count in BLOCK_COUNTS if 64 * count >= dim)
+    needed = dim * _ELEMENT_BYTES[code_format]
+    return next(count for count in BLOCK_COUNTS if 64 * count >= needed)
+
+
+def kernel_blocks(width: int, code_format: str) -> tuple[Any, ...]:
+    """What kernels are told of codes of `width` bytes."""
+    return (_ELEMENTS[code_format],) * (width // 64)
 
 
 class ScalarQuantizer:
-    """code = clip(round((x - mean) / scale) + 128); see kernels/codes/sq8.py. Immutable."""
+    """How rows become codes. Immutable.
 
-    __slots__ = ("lossless", "mean", "scale", "trained_rows")
+    mean : float32[dim].   scale : of all elements.   trained_rows : how many rows it was made from.
+    lossless : 8-bit rows are their own codes.   code_format : SQ8 or FLOAT32.
+    recall : how many of the 10 nearest rows are among the 20 nearest codes, on average; None: not measured.
+    measured_rows : of how many rows.
+    """
 
-    def __init__(self, mean: NDArray[np.float32], scale: float, trained_rows: int, lossless: bool) -> None:
+    __slots__ = ("code_format", "lossless", "mean", "measured_rows", "recall", "scale", "trained_rows")
+
+    def __init__(
+        self,
+        mean: NDArray[np.float32],
+        scale: float,
+        trained_rows: int,
+        lossless: bool,
+        code_format: str = SQ8,
+        recall: float | None = None,
+        measured_rows: int = 0,
+    ) -> None:
         self.mean = mean
         self.scale = scale
         self.trained_rows = trained_rows
         self.lossless = lossless
+        self.code_format = code_format
+        self.recall = recall
+        self.measured_rows = measured_rows
+
+    def measured(self, recall: float, rows: int) -> ScalarQuantizer:
+        """The same with what was measured of it on `rows` rows."""
+        return ScalarQuantizer(
+            self.mean, self.scale, self.trained_rows, self.lossless, self.code_format, recall, rows
+        )  # fmt: skip
+
+    @property
+    def width(self) -> int:
+        """Bytes of a code."""
+        return 64 * block_count(len(self.mean), self.code_format)
+
+    def encode(
+        self,
+        vectors: NDArray[Any],
+        first: int,
+        stop: int,
+        metric: int,
+        codes: NDArray[np.uint8],
+        bias: NDArray[np.int32],
+        far: NDArray[np.int32],
+    ) -> int:
+        """Encode rows [first, stop) in place. Returns how many are far: their codes say little, and `far` lists them.
+
+        vectors : stored type[n, dim], as kernels take them (checksums.for_kernels).   codes : uint8[n, width].
+        bias : int32[n], or int32[0] where none is kept.   far : int32[>= stop - first].
+        """
+        if self.code_format == FLOAT32:
+            float_codes.encode(vectors, first, stop, self.mean, self.scale, metric, codes)
+            return 0
+        return int(sq8.encode(vectors, first, stop, self.mean, self.scale, metric, codes, bias, far))

@@ -58,10 +58,12 @@ def write(path: Path, magic: bytes, header: dict[str, Any], arrays: dict[str, ND
     return filesystem.write_atomic(path, chunks())
 
 
-def read(path: Path, magic: bytes, version: int) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    """(header, arrays mapped read-only). Raises Corruption where any byte is not as written; FileNotFoundError."""
+def read(path: Path, magic: bytes, *versions: int) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """(header, arrays mapped read-only) of a file of one of these versions. Raises Corruption where any byte is not as
+    written; FileNotFoundError.
+    """
     data = filesystem.map_readonly(path)
-    header = _header(path, data, magic, version)
+    header = _header(path, data, magic, versions)
     return header, _sections(path, data, header)
 
 
@@ -77,7 +79,7 @@ def check_header(path: Path, header: dict[str, Any], wanted: dict[str, Any]) -> 
             raise corrupt_file_error(path, f"header, {name}", value, header[name])
 
 
-def _header(path: Path, data: NDArray[np.uint8], expected_magic: bytes, version: int) -> dict[str, Any]:
+def _header(path: Path, data: NDArray[np.uint8], expected_magic: bytes, versions: tuple[int, ...]) -> dict[str, Any]:
     if len(data) < _ALIGN:
         raise corrupt_file_error(path, "length", f"at least {_ALIGN} bytes", len(data))
     magic, length, crc = _PREFIX.unpack(data[: _PREFIX.size].tobytes())
@@ -89,8 +91,8 @@ def _header(path: Path, data: NDArray[np.uint8], expected_magic: bytes, version:
     if crc_of(encoded) != crc:
         raise corrupt_file_error(path, "byte 12, header checksum", f"{crc:#010x}", f"{crc_of(encoded):#010x}")
     header: dict[str, Any] = json.loads(encoded.tobytes())
-    if header["version"] != version:
-        raise corrupt_file_error(path, "header, version", version, header["version"])
+    if header["version"] not in versions:
+        raise corrupt_file_error(path, "header, version", " or ".join(map(str, versions)), header["version"])
     padding = data[_PREFIX.size + length : _ALIGN]
     if padding.any():
         raise corrupt_file_error(path, f"byte {_PREFIX.size + length}, padding", "zeros", "other bytes")

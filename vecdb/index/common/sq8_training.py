@@ -65,8 +65,12 @@ def train(arrays: RowArrays, metric: int, row_count: int) -> ScalarQuantizer:
         rows -= mean
     elif metric == COSINE:
         rows = units(rows)
-    top = _top_of(np.abs(rows, out=rows).max(axis=1))
-    return ScalarQuantizer(mean, max(top, _TOP_MIN) / 127.0, row_count, False)
+    return ScalarQuantizer(mean, scale_of(rows), row_count, False)
+
+
+def scale_of(rows: NDArray[np.float32]) -> float:
+    """The scale of codes of rows (float32[n, dim], centred; overwritten)."""
+    return max(_top_of(np.abs(rows, out=rows).max(axis=1)), _TOP_MIN) / 127.0
 
 
 def _top_of(tops: NDArray[np.float32]) -> float:

@@ -53,18 +53,25 @@ class CompanionGraph:
         return graph is not None and row_count - graph.indexed_rows < _LAG_STEPS * _step_rows(graph)
 
     def is_due(self, row_count: int, *, all_rows: bool = False) -> bool:
-        """Whether it lacks enough rows for a step, or with `all_rows` any row."""
+        """Whether it lacks enough rows for a step, or with `all_rows` any row, or is to be built anew."""
         if self.graph is None:
             return self._asked and row_count > 0
+        if self.graph.is_spoiled:
+            return True
         return row_count - self.graph.indexed_rows >= (1 if all_rows else _step_rows(self.graph))
 
     def grown(self, row_count: int, removed: int, threads: int) -> HnswIndex:
         """The graph after one step, for `take`. removed : rows deleted up to this sequence are left out."""
-        graph = self.graph
-        if graph is None:
+        graph, old = self.graph, self.graph
+        if graph is None or graph.is_spoiled:
             graph = HnswIndex(schema.Hnsw(), self._metric, self._rows)
             graph.remove(removed)
         graph.publish_rows(row_count)
+        if old is not None and graph is not old:  # built anew as a whole, while the spoiled one is searched
+            graph.take_over(old)
+            while graph.indexed_rows < row_count:
+                graph.add(graph.next_stop(row_count), threads)
+            return graph
         graph.add(graph.next_stop(row_count), threads)
         return graph
 
@@ -73,7 +80,9 @@ class CompanionGraph:
         published meanwhile.
         """
         graph.publish_rows(row_count)
-        self.graph = graph
+        old, self.graph = self.graph, graph
+        if old is not None and old is not graph:
+            old.close()
 
     def search(
         self, limit: int, visibility: Visibility, params: SearchParams, allow: RowSet | None

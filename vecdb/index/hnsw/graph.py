@@ -1,10 +1,12 @@
 """The live arrays of a graph index and the view of them that searches take.
 
-    links   int32[capacity, stride]      layer 0: up to 2 m neighbours, then -1; whole cache lines
+    links   int32[capacity, stride]      layer 0: up to 2 m neighbours, then -1; whole cache lines; under ip up to m by
+                                         l2 and 2 m by inner product (kernels/build/insertion.py)
     upper   int32[room, stride]          layers 1..level(row) of a row from slot[row] on: up to m neighbours, then -1
     slot    int32[capacity]              -1 for rows on layer 0 only
     levels  int8[capacity]
-    codes   uint8[capacity, 64 * blocks]     bias  int32[capacity] or empty (sq8_training.needs_bias)
+    codes   uint8[capacity, 64 * blocks]     of the quantizer's format; bias  int32[capacity] or empty
+                                         (code_choice.needs_bias)
     far     int32[any]                   rows whose codes say little (kernels/codes/sq8.py); replaced when it grows
 
 Node number == row number. Memory is reserved with room and costs nothing until touched; when room is used up larger
@@ -22,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.index.common.memory import reserve
-from vecdb.index.common.quantizer import ScalarQuantizer, block_count
+from vecdb.index.common.quantizer import ScalarQuantizer, block_count, kernel_blocks
 from vecdb.kernels.array_table import ArrayTable
 from vecdb.kernels.primitives import checksums
 from vecdb.kernels.primitives.distance import L2
@@ -41,6 +43,11 @@ def line_up(links: int) -> int:
     return -(-links // 16) * 16
 
 
+def graph_links(m: int, product_links: int) -> int:
+    """Links of a row on layer 0, without those by product."""
+    return m if product_links else 2 * m
+
+
 def levels_of(first: int, stop: int, m: int, seed: int) -> NDArray[np.int8]:
     """Levels of rows [first, stop): exponential with mean 1 / ln(m), from a hash of (seed, row) (splitmix64)."""
     x = np.arange(first, stop, dtype=np.uint64) + np.uint64(seed) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(1)
@@ -56,7 +63,7 @@ def levels_of(first: int, stop: int, m: int, seed: int) -> NDArray[np.int8]:
 class Graph:
     """The arrays themselves; replaced, not changed, when they grow or when rows are encoded anew."""
 
-    __slots__ = ("bias", "codes", "far", "levels", "links", "quantiser", "slot", "upper")
+    __slots__ = ("bias", "codes", "far", "levels", "links", "product_links", "quantiser", "slot", "upper")
 
     def __init__(
         self,
@@ -68,6 +75,7 @@ class Graph:
         slot: NDArray[np.int32],
         levels: NDArray[np.int8],
         far: NDArray[np.int32] = _NO_ROWS,
+        product_links: int = 0,
     ) -> None:
         self.quantiser = quantiser
         self.codes = codes
@@ -77,23 +85,37 @@ class Graph:
         self.slot = slot
         self.levels = levels
         self.far = far
+        self.product_links = product_links
 
     @staticmethod
-    def reserve(capacity: int, blocks: int, m: int, biased: bool, quantiser: ScalarQuantizer) -> Graph:
+    def reserve(capacity: int, m: int, biased: bool, quantiser: ScalarQuantizer, product_links: int = 0) -> Graph:
+        """product_links : links by inner product that a row may have besides those by l2; 0: all are of one kind."""
         capacity = max(capacity, _CAPACITY_MIN)
         return Graph(
             quantiser,
-            reserve((capacity, 64 * blocks), np.uint8),
+            reserve((capacity, quantiser.width), np.uint8),
             reserve(capacity if biased else 0, np.int32),
-            reserve((capacity, line_up(2 * m)), np.int32),
+            reserve((capacity, line_up(graph_links(m, product_links) + product_links)), np.int32),
             reserve((upper_room(capacity, m), line_up(m)), np.int32),
             reserve(capacity, np.int32),
             reserve(capacity, np.int8),
+            product_links=product_links,
         )
 
     def replace(self, **arrays: Any) -> Graph:
         """A copy with some arrays exchanged."""
         return Graph(**{name: arrays.get(name, getattr(self, name)) for name in self.__slots__})
+
+    def with_codes(self, quantiser: ScalarQuantizer, biased: bool) -> Graph:
+        """The same links with room for codes of another quantizer."""
+        capacity = len(self.codes)
+        codes, bias = reserve((capacity, quantiser.width), np.uint8), reserve(capacity if biased else 0, np.int32)
+        return self.replace(quantiser=quantiser, codes=codes, bias=bias, far=_NO_ROWS)
+
+    @property
+    def blocks(self) -> tuple[Any, ...]:
+        """Of the codes, as kernels take them (kernels/codes/code_formats.py)."""
+        return kernel_blocks(self.codes.shape[1], self.quantiser.code_format)
 
     def arrays(self) -> GraphArrays:
         """As kernels take it."""

@@ -2,8 +2,13 @@
 
 magic   := "VDBHNSW\\x01"
 header  := {version, kind, metric, dtype, dim, m, ef_construction, seed, indexed_rows, sequence, entry, level,
-            upper_rows, scale, trained_rows, lossless}
+            upper_rows, scale, trained_rows, lossless, codes, codes_recall, measured_rows, spoiled,
+            product_links}
 sections: mean, far, codes, bias, links, slot, levels, upper
+
+The last five were added later; where they are missing, codes are "sq8" and were not measured, and no links are by
+inner product. version is 1 where codes are 8 bits around the metric's own origin and all links of one kind, else 2,
+which programs that know nothing else refuse.
 """
 
 from __future__ import annotations
@@ -14,8 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vecdb.index.common import sealed_file
-from vecdb.index.common.quantizer import ScalarQuantizer
+from vecdb.index.common import code_choice, sealed_file
+from vecdb.index.common.quantizer import CODE_FORMATS, SQ8, ScalarQuantizer
 from vecdb.index.contract import SealedFile
 from vecdb.index.hnsw.graph import GraphView
 from vecdb.index.hnsw.state import HnswState, graph_from
@@ -24,6 +29,7 @@ from vecdb.storage.disk.row_file import RowArrays
 
 MAGIC = b"VDBHNSW\x01"
 VERSION = 1
+OTHER_CODES = 2
 
 
 def write(path: Path, facts: dict[str, Any], state: HnswState) -> SealedFile:
@@ -44,7 +50,18 @@ def write(path: Path, facts: dict[str, Any], state: HnswState) -> SealedFile:
     if view is not None:
         graph = view.graph
         quantiser = graph.quantiser
-        header.update(scale=quantiser.scale, trained_rows=quantiser.trained_rows, lossless=quantiser.lossless)
+        is_plain = code_choice.is_ordinary(quantiser, view.metric) and graph.product_links == 0
+        header.update(
+            version=VERSION if is_plain else OTHER_CODES,
+            scale=quantiser.scale,
+            trained_rows=quantiser.trained_rows,
+            lossless=quantiser.lossless,
+            codes=quantiser.code_format,
+            codes_recall=quantiser.recall,
+            measured_rows=quantiser.measured_rows,
+            spoiled=state.spoiled,
+            product_links=graph.product_links,
+        )
         arrays = {
             "mean": quantiser.mean,
             "far": graph.far[graph.far < n],
@@ -64,13 +81,24 @@ def read(path: Path, facts: dict[str, Any], arrays: RowArrays, mapped: bool) -> 
 
     Raises Corruption when the file is damaged or states other facts.
     """
-    header, sections = sealed_file.read(path, MAGIC, VERSION)
+    header, sections = sealed_file.read(path, MAGIC, VERSION, OTHER_CODES)
     sealed_file.check_header(path, header, facts)
     if not sections:
         return HnswState(None, 0, 0, header["sequence"], header["seed"])
-    quantiser = ScalarQuantizer(np.array(sections["mean"]), header["scale"], header["trained_rows"], header["lossless"])
+    quantiser = ScalarQuantizer(
+        np.array(sections["mean"]),
+        header["scale"],
+        header["trained_rows"],
+        header["lossless"],
+        header.get("codes", SQ8),
+        header.get("codes_recall"),
+        header.get("measured_rows", 0),
+    )
+    if quantiser.code_format not in CODE_FORMATS:
+        raise sealed_file.corrupt_file_error(path, "header, codes", " or ".join(CODE_FORMATS), quantiser.code_format)
     metric = METRIC_CODES[facts["metric"]]
-    graph = graph_from(sections, quantiser, arrays, facts["m"], metric, mapped)
+    graph = graph_from(sections, quantiser, arrays, facts["m"], header.get("product_links", 0), metric, mapped)
     n = header["indexed_rows"]
     view = GraphView(graph, arrays, metric, n, header["entry"], header["level"])
-    return HnswState(view, n, header["upper_rows"], header["sequence"], header["seed"])
+    spoiled = header.get("spoiled", False)
+    return HnswState(view, n, header["upper_rows"], header["sequence"], header["seed"], spoiled)

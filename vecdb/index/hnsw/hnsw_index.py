@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from vecdb import limits, schema
 from vecdb.index.clustering.partition import Partition
-from vecdb.index.common import sealed_file, sq8_training
+from vecdb.index.common import code_choice, sealed_file, sq8_training
 from vecdb.index.common.batching import (
     as_float32_queries,
     complete_short_answers,
@@ -33,7 +33,7 @@ from vecdb.index.common.batching import (
     map_query_slices,
 )
 from vecdb.index.common.memory import grown
-from vecdb.index.common.quantizer import block_count
+from vecdb.index.common.quantizer import SQ8, ScalarQuantizer
 from vecdb.index.common.thread_pool import ThreadPool
 from vecdb.index.contract import Index, Neighbors, Progress, RowSource, SealedFile, corrupt_row_error
 from vecdb.index.flat import scan_exactly
@@ -43,7 +43,7 @@ from vecdb.index.hnsw.graph import Graph, GraphView, levels_of, upper_room
 from vecdb.index.hnsw.scratch import ScratchPool
 from vecdb.index.hnsw.state import HnswState, renumbered
 from vecdb.index.row_set import EVERY_ROW_BITMAP, RowSet
-from vecdb.kernels.primitives.distance import METRIC_CODES
+from vecdb.kernels.primitives.distance import IP, METRIC_CODES
 from vecdb.kernels.primitives.visibility import deleted_by
 from vecdb.kernels.search import graph_search
 from vecdb.schema import SearchParams, Visibility
@@ -52,6 +52,7 @@ from vecdb.storage.disk.row_file import RowArrays
 _BATCH_SHARE = 50  # a batch is at most 1/50 of the graph: its points do not see one another
 _BATCH_MIN = 16
 _QUERIES_PER_SLICE = 64
+_EF = 64  # beam width where nobody names one
 
 
 def batch_end(indexed: int, stop: int) -> int:
@@ -73,15 +74,15 @@ class HnswIndex(Index):
         self.removed = 0
         self._metric = METRIC_CODES[metric]
         self._rows = rows
-        self._blocks = block_count(rows.arrays.vectors.shape[1])
         self._view: GraphView | None = None
         self._coded = 0
         self._published = 0
         self._upper_used = 0
+        self._spoiled = False
         self._lock = threading.Lock()
         self._workers = ThreadPool()
         self._cells = Partition()
-        self._scratches = ScratchPool(self._blocks)
+        self._scratches = ScratchPool()
 
     # -- publisher ---------------------------------------------------------------------------------
 
@@ -92,6 +93,10 @@ class HnswIndex(Index):
     @property
     def version(self) -> object:
         return self if self._view is None else self._view
+
+    @property
+    def is_spoiled(self) -> bool:
+        return self._spoiled
 
     def publish_rows(self, row_count: int) -> None:
         with self._lock:
@@ -106,7 +111,7 @@ class HnswIndex(Index):
         if view is None or row_count <= self._coded:
             return
         arrays = self._rows.arrays
-        graph = self._with_room(view.graph, row_count)
+        graph = self._with_room(view.graph, row_count, self._coded)
         far = graph_codes.encode(graph, arrays, self._metric, self._coded, row_count)
         if len(far):
             graph = graph.replace(far=np.concatenate([graph.far, far]))
@@ -114,14 +119,16 @@ class HnswIndex(Index):
         if graph is not view.graph or arrays is not view.arrays:
             self._view = view.replace(graph=graph, arrays=arrays)
 
-    def _with_room(self, graph: Graph, row_count: int) -> Graph:
-        """Room for the codes of `row_count` rows. Links are not touched: a batch may be writing them right now."""
+    def _with_room(self, graph: Graph, row_count: int, coded: int) -> Graph:
+        """Room for the codes of `row_count` rows, of which `coded` have theirs. Links are not touched: a batch may be
+        writing them right now.
+        """
         if row_count <= len(graph.codes):
             return graph
         capacity = max(row_count, 2 * len(graph.codes))
         return graph.replace(
-            codes=grown(graph.codes, capacity, self._coded),
-            bias=grown(graph.bias, capacity, self._coded) if len(graph.bias) else graph.bias,
+            codes=grown(graph.codes, capacity, coded),
+            bias=grown(graph.bias, capacity, coded) if len(graph.bias) else graph.bias,
         )
 
     def _with_link_room(self, graph: Graph, indexed: int, stop: int, upper_rows: int) -> Graph:
@@ -148,49 +155,73 @@ class HnswIndex(Index):
     def add(self, stop: int, threads: int = 1, progress: Progress = None) -> None:
         if stop <= self.indexed_rows:
             return
-        self._prepare(stop)
+        self._prepare(stop, threads)
         while self.indexed_rows < stop:
             self._add_batch(batch_end(self.indexed_rows, stop), threads)
             if progress is not None:
                 progress(self.indexed_rows, stop)
 
-    def _prepare(self, stop: int) -> None:
-        """Train, or train again, and make sure that rows below `stop` have codes and room."""
-        view = self._view
-        if view is None:
-            arrays = self._rows.arrays
-            quantiser = sq8_training.train(arrays, self._metric, stop)
-            graph = Graph.reserve(
-                arrays.capacity,
-                self._blocks,
-                self.config.m,
-                sq8_training.needs_bias(arrays, self._metric, stop),
-                quantiser,
-            )
-            with self._lock:
-                self._view = GraphView(graph, arrays, self._metric, 0, -1, 0)
-                self._encode(max(stop, self._published))  # rows published before there was a quantiser wait in the tail
+    def take_over(self, other: Index) -> None:
+        """Codes that were measured on these rows. Ordinary ones are trained anew: the graph is what it always was."""
+        view = other._view if isinstance(other, HnswIndex) else None
+        if view is None or self._view is not None:
+            return
+        quantiser = view.graph.quantiser
+        if other.is_spoiled or not code_choice.is_ordinary(quantiser, self._metric):
+            self._start(quantiser, 0)
+
+    def _prepare(self, stop: int, threads: int) -> None:
+        """Choose how rows are encoded, or look at it again, and make sure that rows below `stop` have codes and
+        room.
+        """
+        arrays = self._rows.arrays
+        if self._view is None:
+            choice = code_choice.choose(arrays, self._metric, stop, threads=threads, workers=self._workers)
+            self._start(choice.quantiser, stop)
             return
         self.publish_rows(stop)
-        quantiser = view.graph.quantiser
-        grew = stop / quantiser.trained_rows
-        too_far = sq8_training.too_far(self._current().graph.far, stop)
-        if not quantiser.lossless and (grew >= 4 or (too_far and grew >= sq8_training.FAR_GROWTH)):
-            self._train_again(stop)
+        graph = self._current().graph
+        if not code_choice.is_due(graph.quantiser, graph.far, stop, graph.codes[self.indexed_rows : stop]):
+            return
+        choice = code_choice.choose(
+            arrays, self._metric, stop, graph.quantiser, graph.far, threads=threads, workers=self._workers
+        )
+        if choice.kept:
+            with self._lock:
+                view = self._current()
+                self._view = view.replace(graph=view.graph.replace(quantiser=choice.quantiser))
+            return
+        self._encode_anew(choice.quantiser, stop)
+        self._spoiled |= choice.links_are_spoiled and self.indexed_rows > 0
 
-    def _train_again(self, stop: int) -> None:
-        """Codes on a fresh scale in fresh arrays; links stay. Searches that run keep the old codes with the old
-        quantiser.
-        """
-        view = self._current()
+    def _start(self, quantiser: ScalarQuantizer, stop: int) -> None:
+        """Begin the graph with codes of rows below `stop`, and of those published before, which wait in the tail."""
         arrays = self._rows.arrays
-        quantiser = sq8_training.train(arrays, self._metric, stop)
+        rows = max(stop, self._published)
+        biased = code_choice.needs_bias(quantiser, arrays, self._metric, rows)
+        # among rows of one length what is near by l2 is near by inner product
+        mixed = self._metric == IP and sq8_training.needs_bias(arrays, IP, rows)
+        graph = Graph.reserve(arrays.capacity, self.config.m, biased, quantiser, 2 * self.config.m if mixed else 0)
         with self._lock:
-            old = self._current().graph
-            fresh = Graph.reserve(len(old.codes), self._blocks, self.config.m, len(old.bias) > 0, quantiser)
-            graph = old.replace(quantiser=quantiser, codes=fresh.codes, bias=fresh.bias)
-            graph = graph.replace(far=graph_codes.encode(graph, arrays, self._metric, 0, self._coded))
-            self._view = view.replace(graph=graph, arrays=arrays)
+            self._view = GraphView(graph, arrays, self._metric, 0, -1, 0)
+            self._encode(max(stop, self._published))
+
+    def _encode_anew(self, quantiser: ScalarQuantizer, stop: int) -> None:
+        """Codes by another quantizer, in fresh arrays; links stay. Searches that run keep the old codes with the old
+        quantizer.
+        """
+        arrays, coded, old = self._rows.arrays, self._coded, self._current().graph
+        biased = code_choice.needs_bias(quantiser, arrays, self._metric, stop) or (
+            len(old.bias) > 0 and quantiser.code_format == SQ8
+        )
+        fresh = old.with_codes(quantiser, biased)
+        far = graph_codes.encode(fresh, arrays, self._metric, 0, coded)
+        with self._lock:  # the publisher may have encoded more rows by the old quantizer meanwhile
+            view, arrays = self._current(), self._rows.arrays
+            graph = view.graph.replace(quantiser=quantiser, codes=fresh.codes, bias=fresh.bias)
+            graph = self._with_room(graph, self._coded, coded)
+            more = graph_codes.encode(graph, arrays, self._metric, coded, self._coded)
+            self._view = view.replace(graph=graph.replace(far=np.concatenate([far, more])), arrays=arrays)
 
     def _add_batch(self, stop: int, threads: int) -> None:
         with self._lock:
@@ -299,7 +330,7 @@ class HnswIndex(Index):
         bitmap = EVERY_ROW_BITMAP if allow is None else allow.bitmap(visibility.row_count)
         if view.arrays is not self._rows.arrays:
             view = view.replace(arrays=self._rows.arrays)
-        width = max(params.ef or self.config.ef, limit)
+        width = max(params.ef or self.config.ef or _EF, limit)
         rerank = max(limit + 10, 2 * limit, width // 4) if self.config.quantization is not None else width
         found = empty_result(len(queries), limit)
         answer = partial(self._answer, view, width, rerank, visibility, bitmap)
@@ -357,10 +388,11 @@ class HnswIndex(Index):
         new._view = state.view
         new._coded = state.coded_rows
         new._upper_used = state.upper_used
+        new._spoiled = state.spoiled
         return new
 
     def _state(self) -> HnswState:
-        return HnswState(self._view, self._coded, self._upper_used, self.removed, self.seed)
+        return HnswState(self._view, self._coded, self._upper_used, self.removed, self.seed, self._spoiled)
 
     def renumbered(self, mapping: NDArray[np.int64], rows: RowSource) -> HnswIndex:
         """Call `remove` first. Rows that are gone without having been unlinked leave their neighbours with fewer links;
@@ -390,6 +422,7 @@ class HnswIndex(Index):
             "indexed_rows": self.indexed_rows,
             "level": view.level if view is not None else 0,
             "removed_sequence": self.removed,
+            **(code_choice.stats(view.graph.quantiser) if view is not None else {}),
             "bytes_ram": view.graph.nbytes(self._coded, self._upper_used) if view is not None else 0,
         }
 

@@ -21,14 +21,17 @@ _SCRATCHES_MAX = 64  # that are kept between calls
 class ScratchBuffers:
     """Buffers of one kernel call, as the table of a GraphScratch, and what they have room for."""
 
-    __slots__ = ("blocks", "capacity", "keys", "pool", "stride", "table")
+    __slots__ = ("blocks", "capacity", "code_format", "keys", "pool", "stride", "table", "width")
 
-    def __init__(self, capacity: int, stride: int, pool: int, keys: int, blocks: int) -> None:
+    def __init__(self, graph: Graph, pool: int, keys: int) -> None:
+        capacity, stride = graph.links.shape
         self.capacity = capacity
         self.stride = stride
         self.pool = pool
         self.keys = keys
-        self.blocks = (0,) * blocks
+        self.code_format = graph.quantiser.code_format
+        self.width = graph.codes.shape[1]
+        self.blocks = graph.blocks
         self.table = ArrayTable(
             GraphScratch(
                 beam=BeamScratch(
@@ -38,17 +41,27 @@ class ScratchBuffers:
                 ),
                 keys=np.empty(keys, np.int64),
                 kept=np.empty(stride + 1, np.int64),
-                query8=np.zeros(64 * blocks, np.int8),
-                query16=np.zeros(64 * blocks, np.int16),
+                query8=np.zeros(self.width, np.int8),
+                query16=np.zeros(self.width, np.int16),
             )
+        )
+
+    def fits(self, graph: Graph, width: int, rerank: int) -> bool:
+        """Whether a search of `graph` with this beam and so many candidates has room in it."""
+        return (
+            self.capacity >= len(graph.links)
+            and 4 * width + 2 <= self.pool
+            and rerank < self.keys
+            and self.stride >= graph.links.shape[1]
+            and self.code_format == graph.quantiser.code_format
+            and self.width == graph.codes.shape[1]
         )
 
 
 class ScratchPool:
     """The pool of one index. Any thread may take and give."""
 
-    def __init__(self, blocks: int) -> None:
-        self.blocks = blocks
+    def __init__(self) -> None:
         self._free: list[ScratchBuffers] = []
 
     def take(self, graph: Graph, width: int, rerank: int) -> ScratchBuffers:
@@ -57,15 +70,9 @@ class ScratchPool:
         except IndexError:
             pass
         else:
-            if (
-                scratch.capacity >= len(graph.links)
-                and 4 * width + 2 <= scratch.pool
-                and rerank < scratch.keys
-                and scratch.stride >= graph.links.shape[1]
-            ):
+            if scratch.fits(graph, width, rerank):
                 return scratch
-        pool = max(1024, 4 * width + 2)
-        return ScratchBuffers(len(graph.links), graph.links.shape[1], pool, max(256, rerank + 1), self.blocks)
+        return ScratchBuffers(graph, max(1024, 4 * width + 2), max(256, rerank + 1))
 
     def give(self, scratch: ScratchBuffers) -> None:
         if len(self._free) < _SCRATCHES_MAX:

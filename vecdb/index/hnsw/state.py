@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.index.common.memory import grown
-from vecdb.index.common.quantizer import ScalarQuantizer, block_count
+from vecdb.index.common.quantizer import SQ8, ScalarQuantizer
 from vecdb.index.hnsw.graph import Graph, GraphView, line_up, upper_room
 from vecdb.kernels.primitives import checksums
 from vecdb.kernels.primitives.distance import L2
@@ -21,7 +21,7 @@ class HnswState:
     """A graph index as one value: what its file holds, and what an index is made from.
 
     view : None while it has no codes.   coded_rows : rows that have codes.   upper_used : rows of `upper` in use.
-    removed : deletions up to this sequence are unlinked.   seed : of the levels.
+    removed : deletions up to this sequence are unlinked.   seed : of the levels.   spoiled : see `Index.is_spoiled`.
     """
 
     view: GraphView | None
@@ -29,18 +29,25 @@ class HnswState:
     upper_used: int
     removed: int
     seed: int
+    spoiled: bool = False
 
 
 def graph_from(
-    sections: dict[str, NDArray[Any]], quantiser: ScalarQuantizer, arrays: RowArrays, m: int, metric: int, mapped: bool
+    sections: dict[str, NDArray[Any]],
+    quantiser: ScalarQuantizer,
+    arrays: RowArrays,
+    m: int,
+    product_links: int,
+    metric: int,
+    mapped: bool,
 ) -> Graph:
     """A graph with the arrays codes, bias, links, slot, levels, upper and far of `sections`, and room for the rows of
     `arrays`. mapped : links, slot, levels and upper stay where they are, read-only.
     """
     n, upper_rows = len(sections["codes"]), len(sections["upper"])
     capacity = max(arrays.capacity, n)
-    biased = len(sections["bias"]) > 0 or (n == 0 and metric == L2)
-    graph = Graph.reserve(capacity, block_count(arrays.vectors.shape[1]), m, biased, quantiser)
+    biased = len(sections["bias"]) > 0 or (n == 0 and metric == L2 and quantiser.code_format == SQ8)
+    graph = Graph.reserve(capacity, m, biased, quantiser, product_links)
     graph.codes[:n] = sections["codes"]
     if len(graph.bias):
         graph.bias[:n] = sections["bias"]
@@ -91,9 +98,9 @@ def renumbered(state: HnswState, mapping: NDArray[np.int64], arrays: RowArrays, 
     if entry < 0 and n:
         entry = int(levels.argmax())
         level = int(levels[entry])
-    fresh = graph_from(sections, graph.quantiser, arrays, m, view.metric, False)
+    fresh = graph_from(sections, graph.quantiser, arrays, m, graph.product_links, view.metric, False)
     new = GraphView(fresh, arrays, view.metric, n, entry, level)
-    return HnswState(new, n, len(upper), state.removed, state.seed)
+    return HnswState(new, n, len(upper), state.removed, state.seed, state.spoiled)
 
 
 def _renamed_rows(rows: NDArray[np.int32], mapping: NDArray[np.int64]) -> NDArray[np.int32]:

@@ -5,6 +5,11 @@ point's links depend on the frozen graph only, a target's new links on the batch
 for any number of threads.
 
     insert_points -> edges_of (target << 32 | source) -> sort -> add_reverse_links
+
+Where rows of different norms are compared by inner product, a row has links of two kinds on layer 0, in one list: some
+chosen by l2, which keep every row reachable, and some by product, which lead to what queries look for. By l2 alone
+recall at a beam of 64 was .72 on Gaussian data and .25 on log-normal norms, with both .98; by product alone a quarter
+of the rows had no link to them.
 """
 
 from __future__ import annotations
@@ -12,19 +17,18 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import int8, uint64
+from numba import int8, int64, uint64
 
 from vecdb.kernels.array_table import layout_of
-from vecdb.kernels.codes.sq8 import code_as_query
+from vecdb.kernels.codes.code_formats import code_as_query, code_distance
 from vecdb.kernels.compile import inlined, kernel, part
 from vecdb.kernels.primitives.prefetch import prefetch_code
-from vecdb.kernels.primitives.topk import ROW_OF_KEY, insert
+from vecdb.kernels.primitives.topk import ROW_OF_KEY, insert, sort_keys
 from vecdb.kernels.primitives.visibility import EVERY_COMMIT, EVERY_ROW, VisibleRows, is_deleted
 from vecdb.kernels.search.beam_search import (
     BeamQuery,
     GraphArrays,
     clear_visited,
-    code_distance,
     descend,
     pool_entry,
     row_of_entry,
@@ -39,6 +43,7 @@ class BuiltGraph(NamedTuple):
     graph: GraphArrays
     levels: int8[::1]
     deleted: uint64[::1]
+    product_links: int64  # that a row may have on layer 0 besides those by l2; 0: all are of one kind
 
 
 @inlined()
@@ -47,21 +52,28 @@ def link_row(slot, layer, row):
     return np.int64(row) if layer == 0 else np.int64(slot[row]) + layer - 1
 
 
-@part()
-def load_row(graph, row, query8, query16):
-    """Take a stored row as the query, a BeamQuery whose distances between rows are symmetric. Returns its probe."""
-    constant = code_as_query(graph.codes, row, query8, query16)
-    if len(graph.bias):
-        constant += graph.bias[row]
-    return constant, np.int32(0)
+@inlined()
+def by_products(graph):
+    """The graph as its rows are compared by inner product."""
+    return GraphArrays(graph.codes, graph.bias[:0], graph.links, graph.upper, graph.slot)
 
 
 @part()
-def select_neighbours(graph, entries, size, most, kept, query8, query16, blocks):
+def load_row(graph, row, by_product, query8, query16, blocks):
+    """Take a stored row as the query, a BeamQuery whose distances between rows are symmetric. Returns its probe.
+
+    by_product : `graph` is one of `by_products`.
+    """
+    return code_as_query(graph.codes, graph.bias, row, by_product, query8, query16, blocks)
+
+
+@part()
+def select_neighbours(graph, by_product, entries, size, most, kept, query8, query16, blocks):
     """At most `most` diverse neighbours of a point out of its sorted candidates entries[:size] (pool entries).
 
     The heuristic of algorithm 4: a candidate is kept if it is nearer to the point than to every neighbour kept so far.
-    kept : int64[>= most], filled with rows.   query8, query16 : buffers, overwritten.   Returns how many are kept.
+    by_product : see `load_row`.   kept : int64[>= most], filled with rows.   query8, query16 : buffers, overwritten.
+    Returns how many are kept.
     """
     count = 0
     for i in range(size):
@@ -71,7 +83,7 @@ def select_neighbours(graph, entries, size, most, kept, query8, query16, blocks)
         own = np.int32(entries[i] >> 32)
         good = True
         if count:
-            probe = load_row(graph, row, query8, query16)
+            probe = load_row(graph, row, by_product, query8, query16, blocks)
             for j in range(count):
                 if code_distance(graph.codes, graph.bias, kept[j], query8, query16, probe, blocks) < own:
                     good = False
@@ -80,6 +92,46 @@ def select_neighbours(graph, entries, size, most, kept, query8, query16, blocks)
             kept[count] = row
             count += 1
     return count
+
+
+@part()
+def add_product_neighbours(graph, entries, size, most, kept, count, query8, query16, blocks):
+    """Add to the rows kept[:count] at most `most` that are chosen by inner product out of the sorted candidates
+    entries[:size], each row once. kept : int64[>= count + most].   Returns how many there are.
+    """
+    chosen = kept[count:]
+    found = select_neighbours(graph, True, entries, size, most, chosen, query8, query16, blocks)
+    total = count
+    for j in range(found):
+        row = chosen[j]
+        known = False
+        for i in range(count):
+            known |= kept[i] == row
+        if not known:
+            kept[total] = row
+            total += 1
+    return total
+
+
+@part()
+def sort_by_product(graph, pool, size, point, query8, query16, blocks):
+    """Sort the rows in pool[:size] anew, by their inner product with the row `point`. graph : of `by_products`."""
+    probe = load_row(graph, point, True, query8, query16, blocks)
+    for j in range(size):
+        row = row_of_entry(pool[j])
+        pool[j] = pool_entry(code_distance(graph.codes, graph.bias, row, query8, query16, probe, blocks), row)
+    sort_keys(pool, size)
+
+
+@part()
+def _keep_living(pool, size, deleted):
+    """Move the entries of rows that are not deleted to the front. Returns how many there are."""
+    live = np.int64(0)
+    for j in range(size):
+        if not is_deleted(row_of_entry(pool[j]), EVERY_COMMIT, deleted):
+            pool[live] = pool[j]
+            live += 1
+    return live
 
 
 @part()
@@ -92,38 +144,46 @@ def write_links(own, kept, count):
 
 
 @kernel()
-def insert_points(first, stop, width, most_low, most_high, entry, level, strict, graph_table, scratch_table, blocks):
+def insert_points(
+    first, stop, width, most_low, most_product, most_high, entry, level, strict, graph_table, scratch_table, blocks
+):  # fmt: skip
     """Give every row of [first, stop) its own links, found in the graph that ends before the batch.
 
-    width : beam width, ef_construction.   most_low, most_high : neighbours chosen for a new point on layer 0 and above.
+    width : beam width, ef_construction.   most_low, most_product, most_high : neighbours chosen for a new point on
+    layer 0, there by inner product (0 : none), and above.
     entry, level : of the frozen graph.   strict : deleted rows are passed through but do not count towards the width.
-    graph_table : of a BuiltGraph, `levels` filled.   scratch_table : of a GraphScratch.   blocks : as long as a code
-    has 64-byte blocks.   The rows' own link rows are written; nobody links to them yet. Returns distances computed.
+    graph_table : of a BuiltGraph, `levels` filled.   scratch_table : of a GraphScratch.   blocks : of the codes
+    (code_formats.py).   The rows' own link rows are written; nobody links to them yet. Returns distances computed.
     """
-    graph, levels, deleted = layout_of(graph_table, BuiltGraph)
+    graph, levels, deleted, _ = layout_of(graph_table, BuiltGraph)
     scratch, _, kept, query8, query16 = layout_of(scratch_table, GraphScratch)
-    pool = scratch.pool
+    pool, products = scratch.pool, by_products(graph)
     living = VisibleRows(EVERY_ROW, EVERY_COMMIT, deleted, deleted[:0])
     work = 0
     for point in range(first, stop):
-        query = BeamQuery(query8, query16, load_row(graph, point, query8, query16))
+        query = BeamQuery(query8, query16, load_row(graph, point, False, query8, query16, blocks))
         top = min(np.int64(levels[point]), np.int64(level))
         start, count = descend(graph, entry, level, top, query, blocks)
         work += count
         for layer in range(top, -1, -1):
             if layer < top:  # `select_neighbours` used the buffers
-                query = BeamQuery(query8, query16, load_row(graph, point, query8, query16))
+                query = BeamQuery(query8, query16, load_row(graph, point, False, query8, query16, blocks))
             size, count, used = search_layer(graph, layer, start, query, width, strict, living, scratch, blocks)
             clear_visited(scratch, used)
             work += count
             start = row_of_entry(pool[0])
-            live = 0
-            for j in range(size):
-                if not is_deleted(row_of_entry(pool[j]), EVERY_COMMIT, deleted):
-                    pool[live] = pool[j]
-                    live += 1
+            size = _keep_living(pool, size, deleted)
             most = most_low if layer == 0 else most_high
-            count = select_neighbours(graph, pool, np.int64(live), most, kept, query8, query16, blocks)
+            count = select_neighbours(graph, False, pool, size, most, kept, query8, query16, blocks)
+            if layer == 0 and most_product > 0:
+                query = BeamQuery(query8, query16, load_row(products, point, True, query8, query16, blocks))
+                size, more, used = search_layer(products, layer, start, query, width, strict, living, scratch, blocks)
+                clear_visited(scratch, used)
+                work += more
+                size = _keep_living(pool, size, deleted)
+                count = add_product_neighbours(
+                    products, pool, size, most_product, kept, count, query8, query16, blocks
+                )  # fmt: skip
             table = graph.links if layer == 0 else graph.upper
             write_links(table[link_row(graph.slot, layer, point)], kept, count)
     return work
@@ -134,7 +194,7 @@ def edges_of(first, stop, layer, graph_table, out):
     """Reverse edges target << 32 | source of the rows [first, stop) on one layer, into out (int64). Returns how
     many.
     """
-    graph, levels, _ = layout_of(graph_table, BuiltGraph)
+    graph, levels, _, _ = layout_of(graph_table, BuiltGraph)
     table = graph.links if layer == 0 else graph.upper
     count = 0
     for point in range(first, stop):
@@ -154,11 +214,14 @@ def add_reverse_links(edges, starts, first, stop, most, layer, graph_table, scra
     """Add the sources of the target groups [first, stop) to their targets' links, choosing anew where there is no room.
 
     edges : int64[e], sorted, target << 32 | source.   starts : int64[groups + 1], positions in `edges`.   most : links
-    a row may have.   graph_table : of a BuiltGraph.   scratch_table : of a GraphScratch.
+    a row may have, without those by product.   graph_table : of a BuiltGraph.   scratch_table : of a GraphScratch.
     """
-    graph, _, deleted = layout_of(graph_table, BuiltGraph)
+    graph, _, deleted, product_links = layout_of(graph_table, BuiltGraph)
     scratch, _, kept, query8, query16 = layout_of(scratch_table, GraphScratch)
-    pool = scratch.pool
+    pool, products = scratch.pool, by_products(graph)
+    if layer > 0:
+        product_links = np.int64(0)
+    room = most + product_links
     table = graph.links if layer == 0 else graph.upper
     for group in range(first, stop):
         begin = starts[group]
@@ -168,13 +231,13 @@ def add_reverse_links(edges, starts, first, stop, most, layer, graph_table, scra
         held = 0
         while held < len(own) and own[held] >= 0:
             held += 1
-        if held + end - begin <= most:
+        if held + end - begin <= room:
             for j in range(begin, end):
                 own[held + j - begin] = np.int32(edges[j] & ROW_OF_KEY)
             continue
         for j in range(held):
             prefetch_code(graph.codes, own[j], blocks)
-        probe = load_row(graph, target, query8, query16)
+        probe = load_row(graph, target, False, query8, query16, blocks)
         size = 0
         for j in range(held + end - begin):
             row = np.int64(own[j]) if j < held else edges[begin + j - held] & ROW_OF_KEY
@@ -187,11 +250,16 @@ def add_reverse_links(edges, starts, first, stop, most, layer, graph_table, scra
                 size += 1
             elif key < pool[size - 1]:
                 insert(pool, np.int64(size - 1), key)
-        count = select_neighbours(graph, pool, np.int64(size), most, kept, query8, query16, blocks)
+        count = select_neighbours(graph, False, pool, np.int64(size), most, kept, query8, query16, blocks)
+        if product_links > 0:
+            sort_by_product(products, pool, np.int64(size), target, query8, query16, blocks)
+            count = add_product_neighbours(
+                products, pool, np.int64(size), product_links, kept, count, query8, query16, blocks
+            )  # fmt: skip
         # Deleted neighbours stay where there is room, for older snapshots; they must not keep out the living, above all
         # not the new version of the same record, which lies next to its old one.
         for j in range(held):
-            if count < most and is_deleted(own[j], EVERY_COMMIT, deleted):
+            if count < room and is_deleted(own[j], EVERY_COMMIT, deleted):
                 kept[count] = own[j]
                 count += 1
         write_links(own, kept, count)

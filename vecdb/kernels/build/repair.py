@@ -11,7 +11,17 @@ from __future__ import annotations
 import numpy as np
 
 from vecdb.kernels.array_table import layout_of
-from vecdb.kernels.build.insertion import BuiltGraph, link_row, load_row, select_neighbours, write_links
+from vecdb.kernels.build.insertion import (
+    BuiltGraph,
+    add_product_neighbours,
+    by_products,
+    link_row,
+    load_row,
+    select_neighbours,
+    sort_by_product,
+    write_links,
+)
+from vecdb.kernels.codes.code_formats import code_distance
 from vecdb.kernels.compile import kernel, part
 from vecdb.kernels.primitives.topk import sort_keys
 from vecdb.kernels.primitives.visibility import EVERY_COMMIT, EVERY_ROW, VisibleRows
@@ -19,7 +29,6 @@ from vecdb.kernels.search.beam_search import (
     BeamQuery,
     BeamScratch,
     clear_visited,
-    code_distance,
     descend,
     pool_entry,
     row_of_entry,
@@ -72,12 +81,16 @@ def _live_around(point, layer, dead, graph, scratch, query, blocks):
 def repair_neighbourhoods(first, stop, layer, dead, most, candidates, graph_table, scratch_table, blocks):
     """Repair the rows [first, stop) of one layer. Returns how many rows changed.
 
-    dead : uint8 bit set over rows.   most : links a row may have.   candidates : rows that are looked at for one row.
+    dead : uint8 bit set over rows.   most : links a row may have, without those by product.   candidates : rows that
+    are looked at for one row.
     graph_table : of a BuiltGraph.   scratch_table : of a GraphScratch.
     Only live rows' links are written and only dead rows' links are read beside one's own, so slices do not depend on
     another.
     """
-    graph, levels, _ = layout_of(graph_table, BuiltGraph)
+    graph, levels, _, product_links = layout_of(graph_table, BuiltGraph)
+    if layer > 0:
+        product_links = np.int64(0)
+    products = by_products(graph)
     beam, _, kept, query8, query16 = layout_of(scratch_table, GraphScratch)
     pool = beam.pool[:candidates]
     scratch = BeamScratch(pool, beam.visited, beam.trail)
@@ -98,10 +111,15 @@ def repair_neighbourhoods(first, stop, layer, dead, most, candidates, graph_tabl
         if not touched:
             continue
         changed += 1
-        query = BeamQuery(query8, query16, load_row(graph, point, query8, query16))
+        query = BeamQuery(query8, query16, load_row(graph, point, False, query8, query16, blocks))
         size = _live_around(point, layer, dead, graph, scratch, query, blocks)
         sort_keys(pool, size)
-        count = select_neighbours(graph, pool, np.int64(size), most, kept, query8, query16, blocks)
+        count = select_neighbours(graph, False, pool, np.int64(size), most, kept, query8, query16, blocks)
+        if product_links > 0:
+            sort_by_product(products, pool, np.int64(size), point, query8, query16, blocks)
+            count = add_product_neighbours(
+                products, pool, np.int64(size), product_links, kept, count, query8, query16, blocks
+            )  # fmt: skip
         # The heuristic alone would thin out links with every round of deletes: fill up with the nearest to the number
         # there was.
         at = 0
@@ -152,7 +170,7 @@ def _attach(row, host, parent, most, graph, query8, query16, blocks):
         if own[j] < 0:
             own[j] = row
             return True
-    probe = load_row(graph, host, query8, query16)
+    probe = load_row(graph, host, False, query8, query16, blocks)
     worst = -1
     far = np.int32(0)
     for j in range(most):
@@ -176,7 +194,7 @@ def connect_unreachable(n, dead, entry, level, width, most, parent, queue, graph
     graph_table : of a BuiltGraph.   scratch_table : of a GraphScratch.
     The tree of the breadth-first search is kept whole: only other links are replaced.
     """
-    graph, _, deleted = layout_of(graph_table, BuiltGraph)
+    graph, _, deleted, _ = layout_of(graph_table, BuiltGraph)
     scratch, _, _, query8, query16 = layout_of(scratch_table, GraphScratch)
     pool = scratch.pool
     living = VisibleRows(EVERY_ROW, EVERY_COMMIT, deleted, deleted[:0])
@@ -190,7 +208,7 @@ def connect_unreachable(n, dead, entry, level, width, most, parent, queue, graph
         if parent[row] >= 0 or _bit(dead, row):
             continue
         lost += 1
-        query = BeamQuery(query8, query16, load_row(graph, row, query8, query16))
+        query = BeamQuery(query8, query16, load_row(graph, row, False, query8, query16, blocks))
         start, _ = descend(graph, entry, level, np.int64(0), query, blocks)
         if parent[start] < 0:
             start = np.int64(entry)

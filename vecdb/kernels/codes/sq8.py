@@ -2,8 +2,9 @@
 
 A row with an element far outside the codes' range is `far`: its code says little, so searches score it by its vector.
 
-Under cosine the vector is normalised first. A code row is padded to 64 * blocks bytes: with 128 (that is, 0 after the
-offset) so that padding adds nothing to a norm or a dot product. Under l2 every row has a bias, |code - 128|^2, int32.
+Under cosine the vector is normalised first, and the mean is 0 unless the codes are centred
+(index/common/code_choice.py). A code row is padded to 64 * blocks bytes: with 128 (that is, 0 after the offset) so that
+padding adds nothing to a norm or a dot product. Under l2 every row has a bias, |code - 128|^2, int32.
 
 The walk's integer distance is  d = bias[row] - 2 * dot(query, code) + constant(query);  with x' = code - 128 this is
 |x'|^2 - 2 q.x' under l2 and -2 q.x' otherwise, up to one rounding of the query. A query outside the codes' range is
@@ -36,15 +37,18 @@ def encode(vectors, first, stop, mean, scale, metric, codes, bias, far):
         stored = vectors[row]
         code = codes[row]
         factor = np.float32(1.0 / scale)
+        length = np.float32(1.0)
         if metric == COSINE:
             norm = 0.0
             for j in range(dim):
                 x = np.float64(widen(stored[j]))
                 norm += x * x
-            factor = np.float32(1.0 / (math.sqrt(norm) * scale)) if norm > 0.0 else np.float32(0.0)
+            if norm > 0.0:
+                factor = np.float32(1.0 / (math.sqrt(norm) * scale))
+                length = np.float32(math.sqrt(norm))
         beyond = 0
         for j in range(dim):
-            x = (widen(stored[j]) - mean[j]) * factor
+            x = (widen(stored[j]) - mean[j] * length) * factor
             y = min(max(x, np.float32(-128.0)), np.float32(127.0))
             beyond += abs(x) > FAR
             code[j] = np.uint8(np.int32(y + np.float32(128.5)))

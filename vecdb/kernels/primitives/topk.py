@@ -17,6 +17,13 @@ ROW_OF_KEY = np.int64(0xFFFFFFFF)  # key & ROW_OF_KEY is the row (or slot, or no
 _INSERTION_MAX = 48  # up to so many keys insertion sort is faster than heap sort
 
 
+@inlined()
+def ordered_bits(distance):
+    """An int32 whose order is that of the float32 distance."""
+    bits = float_bits(distance + np.float32(0.0))  # + 0.0 turns -0.0 into 0.0
+    return bits ^ np.int32(0x7FFFFFFF) if bits < 0 else bits
+
+
 @part()
 def key_of(distance, row):
     """Sort key of (float32 distance, row): its integer order is the order of the pair."""

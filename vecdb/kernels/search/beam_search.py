@@ -1,4 +1,4 @@
-"""Search of one layer of a graph over 8-bit codes: greedy descent and best-first beam (Malkov and Yashunin, 2016).
+"""Search of one layer of a graph over codes: greedy descent and best-first beam (Malkov and Yashunin, 2016).
 
     pool     int64[> width], sorted; entry := distance << 32 | row << 1 | expanded      distance int32, row 31 bits
     links    int32[n, stride], neighbours first, then -1; whole cache lines, no count
@@ -17,8 +17,8 @@ from typing import NamedTuple
 import numpy as np
 from numba import int8, int16, int32, int64, uint8, uint32
 
+from vecdb.kernels.codes.code_formats import code_distance
 from vecdb.kernels.compile import inlined, part
-from vecdb.kernels.primitives.dot_products import dot_codes
 from vecdb.kernels.primitives.prefetch import prefetch_code, prefetch_row
 from vecdb.kernels.primitives.topk import insert
 from vecdb.kernels.primitives.visibility import is_visible
@@ -27,21 +27,21 @@ ROW_MASK = np.int64(0x7FFFFFFF)  # (entry >> 1) & ROW_MASK is the row of a pool 
 
 
 class GraphArrays(NamedTuple):
-    """A graph, as kernels take it: codes (and |code - 128|^2, or nothing where only products count) and links."""
+    """A graph, as kernels take it: codes of any format (code_formats.py) and links."""
 
     codes: uint8[:, ::1]  # [capacity, 64 * blocks]
-    bias: int32[::1]  # [capacity] or [0]
+    bias: int32[::1]  # [capacity], |code - 128|^2, or [0]: other formats, and 8 bits where only products count
     links: int32[:, ::1]  # [capacity, stride], layer 0
     upper: int32[:, ::1]  # [any, stride], layers from 1 on
     slot: int32[::1]  # [capacity], -1 for rows on layer 0 only
 
 
 class BeamQuery(NamedTuple):
-    """A query as codes are compared with it (sq8.py makes it)."""
+    """A query as codes are compared with it (code_formats.py makes it)."""
 
     query8: int8[::1]  # [64 * blocks]
-    query16: int16[::1]  # the same numbers
-    probe: tuple[int32, int32]  # constant, halvings
+    query16: int16[::1]
+    probe: tuple[int32, int32]  # what else is known of it
 
 
 class BeamScratch(NamedTuple):
@@ -62,15 +62,6 @@ def pool_entry(distance, row):
 def row_of_entry(entry):
     """The row of a pool entry, int64."""
     return (entry >> 1) & ROW_MASK
-
-
-@inlined()
-def code_distance(codes, bias, row, query8, query16, probe, blocks):
-    """Integer distance of one row to the query, int32. probe : what sq8.py made of the query."""
-    d = probe[0] - np.int32(2) * dot_codes(codes, row, query8, query16, blocks)
-    if len(bias):
-        d += bias[row] >> probe[1]
-    return d
 
 
 @part()

@@ -13,7 +13,7 @@ import numpy as np
 from numba import float32, float64, int8, int16, int32, int64, uint8, uint32, uint64
 
 from vecdb.kernels.array_table import layout_of
-from vecdb.kernels.codes.sq8 import encode_query
+from vecdb.kernels.codes.code_formats import code_distance, encode_query
 from vecdb.kernels.compile import kernel
 from vecdb.kernels.primitives.checksums import is_sound
 from vecdb.kernels.primitives.distance import exact
@@ -25,7 +25,6 @@ from vecdb.kernels.search.beam_search import (
     BeamScratch,
     GraphArrays,
     clear_visited,
-    code_distance,
     descend,
     pool_entry,
     row_of_entry,
@@ -53,7 +52,7 @@ class SearchedGraph(NamedTuple):
     entry: int64  # row, or -1 while nothing is indexed
     level: int64
     metric: int64
-    scale: float64  # this and mean: of the quantizer, sq8.py
+    scale: float64  # this and mean: of the quantizer
     mean: float32[::1]
     far: int32[::1]  # rows whose codes say little: each is scored on its full vector
     crcs: uint32[::1]
@@ -81,7 +80,7 @@ def search_graph(
     work : int64[3], see GraphWork, added to.   width : beam width.   rerank : candidates scored on full vectors, >=
     limit.   row_count, sequence_signed : the snapshot.   allow : bitmap uint64[any], empty: all rows.
     graph_table : of a SearchedGraph.   vectors : stored type[rows, dim].   scratch_table : of a GraphScratch.
-    blocks : as long as a code has 64-byte blocks.   Returns the first row that does not match its checksum, or -1.
+    blocks : of the codes (code_formats.py).   Returns the first row that does not match its checksum, or -1.
 
     The first search does not look at visibility: unlinked rows are not met, and reading `deleted` for every row would
     double the cache misses. With a bitmap, and where too many hidden rows turn up among the best, it does (`strict`).
@@ -95,7 +94,9 @@ def search_graph(
     row_bytes = vectors.shape[1] * vectors.itemsize
     for i in range(len(queries)):
         biased = len(graph.bias) > 0
-        probe = encode_query(queries[i], view.mean, view.scale, view.metric, biased, scratch.query8, scratch.query16)
+        probe = encode_query(
+            queries[i], view.mean, view.scale, view.metric, biased, scratch.query8, scratch.query16, blocks
+        )
         query = BeamQuery(scratch.query8, scratch.query16, probe)
         strict = len(allow) > 0
         taken = 0

@@ -59,6 +59,17 @@ class JournalExtent(msgspec.Struct, frozen=True):
     entries: int
 
 
+class RecallCheck(msgspec.Struct, frozen=True):
+    """What recall@limit searches had that name nothing, when it was measured: `at`, in seconds since 1970, while the
+    index had so many rows.
+    """
+
+    recall: float
+    limit: int
+    at: float
+    rows: int
+
+
 class CommittedState(msgspec.Struct, frozen=True):
     """What a commit changes. A field that has another name here keeps the name under which it is stored."""
 
@@ -79,6 +90,8 @@ class CommittedState(msgspec.Struct, frozen=True):
     tuned_by_user: bool = False
     # measured: a tree is walked faster than a tenant is scanned that has more rows than this
     tenant_scan_rows_max: int | None = msgspec.field(default=None, name="scan_rows")
+    recall_check: RecallCheck | None = None
+    default_scan: bool = False  # no width was measured to be enough: searches that name none compare all vectors
 
 
 _encoder = msgspec.msgpack.Encoder()

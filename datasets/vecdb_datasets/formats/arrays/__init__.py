@@ -1,0 +1,1 @@
+"""Files of plain arrays: vectors by themselves, or named arrays among which are the vectors and perhaps their ids."""

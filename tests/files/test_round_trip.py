@@ -1,0 +1,198 @@
+"""Export and import are each other's inverse: for any collection, through Parquet, JSONL and pairs of files; CSV gives
+everything back or refuses by name, and then writes nothing.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import math
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+import vecdb
+from vecdb.cli import build
+
+DIM = 3
+TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=8)
+NAMES = st.sampled_from(["a", "b", "year", "id", "vector", "_owner", "_tenants", "_fields", "", "a,b", "x.y", "vecdb"])
+SCALARS = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**63), 2**63 - 1),
+    st.floats(),
+    TEXT,
+    st.binary(max_size=4),
+    st.dates(),
+    st.datetimes(),
+    st.datetimes(timezones=st.just(dt.UTC)),
+)
+VALUES = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=2), max_leaves=4
+)
+FEW = st.sampled_from([None, 1, 2.5, "5", "x", True, [], ["t"], {"$date": "x"}, math.nan, dt.date(2024, 1, 2)])
+FIELDS = st.dictionaries(NAMES, FEW | VALUES, max_size=4) | st.dictionaries(st.sampled_from(["n", "s"]), FEW)
+INDEXES = st.sampled_from([None, vecdb.Flat(), vecdb.Hnsw(m=8, ef=99), vecdb.Spann(bits=4), vecdb.Curator(leaf_rows=9)])
+
+
+@st.composite
+def collections(draw: st.DrawFn) -> dict[str, Any]:
+    """What a collection is made of: configuration, records by (owner, id), tenants and their quotas."""
+    ids = st.integers(-(2**63), 2**63 - 1) if draw(st.booleans()) else TEXT.filter(bool)
+    owners = st.sampled_from(["", "", "acme", "β\n"])
+    keys = draw(st.lists(st.tuples(owners, ids), max_size=7, unique=True))
+    if keys and draw(st.booleans()):
+        keys = list(dict.fromkeys([*keys, ("acme", keys[0][1]), ("", keys[0][1])]))
+    dtype = draw(st.sampled_from(["float32", "float16", "int8", "uint8"]))
+    numbers = st.integers(1, 100).map(float) if dtype.endswith("int8") else st.floats(0.125, 64, width=16)
+    records = [
+        (owner, id, draw(st.lists(numbers, min_size=DIM, max_size=DIM)), draw(FIELDS), draw(TENANTS))
+        for owner, id in keys
+    ]
+    return {
+        "metric": draw(st.sampled_from(["l2", "cosine", "ip"])),
+        "dtype": dtype,
+        "index": draw(INDEXES),
+        "records": records,
+        "tenants": draw(st.dictionaries(st.sampled_from(["acme", "idle", "ß"]), st.none() | st.integers(20, 99))),
+    }
+
+
+TENANTS = st.lists(st.sampled_from(["acme", "beta", "[x]"]), max_size=2, unique=True)
+PLAIN: dict[str, Any] = {
+    "metric": "ip",
+    "dtype": "float32",
+    "index": None,
+    "records": [("", at, [1.0, 2.0, at], {"s": f"text {at}", "n": at, "f": at / 2}, []) for at in range(3)],
+    "tenants": {},
+}
+ALL_KINDS: dict[str, Any] = {
+    "metric": "l2",
+    "dtype": "float16",
+    "index": vecdb.Hnsw(m=8),
+    "records": [
+        ("", "1", [1.0, 2.0, 3.0], {}, []),
+        ("acme", "1", [2.0, 2.0, 3.0], {"n": 1, "v": 1.0, "l": [1, 2]}, ["acme"]),
+        ("", "2", [3.0, 2.0, 3.0], {"n": 2.5, "v": None, "l": []}, ["acme", "beta"]),
+        ("", "3", [4.0, 2.0, 3.0], {"n": True, "v": math.nan, "l": [1, "a"], "id": "x", "vector": "y"}, []),
+        ("", "4\x01", [5.0, 2.0, 3.0], {"b": b"\x00\xff", "d": dt.date(2024, 1, 2), "$date": {"$date": 1}}, []),
+        ("", "5", [6.0, 2.0, 3.0], {"t": dt.datetime(2024, 1, 2, 3), "z": dt.datetime(2024, 1, 2, tzinfo=dt.UTC)}, []),
+    ],
+    "tenants": {"idle": 30, "acme": 20},
+}
+
+
+def made(path: Path, model: dict[str, Any]) -> None:
+    with vecdb.open(path) as database:
+        docs = database.create_collection("c", DIM, model["metric"], model["index"], model["dtype"])
+        for owner, id, vector, fields, tenants in model["records"]:
+            docs.upsert(id, np.array(vector, model["dtype"]), fields=fields, tenants=tenants, owner=owner)
+        for name, quota in model["tenants"].items():
+            docs.create_tenant(name, exist_ok=True, records_max=quota)
+
+
+def facts_of(path: Path) -> Any:
+    """All that a collection is, to be compared; NaN equals NaN, 1 differs from 1.0 and from True."""
+    with vecdb.open(path, read_only=True) as database:
+        docs = database.collection("c")
+        records = {
+            (one.owner, one.id): (one.vector.tobytes(), told(one.fields), one.tenants)
+            for batch in docs.iter(include_vectors=True)
+            for one in batch
+        }
+        quotas = {name: docs.stats(tenant=name)["records_max"] for name in docs.tenants()}
+        assert len(records) == docs.count()
+        return docs.dim, docs.metric, docs.dtype, docs.config.index, docs.config.id_kind, records, quotas
+
+
+def told(value: Any) -> str:
+    if isinstance(value, dict):
+        return repr(sorted((name, told(inner)) for name, inner in value.items()))
+    return repr([told(one) for one in value]) if isinstance(value, list) else repr(value)
+
+
+def run(*words: object) -> tuple[int, Any]:
+    """(exit code, document) of a command."""
+    result = CliRunner().invoke(build(), [*map(str, words), "--json"])
+    return result.exit_code, json.loads(result.stdout)
+
+
+def goes_there_and_back(suffix: str, model: dict[str, Any]) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        made(folder / "db", model)
+        out = folder / f"out.{suffix}"
+        code, said = run("export", out, "--db", folder / "db", "-c", "c")
+        assert code == 0, said
+        code, said = run("import", out, "--db", folder / "two", "-c", "c", "--no-optimize")
+        assert code == 0, said
+        assert facts_of(folder / "two") == facts_of(folder / "db")
+
+
+def goes_through_csv_or_is_refused(model: dict[str, Any]) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        made(folder / "db", model)
+        before = sorted(path.name for path in folder.iterdir())
+        code, said = run("export", folder / "out.csv", "--db", folder / "db", "-c", "c")
+        if code:
+            assert said["error"]["code"] == "INVALID_ARGUMENT" and "out.csv cannot hold" in said["error"]["message"]
+            assert "--lossy" in said["error"]["message"]
+            assert sorted(path.name for path in folder.iterdir()) == before
+            code, said = run("export", folder / "out.csv", "--db", folder / "db", "-c", "c", "--lossy")
+            assert code == 0 and said["losses"]
+            return
+        code, said = run("import", folder / "out.csv", "--db", folder / "two", "-c", "c", "--no-optimize")
+        assert code == 0, said
+        assert facts_of(folder / "two") == facts_of(folder / "db")
+
+
+few = settings(max_examples=2, deadline=None, suppress_health_check=list(HealthCheck))
+many = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "jsonl", "npy"])
+@few
+@given(model=collections())
+@example(model=ALL_KINDS)
+@example(model=PLAIN | {"records": []})
+def test_what_is_exported_is_imported_as_it_was(suffix: str, model: dict[str, Any]) -> None:
+    goes_there_and_back(suffix, model)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", ["parquet", "jsonl", "npy"])
+@many
+@given(model=collections())
+def test_any_collection_is_imported_as_it_was(suffix: str, model: dict[str, Any]) -> None:
+    goes_there_and_back(suffix, model)
+
+
+@few
+@given(model=collections())
+@example(model=PLAIN | {"records": [("", "007", [1.0, 2.0, 3.0], {"s": "x"}, [])]})
+@example(model=PLAIN | {"records": [("", at, [1.0, 2.0, 3.0], {"s": "5"}, []) for at in range(2)]})
+def test_csv_gives_everything_back_or_refuses_by_name(model: dict[str, Any]) -> None:
+    goes_through_csv_or_is_refused(model)
+
+
+@pytest.mark.slow
+@many
+@given(model=collections())
+@example(model=PLAIN | {"records": []})
+def test_any_collection_goes_through_csv_or_is_refused(model: dict[str, Any]) -> None:
+    goes_through_csv_or_is_refused(model)
+
+
+def test_plain_records_go_through_csv(tmp_path: Path) -> None:
+    made(tmp_path / "db", PLAIN)
+    assert run("export", tmp_path / "out.csv", "--db", tmp_path / "db", "-c", "c")[0] == 0
+    assert run("import", tmp_path / "out.csv", "--db", tmp_path / "two", "-c", "c", "--no-optimize")[0] == 0
+    assert facts_of(tmp_path / "two") == facts_of(tmp_path / "db")

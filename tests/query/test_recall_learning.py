@@ -1,0 +1,105 @@
+"""A collection finds out by itself how wide its searches must be, and scans where no width is enough.
+
+Oracle: exact search of the same collection.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import vecdb
+from tests.support.corpus import EXACT
+from tests.support.data_shapes import SHAPES, queries_of
+from vecdb.api.database import Database
+
+N, DIM = 6_000, 32
+
+
+def learned(db: Database, shape: str, index: Any = None, metric: str = "l2") -> tuple[Any, np.ndarray]:
+    """A collection after one step of background learning, and queries near its rows."""
+    rng = np.random.default_rng(4)
+    rows = SHAPES[shape](rng, N, DIM)
+    docs = db.create_collection("docs", DIM, metric, index)
+    docs.upsert(range(N), rows)
+    docs._backend.jobs.index_tail(2, all_rows=True)
+    docs._backend.jobs.learn(2)
+    return docs, queries_of(rng, rows, 100)
+
+
+def recall(docs: Any, queries: np.ndarray) -> float:
+    found, true = docs.search(queries, 10), docs.search(queries, 10, params=EXACT)
+    worst = true.distances[:, -1:]
+    return float((found.distances <= worst + 1e-5 * np.abs(worst)).mean())
+
+
+@pytest.mark.parametrize("index", [None, vecdb.Hnsw(), vecdb.Spann(), vecdb.Curator()], ids=str)
+@pytest.mark.parametrize("shape", ["plain", "30 clusters .001", "log-normal 3"])
+def test_default_searches_have_the_recall_that_they_are_said_to_have(db: Database, shape: str, index: Any) -> None:
+    docs, queries = learned(db, shape, index)
+    said = docs.stats()["recall"]
+    assert said["limit"] == 10 and said["rows"] == N and said["at"].startswith("20")
+    reached = recall(docs, queries)
+    assert reached >= 0.95 and said["measured"] >= 0.95
+    assert docs.search(queries[0], 10, explain=True).explain["recall_measured"] == pytest.approx(
+        said["measured"], abs=1e-4
+    )
+
+
+def test_where_no_width_is_enough_all_vectors_are_compared_and_explain_says_so(
+    db: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, "vecdb"):
+        docs, queries = learned(db, "30 clusters .001", vecdb.Curator())
+    report = docs.search(queries[0], 10, explain=True).explain
+    assert report["plan"] == "exact" and "at most" in report["reason"]
+    assert any("compare all vectors" in record.getMessage() for record in caplog.records)
+    wide = docs.search(queries[0], 10, params=vecdb.SearchParams(nprobe=4), explain=True)
+    assert wide.plan == "tree", "what the caller asks for is done"
+    docs.reindex(vecdb.Flat())
+    assert docs.stats()["recall"] is None, "what was measured of another index says nothing"
+
+
+def test_a_width_that_was_given_is_kept_and_its_recall_is_told(db: Database, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "vecdb"):
+        docs, queries = learned(db, "gaussian", vecdb.Hnsw(m=8, ef_construction=40, ef=10))
+    report = docs.search(queries[0], 10, explain=True).explain
+    assert (report["plan"], report["ef"]) == ("graph", 10)
+    assert docs.stats()["recall"]["measured"] < 0.95
+    assert any("have recall@10 of" in record.getMessage() for record in caplog.records)
+    assert docs.search(queries[0], 10, params=vecdb.SearchParams(recall=0.9), explain=True).explain["ef"] > 10
+
+
+def test_searches_of_another_distribution_widen_the_default(db: Database) -> None:
+    rng = np.random.default_rng(2)
+    docs, _ = learned(db, "400 clusters .1", vecdb.Hnsw(m=8, ef_construction=60))
+    before = docs.stats()["tuned_ef"]
+    vectors = rng.normal(size=(1_000, DIM)).astype(np.float32)  # nowhere near the rows
+    for part in np.array_split(vectors, 20):
+        docs.search(part, 10)
+    assert recall(docs, vectors[:300]) < 0.9, "a width for stored rows"
+    assert docs._backend.jobs.learning_is_due() or docs._backend.writes.is_loading()
+    docs._backend.jobs.learn(2)
+    assert docs.stats()["tuned_ef"] > before
+    assert recall(docs, rng.normal(size=(300, DIM)).astype(np.float32)) >= 0.95
+
+
+def test_background_maintenance_learns_by_itself_and_what_it_learned_outlives_it(tmp_path: Path) -> None:
+    rng = np.random.default_rng(4)
+    rows = SHAPES["half x.001 half x10"](rng, N, DIM)
+    with vecdb.open(tmp_path / "db") as db:
+        docs = db.create_collection("docs", DIM, "l2", vecdb.Hnsw())
+        docs.upsert(range(N), rows)
+        while docs.stats()["recall"] is None:
+            docs._backend.state.wake_maintenance()
+            docs.search(rows[0], 1)  # a bulk load is over when somebody searches
+        assert docs.search(rows[:5], 10, params=vecdb.SearchParams(recall=0.9)).ids.shape == (5, 10)
+        said = docs.stats()["recall"]
+    with vecdb.open(tmp_path / "db", read_only=True) as db:
+        docs = db.collection("docs")
+        assert docs.stats()["recall"] == said
+        assert recall(docs, queries_of(rng, rows, 100)) >= 0.95

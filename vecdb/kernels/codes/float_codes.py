@@ -1,0 +1,88 @@
+"""Codes that are the vectors themselves, as float32 around a centre: for data that 8 bits tell too little of.
+
+    code = float32((x - center) / scale)       padded with zeros to 64 * blocks bytes; scale a power of two
+
+Under cosine x is the unit row; differences are taken in float64, so that what all rows have in common costs no digit.
+Distances are l2 under l2 and cosine (of unit rows, whose order is that of the angle) and the negative product under ip,
+where the center is 0. They are in units of the scale, which keeps squares of very large and very small data inside
+float32; no element counts as more than ELEMENT_MAX.
+
+A probe is (SQUARES or PRODUCTS, 0): what `code_distance` computes. A query is the bytes of its float32 elements.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from vecdb.kernels.array_table import reinterpret
+from vecdb.kernels.compile import FAST, kernel, part
+from vecdb.kernels.primitives.distance import COSINE, IP
+from vecdb.kernels.primitives.float_bits import widen
+
+SQUARES, PRODUCTS = np.int32(0), np.int32(1)
+ELEMENT_MAX = 1e16  # of a code, so that the largest sum of squares, 8,192 * 4e32, is a float32
+
+
+@part(fastmath=FAST)
+def _unit_factor(vector, metric):
+    """1 / |x| under cosine, 0 for a row of zeros; else 1."""
+    if metric != COSINE:
+        return 1.0
+    total = 0.0
+    for j in range(len(vector)):
+        x = np.float64(widen(vector[j]))
+        total += x * x
+    return 1.0 / math.sqrt(total) if total > 0.0 else 0.0
+
+
+@part(fastmath=FAST)
+def _write(vector, mean, scale, metric, code):
+    """The code (float32[>= dim]) of one vector (stored type[dim])."""
+    factor = _unit_factor(vector, metric)
+    step = 1.0 / scale
+    for j in range(len(vector)):
+        x = (np.float64(widen(vector[j])) * factor - np.float64(mean[j])) * step
+        code[j] = np.float32(min(max(x, -ELEMENT_MAX), ELEMENT_MAX))
+    for j in range(len(vector), len(code)):
+        code[j] = np.float32(0.0)
+
+
+@kernel()
+def encode(vectors, first, stop, mean, scale, metric, codes):
+    """Encode rows [first, stop).
+
+    vectors : stored type [n, dim].   mean : float32[dim].   codes : uint8[n, 64 * blocks], 64 * blocks >= 4 * dim.
+    """
+    for row in range(first, stop):
+        _write(vectors[row], mean, scale, metric, reinterpret(codes[row], np.float32))
+
+
+@part(fastmath=FAST)
+def encode_query(query, mean, scale, metric, query8):
+    """Write one query as a code is written: query float32[dim], query8 int8[64 * blocks]. Returns its probe.
+
+    Under ip only the query's direction counts: it is taken as long as its largest element is 1.
+    """
+    code = reinterpret(query8, np.float32)
+    if metric != IP:
+        _write(query, mean, scale, metric, code)
+        return SQUARES, np.int32(0)
+    top = np.float32(1e-37)
+    for j in range(len(query)):
+        top = max(top, abs(query[j]))
+    for j in range(len(query)):
+        code[j] = query[j] / top
+    for j in range(len(query), len(code)):
+        code[j] = np.float32(0.0)
+    return PRODUCTS, np.int32(0)
+
+
+@part()
+def code_as_query(codes, row, by_product, query8):
+    """Take a stored row as the query. Returns the probe of distances by inner product, else by l2."""
+    code, query = reinterpret(codes[row], np.float32), reinterpret(query8, np.float32)
+    for j in range(len(code)):
+        query[j] = code[j]
+    return PRODUCTS if by_product else SQUARES, np.int32(0)

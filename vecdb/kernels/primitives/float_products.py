@@ -1,0 +1,95 @@
+"""Distances of float32 codes to a float32 query, sixteen elements at a time.
+
+    square_distance  sum (code - query)^2        in difference form: what two near vectors share is not subtracted
+    float_dot        sum code * query               from two large sums
+
+Every target adds in the same order and none fuses a product with a sum, so that all give the same bits: sums of
+every fourth block of sixteen elements, then their halves. Both are symmetric in code and query.
+"""
+
+from __future__ import annotations
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from vecdb.kernels.primitives.codegen import I32, I64, data_pointer, load_unaligned
+
+_LANES = 16  # float32 in a block of 64 bytes
+_UNROLL_BLOCKS_MAX = 8  # more blocks than this are looped over, _SUMS at a time
+_SUMS = 4
+_VECTOR = ir.VectorType(ir.FloatType(), _LANES)
+
+
+def _squared(builder, code, query):
+    difference = builder.fsub(code, query)
+    return builder.fmul(difference, difference)
+
+
+def _product(builder, code, query):
+    return builder.fmul(code, query)
+
+
+def _sum_of_lanes(builder, vector):
+    """The sum of a vector's elements: halves are added until one is left."""
+    lanes = _LANES
+    while lanes > 1:
+        lanes //= 2
+        low, high = (ir.Constant(ir.VectorType(I32, lanes), list(range(at, at + lanes))) for at in (0, lanes))
+        vector = builder.fadd(*(builder.shuffle_vector(vector, vector, places) for places in (low, high)))
+    return builder.extract_element(vector, I32(0))
+
+
+def _sum_of(term, codes, query8, blocks):
+    """Signature and code of the sum of `term` over all elements of a code."""
+    count = blocks.count
+    signature = types.float32(codes, types.int64, query8, blocks)
+
+    def codegen(context, builder, sig, args):
+        base = data_pointer(context, builder, sig.args[0], args[0])
+        code = builder.gep(base, [builder.mul(args[1], I64(64 * count))])
+        query = data_pointer(context, builder, sig.args[2], args[2])
+
+        def terms_at(block):
+            start = builder.mul(block, I64(64))
+            return term(builder, *(load_unaligned(builder, pointer, start, _VECTOR) for pointer in (code, query)))
+
+        if count <= _UNROLL_BLOCKS_MAX:
+            sums = [terms_at(I64(block)) for block in range(min(count, _SUMS))]
+            for block in range(_SUMS, count):
+                sums[block % _SUMS] = builder.fadd(sums[block % _SUMS], terms_at(I64(block)))
+        else:
+            assert count % _SUMS == 0
+            zero = ir.Constant(_VECTOR, [0.0] * _LANES)
+            slots = [cgutils.alloca_once_value(builder, zero) for _ in range(_SUMS)]
+            for slot in slots:
+                builder.store(zero, slot)
+            with cgutils.for_range(builder, I64(count // _SUMS)) as loop:
+                first = builder.mul(loop.index, I64(_SUMS))
+                for i, slot in enumerate(slots):
+                    total = builder.fadd(builder.load(slot), terms_at(builder.add(first, I64(i))))
+                    builder.store(total, slot)
+            sums = [builder.load(slot) for slot in slots]
+        while len(sums) > 1:
+            sums = [builder.fadd(a, b) for a, b in zip(sums[::2], sums[1::2], strict=False)] + sums[len(sums) & -2 :]
+        return _sum_of_lanes(builder, sums[0])
+
+    return signature, codegen
+
+
+@intrinsic
+def square_distance(typingctx, codes, row, query8, blocks):
+    """sum over i of (code[i] - query[i])^2, float32.
+
+    codes : uint8[n, 64 * len(blocks)], C-contiguous, each row the bytes of float32[16 * len(blocks)].   row : int64.
+    query8 : the bytes of the query, int8[64 * len(blocks)].   blocks : a tuple whose length, a compile-time constant,
+    is the number of 64-byte blocks of a code; a multiple of four where it is above eight.
+    """
+    return _sum_of(_squared, codes, query8, blocks)
+
+
+@intrinsic
+def float_dot(typingctx, codes, row, query8, blocks):
+    """sum over i of code[i] * query[i], float32; the arguments are those of `square_distance`."""
+    return _sum_of(_product, codes, query8, blocks)

@@ -1,0 +1,115 @@
+"""What a collection finds out by itself: how wide its searches must be, and what recall its default searches have.
+
+    stored rows, and queries that were asked -> exact answers -> recall of growing widths -> default width
+                                             -> recall of searches that name nothing -> a scan where no width is enough
+
+Nothing is changed here: the caller commits what is returned. The width follows what is learned wherever the user has
+left it open, and has not tuned; recall is measured in any case.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from vecdb.index.contract import Neighbors
+from vecdb.query import planner
+from vecdb.query.planner import PlannerCosts
+from vecdb.query.width_tuning import (
+    Changes,
+    QuerySample,
+    curve_points,
+    measured_curve,
+    measured_scan,
+    smallest_width,
+    with_points,
+)
+from vecdb.schema import SearchParams
+from vecdb.state.index_factory import kind_of
+from vecdb.state.plan_cache import PlanCache
+from vecdb.state.snapshot import Snapshot
+from vecdb.storage.kv.catalog import RecallCheck
+
+_QUERIES_MAX = 200  # stored rows that stand in for queries
+RECALL_FLOOR = 0.95  # default searches are kept at it
+_LIMIT = 10
+_WIDTH_RECALL = 0.975  # the default width is the first that reaches it, since what is measured is a sample
+_WIDTH_GAIN = 0.005  # where none does, the first that reaches the best but for so much
+_BEAM_MIN = 32  # of a graph: queries that are unlike stored rows need more than rows do
+_SCAN_QUERIES = 25
+_CHECK_GROWTH, _CHECK_GROWTH_LARGE, _LARGE_ROWS = 1.25, 2.0, 65_536
+
+Search = Callable[..., tuple[Neighbors, planner.Plan]]  # (snapshot, queries, limit, params), `Searcher.search_snapshot`
+
+
+def check_is_due(snapshot: Snapshot) -> bool:
+    """Whether rows have come, or gone, since recall was measured, so that it may be another."""
+    rows = snapshot.generation.index.indexed_rows
+    if kind_of(snapshot.config).width_parameter is None or rows == 0:
+        return False
+    check = snapshot.state.recall_check
+    if check is None:
+        return True
+    growth = _CHECK_GROWTH if check.rows < _LARGE_ROWS else _CHECK_GROWTH_LARGE
+    return rows >= growth * check.rows or growth * rows <= check.rows
+
+
+def learn_recall(
+    snapshot: Snapshot,
+    search: Search,
+    costs: PlannerCosts,
+    asked: NDArray[np.float32],
+    threads: int = 1,
+) -> Changes:
+    """Measure the curve of widths and the recall of default searches. Empty where there is nothing to measure.
+
+    search : `Searcher.search_snapshot`.   asked : float32[any, dim], queries of users, besides stored rows.
+    """
+    index, kind = snapshot.generation.index, kind_of(snapshot.config)
+    if kind.width_parameter is None or index.indexed_rows == 0:
+        return {}
+    live = snapshot.generation.live_rows(snapshot.visibility)
+    if len(live) <= _LIMIT:
+        return {}
+    rng = np.random.default_rng(snapshot.visibility.row_count)
+    rows = np.sort(rng.choice(live, min(_QUERIES_MAX, len(live)), replace=False))
+    stored = np.ascontiguousarray(snapshot.generation.rows.arrays.vectors[rows], np.float32)
+    samples = [QuerySample.of(snapshot, stored, _LIMIT, threads, stored=True)]
+    if len(asked):
+        samples.append(QuerySample.of(snapshot, asked, _LIMIT, threads))
+    curve = measured_curve(snapshot, samples, _WIDTH_RECALL, costs, threads)
+    changes: Changes = {"recall_curve": with_points(snapshot, curve, _LIMIT)}
+    is_open = kind.width_of(snapshot.config) is None and not snapshot.state.tuned_by_user
+    if is_open:
+        best = max(point["recall"] for point in curve)
+        width = smallest_width(snapshot, curve, min(_WIDTH_RECALL, best - _WIDTH_GAIN))
+        if kind.width_parameter == "ef":
+            width = max(_BEAM_MIN, width)
+        changes |= {"default_width": width, "default_scan": best < RECALL_FLOOR}
+    if kind.scan_limit_parameter is not None:
+        nodes = planner.idle_nodes_max(curve_points(snapshot, curve, _LIMIT), costs)
+        scan_rows = measured_scan(snapshot, stored[:_SCAN_QUERIES], live, nodes, costs)
+        if scan_rows is not None:
+            changes["tenant_scan_rows_max"] = scan_rows
+    recall = _default_recall(snapshot, changes, samples, search, threads)
+    if recall < RECALL_FLOOR and is_open and not changes["default_scan"]:
+        changes["default_scan"] = True
+        recall = _default_recall(snapshot, changes, samples, search, threads)
+    changes["recall_check"] = RecallCheck(recall, _LIMIT, time.time(), index.indexed_rows)
+    return changes
+
+
+def _default_recall(
+    snapshot: Snapshot, changes: Changes, samples: list[QuerySample], search: Search, threads: int
+) -> float:
+    """Recall of searches that name nothing, once `changes` are committed: the lowest of the samples'."""
+    state = msgspec.structs.replace(snapshot.state, **changes)
+    changed = replace(snapshot, state=state, prepared=PlanCache())
+    params = SearchParams(threads=threads)
+    found = [search(changed, one.queries, one.limit, params, may_ask=False)[0] for one in samples]
+    return min(float(one.recall(hits).mean()) for one, hits in zip(samples, found, strict=True))
