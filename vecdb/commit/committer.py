@@ -23,7 +23,7 @@ from typing import Any, Protocol
 from vecdb import limits
 from vecdb.errors import Poisoned, Unavailable, VecdbError
 from vecdb.storage.disk import filesystem
-from vecdb.storage.kv import keys
+from vecdb.storage.kv import counters
 from vecdb.storage.kv.store import MapFullError, Store, StoreError, store_error
 
 # Entries written or deleted in one stretch of bytecode, about 200 us; then the interpreter lock is offered to searches.
@@ -70,7 +70,7 @@ class CommitGroup:
     def finish(self) -> None:
         for participant in self.participants.values():
             participant.finish(self)
-        self.txn.put(keys.SEQUENCE, self.sequence.to_bytes(8, "little"), db=self.store.state)
+        counters.write(self.store, self.txn, self.sequence)
 
     def publish(self) -> None:
         for participant in self.participants.values():
@@ -110,10 +110,15 @@ class SyncFailed(Exception):
 class Committer:
     """Owns the commit thread. `submit` from any thread."""
 
-    def __init__(self, store: Store, sequence: int, check_there: Callable[[], None]) -> None:
-        """check_there : raises where the database's files have been removed, so that nothing can be kept in them."""
+    def __init__(
+        self, store: Store, sequence: int, check_there: Callable[[], None], committed: Callable[[int], None]
+    ) -> None:
+        """check_there : raises where the database's files have been removed, so that nothing can be kept in them.
+        committed : called with the number of each commit, before it is acknowledged.
+        """
         self._store = store
         self._check_there = check_there
+        self._committed = committed
         self.sequence = sequence
         self.commits = 0
         self.requests = 0
@@ -211,6 +216,7 @@ class Committer:
             _fail(jobs, self._explain(error))
             return
         self.sequence = group.sequence
+        self._committed(self.sequence)
         self.commits += 1
         self.requests += len(jobs)
         try:

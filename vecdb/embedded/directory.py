@@ -4,6 +4,7 @@ DB/  LOCK             flock by the writing process; holds its pid. Made once, re
      READERS          flock, shared, by each reading process
      NEW              there while the database is being made: nothing in it counts yet
      manifest.json    format (manifest.py); with it the database exists
+     COMMITTED        number of the newest commit (commit_mark.py)
      lmdb/            the committed state (store.py, keys.py)
      collections/<uid>/   row files and sealed indexes
 
@@ -22,12 +23,12 @@ import uuid
 from pathlib import Path
 
 from vecdb.errors import Corruption, InvalidArgument, Unavailable
-from vecdb.storage.disk import filesystem, manifest
+from vecdb.storage.disk import commit_mark, filesystem, manifest
 from vecdb.storage.kv.store import LMDB_FORMAT, READERS, Store
 
 LOCK, NEW = "LOCK", "NEW"
 _MADE = ("lmdb", "collections", f"{manifest.NAME}.tmp")  # what a creation that died may leave beside NEW
-_OURS = {LOCK, READERS, NEW, manifest.NAME, *_MADE}
+_OURS = {LOCK, READERS, NEW, manifest.NAME, commit_mark.NAME, *_MADE}
 _SHOWN = 3  # names that a message gives
 
 
@@ -99,6 +100,7 @@ def _create(path: Path, *, durable: bool) -> None:
     filesystem.touch(path / NEW)
     if durable:
         filesystem.sync_dir(path)  # before anything that could be taken for a database without its manifest
+    filesystem.remove(path / commit_mark.NAME)
     for name in ("lmdb", "collections"):
         filesystem.remove_tree(path / name)
         filesystem.make_private_dir(path / name)
