@@ -78,9 +78,8 @@ def test_the_mark_is_never_ahead_of_what_a_power_cut_leaves(path: Path, durabili
 
 def test_a_damaged_mark_says_nothing(path: Path) -> None:
     whole = (path / commit_mark.NAME).read_bytes()
-    wounds = [
-        bytes((*whole[:at], whole[at] ^ 1 << bit, *whole[at + 1 :])) for at in range(len(whole)) for bit in (0, 7)
-    ]
+    places = [(at, bit) for at in range(len(whole)) for bit in (0, 7)]
+    wounds = [bytes((*whole[:at], whole[at] ^ 1 << bit, *whole[at + 1 :])) for at, bit in places]
     for raw in [*wounds, whole[:-1], b"", whole + b"x"]:
         (path / commit_mark.NAME).write_bytes(raw)
         assert commit_mark.read(path) in (0, 6)

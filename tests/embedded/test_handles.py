@@ -183,6 +183,26 @@ def test_threads_that_open_and_close_one_directory_all_get_it(path: Path) -> Non
         assert db["docs"].count() == 6 and db.check() == []
 
 
+@pytest.mark.usefixtures("no_collector")
+@pytest.mark.parametrize("index", [vecdb.Flat(), vecdb.Hnsw(), vecdb.Spann()], ids=lambda one: type(one).__name__)
+def test_a_closed_database_maps_no_files_whoever_still_has_a_collection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, index: Any
+) -> None:
+    """So that its disk can be taken out, and its space comes back."""
+    monkeypatch.setattr(vecdb.limits, "flat_rows_max", 100)
+    vectors = np.random.default_rng(0).normal(size=(1_000, 8)).astype(np.float32)
+    db = open_database(tmp_path / "db", maintenance=False)
+    docs = db.create_collection("docs", 8, "l2", index)
+    docs.upsert(range(1_000), vectors)
+    docs.optimize()
+    docs.search(vectors[0])
+    assert f"{tmp_path}/db" in Path("/proc/self/maps").read_text()
+    db.close()
+    assert f"{tmp_path}/db" not in Path("/proc/self/maps").read_text()
+    with pytest.raises(Unavailable, match="is closed; open it again"):
+        docs.search(vectors[0])
+
+
 # -- a fork ------------------------------------------------------------------------------------------
 
 

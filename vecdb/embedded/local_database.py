@@ -12,7 +12,6 @@ Threads: every method from any thread. Processes: a forked child must open its o
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 import threading
 import weakref
@@ -30,7 +29,7 @@ from vecdb.embedded import open_here
 from vecdb.embedded.backup import write_backup
 from vecdb.embedded.check import check_database
 from vecdb.embedded.create_drop import CreateCollection, DropCollection
-from vecdb.embedded.directory import check_folders, lock_as_reader, prepare_directory
+from vecdb.embedded.directory import absolute, check_folders, lock_as_reader, prepare_directory
 from vecdb.embedded.local_collection import LocalCollection
 from vecdb.embedded.temporary import TemporaryFolder
 from vecdb.errors import Corruption, DiskFull, NotFound, Unavailable
@@ -302,9 +301,7 @@ class LocalDatabase(Generic[C]):
     def backup(self, path: str, progress: Progress) -> None:
         self._check_usable()
         with filesystem.raising_vecdb_errors("backing up"):
-            write_backup(
-                self.path, self.store, self.manifest, self._maintenance_locks(), Path(os.path.abspath(path)), progress
-            )
+            write_backup(self.path, self.store, self.manifest, self._maintenance_locks(), absolute(path), progress)
 
     def _maintenance_locks(self) -> Iterator[AbstractContextManager[Any]]:
         """The lock of each collection that there is when the first is asked for: while it is held, no file of the
@@ -337,7 +334,7 @@ class LocalDatabase(Generic[C]):
         self._usable.closed = True
         with self._open_lock:
             for collection in list(self._collections.values()):
-                collection.state.close()
+                collection.state.release(self._usable.closed_error())  # whoever still holds it holds no files
             self._collections.clear()
             self._recent.clear()
             self._maintained.clear()

@@ -52,9 +52,12 @@ class Usable:
         """Whether this process opened it."""
         return os.getpid() == self._pid
 
+    def closed_error(self) -> Unavailable:
+        return Unavailable(f"database {self.path} is closed; open it again")
+
     def __call__(self) -> None:
         if self.closed:
-            raise Unavailable(f"database {self.path} is closed; open it again")
+            raise self.closed_error()
         if os.getpid() != self._pid:
             raise Unavailable(
                 f"database {self.path} was opened by process {self._pid} and inherited by a fork; "

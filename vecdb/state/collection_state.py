@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from vecdb import limits
-from vecdb.errors import Corruption, Unavailable
+from vecdb.errors import Corruption, Unavailable, VecdbError
 from vecdb.index.contract import Index
 from vecdb.index.row_set import RowSet
 from vecdb.schema import CollectionConfig
@@ -302,24 +302,25 @@ class CollectionState:
         self.dropped = True
 
     def close(self) -> None:
-        if isinstance(self.snapshot, DroppedCollection):
+        if isinstance(self.snapshot, NoSnapshot):
             return
         self.snapshot.generation.index.close()
         self.snapshot.generation.close()
 
-    def release(self) -> None:
+    def release(self, error: VecdbError | None = None) -> None:
         """Close what was dropped, and let its rows and index go with the searches that are under way: the caller may
-        hold the collection for long.
+        hold the collection for long. error : what it raises from now on, where it is not that it was dropped.
         """
         self.close()
-        self.snapshot = DroppedCollection(self.entry.name)  # type: ignore[assignment]
+        self.snapshot = NoSnapshot(error or collection_not_found(self.entry.name))  # type: ignore[assignment]
+        self._earlier.clear()
 
 
-class DroppedCollection:
-    """In the place of a dropped collection's snapshot: every attribute raises NotFound."""
+class NoSnapshot:
+    """In the place of the snapshot of a collection that was let go: every attribute raises the error."""
 
-    def __init__(self, name: str) -> None:
-        self._name = name
+    def __init__(self, error: VecdbError) -> None:
+        self._error = error
 
     def __getattr__(self, name: str) -> Any:
-        raise collection_not_found(self._name)
+        raise type(self._error)(*self._error.args)

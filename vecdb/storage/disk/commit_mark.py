@@ -16,7 +16,7 @@ import zlib
 from pathlib import Path
 
 from vecdb.errors import Corruption
-from vecdb.storage.disk import filesystem
+from vecdb.storage.disk import filesystem, manifest
 
 NAME = "COMMITTED"
 _HEAD = struct.Struct("<4sHHQ")
@@ -62,6 +62,8 @@ class CommitMark:
         with contextlib.suppress(OSError):  # a full disk: then there is none
             exists = filesystem.kind_of(folder / NAME) != "nothing"
             self._fd = filesystem.open_append(folder / NAME, create=not exists)
+            if not exists:
+                filesystem.copy_mode(folder / manifest.NAME, folder / NAME)
         self.write(sequence)
 
     def write(self, sequence: int) -> None:

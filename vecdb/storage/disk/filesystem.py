@@ -502,6 +502,11 @@ def make_private(path: Path) -> None:
     os.chmod(path, _OWNER_ONLY & 0o666)
 
 
+def copy_mode(source: Path, target: Path) -> None:
+    """Who may read `source` may read `target`."""
+    os.chmod(target, stat.S_IMODE(os.stat(source).st_mode))
+
+
 def sync_parent(path: Path) -> None:
     """Make the creation of `path` durable, where its folder may be read."""
     with contextlib.suppress(PermissionError):

@@ -42,6 +42,7 @@ _DATABASES_MAX = 16
 READERS = "READERS"  # beside the environment's folder: every process that reads holds it
 _COPY_BYTES = 16 << 20  # keys and values that a copy holds in one transaction
 _COPY_ENTRIES = 512  # entries per stretch of bytecode
+_MAP_BYTES_MIN = 1 << 26
 _COMPACT_BYTES_MIN = 1 << 18  # fewer free bytes than this are not worth a copy
 _COMPACT_WAIT_S = 5.0  # for reads to finish
 _DURABILITIES = ("none", "relaxed", "full")
@@ -97,9 +98,22 @@ class Store:
         if not self._alone:
             environment_files.allocate_lock_file(self.path)
         try:
-            self._env = lmdb.open(
+            self._env = self._opened(self._map_bytes)
+        except lmdb.Error as error:
+            raise store_error(error, f"opening {self.path}") from error
+        self._open_databases()
+        if not self._alone:
+            self.clear_dead_readers()
+        spared = self.writable and self._durability != "none"
+        self._spare_fd = filesystem.open_append(self.path / environment_files.DATA) if spared else -1
+        self._allocated_bytes = 0
+
+    def _opened(self, map_bytes: int) -> Any:
+        """The environment, with less address space where the process may not have as much (`ulimit -v`)."""
+        try:
+            return lmdb.open(
                 str(self.path),
-                map_size=self._map_bytes,
+                map_size=map_bytes,
                 max_dbs=_DATABASES_MAX,
                 max_readers=limits.lmdb_readers_max,
                 mode=filesystem.file_mode_inside(self.path),
@@ -113,14 +127,10 @@ class Store:
                 max_spare_txns=64,
                 lib_version=0,
             )
-        except lmdb.Error as error:
-            raise store_error(error, f"opening {self.path}") from error
-        self._open_databases()
-        if not self._alone:
-            self.clear_dead_readers()
-        spared = self.writable and self._durability != "none"
-        self._spare_fd = filesystem.open_append(self.path / environment_files.DATA) if spared else -1
-        self._allocated_bytes = 0
+        except lmdb.MemoryError:
+            if map_bytes // 4 < _MAP_BYTES_MIN:
+                raise
+            return self._opened(map_bytes // 4)
 
     def _open_databases(self) -> None:
         try:
