@@ -50,7 +50,7 @@ def test_optimize_builds_it_anew(db: Database, kind: str) -> None:
     docs.optimize()
     index = index_of(docs)
     graph = index if kind == "hnsw" else index.companion.graph
-    assert graph.stats()["codes"] == "float32" and graph.indexed_rows == 4_500 and not graph.is_spoiled
+    assert graph.stats()["codes"] == "16 bit rotated" and graph.indexed_rows == 4_500 and not graph.is_spoiled
     if kind == "hnsw":
         assert docs.stats()["index_stats"]["codes_recall"] == 1.0
         assert found(docs) >= 0.95
@@ -75,5 +75,5 @@ def test_maintenance_finds_it_due_and_a_reopened_database_keeps_the_format(tmp_p
         assert found(docs) >= 0.95 and docs.check() == []
     with vecdb.open(tmp_path / "db", read_only=True) as db:
         docs = db["docs"]
-        assert docs.stats()["index_stats"]["codes"] == "float32"
+        assert docs.stats()["index_stats"]["codes"] == "16 bit rotated"
         assert found(docs) >= 0.95 and docs.check() == []

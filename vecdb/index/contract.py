@@ -113,7 +113,7 @@ class Index(ABC):
 
     def take_over(self, other: Index) -> None:
         """Maintenance, before the first row is added: start from what `other`, over the same rows, learned of them."""
-        assert self.indexed_rows == 0
+        return
 
     @abstractmethod
     def publish_rows(self, row_count: int) -> None:

@@ -64,7 +64,7 @@ config.CACHE_DIR = os.environ.get("NUMBA_CACHE_DIR") or _cache_folder()
 cache_folder: str = config.CACHE_DIR
 try:
     from vecdb.kernels.build import balanced_kmeans, insertion, list_assignment, list_bodies, repair
-    from vecdb.kernels.codes import float_codes, one_bit_fastscan, one_bit_lines, rabitq, sq8
+    from vecdb.kernels.codes import float_codes, one_bit_fastscan, one_bit_lines, rabitq, rotated_codes, sq8
     from vecdb.kernels.primitives import checksums, distance, dot_products
     from vecdb.kernels.search import (
         beam_search,
@@ -100,6 +100,7 @@ __all__ = [
     "one_bit_lines",
     "rabitq",
     "repair",
+    "rotated_codes",
     "sq8",
     "tree_search",
 ]

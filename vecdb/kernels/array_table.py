@@ -150,14 +150,18 @@ def group_of(typingctx, table, layout, name):
 
 @intrinsic
 def reinterpret(typingctx, array, dtype):
-    """The bytes of `array` (uint8[n]) as dtype[n / size], without a copy. Its own `view` takes a second to compile."""
+    """The bytes of `array` (of one dimension) as an array of dtype, without a copy. Its own `view` takes a second to
+    compile.
+    """
+    width = array.dtype.bitwidth // 8
 
     def codegen(context, builder, sig, args):
         source = context.make_array(sig.args[0])(context, builder, args[0])
         made = context.make_array(sig.return_type)(context, builder)
         size = context.get_constant(types.intp, context.get_abi_sizeof(context.get_data_type(dtype.dtype)))
         pointer = builder.bitcast(source.data, made.data.type)
-        arrayobj.populate_array(made, pointer, [builder.udiv(source.nitems, size)], [size], size, None)
+        nbytes = source.nitems if width == 1 else builder.mul(source.nitems, ir.Constant(ir.IntType(64), width))
+        arrayobj.populate_array(made, pointer, [builder.udiv(nbytes, size)], [size], size, None)
         return made._getvalue()
 
     return types.Array(dtype.dtype, 1, "C")(array, dtype), codegen

@@ -193,6 +193,7 @@ class IndexMaintenance:
         """Measure the recall of searches, and commit how wide they are from now on."""
         with self.lock, self.rebuild_on_corruption():
             snapshot = self.state.current()
+            snapshot.generation.index.connect_unreachable(threads)  # as sealing does: what is measured is to stay
             asked = self.searcher.asked.take()
             find = self.searcher.search_snapshot
             changes = learn_recall(snapshot, find, self.searcher.costs, asked, threads)

@@ -37,12 +37,14 @@ from vecdb.storage.kv.catalog import RecallCheck
 
 _QUERIES_MAX = 200  # stored rows that stand in for queries
 RECALL_FLOOR = 0.95  # default searches are kept at it
+_SCAN_BELOW = 0.96  # measured recall: what is measured of so few queries may be too high
 _LIMIT = 10
 _WIDTH_RECALL = 0.975  # the default width is the first that reaches it, since what is measured is a sample
 _WIDTH_GAIN = 0.005  # where none does, the first that reaches the best but for so much
 _BEAM_MIN = 32  # of a graph: queries that are unlike stored rows need more than rows do
 _SCAN_QUERIES = 25
-_CHECK_GROWTH, _CHECK_GROWTH_LARGE, _LARGE_ROWS = 1.25, 2.0, 65_536
+_CHECK_GROWTH, _CHECK_GROWTH_LARGE, _LARGE_ROWS = 1.1, 1.5, 65_536
+_NOISE = 1e-3  # of their own mean element, on half of the stored rows: queries are not stored
 
 Search = Callable[..., tuple[Neighbors, planner.Plan]]  # (snapshot, queries, limit, params), `Searcher.search_snapshot`
 
@@ -79,6 +81,8 @@ def learn_recall(
     rng = np.random.default_rng(snapshot.visibility.row_count)
     rows = np.sort(rng.choice(live, min(_QUERIES_MAX, len(live)), replace=False))
     stored = np.ascontiguousarray(snapshot.generation.rows.arrays.vectors[rows], np.float32)
+    noise = rng.standard_normal(stored[1::2].shape, np.float32)
+    stored[1::2] += _NOISE * np.abs(stored[1::2]).mean(axis=1, keepdims=True) * noise
     samples = [QuerySample.of(snapshot, stored, _LIMIT, threads, stored=True)]
     if len(asked):
         samples.append(QuerySample.of(snapshot, asked, _LIMIT, threads))
@@ -90,14 +94,14 @@ def learn_recall(
         width = smallest_width(snapshot, curve, min(_WIDTH_RECALL, best - _WIDTH_GAIN))
         if kind.width_parameter == "ef":
             width = max(_BEAM_MIN, width)
-        changes |= {"default_width": width, "default_scan": best < RECALL_FLOOR}
+        changes |= {"default_width": width, "default_scan": best < _SCAN_BELOW}
     if kind.scan_limit_parameter is not None:
         nodes = planner.idle_nodes_max(curve_points(snapshot, curve, _LIMIT), costs)
         scan_rows = measured_scan(snapshot, stored[:_SCAN_QUERIES], live, nodes, costs)
         if scan_rows is not None:
             changes["tenant_scan_rows_max"] = scan_rows
     recall = _default_recall(snapshot, changes, samples, search, threads)
-    if recall < RECALL_FLOOR and is_open and not changes["default_scan"]:
+    if recall < _SCAN_BELOW and is_open and not changes["default_scan"]:
         changes["default_scan"] = True
         recall = _default_recall(snapshot, changes, samples, search, threads)
     changes["recall_check"] = RecallCheck(recall, _LIMIT, time.time(), index.indexed_rows)

@@ -17,6 +17,7 @@ from tests.support.index_rows import MemoryRows, clustered, distances
 from vecdb import schema
 from vecdb.errors import Corruption
 from vecdb.index.common import code_choice, sealed_file
+from vecdb.index.common.quantizer import FLOAT32, ROTATED8, ROTATED16
 from vecdb.index.hnsw import graph_file
 from vecdb.index.hnsw.hnsw_index import HnswIndex
 from vecdb.schema import SearchParams
@@ -54,17 +55,19 @@ def recall(index: HnswIndex, rows: MemoryRows, queries: Any) -> float:
     [
         ("plain", "l2", "8 bit", 0.99),
         ("gauss", "cosine", "8 bit", 0.98),
-        ("clusters .01", "l2", "float32", 0.99),
-        ("clusters .01", "cosine", "float32", 0.99),
-        ("clusters .01", "ip", "float32", 0.95),
-        ("clusters .001", "l2", "float32", 0.99),
-        ("clusters .001", "cosine", "float32", 0.99),
-        ("wide x60", "l2", "float32", 0.99),
+        ("clusters .01", "l2", "16 bit rotated", 0.99),
+        ("clusters .01", "cosine", "16 bit rotated", 0.99),
+        ("clusters .01", "ip", "16 bit rotated", 0.95),
+        ("clusters .001", "l2", "16 bit rotated", 0.99),
+        ("clusters .0001", "l2", "float32", 0.99),
+        ("clusters .0001", "cosine", "float32", 0.99),
+        ("clusters .0001", "ip", "float32", 0.95),
+        ("wide x60", "l2", "8 bit rotated", 0.99),
         ("two +20", "cosine", "8 bit", 0.95),
-        ("two +200", "cosine", "float32", 0.95),
-        ("all +200", "cosine", "float32", 0.95),
+        ("two +200", "cosine", "8 bit rotated", 0.95),
+        ("all +200", "cosine", "8 bit rotated", 0.95),
         ("all +200", "l2", "8 bit", 0.95),
-        ("half", "l2", "float32", 0.8),  # the graph's own loss (hnswlib's is the same): 8 bits have .2
+        ("half", "l2", "8 bit rotated", 0.8),  # the graph's own loss (hnswlib's is the same): 8 bits have .2
         ("huge", "l2", "8 bit", 0.95),
     ],
 )
@@ -78,7 +81,7 @@ def test_no_shape_of_data_loses_what_is_near(shape: str, metric: str, codes: str
 
 
 @pytest.mark.parametrize("dtype", ["float16", "int8"])
-def test_other_stored_types_have_float_codes_too(dtype: str) -> None:
+def test_other_stored_types_have_other_codes_too(dtype: str) -> None:
     scale = {"float16": 1.0, "int8": 1.9}[dtype]
     vectors = (awkward.shape("wide x60", N, DIM) * scale).clip(-127, 127).astype(dtype)
     vectors[~vectors.any(axis=1)] = 1
@@ -88,31 +91,37 @@ def test_other_stored_types_have_float_codes_too(dtype: str) -> None:
     assert index.check() == []
 
 
-def test_a_graph_on_float_codes_does_not_depend_on_threads() -> None:
-    rows = MemoryRows(awkward.shape("clusters .01", 2_500, DIM))
+SHAPES = {"wide x60": "rotated8", "clusters .01": "rotated16", "clusters .0001": "float32"}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_graph_does_not_depend_on_threads(shape: str) -> None:
+    rows = MemoryRows(awkward.shape(shape, 2_500, DIM))
     one, two = grown(rows, "cosine", 1), grown(rows, "cosine", 2)
+    assert one._current().graph.quantiser.code_format == SHAPES[shape]
     for name in ("codes", "links", "upper"):
         a, b = (getattr(index._current().graph, name)[:2_500] for index in (one, two))
         assert np.array_equal(a, b), name
 
 
-@pytest.fixture(scope="module")
-def tight() -> tuple[MemoryRows, HnswIndex]:
-    rows = MemoryRows(awkward.shape("clusters .01", N, DIM), 3 * N)
-    return rows, grown(rows, "l2")
+@pytest.fixture(scope="module", params=SHAPES)
+def odd(request: Any) -> tuple[MemoryRows, HnswIndex, str]:
+    """Rows, a graph of them, and the format of its codes."""
+    rows = MemoryRows(awkward.shape(request.param, N, DIM), 3 * N)
+    return rows, grown(rows, "l2"), SHAPES[request.param]
 
 
 @pytest.mark.parametrize("mapped", [False, True])
-def test_a_sealed_graph_keeps_its_format(tight: tuple[MemoryRows, HnswIndex], tmp_path: Path, mapped: bool) -> None:
-    rows, index = tight
+def test_a_sealed_graph_keeps_its_format(odd: tuple[MemoryRows, HnswIndex, str], tmp_path: Path, mapped: bool) -> None:
+    rows, index, code_format = odd
     index.seal(tmp_path / "sealed")
     header, _ = sealed_file.read(tmp_path / "sealed", graph_file.MAGIC, 1, 2)
-    assert (header["version"], header["codes"], header["codes_recall"]) == (2, "float32", 1.0)
+    assert (header["version"], header["codes"]) == (2, code_format) and header["codes_recall"] >= 0.99
     again = HnswIndex.open(tmp_path / "sealed", CONFIG, "l2", rows, mapped=mapped)
     queries = awkward.near(rows.arrays.vectors[:N], 40)
     a, b = (one.search(queries, 10, rows.visibility(), PARAMS) for one in (index, again))
     assert np.array_equal(a.rows, b.rows) and np.array_equal(a.work, b.work)
-    assert again.check() == [] and again.stats()["codes"] == "float32"
+    assert again.check() == [] and again.stats()["codes"] == index.stats()["codes"]
 
 
 def rewritten(path: Path, **changed: Any) -> Path:
@@ -139,15 +148,16 @@ def test_a_file_from_before_there_were_formats_is_read(tmp_path: Path) -> None:
     assert again.check() == []
 
 
-def test_a_file_of_an_unknown_format_is_refused(tight: tuple[MemoryRows, HnswIndex], tmp_path: Path) -> None:
-    rows, index = tight
+def test_a_file_of_an_unknown_format_is_refused(odd: tuple[MemoryRows, HnswIndex, str], tmp_path: Path) -> None:
+    rows, index, _ = odd
     index.seal(tmp_path / "sealed")
     with pytest.raises(Corruption, match="codes"):
         HnswIndex.open(rewritten(tmp_path / "sealed", codes="float7"), CONFIG, "l2", rows)
 
 
-def test_deleted_rows_leave_a_graph_on_float_codes_and_a_vacuum_renumbers_it() -> None:
-    vectors = awkward.shape("clusters .01", N, DIM)
+@pytest.mark.parametrize("shape", ["clusters .01", "clusters .0001"])
+def test_deleted_rows_leave_a_graph_of_any_format_and_a_vacuum_renumbers_it(shape: str) -> None:
+    vectors = awkward.shape(shape, N, DIM)
     rows = MemoryRows(vectors)
     index = grown(rows, "cosine")
     gone = np.arange(0, N, 3)
@@ -162,8 +172,8 @@ def test_deleted_rows_leave_a_graph_on_float_codes_and_a_vacuum_renumbers_it() -
     index = index.renumbered(mapping, fresh)
     index.publish_rows(len(kept))
     assert index.check() == [] and recall(index, fresh, queries) >= 0.98
-    assert index.stats()["codes"] == "float32"
-    fresh.append(awkward.shape("clusters .01", 1_000, DIM, seed=3))
+    assert index._current().graph.quantiser.code_format == SHAPES[shape]
+    fresh.append(awkward.shape(shape, 1_000, DIM, seed=3))
     add_all(index, fresh)
     assert index.check() == []
 
@@ -181,12 +191,12 @@ def test_codes_that_collapse_as_data_come_are_replaced_and_the_graph_built_anew(
     rows.append(second)
     add_all(index, rows)
     queries = awkward.near(second, 60)
-    assert index.stats()["codes"] == "float32" and index.is_spoiled and index.check() == []
+    assert index.stats()["codes"] == "8 bit rotated" and index.is_spoiled and index.check() == []
     fresh = HnswIndex(CONFIG, "l2", rows)
     fresh.publish_rows(rows.row_count)
     fresh.take_over(index)
     add_all(fresh, rows)
-    assert fresh.stats()["codes"] == "float32" and not fresh.is_spoiled and fresh.check() == []
+    assert fresh.stats()["codes"] == "8 bit rotated" and not fresh.is_spoiled and fresh.check() == []
     assert recall(fresh, rows, queries) >= 0.95
 
 
@@ -199,7 +209,7 @@ def test_a_spoiled_graph_says_so_after_it_was_sealed(tmp_path: Path) -> None:
 
 
 def test_rows_beyond_the_range_are_found_from_their_commit_on() -> None:
-    for shape, metric in (("gauss", "l2"), ("clusters .01", "l2"), ("clusters .01", "cosine")):
+    for shape, metric in (("gauss", "l2"), ("clusters .01", "l2"), ("clusters .0001", "cosine")):
         vectors = awkward.shape(shape, 1_500, DIM)
         rows = MemoryRows(vectors, 4_000)
         index = grown(rows, metric)
@@ -216,7 +226,9 @@ def test_searches_stay_right_while_the_format_changes() -> None:
     rows = MemoryRows(vectors[:1_000], 4_000)
     index = grown(rows, "l2", 1)
     old = index._current().graph.quantiser
-    others = [code_choice._float32(rows.arrays, index._metric, 1_000), old]
+    around_median = code_choice.around_median
+    others = [around_median(rows.arrays, index._metric, 1_000, one) for one in (FLOAT32, ROTATED8, ROTATED16)]
+    others.append(old)
     queries = vectors[:1_000:20]
     wrong: list[Any] = []
     stop = threading.Event()
@@ -238,7 +250,7 @@ def test_searches_stay_right_while_the_format_changes() -> None:
     for thread in threads:
         thread.start()
     for turn in range(9):
-        index._encode_anew(others[turn % 2], 1_000)
+        index._encode_anew(others[turn % 4], 1_000)
     threads[2].join()
     stop.set()
     for thread in threads:

@@ -36,6 +36,21 @@ for blocks in (1, 8):
     out = np.zeros(50, np.int32)
     dots(codes, q8, q8.astype(np.int16), (0,) * blocks, out)
     assert np.array_equal(out, codes.astype(np.int64) @ q8.astype(np.int64)), (blocks, out)
+@njit
+def words(codes, query8, blocks, out):
+    for i in range(len(codes)):
+        out[i] = dot_products.dot_words(codes, np.int64(i), query8, blocks)
+
+for blocks in (5, 9):
+    rng = np.random.default_rng(blocks)
+    codes = rng.normal(size=(50, 32 * blocks))
+    codes[0], codes[1] = 0, 1
+    codes[0, 3] = 1
+    codes = np.round(codes / np.linalg.norm(codes, axis=1)[:, None] * 46_200).clip(-32_767, 32_767).astype(np.int16)
+    out = np.zeros(50, np.int32)
+    for one in (0, 1, 7):
+        words(codes.view(np.uint8), codes[one].view(np.int8), (np.int16(0),) * blocks, out)
+        assert np.array_equal(out, codes.astype(np.int64) @ codes[one].astype(np.int64)), (blocks, out)
 vector = np.frombuffer(b"123456789", np.uint8).reshape(1, 9)
 assert checksums.crc_rows(vector)[0] == 0xE3069283, hex(checksums.crc_rows(vector)[0])
 zeros = np.zeros((1, 32), np.uint8)

@@ -4,7 +4,9 @@ Codes of 8 bits with one scale for all rows are the smallest and fastest, and lo
 clusters, one wide dimension, lengths that differ a thousandfold. What data they will be, only measuring tells:
 
     some rows as queries, each compared with all others: how many of its 10 nearest are among the 20 nearest by code?
-    the first format that keeps RECALL_MIN of them is taken:    8 bits -> 8 bits around the median (cosine) -> float32
+    the first format that keeps RECALL_MIN of them is taken:
+
+        8 bits -> 8 bits around the median (cosine) -> 8 bits, rotated -> 16 bits, rotated -> float32
 
 All others, because a sample misleads: fewer rows lie farther apart, and codes look better than they are. Near rows
 that are equally far count as found, whichever the codes prefer. Formats and their order are in quantizer.py.
@@ -21,7 +23,17 @@ from numpy.typing import NDArray
 
 from vecdb.index.common import sq8_training
 from vecdb.index.common.exact_nearest import ExactNearest
-from vecdb.index.common.quantizer import FLOAT32, SQ8, ScalarQuantizer, kernel_blocks
+from vecdb.index.common.quantizer import (
+    FLOAT32,
+    ROTATED,
+    ROTATED8,
+    ROTATED16,
+    SQ8,
+    ScalarQuantizer,
+    kernel_blocks,
+    rotated_dim,
+)
+from vecdb.index.common.rotation import rotation
 from vecdb.index.common.sampling import evenly_spaced, sample, units
 from vecdb.index.common.thread_pool import ThreadPool
 from vecdb.kernels.array_table import ArrayTable
@@ -42,7 +54,8 @@ _NEAREST, _BY_CODE = 10, 20
 _BLOCK_ROWS = 2_048  # encoded, and compared with all queries, while they are in a cache
 _TIE = 1e-6  # distances that differ by less than this share are equal: what float32 and the order of a sum leave
 _NOTHING = 1e-13  # the same under cosine, of which 1 is taken off
-_NAMES = {SQ8: "8 bit", FLOAT32: "float32"}
+_NAMES = {SQ8: "8 bit", ROTATED8: "8 bit rotated", ROTATED16: "16 bit rotated", FLOAT32: "float32"}
+_SEED = 1  # of the rotation
 _NO_BIAS = np.empty(0, np.int32)
 _MEDIAN_ELEMENTS = 1 << 22  # of a sample whose medians are taken at once
 
@@ -74,7 +87,10 @@ def is_due(quantiser: ScalarQuantizer, far: NDArray[np.int32], stop: int, new_co
     if quantiser.code_format == FLOAT32:
         return False  # there is no other to turn to
     growth = stop / max(1, quantiser.measured_rows)
-    return growth >= MEASURE_GROWTH or (growth >= DRIFT_GROWTH and _are_flat(new_codes[:, : len(quantiser.mean)]))
+    if growth >= MEASURE_GROWTH:
+        return True
+    flat = quantiser.code_format == SQ8 and growth >= DRIFT_GROWTH and _are_flat(new_codes[:, : len(quantiser.mean)])
+    return flat
 
 
 def _is_outgrown(quantiser: ScalarQuantizer, far: NDArray[np.int32], stop: int) -> bool:
@@ -116,9 +132,11 @@ def choose(
     if not holds and metric == COSINE:
         quantiser = _centred(arrays, stop)
         found, holds = measure.recall(quantiser)
-    if not holds:
-        quantiser = _float32(arrays, metric, stop)
-        found, _ = measure.recall(quantiser)
+    for code_format in (ROTATED8, ROTATED16, FLOAT32):
+        if holds:
+            break
+        quantiser = around_median(arrays, metric, stop, code_format)
+        found, holds = measure.recall(quantiser)
     return Choice(quantiser.measured(found, stop), False, old_recall)
 
 
@@ -200,15 +218,15 @@ class Measure:
         """(sorted keys int64[nq, 20], padded with the largest, far rows) of rows [first, stop)."""
         arrays = self._arrays
         width = quantiser.width
-        biased = self._metric == L2 and quantiser.code_format != FLOAT32
+        biased = self._metric == L2 and quantiser.code_format == SQ8
         codes = np.empty((_BLOCK_ROWS, width), np.uint8)
         bias = np.empty(_BLOCK_ROWS if biased else 0, np.int32)
         far = np.empty(_BLOCK_ROWS, np.int32)
         blocks = kernel_blocks(width, quantiser.code_format)
         table = ArrayTable(
             code_scan.ScannedCodes(
-                codes, bias, quantiser.mean, quantiser.scale, self._metric, arrays.deleted,
-                np.zeros(width, np.int8), np.zeros(width, np.int16),
+                codes, bias, quantiser.parameters, quantiser.scale, self._metric, arrays.deleted,
+                np.zeros(width, np.int8), np.zeros(2 * width, np.int16),
             )
         )  # fmt: skip
         keys = np.full((len(self.queries), _BY_CODE + 1), np.iinfo(np.int64).max)
@@ -231,16 +249,18 @@ def _centred(arrays: RowArrays, row_count: int) -> ScalarQuantizer:
     return ScalarQuantizer(centre, sq8_training.scale_of(rows), row_count, False)
 
 
-def _float32(arrays: RowArrays, metric: int, row_count: int) -> ScalarQuantizer:
-    """float32 around the median; under ip as they are."""
+def around_median(arrays: RowArrays, metric: int, row_count: int, code_format: str) -> ScalarQuantizer:
+    """float32 or rotated codes, around the median; under ip around the origin."""
     rows = sample(arrays, row_count)
     if metric == COSINE:
         rows = units(rows)
-    centre = np.zeros(rows.shape[1], np.float32) if metric == IP else _medians(rows)
+    dim = rows.shape[1]
+    centre = np.zeros(dim, np.float32) if metric == IP else _medians(rows)
     tops = np.abs(rows - centre).max(axis=1)
     tops = tops[(tops > 0.0) & np.isfinite(tops)]
-    exponent = math.frexp(float(np.median(tops)))[1] if len(tops) else 0
-    return ScalarQuantizer(centre, math.ldexp(1.0, exponent), row_count, False, FLOAT32)
+    scale = math.ldexp(1.0, math.frexp(float(np.median(tops)))[1]) if len(tops) else 1.0
+    signs = rotation(np.random.default_rng(_SEED), rotated_dim(dim)).ravel() if code_format in ROTATED else None
+    return ScalarQuantizer(centre, scale, row_count, False, code_format, signs=signs)
 
 
 def _medians(rows: NDArray[np.float32]) -> NDArray[np.float32]:

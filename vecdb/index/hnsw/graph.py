@@ -160,7 +160,7 @@ class GraphView:
                 level=level,
                 metric=metric,
                 scale=graph.quantiser.scale,
-                mean=graph.quantiser.mean,
+                parameters=graph.quantiser.parameters,
                 far=graph.far,
                 crcs=arrays.crcs,
                 verified=arrays.verified,

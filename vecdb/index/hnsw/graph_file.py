@@ -4,7 +4,7 @@ magic   := "VDBHNSW\\x01"
 header  := {version, kind, metric, dtype, dim, m, ef_construction, seed, indexed_rows, sequence, entry, level,
             upper_rows, scale, trained_rows, lossless, codes, codes_recall, measured_rows, spoiled,
             product_links}
-sections: mean, far, codes, bias, links, slot, levels, upper
+sections: mean, far, codes, bias, links, slot, levels, upper, and signs where codes are rotated
 
 The last five were added later; where they are missing, codes are "sq8" and were not measured, and no links are by
 inner product. version is 1 where codes are 8 bits around the metric's own origin and all links of one kind, else 2,
@@ -72,6 +72,8 @@ def write(path: Path, facts: dict[str, Any], state: HnswState) -> SealedFile:
             "levels": graph.levels[:n],
             "upper": graph.upper[: state.upper_used],
         }
+        if quantiser.signs is not None:
+            arrays["signs"] = quantiser.signs
     written = sealed_file.write(path, MAGIC, header, arrays)
     return SealedFile(written, n, state.removed)
 
@@ -85,17 +87,19 @@ def read(path: Path, facts: dict[str, Any], arrays: RowArrays, mapped: bool) -> 
     sealed_file.check_header(path, header, facts)
     if not sections:
         return HnswState(None, 0, 0, header["sequence"], header["seed"])
+    code_format = header.get("codes", SQ8)
+    if code_format not in CODE_FORMATS:
+        raise sealed_file.corrupt_file_error(path, "header, codes", " or ".join(CODE_FORMATS), code_format)
     quantiser = ScalarQuantizer(
         np.array(sections["mean"]),
         header["scale"],
         header["trained_rows"],
         header["lossless"],
-        header.get("codes", SQ8),
-        header.get("codes_recall"),
-        header.get("measured_rows", 0),
+        code_format,
+        signs=np.array(sections["signs"]) if "signs" in sections else None,
+        recall=header.get("codes_recall"),
+        measured_rows=header.get("measured_rows", 0),
     )
-    if quantiser.code_format not in CODE_FORMATS:
-        raise sealed_file.corrupt_file_error(path, "header, codes", " or ".join(CODE_FORMATS), quantiser.code_format)
     metric = METRIC_CODES[facts["metric"]]
     graph = graph_from(sections, quantiser, arrays, facts["m"], header.get("product_links", 0), metric, mapped)
     n = header["indexed_rows"]

@@ -42,7 +42,7 @@ class ScratchBuffers:
                 keys=np.empty(keys, np.int64),
                 kept=np.empty(stride + 1, np.int64),
                 query8=np.zeros(self.width, np.int8),
-                query16=np.zeros(self.width, np.int16),
+                query16=np.zeros(2 * self.width, np.int16),
             )
         )
 

@@ -7,7 +7,8 @@ Distances are l2 under l2 and cosine (of unit rows, whose order is that of the a
 where the center is 0. They are in units of the scale, which keeps squares of very large and very small data inside
 float32; no element counts as more than ELEMENT_MAX.
 
-A probe is (SQUARES or PRODUCTS, 0): what `code_distance` computes. A query is the bytes of its float32 elements.
+A probe is (SQUARES or PRODUCTS, 0): what `code_distance` computes. A query is the bytes of its float32 elements. No sum
+is reordered and no product fused with a sum, so that every target makes the same codes.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import math
 import numpy as np
 
 from vecdb.kernels.array_table import reinterpret
-from vecdb.kernels.compile import FAST, kernel, part
+from vecdb.kernels.compile import kernel, part
 from vecdb.kernels.primitives.distance import COSINE, IP
 from vecdb.kernels.primitives.float_bits import widen
 
@@ -25,50 +26,39 @@ SQUARES, PRODUCTS = np.int32(0), np.int32(1)
 ELEMENT_MAX = 1e16  # of a code, so that the largest sum of squares, 8,192 * 4e32, is a float32
 
 
-@part(fastmath=FAST)
+@part()
 def _unit_factor(vector, metric):
     """1 / |x| under cosine, 0 for a row of zeros; else 1."""
     if metric != COSINE:
         return 1.0
-    total = 0.0
-    for j in range(len(vector)):
+    a, b, c, d = 0.0, 0.0, 0.0, 0.0  # four sums in turn: one would wait for itself
+    whole = len(vector) - len(vector) % 4
+    for j in range(0, whole, 4):
+        x0, x1 = np.float64(widen(vector[j])), np.float64(widen(vector[j + 1]))
+        x2, x3 = np.float64(widen(vector[j + 2])), np.float64(widen(vector[j + 3]))
+        a, b, c, d = a + x0 * x0, b + x1 * x1, c + x2 * x2, d + x3 * x3
+    for j in range(whole, len(vector)):
         x = np.float64(widen(vector[j]))
-        total += x * x
+        a += x * x
+    total = (a + b) + (c + d)
     return 1.0 / math.sqrt(total) if total > 0.0 else 0.0
 
 
-@part(fastmath=FAST)
-def _write(vector, mean, scale, metric, code):
-    """The code (float32[>= dim]) of one vector (stored type[dim])."""
+@part()
+def write_around(vector, center, scale, metric, code):
+    """(x - center) / scale of one vector (stored type[dim]) into code (float32[>= dim]), zeros behind it."""
     factor = _unit_factor(vector, metric)
     step = 1.0 / scale
     for j in range(len(vector)):
-        x = (np.float64(widen(vector[j])) * factor - np.float64(mean[j])) * step
+        x = (np.float64(widen(vector[j])) * factor - np.float64(center[j])) * step
         code[j] = np.float32(min(max(x, -ELEMENT_MAX), ELEMENT_MAX))
     for j in range(len(vector), len(code)):
         code[j] = np.float32(0.0)
 
 
-@kernel()
-def encode(vectors, first, stop, mean, scale, metric, codes):
-    """Encode rows [first, stop).
-
-    vectors : stored type [n, dim].   mean : float32[dim].   codes : uint8[n, 64 * blocks], 64 * blocks >= 4 * dim.
-    """
-    for row in range(first, stop):
-        _write(vectors[row], mean, scale, metric, reinterpret(codes[row], np.float32))
-
-
-@part(fastmath=FAST)
-def encode_query(query, mean, scale, metric, query8):
-    """Write one query as a code is written: query float32[dim], query8 int8[64 * blocks]. Returns its probe.
-
-    Under ip only the query's direction counts: it is taken as long as its largest element is 1.
-    """
-    code = reinterpret(query8, np.float32)
-    if metric != IP:
-        _write(query, mean, scale, metric, code)
-        return SQUARES, np.int32(0)
+@part()
+def write_direction(query, code):
+    """A query that is only multiplied with codes, as long as its largest element is 1: float32[dim] into code."""
     top = np.float32(1e-37)
     for j in range(len(query)):
         top = max(top, abs(query[j]))
@@ -76,6 +66,26 @@ def encode_query(query, mean, scale, metric, query8):
         code[j] = query[j] / top
     for j in range(len(query), len(code)):
         code[j] = np.float32(0.0)
+
+
+@kernel()
+def encode(vectors, first, stop, center, scale, metric, codes):
+    """Encode rows [first, stop).
+
+    vectors : stored type [n, dim].   center : float32[dim].   codes : uint8[n, 64 * blocks], 64 * blocks >= 4 * dim.
+    """
+    for row in range(first, stop):
+        write_around(vectors[row], center, scale, metric, reinterpret(codes[row], np.float32))
+
+
+@part()
+def encode_query(query, center, scale, metric, query8):
+    """Write one query as a code is written: query float32[dim], query8 int8[64 * blocks]. Returns its probe."""
+    code = reinterpret(query8, np.float32)
+    if metric != IP:
+        write_around(query, center, scale, metric, code)
+        return SQUARES, np.int32(0)
+    write_direction(query, code)
     return PRODUCTS, np.int32(0)
 
 

@@ -36,7 +36,7 @@ SMALLEST_TOP = np.float32(
 
 
 @part(fastmath=FAST)
-def _hadamard(x, first, count):
+def hadamard(x, first, count):
     """Unnormalised fast Walsh-Hadamard transform of x[first : first + count], count a power of two, at least 8.
 
     Three levels in registers, then two at a time: a fifth of the time of one loop a level.
@@ -84,7 +84,7 @@ def rotate(x, signs):
         for j in range(dim):
             x[j] *= flips[j]
         first = np.int64(0) if turn % 2 == 0 else dim - count
-        _hadamard(x, first, count)
+        hadamard(x, first, count)
         for j in range(first, first + count):
             x[j] *= scale
 

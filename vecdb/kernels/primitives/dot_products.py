@@ -1,6 +1,7 @@
 """Dot products of 8-bit codes and of packed codes with an int8 query, by the best instruction of the compile target.
 
     dot_codes   uint8 codes x int8 query           AVX-512 VNNI | AVX-VNNI | AVX2 pmaddwd | plain vectors
+    dot_words   int16 codes x int16 query          AVX-512 VNNI | AVX2 pmaddwd | plain vectors
     dot_packed  1, 2, 4, 8-bit codes x int8 query  VNNI | AVX2 pmaddubsw | plain vectors
 
 Every path gives the same integers (codegen.py says how a path is chosen).
@@ -25,6 +26,7 @@ from vecdb.kernels.primitives.codegen import (
 )
 
 _UNROLL_BLOCKS_MAX = 6  # more 64-byte blocks than this are looped over, to keep compile time and code small
+_WORD_SUMS = 2  # of `dot_words`, added to in turn
 _SHAPES = {"vnni512": (16, 1), "vnni256": (8, 2), "avx2": (8, 4), "plain": (16, 4)}  # lanes, accumulators
 
 
@@ -107,6 +109,68 @@ def dot_codes(typingctx, codes, row, query8, query16, blocks):
         while len(sums) > 1:
             sums = [builder.add(a, b) for a, b in zip(sums[::2], sums[1::2], strict=True)]
         return call_intrinsic(builder, f"llvm.vector.reduce.add.v{lanes}i32", I32, [sums[0]])
+
+    return signature, codegen
+
+
+def _add_word_products(builder, path, codes, query, chunk, total):
+    """`total` plus the products of 64-byte block number `chunk` (an i64 value), 32 int16 each."""
+    start = builder.mul(chunk, I64(64))
+    if path == "vnni512":
+        vector = ir.VectorType(I32, 16)
+        c, q = (load_unaligned(builder, pointer, start, vector) for pointer in (codes, query))
+        return call_intrinsic(builder, "llvm.x86.avx512.vpdpwssd.512", vector, [total, c, q])
+    for part in range(2):
+        at = builder.add(start, I64(32 * part))
+        c, q = (load_unaligned(builder, pointer, at, ir.VectorType(I16, 16)) for pointer in (codes, query))
+        if path == "plain":
+            wide = ir.VectorType(I32, 16)
+            product = builder.mul(builder.sext(c, wide), builder.sext(q, wide))
+        else:
+            product = call_intrinsic(builder, "llvm.x86.avx2.pmadd.wd", ir.VectorType(I32, 8), [c, q])
+        total = builder.add(total, product)
+    return total
+
+
+@intrinsic
+def dot_words(typingctx, codes, row, query8, blocks):
+    """sum over i of codes[row, i] * query[i], int32, of the int16 that the bytes are.
+
+    codes : uint8[n, 64 * len(blocks)], C-contiguous.   row : int64.   query8 : the query's bytes, int8[64 *
+    len(blocks)].   No element is -2**15, and the product of the two lengths is below 2**31, so that no order of the sum
+    overflows.
+    """
+    count = blocks.count
+    signature = types.int32(codes, types.int64, query8, blocks)
+
+    def codegen(context, builder, sig, args):
+        path = dot_path(context)
+        lanes = 8 if path in ("avx2", "vnni256") else 16
+        base = data_pointer(context, builder, sig.args[0], args[0])
+        pointer = builder.gep(base, [builder.mul(args[1], I64(64 * count))])
+        query = data_pointer(context, builder, sig.args[2], args[2])
+        zero = ir.Constant(ir.VectorType(I32, lanes), [0] * lanes)
+        sums = [zero] * min(count, _WORD_SUMS)
+        looped = 0
+        if count > _UNROLL_BLOCKS_MAX:
+            looped = count - count % _WORD_SUMS
+            slots = [cgutils.alloca_once_value(builder, zero) for _ in sums]
+            for slot in slots:
+                builder.store(zero, slot)
+            with cgutils.for_range(builder, I64(looped // _WORD_SUMS)) as loop:
+                first = builder.mul(loop.index, I64(_WORD_SUMS))
+                for i, slot in enumerate(slots):
+                    chunk = builder.add(first, I64(i))
+                    now = builder.load(slot)
+                    builder.store(_add_word_products(builder, path, pointer, query, chunk, now), slot)
+            sums = [builder.load(slot) for slot in slots]
+        for block in range(looped, count):
+            i = block % _WORD_SUMS
+            sums[i] = _add_word_products(builder, path, pointer, query, I64(block), sums[i])
+        total = sums[0]
+        for one in sums[1:]:
+            total = builder.add(total, one)
+        return call_intrinsic(builder, f"llvm.vector.reduce.add.v{lanes}i32", I32, [total])
 
     return signature, codegen
 

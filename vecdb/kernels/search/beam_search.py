@@ -41,7 +41,7 @@ class BeamQuery(NamedTuple):
 
     query8: int8[::1]  # [64 * blocks]
     query16: int16[::1]
-    probe: tuple[int32, int32]  # what else is known of it
+    probe: tuple[int32, int32]  # what else is known of it, in the types of the format
 
 
 class BeamScratch(NamedTuple):

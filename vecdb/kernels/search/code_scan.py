@@ -19,12 +19,12 @@ class ScannedCodes(NamedTuple):
 
     codes: uint8[:, ::1]  # [n, 64 * blocks]
     bias: int32[::1]  # [n], or [0] where a search takes none
-    mean: float32[::1]  # this and scale: of the quantizer
+    parameters: float32[::1]  # this and scale: of the quantizer
     scale: float64
     metric: int64
     deleted: uint64[::1]  # [rows]
     query8: int8[::1]  # [64 * blocks], scratch
-    query16: int16[::1]
+    query16: int16[::1]  # [128 * blocks]
 
 
 @kernel()
@@ -40,7 +40,7 @@ def scan_codes(queries, own, first, stop, table, keys, sizes, blocks):
     most = keys.shape[1] - 1
     for i in range(len(queries)):
         probe = encode_query(
-            queries[i], scanned.mean, scanned.scale, scanned.metric, len(bias) > 0, query8, query16, blocks
+            queries[i], scanned.parameters, scanned.scale, scanned.metric, len(bias) > 0, query8, query16, blocks
         )
         best, size = keys[i], sizes[i]
         for row in range(first, stop):

@@ -52,8 +52,8 @@ class SearchedGraph(NamedTuple):
     entry: int64  # row, or -1 while nothing is indexed
     level: int64
     metric: int64
-    scale: float64  # this and mean: of the quantizer
-    mean: float32[::1]
+    scale: float64  # this and parameters: of the quantizer
+    parameters: float32[::1]
     far: int32[::1]  # rows whose codes say little: each is scored on its full vector
     crcs: uint32[::1]
     verified: uint8[::1]
@@ -67,7 +67,7 @@ class GraphScratch(NamedTuple):
     keys: int64[::1]  # [>= rerank + 1]
     kept: int64[::1]  # [> stride of links]
     query8: int8[::1]  # [64 * blocks]
-    query16: int16[::1]
+    query16: int16[::1]  # [64 * blocks], twice that where codes are rotated
 
 
 @kernel()
@@ -95,7 +95,7 @@ def search_graph(
     for i in range(len(queries)):
         biased = len(graph.bias) > 0
         probe = encode_query(
-            queries[i], view.mean, view.scale, view.metric, biased, scratch.query8, scratch.query16, blocks
+            queries[i], view.parameters, view.scale, view.metric, biased, scratch.query8, scratch.query16, blocks
         )
         query = BeamQuery(scratch.query8, scratch.query16, probe)
         strict = len(allow) > 0
