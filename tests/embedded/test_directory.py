@@ -8,7 +8,6 @@ import os
 import shutil
 import stat
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -98,33 +97,6 @@ def test_the_working_directory_stays_where_it_is(tmp_path: Path, monkeypatch: py
     Path("notes").write_text("still here")
 
 
-CHILD = """
-import os, sys, vecdb
-from vecdb.embedded.open import open_database
-with open_database(":memory:") as warm:  # what it imports must be imported while it may be read
-    warm.create_collection("docs", 2).upsert([1], [[1, 2]])
-os.setgid(65534); os.setuid(65534)
-with open_database(sys.argv[1], maintenance=False) as db:
-    db.create_collection("docs", 2).upsert([1], [[1, 2]])
-    print(db["docs"].count())
-"""
-
-
-def test_the_owner_of_a_directory_needs_no_right_to_its_parent() -> None:
-    if os.geteuid():
-        pytest.skip("only root may become another user")
-    import tempfile
-
-    with tempfile.TemporaryDirectory() as base:
-        os.chmod(base, 0o755)
-        mine = Path(base) / "mine"
-        mine.mkdir()
-        os.chown(mine, 65534, 65534)
-        told = subprocess.run([sys.executable, "-c", CHILD, str(mine)], capture_output=True, text=True, check=False)
-        assert told.stdout == "1\n", told.stderr
-        assert os.listdir(base) == ["mine"]
-
-
 def test_a_parent_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(Unavailable, match="file/db failed: Not a directory"):
@@ -165,62 +137,6 @@ def test_a_tilde_is_the_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_a_name_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidArgument, match="whose name is UTF-8"):
         vecdb.open(tmp_path / "\udcff")
-
-
-SMALL = """
-import resource, sys
-resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))
-from vecdb.embedded.open import open_database
-for n in range(2):
-    with open_database(sys.argv[1], maintenance=False) as db:
-        docs = db.create_collection("docs", 2, exist_ok=True)
-        print(docs.upsert([n], [[1, n + 1]]), docs.count())
-"""
-
-
-def test_a_process_with_little_address_space_opens_it(tmp_path: Path) -> None:
-    told = subprocess.run(
-        [sys.executable, "-c", SMALL, str(tmp_path / "db")], capture_output=True, text=True, check=False
-    )
-    assert told.stdout == "1 1\n1 2\n", told.stderr
-
-
-READER = """
-import os, sys, vecdb
-from vecdb.embedded.open import open_database
-with open_database(":memory:") as warm:
-    warm.create_collection("docs", 2).upsert([1], [[1, 2]])
-os.setgid(65534); os.setuid(65534)
-for _ in range(2):
-    try:
-        with open_database(sys.argv[1], read_only=True) as db:
-            print(db["docs"].count())
-    except vecdb.Unavailable as error:
-        print("lock.mdb" in str(error) and "right to write" in str(error), flush=True)
-    print(input())
-"""
-
-
-def test_a_reader_without_the_right_to_write_is_told_which_file_needs_it() -> None:
-    if os.geteuid():
-        pytest.skip("only root may become another user")
-    import tempfile
-
-    with tempfile.TemporaryDirectory() as base:
-        os.chmod(base, 0o755)
-        path = Path(base) / "db"
-        works(path)
-        for one in (path, *path.rglob("*")):
-            os.chmod(one, 0o755 if one.is_dir() else 0o644)
-        with subprocess.Popen(
-            [sys.executable, "-c", READER, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        ) as child:
-            assert child.stdin and child.stdout
-            assert child.stdout.readline() == "True\n"
-            os.chmod(path / "lmdb" / "lock.mdb", 0o666)
-            child.stdin.write("a\nb\n")
-            child.stdin.close()
-            assert child.stdout.read() == "a\n1\nb\n"
 
 
 # -- who may read it ---------------------------------------------------------------------------------

@@ -7,7 +7,6 @@ from __future__ import annotations
 import gc
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import threading
@@ -19,7 +18,6 @@ import numpy as np
 import pytest
 
 import vecdb
-from tests.reliability.harness import ForkServer, fast_folder
 from vecdb.embedded.open import open_database
 from vecdb.errors import Locked, NotFound, Unavailable
 
@@ -206,21 +204,6 @@ def test_a_closed_database_maps_no_files_whoever_still_has_a_collection(
 # -- a fork ------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[ForkServer]:
-    with fast_folder() as folder:
-        server = ForkServer(folder)
-        yield server
-        server.close()
-
-
-@pytest.mark.parametrize("case", ["reads", "writes", "closes", "keeps"])
-def test_a_forked_child_opens_its_own_and_leaves_its_parents(server: ForkServer, path: Path, case: str) -> None:
-    status, found = server.call("forked_opens", path=str(path), case=case)
-    assert status == 0, found
-    assert found == {"child": 0, "parent": True}, found
-
-
 ENDS = """
 import os, sys, vecdb
 from vecdb.embedded.open import open_database
@@ -277,49 +260,6 @@ def test_a_removed_directory_acknowledges_nothing(path: Path, name: str, anew: b
 
 # -- descriptors -------------------------------------------------------------------------------------
 
-MANY = """
-import resource, sys
-from vecdb.embedded.open import open_database
-path, count, limit, held = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4] == "held"
-resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
-with open_database(path, durability="relaxed") as db:
-    keep = []
-    for n in range(count):
-        docs = db.create_collection(f"u{n}", 2, "l2")
-        docs.upsert([n], [[1, n]])
-        if held:
-            keep.append(docs)
-for read_only in (False, True):
-    with open_database(path, durability="relaxed", read_only=read_only) as db:
-        keep = []
-        for n in [*range(count), *range(0, count, 7)]:
-            docs = db[f"u{n}"]
-            assert docs.count() == 1 and docs.search([1.0, n]).ids.tolist() == [n]
-            if not read_only:
-                docs.upsert([n], [[1, n]])
-            if held:
-                keep.append(docs)
-print("all")
-"""
-
-
-@pytest.mark.parametrize("held", ["held", "dropped"])
-def test_more_collections_than_descriptors_are_used(tmp_path: Path, held: str) -> None:
-    told = subprocess.run(
-        [sys.executable, "-c", MANY, str(tmp_path / "db"), "60", "56", held],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert told.stdout == "all\n", told.stderr[-2000:]
-
-
-@pytest.mark.slow
-def test_ten_thousand_collections_under_256_descriptors(tmp_path: Path) -> None:
-    told = subprocess.run(
-        [sys.executable, "-c", MANY, str(tmp_path / "db"), "10000", "256", "dropped"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert told.stdout == "all\n", told.stderr[-2000:]
-
 
 def test_a_collection_that_gave_way_is_the_same_when_it_comes_back(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vecdb.limits, "collections_open_max", 2)
@@ -338,33 +278,3 @@ def test_a_collection_that_gave_way_is_the_same_when_it_comes_back(path: Path, m
         assert db["big"].count() == 5_000 and db.check() == []
         with pytest.raises(NotFound):
             db["absent"]
-
-
-# -- ":memory:" --------------------------------------------------------------------------------------
-
-KILLED = """
-import os, sys, vecdb
-db = vecdb.open(":memory:")
-db.create_collection("x", 2).upsert(range(100), [[1, n] for n in range(100)])
-print(db.path, flush=True)
-os.kill(os.getpid(), int(sys.argv[1]))
-"""
-
-
-def test_what_killed_processes_left_of_memory_goes_with_the_next(tmp_path: Path) -> None:
-    def run(code: str, *arguments: str) -> str:
-        env = {**os.environ, "TMPDIR": str(tmp_path)}
-        return subprocess.run(
-            [sys.executable, "-c", code, *arguments], env=env, capture_output=True, text=True, check=False
-        ).stdout.strip()
-
-    mine = tmp_path / "vecdb-memory-mine"  # looks like one, and is a database that somebody keeps
-    open_database(mine, maintenance=False).close()
-    (tmp_path / "vecdb-memory-link").symlink_to(mine)
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        assert Path(run(KILLED, str(int(number)))).exists()
-        left = [one for one in tmp_path.iterdir() if one.name.startswith("vecdb-memory-")]
-        assert len(left) == 3, "that of the process before went with this one's opening"
-    run("import vecdb; vecdb.open(':memory:').close()")
-    assert sorted(one.name for one in tmp_path.iterdir()) == ["vecdb-memory-link", "vecdb-memory-mine"]
-    open_database(mine, maintenance=False).close()
