@@ -78,6 +78,38 @@ def test_a_collection_keeps_its_database_open(path: Path) -> None:
     open_database(path, maintenance=False).close()
 
 
+def test_a_database_that_its_own_thread_finds_to_be_garbage_is_closed(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The collector runs in any thread: in that of its maintenance, too."""
+    ready, dropped, collected = threading.Event(), threading.Event(), threading.Event()
+
+    def serve(self: Any, jobs: Any) -> None:
+        ready.set()
+        dropped.wait()
+        gc.collect()
+        collected.set()
+
+    monkeypatch.setattr("vecdb.maintenance.scheduler.MaintenanceScheduler._serve", serve)
+    gc.collect()
+    gc.disable()
+    before = held()
+    try:
+        cycle: list[Any] = [vecdb.open(path)]
+        cycle.append(cycle)
+        cycle[0]["docs"].upsert([2], [GOOD])
+        ready.wait()
+        del cycle
+        dropped.set()
+        collected.wait()
+        while held() != before:
+            os.sched_yield()
+    finally:
+        gc.enable()
+    with open_database(path, maintenance=False) as db:
+        assert db["docs"].count() == 2
+
+
 def test_a_thousand_databases_that_nobody_closes_leave_nothing(tmp_path: Path) -> None:
     def use(n: int) -> None:
         open_database(tmp_path / str(n % 10), maintenance=bool(n % 2)).create_collection("x", 2, exist_ok=True)

@@ -151,6 +151,10 @@ class Committer:
         if len(self._queue) >= limits.queue_calls_max:
             raise Unavailable(f"{limits.queue_calls_max} writes are waiting already; try again when some have finished")
 
+    def is_this_thread(self) -> bool:
+        """Whether the caller runs on the commit thread."""
+        return threading.current_thread() is self._thread
+
     def close(self) -> None:
         """Commit what is queued, then stop."""
         with self._wake:

@@ -348,8 +348,13 @@ class LocalDatabase(Generic[C]):
     def __del__(self) -> None:
         if sys.is_finalizing():  # its threads may be gone already; the locks end with the process
             return
-        if hasattr(self, "store"):
-            with contextlib.suppress(Exception):  # nobody is there to hear of it
+        if not hasattr(self, "store"):
+            return
+        own = [one for one in (self._committer, self._maintenance) if one is not None and one.is_this_thread()]
+        with contextlib.suppress(Exception):  # nobody is there to hear of it
+            if own:  # this thread found it to be garbage, and cannot wait for its own end
+                threading.Thread(target=self.close, name="vecdb-close").start()
+            else:
                 self.close()
 
     @property

@@ -51,10 +51,14 @@ class MaintenanceScheduler:
         """Stop after the present step, then seal what is worth it."""
         self._closing = True
         self._wake.set()
-        if self._thread not in (None, threading.current_thread()):  # the last user may go while this thread looks on
+        if self._thread is not None:
             self._thread.join()
         for jobs in self._open_jobs():
             self.settle(jobs)
+
+    def is_this_thread(self) -> bool:
+        """Whether the caller runs on the maintenance thread."""
+        return threading.current_thread() is self._thread
 
     def settle(self, jobs: IndexMaintenance) -> None:
         """Before a collection is let go: seal what is worth it."""
