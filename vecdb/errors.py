@@ -51,6 +51,10 @@ class Unavailable(VecdbError):
     code = "UNAVAILABLE"
 
 
+class DiskFull(Unavailable):
+    """There is no room on the disk. Callers know it as Unavailable; the code that makes room asks for it."""
+
+
 class Corruption(VecdbError):
     code = "CORRUPTION"
 

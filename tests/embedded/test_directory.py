@@ -8,9 +8,9 @@ import os
 import shutil
 import stat
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -97,37 +97,46 @@ def test_the_working_directory_stays_where_it_is(tmp_path: Path, monkeypatch: py
     Path("notes").write_text("still here")
 
 
-CHILD = """
-import os, sys, vecdb
-from vecdb.embedded.open import open_database
-with open_database(":memory:") as warm:  # what it imports must be imported while it may be read
-    warm.create_collection("docs", 2).upsert([1], [[1, 2]])
-os.setgid(65534); os.setuid(65534)
-with open_database(sys.argv[1], maintenance=False) as db:
-    db.create_collection("docs", 2).upsert([1], [[1, 2]])
-    print(db["docs"].count())
-"""
-
-
-def test_the_owner_of_a_directory_needs_no_right_to_its_parent() -> None:
-    if os.geteuid():
-        pytest.skip("only root may become another user")
-    import tempfile
-
-    with tempfile.TemporaryDirectory() as base:
-        os.chmod(base, 0o755)
-        mine = Path(base) / "mine"
-        mine.mkdir()
-        os.chown(mine, 65534, 65534)
-        told = subprocess.run([sys.executable, "-c", CHILD, str(mine)], capture_output=True, text=True, check=False)
-        assert told.stdout == "1\n", told.stderr
-        assert os.listdir(base) == ["mine"]
-
-
 def test_a_parent_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(Unavailable, match="file/db failed: Not a directory"):
         vecdb.open(tmp_path / "file" / "db")
+
+
+ADDRESSES = [
+    "s3://bucket/db", "http://localhost:7711", "localhost:7711", "GRPC://localhost:7711", "grpc:/localhost",
+    "[::1]:7711",
+    "file:///tmp/db", "10.0.0.1:80/", Path("s3://bucket/db"), "unix:/run/vecdb",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("address", ADDRESSES, ids=str)
+def test_an_address_becomes_no_directory(address: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InvalidArgument, match="is an address"):
+        vecdb.open(address)
+    with open_database("here", maintenance=False) as db, pytest.raises(InvalidArgument, match="is an address"):
+        db.backup(address)
+    with pytest.raises(InvalidArgument, match="is an address"):
+        vecdb.restore("here", address)
+    assert os.listdir() == ["here"]
+    open_database("./a:1", maintenance=False).close()
+    assert Path("a:1").is_dir()
+
+
+def test_a_tilde_is_the_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    with open_database("~/db", maintenance=False) as db:
+        assert db.path == tmp_path / "db"
+        db.backup("~/backup")
+    vecdb.restore("~/backup", "~/restored")
+    assert sorted(os.listdir()) == ["backup", "db", "restored"]
+
+
+def test_a_name_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidArgument, match="whose name is UTF-8"):
+        vecdb.open(tmp_path / "\udcff")
 
 
 # -- who may read it ---------------------------------------------------------------------------------

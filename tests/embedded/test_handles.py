@@ -7,7 +7,6 @@ from __future__ import annotations
 import gc
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import threading
@@ -19,7 +18,6 @@ import numpy as np
 import pytest
 
 import vecdb
-from tests.reliability.harness import ForkServer, fast_folder
 from vecdb.embedded.open import open_database
 from vecdb.errors import Locked, NotFound, Unavailable
 
@@ -78,6 +76,38 @@ def test_a_collection_keeps_its_database_open(path: Path) -> None:
     assert [record.id for batch in records for record in batch] == [1, 2]
     del records
     open_database(path, maintenance=False).close()
+
+
+def test_a_database_that_its_own_thread_finds_to_be_garbage_is_closed(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The collector runs in any thread: in that of its maintenance, too."""
+    ready, dropped, collected = threading.Event(), threading.Event(), threading.Event()
+
+    def serve(self: Any, jobs: Any) -> None:
+        ready.set()
+        dropped.wait()
+        gc.collect()
+        collected.set()
+
+    monkeypatch.setattr("vecdb.maintenance.scheduler.MaintenanceScheduler._serve", serve)
+    gc.collect()
+    gc.disable()
+    before = held()
+    try:
+        cycle: list[Any] = [vecdb.open(path)]
+        cycle.append(cycle)
+        cycle[0]["docs"].upsert([2], [GOOD])
+        ready.wait()
+        del cycle
+        dropped.set()
+        collected.wait()
+        while held() != before:
+            os.sched_yield()
+    finally:
+        gc.enable()
+    with open_database(path, maintenance=False) as db:
+        assert db["docs"].count() == 2
 
 
 def test_a_thousand_databases_that_nobody_closes_leave_nothing(tmp_path: Path) -> None:
@@ -183,22 +213,27 @@ def test_threads_that_open_and_close_one_directory_all_get_it(path: Path) -> Non
         assert db["docs"].count() == 6 and db.check() == []
 
 
+@pytest.mark.usefixtures("no_collector")
+@pytest.mark.parametrize("index", [vecdb.Flat(), vecdb.Hnsw(), vecdb.Spann()], ids=lambda one: type(one).__name__)
+def test_a_closed_database_maps_no_files_whoever_still_has_a_collection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, index: Any
+) -> None:
+    """So that its disk can be taken out, and its space comes back."""
+    monkeypatch.setattr(vecdb.limits, "flat_rows_max", 100)
+    vectors = np.random.default_rng(0).normal(size=(1_000, 8)).astype(np.float32)
+    db = open_database(tmp_path / "db", maintenance=False)
+    docs = db.create_collection("docs", 8, "l2", index)
+    docs.upsert(range(1_000), vectors)
+    docs.optimize()
+    docs.search(vectors[0])
+    assert f"{tmp_path}/db" in Path("/proc/self/maps").read_text()
+    db.close()
+    assert f"{tmp_path}/db" not in Path("/proc/self/maps").read_text()
+    with pytest.raises(Unavailable, match="is closed; open it again"):
+        docs.search(vectors[0])
+
+
 # -- a fork ------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[ForkServer]:
-    with fast_folder() as folder:
-        server = ForkServer(folder)
-        yield server
-        server.close()
-
-
-@pytest.mark.parametrize("case", ["reads", "writes", "closes", "keeps"])
-def test_a_forked_child_opens_its_own_and_leaves_its_parents(server: ForkServer, path: Path, case: str) -> None:
-    status, found = server.call("forked_opens", path=str(path), case=case)
-    assert status == 0, found
-    assert found == {"child": 0, "parent": True}, found
 
 
 ENDS = """
@@ -257,49 +292,6 @@ def test_a_removed_directory_acknowledges_nothing(path: Path, name: str, anew: b
 
 # -- descriptors -------------------------------------------------------------------------------------
 
-MANY = """
-import resource, sys
-from vecdb.embedded.open import open_database
-path, count, limit, held = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4] == "held"
-resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
-with open_database(path, durability="relaxed") as db:
-    keep = []
-    for n in range(count):
-        docs = db.create_collection(f"u{n}", 2, "l2")
-        docs.upsert([n], [[1, n]])
-        if held:
-            keep.append(docs)
-for read_only in (False, True):
-    with open_database(path, durability="relaxed", read_only=read_only) as db:
-        keep = []
-        for n in [*range(count), *range(0, count, 7)]:
-            docs = db[f"u{n}"]
-            assert docs.count() == 1 and docs.search([1.0, n]).ids.tolist() == [n]
-            if not read_only:
-                docs.upsert([n], [[1, n]])
-            if held:
-                keep.append(docs)
-print("all")
-"""
-
-
-@pytest.mark.parametrize("held", ["held", "dropped"])
-def test_more_collections_than_descriptors_are_used(tmp_path: Path, held: str) -> None:
-    told = subprocess.run(
-        [sys.executable, "-c", MANY, str(tmp_path / "db"), "60", "56", held],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert told.stdout == "all\n", told.stderr[-2000:]
-
-
-@pytest.mark.slow
-def test_ten_thousand_collections_under_256_descriptors(tmp_path: Path) -> None:
-    told = subprocess.run(
-        [sys.executable, "-c", MANY, str(tmp_path / "db"), "10000", "256", "dropped"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert told.stdout == "all\n", told.stderr[-2000:]
-
 
 def test_a_collection_that_gave_way_is_the_same_when_it_comes_back(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vecdb.limits, "collections_open_max", 2)
@@ -318,33 +310,3 @@ def test_a_collection_that_gave_way_is_the_same_when_it_comes_back(path: Path, m
         assert db["big"].count() == 5_000 and db.check() == []
         with pytest.raises(NotFound):
             db["absent"]
-
-
-# -- ":memory:" --------------------------------------------------------------------------------------
-
-KILLED = """
-import os, sys, vecdb
-db = vecdb.open(":memory:")
-db.create_collection("x", 2).upsert(range(100), [[1, n] for n in range(100)])
-print(db.path, flush=True)
-os.kill(os.getpid(), int(sys.argv[1]))
-"""
-
-
-def test_what_killed_processes_left_of_memory_goes_with_the_next(tmp_path: Path) -> None:
-    def run(code: str, *arguments: str) -> str:
-        env = {**os.environ, "TMPDIR": str(tmp_path)}
-        return subprocess.run(
-            [sys.executable, "-c", code, *arguments], env=env, capture_output=True, text=True, check=False
-        ).stdout.strip()
-
-    mine = tmp_path / "vecdb-memory-mine"  # looks like one, and is a database that somebody keeps
-    open_database(mine, maintenance=False).close()
-    (tmp_path / "vecdb-memory-link").symlink_to(mine)
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        assert Path(run(KILLED, str(int(number)))).exists()
-        left = [one for one in tmp_path.iterdir() if one.name.startswith("vecdb-memory-")]
-        assert len(left) == 3, "that of the process before went with this one's opening"
-    run("import vecdb; vecdb.open(':memory:').close()")
-    assert sorted(one.name for one in tmp_path.iterdir()) == ["vecdb-memory-link", "vecdb-memory-mine"]
-    open_database(mine, maintenance=False).close()

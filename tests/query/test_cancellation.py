@@ -62,13 +62,15 @@ def test_ctrl_c_finds_its_way_between_two_chunks_of_any_batch(
     assert len(sizes) <= 6 or query_s > 0.001
 
 
-@pytest.mark.parametrize("call", ["search", "evaluate"])
+@pytest.mark.parametrize("call", ["search", "evaluate", "tune"])
 def test_ctrl_c_ends_a_batch(call: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The signal comes while a chunk is being answered; nothing is answered after it."""
     vectors = np.random.default_rng(5).random((2_000, 16), np.float32)
     with vecdb.open(":memory:") as db:
-        docs = db.create_collection("docs", 16, index=vecdb.Flat())
+        monkeypatch.setattr(vecdb.limits, "flat_rows_max", 100)
+        docs = db.create_collection("docs", 16, index=vecdb.Hnsw() if call == "tune" else vecdb.Flat())
         docs.upsert(range(2_000), vectors)
+        docs.optimize()
         index = docs._backend.state.snapshot.generation.index
         answered: list[int] = []
         real = type(index).search
@@ -81,7 +83,7 @@ def test_ctrl_c_ends_a_batch(call: str, monkeypatch: pytest.MonkeyPatch) -> None
 
         monkeypatch.setattr(type(index), "search", search)
         with pytest.raises(KeyboardInterrupt):
-            docs.search(vectors) if call == "search" else docs.evaluate(vectors)
+            {"search": docs.search, "evaluate": docs.evaluate, "tune": docs.tune}[call](vectors)
         assert sum(answered) < 2_000
         monkeypatch.undo()
         assert docs.search(vectors[:1], 1).ids.tolist() == [[0]], "it goes on"

@@ -99,7 +99,7 @@ def test_a_creation_that_is_killed_anywhere_is_begun_anew(server: ForkServer, fo
         with open_database(path, maintenance=False) as db:
             assert db[NAME].count() == 1
         assert sorted(file.name for file in path.iterdir()) == [
-            "LOCK", "READERS", "collections", "lmdb", "manifest.json",
+            "COMMITTED", "LOCK", "READERS", "collections", "lmdb", "manifest.json",
         ]  # fmt: skip
     assert not list(folder.glob("db*.*")), "nothing is made beside the directory"
 

@@ -23,6 +23,8 @@ def check_path(path: Any, wanted: str) -> None:
     """Refuse what can be no path. wanted : what it must be, for the message."""
     if not isinstance(path, (str, os.PathLike)) or not str(path) or "\0" in str(path):
         raise InvalidArgument(f"path must be {wanted}, got {path!r}")
+    if any("\ud800" <= letter <= "\udfff" for letter in str(path)):
+        raise InvalidArgument(f"path must be {wanted} whose name is UTF-8, got {path!r}")
     if isinstance(path, str) and not os.path.exists(path):
         _refuse_addresses(path, wanted)
 

@@ -23,7 +23,7 @@ from typing import Any, Protocol
 from vecdb import limits
 from vecdb.errors import Poisoned, Unavailable, VecdbError
 from vecdb.storage.disk import filesystem
-from vecdb.storage.kv import keys
+from vecdb.storage.kv import counters
 from vecdb.storage.kv.store import MapFullError, Store, StoreError, store_error
 
 # Entries written or deleted in one stretch of bytecode, about 200 us; then the interpreter lock is offered to searches.
@@ -70,7 +70,7 @@ class CommitGroup:
     def finish(self) -> None:
         for participant in self.participants.values():
             participant.finish(self)
-        self.txn.put(keys.SEQUENCE, self.sequence.to_bytes(8, "little"), db=self.store.state)
+        counters.write(self.store, self.txn, self.sequence)
 
     def publish(self) -> None:
         for participant in self.participants.values():
@@ -110,10 +110,15 @@ class SyncFailed(Exception):
 class Committer:
     """Owns the commit thread. `submit` from any thread."""
 
-    def __init__(self, store: Store, sequence: int, check_there: Callable[[], None]) -> None:
-        """check_there : raises where the database's files have been removed, so that nothing can be kept in them."""
+    def __init__(
+        self, store: Store, sequence: int, check_there: Callable[[], None], committed: Callable[[int], None]
+    ) -> None:
+        """check_there : raises where the database's files have been removed, so that nothing can be kept in them.
+        committed : called with the number of each commit, before it is acknowledged.
+        """
         self._store = store
         self._check_there = check_there
+        self._committed = committed
         self.sequence = sequence
         self.commits = 0
         self.requests = 0
@@ -145,6 +150,10 @@ class Committer:
             raise self._store.is_closed()
         if len(self._queue) >= limits.queue_calls_max:
             raise Unavailable(f"{limits.queue_calls_max} writes are waiting already; try again when some have finished")
+
+    def is_this_thread(self) -> bool:
+        """Whether the caller runs on the commit thread."""
+        return threading.current_thread() is self._thread
 
     def close(self) -> None:
         """Commit what is queued, then stop."""
@@ -211,6 +220,7 @@ class Committer:
             _fail(jobs, self._explain(error))
             return
         self.sequence = group.sequence
+        self._committed(self.sequence)
         self.commits += 1
         self.requests += len(jobs)
         try:
@@ -222,7 +232,11 @@ class Committer:
     def _compact_file(self, job: _QueuedRequest) -> None:
         try:
             job.result = self._store.compact_file()
-        except (StoreError, OSError, VecdbError) as error:  # the next use of the store tells whether it is open again
+        except OSError as error:
+            job.result = False  # a full disk has no room for the copy; the pages are used again
+            if not filesystem.is_full(error):
+                job.error = filesystem.to_vecdb_error(error, "shrinking LMDB's file", "nothing was lost")
+        except (StoreError, VecdbError) as error:  # the next use of the store tells whether it is open again
             job.error = Unavailable(f"shrinking LMDB's file failed: {error}; nothing was lost")
 
     def _explain(self, error: BaseException) -> BaseException:
@@ -248,7 +262,7 @@ def _commit_transaction(group: CommitGroup) -> None:
         if isinstance(error, MapFullError):
             raise
         if not group.store.is_poisoned() and ("No space" in str(error) or group.store.is_full()):
-            raise OSError(errno.ENOSPC, "no space left") from error
+            raise OSError(errno.ENOSPC, "no space left", str(group.store.path)) from error
         raise SyncFailed(OSError(errno.EIO, str(error))) from error
 
 

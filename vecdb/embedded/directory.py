@@ -4,6 +4,7 @@ DB/  LOCK             flock by the writing process; holds its pid. Made once, re
      READERS          flock, shared, by each reading process
      NEW              there while the database is being made: nothing in it counts yet
      manifest.json    format (manifest.py); with it the database exists
+     COMMITTED        number of the newest commit (commit_mark.py)
      lmdb/            the committed state (store.py, keys.py)
      collections/<uid>/   row files and sealed indexes
 
@@ -18,17 +19,38 @@ the next one begins anew.
 from __future__ import annotations
 
 import datetime
+import os
+import re
 import uuid
 from pathlib import Path
 
 from vecdb.errors import Corruption, InvalidArgument, Unavailable
-from vecdb.storage.disk import filesystem, manifest
+from vecdb.storage.disk import commit_mark, filesystem, manifest
 from vecdb.storage.kv.store import LMDB_FORMAT, READERS, Store
 
 LOCK, NEW = "LOCK", "NEW"
 _MADE = ("lmdb", "collections", f"{manifest.NAME}.tmp")  # what a creation that died may leave beside NEW
-_OURS = {LOCK, READERS, NEW, manifest.NAME, *_MADE}
+_OURS = {LOCK, READERS, NEW, manifest.NAME, commit_mark.NAME, *_MADE}
+# scheme://, or a path that was made of it; host:port; [::1]:port
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/|[A-Za-z0-9.-]+:[0-9]{1,5}/?$|\[[0-9a-fA-F:]+\]:[0-9]+/?$")
 _SHOWN = 3  # names that a message gives
+
+
+def absolute(path: str | os.PathLike[str]) -> Path:
+    """The directory that a user means. Raises InvalidArgument for what looks like the address of something else, of
+    which a directory would be made in silence. A leading ~ is the user's home.
+    """
+    text = os.fspath(path)
+    if _ADDRESS.match(text):
+        raise InvalidArgument(
+            f"{text!r} is an address, and vecdb keeps databases in directories: give a path, ':memory:', or "
+            "grpc://host:port for a server; for a directory of this name write './' before it"
+        )
+    if text == "~" or text.startswith("~/"):
+        text = os.path.expanduser(text)
+        if text.startswith("~"):
+            raise InvalidArgument(f"{os.fspath(path)!r}: this user has no home; give the whole path")
+    return Path(os.path.abspath(text))
 
 
 def prepare_directory(path: Path, *, durable: bool) -> int:
@@ -99,6 +121,7 @@ def _create(path: Path, *, durable: bool) -> None:
     filesystem.touch(path / NEW)
     if durable:
         filesystem.sync_dir(path)  # before anything that could be taken for a database without its manifest
+    filesystem.remove(path / commit_mark.NAME)
     for name in ("lmdb", "collections"):
         filesystem.remove_tree(path / name)
         filesystem.make_private_dir(path / name)

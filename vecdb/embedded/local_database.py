@@ -12,7 +12,6 @@ Threads: every method from any thread. Processes: a forked child must open its o
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 import threading
 import weakref
@@ -30,18 +29,18 @@ from vecdb.embedded import open_here
 from vecdb.embedded.backup import write_backup
 from vecdb.embedded.check import check_database
 from vecdb.embedded.create_drop import CreateCollection, DropCollection
-from vecdb.embedded.directory import check_folders, lock_as_reader, prepare_directory
+from vecdb.embedded.directory import absolute, check_folders, lock_as_reader, prepare_directory
 from vecdb.embedded.local_collection import LocalCollection
 from vecdb.embedded.temporary import TemporaryFolder
-from vecdb.errors import NotFound, Unavailable
+from vecdb.errors import Corruption, DiskFull, NotFound, Unavailable
 from vecdb.maintenance.garbage import collect_garbage
 from vecdb.maintenance.index_jobs import IndexMaintenance
 from vecdb.maintenance.scheduler import MaintenanceScheduler
 from vecdb.schema import CollectionConfig
-from vecdb.storage.disk import filesystem, manifest
+from vecdb.storage.disk import commit_mark, filesystem, manifest
 from vecdb.storage.disk.paths import collection_folder
-from vecdb.storage.kv import catalog, keys
-from vecdb.storage.kv.store import LMDB_FORMAT, Store
+from vecdb.storage.kv import catalog, counters
+from vecdb.storage.kv.store import LMDB_FORMAT
 from vecdb.validate.not_found import collection_not_found
 
 
@@ -89,6 +88,7 @@ class LocalDatabase(Generic[C]):
         self._handles_made = self._handles_closed = 0
         self._held: weakref.WeakSet[C] = weakref.WeakSet()  # collections that users have
         self._committer: Committer | None = None
+        self._mark: commit_mark.CommitMark | None = None
         self._maintenance: MaintenanceScheduler | None = None
         self._locks = [] if temporary is None else [open_here.hold(temporary.lock_fd)]
         try:
@@ -106,18 +106,31 @@ class LocalDatabase(Generic[C]):
         except BaseException:
             self._unlock()
             raise
-        if not read_only:
-            try:
+        try:
+            if read_only:
+                self._check_committed()
+            else:
                 self._begin_writing(maintenance)
-            except BaseException:
-                self.close()
-                raise
+        except BaseException:
+            self.close()
+            raise
+
+    def _check_committed(self) -> None:
+        """In a reading process: what was acknowledged before LMDB is looked at must be in it."""
+        marked = commit_mark.read(self.path)
+        commit_mark.compare(self.path, marked, self._last_sequence())
 
     def _begin_writing(self, maintenance: bool) -> None:
         found, self.manifest = self.manifest, manifest.upgrade(self.path, self.manifest)
         self.upgraded = found != self.manifest
-        self._committer = Committer(self.store, _last_sequence(self.store), _check_of(self.path, self._locks[-1]))
-        collect_garbage(self.path, self.store, self._committer.submit)
+        sequence = self._last_sequence()
+        commit_mark.compare(self.path, commit_mark.read(self.path), sequence)
+        if self.durability != "none":
+            self._mark = commit_mark.CommitMark(self.path, sequence, lag=self.durability == "relaxed")
+        mark = self._mark.write if self._mark is not None else _no_mark
+        self._committer = Committer(self.store, sequence, _check_of(self.path, self._locks[-1]), mark)
+        with contextlib.suppress(DiskFull):  # it is harmless, and who opens a full disk wants to delete
+            collect_garbage(self.path, self.store, self._committer.submit)
         database = weakref.ref(self)
         self._maintenance = MaintenanceScheduler(
             self.store, lambda: [] if (here := database()) is None else here._open_jobs(), enabled=maintenance
@@ -257,7 +270,7 @@ class LocalDatabase(Generic[C]):
         return {
             "path": str(self.path),
             "collections": len(self.collections()),
-            "sequence": _last_sequence(self.store),
+            "sequence": self._last_sequence(),
             "durability": self.durability,
             "read_only": self.read_only,
             "commits": self._committer.commits if self._committer else 0,
@@ -279,14 +292,16 @@ class LocalDatabase(Generic[C]):
 
     def check(self) -> list[str]:
         self._check_usable()
+        try:
+            self._last_sequence()
+        except Corruption as error:
+            return [str(error)]
         return check_database((name, lambda name=name: self._opened(name).check()) for name in self.collections())  # type: ignore[misc]
 
     def backup(self, path: str, progress: Progress) -> None:
         self._check_usable()
         with filesystem.raising_vecdb_errors("backing up"):
-            write_backup(
-                self.path, self.store, self.manifest, self._maintenance_locks(), Path(os.path.abspath(path)), progress
-            )
+            write_backup(self.path, self.store, self.manifest, self._maintenance_locks(), absolute(path), progress)
 
     def _maintenance_locks(self) -> Iterator[AbstractContextManager[Any]]:
         """The lock of each collection that there is when the first is asked for: while it is held, no file of the
@@ -314,10 +329,12 @@ class LocalDatabase(Generic[C]):
             self._maintenance.close()
         if self._committer is not None:
             self._committer.close()
+        if self._mark is not None:
+            self._mark.close()
         self._usable.closed = True
         with self._open_lock:
             for collection in list(self._collections.values()):
-                collection.state.close()
+                collection.state.release(self._usable.closed_error())  # whoever still holds it holds no files
             self._collections.clear()
             self._recent.clear()
             self._maintained.clear()
@@ -331,8 +348,13 @@ class LocalDatabase(Generic[C]):
     def __del__(self) -> None:
         if sys.is_finalizing():  # its threads may be gone already; the locks end with the process
             return
-        if hasattr(self, "store"):
-            with contextlib.suppress(Exception):  # nobody is there to hear of it
+        if not hasattr(self, "store"):
+            return
+        own = [one for one in (self._committer, self._maintenance) if one is not None and one.is_this_thread()]
+        with contextlib.suppress(Exception):  # nobody is there to hear of it
+            if own:  # this thread found it to be garbage, and cannot wait for its own end
+                threading.Thread(target=self.close, name="vecdb-close").start()
+            else:
                 self.close()
 
     @property
@@ -348,6 +370,10 @@ class LocalDatabase(Generic[C]):
         if self._committer is None:
             raise Unavailable(f"database {self.path} is open for reading only; open it without read_only=True to write")
         return self._committer
+
+    def _last_sequence(self) -> int:
+        with self.store.read() as txn:
+            return counters.read(self.store, txn).sequence
 
     def _unlock(self) -> None:
         while self._locks:
@@ -383,11 +409,9 @@ def _check_of(path: Path, lock_fd: int) -> Callable[[], None]:
     return check
 
 
+def _no_mark(sequence: int) -> None:
+    """A temporary database needs no mark of what is committed."""
+
+
 def _no_op() -> None:
     """A reading process has no maintenance to wake."""
-
-
-def _last_sequence(store: Store) -> int:
-    with store.read() as txn:
-        raw = txn.get(keys.SEQUENCE, db=store.state)
-    return int.from_bytes(raw, "little") if raw else 0

@@ -10,6 +10,7 @@ from vecdb import limits, validate
 from vecdb.api.collection import Collection
 from vecdb.api.database import Database, check_path
 from vecdb.embedded import open_here
+from vecdb.embedded.directory import absolute
 from vecdb.embedded.local_database import LocalDatabase
 from vecdb.embedded.temporary import TemporaryFolder
 from vecdb.errors import InvalidArgument, Locked, NotFound
@@ -59,7 +60,7 @@ def open_database(
         return _handle_of(
             LocalDatabase(temporary.database, Collection, durability="none", temporary=temporary, **options)
         )
-    folder = Path(os.path.abspath(path))
+    folder = absolute(path)
     try:
         if read_only:
             return _handle_of(LocalDatabase(folder, Collection, read_only=True, durability=durability, **options))
@@ -103,7 +104,7 @@ def upgrade(path: str | os.PathLike[str]) -> bool:
     is newer, or older by more than one, Corruption where its manifest is damaged.
     """
     check_path(path, "the directory of a database")
-    folder = Path(os.path.abspath(path))
+    folder = absolute(path)
     if not filesystem.exists(folder / manifest.NAME):
         raise NotFound(f"no database at {folder}")
     with filesystem.raising_vecdb_errors(f"upgrading {folder}"):

@@ -52,9 +52,12 @@ class Usable:
         """Whether this process opened it."""
         return os.getpid() == self._pid
 
+    def closed_error(self) -> Unavailable:
+        return Unavailable(f"database {self.path} is closed; open it again")
+
     def __call__(self) -> None:
         if self.closed:
-            raise Unavailable(f"database {self.path} is closed; open it again")
+            raise self.closed_error()
         if os.getpid() != self._pid:
             raise Unavailable(
                 f"database {self.path} was opened by process {self._pid} and inherited by a fork; "
@@ -88,7 +91,7 @@ def open_store(path: Path, *, read_only: bool, durability: str, map_bytes: int) 
 def close_store(store: Store) -> None:
     """The user of a store has ended; with the last one it closes."""
     with _guard:
-        key, entry = next((key, entry) for key, entry in _open.items() if entry.store is store and entry.users)
+        key, entry = next((key, entry) for key, entry in _entries() if entry.store is store and entry.users)
         entry.users -= 1
         if entry.users:
             return
@@ -103,8 +106,13 @@ def close_store(store: Store) -> None:
 def set_writer(store: Store, database: Any) -> None:
     """Say which database of this process writes to the store; None: none any more."""
     with _guard:
-        entry = next(entry for entry in _open.values() if entry.store is store)
+        entry = next(entry for _, entry in _entries() if entry.store is store)
         entry.writer = None if database is None else weakref.ref(database)
+
+
+def _entries() -> list[tuple[tuple[int, int], _Open]]:
+    """Of a copy, since another database may end, and change `_open`, whenever memory is asked for."""
+    return list(_open.copy().items())
 
 
 def writer_of(path: Path) -> Any:

@@ -16,6 +16,7 @@ import msgspec
 
 from vecdb.api.database import check_path
 from vecdb.embedded.backup import CHECKSUMS, FORMAT, copy_file, digest, files_of_collections, whole_directory
+from vecdb.embedded.directory import absolute
 from vecdb.errors import AlreadyExists, Corruption, InvalidArgument, NotFound, Unavailable
 from vecdb.storage.disk import filesystem, manifest
 from vecdb.storage.disk.paths import collection_folder
@@ -38,7 +39,7 @@ def restore(source: Any, target: Any) -> None:
         if not isinstance(value, (str, os.PathLike)) or not str(value):
             raise InvalidArgument(f"restore takes two directories, got {value!r}")
     check_path(target, "a new directory")
-    backup, database = Path(os.path.abspath(source)), Path(os.path.abspath(target))
+    backup, database = absolute(source), absolute(target)
     if filesystem.kind_of(database) != "nothing":
         raise AlreadyExists(f"{database} exists; restore into a new directory, then swap the two")
     if not filesystem.exists(backup / CHECKSUMS):

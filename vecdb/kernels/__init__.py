@@ -46,6 +46,8 @@ def _cache_folder() -> str:
     base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     name = f"numba-{digest.hexdigest()}"
     for parent in (os.path.join(base, "vecdb"), os.path.join(tempfile.gettempdir(), f"vecdb-{os.getuid()}")):
+        if not os.path.isabs(parent):
+            continue  # a user without a home: "~" stays as it is, and would be a folder of the working directory
         folder = os.path.join(parent, name)
         try:
             os.makedirs(folder, mode=0o700, exist_ok=True)

@@ -16,15 +16,16 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from vecdb import limits
 from vecdb.commit.committer import CompactLmdbFile
 from vecdb.commit.state_requests import InstallIndex, PatchState
 from vecdb.commit.write_path import WritePath
-from vecdb.errors import Unavailable
+from vecdb.errors import DiskFull, Unavailable
 from vecdb.index.contract import HasCompanionGraph, IndexCorruption, Progress
+from vecdb.maintenance.disk_room import give_back_deleted_rows
 from vecdb.maintenance.garbage import collect_garbage
 from vecdb.maintenance.vacuum import copy_generation
 from vecdb.query.recall_learning import RECALL_FLOOR, check_is_due, learn_recall
@@ -195,7 +196,7 @@ class IndexMaintenance:
             snapshot.generation.index.connect_unreachable(threads)  # as sealing does: what is measured is to stay
             asked = self.searcher.asked.take()
             find = self.searcher.search_snapshot
-            changes = learn_recall(snapshot, find, self.searcher.costs, asked, threads)
+            changes = learn_recall(snapshot, self.state.entry.metric, find, self.searcher.costs, asked, threads)
             if not changes:
                 return
             name, old, new = self.state.entry.name, snapshot.state.recall_check, changes["recall_check"]
@@ -308,15 +309,37 @@ class IndexMaintenance:
                 return
             self._collect_garbage()  # a vacuum that failed leaves ids of records that may have been deleted since
             self.repair(threads)
-            done = copy_generation(self.state, self.writes, self._stoppable(progress))
+            done = self._copied_generation(progress)
             self.reset_repair_counters()
             if progress is not None:
                 progress(done, done)
             if self.rebuild_is_due():
                 self.rebuild(threads, progress)
-            self.seal(threads)
+            with suppress(OSError):  # a full disk has no room for it beside the old one
+                self.seal(threads)
             self._collect_garbage()  # under the lock: it would remove the files of another vacuum or seal at work
             self.writes.submit(CompactLmdbFile())
+
+    def _copied_generation(self, progress: Progress) -> int:
+        """`copy_generation`; on a full disk once more, after what makes room without needing any."""
+        report = self._stoppable(progress)
+        try:
+            return copy_generation(self.state, self.writes, report)
+        except (DiskFull, OSError) as error:
+            if isinstance(error, OSError) and not filesystem.is_full(error):
+                raise
+            self._collect_garbage()  # the first part of the copy
+            freed = give_back_deleted_rows(self.state)
+            if not freed:
+                raise
+        try:
+            return copy_generation(self.state, self.writes, report)
+        except (DiskFull, OSError) as error:
+            self._collect_garbage()
+            raise DiskFull(
+                f"{freed:,} bytes of deleted records were given back, and the disk has no room for a copy of the "
+                f"others, which a whole vacuum needs; no record changed ({error})"
+            ) from error
 
     def _collect_garbage(self) -> None:
         """Remove what a vacuum left behind."""

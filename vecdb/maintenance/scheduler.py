@@ -16,8 +16,9 @@ import os
 import threading
 from collections.abc import Callable
 
-from vecdb.errors import NotFound, Poisoned, Unavailable
+from vecdb.errors import DiskFull, NotFound, Poisoned, Unavailable
 from vecdb.maintenance.index_jobs import IndexMaintenance
+from vecdb.storage.disk import filesystem
 from vecdb.storage.kv.store import Store
 from vecdb.validate import threads
 
@@ -36,6 +37,7 @@ class MaintenanceScheduler:
         self._open_jobs = open_jobs
         self._wake = threading.Event()
         self._closing = False
+        self._told = ""
         self._cores = threads(None)
         self._thread = threading.Thread(target=self._run, name="vecdb-maintenance", daemon=True) if enabled else None
         if self._thread is not None:
@@ -49,10 +51,14 @@ class MaintenanceScheduler:
         """Stop after the present step, then seal what is worth it."""
         self._closing = True
         self._wake.set()
-        if self._thread not in (None, threading.current_thread()):  # the last user may go while this thread looks on
+        if self._thread is not None:
             self._thread.join()
         for jobs in self._open_jobs():
             self.settle(jobs)
+
+    def is_this_thread(self) -> bool:
+        """Whether the caller runs on the maintenance thread."""
+        return threading.current_thread() is self._thread
 
     def settle(self, jobs: IndexMaintenance) -> None:
         """Before a collection is let go: seal what is worth it."""
@@ -100,12 +106,23 @@ class MaintenanceScheduler:
         if not self._closing and jobs.seal_is_due():
             jobs.seal(width)
 
+    def _tell_once(self, text: str) -> None:
+        """Log a line, unless the line before said the same: a disk stays full for long."""
+        if text != self._told:
+            _log.warning(text)
+        self._told = text
+
     def _guarded(self, jobs: IndexMaintenance, step: Callable[[], None]) -> None:
         """Run a step. One that fails is logged and tried again after the next commit: derived data can wait,
         searches go on.
         """
         try:
             step()
+        except DiskFull as error:
+            self._tell_once(f"maintenance of collection {jobs.state.entry.name!r} waits: {error}")
+        except OSError as error:
+            told = filesystem.to_vecdb_error(error, "working in the background", "no record changed")
+            self._tell_once(f"maintenance of collection {jobs.state.entry.name!r} waits: {told}")
         except (NotFound, Unavailable, Poisoned):
             return  # dropped, closed or poisoned meanwhile: callers are told by their own calls
         except Exception:

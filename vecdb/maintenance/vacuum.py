@@ -63,6 +63,10 @@ def copy_generation(state: CollectionState, writes: WritePath, progress: Progres
         except IndexCorruption as error:  # then maintenance builds it anew from the rows
             state.corrupt_index(copy.old.index, error)
             copy.new.attach(state.new_index(state.snapshot.state.index, copy.new.rows))
+        except OSError as error:  # the same where a full disk has room for the rows, but not for another list file
+            if not filesystem.is_full(error):
+                raise
+            copy.new.attach(state.new_index(state.snapshot.state.index, copy.new.rows))
         writes.submit(SwitchGeneration(copy))
     except BaseException:
         copy.old.log_access(on=False)

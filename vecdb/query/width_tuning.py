@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from vecdb import limits
 from vecdb.index.contract import Neighbors
 from vecdb.index.row_set import RowSet
+from vecdb.query.cancellation import find_in_chunks
 from vecdb.query.planner import COSTS, PlannerCosts
 from vecdb.query.recall import recall_of
 from vecdb.schema import SearchParams
@@ -55,7 +56,8 @@ class QuerySample(NamedTuple):
         """The sample for `limit` neighbours of each query."""
         limit = limit + 1 if stored else limit
         exact = SearchParams(exact=True, threads=threads)
-        truth = snapshot.generation.index.search(queries, limit, snapshot.visibility, exact)
+        index, visibility = snapshot.generation.index, snapshot.visibility
+        truth = find_in_chunks(lambda part: index.search(part, limit, visibility, exact), queries, visibility.row_count)
         return QuerySample(queries, truth, limit, stored)
 
     def recall(self, found: Neighbors) -> NDArray[np.float64]:
@@ -125,6 +127,11 @@ def smallest_width(snapshot: Snapshot, curve: Curve, recall: float) -> int:
     return next((int(point[width]) for point in curve if point["recall"] >= recall), int(curve[-1][width]))
 
 
+def _found(snapshot: Snapshot, sample: QuerySample, params: SearchParams) -> Neighbors:
+    index, visibility = snapshot.generation.index, snapshot.visibility
+    return find_in_chunks(lambda part: index.search(part, sample.limit, visibility, params), sample.queries)
+
+
 def measured_curve(
     snapshot: Snapshot, samples: list[QuerySample], recall: float, costs: PlannerCosts, threads: int = 1
 ) -> Curve:
@@ -143,8 +150,7 @@ def measured_curve(
         started = time.perf_counter()
         given = {parameter: width}
         params = SearchParams(**given, threads=threads)  # type: ignore[arg-type]
-        index = snapshot.generation.index
-        found = [index.search(one.queries, one.limit, snapshot.visibility, params) for one in samples]
+        found = [_found(snapshot, one, params) for one in samples]
         took = time.perf_counter() - started
         reached = min(float(one.recall(hits).mean()) for one, hits in zip(samples, found, strict=True))
         points[width] = {parameter: width, "recall": reached, "queries_per_second": queries / took}

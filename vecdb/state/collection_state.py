@@ -12,13 +12,14 @@ import contextlib
 import logging
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from vecdb import limits
-from vecdb.errors import Corruption, Unavailable
+from vecdb.errors import Corruption, Unavailable, VecdbError
 from vecdb.index.contract import Index
 from vecdb.index.row_set import RowSet
 from vecdb.schema import CollectionConfig
@@ -74,6 +75,7 @@ class CollectionState:
         self.sealed_damaged = False
         self._memory_budget_bytes = memory_budget_bytes
         self._refresh_lock = threading.Lock()
+        self._earlier: list[weakref.ref[Snapshot]] = []
         self._written_at = -_WRITTEN_S  # by the monotonic clock
         self.snapshot, self._raw_state = self._load_newest()
 
@@ -170,8 +172,14 @@ class CollectionState:
     def publish(self, state: catalog.CommittedState, generation: Generation | None = None) -> None:
         """Commit thread: what searches see from now on. generation : another one, after a vacuum."""
         self._written_at = time.monotonic()
+        self._earlier = [one for one in self._earlier if one() is not None]
+        self._earlier.append(weakref.ref(self.snapshot))
         self.snapshot = snapshot_of(generation or self.snapshot.generation, state)
         self.wake_maintenance()
+
+    def earlier_snapshot_in_use(self) -> bool:
+        """Whether a search of this process looks at an earlier commit of this collection."""
+        return any(one() is not None for one in self._earlier)
 
     def is_written(self) -> bool:
         """Whether this process has committed changes of the collection lately."""
@@ -294,24 +302,25 @@ class CollectionState:
         self.dropped = True
 
     def close(self) -> None:
-        if isinstance(self.snapshot, DroppedCollection):
+        if isinstance(self.snapshot, NoSnapshot):
             return
         self.snapshot.generation.index.close()
         self.snapshot.generation.close()
 
-    def release(self) -> None:
+    def release(self, error: VecdbError | None = None) -> None:
         """Close what was dropped, and let its rows and index go with the searches that are under way: the caller may
-        hold the collection for long.
+        hold the collection for long. error : what it raises from now on, where it is not that it was dropped.
         """
         self.close()
-        self.snapshot = DroppedCollection(self.entry.name)  # type: ignore[assignment]
+        self.snapshot = NoSnapshot(error or collection_not_found(self.entry.name))  # type: ignore[assignment]
+        self._earlier.clear()
 
 
-class DroppedCollection:
-    """In the place of a dropped collection's snapshot: every attribute raises NotFound."""
+class NoSnapshot:
+    """In the place of the snapshot of a collection that was let go: every attribute raises the error."""
 
-    def __init__(self, name: str) -> None:
-        self._name = name
+    def __init__(self, error: VecdbError) -> None:
+        self._error = error
 
     def __getattr__(self, name: str) -> Any:
-        raise collection_not_found(self._name)
+        raise type(self._error)(*self._error.args)

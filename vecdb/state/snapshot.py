@@ -17,7 +17,7 @@ from vecdb.state.plan_cache import PlanCache
 from vecdb.storage.kv.catalog import CommittedState
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Snapshot:
     """A generation, which of its rows are visible, and the searches that were prepared on it."""
 

@@ -29,10 +29,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from vecdb.errors import Corruption, Locked, Unavailable, VecdbError
+from vecdb.errors import Corruption, DiskFull, Locked, Unavailable, VecdbError
 
 _MAP_NORESERVE = 0x4000  # Linux; absent from the mmap module before Python 3.13
 _COPY_BYTES = 4 << 20
+_PUNCH_HOLE_KEEP_SIZE = 3  # FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE
 _LOCK_BYTES_MAX = 32  # of the file LOCK: a process number
 _OWNER_ONLY = 0o700  # of a folder that begins a database
 PAGE = 4096  # bytes: the unit of direct I/O, of our files with extents, and of LMDB's file
@@ -200,7 +201,22 @@ def size(fd: int) -> int:
 
 def allocate(fd: int, length: int) -> None:
     """Allocate disk space for the first `length` bytes of a file, which grows to that length where it is shorter."""
-    os.posix_fallocate(fd, 0, length)
+    with _naming_file(fd):
+        os.posix_fallocate(fd, 0, length)
+
+
+def punch_hole(fd: int, offset: int, length: int) -> int:
+    """Give that part of a file back to the disk: it reads as zeros, the length stays. Returns how many bytes that are;
+    0 where the file system cannot.
+    """
+    import ctypes
+
+    before = os.fstat(fd).st_blocks
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
+    if libc.fallocate(fd, _PUNCH_HOLE_KEEP_SIZE, offset, length):
+        return 0
+    return max(0, before - os.fstat(fd).st_blocks) * 512
 
 
 def pread(fd: int, length: int, offset: int) -> bytes:
@@ -219,18 +235,32 @@ def pread(fd: int, length: int, offset: int) -> bytes:
 def pwrite(fd: int, data: Any, offset: int) -> None:
     """Write the whole buffer at `offset`, going on after short writes."""
     view = memoryview(data).cast("B")
-    while view.nbytes:
-        done = os.pwrite(fd, view, offset)
-        view = view[done:]
-        offset += done
+    with _naming_file(fd):
+        while view.nbytes:
+            done = os.pwrite(fd, view, offset)
+            view = view[done:]
+            offset += done
 
 
 def fdatasync(fd: int) -> None:
-    os.fdatasync(fd)
+    with _naming_file(fd):
+        os.fdatasync(fd)
 
 
 def fsync(fd: int) -> None:
-    os.fsync(fd)
+    with _naming_file(fd):
+        os.fsync(fd)
+
+
+@contextmanager
+def _naming_file(fd: int) -> Iterator[None]:
+    """Put the file's name into an OSError, as calls that are given names do: it says which disk is full."""
+    try:
+        yield
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            error.filename = os.readlink(f"/proc/self/fd/{fd}")
+        raise
 
 
 def sync_dir(path: Path) -> None:
@@ -371,8 +401,10 @@ def lock_directory(path: Path) -> int:
                 raise
             raise _locked(path, owner) from None
         os.close(fd)  # the directory was removed and made anew in between: another LOCK counts now
-    os.ftruncate(fd, 0)
-    os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+    mine = f"{os.getpid()}\n".encode()
+    with contextlib.suppress(OSError):  # for people; a full disk must not keep them from deleting
+        os.pwrite(fd, mine, 0)
+        os.ftruncate(fd, len(mine))
     return fd
 
 
@@ -470,6 +502,11 @@ def make_private(path: Path) -> None:
     os.chmod(path, _OWNER_ONLY & 0o666)
 
 
+def copy_mode(source: Path, target: Path) -> None:
+    """Who may read `source` may read `target`."""
+    os.chmod(target, stat.S_IMODE(os.stat(source).st_mode))
+
+
 def sync_parent(path: Path) -> None:
     """Make the creation of `path` durable, where its folder may be read."""
     with contextlib.suppress(PermissionError):
@@ -544,7 +581,8 @@ def is_full(error: OSError) -> bool:
 def to_vecdb_error(error: OSError, doing: str, outcome: str = "nothing was written") -> VecdbError:
     """A vecdb error for an operating-system error met while `doing`."""
     if is_full(error):
-        return Unavailable(f"no space left while {doing}; {outcome}. Free space, then try again")
+        disk = f" on the disk of {error.filename}" if error.filename else ""
+        return DiskFull(f"no space left{disk} while {doing}; {outcome}. Free space, then try again")
     return Unavailable(f"{doing} failed: {error.strerror or error}; {outcome}")
 
 

@@ -3,6 +3,8 @@
     memory   reserved, touched on demand, counts as memory of this process
     file     sparse, without a name, gone with the process; its pages are page cache, which the system may take back
 
+Where the disk has no room for the file it is memory: reading must not need room on a disk.
+
 A collection whose index is on disk may keep only a few bytes of memory a row, so arrays that would take more (ids,
 checksums, deletions) are backed by a file. When the disk is full a write into a hole of a mapped file would kill the
 process: `allocate` allocates the disk space first, and raises instead.
@@ -46,6 +48,19 @@ class GrowableArrays:
         self._files[id(array)] = (fd, 0)
         weakref.finalize(array, self._forget, id(array), fd).atexit = False
         return array
+
+    def writable(self, array: NDArray[Any]) -> int:
+        """How many of its elements may be touched."""
+        _, allocated = self._files.get(id(array), (-1, array.nbytes))
+        return min(len(array), allocated // array.itemsize)
+
+    def leave_disk(self, error: OSError) -> None:
+        """After `allocate` has raised: what is reserved from now on is memory. Raises the error again where it is
+        another one than that the disk is full, or where it was memory already.
+        """
+        if self._folder is None or not filesystem.is_full(error):
+            raise error
+        self._folder = None
 
     def _forget(self, array_id: int, fd: int) -> None:
         del self._files[array_id]

@@ -87,11 +87,15 @@ class IdColumn:
 
     def _room(self, array: NDArray[Any], needed: int, used: int) -> NDArray[Any]:
         """`array`, or a larger one with its first `used` entries, of which `needed` entries can be written."""
-        if needed <= len(array):
-            self._backing.allocate(needed, array)
+        capacity = max(_CAPACITY_MIN, 4 * needed)
+        larger = array if needed <= len(array) else self._backing.reserve(capacity, array.dtype)
+        try:
+            self._backing.allocate(needed, larger)
+        except OSError as error:
+            self._backing.leave_disk(error)
+            larger = self._backing.reserve(capacity, array.dtype)
+        if larger is array:
             return array
-        larger = self._backing.reserve(max(_CAPACITY_MIN, 4 * needed), array.dtype)
-        self._backing.allocate(needed, larger)
         kept = array[:used]  # fewer where there was no array yet: a reserved one starts as zeros
         larger[: len(kept)] = kept
         return larger

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from vecdb.errors import Corruption
 from vecdb.storage.disk import filesystem, row_format
+from vecdb.storage.disk.filesystem import PAGE
 from vecdb.storage.disk.growable_arrays import GrowableArrays
 
 _CAPACITY_MIN = 1 << 20
@@ -114,11 +115,16 @@ class Rows:
         """
         old, capacity = self.arrays, len(self.arrays.crcs)
         new = old if row_count <= capacity else self._reserve_anew(row_count)
-        self._backing.allocate(row_count, new.crcs, new.deleted)
+        try:
+            self._backing.allocate(row_count, new.crcs, new.deleted)
+        except OSError as error:
+            self._backing.leave_disk(error)
+            new = self._reserve_anew(row_count)
         if new is not old:
-            new.crcs[:capacity] = old.crcs
+            for wider, narrow in ((new.crcs, old.crcs), (new.deleted, old.deleted)):
+                filled = self._backing.writable(narrow)
+                wider[:filled] = narrow[:filled]
             new.verified[: len(old.verified)] = old.verified
-            new.deleted[:capacity] = old.deleted
             self.arrays = new
 
     def _reserve_anew(self, row_count: int) -> RowArrays:
@@ -146,6 +152,27 @@ class Rows:
             self._fd = fd
         self._dirty = True
         filesystem.pwrite(self._fd, vectors.view(np.uint8), row_format.HEADER_BYTES + first_row * self.row_bytes)
+
+    def punch(self, first_rows: NDArray[np.int64], stops: NDArray[np.int64]) -> int:
+        """Give back the pages that only the rows [first, stop) fill, which nobody looks at any more. Returns how many
+        bytes that are. These rows read as zeros from now on, unlike their checksums: they count as not verified.
+        """
+        fd = filesystem.open_append(self.path)
+        try:
+            self._check_same(fd)
+            freed = 0
+            for first, stop in zip(first_rows.tolist(), stops.tolist(), strict=True):
+                begin = -(-(row_format.HEADER_BYTES + first * self.row_bytes) // PAGE) * PAGE
+                end = (row_format.HEADER_BYTES + stop * self.row_bytes) // PAGE * PAGE
+                if begin < end:
+                    start, last = (row_format.HEADER_BYTES + row * self.row_bytes for row in (first, stop))
+                    for place, rest in ((start, begin - start), (end, last - end)):  # of rows that reach out of them
+                        filesystem.pwrite(fd, bytes(rest), place)
+                    self.arrays.verified[first // 8 : -(-stop // 8)] = 0
+                    freed += filesystem.punch_hole(fd, begin, end - begin)
+            return freed
+        finally:
+            filesystem.close(fd)
 
     def sync(self) -> None:
         """Make what was written durable. Raises OSError, after which nothing written since the last sync can be

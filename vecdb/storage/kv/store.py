@@ -19,6 +19,7 @@ Caveats of LMDB that this interface is built around
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import os
 import threading
@@ -41,6 +42,7 @@ _DATABASES_MAX = 16
 READERS = "READERS"  # beside the environment's folder: every process that reads holds it
 _COPY_BYTES = 16 << 20  # keys and values that a copy holds in one transaction
 _COPY_ENTRIES = 512  # entries per stretch of bytecode
+_MAP_BYTES_MIN = 1 << 26
 _COMPACT_BYTES_MIN = 1 << 18  # fewer free bytes than this are not worth a copy
 _COMPACT_WAIT_S = 5.0  # for reads to finish
 _DURABILITIES = ("none", "relaxed", "full")
@@ -96,9 +98,22 @@ class Store:
         if not self._alone:
             environment_files.allocate_lock_file(self.path)
         try:
-            self._env = lmdb.open(
+            self._env = self._opened(self._map_bytes)
+        except lmdb.Error as error:
+            raise store_error(error, f"opening {self.path}") from error
+        self._open_databases()
+        if not self._alone:
+            self.clear_dead_readers()
+        spared = self.writable and self._durability != "none"
+        self._spare_fd = filesystem.open_append(self.path / environment_files.DATA) if spared else -1
+        self._allocated_bytes = 0
+
+    def _opened(self, map_bytes: int) -> Any:
+        """The environment, with less address space where the process may not have as much (`ulimit -v`)."""
+        try:
+            return lmdb.open(
                 str(self.path),
-                map_size=self._map_bytes,
+                map_size=map_bytes,
                 max_dbs=_DATABASES_MAX,
                 max_readers=limits.lmdb_readers_max,
                 mode=filesystem.file_mode_inside(self.path),
@@ -112,14 +127,10 @@ class Store:
                 max_spare_txns=64,
                 lib_version=0,
             )
-        except lmdb.Error as error:
-            raise store_error(error, f"opening {self.path}") from error
-        self._open_databases()
-        if not self._alone:
-            self.clear_dead_readers()
-        spared = self.writable and self._durability != "none"
-        self._spare_fd = filesystem.open_append(self.path / environment_files.DATA) if spared else -1
-        self._allocated_bytes = 0
+        except lmdb.MemoryError:
+            if map_bytes // 4 < _MAP_BYTES_MIN:
+                raise
+            return self._opened(map_bytes // 4)
 
     def _open_databases(self) -> None:
         try:
@@ -258,14 +269,30 @@ class Store:
                 str(target), map_size=self._map_bytes, max_dbs=_DATABASES_MAX, sync=False, readahead=False,
                 meminit=True, lock=False, mode=filesystem.file_mode_inside(target), lib_version=0,
             )  # fmt: skip
-            try:
-                with self.read() as txn:
+        except lmdb.Error as error:
+            raise _copy_error(error, target) from error
+        try:
+            with self.read() as txn:
+                try:
                     for name, there in _open_all(made, create=True).items():
                         _copy_entries(txn.cursor(db=self.databases[name]), made, there)
-            finally:
-                made.close()
-        except lmdb.Error as error:
-            raise store_error(error, f"copying {self.path}") from error
+                except lmdb.Error as error:
+                    raise _copy_error(error, target) from error
+        finally:
+            made.close()
+
+    @contextmanager
+    def read_by_nobody_else(self) -> Iterator[bool]:
+        """Whether no other process, and no iterator of this one, reads; processes that begin to wait for the end of the
+        block.
+        """
+        filesystem.touch(self.path.parent / READERS)
+        alone = filesystem.lock_alone(self.path.parent / READERS)
+        try:
+            yield alone is not None and not self._parked
+        finally:
+            if alone is not None:
+                filesystem.unlock(alone)
 
     def compact_file(self) -> bool:
         """Commit thread, between transactions: give the free pages of LMDB's file back to the file system.
@@ -277,23 +304,19 @@ class Store:
         """
         if not self.writable or self._free_bytes() < _COMPACT_BYTES_MIN:
             return False
-        filesystem.touch(self.path.parent / READERS)
-        alone = filesystem.lock_alone(self.path.parent / READERS)
-        if alone is None:
-            return False
-        try:
-            if self._parked:
+        with self.read_by_nobody_else() as alone:
+            if not alone:
                 return False
-            folder = self._compacted_copy()
-            with self._gate:
-                calm = self._gate.wait_for(lambda: not self._reads, _COMPACT_WAIT_S)
-                if not calm or self._parked or self._closed:
-                    return False
-                self._swap_for(folder)
-                return True
-        finally:
-            filesystem.remove_tree(self.path / "copy")
-            filesystem.close(alone)
+            try:
+                folder = self._compacted_copy()
+                with self._gate:
+                    calm = self._gate.wait_for(lambda: not self._reads, _COMPACT_WAIT_S)
+                    if not calm or self._parked or self._closed:
+                        return False
+                    self._swap_for(folder)
+                    return True
+            finally:
+                filesystem.remove_tree(self.path / "copy")
 
     def _free_bytes(self) -> int:
         """Bytes of the file that hold nothing."""
@@ -375,6 +398,13 @@ def _copy_entries(source: Any, target: Any, database: Any) -> None:
                 size_bytes += sum(len(key) + len(value) for key, value in part)
                 more = len(part) == _COPY_ENTRIES
                 time.sleep(0)  # the interpreter lock is offered to whoever searches
+
+
+def _copy_error(error: Exception, target: Path) -> Exception:
+    """LMDB calls a write that a full disk cut short an error of the disk: then its room is looked at."""
+    if "No space" in str(error) or filesystem.free_bytes(target) < _SPARE_BYTES:
+        return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
+    return store_error(error, f"copying to {target}")
 
 
 def _never_free(env: Any) -> None:
