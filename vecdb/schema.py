@@ -30,7 +30,7 @@ class Hnsw:
     m : links per node on upper layers; twice as many on layer 0.
     ef_construction : beam width while building.
     ef : beam width of a search that names neither `ef` nor `recall`, until `tune` has picked a better one; None: as
-        wide as the data were measured to need for a recall of 0.95, 64 before that.
+        wide as the data were measured to need for a recall of 0.95, 192 before that.
     quantization : the walk is on 8-bit codes; "sq8" scores the best few of the beam again on the full vectors, None
         all of it.
     """

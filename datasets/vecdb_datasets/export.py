@@ -20,6 +20,7 @@ from vecdb import Corruption, InvalidArgument, Metric
 from .dataset import Dataset
 from .formats.arrays.hdf5 import open_hdf5_file
 from .formats.optional import optional_module
+from .formats.records.target import Target
 from .truth import Truth
 
 chunk_rows = 16_384
@@ -54,10 +55,9 @@ def export_ann_benchmarks(dataset: Dataset, path: str | os.PathLike[str], k: int
         distances = np.sqrt(truth.distances)
     else:
         distances = truth.distances + np.float32(dataset.metric == "ip")
-    target = os.fspath(path)
-    part = f"{target}.part-{os.getpid()}"
+    target = Target(os.fspath(path))
     try:
-        with h5py.File(part, "w") as file:
+        with h5py.File(target.part, "w") as file:
             file.attrs["type"] = "dense"
             file.attrs["distance"] = "euclidean" if dataset.metric == "l2" else "angular"
             file.attrs["dimension"] = dataset.dim
@@ -68,10 +68,9 @@ def export_ann_benchmarks(dataset: Dataset, path: str | os.PathLike[str], k: int
                     stored[start : start + chunk_rows] = vectors[start : start + chunk_rows]
             file.create_dataset("neighbors", data=truth.ids.astype(np.int32))
             file.create_dataset("distances", data=distances.astype(np.float32))
-        os.replace(part, target)
+        target.put_in_place()
     finally:
-        if os.path.exists(part):
-            os.unlink(part)
+        target.discard()
 
 
 def load_ann_benchmarks(path: str | os.PathLike[str]) -> Dataset:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 import vecdb
+from vecdb.cli import build
 from vecdb_bench import disk, mixture, runner, tenants
 from vecdb_bench.child_process import SharedEngine, SharedProcess
 from vecdb_bench.coldstart import coldstart
@@ -229,3 +232,13 @@ def test_cold_starts_do_not_load_numba_on_import() -> None:
     found = coldstart(rows=5_000, dim=8, rounds=1)
     assert not found["import_loads_numba"]
     assert len(found["seconds"]) == 6
+
+
+def test_a_run_without_plots_prints_one_document(
+    small: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setattr(runner, "run", lambda plan, note: small)
+    result = CliRunner().invoke(build(), ["bench", "run", "--out", str(tmp_path), "--json"])
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["file"]

@@ -17,7 +17,7 @@ from tests.support.corpus import EXACT, GRAPH, clustered
 from vecdb import limits
 from vecdb.embedded.backup import CHECKSUMS
 from vecdb.embedded.open import open_database
-from vecdb.errors import AlreadyExists, Corruption, NotFound, Unavailable
+from vecdb.errors import AlreadyExists, Corruption, InvalidArgument, NotFound, Unavailable
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -298,3 +298,11 @@ def test_what_a_killed_backup_left_goes_with_the_next_of_its_name(copied: Path, 
         db.backup(tmp_path / "again")
     assert not left.path.exists() and at_work.path.exists()
     filesystem.unlock(at_work.lock_fd)
+
+
+def test_a_backup_into_the_database_itself_is_refused(tmp_path: Path) -> None:
+    with vecdb.open(tmp_path / "db") as database:
+        before = sorted(path.name for path in (tmp_path / "db").rglob("*"))
+        with pytest.raises(InvalidArgument, match="lies within the database"):
+            database.backup(tmp_path / "db" / "inside")
+        assert sorted(path.name for path in (tmp_path / "db").rglob("*")) == before

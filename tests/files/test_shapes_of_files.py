@@ -46,6 +46,12 @@ TEXTS: dict[str, tuple[str, Any, dict[str, Any]]] = {  # name: (content, ids, op
         None,
         {},
     ),
+    "points.json": (
+        json.dumps({"result": {"points": [{"id": i, "vector": LISTS[i], "payload": {}} for i in INTS]}, "ok": True}),
+        INTS,
+        {},
+    ),
+    "savetxt.txt": ("".join(" ".join(f"{x:.18e}" for x in row) + "\n" for row in LISTS), None, {}),
     "columns.json": (json.dumps({"ids": [f"d{i}" for i in INTS], "embeddings": LISTS}), [f"d{i}" for i in INTS], {}),
     "batch.jsonl": (
         "".join(
@@ -106,6 +112,12 @@ def test_texts_are_read(name: str, tmp_path: Path) -> None:
         assert np.array_equal(source[:], X)
         assert source.ids() == ids
         assert np.array_equal(source[7:9], X[7:9]) and (ids is None or source.ids(7, 9) == ids[7:9])
+
+
+def test_a_document_that_is_called_lines_is_read(tmp_path: Path) -> None:
+    (tmp_path / "x").write_text(json.dumps(ROWS))
+    with open_vectors(tmp_path / "x", format="jsonl") as source:
+        assert np.array_equal(source[:], X)
 
 
 def test_what_is_left_of_nested_values_are_fields(tmp_path: Path) -> None:
@@ -377,8 +389,8 @@ def test_every_row_of_jsonl_has_its_own_fields_and_id(tmp_path: Path) -> None:
     with pytest.raises(InvalidArgument, match=r"line 1399: row 1398 has no id"):
         source.ids(1398)
     (tmp_path / "x.jsonl").write_text('{"id": 1, "v": [1, 2]}\n{"id": "a", "v": [1, 2]}\n')
-    with pytest.raises(InvalidArgument, match="it is text in some rows and a number in others"):
-        open_vectors(tmp_path / "x.jsonl")
+    with pytest.raises(InvalidArgument, match="line 2: row 1: its id 'a' is text, those before are numbers"):
+        open_vectors(tmp_path / "x.jsonl")[:]
 
 
 def test_numbers_that_numpy_left_out_are_told(tmp_path: Path) -> None:

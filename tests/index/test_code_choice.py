@@ -21,7 +21,8 @@ from vecdb.index.common.thread_pool import ThreadPool
 from vecdb.kernels.primitives.distance import METRIC_CODES
 
 N, DIM = 4_000, 32
-NO_ROWS, NO_CODES = np.empty(0, np.int32), np.empty((0, 64), np.uint8)
+NO_ROWS = np.empty(0, np.int32)
+SPREAD, FLAT = (np.arange(64, dtype=np.uint8) + np.uint8(90))[None], np.full((1, 64), 128, np.uint8)
 METRICS = ["l2", "cosine", "ip"]
 
 
@@ -111,7 +112,7 @@ def test_rows_that_are_their_own_codes_are_not_measured(dtype: str, metric: str)
     rows = MemoryRows(clustered(500, DIM, dtype))
     chosen = choose(rows.arrays, METRIC_CODES[metric], 500).quantiser
     assert chosen.lossless and chosen.recall is None
-    assert not code_choice.is_due(chosen, NO_ROWS, 500_000, NO_CODES)
+    assert not code_choice.is_due(chosen, NO_ROWS, np.repeat(SPREAD, 50_000, 0), 500, all_rows=False)
 
 
 @pytest.mark.parametrize("count", [1, 2, 15])
@@ -127,8 +128,10 @@ def test_codes_are_kept_while_they_hold_and_chosen_anew_when_they_do_not() -> No
     rows = MemoryRows(vectors)
     first = choose(rows.arrays, METRIC_CODES["l2"], 2_000).quantiser
     same = choose(rows.arrays, METRIC_CODES["l2"], 2_500, first)
-    assert code_choice.is_due(first, NO_ROWS, 3_000, NO_CODES)
-    assert not code_choice.is_due(first, NO_ROWS, 2_900, NO_CODES)
+    assert code_choice.is_due(first, NO_ROWS, np.repeat(SPREAD, 4_000, 0), 2_000, all_rows=False)
+    assert not code_choice.is_due(first, NO_ROWS, np.repeat(SPREAD, 3_900, 0), 2_000, all_rows=False)
+    assert code_choice.is_due(first, NO_ROWS, np.repeat(SPREAD, 2_500, 0), 2_000, all_rows=True)
+    assert not code_choice.is_due(first, NO_ROWS, np.repeat(SPREAD, 2_400, 0), 2_000, all_rows=True)
     assert not same.kept and same.quantiser.code_format == ROTATED8  # a fifth of the rows is a thousandth as long
     assert same.old_recall is not None and same.old_recall < 0.9 and same.links_are_spoiled
     kept = choose(rows.arrays, METRIC_CODES["l2"], 1_999, first)
@@ -143,10 +146,14 @@ def test_a_damaged_row_does_not_stop_the_choice() -> None:
 
 def test_rows_too_long_or_too_short_for_the_codes_are_noticed_early() -> None:
     first = choose(MemoryRows(clustered(2_000, DIM)).arrays, METRIC_CODES["l2"], 2_000).quantiser
-    spread = np.tile(np.arange(64, dtype=np.uint8), (100, 1)) + np.uint8(90)
-    flat = np.full((100, 64), 128, np.uint8)
-    assert not code_choice.is_due(first, NO_ROWS, 2_200, spread)
-    assert code_choice.is_due(first, NO_ROWS, 2_200, flat)
-    assert not code_choice.is_due(first, NO_ROWS, 2_050, flat)
-    assert code_choice.is_due(first, np.arange(300, dtype=np.int32), 2_200, spread)
-    assert not code_choice.is_due(first, np.arange(300, dtype=np.int32), 2_050, spread)
+    many_far = np.arange(300, dtype=np.int32)
+
+    def due(*parts: Any, far: Any = NO_ROWS) -> bool:
+        """With as many rows of each kind: (kind, count)."""
+        codes = np.concatenate([np.repeat(kind, count, 0) for kind, count in parts])
+        return code_choice.is_due(first, far, codes, 2_000, all_rows=False)
+
+    assert not due((SPREAD, 2_200))
+    assert due((SPREAD, 2_000), (FLAT, 200)) and not due((SPREAD, 2_000), (FLAT, 50))
+    assert not due((FLAT, 2_200))  # as they always were
+    assert due((SPREAD, 2_200), far=many_far) and not due((SPREAD, 2_050), far=many_far)

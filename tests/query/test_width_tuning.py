@@ -85,4 +85,4 @@ def test_nothing_is_measured_while_an_index_gives_way_to_one_without_a_width(db:
     between = replace(docs._backend.state.snapshot, config=vecdb.Flat())
     assert width_tuning.tune(between, vectors[:5], 5, 0.9) == ([], {})
     find = docs._backend.searcher.search_snapshot
-    assert recall_learning.learn_recall(between, find, planner.COSTS, vectors[:0]) == {}
+    assert recall_learning.learn_recall(between, "l2", find, planner.COSTS, vectors[:0]) == {}

@@ -248,3 +248,32 @@ def test_damaged_fields_raise_corruption(data: bytes) -> None:
 def test_random_bytes_decode_or_raise_corruption(data: bytes) -> None:
     with contextlib.suppress(Corruption):
         assert isinstance(validate.decode_fields(data), dict)
+
+
+@pytest.mark.parametrize("unit", ["D", "h", "s", "ms", "us", "ns"])
+def test_times_of_numpy_are_times_in_every_unit(unit: str) -> None:
+    when = np.array(["2024-01-02T12", "NaT"], "datetime64[h]").astype(f"datetime64[{unit}]")
+    expected = dt.date(2024, 1, 2) if unit == "D" else dt.datetime(2024, 1, 2, 12)
+    encoded = validate.fields({"x": when}, 2)
+    assert encoded is not None and [validate.decode_fields(one) for one in encoded] == [{"x": expected}, {"x": None}]
+    [nested] = validate.fields([{"x": when}], 1) or [b""]
+    assert validate.decode_fields(nested) == {"x": [expected, None]}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [np.datetime64("20000-01-01"), np.array([5], "timedelta64[ns]"), np.timedelta64(5, "ns"), np.timedelta64(5)],
+)
+def test_times_that_python_lacks_are_refused(value: Any) -> None:
+    with pytest.raises(InvalidArgument, match=r"out of range|timedelta cannot be stored"):
+        validate.fields([{"x": value}], 1)
+    if getattr(value, "ndim", 0):
+        with pytest.raises(InvalidArgument, match="timedelta cannot be stored"):
+            validate.fields({"x": value}, 1)
+
+
+def test_two_columns_of_one_name_are_refused() -> None:
+    table = pa.Table.from_arrays([pa.array([1]), pa.array([2])], ["a", "a"])
+    for frame in (table, pd.DataFrame([[1, 2]], columns=["a", "a"])):
+        with pytest.raises(InvalidArgument, match="two columns named 'a'"):
+            validate.fields(frame, 1)

@@ -59,6 +59,10 @@ def _prepare_process() -> None:
     """Let text be written that the terminal's encoding lacks, and let a command that is told to end clean up."""
     from vecdb.cli.output import Terminated
 
+    if sys.stdout is None:  # closed by whoever started this
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - as long as the process lives
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")

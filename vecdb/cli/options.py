@@ -26,7 +26,7 @@ CollectionName = Annotated[str, typer.Option("--collection", "-c", help="Name of
 OptionalCollection = Annotated[str | None, typer.Option("--collection", "-c", help="One collection only.")]
 Tenants = Annotated[list[str] | None, typer.Option("--tenant", help="What this tenant may see; again for more.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document, and nothing else, on standard output.")]
-Limit = Annotated[int, typer.Option("--limit", "-k", help="Neighbours per query.")]
+Limit = Annotated[int, typer.Option("--limit", "-k", min=1, help="Neighbours per query.")]
 DatasetFolder = Annotated[
     Path | None, typer.Option("--folder", envvar="VECDB_DATA", help="Where the data sets that are folders lie.")
 ]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -40,7 +41,7 @@ class PlainConsole(Console):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(highlight=False, markup=False, emoji=False, **options)
-        if not self.is_terminal and "COLUMNS" not in os.environ:
+        if not self.is_terminal:
             self.width = unbroken_width
 
     def print(self, *objects: Any, **options: Any) -> None:
@@ -137,6 +138,8 @@ def cell(value: Any) -> str:
         return "0" if value == 0 else f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
     if isinstance(value, Mapping):
         return visible(", ".join(f"{key} {cell(inner)}" for key, inner in value.items()))
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(cell, value))}]"
     return visible(str(value))
 
 
@@ -220,7 +223,8 @@ class Terminated(KeyboardInterrupt):
 
 def _report_system_error(error: OSError, as_json: bool) -> None:
     """An error of the system; where standard output is what failed, on standard error."""
-    text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error)
+    name = re.sub(r"\.(part-[0-9]+(-[0-9]+)?|tmp)$", "", str(error.filename or ""))  # what the user named
+    text = f"{name}: {error.strerror}" if name else error.strerror or str(error)
     try:
         print_error("SYSTEM", text, as_json=as_json)
         sys.stdout.flush()

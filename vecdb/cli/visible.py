@@ -18,9 +18,17 @@ _CONTROL_IN_LINES = re.compile(f"[{_CONTROLS}]".replace("\x00-\x1f", "\x00-\x09\
 
 
 def visible(text: str, *, lines: bool = False) -> str:
-    """The text with controls as Python spells them, such as \\x1b. lines : line ends are kept."""
+    """The text with signs in place of controls: \u241b for ESC, <U+202E> for one that has no sign. lines : line ends
+    are kept.
+    """
     pattern = _CONTROL_IN_LINES if lines else _CONTROL
-    return pattern.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+    return pattern.sub(lambda match: _sign_of(ord(match[0])), text)
+
+
+def _sign_of(code: int) -> str:
+    if code < 0x20:
+        return chr(0x2400 + code)  # Unicode's pictures of control characters
+    return "\u2421" if code == 0x7F else f"<U+{code:04X}>"
 
 
 def visible_json(document: str) -> str:

@@ -11,6 +11,7 @@ it saw.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
@@ -20,7 +21,7 @@ import msgspec
 
 from vecdb.api.backend import Progress
 from vecdb.embedded.temporary import TemporaryFolder
-from vecdb.errors import AlreadyExists
+from vecdb.errors import AlreadyExists, InvalidArgument
 from vecdb.storage.disk import filesystem, manifest, row_format
 from vecdb.storage.disk.paths import collection_folder, row_file_name
 from vecdb.storage.kv import catalog, keys
@@ -46,6 +47,8 @@ def write_backup(
     """
     if filesystem.kind_of(target) != "nothing":
         raise AlreadyExists(f"{target} exists; give a new directory for the backup")
+    if Path(os.path.realpath(target)).is_relative_to(os.path.realpath(path)):
+        raise InvalidArgument(f"{target} lies within the database {path}; give a directory outside of it")
     with whole_directory(target) as temporary:
         filesystem.make_dir(temporary / "lmdb")
         with ExitStack() as held:

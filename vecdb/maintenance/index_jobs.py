@@ -196,7 +196,7 @@ class IndexMaintenance:
             snapshot.generation.index.connect_unreachable(threads)  # as sealing does: what is measured is to stay
             asked = self.searcher.asked.take()
             find = self.searcher.search_snapshot
-            changes = learn_recall(snapshot, find, self.searcher.costs, asked, threads)
+            changes = learn_recall(snapshot, self.state.entry.metric, find, self.searcher.costs, asked, threads)
             if not changes:
                 return
             name, old, new = self.state.entry.name, snapshot.state.recall_check, changes["recall_check"]

@@ -44,7 +44,8 @@ class PlannerCosts:
         here 144: 80 of them gave 0.88 among 160,000 rows, where 384 are needed.
     tenant_scan_rows : a look at all rows of a tenant, at 0.985, was as fast at 28,000; `optimize` measures it anew.
 
-    graph_ef : beam of a graph where no width was asked for, configured or learned.
+    unmeasured_ef : beam of a graph where no width was asked for or configured, until recall was measured: wide enough
+        for data that need more than most.
 
     Of the graph beside a tree. With a beam of `graph_ef` it takes as long as a look at `graph_rows` codes that lie
     scattered. Among a share s of the rows a beam s^`graph_ef_power` as wide finds as much in (1 / s)^`graph_power` of
@@ -61,6 +62,7 @@ class PlannerCosts:
     idle_nodes_share: float = 0.55
     idle_nodes_recall: float = 0.95
     tenant_scan_rows: int = 24_576
+    unmeasured_ef: int = 192
     graph_ef: int = 64
     graph_ef_power: float = 0.35
     graph_rows: int = 12_000
@@ -186,7 +188,7 @@ def _width(index: IndexFacts, limit: int, params: SearchParams, costs: PlannerCo
         return width_for_recall(params.recall, limit, learned.recall_curve), f"learned for recall {params.recall}"
     if learned.default_width is not None:
         return learned.default_width, "tuned"
-    default = {"graph": costs.graph_ef, "tree": costs.tree_nprobe, "lists": costs.lists_nprobe}[strategy]
+    default = {"graph": costs.unmeasured_ef, "tree": costs.tree_nprobe, "lists": costs.lists_nprobe}[strategy]
     return index.kind.width_of(index.config) or default, "default of the index"
 
 

@@ -103,10 +103,12 @@ def _records(value: Any) -> tuple[int, Callable[[int, int], Sequence[Any]]]:
     if isinstance(value, dict):
         columns = {name: _column(name, column) for name, column in value.items()}
     elif hasattr(value, "iloc") and hasattr(value, "columns"):  # pandas
+        _check_names(list(value.columns))
         columns = {name: _pandas_column(value.iloc[:, at]) for at, name in enumerate(value.columns)}
     elif hasattr(value, "slice") and hasattr(value, "to_dicts"):  # polars
         return len(value), lambda start, stop: value.slice(start, stop - start).to_dicts()
     elif hasattr(value, "slice") and hasattr(value, "to_pylist") and hasattr(value, "num_columns"):  # Arrow
+        _check_names(value.column_names)
         return value.num_rows, lambda start, stop: value.slice(start, stop - start).to_pylist()
     else:
         raise InvalidArgument(f"fields must be a list of dicts, a dict of columns or a table, got {short_repr(value)}")
@@ -122,6 +124,12 @@ def _records(value: Any) -> tuple[int, Callable[[int, int], Sequence[Any]]]:
     return next(iter(lengths.values()), len(value)), read
 
 
+def _check_names(names: list[Any]) -> None:
+    if len(set(names)) != len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InvalidArgument(f"fields has two columns named {short_repr(twice)}: a record has one value of a name")
+
+
 Column = tuple[int, Callable[[int, int], Sequence[Any]]]
 
 
@@ -135,6 +143,8 @@ def _column(name: object, column: Any) -> Column:
         )
     if hasattr(column, "iloc"):
         return _pandas_column(column)
+    if isinstance(column, np.ndarray) and column.dtype.kind in "mM":
+        return len(column), lambda start, stop: _of_times(column[start:stop])
     for method in ("to_pylist", "to_list", "tolist"):  # Arrow, polars, NumPy
         if hasattr(column, method):
             return len(column), lambda start, stop, method=method: getattr(column[start:stop], method)()
@@ -222,7 +232,7 @@ def _clean(value: Any, depth: int, budget: list[int]) -> Any:
     if isinstance(value, np.ndarray):
         if value.size > budget[0]:
             return _clean(None, depth, [-1])
-        value = value.tolist()
+        value = _of_times(value) if value.dtype.kind in "mM" else value.tolist()
     elif isinstance(value, np.generic):
         value = _of_numpy(value)
     if value is None or isinstance(value, (bool, float)):
@@ -254,9 +264,29 @@ def _clean(value: Any, depth: int, budget: list[int]) -> Any:
 
 
 def _of_numpy(value: np.generic) -> object:
-    if isinstance(value, np.datetime64):
-        return None if np.isnat(value) else value.astype("datetime64[us]").item()
+    if isinstance(value, (np.datetime64, np.timedelta64)):
+        times = np.asarray(value).reshape(1)
+        return _of_times(times.astype("datetime64[us]") if times.dtype.kind == "M" else times)[0]
     return value.item()
+
+
+def _of_times(times: np.ndarray[Any, Any]) -> list[Any]:
+    """Dates or times of NumPy as Python's, cut to microseconds; None for NaT. NumPy itself makes ints of what is finer
+    or out of Python's range.
+    """
+    if times.dtype.kind == "m":
+        raise InvalidArgument("timedelta cannot be stored: convert it to a number, such as seconds")
+    if np.datetime_data(times.dtype)[0] not in ("Y", "M", "W", "D", "h", "m", "s", "ms", "us"):
+        times = times.astype("datetime64[us]")
+    found: list[Any] = times.tolist()
+    waiting = list(found)
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, list):
+            waiting += one
+        elif isinstance(one, int):
+            raise InvalidArgument(f"a {times.dtype} is out of range: years 1 to 9999 can be stored")
+    return found
 
 
 def _of_date(value: Any) -> object:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -27,6 +28,14 @@ def write(result: Mapping[str, Any], folder: Path = default_folder) -> Path:
         except FileExistsError:
             path = folder / f"{result['benchmark']}-{stamp}-{number}.json"
     raise AssertionError("a thousand results within one second")
+
+
+def can_plot() -> bool:
+    """Whether there is what plots need."""
+    try:
+        return importlib.util.find_spec("matplotlib") is not None
+    except ValueError:  # a module that somebody put in its place
+        return False
 
 
 def plot(result: Mapping[str, Any], path: Path) -> Path:

@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Sequence
 
 from vecdb import InvalidArgument, NotFound
-from vecdb_datasets.formats.detect import FORMATS, detect, sniff
+from vecdb_datasets.formats.detect import FORMATS, detect, is_document, sniff
 from vecdb_datasets.formats.headers import BINS, VECS
 
 from .arrays.archives import open_npz, open_safetensors
@@ -111,6 +111,8 @@ def _open(
     file = InputFile(name, encoding)
     try:
         kind = format or detect(file)
+        if kind == "jsonl" and format is not None and is_document(file):
+            kind = "json"  # rows of JSON all the same
         if key is not None and kind not in _NAMED_ARRAYS:
             raise InvalidArgument(f"{name}: key={key!r} is for HDF5, npz and safetensors files, this one is {kind}")
         if choice.vector is not None and kind not in _TABLES:

@@ -100,7 +100,7 @@ def detect(file: InputFile) -> str:
     fitting = _fitting(path, size)
     if claimed in fitting:
         return str(claimed)
-    text = _text_format(head)
+    text = _text_format(head, is_json=claimed == "json")
     if text and (claimed not in {*VECS, *BINS} or not fitting):
         return text
     if claimed in ("csv", "jsonl", "json", "words"):
@@ -123,6 +123,12 @@ def detect(file: InputFile) -> str:
         f"{name}: no known format ({_explain(path, size)}); say which with format=. "
         "If hnswlib saved it, import it with hnswlib=True"
     )
+
+
+def is_document(file: InputFile) -> bool:
+    """Whether a text is one JSON value over all of it, not a value a line."""
+    with open(file.path, "rb") as handle:
+        return _text_format(handle.read(head_bytes)) == "json"
 
 
 def _fitting(path: str, size: int) -> list[str]:
@@ -174,7 +180,8 @@ def _by_values(path: str, name: str, twins: list[str]) -> str:
     )
 
 
-def _text_format(head: bytes) -> str | None:
+def _text_format(head: bytes, *, is_json: bool = False) -> str | None:
+    """The format of a text. is_json : its name says that it is a document, not a row a line."""
     body = head.removeprefix(b"\xef\xbb\xbf")
     try:
         text = body.decode()
@@ -186,28 +193,32 @@ def _text_format(head: bytes) -> str | None:
         return None
     begin = text.lstrip()
     if begin.startswith("{"):
-        return "jsonl" if _first_line_is_whole(text) else "json"
+        return "jsonl" if _first_line_is_whole(text, is_json) else "json"
     if re.match(r"\[\s*[\[{]", begin):
         return "json"
     if re.match(r"\[[^\n]*\]\s*(\n\s*\[|$)", begin):
         return "jsonl"  # a vector a line
     if looks_like_words(body):
         return "words"
+    if re.match(r"\s*[-+]?[0-9.]+(e[-+]?[0-9]+)?( +[-+]?[0-9.]+(e[-+]?[0-9]+)?)+\s*\n", text, re.IGNORECASE):
+        return "csv"  # numbers with spaces between, as numpy.savetxt writes them
     lines = "".join(text.split("\n")[:2])  # a header may name one column only
     return "csv" if any(mark in lines for mark in ",;\t|") else None
 
 
 _HOLDS_ROWS = re.compile(r'\{[^{\[]*"\w+"\s*:\s*\[\s*[\[{]')  # an object whose first list is of objects or of lists
+_HOLDS_ROWS_DEEP = re.compile(r'\{[^\[]*"\w+"\s*:\s*\[\s*[\[{]')
 _FLAT_LIST = re.compile(r":\s*\[[^\[\]{}]*\]")
 _GOES_ON = re.compile(r"\{\s*|\{[^\n]*[,:\[{]\s*")  # a line that ends where a pretty-printed document is broken
 
 
-def _first_line_is_whole(text: str) -> bool:
+def _first_line_is_whole(text: str, is_json: bool) -> bool:
     """Whether the first line is a row by itself, not the beginning of a document, nor a document that holds rows."""
     line, _, rest = text.lstrip().partition("\n")
     if rest.strip():
         return not _GOES_ON.fullmatch(line.rstrip())
-    return not _HOLDS_ROWS.match(_FLAT_LIST.sub(":0", line))
+    holds_rows = _HOLDS_ROWS_DEEP if is_json else _HOLDS_ROWS
+    return not holds_rows.match(_FLAT_LIST.sub(":0", line))
 
 
 def _is_safetensors(head: bytes, size: int) -> bool:

@@ -59,6 +59,8 @@ class InputFile:
 
     def _settle(self, encoding: str | None) -> None:
         if self.name == STDIN:
+            if sys.stdin is None:
+                raise InvalidArgument("standard input is closed: name a file")
             self._copy(lambda: sys.stdin.buffer)
         else:
             self._look()

@@ -104,7 +104,7 @@ class ManySource(VectorSource):
         return parts
 
     def _read(self, start: int, stop: int) -> Array:
-        blocks = [source._read(low, high) for source, low, high, _ in self._parts(start, stop)]
+        blocks = [source[low:high] for source, low, high, _ in self._parts(start, stop)]
         return blocks[0] if len(blocks) == 1 else np.concatenate(blocks).astype(self.dtype, copy=False)
 
     def _broken(self, start: int, stop: int) -> dict[int, VecdbError]:

@@ -42,6 +42,8 @@ def run(
     from vecdb_bench.reporting import results
 
     output = Output(json)
+    if not results.can_plot():
+        output.note("there will be no plot: matplotlib is not installed")
     plan = runner.Plan(
         dataset=dataset,
         peers=("vecdb", *(name for name in _words(peers) if name != "vecdb")),
@@ -57,10 +59,8 @@ def run(
     )
     result = runner.run(plan, output.note)
     file = _finish(output, result, out)
-    try:
+    if results.can_plot():
         output.note(f"plot {results.plot(result, file.with_suffix('.png'))}")
-    except ImportError:
-        output.note("no plot: matplotlib is not installed")
 
 
 def ingest(

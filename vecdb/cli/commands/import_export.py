@@ -17,6 +17,7 @@ import numpy as np
 import typer
 
 import vecdb
+from vecdb.api.database import check_path
 from vecdb.cli.imports.checkpoint import ImportCheckpoint
 from vecdb.cli.imports.collection import Wanted, agreed, first_new_id, new_config
 from vecdb.cli.imports.copying import Copying
@@ -34,7 +35,7 @@ from vecdb.cli.options import (
     opened,
 )
 from vecdb.cli.output import Output
-from vecdb.errors import InvalidArgument, NotFound, PermissionDenied
+from vecdb.errors import InvalidArgument, LimitExceeded, NotFound, PermissionDenied
 from vecdb.schema import CollectionConfig, Curator, Flat, Hnsw, IndexConfig, Spann
 
 batch_bytes = 8 << 20
@@ -186,8 +187,9 @@ def export(
     """
     from vecdb_datasets.formats import CollectionFacts, create_records
     from vecdb_datasets.formats.records.facts import Columns
+    from vecdb_datasets.formats.records.target import is_stdout
 
-    if destination == "-" and json:
+    if is_stdout(destination) and json:
         raise typer.BadParameter("OUT is standard output, which --json needs for its document")
     out = Output(json)
     done = 0
@@ -217,7 +219,7 @@ def export(
     result: dict[str, Any] = {"file": destination, "ids_file": writer.ids_file, "rows": done}
     if writer.losses:
         result["losses"] = list(writer.losses)
-    if destination != "-":
+    if not is_stdout(destination):
         out.emit(result, lambda console: console.print(f"{done:,} rows in {destination}"))
 
 
@@ -250,6 +252,7 @@ class _Import:
         """Import; the result of the command."""
         is_new = not has_database(self._db)
         if is_new:
+            check_path(self._db, "a directory or grpc://host:port")
             self._check_first(new_config(self._wanted, self._source))
         with opened(self._db, self._token, self._tls, make=True) as database:
             docs = self._collection(database, checked=is_new)
@@ -302,7 +305,11 @@ class _Import:
                 if len(rows):
                     check(rows, config)
             except InvalidArgument as error:
-                self._reader.without_bad(rows, config, error)
+                try:
+                    self._reader.without_bad(rows, config, error)
+                except LimitExceeded as found:
+                    if found is not error or len(rows) == 1:  # else it is merely too large for one call
+                        raise
         finally:
             self._reader.bad = skipped
 

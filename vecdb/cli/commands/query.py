@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as jsonlib
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -147,7 +148,7 @@ def check(db: Database = default_db, token: Token = None, tls: Tls = None, json:
 
     def show(console: Console) -> None:
         for problem in problems:
-            console.print(problem, markup=False, soft_wrap=True)
+            console.print(problem, soft_wrap=True)
         console.print(f"{len(problems)} problems" if problems else "all is well")
 
     out.emit({"ok": not problems, "problems": problems}, show)
@@ -168,13 +169,32 @@ def _record(docs: vecdb.Collection, text: str, tenants: list[str] | None) -> vec
 
 
 def _vector(text: str) -> Any:
+    """A vector as the option spells it, or the one in the file that it names."""
     if text.startswith("@"):
-        loaded = np.load(text[1:], allow_pickle=False)
-        return loaded[0] if loaded.ndim == 2 and len(loaded) == 1 else loaded
+        return _vector_of_file(text[1:])
+    found: Any
     try:
-        return np.array(jsonlib.loads(f"[{text.strip().strip('[]')}]"), dtype=np.float32)
-    except ValueError:
-        raise typer.BadParameter(f"--vector {text!r} is not a list of numbers such as 0.1,0.2,0.3") from None
+        found = np.array(jsonlib.loads(f"[{text.strip().strip('[]')}]"), dtype=np.float32)
+    except (ValueError, TypeError, RecursionError):
+        found = np.empty(0)
+    if not found.size:
+        raise typer.BadParameter(f"--vector {text!r} is not a list of numbers such as 0.1,0.2,0.3")
+    return found
+
+
+def _vector_of_file(name: str) -> Any:
+    """The vector in a file: an npy file of one dimension, or any file of vectors with a single row."""
+    from vecdb_datasets import open_vectors
+
+    loaded = None
+    with suppress(ValueError, EOFError):  # no npy file, or one of objects: open_vectors says so
+        loaded = np.load(name, allow_pickle=False)
+    if not isinstance(loaded, np.ndarray) or loaded.ndim != 1 or loaded.dtype.kind not in "fiu":
+        with open_vectors(name) as source:
+            if len(source) != 1:
+                raise InvalidArgument(f"--vector @{name}: {len(source):,} vectors, expected one")
+            loaded = source[0:1][0]
+    return loaded
 
 
 def _read_queries(path: Path) -> Any:

@@ -36,7 +36,7 @@ class ImportCheckpoint:
         self.source: dict[str, Any] = {}
         if not paths or not all(path.is_file() for path in paths):
             return
-        beside = paths[0].with_name(f"{paths[0].name}.{_safe(db)}") if is_server(db) else Path(db)
+        beside = paths[0].with_name(f"{paths[0].name}.{_safe(db)}") if is_server(db) else Path(os.path.abspath(db))
         self.path = beside.with_name(f"{beside.name}.import-{_safe(collection)}.json")
         facts = [path.stat() for path in paths]
         many = len(paths) > 1

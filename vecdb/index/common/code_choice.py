@@ -44,11 +44,13 @@ from vecdb.storage.disk.row_file import RowArrays
 
 RECALL_MIN = 0.99  # of codes that are good enough
 SPOILED = 0.9  # links chosen by codes below this are not worth keeping
-MEASURE_GROWTH = 1.5  # codes are measured again when there are so many times as many rows
+MEASURE_GROWTH = 2.0  # codes are measured again when there are so many times as many rows
+SETTLED_GROWTH = 1.25  # or only so many times, when no more are waiting
 TRAIN_GROWTH = 4.0  # and chosen anew, from the first format on
 DRIFT_GROWTH = 1.05  # the same where new rows are too long or too short for the scale
-_FLAT_STEPS, _FLAT_SHARE = 16, 0.1  # too short: more than this share use fewer steps of the codes
-_FLAT_SAMPLE = 1_024  # of the new rows
+_FLAT_STEPS = 16  # a row is too short for the codes that uses fewer of their steps
+_FLAT_SHARE = 0.1  # so much more of the new rows than of the others
+_FLAT_SAMPLE = 1_024  # rows looked at
 _QUERIES = 64
 _NEAREST, _BY_CODE = 10, 20
 _BLOCK_ROWS = 2_048  # encoded, and compared with all queries, while they are in a cache
@@ -76,21 +78,25 @@ class Choice:
         return not self.kept and self.old_recall is not None and self.old_recall < SPOILED
 
 
-def is_due(quantiser: ScalarQuantizer, far: NDArray[np.int32], stop: int, new_codes: NDArray[np.uint8]) -> bool:
-    """Whether codes of rows [0, stop) should be looked at again. far : rows beyond the codes' range.   new_codes :
-    uint8[any, width] of rows that came last.
+def is_due(
+    quantiser: ScalarQuantizer, far: NDArray[np.int32], codes: NDArray[np.uint8], new: int, *, all_rows: bool
+) -> bool:
+    """Whether codes should be looked at again. far : rows beyond their range.   codes : uint8[rows, width], those from
+    row `new` on not seen before.   all_rows : there are no more rows, for now.
     """
     if quantiser.lossless:
         return False
-    if _is_outgrown(quantiser, far, stop):
+    if _is_outgrown(quantiser, far, len(codes)):
         return True
     if quantiser.code_format == FLOAT32:
         return False  # there is no other to turn to
-    growth = stop / max(1, quantiser.measured_rows)
-    if growth >= MEASURE_GROWTH:
+    growth = len(codes) / max(1, quantiser.measured_rows)
+    if growth >= (SETTLED_GROWTH if all_rows else MEASURE_GROWTH):
         return True
-    flat = quantiser.code_format == SQ8 and growth >= DRIFT_GROWTH and _are_flat(new_codes[:, : len(quantiser.mean)])
-    return flat
+    if quantiser.code_format != SQ8 or growth < DRIFT_GROWTH:
+        return False
+    elements = codes[:, : len(quantiser.mean)]
+    return _flat_share(elements[new:]) > _flat_share(elements[:new]) + _FLAT_SHARE
 
 
 def _is_outgrown(quantiser: ScalarQuantizer, far: NDArray[np.int32], stop: int) -> bool:
@@ -99,11 +105,12 @@ def _is_outgrown(quantiser: ScalarQuantizer, far: NDArray[np.int32], stop: int) 
     return growth >= TRAIN_GROWTH or (growth >= DRIFT_GROWTH and sq8_training.too_far(far, stop))
 
 
-def _are_flat(codes: NDArray[np.uint8]) -> bool:
-    """Whether many 8-bit codes use so few of their steps that rows may have become too short for the scale."""
-    some = codes[evenly_spaced(len(codes), _FLAT_SAMPLE)] if len(codes) else codes
-    steps = some.max(axis=1, initial=0).astype(np.int32) - some.min(axis=1, initial=255)
-    return bool(len(some) and (steps < _FLAT_STEPS).mean() > _FLAT_SHARE)
+def _flat_share(codes: NDArray[np.uint8]) -> float:
+    """The share of rows whose 8-bit codes use so few steps that they may have become too short for the scale."""
+    if len(codes) == 0:
+        return 0.0
+    some = codes[evenly_spaced(len(codes), _FLAT_SAMPLE)]
+    return float((some.max(axis=1).astype(np.int32) - some.min(axis=1) < _FLAT_STEPS).mean())
 
 
 def choose(
@@ -188,17 +195,21 @@ class Measure:
         whether that makes the codes good enough: too many rows beyond it make searches slow.
         """
         by_code, far = self._scan(quantiser)
-        found = wanted = 0
+        true = self._exact
+        looked_at: list[NDArray[np.int64]] = []
+        worst, counts = np.zeros(len(self.rows)), np.zeros(len(self.rows), np.int64)
         for i, own in enumerate(self.rows):
-            others = self._exact.rows[i] != own
-            nearest = self._exact.rows[i, others & (self._exact.rows[i] >= 0)][:_NEAREST]
-            if len(nearest) == 0:
-                continue
-            worst = self._exact.distances[i, others][len(nearest) - 1]
-            rows = np.union1d(by_code[i], nearest[np.isin(nearest, far)])
-            as_near = self._exact.of(i, rows) <= worst + _TIE * abs(worst) + _NOTHING
-            found += min(len(nearest), int(as_near.sum()))
-            wanted += len(nearest)
+            others = (true.rows[i] != own) & (true.rows[i] >= 0)
+            nearest = true.rows[i, others][:_NEAREST]
+            counts[i] = len(nearest)
+            if len(nearest):
+                worst[i] = true.distances[i, others][len(nearest) - 1]
+            looked_at.append(np.union1d(by_code[i], nearest[np.isin(nearest, far)]))
+        near = np.repeat(np.arange(len(looked_at)), [len(rows) for rows in looked_at])
+        distances = true.of(near, np.concatenate([*looked_at, np.empty(0, np.int64)]))
+        as_near = distances <= (worst + _TIE * np.abs(worst) + _NOTHING)[near]
+        found = int(np.minimum(np.bincount(near[as_near], minlength=len(counts)), counts).sum())
+        wanted = int(counts.sum())
         share = found / wanted if wanted else 1.0
         return share, share >= RECALL_MIN and not sq8_training.too_far(far, self._stop)
 
@@ -235,7 +246,7 @@ class Measure:
         for begin in range(first, stop, _BLOCK_ROWS):
             end = min(begin + _BLOCK_ROWS, stop)
             block = checksums.for_kernels(arrays.vectors[begin:end])
-            count = quantiser.encode(block, 0, end - begin, self._metric, codes, bias, far)
+            count = quantiser.encode(block, 0, end - begin, self._metric, codes, bias, far, find_flat=False)
             beyond.append(far[:count] + np.int32(begin))
             code_scan.scan_codes(self.queries, self.rows, begin, end, table.table, keys, sizes, blocks)
         return keys[:, :_BY_CODE], np.concatenate(beyond)

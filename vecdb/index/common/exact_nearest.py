@@ -1,6 +1,6 @@
 """The exact nearest rows of a few queries among many: what codes are measured against.
 
-A product of float32 matrices is ten times as fast as distances one by one, and its error has a bound. So a block of
+A product of float32 matrices is several times as fast as distances one by one, and its error has a bound. So a block of
 rows is looked at by products first, and only pairs that may, by that bound, be nearer than the nearest so far are
 computed in float64, in the form that does not cancel. Where the bound excludes too little (clusters much tighter than
 float32's digits) all rows are scanned exactly instead.
@@ -14,15 +14,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vecdb.index.common.sampling import units
 from vecdb.index.common.thread_pool import ThreadPool
 from vecdb.index.flat import scan_exactly
 from vecdb.kernels.primitives.distance import COSINE, IP, L2
+from vecdb.kernels.primitives.float_products import COLUMNS, ROWS
+from vecdb.kernels.search import exact_scan
 from vecdb.schema import Visibility
 from vecdb.storage.disk.row_file import RowArrays
 
-_BLOCK_ELEMENTS = 1 << 18  # of the rows of a block: they stay in a second-level cache
+_BLOCK_ELEMENTS = 1 << 19  # of the rows of a block: they stay in a second-level cache
 _BLOCK_ROWS = 64, 4_096
+_FIRST_ROWS = 1_024  # scanned exactly, to begin with
+_TINY = np.float32(1e-37)  # no length is divided by less
+_PAIR_ELEMENTS = 1 << 20  # of pairs that are computed at once
 _PAIRS_MAX = 1 / 32  # of a block's pairs; more are computed sooner by the exact scan
 _LAST_COMMIT = 2**63 - 1  # a snapshot that sees no deleted row
 
@@ -30,9 +34,9 @@ _LAST_COMMIT = 2**63 - 1  # a snapshot that sees no deleted row
 class ExactNearest:
     """The `count` nearest living rows of [0, stop) to each of some queries.
 
-    queries : float32[nq, dim].   rows : int64[nq, count], distances : float64[nq, count], sorted by (distance, row);
-    -1 and inf where there are fewer. Checksums are not looked at: a damaged row is for the search that returns it to
-    report, and counts here as it is.
+    queries : float32[nq, dim], nq at most COLUMNS.   rows : int64[nq, count], distances : float64[nq, count], sorted by
+    (distance, row); -1 and inf where there are fewer. Checksums are not looked at: a damaged row is for the search that
+    returns it to report, and counts here as it is.
     """
 
     def __init__(self, arrays: RowArrays, metric: int, stop: int, queries: NDArray[np.float32], count: int) -> None:
@@ -44,8 +48,9 @@ class ExactNearest:
 
     def find(self, threads: int, workers: ThreadPool) -> None:
         dim = self._queries.shape[1]
-        step = max(_BLOCK_ROWS[0], min(_BLOCK_ROWS[1], _BLOCK_ELEMENTS // dim))
-        begin = min(step, self._stop)
+        assert len(self._queries) <= COLUMNS
+        step = max(_BLOCK_ROWS[0], min(_BLOCK_ROWS[1], _BLOCK_ELEMENTS // dim // ROWS * ROWS))
+        begin = min(step, _FIRST_ROWS, self._stop)
         self._scan(begin, threads, workers)
         if begin == self._stop:
             return
@@ -61,8 +66,8 @@ class ExactNearest:
                 if len(rows) > _PAIRS_MAX * (end - begin) * len(self._queries):
                     self._scan(self._stop, threads, workers)
                     return
-                for i in np.unique(near):
-                    self._add(int(i), rows[near == i])
+                if len(rows):
+                    self._add(near, rows)
                 begin = end
 
     def _scan(self, stop: int, threads: int, workers: ThreadPool) -> None:
@@ -71,25 +76,36 @@ class ExactNearest:
         count = self.rows.shape[1]
         found = scan_exactly(self._arrays, self._metric, self._queries, count, visibility, None, threads, workers)
         self.rows[:], self.distances[:] = -1, np.inf
-        for i, (rows, size) in enumerate(zip(found.rows, found.counts, strict=True)):
-            self._add(i, rows[:size])
+        near = np.repeat(np.arange(len(self._queries)), found.counts)
+        self._add(near, found.rows[found.rows >= 0])
 
-    def _add(self, i: int, rows: NDArray[np.int64]) -> None:
-        """Take rows that are nearer to query i than what is held."""
-        rows = np.concatenate([self.rows[i], rows])
-        distances = np.concatenate([self.distances[i], self.of(i, rows[len(self.rows[i]) :])])
-        order = np.lexsort((rows, distances))[: self.rows.shape[1]]
-        self.rows[i], self.distances[i] = rows[order], distances[order]
+    def _add(self, near: NDArray[np.int64], rows: NDArray[np.int64]) -> None:
+        """Take those of the pairs (query near[p], rows[p]) that are nearer than what is held."""
+        nq, count = self.rows.shape
+        queries = np.concatenate([np.repeat(np.arange(nq), count), near])
+        rows = np.concatenate([self.rows.ravel(), rows])
+        distances = np.concatenate([self.distances.ravel(), self.of(near, rows[nq * count :])])
+        order = np.lexsort((rows, distances, queries))
+        starts = np.searchsorted(queries[order], np.arange(nq))
+        best = order[starts[:, None] + np.arange(count)]
+        self.rows, self.distances = rows[best], distances[best]
 
-    def of(self, i: int, rows: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Exact distances of some rows to query i."""
-        a, b = self._arrays.vectors[rows].astype(np.float64), self._queries[i].astype(np.float64)
+    def of(self, near: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Exact distances, float64[n], of the pairs (query near[p], rows[p])."""
+        step = max(1, _PAIR_ELEMENTS // self._queries.shape[1])
+        parts = [self._of(near[at : at + step], rows[at : at + step]) for at in range(0, len(rows), step)]
+        return np.concatenate(parts) if parts else np.empty(0)
+
+    def _of(self, near: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        a, b = self._arrays.vectors[rows].astype(np.float64), self._queries[near].astype(np.float64)
         if self._metric == L2:
-            return np.asarray(np.square(a - b).sum(axis=1))
+            a -= b
+            return np.asarray(np.einsum("ij,ij->i", a, a))
+        products = np.einsum("ij,ij->i", a, b)
         if self._metric == IP:
-            return np.asarray(-(a @ b))
-        squares = np.asarray((a * a).sum(axis=1) * (b @ b))
-        return np.asarray(1.0 - np.divide(a @ b, np.sqrt(squares), out=np.zeros(len(a)), where=squares > 0))
+            return np.asarray(-products)
+        squares = np.einsum("ij,ij->i", a, a) * np.einsum("ij,ij->i", b, b)
+        return np.asarray(1.0 - np.divide(products, np.sqrt(squares), out=np.zeros(len(a)), where=squares > 0))
 
 
 class _Bounds:
@@ -106,26 +122,29 @@ class _Bounds:
     def __init__(self, queries: NDArray[np.float32], metric: int, some: NDArray[np.float32], step: int) -> None:
         """some : float32[any, dim], rows.   step : how many rows are looked at at once, at most."""
         nq, dim = queries.shape
-        self._metric, self._dim = metric, dim
+        self._metric, self._dim, self._count = metric, dim, nq
         self._error = (dim + 16) * 2.0**-23
-        self._centre = np.median(some[:: len(some) // 512 + 1], axis=0) if metric == L2 else None
+        self._centre = np.median(some[:: len(some) // 512 + 1], axis=0) if metric == L2 else np.float32(0)
         self._rows = np.ones((step, dim + 3), np.float32)
-        self._products = np.empty((step, nq), np.float32)
-        self._queries = np.zeros((nq, dim + 3), np.float32)
-        moved = self._moved(queries)
-        self._queries[:, :dim] = -2 * moved if metric == L2 else -moved
+        self._products = np.empty((step, COLUMNS), np.float32)
+        self._columns = np.zeros((dim + 3, COLUMNS), np.float32)
+        moved = queries.copy()
+        self._move(moved)
+        self._columns[:dim, :nq] = (-2 * moved if metric == L2 else -moved).T
         self._squares = np.einsum("ij,ij->i", moved, moved, dtype=np.float64)
         lengths = np.sqrt(self._squares)
         if metric == L2:
-            self._queries[:, dim] = -4 * self._error * lengths
-            self._queries[:, dim + 1] = 1 - 2 * self._error
+            self._columns[dim, : self._count] = -4 * self._error * lengths
+            self._columns[dim + 1, : self._count] = 1 - 2 * self._error
         elif metric == IP:
-            self._queries[:, dim] = -self._error * lengths
+            self._columns[dim, : self._count] = -self._error * lengths
 
-    def _moved(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _move(self, rows: NDArray[np.float32]) -> None:
+        """Take the centre off or give them unit length, in place."""
         if self._metric == COSINE:
-            return units(rows)
-        return rows if self._centre is None else rows - self._centre
+            rows /= np.maximum(_lengths(rows), _TINY)[:, None]
+        elif self._metric == L2:
+            rows -= self._centre
 
     def may_be_within(
         self, stored: NDArray[Any], distances: NDArray[np.float64]
@@ -134,17 +153,24 @@ class _Bounds:
         dtype[n, dim].
         """
         n, dim = len(stored), self._dim
-        rows, products = self._rows[:n], self._products[:n]
-        rows[:, :dim] = self._moved(stored.astype(np.float32))
+        rows = self._rows[:n]
+        rows[:, :dim] = stored
+        self._move(rows[:, :dim])
         if self._metric != COSINE:
-            np.einsum("ij,ij->i", rows[:, :dim], rows[:, :dim], out=rows[:, dim + 1])
-            np.sqrt(rows[:, dim + 1], out=rows[:, dim])
+            rows[:, dim] = _lengths(rows[:, :dim])
+            rows[:, dim + 1] = np.square(rows[:, dim])
         if self._metric == L2:
-            self._queries[:, dim + 2] = (1 - 2 * self._error) * self._squares - distances
+            self._columns[dim + 2, : self._count] = (1 - 2 * self._error) * self._squares - distances
         else:
-            self._queries[:, dim + 2] = (1 - 2 * self._error if self._metric == COSINE else 0.0) - distances
-        np.matmul(rows, self._queries.T, out=products)
+            self._columns[dim + 2, : self._count] = (1 - 2 * self._error if self._metric == COSINE else 0.0) - distances
+        whole = n + -n % ROWS  # what lies behind the last row is multiplied, too, and not looked at
+        exact_scan.products(self._rows[:whole], self._columns, self._products[:whole])
         # "not above" rather than "at most": what overflows float32 may be anywhere
-        pairs = np.flatnonzero(~(products > 0).ravel())
-        found, query = np.divmod(pairs, products.shape[1])
+        pairs = np.flatnonzero(~(self._products[:n, : self._count] > 0).ravel())
+        found, query = np.divmod(pairs, self._count)
         return found, query
+
+
+def _lengths(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    lengths: NDArray[np.float32] = np.sqrt(np.einsum("ij,ij->i", rows, rows))
+    return lengths

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.kernels.codes import float_codes, rotated_codes, sq8
+from vecdb.kernels.primitives.distance import L2
 
 # each is a compile: few steps, small waste
 BLOCK_COUNTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
@@ -27,6 +28,7 @@ _ELEMENTS: dict[str, Any] = {  # of `blocks`, as code_formats.py tells formats a
 }  # fmt: skip
 _ELEMENT_BYTES = {SQ8: 1, ROTATED8: 1, ROTATED16: 2, FLOAT32: 4}
 _ROTATED_DIM_MIN = 8
+_FLAT_SQUARE = 4  # mean square of a code's elements
 
 
 def block_count(dim: int, code_format: str = SQ8) -> int:
@@ -95,6 +97,10 @@ class ScalarQuantizer:
         """Bytes of a code."""
         return 64 * block_count(len(self.mean), self.code_format)
 
+    def flat_below(self, metric: int) -> int:
+        """Rows with a smaller bias are too short for the scale: on average two of its steps an element. 0: none is."""
+        return 0 if self.lossless or metric != L2 else _FLAT_SQUARE * len(self.mean)
+
     def encode(
         self,
         vectors: NDArray[Any],
@@ -104,14 +110,18 @@ class ScalarQuantizer:
         codes: NDArray[np.uint8],
         bias: NDArray[np.int32],
         far: NDArray[np.int32],
+        *,
+        find_flat: bool = True,
     ) -> int:
         """Encode rows [first, stop) in place. Returns how many are far: their codes say little, and `far` lists them.
+        find_flat : those that are too short for the scale, too.
 
         vectors : stored type[n, dim], as kernels take them (checksums.for_kernels).   codes : uint8[n, width].
         bias : int32[n], or int32[0] where none is kept.   far : int32[>= stop - first].
         """
         if self.code_format == SQ8:
-            return int(sq8.encode(vectors, first, stop, self.mean, self.scale, metric, codes, bias, far))
+            flat = self.flat_below(metric) if find_flat else 0
+            return int(sq8.encode(vectors, first, stop, self.mean, self.scale, metric, flat, codes, bias, far))
         if self.code_format == FLOAT32:
             float_codes.encode(vectors, first, stop, self.mean, self.scale, metric, codes)
             return 0

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from vecdb.index.common.quantizer import ScalarQuantizer, block_count
 from vecdb.index.common.sampling import norms, sample, units
-from vecdb.kernels.codes import sq8
 from vecdb.kernels.primitives import checksums
 from vecdb.kernels.primitives.distance import COSINE, IP, L2
 from vecdb.storage.disk.row_file import RowArrays
@@ -89,7 +88,5 @@ def quantise(
     codes = np.zeros((n, 64 * block_count(dim)), np.uint8)
     bias = np.zeros(n, np.int32)
     far = np.empty(n, np.int32)
-    count = sq8.encode(
-        checksums.for_kernels(vectors), 0, n, quantiser.mean, quantiser.scale, metric, codes, bias, far
-    )  # fmt: skip
+    count = quantiser.encode(checksums.for_kernels(vectors), 0, n, metric, codes, bias, far, find_flat=False)
     return codes, bias, far[:count]

@@ -135,7 +135,10 @@ class CuratorIndex(Index, HasCompanionGraph):
                 rows_of=_longer(order.rows_of, capacity, order.indexed),
                 slots_of=_longer(order.slots_of, capacity, order.indexed),
             )
-        far = order.coded.encode(self._rows.arrays.vectors, self._metric, self._coded, row_count)
+        # Among the rows that codes were made from some may be short, and searches must not score them all; rows that
+        # came since may be shorter than any of those.
+        arrays, first = self._rows.arrays, self._coded
+        far = order.coded.encode(arrays.vectors, self._metric, first, row_count, find_flat=True)
         if len(far):
             order = replace(order, far=np.concatenate([order.far, far]))
         self._coded = row_count

@@ -25,7 +25,7 @@ from vecdb.index.common.memory import reserve
 from vecdb.index.common.quantizer import ScalarQuantizer, block_count
 from vecdb.index.common.thread_pool import ThreadPool
 from vecdb.index.curator.one_bit_filter import OneBitFilter, line_bytes
-from vecdb.kernels.codes import one_bit_fastscan, sq8
+from vecdb.kernels.codes import one_bit_fastscan
 from vecdb.kernels.codes.one_bit_fastscan import FACTORS
 from vecdb.kernels.primitives import checksums
 from vecdb.kernels.primitives.bit_products import PANEL_ROWS
@@ -150,14 +150,15 @@ class CodeArrays:
             bit_filter,
         )
 
-    def encode(self, vectors: NDArray[Any], metric: int, first: int, stop: int) -> NDArray[np.int32]:
+    def encode(
+        self, vectors: NDArray[Any], metric: int, first: int, stop: int, *, find_flat: bool = False
+    ) -> NDArray[np.int32]:
         """Encode rows [first, stop) of vectors (stored dtype[n, dim]) into the slots of the same numbers. Returns the
-        far rows, int32[any].
+        far rows, int32[any]. find_flat : see `ScalarQuantizer.encode`.
         """
         far = np.empty(max(0, stop - first), np.int32)
-        q = self.quantiser
-        count = sq8.encode(
-            checksums.for_kernels(vectors), first, stop, q.mean, q.scale, metric, self.codes, self.bias, far
+        count = self.quantiser.encode(
+            checksums.for_kernels(vectors), first, stop, metric, self.codes, self.bias, far, find_flat=find_flat
         )
         if self.bit_filter is not None:
             self.bit_filter.encode(vectors, first, stop, self.lines, first)

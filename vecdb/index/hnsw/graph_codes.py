@@ -10,11 +10,16 @@ from vecdb.kernels.primitives import checksums
 from vecdb.storage.disk.row_file import RowArrays
 
 
-def encode(graph: Graph, arrays: RowArrays, metric: int, first: int, stop: int) -> NDArray[np.int32]:
-    """Codes of rows [first, stop), in place; returns the far ones among them, ascending."""
+def encode(
+    graph: Graph, arrays: RowArrays, metric: int, first: int, stop: int, *, find_flat: bool = False
+) -> NDArray[np.int32]:
+    """Codes of rows [first, stop), in place; returns the far ones among them, ascending. find_flat : also those that
+    are too short for the scale. Rows that codes were measured on may be, and searches must not score them all; rows
+    that came since may be shorter than any of those.
+    """
     far = np.empty(max(0, stop - first), np.int32)
     vectors = checksums.for_kernels(arrays.vectors)
-    count = graph.quantiser.encode(vectors, first, stop, metric, graph.codes, graph.bias, far)
+    count = graph.quantiser.encode(vectors, first, stop, metric, graph.codes, graph.bias, far, find_flat=find_flat)
     return far[:count].copy()
 
 
@@ -25,11 +30,13 @@ def recoded_differs(graph: Graph, arrays: RowArrays, metric: int, rows: NDArray[
     bias = np.zeros(n if len(graph.bias) else 0, np.int32)  # not kept where `needs_bias` says no
     far = np.empty(n, np.int32)
     vectors = checksums.for_kernels(np.ascontiguousarray(arrays.vectors[rows]))
-    count = graph.quantiser.encode(vectors, 0, n, metric, codes, bias, far)
+    count = graph.quantiser.encode(vectors, 0, n, metric, codes, bias, far, find_flat=False)
     differs: NDArray[np.bool_] = (codes != graph.codes[rows]).any(axis=1)
     if len(bias):
         differs |= bias != graph.bias[rows]
     is_far = np.zeros(n, bool)
     is_far[far[:count]] = True
-    differs |= is_far != np.isin(rows, graph.far)
+    listed = np.isin(rows, graph.far)
+    may_be = is_far | (bias < graph.quantiser.flat_below(metric)) if len(bias) else is_far
+    differs |= (is_far & ~listed) | (listed & ~may_be)
     return differs

@@ -103,16 +103,16 @@ class HnswIndex(Index):
             self._published = max(self._published, row_count)
             self._encode(row_count)
 
-    def _encode(self, row_count: int) -> None:
+    def _encode(self, row_count: int, *, find_flat: bool = True) -> None:
         """Codes for the rows up to `row_count`; under the lock. Without a quantiser the tail is scanned on full
-        vectors.
+        vectors. find_flat : see graph_codes.py.
         """
         view = self._view
         if view is None or row_count <= self._coded:
             return
         arrays = self._rows.arrays
         graph = self._with_room(view.graph, row_count, self._coded)
-        far = graph_codes.encode(graph, arrays, self._metric, self._coded, row_count)
+        far = graph_codes.encode(graph, arrays, self._metric, self._coded, row_count, find_flat=find_flat)
         if len(far):
             graph = graph.replace(far=np.concatenate([graph.far, far]))
         self._coded = row_count
@@ -168,7 +168,7 @@ class HnswIndex(Index):
             return
         quantiser = view.graph.quantiser
         if other.is_spoiled or not code_choice.is_ordinary(quantiser, self._metric):
-            self._start(quantiser, 0)
+            self._start(quantiser, min(self._published, quantiser.measured_rows))
 
     def _prepare(self, stop: int, threads: int) -> None:
         """Choose how rows are encoded, or look at it again, and make sure that rows below `stop` have codes and
@@ -181,7 +181,8 @@ class HnswIndex(Index):
             return
         self.publish_rows(stop)
         graph = self._current().graph
-        if not code_choice.is_due(graph.quantiser, graph.far, stop, graph.codes[self.indexed_rows : stop]):
+        new, all_rows = self.indexed_rows, stop >= self._published
+        if not code_choice.is_due(graph.quantiser, graph.far, graph.codes[:stop], new, all_rows=all_rows):
             return
         choice = code_choice.choose(
             arrays, self._metric, stop, graph.quantiser, graph.far, threads=threads, workers=self._workers
@@ -204,7 +205,8 @@ class HnswIndex(Index):
         graph = Graph.reserve(arrays.capacity, self.config.m, biased, quantiser, 2 * self.config.m if mixed else 0)
         with self._lock:
             self._view = GraphView(graph, arrays, self._metric, 0, -1, 0)
-            self._encode(max(stop, self._published))
+            self._encode(stop, find_flat=False)
+            self._encode(self._published)
 
     def _encode_anew(self, quantiser: ScalarQuantizer, stop: int) -> None:
         """Codes by another quantizer, in fresh arrays; links stay. Searches that run keep the old codes with the old
@@ -220,7 +222,7 @@ class HnswIndex(Index):
             view, arrays = self._current(), self._rows.arrays
             graph = view.graph.replace(quantiser=quantiser, codes=fresh.codes, bias=fresh.bias)
             graph = self._with_room(graph, self._coded, coded)
-            more = graph_codes.encode(graph, arrays, self._metric, coded, self._coded)
+            more = graph_codes.encode(graph, arrays, self._metric, coded, self._coded, find_flat=True)
             self._view = view.replace(graph=graph.replace(far=np.concatenate([far, more])), arrays=arrays)
 
     def _add_batch(self, stop: int, threads: int) -> None:

@@ -1,6 +1,7 @@
 """8-bit scalar codes: code = clip(round((x - mean) / scale) + 128), one scale for all dimensions.
 
 A row with an element far outside the codes' range is `far`: its code says little, so searches score it by its vector.
+So is one that is too short for the scale under l2, since all such rows have much the same code.
 
 Under cosine the vector is normalised first, and the mean is 0 unless the codes are centred
 (index/common/code_choice.py). A code row is padded to 64 * blocks bytes: with 128 (that is, 0 after the offset) so that
@@ -25,11 +26,12 @@ FAR = np.float32(132.0)  # units of the scale; clipping that moves an element by
 
 
 @kernel(fastmath=FAST)
-def encode(vectors, first, stop, mean, scale, metric, codes, bias, far):
+def encode(vectors, first, stop, mean, scale, metric, flat, codes, bias, far):
     """Encode rows [first, stop) into codes (and bias, where it is not empty). Returns how many rows are far.
 
-    vectors : stored type [n, dim].   mean : float32[dim].   codes : uint8[n, 64 * blocks].   bias : int32[n] or
-    int32[0].   far : int32[>= stop - first], filled with the far rows.
+    vectors : stored type [n, dim].   mean : float32[dim].   flat : rows of a smaller bias are far, too; 0: none is.
+    codes : uint8[n, 64 * blocks].   bias : int32[n] or int32[0].   far : int32[>= stop - first], filled with the far
+    rows.
     """
     dim = vectors.shape[1]
     count = 0
@@ -52,17 +54,19 @@ def encode(vectors, first, stop, mean, scale, metric, codes, bias, far):
             y = min(max(x, np.float32(-128.0)), np.float32(127.0))
             beyond += abs(x) > FAR
             code[j] = np.uint8(np.int32(y + np.float32(128.5)))
-        if beyond:
-            far[count] = row
-            count += 1
         for j in range(dim, len(code)):
             code[j] = np.uint8(128)
+        is_flat = False
         if len(bias):
             total = np.int32(0)
             for j in range(dim):
                 x = np.int32(code[j]) - np.int32(128)
                 total += x * x
             bias[row] = total
+            is_flat = total < flat
+        if beyond or is_flat:
+            far[count] = row
+            count += 1
     return count
 
 

@@ -2,9 +2,10 @@
 
     square_distance  sum (code - query)^2        in difference form: what two near vectors share is not subtracted
     float_dot        sum code * query               from two large sums
+    row_products     products of ROWS rows with COLUMNS columns of a matrix
 
-Every target adds in the same order and none fuses a product with a sum, so that all give the same bits: sums of
-every fourth block of sixteen elements, then their halves. Both are symmetric in code and query.
+In the first two every target adds in the same order and none fuses a product with a sum, so that all give the same
+bits: sums of every fourth block of sixteen elements, then their halves. Both are symmetric in code and query.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from vecdb.kernels.primitives.codegen import I32, I64, data_pointer, load_unalig
 _LANES = 16  # float32 in a block of 64 bytes
 _UNROLL_BLOCKS_MAX = 8  # more blocks than this are looped over, _SUMS at a time
 _SUMS = 4
+ROWS, COLUMNS = 4, 64  # of `row_products`: sums that stay in registers
 _VECTOR = ir.VectorType(ir.FloatType(), _LANES)
 
 
@@ -93,3 +95,46 @@ def square_distance(typingctx, codes, row, query8, blocks):
 def float_dot(typingctx, codes, row, query8, blocks):
     """sum over i of code[i] * query[i], float32; the arguments are those of `square_distance`."""
     return _sum_of(_product, codes, query8, blocks)
+
+
+@intrinsic
+def row_products(typingctx, rows, first, columns, out):
+    """out[i, k] = sum over j of rows[i, j] * columns[j, k], for ROWS rows from `first` on and each k below COLUMNS.
+
+    rows : float32[n, w].   first : int64.   columns : float32[w, COLUMNS].   out : float32[n, COLUMNS]. All are
+    C-contiguous. A product may be fused with its sum.
+    """
+    signature = types.void(rows, types.int64, columns, out)
+    vectors = COLUMNS // _LANES
+
+    def codegen(context, builder, sig, args):
+        view = context.make_array(sig.args[0])(context, builder, args[0])
+        row_bytes = builder.mul(cgutils.unpack_tuple(builder, view.shape, 2)[1], I64(4))
+        base, column, target = (data_pointer(context, builder, sig.args[i], args[i]) for i in (0, 2, 3))
+        numbers = [builder.add(args[1], I64(i)) for i in range(ROWS)]
+        own = [builder.gep(base, [builder.mul(number, row_bytes)]) for number in numbers]
+        zero = ir.Constant(_VECTOR, [0.0] * _LANES)
+        slots = [[cgutils.alloca_once_value(builder, zero) for _ in range(vectors)] for _ in numbers]
+        for slot in (slot for line in slots for slot in line):
+            builder.store(zero, slot)
+        with cgutils.for_range(builder, cgutils.unpack_tuple(builder, view.shape, 2)[1]) as loop:
+            start = builder.mul(loop.index, I64(4 * COLUMNS))
+            at = [builder.add(start, I64(64 * i)) for i in range(vectors)]
+            factors = [load_unaligned(builder, column, one, _VECTOR) for one in at]
+            for pointer, line in zip(own, slots, strict=True):
+                element = builder.gep(pointer, [builder.mul(loop.index, I64(4))])
+                number = builder.load(builder.bitcast(element, ir.FloatType().as_pointer()))
+                single = builder.insert_element(ir.Constant(_VECTOR, ir.Undefined), number, I32(0))
+                places = ir.Constant(ir.VectorType(I32, _LANES), [0] * _LANES)
+                everywhere = builder.shuffle_vector(single, single, places)
+                for factor, slot in zip(factors, line, strict=True):
+                    product = builder.fmul(everywhere, factor, flags=("contract",))
+                    builder.store(builder.fadd(builder.load(slot), product, flags=("contract",)), slot)
+        for number, line in zip(numbers, slots, strict=True):
+            for i, slot in enumerate(line):
+                place = builder.add(builder.mul(number, I64(4 * COLUMNS)), I64(64 * i))
+                pointer = builder.bitcast(builder.gep(target, [place]), _VECTOR.as_pointer())
+                builder.store(builder.load(slot), pointer, align=1)
+        return context.get_dummy_value()
+
+    return signature, codegen

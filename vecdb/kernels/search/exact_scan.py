@@ -7,6 +7,7 @@ import numpy as np
 from vecdb.kernels.compile import kernel
 from vecdb.kernels.primitives.checksums import is_sound
 from vecdb.kernels.primitives.distance import exact
+from vecdb.kernels.primitives.float_products import ROWS, row_products
 from vecdb.kernels.primitives.prefetch import STREAM_BYTES_MAX, prefetch_at, prefetch_row
 from vecdb.kernels.primitives.topk import ROW_OF_KEY, distance_of, insert, key_of
 from vecdb.kernels.primitives.visibility import EVERY_ROW, is_visible
@@ -59,6 +60,15 @@ def scan_rows(
                     insert(best, np.int64(limit - 1), key)
             counts[i] = size
     return -1
+
+
+@kernel()
+def products(rows, columns, out):
+    """rows @ columns: float32[n, w] and [w, COLUMNS] into float32[n, COLUMNS], n a multiple of ROWS. BLAS does it on
+    threads of its own, which wait for one another where cores are busy.
+    """
+    for first in range(0, len(rows), ROWS):
+        row_products(rows, first, columns, out)
 
 
 @kernel()

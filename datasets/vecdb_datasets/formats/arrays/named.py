@@ -63,7 +63,8 @@ class IdArray:
 
     def take(self, start: int, stop: int) -> list[Any]:
         cells = self._values[start:stop].tolist()
-        cells = [one.decode() if isinstance(one, bytes) and len(one) != 16 else one for one in cells]
+        if self._values.dtype.kind == "S":
+            cells = [one.decode("utf-8", "surrogateescape") for one in cells]
         ids, wrong = as_ids(cells)
         for at, what in wrong.items():
             raise InvalidArgument(f"{self._path}: row {start + at}: its id in {self._name!r} {what}")

@@ -20,6 +20,7 @@ from vecdb import Corruption, Curator, Flat, Hnsw, Spann, Unavailable
 
 FORMAT = 1
 KEY = "vecdb"  # of the head line, and of Parquet's metadata
+TENANTS_KEY = "vecdb_tenants"  # of lines after the head line
 META_SUFFIX = ".meta.json"  # beside files that cannot hold facts
 IDS_SUFFIX = ".ids.jsonl"  # beside files that hold vectors only
 

@@ -1,6 +1,7 @@
 """A collection as JSONL: holds everything.
 
-    {"vecdb": {facts}}
+    {"vecdb": {facts, of tenants the first}}
+    {"vecdb_tenants": {more of them}}
     {"id": 1, "vector": [0.1, 0.2], "_owner": "acme", "_tenants": ["acme"], "year": 2024, "_fields": {tagged fields}}
 
 Owner, tenants and tagged fields stand where there are any. A field is tagged whose value JSON lacks, or whose name is
@@ -10,15 +11,18 @@ one of these columns. A file of vectors has the same rows without them beside it
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
-from .facts import KEY, CollectionFacts
+from .facts import KEY, TENANTS_KEY, CollectionFacts
 from .tagged import is_plain, tag
 from .writer import RecordBatch, RecordWriter
 
+tenants_of_a_line = 10_000
 _encode = msgspec.json.Encoder().encode
 
 
@@ -47,11 +51,20 @@ def rows_of(batch: RecordBatch, facts: CollectionFacts, *, vectors: bool) -> Ite
 
 
 def _numbers(vectors: Any) -> list[Any]:
-    """Numbers as short as they may be: float32 as 0.1 and not as the double nearest to it."""
-    if vectors.dtype == np.float32:
-        return [[float(text) for text in map(str, row)] for row in vectors]
-    found: list[Any] = vectors.tolist()
+    found: list[Any] = (short_doubles(vectors) if vectors.dtype == np.float32 else vectors).tolist()
     return found
+
+
+def short_doubles(numbers: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Doubles that are these float32 when they are rounded, and take nine digits to write: 0.1 in place of
+    0.10000000149011612.
+    """
+    exact = numbers.astype(np.float64)
+    with np.errstate(all="ignore"):
+        digits = 8 - np.floor(np.log10(np.abs(exact)))
+        scale = 10.0 ** np.abs(digits)
+        short = np.where(digits >= 0, np.rint(exact * scale) / scale, np.rint(exact / scale) * scale)
+        return np.where(short.astype(np.float32) == numbers, short, exact)
 
 
 class JsonlRecords(RecordWriter):
@@ -60,7 +73,11 @@ class JsonlRecords(RecordWriter):
     def __init__(self, path: str, facts: CollectionFacts, lossy: bool) -> None:
         super().__init__(path, facts, lossy)
         self._handle = open(self._target(path).part, "wb")  # noqa: SIM115 - closed by _finish()
-        self._handle.write(_encode({KEY: facts.to_json()}) + b"\n")
+        tenants = list((facts.tenants or {}).items())
+        first = None if facts.tenants is None else dict(tenants[:tenants_of_a_line])
+        self._handle.write(_encode({KEY: replace(facts, tenants=first).to_json()}) + b"\n")
+        for start in range(tenants_of_a_line, len(tenants), tenants_of_a_line):
+            self._handle.write(_encode({TENANTS_KEY: dict(tenants[start : start + tenants_of_a_line])}) + b"\n")
 
     def write(self, batch: RecordBatch) -> None:
         self._handle.writelines(_encode(row) + b"\n" for row in rows_of(batch, self.facts, vectors=True))

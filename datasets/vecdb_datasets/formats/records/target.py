@@ -2,7 +2,8 @@
 
     a path that is free, or a plain file     a neighbour PATH.part-PID, renamed when it is whole
     a symbolic link                          the same for the file that it leads to; the link stays
-    "-", a pipe, a device, /dev/stdout       a temporary file, copied there when it is whole
+    "-" and /dev/stdout                      a temporary file, copied to standard output when it is whole
+    a pipe, a device, /dev/fd/N              the same, copied there
 
 Nothing but a plain file is ever replaced. Neighbours that a killed writer of the same file left are removed.
 """
@@ -10,10 +11,12 @@ Nothing but a plain file is ever replaced. Neighbours that a killed writer of th
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import stat
 import sys
 import tempfile
+from typing import IO
 
 from vecdb import InvalidArgument, NotFound
 
@@ -27,11 +30,14 @@ class Target:
         self.path = path
         self._real = os.path.realpath(path)
         self._folder: tempfile.TemporaryDirectory[str] | None = None
-        self.is_stream = path == STDOUT or _is_stream(path)
+        self.is_stdout = is_stdout(path)
+        self.is_stream = self.is_stdout or _is_stream(path)
         if self.is_stream:
             self._folder = tempfile.TemporaryDirectory(prefix="vecdb-export-")
             self.part = os.path.join(self._folder.name, "part")
             return
+        if os.path.islink(self._real):
+            raise InvalidArgument(f"{path} is a link that leads to itself")
         if os.path.isdir(self._real):
             raise InvalidArgument(f"{path} is a directory: name a file in it")
         parent = os.path.dirname(self._real)
@@ -48,12 +54,12 @@ class Target:
             os.replace(self.part, self._real)
             return
         with open(self.part, "rb") as source:
-            if self.path == STDOUT:
+            if self.is_stdout:
                 sys.stdout.flush()
                 shutil.copyfileobj(source, sys.stdout.buffer)
                 sys.stdout.buffer.flush()
                 return
-            with open(self.path, "wb") as sink:
+            with _open_stream(self.path) as sink:
                 shutil.copyfileobj(source, sink)
 
     def discard(self) -> None:
@@ -64,7 +70,19 @@ class Target:
             self._folder.cleanup()
 
 
+def is_stdout(path: str) -> bool:
+    """Whether a path means standard output."""
+    return path == STDOUT or os.path.abspath(path) in ("/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
+
+
+def _open_stream(path: str) -> IO[bytes]:
+    descriptor = re.fullmatch("/(?:dev|proc/self)/fd/([0-9]+)", os.path.abspath(path))
+    return os.fdopen(os.dup(int(descriptor[1])), "wb") if descriptor else open(path, "wb")
+
+
 def _is_stream(path: str) -> bool:
+    if os.path.abspath(path).startswith(("/dev/fd/", "/proc/self/fd/")):
+        return True
     try:
         mode = os.stat(path).st_mode
     except OSError:

@@ -61,7 +61,7 @@ class ArrowSource(TableSource):
         sample = self._sample()
         if self.facts is not None:
             columns = self.facts.columns
-            choice = Choice(columns.vector, columns.id, fields=choice.fields)
+            choice = choice.by_facts(self.path, columns.vector, columns.id)
         self._settle_vector(choice, sample)
         self._settle_id(choice)
         special = set() if self.facts is None else self.facts.columns.names()

@@ -37,6 +37,17 @@ class Choice:
     new_ids: bool = False
     fields: tuple[str, ...] | None = None
 
+    def by_facts(self, path: str, vector: str, id: str) -> Choice:
+        """The choice for the file of an export, which says itself what its columns are. Raises InvalidArgument where
+        the caller names others.
+        """
+        for option, asked, told in (("vector_column", self.vector, vector), ("id_column", self.id, id)):
+            if asked not in (None, told):
+                raise InvalidArgument(
+                    f"{path}: this export says itself that {told!r} is the column, not {asked!r}: leave out {option}="
+                )
+        return Choice(vector, None if self.new_ids else id, self.new_ids, self.fields)
+
     def field_columns(self, path: str, rest: Iterable[str]) -> list[str]:
         """Those of the other columns that are fields. Raises NotFound where one that is named is not there."""
         names = list(rest)

@@ -59,13 +59,14 @@ class CsvSource(TextSource):
         if not samples and facts is None:
             raise InvalidArgument(f"{self.path}: no rows" + (" after the header" if self._has_header else ""))
         if facts is not None:
-            choice = Choice(facts.columns.vector, facts.columns.id, choice.new_ids, choice.fields)
+            choice = choice.by_facts(self.path, facts.columns.vector, facts.columns.id)
         self._settle_vector(choice, samples)
         rest = [name for name in self.columns if name not in self._vector_columns]
         self.id_column = choose_id_column(self.path, choice, {name: self._why_no_id(name) for name in rest})
         if self.id_column is None and choice.id is None and not choice.new_ids and rest[:1] == [""]:
             self.id_column = "" if not self._why_no_id("") else None
-        self.field_columns = choice.field_columns(self.path, [name for name in rest if name != self.id_column])
+        not_fields = {self.id_column} | (set() if facts is None else facts.columns.names())
+        self.field_columns = choice.field_columns(self.path, [name for name in rest if name not in not_fields])
         dim = len(self._vector_columns) if len(self._vector_columns) > 1 else _dim(self._column_of(samples))
         super().__init__(self.path, "csv", (rows, dim or (facts.dim if facts else 0)), self._dtype, check_finite)
 

@@ -21,6 +21,7 @@ from vecdb import Corruption, InvalidArgument, LimitExceeded
 from .lines import line_bytes_max
 
 chunk_bytes = 1 << 20
+rows_depth_max = 4  # brackets around the rows of a document
 columns_bytes_max = 256 << 20
 _MARKS = re.compile(rb'[\[\]{}"\\]')
 _OPENING = {ord("["): ord("]"), ord("{"): ord("}")}
@@ -59,7 +60,7 @@ class _Elements:
                 depth = len(self.open)
                 if (
                     self.level is None
-                    and depth in (1, 2)
+                    and 1 <= depth <= rows_depth_max
                     and self.open[-1] == ord("[")
                     and (depth == 1 or mark == ord("{"))
                 ):

@@ -3,7 +3,7 @@
 Every row's keys are looked at when the file is opened, so what a row lacks is known before anything is read. A line may
 be a bare list of numbers if the first one is. Columns inside of values are named by paths: "data.0.embedding".
 
-An export begins with a head line, {"vecdb": {facts}} (records/facts.py), and its rows are told by it. Vectors are
+An export begins with a head line, {"vecdb": {facts}} (records/jsonl.py), and its rows are told by it. Vectors are
 float32, or of the type that the head line names.
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
@@ -20,7 +20,7 @@ import numpy as np
 from vecdb import Corruption, InvalidArgument, VecdbError
 
 from ..inputs import InputFile
-from ..records.facts import KEY, CollectionFacts, decode_facts
+from ..records.facts import KEY, TENANTS_KEY, CollectionFacts, decode_facts
 from ..records.tagged import untag
 from .columns import VECTOR_NAMES, Choice, as_ids, choose_id_column, choose_vector_column
 from .lines import Lines, Place, TextSource, mark_rows
@@ -43,6 +43,7 @@ class _Key:
     kinds: set[str] = field(default_factory=set)
     sample: Any = None  # the first value that may be a vector
     tries: int = 0  # values that were looked at for it
+    first: str = ""  # the kind of the first value that is there
 
 
 @dataclass(slots=True)
@@ -63,6 +64,7 @@ class _Scan:
                     key = self.keys[name] = _Key()
                 key.count += 1
                 key.kinds.add(kind)
+                key.first = key.first if key.first or kind == "NoneType" else kind
                 if key.sample is None and kind in ("list", "str") and key.tries < sampled_rows:
                     key.tries += 1
                     decoded = parse_json(bytes(value).decode()) if isinstance(value, msgspec.Raw) else value
@@ -81,6 +83,7 @@ class JsonlSource(TextSource):
         self._is_bare = False
         self._vector_path: Path | None = None
         self._id_path: Path | None = None
+        self._ids_are_text: bool | None = None  # by the first row; None where the rows need not agree here
         scan = self._scan()
         told: CollectionFacts | None = self.facts  # from the head line
         if told is not None:
@@ -104,8 +107,8 @@ class JsonlSource(TextSource):
     def _scan(self) -> _Scan:
         scan = _Scan()
         for place, text in _texts(Lines(self.file, (0, 0))):
-            if isinstance(text, str) and not scan.rows and self.facts is None:
-                facts = _head(text, self.path)
+            if isinstance(text, str) and not scan.rows:
+                facts = _head(text, self.path, self.facts)
                 if facts is not None:
                     self.facts = facts
                     continue
@@ -128,8 +131,9 @@ class JsonlSource(TextSource):
 
     def _settle_by_facts(self, facts: CollectionFacts, scan: _Scan) -> None:
         columns = facts.columns
-        self.vector_column, self.id_column = columns.vector, columns.id
-        self._vector_path, self._id_path = (columns.vector,), (columns.id,)
+        choice = self._choice.by_facts(self.path, columns.vector, columns.id)
+        self.vector_column, self.id_column = columns.vector, choice.id
+        self._vector_path, self._id_path = (columns.vector,), None if choice.id is None else (choice.id,)
         self.field_columns = self._choice.field_columns(
             self.path, [name for name in scan.keys if name not in columns.names()]
         )
@@ -156,6 +160,8 @@ class JsonlSource(TextSource):
             self.id_column, self._id_path = asked, _path(asked)
             return
         self.id_column = choose_id_column(self.path, self._choice, columns)
+        if self.id_column is not None:
+            self._ids_are_text = scan.keys[self.id_column].first == "str"
         self._id_path = None if self.id_column is None else (self.id_column,)
 
     def _vector_shape(self, scan: _Scan) -> tuple[int, np.dtype[Any]]:
@@ -200,6 +206,14 @@ class JsonlSource(TextSource):
             ids, not_ids = as_ids(cells)
             for at, what in not_ids.items():
                 wrong[at] = f" has no id {self.id_column!r}" if cells[at] is None else f": its id {what}"
+            if self._ids_are_text is not None:
+                for at, id in enumerate(ids):
+                    if id is not None and isinstance(id, str) is not self._ids_are_text:
+                        kind, other = ("text", "numbers") if isinstance(id, str) else ("a number", "text")
+                        wrong[at] = f": its id {id!r} is {kind}, those before are {other}"
+        elif self.facts is not None:
+            for row in rows:
+                row.pop(self.facts.columns.id, None)
         owners, tenants = self._take_access(rows, wrong)
         for at, what in wrong.items():
             if start + at not in bad:
@@ -258,15 +272,18 @@ def _texts(lines: Lines) -> Iterator[tuple[Place, str | VecdbError]]:
             yield place, text
 
 
-def _head(text: str, path: str) -> CollectionFacts | None:
-    """The facts, where this line is the head of an export."""
-    if not text.startswith(f'{{"{KEY}":'):
+def _head(text: str, path: str, known: CollectionFacts | None) -> CollectionFacts | None:
+    """The facts, where this line is the head of an export, or one of tenants after it, of which the facts are known."""
+    if not text.startswith((f'{{"{KEY}":', f'{{"{TENANTS_KEY}":')):
         return None
     try:
         found = _raw_values(text)
+        if known is not None and list(found) == [TENANTS_KEY]:
+            more = msgspec.json.decode(bytes(found[TENANTS_KEY]), type=dict[str, int | None])
+            return replace(known, tenants={**(known.tenants or {}), **more})
     except msgspec.MsgspecError:
         return None
-    if list(found) != [KEY] or not bytes(found[KEY]).startswith(b'{"format"'):
+    if known is not None or list(found) != [KEY] or not bytes(found[KEY]).startswith(b'{"format"'):
         return None
     return decode_facts(bytes(found[KEY]), path)
 
@@ -290,8 +307,6 @@ def _why_no_id(key: _Key) -> str:
     other = sorted(kinds - {"int", "float", "str"})
     if other:
         return f"it holds {' and '.join(other)}, expected whole numbers or strings"
-    if "str" in kinds and len(kinds) > 1:
-        return "it is text in some rows and a number in others"
     return "" if kinds else "it holds nothing"
 
 
