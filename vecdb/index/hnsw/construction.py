@@ -68,7 +68,7 @@ class GraphBuilder:
 
         def own_links(begin: int, end: int, scratch: ScratchBuffers) -> None:
             insertion.insert_points(
-                begin, end, width, self._chosen, self._chosen_by_product, config.m, entry, level, pending,
+                begin, end, first, stop, width, self._chosen, self._chosen_by_product, config.m, entry, level, pending,
                 self._arrays.table, scratch.table.table, scratch.blocks,
             )  # fmt: skip
 

@@ -6,6 +6,10 @@ for any number of threads.
 
     insert_points -> edges_of (target << 32 | source) -> sort -> add_reverse_links
 
+The frozen graph has no row of the batch, so a point is compared with the rows that came shortly before and after it,
+too: rows that come sorted, by topic or time, have their nearest among them (recall at a beam of 64 on 20,000 rows of
+1,000 topics in order: .77 without, .99 with).
+
 Where rows of different norms are compared by inner product, a row has links of two kinds on layer 0, in one list: some
 chosen by l2, which keep every row reachable, and some by product, which lead to what queries look for. By l2 alone
 recall at a beam of 64 was .72 on Gaussian data and .25 on log-normal norms, with both .98; by product alone a quarter
@@ -35,6 +39,8 @@ from vecdb.kernels.search.beam_search import (
     search_layer,
 )
 from vecdb.kernels.search.graph_search import GraphScratch
+
+BATCH_WINDOW = 32  # rows before and after a point that it is compared with
 
 
 class BuiltGraph(NamedTuple):
@@ -135,6 +141,34 @@ def _keep_living(pool, size, deleted):
 
 
 @part()
+def _add_batch_rows(graph, point, begin, end, query, pool, size, most, deleted, blocks):
+    """Put the rows [begin, end) but `point` among the sorted pool[:size], while they are among the nearest `most`.
+    Returns its size. query : of the point, as `graph` compares it.
+    """
+    for row in range(begin, end):
+        if row == point or is_deleted(row, EVERY_COMMIT, deleted):
+            continue
+        d = code_distance(graph.codes, graph.bias, row, query.query8, query.query16, query.probe, blocks)
+        key = pool_entry(d, np.int64(row))
+        if size >= most:
+            if key >= pool[size - 1]:
+                continue
+            size -= 1
+        insert(pool, np.int64(size), key)
+        size += 1
+    return size
+
+
+@inlined()
+def _holds(links, count, row):
+    """Whether links[:count] name the row."""
+    found = False
+    for j in range(count):
+        found |= links[j] == row
+    return found
+
+
+@part()
 def write_links(own, kept, count):
     """Make kept[:count] the links of the row of links `own`."""
     for j in range(count):
@@ -145,12 +179,14 @@ def write_links(own, kept, count):
 
 @kernel()
 def insert_points(
-    first, stop, width, most_low, most_product, most_high, entry, level, strict, graph_table, scratch_table, blocks
+    first, stop, batch_first, batch_stop, width, most_low, most_product, most_high, entry, level, strict, graph_table,
+    scratch_table, blocks,
 ):  # fmt: skip
-    """Give every row of [first, stop) its own links, found in the graph that ends before the batch.
+    """Give every row of [first, stop) its own links, found in the graph that ends before the batch, and in the batch.
 
-    width : beam width, ef_construction.   most_low, most_product, most_high : neighbours chosen for a new point on
-    layer 0, there by inner product (0 : none), and above.
+    batch_first, batch_stop : the batch that the rows belong to.   width : beam width, ef_construction.
+    most_low, most_product, most_high : neighbours chosen for a new point on layer 0, there by inner product (0 : none),
+    and above.
     entry, level : of the frozen graph.   strict : deleted rows are passed through but do not count towards the width.
     graph_table : of a BuiltGraph, `levels` filled.   scratch_table : of a GraphScratch.   blocks : of the codes
     (code_formats.py).   The rows' own link rows are written; nobody links to them yet. Returns distances computed.
@@ -173,6 +209,10 @@ def insert_points(
             work += count
             start = row_of_entry(pool[0])
             size = _keep_living(pool, size, deleted)
+            begin, end = max(batch_first, point - BATCH_WINDOW), min(batch_stop, point + BATCH_WINDOW + 1)
+            if layer == 0:
+                size = _add_batch_rows(graph, point, begin, end, query, pool, size, width, deleted, blocks)
+                work += end - begin
             most = most_low if layer == 0 else most_high
             count = select_neighbours(graph, False, pool, size, most, kept, query8, query16, blocks)
             if layer == 0 and most_product > 0:
@@ -181,6 +221,8 @@ def insert_points(
                 clear_visited(scratch, used)
                 work += more
                 size = _keep_living(pool, size, deleted)
+                size = _add_batch_rows(products, point, begin, end, query, pool, size, width, deleted, blocks)
+                work += end - begin
                 count = add_product_neighbours(
                     products, pool, size, most_product, kept, count, query8, query16, blocks
                 )  # fmt: skip
@@ -232,8 +274,12 @@ def add_reverse_links(edges, starts, first, stop, most, layer, graph_table, scra
         while held < len(own) and own[held] >= 0:
             held += 1
         if held + end - begin <= room:
+            used = held
             for j in range(begin, end):
-                own[held + j - begin] = np.int32(edges[j] & ROW_OF_KEY)
+                row = edges[j] & ROW_OF_KEY
+                if not _holds(own, held, row):  # two rows of a batch may have chosen each other
+                    own[used] = np.int32(row)
+                    used += 1
             continue
         for j in range(held):
             prefetch_code(graph.codes, own[j], blocks)
@@ -241,7 +287,7 @@ def add_reverse_links(edges, starts, first, stop, most, layer, graph_table, scra
         size = 0
         for j in range(held + end - begin):
             row = np.int64(own[j]) if j < held else edges[begin + j - held] & ROW_OF_KEY
-            if is_deleted(row, EVERY_COMMIT, deleted):
+            if is_deleted(row, EVERY_COMMIT, deleted) or (j >= held and _holds(own, held, row)):
                 continue
             d = code_distance(graph.codes, graph.bias, row, query8, query16, probe, blocks)
             key = pool_entry(d, row)
