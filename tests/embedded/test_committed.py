@@ -109,16 +109,15 @@ def test_a_flipped_bit_of_a_counter_is_corruption(path: Path, key: bytes) -> Non
             txn.put(key, flipped, db=store.state)
             txn.commit()
             assert "counters" in db.check()[0], bit
-            with pytest.raises(Corruption, match="counters"):
-                db.create_collection("other", 2)
         txn = store.begin_write()
         txn.put(key, value, db=store.state)
         txn.commit()
         assert db.check() == []
+    wrong = bytes((value[0] ^ 1, *value[1:]))
+    change_state(path, lambda txn, state: txn.put(key, wrong, db=state))
     for read_only in (True, False):
-        change_state(path, lambda txn, state: txn.put(key, value, db=state))
-        with open_database(path, read_only=read_only, maintenance=False) as db:
-            assert db["docs"].count() == 5
+        with pytest.raises(Corruption, match="counters"):
+            open_database(path, read_only=read_only, maintenance=False)
 
 
 def test_a_database_of_before_the_counters_had_a_checksum_opens(path: Path) -> None:

@@ -23,7 +23,9 @@ from typing import Any, Protocol
 from vecdb import limits
 from vecdb.errors import Poisoned, Unavailable, VecdbError
 from vecdb.storage.disk import filesystem
+from vecdb.storage.disk.row_file import OpenRowFiles
 from vecdb.storage.kv import counters
+from vecdb.storage.kv.counters import Counters
 from vecdb.storage.kv.store import MapFullError, Store, StoreError, store_error
 
 # Entries written or deleted in one stretch of bytecode, about 200 us; then the interpreter lock is offered to searches.
@@ -58,9 +60,12 @@ class Participant(Protocol):
 class CommitGroup:
     """One write transaction being filled. Lives on the commit thread."""
 
-    def __init__(self, store: Store, sequence: int) -> None:
+    def __init__(self, store: Store, sequence: int, uid_next: int, open_rows: OpenRowFiles) -> None:
+        """uid_next : of the next collection that is created.   open_rows : row files that stay open."""
         self.store = store
         self.sequence = sequence
+        self.uid_next = uid_next
+        self.open_rows = open_rows
         self.txn = store.begin_write()
         self.participants: dict[Any, Participant] = {}
         self.published: list[Callable[[], None]] = []
@@ -70,7 +75,7 @@ class CommitGroup:
     def finish(self) -> None:
         for participant in self.participants.values():
             participant.finish(self)
-        counters.write(self.store, self.txn, self.sequence)
+        counters.write(self.store, self.txn, Counters(self.sequence, self.uid_next))
 
     def publish(self) -> None:
         for participant in self.participants.values():
@@ -111,15 +116,17 @@ class Committer:
     """Owns the commit thread. `submit` from any thread."""
 
     def __init__(
-        self, store: Store, sequence: int, check_there: Callable[[], None], committed: Callable[[int], None]
+        self, store: Store, known: Counters, check_there: Callable[[], None], committed: Callable[[int], None]
     ) -> None:
-        """check_there : raises where the database's files have been removed, so that nothing can be kept in them.
+        """known : the counters as they are stored.
+        check_there : raises where the database's files have been removed, so that nothing can be kept in them.
         committed : called with the number of each commit, before it is acknowledged.
         """
         self._store = store
         self._check_there = check_there
         self._committed = committed
-        self.sequence = sequence
+        self.sequence, self._uid_next = known
+        self._open_rows = OpenRowFiles()
         self.commits = 0
         self.requests = 0
         self.poisoned: str | None = None
@@ -202,7 +209,7 @@ class Committer:
             return
         group: CommitGroup | None = None
         try:
-            group = CommitGroup(self._store, self.sequence + 1)
+            group = CommitGroup(self._store, self.sequence + 1, self._uid_next, self._open_rows)
             for job in jobs:
                 try:
                     job.result = job.request.apply(group)
@@ -219,7 +226,7 @@ class Committer:
                 group.txn.abort()
             _fail(jobs, self._explain(error))
             return
-        self.sequence = group.sequence
+        self.sequence, self._uid_next = group.sequence, group.uid_next
         self._committed(self.sequence)
         self.commits += 1
         self.requests += len(jobs)

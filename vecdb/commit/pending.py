@@ -189,8 +189,8 @@ class PendingChanges:
                 self.collection.snapshot.generation.rows.sync()
             except OSError as error:
                 raise SyncFailed(error) from error
-        else:
-            self.collection.snapshot.generation.rows.close()
+        if self.added:
+            group.open_rows.used(self.collection.snapshot.generation.rows)
 
     def _blocks(self, sequence: int) -> list[tuple[int, bytes]]:
         """(first row, encoded block) of everything added: requests joined, then cut."""

@@ -17,7 +17,7 @@ from vecdb.state.collection_state import CollectionState
 from vecdb.storage.disk import filesystem
 from vecdb.storage.disk.paths import collection_folder, row_file_name
 from vecdb.storage.disk.row_file import Rows
-from vecdb.storage.kv import catalog, counters, keys
+from vecdb.storage.kv import catalog, keys
 from vecdb.validate.not_found import collection_not_found
 
 
@@ -40,7 +40,7 @@ class CreateCollection:
             return False
         if txn.stat(store.catalog)["entries"] >= limits.collections_max:
             raise LimitExceeded(f"a database holds at most {limits.collections_max} collections; drop one first")
-        uid = counters.read(store, txn).uid_next
+        uid = group.uid_next
         entry = catalog.CollectionEntry(uid, config.name, config.dim, config.metric, config.dtype)
         state = catalog.CommittedState(sequence=group.sequence, index=catalog.index_to_dict(config.index))
         folder = collection_folder(self.database, uid)
@@ -55,7 +55,7 @@ class CreateCollection:
         group.changed = True
         txn.put(config.name.encode(), catalog.encode(entry), db=store.catalog)
         txn.put(keys.uid(uid), catalog.encode(state), db=store.state)
-        counters.write_uid_next(store, txn, uid + 1)
+        group.uid_next = uid + 1
         return True
 
     def _check_same(self, entry: catalog.CollectionEntry) -> None:

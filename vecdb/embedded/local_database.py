@@ -123,12 +123,13 @@ class LocalDatabase(Generic[C]):
     def _begin_writing(self, maintenance: bool) -> None:
         found, self.manifest = self.manifest, manifest.upgrade(self.path, self.manifest)
         self.upgraded = found != self.manifest
-        sequence = self._last_sequence()
+        known = self._counters()
+        sequence = known.sequence
         commit_mark.compare(self.path, commit_mark.read(self.path), sequence)
         if self.durability != "none":
             self._mark = commit_mark.CommitMark(self.path, sequence, lag=self.durability == "relaxed")
         mark = self._mark.write if self._mark is not None else _no_mark
-        self._committer = Committer(self.store, sequence, _check_of(self.path, self._locks[-1]), mark)
+        self._committer = Committer(self.store, known, _check_of(self.path, self._locks[-1]), mark)
         with contextlib.suppress(DiskFull):  # it is harmless, and who opens a full disk wants to delete
             collect_garbage(self.path, self.store, self._committer.submit)
         database = weakref.ref(self)
@@ -371,9 +372,12 @@ class LocalDatabase(Generic[C]):
             raise Unavailable(f"database {self.path} is open for reading only; open it without read_only=True to write")
         return self._committer
 
-    def _last_sequence(self) -> int:
+    def _counters(self) -> counters.Counters:
         with self.store.read() as txn:
-            return counters.read(self.store, txn).sequence
+            return counters.read(self.store, txn)
+
+    def _last_sequence(self) -> int:
+        return self._counters().sequence
 
     def _unlock(self) -> None:
         while self._locks:

@@ -172,6 +172,7 @@ class VacuumCopy:
                 self.new.rows.sync()
             except OSError as error:
                 raise SyncFailed(error) from error
+        self.new.rows.close()
 
 
 def _blocks_between(

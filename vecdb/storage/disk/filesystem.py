@@ -201,8 +201,10 @@ def size(fd: int) -> int:
 
 def allocate(fd: int, length: int) -> None:
     """Allocate disk space for the first `length` bytes of a file, which grows to that length where it is shorter."""
-    with _naming_file(fd):
+    try:
         os.posix_fallocate(fd, 0, length)
+    except OSError as error:
+        raise _named(error, fd) from None
 
 
 def punch_hole(fd: int, offset: int, length: int) -> int:
@@ -235,32 +237,34 @@ def pread(fd: int, length: int, offset: int) -> bytes:
 def pwrite(fd: int, data: Any, offset: int) -> None:
     """Write the whole buffer at `offset`, going on after short writes."""
     view = memoryview(data).cast("B")
-    with _naming_file(fd):
+    try:
         while view.nbytes:
             done = os.pwrite(fd, view, offset)
             view = view[done:]
             offset += done
+    except OSError as error:
+        raise _named(error, fd) from None
 
 
 def fdatasync(fd: int) -> None:
-    with _naming_file(fd):
+    try:
         os.fdatasync(fd)
+    except OSError as error:
+        raise _named(error, fd) from None
 
 
 def fsync(fd: int) -> None:
-    with _naming_file(fd):
-        os.fsync(fd)
-
-
-@contextmanager
-def _naming_file(fd: int) -> Iterator[None]:
-    """Put the file's name into an OSError, as calls that are given names do: it says which disk is full."""
     try:
-        yield
+        os.fsync(fd)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            error.filename = os.readlink(f"/proc/self/fd/{fd}")
-        raise
+        raise _named(error, fd) from None
+
+
+def _named(error: OSError, fd: int) -> OSError:
+    """The error with the file's name, as calls that are given names have it: it says which disk is full."""
+    with contextlib.suppress(OSError):
+        error.filename = os.readlink(f"/proc/self/fd/{fd}")
+    return error
 
 
 def sync_dir(path: Path) -> None:

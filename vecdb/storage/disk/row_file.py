@@ -2,8 +2,8 @@
 
     rows.<generation> := header page, row*          (row_format.py draws both)
 
-The file is mapped, and open only while it is mapped or written: a process may use more collections than it may have
-descriptors.
+The file is mapped, and open only while it is mapped or has lately been written: a process may use more collections than
+it may have descriptors.
 
 Rows are appended and synced before the commit that counts them, and never overwritten once counted. Bytes past the
 counted rows were left by a write that never committed; the next append overwrites them.
@@ -16,6 +16,8 @@ catches up under its lock); any number of threads read `arrays` once per call an
 from __future__ import annotations
 
 import errno
+import weakref
+from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,7 @@ from vecdb.storage.disk.filesystem import PAGE
 from vecdb.storage.disk.growable_arrays import GrowableArrays
 
 _CAPACITY_MIN = 1 << 20
+_OPEN_MAX = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +75,7 @@ class Rows:
         self.dtype = np.dtype(dtype)
         self.row_bytes = dim * self.dtype.itemsize
         self._writable = writable
-        self._fd = -1  # of a writer, between its first write and the sync
+        self._fd = -1  # of a writer, from its first write on (OpenRowFiles says until when)
         fd = filesystem.open_append(path) if writable else filesystem.open_read(path)
         try:
             header = filesystem.pread(fd, row_format.HEADER_BYTES, 0)
@@ -181,10 +184,28 @@ class Rows:
         if self._dirty:
             filesystem.fdatasync(self._fd)
             self._dirty = False
-        self.close()
 
     def close(self) -> None:
         """Close the descriptor, where it is open. Arrays that searches hold stay valid until they let go."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
             filesystem.close(fd)
+
+
+class OpenRowFiles:
+    """The row files that were written last and stay open: opening one at each commit would cost more than writing it.
+
+    Thread rule: one thread.
+    """
+
+    def __init__(self) -> None:
+        self._recent: OrderedDict[int, weakref.ref[Rows]] = OrderedDict()  # by identity: closed ones are let go
+
+    def used(self, rows: Rows) -> None:
+        """A file was written: of the others the one whose turn is longest ago is closed."""
+        self._recent[id(rows)] = weakref.ref(rows)
+        self._recent.move_to_end(id(rows))
+        while len(self._recent) > filesystem.open_files_max(_OPEN_MAX):
+            _, oldest = self._recent.popitem(last=False)
+            if (one := oldest()) is not None:
+                one.close()

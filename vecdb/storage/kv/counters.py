@@ -42,16 +42,11 @@ def read(store: Store, txn: Txn) -> Counters:
     return stored
 
 
-def write(store: Store, txn: Txn, sequence: int) -> None:
-    """In a write transaction, last: the sequence of the commit that it becomes."""
-    txn.put(keys.SEQUENCE, sequence.to_bytes(8, "little"), db=store.state)
-    txn.put(_COUNTERS, _encode(_plain(store, txn)), db=store.state)
-
-
-def write_uid_next(store: Store, txn: Txn, uid_next: int) -> None:
-    """In a write transaction: the uid that the next collection gets."""
-    txn.put(keys.UID_NEXT, uid_next.to_bytes(4, "little"), db=store.state)
-    txn.put(_COUNTERS, _encode(_plain(store, txn)), db=store.state)
+def write(store: Store, txn: Txn, counters: Counters) -> None:
+    """In a write transaction: what they are once it is committed."""
+    txn.put(keys.SEQUENCE, counters.sequence.to_bytes(8, "little"), db=store.state)
+    txn.put(keys.UID_NEXT, counters.uid_next.to_bytes(4, "little"), db=store.state)
+    txn.put(_COUNTERS, _encode(counters), db=store.state)
 
 
 def _plain(store: Store, txn: Txn) -> Counters:
