@@ -33,7 +33,8 @@ _MADE = ("lmdb", "collections", f"{manifest.NAME}.tmp")  # what a creation that 
 _OURS = {LOCK, READERS, NEW, manifest.NAME, commit_mark.NAME, *_MADE}
 # scheme://, or a path that was made of it; what gRPC calls a target; host:port; [::1]:port
 _ADDRESS = re.compile(
-    r"[A-Za-z][A-Za-z0-9+.-]+:/|(grpcs?|https?|tcp|s3|gs|file)//|(unix|dns|ipv4|ipv6|vsock):|[A-Za-z0-9.-]+:[0-9]{1,5}/?$|\[[0-9a-fA-F:]+\]:[0-9]+/?$"
+    r"[A-Za-z][A-Za-z0-9+.-]+:/|(grpcs?|https?|tcp|s3|gs|file)//|(unix|dns|ipv4|ipv6|vsock):|"
+    r"[A-Za-z0-9.-]+:[0-9]{1,5}/?$|\[[0-9a-fA-F:]+\]:[0-9]+/?$"
 )
 _SHOWN = 3  # names that a message gives
 
