@@ -11,7 +11,7 @@ from vecdb.errors import InvalidArgument
 
 ADDRESSES = [
     "s3://bucket/db", "http://localhost:7711", "localhost:7711", "GRPC://localhost:7711", "grpc:/localhost",
-    "file:///tmp/db", "~/db", "~", " grpc://h", "data ", "dns:///h", "unix:/x.sock", "unix:x",
+    "file:///tmp/db", " grpc://h", "data ", "dns:///h", "unix:/x.sock", "unix:x",
     "[::1]:7711", "grpc//db:7711", "10.0.0.1:1",
 ]  # fmt: skip
 
@@ -21,13 +21,13 @@ def test_an_address_is_refused_and_nothing_is_made(
     address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(InvalidArgument, match="path '"):
+    with pytest.raises(InvalidArgument, match=r"is an address|with a space"):
         vecdb.open(address)
-    with pytest.raises(InvalidArgument, match="path '"):
+    with pytest.raises(InvalidArgument, match=r"is an address|with a space"):
         vecdb.upgrade(address)
-    with vecdb.open("real") as database, pytest.raises(InvalidArgument, match="path '"):
+    with vecdb.open("real") as database, pytest.raises(InvalidArgument, match=r"is an address|with a space"):
         database.backup(address)
-    with pytest.raises(InvalidArgument, match="path '"):
+    with pytest.raises(InvalidArgument, match=r"is an address|with a space"):
         vecdb.restore("real", address)
     assert [path.name for path in tmp_path.iterdir()] == ["real"]
 
@@ -35,5 +35,5 @@ def test_an_address_is_refused_and_nothing_is_made(
 def test_a_directory_of_such_a_name_can_be_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     vecdb.open("./localhost:7711").close()
-    with vecdb.open("localhost:7711", read_only=True) as database:
+    with vecdb.open("./localhost:7711", read_only=True) as database:
         assert database.collections() == []

@@ -173,11 +173,11 @@ def test_a_zip_of_one_file_is_unpacked_and_one_of_several_is_told(tmp_path: Path
 
 def test_a_pipe_is_read_and_a_directory_is_told(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    writer = threading.Thread(target=lambda: (tmp_path / "pipe").write_text(LINES))
+    writer = threading.Thread(target=lambda: (tmp_path / "pipe").write_text(LINES), daemon=True)
     writer.start()
     with open_vectors(tmp_path / "pipe") as source:
         assert np.array_equal(source[:], X)
-    writer.join()
+    writer.join(60)
     with pytest.raises(InvalidArgument, match="is a directory"):
         open_vectors(tmp_path)
 

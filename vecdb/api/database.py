@@ -6,7 +6,6 @@ Every method may be called from any thread.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -25,28 +24,6 @@ def check_path(path: Any, wanted: str) -> None:
         raise InvalidArgument(f"path must be {wanted}, got {path!r}")
     if any("\ud800" <= letter <= "\udfff" for letter in str(path)):
         raise InvalidArgument(f"path must be {wanted} whose name is UTF-8, got {path!r}")
-    if isinstance(path, str) and not os.path.exists(path):
-        _refuse_addresses(path, wanted)
-
-
-_ADDRESS = re.compile(
-    r"[A-Za-z][A-Za-z0-9+.-]*:|(grpcs?|https?|tcp|dns|unix|file|s3|gs)//|[\w.-]+:[0-9]+/?|\[[0-9A-Fa-f:.]+\](:[0-9]+)?/?"
-)
-
-
-def _refuse_addresses(path: str, wanted: str) -> None:
-    """Refuse what was meant for something else and would become a directory of that name."""
-    if path != path.strip():
-        raise InvalidArgument(f"path {path!r} begins or ends with a space: give {wanted}")
-    if path.startswith("~"):
-        raise InvalidArgument(
-            f"path {path!r} begins with ~, which shells expand and this does not: give the whole path"
-        )
-    if path != ":memory:" and ("://" in path or _ADDRESS.match(path)):
-        raise InvalidArgument(
-            f"path {path!r} looks like an address, expected {wanted}; a server is grpc://host:port, and a directory of "
-            f"this name is './{path}'"
-        )
 
 
 class Database:

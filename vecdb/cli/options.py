@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +11,7 @@ import typer
 
 import vecdb
 from vecdb.api.database import check_path
+from vecdb.embedded.directory import absolute
 from vecdb.errors import InvalidArgument, NotFound
 from vecdb.storage.disk import manifest
 
@@ -38,9 +40,16 @@ def is_server(db: str) -> bool:
     return db.startswith(("grpc://", "grpcs://"))
 
 
+def refuse_address(db: str) -> None:
+    """Raise InvalidArgument for what can be no directory and no server."""
+    if not is_server(db) and db != ":memory:":
+        check_path(db, "the directory of a database")
+        absolute(db)
+
+
 def has_database(db: str) -> bool:
     """Whether there is a database; of a server that is assumed."""
-    return is_server(db) or (Path(db) / manifest.NAME).is_file()
+    return is_server(db) or (bool(db) and (Path(os.path.expanduser(db)) / manifest.NAME).is_file())
 
 
 def opened(
@@ -53,7 +62,7 @@ def opened(
     if is_server(db):
         return vecdb.open(db, token=token, tls=tls)
     if not make and not has_database(db):
-        check_path(db, "the directory of a database")
+        refuse_address(db)
         raise NotFound(f"no database at {db}: import and serve make one, other commands need one that is there")
     return vecdb.open(db, read_only=read_only)
 

@@ -31,8 +31,11 @@ from vecdb.storage.kv.store import LMDB_FORMAT, READERS, Store
 LOCK, NEW = "LOCK", "NEW"
 _MADE = ("lmdb", "collections", f"{manifest.NAME}.tmp")  # what a creation that died may leave beside NEW
 _OURS = {LOCK, READERS, NEW, manifest.NAME, commit_mark.NAME, *_MADE}
-# scheme://, or a path that was made of it; host:port; [::1]:port
-_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/|[A-Za-z0-9.-]+:[0-9]{1,5}/?$|\[[0-9a-fA-F:]+\]:[0-9]+/?$")
+# scheme://, or a path that was made of it; what gRPC calls a target; host:port; [::1]:port
+_ADDRESS = re.compile(
+    r"[A-Za-z][A-Za-z0-9+.-]+:/|(grpcs?|https?|tcp|s3|gs|file)//|(unix|dns|ipv4|ipv6|vsock):|"
+    r"[A-Za-z0-9.-]+:[0-9]{1,5}/?$|\[[0-9a-fA-F:]+\]:[0-9]+/?$"
+)
 _SHOWN = 3  # names that a message gives
 
 
@@ -41,6 +44,10 @@ def absolute(path: str | os.PathLike[str]) -> Path:
     which a directory would be made in silence. A leading ~ is the user's home.
     """
     text = os.fspath(path)
+    if text != text.strip():
+        raise InvalidArgument(
+            f"{text!r} begins or ends with a space, which is hard to see: leave it out, or give a Path"
+        )
     if _ADDRESS.match(text):
         raise InvalidArgument(
             f"{text!r} is an address, and vecdb keeps databases in directories: give a path, ':memory:', or "

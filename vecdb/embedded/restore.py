@@ -14,7 +14,6 @@ from typing import Any
 
 import msgspec
 
-from vecdb.api.database import check_path
 from vecdb.embedded.backup import CHECKSUMS, FORMAT, copy_file, digest, files_of_collections, whole_directory
 from vecdb.embedded.directory import absolute
 from vecdb.errors import AlreadyExists, Corruption, InvalidArgument, NotFound, Unavailable
@@ -38,7 +37,6 @@ def restore(source: Any, target: Any) -> None:
     for value in (source, target):
         if not isinstance(value, (str, os.PathLike)) or not str(value):
             raise InvalidArgument(f"restore takes two directories, got {value!r}")
-    check_path(target, "a new directory")
     backup, database = absolute(source), absolute(target)
     if filesystem.kind_of(database) != "nothing":
         raise AlreadyExists(f"{database} exists; restore into a new directory, then swap the two")

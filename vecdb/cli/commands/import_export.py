@@ -17,7 +17,6 @@ import numpy as np
 import typer
 
 import vecdb
-from vecdb.api.database import check_path
 from vecdb.cli.imports.checkpoint import ImportCheckpoint
 from vecdb.cli.imports.collection import Wanted, agreed, first_new_id, new_config
 from vecdb.cli.imports.copying import Copying
@@ -33,6 +32,7 @@ from vecdb.cli.options import (
     directory,
     has_database,
     opened,
+    refuse_address,
 )
 from vecdb.cli.output import Output
 from vecdb.errors import InvalidArgument, LimitExceeded, NotFound, PermissionDenied
@@ -252,7 +252,7 @@ class _Import:
         """Import; the result of the command."""
         is_new = not has_database(self._db)
         if is_new:
-            check_path(self._db, "a directory or grpc://host:port")
+            refuse_address(self._db)
             self._check_first(new_config(self._wanted, self._source))
         with opened(self._db, self._token, self._tls, make=True) as database:
             docs = self._collection(database, checked=is_new)
