@@ -45,6 +45,7 @@ _BEAM_MIN = 32  # of a graph: queries that are unlike stored rows need more than
 _SCAN_QUERIES = 25
 _CHECK_GROWTH, _CHECK_GROWTH_LARGE, _LARGE_ROWS = 1.1, 1.5, 65_536
 _SUMMED_SHARE = 0.1  # of the sample, in one sum
+_ROUNDING = 0.3  # the same where rows are integers: queries need not be
 _NOISE = 1e-3  # of their own mean element, on half of the stored rows: queries are not stored
 
 Search = Callable[..., tuple[Neighbors, planner.Plan]]  # (snapshot, queries, limit, params), `Searcher.search_snapshot`
@@ -82,9 +83,12 @@ def learn_recall(
         return {}
     rng = np.random.default_rng(snapshot.visibility.row_count)
     rows = np.sort(rng.choice(live, min(_QUERIES_MAX, len(live)), replace=False))
-    stored = np.ascontiguousarray(snapshot.generation.rows.arrays.vectors[rows], np.float32)
-    noise = rng.standard_normal(stored[1::2].shape, np.float32)
-    stored[1::2] += _NOISE * np.abs(stored[1::2]).mean(axis=1, keepdims=True) * noise
+    vectors = snapshot.generation.rows.arrays.vectors
+    stored = np.ascontiguousarray(vectors[rows], np.float32)
+    size = _NOISE * np.abs(stored[1::2]).mean(axis=1, keepdims=True)
+    if vectors.dtype.kind in "iu":
+        size = np.maximum(size, _ROUNDING)
+    stored[1::2] += size * rng.standard_normal(stored[1::2].shape, np.float32)
     samples = [QuerySample.of(snapshot, stored, _LIMIT, threads, stored=True)]
     if metric == "ip":
         # By product a stored row is led to by itself, as nothing leads to a query. Sums of rows with random signs have
