@@ -414,7 +414,7 @@ def test_maintenance_goes_on_where_a_collection_is_dropped_under_its_eyes(
         again.set()
         return False
 
-    monkeypatch.setattr(index_jobs.IndexMaintenance, "tail_is_deferred", tail_is_deferred)
+    monkeypatch.setattr(index_jobs.CollectionMaintenance, "tail_is_deferred", tail_is_deferred)
     with open_database(tmp_path / "db") as db:
         docs = db.create_collection("docs", 2, "l2")
         for i in range(1_000):

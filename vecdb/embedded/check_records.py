@@ -127,13 +127,13 @@ def _check_access(
     told = 0 if state.journal is None else state.journal.entries
     if entries != told:
         problems.append(f"the journal has {entries} entries, the state counts {told}")
-    turned, found = _check_lists(grants, dead)
+    sorted_pairs, found = _check_lists(grants, dead)
     problems += found
-    for number in _each_once(_numbers_under(tables.store.members, txn, tables.prefix), _tenants_in(turned)):
+    for number in _each_once(_numbers_under(tables.store.members, txn, tables.prefix), _tenants_in(sorted_pairs)):
         if len(problems) >= PROBLEMS_MAX:
             break
         if number in numbers:
-            problems += _check_rows_of(grants, number, rows_of_tenant(turned, number), len(dead))
+            problems += _check_rows_of(grants, number, rows_of_tenant(sorted_pairs, number), len(dead))
         elif tables.count_of(txn, number):  # a list may go on naming a tenant that was dropped
             problems.append(f"tenant {number} has rows, and does not exist")
     return problems
@@ -160,9 +160,9 @@ def _check_lists(grants: AccessReader, dead: NDArray[np.bool_]) -> tuple[NDArray
             row = rows_of(lists)[stray][0]
             problems.append(f"there is an access list of row {row}, which is dead or not there")
         parts.append(by_tenant(lists[~stray]))
-    turned = np.concatenate(parts)
-    turned.sort()
-    return turned, problems
+    sorted_pairs = np.concatenate(parts)
+    sorted_pairs.sort()
+    return sorted_pairs, problems
 
 
 def _check_rows_of(grants: AccessReader, number: int, wanted: NDArray[np.uint64], row_count: int) -> list[str]:
@@ -204,13 +204,13 @@ def _numbers_under(database: Any, txn: Txn, prefix: bytes) -> Iterator[int]:
     return map(keys.number_of, _keys_under(database, txn, prefix))
 
 
-def _tenants_in(turned: NDArray[np.uint64]) -> Iterator[int]:
+def _tenants_in(sorted_pairs: NDArray[np.uint64]) -> Iterator[int]:
     """Tenants of pairs that are sorted by tenant, ascending."""
     at = 0
-    while at < len(turned):
-        number = int(turned[at]) >> 32
+    while at < len(sorted_pairs):
+        number = int(sorted_pairs[at]) >> 32
         yield number
-        at += len(rows_of_tenant(turned, number))
+        at += len(rows_of_tenant(sorted_pairs, number))
 
 
 def _each_once(*ascending: Iterable[int]) -> Iterator[int]:

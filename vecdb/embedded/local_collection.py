@@ -28,7 +28,7 @@ from vecdb.commit.write_path import WritePath
 from vecdb.embedded.check import check_collection
 from vecdb.embedded.open_here import Usable
 from vecdb.index.common.progress import WeightedProgress
-from vecdb.maintenance.index_jobs import IndexMaintenance
+from vecdb.maintenance.index_jobs import CollectionMaintenance
 from vecdb.query.recall import evaluate
 from vecdb.query.searcher import Searcher
 from vecdb.query.width_tuning import tune
@@ -68,7 +68,7 @@ class LocalCollection:
         )
         self.searcher = Searcher(self.state)
         self.writes = WritePath(self.state, committer, self.searcher.is_searched)
-        self.jobs = IndexMaintenance(self.state, self.writes, self.searcher)
+        self.jobs = CollectionMaintenance(self.state, self.writes, self.searcher)
         self.jobs.lock, self.jobs.is_ending = job_lock, lambda: usable.ending
         # the part of CollectionBackend that is one of these parts' as it is, without a call in between
         self.put, self.put_all = self.writes.put, self.writes.put_all

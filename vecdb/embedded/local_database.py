@@ -34,7 +34,7 @@ from vecdb.embedded.local_collection import LocalCollection
 from vecdb.embedded.temporary import TemporaryFolder
 from vecdb.errors import Corruption, DiskFull, NotFound, Unavailable
 from vecdb.maintenance.garbage import collect_garbage
-from vecdb.maintenance.index_jobs import IndexMaintenance
+from vecdb.maintenance.index_jobs import CollectionMaintenance
 from vecdb.maintenance.scheduler import MaintenanceScheduler
 from vecdb.schema import CollectionConfig
 from vecdb.storage.disk import commit_mark, filesystem, manifest
@@ -255,7 +255,7 @@ class LocalDatabase(Generic[C]):
         with filesystem.raising_vecdb_errors("removing the files of a dropped collection"):
             collect_garbage(self.path, self.store, self._writer().submit, only_uid=uid)
 
-    def _open_jobs(self) -> list[IndexMaintenance]:
+    def _open_jobs(self) -> list[CollectionMaintenance]:
         with self._open_lock:
             self._maintained = list(self._collections.values())
             return [collection.jobs for collection in self._maintained]

@@ -119,7 +119,7 @@ class FlatIndex(Index):
         self._rows = rows
         self._row_count = 0
         self._workers = ThreadPool()
-        self._cells = Partition()
+        self._partition = Partition()
 
     @property
     def indexed_rows(self) -> int:
@@ -164,7 +164,7 @@ class FlatIndex(Index):
         )
 
     def centres(self, row_count: int) -> NDArray[np.float32]:
-        return self._cells.centres(self._rows.arrays, self._metric, row_count, self._workers)
+        return self._partition.centres(self._rows.arrays, self._metric, row_count, self._workers)
 
     def seal(self, path: Path) -> SealedFile:
         """There is nothing to write: no file is made."""

@@ -42,7 +42,7 @@ _REBUILD_SHARE = 0.2  # rows repaired away since the graph was built, as a share
 _SEAL_AT_CLOSE_ROWS = 1_024  # fewer rows than this are indexed again at the next open
 
 
-class IndexMaintenance:
+class CollectionMaintenance:
     """The steps of one collection."""
 
     def __init__(self, state: CollectionState, writes: WritePath, searcher: Searcher) -> None:

@@ -17,7 +17,7 @@ import threading
 from collections.abc import Callable
 
 from vecdb.errors import DiskFull, NotFound, Poisoned, Unavailable
-from vecdb.maintenance.index_jobs import IndexMaintenance
+from vecdb.maintenance.index_jobs import CollectionMaintenance
 from vecdb.storage.disk import filesystem
 from vecdb.storage.kv.store import Store
 from vecdb.validate import threads
@@ -31,7 +31,7 @@ _log = logging.getLogger("vecdb")
 class MaintenanceScheduler:
     """Owns the maintenance thread of one database."""
 
-    def __init__(self, store: Store, open_jobs: Callable[[], list[IndexMaintenance]], *, enabled: bool) -> None:
+    def __init__(self, store: Store, open_jobs: Callable[[], list[CollectionMaintenance]], *, enabled: bool) -> None:
         """open_jobs : those of the collections that are open now."""
         self._store = store
         self._open_jobs = open_jobs
@@ -60,7 +60,7 @@ class MaintenanceScheduler:
         """Whether the caller runs on the maintenance thread."""
         return threading.current_thread() is self._thread
 
-    def settle(self, jobs: IndexMaintenance) -> None:
+    def settle(self, jobs: CollectionMaintenance) -> None:
         """Before a collection is let go: seal what is worth it."""
         self._guarded(jobs, jobs.close)
 
@@ -76,13 +76,13 @@ class MaintenanceScheduler:
             for jobs in self._open_jobs():
                 self._guarded(jobs, lambda jobs=jobs: self._serve(jobs))  # type: ignore[misc]
 
-    def _waits(self, jobs: IndexMaintenance) -> bool:
+    def _waits(self, jobs: CollectionMaintenance) -> bool:
         try:
             return not jobs.state.dropped and jobs.waits_for_pause()
         except NotFound:  # dropped between the two looks
             return False
 
-    def _serve(self, jobs: IndexMaintenance) -> None:
+    def _serve(self, jobs: CollectionMaintenance) -> None:
         """One round of steps; asks for another round where more is due."""
         if jobs.state.dropped:
             return
@@ -112,7 +112,7 @@ class MaintenanceScheduler:
             _log.warning(text)
         self._told = text
 
-    def _guarded(self, jobs: IndexMaintenance, step: Callable[[], None]) -> None:
+    def _guarded(self, jobs: CollectionMaintenance, step: Callable[[], None]) -> None:
         """Run a step. One that fails is logged and tried again after the next commit: derived data can wait,
         searches go on.
         """

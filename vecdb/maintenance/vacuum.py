@@ -1,6 +1,6 @@
 """Vacuum: a new generation of files without the dead rows, and a switch to it in one commit.
 
-    1  deleted rows are taken out of the graph (IndexMaintenance.repair)
+    1  deleted rows are taken out of the graph (CollectionMaintenance.repair)
     2  live rows are copied, a bounded number a commit, while writes go on: row file, blocks, ids, access lists under
        the next generation's prefix, the journal of the old one merged into them
     3  one commit, alone in its group: the last rows, deletions, grants and revokes that came meanwhile, and the
@@ -11,7 +11,7 @@
 generation that they began with; a reading process finds the new one named in the state and loads it. A crash before
 step 3 leaves garbage of the next generation, after it garbage of the old one: either is removed at the next open.
 
-`IndexMaintenance.vacuum` does all four; here are 2 and 3.
+`CollectionMaintenance.vacuum` does all four; here are 2 and 3.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from vecdb.embedded.open import open_database
 from vecdb.errors import NotFound
 from vecdb.maintenance import scheduler as maintenance_module
 from vecdb.maintenance import vacuum as vacuum_module
-from vecdb.maintenance.index_jobs import IndexMaintenance
+from vecdb.maintenance.index_jobs import CollectionMaintenance
 from vecdb.query import searcher
 from vecdb.schema import SearchParams, Spann
 from vecdb.state import collection_state
@@ -312,18 +312,18 @@ def test_maintenance_looks_again_by_itself_whether_a_load_has_paused(monkeypatch
     monkeypatch.setattr(searcher, "_SEARCHED_S", 0.0)
     monkeypatch.setattr(maintenance_module, "_LOAD_CHECK_S", 0.01)
     looked, indexed = threading.Semaphore(0), threading.Event()
-    waits, index_tail = IndexMaintenance.tail_is_deferred, IndexMaintenance.index_tail
+    waits, index_tail = CollectionMaintenance.tail_is_deferred, CollectionMaintenance.index_tail
 
-    def tail_is_deferred(self: IndexMaintenance) -> bool:
+    def tail_is_deferred(self: CollectionMaintenance) -> bool:
         looked.release()
         return waits(self)
 
-    def tail_indexed(self: IndexMaintenance, *arguments: Any, **named: Any) -> None:
+    def tail_indexed(self: CollectionMaintenance, *arguments: Any, **named: Any) -> None:
         index_tail(self, *arguments, **named)
         indexed.set()
 
-    monkeypatch.setattr(IndexMaintenance, "tail_is_deferred", tail_is_deferred)
-    monkeypatch.setattr(IndexMaintenance, "index_tail", tail_indexed)
+    monkeypatch.setattr(CollectionMaintenance, "tail_is_deferred", tail_is_deferred)
+    monkeypatch.setattr(CollectionMaintenance, "index_tail", tail_indexed)
     with open_database(":memory:") as db:
         docs = db.create_collection("docs", DIM, "l2", Spann())
         docs.upsert(range(400), clustered(400))

@@ -159,6 +159,6 @@ def _watch_lists(book: LedgerWriter, kill: str, number: int) -> dict[str, int]:
     )  # fmt: skip
     wrap(list_file.ListFile, "sync", after=lambda *_: ["seal: lists"])
     wrap(index_jobs, "PatchState", before=lambda *a: ["seal: written"] if a[2].get("sealed") else [])
-    wrap(index_jobs.IndexMaintenance, "_remove_files", before=lambda *_: ["seal: committed"])
+    wrap(index_jobs.CollectionMaintenance, "_remove_files", before=lambda *_: ["seal: committed"])
     wrap(list_updates, "renumbered_lists", after=lambda *_: ["vacuum: renumbered"])
     return met

@@ -126,9 +126,9 @@ class ScanBudget:
         self.filtered_max, filter_from = 0, _UNBOUNDED
         if order.bit_filter is not None:
             self.filtered_max, filter_from = max(_FILTERED_MAX, _FILTERED_PER_RESULT * limit), _FILTERED_FROM
-        patience, nodes_max = nprobe or 0, _UNBOUNDED
+        idle_nodes_max, nodes_max = nprobe or 0, _UNBOUNDED
         if everything and nprobe is not None:
-            patience, nodes_max = _UNBOUNDED, nprobe
+            idle_nodes_max, nodes_max = _UNBOUNDED, nprobe
         self.table = ArrayTable(
             kernels.TreeBudget(
                 limit=limit,
@@ -137,7 +137,7 @@ class ScanBudget:
                 filter_from=filter_from,
                 everything=everything,
                 scan_max=_UNBOUNDED if nprobe is None else 0,
-                patience=patience,
+                idle_nodes_max=idle_nodes_max,
                 nodes_max=nodes_max,
                 shortlist=0 if everything else config.shortlist_max,
                 slack_percent=100 if careful else _SLACK_PERCENT,

@@ -81,7 +81,7 @@ class HnswIndex(Index):
         self._spoiled = False
         self._lock = threading.Lock()
         self._workers = ThreadPool()
-        self._cells = Partition()
+        self._partition = Partition()
         self._scratches = ScratchPool()
 
     # -- publisher ---------------------------------------------------------------------------------
@@ -367,7 +367,7 @@ class HnswIndex(Index):
     # -- files and figures -------------------------------------------------------------------------
 
     def centres(self, row_count: int) -> NDArray[np.float32]:
-        return self._cells.centres(self._rows.arrays, self._metric, row_count, self._workers)
+        return self._partition.centres(self._rows.arrays, self._metric, row_count, self._workers)
 
     def seal(self, path: Path) -> SealedFile:
         return graph_file.write(path, _facts(self.config, self.metric, self._rows), self._state())

@@ -50,25 +50,25 @@ def build(
 
     progress : (rows past the heads, rows).
     """
-    waiting = _waiting(lists, tree)
+    spool = _spool_of(lists, tree)
     try:
         if tree.path is not None:
-            waiting.resume(stop)
-        if waiting.done:
-            _log.info("%s: rows [%d, %d) are left to assign", tree.entries_path, waiting.done, stop)
+            spool.resume(stop)
+        if spool.done:
+            _log.info("%s: rows [%d, %d) are left to assign", tree.entries_path, spool.done, stop)
         if progress is not None:
-            progress(waiting.done, stop)
-        while waiting.done < stop:
-            _assign(lists, tree, waiting, stop, threads)
+            progress(spool.done, stop)
+        while spool.done < stop:
+            _assign(lists, tree, spool, stop, threads)
             if progress is not None:
-                progress(waiting.done, stop)
+                progress(spool.done, stop)
         budget = config.memory_budget_bytes
-        spill = budget is not None and waiting.total_bytes > budget
-        view = empty_view(tree.coder, tree.heads, _BUCKET_BYTES if spill else 4 * waiting.total_bytes, lists.replicas)
-        view = replace(view, indexed=stop, outlier_rows=np.concatenate(waiting.outliers))
-        return _bodies(lists, view, waiting, spill=spill)
+        spill = budget is not None and spool.total_bytes > budget
+        view = empty_view(tree.coder, tree.heads, _BUCKET_BYTES if spill else 4 * spool.total_bytes, lists.replicas)
+        view = replace(view, indexed=stop, outlier_rows=np.concatenate(spool.outliers))
+        return _bodies(lists, view, spool, spill=spill)
     finally:
-        waiting.close()
+        spool.close()
 
 
 def tree_for(
@@ -126,7 +126,7 @@ def sample_rows(live_rows: int, wanted: int, dim: int) -> int:
     return int(min(live_rows, max(_SAMPLE_PER_LIST * wanted, _SAMPLE_ROWS_MIN), _SAMPLE_BYTES // max(64, dim)))
 
 
-def _waiting(lists: PostingLists, tree: SavedTree) -> EntrySpool:
+def _spool_of(lists: PostingLists, tree: SavedTree) -> EntrySpool:
     """Where entries wait: a file that outlives the process beside a tree that does, else memory as far as it goes."""
     coder = tree.coder
     buckets = max(1, -(-tree.row_count * lists.replicas * (coder.entry_bytes + _SPOOL_MORE_BYTES) // _BUCKET_BYTES))
@@ -139,10 +139,10 @@ def _waiting(lists: PostingLists, tree: SavedTree) -> EntrySpool:
     return EntrySpool(tree.heads.count, coder.width, buckets, tree.uid, fd)
 
 
-def _assign(lists: PostingLists, tree: SavedTree, waiting: EntrySpool, stop: int, threads: int) -> None:
+def _assign(lists: PostingLists, tree: SavedTree, spool: EntrySpool, stop: int, threads: int) -> None:
     """One more chunk of rows past the heads."""
     arrays, coder = lists.rows.arrays, tree.coder
-    first = waiting.done
+    first = spool.done
     last = min(stop, first + max(_CHUNK_ROWS_MIN, _CHUNK_BYTES // (coder.dim * arrays.vectors.itemsize)))
     rows = np.arange(first, last, dtype=np.int64)
     rows = rows[_alive(lists, rows)]
@@ -153,7 +153,7 @@ def _assign(lists: PostingLists, tree: SavedTree, waiting: EntrySpool, stop: int
     filesystem.drop_mapped_pages(arrays.vectors[first:last])  # a file larger than memory passes through it
     codes, beyond = coder.quantise(vectors)
     chosen = assign_to_heads(tree.heads, codes, lists.replicas, threads, lists.workers)
-    waiting.add(lists.entries(coder, tree.heads, vectors, rows, chosen, threads), rows[beyond], last)
+    spool.add(lists.entries(coder, tree.heads, vectors, rows, chosen, threads), rows[beyond], last)
 
 
 def _living(lists: PostingLists, entries: ListEntries) -> ListEntries:
@@ -172,9 +172,9 @@ def _parts(rows: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
     yield from np.array_split(rows, max(1, len(rows) // _CODER_ROWS))
 
 
-def _bodies(lists: PostingLists, view: ListsView, waiting: EntrySpool, *, spill: bool) -> ListsView:
+def _bodies(lists: PostingLists, view: ListsView, spool: EntrySpool, *, spill: bool) -> ListsView:
     """Write the entries into bodies, bucket by bucket. spill : each bucket goes to the list file and leaves memory."""
-    for first, last, entries in waiting.buckets():
+    for first, last, entries in spool.buckets():
         inside = np.arange(first, last)
         entries = _living(lists, entries)
         counts = np.bincount(entries.labels - first, minlength=last - first)

@@ -86,7 +86,7 @@ class SpannIndex(Index):
         self.lists = PostingLists(rows, folder, state)
         self._context: ListsContext | None = None
         self._workers = ThreadPool()
-        self._cells = partition.Partition()
+        self._partition = partition.Partition()
 
     # -- publisher ---------------------------------------------------------------------------------
 
@@ -290,7 +290,7 @@ class SpannIndex(Index):
         """The groups of the tree; before there is one, those of a sample."""
         view = self.lists.view
         if view is None:
-            return self._cells.centres(self._rows.arrays, self._metric, row_count, self._workers)
+            return self._partition.centres(self._rows.arrays, self._metric, row_count, self._workers)
         return partition.partition_of_tree(view.heads, view.coder.quantiser, self._metric)
 
     # -- files and figures -------------------------------------------------------------------------

@@ -154,7 +154,7 @@ class TreeBudget(NamedTuple):
 
     limit : results.   rerank : >= limit, candidates scored on vectors.   filtered_max : most slots that the one-bit
     filter leaves over.   filter_from : fewer places are not filtered.   everything : 1, search all visible rows; 0,
-    the listed ones.   scan_max : as many places are all compared.   patience, nodes_max, shortlist : see `_walk`.
+    the listed ones.   scan_max : as many places are all compared.   idle_nodes_max, nodes_max, shortlist : see `_walk`.
     slack_percent : of the filter's slack.
     """
 
@@ -164,7 +164,7 @@ class TreeBudget(NamedTuple):
     filter_from: int64
     everything: int64
     scan_max: int64
-    patience: int64
+    idle_nodes_max: int64
     nodes_max: int64
     shortlist: int64
     slack_percent: int64
@@ -333,7 +333,7 @@ def _walk(query, high, budget, levels, heap, ratio, pool, work, code_words, bloc
     Returns its size.
 
     A group with more than `shortlist` places is replaced by its leaves; any other node is looked at. Ends after
-    `patience` nodes in a row that did not change the nearest `limit`, or after `nodes_max` of them.
+    `idle_nodes_max` nodes in a row that did not change the nearest `limit`, or after `nodes_max` of them.
     query : TreeQuery.   levels : TreeLevels.   heap : int64[>= leaves + groups], nodes that are not looked at yet:
     leaves by number, group g as leaves + g.
     """
@@ -384,7 +384,7 @@ def _walk(query, high, budget, levels, heap, ratio, pool, work, code_words, bloc
         size = scan_node(query, begin, end, slot, stop_slot, pool, size, budget.rerank, work, code_words, blocks)
         looks += 1
         idle = idle + 1 if size >= limit and pool[limit - 1] == before else 0
-        if idle >= budget.patience or looks >= budget.nodes_max:
+        if idle >= budget.idle_nodes_max or looks >= budget.nodes_max:
             break
     return size
 
