@@ -155,7 +155,7 @@ class LocalCollection:
                 self.jobs.rebuild(thread_count)
                 self.jobs.index_tail(thread_count, all_rows=True)
         self.jobs.grow_companion(thread_count, all_rows=True)
-        self.jobs.learn(thread_count)
+        self.jobs.learn(thread_count, time_scans=True)
         self.jobs.seal(thread_count)
         stages.report("learn", 1.0)
 
@@ -168,7 +168,7 @@ class LocalCollection:
         self.writes.require_writer()
         with filesystem.raising_vecdb_errors("indexing"):
             self.jobs.reindex(catalog.index_to_dict(index), threads(None), progress)
-            self.jobs.learn(threads(None))
+            self.jobs.learn(threads(None), time_scans=True)
             self.jobs.seal(threads(None))
 
     def vacuum(self, progress: Progress) -> None:
@@ -183,7 +183,7 @@ class LocalCollection:
 
     def tune(self, queries: NDArray[np.float32], limit: int, recall: float) -> list[dict[str, float]]:
         self.writes.require_writer()
-        with self.jobs.rebuild_on_corruption():
+        with self.jobs.lock, self.jobs.rebuild_on_corruption():
             snapshot = self.state.current()
             curve, changes = tune(snapshot, queries, limit, recall)
             self._patch(snapshot.generation.number, changes)

@@ -283,7 +283,8 @@ class LocalDatabase(Generic[C]):
 
     def measured_recalls(self) -> dict[str, float]:
         """What was measured last of searches that name nothing, of each collection that is open and was measured."""
-        opened = list(self._collections.items())
+        with self._open_lock:
+            opened = list(self._collections.items())
         checks = {name: one.state.snapshot.state.recall_check for name, one in opened if not one.state.dropped}
         return {name: check.recall for name, check in checks.items() if check is not None}
 

@@ -19,6 +19,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+import msgspec
+
 from vecdb import limits
 from vecdb.commit.committer import CompactLmdbFile
 from vecdb.commit.state_requests import InstallIndex, PatchState
@@ -53,6 +55,7 @@ class CollectionMaintenance:
         self.is_ending: Callable[[], bool] = lambda: False  # whether the database is about to close
         self.repaired_sequence = 0  # deletions up to here are out of the live graph
         self.repaired_dead = 0  # dead rows at that time
+        self._not_learned: int | None = None  # rows of the index with which learning failed, or found nothing
         self.unlinked_rows: int | None = None  # repaired away since the graph was built; None: as the state says
 
     # -- what maintenance asks ---------------------------------------------------------------------
@@ -119,13 +122,18 @@ class CollectionMaintenance:
         index = self.state.snapshot.generation.index
         return isinstance(index, HasCompanionGraph) and index.companion_is_due()
 
+    def _check_open(self) -> None:
+        if self.is_ending():
+            raise Unavailable(f"collection {self.state.entry.name!r} is being closed; the work was given up")
+
     def learning_is_due(self) -> bool:
         """Once the tail is short, while nobody loads in bulk."""
         return self._wants_to_learn() and not self.writes.is_loading()
 
     def _wants_to_learn(self) -> bool:
         snapshot = self.state.snapshot
-        if snapshot.generation.index.indexed_rows == 0 or self._tail_is_long():
+        rows = snapshot.generation.index.indexed_rows
+        if not snapshot.generation.index.has_structure or rows in (0, self._not_learned) or self._tail_is_long():
             return False
         return check_is_due(snapshot) or self.searcher.asked.check_is_due
 
@@ -141,8 +149,7 @@ class CollectionMaintenance:
         """Progress of long work, which ends it where the database is about to close: nobody waits for a whole build."""
 
         def report(done: int, whole: int) -> None:
-            if self.is_ending():
-                raise Unavailable(f"collection {self.state.entry.name!r} is being closed; the work was given up")
+            self._check_open()
             if progress is not None:
                 progress(done, whole)
 
@@ -189,16 +196,20 @@ class CollectionMaintenance:
                 self.unlinked_rows = self._unlinked() + index.remove(snapshot.visibility.sequence, threads)
                 self.repaired_sequence, self.repaired_dead = snapshot.visibility.sequence, self._dead_rows()
 
-    def learn(self, threads: int) -> None:
-        """Measure the recall of searches, and commit how wide they are from now on."""
+    def learn(self, threads: int, *, time_scans: bool = False) -> None:
+        """Measure the recall of searches, and commit how wide they are from now on. time_scans : see `learn_recall`."""
         with self.lock, self.rebuild_on_corruption():
             snapshot = self.state.current()
+            self._not_learned = snapshot.generation.index.indexed_rows  # until it is done: what fails is not repeated
             snapshot.generation.index.connect_unreachable(threads)  # as sealing does: what is measured is to stay
-            asked = self.searcher.asked.take()
-            find = self.searcher.search_snapshot
-            changes = learn_recall(snapshot, self.state.entry.metric, find, self.searcher.costs, asked, threads)
+            asked, searcher = self.searcher.asked.take(), self.searcher
+            changes = learn_recall(
+                snapshot, self.state.entry.metric, searcher.search_snapshot, searcher.costs, asked, threads,
+                self._check_open, time_scans=time_scans,
+            )  # fmt: skip
             if not changes:
                 return
+            self._not_learned = None
             name, old, new = self.state.entry.name, snapshot.state.recall_check, changes["recall_check"]
             if changes.get("default_scan") and not snapshot.state.default_scan:
                 _log.warning(
@@ -207,8 +218,8 @@ class CollectionMaintenance:
                 )  # fmt: skip
             elif new.recall < RECALL_FLOOR:
                 _log.warning("collection %r: searches have recall@%d of %.3f", name, new.limit, new.recall)
-            elif old is not None and snapshot.state.default_width != changes.get("default_width"):
-                _log.info("collection %r: searches are %s wide from now on", name, changes.get("default_width"))
+            elif old is not None and changes.get("default_width") not in (None, snapshot.state.default_width):
+                _log.info("collection %r: searches are %s wide from now on", name, changes["default_width"])
             self.writes.submit(PatchState(self.state, snapshot.generation.number, changes))
 
     def seal(self, threads: int) -> None:
@@ -263,7 +274,9 @@ class CollectionMaintenance:
 
     def rebuild(self, threads: int, progress: Progress = None) -> None:
         """The same index, built anew from the live rows; its recall is to be measured anew."""
-        self._rebuild_beside(self.state.snapshot.state.index, {"recall_check": None}, threads, progress)
+        check = self.state.snapshot.state.recall_check
+        unmeasured = {} if check is None else {"recall_check": msgspec.structs.replace(check, rows=0)}
+        self._rebuild_beside(self.state.snapshot.state.index, unmeasured, threads, progress)
 
     def _rebuild_beside(
         self, config: dict[str, Any] | None, changes: dict[str, Any], threads: int, progress: Progress

@@ -1,6 +1,6 @@
 """The maintenance thread of a writing database: bounded steps, one at a time, woken by commits.
 
-    merge the journal -> index the tail -> repair -> companion graph -> vacuum -> rebuild -> learn -> seal, for each
+    merge the journal -> index the tail -> repair -> companion graph -> vacuum -> rebuild -> seal -> learn, for each
     collection, then sleep until a commit; dead LMDB readers each minute
 
 It can be switched off, and nothing is wrong then, only slower: tails grow until writers wait, which `optimize`
@@ -99,12 +99,14 @@ class MaintenanceScheduler:
             self._wake.set()
         if not self._closing and jobs.vacuum_is_due():
             jobs.vacuum()
-        if not self._closing and jobs.rebuild_is_due():
-            jobs.rebuild(width)
-        if not self._closing and jobs.learning_is_due():
-            jobs.learn(width)
+        with jobs.lock:  # the user's `optimize` may be doing it
+            if not self._closing and jobs.rebuild_is_due():
+                jobs.rebuild(width)
         if not self._closing and jobs.seal_is_due():
             jobs.seal(width)
+        with jobs.lock:
+            if not self._closing and jobs.learning_is_due():
+                jobs.learn(width)
 
     def _tell_once(self, text: str) -> None:
         """Log a line, unless the line before said the same: a disk stays full for long."""

@@ -52,7 +52,7 @@ def search_in_chunks(
         parts.append(found)
         first += size
         if first >= len(queries):
-            return _joined(parts), plan
+            return joined(parts), plan
         taken_s = max(time.perf_counter() - started, 1e-6)
         size = max(1, int(size * min(growth, wanted_s / taken_s)))
 
@@ -65,7 +65,8 @@ def find_in_chunks(
     return search_in_chunks(lambda part: (find(part), plan), queries, None, scanned_rows)[0]
 
 
-def _joined(parts: list[Neighbors]) -> Neighbors:
+def joined(parts: list[Neighbors]) -> Neighbors:
+    """Answers to queries, one after the other. parts : at least one."""
     if len(parts) == 1:
         return parts[0]
     return Neighbors(

@@ -73,6 +73,7 @@ class PlannerCosts:
 
 
 COSTS = PlannerCosts()
+_LEARNED_LIMIT = 10  # neighbours for which default widths are learned (recall_learning.py)
 
 
 class IndexFacts(NamedTuple):
@@ -187,7 +188,9 @@ def _width(index: IndexFacts, limit: int, params: SearchParams, costs: PlannerCo
     if params.recall is not None:
         return width_for_recall(params.recall, limit, learned.recall_curve), f"learned for recall {params.recall}"
     if learned.default_width is not None:
-        return learned.default_width, "tuned"
+        # what was learned is of ten neighbours: more of them need a wider beam in proportion
+        more = 1 if learned.tuned_by_user or strategy != "graph" else -(-limit // _LEARNED_LIMIT)
+        return min(limits.ef_max, learned.default_width * more), "tuned"
     default = {"graph": costs.unmeasured_ef, "tree": costs.tree_nprobe, "lists": costs.lists_nprobe}[strategy]
     return index.kind.width_of(index.config) or default, "default of the index"
 
@@ -237,7 +240,7 @@ def prefers_companion_graph(
     if index.kind.scan_limit_of(index.config) is not None or index.kind.width_of(index.config) is not None:
         return False
     rows = live if matching is None else matching
-    if params.exact or params.nprobe is not None or live < costs.graph_live_min or rows == 0:
+    if params.exact or _unmet(index, params) or params.nprobe is not None or live < costs.graph_live_min or rows == 0:
         return False
     beam = _beam(index, limit, params, costs)
     walk: float = costs.graph_rows * beam / costs.graph_ef * (live / rows) ** costs.graph_power

@@ -22,8 +22,10 @@ from vecdb.query import planner
 from vecdb.query.planner import PlannerCosts
 from vecdb.query.width_tuning import (
     Changes,
+    Check,
     QuerySample,
     curve_points,
+    lowest_recall,
     measured_curve,
     measured_scan,
     smallest_width,
@@ -35,7 +37,8 @@ from vecdb.state.plan_cache import PlanCache
 from vecdb.state.snapshot import Snapshot
 from vecdb.storage.kv.catalog import RecallCheck
 
-_QUERIES_MAX = 200  # stored rows that stand in for queries
+_QUERIES_MAX, _QUERIES_MIN = 200, 50  # stored rows that stand in for queries
+_PRODUCTS = 1 << 35  # of two numbers that the exact answers may take, which bounds the queries
 RECALL_FLOOR = 0.95  # default searches are kept at it
 _SCAN_BELOW = 0.96  # measured recall: what is measured of so few queries may be too high
 _LIMIT = 10
@@ -70,10 +73,15 @@ def learn_recall(
     costs: PlannerCosts,
     asked: NDArray[np.float32],
     threads: int = 1,
+    check: Check = lambda: None,
+    *,
+    time_scans: bool = True,
 ) -> Changes:
     """Measure the curve of widths and the recall of default searches. Empty where there is nothing to measure.
 
     search : `Searcher.search_snapshot`.   asked : float32[any, dim], queries of users, besides stored rows.
+    check : called between steps; ends the work by raising.   time_scans : measure how long scans of tenants take, which
+    needs a machine that does little else.
     """
     index, kind = snapshot.generation.index, kind_of(snapshot.config)
     if kind.width_parameter is None or index.indexed_rows == 0:
@@ -82,23 +90,24 @@ def learn_recall(
     if len(live) <= _LIMIT:
         return {}
     rng = np.random.default_rng(snapshot.visibility.row_count)
-    rows = np.sort(rng.choice(live, min(_QUERIES_MAX, len(live)), replace=False))
     vectors = snapshot.generation.rows.arrays.vectors
+    count = max(_QUERIES_MIN, min(_QUERIES_MAX, _PRODUCTS // (len(live) * vectors.shape[1])))
+    rows = np.sort(rng.choice(live, min(count, len(live)), replace=False))
     stored = np.ascontiguousarray(vectors[rows], np.float32)
     size = _NOISE * np.abs(stored[1::2]).mean(axis=1, keepdims=True)
     if vectors.dtype.kind in "iu":
         size = np.maximum(size, _ROUNDING)
     stored[1::2] += size * rng.standard_normal(stored[1::2].shape, np.float32)
-    samples = [QuerySample.of(snapshot, stored, _LIMIT, threads, stored=True)]
+    samples = [QuerySample.of(snapshot, stored, _LIMIT, threads, stored=True, check=check)]
     if metric == "ip":
         # By product a stored row is led to by itself, as nothing leads to a query. Sums of rows with random signs have
         # the directions of the data and are near no row (measured on Gaussian rows: the width learned on rows gave .83
         # on other vectors, on these sums .96).
         signs = rng.choice((-1.0, 1.0), (len(stored), len(stored))) * (rng.random((len(stored),) * 2) < _SUMMED_SHARE)
-        samples.append(QuerySample.of(snapshot, (signs @ stored).astype(np.float32), _LIMIT, threads))
+        samples.append(QuerySample.of(snapshot, (signs @ stored).astype(np.float32), _LIMIT, threads, check=check))
     if len(asked):
-        samples.append(QuerySample.of(snapshot, asked, _LIMIT, threads))
-    curve = measured_curve(snapshot, samples, _WIDTH_RECALL, costs, threads)
+        samples.append(QuerySample.of(snapshot, asked[:count], _LIMIT, threads, check=check))
+    curve = measured_curve(snapshot, samples, _WIDTH_RECALL, costs, threads, check)
     changes: Changes = {"recall_curve": with_points(snapshot, curve, _LIMIT)}
     is_open = kind.width_of(snapshot.config) is None and not snapshot.state.tuned_by_user
     if is_open:
@@ -107,7 +116,8 @@ def learn_recall(
         if kind.width_parameter == "ef":
             width = max(_BEAM_MIN, width)
         changes |= {"default_width": width, "default_scan": best < _SCAN_BELOW}
-    if kind.scan_limit_parameter is not None:
+        _keep_what_queries_taught(snapshot, changes, len(asked))
+    if time_scans and kind.scan_limit_parameter is not None:
         nodes = planner.idle_nodes_max(curve_points(snapshot, curve, _LIMIT), costs)
         scan_rows = measured_scan(snapshot, stored[:_SCAN_QUERIES], live, nodes, costs)
         if scan_rows is not None:
@@ -116,16 +126,27 @@ def learn_recall(
     if recall < _SCAN_BELOW and is_open and not changes["default_scan"]:
         changes["default_scan"] = True
         recall = _default_recall(snapshot, changes, samples, search, threads)
-    changes["recall_check"] = RecallCheck(recall, _LIMIT, time.time(), index.indexed_rows)
+    changes["recall_check"] = RecallCheck(recall, _LIMIT, time.time(), index.indexed_rows, len(asked))
     return changes
+
+
+def _keep_what_queries_taught(snapshot: Snapshot, changes: Changes, asked: int) -> None:
+    """Without a sample of asked queries, as after a restart, a width that an earlier one called for stays."""
+    state, before = snapshot.state, snapshot.state.recall_check
+    if asked or before is None or not before.asked or state.default_width is None:
+        return
+    changes["default_width"] = max(changes["default_width"], state.default_width)
+    changes["default_scan"] |= state.default_scan
 
 
 def _default_recall(
     snapshot: Snapshot, changes: Changes, samples: list[QuerySample], search: Search, threads: int
 ) -> float:
     """Recall of searches that name nothing, once `changes` are committed: the lowest of the samples'."""
+    if changes.get("default_scan"):
+        return 1.0
     state = msgspec.structs.replace(snapshot.state, **changes)
     changed = replace(snapshot, state=state, prepared=PlanCache())
     params = SearchParams(threads=threads)
     found = [search(changed, one.queries, one.limit, params, may_ask=False)[0] for one in samples]
-    return min(float(one.recall(hits).mean()) for one, hits in zip(samples, found, strict=True))
+    return lowest_recall(samples, found)

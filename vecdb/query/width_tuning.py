@@ -8,6 +8,7 @@ Nothing is changed here: the caller commits what is returned.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from vecdb import limits
 from vecdb.index.contract import Neighbors
 from vecdb.index.row_set import RowSet
-from vecdb.query.cancellation import find_in_chunks
+from vecdb.query.cancellation import find_in_chunks, joined
 from vecdb.query.planner import COSTS, PlannerCosts
 from vecdb.query.recall import recall_of
 from vecdb.schema import SearchParams
@@ -31,17 +32,20 @@ _RECALL_SATURATED = 0.995  # the curve is not followed past this recall
 _FLAT_STEPS = 4  # nor past so many steps that all together gain no more than this: wider searches find nothing new
 _FLAT_GAIN = 0.002
 _SCAN_ROUNDS, _SCAN_LIMIT = 3, 10
+# Queries that are compared with all rows in one pass, which nothing interrupts: a second, for rows that are in memory
+_PASS_MIN, _PASS_MAX, _PASS_PRODUCTS = 8, 64, 1 << 31
 
 
 Curve = list[dict[str, float]]  # one point for each width: ef or nprobe, recall, queries_per_second
 Changes = dict[str, Any]  # fields of the committed state and their new values
+Check = Callable[[], None]
 
 
 class QuerySample(NamedTuple):
     """Queries with their exact answers.
 
-    limit : neighbours to ask for.   stored : the queries are stored rows, each of which finds itself first: that does
-    not count.
+    limit : neighbours to ask for.   stored : the queries are stored rows, each of which finds itself: that does not
+    count. (By product longer rows may come before it; recall is then told too low.)
     """
 
     queries: NDArray[np.float32]
@@ -51,14 +55,27 @@ class QuerySample(NamedTuple):
 
     @staticmethod
     def of(
-        snapshot: Snapshot, queries: NDArray[np.float32], limit: int, threads: int = 1, *, stored: bool = False
+        snapshot: Snapshot,
+        queries: NDArray[np.float32],
+        limit: int,
+        threads: int = 1,
+        *,
+        stored: bool = False,
+        check: Check = lambda: None,
     ) -> QuerySample:
-        """The sample for `limit` neighbours of each query."""
+        """The sample for `limit` neighbours of each query.
+
+        check : called between passes over the rows; what it raises ends the work.
+        """
         limit = limit + 1 if stored else limit
         exact = SearchParams(exact=True, threads=threads)
         index, visibility = snapshot.generation.index, snapshot.visibility
-        truth = find_in_chunks(lambda part: index.search(part, limit, visibility, exact), queries, visibility.row_count)
-        return QuerySample(queries, truth, limit, stored)
+        size = max(_PASS_MIN, min(_PASS_MAX, _PASS_PRODUCTS // (visibility.row_count * queries.shape[1])))
+        parts = []
+        for first in range(0, len(queries), size):
+            check()
+            parts.append(index.search(queries[first : first + size], limit, visibility, exact))
+        return QuerySample(queries, joined(parts), limit, stored)
 
     def recall(self, found: Neighbors) -> NDArray[np.float64]:
         """float64[nq]: recall of each query."""
@@ -66,6 +83,11 @@ class QuerySample(NamedTuple):
         if self.stored:
             reached = 1 - _UNSEEN_QUERY_FACTOR * (1 - (reached * self.limit - 1) / (self.limit - 1))
         return reached
+
+
+def lowest_recall(samples: list[QuerySample], found: list[Neighbors]) -> float:
+    """Of the samples' mean recalls."""
+    return min(float(one.recall(hits).mean()) for one, hits in zip(samples, found, strict=True))
 
 
 def tune(snapshot: Snapshot, queries: NDArray[np.float32], limit: int, recall: float) -> tuple[Curve, Changes]:
@@ -133,7 +155,12 @@ def _found(snapshot: Snapshot, sample: QuerySample, params: SearchParams) -> Nei
 
 
 def measured_curve(
-    snapshot: Snapshot, samples: list[QuerySample], recall: float, costs: PlannerCosts, threads: int = 1
+    snapshot: Snapshot,
+    samples: list[QuerySample],
+    recall: float,
+    costs: PlannerCosts,
+    threads: int = 1,
+    check: Check = lambda: None,
 ) -> Curve:
     """Points of growing ef, or nprobe, until recall, the lowest of the samples', is more than enough or grows no more;
     then the gap in which `recall` is passed is halved twice.
@@ -147,12 +174,13 @@ def measured_curve(
     queries = sum(len(sample.queries) for sample in samples)
 
     def measure(width: int) -> float:
+        check()
         started = time.perf_counter()
         given = {parameter: width}
         params = SearchParams(**given, threads=threads)  # type: ignore[arg-type]
         found = [_found(snapshot, one, params) for one in samples]
         took = time.perf_counter() - started
-        reached = min(float(one.recall(hits).mean()) for one, hits in zip(samples, found, strict=True))
+        reached = lowest_recall(samples, found)
         points[width] = {parameter: width, "recall": reached, "queries_per_second": queries / took}
         return reached
 

@@ -184,6 +184,8 @@ class HnswIndex(Index):
         new, all_rows = self.indexed_rows, stop >= self._published
         if not code_choice.is_due(graph.quantiser, graph.far, graph.codes[:stop], new, all_rows=all_rows):
             return
+        if self._metric == IP and not graph.product_links and sq8_training.needs_bias(arrays, IP, stop):
+            self._spoiled = True  # it began with rows of one length, or before there were links by product
         choice = code_choice.choose(
             arrays, self._metric, stop, graph.quantiser, graph.far, threads=threads, workers=self._workers
         )

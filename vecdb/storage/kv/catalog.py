@@ -61,13 +61,14 @@ class JournalExtent(msgspec.Struct, frozen=True):
 
 class RecallCheck(msgspec.Struct, frozen=True):
     """What recall@limit searches had that name nothing, when it was measured: `at`, in seconds since 1970, while the
-    index had so many rows.
+    index had so many rows. asked : how many queries of users it was measured on, besides stored rows.
     """
 
     recall: float
     limit: int
     at: float
     rows: int
+    asked: int = 0
 
 
 class CommittedState(msgspec.Struct, frozen=True):
