@@ -42,7 +42,8 @@ def fill(server: ForkServer, folder: Path, disk: Path, index: str, free_kib: int
     assert found["row_bytes"] < found["live"] // 3 * 256 + (1 << 16), found
 
 
-@pytest.mark.parametrize(("index", "free_kib"), [("auto", 0), ("spann-disk", 64)])
+# the graph takes 18 s, and is in the ladder of the slow tier, too
+@pytest.mark.parametrize(("index", "free_kib"), [pytest.param("auto", 0, marks=pytest.mark.slow), ("spann-disk", 64)])
 def test_on_a_full_disk_every_call_says_so_and_deleting_makes_room(
     server: ForkServer, folder: Path, disk: Path, index: str, free_kib: int
 ) -> None:
