@@ -212,7 +212,7 @@ def test_progress_of_optimize_counts_learning_and_ends_with_the_last_row(
     monkeypatch.setattr(
         index_jobs,
         "learn_recall",
-        lambda *given: (before.append(reports[-1][0]) if reports else None, learn_recall(*given))[1],
+        lambda *given, **named: (before.append(reports[-1][0]) if reports else None, learn_recall(*given, **named))[1],
     )
     docs.optimize(progress=lambda done, total: reports.append((done, total)))
     assert reports[0] == (0, 1_500) and reports[-1] == (1_500, 1_500)
