@@ -55,3 +55,15 @@ def test_a_large_tenants_walk_along_the_tree_is_as_long_as_the_recall_asked_for_
     assert 0 < width(1_001, recall=0.8) < patience and width(1_001, nprobe=7) == 7
     unknown = planner.plan(facts_of(config, ()), visibility, 10, vecdb.SearchParams(recall=0.99), 1_001)
     assert unknown.strategy == "rows" and "nothing is measured yet" in unknown.reason
+
+
+def test_a_learned_beam_grows_with_the_neighbours_asked_for_and_a_tuned_one_does_not() -> None:
+    visibility, kind = Visibility(1, 100_000, 100_000), kind_of(vecdb.Hnsw())
+
+    def width(limit: int, *, tuned: bool) -> int:
+        learned = CommittedState(default_width=40, tuned_by_user=tuned)
+        facts = planner.IndexFacts(kind, vecdb.Hnsw(), learned, 100_000)
+        return planner.plan(facts, visibility, limit, vecdb.SearchParams()).width
+
+    assert [width(limit, tuned=False) for limit in (1, 10, 11, 20, 100)] == [40, 40, 40, 80, 400]
+    assert [width(limit, tuned=True) for limit in (1, 10, 100)] == [40, 40, 100]

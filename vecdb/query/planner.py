@@ -73,7 +73,7 @@ class PlannerCosts:
 
 
 COSTS = PlannerCosts()
-_LEARNED_LIMIT = 10  # neighbours for which default widths are learned (recall_learning.py)
+_LEARNED_LIMIT = 10  # neighbours for which default widths are learned, where a stored row finds itself, too
 
 
 class IndexFacts(NamedTuple):
@@ -189,7 +189,7 @@ def _width(index: IndexFacts, limit: int, params: SearchParams, costs: PlannerCo
         return width_for_recall(params.recall, limit, learned.recall_curve), f"learned for recall {params.recall}"
     if learned.default_width is not None:
         # what was learned is of ten neighbours: more of them need a wider beam in proportion
-        more = 1 if learned.tuned_by_user or strategy != "graph" else -(-limit // _LEARNED_LIMIT)
+        more = 1 if learned.tuned_by_user or strategy != "graph" else max(1, -(-(limit - 1) // _LEARNED_LIMIT))
         return min(limits.ef_max, learned.default_width * more), "tuned"
     default = {"graph": costs.unmeasured_ef, "tree": costs.tree_nprobe, "lists": costs.lists_nprobe}[strategy]
     return index.kind.width_of(index.config) or default, "default of the index"
