@@ -44,6 +44,14 @@ history_ids_max = 65_536  # positives of all users together
 components_max = 1_024
 neighbours_max = 65_536  # users that smooth one
 
+# -- a filter ----------------------------------------------------------------------------------
+filter_text_max = 1 << 24  # characters of a string filter
+filter_depth_max = 64  # nesting of and, or, not
+filter_terms_max = 4_096  # comparisons in it
+filter_values_max = 1_000_000  # values in it: those of its lists together
+filter_pattern_max = 1_024  # characters of a `like` pattern
+filter_int_bits_max = 1_024  # past these an int is larger than every float
+
 # -- hnsw --------------------------------------------------------------------------------------
 m_min = 2
 m_max = 128

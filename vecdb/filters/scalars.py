@@ -1,0 +1,188 @@
+"""The values that a field is compared with: their check, and how a string filter writes them and the names of fields.
+
+    scalar := bool | int | float | str | bytes | date | datetime
+
+Ints have at most `limits.filter_int_bits_max` bits, so that an order with one beyond 64 bits is still answered. Aware
+datetimes are kept in UTC. NumPy scalars and pandas Timestamps become their Python value, cut to microseconds.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from vecdb import limits
+from vecdb.errors import InvalidArgument, LimitExceeded
+from vecdb.validate.common import short_repr
+
+Scalar = bool | int | float | str | bytes | dt.date | dt.datetime
+
+# Words that mean something where a condition begins, and words that follow a field. Only a quoted name may be one.
+STARTING_WORDS = frozenset({"and", "or", "not", "true", "false", "null", "exists"})
+FOLLOWING_WORDS = frozenset({"in", "is", "like", "prefix", "contains", "between", "starts", "with", "any", "all"})
+
+_INT_END = 1 << limits.filter_int_bits_max
+_PLAIN_NAME = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*")
+_PLAIN_TYPES = frozenset({str, bool, int, float, bytes})
+
+
+def scalar(value: Any, field: str) -> Scalar:
+    """The value that `field` is compared with, as one of the Python types above."""
+    kind = type(value)
+    if kind is str:
+        return text(value, f"the value for field {short_repr(field)}")
+    if kind is bool or kind is bytes:
+        return value  # type: ignore[no-any-return]
+    if isinstance(value, (dt.date, np.generic)):
+        return _of_numpy_or_time(value, field)
+    if isinstance(value, (int, float)):
+        return _number(value, field)
+    if isinstance(value, str):
+        return text(str.__str__(value), f"the value for field {short_repr(field)}")
+    if isinstance(value, bytes):
+        return bytes(value)
+    if value is None:
+        raise InvalidArgument(
+            f"field {short_repr(field)} cannot be compared with None in this way: "
+            "is_null() and == None find missing and null values"
+        )
+    hint = "for several values use is_in, contains_any or contains_all" if hasattr(value, "__iter__") else "convert it"
+    raise InvalidArgument(
+        f"field {short_repr(field)} cannot be compared with {short_repr(value)}: a value is a bool, int, float, str, "
+        f"bytes, date or datetime; {hint}"
+    )
+
+
+def scalars(values: Any, field: str) -> tuple[Scalar, ...]:
+    """The values of a list that `field` is looked up in, each once, in order. At most `limits.filter_values_max`."""
+    if isinstance(values, (str, bytes, dict)) or not hasattr(values, "__iter__"):
+        raise InvalidArgument(f"field {short_repr(field)} needs a list of values here, got {short_repr(values)}")
+    count = len(values) if hasattr(values, "__len__") else 0
+    if count <= limits.filter_values_max:
+        values = _as_tuple(values)
+        count = len(values)
+    if count > limits.filter_values_max:
+        raise LimitExceeded(
+            f"a filter holds at most {limits.filter_values_max:,} values, the list for field {short_repr(field)} "
+            f"has more: split it"
+        )
+    kinds = set(map(type, values))
+    if kinds == {str} and all(map(str.isascii, values)):
+        return tuple(dict.fromkeys(values))
+    checked = [scalar(value, field) for value in values]
+    if bool in kinds or np.bool_ in kinds:  # True == 1 in Python, and not here
+        checked.reverse()  # the first of equal ones is kept
+        return tuple({(type(value) is bool, value): value for value in checked}.values())[::-1]
+    return tuple(dict.fromkeys(checked))
+
+
+def _as_tuple(values: Any) -> tuple[Any, ...]:
+    """What an iterable gives, as far as one value past the bound."""
+    if isinstance(values, (tuple, list)):
+        return tuple(values)
+    if isinstance(values, np.ndarray):
+        if values.ndim != 1:
+            raise InvalidArgument(f"values must be one-dimensional, got an array of shape {values.shape}")
+        return tuple(values.tolist() if values.dtype.kind in "biufSU" else values)
+    return tuple(value for value, _ in zip(values, range(limits.filter_values_max + 1)))
+
+
+def field_name(name: Any) -> str:
+    """The name of a field, or a dotted path to it. Any text that a record can have as a key is a name."""
+    if not isinstance(name, str):
+        raise InvalidArgument(f"a field name must be a string, got {short_repr(name)}")
+    if len(name) > limits.fields_bytes_max:
+        raise LimitExceeded(
+            f"a field name is at most {limits.fields_bytes_max:,} characters, got {len(name):,}: {short_repr(name)}"
+        )
+    return text(str.__str__(name), "the field name")
+
+
+def text(value: str, what: str) -> str:
+    """The text, if UTF-8 can hold it."""
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise InvalidArgument(
+                f"{what}, {short_repr(value)}, holds a lone surrogate, which no stored text can hold: repair it"
+            ) from None
+    return value
+
+
+def _number(value: int | float, field: str) -> int | float:
+    if isinstance(value, float):
+        number = float(value)
+        if number != number:
+            raise InvalidArgument(f"field {short_repr(field)} cannot be compared with NaN: no value equals it")
+        return number
+    whole = int(value)
+    if not -_INT_END < whole < _INT_END:
+        raise LimitExceeded(
+            f"field {short_repr(field)} is compared with an int of {whole.bit_length():,} bits, more than "
+            f"{limits.filter_int_bits_max:,}: use a float"
+        )
+    return whole
+
+
+def _of_numpy_or_time(value: Any, field: str) -> Scalar:
+    if isinstance(value, np.generic):
+        if isinstance(value, np.datetime64):
+            value = value.astype("datetime64[us]") if not np.isnat(value) and value.dtype != "M8[D]" else value
+        elif isinstance(value, (np.timedelta64, np.void, np.complexfloating)):
+            raise InvalidArgument(f"field {short_repr(field)} cannot be compared with {value.dtype}: convert it")
+        plain = value.item()
+        if plain is None or (isinstance(value, np.datetime64) and not isinstance(plain, dt.date)):
+            raise InvalidArgument(
+                f"field {short_repr(field)} cannot be compared with {value}: times are of the years 1 to 9999, and "
+                "is_null() finds what is missing"
+            )
+        return scalar(float(plain) if isinstance(value, np.floating) else plain, field)
+    if value != value:  # pandas' NaT
+        raise InvalidArgument(f"field {short_repr(field)} cannot be compared with NaT: is_null() finds what is missing")
+    if not isinstance(value, dt.datetime):
+        return dt.date(value.year, value.month, value.day)
+    time: dt.datetime = value.to_pydatetime(warn=False) if hasattr(value, "to_pydatetime") else value
+    try:
+        if time.utcoffset() is not None:
+            return time.astimezone(dt.UTC)
+    except OverflowError:
+        raise InvalidArgument(
+            f"field {short_repr(field)} is compared with {value.isoformat()}, which in UTC is not of the years 1 to "
+            "9999: use a time within them"
+        ) from None
+    return time.replace(tzinfo=None, fold=0)
+
+
+# -- the string form -----------------------------------------------------------------------------
+
+
+def name_text(name: str) -> str:
+    """A field's name as a string filter writes it: bare where that is clear, else in double quotes."""
+    lower = name.lower()
+    if _PLAIN_NAME.fullmatch(name) and lower not in STARTING_WORDS and lower not in FOLLOWING_WORDS:
+        return name
+    return '"' + name.replace('"', '""') + '"'
+
+
+def scalar_text(value: Scalar) -> str:
+    """A value as a string filter writes it."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return "'" + value.replace("'", "''") + "'"
+    if isinstance(value, bytes):
+        return f"x'{value.hex()}'"
+    if isinstance(value, dt.datetime):
+        return f"timestamp '{value.isoformat()}'"
+    if isinstance(value, dt.date):
+        return f"date '{value.isoformat()}'"
+    return repr(value)  # inf and -inf are words of the language
+
+
+def list_text(values: Iterable[Scalar]) -> str:
+    return "(" + ", ".join(map(scalar_text, values)) + ")"
