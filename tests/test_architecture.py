@@ -54,6 +54,7 @@ PUBLIC = [
     "Curator",
     "DType",
     "Database",
+    "F",
     "Flat",
     "Hits",
     "Hnsw",

@@ -9,8 +9,10 @@ datetimes are kept in UTC. NumPy scalars and pandas Timestamps become their Pyth
 from __future__ import annotations
 
 import datetime as dt
+import math
 import re
 from collections.abc import Iterable
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -22,7 +24,7 @@ from vecdb.validate.common import short_repr
 Scalar = bool | int | float | str | bytes | dt.date | dt.datetime
 
 # Words that mean something where a condition begins, and words that follow a field. Only a quoted name may be one.
-STARTING_WORDS = frozenset({"and", "or", "not", "true", "false", "null", "exists"})
+STARTING_WORDS = frozenset({"and", "or", "not", "true", "false", "null", "exists", "inf"})
 FOLLOWING_WORDS = frozenset({"in", "is", "like", "prefix", "contains", "between", "starts", "with", "any", "all"})
 
 _INT_END = 1 << limits.filter_int_bits_max
@@ -59,36 +61,47 @@ def scalar(value: Any, field: str) -> Scalar:
 
 def scalars(values: Any, field: str) -> tuple[Scalar, ...]:
     """The values of a list that `field` is looked up in, each once, in order. At most `limits.filter_values_max`."""
+    values = listed(values, field)
+    kinds = set(map(type, values))
+    if not _fit(values, kinds):
+        values = tuple(scalar(value, field) for value in values)
+        kinds = set(map(type, values))
+    if bool in kinds and len(kinds) > 1:  # True == 1 in Python, and not here; the first of equal ones is kept
+        return tuple({(type(value) is bool, value): value for value in reversed(values)}.values())[::-1]
+    return tuple(dict.fromkeys(values))
+
+
+def _fit(values: tuple[Any, ...], kinds: set[type]) -> bool:
+    """Whether `scalar` would leave each value as it is: a quick look at a long list."""
+    if not kinds <= _PLAIN_TYPES:
+        return False
+    try:
+        "".join(value for value in values if type(value) is str).encode()
+    except UnicodeEncodeError:
+        return False
+    ints = [value for value in values if type(value) is int] if int in kinds else [0]
+    floats = [value for value in values if type(value) is float] if float in kinds else []
+    return min(ints) > -_INT_END and max(ints) < _INT_END and not any(map(math.isnan, floats))
+
+
+def listed(values: Any, field: str) -> tuple[Any, ...]:
+    """What an iterable gives, unless that is more than a filter holds."""
     if isinstance(values, (str, bytes, dict)) or not hasattr(values, "__iter__"):
         raise InvalidArgument(f"field {short_repr(field)} needs a list of values here, got {short_repr(values)}")
-    count = len(values) if hasattr(values, "__len__") else 0
-    if count <= limits.filter_values_max:
-        values = _as_tuple(values)
-        count = len(values)
-    if count > limits.filter_values_max:
-        raise LimitExceeded(
-            f"a filter holds at most {limits.filter_values_max:,} values, the list for field {short_repr(field)} "
-            f"has more: split it"
-        )
-    kinds = set(map(type, values))
-    if kinds == {str} and all(map(str.isascii, values)):
-        return tuple(dict.fromkeys(values))
-    checked = [scalar(value, field) for value in values]
-    if bool in kinds or np.bool_ in kinds:  # True == 1 in Python, and not here
-        checked.reverse()  # the first of equal ones is kept
-        return tuple({(type(value) is bool, value): value for value in checked}.values())[::-1]
-    return tuple(dict.fromkeys(checked))
-
-
-def _as_tuple(values: Any) -> tuple[Any, ...]:
-    """What an iterable gives, as far as one value past the bound."""
-    if isinstance(values, (tuple, list)):
-        return tuple(values)
     if isinstance(values, np.ndarray):
         if values.ndim != 1:
-            raise InvalidArgument(f"values must be one-dimensional, got an array of shape {values.shape}")
-        return tuple(values.tolist() if values.dtype.kind in "biufSU" else values)
-    return tuple(value for value, _ in zip(values, range(limits.filter_values_max + 1)))
+            raise InvalidArgument(
+                f"field {short_repr(field)} needs a list of values, got an array of shape {values.shape}"
+            )
+        values = values.tolist() if values.dtype.kind in "biufSU" else list(values[: limits.filter_values_max + 1])
+    elif not isinstance(values, (tuple, list)):
+        values = tuple(islice(values, limits.filter_values_max + 1))
+    if len(values) > limits.filter_values_max:
+        raise LimitExceeded(
+            f"a filter holds at most {limits.filter_values_max:,} values, the list for field {short_repr(field)} has "
+            "more: split it"
+        )
+    return tuple(values)
 
 
 def field_name(name: Any) -> str:
@@ -186,3 +199,8 @@ def scalar_text(value: Scalar) -> str:
 
 def list_text(values: Iterable[Scalar]) -> str:
     return "(" + ", ".join(map(scalar_text, values)) + ")"
+
+
+def shown(value: Scalar) -> str:
+    """A value in a message."""
+    return scalar_text(value) if isinstance(value, dt.date) else short_repr(value)

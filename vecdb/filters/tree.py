@@ -8,7 +8,7 @@
     Contains(field, values, every)  a list that holds one (or each) of them; a single value is a list of one
     And(terms)  Or(terms)  Not(term)    And(()) lets every record through, Or(()) none
 
-A field is a name or a dotted path into nested maps; `meta.author`; a field whose whole name that is comes first.
+A field is a name or a dotted path into nested maps; names and comparisons mean what evaluate.py says.
 
 Invariants, which hold for every tree that exists:
 - values and names are checked (scalars.py), depth, terms and values are within limits.py;
@@ -94,6 +94,12 @@ class Node:
     def __or__(self, other: object) -> Node:
         either: Node = Or((self, _node(other, "|")))
         return either
+
+    def __rand__(self, other: object) -> Node:
+        return _node(other, "&")
+
+    def __ror__(self, other: object) -> Node:
+        return _node(other, "|")
 
     def __invert__(self) -> Node:
         complement: Node = Not(self)

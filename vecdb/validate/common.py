@@ -59,6 +59,8 @@ def short_repr(value: object, length_max: int = 60) -> str:
         value = value.item()
     elif value is not None and not isinstance(value, (int, float)):
         return f"a {type(value).__name__}"
+    if isinstance(value, int) and value.bit_length() > 4 * length_max:  # Python refuses to write very long ones
+        return f"an int of {value.bit_length():,} bits"
     text = ascii(value)
     return text if len(text) <= length_max else text[:length_max] + "..."
 
