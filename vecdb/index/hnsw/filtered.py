@@ -23,7 +23,7 @@ from vecdb.index.hnsw.graph import GraphView
 from vecdb.index.hnsw.scratch import ScratchPool
 from vecdb.index.row_set import RowSet
 from vecdb.kernels.search import filtered_search
-from vecdb.kernels.search.filtered_search import GAVE_UP, FilterRule
+from vecdb.kernels.search.filtered_search import GAVE_UP
 from vecdb.schema import Visibility
 
 _BEAM_NS = 900.0  # of a walk, for each place in the beam
@@ -86,9 +86,7 @@ def _walk(of: Matching, rerank: int, scratches: ScratchPool, queries: NDArray[np
     view, visibility, matching = of.view, of.visibility, len(of.allow)
     width = max(of.width, found.rows.shape[1])
     most = min(_BEAM_GROWTH * width, limits.ef_max * _BEAM_GROWTH)
-    rule = FilterRule(
-        matching / max(1, visibility.live_count), scan_ns(matching, view.graph.codes.shape[1]), _BEAM_NS, most
-    )
+    rule = np.array((matching / visibility.live_count, scan_ns(matching, view.graph.codes.shape[1]), _BEAM_NS, most))
     scratch = scratches.take(view.graph, -(-most // 4), 2 * rerank + 2)
     bad = filtered_search.walk_matching(
         queries, found.rows, found.distances, found.counts, found.work, width, rerank, visibility.row_count,

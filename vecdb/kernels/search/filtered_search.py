@@ -11,10 +11,11 @@ but for shares of 2 to 5 % of a million rows (DiskANN's range-aware walk adapts 
 
 from __future__ import annotations
 
+from enum import IntEnum
 from typing import NamedTuple
 
 import numpy as np
-from numba import float64, int64
+from numba import int64
 
 from vecdb.kernels.array_table import layout_of
 from vecdb.kernels.codes.code_formats import code_distance, encode_query
@@ -34,17 +35,17 @@ _AHEAD = 8  # rows of a list whose codes are on their way from memory
 _ROW_OF_CODE_KEY = np.int64(0x7FFFFFFF)
 
 
-class FilterRule(NamedTuple):
-    """When a walk is given up.
+class FilterRule(IntEnum):
+    """When a walk is given up: places in `rule`, float64[4].
 
-    share : of the rows that match, in (0, 1].   scan_cost, beam_cost : of a scan of all matches, and of a beam of one,
-    in the same unit.   beam_max : the widest beam.
+    SHARE : of the rows that match, in (0, 1].   SCAN_COST, BEAM_COST : of a scan of all matches, and of a beam of one,
+    in the same unit.   BEAM_MAX : the widest beam.
     """
 
-    share: float64
-    scan_cost: float64
-    beam_cost: float64
-    beam_max: int64
+    SHARE = 0
+    SCAN_COST = 1
+    BEAM_COST = 2
+    BEAM_MAX = 3
 
 
 class NearestMatches(NamedTuple):
@@ -144,10 +145,10 @@ def walk_layer(graph, entry, query, width, indexed, matching, rule, scratch, fou
             next_look *= 2
             met = (matches + 0.5) / (count + 1.0)
             wanted = width / np.sqrt(met)
-            if met * _AVOIDED < rule.share or rule.beam_cost * wanted > rule.scan_cost:
+            if met * _AVOIDED < rule[FilterRule.SHARE] or rule[FilterRule.BEAM_COST] * wanted > rule[FilterRule.SCAN_COST]:
                 gave_up = True
                 break
-            beam = max(beam, min(rule.beam_max, np.int64(wanted)))
+            beam = max(beam, np.int64(min(rule[FilterRule.BEAM_MAX], wanted)))
     return kept, bound, count, len(trail) if full else used, gave_up
 
 
@@ -187,7 +188,7 @@ def walk_matching(
 
     work : int64[3], see GraphWork, added to.   width : beam where every row matches.   rerank : matches scored on full
     vectors, >= limit.   row_count : of the snapshot.   matching : bits uint64[>= ceil(row_count / 64)] of rows that the
-    snapshot sees.   rule : a FilterRule.   graph_table, vectors, scratch_table, blocks : as for `search_graph`; keys of
+    snapshot sees.   rule : see FilterRule.   graph_table, vectors, scratch_table, blocks : as for `search_graph`; keys of
     the scratch have 2 * rerank + 2 places, its pool 2 more than the widest beam.
     Returns the first row that does not match its checksum, or -1.
     """
