@@ -54,6 +54,7 @@ filter_int_bits_max = 1_024  # past these an int is larger than every float
 
 # -- records by filter -----------------------------------------------------------------------------
 get_records_max = 65_536  # in one list; `iter` gives pages of any number
+facets_max = 65_536  # values of one answer
 cursor_chars_max = 1 << 21  # of a page: it holds the value of a field, whose record has at most `fields_bytes_max`
 
 # -- columns of fields, by which filters are answered ---------------------------------------------

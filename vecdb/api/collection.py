@@ -565,6 +565,47 @@ class Collection:
         records: Iterator[Page] = self._kept(found)
         return records
 
+    # -- what fields there are ---------------------------------------------------------------------
+
+    def facets(
+        self, field: str, filter: Any = None, limit: int = 100, *, filter_params: Any = None, tenant: Any = None
+    ) -> dict[Any, int]:
+        """How many records have each value of a field (or dotted path): {value: count}, the `limit` most frequent
+        values, largest first, ties by value. A list counts each of its elements once.
+
+        filter, filter_params, tenant : of which records, as in `search`. True and 1 are one key, as in any dict.
+        """
+        node, tenants = to_filter(filter, filter_params), validate.search_tenants(tenant)
+        most = validate.integer(limit, "limit", 1, limits.facets_max)
+        return self._backend.facets(field_name(field), node, most, tenants)
+
+    def distinct(self, field: str, filter: Any = None, *, filter_params: Any = None, tenant: Any = None) -> list[Any]:
+        """The values of a field, elements of its lists among them, each once: by type, then value. Arguments are those
+        of `facets`.
+        """
+        node, tenants = to_filter(filter, filter_params), validate.search_tenants(tenant)
+        return self._backend.distinct(field_name(field), node, tenants)
+
+    def min(self, field: str, filter: Any = None, *, filter_params: Any = None, tenant: Any = None) -> Any:
+        """The smallest value of a field, None where no record has one; lists, maps and NaN do not count. Arguments are
+        those of `facets`. Raises InvalidArgument where values of several types have no order with one another.
+        """
+        return self._extreme(field, filter, filter_params, tenant, largest=False)
+
+    def max(self, field: str, filter: Any = None, *, filter_params: Any = None, tenant: Any = None) -> Any:
+        """The largest value of a field, as `min`."""
+        return self._extreme(field, filter, filter_params, tenant, largest=True)
+
+    def _extreme(self, field: str, filter: Any, filter_params: Any, tenant: Any, *, largest: bool) -> Any:
+        node, tenants = to_filter(filter, filter_params), validate.search_tenants(tenant)
+        return self._backend.extreme(field_name(field), node, tenants, largest=largest)
+
+    def fields(self, *, tenant: Any = None) -> dict[str, dict[str, Any]]:
+        """The fields that live records have, and paths into maps: {"year": {"types": ["int"], "count": 9000}, ...}, by
+        name. Types are bool, int, float, str, bytes, date, datetime, list and map; a value that is None does not count.
+        """
+        return self._backend.fields(validate.search_tenants(tenant))
+
     # -- the index ---------------------------------------------------------------------------------
 
     def reindex(self, index: IndexConfig | None = None, *, progress: Callable[[int, int], None] | None = None) -> None:

@@ -333,6 +333,18 @@ class RemoteCollection:
         )
         return self._connection.list_names("ListTenants", request, limit)
 
+    def facets(self, field: str, node: Node | None, limit: int, tenants: tuple[str, ...]) -> dict[Any, int]:
+        raise _not_served()
+
+    def distinct(self, field: str, node: Node | None, tenants: tuple[str, ...]) -> list[Any]:
+        raise _not_served()
+
+    def extreme(self, field: str, node: Node | None, tenants: tuple[str, ...], *, largest: bool) -> Any:
+        raise _not_served()
+
+    def fields(self, tenants: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+        raise _not_served()
+
     # -- maintenance -------------------------------------------------------------------------------
 
     def stats(self) -> dict[str, Any]:

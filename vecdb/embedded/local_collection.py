@@ -32,6 +32,7 @@ from vecdb.filters.tree import Node
 from vecdb.index.common.progress import WeightedProgress
 from vecdb.maintenance.index_jobs import CollectionMaintenance
 from vecdb.query.filtering import rows_at
+from vecdb.query.listing.facts import FieldFacts
 from vecdb.query.listing.pages import Listing
 from vecdb.query.recall import evaluate
 from vecdb.query.searcher import Searcher
@@ -84,6 +85,13 @@ class LocalCollection:
         self.get, self.count = self.searcher.get, self.searcher.count
         listing = Listing(self.searcher)
         self.iter, self.get_matching = listing.iter, listing.get_matching
+        facts = FieldFacts(listing)
+        self.facets, self.distinct, self.extreme, self.fields = (
+            facts.facets,
+            facts.distinct,
+            facts.extreme,
+            facts.fields,
+        )
         self.tenants, self.tenant_stats = self.searcher.tenants, self.searcher.tenant_stats
 
     def __del__(self) -> None:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from vecdb import limits
 from vecdb.api.filter_arguments import Page
+from vecdb.columns.column_set import ColumnView
 from vecdb.errors import InvalidArgument, LimitExceeded
 from vecdb.filters.evaluate import value_at
 from vecdb.filters.tree import Node
@@ -54,6 +55,12 @@ class ListedState(NamedTuple):
         for start in range(0, len(rows), _READ_ROWS):
             yield from self.records(rows[start : start + _READ_ROWS].tolist(), False)
 
+    def view(self) -> ColumnView | None:
+        """Columns of these rows; None where they are of another state by now."""
+        state = self.state
+        view = self.generation.columns.at(Visibility(state.sequence, state.row_count, state.live_count))
+        return view if view is not None and view.sequence <= state.sequence else None
+
     def commit_of(self, row: int) -> int:
         """The commit that wrote a row."""
         return record_reader.record_block_at(self.generation, self.txn, row).sequence
@@ -72,7 +79,7 @@ class Listing:
         self._store = searcher.store
 
     @contextmanager
-    def _reading(self, tenants: tuple[str, ...], node: Node | None, *, known: bool = False) -> Iterator[ListedState]:
+    def reading(self, tenants: tuple[str, ...], node: Node | None, *, known: bool = False) -> Iterator[ListedState]:
         """known : the state is one that memory knows, too: its ids and columns."""
         if node is None and not known:
             with self._state.reading() as (txn, generation, state):
@@ -107,7 +114,7 @@ class Listing:
         wanted = None if owner is None else owner.decode()
         most = limits.get_records_max if limit is None else limit
         found: list[Record] = []
-        with self._reading(tenants, node) as listed:
+        with self.reading(tenants, node) as listed:
             rows = listed.rows
             if limit is None and wanted is None and len(rows) > most:
                 raise _too_many(len(rows))
@@ -141,7 +148,7 @@ class Listing:
         ordering = Ordering(self._state.entry.uid, order_by, descending)
         kind = self._state.snapshot.state.id_kind
         cursor = None if after is None else Cursor.decode(after, ordering, kind)
-        with self._reading(tenants, node, known=order_by is not None) as listed:
+        with self.reading(tenants, node, known=order_by is not None) as listed:
             rows = listed.rows
             if order_by is not None:
                 rows = self._in_order(listed, ordering, order_by, cursor)
@@ -178,14 +185,11 @@ class Listing:
         place = None
         if cursor is not None:
             place = check_place(Place(cursor.group, cursor.value, cursor.last.id, cursor.last.owner))
-        rows, state, generation = listed.rows, listed.state, listed.generation
-        view = generation.columns.at(Visibility(state.sequence, state.row_count, state.live_count))
-        ordered = None
-        if view is not None and view.sequence <= state.sequence:
-            ordered = by_columns(view, path, rows, place)
+        rows, view = listed.rows, listed.view()
+        ordered = None if view is None else by_columns(view, path, rows, place)
         if ordered is None:
             ordered = by_values((value_at(one.fields, path) for one in listed.each(rows)), place)
-        ids = generation.ids.take(rows, padded=False)
+        ids = listed.generation.ids.take(rows, padded=False)
 
         def owners(at: NDArray[np.int64]) -> list[str]:
             return [one.owner for one in listed.each(rows[at])]
