@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vecdb.columns.blocks import Bits, Block, among, in_interval, marked
+from vecdb.columns.blocks import Bits, CodeBlock, among, in_interval, marked
 from vecdb.columns.column import Column, Elements, Test
 from vecdb.columns.column_set import ColumnView
 from vecdb.columns.encoding import EMPTY, interval
@@ -72,14 +72,15 @@ class Evaluation:
 
     def _asks_records(self, node: tree.Node) -> bool:
         return any(
-            self.view.lacks(path) or any(one.hashed for one in self._dictionaries(path)) for path in tree.fields_of(node)
+            self.view.lacks(path) or any(one.hashed for one in self._dictionaries(path))
+            for path in tree.fields_of(node)
         )
 
     def _dictionaries(self, path: str) -> list[Any]:
         known = self.view.paths.get(path)
         if known is None:
             return []
-        columns = [*known.columns.values(), *known.elements.values()]
+        columns: list[Column | Elements] = [*known.columns.values(), *known.elements.values()]
         return [one.dictionary for one in columns if one.dictionary is not None]
 
     def _condition(self, node: Any, inside: Bits | None) -> Bits:
@@ -127,7 +128,7 @@ def rows_of_bits(bits: Bits) -> NDArray[np.int64]:
     return np.flatnonzero(np.unpackbits(bits, bitorder="little").view(bool))
 
 
-def _has_value(block: Block) -> NDArray[np.bool_] | bool:
+def _has_value(block: CodeBlock) -> NDArray[np.bool_] | bool:
     return True if block.whole else block.codes != 0
 
 

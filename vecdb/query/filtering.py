@@ -1,6 +1,6 @@
 """Rows that match a filter, at one snapshot.
 
-    filter --columns--> bits of rows --deleted rows out--> RowSet      kept with the snapshot (filter_cache.py)
+filter --columns--> bits of rows --deleted rows out--> RowSet      kept with the snapshot (filter_cache.py)
 """
 
 from __future__ import annotations

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from vecdb import limits
 from vecdb.api.hits import Hits
 from vecdb.errors import NotFound
+from vecdb.filters.tree import Node
 from vecdb.index.contract import HasCompanionGraph, Index, IndexCorruption, Neighbors
 from vecdb.index.row_set import RowSet
-from vecdb.filters.tree import Node
 from vecdb.query import filtering, mixture, planner
 from vecdb.query.asked_queries import AskedQueries
 from vecdb.query.cancellation import search_in_chunks
@@ -199,8 +199,10 @@ class Searcher:
             seen = allowed
             if node is not None and tenants:
                 seen = snapshot.generation.tenants.rows_at(tenants, snapshot.visibility)
-            users = None if tenants and seen is None else self._rows_of_users(
-                snapshot, query.users, owner, seen if tenants else None
+            users = (
+                None
+                if tenants and seen is None
+                else self._rows_of_users(snapshot, query.users, owner, seen if tenants else None)
             )
             if users is None:
                 time.sleep(0.001)  # a commit is not published yet, or was published while this looked

@@ -44,9 +44,7 @@ class FieldColumns:
     def at(self, visibility: Visibility) -> ColumnView | None:
         """Columns of at least the rows of a snapshot, with its fields. None: the caller is to take a newer snapshot."""
         view = self.view
-        if view.row_count < visibility.row_count:
-            view = self._caught_up(visibility.row_count)
-        return view if view is not None and view.row_count >= visibility.row_count else None
+        return view if view.row_count >= visibility.row_count else self._caught_up(visibility.row_count)
 
     def _caught_up(self, row_count: int) -> ColumnView | None:
         with self._lock, self._store.read(buffers=True) as txn:
