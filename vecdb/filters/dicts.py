@@ -264,7 +264,8 @@ class _Reader:
 
     def _of_filters(self, operator: str, value: Any, where: str, depth: int) -> Node:
         if operator == "$not":
-            return Not(self.read(value, where, depth + 1))
+            negated: Node = Not(self.read(value, where, depth + 1))
+            return negated
         if operator not in _OF_FILTERS:
             if operator in _DOLLAR:
                 raise InvalidArgument(f"{where} belongs to a field: {{'year': {{{operator!r}: ...}}}}")

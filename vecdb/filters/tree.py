@@ -309,6 +309,8 @@ class Joined(Node):
     def __new__(cls, terms: tuple[Node, ...] = ()) -> Any:
         if not isinstance(terms, (tuple, list)):
             raise InvalidArgument(f"terms must be a tuple of conditions, got {short_repr(terms)}")
+        if len(terms) == 1:
+            return _node(terms[0], cls.__name__)
         each: dict[Node, None] = {}
         size = Size(1, 0, 0)
         for term in terms:
