@@ -153,6 +153,21 @@ _DOLLAR: dict[str, Make] = {
     "$any": _contains_any,
     "$all": _contains_all,
 }
+_MEANT = {  # what others call these
+    "=": "==",
+    "=>": ">=",
+    "=<": "<=",
+    "<>": "!=",
+    "nin": "not in",
+    "any": "contains any",
+    "all": "contains all",
+    "text_match": "like",
+    "startswith": "prefix",
+    "$regex": "$like",
+    "$ilike": "$like",
+    "$startswith": "$prefix",
+    "$starts_with": "$prefix",
+}
 _OF_FILTERS = ("$and", "$or", "$nor", "$not")
 
 
@@ -276,7 +291,14 @@ class _Reader:
         return complement if operator == "$nor" else tree
 
     def _unknown(self, operator: Any, known: Any, where: str) -> NoReturn:
-        hint = near(operator, known) if isinstance(operator, str) else ""
+        meant = _MEANT.get(operator) if isinstance(operator, str) else None
+        hint = (
+            f" (did you mean {meant}?)"
+            if meant in known
+            else near(operator, known)
+            if isinstance(operator, str)
+            else ""
+        )
         raise InvalidArgument(
             f"{where}: the operator {short_repr(operator)} is unknown{hint}; known are {', '.join(known)}"
         )

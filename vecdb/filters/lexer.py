@@ -168,5 +168,6 @@ def error_at(
 
 def near(word: str, words: Iterable[str]) -> str:
     """A question about the likeliest of the words, or nothing."""
-    found = difflib.get_close_matches(word[:40].lower(), list(words), 1, 0.6)
-    return f" (did you mean {found[0]}?)" if found else ""
+    by_lower = {one.lower(): one for one in words}
+    found = difflib.get_close_matches(word[:40].lower(), list(by_lower), 1, 0.6)
+    return f" (did you mean {by_lower[found[0]]}?)" if found else ""

@@ -66,8 +66,11 @@ def scalars(values: Any, field: str) -> tuple[Scalar, ...]:
     if not _fit(values, kinds):
         values = tuple(scalar(value, field) for value in values)
         kinds = set(map(type, values))
-    if bool in kinds and len(kinds) > 1:  # True == 1 in Python, and not here; the first of equal ones is kept
-        return tuple({(type(value) is bool, value): value for value in reversed(values)}.values())[::-1]
+    if bool in kinds and len(kinds) > 1:  # True == 1 in Python, and not here
+        each: dict[tuple[bool, Scalar], Scalar] = {}
+        for value in values:
+            each.setdefault((type(value) is bool, value), value)
+        return tuple(each.values())
     return tuple(dict.fromkeys(values))
 
 
