@@ -15,7 +15,7 @@ Invariants, which hold for every tree that exists:
 - And holds no And, Or no Or, Not no Not; no term stands twice, and `And((x,))`, `Or((x,))` and `Not(Not(x))` *are* x:
   the call returns it. The order of terms and values is kept;
 - equal trees hash equal and mean the same. True is not 1 here. The hash of a tree is computed once;
-- `str(tree)` is a string filter that parses to an equal tree.
+- `str(tree)` is a string filter that parses to an equal tree, if it is not longer than `limits.filter_text_max`.
 
 Nodes are what users combine with & | ~. None has a truth value, so code says `if tree is None`.
 """
