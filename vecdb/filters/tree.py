@@ -30,7 +30,7 @@ from typing import Any, ClassVar, Literal, NoReturn, get_args
 from vecdb import limits
 from vecdb.errors import InvalidArgument, LimitExceeded
 from vecdb.filters.scalars import Scalar, field_name, list_text, name_text, scalar, scalar_text, scalars, text
-from vecdb.validate.common import short_repr
+from vecdb.validate.common import plain_str, short_repr
 
 Op = Literal["==", "<", "<=", ">", ">="]
 OPS: tuple[str, ...] = get_args(Op)
@@ -276,7 +276,7 @@ class Contains(Node):
 def _text(value: Any, what: str, name: str) -> str:
     if not isinstance(value, str):
         raise InvalidArgument(f"{what} for field {short_repr(name)} must be a text, got {short_repr(value)}")
-    return text(str.__str__(value), f"{what} for field {short_repr(name)}")
+    return text(plain_str(value), f"{what} for field {short_repr(name)}")
 
 
 def like_pieces(pattern: str) -> list[str | None]:
