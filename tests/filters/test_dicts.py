@@ -91,6 +91,7 @@ def test_what_a_dict_means(given: Any, tree: Any) -> None:
         ({"a": {"$gt": 1, "b": 1}}, "path, 'a.b'"),
         ({"a": {1: 2}}, "the operator 1 is unknown"),
         ({"a": [1, 2]}, "write {'$in': [...]}"),
+        ({"must_not": [{"key": "a", "match": {"value": 1}}]}, "Qdrant's form, which is not read here: write {'$nor'"),
         ({"a": {"$in": 3}}, "filter['a'].$in: field 'a' needs a list"),
         ({"a": {"$eq": [3]}}, "cannot be compared with a list"),
         ({"a": {"$exists": 1}}, "$exists is True or False"),

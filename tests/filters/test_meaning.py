@@ -104,6 +104,7 @@ def test_texts_compare_by_code_point_and_bytes_are_no_texts() -> None:
         (F.x == "2020-01-31", [DAY, dt.datetime(2020, 1, 31, tzinfo=dt.UTC), "2020-01-31", "2020-01-31T00:00"], 3),
         (F.x.is_in(["2020-01-31", "no date"]), [DAY, "2020-01-31", "no date", MORNING], 3),
         (F.x.is_in([DAY, 5]), [DAY, "2020-01-31T00:00:00", 5, MORNING], 3),
+        (F.x.is_in([DAY, "2020-02-01"]), [DAY, dt.date(2020, 2, 1), "2020-02-01", "2020-02-01T00:00"], 3),
         (F.x.contains(DAY), [["2020-01-31", 1], [DAY], [1], DAY], [0, 1, 3]),
         (F.x > "2020-01-30", [DAY, MORNING, "2020-01-31", dt.date(2020, 1, 30), 2021], 3),
         (F.x == dt.datetime(2020, 1, 31, 12, 30, tzinfo=ZONE), [MORNING, MORNING.replace(tzinfo=dt.UTC)], 2),

@@ -168,6 +168,7 @@ _MEANT = {  # what others call these
     "$startswith": "$prefix",
     "$starts_with": "$prefix",
 }
+_QDRANT = {"must": "{'$and': [...]}", "should": "{'$or': [...]}", "must_not": "{'$nor': [...]}"}
 _OF_FILTERS = ("$and", "$or", "$nor", "$not")
 
 
@@ -249,6 +250,8 @@ class _Reader:
         place = f"{where}[{short_repr(key)}]"
         if not isinstance(value, Mapping):
             if isinstance(value, (list, tuple)):
+                if key in _QDRANT:
+                    raise InvalidArgument(f"{place} is Qdrant's form, which is not read here: write {_QDRANT[key]}")
                 raise InvalidArgument(f"{place} is a list: write {{'$in': [...]}} or {{'$contains_all': [...]}}")
             return self._made(equals, key, value, place)
         return self._of_field(key, value, place, depth)
