@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support import filter_trees
+from tests.support.filters import filter_trees
 from vecdb import F
 from vecdb.errors import InvalidArgument
 from vecdb.filters.evaluate import TYPES, check_orders, matcher, matches, ordered_types, value_at

@@ -10,7 +10,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support import filter_trees
+from tests.support.filters import filter_trees
 from vecdb import F
 from vecdb.filters.dicts import filter_to_dict
 from vecdb.filters.forms import to_filter
