@@ -241,10 +241,6 @@ class Like(Node):
     def __str__(self) -> str:
         return f"{name_text(self.field)} like {scalar_text(self.pattern)}"
 
-    def pieces(self) -> list[str | None]:
-        """The pattern taken apart: texts that stand for themselves, "%" as None, and "_" as the empty text."""
-        return like_pieces(self.pattern)
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Contains(Node):
@@ -280,7 +276,7 @@ def _text(value: Any, what: str, name: str) -> str:
 
 
 def like_pieces(pattern: str) -> list[str | None]:
-    """See `Like.pieces`."""
+    """A pattern taken apart: texts that stand for themselves, "%" as None, and "_" as the empty text."""
     pieces: list[str | None] = []
     end = 0
     for found in _WILDCARDS.finditer(pattern):
