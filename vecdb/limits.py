@@ -45,7 +45,7 @@ components_max = 1_024
 neighbours_max = 65_536  # users that smooth one
 
 # -- a filter ----------------------------------------------------------------------------------
-filter_text_max = 1 << 24  # characters of a string filter
+filter_text_max = 1 << 25  # characters of a string filter
 filter_depth_max = 64  # nesting of and, or, not
 filter_terms_max = 4_096  # comparisons in it
 filter_values_max = 1_000_000  # values in it: those of its lists together
