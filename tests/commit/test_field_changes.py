@@ -135,7 +135,7 @@ def test_owners_keep_their_records_and_their_fields(db: Any) -> None:
 def test_writes_over_changed_records(db: Any) -> None:
     docs, model = made(db)
     update(docs, model, range(0, 300, 3), [{"n": None}] * 100)
-    docs.delete(range(0, 30))
+    docs.delete(range(30))
     docs.upsert([33, 400], VECTORS[:2], [{"z": 1}, {"z": 2}])
     docs.update([36], VECTORS[5:6])
     docs.update([39], VECTORS[6:7], [{"n": 7}])

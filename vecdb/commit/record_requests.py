@@ -136,14 +136,14 @@ class UpdateRecords:
         merged = []
         for start, stop in gil_slices(len(metas), SLICE_ENTRIES):
             for meta, change in zip(metas[start:stop], changes[start:stop], strict=True):
-                owner, raw = record_format.split_meta(meta)
-                fields = record_format.merge_fields(raw, change)
+                owner, old = record_format.split_meta(meta)
+                fields = record_format.merge_fields(old, change)
                 if len(fields) > limits.fields_bytes_max:
                     raise LimitExceeded(
                         f"fields would pass {limits.fields_bytes_max:,} bytes, the most of one record, with those that "
                         "are there: remove some with None, or upsert the record"
                     )
-                merged.append(record_format.encode_meta(owner, fields))
+                merged.append(record_format.encode_meta(owner, fields) if owner else fields)
         return merged
 
 

@@ -33,10 +33,10 @@ def changed_metas(store: Store, txn: Txn, prefix: bytes, rows: Sequence[int], wh
     cursor = _cursor(txn, store.changes)
     metas: dict[int, bytes] = {}
     for start, stop in gil_slices(len(rows), _SLICE_ENTRIES):
-        wanted = [prefix + row.to_bytes(8, "big") for row in rows[start:stop]]
-        for key, raw in cursor.getmulti(wanted):
-            row = keys.number_of(key)
-            metas[row] = record_format.decode_change(raw, row, where)[1]
+        entries = cursor.getmulti([prefix + row.to_bytes(8, "big") for row in rows[start:stop]])
+        found = [int.from_bytes(key[keys.PREFIX_BYTES :], "big") for key, _ in entries]
+        changes = record_format.decode_changes([raw for _, raw in entries], found, where)
+        metas.update(zip(found, [meta for _, meta in changes], strict=True))
     return metas
 
 
@@ -51,7 +51,8 @@ def iter_changes(
         row = keys.number_of(key)
         if not key.startswith(prefix) or row >= stop:
             return
-        yield row, *record_format.decode_change(cursor.value(), row, where)
+        [(sequence, meta)] = record_format.decode_changes([cursor.value()], [row], where)
+        yield row, sequence, meta
         found = cursor.next()
 
 

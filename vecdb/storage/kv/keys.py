@@ -32,9 +32,9 @@ checksum; `members` holds the same pairs by tenant, of live records only, and ca
 applies on top of both (access_journal.py); the collection's state says which entries it has. A number in `access` that
 has no tenant belonged to one that was dropped: it means nobody, and the next vacuum leaves it out.
 
-`changes` holds the newest of a record, until a vacuum puts it into a block; the collection's state counts the entries.
-`changed` tells processes that follow which ones to look at. It keeps the newest commits without a gap; for what is older
-the entries of `changes` say their commit. An entry of a row that has died since is ignored.
+`changes` holds the newest fields of a record, until a vacuum puts them into a block; the collection's state counts the
+entries. `changed` tells processes that follow which ones to look at. It keeps the newest commits without a gap; of
+older ones the entries of `changes` tell. An entry of a row that has died since is ignored.
 
 All collections share these databases. If each had named databases of its own, their handles would have to be closed
 when the collection is dropped, which LMDB allows only while no transaction of any thread uses them.

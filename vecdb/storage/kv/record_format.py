@@ -300,16 +300,19 @@ def encode_changes(rows: Sequence[int], sequence: int, metas: Sequence[bytes]) -
     ]
 
 
-def decode_change(raw: Any, row: int, where: str) -> tuple[int, bytes]:
-    """(sequence, meta) of the changed fields found under `row`. Raises `Corruption`."""
-    if len(raw) >= _CHANGE.size:
-        version, crc, sequence = _CHANGE.unpack_from(raw)
-        if version == _VERSION and crc == zlib.crc32(raw[_ACCESS.size :], row):
-            return sequence, bytes(raw[_CHANGE.size :])
-    raise Corruption(
-        f"{where}: changed fields of row {row} have {len(raw)} bytes and start with {bytes(raw[:16]).hex()}; restore "
-        "from a backup"
-    )
+def decode_changes(raws: Sequence[Any], rows: Sequence[int], where: str) -> list[tuple[int, bytes]]:
+    """(sequence, meta) of the changed fields (bytes or buffers) found under each of `rows`. Raises `Corruption`."""
+    unpack, crc32, head, start = _CHANGE.unpack_from, zlib.crc32, _ACCESS.size, _CHANGE.size
+    found = []
+    for raw, row in zip(raws, rows, strict=True):
+        version, crc, sequence = unpack(raw) if len(raw) >= start else (0, 0, 0)
+        if version != _VERSION or crc != crc32(raw[head:], row):
+            raise Corruption(
+                f"{where}: changed fields of row {row} have {len(raw)} bytes and start with {bytes(raw[:16]).hex()}; "
+                "restore from a backup"
+            )
+        found.append((sequence, bytes(raw[start:])))
+    return found
 
 
 def encode_changed(sequence: int, rows: NDArray[np.int64]) -> bytes:
