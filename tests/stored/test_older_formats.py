@@ -109,3 +109,41 @@ def test_one_of_the_tables_alone_is_as_good_as_none(path: Path) -> None:
         assert db._backend.store.is_complete
         db.collection("hnsw").update([1, 20], fields=[{"n": 5}, {"new": "hnsw"}])
         assert fields(db, "hnsw") == changed("hnsw") and db.check() == []
+
+
+# -- changed fields, as they were first written ------------------------------------------------------
+
+
+def written() -> dict[int, dict[str, Any]]:
+    """The oracle: id -> fields, after the writes that format_3.tar.gz saw, in order."""
+    there: dict[int, dict[str, Any]] = {i: {"n": i, "s": f"t{i % 7}"} for i in range(200)}
+    for i in range(50):
+        there[i]["n"] = -i
+    for i in range(40, 60):
+        del there[i]["n"]
+        there[i]["new"] = [i, {"x": 1.5}]
+    del there[3], there[45], there[46]
+    return there | {46: {"again": 1}}
+
+
+def test_changed_fields_of_the_first_code_that_wrote_them(tmp_path: Path) -> None:
+    with tarfile.open(Path(__file__).with_name("format_3.tar.gz")) as archive:
+        archive.extractall(tmp_path / "db", filter="data")
+    for read_only in (True, False):
+        with open_database(tmp_path / "db", read_only=read_only, maintenance=False) as db:
+            docs, there = db.collection("docs"), written()
+            walked = {record.id: record.fields for batch in docs.iter() for record in batch if not record.owner}
+            assert walked == there and list(walked) == list(there)
+            assert docs.get(7, owner="ann").fields == {"who": "ann", "more": True}
+            assert db.check() == []
+    with open_database(tmp_path / "db", maintenance=False) as db:
+        docs, sequence = db.collection("docs"), db.collection("docs").stats()["sequence"]
+        assert docs.update(range(50), fields=[{"n": 0}] * 50, request_id="first") == 50
+        assert docs.update(range(20), fields=[{"n": 0}] * 20, request_id="second") == 20
+        assert docs.stats()["sequence"] == sequence, "requests of then are not carried out again"
+        docs.update([0, 59], fields=[{"n": 1}, {"n": 2}])
+        db.vacuum()
+        there[0]["n"], there[59]["n"] = 1, 2
+        walked = {record.id: record.fields for batch in docs.iter() for record in batch if not record.owner}
+        assert walked == there and list(walked) == list(there) and db.check() == []
+    assert format_of(tmp_path / "db") == manifest.FIELD_CHANGES

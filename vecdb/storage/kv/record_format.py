@@ -39,7 +39,7 @@ Changed fields of a record: one LMDB value, rewritten by every change of them
     sequence := of the commit that wrote it
     crc      := zlib.crc32 of what follows it, begun at the row's number in place of 0
 
-    example: commit 3 leaves fields {} of row 7, owner "" -> 17 bytes, the last 9 of them 03 00 00 00 00 00 00 00 80
+    example: commit 3 leaves {"a": 1} -> 20 bytes, the last 12 of them 03 00 00 00 00 00 00 00 81 a1 61 01
 
 Changed rows of a commit: one LMDB value
 
