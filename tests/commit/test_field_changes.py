@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 
 import vecdb
 from tests.support.corpus import EXACT
+from tests.support.threads import together
 from vecdb import limits
 from vecdb.commit.committer import CommitGroup
 from vecdb.embedded.open import open_database
@@ -349,3 +351,60 @@ def test_what_no_read_can_notice_is_found_by_check(db: Any) -> None:
     update(docs, model, [5], [{"n": 7}])
     hurt(docs, "changed", sequence, lambda _: None)
     assert any("the state counts" in problem for problem in db.check())
+
+
+# -- several at once ---------------------------------------------------------------------------------
+
+
+def test_no_update_of_several_threads_is_lost_while_vacuums_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each thread has a field of its own on records that all share; a reader sees each count only go up."""
+    from vecdb.maintenance import vacuum
+
+    monkeypatch.setattr(vacuum, "_PIECE_ROWS", 16)
+    with open_database(tmp_path / "db", maintenance=False, durability="relaxed") as db:
+        docs, model = made(db, 60)
+        last: list[dict[int, int]] = [{} for _ in range(3)]
+        done = threading.Event()
+
+        def write(thread: int) -> None:
+            rng = np.random.default_rng(thread)
+            for count in range(1, 61):
+                picked = rng.permutation(60)[: rng.integers(1, 20)].tolist()
+                docs.update(picked, fields=[{f"t{thread}": count}] * len(picked))
+                last[thread] |= dict.fromkeys(picked, count)
+
+        def writers() -> None:
+            try:
+                together(*(lambda thread=thread: write(thread) for thread in range(3)))
+            finally:
+                done.set()
+
+        def vacuums() -> None:
+            while not done.is_set():
+                db.vacuum()
+
+        def read() -> None:
+            before: dict[int, dict[str, Any]] = {}
+            with open_database(tmp_path / "db", read_only=True) as reader:
+                while not done.is_set():
+                    for hits in (reader["docs"].search(VECTORS[:1], 60, params=EXACT),):
+                        now = dict(zip(hits.ids[0].tolist(), hits.fields[0], strict=True))
+                    walked = {record.id: record.fields for batch in reader["docs"].iter() for record in batch}
+                    for seen in (now, walked):
+                        assert len(seen) == 60
+                        for one, fields in seen.items():
+                            assert all(
+                                fields.get(name, 0) >= value
+                                for name, value in before.get(one, {}).items()
+                                if name[0] == "t"
+                            )
+                        before = seen
+
+        together(writers, vacuums, read)
+        for thread, counts in enumerate(last):
+            for one, count in counts.items():
+                model[one][f"t{thread}"] = count
+        agrees(docs, model)
+        assert db.check() == [] and docs.stats()["generation"] > 1

@@ -82,6 +82,15 @@ def test_a_reader_that_opened_it_before_sees_what_another_process_changes(path: 
     assert format_of(path) == manifest.FIELD_CHANGES
 
 
+def test_a_reader_that_opened_it_before_backs_up_what_another_process_changed(path: Path) -> None:
+    with open_database(path, read_only=True) as db:
+        subprocess.run([sys.executable, "-c", CHANGE, str(path), "hnsw"], check=True)
+        db.backup(path.parent / "copy")
+    vecdb.restore(path.parent / "copy", path.parent / "restored")
+    with open_database(path.parent / "restored", read_only=True) as db:
+        assert fields(db, "hnsw") == changed("hnsw") and db.check() == []
+
+
 def test_handles_of_one_process_share_the_tables_that_the_writer_adds(path: Path) -> None:
     with open_database(path, read_only=True) as reader:
         assert fields(reader, "hnsw") == BEFORE

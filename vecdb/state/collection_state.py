@@ -14,7 +14,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -101,28 +101,13 @@ class CollectionState:
         while True:
             tries += 1
             try:
-                with self._read_all() as txn:
+                with self.store.read_all() as txn:
                     return self._load(txn, last_try=tries == _LOAD_TRIES)
             except FileNotFoundError:
                 if self.writable or tries == _LOAD_TRIES:
                     raise Corruption(
                         f"{self.folder}: the row file is missing; restore the database from a backup"
                     ) from None
-
-    def _read_all(self, *, buffers: bool = False) -> AbstractContextManager[Txn]:
-        """A read transaction that sees every database that the state which it sees says to look at."""
-        return self.store.read(buffers=buffers) if self.store.is_complete else self._read_completed(buffers)
-
-    @contextmanager
-    def _read_completed(self, buffers: bool) -> Iterator[Txn]:
-        while True:
-            complete = self.store.is_complete  # a transaction does not see databases that are opened after its begin
-            with self.store.read(buffers=buffers) as txn:
-                raw = None if complete else txn.get(self.state_key, db=self.store.state)
-                if raw is None or catalog.decode_state(bytes(raw), self.entry.name).field_changes is None:
-                    yield txn
-                    return
-            self.store.complete()
 
     def _load(self, txn: Txn, *, last_try: bool) -> tuple[Snapshot, bytes]:
         """Read the generation that the state names into memory."""
@@ -164,7 +149,7 @@ class CollectionState:
 
     def _refresh(self) -> None:
         """A reading process: catch up with what the writer has committed since."""
-        with self._read_all() as txn:
+        with self.store.read_all() as txn:
             raw = txn.get(self.state_key, db=self.store.state)
             if raw == self._raw_state:
                 return
@@ -216,7 +201,7 @@ class CollectionState:
         """A read transaction (with buffers), the loaded generation that it reads, and its state."""
         while True:
             generation = self.current().generation
-            with self._read_all(buffers=True) as txn:
+            with self.store.read_all(buffers=True) as txn:
                 raw = txn.get(self.state_key, db=self.store.state)
                 if raw is None:
                     raise collection_not_found(self.entry.name)

@@ -25,7 +25,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -154,7 +154,7 @@ class Store:
         """Whether it has every database of this version; see `keys.ADDED_LATER`."""
         return self.changed is not None
 
-    def complete(self) -> None:
+    def _complete(self) -> None:
         """In a reading process: the writer has added databases since. Transactions that begin from now on see them."""
         with self._counted(), self._completing:
             if not self.is_complete:
@@ -174,8 +174,8 @@ class Store:
             self.read_only = False
             with self._completing:
                 self._look_again()
-        if _DURABILITIES.index(durability) <= _DURABILITIES.index(self._durability):
-            return
+        if read_only or _DURABILITIES.index(durability) <= _DURABILITIES.index(self._durability):
+            return  # a reader writes nothing, and the transaction of a writer may be under way
         with self._gate:  # it was opened with less: open it anew
             calm = self._gate.wait_for(lambda: not self._reads, _COMPACT_WAIT_S)
             if not calm or self._parked:
@@ -204,6 +204,20 @@ class Store:
             finally:
                 if not self._abandoned:  # ending it would end the parent's, which is the same in the lock file
                     txn.abort()
+
+    def read_all(self, *, buffers: bool = False) -> AbstractContextManager[Txn]:
+        """`read`, of every database that there is by then."""
+        return self.read(buffers=buffers) if self.is_complete else self._read_completed(buffers)
+
+    @contextmanager
+    def _read_completed(self, buffers: bool) -> Iterator[Txn]:
+        while True:
+            complete = self.is_complete  # a transaction does not see databases that this process opens after its begin
+            with self.read(buffers=buffers) as txn:
+                if complete or txn.get(keys.ADDED_LATER[-1]) is None:  # the name of one is a key of the nameless one
+                    yield txn
+                    return
+            self._complete()
 
     @contextmanager
     def _counted(self) -> Iterator[None]:
@@ -301,7 +315,7 @@ class Store:
         except lmdb.Error as error:
             raise _copy_error(error, target) from error
         try:
-            with self.read() as txn:
+            with self.read_all() as txn:
                 try:
                     copies = _open_all(made, create=True)
                     for name, database in self.databases.items():
