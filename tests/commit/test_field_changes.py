@@ -370,7 +370,7 @@ def test_no_update_of_several_threads_is_lost_while_vacuums_copy(
 
         def write(thread: int) -> None:
             rng = np.random.default_rng(thread)
-            for count in range(1, 61):
+            for count in range(1, 36):
                 picked = rng.permutation(60)[: rng.integers(1, 20)].tolist()
                 docs.update(picked, fields=[{f"t{thread}": count}] * len(picked))
                 last[thread] |= dict.fromkeys(picked, count)
