@@ -109,4 +109,5 @@ requests_max = 65_536  # whose answers a collection keeps
 lmdb_map_bytes = 1 << 40  # address space reserved, sparse: costs nothing until used
 lmdb_readers_max = 1_024
 block_rows_max = 1_024  # records per LMDB value
+changed_rows_logged = 1 << 18  # whose fields the newest commits changed: who is farther behind looks at all changes
 vacuum_dead_share = 0.3  # maintenance vacuums a collection past this share of dead rows

@@ -69,8 +69,9 @@ class WritePath:
         if ids.n == 0:
             self.state.current()
             return 0
-        self._wait_for_room()
-        self._merge_long_journal()
+        if vectors is not None:  # which takes new rows, and their access lists
+            self._wait_for_room()
+            self._merge_long_journal()
         return int(self.submit_once(UpdateRecords(self.state, owner, ids, vectors, fields), request_id))
 
     def delete(self, ids: IdBatch, owner: bytes, request_id: bytes | None = None) -> int:

@@ -315,10 +315,10 @@ class CollectionMaintenance:
         self.repaired_sequence, self.repaired_dead = self.state.snapshot.visibility.sequence, self._dead_rows()
 
     def vacuum(self, threads: int = 1, progress: Progress = None) -> None:
-        """Rewrite the collection without its deleted rows, where there are any."""
+        """Rewrite the collection without its deleted rows and the fields of before changes, where there are any."""
         with self.lock:
-            visibility = self.state.current().visibility
-            if visibility.live_count == visibility.row_count:
+            snapshot = self.state.current()
+            if not self._dead_rows() and snapshot.state.field_changes is None:
                 return
             self._collect_garbage()  # a vacuum that failed leaves ids of records that may have been deleted since
             self.repair(threads)

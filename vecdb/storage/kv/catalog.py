@@ -59,6 +59,16 @@ class JournalExtent(msgspec.Struct, frozen=True):
     entries: int
 
 
+class FieldChanges(msgspec.Struct, frozen=True):
+    """Of a generation, which records have other fields than their blocks say. last : the newest commit that changed
+    some.   rows : entries in `changes`.   logged : rows in `changed`.
+    """
+
+    last: int
+    rows: int
+    logged: int
+
+
 class RecallCheck(msgspec.Struct, frozen=True):
     """What recall@limit searches had that name nothing, when it was measured: `at`, in seconds since 1970, while the
     index had so many rows. asked : how many queries of users it was measured on, besides stored rows.
@@ -92,6 +102,7 @@ class CommittedState(msgspec.Struct, frozen=True):
     # measured: a tree is walked faster than a tenant is scanned that has more rows than this
     tenant_scan_rows_max: int | None = msgspec.field(default=None, name="scan_rows")
     recall_check: RecallCheck | None = None
+    field_changes: FieldChanges | None = None  # None where every record has the fields that its block says
     default_scan: bool = False  # no width was measured to be enough: searches that name none compare all vectors
 
 
