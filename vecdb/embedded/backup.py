@@ -111,6 +111,8 @@ def files_of_collections(store: Store) -> dict[int, dict[str, int]]:
             state = catalog.decode_state(txn.get(keys.uid(entry.uid), db=store.state), entry.name)
             row_bytes = entry.dim * {"float32": 4, "float16": 2}.get(entry.dtype, 1)
             files = {row_file_name(state.generation): row_format.HEADER_BYTES + state.row_count * row_bytes}
+            if state.columns is not None:
+                files[state.columns.file] = state.columns.file_bytes
             if state.sealed is not None:
                 files |= {state.sealed.file: state.sealed.file_bytes, **dict(state.sealed.parts)}
             wanted[entry.uid] = files

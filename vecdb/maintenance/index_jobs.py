@@ -27,6 +27,7 @@ from vecdb.commit.state_requests import InstallIndex, PatchState
 from vecdb.commit.write_path import WritePath
 from vecdb.errors import DiskFull, Unavailable
 from vecdb.index.contract import HasCompanionGraph, IndexCorruption, Progress
+from vecdb.maintenance.column_jobs import ColumnMaintenance
 from vecdb.maintenance.disk_room import give_back_deleted_rows
 from vecdb.maintenance.garbage import collect_garbage
 from vecdb.maintenance.vacuum import copy_generation
@@ -51,6 +52,7 @@ class CollectionMaintenance:
         self.state = state
         self.writes = writes
         self.searcher = searcher
+        self.columns = ColumnMaintenance(state, writes)
         self.lock = threading.RLock()
         self.is_ending: Callable[[], bool] = lambda: False  # whether the database is about to close
         self.repaired_sequence = 0  # deletions up to here are out of the live graph
@@ -139,7 +141,9 @@ class CollectionMaintenance:
 
     def waits_for_pause(self) -> bool:
         """Whether something is due once a bulk load pauses."""
-        return self.tail_is_deferred() or (self._wants_to_learn() and self.writes.is_loading())
+        return self.writes.is_loading() and (
+            self.tail_is_deferred() or self._wants_to_learn() or self.state.snapshot.state.has_fields
+        )
 
     def merge_is_due(self) -> bool:
         """Of the journal of access lists."""
@@ -366,6 +370,9 @@ class CollectionMaintenance:
             return
 
     def close(self) -> None:
-        """Before the committer stops: keep what would take long to index again."""
+        """Before the committer stops: keep what would take long to make again."""
         if self.seal_is_due(_SEAL_AT_CLOSE_ROWS):
             self.seal(1)
+        with self.lock:
+            if self.columns.seal_is_due(_SEAL_AT_CLOSE_ROWS):
+                self.columns.seal()

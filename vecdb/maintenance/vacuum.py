@@ -103,6 +103,7 @@ class VacuumCopy:
             sequence=0,
             journal=None,
             field_changes=None,
+            columns=None,
         )
         self.new = Generation(state.store, state.folder, entry, empty, writable=True)
 

@@ -57,7 +57,7 @@ class Generation:
         self.ids = IdColumn(backing)
         self.journal = AccessJournal(store, self.prefix, entry.name)
         self.tenants = TenantRowCache(store, entry, self.number, self.journal, writable=writable)
-        self.columns = FieldColumns(store, entry, self.number)
+        self.columns = FieldColumns(store, folder, entry, state)
         self.index: Index
         self.access_log: list[NDArray[np.int64]] | None = None  # while a vacuum copies: rows whose tenants have changed
         self.fields_log: list[NDArray[np.int64]] | None = None  # the same of fields
