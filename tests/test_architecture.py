@@ -24,7 +24,7 @@ FLOORS: list[set[str]] = [
     {"errors", "limits", "schema"},
     {"filters", "kernels", "storage", "validate"},
     {"api", "index"},
-    {"tenancy"},
+    {"columns", "tenancy"},
     {"state"},
     {"commit", "query"},
     {"maintenance"},

@@ -45,7 +45,7 @@ components_max = 1_024
 neighbours_max = 65_536  # users that smooth one
 
 # -- a filter ----------------------------------------------------------------------------------
-filter_text_max = 1 << 24  # characters of a string filter
+filter_text_max = 1 << 25  # characters of a string filter
 filter_depth_max = 64  # nesting of and, or, not
 filter_terms_max = 4_096  # comparisons in it
 filter_values_max = 1_000_000  # values in it: those of its lists together
@@ -114,4 +114,5 @@ requests_max = 65_536  # whose answers a collection keeps
 lmdb_map_bytes = 1 << 40  # address space reserved, sparse: costs nothing until used
 lmdb_readers_max = 1_024
 block_rows_max = 1_024  # records per LMDB value
+changed_rows_logged = 1 << 18  # whose fields the newest commits changed: who is farther behind looks at all changes
 vacuum_dead_share = 0.3  # maintenance vacuums a collection past this share of dead rows

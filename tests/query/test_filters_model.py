@@ -95,9 +95,8 @@ class Twin:
             fields, vector, seen = self.model[number]
             kept = {name: value for name, value in (fields | change).items() if value is not None}
             self.model[number] = kept, vector, seen
-        found = [one for part in self.docs.iter(7) for one in part]
-        assert {one.id: one.fields for one in found} == {number: one[0] for number, one in self.model.items()}
-        self.model = {one.id: self.model[one.id] for one in found}  # in the order that it has now
+        found = [(one.id, one.fields) for part in self.docs.iter(7) for one in part]
+        assert found == [(number, one[0]) for number, one in self.model.items()], "in the order that they had"
 
     def reopen(self) -> None:
         self.db.close()

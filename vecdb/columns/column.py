@@ -16,10 +16,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from vecdb.columns.blocks import BLOCK_BYTES, BLOCK_ROWS, Bits, Block, packed, to_bits, unpacked
+from vecdb.columns.blocks import BLOCK_BYTES, BLOCK_ROWS, Bits, CodeBlock, packed, to_bits, unpacked
 from vecdb.columns.dictionary import Dictionary
 
-Test = Callable[[Block], "NDArray[np.bool_] | bool"]
+Test = Callable[[CodeBlock], "NDArray[np.bool_] | bool"]
 _TAIL_ROWS_MIN = 256
 _NO_CODES: NDArray[np.uint64] = np.empty(0, np.uint64)
 _NO_ROWS: NDArray[np.uint16] = np.empty(0, np.uint16)
@@ -41,7 +41,7 @@ class Column:
     """
 
     kind: str
-    blocks: tuple[Block | None, ...] = ()
+    blocks: tuple[CodeBlock | None, ...] = ()
     tail: NDArray[np.uint64] = field(default_factory=lambda: _NO_CODES)
     used: int = 0
     count: int = 0
@@ -84,7 +84,9 @@ class Column:
             blocks = (*self.blocks, last, *(None,) * (missing - 1))
             return replace(self, blocks=blocks, tail=_NO_CODES, used=0)._padded(first)
         used = first % BLOCK_ROWS
-        return self if used <= self.used else replace(self, tail=_grown(self.tail, self.used, used, BLOCK_ROWS), used=used)
+        return (
+            self if used <= self.used else replace(self, tail=_grown(self.tail, self.used, used, BLOCK_ROWS), used=used)
+        )
 
     def changed(self, rows: NDArray[np.int64], codes: NDArray[np.uint64]) -> Column:
         """With other codes (uint64[n]) for `rows` (int64[n], ascending, each once, below `rows`)."""
@@ -151,7 +153,7 @@ class ElementBlock:
     """rows : uint16[n], ascending, of each element in its block of rows.   codes : of the elements."""
 
     rows: NDArray[np.uint16]
-    codes: Block
+    codes: CodeBlock
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +231,9 @@ class Elements:
                 tail = all_rows[order], all_codes
         if tail is None:
             return replace(self, blocks=tuple(blocks), count=count)
-        return replace(self, blocks=tuple(blocks), count=count, tail_rows=tail[0], tail_codes=tail[1], used=len(tail[0]))
+        return replace(
+            self, blocks=tuple(blocks), count=count, tail_rows=tail[0], tail_codes=tail[1], used=len(tail[0])
+        )
 
     def recoded(self, codes: NDArray[np.uint64], dictionary: Dictionary) -> Elements:
         """With codes[code] in the place of each code."""

@@ -91,9 +91,7 @@ class ColumnView:
         return ColumnView(paths, self.row_count, sequence, missing)
 
 
-def _extended(
-    known: PathColumns, first: int, count: int, places: NDArray[np.int64], values: list[Any]
-) -> PathColumns:
+def _extended(known: PathColumns, first: int, count: int, places: NDArray[np.int64], values: list[Any]) -> PathColumns:
     columns, elements = dict(known.columns), dict(known.elements)
     for kind, (at, some) in field_values.by_kind(places, values).items():
         column = columns.get(kind) or Column(kind, dictionary=Dictionary() if kind in TEXTS else None)

@@ -3,7 +3,7 @@
     kind       values                                    code
     bool       False, True                               1, 2
     int        -2**63 + 1 ... 2**63 - 1                  the value + 2**63
-    float      any, and -2**63                           bits of the float64, flipped so that their order is the values';
+    float      any, and -2**63                           bits of the float64, flipped: their order is the values';
                                                          NaN is above all, and in no interval
     date       microseconds of its midnight since 1970   microseconds + 2**63
     datetime   without a time zone, taken as UTC         the same
@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vecdb.filters.evaluate import moment, text_moment
+from vecdb.filters.times import moment, text_moment
 
 ABSENT = 0
 SIGN = np.uint64(1 << 63)
@@ -155,4 +155,3 @@ def _float_codes(values: NDArray[np.float64]) -> NDArray[np.uint64]:
 def _float_of(code: int) -> float:
     bits = np.uint64(code)
     return float((bits ^ SIGN if bits & SIGN else ~bits).reshape(1).view(np.float64)[0])
-

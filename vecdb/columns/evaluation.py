@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vecdb.columns.blocks import Bits, Block, among, in_interval, marked
+from vecdb.columns.blocks import Bits, CodeBlock, among, in_interval, marked
 from vecdb.columns.column import Column, Elements, Test
 from vecdb.columns.column_set import ColumnView
 from vecdb.columns.encoding import EMPTY, interval
@@ -80,7 +80,7 @@ class Evaluation:
         known = self.view.paths.get(path)
         if known is None:
             return []
-        columns = [*known.columns.values(), *known.elements.values()]
+        columns: list[Column | Elements] = [*known.columns.values(), *known.elements.values()]
         return [one.dictionary for one in columns if one.dictionary is not None]
 
     def _condition(self, node: Any, inside: Bits | None) -> Bits:
@@ -128,7 +128,7 @@ def rows_of_bits(bits: Bits) -> NDArray[np.int64]:
     return np.flatnonzero(np.unpackbits(bits, bitorder="little").view(bool))
 
 
-def has_value(block: Block) -> NDArray[np.bool_] | bool:
+def has_value(block: CodeBlock) -> NDArray[np.bool_] | bool:
     return True if block.whole else block.codes != 0
 
 

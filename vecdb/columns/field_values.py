@@ -20,16 +20,14 @@ Places = NDArray[np.int64]
 
 
 def by_path(records: Sequence[Record]) -> dict[str, tuple[Places, list[Any]]]:
-    """For each path that a record has: int64[n] which of the records, ascending, and their values, none of them None."""
+    """For each path: int64[n], which of the records have it, ascending, and their values, none of them None."""
     found: dict[str, tuple[Places, list[Any]]] = {}
     if not _add_maps("", np.arange(len(records)), records, found):
         _add_dotted(records, found)
     return found
 
 
-def _add_maps(
-    path: str, places: Places, maps: Sequence[Record], found: dict[str, tuple[Places, list[Any]]]
-) -> bool:
+def _add_maps(path: str, places: Places, maps: Sequence[Record], found: dict[str, tuple[Places, list[Any]]]) -> bool:
     """The fields of maps under a path (and a dot), at whatever depth. Returns False where a name has a dot."""
     names: set[str] = set().union(*maps)
     for name in names:

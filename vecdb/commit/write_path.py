@@ -70,8 +70,9 @@ class WritePath:
         if ids.n == 0:
             self.state.current()
             return 0
-        self._wait_for_room()
-        self._merge_long_journal()
+        if vectors is not None:  # which takes new rows, and their access lists
+            self._wait_for_room()
+            self._merge_long_journal()
         return int(self.submit_once(UpdateRecords(self.state, owner, ids, vectors, fields), request_id))
 
     def delete(self, ids: IdBatch, owner: bytes, request_id: bytes | None = None) -> int:
@@ -90,8 +91,6 @@ class WritePath:
         self, rows_at: RowsAt, fields: bytes, owner: bytes | None, request_id: bytes | None = None
     ) -> int:
         """Lay fields (a msgpack map) over those of what matches at the commit."""
-        self._wait_for_room()
-        self._merge_long_journal()
         try:
             return int(self.submit_once(UpdateMatching(self.state, rows_at, fields, owner), request_id))
         except UndoneRequest as undone:

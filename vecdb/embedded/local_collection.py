@@ -134,7 +134,7 @@ class LocalCollection:
         """Facts for people and for `stats()`: sizes in bytes, counts in rows."""
         snapshot = self.state.current()
         visibility, state, generation = snapshot.visibility, snapshot.state, snapshot.generation
-        index = generation.index.stats()
+        index, columns = generation.index.stats(), generation.columns.view
         touched = visibility.row_count * 4 + visibility.row_count // 8  # crcs and verified bits
         return {
             "name": self.state.entry.name,
@@ -154,7 +154,8 @@ class LocalCollection:
             "sealed_rows": state.sealed.rows if state.sealed else 0,
             "tuned_ef": state.default_width,
             "recall": _recall_facts(state),
-            "bytes_ram": touched + generation.ids.memory_bytes() + int(index.get("bytes_ram", 0)),
+            "columns": {"paths": len(columns.paths), "rows": columns.row_count, "bytes_ram": columns.nbytes},
+            "bytes_ram": touched + generation.ids.memory_bytes() + int(index.get("bytes_ram", 0)) + columns.nbytes,
             "bytes_disk": filesystem.disk_bytes(self.state.folder),
             **generation.tenants.stats(),
             "bytes_raw": visibility.live_count * generation.rows.row_bytes,
@@ -189,6 +190,10 @@ class LocalCollection:
         self.jobs.grow_companion(thread_count, all_rows=True)
         self.jobs.learn(thread_count, time_scans=True)
         self.jobs.seal(thread_count)
+        if snapshot.state.has_fields:
+            self.jobs.columns.extend()
+            if self.jobs.columns.seal_is_due():
+                self.jobs.columns.seal()
         stages.report("learn", 1.0)
 
     def _patch(self, generation: int, changes: dict[str, Any]) -> None:

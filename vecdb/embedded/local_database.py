@@ -303,7 +303,7 @@ class LocalDatabase(Generic[C]):
     def backup(self, path: str, progress: Progress) -> None:
         self._check_usable()
         with filesystem.raising_vecdb_errors("backing up"):
-            write_backup(self.path, self.store, self.manifest, self._maintenance_locks(), absolute(path), progress)
+            write_backup(self.path, self.store, self._maintenance_locks(), absolute(path), progress)
 
     def _maintenance_locks(self) -> Iterator[AbstractContextManager[Any]]:
         """The lock of each collection that there is when the first is asked for: while it is held, no file of the

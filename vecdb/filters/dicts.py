@@ -153,6 +153,22 @@ _DOLLAR: dict[str, Make] = {
     "$any": _contains_any,
     "$all": _contains_all,
 }
+_MEANT = {  # what others call these
+    "=": "==",
+    "=>": ">=",
+    "=<": "<=",
+    "<>": "!=",
+    "nin": "not in",
+    "any": "contains any",
+    "all": "contains all",
+    "text_match": "like",
+    "startswith": "prefix",
+    "$regex": "$like",
+    "$ilike": "$like",
+    "$startswith": "$prefix",
+    "$starts_with": "$prefix",
+}
+_QDRANT = {"must": "{'$and': [...]}", "should": "{'$or': [...]}", "must_not": "{'$nor': [...]}"}
 _OF_FILTERS = ("$and", "$or", "$nor", "$not")
 
 
@@ -234,6 +250,8 @@ class _Reader:
         place = f"{where}[{short_repr(key)}]"
         if not isinstance(value, Mapping):
             if isinstance(value, (list, tuple)):
+                if key in _QDRANT:
+                    raise InvalidArgument(f"{place} is Qdrant's form, which is not read here: write {_QDRANT[key]}")
                 raise InvalidArgument(f"{place} is a list: write {{'$in': [...]}} or {{'$contains_all': [...]}}")
             return self._made(equals, key, value, place)
         return self._of_field(key, value, place, depth)
@@ -264,7 +282,8 @@ class _Reader:
 
     def _of_filters(self, operator: str, value: Any, where: str, depth: int) -> Node:
         if operator == "$not":
-            return Not(self.read(value, where, depth + 1))
+            negated: Node = Not(self.read(value, where, depth + 1))
+            return negated
         if operator not in _OF_FILTERS:
             if operator in _DOLLAR:
                 raise InvalidArgument(f"{where} belongs to a field: {{'year': {{{operator!r}: ...}}}}")
@@ -275,7 +294,14 @@ class _Reader:
         return complement if operator == "$nor" else tree
 
     def _unknown(self, operator: Any, known: Any, where: str) -> NoReturn:
-        hint = near(operator, known) if isinstance(operator, str) else ""
+        meant = _MEANT.get(operator) if isinstance(operator, str) else None
+        hint = (
+            f" (did you mean {meant}?)"
+            if meant in known
+            else near(operator, known)
+            if isinstance(operator, str)
+            else ""
+        )
         raise InvalidArgument(
             f"{where}: the operator {short_repr(operator)} is unknown{hint}; known are {', '.join(known)}"
         )

@@ -14,6 +14,7 @@ end
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -36,8 +37,9 @@ _TOKEN = re.compile(
     re.VERBOSE,
 )
 # Runs of plain values with a comma behind each, which a long list is read by.
-_INTS = re.compile(r"(?>\s*+[+-]?[0-9]{1,18}\s*+,)++")
-_TEXTS = re.compile(r"(?>\s*+'[^']*+(?:''[^']*+)*+'\s*+,)++")
+_INTS = re.compile(r"(?>\s*+[+-]?[0-9]{1,18}\s*+,){1,4096}+")
+_FLOATS = re.compile(r"(?>\s*+[+-]?[0-9]*+\.[0-9]++(?:[eE][+-]?[0-9]++)?\s*+,){1,4096}+")
+_TEXTS = re.compile(r"(?>\s*+'[^']*+(?:''[^']*+)*+'\s*+,){1,4096}+")
 _TEXT = re.compile(r"'([^']*+(?:''[^']*+)*+)'")
 _HINTS = {
     "'": "this text has no end: close it with ', and double every ' inside it",
@@ -108,15 +110,20 @@ class Lexer:
             return True
         return False
 
-    def take_run(self, count_max: int) -> list[int | str]:
-        """The plain ints and texts from the next token on that have a comma behind them, all at once; at most a run
-        past `count_max`. What comes next is a token again.
+    def take_run(self, count_max: int) -> list[int | float | str]:
+        """The plain ints, floats and texts from the next token on that have a comma behind them, read by runs, until
+        they are more than `count_max`. What comes next is a token again.
         """
-        values: list[int | str] = []
+        values: list[int | float | str] = []
         start = self.token.start
         while len(values) <= count_max:
             if found := _INTS.match(self.source, start):
                 values += map(int, found.group()[:-1].split(","))
+            elif found := _FLOATS.match(self.source, start):
+                floats = list(map(float, found.group()[:-1].split(",")))
+                if any(map(math.isinf, floats)):
+                    break  # one is too large, and the parser says which
+                values += floats
             elif found := _TEXTS.match(self.source, start):
                 texts: list[str] = _TEXT.findall(found.group())
                 values += (text.replace("''", "'") for text in texts) if "''" in found.group() else texts
@@ -168,5 +175,6 @@ def error_at(
 
 def near(word: str, words: Iterable[str]) -> str:
     """A question about the likeliest of the words, or nothing."""
-    found = difflib.get_close_matches(word[:40].lower(), list(words), 1, 0.6)
-    return f" (did you mean {found[0]}?)" if found else ""
+    by_lower = {one.lower(): one for one in words}
+    found = difflib.get_close_matches(word[:40].lower(), list(by_lower), 1, 0.6)
+    return f" (did you mean {by_lower[found[0]]}?)" if found else ""

@@ -221,6 +221,8 @@ class _Parser:
             return self._contains(name, first)
         words = sorted(FOLLOWING_WORDS | {"exists"})
         hint = near(token.text, words) if token.kind == "name" else ""
+        if token.kind == "number" and token.text.startswith("."):
+            hint = ": a path with such a name stands in double quotes"
         self._fail(token, f"expected {_AFTER_FIELD} behind the field {short_repr(name)}, got {token}{hint}")
 
     def _contains(self, name: str, first: Token) -> Node:

@@ -19,7 +19,7 @@ import numpy as np
 
 from vecdb import limits
 from vecdb.errors import InvalidArgument, LimitExceeded
-from vecdb.validate.common import short_repr
+from vecdb.validate.common import plain_str, short_repr
 
 Scalar = bool | int | float | str | bytes | dt.date | dt.datetime
 
@@ -44,7 +44,7 @@ def scalar(value: Any, field: str) -> Scalar:
     if isinstance(value, (int, float)):
         return _number(value, field)
     if isinstance(value, str):
-        return text(str.__str__(value), f"the value for field {short_repr(field)}")
+        return text(plain_str(value), f"the value for field {short_repr(field)}")
     if isinstance(value, bytes):
         return bytes(value)
     if value is None:
@@ -66,8 +66,11 @@ def scalars(values: Any, field: str) -> tuple[Scalar, ...]:
     if not _fit(values, kinds):
         values = tuple(scalar(value, field) for value in values)
         kinds = set(map(type, values))
-    if bool in kinds and len(kinds) > 1:  # True == 1 in Python, and not here; the first of equal ones is kept
-        return tuple({(type(value) is bool, value): value for value in reversed(values)}.values())[::-1]
+    if bool in kinds and len(kinds) > 1:  # True == 1 in Python, and not here
+        each: dict[tuple[bool, Scalar], Scalar] = {}
+        for value in values:
+            each.setdefault((type(value) is bool, value), value)
+        return tuple(each.values())
     return tuple(dict.fromkeys(values))
 
 
@@ -112,7 +115,7 @@ def field_name(name: Any) -> str:
         raise LimitExceeded(
             f"a field name is at most {limits.fields_bytes_max:,} characters, got {len(name):,}: {short_repr(name)}"
         )
-    return text(str.__str__(name), "the field name")
+    return text(plain_str(name), "the field name")
 
 
 def text(value: str, what: str) -> str:

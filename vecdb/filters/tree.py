@@ -15,7 +15,7 @@ Invariants, which hold for every tree that exists:
 - And holds no And, Or no Or, Not no Not; no term stands twice, and `And((x,))`, `Or((x,))` and `Not(Not(x))` *are* x:
   the call returns it. The order of terms and values is kept;
 - equal trees hash equal and mean the same. True is not 1 here. The hash of a tree is computed once;
-- `str(tree)` is a string filter that parses to an equal tree.
+- `str(tree)` is a string filter that parses to an equal tree, if it is not longer than `limits.filter_text_max`.
 
 Nodes are what users combine with & | ~. None has a truth value, so code says `if tree is None`.
 """
@@ -30,7 +30,7 @@ from typing import Any, ClassVar, Literal, NoReturn, get_args
 from vecdb import limits
 from vecdb.errors import InvalidArgument, LimitExceeded
 from vecdb.filters.scalars import Scalar, field_name, list_text, name_text, scalar, scalar_text, scalars, text
-from vecdb.validate.common import short_repr
+from vecdb.validate.common import plain_str, short_repr
 
 Op = Literal["==", "<", "<=", ">", ">="]
 OPS: tuple[str, ...] = get_args(Op)
@@ -241,10 +241,6 @@ class Like(Node):
     def __str__(self) -> str:
         return f"{name_text(self.field)} like {scalar_text(self.pattern)}"
 
-    def pieces(self) -> list[str | None]:
-        """The pattern taken apart: texts that stand for themselves, "%" as None, and "_" as the empty text."""
-        return like_pieces(self.pattern)
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Contains(Node):
@@ -276,11 +272,11 @@ class Contains(Node):
 def _text(value: Any, what: str, name: str) -> str:
     if not isinstance(value, str):
         raise InvalidArgument(f"{what} for field {short_repr(name)} must be a text, got {short_repr(value)}")
-    return text(str.__str__(value), f"{what} for field {short_repr(name)}")
+    return text(plain_str(value), f"{what} for field {short_repr(name)}")
 
 
 def like_pieces(pattern: str) -> list[str | None]:
-    """See `Like.pieces`."""
+    """A pattern taken apart: texts that stand for themselves, "%" as None, and "_" as the empty text."""
     pieces: list[str | None] = []
     end = 0
     for found in _WILDCARDS.finditer(pattern):
@@ -309,6 +305,8 @@ class Joined(Node):
     def __new__(cls, terms: tuple[Node, ...] = ()) -> Any:
         if not isinstance(terms, (tuple, list)):
             raise InvalidArgument(f"terms must be a tuple of conditions, got {short_repr(terms)}")
+        if len(terms) == 1:
+            return _node(terms[0], cls.__name__)
         each: dict[Node, None] = {}
         size = Size(1, 0, 0)
         for term in terms:

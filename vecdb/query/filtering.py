@@ -16,6 +16,7 @@ from vecdb.filters.tree import Node, fields_of
 from vecdb.index.contract import Neighbors
 from vecdb.index.row_set import RowSet
 from vecdb.kernels.search import row_bits
+from vecdb.state.field_columns import ColumnsMoved
 from vecdb.state.filter_cache import MatchingRows
 from vecdb.state.snapshot import Snapshot
 
@@ -30,12 +31,13 @@ def matching(snapshot: Snapshot, node: Node) -> MatchingRows[Any] | None:
     if known is not None:
         return known
     generation, visibility = snapshot.generation, snapshot.visibility
-    view = generation.columns.at(visibility)
-    if view is None:
+    try:
+        view = generation.columns.at(snapshot.state)
+        check_orders(node, view)
+        evaluation = Evaluation(view, lambda rows: generation.columns.fields_of(rows, snapshot.state))
+        bits = evaluation.bits(node)
+    except ColumnsMoved:
         return None
-    check_orders(node, view)
-    evaluation = Evaluation(view, generation.columns.fields_of)
-    bits = evaluation.bits(node)
     words = np.zeros(visibility.row_count // 64 + 1, np.uint64)  # one word at least
     raw = words.view(np.uint8)
     raw[: len(bits)] = bits[: len(raw)]

@@ -7,9 +7,9 @@
     lists        the same with nprobe in the place of ef
     tree         the same for a clustering tree, whose index itself handles a tenant of any size. A tenant with much of
                  many rows is the exception: it is searched through a graph beside the tree
-    codes        of rows that match (a filter, a tenant), all codes are scanned: sooner than a graph is walked among them
-    rows         exact scan of the rows that match: asked for, or so few that the lists would look at more to meet enough
-                 of them
+    codes        all codes of the rows that match (a filter, a tenant), where that is sooner than a walk among them
+    rows         exact scan of the rows that match: asked for, or so few that the lists would look at more to meet
+                 enough of them
 
 Among matching rows with a share s of all, 1 / s times as many lists are read until as many matches are met as without a
 filter. So they cost about width / s distances of codes, the scan one distance of full vectors a row: equal where
@@ -96,8 +96,8 @@ class IndexFacts(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """strategy: "exact", "rows", "codes", "graph", "lists" or "tree"; width: beam of a graph, lists or leaves to look at;
-    reason: one clause for `explain`.
+    """strategy: "exact", "rows", "codes", "graph", "lists" or "tree"; width: beam of a graph, lists or leaves to look
+    at; reason: one clause for `explain`.
     """
 
     strategy: str

@@ -420,9 +420,10 @@ class Searcher:
         with self.store.read(buffers=True) as txn:
             if self._generation_in(txn) != snapshot.generation.number:
                 return None
-            prefix, name = snapshot.generation.prefix, self.entry.name
+            prefix, name, changes = snapshot.generation.prefix, self.entry.name, snapshot.state.field_changes
             nested = [
-                encoded_fields(self.store, txn, prefix, [row for row in one if row >= 0], name) for one in rows.tolist()
+                encoded_fields(self.store, txn, prefix, [row for row in one if row >= 0], name, changes)
+                for one in rows.tolist()
             ]
             return nested[0] if single else nested
 

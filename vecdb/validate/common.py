@@ -51,6 +51,11 @@ def is_int(value: object) -> bool:
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
+def plain_str(value: str) -> str:
+    """The text as a plain str: of an enum with texts its value, which `str` gives another way."""
+    return str.__str__(value)
+
+
 def short_repr(value: object, length_max: int = 60) -> str:
     """A short repr for messages, whatever the value is."""
     if isinstance(value, (str, bytes)):

@@ -89,7 +89,7 @@ def _walk(of: Matching, rerank: int, scratches: ScratchPool, queries: NDArray[np
     rule = np.array((matching / visibility.live_count, scan_ns(matching, view.graph.codes.shape[1]), _BEAM_NS, most))
     scratch = scratches.take(view.graph, -(-most // 4), 2 * rerank + 2)
     bad = filtered_search.walk_matching(
-        queries, found.rows, found.distances, found.counts, found.work, width, rerank, visibility.row_count,
+        queries, found.rows, found.distances, found.counts, found.work, width, rerank, _snapshot(visibility),
         of.allow.bitmap(visibility.row_count), rule, view.table.table, view.vectors, scratch.table.table,
         scratch.blocks,
     )  # fmt: skip
@@ -102,12 +102,17 @@ def _scan(of: Matching, rerank: int, scratches: ScratchPool, queries: NDArray[np
     view = of.view
     scratch = scratches.take(view.graph, 1, 2 * rerank + 2)
     bad = filtered_search.scan_matching(
-        queries, found.rows, found.distances, found.counts, found.work, rerank, of.allow.rows,
-        of.allow.bitmap(of.visibility.row_count), view.table.table, view.vectors, scratch.table.table, scratch.blocks,
+        queries, found.rows, found.distances, found.counts, found.work, rerank, _snapshot(of.visibility),
+        of.allow.rows, of.allow.bitmap(of.visibility.row_count), view.table.table, view.vectors, scratch.table.table,
+        scratch.blocks,
     )  # fmt: skip
     scratches.give(scratch)
     if bad >= 0:
         raise corrupt_row_error(bad, view.arrays)
+
+
+def _snapshot(visibility: Visibility) -> NDArray[np.int64]:
+    return np.array((visibility.row_count, visibility.sequence), np.int64)
 
 
 assert GAVE_UP < 0, "a query that was given up counts as too short"

@@ -24,6 +24,7 @@ from vecdb.kernels.primitives.checksums import is_sound
 from vecdb.kernels.primitives.distance import exact
 from vecdb.kernels.primitives.prefetch import VECTOR_BYTES_MAX, prefetch_at, prefetch_code, prefetch_row
 from vecdb.kernels.primitives.topk import add_key, insert, key_of, put_answer, select_smallest, sort_keys
+from vecdb.kernels.primitives.visibility import is_deleted
 from vecdb.kernels.search.beam_search import BeamQuery, clear_visited, descend, pool_entry, row_of_entry
 from vecdb.kernels.search.graph_search import GraphScratch, GraphWork, SearchedGraph
 from vecdb.kernels.search.row_bits import is_set
@@ -145,7 +146,10 @@ def walk_layer(graph, entry, query, width, indexed, matching, rule, scratch, fou
             next_look *= 2
             met = (matches + 0.5) / (count + 1.0)
             wanted = width / np.sqrt(met)
-            if met * _AVOIDED < rule[FilterRule.SHARE] or rule[FilterRule.BEAM_COST] * wanted > rule[FilterRule.SCAN_COST]:
+            if (
+                met * _AVOIDED < rule[FilterRule.SHARE]
+                or rule[FilterRule.BEAM_COST] * wanted > rule[FilterRule.SCAN_COST]
+            ):
                 gave_up = True
                 break
             beam = max(beam, np.int64(min(rule[FilterRule.BEAM_MAX], wanted)))
@@ -153,8 +157,9 @@ def walk_layer(graph, entry, query, width, indexed, matching, rule, scratch, fou
 
 
 @part()
-def score(keys, taken, query, rerank, view, vectors, matching):
-    """Score keys[:taken] and the far rows that match on their vectors, and sort them.
+def score(keys, taken, query, rerank, view, vectors, matching, sequence):
+    """Score keys[:taken] and the far rows that match on their vectors, and sort them. Rows that are deleted at the
+    snapshot go.
 
     Returns (how many, the first row that does not match its checksum or -1).
     """
@@ -163,39 +168,45 @@ def score(keys, taken, query, rerank, view, vectors, matching):
         row = keys[j] & _ROW_OF_CODE_KEY
         for line in range(0, min(row_bytes + 63, VECTOR_BYTES_MAX), 64):
             prefetch_at(vectors, row * row_bytes + line)
+        prefetch_row(view.deleted, row)
+    size = 0
     for j in range(taken):
         row = keys[j] & _ROW_OF_CODE_KEY
+        if is_deleted(row, sequence, view.deleted):
+            continue
         if not is_sound(vectors, row, row_bytes, view.crcs, view.verified):
-            return taken, row
-        keys[j] = key_of(exact(vectors, row, query, view.metric), row)
-    sort_keys(keys, taken)
+            return size, row
+        keys[size] = key_of(exact(vectors, row, query, view.metric), row)
+        size += 1
+    sort_keys(keys, size)
     for j in range(len(view.far)):
         row = np.int64(view.far[j])
-        if row < 64 * len(matching) and is_set(matching, row):
+        if row < 64 * len(matching) and is_set(matching, row) and not is_deleted(row, sequence, view.deleted):
             if not is_sound(vectors, row, row_bytes, view.crcs, view.verified):
-                return taken, row
-            taken = add_key(keys, taken, rerank, key_of(exact(vectors, row, query, view.metric), row))
-    return taken, np.int64(-1)
+                return size, row
+            size = add_key(keys, size, rerank, key_of(exact(vectors, row, query, view.metric), row))
+    return size, np.int64(-1)
 
 
 @kernel()
 def walk_matching(
-    queries, rows, distances, counts, work, width, rerank, row_count, matching, rule, graph_table, vectors,
+    queries, rows, distances, counts, work, width, rerank, snapshot, matching, rule, graph_table, vectors,
     scratch_table, blocks,
 ):  # fmt: skip
     """Answer `queries` (float32[nq, dim]) among matching rows into rows int64[nq, limit], distances float32[nq, limit],
     counts int64[nq], which is GAVE_UP where the caller is to scan.
 
     work : int64[3], see GraphWork, added to.   width : beam where every row matches.   rerank : matches scored on full
-    vectors, >= limit.   row_count : of the snapshot.   matching : bits uint64[>= ceil(row_count / 64)] of rows that the
-    snapshot sees.   rule : see FilterRule.   graph_table, vectors, scratch_table, blocks : as for `search_graph`; keys of
-    the scratch have 2 * rerank + 2 places, its pool 2 more than the widest beam.
+    vectors, >= limit.   snapshot : int64[2], its row_count and sequence.   matching : bits uint64[>= row_count / 64] of
+    rows that the snapshot sees.   rule : see FilterRule.   graph_table, vectors, scratch_table, blocks : as for
+    `search_graph`; keys of the scratch have 2 * rerank + 2 places, its pool 2 more than the widest beam.
     Returns the first row that does not match its checksum, or -1.
     """
     view = layout_of(graph_table, SearchedGraph)
     scratch = layout_of(scratch_table, GraphScratch)
     graph, keys = view.graph, scratch.keys
     found = NearestMatches(keys, np.int64(rerank))
+    row_count, sequence = snapshot[0], np.uint64(snapshot[1])
     limit = rows.shape[1]
     for i in range(len(queries)):
         probe = encode_query(
@@ -218,7 +229,7 @@ def walk_matching(
                 kept, bound = keep_match(found, kept, bound, (np.int64(d) << 32) | np.int64(row))
         taken = min(kept, rerank)
         select_smallest(keys, kept, taken)
-        taken, bad = score(keys, taken, queries[i], rerank, view, vectors, matching)
+        taken, bad = score(keys, taken, queries[i], rerank, view, vectors, matching, sequence)
         if bad >= 0:
             return bad
         work[GraphWork.VECTOR_DISTANCES] += taken
@@ -228,7 +239,8 @@ def walk_matching(
 
 @kernel()
 def scan_matching(
-    queries, rows, distances, counts, work, rerank, listed, matching, graph_table, vectors, scratch_table, blocks
+    queries, rows, distances, counts, work, rerank, snapshot, listed, matching, graph_table, vectors, scratch_table,
+    blocks,
 ):  # fmt: skip
     """Answer `queries` by the codes of all rows of `listed` (uint32[n], ascending, visible), and the best of them on
     their vectors.
@@ -240,11 +252,10 @@ def scan_matching(
     codes, bias, keys = view.graph.codes, view.graph.bias, scratch.keys
     query8, query16, biased = scratch.query8, scratch.query16, len(view.graph.bias) > 0
     found = NearestMatches(keys, np.int64(rerank))
+    sequence = np.uint64(snapshot[1])
     limit = rows.shape[1]
     for i in range(len(queries)):
-        probe = encode_query(
-            queries[i], view.parameters, view.scale, view.metric, biased, query8, query16, blocks
-        )
+        probe = encode_query(queries[i], view.parameters, view.scale, view.metric, biased, query8, query16, blocks)
         kept, bound = np.int64(0), np.int64(0x7FFFFFFFFFFFFFFF)
         for at in range(len(listed)):
             ahead = np.int64(listed[min(at + _AHEAD, len(listed) - 1)])
@@ -257,7 +268,7 @@ def scan_matching(
         work[GraphWork.CODE_DISTANCES] += len(listed)
         taken = min(kept, rerank)
         select_smallest(keys, kept, taken)
-        taken, bad = score(keys, taken, queries[i], rerank, view, vectors, matching)
+        taken, bad = score(keys, taken, queries[i], rerank, view, vectors, matching, sequence)
         if bad >= 0:
             return bad
         work[GraphWork.VECTOR_DISTANCES] += taken

@@ -35,7 +35,7 @@ _NUMBERS, _LISTS = 1, 5
 _TYPES: tuple[tuple[type, ...], ...] = ((bool,), (int, float), (str,), (bytes,), (int,))  # of a place, by group
 
 
-class Place(NamedTuple):
+class PagePlace(NamedTuple):
     """Where a record stands. value : of its field: of a time its microseconds since 1970; None of lists and maps."""
 
     group: Group
@@ -64,7 +64,7 @@ def group_and_value(value: Any) -> tuple[Group, Any]:
     return group, None if group >= _LISTS else value
 
 
-def check_place(place: Place) -> Place:
+def check_place(place: PagePlace) -> PagePlace:
     """Raises InvalidArgument where a cursor's value is none of its group."""
     types = _TYPES[place.group] if 0 <= place.group < len(_TYPES) else (type(None),)
     if not 0 <= place.group <= MISSING or type(place.value) not in types:
@@ -72,7 +72,7 @@ def check_place(place: Place) -> Place:
     return place
 
 
-def by_columns(view: ColumnView, path: str, rows: Rows, place: Place | None) -> OrderedRows | None:
+def by_columns(view: ColumnView, path: str, rows: Rows, place: PagePlace | None) -> OrderedRows | None:
     """Groups and keys of rows (ascending). None: columns do not tell."""
     if view.lacks(path) or view.is_hashed(path):
         return None
@@ -121,7 +121,7 @@ def _keys(group: Group, parts: Sequence[tuple[Column, Keys]], value: Any) -> tup
     return codes, int(codes_of(first.kind, [value])[0])
 
 
-def by_values(values: Iterable[Any], place: Place | None) -> OrderedRows:
+def by_values(values: Iterable[Any], place: PagePlace | None) -> OrderedRows:
     """The same of values of the field, None where a record has none."""
     known = [group_and_value(value) for value in values]
     made = OrderedRows(np.array([group for group, _ in known], np.uint8), np.zeros(len(known), np.uint64))
@@ -153,7 +153,7 @@ def behind(
     ordered: OrderedRows,
     ids: NDArray[Any],
     owners: Callable[[NDArray[np.int64]], list[str]],
-    place: Place | None,
+    place: PagePlace | None,
     *,
     descending: bool,
 ) -> NDArray[np.int64]:

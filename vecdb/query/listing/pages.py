@@ -25,10 +25,11 @@ from vecdb.errors import InvalidArgument, LimitExceeded
 from vecdb.filters.evaluate import value_at
 from vecdb.filters.tree import Node
 from vecdb.query.listing.cursor import NEXT_IDS, Cursor, Neighbour, Ordering
-from vecdb.query.listing.order import Place, behind, by_columns, by_values, check_place, group_and_value
+from vecdb.query.listing.order import PagePlace, behind, by_columns, by_values, check_place, group_and_value
 from vecdb.query.searcher import Searcher
-from vecdb.schema import Record, Visibility
+from vecdb.schema import Record
 from vecdb.state import record_reader
+from vecdb.state.field_columns import ColumnsMoved
 from vecdb.state.generation import Generation
 from vecdb.storage.kv.catalog import CommittedState
 from vecdb.storage.kv.store import Txn
@@ -56,10 +57,11 @@ class ListedState(NamedTuple):
             yield from self.records(rows[start : start + _READ_ROWS].tolist(), False)
 
     def view(self) -> ColumnView | None:
-        """Columns of these rows; None where they are of another state by now."""
-        state = self.state
-        view = self.generation.columns.at(Visibility(state.sequence, state.row_count, state.live_count))
-        return view if view is not None and view.sequence <= state.sequence else None
+        """Columns of these rows; None where there is a newer state."""
+        try:
+            return self.generation.columns.at(self.state)
+        except ColumnsMoved:
+            return None
 
     def commit_of(self, row: int) -> int:
         """The commit that wrote a row."""
@@ -184,7 +186,7 @@ class Listing:
         """Rows behind the cursor."""
         place = None
         if cursor is not None:
-            place = check_place(Place(cursor.group, cursor.value, cursor.last.id, cursor.last.owner))
+            place = check_place(PagePlace(cursor.group, cursor.value, cursor.last.id, cursor.last.owner))
         rows, view = listed.rows, listed.view()
         ordered = None if view is None else by_columns(view, path, rows, place)
         if ordered is None:
