@@ -51,6 +51,7 @@ filter_terms_max = 4_096  # comparisons in it
 filter_values_max = 1_000_000  # values in it: those of its lists together
 filter_pattern_max = 1_024  # characters of a `like` pattern
 filter_int_bits_max = 1_024  # past these an int is larger than every float
+filter_large_ints_max = 1_024  # ints beyond 64 bits in a filter that a server is sent
 
 # -- records by filter -----------------------------------------------------------------------------
 get_records_max = 65_536  # in one list; `iter` gives pages of any number

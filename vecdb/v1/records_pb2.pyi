@@ -66,20 +66,26 @@ class IngestResponse(_message.Message):
     def __init__(self, batch: _Optional[int] = ..., count: _Optional[int] = ...) -> None: ...
 
 class UpdateRequest(_message.Message):
-    __slots__ = ("collection", "ids", "vectors", "fields", "owner", "request_id")
+    __slots__ = ("collection", "ids", "vectors", "fields", "owner", "request_id", "filter", "only_owner", "tenants")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     IDS_FIELD_NUMBER: _ClassVar[int]
     VECTORS_FIELD_NUMBER: _ClassVar[int]
     FIELDS_FIELD_NUMBER: _ClassVar[int]
     OWNER_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    FILTER_FIELD_NUMBER: _ClassVar[int]
+    ONLY_OWNER_FIELD_NUMBER: _ClassVar[int]
+    TENANTS_FIELD_NUMBER: _ClassVar[int]
     collection: str
     ids: _common_pb2.Ids
     vectors: _common_pb2.Vectors
     fields: _common_pb2.FieldMaps
     owner: str
     request_id: str
-    def __init__(self, collection: _Optional[str] = ..., ids: _Optional[_Union[_common_pb2.Ids, _Mapping]] = ..., vectors: _Optional[_Union[_common_pb2.Vectors, _Mapping]] = ..., fields: _Optional[_Union[_common_pb2.FieldMaps, _Mapping]] = ..., owner: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
+    filter: _common_pb2.Filter
+    only_owner: str
+    tenants: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, collection: _Optional[str] = ..., ids: _Optional[_Union[_common_pb2.Ids, _Mapping]] = ..., vectors: _Optional[_Union[_common_pb2.Vectors, _Mapping]] = ..., fields: _Optional[_Union[_common_pb2.FieldMaps, _Mapping]] = ..., owner: _Optional[str] = ..., request_id: _Optional[str] = ..., filter: _Optional[_Union[_common_pb2.Filter, _Mapping]] = ..., only_owner: _Optional[str] = ..., tenants: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class UpdateResponse(_message.Message):
     __slots__ = ("count",)
@@ -88,16 +94,22 @@ class UpdateResponse(_message.Message):
     def __init__(self, count: _Optional[int] = ...) -> None: ...
 
 class DeleteRequest(_message.Message):
-    __slots__ = ("collection", "ids", "owner", "request_id")
+    __slots__ = ("collection", "ids", "owner", "request_id", "filter", "only_owner", "tenants")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     IDS_FIELD_NUMBER: _ClassVar[int]
     OWNER_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    FILTER_FIELD_NUMBER: _ClassVar[int]
+    ONLY_OWNER_FIELD_NUMBER: _ClassVar[int]
+    TENANTS_FIELD_NUMBER: _ClassVar[int]
     collection: str
     ids: _common_pb2.Ids
     owner: str
     request_id: str
-    def __init__(self, collection: _Optional[str] = ..., ids: _Optional[_Union[_common_pb2.Ids, _Mapping]] = ..., owner: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
+    filter: _common_pb2.Filter
+    only_owner: str
+    tenants: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, collection: _Optional[str] = ..., ids: _Optional[_Union[_common_pb2.Ids, _Mapping]] = ..., owner: _Optional[str] = ..., request_id: _Optional[str] = ..., filter: _Optional[_Union[_common_pb2.Filter, _Mapping]] = ..., only_owner: _Optional[str] = ..., tenants: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class DeleteResponse(_message.Message):
     __slots__ = ("count",)
@@ -106,18 +118,24 @@ class DeleteResponse(_message.Message):
     def __init__(self, count: _Optional[int] = ...) -> None: ...
 
 class GetRequest(_message.Message):
-    __slots__ = ("collection", "ids", "include_vectors", "owner", "tenants")
+    __slots__ = ("collection", "ids", "include_vectors", "owner", "tenants", "filter", "limit", "only_owner")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     IDS_FIELD_NUMBER: _ClassVar[int]
     INCLUDE_VECTORS_FIELD_NUMBER: _ClassVar[int]
     OWNER_FIELD_NUMBER: _ClassVar[int]
     TENANTS_FIELD_NUMBER: _ClassVar[int]
+    FILTER_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    ONLY_OWNER_FIELD_NUMBER: _ClassVar[int]
     collection: str
     ids: _common_pb2.Ids
     include_vectors: bool
     owner: str
     tenants: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, collection: _Optional[str] = ..., ids: _Optional[_Union[_common_pb2.Ids, _Mapping]] = ..., include_vectors: bool = ..., owner: _Optional[str] = ..., tenants: _Optional[_Iterable[str]] = ...) -> None: ...
+    filter: _common_pb2.Filter
+    limit: int
+    only_owner: str
+    def __init__(self, collection: _Optional[str] = ..., ids: _Optional[_Union[_common_pb2.Ids, _Mapping]] = ..., include_vectors: bool = ..., owner: _Optional[str] = ..., tenants: _Optional[_Iterable[str]] = ..., filter: _Optional[_Union[_common_pb2.Filter, _Mapping]] = ..., limit: _Optional[int] = ..., only_owner: _Optional[str] = ...) -> None: ...
 
 class GetResponse(_message.Message):
     __slots__ = ("records",)
@@ -132,12 +150,14 @@ class FoundRecord(_message.Message):
     def __init__(self, record: _Optional[_Union[_common_pb2.Record, _Mapping]] = ...) -> None: ...
 
 class CountRequest(_message.Message):
-    __slots__ = ("collection", "tenants")
+    __slots__ = ("collection", "tenants", "filter")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     TENANTS_FIELD_NUMBER: _ClassVar[int]
+    FILTER_FIELD_NUMBER: _ClassVar[int]
     collection: str
     tenants: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, collection: _Optional[str] = ..., tenants: _Optional[_Iterable[str]] = ...) -> None: ...
+    filter: _common_pb2.Filter
+    def __init__(self, collection: _Optional[str] = ..., tenants: _Optional[_Iterable[str]] = ..., filter: _Optional[_Union[_common_pb2.Filter, _Mapping]] = ...) -> None: ...
 
 class CountResponse(_message.Message):
     __slots__ = ("count",)
@@ -146,19 +166,117 @@ class CountResponse(_message.Message):
     def __init__(self, count: _Optional[int] = ...) -> None: ...
 
 class ListRequest(_message.Message):
-    __slots__ = ("collection", "batch", "include_vectors", "tenants")
+    __slots__ = ("collection", "batch", "include_vectors", "tenants", "filter", "after", "limit", "order_by", "descending", "only_owner")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     BATCH_FIELD_NUMBER: _ClassVar[int]
     INCLUDE_VECTORS_FIELD_NUMBER: _ClassVar[int]
     TENANTS_FIELD_NUMBER: _ClassVar[int]
+    FILTER_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    ORDER_BY_FIELD_NUMBER: _ClassVar[int]
+    DESCENDING_FIELD_NUMBER: _ClassVar[int]
+    ONLY_OWNER_FIELD_NUMBER: _ClassVar[int]
     collection: str
     batch: int
     include_vectors: bool
     tenants: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, collection: _Optional[str] = ..., batch: _Optional[int] = ..., include_vectors: bool = ..., tenants: _Optional[_Iterable[str]] = ...) -> None: ...
+    filter: _common_pb2.Filter
+    after: str
+    limit: int
+    order_by: str
+    descending: bool
+    only_owner: str
+    def __init__(self, collection: _Optional[str] = ..., batch: _Optional[int] = ..., include_vectors: bool = ..., tenants: _Optional[_Iterable[str]] = ..., filter: _Optional[_Union[_common_pb2.Filter, _Mapping]] = ..., after: _Optional[str] = ..., limit: _Optional[int] = ..., order_by: _Optional[str] = ..., descending: bool = ..., only_owner: _Optional[str] = ...) -> None: ...
 
 class ListResponse(_message.Message):
-    __slots__ = ("records",)
+    __slots__ = ("records", "cursor")
     RECORDS_FIELD_NUMBER: _ClassVar[int]
+    CURSOR_FIELD_NUMBER: _ClassVar[int]
     records: _containers.RepeatedCompositeFieldContainer[_common_pb2.Record]
-    def __init__(self, records: _Optional[_Iterable[_Union[_common_pb2.Record, _Mapping]]] = ...) -> None: ...
+    cursor: str
+    def __init__(self, records: _Optional[_Iterable[_Union[_common_pb2.Record, _Mapping]]] = ..., cursor: _Optional[str] = ...) -> None: ...
+
+class FacetsRequest(_message.Message):
+    __slots__ = ("collection", "field", "filter", "limit", "tenants")
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    FIELD_FIELD_NUMBER: _ClassVar[int]
+    FILTER_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    TENANTS_FIELD_NUMBER: _ClassVar[int]
+    collection: str
+    field: str
+    filter: _common_pb2.Filter
+    limit: int
+    tenants: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, collection: _Optional[str] = ..., field: _Optional[str] = ..., filter: _Optional[_Union[_common_pb2.Filter, _Mapping]] = ..., limit: _Optional[int] = ..., tenants: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class FacetsResponse(_message.Message):
+    __slots__ = ("values", "counts")
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    COUNTS_FIELD_NUMBER: _ClassVar[int]
+    values: _common_pb2.FieldValues
+    counts: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, values: _Optional[_Union[_common_pb2.FieldValues, _Mapping]] = ..., counts: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class DistinctRequest(_message.Message):
+    __slots__ = ("collection", "field", "filter", "tenants")
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    FIELD_FIELD_NUMBER: _ClassVar[int]
+    FILTER_FIELD_NUMBER: _ClassVar[int]
+    TENANTS_FIELD_NUMBER: _ClassVar[int]
+    collection: str
+    field: str
+    filter: _common_pb2.Filter
+    tenants: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, collection: _Optional[str] = ..., field: _Optional[str] = ..., filter: _Optional[_Union[_common_pb2.Filter, _Mapping]] = ..., tenants: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class DistinctResponse(_message.Message):
+    __slots__ = ("values",)
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    values: _common_pb2.FieldValues
+    def __init__(self, values: _Optional[_Union[_common_pb2.FieldValues, _Mapping]] = ...) -> None: ...
+
+class MinMaxRequest(_message.Message):
+    __slots__ = ("collection", "field", "filter", "tenants", "largest")
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    FIELD_FIELD_NUMBER: _ClassVar[int]
+    FILTER_FIELD_NUMBER: _ClassVar[int]
+    TENANTS_FIELD_NUMBER: _ClassVar[int]
+    LARGEST_FIELD_NUMBER: _ClassVar[int]
+    collection: str
+    field: str
+    filter: _common_pb2.Filter
+    tenants: _containers.RepeatedScalarFieldContainer[str]
+    largest: bool
+    def __init__(self, collection: _Optional[str] = ..., field: _Optional[str] = ..., filter: _Optional[_Union[_common_pb2.Filter, _Mapping]] = ..., tenants: _Optional[_Iterable[str]] = ..., largest: bool = ...) -> None: ...
+
+class MinMaxResponse(_message.Message):
+    __slots__ = ("value",)
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    value: _common_pb2.FieldValue
+    def __init__(self, value: _Optional[_Union[_common_pb2.FieldValue, _Mapping]] = ...) -> None: ...
+
+class FieldsRequest(_message.Message):
+    __slots__ = ("collection", "tenants")
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    TENANTS_FIELD_NUMBER: _ClassVar[int]
+    collection: str
+    tenants: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, collection: _Optional[str] = ..., tenants: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class FieldsResponse(_message.Message):
+    __slots__ = ("fields",)
+    FIELDS_FIELD_NUMBER: _ClassVar[int]
+    fields: _containers.RepeatedCompositeFieldContainer[FieldFacts]
+    def __init__(self, fields: _Optional[_Iterable[_Union[FieldFacts, _Mapping]]] = ...) -> None: ...
+
+class FieldFacts(_message.Message):
+    __slots__ = ("name", "types", "count")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    TYPES_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    types: _containers.RepeatedScalarFieldContainer[str]
+    count: int
+    def __init__(self, name: _Optional[str] = ..., types: _Optional[_Iterable[str]] = ..., count: _Optional[int] = ...) -> None: ...

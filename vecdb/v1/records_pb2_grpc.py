@@ -70,6 +70,26 @@ class RecordServiceStub(object):
                 request_serializer=vecdb_dot_v1_dot_records__pb2.ListRequest.SerializeToString,
                 response_deserializer=vecdb_dot_v1_dot_records__pb2.ListResponse.FromString,
                 _registered_method=True)
+        self.Facets = channel.unary_unary(
+                '/vecdb.v1.RecordService/Facets',
+                request_serializer=vecdb_dot_v1_dot_records__pb2.FacetsRequest.SerializeToString,
+                response_deserializer=vecdb_dot_v1_dot_records__pb2.FacetsResponse.FromString,
+                _registered_method=True)
+        self.Distinct = channel.unary_unary(
+                '/vecdb.v1.RecordService/Distinct',
+                request_serializer=vecdb_dot_v1_dot_records__pb2.DistinctRequest.SerializeToString,
+                response_deserializer=vecdb_dot_v1_dot_records__pb2.DistinctResponse.FromString,
+                _registered_method=True)
+        self.MinMax = channel.unary_unary(
+                '/vecdb.v1.RecordService/MinMax',
+                request_serializer=vecdb_dot_v1_dot_records__pb2.MinMaxRequest.SerializeToString,
+                response_deserializer=vecdb_dot_v1_dot_records__pb2.MinMaxResponse.FromString,
+                _registered_method=True)
+        self.Fields = channel.unary_unary(
+                '/vecdb.v1.RecordService/Fields',
+                request_serializer=vecdb_dot_v1_dot_records__pb2.FieldsRequest.SerializeToString,
+                response_deserializer=vecdb_dot_v1_dot_records__pb2.FieldsResponse.FromString,
+                _registered_method=True)
 
 
 class RecordServiceServicer(object):
@@ -92,35 +112,63 @@ class RecordServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Update(self, request, context):
-        """Changes vectors or fields of records that exist.
+        """Changes vectors or fields of records that exist, or the fields of those that match a filter, in one commit.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Delete(self, request, context):
-        """Deletes records; ids that do not exist are ignored.
+        """Deletes records; ids that do not exist are ignored. With a filter: those that match when it is committed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Get(self, request, context):
-        """Reads records by id.
+        """Reads records by id, or those that match a filter.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Count(self, request, context):
-        """Counts live records.
+        """Counts live records, all or those that match a filter.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def List(self, request, context):
-        """Reads all records of one committed state, in batches.
+        """Reads records of one committed state, in batches: all, or those that match a filter, in an order.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Facets(self, request, context):
+        """How many records have each value of a field, the most frequent first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Distinct(self, request, context):
+        """The values of a field, each once.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def MinMax(self, request, context):
+        """The smallest or largest value of a field.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Fields(self, request, context):
+        """The fields that records have, with their types.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -163,6 +211,26 @@ def add_RecordServiceServicer_to_server(servicer, server):
                     servicer.List,
                     request_deserializer=vecdb_dot_v1_dot_records__pb2.ListRequest.FromString,
                     response_serializer=vecdb_dot_v1_dot_records__pb2.ListResponse.SerializeToString,
+            ),
+            'Facets': grpc.unary_unary_rpc_method_handler(
+                    servicer.Facets,
+                    request_deserializer=vecdb_dot_v1_dot_records__pb2.FacetsRequest.FromString,
+                    response_serializer=vecdb_dot_v1_dot_records__pb2.FacetsResponse.SerializeToString,
+            ),
+            'Distinct': grpc.unary_unary_rpc_method_handler(
+                    servicer.Distinct,
+                    request_deserializer=vecdb_dot_v1_dot_records__pb2.DistinctRequest.FromString,
+                    response_serializer=vecdb_dot_v1_dot_records__pb2.DistinctResponse.SerializeToString,
+            ),
+            'MinMax': grpc.unary_unary_rpc_method_handler(
+                    servicer.MinMax,
+                    request_deserializer=vecdb_dot_v1_dot_records__pb2.MinMaxRequest.FromString,
+                    response_serializer=vecdb_dot_v1_dot_records__pb2.MinMaxResponse.SerializeToString,
+            ),
+            'Fields': grpc.unary_unary_rpc_method_handler(
+                    servicer.Fields,
+                    request_deserializer=vecdb_dot_v1_dot_records__pb2.FieldsRequest.FromString,
+                    response_serializer=vecdb_dot_v1_dot_records__pb2.FieldsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -355,6 +423,114 @@ class RecordService(object):
             '/vecdb.v1.RecordService/List',
             vecdb_dot_v1_dot_records__pb2.ListRequest.SerializeToString,
             vecdb_dot_v1_dot_records__pb2.ListResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Facets(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vecdb.v1.RecordService/Facets',
+            vecdb_dot_v1_dot_records__pb2.FacetsRequest.SerializeToString,
+            vecdb_dot_v1_dot_records__pb2.FacetsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Distinct(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vecdb.v1.RecordService/Distinct',
+            vecdb_dot_v1_dot_records__pb2.DistinctRequest.SerializeToString,
+            vecdb_dot_v1_dot_records__pb2.DistinctResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def MinMax(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vecdb.v1.RecordService/MinMax',
+            vecdb_dot_v1_dot_records__pb2.MinMaxRequest.SerializeToString,
+            vecdb_dot_v1_dot_records__pb2.MinMaxResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Fields(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vecdb.v1.RecordService/Fields',
+            vecdb_dot_v1_dot_records__pb2.FieldsRequest.SerializeToString,
+            vecdb_dot_v1_dot_records__pb2.FieldsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -43,8 +43,16 @@ class FieldSelection(_message.Message):
     names: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, names: _Optional[_Iterable[str]] = ...) -> None: ...
 
+class QueryFilters(_message.Message):
+    __slots__ = ("filters", "which")
+    FILTERS_FIELD_NUMBER: _ClassVar[int]
+    WHICH_FIELD_NUMBER: _ClassVar[int]
+    filters: _containers.RepeatedCompositeFieldContainer[_common_pb2.Filter]
+    which: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, filters: _Optional[_Iterable[_Union[_common_pb2.Filter, _Mapping]]] = ..., which: _Optional[_Iterable[int]] = ...) -> None: ...
+
 class SearchRequest(_message.Message):
-    __slots__ = ("collection", "vectors", "mixture", "limit", "tenants", "params", "fields", "include_vectors", "explain", "filter", "fields_as_json")
+    __slots__ = ("collection", "vectors", "mixture", "limit", "tenants", "params", "fields", "include_vectors", "explain", "filter", "fields_as_json", "filters_each")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     VECTORS_FIELD_NUMBER: _ClassVar[int]
     MIXTURE_FIELD_NUMBER: _ClassVar[int]
@@ -56,6 +64,7 @@ class SearchRequest(_message.Message):
     EXPLAIN_FIELD_NUMBER: _ClassVar[int]
     FILTER_FIELD_NUMBER: _ClassVar[int]
     FIELDS_AS_JSON_FIELD_NUMBER: _ClassVar[int]
+    FILTERS_EACH_FIELD_NUMBER: _ClassVar[int]
     collection: str
     vectors: _common_pb2.Vectors
     mixture: MixtureQuery
@@ -67,7 +76,8 @@ class SearchRequest(_message.Message):
     explain: bool
     filter: _common_pb2.Filter
     fields_as_json: bool
-    def __init__(self, collection: _Optional[str] = ..., vectors: _Optional[_Union[_common_pb2.Vectors, _Mapping]] = ..., mixture: _Optional[_Union[MixtureQuery, _Mapping]] = ..., limit: _Optional[int] = ..., tenants: _Optional[_Iterable[str]] = ..., params: _Optional[_Union[SearchParams, _Mapping]] = ..., fields: _Optional[_Union[FieldSelection, _Mapping]] = ..., include_vectors: bool = ..., explain: bool = ..., filter: _Optional[_Union[_common_pb2.Filter, _Mapping]] = ..., fields_as_json: bool = ...) -> None: ...
+    filters_each: QueryFilters
+    def __init__(self, collection: _Optional[str] = ..., vectors: _Optional[_Union[_common_pb2.Vectors, _Mapping]] = ..., mixture: _Optional[_Union[MixtureQuery, _Mapping]] = ..., limit: _Optional[int] = ..., tenants: _Optional[_Iterable[str]] = ..., params: _Optional[_Union[SearchParams, _Mapping]] = ..., fields: _Optional[_Union[FieldSelection, _Mapping]] = ..., include_vectors: bool = ..., explain: bool = ..., filter: _Optional[_Union[_common_pb2.Filter, _Mapping]] = ..., fields_as_json: bool = ..., filters_each: _Optional[_Union[QueryFilters, _Mapping]] = ...) -> None: ...
 
 class SearchResponse(_message.Message):
     __slots__ = ("ids", "distances", "counts", "sequence", "fields", "vectors", "components", "explain_json")
@@ -102,18 +112,20 @@ class StreamSearchResponse(_message.Message):
     def __init__(self, hits: _Optional[_Union[SearchResponse, _Mapping]] = ...) -> None: ...
 
 class EvaluateRequest(_message.Message):
-    __slots__ = ("collection", "queries", "limit", "params", "tenants")
+    __slots__ = ("collection", "queries", "limit", "params", "tenants", "filter")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     QUERIES_FIELD_NUMBER: _ClassVar[int]
     LIMIT_FIELD_NUMBER: _ClassVar[int]
     PARAMS_FIELD_NUMBER: _ClassVar[int]
     TENANTS_FIELD_NUMBER: _ClassVar[int]
+    FILTER_FIELD_NUMBER: _ClassVar[int]
     collection: str
     queries: _common_pb2.Vectors
     limit: int
     params: SearchParams
     tenants: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, collection: _Optional[str] = ..., queries: _Optional[_Union[_common_pb2.Vectors, _Mapping]] = ..., limit: _Optional[int] = ..., params: _Optional[_Union[SearchParams, _Mapping]] = ..., tenants: _Optional[_Iterable[str]] = ...) -> None: ...
+    filter: _common_pb2.Filter
+    def __init__(self, collection: _Optional[str] = ..., queries: _Optional[_Union[_common_pb2.Vectors, _Mapping]] = ..., limit: _Optional[int] = ..., params: _Optional[_Union[SearchParams, _Mapping]] = ..., tenants: _Optional[_Iterable[str]] = ..., filter: _Optional[_Union[_common_pb2.Filter, _Mapping]] = ...) -> None: ...
 
 class EvaluateResponse(_message.Message):
     __slots__ = ("report_json",)
@@ -122,16 +134,18 @@ class EvaluateResponse(_message.Message):
     def __init__(self, report_json: _Optional[str] = ...) -> None: ...
 
 class TuneRequest(_message.Message):
-    __slots__ = ("collection", "queries", "recall", "limit")
+    __slots__ = ("collection", "queries", "recall", "limit", "filter")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     QUERIES_FIELD_NUMBER: _ClassVar[int]
     RECALL_FIELD_NUMBER: _ClassVar[int]
     LIMIT_FIELD_NUMBER: _ClassVar[int]
+    FILTER_FIELD_NUMBER: _ClassVar[int]
     collection: str
     queries: _common_pb2.Vectors
     recall: float
     limit: int
-    def __init__(self, collection: _Optional[str] = ..., queries: _Optional[_Union[_common_pb2.Vectors, _Mapping]] = ..., recall: _Optional[float] = ..., limit: _Optional[int] = ...) -> None: ...
+    filter: _common_pb2.Filter
+    def __init__(self, collection: _Optional[str] = ..., queries: _Optional[_Union[_common_pb2.Vectors, _Mapping]] = ..., recall: _Optional[float] = ..., limit: _Optional[int] = ..., filter: _Optional[_Union[_common_pb2.Filter, _Mapping]] = ...) -> None: ...
 
 class TuneResponse(_message.Message):
     __slots__ = ("curve_json",)

@@ -2,6 +2,7 @@
 
     arrays            Vectors <-> ndarray[n, dim], Ids <-> int64[n] or list of strings, lists of tenants
     messages          CollectionConfig, index configurations, SearchParams, Record, fields
+    filters           trees of filters, and values of fields
     search_response   SearchResponse <-> Hits
     error_codes       which error has which code and which gRPC status
     addresses         whether a host is this machine
