@@ -89,6 +89,7 @@ def test_a_batch_may_have_a_filter_for_each_query(docs: vecdb.Collection) -> Non
     ]  # fmt: skip
     by_tenant = docs.search(VECTORS[:3], 100, filter=filters[:3], tenant="t", include_vectors=True)
     assert by_tenant.counts.tolist() == [20, 60, 20] and by_tenant.vectors.shape == (3, 100, 4)
+    assert docs.search(VECTORS[:0], 3, filter=[]).ids.shape == docs.search(VECTORS[:0], 3).ids.shape
     same = docs.search(VECTORS[:2], 3, filter=[F.n < 9, F.n < 9], explain=True)
     assert "filters" not in same.explain and same.explain["matching"] == 9
 
