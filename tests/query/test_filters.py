@@ -121,6 +121,9 @@ def test_facts_are_of_live_records(docs: vecdb.Collection) -> None:
         "lang": {"types": ["int"], "count": 1}, "m": {"types": ["map"], "count": 1},
         "m.y": {"types": ["float"], "count": 1},
     }  # fmt: skip
+    docs.upsert(200, VECTORS[0], {"tags": ["x", "y", "y", 1, None, ["x"], {"x": 1}]})
+    assert docs.facets("tags") == {"x": 41, 1: 1, "y": 1} and docs.count(filter=F.tags.contains("y")) == 1
+    docs.delete(200)
     assert docs.min("n") == 1 and docs.max("n", "lang = 'fr'") == 118 and docs.min("none") is None
     assert docs.min("tags") is None, "lists have no order"
     with pytest.raises(InvalidArgument, match="'lang' holds int and str"):
