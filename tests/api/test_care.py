@@ -24,7 +24,7 @@ def filled(db: Any, rows: int = 6_000, **settings: Any) -> tuple[Any, np.ndarray
 
 def test_a_database_near_or_far_is_of_the_same_classes(db: Any, way: str) -> None:
     docs, _ = filled(db, 1)
-    if way == "aio":
+    if way in ("aio", "threads"):
         assert isinstance(db.far, vecdb.aio.Database) and isinstance(docs.far, vecdb.aio.Collection)
     else:
         assert isinstance(db, vecdb.Database) and isinstance(docs, vecdb.Collection)
@@ -112,7 +112,7 @@ def test_recall_is_measured_and_tuned(db: Any) -> None:
 def test_a_backup_is_made(db: Any, way: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     _, vectors = filled(db, 100)
     seen: list[tuple[int, int]] = []
-    if way in ("disk", "memory"):
+    if way in ("disk", "memory", "threads"):
         place: Any = tmp_path / "copy"
         db.backup(place, progress=lambda *args: seen.append(args))
     else:

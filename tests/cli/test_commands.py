@@ -392,3 +392,15 @@ def test_what_a_server_cannot_do_is_said(served: tuple[str, str], matrix: Path) 
     assert run("ls", "--db", url, code=1)["error"]["code"] == "PERMISSION_DENIED"
     assert run("ls", "--db", url, "--token", secret, "--tls", "none.pem", code=1)["error"]["code"] == "NOT_FOUND"
     assert run("ls", "--db", "grpc://h/x", code=1)["error"]["code"] == "INVALID_ARGUMENT"
+
+
+def test_collections_are_renamed_and_have_aliases(tmp_path: Path) -> None:
+    db = tmp_path / "db"
+    with vecdb.open(db) as database:
+        database.create_collection("v1", DIM), database.create_collection("v2", DIM)
+    assert run("rename", "v1", "first", "--db", db) == {"renamed": "v1", "name": "first"}
+    for target in ("first", "v2"):
+        assert run("alias", "set", "docs", target, "--db", db) == {"alias": "docs", "collection": target}
+        assert run("alias", "list", "--db", db) == [{"alias": "docs", "collection": target}]
+    assert run("alias", "drop", "docs", "--db", db) == {"dropped": "docs"}
+    assert run("alias", "drop", "docs", "--db", db, code=1)["error"]["code"] == "NOT_FOUND"

@@ -26,6 +26,13 @@ def check_path(path: Any, wanted: str) -> None:
         raise InvalidArgument(f"path must be {wanted} whose name is UTF-8, got {path!r}")
 
 
+def refuse_options(path: object, given: dict[str, Any]) -> None:
+    """Raise InvalidArgument for options that say nothing of what is opened."""
+    for name, value in given.items():
+        if value is not None and value is not False:
+            raise InvalidArgument(f"{name} is no option of {path!r}; leave it out")
+
+
 class Database:
     """An open database. Close it, or use it in a `with` block."""
 
@@ -75,7 +82,11 @@ class Database:
         return self._backend.create_collection(config, validate.flag(exist_ok, "exist_ok"))
 
     def collection(self, name: str) -> Collection:
-        """The collection of that name. Raises NotFound."""
+        """The collection of that name or alias. Raises NotFound.
+
+        `docs.name` is the name that was asked for, `docs.config.name` the collection's own. Where an alias is switched
+        later, a collection of a server that was opened by the alias follows it, an embedded one stays what it is.
+        """
         return self._backend.collection(validate.collection_name(name))
 
     def __getitem__(self, name: str) -> Collection:
@@ -85,12 +96,39 @@ class Database:
         return name in self.collections()
 
     def collections(self) -> list[str]:
-        """Names, sorted."""
+        """Names, sorted; aliases are not among them."""
         return self._backend.collections()
 
     def drop_collection(self, name: str) -> None:
-        """Delete a collection with all its records. Raises NotFound where there is none."""
+        """Delete a collection with all its records, and its aliases. Raises NotFound where there is none,
+        InvalidArgument for an alias.
+        """
         return self._backend.drop_collection(validate.collection_name(name))
+
+    def rename_collection(self, old: str, new: str) -> None:
+        """Give a collection another name, in one commit; its aliases lead to the new one. Nothing is copied.
+
+        What was opened embedded goes on under the new name; a server is asked for the name that was opened, which is
+        not there any more. Raises NotFound, AlreadyExists where `new` is a collection's name or an alias.
+        """
+        return self._backend.rename_collection(validate.collection_name(old), validate.collection_name(new))
+
+    def set_alias(self, alias: str, collection: str) -> None:
+        """Let `alias` stand for a collection wherever one is opened: a new alias, or one that is switched. Whoever
+        opens it finds the collection of before or the new one, and never neither: build `docs_v2`, then
+        `set_alias("docs", "docs_v2")`.
+
+        Raises NotFound where there is no such collection, AlreadyExists where `alias` is a collection's own name.
+        """
+        return self._backend.set_alias(validate.collection_name(alias), validate.collection_name(collection))
+
+    def drop_alias(self, alias: str) -> None:
+        """Forget an alias; its collection stays. Raises NotFound."""
+        return self._backend.drop_alias(validate.collection_name(alias))
+
+    def aliases(self) -> dict[str, str]:
+        """The collection's name by alias, sorted."""
+        return self._backend.aliases()
 
     # -- care --------------------------------------------------------------------------------------
 

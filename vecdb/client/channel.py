@@ -26,10 +26,12 @@ PASSING = ("UNAVAILABLE", "CANCELLED")  # statuses after which another try may s
 _GREETING = "GetServerInfo"  # not repeated: opening a server that is not there should fail at once
 _READS = (
     "GetDatabaseStats", "GetCollection", "ListCollections", "GetCollectionStats", "Get", "Count",
-    "Search", "ListTenants", "GetTenantStats",
+    "Search", "ListTenants", "GetTenantStats", "ListAliases",
 )  # fmt: skip
 _WRITES = ("Write", "Update", "Delete", "Grant", "Revoke", "CreateTenants", "DropTenant")
-_CHANGES = ("CreateCollection", "DropCollection", "Ingest")  # as long as a write, but not repeated by gRPC
+_CHANGES = (
+    "CreateCollection", "DropCollection", "RenameCollection", "SetAlias", "DropAlias", "Ingest",
+)  # fmt: skip  # as long as a write, but not repeated by gRPC
 _LONG = ("Evaluate", "Tune")  # whatever `timeout` is
 _REPEATED = (*_READS, *_WRITES, "List")
 

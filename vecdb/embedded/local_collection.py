@@ -13,6 +13,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -84,6 +85,13 @@ class LocalCollection:
         """Nobody uses it any more: its files are closed."""
         if hasattr(self, "jobs") and not sys.is_finalizing():
             self.state.close()
+
+    def renamed(self, name: str) -> None:
+        """The collection has this name now."""
+        if self.state.entry.name != name:
+            self.state.entry.name = name
+            journal = self.state.snapshot.generation.journal
+            journal.tables = replace(journal.tables, where=name)
 
     # -- facts -------------------------------------------------------------------------------------
 

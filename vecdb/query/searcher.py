@@ -229,7 +229,8 @@ class Searcher:
             raise NotFound(
                 f"collection {self.entry.name!r} has no record {first}"
                 + (f" and {unseen - 1} more of these ids" if unseen > 1 else "")
-                + (" that the tenant may see" if allowed is not None else "")
+                + (" that the tenant may see" if allowed is not None else ""),
+                "record",
             )
         return found
 

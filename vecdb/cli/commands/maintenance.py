@@ -10,9 +10,10 @@ import numpy as np
 import typer
 
 import vecdb
-from vecdb.cli.options import Database, Json, OptionalCollection, Tls, Token, default_db, directory, is_server, opened
+from vecdb.cli.options import Database, Json, OptionalCollection, Tls, Token, default_db, directory, opened
 from vecdb.cli.output import Output, facts
 from vecdb.schema import DType, Metric
+from vecdb.wire.addresses import is_server
 
 warm_rows = 5_000  # enough for the index to build a graph instead of scanning
 

@@ -163,7 +163,9 @@ def _record(docs: vecdb.Collection, text: str, tenants: list[str] | None) -> vec
     """The record with the id `text`; the collection's ids may be ints or strings."""
     [found] = docs.get(ids_of(docs, [text]), include_vectors=True, tenant=tenants or None)
     if found is None:
-        raise NotFound(f"collection {docs.name!r} has no record {text!r}" + (" of these tenants" if tenants else ""))
+        raise NotFound(
+            f"collection {docs.name!r} has no record {text!r}" + (" of these tenants" if tenants else ""), "record"
+        )
     assert isinstance(found, vecdb.Record)
     return found
 
