@@ -199,6 +199,15 @@ def test_tenants_come_and_go(db: Any) -> None:
     assert docs.get(2).tenants == ["new"] and len(list(docs.tenants())) == 2_500
 
 
+def test_a_tenant_goes_with_its_records(db: Any) -> None:
+    docs = filled(db)
+    docs.grant([1, 2, 3], "acme"), docs.grant(3, "beta")
+    assert docs.drop_tenant("acme", records=True) == 2
+    assert docs.get([1, 2, 4])[:2] == [None, None] and docs.get(3).tenants == ["beta"]
+    assert docs.count() == ROWS - 2 and list(docs.tenants()) == ["beta"]
+    assert docs.drop_tenant("beta") == 0 and docs.count() == ROWS - 2
+
+
 def test_a_mixture_of_interests(db: Any, twin: Any) -> None:
     docs, here, _ = both(db, twin, fields=[{"n": n} for n in range(ROWS)], tenants=["t"])
     for options in (

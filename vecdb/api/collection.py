@@ -281,9 +281,17 @@ class Collection:
             validate.request_id(request_id),
         )
 
-    def drop_tenant(self, name: str, *, request_id: str | None = None) -> None:
-        """Forget a tenant. Its records stay; who makes a tenant of that name later inherits none. Raises NotFound."""
-        return self._backend.drop_tenant(validate.tenant_name(name), validate.request_id(request_id))
+    def drop_tenant(self, name: str, *, records: bool = False, request_id: str | None = None) -> int:
+        """Forget a tenant; who makes a tenant of that name later inherits none of its records. Raises NotFound.
+
+        records : False: all records stay. True: the records that only this tenant may see are deleted, whoever owns
+            them; those that other tenants may see, too, stay with those. A large tenant goes in several commits: killed
+            in between it has fewer records, and the call is made again.
+        Returns how many records were deleted.
+        """
+        return self._backend.drop_tenant(
+            validate.tenant_name(name), validate.flag(records, "records"), validate.request_id(request_id)
+        )
 
     # -- reads -------------------------------------------------------------------------------------
 

@@ -147,11 +147,11 @@ class RemoteCollection:
         )
         return self._connection.call("CreateTenants", request, _count)
 
-    def drop_tenant(self, name: bytes, request_id: bytes | None) -> None:
+    def drop_tenant(self, name: bytes, records: bool, request_id: bytes | None) -> int:
         request = tenants_pb2.DropTenantRequest(
-            collection=self._name, name=name.decode(), request_id=_or_new(request_id)
+            collection=self._name, name=name.decode(), records=records, request_id=_or_new(request_id)
         )
-        return self._connection.call("DropTenant", request, ignore_answer)
+        return self._connection.call("DropTenant", request, lambda answer: int(answer.deleted))
 
     # -- reads -------------------------------------------------------------------------------------
 
