@@ -82,7 +82,7 @@ def test_the_loop_is_free_while_a_call_works_and_a_cancelled_search_stops(monkey
             docs = await filled(db)
             monkeypatch.setattr(docs._near._backend, "search", held.__get__(docs._near._backend.searcher))
             asked = asyncio.ensure_future(docs.search(VECTORS[:5], 1))
-            while not at_work.is_set():  # noqa: ASYNC110 - the thread cannot set an asyncio.Event
+            while not at_work.is_set():
                 await asyncio.sleep(0)
             assert await docs.count() == 20 and not stops[0]()
             asked.cancel()
