@@ -262,6 +262,10 @@ class Collection(_Mirror):
             found = await self._near.config
         return found
 
+    def with_timeout(self, seconds: float) -> Collection:
+        """As `vecdb.Collection.with_timeout`."""
+        return Collection(self._near.with_timeout(seconds), self._threads)
+
     upsert = _awaited(near.Collection.upsert)
     insert = _awaited(near.Collection.insert)
     prepare = _prepared(near.Collection.prepare)

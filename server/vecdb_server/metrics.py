@@ -18,6 +18,8 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Gauge, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
+from vecdb_server.config import Config
+
 _BUCKETS_S = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
 
 
@@ -100,9 +102,14 @@ class Metrics:
         for values, read in reads.items():
             (made.labels(*values) if labels else made).set_function(read)
 
-    def listen(self, host: str, port: int) -> int:
-        """Serve /metrics. Returns the port."""
-        self._http, _ = start_http_server(port, host, self.registry)
+    def listen(self, host: str, port: int, tls: Config | None = None) -> int:
+        """Serve /metrics. Returns the port. tls : whose certificate is shown, and whose clients are asked for theirs."""
+        secure: dict[str, Any] = {}
+        if tls is not None:
+            asks = tls.tls_client_ca is not None
+            secure = {"certfile": tls.tls_cert, "keyfile": tls.tls_key}
+            secure |= {"client_cafile": tls.tls_client_ca, "client_auth_required": asks} if asks else {}
+        self._http, _ = start_http_server(port, host, self.registry, **secure)
         return int(self._http.server_port)
 
     def close(self) -> None:

@@ -51,6 +51,9 @@ class CollectionBackend(Protocol):
 
     def config(self) -> CollectionConfig: ...
 
+    def with_timeout(self, seconds: float) -> CollectionBackend:
+        """The same, whose calls may take so long. Raises InvalidArgument where they have no timeout."""
+
     # -- writes ------------------------------------------------------------------------------------
 
     def put(self, batch: Batch, owner: bytes, mode: Mode, request_id: bytes | None) -> int: ...

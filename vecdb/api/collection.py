@@ -60,6 +60,13 @@ class Collection:
         """Name, dim, metric, dtype and index as they are now."""
         return self._backend.config()
 
+    def with_timeout(self, seconds: float) -> Collection:
+        """The same collection of a server, whose calls may take so many seconds: `docs.with_timeout(2).search(query)`.
+        Raises InvalidArgument for one of a directory, which has no timeouts.
+        """
+        backend = self._backend.with_timeout(validate.seconds(seconds))
+        return type(self)(backend, self._config, self._keeps)
+
     def __len__(self) -> int:
         return self.count()
 
@@ -425,6 +432,7 @@ class Collection:
 
         tenant : a name or a list of names: None comes for records that none of them may see. Raises NotFound where
             there is no such tenant. `Record.tenants` has the names of all that may see it, these or not.
+        All are of one committed state; a server's, where one message has no room for them, of one each message.
         """
         batch = self._ids(ids)
         tenants = validate.search_tenants(tenant)

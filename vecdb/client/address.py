@@ -44,6 +44,8 @@ def target(url: object, token: object, tls: object, insecure: object) -> Target:
         secure, host, port = _parsed(url)
         shown, local = f"[{host}]:{port}" if ":" in host else f"{host}:{port}", is_local(host)
     credentials = _credentials(tls, secure)
+    if credentials is not None and shown.startswith(UNIX):
+        raise InvalidArgument("a socket of this machine is without TLS: leave tls out")
     if token is not None and (
         not isinstance(token, str) or not token.isascii() or not token.isprintable() or not token
     ):

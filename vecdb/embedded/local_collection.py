@@ -28,6 +28,7 @@ from vecdb.commit.state_requests import PatchState
 from vecdb.commit.write_path import WritePath
 from vecdb.embedded.check import check_collection
 from vecdb.embedded.open_here import Usable
+from vecdb.errors import InvalidArgument
 from vecdb.index.common.progress import WeightedProgress
 from vecdb.maintenance.index_jobs import CollectionMaintenance
 from vecdb.query.recall import evaluate
@@ -85,6 +86,11 @@ class LocalCollection:
         """Nobody uses it any more: its files are closed."""
         if hasattr(self, "jobs") and not sys.is_finalizing():
             self.state.close()
+
+    def with_timeout(self, seconds: float) -> LocalCollection:
+        raise InvalidArgument(
+            f"collection {self.state.entry.name!r} is of a directory, where calls have no timeout; `stop` ends a search"
+        )
 
     def renamed(self, name: str) -> None:
         """The collection has this name now."""
