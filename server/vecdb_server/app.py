@@ -151,10 +151,8 @@ class Server:
             {(name,): lambda pool=pool: pool.busy for name, pool in pools.items()},  # type: ignore[misc]
             "vecdb_jobs_running", "Jobs on a thread.", ("pool",),
         )  # fmt: skip
-        self.metrics.gauges_of(
-            "vecdb_collection_recall", "Recall@10 of searches that name no width, as measured last.", "collection",
-            lambda: context.db.stats()["recall"],
-        )  # fmt: skip
+        backups = None if config.backups is None else Path(config.backups)
+        self.metrics.database(lambda: context.db.stats(disk=False), Path(context.db.path), backups)
         if config.metrics is not None:
             host, port = host_and_port(config.metrics, "metrics")
             tls = None if config.metrics_local or config.tls_cert is None else config

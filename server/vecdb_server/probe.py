@@ -1,8 +1,8 @@
 """Health check: `python -m vecdb_server.probe [NAME]` exits with 0 where the server says that it serves.
 
-It reads the same settings as the server: the file of VECDB_CONFIG, then VECDB_*. With TLS it trusts whatever certificate
-the server shows, under the NAME in that certificate: it asks whether the server is well, not who it is, and needs no key.
-It never goes through a proxy. A server that wants certificates of its clients cannot be asked.
+It reads the same settings as the server: the file of VECDB_CONFIG, then VECDB_*. With TLS it trusts whatever
+certificate the server shows, under the NAME in that certificate: it asks whether the server is well, not who it is, and
+needs no key. It never goes through a proxy. A server that wants certificates of its clients cannot be asked.
 """
 
 from __future__ import annotations

@@ -217,6 +217,8 @@ def test_tenants_are_made_shown_and_granted_what_is_there(tmp_path: Path, vector
     assert run("tenant", "list", *to, "--after", "b", "-k", 1) == expected[1:2]
     assert run("tenant", "info", "acme", *to)["records_max"] == 5
     assert run("tenant", "drop", "beta", *to) == {"dropped": "beta"}
+    assert run("tenant", "create", "eta", *to) == {"created": 1}
+    assert run("tenant", "drop", "eta", *to, "--records") == {"dropped": "eta", "deleted": 0}
     assert run("tenant", "info", "beta", *to, code=1)["error"]["code"] == "NOT_FOUND"
     found = run("search", *to, "--vector", f"@{_one(tmp_path, vectors[1])}", "--tenant", "acme")
     assert [hit["id"] for hit in found["hits"]] == [first]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import ssl
@@ -18,6 +19,7 @@ import vecdb
 from tests.support.server.certificates import Authority, write
 from tests.support.server.driver import Running, token
 from tests.support.server.process import Process
+from vecdb.storage.disk import filesystem
 from vecdb_server import probe
 from vecdb_server.config import Config, load
 
@@ -32,6 +34,7 @@ def probed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, 
             patch.delenv(name)
         for name, value in environment.items():
             patch.setenv(name, value)
+        capsys.readouterr()
         code = probe.main()
     said = capsys.readouterr()
     return code, said.out + said.err
@@ -185,3 +188,42 @@ def test_metrics_are_scraped_by_the_address_of_a_machine(
     )
     with opener.open(url, timeout=60) as page:
         assert b"vecdb_requests_held" in page.read()
+
+
+def test_metrics_of_a_database_look_at_no_file_of_it(
+    serving: Callable[..., Running], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backups = tmp_path / "backups"
+    running = serving(metrics="127.0.0.1:0", backups=str(backups))
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+    def scraped() -> dict[str, float]:
+        with opener.open(f"http://127.0.0.1:{running.server.metrics_port}/metrics", timeout=60) as page:
+            lines = [line.rsplit(" ", 1) for line in page.read().decode().splitlines() if line[0] != "#"]
+        return {name: float(value) for name, value in lines}
+
+    with vecdb.open(f"grpc://{running.address}") as db:
+        docs = db.create_collection("docs", DIM, "l2")
+        docs.upsert(range(3), np.eye(3, DIM))
+        docs.delete(1)
+        monkeypatch.setattr(filesystem, "walk_files", None)
+        found = scraped()
+        assert found['vecdb_collection_records{collection="docs"}'] == 2
+        assert found['vecdb_collection_rows{collection="docs"}'] == 3
+        assert found["vecdb_commit_seconds_count"] >= 3 and found["vecdb_commit_seconds_sum"] > 0
+        assert found["vecdb_disk_free_bytes"] > 0 and "vecdb_backup_age_seconds" not in found
+        monkeypatch.undo()
+        db.backup("b")
+        os.utime(backups / "b" / "checksums.json", (1_000_000, 1_000_000))
+        assert scraped()["vecdb_backup_age_seconds"] > 1_000_000
+        db.backup("c")
+        assert scraped()["vecdb_backup_age_seconds"] < 1_000
+
+
+@pytest.mark.parametrize("options", [("--listen", "::1:0"), ("--tokens", "nowhere.json"), ("--config", "none.toml")])
+def test_errors_of_a_server_that_does_not_start_are_lines_of_its_log(tmp_path: Path, options: tuple[str, str]) -> None:
+    with Process(tmp_path / "db", tmp_path, *options) as process:
+        assert process.process.wait(60) == 1
+        events = [json.loads(line) for line in process.log().splitlines()]
+        assert events[-1]["event"] == "not served" and events[-1]["level"] == "error"
+        assert events[-1]["code"] in ("INVALID_ARGUMENT", "NOT_FOUND") and events[-1]["reason"]

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from vecdb import validate
+from vecdb import limits, validate
 from vecdb.api.backend import DatabaseBackend
 from vecdb.api.collection import Collection
 from vecdb.errors import InvalidArgument
@@ -132,11 +132,14 @@ class Database:
 
     # -- care --------------------------------------------------------------------------------------
 
-    def stats(self) -> dict[str, Any]:
-        """collections, sequence, commits and requests of the process that has the database open, bytes on disk, LMDB's
-        own figures.
+    def stats(self, *, disk: bool = True) -> dict[str, Any]:
+        """collections, sequence, bytes_disk, lmdb (its own figures); and of the process that has the database open:
+        commits, requests, commit_times, recall, and open: live, rows and tail_rows of each collection in use.
+
+        commit_times : {"bounds_s": upper bounds in seconds, "counts": commits up to each, and beyond, "seconds": all}.
+        disk : False leaves bytes_disk out, for which every file is looked at: for who asks often.
         """
-        return self._backend.stats()
+        return self._backend.stats(validate.flag(disk, "disk"))
 
     def vacuum(self, *, progress: Callable[[int, int], None] | None = None) -> None:
         """Give back the space of deleted and replaced records in every collection."""
@@ -146,12 +149,16 @@ class Database:
         """Problems found anywhere in this database; empty when all is well. Reads every byte, repairs nothing."""
         return self._backend.check()
 
-    def backup(self, path: Any, *, progress: Callable[[int, int], None] | None = None) -> None:
+    def backup(self, path: Any, *, keep: int | None = None, progress: Callable[[int, int], None] | None = None) -> None:
         """Copy the database, as it is at one commit, into the new directory `path`, with checksums. Reads and writes
         go on. Of a server's database `path` is the name of a directory, which it makes in its folder for backups.
+
+        keep : once the new one is whole, remove older backups of this same database beside it, but for the newest, so
+            that so many are left, from 1 on. None: remove none. Nothing else in the folder is touched.
         """
         check_path(path, "a new directory")
-        return self._backend.backup(os.fspath(path), progress)
+        kept = None if keep is None else validate.integer(keep, "keep", 1, limits.backups_kept_max)
+        return self._backend.backup(os.fspath(path), kept, progress)
 
     def close(self) -> None:
         """Commit what is queued, seal what is worth it, release the lock; or end the connection. Closing twice is no

@@ -307,7 +307,13 @@ class RemoteCollection:
         return self._connection.call("GetTenantStats", request, _stats)
 
     def evaluate(
-        self, queries: NDArray[np.float32], limit: int, params: SearchParams, tenants: tuple[str, ...]
+        self,
+        queries: NDArray[np.float32],
+        limit: int,
+        params: SearchParams,
+        tenants: tuple[str, ...],
+        *,
+        truth: IdBatch | None,
     ) -> dict[str, Any]:
         request = search_pb2.EvaluateRequest(
             collection=self._name,
@@ -315,6 +321,7 @@ class RemoteCollection:
             limit=limit,
             params=params_message(params),
             tenants=tenants,
+            truth=None if truth is None else ids_message(truth),
         )
         return self._connection.call("Evaluate", request, lambda answer: report_of(answer.report_json))
 

@@ -84,8 +84,8 @@ class RemoteDatabase:
         request = collections_pb2.ListAliasesRequest()
         return self._connection.call("ListAliases", request, lambda answer: dict(sorted(answer.collections.items())))
 
-    def stats(self) -> dict[str, Any]:
-        request = admin_pb2.GetDatabaseStatsRequest()
+    def stats(self, disk: bool) -> dict[str, Any]:
+        request = admin_pb2.GetDatabaseStatsRequest(without_disk=not disk)
         return self._connection.call("GetDatabaseStats", request, lambda answer: report_of(answer.stats_json))
 
     def vacuum(self, progress: Progress) -> None:
@@ -99,10 +99,9 @@ class RemoteDatabase:
             "CheckDatabase", request, ignore_answer, lambda last: list(last.problems)
         )
 
-    def backup(self, path: str, progress: Progress) -> None:
-        return self._connection.call_with_progress(
-            "Backup", admin_pb2.BackupRequest(name=path), progress_reporter(progress), ignore_answer
-        )
+    def backup(self, path: str, keep: int | None, progress: Progress) -> None:
+        request = admin_pb2.BackupRequest(name=path, keep=keep or 0)
+        return self._connection.call_with_progress("Backup", request, progress_reporter(progress), ignore_answer)
 
     def close(self) -> None:
         return self._connection.close()

@@ -27,7 +27,7 @@ from vecdb.api.backend import C, Progress
 from vecdb.api.database import Database
 from vecdb.commit.committer import Committer
 from vecdb.embedded import open_here
-from vecdb.embedded.backup import write_backup
+from vecdb.embedded.backup import remove_older_backups, write_backup
 from vecdb.embedded.check import check_database
 from vecdb.embedded.create_drop import CreateCollection, DropAlias, DropCollection, RenameCollection, SetAlias
 from vecdb.embedded.directory import absolute, check_folders, lock_as_reader, prepare_directory
@@ -298,8 +298,9 @@ class LocalDatabase(Generic[C]):
 
     # -- long work ---------------------------------------------------------------------------------
 
-    def stats(self) -> dict[str, Any]:
+    def stats(self, disk: bool) -> dict[str, Any]:
         self._check_usable()
+        on_disk = {"bytes_disk": filesystem.disk_bytes(self.path)} if disk else {}
         return {
             "path": str(self.path),
             "collections": len(self.collections()),
@@ -308,8 +309,10 @@ class LocalDatabase(Generic[C]):
             "read_only": self.read_only,
             "commits": self._committer.commits if self._committer else 0,
             "requests": self._committer.requests if self._committer else 0,
-            "bytes_disk": filesystem.disk_bytes(self.path),
+            "commit_times": self._committer.times.figures() if self._committer else None,
+            **on_disk,
             "recall": self.measured_recalls(),
+            "open": self._open_figures(),
             "lmdb": self.store.info(),
         }
 
@@ -321,6 +324,20 @@ class LocalDatabase(Generic[C]):
             one.state.entry.name: one.state.snapshot.state.recall_check for one in opened if not one.state.dropped
         }
         return {name: check.recall for name, check in checks.items() if check is not None}
+
+    def _open_figures(self) -> dict[str, dict[str, int]]:
+        """Of each collection in use, what costs nothing to tell."""
+        with self._open_lock:
+            opened = list(self._collections.values())
+        found = {}
+        for one in opened:
+            if not one.state.dropped:
+                seen = one.state.snapshot.visibility
+                tail = seen.row_count - one.state.snapshot.generation.index.indexed_rows
+                found[one.state.entry.name] = {
+                    "live": seen.live_count, "rows": seen.row_count, "tail_rows": max(0, tail),
+                }  # fmt: skip
+        return found
 
     def vacuum(self, progress: Progress) -> None:
         for name in self.collections():
@@ -341,10 +358,14 @@ class LocalDatabase(Generic[C]):
             problems.append(str(error))
         return problems + check_database((name, lambda name=name: self._opened(name).check()) for name in names)  # type: ignore[misc]
 
-    def backup(self, path: str, progress: Progress) -> None:
+    def backup(self, path: str, keep: int | None, progress: Progress) -> None:
         self._check_usable()
+        target = absolute(path)
         with filesystem.raising_vecdb_errors("backing up"):
-            write_backup(self.path, self.store, self.manifest, self._maintenance_locks(), absolute(path), progress)
+            write_backup(self.path, self.store, self.manifest, self._maintenance_locks(), target, progress)
+        if keep is not None:
+            with filesystem.raising_vecdb_errors("removing older backups"):
+                remove_older_backups(target, self.manifest, keep)
 
     def _maintenance_locks(self) -> Iterator[AbstractContextManager[Any]]:
         """The lock of each collection that there is when the first is asked for: while it is held, no file of the

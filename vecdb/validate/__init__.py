@@ -28,7 +28,7 @@ from vecdb.validate.arguments import (
 )
 from vecdb.validate.common import integer, iterator, seconds, short_repr
 from vecdb.validate.fields import EncodedFields, decode_fields, fields
-from vecdb.validate.ids import IdBatch, ids
+from vecdb.validate.ids import IdBatch, ids, truth
 from vecdb.validate.mixture import MixtureQuery, mixture_query
 from vecdb.validate.tenants import (
     AccessLists,
@@ -71,5 +71,6 @@ __all__ = [
     "tenant_name",
     "tenant_names",
     "threads",
+    "truth",
     "vectors",
 ]
