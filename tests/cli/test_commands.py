@@ -406,3 +406,15 @@ def test_collections_are_renamed_and_have_aliases(tmp_path: Path) -> None:
         assert run("alias", "list", "--db", db) == [{"alias": "docs", "collection": target}]
     assert run("alias", "drop", "docs", "--db", db) == {"dropped": "docs"}
     assert run("alias", "drop", "docs", "--db", db, code=1)["error"]["code"] == "NOT_FOUND"
+
+
+def test_a_search_shows_whose_records_it_finds(tmp_path: Path, vectors: np.ndarray) -> None:
+    to = ("--db", tmp_path / "db", "-c", "docs")
+    with vecdb.open(tmp_path / "db") as database:
+        docs = database.create_collection("docs", DIM, "l2")
+        docs.upsert([1, 2], vectors[:2])
+        assert "owner" not in run("search", *to, "--id", 1)["hits"][0]
+        docs.upsert([1], vectors[2:3], owner="acme")
+    hits = run("search", *to, "--id", 1)["hits"]
+    assert {(hit["id"], hit["owner"]) for hit in hits} == {(2, ""), (1, "acme")}, "the other record 1 is a neighbour"
+    assert "acme" in show("search", *to, "--id", 1)

@@ -201,7 +201,7 @@ class Hits:
 
     def to_list(self) -> list[Any]:
         """A dict per hit with id, distance, score, owner where a hit has one, component of a mixture search and, where
-        asked for, fields and vector; a list of them per query. Without vectors and bytes they are plain JSON.
+        asked for, fields and vector; a list of them per query. Ids and numbers are plain ones of Python, as JSON wants.
         """
         if not self.single:
             return [one.to_list() for one in self]
