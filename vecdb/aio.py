@@ -44,8 +44,8 @@ _END = object()
 
 
 class CallThreads:
-    """The threads in which the calls of one embedded database run. Once it is closed, and in a forked child, there are
-    none: a call runs where it is made, and is refused by the database itself.
+    """The threads in which the calls of one embedded database run; once it is closed, those of asyncio. In a forked
+    child there are none: a call runs where it is made, and is refused by the database itself.
     """
 
     def __init__(self) -> None:
@@ -54,8 +54,10 @@ class CallThreads:
         self._closed = False
 
     async def run(self, call: Callable[[], T]) -> T:
-        if self._closed or os.getpid() != self._pid:
+        if os.getpid() != self._pid:
             return call()
+        if self._closed:
+            return await asyncio.to_thread(call)
         context = contextvars.copy_context()
         return await asyncio.get_running_loop().run_in_executor(self._pool, context.run, call)
 
