@@ -288,13 +288,13 @@ class Collection:
             validate.request_id(request_id),
         )
 
-    def drop_tenant(self, name: str, *, records: bool = False, request_id: str | None = None) -> int:
+    def drop_tenant(self, name: str, *, records: bool = False, request_id: str | None = None) -> int | None:
         """Forget a tenant; who makes a tenant of that name later inherits none of its records. Raises NotFound.
 
         records : False: all records stay. True: the records that only this tenant may see are deleted, whoever owns
             them; those that other tenants may see, too, stay with those. A large tenant goes in several commits: killed
             in between it has fewer records, and the call is made again.
-        Returns how many records were deleted.
+        Returns how many records were deleted; without `records` None.
         """
         return self._backend.drop_tenant(
             validate.tenant_name(name), validate.flag(records, "records"), validate.request_id(request_id)

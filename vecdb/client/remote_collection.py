@@ -149,11 +149,11 @@ class RemoteCollection:
         )
         return self._connection.call("CreateTenants", request, _count)
 
-    def drop_tenant(self, name: bytes, records: bool, request_id: bytes | None) -> int:
+    def drop_tenant(self, name: bytes, records: bool, request_id: bytes | None) -> int | None:
         request = tenants_pb2.DropTenantRequest(
             collection=self._name, name=name.decode(), records=records, request_id=_or_new(request_id)
         )
-        return self._connection.call("DropTenant", request, lambda answer: int(answer.deleted))
+        return self._connection.call("DropTenant", request, lambda answer: int(answer.deleted) if records else None)
 
     # -- reads -------------------------------------------------------------------------------------
 

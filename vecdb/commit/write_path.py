@@ -95,10 +95,10 @@ class WritePath:
     ) -> int:
         return int(self.submit_once(CreateTenants(self.state, names, exist_ok, records_max), request_id))
 
-    def drop_tenant(self, name: bytes, records: bool, request_id: bytes | None = None) -> int:
+    def drop_tenant(self, name: bytes, records: bool, request_id: bytes | None = None) -> int | None:
         if not records:
             self.submit_once(DropTenant(self.state, name), request_id)
-            return 0
+            return None
         self._merge_long_journal()
         deleted = 0
         while True:

@@ -63,7 +63,7 @@ class Tenants:
 
         def drop() -> int:
             key = request_key(caller, request.request_id)
-            return docs.drop_tenant(request.name, records=request.records, request_id=key)
+            return docs.drop_tenant(request.name, records=request.records, request_id=key) or 0
 
         return pb.DropTenantResponse(deleted=await self._server.write(caller, context, drop))
 

@@ -85,8 +85,10 @@ def drop(
     with opened(db, token, tls) as database:
         deleted = database.collection(collection).drop_tenant(name, records=records)
     Output(json).emit(
-        {"dropped": name} | ({"deleted": deleted} if records else {}),
-        lambda console: console.print(f"forgotten, {deleted:,} records deleted" if records else "forgotten"),
+        {"dropped": name} | ({} if deleted is None else {"deleted": deleted}),
+        lambda console: console.print(
+            f"forgotten, {deleted:,} records deleted" if deleted is not None else "forgotten"
+        ),
     )
 
 
