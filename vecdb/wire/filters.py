@@ -50,14 +50,16 @@ _JOINED: dict[pb.FilterOperator, type[tree.Joined]] = {
 
 def filter_message(node: tree.Node | None) -> pb.Filter | None:
     """None where nothing is filtered."""
-    if node is None:
-        return None
+    return None if node is None else _node_message(node)
+
+
+def _node_message(node: tree.Node) -> pb.Filter:
     match node:
         case tree.And() | tree.Or():
             number = pb.FILTER_OPERATOR_AND if isinstance(node, tree.And) else pb.FILTER_OPERATOR_OR
-            return pb.Filter(operator=number, terms=[filter_message(term) for term in node.terms])
+            return pb.Filter(operator=number, terms=[_node_message(term) for term in node.terms])
         case tree.Not(term):
-            return pb.Filter(operator=pb.FILTER_OPERATOR_NOT, terms=[filter_message(term)])
+            return pb.Filter(operator=pb.FILTER_OPERATOR_NOT, terms=[_node_message(term)])
         case tree.Compare(field, op, value):
             return pb.Filter(operator=_COMPARISON_NUMBERS[op], field=field, value=value_message(value))
         case tree.In(field, values):
@@ -221,7 +223,9 @@ def value_of(message: pb.FieldValue) -> Any:
 def values_message(values: Iterable[Any]) -> pb.FieldValues:
     runs = []
     for kind, some in groupby(values, _wire_kind):
-        plain = [_to_wire(value) for value in some] if kind in _CONVERTED else list(some)
+        plain = list(some)
+        if kind in _CONVERTED:
+            plain = list(map(_to_wire, plain))
         run = pb.ValueRun()
         part = getattr(run, kind)
         part.SetInParent()
