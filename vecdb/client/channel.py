@@ -26,7 +26,7 @@ PASSING = ("UNAVAILABLE", "CANCELLED")  # statuses after which another try may s
 _GREETING = "GetServerInfo"  # not repeated: opening a server that is not there should fail at once
 _READS = (
     "GetDatabaseStats", "GetCollection", "ListCollections", "GetCollectionStats", "Get", "Count",
-    "Search", "ListTenants", "GetTenantStats", "ListAliases",
+    "Search", "ListTenants", "GetTenantStats", "ListAliases", "Facets", "Distinct", "MinMax", "Fields",
 )  # fmt: skip
 _WRITES = ("Write", "Update", "Delete", "Grant", "Revoke", "CreateTenants", "DropTenant")
 _CHANGES = (

@@ -6,6 +6,7 @@ same methods; those of the second return coroutines and asynchronous iterators.
     call_with_progress   one message, answers that report progress        -> decode(the last answer)
     list_names           one message for each page of names               -> every name
     list_records         one message, answers that contain records        -> lists of records
+    all_records          the same                                         -> finish(all of them in one list)
     ingest               many batches on one stream (bulk_ingest.py)      -> number of records written
     stream_queries       many queries on one stream (query_stream.py)     -> results, in order
 
@@ -212,8 +213,11 @@ class Connection(BaseConnection):
 
     def list_records(self, rpc: str, request: Any, rebatcher: Rebatcher) -> Iterator[Page]:
         for answer in self._answers(rpc, request):
-            yield from rebatcher.full(answer.records)
+            yield from rebatcher.full(answer)
         yield from rebatcher.rest()
+
+    def all_records(self, rpc: str, request: Any, rebatcher: Rebatcher, finish: Decode[T]) -> T:
+        return finish([record for page in self.list_records(rpc, request, rebatcher) for record in page])
 
     def ingest(self, stream: IngestStream) -> int:
         while True:
@@ -371,10 +375,13 @@ class AsyncConnection(BaseConnection):
 
     async def list_records(self, rpc: str, request: Any, rebatcher: Rebatcher) -> AsyncIterator[Page]:
         async for answer in self._answers(rpc, request):
-            for records in rebatcher.full(answer.records):
+            for records in rebatcher.full(answer):
                 yield records
         for records in rebatcher.rest():
             yield records
+
+    async def all_records(self, rpc: str, request: Any, rebatcher: Rebatcher, finish: Decode[T]) -> T:
+        return finish([record async for page in self.list_records(rpc, request, rebatcher) for record in page])
 
     async def ingest(self, stream: IngestStream) -> int:
         while True:

@@ -4,7 +4,7 @@ that are too large for one message.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from vecdb.api.filter_arguments import Page
@@ -18,19 +18,23 @@ class Rebatcher:
         self._batch = batch
         self._decode = decode
         self._pending: list[Record] = []
+        self._cursor: str | None = None  # behind what is pending
 
-    def full(self, messages: Iterable[Any]) -> Iterator[Page]:
-        """The lists that these messages complete."""
-        for message in messages:
+    def full(self, answer: Any) -> Iterator[Page]:
+        """The lists that an answer completes. Where one ends with it, it has the answer's cursor."""
+        last = len(answer.records) - 1
+        for at, message in enumerate(answer.records):
             self._pending.append(self._decode(message))
             if len(self._pending) == self._batch:
-                yield Page(self._pending)
+                yield Page(self._pending, (at == last and answer.cursor) or None)
                 self._pending = []
+        if self._pending:
+            self._cursor = answer.cursor or None
 
     def rest(self) -> Iterator[Page]:
         """The last list, if it is not empty."""
         if self._pending:
-            yield Page(self._pending)
+            yield Page(self._pending, self._cursor)
 
 
 class Pager:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vecdb import limits
 from vecdb.api.backend import Batch, Mode, Progress, Stop
 from vecdb.api.filter_arguments import Filters, Page
 from vecdb.api.hits import Hits
@@ -24,13 +25,20 @@ from vecdb.client.bulk_ingest import IngestStream
 from vecdb.client.channel import MESSAGE_BYTES_MAX
 from vecdb.client.connection import Connection
 from vecdb.client.rebatch import Parts, Rebatcher
-from vecdb.errors import InvalidArgument, LimitExceeded
+from vecdb.errors import LimitExceeded
 from vecdb.filters.tree import Node
-from vecdb.limits import batch_rows_max
 from vecdb.schema import CollectionConfig, IndexConfig, Record, SearchParams
 from vecdb.v1 import collections_pb2, records_pb2, search_pb2, tenants_pb2
 from vecdb.validate import AccessLists, IdBatch, MixtureQuery
 from vecdb.wire.arrays import access_fields, ids_message, vectors_message
+from vecdb.wire.filters import (
+    facets_of,
+    field_facts_of,
+    filter_message,
+    filters_each_message,
+    value_of,
+    values_of,
+)
 from vecdb.wire.messages import collection_of, fields_message, index_message, params_message, record_of
 from vecdb.wire.search_response import hits_of, report_of
 
@@ -54,7 +62,7 @@ class RemoteCollection:
 
     @property
     def rows_per_call(self) -> int:
-        return max(1, min(batch_rows_max, _BATCH_BYTES // self._row_bytes))
+        return max(1, min(limits.batch_rows_max, _BATCH_BYTES // self._row_bytes))
 
     def config(self) -> CollectionConfig:
         request = collections_pb2.GetCollectionRequest(name=self._name)
@@ -129,12 +137,27 @@ class RemoteCollection:
     def update_matching(
         self, node: Node, fields: bytes, owner: bytes | None, tenants: tuple[str, ...], request_id: bytes | None
     ) -> int:
-        raise _not_served()
+        request = records_pb2.UpdateRequest(
+            collection=self._name,
+            filter=filter_message(node),
+            fields=fields_message([fields]),
+            only_owner=_text(owner),
+            tenants=tenants,
+            request_id=_or_new(request_id),
+        )
+        return self._connection.call("Update", request, _count)
 
     def delete_matching(
         self, node: Node, owner: bytes | None, tenants: tuple[str, ...], request_id: bytes | None
     ) -> int:
-        raise _not_served()
+        request = records_pb2.DeleteRequest(
+            collection=self._name,
+            filter=filter_message(node),
+            only_owner=_text(owner),
+            tenants=tenants,
+            request_id=_or_new(request_id),
+        )
+        return self._connection.call("Delete", request, _count)
 
     def change_access(
         self, ids: IdBatch, tenants: AccessLists, owner: bytes, *, granted: bool, request_id: bytes | None
@@ -183,10 +206,11 @@ class RemoteCollection:
         stop: Stop,
         node: Filters,
     ) -> Hits:
-        _refuse(node)
+        filters = {"filters_each": filters_each_message(node)} if isinstance(node, tuple) else _filtered(node)
         return self._search(
-            limit, params, select, include_vectors, explain, tenants, single, stop, vectors=vectors_message(queries)
-        )
+            limit, params, select, include_vectors, explain, tenants, single, stop, vectors=vectors_message(queries),
+            **filters,
+        )  # fmt: skip
 
     def search_stream(
         self,
@@ -201,8 +225,7 @@ class RemoteCollection:
         window: int,
         node: Node | None,
     ) -> Iterator[Hits]:
-        _refuse(node)
-        search = self._search_request(limit, params, select, include_vectors, False, tenants)
+        search = self._search_request(limit, params, select, include_vectors, False, tenants, **_filtered(node))
 
         def make_message(query: Any) -> tuple[search_pb2.StreamSearchRequest, Callable[[Any], Hits]]:
             array, single = check(query)
@@ -226,7 +249,6 @@ class RemoteCollection:
         tenants: tuple[str, ...],
         node: Node | None,
     ) -> Hits:
-        _refuse(node)
         own, *others = map(ids_message, query.users)
         mixture = search_pb2.MixtureQuery(
             positives=own,
@@ -236,7 +258,9 @@ class RemoteCollection:
             neighbours=query.neighbours,
             owner=owner.decode(),
         )
-        return self._search(limit, params, select, include_vectors, explain, tenants, True, None, mixture=mixture)
+        return self._search(
+            limit, params, select, include_vectors, explain, tenants, True, None, mixture=mixture, **_filtered(node)
+        )
 
     def _search(
         self,
@@ -250,7 +274,7 @@ class RemoteCollection:
         stop: Stop,
         **query: Any,
     ) -> Hits:
-        """query : the one field of the oneof `query`, by its name."""
+        """query : the one field of the oneof `query`, by its name, and that of a filter."""
         request = self._search_request(limit, params, select, include_vectors, explain, tenants, **query)
         decode = partial(hits_of, limit=limit, metric=self._config.metric, single=single, select=select)
         return self._connection.call("Search", request, decode, stop)
@@ -279,7 +303,7 @@ class RemoteCollection:
     def get(
         self, ids: IdBatch, owner: bytes, *, include_vectors: bool, tenants: tuple[str, ...], node: Node | None
     ) -> Any:
-        _refuse(node)
+        filter = filter_message(node)
 
         def make(part: slice) -> records_pb2.GetRequest:
             return records_pb2.GetRequest(
@@ -288,6 +312,7 @@ class RemoteCollection:
                 include_vectors=include_vectors,
                 owner=owner.decode(),
                 tenants=tenants,
+                filter=filter,
             )
 
         step = _GET_BYTES // (4 * self._config.dim) if include_vectors else _GET_IDS
@@ -310,7 +335,22 @@ class RemoteCollection:
         include_vectors: bool,
         tenants: tuple[str, ...],
     ) -> list[Record]:
-        raise _not_served()
+        most = limits.get_records_max + 1 if limit is None else limit
+        request = self._list_request(
+            limits.get_records_max, include_vectors=include_vectors, tenants=tenants, node=node, limit=most
+        )
+        if owner is not None:
+            request.only_owner = owner.decode()
+
+        def finish(found: list[Record]) -> list[Record]:
+            if limit is None and len(found) == most:
+                raise LimitExceeded(
+                    f"get returns at most {limits.get_records_max:,} records, and more match: give a limit, or go "
+                    "through them with iter"
+                )
+            return found
+
+        return self._connection.all_records("List", request, self._rebatcher(limits.get_records_max), finish)
 
     def iter(
         self,
@@ -324,17 +364,21 @@ class RemoteCollection:
         order_by: str | None,
         descending: bool,
     ) -> Iterator[Page]:
-        _refuse(node, after, limit, order_by)
-        request = records_pb2.ListRequest(
-            collection=self._name, batch=batch, include_vectors=include_vectors, tenants=tenants
-        )
-        return self._connection.list_records(
-            "List", request, Rebatcher(batch, partial(record_of, dtype=self._config.dtype))
-        )
+        request = self._list_request(
+            batch, include_vectors=include_vectors, tenants=tenants, node=node, limit=limit or 0, after=after or "",
+            order_by=order_by, descending=descending,
+        )  # fmt: skip
+        return self._connection.list_records("List", request, self._rebatcher(batch))
+
+    def _list_request(self, batch: int, *, node: Node | None, **settings: Any) -> records_pb2.ListRequest:
+        return records_pb2.ListRequest(collection=self._name, batch=batch, filter=filter_message(node), **settings)
+
+    def _rebatcher(self, batch: int) -> Rebatcher:
+        return Rebatcher(batch, partial(record_of, dtype=self._config.dtype))
 
     def count(self, tenants: tuple[str, ...], node: Node | None) -> int:
-        _refuse(node)
-        return self._connection.call("Count", records_pb2.CountRequest(collection=self._name, tenants=tenants), _count)
+        request = records_pb2.CountRequest(collection=self._name, tenants=tenants, filter=filter_message(node))
+        return self._connection.call("Count", request, _count)
 
     def tenants(self, after: str | None, limit: int | None) -> Iterator[str]:
         request = tenants_pb2.ListTenantsRequest(
@@ -343,16 +387,26 @@ class RemoteCollection:
         return self._connection.list_names("ListTenants", request, limit)
 
     def facets(self, field: str, node: Node | None, limit: int, tenants: tuple[str, ...]) -> dict[Any, int]:
-        raise _not_served()
+        request = records_pb2.FacetsRequest(
+            collection=self._name, field=field, filter=filter_message(node), limit=limit, tenants=tenants
+        )
+        return self._connection.call("Facets", request, facets_of)
 
     def distinct(self, field: str, node: Node | None, tenants: tuple[str, ...]) -> list[Any]:
-        raise _not_served()
+        request = records_pb2.DistinctRequest(
+            collection=self._name, field=field, filter=filter_message(node), tenants=tenants
+        )
+        return self._connection.call("Distinct", request, lambda answer: values_of(answer.values))
 
     def extreme(self, field: str, node: Node | None, tenants: tuple[str, ...], *, largest: bool) -> Any:
-        raise _not_served()
+        request = records_pb2.MinMaxRequest(
+            collection=self._name, field=field, filter=filter_message(node), tenants=tenants, largest=largest
+        )
+        return self._connection.call("MinMax", request, lambda answer: value_of(answer.value))
 
     def fields(self, tenants: tuple[str, ...]) -> dict[str, dict[str, Any]]:
-        raise _not_served()
+        request = records_pb2.FieldsRequest(collection=self._name, tenants=tenants)
+        return self._connection.call("Fields", request, field_facts_of)
 
     # -- maintenance -------------------------------------------------------------------------------
 
@@ -374,7 +428,6 @@ class RemoteCollection:
         *,
         truth: IdBatch | None,
     ) -> dict[str, Any]:
-        _refuse(node)
         request = search_pb2.EvaluateRequest(
             collection=self._name,
             queries=vectors_message(queries),
@@ -382,15 +435,19 @@ class RemoteCollection:
             params=params_message(params),
             tenants=tenants,
             truth=None if truth is None else ids_message(truth),
+            filter=filter_message(node),
         )
         return self._connection.call("Evaluate", request, lambda answer: report_of(answer.report_json))
 
     def tune(
         self, queries: NDArray[np.float32], limit: int, recall: float, node: Node | None
     ) -> list[dict[str, float]]:
-        _refuse(node)
         request = search_pb2.TuneRequest(
-            collection=self._name, queries=vectors_message(queries), limit=limit, recall=recall
+            collection=self._name,
+            queries=vectors_message(queries),
+            limit=limit,
+            recall=recall,
+            filter=filter_message(node),
         )
         return self._connection.call("Tune", request, lambda answer: report_of(answer.curve_json))
 
@@ -419,13 +476,13 @@ class RemoteCollection:
         )
 
 
-def _not_served() -> InvalidArgument:
-    return InvalidArgument("filters are not served yet: open the directory of the database for calls with a filter")
+def _filtered(node: Node | None) -> dict[str, Any]:
+    """The field of a search that has its filter, by its name."""
+    return {} if node is None else {"filter": filter_message(node)}
 
 
-def _refuse(*given: object) -> None:
-    if any(one is not None for one in given):
-        raise _not_served()
+def _text(name: bytes | None) -> str | None:
+    return None if name is None else name.decode()
 
 
 def progress_reporter(progress: Progress) -> Callable[[Any], None]:

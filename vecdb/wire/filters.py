@@ -23,7 +23,7 @@ from vecdb.filters import tree
 from vecdb.filters.parser import parse
 from vecdb.filters.times import moment
 from vecdb.v1 import common_pb2 as pb
-from vecdb.v1 import search_pb2
+from vecdb.v1 import records_pb2, search_pb2
 
 _EXPRESSION_BYTES_MAX = 1 << 16
 _NODES_MAX = 8 * limits.filter_terms_max  # messages of one filter: a tree may hold a few more nodes than comparisons
@@ -285,6 +285,30 @@ def _cut(whole: Any, lengths: Sequence[int]) -> list[Any]:
     if (ends[-1] if ends else 0) != len(whole):
         raise InvalidArgument(f"texts of {len(whole):,} bytes have lengths of {ends[-1] if ends else 0:,} in all")
     return [whole[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+
+
+# -- what fields there are ---------------------------------------------------------------------------
+
+
+def facets_message(counts: dict[Any, int]) -> records_pb2.FacetsResponse:
+    return records_pb2.FacetsResponse(values=values_message(counts), counts=counts.values())
+
+
+def facets_of(message: records_pb2.FacetsResponse) -> dict[Any, int]:
+    return dict(zip(values_of(message.values), message.counts, strict=True))
+
+
+def field_facts_message(facts: dict[str, dict[str, Any]]) -> records_pb2.FieldsResponse:
+    """facts : as `Collection.fields` returns them."""
+    return records_pb2.FieldsResponse(
+        fields=[
+            records_pb2.FieldFacts(name=name, types=one["types"], count=one["count"]) for name, one in facts.items()
+        ]
+    )
+
+
+def field_facts_of(message: records_pb2.FieldsResponse) -> dict[str, dict[str, Any]]:
+    return {one.name: {"types": list(one.types), "count": one.count} for one in message.fields}
 
 
 # -- what a value is on the wire ---------------------------------------------------------------------
