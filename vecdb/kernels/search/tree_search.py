@@ -155,9 +155,10 @@ class Tree(NamedTuple):
 class TreeBudget(NamedTuple):
     """The layout of how much one search looks at.
 
-    limit : results, or somewhat more.   rerank : >= limit, candidates scored on vectors.   filtered_max : most slots that the one-bit
-    filter leaves over.   filter_from : fewer places are not filtered.   everything : 1, search all visible rows; 0,
-    the listed ones.   scan_max : as many places are all compared.   idle_nodes_max, nodes_max, shortlist : see `_walk`.
+    limit : results, or somewhat more.   rerank : >= limit, candidates scored on vectors.   filtered_max : most slots
+    that the one-bit filter leaves over.   filter_from : fewer places are not filtered.   everything : 1, search all
+    visible rows; 0, the listed ones.   scan_max : as many places are all compared.   idle_nodes_max, nodes_max,
+    shortlist : see `_walk`.
     slack_percent : of the filter's slack.
     """
 
