@@ -20,6 +20,7 @@ from vecdb.api.backend import Batch, Mode
 from vecdb.commit.committer import Committer, Request
 from vecdb.commit.idempotency import IdempotentWrite, RepeatableRequest
 from vecdb.commit.journal_merge import merge_journal
+from vecdb.commit.matching_requests import DeleteMatching, RowsAt, UndoneRequest, UpdateMatching
 from vecdb.commit.record_requests import DeleteRecords, UpdateRecords, UpsertRecords
 from vecdb.commit.tenant_requests import CreateTenants, DropTenant, GrantOrRevoke
 from vecdb.errors import Unavailable
@@ -80,6 +81,20 @@ class WritePath:
             return 0
         self._merge_long_journal()
         return int(self.submit_once(DeleteRecords(self.state, owner, ids), request_id))
+
+    def delete_matching(self, rows_at: RowsAt, owner: bytes | None, request_id: bytes | None = None) -> int:
+        """Delete what matches at the commit. owner : whose records; None for everybody's."""
+        self._merge_long_journal()
+        return int(self.submit_once(DeleteMatching(self.state, rows_at, owner), request_id))
+
+    def update_matching(
+        self, rows_at: RowsAt, fields: bytes, owner: bytes | None, request_id: bytes | None = None
+    ) -> int:
+        """Lay fields (a msgpack map) over those of what matches at the commit."""
+        try:
+            return int(self.submit_once(UpdateMatching(self.state, rows_at, fields, owner), request_id))
+        except UndoneRequest as undone:
+            raise undone.error from None
 
     def change_access(
         self, ids: IdBatch, tenants: AccessLists, owner: bytes, *, granted: bool, request_id: bytes | None = None

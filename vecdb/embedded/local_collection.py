@@ -23,12 +23,17 @@ from numpy.typing import NDArray
 from vecdb import limits
 from vecdb.api.backend import Progress
 from vecdb.commit.committer import Committer
+from vecdb.commit.matching_requests import RowsAt
 from vecdb.commit.state_requests import PatchState
 from vecdb.commit.write_path import WritePath
 from vecdb.embedded.check import check_collection
 from vecdb.embedded.open_here import Usable
+from vecdb.filters.tree import Node
 from vecdb.index.common.progress import WeightedProgress
 from vecdb.maintenance.index_jobs import CollectionMaintenance
+from vecdb.query.filtering import rows_at
+from vecdb.query.listing.facts import FieldFacts
+from vecdb.query.listing.pages import Listing
 from vecdb.query.recall import evaluate
 from vecdb.query.searcher import Searcher
 from vecdb.query.width_tuning import tune
@@ -77,13 +82,40 @@ class LocalCollection:
         self.create_tenants, self.drop_tenant = self.writes.create_tenants, self.writes.drop_tenant
         self.search, self.search_stream = self.searcher.search, self.searcher.search_stream
         self.search_mixture = self.searcher.search_mixture
-        self.get, self.iter, self.count = self.searcher.get, self.searcher.iter, self.searcher.count
+        self.get, self.count = self.searcher.get, self.searcher.count
+        listing = Listing(self.searcher)
+        self.iter, self.get_matching = listing.iter, listing.get_matching
+        facts = FieldFacts(listing)
+        self.facets, self.distinct, self.extreme, self.fields = (
+            facts.facets,
+            facts.distinct,
+            facts.extreme,
+            facts.fields,
+        )
         self.tenants, self.tenant_stats = self.searcher.tenants, self.searcher.tenant_stats
 
     def __del__(self) -> None:
         """Nobody uses it any more: its files are closed."""
         if hasattr(self, "jobs") and not sys.is_finalizing():
             self.state.close()
+
+    # -- writes by filter --------------------------------------------------------------------------
+
+    def delete_matching(
+        self, node: Node, owner: bytes | None, tenants: tuple[str, ...], request_id: bytes | None = None
+    ) -> int:
+        return self.writes.delete_matching(self._rows_at(node, tenants), owner, request_id)
+
+    def update_matching(
+        self, node: Node, fields: bytes, owner: bytes | None, tenants: tuple[str, ...], request_id: bytes | None = None
+    ) -> int:
+        return self.writes.update_matching(self._rows_at(node, tenants), fields, owner, request_id)
+
+    def _rows_at(self, node: Node, tenants: tuple[str, ...]) -> RowsAt:
+        """Which rows match at a snapshot. Worked out once here, so that the commit thread need not read columns."""
+        self.writes.require_writer()
+        self.searcher.rows_for(tenants, node)
+        return lambda snapshot: rows_at(snapshot, tenants, node)
 
     # -- facts -------------------------------------------------------------------------------------
 
@@ -182,11 +214,21 @@ class LocalCollection:
             self.jobs.vacuum(threads(None), progress)
 
     def evaluate(
-        self, queries: NDArray[np.float32], limit: int, params: SearchParams, tenants: tuple[str, ...] = ()
+        self,
+        queries: NDArray[np.float32],
+        limit: int,
+        params: SearchParams,
+        tenants: tuple[str, ...] = (),
+        node: Node | None = None,
     ) -> dict[str, Any]:
-        return evaluate(self.searcher, queries, limit, params, tenants)
+        return evaluate(self.searcher, queries, limit, params, tenants, node)
 
-    def tune(self, queries: NDArray[np.float32], limit: int, recall: float) -> list[dict[str, float]]:
+    def tune(
+        self, queries: NDArray[np.float32], limit: int, recall: float, node: Node | None = None
+    ) -> list[dict[str, float]]:
+        if node is not None:
+            snapshot, allowed = self.searcher.rows_for((), node)
+            return tune(snapshot, queries, limit, recall, allowed)[0]
         self.writes.require_writer()
         with self.jobs.lock, self.jobs.rebuild_on_corruption():
             snapshot = self.state.current()

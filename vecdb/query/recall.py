@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vecdb.filters.tree import Node
 from vecdb.index.contract import Neighbors
 from vecdb.query.cancellation import find_in_chunks
 from vecdb.query.searcher import Searcher
@@ -39,12 +40,13 @@ def evaluate(
     limit: int,
     params: SearchParams,
     tenants: tuple[str, ...] = (),
+    node: Node | None = None,
 ) -> dict[str, Any]:
     """Recall (None where there is nothing to find), and latency of one query at a time through planner and index, in
-    milliseconds. tenants : among whose records; () for everybody's.
+    milliseconds. tenants : among whose records; () for everybody's. node : a filter.
     """
     nq = len(queries)
-    snapshot, allowed = searcher.state.snapshot_for_tenants(tenants) if tenants else (searcher.current(), None)
+    snapshot, allowed = searcher.rows_for(tenants, node)
     if nq == 0:
         return {"queries": 0, "limit": limit, "recall": None}
     exact = SearchParams(exact=True, threads=params.threads)
