@@ -89,6 +89,7 @@ def test_a_batch_may_have_a_filter_for_each_query(docs: vecdb.Collection) -> Non
     ]  # fmt: skip
     by_tenant = docs.search(VECTORS[:3], 100, filter=filters[:3], tenant="t", include_vectors=True)
     assert by_tenant.counts.tolist() == [20, 60, 20] and by_tenant.vectors.shape == (3, 100, 4)
+    assert docs.search(VECTORS[:0], 3, filter=[]).ids.shape == docs.search(VECTORS[:0], 3).ids.shape
     same = docs.search(VECTORS[:2], 3, filter=[F.n < 9, F.n < 9], explain=True)
     assert "filters" not in same.explain and same.explain["matching"] == 9
 
@@ -120,6 +121,9 @@ def test_facts_are_of_live_records(docs: vecdb.Collection) -> None:
         "lang": {"types": ["int"], "count": 1}, "m": {"types": ["map"], "count": 1},
         "m.y": {"types": ["float"], "count": 1},
     }  # fmt: skip
+    docs.upsert(200, VECTORS[0], {"tags": ["x", "y", "y", 1, None, ["x"], {"x": 1}]})
+    assert docs.facets("tags") == {"x": 41, 1: 1, "y": 1} and docs.count(filter=F.tags.contains("y")) == 1
+    docs.delete(200)
     assert docs.min("n") == 1 and docs.max("n", "lang = 'fr'") == 118 and docs.min("none") is None
     assert docs.min("tags") is None, "lists have no order"
     with pytest.raises(InvalidArgument, match="'lang' holds int and str"):

@@ -51,7 +51,9 @@ def search_filter(value: Any, params: Any, queries: int, *, single: bool) -> Fil
         if id(one) not in known:
             known[id(one)] = to_filter(one)
         nodes.append(known[id(one)])
-    return nodes[0] if nodes and all(node == nodes[0] for node in nodes) else tuple(nodes)
+    if all(node == nodes[0] for node in nodes):
+        return nodes[0] if nodes else None
+    return tuple(nodes)
 
 
 def written_filter(value: Any, params: Any, doing: str) -> Node:

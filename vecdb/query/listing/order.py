@@ -23,6 +23,7 @@ from vecdb.columns.encoding import codes_of, kind_of, value_of
 from vecdb.errors import InvalidArgument
 from vecdb.filters.times import moment
 from vecdb.query.listing.cursor import MISSING
+from vecdb.validate.common import INT64_END
 
 Rows = NDArray[np.int64]
 Keys = NDArray[np.uint64]
@@ -67,7 +68,8 @@ def group_and_value(value: Any) -> tuple[Group, Any]:
 def check_place(place: PagePlace) -> PagePlace:
     """Raises InvalidArgument where a cursor's value is none of its group."""
     types = _TYPES[place.group] if 0 <= place.group < len(_TYPES) else (type(None),)
-    if not 0 <= place.group <= MISSING or type(place.value) not in types:
+    fits = type(place.value) is not int or -INT64_END <= place.value < INT64_END
+    if not 0 <= place.group <= MISSING or type(place.value) not in types or not fits:
         raise InvalidArgument("after must be the cursor of a page of the same listing: it names no value")
     return place
 

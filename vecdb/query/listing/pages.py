@@ -148,9 +148,8 @@ class Listing:
         done).
         """
         ordering = Ordering(self._state.entry.uid, order_by, descending)
-        kind = self._state.snapshot.state.id_kind
-        cursor = None if after is None else Cursor.decode(after, ordering, kind)
         with self.reading(tenants, node, known=order_by is not None) as listed:
+            cursor = None if after is None else Cursor.decode(after, ordering, listed.state.id_kind)
             rows = listed.rows
             if order_by is not None:
                 rows = self._in_order(listed, ordering, order_by, cursor)
