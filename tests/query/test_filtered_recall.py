@@ -54,7 +54,7 @@ def conditions(query: int) -> list[tuple[Any, np.ndarray]]:
     """(filter, rows that match): shares that have to do with nothing, groups near the query, and far from it."""
     made: list[tuple[Any, np.ndarray]] = []
     for share in (1.0, 0.5, 0.1, 0.01, 0.0005):
-        made.append((F.rank < round(share * N), RANKS < round(share * N)))
+        made.append((F.rank < round(share * N), round(share * N) > RANKS))
     for count in (1, 6, 15):
         for chosen in (BY_QUERY[query, :count], BY_QUERY[query, -count:]):
             made.append((F.group.is_in(chosen.tolist()), np.isin(NEAREST, chosen)))
