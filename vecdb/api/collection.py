@@ -457,15 +457,23 @@ class Collection:
         return self._backend.optimize(None if threads is None else validate.threads(threads), progress)
 
     def evaluate(
-        self, queries: Any, limit: int = 10, *, params: SearchParams | None = None, tenant: Any = None
+        self,
+        queries: Any,
+        limit: int = 10,
+        *,
+        params: SearchParams | None = None,
+        tenant: Any = None,
+        stop: Callable[[], bool] | None = None,
     ) -> dict[str, Any]:
         """Recall@limit against exact search, and latency percentiles in milliseconds, over `queries` asked one at a
         time, among all records or those of `tenant`; where there are none, or no queries, recall is None.
+
+        stop : called every 10 ms or so; once it returns True the call raises Unavailable.
         """
         array, _ = validate.queries(queries, self._config)
         limit = validate.search_limit(limit, len(array))
         tenants = validate.search_tenants(tenant)
-        return self._backend.evaluate(array, limit, validate.search_params(params, limit), tenants)
+        return self._backend.evaluate(array, limit, validate.search_params(params, limit), tenants, stop)
 
     def tune(self, queries: Any, recall: float = 0.95, limit: int = 10) -> list[dict[str, float]]:
         """Measure recall against beam width on `queries`; the narrowest beam that reaches `recall` becomes the default.

@@ -299,7 +299,7 @@ class RemoteCollection:
         return self._connection.call("GetTenantStats", request, _stats)
 
     def evaluate(
-        self, queries: NDArray[np.float32], limit: int, params: SearchParams, tenants: tuple[str, ...]
+        self, queries: NDArray[np.float32], limit: int, params: SearchParams, tenants: tuple[str, ...], stop: Stop
     ) -> dict[str, Any]:
         request = search_pb2.EvaluateRequest(
             collection=self._name,
@@ -308,7 +308,7 @@ class RemoteCollection:
             params=params_message(params),
             tenants=tenants,
         )
-        return self._connection.call("Evaluate", request, lambda answer: report_of(answer.report_json))
+        return self._connection.call("Evaluate", request, lambda answer: report_of(answer.report_json), stop)
 
     def tune(self, queries: NDArray[np.float32], limit: int, recall: float) -> list[dict[str, float]]:
         request = search_pb2.TuneRequest(

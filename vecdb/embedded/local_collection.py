@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb import limits
-from vecdb.api.backend import Progress
+from vecdb.api.backend import Progress, Stop
 from vecdb.commit.committer import Committer
 from vecdb.commit.state_requests import PatchState
 from vecdb.commit.write_path import WritePath
@@ -177,9 +177,10 @@ class LocalCollection:
             self.jobs.vacuum(threads(None), progress)
 
     def evaluate(
-        self, queries: NDArray[np.float32], limit: int, params: SearchParams, tenants: tuple[str, ...] = ()
-    ) -> dict[str, Any]:
-        return evaluate(self.searcher, queries, limit, params, tenants)
+        self, queries: NDArray[np.float32], limit: int, params: SearchParams, tenants: tuple[str, ...] = (),
+        stop: Stop = None,
+    ) -> dict[str, Any]:  # fmt: skip
+        return evaluate(self.searcher, queries, limit, params, tenants, stop)
 
     def tune(self, queries: NDArray[np.float32], limit: int, recall: float) -> list[dict[str, float]]:
         self.writes.require_writer()
