@@ -39,6 +39,7 @@ from vecdb_server.services.context import ServerContext
 _HEADER_BYTES_MAX = 16 << 10
 _TOKENS_POLL_S = 1.0
 _CONNECTIONS_POLL_S = 2.0
+_DRAIN_POLL_S, _QUIET_POLLS = 0.2, 5
 _SWITCH_S = 2e-4  # Python's switch interval: how long a search on the event loop waits for another thread
 
 _OPTIONS = (
@@ -214,10 +215,22 @@ class Server:
             task.cancel()
         self.context.drain()
         self._interceptor.end_watches()
-        await self._grpc_server.stop(self.config.grace_s)
+        await self._end_calls()
         await asyncio.to_thread(self._close, self.context.db)
         log.info("closed")
         self._drained.set()
+
+    async def _end_calls(self) -> None:
+        """gRPC waits for connections, too, whose clients may be silent: once no call is left it need not."""
+        admission = self.context.admission
+        stopping = asyncio.ensure_future(self._grpc_server.stop(self.config.grace_s))
+        quiet = 0
+        while not stopping.done() and quiet < _QUIET_POLLS:
+            await asyncio.wait([stopping], timeout=_DRAIN_POLL_S)
+            quiet = 0 if admission.calls or admission.streams else quiet + 1
+        if not stopping.done():
+            await self._grpc_server.stop(None)
+        await stopping
 
     async def stopped(self) -> None:
         await self._drained.wait()

@@ -121,14 +121,17 @@ class Admission:
             found.set_rate(caller.rate, time.monotonic())
         return found
 
-    def check(self, account: Account) -> None:
-        """Called before a message is read: takes one call off the account's rate. Raises Refused."""
+    def check(self, account: Account, *, room: bool = True) -> None:
+        """Called before a message is read: takes one call off the account's rate. Raises Refused.
+
+        room : whether there must be room for a message now; those of a stream wait for it.
+        """
         if account.rate is not None:
             wait_s = account.wait_s(time.monotonic())
             if wait_s:
                 self.refused += 1
                 raise exhausted(f"this token may make {account.rate:g} requests a second", wait_s)
-        over = self._counters.first_over(self._wanted(account, 0))
+        over = self._counters.first_over(self._wanted(account, 0)) if room else None
         if over is not None:
             raise self._refusal(account, over)
 

@@ -110,7 +110,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
                 found = method in self._rpcs or await continuation(details) is not None
                 raise self._denied(need, session.caller, method) if found else _unknown(method)
             if session.account is not None:
-                self._admission.check(session.account)
+                rpc = self._rpcs.get(method)
+                self._admission.check(session.account, room=rpc is None or not rpc[0].client_streaming)
             if handler is None:
                 handler = await self._handler(session, method, continuation, details)
                 session.handlers[method] = handler
@@ -266,6 +267,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         """End the call with the error's status. Returns the name of its code."""
         if isinstance(error, grpc.aio.AbortError):
             raise error
+        if isinstance(error, (grpc.aio.InternalError, grpc.aio.UsageError)):
+            return "CANCELLED"  # the caller went away while an answer was sent: nothing to tell, and nothing to log
         left_s = context.time_remaining()
         if isinstance(error, Unavailable) and left_s is not None and left_s <= 0:
             error = Refused(grpc.StatusCode.DEADLINE_EXCEEDED, str(error))

@@ -1,10 +1,11 @@
 """Rpcs that are open to all (health): nobody is asked for a token, so nothing that is sent is waited for or kept.
 
     headers -> is the message there? -> its answer
-                  not within a moment, or others are being read -> the answer to an empty message
+                  not within a moment, or another is awaited -> the answer to an empty message
 
 A message of a few bytes comes with its headers. What is longer is not read on: gRPC would gather all of it in memory
-first. The call is answered as if the message were empty, which for health means the server as a whole.
+first. The call is answered as if the message were empty, which for health means the server as a whole. One message at a
+time is awaited, so that what strangers make gRPC gather is one message at most.
 
 Threads: event loop only.
 """
@@ -20,12 +21,11 @@ import grpc
 from vecdb_server.security.bounds import MessageCheck
 
 _MOMENT_S = 0.02
-_READING_MAX = 8  # at once; who comes then is answered without being read
 
 
 class OpenCalls:
     def __init__(self) -> None:
-        self._reading = 0
+        self._reading = False
 
     def handler(self, check: MessageCheck, call: Callable[[Any, Any], Awaitable[Any]], pack: Any) -> Any:
         """A gRPC handler. call(message, context) : the answer, or None where it writes its answers itself."""
@@ -41,14 +41,14 @@ class OpenCalls:
         return grpc.stream_stream_rpc_method_handler(answer, None, pack)
 
     async def _read(self, context: Any) -> bytes | None:
-        if self._reading >= _READING_MAX:
+        if self._reading:
             return None
-        self._reading += 1
+        self._reading = True
         try:
             reading = asyncio.ensure_future(context.read())
             done, _ = await asyncio.wait([reading], timeout=_MOMENT_S)
         finally:
-            self._reading -= 1
+            self._reading = False
         if not done:
             reading.add_done_callback(_ignore)  # it ends with the call
             return None

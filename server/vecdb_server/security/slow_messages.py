@@ -19,6 +19,7 @@ from vecdb_server.logs import log
 from vecdb_server.security.admission import Account, Admission
 
 _MOMENT_S = 0.25
+_LOG_S = 1.0  # a caller may end any number of calls so: one line for those of a second
 
 
 class SlowMessages:
@@ -29,6 +30,8 @@ class SlowMessages:
         self._message_s = message_s
         self._waiting: dict[asyncio.Task[object], tuple[float, Account]] = {}  # in the order in which they began
         self._slow: dict[asyncio.Task[object], tuple[float, Account]] = {}
+        self._ended = 0
+        self._logged = float("-inf")
 
     def __len__(self) -> int:
         return len(self._waiting) + len(self._slow)
@@ -69,10 +72,15 @@ class SlowMessages:
             if self._admission.begin_slow(account):
                 self._slow[task] = began, account
             else:
-                log.warning("call ended: too many wait for their message", of=account.group)
-                task.cancel()
+                self._end(task, account, now)
         for task, (began, account) in list(self._slow.items()):
             if now - began > self._message_s:
-                log.warning("call ended: its message did not come", of=account.group, message_s=self._message_s)
                 self._forget(task)
-                task.cancel()
+                self._end(task, account, now)
+
+    def _end(self, task: asyncio.Task[object], account: Account, now: float) -> None:
+        task.cancel()
+        self._ended += 1
+        if now - self._logged >= _LOG_S:
+            log.warning("calls ended whose message did not come", calls=self._ended, last_of=account.group)
+            self._ended, self._logged = 0, now

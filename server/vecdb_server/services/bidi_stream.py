@@ -28,17 +28,19 @@ PENDING_MAX = 8
 class BidiStream:
     """messages : gRPC's iterator of requests.   admit : called for each message; may raise, or return an awaitable.
     leave : called when the answer of the oldest message that was admitted has been sent.   idle_s : how long the sender
-    may send nothing.   slow_reader_s : how long it may read nothing.
+    may send nothing.   slow_reader_s : how long it may read nothing; then give_up(error) ends the call.
     """
 
     def __init__(
         self, messages: AsyncIterator[Any], context: Any, admit: Callable[[Any], Awaitable[None] | None],
-        leave: Callable[[], None] = lambda: None, *, idle_s: float = 60.0, slow_reader_s: float = 60.0,
+        leave: Callable[[], None] = lambda: None, give_up: Callable[[Refused], Awaitable[None]] | None = None, *,
+        idle_s: float = 60.0, slow_reader_s: float = 60.0,
     ) -> None:  # fmt: skip
         self._messages = messages
         self._context = context
         self._admit = admit
         self._leave = leave
+        self._give_up = give_up or _nothing
         self._idle_s, self._slow_reader_s = idle_s, slow_reader_s
         self._changed_at = 0.0  # by the loop's clock: when it began to read, or to write
         self._writing = False
@@ -67,7 +69,7 @@ class BidiStream:
 
     async def _watch(self) -> None:
         """Ends a stream on which nothing happens."""
-        loop = asyncio.get_running_loop()
+        loop, look_s = asyncio.get_running_loop(), min(self._slow_reader_s, self._idle_s)
         self._changed_at = loop.time()
         while True:
             most_s = self._slow_reader_s if self._writing else self._idle_s
@@ -75,15 +77,15 @@ class BidiStream:
             quiet = self._writing or (self._waiting and not self._pending)
             if quiet and still_s >= most_s:
                 break
-            await asyncio.sleep(most_s - still_s if quiet else min(self._slow_reader_s, self._idle_s))
+            await asyncio.sleep(min(look_s, most_s - still_s) if quiet else look_s)
         if not self._writing:
             self.interrupt(Unavailable(f"nothing was sent on this stream for {most_s:g} s: it is ended, open another"))
             return
-        self._error = Refused(grpc.StatusCode.ABORTED, f"nothing was read for {most_s:g} s")
-        self._given_up = True
-        for task in (self._sender, self._reader):
-            if task is not None:
-                task.cancel()
+        # the write cannot be taken back: gRPC sends the status behind it, when the client reads on
+        self._error, self._given_up = Refused(grpc.StatusCode.ABORTED, f"nothing was read for {most_s:g} s"), True
+        self._drop_pending()
+        self._room.set()
+        await self._give_up(self._error)
 
     async def _write(self, answer: Any) -> None:
         loop = asyncio.get_running_loop()
@@ -92,7 +94,8 @@ class BidiStream:
             await self._context.write(answer)
         finally:
             self._changed_at, self._writing = loop.time(), False
-        self._leave()
+        if not self._given_up:
+            self._leave()
 
     async def _serve(self, begin: Callable[[Any], Any]) -> None:
         try:
@@ -118,9 +121,6 @@ class BidiStream:
                 self._abandon()
                 raise
             self._reader.uncancel()
-            if self._given_up:
-                self._abandon()
-                raise self._error from None
         except Exception:
             self._waiting = False
             await self._finish()
@@ -150,6 +150,8 @@ class BidiStream:
                 self._drop_pending()
                 self.interrupt(error)
                 return
+            if self._given_up:
+                return
             self._pending.popleft()
             self._room.set()
 
@@ -175,3 +177,7 @@ class BidiStream:
             elif inspect.iscoroutine(one) and inspect.getcoroutinestate(one) == inspect.CORO_CREATED:
                 one.close()
         self._pending.clear()
+
+
+async def _nothing(_: Refused) -> None:
+    pass

@@ -10,6 +10,7 @@ Threads: everything here runs on the event loop, except `close` and the work tha
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import os
 import time
@@ -28,7 +29,7 @@ from vecdb_server.executors import FairThreadPool, LatencyEstimate, LatencyModel
 from vecdb_server.security.admission import Account, Admission
 from vecdb_server.security.auth import Caller
 from vecdb_server.services.bidi_stream import BidiStream
-from vecdb_server.status_errors import Refused, exhausted
+from vecdb_server.status_errors import Refused, exhausted, status_of
 
 _SHORT_US = 500.0  # below this, moving the work to a thread costs more than it frees
 _BATCH_MAX = 8  # waiting single queries that one kernel call takes at most
@@ -222,8 +223,20 @@ class ServerContext:
         def leave() -> None:
             admission.leave(account, seats.popleft())
 
+        async def give_up(error: Refused) -> None:
+            while seats:
+                leave()
+            with contextlib.suppress(Exception):  # AbortError, or the caller is gone
+                await context.abort(*status_of(error, ""))
+
         stream = BidiStream(
-            requests, context, admit, leave, idle_s=self.config.stream_idle_s, slow_reader_s=self.config.slow_reader_s
+            requests,
+            context,
+            admit,
+            leave,
+            give_up,
+            idle_s=self.config.stream_idle_s,
+            slow_reader_s=self.config.slow_reader_s,
         )
         self.streams.add(stream)
         try:
