@@ -4,8 +4,8 @@
              over a bound: TooLarge stands for the message, and the call ends with LIMIT_EXCEEDED
 
 `BOUNDS` has a row for every rpc; an rpc without one is not served. gRPC itself takes no message over
-`message_bytes_max`, which it sees before it reads it, and no compressed one. Rpcs that are open to all are answered
-without waiting for their message (open_calls.py).
+`message_bytes_max`, which it sees before it reads it, and no compressed one. Rpcs that are open to all are answered to
+callers without a token without reading their message (open_calls.py).
 """
 
 from __future__ import annotations

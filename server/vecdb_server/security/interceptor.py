@@ -31,7 +31,7 @@ from vecdb_server.metrics import Metrics
 from vecdb_server.security.admission import Account, Admission
 from vecdb_server.security.auth import ANONYMOUS, NEEDS, Caller, Need
 from vecdb_server.security.bounds import MessageCheck, raise_fault
-from vecdb_server.security.open_calls import OpenCalls
+from vecdb_server.security.open_calls import unread
 from vecdb_server.security.slow_messages import SlowMessages
 from vecdb_server.security.tokens import Tokens
 from vecdb_server.status_errors import Refused
@@ -65,12 +65,12 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         self._metrics = metrics
         self._hidden = hidden
         self._rpcs: dict[str, tuple[Any, Behaviour, MessageCheck, bool, Any]] = {}  # by path; see `add`
-        self._open_calls = OpenCalls()
+        self._open_handlers: dict[tuple[str, bool], Any] = {}  # by path, and whether messages are read
         self.slow_messages = SlowMessages(admission, config.message_s)
         self._sessions: dict[bytes, CallerSession] = {}
         self._version = 0  # of the tokens that the sessions were made for
         self._anonymous_session = CallerSession(ANONYMOUS, admission.account(ANONYMOUS))
-        self._open_session = CallerSession(ANONYMOUS, None)  # for open rpcs: neither checked nor counted
+        self._open_session = CallerSession(ANONYMOUS, None)  # for open rpcs: nobody is refused
         self._watches: set[asyncio.Task[Any]] = set()
         self._ending = False
 
@@ -103,8 +103,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         method = details.method
         try:
             need = NEEDS.get(method)
-            checked = need is None or not need.open
-            session = self._session(details.invocation_metadata) if checked else self._open_session
+            if need is not None and need.open:
+                return self._open_handler(method, details.invocation_metadata)
+            session = self._session(details.invocation_metadata)
             handler = session.handlers.get(method)
             if need is None or (handler is None and not session.caller.may(need)):
                 found = method in self._rpcs or await continuation(details) is not None
@@ -120,6 +121,28 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
             return handler
         except Refused as refused:
             return self._denial(method, refused)
+
+    def _open_handler(self, method: str, metadata: Any) -> Any:
+        """The handler of an rpc that is open to all. Raises Refused where this server has no such rpc."""
+        if method not in self._rpcs:
+            raise _unknown(method)
+        try:
+            account = self._session(metadata).account
+        except Refused:
+            account = None
+        found = self._open_handlers.get((method, account is not None))
+        if found is None:
+            descriptor, behaviour, check, _, pack = self._rpcs[method]
+            call = self._call(self._open_session, method, behaviour, descriptor)
+            if account is None:
+                found = unread(check.parse(b""), call, pack)
+            else:
+                make = grpc.unary_stream_rpc_method_handler if descriptor.server_streaming else _unary_unary
+                found = make(call, check.parse, pack)
+            self._open_handlers[method, account is not None] = found
+        if account is not None:
+            self.slow_messages.began(account)
+        return found
 
     def _session(self, metadata: Any) -> CallerSession:
         if self._tokens is None:
@@ -172,8 +195,6 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
             return self._watched(found, session.account, MessageCheck(method, _REFLECTION, self._config))
         descriptor, behaviour, check, raw, pack = self._rpcs[method]
         parse = check.raw if raw else check.parse
-        if session.account is None:
-            return self._open_calls.handler(check, self._call(session, method, behaviour, descriptor), pack)
         if descriptor.client_streaming:
             make = grpc.stream_stream_rpc_method_handler
         else:
@@ -248,6 +269,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
                         seat = Seat(admission, account, size_of(request))
                         context.add_done_callback(seat.leave)
                 else:
+                    slow.ended()
                     raise_fault(request)
                 answer = behaviour(request, caller, context)
                 return answer if isinstance(answer, bytes) else await answer

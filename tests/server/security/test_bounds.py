@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import fields
-from typing import Any
+from pathlib import Path
 
 import grpc
 import numpy as np
 import pytest
-from grpc_health.v1 import health_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from tests.support.server.driver import PATIENCE_S, Client, Running, settled
+from tests.support.server.driver import PATIENCE_S, Client, Running, settled, token
 from tests.support.server.rpc_table import RPCS
 from vecdb.v1 import common_pb2, records_pb2
 from vecdb_server.config import Config
 from vecdb_server.security.auth import NEEDS
 from vecdb_server.security.bounds import BOUNDS, OPEN, MessageCheck
-from vecdb_server.security.open_calls import OpenCalls
 
 DIM = 8
 Serving, Calling = Callable[..., Running], Callable[..., Client]
@@ -137,50 +135,35 @@ def test_a_compressed_message_is_refused(running: Running, calling: Calling, rpc
 # -- rpcs that are open to all -----------------------------------------------------------------------------
 
 
-def test_without_a_message_health_is_that_of_the_server(running: Running, calling: Calling) -> None:
-    client, asked = calling(running), threading.Event()
+def test_health_is_told_without_reading_what_a_stranger_sends(
+    serving: Serving, calling: Calling, tmp_path: Path
+) -> None:
+    tokens = tmp_path / "tokens.json"
+    secret = token(tokens, "first")
+    running, asked = serving(tokens=str(tokens)), threading.Event()
 
-    def nothing() -> Iterator[bytes]:
+    def never() -> Iterator[bytes]:
         asked.wait(PATIENCE_S)
         yield b""
 
-    answers = client.channel.stream_stream("/grpc.health.v1.Health/Check")(nothing(), timeout=PATIENCE_S)
+    stranger = calling(running).channel
+    answers = stranger.stream_stream("/grpc.health.v1.Health/Check")(never(), timeout=PATIENCE_S)
     assert health_pb2.HealthCheckResponse.FromString(next(answers)).status == 1
     asked.set()
+    no_such = health_pb2.HealthCheckRequest(service="no such")
+    ask = health_pb2_grpc.HealthStub(stranger).Check
+    assert ask(no_such, timeout=PATIENCE_S).status == 1
+    for metadata, code in (
+        ((("authorization", f"Bearer {secret}"),), grpc.StatusCode.NOT_FOUND),
+        ((("authorization", "Bearer wrong"),), None),
+    ):
+        call = ask.future(no_such, timeout=PATIENCE_S, metadata=metadata)
+        assert (call.exception() and call.code()) == code
 
 
-def test_while_one_message_is_awaited_others_are_answered_without_theirs() -> None:
-    """Of all the messages that come without a token one at a time is gathered in memory."""
-
-    class Context:
-        def __init__(self, message: bytes | None) -> None:
-            self.reads, self.answers = 0, []
-            self._message = message
-
-        async def read(self) -> bytes:
-            self.reads += 1
-            if self._message is None:
-                await asyncio.Event().wait()
-            return self._message or b""
-
-        async def write(self, answer: Any) -> None:
-            self.answers.append(answer)
-
-    async def asked() -> list[Context]:
-        check = MessageCheck("/grpc.health.v1.Health/Check", health_pb2.HealthCheckRequest.DESCRIPTOR, Config())
-
-        async def call(message: Any, context: Any) -> str:
-            return str(message.service)
-
-        answer = OpenCalls().handler(check, call, None).stream_stream
-        contexts = [Context(None), Context(b"\n\x01x"), Context(b"\n\x01x")]
-        first = asyncio.ensure_future(answer(None, contexts[0]))
-        await asyncio.sleep(0)
-        await answer(None, contexts[1])
-        await first
-        await answer(None, contexts[2])
-        return contexts
-
-    silent, beside, after = asyncio.run(asked())
-    assert (silent.reads, beside.reads, after.reads) == (1, 0, 1)
-    assert (silent.answers, beside.answers, after.answers) == ([""], [""], ["x"])
+def test_without_tokens_everybody_is_read(running: Running, calling: Calling) -> None:
+    ask = health_pb2_grpc.HealthStub(calling(running).channel).Check
+    assert ask(health_pb2.HealthCheckRequest(service=""), timeout=PATIENCE_S).status == 1
+    with pytest.raises(grpc.RpcError) as caught:
+        ask(health_pb2.HealthCheckRequest(service="no such"), timeout=PATIENCE_S)
+    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
