@@ -114,6 +114,12 @@ def percentile(values: list[float], share: float) -> float:
     return sorted(values)[min(len(values) - 1, int(share * len(values)))] * 1e3 if values else float("nan")
 
 
+def loop_ms(process: Process) -> float:
+    """How long the thread of the event loop has worked."""
+    pid = process.process.pid
+    return int(Path(f"/proc/{pid}/task/{pid}/schedstat").read_text(encoding="ascii").split()[0]) / 1e6
+
+
 def beside(ask: Callable[[], Any], attack: Callable[[threading.Event], None], seconds: float) -> list[float]:
     """Seconds that each of another caller's requests took while the attack went on."""
     ended, took = threading.Event(), []
@@ -131,7 +137,8 @@ def beside(ask: Callable[[], Any], attack: Callable[[threading.Event], None], se
     return took
 
 
-def attacks(address: str, clients: dict[str, Client]) -> dict[str, Callable[[threading.Event], None]]:
+def attacks(address: str, clients: dict[str, Client], calls: list[int]) -> dict[str, Callable[[threading.Event], None]]:
+    """By name; each counts its calls."""
     rng, stranger, reader = np.random.default_rng(0), clients["none"], clients["a"]
     exact = search_request("docs", rng.normal(size=(12_000, DIM)).astype("f4"), 10)
     exact.params.exact = True
@@ -141,6 +148,7 @@ def attacks(address: str, clients: dict[str, Client]) -> dict[str, Callable[[thr
             while not ended.is_set():
                 for one in [raw(client, rpc, data, **options) for _ in range(at_once)]:
                     one.exception()
+                    calls[0] += 1
 
         return go
 
@@ -193,13 +201,16 @@ def test_what_callers_cost(guarded: tuple[Process, dict[str, Client]]) -> None:
         clients["root"].write("docs", start, rows, tenants=names("a", "b"))
     query = search_request("docs", rng.normal(size=DIM).astype("f4"), 10)
     other = clients["b"]
-    lines = []
-    for name, attack in attacks(process.address, clients).items():
+    lines, calls = [], [0]
+    for name, attack in attacks(process.address, clients, calls).items():
+        calls[0], worked_ms = 0, loop_ms(process)
         with peak_of(process) as peak:
             took = beside(lambda: other(other.search.Search, query), attack, 5.0)
+        worked_ms = (loop_ms(process) - worked_ms) / max(1, calls[0] + len(took))
         lines.append(
             f"{name:40s} memory +{peak[0] / MIB:6.1f} MiB   others: p50 {percentile(took, 0.5):7.1f} ms   "
-            f"p99 {percentile(took, 0.99):7.1f} ms   max {percentile(took, 1.0):7.1f} ms   n {len(took)}"
+            f"p99 {percentile(took, 0.99):7.1f} ms   max {percentile(took, 1.0):7.1f} ms   "
+            f"calls {calls[0]:6,} loop {worked_ms:6.2f} ms a call"
         )
         print(lines[-1], flush=True)
         if name.startswith("no token"):
