@@ -179,6 +179,7 @@ class FairThreadPool:
             while True:
                 while not self._queues or self.busy >= self._turns:
                     if self._closed and not self._queues:
+                        self._changed.notify_all()  # those who wait for a turn need none any more
                         return []
                     self._changed.wait()
                 job = self._take_oldest()
