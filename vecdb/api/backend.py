@@ -199,6 +199,7 @@ class CollectionBackend(Protocol):
         node: Node | None,
         *,
         truth: IdBatch | None,
+        stop: Stop,
     ) -> dict[str, Any]:
         """truth : of each query as many ids, nearest first, query after query; None: exact search."""
 

@@ -649,12 +649,14 @@ class Collection:
         truth: Any = None,
         filter: Any = None,
         filter_params: Any = None,
+        stop: Callable[[], bool] | None = None,
     ) -> dict[str, Any]:
         """Recall@limit and latency over `queries` asked one at a time, among all records or those of `tenant` and those
         that match a filter (see `search`).
 
         truth : your own ground truth, ids [nq, k] with k at least `limit`, nearest first: recall is the share of the
             first `limit` that are found. None: exact search, where a hit as near as the last true one counts as found.
+        stop : called every 10 ms or so; once it returns True the call raises Unavailable.
         Returns a dict: `queries` and `limit`; `recall`, the mean, and `recall_p1`, its first percentile (None where
         there are no queries or no records); `plan`, `ef` and `nprobe` of the last query; `queries_per_second`;
         `latency_ms_mean`, `latency_ms_p50`, `latency_ms_p95` and `latency_ms_p99`.
@@ -663,7 +665,8 @@ class Collection:
         limit = validate.search_limit(limit, len(array))
         tenants, node = validate.search_tenants(tenant), to_filter(filter, filter_params)
         known = None if truth is None else validate.truth(truth, len(array), limit, self._backend.id_kind, self.name)
-        return self._backend.evaluate(array, limit, validate.search_params(params, limit), tenants, node, truth=known)
+        checked = validate.search_params(params, limit)
+        return self._backend.evaluate(array, limit, checked, tenants, node, truth=known, stop=stop)
 
     def tune(
         self, queries: Any, recall: float = 0.95, limit: int = 10, *, filter: Any = None, filter_params: Any = None

@@ -373,6 +373,7 @@ class RemoteCollection:
         node: Node | None,
         *,
         truth: IdBatch | None,
+        stop: Stop,
     ) -> dict[str, Any]:
         _refuse(node)
         request = search_pb2.EvaluateRequest(
@@ -383,7 +384,7 @@ class RemoteCollection:
             tenants=tenants,
             truth=None if truth is None else ids_message(truth),
         )
-        return self._connection.call("Evaluate", request, lambda answer: report_of(answer.report_json))
+        return self._connection.call("Evaluate", request, lambda answer: report_of(answer.report_json), stop)
 
     def tune(
         self, queries: NDArray[np.float32], limit: int, recall: float, node: Node | None

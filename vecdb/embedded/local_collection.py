@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb import limits
-from vecdb.api.backend import Progress
+from vecdb.api.backend import Progress, Stop
 from vecdb.commit.committer import Committer
 from vecdb.commit.matching_requests import RowsAt
 from vecdb.commit.state_requests import PatchState
@@ -247,8 +247,9 @@ class LocalCollection:
         node: Node | None = None,
         *,
         truth: IdBatch | None = None,
+        stop: Stop = None,
     ) -> dict[str, Any]:
-        return evaluate(self.searcher, queries, limit, params, tenants, truth, node)
+        return evaluate(self.searcher, queries, limit, params, tenants, truth, node, stop)
 
     def tune(
         self, queries: NDArray[np.float32], limit: int, recall: float, node: Node | None = None
