@@ -91,9 +91,9 @@ class Collection:
         vectors : [n, dim] (or [dim] for one id) of anything array-like; stored in the collection's dtype.
         fields : list of dicts, dict of columns, pandas / polars / Arrow table of n rows, or None for records without
             fields.
-        tenants : who may see the records. A name, or a list of names, is for all of them: ["a", "b"] lets both a and b
-            see every record. A list (or a column of a table) of lists has one for each record: [["a"], ["b"], []]. New
-            names become tenants. None leaves the access list of a record that is replaced as it is; [] clears it.
+        tenants : who may see the records. A name, or a set or list of names, is for all of them: {"a", "b"} lets both a
+            and b see every record. A list (or a column of a table) of lists has one for each record: [["a"], ["b"], []].
+            A list of as many names as there are ids could mean either, and is refused. New names become tenants. None leaves the access list of a record that is replaced as it is; [] clears it.
         keep_tenants : a list of a record that is replaced stays, and gains `tenants`.
         owner : whose records these are: a record is known by owner and id.
         atomic : a call is all or nothing up to 256 MiB; beyond that it is refused unless `atomic=False`, which
@@ -161,7 +161,7 @@ class Collection:
         if atomic or _length(ids) <= self._backend.rows_per_call:
             return self._backend.put(self._batch(ids, vectors, fields, tenants, mode, kept), owned, mode, request)
         if tenants is not None and not isinstance(tenants, str):
-            tenants = validate.listed_tenants(tenants)
+            tenants = validate.listed_tenants(tenants, _length(ids))
         each = _one_each(tenants)
         _check_parts(len(ids), vectors, fields, tenants if each else None)
         return self._backend.put_all(self._batches(ids, vectors, fields, tenants, each, mode, kept), owned, mode)
@@ -231,8 +231,8 @@ class Collection:
     def grant(self, ids: Any, tenants: Any, *, owner: str = "", request_id: str | None = None) -> int:
         """Let tenants see records. Returns how many (record, tenant) pairs were not there before.
 
-        tenants : a name or a list of names for all records, or a list of lists, one each, as in `upsert`; new names
-            become tenants.
+        tenants : a name, or a set or list of names, for all records, or a list of lists, one each, as in `upsert`; new
+            names become tenants.
         Raises NotFound, and changes nothing, where an id does not exist; LimitExceeded where a tenant would have more
         records than its quota.
         """

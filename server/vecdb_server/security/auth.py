@@ -7,7 +7,7 @@ asks the `Caller` what its token covers. What a token does not cover is reported
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -137,23 +137,21 @@ class Caller:
         """Access lists of a write or grant; this token's own tenant is in each. requested : from `wire.tenants_of`."""
         if self.tenant is None or requested is None:
             return requested
-        if requested and not isinstance(requested[0], str):
-            return [self._own_first(one, collection) for one in requested]
-        return self._own_first(requested, collection)
+        if isinstance(requested, list):
+            return [self._with_own(one, collection) for one in requested]
+        return frozenset(self._with_own(requested, collection))
 
     def revoked(self, requested: Any, collection: str) -> Any:
         """The access lists of a revoke. A token's own tenant must not be in them: its records stay its own."""
         if self.tenant is None or requested is None:
             return requested
-        for name in (
-            requested if not requested or isinstance(requested[0], str) else (one for each in requested for one in each)
-        ):
+        for name in _names_in(requested):
             if name == self.tenant:
                 raise InvalidArgument("a tenant keeps its own records; delete them instead")
             self._check_named(name, collection)
         return requested
 
-    def _own_first(self, names: list[str], collection: str) -> list[str]:
+    def _with_own(self, names: Iterable[str], collection: str) -> list[str]:
         assert self.tenant is not None
         for name in names:
             self._check_named(name, collection)
@@ -162,6 +160,11 @@ class Caller:
     def _check_named(self, name: str, collection: str) -> None:
         if name != self.tenant and not self.share:
             raise tenant_not_found(collection, name)
+
+
+def _names_in(lists: Any) -> Iterator[str]:
+    """Every name in access lists of a request, one set for all records or a list each."""
+    return (name for one in lists for name in one) if isinstance(lists, list) else iter(lists)
 
 
 ANONYMOUS = Caller("anonymous", "admin")
