@@ -8,6 +8,7 @@ A request that raises has changed nothing. Its `kind` is stored where the reques
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -17,8 +18,10 @@ from numpy.typing import NDArray
 from vecdb import limits
 from vecdb.api.backend import Mode
 from vecdb.commit.committer import SLICE_ENTRIES, CommitGroup
+from vecdb.commit.idempotency import content_of_bytes, content_of_ids, content_of_lists
 from vecdb.commit.pending import PAIR_BYTES, PendingChanges, id_name, rows_of
 from vecdb.errors import AlreadyExists, LimitExceeded
+from vecdb.kernels.primitives.checksums import crc_rows
 from vecdb.state.collection_state import CollectionState
 from vecdb.state.record_blocks import verify_vectors
 from vecdb.storage.kv import record_format
@@ -45,6 +48,12 @@ class UpsertRecords:
     def size_bytes(self) -> int:
         pairs = 0 if self.tenants is None else PAIR_BYTES * len(self.tenants.records)
         return self.vectors.nbytes + sum(map(len, self.metas or ())) + pairs
+
+    def content(self) -> Iterable[bytes]:
+        yield from (self.owner, self.mode.encode(), crc_rows(self.vectors).tobytes())
+        yield from content_of_ids(self.ids)
+        yield from content_of_bytes(self.metas)
+        yield from content_of_lists(self.tenants)
 
     def apply(self, group: CommitGroup) -> int:
         pending = PendingChanges.of(group, self.state)
@@ -95,6 +104,11 @@ class UpdateRecords:
     @property
     def size_bytes(self) -> int:
         return (0 if self.vectors is None else self.vectors.nbytes) + sum(map(len, self.fields or ()))
+
+    def content(self) -> Iterable[bytes]:
+        yield from (self.owner, b"" if self.vectors is None else crc_rows(self.vectors).tobytes())
+        yield from content_of_ids(self.ids)
+        yield from content_of_bytes(self.fields)
 
     def apply(self, group: CommitGroup) -> int:
         pending = PendingChanges.of(group, self.state)
@@ -151,6 +165,10 @@ class DeleteRecords:
     ids: IdBatch
     size_bytes: int = 0
     exclusive: bool = False
+
+    def content(self) -> Iterable[bytes]:
+        yield self.owner
+        yield from content_of_ids(self.ids)
 
     def apply(self, group: CommitGroup) -> int:
         pending = PendingChanges.of(group, self.state)

@@ -5,6 +5,7 @@ A request that raises has changed nothing. Its `kind` is stored where the reques
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,6 +13,7 @@ import msgspec
 import numpy as np
 
 from vecdb.commit.committer import CommitGroup
+from vecdb.commit.idempotency import content_of_ids, content_of_lists
 from vecdb.commit.pending import PAIR_BYTES, PendingChanges, ensure_spare_room, rows_of
 from vecdb.errors import AlreadyExists
 from vecdb.state.collection_state import CollectionState
@@ -36,6 +38,11 @@ class GrantOrRevoke:
     @property
     def size_bytes(self) -> int:
         return PAIR_BYTES * len(self.tenants.records)
+
+    def content(self) -> Iterable[bytes]:
+        yield from (self.owner, bytes([self.granted]))
+        yield from content_of_ids(self.ids)
+        yield from content_of_lists(self.tenants)
 
     def apply(self, group: CommitGroup) -> int:
         pending = PendingChanges.of(group, self.state)
@@ -69,6 +76,10 @@ class CreateTenants:
     def size_bytes(self) -> int:
         return PAIR_BYTES * len(self.names)
 
+    def content(self) -> Iterable[bytes]:
+        yield from (bytes([self.exist_ok]), str(self.records_max).encode())
+        yield from self.names
+
     def apply(self, group: CommitGroup) -> int:
         pending = PendingChanges.of(group, self.state)
         access = pending.access
@@ -101,6 +112,9 @@ class DropTenant:
     name: bytes
     size_bytes: int = 0
     exclusive: bool = False
+
+    def content(self) -> Iterable[bytes]:
+        yield self.name
 
     def apply(self, group: CommitGroup) -> None:
         pending = PendingChanges.of(group, self.state)
