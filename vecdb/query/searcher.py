@@ -218,10 +218,13 @@ class Searcher:
             state = self.state.committed(txn)
             if (state.generation, state.sequence) != (snapshot.generation.number, snapshot.visibility.sequence):
                 return None
-            found = [record_reader.verified_rows_of_ids(snapshot.generation, txn, state, owner, ids) for ids in users]
+            generation = snapshot.generation
+            found = [
+                record_reader.verified_rows_of_ids(generation, txn, state, owner, ids, allowed) for ids in users
+            ]
         unseen = 0
         for rows, ids in zip(reversed(found), reversed(users), strict=True):
-            bad = np.flatnonzero(rows < 0 if allowed is None else (rows < 0) | ~allowed.holds(np.maximum(rows, 0)))
+            bad = np.flatnonzero(rows < 0)
             unseen += len(bad)
             if len(bad):
                 first = ids.ints[bad[0]] if ids.ints is not None else repr(ids.keys[bad[0]].decode())
@@ -339,16 +342,15 @@ class Searcher:
         them may see the record. Of one bare id the record or None itself.
         """
         with self.state.reading() as (txn, generation, state):
-            for name in tenants:
-                self._tenant_in(txn, name)
+            numbers = [self._tenant_in(txn, name)[0] for name in tenants]
             rows = record_reader.rows_of_ids(generation, txn, owner, ids.keys)
+            if tenants:  # before any record is read: those of others cost no more than those that do not exist
+                rows = record_reader.rows_seen(generation, txn, state, rows, numbers)
             found = record_reader.records(generation, txn, state, rows, include_vectors=include_vectors)
             for record, key in zip(found, ids.keys, strict=True):
                 if record is not None:
                     record_reader.check_id_matches(generation, key, record.id)
-        if tenants:
-            allowed = set(tenants)
-            found = [one if one is not None and not allowed.isdisjoint(one.tenants) else None for one in found]
+                    record_reader.check_seen(generation, record, tenants)
         return found[0] if ids.scalar else found
 
     def iter(self, batch: int, *, include_vectors: bool, tenants: tuple[str, ...] = ()) -> Iterator[list[Record]]:
