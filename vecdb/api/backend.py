@@ -70,8 +70,10 @@ class CollectionBackend(Protocol):
     def delete(self, ids: IdBatch, owner: bytes, request_id: bytes | None) -> int: ...
 
     def change_access(
-        self, ids: IdBatch, tenants: AccessLists, owner: bytes, *, granted: bool, request_id: bytes | None
-    ) -> int: ...
+        self, ids: IdBatch, tenants: AccessLists, owner: bytes | None, *, granted: bool, request_id: bytes | None
+    ) -> int:
+        """owner : None where the one tenant gives up the records of these ids that others own and share with it."""
+        ...
 
     def create_tenants(
         self, names: list[bytes], exist_ok: bool, records_max: int | None, request_id: bytes | None

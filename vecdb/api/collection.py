@@ -238,18 +238,25 @@ class Collection:
         """
         return self._change_access(ids, tenants, owner, request_id, granted=True)
 
-    def revoke(self, ids: Any, tenants: Any, *, owner: str = "", request_id: str | None = None) -> int:
+    def revoke(self, ids: Any, tenants: Any, *, owner: str | None = "", request_id: str | None = None) -> int:
         """Take records away from tenants: no later search of theirs finds them, in any process. Returns how many
         (record, tenant) pairs were there.
 
+        owner : None: whoever owns them, but for the tenant itself. So a tenant, one name, gives up what others share
+            with it; of one id several owners may have records.
         Raises NotFound, and changes nothing, where an id or a tenant does not exist.
         """
         return self._change_access(ids, tenants, owner, request_id, granted=False)
 
-    def _change_access(self, ids: Any, tenants: Any, owner: str, request_id: str | None, *, granted: bool) -> int:
-        owned = validate.owner(owner)
+    def _change_access(
+        self, ids: Any, tenants: Any, owner: str | None, request_id: str | None, *, granted: bool
+    ) -> int:
+        leaving = owner is None and not granted
+        owned = None if leaving else validate.owner(owner)
         batch = self._ids(ids)
         lists = validate.access_lists(tenants, batch.n, single=batch.scalar)
+        if leaving and (len(lists.names) != 1 or len(lists.records) != batch.n):
+            raise InvalidArgument("owner=None is about one tenant, which gives up all of these records: pass its name")
         request = validate.request_id(request_id)
         return self._backend.change_access(batch, lists, owned, granted=granted, request_id=request)
 

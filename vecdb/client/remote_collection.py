@@ -22,7 +22,7 @@ from vecdb.client.bulk_ingest import IngestStream
 from vecdb.client.channel import MESSAGE_BYTES_MAX
 from vecdb.client.connection import Connection
 from vecdb.client.rebatch import Rebatcher
-from vecdb.errors import LimitExceeded
+from vecdb.errors import InvalidArgument, LimitExceeded
 from vecdb.limits import batch_rows_max
 from vecdb.schema import CollectionConfig, IndexConfig, Record, SearchParams
 from vecdb.v1 import collections_pb2, records_pb2, search_pb2, tenants_pb2
@@ -123,8 +123,12 @@ class RemoteCollection:
         return self._connection.call("Delete", request, _count)
 
     def change_access(
-        self, ids: IdBatch, tenants: AccessLists, owner: bytes, *, granted: bool, request_id: bytes | None
+        self, ids: IdBatch, tenants: AccessLists, owner: bytes | None, *, granted: bool, request_id: bytes | None
     ) -> int:
+        if owner is None:
+            raise InvalidArgument(
+                "owner=None is for a database in this process; at a server a tenant's own token revokes its own name"
+            )
         make, rpc = (tenants_pb2.GrantRequest, "Grant") if granted else (tenants_pb2.RevokeRequest, "Revoke")
         request = make(
             collection=self._name,

@@ -84,7 +84,7 @@ class UpsertRecords:
         first = state.row_count
         successors = first + np.asarray(at, np.int64)
         live_count = state.live_count + len(self.vectors) - len(replaced)
-        return pending.access.put(group, self.tenants, first, replaced, successors, live_count)
+        return pending.access.put(group, self.tenants, first, replaced, successors, live_count, self.owner)
 
 
 @dataclass(slots=True)
@@ -121,7 +121,9 @@ class UpdateRecords:
         metas, state, change = self._metas(group, pending, rows), pending.state, None
         if state.has_tenants:
             successors = state.row_count + np.arange(len(rows))
-            change = pending.access.put(group, None, state.row_count, rows, successors, state.live_count)
+            change = pending.access.put(
+                group, None, state.row_count, rows, successors, state.live_count, self.owner
+            )
         pending.add(group, self.ids, id_keys, vectors, metas)
         pending.mark_deleted(group, rows)
         if change is not None:
@@ -176,7 +178,7 @@ class DeleteRecords:
         found = pending.find(group, pending.keys(self.ids, self.owner))
         rows = rows_of(list(found.values()))
         if pending.state.has_tenants and len(rows):
-            pending.change_access(group, pending.access.delete(group, np.sort(rows)))
+            pending.change_access(group, pending.access.delete(group, np.sort(rows), self.owner))
         pending.mark_deleted(group, rows)
         deleted = list(found)
         for start, stop in gil_slices(len(deleted), SLICE_ENTRIES):

@@ -21,7 +21,7 @@ from vecdb.commit.committer import Committer, Request
 from vecdb.commit.idempotency import IdempotentWrite, RepeatableRequest
 from vecdb.commit.journal_merge import merge_journal
 from vecdb.commit.record_requests import DeleteRecords, UpdateRecords, UpsertRecords
-from vecdb.commit.tenant_requests import CreateTenants, DropTenant, GrantOrRevoke
+from vecdb.commit.tenant_requests import CreateTenants, DropTenant, GrantOrRevoke, LeaveRecords
 from vecdb.errors import Unavailable
 from vecdb.state.collection_state import CollectionState
 from vecdb.storage.kv import record_format
@@ -81,12 +81,14 @@ class WritePath:
         return int(self.submit_once(DeleteRecords(self.state, owner, ids), request_id))
 
     def change_access(
-        self, ids: IdBatch, tenants: AccessLists, owner: bytes, *, granted: bool, request_id: bytes | None = None
+        self, ids: IdBatch, tenants: AccessLists, owner: bytes | None, *, granted: bool, request_id: bytes | None = None
     ) -> int:
         if ids.n == 0:
             self.state.current()
             return 0
         self._merge_long_journal()
+        if owner is None:
+            return int(self.submit_once(LeaveRecords(self.state, ids, tenants.names[0]), request_id))
         return int(self.submit_once(GrantOrRevoke(self.state, owner, ids, tenants, granted), request_id))
 
     def create_tenants(

@@ -412,6 +412,7 @@ class Searcher:
         return {
             "tenant": name,
             "records": len(allowed),
+            "records_shared": found.shared,
             "records_max": None if found.records_max in (0, limits.tenant_records_max) else found.records_max,
             "bytes_ram": snapshot.generation.tenants.cached_bytes(name),
             "plan": plan.strategy,

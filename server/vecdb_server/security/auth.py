@@ -74,8 +74,8 @@ class Caller:
     """A token's name and scope.
 
     collection : a name, or "*" for all.   tenant : None for all; otherwise the token reads what that tenant may see and
-    writes that tenant's own records.   share : a tenant's token may grant its records to other tenants; without it,
-    other tenants do not exist for it.   rate : requests a second, None for any.
+    writes that tenant's own records.   share : a tenant's token may grant its records to other tenants that exist;
+    without it, other tenants do not exist for it.   rate : requests a second, None for any.
     expires : seconds since 1970, None for never.
     """
 
@@ -142,14 +142,29 @@ class Caller:
         return frozenset(self._with_own(requested, collection))
 
     def revoked(self, requested: Any, collection: str) -> Any:
-        """The access lists of a revoke. A token's own tenant must not be in them: its records stay its own."""
-        if self.tenant is None or requested is None:
+        """The access lists of a revoke. A token's own tenant is in them only where it leaves: its records stay its
+        own.
+        """
+        if self.tenant is None or requested is None or self.leaves(requested):
             return requested
         for name in _names_in(requested):
             if name == self.tenant:
                 raise InvalidArgument("a tenant keeps its own records; delete them instead")
             self._check_named(name, collection)
         return requested
+
+    def leaves(self, requested: Any) -> bool:
+        """Whether a revoke is of the tenant's own name alone: it gives up what others share with it."""
+        return self.tenant is not None and requested is not None and set(_names_in(requested)) == {self.tenant}
+
+    def check_receivers(self, granted: Any, docs: Any) -> None:
+        """Raises NotFound where the access lists of a tenant's token name others that do not exist: it makes no tenant
+        but its own.
+        """
+        if self.tenant is None or granted is None:
+            return
+        for name in sorted(set(_names_in(granted)) - {self.tenant}):
+            docs.count(tenant=name)
 
     def _with_own(self, names: Iterable[str], collection: str) -> list[str]:
         assert self.tenant is not None

@@ -169,6 +169,7 @@ def _prepare(docs: Collection, request: Any, caller: Caller) -> Callable[[], int
     ids = ids_of(request.ids)
     owner = caller.owner(request.owner)
     tenants = caller.granted(tenants_of(request), docs.name)
+    caller.check_receivers(tenants, docs)
     keep = request.keep_tenants
     if (
         caller.tenant is not None and tenants is None

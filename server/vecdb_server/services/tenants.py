@@ -23,9 +23,11 @@ class Tenants:
         docs = await self._server.collection(caller, request.collection)
 
         def grant() -> int:
+            tenants = caller.granted(tenants_of(request), docs.name)
+            caller.check_receivers(tenants, docs)
             return docs.grant(
                 ids_of(request.ids),
-                caller.granted(tenants_of(request), docs.name),
+                tenants,
                 owner=caller.owner(request.owner),
                 request_id=request_key(caller, request.request_id),
             )
@@ -36,10 +38,11 @@ class Tenants:
         docs = await self._server.collection(caller, request.collection)
 
         def revoke() -> int:
+            tenants, owner = tenants_of(request), caller.owner(request.owner)
             return docs.revoke(
                 ids_of(request.ids),
-                caller.revoked(tenants_of(request), docs.name),
-                owner=caller.owner(request.owner),
+                caller.revoked(tenants, docs.name),
+                owner=None if caller.leaves(tenants) else owner,
                 request_id=request_key(caller, request.request_id),
             )
 
