@@ -184,8 +184,10 @@ class AccessWriter:
         self._check_quotas(write, change, live_count)
         return change
 
-    def delete(self, write: WriteTxn, rows: NDArray[np.int64], owner: bytes) -> AccessChange:
-        """Work out what rows (ascending) lose that die."""
+    def delete(self, write: WriteTxn, rows: NDArray[np.int64], owner: bytes = b"") -> AccessChange:
+        """Work out what rows (ascending) lose that die. owner : of AccessChange; it may be left out where the tenants
+        that lose them are about to be dropped.
+        """
         revoked, leaving = self.lists(write, rows)
         return AccessChange(revoked=revoked, leaving=leaving, owner=owner)
 
@@ -200,8 +202,8 @@ class AccessWriter:
         self._check_quotas(write, change, live_count)
         return change
 
-    def revoke(self, write: WriteTxn, pairs: RowTenantPairs, owner: bytes | None) -> AccessChange:
-        """Work out what changes when pairs are taken out of the lists of live rows."""
+    def revoke(self, write: WriteTxn, pairs: RowTenantPairs, owner: bytes | None = b"") -> AccessChange:
+        """Work out what changes when pairs are taken out of the lists of live rows. owner : as in `delete`."""
         revoked = common(pairs, self.grants(write).lists_of(counts_by_row(pairs)[0]))
         self.living(write, numbers_of(revoked))  # remembers the tenants, which `finish` looks up
         return AccessChange(revoked=revoked, leaving=revoked, owner=owner)

@@ -16,12 +16,22 @@ from vecdb.wire.arrays import ids_of, ints_of, little_bytes, vectors_message, ve
 from vecdb.wire.messages import fields_as_json, selected_fields
 
 
-def encoded(hits: Hits, select: tuple[str, ...] | None, *, as_json: bool = False) -> bytes:
+# of `explain`, what says nothing about records of others
+_OF_THE_SEARCH = frozenset(
+    ("plan", "ef", "nprobe", "search_ms", "fetch_ms", "total_ms", "weights", "quotas", "sizes", "cells")
+)
+
+
+def encoded(hits: Hits, select: tuple[str, ...] | None, *, as_json: bool = False, reader: str | None = None) -> bytes:
     """The bytes of a SearchResponse. select : names of the fields to send, None for all, () for none.
+
+    reader : the tenant that asks, who learns which records are its own, and no other owner; None for an administrator.
 
     Most responses have ids, distances and counts alone. These bytes are written directly from the arrays, because
     building the message takes too long beside a short search.
     """
+    if reader is not None:
+        _conceal(hits)
     ids = _unpadded(hits.ids, hits)
     if ids.dtype == object:
         made = _field(b"\x0a", _field(b"\x12", common_pb2.StringIds(values=ids.tolist()).SerializeToString()))
@@ -37,6 +47,13 @@ def encoded(hits: Hits, select: tuple[str, ...] | None, *, as_json: bool = False
         return made
     rest: bytes = _optional_fields(hits, select, as_json).SerializeToString()
     return made + rest
+
+
+def _conceal(hits: Hits) -> None:
+    """Take out what tells a tenant how large the whole is, and how often others write."""
+    hits.sequence = 0
+    if hits.explain is not None:
+        hits.explain = {name: value for name, value in hits.explain.items() if name in _OF_THE_SEARCH}
 
 
 def streamed(response: bytes) -> bytes:

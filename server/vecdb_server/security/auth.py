@@ -105,6 +105,19 @@ class Caller:
         whose = "" if self.tenant is None else f" as tenant {self.tenant}{', sharing' if self.share else ''}"
         return f"{self.permission} {where}{whose}"
 
+    def shown(self, facts: dict[str, Any]) -> dict[str, Any]:
+        """Facts about a tenant, without what tells it how large the whole is, and how often others write."""
+        if self.tenant is None:
+            return facts
+        return {name: value for name, value in facts.items() if name != "reason"} | {"sequence": 0}
+
+    @property
+    def must_be_known(self) -> bool:
+        """Whether a collection exists for this caller only where it has the caller's tenant: for a tenant's token that
+        is bound to no collection.
+        """
+        return self.tenant is not None and self.collection == ANY
+
     # -- what a request may name ---------------------------------------------------------------------
 
     def reaches(self, collection: str) -> bool:

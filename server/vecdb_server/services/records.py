@@ -35,7 +35,7 @@ class Records:
     # -- writes --------------------------------------------------------------------------------------
 
     async def Write(self, request: Any, caller: Caller, context: Any) -> Any:
-        docs = await self._server.collection(caller, request.collection)
+        docs = await self._server.collection(caller, request.collection, writes_records=True)
         count = await self._server.write(caller, context, lambda: _prepare(docs, request, caller)())
         return pb.WriteResponse(count=count)
 
@@ -57,7 +57,7 @@ class Records:
         """
 
         async def prepare() -> Callable[[], int]:
-            docs = await self._server.collection(caller, collection)
+            docs = await self._server.collection(caller, collection, writes_records=True)
             write: Callable[[], int] = await self._server.write(
                 caller, context, lambda: _prepare(docs, request.write, caller), streamed=True
             )

@@ -130,7 +130,10 @@ class Search:
         batch_key = None
         scanned = isinstance(docs.config.index, Flat) or (params is not None and params.exact)
         if scanned and len(vectors) == 1 and not message.explain:
-            batch_key = (docs, *kind[1:], vectors.dtype, vectors.shape[1], message.fields_as_json, tuple(tenants or ()))
+            batch_key = (
+                docs, *kind[1:], vectors.dtype, vectors.shape[1], message.fields_as_json, tuple(tenants or ()),
+                caller.tenant,
+            )  # fmt: skip
         return CachedRequest(
             docs, caller, self._server.latencies.of(kind), len(vectors), vectors.shape[1], vectors.dtype, limit, params,
             tenants, select, message.include_vectors, message.fields_as_json, message.explain, batch_key,
@@ -215,7 +218,7 @@ class Search:
                     hits = hits_of(caller.tenant)
                 except NotFound:
                     hits = hits_of("")
-            return encoded(hits, select, as_json=message.fields_as_json)
+            return encoded(hits, select, as_json=message.fields_as_json, reader=caller.tenant)
 
         kind = (docs.name, "mixture", limit, tenants is None)
         found: bytes = await self._server.read(caller, context, kind, 1, run)

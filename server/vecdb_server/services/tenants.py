@@ -66,6 +66,7 @@ class Tenants:
         await self._server.write(
             caller, context, lambda: docs.drop_tenant(request.name, request_id=request_key(caller, request.request_id))
         )
+        self._server.forget_tenant(request.name)
         return pb.DropTenantResponse()
 
     async def ListTenants(self, request: Any, caller: Caller, context: Any) -> Any:
@@ -86,7 +87,7 @@ class Tenants:
         docs = await self._server.collection(caller, request.collection)
         tenant = caller.tenant_named(request.tenant, docs.name)
         facts = await self._server.kernels.run(caller.name, lambda stop: docs.stats(tenant=tenant))
-        return pb.GetTenantStatsResponse(stats_json=report(facts))
+        return pb.GetTenantStatsResponse(stats_json=report(caller.shown(facts)))
 
 
 def _own_name(docs: Any, tenant: str, after: str) -> list[str]:
