@@ -121,9 +121,7 @@ class UpdateRecords:
         metas, state, change = self._metas(group, pending, rows), pending.state, None
         if state.has_tenants:
             successors = state.row_count + np.arange(len(rows))
-            change = pending.access.put(
-                group, None, state.row_count, rows, successors, state.live_count, self.owner
-            )
+            change = pending.access.put(group, None, state.row_count, rows, successors, state.live_count, self.owner)
         pending.add(group, self.ids, id_keys, vectors, metas)
         pending.mark_deleted(group, rows)
         if change is not None:

@@ -219,9 +219,7 @@ class Searcher:
             if (state.generation, state.sequence) != (snapshot.generation.number, snapshot.visibility.sequence):
                 return None
             generation = snapshot.generation
-            found = [
-                record_reader.verified_rows_of_ids(generation, txn, state, owner, ids, allowed) for ids in users
-            ]
+            found = [record_reader.verified_rows_of_ids(generation, txn, state, owner, ids, allowed) for ids in users]
         unseen = 0
         for rows, ids in zip(reversed(found), reversed(users), strict=True):
             bad = np.flatnonzero(rows < 0)

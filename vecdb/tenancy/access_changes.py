@@ -355,7 +355,4 @@ def _longest(lists: RowTenantPairs) -> int:
 
 
 def _tenant_entries(head: bytes, tenants: dict[int, record_format.Tenant]) -> list[tuple[bytes, bytes]]:
-    return [
-        (head + number.to_bytes(8, "big"), record_format.encode_tenant(one))
-        for number, one in tenants.items()
-    ]
+    return [(head + number.to_bytes(8, "big"), record_format.encode_tenant(one)) for number, one in tenants.items()]
