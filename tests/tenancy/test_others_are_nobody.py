@@ -100,7 +100,7 @@ def test_a_tenant_gets_its_own_records_and_what_was_granted_and_nothing_that_was
     assert {one.id for one in found if one is not None} == mine
     assert {one.id for one in docs.get(range(2 * N), tenant=["b"]) if one is not None} >= {20, 40}
     everything = docs.get(range(2 * N), tenant=["a", "b"], include_vectors=True)
-    assert {one.id for one in everything if one is not None} == {*range(0, 2 * N, 2)} - {60}
+    assert {one.id for one in everything if one is not None} == set(range(0, 2 * N, 2)) - {60}
     assert all(np.array_equal(one.vector, VECTORS[one.id // 2]) for one in everything if one is not None)
 
 

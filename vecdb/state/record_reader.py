@@ -66,7 +66,8 @@ def rows_seen(
     grants, seen = generation.journal.at(txn, state), np.zeros(len(rows), bool)
     for number in numbers:
         seen |= grants.has(number, looked_up)
-    return np.where(exists & seen, looked_up, -1).tolist()
+    found: list[int] = np.where(exists & seen, looked_up, -1).tolist()
+    return found
 
 
 def check_id_matches(generation: Generation, key: bytes, found: Id) -> None:

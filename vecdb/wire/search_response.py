@@ -15,7 +15,6 @@ from vecdb.v1 import common_pb2, search_pb2
 from vecdb.wire.arrays import ids_of, ints_of, little_bytes, vectors_message, vectors_of
 from vecdb.wire.messages import fields_as_json, selected_fields
 
-
 # of `explain`, what says nothing about records of others
 _OF_THE_SEARCH = frozenset(
     ("plan", "ef", "nprobe", "search_ms", "fetch_ms", "total_ms", "weights", "quotas", "sizes", "cells")

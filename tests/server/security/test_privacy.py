@@ -15,9 +15,9 @@ import pytest
 
 import vecdb
 from tests.support.server.driver import Client, Running, outcome, search_request, status_of, token
+from vecdb.v1 import admin_pb2, search_pb2
 from vecdb_server.logs import RefusalLog
 from vecdb_server.security import tokens
-from vecdb.v1 import admin_pb2, search_pb2
 
 DIM = 8
 N = 300

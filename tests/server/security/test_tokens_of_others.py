@@ -4,20 +4,31 @@ nobody is let in. Nothing that happens to the file lets a token live on in silen
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
-from tests.server.security.test_tokens import digest, run
 from vecdb import PermissionDenied, Unavailable
+from vecdb.cli import build
 from vecdb_server.security import tls, tokens
 from vecdb_server.security.auth import Caller
 from vecdb_server.security.tokens import Tokens
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="gives a file to another user, which root alone may")
+
+
+def run(*words: object) -> None:
+    result = CliRunner().invoke(build(), ["token", *map(str, words), "--json"])
+    assert result.exit_code == 0, result.output
+
+
+def digest(secret: str) -> bytes:
+    return hashlib.sha256(secret.encode()).digest()
 
 
 class Lines:
