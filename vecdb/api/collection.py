@@ -92,9 +92,9 @@ class Collection:
         fields : list of dicts, dict of columns, pandas / polars / Arrow table of n rows, or None for records without
             fields.
         tenants : who may see the records. A name, or a set or list of names, is for all of them: {"a", "b"} lets both a
-            and b see every record. A list (or a column of a table) of lists has one for each record: [["a"], ["b"], []].
-            A list of as many names as there are ids could mean either, and is refused. New names become tenants. None
-            leaves the access list of a record that is replaced as it is; [] clears it.
+            and b see every record. A list (or a column of a table) of lists has one for each record: [["a"], ["b"],
+            []]. A list of as many names as there are ids could mean either, and is refused. New names become tenants.
+            None leaves the access list of a record that is replaced as it is; [] clears it.
         keep_tenants : a list of a record that is replaced stays, and gains `tenants`.
         owner : whose records these are: a record is known by owner and id.
         atomic : a call is all or nothing up to 256 MiB; beyond that it is refused unless `atomic=False`, which
