@@ -15,11 +15,6 @@ from vecdb.v1 import common_pb2, search_pb2
 from vecdb.wire.arrays import ids_of, ints_of, little_bytes, vectors_message, vectors_of
 from vecdb.wire.messages import fields_as_json, selected_fields
 
-# of `explain`, what says nothing about records of others
-_OF_THE_SEARCH = frozenset(
-    ("plan", "ef", "nprobe", "search_ms", "fetch_ms", "total_ms", "weights", "quotas", "sizes", "cells")
-)
-
 
 def encoded(hits: Hits, select: tuple[str, ...] | None, *, as_json: bool = False, reader: str | None = None) -> bytes:
     """The bytes of a SearchResponse. select : names of the fields to send, None for all, () for none.
@@ -46,13 +41,6 @@ def encoded(hits: Hits, select: tuple[str, ...] | None, *, as_json: bool = False
         return made
     rest: bytes = _optional_fields(hits, select, as_json).SerializeToString()
     return made + rest
-
-
-def _conceal(hits: Hits) -> None:
-    """Take out what tells a tenant how large the whole is, and how often others write."""
-    hits.sequence = 0
-    if hits.explain is not None:
-        hits.explain = {name: value for name, value in hits.explain.items() if name in _OF_THE_SEARCH}
 
 
 def streamed(response: bytes) -> bytes:
@@ -156,3 +144,16 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (np.generic, np.ndarray)):
         return value.tolist()
     return str(value)
+
+
+# of `explain`, what says nothing about records of others
+_OF_THE_SEARCH = frozenset(
+    ("plan", "ef", "nprobe", "search_ms", "fetch_ms", "total_ms", "weights", "quotas", "sizes", "cells")
+)
+
+
+def _conceal(hits: Hits) -> None:
+    """Take out what tells a tenant how large the whole is, and how often others write."""
+    hits.sequence = 0
+    if hits.explain is not None:
+        hits.explain = {name: value for name, value in hits.explain.items() if name in _OF_THE_SEARCH}

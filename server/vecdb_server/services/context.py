@@ -59,7 +59,7 @@ class ServerContext:
         self._open: dict[str, Collection] = {}
         self._detached: set[asyncio.Future[Any]] = set()
         self._drops = 0
-        self._met: set[tuple[str, str | None]] = set()  # collections and tenants that they are known to have
+        self._met: dict[tuple[str, str | None], int] = {}  # a collection and a tenant that it has -> `_drops` then
 
     def drain(self) -> None:
         """End long operations and streams; requests that a stream has read already are still answered."""
@@ -81,7 +81,7 @@ class ServerContext:
         """The collection if it is open already. Raises NotFound where the caller has no access to it."""
         if not caller.reaches(name):
             raise collection_not_found(name)
-        if caller.must_be_known and (name, caller.tenant) not in self._met:
+        if caller.must_be_known and self._met.get((name, caller.tenant)) != self._drops:
             return None
         return self._open.get(name)
 
@@ -106,25 +106,23 @@ class ServerContext:
         """
         if not caller.reaches(name):
             raise collection_not_found(name)
-        if (name, caller.tenant) in self._met:
+        if self._met.get((name, caller.tenant)) == self._drops:
             return
         drops = self._drops
         if not await self.kernels.run(caller.name, lambda stop: self._knows(name, caller.tenant)):
             raise collection_not_found(name)
-        if self._drops == drops:
-            if len(self._met) >= _MET_MAX:
-                self._met.clear()
-            self._met.add((name, caller.tenant))
+        if len(self._met) >= _MET_MAX:
+            self._met.clear()
+        self._met[name, caller.tenant] = drops
 
     def _knows(self, name: str, tenant: str | None) -> bool:
         """Whether the collection of that name, or alias, has the tenant. It takes as long where there is none."""
         aliases: dict[str, str] = getattr(self.db, "aliases", dict)()
         return aliases.get(name, name) in self.db.collections(tenant=tenant)
 
-    def forget_tenant(self, tenant: str) -> None:
-        """The tenant was dropped from a collection."""
+    def forget_tenants(self) -> None:
+        """A tenant was dropped from a collection."""
         self._drops += 1
-        self._met = {one for one in self._met if one[1] != tenant}
 
     def is_open(self, docs: Collection) -> bool:
         """Whether this object is the open collection of its name."""
@@ -134,7 +132,6 @@ class ServerContext:
         """The collection was dropped."""
         self._drops += 1
         self._open.pop(name, None)
-        self._met = {one for one in self._met if one[0] != name}
 
     def names(self, caller: Caller) -> Callable[[Stop], list[str]]:
         """Work that lists the collections that the caller has access to."""

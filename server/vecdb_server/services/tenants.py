@@ -66,7 +66,7 @@ class Tenants:
         await self._server.write(
             caller, context, lambda: docs.drop_tenant(request.name, request_id=request_key(caller, request.request_id))
         )
-        self._server.forget_tenant(request.name)
+        self._server.forget_tenants()
         return pb.DropTenantResponse()
 
     async def ListTenants(self, request: Any, caller: Caller, context: Any) -> Any:
