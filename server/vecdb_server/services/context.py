@@ -92,7 +92,7 @@ class ServerContext:
         """
         if caller.must_be_known and not writes_records:
             await self._meet(caller, name)
-        found = self.open_collection(caller, name)
+        found = self._open.get(name) if writes_records and caller.reaches(name) else self.open_collection(caller, name)
         if found is None:
             drops = self._drops
             found = await self.kernels.run(caller.name, lambda stop: self.db.collection(name))
