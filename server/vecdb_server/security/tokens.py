@@ -6,7 +6,9 @@
 `vecdb token` changes it, under a lock, by a rename; the file keeps its owner, its permissions and its access list, so
 that a server of another user can go on reading it. A running server reads it again when it has changed.
 
-    the file is deleted, or the server may not read it   nobody is let in: which tokens were revoked cannot be known
+    the file is deleted, the server may not read it,     nobody is let in: which tokens were revoked cannot be known
+    or it has no name any more, since it was mounted
+    by itself and another has taken its place
     it is no tokens file                                 the tokens that were known stay valid until it is mended
 
 Either is logged at once and again each minute, and the file is tried again each second.
@@ -53,6 +55,7 @@ class Tokens:
         self._by_digest: dict[bytes, Caller] = {}
         self._callers: set[Caller] = set()
         self._failed = False  # the last reading
+        self._linked = False  # whether the file had a name when it was read
         self._reminds_at = 0.0  # by the monotonic clock
         if not path.exists():
             raise NotFound(f"no tokens file at {path}; make a token with: vecdb token create NAME --tokens {path}")
@@ -90,11 +93,7 @@ class Tokens:
 
     def _shut(self, stamp: tuple[int, ...] | None, error: PermissionError) -> bool:
         """Let nobody in. True if somebody was let in before."""
-        self._complain(
-            stamp,
-            "the server may not read the tokens file, nobody is let in: make it readable for the server's user",
-            error,
-        )
+        self._complain(stamp, "tokens file out of reach, nobody is let in", error)
         known, self._by_digest, self._callers = bool(self._by_digest), {}, set()
         self.version += known
         return known
@@ -109,9 +108,12 @@ class Tokens:
     def _read(self) -> None:
         stamp = _stamp(self.path)
         entries = entries_of(self.path)
+        linked = stamp is not None and self.path.stat().st_nlink > 0  # some file systems never say so
+        if stamp is not None and self._linked and not linked:
+            raise PermissionError(f"{self.path} was replaced where it is mounted from: mount its folder, not the file")
         self._by_digest = {bytes.fromhex(entry["sha256"]): _caller(entry) for entry in entries}
         self._callers = set(self._by_digest.values())
-        self._seen = stamp
+        self._seen, self._linked = stamp, linked
         self.version += 1
         if is_exposed(self.path):
             log.warning("others than its owner may read or change the tokens file: chmod 600", path=str(self.path))

@@ -119,10 +119,25 @@ def test_a_file_that_the_server_may_not_read_lets_nobody_in_until_it_may(
     assert known.find(digest(secret)) is None and not known.holds(Caller("a"))
     assert not known.refresh() and not known.refresh()
     assert [event for level, event in lines.events if level == "error"] == [
-        "the server may not read the tokens file, nobody is let in: make it readable for the server's user"
+        "tokens file out of reach, nobody is let in"
     ]
     monkeypatch.setattr(tokens, "entries_of", entries_of)  # as where a folder above it was opened: the file is the same
     assert known.refresh() and known.find(digest(secret)) == Caller("a")
+
+
+def test_a_file_that_was_replaced_behind_its_mount_lets_nobody_in(tmp_path: Path, lines: Lines) -> None:
+    """A file that is mounted by itself stays the old one, without a name, when another takes its place."""
+    file = tmp_path / "tokens.json"
+    secret = tokens.create(file, Caller("a"))
+    mounted = os.open(file, os.O_RDONLY)
+    try:
+        known = Tokens(Path(f"/proc/self/fd/{mounted}"))
+        assert known.find(digest(secret)) == Caller("a")
+        tokens.revoke(file, "a")
+        assert known.refresh() and known.find(digest(secret)) is None
+        assert lines.events == [("error", "tokens file out of reach, nobody is let in")]
+    finally:
+        os.close(mounted)
 
 
 def test_no_damage_ends_the_reading_of_the_file(tmp_path: Path, lines: Lines) -> None:
