@@ -101,9 +101,10 @@ class Collection:
         vectors : [n, dim] (or [dim] for one id) of anything array-like; stored in the collection's dtype.
         fields : list of dicts, dict of columns, pandas / polars / Arrow table of n rows, or None for records without
             fields.
-        tenants : who may see the records. A name, or a list of names, is for all of them: ["a", "b"] lets both a and b
-            see every record. A list (or a column of a table) of lists has one for each record: [["a"], ["b"], []]. New
-            names become tenants. None leaves the access list of a record that is replaced as it is; [] clears it.
+        tenants : who may see the records. A name, or a set or list of names, is for all of them: {"a", "b"} lets both a
+            and b see every record. A list (or a column of a table) of lists has one for each record: [["a"], ["b"],
+            []]. A list of as many names as there are ids could mean either, and is refused. New names become tenants.
+            None leaves the access list of a record that is replaced as it is; [] clears it.
         keep_tenants : a list of a record that is replaced stays, and gains `tenants`.
         owner : whose records these are: a record is known by owner and id.
         atomic : a call is all or nothing up to 256 MiB; beyond that it is refused unless `atomic=False`, which
@@ -171,7 +172,7 @@ class Collection:
         if atomic or _length(ids) <= self._backend.rows_per_call:
             return self._backend.put(self._batch(ids, vectors, fields, tenants, mode, kept), owned, mode, request)
         if tenants is not None and not isinstance(tenants, str):
-            tenants = validate.listed_tenants(tenants)
+            tenants = validate.listed_tenants(tenants, _length(ids))
         each = _one_each(tenants)
         _check_parts(len(ids), vectors, fields, tenants if each else None)
         return self._backend.put_all(self._batches(ids, vectors, fields, tenants, each, mode, kept), owned, mode)
@@ -282,25 +283,32 @@ class Collection:
     def grant(self, ids: Any, tenants: Any, *, owner: str = "", request_id: str | None = None) -> int:
         """Let tenants see records. Returns how many (record, tenant) pairs were not there before.
 
-        tenants : a name or a list of names for all records, or a list of lists, one each, as in `upsert`; new names
-            become tenants.
+        tenants : a name, or a set or list of names, for all records, or a list of lists, one each, as in `upsert`; new
+            names become tenants.
         Raises NotFound, and changes nothing, where an id does not exist; LimitExceeded where a tenant would have more
         records than its quota.
         """
         return self._change_access(ids, tenants, owner, request_id, granted=True)
 
-    def revoke(self, ids: Any, tenants: Any, *, owner: str = "", request_id: str | None = None) -> int:
+    def revoke(self, ids: Any, tenants: Any, *, owner: str | None = "", request_id: str | None = None) -> int:
         """Take records away from tenants: no later search of theirs finds them, in any process. Returns how many
         (record, tenant) pairs were there.
 
+        owner : None: whoever owns them, but for the tenant itself. So a tenant, one name, gives up what others share
+            with it; of one id several owners may have records.
         Raises NotFound, and changes nothing, where an id or a tenant does not exist.
         """
         return self._change_access(ids, tenants, owner, request_id, granted=False)
 
-    def _change_access(self, ids: Any, tenants: Any, owner: str, request_id: str | None, *, granted: bool) -> int:
-        owned = validate.owner(owner)
+    def _change_access(
+        self, ids: Any, tenants: Any, owner: str | None, request_id: str | None, *, granted: bool
+    ) -> int:
+        leaving = owner is None and not granted
+        owned = None if leaving else validate.owner(owner)
         batch = self._ids(ids)
         lists = validate.access_lists(tenants, batch.n, single=batch.scalar)
+        if leaving and (len(lists.names) != 1 or len(lists.records) != batch.n):
+            raise InvalidArgument("owner=None is about one tenant, which gives up all of these records: pass its name")
         request = validate.request_id(request_id)
         return self._backend.change_access(batch, lists, owned, granted=granted, request_id=request)
 

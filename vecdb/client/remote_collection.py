@@ -137,8 +137,12 @@ class RemoteCollection:
         raise _not_served()
 
     def change_access(
-        self, ids: IdBatch, tenants: AccessLists, owner: bytes, *, granted: bool, request_id: bytes | None
+        self, ids: IdBatch, tenants: AccessLists, owner: bytes | None, *, granted: bool, request_id: bytes | None
     ) -> int:
+        if owner is None:
+            raise InvalidArgument(
+                "owner=None is for a database in this process; at a server a tenant's own token revokes its own name"
+            )
         make, rpc = (tenants_pb2.GrantRequest, "Grant") if granted else (tenants_pb2.RevokeRequest, "Revoke")
         request = make(
             collection=self._name,

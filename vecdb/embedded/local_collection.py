@@ -109,12 +109,13 @@ class LocalCollection:
     def delete_matching(
         self, node: Node, owner: bytes | None, tenants: tuple[str, ...], request_id: bytes | None = None
     ) -> int:
-        return self.writes.delete_matching(self._rows_at(node, tenants), owner, request_id)
+        return self.writes.delete_matching(self._rows_at(node, tenants), owner, _asked(node, tenants), request_id)
 
     def update_matching(
         self, node: Node, fields: bytes, owner: bytes | None, tenants: tuple[str, ...], request_id: bytes | None = None
     ) -> int:
-        return self.writes.update_matching(self._rows_at(node, tenants), fields, owner, request_id)
+        rows_at, asked = self._rows_at(node, tenants), _asked(node, tenants)
+        return self.writes.update_matching(rows_at, fields, owner, asked, request_id)
 
     def _rows_at(self, node: Node, tenants: tuple[str, ...]) -> RowsAt:
         """Which rows match at a snapshot. Worked out once here, so that the commit thread need not read columns."""
@@ -268,6 +269,11 @@ class LocalCollection:
     def check(self) -> list[str]:
         self.state.current()
         return check_collection(self.state, self.jobs.lock)
+
+
+def _asked(node: Node, tenants: tuple[str, ...]) -> bytes:
+    """A filter and who asks, as a request that is repeated must say them again."""
+    return repr((str(node), tenants)).encode()
 
 
 def _recall_facts(state: catalog.CommittedState) -> dict[str, Any] | None:

@@ -26,7 +26,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 from vecdb import Unavailable
 from vecdb_server import status_errors
 from vecdb_server.config import Config
-from vecdb_server.logs import log
+from vecdb_server.logs import RefusalLog, log
 from vecdb_server.metrics import Metrics
 from vecdb_server.security.admission import Account, Admission
 from vecdb_server.security.auth import ANONYMOUS, NEEDS, Caller, Need
@@ -64,6 +64,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         self._admission = admission
         self._metrics = metrics
         self._hidden = hidden
+        self._refusals = RefusalLog()
         self._rpcs: dict[str, tuple[Any, Behaviour, MessageCheck, bool, Any]] = {}  # by path; see `add`
         self._open_handlers: dict[tuple[str, bool], Any] = {}  # by path, and whether messages are read
         self.slow_messages = SlowMessages(admission, config.message_s)
@@ -163,29 +164,39 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
             session = CallerSession(caller, self._admission.account(caller))
             self._sessions[digest] = session  # at most one for each token: unknown tokens are refused above
         if session.caller.expired():
-            raise _unauthenticated("the token has expired")
+            raise _unauthenticated("the token has expired", session.caller)
         return session
 
     def check_message(self, message: Any, caller: Caller) -> None:
         """Checks each message of a stream, which may outlive its token. Raises InvalidArgument, Refused."""
         raise_fault(message)
         if caller.expired() or (self._tokens is not None and not self._tokens.holds(caller)):
-            raise _unauthenticated("the token has expired or was revoked")
+            raise _unauthenticated("the token has expired or was revoked", caller)
 
     def _denied(self, need: Need | None, caller: Caller, method: str) -> Refused:
-        log.warning("denied", rpc=method, caller=caller.name)
         wanted = "no permission covers" if need is None else f"{need.permission} permission is needed for"
-        return Refused(grpc.StatusCode.PERMISSION_DENIED, f"{wanted} {method}; this token may {caller.scope()}")
+        message = f"{wanted} {method}; this token may {caller.scope()}"
+        return Refused(grpc.StatusCode.PERMISSION_DENIED, message, caller=caller.name)
 
     def _denial(self, method: str, refused: Refused) -> Any:
         """A handler that answers without reading the message."""
         code, message, trailing = status_errors.status_of(refused, "")
-        self._metrics.refused(method if method in self._rpcs else "unknown", code.name)
+        known = method if method in self._rpcs else "unknown"
+        self._metrics.refused(known, code.name)
 
         async def deny(messages: Any, context: Any) -> None:
+            self._note(context, code, known, refused.caller, message)
             await context.abort(code, message, trailing)
 
         return grpc.stream_stream_rpc_method_handler(deny)
+
+    def _note(self, context: Any, code: Any, method: str, caller: str, message: str) -> bool:
+        """Log a call that was not authenticated, or was denied. Returns whether it was."""
+        events = {grpc.StatusCode.UNAUTHENTICATED: "not authenticated", grpc.StatusCode.PERMISSION_DENIED: "denied"}
+        if code not in events:
+            return False
+        self._refusals.add(events[code], context.peer(), rpc=method, caller=caller or None, reason=message)
+        return True
 
     async def _handler(self, session: CallerSession, method: str, continuation: Any, details: Any) -> Any:
         if method not in self._rpcs:
@@ -299,7 +310,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         code, message, trailing = status_errors.status_of(error, request_id, self._hidden)
         if code in (grpc.StatusCode.INTERNAL, grpc.StatusCode.DATA_LOSS):
             log.error("failed", rpc=method, caller=caller.name, request=request_id, exc_info=error)
-        else:
+        elif not self._note(context, code, method, caller.name, message):
             log.debug("refused", rpc=method, caller=caller.name, request=request_id, code=code.name, message=message)
         with contextlib.suppress(Exception):  # AbortError, or the caller is gone
             await context.abort(code, message, trailing)
@@ -335,8 +346,8 @@ def _packed(answer: Any) -> bytes:
     return found
 
 
-def _unauthenticated(message: str) -> Refused:
-    return Refused(grpc.StatusCode.UNAUTHENTICATED, message)
+def _unauthenticated(message: str, caller: Caller | None = None) -> Refused:
+    return Refused(grpc.StatusCode.UNAUTHENTICATED, message, caller="" if caller is None else caller.name)
 
 
 def _unknown(method: str) -> Refused:

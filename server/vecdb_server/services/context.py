@@ -36,6 +36,7 @@ _BATCH_MAX = 8  # waiting single queries that one kernel call takes at most
 _ROOM_POLL_S = 0.02  # a message of a stream for which there is no room asks again after this
 _PROGRESS_S = 0.2  # between two messages of a long operation
 _RETRY_LONG_S = 5.0
+_MET_MAX = 65_536
 
 Progress = Callable[[int, int], None]
 
@@ -59,6 +60,7 @@ class ServerContext:
         self._open: dict[str, Collection] = {}
         self._detached: set[asyncio.Future[Any]] = set()
         self._drops = 0
+        self._met: dict[tuple[str, str | None], int] = {}  # a collection and a tenant that it has -> `_drops` then
 
     def drain(self) -> None:
         """End long operations and streams; requests that a stream has read already are still answered."""
@@ -80,19 +82,48 @@ class ServerContext:
         """The collection if it is open already. Raises NotFound where the caller has no access to it."""
         if not caller.reaches(name):
             raise collection_not_found(name)
+        if caller.must_be_known and self._met.get((name, caller.tenant)) != self._drops:
+            return None
         return self._open.get(name)
 
-    async def collection(self, caller: Caller, name: str) -> Collection:
+    async def collection(self, caller: Caller, name: str, *, writes_records: bool = False) -> Collection:
         """The collection, opened where it is not open yet; that may read its whole index. Raises NotFound where there
-        is none, or none that the caller has access to.
+        is none, or none that the caller has access to. Where its tenant is not known it has none, unless it writes
+        records, which makes the tenant known.
         """
-        found = self.open_collection(caller, name)
+        if caller.must_be_known and not writes_records:
+            await self._meet(caller, name)
+        found = self._open.get(name) if writes_records and caller.reaches(name) else self.open_collection(caller, name)
         if found is None:
             drops = self._drops
             found = await self.kernels.run(caller.group, lambda stop: self.db.collection(name))
             if self._drops == drops:  # otherwise the dropped collection may have been this one
                 self._open[name] = found
         return found
+
+    async def _meet(self, caller: Caller, name: str) -> None:
+        """Raise NotFound where the collection does not know the caller's tenant, after the same work as where there is
+        no such collection: nothing is opened.
+        """
+        if not caller.reaches(name):
+            raise collection_not_found(name)
+        if self._met.get((name, caller.tenant)) == self._drops:
+            return
+        drops = self._drops
+        if not await self.kernels.run(caller.name, lambda stop: self._knows(name, caller.tenant)):
+            raise collection_not_found(name)
+        if len(self._met) >= _MET_MAX:
+            self._met.clear()
+        self._met[name, caller.tenant] = drops
+
+    def _knows(self, name: str, tenant: str | None) -> bool:
+        """Whether the collection of that name, or alias, has the tenant. It takes as long where there is none."""
+        aliases: dict[str, str] = getattr(self.db, "aliases", dict)()
+        return aliases.get(name, name) in self.db.collections(tenant=tenant)
+
+    def forget_tenants(self) -> None:
+        """A tenant was dropped from a collection."""
+        self._drops += 1
 
     def is_open(self, docs: Collection) -> bool:
         """Whether this object is the open collection of its name."""
@@ -108,8 +139,10 @@ class ServerContext:
         self._drops += 1
         self._open.clear()
 
-    def names(self, caller: Caller) -> list[str]:
-        return [name for name in self.db.collections() if caller.reaches(name)]
+    def names(self, caller: Caller) -> Callable[[Stop], list[str]]:
+        """Work that lists the collections that the caller has access to."""
+        tenant = caller.tenant if caller.must_be_known else None
+        return lambda stop: [name for name in self.db.collections(tenant=tenant) if caller.reaches(name)]
 
     # -- where work runs -----------------------------------------------------------------------------
 

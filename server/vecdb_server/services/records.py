@@ -35,7 +35,7 @@ class Records:
     # -- writes --------------------------------------------------------------------------------------
 
     async def Write(self, request: Any, caller: Caller, context: Any) -> Any:
-        docs = await self._server.collection(caller, request.collection)
+        docs = await self._server.collection(caller, request.collection, writes_records=True)
         count = await self._server.write(caller, context, lambda: _prepare(docs, request, caller)())
         return pb.WriteResponse(count=count)
 
@@ -57,7 +57,7 @@ class Records:
         """
 
         async def prepare() -> Callable[[], int]:
-            docs = await self._server.collection(caller, collection)
+            docs = await self._server.collection(caller, collection, writes_records=True)
             write: Callable[[], int] = await self._server.write(
                 caller, context, lambda: _prepare(docs, request.write, caller), streamed=True
             )
@@ -170,6 +170,7 @@ def _prepare(docs: Collection, request: Any, caller: Caller) -> Callable[[], int
     ids = ids_of(request.ids)
     owner = caller.owner(request.owner)
     tenants = caller.granted(tenants_of(request), docs.name)
+    caller.check_receivers(tenants, docs)
     keep = request.keep_tenants
     if (
         caller.tenant is not None and tenants is None
