@@ -1,4 +1,4 @@
-"""`manifest.json`: the format of a database directory. Written when the database is created, replaced when it is raised.
+"""`manifest.json`: the format of a database directory. Written when the database is made, replaced when it is raised.
 
     {"format_version": 2, "lmdb_format": "0.9", "uuid": "...", "created": "2026-01-31T12:00:00+00:00",
      "engine": "0.1.0"}
