@@ -22,9 +22,9 @@ PACKAGE = ROOT / "vecdb"
 # that lies flat in vecdb/, says here on which floor it stands.
 FLOORS: list[set[str]] = [
     {"errors", "limits", "schema"},
-    {"kernels", "storage", "validate"},
+    {"filters", "kernels", "storage", "validate"},
     {"api", "index"},
-    {"tenancy"},
+    {"columns", "tenancy"},
     {"state"},
     {"commit", "query"},
     {"maintenance"},
@@ -34,7 +34,10 @@ FLOORS: list[set[str]] = [
     {"__init__"},
     {"cli"},
 ]
-NEIGHBOURS = {("wire", "v1")}  # on one floor: the first is made for the second
+NEIGHBOURS = {  # on one floor
+    ("wire", "v1"),  # the first is made for the second
+    ("filters", "validate"),  # the bounds and short texts of messages, in validate/common.py
+}
 OUTSIDE = {"vecdb_server": "server", "vecdb_bench": "bench", "vecdb_datasets": "datasets"}  # public names only
 
 FOLDER_FILES_MAX = 12  # files of one folder
@@ -51,6 +54,7 @@ PUBLIC = [
     "Curator",
     "DType",
     "Database",
+    "F",
     "Flat",
     "Hits",
     "Hnsw",

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from vecdb.api.hits import Hits
     from vecdb.embedded.open import upgrade
     from vecdb.embedded.restore import restore
+    from vecdb.filters.expression import F
 
     from . import aio
     from .errors import (
@@ -48,6 +49,7 @@ __all__ = [
     "Curator",
     "DType",
     "Database",
+    "F",
     "Flat",
     "Hits",
     "Hnsw",
@@ -88,6 +90,7 @@ _home = {
         "VecdbError",
     ),
     "api.hits": ("Hits",),
+    "filters.expression": ("F",),
     "schema": ("Curator", "DType", "Flat", "Hnsw", "Metric", "Record", "SearchParams", "Spann"),
 }
 

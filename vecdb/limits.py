@@ -44,6 +44,22 @@ history_ids_max = 65_536  # positives of all users together
 components_max = 1_024
 neighbours_max = 65_536  # users that smooth one
 
+# -- a filter ----------------------------------------------------------------------------------
+filter_text_max = 1 << 25  # characters of a string filter
+filter_depth_max = 64  # nesting of and, or, not
+filter_terms_max = 4_096  # comparisons in it
+filter_values_max = 1_000_000  # values in it: those of its lists together
+filter_pattern_max = 1_024  # characters of a `like` pattern
+filter_int_bits_max = 1_024  # past these an int is larger than every float
+
+# -- columns of fields, by which filters are answered ---------------------------------------------
+columns_max = 1_024  # paths of a collection that have one; a filter on others looks at the records
+dictionary_texts_max = 65_536  # different texts of a column, or a quarter of its rows; more are kept as checksums
+dictionary_bytes_min = 1 << 20  # and bytes of them, with so many more for each row
+dictionary_row_bytes = 64
+dictionary_questions_max = 64  # patterns and orders of texts whose answers a column keeps
+filter_cache_bytes = 64 << 20  # rows that match filters, kept for the newest snapshot of a collection
+
 # -- hnsw --------------------------------------------------------------------------------------
 m_min = 2
 m_max = 128

@@ -25,6 +25,7 @@ from vecdb import limits
 from vecdb.api.database import Database
 from vecdb.embedded.open import open_database
 from vecdb.errors import Corruption, InvalidArgument, LimitExceeded, NotFound
+from vecdb.index.hnsw import filtered
 from vecdb.query import mixture
 from vecdb.state import record_reader
 
@@ -88,7 +89,8 @@ def test_every_index_metric_and_type_agrees_with_the_oracle(
 @pytest.mark.parametrize("kind", KINDS)
 def test_approximate_searches_keep_every_promise(db: Database, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     monkeypatch.setattr(limits, "flat_rows_max", 100)
-    set_planner_costs(monkeypatch, scan_share=1e9, scan_rows_per_width=0.0)
+    set_planner_costs(monkeypatch, scan_share=1e9, scan_rows_per_width=0.0, scored_rows=0)
+    monkeypatch.setattr(filtered, "_SCAN_AT_ONCE", 0.0)  # a graph is walked however few match
     docs = db.create_collection("docs", 8, "l2", KINDS[kind])
     docs.upsert(range(400), VECTORS, tenants=[["even"] if one % 2 == 0 else ["odd"] for one in range(400)])
     docs.optimize()

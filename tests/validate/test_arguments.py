@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import subprocess
 import sys
 from typing import Any
@@ -165,6 +166,26 @@ def test_field_selections() -> None:
     for bad in (1, [1], {"a": 1}, b"a"):
         with pytest.raises(InvalidArgument, match="fields"):
             validate.field_selection(bad)
+
+
+class Shade(str, enum.Enum):  # noqa: UP042 - StrEnum is its text already
+    RED = "red"
+
+
+def test_an_enum_of_texts_is_its_text() -> None:
+    [data] = validate.fields([{Shade.RED: Shade.RED, "in": [{Shade.RED: Shade.RED}]}], 1) or [b""]
+    assert validate.decode_fields(data) == {"red": "red", "in": [{"red": "red"}]}
+    assert validate.field_selection([Shade.RED]) == ("red",)
+    assert validate.collection_name(Shade.RED) == "red"
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_an_int_of_any_length_is_refused_by_name(sign: int) -> None:
+    value = sign * 10**5_000  # which Python refuses to write
+    with pytest.raises(InvalidArgument, match=r"limit .* an int of 16,610 bits"):
+        validate.search_limit(value, 1)
+    with pytest.raises(InvalidArgument, match="an int of 16,610 bits"):
+        validate.fields([{"x": value}], 1)
 
 
 def test_the_gate_does_not_import_numba() -> None:

@@ -102,6 +102,11 @@ class Index(ABC):
         return 1
 
     @property
+    def code_bytes(self) -> int:
+        """Bytes of a row's code, where a search among some rows may be a scan of their codes; else 0."""
+        return 0
+
+    @property
     def step_rows(self) -> int:
         """Rows of the tail from which on a call of `add` is worth its cost."""
         return limits.index_step_rows

@@ -8,35 +8,57 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vecdb.kernels.search import row_bits
+
 EVERY_ROW_BITMAP: NDArray[np.uint64] = np.empty(0, np.uint64)  # a bitmap without words lets every row through
 EVERY_ROW_LIST: NDArray[np.uint32] = np.empty(0, np.uint32)  # for kernels that scan a list of rows: without one, all
 
 
 class RowSet:
-    """Rows that a search may return: those of a tenant, or of a union of tenants, at one snapshot.
+    """Rows that a search may return, such as those of a tenant or those that match a filter, at one snapshot.
 
     rows : uint32[n], ascending, each once, all of them visible at the snapshot; never changed.
-    keep : called with the size in bytes of the bitmap when it is kept; None: none is ever kept.
+    keep : called with the size in bytes of what is made and kept beside the rows; None: the bitmap is never kept.
 
-    Thread rule: any number of readers; two may build the bitmap at the same time, of which one stays.
+    Thread rule: any number of readers; two may make the same thing at the same time, of which one stays.
     """
 
-    __slots__ = ("_asked", "_bitmap", "_derived", "_keep", "rows")
+    __slots__ = ("_asked", "_bitmap", "_count", "_derived", "_keep", "_rows")
 
     def __init__(self, rows: NDArray[np.uint32], keep: Callable[[int], None] | None = None) -> None:
-        self.rows = rows
+        self._rows: NDArray[np.uint32] | None = rows
+        self._count = len(rows)
         self._keep = keep
         self._bitmap = EVERY_ROW_BITMAP
         self._asked = False
         self._derived: tuple[object, NDArray[Any]] | None = None
 
+    @classmethod
+    def of_bitmap(cls, bitmap: NDArray[np.uint64], count: int, keep: Callable[[int], None] | None = None) -> RowSet:
+        """The rows whose bits are set in a bitmap as `bitmap` gives it. count : how many. Listed once somebody asks."""
+        made = cls(EVERY_ROW_LIST, keep)
+        made._rows, made._count, made._bitmap = None, count, bitmap
+        return made
+
     def __len__(self) -> int:
-        return len(self.rows)
+        return self._count
+
+    @property
+    def rows(self) -> NDArray[np.uint32]:
+        rows = self._rows
+        if rows is None:
+            rows = np.empty(self._count, np.uint32)
+            row_bits.rows_of(self._bitmap.view(np.uint32), rows)
+            self._rows = rows
+            if self._keep is not None:
+                self._keep(rows.nbytes)
+        return rows
 
     @property
     def nbytes(self) -> int:
-        derived = self._derived
-        return self.rows.nbytes + self._bitmap.nbytes + (0 if derived is None else derived[1].nbytes)
+        rows, derived = self._rows, self._derived
+        listed = 0 if rows is None else rows.nbytes
+        return listed + self._bitmap.nbytes + (0 if derived is None else derived[1].nbytes)
 
     def derived(self, key: object, make: Callable[[NDArray[np.uint32]], NDArray[Any]]) -> NDArray[Any]:
         """make(rows), kept as long as `key` is the same object. What an index wants to know of the rows, such as where
@@ -53,10 +75,11 @@ class RowSet:
 
     def holds(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Which of `rows` (int64[n], each at least 0) are among these."""
-        if not len(self.rows):
+        listed = self.rows
+        if not len(listed):
             return np.zeros(len(rows), bool)
-        places = np.searchsorted(self.rows, rows.astype(np.uint32))
-        return np.asarray(self.rows[np.minimum(places, len(self.rows) - 1)] == rows)
+        places = np.searchsorted(listed, rows.astype(np.uint32))
+        return np.asarray(listed[np.minimum(places, len(listed) - 1)] == rows)
 
     def bitmap(self, row_count: int) -> NDArray[np.uint64]:
         """uint64[>= ceil(row_count / 64)], never empty: bit row & 63 of word row >> 6 is set for the rows. Made when

@@ -70,10 +70,12 @@ try:
         beam_search,
         code_scan,
         exact_scan,
+        filtered_search,
         graph_search,
         list_probe,
         list_rerank,
         list_scan,
+        row_bits,
         tree_search,
     )
 finally:
@@ -88,6 +90,7 @@ __all__ = [
     "distance",
     "dot_products",
     "exact_scan",
+    "filtered_search",
     "float_codes",
     "graph_search",
     "insertion",
@@ -101,6 +104,7 @@ __all__ = [
     "rabitq",
     "repair",
     "rotated_codes",
+    "row_bits",
     "sq8",
     "tree_search",
 ]

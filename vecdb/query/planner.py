@@ -7,12 +7,14 @@
     lists        the same with nprobe in the place of ef
     tree         the same for a clustering tree, whose index itself handles a tenant of any size. A tenant with much of
                  many rows is the exception: it is searched through a graph beside the tree
-    rows         exact scan of a tenant's own rows: asked for, or so few that the graph or the lists would look at more
-                 to meet enough of them
+    codes        all codes of the rows that match (a filter, a tenant), where that is sooner than a walk among them
+    rows         exact scan of the rows that match: asked for, or so few that the lists would look at more to meet
+                 enough of them
 
-Of a tenant with a share s of the records, a graph is walked 1 / s times as far, and 1 / s times as many lists are read,
-until as many of the tenant's rows are met as without one. So the walk costs about width / s distances of codes, the
-scan one distance of full vectors a row: equal where rows^2 = `scan_rows_per_width` * width * records.
+Among matching rows with a share s of all, 1 / s times as many lists are read until as many matches are met as without a
+filter. So they cost about width / s distances of codes, the scan one distance of full vectors a row: equal where
+rows^2 = `scan_rows_per_width` * width * records. How a graph is walked among them, and when it gives up, is in
+index/hnsw/filtered.py.
 
 Whatever is chosen, the index returns min(limit, matching live records): it scans for a query that found fewer.
 """
@@ -24,6 +26,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from vecdb import limits
+from vecdb.index.hnsw import filtered
 from vecdb.schema import IndexConfig, SearchParams, Visibility
 from vecdb.state.index_factory import IndexKind
 from vecdb.storage.kv.catalog import CommittedState, MeasuredRecall
@@ -34,7 +37,8 @@ class PlannerCosts:
     """What searches cost beside one another, as measured.
 
     scan_share : a beam this share of the live rows wide costs more than scanning them all.
-    scan_rows_per_width : measured at 20,000 x 384: a graph and lists were as fast as the scan at 2,900 and 4,200 rows.
+    scan_rows_per_width : measured at 20,000 x 384: lists were as fast as the scan at 4,200 rows.
+    scored_rows : so few rows are scored on their vectors: a scan of their codes would score as many.
 
     Along a tree, with a tenant:
     idle_nodes_max : looks at nodes that change nothing before a search among a tenant's rows ends: recall 0.95 to 0.97,
@@ -48,9 +52,9 @@ class PlannerCosts:
         for data that need more than most.
 
     Of the graph beside a tree. With a beam of `graph_ef` it takes as long as a look at `graph_rows` codes that lie
-    scattered. Among a share s of the rows a beam s^`graph_ef_power` as wide finds as much in (1 / s)^`graph_power` of
-    the time: measured at 160,000 x 384 (145 us at recall 0.95; 1.4, 2.3 and 4.3 times that for a half, a quarter, a
-    tenth). At 40,000 the codes of all are looked at as fast: below `graph_live_min` live rows it is not used.
+    scattered, and (1 / s)^`graph_power` times as long among the share s of the rows: measured at 160,000 x 384 (145 us
+    at recall 0.95; 1.4, 2.3 and 4.3 times that for a half, a quarter, a tenth). At 40,000 the codes of all are looked
+    at as fast: below `graph_live_min` live rows it is not used.
 
     tree_nprobe : leaves of a tree, for a search without a tenant where no width was asked for, configured or learned.
     lists_nprobe : the same for lists.
@@ -58,13 +62,13 @@ class PlannerCosts:
 
     scan_share: float = 0.25
     scan_rows_per_width: float = 6.0
+    scored_rows: int = 40
     idle_nodes_max: int = 80
     idle_nodes_share: float = 0.55
     idle_nodes_recall: float = 0.95
     tenant_scan_rows: int = 24_576
     unmeasured_ef: int = 192
     graph_ef: int = 64
-    graph_ef_power: float = 0.35
     graph_rows: int = 12_000
     graph_power: float = 0.6
     graph_live_min: int = 65_536
@@ -80,7 +84,7 @@ class IndexFacts(NamedTuple):
     """What a plan depends on of an index.
 
     learned : the committed state, of which recall_curve, default_width, default_scan and tenant_scan_rows_max count.
-    scan_share : `Index.scan_share`.
+    scan_share, code_bytes : those of `Index`.
     """
 
     kind: IndexKind
@@ -88,11 +92,12 @@ class IndexFacts(NamedTuple):
     learned: CommittedState
     indexed_rows: int
     scan_share: int = 1
+    code_bytes: int = 0
 
 
 class Plan(NamedTuple):
-    """strategy: "exact", "rows", "graph", "lists" or "tree"; width: beam of a graph, lists or leaves to look at;
-    reason: one clause for `explain`.
+    """strategy: "exact", "rows", "codes", "graph", "lists" or "tree"; width: beam of a graph, lists or leaves to look
+    at; reason: one clause for `explain`.
     """
 
     strategy: str
@@ -101,7 +106,7 @@ class Plan(NamedTuple):
 
     @property
     def ef(self) -> int | None:
-        return self.width if self.strategy == "graph" else None
+        return self.width if self.strategy in ("graph", "codes") else None
 
     @property
     def nprobe(self) -> int | None:
@@ -147,8 +152,7 @@ def plan(
     if strategy == "tree":
         if not by_graph:
             return _tree(index, live, limit, params, matching, costs)
-        share = 1.0 if matching is None else matching / live
-        return Plan("graph", _beam(index, limit, params, costs, share), "much of many rows")
+        return Plan("graph", _beam(index, limit, params, costs), "much of many rows")
     lists = strategy == "lists"
     if lists and live < limits.flat_rows_max:
         return Plan(scan, 0, f"{live} live rows are scanned faster than lists are chosen")
@@ -159,10 +163,14 @@ def plan(
         return Plan(scan, 0, f"a beam of {width} over {live} live rows costs more than a scan")
     if matching is None:
         return Plan(strategy, width, reason)
+    if not lists:
+        if matching <= costs.scored_rows:
+            return Plan("rows", 0, f"{matching} rows of {live} are scored on their vectors")
+        if filtered.scans_at_once(matching, width, index.code_bytes):
+            return Plan("codes", width, f"the codes of {matching} rows of {live} are scanned faster than they are met")
+        return Plan("graph", width, f"{reason}, among {matching} rows of {live}")
     if matching * matching <= costs.scan_rows_per_width * width * live:
         return Plan("rows", 0, f"{matching} rows of {live} are scanned faster than they are met")
-    if not lists:
-        return Plan("graph", width, reason)
     return Plan("lists", min(limits.nprobe_max, -(-width * live // matching)), f"{reason}, widened")
 
 
@@ -247,9 +255,9 @@ def prefers_companion_graph(
     return walk < min(rows, live / index.scan_share)
 
 
-def _beam(index: IndexFacts, limit: int, params: SearchParams, costs: PlannerCosts, share: float = 1.0) -> int:
-    """Beam of the graph beside a tree. share : of the rows that may be returned."""
-    ef: float = costs.graph_ef * share**costs.graph_ef_power
+def _beam(index: IndexFacts, limit: int, params: SearchParams, costs: PlannerCosts) -> int:
+    """Beam of the graph beside a tree."""
+    ef: float = costs.graph_ef
     if params.ef is not None:
         ef = params.ef
     elif params.recall is not None and index.learned.recall_curve:

@@ -20,14 +20,16 @@ from numpy.typing import NDArray
 from vecdb import limits
 from vecdb.api.hits import Hits
 from vecdb.errors import NotFound
+from vecdb.filters.tree import Node
 from vecdb.index.contract import HasCompanionGraph, Index, IndexCorruption, Neighbors
 from vecdb.index.row_set import RowSet
-from vecdb.query import mixture, planner
+from vecdb.query import filtering, mixture, planner
 from vecdb.query.asked_queries import AskedQueries
 from vecdb.query.cancellation import search_in_chunks
 from vecdb.schema import Metric, Record, SearchParams
 from vecdb.state import index_factory, record_reader
 from vecdb.state.collection_state import CollectionState
+from vecdb.state.filter_cache import MatchingRows
 from vecdb.state.record_blocks import encoded_fields
 from vecdb.state.snapshot import Snapshot
 from vecdb.storage.disk import filesystem
@@ -84,16 +86,18 @@ class Searcher:
         explain: bool,
         tenants: tuple[str, ...] = (),
         stop: Callable[[], bool] | None = None,
+        node: Node | None = None,
     ) -> Hits:
         """Nearest live records of queries (float32[nq, dim], checked). `select`: field names, None for all, () for
-        none. `tenants`: whose records, () for everybody's. `stop`: asked now and then whether to give up.
+        none. `tenants`: whose records, () for everybody's. `stop`: asked now and then whether to give up. `node`: a
+        filter.
         """
         started = time.perf_counter() if explain else 0.0
         self._searched_at = time.monotonic()
         if not params.exact and self.asked.offer(queries):
             self.state.wake_maintenance()
         while True:
-            snapshot, prepared = self._prepared_search(limit, params, tenants)
+            snapshot, prepared = self._prepared_search(limit, params, tenants, node)
             if single:
                 found, plan = self._run(snapshot, prepared, queries)
             else:
@@ -105,6 +109,8 @@ class Searcher:
                 break
         if explain:
             hits.explain = self._explained(snapshot, found, plan, started, searched)
+            if node is not None:
+                hits.explain |= {"filter": str(node), "matching": len(prepared.allowed or ())}
         return hits
 
     def search_stream(
@@ -118,13 +124,14 @@ class Searcher:
         include_vectors: bool,
         tenants: tuple[str, ...] = (),
         window: int = 1,
+        node: Node | None = None,
     ) -> Iterator[Hits]:
         """The hits of each query in turn. `window` is ignored: within a process reading ahead would gain nothing."""
         for query in iterator(queries):
             array, single = check(query)
             yield self.search(
                 array, limit, params, single=single, select=select, include_vectors=include_vectors, explain=False,
-                tenants=tenants,
+                tenants=tenants, node=node,
             )  # fmt: skip
 
     def _hits(
@@ -182,13 +189,21 @@ class Searcher:
         include_vectors: bool,
         explain: bool,
         tenants: tuple[str, ...] = (),
+        node: Node | None = None,
     ) -> Hits:
         """Diverse neighbours of the records of a user (mixture.py); all that it reads and finds is of one snapshot."""
         started = time.perf_counter()
         self._searched_at = time.monotonic()
         while True:
-            snapshot, allowed = self.state.snapshot_for_tenants(tenants) if tenants else (self.current(), None)
-            users = self._rows_of_users(snapshot, query.users, owner, allowed)
+            snapshot, allowed = self.rows_for(tenants, node)
+            seen = allowed
+            if node is not None and tenants:
+                seen = snapshot.generation.tenants.rows_at(tenants, snapshot.visibility)
+            users = (
+                None
+                if tenants and seen is None
+                else self._rows_of_users(snapshot, query.users, owner, seen if tenants else None)
+            )
             if users is None:
                 time.sleep(0.001)  # a commit is not published yet, or was published while this looked
                 continue
@@ -261,11 +276,13 @@ class Searcher:
             raise filesystem.to_vecdb_error(error, "searching", "nothing changed") from error
 
     def _prepared_search(
-        self, limit: int, params: SearchParams, tenants: tuple[str, ...]
+        self, limit: int, params: SearchParams, tenants: tuple[str, ...], node: Node | None = None
     ) -> tuple[Snapshot, PreparedSearch]:
-        """The newest snapshot, and a search of it, from its cache where it was prepared before. Raises what
-        `CollectionState.snapshot_for_tenants` does.
+        """The newest snapshot, and a search of it, from its cache where it was prepared before. node : a filter.
+        Raises what `CollectionState.snapshot_for_tenants` and `filtering.matching` do.
         """
+        if node is not None:
+            return self._prepared_among(limit, params, tenants, node)
         snapshot, key = self.current(), (limit, params, tenants)
         generation = snapshot.generation
         version = generation.index.version  # before the search is planned: a newer one is planned for anew
@@ -278,6 +295,38 @@ class Searcher:
             prepared = self._prepare(snapshot, limit, params, allowed)
             snapshot.prepared.keep(key, version, prepared)
         return snapshot, prepared
+
+    def _prepared_among(
+        self, limit: int, params: SearchParams, tenants: tuple[str, ...], node: Node
+    ) -> tuple[Snapshot, PreparedSearch]:
+        """The same among rows that match. What tenants see of them is worked out for each search."""
+        snapshot, entry, of_tenants = self._matching(node, tenants)
+        key, version = (limit, params), snapshot.generation.index.version
+        if of_tenants is not None:
+            return snapshot, self._prepare(snapshot, limit, params, filtering.intersection(entry.allowed, of_tenants))
+        prepared: PreparedSearch | None = entry.search(key, version)
+        if prepared is None:
+            prepared = self._prepare(snapshot, limit, params, entry.allowed)
+            entry.keep(key, version, prepared)
+        return snapshot, prepared
+
+    def _matching(
+        self, node: Node, tenants: tuple[str, ...]
+    ) -> tuple[Snapshot, MatchingRows[PreparedSearch], RowSet | None]:
+        """The newest snapshot, its rows that match, and those of the tenants, where some are named."""
+        while True:
+            snapshot, of_tenants = self.state.snapshot_for_tenants(tenants) if tenants else (self.current(), None)
+            entry = filtering.matching(snapshot, node)
+            if entry is not None:
+                return snapshot, entry, of_tenants
+            time.sleep(0.001)  # a vacuum has committed, or is about to publish
+
+    def rows_for(self, tenants: tuple[str, ...], node: Node | None) -> tuple[Snapshot, RowSet | None]:
+        """The newest snapshot, and which of its rows the tenants may see and the filter lets through; None: all."""
+        if node is None:
+            return self.state.snapshot_for_tenants(tenants) if tenants else (self.current(), None)
+        snapshot, entry, of_tenants = self._matching(node, tenants)
+        return snapshot, entry.allowed if of_tenants is None else filtering.intersection(entry.allowed, of_tenants)
 
     def _prepare(
         self, snapshot: Snapshot, limit: int, params: SearchParams, allowed: RowSet | None, may_ask: bool = True
@@ -294,7 +343,9 @@ class Searcher:
         sooner.
         """
         index, kind = snapshot.generation.index, index_factory.kind_of(snapshot.config)
-        facts = planner.IndexFacts(kind, snapshot.config, snapshot.state, index.indexed_rows, index.scan_share)
+        facts = planner.IndexFacts(
+            kind, snapshot.config, snapshot.state, index.indexed_rows, index.scan_share, index.code_bytes
+        )
         visibility, matching, by_graph = snapshot.visibility, None if allowed is None else len(allowed), False
         wanted = planner.prefers_companion_graph(facts, visibility.live_count, limit, params, matching, self.costs)
         if wanted and isinstance(index, HasCompanionGraph):

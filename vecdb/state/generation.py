@@ -19,6 +19,7 @@ from vecdb.errors import Corruption
 from vecdb.index.contract import Index
 from vecdb.schema import Visibility
 from vecdb.state import index_factory
+from vecdb.state.field_columns import FieldColumns
 from vecdb.state.record_blocks import iter_blocks, iter_tombs
 from vecdb.storage.disk.growable_arrays import GrowableArrays
 from vecdb.storage.disk.id_column import IdColumn
@@ -56,6 +57,7 @@ class Generation:
         self.ids = IdColumn(backing)
         self.journal = AccessJournal(store, self.prefix, entry.name)
         self.tenants = TenantRowCache(store, entry, self.number, self.journal, writable=writable)
+        self.columns = FieldColumns(store, entry, self.number)
         self.index: Index
         self.access_log: list[NDArray[np.int64]] | None = None  # while a vacuum copies: rows whose tenants have changed
         self.fields_log: list[NDArray[np.int64]] | None = None  # the same of fields

@@ -12,6 +12,7 @@ from typing import Any
 
 from vecdb.schema import IndexConfig, Visibility
 from vecdb.state import index_factory
+from vecdb.state.filter_cache import FilterCache
 from vecdb.state.generation import Generation
 from vecdb.state.plan_cache import PlanCache
 from vecdb.storage.kv.catalog import CommittedState
@@ -19,13 +20,14 @@ from vecdb.storage.kv.catalog import CommittedState
 
 @dataclass(frozen=True, slots=True, weakref_slot=True)
 class Snapshot:
-    """A generation, which of its rows are visible, and the searches that were prepared on it."""
+    """A generation, which of its rows are visible, and the searches and filters that were worked out on it."""
 
     generation: Generation
     visibility: Visibility
     state: CommittedState
     config: IndexConfig
     prepared: PlanCache[Any] = field(default_factory=PlanCache, compare=False, repr=False)
+    filtered: FilterCache[Any] = field(default_factory=FilterCache, compare=False, repr=False)
 
 
 def snapshot_of(generation: Generation, state: CommittedState) -> Snapshot:

@@ -11,7 +11,7 @@ import numpy as np
 from vecdb import limits
 from vecdb.errors import InvalidArgument, LimitExceeded
 from vecdb.schema import DTYPES, METRICS, CollectionConfig, Curator, Flat, Hnsw, IndexConfig, SearchParams, Spann
-from vecdb.validate.common import integer, short_repr, utf8
+from vecdb.validate.common import integer, plain_str, short_repr, utf8
 
 
 def collection_name(name: object) -> str:
@@ -26,7 +26,7 @@ def collection_name(name: object) -> str:
             f"collection name {short_repr(name)} is not allowed: use printable characters without '/' or '\\', "
             "no space at either end, and not '.' or '..'"
         )
-    return str(name)
+    return plain_str(name)
 
 
 def index_config(index: object) -> IndexConfig | None:
@@ -207,4 +207,4 @@ def field_selection(fields: object) -> tuple[str, ...] | None:
         raise InvalidArgument(
             f"fields must be None (all), [] (none) or a list of field names, got {short_repr(fields)}"
         )
-    return tuple(dict.fromkeys(str(name) for name in fields))
+    return tuple(dict.fromkeys(plain_str(name) for name in fields))

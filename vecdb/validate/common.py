@@ -51,6 +51,11 @@ def is_int(value: object) -> bool:
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
+def plain_str(value: str) -> str:
+    """The text as a plain str: of an enum with texts its value, which `str` gives another way."""
+    return str.__str__(value)
+
+
 def short_repr(value: object, length_max: int = 60) -> str:
     """A short repr for messages, whatever the value is."""
     if isinstance(value, (str, bytes)):
@@ -59,6 +64,8 @@ def short_repr(value: object, length_max: int = 60) -> str:
         value = value.item()
     elif value is not None and not isinstance(value, (int, float)):
         return f"a {type(value).__name__}"
+    if isinstance(value, int) and value.bit_length() > 4 * length_max:  # Python refuses to write very long ones
+        return f"an int of {value.bit_length():,} bits"
     text = ascii(value)
     return text if len(text) <= length_max else text[:length_max] + "..."
 

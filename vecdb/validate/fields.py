@@ -18,7 +18,7 @@ import numpy as np
 
 from vecdb import limits
 from vecdb.errors import Corruption, InvalidArgument, LimitExceeded
-from vecdb.validate.common import INT64_END, check_rows, gil_slices, short_repr
+from vecdb.validate.common import INT64_END, check_rows, gil_slices, plain_str, short_repr
 
 _SLICE_RECORDS = 64  # records encoded per bytecode stretch
 _SLICE_ENCODED = 128  # records that are encoded already
@@ -184,7 +184,7 @@ def _record(record: object, position: int) -> bytes:
             elif kind not in _PLAIN:
                 plain = False
         if not plain:
-            record = {str(key): _clean(one, 2, budget) for key, one in record.items()}
+            record = {plain_str(key): _clean(one, 2, budget) for key, one in record.items()}
         data = _encode(record) if budget[0] >= 0 else b""
     except UnicodeEncodeError:
         raise InvalidArgument(
@@ -239,7 +239,7 @@ def _clean(value: Any, depth: int, budget: list[int]) -> Any:
         return value
     if isinstance(value, (str, bytes)):
         budget[0] -= len(value)
-        return str(value) if isinstance(value, str) else bytes(value)
+        return plain_str(value) if isinstance(value, str) else bytes(value)
     if isinstance(value, int):
         if not -INT64_END <= value < INT64_END:
             raise InvalidArgument(
@@ -254,7 +254,7 @@ def _clean(value: Any, depth: int, budget: list[int]) -> Any:
         for key in value:
             _check_key(key)
             budget[0] -= len(key)
-        return {str(key): _clean(one, depth + 1, budget) for key, one in value.items()}
+        return {plain_str(key): _clean(one, depth + 1, budget) for key, one in value.items()}
     if isinstance(value, dt.date):
         return _of_date(value)
     raise InvalidArgument(

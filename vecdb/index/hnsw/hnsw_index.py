@@ -37,7 +37,7 @@ from vecdb.index.common.quantizer import SQ8, ScalarQuantizer
 from vecdb.index.common.thread_pool import ThreadPool
 from vecdb.index.contract import Index, Neighbors, Progress, RowSource, SealedFile, corrupt_row_error
 from vecdb.index.flat import scan_exactly
-from vecdb.index.hnsw import graph_codes, graph_file, invariants
+from vecdb.index.hnsw import filtered, graph_codes, graph_file, invariants
 from vecdb.index.hnsw.construction import GraphBuilder
 from vecdb.index.hnsw.graph import Graph, GraphView, levels_of, upper_room
 from vecdb.index.hnsw.scratch import ScratchPool
@@ -93,6 +93,10 @@ class HnswIndex(Index):
     @property
     def version(self) -> object:
         return self if self._view is None else self._view
+
+    @property
+    def code_bytes(self) -> int:
+        return self._view.graph.codes.shape[1] if self._view is not None else 0
 
     @property
     def is_spoiled(self) -> bool:
@@ -331,15 +335,19 @@ class HnswIndex(Index):
         queries = as_float32_queries(queries)
         if view is None or params.exact:
             return self._exactly(queries, limit, visibility, allow, params.threads)
-        bitmap = EVERY_ROW_BITMAP if allow is None else allow.bitmap(visibility.row_count)
         if view.arrays is not self._rows.arrays:
             view = view.replace(arrays=self._rows.arrays)
         width = max(params.ef or self.config.ef or _EF, limit)
+        if allow is not None:
+            of = filtered.Matching(view, allow, visibility, width)
+            return filtered.search(
+                queries, limit, of, params.threads, self._workers, self._scratches, _QUERIES_PER_SLICE
+            )
         rerank = max(limit + 10, 2 * limit, width // 4) if self.config.quantization is not None else width
         found = empty_result(len(queries), limit)
-        answer = partial(self._answer, view, width, rerank, visibility, bitmap)
+        answer = partial(self._answer, view, width, rerank, visibility)
         map_query_slices(answer, queries, found, _QUERIES_PER_SLICE, params.threads, self._workers)
-        complete_short_answers(found, queries, limit, visibility, allow, params.threads, self._exactly)
+        complete_short_answers(found, queries, limit, visibility, None, params.threads, self._exactly)
         return found
 
     def _answer(
@@ -348,14 +356,13 @@ class HnswIndex(Index):
         width: int,
         rerank: int,
         visibility: Visibility,
-        allow: NDArray[np.uint64],
         queries: NDArray[np.float32],
         found: Neighbors,
     ) -> None:
         scratch = self._scratches.take(view.graph, width, rerank)
         bad = graph_search.search_graph(
             queries, found.rows, found.distances, found.counts, found.work, width, rerank, visibility.row_count,
-            visibility.sequence, allow, view.table.table, view.vectors, scratch.table.table, scratch.blocks,
+            visibility.sequence, EVERY_ROW_BITMAP, view.table.table, view.vectors, scratch.table.table, scratch.blocks,
         )  # fmt: skip
         self._scratches.give(scratch)
         if bad >= 0:

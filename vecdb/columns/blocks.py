@@ -1,0 +1,134 @@
+"""Codes of a column, cut into blocks of 65,536 rows, each in the smallest type that holds its codes.
+
+    block  := codes uint8|16|32|64 [rows], base       the row's code is 0 where codes is 0, else base + codes
+    tail   := the rows behind the last full block, uint64
+
+A full block never changes: a row whose value changes gets a new block. Rows of the tail are appended in place, behind
+what any reader looks at. Answers are bits, little-endian in each byte, as `numpy.packbits` makes them.
+
+Measured, 1,000,000 rows: numpy on blocks that stay in the cache takes .1 to .3 ns a row and comparison.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vecdb.columns.encoding import ABSENT, Interval
+
+BLOCK_ROWS = 65_536
+BLOCK_BYTES = BLOCK_ROWS // 8
+_TYPES = (np.uint8, np.uint16, np.uint32, np.uint64)
+_ISIN_EQUALITIES_MAX = 8  # fewer codes are compared one by one
+
+Bits = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class CodeBlock:
+    """codes : uint8|16|32|64[n].   lowest, highest : codes (with base) of the rows that have one.   whole : all rows
+    have one.
+    """
+
+    codes: NDArray[np.unsignedinteger]
+    base: int
+    lowest: int
+    highest: int
+    whole: bool
+
+
+def packed(wide: NDArray[np.uint64]) -> CodeBlock | None:
+    """The block of codes uint64[n]; None where no row has one."""
+    present = wide != ABSENT
+    found = wide[present]
+    if not len(found):
+        return None
+    lowest, highest = int(found.min()), int(found.max())
+    base = lowest - 1
+    kind = next(one for one in _TYPES if highest - base <= np.iinfo(one).max)
+    local = wide if base == 0 else np.where(present, wide - np.uint64(base), 0)
+    codes: NDArray[Any] = local.astype(kind)
+    return CodeBlock(codes, base, lowest, highest, len(found) == len(wide))
+
+
+def unpacked(block: CodeBlock | None, rows: int) -> NDArray[np.uint64]:
+    """uint64[rows]: codes with their base."""
+    if block is None:
+        return np.zeros(rows, np.uint64)
+    wide = block.codes.astype(np.uint64)
+    return np.where(wide != 0, wide + np.uint64(block.base), 0) if block.base else wide
+
+
+def in_interval(block: CodeBlock, wanted: Interval) -> NDArray[np.bool_] | bool:
+    """bool[n], or one value for all rows: whose code lies in the interval, both ends included."""
+    low, high = max(wanted[0], block.lowest), min(wanted[1], block.highest)
+    if low > high:
+        return False
+    if low == block.lowest and high == block.highest:
+        return True if block.whole else block.codes != 0
+    codes, low, high = block.codes, low - block.base, high - block.base
+    kind = codes.dtype.type
+    if low == high:
+        return np.asarray(codes == kind(low))
+    return np.asarray((codes - kind(low)) <= kind(high - low))
+
+
+def among(block: CodeBlock, wanted: NDArray[np.uint64]) -> NDArray[np.bool_] | bool:
+    """bool[n], or False for all rows: whose code is one of `wanted` (ascending, each once)."""
+    first = int(np.searchsorted(wanted, np.uint64(block.lowest), "left"))
+    last = int(np.searchsorted(wanted, np.uint64(block.highest), "right"))
+    inside = wanted[first:last]
+    if not len(inside):
+        return False
+    codes = block.codes
+    targets = (inside - np.uint64(block.base)).astype(codes.dtype)
+    if len(targets) <= _ISIN_EQUALITIES_MAX:
+        found = codes == targets[0]
+        for one in targets[1:]:
+            found |= codes == one
+        return np.asarray(found)
+    if codes.dtype.itemsize <= 2:
+        return in_table(codes, targets)
+    at = np.searchsorted(targets, codes)
+    return np.asarray(targets[np.minimum(at, len(targets) - 1)] == codes)
+
+
+def in_table(codes: NDArray[np.unsignedinteger], targets: NDArray[np.unsignedinteger]) -> NDArray[np.bool_]:
+    """bool[n]: whether the code (8 or 16 bits) is one of the targets, by a table of all codes."""
+    table = np.zeros(1 << (8 * codes.dtype.itemsize), bool)
+    table[targets] = True
+    found: NDArray[np.bool_] = table[codes]
+    return found
+
+
+def marked(block: CodeBlock, table: NDArray[np.bool_]) -> NDArray[np.bool_] | bool:
+    """bool[n], or one value for all rows: whether the row's code is marked in a table (bool[codes + 1], [0] False; the
+    codes are those of a dictionary).
+    """
+    part = table[block.base : block.highest + 1]
+    if not part[1:].any():
+        return False
+    local = part.copy()
+    local[0] = False
+    found: NDArray[np.bool_] = local[block.codes]
+    return found
+
+
+def to_bits(found: NDArray[np.bool_] | bool, rows: int, nbytes: int) -> Bits:
+    """uint8[nbytes]: the bits of `rows` rows, the rest 0."""
+    if isinstance(found, bool):
+        bits = np.zeros(nbytes, np.uint8)
+        if found:
+            bits[: rows // 8] = 0xFF
+            if rows % 8:
+                bits[rows // 8] = (1 << rows % 8) - 1
+        return bits
+    packed_bits = np.packbits(found, bitorder="little")
+    if len(packed_bits) == nbytes:
+        return packed_bits
+    bits = np.zeros(nbytes, np.uint8)
+    bits[: len(packed_bits)] = packed_bits
+    return bits
