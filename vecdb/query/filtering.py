@@ -25,7 +25,7 @@ def matching(snapshot: Snapshot, node: Node) -> MatchingRows[Any] | None:
     if known is not None:
         return known
     generation, visibility = snapshot.generation, snapshot.visibility
-    view = generation.columns.at(visibility)
+    view = generation.columns.at(snapshot.state)
     if view is None:
         return None
     check_orders(node, view)

@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.columns.column_set import ColumnView
-from vecdb.schema import Visibility
-from vecdb.state.record_blocks import iter_blocks, record_metas
+from vecdb.state.field_changes import rows_changed
+from vecdb.state.record_blocks import encoded_fields, iter_blocks
 from vecdb.storage.kv import catalog, keys, record_format
-from vecdb.storage.kv.store import Store
+from vecdb.storage.kv.store import Store, Txn
 from vecdb.validate import decode_fields
 from vecdb.validate.common import gil_slices, yield_gil
 
@@ -41,19 +41,21 @@ class FieldColumns:
         self._lock = threading.Lock()
         self.view = ColumnView()
 
-    def at(self, visibility: Visibility) -> ColumnView | None:
-        """Columns of at least the rows of a snapshot, with its fields. None: the caller is to take a newer snapshot."""
+    def at(self, state: catalog.CommittedState) -> ColumnView | None:
+        """Columns of at least the rows of a snapshot's state, with its fields. None: the caller is to take a newer
+        snapshot.
+        """
         view = self.view
-        return view if view.row_count >= visibility.row_count else self._caught_up(visibility.row_count)
+        return view if _holds(view, state) else self._caught_up(state)
 
-    def _caught_up(self, row_count: int) -> ColumnView | None:
-        with self._lock, self._store.read(buffers=True) as txn:
-            raw = txn.get(self._state_key, db=self._store.state)
-            if raw is None or catalog.decode_state(bytes(raw), self._where).generation != self._generation:
-                return None  # dropped, or renumbered by a vacuum
+    def _caught_up(self, state: catalog.CommittedState) -> ColumnView | None:
+        with self._lock, self._store.read_all(buffers=True) as txn:
+            now = self._state_in(txn)
+            if now is None or now.generation != self._generation or now.field_changes != state.field_changes:
+                return None  # dropped, renumbered by a vacuum, or with other fields by now
             waiting: list[dict[str, Any]] = []
-            view = self.view
-            if view.row_count >= row_count:
+            view, row_count = self.view, state.row_count
+            if _holds(view, state):
                 return view
             for block in iter_blocks(self._store, txn, self._prefix, view.row_count, row_count, self._where):
                 waiting += _records_of(block)
@@ -62,19 +64,41 @@ class FieldColumns:
                     view = view.extended(waiting, stop)
                     waiting = []
                     yield_gil()
+            last = _last_change(state)
+            if view.sequence < last:
+                rows = rows_changed(self._store, txn, self._prefix, view.sequence + 1, self._where)
+                rows = rows[rows < view.row_count]
+                view = view.changed(rows, self._records(txn, rows, now), last)
             self.view = view
             return view
+
+    def _state_in(self, txn: Txn) -> catalog.CommittedState | None:
+        raw = txn.get(self._state_key, db=self._store.state)
+        return None if raw is None else catalog.decode_state(bytes(raw), self._where)
 
     def fields_of(self, rows: NDArray[np.int64]) -> Iterable[dict[str, Any]]:
         """Fields of rows, in order, as they are committed now."""
         for start in range(0, len(rows), _READ_ROWS):
-            part = rows[start : start + _READ_ROWS].tolist()
-            found: list[dict[str, Any]] = []
-            with self._store.read(buffers=True) as txn:
-                for first, last in gil_slices(len(part), _BATCH_ROWS):
-                    metas = record_metas(self._store, txn, self._prefix, part[first:last], self._where)
-                    found += map(decode_fields, record_format.fields_of(metas))
+            with self._store.read_all(buffers=True) as txn:
+                found = self._records(txn, rows[start : start + _READ_ROWS], self._state_in(txn))
             yield from found
+
+    def _records(self, txn: Txn, rows: NDArray[np.int64], state: catalog.CommittedState | None) -> list[dict[str, Any]]:
+        """Fields of rows as a transaction sees them, whose state it is."""
+        part, found = rows.tolist(), list[dict[str, Any]]()
+        changes = None if state is None else state.field_changes
+        for first, last in gil_slices(len(part), _BATCH_ROWS):
+            raws = encoded_fields(self._store, txn, self._prefix, part[first:last], self._where, changes)
+            found += map(decode_fields, raws)
+        return found
+
+
+def _last_change(state: catalog.CommittedState) -> int:
+    return 0 if state.field_changes is None else state.field_changes.last
+
+
+def _holds(view: ColumnView, state: catalog.CommittedState) -> bool:
+    return view.row_count >= state.row_count and view.sequence == _last_change(state)
 
 
 def _records_of(block: record_format.Block) -> list[dict[str, Any]]:
