@@ -14,6 +14,7 @@ from vecdb.api.database import check_path
 from vecdb.embedded.directory import absolute
 from vecdb.errors import InvalidArgument, NotFound
 from vecdb.storage.disk import manifest
+from vecdb.wire.addresses import is_server
 
 Database = Annotated[
     str, typer.Option("--db", envvar="VECDB_DB", help="Directory of the database, or a server's grpc://host:port.")
@@ -34,10 +35,6 @@ DatasetFolder = Annotated[
 ]
 
 default_db = "data"
-
-
-def is_server(db: str) -> bool:
-    return db.startswith(("grpc://", "grpcs://"))
 
 
 def refuse_address(db: str) -> None:

@@ -91,6 +91,12 @@ def encoded_fields(
     return record_format.fields_of(record_metas(store, txn, prefix, rows, where, changes))
 
 
+def has_owners(store: Store, txn: Txn, prefix: bytes) -> bool:
+    """Whether any record has an owner: their ids come after all others."""
+    cursor = txn.cursor(db=store.ids)
+    return bool(cursor.set_range(prefix + b"\1")) and bytes(cursor.key()).startswith(prefix)
+
+
 def _raw_blocks(store: Store, txn: Txn, prefix: bytes, rows: Sequence[int], where: str) -> list[tuple[int, Any]]:
     """For each row (first row by its key, value) of the last block that does not begin after it."""
     cursor = txn.cursor(db=store.blocks)

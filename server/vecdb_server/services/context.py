@@ -102,6 +102,11 @@ class ServerContext:
         self._drops += 1
         self._open.pop(name, None)
 
+    def forget_names(self) -> None:
+        """Names may stand for other collections than before: each is looked up anew at its next use."""
+        self._drops += 1
+        self._open.clear()
+
     def names(self, caller: Caller) -> list[str]:
         return [name for name in self.db.collections() if caller.reaches(name)]
 

@@ -65,7 +65,7 @@ class CachedRequest:
             queries, self.limit, params=self.params, fields=self.select, include_vectors=self.include_vectors,
             explain=self.explain, tenant=self.tenants, stop=stop,
         )  # fmt: skip
-        return encoded(hits, self.select, as_json=self.as_json)
+        return encoded(hits, self.select, as_json=self.as_json, reader=self.caller.tenant)
 
     def answer_batch(self, queries: Sequence[Queries]) -> list[bytes]:
         """One SearchResponse for each query; the queries are of requests with the same batch_key."""
@@ -73,7 +73,8 @@ class CachedRequest:
             np.stack(queries), self.limit, params=self.params, fields=self.select,
             include_vectors=self.include_vectors, tenant=self.tenants,
         )  # fmt: skip
-        return [encoded(hits[i], self.select, as_json=self.as_json) for i in range(len(queries))]
+        reader = self.caller.tenant
+        return [encoded(hits[i], self.select, as_json=self.as_json, reader=reader) for i in range(len(queries))]
 
     def queries_of(self, numbers: bytes) -> Queries:
         """The vectors, from little-endian bytes; copied: bytes of a message may be unaligned and are read-only."""

@@ -15,7 +15,7 @@ import numpy as np
 
 from vecdb import Collection, Flat, InvalidArgument, NotFound, SearchParams
 from vecdb.v1 import search_pb2 as pb
-from vecdb.wire.arrays import ids_of, vectors_of
+from vecdb.wire.arrays import ids_of, truth_of, vectors_of
 from vecdb.wire.messages import params_of
 from vecdb.wire.search_response import encoded, report, streamed
 from vecdb_server.security.auth import Caller
@@ -86,8 +86,9 @@ class Search:
         docs = await self._server.collection(caller, request.collection)
         queries, limit = vectors_of(request.queries, "queries"), request.limit or _LIMIT
         tenants, params = caller.tenants(request.tenants, docs.name), self._params(request)
+        truth = truth_of(request, len(queries))
         facts = await self._server.run_long(
-            lambda progress: docs.evaluate(queries, limit, params=params, tenant=tenants), None
+            lambda progress: docs.evaluate(queries, limit, params=params, tenant=tenants, truth=truth), None
         )
         return pb.EvaluateResponse(report_json=report(facts))
 
@@ -130,7 +131,10 @@ class Search:
         batch_key = None
         scanned = isinstance(docs.config.index, Flat) or (params is not None and params.exact)
         if scanned and len(vectors) == 1 and not message.explain:
-            batch_key = (docs, *kind[1:], vectors.dtype, vectors.shape[1], message.fields_as_json, tuple(tenants or ()))
+            batch_key = (
+                docs, *kind[1:], vectors.dtype, vectors.shape[1], message.fields_as_json, tuple(tenants or ()),
+                caller.tenant,
+            )  # fmt: skip
         return CachedRequest(
             docs, caller, self._server.latencies.of(kind), len(vectors), vectors.shape[1], vectors.dtype, limit, params,
             tenants, select, message.include_vectors, message.fields_as_json, message.explain, batch_key,
@@ -215,7 +219,7 @@ class Search:
                     hits = hits_of(caller.tenant)
                 except NotFound:
                     hits = hits_of("")
-            return encoded(hits, select, as_json=message.fields_as_json)
+            return encoded(hits, select, as_json=message.fields_as_json, reader=caller.tenant)
 
         kind = (docs.name, "mixture", limit, tenants is None)
         found: bytes = await self._server.read(caller, context, kind, 1, run)

@@ -60,10 +60,12 @@ class Tenants:
 
     async def DropTenant(self, request: Any, caller: Caller, context: Any) -> Any:
         docs = await self._server.collection(caller, request.collection)
-        await self._server.write(
-            caller, context, lambda: docs.drop_tenant(request.name, request_id=request_key(caller, request.request_id))
-        )
-        return pb.DropTenantResponse()
+
+        def drop() -> int:
+            key = request_key(caller, request.request_id)
+            return docs.drop_tenant(request.name, records=request.records, request_id=key) or 0
+
+        return pb.DropTenantResponse(deleted=await self._server.write(caller, context, drop))
 
     async def ListTenants(self, request: Any, caller: Caller, context: Any) -> Any:
         docs = await self._server.collection(caller, request.collection)
