@@ -200,9 +200,7 @@ class Elements:
         return replace(self, tail_rows=tail_rows, tail_codes=tail_codes, used=used, count=self.count + len(rows))  # type: ignore[arg-type]
 
     def _sealed(self) -> Elements:
-        return replace(
-            self, blocks=(*self.blocks, self.tail_block()), tail_rows=_NO_ROWS, tail_codes=_NO_CODES, used=0
-        )
+        return replace(self, blocks=(*self.blocks, self.tail_block()), tail_rows=_NO_ROWS, tail_codes=_NO_CODES, used=0)
 
     def tail_block(self) -> ElementBlock | None:
         codes = packed(self.tail_codes[: self.used])
