@@ -17,12 +17,15 @@ _MESSAGE_CHARS_MAX = 1_000  # it is sent twice in the trailers, of which clients
 
 
 class Refused(Exception):
-    """A call that the server itself refuses. retry_s : after how long it may be worth another try."""
+    """A call that the server itself refuses. retry_s : after how long it may be worth another try.   caller : the name
+    of its token, where that is known.
+    """
 
-    def __init__(self, code: grpc.StatusCode, message: str, retry_s: float | None = None) -> None:
+    def __init__(self, code: grpc.StatusCode, message: str, retry_s: float | None = None, caller: str = "") -> None:
         super().__init__(message)
         self.code = code
         self.retry_s = retry_s
+        self.caller = caller
 
 
 def not_a_message() -> InvalidArgument:

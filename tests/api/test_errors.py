@@ -54,6 +54,7 @@ MISTAKES: dict[str, Mistake] = {
     "tenant of half a character": lambda db, docs: docs.search(GOOD, tenant="\ud800"),
     "flat histories": lambda db, docs: docs.search_mixture([1], histories=[1, 2]),
     "column of names": lambda db, docs: docs.grant([1, 2], pd.Series(["a", "b"])),
+    "names that could be one each": lambda db, docs: docs.grant([1, 2], ["a", "b"]),
     "too few vectors for a call that is split": lambda db, docs: docs.upsert(MANY, [GOOD] * 7, atomic=False),
     "too few lists for a call that is split": lambda db, docs: docs.upsert(
         MANY, np.zeros((len(MANY), DIM)), tenants=[["t"]] * 7, atomic=False

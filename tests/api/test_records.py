@@ -174,8 +174,10 @@ def test_a_write_with_a_request_id_is_carried_out_once(db: Any) -> None:
     assert docs.create_tenant("t", request_id="third") == docs.create_tenant("t", request_id="third") == 1
     assert docs.grant(2, "t", request_id="fourth") == docs.grant(2, "t", request_id="fourth") == 1
     assert (
-        docs.update(2, fields={"a": 1}, request_id="fifth") == docs.update(2, fields={"a": 2}, request_id="fifth") == 1
+        docs.update(2, fields={"a": 1}, request_id="fifth") == docs.update(2, fields={"a": 1}, request_id="fifth") == 1
     )
+    with pytest.raises(vecdb.InvalidArgument, match="other content"):
+        docs.update(2, fields={"a": 2}, request_id="fifth")
     assert docs.get(2).fields == {"a": 1}
 
 

@@ -191,7 +191,7 @@ def test_tenants_come_and_go(db: Any) -> None:
     assert docs.create_tenant([f"t{n:04}" for n in range(2_500)], records_max=5) == 2_500
     assert list(docs.tenants()) == [f"t{n:04}" for n in range(2_500)]
     assert docs.create_tenant("t0001", exist_ok=True) == 0
-    assert docs.grant([1, 2], ["t0001", "new"]) == 4 and docs.grant([1, 3], [["t0001"], ["new"]]) == 1
+    assert docs.grant([1, 2], {"t0001", "new"}) == 4 and docs.grant([1, 3], [["t0001"], ["new"]]) == 1
     assert docs.revoke(1, "t0001") == 1 and docs.get(1).tenants == ["new"]
     stats = docs.stats(tenant="t0001")
     assert (stats["records"], stats["records_max"]) == (1, 5)

@@ -267,7 +267,7 @@ def test_access_lists_survive_an_export_and_an_import(db: Path, tmp_path: Path, 
     with vecdb.open(db) as database:
         docs = database.collection("docs")
         docs.grant(range(200), "acme")
-        docs.grant([5, 299], ["acme", "beta"])
+        docs.grant([5, 299], {"acme", "beta"})
     out = tmp_path / f"out.{suffix}"
     run("export", out, "--db", db, "-c", "docs", "--tenant-column", "seen by")
     run("import", out, "--db", tmp_path / "two", "-c", "docs", "--metric", "l2", "--tenant-column", "seen by")

@@ -18,6 +18,7 @@ from vecdb import limits
 from vecdb.commit.committer import CommitGroup
 from vecdb.embedded.open import open_database
 from vecdb.errors import Corruption, LimitExceeded, Unavailable, VecdbError
+from vecdb.filters.expression import F
 from vecdb.storage.disk import manifest
 from vecdb.storage.kv import keys
 
@@ -304,6 +305,40 @@ def test_changes_that_come_while_a_vacuum_copies_are_kept(db: Any, monkeypatch: 
     db.vacuum()
     assert changes_of(docs) is None
     agrees(docs, model)
+
+
+# -- filters ---------------------------------------------------------------------------------------
+
+
+def test_filters_meet_the_fields_of_each_commit(tmp_path: Path) -> None:
+    """Columns follow changes in the writing process and in a reading handle; one that begins late reads them all."""
+    rng = np.random.default_rng(4)
+    path = tmp_path / "db"
+
+    def matching(docs: Any, value: int) -> list[int]:
+        snapshot, rows = docs._backend.searcher.rows_for((), F.n == value)
+        return sorted(snapshot.generation.ids.take(rows.rows.astype(np.int64), padded=False).tolist())
+
+    with open_database(path, maintenance=False) as db, open_database(path, read_only=True) as reader:
+        docs, model = made(db)
+        for step in range(30):
+            live = list(model)
+            picked = rng.permutation(live)[:20].tolist()
+            update(docs, model, picked, [{"n": int(rng.integers(5)), "step": step} for _ in picked])
+            if step % 4 == 1:
+                docs.upsert([live[3], 1_000 + step], VECTORS[:2], [{"n": 1}, {"n": 2}])
+                del model[live[3]]
+                model |= {live[3]: {"n": 1}, 1_000 + step: {"n": 2}}
+                docs.delete([live[5]])
+                del model[live[5]]
+            if step in (12, 25):
+                db.vacuum()
+            for value in range(5):
+                wanted = sorted(one for one, fields in model.items() if fields["n"] == value)
+                assert matching(docs, value) == matching(reader["docs"], value) == wanted
+    with open_database(path, read_only=True) as late:
+        for value in range(5):
+            assert matching(late["docs"], value) == sorted(one for one, f in model.items() if f["n"] == value)
 
 
 # -- damage ----------------------------------------------------------------------------------------

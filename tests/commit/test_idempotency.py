@@ -44,7 +44,7 @@ WRITES: dict[str, Callable[[vecdb.Collection, str | None], Any]] = {
     "insert": lambda docs, id_: docs.insert([7, 8], [ONE, ONE], request_id=id_),
     "update": lambda docs, id_: docs.update(1, TWO, request_id=id_),
     "delete": lambda docs, id_: docs.delete([1, 99], request_id=id_),
-    "grant": lambda docs, id_: docs.grant([1, 2], ["x", "y"], request_id=id_),
+    "grant": lambda docs, id_: docs.grant([1, 2], {"x", "y"}, request_id=id_),
     "revoke": lambda docs, id_: docs.revoke([1, 2], "b", request_id=id_),
     "create_tenant": lambda docs, id_: docs.create_tenant(["n", "m"], request_id=id_),
     "drop_tenant": lambda docs, id_: docs.drop_tenant("b", request_id=id_),
@@ -92,6 +92,85 @@ def test_the_id_of_another_kind_of_write_is_refused(docs: vecdb.Collection) -> N
     with pytest.raises(vecdb.InvalidArgument, match="another kind"):
         docs.delete(1, request_id="a")
     assert docs.count() == 1
+
+
+FIELDS = [{"n": 1}, {"n": 2}]
+OTHERS: dict[str, tuple[Callable[..., Any], dict[str, Any], list[dict[str, Any]]]] = {
+    "upsert": (
+        lambda docs, **given: docs.upsert(given.pop("ids"), given.pop("vectors"), **given),
+        {"ids": [1, 2], "vectors": [ONE, TWO], "fields": FIELDS, "tenants": [["b"], ["c"]]},
+        [
+            {"ids": [1, 3]},
+            {"ids": [2, 1]},
+            {"vectors": [TWO, ONE]},
+            {"vectors": [ONE, np.nextafter(TWO, ONE)]},
+            {"fields": FIELDS[::-1]},
+            {"fields": None},
+            {"fields": [{"n": 1}, {"n": 2, "m": None}, {}][:2]},
+            {"tenants": [["c"], ["b"]]},
+            {"tenants": None},
+            {"tenants": []},
+            {"keep_tenants": True},
+            {"owner": "b"},
+        ],
+    ),
+    "update": (
+        lambda docs, **given: docs.update(given.pop("ids"), **given),
+        {"ids": [1, 2], "vectors": [ONE, TWO]},
+        [{"ids": [2, 1]}, {"vectors": [TWO, ONE]}, {"vectors": None, "fields": FIELDS}, {"fields": FIELDS}],
+    ),
+    "delete": (
+        lambda docs, **given: docs.delete(given.pop("ids"), **given),
+        {"ids": [1, 99]},
+        [{"ids": [2, 99]}, {"ids": [1]}, {"owner": "b"}],
+    ),
+    "grant": (
+        lambda docs, **given: docs.grant(given.pop("ids"), given.pop("tenants"), **given),
+        {"ids": [1, 2], "tenants": [["x"], ["y"]]},
+        [{"tenants": [["y"], ["x"]]}, {"ids": [2, 1]}, {"tenants": {"x", "y"}}],
+    ),
+    "create": (
+        lambda docs, **given: docs.create_tenant(given.pop("names"), **given),
+        {"names": ["n", "m"]},
+        [{"names": ["n"]}, {"records_max": 7}, {"exist_ok": True}],
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("write", "other"), [(name, at) for name, (_, _, others) in OTHERS.items() for at in range(len(others))]
+)
+def test_an_id_that_comes_again_with_another_write_is_refused_and_changes_nothing(
+    docs: vecdb.Collection, write: str, other: int
+) -> None:
+    docs.upsert([1, 2], [ONE, ONE], tenants=["b"])
+    docs.upsert([1, 2], [ONE, ONE], owner="b")
+    call, given, others = OTHERS[write]
+    first = call(docs, **given, request_id="r")
+    sequence = docs.stats()["sequence"]
+    with pytest.raises(vecdb.InvalidArgument, match="a write of other content, and this one was not carried out"):
+        call(docs, **(given | others[other]), request_id="r")
+    assert call(docs, **given, request_id="r") == first and docs.stats()["sequence"] == sequence
+
+
+def test_an_answer_of_an_earlier_version_has_no_digest_and_is_given_as_before(docs: vecdb.Collection) -> None:
+    assert docs.upsert([1, 2], [ONE, ONE], request_id="a") == 2
+    backend = docs._backend
+    known = keys.request_ids(backend.state.entry.uid) + b"a"
+    with backend.state.store.read() as txn:
+        raw = bytes(txn.get(known, db=backend.state.store.requests))
+
+    class Shorten:
+        size_bytes, exclusive = 0, False
+
+        def apply(self, group: Any) -> None:
+            group.txn.put(known, raw[:-16], db=group.store.requests)
+            group.changed = True
+
+    backend.writes.submit(Shorten())
+    assert docs.upsert([1, 2], [ONE, ONE], request_id="a") == 2
+    assert docs.upsert([3], [ONE], request_id="a") == 2  # it was of another write, which nobody can know any more
+    assert docs.check() == []
 
 
 @pytest.mark.parametrize("request_id", ["", 7, b"a", "x" * 129, "\ud800"])

@@ -48,7 +48,7 @@ def damage_name_elsewhere(docs: Any, put: Any, prefix: bytes) -> None:
 
 
 def damage_tenant_bit(docs: Any, put: Any, prefix: bytes) -> None:
-    raw = record_format.encode_tenant(1, 0, b"acme")
+    raw = record_format.encode_tenant(record_format.Tenant(1, 0, b"acme"))
     put("tenants", keys.row_key(keys.tenant_numbers(1), 1), raw[:-1] + b"E")
 
 

@@ -167,7 +167,7 @@ def test_a_view_of_before_reads_the_journal_of_before(db: Database) -> None:
     docs.grant([1], "d")
     before = docs.iter(batch=10)
     first = next(before)
-    docs.revoke([1, 11], ["d", "b"])
+    docs.revoke([1, 11], {"d", "b"})
     docs._backend.writes.merge_journal()
     docs.grant([12], "d")
     seen = {one.id: one.tenants for part in (first, *before) for one in part}

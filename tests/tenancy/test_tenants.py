@@ -99,7 +99,7 @@ def test_grant_and_revoke_say_how_many_pairs_changed_and_may_be_repeated(shared:
     assert shared.grant([0, 8, 8], [["acme", "new"], ["new"], ["new", "new"]]) == 2
     assert shared.get(0).tenants == ["acme", "beta", "new"] and seen(shared, "new") == [0, 8]
     assert shared.revoke([0, 1, 2], [["acme", "beta"], [], ["acme"]]) == 3
-    assert shared.revoke([0, 2], ["acme", "beta"]) == 0 and shared.get(0).tenants == ["new"]
+    assert shared.revoke([0, 2], {"acme", "beta"}) == 0 and shared.get(0).tenants == ["new"]
     assert seen(shared, "acme") == [1, 3, 4] and shared.revoke(0, "new") == 1 and shared.get(0).tenants == []
     assert shared.grant([], "acme") == 0
     before = shared.stats()["sequence"]
@@ -165,6 +165,9 @@ def test_an_error_changes_nothing(shared: Any, call: Callable[[Any], Any], error
         (["a", ["b"]], "names and lists of names"),
         ([["a"]], "got 2 ids and 1 lists of tenants"),
         (pd.Series(["a", "b"]), "a column of names, which could be one each or all for all records"),
+        (["a", "b"], "a list of as many names as there are ids, 2, which could be one each or all for all records"),
+        (("a", "a"), "pass a list of lists, .* or a set of names"),
+        (np.array(["a", "b"]), "as many names as there are ids"),
         (pl.Series([["a"], None]), r"tenants\[1\] must be a name or a list of names, got None"),
     ],
 )
@@ -174,6 +177,24 @@ def test_a_mistake_in_access_lists_is_named(shared: Any, tenants: Any, said: str
             call([0, 1], tenants)
     with pytest.raises(InvalidArgument, match="one bare id must be one list"):
         shared.grant(0, [["a"]])
+
+
+def test_names_for_all_are_a_set_or_another_number_of_names_than_ids(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    docs = db.create_collection("docs", 8, "l2")
+    docs.upsert([1, 2], VECTORS[:2], tenants={"a", "b"})
+    docs.upsert([3, 4, 5], VECTORS[:3], tenants=["a", "b"])
+    docs.upsert([6], VECTORS[:1], tenants=["a"])
+    docs.upsert(7, VECTORS[0], tenants=["a", "b"])
+    assert docs.grant([1, 2], frozenset({"c"})) == 2
+    assert [docs.get(i).tenants for i in range(1, 8)] == [["a", "b", "c"]] * 2 + [["a", "b"]] * 3 + [["a"], ["a", "b"]]
+    monkeypatch.setattr(limits, "batch_rows_max", 2)
+    docs.upsert(range(10, 15), VECTORS[:5], tenants=["x", "y"], atomic=False)  # parts of two ids: not two of five
+    assert docs.count(tenant="x") == docs.count(tenant="y") == 5
+    with pytest.raises(InvalidArgument, match="as many names as there are ids, 5"):
+        docs.upsert(range(20, 25), VECTORS[:5], tenants=list("abcde"), atomic=False)
+    assert docs.count() == 12
 
 
 @pytest.mark.parametrize(

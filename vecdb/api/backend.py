@@ -86,8 +86,10 @@ class CollectionBackend(Protocol):
     ) -> int: ...
 
     def change_access(
-        self, ids: IdBatch, tenants: AccessLists, owner: bytes, *, granted: bool, request_id: bytes | None
-    ) -> int: ...
+        self, ids: IdBatch, tenants: AccessLists, owner: bytes | None, *, granted: bool, request_id: bytes | None
+    ) -> int:
+        """owner : None where the one tenant gives up the records of these ids that others own and share with it."""
+        ...
 
     def create_tenants(
         self, names: list[bytes], exist_ok: bool, records_max: int | None, request_id: bytes | None
@@ -199,6 +201,7 @@ class CollectionBackend(Protocol):
         node: Node | None,
         *,
         truth: IdBatch | None,
+        stop: Stop,
     ) -> dict[str, Any]:
         """truth : of each query as many ids, nearest first, query after query; None: exact search."""
 
@@ -233,7 +236,7 @@ class DatabaseBackend(Protocol[C_co]):
 
     def collection(self, name: str) -> C_co: ...
 
-    def collections(self) -> list[str]: ...
+    def collections(self, tenant: bytes | None = None) -> list[str]: ...
 
     def drop_collection(self, name: str) -> None: ...
 

@@ -101,9 +101,10 @@ class Collection:
         vectors : [n, dim] (or [dim] for one id) of anything array-like; stored in the collection's dtype.
         fields : list of dicts, dict of columns, pandas / polars / Arrow table of n rows, or None for records without
             fields.
-        tenants : who may see the records. A name, or a list of names, is for all of them: ["a", "b"] lets both a and b
-            see every record. A list (or a column of a table) of lists has one for each record: [["a"], ["b"], []]. New
-            names become tenants. None leaves the access list of a record that is replaced as it is; [] clears it.
+        tenants : who may see the records. A name, or a set or list of names, is for all of them: {"a", "b"} lets both a
+            and b see every record. A list (or a column of a table) of lists has one for each record: [["a"], ["b"],
+            []]. A list of as many names as there are ids could mean either, and is refused. New names become tenants.
+            None leaves the access list of a record that is replaced as it is; [] clears it.
         keep_tenants : a list of a record that is replaced stays, and gains `tenants`.
         owner : whose records these are: a record is known by owner and id.
         atomic : a call is all or nothing up to 256 MiB; beyond that it is refused unless `atomic=False`, which
@@ -171,7 +172,7 @@ class Collection:
         if atomic or _length(ids) <= self._backend.rows_per_call:
             return self._backend.put(self._batch(ids, vectors, fields, tenants, mode, kept), owned, mode, request)
         if tenants is not None and not isinstance(tenants, str):
-            tenants = validate.listed_tenants(tenants)
+            tenants = validate.listed_tenants(tenants, _length(ids))
         each = _one_each(tenants)
         _check_parts(len(ids), vectors, fields, tenants if each else None)
         return self._backend.put_all(self._batches(ids, vectors, fields, tenants, each, mode, kept), owned, mode)
@@ -282,25 +283,32 @@ class Collection:
     def grant(self, ids: Any, tenants: Any, *, owner: str = "", request_id: str | None = None) -> int:
         """Let tenants see records. Returns how many (record, tenant) pairs were not there before.
 
-        tenants : a name or a list of names for all records, or a list of lists, one each, as in `upsert`; new names
-            become tenants.
+        tenants : a name, or a set or list of names, for all records, or a list of lists, one each, as in `upsert`; new
+            names become tenants.
         Raises NotFound, and changes nothing, where an id does not exist; LimitExceeded where a tenant would have more
         records than its quota.
         """
         return self._change_access(ids, tenants, owner, request_id, granted=True)
 
-    def revoke(self, ids: Any, tenants: Any, *, owner: str = "", request_id: str | None = None) -> int:
+    def revoke(self, ids: Any, tenants: Any, *, owner: str | None = "", request_id: str | None = None) -> int:
         """Take records away from tenants: no later search of theirs finds them, in any process. Returns how many
         (record, tenant) pairs were there.
 
+        owner : None: whoever owns them, but for the tenant itself. So a tenant, one name, gives up what others share
+            with it; of one id several owners may have records.
         Raises NotFound, and changes nothing, where an id or a tenant does not exist.
         """
         return self._change_access(ids, tenants, owner, request_id, granted=False)
 
-    def _change_access(self, ids: Any, tenants: Any, owner: str, request_id: str | None, *, granted: bool) -> int:
-        owned = validate.owner(owner)
+    def _change_access(
+        self, ids: Any, tenants: Any, owner: str | None, request_id: str | None, *, granted: bool
+    ) -> int:
+        leaving = owner is None and not granted
+        owned = None if leaving else validate.owner(owner)
         batch = self._ids(ids)
         lists = validate.access_lists(tenants, batch.n, single=batch.scalar)
+        if leaving and (len(lists.names) != 1 or len(lists.records) != batch.n):
+            raise InvalidArgument("owner=None is about one tenant, which gives up all of these records: pass its name")
         request = validate.request_id(request_id)
         return self._backend.change_access(batch, lists, owned, granted=granted, request_id=request)
 
@@ -649,12 +657,14 @@ class Collection:
         truth: Any = None,
         filter: Any = None,
         filter_params: Any = None,
+        stop: Callable[[], bool] | None = None,
     ) -> dict[str, Any]:
         """Recall@limit and latency over `queries` asked one at a time, among all records or those of `tenant` and those
         that match a filter (see `search`).
 
         truth : your own ground truth, ids [nq, k] with k at least `limit`, nearest first: recall is the share of the
             first `limit` that are found. None: exact search, where a hit as near as the last true one counts as found.
+        stop : called every 10 ms or so; once it returns True the call raises Unavailable.
         Returns a dict: `queries` and `limit`; `recall`, the mean, and `recall_p1`, its first percentile (None where
         there are no queries or no records); `plan`, `ef` and `nprobe` of the last query; `queries_per_second`;
         `latency_ms_mean`, `latency_ms_p50`, `latency_ms_p95` and `latency_ms_p99`.
@@ -663,7 +673,8 @@ class Collection:
         limit = validate.search_limit(limit, len(array))
         tenants, node = validate.search_tenants(tenant), to_filter(filter, filter_params)
         known = None if truth is None else validate.truth(truth, len(array), limit, self._backend.id_kind, self.name)
-        return self._backend.evaluate(array, limit, validate.search_params(params, limit), tenants, node, truth=known)
+        checked = validate.search_params(params, limit)
+        return self._backend.evaluate(array, limit, checked, tenants, node, truth=known, stop=stop)
 
     def tune(
         self, queries: Any, recall: float = 0.95, limit: int = 10, *, filter: Any = None, filter_params: Any = None

@@ -95,9 +95,11 @@ class Database:
     def __contains__(self, name: object) -> bool:
         return name in self.collections()
 
-    def collections(self) -> list[str]:
-        """Names, sorted; aliases are not among them."""
-        return self._backend.collections()
+    def collections(self, *, tenant: str | None = None) -> list[str]:
+        """Names, sorted; aliases are not among them. tenant : those of collections that have a tenant of this name;
+        None for all.
+        """
+        return self._backend.collections(None if tenant is None else validate.tenant_name(tenant))
 
     def drop_collection(self, name: str) -> None:
         """Delete a collection with all its records, and its aliases. Raises NotFound where there is none,

@@ -2,6 +2,7 @@
 
     main ---- build ---- app.py       the typer application, which registers every command
                          options.py   options that commands share
+                         token_file.py  --token-file, beside every --token
                          output.py    tables, progress and errors, or one JSON document with --json
                          visible.py   control characters of records, shown and not sent
                          wording.py   options in place of the arguments that messages of Python functions name

@@ -10,6 +10,7 @@ import typer
 import vecdb
 from vecdb.cli.commands import bench, dataset, demo, import_export, maintenance, names, query, serve, tenant, token
 from vecdb.cli.output import reports_errors
+from vecdb.cli.token_file import Command
 
 
 def application() -> typer.Typer:
@@ -43,7 +44,7 @@ def application() -> typer.Typer:
         ("rename", names.rename),
     ]
     for name, command in commands:
-        app.command(name)(reports_errors(command))
+        app.command(name, cls=Command)(reports_errors(command))
     families: list[tuple[str, str, dict[str, Callable[..., Any]]]] = [
         ("alias", names.HELP, names.COMMANDS),
         ("tenant", tenant.HELP, tenant.COMMANDS),
@@ -54,7 +55,7 @@ def application() -> typer.Typer:
     for name, text, family in families:
         group = typer.Typer(help=text, no_args_is_help=True, rich_markup_mode=None)
         for inner, command in family.items():
-            group.command(inner)(reports_errors(command))
+            group.command(inner, cls=Command)(reports_errors(command))
         app.add_typer(group, name=name)
     return app
 

@@ -11,6 +11,7 @@ import typer
 
 import vecdb
 from vecdb.api.database import check_path
+from vecdb.cli.token_file import token_or_file
 from vecdb.embedded.directory import absolute
 from vecdb.errors import InvalidArgument, NotFound
 from vecdb.storage.disk import manifest
@@ -20,7 +21,15 @@ Database = Annotated[
     str, typer.Option("--db", envvar="VECDB_DB", help="Directory of the database, or a server's grpc://host:port.")
 ]
 Token = Annotated[
-    str | None, typer.Option("--token", envvar="VECDB_TOKEN", show_envvar=True, help="Of a server: who asks.")
+    str | None,
+    typer.Option(
+        "--token",
+        envvar="VECDB_TOKEN",
+        show_envvar=True,
+        callback=token_or_file,
+        help="Of a server: who asks. Everybody on this machine sees it in the list of processes: --token-file does not "
+        "show it.",
+    ),
 ]
 Tls = Annotated[
     str | None, typer.Option("--tls", envvar="VECDB_TLS", help="Of a server: PEM file of the CA that it is trusted by.")

@@ -12,8 +12,26 @@
 
 `Connection` and `AsyncConnection` have the same methods; those of the second return coroutines and asynchronous
 iterators. All that is above them is written once, and does not know which it has.
+
+gRPC is imported with its own log off: for each handshake that fails it would write a line to standard error, beside the
+error that is raised. Whoever sets GRPC_VERBOSITY, or imports gRPC first, has it as he likes.
 """
 
-from vecdb.client.connect import connect, connect_async
+from __future__ import annotations
+
+import os
+
+_VERBOSITY = "GRPC_VERBOSITY"
+
+if _VERBOSITY not in os.environ:
+    os.environ[_VERBOSITY] = "NONE"
+    try:
+        import grpc
+
+        grpc.insecure_channel("localhost:1").close()  # the first channel reads the variable; it connects to nothing
+    finally:
+        del os.environ[_VERBOSITY]  # processes that this one starts are not concerned
+
+from vecdb.client.connect import connect, connect_async  # noqa: E402
 
 __all__ = ["connect", "connect_async"]

@@ -25,7 +25,7 @@ from vecdb.client.bulk_ingest import IngestStream
 from vecdb.client.channel import MESSAGE_BYTES_MAX
 from vecdb.client.connection import Connection
 from vecdb.client.rebatch import Parts, Rebatcher
-from vecdb.errors import LimitExceeded
+from vecdb.errors import InvalidArgument, LimitExceeded
 from vecdb.filters.tree import Node
 from vecdb.schema import CollectionConfig, IndexConfig, Record, SearchParams
 from vecdb.v1 import collections_pb2, records_pb2, search_pb2, tenants_pb2
@@ -160,8 +160,12 @@ class RemoteCollection:
         return self._connection.call("Delete", request, _count)
 
     def change_access(
-        self, ids: IdBatch, tenants: AccessLists, owner: bytes, *, granted: bool, request_id: bytes | None
+        self, ids: IdBatch, tenants: AccessLists, owner: bytes | None, *, granted: bool, request_id: bytes | None
     ) -> int:
+        if owner is None:
+            raise InvalidArgument(
+                "owner=None is for a database in this process; at a server a tenant's own token revokes its own name"
+            )
         make, rpc = (tenants_pb2.GrantRequest, "Grant") if granted else (tenants_pb2.RevokeRequest, "Revoke")
         request = make(
             collection=self._name,
@@ -427,6 +431,7 @@ class RemoteCollection:
         node: Node | None,
         *,
         truth: IdBatch | None,
+        stop: Stop,
     ) -> dict[str, Any]:
         request = search_pb2.EvaluateRequest(
             collection=self._name,
@@ -437,7 +442,7 @@ class RemoteCollection:
             truth=None if truth is None else ids_message(truth),
             filter=filter_message(node),
         )
-        return self._connection.call("Evaluate", request, lambda answer: report_of(answer.report_json))
+        return self._connection.call("Evaluate", request, lambda answer: report_of(answer.report_json), stop)
 
     def tune(
         self, queries: NDArray[np.float32], limit: int, recall: float, node: Node | None

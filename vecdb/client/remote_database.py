@@ -10,8 +10,9 @@ from typing import Any
 from vecdb.api.backend import Progress
 from vecdb.client.connection import Connection
 from vecdb.client.remote_collection import RemoteCollection, ignore_answer, progress_reporter
+from vecdb.errors import NotFound
 from vecdb.schema import CollectionConfig
-from vecdb.v1 import admin_pb2, collections_pb2
+from vecdb.v1 import admin_pb2, collections_pb2, tenants_pb2
 from vecdb.wire.arrays import DTYPE_NUMBERS
 from vecdb.wire.messages import METRIC_NUMBERS, collection_of, index_message
 from vecdb.wire.search_response import report_of
@@ -62,9 +63,18 @@ class RemoteDatabase:
         config = replace(collection_of(answer.collection), name=name)
         return self._make_collection(RemoteCollection(self._connection, config), config)
 
-    def collections(self) -> list[str]:
+    def collections(self, tenant: bytes | None = None) -> list[str]:
         request = collections_pb2.ListCollectionsRequest()
-        return self._connection.call("ListCollections", request, lambda answer: list(answer.names))
+        names: list[str] = self._connection.call("ListCollections", request, lambda answer: list(answer.names))
+        return names if tenant is None else [name for name in names if self._has_tenant(name, tenant.decode())]
+
+    def _has_tenant(self, collection: str, tenant: str) -> bool:
+        request = tenants_pb2.GetTenantStatsRequest(collection=collection, tenant=tenant)
+        try:
+            self._connection.call("GetTenantStats", request, ignore_answer)
+        except NotFound:
+            return False
+        return True
 
     def drop_collection(self, name: str) -> None:
         return self._connection.call("DropCollection", collections_pb2.DropCollectionRequest(name=name), ignore_answer)

@@ -20,7 +20,7 @@ from vecdb.columns.blocks import BLOCK_ROWS, unpacked
 from vecdb.columns.column import Column, ElementBlock, Elements
 from vecdb.columns.column_set import ColumnView
 from vecdb.columns.dictionary import Dictionary
-from vecdb.columns.encoding import kind_of, value_of
+from vecdb.columns.encoding import NAN_CODE, kind_of, value_of
 from vecdb.columns.evaluation import has_value
 
 Rows = NDArray[np.int64]
@@ -30,23 +30,54 @@ _EQUAL_KINDS = frozenset(("bool", "int", "float"))  # values of one may equal th
 _DENSE = 4  # codes that span at most so many times their number are counted by a table
 
 
-def value_counts(view: ColumnView, path: str, rows: Rows, *, lists: bool = True) -> dict[Any, int] | None:
-    """Rows (ascending) with each value of a field or path. lists : count their elements, too."""
+def value_counts(view: ColumnView, path: str, rows: Rows, most: int | None = None) -> dict[Any, int] | None:
+    """Rows (ascending) with each value of a field or path. most : the most frequent so many values are enough, the
+    smaller of those that are equally frequent.
+    """
     if view.lacks(path) or view.is_hashed(path):
         return None
     known = view.paths.get(path)
-    if known is not None and lists and len(_EQUAL_KINDS & known.elements.keys()) > 1:
+    if known is not None and len(_EQUAL_KINDS & known.elements.keys()) > 1:
         return None  # [1, 1.0] holds one value
-    found: Counter[Any] = Counter()
-    for column in known.columns.values() if known is not None else ():
+    if known is None:
+        return {}
+    parts: list[tuple[Column | Elements, Codes, NDArray[np.int64]]] = []
+    for column in known.columns.values():
         if column.kind not in _NOT_COUNTED:
             codes = column.codes_at(rows)
-            found.update(_by_value(column, *_counted(codes[codes != 0])))
-    for elements in known.elements.values() if known is not None and lists else ():
-        parts = [_counted(_elements_of(block, number, rows)) for number, block in enumerate(_blocks(elements))]
-        for part in parts:
-            found.update(_by_value(elements, *part))
+            parts.append((column, *_counted(codes[codes != 0])))
+    for elements in known.elements.values():
+        some = [_elements_of(block, number, rows) for number, block in enumerate(_blocks(elements))]
+        parts.append((elements, *_counted(np.concatenate(some))))
+    parts = [part for part in parts if len(part[1])]
+    if most is not None and len(parts) == 1 and parts[0][0].dictionary is None:
+        [(only, codes, counts)] = parts
+        first = np.lexsort((codes, -counts))[:most]
+        parts = [(only, codes[first], counts[first])]
+    found: Counter[Any] = Counter()
+    for part, codes, counts in parts:
+        found.update(_by_value(part, codes, counts))
     return dict(found)
+
+
+def extremes(view: ColumnView, path: str, rows: Rows) -> list[tuple[Any, Any]] | None:
+    """The smallest and the largest value of each kind among rows (ascending); lists, maps and NaN do not count."""
+    if view.lacks(path) or view.is_hashed(path):
+        return None
+    known = view.paths.get(path)
+    found = []
+    for column in known.columns.values() if known is not None else ():
+        codes = column.codes_at(rows)
+        codes = codes[(codes != 0) & (codes != NAN_CODE)] if column.kind == "float" else codes[codes != 0]
+        if not len(codes) or column.kind in _NOT_COUNTED:
+            continue
+        if column.dictionary is None:
+            ends = value_of(column.kind, int(codes.min())), value_of(column.kind, int(codes.max()))
+        else:
+            texts = [column.dictionary.values[code] for code in np.unique(codes).tolist()]
+            ends = min(texts), max(texts)
+        found.append(ends)
+    return found
 
 
 def count_values(values: Iterable[Any]) -> dict[Any, int]:

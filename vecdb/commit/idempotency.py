@@ -1,27 +1,42 @@
 """Idempotent writes: the first write with a request id is carried out, later ones with the same id get its answer.
 
-    requests   id of the request -> the commit that carried it out, when, and what the write returned   (keys.py)
+    requests   id of the request -> the commit that carried it out, when, what the write returned, what it was of
+                                                                                                         (keys.py)
+    answer  := sequence u64, time u64 in s, returned i64 (-1: None), kind of write 16 bytes, digest 16 bytes
+               without the digest where an earlier version wrote it
 
 The answer is stored in the commit of the write itself, so that after any crash either both are stored or neither. A
 client that lost the answer, not knowing whether the write happened, sends it again with the same id. Answers are kept
 for `request_age_max_s`, the newest `requests_max` of a collection; a request that is repeated later writes again.
+
+An id that comes again with another write is refused, where it would otherwise write nothing in silence: the digest is
+of all that the caller gave. It tells mistakes apart, such as a counter that starts anew; vectors and fields go into it
+as checksums of 32 bits, so it is no proof against somebody who wants two writes of his own to look the same.
 """
 
 from __future__ import annotations
 
+import hashlib
 import struct
-from dataclasses import dataclass
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
+
+import numpy as np
 
 from vecdb import limits
 from vecdb.commit.committer import CommitGroup, Request
 from vecdb.errors import Corruption, InvalidArgument
 from vecdb.storage.kv import keys
 from vecdb.storage.kv.store import Store, Txn
+from vecdb.validate import AccessLists, IdBatch
 from vecdb.validate.common import short_repr
 
 _KIND_BYTES = 16
-_ANSWER = struct.Struct(f"<QQq{_KIND_BYTES}s")  # sequence, time in s, what was returned, kind of write
+_DIGEST_BYTES = 16
+_ANSWER = struct.Struct(f"<QQq{_KIND_BYTES}s")  # what an earlier version wrote
+_SIZES = (_ANSWER.size, _ANSWER.size + _DIGEST_BYTES)
 _COUNT = struct.Struct("<Q")
 _EVICTED_MAX = 4  # answers that one write removes at most: more than one, so that an old backlog shrinks
 
@@ -30,6 +45,9 @@ class RepeatableRequest(Request, Protocol):
     """A write whose answer can be stored."""
 
     kind: ClassVar[bytes]  # stored with the answer: at most 16 bytes, never changed, whatever the class is called
+
+    def content(self) -> Iterable[bytes]:
+        """What the caller gave: other contents, or others in order or length, are another write."""
 
 
 @dataclass(slots=True)
@@ -40,6 +58,10 @@ class IdempotentWrite:
     uid: int
     request_id: bytes
     now_s: int
+    digest: bytes = field(init=False)
+
+    def __post_init__(self) -> None:  # on the caller's thread
+        self.digest = _digest(self.request.content())
 
     @property
     def size_bytes(self) -> int:
@@ -50,24 +72,38 @@ class IdempotentWrite:
         return self.request.exclusive
 
     def apply(self, group: CommitGroup) -> Any:
-        """What the write returned, now or the first time. Raises InvalidArgument where the id was that of another kind
-        of write.
+        """What the write returned, now or the first time. Raises InvalidArgument where the id was that of another
+        write.
         """
         kind = self.request.kind
         assert len(kind) <= _KIND_BYTES, kind
         table, known = group.store.requests, keys.request_ids(self.uid) + self.request_id
         raw = group.txn.get(known, db=table)
         if raw is not None:
-            return _answer(bytes(raw), kind, self.request_id)
+            return self._answer(bytes(raw), kind)
         result = self.request.apply(group)
         first = keys.requests_in_order(self.uid)
         number = group.answered = group.answered + 1
-        stored = _ANSWER.pack(group.sequence, self.now_s, -1 if result is None else result, kind)
+        stored = _ANSWER.pack(group.sequence, self.now_s, -1 if result is None else result, kind) + self.digest
         group.txn.put(known, stored, db=table)
         group.txn.put(first + struct.pack(">QI", group.sequence, number), self.request_id, db=table)
         self._evict(group, first)
         group.changed = True
         return result
+
+    def _answer(self, raw: bytes, kind: bytes) -> Any:
+        if not is_stored_answer(raw):
+            name = short_repr(self.request_id.decode())
+            raise Corruption(f"the answer of request {name} is damaged; restore from a backup")
+        _, _, result, stored = _ANSWER.unpack_from(raw)
+        if stored.rstrip(b"\0") != kind:
+            raise InvalidArgument("this request_id was that of another kind of write; make a new one for each write")
+        if raw[_ANSWER.size :] not in (b"", self.digest):
+            raise InvalidArgument(
+                "this request_id was that of a write of other content, and this one was not carried out; make a new "
+                "request_id for each write"
+            )
+        return None if result < 0 else result
 
     def _evict(self, group: CommitGroup, first: bytes) -> None:
         """Count the answer that was added, and remove those that are too many or too old."""
@@ -79,7 +115,7 @@ class IdempotentWrite:
                 break
             known = keys.request_ids(self.uid) + bytes(cursor.value())
             oldest = group.txn.get(known, db=table)
-            age_s = self.now_s - _ANSWER.unpack(oldest)[1] if oldest is not None else limits.request_age_max_s + 1
+            age_s = self.now_s - _ANSWER.unpack_from(oldest)[1] if oldest is not None else limits.request_age_max_s + 1
             if count <= limits.requests_max and age_s <= limits.request_age_max_s:
                 break
             cursor.delete()
@@ -95,13 +131,30 @@ def request_count(store: Store, txn: Txn, uid: int) -> int:
 
 
 def is_stored_answer(raw: bytes | None) -> bool:
-    return raw is not None and len(raw) == _ANSWER.size
+    return raw is not None and len(raw) in _SIZES
 
 
-def _answer(raw: bytes, kind: bytes, request_id: bytes) -> Any:
-    if not is_stored_answer(raw):
-        raise Corruption(f"the answer of request {short_repr(request_id.decode())} is damaged; restore from a backup")
-    _, _, result, stored = _ANSWER.unpack(raw)
-    if stored.rstrip(b"\0") != kind:
-        raise InvalidArgument("this request_id was that of another kind of write; make a new one for each write")
-    return None if result < 0 else result
+def _digest(parts: Iterable[bytes]) -> bytes:
+    digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "little"))
+        digest.update(part)
+    return digest.digest()
+
+
+def content_of_ids(ids: IdBatch) -> Iterable[bytes]:
+    return ids.kind.encode(), ids.blob, ids.ends.tobytes()
+
+
+def content_of_bytes(values: list[bytes] | None) -> Iterable[bytes]:
+    """Of many values: where each ends, and a checksum of all of them, which is ten times as fast as a hash."""
+    if values is None:
+        return (b"none",)
+    lengths = np.fromiter(map(len, values), np.int64, len(values))
+    return lengths.tobytes(), zlib.crc32(b"".join(values)).to_bytes(4, "little")
+
+
+def content_of_lists(lists: AccessLists | None) -> Iterable[bytes]:
+    if lists is None:
+        return (b"none",)
+    return *lists.names, b"", lists.records.tobytes(), lists.which.tobytes(), bytes([lists.kept])

@@ -8,7 +8,7 @@ caller works out once before which rows match: then the commit thread finds the 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -41,14 +41,20 @@ class UndoneRequest(Exception):
 
 @dataclass(slots=True)
 class DeleteMatching:
-    """Delete the records that match. owner : whose, None for everybody's. Returns how many were deleted."""
+    """Delete the records that match. owner : whose, None for everybody's.   asked : the filter and who asks, as text.
+    Returns how many were deleted.
+    """
 
     kind: ClassVar[bytes] = b"DeleteMatching"
     state: CollectionState
     rows_at: RowsAt
     owner: bytes | None
+    asked: bytes
     size_bytes: int = 0
     exclusive: bool = True
+
+    def content(self) -> Iterable[bytes]:
+        return _owner_content(self.owner), self.asked
 
     def apply(self, group: CommitGroup) -> int:
         pending = PendingChanges.of(group, self.state)
@@ -73,8 +79,12 @@ class UpdateMatching:
     rows_at: RowsAt
     fields: bytes
     owner: bytes | None
+    asked: bytes
     size_bytes: int = 0
     exclusive: bool = True
+
+    def content(self) -> Iterable[bytes]:
+        return _owner_content(self.owner), self.asked, self.fields
 
     def apply(self, group: CommitGroup) -> int:
         pending = PendingChanges.of(group, self.state)
@@ -96,6 +106,10 @@ class UpdateMatching:
                     raise UndoneRequest(error) from error
                 raise
         return len(rows)
+
+
+def _owner_content(owner: bytes | None) -> bytes:
+    return b"" if owner is None else b"\0" + owner
 
 
 def _matching(

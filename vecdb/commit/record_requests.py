@@ -9,6 +9,7 @@ A request that raises has changed nothing. Its `kind` is stored where the reques
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -18,8 +19,10 @@ from numpy.typing import NDArray
 from vecdb import limits
 from vecdb.api.backend import Mode
 from vecdb.commit.committer import SLICE_ENTRIES, CommitGroup
+from vecdb.commit.idempotency import content_of_bytes, content_of_ids, content_of_lists
 from vecdb.commit.pending import PAIR_BYTES, PendingChanges, id_name, rows_of
 from vecdb.errors import AlreadyExists, LimitExceeded
+from vecdb.kernels.primitives.checksums import crc_rows
 from vecdb.state.collection_state import CollectionState
 from vecdb.storage.kv import record_format
 from vecdb.tenancy.access_changes import AccessChange
@@ -45,6 +48,12 @@ class UpsertRecords:
     def size_bytes(self) -> int:
         pairs = 0 if self.tenants is None else PAIR_BYTES * len(self.tenants.records)
         return self.vectors.nbytes + sum(map(len, self.metas or ())) + pairs
+
+    def content(self) -> Iterable[bytes]:
+        yield from (self.owner, self.mode.encode(), crc_rows(self.vectors).tobytes())
+        yield from content_of_ids(self.ids)
+        yield from content_of_bytes(self.metas)
+        yield from content_of_lists(self.tenants)
 
     def apply(self, group: CommitGroup) -> int:
         pending = PendingChanges.of(group, self.state)
@@ -75,7 +84,7 @@ class UpsertRecords:
         first = state.row_count
         successors = first + np.asarray(at, np.int64)
         live_count = state.live_count + len(self.vectors) - len(replaced)
-        return pending.access.put(group, self.tenants, first, replaced, successors, live_count)
+        return pending.access.put(group, self.tenants, first, replaced, successors, live_count, self.owner)
 
 
 @dataclass(slots=True)
@@ -95,6 +104,11 @@ class UpdateRecords:
     @property
     def size_bytes(self) -> int:
         return (0 if self.vectors is None else self.vectors.nbytes) + sum(map(len, self.fields or ()))
+
+    def content(self) -> Iterable[bytes]:
+        yield from (self.owner, b"" if self.vectors is None else crc_rows(self.vectors).tobytes())
+        yield from content_of_ids(self.ids)
+        yield from content_of_bytes(self.fields)
 
     def apply(self, group: CommitGroup) -> int:
         pending = PendingChanges.of(group, self.state)
@@ -124,7 +138,7 @@ class UpdateRecords:
         state, change = pending.state, None
         if state.has_tenants:
             successors = state.row_count + np.arange(len(rows))
-            change = pending.access.put(group, None, state.row_count, rows, successors, state.live_count)
+            change = pending.access.put(group, None, state.row_count, rows, successors, state.live_count, self.owner)
         pending.add(group, self.ids, id_keys, self.vectors, metas)
         pending.mark_deleted(group, rows)
         if change is not None:
@@ -158,13 +172,17 @@ class DeleteRecords:
     size_bytes: int = 0
     exclusive: bool = False
 
+    def content(self) -> Iterable[bytes]:
+        yield self.owner
+        yield from content_of_ids(self.ids)
+
     def apply(self, group: CommitGroup) -> int:
         pending = PendingChanges.of(group, self.state)
         pending.check_kind(self.ids)
         found = pending.find(group, pending.keys(self.ids, self.owner))
         rows = rows_of(list(found.values()))
         if pending.state.has_tenants and len(rows):
-            pending.change_access(group, pending.access.delete(group, np.sort(rows)))
+            pending.change_access(group, pending.access.delete(group, np.sort(rows), self.owner))
         pending.mark_deleted(group, rows)
         deleted = list(found)
         for start, stop in gil_slices(len(deleted), SLICE_ENTRIES):

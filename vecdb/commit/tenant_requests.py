@@ -5,16 +5,20 @@ A request that raises has changed nothing. Its `kind` is stored where the reques
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from vecdb.commit.committer import CommitGroup
+from vecdb.commit.idempotency import content_of_ids, content_of_lists
 from vecdb.commit.pending import PAIR_BYTES, PendingChanges, ensure_spare_room, rows_of
-from vecdb.errors import AlreadyExists
+from vecdb.errors import AlreadyExists, InvalidArgument, NotFound
 from vecdb.state.collection_state import CollectionState
+from vecdb.storage.kv import record_format
 from vecdb.tenancy.pairs import pack
 from vecdb.tenancy.tenant_names import tenants_of
 from vecdb.validate import AccessLists, IdBatch
@@ -37,6 +41,11 @@ class GrantOrRevoke:
     def size_bytes(self) -> int:
         return PAIR_BYTES * len(self.tenants.records)
 
+    def content(self) -> Iterable[bytes]:
+        yield from (self.owner, bytes([self.granted]))
+        yield from content_of_ids(self.ids)
+        yield from content_of_lists(self.tenants)
+
     def apply(self, group: CommitGroup) -> int:
         pending = PendingChanges.of(group, self.state)
         pending.check_kind(self.ids)
@@ -46,10 +55,59 @@ class GrantOrRevoke:
         numbers, new = access.resolve(group, given.names, create=self.granted)
         pairs = pack(rows[given.records], numbers[given.which])
         if not self.granted:
-            return pending.change_access(group, access.revoke(group, pairs))
-        change = access.grant(group, pairs, new, live_count)
+            return pending.change_access(group, access.revoke(group, pairs, self.owner))
+        change = access.grant(group, pairs, new, live_count, self.owner)
         ensure_spare_room(group, "granting access")
         return pending.change_access(group, change)
+
+
+@dataclass(slots=True)
+class LeaveRecords:
+    """A tenant gives up seeing records that others own and share with it. Returns how many; of one id several owners
+    may have records.
+    """
+
+    kind: ClassVar[bytes] = b"Leave"
+    state: CollectionState
+    ids: IdBatch
+    name: bytes
+    size_bytes: int = 0
+    exclusive: bool = True  # so that all rows are of commits before
+
+    def content(self) -> Iterable[bytes]:
+        yield self.name
+        yield from content_of_ids(self.ids)
+
+    def apply(self, group: CommitGroup) -> int:
+        pending = PendingChanges.of(group, self.state)
+        pending.check_kind(self.ids)
+        access, where = pending.access, pending.access.where
+        numbers, _ = access.resolve(group, [self.name], create=False)
+        number = int(numbers[0])
+        rows = access.grants(group).rows_of(number, pending.state.row_count).astype(np.int64)
+        asked = self._asked()
+        found = pending.collection.snapshot.generation.ids.take(rows, padded=False)
+        at = np.flatnonzero(np.isin(found, asked))
+        owners = [record_format.split_meta(meta)[0] for meta in pending.metas(group, rows[at]).metas]
+        shared = at[[owner not in (b"", self.name) for owner in owners]]
+        missing = np.setdiff1d(asked, found[shared])
+        if len(missing):
+            own = {found[i] for i, owner in zip(at.tolist(), owners, strict=True) if owner == self.name}
+            if missing[0] in own:
+                raise InvalidArgument("a tenant keeps its own records; delete them instead")
+            raise NotFound(
+                f"collection {where!r} has no record {short_repr(missing[0])} that others share with the tenant"
+            )
+        pairs = pack(rows[shared], np.full(len(shared), number))
+        return pending.change_access(group, access.revoke(group, pairs, None))
+
+    def _asked(self) -> NDArray[Any]:
+        """The ids: int64[n], or object[n] of str."""
+        if self.ids.ints is not None:
+            return self.ids.ints
+        asked = np.empty(self.ids.n, object)
+        asked[:] = [key.decode() for key in self.ids.keys]
+        return asked
 
 
 @dataclass(slots=True)
@@ -68,6 +126,10 @@ class CreateTenants:
     @property
     def size_bytes(self) -> int:
         return PAIR_BYTES * len(self.names)
+
+    def content(self) -> Iterable[bytes]:
+        yield from (bytes([self.exist_ok]), str(self.records_max).encode())
+        yield from self.names
 
     def apply(self, group: CommitGroup) -> int:
         pending = PendingChanges.of(group, self.state)
@@ -101,6 +163,9 @@ class DropTenant:
     name: bytes
     size_bytes: int = 0
     exclusive: bool = False
+
+    def content(self) -> Iterable[bytes]:
+        yield self.name
 
     def apply(self, group: CommitGroup) -> None:
         pending = PendingChanges.of(group, self.state)

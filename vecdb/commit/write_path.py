@@ -23,7 +23,7 @@ from vecdb.commit.journal_merge import merge_journal
 from vecdb.commit.matching_requests import DeleteMatching, RowsAt, UndoneRequest, UpdateMatching
 from vecdb.commit.record_requests import DeleteRecords, UpdateRecords, UpsertRecords
 from vecdb.commit.tenant_records import DeleteTenantRecords, DropTenantAndRecords, TooManyRecords
-from vecdb.commit.tenant_requests import CreateTenants, DropTenant, GrantOrRevoke
+from vecdb.commit.tenant_requests import CreateTenants, DropTenant, GrantOrRevoke, LeaveRecords
 from vecdb.errors import Unavailable
 from vecdb.state.collection_state import CollectionState
 from vecdb.storage.kv import record_format
@@ -83,27 +83,33 @@ class WritePath:
         self._merge_long_journal()
         return int(self.submit_once(DeleteRecords(self.state, owner, ids), request_id))
 
-    def delete_matching(self, rows_at: RowsAt, owner: bytes | None, request_id: bytes | None = None) -> int:
-        """Delete what matches at the commit. owner : whose records; None for everybody's."""
+    def delete_matching(
+        self, rows_at: RowsAt, owner: bytes | None, asked: bytes, request_id: bytes | None = None
+    ) -> int:
+        """Delete what matches at the commit. owner : whose records; None for everybody's.   asked : see
+        `DeleteMatching`.
+        """
         self._merge_long_journal()
-        return int(self.submit_once(DeleteMatching(self.state, rows_at, owner), request_id))
+        return int(self.submit_once(DeleteMatching(self.state, rows_at, owner, asked), request_id))
 
     def update_matching(
-        self, rows_at: RowsAt, fields: bytes, owner: bytes | None, request_id: bytes | None = None
+        self, rows_at: RowsAt, fields: bytes, owner: bytes | None, asked: bytes, request_id: bytes | None = None
     ) -> int:
         """Lay fields (a msgpack map) over those of what matches at the commit."""
         try:
-            return int(self.submit_once(UpdateMatching(self.state, rows_at, fields, owner), request_id))
+            return int(self.submit_once(UpdateMatching(self.state, rows_at, fields, owner, asked), request_id))
         except UndoneRequest as undone:
             raise undone.error from None
 
     def change_access(
-        self, ids: IdBatch, tenants: AccessLists, owner: bytes, *, granted: bool, request_id: bytes | None = None
+        self, ids: IdBatch, tenants: AccessLists, owner: bytes | None, *, granted: bool, request_id: bytes | None = None
     ) -> int:
         if ids.n == 0:
             self.state.current()
             return 0
         self._merge_long_journal()
+        if owner is None:
+            return int(self.submit_once(LeaveRecords(self.state, ids, tenants.names[0]), request_id))
         return int(self.submit_once(GrantOrRevoke(self.state, owner, ids, tenants, granted), request_id))
 
     def create_tenants(

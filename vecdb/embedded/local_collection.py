@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb import limits
-from vecdb.api.backend import Progress
+from vecdb.api.backend import Progress, Stop
 from vecdb.commit.committer import Committer
 from vecdb.commit.matching_requests import RowsAt
 from vecdb.commit.state_requests import PatchState
@@ -104,6 +104,25 @@ class LocalCollection:
         if hasattr(self, "jobs") and not sys.is_finalizing():
             self.state.close()
 
+    # -- writes by filter --------------------------------------------------------------------------
+
+    def delete_matching(
+        self, node: Node, owner: bytes | None, tenants: tuple[str, ...], request_id: bytes | None = None
+    ) -> int:
+        return self.writes.delete_matching(self._rows_at(node, tenants), owner, _asked(node, tenants), request_id)
+
+    def update_matching(
+        self, node: Node, fields: bytes, owner: bytes | None, tenants: tuple[str, ...], request_id: bytes | None = None
+    ) -> int:
+        rows_at, asked = self._rows_at(node, tenants), _asked(node, tenants)
+        return self.writes.update_matching(rows_at, fields, owner, asked, request_id)
+
+    def _rows_at(self, node: Node, tenants: tuple[str, ...]) -> RowsAt:
+        """Which rows match at a snapshot. Worked out once here, so that the commit thread need not read columns."""
+        self.writes.require_writer()
+        self.searcher.rows_for(tenants, node)
+        return lambda snapshot: rows_at(snapshot, tenants, node)
+
     def with_timeout(self, seconds: float) -> LocalCollection:
         raise InvalidArgument(
             f"collection {self.state.entry.name!r} is of a directory, where calls have no timeout; `stop` ends a search"
@@ -115,24 +134,6 @@ class LocalCollection:
             self.state.entry.name = name
             journal = self.state.snapshot.generation.journal
             journal.tables = replace(journal.tables, where=name)
-
-    # -- writes by filter --------------------------------------------------------------------------
-
-    def delete_matching(
-        self, node: Node, owner: bytes | None, tenants: tuple[str, ...], request_id: bytes | None = None
-    ) -> int:
-        return self.writes.delete_matching(self._rows_at(node, tenants), owner, request_id)
-
-    def update_matching(
-        self, node: Node, fields: bytes, owner: bytes | None, tenants: tuple[str, ...], request_id: bytes | None = None
-    ) -> int:
-        return self.writes.update_matching(self._rows_at(node, tenants), fields, owner, request_id)
-
-    def _rows_at(self, node: Node, tenants: tuple[str, ...]) -> RowsAt:
-        """Which rows match at a snapshot. Worked out once here, so that the commit thread need not read columns."""
-        self.writes.require_writer()
-        self.searcher.rows_for(tenants, node)
-        return lambda snapshot: rows_at(snapshot, tenants, node)
 
     # -- facts -------------------------------------------------------------------------------------
 
@@ -247,8 +248,9 @@ class LocalCollection:
         node: Node | None = None,
         *,
         truth: IdBatch | None = None,
+        stop: Stop = None,
     ) -> dict[str, Any]:
-        return evaluate(self.searcher, queries, limit, params, tenants, node, truth)
+        return evaluate(self.searcher, queries, limit, params, tenants, truth, node, stop)
 
     def tune(
         self, queries: NDArray[np.float32], limit: int, recall: float, node: Node | None = None
@@ -267,6 +269,11 @@ class LocalCollection:
     def check(self) -> list[str]:
         self.state.current()
         return check_collection(self.state, self.jobs.lock)
+
+
+def _asked(node: Node, tenants: tuple[str, ...]) -> bytes:
+    """A filter and who asks, as a request that is repeated must say them again."""
+    return repr((str(node), tenants)).encode()
 
 
 def _recall_facts(state: catalog.CommittedState) -> dict[str, Any] | None:

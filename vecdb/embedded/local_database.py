@@ -42,6 +42,7 @@ from vecdb.storage.disk import commit_mark, filesystem, manifest
 from vecdb.storage.disk.paths import collection_folder
 from vecdb.storage.kv import aliases, catalog, counters
 from vecdb.storage.kv.store import LMDB_FORMAT
+from vecdb.tenancy import tenant_names
 from vecdb.validate.not_found import collection_not_found
 
 
@@ -247,10 +248,15 @@ class LocalDatabase(Generic[C]):
         wake()
         return collection
 
-    def collections(self) -> list[str]:
+    def collections(self, tenant: bytes | None = None) -> list[str]:
         self._check_usable()
         with self.store.read() as txn:
-            return [catalog.decode_name(key) for key in txn.cursor(db=self.store.catalog).iternext(values=False)]
+            if tenant is None:
+                return [catalog.decode_name(key) for key in txn.cursor(db=self.store.catalog).iternext(values=False)]
+            found = [(catalog.decode_name(key), bytes(raw)) for key, raw in txn.cursor(db=self.store.catalog)]
+            uids = [catalog.decode_entry(raw, name).uid for name, raw in found]
+            known = [tenant_names.number_of(self.store, txn, uid, tenant) is not None for uid in uids]
+            return [name for (name, _), has in zip(found, known, strict=True) if has]
 
     def drop_collection(self, name: str) -> None:
         self._check_usable()

@@ -299,10 +299,11 @@ class Searcher:
             state = self.state.committed(txn)
             if (state.generation, state.sequence) != (snapshot.generation.number, snapshot.visibility.sequence):
                 return None
-            found = [record_reader.verified_rows_of_ids(snapshot.generation, txn, state, owner, ids) for ids in users]
+            generation = snapshot.generation
+            found = [record_reader.verified_rows_of_ids(generation, txn, state, owner, ids, allowed) for ids in users]
         unseen = 0
         for rows, ids in zip(reversed(found), reversed(users), strict=True):
-            bad = np.flatnonzero(rows < 0 if allowed is None else (rows < 0) | ~allowed.holds(np.maximum(rows, 0)))
+            bad = np.flatnonzero(rows < 0)
             unseen += len(bad)
             if len(bad):
                 first = ids.ints[bad[0]] if ids.ints is not None else repr(ids.keys[bad[0]].decode())
@@ -472,16 +473,15 @@ class Searcher:
         them may see the record, and with a filter where it does not match. Of one bare id the record or None itself.
         """
         with self.state.reading() as (txn, generation, state):
-            for name in tenants:
-                self._tenant_in(txn, name)
+            numbers = [self._tenant_in(txn, name)[0] for name in tenants]
             rows = record_reader.rows_of_ids(generation, txn, owner, ids.keys)
+            if tenants:  # before any record is read: those of others cost no more than those that do not exist
+                rows = record_reader.rows_seen(generation, txn, state, rows, numbers)
             found = record_reader.records(generation, txn, state, rows, include_vectors=include_vectors)
             for record, key in zip(found, ids.keys, strict=True):
                 if record is not None:
                     record_reader.check_id_matches(generation, key, record.id)
-        if tenants:
-            allowed = set(tenants)
-            found = [one if one is not None and not allowed.isdisjoint(one.tenants) else None for one in found]
+                    record_reader.check_seen(generation, record, tenants)
         if node is not None:
             match = matcher(node)
             found = [one if one is not None and match(one.fields) else None for one in found]
@@ -527,6 +527,7 @@ class Searcher:
         return {
             "tenant": name,
             "records": len(allowed),
+            "records_shared": found.shared,
             "records_max": None if found.records_max in (0, limits.tenant_records_max) else found.records_max,
             "bytes_ram": snapshot.generation.tenants.cached_bytes(name),
             "plan": plan.strategy,

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.errors import Corruption
+from vecdb.index.row_set import RowSet
 from vecdb.schema import Id, Record
 from vecdb.state.field_changes import changed_metas
 from vecdb.state.generation import Generation
@@ -26,6 +27,9 @@ from vecdb.validate import IdBatch, decode_fields, tenant_name
 from vecdb.validate.common import gil_slices
 
 _SLICE_IDS = 512  # looked up in one bytecode stretch
+_NO_ROW = b"\xff" * 8
+_NO_ROW_NUMBER = np.uint64(0xFFFFFFFFFFFFFFFF)
+_STRIDE = 2_654_435_761  # of stand-ins, which are spread over all rows
 
 
 def record_block_at(generation: Generation, txn: Txn, row: int) -> record_format.Block:
@@ -34,13 +38,37 @@ def record_block_at(generation: Generation, txn: Txn, row: int) -> record_format
 
 
 def rows_of_ids(generation: Generation, txn: Txn, owner: bytes, id_keys: list[bytes]) -> list[int]:
-    """The live row of each id in the state of `txn`, -1 where there is none."""
-    prefix, table = keys.owner_prefix(generation.prefix, owner), generation.store.ids
+    """The live row of each id in the state of `txn`, -1 where there is none. An id that exists takes as long as one
+    that does not.
+    """
+    prefix, table, get = keys.owner_prefix(generation.prefix, owner), generation.store.ids, txn.get
     rows: list[int] = []
     for start, stop in gil_slices(len(id_keys), _SLICE_IDS):
-        found = [txn.get(prefix + key, db=table) for key in id_keys[start:stop]]
-        rows += [-1 if raw is None else int.from_bytes(raw, "little") for raw in found]
+        looked_up = [get(prefix + key, None, table) for key in id_keys[start:stop]]
+        # a buffer is made for what is not there, too: it takes a quarter of a look-up
+        found = b"".join([memoryview(_NO_ROW) if raw is None else raw for raw in looked_up])
+        if len(found) != 8 * (stop - start):
+            raise Corruption(f"{generation.entry.name}: an id leads to no row number; restore from a backup")
+        values = np.frombuffer(found, "<u8")
+        rows += np.where(values == _NO_ROW_NUMBER, -1, values.astype(object)).tolist()
     return rows
+
+
+def rows_seen(
+    generation: Generation, txn: Txn, state: CommittedState, rows: list[int], numbers: list[int]
+) -> list[int]:
+    """`rows`, with -1 in place of those that none of the tenants (by number) may see. No record is read for it, and
+    for -1 another row is looked up, so that a row of others and one that is not there cost the same.
+    """
+    asked = np.array(rows, np.float64)  # row numbers that cannot be are beyond int64
+    exists = (asked >= 0) & (asked < state.row_count)
+    stand_ins = np.arange(len(rows), dtype=np.int64) * _STRIDE % max(1, state.row_count)
+    looked_up = np.where(exists, np.where(exists, asked, 0).astype(np.int64), stand_ins)
+    grants, seen = generation.journal.at(txn, state), np.zeros(len(rows), bool)
+    for number in numbers:
+        seen |= grants.has(number, looked_up)
+    found: list[int] = np.where(exists & seen, looked_up, -1).tolist()
+    return found
 
 
 def check_id_matches(generation: Generation, key: bytes, found: Id) -> None:
@@ -51,16 +79,32 @@ def check_id_matches(generation: Generation, key: bytes, found: Id) -> None:
         )
 
 
+def check_seen(generation: Generation, found: Record, tenants: tuple[str, ...]) -> None:
+    """The table of tenants' rows carries no checksum, a record's own list does: it must name one of the tenants."""
+    if tenants and not set(tenants).intersection(found.tenants):
+        raise Corruption(
+            f"{generation.entry.name}: record {found.id!r} is listed for a tenant that its access list does not name; "
+            "restore from a backup"
+        )
+
+
 def verified_rows_of_ids(
-    generation: Generation, txn: Txn, state: CommittedState, owner: bytes, ids: IdBatch
+    generation: Generation,
+    txn: Txn,
+    state: CommittedState,
+    owner: bytes,
+    ids: IdBatch,
+    allowed: RowSet | None = None,
 ) -> NDArray[np.int64]:
-    """int64[n]: `rows_of_ids`, each compared with the id in its block. The generation has caught up with
-    `txn`.
+    """int64[n]: `rows_of_ids`, each compared with the id in its block; -1, too, for a row that is not among `allowed`,
+    where its id is not looked at. The generation has caught up with `txn`.
     """
     rows = np.array(rows_of_ids(generation, txn, owner, ids.keys), np.int64)
-    existing = np.flatnonzero(rows >= 0)
-    if len(existing) and int(rows.max()) >= state.row_count:
+    if len(rows) and int(rows.max()) >= state.row_count:
         raise Corruption(f"{generation.entry.name}: an id leads to row {rows.max()} of {state.row_count}")
+    if allowed is not None:
+        rows[~allowed.holds(np.maximum(rows, 0))] = -1
+    existing = np.flatnonzero(rows >= 0)
     names = generation.ids.take(rows[existing], padded=False).tolist()
     for start, stop in gil_slices(len(existing), _SLICE_IDS):
         for at, name in zip(existing[start:stop].tolist(), names[start:stop], strict=True):

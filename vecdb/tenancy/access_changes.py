@@ -49,7 +49,8 @@ class AccessChange(NamedTuple):
     """What one request will do, worked out before it changes anything.
 
     written : whole lists of new rows.   granted, revoked : pairs of rows that exist.   leaving : those of `revoked`
-    whose tenants have not been dropped.   new : names of tenants to make, by number.
+    whose tenants have not been dropped.   new : names of tenants to make, by number.   owner : of all these records;
+    None where they are of several tenants other than those that lose them.
     """
 
     written: RowTenantPairs = NO_PAIRS
@@ -57,6 +58,11 @@ class AccessChange(NamedTuple):
     revoked: RowTenantPairs = NO_PAIRS
     leaving: RowTenantPairs = NO_PAIRS
     new: Mapping[int, bytes] = MappingProxyType({})
+    owner: bytes | None = b""
+
+    def is_shared(self, tenant: bytes) -> bool:
+        """Whether these records are another tenant's than the one that sees them: they count for that one."""
+        return self.owner is None or self.owner not in (b"", tenant)
 
     @property
     def pair_count(self) -> int:
@@ -155,6 +161,7 @@ class AccessWriter:
         replaced: NDArray[np.int64],
         successors: NDArray[np.int64],
         live_count: int,
+        owner: bytes,
     ) -> AccessChange:
         """Work out the lists of records that are written as rows from `first_row`: the lists given, those of the rows
         they replace, or both.
@@ -173,29 +180,33 @@ class AccessWriter:
             written = unite(written, pack(moved, numbers_of(leaving)))
             if given is not None:
                 self._refuse_long(write, NO_PAIRS, written)
-        change = AccessChange(written=written, revoked=revoked, leaving=leaving, new=new)
+        change = AccessChange(written=written, revoked=revoked, leaving=leaving, new=new, owner=owner)
         self._check_quotas(write, change, live_count)
         return change
 
-    def delete(self, write: WriteTxn, rows: NDArray[np.int64]) -> AccessChange:
-        """Work out what rows (ascending) lose that die."""
+    def delete(self, write: WriteTxn, rows: NDArray[np.int64], owner: bytes = b"") -> AccessChange:
+        """Work out what rows (ascending) lose that die. owner : of AccessChange; it may be left out where the tenants
+        that lose them are about to be dropped.
+        """
         revoked, leaving = self.lists(write, rows)
-        return AccessChange(revoked=revoked, leaving=leaving)
+        return AccessChange(revoked=revoked, leaving=leaving, owner=owner)
 
-    def grant(self, write: WriteTxn, pairs: RowTenantPairs, new: dict[int, bytes], live_count: int) -> AccessChange:
+    def grant(
+        self, write: WriteTxn, pairs: RowTenantPairs, new: dict[int, bytes], live_count: int, owner: bytes
+    ) -> AccessChange:
         """Work out what changes when pairs are added to the lists of live rows."""
         present = self.grants(write).lists_of(counts_by_row(pairs)[0])
-        change = AccessChange(granted=subtract(pairs, present), new=new)
+        change = AccessChange(granted=subtract(pairs, present), new=new, owner=owner)
         if len(change.granted):
             self._refuse_long(write, present, change.granted)
         self._check_quotas(write, change, live_count)
         return change
 
-    def revoke(self, write: WriteTxn, pairs: RowTenantPairs) -> AccessChange:
-        """Work out what changes when pairs are taken out of the lists of live rows."""
+    def revoke(self, write: WriteTxn, pairs: RowTenantPairs, owner: bytes | None = b"") -> AccessChange:
+        """Work out what changes when pairs are taken out of the lists of live rows. owner : as in `delete`."""
         revoked = common(pairs, self.grants(write).lists_of(counts_by_row(pairs)[0]))
         self.living(write, numbers_of(revoked))  # remembers the tenants, which `finish` looks up
-        return AccessChange(revoked=revoked, leaving=revoked)
+        return AccessChange(revoked=revoked, leaving=revoked, owner=owner)
 
     def _refuse_long(self, write: WriteTxn, present: RowTenantPairs, coming: RowTenantPairs) -> None:
         """Raises LimitExceeded where a record that has `present` and gets `coming` would have too many tenants."""
@@ -209,20 +220,23 @@ class AccessWriter:
             )
 
     def _check_quotas(self, write: WriteTxn, change: AccessChange, live_count: int) -> None:
-        """Raises LimitExceeded where a tenant would have more records than it may."""
+        """Raises LimitExceeded where a tenant would have more records than it may. A record that its owner shares with
+        another tenant counts for the owner alone: nobody fills the quota of others.
+        """
         coming = numbers_of(np.concatenate([change.written, change.granted]))
         distinct, counts = np.unique(coming, return_counts=True)
         self.living(write, distinct)
         leaving_numbers = numbers_of(change.leaving)
         for number, count in zip(distinct.tolist(), counts.tolist(), strict=True):
             found = self.known[number]
+            name = change.new.get(number) or (found.name if found is not None else b"")
             most = (found.records_max if found is not None else 0) or limits.tenant_records_max
-            if most >= live_count:
+            if most >= live_count or change.is_shared(name):
                 continue
             leaving = int((leaving_numbers == number).sum())
-            total = self.grants(write).count_of(number) + count - leaving
+            shared = found.shared if found is not None else 0
+            total = self.grants(write).count_of(number) - shared + count - leaving
             if total > most and count > leaving:
-                name = change.new.get(number) or (found.name if found is not None else b"")
                 raise LimitExceeded(
                     f"collection {self.where!r}: tenant {short_repr(name.decode())} would have {total:,} records, its "
                     f"limit is {most:,}; revoke or delete some, or raise it: "
@@ -246,6 +260,17 @@ class AccessWriter:
             if len(pairs):
                 steps.append(pairs)
                 self.touched.update(np.unique(numbers_of(pairs)).tolist())
+                self._count_shared(change, pairs, -1 if steps is self.removed else 1)
+
+    def _count_shared(self, change: AccessChange, pairs: RowTenantPairs, sign: int) -> None:
+        if change.owner == b"":
+            return
+        distinct, counts = np.unique(numbers_of(pairs), return_counts=True)
+        for number, count in zip(distinct.tolist(), counts.tolist(), strict=True):
+            found = self.known[number]
+            if found is not None and change.is_shared(found.name):
+                # not below 0: those that were shared before this was counted leave, too
+                self.known[number] = found._replace(shared=max(0, found.shared + sign * count))
 
     def create(self, write: WriteTxn, new: Mapping[int, bytes], records_max: int) -> None:
         """Make tenants, whose numbers are the next ones in order."""
@@ -264,9 +289,9 @@ class AccessWriter:
 
     def limit(self, write: WriteTxn, number: int, records_max: int) -> None:
         """Give a tenant another quota."""
-        found = tenant(write.store, write.txn, self.uid, number, self.where)
+        found = self.known.get(number) or tenant(write.store, write.txn, self.uid, number, self.where)
         assert found is not None
-        self.known[number] = changed = record_format.Tenant(found.sequence, records_max, found.name)
+        self.known[number] = changed = found._replace(records_max=records_max)
         [(key, raw)] = _tenant_entries(keys.tenant_numbers(self.uid), {number: changed})
         write.txn.put(key, raw, db=write.store.tenants)
 
@@ -303,7 +328,7 @@ class AccessWriter:
             for number in numbers[start:stop]:
                 found = self.known[number]
                 assert found is not None, number
-                moved[number] = record_format.Tenant(write.sequence, found.records_max, found.name)
+                moved[number] = found._replace(sequence=write.sequence)
             cursor.putmulti(_tenant_entries(head, moved))
 
     def _write_own(self, write: WriteTxn) -> None:
@@ -330,7 +355,4 @@ def _longest(lists: RowTenantPairs) -> int:
 
 
 def _tenant_entries(head: bytes, tenants: dict[int, record_format.Tenant]) -> list[tuple[bytes, bytes]]:
-    return [
-        (head + number.to_bytes(8, "big"), record_format.encode_tenant(one.sequence, one.records_max, one.name))
-        for number, one in tenants.items()
-    ]
+    return [(head + number.to_bytes(8, "big"), record_format.encode_tenant(one)) for number, one in tenants.items()]

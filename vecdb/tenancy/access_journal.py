@@ -124,8 +124,14 @@ class AccessReader:
         in_table = self.tables.count_of(self.txn, number)
         if _LOOK_UP_ROWS * (len(coming) + len(going)) > in_table:
             return len(self.rows_of(number, limits.rows_max))
-        known = self.tables.count_among(self.txn, number, coming)
-        return in_table + len(coming) - known - self.tables.count_among(self.txn, number, going)
+        known = int(self.tables.has(self.txn, number, coming).sum())
+        return in_table + len(coming) - known - int(self.tables.has(self.txn, number, going).sum())
+
+    def has(self, number: int, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """bool[n]: which of some rows a tenant has. It takes as long whether it has them or not."""
+        coming, going = self.changes.of_tenant(number)
+        in_table = self.tables.has(self.txn, number, rows)
+        return (in_table & ~np.isin(rows, going)) | np.isin(rows, coming)
 
     def confirm(self, number: int, rows: Rows) -> None:
         """Check that each of a tenant's rows names it in its own list, which has a checksum. Raises Corruption."""

@@ -68,14 +68,14 @@ class AccessTables:
         cursor = txn.cursor(db=self.store.members)
         return int(cursor.count()) if cursor.set_key(keys.row_key(self.prefix, number)) else 0
 
-    def count_among(self, txn: Txn, number: int, rows: NDArray[np.uint32]) -> int:
-        """How many of `rows` a tenant has."""
+    def has(self, txn: Txn, number: int, rows: NDArray[Any]) -> NDArray[np.bool_]:
+        """bool[n]: which of `rows` a tenant has."""
         key, find = keys.row_key(self.prefix, number), txn.cursor(db=self.store.members).set_key_dup
         values = rows.astype("<u8").view("V8")
-        count = 0
+        found: list[bool] = []
         for start, stop in gil_slices(len(values), _SLICE):
-            count += sum(find(key, row) for row in values[start:stop].tolist())
-        return count
+            found += [find(key, row) for row in values[start:stop].tolist()]
+        return np.array(found, bool)
 
     def rows_of(self, txn: Txn, number: int, row_count: int) -> NDArray[np.uint32]:
         """uint32[n]: the rows of a tenant, ascending. Raises Corruption where they are not rows."""

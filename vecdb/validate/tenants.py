@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,10 @@ from vecdb.errors import InvalidArgument, LimitExceeded
 from vecdb.validate.common import gil_slices, integer, short_repr, utf8
 
 _SLICE = 512  # lists per bytecode stretch
+_EITHER = (
+    "which could be one each or all for all records: pass a list of lists, [[name] for name in names], for one each, "
+    "or a set of names, {'a', 'b'}, for all"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +80,12 @@ def records_max(value: object) -> int | None:
 
 
 def access_lists(tenants: object, n: int, *, single: bool, kept: bool = False) -> AccessLists:
-    """One list of names for all of n records, or a list or column of lists, one per record; a bare name is a list of
-    one.
+    """A set or list of names for all of n records, or a list or column of lists, one per record; a bare name is a list
+    of one. A list of as many names as there are records is refused: it could be either.
 
     single : the call is about one bare id, whose tenants are one list.   kept : of AccessLists.
     """
-    listed = [tenants] if isinstance(tenants, str) else listed_tenants(tenants)
+    listed = frozenset([tenants]) if isinstance(tenants, str) else listed_tenants(tenants, n)
     names = sum(isinstance(one, str) for one in listed)
     if names == len(listed):
         return _same_for_all(listed, n, kept)
@@ -97,18 +101,22 @@ def access_lists(tenants: object, n: int, *, single: bool, kept: bool = False) -
     return _one_each(parts, n, kept)
 
 
-def listed_tenants(tenants: object) -> list[Any] | tuple[Any, ...]:
-    """The `tenants` of a write as a list, of names or of lists. A column of a table has a list for each record."""
+def listed_tenants(tenants: object, n: int) -> list[Any] | tuple[Any, ...] | frozenset[str]:
+    """The `tenants` of a write of n records: a set of names for all of them, or a list of lists. A column of a table
+    has a list for each record. Raises InvalidArgument for names that could be one each or all for all.
+    """
     for method in ("to_pylist", "to_list"):  # Arrow; polars, pandas
         if hasattr(tenants, method):
             column: list[Any] = getattr(tenants, method)()
             if any(isinstance(one, str) for one in column):
-                raise InvalidArgument(
-                    "tenants is a column of names, which could be one each or all for all records: "
-                    "pass a list of lists, or a list"
-                )
+                raise InvalidArgument(f"tenants is a column of names, {_EITHER}")
             return column
-    return _listed(tenants, "tenants")
+    listed = _listed(tenants, "tenants")
+    if not all(isinstance(one, str) for one in listed):
+        return listed
+    if len(listed) == n > 1 and not isinstance(tenants, (set, frozenset)):
+        raise InvalidArgument(f"tenants is a list of as many names as there are ids, {n:,}, {_EITHER}")
+    return frozenset(listed)
 
 
 def _listed(value: object, what: str) -> list[Any] | tuple[Any, ...]:
@@ -145,7 +153,7 @@ def check_pairs(pairs: int) -> None:
         )
 
 
-def _same_for_all(listed: Sequence[Any], n: int, kept: bool) -> AccessLists:
+def _same_for_all(listed: Collection[Any], n: int, kept: bool) -> AccessLists:
     names = sorted(map(tenant_name, _distinct(listed)))
     _refuse_many(n * len(names), len(names))
     return AccessLists(names, np.repeat(np.arange(n), len(names)), np.tile(np.arange(len(names)), n), kept)

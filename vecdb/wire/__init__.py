@@ -4,6 +4,7 @@
     messages          CollectionConfig, index configurations, SearchParams, Record, fields
     filters           trees of filters, and values of fields
     search_response   SearchResponse <-> Hits
+    element_count     how many elements a message has, on its bytes
     error_codes       which error has which code and which gRPC status
     addresses         whether a host is this machine
     tls_files         PEM files, checked before gRPC gets them

@@ -99,8 +99,8 @@ def access_fields(lists: AccessLists | None, n: int) -> dict[str, Any]:
     return {"tenant_columns": common_pb2.TenantColumns(names=names, counts=counts, which=lists.which.tolist())}
 
 
-def tenants_of(request: Any) -> list[str] | list[list[str]] | None:
-    """None, a list of names, or a list of such lists, as `vecdb.validate` takes `tenants`.
+def tenants_of(request: Any) -> frozenset[str] | list[list[str]] | None:
+    """None, a set of names for all records, or a list of lists of names, as `vecdb.validate` takes `tenants`.
 
     request : has the oneof `access`. Raises InvalidArgument where columns do not fit together.
     """
@@ -108,7 +108,7 @@ def tenants_of(request: Any) -> list[str] | list[list[str]] | None:
     if found is None:
         return None
     if found == "tenants":
-        return list(request.tenants.names)
+        return frozenset(request.tenants.names)
     if found == "tenant_columns":
         return _lists_of(request.tenant_columns)
     lists = request.tenants_each.lists

@@ -24,6 +24,8 @@ def encoded(hits: Hits, select: tuple[str, ...] | None, *, as_json: bool = False
     Most responses have ids, distances and counts alone. These bytes are written directly from the arrays, because
     building the message takes too long beside a short search.
     """
+    if reader is not None:
+        _conceal(hits)
     ids = _unpadded(hits.ids, hits)
     if ids.dtype == object:
         made = _field(b"\x0a", _field(b"\x12", common_pb2.StringIds(values=ids.tolist()).SerializeToString()))
@@ -155,3 +157,16 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (np.generic, np.ndarray)):
         return value.tolist()
     return str(value)
+
+
+# of `explain`, what says nothing about records of others
+_OF_THE_SEARCH = frozenset(
+    ("plan", "ef", "nprobe", "search_ms", "fetch_ms", "total_ms", "weights", "quotas", "sizes", "cells")
+)
+
+
+def _conceal(hits: Hits) -> None:
+    """Take out what tells a tenant how large the whole is, and how often others write."""
+    hits.sequence = 0
+    if hits.explain is not None:
+        hits.explain = {name: value for name, value in hits.explain.items() if name in _OF_THE_SEARCH}

@@ -7,7 +7,7 @@ asks the `Caller` what its token covers. What a token does not cover is reported
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,8 +78,8 @@ class Caller:
     """A token's name and scope.
 
     collection : a name, or "*" for all.   tenant : None for all; otherwise the token reads what that tenant may see and
-    writes that tenant's own records.   share : a tenant's token may grant its records to other tenants; without it,
-    other tenants do not exist for it.   rate : requests a second, None for any.
+    writes that tenant's own records.   share : a tenant's token may grant its records to other tenants that exist;
+    without it, other tenants do not exist for it.   rate : requests a second, None for any.
     expires : seconds since 1970, None for never.
     """
 
@@ -90,6 +90,11 @@ class Caller:
     share: bool = False
     rate: float | None = None
     expires: float | None = None
+
+    @property
+    def group(self) -> str:
+        """Whose turn its work takes: tokens of one tenant have one turn together."""
+        return f"token {self.name}" if self.tenant is None else f"tenant {self.tenant}"
 
     def expired(self) -> bool:
         return self.expires is not None and time.time() >= self.expires
@@ -108,6 +113,19 @@ class Caller:
         where = "all collections" if self.collection == ANY else f"collection {self.collection}"
         whose = "" if self.tenant is None else f" as tenant {self.tenant}{', sharing' if self.share else ''}"
         return f"{self.permission} {where}{whose}"
+
+    def shown(self, facts: dict[str, Any]) -> dict[str, Any]:
+        """Facts about a tenant, without what tells it how large the whole is, and how often others write."""
+        if self.tenant is None:
+            return facts
+        return {name: value for name, value in facts.items() if name != "reason"} | {"sequence": 0}
+
+    @property
+    def must_be_known(self) -> bool:
+        """Whether a collection exists for this caller only where it has the caller's tenant: for a tenant's token that
+        is bound to no collection.
+        """
+        return self.tenant is not None and self.collection == ANY
 
     # -- what a request may name ---------------------------------------------------------------------
 
@@ -141,23 +159,36 @@ class Caller:
         """Access lists of a write or grant; this token's own tenant is in each. requested : from `wire.tenants_of`."""
         if self.tenant is None or requested is None:
             return requested
-        if requested and not isinstance(requested[0], str):
-            return [self._own_first(one, collection) for one in requested]
-        return self._own_first(requested, collection)
+        if isinstance(requested, list):
+            return [self._with_own(one, collection) for one in requested]
+        return frozenset(self._with_own(requested, collection))
 
     def revoked(self, requested: Any, collection: str) -> Any:
-        """The access lists of a revoke. A token's own tenant must not be in them: its records stay its own."""
-        if self.tenant is None or requested is None:
+        """The access lists of a revoke. A token's own tenant is in them only where it leaves: its records stay its
+        own.
+        """
+        if self.tenant is None or requested is None or self.leaves(requested):
             return requested
-        for name in (
-            requested if not requested or isinstance(requested[0], str) else (one for each in requested for one in each)
-        ):
+        for name in _names_in(requested):
             if name == self.tenant:
                 raise InvalidArgument("a tenant keeps its own records; delete them instead")
             self._check_named(name, collection)
         return requested
 
-    def _own_first(self, names: list[str], collection: str) -> list[str]:
+    def leaves(self, requested: Any) -> bool:
+        """Whether a revoke is of the tenant's own name alone: it gives up what others share with it."""
+        return self.tenant is not None and requested is not None and set(_names_in(requested)) == {self.tenant}
+
+    def check_receivers(self, granted: Any, docs: Any) -> None:
+        """Raises NotFound where the access lists of a tenant's token name others that do not exist: it makes no tenant
+        but its own.
+        """
+        if self.tenant is None or granted is None:
+            return
+        for name in sorted(set(_names_in(granted)) - {self.tenant}):
+            docs.count(tenant=name)
+
+    def _with_own(self, names: Iterable[str], collection: str) -> list[str]:
         assert self.tenant is not None
         for name in names:
             self._check_named(name, collection)
@@ -166,6 +197,11 @@ class Caller:
     def _check_named(self, name: str, collection: str) -> None:
         if name != self.tenant and not self.share:
             raise tenant_not_found(collection, name)
+
+
+def _names_in(lists: Any) -> Iterator[str]:
+    """Every name in access lists of a request, one set for all records or a list each."""
+    return (name for one in lists for name in one) if isinstance(lists, list) else iter(lists)
 
 
 ANONYMOUS = Caller("anonymous", "admin")

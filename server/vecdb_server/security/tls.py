@@ -13,6 +13,7 @@ import grpc
 from vecdb import InvalidArgument, VecdbError
 from vecdb.wire import tls_files
 from vecdb_server.logs import log
+from vecdb_server.security.tokens import is_exposed
 
 
 class Certificates:
@@ -51,6 +52,8 @@ class Certificates:
     def _read(self) -> Any:
         cert, key, *client_ca = self._paths
         chain, secret = tls_files.certificate_and_key(cert, key)
+        if is_exposed(key):
+            log.warning("others than its owner may read or change the TLS key: chmod 600", path=str(key))
         return grpc.ssl_server_certificate_configuration(
             [(secret, chain)], tls_files.authorities(client_ca[0]) if client_ca else None
         )

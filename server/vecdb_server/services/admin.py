@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import vecdb
-from vecdb import InvalidArgument
+from vecdb import InvalidArgument, VecdbError
 from vecdb.v1 import admin_pb2, common_pb2
 from vecdb.wire.search_response import report
 from vecdb_server.logs import log
@@ -27,7 +27,7 @@ class Admin:
 
     async def GetDatabaseStats(self, request: Any, caller: Caller, context: Any) -> Any:
         server = self._server
-        facts = await server.kernels.run(caller.name, lambda stop: server.db.stats(disk=not request.without_disk))
+        facts = await server.kernels.run(caller.group, lambda stop: server.db.stats(disk=not request.without_disk))
         facts["path"] = Path(facts["path"]).name  # clients need not know the server's directories
         return admin_pb2.GetDatabaseStatsResponse(stats_json=report(facts))
 
@@ -45,15 +45,26 @@ class Admin:
             self._server,
             context,
             admin_pb2.BackupResponse,
-            lambda progress: self._server.db.backup(folder, keep=request.keep or None, progress=progress),
+            lambda progress: self._backup(folder, request.keep or None, progress),
         )
+
+    def _backup(self, folder: Path, keep: int | None, progress: Any) -> None:
+        """Errors name the backup: clients need not know the server's directories."""
+        try:
+            self._server.db.backup(folder, keep=keep, progress=progress)
+        except VecdbError as error:
+            path = folder.absolute()
+            text = str(error).replace(str(path), path.name).replace(str(path.parent), "the folder for backups")
+            raise type(error)(text) from error
 
     def _folder(self, name: str) -> Path:
         if self._server.config.backups is None:
             raise InvalidArgument("this server was given no folder for backups (--backups)")
-        if not name or len(name.encode()) > _NAME_BYTES_MAX or "/" in name or "\0" in name or name.startswith("."):
+        plain = name.isprintable() and "/" not in name and not name.startswith(".")
+        if not name or not plain or len(name.encode()) > _NAME_BYTES_MAX:
             raise InvalidArgument(
-                f"the name of a backup has 1 to {_NAME_BYTES_MAX} bytes, no slash, and does not begin with a dot"
+                f"the name of a backup has 1 to {_NAME_BYTES_MAX} bytes, no slash and no control characters, and does "
+                "not begin with a dot"
             )
         return Path(self._server.config.backups) / name
 

@@ -38,7 +38,7 @@ class Collections:
         return pb.GetCollectionResponse(collection=_message(await self._server.collection(caller, request.name)))
 
     async def ListCollections(self, request: Any, caller: Caller, context: Any) -> Any:
-        return pb.ListCollectionsResponse(names=self._server.names(caller))
+        return pb.ListCollectionsResponse(names=await self._server.kernels.run(caller.name, self._server.names(caller)))
 
     async def DropCollection(self, request: Any, caller: Caller, context: Any) -> Any:
         if not caller.reaches(request.name):
@@ -78,8 +78,8 @@ class Collections:
 
     async def GetCollectionStats(self, request: Any, caller: Caller, context: Any) -> Any:
         docs = await self._server.collection(caller, request.collection)
-        facts = await self._server.kernels.run(caller.name, lambda stop: docs.stats(tenant=caller.tenant))
-        return pb.GetCollectionStatsResponse(stats_json=report(facts))
+        facts = await self._server.kernels.run(caller.group, lambda stop: docs.stats(tenant=caller.tenant))
+        return pb.GetCollectionStatsResponse(stats_json=report(caller.shown(facts)))
 
     async def CheckCollection(self, request: Any, caller: Caller, context: Any) -> None:
         docs = await self._server.collection(caller, request.collection)

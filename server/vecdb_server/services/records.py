@@ -35,7 +35,7 @@ class Records:
     # -- writes --------------------------------------------------------------------------------------
 
     async def Write(self, request: Any, caller: Caller, context: Any) -> Any:
-        docs = await self._server.collection(caller, request.collection)
+        docs = await self._server.collection(caller, request.collection, writes_records=True)
         count = await self._server.write(caller, context, lambda: _prepare(docs, request, caller)())
         return pb.WriteResponse(count=count)
 
@@ -57,7 +57,7 @@ class Records:
         """
 
         async def prepare() -> Callable[[], int]:
-            docs = await self._server.collection(caller, collection)
+            docs = await self._server.collection(caller, collection, writes_records=True)
             write: Callable[[], int] = await self._server.write(
                 caller, context, lambda: _prepare(docs, request.write, caller), streamed=True
             )
@@ -96,17 +96,18 @@ class Records:
 
     async def Get(self, request: Any, caller: Caller, context: Any) -> Any:
         docs = await self._server.collection(caller, request.collection)
-        ids, tenants = ids_of(request.ids), caller.tenants(request.tenants, docs.name)
-        self._server.check_answer(len(ids) * docs.dim * 4 if request.include_vectors else 0)
+        tenants = caller.tenants(request.tenants, docs.name)
+        count = len(request.ids.ints.values) + len(request.ids.strings.values)
+        self._server.check_answer(count * docs.dim * 4 if request.include_vectors else 0)
 
         def get(stop: Any) -> Any:
-            found = _get(docs, ids, request, caller, tenants)
+            found = _get(docs, ids_of(request.ids), request, caller, tenants)
             return pb.GetResponse(
                 records=[pb.FoundRecord(record=None if one is None else _message(one, caller)) for one in found]
             )
 
         kind = ("get", docs.name, request.include_vectors)
-        return await self._server.read(caller, context, kind, len(ids), get)
+        return await self._server.read(caller, context, kind, count, get)
 
     async def Count(self, request: Any, caller: Caller, context: Any) -> Any:
         docs = await self._server.collection(caller, request.collection)
@@ -126,7 +127,7 @@ class Records:
         pages = Pages(docs.iter(batch, include_vectors=request.include_vectors, tenant=tenants), caller)
         release = partial(self._server.run_detached, caller, pages.close)  # it holds a transaction
         try:
-            while messages := await self._server.kernels.run(caller.name, lambda stop: pages.next()):
+            while messages := await self._server.kernels.run(caller.group, lambda stop: pages.next()):
                 for message in messages:
                     await self._server.send(context, message, release)
         finally:
@@ -169,6 +170,7 @@ def _prepare(docs: Collection, request: Any, caller: Caller) -> Callable[[], int
     ids = ids_of(request.ids)
     owner = caller.owner(request.owner)
     tenants = caller.granted(tenants_of(request), docs.name)
+    caller.check_receivers(tenants, docs)
     keep = request.keep_tenants
     if (
         caller.tenant is not None and tenants is None

@@ -23,9 +23,11 @@ class Tenants:
         docs = await self._server.collection(caller, request.collection)
 
         def grant() -> int:
+            tenants = caller.granted(tenants_of(request), docs.name)
+            caller.check_receivers(tenants, docs)
             return docs.grant(
                 ids_of(request.ids),
-                caller.granted(tenants_of(request), docs.name),
+                tenants,
                 owner=caller.owner(request.owner),
                 request_id=request_key(caller, request.request_id),
             )
@@ -36,10 +38,11 @@ class Tenants:
         docs = await self._server.collection(caller, request.collection)
 
         def revoke() -> int:
+            tenants, owner = tenants_of(request), caller.owner(request.owner)
             return docs.revoke(
                 ids_of(request.ids),
-                caller.revoked(tenants_of(request), docs.name),
-                owner=caller.owner(request.owner),
+                caller.revoked(tenants, docs.name),
+                owner=None if caller.leaves(tenants) else owner,
                 request_id=request_key(caller, request.request_id),
             )
 
@@ -65,7 +68,9 @@ class Tenants:
             key = request_key(caller, request.request_id)
             return docs.drop_tenant(request.name, records=request.records, request_id=key) or 0
 
-        return pb.DropTenantResponse(deleted=await self._server.write(caller, context, drop))
+        deleted = await self._server.write(caller, context, drop)
+        self._server.forget_tenants()
+        return pb.DropTenantResponse(deleted=deleted)
 
     async def ListTenants(self, request: Any, caller: Caller, context: Any) -> Any:
         docs = await self._server.collection(caller, request.collection)
@@ -78,14 +83,14 @@ class Tenants:
                 return _own_name(docs, caller.tenant, request.page_token)
             return list(docs.tenants(after=request.page_token or None, limit=size + 1))
 
-        names = await self._server.kernels.run(caller.name, page)
+        names = await self._server.kernels.run(caller.group, page)
         return pb.ListTenantsResponse(names=names[:size], next_page_token=names[size - 1] if len(names) > size else "")
 
     async def GetTenantStats(self, request: Any, caller: Caller, context: Any) -> Any:
         docs = await self._server.collection(caller, request.collection)
         tenant = caller.tenant_named(request.tenant, docs.name)
-        facts = await self._server.kernels.run(caller.name, lambda stop: docs.stats(tenant=tenant))
-        return pb.GetTenantStatsResponse(stats_json=report(facts))
+        facts = await self._server.kernels.run(caller.group, lambda stop: docs.stats(tenant=tenant))
+        return pb.GetTenantStatsResponse(stats_json=report(caller.shown(facts)))
 
 
 def _own_name(docs: Any, tenant: str, after: str) -> list[str]:

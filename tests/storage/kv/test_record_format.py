@@ -160,10 +160,13 @@ def test_changed_rows_have_the_bytes_that_the_drawing_gives_and_every_flipped_bi
         record_format.decode_changed(raw, 8, "here")
 
 
-def test_a_tenant_is_read_back_as_written_and_every_flipped_bit_is_noticed() -> None:
-    raw = record_format.encode_tenant(7, 9, "ü".encode())
-    assert raw[:4] == bytes.fromhex("01000000") and raw[8:] == struct.pack("<QQ", 7, 9) + "ü".encode()
-    assert record_format.decode_tenant(raw, 1, "here") == record_format.Tenant(7, 9, "ü".encode())
+@pytest.mark.parametrize(("shared", "head"), [(0, "01000000"), (5, "02000000")])
+def test_a_tenant_is_read_back_as_written_and_every_flipped_bit_is_noticed(shared: int, head: str) -> None:
+    tenant = record_format.Tenant(7, 9, "ü".encode(), shared)
+    raw = record_format.encode_tenant(tenant)
+    more = struct.pack("<Q", shared) if shared else b""
+    assert raw[:4] == bytes.fromhex(head) and raw[8:] == struct.pack("<QQ", 7, 9) + more + "ü".encode()
+    assert record_format.decode_tenant(raw, 1, "here") == tenant
     for bit in range(8 * len(raw)):
         bad = bytearray(raw)
         bad[bit >> 3] ^= 1 << (bit & 7)

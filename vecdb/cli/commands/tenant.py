@@ -110,7 +110,7 @@ def _access_command(method: str, done: str, shown: str, text: str) -> Callable[.
     ) -> None:
         with opened(db, token, tls) as database:
             docs = database.collection(collection)
-            changed = getattr(docs, method)(ids_of(docs, id), names, owner=owner)
+            changed = getattr(docs, method)(ids_of(docs, id), set(names), owner=owner)
         Output(json).emit({done: changed}, lambda console: console.print(f"{changed:,} {shown}"))
 
     command.__doc__ = text

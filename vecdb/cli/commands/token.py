@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from datetime import UTC, datetime
@@ -37,12 +38,18 @@ def create(
     from vecdb_server.security.auth import Caller
 
     ends = None if expires is None else time.time() + _seconds(expires)
+    begun = not tokens.exists()
     secret = file.create(tokens, Caller(name, permission, collection, tenant, share, rate, ends))
 
     def show(console: Any) -> None:
         console.print(secret, soft_wrap=True)
 
     out = Output(json)
+    if begun and os.geteuid() == 0:
+        out.note(
+            f"{tokens} is new, and root alone may read it: for a server of another user, chown it, or chgrp it and "
+            "chmod 640; later commands keep that"
+        )
     out.note(f"{tokens} has the hash of this token only: keep what follows")
     out.emit({"name": name, "token": secret}, show)
 

@@ -66,7 +66,7 @@ class TenantLists:
     """
 
     def __init__(self, source: Any, tenants: list[str] | None, column: str | None) -> None:
-        self._tenants = tenants or None
+        self._tenants = set(tenants) if tenants else None  # a set is for all records, however many there are
         facts = source.facts
         self._told = facts is not None and (facts.tenants is not None or column == facts.columns.tenants)
         self._column = None if self._told and column == facts.columns.tenants else column

@@ -28,7 +28,7 @@ class FieldFacts:
 
     def facets(self, field: str, node: Node | None, limit: int, tenants: tuple[str, ...]) -> dict[Any, int]:
         """How many records have each value: the `limit` most frequent, largest first, ties by value."""
-        counts = self._counts(field, node, tenants)
+        counts = self._counts(field, node, tenants, limit)
         ordered = sorted(counts, key=lambda value: (-counts[value], *_sort_key(value)))
         return {value: counts[value] for value in ordered[:limit]}
 
@@ -36,36 +36,35 @@ class FieldFacts:
         """The values, in their order."""
         return sorted(self._counts(field, node, tenants), key=_sort_key)
 
+    def _counts(
+        self, field: str, node: Node | None, tenants: tuple[str, ...], most: int | None = None
+    ) -> dict[Any, int]:
+        with self._reading(tenants, node, known=True) as listed:
+            view = listed.view()
+            counts = None if view is None else statistics.value_counts(view, field, listed.rows, most)
+            if counts is None:
+                counts = statistics.count_values(value_at(one.fields, field) for one in listed.each(listed.rows))
+            return counts
+
     def extreme(self, field: str, node: Node | None, tenants: tuple[str, ...], *, largest: bool) -> Any:
         """The smallest or largest value, None where there is none. Raises InvalidArgument where values have no order
         with one another.
         """
-        values = [value for value in self._counts(field, node, tenants, whole=True) if value == value]
-        if not values:
-            return None
-        groups = {group_and_value(value)[0] for value in values}
-        if len(groups) > 1:
-            types = sorted({type(value).__name__ for value in values})
+        with self._reading(tenants, node, known=True) as listed:
+            view = listed.view()
+            ends = None if view is None else statistics.extremes(view, field, listed.rows)
+            if ends is None:
+                values = (value_at(one.fields, field) for one in listed.each(listed.rows))
+                some = statistics.count_values(value for value in values if not isinstance(value, list))
+                ends = [(value, value) for value in some if value == value]
+        if len({group_and_value(value)[0] for value, _ in ends}) > 1:
+            types = sorted({type(value).__name__ for value, _ in ends})
             raise InvalidArgument(
                 f"field {short_repr(field)} holds {' and '.join(types)}, which have no order with one another: give a "
                 "filter, such as an order with a value of the type that is meant"
             )
         choose: Callable[..., Any] = max if largest else min
-        return choose(values, key=_sort_key)
-
-    def _counts(
-        self, field: str, node: Node | None, tenants: tuple[str, ...], *, whole: bool = False
-    ) -> dict[Any, int]:
-        """whole : values that are lists do not count, rather than their elements."""
-        with self._reading(tenants, node, known=True) as listed:
-            view = listed.view()
-            counts = None if view is None else statistics.value_counts(view, field, listed.rows, lists=not whole)
-            if counts is None:
-                values: Iterable[Any] = (value_at(one.fields, field) for one in listed.each(listed.rows))
-                if whole:
-                    values = (None if isinstance(value, list) else value for value in values)
-                counts = statistics.count_values(values)
-            return counts
+        return choose((pair[largest] for pair in ends), key=_sort_key, default=None)
 
     def fields(self, tenants: tuple[str, ...]) -> dict[str, dict[str, Any]]:
         """Of each field, and of each path into maps: the types of its values, and how many records have one."""

@@ -158,9 +158,10 @@ def behind(
     place: PagePlace | None,
     *,
     descending: bool,
+    most: int | None = None,
 ) -> NDArray[np.int64]:
     """Positions of rows in their order, those behind the place. ids : of the rows.   owners : of the rows at some
-    positions.
+    positions.   most : the first so many are enough.
     """
     groups, keys, group, key = ordered.groups, ordered.keys, ordered.group, ordered.key
     if descending:
@@ -177,7 +178,19 @@ def behind(
         keep = (groups > group) | ((groups == group) & (keys > np.uint64(key)))
         keep[same[later.astype(bool)]] = True
         at = at[keep]
+    if most is not None and most < len(at):
+        at = _first(at, groups[at], keys[at], most)
     return _sorted(at, groups, keys, ids, owners)
+
+
+def _first(at: NDArray[np.int64], groups: NDArray[np.uint8], keys: Keys, most: int) -> NDArray[np.int64]:
+    """Those of `at` that are among the first `most` by group and key, with all that equal the last of them."""
+    last = int(np.searchsorted(np.cumsum(np.bincount(groups)), most))
+    inside = groups == last
+    rank = most - int((groups < last).sum()) - 1
+    bound = np.partition(keys[inside], rank)[rank]
+    kept: NDArray[np.int64] = at[(groups < last) | (inside & (keys <= bound))]
+    return kept
 
 
 def _sorted(

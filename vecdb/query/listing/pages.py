@@ -152,7 +152,7 @@ class Listing:
             cursor = None if after is None else Cursor.decode(after, ordering, listed.state.id_kind)
             rows = listed.rows
             if order_by is not None:
-                rows = self._in_order(listed, ordering, order_by, cursor)
+                rows = self._in_order(listed, ordering, order_by, cursor, limit)
             elif cursor is not None:
                 rows = rows[np.searchsorted(rows, self._row_behind(listed, cursor)) :]
             stop = len(rows) if limit is None else min(limit, len(rows))
@@ -181,8 +181,10 @@ class Listing:
 
     # -- in the order of a field -------------------------------------------------------------------
 
-    def _in_order(self, listed: ListedState, ordering: Ordering, path: str, cursor: Cursor | None) -> Rows:
-        """Rows behind the cursor."""
+    def _in_order(
+        self, listed: ListedState, ordering: Ordering, path: str, cursor: Cursor | None, limit: int | None
+    ) -> Rows:
+        """Rows behind the cursor: all, or at least `limit` and one more, if there are as many."""
         place = None
         if cursor is not None:
             place = check_place(PagePlace(cursor.group, cursor.value, cursor.last.id, cursor.last.owner))
@@ -195,7 +197,8 @@ class Listing:
         def owners(at: NDArray[np.int64]) -> list[str]:
             return [one.owner for one in listed.each(rows[at])]
 
-        return rows[behind(ordered, ids, owners, place, descending=ordering.descending)]
+        most = None if limit is None else limit + 1
+        return rows[behind(ordered, ids, owners, place, descending=ordering.descending, most=most)]
 
     # -- in the order of rows ----------------------------------------------------------------------
 

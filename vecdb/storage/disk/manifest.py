@@ -1,4 +1,4 @@
-"""`manifest.json`: the format of a database directory. Written when the database is created, replaced by an upgrade.
+"""`manifest.json`: the format of a database directory. Written when the database is made, replaced when it is raised.
 
     {"format_version": 2, "lmdb_format": "0.9", "uuid": "...", "created": "2026-01-31T12:00:00+00:00",
      "engine": "0.1.0"}
@@ -8,7 +8,8 @@ refused, and nothing is written into it.
 
     2   adds the journal of access lists; format 1 has none, and needs no other conversion
     3   a record's fields may have changed since its block was written. A new database has format 2; the first such
-        change raises it, before it is committed, so that code that would not see changes refuses them
+        change raises it, before it is committed, so that code that would not see changes refuses them. The manifest
+        is read at open: a process of such code that reads at that moment goes on, and does not see them
 """
 
 from __future__ import annotations

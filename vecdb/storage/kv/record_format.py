@@ -48,8 +48,9 @@ Changed rows of a commit: one LMDB value
 
 Tenant: one LMDB value
 
-    tenant := version u32 | crc u32 | sequence u64 | records_max u64 | name utf-8
+    tenant := version u32 | crc u32 | sequence u64 | records_max u64 | shared u64 if the version is 2 | name utf-8
     sequence := of the last commit that changed which rows it has      records_max := 0: what limits.py says
+    shared := of the records it has, how many another tenant owns
     crc      := zlib.crc32 of what follows it
 """
 
@@ -74,6 +75,8 @@ _CRC_AT = 8
 _U32, _TWO_U32 = struct.Struct("<I"), struct.Struct("<II")
 _ACCESS = struct.Struct("<II")  # version, crc: the head of an access list, and of a tenant
 _TENANT = struct.Struct("<QQ")
+_TENANT_SHARED = 2  # version of an entry that has one number more
+_SHARED = struct.Struct("<Q")
 _JOURNAL = struct.Struct("<QQ")
 _CHANGE = struct.Struct("<IIQ")
 INT_IDS = 1
@@ -346,24 +349,33 @@ def changed_count(raw: Any) -> int:
 
 
 class Tenant(NamedTuple):
-    """What is stored about one tenant. records_max : 0 where it has no quota of its own."""
+    """What is stored about one tenant. records_max : 0 where it has no quota of its own.   shared : how many of the
+    records that it sees are another tenant's, and count for that one; those shared before this was counted are not in
+    it.
+    """
 
     sequence: int
     records_max: int
     name: bytes
+    shared: int = 0
 
 
-def encode_tenant(sequence: int, records_max: int, name: bytes) -> bytes:
-    tail = _TENANT.pack(sequence, records_max) + name
-    return _ACCESS.pack(_VERSION, zlib.crc32(tail)) + tail
+def encode_tenant(tenant: Tenant) -> bytes:
+    version, more = (_TENANT_SHARED, _SHARED.pack(tenant.shared)) if tenant.shared else (_VERSION, b"")
+    tail = _TENANT.pack(tenant.sequence, tenant.records_max) + more + tenant.name
+    return _ACCESS.pack(version, zlib.crc32(tail)) + tail
 
 
 def decode_tenant(raw: bytes, number: int, where: str) -> Tenant:
     """Raises `Corruption` naming the tenant's number."""
     tail = raw[_ACCESS.size :]
-    if len(tail) > _TENANT.size and _ACCESS.unpack_from(raw) == (_VERSION, zlib.crc32(tail)):
-        sequence, records_max = _TENANT.unpack_from(tail)
-        return Tenant(sequence, records_max, tail[_TENANT.size :])
+    if len(tail) > _TENANT.size:
+        version, crc = _ACCESS.unpack_from(raw)
+        at = _TENANT.size + (_SHARED.size if version == _TENANT_SHARED else 0)
+        if version in (_VERSION, _TENANT_SHARED) and crc == zlib.crc32(tail) and len(tail) > at:
+            sequence, records_max = _TENANT.unpack_from(tail)
+            [shared] = _SHARED.unpack_from(tail, _TENANT.size) if version == _TENANT_SHARED else (0,)
+            return Tenant(sequence, records_max, tail[at:], shared)
     raise Corruption(f"{where}: tenant {number} starts with {bytes(raw[:8]).hex()}; restore from a backup")
 
 
