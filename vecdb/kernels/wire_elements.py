@@ -15,7 +15,7 @@ from vecdb.kernels.compile import inlined, kernel
 from vecdb.kernels.primitives.checksums import for_kernels
 
 NUMBERS_MAX = 32  # field numbers of messages within messages are below this
-DEPTH_MAX = 32
+DEPTH_MAX = 101  # a parser takes no message deeper than 100, as filters may be
 
 _VARINT, _FIXED64, _BYTES, _GROUP, _GROUP_END, _FIXED32 = range(6)
 

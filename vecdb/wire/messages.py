@@ -153,6 +153,15 @@ def fields_of(message: common_pb2.FieldMaps) -> EncodedFields | list[dict[str, A
     return found
 
 
+def one_field_map(message: common_pb2.FieldMaps) -> dict[str, Any]:
+    """The one map of a write to several records. Raises InvalidArgument."""
+    if len(message.msgpack) + len(message.json) != 1:
+        raise InvalidArgument("a change of the records that match has fields, one map for all of them")
+    given = fields_of(message)
+    [encoded] = fields(given, 1) or [b""]
+    return decode_fields(encoded)
+
+
 def selected_fields(encoded: bytes, names: tuple[str, ...]) -> bytes:
     """The named ones of one record's encoded fields."""
     [selected] = fields([decode_fields(encoded, names)], 1) or [b""]

@@ -161,12 +161,22 @@ def _plain(value: Any) -> Any:
 
 # of `explain`, what says nothing about records of others
 _OF_THE_SEARCH = frozenset(
-    ("plan", "ef", "nprobe", "search_ms", "fetch_ms", "total_ms", "weights", "quotas", "sizes", "cells")
-)
+    (
+        "plan", "ef", "nprobe", "search_ms", "fetch_ms", "total_ms", "weights", "quotas", "sizes", "cells", "filter",
+        "matching", "queries",
+    )
+)  # fmt: skip
 
 
 def _conceal(hits: Hits) -> None:
     """Take out what tells a tenant how large the whole is, and how often others write."""
     hits.sequence = 0
     if hits.explain is not None:
-        hits.explain = {name: value for name, value in hits.explain.items() if name in _OF_THE_SEARCH}
+        each = hits.explain.get("filters")
+        hits.explain = _of_the_search(hits.explain)
+        if each is not None:
+            hits.explain["filters"] = [_of_the_search(one) for one in each]
+
+
+def _of_the_search(facts: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in facts.items() if name in _OF_THE_SEARCH}

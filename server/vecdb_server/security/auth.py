@@ -56,6 +56,10 @@ NEEDS: dict[str, Need] = {
     "/vecdb.v1.RecordService/Get": _READ,
     "/vecdb.v1.RecordService/Count": _READ,
     "/vecdb.v1.RecordService/List": _READ,
+    "/vecdb.v1.RecordService/Facets": _READ,
+    "/vecdb.v1.RecordService/Distinct": _READ,
+    "/vecdb.v1.RecordService/MinMax": _READ,
+    "/vecdb.v1.RecordService/Fields": _READ,
     "/vecdb.v1.SearchService/Search": _READ,
     "/vecdb.v1.SearchService/StreamSearch": _READ,
     "/vecdb.v1.SearchService/Evaluate": _READ,
@@ -154,6 +158,14 @@ class Caller:
         if requested not in ("", self.tenant):
             raise PermissionDenied("the owner of what this token writes is its own tenant; leave `owner` out")
         return self.tenant
+
+    def owner_matched(self, request: Any) -> str | None:
+        """Whose records a call by filter means, by its `only_owner`; None for everybody's. For a tenant's token its own
+        alone. Raises PermissionDenied.
+        """
+        if self.tenant is not None:
+            return self.owner(request.only_owner)
+        return str(request.only_owner) if request.HasField("only_owner") else None
 
     def granted(self, requested: Any, collection: str) -> Any:
         """Access lists of a write or grant; this token's own tenant is in each. requested : from `wire.tenants_of`."""

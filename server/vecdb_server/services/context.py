@@ -22,12 +22,15 @@ import grpc
 
 import vecdb
 from vecdb import Collection, LimitExceeded, Unavailable
+from vecdb.filters.tree import Node
 from vecdb.wire.error_codes import collection_not_found
+from vecdb.wire.filters import filter_of
 from vecdb.wire.messages import request_id_of
 from vecdb_server.config import Config
 from vecdb_server.executors import FairThreadPool, LatencyEstimate, LatencyModel, LongOperations, Stop
 from vecdb_server.security.admission import Account, Admission
 from vecdb_server.security.auth import Caller
+from vecdb_server.security.cursors import CursorSeal
 from vecdb_server.services.bidi_stream import BidiStream
 from vecdb_server.status_errors import Refused, exhausted, status_of
 
@@ -38,7 +41,15 @@ _PROGRESS_S = 0.2  # between two messages of a long operation
 _RETRY_LONG_S = 5.0
 _MET_MAX = 65_536
 
+_SMALL_FILTER_BYTES = 4_096  # reading more would hold the event loop up
+
 Progress = Callable[[int, int], None]
+
+
+def is_large(message: Any) -> bool:
+    """Whether a message with filters is read on a thread."""
+    size_bytes: int = message.ByteSize()
+    return size_bytes > _SMALL_FILTER_BYTES
 
 
 class ServerContext:
@@ -57,6 +68,7 @@ class ServerContext:
         self.check_message: Callable[[Any, Caller], None] = lambda message, caller: None  # set to the interceptor's
         self.streams: set[BidiStream] = set()
         self.answer_bytes_max = config.message_bytes_max  # as large as a request may be
+        self.cursors = CursorSeal()
         self._open: dict[str, Collection] = {}
         self._detached: set[asyncio.Future[Any]] = set()
         self._drops = 0
@@ -144,6 +156,17 @@ class ServerContext:
         tenant = caller.tenant if caller.must_be_known else None
         return lambda stop: [name for name in self.db.collections(tenant=tenant) if caller.reaches(name)]
 
+    # -- filters -------------------------------------------------------------------------------------
+
+    async def filter_of(self, caller: Caller, request: Any) -> Node | None:
+        """The filter of a request; None where it has none. A large one is read on a kernel thread."""
+        if not request.HasField("filter"):
+            return None
+        if not is_large(request.filter):
+            return filter_of(request.filter)
+        found: Node | None = await self.kernels.run(caller.group, lambda stop: filter_of(request.filter))
+        return found
+
     # -- where work runs -----------------------------------------------------------------------------
 
     async def read(
@@ -151,13 +174,17 @@ class ServerContext:
     ) -> Any:
         """work(stop), on the event loop if it is short, otherwise on a kernel thread.
 
-        kind : what the latency estimate is kept for.   size : number of queries or ids; the estimate is for one.
+        kind : what the latency estimate is kept for; None: it depends on what is asked, and always runs on a thread.
+        size : number of queries or ids; the estimate is for one.
         """
+        deadline = self.deadline_of(caller, context)
+        if kind is None:
+            self.kernels.check_wait(caller.group, deadline)
+            return await self.kernels.run(caller.group, work, deadline)
         estimate = self.latencies.of(kind)
         work = self.timed(estimate, size, work)
         if estimate.is_short(size):
             return work(None)
-        deadline = self.deadline_of(caller, context)
         self.kernels.check_wait(caller.group, deadline)
         return await self.kernels.run(caller.group, work, deadline)
 

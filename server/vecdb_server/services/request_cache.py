@@ -24,6 +24,7 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from vecdb import Collection, SearchParams
+from vecdb.filters.tree import Node
 from vecdb.wire.search_response import encoded
 from vecdb_server.executors import LatencyEstimate
 from vecdb_server.security.auth import Caller
@@ -34,6 +35,7 @@ _NUMBERS_BYTES_MAX = 1 << 18  # of vectors: reading the message costs nothing be
 _INVERTED = bytes(value ^ 255 for value in range(256))
 
 Queries = NDArray[Any]  # [dim] for one query, otherwise [n, dim]
+QueryFilter = Node | None | list[Node | None]  # of a search
 
 
 @dataclass(slots=True)
@@ -41,7 +43,7 @@ class CachedRequest:
     """select : names of fields, None for all, () for none.   tenants : None for all records.
 
     queries : how many vectors its requests have.   batch_key : equal for requests that one kernel call may answer; None
-    where it must be answered alone.
+    where it must be answered alone.   node : the filter, or a list with one for each query; None for all records.
     """
 
     docs: Collection
@@ -58,12 +60,13 @@ class CachedRequest:
     as_json: bool
     explain: bool
     batch_key: Any
+    node: QueryFilter = None
 
     def answer(self, queries: Queries, stop: Callable[[], bool] | None) -> bytes:
         """A SearchResponse."""
         hits = self.docs.search(
             queries, self.limit, params=self.params, fields=self.select, include_vectors=self.include_vectors,
-            explain=self.explain, tenant=self.tenants, stop=stop,
+            explain=self.explain, tenant=self.tenants, stop=stop, filter=self.node,
         )  # fmt: skip
         return encoded(hits, self.select, as_json=self.as_json, reader=self.caller.tenant)
 
@@ -71,7 +74,7 @@ class CachedRequest:
         """One SearchResponse for each query; the queries are of requests with the same batch_key."""
         hits = self.docs.search(
             np.stack(queries), self.limit, params=self.params, fields=self.select,
-            include_vectors=self.include_vectors, tenant=self.tenants,
+            include_vectors=self.include_vectors, tenant=self.tenants, filter=self.node,
         )  # fmt: skip
         reader = self.caller.tenant
         return [encoded(hits[i], self.select, as_json=self.as_json, reader=reader) for i in range(len(queries))]

@@ -2,6 +2,7 @@
 
 request known (request_cache.py)  -> answer on the event loop, or on a kernel thread
 request new                       -> open the collection, parse, keep -> answer likewise
+with a large filter               -> the filter is read on a kernel thread
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ import numpy as np
 from vecdb import Collection, Flat, InvalidArgument, NotFound, SearchParams
 from vecdb.v1 import search_pb2 as pb
 from vecdb.wire.arrays import ids_of, truth_of, vectors_of
+from vecdb.wire.filters import filters_each_of, optional_filter
 from vecdb.wire.messages import params_of
 from vecdb.wire.search_response import encoded, report, streamed
 from vecdb_server.security.auth import Caller
-from vecdb_server.services.context import ServerContext
-from vecdb_server.services.request_cache import CachedRequest, Queries, RequestCache
+from vecdb_server.services.context import ServerContext, is_large
+from vecdb_server.services.request_cache import CachedRequest, Queries, QueryFilter, RequestCache
 from vecdb_server.status_errors import parse_message
 
 _LIMIT = 10
@@ -87,10 +89,17 @@ class Search:
         queries, limit = vectors_of(request.queries, "queries"), request.limit or _LIMIT
         tenants, params = caller.tenants(request.tenants, docs.name), self._params(request)
         server, truth = self._server, truth_of(request, len(queries))
+        node = await server.filter_of(caller, request)
         facts = await server.kernels.run(
             caller.group,
             lambda stop: docs.evaluate(
-                queries, limit, params=params, tenant=tenants, truth=truth, stop=lambda: stop() or server.draining
+                queries,
+                limit,
+                params=params,
+                tenant=tenants,
+                truth=truth,
+                filter=node,
+                stop=lambda: stop() or server.draining,
             ),
             server.deadline_of(caller, context),
         )
@@ -99,7 +108,10 @@ class Search:
     async def Tune(self, request: Any, caller: Caller, context: Any) -> Any:
         docs = await self._server.collection(caller, request.collection)
         queries, limit = vectors_of(request.queries, "queries"), request.limit or _LIMIT
-        curve = await self._server.run_long(lambda progress: docs.tune(queries, request.recall or _RECALL, limit), None)
+        node = await self._server.filter_of(caller, request)
+        curve = await self._server.run_long(
+            lambda progress: docs.tune(queries, request.recall or _RECALL, limit, filter=node), None
+        )
         return pb.TuneResponse(curve_json=report(curve))
 
     # -- searches ------------------------------------------------------------------------------------
@@ -112,29 +124,42 @@ class Search:
 
         cache : where to keep it.   request : its bytes.   before : the collection that its stream named before.
         """
-        if message.HasField("filter"):
-            raise InvalidArgument("filters on fields do not exist yet; leave `filter` out")
+        if message.HasField("filter") and message.HasField("filters_each"):
+            raise InvalidArgument("a search has one filter, or filters_each, not both")
         kind = message.WhichOneof("query")
         if kind == "mixture":
             return self._mixture(docs, message, caller, context)
         if kind != "vectors":
             raise InvalidArgument("a search needs vectors, or a mixture")
         vectors = vectors_of(message.vectors, "query")
-        cached = self._resolved(docs, message, caller, vectors)
+        if is_large(message.filter) or is_large(message.filters_each):
+            return self._answer_filtered(docs, message, caller, context, vectors, streamed)
+        cached = self._resolved(docs, message, caller, vectors, _filter_of(message, vectors))
         if cache is not None:
             cache.keep(request, message, cached, before)
         return self._answer(cached, cached.queries_of(message.vectors.data), context, streamed=streamed)
 
-    def _resolved(self, docs: Collection, message: Any, caller: Caller, vectors: Queries) -> CachedRequest:
+    async def _answer_filtered(
+        self, docs: Collection, message: Any, caller: Caller, context: Any, vectors: Queries, streamed: bool
+    ) -> bytes:
+        """The answer to a message whose filter takes time to read."""
+        node = await self._server.kernels.run(caller.group, lambda stop: _filter_of(message, vectors))
+        cached = self._resolved(docs, message, caller, vectors, node)
+        answer = self._answer(cached, cached.queries_of(message.vectors.data), context, streamed=streamed)
+        return answer if isinstance(answer, bytes) else await answer
+
+    def _resolved(
+        self, docs: Collection, message: Any, caller: Caller, vectors: Queries, node: QueryFilter
+    ) -> CachedRequest:
         limit = message.limit or _LIMIT
         params = self._params(message)
         tenants = caller.tenants(message.tenants, docs.name)
         select = tuple(message.fields.names) if message.HasField("fields") else None
         settings = message.params.SerializeToString() if params is not None else b""
-        kind = (docs.name, settings, limit, tenants is None, message.include_vectors, select)
+        kind = (docs.name, settings, limit, tenants is None, message.include_vectors, select, _kind_of(message, node))
         batch_key = None
         scanned = isinstance(docs.config.index, Flat) or (params is not None and params.exact)
-        if scanned and len(vectors) == 1 and not message.explain:
+        if scanned and len(vectors) == 1 and not message.explain and not is_large(message.filter):
             batch_key = (
                 docs, *kind[1:], vectors.dtype, vectors.shape[1], message.fields_as_json, tuple(tenants or ()),
                 caller.tenant,
@@ -142,6 +167,7 @@ class Search:
         return CachedRequest(
             docs, caller, self._server.latencies.of(kind), len(vectors), vectors.shape[1], vectors.dtype, limit, params,
             tenants, select, message.include_vectors, message.fields_as_json, message.explain, batch_key,
+            node,
         )  # fmt: skip
 
     def _answer(
@@ -193,7 +219,10 @@ class Search:
         )  # fmt: skip
 
     async def _mixture(self, docs: Collection, message: Any, caller: Caller, context: Any) -> bytes:
+        if message.HasField("filters_each"):
+            raise InvalidArgument("filters_each is of queries, and a mixture has none: set filter")
         mixture = message.mixture
+        node = await self._server.filter_of(caller, message)
         limit = message.limit or _LIMIT
         params = self._params(message)
         tenants = caller.tenants(message.tenants, docs.name)
@@ -213,6 +242,7 @@ class Search:
                 explain=message.explain,
                 tenant=tenants,
                 owner=owner,
+                filter=node,
             )
 
         def run(stop: Any) -> bytes:
@@ -225,9 +255,22 @@ class Search:
                     hits = hits_of("")
             return encoded(hits, select, as_json=message.fields_as_json, reader=caller.tenant)
 
-        kind = (docs.name, "mixture", limit, tenants is None)
+        kind = (docs.name, "mixture", limit, tenants is None) if node is None else None
         found: bytes = await self._server.read(caller, context, kind, 1, run)
         return found
+
+
+def _filter_of(message: Any, vectors: Queries) -> QueryFilter:
+    """The filter of a search, as `Collection.search` takes it."""
+    if not message.HasField("filters_each"):
+        return optional_filter(message)
+    each = filters_each_of(message.filters_each, len(vectors))
+    return each[0] if len(each) == 1 else each
+
+
+def _kind_of(message: Any, node: QueryFilter) -> Any:
+    """What is kept of a filter with how long its searches took: itself, if it is small."""
+    return "large" if isinstance(node, list) or is_large(message.filter) else node
 
 
 def _started(answer: bytes | Awaitable[bytes]) -> Any:

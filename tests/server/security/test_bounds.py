@@ -71,6 +71,15 @@ def tagged(number: int, value: bytes) -> bytes:
     return bytes([number << 3 | 2]) + (bytes([size]) if size < 128 else bytes([size & 127 | 128, size >> 7])) + value
 
 
+def deep(value: bytes) -> bytes:
+    """A filter whose innermost condition is `value`, 64 deep, in a request of facets."""
+    for _ in range(64):
+        size = len(value)
+        value = b"\x22" + bytes([size & 127 | 128, size >> 7 & 127 | 128, size >> 14 & 127 | 128, size >> 21]) + value
+    size = len(value)
+    return b"\x1a" + bytes([size & 127 | 128, size >> 7 & 127 | 128, size >> 14 & 127 | 128, size >> 21]) + value
+
+
 @pytest.mark.parametrize("rpc", sorted(RPCS))
 def test_a_message_with_too_many_elements_is_refused_before_it_is_parsed(
     serving: Serving, calling: Calling, monkeypatch: pytest.MonkeyPatch, rpc: str
@@ -93,8 +102,11 @@ def test_a_message_with_too_many_elements_is_refused_before_it_is_parsed(
         ("/vecdb.v1.SearchService/Search", tagged(7, tagged(1, b"") * 70) * 2_000),  # empty names of fields
         ("/vecdb.v1.SearchService/Search", tagged(3, tagged(2, b"") * 70) * 2_000),  # empty histories
         ("/vecdb.v1.RecordService/Get", tagged(5, b"") * 140_000),  # empty names of tenants
-        ("/vecdb.v1.RecordService/Count", tagged(2, b"") * 20_000),
-        ("/vecdb.v1.RecordService/List", tagged(4, b"") * 20_000),
+        ("/vecdb.v1.RecordService/Count", tagged(2, b"") * 140_000),
+        ("/vecdb.v1.RecordService/List", tagged(4, b"") * 140_000),
+        ("/vecdb.v1.RecordService/Fields", tagged(2, b"") * 20_000),
+        ("/vecdb.v1.RecordService/Count", tagged(3, tagged(4, b"") * 70) * 2_000),  # empty conditions
+        ("/vecdb.v1.RecordService/Facets", deep(tagged(4, b"") * 140_000)),
         ("/vecdb.v1.SearchService/StreamSearch", tagged(1, tagged(5, b"") * 70) * 2_000),
         ("/vecdb.v1.SearchService/Evaluate", tagged(5, b"") * 140_000),
     ],

@@ -98,6 +98,12 @@ ROWS: dict[str, tuple[Any, dict[str, str]]] = {
     "/vecdb.v1.RecordService/Get": read(records_pb2.GetRequest(collection="docs", ids=int_ids([7])), tenant=OK),
     "/vecdb.v1.RecordService/Count": read(records_pb2.CountRequest(collection="docs", tenants=["acme"])),
     "/vecdb.v1.RecordService/List": read(records_pb2.ListRequest(collection="docs", tenants=["acme"])),
+    "/vecdb.v1.RecordService/Facets": read(records_pb2.FacetsRequest(collection="docs", field="n", tenants=["acme"])),
+    "/vecdb.v1.RecordService/Distinct": read(
+        records_pb2.DistinctRequest(collection="docs", field="n", tenants=["acme"])
+    ),
+    "/vecdb.v1.RecordService/MinMax": read(records_pb2.MinMaxRequest(collection="docs", field="n", tenants=["acme"])),
+    "/vecdb.v1.RecordService/Fields": read(records_pb2.FieldsRequest(collection="docs", tenants=["acme"])),
     "/vecdb.v1.SearchService/Search": read(search_request("docs", VECTORS[0], tenants=["acme"])),
     "/vecdb.v1.SearchService/StreamSearch": read(
         [search_pb2.StreamSearchRequest(search=search_request("docs", VECTORS[0], tenants=["acme"]))]
