@@ -106,12 +106,13 @@ def open(
     insecure: bool = False,
     timeout: float | None = None,
 ) -> Database:
-    """Open the database at `path`, making it if it is not there; or that of a server, "grpc://host:port".
+    """Open the database at `path`, making it if it is not there; or that of a server, "grpc://host:port". To await its
+    calls: `vecdb.aio.open`, with the same arguments.
 
     Parameters
     ----------
     path : a directory; ":memory:" for a temporary one that is never synced and goes when it is closed; grpc://host:port
-        for a server's, grpcs://host:port with TLS. Without a port: 7711.
+        for a server's, grpcs://host:port with TLS, unix:/path/of/socket on this machine. Without a port: 7711.
 
     Of a directory
         read_only : read beside the process that writes; every commit of it is visible to the next call.
@@ -132,26 +133,20 @@ def open(
     Unavailable : they are of another format (see `upgrade`); the server cannot be reached.
     PermissionDenied : the server does not know the token.
     """
-    if isinstance(path, str) and path.startswith(("grpc://", "grpcs://")):
-        _refuse(path, read_only=read_only, durability=durability != "full", memory_budget_bytes=memory_budget_bytes)
+    from vecdb.api.database import Database, refuse_options
+    from vecdb.wire.addresses import is_server
+
+    local: dict[str, Any] = {"read_only": read_only, "memory_budget_bytes": memory_budget_bytes}
+    if is_server(path):
+        refuse_options(path, local | {"durability": durability != "full"})
         from vecdb.api.collection import Collection
-        from vecdb.api.database import Database
         from vecdb.client import connect
 
         return Database(connect(path, token, tls, insecure, timeout, Collection))
-    _refuse(path, token=token, tls=tls, insecure=insecure, timeout=timeout)
+    refuse_options(path, {"token": token, "tls": tls, "insecure": insecure, "timeout": timeout})
     from vecdb.embedded.open import open_database
 
-    return open_database(path, read_only=read_only, durability=durability, memory_budget_bytes=memory_budget_bytes)
-
-
-def _refuse(path: object, **given: object) -> None:
-    """Options that say nothing of what is opened."""
-    for name, value in given.items():
-        if value is not None and value is not False:
-            from .errors import InvalidArgument
-
-            raise InvalidArgument(f"{name} is no option of {path!r}; leave it out")
+    return open_database(path, durability=durability, **local)
 
 
 def __getattr__(name: str) -> Any:

@@ -1,26 +1,37 @@
-"""The asynchronous mirror of a remote database: the same names, arguments, answers and errors, awaited.
+"""The asynchronous mirror of a database: the same names, arguments, answers and errors, awaited.
 
-    async with vecdb.aio.open("grpc://localhost:7711") as db:
+    async with vecdb.aio.open("grpc://localhost:7711") as db:        # also "./data" and ":memory:"
         docs = await db.collection("docs")
         hits = await docs.search(query, limit=10)
 
-What asks the server is a coroutine; `iter`, `tenants` and `search_stream` are iterated with `async for`. An open
-database belongs to the event loop that it was opened on; any number of calls may be on their way at once. grpc.aio does
-not come through a fork: a process that is forked while a database is open here gets Unavailable from `open`; start it
-by `spawn`, or let it use `vecdb.open`.
+What asks the database is a coroutine; `iter`, `tenants` and `search_stream` are iterated with `async for`. Any number
+of calls may be on their way at once.
+
+    of a server       calls are sent from the event loop. The database belongs to the loop that it was opened on.
+                      grpc.aio does not come through a fork: a process that is forked while one is open here gets
+                      Unavailable from `open`; start it by `spawn`, or let it use `vecdb.open`
+    of a directory    calls run in threads of this process, at most 32 at once, so the loop stays free; any loop may use
+                      it. A call that is cancelled goes on in its thread; a search stops at its next chunk of queries.
+                      `progress` is called in that thread
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextvars
 import functools
+import os
+import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
 from vecdb.api import collection as near
 from vecdb.api import database as near_database
 from vecdb.api.backend import CollectionBackend
 from vecdb.schema import CollectionConfig
+from vecdb.wire.addresses import is_server
 
 __all__ = ["Collection", "Database", "open"]
 
@@ -28,22 +39,85 @@ P = ParamSpec("P")
 T = TypeVar("T")
 Facade = TypeVar("Facade")
 
+_THREADS_MAX = 32  # as many writes share a commit
+_END = object()
+
+
+class CallThreads:
+    """The threads in which the calls of one embedded database run; once it is closed, those of asyncio. In a forked
+    child there are none: a call runs where it is made, and is refused by the database itself.
+    """
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(_THREADS_MAX, thread_name_prefix="vecdb-aio")
+        self._pid = os.getpid()
+        self._closed = False
+
+    async def run(self, call: Callable[[], T]) -> T:
+        if os.getpid() != self._pid:
+            return call()
+        if self._closed:
+            return await asyncio.to_thread(call)
+        context = contextvars.copy_context()
+        return await asyncio.get_running_loop().run_in_executor(self._pool, context.run, call)
+
+    async def run_stoppable(self, call: Callable[[Callable[[], bool]], T], stop: Callable[[], bool] | None) -> T:
+        """call(stop) : it stops early where `stop` says so, or where whoever awaits this is cancelled."""
+        left = threading.Event()
+
+        def stopped() -> bool:
+            return left.is_set() or (stop is not None and stop())
+
+        try:
+            return await self.run(lambda: call(stopped))
+        except asyncio.CancelledError:
+            left.set()
+            raise
+
+    async def close(self, close: Callable[[], None]) -> None:
+        """close() in a thread of its own, since all others may wait for what it ends."""
+        if os.getpid() != self._pid:
+            return close()
+        self._closed = True
+        await asyncio.to_thread(close)
+        self._pool.shutdown(wait=False)
+
 
 class _Mirror:
-    """near : a facade whose methods return what is to be awaited, as what stands behind it does (backend.py)."""
+    """near : a facade. threads : where its methods run; None where they return what is to be awaited, as what stands
+    behind them does (backend.py).
+    """
 
-    __slots__ = ("_near",)
+    __slots__ = ("_near", "_threads")
 
-    def __init__(self, near: Any) -> None:
+    def __init__(self, near: Any, threads: CallThreads | None = None) -> None:
         self._near = near
+        self._threads = threads
 
 
 def _awaited(method: Callable[Concatenate[Facade, P], T]) -> Callable[Concatenate[_Mirror, P], Coroutine[Any, Any, T]]:
     @functools.wraps(method)
     async def call(self: _Mirror, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        coming: Any = method(self._near, *args, **kwargs)
-        found: T = await coming
+        bound: Any = functools.partial(method, self._near, *args, **kwargs)
+        if self._threads is not None:
+            return await self._threads.run(bound)
+        found: T = await bound()
         return found
+
+    return call
+
+
+def _searched(method: Callable[Concatenate[Facade, P], T]) -> Callable[Concatenate[_Mirror, P], Coroutine[Any, Any, T]]:
+    """A method that has the option `stop`."""
+    awaited = _awaited(method)
+
+    @functools.wraps(method)
+    async def call(self: _Mirror, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        if self._threads is None:
+            return await awaited(self, *args, **kwargs)
+        bound: Any = functools.partial(method, self._near, *args, **kwargs)
+        given: Any = kwargs.get("stop")
+        return await self._threads.run_stoppable(lambda stop: bound(stop=stop), given)
 
     return call
 
@@ -56,6 +130,8 @@ def _prepared(
     @functools.wraps(method)
     def call(self: _Mirror, /, *args: P.args, **kwargs: P.kwargs) -> Callable[[], Coroutine[Any, Any, T]]:
         later: Any = method(self._near, *args, **kwargs)
+        if self._threads is not None:
+            return functools.partial(self._threads.run, later)
         found: Callable[[], Coroutine[Any, Any, T]] = later
         return found
 
@@ -68,10 +144,94 @@ def _iterated(
     @functools.wraps(method)
     def call(self: _Mirror, /, *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[T]:
         coming: Any = method(self._near, *args, **kwargs)
+        if self._threads is not None:
+            return _each(_TakenInThreads(self._threads, coming))
         found: AsyncIterator[T] = coming
         return found
 
     return call
+
+
+class _TakenInThreads:
+    """An iterator of the embedded database whose steps are taken in threads; closed also while one is at work."""
+
+    def __init__(self, threads: CallThreads, found: Any) -> None:
+        self._threads = threads
+        self._found = found
+        self._lock = threading.Lock()
+
+    async def take(self) -> Any:
+        """The next one; _END where there is none."""
+        return await self._threads.run(self._take)
+
+    def _take(self) -> Any:
+        with self._lock:
+            return next(self._found, _END)
+
+    async def close(self) -> None:
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:  # whoever iterates has left it to the garbage collector, and its loop has ended
+            self._close()
+        else:
+            await self._threads.run(self._close)
+
+    def _close(self) -> None:
+        with self._lock:
+            self._found.close()
+
+
+async def _each(found: _TakenInThreads) -> AsyncIterator[Any]:
+    try:
+        while (one := await found.take()) is not _END:
+            yield one
+    finally:
+        await found.close()
+
+
+def _streamed(
+    method: Callable[Concatenate[Facade, P], Iterator[T]],
+) -> Callable[Concatenate[_Mirror, P], AsyncIterator[T]]:
+    """`search_stream`, whose queries may come from an asynchronous iterable."""
+    iterated = _iterated(method)
+
+    @functools.wraps(method)
+    def call(self: _Mirror, /, *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[T]:
+        given: tuple[Any, ...] = args
+        named: dict[str, Any] = dict(kwargs)
+        queries = given[0] if given else named.pop("queries", None)
+        if self._threads is None or not (hasattr(queries, "__iter__") or hasattr(queries, "__aiter__")):
+            return iterated(self, *args, **kwargs)
+        asked: list[Any] = []
+        search: Any = method
+        found = search(self._near, _next_of(asked), *given[1:], **named)
+        return _answers(queries, asked, _TakenInThreads(self._threads, found))
+
+    return call
+
+
+def _next_of(asked: list[Any]) -> Iterator[Any]:
+    """asked : the one query that is answered next."""
+    while True:
+        yield asked.pop()
+
+
+async def _answers(queries: Any, asked: list[Any], found: _TakenInThreads) -> AsyncIterator[Any]:
+    try:
+        async for query in _one_by_one(queries):
+            asked.append(query)
+            yield await found.take()
+    finally:
+        await found.close()
+
+
+async def _one_by_one(queries: Any) -> AsyncIterator[Any]:
+    if hasattr(queries, "__aiter__"):
+        async for query in queries:
+            yield query
+    else:
+        for query in queries:
+            yield query
 
 
 class Collection(_Mirror):
@@ -97,8 +257,16 @@ class Collection(_Mirror):
 
     async def config(self) -> CollectionConfig:
         """Name, dim, metric, dtype and index as they are now."""
-        found: CollectionConfig = await self._near.config
+        found: CollectionConfig
+        if self._threads is not None:
+            found = await self._threads.run(lambda: self._near.config)
+        else:
+            found = await self._near.config
         return found
+
+    def with_timeout(self, seconds: float) -> Collection:
+        """As `vecdb.Collection.with_timeout`."""
+        return Collection(self._near.with_timeout(seconds), self._threads)
 
     upsert = _awaited(near.Collection.upsert)
     insert = _awaited(near.Collection.insert)
@@ -110,8 +278,8 @@ class Collection(_Mirror):
     tenants = _iterated(near.Collection.tenants)
     create_tenant = _awaited(near.Collection.create_tenant)
     drop_tenant = _awaited(near.Collection.drop_tenant)
-    search = _awaited(near.Collection.search)
-    search_stream = _iterated(near.Collection.search_stream)
+    search = _searched(near.Collection.search)
+    search_stream = _streamed(near.Collection.search_stream)
     search_mixture = _awaited(near.Collection.search_mixture)
     get = _awaited(near.Collection.get)
     count = _awaited(near.Collection.count)
@@ -131,10 +299,15 @@ class Collection(_Mirror):
 def _opened(
     method: Callable[Concatenate[Facade, P], near.Collection],
 ) -> Callable[Concatenate[_Mirror, P], Coroutine[Any, Any, Collection]]:
-    """What is behind an asynchronous facade makes asynchronous collections."""
-    call: Any = _awaited(method)
-    found: Callable[Concatenate[_Mirror, P], Coroutine[Any, Any, Collection]] = call
-    return found
+    """A method that gives a collection. What is behind a server's facade makes asynchronous ones by itself."""
+    awaited = _awaited(method)
+
+    @functools.wraps(method)
+    async def call(self: _Mirror, /, *args: P.args, **kwargs: P.kwargs) -> Collection:
+        found: Any = await awaited(self, *args, **kwargs)
+        return found if isinstance(found, Collection) else Collection(found, self._threads)
+
+    return call
 
 
 class Database(_Mirror):
@@ -144,7 +317,7 @@ class Database(_Mirror):
 
     @property
     def path(self) -> str:
-        """The address of the server."""
+        """The directory, or the address of the server."""
         return str(self._near.path)
 
     @property
@@ -155,11 +328,21 @@ class Database(_Mirror):
     collection = _opened(near_database.Database.collection)
     collections = _awaited(near_database.Database.collections)
     drop_collection = _awaited(near_database.Database.drop_collection)
+    rename_collection = _awaited(near_database.Database.rename_collection)
+    set_alias = _awaited(near_database.Database.set_alias)
+    drop_alias = _awaited(near_database.Database.drop_alias)
+    aliases = _awaited(near_database.Database.aliases)
     stats = _awaited(near_database.Database.stats)
     vacuum = _awaited(near_database.Database.vacuum)
     check = _awaited(near_database.Database.check)
     backup = _awaited(near_database.Database.backup)
-    close = _awaited(near_database.Database.close)
+
+    async def close(self) -> None:
+        """As `vecdb.Database.close`."""
+        if self._threads is not None:
+            await self._threads.close(self._near.close)
+        else:
+            await self._near.close()
 
     async def __aenter__(self) -> Database:
         return self
@@ -181,19 +364,13 @@ def _collection(backend: CollectionBackend, config: CollectionConfig) -> Collect
 class Opening:
     """A database that is being opened: await it, or use it in an `async with` block."""
 
-    __slots__ = ("_arguments", "_opened")
+    __slots__ = ("_open", "_opened")
 
-    def __init__(self, arguments: tuple[Any, Any, Any, bool, Any]) -> None:
-        self._arguments = arguments
+    def __init__(self, open: Callable[[], Coroutine[Any, Any, Database]]) -> None:
+        self._open = open
 
     def __await__(self) -> Generator[Any, None, Database]:
         return self._open().__await__()
-
-    async def _open(self) -> Database:
-        from vecdb.client import connect_async  # only here: vecdb is installed without gRPC, too
-
-        backend = await connect_async(*self._arguments, _collection)
-        return Database(near_database.Database(backend))
 
     async def __aenter__(self) -> Database:
         self._opened = await self
@@ -205,16 +382,35 @@ class Opening:
         await self._opened.close()
 
 
+async def _open_server(url: Any, token: Any, tls: Any, insecure: bool, timeout: Any) -> Database:
+    from vecdb.client import connect_async  # only here: vecdb is installed without gRPC, too
+
+    backend = await connect_async(url, token, tls, insecure, timeout, _collection)
+    return Database(near_database.Database(backend))
+
+
+async def _open_directory(path: Any, options: dict[str, Any]) -> Database:
+    from vecdb.embedded.open import open_database  # only here: who asks a server needs no compiler
+
+    database = await asyncio.to_thread(open_database, path, **options)
+    return Database(database, CallThreads())
+
+
 def open(
-    url: str,
+    path: str | os.PathLike[str],
     *,
+    read_only: bool = False,
+    durability: Literal["full", "relaxed"] = "full",
+    memory_budget_bytes: int | None = None,
     token: str | None = None,
     tls: Any = None,
     insecure: bool = False,
     timeout: float | None = None,
 ) -> Opening:
-    """Open the database of a server: `db = await open(...)`, or `async with open(...) as db`.
-
-    url, token, tls, insecure, timeout : as in `vecdb.open`.
-    """
-    return Opening((url, token, tls, insecure, timeout))
+    """Open a database: `db = await open(...)`, or `async with open(...) as db`. Arguments and errors: `vecdb.open`."""
+    local = {"read_only": read_only, "durability": durability, "memory_budget_bytes": memory_budget_bytes}
+    if is_server(path):
+        near_database.refuse_options(path, local | {"durability": durability != "full"})
+        return Opening(functools.partial(_open_server, path, token, tls, insecure, timeout))
+    near_database.refuse_options(path, {"token": token, "tls": tls, "insecure": insecure, "timeout": timeout})
+    return Opening(functools.partial(_open_directory, path, local))

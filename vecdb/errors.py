@@ -3,7 +3,7 @@
     VecdbError                  base; `code` is stable and equal over gRPC
     +-- InvalidArgument         a value the caller can correct            (also a ValueError)
     |   +-- LimitExceeded       a bound of limits.py was passed
-    +-- NotFound                no such collection, record or path        (also a LookupError)
+    +-- NotFound                no such collection, tenant, record or path, as `what` says  (also a LookupError)
     +-- AlreadyExists           the name or id is taken
     +-- PermissionDenied        the caller may not do this
     +-- Locked                  another process writes to this database
@@ -16,11 +16,20 @@ A message says what, which value, which limit, and what to do.
 
 from __future__ import annotations
 
+from typing import Literal
+
 
 class VecdbError(Exception):
-    """Base of all vecdb errors. ``code`` is a stable upper-case word, the same embedded and over gRPC."""
+    """Base of all vecdb errors. ``code`` is a stable upper-case word, the same embedded and over gRPC.
+
+    ``retry_after`` : seconds after which a server expects that another try may succeed; None where it says nothing.
+    """
 
     code = "INTERNAL"
+    retry_after: float | None = None
+
+
+Missing = Literal["collection", "tenant", "record", "path"]
 
 
 class InvalidArgument(VecdbError, ValueError):
@@ -32,7 +41,18 @@ class LimitExceeded(InvalidArgument):
 
 
 class NotFound(VecdbError, LookupError):
+    """``what`` says what is not there: "collection" (or an alias), "tenant", "record", or "path" for all else, such as
+    a file or a database. It is stable, and the same over gRPC (metadata of the ErrorInfo).
+    """
+
     code = "NOT_FOUND"
+
+    def __init__(self, message: str = "", what: Missing = "path") -> None:
+        super().__init__(message)
+        self.what: Missing = what
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (str(self), self.what)
 
 
 class AlreadyExists(VecdbError):

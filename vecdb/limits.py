@@ -10,6 +10,9 @@ from __future__ import annotations
 name_bytes_max = 128  # collection name, UTF-8
 dim_max = 8_192  # keeps an 8-bit dot product inside int32: 8,192 * 255 * 128 < 2**31
 collections_max = 16_384  # per database
+tenant_drop_rows = 8_192  # of a tenant that is dropped with its records, deleted in one commit
+backups_kept_max = 65_536  # of one database in one folder, where older ones are removed
+aliases_max = 1_024  # of collections, per database: all are one value, written anew by each change
 collections_open_max = 256  # that nobody holds and that are kept open, as far as descriptors allow
 rows_max = 2**31 - 2  # a row number must fit the 31 bits it has in a search pool entry
 

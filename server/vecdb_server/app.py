@@ -23,7 +23,7 @@ from grpc_reflection.v1alpha import reflection
 
 import vecdb
 from vecdb import Collection, Unavailable, VecdbError
-from vecdb_server import logs
+from vecdb_server import logs, unix_socket
 from vecdb_server.config import Config, host_and_port
 from vecdb_server.logs import log
 from vecdb_server.metrics import Metrics
@@ -122,18 +122,20 @@ class Server:
             reflection.enable_server_reflection([*names, reflection.SERVICE_NAME], self._grpc_server)
 
     def _bind(self) -> int:
-        address = self.config.listen
+        address, path = self.config.listen, self.config.socket
+        every = self._tokens is not None
         try:
-            if self._certificates is None:
-                return int(self._grpc_server.add_insecure_port(address))
-            return int(self._grpc_server.add_secure_port(address, self._certificates.credentials()))
+            with contextlib.nullcontext() if path is None else unix_socket.claimed(path, for_all=every):
+                if self._certificates is None or path is not None:
+                    return int(self._grpc_server.add_insecure_port(address))
+                return int(self._grpc_server.add_secure_port(address, self._certificates.credentials()))
         except RuntimeError:
             raise Unavailable(
                 f"cannot listen on {address}: the port is taken, or the address is not this host's"
             ) from None
 
     def _register_metrics(self) -> None:
-        context, admission = self.context, self.context.admission
+        config, context, admission = self.config, self.context, self.context.admission
         self.metrics.gauge("vecdb_requests_held", "Requests that the server holds.", lambda: admission.calls)
         self.metrics.gauge("vecdb_request_bytes_held", "Bytes of their messages.", lambda: admission.bytes)
         self.metrics.gauge("vecdb_requests_refused", "Requests refused so far.", lambda: admission.refused)
@@ -149,16 +151,15 @@ class Server:
             {(name,): lambda pool=pool: pool.busy for name, pool in pools.items()},  # type: ignore[misc]
             "vecdb_jobs_running", "Jobs on a thread.", ("pool",),
         )  # fmt: skip
-        self.metrics.gauges_of(
-            "vecdb_collection_recall", "Recall@10 of searches that name no width, as measured last.", "collection",
-            lambda: context.db.stats()["recall"],
-        )  # fmt: skip
-        if self.config.metrics is not None:
-            host, port = host_and_port(self.config.metrics, "metrics")
+        backups = None if config.backups is None else Path(config.backups)
+        self.metrics.database(lambda: context.db.stats(disk=False), Path(context.db.path), backups)
+        if config.metrics is not None:
+            host, port = host_and_port(config.metrics, "metrics")
+            tls = None if config.metrics_local or config.tls_cert is None else config
             try:
-                self.metrics_port = self.metrics.listen(host, port)
+                self.metrics_port = self.metrics.listen(host, port, tls)
             except OSError as error:
-                raise Unavailable(f"cannot listen on {self.config.metrics} for metrics: {error.strerror}") from None
+                raise Unavailable(f"cannot listen on {config.metrics} for metrics: {error.strerror}") from None
 
     async def _warm(self) -> None:
         """Search every collection once, so that no caller waits for a file or for the compiler."""
@@ -186,6 +187,8 @@ class Server:
         self.context.drain()
         self._interceptor.end_watches()
         await self._grpc_server.stop(self.config.grace_s)
+        if self.config.socket is not None:
+            unix_socket.remove(self.config.socket)
         await asyncio.to_thread(self._close, self.context.db)
         log.info("closed")
         self._drained.set()
@@ -234,7 +237,7 @@ async def _serve(config: Config) -> None:
     await server.start()
     if config.tokens is None:
         log.warning("no tokens file: everybody who reaches the port is administrator")
-    print(f"vecdb is listening on port {server.port}", flush=True)
+    print(f"vecdb is listening on {f'port {server.port}' if config.socket is None else config.listen}", flush=True)
     if server.metrics_port:
         print(f"metrics on port {server.metrics_port}", flush=True)
     loop = asyncio.get_running_loop()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vecdb import InvalidArgument, NotFound
-from vecdb.wire.addresses import is_local
+from vecdb.wire.addresses import UNIX, is_local, socket_path
 
 _TYPES: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (float, int), "bool": (bool,)}
 
@@ -20,14 +20,14 @@ class Config:
     """Every setting. Units are the last word of each name."""
 
     path: str = "data"  # of the database; created where there is none
-    listen: str = "127.0.0.1:7711"  # host:port; port 0 takes a free one
+    listen: str = "127.0.0.1:7711"  # host:port, port 0 takes a free one; or unix:/path/of/socket
     tokens: str | None = None  # tokens file; without one everybody who reaches the port is an administrator
     tls_cert: str | None = None  # PEM; both are read again when they change
     tls_key: str | None = None
     tls_client_ca: str | None = None  # PEM of the authority that must have signed clients' certificates
     insecure: bool = False  # allow other addresses than loopback without TLS or tokens
     reflection: bool = False
-    metrics: str | None = None  # host:port of the Prometheus page
+    metrics: str | None = None  # host:port of the Prometheus page; beyond loopback it is served as `listen` is
     backups: str | None = None  # the folder that Backup writes into
     durability: str = "full"
     memory_budget_bytes: int | None = None  # memory of one collection's index
@@ -46,12 +46,27 @@ class Config:
         return {name: "(set)" if value and name in hidden else value for name, value in asdict(self).items()}
 
     @property
+    def socket(self) -> str | None:
+        """The path of the socket that it listens on; None where that is a port. Raises InvalidArgument."""
+        return socket_path(self.listen) if self.listen.startswith(UNIX) else None
+
+    @property
     def local(self) -> bool:
-        return is_local(host_and_port(self.listen, "listen")[0])
+        """Whether only this machine reaches it."""
+        return self.socket is not None or is_local(host_and_port(self.listen, "listen")[0])
+
+    @property
+    def metrics_local(self) -> bool:
+        return self.metrics is None or is_local(host_and_port(self.metrics, "metrics")[0])
 
 
 def load(flags: Mapping[str, Any], environment: Mapping[str, str] = os.environ, file: Path | None = None) -> Config:
     """The settings, checked. flags : None means not given. Raises InvalidArgument; NotFound where there is no file."""
+    return checked(read(flags, environment, file))
+
+
+def read(flags: Mapping[str, Any], environment: Mapping[str, str] = os.environ, file: Path | None = None) -> Config:
+    """The settings as they are given: `load` without a look at whether they fit together."""
     known = {field.name: str(field.type) for field in fields(Config)}
     values = _from_file(file, known) if file is not None else {}
     for name, kind in known.items():
@@ -59,7 +74,7 @@ def load(flags: Mapping[str, Any], environment: Mapping[str, str] = os.environ, 
         if text is not None:
             values[name] = _parsed(text, kind, f"VECDB_{name.upper()}")
     values |= {name: value for name, value in flags.items() if value is not None}
-    return checked(replace(Config(), **values))
+    return replace(Config(), **values)
 
 
 def _from_file(path: Path, known: Mapping[str, str]) -> dict[str, Any]:
@@ -105,8 +120,12 @@ def checked(config: Config) -> Config:
         raise InvalidArgument("TLS needs both tls_cert and tls_key")
     if config.tls_client_ca is not None and config.tls_cert is None:
         raise InvalidArgument("tls_client_ca needs tls_cert and tls_key")
-    if config.metrics is not None and not is_local(host_and_port(config.metrics, "metrics")[0]):
-        raise InvalidArgument(f"metrics are for loopback only, got {config.metrics}")
+    if config.socket is not None and config.tls_client_ca is not None:
+        raise InvalidArgument("a socket of this machine is without TLS: leave tls_client_ca out, or listen on a port")
+    if not config.metrics_local and config.tls_cert is None and not config.insecure:
+        raise InvalidArgument(
+            f"metrics at {config.metrics} can be reached from elsewhere: give tls_cert and tls_key, or say --insecure"
+        )
     if not config.local and not config.insecure:
         if config.tls_cert is None:
             raise InvalidArgument(
@@ -120,7 +139,9 @@ def checked(config: Config) -> Config:
 def host_and_port(address: str, what: str) -> tuple[str, int]:
     """("::1", 80) of "[::1]:80". Raises InvalidArgument."""
     host, colon, port = address.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    if not colon or not host or not port.isdigit() or int(port) > 65_535:
-        raise InvalidArgument(f"{what} must be host:port, got {address!r}")
-    return host, int(port)
+    bare = host.removeprefix("[").removesuffix("]")
+    if not colon or not bare or not port.isdigit() or int(port) > 65_535:
+        raise InvalidArgument(f"{what} must be host:port, an IPv6 host in brackets, got {address!r}")
+    if ":" in bare and bare == host:
+        raise InvalidArgument(f"{what}: an IPv6 host is written in brackets, [{bare}]:{port}, got {address!r}")
+    return bare, int(port)

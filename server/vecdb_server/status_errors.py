@@ -11,7 +11,7 @@ from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
 from vecdb import InvalidArgument, VecdbError
-from vecdb.wire.error_codes import DOMAIN, STATUS
+from vecdb.wire.error_codes import DOMAIN, STATUS, metadata_of
 
 _MESSAGE_CHARS_MAX = 1_000  # it is sent twice in the trailers, of which clients accept 8 KiB
 
@@ -65,7 +65,7 @@ def status_of(error: Exception, request_id: str, hidden: str = "") -> tuple[grpc
     message = message[:_MESSAGE_CHARS_MAX]
     status = status_pb2.Status(code=code.value[0], message=message)
     if reason:
-        _add_detail(status, error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN))
+        _add_detail(status, error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN, metadata=metadata_of(error)))
     if retry_s is not None:
         delay = duration_pb2.Duration()
         delay.FromNanoseconds(int(retry_s * 1e9))

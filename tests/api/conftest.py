@@ -1,4 +1,4 @@
-"""The same database four ways: on disk, in memory, over gRPC, and over gRPC asynchronously."""
+"""The same database five ways: on disk, in memory, asynchronously, over gRPC, and over gRPC asynchronously."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.server.driver import Running
 from vecdb.embedded.open import open_database
 from vecdb_server.config import Config
 
-WAYS = ("disk", "memory", "grpc", "aio")
+WAYS = ("disk", "memory", "threads", "grpc", "aio")
 
 
 @pytest.fixture(scope="session")
@@ -51,6 +51,9 @@ def opening(way: str, tmp_path: Path, request: pytest.FixtureRequest) -> Callabl
         return lambda: open_database(tmp_path / "db", durability="relaxed")
     if way == "memory":
         return lambda: open_database(":memory:")
+    if way == "threads":
+        threads: Loop = request.getfixturevalue("loop")
+        return lambda: Waiting(threads.run(vecdb.aio.open(tmp_path / "db", durability="relaxed")), threads)
     url = f"grpc://{request.getfixturevalue('server').address}"
     if way == "grpc":
         return lambda: vecdb.open(url)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import vecdb
-from vecdb.errors import InvalidArgument
+from vecdb.errors import InvalidArgument, Unavailable
 
 ADDRESSES = [
     "s3://bucket/db", "http://localhost:7711", "localhost:7711", "GRPC://localhost:7711", "grpc:/localhost",
@@ -21,8 +21,12 @@ def test_an_address_is_refused_and_nothing_is_made(
     address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(InvalidArgument, match=r"is an address|with a space"):
-        vecdb.open(address)
+    if address.startswith("unix:"):  # a server's, of which none is there
+        with pytest.raises(Unavailable, match=f"^{address} cannot be reached"):
+            vecdb.open(address)
+    else:
+        with pytest.raises(InvalidArgument, match=r"is an address|with a space"):
+            vecdb.open(address)
     with pytest.raises(InvalidArgument, match=r"is an address|with a space"):
         vecdb.upgrade(address)
     with vecdb.open("real") as database, pytest.raises(InvalidArgument, match=r"is an address|with a space"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 
 import vecdb
+from vecdb.storage.disk import filesystem
 
 RNG = np.random.default_rng(7)
 DIM = 8
@@ -24,7 +27,7 @@ def filled(db: Any, rows: int = 6_000, **settings: Any) -> tuple[Any, np.ndarray
 
 def test_a_database_near_or_far_is_of_the_same_classes(db: Any, way: str) -> None:
     docs, _ = filled(db, 1)
-    if way == "aio":
+    if way in ("aio", "threads"):
         assert isinstance(db.far, vecdb.aio.Database) and isinstance(docs.far, vecdb.aio.Collection)
     else:
         assert isinstance(db, vecdb.Database) and isinstance(docs, vecdb.Collection)
@@ -112,7 +115,7 @@ def test_recall_is_measured_and_tuned(db: Any) -> None:
 def test_a_backup_is_made(db: Any, way: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     _, vectors = filled(db, 100)
     seen: list[tuple[int, int]] = []
-    if way in ("disk", "memory"):
+    if way in ("disk", "memory", "threads"):
         place: Any = tmp_path / "copy"
         db.backup(place, progress=lambda *args: seen.append(args))
     else:
@@ -130,3 +133,79 @@ def test_it_is_closed_by_with(opening: Callable[[], Any]) -> None:
         db.collections()
     with pytest.raises(vecdb.Unavailable, match="closed"):
         db.collections()
+
+
+def test_older_backups_are_removed_and_nothing_else(
+    db: Any, way: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    filled(db, 3)
+    far = way in ("grpc", "aio")
+    folder = Path(request.getfixturevalue("server").server.config.backups) if far else tmp_path / "backups"
+    for name in ("b-1", "b-2", "b-3", "b-4"):
+        db.backup(name if far else folder / name)
+    (folder / "mine").mkdir()
+    (folder / "mine" / "checksums.json").write_text("{}")
+    with vecdb.open(":memory:") as other:
+        other.backup(folder / "other")
+    db.backup("a-5" if far else folder / "a-5", keep=2)
+    ours = {path.name for path in folder.iterdir()} - {one for one in os.listdir(folder) if one.startswith("copy-")}
+    assert ours == {"a-5", "b-4", "mine", "other"}
+    db.backup("c-6" if far else folder / "c-6", keep=1)
+    assert {"a-5", "b-4"} & set(os.listdir(folder)) == set()
+    for bad in (0, -1, 1.5, True):
+        with pytest.raises(vecdb.InvalidArgument, match="keep"):
+            db.backup("never" if far else folder / "never", keep=bad)
+    assert not (folder / "never").exists()
+    shutil.rmtree(folder)
+
+
+def test_a_database_tells_of_itself_without_looking_at_its_files(db: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    docs, _ = filled(db, 30)
+    docs.delete(3)
+    assert db.stats()["bytes_disk"] > 0
+    monkeypatch.setattr(filesystem, "walk_files", None)
+    found = db.stats(disk=False)
+    assert "bytes_disk" not in found
+    facts = found["open"]["docs"]
+    assert (facts["live"], facts["rows"]) == (29, 30) and 0 <= facts["tail_rows"] <= 30
+    times = found["commit_times"]
+    assert len(times["counts"]) == len(times["bounds_s"]) + 1 and times["seconds"] > 0
+    assert 2 <= sum(times["counts"]) <= found["commits"]
+
+
+def test_recall_is_measured_against_a_truth_of_ones_own(db: Any) -> None:
+    for name, ids in (("ints", list(range(100, 150))), ("strings", [f"s{n}" for n in range(50)])):
+        docs = db.create_collection(name, DIM, "l2")
+        vectors = RNG.normal(size=(50, DIM)).astype(np.float32)
+        docs.upsert(ids, vectors)
+        order = ((vectors[:, None] - vectors[None]) ** 2).sum(-1).argsort(1)[:, :12]
+        truth = np.array(ids, object)[order] if name == "strings" else np.array(ids)[order]
+        for known in (truth, truth.tolist()):
+            assert docs.evaluate(vectors, 10, truth=known)["recall"] == 1.0
+        wrong = truth.copy()
+        wrong[:, 0] = "none" if name == "strings" else 7
+        found = docs.evaluate(vectors, 10, truth=wrong)
+        assert found["recall"] == pytest.approx(0.9) and found["recall_p1"] == pytest.approx(0.9)
+        assert docs.evaluate(vectors[0], 5, truth=truth[0])["recall"] == 1.0
+        assert {key for key in found if f"`{key}`" not in (vecdb.Collection.evaluate.__doc__ or "")} == set()
+        for bad in (truth[:, :9], truth[:7], truth[0], [[1]], 3, [["a"] * 10] * 50 if name == "ints" else order):
+            with pytest.raises(vecdb.InvalidArgument, match=r"truth|ids"):
+                docs.evaluate(vectors, 10, truth=bad)
+
+
+def test_params_may_be_a_dict(db: Any) -> None:
+    docs, vectors = filled(db, 30)
+    assert docs.search(vectors[3], 5, params={"exact": True}, explain=True).explain["plan"] == "exact"
+    assert docs.search(vectors[3], 5, params={"recall": 0.95}).ids[0] == 3
+    with pytest.raises(vecdb.InvalidArgument, match="params has no 'efs'; there are ef, nprobe, recall"):
+        docs.search(vectors[3], 5, params={"efs": 3})
+    with pytest.raises(vecdb.InvalidArgument, match="recall"):
+        docs.search(vectors[3], 5, params={"recall": 3})
+
+
+def test_stats_tell_how_long_a_build_took_and_the_most_memory(db: Any) -> None:
+    docs, _ = filled(db, 30)
+    assert docs.stats()["build_seconds"] is None
+    docs.reindex(vecdb.Flat())
+    stats = docs.stats()
+    assert stats["build_seconds"] > 0 and stats["bytes_ram_peak"] > 1 << 20

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Callable
 from typing import Any
@@ -118,9 +119,15 @@ def filled(db: Any) -> Any:
 
 
 def failure(mistake: Mistake, db: Any, docs: Any) -> tuple[type, str, str]:
-    with pytest.raises(vecdb.VecdbError) as caught:
+    return caught(mistake, db, docs)[:3]
+
+
+def caught(mistake: Mistake, db: Any, docs: Any) -> tuple[type, str, str, str]:
+    """Class, code, message and what is not there."""
+    with pytest.raises(vecdb.VecdbError) as raised:
         mistake(db, docs)
-    return type(caught.value), caught.value.code, str(caught.value)
+    error = raised.value
+    return type(error), error.code, str(error), getattr(error, "what", "")
 
 
 @pytest.fixture(scope="module")
@@ -138,6 +145,26 @@ def test_mistakes_lead_to_the_same_errors_and_change_nothing(db: Any, expected: 
     assert found == expected
     assert [[one] for batch in docs.iter() for one in batch] == before and db.collections() == ["docs"]
     assert list(docs.tenants()) == ["small"]
+
+
+WHAT: dict[str, Mistake] = {
+    "no such collection": lambda db, docs: db.collection("none"),
+    "collection": lambda db, docs: db.drop_collection("none"),
+    "tenant": lambda db, docs: docs.search(GOOD, tenant="nobody"),
+    "tenant to drop": lambda db, docs: docs.drop_tenant("nobody"),
+    "tenant of a stream": lambda db, docs: list(docs.search_stream([GOOD], tenant="nobody")),
+    "record": lambda db, docs: docs.update([1, 99], [GOOD] * 2),
+    "record to grant": lambda db, docs: docs.grant(99, "t"),
+    "record of a mixture": lambda db, docs: docs.search_mixture([1, 99]),
+}
+
+
+def test_what_is_not_found_is_told_apart(db: Any) -> None:
+    docs = filled(db)
+    found = {name: caught(call, db, docs)[3] for name, call in WHAT.items()}
+    assert found == {name: name.removeprefix("no such ").split()[0] for name in WHAT}
+    error = copy.copy(vecdb.NotFound("gone", "tenant"))
+    assert (str(error), error.what, vecdb.NotFound("x").what) == ("gone", "tenant", "path")
 
 
 def test_a_collection_that_was_dropped(db: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,7 @@ def both(db: Any, twin: Any, ids: Any = range(ROWS), **written: Any) -> tuple[An
 
 def assert_same(found: vecdb.Hits, expected: vecdb.Hits) -> None:
     assert isinstance(found, vecdb.Hits)
-    for name in ("ids", "distances", "counts", "scores", "vectors", "components"):
+    for name in ("ids", "distances", "counts", "scores", "vectors", "components", "owners"):
         one, other = getattr(found, name), getattr(expected, name)
         assert (one is None) == (other is None), name
         if other is not None:
@@ -197,6 +198,44 @@ def test_tenants_come_and_go(db: Any) -> None:
     assert docs.stats(tenant="new")["records_max"] is None
     docs.drop_tenant("t0001")
     assert docs.get(2).tenants == ["new"] and len(list(docs.tenants())) == 2_500
+
+
+def test_hits_tell_whose_records_they_are(db: Any, twin: Any) -> None:
+    """Two owners have the same ids; only a few records have fields."""
+    collections = []
+    for one in (db, twin):
+        docs = one.create_collection("docs", DIM, "l2")
+        vectors = np.repeat(np.arange(40, dtype=np.float32)[:, None], DIM, 1)
+        docs.upsert(range(10), vectors[:10])
+        assert docs.search(vectors[:2], 3).owners is None and "owner" not in docs.search(vectors[0]).to_list()[0]
+        docs.upsert(range(10), vectors[10:20], owner="a"), docs.upsert(range(10), vectors[20:30], owner="ü")
+        docs.upsert([3], vectors[30:31], [{"n": 1}], owner="a")
+        collections.append(docs)
+    docs, here = collections
+    whose = {0: "", 1: "a", 2: "ü"}
+    for query, options in (
+        (vectors[:30], {}), (vectors[:30], {"fields": []}), (vectors[7], {"fields": ["n"]}), (vectors[12], {}),
+        (vectors[25], {"fields": [], "include_vectors": True}),
+    ):  # fmt: skip
+        found = docs.search(query, 1, **options)
+        assert_same(found, here.search(query, 1, **options))
+    at = [n for n in range(30) if n != 13]
+    found = docs.search(vectors[at], 40)
+    assert found.ids.shape == found.owners.shape == (29, 40)
+    assert [one[0].owner for one in found] == [whose[n // 10] for n in at]
+    assert [(one[0].id, one.to_list()[0]["owner"]) for one in found] == [(n % 10, whose[n // 10]) for n in at]
+    assert found[0][:5].owners.tolist() == [""] * 5 and found.to_pandas()["owner"].tolist()[:1] == [""]
+    assert_same(docs.search_mixture([1, 2], 5, owner="a"), here.search_mixture([1, 2], 5, owner="a"))
+    json.dumps([found[0].to_list(), found.ids.tolist(), docs.search(vectors[0], 3).to_list()])
+
+
+def test_a_tenant_goes_with_its_records(db: Any) -> None:
+    docs = filled(db)
+    docs.grant([1, 2, 3], "acme"), docs.grant(3, "beta")
+    assert docs.drop_tenant("acme", records=True) == 2
+    assert docs.get([1, 2, 4])[:2] == [None, None] and docs.get(3).tenants == ["beta"]
+    assert docs.count() == ROWS - 2 and list(docs.tenants()) == ["beta"]
+    assert docs.drop_tenant("beta") is None and docs.count() == ROWS - 2
 
 
 def test_a_mixture_of_interests(db: Any, twin: Any) -> None:

@@ -217,6 +217,8 @@ def test_tenants_are_made_shown_and_granted_what_is_there(tmp_path: Path, vector
     assert run("tenant", "list", *to, "--after", "b", "-k", 1) == expected[1:2]
     assert run("tenant", "info", "acme", *to)["records_max"] == 5
     assert run("tenant", "drop", "beta", *to) == {"dropped": "beta"}
+    assert run("tenant", "create", "eta", *to) == {"created": 1}
+    assert run("tenant", "drop", "eta", *to, "--records") == {"dropped": "eta", "deleted": 0}
     assert run("tenant", "info", "beta", *to, code=1)["error"]["code"] == "NOT_FOUND"
     found = run("search", *to, "--vector", f"@{_one(tmp_path, vectors[1])}", "--tenant", "acme")
     assert [hit["id"] for hit in found["hits"]] == [first]
@@ -392,3 +394,27 @@ def test_what_a_server_cannot_do_is_said(served: tuple[str, str], matrix: Path) 
     assert run("ls", "--db", url, code=1)["error"]["code"] == "PERMISSION_DENIED"
     assert run("ls", "--db", url, "--token", secret, "--tls", "none.pem", code=1)["error"]["code"] == "NOT_FOUND"
     assert run("ls", "--db", "grpc://h/x", code=1)["error"]["code"] == "INVALID_ARGUMENT"
+
+
+def test_collections_are_renamed_and_have_aliases(tmp_path: Path) -> None:
+    db = tmp_path / "db"
+    with vecdb.open(db) as database:
+        database.create_collection("v1", DIM), database.create_collection("v2", DIM)
+    assert run("rename", "v1", "first", "--db", db) == {"renamed": "v1", "name": "first"}
+    for target in ("first", "v2"):
+        assert run("alias", "set", "docs", target, "--db", db) == {"alias": "docs", "collection": target}
+        assert run("alias", "list", "--db", db) == [{"alias": "docs", "collection": target}]
+    assert run("alias", "drop", "docs", "--db", db) == {"dropped": "docs"}
+    assert run("alias", "drop", "docs", "--db", db, code=1)["error"]["code"] == "NOT_FOUND"
+
+
+def test_a_search_shows_whose_records_it_finds(tmp_path: Path, vectors: np.ndarray) -> None:
+    to = ("--db", tmp_path / "db", "-c", "docs")
+    with vecdb.open(tmp_path / "db") as database:
+        docs = database.create_collection("docs", DIM, "l2")
+        docs.upsert([1, 2], vectors[:2])
+        assert "owner" not in run("search", *to, "--id", 1)["hits"][0]
+        docs.upsert([1], vectors[2:3], owner="acme")
+    hits = run("search", *to, "--id", 1)["hits"]
+    assert {(hit["id"], hit["owner"]) for hit in hits} == {(2, ""), (1, "acme")}, "the other record 1 is a neighbour"
+    assert "acme" in show("search", *to, "--id", 1)

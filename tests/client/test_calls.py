@@ -17,7 +17,6 @@ import vecdb
 from tests.support.server.driver import Running
 from tests.support.server.process import Process
 from vecdb.client import bulk_ingest, channel, connection, remote_collection, retry
-from vecdb.client.channel import MESSAGE_BYTES_MAX
 from vecdb.v1 import (
     admin_pb2,
     admin_pb2_grpc,
@@ -208,19 +207,6 @@ def test_a_search_is_given_up_where_its_caller_says_so(scripted: tuple[Scripted,
         asyncio.run(asked())
     finally:
         held.set()
-
-
-def test_an_atomic_call_larger_than_a_message_says_what_to_do(server: Running) -> None:
-    with vecdb.open(f"grpc://{server.address}") as db:
-        docs = db.create_collection("docs", 8_192, "l2", vecdb.Flat())
-        rows = MESSAGE_BYTES_MAX // (4 * 8_192) + 1
-        vectors = np.ones((rows, 8_192), np.float32)
-        with pytest.raises(vecdb.LimitExceeded, match="atomic=False") as caught:
-            docs.upsert(range(rows), vectors)
-        assert caught.value.code == "LIMIT_EXCEEDED" and docs.count() == 0
-        assert docs.upsert(range(rows), vectors, atomic=False) == rows == docs.count()
-        with pytest.raises(vecdb.LimitExceeded, match="several calls"):
-            docs.search(vectors[:1], 2_049, include_vectors=True)
 
 
 # -- many batches ----------------------------------------------------------------------------------

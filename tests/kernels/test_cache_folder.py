@@ -28,3 +28,20 @@ def test_the_cache_is_in_the_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     assert Path(kernels._cache_folder()).is_relative_to(tmp_path / ".cache" / "vecdb")
+
+
+def test_a_cache_folder_is_enough_where_there_is_no_temporary_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A container whose root is read-only and whose XDG_CACHE_HOME is a volume."""
+
+    def none(*args: object, **kwargs: object) -> str:
+        raise FileNotFoundError("No usable temporary directory found")
+
+    monkeypatch.setattr(kernels.tempfile, "gettempdir", none)
+    monkeypatch.setattr(kernels.tempfile, "mkdtemp", none)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert Path(kernels._cache_folder()).is_relative_to(tmp_path / "vecdb")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nowhere")
+    with pytest.raises(FileNotFoundError, match="set XDG_CACHE_HOME or TMPDIR"):
+        kernels._cache_folder()

@@ -54,6 +54,11 @@ def test_it_starts_in_one_line_says_where_it_is_and_ends_well_when_told(tmp_path
         assert 'vecdb_requests_total{code="NOT_FOUND",rpc="vecdb.v1.SearchService/Search"} 1.0' in metrics
         assert 'vecdb_request_seconds_count{rpc="vecdb.v1.RecordService/Write"} 1.0' in metrics
         assert "# HELP vecdb_collection_recall" in metrics
+        for line in (
+            'vecdb_collection_records{collection="docs"} 200.0', 'vecdb_collection_rows{collection="docs"} 200.0',
+            'vecdb_collection_tail_rows{collection="docs"} 200.0', 'vecdb_commit_seconds_bucket{le="+Inf"} ',
+        ):  # fmt: skip
+            assert line in metrics
         assert "vecdb_requests_held 0.0" in metrics and 'vecdb_jobs_queued{pool="writers"} 0.0' in metrics
         assert process.end() == 0
         client.close()

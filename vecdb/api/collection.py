@@ -60,6 +60,13 @@ class Collection:
         """Name, dim, metric, dtype and index as they are now."""
         return self._backend.config()
 
+    def with_timeout(self, seconds: float) -> Collection:
+        """The same collection of a server, whose calls may take so many seconds: `docs.with_timeout(2).search(query)`.
+        Raises InvalidArgument for one of a directory, which has no timeouts.
+        """
+        backend = self._backend.with_timeout(validate.seconds(seconds))
+        return type(self)(backend, self._config, self._keeps)
+
     def __len__(self) -> int:
         return self.count()
 
@@ -289,9 +296,17 @@ class Collection:
             validate.request_id(request_id),
         )
 
-    def drop_tenant(self, name: str, *, request_id: str | None = None) -> None:
-        """Forget a tenant. Its records stay; who makes a tenant of that name later inherits none. Raises NotFound."""
-        return self._backend.drop_tenant(validate.tenant_name(name), validate.request_id(request_id))
+    def drop_tenant(self, name: str, *, records: bool = False, request_id: str | None = None) -> int | None:
+        """Forget a tenant; who makes a tenant of that name later inherits none of its records. Raises NotFound.
+
+        records : False: all records stay. True: the records that only this tenant may see are deleted, whoever owns
+            them; those that other tenants may see, too, stay with those. A large tenant goes in several commits: killed
+            in between it has fewer records, and the call is made again.
+        Returns how many records were deleted; without `records` None.
+        """
+        return self._backend.drop_tenant(
+            validate.tenant_name(name), validate.flag(records, "records"), validate.request_id(request_id)
+        )
 
     # -- reads -------------------------------------------------------------------------------------
 
@@ -300,7 +315,7 @@ class Collection:
         query: Any,
         limit: int = 10,
         *,
-        params: SearchParams | None = None,
+        params: SearchParams | dict[str, Any] | None = None,
         fields: Any = None,
         include_vectors: bool = False,
         explain: bool = False,
@@ -310,7 +325,7 @@ class Collection:
         """The `limit` nearest live records of each query: exactly min(limit, records) of them, nearest first.
 
         query : [dim] for one query, which gives one-dimensional results, or [nq, dim] for a batch in one call.
-        params : `SearchParams`; by default what `tune` or `optimize` learned.
+        params : `SearchParams`, or a dict of what it takes; by default what `tune` or `optimize` learned.
         fields : names of the fields to return; None for all, [] for none.
         explain : `hits.explain` says how the answer was found and what it cost.
         tenant : a name, or a list of names whose records together are searched; None for all records. Raises NotFound
@@ -334,7 +349,7 @@ class Collection:
         queries: Iterable[Any],
         limit: int = 10,
         *,
-        params: SearchParams | None = None,
+        params: SearchParams | dict[str, Any] | None = None,
         fields: Any = None,
         include_vectors: bool = False,
         tenant: Any = None,
@@ -382,7 +397,7 @@ class Collection:
         components: int = 8,
         smoothing: float = 0.0,
         neighbours: int = 10,
-        params: SearchParams | None = None,
+        params: SearchParams | dict[str, Any] | None = None,
         fields: Any = None,
         include_vectors: bool = False,
         explain: bool = False,
@@ -425,6 +440,7 @@ class Collection:
 
         tenant : a name or a list of names: None comes for records that none of them may see. Raises NotFound where
             there is no such tenant. `Record.tenants` has the names of all that may see it, these or not.
+        All are of one committed state; a server's, where one message has no room for them, of one each message.
         """
         batch = self._ids(ids)
         tenants = validate.search_tenants(tenant)
@@ -465,15 +481,27 @@ class Collection:
         return self._backend.optimize(None if threads is None else validate.threads(threads), progress)
 
     def evaluate(
-        self, queries: Any, limit: int = 10, *, params: SearchParams | None = None, tenant: Any = None
+        self,
+        queries: Any,
+        limit: int = 10,
+        *,
+        params: SearchParams | dict[str, Any] | None = None,
+        tenant: Any = None,
+        truth: Any = None,
     ) -> dict[str, Any]:
-        """Recall@limit against exact search, and latency percentiles in milliseconds, over `queries` asked one at a
-        time, among all records or those of `tenant`; where there are none, or no queries, recall is None.
+        """Recall@limit and latency over `queries` asked one at a time, among all records or those of `tenant`.
+
+        truth : your own ground truth, ids [nq, k] with k at least `limit`, nearest first: recall is the share of the
+            first `limit` that are found. None: exact search, where a hit as near as the last true one counts as found.
+        Returns a dict: `queries` and `limit`; `recall`, the mean, and `recall_p1`, its first percentile (None where
+        there are no queries or no records); `plan`, `ef` and `nprobe` of the last query; `queries_per_second`;
+        `latency_ms_mean`, `latency_ms_p50`, `latency_ms_p95` and `latency_ms_p99`.
         """
         array, _ = validate.queries(queries, self._config)
         limit = validate.search_limit(limit, len(array))
         tenants = validate.search_tenants(tenant)
-        return self._backend.evaluate(array, limit, validate.search_params(params, limit), tenants)
+        known = None if truth is None else validate.truth(truth, len(array), limit, self._backend.id_kind, self.name)
+        return self._backend.evaluate(array, limit, validate.search_params(params, limit), tenants, truth=known)
 
     def tune(self, queries: Any, recall: float = 0.95, limit: int = 10) -> list[dict[str, float]]:
         """Measure recall against beam width on `queries`; the narrowest beam that reaches `recall` becomes the default.
@@ -486,7 +514,9 @@ class Collection:
         return self._backend.tune(array, limit, checked.recall or recall)
 
     def stats(self, *, tenant: str | None = None) -> dict[str, Any]:
-        """live, deleted, rows, bytes_ram, bytes_disk, index_state, index parameters and facts, tail, sequence.
+        """live, deleted, rows, bytes_ram, bytes_disk, index_state, index parameters and facts, tail, sequence;
+        build_seconds of the last `optimize` or `reindex` of this process (None: none), and bytes_ram_peak, the most
+        memory that the whole process ever had.
 
         Of a `tenant`: records, records_max (its quota; None: none), bytes_ram of its rows in memory, plan of a search
         for ten.

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from vecdb import validate
+from vecdb import limits, validate
 from vecdb.api.backend import DatabaseBackend
 from vecdb.api.collection import Collection
 from vecdb.errors import InvalidArgument
@@ -24,6 +24,13 @@ def check_path(path: Any, wanted: str) -> None:
         raise InvalidArgument(f"path must be {wanted}, got {path!r}")
     if any("\ud800" <= letter <= "\udfff" for letter in str(path)):
         raise InvalidArgument(f"path must be {wanted} whose name is UTF-8, got {path!r}")
+
+
+def refuse_options(path: object, given: dict[str, Any]) -> None:
+    """Raise InvalidArgument for options that say nothing of what is opened."""
+    for name, value in given.items():
+        if value is not None and value is not False:
+            raise InvalidArgument(f"{name} is no option of {path!r}; leave it out")
 
 
 class Database:
@@ -75,7 +82,11 @@ class Database:
         return self._backend.create_collection(config, validate.flag(exist_ok, "exist_ok"))
 
     def collection(self, name: str) -> Collection:
-        """The collection of that name. Raises NotFound."""
+        """The collection of that name or alias. Raises NotFound.
+
+        `docs.name` is the name that was asked for, `docs.config.name` the collection's own. Where an alias is switched
+        later, a collection of a server that was opened by the alias follows it, an embedded one stays what it is.
+        """
         return self._backend.collection(validate.collection_name(name))
 
     def __getitem__(self, name: str) -> Collection:
@@ -85,20 +96,52 @@ class Database:
         return name in self.collections()
 
     def collections(self, *, tenant: str | None = None) -> list[str]:
-        """Names, sorted. tenant : of those collections that have a tenant of this name; None for all."""
+        """Names, sorted; aliases are not among them. tenant : of those collections that have a tenant of this name;
+        None for all.
+        """
         return self._backend.collections(None if tenant is None else validate.tenant_name(tenant))
 
     def drop_collection(self, name: str) -> None:
-        """Delete a collection with all its records. Raises NotFound where there is none."""
+        """Delete a collection with all its records, and its aliases. Raises NotFound where there is none,
+        InvalidArgument for an alias.
+        """
         return self._backend.drop_collection(validate.collection_name(name))
+
+    def rename_collection(self, old: str, new: str) -> None:
+        """Give a collection another name, in one commit; its aliases lead to the new one. Nothing is copied.
+
+        What was opened embedded goes on under the new name; a server is asked for the name that was opened, which is
+        not there any more. Raises NotFound, AlreadyExists where `new` is a collection's name or an alias.
+        """
+        return self._backend.rename_collection(validate.collection_name(old), validate.collection_name(new))
+
+    def set_alias(self, alias: str, collection: str) -> None:
+        """Let `alias` stand for a collection wherever one is opened: a new alias, or one that is switched. Whoever
+        opens it finds the collection of before or the new one, and never neither: build `docs_v2`, then
+        `set_alias("docs", "docs_v2")`.
+
+        Raises NotFound where there is no such collection, AlreadyExists where `alias` is a collection's own name.
+        """
+        return self._backend.set_alias(validate.collection_name(alias), validate.collection_name(collection))
+
+    def drop_alias(self, alias: str) -> None:
+        """Forget an alias; its collection stays. Raises NotFound."""
+        return self._backend.drop_alias(validate.collection_name(alias))
+
+    def aliases(self) -> dict[str, str]:
+        """The collection's name by alias, sorted."""
+        return self._backend.aliases()
 
     # -- care --------------------------------------------------------------------------------------
 
-    def stats(self) -> dict[str, Any]:
-        """collections, sequence, commits and requests of the process that has the database open, bytes on disk, LMDB's
-        own figures.
+    def stats(self, *, disk: bool = True) -> dict[str, Any]:
+        """collections, sequence, bytes_disk, lmdb (its own figures); and of the process that has the database open:
+        commits, requests, commit_times, recall, and open: live, rows and tail_rows of each collection in use.
+
+        commit_times : {"bounds_s": upper bounds in seconds, "counts": commits up to each, and beyond, "seconds": all}.
+        disk : False leaves bytes_disk out, for which every file is looked at: for who asks often.
         """
-        return self._backend.stats()
+        return self._backend.stats(validate.flag(disk, "disk"))
 
     def vacuum(self, *, progress: Callable[[int, int], None] | None = None) -> None:
         """Give back the space of deleted and replaced records in every collection."""
@@ -108,12 +151,16 @@ class Database:
         """Problems found anywhere in this database; empty when all is well. Reads every byte, repairs nothing."""
         return self._backend.check()
 
-    def backup(self, path: Any, *, progress: Callable[[int, int], None] | None = None) -> None:
+    def backup(self, path: Any, *, keep: int | None = None, progress: Callable[[int, int], None] | None = None) -> None:
         """Copy the database, as it is at one commit, into the new directory `path`, with checksums. Reads and writes
         go on. Of a server's database `path` is the name of a directory, which it makes in its folder for backups.
+
+        keep : once the new one is whole, remove older backups of this same database beside it, but for the newest, so
+            that so many are left, from 1 on. None: remove none. Nothing else in the folder is touched.
         """
         check_path(path, "a new directory")
-        return self._backend.backup(os.fspath(path), progress)
+        kept = None if keep is None else validate.integer(keep, "keep", 1, limits.backups_kept_max)
+        return self._backend.backup(os.fspath(path), kept, progress)
 
     def close(self) -> None:
         """Commit what is queued, seal what is worth it, release the lock; or end the connection. Closing twice is no

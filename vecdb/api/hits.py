@@ -32,7 +32,7 @@ _SHOWN_MAX = 20  # rows of a notebook table
 @dataclass(frozen=True, slots=True)
 class Hit:
     """One neighbour. `fields` is {} and `vector` is None when they were not asked for; `component` is the one of
-    a mixture search that found it.
+    a mixture search that found it; `owner` says whose record it is: two owners may have the same id.
     """
 
     id: Id
@@ -41,6 +41,7 @@ class Hit:
     fields: dict[str, Any] = field(default_factory=dict)
     vector: NDArray[Any] | None = None
     component: int | None = None
+    owner: str = ""
 
 
 class Hits:
@@ -58,6 +59,7 @@ class Hits:
     explain : what the search did, when asked for
     select : field names to return, None for all
     components : int64[k] of a mixture search (one query): the component that found each hit, 0 the strongest; else None
+    owners : object, the shape of `ids`: whose record each hit is, "" where it has no owner; None where none has one
     """
 
     __slots__ = (
@@ -68,6 +70,7 @@ class Hits:
         "distances",
         "explain",
         "ids",
+        "owners",
         "packed",
         "sequence",
         "single",
@@ -87,12 +90,15 @@ class Hits:
         explain: dict[str, Any] | None = None,
         select: tuple[str, ...] | None = None,
         components: NDArray[np.int64] | None = None,
+        owners: NDArray[Any] | None = None,
     ) -> None:
         if single and ids.ndim == 2:
             ids, distances = ids[0], distances[0]
             count = counts.item(0)
             if count < len(ids):
                 ids, distances = ids[:count], distances[:count]
+        if owners is not None and single and owners.ndim == 2:
+            owners = owners[0, : len(ids)]
         self.ids = ids
         self.distances = distances
         self.counts = counts
@@ -101,6 +107,7 @@ class Hits:
         self.vectors = vectors
         self.explain = explain
         self.components = components
+        self.owners = owners
         self._metric: Metric = metric
         self.packed = fields
         self._select = select
@@ -148,7 +155,7 @@ class Hits:
         component = None if self.components is None else int(self.components[i])
         return Hit(
             self.ids[i : i + 1].tolist()[0], float(self.distances[i]), self._score(i), self._fields_of(i), vector,
-            component,
+            component, "" if self.owners is None else self.owners[i],
         )  # fmt: skip
 
     def _score(self, i: int) -> float:
@@ -160,9 +167,11 @@ class Hits:
         fields = None if self.packed is None else self.packed[q]
         vectors = None if self.vectors is None else self.vectors[q, :count]
         ids, distances, counts = self.ids[q, :count], self.distances[q, :count], self.counts[q : q + 1]
+        owners = None if self.owners is None else self.owners[q, :count]
         return Hits(
-            ids, distances, counts, self.sequence, self._metric, True, fields, vectors, self.explain, self._select
-        )
+            ids, distances, counts, self.sequence, self._metric, True, fields, vectors, self.explain, self._select,
+            owners=owners,
+        )  # fmt: skip
 
     def _slice(self, at: slice) -> Hits:
         ids, distances = self.ids[at], self.distances[at]
@@ -182,6 +191,7 @@ class Hits:
             self.explain,
             self._select,
             components,
+            None if self.owners is None else self.owners[at],
         )
 
     def __iter__(self) -> Iterator[Any]:
@@ -190,14 +200,16 @@ class Hits:
     # -- the same hits in other forms ----------------------------------------------------------
 
     def to_list(self) -> list[Any]:
-        """A dict per hit with id, distance, score, component of a mixture search and, where asked for, fields and
-        vector; a list of them per query.
+        """A dict per hit with id, distance, score, owner where a hit has one, component of a mixture search and, where
+        asked for, fields and vector; a list of them per query. Ids and numbers are plain ones of Python, as JSON wants.
         """
         if not self.single:
             return [one.to_list() for one in self]
         out = []
         for hit in self:
             row = {"id": hit.id, "distance": hit.distance, "score": hit.score}
+            if self.owners is not None:
+                row["owner"] = hit.owner
             if hit.component is not None:
                 row["component"] = hit.component
             if self.packed is not None:
@@ -208,8 +220,8 @@ class Hits:
         return out
 
     def _columns(self) -> dict[str, Any]:
-        """Columns without padding: query (batches only), id, distance, score, component (mixture searches only),
-        vector, then one per field.
+        """Columns without padding: query (batches only), id, distance, score, owner (where a hit has one), component
+        (mixture searches only), vector, then one per field.
         """
         parts: list[Hits] = [self] if self.single else list(self)
         columns: dict[str, Any] = {}
@@ -218,6 +230,8 @@ class Hits:
         columns["id"] = [one for part in parts for one in part.ids.tolist()]
         columns["distance"] = _joined([part.distances for part in parts])
         columns["score"] = _joined([part.scores for part in parts])
+        if self.owners is not None:
+            columns["owner"] = [one for part in parts for one in part.owners.tolist()]  # type: ignore[union-attr]
         if self.components is not None:
             columns["component"] = self.components
         if self.vectors is not None:

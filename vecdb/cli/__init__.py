@@ -11,6 +11,7 @@
                              query.py          info ls search tune check
                              import_export.py  import export
                              maintenance.py    warmup backup restore vacuum upgrade
+                             names.py          rename, alias list|set|drop
                              tenant.py         tenant list|info|create|drop|grant|revoke
                              dataset.py        dataset list|info|export
                              bench.py          bench run|ingest|interference|disk|tenants|serve|mixture|coldstart|plot

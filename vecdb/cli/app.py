@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 import vecdb
-from vecdb.cli.commands import bench, dataset, demo, import_export, maintenance, query, serve, tenant, token
+from vecdb.cli.commands import bench, dataset, demo, import_export, maintenance, names, query, serve, tenant, token
 from vecdb.cli.output import reports_errors
 from vecdb.cli.token_file import Command
 
@@ -39,10 +39,12 @@ def application() -> typer.Typer:
         ("restore", maintenance.restore),
         ("vacuum", maintenance.vacuum),
         ("upgrade", maintenance.upgrade),
+        ("rename", names.rename),
     ]
     for name, command in commands:
         app.command(name, cls=Command)(reports_errors(command))
     families: list[tuple[str, str, dict[str, Callable[..., Any]]]] = [
+        ("alias", names.HELP, names.COMMANDS),
         ("tenant", tenant.HELP, tenant.COMMANDS),
         ("dataset", dataset.HELP, dataset.COMMANDS),
         ("token", token.HELP, token.COMMANDS),

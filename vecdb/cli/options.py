@@ -15,6 +15,7 @@ from vecdb.cli.token_file import token_or_file
 from vecdb.embedded.directory import absolute
 from vecdb.errors import InvalidArgument, NotFound
 from vecdb.storage.disk import manifest
+from vecdb.wire.addresses import is_server
 
 Database = Annotated[
     str, typer.Option("--db", envvar="VECDB_DB", help="Directory of the database, or a server's grpc://host:port.")
@@ -43,10 +44,6 @@ DatasetFolder = Annotated[
 ]
 
 default_db = "data"
-
-
-def is_server(db: str) -> bool:
-    return db.startswith(("grpc://", "grpcs://"))
 
 
 def refuse_address(db: str) -> None:

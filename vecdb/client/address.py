@@ -1,4 +1,6 @@
-"""A server's address: grpc://host:port, or grpcs:// for TLS with the certificates of the system."""
+"""A server's address: grpc://host:port, or grpcs:// for TLS with the certificates of the system; or, on this machine,
+unix:/path/of/socket.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ import grpc
 from vecdb.errors import InvalidArgument, VecdbError
 from vecdb.validate import flag, short_repr
 from vecdb.wire import tls_files
-from vecdb.wire.addresses import is_local
+from vecdb.wire.addresses import UNIX, is_local, socket_path
 
 T = TypeVar("T")
 
@@ -35,10 +37,15 @@ class Target:
 
 def target(url: object, token: object, tls: object, insecure: object) -> Target:
     """Checks arguments of `vecdb.open`. Raises InvalidArgument, NotFound where a certificate is missing."""
-    secure, host, port = _parsed(url)
     plain_allowed = flag(insecure, "insecure")
-    local = is_local(host)
+    if isinstance(url, str) and url.startswith(UNIX):
+        secure, host, shown, local = False, "localhost", UNIX + socket_path(url), True
+    else:
+        secure, host, port = _parsed(url)
+        shown, local = f"[{host}]:{port}" if ":" in host else f"{host}:{port}", is_local(host)
     credentials = _credentials(tls, secure)
+    if credentials is not None and shown.startswith(UNIX):
+        raise InvalidArgument("a socket of this machine is without TLS: leave tls out")
     if token is not None and (
         not isinstance(token, str) or not token.isascii() or not token.isprintable() or not token
     ):
@@ -48,10 +55,9 @@ def target(url: object, token: object, tls: object, insecure: object) -> Target:
             f"a token would go to {host} in plain text, for everybody on the way to read: use grpcs:// or tls=..., "
             "or say insecure=True"
         )
-    shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    name = f"{'grpc' if credentials is None else 'grpcs'}://{shown}"
+    scheme = "" if shown.startswith(UNIX) else "grpc://" if credentials is None else "grpcs://"
     metadata = () if token is None else (("authorization", f"Bearer {token}"),)
-    return Target(name, shown, local, credentials, metadata)
+    return Target(scheme + shown, shown, local, credentials, metadata)
 
 
 def _parsed(url: object) -> tuple[bool, str, int]:
@@ -60,7 +66,9 @@ def _parsed(url: object) -> tuple[bool, str, int]:
         parts = urlsplit(url if isinstance(url, str) else "")
         host, port = parts.hostname, parts.port
     except ValueError:
-        raise InvalidArgument(f"a server's address is grpc://host:port, got {short_repr(url)}") from None
+        raise InvalidArgument(
+            f"a server's address is grpc://host:port, an IPv6 host in brackets, got {short_repr(url)}"
+        ) from None
     extra = parts.path.strip("/") or parts.query or parts.fragment or parts.username or parts.password
     if parts.scheme not in _SECURE or not host or extra:
         raise InvalidArgument(f"a server's address is grpc://host:port or grpcs://host:port, got {short_repr(url)}")

@@ -1,13 +1,13 @@
 """Settings of gRPC: limits, keepalive, retries, and how long a call may take.
 
-gRPC itself repeats a call that ends with UNAVAILABLE, or with CANCELLED (a call that the server had not read when it
-ended), if it is a read or a write. Each write carries a request_id and so is done once however often it arrives. gRPC
-does not repeat calls that create or drop, long operations, and streams that write (bulk_ingest.py resumes those).
+A call that ends with UNAVAILABLE, or with CANCELLED (a call that the server had not read when it ended), is repeated
+until its time is up if it is a read or a write (retry.py). Each write carries a request_id and so is done once however
+often it arrives. What is not repeated: calls that create or drop, long operations, and streams that write
+(bulk_ingest.py resumes those). gRPC repeats nothing by itself.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -26,12 +26,14 @@ PASSING = ("UNAVAILABLE", "CANCELLED")  # statuses after which another try may s
 _GREETING = "GetServerInfo"  # not repeated: opening a server that is not there should fail at once
 _READS = (
     "GetDatabaseStats", "GetCollection", "ListCollections", "GetCollectionStats", "Get", "Count",
-    "Search", "ListTenants", "GetTenantStats",
+    "Search", "ListTenants", "GetTenantStats", "ListAliases",
 )  # fmt: skip
 _WRITES = ("Write", "Update", "Delete", "Grant", "Revoke", "CreateTenants", "DropTenant")
-_CHANGES = ("CreateCollection", "DropCollection", "Ingest")  # as long as a write, but not repeated by gRPC
+_CHANGES = (
+    "CreateCollection", "DropCollection", "RenameCollection", "SetAlias", "DropAlias", "Ingest",
+)  # fmt: skip  # as long as a write, but not repeated by gRPC
 _LONG = ("Evaluate", "Tune")  # whatever `timeout` is
-_REPEATED = (*_READS, *_WRITES, "List")
+REPEATED = frozenset((*_READS, *_WRITES, "List"))
 
 _PROTOS = (admin_pb2, collections_pb2, records_pb2, search_pb2, tenants_pb2)
 
@@ -65,8 +67,7 @@ def callables(channel: Any) -> dict[str, Any]:
 
 def options(target: Target) -> list[tuple[str, Any]]:
     return [
-        ("grpc.service_config", _service_config()),
-        ("grpc.per_rpc_retry_buffer_size", MESSAGE_BYTES_MAX),  # a larger request would not be repeated
+        ("grpc.enable_retries", 0),
         ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
         ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
         ("grpc.use_local_subchannel_pool", 1),  # each `open` has its own connection
@@ -82,16 +83,3 @@ def options(target: Target) -> list[tuple[str, Any]]:
         ("grpc.max_reconnect_backoff_ms", 5_000),
         ("grpc.enable_http_proxy", int(not target.local)),
     ]
-
-
-def _service_config() -> str:
-    full = {method.name: method.containing_service.full_name for method in _methods()}
-    policy = {
-        "maxAttempts": 5,  # the most that gRPC makes
-        "initialBackoff": "0.2s",
-        "maxBackoff": "5s",
-        "backoffMultiplier": 3,
-        "retryableStatusCodes": PASSING,
-    }
-    names = [{"service": full[rpc], "method": rpc} for rpc in _REPEATED]
-    return json.dumps({"methodConfig": [{"name": names, "retryPolicy": policy}]})

@@ -9,8 +9,8 @@ from vecdb.client.address import target
 from vecdb.client.connection import AsyncConnection, Connection
 from vecdb.client.remote_collection import RemoteCollection
 from vecdb.client.remote_database import RemoteDatabase
-from vecdb.errors import InvalidArgument
 from vecdb.schema import CollectionConfig
+from vecdb.validate import seconds
 
 MakeCollection = Callable[[RemoteCollection, CollectionConfig], Any]
 
@@ -47,8 +47,4 @@ async def connect_async(
 
 
 def _seconds(timeout: Any) -> float | None:
-    if timeout is None:
-        return None
-    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout < float("inf"):
-        raise InvalidArgument(f"timeout must be a number of seconds above 0, or None, got {timeout!r}")
-    return float(timeout)
+    return None if timeout is None else seconds(timeout)

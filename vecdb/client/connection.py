@@ -2,6 +2,7 @@
 same methods; those of the second return coroutines and asynchronous iterators.
 
     call                 one message, one answer                          -> decode(answer)
+    call_in_parts        one message or more, as answers have room        -> what all of them found
     call_with_progress   one message, answers that report progress        -> decode(the last answer)
     list_names           one message for each page of names               -> every name
     list_records         one message, answers that contain records        -> lists of records
@@ -19,13 +20,14 @@ are under way when the connection is closed fail like calls that are made later.
 from __future__ import annotations
 
 import asyncio
+import copy
 import os
 import queue
 import threading
 import time
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import grpc
 
@@ -34,15 +36,25 @@ from vecdb.client import channel
 from vecdb.client.address import Target
 from vecdb.client.bulk_ingest import IngestStream
 from vecdb.client.query_stream import NO_MORE, MakeMessage, QueryStream
-from vecdb.client.rebatch import Pager, Rebatcher
-from vecdb.client.status_errors import error_from, status_of
-from vecdb.errors import Unavailable
+from vecdb.client.rebatch import Pager, Parts, Rebatcher
+from vecdb.client.retry import Patience
+from vecdb.client.status_errors import error_from, retry_after, status_of
+from vecdb.errors import LimitExceeded, Unavailable
 
 T = TypeVar("T")
 Decode = Callable[[Any], T]
 Stop = Callable[[], bool] | None
 
 _STOP_POLL_S = 0.010
+
+
+class ChannelLife:
+    """A channel, gRPC's callables on it, and whether it is closed: shared by all who call with other timeouts."""
+
+    def __init__(self) -> None:
+        self.closed = False
+        self.channel: Any = None
+        self.rpcs: dict[str, Any] = {}
 
 
 class BaseConnection:
@@ -55,18 +67,28 @@ class BaseConnection:
         grpc.aio.   loop : the event loop that the connection belongs to; None for any thread.
         """
         self.name = target.name
-        self.closed = False
+        self._life = ChannelLife()
         self._metadata = target.metadata
         self._deadlines = channel.deadlines(timeout_s)
         self._pid = os.getpid()
         self._loop = loop
         options = channel.options(target)
-        self._channel = (
+        self._life.channel = (
             library.insecure_channel(target.address, options)
             if target.credentials is None
             else library.secure_channel(target.address, target.credentials, options)
         )
-        self._rpcs = channel.callables(self._channel)
+        self._life.rpcs = channel.callables(self._life.channel)
+
+    @property
+    def closed(self) -> bool:
+        return self._life.closed
+
+    def with_timeout(self, timeout_s: float) -> Self:
+        """The same connection, whose calls may take so many seconds."""
+        other = copy.copy(self)
+        other._deadlines = channel.deadlines(timeout_s)
+        return other
 
     def _begin(self, rpc: str) -> float | None:
         """Seconds that a call may take. Raises Unavailable where no call can be made."""
@@ -84,10 +106,12 @@ class BaseConnection:
         if self._loop is not None and asyncio.get_running_loop() is not self._loop:
             raise Unavailable(f"database {self.name} was opened on another event loop; open it anew on this one")
 
-    def _start(self, rpc: Callable[..., Any], request: Any, timeout_s: float | None = None) -> Any:
+    def _start(self, rpc: str, request: Any, timeout_s: float | None = None, *, future: bool = False) -> Any:
+        """Begin a call. future : of a synchronous one, what its answer is asked of later."""
         try:
-            return rpc(request, timeout=timeout_s, metadata=self._metadata)
-        except ValueError:
+            callable_ = self._life.rpcs[rpc]
+            return (callable_.future if future else callable_)(request, timeout=timeout_s, metadata=self._metadata)
+        except (KeyError, ValueError):
             if self.closed:  # by another thread, after `_begin` had checked
                 raise self._closed_error() from None
             raise
@@ -101,12 +125,24 @@ class BaseConnection:
             return self._closed_error() if self.closed and task is not None and not task.cancelling() else failed
         return self._closed_error() if self.closed else error_from(failed, rpc, self.name, self._deadlines.get(rpc))
 
+    def _wait_s(self, failed: BaseException, rpc: str, patience: Patience, *, begun: bool = False) -> float:
+        """Seconds until a call that failed is made again. Raises its error where it is not. begun : it had answers."""
+        if isinstance(failed, asyncio.CancelledError):
+            raise self._error(failed, rpc) from None
+        wait_s = None if self.closed else patience.wait_s(failed, begun=begun)
+        if wait_s is None:
+            raise self._error(patience.cause(failed), rpc) from None
+        return wait_s
+
     def _retry_s(self, failed: BaseException, rpc: str, stream: IngestStream | QueryStream) -> float:
         """Seconds until a stream that failed is started again. Raises its error where another try would not help."""
-        wait_s = None if isinstance(failed, asyncio.CancelledError) else stream.wait_s(status_of(failed))
+        if isinstance(failed, asyncio.CancelledError):
+            raise self._error(failed, rpc) from None
+        after_s = retry_after(failed)
+        wait_s = stream.wait_s(status_of(failed) if after_s is None else "UNAVAILABLE")
         if wait_s is None:
             raise self._error(failed, rpc) from None
-        return wait_s
+        return max(wait_s, after_s or 0.0)
 
     def _closed_error(self) -> Unavailable:
         return Unavailable(f"database {self.name} is closed; open it again")
@@ -121,25 +157,46 @@ class Connection(BaseConnection):
         super().__init__(target, timeout_s, grpc)
 
     def call(self, rpc: str, request: Any, decode: Decode[T], stop: Stop = None) -> T:
-        timeout_s = self._begin(rpc)
-        try:
-            if stop is None:
-                answer = self._start(self._rpcs[rpc], request, timeout_s)
+        patience = Patience(rpc, self._begin(rpc))
+        while True:
+            try:
+                answer = self._answer(rpc, request, patience.left_s(), stop)
+            except grpc.RpcError as failed:
+                wait_s = self._wait_s(failed, rpc, patience)
             else:
-                answer = _result_or_stop(self._start(self._rpcs[rpc].future, request, timeout_s), stop)
-        except grpc.RpcError as failed:
-            raise self._error(failed, rpc) from None
-        return decode(answer)
+                return decode(answer)
+            _wait(wait_s, stop)
+            self._begin(rpc)
+
+    def _answer(self, rpc: str, request: Any, timeout_s: float | None, stop: Stop) -> Any:
+        if stop is None:
+            return self._start(rpc, request, timeout_s)
+        return _result_or_stop(self._start(rpc, request, timeout_s, future=True), stop)
 
     def _answers(self, rpc: str, request: Any) -> Iterator[Any]:
-        self._begin(rpc)
-        call = self._start(self._rpcs[rpc], request)
-        try:
-            yield from call
-        except grpc.RpcError as failed:
-            raise self._error(failed, rpc) from None
-        finally:
-            call.cancel()
+        patience, begun = Patience(rpc, self._begin(rpc)), False
+        while True:
+            call = self._start(rpc, request)
+            try:
+                for answer in call:
+                    begun = True
+                    yield answer
+                return
+            except grpc.RpcError as failed:
+                wait_s = self._wait_s(failed, rpc, patience, begun=begun)
+            finally:
+                call.cancel()
+            time.sleep(wait_s)
+            self._begin(rpc)
+
+    def call_in_parts(self, rpc: str, parts: Parts) -> Any:
+        while (request := parts.next()) is not None:
+            try:
+                parts.answered(self.call(rpc, request, _unchanged))
+            except LimitExceeded:
+                if not parts.halve():
+                    raise
+        return parts.result()
 
     def call_with_progress(self, rpc: str, request: Any, report: Callable[[Any], None], decode: Decode[T]) -> T:
         last = None
@@ -172,7 +229,7 @@ class Connection(BaseConnection):
             while room.acquire() and (message := stream.next(attempt)) is not None:
                 yield message
 
-        call = self._start(self._rpcs["Ingest"], messages(), timeout_s)
+        call = self._start("Ingest", messages(), timeout_s)
         try:
             for answer in call:
                 room.release(stream.answered(answer))
@@ -195,7 +252,7 @@ class Connection(BaseConnection):
     def _stream_queries(self, rpc: str, stream: QueryStream, source: Iterator[Any]) -> Iterator[Any]:
         stream.begin()
         outgoing: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        call = self._start(self._rpcs[rpc], iter(outgoing.get, None))
+        call = self._start(rpc, iter(outgoing.get, None))
         try:
             while True:
                 while stream.has_room() and (message := stream.again() or _next_message(stream, source)) is not None:
@@ -212,8 +269,8 @@ class Connection(BaseConnection):
 
     def close(self) -> None:
         if not self.closed and os.getpid() == self._pid:
-            self.closed = True
-            self._channel.close()
+            self._life.closed = True
+            self._life.channel.close()
 
 
 def _next_message(stream: QueryStream, source: Iterator[Any]) -> Any:
@@ -222,6 +279,23 @@ def _next_message(stream: QueryStream, source: Iterator[Any]) -> Any:
         return stream.add(next(source, NO_MORE))
     except Exception as error:
         return stream.end(error)
+
+
+def _wait(seconds: float, stop: Stop) -> None:
+    """Sleep. Raises Unavailable once `stop` returns True."""
+    ends = time.monotonic() + seconds
+    while (left := ends - time.monotonic()) > 0:
+        if stop is not None and stop():
+            raise _stopped()
+        time.sleep(left if stop is None else min(left, _STOP_POLL_S))
+
+
+async def _wait_async(seconds: float, stop: Stop) -> None:
+    ends = time.monotonic() + seconds
+    while (left := ends - time.monotonic()) > 0:
+        if stop is not None and stop():
+            raise _stopped()
+        await asyncio.sleep(left if stop is None else min(left, _STOP_POLL_S))
 
 
 def _result_or_stop(call: Any, stop: Callable[[], bool]) -> Any:
@@ -242,24 +316,45 @@ class AsyncConnection(BaseConnection):
         _open.add(self)
 
     async def call(self, rpc: str, request: Any, decode: Decode[T], stop: Stop = None) -> T:
-        timeout_s = self._begin(rpc)
-        try:
-            call = self._start(self._rpcs[rpc], request, timeout_s)
-            answer = await (call if stop is None else _result_or_stop_async(call, stop))
-        except (grpc.RpcError, asyncio.CancelledError) as failed:
-            raise self._error(failed, rpc) from None
-        return decode(answer)
+        patience = Patience(rpc, self._begin(rpc))
+        while True:
+            try:
+                answer = await self._answer(rpc, request, patience.left_s(), stop)
+            except (grpc.RpcError, asyncio.CancelledError) as failed:
+                wait_s = self._wait_s(failed, rpc, patience)
+            else:
+                return decode(answer)
+            await _wait_async(wait_s, stop)
+            self._begin(rpc)
+
+    async def _answer(self, rpc: str, request: Any, timeout_s: float | None, stop: Stop) -> Any:
+        call = self._start(rpc, request, timeout_s)
+        return await (call if stop is None else _result_or_stop_async(call, stop))
 
     async def _answers(self, rpc: str, request: Any) -> AsyncIterator[Any]:
-        self._begin(rpc)
-        call = self._start(self._rpcs[rpc], request)
-        try:
-            async for answer in call:
-                yield answer
-        except (grpc.RpcError, asyncio.CancelledError) as failed:
-            raise self._error(failed, rpc) from None
-        finally:
-            call.cancel()
+        patience, begun = Patience(rpc, self._begin(rpc)), False
+        while True:
+            call = self._start(rpc, request)
+            try:
+                async for answer in call:
+                    begun = True
+                    yield answer
+                return
+            except (grpc.RpcError, asyncio.CancelledError) as failed:
+                wait_s = self._wait_s(failed, rpc, patience, begun=begun)
+            finally:
+                call.cancel()
+            await asyncio.sleep(wait_s)
+            self._begin(rpc)
+
+    async def call_in_parts(self, rpc: str, parts: Parts) -> Any:
+        while (request := parts.next()) is not None:
+            try:
+                parts.answered(await self.call(rpc, request, _unchanged))
+            except LimitExceeded:
+                if not parts.halve():
+                    raise
+        return parts.result()
 
     async def call_with_progress(self, rpc: str, request: Any, report: Callable[[Any], None], decode: Decode[T]) -> T:
         last = None
@@ -295,7 +390,7 @@ class AsyncConnection(BaseConnection):
             while await room.acquire() and (message := stream.next(attempt)) is not None:
                 yield message
 
-        call = self._start(self._rpcs["Ingest"], messages(), timeout_s)
+        call = self._start("Ingest", messages(), timeout_s)
         try:
             async for answer in call:
                 for _ in range(stream.answered(answer)):
@@ -327,7 +422,7 @@ class AsyncConnection(BaseConnection):
             while (message := await outgoing.get()) is not None:
                 yield message
 
-        call = self._start(self._rpcs[rpc], messages())
+        call = self._start(rpc, messages())
         answers = aiter(call)
         try:
             while True:
@@ -349,9 +444,9 @@ class AsyncConnection(BaseConnection):
         if not self.closed and os.getpid() == self._pid:
             if self._loop is not None and not self._loop.is_closed():
                 self._check_loop()
-            self.closed = True
-            await self._channel.close()
-            del self._channel, self._rpcs  # when the last channel is deleted, grpc.aio's thread ends
+            self._life.closed = True
+            await self._life.channel.close()
+            self._life.channel, self._life.rpcs = None, {}  # when the last channel is deleted, grpc.aio's thread ends
             _open.discard(self)
 
 

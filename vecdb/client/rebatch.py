@@ -1,4 +1,6 @@
-"""Brings what a server sends into the sizes that the caller asked for: lists of records, and pages of names."""
+"""Brings what a server sends into the sizes that the caller asked for: lists of records, pages of names, and answers
+that are too large for one message.
+"""
 
 from __future__ import annotations
 
@@ -50,3 +52,48 @@ class Pager:
         if self._left is not None:
             self._left -= len(names)
         return names
+
+
+class Parts:
+    """A read that is made in several calls, each as large as its answer may be.
+
+    make(part) : the request for a slice of what is asked for.   decode(answer) : a list of what it found, one each.
+    count : how much is asked for.   step : how much one answer has room for, as far as is known.   scalar : one alone.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[slice], Any],
+        decode: Callable[[Any], list[Any]],
+        count: int,
+        step: int,
+        *,
+        scalar: bool,
+    ) -> None:
+        self._make = make
+        self._decode = decode
+        self._count = count
+        self._step = max(1, step)
+        self._scalar = scalar
+        self._asked = False
+        self._found: list[Any] = []
+
+    def next(self) -> Any:
+        """The next request; None where all is found. Of nothing there is one request, too, which may be refused."""
+        start = len(self._found)
+        if self._asked and start >= self._count:
+            return None
+        self._asked = True
+        return self._make(slice(start, min(start + self._step, self._count)))
+
+    def answered(self, answer: Any) -> None:
+        self._found += self._decode(answer)
+
+    def halve(self) -> bool:
+        """The answer had no room: ask for half as much. Returns whether there is less to ask for."""
+        asked = min(self._step, self._count - len(self._found))
+        self._step = max(1, asked // 2)
+        return asked > 1
+
+    def result(self) -> Any:
+        return self._found[0] if self._scalar else self._found

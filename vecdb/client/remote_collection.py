@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -21,7 +22,7 @@ from vecdb.api.hits import Hits
 from vecdb.client.bulk_ingest import IngestStream
 from vecdb.client.channel import MESSAGE_BYTES_MAX
 from vecdb.client.connection import Connection
-from vecdb.client.rebatch import Rebatcher
+from vecdb.client.rebatch import Parts, Rebatcher
 from vecdb.errors import InvalidArgument, LimitExceeded
 from vecdb.limits import batch_rows_max
 from vecdb.schema import CollectionConfig, IndexConfig, Record, SearchParams
@@ -32,6 +33,7 @@ from vecdb.wire.messages import collection_of, fields_message, index_message, pa
 from vecdb.wire.search_response import hits_of, report_of
 
 _BATCH_BYTES = 8 << 20  # the approximate size of one message of a stream
+_GET_BYTES, _GET_IDS = 32 << 20, 65_536  # vectors and records in one answer; with large fields there are fewer
 _PAGE_NAMES = 1_000  # names of tenants in one answer
 _ID_BYTES = 16  # what a row adds to a message beside its vector and fields
 _MODES = {"upsert": records_pb2.WRITE_MODE_UPSERT, "insert": records_pb2.WRITE_MODE_INSERT}
@@ -151,11 +153,11 @@ class RemoteCollection:
         )
         return self._connection.call("CreateTenants", request, _count)
 
-    def drop_tenant(self, name: bytes, request_id: bytes | None) -> None:
+    def drop_tenant(self, name: bytes, records: bool, request_id: bytes | None) -> int | None:
         request = tenants_pb2.DropTenantRequest(
-            collection=self._name, name=name.decode(), request_id=_or_new(request_id)
+            collection=self._name, name=name.decode(), records=records, request_id=_or_new(request_id)
         )
-        return self._connection.call("DropTenant", request, ignore_answer)
+        return self._connection.call("DropTenant", request, lambda answer: int(answer.deleted) if records else None)
 
     # -- reads -------------------------------------------------------------------------------------
 
@@ -261,19 +263,25 @@ class RemoteCollection:
         )
 
     def get(self, ids: IdBatch, owner: bytes, *, include_vectors: bool, tenants: tuple[str, ...]) -> Any:
-        request = records_pb2.GetRequest(
-            collection=self._name,
-            ids=ids_message(ids),
-            include_vectors=include_vectors,
-            owner=owner.decode(),
-            tenants=tenants,
-        )
-        return self._connection.call("Get", request, partial(self._records_of, scalar=ids.scalar))
+        def make(part: slice) -> records_pb2.GetRequest:
+            return records_pb2.GetRequest(
+                collection=self._name,
+                ids=ids_message(ids, part),
+                include_vectors=include_vectors,
+                owner=owner.decode(),
+                tenants=tenants,
+            )
 
-    def _records_of(self, answer: Any, scalar: bool) -> Any:
+        step = _GET_BYTES // (4 * self._config.dim) if include_vectors else _GET_IDS
+        parts = Parts(make, self._records_of, ids.n, min(step, _GET_IDS), scalar=ids.scalar)
+        return self._connection.call_in_parts("Get", parts)
+
+    def _records_of(self, answer: Any) -> list[Record | None]:
         dtype = self._config.dtype
-        found = [record_of(one.record, dtype) if one.HasField("record") else None for one in answer.records]
-        return found[0] if scalar else found
+        return [record_of(one.record, dtype) if one.HasField("record") else None for one in answer.records]
+
+    def with_timeout(self, seconds: float) -> RemoteCollection:
+        return RemoteCollection(self._connection.with_timeout(seconds), replace(self._config, name=self._name))
 
     def iter(self, batch: int, *, include_vectors: bool, tenants: tuple[str, ...]) -> Iterator[list[Record]]:
         request = records_pb2.ListRequest(
@@ -303,7 +311,13 @@ class RemoteCollection:
         return self._connection.call("GetTenantStats", request, _stats)
 
     def evaluate(
-        self, queries: NDArray[np.float32], limit: int, params: SearchParams, tenants: tuple[str, ...]
+        self,
+        queries: NDArray[np.float32],
+        limit: int,
+        params: SearchParams,
+        tenants: tuple[str, ...],
+        *,
+        truth: IdBatch | None,
     ) -> dict[str, Any]:
         request = search_pb2.EvaluateRequest(
             collection=self._name,
@@ -311,6 +325,7 @@ class RemoteCollection:
             limit=limit,
             params=params_message(params),
             tenants=tenants,
+            truth=None if truth is None else ids_message(truth),
         )
         return self._connection.call("Evaluate", request, lambda answer: report_of(answer.report_json))
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from vecdb.api.backend import Progress
@@ -50,15 +52,15 @@ class RemoteDatabase:
             index=index_message(config.index),
             exist_ok=exist_ok,
         )
-        return self._connection.call("CreateCollection", request, self._collection_of)
+        return self._connection.call("CreateCollection", request, partial(self._collection_of, config.name))
 
     def collection(self, name: str) -> Any:
-        return self._connection.call(
-            "GetCollection", collections_pb2.GetCollectionRequest(name=name), self._collection_of
-        )
+        request = collections_pb2.GetCollectionRequest(name=name)
+        return self._connection.call("GetCollection", request, partial(self._collection_of, name))
 
-    def _collection_of(self, answer: Any) -> Any:
-        config = collection_of(answer.collection)
+    def _collection_of(self, name: str, answer: Any) -> Any:
+        """name : that was asked for; the answer has the collection's own, where that is an alias."""
+        config = replace(collection_of(answer.collection), name=name)
         return self._make_collection(RemoteCollection(self._connection, config), config)
 
     def collections(self, tenant: bytes | None = None) -> list[str]:
@@ -77,8 +79,23 @@ class RemoteDatabase:
     def drop_collection(self, name: str) -> None:
         return self._connection.call("DropCollection", collections_pb2.DropCollectionRequest(name=name), ignore_answer)
 
-    def stats(self) -> dict[str, Any]:
-        request = admin_pb2.GetDatabaseStatsRequest()
+    def rename_collection(self, old: str, new: str) -> None:
+        request = collections_pb2.RenameCollectionRequest(name=old, new_name=new)
+        return self._connection.call("RenameCollection", request, ignore_answer)
+
+    def set_alias(self, alias: str, collection: str) -> None:
+        request = collections_pb2.SetAliasRequest(alias=alias, collection=collection)
+        return self._connection.call("SetAlias", request, ignore_answer)
+
+    def drop_alias(self, alias: str) -> None:
+        return self._connection.call("DropAlias", collections_pb2.DropAliasRequest(alias=alias), ignore_answer)
+
+    def aliases(self) -> dict[str, str]:
+        request = collections_pb2.ListAliasesRequest()
+        return self._connection.call("ListAliases", request, lambda answer: dict(sorted(answer.collections.items())))
+
+    def stats(self, disk: bool) -> dict[str, Any]:
+        request = admin_pb2.GetDatabaseStatsRequest(without_disk=not disk)
         return self._connection.call("GetDatabaseStats", request, lambda answer: report_of(answer.stats_json))
 
     def vacuum(self, progress: Progress) -> None:
@@ -92,10 +109,9 @@ class RemoteDatabase:
             "CheckDatabase", request, ignore_answer, lambda last: list(last.problems)
         )
 
-    def backup(self, path: str, progress: Progress) -> None:
-        return self._connection.call_with_progress(
-            "Backup", admin_pb2.BackupRequest(name=path), progress_reporter(progress), ignore_answer
-        )
+    def backup(self, path: str, keep: int | None, progress: Progress) -> None:
+        request = admin_pb2.BackupRequest(name=path, keep=keep or 0)
+        return self._connection.call_with_progress("Backup", request, progress_reporter(progress), ignore_answer)
 
     def close(self) -> None:
         return self._connection.close()

@@ -51,11 +51,13 @@ _WANTS_CERTIFICATE = "a certificate of its clients, or another one, give tls=(CA
 def error_from(failed: Any, rpc: str, where: str, timeout_s: float | None) -> VecdbError:
     """failed : grpc.RpcError of either kind of channel.   where : name of the server."""
     code, text = failed.code(), failed.details() or ""
-    reason, retry_s = _details(failed)
+    info, retry_s = _details(failed)
     if retry_s is not None:
         text = f"{text} (try again in {retry_s:g} s)"
-    if reason is not None:
-        return error_of(code.name, reason, text)
+    if info is not None:
+        error = error_of(code.name, info.reason, text, info.metadata)
+        error.retry_after = retry_s
+        return error
     if code is grpc.StatusCode.UNAVAILABLE:
         return Unavailable(f"{where} cannot be reached: {unreachable(text, secure=where.startswith('grpcs:'))}")
     if code is grpc.StatusCode.CANCELLED:
@@ -83,17 +85,22 @@ def status_of(failed: Any) -> str:
     return "UNAVAILABLE" if hidden else str(code.name)
 
 
-def _details(failed: Any) -> tuple[str | None, float | None]:
-    """(reason of vecdb's ErrorInfo, seconds of RetryInfo), None for what is not there."""
+def retry_after(failed: Any) -> float | None:
+    """Seconds after which the server expects that it has room, where it refused the call for want of it; else None."""
+    return _details(failed)[1] if failed.code() is grpc.StatusCode.RESOURCE_EXHAUSTED else None
+
+
+def _details(failed: Any) -> tuple[Any, float | None]:
+    """(vecdb's ErrorInfo, seconds of RetryInfo), None for what is not there."""
     raw = next((value for key, value in failed.trailing_metadata() or () if key == _DETAILS), None)
-    reason, retry_s = None, None
+    found, retry_s = None, None
     for detail in status_pb2.Status.FromString(raw).details if raw is not None else ():
         info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
         if detail.Unpack(info) and info.domain == DOMAIN:
-            reason = info.reason
+            found = info
         elif detail.Unpack(retry):
             retry_s = retry.retry_delay.ToTimedelta().total_seconds()
-    return reason, retry_s
+    return found, retry_s
 
 
 def is_final(text: str) -> bool:

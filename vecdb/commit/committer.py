@@ -16,6 +16,8 @@ from __future__ import annotations
 
 import errno
 import threading
+import time
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -104,6 +106,24 @@ class _QueuedRequest:
         self.error: BaseException | None = None
 
 
+class CommitTimes:
+    """How long commits took, from their first request to their publication. Written by the commit thread."""
+
+    bounds_s = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._counts = [0] * (len(self.bounds_s) + 1)
+
+    def count(self, seconds: float) -> None:
+        self.seconds += seconds
+        self._counts[bisect_left(self.bounds_s, seconds)] += 1
+
+    def figures(self) -> dict[str, Any]:
+        """counts : commits up to each bound that no smaller one holds, and those beyond."""
+        return {"bounds_s": list(self.bounds_s), "counts": list(self._counts), "seconds": self.seconds}
+
+
 class SyncFailed(Exception):
     """A sync failed; carries the OSError. Poisons the database."""
 
@@ -129,6 +149,7 @@ class Committer:
         self._open_rows = OpenRowFiles()
         self.commits = 0
         self.requests = 0
+        self.times = CommitTimes()
         self.poisoned: str | None = None
         self._queue: deque[_QueuedRequest] = deque()
         self._wake = threading.Condition()
@@ -208,6 +229,7 @@ class Committer:
             self._compact_file(jobs[0])
             return
         group: CommitGroup | None = None
+        started = time.perf_counter()
         try:
             group = CommitGroup(self._store, self.sequence + 1, self._uid_next, self._open_rows)
             for job in jobs:
@@ -235,6 +257,7 @@ class Committer:
         except BaseException as error:  # committed, but this process can no longer be trusted to show it
             self.poisoned = f"a committed write could not be published ({error!r})"
             raise
+        self.times.count(time.perf_counter() - started)
 
     def _compact_file(self, job: _QueuedRequest) -> None:
         try:

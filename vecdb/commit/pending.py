@@ -107,7 +107,8 @@ class PendingChanges:
             raise NotFound(
                 f"collection {self.collection.entry.name!r} has no record {id_name(missing[0])}"
                 + (f" and {len(missing) - 1} more of these ids" if len(missing) > 1 else "")
-                + "; use upsert to add records"
+                + "; use upsert to add records",
+                "record",
             )
         return [found[key] for key in id_keys]
 

@@ -21,6 +21,7 @@ from vecdb.commit.committer import Committer, Request
 from vecdb.commit.idempotency import IdempotentWrite, RepeatableRequest
 from vecdb.commit.journal_merge import merge_journal
 from vecdb.commit.record_requests import DeleteRecords, UpdateRecords, UpsertRecords
+from vecdb.commit.tenant_records import DeleteTenantRecords, DropTenantAndRecords, TooManyRecords
 from vecdb.commit.tenant_requests import CreateTenants, DropTenant, GrantOrRevoke, LeaveRecords
 from vecdb.errors import Unavailable
 from vecdb.state.collection_state import CollectionState
@@ -96,8 +97,18 @@ class WritePath:
     ) -> int:
         return int(self.submit_once(CreateTenants(self.state, names, exist_ok, records_max), request_id))
 
-    def drop_tenant(self, name: bytes, request_id: bytes | None = None) -> None:
-        self.submit_once(DropTenant(self.state, name), request_id)
+    def drop_tenant(self, name: bytes, records: bool, request_id: bytes | None = None) -> int | None:
+        if not records:
+            self.submit_once(DropTenant(self.state, name), request_id)
+            return None
+        self._merge_long_journal()
+        deleted = 0
+        while True:
+            try:
+                return int(self.submit_once(DropTenantAndRecords(self.state, name, deleted), request_id))
+            except TooManyRecords:
+                deleted += self.submit(DeleteTenantRecords(self.state, name))
+            self._merge_long_journal()
 
     # -- submitting --------------------------------------------------------------------------------
 

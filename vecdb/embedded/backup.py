@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,11 @@ import msgspec
 
 from vecdb.api.backend import Progress
 from vecdb.embedded.temporary import TemporaryFolder
-from vecdb.errors import AlreadyExists, InvalidArgument
+from vecdb.errors import AlreadyExists, InvalidArgument, VecdbError
 from vecdb.storage.disk import filesystem, manifest, row_format
 from vecdb.storage.disk.paths import collection_folder, row_file_name
 from vecdb.storage.kv import catalog, keys
-from vecdb.storage.kv.store import Store
+from vecdb.storage.kv.store import LMDB_FORMAT, Store
 
 CHECKSUMS = "checksums.json"
 FORMAT = 1
@@ -65,6 +65,20 @@ def write_backup(
         _write_checksums(temporary)
         for folder in (temporary / "collections", temporary / "lmdb", temporary):
             filesystem.sync_dir(folder)
+
+
+def remove_older_backups(newest: Path, made: manifest.Manifest, keep: int) -> None:
+    """Of the backups of one database beside `newest`, that one among them, leave the `keep` newest."""
+    found = []
+    for name in filesystem.list_dir(newest.parent):
+        folder = newest.parent / name
+        if filesystem.kind_of(folder) == "folder" and filesystem.kind_of(folder / CHECKSUMS) == "file":
+            with suppress(VecdbError, OSError):  # of another format, or none of ours
+                if manifest.read(folder, LMDB_FORMAT).uuid == made.uuid:
+                    found.append((folder != newest, -os.lstat(folder / CHECKSUMS).st_mtime_ns, name))
+    for _, _, name in sorted(found)[keep:]:
+        filesystem.remove(newest.parent / name / CHECKSUMS)  # without it no backup, should the rest stay behind
+        filesystem.remove_tree(newest.parent / name)
 
 
 @contextmanager

@@ -1,7 +1,8 @@
-"""Requests that create and drop collections.
+"""Requests that create, rename and drop collections, and their aliases.
 
 create   row file, synced -> catalog and state in one commit
-drop     catalog and state in one commit -> files and LMDB entries, a bounded number a commit (garbage.py)
+rename   catalog and aliases in one commit; files are named by uid, and stay
+drop     catalog, state and aliases in one commit -> files and LMDB entries, a bounded number a commit (garbage.py)
 """
 
 from __future__ import annotations
@@ -11,14 +12,14 @@ from pathlib import Path
 
 from vecdb import limits
 from vecdb.commit.committer import CommitGroup
-from vecdb.errors import AlreadyExists, LimitExceeded
+from vecdb.errors import AlreadyExists, InvalidArgument, LimitExceeded
 from vecdb.schema import CollectionConfig
 from vecdb.state.collection_state import CollectionState
 from vecdb.storage.disk import filesystem
 from vecdb.storage.disk.paths import collection_folder, row_file_name
 from vecdb.storage.disk.row_file import Rows
-from vecdb.storage.kv import catalog, keys
-from vecdb.validate.not_found import collection_not_found
+from vecdb.storage.kv import aliases, catalog, keys
+from vecdb.validate.not_found import alias_not_found, collection_not_found
 
 
 @dataclass(slots=True)
@@ -34,9 +35,9 @@ class CreateCollection:
 
     def apply(self, group: CommitGroup) -> bool:
         txn, store, config = group.txn, group.store, self.config
-        raw = txn.get(config.name.encode(), db=store.catalog)
-        if raw is not None:
-            self._check_same(catalog.decode_entry(raw, config.name))
+        found = catalog.find_entry(store, txn, config.name)
+        if found is not None:
+            self._check_same(found)
             return False
         if txn.stat(store.catalog)["entries"] >= limits.collections_max:
             raise LimitExceeded(f"a database holds at most {limits.collections_max} collections; drop one first")
@@ -74,8 +75,96 @@ class CreateCollection:
 
 
 @dataclass(slots=True)
+class RenameCollection:
+    """Rename a collection; its aliases lead to the new name. Returns its uid."""
+
+    old: str
+    new: str
+    size_bytes: int = 0
+    exclusive: bool = False
+
+    def apply(self, group: CommitGroup) -> int:
+        txn, store = group.txn, group.store
+        entry, known = _named(group, self.old, "rename"), aliases.read(store, txn)
+        if self.new == self.old:
+            return entry.uid
+        _refuse_taken(group, self.new, known)
+        group.changed = True
+        entry.name = self.new
+        txn.delete(self.old.encode(), db=store.catalog)
+        txn.put(self.new.encode(), catalog.encode(entry), db=store.catalog)
+        if self.old in known.values():
+            moved = {alias: self.new if name == self.old else name for alias, name in known.items()}
+            aliases.write(store, txn, moved)
+        return entry.uid
+
+
+@dataclass(slots=True)
+class SetAlias:
+    """Make an alias of a collection, or let it lead to another one. collection : a name, or an alias of one."""
+
+    alias: str
+    collection: str
+    size_bytes: int = 0
+    exclusive: bool = False
+
+    def apply(self, group: CommitGroup) -> None:
+        txn, store = group.txn, group.store
+        known = aliases.read(store, txn)
+        if txn.get(self.alias.encode(), db=store.catalog) is not None:
+            _refuse_taken(group, self.alias, known)
+        found = catalog.find_entry(store, txn, self.collection)
+        if found is None:
+            raise collection_not_found(self.collection)
+        if self.alias not in known and len(known) >= limits.aliases_max:
+            raise LimitExceeded(f"a database has at most {limits.aliases_max:,} aliases; drop one first")
+        if known.get(self.alias) != found.name:
+            group.changed = True
+            aliases.write(store, txn, known | {self.alias: found.name})
+
+
+@dataclass(slots=True)
+class DropAlias:
+    """Forget an alias; its collection stays."""
+
+    alias: str
+    size_bytes: int = 0
+    exclusive: bool = False
+
+    def apply(self, group: CommitGroup) -> None:
+        known = aliases.read(group.store, group.txn)
+        if known.pop(self.alias, None) is None:
+            raise alias_not_found(self.alias)
+        group.changed = True
+        aliases.write(group.store, group.txn, known)
+
+
+def _named(group: CommitGroup, name: str, doing: str) -> catalog.CollectionEntry:
+    """The entry of a collection by its own name. Raises NotFound; InvalidArgument for an alias, which stands for
+    another collection tomorrow.
+    """
+    raw = group.txn.get(name.encode(), db=group.store.catalog)
+    if raw is not None:
+        return catalog.decode_entry(raw, name)
+    target = aliases.read(group.store, group.txn).get(name)
+    if target is None:
+        raise collection_not_found(name)
+    raise InvalidArgument(
+        f"{name!r} is an alias of collection {target!r}: to {doing} that, name it so; drop_alias forgets the alias"
+    )
+
+
+def _refuse_taken(group: CommitGroup, name: str, known: dict[str, str]) -> None:
+    """Raise AlreadyExists where a name is a collection's or an alias."""
+    if name in known:
+        raise AlreadyExists(f"{name!r} is an alias of collection {known[name]!r}; drop_alias frees the name")
+    if group.txn.get(name.encode(), db=group.store.catalog) is not None:
+        raise AlreadyExists(f"collection {name!r} exists; rename or drop it first")
+
+
+@dataclass(slots=True)
 class DropCollection:
-    """Drop a collection. Returns its uid. state : None where this process has not opened the collection."""
+    """Drop a collection, and its aliases. Returns its uid. state : None where this process has not opened it."""
 
     name: str
     state: CollectionState | None
@@ -83,11 +172,11 @@ class DropCollection:
     exclusive: bool = False
 
     def apply(self, group: CommitGroup) -> int:
-        raw = group.txn.get(self.name.encode(), db=group.store.catalog)
-        if raw is None:
-            raise collection_not_found(self.name)
-        entry = catalog.decode_entry(raw, self.name)
+        entry, known = _named(group, self.name, "drop"), aliases.read(group.store, group.txn)
         group.changed = True
+        if self.name in known.values():
+            left = {alias: name for alias, name in known.items() if name != self.name}
+            aliases.write(group.store, group.txn, left)
         # writes of this collection that come earlier in the group must not be finished: they would put the state back
         group.participants.pop(self.state, None)
         group.txn.delete(self.name.encode(), db=group.store.catalog)

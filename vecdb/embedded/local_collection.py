@@ -12,7 +12,10 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -27,6 +30,7 @@ from vecdb.commit.state_requests import PatchState
 from vecdb.commit.write_path import WritePath
 from vecdb.embedded.check import check_collection
 from vecdb.embedded.open_here import Usable
+from vecdb.errors import InvalidArgument
 from vecdb.index.common.progress import WeightedProgress
 from vecdb.maintenance.index_jobs import CollectionMaintenance
 from vecdb.query.recall import evaluate
@@ -37,7 +41,7 @@ from vecdb.state.collection_state import CollectionState
 from vecdb.storage.disk import filesystem
 from vecdb.storage.kv import catalog
 from vecdb.storage.kv.store import Store
-from vecdb.validate import threads
+from vecdb.validate import IdBatch, threads
 
 
 class LocalCollection:
@@ -66,6 +70,7 @@ class LocalCollection:
             wake_maintenance=wake_maintenance,
             memory_budget_bytes=memory_budget_bytes,
         )
+        self._build_seconds: float | None = None  # of the last `optimize` or `reindex`
         self.searcher = Searcher(self.state)
         self.writes = WritePath(self.state, committer, self.searcher.is_searched)
         self.jobs = CollectionMaintenance(self.state, self.writes, self.searcher)
@@ -84,6 +89,18 @@ class LocalCollection:
         """Nobody uses it any more: its files are closed."""
         if hasattr(self, "jobs") and not sys.is_finalizing():
             self.state.close()
+
+    def with_timeout(self, seconds: float) -> LocalCollection:
+        raise InvalidArgument(
+            f"collection {self.state.entry.name!r} is of a directory, where calls have no timeout; `stop` ends a search"
+        )
+
+    def renamed(self, name: str) -> None:
+        """The collection has this name now."""
+        if self.state.entry.name != name:
+            self.state.entry.name = name
+            journal = self.state.snapshot.generation.journal
+            journal.tables = replace(journal.tables, where=name)
 
     # -- facts -------------------------------------------------------------------------------------
 
@@ -123,6 +140,8 @@ class LocalCollection:
             "tuned_ef": state.default_width,
             "recall": _recall_facts(state),
             "bytes_ram": touched + generation.ids.memory_bytes() + int(index.get("bytes_ram", 0)),
+            "bytes_ram_peak": filesystem.memory_peak_bytes(),
+            "build_seconds": self._build_seconds,
             "bytes_disk": filesystem.disk_bytes(self.state.folder),
             **generation.tenants.stats(),
             "bytes_raw": visibility.live_count * generation.rows.row_bytes,
@@ -131,10 +150,16 @@ class LocalCollection:
 
     # -- long work ---------------------------------------------------------------------------------
 
+    @contextmanager
+    def _timed(self) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self._build_seconds = time.perf_counter() - started
+
     def optimize(self, thread_count: int | None, progress: Progress) -> None:
         """Repair, build anew where repairs have cost recall, index the whole tail, learn recall against ef, seal."""
         self.writes.require_writer()
-        with filesystem.raising_vecdb_errors("optimizing"), self.jobs.lock:
+        with self._timed(), filesystem.raising_vecdb_errors("optimizing"), self.jobs.lock:
             for _ in range(2):  # a step that meets damage leaves an empty index, which the second time is built
                 index = self.state.snapshot.generation.index
                 self._optimize(threads(thread_count), progress)
@@ -166,7 +191,7 @@ class LocalCollection:
 
     def reindex(self, index: IndexConfig | None, progress: Progress) -> None:
         self.writes.require_writer()
-        with filesystem.raising_vecdb_errors("indexing"):
+        with self._timed(), filesystem.raising_vecdb_errors("indexing"):
             self.jobs.reindex(catalog.index_to_dict(index), threads(None), progress)
             self.jobs.learn(threads(None), time_scans=True)
             self.jobs.seal(threads(None))
@@ -177,9 +202,15 @@ class LocalCollection:
             self.jobs.vacuum(threads(None), progress)
 
     def evaluate(
-        self, queries: NDArray[np.float32], limit: int, params: SearchParams, tenants: tuple[str, ...] = ()
+        self,
+        queries: NDArray[np.float32],
+        limit: int,
+        params: SearchParams,
+        tenants: tuple[str, ...] = (),
+        *,
+        truth: IdBatch | None = None,
     ) -> dict[str, Any]:
-        return evaluate(self.searcher, queries, limit, params, tenants)
+        return evaluate(self.searcher, queries, limit, params, tenants, truth)
 
     def tune(self, queries: NDArray[np.float32], limit: int, recall: float) -> list[dict[str, float]]:
         self.writes.require_writer()

@@ -18,6 +18,7 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Generic
 
@@ -26,9 +27,9 @@ from vecdb.api.backend import C, Progress
 from vecdb.api.database import Database
 from vecdb.commit.committer import Committer
 from vecdb.embedded import open_here
-from vecdb.embedded.backup import write_backup
+from vecdb.embedded.backup import remove_older_backups, write_backup
 from vecdb.embedded.check import check_database
-from vecdb.embedded.create_drop import CreateCollection, DropCollection
+from vecdb.embedded.create_drop import CreateCollection, DropAlias, DropCollection, RenameCollection, SetAlias
 from vecdb.embedded.directory import absolute, check_folders, lock_as_reader, prepare_directory
 from vecdb.embedded.local_collection import LocalCollection
 from vecdb.embedded.temporary import TemporaryFolder
@@ -39,7 +40,7 @@ from vecdb.maintenance.scheduler import MaintenanceScheduler
 from vecdb.schema import CollectionConfig
 from vecdb.storage.disk import commit_mark, filesystem, manifest
 from vecdb.storage.disk.paths import collection_folder
-from vecdb.storage.kv import catalog, counters
+from vecdb.storage.kv import aliases, catalog, counters
 from vecdb.storage.kv.store import LMDB_FORMAT
 from vecdb.tenancy import tenant_names
 from vecdb.validate.not_found import collection_not_found
@@ -81,8 +82,8 @@ class LocalDatabase(Generic[C]):
         self._closing = self._ending = self.upgraded = False
         self._ended = threading.Event()
         self._open_lock = threading.RLock()
-        self._collections: weakref.WeakValueDictionary[str, LocalCollection] = weakref.WeakValueDictionary()
-        self._recent: OrderedDict[str, LocalCollection] = OrderedDict()  # kept although nobody may hold them
+        self._collections: weakref.WeakValueDictionary[int, LocalCollection] = weakref.WeakValueDictionary()  # by uid
+        self._recent: OrderedDict[int, LocalCollection] = OrderedDict()  # kept although nobody may hold them
         self._maintained: list[LocalCollection] = []  # kept while maintenance may be at work on them
         self._job_locks: dict[int, threading.RLock] = {}  # by uid
         self._handles: weakref.WeakSet[Database] = weakref.WeakSet()
@@ -177,34 +178,48 @@ class LocalDatabase(Generic[C]):
 
     def collection(self, name: str) -> C:
         collection = self._opened(name)
-        made = self._make_collection(collection, collection.config(), self)
+        made = self._make_collection(collection, replace(collection.config(), name=name), self)
         self._held.add(made)
         return made
 
     def _opened(self, name: str) -> LocalCollection:
-        """The collection of that name, opened where it is not in use yet. Raises NotFound."""
+        """The collection of that name or alias, opened where it is not in use yet. Raises NotFound."""
         self._check_usable()
         with self._open_lock:
             self._check_usable()
-            collection = self._collections.get(name)
-            if collection is not None and self.read_only:
-                with contextlib.suppress(NotFound):  # dropped by the writer, which may have made another of this name
-                    collection.state.current()
+            entry = self._entry_of(name)
+            if self.read_only:
+                self._release_dropped(name, entry)
+            if entry is None:
+                raise collection_not_found(name)
+            collection = self._collections.get(entry.uid)
             if collection is None or collection.state.dropped:
-                if collection is not None and self.read_only:
-                    self._forget(name)
-                    collection.state.release()
                 self._make_room()
                 with filesystem.raising_vecdb_errors(f"opening collection {name!r}"):
-                    collection = self._open(name)
-                self._collections[name] = collection
-            self._recent[name] = collection
-            self._recent.move_to_end(name)
+                    collection = self._open(entry)
+                self._collections[entry.uid] = collection
+            collection.renamed(entry.name)  # perhaps, by another process
+            self._recent[entry.uid] = collection
+            self._recent.move_to_end(entry.uid)
         return collection
 
-    def _forget(self, name: str) -> LocalCollection | None:
-        self._recent.pop(name, None)
-        return self._collections.pop(name, None)
+    def _entry_of(self, name: str) -> catalog.CollectionEntry | None:
+        with self.store.read() as txn:
+            return catalog.find_entry(self.store, txn, name)
+
+    def _release_dropped(self, name: str, entry: catalog.CollectionEntry | None) -> None:
+        """In a reading process: let go of the collection that had the name, where the writer has dropped it."""
+        for uid, collection in list(self._collections.items()):
+            if collection.state.entry.name == name and (entry is None or entry.uid != uid):
+                with contextlib.suppress(NotFound):
+                    collection.state.current()
+                if collection.state.dropped:
+                    self._forget(uid)
+                    collection.state.release()
+
+    def _forget(self, uid: int) -> None:
+        self._recent.pop(uid, None)
+        self._collections.pop(uid, None)
 
     def _make_room(self) -> None:
         """Of the collections in use the least recently used are kept no longer: those that nobody holds close."""
@@ -216,12 +231,7 @@ class LocalDatabase(Generic[C]):
                 finally:
                     collection.jobs.lock.release()
 
-    def _open(self, name: str) -> LocalCollection:
-        with self.store.read() as txn:
-            raw = txn.get(name.encode(), db=self.store.catalog)
-        if raw is None:
-            raise collection_not_found(name)
-        entry = catalog.decode_entry(raw, name)
+    def _open(self, entry: catalog.CollectionEntry) -> LocalCollection:
         filesystem.refuse_other_than_folder(collection_folder(self.path, entry.uid))
         wake = self._maintenance.wake if self._maintenance is not None else _no_op
         collection = LocalCollection(
@@ -251,15 +261,37 @@ class LocalDatabase(Generic[C]):
     def drop_collection(self, name: str) -> None:
         self._check_usable()
         with self._open_lock:  # so that no other call opens the collection now, or makes another of its name
-            collection = self._collections.get(name)
+            entry = self._entry_of(name)
+            collection = None if entry is None else self._collections.get(entry.uid)
             request = DropCollection(name, collection.state if collection is not None else None)
             uid = self._writer().submit(request)
-            self._forget(name)
+            self._forget(uid)
         if collection is not None:
             collection.jobs.wait_idle()
             collection.state.release()
         with filesystem.raising_vecdb_errors("removing the files of a dropped collection"):
             collect_garbage(self.path, self.store, self._writer().submit, only_uid=uid)
+
+    def rename_collection(self, old: str, new: str) -> None:
+        self._check_usable()
+        with self._open_lock:
+            uid = self._writer().submit(RenameCollection(old, new))
+            collection = self._collections.get(uid)
+            if collection is not None:
+                collection.renamed(new)
+
+    def set_alias(self, alias: str, collection: str) -> None:
+        self._check_usable()
+        self._writer().submit(SetAlias(alias, collection))
+
+    def drop_alias(self, alias: str) -> None:
+        self._check_usable()
+        self._writer().submit(DropAlias(alias))
+
+    def aliases(self) -> dict[str, str]:
+        self._check_usable()
+        with self.store.read() as txn:
+            return aliases.read(self.store, txn)
 
     def _open_jobs(self) -> list[CollectionMaintenance]:
         with self._open_lock:
@@ -272,8 +304,9 @@ class LocalDatabase(Generic[C]):
 
     # -- long work ---------------------------------------------------------------------------------
 
-    def stats(self) -> dict[str, Any]:
+    def stats(self, disk: bool) -> dict[str, Any]:
         self._check_usable()
+        on_disk = {"bytes_disk": filesystem.disk_bytes(self.path)} if disk else {}
         return {
             "path": str(self.path),
             "collections": len(self.collections()),
@@ -282,17 +315,35 @@ class LocalDatabase(Generic[C]):
             "read_only": self.read_only,
             "commits": self._committer.commits if self._committer else 0,
             "requests": self._committer.requests if self._committer else 0,
-            "bytes_disk": filesystem.disk_bytes(self.path),
+            "commit_times": self._committer.times.figures() if self._committer else None,
+            **on_disk,
             "recall": self.measured_recalls(),
+            "open": self._open_figures(),
             "lmdb": self.store.info(),
         }
 
     def measured_recalls(self) -> dict[str, float]:
         """What was measured last of searches that name nothing, of each collection that is open and was measured."""
         with self._open_lock:
-            opened = list(self._collections.items())
-        checks = {name: one.state.snapshot.state.recall_check for name, one in opened if not one.state.dropped}
+            opened = list(self._collections.values())
+        checks = {
+            one.state.entry.name: one.state.snapshot.state.recall_check for one in opened if not one.state.dropped
+        }
         return {name: check.recall for name, check in checks.items() if check is not None}
+
+    def _open_figures(self) -> dict[str, dict[str, int]]:
+        """Of each collection in use, what costs nothing to tell."""
+        with self._open_lock:
+            opened = list(self._collections.values())
+        found = {}
+        for one in opened:
+            if not one.state.dropped:
+                seen = one.state.snapshot.visibility
+                tail = seen.row_count - one.state.snapshot.generation.index.indexed_rows
+                found[one.state.entry.name] = {
+                    "live": seen.live_count, "rows": seen.row_count, "tail_rows": max(0, tail),
+                }  # fmt: skip
+        return found
 
     def vacuum(self, progress: Progress) -> None:
         for name in self.collections():
@@ -304,12 +355,23 @@ class LocalDatabase(Generic[C]):
             self._last_sequence()
         except Corruption as error:
             return [str(error)]
-        return check_database((name, lambda name=name: self._opened(name).check()) for name in self.collections())  # type: ignore[misc]
+        names, problems = self.collections(), []
+        try:
+            for alias, target in self.aliases().items():
+                if target not in names or alias in names:
+                    problems.append(f"alias {alias!r} leads to {target!r}, which cannot be")
+        except Corruption as error:
+            problems.append(str(error))
+        return problems + check_database((name, lambda name=name: self._opened(name).check()) for name in names)  # type: ignore[misc]
 
-    def backup(self, path: str, progress: Progress) -> None:
+    def backup(self, path: str, keep: int | None, progress: Progress) -> None:
         self._check_usable()
+        target = absolute(path)
         with filesystem.raising_vecdb_errors("backing up"):
-            write_backup(self.path, self.store, self.manifest, self._maintenance_locks(), absolute(path), progress)
+            write_backup(self.path, self.store, self.manifest, self._maintenance_locks(), target, progress)
+        if keep is not None:
+            with filesystem.raising_vecdb_errors("removing older backups"):
+                remove_older_backups(target, self.manifest, keep)
 
     def _maintenance_locks(self) -> Iterator[AbstractContextManager[Any]]:
         """The lock of each collection that there is when the first is asked for: while it is held, no file of the

@@ -18,9 +18,11 @@ Thread rule: kernels are serial and keep no state; threads are the caller's.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numba
@@ -43,9 +45,8 @@ def _cache_folder() -> str:
     except Exception:  # the name only keeps machines with one home apart
         pass
     digest.update(f"{numba.__version__}/{cpu}/{config.BOUNDSCHECK}".encode())
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     name = f"numba-{digest.hexdigest()}"
-    for parent in (os.path.join(base, "vecdb"), os.path.join(tempfile.gettempdir(), f"vecdb-{os.getuid()}")):
+    for parent in _parents():
         if not os.path.isabs(parent):
             continue  # a user without a home: "~" stays as it is, and would be a folder of the working directory
         folder = os.path.join(parent, name)
@@ -56,7 +57,20 @@ def _cache_folder() -> str:
                 return folder
         except OSError:
             continue
-    return tempfile.mkdtemp(prefix="vecdb-numba-")
+    try:
+        return tempfile.mkdtemp(prefix="vecdb-numba-")
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            "vecdb finds no folder that it may write compiled kernels into: set XDG_CACHE_HOME or TMPDIR to one"
+        ) from None
+
+
+def _parents() -> Iterator[str]:
+    """Where that folder may be. The second is looked for only where the first is no good: there may be none."""
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    yield os.path.join(base, "vecdb")
+    with contextlib.suppress(FileNotFoundError):
+        yield os.path.join(tempfile.gettempdir(), f"vecdb-{os.getuid()}")
 
 
 _previous = config.CACHE_DIR

@@ -30,7 +30,7 @@ from vecdb.schema import Metric, Record, SearchParams
 from vecdb.state import index_factory, record_reader
 from vecdb.state.collection_state import CollectionState
 from vecdb.state.filter_cache import MatchingRows
-from vecdb.state.record_blocks import encoded_fields
+from vecdb.state.record_blocks import has_owners, record_metas
 from vecdb.state.snapshot import Snapshot
 from vecdb.storage.disk import filesystem
 from vecdb.storage.kv import catalog, record_format
@@ -70,6 +70,7 @@ class Searcher:
         self._metric = cast(Metric, state.entry.metric)
         self.current = state.current  # bound once: every search calls it
         self._searched_at = -_SEARCHED_S  # by the monotonic clock
+        self._owned = -1, False  # a commit, and whether records had owners then
         self._decoded = b"", -1  # the state that was decoded last, and its generation
 
     # -- search ------------------------------------------------------------------------------------
@@ -141,10 +142,15 @@ class Searcher:
         searches the new snapshot.
         """
         raw_fields: list[Any] | None = None
-        if snapshot.state.has_fields and select != ():
-            raw_fields = self._fields_of(snapshot, found.rows, single)
-            if raw_fields is None:
+        owners = None
+        if snapshot.state.has_fields and (select != () or self._has_owners(snapshot)):
+            metas = self._metas_of(snapshot, found.rows)
+            if metas is None:
                 return None
+            owners = _owners_of(metas, found.rows.shape)
+            if select != ():
+                raw_fields = [record_format.fields_of(one) for one in metas]
+                raw_fields = raw_fields[0] if single else raw_fields
         vectors = None
         if include_vectors:
             vectors = np.zeros((*found.rows.shape, self.entry.dim), self.entry.dtype)
@@ -155,7 +161,8 @@ class Searcher:
         ids = snapshot.generation.ids.take(found.rows, padded=padded)
         sequence = snapshot.visibility.sequence
         return Hits(
-            ids, found.distances, found.counts, sequence, self._metric, single, raw_fields, vectors, None, select
+            ids, found.distances, found.counts, sequence, self._metric, single, raw_fields, vectors, None, select,
+            owners=owners,
         )  # fmt: skip
 
     def _explained(
@@ -245,7 +252,8 @@ class Searcher:
             raise NotFound(
                 f"collection {self.entry.name!r} has no record {first}"
                 + (f" and {unseen - 1} more of these ids" if unseen > 1 else "")
-                + (" that the tenant may see" if allowed is not None else "")
+                + (" that the tenant may see" if allowed is not None else ""),
+                "record",
             )
         return found
 
@@ -355,18 +363,24 @@ class Searcher:
                 self.state.wake_maintenance()
         return planner.plan(facts, visibility, limit, params, matching, by_graph, self.costs)
 
-    def _fields_of(self, snapshot: Snapshot, rows: NDArray[np.int64], single: bool) -> list[Any] | None:
-        """Encoded fields of found rows, nested as the hits are; None where the rows have been renumbered since
-        `snapshot`.
-        """
+    def _metas_of(self, snapshot: Snapshot, rows: NDArray[np.int64]) -> list[list[bytes]] | None:
+        """Metas of the rows of each query, without padding; None where rows have been renumbered since `snapshot`."""
         with self.store.read(buffers=True) as txn:
             if self._generation_in(txn) != snapshot.generation.number:
                 return None
             prefix, name = snapshot.generation.prefix, self.entry.name
-            nested = [
-                encoded_fields(self.store, txn, prefix, [row for row in one if row >= 0], name) for one in rows.tolist()
+            return [
+                record_metas(self.store, txn, prefix, [row for row in one if row >= 0], name) for one in rows.tolist()
             ]
-            return nested[0] if single else nested
+
+    def _has_owners(self, snapshot: Snapshot) -> bool:
+        """Whether a record may have an owner; looked up once a commit."""
+        sequence, found = self._owned
+        if sequence != snapshot.visibility.sequence:
+            with self.store.read() as txn:
+                found = has_owners(self.store, txn, snapshot.generation.prefix)
+            self._owned = snapshot.visibility.sequence, found
+        return found
 
     def _generation_in(self, txn: Txn) -> int | None:
         """The number that a transaction sees; None where the collection was dropped."""
@@ -468,3 +482,15 @@ class Searcher:
             "reason": plan.reason,
             "sequence": snapshot.visibility.sequence,
         }
+
+
+def _owners_of(metas: list[list[bytes]], shape: tuple[int, ...]) -> NDArray[Any] | None:
+    """object[nq, limit]: the owner of each hit, "" where it has none and in the padding; None where none has one."""
+    named = [record_format.owners_of(one) for one in metas]
+    if not any(named):
+        return None
+    owners = np.full(shape, "", object)
+    for at, one in enumerate(named):
+        if one is not None:
+            owners[at, : len(one)] = one
+    return owners

@@ -68,9 +68,10 @@ def record_metas(store: Store, txn: Txn, prefix: bytes, rows: Sequence[int], whe
     return metas  # type: ignore[return-value]  # none is None
 
 
-def encoded_fields(store: Store, txn: Txn, prefix: bytes, rows: Sequence[int], where: str) -> list[bytes]:
-    """The fields of each row as msgpack. The transaction gives buffers."""
-    return record_format.fields_of(record_metas(store, txn, prefix, rows, where))
+def has_owners(store: Store, txn: Txn, prefix: bytes) -> bool:
+    """Whether any record has an owner: their ids come after all others."""
+    cursor = txn.cursor(db=store.ids)
+    return bool(cursor.set_range(prefix + b"\1")) and bytes(cursor.key()).startswith(prefix)
 
 
 def _raw_blocks(store: Store, txn: Txn, prefix: bytes, rows: Sequence[int], where: str) -> list[tuple[int, Any]]:

@@ -22,8 +22,10 @@ class GetServerInfoResponse(_message.Message):
     def __init__(self, version: _Optional[str] = ..., principal: _Optional[str] = ..., scope: _Optional[str] = ...) -> None: ...
 
 class GetDatabaseStatsRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("without_disk",)
+    WITHOUT_DISK_FIELD_NUMBER: _ClassVar[int]
+    without_disk: bool
+    def __init__(self, without_disk: bool = ...) -> None: ...
 
 class GetDatabaseStatsResponse(_message.Message):
     __slots__ = ("stats_json",)
@@ -44,10 +46,12 @@ class CheckDatabaseResponse(_message.Message):
     def __init__(self, done: bool = ..., problems: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class BackupRequest(_message.Message):
-    __slots__ = ("name",)
+    __slots__ = ("name", "keep")
     NAME_FIELD_NUMBER: _ClassVar[int]
+    KEEP_FIELD_NUMBER: _ClassVar[int]
     name: str
-    def __init__(self, name: _Optional[str] = ...) -> None: ...
+    keep: int
+    def __init__(self, name: _Optional[str] = ..., keep: _Optional[int] = ...) -> None: ...
 
 class BackupResponse(_message.Message):
     __slots__ = ("progress",)

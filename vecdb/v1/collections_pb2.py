@@ -25,17 +25,19 @@ _sym_db = _symbol_database.Default()
 from vecdb.v1 import common_pb2 as vecdb_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1avecdb/v1/collections.proto\x12\x08vecdb.v1\x1a\x15vecdb/v1/common.proto\"\x0b\n\tFlatIndex\"\x93\x01\n\tHnswIndex\x12\x0e\n\x01m\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x1c\n\x0f\x65\x66_construction\x18\x02 \x01(\rH\x01\x88\x01\x01\x12\x0f\n\x02\x65\x66\x18\x03 \x01(\rH\x02\x88\x01\x01\x12\x17\n\nrerank_all\x18\x04 \x01(\x08H\x03\x88\x01\x01\x42\x04\n\x02_mB\x12\n\x10_ef_constructionB\x05\n\x03_efB\r\n\x0b_rerank_all\"\xa4\x02\n\nSpannIndex\x12\x11\n\x04\x62its\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x15\n\x08replicas\x18\x02 \x01(\rH\x01\x88\x01\x01\x12\x17\n\nhead_ratio\x18\x03 \x01(\x01H\x02\x88\x01\x01\x12\x13\n\x06nprobe\x18\x04 \x01(\rH\x03\x88\x01\x01\x12\x13\n\x06rerank\x18\x05 \x01(\rH\x04\x88\x01\x01\x12 \n\x13memory_budget_bytes\x18\x06 \x01(\x04H\x05\x88\x01\x01\x12\x1e\n\x11posting_bytes_max\x18\x07 \x01(\rH\x06\x88\x01\x01\x42\x07\n\x05_bitsB\x0b\n\t_replicasB\r\n\x0b_head_ratioB\t\n\x07_nprobeB\t\n\x07_rerankB\x16\n\x14_memory_budget_bytesB\x14\n\x12_posting_bytes_max\"\xa6\x01\n\x0c\x43uratorIndex\x12\x16\n\tleaf_rows\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x1a\n\rshortlist_max\x18\x02 \x01(\rH\x01\x88\x01\x01\x12\x15\n\x08scan_max\x18\x03 \x01(\rH\x02\x88\x01\x01\x12\x13\n\x06nprobe\x18\x04 \x01(\rH\x03\x88\x01\x01\x42\x0c\n\n_leaf_rowsB\x10\n\x0e_shortlist_maxB\x0b\n\t_scan_maxB\t\n\x07_nprobe\"\xb1\x01\n\x0bIndexConfig\x12#\n\x04\x66lat\x18\x01 \x01(\x0b\x32\x13.vecdb.v1.FlatIndexH\x00\x12#\n\x04hnsw\x18\x02 \x01(\x0b\x32\x13.vecdb.v1.HnswIndexH\x00\x12%\n\x05spann\x18\x03 \x01(\x0b\x32\x14.vecdb.v1.SpannIndexH\x00\x12)\n\x07\x63urator\x18\x04 \x01(\x0b\x32\x16.vecdb.v1.CuratorIndexH\x00\x42\x06\n\x04kind\"\xb5\x01\n\nCollection\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03\x64im\x18\x02 \x01(\r\x12 \n\x06metric\x18\x03 \x01(\x0e\x32\x10.vecdb.v1.Metric\x12!\n\x05\x64type\x18\x04 \x01(\x0e\x32\x12.vecdb.v1.DataType\x12$\n\x05index\x18\x05 \x01(\x0b\x32\x15.vecdb.v1.IndexConfig\x12!\n\x07id_kind\x18\x06 \x01(\x0e\x32\x10.vecdb.v1.IdKind\"\xb1\x01\n\x17\x43reateCollectionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03\x64im\x18\x02 \x01(\r\x12 \n\x06metric\x18\x03 \x01(\x0e\x32\x10.vecdb.v1.Metric\x12!\n\x05\x64type\x18\x04 \x01(\x0e\x32\x12.vecdb.v1.DataType\x12$\n\x05index\x18\x05 \x01(\x0b\x32\x15.vecdb.v1.IndexConfig\x12\x10\n\x08\x65xist_ok\x18\x06 \x01(\x08\"D\n\x18\x43reateCollectionResponse\x12(\n\ncollection\x18\x01 \x01(\x0b\x32\x14.vecdb.v1.Collection\"$\n\x14GetCollectionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"A\n\x15GetCollectionResponse\x12(\n\ncollection\x18\x01 \x01(\x0b\x32\x14.vecdb.v1.Collection\"\x18\n\x16ListCollectionsRequest\"(\n\x17ListCollectionsResponse\x12\r\n\x05names\x18\x01 \x03(\t\"%\n\x15\x44ropCollectionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x18\n\x16\x44ropCollectionResponse\"/\n\x19GetCollectionStatsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\"0\n\x1aGetCollectionStatsResponse\x12\x12\n\nstats_json\x18\x01 \x01(\t\",\n\x16\x43heckCollectionRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\"9\n\x17\x43heckCollectionResponse\x12\x0c\n\x04\x64one\x18\x01 \x01(\x08\x12\x10\n\x08problems\x18\x02 \x03(\t\"@\n\x19OptimizeCollectionRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x0f\n\x07threads\x18\x02 \x01(\r\"B\n\x1aOptimizeCollectionResponse\x12$\n\x08progress\x18\x01 \x01(\x0b\x32\x12.vecdb.v1.Progress\"T\n\x18ReindexCollectionRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12$\n\x05index\x18\x02 \x01(\x0b\x32\x15.vecdb.v1.IndexConfig\"A\n\x19ReindexCollectionResponse\x12$\n\x08progress\x18\x01 \x01(\x0b\x32\x12.vecdb.v1.Progress\"-\n\x17VacuumCollectionRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\"@\n\x18VacuumCollectionResponse\x12$\n\x08progress\x18\x01 \x01(\x0b\x32\x12.vecdb.v1.Progress*Q\n\x06Metric\x12\x16\n\x12METRIC_UNSPECIFIED\x10\x00\x12\r\n\tMETRIC_L2\x10\x01\x12\x11\n\rMETRIC_COSINE\x10\x02\x12\r\n\tMETRIC_IP\x10\x03*F\n\x06IdKind\x12\x17\n\x13ID_KIND_UNSPECIFIED\x10\x00\x12\x0f\n\x0bID_KIND_INT\x10\x01\x12\x12\n\x0eID_KIND_STRING\x10\x02\x32\xc8\x06\n\x11\x43ollectionService\x12Y\n\x10\x43reateCollection\x12!.vecdb.v1.CreateCollectionRequest\x1a\".vecdb.v1.CreateCollectionResponse\x12P\n\rGetCollection\x12\x1e.vecdb.v1.GetCollectionRequest\x1a\x1f.vecdb.v1.GetCollectionResponse\x12V\n\x0fListCollections\x12 .vecdb.v1.ListCollectionsRequest\x1a!.vecdb.v1.ListCollectionsResponse\x12S\n\x0e\x44ropCollection\x12\x1f.vecdb.v1.DropCollectionRequest\x1a .vecdb.v1.DropCollectionResponse\x12_\n\x12GetCollectionStats\x12#.vecdb.v1.GetCollectionStatsRequest\x1a$.vecdb.v1.GetCollectionStatsResponse\x12X\n\x0f\x43heckCollection\x12 .vecdb.v1.CheckCollectionRequest\x1a!.vecdb.v1.CheckCollectionResponse0\x01\x12\x61\n\x12OptimizeCollection\x12#.vecdb.v1.OptimizeCollectionRequest\x1a$.vecdb.v1.OptimizeCollectionResponse0\x01\x12^\n\x11ReindexCollection\x12\".vecdb.v1.ReindexCollectionRequest\x1a#.vecdb.v1.ReindexCollectionResponse0\x01\x12[\n\x10VacuumCollection\x12!.vecdb.v1.VacuumCollectionRequest\x1a\".vecdb.v1.VacuumCollectionResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1avecdb/v1/collections.proto\x12\x08vecdb.v1\x1a\x15vecdb/v1/common.proto\"\x0b\n\tFlatIndex\"\x93\x01\n\tHnswIndex\x12\x0e\n\x01m\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x1c\n\x0f\x65\x66_construction\x18\x02 \x01(\rH\x01\x88\x01\x01\x12\x0f\n\x02\x65\x66\x18\x03 \x01(\rH\x02\x88\x01\x01\x12\x17\n\nrerank_all\x18\x04 \x01(\x08H\x03\x88\x01\x01\x42\x04\n\x02_mB\x12\n\x10_ef_constructionB\x05\n\x03_efB\r\n\x0b_rerank_all\"\xa4\x02\n\nSpannIndex\x12\x11\n\x04\x62its\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x15\n\x08replicas\x18\x02 \x01(\rH\x01\x88\x01\x01\x12\x17\n\nhead_ratio\x18\x03 \x01(\x01H\x02\x88\x01\x01\x12\x13\n\x06nprobe\x18\x04 \x01(\rH\x03\x88\x01\x01\x12\x13\n\x06rerank\x18\x05 \x01(\rH\x04\x88\x01\x01\x12 \n\x13memory_budget_bytes\x18\x06 \x01(\x04H\x05\x88\x01\x01\x12\x1e\n\x11posting_bytes_max\x18\x07 \x01(\rH\x06\x88\x01\x01\x42\x07\n\x05_bitsB\x0b\n\t_replicasB\r\n\x0b_head_ratioB\t\n\x07_nprobeB\t\n\x07_rerankB\x16\n\x14_memory_budget_bytesB\x14\n\x12_posting_bytes_max\"\xa6\x01\n\x0c\x43uratorIndex\x12\x16\n\tleaf_rows\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x1a\n\rshortlist_max\x18\x02 \x01(\rH\x01\x88\x01\x01\x12\x15\n\x08scan_max\x18\x03 \x01(\rH\x02\x88\x01\x01\x12\x13\n\x06nprobe\x18\x04 \x01(\rH\x03\x88\x01\x01\x42\x0c\n\n_leaf_rowsB\x10\n\x0e_shortlist_maxB\x0b\n\t_scan_maxB\t\n\x07_nprobe\"\xb1\x01\n\x0bIndexConfig\x12#\n\x04\x66lat\x18\x01 \x01(\x0b\x32\x13.vecdb.v1.FlatIndexH\x00\x12#\n\x04hnsw\x18\x02 \x01(\x0b\x32\x13.vecdb.v1.HnswIndexH\x00\x12%\n\x05spann\x18\x03 \x01(\x0b\x32\x14.vecdb.v1.SpannIndexH\x00\x12)\n\x07\x63urator\x18\x04 \x01(\x0b\x32\x16.vecdb.v1.CuratorIndexH\x00\x42\x06\n\x04kind\"\xb5\x01\n\nCollection\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03\x64im\x18\x02 \x01(\r\x12 \n\x06metric\x18\x03 \x01(\x0e\x32\x10.vecdb.v1.Metric\x12!\n\x05\x64type\x18\x04 \x01(\x0e\x32\x12.vecdb.v1.DataType\x12$\n\x05index\x18\x05 \x01(\x0b\x32\x15.vecdb.v1.IndexConfig\x12!\n\x07id_kind\x18\x06 \x01(\x0e\x32\x10.vecdb.v1.IdKind\"\xb1\x01\n\x17\x43reateCollectionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03\x64im\x18\x02 \x01(\r\x12 \n\x06metric\x18\x03 \x01(\x0e\x32\x10.vecdb.v1.Metric\x12!\n\x05\x64type\x18\x04 \x01(\x0e\x32\x12.vecdb.v1.DataType\x12$\n\x05index\x18\x05 \x01(\x0b\x32\x15.vecdb.v1.IndexConfig\x12\x10\n\x08\x65xist_ok\x18\x06 \x01(\x08\"D\n\x18\x43reateCollectionResponse\x12(\n\ncollection\x18\x01 \x01(\x0b\x32\x14.vecdb.v1.Collection\"$\n\x14GetCollectionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"A\n\x15GetCollectionResponse\x12(\n\ncollection\x18\x01 \x01(\x0b\x32\x14.vecdb.v1.Collection\"\x18\n\x16ListCollectionsRequest\"(\n\x17ListCollectionsResponse\x12\r\n\x05names\x18\x01 \x03(\t\"%\n\x15\x44ropCollectionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x18\n\x16\x44ropCollectionResponse\"9\n\x17RenameCollectionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08new_name\x18\x02 \x01(\t\"\x1a\n\x18RenameCollectionResponse\"4\n\x0fSetAliasRequest\x12\r\n\x05\x61lias\x18\x01 \x01(\t\x12\x12\n\ncollection\x18\x02 \x01(\t\"\x12\n\x10SetAliasResponse\"!\n\x10\x44ropAliasRequest\x12\r\n\x05\x61lias\x18\x01 \x01(\t\"\x13\n\x11\x44ropAliasResponse\"\x14\n\x12ListAliasesRequest\"\x8e\x01\n\x13ListAliasesResponse\x12\x43\n\x0b\x63ollections\x18\x01 \x03(\x0b\x32..vecdb.v1.ListAliasesResponse.CollectionsEntry\x1a\x32\n\x10\x43ollectionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"/\n\x19GetCollectionStatsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\"0\n\x1aGetCollectionStatsResponse\x12\x12\n\nstats_json\x18\x01 \x01(\t\",\n\x16\x43heckCollectionRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\"9\n\x17\x43heckCollectionResponse\x12\x0c\n\x04\x64one\x18\x01 \x01(\x08\x12\x10\n\x08problems\x18\x02 \x03(\t\"@\n\x19OptimizeCollectionRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x0f\n\x07threads\x18\x02 \x01(\r\"B\n\x1aOptimizeCollectionResponse\x12$\n\x08progress\x18\x01 \x01(\x0b\x32\x12.vecdb.v1.Progress\"T\n\x18ReindexCollectionRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12$\n\x05index\x18\x02 \x01(\x0b\x32\x15.vecdb.v1.IndexConfig\"A\n\x19ReindexCollectionResponse\x12$\n\x08progress\x18\x01 \x01(\x0b\x32\x12.vecdb.v1.Progress\"-\n\x17VacuumCollectionRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\"@\n\x18VacuumCollectionResponse\x12$\n\x08progress\x18\x01 \x01(\x0b\x32\x12.vecdb.v1.Progress*Q\n\x06Metric\x12\x16\n\x12METRIC_UNSPECIFIED\x10\x00\x12\r\n\tMETRIC_L2\x10\x01\x12\x11\n\rMETRIC_COSINE\x10\x02\x12\r\n\tMETRIC_IP\x10\x03*F\n\x06IdKind\x12\x17\n\x13ID_KIND_UNSPECIFIED\x10\x00\x12\x0f\n\x0bID_KIND_INT\x10\x01\x12\x12\n\x0eID_KIND_STRING\x10\x02\x32\xf8\x08\n\x11\x43ollectionService\x12Y\n\x10\x43reateCollection\x12!.vecdb.v1.CreateCollectionRequest\x1a\".vecdb.v1.CreateCollectionResponse\x12P\n\rGetCollection\x12\x1e.vecdb.v1.GetCollectionRequest\x1a\x1f.vecdb.v1.GetCollectionResponse\x12V\n\x0fListCollections\x12 .vecdb.v1.ListCollectionsRequest\x1a!.vecdb.v1.ListCollectionsResponse\x12Y\n\x10RenameCollection\x12!.vecdb.v1.RenameCollectionRequest\x1a\".vecdb.v1.RenameCollectionResponse\x12\x41\n\x08SetAlias\x12\x19.vecdb.v1.SetAliasRequest\x1a\x1a.vecdb.v1.SetAliasResponse\x12\x44\n\tDropAlias\x12\x1a.vecdb.v1.DropAliasRequest\x1a\x1b.vecdb.v1.DropAliasResponse\x12J\n\x0bListAliases\x12\x1c.vecdb.v1.ListAliasesRequest\x1a\x1d.vecdb.v1.ListAliasesResponse\x12S\n\x0e\x44ropCollection\x12\x1f.vecdb.v1.DropCollectionRequest\x1a .vecdb.v1.DropCollectionResponse\x12_\n\x12GetCollectionStats\x12#.vecdb.v1.GetCollectionStatsRequest\x1a$.vecdb.v1.GetCollectionStatsResponse\x12X\n\x0f\x43heckCollection\x12 .vecdb.v1.CheckCollectionRequest\x1a!.vecdb.v1.CheckCollectionResponse0\x01\x12\x61\n\x12OptimizeCollection\x12#.vecdb.v1.OptimizeCollectionRequest\x1a$.vecdb.v1.OptimizeCollectionResponse0\x01\x12^\n\x11ReindexCollection\x12\".vecdb.v1.ReindexCollectionRequest\x1a#.vecdb.v1.ReindexCollectionResponse0\x01\x12[\n\x10VacuumCollection\x12!.vecdb.v1.VacuumCollectionRequest\x1a\".vecdb.v1.VacuumCollectionResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'vecdb.v1.collections_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_METRIC']._serialized_start=2146
-  _globals['_METRIC']._serialized_end=2227
-  _globals['_IDKIND']._serialized_start=2229
-  _globals['_IDKIND']._serialized_end=2299
+  _globals['_LISTALIASESRESPONSE_COLLECTIONSENTRY']._loaded_options = None
+  _globals['_LISTALIASESRESPONSE_COLLECTIONSENTRY']._serialized_options = b'8\001'
+  _globals['_METRIC']._serialized_start=2530
+  _globals['_METRIC']._serialized_end=2611
+  _globals['_IDKIND']._serialized_start=2613
+  _globals['_IDKIND']._serialized_end=2683
   _globals['_FLATINDEX']._serialized_start=63
   _globals['_FLATINDEX']._serialized_end=74
   _globals['_HNSWINDEX']._serialized_start=77
@@ -64,26 +66,44 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DROPCOLLECTIONREQUEST']._serialized_end=1514
   _globals['_DROPCOLLECTIONRESPONSE']._serialized_start=1516
   _globals['_DROPCOLLECTIONRESPONSE']._serialized_end=1540
-  _globals['_GETCOLLECTIONSTATSREQUEST']._serialized_start=1542
-  _globals['_GETCOLLECTIONSTATSREQUEST']._serialized_end=1589
-  _globals['_GETCOLLECTIONSTATSRESPONSE']._serialized_start=1591
-  _globals['_GETCOLLECTIONSTATSRESPONSE']._serialized_end=1639
-  _globals['_CHECKCOLLECTIONREQUEST']._serialized_start=1641
-  _globals['_CHECKCOLLECTIONREQUEST']._serialized_end=1685
-  _globals['_CHECKCOLLECTIONRESPONSE']._serialized_start=1687
-  _globals['_CHECKCOLLECTIONRESPONSE']._serialized_end=1744
-  _globals['_OPTIMIZECOLLECTIONREQUEST']._serialized_start=1746
-  _globals['_OPTIMIZECOLLECTIONREQUEST']._serialized_end=1810
-  _globals['_OPTIMIZECOLLECTIONRESPONSE']._serialized_start=1812
-  _globals['_OPTIMIZECOLLECTIONRESPONSE']._serialized_end=1878
-  _globals['_REINDEXCOLLECTIONREQUEST']._serialized_start=1880
-  _globals['_REINDEXCOLLECTIONREQUEST']._serialized_end=1964
-  _globals['_REINDEXCOLLECTIONRESPONSE']._serialized_start=1966
-  _globals['_REINDEXCOLLECTIONRESPONSE']._serialized_end=2031
-  _globals['_VACUUMCOLLECTIONREQUEST']._serialized_start=2033
-  _globals['_VACUUMCOLLECTIONREQUEST']._serialized_end=2078
-  _globals['_VACUUMCOLLECTIONRESPONSE']._serialized_start=2080
-  _globals['_VACUUMCOLLECTIONRESPONSE']._serialized_end=2144
-  _globals['_COLLECTIONSERVICE']._serialized_start=2302
-  _globals['_COLLECTIONSERVICE']._serialized_end=3142
+  _globals['_RENAMECOLLECTIONREQUEST']._serialized_start=1542
+  _globals['_RENAMECOLLECTIONREQUEST']._serialized_end=1599
+  _globals['_RENAMECOLLECTIONRESPONSE']._serialized_start=1601
+  _globals['_RENAMECOLLECTIONRESPONSE']._serialized_end=1627
+  _globals['_SETALIASREQUEST']._serialized_start=1629
+  _globals['_SETALIASREQUEST']._serialized_end=1681
+  _globals['_SETALIASRESPONSE']._serialized_start=1683
+  _globals['_SETALIASRESPONSE']._serialized_end=1701
+  _globals['_DROPALIASREQUEST']._serialized_start=1703
+  _globals['_DROPALIASREQUEST']._serialized_end=1736
+  _globals['_DROPALIASRESPONSE']._serialized_start=1738
+  _globals['_DROPALIASRESPONSE']._serialized_end=1757
+  _globals['_LISTALIASESREQUEST']._serialized_start=1759
+  _globals['_LISTALIASESREQUEST']._serialized_end=1779
+  _globals['_LISTALIASESRESPONSE']._serialized_start=1782
+  _globals['_LISTALIASESRESPONSE']._serialized_end=1924
+  _globals['_LISTALIASESRESPONSE_COLLECTIONSENTRY']._serialized_start=1874
+  _globals['_LISTALIASESRESPONSE_COLLECTIONSENTRY']._serialized_end=1924
+  _globals['_GETCOLLECTIONSTATSREQUEST']._serialized_start=1926
+  _globals['_GETCOLLECTIONSTATSREQUEST']._serialized_end=1973
+  _globals['_GETCOLLECTIONSTATSRESPONSE']._serialized_start=1975
+  _globals['_GETCOLLECTIONSTATSRESPONSE']._serialized_end=2023
+  _globals['_CHECKCOLLECTIONREQUEST']._serialized_start=2025
+  _globals['_CHECKCOLLECTIONREQUEST']._serialized_end=2069
+  _globals['_CHECKCOLLECTIONRESPONSE']._serialized_start=2071
+  _globals['_CHECKCOLLECTIONRESPONSE']._serialized_end=2128
+  _globals['_OPTIMIZECOLLECTIONREQUEST']._serialized_start=2130
+  _globals['_OPTIMIZECOLLECTIONREQUEST']._serialized_end=2194
+  _globals['_OPTIMIZECOLLECTIONRESPONSE']._serialized_start=2196
+  _globals['_OPTIMIZECOLLECTIONRESPONSE']._serialized_end=2262
+  _globals['_REINDEXCOLLECTIONREQUEST']._serialized_start=2264
+  _globals['_REINDEXCOLLECTIONREQUEST']._serialized_end=2348
+  _globals['_REINDEXCOLLECTIONRESPONSE']._serialized_start=2350
+  _globals['_REINDEXCOLLECTIONRESPONSE']._serialized_end=2415
+  _globals['_VACUUMCOLLECTIONREQUEST']._serialized_start=2417
+  _globals['_VACUUMCOLLECTIONREQUEST']._serialized_end=2462
+  _globals['_VACUUMCOLLECTIONRESPONSE']._serialized_start=2464
+  _globals['_VACUUMCOLLECTIONRESPONSE']._serialized_end=2528
+  _globals['_COLLECTIONSERVICE']._serialized_start=2686
+  _globals['_COLLECTIONSERVICE']._serialized_end=3830
 # @@protoc_insertion_point(module_scope)

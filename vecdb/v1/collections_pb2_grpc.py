@@ -50,6 +50,26 @@ class CollectionServiceStub(object):
                 request_serializer=vecdb_dot_v1_dot_collections__pb2.ListCollectionsRequest.SerializeToString,
                 response_deserializer=vecdb_dot_v1_dot_collections__pb2.ListCollectionsResponse.FromString,
                 _registered_method=True)
+        self.RenameCollection = channel.unary_unary(
+                '/vecdb.v1.CollectionService/RenameCollection',
+                request_serializer=vecdb_dot_v1_dot_collections__pb2.RenameCollectionRequest.SerializeToString,
+                response_deserializer=vecdb_dot_v1_dot_collections__pb2.RenameCollectionResponse.FromString,
+                _registered_method=True)
+        self.SetAlias = channel.unary_unary(
+                '/vecdb.v1.CollectionService/SetAlias',
+                request_serializer=vecdb_dot_v1_dot_collections__pb2.SetAliasRequest.SerializeToString,
+                response_deserializer=vecdb_dot_v1_dot_collections__pb2.SetAliasResponse.FromString,
+                _registered_method=True)
+        self.DropAlias = channel.unary_unary(
+                '/vecdb.v1.CollectionService/DropAlias',
+                request_serializer=vecdb_dot_v1_dot_collections__pb2.DropAliasRequest.SerializeToString,
+                response_deserializer=vecdb_dot_v1_dot_collections__pb2.DropAliasResponse.FromString,
+                _registered_method=True)
+        self.ListAliases = channel.unary_unary(
+                '/vecdb.v1.CollectionService/ListAliases',
+                request_serializer=vecdb_dot_v1_dot_collections__pb2.ListAliasesRequest.SerializeToString,
+                response_deserializer=vecdb_dot_v1_dot_collections__pb2.ListAliasesResponse.FromString,
+                _registered_method=True)
         self.DropCollection = channel.unary_unary(
                 '/vecdb.v1.CollectionService/DropCollection',
                 request_serializer=vecdb_dot_v1_dot_collections__pb2.DropCollectionRequest.SerializeToString,
@@ -107,8 +127,36 @@ class CollectionServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RenameCollection(self, request, context):
+        """Gives a collection another name, in one commit. Its aliases lead to the new one.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetAlias(self, request, context):
+        """Lets a name stand for a collection in every request: a new alias, or one that is switched, in one commit.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DropAlias(self, request, context):
+        """Forgets an alias; its collection stays.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListAliases(self, request, context):
+        """Aliases that the token reaches, sorted.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DropCollection(self, request, context):
-        """Deletes a collection with all its records.
+        """Deletes a collection with all its records, and its aliases.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -166,6 +214,26 @@ def add_CollectionServiceServicer_to_server(servicer, server):
                     servicer.ListCollections,
                     request_deserializer=vecdb_dot_v1_dot_collections__pb2.ListCollectionsRequest.FromString,
                     response_serializer=vecdb_dot_v1_dot_collections__pb2.ListCollectionsResponse.SerializeToString,
+            ),
+            'RenameCollection': grpc.unary_unary_rpc_method_handler(
+                    servicer.RenameCollection,
+                    request_deserializer=vecdb_dot_v1_dot_collections__pb2.RenameCollectionRequest.FromString,
+                    response_serializer=vecdb_dot_v1_dot_collections__pb2.RenameCollectionResponse.SerializeToString,
+            ),
+            'SetAlias': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetAlias,
+                    request_deserializer=vecdb_dot_v1_dot_collections__pb2.SetAliasRequest.FromString,
+                    response_serializer=vecdb_dot_v1_dot_collections__pb2.SetAliasResponse.SerializeToString,
+            ),
+            'DropAlias': grpc.unary_unary_rpc_method_handler(
+                    servicer.DropAlias,
+                    request_deserializer=vecdb_dot_v1_dot_collections__pb2.DropAliasRequest.FromString,
+                    response_serializer=vecdb_dot_v1_dot_collections__pb2.DropAliasResponse.SerializeToString,
+            ),
+            'ListAliases': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAliases,
+                    request_deserializer=vecdb_dot_v1_dot_collections__pb2.ListAliasesRequest.FromString,
+                    response_serializer=vecdb_dot_v1_dot_collections__pb2.ListAliasesResponse.SerializeToString,
             ),
             'DropCollection': grpc.unary_unary_rpc_method_handler(
                     servicer.DropCollection,
@@ -280,6 +348,114 @@ class CollectionService(object):
             '/vecdb.v1.CollectionService/ListCollections',
             vecdb_dot_v1_dot_collections__pb2.ListCollectionsRequest.SerializeToString,
             vecdb_dot_v1_dot_collections__pb2.ListCollectionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RenameCollection(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vecdb.v1.CollectionService/RenameCollection',
+            vecdb_dot_v1_dot_collections__pb2.RenameCollectionRequest.SerializeToString,
+            vecdb_dot_v1_dot_collections__pb2.RenameCollectionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetAlias(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vecdb.v1.CollectionService/SetAlias',
+            vecdb_dot_v1_dot_collections__pb2.SetAliasRequest.SerializeToString,
+            vecdb_dot_v1_dot_collections__pb2.SetAliasResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DropAlias(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vecdb.v1.CollectionService/DropAlias',
+            vecdb_dot_v1_dot_collections__pb2.DropAliasRequest.SerializeToString,
+            vecdb_dot_v1_dot_collections__pb2.DropAliasResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAliases(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vecdb.v1.CollectionService/ListAliases',
+            vecdb_dot_v1_dot_collections__pb2.ListAliasesRequest.SerializeToString,
+            vecdb_dot_v1_dot_collections__pb2.ListAliasesResponse.FromString,
             options,
             channel_credentials,
             insecure,

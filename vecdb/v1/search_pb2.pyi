@@ -70,7 +70,7 @@ class SearchRequest(_message.Message):
     def __init__(self, collection: _Optional[str] = ..., vectors: _Optional[_Union[_common_pb2.Vectors, _Mapping]] = ..., mixture: _Optional[_Union[MixtureQuery, _Mapping]] = ..., limit: _Optional[int] = ..., tenants: _Optional[_Iterable[str]] = ..., params: _Optional[_Union[SearchParams, _Mapping]] = ..., fields: _Optional[_Union[FieldSelection, _Mapping]] = ..., include_vectors: bool = ..., explain: bool = ..., filter: _Optional[_Union[_common_pb2.Filter, _Mapping]] = ..., fields_as_json: bool = ...) -> None: ...
 
 class SearchResponse(_message.Message):
-    __slots__ = ("ids", "distances", "counts", "sequence", "fields", "vectors", "components", "explain_json")
+    __slots__ = ("ids", "distances", "counts", "sequence", "fields", "vectors", "components", "explain_json", "owners")
     IDS_FIELD_NUMBER: _ClassVar[int]
     DISTANCES_FIELD_NUMBER: _ClassVar[int]
     COUNTS_FIELD_NUMBER: _ClassVar[int]
@@ -79,6 +79,7 @@ class SearchResponse(_message.Message):
     VECTORS_FIELD_NUMBER: _ClassVar[int]
     COMPONENTS_FIELD_NUMBER: _ClassVar[int]
     EXPLAIN_JSON_FIELD_NUMBER: _ClassVar[int]
+    OWNERS_FIELD_NUMBER: _ClassVar[int]
     ids: _common_pb2.Ids
     distances: _containers.RepeatedScalarFieldContainer[float]
     counts: _containers.RepeatedScalarFieldContainer[int]
@@ -87,7 +88,8 @@ class SearchResponse(_message.Message):
     vectors: _common_pb2.Vectors
     components: _containers.RepeatedScalarFieldContainer[int]
     explain_json: str
-    def __init__(self, ids: _Optional[_Union[_common_pb2.Ids, _Mapping]] = ..., distances: _Optional[_Iterable[float]] = ..., counts: _Optional[_Iterable[int]] = ..., sequence: _Optional[int] = ..., fields: _Optional[_Union[_common_pb2.FieldMaps, _Mapping]] = ..., vectors: _Optional[_Union[_common_pb2.Vectors, _Mapping]] = ..., components: _Optional[_Iterable[int]] = ..., explain_json: _Optional[str] = ...) -> None: ...
+    owners: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, ids: _Optional[_Union[_common_pb2.Ids, _Mapping]] = ..., distances: _Optional[_Iterable[float]] = ..., counts: _Optional[_Iterable[int]] = ..., sequence: _Optional[int] = ..., fields: _Optional[_Union[_common_pb2.FieldMaps, _Mapping]] = ..., vectors: _Optional[_Union[_common_pb2.Vectors, _Mapping]] = ..., components: _Optional[_Iterable[int]] = ..., explain_json: _Optional[str] = ..., owners: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class StreamSearchRequest(_message.Message):
     __slots__ = ("search",)
@@ -102,18 +104,20 @@ class StreamSearchResponse(_message.Message):
     def __init__(self, hits: _Optional[_Union[SearchResponse, _Mapping]] = ...) -> None: ...
 
 class EvaluateRequest(_message.Message):
-    __slots__ = ("collection", "queries", "limit", "params", "tenants")
+    __slots__ = ("collection", "queries", "limit", "params", "tenants", "truth")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     QUERIES_FIELD_NUMBER: _ClassVar[int]
     LIMIT_FIELD_NUMBER: _ClassVar[int]
     PARAMS_FIELD_NUMBER: _ClassVar[int]
     TENANTS_FIELD_NUMBER: _ClassVar[int]
+    TRUTH_FIELD_NUMBER: _ClassVar[int]
     collection: str
     queries: _common_pb2.Vectors
     limit: int
     params: SearchParams
     tenants: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, collection: _Optional[str] = ..., queries: _Optional[_Union[_common_pb2.Vectors, _Mapping]] = ..., limit: _Optional[int] = ..., params: _Optional[_Union[SearchParams, _Mapping]] = ..., tenants: _Optional[_Iterable[str]] = ...) -> None: ...
+    truth: _common_pb2.Ids
+    def __init__(self, collection: _Optional[str] = ..., queries: _Optional[_Union[_common_pb2.Vectors, _Mapping]] = ..., limit: _Optional[int] = ..., params: _Optional[_Union[SearchParams, _Mapping]] = ..., tenants: _Optional[_Iterable[str]] = ..., truth: _Optional[_Union[_common_pb2.Ids, _Mapping]] = ...) -> None: ...
 
 class EvaluateResponse(_message.Message):
     __slots__ = ("report_json",)

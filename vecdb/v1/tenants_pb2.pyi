@@ -76,18 +76,22 @@ class CreateTenantsResponse(_message.Message):
     def __init__(self, count: _Optional[int] = ...) -> None: ...
 
 class DropTenantRequest(_message.Message):
-    __slots__ = ("collection", "name", "request_id")
+    __slots__ = ("collection", "name", "request_id", "records")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    RECORDS_FIELD_NUMBER: _ClassVar[int]
     collection: str
     name: str
     request_id: str
-    def __init__(self, collection: _Optional[str] = ..., name: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
+    records: bool
+    def __init__(self, collection: _Optional[str] = ..., name: _Optional[str] = ..., request_id: _Optional[str] = ..., records: bool = ...) -> None: ...
 
 class DropTenantResponse(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("deleted",)
+    DELETED_FIELD_NUMBER: _ClassVar[int]
+    deleted: int
+    def __init__(self, deleted: _Optional[int] = ...) -> None: ...
 
 class ListTenantsRequest(_message.Message):
     __slots__ = ("collection", "page_size", "page_token")

@@ -93,7 +93,7 @@ class TenantServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def DropTenant(self, request, context):
-        """Forgets a tenant; its records stay.
+        """Forgets a tenant; its records stay, or go with it where nobody else may see them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

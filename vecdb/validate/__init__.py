@@ -26,9 +26,9 @@ from vecdb.validate.arguments import (
     search_params,
     threads,
 )
-from vecdb.validate.common import integer, iterator, short_repr
+from vecdb.validate.common import integer, iterator, seconds, short_repr
 from vecdb.validate.fields import EncodedFields, decode_fields, fields
-from vecdb.validate.ids import IdBatch, ids
+from vecdb.validate.ids import IdBatch, ids, truth
 from vecdb.validate.mixture import MixtureQuery, mixture_query
 from vecdb.validate.tenants import (
     AccessLists,
@@ -66,9 +66,11 @@ __all__ = [
     "search_limit",
     "search_params",
     "search_tenants",
+    "seconds",
     "short_repr",
     "tenant_name",
     "tenant_names",
     "threads",
+    "truth",
     "vectors",
 ]

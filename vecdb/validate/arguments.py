@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from dataclasses import replace
+from dataclasses import fields, replace
+from typing import Any
 
 import numpy as np
 
@@ -151,7 +152,16 @@ def _is_plain(params: SearchParams) -> bool:
     return type(recall) is float and 0.0 < recall <= 1.0 and params.ef is None and params.nprobe is None
 
 
-def search_params(params: SearchParams | None, limit: int) -> SearchParams:
+def _params_of(given: dict[Any, Any]) -> SearchParams:
+    """SearchParams as a dict."""
+    known = [field.name for field in fields(SearchParams)]
+    for name in given:
+        if name not in known:
+            raise InvalidArgument(f"params has no {short_repr(name)}; there are {', '.join(known)}")
+    return SearchParams(**given)
+
+
+def search_params(params: SearchParams | dict[str, Any] | None, limit: int) -> SearchParams:
     """Checked parameters, defaults for None. An `ef` below `limit` is raised to it: a narrower beam holds too few."""
     if params is None or params is _DEFAULT_PARAMS:
         return _DEFAULT_PARAMS
@@ -165,8 +175,12 @@ def search_params(params: SearchParams | None, limit: int) -> SearchParams:
         and params.threads == 1
     ):
         return params  # as in a loop of single searches; the general path takes 3 us more
+    if isinstance(params, dict):
+        return search_params(_params_of(params), limit)
     if not isinstance(params, SearchParams):
-        raise InvalidArgument(f"params must be vecdb.SearchParams(...) or None, got {short_repr(params)}")
+        raise InvalidArgument(
+            f"params must be vecdb.SearchParams(...), a dict of what it takes, or None, got {short_repr(params)}"
+        )
     exact = flag(params.exact, "SearchParams exact")
     recall = params.recall
     if recall is not None:

@@ -79,6 +79,13 @@ def iterator(queries: Any) -> Iterator[Any]:
     return iter(queries)
 
 
+def seconds(value: object) -> float:
+    """A timeout: a number of seconds above 0."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
+        raise InvalidArgument(f"timeout must be a number of seconds above 0, or None, got {short_repr(value)}")
+    return float(value)
+
+
 def integer(value: object, what: str, low: int, high: int) -> int:
     """An int (never a bool or float) within [low, high]."""
     if not is_int(value):

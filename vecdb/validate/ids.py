@@ -204,3 +204,22 @@ def _str_batch(keys: list[bytes], scalar: bool) -> IdBatch:
         last.update(zip(part, range(start, stop), strict=True))
     unique = None if len(last) == n else np.sort(np.fromiter(last.values(), np.int64, len(last)))
     return IdBatch("str", n, keys, None, b"".join(keys), np.cumsum(lengths, dtype=np.uint32), unique, scalar)
+
+
+def truth(
+    value: object, queries: int, limit: int, kind: Literal["int", "str"] | None, name: str | None = None
+) -> IdBatch:
+    """The first `limit` true ids of each query, one query's after another's. value : ids [queries, k >= limit]."""
+    try:
+        array = np.asarray(value, None if isinstance(value, np.ndarray) else object)
+    except ValueError:
+        array = np.empty(0, object)
+    if queries == 1 and array.ndim == 1:
+        array = array[None]
+    if array.ndim != 2 or len(array) != queries or array.shape[1] < limit:
+        raise InvalidArgument(
+            f"truth must have at least {limit:,} ids of each of {queries:,} queries, [{queries}, k], got shape "
+            f"{list(array.shape)}"
+        )
+    flat = np.ascontiguousarray(array[:, :limit]).reshape(-1)
+    return ids(flat if flat.dtype.kind in "iu" else flat.tolist(), kind, name=name, what="truth")

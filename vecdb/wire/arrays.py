@@ -71,6 +71,18 @@ def ids_of(message: common_pb2.Ids) -> NDArray[np.int64] | list[str]:
     return ints_of(message.ints.values)
 
 
+def truth_of(request: Any, queries: int) -> Any:
+    """Ids [queries, k] of an EvaluateRequest, as `vecdb.validate` takes them; None where they are not set. Raises
+    InvalidArgument where they are not as many of each query.
+    """
+    if not request.HasField("truth"):
+        return None
+    found = ids_of(request.truth)
+    if not queries or len(found) % queries:
+        raise InvalidArgument(f"truth: {len(found):,} ids are not as many of each of {queries:,} queries")
+    return np.array(found, None if isinstance(found, np.ndarray) else object).reshape(queries, -1)
+
+
 def ints_of(values: Any) -> NDArray[np.int64]:
     """A repeated field as an array. Three times as fast as `np.array`, which reads every number twice."""
     return np.fromiter(values, np.int64, len(values))

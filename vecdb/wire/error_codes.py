@@ -6,12 +6,19 @@ UNAUTHENTICATED becomes PermissionDenied.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import get_args
+
 from vecdb import errors
 from vecdb.validate.not_found import collection_not_found, tenant_not_found
 
-__all__ = ["DOMAIN", "STATUS", "error_of", "collection_not_found", "tenant_not_found"]
+__all__ = ["DOMAIN", "NO_METADATA", "STATUS", "collection_not_found", "error_of", "metadata_of", "tenant_not_found"]
 
 DOMAIN = "vecdb"
+NO_METADATA: Mapping[str, str] = MappingProxyType({})
+_WHAT = "what"  # key of an ErrorInfo's metadata
+_MISSING = get_args(errors.Missing)
 
 # code of the error -> name of the gRPC status
 STATUS = {
@@ -54,7 +61,17 @@ _WITHOUT_DETAILS: dict[str, type[errors.VecdbError]] = {
 }
 
 
-def error_of(status: str, reason: str | None, message: str) -> errors.VecdbError:
-    """The error that a status stands for. reason : of vecdb's ErrorInfo; None where there is none."""
+def error_of(
+    status: str, reason: str | None, message: str, metadata: Mapping[str, str] = NO_METADATA
+) -> errors.VecdbError:
+    """The error that a status stands for. reason, metadata : of vecdb's ErrorInfo; None where there is none."""
     kind = _CLASSES.get(reason or "") or _WITHOUT_DETAILS.get(status, errors.VecdbError)
+    if kind is errors.NotFound:
+        what = metadata.get(_WHAT)
+        return errors.NotFound(message, what if what in _MISSING else "path")  # type: ignore[arg-type]
     return kind(message)
+
+
+def metadata_of(error: Exception) -> dict[str, str]:
+    """What an ErrorInfo says of an error beside its code: of NotFound, what is not there."""
+    return {_WHAT: error.what} if isinstance(error, errors.NotFound) else {}

@@ -37,10 +37,19 @@ def encoded(hits: Hits, select: tuple[str, ...] | None, *, as_json: bool = False
         made += _field(b"\x1a", b"".join(map(_varint, hits.counts.tolist())))
     if hits.sequence:
         made += b"\x20" + _varint(hits.sequence)
+    if hits.owners is not None:
+        made += _owners(_unpadded(hits.owners, hits).tolist(), reader)
     if hits.packed is None and hits.vectors is None and hits.components is None and hits.explain is None:
         return made
     rest: bytes = _optional_fields(hits, select, as_json).SerializeToString()
     return made + rest
+
+
+def _owners(names: list[str], reader: str | None) -> bytes:
+    if reader is not None:
+        names = [name if name == reader else "" for name in names]
+    found: bytes = search_pb2.SearchResponse(owners=names if any(names) else ()).SerializeToString()
+    return found
 
 
 def streamed(response: bytes) -> bytes:
@@ -116,8 +125,12 @@ def hits_of(
             packed = [packed[start:end] for start, end in zip((ends - counts).tolist(), ends.tolist(), strict=True)]
     explain = msgspec.json.decode(message.explain_json) if message.explain_json else None
     components = ints_of(message.components) if message.components else None
+    owners = np.array(message.owners, object) if message.owners else None
+    if owners is not None and not single:
+        owners = _padded(owners, counts, limit, "")
     return Hits(
-        values, distances, counts, message.sequence, metric, single, packed, vectors, explain, select, components
+        values, distances, counts, message.sequence, metric, single, packed, vectors, explain, select, components,
+        owners,
     )  # fmt: skip
 
 

@@ -27,7 +27,7 @@ class Admin:
 
     async def GetDatabaseStats(self, request: Any, caller: Caller, context: Any) -> Any:
         server = self._server
-        facts = await server.kernels.run(caller.name, lambda stop: server.db.stats())
+        facts = await server.kernels.run(caller.name, lambda stop: server.db.stats(disk=not request.without_disk))
         facts["path"] = Path(facts["path"]).name  # clients need not know the server's directories
         return admin_pb2.GetDatabaseStatsResponse(stats_json=report(facts))
 
@@ -45,13 +45,13 @@ class Admin:
             self._server,
             context,
             admin_pb2.BackupResponse,
-            lambda progress: self._backup(folder, progress),
+            lambda progress: self._backup(folder, request.keep or None, progress),
         )
 
-    def _backup(self, folder: Path, progress: Any) -> None:
+    def _backup(self, folder: Path, keep: int | None, progress: Any) -> None:
         """Errors name the backup: clients need not know the server's directories."""
         try:
-            self._server.db.backup(folder, progress=progress)
+            self._server.db.backup(folder, keep=keep, progress=progress)
         except VecdbError as error:
             path = folder.absolute()
             text = str(error).replace(str(path), path.name).replace(str(path.parent), "the folder for backups")

@@ -50,6 +50,35 @@ class Collections:
         log.info("collection dropped", caller=caller.name, collection=request.name)
         return pb.DropCollectionResponse()
 
+    async def RenameCollection(self, request: Any, caller: Caller, context: Any) -> Any:
+        await self._name(caller, context, lambda: self._server.db.rename_collection(request.name, request.new_name))
+        log.info("collection renamed", caller=caller.name, collection=request.name, name=request.new_name)
+        return pb.RenameCollectionResponse()
+
+    async def SetAlias(self, request: Any, caller: Caller, context: Any) -> Any:
+        await self._name(caller, context, lambda: self._server.db.set_alias(request.alias, request.collection))
+        log.info("alias set", caller=caller.name, collection=request.collection, alias=request.alias)
+        return pb.SetAliasResponse()
+
+    async def DropAlias(self, request: Any, caller: Caller, context: Any) -> Any:
+        await self._name(caller, context, lambda: self._server.db.drop_alias(request.alias))
+        log.info("alias dropped", caller=caller.name, alias=request.alias)
+        return pb.DropAliasResponse()
+
+    async def ListAliases(self, request: Any, caller: Caller, context: Any) -> Any:
+        known = {alias: name for alias, name in self._server.db.aliases().items() if caller.reaches(alias)}
+        if caller.must_be_known:
+            seen = await self._server.kernels.run(caller.name, self._server.names(caller))
+            known = {alias: name for alias, name in known.items() if name in seen}
+        return pb.ListAliasesResponse(collections=known)
+
+    async def _name(self, caller: Caller, context: Any, change: Callable[[], None]) -> None:
+        """Make a change of names, which may stand for other collections from then on."""
+        try:
+            await self._server.write(caller, context, change)
+        finally:
+            self._server.forget_names()
+
     async def GetCollectionStats(self, request: Any, caller: Caller, context: Any) -> Any:
         docs = await self._server.collection(caller, request.collection)
         facts = await self._server.kernels.run(caller.name, lambda stop: docs.stats(tenant=caller.tenant))

@@ -117,8 +117,7 @@ class ServerContext:
 
     def _knows(self, name: str, tenant: str | None) -> bool:
         """Whether the collection of that name, or alias, has the tenant. It takes as long where there is none."""
-        aliases: dict[str, str] = getattr(self.db, "aliases", dict)()
-        return aliases.get(name, name) in self.db.collections(tenant=tenant)
+        return self.db.aliases().get(name, name) in self.db.collections(tenant=tenant)
 
     def forget_tenants(self) -> None:
         """A tenant was dropped from a collection."""
@@ -132,6 +131,11 @@ class ServerContext:
         """The collection was dropped."""
         self._drops += 1
         self._open.pop(name, None)
+
+    def forget_names(self) -> None:
+        """Names may stand for other collections than before: each is looked up anew at its next use."""
+        self._drops += 1
+        self._open.clear()
 
     def names(self, caller: Caller) -> Callable[[Stop], list[str]]:
         """Work that lists the collections that the caller has access to."""

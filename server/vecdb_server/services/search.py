@@ -15,7 +15,7 @@ import numpy as np
 
 from vecdb import Collection, Flat, InvalidArgument, NotFound, SearchParams
 from vecdb.v1 import search_pb2 as pb
-from vecdb.wire.arrays import ids_of, vectors_of
+from vecdb.wire.arrays import ids_of, truth_of, vectors_of
 from vecdb.wire.messages import params_of
 from vecdb.wire.search_response import encoded, report, streamed
 from vecdb_server.security.auth import Caller
@@ -86,8 +86,9 @@ class Search:
         docs = await self._server.collection(caller, request.collection)
         queries, limit = vectors_of(request.queries, "queries"), request.limit or _LIMIT
         tenants, params = caller.tenants(request.tenants, docs.name), self._params(request)
+        truth = truth_of(request, len(queries))
         facts = await self._server.run_long(
-            lambda progress: docs.evaluate(queries, limit, params=params, tenant=tenants), None
+            lambda progress: docs.evaluate(queries, limit, params=params, tenant=tenants, truth=truth), None
         )
         return pb.EvaluateResponse(report_json=report(facts))
 

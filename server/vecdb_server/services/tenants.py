@@ -63,11 +63,14 @@ class Tenants:
 
     async def DropTenant(self, request: Any, caller: Caller, context: Any) -> Any:
         docs = await self._server.collection(caller, request.collection)
-        await self._server.write(
-            caller, context, lambda: docs.drop_tenant(request.name, request_id=request_key(caller, request.request_id))
-        )
+
+        def drop() -> int:
+            key = request_key(caller, request.request_id)
+            return docs.drop_tenant(request.name, records=request.records, request_id=key) or 0
+
+        deleted = await self._server.write(caller, context, drop)
         self._server.forget_tenants()
-        return pb.DropTenantResponse()
+        return pb.DropTenantResponse(deleted=deleted)
 
     async def ListTenants(self, request: Any, caller: Caller, context: Any) -> Any:
         docs = await self._server.collection(caller, request.collection)

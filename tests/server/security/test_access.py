@@ -315,3 +315,15 @@ def test_a_request_that_sets_a_filter_is_told_that_there_are_none(house: House) 
         "INVALID_ARGUMENT",
         "INVALID_ARGUMENT",
     ) and "filters on fields do not exist yet" in message
+
+
+def test_hits_tell_a_tenant_which_records_are_its_own_and_no_other_owner(house: House) -> None:
+    house.furnish()
+    admin, tenant = house.clients["admin"], house.clients["tenant"]
+    admin.create("owned", DIM, exist_ok=True)
+    admin.write("owned", 0, VECTORS[:1], owner="gamma", tenants=names("beta"))
+    tenant.write("owned", 0, VECTORS[1:2])
+    for at in (0, 1):
+        request = search_request("owned", VECTORS[at], limit=1, tenants=["beta"])
+        seen = [list(client(client.search.Search, request).owners) for client in (admin, tenant, tenant)]
+        assert seen == ([["gamma"], [], []] if at == 0 else [["beta"]] * 3)

@@ -70,6 +70,14 @@ ROWS: dict[str, tuple[Any, dict[str, str]]] = {
     "/vecdb.v1.CollectionService/GetCollection": read(collections_pb2.GetCollectionRequest(name="docs"), tenant=OK),
     "/vecdb.v1.CollectionService/ListCollections": everybody(collections_pb2.ListCollectionsRequest()),
     "/vecdb.v1.CollectionService/DropCollection": manage(collections_pb2.DropCollectionRequest(name="docs")),
+    "/vecdb.v1.CollectionService/RenameCollection": database(
+        collections_pb2.RenameCollectionRequest(name="docs", new_name="docs")
+    ),
+    "/vecdb.v1.CollectionService/SetAlias": database(collections_pb2.SetAliasRequest(alias="short", collection="docs")),
+    "/vecdb.v1.CollectionService/DropAlias": row(
+        collections_pb2.DropAliasRequest(alias="none"), tenant=DENIED, elsewhere=DENIED, reader=DENIED, admin=MISSING
+    ),
+    "/vecdb.v1.CollectionService/ListAliases": everybody(collections_pb2.ListAliasesRequest()),
     "/vecdb.v1.CollectionService/GetCollectionStats": read(
         collections_pb2.GetCollectionStatsRequest(collection="docs"), tenant=OK
     ),

@@ -10,9 +10,10 @@ import numpy as np
 import typer
 
 import vecdb
-from vecdb.cli.options import Database, Json, OptionalCollection, Tls, Token, default_db, directory, is_server, opened
+from vecdb.cli.options import Database, Json, OptionalCollection, Tls, Token, default_db, directory, opened
 from vecdb.cli.output import Output, facts
 from vecdb.schema import DType, Metric
+from vecdb.wire.addresses import is_server
 
 warm_rows = 5_000  # enough for the index to build a graph instead of scanning
 
@@ -63,6 +64,10 @@ def backup(
         str, typer.Argument(help="A directory that is not there yet; of a server, its name in the folder for backups.")
     ],
     db: Database = default_db,
+    keep: Annotated[
+        int | None,
+        typer.Option(min=1, help="Then remove older backups of this database beside it; so many are left."),
+    ] = None,
     token: Token = None,
     tls: Tls = None,
     json: Json = False,
@@ -71,7 +76,7 @@ def backup(
     out = Output(json)
     started = time.perf_counter()
     with opened(db, token, tls, read_only=True) as database, out.progress("copying") as report:
-        database.backup(destination, progress=report)
+        database.backup(destination, keep=keep, progress=report)
     result: dict[str, Any] = {"destination": destination, "seconds": time.perf_counter() - started}
     if not is_server(db):
         result["bytes"] = _bytes_under(Path(destination))

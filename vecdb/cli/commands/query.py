@@ -99,18 +99,21 @@ def search(
             explain=explain,
             tenant=tenant or None,
         )
+    owned = hits.owners is not None  # two owners may have the same id
     found = [
-        {"id": hit.id, "distance": hit.distance, "score": hit.score, "fields": hit.fields}
+        {"id": hit.id, **({"owner": hit.owner} if owned else {}), "distance": hit.distance, "score": hit.score,
+         "fields": hit.fields}
         for hit in hits
-        if own is None or hit.id != own.id
-    ][:limit]
+        if own is None or (hit.id, hit.owner) != (own.id, own.owner)
+    ][:limit]  # fmt: skip
     result: dict[str, Any] = {"hits": found}
     if explain:
         result["explain"] = hits.explain
 
     def show(console: Console) -> None:
-        rows = [(str(hit["id"]), hit["distance"], hit["score"], cell(hit["fields"])) for hit in found]
-        console.print(table(["id", "distance", "score", "fields"], rows))
+        columns = ["id", *(["owner"] if owned else []), "distance", "score", "fields"]
+        rows = [[str(hit["id"]), *[hit[name] for name in columns[1:-1]], cell(hit["fields"])] for hit in found]
+        console.print(table(columns, rows))
         if explain and hits.explain:
             console.print(facts(hits.explain, "plan"))
 
@@ -163,7 +166,9 @@ def _record(docs: vecdb.Collection, text: str, tenants: list[str] | None) -> vec
     """The record with the id `text`; the collection's ids may be ints or strings."""
     [found] = docs.get(ids_of(docs, [text]), include_vectors=True, tenant=tenants or None)
     if found is None:
-        raise NotFound(f"collection {docs.name!r} has no record {text!r}" + (" of these tenants" if tenants else ""))
+        raise NotFound(
+            f"collection {docs.name!r} has no record {text!r}" + (" of these tenants" if tenants else ""), "record"
+        )
     assert isinstance(found, vecdb.Record)
     return found
 

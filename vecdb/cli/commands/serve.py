@@ -16,14 +16,16 @@ def _flag(text: str) -> Any:
 
 def serve(
     path: Annotated[str | None, _flag("Directory of the database; made where there is none. Default: data")] = None,
-    listen: Annotated[str | None, _flag("host:port. Default: 127.0.0.1:7711; port 0 takes a free one.")] = None,
+    listen: Annotated[
+        str | None, _flag("host:port, port 0: a free one; or unix:/path. Default: 127.0.0.1:7711")
+    ] = None,
     tokens: Annotated[str | None, _flag("Tokens file, see `vecdb token`; without one everybody may do all.")] = None,
     tls_cert: Annotated[str | None, _flag("Certificate, PEM. Read anew when it changes.")] = None,
     tls_key: Annotated[str | None, _flag("Its key, PEM.")] = None,
     tls_client_ca: Annotated[str | None, _flag("Clients must have a certificate of this authority, PEM.")] = None,
     insecure: Annotated[bool | None, _flag("Listen beyond loopback without TLS or tokens.")] = None,
     reflection: Annotated[bool | None, _flag("Let tools such as grpcurl ask what there is.")] = None,
-    metrics: Annotated[str | None, _flag("host:port, loopback, of Prometheus metrics.")] = None,
+    metrics: Annotated[str | None, _flag("host:port of Prometheus metrics; elsewhere with TLS or --insecure.")] = None,
     backups: Annotated[str | None, _flag("Folder below which the Backup rpc writes.")] = None,
     durability: Annotated[str | None, _flag("full or relaxed. Default: full")] = None,
     memory_budget_bytes: Annotated[int | None, _flag("Of what one collection's index keeps in memory.")] = None,
@@ -37,10 +39,16 @@ def serve(
 
     Every setting may come from the file, from the environment (VECDB_LISTEN, ...) or from its flag: the last one wins.
     """
+    flags = {name: value for name, value in locals().items() if name != "config"}
     try:
         from vecdb_server.app import serve as run
         from vecdb_server.config import load
+        from vecdb_server.logs import configure, log
     except ImportError as error:
         raise VecdbError(f"the server needs {error.name}: pip install 'vecdb-engine[server]'") from None
-    flags = {name: value for name, value in locals().items() if name not in ("config", "run", "load")}
-    run(load(flags, file=config))
+    try:
+        run(load(flags, file=config))
+    except (VecdbError, OSError) as error:  # in the format of the log, for whoever collects it
+        configure("info")
+        log.error("not served", code=getattr(error, "code", "SYSTEM"), reason=str(error))
+        raise typer.Exit(1) from None

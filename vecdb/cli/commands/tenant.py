@@ -74,14 +74,22 @@ def drop(
     name: Name,
     collection: CollectionName,
     db: Database = default_db,
+    records: Annotated[
+        bool, typer.Option("--records", help="Delete the records that no other tenant may see, too.")
+    ] = False,
     token: Token = None,
     tls: Tls = None,
     json: Json = False,
 ) -> None:
-    """Forget a tenant. Its records stay; who makes a tenant of that name later inherits none."""
+    """Forget a tenant. Its records stay, unless --records; who makes a tenant of that name later inherits none."""
     with opened(db, token, tls) as database:
-        database.collection(collection).drop_tenant(name)
-    Output(json).emit({"dropped": name}, lambda console: console.print("forgotten"))
+        deleted = database.collection(collection).drop_tenant(name, records=records)
+    Output(json).emit(
+        {"dropped": name} | ({} if deleted is None else {"deleted": deleted}),
+        lambda console: console.print(
+            f"forgotten, {deleted:,} records deleted" if deleted is not None else "forgotten"
+        ),
+    )
 
 
 def _access_command(method: str, done: str, shown: str, text: str) -> Callable[..., None]:

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import vecdb
-from vecdb.cli.options import is_server
 from vecdb.errors import InvalidArgument
+from vecdb.wire.addresses import is_server
 
 
 class ImportCheckpoint:

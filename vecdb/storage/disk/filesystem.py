@@ -577,6 +577,11 @@ def free_bytes(path: Path) -> int:
     return found.f_bavail * found.f_frsize
 
 
+def memory_peak_bytes() -> int:
+    """The most memory that this process ever had resident."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
 def is_full(error: OSError) -> bool:
     """Whether the error says that there is no room: disk, quota or largest file."""
     return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

@@ -15,12 +15,14 @@ import msgspec
 
 from vecdb.errors import Corruption
 from vecdb.schema import CollectionConfig, IndexConfig
+from vecdb.storage.kv import aliases
+from vecdb.storage.kv.store import Store, Txn
 
 _KINDS: dict[str, type[IndexConfig]] = {config.kind: config for config in get_args(IndexConfig)}
 
 
-class CollectionEntry(msgspec.Struct, frozen=True):
-    """What never changes about a collection."""
+class CollectionEntry(msgspec.Struct):
+    """What never changes about a collection, but for its name, which all who hold the entry see change."""
 
     uid: int
     name: str
@@ -117,6 +119,14 @@ def decode_entry(raw: bytes, name: str) -> CollectionEntry:
         return _entry.decode(_checked(raw))
     except msgspec.MsgspecError as error:
         raise Corruption(f"catalog entry of collection {name!r} is damaged ({error}); restore from a backup") from None
+
+
+def find_entry(store: Store, txn: Txn, name: str) -> CollectionEntry | None:
+    """The entry of a collection by its name or by an alias; None where there is none."""
+    raw = txn.get(name.encode(), db=store.catalog)
+    if raw is None and (name := aliases.read(store, txn).get(name, "")):
+        raw = txn.get(name.encode(), db=store.catalog)
+    return None if raw is None else decode_entry(bytes(raw), name)
 
 
 def decode_name(raw: bytes) -> str:

@@ -229,6 +229,13 @@ def fields_of(metas: Iterable[bytes]) -> list[bytes]:
     return [meta if not meta or meta[0] != _ARRAY_OF_2 else bytes(_unpack_meta(meta)[1]) for meta in metas]
 
 
+def owners_of(metas: Sequence[bytes]) -> list[str] | None:
+    """The owner of each record; None where all are ""."""
+    if not any(meta and meta[0] == _ARRAY_OF_2 for meta in metas):
+        return None
+    return [split_meta(meta)[0].decode() for meta in metas]
+
+
 def encode_access(numbers: NDArray[np.integer], counts: NDArray[np.int64]) -> list[bytes]:
     """Access lists of many records: `numbers` of all, one record's `counts` after another's, none of them 0."""
     raw = numbers.astype("<u8", copy=False).tobytes()
