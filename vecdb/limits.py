@@ -55,6 +55,11 @@ filter_values_max = 1_000_000  # values in it: those of its lists together
 filter_pattern_max = 1_024  # characters of a `like` pattern
 filter_int_bits_max = 1_024  # past these an int is larger than every float
 
+# -- records by filter -----------------------------------------------------------------------------
+get_records_max = 65_536  # in one list; `iter` gives pages of any number
+facets_max = 65_536  # values of one answer
+cursor_chars_max = 1 << 21  # of a page: it holds the value of a field, whose record has at most `fields_bytes_max`
+
 # -- columns of fields, by which filters are answered ---------------------------------------------
 columns_max = 1_024  # paths of a collection that have one; a filter on others looks at the records
 dictionary_texts_max = 65_536  # different texts of a column, or a quarter of its rows; more are kept as checksums
@@ -112,4 +117,5 @@ requests_max = 65_536  # whose answers a collection keeps
 lmdb_map_bytes = 1 << 40  # address space reserved, sparse: costs nothing until used
 lmdb_readers_max = 1_024
 block_rows_max = 1_024  # records per LMDB value
+changed_rows_logged = 1 << 18  # whose fields the newest commits changed: who is farther behind looks at all changes
 vacuum_dead_share = 0.3  # maintenance vacuums a collection past this share of dead rows

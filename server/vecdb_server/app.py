@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 import signal
 import sys
@@ -27,22 +28,29 @@ from vecdb_server import logs, unix_socket
 from vecdb_server.config import Config, host_and_port
 from vecdb_server.logs import log
 from vecdb_server.metrics import Metrics
-from vecdb_server.security.admission import Admission
+from vecdb_server.security.admission import Admission, AdmissionLimits
+from vecdb_server.security.connections import connections_max, connections_of
 from vecdb_server.security.interceptor import CallInterceptor
 from vecdb_server.security.tls import Certificates
 from vecdb_server.security.tokens import Tokens
 from vecdb_server.services import health, services
 from vecdb_server.services.context import ServerContext
 
-MESSAGE_BYTES_MAX = 64 << 20
 _HEADER_BYTES_MAX = 16 << 10
 _TOKENS_POLL_S = 1.0
+_CONNECTIONS_POLL_S = 2.0
+_DRAIN_POLL_S, _QUIET_POLLS = 0.2, 5
 _SWITCH_S = 2e-4  # Python's switch interval: how long a search on the event loop waits for another thread
 
 _OPTIONS = (
     ("grpc.so_reuseport", 0),  # a second server on the port must fail, not share it
-    ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
-    ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
+    ("grpc.compression_enabled_algorithms_bitset", 1),  # none: what expands a thousandfold is not bounded by its bytes
+    # What comes before a message is asked for waits in gRPC's memory, a window of it for each call. gRPC would widen it
+    # to megabytes by what the line carries; a message that is being read has a window of 1 MiB all the same.
+    ("grpc.http2.lookahead_bytes", 32 << 10),
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.server_handshake_timeout_ms", 10_000),
+    ("grpc.http2.settings_timeout", 10_000),  # of a connection that says nothing
     ("grpc.max_metadata_size", _HEADER_BYTES_MAX),
     ("grpc.absolute_max_metadata_size", _HEADER_BYTES_MAX),
     # Short searches keep the event loop busy, and calls wait inside gRPC before the interceptor sees them. A client
@@ -51,8 +59,8 @@ _OPTIONS = (
     # those that wait for a kernel. A call that gRPC itself refuses would look like one that was cancelled.
     ("grpc.max_concurrent_streams", 256),
     ("grpc.http.overload_protection", 0),  # it would refuse calls of clients that keep to that limit
-    ("grpc.server.max_pending_requests", 10_000),
-    ("grpc.server.max_pending_requests_hard_limit", 20_000),
+    ("grpc.server.max_pending_requests", 4_000),
+    ("grpc.server.max_pending_requests_hard_limit", 8_000),
     ("grpc.keepalive_time_ms", 60_000),  # so that a client that is gone is noticed
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),  # a client that pings more often is disconnected
@@ -96,6 +104,8 @@ class Server:
             await asyncio.to_thread(self._close, db)
             raise
         self._tasks.append(asyncio.ensure_future(self._warm()))
+        self._tasks.append(asyncio.ensure_future(self._interceptor.slow_messages.watch()))
+        self._tasks.append(asyncio.ensure_future(self._watch_connections()))
         if self._tokens is not None:
             self._tasks.append(asyncio.ensure_future(self._watch_tokens(self._tokens)))
 
@@ -107,15 +117,23 @@ class Server:
 
     def _build(self, db: vecdb.Database) -> None:
         config = self.config
-        admission = Admission(config.requests_max, config.token_requests_max, config.request_bytes_max)
+        admission = Admission(_of(AdmissionLimits, config))
         hidden_path = "" if config.path == ":memory:" else str(db.path)
-        self._interceptor = CallInterceptor(self._tokens, admission, self.metrics, hidden_path)
+        self._interceptor = CallInterceptor(config, self._tokens, admission, self.metrics, hidden_path)
         self.context = ServerContext(db, config, admission)
         self.context.check_message = self._interceptor.check_message
-        self._grpc_server = grpc.aio.server(interceptors=[self._interceptor], options=_OPTIONS)
+        self.connections_max = connections_max(config.connections_max)
+        options = [
+            *_OPTIONS,
+            ("grpc.max_receive_message_length", config.message_bytes_max),
+            ("grpc.max_send_message_length", config.message_bytes_max),
+            ("grpc.max_allowed_incoming_connections", self.connections_max),
+            ("grpc.max_connection_idle_ms", int(config.connection_idle_s * 1e3)),
+        ]
+        self._grpc_server = grpc.aio.server(interceptors=[self._interceptor], options=options)
         served = services(self.context)
         names = [health.SERVICE.full_name, *(descriptor.full_name for descriptor, _ in served)]
-        self.health = health.Health(["", *names])
+        self.health = health.Health(["", *names], config.watches_max)
         for descriptor, behaviours in [(health.SERVICE, self.health), *served]:
             self._interceptor.add(descriptor, behaviours)
         if config.reflection:
@@ -138,6 +156,8 @@ class Server:
         config, context, admission = self.config, self.context, self.context.admission
         self.metrics.gauge("vecdb_requests_held", "Requests that the server holds.", lambda: admission.calls)
         self.metrics.gauge("vecdb_request_bytes_held", "Bytes of their messages.", lambda: admission.bytes)
+        self.metrics.gauge("vecdb_streams_held", "Streams and lists, idle ones too.", lambda: admission.streams)
+        self.metrics.gauge("vecdb_messages_slow", "Calls that wait for their message.", lambda: admission.slow_messages)
         self.metrics.gauge("vecdb_requests_refused", "Requests refused so far.", lambda: admission.refused)
         self.metrics.gauge(
             "vecdb_long_operations", "Builds, backups and the like.", lambda: len(context.long_operations)
@@ -167,6 +187,16 @@ class Server:
         self.health.set_serving(serving=True)
         log.info("serving", port=self.port)
 
+    async def _watch_connections(self) -> None:
+        """gRPC closes a connection beyond the most without a word: the log has one."""
+        full = False
+        while True:
+            await asyncio.sleep(_CONNECTIONS_POLL_S)
+            count = await asyncio.to_thread(connections_of, self.port)
+            if count >= self.connections_max and not full:
+                log.warning("no more connections are taken", connections=count, connections_max=self.connections_max)
+            full = count >= self.connections_max
+
     async def _watch_tokens(self, tokens: Tokens) -> None:
         while True:
             await asyncio.sleep(_TOKENS_POLL_S)
@@ -186,12 +216,24 @@ class Server:
             task.cancel()
         self.context.drain()
         self._interceptor.end_watches()
-        await self._grpc_server.stop(self.config.grace_s)
+        await self._end_calls()
         if self.config.socket is not None:
             unix_socket.remove(self.config.socket)
         await asyncio.to_thread(self._close, self.context.db)
         log.info("closed")
         self._drained.set()
+
+    async def _end_calls(self) -> None:
+        """gRPC waits for connections, too, whose clients may be silent: once no call is left it need not."""
+        admission = self.context.admission
+        stopping = asyncio.ensure_future(self._grpc_server.stop(self.config.grace_s))
+        quiet = 0
+        while not stopping.done() and quiet < _QUIET_POLLS:
+            await asyncio.wait([stopping], timeout=_DRAIN_POLL_S)
+            quiet = 0 if admission.calls or admission.streams else quiet + 1
+        if not stopping.done():
+            await self._grpc_server.stop(None)
+        await stopping
 
     async def stopped(self) -> None:
         await self._drained.wait()
@@ -245,6 +287,11 @@ async def _serve(config: Config) -> None:
         loop.add_signal_handler(number, lambda: _draining.append(asyncio.ensure_future(server.drain())))
     _draining: list[asyncio.Future[None]] = []
     await server.stopped()
+
+
+def _of(limits: Any, config: Config) -> Any:
+    """Limits of a class, each from the setting of its name."""
+    return limits(**{field.name: getattr(config, field.name) for field in dataclasses.fields(limits)})
 
 
 def _loop_factory() -> Any:

@@ -13,6 +13,14 @@ from vecdb import InvalidArgument, NotFound
 from vecdb.wire.addresses import UNIX, is_local, socket_path
 
 _TYPES: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (float, int), "bool": (bool,)}
+_MESSAGE_BYTES_MAX = (2 << 30) - 1  # gRPC counts them in an int
+_POSITIVE = (
+    "write_threads", "long_operations", "requests_max", "token_requests_max", "tenant_requests_max",
+    "request_bytes_max", "tenant_request_bytes_max", "streams_max", "tenant_streams_max", "slow_messages_max",
+    "tenant_slow_messages_max", "connections_max", "watches_max", "open_message_bytes_max", "small_message_bytes_max",
+    "names_message_bytes_max", "message_bytes_max", "open_elements_max", "small_elements_max", "names_elements_max",
+    "read_elements_max", "write_elements_max",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +42,32 @@ class Config:
     kernel_threads: int = 0  # threads for long searches; 0: one for each core
     write_threads: int = 32  # how many writes may wait for one commit together
     long_operations: int = 2  # how many builds, backups and the like may run at once
+    call_s_max: float = 600.0  # how long a search or a read may take under a token that is not admin
     requests_max: int = 1_024  # requests that the server holds at once
+    admin_requests_kept: int = 64  # of these, for administrators alone; of the bytes and the streams the same share
     token_requests_max: int = 512  # of these, requests of one token
+    tenant_requests_max: int = 256  # of these, requests of all tokens of one tenant
     request_bytes_max: int = 1 << 30  # of the messages of all held requests
+    tenant_request_bytes_max: int = 256 << 20  # of these, those of one tenant, or of one token that has no tenant
+    streams_max: int = 1_024  # streams, idle ones included; lists and long operations count too
+    tenant_streams_max: int = 64  # of these, those of one tenant, or of one token that has no tenant
+    stream_idle_s: float = 60.0  # a stream on which nothing was asked for so long is ended
+    slow_reader_s: float = 60.0  # an answer of which nothing was read for so long is given up
+    message_s: float = 60.0  # how long the one message of a call may take to come
+    slow_messages_max: int = 16  # calls that wait longer than a moment for their message
+    tenant_slow_messages_max: int = 8  # of these, those of one tenant, or of one token that has no tenant
+    connections_max: int = 1_000  # at once; fewer where the limit of open files is low
+    connection_idle_s: float = 600.0  # a connection without a call is closed after this
+    watches_max: int = 1_000  # of health, at once; of the address that has the most the oldest gives way
+    open_message_bytes_max: int = 1_024  # of rpcs that are open to all
+    small_message_bytes_max: int = 1 << 16  # of rpcs whose requests are a few names and numbers
+    names_message_bytes_max: int = 2 << 20  # of rpcs whose requests are names of tenants
+    message_bytes_max: int = 64 << 20  # of all other rpcs; gRPC takes no longer message
+    open_elements_max: int = 16  # elements: fields and entries of lists, of a message as it came, at any depth
+    small_elements_max: int = 1_024
+    names_elements_max: int = 16_384
+    read_elements_max: int = 1 << 17  # of searches and of reads by id
+    write_elements_max: int = 1 << 23
     grace_s: float = 30.0  # after SIGTERM, time for running calls to end
     log_level: str = "info"
 
@@ -109,11 +140,17 @@ def _parsed(text: str, kind: str, what: str) -> Any:
 
 def checked(config: Config) -> Config:
     """The same settings. Raises InvalidArgument where they make no sense or are not safe."""
-    for name in ("write_threads", "long_operations", "requests_max", "token_requests_max", "request_bytes_max"):
+    for name in _POSITIVE:
         if getattr(config, name) < 1:
             raise InvalidArgument(f"{name} must be at least 1, got {getattr(config, name)}")
-    if config.kernel_threads < 0 or config.grace_s < 0:
-        raise InvalidArgument("kernel_threads and grace_s must not be negative")
+    for name in ("kernel_threads", "grace_s", "admin_requests_kept"):
+        if getattr(config, name) < 0:
+            raise InvalidArgument(f"{name} must not be negative, got {getattr(config, name)}")
+    for name in ("call_s_max", "stream_idle_s", "slow_reader_s", "message_s", "connection_idle_s"):
+        if not getattr(config, name) > 0:
+            raise InvalidArgument(f"{name} must be above 0, got {getattr(config, name)}")
+    if config.message_bytes_max > _MESSAGE_BYTES_MAX:
+        raise InvalidArgument(f"message_bytes_max must be at most {_MESSAGE_BYTES_MAX:,}")
     if config.log_level not in ("debug", "info", "warning", "error"):
         raise InvalidArgument(f"log_level must be debug, info, warning or error, got {config.log_level!r}")
     if (config.tls_cert is None) != (config.tls_key is None):

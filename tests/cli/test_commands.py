@@ -179,6 +179,41 @@ def test_search_near_a_record_leaves_it_out(db: Path, vectors: np.ndarray) -> No
     assert [hit["distance"] for hit in found] == sorted(hit["distance"] for hit in found)
 
 
+@pytest.fixture
+def texts(tmp_path: Path) -> Path:
+    """Twenty records: n, lang (three of them), tags."""
+    with vecdb.open(tmp_path / "db") as database:
+        docs = database.create_collection("texts", 2, "l2")
+        rows = [{"n": n, "lang": ("en", "fr", "de")[n % 3], "tags": ["a", "b"][: n % 3]} for n in range(20)]
+        docs.upsert(range(20), [[n, 0] for n in range(20)], rows, tenants=[["t"] if n < 4 else [] for n in range(20)])
+    return tmp_path / "db"
+
+
+def test_searches_and_exports_take_a_filter(texts: Path, tmp_path: Path) -> None:
+    where = ("--db", texts, "-c", "texts", "--filter", "lang = 'en' and n >= 3")
+    found = run("search", *where, "--vector", "0,0", "--limit", 3, "--explain")
+    assert [hit["id"] for hit in found["hits"]] == [3, 6, 9] and found["explain"]["matching"] == 6
+    assert run("export", tmp_path / "out.jsonl", *where)["rows"] == 6
+    run("import", tmp_path / "out.jsonl", "--db", tmp_path / "other", "-c", "texts")
+    with vecdb.open(tmp_path / "other") as database:
+        assert [one.fields["n"] for one in database["texts"].get(limit=99)] == [3, 6, 9, 12, 15, 18]
+    failed = run("search", "--db", texts, "-c", "texts", "--vector", "0,0", "--filter", "n >", code=1)
+    assert failed["error"]["code"] == "INVALID_ARGUMENT"
+
+
+def test_fields_and_facets_are_shown(texts: Path) -> None:
+    where = ("--db", texts, "-c", "texts")
+    assert run("fields", *where)["lang"] == {"types": ["str"], "count": 20}
+    assert "tags" in show("fields", *where, "--tenant", "t") and "list" in show("fields", *where)
+    assert run("facets", "lang", *where, "--limit", 2)["values"] == [
+        {"value": "en", "count": 7}, {"value": "fr", "count": 7},
+    ]  # fmt: skip
+    assert run("facets", "tags", *where, "--filter", "n < 6")["values"] == [
+        {"value": "a", "count": 4}, {"value": "b", "count": 2},
+    ]  # fmt: skip
+    assert "fr" in show("facets", "lang", *where, "--tenant", "t")
+
+
 def test_search_near_a_vector_and_explained(db: Path, vectors: np.ndarray, tmp_path: Path) -> None:
     numbers = ",".join(map(str, vectors[9].tolist()))
     found = run("search", "--db", db, "-c", "docs", "--vector", numbers, "--explain")

@@ -18,6 +18,8 @@ import numpy as np
 import pytest
 
 import vecdb
+from tests.support.threads import together
+from vecdb.commit.committer import CommitGroup
 from vecdb.embedded.open import open_database
 from vecdb.errors import Locked, NotFound, Unavailable
 
@@ -310,3 +312,32 @@ def test_a_collection_that_gave_way_is_the_same_when_it_comes_back(path: Path, m
         assert db["big"].count() == 5_000 and db.check() == []
         with pytest.raises(NotFound):
             db["absent"]
+
+
+def test_a_reader_that_opens_while_the_writer_commits_leaves_its_transaction_alone(tmp_path: Path) -> None:
+    """Whatever durability the reader names: it writes nothing."""
+    begun, opened = threading.Event(), threading.Event()
+
+    class Waiting:
+        size_bytes = 0
+        exclusive = False
+
+        def apply(self, group: CommitGroup) -> int:
+            begun.set()
+            assert opened.wait(60)
+            return int(group.txn.stat(group.store.state)["entries"])
+
+    with open_database(tmp_path / "db", durability="relaxed", maintenance=False) as db:
+        docs = db.create_collection("docs", 4)
+
+        def read() -> None:
+            assert begun.wait(60)
+            try:
+                with open_database(tmp_path / "db", read_only=True, durability="full") as reader:
+                    assert reader["docs"].count() == 0
+            finally:
+                opened.set()
+
+        together(lambda: docs._backend.writes.submit(Waiting()), read)
+        docs.upsert([1], [[1, 0, 0, 0]])
+        assert docs.count() == 1

@@ -178,7 +178,10 @@ class Reader:
         assert "error" not in got, got
         assert got["count"] == len(twin.model)
         assert got["sequence"] == twin.sequence
-        assert sorted(got["all"], key=repr) == sorted(twin.model, key=repr)
+        records = [[record.id, record.fields] for batch in twin.docs.iter(7) for record in batch]
+        assert got["all"] == records  # in the same order
+        assert sorted((id_ for id_, _ in records), key=repr) == sorted(twin.model, key=repr)
+        assert all(fields == twin.model[id_][1] for id_, fields in [*got["all"], *got["found"]])
         assert got["writes"] == "UNAVAILABLE"
         for name in twin.tenants:
             assert sorted(got["tenants"][name], key=repr) == sorted(twin.seen_by([name]), key=repr), name

@@ -67,6 +67,7 @@ def small_limits(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(limits, "flat_rows_max", 4)
     patch.setattr(limits, "seal_rows_min", 8)
     patch.setattr(limits, "block_rows_max", 5)
+    patch.setattr(limits, "changed_rows_logged", 6)
     set_planner_costs(
         patch,
         scan_share=1e9,  # a graph, once there, is walked whatever the beam

@@ -47,6 +47,8 @@ def test_a_seeded_history_meets_every_kind_of_care(setup: Setup, plan: str) -> N
         "optimizes",
         "reopens",
         "updates",
+        "updates of fields alone",
+        "vacuums of changed fields",
         "grants",
         "revokes",
         "tenants dropped",

@@ -172,7 +172,11 @@ class Twin:
                 self.docs.update(ids, array, changes)
             self.unmoved()
             return
+        places = self.docs.stats()["rows"], self.docs.stats()["indexed_rows"]
         assert self.docs.update(ids, array, changes) == len(ids)
+        if array is None:
+            assert (self.docs.stats()["rows"], self.docs.stats()["indexed_rows"]) == places
+            self.seen["updates of fields alone"] += 1
         for at, one in enumerate(ids):
             vector, old = self.model[one]
             merged = {**old, **(changes[at] if changes else {})}
@@ -475,8 +479,11 @@ class Twin:
             assert stats["tail_rows"] == 0
 
     def vacuum(self) -> None:
+        changed = self.docs._backend.state.snapshot.state.field_changes is not None
         self._caring("vacuums", self.db.vacuum)
-        assert self.docs.stats()["deleted"] == 0
+        self.seen["vacuums of changed fields"] += changed
+        state = self.docs._backend.state.snapshot.state
+        assert self.docs.stats()["deleted"] == 0 and state.field_changes is None
 
     def reindex(self, kind: str) -> None:
         self._caring("reindexes", lambda: self.docs.reindex(index_of(kind)))

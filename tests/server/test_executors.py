@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from vecdb import InvalidArgument, Unavailable
+from vecdb_server import executors
 from vecdb_server.executors import FairThreadPool, LatencyModel, LongOperations, Stopped
 from vecdb_server.status_errors import Refused
 
@@ -230,6 +231,100 @@ def test_a_pool_that_closes_finishes_what_waits_and_takes_nothing_more() -> None
     before = threading.active_count()
     asyncio.run(main())
     assert threading.active_count() == before
+
+
+@pytest.fixture
+def short_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(executors, "_TURN_S", 0.0)
+
+
+@pytest.mark.usefixtures("short_turns")
+def test_work_in_chunks_gives_up_its_turn_to_others_and_goes_on() -> None:
+    order: list[str] = []
+
+    def chunks(name: str) -> Any:
+        def work(stop: Any) -> str:
+            for i in range(4):
+                assert not stop()
+                order.append(f"{name}{i}")
+            return name
+
+        return work
+
+    async def scenario(pool: FairThreadPool, gate: threading.Event) -> None:
+        coming = [pool.run("a", chunks("a")), pool.run("b", chunks("b")), pool.run("c", lambda stop: order.append("c"))]
+        tasks = await begun(pool, coming)
+        gate.set()
+        assert (await asyncio.gather(*tasks))[:2] == ["a", "b"]
+        assert (pool.queued, pool.paused, pool.busy) == (0, 0, 0)
+
+    on_a_pool(scenario)
+    assert order.index("c") < order.index("a1") and order.index("c") < order.index("b2")
+    assert [one for one in order if one != "c"] == ["a0", "b0", "a1", "b1", "a2", "b2", "a3", "b3"]
+
+
+@pytest.mark.usefixtures("short_turns")
+def test_work_that_nobody_else_waits_for_keeps_its_turn() -> None:
+    async def main() -> None:
+        pool = FairThreadPool("test", 2)
+        before = threading.active_count()
+        await asyncio.gather(*(pool.run("a", lambda stop: [stop() for _ in range(100)]) for _ in range(20)))
+        assert threading.active_count() == before
+        pool.close()
+
+    asyncio.run(main())
+
+
+@pytest.mark.usefixtures("short_turns")
+def test_work_that_is_paused_ends_when_its_caller_goes_away_and_the_number_of_threads_has_a_bound() -> None:
+    ended: list[bool] = []
+
+    def endless(stop: Any) -> None:
+        while not stop():
+            pass
+        ended.append(True)
+
+    async def main() -> None:
+        pool = FairThreadPool("test", 1)
+        before = threading.active_count()
+        tasks = [asyncio.ensure_future(pool.run(f"caller {i}", endless)) for i in range(40)]
+        while pool.paused < executors._PAUSED_MAX:
+            await asyncio.sleep(0)
+        assert threading.active_count() <= before + executors._PAUSED_MAX
+        assert pool.busy <= 1
+        for task in tasks:
+            task.cancel()
+        while pool.queued or pool.paused or pool.busy:
+            await asyncio.sleep(0)
+        assert await pool.run("somebody", lambda stop: "done") == "done"
+        pool.close()
+
+    asyncio.run(main())
+    assert ended
+
+
+@pytest.mark.usefixtures("short_turns")
+def test_a_pool_that_closes_lets_paused_work_end() -> None:
+    done: list[int] = []
+
+    async def main() -> None:
+        pool, go = FairThreadPool("test", 1), threading.Event()
+
+        def work(stop: Any) -> None:
+            for _ in range(50):
+                stop()
+            go.wait(60)
+            done.append(1)
+
+        tasks = [asyncio.ensure_future(pool.run(f"caller {i}", work)) for i in range(4)]
+        while pool.queued + pool.paused < 3:
+            await asyncio.sleep(0)
+        go.set()
+        await asyncio.to_thread(pool.close)
+        await asyncio.gather(*tasks)
+
+    asyncio.run(main())
+    assert done == [1] * 4
 
 
 def test_what_a_search_cost_says_whether_the_next_is_short() -> None:

@@ -27,7 +27,7 @@ from tests.support.server.driver import (
 )
 from tests.support.server.process import Process
 from vecdb.v1 import admin_pb2
-from vecdb_server.security.admission import Admission
+from vecdb_server.security.admission import Admission, AdmissionLimits
 from vecdb_server.security.auth import Caller
 from vecdb_server.status_errors import Refused
 
@@ -39,7 +39,7 @@ Serving, Calling = Callable[..., Running], Callable[..., Client]
 
 
 def test_what_is_over_a_bound_is_refused_and_what_leaves_makes_room() -> None:
-    admission = Admission(calls_max=5, caller_calls_max=3, bytes_max=100)
+    admission = Admission(AdmissionLimits(requests_max=5, token_requests_max=3, request_bytes_max=100))
     a, b, c = (admission.account(Caller(name)) for name in "abc")
     for _ in range(3):
         admission.enter(a, 10)
@@ -63,7 +63,7 @@ def test_what_is_over_a_bound_is_refused_and_what_leaves_makes_room() -> None:
 def test_a_rate_lets_a_seconds_worth_in_at_once_and_then_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1_000.0
     monkeypatch.setattr("vecdb_server.security.admission.time.monotonic", lambda: now)
-    admission = Admission(10, 10, 100)
+    admission = Admission(AdmissionLimits(10, 10, 100))
     account = admission.account(Caller("a", rate=4.0))
     for _ in range(4):
         admission.check(account)
@@ -83,7 +83,7 @@ def test_a_rate_lets_a_seconds_worth_in_at_once_and_then_one_at_a_time(monkeypat
 
 def test_a_rate_below_one_a_second_still_lets_one_in(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vecdb_server.security.admission.time.monotonic", lambda: 5.0)
-    account = Admission(10, 10, 100).account(Caller("a", rate=0.1))
+    account = Admission(AdmissionLimits(10, 10, 100)).account(Caller("a", rate=0.1))
     assert account.wait_s(5.0) == 0 and account.wait_s(5.0) == pytest.approx(10.0)
 
 

@@ -17,7 +17,9 @@ from typing import Any, Literal, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from vecdb.api.filter_arguments import Filters, Page
 from vecdb.api.hits import Hits
+from vecdb.filters.tree import Node
 from vecdb.schema import CollectionConfig, IndexConfig, Record, SearchParams
 from vecdb.validate import AccessLists, IdBatch, MixtureQuery
 
@@ -39,7 +41,9 @@ class Batch:
 
 
 class CollectionBackend(Protocol):
-    """One collection. owner, request_id, names of tenants to be written: UTF-8."""
+    """One collection. owner, request_id, names of tenants to be written: UTF-8. node : a filter, None: all records.
+    With a filter `owner` None means everybody's records.
+    """
 
     @property
     def id_kind(self) -> Literal["int", "str"] | None:
@@ -72,6 +76,15 @@ class CollectionBackend(Protocol):
 
     def delete(self, ids: IdBatch, owner: bytes, request_id: bytes | None) -> int: ...
 
+    def update_matching(
+        self, node: Node, fields: bytes, owner: bytes | None, tenants: tuple[str, ...], request_id: bytes | None
+    ) -> int:
+        """Lay fields (a msgpack map) over those of the records that match and the tenants see, in one commit."""
+
+    def delete_matching(
+        self, node: Node, owner: bytes | None, tenants: tuple[str, ...], request_id: bytes | None
+    ) -> int: ...
+
     def change_access(
         self, ids: IdBatch, tenants: AccessLists, owner: bytes | None, *, granted: bool, request_id: bytes | None
     ) -> int:
@@ -98,6 +111,7 @@ class CollectionBackend(Protocol):
         explain: bool,
         tenants: tuple[str, ...],
         stop: Stop,
+        node: Filters,
     ) -> Hits: ...
 
     def search_stream(
@@ -111,6 +125,7 @@ class CollectionBackend(Protocol):
         include_vectors: bool,
         tenants: tuple[str, ...],
         window: int,
+        node: Node | None,
     ) -> Iterator[Hits]:
         """check(query) : queries as `search` takes them, and whether it is one alone; it may raise."""
 
@@ -125,16 +140,51 @@ class CollectionBackend(Protocol):
         include_vectors: bool,
         explain: bool,
         tenants: tuple[str, ...],
+        node: Node | None,
     ) -> Hits: ...
 
-    def get(self, ids: IdBatch, owner: bytes, *, include_vectors: bool, tenants: tuple[str, ...]) -> Any:
+    def get(
+        self, ids: IdBatch, owner: bytes, *, include_vectors: bool, tenants: tuple[str, ...], node: Node | None
+    ) -> Any:
         """A list with a Record or None per id; of one bare id (`ids.scalar`) the Record or None itself."""
 
-    def iter(self, batch: int, *, include_vectors: bool, tenants: tuple[str, ...]) -> Iterator[list[Record]]: ...
+    def get_matching(
+        self,
+        node: Node | None,
+        limit: int | None,
+        owner: bytes | None,
+        *,
+        include_vectors: bool,
+        tenants: tuple[str, ...],
+    ) -> list[Record]:
+        """In row order. limit None: all, LimitExceeded where they are more than `limits.get_records_max`."""
 
-    def count(self, tenants: tuple[str, ...]) -> int: ...
+    def iter(
+        self,
+        batch: int,
+        *,
+        include_vectors: bool,
+        tenants: tuple[str, ...],
+        node: Node | None,
+        after: str | None,
+        limit: int | None,
+        order_by: str | None,
+        descending: bool,
+    ) -> Iterator[Page]:
+        """Pages of `batch` records, `limit` records in all. after : a page's cursor, which this backend made."""
+
+    def count(self, tenants: tuple[str, ...], node: Node | None) -> int: ...
 
     def tenants(self, after: str | None, limit: int | None) -> Iterator[str]: ...
+
+    def facets(self, field: str, node: Node | None, limit: int, tenants: tuple[str, ...]) -> dict[Any, int]: ...
+
+    def distinct(self, field: str, node: Node | None, tenants: tuple[str, ...]) -> list[Any]: ...
+
+    def extreme(self, field: str, node: Node | None, tenants: tuple[str, ...], *, largest: bool) -> Any:
+        """None where no record has a value."""
+
+    def fields(self, tenants: tuple[str, ...]) -> dict[str, dict[str, Any]]: ...
 
     # -- care --------------------------------------------------------------------------------------
 
@@ -148,12 +198,17 @@ class CollectionBackend(Protocol):
         limit: int,
         params: SearchParams,
         tenants: tuple[str, ...],
+        node: Node | None,
         *,
         truth: IdBatch | None,
+        stop: Stop,
     ) -> dict[str, Any]:
         """truth : of each query as many ids, nearest first, query after query; None: exact search."""
 
-    def tune(self, queries: NDArray[np.float32], limit: int, recall: float) -> list[dict[str, float]]: ...
+    def tune(
+        self, queries: NDArray[np.float32], limit: int, recall: float, node: Node | None
+    ) -> list[dict[str, float]]:
+        """With a filter nothing is kept: the curve is of searches among the records that match."""
 
     def optimize(self, threads: int | None, progress: Progress) -> None: ...
 

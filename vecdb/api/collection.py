@@ -9,16 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import Any
+from typing import Any, Never
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vecdb import limits, validate
 from vecdb.api.backend import Batch, CollectionBackend, Mode
+from vecdb.api.filter_arguments import Page, refuse_unknown, search_filter, written_filter
 from vecdb.api.hits import Hits
 from vecdb.errors import AlreadyExists, InvalidArgument, LimitExceeded
-from vecdb.schema import CollectionConfig, IndexConfig, Record, SearchParams
+from vecdb.filters.forms import to_filter
+from vecdb.filters.scalars import field_name
+from vecdb.schema import CollectionConfig, IndexConfig, SearchParams
 
 _ITER_BATCH_MAX = 65_536
 
@@ -213,12 +216,34 @@ class Collection:
             yield self._batch(ids[part], vectors[part], part_fields, tenants[part] if each else tenants, mode, kept)
 
     def update(
-        self, ids: Any, vectors: Any = None, fields: Any = None, *, owner: str = "", request_id: str | None = None
+        self,
+        ids: Any = None,
+        vectors: Any = None,
+        fields: Any = None,
+        *,
+        filter: Any = None,
+        filter_params: Any = None,
+        tenant: Any = None,
+        owner: str | None = None,
+        request_id: str | None = None,
     ) -> int:
         """Change existing records: new vectors, fields merged over the old by name (None removes one), or both.
 
+        filter : in the place of ids: the records that match when the change is committed, all of them in one commit;
+            `fields` is one dict for all. See `search`.
+        tenant : with a filter: of these tenants' records only.
+        owner : whose records the ids are; with a filter None means everybody's.
         Raises NotFound, and changes nothing, where an id does not exist. Returns how many records were changed.
         """
+        if ids is None or filter is not None or tenant is not None:
+            _refuse_both(ids, filter, tenant, "update")
+            node = written_filter(filter, filter_params, "update")
+            if vectors is not None or not isinstance(fields, dict):
+                raise InvalidArgument("update with a filter takes fields, one dict for all records, and no vectors")
+            [changes] = validate.fields([fields], 1) or [b""]
+            return self._backend.update_matching(
+                node, changes, _any_owner(owner), validate.search_tenants(tenant), validate.request_id(request_id)
+            )
         batch = self._ids(ids)
         if vectors is None and fields is None:
             raise InvalidArgument("update needs vectors or fields")
@@ -230,9 +255,28 @@ class Collection:
         checked = validate.fields(fields, batch.n, single=batch.scalar)
         return self._backend.update(batch, array, checked, validate.owner(owner), validate.request_id(request_id))
 
-    def delete(self, ids: Any, *, owner: str = "", request_id: str | None = None) -> int:
-        """Delete records by id. Ids that do not exist are passed over. Returns the number deleted."""
-        return self._backend.delete(self._ids(ids).last_only(), validate.owner(owner), validate.request_id(request_id))
+    def delete(
+        self,
+        ids: Any = None,
+        *,
+        filter: Any = None,
+        filter_params: Any = None,
+        tenant: Any = None,
+        owner: str | None = None,
+        request_id: str | None = None,
+    ) -> int:
+        """Delete records by id. Ids that do not exist are passed over. Returns the number deleted.
+
+        filter : in the place of ids: the records that match when the change is committed, all of them in one commit.
+            See `search`. An empty one is refused; "true" is all records.
+        tenant, owner : as in `update`.
+        """
+        request = validate.request_id(request_id)
+        if ids is None or filter is not None or tenant is not None:
+            _refuse_both(ids, filter, tenant, "delete")
+            node = written_filter(filter, filter_params, "delete")
+            return self._backend.delete_matching(node, _any_owner(owner), validate.search_tenants(tenant), request)
+        return self._backend.delete(self._ids(ids).last_only(), validate.owner(owner), request)
 
     # -- tenants -----------------------------------------------------------------------------------
 
@@ -312,6 +356,7 @@ class Collection:
 
     def search(
         self,
+        /,
         query: Any,
         limit: int = 10,
         *,
@@ -321,10 +366,17 @@ class Collection:
         explain: bool = False,
         tenant: Any = None,
         stop: Callable[[], bool] | None = None,
+        filter: Any = None,
+        filter_params: Any = None,
+        **unknown: Never,
     ) -> Hits:
         """The `limit` nearest live records of each query: exactly min(limit, records) of them, nearest first.
 
         query : [dim] for one query, which gives one-dimensional results, or [nq, dim] for a batch in one call.
+        filter : which records count: a condition such as `(F.lang == "en") & (F.year >= 2020)` (`from vecdb import F`),
+            a string such as "lang = $lang and year >= 2020", or a dict as frameworks pass it. For a batch also a list
+            with one, or None, for each query. Hits are min(limit, records that match).
+        filter_params : values of the $names of a string filter, a dict; of a list of filters a list.
         params : `SearchParams`, or a dict of what it takes; by default what `tune` or `optimize` learned.
         fields : names of the fields to return; None for all, [] for none.
         explain : `hits.explain` says how the answer was found and what it cost.
@@ -332,20 +384,26 @@ class Collection:
             where there is no such tenant.
         stop : called every 10 ms or so while a batch is answered; once it returns True the call raises Unavailable.
         """
+        if unknown:
+            refuse_unknown(Collection.search, unknown)
         queries, single = validate.queries(query, self._config)
         limit = validate.search_limit(limit, len(queries))
         checked = validate.search_params(params, limit)
         select = validate.field_selection(fields)
         tenants = () if tenant is None else validate.search_tenants(tenant)
+        node = None
+        if filter is not None or filter_params is not None:
+            node = search_filter(filter, filter_params, len(queries), single=single)
         if include_vectors is not False or explain is not False:  # seldom: two calls less for most searches
             include_vectors, explain = _included(include_vectors), validate.flag(explain, "explain")
         return self._backend.search(
             queries, limit, checked, single=single, select=select, include_vectors=include_vectors, explain=explain,
-            tenants=tenants, stop=stop,
+            tenants=tenants, stop=stop, node=node,
         )  # fmt: skip
 
     def search_stream(
         self,
+        /,
         queries: Iterable[Any],
         limit: int = 10,
         *,
@@ -354,6 +412,9 @@ class Collection:
         include_vectors: bool = False,
         tenant: Any = None,
         window: int = 16,
+        filter: Any = None,
+        filter_params: Any = None,
+        **unknown: Never,
     ) -> Iterator[Hits]:
         """Search for one query after another: an iterator of queries in, an iterator of hits out, in the same order.
 
@@ -366,10 +427,13 @@ class Collection:
         queries : an iterable of what `search` takes: one vector or a matrix each; vecdb.aio takes asynchronous ones.
         window : from 1 to 1,024.   all else : as in `search`, the same for all of them.
         """
+        if unknown:
+            refuse_unknown(Collection.search_stream, unknown)
         limit = validate.search_limit(limit, 1)
         checked = validate.search_params(params, limit)
         select = validate.field_selection(fields)
         tenants = validate.search_tenants(tenant)
+        node = to_filter(filter, filter_params)
         window = validate.integer(window, "window", 1, limits.stream_window_max)
         if not hasattr(queries, "__iter__") and not hasattr(queries, "__aiter__"):
             raise InvalidArgument(f"queries must be an iterable of vectors, got {validate.short_repr(queries)}")
@@ -381,7 +445,7 @@ class Collection:
 
         return self._backend.search_stream(
             queries, check, limit, checked, select=select, include_vectors=_included(include_vectors),
-            tenants=tenants, window=window,
+            tenants=tenants, window=window, node=node,
         )  # fmt: skip
 
     def _kept(self, found: Any) -> Any:
@@ -390,6 +454,7 @@ class Collection:
 
     def search_mixture(
         self,
+        /,
         positives: Any = None,
         limit: int = 100,
         *,
@@ -403,6 +468,9 @@ class Collection:
         explain: bool = False,
         tenant: Any = None,
         owner: str = "",
+        filter: Any = None,
+        filter_params: Any = None,
+        **unknown: Never,
     ) -> Hits:
         """Records near what a user liked, of each of its interests in proportion (kNN-Embed, El-Kishky et al., 2022).
 
@@ -421,8 +489,11 @@ class Collection:
         smoothing : from 0 to 1, the share that the `neighbours` users most like this one have in its mixture.
         explain : `hits.explain` has, for each component, `weights`, `quotas`, `sizes` (hits) and `cells` as well.
         params, fields, include_vectors, tenant : as in `search`.   owner : whose records all these ids are.
+        filter, filter_params : one, as in `search`, for what is returned; positives need not match.
         Raises NotFound, of all ids or none, where a record is not there or is not for the tenant to see.
         """
+        if unknown:
+            refuse_unknown(Collection.search_mixture, unknown)
         limit = validate.search_limit(limit, 1)
         kind = self._backend.id_kind
         query = validate.mixture_query(
@@ -433,35 +504,131 @@ class Collection:
         return self._backend.search_mixture(
             query, limit, validate.search_params(params, limit), validate.owner(owner), select=select,
             include_vectors=_included(include_vectors), explain=validate.flag(explain, "explain"), tenants=tenants,
+            node=to_filter(filter, filter_params),
         )  # fmt: skip
 
-    def get(self, ids: Any, *, include_vectors: bool = False, owner: str = "", tenant: Any = None) -> Any:
+    def get(
+        self,
+        ids: Any = None,
+        *,
+        filter: Any = None,
+        filter_params: Any = None,
+        limit: int | None = None,
+        include_vectors: bool = False,
+        owner: str | None = None,
+        tenant: Any = None,
+    ) -> Any:
         """Records by id: a list with a Record or None per id, in order; for one bare id the Record or None itself.
+        Without ids: a list of the records that match, oldest first.
 
+        filter : see `search`. With ids None comes for records that do not match.
+        limit : without ids: how many at most; None for all, up to 65,536: for more there is `iter`.
+        owner : whose records the ids are; without ids None means everybody's.
         tenant : a name or a list of names: None comes for records that none of them may see. Raises NotFound where
             there is no such tenant. `Record.tenants` has the names of all that may see it, these or not.
         All are of one committed state; a server's, where one message has no room for them, of one each message.
         """
-        batch = self._ids(ids)
-        tenants = validate.search_tenants(tenant)
+        node, tenants = to_filter(filter, filter_params), validate.search_tenants(tenant)
         included = _included(include_vectors)
-        return self._backend.get(batch, validate.owner(owner), include_vectors=included, tenants=tenants)
+        if ids is None:
+            if filter is None and limit is None:
+                raise InvalidArgument("get needs ids, a filter or a limit; iter goes through all records")
+            most = None if limit is None else validate.integer(limit, "limit", 1, limits.get_records_max)
+            return self._backend.get_matching(
+                node, most, _any_owner(owner), include_vectors=included, tenants=tenants
+            )  # fmt: skip
+        if limit is not None:
+            raise InvalidArgument("get takes a limit without ids: with ids there is one record, or None, for each")
+        batch = self._ids(ids)
+        return self._backend.get(batch, validate.owner(owner), include_vectors=included, tenants=tenants, node=node)
 
-    def count(self, *, tenant: Any = None) -> int:
-        """Live records; with `tenant`, a name or a list of names, those that one of them may see."""
-        return self._backend.count(validate.search_tenants(tenant))
+    def count(self, *, filter: Any = None, filter_params: Any = None, tenant: Any = None) -> int:
+        """Live records; of those that match a filter (see `search`), and with `tenant`, a name or a list of names,
+        those that one of them may see.
+        """
+        return self._backend.count(validate.search_tenants(tenant), to_filter(filter, filter_params))
 
-    def iter(self, batch: int = 1000, *, include_vectors: bool = False, tenant: Any = None) -> Iterator[list[Record]]:
-        """All live records, or those of `tenant` (a name or a list of names), `batch` at a time, from one committed
-        state. Keep it short: the state's pages stay on disk meanwhile.
+    def iter(
+        self,
+        batch: int = 1000,
+        *,
+        filter: Any = None,
+        filter_params: Any = None,
+        after: str | None = None,
+        limit: int | None = None,
+        order_by: str | None = None,
+        descending: bool = False,
+        include_vectors: bool = False,
+        tenant: Any = None,
+    ) -> Iterator[Page]:
+        """Live records, all or those that match and that `tenant` (a name or a list of names) may see, as pages of
+        `batch`, oldest first, from one committed state. Keep it short: the state's pages stay on disk meanwhile.
+
+        A page is a list of records with a `cursor`: a later call with `after=page.cursor` goes on behind its last
+        record, also when there were other writes, a vacuum or a reopening since. It is None on the last page.
+
+        filter : see `search`.   limit : how many records in all; None for all.
+        order_by : a field, or a dotted path, in whose order they come, ties by id. Records without it come last; of
+            values of several types all bools come first, then numbers, texts, bytes, times, lists and maps, the last
+            two by id alone.
+        descending : the largest first; records without the field still come last.
+        Raises InvalidArgument where the cursor is of another collection or order; or where the record that it stands
+            at, and those next to it, were deleted or replaced, and a vacuum has come since: begin again.
         """
         if not isinstance(batch, int) or isinstance(batch, bool) or not 1 <= batch <= _ITER_BATCH_MAX:
             raise InvalidArgument(f"batch must be a whole number from 1 to {_ITER_BATCH_MAX:,}, got {batch!r}")
-        tenants = validate.search_tenants(tenant)
-        records: Iterator[list[Record]] = self._kept(
-            self._backend.iter(batch, include_vectors=_included(include_vectors), tenants=tenants)
-        )
+        down = validate.flag(descending, "descending")
+        if down and order_by is None:
+            raise InvalidArgument("descending needs order_by: without it the oldest come first")
+        found = self._backend.iter(
+            batch, include_vectors=_included(include_vectors), tenants=validate.search_tenants(tenant),
+            node=to_filter(filter, filter_params), after=_cursor(after),
+            limit=None if limit is None else validate.integer(limit, "limit", 1, limits.rows_max),
+            order_by=None if order_by is None else field_name(order_by), descending=down,
+        )  # fmt: skip
+        records: Iterator[Page] = self._kept(found)
         return records
+
+    # -- what fields there are ---------------------------------------------------------------------
+
+    def facets(
+        self, field: str, filter: Any = None, limit: int = 100, *, filter_params: Any = None, tenant: Any = None
+    ) -> dict[Any, int]:
+        """How many records have each value of a field (or dotted path): {value: count}, the `limit` most frequent
+        values, largest first, ties by value. A list counts each of its elements once.
+
+        filter, filter_params, tenant : of which records, as in `search`. True and 1 are one key, as in any dict.
+        """
+        node, tenants = to_filter(filter, filter_params), validate.search_tenants(tenant)
+        most = validate.integer(limit, "limit", 1, limits.facets_max)
+        return self._backend.facets(field_name(field), node, most, tenants)
+
+    def distinct(self, field: str, filter: Any = None, *, filter_params: Any = None, tenant: Any = None) -> list[Any]:
+        """The values of a field, elements of its lists among them, each once: by type, then value. Arguments are those
+        of `facets`.
+        """
+        node, tenants = to_filter(filter, filter_params), validate.search_tenants(tenant)
+        return self._backend.distinct(field_name(field), node, tenants)
+
+    def min(self, field: str, filter: Any = None, *, filter_params: Any = None, tenant: Any = None) -> Any:
+        """The smallest value of a field, None where no record has one; lists, maps and NaN do not count. Arguments are
+        those of `facets`. Raises InvalidArgument where values of several types have no order with one another.
+        """
+        return self._extreme(field, filter, filter_params, tenant, largest=False)
+
+    def max(self, field: str, filter: Any = None, *, filter_params: Any = None, tenant: Any = None) -> Any:
+        """The largest value of a field, as `min`."""
+        return self._extreme(field, filter, filter_params, tenant, largest=True)
+
+    def _extreme(self, field: str, filter: Any, filter_params: Any, tenant: Any, *, largest: bool) -> Any:
+        node, tenants = to_filter(filter, filter_params), validate.search_tenants(tenant)
+        return self._backend.extreme(field_name(field), node, tenants, largest=largest)
+
+    def fields(self, *, tenant: Any = None) -> dict[str, dict[str, Any]]:
+        """The fields that live records have, and paths into maps: {"year": {"types": ["int"], "count": 9000}, ...}, by
+        name. Types are bool, int, float, str, bytes, date, datetime, list and map; a value that is None does not count.
+        """
+        return self._backend.fields(validate.search_tenants(tenant))
 
     # -- the index ---------------------------------------------------------------------------------
 
@@ -488,30 +655,40 @@ class Collection:
         params: SearchParams | dict[str, Any] | None = None,
         tenant: Any = None,
         truth: Any = None,
+        filter: Any = None,
+        filter_params: Any = None,
+        stop: Callable[[], bool] | None = None,
     ) -> dict[str, Any]:
-        """Recall@limit and latency over `queries` asked one at a time, among all records or those of `tenant`.
+        """Recall@limit and latency over `queries` asked one at a time, among all records or those of `tenant` and those
+        that match a filter (see `search`).
 
         truth : your own ground truth, ids [nq, k] with k at least `limit`, nearest first: recall is the share of the
             first `limit` that are found. None: exact search, where a hit as near as the last true one counts as found.
+        stop : called every 10 ms or so; once it returns True the call raises Unavailable.
         Returns a dict: `queries` and `limit`; `recall`, the mean, and `recall_p1`, its first percentile (None where
         there are no queries or no records); `plan`, `ef` and `nprobe` of the last query; `queries_per_second`;
         `latency_ms_mean`, `latency_ms_p50`, `latency_ms_p95` and `latency_ms_p99`.
         """
         array, _ = validate.queries(queries, self._config)
         limit = validate.search_limit(limit, len(array))
-        tenants = validate.search_tenants(tenant)
+        tenants, node = validate.search_tenants(tenant), to_filter(filter, filter_params)
         known = None if truth is None else validate.truth(truth, len(array), limit, self._backend.id_kind, self.name)
-        return self._backend.evaluate(array, limit, validate.search_params(params, limit), tenants, truth=known)
+        checked = validate.search_params(params, limit)
+        return self._backend.evaluate(array, limit, checked, tenants, node, truth=known, stop=stop)
 
-    def tune(self, queries: Any, recall: float = 0.95, limit: int = 10) -> list[dict[str, float]]:
+    def tune(
+        self, queries: Any, recall: float = 0.95, limit: int = 10, *, filter: Any = None, filter_params: Any = None
+    ) -> list[dict[str, float]]:
         """Measure recall against beam width on `queries`; the narrowest beam that reaches `recall` becomes the default.
 
+        filter : measure among the records that match (see `search`); then nothing becomes the default, since a beam
+            widens by itself where few records match.
         Returns the curve: one dict per beam width with `ef`, `recall` and `queries_per_second`.
         """
         array, _ = validate.queries(queries, self._config)
         limit = validate.search_limit(limit, len(array))
         checked = validate.search_params(SearchParams(recall=recall), limit)
-        return self._backend.tune(array, limit, checked.recall or recall)
+        return self._backend.tune(array, limit, checked.recall or recall, to_filter(filter, filter_params))
 
     def stats(self, *, tenant: str | None = None) -> dict[str, Any]:
         """live, deleted, rows, bytes_ram, bytes_disk, index_state, index parameters and facts, tail, sequence;
@@ -542,6 +719,24 @@ class Collection:
 
 def _included(include_vectors: bool) -> bool:
     return validate.flag(include_vectors, "include_vectors")
+
+
+def _any_owner(owner: object) -> bytes | None:
+    """Of a call with a filter: None is everybody."""
+    return None if owner is None else validate.owner(owner)
+
+
+def _refuse_both(ids: Any, filter: Any, tenant: Any, doing: str) -> None:
+    if ids is not None and filter is not None:
+        raise InvalidArgument(f"{doing} takes ids or a filter, not both")
+    if ids is not None and tenant is not None:
+        raise InvalidArgument(f"{doing} takes a tenant with a filter only")
+
+
+def _cursor(after: object) -> str | None:
+    if after is None or (isinstance(after, str) and 0 < len(after) <= limits.cursor_chars_max):
+        return after
+    raise InvalidArgument(f"after must be the cursor of a page, got {validate.short_repr(after)}")
 
 
 def _keeping(_kept: Any, found: Iterator[Any]) -> Iterator[Any]:

@@ -96,7 +96,7 @@ class Database:
         return name in self.collections()
 
     def collections(self, *, tenant: str | None = None) -> list[str]:
-        """Names, sorted; aliases are not among them. tenant : of those collections that have a tenant of this name;
+        """Names, sorted; aliases are not among them. tenant : those of collections that have a tenant of this name;
         None for all.
         """
         return self._backend.collections(None if tenant is None else validate.tenant_name(tenant))

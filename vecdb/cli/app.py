@@ -30,6 +30,8 @@ def application() -> typer.Typer:
         ("info", query.info),
         ("ls", query.ls),
         ("search", query.search),
+        ("fields", query.fields),
+        ("facets", query.facets),
         ("import", import_export.import_),
         ("export", import_export.export),
         ("check", query.check),

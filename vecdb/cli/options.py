@@ -37,6 +37,9 @@ Tls = Annotated[
 CollectionName = Annotated[str, typer.Option("--collection", "-c", help="Name of the collection.")]
 OptionalCollection = Annotated[str | None, typer.Option("--collection", "-c", help="One collection only.")]
 Tenants = Annotated[list[str] | None, typer.Option("--tenant", help="What this tenant may see; again for more.")]
+Filter = Annotated[
+    str | None, typer.Option("--filter", help="Only records that match, such as \"lang = 'en' and year >= 2020\".")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document, and nothing else, on standard output.")]
 Limit = Annotated[int, typer.Option("--limit", "-k", min=1, help="Neighbours per query.")]
 DatasetFolder = Annotated[

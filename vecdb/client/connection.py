@@ -32,6 +32,7 @@ from typing import Any, Self, TypeVar
 import grpc
 
 from vecdb import validate
+from vecdb.api.filter_arguments import Page
 from vecdb.client import channel
 from vecdb.client.address import Target
 from vecdb.client.bulk_ingest import IngestStream
@@ -209,7 +210,7 @@ class Connection(BaseConnection):
         while pager.has_more():
             yield from pager.names_of(self.call(rpc, request, _unchanged))
 
-    def list_records(self, rpc: str, request: Any, rebatcher: Rebatcher) -> Iterator[list[Any]]:
+    def list_records(self, rpc: str, request: Any, rebatcher: Rebatcher) -> Iterator[Page]:
         for answer in self._answers(rpc, request):
             yield from rebatcher.full(answer.records)
         yield from rebatcher.rest()
@@ -368,7 +369,7 @@ class AsyncConnection(BaseConnection):
             for name in pager.names_of(await self.call(rpc, request, _unchanged)):
                 yield name
 
-    async def list_records(self, rpc: str, request: Any, rebatcher: Rebatcher) -> AsyncIterator[list[Any]]:
+    async def list_records(self, rpc: str, request: Any, rebatcher: Rebatcher) -> AsyncIterator[Page]:
         async for answer in self._answers(rpc, request):
             for records in rebatcher.full(answer.records):
                 yield records

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from vecdb.api.filter_arguments import Page
 from vecdb.schema import Record
 
 
@@ -18,18 +19,18 @@ class Rebatcher:
         self._decode = decode
         self._pending: list[Record] = []
 
-    def full(self, messages: Iterable[Any]) -> Iterator[list[Record]]:
+    def full(self, messages: Iterable[Any]) -> Iterator[Page]:
         """The lists that these messages complete."""
         for message in messages:
             self._pending.append(self._decode(message))
             if len(self._pending) == self._batch:
-                yield self._pending
+                yield Page(self._pending)
                 self._pending = []
 
-    def rest(self) -> Iterator[list[Record]]:
+    def rest(self) -> Iterator[Page]:
         """The last list, if it is not empty."""
         if self._pending:
-            yield self._pending
+            yield Page(self._pending)
 
 
 class Pager:

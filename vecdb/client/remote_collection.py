@@ -18,12 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.api.backend import Batch, Mode, Progress, Stop
+from vecdb.api.filter_arguments import Filters, Page
 from vecdb.api.hits import Hits
 from vecdb.client.bulk_ingest import IngestStream
 from vecdb.client.channel import MESSAGE_BYTES_MAX
 from vecdb.client.connection import Connection
 from vecdb.client.rebatch import Parts, Rebatcher
 from vecdb.errors import InvalidArgument, LimitExceeded
+from vecdb.filters.tree import Node
 from vecdb.limits import batch_rows_max
 from vecdb.schema import CollectionConfig, IndexConfig, Record, SearchParams
 from vecdb.v1 import collections_pb2, records_pb2, search_pb2, tenants_pb2
@@ -124,6 +126,16 @@ class RemoteCollection:
         )
         return self._connection.call("Delete", request, _count)
 
+    def update_matching(
+        self, node: Node, fields: bytes, owner: bytes | None, tenants: tuple[str, ...], request_id: bytes | None
+    ) -> int:
+        raise _not_served()
+
+    def delete_matching(
+        self, node: Node, owner: bytes | None, tenants: tuple[str, ...], request_id: bytes | None
+    ) -> int:
+        raise _not_served()
+
     def change_access(
         self, ids: IdBatch, tenants: AccessLists, owner: bytes | None, *, granted: bool, request_id: bytes | None
     ) -> int:
@@ -173,7 +185,9 @@ class RemoteCollection:
         explain: bool,
         tenants: tuple[str, ...],
         stop: Stop,
+        node: Filters,
     ) -> Hits:
+        _refuse(node)
         return self._search(
             limit, params, select, include_vectors, explain, tenants, single, stop, vectors=vectors_message(queries)
         )
@@ -189,7 +203,9 @@ class RemoteCollection:
         include_vectors: bool,
         tenants: tuple[str, ...],
         window: int,
+        node: Node | None,
     ) -> Iterator[Hits]:
+        _refuse(node)
         search = self._search_request(limit, params, select, include_vectors, False, tenants)
 
         def make_message(query: Any) -> tuple[search_pb2.StreamSearchRequest, Callable[[Any], Hits]]:
@@ -212,7 +228,9 @@ class RemoteCollection:
         include_vectors: bool,
         explain: bool,
         tenants: tuple[str, ...],
+        node: Node | None,
     ) -> Hits:
+        _refuse(node)
         own, *others = map(ids_message, query.users)
         mixture = search_pb2.MixtureQuery(
             positives=own,
@@ -262,7 +280,11 @@ class RemoteCollection:
             **query,
         )
 
-    def get(self, ids: IdBatch, owner: bytes, *, include_vectors: bool, tenants: tuple[str, ...]) -> Any:
+    def get(
+        self, ids: IdBatch, owner: bytes, *, include_vectors: bool, tenants: tuple[str, ...], node: Node | None
+    ) -> Any:
+        _refuse(node)
+
         def make(part: slice) -> records_pb2.GetRequest:
             return records_pb2.GetRequest(
                 collection=self._name,
@@ -283,7 +305,30 @@ class RemoteCollection:
     def with_timeout(self, seconds: float) -> RemoteCollection:
         return RemoteCollection(self._connection.with_timeout(seconds), replace(self._config, name=self._name))
 
-    def iter(self, batch: int, *, include_vectors: bool, tenants: tuple[str, ...]) -> Iterator[list[Record]]:
+    def get_matching(
+        self,
+        node: Node | None,
+        limit: int | None,
+        owner: bytes | None,
+        *,
+        include_vectors: bool,
+        tenants: tuple[str, ...],
+    ) -> list[Record]:
+        raise _not_served()
+
+    def iter(
+        self,
+        batch: int,
+        *,
+        include_vectors: bool,
+        tenants: tuple[str, ...],
+        node: Node | None,
+        after: str | None,
+        limit: int | None,
+        order_by: str | None,
+        descending: bool,
+    ) -> Iterator[Page]:
+        _refuse(node, after, limit, order_by)
         request = records_pb2.ListRequest(
             collection=self._name, batch=batch, include_vectors=include_vectors, tenants=tenants
         )
@@ -291,7 +336,8 @@ class RemoteCollection:
             "List", request, Rebatcher(batch, partial(record_of, dtype=self._config.dtype))
         )
 
-    def count(self, tenants: tuple[str, ...]) -> int:
+    def count(self, tenants: tuple[str, ...], node: Node | None) -> int:
+        _refuse(node)
         return self._connection.call("Count", records_pb2.CountRequest(collection=self._name, tenants=tenants), _count)
 
     def tenants(self, after: str | None, limit: int | None) -> Iterator[str]:
@@ -299,6 +345,18 @@ class RemoteCollection:
             collection=self._name, page_token=after or "", page_size=min(limit or _PAGE_NAMES, _PAGE_NAMES)
         )
         return self._connection.list_names("ListTenants", request, limit)
+
+    def facets(self, field: str, node: Node | None, limit: int, tenants: tuple[str, ...]) -> dict[Any, int]:
+        raise _not_served()
+
+    def distinct(self, field: str, node: Node | None, tenants: tuple[str, ...]) -> list[Any]:
+        raise _not_served()
+
+    def extreme(self, field: str, node: Node | None, tenants: tuple[str, ...], *, largest: bool) -> Any:
+        raise _not_served()
+
+    def fields(self, tenants: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+        raise _not_served()
 
     # -- maintenance -------------------------------------------------------------------------------
 
@@ -316,9 +374,12 @@ class RemoteCollection:
         limit: int,
         params: SearchParams,
         tenants: tuple[str, ...],
+        node: Node | None,
         *,
         truth: IdBatch | None,
+        stop: Stop,
     ) -> dict[str, Any]:
+        _refuse(node)
         request = search_pb2.EvaluateRequest(
             collection=self._name,
             queries=vectors_message(queries),
@@ -327,9 +388,12 @@ class RemoteCollection:
             tenants=tenants,
             truth=None if truth is None else ids_message(truth),
         )
-        return self._connection.call("Evaluate", request, lambda answer: report_of(answer.report_json))
+        return self._connection.call("Evaluate", request, lambda answer: report_of(answer.report_json), stop)
 
-    def tune(self, queries: NDArray[np.float32], limit: int, recall: float) -> list[dict[str, float]]:
+    def tune(
+        self, queries: NDArray[np.float32], limit: int, recall: float, node: Node | None
+    ) -> list[dict[str, float]]:
+        _refuse(node)
         request = search_pb2.TuneRequest(
             collection=self._name, queries=vectors_message(queries), limit=limit, recall=recall
         )
@@ -358,6 +422,15 @@ class RemoteCollection:
         return self._connection.call_with_progress(
             "CheckCollection", request, ignore_answer, lambda last: list(last.problems)
         )
+
+
+def _not_served() -> InvalidArgument:
+    return InvalidArgument("filters are not served yet: open the directory of the database for calls with a filter")
+
+
+def _refuse(*given: object) -> None:
+    if any(one is not None for one in given):
+        raise _not_served()
 
 
 def progress_reporter(progress: Progress) -> Callable[[Any], None]:

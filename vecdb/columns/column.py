@@ -200,11 +200,9 @@ class Elements:
         return replace(self, tail_rows=tail_rows, tail_codes=tail_codes, used=used, count=self.count + len(rows))  # type: ignore[arg-type]
 
     def _sealed(self) -> Elements:
-        return replace(
-            self, blocks=(*self.blocks, self._tail_block()), tail_rows=_NO_ROWS, tail_codes=_NO_CODES, used=0
-        )
+        return replace(self, blocks=(*self.blocks, self.tail_block()), tail_rows=_NO_ROWS, tail_codes=_NO_CODES, used=0)
 
-    def _tail_block(self) -> ElementBlock | None:
+    def tail_block(self) -> ElementBlock | None:
         codes = packed(self.tail_codes[: self.used])
         return None if codes is None else ElementBlock(self.tail_rows[: self.used], codes)
 
@@ -214,7 +212,7 @@ class Elements:
         numbers = rows // BLOCK_ROWS
         for number in np.unique(numbers).tolist():
             full = number < len(blocks)
-            block = blocks[number] if full else self._tail_block()
+            block = blocks[number] if full else self.tail_block()
             old_rows, old = (_NO_ROWS, _NO_CODES) if block is None else (block.rows, unpacked(block.codes, 0))
             kept = ~np.isin(old_rows, rows[numbers == number] % BLOCK_ROWS)
             here = of // BLOCK_ROWS == number
@@ -243,7 +241,7 @@ class Elements:
     def bits(self, test: Test, nbytes: int) -> Bits:
         """uint8[nbytes], a bit a row: the rows of which an element's code passes the test."""
         found = np.zeros(nbytes, np.uint8)
-        for number, block in enumerate((*self.blocks, self._tail_block())):
+        for number, block in enumerate((*self.blocks, self.tail_block())):
             if block is None:
                 continue
             answer = test(block.codes)

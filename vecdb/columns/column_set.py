@@ -54,6 +54,14 @@ class ColumnView:
         """Whether records may have the path although it has no column."""
         return self.missing and path not in self.paths
 
+    def is_hashed(self, path: str) -> bool:
+        """Whether a column of the path does not hold its texts, so that records are looked at."""
+        known = self.paths.get(path)
+        if known is None:
+            return False
+        parts: list[Column | Elements] = [*known.columns.values(), *known.elements.values()]
+        return any(one.dictionary is not None and one.dictionary.hashed for one in parts)
+
     @property
     def nbytes(self) -> int:
         return sum(one.nbytes for one in self.paths.values())

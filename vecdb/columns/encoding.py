@@ -40,7 +40,7 @@ _CODE_MAX = (1 << 64) - 1
 _INT_MIN = -(1 << 63)
 _EPOCH = dt.datetime(1970, 1, 1)
 _LOWEST, _HIGHEST = 0x000FFFFFFFFFFFFF, 0xFFF0000000000000  # codes of -inf and inf
-_NAN_CODE = np.uint64(0xFFFFFFFFFFFFFFFF)
+NAN_CODE = np.uint64(0xFFFFFFFFFFFFFFFF)
 
 
 def kind_of(value: object) -> str:
@@ -149,7 +149,7 @@ def _number_interval(kind: str, op: str, value: float) -> Interval:
 def _float_codes(values: NDArray[np.float64]) -> NDArray[np.uint64]:
     bits = (values + 0.0).view(np.uint64)  # -0.0 becomes 0.0
     codes: NDArray[np.uint64] = np.where(bits & SIGN, ~bits, bits | SIGN)
-    return np.where(np.isnan(values), _NAN_CODE, codes)
+    return np.where(np.isnan(values), NAN_CODE, codes)
 
 
 def _float_of(code: int) -> float:

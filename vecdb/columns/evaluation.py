@@ -110,7 +110,7 @@ class Evaluation:
     def _with_value(self, columns: Iterable[Column]) -> Bits:
         found = np.zeros(self._nbytes, np.uint8)
         for column in columns:
-            found |= column.bits(_has_value, self._nbytes)
+            found |= column.bits(has_value, self._nbytes)
         return found
 
     def _by_records(self, node: tree.Node, inside: Bits | None) -> Bits:
@@ -128,7 +128,7 @@ def rows_of_bits(bits: Bits) -> NDArray[np.int64]:
     return np.flatnonzero(np.unpackbits(bits, bitorder="little").view(bool))
 
 
-def _has_value(block: CodeBlock) -> NDArray[np.bool_] | bool:
+def has_value(block: CodeBlock) -> NDArray[np.bool_] | bool:
     return True if block.whole else block.codes != 0
 
 
@@ -167,7 +167,7 @@ def _test_of_texts(node: Any, part: Column | Elements) -> tuple[Test | None, boo
         wanted = np.array(codes, np.uint64)
         return (lambda block: among(block, wanted)), not dictionary.hashed
     if dictionary.hashed:
-        return _has_value, False
+        return has_value, False
     table = dictionary.which(node, evaluate.value_test(node))
     return (lambda block: marked(block, table)) if table.any() else None, True
 

@@ -1,7 +1,8 @@
 """The changes of one collection in one commit group, from its first request to the new snapshot.
 
-    requests               add rows, delete rows, change access lists: ids, vectors and lists are written at once
-    PendingChanges.finish  blocks, tombs, tenants, state into LMDB; row file synced
+    requests               add rows, delete rows, change fields or access lists: ids, vectors, fields of rows that were
+                           there before, and lists are written at once
+    PendingChanges.finish  blocks, tombs, which rows have other fields, tenants, state into LMDB; row file synced
     PendingChanges.publish memory: crcs, ids, deletions, codes of the tail, rows of tenants, then the new snapshot
 
 Order on disk: vectors are synced before the commit that counts them. Order in memory: everything of a row is in
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -24,8 +25,9 @@ from vecdb.commit.committer import SLICE_ENTRIES, CommitGroup, SyncFailed
 from vecdb.errors import InvalidArgument, LimitExceeded, NotFound
 from vecdb.kernels.primitives.checksums import crc_rows
 from vecdb.state.collection_state import CollectionState
+from vecdb.state.field_changes import changed_metas, note_changed, put_changes
 from vecdb.state.record_blocks import record_metas
-from vecdb.storage.disk import filesystem
+from vecdb.storage.disk import filesystem, manifest
 from vecdb.storage.kv import catalog, keys, record_format
 from vecdb.tenancy import pairs
 from vecdb.tenancy.access_changes import AccessChange, AccessWriter
@@ -46,6 +48,13 @@ class _AddedRows:
     metas: list[bytes] | None
 
 
+class StoredMetas(NamedTuple):
+    """Metas of rows, in their order. known : of how many rows of earlier commits the fields have changed before."""
+
+    metas: list[bytes]
+    known: int
+
+
 @dataclass(slots=True)
 class PendingChanges:
     """Changes of one collection in one group. Lives on the commit thread."""
@@ -55,6 +64,7 @@ class PendingChanges:
     access: AccessWriter
     added: list[_AddedRows] = field(default_factory=list)
     dead: list[NDArray[np.int64]] = field(default_factory=list)
+    changed: list[NDArray[np.int64]] = field(default_factory=list)  # rows of earlier commits whose fields changed
 
     @staticmethod
     def of(group: CommitGroup, collection: CollectionState) -> PendingChanges:
@@ -112,13 +122,56 @@ class PendingChanges:
             )
         return [found[key] for key in id_keys]
 
-    def meta(self, group: CommitGroup, row: int) -> bytes:
-        """The meta of a row, also of one added earlier in this group."""
-        for part in self.added:
-            if part.first_row <= row < part.first_row + len(part.crcs):
-                return part.metas[row - part.first_row] if part.metas else b""
-        [meta] = record_metas(group.store, group.txn, self.prefix, [row], self.collection.entry.name)
-        return meta
+    def metas(self, group: CommitGroup, rows: NDArray[np.int64]) -> StoredMetas:
+        """The metas of rows, also of those that this group has added or changed."""
+        if not self.state.has_fields:
+            return StoredMetas([b""] * len(rows), 0)
+        first_added = self.collection.snapshot.state.row_count
+        stored = np.sort(rows[rows < first_added]).tolist()
+        where, store = self.collection.entry.name, group.store
+        metas: dict[int, bytes] = {}
+        if self.state.field_changes is not None:
+            metas = changed_metas(store, group.txn, self.prefix, stored, where)
+        known = len(metas)
+        rest = [row for row in stored if row not in metas]
+        with store.read(buffers=True) as txn:  # blocks never change, and this one gives them without a copy
+            for start, stop in gil_slices(len(rest), SLICE_ENTRIES):
+                some = rest[start:stop]
+                metas.update(zip(some, record_metas(store, txn, self.prefix, some, where, None), strict=True))
+        return StoredMetas([metas[row] if row < first_added else self._added_meta(row) for row in rows.tolist()], known)
+
+    def _added_meta(self, row: int) -> bytes:
+        part = self._part_of(row)
+        return part.metas[row - part.first_row] if part.metas is not None else b""
+
+    def _part_of(self, row: int) -> _AddedRows:
+        return next(part for part in self.added if row < part.first_row + len(part.crcs))
+
+    def change_fields(self, group: CommitGroup, rows: NDArray[np.int64], metas: list[bytes], known: int) -> None:
+        """Give rows (distinct, live) these metas. known : as `metas` counted them."""
+        ensure_spare_room(group, "changing fields")
+        first_added = self.collection.snapshot.state.row_count
+        added = rows >= first_added
+        if not added.all():
+            self._change_stored(group, rows[~added], [metas[at] for at in np.flatnonzero(~added)], known)
+        for at in np.flatnonzero(added).tolist():
+            part = self._part_of(int(rows[at]))
+            part.metas = list(part.metas) if part.metas is not None else [b""] * len(part.crcs)
+            part.metas[int(rows[at]) - part.first_row] = metas[at]
+        group.changed = True
+        self.state = msgspec.structs.replace(self.state, has_fields=True)
+
+    def _change_stored(self, group: CommitGroup, rows: NDArray[np.int64], metas: list[bytes], known: int) -> None:
+        """Fields of rows of earlier commits."""
+        changes, database = self.state.field_changes, self.collection.database
+        if changes is None:  # the first of this generation
+            try:
+                manifest.raise_to(database, manifest.FIELD_CHANGES, sync=self.collection.durable)
+            except OSError as error:
+                raise filesystem.to_vecdb_error(error, "changing fields") from error
+        changes = put_changes(group, self.prefix, rows, metas, known, changes)
+        self.changed.append(rows)
+        self.state = msgspec.structs.replace(self.state, field_changes=changes)
 
     def add(
         self, group: CommitGroup, ids: IdBatch, id_keys: list[bytes], vectors: NDArray[Any], metas: list[bytes] | None
@@ -183,7 +236,12 @@ class PendingChanges:
             for start, stop in gil_slices(len(rows), SLICE_ENTRIES):
                 cursor.putmulti([(key, row) for row in rows[start:stop].tolist()])
         self.access.finish(group)
-        self.state = msgspec.structs.replace(self.state, sequence=sequence, journal=self.access.extent)
+        changes = self.state.field_changes
+        if changes is not None and self.changed:
+            changes = note_changed(group, self.prefix, self.changed, changes)
+        self.state = msgspec.structs.replace(
+            self.state, sequence=sequence, journal=self.access.extent, field_changes=changes
+        )
         txn.put(keys.uid(self.collection.entry.uid), catalog.encode(self.state), db=store.state)
         if self.collection.durable:
             try:
@@ -225,6 +283,7 @@ class PendingChanges:
             generation.delete(np.concatenate(self.dead), self.state.sequence)
         if self.added:
             generation.index.publish_rows(self.state.row_count)
+        generation.fields_changed(self.changed)
         access = self.access
         access.publish()
         if access.added or access.removed or access.dropped:

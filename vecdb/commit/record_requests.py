@@ -2,6 +2,7 @@
 
     apply(group)   look up ids -> work out access lists -> write vectors at the end of the row file -> put ids,
                    note the rows that are replaced or deleted -> write access lists
+                   an update of fields alone: look up ids -> merge -> write the fields; the rows stay
 
 A request that raises has changed nothing. Its `kind` is stored where the request has an id (idempotency.py).
 """
@@ -23,7 +24,6 @@ from vecdb.commit.pending import PAIR_BYTES, PendingChanges, id_name, rows_of
 from vecdb.errors import AlreadyExists, LimitExceeded
 from vecdb.kernels.primitives.checksums import crc_rows
 from vecdb.state.collection_state import CollectionState
-from vecdb.state.record_blocks import verify_vectors
 from vecdb.storage.kv import record_format
 from vecdb.tenancy.access_changes import AccessChange
 from vecdb.validate import AccessLists, IdBatch
@@ -90,7 +90,7 @@ class UpsertRecords:
 @dataclass(slots=True)
 class UpdateRecords:
     """New vectors and/or changed fields for ids that must exist. Fields given replace those of the same name; None
-    removes one.
+    removes one. Without vectors no row is written: the fields lie beside the records' blocks (field_changes.py).
     """
 
     kind: ClassVar[bytes] = b"Update"
@@ -117,41 +117,47 @@ class UpdateRecords:
         rows = rows_of(pending.find_all(group, id_keys))
         if not id_keys:
             return 0
-        vectors = self.vectors if self.vectors is not None else self._stored(pending, rows)
-        metas, state, change = self._metas(group, pending, rows), pending.state, None
+        metas, known = pending.metas(group, rows)
+        if self.fields is not None:
+            metas = self._merged(metas, self.fields)
+        if self.vectors is None:
+            pending.change_fields(group, rows, metas, known)
+        else:
+            self._replace(group, pending, id_keys, rows, metas if any(metas) else None)
+        return len(rows)
+
+    def _replace(
+        self,
+        group: CommitGroup,
+        pending: PendingChanges,
+        id_keys: list[bytes],
+        rows: NDArray[np.int64],
+        metas: list[bytes] | None,
+    ) -> None:
+        assert self.vectors is not None
+        state, change = pending.state, None
         if state.has_tenants:
             successors = state.row_count + np.arange(len(rows))
             change = pending.access.put(group, None, state.row_count, rows, successors, state.live_count, self.owner)
-        pending.add(group, self.ids, id_keys, vectors, metas)
+        pending.add(group, self.ids, id_keys, self.vectors, metas)
         pending.mark_deleted(group, rows)
         if change is not None:
             pending.change_access(group, change)
-        return len(rows)
 
-    def _stored(self, pending: PendingChanges, rows: NDArray[np.int64]) -> NDArray[Any]:
-        """The present vectors, compared with their crcs before they are written anew."""
-        generation = pending.collection.snapshot.generation
-        known = rows < generation.ids.row_count
-        vectors = np.ascontiguousarray(generation.rows.arrays.vectors[rows])
-        verify_vectors(generation.rows.path, rows[known], vectors[known], generation.rows.arrays.crcs[rows[known]])
-        return vectors
-
-    def _metas(self, group: CommitGroup, pending: PendingChanges, rows: NDArray[np.int64]) -> list[bytes] | None:
-        if not pending.state.has_fields and self.fields is None:
-            return None
-        metas = [pending.meta(group, row) for row in rows.tolist()]
-        if self.fields is None:
-            return metas
+    @staticmethod
+    def _merged(metas: list[bytes], changes: list[bytes]) -> list[bytes]:
+        """The metas with changed fields laid over them. Raises LimitExceeded."""
         merged = []
-        for meta, changes in zip(metas, self.fields, strict=True):
-            owner, raw = record_format.split_meta(meta)
-            fields = record_format.merge_fields(raw, changes)
-            if len(fields) > limits.fields_bytes_max:
-                raise LimitExceeded(
-                    f"fields would pass {limits.fields_bytes_max:,} bytes, the most of one record, with those that are "
-                    "there: remove some with None, or upsert the record"
-                )
-            merged.append(record_format.encode_meta(owner, fields))
+        for start, stop in gil_slices(len(metas), SLICE_ENTRIES):
+            for meta, change in zip(metas[start:stop], changes[start:stop], strict=True):
+                owner, old = record_format.split_meta(meta)
+                fields = record_format.merge_fields(old, change)
+                if len(fields) > limits.fields_bytes_max:
+                    raise LimitExceeded(
+                        f"fields would pass {limits.fields_bytes_max:,} bytes, the most of one record, with those that "
+                        "are there: remove some with None, or upsert the record"
+                    )
+                merged.append(record_format.encode_meta(owner, fields) if owner else fields)
         return merged
 
 

@@ -88,7 +88,7 @@ class LeaveRecords:
         asked = self._asked()
         found = pending.collection.snapshot.generation.ids.take(rows, padded=False)
         at = np.flatnonzero(np.isin(found, asked))
-        owners = [record_format.split_meta(pending.meta(group, row))[0] for row in rows[at].tolist()]
+        owners = [record_format.split_meta(meta)[0] for meta in pending.metas(group, rows[at]).metas]
         shared = at[[owner not in (b"", self.name) for owner in owners]]
         missing = np.setdiff1d(asked, found[shared])
         if len(missing):

@@ -20,6 +20,7 @@ from vecdb.api.backend import Batch, Mode
 from vecdb.commit.committer import Committer, Request
 from vecdb.commit.idempotency import IdempotentWrite, RepeatableRequest
 from vecdb.commit.journal_merge import merge_journal
+from vecdb.commit.matching_requests import DeleteMatching, RowsAt, UndoneRequest, UpdateMatching
 from vecdb.commit.record_requests import DeleteRecords, UpdateRecords, UpsertRecords
 from vecdb.commit.tenant_records import DeleteTenantRecords, DropTenantAndRecords, TooManyRecords
 from vecdb.commit.tenant_requests import CreateTenants, DropTenant, GrantOrRevoke, LeaveRecords
@@ -70,8 +71,9 @@ class WritePath:
         if ids.n == 0:
             self.state.current()
             return 0
-        self._wait_for_room()
-        self._merge_long_journal()
+        if vectors is not None:  # which takes new rows, and their access lists
+            self._wait_for_room()
+            self._merge_long_journal()
         return int(self.submit_once(UpdateRecords(self.state, owner, ids, vectors, fields), request_id))
 
     def delete(self, ids: IdBatch, owner: bytes, request_id: bytes | None = None) -> int:
@@ -80,6 +82,24 @@ class WritePath:
             return 0
         self._merge_long_journal()
         return int(self.submit_once(DeleteRecords(self.state, owner, ids), request_id))
+
+    def delete_matching(
+        self, rows_at: RowsAt, owner: bytes | None, asked: bytes, request_id: bytes | None = None
+    ) -> int:
+        """Delete what matches at the commit. owner : whose records; None for everybody's.   asked : see
+        `DeleteMatching`.
+        """
+        self._merge_long_journal()
+        return int(self.submit_once(DeleteMatching(self.state, rows_at, owner, asked), request_id))
+
+    def update_matching(
+        self, rows_at: RowsAt, fields: bytes, owner: bytes | None, asked: bytes, request_id: bytes | None = None
+    ) -> int:
+        """Lay fields (a msgpack map) over those of what matches at the commit."""
+        try:
+            return int(self.submit_once(UpdateMatching(self.state, rows_at, fields, owner, asked), request_id))
+        except UndoneRequest as undone:
+            raise undone.error from None
 
     def change_access(
         self, ids: IdBatch, tenants: AccessLists, owner: bytes | None, *, granted: bool, request_id: bytes | None = None

@@ -35,7 +35,6 @@ _CHUNK_BYTES = 4 << 20
 def write_backup(
     path: Path,
     store: Store,
-    made: manifest.Manifest,
     locks: Iterable[AbstractContextManager[Any]],
     target: Path,
     progress: Progress,
@@ -55,6 +54,9 @@ def write_backup(
             for lock in locks:
                 held.enter_context(lock)
             store.copy(temporary / "lmdb")
+            made = manifest.read(
+                path, LMDB_FORMAT
+            )  # after the copy: whoever raises the format does it before the commit
             _sync(temporary / "lmdb" / "data.mdb")
             copied = Store(temporary / "lmdb", read_only=True, durability="full", alone=True)
             try:
@@ -123,6 +125,8 @@ def files_of_collections(store: Store) -> dict[int, dict[str, int]]:
             state = catalog.decode_state(txn.get(keys.uid(entry.uid), db=store.state), entry.name)
             row_bytes = entry.dim * {"float32": 4, "float16": 2}.get(entry.dtype, 1)
             files = {row_file_name(state.generation): row_format.HEADER_BYTES + state.row_count * row_bytes}
+            if state.columns is not None:
+                files[state.columns.file] = state.columns.file_bytes
             if state.sealed is not None:
                 files |= {state.sealed.file: state.sealed.file_bytes, **dict(state.sealed.parts)}
             wanted[entry.uid] = files

@@ -3,6 +3,7 @@
 blocks   crc, consecutive rows up to the state's count                      -> every record readable
 rows     CRC-32C of every vector against its record                         -> every vector as written
 tombs    rows below the count, each once; row_count - tombs = live_count    -> every deletion accounted for
+changes  crc, rows below the count, as many as counted, each noted by its commit  -> fields as they were last set
 access   crc, live rows only, the same pairs as members, journal over both  -> a tenant sees what was granted
 tenants  names and numbers lead to one another, numbers below the next      -> no tenant under another's name
 requests every one in order has its answer                                  -> a repeated write happens once
@@ -25,6 +26,7 @@ from vecdb import limits
 from vecdb.commit import idempotency
 from vecdb.errors import Corruption
 from vecdb.kernels.primitives.checksums import crc_rows
+from vecdb.state.field_changes import iter_changed, iter_changes
 from vecdb.state.generation import Generation
 from vecdb.state.record_blocks import id_keys, iter_blocks, iter_tombs
 from vecdb.storage.kv import catalog, keys
@@ -69,9 +71,35 @@ def check_records(txn: Txn, generation: Generation, state: catalog.CommittedStat
     entries = sum(1 for _ in _keys_under(store.ids, txn, generation.prefix))
     if entries != live_count:
         problems.append(f"ids has {entries} entries, there are {live_count} live records")
+    problems += _check_changes(txn, generation, state)
     numbers, found = _check_tenants(store, txn, generation)
     problems += found + _check_access(txn, generation, state, dead, numbers)
     return problems + _check_requests(store, txn, generation)
+
+
+def _check_changes(txn: Txn, generation: Generation, state: catalog.CommittedState) -> list[str]:
+    """Changed fields are those that the state counts, and `changed` notes the rows of each commit that it holds. Takes
+    32 bytes a change.
+    """
+    store, prefix, where = generation.store, generation.prefix, generation.entry.name
+    told = state.field_changes or catalog.FieldChanges(0, 0, 0)
+    if not store.is_complete:
+        return ["the tables of changed fields are missing"] if state.field_changes is not None else []
+    try:
+        noted = dict(iter_changed(store, txn, prefix, 0, where))
+        found = [(row, at) for row, at, _ in iter_changes(store, txn, prefix, 0, limits.rows_max + 1, where)]
+    except Corruption as error:
+        return [str(error)]
+    rows, commits = np.array(found, np.int64).reshape(-1, 2).T
+    counted = catalog.FieldChanges(int(max(commits, default=0)), len(rows), sum(map(len, noted.values())))
+    problems = [] if counted == told else [f"changed fields: the state counts {told}, there are {counted}"]
+    changed = np.concatenate([rows, *noted.values()])
+    if len(changed) and not 0 <= changed.min() <= changed.max() < state.row_count:
+        problems.append(f"row {changed.max()} has changed fields, there are {state.row_count} rows")
+    for commit in np.unique(commits[commits >= min(noted, default=told.last + 1)]).tolist():
+        lost = np.setdiff1d(rows[commits == commit], noted.get(commit, rows[:0]))
+        problems += [f"commit {commit} changed fields of row {row}, and does not note it" for row in lost[:3].tolist()]
+    return problems[:PROBLEMS_MAX]
 
 
 def _check_tenants(store: Store, txn: Txn, generation: Generation) -> tuple[set[int], list[str]]:

@@ -24,15 +24,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb import limits
-from vecdb.api.backend import Progress
+from vecdb.api.backend import Progress, Stop
 from vecdb.commit.committer import Committer
+from vecdb.commit.matching_requests import RowsAt
 from vecdb.commit.state_requests import PatchState
 from vecdb.commit.write_path import WritePath
 from vecdb.embedded.check import check_collection
 from vecdb.embedded.open_here import Usable
 from vecdb.errors import InvalidArgument
+from vecdb.filters.tree import Node
 from vecdb.index.common.progress import WeightedProgress
 from vecdb.maintenance.index_jobs import CollectionMaintenance
+from vecdb.query.filtering import rows_at
+from vecdb.query.listing.facts import FieldFacts
+from vecdb.query.listing.pages import Listing
 from vecdb.query.recall import evaluate
 from vecdb.query.searcher import Searcher
 from vecdb.query.width_tuning import tune
@@ -82,13 +87,41 @@ class LocalCollection:
         self.create_tenants, self.drop_tenant = self.writes.create_tenants, self.writes.drop_tenant
         self.search, self.search_stream = self.searcher.search, self.searcher.search_stream
         self.search_mixture = self.searcher.search_mixture
-        self.get, self.iter, self.count = self.searcher.get, self.searcher.iter, self.searcher.count
+        self.get, self.count = self.searcher.get, self.searcher.count
+        listing = Listing(self.searcher)
+        self.iter, self.get_matching = listing.iter, listing.get_matching
+        facts = FieldFacts(listing)
+        self.facets, self.distinct, self.extreme, self.fields = (
+            facts.facets,
+            facts.distinct,
+            facts.extreme,
+            facts.fields,
+        )
         self.tenants, self.tenant_stats = self.searcher.tenants, self.searcher.tenant_stats
 
     def __del__(self) -> None:
         """Nobody uses it any more: its files are closed."""
         if hasattr(self, "jobs") and not sys.is_finalizing():
             self.state.close()
+
+    # -- writes by filter --------------------------------------------------------------------------
+
+    def delete_matching(
+        self, node: Node, owner: bytes | None, tenants: tuple[str, ...], request_id: bytes | None = None
+    ) -> int:
+        return self.writes.delete_matching(self._rows_at(node, tenants), owner, _asked(node, tenants), request_id)
+
+    def update_matching(
+        self, node: Node, fields: bytes, owner: bytes | None, tenants: tuple[str, ...], request_id: bytes | None = None
+    ) -> int:
+        rows_at, asked = self._rows_at(node, tenants), _asked(node, tenants)
+        return self.writes.update_matching(rows_at, fields, owner, asked, request_id)
+
+    def _rows_at(self, node: Node, tenants: tuple[str, ...]) -> RowsAt:
+        """Which rows match at a snapshot. Worked out once here, so that the commit thread need not read columns."""
+        self.writes.require_writer()
+        self.searcher.rows_for(tenants, node)
+        return lambda snapshot: rows_at(snapshot, tenants, node)
 
     def with_timeout(self, seconds: float) -> LocalCollection:
         raise InvalidArgument(
@@ -119,7 +152,7 @@ class LocalCollection:
         """Facts for people and for `stats()`: sizes in bytes, counts in rows."""
         snapshot = self.state.current()
         visibility, state, generation = snapshot.visibility, snapshot.state, snapshot.generation
-        index = generation.index.stats()
+        index, columns = generation.index.stats(), generation.columns.view
         touched = visibility.row_count * 4 + visibility.row_count // 8  # crcs and verified bits
         return {
             "name": self.state.entry.name,
@@ -139,7 +172,8 @@ class LocalCollection:
             "sealed_rows": state.sealed.rows if state.sealed else 0,
             "tuned_ef": state.default_width,
             "recall": _recall_facts(state),
-            "bytes_ram": touched + generation.ids.memory_bytes() + int(index.get("bytes_ram", 0)),
+            "columns": {"paths": len(columns.paths), "rows": columns.row_count, "bytes_ram": columns.nbytes},
+            "bytes_ram": touched + generation.ids.memory_bytes() + int(index.get("bytes_ram", 0)) + columns.nbytes,
             "bytes_ram_peak": filesystem.memory_peak_bytes(),
             "build_seconds": self._build_seconds,
             "bytes_disk": filesystem.disk_bytes(self.state.folder),
@@ -182,6 +216,10 @@ class LocalCollection:
         self.jobs.grow_companion(thread_count, all_rows=True)
         self.jobs.learn(thread_count, time_scans=True)
         self.jobs.seal(thread_count)
+        if snapshot.state.has_fields:
+            self.jobs.columns.extend()
+            if self.jobs.columns.seal_is_due():
+                self.jobs.columns.seal()
         stages.report("learn", 1.0)
 
     def _patch(self, generation: int, changes: dict[str, Any]) -> None:
@@ -207,12 +245,19 @@ class LocalCollection:
         limit: int,
         params: SearchParams,
         tenants: tuple[str, ...] = (),
+        node: Node | None = None,
         *,
         truth: IdBatch | None = None,
+        stop: Stop = None,
     ) -> dict[str, Any]:
-        return evaluate(self.searcher, queries, limit, params, tenants, truth)
+        return evaluate(self.searcher, queries, limit, params, tenants, truth, node, stop)
 
-    def tune(self, queries: NDArray[np.float32], limit: int, recall: float) -> list[dict[str, float]]:
+    def tune(
+        self, queries: NDArray[np.float32], limit: int, recall: float, node: Node | None = None
+    ) -> list[dict[str, float]]:
+        if node is not None:
+            snapshot, allowed = self.searcher.rows_for((), node)
+            return tune(snapshot, queries, limit, recall, allowed)[0]
         self.writes.require_writer()
         with self.jobs.lock, self.jobs.rebuild_on_corruption():
             snapshot = self.state.current()
@@ -224,6 +269,11 @@ class LocalCollection:
     def check(self) -> list[str]:
         self.state.current()
         return check_collection(self.state, self.jobs.lock)
+
+
+def _asked(node: Node, tenants: tuple[str, ...]) -> bytes:
+    """A filter and who asks, as a request that is repeated must say them again."""
+    return repr((str(node), tenants)).encode()
 
 
 def _recall_facts(state: catalog.CommittedState) -> dict[str, Any] | None:

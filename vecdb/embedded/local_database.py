@@ -368,7 +368,7 @@ class LocalDatabase(Generic[C]):
         self._check_usable()
         target = absolute(path)
         with filesystem.raising_vecdb_errors("backing up"):
-            write_backup(self.path, self.store, self.manifest, self._maintenance_locks(), target, progress)
+            write_backup(self.path, self.store, self._maintenance_locks(), target, progress)
         if keep is not None:
             with filesystem.raising_vecdb_errors("removing older backups"):
                 remove_older_backups(target, self.manifest, keep)

@@ -8,6 +8,7 @@ first collection is opened. No other package imports numba.
     primitives   distances, dot products of codes by instruction set, row checksums
     codes        full vectors -> codes of 8 bits, float32, 1 to 8 bits (RaBitQ), one bit
     search       whole queries: over a graph, posting lists, codes in the order of a tree, all vectors
+    wire_elements  how much a message is, before it is parsed
     build        insertion into the graph and its repair; k-means, which list a row belongs to, bodies of lists
 
 Machine code is cached per user in a folder named by the digest of these sources, numba's version and the processor,
@@ -77,6 +78,7 @@ _previous = config.CACHE_DIR
 config.CACHE_DIR = os.environ.get("NUMBA_CACHE_DIR") or _cache_folder()
 cache_folder: str = config.CACHE_DIR
 try:
+    from vecdb.kernels import wire_elements
     from vecdb.kernels.build import balanced_kmeans, insertion, list_assignment, list_bodies, repair
     from vecdb.kernels.codes import float_codes, one_bit_fastscan, one_bit_lines, rabitq, rotated_codes, sq8
     from vecdb.kernels.primitives import checksums, distance, dot_products
@@ -121,4 +123,5 @@ __all__ = [
     "row_bits",
     "sq8",
     "tree_search",
+    "wire_elements",
 ]

@@ -96,6 +96,8 @@ def _is_named(file: str, state: catalog.CommittedState | None) -> bool:
     sealed = state.sealed
     if file == row_file_name(state.generation) or (sealed is not None and file in sealed.files):
         return True
+    if state.columns is not None and file == state.columns.file:
+        return True
     return build_checkpoint.is_wanted(file, state.generation, sealed.sequence if sealed is not None else None)
 
 

@@ -27,6 +27,7 @@ from vecdb.commit.state_requests import InstallIndex, PatchState
 from vecdb.commit.write_path import WritePath
 from vecdb.errors import DiskFull, Unavailable
 from vecdb.index.contract import HasCompanionGraph, IndexCorruption, Progress
+from vecdb.maintenance.column_jobs import ColumnMaintenance
 from vecdb.maintenance.disk_room import give_back_deleted_rows
 from vecdb.maintenance.garbage import collect_garbage
 from vecdb.maintenance.vacuum import copy_generation
@@ -51,6 +52,7 @@ class CollectionMaintenance:
         self.state = state
         self.writes = writes
         self.searcher = searcher
+        self.columns = ColumnMaintenance(state, writes)
         self.lock = threading.RLock()
         self.is_ending: Callable[[], bool] = lambda: False  # whether the database is about to close
         self.repaired_sequence = 0  # deletions up to here are out of the live graph
@@ -139,7 +141,9 @@ class CollectionMaintenance:
 
     def waits_for_pause(self) -> bool:
         """Whether something is due once a bulk load pauses."""
-        return self.tail_is_deferred() or (self._wants_to_learn() and self.writes.is_loading())
+        return self.writes.is_loading() and (
+            self.tail_is_deferred() or self._wants_to_learn() or self.state.snapshot.state.has_fields
+        )
 
     def merge_is_due(self) -> bool:
         """Of the journal of access lists."""
@@ -315,10 +319,10 @@ class CollectionMaintenance:
         self.repaired_sequence, self.repaired_dead = self.state.snapshot.visibility.sequence, self._dead_rows()
 
     def vacuum(self, threads: int = 1, progress: Progress = None) -> None:
-        """Rewrite the collection without its deleted rows, where there are any."""
+        """Rewrite the collection without its deleted rows and the fields of before changes, where there are any."""
         with self.lock:
-            visibility = self.state.current().visibility
-            if visibility.live_count == visibility.row_count:
+            snapshot = self.state.current()
+            if not self._dead_rows() and snapshot.state.field_changes is None:
                 return
             self._collect_garbage()  # a vacuum that failed leaves ids of records that may have been deleted since
             self.repair(threads)
@@ -366,6 +370,9 @@ class CollectionMaintenance:
             return
 
     def close(self) -> None:
-        """Before the committer stops: keep what would take long to index again."""
+        """Before the committer stops: keep what would take long to make again."""
         if self.seal_is_due(_SEAL_AT_CLOSE_ROWS):
             self.seal(1)
+        with self.lock:
+            if self.columns.seal_is_due(_SEAL_AT_CLOSE_ROWS):
+                self.columns.seal()

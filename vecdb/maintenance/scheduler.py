@@ -1,7 +1,7 @@
 """The maintenance thread of a writing database: bounded steps, one at a time, woken by commits.
 
-    merge the journal -> index the tail -> repair -> companion graph -> vacuum -> rebuild -> seal -> learn, for each
-    collection, then sleep until a commit; dead LMDB readers each minute
+    merge the journal -> index the tail -> repair -> companion graph -> vacuum -> rebuild -> seal -> columns of fields
+    -> learn, for each collection, then sleep until a commit; dead LMDB readers each minute
 
 It can be switched off, and nothing is wrong then, only slower: tails grow until writers wait, which `optimize`
 resolves. It runs at a lower priority than searches, and while there are any on as many threads as leave one core to
@@ -104,6 +104,11 @@ class MaintenanceScheduler:
                 jobs.rebuild(width)
         if not self._closing and jobs.seal_is_due():
             jobs.seal(width)
+        with jobs.lock:
+            if not self._closing and jobs.columns.is_due():
+                jobs.columns.extend()
+            if not self._closing and jobs.columns.seal_is_due():
+                jobs.columns.seal()
         with jobs.lock:
             if not self._closing and jobs.learning_is_due():
                 jobs.learn(width)

@@ -2,9 +2,11 @@
 
     1  deleted rows are taken out of the graph (CollectionMaintenance.repair)
     2  live rows are copied, a bounded number a commit, while writes go on: row file, blocks, ids, access lists under
-       the next generation's prefix, the journal of the old one merged into them
-    3  one commit, alone in its group: the last rows, deletions, grants and revokes that came meanwhile, and the
-       state that names the new generation
+       the next generation's prefix, the journal of the old one merged into them, changed fields put into the blocks.
+       Fields that change once their row is copied are changes of the new generation: each commit takes those since
+       the one before
+    3  one commit, alone in its group: the last rows, deletions, grants, revokes and changes of fields that came
+       meanwhile, and the state that names the new generation
     4  the old files and entries are removed, a bounded number a commit (garbage.py)
 
 `mapping` (int64[old rows], -1 = not copied) renumbers rows and, without a rebuild, the graph. Searches hold the
@@ -28,6 +30,7 @@ from vecdb.commit.committer import SLICE_ENTRIES, CommitGroup, SyncFailed
 from vecdb.commit.write_path import WritePath
 from vecdb.index.contract import IndexCorruption, Progress
 from vecdb.state.collection_state import CollectionState
+from vecdb.state.field_changes import changed_metas, iter_changes, note_changed, put_changes
 from vecdb.state.generation import Generation
 from vecdb.state.record_blocks import id_keys, iter_blocks, record_block, verify_vectors
 from vecdb.state.snapshot import Snapshot
@@ -69,7 +72,7 @@ def copy_generation(state: CollectionState, writes: WritePath, progress: Progres
             copy.new.attach(state.new_index(state.snapshot.state.index, copy.new.rows))
         writes.submit(SwitchGeneration(copy))
     except BaseException:
-        copy.old.log_access(on=False)
+        copy.old.log_changes(on=False)
         if state.snapshot.generation is not copy.new:
             copy.new.close()
         raise
@@ -82,17 +85,25 @@ class VacuumCopy:
     def __init__(self, state: CollectionState) -> None:
         self.state = state
         self.old = state.snapshot.generation
-        self.old.log_access(on=True)
+        self.old.log_changes(on=True)
         self.number = self.old.number + 1
         self.prefix = keys.prefix(state.entry.uid, self.number)
         self.done = 0  # old rows [0, done) are copied
         self.written = 0  # new rows
+        self.changes: catalog.FieldChanges | None = None  # of the new generation
         self.mapping = np.full(state.snapshot.visibility.row_count, -1, np.int64)
         entry = state.entry
         path = state.folder / row_file_name(self.number)
         Rows.create(path, entry.dtype, entry.dim, self.number, sync=state.durable)
         empty = msgspec.structs.replace(
-            state.snapshot.state, generation=self.number, row_count=0, live_count=0, sequence=0, journal=None
+            state.snapshot.state,
+            generation=self.number,
+            row_count=0,
+            live_count=0,
+            sequence=0,
+            journal=None,
+            field_changes=None,
+            columns=None,
         )
         self.new = Generation(state.store, state.folder, entry, empty, writable=True)
 
@@ -100,7 +111,8 @@ class VacuumCopy:
         return self.state.snapshot.visibility.row_count - self.done
 
     def copy(self, group: CommitGroup, stop: int) -> None:
-        """Commit thread: copy the live ones of old rows [done, stop)."""
+        """Commit thread: copy the live ones of old rows [done, stop), and what has changed of those that are copied."""
+        self._copy_late_changes(group)
         rows = self.state.snapshot.visibility.row_count  # the last block may reach past `stop`
         if rows > len(self.mapping):
             self.mapping = np.concatenate([self.mapping, np.full(rows - len(self.mapping), -1, np.int64)])
@@ -125,7 +137,7 @@ class VacuumCopy:
         starts = np.concatenate([np.zeros(1, np.uint32), block.id_end[:-1]])
         lengths = (block.id_end - starts)[live]
         blob = b"".join([bytes(block.ids[starts[i] : block.id_end[i]]) for i in live.tolist()])
-        metas = [block.meta(i) for i in live.tolist()] if len(block.metas) else None
+        metas = self._metas(group, block, live)
         raw = record_format.encode_block(first, block.sequence, crcs, lengths, blob, metas, int_ids=block.int_ids)
         group.txn.put(keys.row_key(self.prefix, first), raw, db=group.store.blocks)
         cursor = group.txn.cursor(db=group.store.ids)
@@ -139,6 +151,33 @@ class VacuumCopy:
         self._copy_access(group, rows)
         self.written += n
         group.changed = True
+
+    def _metas(self, group: CommitGroup, block: record_format.Block, live: NDArray[np.int64]) -> list[bytes] | None:
+        """The present metas of records at positions `live` of a block; None where none has any."""
+        metas = [block.meta(i) for i in live.tolist()] if len(block.metas) else [b""] * len(live)
+        if self.state.snapshot.state.field_changes is not None:
+            first, name = block.first_row, self.state.entry.name
+            found = iter_changes(group.store, group.txn, self.old.prefix, first, first + block.count, name)
+            changed = {row - first: meta for row, _, meta in found}
+            metas = [changed.get(i, meta) for i, meta in zip(live.tolist(), metas, strict=True)]
+        return metas if any(metas) else None
+
+    def _copy_late_changes(self, group: CommitGroup) -> None:
+        """Commit thread: fields that have changed since their records were copied."""
+        if not self.old.fields_log:
+            return
+        rows = np.unique(np.concatenate(self.old.fields_log))
+        self.old.fields_log = []
+        rows = rows[rows < len(self.mapping)]
+        rows = rows[self.mapping[rows] >= 0]
+        if not len(rows):
+            return
+        store, txn, name = group.store, group.txn, self.state.entry.name
+        changed = changed_metas(store, txn, self.old.prefix, rows.tolist(), name)
+        copied, metas = self.mapping[rows], [changed[row] for row in rows.tolist()]
+        known = changed_metas(store, txn, self.prefix, copied.tolist(), name)
+        changes = put_changes(group, self.prefix, copied, metas, len(known), self.changes)
+        self.changes = note_changed(group, self.prefix, [copied], changes)
 
     def _lists(self, group: CommitGroup, rows: NDArray[np.int64]) -> RowTenantPairs:
         """What the lists of old rows (ascending) say, of tenants that still exist, under new row numbers."""
@@ -227,6 +266,7 @@ class SwitchGeneration:
             live_count=copy.written - len(dead),
             sealed=None,
             journal=None,
+            field_changes=copy.changes,
         )
         assert state.live_count == snapshot.state.live_count, (state, snapshot.state)
         group.txn.put(keys.uid(collection.entry.uid), catalog.encode(state), db=group.store.state)

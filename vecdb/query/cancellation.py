@@ -58,11 +58,12 @@ def search_in_chunks(
 
 
 def find_in_chunks(
-    find: Callable[[NDArray[np.float32]], Neighbors], queries: NDArray[np.float32], scanned_rows: int = 0
-) -> Neighbors:
-    """The same of an index, for long work that Ctrl-C must end: what `find` finds for all queries."""
+    find: Callable[[NDArray[np.float32]], Neighbors], queries: NDArray[np.float32], scanned_rows: int = 0,
+    stop: Callable[[], bool] | None = None,
+) -> Neighbors:  # fmt: skip
+    """The same of an index, for long work that Ctrl-C or `stop` must end: what `find` finds for all queries."""
     plan = Plan("exact", 0, "")  # no part of the answer
-    return search_in_chunks(lambda part: (find(part), plan), queries, None, scanned_rows)[0]
+    return search_in_chunks(lambda part: (find(part), plan), queries, stop, scanned_rows)[0]
 
 
 def joined(parts: list[Neighbors]) -> Neighbors:

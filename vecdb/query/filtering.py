@@ -5,16 +5,22 @@ filter --columns--> bits of rows --deleted rows out--> RowSet      kept with the
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vecdb.columns.evaluation import Evaluation, check_orders
-from vecdb.filters.tree import Node
+from vecdb.filters.tree import Node, fields_of
+from vecdb.index.contract import Neighbors
 from vecdb.index.row_set import RowSet
 from vecdb.kernels.search import row_bits
+from vecdb.state.field_columns import ColumnsMoved
 from vecdb.state.filter_cache import MatchingRows
 from vecdb.state.snapshot import Snapshot
+
+_SHOWN_MAX = 1_000  # characters of a filter in `explain`
 
 
 def matching(snapshot: Snapshot, node: Node) -> MatchingRows[Any] | None:
@@ -25,12 +31,13 @@ def matching(snapshot: Snapshot, node: Node) -> MatchingRows[Any] | None:
     if known is not None:
         return known
     generation, visibility = snapshot.generation, snapshot.visibility
-    view = generation.columns.at(visibility)
-    if view is None:
+    try:
+        view = generation.columns.at(snapshot.state)
+        check_orders(node, view)
+        evaluation = Evaluation(view, lambda rows: generation.columns.fields_of(rows, snapshot.state))
+        bits = evaluation.bits(node)
+    except ColumnsMoved:
         return None
-    check_orders(node, view)
-    evaluation = Evaluation(view, generation.columns.fields_of)
-    bits = evaluation.bits(node)
     words = np.zeros(visibility.row_count // 64 + 1, np.uint64)  # one word at least
     raw = words.view(np.uint8)
     raw[: len(bits)] = bits[: len(raw)]
@@ -54,3 +61,59 @@ def intersection(allowed: RowSet, others: RowSet) -> RowSet:
     rows = np.empty(len(others), np.uint32)
     bits = allowed.bitmap(0).view(np.uint32)
     return RowSet(rows[: row_bits.rows_in(bits, others.rows, rows)])
+
+
+def rows_at(snapshot: Snapshot, tenants: tuple[str, ...], node: Node) -> RowSet | None:
+    """Which rows of a snapshot match, and the tenants see. None: the caller is to take a newer snapshot. Raises
+    NotFound where a tenant is unknown, and what `matching` does.
+    """
+    of_tenants = None
+    if tenants:
+        of_tenants = snapshot.generation.tenants.rows_at(tenants, snapshot.visibility)
+        if of_tenants is None:
+            return None
+    entry = matching(snapshot, node)
+    if entry is None:
+        return None
+    return entry.allowed if of_tenants is None else intersection(entry.allowed, of_tenants)
+
+
+def report(snapshot: Snapshot, node: Node, allowed: RowSet | None) -> dict[str, Any]:
+    """What `explain` says of a filter: its text, how many rows may be returned, how many records were looked at, and
+    fields that have no column, or one that does not hold their texts.
+    """
+    entry, view = snapshot.filtered.get(node), snapshot.generation.columns.view
+    unmet = [name for name in fields_of(node) if view.lacks(name) or view.is_hashed(name)]
+    text = str(node)
+    return {
+        "filter": text if len(text) <= _SHOWN_MAX else text[:_SHOWN_MAX] + "...",
+        "matching": len(allowed or ()),
+        "records_read": 0 if entry is None else entry.records_read,
+        "unmet_columns": unmet,
+    }
+
+
+# -- a filter for each query -----------------------------------------------------------------------
+
+
+def places_of(nodes: Iterable[Node | None]) -> dict[Node | None, NDArray[np.int64]]:
+    """Which queries each filter is of, ascending, in the order in which filters come."""
+    places: dict[Node | None, list[int]] = {}
+    for at, node in enumerate(nodes):
+        places.setdefault(node, []).append(at)
+    return {node: np.array(some, np.int64) for node, some in places.items()}
+
+
+def laid_out(parts: Sequence[tuple[NDArray[np.int64], Neighbors]], limit: int) -> Neighbors:
+    """What was found for some queries each, as the answer to all, in the order of the queries. parts : places of the
+    queries, each in one of them, and their answers.
+    """
+    nq = sum(len(places) for places, _ in parts)
+    rows, distances = np.full((nq, limit), -1, np.int64), np.full((nq, limit), np.inf, np.float32)
+    counts = np.zeros(nq, np.int64)
+    for places, found in parts:
+        width = found.rows.shape[1]
+        rows[places, :width], distances[places, :width], counts[places] = found.rows, found.distances, found.counts
+    last = parts[-1][1].work
+    work = np.sum([found.work for _, found in parts if len(found.work) == len(last)], axis=0)
+    return Neighbors(rows, distances, counts, work)

@@ -6,11 +6,14 @@ recall@k = |returned and true| / min(k, matches); a result as near as the k-th t
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vecdb.errors import Unavailable
+from vecdb.filters.tree import Node
 from vecdb.index.contract import Neighbors
 from vecdb.query.cancellation import find_in_chunks
 from vecdb.query.searcher import Searcher
@@ -51,13 +54,16 @@ def evaluate(
     params: SearchParams,
     tenants: tuple[str, ...] = (),
     known: IdBatch | None = None,
+    node: Node | None = None,
+    stop: Callable[[], bool] | None = None,
 ) -> dict[str, Any]:
     """Recall (None where there is nothing to find), and latency of one query at a time through planner and index, in
     milliseconds. tenants : among whose records; () for everybody's. known : the true ids of each query, as many of
-    each, one query's after another's; None: what exact search finds.
+    each, one query's after another's; None: what exact search finds. node : a filter. Raises
+    Unavailable once `stop` returns True.
     """
     nq = len(queries)
-    snapshot, allowed = searcher.state.snapshot_for_tenants(tenants) if tenants else (searcher.current(), None)
+    snapshot, allowed = searcher.rows_for(tenants, node)
     if nq == 0:
         return {"queries": 0, "limit": limit, "recall": None}
     exact = SearchParams(exact=True, threads=params.threads)
@@ -67,10 +73,13 @@ def evaluate(
             lambda part: snapshot.generation.index.search(part, limit, snapshot.visibility, exact, allowed),
             queries,
             snapshot.visibility.row_count if allowed is None else len(allowed),
+            stop,
         )
     rows, distances, counts = [], [], []
     took = np.empty(nq)
     for q in range(nq):
+        if stop is not None and stop():
+            raise Unavailable(f"the evaluation was cancelled after {q:,} of {nq:,} queries")
         started = time.perf_counter()
         found, plan = searcher.search_snapshot(snapshot, queries[q : q + 1], limit, params, allowed)
         took[q] = time.perf_counter() - started

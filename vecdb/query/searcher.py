@@ -18,15 +18,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb import limits
+from vecdb.api.filter_arguments import Filters
 from vecdb.api.hits import Hits
 from vecdb.errors import NotFound
+from vecdb.filters.evaluate import matcher
 from vecdb.filters.tree import Node
 from vecdb.index.contract import HasCompanionGraph, Index, IndexCorruption, Neighbors
 from vecdb.index.row_set import RowSet
 from vecdb.query import filtering, mixture, planner
 from vecdb.query.asked_queries import AskedQueries
 from vecdb.query.cancellation import search_in_chunks
-from vecdb.schema import Metric, Record, SearchParams
+from vecdb.schema import Metric, SearchParams
 from vecdb.state import index_factory, record_reader
 from vecdb.state.collection_state import CollectionState
 from vecdb.state.filter_cache import MatchingRows
@@ -87,17 +89,25 @@ class Searcher:
         explain: bool,
         tenants: tuple[str, ...] = (),
         stop: Callable[[], bool] | None = None,
-        node: Node | None = None,
+        node: Filters = None,
     ) -> Hits:
         """Nearest live records of queries (float32[nq, dim], checked). `select`: field names, None for all, () for
         none. `tenants`: whose records, () for everybody's. `stop`: asked now and then whether to give up. `node`: a
-        filter.
+        filter, or one for each query.
         """
         started = time.perf_counter() if explain else 0.0
         self._searched_at = time.monotonic()
         if not params.exact and self.asked.offer(queries):
             self.state.wake_maintenance()
+        reports: list[dict[str, Any]] = []
         while True:
+            if isinstance(node, tuple):
+                snapshot, found, plan = self._nearest_each(queries, limit, params, tenants, node, stop, reports)
+                searched = time.perf_counter() if explain else 0.0
+                hits = self._hits(snapshot, found, single, select, include_vectors)
+                if hits is not None:
+                    break
+                continue
             snapshot, prepared = self._prepared_search(limit, params, tenants, node)
             if single:
                 found, plan = self._run(snapshot, prepared, queries)
@@ -110,9 +120,56 @@ class Searcher:
                 break
         if explain:
             hits.explain = self._explained(snapshot, found, plan, started, searched)
-            if node is not None:
-                hits.explain |= {"filter": str(node), "matching": len(prepared.allowed or ())}
+            if isinstance(node, tuple):
+                hits.explain["filters"] = reports
+            elif node is not None:
+                hits.explain |= filtering.report(snapshot, node, prepared.allowed)
         return hits
+
+    def _nearest_each(
+        self,
+        queries: NDArray[np.float32],
+        limit: int,
+        params: SearchParams,
+        tenants: tuple[str, ...],
+        nodes: tuple[Node | None, ...],
+        stop: Callable[[], bool] | None,
+        reports: list[dict[str, Any]],
+    ) -> tuple[Snapshot, Neighbors, planner.Plan]:
+        """Nearest rows of queries that have a filter each: those of one filter are answered together, all of them at
+        one snapshot. reports : is filled with what `explain` says of each.
+        """
+        while True:
+            snapshot, parts = self.current(), []
+            reports.clear()
+            for node, places in filtering.places_of(nodes).items():
+                prepared = self._prepared_at(snapshot, limit, params, tenants, node)
+                if prepared is None:
+                    break
+                scanned = snapshot.visibility.row_count if prepared.plan.strategy == "exact" else 0
+                run = partial(self._run, snapshot, prepared)
+                found, plan = search_in_chunks(run, queries[places], stop, scanned)
+                parts.append((places, found))
+                said = {} if node is None else filtering.report(snapshot, node, prepared.allowed)
+                reports.append({"plan": plan.strategy, "reason": plan.reason, "queries": len(places), **said})
+            else:
+                return snapshot, filtering.laid_out(parts, limit), plan
+            time.sleep(0.001)  # a vacuum has committed, or commits have come in between
+
+    def _prepared_at(
+        self, snapshot: Snapshot, limit: int, params: SearchParams, tenants: tuple[str, ...], node: Node | None
+    ) -> PreparedSearch | None:
+        """A search of a snapshot. None: the caller is to take a newer one."""
+        allowed = None
+        if node is not None or tenants:
+            allowed = (
+                filtering.rows_at(snapshot, tenants, node)
+                if node is not None
+                else snapshot.generation.tenants.rows_at(tenants, snapshot.visibility)
+            )
+            if allowed is None:
+                return None
+        return self._prepare(snapshot, limit, params, allowed)
 
     def search_stream(
         self,
@@ -227,6 +284,8 @@ class Searcher:
         hits.components = answer.components
         if explain:
             report = self._explained(snapshot, answer.found, answer.plan, started, searched)
+            if node is not None:
+                report |= filtering.report(snapshot, node, allowed)
             hits.explain = report | answer.explain(made)
         return hits
 
@@ -368,9 +427,10 @@ class Searcher:
         with self.store.read(buffers=True) as txn:
             if self._generation_in(txn) != snapshot.generation.number:
                 return None
-            prefix, name = snapshot.generation.prefix, self.entry.name
+            prefix, name, changes = snapshot.generation.prefix, self.entry.name, snapshot.state.field_changes
             return [
-                record_metas(self.store, txn, prefix, [row for row in one if row >= 0], name) for one in rows.tolist()
+                record_metas(self.store, txn, prefix, [row for row in one if row >= 0], name, changes)
+                for one in rows.tolist()
             ]
 
     def _has_owners(self, snapshot: Snapshot) -> bool:
@@ -400,9 +460,17 @@ class Searcher:
 
     # -- point reads -------------------------------------------------------------------------------
 
-    def get(self, ids: IdBatch, owner: bytes, *, include_vectors: bool, tenants: tuple[str, ...] = ()) -> Any:
+    def get(
+        self,
+        ids: IdBatch,
+        owner: bytes,
+        *,
+        include_vectors: bool,
+        tenants: tuple[str, ...] = (),
+        node: Node | None = None,
+    ) -> Any:
         """A record or None per id, in order, all from one committed state; with `tenants` None, too, where none of
-        them may see the record. Of one bare id the record or None itself.
+        them may see the record, and with a filter where it does not match. Of one bare id the record or None itself.
         """
         with self.state.reading() as (txn, generation, state):
             numbers = [self._tenant_in(txn, name)[0] for name in tenants]
@@ -414,31 +482,15 @@ class Searcher:
                 if record is not None:
                     record_reader.check_id_matches(generation, key, record.id)
                     record_reader.check_seen(generation, record, tenants)
+        if node is not None:
+            match = matcher(node)
+            found = [one if one is not None and match(one.fields) else None for one in found]
         return found[0] if ids.scalar else found
 
-    def iter(self, batch: int, *, include_vectors: bool, tenants: tuple[str, ...] = ()) -> Iterator[list[Record]]:
-        """Live records in row order, `batch` at a time, from one committed state (held until the iterator is done)."""
-        with self.state.reading() as (txn, generation, state):
-            if tenants:
-                chosen = record_reader.rows_of_tenants(generation, txn, state, tenants).astype(np.int64)
-            else:
-                chosen = np.flatnonzero(~record_reader.deleted_rows(generation, txn, state))
-            rows: list[int] = []
-            for row in chosen.tolist():
-                rows.append(row)
-                if len(rows) == batch:
-                    records = record_reader.records(generation, txn, state, rows, include_vectors=include_vectors)
-                    with self.store.parked():
-                        yield cast(list[Record], records)
-                    rows = []
-                    self.state.check_usable()
-            if rows:
-                records = record_reader.records(generation, txn, state, rows, include_vectors=include_vectors)
-                with self.store.parked():
-                    yield cast(list[Record], records)
-
-    def count(self, tenants: tuple[str, ...] = ()) -> int:
-        """Live records; of tenants, those of their union."""
+    def count(self, tenants: tuple[str, ...] = (), node: Node | None = None) -> int:
+        """Live records; of tenants, those of their union; with a filter those that match."""
+        if node is not None:
+            return len(self.rows_for(tenants, node)[1] or ())
         if not tenants:
             return self.current().visibility.live_count
         if len(tenants) > 1:

@@ -45,13 +45,15 @@ class QuerySample(NamedTuple):
     """Queries with their exact answers.
 
     limit : neighbours to ask for.   stored : the queries are stored rows, each of which finds itself: that does not
-    count. (By product longer rows may come before it; recall is then told too low.)
+    count. (By product longer rows may come before it; recall is then told too low.) allowed : rows that may be found,
+    None: all.
     """
 
     queries: NDArray[np.float32]
     truth: Neighbors
     limit: int
     stored: bool
+    allowed: RowSet | None = None
 
     @staticmethod
     def of(
@@ -62,6 +64,7 @@ class QuerySample(NamedTuple):
         *,
         stored: bool = False,
         check: Check = lambda: None,
+        allowed: RowSet | None = None,
     ) -> QuerySample:
         """The sample for `limit` neighbours of each query.
 
@@ -74,8 +77,8 @@ class QuerySample(NamedTuple):
         parts = []
         for first in range(0, len(queries), size):
             check()
-            parts.append(index.search(queries[first : first + size], limit, visibility, exact))
-        return QuerySample(queries, joined(parts), limit, stored)
+            parts.append(index.search(queries[first : first + size], limit, visibility, exact, allowed))
+        return QuerySample(queries, joined(parts), limit, stored, allowed)
 
     def recall(self, found: Neighbors) -> NDArray[np.float64]:
         """float64[nq]: recall of each query."""
@@ -90,14 +93,16 @@ def lowest_recall(samples: list[QuerySample], found: list[Neighbors]) -> float:
     return min(float(one.recall(hits).mean()) for one, hits in zip(samples, found, strict=True))
 
 
-def tune(snapshot: Snapshot, queries: NDArray[np.float32], limit: int, recall: float) -> tuple[Curve, Changes]:
+def tune(
+    snapshot: Snapshot, queries: NDArray[np.float32], limit: int, recall: float, allowed: RowSet | None = None
+) -> tuple[Curve, Changes]:
     """Measure the curve; the narrowest search that reaches `recall` becomes the default. Both are empty where there is
-    nothing to measure.
+    nothing to measure. allowed : rows that may be found, None: all.
     """
     index = snapshot.generation.index
     if kind_of(snapshot.config).width_parameter is None or index.indexed_rows == 0 or len(queries) == 0:
         return [], {}
-    curve = measured_curve(snapshot, [QuerySample.of(snapshot, queries, limit)], recall, COSTS)
+    curve = measured_curve(snapshot, [QuerySample.of(snapshot, queries, limit, allowed=allowed)], recall, COSTS)
     changes = {
         "recall_curve": with_points(snapshot, curve, limit),
         "default_width": smallest_width(snapshot, curve, recall),
@@ -151,7 +156,9 @@ def smallest_width(snapshot: Snapshot, curve: Curve, recall: float) -> int:
 
 def _found(snapshot: Snapshot, sample: QuerySample, params: SearchParams) -> Neighbors:
     index, visibility = snapshot.generation.index, snapshot.visibility
-    return find_in_chunks(lambda part: index.search(part, sample.limit, visibility, params), sample.queries)
+    return find_in_chunks(
+        lambda part: index.search(part, sample.limit, visibility, params, sample.allowed), sample.queries
+    )
 
 
 def measured_curve(

@@ -101,7 +101,7 @@ class CollectionState:
         while True:
             tries += 1
             try:
-                with self.store.read() as txn:
+                with self.store.read_all() as txn:
                     return self._load(txn, last_try=tries == _LOAD_TRIES)
             except FileNotFoundError:
                 if self.writable or tries == _LOAD_TRIES:
@@ -149,7 +149,7 @@ class CollectionState:
 
     def _refresh(self) -> None:
         """A reading process: catch up with what the writer has committed since."""
-        with self.store.read() as txn:
+        with self.store.read_all() as txn:
             raw = txn.get(self.state_key, db=self.store.state)
             if raw == self._raw_state:
                 return
@@ -201,7 +201,7 @@ class CollectionState:
         """A read transaction (with buffers), the loaded generation that it reads, and its state."""
         while True:
             generation = self.current().generation
-            with self.store.read(buffers=True) as txn:
+            with self.store.read_all(buffers=True) as txn:
                 raw = txn.get(self.state_key, db=self.store.state)
                 if raw is None:
                     raise collection_not_found(self.entry.name)

@@ -1,80 +1,145 @@
 """Columns of one generation's fields, kept up with its commits by whoever asks.
 
-    blocks of new rows, changes of fields --decode--> ColumnView          a reader asks for a snapshot: what is missing
-                                                                          is read then, most of it by maintenance before
+    sealed file, blocks of new rows, changes of fields --> ColumnView
 
-Derived: what is lost is made again from the records. The writing process and a reading one do the same.
+A reader asks for the columns of a snapshot: what is missing is read then; maintenance has read most of it before.
+Derived: what is lost or damaged is made again from the records. The writing process and a reading one do the same.
 
 Threads: any number ask; one at a time reads what is missing.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vecdb.columns import column_file
 from vecdb.columns.column_set import ColumnView
-from vecdb.schema import Visibility
-from vecdb.state.record_blocks import iter_blocks, record_metas
+from vecdb.errors import Corruption
+from vecdb.state.field_changes import rows_changed
+from vecdb.state.record_blocks import encoded_fields, iter_blocks
 from vecdb.storage.kv import catalog, keys, record_format
-from vecdb.storage.kv.store import Store
+from vecdb.storage.kv.store import Store, Txn
 from vecdb.validate import decode_fields
-from vecdb.validate.common import gil_slices, yield_gil
+from vecdb.validate.common import yield_gil
 
 _BATCH_ROWS = 2_048  # records decoded before another thread may take the interpreter lock
-_READ_ROWS = 8_192  # records that are asked for one by one in one transaction
+_log = logging.getLogger("vecdb")
+
+
+class ColumnsMoved(Exception):
+    """Another commit has changed fields: what was begun is to be begun again with a newer snapshot."""
 
 
 class FieldColumns:
-    """generation : its number."""
+    """generation : its number.   folder : of the collection's files."""
 
-    def __init__(self, store: Store, entry: catalog.CollectionEntry, generation: int) -> None:
+    def __init__(
+        self, store: Store, folder: Path, entry: catalog.CollectionEntry, state: catalog.CommittedState
+    ) -> None:
         self._store = store
         self._state_key = keys.uid(entry.uid)
-        self._prefix = keys.prefix(entry.uid, generation)
+        self._prefix = keys.prefix(entry.uid, state.generation)
         self._where = entry.name
-        self._generation = generation
+        self._uid = entry.uid
+        self._generation = state.generation
         self._lock = threading.Lock()
+        self._sealed = state.columns
+        self._folder = folder
         self.view = ColumnView()
 
-    def at(self, visibility: Visibility) -> ColumnView | None:
-        """Columns of at least the rows of a snapshot, with its fields. None: the caller is to take a newer snapshot."""
+    def at(self, state: catalog.CommittedState) -> ColumnView:
+        """Columns of at least the rows of a snapshot's state, with fields as they are in it. Raises ColumnsMoved where
+        there is a newer one.
+        """
         view = self.view
-        return view if view.row_count >= visibility.row_count else self._caught_up(visibility.row_count)
-
-    def _caught_up(self, row_count: int) -> ColumnView | None:
-        with self._lock, self._store.read(buffers=True) as txn:
-            raw = txn.get(self._state_key, db=self._store.state)
-            if raw is None or catalog.decode_state(bytes(raw), self._where).generation != self._generation:
-                return None  # dropped, or renumbered by a vacuum
-            waiting: list[dict[str, Any]] = []
-            view = self.view
-            if view.row_count >= row_count:
-                return view
-            for block in iter_blocks(self._store, txn, self._prefix, view.row_count, row_count, self._where):
-                waiting += _records_of(block)
-                stop = block.first_row + block.count
-                if len(waiting) >= _BATCH_ROWS or stop >= row_count:
-                    view = view.extended(waiting, stop)
-                    waiting = []
-                    yield_gil()
-            self.view = view
+        if view.row_count >= state.row_count and view.sequence == _last_change(state):
             return view
+        with self._lock:
+            view = self._caught_up(state)
+        if view.sequence != _last_change(state):
+            raise ColumnsMoved
+        return view
 
-    def fields_of(self, rows: NDArray[np.int64]) -> Iterable[dict[str, Any]]:
-        """Fields of rows, in order, as they are committed now."""
-        for start in range(0, len(rows), _READ_ROWS):
-            part = rows[start : start + _READ_ROWS].tolist()
-            found: list[dict[str, Any]] = []
-            with self._store.read(buffers=True) as txn:
-                for first, last in gil_slices(len(part), _BATCH_ROWS):
-                    metas = record_metas(self._store, txn, self._prefix, part[first:last], self._where)
-                    found += map(decode_fields, record_format.fields_of(metas))
-            yield from found
+    def facts(self) -> dict[str, Any]:
+        """What the header of a sealed file says of the collection."""
+        return {"kind": "columns", "generation": self._generation, "collection": self._uid}
+
+    def _caught_up(self, state: catalog.CommittedState) -> ColumnView:
+        """Under the lock: read what is missing of a state. A batch that was read stays, even if the next one fails."""
+        if self._sealed is not None:
+            self._open(self._sealed)
+        with self._store.read_all(buffers=True) as txn:
+            self._check_unchanged(txn, state)
+            while self.view.row_count < state.row_count:
+                self._extend(txn, state.row_count)
+                yield_gil()
+            last = _last_change(state)
+            if self.view.sequence < last:
+                rows = rows_changed(self._store, txn, self._prefix, self.view.sequence + 1, self._where)
+                rows = rows[rows < self.view.row_count]
+                self.view = self.view.changed(rows, self._records(txn, rows, state), last)
+        return self.view
+
+    def _open(self, sealed: catalog.SealedColumns) -> None:
+        """Begin with what the sealed file has, once."""
+        self._sealed = None
+        if self.view.row_count:
+            return
+        try:
+            view = column_file.read(self._folder / sealed.file, self.facts())
+            if (view.row_count, view.sequence) != (sealed.rows, sealed.sequence):
+                raise Corruption(f"{sealed.file}: it has {view.row_count} rows, the state says {sealed.rows}")
+            self.view = view
+        except FileNotFoundError:
+            return  # sealed anew since, or removed by a vacuum
+        except Corruption as error:
+            _log.warning("collection %r: columns damaged, made again from the records: %s", self._where, error)
+
+    def _extend(self, txn: Txn, row_count: int) -> None:
+        """The next batch of new rows, as their blocks have them."""
+        waiting: list[dict[str, Any]] = []
+        stop = self.view.row_count
+        for block in iter_blocks(self._store, txn, self._prefix, stop, row_count, self._where):
+            waiting += _records_of(block)
+            stop = block.first_row + block.count
+            if len(waiting) >= _BATCH_ROWS:
+                break
+        self.view = self.view.extended(waiting, stop)
+
+    def _check_unchanged(self, txn: Txn, state: catalog.CommittedState) -> None:
+        """Raise ColumnsMoved unless the transaction reads this generation, with the fields of `state`."""
+        raw = txn.get(self._state_key, db=self._store.state)
+        if raw is not None:
+            now = catalog.decode_state(bytes(raw), self._where)
+            if now.generation == self._generation and now.field_changes == state.field_changes:
+                return
+        raise ColumnsMoved
+
+    def fields_of(self, rows: NDArray[np.int64], state: catalog.CommittedState) -> Iterable[dict[str, Any]]:
+        """Fields of rows, in order, as they are in a snapshot's state. Raises ColumnsMoved."""
+        with self._store.read_all(buffers=True) as txn:
+            self._check_unchanged(txn, state)
+            return self._records(txn, rows, state)
+
+    def _records(self, txn: Txn, rows: NDArray[np.int64], state: catalog.CommittedState) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = []
+        for start in range(0, len(rows), _BATCH_ROWS):
+            part = rows[start : start + _BATCH_ROWS].tolist()
+            raws = encoded_fields(self._store, txn, self._prefix, part, self._where, state.field_changes)
+            found += map(decode_fields, raws)
+            yield_gil()
+        return found
+
+
+def _last_change(state: catalog.CommittedState) -> int:
+    return state.field_changes.last if state.field_changes is not None else 0
 
 
 def _records_of(block: record_format.Block) -> list[dict[str, Any]]:

@@ -57,9 +57,10 @@ class Generation:
         self.ids = IdColumn(backing)
         self.journal = AccessJournal(store, self.prefix, entry.name)
         self.tenants = TenantRowCache(store, entry, self.number, self.journal, writable=writable)
-        self.columns = FieldColumns(store, entry, self.number)
+        self.columns = FieldColumns(store, folder, entry, state)
         self.index: Index
         self.access_log: list[NDArray[np.int64]] | None = None  # while a vacuum copies: rows whose tenants have changed
+        self.fields_log: list[NDArray[np.int64]] | None = None  # the same of fields
         self._tombs_seen = 0
 
     def catch_up(self, txn: Txn, state: CommittedState) -> None:
@@ -115,14 +116,20 @@ class Generation:
         """Searches that begin from now on use this index."""
         self.index = index
 
-    def log_access(self, *, on: bool) -> None:
-        """Begin, or end, to note the rows whose tenants change, for a vacuum that copies meanwhile."""
+    def log_changes(self, *, on: bool) -> None:
+        """Begin, or end, to note the rows whose tenants or fields change, for a vacuum that copies meanwhile."""
         self.access_log = [] if on else None
+        self.fields_log = [] if on else None
 
     def access_changed(self, *rows: NDArray[np.int64]) -> None:
         """The tenants of these rows have changed."""
         if self.access_log is not None:
             self.access_log += rows
+
+    def fields_changed(self, rows: list[NDArray[np.int64]]) -> None:
+        """The fields of these rows have changed."""
+        if self.fields_log is not None:
+            self.fields_log += rows
 
     def close(self) -> None:
         self.rows.close()

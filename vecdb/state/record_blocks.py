@@ -1,6 +1,7 @@
 """Blocks of records and deletions of one generation, as a transaction sees them. Arrays and bytes, no memory state.
 
-    blocks   prefix, first_row -> block of records      a row is in the last block that does not begin after it
+    blocks   prefix, first_row -> block of records      a row is in the last block that does not begin after it;
+                                                       fields that have changed since lie over it (field_changes.py)
     tombs    prefix, sequence  -> rows that the commit deleted
 
 Layouts and checks are those of record_format.py. Where a transaction gives buffers a block is a view, good until the
@@ -19,7 +20,9 @@ from numpy.typing import NDArray
 from vecdb import limits
 from vecdb.errors import Corruption
 from vecdb.kernels.primitives.checksums import crc_rows
+from vecdb.state.field_changes import changed_metas
 from vecdb.storage.kv import keys, record_format
+from vecdb.storage.kv.catalog import FieldChanges
 from vecdb.storage.kv.store import Store, Txn
 
 _SIGN = np.uint64(1 << 63)
@@ -58,14 +61,34 @@ def record_block(store: Store, txn: Txn, prefix: bytes, row: int, where: str) ->
     return block
 
 
-def record_metas(store: Store, txn: Txn, prefix: bytes, rows: Sequence[int], where: str) -> list[bytes]:
-    """The meta of each row, as `record_block` would give it. The transaction gives buffers, or rows are few: the
-    blocks of all rows are held at once.
+def record_metas(
+    store: Store, txn: Txn, prefix: bytes, rows: Sequence[int], where: str, changes: FieldChanges | None
+) -> list[bytes]:
+    """The meta of each row. The transaction gives buffers, or rows are few: the blocks of all rows are held at once.
+    changes : `field_changes` of the state, so that nothing is looked up where nothing has changed.
     """
+    if changes is None:
+        return _metas_in_blocks(store, txn, prefix, rows, where)
+    changed = changed_metas(store, txn, prefix, rows, where)
+    if not changed:
+        return _metas_in_blocks(store, txn, prefix, rows, where)
+    same = [row for row in rows if row not in changed]
+    metas = iter(_metas_in_blocks(store, txn, prefix, same, where))
+    return [changed[row] if row in changed else next(metas) for row in rows]
+
+
+def _metas_in_blocks(store: Store, txn: Txn, prefix: bytes, rows: Sequence[int], where: str) -> list[bytes]:
     metas = record_format.metas_of(_raw_blocks(store, txn, prefix, rows, where), rows, where)
     if None in metas:
         raise _no_block(rows[metas.index(None)], where)
     return metas  # type: ignore[return-value]  # none is None
+
+
+def encoded_fields(
+    store: Store, txn: Txn, prefix: bytes, rows: Sequence[int], where: str, changes: FieldChanges | None
+) -> list[bytes]:
+    """The fields of each row as msgpack. The transaction gives buffers. changes : see `record_metas`."""
+    return record_format.fields_of(record_metas(store, txn, prefix, rows, where, changes))
 
 
 def has_owners(store: Store, txn: Txn, prefix: bytes) -> bool:

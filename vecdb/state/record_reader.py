@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from vecdb.errors import Corruption
 from vecdb.index.row_set import RowSet
 from vecdb.schema import Id, Record
+from vecdb.state.field_changes import changed_metas
 from vecdb.state.generation import Generation
 from vecdb.state.record_blocks import iter_tombs, record_block, verify_vectors
 from vecdb.storage.kv import keys, record_format
@@ -117,13 +118,14 @@ def records(
     """A record per row, None for a row of -1."""
     out: list[Record | None] = []
     tenants = _names_of(generation, txn, state, rows) if state.has_tenants else {}
+    changed = _changed_metas(generation, txn, state, rows) if state.field_changes is not None else {}
     for row in rows:
         if row < 0:
             out.append(None)
             continue
         block = record_block_at(generation, txn, row)
         at = row - block.first_row
-        owner, fields = record_format.split_meta(block.meta(at))
+        owner, fields = record_format.split_meta(changed[row] if row in changed else block.meta(at))
         decoded = decode_fields(fields) if fields else {}
         out.append(Record(block.id(at), decoded, tenants.get(row, []), owner=owner.decode()))
     if include_vectors:
@@ -134,6 +136,11 @@ def records(
             assert record is not None
             record.vector = vector
     return out
+
+
+def _changed_metas(generation: Generation, txn: Txn, state: CommittedState, rows: list[int]) -> dict[int, bytes]:
+    there = [row for row in rows if row >= 0]
+    return changed_metas(generation.store, txn, generation.prefix, there, generation.entry.name)
 
 
 def _names_of(generation: Generation, txn: Txn, state: CommittedState, rows: list[int]) -> dict[int, list[str]]:

@@ -3,6 +3,7 @@
     arrays            Vectors <-> ndarray[n, dim], Ids <-> int64[n] or list of strings, lists of tenants
     messages          CollectionConfig, index configurations, SearchParams, Record, fields
     search_response   SearchResponse <-> Hits
+    element_count     how many elements a message has, on its bytes
     error_codes       which error has which code and which gRPC status
     addresses         whether a host is this machine
     tls_files         PEM files, checked before gRPC gets them

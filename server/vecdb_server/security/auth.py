@@ -91,6 +91,11 @@ class Caller:
     rate: float | None = None
     expires: float | None = None
 
+    @property
+    def group(self) -> str:
+        """Whose turn its work takes: tokens of one tenant have one turn together."""
+        return f"token {self.name}" if self.tenant is None else f"tenant {self.tenant}"
+
     def expired(self) -> bool:
         return self.expires is not None and time.time() >= self.expires
 

@@ -1,6 +1,6 @@
 """Every call passes here: the token is checked, then the permission, the rate and the room; the outcome is counted.
 
-    headers -> token -> permission -> rate -> (message is read) -> room -> service -> answer, or a status
+    headers -> token -> permission -> rate -> (message is read) -> size -> room -> service -> answer, or a status
 
 A call that is refused by its headers is answered before its message is read. Handlers are made once for each rpc and
 caller, so that a call costs two look-ups, a hash of its token and two counts. Calls of services that are not vecdb's
@@ -21,18 +21,23 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 import grpc
-from google.protobuf import message_factory
+from grpc_reflection.v1alpha import reflection_pb2
 
 from vecdb import Unavailable
 from vecdb_server import status_errors
+from vecdb_server.config import Config
 from vecdb_server.logs import RefusalLog, log
 from vecdb_server.metrics import Metrics
 from vecdb_server.security.admission import Account, Admission
 from vecdb_server.security.auth import ANONYMOUS, NEEDS, Caller, Need
+from vecdb_server.security.bounds import MessageCheck, raise_fault
+from vecdb_server.security.open_calls import unread
+from vecdb_server.security.slow_messages import SlowMessages
 from vecdb_server.security.tokens import Tokens
 from vecdb_server.status_errors import Refused
 
 Behaviour = Callable[[Any, Caller, Any], Any]
+_REFLECTION = reflection_pb2.ServerReflectionRequest.DESCRIPTOR
 _unary_unary = grpc.unary_unary_rpc_method_handler
 _ID = re.compile(r"[\x21-\x7e]{1,64}")
 
@@ -51,31 +56,37 @@ class CallerSession:
 class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
     """tokens : None where nobody needs one.   hidden : text that no error message may show."""
 
-    def __init__(self, tokens: Tokens | None, admission: Admission, metrics: Metrics, hidden: str = "") -> None:
+    def __init__(
+        self, config: Config, tokens: Tokens | None, admission: Admission, metrics: Metrics, hidden: str = ""
+    ) -> None:
+        self._config = config
         self._tokens = tokens
         self._admission = admission
         self._metrics = metrics
         self._hidden = hidden
         self._refusals = RefusalLog()
-        self._rpcs: dict[str, tuple[Any, Behaviour, Any, Any]] = {}  # path -> (descriptor, behaviour, parse, pack)
+        self._rpcs: dict[str, tuple[Any, Behaviour, MessageCheck, bool, Any]] = {}  # by path; see `add`
+        self._open_handlers: dict[tuple[str, bool], Any] = {}  # by path, and whether messages are read
+        self.slow_messages = SlowMessages(admission, config.message_s)
         self._sessions: dict[bytes, CallerSession] = {}
         self._version = 0  # of the tokens that the sessions were made for
         self._anonymous_session = CallerSession(ANONYMOUS, admission.account(ANONYMOUS))
-        self._open_session = CallerSession(ANONYMOUS, None)  # for open rpcs: neither checked nor counted
+        self._open_session = CallerSession(ANONYMOUS, None)  # for open rpcs: nobody is refused
         self._watches: set[asyncio.Task[Any]] = set()
         self._ending = False
 
     def add(self, service: Any, behaviours: Any) -> None:
         """Serve the rpcs of a service's descriptor. behaviours : has an async method for each rpc, of the same name,
         `(message or messages, Caller, context)`; one that streams answers writes them to the context. The rpcs in its
-        `raw` take and return bytes and need not be async; `raw[name]` packs what they return.
+        `raw` take and return bytes and need not be async; `raw[name]` packs what they return. Raises KeyError for an
+        rpc without a row in BOUNDS.
         """
         raw = getattr(behaviours, "raw", {})
         for method in service.methods:
             name = method.name
-            parse = None if name in raw else _parser(message_factory.GetMessageClass(method.input_type))
-            rpc = method, getattr(behaviours, name), parse, raw.get(name, _packed)
-            self._rpcs[f"/{service.full_name}/{name}"] = rpc
+            path = f"/{service.full_name}/{name}"
+            check = MessageCheck(path, method.input_type, self._config)
+            self._rpcs[path] = method, getattr(behaviours, name), check, name in raw, raw.get(name, _packed)
 
     @property
     def rpcs(self) -> Iterable[str]:
@@ -93,20 +104,46 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         method = details.method
         try:
             need = NEEDS.get(method)
-            checked = need is None or not need.open
-            session = self._session(details.invocation_metadata) if checked else self._open_session
+            if need is not None and need.open:
+                return self._open_handler(method, details.invocation_metadata)
+            session = self._session(details.invocation_metadata)
             handler = session.handlers.get(method)
             if need is None or (handler is None and not session.caller.may(need)):
                 found = method in self._rpcs or await continuation(details) is not None
                 raise self._denied(need, session.caller, method) if found else _unknown(method)
             if session.account is not None:
-                self._admission.check(session.account)
+                rpc = self._rpcs.get(method)
+                self._admission.check(session.account, room=rpc is None or not rpc[0].client_streaming)
             if handler is None:
                 handler = await self._handler(session, method, continuation, details)
                 session.handlers[method] = handler
+            if session.account is not None and handler.request_streaming is False:
+                self.slow_messages.began(session.account)
             return handler
         except Refused as refused:
             return self._denial(method, refused)
+
+    def _open_handler(self, method: str, metadata: Any) -> Any:
+        """The handler of an rpc that is open to all. Raises Refused where this server has no such rpc."""
+        if method not in self._rpcs:
+            raise _unknown(method)
+        try:
+            account = self._session(metadata).account
+        except Refused:
+            account = None
+        found = self._open_handlers.get((method, account is not None))
+        if found is None:
+            descriptor, behaviour, check, _, pack = self._rpcs[method]
+            call = self._call(self._open_session, method, behaviour, descriptor)
+            if account is None:
+                found = unread(check.parse(b""), call, pack)
+            else:
+                make = grpc.unary_stream_rpc_method_handler if descriptor.server_streaming else _unary_unary
+                found = make(call, check.parse, pack)
+            self._open_handlers[method, account is not None] = found
+        if account is not None:
+            self.slow_messages.began(account)
+        return found
 
     def _session(self, metadata: Any) -> CallerSession:
         if self._tokens is None:
@@ -132,7 +169,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
 
     def check_message(self, message: Any, caller: Caller) -> None:
         """Checks each message of a stream, which may outlive its token. Raises InvalidArgument, Refused."""
-        _check_parsed(message)
+        raise_fault(message)
         if caller.expired() or (self._tokens is not None and not self._tokens.holds(caller)):
             raise _unauthenticated("the token has expired or was revoked", caller)
 
@@ -166,22 +203,29 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
             found = await continuation(details)
             if found is None:
                 raise _unknown(method)
-            return self._watched(found)
-        descriptor, behaviour, parse, pack = self._rpcs[method]
+            return self._watched(found, session.account, MessageCheck(method, _REFLECTION, self._config))
+        descriptor, behaviour, check, raw, pack = self._rpcs[method]
+        parse = check.raw if raw else check.parse
         if descriptor.client_streaming:
-            return grpc.stream_stream_rpc_method_handler(self._call(session, method, behaviour, False), parse, pack)
-        make = grpc.unary_stream_rpc_method_handler if descriptor.server_streaming else _unary_unary
-        return make(self._call(session, method, behaviour, True), parse, pack)
+            make = grpc.stream_stream_rpc_method_handler
+        else:
+            make = grpc.unary_stream_rpc_method_handler if descriptor.server_streaming else _unary_unary
+        return make(self._call(session, method, behaviour, descriptor), parse, pack)
 
-    def _watched(self, handler: Any) -> Any:
-        """A streaming handler of a service that is not vecdb's; its calls end when the server drains."""
+    def _watched(self, handler: Any, account: Account | None, check: MessageCheck) -> Any:
+        """A streaming handler of a service that is not vecdb's; its calls end when the server drains. A request over
+        its bounds is taken for an empty one.
+        """
         if handler is None or not handler.response_streaming:
             return handler
         inner = handler.stream_stream or handler.unary_stream
+        parse, empty = handler.request_deserializer, handler.request_deserializer(b"")
 
         async def watch(request: Any, context: Any) -> None:
             task = asyncio.current_task()
             assert task is not None
+            if account is not None:
+                await self._open_stream(account, context)
             self._watches.add(task)
             try:
                 answers = inner(request, context)
@@ -201,36 +245,51 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         make = (
             grpc.stream_stream_rpc_method_handler if handler.request_streaming else grpc.unary_stream_rpc_method_handler
         )
-        return make(watch, handler.request_deserializer, handler.response_serializer)
+        return make(watch, lambda data: empty if check.fault(data) else parse(data), handler.response_serializer)
+
+    async def _open_stream(self, account: Account, context: Any) -> None:
+        """Counts a stream until it has ended for its caller, too."""
+        try:
+            self._admission.open_stream(account)
+        except Refused as refused:
+            code, message, trailing = status_errors.status_of(refused, "")
+            await context.abort(code, message, trailing)
+        context.add_done_callback(lambda _: self._admission.close_stream(account))
 
     # -- the call itself -----------------------------------------------------------------------------
 
     def _call(
-        self, session: CallerSession, method: str, behaviour: Behaviour, unary: bool
+        self, session: CallerSession, method: str, behaviour: Behaviour, rpc: Any
     ) -> Callable[[Any, Any], Awaitable[Any]]:
-        """The handler of one rpc for one caller. unary : it gets one message, not a stream."""
-        admission, account, caller = self._admission, session.account, session.caller
+        """The handler of one rpc for one caller. rpc : its descriptor."""
+        admission, account, caller, slow = self._admission, session.account, session.caller, self.slow_messages
         series = self._metrics.series(method)
+        unary, streams = not rpc.client_streaming, rpc.client_streaming or rpc.server_streaming
 
         async def call(request: Any, context: Any) -> Any:
             started = time.perf_counter()
-            code, size_bytes = "OK", 0
+            code = "OK"
+            seat: Seat | None = None
             try:
-                if unary:
-                    if isinstance(request, bytes):
-                        size_bytes = len(request)
-                    else:
-                        _check_parsed(request)
-                        size_bytes = request.ByteSize()
                 if account is not None:
-                    admission.enter(account, size_bytes)
-                    context.add_done_callback(lambda _: admission.leave(account, size_bytes))
+                    if streams:
+                        admission.open_stream(account)
+                        context.add_done_callback(lambda _: admission.close_stream(account))
+                    if unary:  # each message of a stream has a seat of its own: ServerContext.serve_stream
+                        slow.ended()
+                        seat = Seat(admission, account, size_of(request))
+                        context.add_done_callback(seat.leave)
+                else:
+                    slow.ended()
+                    raise_fault(request)
                 answer = behaviour(request, caller, context)
                 return answer if isinstance(answer, bytes) else await answer
             except asyncio.CancelledError:
                 code = "CANCELLED"
                 raise
             except Exception as error:
+                if seat is not None:
+                    seat.leave()  # the status waits until the caller reads it
                 code = await self._fail(context, error, method, caller)
             finally:
                 series.count(code, time.perf_counter() - started)
@@ -241,6 +300,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         """End the call with the error's status. Returns the name of its code."""
         if isinstance(error, grpc.aio.AbortError):
             raise error
+        if isinstance(error, (grpc.aio.InternalError, grpc.aio.UsageError)):
+            return "CANCELLED"  # the caller went away while an answer was sent: nothing to tell, and nothing to log
         left_s = context.time_remaining()
         if isinstance(error, Unavailable) and left_s is not None and left_s <= 0:
             error = Refused(grpc.StatusCode.DEADLINE_EXCEEDED, str(error))
@@ -256,26 +317,28 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         return str(code.name)
 
 
-class BrokenMessage:
-    """Stands for bytes that are no message. If the parser raised, gRPC itself would answer, with the error's text."""
+class Seat:
+    """A call's place among those in work, until it leaves."""
+
+    __slots__ = ("_account", "_admission", "_size_bytes", "_taken")
+
+    def __init__(self, admission: Admission, account: Account, size_bytes: int) -> None:
+        """Raises Refused where there is none."""
+        admission.enter(account, size_bytes)
+        self._admission, self._account, self._size_bytes, self._taken = admission, account, size_bytes, True
+
+    def leave(self, _: Any = None) -> None:
+        if self._taken:
+            self._taken = False
+            self._admission.leave(self._account, self._size_bytes)
 
 
-def _check_parsed(message: Any) -> None:
-    """Raises InvalidArgument where the bytes that came were no message."""
-    if isinstance(message, BrokenMessage):
-        raise status_errors.not_a_message()
-
-
-def _parser(message_class: Any) -> Callable[[bytes], Any]:
-    parse = message_class.FromString
-
-    def parsed(data: bytes) -> Any:
-        try:
-            return parse(data)
-        except Exception:
-            return BrokenMessage()
-
-    return parsed
+def size_of(message: Any) -> int:
+    """The bytes of a message. Raises InvalidArgument or LimitExceeded where it is none."""
+    if isinstance(message, bytes):
+        return len(message)
+    raise_fault(message)
+    return int(message.ByteSize())
 
 
 def _packed(answer: Any) -> bytes:

@@ -3,7 +3,8 @@
     read -> begin(message) -> pending, at most 8 -> write
                  an answer that is there already is written without a task: a task would cost more than it brings
 
-Back-pressure: while the most allowed are pending, nothing is read, and gRPC's flow control stops the sender.
+Back-pressure: while the most allowed are pending, nothing is read, and gRPC's flow control stops the sender. A stream
+on which nothing happens ends: its sender sends nothing, or reads nothing.
 
 Threads: event loop only.
 """
@@ -16,23 +17,39 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
+import grpc
+
+from vecdb import Unavailable
+from vecdb_server.status_errors import Refused
+
 PENDING_MAX = 8
 
 
 class BidiStream:
-    """messages : gRPC's iterator of requests.   admit : called for each message; may raise, or return an awaitable."""
+    """messages : gRPC's iterator of requests.   admit : called for each message; may raise, or return an awaitable.
+    leave : called when the answer of the oldest message that was admitted has been sent.   idle_s : how long the sender
+    may send nothing.   slow_reader_s : how long it may read nothing; then give_up(error) ends the call.
+    """
 
     def __init__(
-        self, messages: AsyncIterator[Any], context: Any, admit: Callable[[Any], Awaitable[None] | None]
-    ) -> None:
+        self, messages: AsyncIterator[Any], context: Any, admit: Callable[[Any], Awaitable[None] | None],
+        leave: Callable[[], None] = lambda: None, give_up: Callable[[Refused], Awaitable[None]] | None = None, *,
+        idle_s: float = 60.0, slow_reader_s: float = 60.0,
+    ) -> None:  # fmt: skip
         self._messages = messages
         self._context = context
         self._admit = admit
+        self._leave = leave
+        self._give_up = give_up or _nothing
+        self._idle_s, self._slow_reader_s = idle_s, slow_reader_s
+        self._changed_at = 0.0  # by the loop's clock: when it began to read, or to write
+        self._writing = False
         self._pending: deque[Any] = deque()
         self._room = asyncio.Event()
         self._reader = asyncio.current_task()
         self._sender: asyncio.Task[None] | None = None
         self._waiting = False
+        self._given_up = False
         self._error: Exception | None = None
 
     def interrupt(self, error: Exception) -> None:
@@ -44,8 +61,45 @@ class BidiStream:
 
     async def serve(self, begin: Callable[[Any], Any]) -> None:
         """begin(message) : the answer, or an awaitable of it; it is called in the order of the messages."""
+        watch = asyncio.ensure_future(self._watch())
         try:
-            self._waiting = True
+            await self._serve(begin)
+        finally:
+            watch.cancel()
+
+    async def _watch(self) -> None:
+        """Ends a stream on which nothing happens."""
+        loop, look_s = asyncio.get_running_loop(), min(self._slow_reader_s, self._idle_s)
+        self._changed_at = loop.time()
+        while True:
+            most_s = self._slow_reader_s if self._writing else self._idle_s
+            still_s = loop.time() - self._changed_at
+            quiet = self._writing or (self._waiting and not self._pending)
+            if quiet and still_s >= most_s:
+                break
+            await asyncio.sleep(min(look_s, most_s - still_s) if quiet else look_s)
+        if not self._writing:
+            self.interrupt(Unavailable(f"nothing was sent on this stream for {most_s:g} s: it is ended, open another"))
+            return
+        # the write cannot be taken back: gRPC sends the status behind it, when the client reads on
+        self._error, self._given_up = Refused(grpc.StatusCode.ABORTED, f"nothing was read for {most_s:g} s"), True
+        self._drop_pending()
+        self._room.set()
+        await self._give_up(self._error)
+
+    async def _write(self, answer: Any) -> None:
+        loop = asyncio.get_running_loop()
+        self._changed_at, self._writing = loop.time(), True
+        try:
+            await self._context.write(answer)
+        finally:
+            self._changed_at, self._writing = loop.time(), False
+        if not self._given_up:
+            self._leave()
+
+    async def _serve(self, begin: Callable[[Any], Any]) -> None:
+        try:
+            self._wait()
             async for message in self._messages:
                 waits = self._admit(message)
                 if waits is not None:
@@ -55,10 +109,10 @@ class BidiStream:
                 if self._pending or hasattr(answer, "__await__"):
                     self._enqueue(answer)
                 else:
-                    await self._context.write(answer)
+                    await self._write(answer)
                 if self._error is not None:
                     break
-                self._waiting = True
+                self._wait()
                 while len(self._pending) >= PENDING_MAX:
                     self._room.clear()
                     await self._room.wait()
@@ -76,6 +130,10 @@ class BidiStream:
         if self._error is not None:
             raise self._error
 
+    def _wait(self) -> None:
+        """From now on it waits for the next message."""
+        self._waiting, self._changed_at = True, asyncio.get_running_loop().time()
+
     def _enqueue(self, answer: Any) -> None:
         self._pending.append(answer)
         if self._sender is None or self._sender.done():
@@ -87,10 +145,12 @@ class BidiStream:
             try:
                 if hasattr(answer, "__await__"):
                     answer = await answer
-                await self._context.write(answer)
+                await self._write(answer)
             except Exception as error:
                 self._drop_pending()
                 self.interrupt(error)
+                return
+            if self._given_up:
                 return
             self._pending.popleft()
             self._room.set()
@@ -117,3 +177,7 @@ class BidiStream:
             elif inspect.iscoroutine(one) and inspect.getcoroutinestate(one) == inspect.CORO_CREATED:
                 one.close()
         self._pending.clear()
+
+
+async def _nothing(_: Refused) -> None:
+    pass

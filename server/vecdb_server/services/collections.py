@@ -81,7 +81,7 @@ class Collections:
 
     async def GetCollectionStats(self, request: Any, caller: Caller, context: Any) -> Any:
         docs = await self._server.collection(caller, request.collection)
-        facts = await self._server.kernels.run(caller.name, lambda stop: docs.stats(tenant=caller.tenant))
+        facts = await self._server.kernels.run(caller.group, lambda stop: docs.stats(tenant=caller.tenant))
         return pb.GetCollectionStatsResponse(stats_json=report(caller.shown(facts)))
 
     async def CheckCollection(self, request: Any, caller: Caller, context: Any) -> None:

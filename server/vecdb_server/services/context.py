@@ -10,9 +10,11 @@ Threads: everything here runs on the event loop, except `close` and the work tha
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import os
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Any
 
@@ -27,12 +29,11 @@ from vecdb_server.executors import FairThreadPool, LatencyEstimate, LatencyModel
 from vecdb_server.security.admission import Account, Admission
 from vecdb_server.security.auth import Caller
 from vecdb_server.services.bidi_stream import BidiStream
-from vecdb_server.status_errors import Refused, exhausted
+from vecdb_server.status_errors import Refused, exhausted, status_of
 
 _SHORT_US = 500.0  # below this, moving the work to a thread costs more than it frees
 _BATCH_MAX = 8  # waiting single queries that one kernel call takes at most
-_ANSWER_BYTES_MAX = 64 << 20  # of one message; as large as a request may be
-_SLOW_READER_S = 60.0  # a list holds a transaction: a client that reads nothing for so long loses it
+_ROOM_POLL_S = 0.02  # a message of a stream for which there is no room asks again after this
 _PROGRESS_S = 0.2  # between two messages of a long operation
 _RETRY_LONG_S = 5.0
 _MET_MAX = 65_536
@@ -55,7 +56,7 @@ class ServerContext:
         self.draining = False
         self.check_message: Callable[[Any, Caller], None] = lambda message, caller: None  # set to the interceptor's
         self.streams: set[BidiStream] = set()
-        self.answer_bytes_max = _ANSWER_BYTES_MAX
+        self.answer_bytes_max = config.message_bytes_max  # as large as a request may be
         self._open: dict[str, Collection] = {}
         self._detached: set[asyncio.Future[Any]] = set()
         self._drops = 0
@@ -95,7 +96,7 @@ class ServerContext:
         found = self._open.get(name) if writes_records and caller.reaches(name) else self.open_collection(caller, name)
         if found is None:
             drops = self._drops
-            found = await self.kernels.run(caller.name, lambda stop: self.db.collection(name))
+            found = await self.kernels.run(caller.group, lambda stop: self.db.collection(name))
             if self._drops == drops:  # otherwise the dropped collection may have been this one
                 self._open[name] = found
         return found
@@ -155,8 +156,9 @@ class ServerContext:
         work = self.timed(estimate, size, work)
         if estimate.is_short(size):
             return work(None)
-        self.kernels.check_wait(caller.name, deadline_of(context))
-        return await self.kernels.run(caller.name, work, deadline_of(context))
+        deadline = self.deadline_of(caller, context)
+        self.kernels.check_wait(caller.group, deadline)
+        return await self.kernels.run(caller.group, work, deadline)
 
     def timed(
         self, estimate: LatencyEstimate, size: int, work: Callable[[Stop | None], Any]
@@ -177,8 +179,8 @@ class ServerContext:
         streamed : part of a stream, which waits instead of being refused.
         """
         if not streamed:
-            self.writers.check_wait(caller.name, deadline_of(context))
-        return await self.writers.run(caller.name, lambda stop: work(), deadline_of(context))
+            self.writers.check_wait(caller.group, deadline_of(context))
+        return await self.writers.run(caller.group, lambda stop: work(), deadline_of(context))
 
     async def run_long(
         self, run: Callable[[Progress], Any], report: Callable[[int, int], Awaitable[None]] | None
@@ -203,7 +205,7 @@ class ServerContext:
 
     def run_detached(self, caller: Caller, work: Callable[[], Any]) -> None:
         """work() on a kernel thread, even if the call has ended."""
-        task = asyncio.ensure_future(self.kernels.run(caller.name, lambda stop: work()))
+        task = asyncio.ensure_future(self.kernels.run(caller.group, lambda stop: work()))
         self._detached.add(task)
         task.add_done_callback(self._detached.discard)
 
@@ -219,35 +221,79 @@ class ServerContext:
 
     async def send(self, context: Any, message: Any, release: Callable[[], None]) -> None:
         """Send one message of an answer that holds a resource while it goes on. Where the client reads nothing for
-        too long, release() gives the resource back, and the call ends once the message has been read. Raises Refused.
+        too long, release() gives the resource back, and the call ends. Raises Refused.
         """
+        slow_s = self.config.slow_reader_s
         writing = asyncio.ensure_future(context.write(message))
         try:
-            done, _ = await asyncio.wait([writing], timeout=_SLOW_READER_S)
-            if done:
-                writing.result()
-                return
-            release()
-            await writing  # no status can be sent before that
-        finally:
+            done, _ = await asyncio.wait([writing], timeout=slow_s)
+        except asyncio.CancelledError:
             writing.cancel()
-        raise Refused(grpc.StatusCode.ABORTED, f"nothing was read for {_SLOW_READER_S:g} s: list again")
+            raise
+        if done:
+            writing.result()
+            return
+        release()
+        writing.add_done_callback(_ignore)  # gRPC sends the status behind it, when the client reads on
+        raise Refused(grpc.StatusCode.ABORTED, f"nothing was read for {slow_s:g} s: list again")
 
     async def serve_stream(self, requests: Any, caller: Caller, context: Any, begin: Callable[[Any], Any]) -> None:
         """Answer a stream of requests. begin(message) : the answer, or an awaitable of it."""
-        account = self.admission.account(caller)
+        admission, account = self.admission, self.admission.account(caller)
+        seats: deque[int] = deque()  # bytes of the messages in work
 
         def admit(message: Any) -> Awaitable[None] | None:
             self.check_message(message, caller)
+            size_bytes = len(message) if isinstance(message, bytes) else message.ByteSize()
             wait_s = account.wait_s(time.monotonic())
-            return _wait_for_rate(account, wait_s) if wait_s else None
+            if wait_s or not admission.try_enter(account, size_bytes):
+                return enter_later(wait_s, size_bytes)
+            seats.append(size_bytes)
+            return None
 
-        stream = BidiStream(requests, context, admit)
+        async def enter_later(wait_s: float, size_bytes: int) -> None:
+            await _wait_for_rate(account, wait_s)
+            while not admission.try_enter(account, size_bytes):
+                await asyncio.sleep(_ROOM_POLL_S)
+            seats.append(size_bytes)
+
+        def leave() -> None:
+            admission.leave(account, seats.popleft())
+
+        async def give_up(error: Refused) -> None:
+            while seats:
+                leave()
+            with contextlib.suppress(Exception):  # AbortError, or the caller is gone
+                await context.abort(*status_of(error, ""))
+
+        stream = BidiStream(
+            requests,
+            context,
+            admit,
+            leave,
+            give_up,
+            idle_s=self.config.stream_idle_s,
+            slow_reader_s=self.config.slow_reader_s,
+        )
         self.streams.add(stream)
         try:
             await stream.serve(begin)
         finally:
             self.streams.discard(stream)
+            while seats:
+                leave()
+
+    def deadline_of(self, caller: Caller, context: Any) -> float:
+        """When the work of a read must end, by time.monotonic(): the call's deadline, or sooner without `admin`."""
+        deadline = deadline_of(context)
+        if caller.permission == "admin":
+            return deadline
+        return min(deadline, time.monotonic() + self.config.call_s_max)
+
+
+def _ignore(writing: asyncio.Future[Any]) -> None:
+    if not writing.cancelled():
+        writing.exception()
 
 
 async def _wait_for_rate(account: Account, wait_s: float) -> None:

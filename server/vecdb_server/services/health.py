@@ -13,17 +13,17 @@ from vecdb_server.security.auth import Caller
 from vecdb_server.status_errors import Refused, exhausted
 
 SERVICE = pb.DESCRIPTOR.services_by_name["Health"]
-_WATCHERS_MAX = 1_000
 
 
 class Health:
-    """names : of the services; "" is the server. All of them are ready, or none is."""
+    """names : of the services; "" is the server. All of them are ready, or none is.   watches_max : calls at once."""
 
-    def __init__(self, names: Sequence[str]) -> None:
+    def __init__(self, names: Sequence[str], watches_max: int) -> None:
         self._names = frozenset(names)
+        self._watches_max = watches_max
         self._status: Any = pb.HealthCheckResponse.NOT_SERVING
         self._changed = asyncio.Event()
-        self._watchers = 0
+        self._watches: dict[str, list[asyncio.Event]] = {}  # host -> what ends each of its watches, the oldest first
         self._ended = False
 
     def set_serving(self, *, serving: bool) -> None:
@@ -51,17 +51,38 @@ class Health:
         )
 
     async def Watch(self, request: Any, caller: Caller, context: Any) -> None:
-        if self._watchers >= _WATCHERS_MAX:
-            raise exhausted(f"{_WATCHERS_MAX:,} watch already", 1.0)
-        self._watchers += 1
+        known, own = request.service in self._names, asyncio.Event()
+        host = context.peer().rpartition(":")[0]
+        self._make_room()
+        self._watches.setdefault(host, []).append(own)
+        leaving = asyncio.ensure_future(own.wait())
         try:
-            while True:
-                changed = self._changed
-                known = request.service in self._names
+            while not own.is_set():
+                changed = asyncio.ensure_future(self._changed.wait())
                 status = self._status if known else pb.HealthCheckResponse.SERVICE_UNKNOWN
                 await context.write(pb.HealthCheckResponse(status=status))
                 if self._ended:
+                    changed.cancel()
                     return
-                await changed.wait()
+                try:
+                    await asyncio.wait((changed, leaving), return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    changed.cancel()
+            raise exhausted("there are too many watches of this address: this was the oldest", 1.0)
         finally:
-            self._watchers -= 1
+            leaving.cancel()
+            if own in self._watches.get(host, ()):
+                self._drop(host, own)
+
+    def _make_room(self) -> None:
+        """While there are too many watches, the host that has the most loses its oldest."""
+        while sum(map(len, self._watches.values())) >= self._watches_max:
+            host = max(self._watches, key=lambda one: len(self._watches[one]))
+            oldest = self._watches[host][0]
+            self._drop(host, oldest)
+            oldest.set()
+
+    def _drop(self, host: str, watch: asyncio.Event) -> None:
+        self._watches[host].remove(watch)
+        if not self._watches[host]:
+            del self._watches[host]

@@ -96,17 +96,18 @@ class Records:
 
     async def Get(self, request: Any, caller: Caller, context: Any) -> Any:
         docs = await self._server.collection(caller, request.collection)
-        ids, tenants = ids_of(request.ids), caller.tenants(request.tenants, docs.name)
-        self._server.check_answer(len(ids) * docs.dim * 4 if request.include_vectors else 0)
+        tenants = caller.tenants(request.tenants, docs.name)
+        count = len(request.ids.ints.values) + len(request.ids.strings.values)
+        self._server.check_answer(count * docs.dim * 4 if request.include_vectors else 0)
 
         def get(stop: Any) -> Any:
-            found = _get(docs, ids, request, caller, tenants)
+            found = _get(docs, ids_of(request.ids), request, caller, tenants)
             return pb.GetResponse(
                 records=[pb.FoundRecord(record=None if one is None else _message(one, caller)) for one in found]
             )
 
         kind = ("get", docs.name, request.include_vectors)
-        return await self._server.read(caller, context, kind, len(ids), get)
+        return await self._server.read(caller, context, kind, count, get)
 
     async def Count(self, request: Any, caller: Caller, context: Any) -> Any:
         docs = await self._server.collection(caller, request.collection)
@@ -126,7 +127,7 @@ class Records:
         pages = Pages(docs.iter(batch, include_vectors=request.include_vectors, tenant=tenants), caller)
         release = partial(self._server.run_detached, caller, pages.close)  # it holds a transaction
         try:
-            while messages := await self._server.kernels.run(caller.name, lambda stop: pages.next()):
+            while messages := await self._server.kernels.run(caller.group, lambda stop: pages.next()):
                 for message in messages:
                     await self._server.send(context, message, release)
         finally:

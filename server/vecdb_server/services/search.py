@@ -19,7 +19,7 @@ from vecdb.wire.arrays import ids_of, truth_of, vectors_of
 from vecdb.wire.messages import params_of
 from vecdb.wire.search_response import encoded, report, streamed
 from vecdb_server.security.auth import Caller
-from vecdb_server.services.context import ServerContext, deadline_of
+from vecdb_server.services.context import ServerContext
 from vecdb_server.services.request_cache import CachedRequest, Queries, RequestCache
 from vecdb_server.status_errors import parse_message
 
@@ -86,9 +86,13 @@ class Search:
         docs = await self._server.collection(caller, request.collection)
         queries, limit = vectors_of(request.queries, "queries"), request.limit or _LIMIT
         tenants, params = caller.tenants(request.tenants, docs.name), self._params(request)
-        truth = truth_of(request, len(queries))
-        facts = await self._server.run_long(
-            lambda progress: docs.evaluate(queries, limit, params=params, tenant=tenants, truth=truth), None
+        server, truth = self._server, truth_of(request, len(queries))
+        facts = await server.kernels.run(
+            caller.group,
+            lambda stop: docs.evaluate(
+                queries, limit, params=params, tenant=tenants, truth=truth, stop=lambda: stop() or server.draining
+            ),
+            server.deadline_of(caller, context),
         )
         return pb.EvaluateResponse(report_json=report(facts))
 
@@ -149,7 +153,7 @@ class Search:
             self._check_size(cached.docs, count, cached.limit, cached.include_vectors)
         if not latency.is_short(count):
             if not streamed:
-                self._server.kernels.check_wait(cached.caller.name, deadline_of(context))
+                self._server.kernels.check_wait(cached.caller.group, self._server.deadline_of(cached.caller, context))
             return self._answer_on_thread(cached, queries, context)
         started = time.perf_counter()
         answer = cached.answer(queries, None)
@@ -161,9 +165,9 @@ class Search:
         work = server.timed(cached.latency, cached.queries, lambda stop: cached.answer(queries, stop))
         shortest_us, longest_us = _BATCH_QUERY_US
         answer: bytes = await server.kernels.run(
-            cached.caller.name,
+            cached.caller.group,
             work,
-            deadline_of(context),
+            server.deadline_of(cached.caller, context),
             batch_key=cached.batch_key if shortest_us <= cached.latency.query_us <= longest_us else None,
             batch_item=queries,
             run_batch=cached.answer_batch,

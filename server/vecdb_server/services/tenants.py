@@ -83,13 +83,13 @@ class Tenants:
                 return _own_name(docs, caller.tenant, request.page_token)
             return list(docs.tenants(after=request.page_token or None, limit=size + 1))
 
-        names = await self._server.kernels.run(caller.name, page)
+        names = await self._server.kernels.run(caller.group, page)
         return pb.ListTenantsResponse(names=names[:size], next_page_token=names[size - 1] if len(names) > size else "")
 
     async def GetTenantStats(self, request: Any, caller: Caller, context: Any) -> Any:
         docs = await self._server.collection(caller, request.collection)
         tenant = caller.tenant_named(request.tenant, docs.name)
-        facts = await self._server.kernels.run(caller.name, lambda stop: docs.stats(tenant=tenant))
+        facts = await self._server.kernels.run(caller.group, lambda stop: docs.stats(tenant=tenant))
         return pb.GetTenantStatsResponse(stats_json=report(caller.shown(facts)))
 
 

@@ -260,7 +260,7 @@ class Chosen:
                 steps=f32, sums=i32, units=f32, norms=f32 if norms is None else norms, unit=f32, rotated=f32,
             )),
             ArrayTable(list_scan.ListShortlist(
-                keys=shortlist, errors=errors, sizes=self.sizes, dots=i32, estimates=f32,
+                keys=shortlist, errors=errors, sizes=self.sizes, dots=i32, estimates=f32, matches=np.zeros(0, np.int64),
             )),
             ArrayTable(list_rerank.RowFileLayout(
                 header_bytes=4096, row_bytes=row_bytes, page_bytes=4096, crcs=np.zeros(0, np.uint32)

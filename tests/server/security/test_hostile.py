@@ -304,12 +304,9 @@ def test_a_list_that_nobody_reads_on_holds_no_transaction(
     settled(running)
 
 
-def test_who_does_not_read_a_list_loses_it(
-    running: Running, calling: Calling, client: Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from vecdb_server.services import context
-
-    monkeypatch.setattr(context, "_SLOW_READER_S", 0.2)
+def test_who_does_not_read_a_list_loses_it(serving: Serving, calling: Calling) -> None:
+    running = serving(slow_reader_s=0.2)
+    client = calling(running)
     client.create("wide", 4_096)
     client.write("wide", 0, np.ones((2_000, 4_096), np.float32))
     request = records_pb2.ListRequest(collection="wide", include_vectors=True)

@@ -31,9 +31,21 @@ def test_a_manifest_is_read_back_as_written(tmp_path: Path) -> None:
 
 def test_a_newer_version_is_refused_by_number(tmp_path: Path) -> None:
     manifest.write(tmp_path, GOOD)
-    changed(tmp_path, format_version=manifest.FORMAT_VERSION + 1)
-    with pytest.raises(Unavailable, match=f"has format {manifest.FORMAT_VERSION + 1}.*upgrade vecdb"):
+    for version in range(manifest.FORMAT_VERSION, manifest.NEWEST_VERSION + 1):
+        changed(tmp_path, format_version=version)
+        assert manifest.read(tmp_path, LMDB_FORMAT).format_version == version
+    changed(tmp_path, format_version=manifest.NEWEST_VERSION + 1)
+    with pytest.raises(Unavailable, match=f"has format {manifest.NEWEST_VERSION + 1}.*upgrade vecdb"):
         manifest.read(tmp_path, LMDB_FORMAT)
+
+
+def test_a_version_is_raised_and_never_lowered(tmp_path: Path) -> None:
+    manifest.write(tmp_path, GOOD)
+    for version in (manifest.FIELD_CHANGES, manifest.FORMAT_VERSION, manifest.FIELD_CHANGES):
+        manifest.raise_to(tmp_path, version)
+        found = manifest.read(tmp_path, LMDB_FORMAT)
+        assert found == Manifest(manifest.FIELD_CHANGES, LMDB_FORMAT, GOOD.uuid, GOOD.created)
+        assert manifest.upgrade(tmp_path, found) == found
 
 
 def test_older_ones_are_refused_and_the_one_before_is_unless_it_is_upgraded(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import struct
 import zlib
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -126,6 +127,39 @@ def test_access_lists_are_read_back_as_written_and_every_flipped_bit_is_noticed(
             record_format.decode_access([*raws[:-1], bytes(bad)], [0] * (len(raws) - 1) + [7], "here")
 
 
+def flipped(raw: bytes) -> Iterator[bytes]:
+    for bit in range(8 * len(raw)):
+        bad = bytearray(raw)
+        bad[bit >> 3] ^= 1 << (bit & 7)
+        yield bytes(bad)
+
+
+def test_changed_fields_have_the_bytes_that_the_drawing_gives_and_every_flipped_bit_is_noticed() -> None:
+    meta, number = bytes.fromhex("81a16101"), struct.pack("<Q", 3)
+    raws = record_format.encode_changes([7, 2**31 - 2, 0], 3, [meta, b"", b"x" * 3_000])
+    assert raws[0] == struct.pack("<II", 1, zlib.crc32(number + meta, 7)) + number + meta and len(raws[0]) == 20
+    found = record_format.decode_changes([memoryview(raw) for raw in raws], [7, 2**31 - 2, 0], "here")
+    assert found == [(3, meta), (3, b""), (3, b"x" * 3_000)] and all(type(one) is bytes for _, one in found)
+    for bad in (*flipped(raws[0]), *(raws[0][:length] for length in range(20)), b""):
+        with pytest.raises(Corruption, match=r"here.*row 7"):
+            record_format.decode_changes([raws[1], bad], [2**31 - 2, 7], "here")
+    with pytest.raises(Corruption, match="row 8"):
+        record_format.decode_changes(raws[:1], [8], "here")
+
+
+def test_changed_rows_have_the_bytes_that_the_drawing_gives_and_every_flipped_bit_is_noticed() -> None:
+    tail = struct.pack("<3Q", 9, 4, 2**31 - 2)
+    raw = record_format.encode_changed(9, np.array([4, 2**31 - 2]))
+    assert raw == struct.pack("<II", 1, zlib.crc32(tail)) + tail and record_format.changed_count(raw) == 2
+    found = record_format.decode_changed(memoryview(raw), 9, "here")
+    assert found.dtype == np.int64 and found.tolist() == [4, 2**31 - 2]
+    for bad in (*flipped(raw), *(raw[:length] for length in range(len(raw)))):
+        with pytest.raises(Corruption, match=r"here.*commit 9"):
+            record_format.decode_changed(bad, 9, "here")
+    with pytest.raises(Corruption, match="commit 8"):
+        record_format.decode_changed(raw, 8, "here")
+
+
 @pytest.mark.parametrize(("shared", "head"), [(0, "01000000"), (5, "02000000")])
 def test_a_tenant_is_read_back_as_written_and_every_flipped_bit_is_noticed(shared: int, head: str) -> None:
     tenant = record_format.Tenant(7, 9, "ü".encode(), shared)
@@ -194,6 +228,36 @@ def test_merged_fields(old: dict[str, Any], changes: dict[str, Any], expected: d
     pack = msgspec.msgpack.encode
     merged = record_format.merge_fields(pack(old) if old else b"", pack(changes))
     assert (msgspec.msgpack.decode(merged) if merged else {}) == expected
+
+
+VALUES = st.recursive(
+    st.none()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats(allow_nan=False)
+    | st.text(max_size=4)
+    | st.binary(max_size=4),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=2), inner, max_size=3),
+    max_leaves=6,
+)
+RECORDS = st.dictionaries(st.sampled_from(["a", "b", "ü", "", "c" * 40]), VALUES, max_size=4)
+
+
+@settings(derandomize=True, max_examples=80)
+@given(RECORDS, RECORDS)
+def test_fields_merge_as_dicts_do_whatever_their_values(old: dict[str, Any], changes: dict[str, Any]) -> None:
+    pack = msgspec.msgpack.encode
+    merged = record_format.merge_fields(pack(old) if old else b"", pack(changes))
+    expected = {name: value for name, value in {**old, **changes}.items() if value is not None}
+    assert (msgspec.msgpack.decode(merged) if merged else {}) == expected
+    assert merged == (pack(expected) if expected else b"")
+
+
+@pytest.mark.parametrize(
+    "old", [b"\x81", b"\xc1", b"\x93\x01\x02\x03", b"\x81\x01\x01", b"\x81\xa1\xff\x01", b"\x80\x80"]
+)
+def test_damaged_fields_are_not_merged_into(old: bytes) -> None:
+    with pytest.raises(Corruption, match="stored fields"):
+        record_format.merge_fields(old, b"\x80")
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

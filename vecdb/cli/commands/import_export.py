@@ -24,6 +24,7 @@ from vecdb.cli.imports.rows import BadRows, RowReader, TenantLists, check
 from vecdb.cli.options import (
     CollectionName,
     Database,
+    Filter,
     Json,
     Tenants,
     Tls,
@@ -171,6 +172,7 @@ def export(
     format: Annotated[
         str | None, typer.Option(help="npy, jsonl, csv, parquet, fbin ...; by the extension if none.")
     ] = None,
+    filter: Filter = None,
     tenant: Tenants = None,
     tenant_column: Annotated[
         str | None, typer.Option(help="The column of who may see each record; with --tenant it is left out if none.")
@@ -182,8 +184,9 @@ def export(
     tls: Tls = None,
     json: Json = False,
 ) -> None:
-    """Write a collection, or what tenants may see of it, to a file. Parquet and JSONL hold everything; formats of
-    vectors only have the rest beside them, in OUT.ids.jsonl and OUT.meta.json; what CSV cannot hold is refused.
+    """Write a collection, or what of it matches and tenants may see, to a file. Parquet and JSONL hold everything;
+    formats of vectors only have the rest beside them, in OUT.ids.jsonl and OUT.meta.json; what CSV cannot hold is
+    refused.
     """
     from vecdb_datasets.formats import CollectionFacts, create_records
     from vecdb_datasets.formats.records.facts import Columns
@@ -195,7 +198,7 @@ def export(
     done = 0
     with opened(db, token, tls, read_only=True) as database:
         docs = database.collection(collection)
-        total = docs.count(tenant=tenant or None)
+        total = docs.count(filter=filter, tenant=tenant or None)
         access = tenant_column is not None or not tenant
         facts = CollectionFacts(
             docs.dim,
@@ -210,7 +213,7 @@ def export(
             writer.discard()
             raise InvalidArgument(f"{destination} cannot hold lists for --tenant-column: write jsonl or parquet")
         with writer, out.progress(f"writing {destination}", "rows") as report:
-            for batch in docs.iter(batch=4096, include_vectors=True, tenant=tenant or None):
+            for batch in docs.iter(batch=4096, filter=filter, include_vectors=True, tenant=tenant or None):
                 writer.write(_batch(batch, tenant_column, access))
                 done += len(batch)
                 report(done, total)

@@ -1,4 +1,6 @@
-"""info, ls, search, check, tune: look at a database and search it. Only tune writes: the width that it measured."""
+"""info, ls, search, fields, facets, check, tune: look at a database and search it. Only tune writes: the width that it
+measured.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +17,7 @@ import vecdb
 from vecdb.cli.options import (
     CollectionName,
     Database,
+    Filter,
     Json,
     Limit,
     OptionalCollection,
@@ -74,13 +77,14 @@ def search(
     recall: Annotated[float | None, typer.Option(help="Recall to aim for, as learned by tune.")] = None,
     exact: Annotated[bool, typer.Option("--exact", help="Compare with every vector.")] = False,
     fields: Annotated[str | None, typer.Option(help="Fields to show, with commas between; all by default.")] = None,
+    filter: Filter = None,
     tenant: Tenants = None,
     explain: Annotated[bool, typer.Option("--explain", help="Show the plan and what it cost.")] = False,
     token: Token = None,
     tls: Tls = None,
     json: Json = False,
 ) -> None:
-    """Find the nearest records to a record or to a vector, among all or those that tenants may see."""
+    """Find the nearest records to a record or to a vector, among all or those that match and that tenants may see."""
     if (id is None) == (vector is None):
         raise typer.BadParameter("give one of --id and --vector")
     out = Output(json)
@@ -98,6 +102,7 @@ def search(
             fields=fields.split(",") if fields else None,
             explain=explain,
             tenant=tenant or None,
+            filter=filter,
         )
     owned = hits.owners is not None  # two owners may have the same id
     found = [
@@ -118,6 +123,40 @@ def search(
             console.print(facts(hits.explain, "plan"))
 
     out.emit(result, show)
+
+
+def fields(
+    collection: CollectionName,
+    db: Database = default_db,
+    tenant: Tenants = None,
+    token: Token = None,
+    tls: Tls = None,
+    json: Json = False,
+) -> None:
+    """Show which fields the records have, of which types, and how many records have each."""
+    with opened(db, token, tls, read_only=True) as database:
+        found = database.collection(collection).fields(tenant=tenant or None)
+    rows = [(name, ", ".join(one["types"]), one["count"]) for name, one in found.items()]
+    Output(json).emit(found, lambda console: console.print(table(["field", "types", "records"], rows)))
+
+
+def facets(
+    collection: CollectionName,
+    field: Annotated[str, typer.Argument(metavar="FIELD", help="A field, or a path such as meta.author.")],
+    db: Database = default_db,
+    limit: Annotated[int, typer.Option(min=1, help="Values to show, the most frequent first.")] = 20,
+    filter: Filter = None,
+    tenant: Tenants = None,
+    token: Token = None,
+    tls: Tls = None,
+    json: Json = False,
+) -> None:
+    """Count the records that have each value of a field; a list counts each of its elements."""
+    with opened(db, token, tls, read_only=True) as database:
+        counts = database.collection(collection).facets(field, filter, limit, tenant=tenant or None)
+    found = {"field": field, "values": [{"value": value, "count": count} for value, count in counts.items()]}
+    rows = list(counts.items())
+    Output(json).emit(found, lambda console: console.print(table([field, "records"], rows)))
 
 
 def tune(

@@ -35,6 +35,7 @@ _NO_SIGNS = np.zeros((0, 0), np.float32)
 _NO_SLOTS: NDArray[np.uint32] = np.empty(0, np.uint32)
 _QUERIES_PER_SLICE = 64
 _SCRATCHES_MAX = 64  # buffers that are kept between calls
+_LIMIT_MIN = 10  # for fewer results as much is kept: by estimates alone the nearest may not be the first
 _RERANK_MORE = 10  # candidates scored on full vectors beside the limit, as for a graph
 _UNBOUNDED = 1 << 40
 _FILTERED_FROM = 160  # rows of a tenant from which on the one-bit filter saves more time than it takes
@@ -122,6 +123,7 @@ class ScanBudget:
         everything: bool,
         careful: bool,
     ) -> None:
+        limit = max(limit, _LIMIT_MIN)
         self.rerank = max(limit + _RERANK_MORE, 2 * limit)
         self.filtered_max, filter_from = 0, _UNBOUNDED
         if order.bit_filter is not None:

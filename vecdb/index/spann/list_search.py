@@ -60,6 +60,7 @@ _NO_RATIO = np.float32(np.inf)  # keeps all lists
 
 Rows64 = NDArray[np.int64]
 
+TOO_FEW = -1  # count of a query that was not answered, see `ListSearch`
 _NONE: Rows64 = np.empty(0, np.int64)
 
 
@@ -232,7 +233,7 @@ class ListScratch:
         self.shortlist: Any = list_scan.ListShortlist(
             keys=np.zeros((nq, most + 1), np.int64), errors=np.zeros((nq, most + 1), np.float32),
             sizes=np.zeros(nq, np.int32), dots=np.zeros(context.longest, np.int32),
-            estimates=np.zeros(context.longest, np.float32),
+            estimates=np.zeros(context.longest, np.float32), matches=np.zeros(nq, np.int64),
         )  # fmt: skip
         self.shortlist_table = ArrayTable(self.shortlist).table
         self.buffer_offsets = np.full(0 if context.all_in_memory else heads.count, -1, np.int64)
@@ -270,15 +271,26 @@ def choose(
 
 
 class ListSearch:
-    """What is the same for all queries of one search call, and for all calls with the same parameters."""
+    """What is the same for all queries of one search call, and for all calls with the same parameters.
+
+    matches_min : a query whose lists hold fewer entries that the caller's bitmap holds is not answered: its count is
+    `TOO_FEW`, and the caller is to look at more lists.
+    """
 
     def __init__(
-        self, context: ListsContext, config: schema.Spann, limit: int, nprobe: int | None, visibility: Visibility
+        self,
+        context: ListsContext,
+        config: schema.Spann,
+        limit: int,
+        nprobe: int | None,
+        visibility: Visibility,
+        matches_min: int = 0,
     ) -> None:
         self.context = context
         self.view = context.view
         self.limit = limit
         self.visibility = visibility
+        self.matches_min = matches_min
         heads = self.view.heads.count
         asked = nprobe or config.nprobe or 1
         self.probes = min(heads, max(asked, int(2 * limit / context.mean_length) + 1))
@@ -301,6 +313,7 @@ class ListSearch:
         b = self.context.take(len(queries), self.limit, self.width, self.most)
         b.sizes[:] = 0
         b.shortlist.sizes[:] = 0
+        b.shortlist.matches[:] = 0
         begun = time.perf_counter_ns()
         choose(self.context, b, queries, self.ratio, work)
         probed = time.perf_counter_ns()
@@ -316,6 +329,8 @@ class ListSearch:
         if self.visibility.row_count > self.view.indexed:
             self._scan_tail(b, queries, allow)
         exact_scan.merge(b.keys, b.sizes, b.merge_places, self.limit, found.rows, found.distances, found.counts)
+        if self.matches_min:
+            found.counts[b.shortlist.matches < self.matches_min] = TOO_FEW
         self.context.give(b)
 
     def _scan(

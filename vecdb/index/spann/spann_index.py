@@ -42,7 +42,7 @@ from vecdb.index.contract import Index, IndexCorruption, Neighbors, Progress, Ro
 from vecdb.index.flat import scan_exactly
 from vecdb.index.row_set import RowSet
 from vecdb.index.spann import bulk_build, invariants, list_directory, list_updates
-from vecdb.index.spann.list_search import WORK, ListsContext, ListSearch, RowFile
+from vecdb.index.spann.list_search import TOO_FEW, WORK, ListsContext, ListSearch, RowFile
 from vecdb.index.spann.posting_lists import ListsState, ListsView, PostingLists
 from vecdb.kernels.primitives.distance import METRIC_CODES
 from vecdb.kernels.search.list_probe import ListWork
@@ -51,6 +51,8 @@ from vecdb.storage.disk import filesystem, list_file
 
 _CEILING, _CEILING_MIN = 2, 8  # times the fair share of a list; entries
 _REPLICAS_ON_DISK = 4
+_MATCHES_SHARE = 0.7  # of the matches that so many lists hold on average; fewer call for more lists
+_PROBES_GROWTH = 3
 _QUERIES_PER_SLICE = 16
 _STEP_MAX = 16_384  # rows placed at once
 _GARBAGE_SHARE, _BUILT_GARBAGE_SHARE = 0.5, 0.1  # of the list file, past which it is written anew: later, after a build
@@ -233,24 +235,57 @@ class SpannIndex(Index):
         view, threads = self.lists.view, params.threads
         if view is None or params.exact:
             return partial(self._exactly, limit=limit, visibility=visibility, allow=allow, threads=threads)
-        search = ListSearch(self._context_of(view), self.config, limit, params.nprobe, visibility)
+        context = self._context_of(view)
+        if allow is not None:
+            return partial(self._among, context, limit, visibility, params, allow)
+        search = ListSearch(context, self.config, limit, params.nprobe, visibility)
 
         def answers(queries: NDArray[np.float32]) -> Neighbors:
             found = empty_result(len(queries), limit, WORK)
-            if allow is None:
-                answer = search.answer
-            else:
-                answer = partial(search.answer, allow=allow.bitmap(visibility.row_count))
             if len(queries) == 1:
-                answer(queries, found)
+                search.answer(queries, found)
             else:
-                map_query_slices(answer, queries, found, _QUERIES_PER_SLICE, threads, self._workers)
+                map_query_slices(search.answer, queries, found, _QUERIES_PER_SLICE, threads, self._workers)
             complete_short_answers(
-                found, queries, limit, visibility, allow, threads, self._exactly, ListWork.RERANKED
+                found, queries, limit, visibility, None, threads, self._exactly, ListWork.RERANKED
             )  # fmt: skip
             return found
 
         return answers
+
+    def _among(
+        self,
+        context: ListsContext,
+        limit: int,
+        visibility: Visibility,
+        params: SearchParams,
+        allow: RowSet,
+        queries: NDArray[np.float32],
+    ) -> Neighbors:
+        """Nearest rows among those that are allowed. A query whose lists hold far fewer of them than lists do on
+        average is avoided by them: more lists are looked at, in the end all.
+        """
+        found, threads = empty_result(len(queries), limit, WORK), params.threads
+        probes, bitmap, left = params.nprobe or self.config.nprobe or 1, allow.bitmap(visibility.row_count), None
+        expected = probes * context.mean_length * len(allow) / max(1, visibility.live_count)
+        while True:
+            probes = min(probes, context.view.heads.count)
+            enough = 0 if probes == context.view.heads.count else round(_MATCHES_SHARE * expected)
+            search = ListSearch(context, self.config, limit, probes, visibility, enough)
+            answer = partial(search.answer, allow=bitmap)
+            if left is None:
+                map_query_slices(answer, queries, found, _QUERIES_PER_SLICE, threads, self._workers)
+            else:
+                again = empty_result(len(left), limit, WORK)
+                map_query_slices(answer, queries[left], again, _QUERIES_PER_SLICE, threads, self._workers)
+                found.rows[left], found.distances[left], found.counts[left] = again.rows, again.distances, again.counts
+                found.work += again.work
+            left = np.flatnonzero(found.counts == TOO_FEW)
+            if not len(left):
+                break
+            probes *= _PROBES_GROWTH
+        complete_short_answers(found, queries, limit, visibility, allow, threads, self._exactly, ListWork.RERANKED)
+        return found
 
     def _context_of(self, view: ListsView) -> ListsContext:
         context, arrays = self._context, self._rows.arrays

@@ -24,6 +24,7 @@ from vecdb.kernels.primitives.prefetch import prefetch_at
 from vecdb.kernels.primitives.topk import ROW_OF_KEY, distance_of, insert, key_of
 from vecdb.kernels.primitives.visibility import is_visible
 from vecdb.kernels.search.list_probe import ListWork, ProbedQueries
+from vecdb.kernels.search.row_bits import is_set
 
 _FAR = np.float32(np.inf)
 _TO_READ, _NOT_READ = -2, -1  # of a list in `buffer_offsets`, beside the byte where its body is
@@ -72,6 +73,7 @@ class ListShortlist(NamedTuple):
     keys : int64[n, most + 1], sorted; the last place is room for an insertion.   sizes : int32[n].
     errors : float32[n, most + 1], |rescale| |q - c| of each, |rescale| under ip: what its error is proportional to.
     dots int32, estimates float32[longest list] : scratch of one list.
+    matches : int64[n], entries of the scanned lists that the caller's bitmap holds, added to; only where there is one.
     """
 
     keys: int64[:, ::1]
@@ -79,6 +81,7 @@ class ListShortlist(NamedTuple):
     sizes: int32[::1]
     dots: int32[::1]
     estimates: float32[::1]
+    matches: int64[::1]
 
 
 class ExtentReads(NamedTuple):
@@ -194,6 +197,9 @@ def scan(
             )  # fmt: skip
             work[ListWork.ENTRIES] += count
             first = np.uint64(rows_at >> 2)
+            if len(allow):
+                for j in range(count):
+                    shortlist.matches[i] += is_set(allow, np.int64(words[first + np.uint64(j)]))
             for j in range(count):
                 if estimates[j] > worst:
                     continue

@@ -59,6 +59,9 @@ _VECTOR_BYTES_AHEAD = 2048  # of a vector that are fetched before it is scored; 
 _DEVIATIONS = np.float32(3.0)
 PANEL_SHARE = 5  # from 1/5 of the rows on, looking at all panels is as fast as looking at scattered lines (measured)
 _NEVER = np.int64(1) << np.int64(62)
+_NEAR_SHARE = 32  # places are compared in number with slots in the nearest groups that hold one in so many slots
+_AVOIDED = 1.5  # places so many times rarer there than among all slots lie away from the query
+AVOIDED = -1
 
 
 class TreeWork(IntEnum):
@@ -152,9 +155,10 @@ class Tree(NamedTuple):
 class TreeBudget(NamedTuple):
     """The layout of how much one search looks at.
 
-    limit : results.   rerank : >= limit, candidates scored on vectors.   filtered_max : most slots that the one-bit
-    filter leaves over.   filter_from : fewer places are not filtered.   everything : 1, search all visible rows; 0,
-    the listed ones.   scan_max : as many places are all compared.   idle_nodes_max, nodes_max, shortlist : see `_walk`.
+    limit : results, or somewhat more.   rerank : >= limit, candidates scored on vectors.   filtered_max : most slots
+    that the one-bit filter leaves over.   filter_from : fewer places are not filtered.   everything : 1, search all
+    visible rows; 0, the listed ones.   scan_max : as many places are all compared.   idle_nodes_max, nodes_max,
+    shortlist : see `_walk`.
     slack_percent : of the filter's slack.
     """
 
@@ -330,7 +334,8 @@ def _ratio(query, scale, metric, probe):
 @part()
 def _walk(query, high, budget, levels, heap, ratio, pool, work, code_words, blocks):
     """Look at places [0, high), whose slots are sorted, node by node, the most promising first, into the empty pool.
-    Returns its size.
+    Returns its size; AVOIDED, with nothing looked at that counts, where listed places lie away from the query, so that
+    nodes near it say little of where the nearest are.
 
     A group with more than `shortlist` places is replaced by its leaves; any other node is looked at. Ends after
     `idle_nodes_max` nodes in a row that did not change the nearest `limit`, or after `nodes_max` of them.
@@ -345,17 +350,16 @@ def _walk(query, high, budget, levels, heap, ratio, pool, work, code_words, bloc
         first_leaf = np.int64(group_ends[g - 1]) if g > 0 else np.int64(0)
         begin = np.int64(leaf_ends[first_leaf - 1]) if first_leaf > 0 else np.int64(0)
         end = np.int64(leaf_ends[np.int64(group_ends[g]) - 1])
-        if end > begin and (
-            everything
-            or _place_of(listed, everything, np.int64(0), high, begin)
-            < _place_of(listed, everything, np.int64(0), high, end)
-        ):
+        if end > begin:
             score = _score(levels.groups, np.int64(g), query.coded, ratio, blocks)
             waiting = _push(heap, waiting, score, leaves + np.int64(g))
     work[_NODES] += waiting
     size = np.int64(0)
     idle = 0
     looks = 0
+    near_slots = near_places = np.int64(0)
+    sorted_slots = np.int64(leaf_ends[leaves - 1])
+    unsure = not everything
     while waiting > 0:
         node = _pop(heap, waiting)
         waiting -= 1
@@ -370,6 +374,15 @@ def _walk(query, high, budget, levels, heap, ratio, pool, work, code_words, bloc
         stop_slot = np.int64(leaf_ends[last - 1])
         begin = _place_of(listed, everything, np.int64(0), high, slot)
         end = _place_of(listed, everything, begin, high, stop_slot)
+        if unsure and node >= leaves:
+            near_slots += stop_slot - slot
+            near_places += end - begin
+            if near_slots * _NEAR_SHARE >= sorted_slots:
+                unsure = False
+                if near_places * _AVOIDED * sorted_slots < near_slots * high:
+                    return np.int64(AVOIDED)
+        if end == begin:
+            continue
         if node >= leaves and end - begin > budget.shortlist:
             at = begin
             for child in range(leaf, last):
@@ -500,7 +513,11 @@ def search_slots(
             ratio = _ratio(query, codes.scale, metric, probe)
             levels = group_of(tree, Tree, "levels")
             size = _walk(one, start, budget, levels, scratch.heap, ratio, pool, work, code_words, blocks)
-        elif by_panels:
+        if size < 0 or (by_panels and not along):
+            size = np.int64(0)
+            if filtered:
+                for j in range(limit):
+                    scratch.nearest[j] = np.float32(np.inf)
             size = scan_node(
                 one, np.int64(0), start, np.int64(0), slots.sorted, pool, size, rerank, work, code_words, blocks
             )
@@ -524,5 +541,5 @@ def search_slots(
                 return row
             size = add_key(keys, size, rerank, key_of(exact(vectors, row, query, metric), row))
             work[_VECTORS] += 1
-        counts[i] = put_answer(keys, size, limit, rows[i], distances[i])
+        counts[i] = put_answer(keys, size, np.int64(rows.shape[1]), rows[i], distances[i])
     return -1

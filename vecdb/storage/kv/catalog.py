@@ -45,6 +45,15 @@ class SealedIndex(msgspec.Struct, frozen=True):
         return (self.file, *(name for name, _ in self.parts))
 
 
+class SealedColumns(msgspec.Struct, frozen=True):
+    """The sealed file of columns of fields: of rows [0, rows), with the changes up to the commit `sequence`."""
+
+    file: str
+    rows: int
+    sequence: int
+    file_bytes: int
+
+
 class MeasuredRecall(msgspec.Struct, frozen=True):
     """One measured point: at `limit` results a search of this width (ef of a graph, else nprobe) gave `recall`."""
 
@@ -59,6 +68,16 @@ class JournalExtent(msgspec.Struct, frozen=True):
     first: int
     last: int
     entries: int
+
+
+class FieldChanges(msgspec.Struct, frozen=True):
+    """Of a generation, which records have other fields than their blocks say. last : the newest commit that changed
+    some.   rows : entries in `changes`.   logged : rows in `changed`.
+    """
+
+    last: int
+    rows: int
+    logged: int
 
 
 class RecallCheck(msgspec.Struct, frozen=True):
@@ -94,6 +113,8 @@ class CommittedState(msgspec.Struct, frozen=True):
     # measured: a tree is walked faster than a tenant is scanned that has more rows than this
     tenant_scan_rows_max: int | None = msgspec.field(default=None, name="scan_rows")
     recall_check: RecallCheck | None = None
+    columns: SealedColumns | None = None
+    field_changes: FieldChanges | None = None  # None where every record has the fields that its block says
     default_scan: bool = False  # no width was measured to be enough: searches that name none compare all vectors
 
 

@@ -16,6 +16,9 @@
     access    prefix, row u64                   -> the record's own list of tenants (record_format.py); no entry: none
     journal   prefix, sequence u64              -> grants and revokes of that commit that wait to be put into
                                                  members and access (record_format.py)
+    changes   prefix, row u64                   -> the record's owner and fields where they were changed after its
+                                                 block was written (record_format.py); no entry: what the block says
+    changed   prefix, sequence u64              -> rows whose fields that commit changed (record_format.py)
     requests  uid u32, 0x00                     -> how many requests are known, u64 LE
               uid u32, 0x01, request id         -> the answer that it was given (idempotency.py)
               uid u32, 0x02, sequence u64, place u32   -> request id; in the order of the commits
@@ -29,6 +32,10 @@ A tenant's number is used once in the life of its collection. `access` is the tr
 checksum; `members` holds the same pairs by tenant, of live records only, and can be derived from it. The journal
 applies on top of both (access_journal.py); the collection's state says which entries it has. A number in `access` that
 has no tenant belonged to one that was dropped: it means nobody, and the next vacuum leaves it out.
+
+`changes` holds the newest fields of a record, until a vacuum puts them into a block; the collection's state counts the
+entries. `changed` tells processes that follow which ones to look at. It keeps the newest commits without a gap; of
+older ones the entries of `changes` tell. An entry of a row that has died since is ignored.
 
 All collections share these databases. If each had named databases of its own, their handles would have to be closed
 when the collection is dropped, which LMDB allows only while no transaction of any thread uses them.
@@ -45,6 +52,7 @@ from numpy.typing import NDArray
 
 CATALOG, STATE, BLOCKS, IDS, TOMBS = b"catalog", b"state", b"blocks", b"ids", b"tombs"
 TENANTS, MEMBERS, ACCESS, REQUESTS, JOURNAL = b"tenants", b"members", b"access", b"requests", b"journal"
+CHANGES, CHANGED = b"changes", b"changed"
 DATABASES: dict[bytes, dict[str, bool]] = {
     CATALOG: {},
     STATE: {},
@@ -56,8 +64,11 @@ DATABASES: dict[bytes, dict[str, bool]] = {
     ACCESS: {},
     REQUESTS: {},
     JOURNAL: {},
+    CHANGES: {},
+    CHANGED: {},
 }
-BY_GENERATION = (BLOCKS, IDS, TOMBS, MEMBERS, ACCESS, JOURNAL)  # keys begin with a prefix
+ADDED_LATER = (CHANGES, CHANGED)  # missing where no process of this version has opened the environment for writing yet
+BY_GENERATION = (BLOCKS, IDS, TOMBS, MEMBERS, ACCESS, JOURNAL, CHANGES, CHANGED)  # keys begin with a prefix
 BY_UID = (TENANTS, REQUESTS)  # keys begin with a uid alone
 _NEXT, _NAME, _NUMBER = b"\0", b"\1", b"\2"  # kinds of keys of `tenants`, after the uid
 _COUNTED, _REQUEST, _ORDERED = b"\0", b"\1", b"\2"  # kinds of keys of `requests`
@@ -89,7 +100,9 @@ def prefix_end(prefix: bytes) -> bytes | None:
 
 
 def row_key(prefix: bytes, number: int) -> bytes:
-    """Key of a block (by first row), of a commit's deletions or journal entry, of a tenant's rows, of a row's list."""
+    """Key of a block (by first row), of a commit's deletions, journal entry or changed rows, of a tenant's rows, of a
+    row's list or changed fields.
+    """
     return prefix + number.to_bytes(8, "big")
 
 

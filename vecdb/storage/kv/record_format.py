@@ -33,6 +33,19 @@ Journal entry of a commit: one LMDB value
 
     example: commit 3 grants row 1 to tenant 2 -> 32 bytes, the last 8 of them 02 00 00 00 01 00 00 00
 
+Changed fields of a record: one LMDB value, rewritten by every change of them
+
+    change   := version u32 | crc u32 | sequence u64 | meta        the whole meta, in the place of that in the block
+    sequence := of the commit that wrote it
+    crc      := zlib.crc32 of what follows it, begun at the row's number in place of 0
+
+    example: commit 3 leaves {"a": 1} -> 20 bytes, the last 12 of them 03 00 00 00 00 00 00 00 81 a1 61 01
+
+Changed rows of a commit: one LMDB value
+
+    changed := version u32 | crc u32 | sequence u64 | row u64*     ascending, each once, at least one
+    crc     := zlib.crc32 of what follows it
+
 Tenant: one LMDB value
 
     tenant := version u32 | crc u32 | sequence u64 | records_max u64 | shared u64 if the version is 2 | name utf-8
@@ -65,11 +78,13 @@ _TENANT = struct.Struct("<QQ")
 _TENANT_SHARED = 2  # version of an entry that has one number more
 _SHARED = struct.Struct("<Q")
 _JOURNAL = struct.Struct("<QQ")
+_CHANGE = struct.Struct("<IIQ")
 INT_IDS = 1
 
 _pack = msgspec.msgpack.Encoder().encode
-_unpack = msgspec.msgpack.Decoder().decode
+_unpack_raw = msgspec.msgpack.Decoder(dict[str, msgspec.Raw]).decode  # values stay as they are encoded
 _unpack_meta = msgspec.msgpack.Decoder(tuple[bytes, msgspec.Raw]).decode
+_NULL = b"\xc0"  # msgpack
 _ARRAY_OF_2 = 0x92  # msgpack: how a meta with an owner starts; a map starts with another byte
 
 
@@ -287,6 +302,52 @@ def decode_journal(raw: Any, sequence: int, where: str) -> tuple[NDArray[np.int6
     )
 
 
+def encode_changes(rows: Sequence[int], sequence: int, metas: Sequence[bytes]) -> list[bytes]:
+    """Changed fields of each row, whose meta is now that, in commit `sequence`."""
+    pack, crc32, number = _CHANGE.pack, zlib.crc32, struct.pack("<Q", sequence)
+    return [
+        pack(_VERSION, crc32(meta, crc32(number, row)), sequence) + meta for row, meta in zip(rows, metas, strict=True)
+    ]
+
+
+def decode_changes(raws: Sequence[Any], rows: Sequence[int], where: str) -> list[tuple[int, bytes]]:
+    """(sequence, meta) of the changed fields (bytes or buffers) found under each of `rows`. Raises `Corruption`."""
+    unpack, crc32, head, start = _CHANGE.unpack_from, zlib.crc32, _ACCESS.size, _CHANGE.size
+    found = []
+    for raw, row in zip(raws, rows, strict=True):
+        version, crc, sequence = unpack(raw) if len(raw) >= start else (0, 0, 0)
+        if version != _VERSION or crc != crc32(raw[head:], row):
+            raise Corruption(
+                f"{where}: changed fields of row {row} have {len(raw)} bytes and start with {bytes(raw[:16]).hex()}; "
+                "restore from a backup"
+            )
+        found.append((sequence, bytes(raw[start:])))
+    return found
+
+
+def encode_changed(sequence: int, rows: NDArray[np.int64]) -> bytes:
+    """Changed rows of one commit: distinct, ascending."""
+    tail = struct.pack("<Q", sequence) + rows.astype("<u8").tobytes()
+    return _ACCESS.pack(_VERSION, zlib.crc32(tail)) + tail
+
+
+def decode_changed(raw: Any, sequence: int, where: str) -> NDArray[np.int64]:
+    """int64[n]: the changed rows found under `sequence`. Raises `Corruption`."""
+    if len(raw) >= _CHANGE.size and not len(raw) % 8:
+        version, crc, found = _CHANGE.unpack_from(raw)
+        if version == _VERSION and crc == zlib.crc32(raw[_ACCESS.size :]) and found == sequence:
+            return np.frombuffer(raw, "<u8", offset=_CHANGE.size).astype(np.int64)  # no view of LMDB's memory
+    raise Corruption(
+        f"{where}: changed rows of commit {sequence} have {len(raw)} bytes and start with {bytes(raw[:16]).hex()}; "
+        "restore from a backup"
+    )
+
+
+def changed_count(raw: Any) -> int:
+    """How many rows `encode_changed` was given."""
+    return (len(raw) - _CHANGE.size) // 8
+
+
 class Tenant(NamedTuple):
     """What is stored about one tenant. records_max : 0 where it has no quota of its own.   shared : how many of the
     records that it sees are another tenant's, and count for that one; those shared before this was counted are not in
@@ -319,8 +380,14 @@ def decode_tenant(raw: bytes, number: int, where: str) -> Tenant:
 
 
 def merge_fields(old: bytes, changes: bytes) -> bytes:
-    """Encoded fields `old` with those of `changes` put over them; a null in `changes` removes a field."""
-    fields: dict[str, Any] = _unpack(old) if old else {}
-    fields.update(_unpack(changes) if changes else {})
-    kept = {name: value for name, value in fields.items() if value is not None}
-    return bytes(_pack(kept)) if kept else b""
+    """Encoded fields `old` with those of `changes` put over them; a null in `changes` removes a field. Raises
+    `Corruption` where `old` is no msgpack map.
+    """
+    try:
+        fields = _unpack_raw(old) if old else {}
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Corruption(f"stored fields are not what was written ({error}): run check and restore a backup") from None
+    fields.update(_unpack_raw(changes) if changes else {})
+    if _NULL in old or _NULL in changes:  # there may be one
+        fields = {name: value for name, value in fields.items() if bytes(value) != _NULL}
+    return bytes(_pack(fields)) if fields else b""

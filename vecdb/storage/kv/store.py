@@ -25,7 +25,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -87,6 +87,7 @@ class Store:
         self._map_bytes = map_bytes
         self._durability = durability
         self._closed = self._abandoned = False
+        self._completing = threading.Lock()
         self._open()
 
     def _open(self) -> None:
@@ -134,19 +135,47 @@ class Store:
 
     def _open_databases(self) -> None:
         try:
-            self.databases = _open_all(self._env, create=not self.read_only)
+            self._name(_open_all(self._env, create=not self.read_only))
         except lmdb.Error as error:
             self._env.close()
             raise store_error(error, f"opening {self.path}") from error
-        self.catalog, self.state, self.blocks, self.ids, self.tombs, *others = self.databases.values()
-        self.tenants, self.members, self.access, self.requests, self.journal = others
+
+    def _name(self, databases: dict[bytes, Any]) -> None:
+        self.databases = databases
+        self.catalog, self.state, self.blocks, self.ids, self.tombs, *others = databases.values()
+        self.tenants, self.members, self.access, self.requests, self.journal, *later = others
+        # a crash may have come between the two: then they are completed by the next that opens it for writing
+        self.changes: Any
+        self.changed: Any
+        self.changes, self.changed = later if len(later) == 2 else (None, None)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether it has every database of this version; see `keys.ADDED_LATER`."""
+        return self.changed is not None
+
+    def _complete(self) -> None:
+        """In a reading process: the writer has added databases since. Transactions that begin from now on see them."""
+        with self._counted(), self._completing:
+            if not self.is_complete:
+                self._look_again()
+
+    def _look_again(self) -> None:
+        try:
+            self._name(_open_all(self._env, create=not self.read_only))
+        except lmdb.Error as error:
+            raise store_error(error, f"reading {self.path}") from error
 
     def join(self, *, read_only: bool, durability: str) -> None:
         """Another user of this process shares the environment. Raises Unavailable where it cannot get what it wants."""
         if not read_only and not self.writable:
             raise Unavailable(f"{self.path} may not be written by this process")
-        if _DURABILITIES.index(durability) <= _DURABILITIES.index(self._durability):
-            return
+        if not read_only and self.read_only:
+            self.read_only = False
+            with self._completing:
+                self._look_again()
+        if read_only or _DURABILITIES.index(durability) <= _DURABILITIES.index(self._durability):
+            return  # a reader writes nothing, and the transaction of a writer may be under way
         with self._gate:  # it was opened with less: open it anew
             calm = self._gate.wait_for(lambda: not self._reads, _COMPACT_WAIT_S)
             if not calm or self._parked:
@@ -175,6 +204,20 @@ class Store:
             finally:
                 if not self._abandoned:  # ending it would end the parent's, which is the same in the lock file
                     txn.abort()
+
+    def read_all(self, *, buffers: bool = False) -> AbstractContextManager[Txn]:
+        """`read`, of every database that there is by then."""
+        return self.read(buffers=buffers) if self.is_complete else self._read_completed(buffers)
+
+    @contextmanager
+    def _read_completed(self, buffers: bool) -> Iterator[Txn]:
+        while True:
+            complete = self.is_complete  # a transaction does not see databases that this process opens after its begin
+            with self.read(buffers=buffers) as txn:
+                if complete or txn.get(keys.ADDED_LATER[-1]) is None:  # the name of one is a key of the nameless one
+                    yield txn
+                    return
+            self._complete()
 
     @contextmanager
     def _counted(self) -> Iterator[None]:
@@ -272,10 +315,11 @@ class Store:
         except lmdb.Error as error:
             raise _copy_error(error, target) from error
         try:
-            with self.read() as txn:
+            with self.read_all() as txn:
                 try:
-                    for name, there in _open_all(made, create=True).items():
-                        _copy_entries(txn.cursor(db=self.databases[name]), made, there)
+                    copies = _open_all(made, create=True)
+                    for name, database in self.databases.items():
+                        _copy_entries(txn.cursor(db=database), made, copies[name])
                 except lmdb.Error as error:
                     raise _copy_error(error, target) from error
         finally:
@@ -380,8 +424,16 @@ class Store:
 
 
 def _open_all(env: Any, *, create: bool) -> dict[bytes, Any]:
-    """The named databases of an environment, each with its flags."""
-    return {name: env.open_db(name, create=create, **flags) for name, flags in keys.DATABASES.items()}
+    """The named databases of an environment, each with its flags. Those added later may be missing, all of them."""
+    found = {}
+    for name, flags in keys.DATABASES.items():
+        try:
+            found[name] = env.open_db(name, create=create, **flags)
+        except lmdb.NotFoundError:
+            if name not in keys.ADDED_LATER:
+                raise
+            break
+    return found
 
 
 def _copy_entries(source: Any, target: Any, database: Any) -> None:
