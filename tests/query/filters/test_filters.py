@@ -206,6 +206,22 @@ def test_a_reader_sees_what_was_written_and_writes_nothing(tmp_path: Path) -> No
                     call()
 
 
+def test_a_vacuum_leaves_no_sealed_columns_of_the_generation_before(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with open_database(tmp_path / "db", durability="relaxed", maintenance=False) as db:
+        docs = db.create_collection("docs", 4, "l2", vecdb.Hnsw())
+        docs.upsert(range(120), VECTORS, FIELDS)
+        docs.count(filter="n > 1")
+        docs._backend.jobs.columns.seal()  # type: ignore[attr-defined]
+        assert docs._backend.state.snapshot.state.columns is not None  # type: ignore[attr-defined]
+        docs.delete(filter="n > 60")
+        db.vacuum()
+    with open_database(tmp_path / "db", durability="relaxed", maintenance=False) as db:
+        assert db["docs"].count(filter="lang = 'en'") == 21
+    assert "damaged" not in caplog.text
+
+
 # -- what is refused -------------------------------------------------------------------------------
 
 REFUSED: dict[str, Callable[[Any], Any]] = {
