@@ -25,6 +25,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from sys import getsizeof
 from typing import Any, ClassVar, Literal, NoReturn, get_args
 
 from vecdb import limits
@@ -401,3 +402,16 @@ def leaves(tree: Node) -> Iterator[Node]:
 def fields_of(tree: Node) -> tuple[str, ...]:
     """The names of the fields that a tree asks for, each once, in order."""
     return tuple(dict.fromkeys(leaf.field for leaf in leaves(tree)))  # type: ignore[attr-defined]
+
+
+_LEAF_BYTES = 512  # of a condition and its place in the tree, without its values
+
+
+def node_bytes(tree: Node) -> int:
+    """About how much memory a tree takes: a list may hold a million texts."""
+    total = 0
+    for leaf in leaves(tree):
+        values = [getattr(leaf, name) for name in leaf.__match_args__]
+        many = getattr(leaf, "values", ())
+        total += _LEAF_BYTES + sum(map(getsizeof, values)) + sum(map(getsizeof, many))
+    return total

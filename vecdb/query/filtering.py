@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.columns.evaluation import Evaluation, check_orders
-from vecdb.filters.tree import Node, fields_of
+from vecdb.filters.tree import Node, fields_of, node_bytes
 from vecdb.index.contract import Neighbors
 from vecdb.index.row_set import RowSet
 from vecdb.kernels.search import row_bits
@@ -59,7 +59,7 @@ def matching(snapshot: Snapshot, node: Node, *, check: bool = True) -> MatchingR
         RowSet.of_bitmap(words, count, snapshot.filtered.grown), evaluation.by_records
     )
     entry.checked = check
-    snapshot.filtered.keep(node, entry)
+    snapshot.filtered.keep(node, entry, node_bytes(node))
     return entry
 
 

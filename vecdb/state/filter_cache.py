@@ -25,13 +25,18 @@ class MatchingRows(Generic[P]):
     for.
     """
 
-    __slots__ = ("allowed", "checked", "prepared", "records_read")
+    __slots__ = ("allowed", "checked", "key_bytes", "prepared", "records_read")
 
     def __init__(self, allowed: RowSet, records_read: int = 0) -> None:
         self.allowed = allowed
         self.records_read = records_read
         self.checked = False
+        self.key_bytes = 0
         self.prepared: dict[Hashable, tuple[object, P]] = {}
+
+    @property
+    def nbytes(self) -> int:
+        return self.allowed.nbytes + self.key_bytes
 
     def search(self, key: Hashable, version: object) -> P | None:
         """version : `Index.version`, compared by identity."""
@@ -60,13 +65,18 @@ class FilterCache(Generic[P]):
                     self._entries.move_to_end(key)
         return entry
 
-    def keep(self, key: Hashable, entry: MatchingRows[P]) -> None:
+    def keep(self, key: Hashable, entry: MatchingRows[P], key_bytes: int = 0) -> None:
+        """key_bytes : memory of the filter itself, which may be a list of a million values."""
         with self._lock:
+            replaced = self._entries.pop(key, None)
+            if replaced is not None:
+                self._bytes -= replaced.nbytes
+            entry.key_bytes = key_bytes
             self._entries[key] = entry
-            self._bytes += entry.allowed.nbytes
+            self._bytes += entry.nbytes
             while self._bytes > limits.filter_cache_bytes and len(self._entries) > 1:
                 _, old = self._entries.popitem(last=False)
-                self._bytes -= old.allowed.nbytes
+                self._bytes -= old.nbytes
 
     def grown(self, nbytes: int) -> None:
         """An entry keeps so many bytes more."""
