@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 import vecdb
-from tests.api.test_searches import assert_same
 from vecdb import F, InvalidArgument, LimitExceeded, VecdbError
 
 DIM, ROWS = 8, 240
@@ -68,6 +67,12 @@ def docs(db: Any) -> Any:
 @pytest.fixture
 def here(twin: Any) -> Any:
     return filled(twin)
+
+
+def assert_same(found: vecdb.Hits, expected: vecdb.Hits) -> None:
+    for name in ("ids", "distances", "counts", "components", "owners"):
+        assert np.array_equal(getattr(found, name), getattr(expected, name)), name
+    assert found.fields == expected.fields and repr(found.to_list()) == repr(expected.to_list())
 
 
 def outcome(call: Callable[[], Any]) -> Any:

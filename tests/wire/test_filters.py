@@ -164,7 +164,9 @@ REFUSED: dict[str, tuple[Callable[[], pb.Filter], type[Exception], str]] = {
     ),
     "too deep": (lambda: nested(64, AND), LimitExceeded, "64 deep"),
     "too many terms": (
-        lambda: pb.Filter(operator=AND, terms=[pb.Filter(operator=EQUAL, field=f"f{at}", value=ONE) for at in range(5_000)]),
+        lambda: pb.Filter(
+            operator=AND, terms=[pb.Filter(operator=EQUAL, field=f"f{at}", value=ONE) for at in range(5_000)]
+        ),
         LimitExceeded,
         "4,096",
     ),

@@ -19,11 +19,15 @@ from typing import Any
 
 from vecdb import limits
 from vecdb.errors import InvalidArgument, LimitExceeded
-from vecdb.filters import tree
+from vecdb.filters import evaluate, tree
 from vecdb.filters.parser import parse
 from vecdb.filters.times import moment
 from vecdb.v1 import common_pb2 as pb
 from vecdb.v1 import records_pb2, search_pb2
+
+Tree = tree.Node
+RECORDS_MAX, CURSOR_CHARS_MAX = limits.get_records_max, limits.cursor_chars_max
+matches = evaluate.matches
 
 _EXPRESSION_BYTES_MAX = 1 << 16
 _NODES_MAX = 8 * limits.filter_terms_max  # messages of one filter: a tree may hold a few more nodes than comparisons

@@ -16,11 +16,12 @@ import hashlib
 import hmac
 import secrets
 
-from vecdb import InvalidArgument, limits
+from vecdb import InvalidArgument
+from vecdb.wire.filters import CURSOR_CHARS_MAX
 from vecdb_server.security.auth import Caller
 
 _TAG_BYTES = 16
-_SEALED_CHARS_MAX = (limits.cursor_chars_max + _TAG_BYTES) * 4 // 3 + 4
+_SEALED_CHARS_MAX = (CURSOR_CHARS_MAX + _TAG_BYTES) * 4 // 3 + 4
 
 
 class CursorSeal:

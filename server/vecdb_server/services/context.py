@@ -22,9 +22,8 @@ import grpc
 
 import vecdb
 from vecdb import Collection, LimitExceeded, Unavailable
-from vecdb.filters.tree import Node
 from vecdb.wire.error_codes import collection_not_found
-from vecdb.wire.filters import filter_of
+from vecdb.wire.filters import Tree, filter_of
 from vecdb.wire.messages import request_id_of
 from vecdb_server.config import Config
 from vecdb_server.executors import FairThreadPool, LatencyEstimate, LatencyModel, LongOperations, Stop
@@ -157,13 +156,13 @@ class ServerContext:
 
     # -- filters -------------------------------------------------------------------------------------
 
-    async def filter_of(self, caller: Caller, request: Any) -> Node | None:
+    async def filter_of(self, caller: Caller, request: Any) -> Tree | None:
         """The filter of a request; None where it has none. A large one is read on a kernel thread."""
         if not request.HasField("filter"):
             return None
         if not is_large(request.filter):
             return filter_of(request.filter)
-        found: Node | None = await self.kernels.run(caller.group, lambda stop: filter_of(request.filter))
+        found: Tree | None = await self.kernels.run(caller.group, lambda stop: filter_of(request.filter))
         return found
 
     # -- where work runs -----------------------------------------------------------------------------

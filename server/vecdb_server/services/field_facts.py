@@ -9,15 +9,14 @@ from collections.abc import Callable
 from typing import Any
 
 from vecdb import Collection
-from vecdb.filters.tree import Node
 from vecdb.v1 import records_pb2 as pb
-from vecdb.wire.filters import facets_message, field_facts_message, value_message, values_message
+from vecdb.wire.filters import Tree, facets_message, field_facts_message, value_message, values_message
 from vecdb_server.security.auth import Caller
 from vecdb_server.services.context import ServerContext
 
 _FACETS = 100
 
-Ask = Callable[[Collection, Node | None, list[str] | None], Any]
+Ask = Callable[[Collection, Tree | None, list[str] | None], Any]
 
 
 class FactsOfFields:
@@ -27,19 +26,19 @@ class FactsOfFields:
     async def Facets(self, request: Any, caller: Caller, context: Any) -> Any:
         limit = request.limit or _FACETS
 
-        def ask(docs: Collection, node: Node | None, tenants: list[str] | None) -> Any:
+        def ask(docs: Collection, node: Tree | None, tenants: list[str] | None) -> Any:
             return facets_message(docs.facets(request.field, node, limit, tenant=tenants))
 
         return await self._asked(request, caller, context, ask)
 
     async def Distinct(self, request: Any, caller: Caller, context: Any) -> Any:
-        def ask(docs: Collection, node: Node | None, tenants: list[str] | None) -> Any:
+        def ask(docs: Collection, node: Tree | None, tenants: list[str] | None) -> Any:
             return pb.DistinctResponse(values=values_message(docs.distinct(request.field, node, tenant=tenants)))
 
         return await self._asked(request, caller, context, ask)
 
     async def MinMax(self, request: Any, caller: Caller, context: Any) -> Any:
-        def ask(docs: Collection, node: Node | None, tenants: list[str] | None) -> Any:
+        def ask(docs: Collection, node: Tree | None, tenants: list[str] | None) -> Any:
             find = docs.max if request.largest else docs.min
             found = find(request.field, node, tenant=tenants)
             return pb.MinMaxResponse(value=None if found is None else value_message(found))
@@ -47,7 +46,7 @@ class FactsOfFields:
         return await self._asked(request, caller, context, ask)
 
     async def Fields(self, request: Any, caller: Caller, context: Any) -> Any:
-        def ask(docs: Collection, node: Node | None, tenants: list[str] | None) -> Any:
+        def ask(docs: Collection, node: Tree | None, tenants: list[str] | None) -> Any:
             return field_facts_message(docs.fields(tenant=tenants))
 
         return await self._asked(request, caller, context, ask, filtered=False)

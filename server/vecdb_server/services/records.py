@@ -11,12 +11,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from vecdb import Collection, InvalidArgument, LimitExceeded, Record, limits
-from vecdb.api.filter_arguments import Page
-from vecdb.filters.evaluate import matches
-from vecdb.filters.tree import Node
+from vecdb import Collection, InvalidArgument, LimitExceeded, Record
 from vecdb.v1 import records_pb2 as pb
 from vecdb.wire.arrays import ids_of, tenants_of, vectors_of
+from vecdb.wire.filters import RECORDS_MAX, Tree, matches
 from vecdb.wire.messages import fields_of, one_field_map, record_message
 from vecdb_server.security.auth import Caller
 from vecdb_server.security.cursors import CursorSeal
@@ -130,10 +128,10 @@ class Records(FactsOfFields):
         return await self._server.read(caller, context, kind, count, get)
 
     def _get_matching(
-        self, docs: Collection, request: Any, caller: Caller, tenants: list[str] | None, node: Node | None, stop: Any
+        self, docs: Collection, request: Any, caller: Caller, tenants: list[str] | None, node: Tree | None, stop: Any
     ) -> Any:
         """Records that match, as many as one message has room for. Raises LimitExceeded where they are more."""
-        most = limits.get_records_max
+        most = RECORDS_MAX
         if request.limit > most:
             raise LimitExceeded(f"limit must be from 1 to {most:,}, got {request.limit:,}; List gives any number")
         owner = _owner_read(request, caller)
@@ -193,7 +191,7 @@ class Pages:
     """
 
     def __init__(
-        self, batches: Iterator[Page], caller: Caller, cursors: CursorSeal, owner: str | None, limit: int
+        self, batches: Iterator[list[Record]], caller: Caller, cursors: CursorSeal, owner: str | None, limit: int
     ) -> None:
         self._batches: Any = batches
         self._caller = caller
@@ -217,7 +215,7 @@ class Pages:
                 messages[-1].cursor = self._cursors.sealed(page.cursor, self._caller)
         return messages
 
-    def _of_owner(self, page: Page) -> list[Record]:
+    def _of_owner(self, page: list[Record]) -> list[Record]:
         if self._owner is None:
             return page
         found = [record for record in page if record.owner == self._owner][: self._left]
@@ -302,7 +300,7 @@ def _prepare(docs: Collection, request: Any, caller: Caller) -> Callable[[], int
 
 
 def _get(
-    docs: Collection, ids: Any, request: Any, caller: Caller, tenants: list[str] | None, node: Node | None
+    docs: Collection, ids: Any, request: Any, caller: Caller, tenants: list[str] | None, node: Tree | None
 ) -> list[Record | None]:
     if caller.tenant is None:
         found: list[Record | None] = docs.get(
@@ -312,7 +310,7 @@ def _get(
     return _get_for_tenant(docs, ids, request, caller.tenant, node)
 
 
-def _get_for_tenant(docs: Collection, ids: Any, request: Any, tenant: str, node: Node | None) -> list[Record | None]:
+def _get_for_tenant(docs: Collection, ids: Any, request: Any, tenant: str, node: Tree | None) -> list[Record | None]:
     """For each id the tenant's own record; otherwise the record without an owner, if it was granted to the tenant. None
     for one that does not match.
     """

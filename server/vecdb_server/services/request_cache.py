@@ -24,7 +24,7 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from vecdb import Collection, SearchParams
-from vecdb.filters.tree import Node
+from vecdb.wire.filters import Tree
 from vecdb.wire.search_response import encoded
 from vecdb_server.executors import LatencyEstimate
 from vecdb_server.security.auth import Caller
@@ -35,7 +35,7 @@ _NUMBERS_BYTES_MAX = 1 << 18  # of vectors: reading the message costs nothing be
 _INVERTED = bytes(value ^ 255 for value in range(256))
 
 Queries = NDArray[Any]  # [dim] for one query, otherwise [n, dim]
-QueryFilter = Node | None | list[Node | None]  # of a search
+QueryFilter = Tree | None | list[Tree | None]  # of a search
 
 
 @dataclass(slots=True)
