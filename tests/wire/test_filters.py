@@ -157,7 +157,7 @@ REFUSED: dict[str, tuple[Callable[[], pb.Filter], type[Exception], str]] = {
         lambda: in_run(ints=pb.IntValues(values=[1] * (limits.filter_values_max + 1))), LimitExceeded, "1,000,000",
     ),
     "too many bools": (
-        lambda: in_run(bools=pb.BoolValues(values=[True] * (1 << 24))), LimitExceeded, "1,000,000",
+        lambda: in_run(bools=pb.BoolValues(values=[True] * (1 << 21))), LimitExceeded, "1,000,000",
     ),
     "ints of one hash": (
         lambda: values_of_one_hash(200_000), LimitExceeded, "beyond 64 bits",

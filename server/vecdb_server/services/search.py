@@ -2,7 +2,7 @@
 
 request known (request_cache.py)  -> answer on the event loop, or on a kernel thread
 request new                       -> open the collection, parse, keep -> answer likewise
-with a large filter               -> the filter is read on a kernel thread
+with a filter                     -> on a kernel thread, where a large filter is read, too
 """
 
 from __future__ import annotations
@@ -177,7 +177,7 @@ class Search:
         count, latency = cached.queries, cached.latency
         if count != 1:
             self._check_size(cached.docs, count, cached.limit, cached.include_vectors)
-        if not latency.is_short(count):
+        if cached.node is not None or not latency.is_short(count):  # after a write a filter takes longer than before
             if not streamed:
                 self._server.kernels.check_wait(cached.caller.group, self._server.deadline_of(cached.caller, context))
             return self._answer_on_thread(cached, queries, context)
