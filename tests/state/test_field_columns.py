@@ -128,7 +128,9 @@ def test_columns_are_counted_and_belong_to_a_backup(tmp_path: Path) -> None:
         agrees(db.collection("docs"))
 
 
-def test_a_reading_process_opens_the_columns_that_are_sealed_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reading_process_opens_the_columns_that_are_sealed_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with open_database(tmp_path / "db", maintenance=False) as db:
         docs = filled(db)
         docs.optimize()
