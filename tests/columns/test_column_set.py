@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.support.column_views import Records, history, rows_that_match, small_blocks
+from tests.support.filters.column_views import Records, history, rows_that_match, small_blocks
 from tests.support.filters.filter_trees import holds, random_tree
 from vecdb import limits
 from vecdb.columns.column_set import ColumnView
