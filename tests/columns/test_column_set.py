@@ -81,7 +81,7 @@ def test_a_path_that_had_no_column_is_given_none_when_more_are_allowed(monkeypat
     """A sealed file may be older than the bound."""
     monkeypatch.setattr(limits, "columns_max", 1)
     records: Records = [{"a": 1}, {"a": 1, "b": 2}]
-    view = ColumnView().extended(records, 2)
+    view = ColumnView().extended(records[:1], 1).extended(records[1:], 2)
     monkeypatch.setattr(limits, "columns_max", 10)
     records += [{"a": 1, "b": 2}, {"c": 3}]
     view = view.extended(records[2:], 4)
