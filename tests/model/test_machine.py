@@ -12,11 +12,8 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from tests.model import filtered
 from tests.model.setups import IDS, NAMES, Setup, kinds_for
 from tests.model.twin import Twin
-from tests.support.filters.filter_trees import trees
-from vecdb.filters.tree import And, Compare, Node
 
 SETUPS = [
     Setup("flat", "l2"),
@@ -54,7 +51,6 @@ vector = st.integers(0, 63)
 pairs = st.lists(st.tuples(numbers, vector), min_size=1, max_size=12)
 values = st.one_of(st.none(), st.integers(-5, 5), st.text(max_size=3), st.lists(st.booleans(), max_size=2))
 names = st.lists(st.sampled_from(NAMES), max_size=3)
-nodes = trees(st.sampled_from(["a", "b", "ü"]), st.sampled_from([-5, 0, 3, 4.5, True, "", "x"]))
 records = st.dictionaries(st.sampled_from(["a", "b", "ü"]), values, max_size=3)
 
 
@@ -155,18 +151,6 @@ class Machine(RuleBasedStateMachine):
     @rule(chosen=st.lists(numbers, min_size=1, max_size=15))
     def delete(self, chosen: list[int]) -> None:
         self.twin.delete(chosen)
-
-    @rule(node=nodes, query=vector, among=names)
-    def read_by_filter(self, node: Node, query: int, among: list[str]) -> None:
-        filtered.read(self.twin, node, query, among)
-
-    @rule(node=nodes, value=st.integers(-5, 5))
-    def delete_by_filter(self, node: Node, value: int) -> None:
-        filtered.delete(self.twin, And((node, Compare("a", "==", value))))
-
-    @rule(node=nodes, change=records)
-    def update_by_filter(self, node: Node, change: dict[str, Any]) -> None:
-        filtered.update(self.twin, node, change)
 
     @rule()
     def delete_everything(self) -> None:
