@@ -1,38 +1,50 @@
-"""What is kept of filters is bounded by all that it takes, the filters themselves among it."""
+"""Goal: what matched filters stays within its bound, whatever is kept, kept again, grown and let go."""
 
 from __future__ import annotations
+
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
 
-from vecdb import F
-from vecdb.embedded.open import open_database
-from vecdb.filters.tree import node_bytes
+from vecdb import limits
+from vecdb.filters.tree import Compare, In, held_bytes
 from vecdb.index.row_set import RowSet
 from vecdb.state.filter_cache import FilterCache, MatchingRows
 
 
-def test_filters_with_long_lists_do_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vecdb.limits.filter_cache_bytes", 10 << 20)
-    with open_database(":memory:", maintenance=False) as db:
-        docs = db.create_collection("docs", 4)
-        docs.upsert(range(10), np.eye(10, 4, dtype=np.float32) + 1, [{"name": f"{n}-1"} for n in range(10)])
-        for n in range(8):
-            assert docs.count(filter=F.name.is_in([f"{n}-{at}" for at in range(50_000)])) == 1
-        kept = docs._backend.searcher.current().filtered._entries  # type: ignore[attr-defined]
-        assert 1 <= len(kept) <= 3
-        assert docs.count(filter=F.name == "3-1") == 1 and (F.name == "3-1") in kept
+def entry_of(cache: FilterCache[Any], key: Any, words: int) -> MatchingRows[Any]:
+    bitmap = np.full(words, ~np.uint64(0))
+    return MatchingRows(RowSet.of_bitmap(bitmap, 64 * words, partial(cache.grown, key)))
 
 
-def test_a_filter_that_is_kept_again_is_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    cache: FilterCache[None] = FilterCache()
-    for _ in range(5):
-        cache.keep("a", MatchingRows(RowSet(np.arange(10, dtype=np.uint32))), 100)
-    one = cache._bytes
-    cache.keep("b", MatchingRows(RowSet(np.arange(10, dtype=np.uint32))), 100)
-    assert cache._bytes == 2 * one
+def test_what_is_kept_twice_or_grows_behind_the_cache_is_not_counted_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "filter_cache_bytes", 1 << 20)
+    cache: FilterCache[Any] = FilterCache()
+    for _ in range(100):  # threads that met the same new filter
+        cache.keep("same", entry_of(cache, "same", 4_096), 100)
+    gone = []
+    for key in range(100):
+        gone.append(entry_of(cache, key, 4_096))
+        cache.keep(key, gone[-1], 100)
+    for one in gone[:60]:
+        assert len(one.allowed.rows) == 64 * 4_096, "listed after the cache let go of it"
+    for key in range(1_000, 1_020):
+        cache.keep(key, entry_of(cache, key, 4_096), 100)
+    assert len(cache) == 30, "a megabyte holds 30 of 34 KB"
+    assert len(cache.get(1_019).allowed.rows) == 64 * 4_096  # type: ignore[union-attr]
+    assert len(cache) < 30 and cache.get(1_019) is not None, "one whose rows were listed takes the place of others"
 
 
-def test_a_long_list_is_counted_with_its_texts() -> None:
-    few, many = F.a.is_in(["x" * 100]), F.a.is_in([f"{n:0100}" for n in range(1_000)])
-    assert node_bytes(many) > 150_000 and node_bytes(few & ~(F.b == 1)) < 3_000
+def test_entries_of_few_rows_count_with_their_filters(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "filter_cache_bytes", 1 << 20)
+    cache: FilterCache[Any] = FilterCache()
+    for user in range(2_000):
+        node = Compare("user", "==", user)
+        cache.keep(node, entry_of(cache, node, 1), held_bytes(node))
+    assert 100 < len(cache) < 500
+    for first in range(10):
+        node = In("user", tuple(range(first, first + 20_000)))
+        cache.keep(node, entry_of(cache, node, 1), held_bytes(node))
+    assert len(cache) == 1

@@ -25,7 +25,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from sys import getsizeof
 from typing import Any, ClassVar, Literal, NoReturn, get_args
 
 from vecdb import limits
@@ -387,6 +386,8 @@ class Not(Node):
 
 # -- looking at a tree -----------------------------------------------------------------------------
 
+_CONDITION_BYTES, _VALUE_BYTES = 400, 64  # with what And and Or keep of it
+
 
 def leaves(tree: Node) -> Iterator[Node]:
     """The conditions on single fields, from left to right."""
@@ -404,14 +405,12 @@ def fields_of(tree: Node) -> tuple[str, ...]:
     return tuple(dict.fromkeys(leaf.field for leaf in leaves(tree)))  # type: ignore[attr-defined]
 
 
-_LEAF_BYTES = 512  # of a condition and its place in the tree, without its values
-
-
-def node_bytes(tree: Node) -> int:
-    """About how much memory a tree takes: a list may hold a million texts."""
-    total = 0
+def held_bytes(tree: Node) -> int:
+    """About what a tree takes in memory."""
+    found = 0
     for leaf in leaves(tree):
-        values = [getattr(leaf, name) for name in leaf.__match_args__]
-        many = getattr(leaf, "values", ())
-        total += _LEAF_BYTES + sum(map(getsizeof, values)) + sum(map(getsizeof, many))
-    return total
+        found += _CONDITION_BYTES
+        for part in (getattr(leaf, name) for name in leaf.__match_args__):
+            values = part if isinstance(part, tuple) else (part,)
+            found += _VALUE_BYTES * len(values) + sum(len(one) for one in values if isinstance(one, (str, bytes)))
+    return found

@@ -16,6 +16,7 @@ from vecdb.index.row_set import RowSet
 
 P = TypeVar("P")
 _PREPARED_MAX = 64
+_ENTRY_BYTES = 2_048  # of an entry beside its rows and its key, with a prepared search
 
 
 class MatchingRows(Generic[P]):
@@ -25,18 +26,13 @@ class MatchingRows(Generic[P]):
     for.
     """
 
-    __slots__ = ("allowed", "checked", "key_bytes", "prepared", "records_read")
+    __slots__ = ("allowed", "checked", "prepared", "records_read")
 
     def __init__(self, allowed: RowSet, records_read: int = 0) -> None:
         self.allowed = allowed
         self.records_read = records_read
         self.checked = False
-        self.key_bytes = 0
         self.prepared: dict[Hashable, tuple[object, P]] = {}
-
-    @property
-    def nbytes(self) -> int:
-        return self.allowed.nbytes + self.key_bytes
 
     def search(self, key: Hashable, version: object) -> P | None:
         """version : `Index.version`, compared by identity."""
@@ -55,7 +51,11 @@ class FilterCache(Generic[P]):
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._entries: OrderedDict[Hashable, MatchingRows[P]] = OrderedDict()
+        self._sizes: dict[Hashable, int] = {}  # what each entry counts
         self._bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._entries)
 
     def get(self, key: Hashable) -> MatchingRows[P] | None:
         entry = self._entries.get(key)
@@ -65,20 +65,22 @@ class FilterCache(Generic[P]):
                     self._entries.move_to_end(key)
         return entry
 
-    def keep(self, key: Hashable, entry: MatchingRows[P], key_bytes: int = 0) -> None:
-        """key_bytes : memory of the filter itself, which may be a list of a million values."""
+    def keep(self, key: Hashable, entry: MatchingRows[P], key_bytes: int) -> None:
+        """key_bytes : what the key takes in memory, about."""
         with self._lock:
-            replaced = self._entries.pop(key, None)
-            if replaced is not None:
-                self._bytes -= replaced.nbytes
-            entry.key_bytes = key_bytes
             self._entries[key] = entry
-            self._bytes += entry.nbytes
-            while self._bytes > limits.filter_cache_bytes and len(self._entries) > 1:
-                _, old = self._entries.popitem(last=False)
-                self._bytes -= old.nbytes
+            self._count(key, entry.allowed.nbytes + key_bytes + _ENTRY_BYTES - self._sizes.get(key, 0))
 
-    def grown(self, nbytes: int) -> None:
-        """An entry keeps so many bytes more."""
+    def grown(self, key: Hashable, nbytes: int) -> None:
+        """The entry of a key keeps so many bytes more."""
         with self._lock:
-            self._bytes += nbytes
+            if key in self._entries:
+                self._count(key, nbytes)
+
+    def _count(self, key: Hashable, nbytes: int) -> None:
+        """Count what an entry takes more, and let go of others where it is too much. Under the lock."""
+        self._sizes[key] = self._sizes.get(key, 0) + nbytes
+        self._bytes += nbytes
+        while self._bytes > limits.filter_cache_bytes and len(self._entries) > 1:
+            oldest, _ = self._entries.popitem(last=False)
+            self._bytes -= self._sizes.pop(oldest)
