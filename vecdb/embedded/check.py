@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from typing import Any
 
-from vecdb.embedded.check_records import PROBLEMS_MAX, check_records
 from vecdb.columns import column_file
+from vecdb.embedded.check_records import PROBLEMS_MAX, check_records
 from vecdb.errors import Corruption
 from vecdb.state.collection_state import CollectionState
 
