@@ -96,9 +96,9 @@ class Listing:
         while True:
             with self._state.reading() as (txn, generation, state):
                 snapshot = self._snapshot_of(generation, state)
-                rows = None if snapshot is None else self._rows(snapshot, tenants, node)
-                if rows is not None:
-                    yield ListedState(txn, generation, state, rows)
+                found = None if snapshot is None else self._rows(snapshot, tenants, node)
+                if found is not None:
+                    yield ListedState(txn, generation, state, found)
                     return
             time.sleep(0.001)  # memory is about to know the commit, or knows of a later one what the filter asks
 
