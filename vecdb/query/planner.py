@@ -46,7 +46,7 @@ class PlannerCosts:
         is for a collection that has learned nothing.
     idle_nodes_share, idle_nodes_recall : it grows with the leaves that a search without a tenant needs for as much,
         here 144: 80 of them gave 0.88 among 160,000 rows, where 384 are needed. At a share of 0.55 a fifth of 39,000
-        word vectors had 0.94, at 0.7 they have 0.95 to 0.96.
+        word vectors had 0.94, at 0.69 they have 0.95 to 0.96.
     tenant_scan_rows : a look at all rows of a tenant, at 0.985, was as fast at 28,000; `optimize` measures it anew.
 
     unmeasured_ef : beam of a graph where no width was asked for or configured, until recall was measured: wide enough
@@ -65,7 +65,7 @@ class PlannerCosts:
     scan_rows_per_width: float = 6.0
     scored_rows: int = 40
     idle_nodes_max: int = 100
-    idle_nodes_share: float = 0.7
+    idle_nodes_share: float = 0.69
     idle_nodes_recall: float = 0.95
     tenant_scan_rows: int = 24_576
     unmeasured_ef: int = 192
