@@ -72,6 +72,21 @@ class RemoteCollection:
             )
         return self._connection.call("Write", request, _count)
 
+    def add(
+        self,
+        vectors: NDArray[Any],
+        fields: list[bytes] | None,
+        tenants: AccessLists | None,
+        owner: bytes,
+        request_id: bytes | None,
+        *,
+        single: bool,
+    ) -> Any:
+        raise _not_served()
+
+    def clear(self, request_id: bytes | None) -> int:
+        raise _not_served()
+
     def put_all(self, batches: Iterable[Batch], owner: bytes, mode: Mode) -> int:
         return self._connection.ingest(IngestStream(self._writes(batches, owner, mode)))
 

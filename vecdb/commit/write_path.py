@@ -8,6 +8,7 @@ that searches scan is longer than its bound. A writer that finds a long journal 
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -21,12 +22,12 @@ from vecdb.commit.committer import Committer, Request
 from vecdb.commit.idempotency import IdempotentWrite, RepeatableRequest
 from vecdb.commit.journal_merge import merge_journal
 from vecdb.commit.matching_requests import DeleteMatching, RowsAt, UndoneRequest, UpdateMatching
-from vecdb.commit.record_requests import DeleteRecords, UpdateRecords, UpsertRecords
+from vecdb.commit.record_requests import AddRecords, DeleteRecords, UpdateRecords, UpsertRecords, made_ids
 from vecdb.commit.tenant_records import DeleteTenantRecords, DropTenantAndRecords, TooManyRecords
 from vecdb.commit.tenant_requests import CreateTenants, DropTenant, GrantOrRevoke, LeaveRecords
 from vecdb.errors import Unavailable
 from vecdb.state.collection_state import CollectionState
-from vecdb.storage.kv import record_format
+from vecdb.storage.kv import keys, record_format
 from vecdb.validate import AccessLists, IdBatch
 
 _ROOM_POLL_S = 0.5  # a writer that waits for room looks this often whether the database was closed meanwhile
@@ -56,6 +57,30 @@ class WritePath:
         self._merge_long_journal()
         request = UpsertRecords(self.state, owner, batch.ids, batch.vectors, metas, mode, batch.tenants)
         return int(self.submit_once(request, request_id))
+
+    def add(
+        self,
+        vectors: NDArray[Any],
+        fields: list[bytes] | None,
+        tenants: AccessLists | None,
+        owner: bytes,
+        request_id: bytes | None,
+        *,
+        single: bool,
+    ) -> Any:
+        n, metas = len(vectors), fields
+        if n == 0:
+            self.state.current()
+            return []
+        if owner:
+            metas = [record_format.encode_meta(owner, one) for one in fields or [b""] * n]
+        self._wait_for_room()
+        self._merge_long_journal()
+        seed = os.urandom(16) if request_id is None else keys.uid(self.state.entry.uid) + request_id
+        request = AddRecords(self.state, owner, vectors, metas, tenants, seed, time.time_ns() // 1_000_000)
+        start = int(self.submit_once(request, request_id))
+        made = made_ids(self.state.snapshot.state.id_kind, start, n, seed)
+        return made[0] if single else list(made)
 
     def put_all(self, batches: Iterable[Batch], owner: bytes, mode: Mode) -> int:
         return sum(self.put(batch, owner, mode, None) for batch in batches)

@@ -81,7 +81,7 @@ class LocalCollection:
         self.jobs = CollectionMaintenance(self.state, self.writes, self.searcher)
         self.jobs.lock, self.jobs.is_ending = job_lock, lambda: usable.ending
         # the part of CollectionBackend that is one of these parts' as it is, without a call in between
-        self.put, self.put_all = self.writes.put, self.writes.put_all
+        self.put, self.put_all, self.add = self.writes.put, self.writes.put_all, self.writes.add
         self.update, self.delete = self.writes.update, self.writes.delete
         self.change_access = self.writes.change_access
         self.create_tenants, self.drop_tenant = self.writes.create_tenants, self.writes.drop_tenant
@@ -122,6 +122,11 @@ class LocalCollection:
         self.writes.require_writer()
         self.searcher.rows_for(tenants, node)
         return lambda snapshot: rows_at(snapshot, tenants, node)
+
+    def clear(self, request_id: bytes | None) -> int:
+        self.writes.require_writer()
+        with filesystem.raising_vecdb_errors("clearing"):
+            return self.jobs.clear(request_id)
 
     def with_timeout(self, seconds: float) -> LocalCollection:
         raise InvalidArgument(

@@ -39,7 +39,7 @@ from vecdb.validate.tenants import (
     tenant_name,
     tenant_names,
 )
-from vecdb.validate.vectors import queries, vectors
+from vecdb.validate.vectors import is_one_vector, queries, vectors
 
 __all__ = [
     "AccessLists",
@@ -56,6 +56,7 @@ __all__ = [
     "ids",
     "index_config",
     "integer",
+    "is_one_vector",
     "iterator",
     "listed_tenants",
     "mixture_query",

@@ -25,7 +25,9 @@ _CHUNK_ROWS = 256
 _dot = inspect.unwrap(np.vdot)
 
 
-def vectors(value: object, config: CollectionConfig, *, what: str = "vectors", single: bool = True) -> Array:
+def vectors(
+    value: object, config: CollectionConfig, *, what: str = "vectors", single: bool = True, empty_ok: bool = False
+) -> Array:
     """Vectors of a write, in the collection's stored dtype, in memory that nobody changes: their own, or `bytes`.
 
     Parameters
@@ -33,10 +35,11 @@ def vectors(value: object, config: CollectionConfig, *, what: str = "vectors", s
     value : array-like [n, dim], or [dim] for one vector when `single`
         Lists, NumPy arrays of any layout and byte order, anything with ``__array__`` or ``__dlpack__``.
     single : whether one dimension is accepted; pass ``IdBatch.scalar``.
+    empty_ok : whether there may be none: those of a batch without ids.
 
     Returns
     -------
-    stored dtype[n, dim], n >= 1, C-contiguous, not shared with the caller unless it is immutable.
+    stored dtype[n, dim], C-contiguous, not shared with the caller unless it is immutable.
         Every number is finite; squared norms stay below a quarter of float32's largest number, so that any distance is
         finite; under cosine no vector is zero. Integer dtypes take integral values in range only.
     """
@@ -46,10 +49,12 @@ def vectors(value: object, config: CollectionConfig, *, what: str = "vectors", s
             f"{what} must have shape [n, {config.dim}], got [{config.dim}]: one vector alone goes with one id alone"
         )
     n = len(source)
-    if n == 0:
-        raise InvalidArgument(f"{what} is empty: pass at least one vector")
     check_rows(n, what)
     dtype = np.dtype(config.dtype)
+    if n == 0:
+        if not empty_ok:
+            raise InvalidArgument(f"{what} is empty: pass at least one vector")
+        return np.empty((0, config.dim), dtype)
     if n * config.dim * dtype.itemsize > limits.batch_bytes_max:
         raise LimitExceeded(
             f"{what} take {n * config.dim * dtype.itemsize:,} bytes, one atomic call takes at most "
@@ -85,6 +90,11 @@ def _memory_of(array: Array) -> object:
 def _check_as_they_are(source: Array, config: CollectionConfig, what: str, check: Check) -> None:
     for start, stop in gil_slices(len(source), _chunk_rows(config.dim), yielding=False):
         check(source[start:stop], source[start:stop], start, config, what)
+
+
+def is_one_vector(value: object, config: CollectionConfig) -> bool:
+    """Whether what `vectors` takes is one vector, [dim], not a matrix of them."""
+    return _source(value, "vectors", config)[1]
 
 
 def queries(value: object, config: CollectionConfig) -> tuple[NDArray[np.float32], bool]:
