@@ -265,6 +265,10 @@ class Collection(_Mirror):
             found = await self._near.config
         return found
 
+    async def metadata(self) -> dict[str, Any]:
+        """As `vecdb.Collection.metadata`."""
+        return (await self.config()).metadata
+
     def with_timeout(self, seconds: float) -> Collection:
         """As `vecdb.Collection.with_timeout`."""
         return Collection(self._near.with_timeout(seconds), self._threads)
@@ -272,6 +276,7 @@ class Collection(_Mirror):
     upsert = _awaited(near.Collection.upsert)
     insert = _awaited(near.Collection.insert)
     add = _awaited(near.Collection.add)
+    set_metadata = _awaited(near.Collection.set_metadata)
     clear = _awaited(near.Collection.clear)
     prepare = _prepared(near.Collection.prepare)
     update = _awaited(near.Collection.update)

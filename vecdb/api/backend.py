@@ -74,6 +74,9 @@ class CollectionBackend(Protocol):
     ) -> Any:
         """Write records under new ids. Returns their ids in order, where `single` the one id itself."""
 
+    def set_metadata(self, metadata: dict[str, Any]) -> None:
+        """Another one in the place of what `config` has. Of plain values, as JSON has them."""
+
     def clear(self, request_id: bytes | None) -> int:
         """Remove all records. Returns how many there were."""
 

@@ -65,6 +65,18 @@ class Collection:
         """Name, dim, metric, dtype and index as they are now."""
         return self._backend.config()
 
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What was noted about the collection, as it is now; a copy."""
+        return self.config.metadata
+
+    def set_metadata(self, metadata: dict[str, Any]) -> None:
+        """Note something about the collection, in the place of what was noted before; {} nothing.
+
+        metadata : a dict of texts, numbers, True, False, None, and of lists and dicts of them: up to 16 KiB.
+        """
+        return self._backend.set_metadata(validate.metadata(metadata))
+
     def with_timeout(self, seconds: float) -> Collection:
         """The same collection of a server, whose calls may take so many seconds: `docs.with_timeout(2).search(query)`.
         Raises InvalidArgument for one of a directory, which has no timeouts.

@@ -69,6 +69,7 @@ class Database:
         dtype: str = "float32",
         *,
         exist_ok: bool = False,
+        metadata: dict[str, Any] | None = None,
     ) -> Collection:
         """Create a collection, durable when it returns.
 
@@ -76,9 +77,10 @@ class Database:
         index : `Hnsw(...)`, `Spann(...)`, `Curator(...)`, `Flat()`, or None to let size decide.
         dtype : how vectors are stored: float32, float16, int8 or uint8.
         exist_ok : return the collection of that name where dim, metric and dtype agree, instead of raising
-            AlreadyExists.
+            AlreadyExists. It keeps its index and metadata.
+        metadata : what to note about it: see `Collection.set_metadata`.
         """
-        config = validate.collection_config(name, dim, metric, index, dtype)
+        config = validate.collection_config(name, dim, metric, index, dtype, metadata)
         return self._backend.create_collection(config, validate.flag(exist_ok, "exist_ok"))
 
     def collection(self, name: str) -> Collection:

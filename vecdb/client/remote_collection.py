@@ -84,6 +84,9 @@ class RemoteCollection:
     ) -> Any:
         raise _not_served()
 
+    def set_metadata(self, metadata: dict[str, Any]) -> None:
+        raise _not_served()
+
     def clear(self, request_id: bytes | None) -> int:
         raise _not_served()
 

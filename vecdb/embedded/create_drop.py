@@ -43,7 +43,9 @@ class CreateCollection:
             raise LimitExceeded(f"a database holds at most {limits.collections_max} collections; drop one first")
         uid = group.uid_next
         entry = catalog.CollectionEntry(uid, config.name, config.dim, config.metric, config.dtype)
-        state = catalog.CommittedState(sequence=group.sequence, index=catalog.index_to_dict(config.index))
+        state = catalog.CommittedState(
+            sequence=group.sequence, index=catalog.index_to_dict(config.index), metadata=config.metadata
+        )
         folder = collection_folder(self.database, uid)
         try:
             store.ensure_spare_room()

@@ -123,6 +123,13 @@ class LocalCollection:
         self.searcher.rows_for(tenants, node)
         return lambda snapshot: rows_at(snapshot, tenants, node)
 
+    def set_metadata(self, metadata: dict[str, Any]) -> None:
+        self.writes.require_writer()
+        patched = False
+        while not patched:  # a vacuum may have made a newer generation
+            generation = self.state.current().generation.number
+            patched = self.writes.submit(PatchState(self.state, generation, {"metadata": metadata}))
+
     def clear(self, request_id: bytes | None) -> int:
         self.writes.require_writer()
         with filesystem.raising_vecdb_errors("clearing"):

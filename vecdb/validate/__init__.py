@@ -29,6 +29,7 @@ from vecdb.validate.arguments import (
 from vecdb.validate.common import integer, iterator, seconds, short_repr
 from vecdb.validate.fields import EncodedFields, decode_fields, fields
 from vecdb.validate.ids import IdBatch, ids, truth
+from vecdb.validate.metadata import metadata
 from vecdb.validate.mixture import MixtureQuery, mixture_query
 from vecdb.validate.tenants import (
     AccessLists,
@@ -59,6 +60,7 @@ __all__ = [
     "is_one_vector",
     "iterator",
     "listed_tenants",
+    "metadata",
     "mixture_query",
     "owner",
     "queries",

@@ -7,6 +7,7 @@ catalog[name] -> Entry      state[uid] -> State
 
 from __future__ import annotations
 
+import copy
 import zlib
 from dataclasses import asdict
 from typing import Any, get_args
@@ -115,6 +116,7 @@ class CommittedState(msgspec.Struct, frozen=True):
     recall_check: RecallCheck | None = None
     columns: SealedColumns | None = None
     field_changes: FieldChanges | None = None  # None where every record has the fields that its block says
+    metadata: dict[str, Any] = {}
     default_scan: bool = False  # no width was measured to be enough: searches that name none compare all vectors
 
 
@@ -181,4 +183,12 @@ def index_from_dict(value: dict[str, Any] | None) -> IndexConfig | None:
 
 def config_of(entry: CollectionEntry, state: CommittedState) -> CollectionConfig:
     index = index_from_dict(state.index)
-    return CollectionConfig(entry.name, entry.dim, entry.metric, entry.dtype, index, state.id_kind)  # type: ignore[arg-type]
+    return CollectionConfig(
+        entry.name,
+        entry.dim,
+        entry.metric,  # type: ignore[arg-type]
+        entry.dtype,  # type: ignore[arg-type]
+        index,
+        state.id_kind,  # type: ignore[arg-type]
+        copy.deepcopy(state.metadata),
+    )
