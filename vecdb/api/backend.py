@@ -50,6 +50,10 @@ class CollectionBackend(Protocol):
         """What ids must be; None where anything may be, or where that is looked at behind this backend."""
 
     @property
+    def dim(self) -> int:
+        """As far as this backend knows without asking; 0 where no write has given one yet."""
+
+    @property
     def rows_per_call(self) -> int:
         """Rows of one `Batch` where a caller leaves their number to us."""
 

@@ -8,6 +8,7 @@ sees it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any, Never
 
@@ -50,7 +51,10 @@ class Collection:
 
     @property
     def dim(self) -> int:
-        return self._config.dim
+        """0 where it was made without one and the first vectors are still to be written. Of a server's collection as
+        it was when this was opened: `config` asks.
+        """
+        return self._config.dim or self._backend.dim
 
     @property
     def metric(self) -> str:
@@ -182,8 +186,9 @@ class Collection:
         vectors, fields, tenants, owner, request_id : as in `upsert`. All or nothing, up to 256 MiB.
         """
         owned, request = validate.owner(owner), validate.request_id(request_id)
-        single = validate.is_one_vector(vectors, self._config)
-        array = validate.vectors(vectors, self._config, empty_ok=True)
+        config = self._shaped(vectors)
+        single = validate.is_one_vector(vectors, config)
+        array = validate.vectors(vectors, config, empty_ok=True)
         maps = validate.fields(fields, len(array), single=single)
         _check_size(array, maps, "write them in several calls")
         lists = None if tenants is None else validate.access_lists(tenants, len(array), single=single)
@@ -248,7 +253,7 @@ class Collection:
             raise AlreadyExists(
                 f"insert got {checked.n - len(checked.unique)} ids twice in one batch; give each id once, or use upsert"
             )
-        array = validate.vectors(vectors, self._config, single=checked.scalar, empty_ok=checked.n == 0)
+        array = validate.vectors(vectors, self._shaped(vectors), single=checked.scalar, empty_ok=checked.n == 0)
         if len(array) != checked.n:
             raise InvalidArgument(f"got {checked.n:,} ids and {len(array):,} vectors: pass one vector per id")
         maps = validate.fields(fields, checked.n, single=checked.scalar)
@@ -311,7 +316,7 @@ class Collection:
             raise InvalidArgument("update got an id twice in one batch; give each id once")
         array = None
         if vectors is not None:
-            array = validate.vectors(vectors, self._config, single=batch.scalar, empty_ok=batch.n == 0)
+            array = validate.vectors(vectors, self._shaped(vectors), single=batch.scalar, empty_ok=batch.n == 0)
         if array is not None and len(array) != batch.n:
             raise InvalidArgument(f"got {batch.n:,} ids and {len(array):,} vectors: pass one vector per id")
         checked = validate.fields(fields, batch.n, single=batch.scalar)
@@ -454,7 +459,7 @@ class Collection:
         """
         if unknown:
             refuse_unknown(Collection.search, unknown)
-        queries, single = validate.queries(query, self._config)
+        queries, single = validate.queries(query, self._shaped(query))
         limit = validate.search_limit(limit, len(queries))
         checked = validate.search_params(params, limit)
         select = validate.field_selection(fields)
@@ -507,7 +512,7 @@ class Collection:
             raise InvalidArgument(f"queries must be an iterable of vectors, got {validate.short_repr(queries)}")
 
         def check(query: Any) -> tuple[NDArray[np.float32], bool]:
-            array, single = validate.queries(query, self._config)
+            array, single = validate.queries(query, self._shaped(query))
             validate.search_limit(limit, len(array))
             return array, single
 
@@ -782,7 +787,7 @@ class Collection:
         there are no queries or no records); `plan`, `ef` and `nprobe` of the last query; `queries_per_second`;
         `latency_ms_mean`, `latency_ms_p50`, `latency_ms_p95` and `latency_ms_p99`.
         """
-        array, _ = validate.queries(queries, self._config)
+        array, _ = validate.queries(queries, self._shaped(queries))
         limit = validate.search_limit(limit, len(array))
         tenants, node = validate.search_tenants(tenant), to_filter(filter, filter_params)
         known = None if truth is None else validate.truth(truth, len(array), limit, self._backend.id_kind, self.name)
@@ -798,7 +803,7 @@ class Collection:
             widens by itself where few records match.
         Returns the curve: one dict per beam width with `ef`, `recall` and `queries_per_second`.
         """
-        array, _ = validate.queries(queries, self._config)
+        array, _ = validate.queries(queries, self._shaped(queries))
         limit = validate.search_limit(limit, len(array))
         checked = validate.search_params(SearchParams(recall=recall), limit)
         return self._backend.tune(array, limit, checked.recall or recall, to_filter(filter, filter_params))
@@ -825,6 +830,14 @@ class Collection:
         return self._backend.check()
 
     # -- within ------------------------------------------------------------------------------------
+
+    def _shaped(self, vectors: Any) -> CollectionConfig:
+        """The configuration, with the dim of these vectors or queries where the collection has none yet."""
+        if not self._config.dim:
+            if not self._backend.dim:
+                return replace(self._config, dim=validate.dim_of(vectors, "vectors"))
+            self._config = replace(self._config, dim=self._backend.dim)
+        return self._config
 
     def _ids(self, ids: Any) -> validate.IdBatch:
         return validate.ids(ids, self._backend.id_kind, name=self.name)

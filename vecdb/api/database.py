@@ -63,7 +63,7 @@ class Database:
     def create_collection(
         self,
         name: str,
-        dim: int,
+        dim: int | None = None,
         metric: str = "cosine",
         index: IndexConfig | None = None,
         dtype: str = "float32",
@@ -73,6 +73,7 @@ class Database:
     ) -> Collection:
         """Create a collection, durable when it returns.
 
+        dim : numbers of a vector. None: the first write that brings vectors gives it; searches before find nothing.
         metric : "cosine" (1 - cosine), "l2" (squared) or "ip" (minus the inner product); smaller is closer.
         index : `Hnsw(...)`, `Spann(...)`, `Curator(...)`, `Flat()`, or None to let size decide.
         dtype : how vectors are stored: float32, float16, int8 or uint8.

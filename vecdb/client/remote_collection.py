@@ -26,7 +26,7 @@ from vecdb.client.connection import Connection
 from vecdb.client.rebatch import Parts, Rebatcher
 from vecdb.errors import InvalidArgument, LimitExceeded
 from vecdb.filters.tree import Node
-from vecdb.limits import batch_rows_max
+from vecdb.limits import batch_rows_max, dim_max
 from vecdb.schema import CollectionConfig, IndexConfig, Record, SearchParams
 from vecdb.v1 import collections_pb2, records_pb2, search_pb2, tenants_pb2
 from vecdb.validate import AccessLists, IdBatch, MixtureQuery
@@ -46,11 +46,15 @@ class RemoteCollection:
         self._connection = connection
         self._name = config.name
         self._config = config
-        self._row_bytes = config.dim * np.dtype(config.dtype).itemsize + _ID_BYTES
+        self._row_bytes = (config.dim or dim_max) * np.dtype(config.dtype).itemsize + _ID_BYTES
 
     @property
     def id_kind(self) -> None:
         return None
+
+    @property
+    def dim(self) -> int:
+        return self._config.dim
 
     @property
     def rows_per_call(self) -> int:
@@ -82,13 +86,13 @@ class RemoteCollection:
         *,
         single: bool,
     ) -> Any:
-        raise _not_served()
+        raise _embedded_only("add")
 
     def set_metadata(self, metadata: dict[str, Any]) -> None:
-        raise _not_served()
+        raise _embedded_only("set_metadata")
 
     def clear(self, request_id: bytes | None) -> int:
-        raise _not_served()
+        raise _embedded_only("clear")
 
     def put_all(self, batches: Iterable[Batch], owner: bytes, mode: Mode) -> int:
         return self._connection.ingest(IngestStream(self._writes(batches, owner, mode)))
@@ -103,6 +107,8 @@ class RemoteCollection:
                 number += 1
 
     def _write(self, batch: Batch, part: slice, owner: bytes, mode: Mode, request_id: str) -> records_pb2.WriteRequest:
+        if mode == "skip":
+            raise _embedded_only("on_conflict='skip'")
         rows = part.stop - part.start
         is_whole = rows == batch.ids.n
         lists = batch.tenants
@@ -312,7 +318,7 @@ class RemoteCollection:
                 tenants=tenants,
             )
 
-        step = _GET_BYTES // (4 * self._config.dim) if include_vectors else _GET_IDS
+        step = _GET_BYTES // (4 * (self._config.dim or dim_max)) if include_vectors else _GET_IDS
         parts = Parts(make, self._records_of, ids.n, min(step, _GET_IDS), scalar=ids.scalar)
         return self._connection.call_in_parts("Get", parts)
 
@@ -449,6 +455,10 @@ def _not_served() -> InvalidArgument:
 def _refuse(*given: object) -> None:
     if any(one is not None for one in given):
         raise _not_served()
+
+
+def _embedded_only(what: str) -> InvalidArgument:
+    return InvalidArgument(f"{what} is not served yet: open the directory of the database for it")
 
 
 def progress_reporter(progress: Progress) -> Callable[[Any], None]:

@@ -194,6 +194,11 @@ class PendingChanges:
                 "vacuum it first"
             )
         generation = self.collection.snapshot.generation
+        if vectors.shape[1] != generation.rows.dim or not self.collection.entry.dim:  # another first write was faster
+            raise InvalidArgument(
+                f"collection {self.collection.entry.name!r} has dim {self.collection.entry.dim:,}, "
+                f"got {vectors.shape[1]:,} in vectors"
+            )
         try:
             blob_bytes = sum(len(part.ids.blob) for part in self.added) + len(ids.blob)
             generation.ensure(first + n, ids.kind, blob_bytes)

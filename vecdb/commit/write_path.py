@@ -34,12 +34,17 @@ _ROOM_POLL_S = 0.5  # a writer that waits for room looks this often whether the 
 _JOURNAL_WAITING_MAX = 4.0  # past it writers merge the journal themselves; maintenance does from 1 on, and is late
 
 
+def _no_dim(dim: int) -> None:
+    raise AssertionError("nobody has said how a dim is given")
+
+
 class WritePath:
     """committer : None in a process that only reads.   is_searched : whether anybody in this process searches."""
 
     def __init__(self, state: CollectionState, committer: Committer | None, is_searched: Callable[[], bool]) -> None:
         self.state = state
         self.is_searched = is_searched
+        self.fix_dim: Callable[[int], None] = _no_dim  # gives a collection without a dim one, before its first rows
         self._committer = committer
         self._room = threading.Condition()
         self._merging = threading.Lock()
@@ -55,6 +60,7 @@ class WritePath:
             metas = [record_format.encode_meta(owner, one) for one in metas or [b""] * batch.ids.n]
         self._wait_for_room()
         self._merge_long_journal()
+        self._ensure_dim(batch.vectors)
         request = UpsertRecords(self.state, owner, batch.ids, batch.vectors, metas, mode, batch.tenants)
         return int(self.submit_once(request, request_id))
 
@@ -77,6 +83,7 @@ class WritePath:
         self._wait_for_room()
         self._merge_long_journal()
         seed = os.urandom(16) if request_id is None else keys.uid(self.state.entry.uid) + request_id
+        self._ensure_dim(vectors)
         request = AddRecords(self.state, owner, vectors, metas, tenants, seed, time.time_ns() // 1_000_000)
         start = int(self.submit_once(request, request_id))
         made = made_ids(self.state.snapshot.state.id_kind, start, n, seed)
@@ -175,6 +182,11 @@ class WritePath:
         self.state.current()
         if self._committer is None:
             raise Unavailable("this database is open for reading only; open it without read_only=True for this")
+
+    def _ensure_dim(self, vectors: NDArray[Any]) -> None:
+        if not self.state.entry.dim:
+            self.require_writer()
+            self.fix_dim(vectors.shape[1])
 
     # -- back-pressure -----------------------------------------------------------------------------
 

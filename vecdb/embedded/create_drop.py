@@ -50,7 +50,7 @@ class CreateCollection:
         try:
             store.ensure_spare_room()
             filesystem.make_dir(folder)
-            Rows.create(folder / row_file_name(0), config.dtype, config.dim, 0, sync=self.durable)
+            Rows.create(folder / row_file_name(0), config.dtype, max(1, config.dim), 0, sync=self.durable)
             if self.durable:
                 filesystem.sync_dir(folder.parent)
         except OSError as error:
@@ -65,8 +65,10 @@ class CreateCollection:
         config = self.config
         if not self.exist_ok:
             raise AlreadyExists(f"collection {config.name!r} exists; use collection({config.name!r}), or exist_ok=True")
+        if config.dim and not entry.dim:
+            raise AlreadyExists(f"collection {config.name!r} exists without a dim, which its first write gives it")
         for what, existing, asked in (
-            ("dim", entry.dim, config.dim),
+            ("dim", entry.dim, config.dim or entry.dim),
             ("metric", entry.metric, config.metric),
             ("dtype", entry.dtype, config.dtype),
         ):

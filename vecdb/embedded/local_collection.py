@@ -79,6 +79,7 @@ class LocalCollection:
         self.searcher = Searcher(self.state)
         self.writes = WritePath(self.state, committer, self.searcher.is_searched)
         self.jobs = CollectionMaintenance(self.state, self.writes, self.searcher)
+        self.writes.fix_dim = self.jobs.fix_dim
         self.jobs.lock, self.jobs.is_ending = job_lock, lambda: usable.ending
         # the part of CollectionBackend that is one of these parts' as it is, without a call in between
         self.put, self.put_all, self.add = self.writes.put, self.writes.put_all, self.writes.add
@@ -154,8 +155,12 @@ class LocalCollection:
         return self.state.snapshot.state.id_kind  # type: ignore[return-value]
 
     @property
+    def dim(self) -> int:
+        return self.state.entry.dim
+
+    @property
     def rows_per_call(self) -> int:
-        return max(1, min(limits.batch_rows_max, limits.batch_bytes_max // (4 * 8 * self.state.entry.dim)))
+        return max(1, min(limits.batch_rows_max, limits.batch_bytes_max // (4 * 8 * (self.dim or limits.dim_max))))
 
     def config(self) -> CollectionConfig:
         return self.state.config()

@@ -1,4 +1,5 @@
-"""Clearing: an empty generation of files takes the place of all records, in one commit.
+"""Clearing: an empty generation of files takes the place of all records, in one commit. So does one of another dim,
+where a collection that was made without one gets its first vectors.
 
     files of the next generation, without rows -> one commit: the state that names it -> the old files and entries are
     removed, a bounded number a commit (garbage.py)
@@ -39,11 +40,25 @@ def clear_records(state: CollectionState, writes: WritePath, request_id: bytes |
             new.close()
 
 
-def _empty_generation(state: CollectionState) -> Generation:
+def fix_dim(state: CollectionState, writes: WritePath, dim: int) -> None:
+    """Give a collection its dim, where it has none. The caller holds the lock of its maintenance."""
+    if state.entry.dim:
+        return
+    new = _empty_generation(state, dim)
+    try:
+        writes.submit(FixDim(state, new, dim))
+    finally:
+        if state.snapshot.generation is not new:
+            new.close()
+
+
+def _empty_generation(state: CollectionState, dim: int | None = None) -> Generation:
+    """dim : of its vectors; None: that of the collection."""
     entry, committed = state.entry, state.snapshot.state
+    dim = dim or entry.dim or 1
     number = committed.generation + 1
-    Rows.create(state.folder / row_file_name(number), entry.dtype, entry.dim, number, sync=state.durable)
-    new = Generation(state.store, state.folder, entry, _emptied(committed, number), writable=True)
+    Rows.create(state.folder / row_file_name(number), entry.dtype, dim, number, sync=state.durable)
+    new = Generation(state.store, state.folder, entry, _emptied(committed, number), writable=True, dim=dim)
     new.attach(state.new_index(committed.index, new.rows))
     new.index.publish_rows(0)
     return new
@@ -84,19 +99,44 @@ class ClearRecords:
         return ()
 
     def apply(self, group: CommitGroup) -> int:
-        collection, old = self.state, self.state.snapshot
-        if group.txn.get(keys.uid(collection.entry.uid), db=group.store.state) is None:
-            raise collection_not_found(collection.entry.name)
-        if collection.durable:
-            filesystem.sync_dir(collection.folder)
-        state = msgspec.structs.replace(_emptied(old.state, self.new.number), sequence=group.sequence)
-        group.txn.put(keys.uid(collection.entry.uid), catalog.encode(state), db=group.store.state)
-        group.changed = True
-        group.published.append(lambda: self._publish(state, old.generation))
-        return old.state.live_count
+        removed = self.state.snapshot.state.live_count
+        _install(group, self.state, self.new)
+        return removed
 
-    def _publish(self, state: catalog.CommittedState, old: Generation) -> None:
-        self.state.publish(state, self.new)
-        self.state.index_rebuilt()  # a damaged one is gone with the rest
-        self.state.index_sealed()
-        old.close()
+
+@dataclass(slots=True)
+class FixDim:
+    """Give a collection without a dim and records this one."""
+
+    state: CollectionState
+    new: Generation
+    dim: int
+    size_bytes: int = 0
+    exclusive: bool = True
+
+    def apply(self, group: CommitGroup) -> None:
+        _install(group, self.state, self.new, self.dim)
+        entry = catalog.entry_of(group.store, group.txn, self.state.entry.uid)
+        entry.dim = self.dim
+        group.txn.put(entry.name.encode(), catalog.encode(entry), db=group.store.catalog)
+
+
+def _install(group: CommitGroup, collection: CollectionState, new: Generation, dim: int = 0) -> None:
+    """Put an empty generation in place. dim : which the collection has from then on; 0: as before."""
+    old = collection.snapshot
+    if group.txn.get(keys.uid(collection.entry.uid), db=group.store.state) is None:
+        raise collection_not_found(collection.entry.name)
+    if collection.durable:
+        filesystem.sync_dir(collection.folder)
+    state = msgspec.structs.replace(_emptied(old.state, new.number), sequence=group.sequence)
+    group.txn.put(keys.uid(collection.entry.uid), catalog.encode(state), db=group.store.state)
+    group.changed = True
+
+    def publish() -> None:
+        collection.entry.dim = dim or collection.entry.dim
+        collection.publish(state, new)
+        collection.index_rebuilt()  # a damaged one is gone with the rest
+        collection.index_sealed()
+        old.generation.close()
+
+    group.published.append(publish)

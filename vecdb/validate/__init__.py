@@ -40,7 +40,7 @@ from vecdb.validate.tenants import (
     tenant_name,
     tenant_names,
 )
-from vecdb.validate.vectors import is_one_vector, queries, vectors
+from vecdb.validate.vectors import dim_of, is_one_vector, queries, vectors
 
 __all__ = [
     "AccessLists",
@@ -51,6 +51,7 @@ __all__ = [
     "collection_config",
     "collection_name",
     "decode_fields",
+    "dim_of",
     "field_selection",
     "fields",
     "flag",

@@ -96,7 +96,7 @@ def collection_config(
 ) -> CollectionConfig:
     """Check everything that `create_collection` fixes. `dtype` may be a name or anything `numpy.dtype` knows."""
     checked_name = collection_name(name)
-    checked_dim = integer(dim, "dim", 1, limits.dim_max)
+    checked_dim = 0 if dim is None else integer(dim, "dim", 1, limits.dim_max)
     if not isinstance(metric, str) or metric not in METRICS:
         raise InvalidArgument(f"metric must be one of {', '.join(METRICS)}, got {short_repr(metric)}")
     if not isinstance(dtype, str) and dtype is not None:

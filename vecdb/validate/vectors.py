@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from vecdb import limits
 from vecdb.errors import InvalidArgument, LimitExceeded
 from vecdb.schema import CollectionConfig
-from vecdb.validate.common import Array, asarray, check_rows, gil_slices, short_repr
+from vecdb.validate.common import Array, asarray, check_rows, gil_slices, integer, short_repr
 
 # The squared distance of two vectors is at most 4 times the larger squared norm: under this bound it stays finite.
 _NORM_MAX = float(np.finfo(np.float32).max) / 4
@@ -90,6 +90,26 @@ def _memory_of(array: Array) -> object:
 def _check_as_they_are(source: Array, config: CollectionConfig, what: str, check: Check) -> None:
     for start, stop in gil_slices(len(source), _chunk_rows(config.dim), yielding=False):
         check(source[start:stop], source[start:stop], start, config, what)
+
+
+def dim_of(value: Any, what: str) -> int:
+    """The dim that vectors or queries have, [dim] or [n, dim], where nothing says which they must have; 1 where there
+    are none. Looks at the first one only.
+    """
+    list_size = getattr(getattr(value, "type", None), "list_size", None)
+    if list_size is not None:
+        return integer(list_size, f"the dim of {what}", 1, limits.dim_max)
+    source = value if isinstance(value, (list, tuple)) else asarray(value, what)
+    if len(source if isinstance(source, (list, tuple)) else np.atleast_1d(source)) == 0:
+        return 1
+    if isinstance(source, np.ndarray) and source.dtype != object:
+        dim = source.shape[-1] if source.ndim in (1, 2) else 0
+    else:
+        one = source if _holds_numbers(source) else source[0]
+        dim = len(one) if hasattr(one, "__len__") and not isinstance(one, (str, bytes, dict)) else 0
+    if not dim:
+        raise InvalidArgument(f"{what} must be vectors, [dim] or [n, dim], got {short_repr(value)}")
+    return integer(dim, f"the dim of {what}", 1, limits.dim_max)
 
 
 def is_one_vector(value: object, config: CollectionConfig) -> bool:

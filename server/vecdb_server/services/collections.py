@@ -28,7 +28,7 @@ class Collections:
             caller,
             context,
             lambda: self._server.db.create_collection(
-                request.name, request.dim, metric, index, dtype, exist_ok=request.exist_ok
+                request.name, request.dim or None, metric, index, dtype, exist_ok=request.exist_ok
             ),
         )
         log.info("collection created", caller=caller.name, collection=request.name)

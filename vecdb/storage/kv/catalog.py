@@ -14,7 +14,7 @@ from typing import Any, get_args
 
 import msgspec
 
-from vecdb.errors import Corruption
+from vecdb.errors import Corruption, NotFound
 from vecdb.schema import CollectionConfig, IndexConfig
 from vecdb.storage.kv import aliases
 from vecdb.storage.kv.store import Store, Txn
@@ -23,7 +23,9 @@ _KINDS: dict[str, type[IndexConfig]] = {config.kind: config for config in get_ar
 
 
 class CollectionEntry(msgspec.Struct):
-    """What never changes about a collection, but for its name, which all who hold the entry see change."""
+    """What never changes about a collection, but for its name, and its dim while that is 0: it was made without one,
+    and its first write gives it. All who hold the entry see them change.
+    """
 
     uid: int
     name: str
@@ -150,6 +152,15 @@ def find_entry(store: Store, txn: Txn, name: str) -> CollectionEntry | None:
     if raw is None and (name := aliases.read(store, txn).get(name, "")):
         raw = txn.get(name.encode(), db=store.catalog)
     return None if raw is None else decode_entry(bytes(raw), name)
+
+
+def entry_of(store: Store, txn: Txn, uid: int) -> CollectionEntry:
+    """The entry of a collection by its number. Raises NotFound."""
+    for name, raw in txn.cursor(db=store.catalog):
+        entry = decode_entry(bytes(raw), decode_name(name))
+        if entry.uid == uid:
+            return entry
+    raise NotFound(f"there is no collection of number {uid}; it was dropped", "collection")
 
 
 def decode_name(raw: bytes) -> str:
