@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.column_views import Records, history, rows_that_match, small_blocks
+from tests.support.filters.column_views import Records, history, rows_that_match, small_blocks
 from tests.support.filters.filter_trees import holds, random_tree
 from vecdb import limits
 from vecdb.columns.column_set import ColumnView

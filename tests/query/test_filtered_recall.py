@@ -16,6 +16,7 @@ from tests.support.planner_costs import set_planner_costs
 from vecdb import limits
 from vecdb.api.collection import Collection
 from vecdb.api.database import Database
+from vecdb.errors import InvalidArgument
 from vecdb.filters.expression import F
 from vecdb.index.hnsw import filtered
 from vecdb.schema import Curator, Flat, Hnsw, Spann
@@ -96,3 +97,14 @@ def test_deleted_rows_and_rows_of_the_tail_count_as_everywhere(docs: Collection)
             hits = docs.search(QUERIES[query], 20, filter=node)
             assert len(hits) == min(20, int(both[live].sum()))
             assert set(hits.ids.tolist()) <= set(live[both[live]].tolist())
+
+
+def test_a_tenant_is_not_told_which_types_others_give_a_field(db: Database) -> None:
+    docs = db.create_collection("docs", 2, "l2")
+    docs.upsert([1, 2], np.eye(2), fields=[{"x": "text"}, {"x": 5}], tenants=[["a"], ["b"]])
+    docs.upsert([3], [[1, 1]], fields=[{"y": 1}], tenants=[["a"]])
+    assert docs.count(filter="x > 3", tenant="a") == 0 == len(docs.search([1, 0], filter="y > 'b'", tenant="b"))
+    with pytest.raises(InvalidArgument, match="'y' holds int"):
+        docs.count(filter="y > 'b'")
+    with pytest.raises(InvalidArgument, match="'y' holds int"):
+        docs.search([1, 0], filter="y > 'b'")

@@ -23,17 +23,23 @@ from vecdb.state.snapshot import Snapshot
 _SHOWN_MAX = 1_000  # characters of a filter in `explain`
 
 
-def matching(snapshot: Snapshot, node: Node) -> MatchingRows[Any] | None:
-    """The rows of a snapshot that match. None: the caller is to take a newer snapshot. Raises InvalidArgument where an
-    order is asked for that the field's values do not have.
+def matching(snapshot: Snapshot, node: Node, *, check: bool = True) -> MatchingRows[Any] | None:
+    """The rows of a snapshot that match. None: the caller is to take a newer snapshot.
+
+    check : raise InvalidArgument where an order is asked for that the field's values do not have. Not for a tenant:
+    which types a field has is known from everybody's records.
     """
     known = snapshot.filtered.get(node)
-    if known is not None:
+    if known is not None and (known.checked or not check):
         return known
     generation, visibility = snapshot.generation, snapshot.visibility
     try:
         view = generation.columns.at(snapshot.state)
-        check_orders(node, view)
+        if check:
+            check_orders(node, view)
+        if known is not None:
+            known.checked = True
+            return known
         evaluation = Evaluation(view, lambda rows: generation.columns.fields_of(rows, snapshot.state))
         bits = evaluation.bits(node)
     except ColumnsMoved:
@@ -52,6 +58,7 @@ def matching(snapshot: Snapshot, node: Node) -> MatchingRows[Any] | None:
     entry: MatchingRows[Any] = MatchingRows(
         RowSet.of_bitmap(words, count, snapshot.filtered.grown), evaluation.by_records
     )
+    entry.checked = check
     snapshot.filtered.keep(node, entry)
     return entry
 
@@ -72,7 +79,7 @@ def rows_at(snapshot: Snapshot, tenants: tuple[str, ...], node: Node) -> RowSet 
         of_tenants = snapshot.generation.tenants.rows_at(tenants, snapshot.visibility)
         if of_tenants is None:
             return None
-    entry = matching(snapshot, node)
+    entry = matching(snapshot, node, check=not tenants)
     if entry is None:
         return None
     return entry.allowed if of_tenants is None else intersection(entry.allowed, of_tenants)

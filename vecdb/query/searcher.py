@@ -404,7 +404,7 @@ class Searcher:
         """The newest snapshot, its rows that match, and those of the tenants, where some are named."""
         while True:
             snapshot, of_tenants = self.state.snapshot_for_tenants(tenants) if tenants else (self.current(), None)
-            entry = filtering.matching(snapshot, node)
+            entry = filtering.matching(snapshot, node, check=not tenants)
             if entry is not None:
                 return snapshot, entry, of_tenants
             time.sleep(0.001)  # a vacuum has committed, or is about to publish

@@ -20,15 +20,17 @@ _PREPARED_MAX = 64
 
 class MatchingRows(Generic[P]):
     """allowed : rows that match.   records_read : how many records were looked at, since columns did not tell.
+    checked : whether its orders were compared with the types of the fields.
     prepared : searches among the rows, by what else they are of, with the version of the index that they were prepared
     for.
     """
 
-    __slots__ = ("allowed", "prepared", "records_read")
+    __slots__ = ("allowed", "checked", "prepared", "records_read")
 
     def __init__(self, allowed: RowSet, records_read: int = 0) -> None:
         self.allowed = allowed
         self.records_read = records_read
+        self.checked = False
         self.prepared: dict[Hashable, tuple[object, P]] = {}
 
     def search(self, key: Hashable, version: object) -> P | None:

@@ -66,8 +66,11 @@ class Collections:
         return pb.DropAliasResponse()
 
     async def ListAliases(self, request: Any, caller: Caller, context: Any) -> Any:
-        known = self._server.db.aliases().items()
-        return pb.ListAliasesResponse(collections={alias: name for alias, name in known if caller.reaches(alias)})
+        known = {alias: name for alias, name in self._server.db.aliases().items() if caller.reaches(alias)}
+        if caller.must_be_known:
+            seen = await self._server.kernels.run(caller.name, self._server.names(caller))
+            known = {alias: name for alias, name in known.items() if name in seen}
+        return pb.ListAliasesResponse(collections=known)
 
     async def _name(self, caller: Caller, context: Any, change: Callable[[], None]) -> None:
         """Make a change of names, which may stand for other collections from then on."""

@@ -118,8 +118,7 @@ class ServerContext:
 
     def _knows(self, name: str, tenant: str | None) -> bool:
         """Whether the collection of that name, or alias, has the tenant. It takes as long where there is none."""
-        aliases: dict[str, str] = getattr(self.db, "aliases", dict)()
-        return aliases.get(name, name) in self.db.collections(tenant=tenant)
+        return self.db.aliases().get(name, name) in self.db.collections(tenant=tenant)
 
     def forget_tenants(self) -> None:
         """A tenant was dropped from a collection."""

@@ -4,6 +4,7 @@ its commit, all of it or nothing; what is wrong is refused with a word on what i
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -205,6 +206,22 @@ def test_a_reader_sees_what_was_written_and_writes_nothing(tmp_path: Path) -> No
                     call()
 
 
+def test_a_vacuum_leaves_no_sealed_columns_of_the_generation_before(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with open_database(tmp_path / "db", durability="relaxed", maintenance=False) as db:
+        docs = db.create_collection("docs", 4, "l2", vecdb.Hnsw())
+        docs.upsert(range(120), VECTORS, FIELDS)
+        docs.count(filter="n > 1")
+        docs._backend.jobs.columns.seal()  # type: ignore[attr-defined]
+        assert docs._backend.state.snapshot.state.columns is not None  # type: ignore[attr-defined]
+        docs.delete(filter="n > 60")
+        db.vacuum()
+    with open_database(tmp_path / "db", durability="relaxed", maintenance=False) as db:
+        assert db["docs"].count(filter="lang = 'en'") == 21
+    assert "damaged" not in caplog.text
+
+
 # -- what is refused -------------------------------------------------------------------------------
 
 REFUSED: dict[str, Callable[[Any], Any]] = {
@@ -282,3 +299,22 @@ def test_names_of_other_libraries_are_told_ours(docs: vecdb.Collection, keyword:
             call(VECTORS[0], **wrong)
     with pytest.raises(TypeError, match=f"search_mixture.*'{keyword}'"):
         docs.search_mixture([1], **wrong)
+
+
+def test_filters_are_awaited_too() -> None:
+    async def ask() -> None:
+        async with vecdb.aio.open(":memory:") as db:
+            docs = await db.create_collection("docs", 4, "l2")
+            await docs.upsert(range(120), VECTORS, FIELDS)
+            hits = await docs.search(VECTORS[0], 200, filter=FORMS[0])
+            assert sorted(hits.ids.tolist()) == MATCHING
+            pages = [page async for page in docs.iter(15, filter=FORMS[1], order_by="n", descending=True)]
+            assert [one.id for page in pages for one in page] == MATCHING[::-1] and pages[0].cursor
+            assert await docs.facets("lang", "n < 9") == {"de": 3, "en": 3, "fr": 3}
+            assert (await docs.min("n"), await docs.max("n"), await docs.distinct("tags")) == (0, 119, ["x"])
+            assert (await docs.fields())["n"]["count"] == 120 and await docs.count(filter="n < 9") == 9
+            assert await docs.update(filter="n < 9", fields={"n": -1}) == 9 and await docs.delete(filter="n < 0") == 9
+            with pytest.raises(TypeError, match="vecdb calls it limit"):
+                await docs.search(VECTORS[0], k=3)  # type: ignore[arg-type]
+
+    asyncio.run(ask())
