@@ -17,7 +17,7 @@ from vecdb.embedded.open import open_database
 from vecdb.errors import AlreadyExists, InvalidArgument, LimitExceeded, Unavailable
 
 NOTED: dict[str, Any] = {
-    "model": "text-3", "dims": [1, 2.5, None, True, [{"a": -(2**63)}]], "größe": {"b": {"c": ""}}, "inf": math.inf,
+    "model": "text-3", "dims": [1, 2.5, None, True, [{"a": -(2**63)}]], "größe": {"b": {"c": ""}},
 }  # fmt: skip
 VECTORS = np.random.default_rng(1).normal(size=(40, 4)).astype(np.float32)
 
@@ -68,7 +68,8 @@ def test_what_cannot_be_noted_is_refused(tmp_path: Path) -> None:
             nested = [nested]
         for wrong in (
             None, 3, [], "text", {1: 2}, {"a": b"bytes"}, {"a": [dt.date(2020, 1, 1)]}, {"a": {"b": dt.datetime.now()}},
-            {"a": 2**64}, {"a": object()}, {"\ud800": 1}, {"a": nested}, {"a": "x" * vecdb.limits.metadata_bytes_max},
+            {"a": 2**64}, {"a": object()}, {"a": [math.inf]},
+            {"a": math.nan}, {"\ud800": 1}, {"a": nested}, {"a": "x" * vecdb.limits.metadata_bytes_max},
         ):  # fmt: skip
             with pytest.raises((InvalidArgument, LimitExceeded), match="metadata"):
                 docs.set_metadata(wrong)

@@ -30,15 +30,26 @@ from vecdb.limits import batch_rows_max, dim_max
 from vecdb.schema import CollectionConfig, IndexConfig, Record, SearchParams
 from vecdb.v1 import collections_pb2, records_pb2, search_pb2, tenants_pb2
 from vecdb.validate import AccessLists, IdBatch, MixtureQuery
-from vecdb.wire.arrays import access_fields, ids_message, vectors_message
-from vecdb.wire.messages import collection_of, fields_message, index_message, params_message, record_of
+from vecdb.wire.arrays import access_fields, ids_message, ids_of, vectors_message
+from vecdb.wire.messages import (
+    collection_of,
+    fields_message,
+    index_message,
+    metadata_json,
+    params_message,
+    record_of,
+)
 from vecdb.wire.search_response import hits_of, report_of
 
 _BATCH_BYTES = 8 << 20  # the approximate size of one message of a stream
 _GET_BYTES, _GET_IDS = 32 << 20, 65_536  # vectors and records in one answer; with large fields there are fewer
 _PAGE_NAMES = 1_000  # names of tenants in one answer
 _ID_BYTES = 16  # what a row adds to a message beside its vector and fields
-_MODES = {"upsert": records_pb2.WRITE_MODE_UPSERT, "insert": records_pb2.WRITE_MODE_INSERT}
+_MODES = {
+    "upsert": records_pb2.WRITE_MODE_UPSERT,
+    "insert": records_pb2.WRITE_MODE_INSERT,
+    "skip": records_pb2.WRITE_MODE_SKIP,
+}
 
 
 class RemoteCollection:
@@ -68,12 +79,7 @@ class RemoteCollection:
 
     def put(self, batch: Batch, owner: bytes, mode: Mode, request_id: bytes | None) -> int:
         request = self._write(batch, slice(0, batch.ids.n), owner, mode, _or_new(request_id))
-        size_bytes = request.ByteSize()
-        if size_bytes > MESSAGE_BYTES_MAX:
-            raise LimitExceeded(
-                f"one atomic call to a server takes at most {MESSAGE_BYTES_MAX:,} bytes, this one has {size_bytes:,}: "
-                "write it in several calls, or with atomic=False"
-            )
+        _check_size(request, "write it in several calls, or with atomic=False")
         return self._connection.call("Write", request, _count)
 
     def add(
@@ -86,13 +92,31 @@ class RemoteCollection:
         *,
         single: bool,
     ) -> Any:
-        raise _embedded_only("add")
+        n = len(vectors)
+        request = records_pb2.WriteRequest(
+            collection=self._name,
+            mode=records_pb2.WRITE_MODE_ADD,
+            vectors=vectors_message(vectors),
+            fields=fields_message(fields),
+            owner=owner.decode(),
+            request_id=_or_new(request_id),
+            **access_fields(tenants, n),
+        )
+        _check_size(request, "write it in several calls")
+
+        def made(answer: Any) -> Any:
+            ids = np.asarray(ids_of(answer.ids)).tolist()
+            return ids[0] if single else ids
+
+        return self._connection.call("Write", request, made)
 
     def set_metadata(self, metadata: dict[str, Any]) -> None:
-        raise _embedded_only("set_metadata")
+        request = collections_pb2.SetMetadataRequest(collection=self._name, metadata_json=metadata_json(metadata))
+        return self._connection.call("SetMetadata", request, ignore_answer)
 
     def clear(self, request_id: bytes | None) -> int:
-        raise _embedded_only("clear")
+        request = collections_pb2.ClearCollectionRequest(collection=self._name, request_id=_or_new(request_id))
+        return self._connection.call("ClearCollection", request, _count)
 
     def put_all(self, batches: Iterable[Batch], owner: bytes, mode: Mode) -> int:
         return self._connection.ingest(IngestStream(self._writes(batches, owner, mode)))
@@ -107,8 +131,6 @@ class RemoteCollection:
                 number += 1
 
     def _write(self, batch: Batch, part: slice, owner: bytes, mode: Mode, request_id: str) -> records_pb2.WriteRequest:
-        if mode == "skip":
-            raise _embedded_only("on_conflict='skip'")
         rows = part.stop - part.start
         is_whole = rows == batch.ids.n
         lists = batch.tenants
@@ -457,8 +479,13 @@ def _refuse(*given: object) -> None:
         raise _not_served()
 
 
-def _embedded_only(what: str) -> InvalidArgument:
-    return InvalidArgument(f"{what} is not served yet: open the directory of the database for it")
+def _check_size(request: Any, instead: str) -> None:
+    size_bytes = request.ByteSize()
+    if size_bytes > MESSAGE_BYTES_MAX:
+        raise LimitExceeded(
+            f"one atomic call to a server takes at most {MESSAGE_BYTES_MAX:,} bytes, this one has {size_bytes:,}: "
+            f"{instead}"
+        )
 
 
 def progress_reporter(progress: Progress) -> Callable[[Any], None]:

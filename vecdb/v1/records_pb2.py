@@ -25,45 +25,45 @@ _sym_db = _symbol_database.Default()
 from vecdb.v1 import common_pb2 as vecdb_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16vecdb/v1/records.proto\x12\x08vecdb.v1\x1a\x15vecdb/v1/common.proto\"\xf9\x02\n\x0cWriteRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12!\n\x04mode\x18\x02 \x01(\x0e\x32\x13.vecdb.v1.WriteMode\x12\x1a\n\x03ids\x18\x03 \x01(\x0b\x32\r.vecdb.v1.Ids\x12\"\n\x07vectors\x18\x04 \x01(\x0b\x32\x11.vecdb.v1.Vectors\x12#\n\x06\x66ields\x18\x05 \x01(\x0b\x32\x13.vecdb.v1.FieldMaps\x12(\n\x07tenants\x18\x06 \x01(\x0b\x32\x15.vecdb.v1.TenantNamesH\x00\x12-\n\x0ctenants_each\x18\x07 \x01(\x0b\x32\x15.vecdb.v1.TenantListsH\x00\x12\x31\n\x0etenant_columns\x18\x0b \x01(\x0b\x32\x17.vecdb.v1.TenantColumnsH\x00\x12\r\n\x05owner\x18\x08 \x01(\t\x12\x12\n\nrequest_id\x18\t \x01(\t\x12\x14\n\x0ckeep_tenants\x18\n \x01(\x08\x42\x08\n\x06\x61\x63\x63\x65ss\"\x1e\n\rWriteResponse\x12\r\n\x05\x63ount\x18\x01 \x01(\x04\"E\n\rIngestRequest\x12\r\n\x05\x62\x61tch\x18\x01 \x01(\x04\x12%\n\x05write\x18\x02 \x01(\x0b\x32\x16.vecdb.v1.WriteRequest\".\n\x0eIngestResponse\x12\r\n\x05\x62\x61tch\x18\x01 \x01(\x04\x12\r\n\x05\x63ount\x18\x02 \x01(\x04\"\xab\x01\n\rUpdateRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x1a\n\x03ids\x18\x02 \x01(\x0b\x32\r.vecdb.v1.Ids\x12\"\n\x07vectors\x18\x03 \x01(\x0b\x32\x11.vecdb.v1.Vectors\x12#\n\x06\x66ields\x18\x04 \x01(\x0b\x32\x13.vecdb.v1.FieldMaps\x12\r\n\x05owner\x18\x05 \x01(\t\x12\x12\n\nrequest_id\x18\x06 \x01(\t\"\x1f\n\x0eUpdateResponse\x12\r\n\x05\x63ount\x18\x01 \x01(\x04\"b\n\rDeleteRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x1a\n\x03ids\x18\x02 \x01(\x0b\x32\r.vecdb.v1.Ids\x12\r\n\x05owner\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"\x1f\n\x0e\x44\x65leteResponse\x12\r\n\x05\x63ount\x18\x01 \x01(\x04\"u\n\nGetRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x1a\n\x03ids\x18\x02 \x01(\x0b\x32\r.vecdb.v1.Ids\x12\x17\n\x0finclude_vectors\x18\x03 \x01(\x08\x12\r\n\x05owner\x18\x04 \x01(\t\x12\x0f\n\x07tenants\x18\x05 \x03(\t\"5\n\x0bGetResponse\x12&\n\x07records\x18\x01 \x03(\x0b\x32\x15.vecdb.v1.FoundRecord\"/\n\x0b\x46oundRecord\x12 \n\x06record\x18\x01 \x01(\x0b\x32\x10.vecdb.v1.Record\"3\n\x0c\x43ountRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x0f\n\x07tenants\x18\x02 \x03(\t\"\x1e\n\rCountResponse\x12\r\n\x05\x63ount\x18\x01 \x01(\x04\"Z\n\x0bListRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\r\n\x05\x62\x61tch\x18\x02 \x01(\r\x12\x17\n\x0finclude_vectors\x18\x03 \x01(\x08\x12\x0f\n\x07tenants\x18\x04 \x03(\t\"1\n\x0cListResponse\x12!\n\x07records\x18\x01 \x03(\x0b\x32\x10.vecdb.v1.Record*U\n\tWriteMode\x12\x1a\n\x16WRITE_MODE_UNSPECIFIED\x10\x00\x12\x15\n\x11WRITE_MODE_UPSERT\x10\x01\x12\x15\n\x11WRITE_MODE_INSERT\x10\x02\x32\xab\x03\n\rRecordService\x12\x38\n\x05Write\x12\x16.vecdb.v1.WriteRequest\x1a\x17.vecdb.v1.WriteResponse\x12?\n\x06Ingest\x12\x17.vecdb.v1.IngestRequest\x1a\x18.vecdb.v1.IngestResponse(\x01\x30\x01\x12;\n\x06Update\x12\x17.vecdb.v1.UpdateRequest\x1a\x18.vecdb.v1.UpdateResponse\x12;\n\x06\x44\x65lete\x12\x17.vecdb.v1.DeleteRequest\x1a\x18.vecdb.v1.DeleteResponse\x12\x32\n\x03Get\x12\x14.vecdb.v1.GetRequest\x1a\x15.vecdb.v1.GetResponse\x12\x38\n\x05\x43ount\x12\x16.vecdb.v1.CountRequest\x1a\x17.vecdb.v1.CountResponse\x12\x37\n\x04List\x12\x15.vecdb.v1.ListRequest\x1a\x16.vecdb.v1.ListResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16vecdb/v1/records.proto\x12\x08vecdb.v1\x1a\x15vecdb/v1/common.proto\"\xf9\x02\n\x0cWriteRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12!\n\x04mode\x18\x02 \x01(\x0e\x32\x13.vecdb.v1.WriteMode\x12\x1a\n\x03ids\x18\x03 \x01(\x0b\x32\r.vecdb.v1.Ids\x12\"\n\x07vectors\x18\x04 \x01(\x0b\x32\x11.vecdb.v1.Vectors\x12#\n\x06\x66ields\x18\x05 \x01(\x0b\x32\x13.vecdb.v1.FieldMaps\x12(\n\x07tenants\x18\x06 \x01(\x0b\x32\x15.vecdb.v1.TenantNamesH\x00\x12-\n\x0ctenants_each\x18\x07 \x01(\x0b\x32\x15.vecdb.v1.TenantListsH\x00\x12\x31\n\x0etenant_columns\x18\x0b \x01(\x0b\x32\x17.vecdb.v1.TenantColumnsH\x00\x12\r\n\x05owner\x18\x08 \x01(\t\x12\x12\n\nrequest_id\x18\t \x01(\t\x12\x14\n\x0ckeep_tenants\x18\n \x01(\x08\x42\x08\n\x06\x61\x63\x63\x65ss\":\n\rWriteResponse\x12\r\n\x05\x63ount\x18\x01 \x01(\x04\x12\x1a\n\x03ids\x18\x02 \x01(\x0b\x32\r.vecdb.v1.Ids\"E\n\rIngestRequest\x12\r\n\x05\x62\x61tch\x18\x01 \x01(\x04\x12%\n\x05write\x18\x02 \x01(\x0b\x32\x16.vecdb.v1.WriteRequest\".\n\x0eIngestResponse\x12\r\n\x05\x62\x61tch\x18\x01 \x01(\x04\x12\r\n\x05\x63ount\x18\x02 \x01(\x04\"\xab\x01\n\rUpdateRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x1a\n\x03ids\x18\x02 \x01(\x0b\x32\r.vecdb.v1.Ids\x12\"\n\x07vectors\x18\x03 \x01(\x0b\x32\x11.vecdb.v1.Vectors\x12#\n\x06\x66ields\x18\x04 \x01(\x0b\x32\x13.vecdb.v1.FieldMaps\x12\r\n\x05owner\x18\x05 \x01(\t\x12\x12\n\nrequest_id\x18\x06 \x01(\t\"\x1f\n\x0eUpdateResponse\x12\r\n\x05\x63ount\x18\x01 \x01(\x04\"b\n\rDeleteRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x1a\n\x03ids\x18\x02 \x01(\x0b\x32\r.vecdb.v1.Ids\x12\r\n\x05owner\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"\x1f\n\x0e\x44\x65leteResponse\x12\r\n\x05\x63ount\x18\x01 \x01(\x04\"u\n\nGetRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x1a\n\x03ids\x18\x02 \x01(\x0b\x32\r.vecdb.v1.Ids\x12\x17\n\x0finclude_vectors\x18\x03 \x01(\x08\x12\r\n\x05owner\x18\x04 \x01(\t\x12\x0f\n\x07tenants\x18\x05 \x03(\t\"5\n\x0bGetResponse\x12&\n\x07records\x18\x01 \x03(\x0b\x32\x15.vecdb.v1.FoundRecord\"/\n\x0b\x46oundRecord\x12 \n\x06record\x18\x01 \x01(\x0b\x32\x10.vecdb.v1.Record\"3\n\x0c\x43ountRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x0f\n\x07tenants\x18\x02 \x03(\t\"\x1e\n\rCountResponse\x12\r\n\x05\x63ount\x18\x01 \x01(\x04\"Z\n\x0bListRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\r\n\x05\x62\x61tch\x18\x02 \x01(\r\x12\x17\n\x0finclude_vectors\x18\x03 \x01(\x08\x12\x0f\n\x07tenants\x18\x04 \x03(\t\"1\n\x0cListResponse\x12!\n\x07records\x18\x01 \x03(\x0b\x32\x10.vecdb.v1.Record*~\n\tWriteMode\x12\x1a\n\x16WRITE_MODE_UNSPECIFIED\x10\x00\x12\x15\n\x11WRITE_MODE_UPSERT\x10\x01\x12\x15\n\x11WRITE_MODE_INSERT\x10\x02\x12\x13\n\x0fWRITE_MODE_SKIP\x10\x03\x12\x12\n\x0eWRITE_MODE_ADD\x10\x04\x32\xab\x03\n\rRecordService\x12\x38\n\x05Write\x12\x16.vecdb.v1.WriteRequest\x1a\x17.vecdb.v1.WriteResponse\x12?\n\x06Ingest\x12\x17.vecdb.v1.IngestRequest\x1a\x18.vecdb.v1.IngestResponse(\x01\x30\x01\x12;\n\x06Update\x12\x17.vecdb.v1.UpdateRequest\x1a\x18.vecdb.v1.UpdateResponse\x12;\n\x06\x44\x65lete\x12\x17.vecdb.v1.DeleteRequest\x1a\x18.vecdb.v1.DeleteResponse\x12\x32\n\x03Get\x12\x14.vecdb.v1.GetRequest\x1a\x15.vecdb.v1.GetResponse\x12\x38\n\x05\x43ount\x12\x16.vecdb.v1.CountRequest\x1a\x17.vecdb.v1.CountResponse\x12\x37\n\x04List\x12\x15.vecdb.v1.ListRequest\x1a\x16.vecdb.v1.ListResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'vecdb.v1.records_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_WRITEMODE']._serialized_start=1381
-  _globals['_WRITEMODE']._serialized_end=1466
+  _globals['_WRITEMODE']._serialized_start=1409
+  _globals['_WRITEMODE']._serialized_end=1535
   _globals['_WRITEREQUEST']._serialized_start=60
   _globals['_WRITEREQUEST']._serialized_end=437
   _globals['_WRITERESPONSE']._serialized_start=439
-  _globals['_WRITERESPONSE']._serialized_end=469
-  _globals['_INGESTREQUEST']._serialized_start=471
-  _globals['_INGESTREQUEST']._serialized_end=540
-  _globals['_INGESTRESPONSE']._serialized_start=542
-  _globals['_INGESTRESPONSE']._serialized_end=588
-  _globals['_UPDATEREQUEST']._serialized_start=591
-  _globals['_UPDATEREQUEST']._serialized_end=762
-  _globals['_UPDATERESPONSE']._serialized_start=764
-  _globals['_UPDATERESPONSE']._serialized_end=795
-  _globals['_DELETEREQUEST']._serialized_start=797
-  _globals['_DELETEREQUEST']._serialized_end=895
-  _globals['_DELETERESPONSE']._serialized_start=897
-  _globals['_DELETERESPONSE']._serialized_end=928
-  _globals['_GETREQUEST']._serialized_start=930
-  _globals['_GETREQUEST']._serialized_end=1047
-  _globals['_GETRESPONSE']._serialized_start=1049
-  _globals['_GETRESPONSE']._serialized_end=1102
-  _globals['_FOUNDRECORD']._serialized_start=1104
-  _globals['_FOUNDRECORD']._serialized_end=1151
-  _globals['_COUNTREQUEST']._serialized_start=1153
-  _globals['_COUNTREQUEST']._serialized_end=1204
-  _globals['_COUNTRESPONSE']._serialized_start=1206
-  _globals['_COUNTRESPONSE']._serialized_end=1236
-  _globals['_LISTREQUEST']._serialized_start=1238
-  _globals['_LISTREQUEST']._serialized_end=1328
-  _globals['_LISTRESPONSE']._serialized_start=1330
-  _globals['_LISTRESPONSE']._serialized_end=1379
-  _globals['_RECORDSERVICE']._serialized_start=1469
-  _globals['_RECORDSERVICE']._serialized_end=1896
+  _globals['_WRITERESPONSE']._serialized_end=497
+  _globals['_INGESTREQUEST']._serialized_start=499
+  _globals['_INGESTREQUEST']._serialized_end=568
+  _globals['_INGESTRESPONSE']._serialized_start=570
+  _globals['_INGESTRESPONSE']._serialized_end=616
+  _globals['_UPDATEREQUEST']._serialized_start=619
+  _globals['_UPDATEREQUEST']._serialized_end=790
+  _globals['_UPDATERESPONSE']._serialized_start=792
+  _globals['_UPDATERESPONSE']._serialized_end=823
+  _globals['_DELETEREQUEST']._serialized_start=825
+  _globals['_DELETEREQUEST']._serialized_end=923
+  _globals['_DELETERESPONSE']._serialized_start=925
+  _globals['_DELETERESPONSE']._serialized_end=956
+  _globals['_GETREQUEST']._serialized_start=958
+  _globals['_GETREQUEST']._serialized_end=1075
+  _globals['_GETRESPONSE']._serialized_start=1077
+  _globals['_GETRESPONSE']._serialized_end=1130
+  _globals['_FOUNDRECORD']._serialized_start=1132
+  _globals['_FOUNDRECORD']._serialized_end=1179
+  _globals['_COUNTREQUEST']._serialized_start=1181
+  _globals['_COUNTREQUEST']._serialized_end=1232
+  _globals['_COUNTRESPONSE']._serialized_start=1234
+  _globals['_COUNTRESPONSE']._serialized_end=1264
+  _globals['_LISTREQUEST']._serialized_start=1266
+  _globals['_LISTREQUEST']._serialized_end=1356
+  _globals['_LISTRESPONSE']._serialized_start=1358
+  _globals['_LISTRESPONSE']._serialized_end=1407
+  _globals['_RECORDSERVICE']._serialized_start=1538
+  _globals['_RECORDSERVICE']._serialized_end=1965
 # @@protoc_insertion_point(module_scope)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from vecdb import limits
@@ -32,7 +33,7 @@ def _check_plain(value: object) -> None:
     elif isinstance(value, list):
         for one in value:
             _check_plain(one)
-    elif value is not None and not isinstance(value, (str, int, float)):
+    elif not (value is None or isinstance(value, (str, int)) or (isinstance(value, float) and math.isfinite(value))):
         raise InvalidArgument(
             f"metadata holds what JSON has, got {short_repr(value)}: texts, numbers, True, False, None, lists and dicts"
         )
