@@ -1,4 +1,4 @@
-"""Goal: ids that vecdb makes, inserts that skip, clears and metadata are the same whichever way a database is opened."""
+"""Goal: ids that vecdb makes, inserts that skip, clears and metadata are alike whichever way a database is opened."""
 
 from __future__ import annotations
 
