@@ -4,6 +4,7 @@ other processes follow, and nothing of the old records is left on disk. Beside a
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,11 @@ import numpy as np
 import pytest
 
 import vecdb
+from vecdb.commit.committer import CommitGroup
 from vecdb.embedded.open import open_database
 from vecdb.errors import NotFound, Unavailable
+from vecdb.maintenance import clearing
+from vecdb.storage.disk.row_file import Rows
 from vecdb.storage.kv import keys
 
 KINDS = [None, vecdb.Flat(), vecdb.Hnsw(m=8), vecdb.Spann(), vecdb.Curator()]
@@ -121,3 +125,32 @@ def test_who_only_reads_clears_nothing_and_a_tuned_width_stays(tmp_path: Path) -
         db.drop_collection("docs")
         with pytest.raises(NotFound):
             docs.clear()
+
+
+@pytest.mark.parametrize("failing", ["row file", "folder", "commit"])
+def test_a_clear_that_fails_changes_nothing(tmp_path: Path, failing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: Any, **options: Any) -> Any:
+        raise OSError(errno.ENOSPC, "no space left")
+
+    with open_database(tmp_path / "db", maintenance=False) as db:
+        docs = db.create_collection("docs", 8, "l2")
+        twin: dict[int, Any] = {n: {"n": n} for n in range(300)}
+        docs.upsert(range(300), VECTORS, list(twin.values()))
+        with monkeypatch.context() as patch:
+            if failing == "row file":
+                patch.setattr(Rows, "create", fail)
+            elif failing == "folder":
+                patch.setattr(clearing.filesystem, "sync_dir", fail)
+            else:
+                patch.setattr(CommitGroup, "finish", fail)
+            with pytest.raises(Unavailable):
+                docs.clear()
+        check_against(docs, twin)
+        docs.delete([5])
+        twin.pop(5)
+        docs.vacuum()  # makes a generation of the number that failed
+        check_against(docs, twin)
+        assert docs.clear() == 299
+        check_against(docs, {})
+    with open_database(tmp_path / "db") as db:
+        check_against(db["docs"], {})

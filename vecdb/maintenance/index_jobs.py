@@ -341,7 +341,8 @@ class CollectionMaintenance:
     def clear(self, request_id: bytes | None) -> int:
         """Remove all records. Returns how many there were."""
         with self.lock:
-            self.state.current()
+            if not self.state.current().visibility.row_count and request_id is None:
+                return 0
             self._collect_garbage()  # of a vacuum that failed: it would be of the new generation
             removed = clear_records(self.state, self.writes, request_id)
             self.reset_repair_counters()
