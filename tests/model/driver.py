@@ -81,10 +81,8 @@ class Driver:
             )
         elif draw < 0.455:
             twin.delete(self._numbers(8))
-        elif draw < 0.4575:
-            twin.delete_everything()
         elif draw < 0.46:
-            twin.clear()
+            twin.delete_everything()
         elif draw < 0.56:
             twin.get(self._numbers(4))
         elif draw < 0.58:

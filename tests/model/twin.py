@@ -205,19 +205,6 @@ class Twin:
             self.moved()
             self.seen["emptied"] += 1
 
-    def clear(self) -> None:
-        """What is left is nothing, not even dead rows."""
-        rows = self.docs.stats()["rows"]
-        assert self.docs.clear() == len(self.model)
-        assert self.docs.stats()["rows"] == 0
-        self.model.clear()
-        self.access.clear()
-        if rows:
-            self._moved()
-            self.seen["cleared"] += 1
-        else:
-            self.unmoved()
-
     def grant(self, numbers: list[int], names: list[str]) -> None:
         self._change_access("grants", numbers, names, names)
 
