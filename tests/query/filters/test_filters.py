@@ -17,6 +17,7 @@ from vecdb import F, limits
 from vecdb.api.database import Database
 from vecdb.embedded.open import open_database
 from vecdb.errors import InvalidArgument, LimitExceeded, NotFound, Unavailable
+from vecdb.query import filtering
 
 VECTORS = np.random.default_rng(3).normal(size=(120, 4)).astype(np.float32)
 FIELDS = [{"n": number, "lang": ("en", "fr", "de")[number % 3], "tags": ["x"] * (number % 2)} for number in range(120)]
@@ -241,6 +242,11 @@ REFUSED: dict[str, Callable[[Any], Any]] = {
     "a list for a count": lambda docs: docs.count(filter=[F.n > 1]),
     "a delete of nothing": lambda docs: docs.delete(),
     "a delete of all by an empty dict": lambda docs: docs.delete(filter={}),
+    "a delete of all by an empty list": lambda docs: docs.delete(filter={"$and": []}),
+    "a delete of all by empty dicts": lambda docs: docs.delete(filter={"$and": [{}, {"$and": [{}]}]}),
+    "a delete of all by none of nothing": lambda docs: docs.delete(filter={"$nor": []}),
+    "a delete of all by no conditions": lambda docs: docs.delete(filter={"operator": "AND", "conditions": []}),
+    "an update of all by an empty list": lambda docs: docs.update(filter={"$and": []}, fields={"a": 1}),
     "a delete of ids and a filter": lambda docs: docs.delete(1, filter="true"),
     "a delete of ids of a tenant": lambda docs: docs.delete(1, tenant="t"),
     "an update of nothing": lambda docs: docs.update(fields={"a": 1}),
@@ -318,3 +324,23 @@ def test_filters_are_awaited_too() -> None:
                 await docs.search(VECTORS[0], k=3)  # type: ignore[arg-type]
 
     asyncio.run(ask())
+
+
+def test_lists_and_facts_end_while_others_write(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    docs = db.create_collection("docs", 2, "l2")
+    docs.upsert(range(20), np.ones((20, 2)), fields=[{"x": row} for row in range(20)])
+    evaluated = []
+
+    def slow(snapshot: Any, tenants: tuple[str, ...], node: Any) -> Any:
+        """A commit comes while the filter is worked out, each time."""
+        evaluated.append(snapshot)
+        assert len(evaluated) < 50, "it begins again with each commit"
+        docs.upsert([100 + len(evaluated)], [[1, 1]], fields=[{"x": 3}])
+        return rows_at(snapshot, tenants, node)
+
+    rows_at = filtering.rows_at
+    monkeypatch.setattr(filtering, "rows_at", slow)
+    assert docs.get(filter="x = 3")[0].id == 3
+    assert sum(docs.facets("x", filter="x < 5").values()) >= 5
+    assert docs.max("x", filter="x < 5") == 4
+    assert [one.fields["x"] for page in docs.iter(filter="x > 15", order_by="x") for one in page] == [16, 17, 18, 19]
