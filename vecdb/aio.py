@@ -29,8 +29,9 @@ from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
 from vecdb.api import collection as near
 from vecdb.api import database as near_database
+from vecdb.api import tables
 from vecdb.api.backend import CollectionBackend
-from vecdb.schema import CollectionConfig
+from vecdb.schema import CollectionConfig, Record
 from vecdb.wire.addresses import is_server
 
 __all__ = ["Collection", "Database", "open"]
@@ -264,12 +265,19 @@ class Collection(_Mirror):
             found = await self._near.config
         return found
 
+    async def metadata(self) -> dict[str, Any]:
+        """As `vecdb.Collection.metadata`."""
+        return (await self.config()).metadata
+
     def with_timeout(self, seconds: float) -> Collection:
         """As `vecdb.Collection.with_timeout`."""
         return Collection(self._near.with_timeout(seconds), self._threads)
 
     upsert = _awaited(near.Collection.upsert)
     insert = _awaited(near.Collection.insert)
+    add = _awaited(near.Collection.add)
+    set_metadata = _awaited(near.Collection.set_metadata)
+    clear = _awaited(near.Collection.clear)
     prepare = _prepared(near.Collection.prepare)
     update = _awaited(near.Collection.update)
     delete = _awaited(near.Collection.delete)
@@ -284,6 +292,7 @@ class Collection(_Mirror):
     get = _awaited(near.Collection.get)
     count = _awaited(near.Collection.count)
     iter = _iterated(near.Collection.iter)
+    head = _awaited(near.Collection.head)
     facets = _awaited(near.Collection.facets)
     distinct = _awaited(near.Collection.distinct)
     min = _awaited(near.Collection.min)
@@ -296,6 +305,18 @@ class Collection(_Mirror):
     stats = _awaited(near.Collection.stats)
     vacuum = _awaited(near.Collection.vacuum)
     check = _awaited(near.Collection.check)
+
+    async def to_pandas(self, *, include_vectors: bool = False, **options: Any) -> Any:
+        """As `vecdb.Collection.to_pandas`."""
+        return tables.pandas_frame(await self._records(include_vectors, options), include_vectors)
+
+    async def to_arrow(self, *, include_vectors: bool = False, **options: Any) -> Any:
+        """As `vecdb.Collection.to_arrow`."""
+        return tables.arrow_table(await self._records(include_vectors, options), include_vectors)
+
+    async def _records(self, include_vectors: bool, options: dict[str, Any]) -> list[Record]:
+        pages: Any = self.iter(include_vectors=include_vectors, **options)
+        return [record async for page in pages for record in page]
 
     def __repr__(self) -> str:
         return repr(self._near)

@@ -9,6 +9,7 @@ from __future__ import annotations
 # -- a collection ------------------------------------------------------------------------------
 name_bytes_max = 128  # collection name, UTF-8
 dim_max = 8_192  # keeps an 8-bit dot product inside int32: 8,192 * 255 * 128 < 2**31
+metadata_bytes_max = 16_384  # of a collection, encoded: every commit writes it again with the state
 collections_max = 16_384  # per database
 tenant_drop_rows = 8_192  # of a tenant that is dropped with its records, deleted in one commit
 backups_kept_max = 65_536  # of one database in one folder, where older ones are removed

@@ -118,7 +118,9 @@ class SearchParams:
 class CollectionConfig:
     """What is fixed at creation (only `index` may change, through `reindex`). `index=None`: chosen by size.
 
+    dim : 0 where the collection was made without one and no vectors were written yet.
     id_kind : what ids the collection has, fixed by the first write; None before it.
+    metadata : what users have noted about the collection; `set_metadata` changes it.
     """
 
     name: str
@@ -127,6 +129,7 @@ class CollectionConfig:
     dtype: DType
     index: IndexConfig | None
     id_kind: Literal["int", "str"] | None = None
+    metadata: dict[str, Any] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True)

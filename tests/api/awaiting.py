@@ -40,7 +40,7 @@ class Waiting:
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self.far, name)
-        if name == "config":
+        if name in ("config", "metadata"):
             return self._loop.run(found())
         if not callable(found):
             return found

@@ -28,7 +28,7 @@ MISTAKES: dict[str, Mistake] = {
     "ids and vectors": lambda db, docs: docs.upsert([1, 2], [GOOD]),
     "dimension": lambda db, docs: docs.upsert(1, [1.0]),
     "not finite": lambda db, docs: docs.upsert(1, [np.nan] * 3),
-    "nothing to write": lambda db, docs: docs.upsert([], []),
+    "nothing to write": lambda db, docs: docs.upsert([9], []),
     "mixed ids": lambda db, docs: docs.upsert([1, "a"], [GOOD] * 2),
     "ids of the other kind": lambda db, docs: docs.upsert("a", GOOD),
     "read by the other kind": lambda db, docs: docs.get(["a"]),

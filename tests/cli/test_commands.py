@@ -158,6 +158,16 @@ def test_import_refuses_what_disagrees_with_the_collection(db: Path, matrix: Pat
     assert run("import", tmp_path / "none.npy", "--db", db, "-c", "docs", code=1)["error"]["code"] == "NOT_FOUND"
 
 
+def test_an_import_gives_a_collection_without_one_its_dim(tmp_path: Path) -> None:
+    with vecdb.open(tmp_path / "db") as database:
+        database.create_collection("new")
+    assert run("export", "--db", tmp_path / "db", "-c", "new", tmp_path / "none.jsonl")["rows"] == 0
+    np.save(tmp_path / "five.npy", np.ones((3, 5), np.float32))
+    run("import", tmp_path / "five.npy", "--db", tmp_path / "db", "-c", "new")
+    with vecdb.open(tmp_path / "db") as database:
+        assert (database["new"].dim, database["new"].count()) == (5, 3)
+
+
 @pytest.mark.parametrize("suffix", ["npy", "fbin", "jsonl", "csv"])
 def test_what_is_exported_can_be_imported_again(db: Path, tmp_path: Path, suffix: str) -> None:
     out = tmp_path / f"out.{suffix}"

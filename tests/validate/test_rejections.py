@@ -299,7 +299,7 @@ def test_batches_of_the_wrong_size_are_refused(docs: Any) -> None:
     with refused(docs, InvalidArgument, "one vector per id"):
         docs.update([1, 2], [GOOD])
     with refused(docs, InvalidArgument, "empty"):
-        docs.upsert([], [])
+        docs.upsert([8, 9], [])
     with refused(docs, LimitExceeded, "split the batch"):
         docs.upsert(range(limits.batch_rows_max + 1), np.broadcast_to(np.float32(1), (limits.batch_rows_max + 1, 4)))
     assert docs.delete([]) == 0 and docs.get([]) == []

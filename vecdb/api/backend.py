@@ -25,7 +25,7 @@ from vecdb.validate import AccessLists, IdBatch, MixtureQuery
 
 C = TypeVar("C")  # what users hold of a collection
 C_co = TypeVar("C_co", covariant=True)
-Mode = Literal["upsert", "insert"]
+Mode = Literal["upsert", "insert", "skip"]  # skip: insert, which passes over ids that exist
 Progress = Callable[[int, int], None] | None
 Stop = Callable[[], bool] | None
 
@@ -50,6 +50,10 @@ class CollectionBackend(Protocol):
         """What ids must be; None where anything may be, or where that is looked at behind this backend."""
 
     @property
+    def dim(self) -> int:
+        """As far as this backend knows without asking; 0 where no write has given one yet."""
+
+    @property
     def rows_per_call(self) -> int:
         """Rows of one `Batch` where a caller leaves their number to us."""
 
@@ -61,6 +65,24 @@ class CollectionBackend(Protocol):
     # -- writes ------------------------------------------------------------------------------------
 
     def put(self, batch: Batch, owner: bytes, mode: Mode, request_id: bytes | None) -> int: ...
+
+    def add(
+        self,
+        vectors: NDArray[Any],
+        fields: list[bytes] | None,
+        tenants: AccessLists | None,
+        owner: bytes,
+        request_id: bytes | None,
+        *,
+        single: bool,
+    ) -> Any:
+        """Write records under new ids. Returns their ids in order, where `single` the one id itself."""
+
+    def set_metadata(self, metadata: dict[str, Any]) -> None:
+        """Another one in the place of what `config` has. Of plain values, as JSON has them."""
+
+    def clear(self, request_id: bytes | None) -> int:
+        """Remove all records. Returns how many there were."""
 
     def put_all(self, batches: Iterable[Batch], owner: bytes, mode: Mode) -> int:
         """One after the other, each atomic; what was written before an error stays."""

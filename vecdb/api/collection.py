@@ -8,6 +8,7 @@ sees it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any, Never
 
@@ -18,10 +19,12 @@ from vecdb import limits, validate
 from vecdb.api.backend import Batch, CollectionBackend, Mode
 from vecdb.api.filter_arguments import Page, refuse_unknown, search_filter, written_filter
 from vecdb.api.hits import Hits
+from vecdb.api.tables import arrow_table, pandas_frame
+from vecdb.api.whole_records import TakenApart, is_whole, take_apart
 from vecdb.errors import AlreadyExists, InvalidArgument, LimitExceeded
 from vecdb.filters.forms import to_filter
 from vecdb.filters.scalars import field_name
-from vecdb.schema import CollectionConfig, IndexConfig, SearchParams
+from vecdb.schema import CollectionConfig, IndexConfig, Record, SearchParams
 
 _ITER_BATCH_MAX = 65_536
 
@@ -48,7 +51,10 @@ class Collection:
 
     @property
     def dim(self) -> int:
-        return self._config.dim
+        """0 where it was made without one and the first vectors are still to be written. Of a server's collection as
+        it was when this was opened: `config` asks.
+        """
+        return self._config.dim or self._backend.dim
 
     @property
     def metric(self) -> str:
@@ -63,6 +69,18 @@ class Collection:
         """Name, dim, metric, dtype and index as they are now."""
         return self._backend.config()
 
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What was noted about the collection, as it is now; a copy."""
+        return self.config.metadata
+
+    def set_metadata(self, metadata: dict[str, Any]) -> None:
+        """Note something about the collection, in the place of what was noted before; {} nothing.
+
+        metadata : a dict of texts, numbers, True, False, None, and of lists and dicts of them: up to 16 KiB.
+        """
+        return self._backend.set_metadata(validate.metadata(metadata))
+
     def with_timeout(self, seconds: float) -> Collection:
         """The same collection of a server, whose calls may take so many seconds: `docs.with_timeout(2).search(query)`.
         Raises InvalidArgument for one of a directory, which has no timeouts.
@@ -72,6 +90,13 @@ class Collection:
 
     def __len__(self) -> int:
         return self.count()
+
+    def __contains__(self, id: Any) -> bool:
+        """Whether a record of this one id is there, without an owner. Raises InvalidArgument for what can be no id."""
+        batch = self._ids(id)
+        if not batch.scalar:
+            raise InvalidArgument("`in` asks for one id, get for several")
+        return self._backend.get(batch, b"", include_vectors=False, tenants=(), node=None) is not None
 
     def __bool__(self) -> bool:
         return True  # an empty collection is still a collection
@@ -84,7 +109,7 @@ class Collection:
     def upsert(
         self,
         ids: Any,
-        vectors: Any,
+        vectors: Any = None,
         fields: Any = None,
         tenants: Any = None,
         *,
@@ -92,12 +117,16 @@ class Collection:
         owner: str = "",
         atomic: bool = True,
         request_id: str | None = None,
+        id: str | None = None,
+        vector: str | None = None,
     ) -> int:
         """Write records, replacing those whose ids exist. Returns how many records were written, once they are durable.
 
         ids : int or str, or a sequence or array of them. A collection's ids are all ints or all strings; the first
-            write decides.
+            write decides. A `uuid.UUID` stands for its text.
             Of an id that repeats in one batch the last counts.
+            Or whole records, without vectors and fields: a pandas / polars / Arrow table, a dict of columns, a list of
+            dicts, or one dict. The columns "id" and "vector" are what they say, the rest are fields.
         vectors : [n, dim] (or [dim] for one id) of anything array-like; stored in the collection's dtype.
         fields : list of dicts, dict of columns, pandas / polars / Arrow table of n rows, or None for records without
             fields.
@@ -111,22 +140,59 @@ class Collection:
             splits it.
         request_id : makes the call safe to repeat: a second one with this id writes nothing and returns what the first
             did. Kept for 24 hours, 65,536 a collection; the same for every method that has it.
+        id, vector : of whole records the names of their columns, where they are others than "id" and "vector".
         """
-        return self._put(ids, vectors, fields, tenants, owner, atomic, "upsert", request_id, keep_tenants)
+        return self._put(ids, vectors, fields, tenants, owner, atomic, "upsert", request_id, keep_tenants, id, vector)
 
     def insert(
         self,
         ids: Any,
-        vectors: Any,
+        vectors: Any = None,
         fields: Any = None,
         tenants: Any = None,
         *,
+        on_conflict: str = "error",
         owner: str = "",
         atomic: bool = True,
         request_id: str | None = None,
+        id: str | None = None,
+        vector: str | None = None,
     ) -> int:
-        """Like `upsert`, but raises AlreadyExists, and writes nothing, where any id exists."""
-        return self._put(ids, vectors, fields, tenants, owner, atomic, "insert", request_id)
+        """Like `upsert`, but raises AlreadyExists, and writes nothing, where any id exists or repeats.
+
+        on_conflict : "error", or "skip": an id that exists is passed over, and of one that repeats the first counts.
+        """
+        if on_conflict not in ("error", "skip"):
+            raise InvalidArgument(f"on_conflict must be 'error' or 'skip', got {validate.short_repr(on_conflict)}")
+        mode: Mode = "skip" if on_conflict == "skip" else "insert"
+        return self._put(ids, vectors, fields, tenants, owner, atomic, mode, request_id, False, id, vector)
+
+    def add(
+        self,
+        vectors: Any,
+        fields: Any = None,
+        *,
+        tenants: Any = None,
+        owner: str = "",
+        request_id: str | None = None,
+    ) -> Any:
+        """Write records under ids that vecdb makes, and return these: a list in the order of the vectors, or for one
+        vector, [dim], the id itself.
+
+        Where the collection's ids are ints, or none was written yet, they go on from the largest id of this owner, from
+        0 on; where they are strings they are UUIDs of version 7, which sort by time. They are made in the commit, so
+        that no two calls of any threads or processes make the same.
+
+        vectors, fields, tenants, owner, request_id : as in `upsert`. All or nothing, up to 256 MiB.
+        """
+        owned, request = validate.owner(owner), validate.request_id(request_id)
+        config = self._shaped(vectors)
+        single = validate.is_one_vector(vectors, config)
+        array = validate.vectors(vectors, config, empty_ok=True)
+        maps = validate.fields(fields, len(array), single=single)
+        _check_size(array, maps, "write them in several calls")
+        lists = None if tenants is None else validate.access_lists(tenants, len(array), single=single)
+        return self._backend.add(array, maps, lists, owned, request, single=single)
 
     def prepare(
         self,
@@ -144,10 +210,11 @@ class Collection:
 
         For bulk loads: one batch can be checked while the one before it is on its way to the disk.
 
-        mode : "upsert" or "insert".   all else : as in `upsert`, atomic. Vectors are copied unless they lie in `bytes`.
+        mode : "upsert", "insert", or "skip": an insert that passes over ids that exist.
+        all else : as in `upsert`, atomic. Vectors are copied unless they lie in `bytes`.
         """
-        if mode not in ("upsert", "insert"):
-            raise InvalidArgument(f"mode must be 'upsert' or 'insert', got {validate.short_repr(mode)}")
+        if mode not in ("upsert", "insert", "skip"):
+            raise InvalidArgument(f"mode must be 'upsert', 'insert' or 'skip', got {validate.short_repr(mode)}")
         owned, request = validate.owner(owner), validate.request_id(request_id)
         batch = self._batch(ids, vectors, fields, tenants, mode, validate.flag(keep_tenants, "keep_tenants"))
         return partial(self._backend.put, batch, owned, mode, request)
@@ -162,8 +229,11 @@ class Collection:
         atomic: bool,
         mode: Mode,
         request_id: str | None,
-        keep_tenants: bool = False,
+        keep_tenants: bool,
+        id: str | None,
+        vector: str | None,
     ) -> int:
+        ids, vectors, fields = _taken_apart(ids, vectors, fields, id, vector)
         owned = validate.owner(owner)
         request = validate.request_id(request_id)
         kept, atomic = validate.flag(keep_tenants, "keep_tenants"), validate.flag(atomic, "atomic")
@@ -183,24 +253,19 @@ class Collection:
             raise AlreadyExists(
                 f"insert got {checked.n - len(checked.unique)} ids twice in one batch; give each id once, or use upsert"
             )
-        array = validate.vectors(vectors, self._config, single=checked.scalar)
+        array = validate.vectors(vectors, self._shaped(vectors), single=checked.scalar, empty_ok=checked.n == 0)
         if len(array) != checked.n:
             raise InvalidArgument(f"got {checked.n:,} ids and {len(array):,} vectors: pass one vector per id")
         maps = validate.fields(fields, checked.n, single=checked.scalar)
         lists = None
         if tenants is not None:
             lists = validate.access_lists(tenants, checked.n, single=checked.scalar, kept=kept)
-        size_bytes = array.nbytes + sum(map(len, maps or ()))
-        if size_bytes > limits.batch_bytes_max:
-            raise LimitExceeded(
-                f"one atomic call takes at most {limits.batch_bytes_max:,} bytes, this one has {size_bytes:,}: "
-                "write it in several calls, or with atomic=False"
-            )
-        keep = checked.unique
-        if keep is None:
+        _check_size(array, maps, "write it in several calls, or with atomic=False")
+        if checked.unique is None:
             return Batch(checked, array, maps, lists)
+        keep = checked.first_positions() if mode == "skip" else checked.unique
         return Batch(
-            checked.last_only(),
+            checked.take(keep),
             np.ascontiguousarray(array[keep]),
             None if maps is None else [maps[i] for i in keep.tolist()],
             None if lists is None else lists.take(keep, checked.n),
@@ -249,7 +314,9 @@ class Collection:
             raise InvalidArgument("update needs vectors or fields")
         if batch.unique is not None:
             raise InvalidArgument("update got an id twice in one batch; give each id once")
-        array = None if vectors is None else validate.vectors(vectors, self._config, single=batch.scalar)
+        array = None
+        if vectors is not None:
+            array = validate.vectors(vectors, self._shaped(vectors), single=batch.scalar, empty_ok=batch.n == 0)
         if array is not None and len(array) != batch.n:
             raise InvalidArgument(f"got {batch.n:,} ids and {len(array):,} vectors: pass one vector per id")
         checked = validate.fields(fields, batch.n, single=batch.scalar)
@@ -277,6 +344,12 @@ class Collection:
             node = written_filter(filter, filter_params, "delete")
             return self._backend.delete_matching(node, _any_owner(owner), validate.search_tenants(tenant), request)
         return self._backend.delete(self._ids(ids).last_only(), validate.owner(owner), request)
+
+    def clear(self, *, request_id: str | None = None) -> int:
+        """Remove all records, of all owners, in one commit that is as fast for many as for few. Returns how many there
+        were. The collection stays as it was made, with its kind of ids, index, tenants and what `tune` chose.
+        """
+        return self._backend.clear(validate.request_id(request_id))
 
     # -- tenants -----------------------------------------------------------------------------------
 
@@ -386,7 +459,7 @@ class Collection:
         """
         if unknown:
             refuse_unknown(Collection.search, unknown)
-        queries, single = validate.queries(query, self._config)
+        queries, single = validate.queries(query, self._shaped(query))
         limit = validate.search_limit(limit, len(queries))
         checked = validate.search_params(params, limit)
         select = validate.field_selection(fields)
@@ -439,7 +512,7 @@ class Collection:
             raise InvalidArgument(f"queries must be an iterable of vectors, got {validate.short_repr(queries)}")
 
         def check(query: Any) -> tuple[NDArray[np.float32], bool]:
-            array, single = validate.queries(query, self._config)
+            array, single = validate.queries(query, self._shaped(query))
             validate.search_limit(limit, len(array))
             return array, single
 
@@ -589,6 +662,51 @@ class Collection:
         records: Iterator[Page] = self._kept(found)
         return records
 
+    def head(self, n: int = 5, *, include_vectors: bool = False) -> list[Record]:
+        """The first n records, oldest first."""
+        records: list[Record] = self.get(
+            limit=validate.integer(n, "n", 1, limits.get_records_max), include_vectors=include_vectors
+        )
+        return records
+
+    def to_pandas(
+        self,
+        *,
+        filter: Any = None,
+        filter_params: Any = None,
+        limit: int | None = None,
+        include_vectors: bool = False,
+        tenant: Any = None,
+    ) -> Any:
+        """Records as a pandas.DataFrame, oldest first: id, owner (where a record has one), a column per field, and
+        vector where asked for. A field that a record does not have is None. Such a frame is what `upsert` takes.
+
+        filter, filter_params, limit, include_vectors, tenant : as in `iter`; all of it is in memory at once.
+        """
+        return pandas_frame(self._records(filter, filter_params, limit, include_vectors, tenant), include_vectors)
+
+    def to_arrow(
+        self,
+        *,
+        filter: Any = None,
+        filter_params: Any = None,
+        limit: int | None = None,
+        include_vectors: bool = False,
+        tenant: Any = None,
+    ) -> Any:
+        """The same as a pyarrow.Table; vectors are fixed-size lists. Raises InvalidArgument where a field mixes types
+        that a column of Arrow cannot hold.
+        """
+        return arrow_table(self._records(filter, filter_params, limit, include_vectors, tenant), include_vectors)
+
+    def _records(
+        self, filter: Any, filter_params: Any, limit: int | None, include_vectors: bool, tenant: Any
+    ) -> list[Record]:
+        pages = self.iter(
+            filter=filter, filter_params=filter_params, limit=limit, include_vectors=include_vectors, tenant=tenant
+        )
+        return [record for page in pages for record in page]
+
     # -- what fields there are ---------------------------------------------------------------------
 
     def facets(
@@ -669,7 +787,7 @@ class Collection:
         there are no queries or no records); `plan`, `ef` and `nprobe` of the last query; `queries_per_second`;
         `latency_ms_mean`, `latency_ms_p50`, `latency_ms_p95` and `latency_ms_p99`.
         """
-        array, _ = validate.queries(queries, self._config)
+        array, _ = validate.queries(queries, self._shaped(queries))
         limit = validate.search_limit(limit, len(array))
         tenants, node = validate.search_tenants(tenant), to_filter(filter, filter_params)
         known = None if truth is None else validate.truth(truth, len(array), limit, self._backend.id_kind, self.name)
@@ -685,7 +803,7 @@ class Collection:
             widens by itself where few records match.
         Returns the curve: one dict per beam width with `ef`, `recall` and `queries_per_second`.
         """
-        array, _ = validate.queries(queries, self._config)
+        array, _ = validate.queries(queries, self._shaped(queries))
         limit = validate.search_limit(limit, len(array))
         checked = validate.search_params(SearchParams(recall=recall), limit)
         return self._backend.tune(array, limit, checked.recall or recall, to_filter(filter, filter_params))
@@ -712,6 +830,14 @@ class Collection:
         return self._backend.check()
 
     # -- within ------------------------------------------------------------------------------------
+
+    def _shaped(self, vectors: Any) -> CollectionConfig:
+        """The configuration, with the dim of these vectors or queries where the collection has none yet."""
+        if not self._config.dim:
+            if not self._backend.dim:
+                return replace(self._config, dim=validate.dim_of(vectors, "vectors"))
+            self._config = replace(self._config, dim=self._backend.dim)
+        return self._config
 
     def _ids(self, ids: Any) -> validate.IdBatch:
         return validate.ids(ids, self._backend.id_kind, name=self.name)
@@ -741,6 +867,33 @@ def _cursor(after: object) -> str | None:
 
 def _keeping(_kept: Any, found: Iterator[Any]) -> Iterator[Any]:
     yield from found
+
+
+def _taken_apart(ids: Any, vectors: Any, fields: Any, id: Any, vector: Any) -> TakenApart:
+    """ids, vectors and fields of a write, which may have been given as whole records."""
+    if is_whole(ids):
+        if vectors is not None or fields is not None:
+            raise InvalidArgument(
+                "these ids are whole records, which bring vectors and fields with them: leave both arguments out"
+            )
+        return take_apart(ids, id, vector)
+    if id is not None or vector is not None:
+        raise InvalidArgument("id= and vector= name columns of whole records, such as a table: these are ids")
+    if vectors is None and hasattr(ids, "__len__") and not isinstance(ids, str) and not len(ids):
+        vectors = ()
+    if vectors is None:
+        raise InvalidArgument(
+            "a write needs vectors, an array of them beside the ids; or whole records, such as a table"
+        )
+    return TakenApart(ids, vectors, fields)
+
+
+def _check_size(vectors: NDArray[Any], fields: list[bytes] | None, instead: str) -> None:
+    size_bytes = vectors.nbytes + sum(map(len, fields or ()))
+    if size_bytes > limits.batch_bytes_max:
+        raise LimitExceeded(
+            f"one atomic call takes at most {limits.batch_bytes_max:,} bytes, this one has {size_bytes:,}: {instead}"
+        )
 
 
 def _length(ids: Any) -> int:

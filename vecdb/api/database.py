@@ -63,22 +63,25 @@ class Database:
     def create_collection(
         self,
         name: str,
-        dim: int,
+        dim: int | None = None,
         metric: str = "cosine",
         index: IndexConfig | None = None,
         dtype: str = "float32",
         *,
         exist_ok: bool = False,
+        metadata: dict[str, Any] | None = None,
     ) -> Collection:
         """Create a collection, durable when it returns.
 
+        dim : numbers of a vector. None: the first write that brings vectors gives it; searches before find nothing.
         metric : "cosine" (1 - cosine), "l2" (squared) or "ip" (minus the inner product); smaller is closer.
         index : `Hnsw(...)`, `Spann(...)`, `Curator(...)`, `Flat()`, or None to let size decide.
         dtype : how vectors are stored: float32, float16, int8 or uint8.
         exist_ok : return the collection of that name where dim, metric and dtype agree, instead of raising
-            AlreadyExists.
+            AlreadyExists. It keeps its index and metadata.
+        metadata : what to note about it: see `Collection.set_metadata`.
         """
-        config = validate.collection_config(name, dim, metric, index, dtype)
+        config = validate.collection_config(name, dim, metric, index, dtype, metadata)
         return self._backend.create_collection(config, validate.flag(exist_ok, "exist_ok"))
 
     def collection(self, name: str) -> Collection:

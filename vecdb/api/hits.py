@@ -14,7 +14,6 @@ Invariant: fields stay msgpack bytes until they are read (`packed`, nested as `f
 from __future__ import annotations
 
 import html
-import importlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, overload
@@ -22,7 +21,7 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from vecdb.errors import InvalidArgument, VecdbError
+from vecdb.api import tables
 from vecdb.schema import Id, Metric
 from vecdb.validate import decode_fields
 
@@ -245,17 +244,17 @@ class Hits:
 
     def to_pandas(self) -> Any:
         """A pandas.DataFrame: id, distance, score, a column per field; a batch has the column `query` in front."""
-        return _library("pandas").DataFrame(self._columns())
+        return tables.library("pandas").DataFrame(self._columns())
 
     def to_polars(self) -> Any:
         """The same columns as a polars.DataFrame."""
-        library = _library("polars")
-        return _built("polars", lambda: library.DataFrame(self._columns(), strict=False))
+        library = tables.library("polars")
+        return tables.built("polars", lambda: library.DataFrame(self._columns(), strict=False))
 
     def to_arrow(self) -> Any:
         """The same columns as a pyarrow.Table."""
-        library = _library("pyarrow")
-        return _built("pyarrow", lambda: library.table(self._columns()))
+        library = tables.library("pyarrow")
+        return tables.built("pyarrow", lambda: library.table(self._columns()))
 
     def __repr__(self) -> str:
         if not self.single:
@@ -285,21 +284,3 @@ def _joined(parts: list[NDArray[np.float32]]) -> NDArray[np.float32]:
 def _cell(value: object) -> str:
     text = f"{value:.4f}" if isinstance(value, (float, np.floating)) else str(value)
     return html.escape(text if len(text) <= 80 else text[:80] + "...")
-
-
-def _library(name: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ImportError:
-        raise VecdbError(f"to_{name.removeprefix('py')}() needs the package {name}: pip install {name}") from None
-
-
-def _built(library: str, build: Any) -> Any:
-    """Build a typed table. Where a field mixes types the error says what to use instead."""
-    try:
-        return build()
-    except (TypeError, ValueError, OverflowError) as error:
-        reason = str(error).partition("\n")[0][:200]
-        raise InvalidArgument(
-            f"{library} cannot hold a field of mixed types ({reason}): use to_list() or to_pandas()"
-        ) from None

@@ -28,9 +28,9 @@ _READS = (
     "GetDatabaseStats", "GetCollection", "ListCollections", "GetCollectionStats", "Get", "Count",
     "Search", "ListTenants", "GetTenantStats", "ListAliases", "Facets", "Distinct", "MinMax", "Fields",
 )  # fmt: skip
-_WRITES = ("Write", "Update", "Delete", "Grant", "Revoke", "CreateTenants", "DropTenant")
+_WRITES = ("Write", "Update", "Delete", "Grant", "Revoke", "CreateTenants", "DropTenant", "ClearCollection")
 _CHANGES = (
-    "CreateCollection", "DropCollection", "RenameCollection", "SetAlias", "DropAlias", "Ingest",
+    "CreateCollection", "DropCollection", "RenameCollection", "SetAlias", "DropAlias", "Ingest", "SetMetadata",
 )  # fmt: skip  # as long as a write, but not repeated by gRPC
 _LONG = ("Evaluate", "Tune")  # whatever `timeout` is
 REPEATED = frozenset((*_READS, *_WRITES, "List"))

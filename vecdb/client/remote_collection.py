@@ -27,10 +27,11 @@ from vecdb.client.connection import Connection
 from vecdb.client.rebatch import Parts, Rebatcher
 from vecdb.errors import InvalidArgument, LimitExceeded
 from vecdb.filters.tree import Node
+from vecdb.limits import dim_max
 from vecdb.schema import CollectionConfig, IndexConfig, Record, SearchParams
 from vecdb.v1 import collections_pb2, records_pb2, search_pb2, tenants_pb2
 from vecdb.validate import AccessLists, IdBatch, MixtureQuery
-from vecdb.wire.arrays import access_fields, ids_message, vectors_message
+from vecdb.wire.arrays import access_fields, ids_message, ids_of, vectors_message
 from vecdb.wire.filters import (
     facets_of,
     field_facts_of,
@@ -39,14 +40,25 @@ from vecdb.wire.filters import (
     value_of,
     values_of,
 )
-from vecdb.wire.messages import collection_of, fields_message, index_message, params_message, record_of
+from vecdb.wire.messages import (
+    collection_of,
+    fields_message,
+    index_message,
+    metadata_json,
+    params_message,
+    record_of,
+)
 from vecdb.wire.search_response import hits_of, report_of
 
 _BATCH_BYTES = 8 << 20  # the approximate size of one message of a stream
 _GET_BYTES, _GET_IDS = 32 << 20, 65_536  # vectors and records in one answer; with large fields there are fewer
 _PAGE_NAMES = 1_000  # names of tenants in one answer
 _ID_BYTES = 16  # what a row adds to a message beside its vector and fields
-_MODES = {"upsert": records_pb2.WRITE_MODE_UPSERT, "insert": records_pb2.WRITE_MODE_INSERT}
+_MODES = {
+    "upsert": records_pb2.WRITE_MODE_UPSERT,
+    "insert": records_pb2.WRITE_MODE_INSERT,
+    "skip": records_pb2.WRITE_MODE_SKIP,
+}
 
 
 class RemoteCollection:
@@ -54,11 +66,15 @@ class RemoteCollection:
         self._connection = connection
         self._name = config.name
         self._config = config
-        self._row_bytes = config.dim * np.dtype(config.dtype).itemsize + _ID_BYTES
+        self._row_bytes = (config.dim or dim_max) * np.dtype(config.dtype).itemsize + _ID_BYTES
 
     @property
     def id_kind(self) -> None:
         return None
+
+    @property
+    def dim(self) -> int:
+        return self._config.dim
 
     @property
     def rows_per_call(self) -> int:
@@ -72,13 +88,44 @@ class RemoteCollection:
 
     def put(self, batch: Batch, owner: bytes, mode: Mode, request_id: bytes | None) -> int:
         request = self._write(batch, slice(0, batch.ids.n), owner, mode, _or_new(request_id))
-        size_bytes = request.ByteSize()
-        if size_bytes > MESSAGE_BYTES_MAX:
-            raise LimitExceeded(
-                f"one atomic call to a server takes at most {MESSAGE_BYTES_MAX:,} bytes, this one has {size_bytes:,}: "
-                "write it in several calls, or with atomic=False"
-            )
+        _check_size(request, "write it in several calls, or with atomic=False")
         return self._connection.call("Write", request, _count)
+
+    def add(
+        self,
+        vectors: NDArray[Any],
+        fields: list[bytes] | None,
+        tenants: AccessLists | None,
+        owner: bytes,
+        request_id: bytes | None,
+        *,
+        single: bool,
+    ) -> Any:
+        n = len(vectors)
+        request = records_pb2.WriteRequest(
+            collection=self._name,
+            mode=records_pb2.WRITE_MODE_ADD,
+            vectors=vectors_message(vectors),
+            fields=fields_message(fields),
+            owner=owner.decode(),
+            request_id=_or_new(request_id),
+            **access_fields(tenants, n),
+        )
+        _check_size(request, "write it in several calls")
+
+        def made(answer: Any) -> Any:
+            ids = np.asarray(ids_of(answer.ids)).tolist()
+            return ids[0] if single else ids
+
+        return self._connection.call("Write", request, made)
+
+    def set_metadata(self, metadata: dict[str, Any]) -> None:
+        request = collections_pb2.SetMetadataRequest(collection=self._name, metadata_json=metadata_json(metadata))
+        return self._connection.call("SetMetadata", request, ignore_answer)
+
+    def clear(self, request_id: bytes | None) -> int:
+        request = collections_pb2.ClearCollectionRequest(collection=self._name, request_id=_or_new(request_id))
+        return self._connection.call("ClearCollection", request, _count)
 
     def put_all(self, batches: Iterable[Batch], owner: bytes, mode: Mode) -> int:
         return self._connection.ingest(IngestStream(self._writes(batches, owner, mode)))
@@ -319,7 +366,7 @@ class RemoteCollection:
                 filter=filter,
             )
 
-        step = _GET_BYTES // (4 * self._config.dim) if include_vectors else _GET_IDS
+        step = _GET_BYTES // (4 * (self._config.dim or dim_max)) if include_vectors else _GET_IDS
         parts = Parts(make, self._records_of, ids.n, min(step, _GET_IDS), scalar=ids.scalar)
         return self._connection.call_in_parts("Get", parts)
 
@@ -488,6 +535,15 @@ def _filtered(node: Node | None) -> dict[str, Any]:
 
 def _text(name: bytes | None) -> str | None:
     return None if name is None else name.decode()
+
+
+def _check_size(request: Any, instead: str) -> None:
+    size_bytes = request.ByteSize()
+    if size_bytes > MESSAGE_BYTES_MAX:
+        raise LimitExceeded(
+            f"one atomic call to a server takes at most {MESSAGE_BYTES_MAX:,} bytes, this one has {size_bytes:,}: "
+            f"{instead}"
+        )
 
 
 def progress_reporter(progress: Progress) -> Callable[[Any], None]:

@@ -125,6 +125,14 @@ class PendingChanges:
             found.update(cursor.getmulti(id_keys[start:stop]))
         return found
 
+    def next_int(self, group: CommitGroup, owner: bytes) -> int:
+        """One more than the largest int that is an id of this owner, and at least 0."""
+        head = keys.owner_prefix(self.prefix, owner)
+        end, cursor = keys.prefix_end(head), group.txn.cursor(db=group.store.ids)
+        there = cursor.prev() if end is not None and cursor.set_range(end) else cursor.last()
+        last = bytes(cursor.key()) if there else b""
+        return max(0, int(id_name(last)) + 1) if last.startswith(head) else 0
+
     def find_all(self, group: CommitGroup, id_keys: Sequence[bytes]) -> list[bytes]:
         """Row (u64 LE) of each key. Raises NotFound where one does not exist."""
         found = self.find(group, id_keys)
@@ -202,6 +210,11 @@ class PendingChanges:
                 "vacuum it first"
             )
         generation = self.collection.snapshot.generation
+        if vectors.shape[1] != generation.rows.dim or not self.collection.entry.dim:  # another first write was faster
+            raise InvalidArgument(
+                f"collection {self.collection.entry.name!r} has dim {self.collection.entry.dim:,}, "
+                f"got {vectors.shape[1]:,} in vectors"
+            )
         try:
             blob_bytes = sum(len(part.ids.blob) for part in self.added) + len(ids.blob)
             generation.ensure(first + n, ids.kind, blob_bytes)

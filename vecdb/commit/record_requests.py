@@ -1,4 +1,4 @@
-"""Requests that change records: upsert or insert, update, delete.
+"""Requests that change records: upsert or insert, add, update, delete.
 
     apply(group)   look up ids -> work out access lists -> write vectors at the end of the row file -> put ids,
                    note the rows that are replaced or deleted -> write access lists
@@ -9,9 +9,11 @@ A request that raises has changed nothing. Its `kind` is stored where the reques
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import hashlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
+from uuid import UUID
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,8 +28,10 @@ from vecdb.kernels.primitives.checksums import crc_rows
 from vecdb.state.collection_state import CollectionState
 from vecdb.storage.kv import record_format
 from vecdb.tenancy.access_changes import AccessChange
-from vecdb.validate import AccessLists, IdBatch
-from vecdb.validate.common import gil_slices
+from vecdb.validate import AccessLists, IdBatch, ids
+from vecdb.validate.common import INT64_END, gil_slices
+
+_LOW_BITS = (1 << 62) - 1  # of a UUID, behind its variant
 
 
 @dataclass(slots=True)
@@ -60,6 +64,9 @@ class UpsertRecords:
         pending.check_kind(self.ids)
         id_keys = pending.keys(self.ids, self.owner)
         found = pending.find(group, id_keys)
+        if found and self.mode == "skip":
+            left = [at for at, key in enumerate(id_keys) if key not in found]
+            return self._only(np.array(left, np.int64)).apply(group) if left else 0
         if found and self.mode == "insert":
             names = ", ".join(str(id_name(key)) for key in list(found)[:3])
             raise AlreadyExists(
@@ -75,6 +82,13 @@ class UpsertRecords:
             pending.change_access(group, change)
         return len(self.vectors)
 
+    def _only(self, at: NDArray[np.int64]) -> UpsertRecords:
+        """The same of only the records at these positions."""
+        metas = None if self.metas is None else [self.metas[i] for i in at.tolist()]
+        tenants = None if self.tenants is None else self.tenants.take(at, self.ids.n)
+        vectors = np.ascontiguousarray(self.vectors[at])
+        return UpsertRecords(self.state, self.owner, self.ids.take(at), vectors, metas, self.mode, tenants)
+
     def _access(
         self, group: CommitGroup, pending: PendingChanges, id_keys: list[bytes], found: dict[bytes, bytes]
     ) -> AccessChange:
@@ -85,6 +99,60 @@ class UpsertRecords:
         successors = first + np.asarray(at, np.int64)
         live_count = state.live_count + len(self.vectors) - len(replaced)
         return pending.access.put(group, self.tenants, first, replaced, successors, live_count, self.owner)
+
+
+@dataclass(slots=True)
+class AddRecords:
+    """Records under new ids, which only the commit knows: the largest int of their owner is that of this moment.
+
+    seed : what UUIDs are made of, besides the time.   now_ms : Unix time.
+    Returns what `made_ids` makes the ids of, which is also what is kept as the answer of a write that may be repeated.
+    """
+
+    kind: ClassVar[bytes] = b"Add"
+    state: CollectionState
+    owner: bytes
+    vectors: NDArray[Any]
+    metas: list[bytes] | None
+    tenants: AccessLists | None
+    seed: bytes
+    now_ms: int
+    exclusive: bool = False
+
+    @property
+    def size_bytes(self) -> int:
+        pairs = 0 if self.tenants is None else PAIR_BYTES * len(self.tenants.records)
+        return self.vectors.nbytes + sum(map(len, self.metas or ())) + pairs
+
+    def content(self) -> Iterable[bytes]:
+        yield from (self.owner, crc_rows(self.vectors).tobytes())
+        yield from content_of_bytes(self.metas)
+        yield from content_of_lists(self.tenants)
+
+    def apply(self, group: CommitGroup) -> int:
+        pending = PendingChanges.of(group, self.state)
+        id_kind = pending.state.id_kind
+        start = self.now_ms if id_kind == "str" else pending.next_int(group, self.owner)
+        if start + len(self.vectors) > INT64_END:
+            raise LimitExceeded(f"no int ids are left behind the largest, {start - 1}; insert with ids of your own")
+        made = ids(made_ids(id_kind, start, len(self.vectors), self.seed))
+        UpsertRecords(self.state, self.owner, made, self.vectors, self.metas, "insert", self.tenants).apply(group)
+        return start
+
+
+def made_ids(id_kind: str | None, start: int, n: int, seed: bytes) -> Sequence[int] | Sequence[str]:
+    """New ids: ints from `start` on, or, where ids are strings, UUIDs of version 7 (RFC 9562) whose time is `start`, in
+    milliseconds since 1970. Those of one call count up from a random number (method 2 of section 6.2), so that they
+    sort as they were given.
+    """
+    if id_kind != "str":
+        return range(start, start + n)
+    number = int.from_bytes(hashlib.blake2b(seed, digest_size=9).digest(), "big")  # 72 of 74 bits: it may count up
+    head, made = (start << 80) | (7 << 76) | (2 << 62), []
+    for first, stop in gil_slices(n, SLICE_ENTRIES):
+        for at in range(number + first, number + stop):
+            made.append(str(UUID(int=head | (at >> 62) << 64 | (at & _LOW_BITS))))
+    return made
 
 
 @dataclass(slots=True)

@@ -8,6 +8,7 @@ that searches scan is longer than its bound. A writer that finds a long journal 
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -21,16 +22,20 @@ from vecdb.commit.committer import Committer, Request
 from vecdb.commit.idempotency import IdempotentWrite, RepeatableRequest
 from vecdb.commit.journal_merge import merge_journal
 from vecdb.commit.matching_requests import DeleteMatching, RowsAt, UndoneRequest, UpdateMatching
-from vecdb.commit.record_requests import DeleteRecords, UpdateRecords, UpsertRecords
+from vecdb.commit.record_requests import AddRecords, DeleteRecords, UpdateRecords, UpsertRecords, made_ids
 from vecdb.commit.tenant_records import DeleteTenantRecords, DropTenantAndRecords, TooManyRecords
 from vecdb.commit.tenant_requests import CreateTenants, DropTenant, GrantOrRevoke, LeaveRecords
 from vecdb.errors import Unavailable
 from vecdb.state.collection_state import CollectionState
-from vecdb.storage.kv import record_format
+from vecdb.storage.kv import keys, record_format
 from vecdb.validate import AccessLists, IdBatch
 
 _ROOM_POLL_S = 0.5  # a writer that waits for room looks this often whether the database was closed meanwhile
 _JOURNAL_WAITING_MAX = 4.0  # past it writers merge the journal themselves; maintenance does from 1 on, and is late
+
+
+def _no_dim(dim: int) -> None:
+    raise AssertionError("nobody has said how a dim is given")
 
 
 class WritePath:
@@ -39,6 +44,7 @@ class WritePath:
     def __init__(self, state: CollectionState, committer: Committer | None, is_searched: Callable[[], bool]) -> None:
         self.state = state
         self.is_searched = is_searched
+        self.fix_dim: Callable[[int], None] = _no_dim  # gives a collection without a dim one, before its first rows
         self._committer = committer
         self._room = threading.Condition()
         self._merging = threading.Lock()
@@ -54,8 +60,34 @@ class WritePath:
             metas = [record_format.encode_meta(owner, one) for one in metas or [b""] * batch.ids.n]
         self._wait_for_room()
         self._merge_long_journal()
+        self._ensure_dim(batch.vectors)
         request = UpsertRecords(self.state, owner, batch.ids, batch.vectors, metas, mode, batch.tenants)
         return int(self.submit_once(request, request_id))
+
+    def add(
+        self,
+        vectors: NDArray[Any],
+        fields: list[bytes] | None,
+        tenants: AccessLists | None,
+        owner: bytes,
+        request_id: bytes | None,
+        *,
+        single: bool,
+    ) -> Any:
+        n, metas = len(vectors), fields
+        if n == 0:
+            self.state.current()
+            return []
+        if owner:
+            metas = [record_format.encode_meta(owner, one) for one in fields or [b""] * n]
+        self._wait_for_room()
+        self._merge_long_journal()
+        seed = os.urandom(16) if request_id is None else keys.uid(self.state.entry.uid) + request_id
+        self._ensure_dim(vectors)
+        request = AddRecords(self.state, owner, vectors, metas, tenants, seed, time.time_ns() // 1_000_000)
+        start = int(self.submit_once(request, request_id))
+        made = made_ids(self.state.snapshot.state.id_kind, start, n, seed)
+        return made[0] if single else list(made)
 
     def put_all(self, batches: Iterable[Batch], owner: bytes, mode: Mode) -> int:
         return sum(self.put(batch, owner, mode, None) for batch in batches)
@@ -150,6 +182,11 @@ class WritePath:
         self.state.current()
         if self._committer is None:
             raise Unavailable("this database is open for reading only; open it without read_only=True for this")
+
+    def _ensure_dim(self, vectors: NDArray[Any]) -> None:
+        if not self.state.entry.dim:
+            self.require_writer()
+            self.fix_dim(vectors.shape[1])
 
     # -- back-pressure -----------------------------------------------------------------------------
 

@@ -43,12 +43,14 @@ class CreateCollection:
             raise LimitExceeded(f"a database holds at most {limits.collections_max} collections; drop one first")
         uid = group.uid_next
         entry = catalog.CollectionEntry(uid, config.name, config.dim, config.metric, config.dtype)
-        state = catalog.CommittedState(sequence=group.sequence, index=catalog.index_to_dict(config.index))
+        state = catalog.CommittedState(
+            sequence=group.sequence, index=catalog.index_to_dict(config.index), metadata=config.metadata
+        )
         folder = collection_folder(self.database, uid)
         try:
             store.ensure_spare_room()
             filesystem.make_dir(folder)
-            Rows.create(folder / row_file_name(0), config.dtype, config.dim, 0, sync=self.durable)
+            Rows.create(folder / row_file_name(0), config.dtype, max(1, config.dim), 0, sync=self.durable)
             if self.durable:
                 filesystem.sync_dir(folder.parent)
         except OSError as error:
@@ -63,8 +65,10 @@ class CreateCollection:
         config = self.config
         if not self.exist_ok:
             raise AlreadyExists(f"collection {config.name!r} exists; use collection({config.name!r}), or exist_ok=True")
+        if config.dim and not entry.dim:
+            raise AlreadyExists(f"collection {config.name!r} exists without a dim, which its first write gives it")
         for what, existing, asked in (
-            ("dim", entry.dim, config.dim),
+            ("dim", entry.dim, config.dim or entry.dim),
             ("metric", entry.metric, config.metric),
             ("dtype", entry.dtype, config.dtype),
         ):

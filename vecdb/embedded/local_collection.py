@@ -79,9 +79,10 @@ class LocalCollection:
         self.searcher = Searcher(self.state)
         self.writes = WritePath(self.state, committer, self.searcher.is_searched)
         self.jobs = CollectionMaintenance(self.state, self.writes, self.searcher)
+        self.writes.fix_dim = self.jobs.fix_dim
         self.jobs.lock, self.jobs.is_ending = job_lock, lambda: usable.ending
         # the part of CollectionBackend that is one of these parts' as it is, without a call in between
-        self.put, self.put_all = self.writes.put, self.writes.put_all
+        self.put, self.put_all, self.add = self.writes.put, self.writes.put_all, self.writes.add
         self.update, self.delete = self.writes.update, self.writes.delete
         self.change_access = self.writes.change_access
         self.create_tenants, self.drop_tenant = self.writes.create_tenants, self.writes.drop_tenant
@@ -123,6 +124,18 @@ class LocalCollection:
         self.searcher.rows_for(tenants, node)
         return lambda snapshot: rows_at(snapshot, tenants, node)
 
+    def set_metadata(self, metadata: dict[str, Any]) -> None:
+        self.writes.require_writer()
+        patched = False
+        while not patched:  # a vacuum may have made a newer generation
+            generation = self.state.current().generation.number
+            patched = self.writes.submit(PatchState(self.state, generation, {"metadata": metadata}))
+
+    def clear(self, request_id: bytes | None) -> int:
+        self.writes.require_writer()
+        with filesystem.raising_vecdb_errors("clearing"):
+            return self.jobs.clear(request_id)
+
     def with_timeout(self, seconds: float) -> LocalCollection:
         raise InvalidArgument(
             f"collection {self.state.entry.name!r} is of a directory, where calls have no timeout; `stop` ends a search"
@@ -142,8 +155,12 @@ class LocalCollection:
         return self.state.snapshot.state.id_kind  # type: ignore[return-value]
 
     @property
+    def dim(self) -> int:
+        return self.state.entry.dim
+
+    @property
     def rows_per_call(self) -> int:
-        return max(1, min(limits.batch_rows_max, limits.batch_bytes_max // (4 * 8 * self.state.entry.dim)))
+        return max(1, min(limits.batch_rows_max, limits.batch_bytes_max // (4 * 8 * (self.dim or limits.dim_max))))
 
     def config(self) -> CollectionConfig:
         return self.state.config()

@@ -27,6 +27,7 @@ from vecdb.commit.state_requests import InstallIndex, PatchState
 from vecdb.commit.write_path import WritePath
 from vecdb.errors import DiskFull, Unavailable
 from vecdb.index.contract import HasCompanionGraph, IndexCorruption, Progress
+from vecdb.maintenance.clearing import clear_records, fix_dim
 from vecdb.maintenance.column_jobs import ColumnMaintenance
 from vecdb.maintenance.disk_room import give_back_deleted_rows
 from vecdb.maintenance.garbage import collect_garbage
@@ -336,6 +337,28 @@ class CollectionMaintenance:
                 self.seal(threads)
             self._collect_garbage()  # under the lock: it would remove the files of another vacuum or seal at work
             self.writes.submit(CompactLmdbFile())
+
+    def clear(self, request_id: bytes | None) -> int:
+        """Remove all records. Returns how many there were."""
+        with self.lock:
+            if not self.state.current().visibility.row_count and request_id is None:
+                return 0
+            self._collect_garbage()  # of a vacuum that failed: it would be of the new generation
+            removed = clear_records(self.state, self.writes, request_id)
+            self.reset_repair_counters()
+            self.unlinked_rows = None
+            self._collect_garbage()
+            return removed
+
+    def fix_dim(self, dim: int) -> None:
+        """Give the collection its dim, where it has none."""
+        with self.lock:
+            self.state.current()
+            if not self.state.entry.dim:
+                self._collect_garbage()
+                fix_dim(self.state, self.writes, dim)
+                self.reset_repair_counters()
+                self._collect_garbage()
 
     def _copied_generation(self, progress: Progress) -> int:
         """`copy_generation`; on a full disk once more, after what makes room without needing any."""

@@ -28,6 +28,7 @@ class AskedQueries:
     """
 
     def __init__(self, dim: int) -> None:
+        self.dim = dim
         capacity = max(_ENOUGH, min(_SAMPLE_QUERIES, _SAMPLE_BYTES // (4 * dim)))
         self._rows = np.zeros((capacity, dim), np.float32)
         self._random = random.Random(dim)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from vecdb import limits
 from vecdb.api.filter_arguments import Filters
 from vecdb.api.hits import Hits
-from vecdb.errors import NotFound
+from vecdb.errors import InvalidArgument, NotFound
 from vecdb.filters.evaluate import matcher
 from vecdb.filters.tree import Node
 from vecdb.index.contract import HasCompanionGraph, Index, IndexCorruption, Neighbors
@@ -65,7 +65,7 @@ class Searcher:
 
     def __init__(self, state: CollectionState) -> None:
         self.costs = planner.COSTS
-        self.asked = AskedQueries(state.entry.dim)
+        self.asked = AskedQueries(state.entry.dim or 1)
         self.state = state
         self.entry = state.entry
         self.store = state.store
@@ -97,7 +97,7 @@ class Searcher:
         """
         started = time.perf_counter() if explain else 0.0
         self._searched_at = time.monotonic()
-        if not params.exact and self.asked.offer(queries):
+        if not params.exact and self._offer(queries):
             self.state.wake_maintenance()
         reports: list[dict[str, Any]] = []
         while True:
@@ -333,6 +333,8 @@ class Searcher:
         self, snapshot: Snapshot, prepared: PreparedSearch, queries: NDArray[np.float32]
     ) -> tuple[Neighbors, planner.Plan]:
         """Nearest rows of a snapshot; found exactly where the index turns out to be damaged."""
+        if queries.shape[1] != snapshot.generation.rows.dim:
+            queries = self._refit(snapshot, queries)
         try:
             return prepared.search(queries), prepared.plan
         except IndexCorruption as error:
@@ -342,6 +344,24 @@ class Searcher:
             return found, planner.Plan("exact", 0, "the index is damaged")
         except OSError as error:
             raise filesystem.to_vecdb_error(error, "searching", "nothing changed") from error
+
+    def _offer(self, queries: NDArray[np.float32]) -> bool:
+        """Keep some of these queries. Returns whether a check of recall has become due."""
+        dim = self.entry.dim
+        if self.asked.dim != dim:  # the collection had none
+            if not dim:
+                return False
+            self.asked = AskedQueries(dim)
+        return queries.shape[1] == dim and self.asked.offer(queries)
+
+    def _refit(self, snapshot: Snapshot, queries: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Queries of another dim than the rows: as many of the same dim, where there are no rows yet, and no dim."""
+        rows = snapshot.generation.rows
+        if snapshot.visibility.row_count:
+            raise InvalidArgument(
+                f"collection {self.entry.name!r} has dim {rows.dim:,}, got {queries.shape[1]:,} in queries"
+            )
+        return np.ones((len(queries), rows.dim), np.float32)
 
     def _prepared_search(
         self, limit: int, params: SearchParams, tenants: tuple[str, ...], node: Node | None = None

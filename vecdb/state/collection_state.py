@@ -112,6 +112,8 @@ class CollectionState:
     def _load(self, txn: Txn, *, last_try: bool) -> tuple[Snapshot, bytes]:
         """Read the generation that the state names into memory."""
         raw, state = self._committed(txn)
+        if not self.entry.dim:  # perhaps another process has given it one
+            self.entry.dim = catalog.entry_of(self.store, txn, self.entry.uid).dim
         self._check_budget(state)
         self.index_error = None
         generation = Generation(self.store, self.folder, self.entry, state, writable=self.writable)

@@ -36,8 +36,16 @@ class Generation:
     """Files and arrays of one generation."""
 
     def __init__(
-        self, store: Store, folder: Path, entry: CollectionEntry, state: CommittedState, *, writable: bool
+        self,
+        store: Store,
+        folder: Path,
+        entry: CollectionEntry,
+        state: CommittedState,
+        *,
+        writable: bool,
+        dim: int | None = None,
     ) -> None:
+        """dim : of its vectors; None: that of the entry. A collection without one has an empty file of dim 1."""
         self.store = store
         self.folder = folder
         self.entry = entry
@@ -48,7 +56,7 @@ class Generation:
         self.rows = Rows(
             folder / row_file_name(self.number),
             entry.dtype,
-            entry.dim,
+            dim or entry.dim or 1,
             self.number,
             writable=writable,
             row_count=state.row_count,

@@ -87,36 +87,40 @@ class IndexConfig(_message.Message):
     def __init__(self, flat: _Optional[_Union[FlatIndex, _Mapping]] = ..., hnsw: _Optional[_Union[HnswIndex, _Mapping]] = ..., spann: _Optional[_Union[SpannIndex, _Mapping]] = ..., curator: _Optional[_Union[CuratorIndex, _Mapping]] = ...) -> None: ...
 
 class Collection(_message.Message):
-    __slots__ = ("name", "dim", "metric", "dtype", "index", "id_kind")
+    __slots__ = ("name", "dim", "metric", "dtype", "index", "id_kind", "metadata_json")
     NAME_FIELD_NUMBER: _ClassVar[int]
     DIM_FIELD_NUMBER: _ClassVar[int]
     METRIC_FIELD_NUMBER: _ClassVar[int]
     DTYPE_FIELD_NUMBER: _ClassVar[int]
     INDEX_FIELD_NUMBER: _ClassVar[int]
     ID_KIND_FIELD_NUMBER: _ClassVar[int]
+    METADATA_JSON_FIELD_NUMBER: _ClassVar[int]
     name: str
     dim: int
     metric: Metric
     dtype: _common_pb2.DataType
     index: IndexConfig
     id_kind: IdKind
-    def __init__(self, name: _Optional[str] = ..., dim: _Optional[int] = ..., metric: _Optional[_Union[Metric, str]] = ..., dtype: _Optional[_Union[_common_pb2.DataType, str]] = ..., index: _Optional[_Union[IndexConfig, _Mapping]] = ..., id_kind: _Optional[_Union[IdKind, str]] = ...) -> None: ...
+    metadata_json: str
+    def __init__(self, name: _Optional[str] = ..., dim: _Optional[int] = ..., metric: _Optional[_Union[Metric, str]] = ..., dtype: _Optional[_Union[_common_pb2.DataType, str]] = ..., index: _Optional[_Union[IndexConfig, _Mapping]] = ..., id_kind: _Optional[_Union[IdKind, str]] = ..., metadata_json: _Optional[str] = ...) -> None: ...
 
 class CreateCollectionRequest(_message.Message):
-    __slots__ = ("name", "dim", "metric", "dtype", "index", "exist_ok")
+    __slots__ = ("name", "dim", "metric", "dtype", "index", "exist_ok", "metadata_json")
     NAME_FIELD_NUMBER: _ClassVar[int]
     DIM_FIELD_NUMBER: _ClassVar[int]
     METRIC_FIELD_NUMBER: _ClassVar[int]
     DTYPE_FIELD_NUMBER: _ClassVar[int]
     INDEX_FIELD_NUMBER: _ClassVar[int]
     EXIST_OK_FIELD_NUMBER: _ClassVar[int]
+    METADATA_JSON_FIELD_NUMBER: _ClassVar[int]
     name: str
     dim: int
     metric: Metric
     dtype: _common_pb2.DataType
     index: IndexConfig
     exist_ok: bool
-    def __init__(self, name: _Optional[str] = ..., dim: _Optional[int] = ..., metric: _Optional[_Union[Metric, str]] = ..., dtype: _Optional[_Union[_common_pb2.DataType, str]] = ..., index: _Optional[_Union[IndexConfig, _Mapping]] = ..., exist_ok: bool = ...) -> None: ...
+    metadata_json: str
+    def __init__(self, name: _Optional[str] = ..., dim: _Optional[int] = ..., metric: _Optional[_Union[Metric, str]] = ..., dtype: _Optional[_Union[_common_pb2.DataType, str]] = ..., index: _Optional[_Union[IndexConfig, _Mapping]] = ..., exist_ok: bool = ..., metadata_json: _Optional[str] = ...) -> None: ...
 
 class CreateCollectionResponse(_message.Message):
     __slots__ = ("collection",)
@@ -260,6 +264,32 @@ class ReindexCollectionResponse(_message.Message):
     PROGRESS_FIELD_NUMBER: _ClassVar[int]
     progress: _common_pb2.Progress
     def __init__(self, progress: _Optional[_Union[_common_pb2.Progress, _Mapping]] = ...) -> None: ...
+
+class ClearCollectionRequest(_message.Message):
+    __slots__ = ("collection", "request_id")
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    collection: str
+    request_id: str
+    def __init__(self, collection: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class ClearCollectionResponse(_message.Message):
+    __slots__ = ("count",)
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    count: int
+    def __init__(self, count: _Optional[int] = ...) -> None: ...
+
+class SetMetadataRequest(_message.Message):
+    __slots__ = ("collection", "metadata_json")
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    METADATA_JSON_FIELD_NUMBER: _ClassVar[int]
+    collection: str
+    metadata_json: str
+    def __init__(self, collection: _Optional[str] = ..., metadata_json: _Optional[str] = ...) -> None: ...
+
+class SetMetadataResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
 
 class VacuumCollectionRequest(_message.Message):
     __slots__ = ("collection",)

@@ -95,6 +95,16 @@ class CollectionServiceStub(object):
                 request_serializer=vecdb_dot_v1_dot_collections__pb2.ReindexCollectionRequest.SerializeToString,
                 response_deserializer=vecdb_dot_v1_dot_collections__pb2.ReindexCollectionResponse.FromString,
                 _registered_method=True)
+        self.ClearCollection = channel.unary_unary(
+                '/vecdb.v1.CollectionService/ClearCollection',
+                request_serializer=vecdb_dot_v1_dot_collections__pb2.ClearCollectionRequest.SerializeToString,
+                response_deserializer=vecdb_dot_v1_dot_collections__pb2.ClearCollectionResponse.FromString,
+                _registered_method=True)
+        self.SetMetadata = channel.unary_unary(
+                '/vecdb.v1.CollectionService/SetMetadata',
+                request_serializer=vecdb_dot_v1_dot_collections__pb2.SetMetadataRequest.SerializeToString,
+                response_deserializer=vecdb_dot_v1_dot_collections__pb2.SetMetadataResponse.FromString,
+                _registered_method=True)
         self.VacuumCollection = channel.unary_stream(
                 '/vecdb.v1.CollectionService/VacuumCollection',
                 request_serializer=vecdb_dot_v1_dot_collections__pb2.VacuumCollectionRequest.SerializeToString,
@@ -190,6 +200,20 @@ class CollectionServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ClearCollection(self, request, context):
+        """Removes all records, of all owners, in one commit. The collection stays.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetMetadata(self, request, context):
+        """Notes something about the collection, in the place of what was noted before.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def VacuumCollection(self, request, context):
         """Gives back the space of deleted and replaced records.
         """
@@ -259,6 +283,16 @@ def add_CollectionServiceServicer_to_server(servicer, server):
                     servicer.ReindexCollection,
                     request_deserializer=vecdb_dot_v1_dot_collections__pb2.ReindexCollectionRequest.FromString,
                     response_serializer=vecdb_dot_v1_dot_collections__pb2.ReindexCollectionResponse.SerializeToString,
+            ),
+            'ClearCollection': grpc.unary_unary_rpc_method_handler(
+                    servicer.ClearCollection,
+                    request_deserializer=vecdb_dot_v1_dot_collections__pb2.ClearCollectionRequest.FromString,
+                    response_serializer=vecdb_dot_v1_dot_collections__pb2.ClearCollectionResponse.SerializeToString,
+            ),
+            'SetMetadata': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetMetadata,
+                    request_deserializer=vecdb_dot_v1_dot_collections__pb2.SetMetadataRequest.FromString,
+                    response_serializer=vecdb_dot_v1_dot_collections__pb2.SetMetadataResponse.SerializeToString,
             ),
             'VacuumCollection': grpc.unary_stream_rpc_method_handler(
                     servicer.VacuumCollection,
@@ -591,6 +625,60 @@ class CollectionService(object):
             '/vecdb.v1.CollectionService/ReindexCollection',
             vecdb_dot_v1_dot_collections__pb2.ReindexCollectionRequest.SerializeToString,
             vecdb_dot_v1_dot_collections__pb2.ReindexCollectionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ClearCollection(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vecdb.v1.CollectionService/ClearCollection',
+            vecdb_dot_v1_dot_collections__pb2.ClearCollectionRequest.SerializeToString,
+            vecdb_dot_v1_dot_collections__pb2.ClearCollectionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetMetadata(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vecdb.v1.CollectionService/SetMetadata',
+            vecdb_dot_v1_dot_collections__pb2.SetMetadataRequest.SerializeToString,
+            vecdb_dot_v1_dot_collections__pb2.SetMetadataResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -13,9 +13,13 @@ class WriteMode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     WRITE_MODE_UNSPECIFIED: _ClassVar[WriteMode]
     WRITE_MODE_UPSERT: _ClassVar[WriteMode]
     WRITE_MODE_INSERT: _ClassVar[WriteMode]
+    WRITE_MODE_SKIP: _ClassVar[WriteMode]
+    WRITE_MODE_ADD: _ClassVar[WriteMode]
 WRITE_MODE_UNSPECIFIED: WriteMode
 WRITE_MODE_UPSERT: WriteMode
 WRITE_MODE_INSERT: WriteMode
+WRITE_MODE_SKIP: WriteMode
+WRITE_MODE_ADD: WriteMode
 
 class WriteRequest(_message.Message):
     __slots__ = ("collection", "mode", "ids", "vectors", "fields", "tenants", "tenants_each", "tenant_columns", "owner", "request_id", "keep_tenants")
@@ -44,10 +48,12 @@ class WriteRequest(_message.Message):
     def __init__(self, collection: _Optional[str] = ..., mode: _Optional[_Union[WriteMode, str]] = ..., ids: _Optional[_Union[_common_pb2.Ids, _Mapping]] = ..., vectors: _Optional[_Union[_common_pb2.Vectors, _Mapping]] = ..., fields: _Optional[_Union[_common_pb2.FieldMaps, _Mapping]] = ..., tenants: _Optional[_Union[_common_pb2.TenantNames, _Mapping]] = ..., tenants_each: _Optional[_Union[_common_pb2.TenantLists, _Mapping]] = ..., tenant_columns: _Optional[_Union[_common_pb2.TenantColumns, _Mapping]] = ..., owner: _Optional[str] = ..., request_id: _Optional[str] = ..., keep_tenants: bool = ...) -> None: ...
 
 class WriteResponse(_message.Message):
-    __slots__ = ("count",)
+    __slots__ = ("count", "ids")
     COUNT_FIELD_NUMBER: _ClassVar[int]
+    IDS_FIELD_NUMBER: _ClassVar[int]
     count: int
-    def __init__(self, count: _Optional[int] = ...) -> None: ...
+    ids: _common_pb2.Ids
+    def __init__(self, count: _Optional[int] = ..., ids: _Optional[_Union[_common_pb2.Ids, _Mapping]] = ...) -> None: ...
 
 class IngestRequest(_message.Message):
     __slots__ = ("batch", "write")

@@ -29,6 +29,7 @@ from vecdb.validate.arguments import (
 from vecdb.validate.common import integer, iterator, seconds, short_repr
 from vecdb.validate.fields import EncodedFields, decode_fields, fields
 from vecdb.validate.ids import IdBatch, ids, truth
+from vecdb.validate.metadata import metadata
 from vecdb.validate.mixture import MixtureQuery, mixture_query
 from vecdb.validate.tenants import (
     AccessLists,
@@ -39,7 +40,7 @@ from vecdb.validate.tenants import (
     tenant_name,
     tenant_names,
 )
-from vecdb.validate.vectors import queries, vectors
+from vecdb.validate.vectors import dim_of, is_one_vector, queries, vectors
 
 __all__ = [
     "AccessLists",
@@ -50,14 +51,17 @@ __all__ = [
     "collection_config",
     "collection_name",
     "decode_fields",
+    "dim_of",
     "field_selection",
     "fields",
     "flag",
     "ids",
     "index_config",
     "integer",
+    "is_one_vector",
     "iterator",
     "listed_tenants",
+    "metadata",
     "mixture_query",
     "owner",
     "queries",

@@ -13,6 +13,7 @@ from vecdb import limits
 from vecdb.errors import InvalidArgument, LimitExceeded
 from vecdb.schema import DTYPES, METRICS, CollectionConfig, Curator, Flat, Hnsw, IndexConfig, SearchParams, Spann
 from vecdb.validate.common import integer, plain_str, short_repr, utf8
+from vecdb.validate.metadata import metadata
 
 
 def collection_name(name: object) -> str:
@@ -90,10 +91,12 @@ def _curator(index: Curator) -> Curator:
     )
 
 
-def collection_config(name: object, dim: object, metric: object, index: object, dtype: object) -> CollectionConfig:
+def collection_config(
+    name: object, dim: object, metric: object, index: object, dtype: object, noted: object = None
+) -> CollectionConfig:
     """Check everything that `create_collection` fixes. `dtype` may be a name or anything `numpy.dtype` knows."""
     checked_name = collection_name(name)
-    checked_dim = integer(dim, "dim", 1, limits.dim_max)
+    checked_dim = 0 if dim is None else integer(dim, "dim", 1, limits.dim_max)
     if not isinstance(metric, str) or metric not in METRICS:
         raise InvalidArgument(f"metric must be one of {', '.join(METRICS)}, got {short_repr(metric)}")
     if not isinstance(dtype, str) and dtype is not None:
@@ -101,7 +104,15 @@ def collection_config(name: object, dim: object, metric: object, index: object, 
             dtype = np.dtype(dtype).name  # type: ignore[call-overload]
     if not isinstance(dtype, str) or dtype not in DTYPES:
         raise InvalidArgument(f"dtype must be one of {', '.join(DTYPES)}, got {short_repr(dtype)}")
-    return CollectionConfig(checked_name, checked_dim, metric, dtype, index_config(index))  # type: ignore[arg-type]
+    checked_index, checked_metadata = index_config(index), {} if noted is None else metadata(noted)
+    return CollectionConfig(
+        checked_name,
+        checked_dim,
+        metric,  # type: ignore[arg-type]
+        dtype,  # type: ignore[arg-type]
+        checked_index,
+        metadata=checked_metadata,
+    )
 
 
 def owner(owner: object) -> bytes:

@@ -1,10 +1,11 @@
-"""Ids: ints or strings, never both, become LMDB keys and the bytes that a block stores."""
+"""Ids: ints or strings, never both, become LMDB keys and the bytes that a block stores. A UUID is its text."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
+from uuid import UUID
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,10 +44,21 @@ class IdBatch:
         """This batch without the ids that a later position repeats; itself when none does."""
         if self.unique is None:
             return self
-        positions = self.unique
+        return self.take(self.unique)
+
+    def take(self, positions: NDArray[np.int64]) -> IdBatch:
+        """The ids at these positions, in their order."""
         if self.ints is not None:
             return _int_batch(self.ints[positions], False)
         return _str_batch([self.keys[i] for i in positions.tolist()], False)
+
+    def first_positions(self) -> NDArray[np.int64]:
+        """int64[m] ascending: the first position of each id."""
+        first: dict[bytes, int] = {}
+        for start, stop in gil_slices(self.n, _SLICE_KEYS):
+            for position in range(start, stop):
+                first.setdefault(self.keys[position], position)
+        return np.fromiter(first.values(), np.int64, len(first))
 
 
 _ONE_END = np.array([8], np.uint32)
@@ -56,7 +68,8 @@ _ONE_END.flags.writeable = False
 def ids(
     value: object, kind: Literal["int", "str"] | None = None, *, name: str | None = None, what: str = "ids"
 ) -> IdBatch:
-    """Ids of one call: ints in int64 or strings of 1 to 256 UTF-8 bytes, all of one kind.
+    """Ids of one call: ints in int64 or strings of 1 to 256 UTF-8 bytes, all of one kind. `uuid.UUID` objects stand for
+    their text.
 
     Parameters
     ----------
@@ -73,6 +86,8 @@ def ids(
         key = (number + INT64_END).to_bytes(8, "big")
         ints = np.array([number], np.int64)
         return IdBatch("int", 1, [key], ints, number.to_bytes(8, "little", signed=True), _ONE_END, None, True)
+    if isinstance(value, UUID):
+        value = str(value)
     if isinstance(value, str):
         _check_kind("str", kind, name, value)
         key = _str_key(value)
@@ -87,7 +102,7 @@ def ids(
             raise InvalidArgument(f"int ids must be at most 2**63 - 1, got {int(source.max())}")
         return _int_batch(source.astype(np.int64), False)
     first = source[0]
-    found: Literal["int", "str"] = "str" if isinstance(first, str) else "int"
+    found: Literal["int", "str"] = "str" if isinstance(first, (str, UUID)) else "int"
     if found == "int" and not is_int(first):
         raise _bad_id(first, 0, what)
     _check_kind(found, kind, name, first)
@@ -178,9 +193,11 @@ def _str_keys(source: Array | Sequence[Any], what: str) -> list[bytes]:
     keys: list[bytes] = []
     for start, stop in gil_slices(len(source), _SLICE_STRINGS):
         part = source[start:stop]
-        for position, one in enumerate(part, start) if set(map(type, part)) != {str} else ():
-            if not isinstance(one, str):
-                raise _bad_id(one, position, what)
+        if set(map(type, part)) != {str}:
+            part = [str(one) if isinstance(one, UUID) else one for one in part]
+            for position, one in enumerate(part, start):
+                if not isinstance(one, str):
+                    raise _bad_id(one, position, what)
         try:
             lengths = [len(one) for one in part]  # characters first: a huge string is refused before it is encoded
             if min(lengths) == 0 or max(lengths) > limits.id_bytes_max:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from vecdb import limits
 from vecdb.errors import InvalidArgument, LimitExceeded
 from vecdb.schema import CollectionConfig
-from vecdb.validate.common import Array, asarray, check_rows, gil_slices, short_repr
+from vecdb.validate.common import Array, asarray, check_rows, gil_slices, integer, short_repr
 
 # The squared distance of two vectors is at most 4 times the larger squared norm: under this bound it stays finite.
 _NORM_MAX = float(np.finfo(np.float32).max) / 4
@@ -25,7 +25,9 @@ _CHUNK_ROWS = 256
 _dot = inspect.unwrap(np.vdot)
 
 
-def vectors(value: object, config: CollectionConfig, *, what: str = "vectors", single: bool = True) -> Array:
+def vectors(
+    value: object, config: CollectionConfig, *, what: str = "vectors", single: bool = True, empty_ok: bool = False
+) -> Array:
     """Vectors of a write, in the collection's stored dtype, in memory that nobody changes: their own, or `bytes`.
 
     Parameters
@@ -33,10 +35,11 @@ def vectors(value: object, config: CollectionConfig, *, what: str = "vectors", s
     value : array-like [n, dim], or [dim] for one vector when `single`
         Lists, NumPy arrays of any layout and byte order, anything with ``__array__`` or ``__dlpack__``.
     single : whether one dimension is accepted; pass ``IdBatch.scalar``.
+    empty_ok : whether there may be none: those of a batch without ids.
 
     Returns
     -------
-    stored dtype[n, dim], n >= 1, C-contiguous, not shared with the caller unless it is immutable.
+    stored dtype[n, dim], C-contiguous, not shared with the caller unless it is immutable.
         Every number is finite; squared norms stay below a quarter of float32's largest number, so that any distance is
         finite; under cosine no vector is zero. Integer dtypes take integral values in range only.
     """
@@ -46,10 +49,12 @@ def vectors(value: object, config: CollectionConfig, *, what: str = "vectors", s
             f"{what} must have shape [n, {config.dim}], got [{config.dim}]: one vector alone goes with one id alone"
         )
     n = len(source)
-    if n == 0:
-        raise InvalidArgument(f"{what} is empty: pass at least one vector")
     check_rows(n, what)
     dtype = np.dtype(config.dtype)
+    if n == 0:
+        if not empty_ok:
+            raise InvalidArgument(f"{what} is empty: pass at least one vector")
+        return np.empty((0, config.dim), dtype)
     if n * config.dim * dtype.itemsize > limits.batch_bytes_max:
         raise LimitExceeded(
             f"{what} take {n * config.dim * dtype.itemsize:,} bytes, one atomic call takes at most "
@@ -85,6 +90,31 @@ def _memory_of(array: Array) -> object:
 def _check_as_they_are(source: Array, config: CollectionConfig, what: str, check: Check) -> None:
     for start, stop in gil_slices(len(source), _chunk_rows(config.dim), yielding=False):
         check(source[start:stop], source[start:stop], start, config, what)
+
+
+def dim_of(value: Any, what: str) -> int:
+    """The dim that vectors or queries have, [dim] or [n, dim], where nothing says which they must have; 1 where there
+    are none. Looks at the first one only.
+    """
+    list_size = getattr(getattr(value, "type", None), "list_size", None)
+    if list_size is not None:
+        return integer(list_size, f"the dim of {what}", 1, limits.dim_max)
+    source = value if isinstance(value, (list, tuple)) else asarray(value, what)
+    if len(source if isinstance(source, (list, tuple)) else np.atleast_1d(source)) == 0:
+        return 1
+    if isinstance(source, np.ndarray) and source.dtype != object:
+        dim = source.shape[-1] if source.ndim in (1, 2) else 0
+    else:
+        one = source if _holds_numbers(source) else source[0]
+        dim = len(one) if hasattr(one, "__len__") and not isinstance(one, (str, bytes, dict)) else 0
+    if not dim:
+        raise InvalidArgument(f"{what} must be vectors, [dim] or [n, dim], got {short_repr(value)}")
+    return integer(dim, f"the dim of {what}", 1, limits.dim_max)
+
+
+def is_one_vector(value: object, config: CollectionConfig) -> bool:
+    """Whether what `vectors` takes is one vector, [dim], not a matrix of them."""
+    return _source(value, "vectors", config)[1]
 
 
 def queries(value: object, config: CollectionConfig) -> tuple[NDArray[np.float32], bool]:

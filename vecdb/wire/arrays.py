@@ -64,6 +64,13 @@ def ids_message(ids: IdBatch, part: slice = slice(None)) -> common_pb2.Ids:
     return common_pb2.Ids(strings=common_pb2.StringIds(values=[key.decode() for key in ids.keys[part]]))
 
 
+def id_list_message(ids: list[int] | list[str]) -> common_pb2.Ids:
+    """Of ids that the engine has made."""
+    if ids and isinstance(ids[0], str):
+        return common_pb2.Ids(strings=common_pb2.StringIds(values=ids))
+    return common_pb2.Ids(ints=common_pb2.IntIds(values=ids))  # type: ignore[arg-type]
+
+
 def ids_of(message: common_pb2.Ids) -> NDArray[np.int64] | list[str]:
     """int64[n] or n strings, as `vecdb.validate` takes ids; no ids where the message is not set."""
     if message.WhichOneof("kind") == "strings":

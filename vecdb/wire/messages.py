@@ -70,6 +70,7 @@ def collection_message(config: CollectionConfig) -> collections_pb2.Collection:
         dtype=DTYPE_NUMBERS[config.dtype],
         index=index_message(config.index),
         id_kind=ID_KIND_NUMBERS[config.id_kind],
+        metadata_json=metadata_json(config.metadata),
     )
 
 
@@ -81,7 +82,20 @@ def collection_of(message: collections_pb2.Collection) -> CollectionConfig:
         dtype_of(message.dtype),  # type: ignore[arg-type]
         index_of(message.index),
         ID_KINDS.get(message.id_kind),  # type: ignore[arg-type]
+        metadata_of(message.metadata_json),
     )
+
+
+def metadata_json(metadata: dict[str, Any]) -> str:
+    return msgspec.json.encode(metadata).decode() if metadata else ""
+
+
+def metadata_of(text: str) -> dict[str, Any]:
+    """Raises InvalidArgument where it is no JSON object."""
+    try:
+        return msgspec.json.decode(text, type=dict[str, Any]) if text else {}
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise InvalidArgument(f"metadata is no JSON object ({error})") from None
 
 
 def metric_of(number: collections_pb2.Metric) -> str:

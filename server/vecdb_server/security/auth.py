@@ -48,6 +48,8 @@ NEEDS: dict[str, Need] = {
     "/vecdb.v1.CollectionService/CheckCollection": _ADMIN,
     "/vecdb.v1.CollectionService/OptimizeCollection": _ADMIN,
     "/vecdb.v1.CollectionService/ReindexCollection": _ADMIN,
+    "/vecdb.v1.CollectionService/ClearCollection": _ADMIN,
+    "/vecdb.v1.CollectionService/SetMetadata": _ADMIN,
     "/vecdb.v1.CollectionService/VacuumCollection": _ADMIN,
     "/vecdb.v1.RecordService/Write": _WRITE,
     "/vecdb.v1.RecordService/Ingest": _WRITE,

@@ -54,6 +54,8 @@ BOUNDS: dict[str, Bound] = {
     "/vecdb.v1.CollectionService/CheckCollection": SMALL,
     "/vecdb.v1.CollectionService/OptimizeCollection": SMALL,
     "/vecdb.v1.CollectionService/ReindexCollection": SMALL,
+    "/vecdb.v1.CollectionService/ClearCollection": SMALL,
+    "/vecdb.v1.CollectionService/SetMetadata": SMALL,
     "/vecdb.v1.CollectionService/VacuumCollection": SMALL,
     "/vecdb.v1.RecordService/Write": WRITE,
     "/vecdb.v1.RecordService/Ingest": WRITE,

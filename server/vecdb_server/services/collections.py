@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from vecdb import Collection
 from vecdb.v1 import collections_pb2 as pb
 from vecdb.wire.error_codes import collection_not_found
-from vecdb.wire.messages import collection_message, dtype_of, index_of, metric_of
+from vecdb.wire.messages import collection_message, dtype_of, index_of, metadata_of, metric_of
 from vecdb.wire.search_response import report
 from vecdb_server.logs import log
 from vecdb_server.security.auth import Caller
 from vecdb_server.services.admin import run_reporting
-from vecdb_server.services.context import ServerContext
+from vecdb_server.services.context import ServerContext, request_key
 
 
 class Collections:
@@ -28,14 +29,22 @@ class Collections:
             caller,
             context,
             lambda: self._server.db.create_collection(
-                request.name, request.dim, metric, index, dtype, exist_ok=request.exist_ok
+                request.name,
+                request.dim or None,
+                metric,
+                index,
+                dtype,
+                exist_ok=request.exist_ok,
+                metadata=metadata_of(request.metadata_json),
             ),
         )
         log.info("collection created", caller=caller.name, collection=request.name)
-        return pb.CreateCollectionResponse(collection=_message(made))
+        return pb.CreateCollectionResponse(collection=_message(made, caller))
 
     async def GetCollection(self, request: Any, caller: Caller, context: Any) -> Any:
-        return pb.GetCollectionResponse(collection=_message(await self._server.collection(caller, request.name)))
+        return pb.GetCollectionResponse(
+            collection=_message(await self._server.collection(caller, request.name), caller)
+        )
 
     async def ListCollections(self, request: Any, caller: Caller, context: Any) -> Any:
         return pb.ListCollectionsResponse(names=await self._server.kernels.run(caller.name, self._server.names(caller)))
@@ -103,6 +112,18 @@ class Collections:
         log.info("reindex", caller=caller.name, collection=request.collection)
         await self._run_reporting(context, pb.ReindexCollectionResponse, docs.reindex, index=index_of(request.index))
 
+    async def ClearCollection(self, request: Any, caller: Caller, context: Any) -> Any:
+        docs = await self._server.collection(caller, request.collection)
+        key = request_key(caller, request.request_id)
+        count = await self._server.write(caller, context, lambda: docs.clear(request_id=key))
+        log.info("collection cleared", caller=caller.name, collection=request.collection, records=count)
+        return pb.ClearCollectionResponse(count=count)
+
+    async def SetMetadata(self, request: Any, caller: Caller, context: Any) -> Any:
+        docs = await self._server.collection(caller, request.collection)
+        await self._server.write(caller, context, lambda: docs.set_metadata(metadata_of(request.metadata_json)))
+        return pb.SetMetadataResponse()
+
     async def VacuumCollection(self, request: Any, caller: Caller, context: Any) -> None:
         docs = await self._server.collection(caller, request.collection)
         await self._run_reporting(context, pb.VacuumCollectionResponse, docs.vacuum)
@@ -111,5 +132,6 @@ class Collections:
         await run_reporting(self._server, context, message, lambda progress: operation(progress=progress, **options))
 
 
-def _message(docs: Collection) -> Any:
-    return collection_message(docs.config)
+def _message(docs: Collection, caller: Caller) -> Any:
+    config = docs.config
+    return collection_message(config if caller.tenant is None else replace(config, metadata={}))

@@ -13,7 +13,7 @@ import numpy as np
 
 from vecdb import Collection, InvalidArgument, LimitExceeded, Record
 from vecdb.v1 import records_pb2 as pb
-from vecdb.wire.arrays import ids_of, tenants_of, vectors_of
+from vecdb.wire.arrays import id_list_message, ids_of, tenants_of, vectors_of
 from vecdb.wire.filters import RECORDS_MAX, Tree, matches
 from vecdb.wire.messages import fields_of, one_field_map, record_message
 from vecdb_server.security.auth import Caller
@@ -22,10 +22,11 @@ from vecdb_server.services.context import request_key
 from vecdb_server.services.field_facts import FactsOfFields
 from vecdb_server.services.pipeline import TwoStagePipeline
 
-_MODES: dict[pb.WriteMode, Literal["upsert", "insert"]] = {
+_MODES: dict[pb.WriteMode, Literal["upsert", "insert", "skip"]] = {
     pb.WRITE_MODE_UNSPECIFIED: "upsert",
     pb.WRITE_MODE_UPSERT: "upsert",
     pb.WRITE_MODE_INSERT: "insert",
+    pb.WRITE_MODE_SKIP: "skip",
 }
 _LIST_BATCH = 1_000
 _LIST_BATCH_MAX = 65_536
@@ -37,6 +38,9 @@ class Records(FactsOfFields):
 
     async def Write(self, request: Any, caller: Caller, context: Any) -> Any:
         docs = await self._server.collection(caller, request.collection, writes_records=True)
+        if request.mode == pb.WRITE_MODE_ADD:
+            made = await self._server.write(caller, context, lambda: _add(docs, request, caller))
+            return pb.WriteResponse(count=len(made), ids=id_list_message(made))
         count = await self._server.write(caller, context, lambda: _prepare(docs, request, caller)())
         return pb.WriteResponse(count=count)
 
@@ -277,18 +281,10 @@ def _prepare(docs: Collection, request: Any, caller: Caller) -> Callable[[], int
     """Checks a write. The result makes it when it is called."""
     mode = _MODES.get(request.mode)
     if mode is None:
-        raise InvalidArgument(f"write mode {request.mode} is unknown")
-    ids = ids_of(request.ids)
-    owner = caller.owner(request.owner)
-    tenants = caller.granted(tenants_of(request), docs.name)
-    caller.check_receivers(tenants, docs)
-    keep = request.keep_tenants
-    if (
-        caller.tenant is not None and tenants is None
-    ):  # its records keep their access lists; new records are seen by the tenant alone
-        tenants, keep = [caller.tenant], True
+        raise InvalidArgument(f"write mode {request.mode} is unknown, or not one of this call")
+    owner, tenants, keep = _access(docs, request, caller)
     return docs.prepare(
-        ids,
+        ids_of(request.ids),
         vectors_of(request.vectors),
         fields_of(request.fields) if request.HasField("fields") else None,
         tenants,
@@ -297,6 +293,34 @@ def _prepare(docs: Collection, request: Any, caller: Caller) -> Callable[[], int
         owner=owner,
         request_id=request_key(caller, request.request_id),
     )
+
+
+def _add(docs: Collection, request: Any, caller: Caller) -> list[Any]:
+    """Writes records under new ids; returns these."""
+    if request.HasField("ids"):
+        raise InvalidArgument("a write that makes ids takes none: leave them out, or upsert")
+    owner, tenants, _ = _access(docs, request, caller)
+    vectors = vectors_of(request.vectors)
+    made: list[Any] = docs.add(
+        vectors.reshape(-1, vectors.shape[-1]),
+        fields_of(request.fields) if request.HasField("fields") else None,
+        tenants=tenants,
+        owner=owner,
+        request_id=request_key(caller, request.request_id),
+    )
+    return made
+
+
+def _access(docs: Collection, request: Any, caller: Caller) -> tuple[str, Any, bool]:
+    """Whose the records of a write are, who may see them, and whether lists that are there stay."""
+    tenants = caller.granted(tenants_of(request), docs.name)
+    caller.check_receivers(tenants, docs)
+    keep = request.keep_tenants
+    if (
+        caller.tenant is not None and tenants is None
+    ):  # its records keep their access lists; new records are seen by the tenant alone
+        tenants, keep = [caller.tenant], True
+    return caller.owner(request.owner), tenants, keep
 
 
 def _get(

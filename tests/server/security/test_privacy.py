@@ -69,6 +69,21 @@ def refusal(call: Callable[[], Any]) -> tuple[type, str]:
     return type(caught.value), str(caught.value)
 
 
+def test_records_under_made_ids_are_the_tenants_own(house: House) -> None:
+    house.docs.set_metadata({"secret": 1})
+    writer = house.of("a writes")
+    assert writer.metadata == writer.config.metadata == {} and house.docs.metadata == {"secret": 1}
+    assert writer.add(house.vectors[:2], [{"n": 1}, {"n": 2}]) == [0, 1]  # whatever ids others have
+    assert house.of("b writes").add(house.vectors[2]) == 0 and writer.add(house.vectors[0]) == 2
+    assert [one.fields for one in writer.get([0, 1])] == [{"n": 1}, {"n": 2}]
+    assert house.docs.get(0, owner="a").tenants == ["a"] and house.docs.get(0, owner="b").tenants == ["b"]
+    assert writer.insert([1, 5], house.vectors[:2], on_conflict="skip") == 1
+    before = house.docs.count()
+    for call in (house.of("a writes").clear, lambda: house.of("b writes").set_metadata({})):
+        assert refusal(call)[0] is vecdb.PermissionDenied
+    assert house.docs.count() == before and house.docs.metadata == {"secret": 1}
+
+
 # -- what it learns --------------------------------------------------------------------------------
 
 

@@ -88,6 +88,8 @@ ROWS: dict[str, tuple[Any, dict[str, str]]] = {
     "/vecdb.v1.CollectionService/ReindexCollection": manage(
         collections_pb2.ReindexCollectionRequest(collection="docs")
     ),
+    "/vecdb.v1.CollectionService/ClearCollection": manage(collections_pb2.ClearCollectionRequest(collection="docs")),
+    "/vecdb.v1.CollectionService/SetMetadata": manage(collections_pb2.SetMetadataRequest(collection="docs")),
     "/vecdb.v1.CollectionService/VacuumCollection": manage(collections_pb2.VacuumCollectionRequest(collection="docs")),
     "/vecdb.v1.RecordService/Write": write(write_request("docs", 0, VECTORS[:2])),
     "/vecdb.v1.RecordService/Ingest": write([records_pb2.IngestRequest(write=write_request("docs", 0, VECTORS[:2]))]),

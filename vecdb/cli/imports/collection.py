@@ -6,7 +6,7 @@ fails at its beginning leaves nothing that the corrected command would be refuse
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import vecdb
@@ -55,9 +55,9 @@ def agreed(docs: vecdb.Collection, wanted: Wanted, source: Any) -> CollectionCon
             f"collection {docs.name!r} has metric {docs.metric}, {source.path} says {told}: "
             f"give --metric {docs.metric} to import into it all the same"
         )
-    if source.dim != docs.dim:
+    if docs.dim not in (0, source.dim):
         raise InvalidArgument(f"collection {docs.name!r} has dim {docs.dim}, got {source.dim} from {source.path}")
-    return docs.config
+    return replace(docs.config, dim=source.dim)  # it may have none yet
 
 
 def first_new_id(docs: vecdb.Collection, rows: int) -> int:

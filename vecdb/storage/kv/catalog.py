@@ -7,13 +7,14 @@ catalog[name] -> Entry      state[uid] -> State
 
 from __future__ import annotations
 
+import copy
 import zlib
 from dataclasses import asdict
 from typing import Any, get_args
 
 import msgspec
 
-from vecdb.errors import Corruption
+from vecdb.errors import Corruption, NotFound
 from vecdb.schema import CollectionConfig, IndexConfig
 from vecdb.storage.kv import aliases
 from vecdb.storage.kv.store import Store, Txn
@@ -22,7 +23,9 @@ _KINDS: dict[str, type[IndexConfig]] = {config.kind: config for config in get_ar
 
 
 class CollectionEntry(msgspec.Struct):
-    """What never changes about a collection, but for its name, which all who hold the entry see change."""
+    """What never changes about a collection, but for its name, and its dim while that is 0: it was made without one,
+    and its first write gives it. All who hold the entry see them change.
+    """
 
     uid: int
     name: str
@@ -115,6 +118,7 @@ class CommittedState(msgspec.Struct, frozen=True):
     recall_check: RecallCheck | None = None
     columns: SealedColumns | None = None
     field_changes: FieldChanges | None = None  # None where every record has the fields that its block says
+    metadata: dict[str, Any] = {}
     default_scan: bool = False  # no width was measured to be enough: searches that name none compare all vectors
 
 
@@ -150,6 +154,15 @@ def find_entry(store: Store, txn: Txn, name: str) -> CollectionEntry | None:
     return None if raw is None else decode_entry(bytes(raw), name)
 
 
+def entry_of(store: Store, txn: Txn, uid: int) -> CollectionEntry:
+    """The entry of a collection by its number. Raises NotFound."""
+    for name, raw in txn.cursor(db=store.catalog):
+        entry = decode_entry(bytes(raw), decode_name(name))
+        if entry.uid == uid:
+            return entry
+    raise NotFound(f"there is no collection of number {uid}; it was dropped", "collection")
+
+
 def decode_name(raw: bytes) -> str:
     try:
         return bytes(raw).decode()
@@ -181,4 +194,12 @@ def index_from_dict(value: dict[str, Any] | None) -> IndexConfig | None:
 
 def config_of(entry: CollectionEntry, state: CommittedState) -> CollectionConfig:
     index = index_from_dict(state.index)
-    return CollectionConfig(entry.name, entry.dim, entry.metric, entry.dtype, index, state.id_kind)  # type: ignore[arg-type]
+    return CollectionConfig(
+        entry.name,
+        entry.dim,
+        entry.metric,  # type: ignore[arg-type]
+        entry.dtype,  # type: ignore[arg-type]
+        index,
+        state.id_kind,  # type: ignore[arg-type]
+        copy.deepcopy(state.metadata),
+    )

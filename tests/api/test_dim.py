@@ -1,0 +1,33 @@
+"""Goal: a collection without a dim takes that of its first vectors, whichever way the database is opened."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from vecdb.errors import InvalidArgument
+
+VECTORS = np.random.default_rng(8).normal(size=(50, 6)).astype(np.float32)
+
+
+def test_the_first_write_gives_the_dim(db: Any) -> None:
+    docs = db.create_collection("docs", metric="l2")
+    other = db.collection("docs")  # opened before the first write, and used after it
+    assert docs.config.dim == 0
+    for query, shape in ((VECTORS[0], (0,)), (VECTORS[:2], (2, 10)), (np.ones(3), (0,))):
+        hits = docs.search(query)
+        assert hits.ids.shape[0] == shape[0] and not hits.counts.any()
+    assert docs.get([1], include_vectors=True) == [None] and docs.count() == 0
+    assert docs.upsert(range(50), VECTORS) == 50
+    for one in (docs, other, db.collection("docs")):
+        assert one.config.dim == 6 and one.search(VECTORS[4], 1).ids.tolist() == [4]
+        assert one.search(VECTORS[:9], 1).ids[:, 0].tolist() == list(range(9))
+        assert one.get(3, include_vectors=True).vector.tolist() == VECTORS[3].tolist()
+        with pytest.raises(InvalidArgument, match="dim 6, got 4"):
+            one.upsert([1], VECTORS[:1, :4])
+        with pytest.raises(InvalidArgument, match="6"):
+            one.search(VECTORS[0, :4])
+        assert one.upsert(range(50), VECTORS, atomic=False) == 50
+    assert db.collection("docs").dim == 6 and docs.check() == []

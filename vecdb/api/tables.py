@@ -1,0 +1,65 @@
+"""Records as tables of other libraries, which are imported when they are asked for."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from vecdb.errors import InvalidArgument, VecdbError
+from vecdb.schema import Record
+
+
+def library(name: str) -> Any:
+    """A library by its name. Raises VecdbError where it is not installed."""
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        raise VecdbError(f"to_{name.removeprefix('py')}() needs the package {name}: pip install {name}") from None
+
+
+def built(library: str, build: Callable[[], Any], instead: str = "to_list() or to_pandas()") -> Any:
+    """Build a typed table. Where a field mixes types the error says what to use instead."""
+    try:
+        return build()
+    except (TypeError, ValueError, OverflowError) as error:
+        reason = str(error).partition("\n")[0][:200]
+        raise InvalidArgument(f"{library} cannot hold a field of mixed types ({reason}): use {instead}") from None
+
+
+def pandas_frame(records: Sequence[Record], include_vectors: bool) -> Any:
+    """A pandas.DataFrame of records: see `Collection.to_pandas`."""
+    pandas, columns = library("pandas"), _columns(records, include_vectors)
+    for name, column in columns.items():
+        if any(one is None for one in column):  # of which pandas would make NaN, and floats of the ints beside them
+            columns[name] = pandas.Series(column, dtype=object)
+    return pandas.DataFrame(columns)
+
+
+def arrow_table(records: Sequence[Record], include_vectors: bool) -> Any:
+    """A pyarrow.Table of records: see `Collection.to_arrow`."""
+    pyarrow, columns = library("pyarrow"), _columns(records, include_vectors)
+
+    def build() -> Any:
+        vectors = columns.get("vector")
+        if include_vectors and vectors:
+            flat = pyarrow.array(np.concatenate(vectors))
+            columns["vector"] = pyarrow.FixedSizeListArray.from_arrays(flat, len(vectors[0]))
+        return pyarrow.table(columns)
+
+    return built("pyarrow", build, "to_pandas()")
+
+
+def _columns(records: Sequence[Record], include_vectors: bool) -> dict[str, Any]:
+    """id, owner (where a record has one), one per field, vector. A field named as one of these is `fields.<name>`."""
+    columns: dict[str, Any] = {"id": [one.id for one in records]}
+    if any(one.owner for one in records):
+        columns["owner"] = [one.owner for one in records]
+    taken = {*columns, *(("vector",) if include_vectors else ())}
+    for name in dict.fromkeys(name for one in records for name in one.fields):
+        columns[f"fields.{name}" if name in taken else name] = [one.fields.get(name) for one in records]
+    if include_vectors:
+        columns["vector"] = [one.vector for one in records]
+    return columns
