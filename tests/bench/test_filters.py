@@ -1,4 +1,4 @@
-"""`vecdb bench filters`: its conditions and truth against plain Python, and a small run, for shape and not for speed."""
+"""`vecdb bench filters`: conditions and truth against plain Python; a small run, for shape and not for speed."""
 
 from __future__ import annotations
 

@@ -34,6 +34,7 @@ _SCRIPTS: dict[str, tuple[str, dict[str, Any]]] = {
     "qdrant-edge-acorn": ("qdrant", {"acorn": True, "index_of": "qdrant-edge"}),
 }
 BITS_READY = ("hnswlib", "faiss-hnsw", "faiss-flat")
+_BUDGETS = 4  # of turns, that are spent on finding a width
 _PILOT = 3  # queries that show how long a search takes
 _Failed = (vecdb.VecdbError, OSError, ValueError, KeyError)
 
@@ -88,19 +89,19 @@ class _Contest:
         """Find the smallest width that reaches the recall."""
         plan, queries = self._plan, len(self._data.queries)
         widths = plan.peer_widths if name != "faiss-flat" else (1,)
-        best = 0.0
+        best = spent = 0.0
         for width in widths:
             pilot = engine.ask(do="turn", of=[width, self._condition.name, 0, min(_PILOT, queries), 0])
             each = float(np.mean(pilot["seconds"]))
             asked = int(np.clip(plan.budget / max(each, 1e-9), min(_PILOT, queries), queries))
             answer = engine.ask(do="turn", of=[width, self._condition.name, 0, asked, 0])
             recall = self._recall(answer["rows"])
-            best = max(best, recall)
+            best, spent = max(best, recall), spent + sum(pilot["seconds"]) + sum(answer["seconds"])
             if recall >= plan.recall:
                 self._found[name] = {"width": width, "recall": recall, "asked": asked, "seconds": []}
                 self._engines[name] = engine
                 return
-            if asked < queries:
+            if spent > _BUDGETS * plan.budget:
                 break
         self._found[name] = {"width": None, "recall": best, "seconds": []}
 

@@ -26,9 +26,9 @@ PEERS: dict[str, str] = {  # and the package of each
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What to measure. widths : of vecdb's graph; the fastest search is sought among them.   peer_widths : each peer
-    takes the smallest that reaches `recall`.   budget : seconds of a peer's turn; where it would take longer, fewer queries
-    are asked and no larger width is tried.   bitmap_rows : records over which filters are evaluated.   kept : folder of
-    the indexes, for the next run with the same data.
+    takes the smallest that reaches `recall`.   budget : seconds of a peer's turn; where it would take longer, fewer
+    queries are asked, and after four times as many no larger width is tried.   bitmap_rows : records over which filters
+    are evaluated.   kept : folder of the indexes, for the next run with the same data.
     """
 
     dataset: str = "glove-50"
@@ -45,7 +45,7 @@ class Plan:
     widths: tuple[int, ...] = (16, 32, 64, 128, 256, 512)
     peer_widths: tuple[int, ...] = (16, 32, 64, 128, 256, 512, 1_024, 2_048, 4_096)
     rounds: int = 3
-    budget: float = 3.0
+    budget: float = 1.5
     bitmap_rows: int = 1_000_000
     m: int = 16
     ef_construction: int = 200
