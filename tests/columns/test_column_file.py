@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.support.column_views import history, rows_that_match, small_blocks
+from tests.support.filters.column_views import history, rows_that_match, small_blocks
 from tests.support.filters.filter_trees import random_record, random_tree
 from vecdb.columns import column_file
 from vecdb.columns.column_set import ColumnView

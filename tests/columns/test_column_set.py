@@ -9,9 +9,10 @@ from __future__ import annotations
 import random
 from typing import Any
 
+import numpy as np
 import pytest
 
-from tests.support.column_views import Records, history, rows_that_match, small_blocks
+from tests.support.filters.column_views import Records, history, rows_that_match, small_blocks
 from tests.support.filters.filter_trees import holds, random_tree
 from vecdb import limits
 from vecdb.columns.column_set import ColumnView
@@ -74,3 +75,17 @@ def test_integers_and_floats_compare_as_exact_numbers_at_the_ends_of_their_types
             node = Compare("x", op, wanted)  # type: ignore[arg-type]
             expected = [row for row, record in enumerate(records) if holds(node, record)]
             assert rows_that_match(view, node, records) == expected, str(node)
+
+
+def test_a_path_that_had_no_column_is_given_none_when_more_are_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sealed file may be older than the bound."""
+    monkeypatch.setattr(limits, "columns_max", 1)
+    records: Records = [{"a": 1}, {"a": 1, "b": 2}]
+    view = ColumnView().extended(records[:1], 1).extended(records[1:], 2)
+    monkeypatch.setattr(limits, "columns_max", 10)
+    records += [{"a": 1, "b": 2}, {"c": 3}]
+    view = view.extended(records[2:], 4)
+    records[0] = {"a": 1, "c": 3}
+    view = view.changed(np.array([0]), records[:1], 5)
+    assert rows_that_match(view, Compare("b", "==", 2), records) == [1, 2]
+    assert rows_that_match(view, Compare("c", "==", 3), records) == [0, 3]

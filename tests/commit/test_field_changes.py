@@ -401,11 +401,13 @@ def test_no_update_of_several_threads_is_lost_while_vacuums_copy(
     with open_database(tmp_path / "db", maintenance=False, durability="relaxed") as db:
         docs, model = made(db, 60)
         last: list[dict[int, int]] = [{} for _ in range(3)]
-        done = threading.Event()
+        done, vacuumed = threading.Event(), list[int]()
 
         def write(thread: int) -> None:
             rng = np.random.default_rng(thread)
-            for count in range(1, 36):
+            for count in range(1, 2_000):
+                if count > 35 and len(vacuumed) > 2:
+                    return
                 picked = rng.permutation(60)[: rng.integers(1, 20)].tolist()
                 docs.update(picked, fields=[{f"t{thread}": count}] * len(picked))
                 last[thread] |= dict.fromkeys(picked, count)
@@ -419,6 +421,7 @@ def test_no_update_of_several_threads_is_lost_while_vacuums_copy(
         def vacuums() -> None:
             while not done.is_set():
                 db.vacuum()
+                vacuumed.append(docs.stats()["generation"])
 
         def read() -> None:
             before: dict[int, dict[str, Any]] = {}

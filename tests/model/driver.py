@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 
 import vecdb
+from tests.model import filtered
 from tests.model.setups import IDS, NAMES, Setup, kinds_for
 from tests.model.twin import Twin
+from vecdb.filters.tree import And, Compare
 
 SEED = int(os.environ.get("VECDB_SEED", "20260101"))
 
@@ -27,6 +29,7 @@ class Driver:
     def __init__(self, twin: Twin, seed: int) -> None:
         self.twin = twin
         self.rng = np.random.default_rng(seed)
+        self.filters = np.random.default_rng(seed + 1)  # of its own, so that what is drawn otherwise stays the same
 
     def _numbers(self, most: int) -> list[int]:
         return self.rng.integers(0, IDS, self.rng.integers(1, most + 1)).tolist()
@@ -59,6 +62,8 @@ class Driver:
 
     def step(self) -> None:
         twin, draw = self.twin, self.rng.random()
+        if self.filters.random() < 0.03:
+            self._filtered()
         if draw < 0.25:
             numbers = self._numbers(12)
             n = len(numbers)
@@ -112,6 +117,16 @@ class Driver:
         else:
             limit = int(self.rng.integers(1, 12))
             twin.search_among(self._names(3), int(self.rng.integers(64)), limit, exact=bool(self.rng.random() < 0.4))
+
+    def _filtered(self) -> None:
+        twin, rng, node = self.twin, self.filters, filtered.random_node(self.filters)
+        draw = rng.random()
+        if draw < 0.8:
+            filtered.read(twin, node, int(rng.integers(64)), rng.choice(NAMES, 2).tolist())
+        elif draw < 0.9:
+            filtered.delete(twin, And((node, Compare("a", "==", int(rng.integers(9))))))
+        else:
+            filtered.update(twin, node, {"a": int(rng.integers(9)), "b": None})
 
     def _mixture(self, among: list[str] | None) -> None:
         rng = self.rng

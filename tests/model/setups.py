@@ -61,7 +61,7 @@ def kinds_for(setup: Setup) -> list[str]:
 
 def small_limits(patch: pytest.MonkeyPatch) -> None:
     """Thresholds low enough that tens of records pass every one of them."""
-    from vecdb.index.hnsw import graph
+    from vecdb.index.hnsw import filtered, graph
     from vecdb.maintenance import vacuum as vacuum_module
 
     patch.setattr(limits, "flat_rows_max", 4)
@@ -75,7 +75,9 @@ def small_limits(patch: pytest.MonkeyPatch) -> None:
         tenant_scan_rows=6,
         graph_live_min=8,  # a tree has a graph beside it once somebody sees much of ten rows
         graph_rows=4,
+        scored_rows=4,
     )
+    patch.setattr(filtered, "_SCAN_AT_ONCE", 0.0)  # a graph is walked among more than those few rows
     patch.setattr(limits, "index_step_rows", 4)
     patch.setattr(index_jobs, "_REPAIR_ROWS_MIN", 2)
     patch.setattr(index_jobs, "_SEAL_AT_CLOSE_ROWS", 4)

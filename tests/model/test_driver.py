@@ -57,6 +57,8 @@ def test_a_seeded_history_meets_every_kind_of_care(setup: Setup, plan: str) -> N
         "mixture among tenants",
         "mixture of several components among tenants",
         "mixtures refused",
+        "filters",
+        "writes by filter",
         *scans,
         f"plan {plan} among tenants",
     ):

@@ -149,7 +149,7 @@ class Twin:
                 self.access[one] = set(tenants[at])
                 self.tenants |= set(tenants[at])
             self.model[one] = (self.table[vectors[at]], dict(fields[at] or {}) if fields else {})
-        self._moved()
+        self.moved()
 
     def insert(self, numbers: list[int], vectors: list[int]) -> None:
         ids = [self.id(number) for number in numbers]
@@ -182,7 +182,7 @@ class Twin:
             merged = {**old, **(changes[at] if changes else {})}
             kept = {name: value for name, value in merged.items() if value is not None} if changes else old
             self.model[one] = (vector if chosen is None else self.table[chosen[at]], kept)
-        self._moved()
+        self.moved()
         self.seen["updates"] += 1
 
     def delete(self, numbers: list[int]) -> None:
@@ -192,7 +192,7 @@ class Twin:
         for one in present:
             del self.model[one], self.access[one]
         if present:
-            self._moved()
+            self.moved()
         else:
             self.unmoved()
 
@@ -202,7 +202,7 @@ class Twin:
             assert self.docs.delete(list(self.model)) == len(self.model)
             self.model.clear()
             self.access.clear()
-            self._moved()
+            self.moved()
             self.seen["emptied"] += 1
 
     def grant(self, numbers: list[int], names: list[str]) -> None:
@@ -227,7 +227,7 @@ class Twin:
             (self.access[one].add if what == "grants" else self.access[one].remove)(name)
         self.tenants |= set(names)
         if changed:
-            self._moved()
+            self.moved()
             self.seen[what] += 1
         else:
             self.unmoved()
@@ -242,14 +242,14 @@ class Twin:
         self.tenants.remove(name)
         for names in self.access.values():
             names.discard(name)
-        self._moved()
+        self.moved()
         self.seen["tenants dropped"] += 1
 
     def seen_by(self, names: list[str]) -> set[Any]:
         """Ids of the records that one of these tenants may see."""
         return {one for one, held in self.access.items() if held & set(names)}
 
-    def _moved(self) -> None:
+    def moved(self) -> None:
         now = self.docs.stats()["sequence"]
         assert now > self.sequence, "a write that changed something is a commit"
         self.sequence = now

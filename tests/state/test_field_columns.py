@@ -5,6 +5,7 @@ Oracle: brute force over the records, which are read back from the database.
 
 from __future__ import annotations
 
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 import vecdb
+from vecdb import limits
 from vecdb.api.collection import Collection
 from vecdb.embedded.open import open_database
 from vecdb.filters.forms import to_filter
@@ -110,6 +112,8 @@ def test_sealed_columns_are_opened_not_made_again(tmp_path: Path, monkeypatch: p
     whole = sealed.read_bytes()
     sealed.write_bytes(whole[:5_000] + b"\xff" + whole[5_001:])
     with open_database(tmp_path / "db", maintenance=False) as db:
+        [problem] = db.check()
+        assert "columns" in problem and "checksum" in problem
         agrees(db.collection("docs"))  # made again from the records
 
 
@@ -124,3 +128,77 @@ def test_columns_are_counted_and_belong_to_a_backup(tmp_path: Path) -> None:
     vecdb.restore(tmp_path / "copy", tmp_path / "restored")
     with open_database(tmp_path / "restored", maintenance=False) as db:
         agrees(db.collection("docs"))
+
+
+def test_a_reading_process_opens_the_columns_that_are_sealed_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_database(tmp_path / "db", maintenance=False) as db:
+        docs = filled(db)
+        docs.optimize()
+        columns = docs._backend.jobs.columns  # type: ignore[attr-defined]
+        columns.seal()
+        reader = open_database(tmp_path / "db", read_only=True)
+        try:
+            copy = reader.collection("docs")
+            docs.upsert([N], np.ones((1, 4), np.float32), fields=[{"lang": "en", "year": 2_000}])
+            columns.extend()
+            columns.seal()  # removes the file that was there when the reader opened
+            decoded = []
+            decode = field_columns.decode_fields
+            monkeypatch.setattr(field_columns, "decode_fields", lambda raw: decoded.append(raw) or decode(raw))
+            node = to_filter(FILTERS[0])
+            assert node is not None
+            assert N in ids_found(copy, node) and not decoded
+        finally:
+            reader.close()
+
+
+def test_columns_are_sealed_again_after_many_changes_not_after_each(tmp_path: Path) -> None:
+    with open_database(tmp_path / "db", maintenance=False) as db:
+        docs = filled(db)
+        columns = docs._backend.jobs.columns  # type: ignore[attr-defined]
+        columns.extend()
+        columns.seal()
+        sealed = 0
+        for row in range(0, N // 2, 50):
+            docs.update(range(row, row + 50), fields=[{"lang": "fr"}] * 50)
+            docs.count(filter="lang = 'fr'")
+            if columns.seal_is_due():
+                columns.seal()
+                sealed += 1
+        assert sealed == 3, "an eighth of 3,000 rows is 375: 400 changes, three times in 1,500"
+        agrees(docs)
+
+
+def test_records_are_looked_at_a_batch_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "columns_max", 1)
+    monkeypatch.setattr(field_columns, "_BATCH_ROWS", 100)
+    monkeypatch.setattr(field_columns, "_CHANGED_ROWS", 64)
+    with open_database(tmp_path / "db", maintenance=False) as db:
+        docs = filled(db)
+        agrees(docs)
+        docs.update(range(0, 900, 3), fields=[{"year": 2_050, "lang": None}] * 300)
+        agrees(docs)
+        alive: weakref.WeakSet[Any] = weakref.WeakSet()
+        most = 0
+
+        class Fields(dict[str, Any]):
+            """A dict that is told of when it goes."""
+
+            __hash__ = object.__hash__  # type: ignore[assignment]
+
+        decode = field_columns.decode_fields
+
+        def counted(raw: Any) -> dict[str, Any]:
+            nonlocal most
+            made = Fields(decode(raw))
+            alive.add(made)
+            most = max(most, len(alive))
+            return made
+
+        monkeypatch.setattr(field_columns, "decode_fields", counted)
+        node = to_filter("score > 0.5 and year < 2000 and tags contains 't1'")
+        assert node is not None
+        assert ids_found(docs, node)
+        assert 0 < most <= 100

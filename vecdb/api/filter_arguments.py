@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn
 
 from vecdb.errors import InvalidArgument
+from vecdb.filters.evaluate import matches
 from vecdb.filters.forms import to_filter
-from vecdb.filters.tree import Node
+from vecdb.filters.tree import Node, fields_of
 from vecdb.schema import Record
+from vecdb.validate.common import short_repr
 
 Filters = Node | None | tuple[Node | None, ...]  # of a search: one for all queries, or one for each
 
@@ -57,10 +59,17 @@ def search_filter(value: Any, params: Any, queries: int, *, single: bool) -> Fil
 
 
 def written_filter(value: Any, params: Any, doing: str) -> Node:
-    """The filter of a write, which never means all records by leaving it empty. doing : "delete" or "update"."""
+    """The filter of a write, which never means all records by leaving it empty, nor by a dict of no conditions. doing :
+    "delete" or "update".
+    """
     node = to_filter(value, params)
     if node is None:
         raise InvalidArgument(f"{doing} needs ids or a filter that says which records; filter='true' is all of them")
+    if isinstance(value, Mapping) and not fields_of(node) and matches(node, {}):  # such as {"$and": []}
+        raise InvalidArgument(
+            f"{doing} got a filter without a condition, {short_repr(value)}, which every record matches: say which "
+            "records; filter='true' is all of them"
+        )
     return node
 
 

@@ -42,13 +42,15 @@ class PathColumns:
 @dataclass(frozen=True, slots=True)
 class ColumnView:
     """Columns of rows [0, row_count). sequence : of the newest change of fields that is in them.   missing : whether
-    there are paths that have no column.
+    there are paths that have no column: then no other path is given one, whose earlier rows nobody read.
+    changes : how many rows were changed since the first of these views.
     """
 
     paths: dict[str, PathColumns] = field(default_factory=dict)
     row_count: int = 0
     sequence: int = 0
     missing: bool = False
+    changes: int = 0
 
     def lacks(self, path: str) -> bool:
         """Whether records may have the path although it has no column."""
@@ -72,23 +74,23 @@ class ColumnView:
         paths, missing = dict(self.paths), self.missing
         for path, (places, values) in field_values.by_path(records).items():
             known = paths.get(path)
-            if known is None and len(paths) >= limits.columns_max:
+            if known is None and (missing or len(paths) >= limits.columns_max):
                 missing = True
                 continue
             paths[path] = _extended(known or PathColumns(), first, len(records), places, values)
-        return ColumnView(paths, row_count, self.sequence, missing)
+        return ColumnView(paths, row_count, self.sequence, missing, self.changes)
 
     def changed(self, rows: NDArray[np.int64], records: Sequence[field_values.Record], sequence: int) -> ColumnView:
         """With the records that `rows` (ascending, each once, below row_count) have at commit `sequence`."""
         new = field_values.by_path(records)
         paths, missing = dict(self.paths), self.missing
         for path in [*paths, *(one for one in new if one not in paths)]:
-            if path not in paths and len(paths) >= limits.columns_max:
+            if path not in paths and (missing or len(paths) >= limits.columns_max):
                 missing = True
                 continue
             places, values = new.get(path, (NO_ROWS, []))
             paths[path] = _changed(paths.get(path) or PathColumns(), rows, self.row_count, places, values)
-        return ColumnView(paths, self.row_count, sequence, missing)
+        return ColumnView(paths, self.row_count, sequence, missing, self.changes + len(rows))
 
 
 def _extended(known: PathColumns, first: int, count: int, places: NDArray[np.int64], values: list[Any]) -> PathColumns:

@@ -6,7 +6,7 @@ dots themselves is what `value_at` of filters says.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,8 @@ from vecdb.filters.evaluate import value_at
 
 Record = dict[str, Any]
 Places = NDArray[np.int64]
+
+_DENSE = 8  # maps are asked for each name while at least one in so many has it
 
 
 def by_path(records: Sequence[Record]) -> dict[str, tuple[Places, list[Any]]]:
@@ -29,11 +31,9 @@ def by_path(records: Sequence[Record]) -> dict[str, tuple[Places, list[Any]]]:
 
 def _add_maps(path: str, places: Places, maps: Sequence[Record], found: dict[str, tuple[Places, list[Any]]]) -> bool:
     """The fields of maps under a path (and a dot), at whatever depth. Returns False where a name has a dot."""
-    names: set[str] = set().union(*maps)
-    for name in names:
+    for name, of, values in _fields(places, maps):
         if "." in name:
             return False
-        of, values = _without_none(places, [one.get(name) for one in maps])
         if not values:
             continue
         found[path + name] = of, values
@@ -42,6 +42,25 @@ def _add_maps(path: str, places: Places, maps: Sequence[Record], found: dict[str
             if not _add_maps(f"{path}{name}.", of[at], [values[place] for place in at], found):
                 return False
     return True
+
+
+def _fields(places: Places, maps: Sequence[Record]) -> Iterator[tuple[str, Places, list[Any]]]:
+    """Each name that some of the maps have, with their places and values, none of them None."""
+    names: set[str] = set().union(*maps)
+    if len(names) * len(maps) <= _DENSE * sum(map(len, maps)):
+        for name in names:
+            yield name, *_without_none(places, [one.get(name) for one in maps])
+        return
+    held: dict[str, tuple[list[int], list[Any]]] = {name: ([], []) for name in names}
+    for at, one in enumerate(
+        maps
+    ):  # asking every map for every name would be quadratic where each has names of its own
+        for name, value in one.items():
+            if value is not None:
+                held[name][0].append(at)
+                held[name][1].append(value)
+    for name, (ats, values) in held.items():
+        yield name, places[np.array(ats, np.int64)], values
 
 
 def _add_dotted(records: Sequence[Record], found: dict[str, tuple[Places, list[Any]]]) -> None:

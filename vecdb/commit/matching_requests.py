@@ -19,10 +19,9 @@ from vecdb import limits
 from vecdb.commit.committer import SLICE_ENTRIES, CommitGroup
 from vecdb.commit.pending import PendingChanges
 from vecdb.commit.record_requests import UpdateRecords
-from vecdb.errors import Corruption, LimitExceeded, Unavailable, VecdbError
+from vecdb.errors import LimitExceeded, Unavailable, VecdbError
 from vecdb.index.row_set import RowSet
 from vecdb.state.collection_state import CollectionState
-from vecdb.state.record_blocks import id_keys, record_block
 from vecdb.state.snapshot import Snapshot
 from vecdb.storage.kv import keys
 from vecdb.validate import ids
@@ -115,23 +114,14 @@ def _owner_content(owner: bytes | None) -> bytes:
 def _matching(
     group: CommitGroup, pending: PendingChanges, rows_at: RowsAt, owner: bytes | None
 ) -> tuple[NDArray[np.int64], list[bytes]]:
-    """Live rows that match, ascending, and the key of each one's id, which must lead to it. Raises Corruption."""
+    """Live rows that match, ascending, and the key of each one's id."""
     allowed = rows_at(pending.collection.snapshot)
     if allowed is None:
         raise Unavailable("the collection is being renumbered; try again")
     rows = allowed.rows.astype(np.int64)
-    store, where = group.store, pending.collection.entry.name
-    found: list[bytes] = []
-    while len(found) < len(rows):
-        block = record_block(store, group.txn, pending.prefix, int(rows[len(found)]), where)
-        inside = rows[len(found) :] - block.first_row
-        found += id_keys(pending.prefix, block, inside[: np.searchsorted(inside, block.count)])
+    found = pending.keys_of_rows(group, rows)
     if owner is not None:
         head = keys.owner_prefix(pending.prefix, owner)
         kept = [at for at, key in enumerate(found) if key.startswith(head)]
         rows, found = rows[kept], [found[at] for at in kept]
-    known = pending.find(group, found)
-    for row, key in zip(rows.tolist(), found, strict=True):
-        if int.from_bytes(known.get(key, b"\xff" * 8), "little") != row:
-            raise Corruption(f"{where}: the id of row {row} does not lead to it; restore from a backup")
     return rows, found

@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 
 from vecdb import limits
 from vecdb.commit.committer import SLICE_ENTRIES, CommitGroup, SyncFailed
-from vecdb.errors import InvalidArgument, LimitExceeded, NotFound
+from vecdb.errors import Corruption, InvalidArgument, LimitExceeded, NotFound
 from vecdb.kernels.primitives.checksums import crc_rows
 from vecdb.state.collection_state import CollectionState
 from vecdb.state.field_changes import changed_metas, note_changed, put_changes
-from vecdb.state.record_blocks import record_metas
+from vecdb.state.record_blocks import id_keys, record_block, record_metas
 from vecdb.storage.disk import filesystem, manifest
 from vecdb.storage.kv import catalog, keys, record_format
 from vecdb.tenancy import pairs
@@ -100,6 +100,22 @@ class PendingChanges:
         kind = self.state.id_kind
         if kind is not None and ids.kind != kind and ids.n:
             raise InvalidArgument(f"collection {self.collection.entry.name!r} has {kind} ids, got {ids.kind} ids")
+
+    def keys_of_rows(self, group: CommitGroup, rows: NDArray[np.int64]) -> list[bytes]:
+        """The key of each row's id. rows : int64[n], ascending, live, of earlier commits. Raises Corruption where one
+        does not lead to its row.
+        """
+        where = self.collection.entry.name
+        made: list[bytes] = []
+        while len(made) < len(rows):
+            block = record_block(group.store, group.txn, self.prefix, int(rows[len(made)]), where)
+            inside = rows[len(made) :] - block.first_row
+            made += id_keys(self.prefix, block, inside[: np.searchsorted(inside, block.count)])
+        found = self.find(group, made)
+        for row, key in zip(rows.tolist(), made, strict=True):
+            if int.from_bytes(found.get(key, b"\xff" * 8), "little") != row:
+                raise Corruption(f"{where}: the id of row {row} does not lead to it; restore from a backup")
+        return made
 
     def find(self, group: CommitGroup, id_keys: Sequence[bytes]) -> dict[bytes, bytes]:
         """Row (u64 LE) by key, for those keys that exist."""

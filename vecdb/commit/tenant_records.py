@@ -19,9 +19,8 @@ from numpy.typing import NDArray
 from vecdb import limits
 from vecdb.commit.committer import SLICE_ENTRIES, CommitGroup
 from vecdb.commit.pending import PendingChanges
-from vecdb.errors import Corruption, VecdbError
+from vecdb.errors import VecdbError
 from vecdb.state.collection_state import CollectionState
-from vecdb.state.record_blocks import id_keys, record_block
 from vecdb.tenancy.pairs import numbers_of, pack, rows_of
 from vecdb.validate.common import gil_slices
 
@@ -86,7 +85,7 @@ def _delete(group: CommitGroup, pending: PendingChanges, number: int, rows: NDAr
     _, seen = access.lists(group, rows)
     shared = np.unique(rows_of(seen[numbers_of(seen) != number])).astype(np.int64)
     alone = np.setdiff1d(rows, shared, assume_unique=True)
-    keys = _keys_of(group, pending, alone)
+    keys = pending.keys_of_rows(group, alone)
     if len(shared):
         pending.change_access(group, access.revoke(group, pack(shared, np.full(len(shared), number, np.int64))))
     if len(alone):
@@ -96,18 +95,3 @@ def _delete(group: CommitGroup, pending: PendingChanges, number: int, rows: NDAr
         for key in keys[start:stop]:
             group.txn.delete(key, db=group.store.ids)
     return len(alone)
-
-
-def _keys_of(group: CommitGroup, pending: PendingChanges, rows: NDArray[np.int64]) -> list[bytes]:
-    """The key of each row's id; each must lead to its row. Raises Corruption."""
-    store, where = group.store, pending.collection.entry.name
-    found: list[bytes] = []
-    while len(found) < len(rows):
-        block = record_block(store, group.txn, pending.prefix, int(rows[len(found)]), where)
-        inside = rows[len(found) :] - block.first_row
-        found += id_keys(pending.prefix, block, inside[inside < block.count])
-    known = pending.find(group, found)
-    for row, key in zip(rows.tolist(), found, strict=True):
-        if int.from_bytes(known.get(key, b"\xff" * 8), "little") != row:
-            raise Corruption(f"{where}: the id of row {row} does not lead to it; restore from a backup")
-    return found

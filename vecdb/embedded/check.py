@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from typing import Any
 
+from vecdb.columns import column_file
 from vecdb.embedded.check_records import PROBLEMS_MAX, check_records
 from vecdb.errors import Corruption
 from vecdb.state.collection_state import CollectionState
@@ -44,10 +45,27 @@ def _check_index(state: CollectionState) -> list[str]:
     if state.writable:
         # rows that were just added may hang on nothing until maintenance connects them: unfinished work, no damage
         snapshot.generation.index.connect_unreachable(1)
-    problems = [f"live index: {problem}" for problem in snapshot.generation.index.check()] + _check_sealed(state)
+    problems = [f"live index: {problem}" for problem in snapshot.generation.index.check()]
+    problems += _check_sealed(state) + _check_columns(state)
     if state.index_error is not None:
         problems.append(f"index: {state.index_error} (being rebuilt)")
     return problems
+
+
+def _check_columns(state: CollectionState) -> list[str]:
+    """The sealed columns of fields that the state names. Damaged ones are made again from the records."""
+    snapshot = state.current()
+    sealed = snapshot.state.columns
+    if sealed is None:
+        return []
+    try:
+        column_file.read(state.folder / sealed.file, snapshot.generation.columns.facts())
+    except Corruption as error:
+        return [str(error)]
+    except FileNotFoundError:
+        if state.current().state.columns == sealed:
+            return [f"{state.folder / sealed.file}: missing; it is made again from the records"]
+    return []
 
 
 def _check_sealed(state: CollectionState) -> list[str]:

@@ -386,6 +386,8 @@ class Not(Node):
 
 # -- looking at a tree -----------------------------------------------------------------------------
 
+_CONDITION_BYTES, _VALUE_BYTES = 400, 64  # with what And and Or keep of it
+
 
 def leaves(tree: Node) -> Iterator[Node]:
     """The conditions on single fields, from left to right."""
@@ -401,3 +403,14 @@ def leaves(tree: Node) -> Iterator[Node]:
 def fields_of(tree: Node) -> tuple[str, ...]:
     """The names of the fields that a tree asks for, each once, in order."""
     return tuple(dict.fromkeys(leaf.field for leaf in leaves(tree)))  # type: ignore[attr-defined]
+
+
+def held_bytes(tree: Node) -> int:
+    """About what a tree takes in memory."""
+    found = 0
+    for leaf in leaves(tree):
+        found += _CONDITION_BYTES
+        for part in (getattr(leaf, name) for name in leaf.__match_args__):
+            values = part if isinstance(part, tuple) else (part,)
+            found += _VALUE_BYTES * len(values) + sum(len(one) for one in values if isinstance(one, (str, bytes)))
+    return found

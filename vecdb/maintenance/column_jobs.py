@@ -42,13 +42,13 @@ class ColumnMaintenance:
 
     def seal_is_due(self, rows_min: int = limits.seal_rows_min) -> bool:
         snapshot = self._state.snapshot
-        view, sealed = snapshot.generation.columns.view, snapshot.state.columns
+        columns, sealed = snapshot.generation.columns, snapshot.state.columns
+        view = columns.view
         if not view.paths:
             return False
         if sealed is None:
             return view.row_count >= rows_min
-        changes = snapshot.state.field_changes
-        changed = changes is not None and changes.last > sealed.sequence and changes.logged * _SEAL_SHARE > sealed.rows
+        changed = (view.changes - columns.changes_sealed) * _SEAL_SHARE > sealed.rows
         return changed or view.row_count - sealed.rows >= max(rows_min, sealed.rows // _SEAL_SHARE)
 
     def seal(self) -> None:
@@ -61,5 +61,7 @@ class ColumnMaintenance:
             return
         file_bytes = column_file.write(state.folder / name, view, columns.facts())
         sealed = catalog.SealedColumns(name, view.row_count, view.sequence, file_bytes)
-        if self._writes.submit(PatchState(state, snapshot.generation.number, {"columns": sealed})) and old is not None:
-            filesystem.remove(state.folder / old.file)
+        if self._writes.submit(PatchState(state, snapshot.generation.number, {"columns": sealed})):
+            columns.changes_sealed = view.changes
+            if old is not None:
+                filesystem.remove(state.folder / old.file)

@@ -265,6 +265,7 @@ class SwitchGeneration:
             row_count=copy.written,
             live_count=copy.written - len(dead),
             sealed=None,
+            columns=None,
             journal=None,
             field_changes=copy.changes,
         )

@@ -6,13 +6,14 @@ filter --columns--> bits of rows --deleted rows out--> RowSet      kept with the
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.columns.evaluation import Evaluation, check_orders
-from vecdb.filters.tree import Node, fields_of
+from vecdb.filters.tree import Node, fields_of, held_bytes
 from vecdb.index.contract import Neighbors
 from vecdb.index.row_set import RowSet
 from vecdb.kernels.search import row_bits
@@ -56,10 +57,10 @@ def matching(snapshot: Snapshot, node: Node, *, check: bool = True) -> MatchingR
         )
     )
     entry: MatchingRows[Any] = MatchingRows(
-        RowSet.of_bitmap(words, count, snapshot.filtered.grown), evaluation.by_records
+        RowSet.of_bitmap(words, count, partial(snapshot.filtered.grown, node)), evaluation.by_records
     )
     entry.checked = check
-    snapshot.filtered.keep(node, entry)
+    snapshot.filtered.keep(node, entry, held_bytes(node))
     return entry
 
 

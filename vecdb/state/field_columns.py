@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from vecdb.validate import decode_fields
 from vecdb.validate.common import yield_gil
 
 _BATCH_ROWS = 2_048  # records decoded before another thread may take the interpreter lock
+_CHANGED_ROWS = 32_768  # whose records are in memory at once
 _log = logging.getLogger("vecdb")
 
 
@@ -38,7 +39,9 @@ class ColumnsMoved(Exception):
 
 
 class FieldColumns:
-    """generation : its number.   folder : of the collection's files."""
+    """folder : of the collection's files.   changes_sealed : `view.changes` when the view was last sealed; maintenance
+    sets it.
+    """
 
     def __init__(
         self, store: Store, folder: Path, entry: catalog.CollectionEntry, state: catalog.CommittedState
@@ -50,9 +53,9 @@ class FieldColumns:
         self._uid = entry.uid
         self._generation = state.generation
         self._lock = threading.Lock()
-        self._sealed = state.columns
         self._folder = folder
         self.view = ColumnView()
+        self.changes_sealed = 0
 
     def at(self, state: catalog.CommittedState) -> ColumnView:
         """Columns of at least the rows of a snapshot's state, with fields as they are in it. Raises ColumnsMoved where
@@ -73,8 +76,8 @@ class FieldColumns:
 
     def _caught_up(self, state: catalog.CommittedState) -> ColumnView:
         """Under the lock: read what is missing of a state. A batch that was read stays, even if the next one fails."""
-        if self._sealed is not None:
-            self._open(self._sealed)
+        if state.columns is not None and not self.view.row_count:
+            self._open(state.columns)
         with self._store.read_all(buffers=True) as txn:
             self._check_unchanged(txn, state)
             while self.view.row_count < state.row_count:
@@ -83,15 +86,15 @@ class FieldColumns:
             last = _last_change(state)
             if self.view.sequence < last:
                 rows = rows_changed(self._store, txn, self._prefix, self.view.sequence + 1, self._where)
-                rows = rows[rows < self.view.row_count]
-                self.view = self.view.changed(rows, self._records(txn, rows, state), last)
+                rows, view = rows[rows < self.view.row_count], self.view
+                for start in range(0, max(1, len(rows)), _CHANGED_ROWS):
+                    part = rows[start : start + _CHANGED_ROWS]
+                    view = view.changed(part, list(self._records(txn, part, state)), last)
+                self.view = view  # as a whole: it is of a commit
         return self.view
 
     def _open(self, sealed: catalog.SealedColumns) -> None:
-        """Begin with what the sealed file has, once."""
-        self._sealed = None
-        if self.view.row_count:
-            return
+        """Begin with what the sealed file has."""
         try:
             view = column_file.read(self._folder / sealed.file, self.facts())
             if (view.row_count, view.sequence) != (sealed.rows, sealed.sequence):
@@ -122,20 +125,20 @@ class FieldColumns:
                 return
         raise ColumnsMoved
 
-    def fields_of(self, rows: NDArray[np.int64], state: catalog.CommittedState) -> Iterable[dict[str, Any]]:
-        """Fields of rows, in order, as they are in a snapshot's state. Raises ColumnsMoved."""
+    def fields_of(self, rows: NDArray[np.int64], state: catalog.CommittedState) -> Iterator[dict[str, Any]]:
+        """Fields of rows, in order, as they are in a snapshot's state; a batch at a time is in memory. Raises
+        ColumnsMoved.
+        """
         with self._store.read_all(buffers=True) as txn:
             self._check_unchanged(txn, state)
-            return self._records(txn, rows, state)
+            yield from self._records(txn, rows, state)
 
-    def _records(self, txn: Txn, rows: NDArray[np.int64], state: catalog.CommittedState) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = []
+    def _records(self, txn: Txn, rows: NDArray[np.int64], state: catalog.CommittedState) -> Iterator[dict[str, Any]]:
         for start in range(0, len(rows), _BATCH_ROWS):
             part = rows[start : start + _BATCH_ROWS].tolist()
             raws = encoded_fields(self._store, txn, self._prefix, part, self._where, state.field_changes)
-            found += map(decode_fields, raws)
+            yield from map(decode_fields, raws)
             yield_gil()
-        return found
 
 
 def _last_change(state: catalog.CommittedState) -> int:

@@ -16,6 +16,7 @@ from vecdb.index.row_set import RowSet
 
 P = TypeVar("P")
 _PREPARED_MAX = 64
+_ENTRY_BYTES = 2_048  # of an entry beside its rows and its key, with a prepared search
 
 
 class MatchingRows(Generic[P]):
@@ -50,7 +51,11 @@ class FilterCache(Generic[P]):
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._entries: OrderedDict[Hashable, MatchingRows[P]] = OrderedDict()
+        self._sizes: dict[Hashable, int] = {}  # what each entry counts
         self._bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._entries)
 
     def get(self, key: Hashable) -> MatchingRows[P] | None:
         entry = self._entries.get(key)
@@ -60,15 +65,22 @@ class FilterCache(Generic[P]):
                     self._entries.move_to_end(key)
         return entry
 
-    def keep(self, key: Hashable, entry: MatchingRows[P]) -> None:
+    def keep(self, key: Hashable, entry: MatchingRows[P], key_bytes: int) -> None:
+        """key_bytes : what the key takes in memory, about."""
         with self._lock:
             self._entries[key] = entry
-            self._bytes += entry.allowed.nbytes
-            while self._bytes > limits.filter_cache_bytes and len(self._entries) > 1:
-                _, old = self._entries.popitem(last=False)
-                self._bytes -= old.allowed.nbytes
+            self._count(key, entry.allowed.nbytes + key_bytes + _ENTRY_BYTES - self._sizes.get(key, 0))
 
-    def grown(self, nbytes: int) -> None:
-        """An entry keeps so many bytes more."""
+    def grown(self, key: Hashable, nbytes: int) -> None:
+        """The entry of a key keeps so many bytes more."""
         with self._lock:
-            self._bytes += nbytes
+            if key in self._entries:
+                self._count(key, nbytes)
+
+    def _count(self, key: Hashable, nbytes: int) -> None:
+        """Count what an entry takes more, and let go of others where it is too much. Under the lock."""
+        self._sizes[key] = self._sizes.get(key, 0) + nbytes
+        self._bytes += nbytes
+        while self._bytes > limits.filter_cache_bytes and len(self._entries) > 1:
+            oldest, _ = self._entries.popitem(last=False)
+            self._bytes -= self._sizes.pop(oldest)

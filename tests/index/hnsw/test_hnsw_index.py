@@ -11,6 +11,7 @@ import pytest
 from tests.support.index_rows import MemoryRows, clustered, distances, recall
 from vecdb import schema
 from vecdb.errors import Corruption
+from vecdb.index.hnsw import filtered
 from vecdb.index.hnsw.hnsw_index import HnswIndex
 from vecdb.index.row_set import RowSet
 from vecdb.schema import DTYPES, METRICS, SearchParams, Visibility
@@ -119,6 +120,22 @@ def test_a_snapshot_does_not_see_rows_that_came_later() -> None:
     rows = MemoryRows(vectors)
     index = built(rows)
     found = index.search(vectors[900:920], 10, Visibility(rows.sequence, 500, 500), WIDE)
+    assert (found.counts == 10).all() and (found.rows < 500).all()
+
+
+def test_rows_that_came_after_a_filtered_snapshot_have_no_bit_and_are_not_returned(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(filtered, "_SCAN_AT_ONCE", 0.0)  # the graph is walked, to the end
+    monkeypatch.setattr(filtered, "_BEAM_NS", 1e-6)
+    vectors = clustered(1000, 24)
+    rows = MemoryRows(vectors)
+    index = built(rows)
+    memory = np.full(1000 // 64 + 1, ~np.uint64(0))  # what happens to lie behind the bitmap
+    words = 500 // 64 + 1
+    memory[:words] = np.packbits(np.arange(64 * words) < 500, bitorder="little").view(np.uint64)
+    allow = RowSet.of_bitmap(memory[:words], 500)
+    found = index.search(vectors[900:920], 10, Visibility(rows.sequence, 500, 500), WIDE, allow)
     assert (found.counts == 10).all() and (found.rows < 500).all()
 
 

@@ -77,7 +77,8 @@ def keep_match(found, size, bound, key):
 def walk_layer(graph, entry, query, width, indexed, matching, rule, scratch, found, blocks):
     """Walk layer 0 from `entry` and keep the nearest matches.
 
-    indexed : rows below it count.   matching : bits, uint64.   found : NearestMatches, filled.
+    indexed : rows below it count; later ones, which have no bit, may be linked.   matching : bits, uint64.
+    found : NearestMatches, filled.
     Returns (matches kept, their bound, rows looked at, length of the trail in use, whether it gave up).
     """
     codes, bias = graph.codes, graph.bias
@@ -216,7 +217,7 @@ def walk_matching(
         query = BeamQuery(scratch.query8, scratch.query16, probe)
         start, count = descend(graph, view.entry, view.level, np.int64(0), query, blocks)
         kept, bound, more, used, gave_up = walk_layer(
-            graph, start, query, width, view.indexed, matching, rule, scratch.beam, found, blocks
+            graph, start, query, width, min(view.indexed, row_count), matching, rule, scratch.beam, found, blocks
         )
         clear_visited(scratch.beam, used)
         work[GraphWork.CODE_DISTANCES] += count + more

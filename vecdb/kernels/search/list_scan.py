@@ -199,7 +199,9 @@ def scan(
             first = np.uint64(rows_at >> 2)
             if len(allow):
                 for j in range(count):
-                    shortlist.matches[i] += is_set(allow, np.int64(words[first + np.uint64(j)]))
+                    row = np.int64(words[first + np.uint64(j)])
+                    if row < row_count:  # lists may hold rows that were added since, for which there is no bit
+                        shortlist.matches[i] += is_set(allow, row)
             for j in range(count):
                 if estimates[j] > worst:
                     continue

@@ -24,6 +24,7 @@ from vecdb.columns.column_set import ColumnView
 from vecdb.errors import InvalidArgument, LimitExceeded
 from vecdb.filters.evaluate import value_at
 from vecdb.filters.tree import Node
+from vecdb.query import filtering
 from vecdb.query.listing.cursor import NEXT_IDS, Cursor, Neighbour, Ordering
 from vecdb.query.listing.order import PagePlace, behind, by_columns, by_values, check_place, group_and_value
 from vecdb.query.searcher import Searcher
@@ -31,6 +32,7 @@ from vecdb.schema import Record
 from vecdb.state import record_reader
 from vecdb.state.field_columns import ColumnsMoved
 from vecdb.state.generation import Generation
+from vecdb.state.snapshot import Snapshot, snapshot_of
 from vecdb.storage.kv.catalog import CommittedState
 from vecdb.storage.kv.store import Txn
 from vecdb.validate import ids
@@ -92,14 +94,32 @@ class Listing:
                 yield ListedState(txn, generation, state, rows)
                 return
         while True:
-            snapshot, allowed = self._searcher.rows_for(tenants, node)
             with self._state.reading() as (txn, generation, state):
-                if (generation.number, state.sequence) == (snapshot.generation.number, snapshot.visibility.sequence):
-                    live = allowed is None
-                    rows = generation.live_rows(snapshot.visibility) if live else allowed.rows.astype(np.int64)  # type: ignore[union-attr]
-                    yield ListedState(txn, generation, state, rows)
+                snapshot = self._snapshot_of(generation, state)
+                found = None if snapshot is None else self._rows(snapshot, tenants, node)
+                if found is not None:
+                    yield ListedState(txn, generation, state, found)
                     return
-            time.sleep(0.001)  # a commit has come in between
+            time.sleep(0.001)  # memory is about to know the commit, or knows of a later one what the filter asks
+
+    def _snapshot_of(self, generation: Generation, state: CommittedState) -> Snapshot | None:
+        """What memory knows of a state that a transaction reads, however many commits come meanwhile; None before it
+        knows the state.
+        """
+        newest = self._state.current()
+        if newest.generation is not generation or newest.visibility.sequence < state.sequence:
+            return None
+        return newest if newest.visibility.sequence == state.sequence else snapshot_of(generation, state)
+
+    def _rows(self, snapshot: Snapshot, tenants: tuple[str, ...], node: Node | None) -> NDArray[np.int64] | None:
+        """Live rows that the tenants see and the filter lets through; None where only a newer snapshot can tell."""
+        if node is not None:
+            allowed = filtering.rows_at(snapshot, tenants, node)
+        elif tenants:
+            allowed = snapshot.generation.tenants.rows_at(tenants, snapshot.visibility)
+        else:
+            return snapshot.generation.live_rows(snapshot.visibility)
+        return None if allowed is None else allowed.rows.astype(np.int64)
 
     # -- one list ----------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@ its commit, all of it or nothing; what is wrong is refused with a word on what i
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from vecdb import F, limits
 from vecdb.api.database import Database
 from vecdb.embedded.open import open_database
 from vecdb.errors import InvalidArgument, LimitExceeded, NotFound, Unavailable
+from vecdb.query import filtering
 
 VECTORS = np.random.default_rng(3).normal(size=(120, 4)).astype(np.float32)
 FIELDS = [{"n": number, "lang": ("en", "fr", "de")[number % 3], "tags": ["x"] * (number % 2)} for number in range(120)]
@@ -205,6 +207,22 @@ def test_a_reader_sees_what_was_written_and_writes_nothing(tmp_path: Path) -> No
                     call()
 
 
+def test_a_vacuum_leaves_no_sealed_columns_of_the_generation_before(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with open_database(tmp_path / "db", durability="relaxed", maintenance=False) as db:
+        docs = db.create_collection("docs", 4, "l2", vecdb.Hnsw())
+        docs.upsert(range(120), VECTORS, FIELDS)
+        docs.count(filter="n > 1")
+        docs._backend.jobs.columns.seal()  # type: ignore[attr-defined]
+        assert docs._backend.state.snapshot.state.columns is not None  # type: ignore[attr-defined]
+        docs.delete(filter="n > 60")
+        db.vacuum()
+    with open_database(tmp_path / "db", durability="relaxed", maintenance=False) as db:
+        assert db["docs"].count(filter="lang = 'en'") == 21
+    assert "damaged" not in caplog.text
+
+
 # -- what is refused -------------------------------------------------------------------------------
 
 REFUSED: dict[str, Callable[[Any], Any]] = {
@@ -224,6 +242,11 @@ REFUSED: dict[str, Callable[[Any], Any]] = {
     "a list for a count": lambda docs: docs.count(filter=[F.n > 1]),
     "a delete of nothing": lambda docs: docs.delete(),
     "a delete of all by an empty dict": lambda docs: docs.delete(filter={}),
+    "a delete of all by an empty list": lambda docs: docs.delete(filter={"$and": []}),
+    "a delete of all by empty dicts": lambda docs: docs.delete(filter={"$and": [{}, {"$and": [{}]}]}),
+    "a delete of all by none of nothing": lambda docs: docs.delete(filter={"$nor": []}),
+    "a delete of all by no conditions": lambda docs: docs.delete(filter={"operator": "AND", "conditions": []}),
+    "an update of all by an empty list": lambda docs: docs.update(filter={"$and": []}, fields={"a": 1}),
     "a delete of ids and a filter": lambda docs: docs.delete(1, filter="true"),
     "a delete of ids of a tenant": lambda docs: docs.delete(1, tenant="t"),
     "an update of nothing": lambda docs: docs.update(fields={"a": 1}),
@@ -282,3 +305,42 @@ def test_names_of_other_libraries_are_told_ours(docs: vecdb.Collection, keyword:
             call(VECTORS[0], **wrong)
     with pytest.raises(TypeError, match=f"search_mixture.*'{keyword}'"):
         docs.search_mixture([1], **wrong)
+
+
+def test_filters_are_awaited_too() -> None:
+    async def ask() -> None:
+        async with vecdb.aio.open(":memory:") as db:
+            docs = await db.create_collection("docs", 4, "l2")
+            await docs.upsert(range(120), VECTORS, FIELDS)
+            hits = await docs.search(VECTORS[0], 200, filter=FORMS[0])
+            assert sorted(hits.ids.tolist()) == MATCHING
+            pages = [page async for page in docs.iter(15, filter=FORMS[1], order_by="n", descending=True)]
+            assert [one.id for page in pages for one in page] == MATCHING[::-1] and pages[0].cursor
+            assert await docs.facets("lang", "n < 9") == {"de": 3, "en": 3, "fr": 3}
+            assert (await docs.min("n"), await docs.max("n"), await docs.distinct("tags")) == (0, 119, ["x"])
+            assert (await docs.fields())["n"]["count"] == 120 and await docs.count(filter="n < 9") == 9
+            assert await docs.update(filter="n < 9", fields={"n": -1}) == 9 and await docs.delete(filter="n < 0") == 9
+            with pytest.raises(TypeError, match="vecdb calls it limit"):
+                await docs.search(VECTORS[0], k=3)  # type: ignore[arg-type]
+
+    asyncio.run(ask())
+
+
+def test_lists_and_facts_end_while_others_write(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    docs = db.create_collection("docs", 2, "l2")
+    docs.upsert(range(20), np.ones((20, 2)), fields=[{"x": row} for row in range(20)])
+    evaluated = []
+
+    def slow(snapshot: Any, tenants: tuple[str, ...], node: Any) -> Any:
+        """A commit comes while the filter is worked out, each time."""
+        evaluated.append(snapshot)
+        assert len(evaluated) < 50, "it begins again with each commit"
+        docs.upsert([100 + len(evaluated)], [[1, 1]], fields=[{"x": 3}])
+        return rows_at(snapshot, tenants, node)
+
+    rows_at = filtering.rows_at
+    monkeypatch.setattr(filtering, "rows_at", slow)
+    assert docs.get(filter="x = 3")[0].id == 3
+    assert sum(docs.facets("x", filter="x < 5").values()) >= 5
+    assert docs.max("x", filter="x < 5") == 4
+    assert [one.fields["x"] for page in docs.iter(filter="x > 15", order_by="x") for one in page] == [16, 17, 18, 19]
