@@ -1,7 +1,7 @@
 """Cells: every condition and limit on every kind of index. Are answers whole and right, how near, how long?
 
     default        no parameter                  exact     every match is compared on its full vector
-    scan           of Hnsw: a beam so wide that its rule scans the codes of all matches
+    scan           of Hnsw: a beam so wide that its rule scans the codes of all matches, up to half a million or so
     ef 16 ... 512  of Hnsw: the rule from this beam
 
 The best of exact, scan and widths that reach the recall is what the default is compared with: all of them search in
@@ -24,7 +24,7 @@ from vecdb_bench.filters.plan import Plan
 
 Say = Callable[[str], None]
 _TOP = 128  # of the distances of matches that are kept for one query, at least the largest limit
-_SCAN_EF = 65_536
+_SCAN_EF = 4_096  # a wider beam than this makes the planner compare full vectors
 _numbers = itertools.count()  # of fresh filters
 
 
