@@ -21,6 +21,7 @@ from tests.support.tenant_records import KINDS, VECTORS, ids_of, seen
 from vecdb import limits
 from vecdb.api.database import Database
 from vecdb.errors import AlreadyExists, InvalidArgument, LimitExceeded, NotFound
+from vecdb.index.hnsw import filtered
 from vecdb.query import planner
 from vecdb.tenancy import tenant_names
 from vecdb.tenancy.pairs import numbers_of
@@ -57,6 +58,9 @@ def test_every_plan_of_every_index_agrees_with_brute_force(
     nearest: dict[Any, list[int]] = {}  # (tenants, number of the query) -> rows
     for widths in (planner.COSTS.scan_rows_per_width, 0.0):
         set_planner_costs(monkeypatch, docs, scan_rows_per_width=widths)
+        if not widths:
+            set_planner_costs(monkeypatch, docs, scored_rows=0)
+            monkeypatch.setattr(filtered, "_SCAN_AT_ONCE", 0.0)  # a graph is walked however few match
         docs.create_tenant(f"of {widths}")  # a commit, after which everything is planned anew
         for tenant in ("t2", "t3", "t40", ["t3", "t40"]):
             wanted = {tenant} if isinstance(tenant, str) else set(tenant)
@@ -72,7 +76,8 @@ def test_every_plan_of_every_index_agrees_with_brute_force(
                 assert len(near.ids) == min(10, len(rows)) and set(near.ids.tolist()) <= {names[one] for one in rows}
                 if near.plan == "rows":
                     assert near.ids.tolist() == exact.ids.tolist()
-    assert plans == {"flat": {"rows"}, "hnsw": {"rows", "graph"}, "spann": {"rows", "lists"}, "curator": {"tree"}}[kind]
+    expected = {"flat": {"rows"}, "hnsw": {"rows", "codes", "graph"}, "spann": {"rows", "lists"}, "curator": {"tree"}}
+    assert plans == expected[kind]
     batch = docs.search(VECTORS[:20], 10, tenant="t3", params=EXACT)
     alone = [docs.search(query, 10, tenant="t3", params=EXACT) for query in VECTORS[:20]]
     assert batch.ids.tolist() == [one.ids.tolist() for one in alone]
@@ -338,7 +343,7 @@ def test_a_tenant_has_figures_of_its_own(shared: Any) -> None:
 
 def test_evaluate_compares_with_the_best_among_the_tenants_records(db: Database, monkeypatch: Any) -> None:
     monkeypatch.setattr(limits, "flat_rows_max", 100)
-    set_planner_costs(monkeypatch, scan_rows_per_width=0.0)
+    monkeypatch.setattr(filtered, "_SCAN_AT_ONCE", 0.0)
     docs = db.create_collection("docs", 8, "l2", KINDS["hnsw"])
     docs.upsert(range(400), VECTORS, tenants=[["a"] if number % 2 else [] for number in range(400)])
     docs.optimize()

@@ -141,7 +141,8 @@ def test_search_parameters_are_normalised() -> None:
         SearchParams(threads=0),
         SearchParams(threads=limits.threads_max + 1),
         SearchParams(threads=None),  # type: ignore[arg-type]
-        {"ef": 10},
+        {"beam": 10},
+        {"ef": 0},
         10,
     ],
     ids=name_of,

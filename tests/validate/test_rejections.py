@@ -381,7 +381,7 @@ PARAMS: dict[str, Callable[[], Any]] = {
     "threads zero": lambda: vecdb.SearchParams(threads=0),
     "threads huge": lambda: vecdb.SearchParams(threads=10_000),
     "exact text": lambda: vecdb.SearchParams(exact="no"),
-    "a dict": lambda: {"ef": 10},
+    "a dict of what there is not": lambda: {"beam": 10},
 }
 
 
