@@ -1,4 +1,4 @@
-"""bench run, ingest, interference, disk, tenants, serve, mixture, coldstart, plot: benchmarks as commands."""
+"""bench run, ingest, interference, disk, tenants, filters, serve, mixture, coldstart, plot: benchmarks as commands."""
 
 from __future__ import annotations
 
@@ -223,6 +223,61 @@ def tenants(
     _finish(output, bench_tenants.run(plan.quick() if quick else plan, output.note), out)
 
 
+def filters(
+    dataset: Annotated[str, typer.Option(help="A name of `dataset list`.")] = "glove-50",
+    rows: Annotated[int | None, typer.Option(help="Only the first rows.")] = 100_000,
+    queries: Annotated[int, typer.Option(min=1, help="Queries of every condition.")] = 20,
+    kinds: Annotated[str, typer.Option(help="Of index: flat, hnsw, spann, curator; all if none.")] = "",
+    peers: Annotated[
+        str,
+        typer.Option(
+            help="hnswlib, faiss-hnsw, faiss-flat, lancedb, zvec, qdrant-edge, qdrant-edge-acorn; all if none."
+        ),
+    ] = "",
+    measures: Annotated[str, typer.Option(help="cells, peers, bitmaps, with commas between; all if none.")] = "",
+    recall: Annotated[float, typer.Option(help="Recall that every peer is to reach.")] = 0.95,
+    rounds: Rounds = 3,
+    bitmap_rows: Annotated[
+        int, typer.Option(min=1, help="Records over which filters alone are evaluated.")
+    ] = 1_000_000,
+    threads: Annotated[int, typer.Option(help="Threads that build; searches use one.")] = os.cpu_count() or 1,
+    kept: Annotated[
+        Path | None, typer.Option(help="Folder of the indexes, for the next run; made where there is none.")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Small sizes: shape, not speed.")] = False,
+    path: DiskFolder = None,
+    folder: DatasetFolder = None,
+    out: Out = results_folder,
+    json: Json = False,
+) -> None:
+    """Searches with filters, at every share that matches, near and far from the query, beside peers in turns."""
+    from vecdb_bench import filters as bench_filters
+    from vecdb_bench.filters import plot as filters_plot
+    from vecdb_bench.reporting import results
+
+    output = Output(json)
+    plan = bench_filters.Plan(
+        dataset=dataset,
+        folder=str(folder) if folder else None,
+        rows=rows,
+        queries=queries,
+        kinds=tuple(_words(kinds)) or bench_filters.KINDS,
+        peers=tuple(_words(peers)) or tuple(bench_filters.PEERS),
+        measures=tuple(_words(measures)) or bench_filters.MEASURES,
+        recall=recall,
+        rounds=rounds,
+        bitmap_rows=bitmap_rows,
+        threads=threads,
+        kept=str(kept) if kept else None,
+        path=str(path) if path else None,
+    )
+    result = bench_filters.run(plan.quick() if quick else plan, output.note)
+    file = _finish(output, result, out)
+    if "peers" in result and results.can_plot():
+        for drawn in filters_plot.plot(result, file.with_suffix("")):
+            output.note(f"plot {drawn}")
+
+
 def serve(
     dataset: Annotated[str, typer.Option(help="A name of `dataset list`.")] = "glove-50",
     rows: Annotated[int | None, typer.Option(help="Only the first rows.")] = None,
@@ -361,6 +416,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "interference": interference,
     "disk": disk,
     "tenants": tenants,
+    "filters": filters,
     "serve": serve,
     "mixture": mixture,
     "coldstart": coldstart,
