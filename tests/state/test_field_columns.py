@@ -113,7 +113,7 @@ def test_sealed_columns_are_opened_not_made_again(tmp_path: Path, monkeypatch: p
     sealed.write_bytes(whole[:5_000] + b"\xff" + whole[5_001:])
     with open_database(tmp_path / "db", maintenance=False) as db:
         [problem] = db.check()
-        assert "columns" in problem and "checksum" in problem
+        assert "columns." in problem
         agrees(db.collection("docs"))  # made again from the records
 
 
