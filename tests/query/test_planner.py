@@ -61,10 +61,11 @@ def test_a_large_tenants_walk_along_the_tree_is_as_long_as_the_recall_asked_for_
 def test_a_learned_beam_grows_with_the_neighbours_asked_for_and_a_tuned_one_does_not() -> None:
     visibility, kind = Visibility(1, 100_000, 100_000), kind_of(vecdb.Hnsw())
 
-    def width(limit: int, *, tuned: bool) -> int:
-        learned = CommittedState(default_width=40, tuned_by_user=tuned)
+    def width(limit: int, *, tuned: bool, learned_width: int = 40) -> int:
+        learned = CommittedState(default_width=learned_width, tuned_by_user=tuned)
         facts = planner.IndexFacts(kind, vecdb.Hnsw(), learned, 100_000)
         return planner.plan(facts, visibility, limit, vecdb.SearchParams()).width
 
     assert [width(limit, tuned=False) for limit in (1, 10, 11, 20, 100)] == [40, 40, 40, 80, 400]
+    assert [width(limit, tuned=False, learned_width=300) for limit in (10, 20, 100)] == [300, 380, 700]
     assert [width(limit, tuned=True) for limit in (1, 10, 100)] == [40, 40, 100]
