@@ -198,9 +198,9 @@ def _width(index: IndexFacts, limit: int, params: SearchParams, costs: PlannerCo
     if params.recall is not None:
         return width_for_recall(params.recall, limit, learned.recall_curve), f"learned for recall {params.recall}"
     if learned.default_width is not None:
-        # what was learned is of ten neighbours: more of them need a wider beam, in proportion where it is narrow. A wide
-        # one is wide for the data's sake: on shapes with learned widths of 64 to 384, a hundred neighbours had .991 to
-        # 1.0 with four more places each.
+        # what was learned is of ten neighbours: more of them need a wider beam, in proportion where it is narrow. A
+        # wide one is wide for the data's sake: on shapes with learned widths of 64 to 384, a hundred neighbours had
+        # .991 to 1.0 with four more places each.
         more = 1 if learned.tuned_by_user or strategy != "graph" else max(1, -(-(limit - 1) // _LEARNED_LIMIT))
         wider = min(learned.default_width * more, learned.default_width + _PLACES_PER_NEIGHBOUR * limit)
         return min(limits.ef_max, wider if more > 1 else learned.default_width), "tuned"
