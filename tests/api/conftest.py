@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import vecdb
-from tests.api.awaiting import Loop, Waiting
+from tests.support.server.awaiting import Loop, Waiting
 from tests.support.server.driver import Running
 from vecdb.embedded.open import open_database
 from vecdb_server.config import Config

@@ -9,6 +9,7 @@ Single-threaded at every fork: what is opened to warm kernels is closed again.
 from __future__ import annotations
 
 import faulthandler
+import gc
 import json
 import os
 import select
@@ -73,6 +74,10 @@ def main() -> None:
     replies = os.dup(1)
     os.dup2(2, 1)
     records.warm()
+    gc.collect()
+    for thread in threading.enumerate():  # of pools that were shut down just now: they end by themselves
+        if thread is not threading.current_thread():
+            thread.join(30)
     assert threading.active_count() == 1, threading.enumerate()
 
     def reply(**what: Any) -> None:
