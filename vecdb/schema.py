@@ -134,7 +134,10 @@ class CollectionConfig:
 
 @dataclass(frozen=True, slots=True)
 class Visibility:
-    """One committed state: rows [0, row_count) whose deletion, if any, came after `sequence` are visible."""
+    """One committed state: rows [0, row_count) whose deletion, if any, came after `sequence` are visible.
+
+    live_count : how many of them have a vector, so that a search may find them.
+    """
 
     sequence: int
     row_count: int
@@ -148,5 +151,5 @@ class Record:
     id: Id
     fields: dict[str, Any] = field(default_factory=dict)
     tenants: list[str] = field(default_factory=list)
-    vector: Any = None  # ndarray[dim] of the collection's dtype, or None when not asked for
+    vector: Any = None  # ndarray[dim] of the collection's dtype; None when not asked for, or where it has none
     owner: str = ""
