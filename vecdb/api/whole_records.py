@@ -3,14 +3,15 @@
     {"id": 1, "vector": [...], "lang": "en"}      one record, or a list of such dicts
     {"id": [...], "vector": [...], "lang": [...]} a dict of columns; also a pandas or polars frame, an Arrow table
 
-One column is the id, one the vector, the rest are fields. A record without a vector has None in that column; where no
-record has one the column may be missing, unless another looks as if it held them. An id that is missing, or a column
-that stands there twice, is refused by name.
+One column is the id, one the vector, the rest are fields. A record without a vector has None in the place of one; a dict
+may leave it out, unless another of its values looks like one. What else is missing or stands there twice is refused by
+name.
 """
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
+from uuid import UUID
 
 from vecdb.errors import InvalidArgument
 from vecdb.validate import short_repr
@@ -45,25 +46,26 @@ def take_apart(value: Any, id: Any = None, vector: Any = None) -> TakenApart:
         raise InvalidArgument(f"id and vector are both {short_repr(names[0])}: name two columns")
     if isinstance(value, (list, tuple)):
         return _of_dicts(value, *names)
+    if isinstance(value, dict) and names[1] not in value and isinstance(value.get(names[0]), (int, str, UUID)):
+        ids, vectors, fields = _of_dicts([value], *names)
+        return TakenApart(ids[0], vectors[0], None if fields is None else fields[0])
     columns = list(value) if isinstance(value, dict) else _columns(value)
     if len(set(columns)) < len(columns):
         twice = next(name for name in columns if columns.count(name) > 1)
         raise InvalidArgument(f"the table has two columns named {short_repr(twice)}: rename one")
-    if names[0] not in columns:
-        raise _no_column("the records have", "id", names[0], columns)
-    rest, has_vectors = [name for name in columns if name not in names], names[1] in columns
-    column = value.column if _is_arrow(value) else value.__getitem__
-    if not has_vectors:
-        _refuse_other_vectors("the records have", names[1], {name: _first(column(name)) for name in rest}, columns)
-    ids: Any = column(names[0])
-    vectors: Any = column(names[1]) if has_vectors else None
+    for what, name in zip(("id", "vector"), names, strict=True):
+        if name not in columns:
+            raise _no_column("the records have", what, name, columns)
+    rest = [name for name in columns if name not in names]
     if _is_arrow(value):
+        ids, vectors = value.column(names[0]), value.column(names[1])
         fields = value.select(rest)
     else:
+        ids, vectors = value[names[0]], value[names[1]]
         fields = {name: value[name] for name in rest} if isinstance(value, dict) else value[rest]
-    if has_vectors and _is_polars(value):  # its lists as NumPy sees them are objects of its own
+    if _is_polars(value):  # its lists as NumPy sees them are objects of its own
         vectors = vectors.to_numpy() if _has_fixed_size(vectors) else vectors.to_list()
-    return _taken_apart(ids, vectors, fields if rest else None)
+    return TakenApart(ids, vectors, fields if rest else None)
 
 
 def _of_dicts(records: Any, id: str, vector: str) -> TakenApart:
@@ -79,41 +81,17 @@ def _of_dicts(records: Any, id: str, vector: str) -> TakenApart:
                 raise _no_column(f"records[{at}] has", "id", id, list(record))
             rest = dict(record)
             ids.append(rest.pop(id))
-            if vector not in rest:
-                _refuse_other_vectors(f"records[{at}] has", vector, rest, list(record))
+            if vector not in rest and any(map(_looks_like_a_vector, rest.values())):
+                raise _no_column(f"records[{at}] has", "vector", vector, list(record))
             vectors.append(rest.pop(vector, None))
             fields.append(rest)
-    return _taken_apart(ids, vectors, fields if any(fields) else None)
-
-
-def _taken_apart(ids: Any, vectors: Any, fields: Any) -> TakenApart:
-    """With fields, where nothing else tells that these are records without vectors on purpose."""
-    return TakenApart(ids, vectors, [{}] * len(ids) if vectors is None and fields is None else fields)
-
-
-def _refuse_other_vectors(subject: str, vector: str, values: dict[Any, Any], columns: list[Any]) -> None:
-    """Records without a column of that name would have no vector: raise InvalidArgument where another column has one.
-    values : of one record, by column.
-    """
-    if any(_looks_like_a_vector(value) for value in values.values()):
-        raise _no_column(subject, "vector", vector, columns)
+    return TakenApart(ids, vectors, fields if any(fields) else None)
 
 
 def _looks_like_a_vector(value: Any) -> bool:
     if hasattr(value, "dtype") and getattr(value, "ndim", 0) == 1:
         return len(value) > 1 and value.dtype.kind in "fiu"
     return isinstance(value, (list, tuple)) and len(value) > 1 and all(isinstance(one, float) for one in value)
-
-
-def _first(column: Any) -> Any:
-    """The first value of a column, as far as it is easily had."""
-    if not len(column):
-        return None
-    one = column.iloc[0] if hasattr(column, "iloc") else column[0]
-    for method in ("as_py", "to_list"):  # of Arrow, of polars
-        if hasattr(one, method):
-            return getattr(one, method)()
-    return one
 
 
 def _no_column(subject: str, what: str, name: str, columns: list[Any]) -> InvalidArgument:
