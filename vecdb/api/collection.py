@@ -714,8 +714,8 @@ class Collection:
         include_vectors: bool = False,
         tenant: Any = None,
     ) -> Any:
-        """The same as a pyarrow.Table; vectors are fixed-size lists, null for a record without one. Raises InvalidArgument where a field mixes types
-        that a column of Arrow cannot hold.
+        """The same as a pyarrow.Table; vectors are fixed-size lists, null for a record without one. Raises
+        InvalidArgument where a field mixes types that a column of Arrow cannot hold.
         """
         return arrow_table(self._records(filter, filter_params, limit, include_vectors, tenant), include_vectors)
 

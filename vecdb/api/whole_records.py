@@ -3,9 +3,9 @@
     {"id": 1, "vector": [...], "lang": "en"}      one record, or a list of such dicts
     {"id": [...], "vector": [...], "lang": [...]} a dict of columns; also a pandas or polars frame, an Arrow table
 
-One column is the id, one the vector, the rest are fields. A record without a vector has None in the place of one; a dict
-may leave it out, unless another of its values looks like one. What else is missing or stands there twice is refused by
-name.
+One column is the id, one the vector, the rest are fields. A record without a vector has None in the place of one; a
+dict may leave it out, unless another of its values looks like one. What else is missing or stands there twice is
+refused by name.
 """
 
 from __future__ import annotations
