@@ -55,10 +55,7 @@ def collections(draw: st.DrawFn) -> dict[str, Any]:
     vectors: Any = st.lists(numbers, min_size=DIM, max_size=DIM)
     if draw(st.integers(0, 3)) == 0:
         vectors |= st.none()
-    records = [
-        (owner, id, draw(vectors), draw(FIELDS), draw(TENANTS))
-        for owner, id in keys
-    ]
+    records = [(owner, id, draw(vectors), draw(FIELDS), draw(TENANTS)) for owner, id in keys]
     return {
         "metric": draw(st.sampled_from(["l2", "cosine", "ip"])),
         "dtype": dtype,

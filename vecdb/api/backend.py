@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from vecdb.api.filter_arguments import Filters, Page
 from vecdb.api.hits import Hits
 from vecdb.filters.tree import Node
-from vecdb.schema import CollectionConfig, IndexConfig, Record, SearchParams
+from vecdb.schema import CollectionConfig, Facets, IndexConfig, Record, SearchParams
 from vecdb.validate import AccessLists, IdBatch, MixtureQuery
 
 C = TypeVar("C")  # what users hold of a collection
@@ -206,7 +206,7 @@ class CollectionBackend(Protocol):
 
     def tenants(self, after: str | None, limit: int | None) -> Iterator[str]: ...
 
-    def facets(self, field: str, node: Node | None, limit: int, tenants: tuple[str, ...]) -> dict[Any, int]: ...
+    def facets(self, field: str, node: Node | None, limit: int, tenants: tuple[str, ...]) -> Facets: ...
 
     def distinct(self, field: str, node: Node | None, tenants: tuple[str, ...]) -> list[Any]: ...
 

@@ -24,7 +24,7 @@ from vecdb.api.whole_records import TakenApart, is_whole, take_apart
 from vecdb.errors import AlreadyExists, InvalidArgument, LimitExceeded
 from vecdb.filters.forms import to_filter
 from vecdb.filters.scalars import field_name
-from vecdb.schema import CollectionConfig, IndexConfig, Record, SearchParams
+from vecdb.schema import CollectionConfig, Facets, IndexConfig, Record, SearchParams
 
 _ITER_BATCH_MAX = 65_536
 
@@ -731,19 +731,20 @@ class Collection:
 
     def facets(
         self, field: str, filter: Any = None, limit: int = 100, *, filter_params: Any = None, tenant: Any = None
-    ) -> dict[Any, int]:
+    ) -> Facets:
         """How many records have each value of a field (or dotted path): {value: count}, the `limit` most frequent
-        values, largest first, ties by value. A list counts each of its elements once.
+        values, largest first, ties by value. A list counts each of its elements once. Unlike those of a dict, keys of
+        different types are never one: True, 1 and 1.0 are three.
 
-        filter, filter_params, tenant : of which records, as in `search`. True and 1 are one key, as in any dict.
+        filter, filter_params, tenant : of which records, as in `search`.
         """
         node, tenants = to_filter(filter, filter_params), validate.search_tenants(tenant)
         most = validate.integer(limit, "limit", 1, limits.facets_max)
         return self._backend.facets(field_name(field), node, most, tenants)
 
     def distinct(self, field: str, filter: Any = None, *, filter_params: Any = None, tenant: Any = None) -> list[Any]:
-        """The values of a field, elements of its lists among them, each once: by type, then value. Arguments are those
-        of `facets`.
+        """The values of a field, elements of its lists among them, each once: by type, then value; True, 1 and 1.0 are
+        three. Arguments are those of `facets`.
         """
         node, tenants = to_filter(filter, filter_params), validate.search_tenants(tenant)
         return self._backend.distinct(field_name(field), node, tenants)

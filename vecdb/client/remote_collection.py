@@ -28,7 +28,7 @@ from vecdb.client.rebatch import Parts, Rebatcher
 from vecdb.errors import InvalidArgument, LimitExceeded
 from vecdb.filters.tree import Node
 from vecdb.limits import dim_max
-from vecdb.schema import CollectionConfig, IndexConfig, Record, SearchParams
+from vecdb.schema import CollectionConfig, Facets, IndexConfig, Record, SearchParams
 from vecdb.v1 import collections_pb2, records_pb2, search_pb2, tenants_pb2
 from vecdb.validate import AccessLists, IdBatch, MixtureQuery, SomeVectors
 from vecdb.wire.arrays import access_fields, ids_message, ids_of, vectors_message, without_vectors_bits
@@ -464,7 +464,7 @@ class RemoteCollection:
         )
         return self._connection.list_names("ListTenants", request, limit)
 
-    def facets(self, field: str, node: Node | None, limit: int, tenants: tuple[str, ...]) -> dict[Any, int]:
+    def facets(self, field: str, node: Node | None, limit: int, tenants: tuple[str, ...]) -> Facets:
         request = records_pb2.FacetsRequest(
             collection=self._name, field=field, filter=filter_message(node), limit=limit, tenants=tenants
         )
