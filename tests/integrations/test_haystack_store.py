@@ -1,4 +1,4 @@
-"""Goal: what haystack asks of a document store holds over a thin store whose filters, values and counts are all vecdb's.
+"""Goal: what haystack asks of a document store holds over a thin store whose filters, values and counts are vecdb's.
 
 The tests are haystack's own (`haystack.testing.document_store`). Documents without an embedding are records without a
 vector. Embeddings come back as float32, so that is how they are compared.
