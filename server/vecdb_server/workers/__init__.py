@@ -2,7 +2,8 @@
 
     supervisor.py   starts the processes, and starts those anew that end      ports.py      the port that they share
     place.py        what a process is: writer, or worker                      warmth.py     what they have in common
-    forwarding.py   calls that a worker hands on to the writer                mirror.py     what the writer hears of searches
+    forwarding.py   calls that a worker hands on to the writer
+    mirror.py       what the writer hears of searches
     board.py        memory that all of them share: what each is and does
     counters.py     counts that bound callers, in it                          series.py     counts of calls, in it
 
