@@ -184,8 +184,7 @@ def _link(fd: Path) -> str:
 
 def test_the_embedded_library_reads_beside_the_workers(house: House, rows: np.ndarray) -> None:
     house.admins[0].create("beside", DIM)
-    path = house.process.process.args[house.process.process.args.index("--path") + 1]  # type: ignore[union-attr,index]
-    with vecdb.open(str(path), read_only=True) as db:
+    with vecdb.open(house.process.path, read_only=True) as db:
         docs = db.collection("beside")
         for i in range(4):
             house.admins[i % 2].write("beside", i, rows[i : i + 1])

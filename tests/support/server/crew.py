@@ -23,6 +23,8 @@ class WorkersProcess(Process):
         self, path: Path, folder: Path, workers: int, *options: str, token: str | None = None, **more: Any
     ) -> None:
         super().__init__(path, folder, "--workers", str(workers), *options, **more)
+        self.path = path
+        self.workers = workers
         self.token = token
         self._clients: list[Client] = []
 
@@ -61,6 +63,10 @@ class WorkersProcess(Process):
                 if int(parent) == self.process.pid and state != "Z" and self._role(int(pid)) == role:
                     found.append(int(pid))
         return found
+
+    def whole(self) -> bool:
+        """Whether all processes are there, and serve."""
+        return len(self.pids("worker")) == self.workers and len(self.pids("writer")) == 1
 
     def _role(self, pid: int) -> str:
         roles = re.findall(rf'"role": "(\w+)", "pid": {pid}\b', self.log())
