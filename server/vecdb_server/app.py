@@ -124,6 +124,7 @@ class Server:
     def _build(self, db: vecdb.Database) -> None:
         config, place = self.config, self.place
         admission = Admission(_of(AdmissionLimits, config), place.counters)
+        place.opened(Path(db.path))
         hidden_path = "" if config.path == ":memory:" else str(db.path)
         self._interceptor = CallInterceptor(config, self._tokens, admission, self.metrics, hidden_path, place.secret)
         self.context = ServerContext(db, config, admission, place)

@@ -11,10 +11,12 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from vecdb import PermissionDenied
 from vecdb_server.metrics import Metrics
+from vecdb_server.newest_commit import NewestCommit
 from vecdb_server.security.auth import WRITES
 from vecdb_server.security.counters import Counters, LocalCounters
 
@@ -34,6 +36,7 @@ class Place:
 
     def __init__(self, *, read_only: bool = False) -> None:
         self.read_only = read_only
+        self._newest: NewestCommit | None = None
         self.counters: Counters = LocalCounters()
         self.cursor_key = secrets.token_bytes(KEY_BYTES)
 
@@ -49,9 +52,14 @@ class Place:
         """The behaviours of a service's rpcs in this process. service : its descriptor."""
         return WritesRefused(service, behaviours) if self.read_only else behaviours
 
+    def opened(self, database: Path) -> None:
+        """The database is open. database : its directory."""
+        if self.read_only:
+            self._newest = NewestCommit(database)
+
     def names_version(self) -> Any:
         """It changes when another process may have changed which collection a name means."""
-        return None
+        return None if self._newest is None else self._newest.version()
 
     def names_changed(self) -> None:
         """This process has changed which collection a name means, or which tenants there are."""

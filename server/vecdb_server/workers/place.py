@@ -78,6 +78,8 @@ class CrewPlace(Place):
 
     def listens(self, server: Any) -> None:
         self._server = server
+        if server.metrics_port:
+            self.crew.board.metrics_port = server.metrics_port
         self._ticking = asyncio.ensure_future(self._tick())
         self.crew.board.set_state(self.place, LISTENING)
 
@@ -115,10 +117,6 @@ class WriterPlace(CrewPlace):
         there = [place for place in range(board.processes) if board.state(place) != boards.GONE]
         return found + [{"pid": board.pid(place), "role": crew.role(place)} for place in there]
 
-    def listens(self, server: Any) -> None:
-        self.crew.board.metrics_port = server.metrics_port
-        super().listens(server)
-
 
 class WorkerPlace(CrewPlace):
     role = "worker"
@@ -140,8 +138,8 @@ class WorkerPlace(CrewPlace):
             self.link = WriterLink(self.crew.board, self.crew.secret, self.crew.address, self._slow_reader_s)
         return HandedOn(service, behaviours, self.link)
 
-    def names_version(self) -> int:
-        return self.crew.board.names_version
+    def names_version(self) -> Any:
+        return self.crew.board.names_version if self.crew.writes else super().names_version()
 
     def is_whole(self) -> bool:
         return not self.crew.writes or self.crew.board.state(WRITER) == SERVING

@@ -82,7 +82,7 @@ class SharedMetrics:
 
 class _MetricsOfPlace(Metrics):
     def __init__(self, shared: SharedMetrics, place: int) -> None:
-        super().__init__()
+        super().__init__(shared.totals)
         self._shared, self._place = shared, place
 
     def series(self, method: str) -> Series:

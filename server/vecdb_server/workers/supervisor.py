@@ -33,7 +33,8 @@ from vecdb_server.workers.warmth import warm_up
 _ENDS = signal.SIGTERM, signal.SIGINT
 _DRAIN = signal.SIGUSR1  # to the writer, which must not end before the workers, whoever else is told
 _WATCHED = (*_ENDS, signal.SIGCHLD)
-_POLL_S = 0.05
+_POLL_S, _IDLE_S = 0.05, 1.0
+_NOT_SERVED = 1  # exit code of a process that could not start
 _KILL_AFTER_S = 5.0  # beyond `grace_s`
 _FIRST_PAUSE_S, _PAUSE_MAX_S, _SOUND_S = 0.1, 5.0, 10.0  # before a process is started anew that did not last
 _PR_SET_PDEATHSIG = 1
@@ -49,11 +50,11 @@ class Supervisor:
         self._began: dict[int, float] = {}  # by place
         self._pauses: dict[int, float] = {}
         self._due: dict[int, float] = {}  # places whose process is to be started, and when
-        self._draining = self._said = False
+        self._draining = self._said = self._failed = False
         self._libc = ctypes.CDLL(None)
 
     def serve(self) -> None:
-        """Run until SIGTERM or SIGINT. Raises Unavailable where the port is taken, SystemExit where the writer does not
+        """Run until SIGTERM or SIGINT. Raises Unavailable where the port is taken, SystemExit where a process cannot
         start: it has said why.
         """
         app.prepare(self._config, role="supervisor", pid=os.getpid())
@@ -66,8 +67,10 @@ class Supervisor:
         signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)
         try:
             self._begin()
-            while not self._draining:
+            while not self._draining and not self._failed:
                 self._step()
+            if self._failed:
+                raise SystemExit(1)
             self._end()
         finally:
             self._kill_all()
@@ -82,11 +85,9 @@ class Supervisor:
         board = self._crew.board
         if self._crew.writes:
             self._fork(WRITER)
-            while board.state(WRITER) < LISTENING and not self._draining:
-                self._hear()
-                if not self._pids:
-                    raise SystemExit(1)
-        if not self._draining:
+            while board.state(WRITER) < LISTENING and not self._draining and not self._failed:
+                self._hear(_POLL_S)
+        if not self._draining and not self._failed:
             warm_up(self._config.path)
         for place in range(1, self._workers + 1):
             self._due[place] = 0.0
@@ -98,7 +99,7 @@ class Supervisor:
             del self._due[place]
             self._fork(place)
         self._say()
-        self._hear()
+        self._hear(_POLL_S if self._due or not self._said else _IDLE_S)
 
     def _say(self) -> None:
         """Once all listen: where."""
@@ -108,9 +109,9 @@ class Supervisor:
             self._said = True
             app.say_where(f"port {self._config.listen.rpartition(':')[2]}", board.metrics_port)
 
-    def _hear(self) -> None:
+    def _hear(self, most_s: float) -> None:
         """Wait a moment for a signal. Processes that have ended are reaped."""
-        found = signal.sigtimedwait(_WATCHED, _POLL_S if self._due or not self._said else 1.0)
+        found = signal.sigtimedwait(_WATCHED, most_s)
         if found is not None and found.si_signo in _ENDS:
             self._draining = True
         with contextlib.suppress(ChildProcessError):
@@ -121,14 +122,14 @@ class Supervisor:
         place = self._pids.pop(pid, None)
         if place is None:
             return
-        was = self._crew.board.state(place)
         self._crew.gone(place)
         if self._draining:
             return
         code = os.waitstatus_to_exitcode(status)
         log.error("process ended", ended=pid, ended_role=self._crew.role(place), exit_code=code)
-        if place == WRITER and was < LISTENING and not self._said:
-            return  # it never began: `_begin` gives up
+        if code == _NOT_SERVED and not self._said:
+            self._failed = True  # it has said why, and would say so again
+            return
         lasted = time.monotonic() - self._began[place] > _SOUND_S
         pause_s = 0.0 if lasted or place not in self._pauses else self._pauses[place]
         self._pauses[place] = _FIRST_PAUSE_S if lasted else min(_PAUSE_MAX_S, max(_FIRST_PAUSE_S, 2 * pause_s))
@@ -152,8 +153,7 @@ class Supervisor:
     def _wait_for(self, pids: list[int]) -> None:
         ends = time.monotonic() + self._config.grace_s + _KILL_AFTER_S
         while any(pid in self._pids for pid in pids) and time.monotonic() < ends:
-            self._said = False  # look often
-            self._hear()
+            self._hear(_POLL_S)
         late = [pid for pid in pids if pid in self._pids]
         if late:
             log.error("killed: it did not end", pids=late)
@@ -178,7 +178,7 @@ class Supervisor:
 
     def _be(self, place: int, writer: int) -> NoReturn:
         """In the new process: be the writer, or a worker, to the end."""
-        code = 1
+        code = 2
         try:
             self._libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
             if os.getppid() == self._crew.supervisor:
@@ -202,7 +202,7 @@ class Supervisor:
             app.run(app.Server(config, made), (number,), say=False)
         except (VecdbError, OSError) as error:
             log.error("not served", code=getattr(error, "code", "SYSTEM"), reason=str(error))
-            return 1
+            return _NOT_SERVED
         return 0
 
     def _made(self, place: int, writer: int) -> tuple[CrewPlace, Config, signal.Signals]:
