@@ -149,6 +149,9 @@ class WriterLink:
             if time.monotonic() > ends or self._ending.is_set():
                 raise Unavailable("the process that writes is being started: try again")
             await asyncio.sleep(_POLL_S)
+        return self._callable_now(kind, path)
+
+    def _callable_now(self, kind: str, path: str) -> Any:
         if self._writer != self._board.writers:
             self._connect()
         found = self._calls.get((kind, path))
@@ -165,10 +168,20 @@ class WriterLink:
             self._closing.add(closing)
             closing.add_done_callback(self._closing.discard)
 
+    def metadata_of(self, context: Any) -> list[tuple[str, str]]:
+        """What goes along with a call: the token, and that it was counted."""
+        kept = [(key, value) for key, value in context.invocation_metadata() if key in _HANDED_ON]
+        return [*kept, (SECRET, self._secret), (PEER, peer_of(context))]
+
     def _options(self, context: Any) -> dict[str, Any]:
-        metadata = [(key, value) for key, value in context.invocation_metadata() if key in _HANDED_ON]
-        metadata += [(SECRET, self._secret), (PEER, peer_of(context))]
-        return {"metadata": metadata, "timeout": context.time_remaining()}
+        return {"metadata": self.metadata_of(context), "timeout": context.time_remaining()}
+
+    async def tell(self, path: str, request: bytes, metadata: list[tuple[str, str]], patience_s: float) -> None:
+        """Make a call whose answer nobody wants, if the writer is there."""
+        if self._board.state(WRITER) < LISTENING:
+            return
+        with contextlib.suppress(grpc.aio.AioRpcError):
+            await self._callable_now("unary_unary", path)(request, metadata=metadata, timeout=patience_s)
 
     async def close(self) -> None:
         if self._channel is not None:

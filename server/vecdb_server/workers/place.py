@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from vecdb.v1 import search_pb2
 from vecdb_server.metrics import Metrics
 from vecdb_server.place import KEY_BYTES, Place
 from vecdb_server.security.auth import NEEDS
@@ -22,9 +23,11 @@ from vecdb_server.workers import board as boards
 from vecdb_server.workers import counters
 from vecdb_server.workers.board import DRAINING, LISTENING, SERVING, WRITER, Board
 from vecdb_server.workers.forwarding import HandedOn, WriterLink
+from vecdb_server.workers.mirror import SearchMirror
 from vecdb_server.workers.series import SharedMetrics
 
 _TICK_S = 0.1
+SEARCHES = search_pb2.DESCRIPTOR.services_by_name["SearchService"]
 
 
 class Crew:
@@ -136,7 +139,10 @@ class WorkerPlace(CrewPlace):
             return super().served(service, behaviours)
         if self.link is None:
             self.link = WriterLink(self.crew.board, self.crew.secret, self.crew.address, self._slow_reader_s)
-        return HandedOn(service, behaviours, self.link)
+        made = HandedOn(service, behaviours, self.link)
+        if service is SEARCHES:
+            made.Search = SearchMirror(behaviours, self.link).Search  # type: ignore[attr-defined]
+        return made
 
     def names_version(self) -> Any:
         return self.crew.board.names_version if self.crew.writes else super().names_version()
