@@ -36,7 +36,8 @@ def test_one_search_of_a_collection_in_a_second_is_told(monkeypatch: pytest.Monk
 
     async def run() -> None:
         mirror = SearchMirror(Behaviours(), link)  # type: ignore[arg-type]
-        one, other = (search_request(name, np.array([1.0, i], np.float32)).SerializeToString() for i, name in enumerate(("a", "b")))
+        query = np.ones(2, np.float32)
+        one, other = (search_request(name, query).SerializeToString() for name in ("a", "b"))
         for request in (one, one, other, one, other):
             assert mirror.Search(request, None, None) == b"answer"
             await asyncio.sleep(0)
