@@ -64,7 +64,6 @@ def test_so_do_workers(writer: vecdb.Database, tmp_path: Path) -> None:
 
 
 def test_there_must_be_a_database(tmp_path: Path) -> None:
-    for workers in ("1", "2"):
-        with Process(tmp_path / "none", tmp_path, "--read-only", "--workers", workers) as process:
-            assert process.process.wait(PATIENCE_S) == 1
-            assert "no database at" in process.log() and "Traceback" not in process.log()
+    with Process(tmp_path / "none", tmp_path, "--read-only", "--workers", "2") as process:
+        assert process.process.wait(PATIENCE_S) == 1
+        assert "no database at" in process.log() and "Traceback" not in process.log()
