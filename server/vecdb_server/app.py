@@ -262,6 +262,7 @@ class Server:
             db.close()
         else:
             context.close()
+        self.place.closed()
 
 
 def warm(db: vecdb.Database) -> None:

@@ -57,6 +57,11 @@ class Place:
         if self.read_only:
             self._newest = NewestCommit(database)
 
+    def closed(self) -> None:
+        """It is closed again."""
+        if self._newest is not None:
+            self._newest.close()
+
     def names_version(self) -> Any:
         """It changes when another process may have changed which collection a name means."""
         return None if self._newest is None else self._newest.version()
