@@ -286,7 +286,7 @@ def serve(
     measures: Annotated[
         str,
         typer.Option(
-            help="single, rate, batch, stream, variants, peers, ingest, overload, with commas between; all if none."
+            help="single, rate, batch, stream, variants, peers, ingest, overload, workers, with commas; all if none."
         ),
     ] = "",
     clients: Annotated[str, typer.Option(help="Clients of the closed loop, with commas between.")] = "16,64",
@@ -297,6 +297,9 @@ def serve(
     seconds: Annotated[float, typer.Option(help="Seconds of a turn.")] = 2.0,
     rounds: Annotated[int, typer.Option(min=1, help="Pairs of every measurement; the median counts.")] = 5,
     limit: Limit = 10,
+    workers: Annotated[str, typer.Option(help="Servers of so many workers each, with commas between.")] = "1,2",
+    worker_clients: Annotated[str, typer.Option(help="Client processes for these, with commas between.")] = "1,4,16",
+    cores: Annotated[int, typer.Option(min=0, help="Cores that server and load share; 0: all.")] = 2,
     overload_seconds: Annotated[float, typer.Option(help="Seconds at many times the capacity.")] = 60.0,
     kept: Annotated[
         Path | None, typer.Option(help="Database of this data that stays for the next run; made where there is none.")
@@ -324,6 +327,9 @@ def serve(
         measures=tuple(_words(measures)) or serving.MEASURES,
         peers=dict(_pair(word) for word in _words(peers)),
         variants=dict(_pair(word, "--variant", "NAME=FLAGS") for word in variant or ()),
+        workers=_numbers(workers),
+        worker_clients=_numbers(worker_clients),
+        cores=cores,
         overload_seconds=overload_seconds,
         kept=str(kept) if kept else None,
         path=str(path) if path else None,
