@@ -132,7 +132,7 @@ class Server:
         self.connections_max = connections_max(config.connections_max)
         options = [
             *_OPTIONS,
-            ("grpc.so_reuseport", int(place.shares_port)),  # a second server on the port must fail, not share it
+            ("grpc.so_reuseport", int(place.sharers > 1)),  # a second server on the port must fail, not share it
             ("grpc.max_concurrent_streams", _STREAMS_A_CONNECTION if place.secret is None else config.requests_max),
             ("grpc.max_receive_message_length", config.message_bytes_max),
             ("grpc.max_send_message_length", config.message_bytes_max),
@@ -209,9 +209,10 @@ class Server:
         while True:
             await asyncio.sleep(_CONNECTIONS_POLL_S)
             count = await asyncio.to_thread(connections_of, self.port)
-            if count >= self.connections_max and not full:
-                log.warning("no more connections are taken", connections=count, connections_max=self.connections_max)
-            full = count >= self.connections_max
+            most = self.connections_max * self.place.sharers
+            if count >= most and not full:
+                log.warning("no more connections are taken", connections=count, connections_max=most)
+            full = count >= most
 
     async def _watch_tokens(self, tokens: Tokens) -> None:
         while True:

@@ -32,7 +32,7 @@ class Place:
 
     role = "server"
     secret: str | None = None
-    shares_port = False
+    sharers = 1  # processes that share the port
 
     def __init__(self, *, read_only: bool = False) -> None:
         self.read_only = read_only
@@ -61,6 +61,10 @@ class Place:
         """It is closed again."""
         if self._newest is not None:
             self._newest.close()
+
+    def kernel_threads(self, wanted: int) -> int:
+        """How many threads there are for long searches. wanted : a setting; 0: one for each core."""
+        return wanted or len(os.sched_getaffinity(0))
 
     def names_version(self) -> Any:
         """It changes when another process may have changed which collection a name means."""

@@ -60,7 +60,8 @@ class ServerContext:
         self.place = place
         self.config = config
         self.admission = admission
-        self.kernel_threads = config.kernel_threads or len(os.sched_getaffinity(0))
+        self.kernel_threads = place.kernel_threads(config.kernel_threads)
+        self.threads_max = max(self.kernel_threads, config.kernel_threads or len(os.sched_getaffinity(0)))  # of a batch
         self.latencies = LatencyModel(_SHORT_US)
         self.kernels = FairThreadPool("kernels", self.kernel_threads, batch_max=_BATCH_MAX)
         self.writers = FairThreadPool("writers", config.write_threads)

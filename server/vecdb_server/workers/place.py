@@ -10,6 +10,7 @@ Threads: event loop only, but `names_changed` and `processes`.
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 from collections.abc import Callable
 from pathlib import Path
@@ -123,10 +124,10 @@ class WriterPlace(CrewPlace):
 
 class WorkerPlace(CrewPlace):
     role = "worker"
-    shares_port = True
 
     def __init__(self, crew: Crew, place: int, slow_reader_s: float) -> None:
         super().__init__(crew, place)
+        self.sharers = crew.board.processes - 1
         self.read_only = True
         self._slow_reader_s = slow_reader_s
         self.link: WriterLink | None = None
@@ -143,6 +144,10 @@ class WorkerPlace(CrewPlace):
         if service is SEARCHES:
             made.Search = SearchMirror(behaviours, self.link).Search  # type: ignore[attr-defined]
         return made
+
+    def kernel_threads(self, wanted: int) -> int:
+        """All workers together have twice as many as there are cores, since callers are not spread evenly."""
+        return wanted or max(2, -(-2 * len(os.sched_getaffinity(0)) // self.sharers))
 
     def names_version(self) -> Any:
         return self.crew.board.names_version if self.crew.writes else super().names_version()

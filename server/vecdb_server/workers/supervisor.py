@@ -214,15 +214,8 @@ class Supervisor:
         share = -(-config.connections_max // self._workers)
         own = {
             "read_only": True, "metrics": config.metrics if not self._crew.writes and place == 1 else None,
-            "write_threads": 1, "kernel_threads": config.kernel_threads or _threads(self._workers),
+            "write_threads": 1,
             "connections_max": min(config.connections_max, share + max(32, share // 4)),
             "watches_max": -(-config.watches_max // self._workers),
         }  # fmt: skip
         return WorkerPlace(self._crew, place, config.slow_reader_s), replace(config, **own), signal.SIGTERM
-
-
-def _threads(workers: int) -> int:
-    """For long searches of one worker: all together have twice as many as there are cores, since callers are not spread
-    evenly.
-    """
-    return max(2, -(-2 * len(os.sched_getaffinity(0)) // workers))
