@@ -200,7 +200,7 @@ class Searcher:
         """
         raw_fields: list[Any] | None = None
         owners = None
-        if snapshot.state.has_fields and (select != () or self._has_owners(snapshot)):
+        if snapshot.state.has_fields and (select != () or self.has_owners(snapshot)):
             metas = self._metas_of(snapshot, found.rows)
             if metas is None:
                 return None
@@ -345,6 +345,14 @@ class Searcher:
         except OSError as error:
             raise filesystem.to_vecdb_error(error, "searching", "nothing changed") from error
 
+    def note_asked(self, query: NDArray[np.float32]) -> None:
+        """A query, float32[dim], was searched for by the index."""
+        self._searched_at = time.monotonic()
+        if self.asked.passes_one():
+            return
+        if self._offer(query[None]):
+            self.state.wake_maintenance()
+
     def _offer(self, queries: NDArray[np.float32]) -> bool:
         """Keep some of these queries. Returns whether a check of recall has become due."""
         dim = self.entry.dim
@@ -453,8 +461,10 @@ class Searcher:
                 for one in rows.tolist()
             ]
 
-    def _has_owners(self, snapshot: Snapshot) -> bool:
-        """Whether a record may have an owner; looked up once a commit."""
+    def has_owners(self, snapshot: Snapshot) -> bool:
+        """Whether a record of a snapshot may have an owner; looked up once a commit."""
+        if not snapshot.state.has_fields:
+            return False
         sequence, found = self._owned
         if sequence != snapshot.visibility.sequence:
             with self.store.read() as txn:
