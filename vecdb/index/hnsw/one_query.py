@@ -12,6 +12,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from vecdb.index.common.turns import TURNS
 from vecdb.index.contract import OneQuerySearch
 from vecdb.index.hnsw.graph import GraphView
 from vecdb.index.hnsw.scratch import SCRATCHES_MAX, ScratchPool
@@ -39,7 +40,7 @@ def search_table(
     return ArrayTable(
         GraphSearch(
             width, rerank, visibility.row_count, visibility.sequence, int(norms is None), norm_min, norm_max,
-            EVERY_ROW_BITMAP, _NO_IDS if ids is None else ids,
+            EVERY_ROW_BITMAP, _NO_IDS if ids is None else ids, _NO_IDS if norms is None else TURNS,
         )
     )  # fmt: skip
 

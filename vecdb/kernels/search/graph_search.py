@@ -15,6 +15,7 @@ from numba import float32, float64, int8, int16, int32, int64, uint8, uint32, ui
 from vecdb.kernels.array_table import layout_of
 from vecdb.kernels.codes.code_formats import code_distance, encode_query
 from vecdb.kernels.compile import FAST, kernel, part
+from vecdb.kernels.primitives import turns
 from vecdb.kernels.primitives.checksums import is_sound
 from vecdb.kernels.primitives.distance import exact
 from vecdb.kernels.primitives.prefetch import VECTOR_BYTES_MAX, prefetch_at, prefetch_row
@@ -86,6 +87,7 @@ class GraphSearch(NamedTuple):
     norm_max: float64
     allow: uint64[::1]  # bitmap of rows that may be found, empty: all
     ids: int64[::1]  # by row, answered in the place of rows; empty: rows are
+    turns: int64[::1]  # primitives/turns.py, for calls of one query; empty: the call waits for nobody
 
 
 @kernel()
@@ -105,6 +107,17 @@ def search_graph(
     search = layout_of(search_table, GraphSearch)
     view = layout_of(graph_table, SearchedGraph)
     scratch = layout_of(scratch_table, GraphScratch)
+    if len(search.turns):
+        turns.begin(search.turns)
+        state = _search_each(queries, answers, distances, counts, work, search, view, vectors, scratch, blocks)
+        turns.end(search.turns)
+        return state
+    return _search_each(queries, answers, distances, counts, work, search, view, vectors, scratch, blocks)
+
+
+@part()
+def _search_each(queries, answers, distances, counts, work, search, view, vectors, scratch, blocks):
+    """See `search_graph`."""
     keys, ids = scratch.keys, search.ids
     limit, dim = len(answers) // len(counts), vectors.shape[1]
     state = ALL_FULL
