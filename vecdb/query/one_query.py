@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,13 +21,32 @@ from numpy.typing import NDArray
 from vecdb.api.hits import Hits
 from vecdb.errors import VecdbError
 from vecdb.index.contract import OneQuerySearch
+from vecdb.query.hit_fields import HitFields
 from vecdb.query.searcher import Searcher
 from vecdb.schema import SearchParams
 from vecdb.state.snapshot import Snapshot
-from vecdb.validate import query_norms, search_limit, search_params
+from vecdb.validate import field_selection, query_norms, search_limit, search_params
 
 _F32 = np.dtype(np.float32)
 _NO_FIELDS: tuple[Any, ...] = ([], (), False)
+_NO_FIELDS_TYPES = (list, tuple, bool)
+
+
+class _Prepared(NamedTuple):
+    """A search for one query, as it is made for a snapshot, a version of its index, a limit and parameters.
+
+    shape : of the query.   find : None where the general search must answer.   ids : turns rows into ids; None where
+    `find` does.   find_rows : of a collection whose records have fields, the same but for rows; else None.
+    """
+
+    snapshot: Snapshot | None = None
+    version: object = None
+    limit: Any = None
+    params: Any = None
+    shape: tuple[int, ...] = ()
+    find: OneQuerySearch | None = None
+    ids: Callable[..., NDArray[Any]] | None = None
+    find_rows: OneQuerySearch | None = None
 
 
 class OneQuery:
@@ -36,14 +56,15 @@ class OneQuery:
         self._searcher = searcher
         self._current = searcher.current  # bound once: every search calls it
         self._metric = searcher.entry.metric
-        self._last: tuple[Any, ...] = (None,) * 8
+        self._fields = HitFields(searcher.fields_of)
+        self._last = _Prepared()
 
     def search(self, query: NDArray[Any], limit: Any, params: Any, fields: Any) -> Hits | None:
         """The hits of a query, an array as the caller gave it, with the other arguments of `Collection.search` by
         default. None where `Searcher.search` must answer.
         """
         snapshot = self._current()
-        of, version, for_limit, for_params, shape, find, take, none_stored = self._last
+        of, version, for_limit, for_params, shape, find, take, find_rows = self._last
         if (
             snapshot is not of
             or params is not for_params
@@ -51,13 +72,12 @@ class OneQuery:
             or snapshot.generation.index.version is not version
         ):
             self._last = self._prepared(snapshot, limit, params)
-            _, _, _, _, shape, find, take, none_stored = self._last
+            _, _, _, _, shape, find, take, find_rows = self._last
         if find is None or query.dtype is not _F32 or query.shape != shape or not query.flags.carray:
             return None
-        if fields in _NO_FIELDS if type(fields) in (list, tuple, bool) else fields is None and none_stored:
-            select: tuple[str, ...] | None = None if fields is None else ()
-        else:
-            return None
+        if find_rows is not None and not (fields in _NO_FIELDS if type(fields) in _NO_FIELDS_TYPES else False):
+            return self._with_fields(snapshot, query, find_rows, fields)
+        select = None if fields is None or fields is True else field_selection(fields)
         found = find(query)
         if found is None:
             return None
@@ -67,34 +87,49 @@ class OneQuery:
         self._searcher.note_asked(query)
         return Hits(answers, distances, None, snapshot.visibility.sequence, self._metric, True, None, None, None, select)
 
-    def _prepared(self, snapshot: Snapshot, limit: Any, params: Any) -> tuple[Any, ...]:
+    def _with_fields(
+        self, snapshot: Snapshot, query: NDArray[np.float32], find_rows: OneQuerySearch, fields: Any
+    ) -> Hits | None:
+        select = None if fields is None else field_selection(fields)
+        found = find_rows(query)
+        if found is None:
+            return None
+        rows, distances = found
+        packed = self._fields.of(snapshot, rows.tolist())
+        if packed is None:
+            return None
+        ids = snapshot.generation.ids.take(rows, padded=False)
+        self._searcher.note_asked(query)
+        return Hits(ids, distances, None, snapshot.visibility.sequence, self._metric, True, packed, None, None, select)
+
+    def _prepared(self, snapshot: Snapshot, limit: Any, params: Any) -> _Prepared:
         """What `_last` is to be."""
         version = snapshot.generation.index.version
-        find, take = None, None
+        found: tuple[Any, ...] = None, None, None
         if params is None or type(params) is SearchParams:  # a dict may change
             with contextlib.suppress(VecdbError):  # raised again by who answers in its place
                 checked = search_params(params, search_limit(limit, 1))
                 key = (limit, checked, "one")
-                prepared = snapshot.prepared.get(key, snapshot.generation.tenants.evictions, version)
-                if prepared is None:
-                    prepared = self._prepare(snapshot, limit, checked)
-                    snapshot.prepared.keep(key, version, prepared)
-                find, take = prepared
-        none_stored = not snapshot.state.has_fields
-        return snapshot, version, limit, params, (snapshot.generation.rows.dim,), find, take, none_stored
+                found = snapshot.prepared.get(key, snapshot.generation.tenants.evictions, version)
+                if found is None:
+                    found = self._prepare(snapshot, limit, checked)
+                    snapshot.prepared.keep(key, version, found)
+        return _Prepared(snapshot, version, limit, params, (snapshot.generation.rows.dim,), *found)
 
-    def _prepare(
-        self, snapshot: Snapshot, limit: int, params: SearchParams
-    ) -> tuple[OneQuerySearch | None, Callable[..., NDArray[Any]] | None]:
-        """(the index's search, what turns rows into ids: None where it does)."""
+    def _prepare(self, snapshot: Snapshot, limit: int, params: SearchParams) -> tuple[Any, ...]:
+        """find, ids, find_rows of `_Prepared`."""
         searcher, generation = self._searcher, snapshot.generation
         if searcher.has_owners(snapshot):
-            return None, None
+            return None, None, None
         plan = searcher.plan(snapshot, limit, params, None)
         if plan.strategy == "exact":
-            return None, None
-        ids = generation.ids.ints
-        find = generation.index.searching_one(
-            limit, snapshot.visibility, plan.search_params(params), query_norms(searcher.entry.metric), ids
+            return None, None, None
+        ids, norms = generation.ids.ints, query_norms(searcher.entry.metric)
+        prepare = partial(
+            generation.index.searching_one, limit, snapshot.visibility, plan.search_params(params), norms
         )
-        return find, None if ids is not None else generation.ids.take
+        find = prepare(ids)
+        find_rows = None
+        if snapshot.state.has_fields:
+            find_rows = find if ids is None else prepare(None)
+        return find, None if ids is not None else generation.ids.take, find_rows

@@ -461,6 +461,11 @@ class Searcher:
                 for one in rows.tolist()
             ]
 
+    def fields_of(self, snapshot: Snapshot, rows: list[int]) -> list[bytes] | None:
+        """The encoded fields of rows of a snapshot, none of them -1; None where they have been renumbered since."""
+        metas = self._metas_of(snapshot, np.array([rows], np.int64))
+        return None if metas is None else record_format.fields_of(metas[0])
+
     def has_owners(self, snapshot: Snapshot) -> bool:
         """Whether a record of a snapshot may have an owner; looked up once a commit."""
         if not snapshot.state.has_fields:
