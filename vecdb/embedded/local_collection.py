@@ -87,8 +87,12 @@ class LocalCollection:
         self.update, self.delete = self.writes.update, self.writes.delete
         self.change_access = self.writes.change_access
         self.create_tenants, self.drop_tenant = self.writes.create_tenants, self.writes.drop_tenant
-        self.search, self.search_stream = self.searcher.search, self.searcher.search_stream
-        self.search_one = OneQuery(self.searcher).search
+        one_query = OneQuery(self.searcher)
+        self.search, self.search_one, self.search_stream = (
+            self.searcher.search,
+            one_query.search,
+            one_query.search_stream,
+        )
         self.search_mixture = self.searcher.search_mixture
         self.get, self.count = self.searcher.get, self.searcher.count
         listing = Listing(self.searcher)

@@ -21,7 +21,19 @@ SCRATCHES_MAX = 64  # that are kept between calls
 class ScratchBuffers:
     """Buffers of one kernel call, as the table of a GraphScratch, and what they have room for."""
 
-    __slots__ = ("blocks", "capacity", "code_format", "count", "keys", "pool", "stride", "table", "user", "width", "work")
+    __slots__ = (
+        "blocks",
+        "capacity",
+        "code_format",
+        "count",
+        "keys",
+        "pool",
+        "stride",
+        "table",
+        "user",
+        "width",
+        "work",
+    )
 
     def __init__(self, graph: Graph, pool: int, keys: int) -> None:
         capacity, stride = graph.links.shape
@@ -65,11 +77,16 @@ class ScratchPool:
     """The pool of one index. Any thread may take and give."""
 
     def __init__(self) -> None:
-        self.free: list[ScratchBuffers] = []
+        self._free: list[ScratchBuffers] = []
+
+    @property
+    def free(self) -> list[ScratchBuffers]:
+        """The pool itself, for who cannot spare a call: to be popped from and, below `SCRATCHES_MAX`, appended to."""
+        return self._free
 
     def take(self, graph: Graph, width: int, rerank: int) -> ScratchBuffers:
         try:
-            scratch = self.free.pop()
+            scratch = self._free.pop()
         except IndexError:
             pass
         else:
@@ -78,5 +95,5 @@ class ScratchPool:
         return ScratchBuffers(graph, max(1024, 4 * width + 2), max(256, rerank + 1))
 
     def give(self, scratch: ScratchBuffers) -> None:
-        if len(self.free) < SCRATCHES_MAX:
-            self.free.append(scratch)
+        if len(self._free) < SCRATCHES_MAX:
+            self._free.append(scratch)

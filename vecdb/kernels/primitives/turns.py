@@ -119,8 +119,8 @@ def _call(turns, bed):
 
 @part()
 def _longest_asleep(turns, since, core):
-    """The bed of who sleeps longest of those who began at `since` (a number of STARTS) or before. Who ran on another core
-    counts as having slept half as long. _NONE: nobody.
+    """The bed of who sleeps longest of those who began at `since` (a number of STARTS) or before. Who ran on another
+    core counts as having slept half as long. _NONE: nobody.
     """
     found = _NONE
     most = np.int64(0)
