@@ -479,6 +479,13 @@ class Collection:
         """
         if unknown:
             refuse_unknown(Collection.search, unknown)
+        if (
+            type(query) is np.ndarray and tenant is None and filter is None and filter_params is None and stop is None
+            and explain is False and include_vectors is False
+        ):  # fmt: skip
+            hits = self._backend.search_one(query, limit, params, fields)
+            if hits is not None:
+                return hits
         queries, single = validate.queries(query, self._shaped(query))
         limit = validate.search_limit(limit, len(queries))
         checked = validate.search_params(params, limit)

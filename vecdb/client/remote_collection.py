@@ -270,6 +270,9 @@ class RemoteCollection:
 
     # -- reads -------------------------------------------------------------------------------------
 
+    def search_one(self, query: NDArray[Any], limit: Any, params: Any, fields: Any) -> Hits | None:
+        return None  # a message is made of checked arguments
+
     def search(
         self,
         queries: NDArray[np.float32],

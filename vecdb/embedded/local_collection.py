@@ -38,6 +38,7 @@ from vecdb.maintenance.index_jobs import CollectionMaintenance
 from vecdb.query.filtering import rows_at, with_vectors
 from vecdb.query.listing.facts import FieldFacts
 from vecdb.query.listing.pages import Listing
+from vecdb.query.one_query import OneQuery
 from vecdb.query.recall import evaluate
 from vecdb.query.searcher import Searcher
 from vecdb.query.width_tuning import tune
@@ -86,7 +87,12 @@ class LocalCollection:
         self.update, self.delete = self.writes.update, self.writes.delete
         self.change_access = self.writes.change_access
         self.create_tenants, self.drop_tenant = self.writes.create_tenants, self.writes.drop_tenant
-        self.search, self.search_stream = self.searcher.search, self.searcher.search_stream
+        one_query = OneQuery(self.searcher)
+        self.search, self.search_one, self.search_stream = (
+            self.searcher.search,
+            one_query.search,
+            one_query.search_stream,
+        )
         self.search_mixture = self.searcher.search_mixture
         self.get, self.count = self.searcher.get, self.searcher.count
         listing = Listing(self.searcher)

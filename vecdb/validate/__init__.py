@@ -41,7 +41,7 @@ from vecdb.validate.tenants import (
     tenant_name,
     tenant_names,
 )
-from vecdb.validate.vectors import dim_of, is_one_vector, queries, vectors
+from vecdb.validate.vectors import dim_of, is_one_vector, queries, query_norms, vectors
 
 __all__ = [
     "AccessLists",
@@ -68,6 +68,7 @@ __all__ = [
     "mixture_query",
     "owner",
     "queries",
+    "query_norms",
     "records_max",
     "request_id",
     "search_limit",

@@ -117,6 +117,11 @@ def is_one_vector(value: object, config: CollectionConfig) -> bool:
     return _source(value, "vectors", config)[1]
 
 
+def query_norms(metric: str) -> tuple[float, float]:
+    """Between which squared norms a query is searched for: what `queries` holds."""
+    return _NORM_MIN if metric == "cosine" else 0.0, _NORM_MAX
+
+
 def queries(value: object, config: CollectionConfig) -> tuple[NDArray[np.float32], bool]:
     """Queries as float32[nq, dim], C-contiguous, whatever the collection stores; and whether one vector was given.
 
