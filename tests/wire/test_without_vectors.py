@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vecdb.errors import InvalidArgument
+from vecdb.errors import InvalidArgument, LimitExceeded
 from vecdb.v1 import records_pb2
 from vecdb.wire.arrays import some_vectors_of, vectors_message, without_vectors_bits
 
@@ -38,3 +38,8 @@ def test_bits_of_other_records_are_refused(bits: bytes) -> None:
     vectors = VECTORS if bits != b"\0" else np.resize(VECTORS, (9, 3))
     with pytest.raises(InvalidArgument, match="a bit for each of"):
         some_vectors_of(request(vectors, bits))
+
+
+def test_more_bits_than_a_write_has_records_are_refused_first() -> None:
+    with pytest.raises(LimitExceeded, match="records"):
+        some_vectors_of(request(VECTORS, b"\0" * (1 << 20)))
