@@ -314,9 +314,10 @@ async def _run(server: Server, signals: Iterable[signal.Signals], *, say: bool) 
     if say:
         say_where(server.config.listen if server.config.socket else f"port {server.port}", server.metrics_port)
     loop = asyncio.get_running_loop()
+    _draining: list[asyncio.Future[None]] = []
     for number in signals:
         loop.add_signal_handler(number, lambda: _draining.append(asyncio.ensure_future(server.drain())))
-    _draining: list[asyncio.Future[None]] = []
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)  # one that came before is heard now
     await server.stopped()
 
 

@@ -33,6 +33,7 @@ from vecdb_server.workers.warmth import warm_up
 _ENDS = signal.SIGTERM, signal.SIGINT
 _DRAIN = signal.SIGUSR1  # to the writer, which must not end before the workers, whoever else is told
 _WATCHED = (*_ENDS, signal.SIGCHLD)
+_BLOCKED = (*_WATCHED, _DRAIN)  # in all of them, until they listen
 _POLL_S, _IDLE_S = 0.05, 1.0
 _NOT_SERVED = 1  # exit code of a process that could not start
 _KILL_AFTER_S = 5.0  # beyond `grace_s`
@@ -64,7 +65,7 @@ class Supervisor:
         folder = Path(tempfile.mkdtemp(prefix="vecdb-server-"))
         self._kept = kept
         self._crew = Crew(self._workers, folder, os.getpid(), writes=not self._config.read_only)
-        signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)
+        signal.pthread_sigmask(signal.SIG_BLOCK, _BLOCKED)
         try:
             self._begin()
             while not self._draining and not self._failed:
@@ -193,11 +194,11 @@ class Supervisor:
         for one in self._kept:
             one.close()
         self._crew.board.begin(place, os.getpid())
-        for number in (*_ENDS, _DRAIN):
-            signal.signal(number, signal.SIG_IGN)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _WATCHED)
         app.prepare(self._config, role=self._crew.role(place), pid=os.getpid())
         made, config, number = self._made(place, writer)
+        for other in {*_ENDS, _DRAIN} - {number}:
+            signal.signal(other, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})  # its own waits until the server listens to it
         try:
             app.run(app.Server(config, made), (number,), say=False)
         except (VecdbError, OSError) as error:

@@ -105,10 +105,11 @@ def killed_under_load(folder: Path, who: list[str], changes: int) -> None:
     docs = far[0].create_collection("docs", DIM, "l2")
     docs.create_tenant(list(ledger.TENANTS))
     far[0].create_collection("bulk", 64, "l2", vecdb.Flat())
-    raw = [Client(f"localhost:{house.port}", house.admin, **FAST_RECONNECTS) for _ in range(3)]
+    raw = [Client(f"localhost:{house.port}", house.admin, **FAST_RECONNECTS) for _ in range(2)]
     writers = [ledger.Writer(i + 1, stop, _Named(client)) for i, client in enumerate(raw)]  # type: ignore[arg-type]
     streamer = ledger.Streamer(9, stop, far[1].collection("bulk"))
-    readers = [ledger.Reader(20 + i, stop, one.collection("docs"), writers) for i, one in enumerate(far)]
+    streamer.rows = 200 * changes
+    readers = [ledger.Reader(20, stop, far[1].collection("docs"), writers)]
     load: list[ledger.Worker] = [*writers, streamer, *readers]
     try:
         for one in load:
@@ -164,7 +165,7 @@ class _WithToken:
 
 
 def test_a_kill_of_any_process_loses_nothing_and_repeats_nothing(tmp_path: Path) -> None:
-    killed_under_load(tmp_path, ["worker", "writer", "all"], changes=5)
+    killed_under_load(tmp_path, ["worker", "writer", "all"], changes=2)
 
 
 @pytest.mark.slow
@@ -214,6 +215,15 @@ def test_told_to_end_it_answers_what_it_has_and_refuses_what_is_new(tmp_path: Pa
         assert db.collection("docs").count() >= 200 * len(acknowledged)
 
 
+@pytest.mark.slow
+def test_told_to_end_while_it_starts_it_ends(tmp_path: Path) -> None:
+    with WorkersProcess(tmp_path / "db", tmp_path, 2) as process:
+        until(lambda: process.pids("writer"))  # workers are about to be forked, or begin
+        assert process.end() == 0
+        assert "it did not end" not in process.log() and "Traceback" not in process.log()
+
+
+@pytest.mark.slow
 def test_a_worker_that_is_told_to_end_is_replaced_and_the_writer_does_not_listen(tmp_path: Path) -> None:
     with WorkersProcess(tmp_path / "db", tmp_path, 2) as process:
         process.ready()

@@ -131,7 +131,7 @@ class Writer(Worker):
 class Streamer(Worker):
     """Inserts bulks by a stream of batches that resumes by itself: what was written twice would be there already."""
 
-    rows = 12_000
+    rows = 12_000  # of a bulk
 
     def __init__(self, number: int, stop: threading.Event, docs: vecdb.Collection) -> None:
         super().__init__(number, stop)

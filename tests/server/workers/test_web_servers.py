@@ -23,7 +23,7 @@ import pytest
 
 import vecdb
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 PATIENCE_S = 60.0
 ROWS = np.eye(8, dtype=np.float32)
 
