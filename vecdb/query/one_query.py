@@ -22,14 +22,16 @@ from vecdb.api.hits import Hits
 from vecdb.errors import VecdbError
 from vecdb.filters.tree import Node
 from vecdb.index.contract import OneQuerySearch
-from vecdb.query.hit_fields import HitFields
+from vecdb.query.preparation import PreparedSearch
 from vecdb.query.searcher import Searcher
 from vecdb.schema import Metric, SearchParams
+from vecdb.state.fields_cache import FieldsCache
 from vecdb.state.snapshot import Snapshot
 from vecdb.validate import field_selection, iterator, query_norms, search_limit, search_params
 
 _F32 = np.dtype(np.float32)
 _NO_FIELDS: tuple[Any, ...] = ([], (), False)
+_NOTHING: tuple[Any, ...] = None, None, None
 _NO_FIELDS_TYPES = (list, tuple, bool)
 
 
@@ -56,7 +58,7 @@ class OneQuery:
         self._searcher = searcher
         self._current = searcher.current  # bound once: every search calls it
         self._metric = cast(Metric, searcher.entry.metric)
-        self._fields = HitFields(searcher.fields_of)
+        self._fields = FieldsCache(searcher.fields_of)
 
     def search(self, query: NDArray[Any], limit: Any, params: Any, fields: Any) -> Hits | None:
         """The hits of a query, an array as the caller gave it, with the other arguments of `Collection.search` by
@@ -70,7 +72,7 @@ class OneQuery:
             or (limit is not last.limit and not (type(limit) is int and limit == last.limit))
             or snapshot.generation.index.version is not last.version
         ):
-            last = self._prepared(snapshot, limit, params)
+            snapshot, last = self._prepared(snapshot, limit, params)
         _, _, _, shape, find, take, find_rows = last
         if find is None or query.dtype is not _F32 or query.shape != shape or not query.flags.carray:
             return None
@@ -128,32 +130,28 @@ class OneQuery:
                 )  # fmt: skip
             yield hits
 
-    def _prepared(self, snapshot: Snapshot, limit: Any, params: Any) -> _Prepared:
-        """A search, kept as the last one that the snapshot prepared."""
-        version = snapshot.generation.index.version
-        found: tuple[Any, ...] | None = None
+    def _prepared(self, snapshot: Snapshot, limit: Any, params: Any) -> tuple[Snapshot, _Prepared]:
+        """The newest snapshot, and a search of it, kept as the last one that it prepared."""
+        version, found = snapshot.generation.index.version, _NOTHING
         if params is None or type(params) is SearchParams:  # a dict may change
             with contextlib.suppress(VecdbError):  # raised again by who answers in its place
                 checked = search_params(params, search_limit(limit, 1))
-                key = (limit, checked, "one")
-                found = snapshot.prepared.get(key, snapshot.generation.tenants.evictions, version)
-                if found is None:
-                    found = self._prepare(snapshot, limit, checked)
-                    snapshot.prepared.keep(key, version, found)
-        last = _Prepared(version, limit, params, (snapshot.generation.rows.dim,), *(found or ()))
+                snapshot, prepared = self._searcher.preparation.newest(limit, checked, ())
+                if prepared.one is None:
+                    prepared.one = self._prepare(snapshot, prepared)
+                found = prepared.one
+        last = _Prepared(version, limit, params, (snapshot.generation.rows.dim,), *found)
         snapshot.prepared.last = last
-        return last
+        return snapshot, last
 
-    def _prepare(self, snapshot: Snapshot, limit: int, params: SearchParams) -> tuple[Any, ...]:
+    def _prepare(self, snapshot: Snapshot, prepared: PreparedSearch) -> tuple[Any, ...]:
         """find, ids, find_rows of `_Prepared`."""
-        searcher, generation = self._searcher, snapshot.generation
-        if searcher.has_owners(snapshot):
-            return None, None, None
-        plan = searcher.plan(snapshot, limit, params, None)
-        if plan.strategy == "exact":
-            return None, None, None
+        searcher, generation, plan = self._searcher, snapshot.generation, prepared.plan
+        if plan.strategy == "exact" or searcher.has_owners(snapshot):
+            return _NOTHING
         ids, norms = generation.ids.ints, query_norms(searcher.entry.metric)
-        prepare = partial(generation.index.searching_one, limit, snapshot.visibility, plan.search_params(params), norms)
+        params, visibility = plan.search_params(prepared.params), snapshot.visibility
+        prepare = partial(prepared.index.searching_one, prepared.limit, visibility, params, norms)
         find = prepare(ids)
         find_rows = None
         if snapshot.state.has_fields:

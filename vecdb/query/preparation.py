@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +31,7 @@ class PreparedSearch:
     """What a search works out before it looks at its query.
 
     allowed : rows that may be returned, None: all.   search : float32[nq, dim] -> Neighbors; raises what `Index.search`
-    does.
+    does.   one : the same for one query, of who asks that way (one_query.py).
     """
 
     index: Index
@@ -39,6 +40,7 @@ class PreparedSearch:
     params: SearchParams
     plan: planner.Plan
     search: Callable[[NDArray[np.float32]], Neighbors]
+    one: Any = None
 
 
 class Preparation:

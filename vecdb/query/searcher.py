@@ -48,8 +48,8 @@ class Searcher:
     """Searches and reads of one collection."""
 
     def __init__(self, state: CollectionState) -> None:
-        self._preparation = Preparation(state)
-        self.plan, self.rows_for = self._preparation.plan, self._preparation.rows_for
+        self.preparation = Preparation(state)
+        self.plan, self.rows_for = self.preparation.plan, self.preparation.rows_for
         self.asked = AskedQueries(state.entry.dim or 1)
         self.state = state
         self.entry = state.entry
@@ -63,11 +63,11 @@ class Searcher:
     @property
     def costs(self) -> planner.PlannerCosts:
         """Of searches beside one another, by which they are planned."""
-        return self._preparation.costs
+        return self.preparation.costs
 
     @costs.setter
     def costs(self, costs: planner.PlannerCosts) -> None:
-        self._preparation.costs = costs
+        self.preparation.costs = costs
 
     # -- search ------------------------------------------------------------------------------------
 
@@ -102,7 +102,7 @@ class Searcher:
                 if hits is not None:
                     break
                 continue
-            snapshot, prepared = self._preparation.newest(limit, params, tenants, node)
+            snapshot, prepared = self.preparation.newest(limit, params, tenants, node)
             if single:
                 found, plan = self._run(snapshot, prepared, queries)
             else:
@@ -137,7 +137,7 @@ class Searcher:
             snapshot, parts = self.current(), []
             reports.clear()
             for node, places in filtering.places_of(nodes).items():
-                prepared = self._preparation.at(snapshot, limit, params, tenants, node)
+                prepared = self.preparation.at(snapshot, limit, params, tenants, node)
                 if prepared is None:
                     break
                 scanned = snapshot.visibility.row_count if prepared.plan.strategy == "exact" else 0
@@ -285,7 +285,7 @@ class Searcher:
         may_ask: bool = True,
     ) -> tuple[Neighbors, planner.Plan]:
         """Nearest rows of one snapshot. allowed : rows of it that may be returned; None: all. may_ask : see `plan`."""
-        return self._run(snapshot, self._preparation.prepare(snapshot, limit, params, allowed, may_ask), queries)
+        return self._run(snapshot, self.preparation.prepare(snapshot, limit, params, allowed, may_ask), queries)
 
     def _run(
         self, snapshot: Snapshot, prepared: PreparedSearch, queries: NDArray[np.float32]

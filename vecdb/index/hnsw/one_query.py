@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from vecdb.index.common.turns import TURNS
+from vecdb.index.common.thread_pool import TURNS
 from vecdb.index.contract import OneQuerySearch
 from vecdb.index.hnsw.graph import GraphView
 from vecdb.index.hnsw.scratch import SCRATCHES_MAX, ScratchPool

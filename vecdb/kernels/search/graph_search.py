@@ -15,7 +15,6 @@ from numba import float32, float64, int8, int16, int32, int64, uint8, uint32, ui
 from vecdb.kernels.array_table import layout_of
 from vecdb.kernels.codes.code_formats import code_distance, encode_query
 from vecdb.kernels.compile import FAST, kernel, part
-from vecdb.kernels.primitives import turns
 from vecdb.kernels.primitives.checksums import is_sound
 from vecdb.kernels.primitives.distance import exact
 from vecdb.kernels.primitives.prefetch import VECTOR_BYTES_MAX, prefetch_at, prefetch_row
@@ -31,6 +30,7 @@ from vecdb.kernels.search.beam_search import (
     row_of_entry,
     search_layer,
 )
+from vecdb.kernels.threads import turns
 
 # More hidden rows than this share among the best, one in so many of those that were scored, have kept visible ones out
 # of the beam: the query is searched again in strict mode.
@@ -87,7 +87,7 @@ class GraphSearch(NamedTuple):
     norm_max: float64
     allow: uint64[::1]  # bitmap of rows that may be found, empty: all
     ids: int64[::1]  # by row, answered in the place of rows; empty: rows are
-    turns: int64[::1]  # primitives/turns.py, for calls of one query; empty: the call waits for nobody
+    turns: int64[::1]  # threads/turns.py, for calls of one query; empty: the call waits for nobody
 
 
 @kernel()

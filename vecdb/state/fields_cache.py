@@ -32,7 +32,7 @@ class _Kept:
         self.bytes = 0  # of `new`
 
 
-class HitFields:
+class FieldsCache:
     """read : the fields of rows from LMDB, None where the rows have been renumbered since the snapshot."""
 
     def __init__(self, read: Read) -> None:

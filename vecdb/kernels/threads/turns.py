@@ -32,7 +32,7 @@ from __future__ import annotations
 import numpy as np
 
 from vecdb.kernels.compile import inlined, part
-from vecdb.kernels.primitives.atomics import CAN_SLEEP, add, load, pause, replace, sleep_while, store, this_core, wake
+from vecdb.kernels.threads.atomics import CAN_SLEEP, add, load, pause, replace, sleep_while, store, this_core, wake
 
 TURN, PATIENCE, WORKING, ASLEEP, STARTS, CORES, TIMEOUT, BEDS = (np.int64(8 * i) for i in range(8))
 _BEDS = 64  # where all are taken, nobody sleeps any more

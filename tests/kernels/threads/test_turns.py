@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from vecdb.kernels.compile import kernel
-from vecdb.kernels.primitives import atomics, turns
+from vecdb.kernels.threads import atomics, turns
 
 ASLEEP, TAKEN = 1, 1
 SPIN = 2_000
