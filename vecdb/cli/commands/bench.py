@@ -1,4 +1,6 @@
-"""bench run, ingest, interference, disk, tenants, filters, serve, mixture, coldstart, plot: benchmarks as commands."""
+"""bench run, ingest, interference, threads, disk, tenants, filters, serve, mixture, coldstart, plot: benchmarks as
+commands.
+"""
 
 from __future__ import annotations
 
@@ -97,6 +99,26 @@ def interference(
     """Latency of searches in one thread, without and with another thread that upserts batches."""
     arguments = dict(locals())
     from vecdb_bench.interference import interference as measure
+
+    _measure(measure, arguments)
+
+
+def threads(
+    base: Annotated[Path | None, typer.Option(help="Tree of another commit, measured in turns with this one.")] = None,
+    vectors: Annotated[Path | None, typer.Option(help="A .npy or .u8bin file; else clustered ones are made.")] = None,
+    rows: Annotated[int, typer.Option(help="Rows that are searched.")] = 200_000,
+    metric: Annotated[str, typer.Option(help="l2, cosine or ip.")] = "l2",
+    seconds: Annotated[float, typer.Option(help="Seconds of each measurement.")] = 1.0,
+    counts: Annotated[str, typer.Option(help="How many threads and processes, with commas between.")] = "1,2,4,8,16",
+    processes: Annotated[bool, typer.Option(help="Reading processes as well as threads.")] = True,
+    rounds: Rounds = 3,
+    out: Out = results_folder,
+    json: Json = False,
+) -> None:
+    """Single searches from many threads of one process, and from as many processes that read."""
+    arguments = dict(locals())
+    arguments |= {"counts": _numbers(counts), "base": base and str(base), "vectors": vectors and str(vectors)}
+    from vecdb_bench.threads import threads as measure
 
     _measure(measure, arguments)
 
@@ -414,6 +436,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "run": run,
     "ingest": ingest,
     "interference": interference,
+    "threads": threads,
     "disk": disk,
     "tenants": tenants,
     "filters": filters,
