@@ -49,7 +49,7 @@ LISTED = {
     ("state/filter_cache.py", "FilterCache"): CALLER,
     ("state/generation.py", "Generation"): COMMIT,
     ("storage/disk/batch_read.py", "_NativeAio"): OWN,
-    ("tenancy/tenant_cache.py", "TenantRowCache"): CALLER,
+    ("tenancy/tenant_cache.py", "TenantRowCache"): f"{CALLER}; what bitmaps take is {ROUGH}, made good by an eviction",
     ("wire/filters.py", "_FilterReader"): OWN,
 }
 

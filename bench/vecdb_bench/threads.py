@@ -68,6 +68,7 @@ def threads(
 
 
 def _data(vectors: str | None, rows: int) -> tuple[np.ndarray, np.ndarray]:
+    data: np.ndarray
     if vectors is None:
         rng = np.random.default_rng(3)
         centres = rng.normal(0, 1, (1_000, 24))
@@ -207,7 +208,8 @@ def _run(docs: Any, queries: list[np.ndarray], ef: int, threads: int, seconds: f
     """Single calls from so many threads, from the moment `at` on."""
     import vecdb
 
-    params, took = vecdb.SearchParams(ef=ef), [[] for _ in range(threads)]  # type: list[list[float]]
+    params = vecdb.SearchParams(ef=ef)
+    took: list[list[float]] = [[] for _ in range(threads)]
     elapsed = [0.0] * threads
 
     def calls(number: int) -> None:

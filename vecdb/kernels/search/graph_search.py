@@ -105,30 +105,21 @@ def search_graph(
     double the cache misses. With a bitmap, and where too many hidden rows turn up among the best, it does (`strict`).
     """
     search = layout_of(search_table, GraphSearch)
-    view = layout_of(graph_table, SearchedGraph)
-    scratch = layout_of(scratch_table, GraphScratch)
+    keys, ids = layout_of(scratch_table, GraphScratch).keys, search.ids
+    limit, dim = len(answers) // len(counts), vectors.shape[1]
     if len(search.turns):
         turns.begin(search.turns)
-        state = _search_each(queries, answers, distances, counts, work, search, view, vectors, scratch, blocks)
-        turns.end(search.turns)
-        return state
-    return _search_each(queries, answers, distances, counts, work, search, view, vectors, scratch, blocks)
-
-
-@part()
-def _search_each(queries, answers, distances, counts, work, search, view, vectors, scratch, blocks):
-    """See `search_graph`."""
-    keys, ids = scratch.keys, search.ids
-    limit, dim = len(answers) // len(counts), vectors.shape[1]
     state = ALL_FULL
     for i in range(len(counts)):
         query = queries[i * dim : (i + 1) * dim]
-        if not search.checked:
-            if not search.norm_min <= _square_norm(query) <= search.norm_max:  # NaN is in no order
-                return UNFIT_QUERY
-        taken = _best_of_one(query, limit, work, search, view, vectors, scratch, blocks)
+        # NaN is in no order
+        if not search.checked and not search.norm_min <= _square_norm(query) <= search.norm_max:
+            state = UNFIT_QUERY
+            break
+        taken = _best_of_one(query, limit, work, search_table, graph_table, vectors, scratch_table, blocks)
         if taken < 0:
-            return -1 - taken
+            state = -1 - taken
+            break
         first = i * limit
         counts[i] = put_answer(keys, taken, limit, answers[first : first + limit], distances[first : first + limit])
         if counts[i] < limit:
@@ -136,6 +127,8 @@ def _search_each(queries, answers, distances, counts, work, search, view, vector
         if len(ids):
             for j in range(first, first + counts[i]):
                 answers[j] = ids[answers[j]]
+    if len(search.turns):
+        turns.end(search.turns)
     return state
 
 
@@ -148,10 +141,13 @@ def _square_norm(query):
 
 
 @part()
-def _best_of_one(query, limit, work, search, view, vectors, scratch, blocks):
+def _best_of_one(query, limit, work, search_table, graph_table, vectors, scratch_table, blocks):
     """Put the sort keys of the nearest visible rows into `scratch.keys`. Returns how many, or -1 - row of the first row
     that does not match its checksum.
     """
+    search = layout_of(search_table, GraphSearch)
+    view = layout_of(graph_table, SearchedGraph)
+    scratch = layout_of(scratch_table, GraphScratch)
     graph, pool, keys = view.graph, scratch.beam.pool, scratch.keys
     width, rerank, row_count = search.width, search.rerank, search.row_count
     sequence, deleted, allow = np.uint64(search.sequence), view.deleted, search.allow

@@ -31,7 +31,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from vecdb.kernels.compile import inlined, part
+from vecdb.kernels.compile import part
 from vecdb.kernels.threads.atomics import CAN_SLEEP, add, load, pause, replace, sleep_while, store, this_core, wake
 
 TURN, PATIENCE, WORKING, ASLEEP, STARTS, CORES, TIMEOUT, BEDS = (np.int64(8 * i) for i in range(8))
@@ -62,65 +62,53 @@ def reset(turns: np.ndarray, cores: int) -> None:
     turns[TIMEOUT + 1] = _TIMEOUT_NS
 
 
-@inlined()
+@part()
 def begin(turns):
     """A kernel begins: the interpreter's lock was let go just now."""
-    if load(turns, ASLEEP) > 0 or load(turns, WORKING) >= turns[CORES]:
-        _begin_among_many(turns)
-    else:
-        add(turns, WORKING, _ONE)
-        _pass_on(turns)
-
-
-@inlined()
-def _pass_on(turns):
-    """The turn of this thread ends. Others may do so at the same moment: then one number is counted once."""
-    store(turns, TURN, (load(turns, TURN) | _ONE) + _ONE)
-
-
-@part()
-def _begin_among_many(turns):
-    starts = add(turns, STARTS, _ONE) + _ONE
-    core = this_core()
-    # This thread had the interpreter's lock until now, so no other is in Python between two kernels: all that count are
-    # among those who work.
     others = load(turns, WORKING)
-    if others + 1 < turns[CORES]:
-        _call(turns, _longest_asleep(turns, starts, core))
-    if others < turns[CORES]:
-        due = _longest_asleep(turns, starts - _STARTS_PER_CORE * turns[CORES], core)
-        if others + 1 < turns[CORES] or not _call(turns, due):
+    bed = _NONE
+    if load(turns, ASLEEP) > 0 or others >= turns[CORES]:
+        starts = add(turns, STARTS, _ONE) + _ONE
+        core = this_core()
+        # This thread had the interpreter's lock until now, so no other is in Python between two kernels: all that count
+        # are among those who work.
+        free = others + 1 < turns[CORES]
+        called = others < turns[CORES] and _call_longest_asleep(
+            turns, starts if free else starts - _STARTS_PER_CORE * turns[CORES], core
+        )
+        if others >= turns[CORES] or (called and not free):
+            for i in range(_BEDS):
+                if load(turns, BEDS + 8 * i) == _FREE and replace(turns, BEDS + 8 * i, _FREE, _TAKEN):
+                    bed = BEDS + 8 * i
+                    store(turns, bed + _CAME, starts)
+                    store(turns, bed + _CORE, core)
+                    store(turns, bed, _ASLEEP)
+                    add(turns, ASLEEP, _ONE)
+                    break
+    if bed == _NONE:
+        add(turns, WORKING, _ONE)
+    # The turn ends. Others may end theirs at the same moment: then one number is counted once.
+    store(turns, TURN, (load(turns, TURN) | _ONE) + _ONE)
+    if bed == _NONE:
+        return
+    starts = load(turns, STARTS)
+    looks = 0
+    while load(turns, bed) == _ASLEEP:
+        sleep_while(turns, bed, _ASLEEP, TIMEOUT)
+        looks += 1
+        passed = load(turns, STARTS) - starts
+        starts += passed
+        left = passed == 0 and load(turns, WORKING) < turns[CORES]  # those who worked, for other things
+        if (left or looks >= _LOOKS_MAX) and replace(turns, bed, _ASLEEP, _CALLED):
+            add(turns, ASLEEP, _MINUS_ONE)
             add(turns, WORKING, _ONE)
-            _pass_on(turns)
-            return
-    _pass_on(turns)
-    for i in range(_BEDS):
-        bed = BEDS + 8 * i
-        if load(turns, bed) == _FREE and replace(turns, bed, _FREE, _TAKEN):
-            store(turns, bed + _CAME, starts)
-            store(turns, bed + _CORE, core)
-            store(turns, bed, _ASLEEP)
-            add(turns, ASLEEP, _ONE)
-            _sleep(turns, bed)
-            return
-    add(turns, WORKING, _ONE)
+    store(turns, bed, _FREE)
 
 
 @part()
-def _call(turns, bed):
-    """Wake who sleeps there; it works from now on. Returns whether somebody does."""
-    if bed == _NONE or not replace(turns, bed, _ASLEEP, _CALLED):
-        return False
-    add(turns, ASLEEP, _MINUS_ONE)
-    add(turns, WORKING, _ONE)
-    wake(turns, bed)
-    return True
-
-
-@part()
-def _longest_asleep(turns, since, core):
-    """The bed of who sleeps longest of those who began at `since` (a number of STARTS) or before. Who ran on another
-    core counts as having slept half as long. _NONE: nobody.
+def _call_longest_asleep(turns, since, core):
+    """Wake who sleeps longest of those who began at `since` (a number of STARTS) or before; it works from now on. Who
+    ran on another core counts as having slept half as long. Returns whether there was somebody.
     """
     found = _NONE
     most = np.int64(0)
@@ -137,57 +125,41 @@ def _longest_asleep(turns, since, core):
             left -= 1
             if left <= 0:
                 break
-    return found
+    if found == _NONE or not replace(turns, found, _ASLEEP, _CALLED):
+        return False
+    add(turns, ASLEEP, _MINUS_ONE)
+    add(turns, WORKING, _ONE)
+    wake(turns, found)
+    return True
 
 
 @part()
-def _sleep(turns, bed):
-    starts = load(turns, STARTS)
-    looks = 0
-    while load(turns, bed) == _ASLEEP:
-        sleep_while(turns, bed, _ASLEEP, TIMEOUT)
-        if load(turns, bed) != _ASLEEP:
-            break
-        looks += 1
-        passed = load(turns, STARTS) - starts
-        starts += passed
-        left = passed == 0 and load(turns, WORKING) < turns[CORES]  # those who worked, for other things
-        if (left or looks >= _LOOKS_MAX) and replace(turns, bed, _ASLEEP, _CALLED):
-            add(turns, ASLEEP, _MINUS_ONE)
-            add(turns, WORKING, _ONE)
-    store(turns, bed, _FREE)
-
-
-@inlined()
 def end(turns):
     """A kernel ends: the interpreter's lock will be taken now."""
-    turn = load(turns, TURN)
-    if turn & _ONE or not replace(turns, TURN, turn, turn | _ONE):
-        _wait_for_turn(turns)
-    # nobody else works, and nobody is in Python who may come back: this thread has the turn
-    if add(turns, WORKING, _MINUS_ONE) == _ONE and load(turns, ASLEEP) > 0:
-        _call(turns, _longest_asleep(turns, load(turns, STARTS), this_core()))
-
-
-@part()
-def _wait_for_turn(turns):
     seen = load(turns, TURN)
     waited = np.int64(0)
-    for _ in range(_PAUSES_MAX):
+    pauses = np.int64(0)
+    while True:
         turn = load(turns, TURN)
         if not turn & _ONE:
             if replace(turns, TURN, turn, turn | _ONE):
                 patience = load(turns, PATIENCE)
-                if patience < _PATIENCE_MAX:
+                if pauses > 0 and patience < _PATIENCE_MAX:
                     store(turns, PATIENCE, min(_PATIENCE_MAX, patience + (patience >> 1)))
-                return
+                break
         elif turn != seen:
             seen = turn
             waited = np.int64(0)
         else:
             waited += 1
-            if waited > load(turns, PATIENCE):
-                store(turns, PATIENCE, max(_PATIENCE_MIN, load(turns, PATIENCE) >> 1))
-                break
+        left = waited > load(turns, PATIENCE)
+        if left:
+            store(turns, PATIENCE, max(_PATIENCE_MIN, load(turns, PATIENCE) >> 1))
+        pauses += 1
+        if left or pauses > _PAUSES_MAX:
+            store(turns, TURN, load(turns, TURN) | _ONE)
+            break
         pause()
-    store(turns, TURN, load(turns, TURN) | _ONE)
+    # nobody else works, and nobody is in Python who may come back: this thread has the turn
+    if add(turns, WORKING, _MINUS_ONE) == _ONE and load(turns, ASLEEP) > 0:
+        _call_longest_asleep(turns, load(turns, STARTS), this_core())
