@@ -49,7 +49,7 @@ class Preparation:
     def __init__(self, state: CollectionState) -> None:
         self.costs = planner.COSTS
         self.state = state
-        self._current = state.current
+        self.current = state.current
 
     def at(
         self, snapshot: Snapshot, limit: int, params: SearchParams, tenants: tuple[str, ...], node: Node | None
@@ -74,7 +74,7 @@ class Preparation:
         """
         if node is not None:
             return self._newest_among(limit, params, tenants, node)
-        snapshot, key = self._current(), (limit, params, tenants)
+        snapshot, key = self.current(), (limit, params, tenants)
         generation = snapshot.generation
         version = generation.index.version  # before the search is planned: a newer one is planned for anew
         prepared: PreparedSearch | None = snapshot.prepared.get(key, generation.tenants.evictions, version)
@@ -106,7 +106,7 @@ class Preparation:
     ) -> tuple[Snapshot, MatchingRows[PreparedSearch], RowSet | None]:
         """The newest snapshot, its rows that match, and those of the tenants, where some are named."""
         while True:
-            snapshot, of_tenants = self.state.snapshot_for_tenants(tenants) if tenants else (self._current(), None)
+            snapshot, of_tenants = self.state.snapshot_for_tenants(tenants) if tenants else (self.current(), None)
             entry = filtering.matching(snapshot, node, check=not tenants)
             if entry is not None:
                 return snapshot, entry, of_tenants
@@ -115,7 +115,7 @@ class Preparation:
     def rows_for(self, tenants: tuple[str, ...], node: Node | None) -> tuple[Snapshot, RowSet | None]:
         """The newest snapshot, and which of its rows the tenants may see and the filter lets through; None: all."""
         if node is None:
-            return self.state.snapshot_for_tenants(tenants) if tenants else (self._current(), None)
+            return self.state.snapshot_for_tenants(tenants) if tenants else (self.current(), None)
         snapshot, entry, of_tenants = self._matching(node, tenants)
         return snapshot, entry.allowed if of_tenants is None else filtering.intersection(entry.allowed, of_tenants)
 
