@@ -48,7 +48,7 @@ def search_table(
 def searching(
     view: GraphView, search: ArrayTable, limit: int, width: int, rerank: int, scratches: ScratchPool
 ) -> OneQuerySearch:
-    """See `Index.searching_one`. search : of `search_table`."""
+    """See `Index.searching_one`. search : of `search_table`; what is returned keeps it, and the view, alive."""
     asked, graph, vectors, free = search.table, view.table.table, view.vectors, scratches.free
     first, empty = scratches.take(view.graph, width, rerank), np.empty
     blocks = first.blocks
