@@ -275,6 +275,8 @@ class ListSearch:
 
     matches_min : a query whose lists hold fewer entries that the caller's bitmap holds is not answered: its count is
     `TOO_FEW`, and the caller is to look at more lists.
+    rerank : rows that are read and scored on their vectors; None: as the codes' error and the
+    configuration say.
     """
 
     def __init__(
@@ -285,6 +287,7 @@ class ListSearch:
         nprobe: int | None,
         visibility: Visibility,
         matches_min: int = 0,
+        rerank: int | None = None,
     ) -> None:
         self.context = context
         self.view = context.view
@@ -296,8 +299,8 @@ class ListSearch:
         self.probes = min(heads, max(asked, int(2 * limit / context.mean_length) + 1))
         self.width, ratio = context.probing(self.probes)
         self.ratio = np.float32(ratio)
-        self.most = max(limit + 2, config.rerank or 4 * limit + 20)
-        self.least = limit + max(2, limit // 5)
+        self.most = max(limit + 2, rerank or config.rerank or 4 * limit + 20)
+        self.least = limit + max(2, limit // 5) if rerank is None else self.most
         errors = _slack(self.probes, heads)
         if not context.all_in_memory:
             errors = max(errors, _SLACK_ON_DISK)

@@ -2,7 +2,7 @@
 
     {"format": 1, "dim": 384, "metric": "l2", "dtype": "float32", "index": {"kind": "hnsw", "m": 16, ...} | null,
      "columns": {"id": "id", "vector": "vector", "owner": "_owner", "tenants": "_tenants", "fields": "_fields"},
-     "tenants": {"acme": 1000, "beta": null}}
+     "tenants": {"acme": 1000, "beta": null}, "zero_vectors": "refuse"}
 
 columns : names of what is no field. A field that shares one of them, or that the file cannot hold as it is, stands in
     the column "fields" as tagged JSON (tagged.py).
@@ -52,6 +52,7 @@ class CollectionFacts:
     index: Index | None = None
     columns: Columns = Columns()
     tenants: dict[str, int | None] | None = field(default=None)
+    zero_vectors: str = "refuse"
 
     def to_json(self) -> dict[str, Any]:
         index = None if self.index is None else {"kind": self.index.kind} | asdict(self.index)
@@ -63,6 +64,7 @@ class CollectionFacts:
             "index": index,
             "columns": asdict(self.columns),
             "tenants": self.tenants,
+            "zero_vectors": self.zero_vectors,
         }
 
     def encode(self) -> bytes:
@@ -77,6 +79,7 @@ class _Stored(msgspec.Struct):
     index: dict[str, Any] | None = None
     columns: Columns = Columns()
     tenants: dict[str, int | None] | None = None
+    zero_vectors: str = "refuse"
 
 
 def decode_facts(raw: bytes, path: str) -> CollectionFacts:
@@ -93,4 +96,6 @@ def decode_facts(raw: bytes, path: str) -> CollectionFacts:
             index = _INDEXES[options.pop("kind")](**options)
     except (msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
         raise Corruption(f"{path}: what it says of its collection is damaged ({error})") from error
-    return CollectionFacts(found.dim, found.metric, found.dtype, index, found.columns, found.tenants)
+    return CollectionFacts(
+        found.dim, found.metric, found.dtype, index, found.columns, found.tenants, found.zero_vectors
+    )
