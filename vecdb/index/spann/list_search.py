@@ -251,7 +251,7 @@ class ListScratch:
             starts=np.zeros(nq * most, np.int64), staged=staging.view(np.uint8),
         )  # fmt: skip
         self.reads_table = ArrayTable(self.reads).table
-        self.tail = np.zeros(exact_scan.BLOCK_ROWS, np.int32)
+        self.tail = np.zeros(exact_scan.BLOCK_ROWS + exact_scan.SCRATCH, np.int32)
         self.nbytes = 8 * (2 * nq * (limit + 1) + nq * (most + 1) + 5 * nq * most)  # of keys and reads
         self.pages: NDArray[np.uint8] = np.empty(0, np.uint8)
 
