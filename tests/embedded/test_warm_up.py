@@ -1,4 +1,4 @@
-"""Goal: what is warmed or opened for a measurement costs the measurement nothing: no kernel is compiled, no thread works."""
+"""Goal: what is warmed and opened for a measurement compiles no kernel in it, and has no thread at work."""
 
 from __future__ import annotations
 
