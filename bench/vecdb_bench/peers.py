@@ -61,9 +61,7 @@ class Vecdb:
     def build(self, base: Array, metric: vecdb.Metric, threads: int) -> dict[str, float]:
         dtype = str(base.dtype)
         self._db = vecdb.open(Path(self._folder) / "db")
-        self._docs = self._db.create_collection(
-            "bench", dim=base.shape[1], metric=metric, dtype=dtype, index=self._index
-        )
+        self._docs = self._db.create_collection("bench", base.shape[1], metric, self._index, dtype, zero_vectors="far")
         started = time.perf_counter()
         step = max(1, (32 << 20) // base[:1].nbytes)
         for start in range(0, len(base), step):

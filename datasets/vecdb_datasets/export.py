@@ -159,7 +159,9 @@ def load_ann_benchmarks(path: str | os.PathLike[str]) -> Dataset:
     metric = _METRICS[distance]
     ours = distances.astype(np.float32) ** 2 if metric == "l2" else distances.astype(np.float32)
     title = os.path.splitext(os.path.basename(name))[0]
-    return Dataset(title, train, test, metric, Truth(neighbors.astype(np.int64), ours))
+    zeros = metric == "cosine" and not all(part.any(axis=1).all() for part in (train, test))
+    truth = Truth(neighbors.astype(np.int64), ours)
+    return Dataset(title, train, test, metric, truth, zero_vectors="far" if zeros else "refuse")
 
 
 def _first_without_unit_norm(vectors: NDArray[Any]) -> int | None:
