@@ -25,7 +25,7 @@ METRICS = {
     "angular": "cosine", "cosine": "cosine", "euclidean": "l2", "l2": "l2", "ip": "ip",
     "normalized": "ip",  # of rows of unit norm, where both rank alike
 }  # fmt: skip
-_SLICE_BYTES = 32 << 20  # of one write
+_SLICE_BYTES = 2 << 20  # of one write: what a large one leaves in the allocator is weighed as if it were in use
 
 
 class HarnessCollection:

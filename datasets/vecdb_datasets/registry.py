@@ -65,7 +65,8 @@ def list_datasets(folder: str | os.PathLike[str] | None = None) -> list[DatasetI
 
 def _fetched(name: str, folder: str | os.PathLike[str] | None) -> Path | None:
     """The file of a standard set, in the folder that is given or in that of fetched ones."""
-    return (folder and download.downloaded(name, folder)) or download.downloaded(name)
+    here = download.downloaded(name, folder) if folder is not None else None
+    return here or download.downloaded(name)
 
 
 def load(name: str, folder: str | os.PathLike[str] | None = None) -> Dataset:
