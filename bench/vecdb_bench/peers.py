@@ -190,12 +190,14 @@ PEERS: dict[str, Callable[[int, int], Peer]] = {
 }
 
 
-def make_peers(names: list[str], m: int, ef_construction: int) -> list[Peer]:
-    """Peers by name. Unknown names and missing packages are refused before anything is built."""
+def make_peers(names: list[str], m: int, ef_construction: int) -> tuple[list[Peer], dict[str, str]]:
+    """Peers by name; and those that are absent, with why. Unknown names are refused before anything is built."""
     for name in names:
         if name not in PEERS:
             raise vecdb.InvalidArgument(f"no peer {name!r}; there are: {', '.join(PEERS)}")
+    absent = {}
+    for name in names:
         module = {"hnswlib": "hnswlib", "faiss": "faiss", "faiss-sq8": "faiss"}.get(name)
         if module and importlib.util.find_spec(module) is None:
-            raise vecdb.Unavailable(f"peer {name!r} is not installed: pip install 'vecdb-engine[bench]'")
-    return [PEERS[name](m, ef_construction) for name in names]
+            absent[name] = "not installed: pip install 'vecdb-engine[bench]'"
+    return [PEERS[name](m, ef_construction) for name in names if name not in absent], absent
