@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import vecdb
+from vecdb_bench.reporting import machine
 
 Array = NDArray[Any]
 METRICS = {
@@ -79,6 +80,7 @@ class HarnessCollection:
             docs.upsert(range(start, stop), np.ascontiguousarray(block, self.dtype), fields)
             start = stop
         docs.optimize(threads=self.threads)
+        machine.return_free_memory()  # what a harness weighs is what is used
 
     def search_with(self, *, threads: int = 1, **widths: int | None) -> None:
         """What searches after this do: ef, nprobe, rerank, exact, threads of `vecdb.SearchParams`."""
