@@ -209,6 +209,8 @@ def _measure_width(
         peer.set_ef(ef)
         found = peer.batch(data.queries, plan.limit)
         recalls[peer.name] = recall(found, truth.ids, truth.distances, plan.limit)
+        if "single" in plan.modes:
+            peer.single(data.queries[0], plan.limit)  # what fails is to fail here, before anybody is timed
 
     for peer in now:
         _alone(peer, f"it searched with ef {ef}", partial(look, peer), journal, active, say)

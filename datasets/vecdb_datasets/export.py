@@ -33,7 +33,7 @@ from .truth import Truth
 
 chunk_rows = 16_384
 unit_tolerance = 1e-3
-_METRICS: dict[str, Metric] = {
+METRICS: dict[str, Metric] = {
     "euclidean": "l2", "angular": "cosine", "cosine": "cosine", "normalized": "cosine", "ip": "ip",
 }  # fmt: skip
 
@@ -142,8 +142,8 @@ def load_ann_benchmarks(path: str | os.PathLike[str]) -> Dataset:
             raise Corruption(f"{name}: no {', '.join(sorted(missing))}; expected the layout of ann-benchmarks or VIBE")
         distance = file.attrs.get("distance", "")
         distance = distance.decode() if isinstance(distance, bytes) else str(distance)
-        if distance not in _METRICS:
-            raise InvalidArgument(f"{name}: distance {distance!r} is not one of {', '.join(_METRICS)}")
+        if distance not in METRICS:
+            raise InvalidArgument(f"{name}: distance {distance!r} is not one of {', '.join(METRICS)}")
         parts: dict[str, NDArray[Any]] = {
             key: np.asarray(file[key]) for key in ("train", "test", "neighbors", "distances")
         }
@@ -156,7 +156,7 @@ def load_ann_benchmarks(path: str | os.PathLike[str]) -> Dataset:
         or len(neighbors) != len(test)
     ):
         raise Corruption(f"{name}: shapes do not agree: {shapes}")
-    metric = _METRICS[distance]
+    metric = METRICS[distance]
     ours = distances.astype(np.float32) ** 2 if metric == "l2" else distances.astype(np.float32)
     title = os.path.splitext(os.path.basename(name))[0]
     zeros = metric == "cosine" and not all(part.any(axis=1).all() for part in (train, test))

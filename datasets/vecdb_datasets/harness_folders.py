@@ -4,6 +4,9 @@
     VectorDBBench    train.parquet (id, emb), test.parquet (id, emb), neighbors.parquet (id, neighbors_id),
                      scalar_labels.parquet (id, labels), neighbors_labels_label_1p.parquet and the like
 
+    one's own        base.npy, query.npy and, where there is one, truth.npy (rows, int[nq, k]) or truth100.bin; vectors in
+                     any format that open_vectors reads. The folder is called NAME-euclidean, -cosine or -ip.
+
     spmat            rows, columns, entries: i64; then i64[rows + 1] where each row begins, i32[entries] places,
                      f32[entries] values, which say nothing of tags
     range truth      queries, results: u32; then u32[queries] how many each has, u32[results] rows,
@@ -23,13 +26,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vecdb import AlreadyExists, Corruption, InvalidArgument
+from vecdb import AlreadyExists, Corruption, InvalidArgument, NotFound
 
 from .dataset import Dataset
-from .folders import write_truth_file
-from .formats import write_vectors
+from .export import METRICS
+from .folders import read_truth_file, write_truth_file
+from .formats import open_vectors, write_vectors
 from .formats.optional import optional_module
-from .truth import exact_truth
+from .truth import Truth, exact_truth, pair_distances
 
 Array = NDArray[Any]
 PathLike = str | os.PathLike[str]
@@ -162,6 +166,53 @@ def export_vectordbbench(
             if len(rows):
                 found = exact_truth(dataset.base[rows], dataset.queries, dataset.metric, min(k, len(rows)), cache=False)
                 write(f"neighbors_labels_{label}.parquet", id=queries, neighbors_id=lists(rows[found.ids]))
+
+
+def load_own(folder: PathLike) -> Dataset:
+    """A researcher's own data set, from a folder with the files that the module's text names.
+
+    Raises
+    ------
+    NotFound
+        No base or no query file.
+    InvalidArgument
+        The folder's name ends in no distance.
+    Corruption
+        The truth is not that of so many rows and queries.
+    """
+    path = Path(folder)
+    distance = path.name.rsplit("-", 1)[-1]
+    if distance not in METRICS:
+        raise InvalidArgument(
+            f"{path} is to be called {path.name}-euclidean, -cosine or -ip: its name says how rows are compared"
+        )
+    metric = METRICS[distance]
+    parts = []
+    for name in ("base", "query"):
+        files = [one for one in sorted(path.glob(f"{name}.*")) if not one.name.endswith((".spmat", ".json", ".jsonl"))]
+        if len(files) != 1:
+            raise NotFound(f"{path} has {len(files)} files {name}.*, expected one, such as {name}.npy")
+        with open_vectors(files[0]) as source:
+            parts.append(np.asarray(source[:]))
+    base, queries = parts
+    truth = None
+    if (path / "truth.npy").exists():
+        rows = np.load(path / "truth.npy", allow_pickle=False).astype(np.int64)
+        _check_rows(path / "truth.npy", rows, len(base), len(queries))
+        truth = Truth(rows, np.stack([
+            pair_distances(np.broadcast_to(query, (rows.shape[1], len(query))), base[line], metric)
+            for query, line in zip(queries, rows, strict=True)
+        ]).astype(np.float32))  # fmt: skip
+    elif files := sorted(path.glob("truth*.bin")):
+        truth = read_truth_file(files[-1])
+        _check_rows(files[-1], truth.ids, len(base), len(queries))
+    zeros = metric == "cosine" and not all(part.any(axis=1).all() for part in parts)
+    return Dataset(path.name, base, queries, metric, truth, zero_vectors="far" if zeros else "refuse")
+
+
+def _check_rows(path: Path, rows: Array, n: int, nq: int) -> None:
+    if rows.ndim != 2 or len(rows) != nq or (rows.size and not 0 <= rows.min() <= rows.max() < n):
+        raise Corruption(f"{path}: shape {rows.shape}, expected rows below {n:,} for each of {nq:,} queries")
 
 
 def _label(share: float) -> str:

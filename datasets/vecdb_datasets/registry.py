@@ -8,6 +8,7 @@ clustered-NxD     synthetic, l2                                         extras: 
 tenants-NxD       the same, its rows shared among tenants               extras: tag_names, tags_*
 NAME-DIM-DISTANCE the standard sets of ann-benchmarks and VIBE, once `vecdb dataset get` has fetched them
 FILE.hdf5         any file in the layout of ann-benchmarks or VIBE
+FOLDER            one's own: see harness_folders.py
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from .dataset import Dataset
 from .export import load_ann_benchmarks
 from .folders import environment_variable, find_folder, load_sift_photos, load_summaries
 from .glove import glove_installed, load_glove, load_glove_words, package
+from .harness_folders import load_own
 from .synthetic import load_clustered, parse_clustered
 
 
@@ -75,7 +77,8 @@ def load(name: str, folder: str | os.PathLike[str] | None = None) -> Dataset:
     Parameters
     ----------
     name : a name of `list_datasets`, any clustered-<n>x<dim>[-<dtype>][-seed<s>] or
-        tenants-<n>x<dim>[-correlated][-count<t>][-seed<s>], or the path of an ann-benchmarks file.
+        tenants-<n>x<dim>[-correlated][-count<t>][-seed<s>], the path of a file of ann-benchmarks or VIBE, or of a
+        folder of one's own (harness_folders.py).
     folder : the folder of sift-photos and summaries, $VECDB_DATA when None; and of standard sets, that into which
         they are fetched when None.
 
@@ -107,5 +110,7 @@ def load(name: str, folder: str | os.PathLike[str] | None = None) -> Dataset:
         return load_shared(shared)
     if name.lower().endswith((".hdf5", ".h5")) and os.path.isfile(name):
         return load_ann_benchmarks(name)
+    if os.path.isdir(name):
+        return load_own(name)
     known = ", ".join(info.name for info in list_datasets(folder))
     raise NotFound(f"no data set {name!r}; there are: {known}, or clustered-<n>x<dim>[-<dtype>][-seed<s>]")

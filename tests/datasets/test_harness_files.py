@@ -200,3 +200,33 @@ def test_the_command_writes_each_layout(tmp_path: Path, format: str) -> None:
     assert '"bytes"' in ran.stdout and out.exists()
     if out.suffix:
         assert (load(str(out)).queries == shuffled(load("clustered-500x8"), 4).queries).all()
+
+
+@pytest.mark.parametrize("metric", ["l2", "cosine", "ip"])
+def test_a_folder_of_ones_own_is_a_data_set_with_its_own_truth(tmp_path: Path, metric: Any) -> None:
+    data, distance = made(metric), "euclidean" if metric == "l2" else metric
+    folder = tmp_path / f"mine-{distance}"
+    folder.mkdir()
+    np.save(folder / "base.npy", data.base)
+    with pytest.raises(vecdb.NotFound, match=r"query\.npy"):
+        load(str(folder))
+    np.save(folder / "query.npy", data.queries)
+    assert load(str(folder)).truth is None and load(str(folder)).metric == metric
+    np.save(folder / "truth.npy", data.truth_for(K).ids)
+    back = load(str(folder))
+    assert back.truth is not None and (back.truth.ids == data.truth_for(K).ids).all()
+    np.testing.assert_allclose(back.truth.distances, data.truth_for(K).distances, atol=1e-6)
+    np.save(folder / "truth.npy", np.full((NQ, K), N))
+    with pytest.raises(vecdb.Corruption, match="below 400"):
+        load(str(folder))
+    folder.rename(tmp_path / "mine")
+    with pytest.raises(vecdb.InvalidArgument, match="mine-euclidean"):
+        load(str(tmp_path / "mine"))
+
+
+def test_what_is_written_for_big_ann_is_read_as_ones_own(tmp_path: Path) -> None:
+    data = made("l2")
+    export_big_ann(data, tmp_path / "out-euclidean", k=K)
+    back = load(str(tmp_path / "out-euclidean"))
+    assert (back.base == data.base).all() and back.truth is not None
+    assert (back.truth.ids == data.truth_for(K).ids).all()
