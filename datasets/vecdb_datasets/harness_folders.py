@@ -4,8 +4,8 @@
     VectorDBBench    train.parquet (id, emb), test.parquet (id, emb), neighbors.parquet (id, neighbors_id),
                      scalar_labels.parquet (id, labels), neighbors_labels_label_1p.parquet and the like
 
-    one's own        base.npy, query.npy and, where there is one, truth.npy (rows, int[nq, k]) or truth100.bin; vectors in
-                     any format that open_vectors reads. The folder is called NAME-euclidean, -cosine or -ip.
+    one's own        base.npy, query.npy and, where there is one, truth.npy (rows, int[nq, k]) or truth100.bin; vectors
+                     in any format that open_vectors reads. The folder is called NAME-euclidean, -cosine or -ip.
 
     spmat            rows, columns, entries: i64; then i64[rows + 1] where each row begins, i32[entries] places,
                      f32[entries] values, which say nothing of tags
