@@ -75,6 +75,7 @@ PUBLIC = [
     "open",
     "restore",
     "upgrade",
+    "warm_up",
 ]
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from vecdb.api.collection import Collection
     from vecdb.api.database import Database
     from vecdb.api.hits import Hits
-    from vecdb.embedded.open import upgrade
+    from vecdb.embedded.open import upgrade, warm_up
     from vecdb.embedded.restore import restore
     from vecdb.filters.expression import F
 
@@ -70,13 +70,14 @@ __all__ = [
     "open",
     "restore",
     "upgrade",
+    "warm_up",
 ]
 
 _home = {
     "embedded.restore": ("restore",),
     "api.collection": ("Collection",),
     "api.database": ("Database",),
-    "embedded.open": ("upgrade",),
+    "embedded.open": ("upgrade", "warm_up"),
     "errors": (
         "AlreadyExists",
         "Corruption",
@@ -101,6 +102,7 @@ def open(
     read_only: bool = False,
     durability: Literal["full", "relaxed"] = "full",
     memory_budget_bytes: int | None = None,
+    maintenance: bool = True,
     token: str | None = None,
     tls: bool | str | PathLike[str] | tuple[Any, Any, Any] | None = None,
     insecure: bool = False,
@@ -118,6 +120,8 @@ def open(
         read_only : read beside the process that writes; every commit of it is visible to the next call.
         durability : "full": what was acknowledged survives any crash; "relaxed": all but at most the last commit does.
         memory_budget_bytes : bound on what one collection's index may keep in memory; None: no bound.
+        maintenance : False leaves indexing, sealing and vacuum to explicit calls (`optimize`, `reindex`, `vacuum`), as
+            for a build that is timed or weighed: no thread works in the background.
 
     Of a server
         token : who asks; it is not sent in plain text to another machine, unless `insecure`.
@@ -138,7 +142,7 @@ def open(
 
     local: dict[str, Any] = {"read_only": read_only, "memory_budget_bytes": memory_budget_bytes}
     if is_server(path):
-        refuse_options(path, local | {"durability": durability != "full"})
+        refuse_options(path, local | {"durability": durability != "full", "maintenance": maintenance is not True})
         from vecdb.api.collection import Collection
         from vecdb.client import connect
 
@@ -146,7 +150,7 @@ def open(
     refuse_options(path, {"token": token, "tls": tls, "insecure": insecure, "timeout": timeout})
     from vecdb.embedded.open import open_database
 
-    return open_database(path, durability=durability, **local)
+    return open_database(path, durability=durability, maintenance=maintenance, **local)
 
 
 def __getattr__(name: str) -> Any:

@@ -428,15 +428,19 @@ def open(
     read_only: bool = False,
     durability: Literal["full", "relaxed"] = "full",
     memory_budget_bytes: int | None = None,
+    maintenance: bool = True,
     token: str | None = None,
     tls: Any = None,
     insecure: bool = False,
     timeout: float | None = None,
 ) -> Opening:
     """Open a database: `db = await open(...)`, or `async with open(...) as db`. Arguments and errors: `vecdb.open`."""
-    local = {"read_only": read_only, "durability": durability, "memory_budget_bytes": memory_budget_bytes}
+    local = {"read_only": read_only, "memory_budget_bytes": memory_budget_bytes}
     if is_server(path):
-        near_database.refuse_options(path, local | {"durability": durability != "full"})
+        served = {"durability": durability != "full", "maintenance": maintenance is not True}
+        near_database.refuse_options(path, local | served)
         return Opening(functools.partial(_open_server, path, token, tls, insecure, timeout))
     near_database.refuse_options(path, {"token": token, "tls": tls, "insecure": insecure, "timeout": timeout})
-    return Opening(functools.partial(_open_directory, path, local))
+    return Opening(
+        functools.partial(_open_directory, path, local | {"durability": durability, "maintenance": maintenance})
+    )

@@ -11,8 +11,10 @@ from typing import Any, ClassVar, Literal
 
 Metric = Literal["l2", "cosine", "ip"]
 DType = Literal["float32", "float16", "int8", "uint8"]
+ZeroVectors = Literal["refuse", "far"]
 METRICS: tuple[str, ...] = ("l2", "cosine", "ip")
 DTYPES: tuple[str, ...] = ("float32", "float16", "int8", "uint8")
+ZERO_VECTORS: tuple[str, ...] = ("refuse", "far")
 
 Id = int | str
 
@@ -106,6 +108,8 @@ class SearchParams:
     recall : target recall@limit in (0, 1]; picks ef / nprobe from what was measured on the data, by maintenance,
         `optimize` or `tune`; before that all vectors are compared.
     exact : compare with every vector.   threads : threads that share a batch of queries.
+    rerank : of a list index, the rows of a query that are read and scored on their full vectors, the limit and two more
+        at least; None: as many as the codes' error asks for, up to `Spann(rerank=)`.
     """
 
     ef: int | None = None
@@ -113,6 +117,7 @@ class SearchParams:
     recall: float | None = None
     exact: bool = False
     threads: int = 1
+    rerank: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +127,9 @@ class CollectionConfig:
     dim : 0 where the collection was made without one and no vectors were written yet.
     id_kind : what ids the collection has, fixed by the first write; None before it.
     metadata : what users have noted about the collection; `set_metadata` changes it.
+    zero_vectors : of metric cosine, which has no direction for them: "refuse" raises InvalidArgument, "far" takes them.
+        A zero vector has similarity 0 and distance 1 to every other, to itself, and as a query. Under l2 and ip it is a
+        vector like others, whatever this says.
     """
 
     name: str
@@ -131,6 +139,7 @@ class CollectionConfig:
     index: IndexConfig | None
     id_kind: Literal["int", "str"] | None = None
     metadata: dict[str, Any] = field(default_factory=dict, hash=False)
+    zero_vectors: ZeroVectors = "refuse"
 
 
 @dataclass(frozen=True, slots=True)

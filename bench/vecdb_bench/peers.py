@@ -61,9 +61,7 @@ class Vecdb:
     def build(self, base: Array, metric: vecdb.Metric, threads: int) -> dict[str, float]:
         dtype = str(base.dtype)
         self._db = vecdb.open(Path(self._folder) / "db")
-        self._docs = self._db.create_collection(
-            "bench", dim=base.shape[1], metric=metric, dtype=dtype, index=self._index
-        )
+        self._docs = self._db.create_collection("bench", base.shape[1], metric, self._index, dtype, zero_vectors="far")
         started = time.perf_counter()
         step = max(1, (32 << 20) // base[:1].nbytes)
         for start in range(0, len(base), step):
@@ -192,12 +190,14 @@ PEERS: dict[str, Callable[[int, int], Peer]] = {
 }
 
 
-def make_peers(names: list[str], m: int, ef_construction: int) -> list[Peer]:
-    """Peers by name. Unknown names and missing packages are refused before anything is built."""
+def make_peers(names: list[str], m: int, ef_construction: int) -> tuple[list[Peer], dict[str, str]]:
+    """Peers by name; and those that are absent, with why. Unknown names are refused before anything is built."""
     for name in names:
         if name not in PEERS:
             raise vecdb.InvalidArgument(f"no peer {name!r}; there are: {', '.join(PEERS)}")
+    absent = {}
+    for name in names:
         module = {"hnswlib": "hnswlib", "faiss": "faiss", "faiss-sq8": "faiss"}.get(name)
         if module and importlib.util.find_spec(module) is None:
-            raise vecdb.Unavailable(f"peer {name!r} is not installed: pip install 'vecdb-engine[bench]'")
-    return [PEERS[name](m, ef_construction) for name in names]
+            absent[name] = "not installed: pip install 'vecdb-engine[bench]'"
+    return [PEERS[name](m, ef_construction) for name in names if name not in absent], absent

@@ -10,16 +10,21 @@ Measurements right after one another meet the same load of a shared machine, so 
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+import vecdb
 from vecdb_bench.peers import Peer, make_peers
 from vecdb_bench.reporting import machine, recall_curves
+from vecdb_bench.reporting.run_journal import RunJournal
 from vecdb_datasets import Dataset, load, recall
 
 Say = Callable[[str], None]
@@ -47,31 +52,65 @@ class Plan:
     modes: tuple[str, ...] = field(default=modes)
 
 
-def run(plan: Plan, say: Say = lambda text: None) -> dict[str, Any]:
-    """Measure; returns the whole result as plain values."""
-    peers = make_peers(list(plan.peers), plan.m, plan.ef_construction)
+def run(plan: Plan, say: Say = lambda text: None, folder: Path | None = None) -> dict[str, Any]:
+    """Measure; returns the whole result as plain values. Peers that are missing or fail are in its `absent`, with why.
+    folder : where a run that is killed leaves what it has measured, for the next run of the same plan.
+    """
+    peers, missing = make_peers(list(plan.peers), plan.m, plan.ef_construction)
+    journal = RunJournal(folder, {name: getattr(plan, name) for name in plan.__slots__})
+    journal.absent |= missing
+    for name, why in journal.absent.items():
+        say(f"without {name}: {why}")
+        journal.drop(name)
     data = load(plan.dataset, plan.folder)
     data = _cut(data, plan.rows, plan.queries)
     say(f"{data.name}: {len(data.base):,} x {data.dim} {data.base.dtype}, {data.metric}, {len(data.queries):,} queries")
     truth = data.truth_for(plan.limit)
-    _warm(data, plan)
+    active = [peer for peer in peers if peer.name not in journal.absent]
+    if not active:
+        raise vecdb.Unavailable(f"no peer is left: {journal.absent}")
+    _warm(data, plan, active)
+    builds: dict[str, Any] = {}
     try:
-        builds = {peer.name: _build(peer, data, plan.threads, say) for peer in peers}
-        points = _sweep(peers, data, truth, plan, say)
-        for peer in peers:
+        for peer in list(active):
+
+            def build(peer: Peer = peer) -> None:
+                builds[peer.name] = _build(peer, data, plan, say)
+
+            _alone(peer, "it was built", build, journal, active, say)
+        _sweep(active, data, truth, plan, say, journal)
+        for peer in active:
             builds[peer.name]["disk_bytes"] = peer.disk_bytes()
     finally:
         for peer in peers:
-            peer.close()
+            with contextlib.suppress(Exception):  # one that failed may not close either
+                peer.close()
+    journal.finish()
+    builds = {peer.name: builds[peer.name] for peer in active}
     return {
         "benchmark": "run",
         "plan": {name: getattr(plan, name) for name in plan.__slots__},
         "data": data.facts(),
         "machine": machine.facts([peer.package for peer in peers]),
         "builds": builds,
-        "points": points,
-        "summary": summary(points, builds, plan),
+        "absent": journal.absent,
+        "resumed": journal.resumed,
+        "points": journal.points,
+        "summary": summary(journal.points, builds, plan),
     }
+
+
+def _alone(peer: Peer, doing: str, work: Callable[[], Any], journal: RunJournal, active: list[Peer], say: Say) -> bool:
+    """Do a peer's work. Where it fails the peer is absent, and the others go on."""
+    try:
+        with journal.within(peer.name, doing):
+            work()
+    except Exception:  # whatever another library raises
+        active.remove(peer)
+        journal.drop(peer.name)
+        say(f"without {peer.name}: {journal.absent[peer.name]}")
+        return False
+    return True
 
 
 def summary(points: Sequence[dict[str, Any]], builds: dict[str, Any], plan: Plan) -> list[dict[str, Any]]:
@@ -104,14 +143,12 @@ def _cut(data: Dataset, rows: int | None, queries: int | None) -> Dataset:
     return Dataset(f"{data.name}[:{len(base)}]", base, chosen, data.metric)
 
 
-def _warm(data: Dataset, plan: Plan) -> None:
+def _warm(data: Dataset, plan: Plan, peers: Sequence[Peer]) -> None:
     """Compile vecdb's kernels, so that neither build time nor memory includes the compiler."""
-    if not any(name.startswith("vecdb") for name in plan.peers):
-        return
     few = min(5_000, len(data.base))
-    for name in plan.peers:
+    for name in [peer.name for peer in peers]:
         if name.startswith("vecdb"):
-            (peer,) = make_peers([name], plan.m, plan.ef_construction)
+            [peer], _ = make_peers([name], plan.m, plan.ef_construction)
             try:
                 peer.build(data.base[:few], data.metric, plan.threads)
                 peer.set_ef(32)
@@ -121,7 +158,8 @@ def _warm(data: Dataset, plan: Plan) -> None:
                 peer.close()
 
 
-def _build(peer: Peer, data: Dataset, threads: int, say: Say) -> dict[str, Any]:
+def _build(peer: Peer, data: Dataset, plan: Plan, say: Say) -> dict[str, Any]:
+    threads = plan.threads
     say(f"building {peer.name} on {threads} threads")
     before = machine.memory_bytes()
     started = time.perf_counter()
@@ -137,27 +175,55 @@ def _build(peer: Peer, data: Dataset, threads: int, say: Say) -> dict[str, Any]:
     }
 
 
-def _sweep(peers: Sequence[Peer], data: Dataset, truth: Any, plan: Plan, say: Say) -> list[dict[str, Any]]:
-    points: list[dict[str, Any]] = []
-    active = list(peers)
+def _sweep(active: list[Peer], data: Dataset, truth: Any, plan: Plan, say: Say, journal: RunJournal) -> None:
+    """Measure at each width those peers that are short of enough recall. active : loses those that fail."""
+    done = [peer.name for peer in active]  # of whom more is to be measured
     for ef in plan.efs:
-        if ef < plan.limit or not active:
+        if ef < plan.limit or not done:
             continue
-        recalls: dict[str, float] = {}
-        for peer in active:
-            peer.set_ef(ef)
-            found = peer.batch(data.queries, plan.limit)
-            recalls[peer.name] = recall(found, truth.ids, truth.distances, plan.limit)
-        for mode in plan.modes:
-            times = _alternate(active, data.queries, mode, plan)
-            for name, seconds in times.items():
-                rates = [len(data.queries) / each for each in seconds]
-                points.append(
-                    {"peer": name, "mode": mode, "ef": ef, "recall": recalls[name], "rate": max(rates), "rates": rates}
-                )
+        known = {p["peer"]: p["recall"] for p in journal.points if p["ef"] == ef}
+        now = [peer for peer in active if peer.name in done]
+        recalls = dict(known)
+        if {peer.name for peer in now} - known.keys():
+            for name in [peer.name for peer in now]:
+                journal.points = [p for p in journal.points if not (p["peer"] == name and p["ef"] == ef)]
+            recalls = _measure_width(now, active, ef, data, truth, plan, say, journal)
         say(f"ef {ef}: " + ", ".join(f"{name} {value:.4f}" for name, value in recalls.items()))
-        active = [peer for peer in active if recalls[peer.name] < plan.recall_enough]
-    return points
+        done = [name for name in done if name in recalls and recalls[name] < plan.recall_enough]
+
+
+def _measure_width(
+    now: Sequence[Peer],
+    active: list[Peer],
+    ef: int,
+    data: Dataset,
+    truth: Any,
+    plan: Plan,
+    say: Say,
+    journal: RunJournal,
+) -> dict[str, float]:
+    """Recalls at one width; its points go into the journal together, so that all of them meet the same load."""
+    recalls: dict[str, float] = {}
+
+    def look(peer: Peer) -> None:
+        peer.set_ef(ef)
+        found = peer.batch(data.queries, plan.limit)
+        recalls[peer.name] = recall(found, truth.ids, truth.distances, plan.limit)
+        if "single" in plan.modes:
+            peer.single(data.queries[0], plan.limit)  # what fails is to fail here, before anybody is timed
+
+    for peer in now:
+        _alone(peer, f"it searched with ef {ef}", partial(look, peer), journal, active, say)
+    points = []
+    for mode in plan.modes:
+        times = _alternate([peer for peer in now if peer in active], data.queries, mode, plan)
+        for name, seconds in times.items():
+            rates = [len(data.queries) / each for each in seconds]
+            points.append(
+                {"peer": name, "mode": mode, "ef": ef, "recall": recalls[name], "rate": max(rates), "rates": rates}
+            )
+    journal.add(points)
+    return {name: value for name, value in recalls.items() if name not in journal.absent}
 
 
 def _alternate(peers: Sequence[Peer], queries: Array, mode: str, plan: Plan) -> dict[str, list[float]]:

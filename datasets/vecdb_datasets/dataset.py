@@ -24,6 +24,7 @@ class Dataset:
     truth : rows of `base`, or None where it was not computed yet: see `truth_for`.
     ids : one per base row, or None for row numbers.
     extras : further arrays of the set; `registry.py` lists them.
+    zero_vectors : "far" where the set has vectors of zeros under cosine, which are to count as vecdb counts them.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Dataset:
     truth: Truth | None = None
     ids: Sequence[int] | Sequence[str] | None = None
     extras: Mapping[str, Any] = field(default_factory=dict)
+    zero_vectors: str = "refuse"
 
     @property
     def dim(self) -> int:
@@ -42,7 +44,7 @@ class Dataset:
         """The exact k nearest of each query: the set's own if it is wide enough, otherwise computed and cached."""
         if self.truth is not None and self.truth.k >= k:
             return Truth(self.truth.ids[:, :k], self.truth.distances[:, :k])
-        return exact_truth(self.base, self.queries, self.metric, k)
+        return exact_truth(self.base, self.queries, self.metric, k, zero_vectors=self.zero_vectors)
 
     def facts(self) -> dict[str, Any]:
         """A description of the set, for result files."""

@@ -6,21 +6,26 @@ sift-photos       128-d uint8, l2, from a folder; truth to k = 100
 summaries         384-d float16, cosine, from a folder; truth to 100    extras: tag_names, tags_*, query_tags_*
 clustered-NxD     synthetic, l2                                         extras: clusters
 tenants-NxD       the same, its rows shared among tenants               extras: tag_names, tags_*
-FILE.hdf5         any file in the layout of ann-benchmarks
+NAME-DIM-DISTANCE the standard sets of ann-benchmarks and VIBE, once `vecdb dataset get` has fetched them
+FILE.hdf5         any file in the layout of ann-benchmarks or VIBE
+FOLDER            one's own: see harness_folders.py
 """
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 from vecdb import NotFound
 from vecdb_datasets.tenant_sharing import load_shared, parse_shared
 
+from . import download
 from .dataset import Dataset
 from .export import load_ann_benchmarks
 from .folders import environment_variable, find_folder, load_sift_photos, load_summaries
 from .glove import glove_installed, load_glove, load_glove_words, package
+from .harness_folders import load_own
 from .synthetic import load_clustered, parse_clustered
 
 
@@ -53,7 +58,17 @@ def list_datasets(folder: str | os.PathLike[str] | None = None) -> list[DatasetI
             "computed",
             True,
         ),
+        *(
+            DatasetInfo(one, "a standard set", f"vecdb dataset get {one}", _fetched(one, folder) is not None)
+            for one in sorted(download.ADDRESSES)
+        ),
     ]
+
+
+def _fetched(name: str, folder: str | os.PathLike[str] | None) -> Path | None:
+    """The file of a standard set, in the folder that is given or in that of fetched ones."""
+    here = download.downloaded(name, folder) if folder is not None else None
+    return here or download.downloaded(name)
 
 
 def load(name: str, folder: str | os.PathLike[str] | None = None) -> Dataset:
@@ -62,8 +77,10 @@ def load(name: str, folder: str | os.PathLike[str] | None = None) -> Dataset:
     Parameters
     ----------
     name : a name of `list_datasets`, any clustered-<n>x<dim>[-<dtype>][-seed<s>] or
-        tenants-<n>x<dim>[-correlated][-count<t>][-seed<s>], or the path of an ann-benchmarks file.
-    folder : the folder of sift-photos and summaries; $VECDB_DATA when None.
+        tenants-<n>x<dim>[-correlated][-count<t>][-seed<s>], the path of a file of ann-benchmarks or VIBE, or of a
+        folder of one's own (harness_folders.py).
+    folder : the folder of sift-photos and summaries, $VECDB_DATA when None; and of standard sets, that into which
+        they are fetched when None.
 
     Raises
     ------
@@ -80,6 +97,11 @@ def load(name: str, folder: str | os.PathLike[str] | None = None) -> Dataset:
         return load_sift_photos(folder)
     if name == "summaries":
         return load_summaries(folder)
+    if name in download.ADDRESSES:
+        path = _fetched(name, folder)
+        if path is None:
+            raise NotFound(f"data set {name!r} is not here yet: vecdb dataset get {name}")
+        return load_ann_benchmarks(path)
     recipe = parse_clustered(name)
     if recipe is not None:
         return load_clustered(recipe)
@@ -88,5 +110,7 @@ def load(name: str, folder: str | os.PathLike[str] | None = None) -> Dataset:
         return load_shared(shared)
     if name.lower().endswith((".hdf5", ".h5")) and os.path.isfile(name):
         return load_ann_benchmarks(name)
+    if os.path.isdir(name):
+        return load_own(name)
     known = ", ".join(info.name for info in list_datasets(folder))
     raise NotFound(f"no data set {name!r}; there are: {known}, or clustered-<n>x<dim>[-<dtype>][-seed<s>]")

@@ -31,6 +31,7 @@ base_cells = 1 << 22  # components of one base block, held as float32 and at mom
 query_rows = 512
 pair_cells = 1 << 21  # float64 components of one side of a batch of pairs: 16 MiB
 _unit_roundoff = 2.0**-24  # of float32
+_smallest = 1e-300  # no norm is divided by less
 
 Array = NDArray[Any]
 
@@ -58,6 +59,7 @@ def exact_truth(
     k: int = 100,
     *,
     cache: bool | str | os.PathLike[str] = True,
+    zero_vectors: str = "refuse",
 ) -> Truth:
     """Compute, or fetch from the cache, the exact nearest neighbours.
 
@@ -68,6 +70,7 @@ def exact_truth(
     metric : "l2" | "cosine" | "ip"
     k : neighbours per query.
     cache : True for the user's cache folder, False for none, or a folder.
+    zero_vectors : under cosine: "refuse" raises InvalidArgument, "far" takes them at distance 1 from everything.
 
     Returns
     -------
@@ -76,7 +79,8 @@ def exact_truth(
     Raises
     ------
     InvalidArgument
-        Unknown metric, unequal dims, k < 1, a value that is not finite, a zero vector under cosine.
+        Unknown metric, unequal dims, k < 1, a value that is not finite, a zero vector under cosine where they are
+        refused.
     """
     queries = np.asarray(queries)
     if metric not in get_args(Metric):
@@ -86,27 +90,27 @@ def exact_truth(
     if queries.ndim != 2 or queries.shape[1] != base.shape[1]:
         raise InvalidArgument(f"queries have shape {queries.shape}, expected (nq, {base.shape[1]}) as the base")
     if cache is False:
-        return _compute(base, queries, metric, k)
+        return _compute(base, queries, metric, k, zero_vectors)
     store = TruthCache(None if cache is True else cache)
     key = content_digest(base, queries, metric, k)
     found = store.get(key, len(queries), k)
     if found is not None:
         return Truth(*found)
-    truth = _compute(base, queries, metric, k)
+    truth = _compute(base, queries, metric, k, zero_vectors)
     store.put(key, truth.ids, truth.distances)
     return truth
 
 
-def _compute(base: Array | VectorSource, queries: Array, metric: Metric, k: int) -> Truth:
+def _compute(base: Array | VectorSource, queries: Array, metric: Metric, k: int, zero_vectors: str) -> Truth:
     nq, n = len(queries), base.shape[0]
     best = np.full((nq, k), np.inf)
     rows = np.full((nq, k), -1, np.int64)
-    _check(queries, metric, "queries", 0)
+    _check(queries, metric, "queries", 0, zero_vectors)
     step = max(1, min(block_cells // min(max(nq, 1), query_rows), base_cells // max(1, base.shape[1])))
     origin = _origin(base, metric)
     for start in range(0, n, step):
         block = np.asarray(base[start : min(start + step, n)])
-        _check(block, metric, "base", start)
+        _check(block, metric, "base", start, zero_vectors)
         fast = _prepare(block, metric, origin)
         for q in range(0, nq, query_rows):
             part = slice(q, q + query_rows)
@@ -116,15 +120,16 @@ def _compute(base: Array | VectorSource, queries: Array, metric: Metric, k: int)
     return Truth(rows, best.astype(np.float32))
 
 
-def _check(block: Array, metric: Metric, what: str, start: int) -> None:
+def _check(block: Array, metric: Metric, what: str, start: int, zero_vectors: str) -> None:
     if block.dtype.kind not in "fiu":
         raise InvalidArgument(f"{what} have dtype {block.dtype}, expected float or integer numbers")
     bad = ~np.isfinite(block).all(axis=1) if block.dtype.kind == "f" else np.zeros(len(block), bool)
     if bad.any():
         raise InvalidArgument(f"{what} row {start + int(bad.argmax())} is not finite; remove it")
-    if metric == "cosine" and not (some := block.any(axis=1)).all():
+    if metric == "cosine" and zero_vectors == "refuse" and not (some := block.any(axis=1)).all():
         raise InvalidArgument(
-            f"{what} row {start + int((~some).argmax())} is a zero vector: cosine is undefined; remove it"
+            f"{what} row {start + int((~some).argmax())} is a zero vector: cosine is undefined; remove it, or take it "
+            'with zero_vectors="far"'
         )
 
 
@@ -142,7 +147,7 @@ def _prepare(block: Array, metric: Metric, origin: Array) -> tuple[NDArray[np.fl
     with np.errstate(over="ignore", invalid="ignore", under="ignore", divide="ignore"):
         if metric == "cosine":
             wide = block.astype(np.float64)
-            wide /= np.sqrt(np.einsum("ij,ij->i", wide, wide))[:, None]
+            wide /= np.maximum(np.sqrt(np.einsum("ij,ij->i", wide, wide)), _smallest)[:, None]  # zeros stay zeros
             vectors = wide.astype(np.float32)
         elif metric == "l2" and origin.any():
             vectors = (block - origin).astype(np.float32)
@@ -222,7 +227,10 @@ def pair_distances(a: Array, b: Array, metric: Metric) -> NDArray[np.float64]:
     dot = np.einsum("ij,ij->i", x, y)
     if metric == "ip":
         return np.asarray(-dot)
-    return np.asarray(1.0 - dot / np.sqrt(np.einsum("ij,ij->i", x, x)) / np.sqrt(np.einsum("ij,ij->i", y, y)))
+    lengths = np.sqrt(np.einsum("ij,ij->i", x, x)), np.sqrt(np.einsum("ij,ij->i", y, y))
+    for length in lengths:
+        np.divide(dot, length, out=dot, where=length > 0)  # of zeros the product is 0
+    return np.asarray(1.0 - dot)
 
 
 def recall_per_query(

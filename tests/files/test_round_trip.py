@@ -224,3 +224,17 @@ def test_plain_records_go_through_csv(tmp_path: Path) -> None:
     assert run("export", tmp_path / "out.csv", "--db", tmp_path / "db", "-c", "c")[0] == 0
     assert run("import", tmp_path / "out.csv", "--db", tmp_path / "two", "-c", "c", "--no-optimize")[0] == 0
     assert facts_of(tmp_path / "two") == facts_of(tmp_path / "db")
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "jsonl", "npy"])
+def test_zero_vectors_come_back_into_a_collection_that_takes_them(tmp_path: Path, suffix: str) -> None:
+    out = tmp_path / f"out.{suffix}"
+    with vecdb.open(tmp_path / "a") as db:
+        docs = db.create_collection("docs", DIM, "cosine", zero_vectors="far")
+        docs.upsert([1, 2], np.array([[0, 0, 0], [1, 2, 3]], np.float32))
+    assert CliRunner().invoke(build(), ["export", str(out), "-c", "docs", "--db", str(tmp_path / "a")]).exit_code == 0
+    told = ["import", str(out), "-c", "docs", "--db", str(tmp_path / "b")]
+    assert CliRunner().invoke(build(), told).exit_code == 0
+    with vecdb.open(tmp_path / "b") as db:
+        assert db["docs"].config.zero_vectors == "far" and db["docs"].count() == 2
+    assert CliRunner().invoke(build(), [*told, "--zero-vectors", "refuse"]).exit_code != 0

@@ -70,6 +70,7 @@ class Database:
         *,
         exist_ok: bool = False,
         metadata: dict[str, Any] | None = None,
+        zero_vectors: str = "refuse",
     ) -> Collection:
         """Create a collection, durable when it returns.
 
@@ -77,11 +78,13 @@ class Database:
         metric : "cosine" (1 - cosine), "l2" (squared) or "ip" (minus the inner product); smaller is closer.
         index : `Hnsw(...)`, `Spann(...)`, `Curator(...)`, `Flat()`, or None to let size decide.
         dtype : how vectors are stored: float32, float16, int8 or uint8.
-        exist_ok : return the collection of that name where dim, metric and dtype agree, instead of raising
-            AlreadyExists. It keeps its index and metadata.
+        exist_ok : return the collection of that name where dim, metric, dtype and zero_vectors agree, instead of
+            raising AlreadyExists. It keeps its index and metadata.
         metadata : what to note about it: see `Collection.set_metadata`.
+        zero_vectors : what becomes of vectors and queries of zeros under cosine: "refuse" raises InvalidArgument, "far"
+            takes them, with similarity 0 (distance 1) to everything. l2 and ip take them always.
         """
-        config = validate.collection_config(name, dim, metric, index, dtype, metadata)
+        config = validate.collection_config(name, dim, metric, index, dtype, metadata, zero_vectors)
         return self._backend.create_collection(config, validate.flag(exist_ok, "exist_ok"))
 
     def collection(self, name: str) -> Collection:

@@ -14,7 +14,7 @@ from vecdb.errors import NotFound
 from vecdb.schema import CollectionConfig
 from vecdb.v1 import admin_pb2, collections_pb2, tenants_pb2
 from vecdb.wire.arrays import DTYPE_NUMBERS
-from vecdb.wire.messages import METRIC_NUMBERS, collection_of, index_message, metadata_json
+from vecdb.wire.messages import METRIC_NUMBERS, ZERO_VECTORS_NUMBERS, collection_of, index_message, metadata_json
 from vecdb.wire.search_response import report_of
 
 
@@ -52,6 +52,7 @@ class RemoteDatabase:
             index=index_message(config.index),
             exist_ok=exist_ok,
             metadata_json=metadata_json(config.metadata),
+            zero_vectors=ZERO_VECTORS_NUMBERS[config.zero_vectors],
         )
         return self._connection.call("CreateCollection", request, partial(self._collection_of, config.name))
 

@@ -42,7 +42,7 @@ class CreateCollection:
         if txn.stat(store.catalog)["entries"] >= limits.collections_max:
             raise LimitExceeded(f"a database holds at most {limits.collections_max} collections; drop one first")
         uid = group.uid_next
-        entry = catalog.CollectionEntry(uid, config.name, config.dim, config.metric, config.dtype)
+        entry = catalog.CollectionEntry(uid, config.name, config.dim, config.metric, config.dtype, config.zero_vectors)
         state = catalog.CommittedState(
             sequence=group.sequence, index=catalog.index_to_dict(config.index), metadata=config.metadata
         )
@@ -71,6 +71,7 @@ class CreateCollection:
             ("dim", entry.dim, config.dim or entry.dim),
             ("metric", entry.metric, config.metric),
             ("dtype", entry.dtype, config.dtype),
+            ("zero_vectors", entry.zero_vectors, config.zero_vectors),
         ):
             if existing != asked:
                 raise AlreadyExists(

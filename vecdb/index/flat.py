@@ -90,7 +90,7 @@ def _scan_queries(
                 arrays.crcs,
                 arrays.verified,
                 arrays.deleted,
-                np.empty(block, np.int32),
+                np.empty(block + exact_scan.SCRATCH, np.int32),
             )
         )
 

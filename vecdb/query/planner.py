@@ -121,12 +121,12 @@ class Plan(NamedTuple):
             return (
                 asked
                 if asked.nprobe is None and asked.ef is None
-                else SearchParams(recall=asked.recall, threads=asked.threads)
+                else SearchParams(recall=asked.recall, threads=asked.threads, rerank=asked.rerank)
             )
         as_asked = (ef is not None and asked.ef == ef) or (nprobe is not None and asked.nprobe == nprobe)
         if as_asked and asked.recall is None and not asked.exact:
             return asked
-        return SearchParams(ef, nprobe, None, ef is None and nprobe is None, asked.threads)
+        return SearchParams(ef, nprobe, None, ef is None and nprobe is None, asked.threads, asked.rerank)
 
 
 def plan(

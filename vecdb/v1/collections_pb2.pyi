@@ -15,6 +15,12 @@ class Metric(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     METRIC_COSINE: _ClassVar[Metric]
     METRIC_IP: _ClassVar[Metric]
 
+class ZeroVectors(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ZERO_VECTORS_UNSPECIFIED: _ClassVar[ZeroVectors]
+    ZERO_VECTORS_REFUSE: _ClassVar[ZeroVectors]
+    ZERO_VECTORS_FAR: _ClassVar[ZeroVectors]
+
 class IdKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     ID_KIND_UNSPECIFIED: _ClassVar[IdKind]
@@ -24,6 +30,9 @@ METRIC_UNSPECIFIED: Metric
 METRIC_L2: Metric
 METRIC_COSINE: Metric
 METRIC_IP: Metric
+ZERO_VECTORS_UNSPECIFIED: ZeroVectors
+ZERO_VECTORS_REFUSE: ZeroVectors
+ZERO_VECTORS_FAR: ZeroVectors
 ID_KIND_UNSPECIFIED: IdKind
 ID_KIND_INT: IdKind
 ID_KIND_STRING: IdKind
@@ -87,7 +96,7 @@ class IndexConfig(_message.Message):
     def __init__(self, flat: _Optional[_Union[FlatIndex, _Mapping]] = ..., hnsw: _Optional[_Union[HnswIndex, _Mapping]] = ..., spann: _Optional[_Union[SpannIndex, _Mapping]] = ..., curator: _Optional[_Union[CuratorIndex, _Mapping]] = ...) -> None: ...
 
 class Collection(_message.Message):
-    __slots__ = ("name", "dim", "metric", "dtype", "index", "id_kind", "metadata_json")
+    __slots__ = ("name", "dim", "metric", "dtype", "index", "id_kind", "metadata_json", "zero_vectors")
     NAME_FIELD_NUMBER: _ClassVar[int]
     DIM_FIELD_NUMBER: _ClassVar[int]
     METRIC_FIELD_NUMBER: _ClassVar[int]
@@ -95,6 +104,7 @@ class Collection(_message.Message):
     INDEX_FIELD_NUMBER: _ClassVar[int]
     ID_KIND_FIELD_NUMBER: _ClassVar[int]
     METADATA_JSON_FIELD_NUMBER: _ClassVar[int]
+    ZERO_VECTORS_FIELD_NUMBER: _ClassVar[int]
     name: str
     dim: int
     metric: Metric
@@ -102,10 +112,11 @@ class Collection(_message.Message):
     index: IndexConfig
     id_kind: IdKind
     metadata_json: str
-    def __init__(self, name: _Optional[str] = ..., dim: _Optional[int] = ..., metric: _Optional[_Union[Metric, str]] = ..., dtype: _Optional[_Union[_common_pb2.DataType, str]] = ..., index: _Optional[_Union[IndexConfig, _Mapping]] = ..., id_kind: _Optional[_Union[IdKind, str]] = ..., metadata_json: _Optional[str] = ...) -> None: ...
+    zero_vectors: ZeroVectors
+    def __init__(self, name: _Optional[str] = ..., dim: _Optional[int] = ..., metric: _Optional[_Union[Metric, str]] = ..., dtype: _Optional[_Union[_common_pb2.DataType, str]] = ..., index: _Optional[_Union[IndexConfig, _Mapping]] = ..., id_kind: _Optional[_Union[IdKind, str]] = ..., metadata_json: _Optional[str] = ..., zero_vectors: _Optional[_Union[ZeroVectors, str]] = ...) -> None: ...
 
 class CreateCollectionRequest(_message.Message):
-    __slots__ = ("name", "dim", "metric", "dtype", "index", "exist_ok", "metadata_json")
+    __slots__ = ("name", "dim", "metric", "dtype", "index", "exist_ok", "metadata_json", "zero_vectors")
     NAME_FIELD_NUMBER: _ClassVar[int]
     DIM_FIELD_NUMBER: _ClassVar[int]
     METRIC_FIELD_NUMBER: _ClassVar[int]
@@ -113,6 +124,7 @@ class CreateCollectionRequest(_message.Message):
     INDEX_FIELD_NUMBER: _ClassVar[int]
     EXIST_OK_FIELD_NUMBER: _ClassVar[int]
     METADATA_JSON_FIELD_NUMBER: _ClassVar[int]
+    ZERO_VECTORS_FIELD_NUMBER: _ClassVar[int]
     name: str
     dim: int
     metric: Metric
@@ -120,7 +132,8 @@ class CreateCollectionRequest(_message.Message):
     index: IndexConfig
     exist_ok: bool
     metadata_json: str
-    def __init__(self, name: _Optional[str] = ..., dim: _Optional[int] = ..., metric: _Optional[_Union[Metric, str]] = ..., dtype: _Optional[_Union[_common_pb2.DataType, str]] = ..., index: _Optional[_Union[IndexConfig, _Mapping]] = ..., exist_ok: bool = ..., metadata_json: _Optional[str] = ...) -> None: ...
+    zero_vectors: ZeroVectors
+    def __init__(self, name: _Optional[str] = ..., dim: _Optional[int] = ..., metric: _Optional[_Union[Metric, str]] = ..., dtype: _Optional[_Union[_common_pb2.DataType, str]] = ..., index: _Optional[_Union[IndexConfig, _Mapping]] = ..., exist_ok: bool = ..., metadata_json: _Optional[str] = ..., zero_vectors: _Optional[_Union[ZeroVectors, str]] = ...) -> None: ...
 
 class CreateCollectionResponse(_message.Message):
     __slots__ = ("collection",)

@@ -8,18 +8,20 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class SearchParams(_message.Message):
-    __slots__ = ("ef", "nprobe", "recall", "exact", "threads")
+    __slots__ = ("ef", "nprobe", "recall", "exact", "threads", "rerank")
     EF_FIELD_NUMBER: _ClassVar[int]
     NPROBE_FIELD_NUMBER: _ClassVar[int]
     RECALL_FIELD_NUMBER: _ClassVar[int]
     EXACT_FIELD_NUMBER: _ClassVar[int]
     THREADS_FIELD_NUMBER: _ClassVar[int]
+    RERANK_FIELD_NUMBER: _ClassVar[int]
     ef: int
     nprobe: int
     recall: float
     exact: bool
     threads: int
-    def __init__(self, ef: _Optional[int] = ..., nprobe: _Optional[int] = ..., recall: _Optional[float] = ..., exact: bool = ..., threads: _Optional[int] = ...) -> None: ...
+    rerank: int
+    def __init__(self, ef: _Optional[int] = ..., nprobe: _Optional[int] = ..., recall: _Optional[float] = ..., exact: bool = ..., threads: _Optional[int] = ..., rerank: _Optional[int] = ...) -> None: ...
 
 class MixtureQuery(_message.Message):
     __slots__ = ("positives", "histories", "components", "smoothing", "neighbours", "owner")

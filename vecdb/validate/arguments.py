@@ -11,7 +11,18 @@ import numpy as np
 
 from vecdb import limits
 from vecdb.errors import InvalidArgument, LimitExceeded
-from vecdb.schema import DTYPES, METRICS, CollectionConfig, Curator, Flat, Hnsw, IndexConfig, SearchParams, Spann
+from vecdb.schema import (
+    DTYPES,
+    METRICS,
+    ZERO_VECTORS,
+    CollectionConfig,
+    Curator,
+    Flat,
+    Hnsw,
+    IndexConfig,
+    SearchParams,
+    Spann,
+)
 from vecdb.validate.common import integer, plain_str, short_repr, utf8
 from vecdb.validate.metadata import metadata
 
@@ -92,7 +103,13 @@ def _curator(index: Curator) -> Curator:
 
 
 def collection_config(
-    name: object, dim: object, metric: object, index: object, dtype: object, noted: object = None
+    name: object,
+    dim: object,
+    metric: object,
+    index: object,
+    dtype: object,
+    noted: object = None,
+    zero_vectors: object = "refuse",
 ) -> CollectionConfig:
     """Check everything that `create_collection` fixes. `dtype` may be a name or anything `numpy.dtype` knows."""
     checked_name = collection_name(name)
@@ -104,6 +121,8 @@ def collection_config(
             dtype = np.dtype(dtype).name  # type: ignore[call-overload]
     if not isinstance(dtype, str) or dtype not in DTYPES:
         raise InvalidArgument(f"dtype must be one of {', '.join(DTYPES)}, got {short_repr(dtype)}")
+    if not isinstance(zero_vectors, str) or zero_vectors not in ZERO_VECTORS:
+        raise InvalidArgument(f"zero_vectors must be one of {', '.join(ZERO_VECTORS)}, got {short_repr(zero_vectors)}")
     checked_index, checked_metadata = index_config(index), {} if noted is None else metadata(noted)
     return CollectionConfig(
         checked_name,
@@ -112,6 +131,7 @@ def collection_config(
         dtype,  # type: ignore[arg-type]
         checked_index,
         metadata=checked_metadata,
+        zero_vectors=zero_vectors,  # type: ignore[arg-type]
     )
 
 
@@ -184,6 +204,7 @@ def search_params(params: SearchParams | dict[str, Any] | None, limit: int) -> S
         and params.exact is False
         and type(params.threads) is int
         and params.threads == 1
+        and params.rerank is None
     ):
         return params  # as in a loop of single searches; the general path takes 3 us more
     if isinstance(params, dict):
@@ -209,6 +230,7 @@ def search_params(params: SearchParams | dict[str, Any] | None, limit: int) -> S
         recall=recall,
         exact=exact,
         threads=integer(params.threads, "SearchParams threads", 1, limits.threads_max),
+        rerank=None if params.rerank is None else integer(params.rerank, "SearchParams rerank", 1, limits.rerank_max),
     )
 
 

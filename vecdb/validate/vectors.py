@@ -41,7 +41,8 @@ def vectors(
     -------
     stored dtype[n, dim], C-contiguous, not shared with the caller unless it is immutable.
         Every number is finite; squared norms stay below a quarter of float32's largest number, so that any distance is
-        finite; under cosine no vector is zero. Integer dtypes take integral values in range only.
+        finite; under cosine no vector is zero, unless the collection takes them. Integer dtypes take integral
+        values in range only.
     """
     source, one = _source(value, what, config)
     if one and not single:
@@ -246,6 +247,8 @@ def _check_floats(block: Array, stored: Array, first: int, config: CollectionCon
     good = norms <= _NORM_MAX  # NaN compares false
     if config.metric == "cosine":
         good &= norms >= _NORM_MIN
+        if config.zero_vectors == "far" and not good.all():
+            good |= ~exact.any(axis=1)
     if good.all():
         return
     row = int(np.argmin(good))
@@ -262,8 +265,11 @@ def _check_floats(block: Array, stored: Array, first: int, config: CollectionCon
             f"{name} has {block[row, at]:g} at position {at}, {stored.dtype} holds at most {largest:g}: scale it down"
         )
     if norms[row] <= _NORM_MAX:
+        if config.zero_vectors == "far":
+            raise InvalidArgument(f"{name} is too small: its squared norm is below {_NORM_MIN:.3g}; scale it up")
         raise InvalidArgument(
-            f"{name} is zero (or too small for its norm), cosine needs a direction: drop it or use metric l2 or ip"
+            f"{name} is zero (or too small for its norm), cosine needs a direction: drop it, use metric l2 or ip, or "
+            'create the collection with zero_vectors="far"'
         )
     raise InvalidArgument(
         f"{name} is too long: its squared norm passes {_NORM_MAX:.3g} and distances would overflow; scale it down"
@@ -282,8 +288,11 @@ def _check_integers(block: Array, stored: Array, first: int, config: CollectionC
             f"collection '{config.name}' stores {stored.dtype}: pass whole numbers "
             f"from {info.min} to {info.max} (scale and round them first)"
         )
-    if config.metric == "cosine":
+    if config.metric == "cosine" and config.zero_vectors == "refuse":
         nonzero = np.asarray(stored.any(axis=1))
         if not nonzero.all():
             name = f"{what}[{first + int(np.argmin(nonzero))}]"
-            raise InvalidArgument(f"{name} is zero, cosine needs a direction: drop it or use metric l2 or ip")
+            raise InvalidArgument(
+                f"{name} is zero, cosine needs a direction: drop it, use metric l2 or ip, or create the collection "
+                'with zero_vectors="far"'
+            )

@@ -24,6 +24,15 @@ METRIC_NUMBERS = {
     "l2": collections_pb2.METRIC_L2,
     "ip": collections_pb2.METRIC_IP,
 }
+ZERO_VECTORS: dict[collections_pb2.ZeroVectors, str] = {
+    collections_pb2.ZERO_VECTORS_UNSPECIFIED: "refuse",
+    collections_pb2.ZERO_VECTORS_REFUSE: "refuse",
+    collections_pb2.ZERO_VECTORS_FAR: "far",
+}
+ZERO_VECTORS_NUMBERS = {
+    "refuse": collections_pb2.ZERO_VECTORS_REFUSE,
+    "far": collections_pb2.ZERO_VECTORS_FAR,
+}
 ID_KINDS = {collections_pb2.ID_KIND_INT: "int", collections_pb2.ID_KIND_STRING: "str"}
 ID_KIND_NUMBERS = {kind: number for number, kind in ID_KINDS.items()} | {None: collections_pb2.ID_KIND_UNSPECIFIED}
 _INDEXES: dict[str, type[IndexConfig]] = {config.kind: config for config in (Flat, Spann, Curator)}
@@ -71,6 +80,7 @@ def collection_message(config: CollectionConfig) -> collections_pb2.Collection:
         index=index_message(config.index),
         id_kind=ID_KIND_NUMBERS[config.id_kind],
         metadata_json=metadata_json(config.metadata),
+        zero_vectors=ZERO_VECTORS_NUMBERS[config.zero_vectors],
     )
 
 
@@ -83,6 +93,7 @@ def collection_of(message: collections_pb2.Collection) -> CollectionConfig:
         index_of(message.index),
         ID_KINDS.get(message.id_kind),  # type: ignore[arg-type]
         metadata_of(message.metadata_json),
+        zero_vectors_of(message.zero_vectors),  # type: ignore[arg-type]
     )
 
 
@@ -104,6 +115,12 @@ def metric_of(number: collections_pb2.Metric) -> str:
     return METRICS[number]
 
 
+def zero_vectors_of(number: collections_pb2.ZeroVectors) -> str:
+    if number not in ZERO_VECTORS:
+        raise InvalidArgument(f"zero_vectors {number} is unknown")
+    return ZERO_VECTORS[number]
+
+
 def dtype_of(number: common_pb2.DataType) -> str:
     if number not in DTYPES:
         raise InvalidArgument(f"data type {number} is unknown")
@@ -121,7 +138,12 @@ def params_message(params: SearchParams) -> search_pb2.SearchParams | None:
     if params == _DEFAULT_PARAMS:
         return None
     return search_pb2.SearchParams(
-        ef=params.ef, nprobe=params.nprobe, recall=params.recall, exact=params.exact, threads=params.threads
+        ef=params.ef,
+        nprobe=params.nprobe,
+        recall=params.recall,
+        exact=params.exact,
+        threads=params.threads,
+        rerank=params.rerank,
     )
 
 
@@ -132,6 +154,7 @@ def params_of(message: search_pb2.SearchParams) -> SearchParams:
         recall=message.recall if message.HasField("recall") else None,
         exact=message.exact,
         threads=message.threads or 1,
+        rerank=message.rerank if message.HasField("rerank") else None,
     )
 
 

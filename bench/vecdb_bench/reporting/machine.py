@@ -47,11 +47,16 @@ def kernels_digest() -> str:
     return digest.hexdigest()
 
 
-def memory_bytes() -> dict[str, int]:
-    """Anonymous and resident memory of this process, after allocators have returned their free memory."""
+def return_free_memory() -> None:
+    """Let the allocator give back what nobody uses."""
     gc.collect()
     with contextlib.suppress(AttributeError, OSError):
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def memory_bytes() -> dict[str, int]:
+    """Anonymous and resident memory of this process, after allocators have returned their free memory."""
+    return_free_memory()
     try:
         lines = Path("/proc/self/smaps_rollup").read_text(encoding="ascii").splitlines()
     except OSError:

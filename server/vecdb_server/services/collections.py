@@ -9,7 +9,7 @@ from typing import Any
 from vecdb import Collection
 from vecdb.v1 import collections_pb2 as pb
 from vecdb.wire.error_codes import collection_not_found
-from vecdb.wire.messages import collection_message, dtype_of, index_of, metadata_of, metric_of
+from vecdb.wire.messages import collection_message, dtype_of, index_of, metadata_of, metric_of, zero_vectors_of
 from vecdb.wire.search_response import report
 from vecdb_server.logs import log
 from vecdb_server.security.auth import Caller
@@ -25,6 +25,7 @@ class Collections:
         if not caller.reaches(request.name):
             raise collection_not_found(request.name)
         metric, dtype, index = metric_of(request.metric), dtype_of(request.dtype), index_of(request.index)
+        zero_vectors = zero_vectors_of(request.zero_vectors)
         made: Collection = await self._server.write(
             caller,
             context,
@@ -36,6 +37,7 @@ class Collections:
                 dtype,
                 exist_ok=request.exist_ok,
                 metadata=metadata_of(request.metadata_json),
+                zero_vectors=zero_vectors,
             ),
         )
         log.info("collection created", caller=caller.name, collection=request.name)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -213,10 +214,7 @@ class Search:
         params = params_of(request.params)
         if params.threads <= self._server.threads_max:
             return params
-        return SearchParams(
-            ef=params.ef, nprobe=params.nprobe, recall=params.recall, exact=params.exact,
-            threads=self._server.threads_max,
-        )  # fmt: skip
+        return replace(params, threads=self._server.threads_max)
 
     async def _mixture(self, docs: Collection, message: Any, caller: Caller, context: Any) -> bytes:
         if message.HasField("filters_each"):

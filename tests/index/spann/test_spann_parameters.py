@@ -203,3 +203,30 @@ def test_a_recall_that_was_asked_for_is_reached_by_queries_that_are_not_stored(
         widths.append(report["nprobe"])
     assert widths == sorted(widths) and widths[-1] >= 10
     assert recall(docs, queries, None) >= 0.93
+
+
+# -- rerank of one search ---------------------------------------------------------------------------
+
+
+def test_a_search_says_how_many_rows_are_scored_on_their_vectors() -> None:
+    with open_database(":memory:", maintenance=False) as db:
+        docs = db.create_collection("docs", 32, "l2", Spann(bits=1, rerank=200))
+        vectors, queries = clustered(6_000), clustered(30, seed=2)
+        docs.upsert(range(6_000), vectors)
+        docs.optimize()
+        true = docs.search(queries, 10, params=EXACT).ids
+        scored, right = [], []
+        for rerank in (None, 12, 90):
+            params = SearchParams(nprobe=64, rerank=rerank)
+            hits = docs.search(queries, 10, params=params, explain=True)
+            sound(hits, set(range(6_000)), 10)
+            scored.append(hits.explain["reranked"] / len(queries))
+            right.append(np.mean([len(set(a) & set(b)) for a, b in zip(hits.ids.tolist(), true.tolist(), strict=True)]))
+        assert scored[1] == 12 < scored[0] < scored[2] == 90
+        assert right[1] < right[0] < right[2]
+        among = SearchParams(nprobe=64, rerank=12)
+        docs.upsert(range(100), vectors[:100], fields=[{"half": True}] * 100)
+        assert len(docs.search(queries[0], 10, params=among, filter="half = true")) == 10
+        for bad in (0, 65_537, 2.5, "12"):
+            with pytest.raises(InvalidArgument, match="rerank"):
+                docs.search(queries[0], params=SearchParams(rerank=bad))  # type: ignore[arg-type]

@@ -1,5 +1,5 @@
-"""bench run, ingest, interference, threads, disk, tenants, filters, serve, mixture, coldstart, plot: benchmarks as
-commands.
+"""bench run, ingest, interference, threads, disk, tenants, filters, serve, mixture, coldstart, compare, plot: benchmarks
+as commands.
 """
 
 from __future__ import annotations
@@ -39,7 +39,9 @@ def run(
     out: Out = results_folder,
     json: Json = False,
 ) -> None:
-    """Recall against queries per second, build time, memory and disk, peers measured alternately in one run."""
+    """Recall against queries per second, build time, memory and disk, peers measured alternately in one run. Peers that
+    are missing or fail are named; killed, the same command goes on where it was.
+    """
     from vecdb_bench import runner
     from vecdb_bench.reporting import results
 
@@ -59,7 +61,7 @@ def run(
         queries=queries,
         folder=str(folder) if folder else None,
     )
-    result = runner.run(plan, output.note)
+    result = runner.run(plan, output.note, out)
     file = _finish(output, result, out)
     if results.can_plot():
         output.note(f"plot {results.plot(result, file.with_suffix('.png'))}")
@@ -392,6 +394,36 @@ def coldstart(
     _measure(measure, arguments)
 
 
+def compare(
+    before: Annotated[Path, typer.Argument(help="A JSON file that `bench run` wrote.")],
+    after: Annotated[Path, typer.Argument(help="Another, of the same data.")],
+    peer: Annotated[str, typer.Option(help="The peer that is compared with itself.")] = "vecdb",
+    strict: Annotated[bool, typer.Option("--strict", help="Fail where it became slower, or its recall worse.")] = False,
+    json: Json = False,
+) -> None:
+    """Say whether one result is faster than another, beyond what measurements differ by themselves."""
+    from vecdb_bench.reporting import compare as comparing
+    from vecdb_bench.reporting import results
+
+    output = Output(json)
+    found = comparing.compare(_result_of_run(before), _result_of_run(after), peer)
+    output.emit(found, lambda console: results.show(found, console))
+    for note in found["notes"]:
+        output.note(note)
+    if strict and any(row["verdict"] in ("slower", "worse") for rows in found["tables"].values() for row in rows):
+        raise typer.Exit(1)
+
+
+def _result_of_run(file: Path) -> dict[str, Any]:
+    try:
+        loaded: dict[str, Any] = jsonlib.loads(file.read_text(encoding="utf-8"))
+        if loaded["benchmark"] != "run":
+            raise KeyError
+    except (ValueError, KeyError, TypeError):
+        raise InvalidArgument(f"{file} is no result of `vecdb bench run`") from None
+    return loaded
+
+
 def plot(
     result: Annotated[Path, typer.Argument(help="A JSON file that `bench run` wrote.")],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="PNG to write; beside the JSON if none.")] = None,
@@ -400,13 +432,7 @@ def plot(
     """Draw a result of `bench run` again."""
     from vecdb_bench.reporting import results
 
-    try:
-        loaded = jsonlib.loads(result.read_text(encoding="utf-8"))
-        if loaded["benchmark"] != "run":
-            raise KeyError
-    except (ValueError, KeyError, TypeError):
-        raise InvalidArgument(f"{result} is no result of `vecdb bench run`") from None
-    drawn = results.plot(loaded, out or result.with_suffix(".png"))
+    drawn = results.plot(_result_of_run(result), out or result.with_suffix(".png"))
     Output(json).emit({"plot": str(drawn)}, lambda console: console.print(str(drawn)))
 
 
@@ -449,5 +475,6 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "serve": serve,
     "mixture": mixture,
     "coldstart": coldstart,
+    "compare": compare,
     "plot": plot,
 }

@@ -59,6 +59,12 @@ def import_(
         str | None, typer.Option(help="l2, cosine or ip; the file's own if none, else l2 for whole numbers, cosine.")
     ] = None,
     dtype: Annotated[str | None, typer.Option(help="float32, float16, int8 or uint8; the file's own if none.")] = None,
+    zero_vectors: Annotated[
+        str | None,
+        typer.Option(
+            help="cosine: refuse or far, which takes them, with similarity 0; the file's own if none, else refuse."
+        ),
+    ] = None,
     index: Annotated[
         str | None, typer.Option(help="auto, flat, hnsw, spann or curator; the file's own if none, else auto.")
     ] = None,
@@ -121,13 +127,14 @@ def import_(
             "--ef-construction": ef_construction, "--bits": bits, "--codes-bytes": codes_bytes, "--limit": limit,
             "--id-column": id_column, "--vector-column": vector_column, "--new-ids": new_ids, "--columns": columns,
             "--key": key, "--format": format, "--encoding": encoding, "--skip-bad": skip_bad,
+            "--zero-vectors": zero_vectors,
         }  # fmt: skip
         result = _import_hnswlib(out, db, collection, files, metric, dim, optimize, told)
     else:
         if dim is not None:
             raise typer.BadParameter("--dim goes with --hnswlib")
         config = _index(index, m, ef_construction, bits, codes_bytes)
-        wanted = Wanted(collection, metric, dtype, config, index is not None or config is not None)
+        wanted = Wanted(collection, metric, dtype, config, index is not None or config is not None, zero_vectors)
         names = _names(files)
         fields = (
             None
@@ -209,6 +216,7 @@ def export(
             Columns() if tenant_column is None else Columns(tenants=tenant_column),
             _quotas(docs) if access and not tenant else {} if access else None,
             config.metadata,
+            config.zero_vectors,
         )
         writer = create_records(destination, facts, format=format, lossy=lossy)
         if tenant_column is not None and not writer.holds_access:
@@ -296,6 +304,7 @@ class _Import:
             return database.create_collection(
                 config.name, dim=config.dim, metric=config.metric, dtype=config.dtype, index=config.index,
                 metadata=self._source.facts.metadata if self._source.facts is not None else None,
+                zero_vectors=config.zero_vectors,
             )  # fmt: skip
         agreed(docs, self._wanted, self._source)
         return docs

@@ -6,16 +6,12 @@ import time
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 
 import vecdb
 from vecdb.cli.options import Database, Json, OptionalCollection, Tls, Token, default_db, directory, opened
 from vecdb.cli.output import Output, facts
-from vecdb.schema import DType, Metric
 from vecdb.wire.addresses import is_server
-
-warm_rows = 5_000  # enough for the index to build a graph instead of scanning
 
 
 def warmup(
@@ -36,27 +32,11 @@ def warmup(
     with out.progress("compiling") as report:
         for done, (dim, metric, dtype) in enumerate(sorted(shapes)):
             report(done, len(shapes))
-            _compile_kernels(dim, metric, dtype)  # type: ignore[arg-type]  # vecdb checks them
+            vecdb.warm_up(dim, metric, dtype)
         report(len(shapes), len(shapes))
     seconds = time.perf_counter() - started
     result = {"compiled": [{"dim": d, "metric": m, "dtype": t} for d, m, t in sorted(shapes)], "seconds": seconds}
     out.emit(result, lambda console: console.print(f"kernels ready for {len(shapes)} shapes in {seconds:.1f} s"))
-
-
-def _compile_kernels(dim: int, metric: Metric, dtype: DType) -> None:
-    """Write, build, search, delete and repair once, in memory."""
-    rng = np.random.default_rng(0)
-    numbers = (
-        rng.integers(1, 100, (warm_rows, dim)) if dtype in ("int8", "uint8") else rng.normal(size=(warm_rows, dim))
-    )
-    with vecdb.open(":memory:") as database:
-        docs = database.create_collection("warm", dim=dim, metric=metric, dtype=dtype, index=vecdb.Hnsw())
-        docs.upsert(np.arange(warm_rows), numbers.astype(dtype))
-        docs.optimize()
-        docs.delete(np.arange(0, warm_rows, 50))
-        docs.optimize()
-        docs.search(numbers[0].astype(dtype), limit=10)
-        docs.search(numbers[:4].astype(dtype), limit=10, params=vecdb.SearchParams(exact=True))
 
 
 def backup(

@@ -26,6 +26,7 @@ class Wanted:
     dtype: str | None
     index: IndexConfig | None
     index_is_told: bool
+    zero_vectors: str | None = None
 
 
 def new_config(wanted: Wanted, source: Any) -> CollectionConfig:
@@ -38,12 +39,17 @@ def new_config(wanted: Wanted, source: Any) -> CollectionConfig:
     if wanted.metric is None and facts is not None:
         metric = facts.metric
     index = wanted.index if wanted.index_is_told or facts is None else facts.index
-    return validate.collection_config(wanted.name, source.dim, metric, index, dtype)
+    zero_vectors = wanted.zero_vectors or (facts.zero_vectors if facts is not None else "refuse")
+    return validate.collection_config(wanted.name, source.dim, metric, index, dtype, zero_vectors=zero_vectors)
 
 
 def agreed(docs: vecdb.Collection, wanted: Wanted, source: Any) -> CollectionConfig:
     """The configuration of a collection that is there. Raises InvalidArgument where options or file disagree."""
-    for option, said, actual in (("--metric", wanted.metric, docs.metric), ("--dtype", wanted.dtype, docs.dtype)):
+    for option, said, actual in (
+        ("--metric", wanted.metric, docs.metric),
+        ("--dtype", wanted.dtype, docs.dtype),
+        ("--zero-vectors", wanted.zero_vectors, docs.config.zero_vectors),
+    ):
         if said is not None and said != actual:
             raise InvalidArgument(
                 f"collection {docs.name!r} is there and has {option[2:]} {actual}, not {said}: leave {option} out, or "

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -173,7 +173,7 @@ def check(rows: ImportRows, config: CollectionConfig) -> None:
 def _bad_among(rows: ImportRows, config: CollectionConfig) -> Iterator[tuple[int, InvalidArgument]]:
     """(position, what is wrong) of each record that cannot be stored by itself."""
     kind = config.id_kind or _kind_of(rows.ids)
-    config = CollectionConfig(config.name, config.dim, config.metric, config.dtype, config.index, kind)
+    config = replace(config, id_kind=kind)
     for at in range(len(rows)):
         try:
             check(rows.take([at]), config)

@@ -251,7 +251,7 @@ class ListScratch:
             starts=np.zeros(nq * most, np.int64), staged=staging.view(np.uint8),
         )  # fmt: skip
         self.reads_table = ArrayTable(self.reads).table
-        self.tail = np.zeros(exact_scan.BLOCK_ROWS, np.int32)
+        self.tail = np.zeros(exact_scan.BLOCK_ROWS + exact_scan.SCRATCH, np.int32)
         self.nbytes = 8 * (2 * nq * (limit + 1) + nq * (most + 1) + 5 * nq * most)  # of keys and reads
         self.pages: NDArray[np.uint8] = np.empty(0, np.uint8)
 
@@ -275,6 +275,8 @@ class ListSearch:
 
     matches_min : a query whose lists hold fewer entries that the caller's bitmap holds is not answered: its count is
     `TOO_FEW`, and the caller is to look at more lists.
+    rerank : rows that are read and scored on their vectors; None: as the codes' error and the
+    configuration say.
     """
 
     def __init__(
@@ -285,6 +287,7 @@ class ListSearch:
         nprobe: int | None,
         visibility: Visibility,
         matches_min: int = 0,
+        rerank: int | None = None,
     ) -> None:
         self.context = context
         self.view = context.view
@@ -296,8 +299,8 @@ class ListSearch:
         self.probes = min(heads, max(asked, int(2 * limit / context.mean_length) + 1))
         self.width, ratio = context.probing(self.probes)
         self.ratio = np.float32(ratio)
-        self.most = max(limit + 2, config.rerank or 4 * limit + 20)
-        self.least = limit + max(2, limit // 5)
+        self.most = max(limit + 2, rerank or config.rerank or 4 * limit + 20)
+        self.least = limit + max(2, limit // 5) if rerank is None else self.most
         errors = _slack(self.probes, heads)
         if not context.all_in_memory:
             errors = max(errors, _SLACK_ON_DISK)

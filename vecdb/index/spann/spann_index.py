@@ -238,7 +238,7 @@ class SpannIndex(Index):
         context = self._context_of(view)
         if allow is not None:
             return partial(self._among, context, limit, visibility, params, allow)
-        search = ListSearch(context, self.config, limit, params.nprobe, visibility)
+        search = ListSearch(context, self.config, limit, params.nprobe, visibility, rerank=params.rerank)
 
         def answers(queries: NDArray[np.float32]) -> Neighbors:
             found = empty_result(len(queries), limit, WORK)
@@ -271,7 +271,7 @@ class SpannIndex(Index):
         while True:
             probes = min(probes, context.view.heads.count)
             enough = 0 if probes == context.view.heads.count else round(_MATCHES_SHARE * expected)
-            search = ListSearch(context, self.config, limit, probes, visibility, enough)
+            search = ListSearch(context, self.config, limit, probes, visibility, enough, params.rerank)
             answer = partial(search.answer, allow=bitmap)
             if left is None:
                 map_query_slices(answer, queries, found, _QUERIES_PER_SLICE, threads, self._workers)

@@ -3,6 +3,7 @@
     code = float32((x - center) / scale)       padded with zeros to 64 * blocks bytes; scale a power of two
 
 Under cosine x is the unit row; differences are taken in float64, so that what all rows have in common costs no digit.
+A row of zeros, which has no direction, lies beyond all unit rows, so that it is in no query's way.
 Distances are l2 under l2 and cosine (of unit rows, whose order is that of the angle) and the negative product under ip,
 where the center is 0. They are in units of the scale, which keeps squares of very large and very small data inside
 float32; no element counts as more than ELEMENT_MAX.
@@ -23,6 +24,7 @@ from vecdb.kernels.primitives.distance import COSINE, IP
 from vecdb.kernels.primitives.float_bits import widen
 
 SQUARES, PRODUCTS = np.int32(0), np.int32(1)
+_BEYOND = 3.0  # from the origin: at least 2 from every unit row
 ELEMENT_MAX = 1e16  # of a code, so that the largest sum of squares, 8,192 * 4e32, is a float32
 
 
@@ -52,6 +54,8 @@ def write_around(vector, center, scale, metric, code):
     for j in range(len(vector)):
         x = (np.float64(widen(vector[j])) * factor - np.float64(center[j])) * step
         code[j] = np.float32(min(max(x, -ELEMENT_MAX), ELEMENT_MAX))
+    if factor == 0.0:
+        code[0] += np.float32(min(_BEYOND * step, ELEMENT_MAX))
     for j in range(len(vector), len(code)):
         code[j] = np.float32(0.0)
 

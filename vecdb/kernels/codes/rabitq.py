@@ -11,6 +11,9 @@ The query is rotated and quantised once for all lists, because what depends on t
 estimate is unbiased; its error is near normal with deviation |rescale| |q - c| spread, where `spread` is the deviation
 of a code from what it stands for, in steps, much the same for all rows.
 
+Under cosine x is of unit norm. A row of zeros is to be as far as at a right angle, |x - q|^2 = 2: its `add` is larger
+by 1.
+
 Rows of 8-bit integers under l2 need no such code: with B = 8 their bytes are the code and the estimate is exact.
 """
 
@@ -179,7 +182,7 @@ def encode(vectors, rows, labels, heads, space_table, codes, factors, scratch):
         rotate(rotated, space.signs)
         rotate(centre, space.signs)
         add, rescale, deviation = _encode_one(rotated, centre, space.bits, space.step, codes[i])
-        factors[i, 0] = add
+        factors[i, 0] = add + np.float32(1.0) if factor == np.float32(0.0) else add  # of zeros under cosine
         factors[i, 1] = rescale
         total += deviation
     return total

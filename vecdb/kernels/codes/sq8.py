@@ -4,8 +4,9 @@ A row with an element far outside the codes' range is `far`: its code says littl
 So is one that is too short for the scale under l2, since all such rows have much the same code.
 
 Under cosine the vector is normalised first, and the mean is 0 unless the codes are centred
-(index/common/code_choice.py). A code row is padded to 64 * blocks bytes: with 128 (that is, 0 after the offset) so that
-padding adds nothing to a norm or a dot product. Under l2 every row has a bias, |code - 128|^2, int32.
+(index/common/code_choice.py). A row of zeros is to be as far as at a right angle: where codes have a bias, its own
+counts as that of a row of unit norm. A code row is padded to 64 * blocks bytes: with 128 (that is, 0 after the offset)
+so that padding adds nothing to a norm or a dot product. Under l2 every row has a bias, |code - 128|^2, int32.
 
 The walk's integer distance is  d = bias[row] - 2 * dot(query, code) + constant(query);  with x' = code - 128 this is
 |x'|^2 - 2 q.x' under l2 and -2 q.x' otherwise, up to one rounding of the query. A query outside the codes' range is
@@ -23,6 +24,7 @@ from vecdb.kernels.primitives.distance import COSINE
 from vecdb.kernels.primitives.float_bits import widen
 
 FAR = np.float32(132.0)  # units of the scale; clipping that moves an element by 4 of them is like other rounding
+_ZERO_BIAS_MAX = float(1 << 29)  # a distance of such a row stays an int32
 
 
 @kernel(fastmath=FAST)
@@ -40,6 +42,7 @@ def encode(vectors, first, stop, mean, scale, metric, flat, codes, bias, far):
         code = codes[row]
         factor = np.float32(1.0 / scale)
         length = np.float32(1.0)
+        is_zero = False
         if metric == COSINE:
             norm = 0.0
             for j in range(dim):
@@ -48,6 +51,7 @@ def encode(vectors, first, stop, mean, scale, metric, flat, codes, bias, far):
             if norm > 0.0:
                 factor = np.float32(1.0 / (math.sqrt(norm) * scale))
                 length = np.float32(math.sqrt(norm))
+            is_zero = not norm > 0.0
         beyond = 0
         for j in range(dim):
             x = (widen(stored[j]) - mean[j] * length) * factor
@@ -62,6 +66,8 @@ def encode(vectors, first, stop, mean, scale, metric, flat, codes, bias, far):
             for j in range(dim):
                 x = np.int32(code[j]) - np.int32(128)
                 total += x * x
+            if is_zero:
+                total += np.int32(min(1.0 / (np.float64(scale) * np.float64(scale)), _ZERO_BIAS_MAX))
             bias[row] = total
             is_flat = total < flat
         if beyond or is_flat:

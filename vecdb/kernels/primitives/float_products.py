@@ -3,6 +3,7 @@
     square_distance  sum (code - query)^2        in difference form: what two near vectors share is not subtracted
     float_dot        sum code * query               from two large sums
     row_products     products of ROWS rows with COLUMNS columns of a matrix
+    row_sums, row_squares   the same of a stored row of any length and a query, in any order of addition
 
 In the first two every target adds in the same order and none fuses a product with a sum, so that all give the same
 bits: sums of every fourth block of sixteen elements, then their halves. Both are symmetric in code and query.
@@ -20,6 +21,8 @@ from vecdb.kernels.primitives.codegen import I32, I64, data_pointer, load_unalig
 _LANES = 16  # float32 in a block of 64 bytes
 _UNROLL_BLOCKS_MAX = 8  # more blocks than this are looped over, _SUMS at a time
 _SUMS = 4
+_FUSED = ("contract",)
+ENDS = 2 * _LANES  # float32 of the end of a query, see `row_sums`
 ROWS, COLUMNS = 4, 64  # of `row_products`: sums that stay in registers
 _VECTOR = ir.VectorType(ir.FloatType(), _LANES)
 
@@ -138,3 +141,78 @@ def row_products(typingctx, rows, first, columns, out):
         return context.get_dummy_value()
 
     return signature, codegen
+
+
+def _over_row(sums, add, vectors, query, ends):
+    """Signature and code of so many sums over the elements of a row and a query. add(builder, slots, x, y) : what a
+    block of both adds to the slots of the sums.
+    """
+    signature = (types.UniTuple(types.float32, sums) if sums > 1 else types.float32)(vectors, types.int64, query, ends)
+
+    def codegen(context, builder, sig, args):
+        view = context.make_array(sig.args[0])(context, builder, args[0])
+        dim = cgutils.unpack_tuple(builder, view.shape, 2)[1]
+        base, other, end = (data_pointer(context, builder, sig.args[i], args[i]) for i in (0, 2, 3))
+        own = builder.gep(base, [builder.mul(args[1], builder.mul(dim, I64(4)))])
+        zero = ir.Constant(_VECTOR, [0.0] * _LANES)
+        slots = [[cgutils.alloca_once_value(builder, zero) for _ in range(sums)] for _ in range(_SUMS)]
+        for slot in (slot for line in slots for slot in line):
+            builder.store(zero, slot)
+
+        def add_block(line, block):
+            start = builder.mul(block, I64(64))
+            add(builder, line, *(load_unaligned(builder, pointer, start, _VECTOR) for pointer in (own, other)))
+
+        blocks = builder.udiv(dim, I64(_LANES))
+        groups = builder.udiv(blocks, I64(_SUMS))
+        with cgutils.for_range(builder, groups) as loop:
+            first = builder.mul(loop.index, I64(_SUMS))
+            for i, line in enumerate(slots):
+                add_block(line, builder.add(first, I64(i)))
+        done = builder.mul(groups, I64(_SUMS))
+        with cgutils.for_range(builder, builder.sub(blocks, done)) as loop:
+            add_block(slots[0], builder.add(done, loop.index))
+        last = load_unaligned(builder, own, builder.mul(builder.sub(dim, I64(_LANES)), I64(4)), _VECTOR)
+        rest, counts = (load_unaligned(builder, end, I64(64 * i), _VECTOR) for i in range(2))
+        add(builder, slots[-1], builder.fmul(last, counts), rest)
+        results = []
+        for i in range(sums):
+            values = [builder.load(line[i]) for line in slots]
+            while len(values) > 1:
+                values = [builder.fadd(a, b) for a, b in zip(values[::2], values[1::2], strict=True)]
+            results.append(_sum_of_lanes(builder, values[0]))
+        return context.make_tuple(builder, sig.return_type, results) if sums > 1 else results[0]
+
+    return signature, codegen
+
+
+def _add_product(builder, slot, x, y):
+    builder.store(builder.fadd(builder.load(slot), builder.fmul(x, y, flags=_FUSED), flags=_FUSED), slot)
+
+
+def _add_product_and_square(builder, slots, x, y):
+    _add_product(builder, slots[0], x, y)
+    _add_product(builder, slots[1], x, x)
+
+
+def _add_squared_difference(builder, slots, x, y):
+    difference = builder.fsub(x, y)
+    _add_product(builder, slots[0], difference, difference)
+
+
+@intrinsic
+def row_sums(typingctx, vectors, row, query, ends):
+    """(sum of x * q, sum of x * x) over the elements of vectors[row] and query, float32. Each is off by at most
+    (dim + 1) 2^-24 of the sum of its terms' sizes: a product may be fused with its sum, and sums are in any order.
+
+    vectors : float32[n, dim], C-contiguous, dim >= 16.   row : int64.   query : float32[dim].
+    ends : float32[ENDS]: the query's last 16 elements and sixteen ones, with zeros in both for those elements that
+    whole blocks of 16 from the front hold.
+    """
+    return _over_row(2, _add_product_and_square, vectors, query, ends)
+
+
+@intrinsic
+def row_squares(typingctx, vectors, row, query, ends):
+    """sum of (x - q)^2, float32; the arguments are those of `row_sums`. Off by at most (dim + 3) 2^-24 of itself."""
+    return _over_row(1, _add_squared_difference, vectors, query, ends)

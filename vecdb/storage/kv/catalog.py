@@ -32,6 +32,7 @@ class CollectionEntry(msgspec.Struct):
     dim: int
     metric: str
     dtype: str
+    zero_vectors: str = "refuse"
 
 
 class SealedIndex(msgspec.Struct, frozen=True):
@@ -213,4 +214,5 @@ def config_of(entry: CollectionEntry, state: CommittedState) -> CollectionConfig
         index,
         state.id_kind,  # type: ignore[arg-type]
         copy.deepcopy(state.metadata),
+        entry.zero_vectors,  # type: ignore[arg-type]
     )

@@ -2,7 +2,7 @@
 
     {"format": 1, "dim": 384, "metric": "l2", "dtype": "float32", "index": {"kind": "hnsw", "m": 16, ...} | null,
      "columns": {"id": "id", "vector": "vector", "owner": "_owner", "tenants": "_tenants", "fields": "_fields"},
-     "tenants": {"acme": 1000, "beta": null}, "metadata": {"made_by": "somebody"}}
+     "tenants": {"acme": 1000, "beta": null}, "metadata": {"made_by": "somebody"}, "zero_vectors": "refuse"}
 
 columns : names of what is no field. A field that shares one of them, or that the file cannot hold as it is, stands in
     the column "fields" as tagged JSON (tagged.py).
@@ -54,6 +54,7 @@ class CollectionFacts:
     columns: Columns = Columns()
     tenants: dict[str, int | None] | None = field(default=None)
     metadata: dict[str, Any] = field(default_factory=dict)
+    zero_vectors: str = "refuse"
 
     def to_json(self) -> dict[str, Any]:
         index = None if self.index is None else {"kind": self.index.kind} | asdict(self.index)
@@ -66,6 +67,7 @@ class CollectionFacts:
             "columns": asdict(self.columns),
             "tenants": self.tenants,
             "metadata": self.metadata,
+            "zero_vectors": self.zero_vectors,
         }
 
     def encode(self) -> bytes:
@@ -81,6 +83,7 @@ class _Stored(msgspec.Struct):
     columns: Columns = Columns()
     tenants: dict[str, int | None] | None = None
     metadata: dict[str, Any] = {}
+    zero_vectors: str = "refuse"
 
 
 def decode_facts(raw: bytes, path: str) -> CollectionFacts:
@@ -97,4 +100,6 @@ def decode_facts(raw: bytes, path: str) -> CollectionFacts:
             index = _INDEXES[options.pop("kind")](**options)
     except (msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
         raise Corruption(f"{path}: what it says of its collection is damaged ({error})") from error
-    return CollectionFacts(found.dim, found.metric, found.dtype, index, found.columns, found.tenants, found.metadata)
+    return CollectionFacts(
+        found.dim, found.metric, found.dtype, index, found.columns, found.tenants, found.metadata, found.zero_vectors
+    )

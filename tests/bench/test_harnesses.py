@@ -1,0 +1,267 @@
+"""Goal: the plug-ins do what public harnesses ask of them, in the order in which those ask. Oracle: numpy."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+import vecdb
+from tests.support.corpus import clustered
+from tests.support.harnesses.interfaces import (
+    BaseANN,
+    BigAnnBase,
+    configured,
+    install,
+    plugin,
+    run_ann,
+    run_stream,
+    vectordbbench,
+)
+from tests.support.server.driver import Running
+from vecdb import limits
+from vecdb_bench.harness_collection import HarnessCollection
+from vecdb_server.config import Config
+
+DIM, K = 24, 10
+ANN = [
+    ("vecdb_hnsw", [{"m": 8, "ef_construction": 60}], [[400]]),
+    ("vecdb_spann", [{"bits": 8}], [[400, 0], [400, 60]]),
+    ("vecdb_exact", [], []),
+]
+
+
+@pytest.fixture(autouse=True)
+def warmed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The dims that kernels were loaded for; it takes a while, and tests/embedded/test_warm_up.py looks at it."""
+    dims: list[int] = []
+    monkeypatch.setattr(vecdb, "warm_up", lambda dim, *rest: dims.append(dim))
+    return dims
+
+
+def nearest(base: np.ndarray, queries: np.ndarray, k: int, distance: str = "euclidean") -> list[list[int]]:
+    a, b = base.astype(np.float64), queries.astype(np.float64)
+    if distance != "euclidean":
+        a, b = (one / np.maximum(np.linalg.norm(one, axis=1, keepdims=True), 1e-300) for one in (a, b))
+        return np.argsort(-(b @ a.T), axis=1, kind="stable")[:, :k].tolist()
+    return np.argsort(((a[None] - b[:, None]) ** 2).sum(axis=2), axis=1, kind="stable")[:, :k].tolist()
+
+
+def share(found: list[list[int]], true: list[list[int]]) -> float:
+    return float(np.mean([len(set(a) & set(b)) / len(b) for a, b in zip(found, true, strict=True)]))
+
+
+@pytest.mark.parametrize(("folder", "parameters", "queries_of"), ANN, ids=[one[0] for one in ANN])
+@pytest.mark.parametrize("distance", ["angular", "euclidean"])
+def test_ann_benchmarks_runs_each_algorithm(
+    monkeypatch: pytest.MonkeyPatch, folder: str, parameters: list[Any], queries_of: list[Any], distance: str,
+    warmed: list[int],
+) -> None:  # fmt: skip
+    monkeypatch.setattr(limits, "flat_rows_max", 256)  # so that few rows have an index
+    install(monkeypatch, {"ann_benchmarks.algorithms.base.module": {"BaseANN": BaseANN}})
+    [told] = configured(f"ann_benchmarks/{folder}/config.yml")
+    assert told["module"] == f"ann_benchmarks.algorithms.{folder}" and told["name"] == folder.replace("_", "-")
+    assert told["docker_tag"] == f"ann-benchmarks-{folder}"
+    module = plugin(f"ann_benchmarks/{folder}/module.py")
+    base, queries = clustered(1_200, DIM), clustered(25, DIM, seed=2)
+    base[7::50] = 0  # as nytimes has them
+    algorithm = getattr(module, told["constructor"])(distance, DIM, *parameters)
+    assert warmed == [DIM], "before fit is timed and weighed"
+    results = run_ann(algorithm, base.astype(np.float64), queries, K, queries_of)
+    assert len({name for name, _ in results}) == len(results) and results[0][0].startswith(told["name"])
+    for _, found in results:
+        assert share(found, nearest(base, queries, K, distance)) > (0.999 if folder == "vecdb_exact" else 0.97)
+
+
+def test_vibe_runs_its_algorithms(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, {"vibe.algorithms.base.module": {"BaseANN": BaseANN}})
+    module = plugin("vibe/vecdb/module.py")
+    arguments = {"vecdb-hnsw": ([8, 60], [[200]]), "vecdb-spann": ([4], [[300]]), "vecdb-exact": ([], [])}
+    base, queries = clustered(900, DIM), clustered(12, DIM, seed=2)
+    units = [one / np.linalg.norm(one, axis=1, keepdims=True) for one in (base, queries)]
+    told = configured("vibe/vecdb/config.yml")
+    assert sorted(one["name"] for one in told) == sorted(arguments)
+    for one in told:
+        parameters, groups = arguments[one["name"]]
+        algorithm = getattr(module, one["constructor"])("normalized", DIM, *parameters)
+        for _, found in run_ann(algorithm, units[0], units[1], 100, groups):
+            assert share(found, nearest(*units, 100, "cosine")) > 0.97
+    algorithm = module.VecdbHnsw("cosine", DIM, 8, 60)
+    algorithm.fit_ood(base, queries, None)
+    algorithm.set_query_arguments(300)
+    assert share([algorithm.query(one, K).tolist() for one in queries], nearest(base, queries, K, "cosine")) > 0.97
+    algorithm.done()
+
+
+@pytest.fixture
+def big_ann(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A data set with tags, which big-ann's plug-ins read by its name."""
+    rng = np.random.default_rng(4)
+    tags = [sorted(rng.choice(6, 3, replace=False).tolist()) for _ in range(700)]
+    asked = [line[: 1 + i % 2] for i, line in enumerate(tags[:20])]
+
+    def csr(lines: list[list[int]]) -> Any:
+        return SimpleNamespace(
+            indptr=np.cumsum([0] + [len(line) for line in lines]),
+            indices=np.array([tag for line in lines for tag in line]),
+        )
+
+    data = SimpleNamespace(
+        rows=clustered(700, DIM), queries=clustered(20, DIM, seed=2), nb=700, d=DIM, dtype="float32", tags=tags,
+        asked=asked, search_type=lambda: "knn_filtered", get_dataset_metadata=lambda: csr(tags),
+        get_queries_metadata=lambda: csr(asked),
+    )  # fmt: skip
+    data.get_dataset_iterator = lambda bs: (data.rows[at : at + 300] for at in range(0, 700, 300))
+    install(
+        monkeypatch,
+        {
+            "benchmark.datasets": {"DATASETS": {"tagged": lambda: data}},
+            "neurips23.streaming.base": {"BaseStreamingANN": BigAnnBase},
+            "neurips23.filter.base": {"BaseFilterANN": BigAnnBase},
+            "neurips23.ood.base": {"BaseOODANN": BigAnnBase},
+        },
+    )
+    return data
+
+
+def big_ann_algorithm(track: str, file: str) -> Any:
+    [told] = configured(f"big_ann/{track}/vecdb/config.yaml")
+    assert told["module"] == f"neurips23.{track}.vecdb.{file}"
+    return getattr(plugin(f"big_ann/{track}/vecdb/{file}.py"), told["constructor"])("euclidean", {"m": 8})
+
+
+def test_big_ann_streams_records(big_ann: Any) -> None:
+    steps = [("insert", 0, 400), ("search",), ("delete", 50, 150), ("insert", 400, 600), ("search",),
+             ("replace", 0, 50, 600), ("search",)]  # fmt: skip
+    results = run_stream(big_ann_algorithm("streaming", "stream"), big_ann, steps, K)
+    rows, live = big_ann.rows.copy(), np.zeros(700, bool)
+    expected = []
+    for operation, *numbers in steps:
+        if operation == "insert":
+            live[slice(*numbers)] = True
+        elif operation == "delete":
+            live[slice(*numbers)] = False
+        elif operation == "replace":
+            rows[numbers[0] : numbers[1]] = big_ann.rows[numbers[2] : numbers[2] + numbers[1] - numbers[0]]
+        else:
+            there = np.flatnonzero(live)
+            expected.append(there[np.array(nearest(rows[there], big_ann.queries, K))].tolist())
+    for found, true in zip(results, expected, strict=True):
+        assert share(found.tolist(), true) > 0.999
+
+
+def test_big_ann_filters_by_all_tags_of_a_query(big_ann: Any) -> None:
+    algorithm = big_ann_algorithm("filter", "tags")
+    assert algorithm.load_index("tagged") is False
+    algorithm.fit("tagged")
+    algorithm.set_query_arguments({"ef": 300})
+    algorithm.filtered_query(big_ann.queries, big_ann.get_queries_metadata(), K)
+    found = algorithm.get_results()
+    for i, asked in enumerate(big_ann.asked):
+        there = np.flatnonzero([set(asked) <= set(line) for line in big_ann.tags])
+        true = there[np.array(nearest(big_ann.rows[there], big_ann.queries[i : i + 1], K)[0])]
+        assert found[i].tolist() == true.tolist()
+    algorithm.query(big_ann.queries, K)
+    assert share(algorithm.get_results().tolist(), nearest(big_ann.rows, big_ann.queries, K)) > 0.99
+    algorithm.done()
+
+
+def test_big_ann_answers_queries_of_another_distribution(big_ann: Any) -> None:
+    algorithm = big_ann_algorithm("ood", "ood")
+    algorithm.fit("tagged")
+    algorithm.set_query_arguments({"ef": 300})
+    algorithm.query(big_ann.queries + 3, K)
+    assert share(algorithm.get_results().tolist(), nearest(big_ann.rows, big_ann.queries + 3, K)) > 0.99
+    algorithm.done()
+
+
+@pytest.fixture
+def registered(monkeypatch: pytest.MonkeyPatch) -> Any:
+    pytest.importorskip("pydantic")
+    modules = vectordbbench()
+    install(monkeypatch, modules)
+    for name in ("register", "config", "client"):
+        monkeypatch.delitem(__import__("sys").modules, f"vecdb_bench.vectordbbench.{name}", raising=False)
+    from vecdb_bench.vectordbbench.register import register
+
+    return SimpleNamespace(
+        member=register(), register=register, DB=modules["vectordb_bench.backend.clients"]["DB"],
+        ops=modules["vectordb_bench.backend.filter"]["FilterOp"],
+        payloads=modules["vectordb_bench.backend.payload"]["PayloadProfile"],
+    )  # fmt: skip
+
+
+def test_vectordbbench_knows_vecdb_as_it_knows_others(registered: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    member, DB = registered.member, registered.DB
+    assert DB("Vecdb") is DB["Vecdb"] is DB.Vecdb is member is pickle.loads(pickle.dumps(member))  # noqa: S301
+    assert [one.name for one in DB] == ["Milvus", "Vecdb"] and registered.register() is member
+    assert DB.Milvus.init_cls == "client of Milvus" and DB.Milvus.case_config_cls("x") == "case of Milvus x"
+    assert member.init_cls.__name__ == "VecdbClient" and member.config_cls(uri="x").to_dict()["uri"] == "x"
+    assert member.case_config_cls()(kind="flat").index_param()["index"] == vecdb.Flat()
+    install(monkeypatch, vectordbbench() | {"vectordb_bench.models": {}})
+    with pytest.raises(RuntimeError, match="before"):
+        registered.register()
+
+
+@pytest.mark.parametrize("served", [False, True], ids=["embedded", "grpc"])
+def test_vectordbbench_loads_searches_filters_and_asks_for_tenants(
+    registered: Any, tmp_path: Path, served: bool
+) -> None:
+    running = Running(Config(path=str(tmp_path / "db"), listen="127.0.0.1:0", grace_s=5.0)) if served else None
+    try:
+        uri = f"grpc://{running.address}" if running else str(tmp_path / "db")
+        member, payloads = registered.member, registered.payloads
+        config, case = member.config_cls(uri=uri), member.case_config_cls()(metric_type="L2", ef=300, m=8)
+        made = member.init_cls(DIM, config.to_dict(), case, drop_old=True)
+        client = pickle.loads(pickle.dumps(made))  # noqa: S301 - as a process that is spawned gets it
+        rows, queries = clustered(600, DIM), clustered(8, DIM, seed=2)
+        labels, tenants = [f"label_{i % 3}" for i in range(600)], [f"tenant_{i % 5}" for i in range(600)]
+        with client.init():
+            for at in range(0, 600, 200):
+                part = slice(at, at + 200)
+                got, error = client.insert_embeddings(
+                    rows[part].tolist(), list(range(at, at + 200)), labels[part], tenant_labels_data=tenants[part]
+                )
+                assert (got, error) == (200, None)
+            client.optimize(600)
+        cases = [
+            (SimpleNamespace(type=registered.ops.NonFilter), None, np.arange(600)),
+            (SimpleNamespace(type=registered.ops.NumGE, int_value=450), None, np.arange(450, 600)),
+            (SimpleNamespace(type=registered.ops.StrEqual, label_value="label_2"), None, np.arange(2, 600, 3)),
+            (SimpleNamespace(type=registered.ops.NonFilter), "tenant_3", np.arange(3, 600, 5)),
+        ]
+        for filters, tenant, there in cases:
+            client.prepare_filter(filters)
+            copied = pickle.loads(pickle.dumps(client))  # noqa: S301
+            with copied.init():
+                for query, true in zip(queries, nearest(rows[there], queries, K), strict=True):
+                    found = copied.search_embedding(query.tolist(), K, tenant=tenant)
+                    assert found == there[true].tolist()
+                for payload in (payloads.VECTOR, payloads.SCALAR_LABEL):
+                    assert copied.supports_payload_profile(payload)
+                    assert copied.search_embedding(query.tolist(), K, payload, tenant=tenant) == found
+        assert copied.supports_multitenant() and not copied.supports_payload_profile(payloads.TEXT)
+        with client.init():
+            got, error = client.insert_embeddings([[1.0]], [1])
+            assert got == 0 and isinstance(error, vecdb.InvalidArgument)
+    finally:
+        if running:
+            running.close()
+
+
+def test_a_harness_that_asks_before_it_fits_is_told_so() -> None:
+    with pytest.raises(vecdb.InvalidArgument, match="fit"):
+        HarnessCollection(vecdb.Flat(), "angular").search(np.ones(4), 1)
+    with pytest.raises(vecdb.InvalidArgument, match="hamming"):
+        HarnessCollection(vecdb.Flat(), "hamming")
+
+
+def test_every_plugin_has_a_page_that_says_how_it_is_run() -> None:
+    from tests.support.harnesses.interfaces import PLUGINS
+
+    for name in ("ann_benchmarks", "vibe", "big_ann", "vectordbbench"):
+        assert "vecdb-engine" in (PLUGINS / name / "README.md").read_text()
