@@ -30,8 +30,9 @@ FLOORS: list[set[str]] = [
     {"maintenance"},
     {"embedded", "wire", "v1"},
     {"client"},
-    {"aio", "integrations"},
+    {"aio"},
     {"__init__"},
+    {"integrations"},
     {"cli"},
 ]
 NEIGHBOURS = {  # on one floor
@@ -340,6 +341,16 @@ def test_only_server_and_client_import_grpc() -> None:
     allowed = ("vecdb/client/", "server/", "bench/vecdb_bench/serving/")
     found = importers("grpc", ALL_FILES)
     assert all(name.startswith(allowed) for name in found), found
+
+
+@pytest.mark.parametrize(
+    ("framework", "homes"),
+    [
+        ("langchain_core", {"vecdb/integrations/langchain.py"}),
+    ],
+)
+def test_a_framework_is_imported_by_its_adaptor_only(framework: str, homes: set[str]) -> None:
+    assert importers(framework, ALL_FILES) == homes
 
 
 def test_only_the_seam_to_the_os_opens_files() -> None:
