@@ -55,6 +55,7 @@ PUBLIC = [
     "Curator",
     "DType",
     "Database",
+    "Embedder",
     "F",
     "Flat",
     "Hits",
