@@ -347,7 +347,9 @@ def test_only_server_and_client_import_grpc() -> None:
 @pytest.mark.parametrize(
     ("framework", "homes"),
     [
-        ("langchain_core", {"vecdb/integrations/langchain.py"}),
+        ("langchain_core", {"vecdb/integrations/langchain.py", "vecdb/integrations/langgraph.py"}),
+        ("langgraph", {"vecdb/integrations/langgraph.py"}),
+        ("llama_index", {"vecdb/integrations/llamaindex.py"}),
     ],
 )
 def test_a_framework_is_imported_by_its_adaptor_only(framework: str, homes: set[str]) -> None:

@@ -9,10 +9,11 @@ diverse            maximal marginal relevance
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -107,6 +108,19 @@ class CollectionHandle:
         collection: Any = self._near or self._far
         return str(collection.metric)
 
+    @property
+    def dim(self) -> int:
+        """0 where nothing was written yet."""
+        collection: Any = self._near or self._far
+        return int(collection.dim)
+
+    @property
+    def embedder(self) -> vecdb.Embedder | None:
+        """The model that the collection was opened with."""
+        collection: Any = self._near or self._far
+        found: vecdb.Embedder | None = collection.embedder
+        return found
+
     # -- ids are texts in frameworks -----------------------------------------------------------------
 
     def ids(self, ids: Iterable[str]) -> list[Any]:
@@ -148,6 +162,45 @@ def _there(database: vecdb.Database, name: str, metric: str, index: Any) -> vecd
         if error.what != "collection" or database.read_only:
             raise
     return database.create_collection(name, metric=metric, index=index, exist_ok=True)
+
+
+# -- methods that are called and awaited ------------------------------------------------------------
+
+T = TypeVar("T")
+Steps = Generator[Callable[[Any], Any], Any, T]  # yields calls of a collection, and is sent what they return
+
+
+def run(collection: Any, steps: Steps[T]) -> T:
+    """Make the calls of a generator, `yield lambda docs: docs.get(ids)`, one after the other."""
+    try:
+        call = next(steps)
+        while True:
+            try:
+                answer = call(collection)
+            except Exception as error:
+                call = steps.throw(error)
+            else:
+                call = steps.send(answer)
+    except StopIteration as end:
+        found: T = end.value
+        return found
+
+
+async def arun(collection: Any, steps: Steps[T]) -> T:
+    """The same with a collection of vecdb.aio; what a call returns is awaited where it must be."""
+    try:
+        call = next(steps)
+        while True:
+            try:
+                answer = call(collection)
+                answer = await answer if inspect.isawaitable(answer) else answer
+            except Exception as error:
+                call = steps.throw(error)
+            else:
+                call = steps.send(answer)
+    except StopIteration as end:
+        found: T = end.value
+        return found
 
 
 # -- filters ---------------------------------------------------------------------------------------
