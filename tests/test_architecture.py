@@ -261,13 +261,14 @@ def test_no_test_imports_from_another_test() -> None:
 
 def test_no_class_name_stands_twice() -> None:
     facade = {"Collection", "Database"}  # vecdb.aio mirrors these
+    expected = {"VecdbVectorStore"}  # by the users of two frameworks
     seen: dict[str, str] = {}
     wrong = []
     for path in VECDB_FILES:
         for node in ast.walk(tree_of(path)):
             if not isinstance(node, ast.ClassDef) or (path.name == "aio.py" and node.name in facade):
                 continue
-            if node.name in seen:
+            if node.name in seen and node.name not in expected:
                 wrong.append(f"{node.name}: {seen[node.name]} and {place(path, node.lineno)}")
             seen[node.name] = place(path, node.lineno)
     assert not wrong, "\n".join(wrong)
