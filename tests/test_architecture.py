@@ -434,7 +434,13 @@ def test_a_file_that_is_named_anywhere_is_there() -> None:
     there |= {path.name for path in ALL_FILES}
     wrong = [
         f"{place(path, line)} names {name}"
-        for path in [*ALL_FILES, ROOT / "ARCHITECTURE.md", ROOT / "README.md", ROOT / "server" / "README.md"]
+        for path in [
+            *ALL_FILES,
+            ROOT / "ARCHITECTURE.md",
+            ROOT / "README.md",
+            ROOT / "GUIDE.md",
+            ROOT / "server" / "README.md",
+        ]
         for line, text in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
         for name in re.findall(r"\b[a-z_]\w*\.py\b", text)
         if name not in there
