@@ -1,5 +1,5 @@
-"""README.md tells the truth: its Python runs as one program, top to bottom, and its commands exist, as those of GUIDE.md
-do.
+"""README.md tells the truth: its Python runs as one program, top to bottom, and its commands exist, as
+those of GUIDE.md do.
 """
 
 from __future__ import annotations
