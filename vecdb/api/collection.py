@@ -7,6 +7,7 @@ sees it.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -17,11 +18,12 @@ from numpy.typing import NDArray
 
 from vecdb import limits, validate
 from vecdb.api.backend import Batch, CollectionBackend, Mode
+from vecdb.api.embedding import Embedder, embedded, embedder_of
 from vecdb.api.filter_arguments import Page, refuse_unknown, search_filter, written_filter
 from vecdb.api.hits import Hits
 from vecdb.api.tables import arrow_table, pandas_frame
 from vecdb.api.whole_records import TakenApart, is_whole, take_apart
-from vecdb.errors import AlreadyExists, InvalidArgument, LimitExceeded
+from vecdb.errors import AlreadyExists, InvalidArgument, LimitExceeded, PermissionDenied
 from vecdb.filters.forms import to_filter
 from vecdb.filters.scalars import field_name
 from vecdb.schema import CollectionConfig, Facets, IndexConfig, Record, SearchParams
@@ -35,13 +37,14 @@ class Collection:
     Opened by `Database.create_collection` and `Database.collection`.
     """
 
-    __slots__ = ("__weakref__", "_backend", "_config", "_keeps")
+    __slots__ = ("__weakref__", "_backend", "_config", "_embedder", "_keeps")
 
     def __init__(self, backend: CollectionBackend, config: CollectionConfig, keeps: Any = None) -> None:
         """keeps : what must live as long as this collection is in use, such as its open database."""
         self._backend = backend
         self._config = config
         self._keeps = keeps
+        self._embedder: Embedder | None = None
 
     # -- what it is --------------------------------------------------------------------------------
 
@@ -77,8 +80,11 @@ class Collection:
     def set_metadata(self, metadata: dict[str, Any]) -> None:
         """Note something about the collection, in the place of what was noted before; {} nothing.
 
-        metadata : a dict of texts, numbers, True, False, None, and of lists and dicts of them: up to 16 KiB.
+        metadata : a dict of texts, numbers, True, False, None, and of lists and dicts of them: up to 16 KiB. Of a
+            collection that was opened with `embed` the key "embedding" stays what it is.
         """
+        if self._embedder is not None and isinstance(metadata, dict):
+            metadata = self._embedder.noted_in(metadata)
         return self._backend.set_metadata(validate.metadata(metadata))
 
     def with_timeout(self, seconds: float) -> Collection:
@@ -86,7 +92,14 @@ class Collection:
         Raises InvalidArgument for one of a directory, which has no timeouts.
         """
         backend = self._backend.with_timeout(validate.seconds(seconds))
-        return type(self)(backend, self._config, self._keeps)
+        same = type(self)(backend, self._config, self._keeps)
+        same._embedder = self._embedder
+        return same
+
+    @property
+    def embedder(self) -> Embedder | None:
+        """What reads texts for this collection, where it was opened with `embed`."""
+        return self._embedder
 
     def __len__(self) -> int:
         return self.count()
@@ -119,6 +132,8 @@ class Collection:
         request_id: str | None = None,
         id: str | None = None,
         vector: str | None = None,
+        texts: Any = None,
+        progress: Callable[[int, int], None] | None = None,
     ) -> int:
         """Write records, replacing those whose ids exist. Returns how many records were written, once they are durable.
 
@@ -144,7 +159,12 @@ class Collection:
         request_id : makes the call safe to repeat: a second one with this id writes nothing and returns what the first
             did. Kept for 24 hours, 65,536 a collection; the same for every method that has it.
         id, vector : of whole records the names of their columns, where they are others than "id" and "vector".
+        texts : in the place of vectors, of a collection that was opened with `embed`: a text for each id (for one id, a
+            text), embedded here. It is kept as the field "text", unless the record has one of its own.
+        progress : called with (texts embedded, texts) after each batch of the model.
         """
+        if texts is not None:
+            vectors, fields = self._read_texts(ids, texts, vectors, fields, progress, atomic=atomic)
         return self._put(ids, vectors, fields, tenants, owner, atomic, "upsert", request_id, keep_tenants, id, vector)
 
     def insert(
@@ -160,6 +180,8 @@ class Collection:
         request_id: str | None = None,
         id: str | None = None,
         vector: str | None = None,
+        texts: Any = None,
+        progress: Callable[[int, int], None] | None = None,
     ) -> int:
         """Like `upsert`, but raises AlreadyExists, and writes nothing, where any id exists or repeats.
 
@@ -168,16 +190,20 @@ class Collection:
         if on_conflict not in ("error", "skip"):
             raise InvalidArgument(f"on_conflict must be 'error' or 'skip', got {validate.short_repr(on_conflict)}")
         mode: Mode = "skip" if on_conflict == "skip" else "insert"
+        if texts is not None:
+            vectors, fields = self._read_texts(ids, texts, vectors, fields, progress, atomic=atomic)
         return self._put(ids, vectors, fields, tenants, owner, atomic, mode, request_id, False, id, vector)
 
     def add(
         self,
-        vectors: Any,
+        vectors: Any = None,
         fields: Any = None,
         *,
         tenants: Any = None,
         owner: str = "",
         request_id: str | None = None,
+        texts: Any = None,
+        progress: Callable[[int, int], None] | None = None,
     ) -> Any:
         """Write records under ids that vecdb makes, and return these: a list in the order of the vectors, or for one
         vector, [dim], the id itself. Without vectors, None, there are as many records as `fields` has, a list or table;
@@ -187,8 +213,10 @@ class Collection:
         0 on; where they are strings they are UUIDs of version 7, which sort by time. They are made in the commit, so
         that no two calls of any threads or processes make the same.
 
-        vectors, fields, tenants, owner, request_id : as in `upsert`. All or nothing, up to 256 MiB.
+        vectors, fields, tenants, owner, request_id, texts, progress : as in `upsert`. All or nothing, up to 256 MiB.
         """
+        if texts is not None:
+            vectors, fields = self._read_texts(None, texts, vectors, fields, progress)
         owned, request = validate.owner(owner), validate.request_id(request_id)
         n, single = self._count_added(vectors, fields)
         some = validate.some_vectors(vectors, n, self._config, self._shaped, single=single, empty_ok=True)
@@ -450,9 +478,10 @@ class Collection:
     def search(
         self,
         /,
-        query: Any,
+        query: Any = None,
         limit: int = 10,
         *,
+        text: Any = None,
         params: SearchParams | dict[str, Any] | None = None,
         fields: Any = None,
         include_vectors: bool = False,
@@ -466,6 +495,7 @@ class Collection:
         """The `limit` nearest live records of each query: exactly min(limit, records with a vector), nearest first.
 
         query : [dim] for one query, which gives one-dimensional results, or [nq, dim] for a batch in one call.
+        text : in the place of a query, of a collection that was opened with `embed`: a text, or a list of them.
         filter : which records count: a condition such as `(F.lang == "en") & (F.year >= 2020)` (`from vecdb import F`),
             a string such as "lang = $lang and year >= 2020", or a dict as frameworks pass it. For a batch also a list
             with one, or None, for each query. Hits are min(limit, records that match and have a vector). A filter asks
@@ -480,6 +510,8 @@ class Collection:
         """
         if unknown:
             refuse_unknown(Collection.search, unknown)
+        if text is not None or query is None:
+            query = self._read_queries(query, text)
         if (
             type(query) is np.ndarray and tenant is None and filter is None and filter_params is None and stop is None
             and explain is False and include_vectors is False
@@ -859,6 +891,27 @@ class Collection:
         return self._backend.check()
 
     # -- within ------------------------------------------------------------------------------------
+
+    def _read_texts(
+        self, ids: Any, texts: Any, vectors: Any, fields: Any, progress: Any, *, atomic: bool = True, note: bool = True
+    ) -> tuple[Any, Any]:
+        """Vectors and fields of records whose texts are given; the model is noted where the collection had none."""
+        embedder = embedder_of(self._embedder, self.name)
+        found = embedded(embedder, ids, texts, vectors, fields, atomic is not False, progress)
+        if note and not embedder.noted:
+            with contextlib.suppress(PermissionDenied):
+                self.set_metadata(self.metadata)
+            embedder.noted = True
+        return found
+
+    def _read_queries(self, query: Any, text: Any) -> Any:
+        if query is not None or text is None:
+            raise InvalidArgument("search takes a query, which is a vector, or a text; one of the two")
+        if isinstance(text, str):
+            return embedder_of(self._embedder, self.name).queries([text])[0]
+        if not isinstance(text, (list, tuple)) or not all(isinstance(one, str) for one in text):
+            raise InvalidArgument(f"text must be a text or a list of texts, got {validate.short_repr(text)}")
+        return embedder_of(self._embedder, self.name).queries(text)
 
     def _shaped(self, vectors: Any) -> CollectionConfig:
         """The configuration, with the dim of these vectors or queries where the collection has none yet."""

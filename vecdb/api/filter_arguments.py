@@ -19,6 +19,7 @@ _FOREIGN = {  # ours, and what others call it
     "filter": "where query_filter filters expr prefilter where_document",
     "filter_params": "parameters filter_parameters",
     "query": "vector query_vector queries query_embeddings embedding data",
+    "text": "query_text query_texts",
     "fields": "with_payload output_fields include include_metadata select",
     "include_vectors": "with_vectors include_values",
     "params=vecdb.SearchParams(ef=...)": "ef ef_search",

@@ -1,5 +1,5 @@
-"""bench run, ingest, interference, threads, disk, tenants, filters, serve, mixture, coldstart, compare, plot: benchmarks
-as commands.
+"""bench run, ingest, interference, threads, disk, tenants, filters, serve, mixture, coldstart, compare, plot:
+benchmarks as commands.
 """
 
 from __future__ import annotations
