@@ -50,8 +50,8 @@ def import_(
         typer.Argument(
             metavar="FILE...",
             help="Parquet, Arrow, npy, npz, safetensors, HDF5, fvecs/bvecs/ivecs, fbin/u8bin/i8bin, CSV, JSONL, JSON, "
-            "GloVe, word2vec; packed or not; - for standard input; several, or patterns such as 'part-*.parquet'. Also a "
-            "directory of Chroma 1.x, of Qdrant's local mode or of LanceDB, a Lance table, an index of faiss or usearch, "
+            "GloVe, word2vec; packed or not; - for standard input; several, or patterns such as 'part-*.parquet'. Also "
+            "a directory of Chroma 1.x, Qdrant's local mode or LanceDB, a Lance table, an index of faiss or usearch, and "
             "what PostgreSQL's COPY or pg_dump wrote (pgvector).",
         ),
     ],
@@ -97,8 +97,8 @@ def import_(
     key: Annotated[
         str | None,
         typer.Option(
-            help="HDF5, npz, safetensors: the array within the file. Chroma, Qdrant, LanceDB, pg_dump: the collection or "
-            "table."
+            help="HDF5, npz, safetensors: the array within the file. Chroma, Qdrant, LanceDB, pg_dump: the collection "
+            "or table."
         ),
     ] = None,
     format: Annotated[str | None, typer.Option(help="The file's format, where its content leaves it open.")] = None,

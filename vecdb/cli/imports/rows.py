@@ -62,7 +62,8 @@ class ImportRows:
 
 class TenantLists:
     """Which tenants may see the records of a file: `tenants` for every record, the names in a column of the file, or
-    those that the file of an exported collection, or another database, tells. Without any, existing access lists stay as they are.
+    those that the file of an exported collection, or another database, tells. Without any, existing access lists stay
+    as they are.
     """
 
     def __init__(self, source: Any, tenants: list[str] | None, column: str | None) -> None:

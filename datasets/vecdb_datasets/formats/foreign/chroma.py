@@ -117,8 +117,8 @@ class ChromaSource(CollectionSource):
                 raise self._damaged(f": rows {first} to {first + count}", error) from error
             if len(page["ids"]) != count:
                 raise Corruption(
-                    f"{self.path}: rows {first} to {first + count}: found {len(page['ids'])}; is somebody writing there? "
-                    "Close Chroma and import again"
+                    f"{self.path}: rows {first} to {first + count}: found {len(page['ids'])}; if somebody writes "
+                    "there, close Chroma and import again"
                 )
             ids += page["ids"]
             vectors.append(np.asarray(page["embeddings"], np.float32))

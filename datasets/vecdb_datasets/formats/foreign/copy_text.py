@@ -2,10 +2,10 @@ r"""The text of PostgreSQL's COPY, in which pgvector's columns lie: `COPY t TO S
 
     7<TAB>some text<TAB>[0.1,0.2]          a row a line, \N for null, \b \f \n \r \t \v \ooo \xhh \\ in values
 
-With pg_dump lines of SQL come before and after; "COPY public.t (id, title, embedding) FROM stdin;" names the columns and
-"\." ends them. Without it columns are named 0, 1, 2 ..., unless the first line, as `WITH (HEADER)` writes it, is of names
-alone. vector and halfvec look alike; sparsevec and bit are refused by name. COPY does not say the types of its columns:
-they are int, float or text as every row allows, so that booleans stay "t" and "f".
+With pg_dump lines of SQL come before and after; "COPY public.t (id, title, embedding) FROM stdin;" names the columns,
+and "\." ends the rows. Without it columns are named 0, 1, 2 ..., unless the first line is of names, as `WITH (HEADER)`
+writes it. vector and halfvec look alike; sparsevec is refused by name. COPY does not say the types of its columns: they
+are int, float or text as every row allows, so that booleans stay "t" and "f".
 
 `COPY t TO STDOUT (FORMAT csv)` is CSV, and read as such (tables/csv_file.py).
 """
@@ -35,8 +35,8 @@ _VECTOR = re.compile(r"\[[-+0-9.eE]+(,[-+0-9.eE]+)*\]")
 
 
 def looks_like_copy(head: bytes) -> bool:
-    """Whether a text is pg_dump's, or rows of COPY: cells with tabs between, one of them a vector as pgvector writes it,
-    and nothing quoted.
+    """Whether a text is pg_dump's, or rows of COPY: cells with tabs between, one of them a vector as pgvector writes
+    it, and nothing quoted.
     """
     text = head.decode("utf-8", "replace")
     if head.startswith(_DUMP) or any(map(_STATEMENT.match, text.splitlines())):

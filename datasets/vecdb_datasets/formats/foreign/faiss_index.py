@@ -57,6 +57,7 @@ class FaissSource(CollectionSource):
         ivf = faiss.try_extract_index_ivf(index) if hasattr(faiss, "try_extract_index_ivf") else None
         self._ends = np.empty(0, np.int64)
         if ivf is not None:
+            ivf = faiss.downcast_index(ivf)
             if "FastScan" in type(ivf).__name__:
                 raise InvalidArgument(f"{path}: faiss cannot give back the vectors of {type(ivf).__name__}")
             self._lists = ivf

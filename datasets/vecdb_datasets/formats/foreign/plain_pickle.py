@@ -1,12 +1,12 @@
-"""Values in a pickle, without running what it says: None, bool, int, float, text, bytes, lists, tuples, sets, dicts, and
-objects of named classes as the dict of their attributes.
+"""Values in a pickle, without running what it says: None, bool, int, float, text, bytes, lists, tuples, sets, dicts,
+and objects of named classes as the dict of their attributes.
 
 A pickle is a program; whoever unpickles a foreign one runs it. This reads the instructions that build such values, as
 the module pickletools of Python's library describes them, and refuses all others: no class is imported, nothing is
 called. So are values that a pickle uses twice, which could grow without end.
 
     PROTO FRAME   numbers, text, bytes   MARK   EMPTY_LIST APPEND(S)   EMPTY_DICT SETITEM(S)   EMPTY_SET ADDITEMS
-    TUPLE...   MEMOIZE BINGET of texts and names   STACK_GLOBAL or GLOBAL, NEWOBJ, BUILD of a class that is allowed   STOP
+    TUPLE ...   MEMOIZE, BINGET of texts and names   STACK_GLOBAL or GLOBAL, NEWOBJ, BUILD of an allowed class   STOP
 """
 
 from __future__ import annotations
@@ -78,6 +78,9 @@ class PlainPickle:
         part = self._raw[self._at : end]
         self._at = end
         return part
+
+    def _skip(self, count: int) -> None:
+        self._at += count
 
     def _number(self, width: int, *, signed: bool = False) -> int:
         return int.from_bytes(self._take(width), "little", signed=signed)
@@ -180,8 +183,8 @@ class PlainPickle:
 
 
 _STEPS: dict[int, Callable[[PlainPickle], None]] = {
-    0x80: lambda p: p._take(1) and None,  # PROTO
-    0x95: lambda p: p._take(8) and None,  # FRAME
+    0x80: lambda p: p._skip(1),  # PROTO
+    0x95: lambda p: p._skip(8),  # FRAME
     ord("N"): lambda p: p._stack.append(None),
     0x88: lambda p: p._stack.append(True),
     0x89: lambda p: p._stack.append(False),

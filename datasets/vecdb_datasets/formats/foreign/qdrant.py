@@ -6,8 +6,8 @@
 qdrant-client unpickles the points, which runs whatever a foreign file says, holds all of them in memory, and changes
 the files. Here they are read for their plain values alone (plain_pickle.py), batch after batch, and stay as they are.
 
-Payload is fields. Ids are whole numbers or UUIDs; where a collection has both, all become text. A collection of vecdb has
-one vector a record: of several named ones `vector_column` says which.
+Payload is fields. Ids are whole numbers or UUIDs; where a collection has both, all become text. A record of vecdb has
+one vector: of several named ones `vector_column` says which.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ config_bytes_max = 16 << 20
 
 @dataclass(frozen=True, slots=True)
 class Foreign:
-    """format : one of `FORMATS` where it can be read, else "".   what : in words.   advice : how to go on, if it cannot."""
+    """format : one of `FORMATS` where it can be read, else "".   what : in words.   advice : what to do if it cannot."""
 
     format: str
     what: str
@@ -42,8 +42,8 @@ _FAISS_FOLDER = Foreign(
 VECDB = Foreign("", "a vecdb database", "`vecdb export` writes a collection of it to a file, which can be imported")
 
 _SNAPSHOT = Foreign(
-    "", "a snapshot of a Qdrant server", "restore it there, and copy the collection with qdrant-client's migrate() into "
-    "a local directory: QdrantClient(path=...)",
+    "", "a snapshot of a Qdrant server",
+    "restore it there, and copy the collection with qdrant-client's migrate() into a QdrantClient(path=...)",
 )  # fmt: skip
 _FILES = (
     (b"PGDMP", "an archive of pg_dump", "turn it into text with pg_restore --data-only -t TABLE -f OUT.sql"),

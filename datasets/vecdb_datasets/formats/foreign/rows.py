@@ -27,7 +27,7 @@ class CollectionSource(TableSource):
     def _settle(
         self, path: str, format: str, shape: tuple[int, int], check_finite: bool, choice: Choice, dtype: Any = "f4"
     ) -> None:
-        """choice : what the caller says of columns; ids of the records become a field "id" where new ones are asked for."""
+        """choice : what the caller says of columns; where new ids are asked for, the records' own become a field."""
         if choice.id not in (None, "id"):
             raise InvalidArgument(f"{path}: its records have ids: leave out id_column=, or ask for new ids")
         self.id_column = None if choice.new_ids else "id"

@@ -28,8 +28,10 @@ csv.field_size_limit(line_bytes_max)
 
 
 class CsvSource(TextSource):
-    """An open CSV file, and what is like one but for how a line is parted. lenient : records of too many or too few cells are told when they are read.   facts : what
-    lies beside the file says of its collection.
+    """An open CSV file, and what differs from one only in how a line is parted.
+
+    lenient : records of too many or too few cells are told when they are read.   facts : what lies beside the file says
+    of its collection.
     """
 
     _begin: Place = (0, 0)  # where the header is, or the first row
@@ -128,8 +130,8 @@ class CsvSource(TextSource):
         for name, column in cells.items():
             if any(column) and all(is_sparse(cell) for cell in column if cell):
                 raise InvalidArgument(
-                    f"{self.path}: column {name!r} is a sparsevec of pgvector, and vecdb stores dense vectors: cast it, "
-                    f"as in COPY (SELECT id, embedding::vector FROM t) TO STDOUT"
+                    f"{self.path}: column {name!r} is a sparsevec of pgvector, and vecdb stores dense vectors: cast "
+                    "it, as in COPY (SELECT id, embedding::vector FROM t) TO STDOUT"
                 )
 
     def _narrowed(self, cell: Any, kind: type) -> type:
