@@ -102,7 +102,7 @@ def detect(file: InputFile) -> str:
     if foreign is not None:
         recognise.require_readable(name, foreign)
         return foreign.format
-    if looks_like_copy(head):
+    if claimed == "copy" or looks_like_copy(head):
         return "copy"
     if _is_safetensors(head, size):
         return "safetensors"

@@ -51,7 +51,7 @@ def import_(
             metavar="FILE...",
             help="Parquet, Arrow, npy, npz, safetensors, HDF5, fvecs/bvecs/ivecs, fbin/u8bin/i8bin, CSV, JSONL, JSON, "
             "GloVe, word2vec; packed or not; - for standard input; several, or patterns such as 'part-*.parquet'. Also "
-            "a directory of Chroma 1.x, Qdrant's local mode or LanceDB, a Lance table, an index of faiss or usearch, and "
+            "a directory of Chroma 1.x, Qdrant's local mode or LanceDB, a Lance table, an index of faiss or usearch, "
             "what PostgreSQL's COPY or pg_dump wrote (pgvector).",
         ),
     ],
@@ -180,12 +180,13 @@ def export(
     destination: Annotated[
         str,
         typer.Argument(
-            metavar="OUT", help="File to write: .parquet .jsonl .csv .npy .fbin ...; - for standard output."
+            metavar="OUT",
+            help="File to write: .parquet .jsonl .csv .npy .fbin ..., or .lance, a directory; - for standard output.",
         ),
     ],
     db: Database = default_db,
     format: Annotated[
-        str | None, typer.Option(help="npy, jsonl, csv, parquet, fbin ...; by the extension if none.")
+        str | None, typer.Option(help="npy, jsonl, csv, parquet, lance, fbin ...; by the extension if none.")
     ] = None,
     filter: Filter = None,
     tenant: Tenants = None,
@@ -199,9 +200,9 @@ def export(
     tls: Tls = None,
     json: Json = False,
 ) -> None:
-    """Write a collection, or what of it matches and tenants may see, to a file. Parquet and JSONL hold everything;
-    formats of vectors only have the rest beside them, in OUT.ids.jsonl and OUT.meta.json; what CSV cannot hold is
-    refused.
+    """Write a collection, or what of it matches and tenants may see, to a file. Parquet, Lance and JSONL hold
+    everything; formats of vectors only have the rest beside them, in OUT.ids.jsonl and OUT.meta.json; what CSV cannot
+    hold is refused.
     """
     from vecdb_datasets.formats import CollectionFacts, create_records
     from vecdb_datasets.formats.records.facts import Columns

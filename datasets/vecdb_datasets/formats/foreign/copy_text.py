@@ -36,7 +36,7 @@ _VECTOR = re.compile(r"\[[-+0-9.eE]+(,[-+0-9.eE]+)*\]")
 
 def looks_like_copy(head: bytes) -> bool:
     """Whether a text is pg_dump's, or rows of COPY: cells with tabs between, one of them a vector as pgvector writes
-    it, and nothing quoted.
+    it, and nothing quoted. With names in the first line it might be any table with tabs, unless it has a null.
     """
     text = head.decode("utf-8", "replace")
     if head.startswith(_DUMP) or any(map(_STATEMENT.match, text.splitlines())):
@@ -45,6 +45,8 @@ def looks_like_copy(head: bytes) -> bool:
     if not lines or any(cell[:1] == '"' for line in lines for cell in line.split("\t")):
         return False
     first = lines[0].split("\t")
+    if any(cell == NULL for line in lines[1:] for cell in line.split("\t")) and len(first) > 1:
+        return True
     return len(first) > 1 and any(_VECTOR.fullmatch(cell) or is_sparse(cell) for cell in first)
 
 

@@ -15,7 +15,7 @@ from vecdb import Corruption
 
 from ..inputs import InputFile
 from ..optional import optional_module
-from ..tables.arrow_rows import ArrowSource, batch_rows
+from ..tables.arrow_rows import ArrowSource, batch_rows, facts_of
 from ..tables.columns import Choice
 from .recognise import LANCE, directory, tables_of
 from .rows import choose
@@ -41,7 +41,7 @@ class LanceSource(ArrowSource):
         except (OSError, ValueError) as error:
             raise Corruption(f"{path}: Lance cannot read it ({error})") from error
         self._group_starts = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)]).astype(np.int64)
-        self._settle("lance", check_finite, choice, None)
+        self._settle("lance", check_finite, choice, facts_of(self._schema.metadata))
         self.stamp = [self._table.version, len(self)]
         self._learn_metric()
 

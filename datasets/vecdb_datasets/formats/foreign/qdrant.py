@@ -77,7 +77,9 @@ class QdrantSource(CollectionSource):
         vectors = config.get("vectors") or {}
         only = "size" in vectors
         names = [""] if only else sorted(vectors)
-        self._name = "" if only and asked in (None, "", "vector") else choose(self.path, "vector", asked, names)
+        self._name = (
+            "" if only and asked in (None, "", "vector") else choose(self.path, "vector", asked, names, "vector_column")
+        )
         self.vector_column = self._name or "vector"
         chosen = vectors if only else vectors[self._name]
         others = [f"vector {one!r}" for one in names if one != self._name]

@@ -17,7 +17,7 @@ config_bytes_max = 16 << 20
 
 @dataclass(frozen=True, slots=True)
 class Foreign:
-    """format : one of `FORMATS` where it can be read, else "".   what : in words.   advice : what to do if it cannot."""
+    """format : one of `FORMATS` where it can be read, else "".   what : in words.   advice : what to do if not."""
 
     format: str
     what: str
@@ -118,15 +118,15 @@ def require_readable(path: str, found: Foreign) -> None:
 
 
 def describe(path: str) -> str | None:
-    """ "PATH is a Chroma directory", where a path leads to what others made; None where it does not."""
+    """ "PATH is a Chroma directory", where a path leads to what others made and `open_vectors` may read; else None."""
     found = None
     if os.path.isdir(path):
         found = directory(path)
     elif os.path.isfile(path):
         with open(path, "rb") as handle:
             head = handle.read(4_096)
-        found = file(path, head, os.path.getsize(path)) or (tar(path) if head[257:262] == b"ustar" else None)
-    return None if found is None or found is VECDB else f"{path} is {found.what}"
+        found = file(path, head, os.path.getsize(path))
+    return None if found is None or not found.format else f"{path} is {found.what}"
 
 
 def _sqlite(path: str) -> Foreign:

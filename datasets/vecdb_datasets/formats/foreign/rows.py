@@ -18,8 +18,6 @@ from ..tables.arrow_rows import storable
 from ..tables.columns import Choice
 from ..tables.table import TableSource, Window, stack_rows
 
-metrics_known = {"l2": "l2", "cosine": "cosine", "ip": "ip"}
-
 
 class CollectionSource(TableSource):
     """An open collection of another database. Subclasses call `_settle`, and make windows with `_made`."""
@@ -73,7 +71,7 @@ class CollectionSource(TableSource):
         return Window(start, block, list(ids) if self.id_column else None, fields, bad, whose, seen)
 
 
-def choose(path: str, what: str, asked: str | None, names: Sequence[str]) -> str:
+def choose(path: str, what: str, asked: str | None, names: Sequence[str], option: str = "key") -> str:
     """The collection or table of that name, or the only one. Raises InvalidArgument that lists them."""
     if asked is not None:
         if asked not in names:
@@ -81,5 +79,5 @@ def choose(path: str, what: str, asked: str | None, names: Sequence[str]) -> str
         return asked
     if len(names) != 1:
         found = f"has several {what}s, {list(names)}" if names else f"has no {what}"
-        raise InvalidArgument(f"{path} {found}" + ("; say which with key=" if names else ""))
+        raise InvalidArgument(f"{path} {found}" + (f"; say which with {option}=" if names else ""))
     return names[0]

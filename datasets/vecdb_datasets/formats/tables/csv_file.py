@@ -8,6 +8,7 @@ float32. A first column without a name, as pandas writes it, is the id.
 from __future__ import annotations
 
 import csv
+import itertools
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -70,12 +71,15 @@ class CsvSource(TextSource):
     def _read_header(self) -> None:
         """The names of the columns, and how cells are told apart."""
         lines = Lines(self.file, self._begin)
-        header = next(lines, "")
-        lines.close()
-        if not header.strip():
-            raise InvalidArgument(f"{self.path}: no header line naming the columns")
-        self._delimiter = max(",;\t|", key=header.count)
-        self.columns = self._cells(csv.reader([header], delimiter=self._delimiter), (0, 0))
+        try:
+            header = next(lines, "")
+            if not header.strip():
+                raise InvalidArgument(f"{self.path}: no header line naming the columns")
+            self._delimiter = max(",;\t|", key=header.count)
+            whole = itertools.chain([header], lines)  # a cell may go on in the next line
+            self.columns = self._cells(csv.reader(whole, delimiter=self._delimiter), (0, 0))
+        finally:
+            lines.close()
         self._has_header = not _is_data(self.columns)
         if not self._has_header:
             self.columns = [str(at) for at in range(len(self.columns))]
