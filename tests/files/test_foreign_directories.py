@@ -72,10 +72,19 @@ def usearch_file(path: Path) -> Path:
     return path
 
 
+def snapshot_file(path: Path) -> Path:
+    shard = path.with_name("0") / "segments" / "x"
+    shard.mkdir(parents=True)
+    with tarfile.open(path, "w") as archive:
+        archive.add(path.with_name("0"), "0")
+    return path
+
+
 MADE = {
     "a Chroma directory": (chroma_folder, "chromadb", "chroma"),
     "a Lance table": (lance_folder, "lance", "lance"),
     "a faiss index": (faiss_file, "faiss", "faiss"),
+    "a snapshot of Qdrant": (snapshot_file, "qdrant_edge", "qdrant"),
     "a usearch index": (usearch_file, "usearch", "usearch"),
 }
 
@@ -111,10 +120,7 @@ def test_what_cannot_be_read_says_what_to_do(tmp_path: Path) -> None:
         "b.idx": b"IBxF\x10\0\0\0\2\0\0\0" + bytes(50),
     }.items():  # fmt: skip
         (tmp_path / name).write_bytes(content + bytes(200))
-    shard = tmp_path / "0" / "segments" / "x"
-    shard.mkdir(parents=True)
-    with tarfile.open(tmp_path / "docs.snapshot", "w") as archive:
-        archive.add(tmp_path / "0", "0")
+    (tmp_path / "0").mkdir()
     (tmp_path / "chain").mkdir()
     for name in ("index.faiss", "index.pkl"):
         (tmp_path / "chain" / name).touch()
@@ -127,7 +133,6 @@ def test_what_cannot_be_read_says_what_to_do(tmp_path: Path) -> None:
         "x.bin": "is PostgreSQL's COPY in binary: write it as text or csv",
         "x.pkl": "is a Python pickle: vecdb reads none",
         "b.idx": "is a faiss index of bits",
-        "docs.snapshot": "is a snapshot of a Qdrant server: restore it there",
         "chain": "is a folder that LangChain saved a faiss index in: name the file index.faiss",
         "0": "is a directory: name its files",
     }.items():

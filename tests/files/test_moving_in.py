@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,6 +84,41 @@ def qdrant(folder: Path, vectors: Any) -> Made:
     return Made(folder / "qdrant", ids[3:], fields[3:], [], answers, "cosine")
 
 
+def snapshot(folder: Path, vectors: Any, shards: int = 1) -> Made:
+    """The files of a shard in an archive, as a server lays them out."""
+    edge = pytest.importorskip("qdrant_edge")
+    n, ids, fields = len(vectors), list(range(5, len(vectors) + 5)), metadata(len(vectors))
+    config = edge.EdgeConfig(vectors={"": edge.EdgeVectorParams(DIM, edge.Distance.Dot)})
+    opened = []
+    for at in range(shards):
+        part = folder / "qdrant" / str(at)
+        part.mkdir(parents=True)
+        shard = edge.EdgeShard.create(str(part), config)
+        rows = range(at * n // shards, (at + 1) * n // shards)
+        points = [edge.Point(ids[row], vectors[row].tolist(), fields[row]) for row in rows]
+        shard.update(edge.UpdateOperation.upsert_points(points))
+        shard.update(edge.UpdateOperation.delete_points([one for one in ids[:3] if at == 0]))
+        shard.flush()
+        opened.append(shard)
+    with tarfile.open(folder / "docs.snapshot", "w") as archive:
+        for at in range(shards):
+            archive.add(folder / "qdrant" / str(at), "." if shards == 1 else str(at))
+
+    def answers(queries: Any, k: int) -> list[list[Any]]:
+        found = []
+        for q in queries:
+            asked = edge.SearchRequest(edge.Query.Nearest(q.tolist()), k, 0, params=edge.SearchParams(exact=True))
+            near = [one for shard in opened for one in shard.search(asked)]
+            found.append([one.id for one in sorted(near, key=lambda one: -one.score)[:k]])
+        return found
+
+    return Made(folder / "docs.snapshot", ids[3:], fields[3:], [], answers, "ip")
+
+
+def snapshot_of_shards(folder: Path, vectors: Any) -> Made:
+    return snapshot(folder, vectors, 2)
+
+
 def lance(folder: Path, vectors: Any) -> Made:
     pytest.importorskip("lance")
     lancedb = pytest.importorskip("lancedb")
@@ -136,7 +172,9 @@ def usearch(folder: Path, vectors: Any) -> Made:
     return Made(folder / "x.usearch", ids.tolist()[3:], [{}] * (len(ids) - 3), [], answers, "cosine")
 
 
-MAKERS = {one.__name__: one for one in (chroma, qdrant, lance, faiss, faiss_lists, usearch)}
+MAKERS = {
+    one.__name__: one for one in (chroma, qdrant, snapshot, snapshot_of_shards, lance, faiss, faiss_lists, usearch)
+}
 SIZES = [400, pytest.param(20_000, marks=pytest.mark.slow)]
 
 

@@ -28,6 +28,7 @@ from .foreign.copy_text import CopySource
 from .foreign.faiss_index import FaissSource
 from .foreign.lance import LanceSource
 from .foreign.qdrant import QdrantSource
+from .foreign.qdrant_snapshot import SnapshotSource
 from .foreign.usearch_index import UsearchSource
 from .inputs import STDIN, InputFile
 from .many import ManySource, expand
@@ -134,7 +135,7 @@ def _open(
             raise InvalidArgument(f"{name}: format {kind!r} is a directory, this is a file")
         if key is not None and kind not in (*_NAMED_ARRAYS, "copy"):
             raise InvalidArgument(f"{name}: key={key!r} is for HDF5, npz and safetensors files, this one is {kind}")
-        if choice.vector is not None and kind not in _TABLES:
+        if choice.vector is not None and kind not in (*_TABLES, "snapshot"):
             raise InvalidArgument(f"{name}: vector_column and id_column are for tables, this one is {kind}")
         if choice.id is not None and kind not in (*_TABLES, *_NAMED_ARRAYS):
             raise InvalidArgument(f"{name}: vector_column and id_column are for tables, this one is {kind}")
@@ -155,8 +156,10 @@ def _open_directory(
         raise InvalidArgument(f"{name}: encoding={encoding!r} is for texts")
     if choice.vector is not None and kind == "chroma":
         raise InvalidArgument(f"{name}: vector_column is for tables, this one is {kind}")
-    readers = {"chroma": ChromaSource, "qdrant": QdrantSource, "lance": LanceSource}
-    return readers[kind](name, check_finite, key, choice)
+    if kind == "chroma":
+        return ChromaSource(name, check_finite, key, choice)
+    opener = QdrantSource if kind == "qdrant" else LanceSource
+    return opener(name, check_finite, key, choice)
 
 
 def _reader(
@@ -185,6 +188,7 @@ def _reader(
         "csv": lambda: CsvSource(file, check_finite, choice, lenient=lenient, facts=facts),
         "copy": lambda: CopySource(file, check_finite, choice, key, lenient=lenient),
         "faiss": lambda: FaissSource(file.path, check_finite, choice),
+        "snapshot": lambda: SnapshotSource(file, check_finite, choice),
         "usearch": lambda: UsearchSource(file.path, check_finite, choice),
         "jsonl": lambda: JsonlSource(file, check_finite, choice),
         "words": lambda: WordSource(file, check_finite),

@@ -27,7 +27,7 @@ from .tables.words import looks_like_binary_words, looks_like_words
 
 FORMATS: tuple[str, ...] = (
     *VECS, *BINS, "npy", "npz", "safetensors", "hdf5", "parquet", "arrow", "csv", "jsonl", "json", "words", "word2vec",
-    "faiss", "usearch", "copy", "chroma", "qdrant", "lance",
+    "faiss", "usearch", "copy", "snapshot", "chroma", "qdrant", "lance",
 )  # fmt: skip
 DIRECTORIES = ("chroma", "qdrant", "lance")
 EXTENSIONS: dict[str, str] = {

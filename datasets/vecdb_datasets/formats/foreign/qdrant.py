@@ -139,15 +139,22 @@ class QdrantSource(CollectionSource):
             raise Corruption(f"{self.path}: rows {start} to {stop} cannot be read ({error})") from error
         if len(found) != stop - start:
             raise Corruption(f"{self.path}: expected {stop - start} rows from row {start} on, found {len(found)}")
-        ids: list[Any] = []
-        vectors: list[Any] = []
-        fields: list[dict[str, Any]] = []
+        points: list[dict[str, Any]] = []
         wrong: dict[int, str] = {}
         for at, (raw,) in enumerate(found):
             try:
-                point = _point(raw)
+                points.append(_point(raw))
             except ValueError as error:
-                point, wrong[at] = {}, f": its point holds {error}"
+                points.append({})
+                wrong[at] = f": its point holds {error}"
+        return self._of_points(start, points, wrong)
+
+    def _of_points(self, start: int, points: list[dict[str, Any]], wrong: dict[int, str]) -> Window:
+        """Points, each with id, vector and payload, as a window. wrong : those that are none, and why."""
+        ids: list[Any] = []
+        vectors: list[Any] = []
+        fields: list[dict[str, Any]] = []
+        for at, point in enumerate(points):
             vector = point.get("vector")
             if self._name and isinstance(vector, dict):
                 vector = vector.get(self._name)

@@ -41,10 +41,7 @@ _FAISS_FOLDER = Foreign(
 )
 VECDB = Foreign("", "a vecdb database", "`vecdb export` writes a collection of it to a file, which can be imported")
 
-_SNAPSHOT = Foreign(
-    "", "a snapshot of a Qdrant server",
-    "restore it there, and copy the collection with qdrant-client's migrate() into a QdrantClient(path=...)",
-)  # fmt: skip
+_SNAPSHOT = Foreign("snapshot", "a snapshot of Qdrant")
 _FILES = (
     (b"PGDMP", "an archive of pg_dump", "turn it into text with pg_restore --data-only -t TABLE -f OUT.sql"),
     (b"PGCOPY\n\xff\r\n\x00", "PostgreSQL's COPY in binary", "write it as text or csv: COPY t TO STDOUT"),
@@ -125,7 +122,7 @@ def describe(path: str) -> str | None:
     elif os.path.isfile(path):
         with open(path, "rb") as handle:
             head = handle.read(4_096)
-        found = file(path, head, os.path.getsize(path))
+        found = file(path, head, os.path.getsize(path)) or (tar(path) if head[257:262] == b"ustar" else None)
     return None if found is None or not found.format else f"{path} is {found.what}"
 
 

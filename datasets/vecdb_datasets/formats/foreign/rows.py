@@ -33,13 +33,16 @@ class CollectionSource(TableSource):
         super().__init__(path, format, shape, dtype, check_finite)
 
     def fields(self, start: int = 0, stop: int | None = None) -> list[dict[str, Any]] | None:
-        return self._column("fields", start, stop)
+        found: list[dict[str, Any]] | None = self._column("fields", start, stop)
+        return found
 
     def owners(self, start: int = 0, stop: int | None = None) -> list[str] | None:
-        return self._column("owners", start, stop)
+        found: list[str] | None = self._column("owners", start, stop)
+        return found
 
     def tenants(self, start: int = 0, stop: int | None = None) -> list[list[str]] | None:
-        return self._column("tenants", start, stop)
+        found: list[list[str]] | None = self._column("tenants", start, stop)
+        return found
 
     def _made(
         self,

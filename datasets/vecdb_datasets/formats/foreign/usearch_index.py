@@ -53,7 +53,7 @@ class UsearchSource(CollectionSource):
     def _parse(self, start: int, stop: int) -> Window:
         keys = self._keys[start:stop]
         found = self._index.get(keys, dtype="f16" if self.dtype == np.float16 else "f32")
-        vectors = [np.zeros(0) if one is None else one for one in found]
+        vectors: Any = [np.zeros(0) if one is None else one for one in found]
         wrong = {at: " has no vector" for at, one in enumerate(found) if one is None}
         if not wrong:
             vectors = np.asarray(found, self.dtype).reshape(len(keys), self.dim)
