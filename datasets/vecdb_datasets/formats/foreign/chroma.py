@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from vecdb import Corruption
+from vecdb import Corruption, InvalidArgument
 
 from ..optional import optional_module
 from ..source import Array
@@ -79,6 +79,8 @@ class ChromaSource(CollectionSource):
             there = {one.path_name: one for one in _collections(catalog)}
             one = there[choose(path, "collection", key, list(there))]
             names = {row[0] for row in catalog.execute(_KEYS, (one.id,))}
+        if one.dim is None:
+            raise InvalidArgument(f"{path}: collection {one.path_name!r} has no records, and no dim")
         names = {name for name in names if not name.startswith("chroma:")}
         self._document = "document" if "document" not in names else "document_text"
         self._uri = "uri" if "uri" not in names else "document_uri"
@@ -99,7 +101,7 @@ class ChromaSource(CollectionSource):
             self.losses["metadata of the collection"] = f"{json.dumps(self._docs.metadata, default=str)[:200]}"
         kept = [name for name in (self._document, self._uri) if name not in names]
         self.field_columns = choice.field_columns(path, [*sorted(names), *kept])
-        self._settle(path, "chroma", (count, one.dim or 0), check_finite, choice)
+        self._settle(path, "chroma", (count, one.dim), check_finite, choice)
         with _catalog(path) as catalog:
             self.stamp = [one.id, count, str(catalog.execute(_NEWEST, (one.id,)).fetchone()[0])]
 
