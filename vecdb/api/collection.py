@@ -21,9 +21,10 @@ from vecdb.api.backend import Batch, CollectionBackend, Mode
 from vecdb.api.embedding import Embedder, embedded, embedder_of
 from vecdb.api.filter_arguments import Page, refuse_unknown, search_filter, written_filter
 from vecdb.api.hits import Hits
+from vecdb.api.notebook import collection_html
 from vecdb.api.tables import arrow_table, pandas_frame
 from vecdb.api.whole_records import TakenApart, is_whole, take_apart
-from vecdb.errors import AlreadyExists, InvalidArgument, LimitExceeded, PermissionDenied
+from vecdb.errors import AlreadyExists, InvalidArgument, LimitExceeded, PermissionDenied, VecdbError
 from vecdb.filters.forms import to_filter
 from vecdb.filters.scalars import field_name
 from vecdb.schema import CollectionConfig, Facets, IndexConfig, Record, SearchParams
@@ -116,6 +117,13 @@ class Collection:
 
     def __repr__(self) -> str:
         return f"<Collection {self.name!r}: dim {self.dim}, {self.metric}, {self.dtype}>"
+
+    def _repr_html_(self) -> str:
+        """A table for notebooks; what may not be asked or cannot be answered now is left out."""
+        try:
+            return collection_html(self._config, self.stats(), list(self.fields()))
+        except VecdbError as error:
+            return collection_html(self._config, error, [])
 
     # -- writes ------------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from vecdb.cli.options import refuse_foreign
 from vecdb.errors import VecdbError
 
 
@@ -51,7 +52,9 @@ def serve(
     except ImportError as error:
         raise VecdbError(f"the server needs {error.name}: pip install 'vecdb-engine[server]'") from None
     try:
-        run(load(flags, file=config))
+        settings = load(flags, file=config)
+        refuse_foreign(str(settings.path))
+        run(settings)
     except (VecdbError, OSError) as error:  # in the format of the log, for whoever collects it
         configure("info")
         log.error("not served", code=getattr(error, "code", "SYSTEM"), reason=str(error))

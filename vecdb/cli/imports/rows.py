@@ -64,14 +64,16 @@ class ImportRows:
 
 class TenantLists:
     """Which tenants may see the records of a file: `tenants` for every record, the names in a column of the file, or
-    those that the file of an exported collection tells. Without any, existing access lists stay as they are.
+    those that the file of an exported collection, or another database, tells. Without any, existing access lists stay
+    as they are.
     """
 
     def __init__(self, source: Any, tenants: list[str] | None, column: str | None) -> None:
         self._tenants = set(tenants) if tenants else None  # a set is for all records, however many there are
         facts = source.facts
-        self._told = facts is not None and (facts.tenants is not None or column == facts.columns.tenants)
-        self._column = None if self._told and column == facts.columns.tenants else column
+        of_export = facts is not None and (facts.tenants is not None or column == facts.columns.tenants)
+        self._told = of_export or source.tells_access
+        self._column = None if of_export and column == facts.columns.tenants else column
         columns = getattr(source, "field_columns", ())
         if self._column is not None and self._column not in columns:
             raise InvalidArgument(f"{source.path}: no column {column!r} of tenants; its other columns: {list(columns)}")
