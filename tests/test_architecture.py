@@ -421,8 +421,10 @@ def test_nothing_phones_home() -> None:
     wrong = [
         f"{place(path, line)} imports {name}"
         for path in ALL_FILES
-        if not str(path.relative_to(ROOT)).startswith(("vecdb/client/", "server/"))
-        for line, name in imports_of(path)
+        if not str(path.relative_to(ROOT)).startswith(
+            ("vecdb/client/", "server/", "datasets/vecdb_datasets/download.py")
+        )
+        for line, name in imports_of(path)  # but `vecdb dataset get`, which fetches what it is told to
         if name.split(".")[0] in talkers
     ]
     assert not wrong, wrong

@@ -16,13 +16,13 @@ from typer.testing import CliRunner
 import vecdb
 from vecdb.cli import build
 from vecdb_bench import disk, mixture, runner, tenants
+from vecdb_bench.calls.interference import interference
+from vecdb_bench.calls.threads import threads
 from vecdb_bench.child_process import SharedEngine, SharedProcess
 from vecdb_bench.coldstart import coldstart
 from vecdb_bench.ingest import ingest
-from vecdb_bench.interference import interference
 from vecdb_bench.reporting import machine, recall_curves, results
 from vecdb_bench.tenants import lineup
-from vecdb_bench.threads import threads
 
 
 def test_a_rate_between_two_points_lies_on_the_line_of_logarithms() -> None:

@@ -100,7 +100,7 @@ def interference(
 ) -> None:
     """Latency of searches in one thread, without and with another thread that upserts batches."""
     arguments = dict(locals())
-    from vecdb_bench.interference import interference as measure
+    from vecdb_bench.calls.interference import interference as measure
 
     _measure(measure, arguments)
 
@@ -120,7 +120,7 @@ def threads(
     """Single searches from many threads of one process, and from as many processes that read."""
     arguments = dict(locals())
     arguments |= {"counts": _numbers(counts), "base": base and str(base), "vectors": vectors and str(vectors)}
-    from vecdb_bench.threads import threads as measure
+    from vecdb_bench.calls.threads import threads as measure
 
     _measure(measure, arguments)
 

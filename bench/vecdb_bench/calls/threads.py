@@ -5,7 +5,7 @@ processes; of this tree and of another one (`base`), in turns.
     parent <--line-- child      {"calls": ..., "median_us": ..., "p99_us": ...}
 
 The database is built once, by the base. A child runs this file with its tree in front of the path, so that nothing but
-vecdb and NumPy is needed: `python bench/vecdb_bench/threads.py --base OTHER_TREE` works where the command cannot.
+vecdb and NumPy is needed: `python bench/vecdb_bench/calls/threads.py --base OTHER_TREE` works where the command cannot.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def threads(
     """base : a tree with a package `vecdb` to compare with.   vectors : a .npy or .u8bin file, whose last 1,000 rows
     are the queries; without it clustered ones of dim 128 are made.
     """
-    here = str(Path(__file__).resolve().parents[2])
+    here = str(Path(__file__).resolve().parents[3])
     trees = {"base": base, "this": here} if base else {"this": here}
     with tempfile.TemporaryDirectory() as folder:
         data, queries = _data(vectors, rows)
