@@ -26,7 +26,7 @@ from vecdb.api.whole_records import TakenApart, is_whole, take_apart
 from vecdb.errors import AlreadyExists, InvalidArgument, LimitExceeded, PermissionDenied
 from vecdb.filters.forms import to_filter
 from vecdb.filters.scalars import field_name
-from vecdb.schema import CollectionConfig, IndexConfig, Record, SearchParams
+from vecdb.schema import CollectionConfig, Facets, IndexConfig, Record, SearchParams
 
 _ITER_BATCH_MAX = 65_536
 
@@ -55,7 +55,7 @@ class Collection:
     @property
     def dim(self) -> int:
         """0 where it was made without one and the first vectors are still to be written. Of a server's collection as
-        it was when this was opened: `config` asks.
+        far as this handle has met one, in its own writes or in `config`, which asks.
         """
         return self._config.dim or self._backend.dim
 
@@ -141,8 +141,11 @@ class Collection:
             write decides. A `uuid.UUID` stands for its text.
             Of an id that repeats in one batch the last counts.
             Or whole records, without vectors and fields: a pandas / polars / Arrow table, a dict of columns, a list of
-            dicts, or one dict. The columns "id" and "vector" are what they say, the rest are fields.
-        vectors : [n, dim] (or [dim] for one id) of anything array-like; stored in the collection's dtype.
+            dicts, or one dict. The columns "id" and "vector" are what they say, the rest are fields; a record may have
+            no vector.
+        vectors : [n, dim] (or [dim] for one id) of anything array-like; stored in the collection's dtype. None, or None
+            in the place of one in a list, for records without a vector: they are kept, filtered and counted, and no
+            search finds them. It also takes away the vector that a record had.
         fields : list of dicts, dict of columns, pandas / polars / Arrow table of n rows, or None for records without
             fields.
         tenants : who may see the records. A name, or a set or list of names, is for all of them: {"a", "b"} lets both a
@@ -203,7 +206,8 @@ class Collection:
         progress: Callable[[int, int], None] | None = None,
     ) -> Any:
         """Write records under ids that vecdb makes, and return these: a list in the order of the vectors, or for one
-        vector, [dim], the id itself.
+        vector, [dim], the id itself. Without vectors, None, there are as many records as `fields` has, a list or table;
+        of one dict the id itself.
 
         Where the collection's ids are ints, or none was written yet, they go on from the largest id of this owner, from
         0 on; where they are strings they are UUIDs of version 7, which sort by time. They are made in the commit, so
@@ -214,13 +218,22 @@ class Collection:
         if texts is not None:
             vectors, fields = self._read_texts(None, texts, vectors, fields, progress)
         owned, request = validate.owner(owner), validate.request_id(request_id)
-        config = self._shaped(vectors)
-        single = validate.is_one_vector(vectors, config)
-        array = validate.vectors(vectors, config, empty_ok=True)
-        maps = validate.fields(fields, len(array), single=single)
-        _check_size(array, maps, "write them in several calls")
-        lists = None if tenants is None else validate.access_lists(tenants, len(array), single=single)
-        return self._backend.add(array, maps, lists, owned, request, single=single)
+        n, single = self._count_added(vectors, fields)
+        some = validate.some_vectors(vectors, n, self._config, self._shaped, single=single, empty_ok=True)
+        maps = validate.fields(fields, some.n, single=single)
+        _check_size(some.vectors, maps, "write them in several calls")
+        lists = None if tenants is None else validate.access_lists(tenants, some.n, single=single)
+        return self._backend.add(some.vectors, maps, lists, owned, request, single=single, bare=some.bare)
+
+    def _count_added(self, vectors: Any, fields: Any) -> tuple[int, bool]:
+        """How many records are added, where no vectors say so, and whether it is one by itself."""
+        if isinstance(vectors, validate.SomeVectors) or validate.first_vector(vectors) is not vectors:
+            return 0, False
+        if vectors is not None:
+            return 0, validate.is_one_vector(vectors, self._shaped(vectors))
+        if fields is None:
+            raise InvalidArgument("add needs vectors, or fields of records that have none")
+        return (1, True) if isinstance(fields, dict) else (len(fields), False)
 
     def prepare(
         self,
@@ -281,22 +294,28 @@ class Collection:
             raise AlreadyExists(
                 f"insert got {checked.n - len(checked.unique)} ids twice in one batch; give each id once, or use upsert"
             )
-        array = validate.vectors(vectors, self._shaped(vectors), single=checked.scalar, empty_ok=checked.n == 0)
-        if len(array) != checked.n:
-            raise InvalidArgument(f"got {checked.n:,} ids and {len(array):,} vectors: pass one vector per id")
+        some = validate.some_vectors(
+            vectors, checked.n, self._config, self._shaped, single=checked.scalar, empty_ok=checked.n == 0
+        )
+        if some.n != checked.n:
+            raise InvalidArgument(
+                f"got {checked.n:,} ids and {some.n:,} vectors: pass one vector per id, None for a record without one"
+            )
         maps = validate.fields(fields, checked.n, single=checked.scalar)
         lists = None
         if tenants is not None:
             lists = validate.access_lists(tenants, checked.n, single=checked.scalar, kept=kept)
-        _check_size(array, maps, "write it in several calls, or with atomic=False")
+        _check_size(some.vectors, maps, "write it in several calls, or with atomic=False")
         if checked.unique is None:
-            return Batch(checked, array, maps, lists)
+            return Batch(checked, some.vectors, maps, lists, some.bare)
         keep = checked.first_positions() if mode == "skip" else checked.unique
+        some = some.take(keep)
         return Batch(
             checked.take(keep),
-            np.ascontiguousarray(array[keep]),
+            some.vectors,
             None if maps is None else [maps[i] for i in keep.tolist()],
             None if lists is None else lists.take(keep, checked.n),
+            some.bare,
         )
 
     def _batches(
@@ -306,7 +325,8 @@ class Collection:
         for start in range(0, len(ids), step):
             part = slice(start, start + step)
             part_fields = None if fields is None else _slice_fields(fields, part)
-            yield self._batch(ids[part], vectors[part], part_fields, tenants[part] if each else tenants, mode, kept)
+            some = None if vectors is None else vectors[part]
+            yield self._batch(ids[part], some, part_fields, tenants[part] if each else tenants, mode, kept)
 
     def update(
         self,
@@ -726,8 +746,8 @@ class Collection:
         include_vectors: bool = False,
         tenant: Any = None,
     ) -> Any:
-        """The same as a pyarrow.Table; vectors are fixed-size lists. Raises InvalidArgument where a field mixes types
-        that a column of Arrow cannot hold.
+        """The same as a pyarrow.Table; vectors are fixed-size lists, null for a record without one. Raises
+        InvalidArgument where a field mixes types that a column of Arrow cannot hold.
         """
         return arrow_table(self._records(filter, filter_params, limit, include_vectors, tenant), include_vectors)
 
@@ -743,19 +763,20 @@ class Collection:
 
     def facets(
         self, field: str, filter: Any = None, limit: int = 100, *, filter_params: Any = None, tenant: Any = None
-    ) -> dict[Any, int]:
+    ) -> Facets:
         """How many records have each value of a field (or dotted path): {value: count}, the `limit` most frequent
-        values, largest first, ties by value. A list counts each of its elements once.
+        values, largest first, ties by value. A list counts each of its elements once. Unlike those of a dict, keys of
+        different types are never one: True, 1 and 1.0 are three.
 
-        filter, filter_params, tenant : of which records, as in `search`. True and 1 are one key, as in any dict.
+        filter, filter_params, tenant : of which records, as in `search`.
         """
         node, tenants = to_filter(filter, filter_params), validate.search_tenants(tenant)
         most = validate.integer(limit, "limit", 1, limits.facets_max)
         return self._backend.facets(field_name(field), node, most, tenants)
 
     def distinct(self, field: str, filter: Any = None, *, filter_params: Any = None, tenant: Any = None) -> list[Any]:
-        """The values of a field, elements of its lists among them, each once: by type, then value. Arguments are those
-        of `facets`.
+        """The values of a field, elements of its lists among them, each once: by type, then value; True, 1 and 1.0 are
+        three. Arguments are those of `facets`.
         """
         node, tenants = to_filter(filter, filter_params), validate.search_tenants(tenant)
         return self._backend.distinct(field_name(field), node, tenants)
@@ -888,7 +909,7 @@ class Collection:
         """The configuration, with the dim of these vectors or queries where the collection has none yet."""
         if not self._config.dim:
             if not self._backend.dim:
-                return replace(self._config, dim=validate.dim_of(vectors, "vectors"))
+                return replace(self._config, dim=validate.dim_of(validate.first_vector(vectors), "vectors"))
             self._config = replace(self._config, dim=self._backend.dim)
         return self._config
 
@@ -934,9 +955,10 @@ def _taken_apart(ids: Any, vectors: Any, fields: Any, id: Any, vector: Any) -> T
         raise InvalidArgument("id= and vector= name columns of whole records, such as a table: these are ids")
     if vectors is None and hasattr(ids, "__len__") and not isinstance(ids, str) and not len(ids):
         vectors = ()
-    if vectors is None:
+    if vectors is None and fields is None:
         raise InvalidArgument(
-            "a write needs vectors, an array of them beside the ids; or whole records, such as a table"
+            "a write needs vectors, an array of them beside the ids, or fields of records that have none; or whole "
+            "records, such as a table"
         )
     return TakenApart(ids, vectors, fields)
 

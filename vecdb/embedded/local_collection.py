@@ -35,7 +35,7 @@ from vecdb.errors import InvalidArgument
 from vecdb.filters.tree import Node
 from vecdb.index.common.progress import WeightedProgress
 from vecdb.maintenance.index_jobs import CollectionMaintenance
-from vecdb.query.filtering import rows_at
+from vecdb.query.filtering import rows_at, with_vectors
 from vecdb.query.listing.facts import FieldFacts
 from vecdb.query.listing.pages import Listing
 from vecdb.query.recall import evaluate
@@ -176,8 +176,9 @@ class LocalCollection:
             "dim": self.state.entry.dim,
             "metric": self.state.entry.metric,
             "dtype": self.state.entry.dtype,
-            "live": visibility.live_count,
-            "deleted": visibility.row_count - visibility.live_count,
+            "live": state.live_count,
+            "without_vector": state.bare_count,
+            "deleted": visibility.row_count - state.live_count,
             "rows": visibility.row_count,
             "sequence": visibility.sequence,
             "generation": generation.number,
@@ -274,7 +275,7 @@ class LocalCollection:
     ) -> list[dict[str, float]]:
         if node is not None:
             snapshot, allowed = self.searcher.rows_for((), node)
-            return tune(snapshot, queries, limit, recall, allowed)[0]
+            return tune(snapshot, queries, limit, recall, with_vectors(snapshot, allowed))[0]
         self.writes.require_writer()
         with self.jobs.lock, self.jobs.rebuild_on_corruption():
             snapshot = self.state.current()

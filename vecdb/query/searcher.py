@@ -271,6 +271,7 @@ class Searcher:
             if users is None:
                 time.sleep(0.001)  # a commit is not published yet, or was published while this looked
                 continue
+            self._refuse_bare(snapshot, users)
             liked = record_reader.vectors(snapshot.generation, np.concatenate(users)).astype(np.float32)
             vectors = np.split(liked, np.cumsum([len(rows) for rows in users])[:-1])
             centres = snapshot.generation.index.centres(snapshot.visibility.row_count)
@@ -316,6 +317,18 @@ class Searcher:
             )
         return found
 
+    def _refuse_bare(self, snapshot: Snapshot, users: list[NDArray[np.int64]]) -> None:
+        """Raise InvalidArgument where a record that was liked has no vector."""
+        rows = np.concatenate(users)
+        lacking = rows[~snapshot.generation.rows.arrays.have_vectors(rows)]
+        if len(lacking):
+            [first] = snapshot.generation.ids.take(lacking[:1], padded=False).tolist()
+            raise InvalidArgument(
+                f"collection {self.entry.name!r}: record {first!r}"
+                + (f" and {len(lacking) - 1} more of these have" if len(lacking) > 1 else " has")
+                + " no vector, so nothing is near: leave such records out, or write their vectors"
+            )
+
     def search_snapshot(
         self,
         snapshot: Snapshot,
@@ -355,9 +368,9 @@ class Searcher:
         return queries.shape[1] == dim and self.asked.offer(queries)
 
     def _refit(self, snapshot: Snapshot, queries: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Queries of another dim than the rows: as many of the same dim, where there are no rows yet, and no dim."""
+        """Queries of another dim than the rows: as many of the same dim, where there are no vectors yet, and no dim."""
         rows = snapshot.generation.rows
-        if snapshot.visibility.row_count:
+        if snapshot.visibility.live_count:
             raise InvalidArgument(
                 f"collection {self.entry.name!r} has dim {rows.dim:,}, got {queries.shape[1]:,} in queries"
             )
@@ -410,7 +423,7 @@ class Searcher:
             time.sleep(0.001)  # a vacuum has committed, or is about to publish
 
     def rows_for(self, tenants: tuple[str, ...], node: Node | None) -> tuple[Snapshot, RowSet | None]:
-        """The newest snapshot, and which of its rows the tenants may see and the filter lets through; None: all."""
+        """The newest snapshot, and which of its records the tenants may see and the filter lets through; None: all."""
         if node is None:
             return self.state.snapshot_for_tenants(tenants) if tenants else (self.current(), None)
         snapshot, entry, of_tenants = self._matching(node, tenants)
@@ -419,7 +432,7 @@ class Searcher:
     def _prepare(
         self, snapshot: Snapshot, limit: int, params: SearchParams, allowed: RowSet | None, may_ask: bool = True
     ) -> PreparedSearch:
-        index = snapshot.generation.index
+        index, allowed = snapshot.generation.index, filtering.with_vectors(snapshot, allowed)
         plan = self.plan(snapshot, limit, params, allowed, may_ask)
         search = index.searching(limit, snapshot.visibility, plan.search_params(params), allowed)
         return PreparedSearch(index, allowed, limit, params, plan, search)
@@ -512,7 +525,7 @@ class Searcher:
         if node is not None:
             return len(self.rows_for(tenants, node)[1] or ())
         if not tenants:
-            return self.current().visibility.live_count
+            return self.current().state.live_count
         if len(tenants) > 1:
             return len(self.state.snapshot_for_tenants(tenants)[1])
         with self.state.reading() as (txn, generation, state):
@@ -543,7 +556,7 @@ class Searcher:
         snapshot, allowed = self.state.snapshot_for_tenants((name,))
         with self.state.reading() as (txn, _, _):
             _, found = self._tenant_in(txn, name)
-        plan = self.plan(snapshot, 10, SearchParams(), allowed)
+        plan = self.plan(snapshot, 10, SearchParams(), filtering.with_vectors(snapshot, allowed))
         return {
             "tenant": name,
             "records": len(allowed),

@@ -117,7 +117,7 @@ class ManySource(VectorSource):
     def _column(self, name: str, start: int, stop: int | None) -> list[Any] | None:
         """What method `name` of the files gives of these rows, one after the other."""
         low, high = self._bounds(start, stop)
-        empty = {"fields": dict, "owners": str, "tenants": list}
+        empty = {"fields": dict, "owners": str, "tenants": list, "without_vectors": bool}
         found: list[Any] = []
         some = False
         for source, first, last, _ in self._parts(low, high):
@@ -144,6 +144,9 @@ class ManySource(VectorSource):
 
     def tenants(self, start: int = 0, stop: int | None = None) -> list[list[str]] | None:
         return self._column("tenants", start, stop)
+
+    def without_vectors(self, start: int = 0, stop: int | None = None) -> list[bool] | None:
+        return self._column("without_vectors", start, stop)
 
     def place(self, row: int) -> str:
         for source, low, _, _ in self._parts(row, row + 1):

@@ -167,6 +167,12 @@ class VectorSource(ABC):
         """Names of who may see each of rows [start, stop); None when the file does not say."""
         return None
 
+    def without_vectors(self, start: int = 0, stop: int | None = None) -> list[bool] | None:
+        """Which of rows [start, stop) are records that have no vector, in whose places a slice has zeros; None when the
+        file cannot hold such records.
+        """
+        return None
+
     @property
     def has_ids(self) -> bool:
         """Whether `ids` gives any."""

@@ -200,13 +200,15 @@ def export(
         docs = database.collection(collection)
         total = docs.count(filter=filter, tenant=tenant or None)
         access = tenant_column is not None or not tenant
+        config = docs.config
         facts = CollectionFacts(
-            docs.dim,
+            config.dim or 1,  # of what has no vector yet any is as good
             docs.metric,
             docs.dtype,
-            docs.config.index,
+            config.index,
             Columns() if tenant_column is None else Columns(tenants=tenant_column),
             _quotas(docs) if access and not tenant else {} if access else None,
+            config.metadata,
         )
         writer = create_records(destination, facts, format=format, lossy=lossy)
         if tenant_column is not None and not writer.holds_access:
@@ -214,7 +216,7 @@ def export(
             raise InvalidArgument(f"{destination} cannot hold lists for --tenant-column: write jsonl or parquet")
         with writer, out.progress(f"writing {destination}", "rows") as report:
             for batch in docs.iter(batch=4096, filter=filter, include_vectors=True, tenant=tenant or None):
-                writer.write(_batch(batch, tenant_column, access))
+                writer.write(_batch(batch, facts, tenant_column, access))
                 done += len(batch)
                 report(done, total)
     for what, where in writer.losses.items():
@@ -292,8 +294,9 @@ class _Import:
             if not checked:
                 self._check_first(config)
             return database.create_collection(
-                config.name, dim=config.dim, metric=config.metric, dtype=config.dtype, index=config.index
-            )
+                config.name, dim=config.dim, metric=config.metric, dtype=config.dtype, index=config.index,
+                metadata=self._source.facts.metadata if self._source.facts is not None else None,
+            )  # fmt: skip
         agreed(docs, self._wanted, self._source)
         return docs
 
@@ -444,15 +447,18 @@ def _quotas(docs: vecdb.Collection) -> dict[str, int | None] | None:
     return found
 
 
-def _batch(records: list[vecdb.Record], tenant_column: str | None, access: bool) -> Any:
+def _batch(records: list[vecdb.Record], facts: Any, tenant_column: str | None, access: bool) -> Any:
     from vecdb_datasets.formats.records.writer import RecordBatch
 
     if tenant_column is not None and any(tenant_column in record.fields for record in records):
         raise InvalidArgument(f"--tenant-column {tenant_column!r} is the name of a field: write another column")
+    bare = [record.vector is None for record in records]
+    nothing = np.zeros(facts.dim, facts.dtype)
     return RecordBatch(
         [record.id for record in records],
-        np.stack([record.vector for record in records]),
+        np.stack([nothing if record.vector is None else record.vector for record in records]),
         [record.fields for record in records],
         [record.owner for record in records],
         [record.tenants if access else [] for record in records],
+        bare if any(bare) else None,
     )

@@ -8,8 +8,8 @@ place and publishes views; the publisher encodes new rows. The lock only orders 
 
 Invariants (`check` proves them): links lie below `indexed`, never name the row itself or one row twice; no linked row
 links to an unlinked dead one; after `connect_unreachable` every linked row is reachable from the entry point on layer
-0; codes are what encoding gives. Unlinked are the indexed rows deleted at or before `removed` (0 = none); nothing else
-records them.
+0; codes are what encoding gives. Unlinked are the indexed rows deleted at or before `removed`, which those without a
+vector always are; nothing else records them.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from vecdb.kernels.primitives.distance import IP, METRIC_CODES
 from vecdb.kernels.primitives.visibility import deleted_by
 from vecdb.kernels.search import graph_search
 from vecdb.schema import SearchParams, Visibility
-from vecdb.storage.disk.row_file import RowArrays
+from vecdb.storage.disk.row_file import WITHOUT_VECTOR, RowArrays
 
 _BATCH_SHARE = 50  # a batch is at most 1/50 of the graph: its points do not see one another
 _BATCH_MIN = 16
@@ -71,7 +71,7 @@ class HnswIndex(Index):
         self.config = config
         self.metric = metric
         self.seed = seed
-        self.removed = 0
+        self.removed = int(WITHOUT_VECTOR)
         self._metric = METRIC_CODES[metric]
         self._rows = rows
         self._view: GraphView | None = None
@@ -395,7 +395,7 @@ class HnswIndex(Index):
     @classmethod
     def from_state(cls, config: schema.Hnsw, metric: str, rows: RowSource, state: HnswState) -> HnswIndex:
         new = cls(config, metric, rows, seed=state.seed)
-        new.removed = state.removed
+        new.removed = max(state.removed, new.removed)
         new._view = state.view
         new._coded = state.coded_rows
         new._upper_used = state.upper_used

@@ -18,7 +18,7 @@ from __future__ import annotations
 import errno
 import weakref
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,9 @@ from vecdb.storage.disk import filesystem, row_format
 from vecdb.storage.disk.filesystem import PAGE
 from vecdb.storage.disk.growable_arrays import GrowableArrays
 
+WITHOUT_VECTOR = np.uint64(1)  # in `deleted`: no snapshot that counts the row is of an earlier commit than the second
 _CAPACITY_MIN = 1 << 20
+_NO_ROWS: NDArray[np.uint64] = np.empty(0, np.uint64)
 _OPEN_MAX = 16
 
 
@@ -42,17 +44,26 @@ class RowArrays:
     crcs     : uint32[capacity], CRC-32C of each row's bytes, from its record
     verified : uint8[capacity / 8], bit set once this process has compared a row with its crc (racy sets only cost a
         second look)
-    deleted  : uint64[capacity], commit that deleted the row, 0 while it lives
+    deleted  : uint64[capacity], commit that deleted the row, 0 while it lives; WITHOUT_VECTOR of a record without a
+        vector, so that no search ever finds it. What searches and indexes go by
+    gone     : uint64[capacity], commit that deleted the record, 0 while it lives, with or without a vector. What reads
+        of records go by
     """
 
     vectors: NDArray[Any]
     crcs: NDArray[np.uint32]
     verified: NDArray[np.uint8]
     deleted: NDArray[np.uint64]
+    gone: NDArray[np.uint64] = field(default_factory=lambda: _NO_ROWS)
 
     @property
     def capacity(self) -> int:
         return len(self.crcs)
+
+    def have_vectors(self, rows: Any) -> NDArray[np.bool_]:
+        """Which of some rows (integers, or a slice) have a vector: the others hold a copy of another row's."""
+        found: NDArray[np.bool_] = self.deleted[rows] != WITHOUT_VECTOR
+        return found
 
 
 class Rows:
@@ -110,6 +121,7 @@ class Rows:
             crcs=self._backing.reserve(capacity, np.uint32),
             verified=filesystem.reserve_memory(capacity // 8 + 8, np.uint8),
             deleted=self._backing.reserve(capacity, np.uint64),
+            gone=self._backing.reserve(capacity, np.uint64),
         )
 
     def ensure(self, row_count: int) -> None:
@@ -119,12 +131,12 @@ class Rows:
         old, capacity = self.arrays, len(self.arrays.crcs)
         new = old if row_count <= capacity else self._reserve_anew(row_count)
         try:
-            self._backing.allocate(row_count, new.crcs, new.deleted)
+            self._backing.allocate(row_count, new.crcs, new.deleted, new.gone)
         except OSError as error:
             self._backing.leave_disk(error)
             new = self._reserve_anew(row_count)
         if new is not old:
-            for wider, narrow in ((new.crcs, old.crcs), (new.deleted, old.deleted)):
+            for wider, narrow in ((new.crcs, old.crcs), (new.deleted, old.deleted), (new.gone, old.gone)):
                 filled = self._backing.writable(narrow)
                 wider[:filled] = narrow[:filled]
             new.verified[: len(old.verified)] = old.verified
@@ -155,6 +167,20 @@ class Rows:
             self._fd = fd
         self._dirty = True
         filesystem.pwrite(self._fd, vectors.view(np.uint8), row_format.HEADER_BYTES + first_row * self.row_bytes)
+
+    def with_stand_ins(self, first_row: int, vectors: NDArray[Any], bare: NDArray[np.bool_]) -> NDArray[Any]:
+        """What is to be written as rows from `first_row`, some of which (`bare`: bool[n]) have no vector: vectors
+        (stored dtype[any, dim]) in the places of the others, and in these a copy of the one before. So codes and
+        whatever looks at rows without asking meet values like those of the data.
+        """
+        n = len(bare)
+        if first_row:
+            before = np.array(self.arrays.vectors[first_row - 1 : first_row])
+        else:
+            before = np.array(vectors[:1]) if len(vectors) else np.ones((1, self.dim), self.dtype)
+        sources = np.concatenate([before, vectors.reshape(-1, self.dim)])
+        made: NDArray[Any] = sources[np.cumsum(~bare)] if n else sources[:0]
+        return made
 
     def punch(self, first_rows: NDArray[np.int64], stops: NDArray[np.int64]) -> int:
         """Give back the pages that only the rows [first, stop) fill, which nobody looks at any more. Returns how many

@@ -2,11 +2,12 @@
 
     {"format": 1, "dim": 384, "metric": "l2", "dtype": "float32", "index": {"kind": "hnsw", "m": 16, ...} | null,
      "columns": {"id": "id", "vector": "vector", "owner": "_owner", "tenants": "_tenants", "fields": "_fields"},
-     "tenants": {"acme": 1000, "beta": null}}
+     "tenants": {"acme": 1000, "beta": null}, "metadata": {"made_by": "somebody"}}
 
 columns : names of what is no field. A field that shares one of them, or that the file cannot hold as it is, stands in
     the column "fields" as tagged JSON (tagged.py).
 tenants : those that records do not tell: with a quota, or without records. None: no tenants are in this file.
+metadata : what users noted about the collection.
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ class CollectionFacts:
     index: Index | None = None
     columns: Columns = Columns()
     tenants: dict[str, int | None] | None = field(default=None)
+    metadata: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         index = None if self.index is None else {"kind": self.index.kind} | asdict(self.index)
@@ -63,6 +65,7 @@ class CollectionFacts:
             "index": index,
             "columns": asdict(self.columns),
             "tenants": self.tenants,
+            "metadata": self.metadata,
         }
 
     def encode(self) -> bytes:
@@ -77,6 +80,7 @@ class _Stored(msgspec.Struct):
     index: dict[str, Any] | None = None
     columns: Columns = Columns()
     tenants: dict[str, int | None] | None = None
+    metadata: dict[str, Any] = {}
 
 
 def decode_facts(raw: bytes, path: str) -> CollectionFacts:
@@ -93,4 +97,4 @@ def decode_facts(raw: bytes, path: str) -> CollectionFacts:
             index = _INDEXES[options.pop("kind")](**options)
     except (msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
         raise Corruption(f"{path}: what it says of its collection is damaged ({error})") from error
-    return CollectionFacts(found.dim, found.metric, found.dtype, index, found.columns, found.tenants)
+    return CollectionFacts(found.dim, found.metric, found.dtype, index, found.columns, found.tenants, found.metadata)
