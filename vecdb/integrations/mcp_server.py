@@ -45,7 +45,7 @@ Filter = Annotated[
     ),
 ]
 Id = Annotated[int | str, Field(description="The id of a record.")]
-Owner = Annotated[str | None, Field(description="Whose record it is, where an answer said so.")]
+Owner = Annotated[str | None, Field(description="Whose record it is, where an answer named an owner.")]
 
 
 def embedder_named(path: str) -> Any:
@@ -163,7 +163,7 @@ class CollectionTools:
         wanted = limit if own is None else limit + 1
         hits = self._of_tenant(lambda tenant: self._docs.search(query, wanted, filter=filter, tenant=tenant), ())
         others = [hit for hit in hits if own is None or (hit.id, hit.owner) != (own.id, own.owner)]
-        return {"hits": [_shown(hit) | {"score": hit.score} for hit in others[:limit]]}
+        return {"hits": [self._shown(hit) | {"score": hit.score} for hit in others[:limit]]}
 
     @_told
     def get(
@@ -174,7 +174,7 @@ class CollectionTools:
         """Records by id, with their fields; those that are not there are listed as missing."""
         found = [(id, self._record(id, owner)) for id in ids]
         return {
-            "records": [_shown(record) for _, record in found if record is not None],
+            "records": [self._shown(record) for _, record in found if record is not None],
             "missing": [id for id, record in found if record is None],
         }
 
@@ -199,7 +199,7 @@ class CollectionTools:
 
         found = self._of_tenant(page, None)
         return {
-            "records": [_shown(record) for record in found or ()],
+            "records": [self._shown(record) for record in found or ()],
             "next": None if found is None else found.cursor,
         }
 
@@ -272,6 +272,11 @@ class CollectionTools:
                 return found
         return None
 
+    def _shown(self, one: Any) -> dict[str, Any]:
+        """A record or a hit as JSON. Who shares it with the bound tenant is not told."""
+        owner = {"owner": one.owner} if one.owner and self._tenant is None else {}
+        return {"id": one.id, **owner, "fields": _plain(one.fields)}
+
     def _vector_of(self, text: str) -> Any:
         embedder = self._docs.embedder
         if embedder is None:
@@ -286,11 +291,6 @@ class CollectionTools:
 
 def _asked(get: Callable[..., Any], tenant: str | None) -> Any:
     return get(tenant=tenant)
-
-
-def _shown(one: Any) -> dict[str, Any]:
-    """A record or a hit as JSON."""
-    return {"id": one.id} | ({"owner": one.owner} if one.owner else {}) | {"fields": _plain(one.fields)}
 
 
 def _plain(value: Any) -> Any:
