@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 
 import vecdb
+from tests.support.server.driver import token
 from tests.support.server.process import ENVIRONMENT, Process
 
 pytest.importorskip("mcp")
@@ -232,7 +233,25 @@ def test_a_server_of_one_tenant_has_nothing_of_another(where: str, request: pyte
     asyncio.run(use())
 
 
-async def asked_in_every_way(client: Client, cursor: str) -> None:
+@pytest.mark.slow
+@pytest.mark.parametrize("named", [None, "acme"])
+def test_with_a_tenants_token_it_has_nothing_of_another(named: str | None, tmp_path: Path) -> None:
+    tokens = tmp_path / "tokens.json"
+    admin, acme = token(tokens, "root", "admin"), token(tokens, "acme", "write", tenant="acme")
+    with Process(tmp_path / "db", tmp_path, "--tokens", str(tokens)) as server:
+        with vecdb.open(f"grpc://{server.address}", token=admin) as db:
+            shared(db)
+
+        async def use() -> None:
+            with vecdb.open(f"grpc://{server.address}", token=acme) as db:
+                docs = bound_collection(db, "notes", embed=vecdb.Embedder(words, name="words"))
+                async with Client(server_of(docs, tenant=named, write=True)) as client:
+                    await asked_in_every_way(client, None)
+
+        asyncio.run(use())
+
+
+async def asked_in_every_way(client: Client, cursor: str | None) -> None:
     answers = [
         await call(client, "search", text=SECRET, limit=100),
         await call(client, "search", vector=words([SECRET])[0].tolist(), limit=100),
