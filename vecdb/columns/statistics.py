@@ -1,7 +1,7 @@
 """What values a field has among some rows, and how many rows have each, as columns tell.
 
-A value is counted under its type and itself: True, 1 and 1.0 are three. A list counts each of its elements once, however
-often it holds it. Lists, maps and None inside a list do not count, nor do maps as values.
+A value is counted under its type and itself: True, 1 and 1.0 are three. A list counts each of its elements once,
+however often it holds it. Lists, maps and None inside a list do not count, nor do maps as values.
 
 None as an answer: columns do not tell (no column, texts as checksums, -2**63 as an int or a float); the records are to
 be counted.

@@ -79,7 +79,7 @@ def copy_generation(
 def _copied_index(copy: VacuumCopy) -> Index:
     """The index over the new rows; an empty one, which maintenance builds from the rows, where it cannot be copied."""
     state = copy.state
-    if copy.dim == copy.old.rows.dim:
+    if not copy.gives_dim:
         try:
             return copy.old.index.renumbered(copy.mapping, copy.new.rows)
         except IndexCorruption as error:
@@ -170,14 +170,13 @@ class VacuumCopy:
         self, first: int, rows: NDArray[np.int64], crcs: NDArray[np.uint32], bare: NDArray[np.bool_] | None
     ) -> tuple[NDArray[Any], NDArray[np.uint32]]:
         """What is written for old rows as rows from `first`, and its checksums. crcs, bare : of the old rows."""
+        if self.gives_dim:
+            assert bare is not None and bare.all(), "a vector without a dim"
+            filled = self.new.rows.with_stand_ins(first, np.empty((0, self.dim), self.new.rows.dtype), bare)
+            return filled, crc_rows(filled)
         found = np.ascontiguousarray(self.old.rows.arrays.vectors[rows])
-        if bare is None or not bare.any():
-            verify_vectors(self.old.rows.path, rows, found, crcs)
-            return found, crcs
-        found = np.ascontiguousarray(found[~bare])
-        verify_vectors(self.old.rows.path, rows[~bare], found, crcs[~bare])
-        filled = self.new.rows.with_stand_ins(first, found.reshape(-1, self.dim), bare)
-        return filled, crc_rows(filled)
+        verify_vectors(self.old.rows.path, rows, found, crcs)  # what stands in for a vector comes along: it has codes
+        return found, crcs
 
     def _metas(self, group: CommitGroup, block: record_format.Block, live: NDArray[np.int64]) -> list[bytes] | None:
         """The present metas of records at positions `live` of a block; None where none has any."""

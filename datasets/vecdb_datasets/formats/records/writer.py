@@ -70,9 +70,13 @@ class RecordWriter(ABC):
         kept = [at for at, is_bare in enumerate(batch.bare) if not is_bare]
         first = next(at for at, is_bare in enumerate(batch.bare) if is_bare)
         self._lose("records without a vector", f"record {batch.ids[first]!r}")
-        columns = ([one[at] for at in kept] for one in (batch.ids, batch.fields, batch.owners, batch.tenants))
-        ids, fields, owners, tenants = columns
-        return RecordBatch(ids, batch.vectors[kept], fields, owners, tenants)
+        return RecordBatch(
+            [batch.ids[at] for at in kept],
+            batch.vectors[kept],
+            [batch.fields[at] for at in kept],
+            [batch.owners[at] for at in kept],
+            [batch.tenants[at] for at in kept],
+        )
 
     def _lose(self, what: str, where: str) -> None:
         """Note what the format cannot hold."""
