@@ -274,7 +274,9 @@ def test_a_collection_that_is_there_is_found_again_with_its_ints_as_ids(tmp_path
         assert store.get_by_ids(["1", "7", "x"]) == [Document(id="1", page_content="1 0 0", metadata={"lang": "en"})]
         assert store.add_texts(["0 0 1"], ids=["3"]) == ["3"] and made.count() == 3
         assert VecdbVectorStore(made, Words(), text_field="body").get_by_ids(["2"])[0].page_content == "0 1 0"
-        store.delete(["3", "x"])
+        store.delete(["3", "x", "--3"])
+        with pytest.raises(vecdb.InvalidArgument, match="ids are all ints"):
+            store.add_texts(["0 0 1"])  # its new id would be a text
         store.close()  # what was given stays open
         assert made.count() == 2
     with pytest.raises(vecdb.NotFound):
@@ -289,7 +291,7 @@ def test_a_collection_of_aio_is_awaited_only(served: str) -> None:
                 ids = await store.aadd_texts(["x", "y"], [{"n": 1}, {"n": 2}])
                 assert [one.id for one in await store.asimilarity_search("x", k=2, filter={"n": 2})] == ids[1:]
                 assert (await store.aget_by_ids(ids))[0].page_content == "x"
-                with pytest.raises(vecdb.InvalidArgument, match="begin with a"):
+                with pytest.raises(vecdb.InvalidArgument, match="that are awaited"):
                     store.similarity_search("x")
 
     asyncio.run(use())

@@ -191,7 +191,7 @@ class VecdbVectorStore(VectorStore):
         given, names, fields = self._records(texts, metadatas, ids)
         if given:
             vectors = self._embedding.embed_documents(given)
-            self._docs.near.upsert(self._docs.ids(names), vectors, fields, **_writing(kwargs))
+            self._docs.near.upsert(self._docs.ids(names, new=True), vectors, fields, **_writing(kwargs))
         return names
 
     async def aadd_texts(
@@ -206,7 +206,7 @@ class VecdbVectorStore(VectorStore):
         if given:
             vectors = await self._embedding.aembed_documents(given)
             docs = await self._docs.far()
-            await docs.upsert(await self._docs.far_ids(names), vectors, fields, **_writing(kwargs))
+            await docs.upsert(await self._docs.far_ids(names, new=True), vectors, fields, **_writing(kwargs))
         return names
 
     def _records(

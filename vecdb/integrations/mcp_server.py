@@ -237,7 +237,7 @@ class CollectionTools:
             self._vector_of(text)  # whose error is told
         if id is None:
             return {"id": self._docs.add(vector, fields, texts=text, **owned)}
-        [known] = self._handle.ids([id]) or [id]  # type: ignore[list-item]
+        [known] = self._handle.ids([id], new=True)
         self._docs.upsert(known, vector, fields, texts=text, **owned)
         return {"id": known}
 
@@ -247,7 +247,7 @@ class CollectionTools:
         ids: Annotated[list[int | str], Field(min_length=1, max_length=_LIMIT_MAX, description="Ids of records.")],
     ) -> dict[str, Any]:
         """Delete records by id. Returns how many were deleted; there is no way back."""
-        known = self._handle.ids(ids)  # type: ignore[arg-type]
+        known = self._handle.ids(ids)
         return {"deleted": self._docs.delete(known, owner=self._tenant or "") if known else 0}
 
     # -- within ------------------------------------------------------------------------------------
@@ -263,7 +263,7 @@ class CollectionTools:
 
     def _record(self, id: int | str, owner: str | None, *, include_vectors: bool = False) -> Record | None:
         """A record that the tenant sees: its own, else one without an owner, or that of the owner who is named."""
-        known = self._handle.ids([id])  # type: ignore[list-item]
+        known = self._handle.ids([id])
         owners = dict.fromkeys([self._tenant or "", ""] if owner is None else [owner])
         for one in owners if known else ():
             get = functools.partial(self._docs.get, known[0], owner=one, include_vectors=include_vectors)

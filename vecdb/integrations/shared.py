@@ -1,9 +1,12 @@
-"""What the adaptors of frameworks have in common; it imports none of them.
+"""What the adaptors of frameworks have in common. It imports none of them.
 
-CollectionHandle   one collection, opened in any way, for methods that are called and methods that are awaited
-condition, joined, under   a framework's filters as a tree of vecdb's
-record_fields, taken_text  a document as the fields of a record, and back
-diverse            maximal marginal relevance
+    CollectionHandle           one collection, opened in any way, to call and to await
+    Steps, run, arun           what a method does, written once for both
+    condition, joined, under   a framework's filters as a tree of vecdb's
+    record_fields, taken_text  a document as the fields of a record, and back
+    diverse                    maximal marginal relevance
+
+A framework's own types stay in its adaptor.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
+import re
 import uuid
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from functools import partial
@@ -25,6 +29,8 @@ from vecdb.filters.dicts import dict_to_filter
 from vecdb.filters.tree import And, Compare, Contains, IsNull, Like, Node, Not, Or
 from vecdb.validate.common import short_repr
 from vecdb.wire.addresses import is_server
+
+_INT = re.compile("-?[0-9]{1,20}")
 
 # -- one collection --------------------------------------------------------------------------------
 
@@ -86,7 +92,7 @@ class CollectionHandle:
     @property
     def near(self) -> vecdb.Collection:
         if self._near is None:
-            raise InvalidArgument("this collection is of vecdb.aio: await the methods whose names begin with a")
+            raise InvalidArgument("this collection is of vecdb.aio: use the methods that are awaited")
         return self._near
 
     async def far(self) -> vecdb.aio.Collection:
@@ -124,21 +130,24 @@ class CollectionHandle:
 
     # -- ids are texts in frameworks -----------------------------------------------------------------
 
-    def ids(self, ids: Iterable[str]) -> list[Any]:
-        """Ids as the collection has them: of one whose ids are ints, the ints that these texts are."""
+    def ids(self, ids: Iterable[Any], *, new: bool = False) -> list[Any]:
+        """Ids as the collection has them: of one whose ids are ints, the ints that these texts are. A text that is none
+        is left out, since there is no record of that id; of `new` records it stays, and is refused.
+        """
         if self._kind is None:
             self._kind = self.near.config.id_kind
-        return self._converted(ids)
+        return self._converted(ids, new)
 
-    async def far_ids(self, ids: Iterable[str]) -> list[Any]:
+    async def far_ids(self, ids: Iterable[Any], *, new: bool = False) -> list[Any]:
         if self._kind is None:
             self._kind = (await (await self.far()).config()).id_kind
-        return self._converted(ids)
+        return self._converted(ids, new)
 
-    def _converted(self, ids: Iterable[str]) -> list[Any]:
+    def _converted(self, ids: Iterable[Any], new: bool) -> list[Any]:
         if self._kind != "int":
             return list(ids)
-        return [int(one) for one in ids if isinstance(one, int) or one.lstrip("-").isdecimal()]
+        known = [int(one) if isinstance(one, int) or _INT.fullmatch(one) else one for one in ids]
+        return [one for one in known if new or isinstance(one, int)]
 
     # -- the end -------------------------------------------------------------------------------------
 
