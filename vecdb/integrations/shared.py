@@ -12,6 +12,7 @@ A framework's own types stay in its adaptor.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import os
 import re
@@ -24,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import vecdb
-from vecdb.errors import InvalidArgument, NotFound
+from vecdb.errors import InvalidArgument, NotFound, VecdbError
 from vecdb.filters.dicts import dict_to_filter
 from vecdb.filters.tree import And, Compare, Contains, IsNull, Like, Node, Not, Or
 from vecdb.validate.common import short_repr
@@ -159,8 +160,9 @@ class CollectionHandle:
     async def aclose(self) -> None:
         task = self._loops.pop(asyncio.get_running_loop(), None)
         if task is not None:
-            database, _ = await task
-            await database.close()
+            with contextlib.suppress(VecdbError):  # of an opening that failed there is nothing to close
+                database, _ = await task
+                await database.close()
         if self._opened is not None:
             await asyncio.to_thread(self._opened.close)
 
