@@ -492,13 +492,14 @@ class Collection:
         filter_params: Any = None,
         **unknown: Never,
     ) -> Hits:
-        """The `limit` nearest live records of each query: exactly min(limit, records) of them, nearest first.
+        """The `limit` nearest live records of each query: exactly min(limit, records with a vector), nearest first.
 
         query : [dim] for one query, which gives one-dimensional results, or [nq, dim] for a batch in one call.
         text : in the place of a query, of a collection that was opened with `embed`: a text, or a list of them.
         filter : which records count: a condition such as `(F.lang == "en") & (F.year >= 2020)` (`from vecdb import F`),
             a string such as "lang = $lang and year >= 2020", or a dict as frameworks pass it. For a batch also a list
-            with one, or None, for each query. Hits are min(limit, records that match).
+            with one, or None, for each query. Hits are min(limit, records that match and have a vector). A filter asks
+            for fields; an id is none: `get`, `update` and `delete` take ids.
         filter_params : values of the $names of a string filter, a dict; of a list of filters a list.
         params : `SearchParams`, or a dict of what it takes; by default what `tune` or `optimize` learned.
         fields : names of the fields to return; None for all, [] for none.

@@ -114,7 +114,8 @@ class Generation:
         """
         assert first_row == self.ids.row_count, (first_row, self.ids.row_count)
         self.rows.arrays.crcs[first_row : first_row + len(crcs)] = crcs
-        if bare is not None:
+        if bare is not None and bare.any():
+            self.rows.tell_bare_apart()
             self.rows.arrays.deleted[first_row + np.flatnonzero(bare)] = WITHOUT_VECTOR
         if ints is not None:
             self.ids.extend_ints(ints)

@@ -68,6 +68,7 @@ def some_vectors_of(request: Any) -> Any:
     bits = request.without_vectors
     if not bits:
         return vectors_of(request.vectors)
+    check_rows(8 * (len(bits) - 1), "records")  # before anything of that size is made
     found = vectors_of(request.vectors) if request.HasField("vectors") else np.empty((0, 1), np.float32)
     marks = np.unpackbits(np.frombuffer(bits, np.uint8), bitorder="little").astype(bool)
     n = len(found) + int(marks.sum())

@@ -18,7 +18,7 @@ from __future__ import annotations
 import errno
 import weakref
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,7 @@ class RowArrays:
     deleted  : uint64[capacity], commit that deleted the row, 0 while it lives; WITHOUT_VECTOR of a record without a
         vector, so that no search ever finds it. What searches and indexes go by
     gone     : uint64[capacity], commit that deleted the record, 0 while it lives, with or without a vector. What reads
-        of records go by
+        of records go by. The same array as `deleted` while every row has a vector
     """
 
     vectors: NDArray[Any]
@@ -64,6 +64,14 @@ class RowArrays:
         """Which of some rows (integers, or a slice) have a vector: the others hold a copy of another row's."""
         found: NDArray[np.bool_] = self.deleted[rows] != WITHOUT_VECTOR
         return found
+
+
+def _with_own_gone(arrays: RowArrays, known: NDArray[np.uint64]) -> RowArrays:
+    """Another `gone`, which begins with what is known; in memory, of which only pages with deletions are touched."""
+    gone = filesystem.reserve_memory(arrays.capacity, np.uint64)
+    dead = np.flatnonzero(known)
+    gone[dead] = known[dead]
+    return replace(arrays, gone=gone)
 
 
 class Rows:
@@ -116,12 +124,13 @@ class Rows:
         capacity = max(_CAPACITY_MIN, 4 * row_count)
         nbytes = row_format.HEADER_BYTES + capacity * self.row_bytes
         mapped = filesystem.map_reserved(fd, nbytes)[row_format.HEADER_BYTES :]
+        deleted = self._backing.reserve(capacity, np.uint64)
         return RowArrays(
             vectors=mapped.view(self.dtype).reshape(capacity, self.dim),
             crcs=self._backing.reserve(capacity, np.uint32),
             verified=filesystem.reserve_memory(capacity // 8 + 8, np.uint8),
-            deleted=self._backing.reserve(capacity, np.uint64),
-            gone=self._backing.reserve(capacity, np.uint64),
+            deleted=deleted,
+            gone=deleted,
         )
 
     def ensure(self, row_count: int) -> None:
@@ -131,16 +140,23 @@ class Rows:
         old, capacity = self.arrays, len(self.arrays.crcs)
         new = old if row_count <= capacity else self._reserve_anew(row_count)
         try:
-            self._backing.allocate(row_count, new.crcs, new.deleted, new.gone)
+            self._backing.allocate(row_count, new.crcs, new.deleted)
         except OSError as error:
             self._backing.leave_disk(error)
             new = self._reserve_anew(row_count)
         if new is not old:
-            for wider, narrow in ((new.crcs, old.crcs), (new.deleted, old.deleted), (new.gone, old.gone)):
+            for wider, narrow in ((new.crcs, old.crcs), (new.deleted, old.deleted)):
                 filled = self._backing.writable(narrow)
                 wider[:filled] = narrow[:filled]
             new.verified[: len(old.verified)] = old.verified
-            self.arrays = new
+            self.arrays = new if old.gone is old.deleted else _with_own_gone(new, old.gone)
+
+    def tell_bare_apart(self) -> None:
+        """Before the first row without a vector: from now on `gone` is an array by itself."""
+        if self.arrays.gone is self.arrays.deleted:
+            self.arrays = _with_own_gone(
+                self.arrays, self.arrays.deleted[: self._backing.writable(self.arrays.deleted)]
+            )
 
     def _reserve_anew(self, row_count: int) -> RowArrays:
         fd = filesystem.open_read(self.path)
