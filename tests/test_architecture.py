@@ -351,6 +351,7 @@ def test_only_server_and_client_import_grpc() -> None:
     [
         ("langchain_core", {"vecdb/integrations/langchain.py", "vecdb/integrations/langgraph.py"}),
         ("langgraph", {"vecdb/integrations/langgraph.py"}),
+        ("haystack", {"vecdb/integrations/haystack.py"}),
         ("mcp", {"vecdb/integrations/mcp_server.py"}),
         ("llama_index", {"vecdb/integrations/llamaindex.py"}),
     ],

@@ -5,7 +5,7 @@
     store.search(("users",), query="food", filter={"year": {"$gte": 2020}}, limit=5, offset=5)
 
     item     := as many records as it has vectors, one at least: namespace "users.1.", key, value, created, updated, ttl
-                (minutes), expires, part, parts, embedded. An item that is not embedded has a vector that says nothing.
+                (minutes), expires, part, parts, embedded. An item that is not embedded is a record without a vector.
     search   := of namespaces that begin with the prefix. With a query embedded items, nearest first, each by the
                 nearest of its vectors, and then the others; without one, or without an index, oldest first
     TTL      := `sweep_ttl` deletes what has expired, `start_ttl_sweeper` does so now and then. A read of an item
@@ -183,7 +183,7 @@ class VecdbStore(BaseStore):
             record = self._fields(put, now if old is None else old.fields["created"], now)
             for part in range(record["parts"]):
                 ids.append(_part_id(put.id, part))
-                rows.append(vectors[put.texts[part]] if put.texts else self._silent())
+                rows.append(vectors[put.texts[part]] if put.texts else None)
                 fields.append({**record, "part": part})
         if ids:
             yield lambda docs: docs.upsert(ids, rows, fields)
@@ -212,11 +212,6 @@ class VecdbStore(BaseStore):
             "embedded": bool(put.texts),
         }
 
-    def _silent(self) -> list[float]:
-        """The vector of what is not embedded; no search looks at it."""
-        dim = self._docs.dim or (1 if self._index is None else self._index["dims"])
-        return [1.0] + [0.0] * (dim - 1)
-
     # -- reads -------------------------------------------------------------------------------------
 
     def _search(self, op: SearchOp, ask: Any, now: dt.datetime) -> Steps[tuple[list[SearchItem], list[Record]]]:
@@ -227,7 +222,7 @@ class VecdbStore(BaseStore):
         found: list[tuple[Record, float | None]] = []
         if op.query and ask is not None:
             query = yield lambda _: ask(op.query)
-            found = yield from _nearest(query, wanted, joined(among, F.embedded == True))  # noqa: E712
+            found = yield from _nearest(query, wanted, among)
             among = joined(among, F.embedded == False)  # noqa: E712
         if len(found) < wanted:
             rest = joined(among, F.part == 0)

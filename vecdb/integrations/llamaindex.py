@@ -35,7 +35,7 @@ from vecdb.api.hits import Hits
 from vecdb.errors import InvalidArgument
 from vecdb.filters.expression import F
 from vecdb.filters.tree import And, Node, Not, Or
-from vecdb.integrations.shared import CollectionHandle, Steps, arun, condition, diverse, joined, run, taken_text
+from vecdb.integrations.shared import CollectionHandle, Steps, arun, condition, diverse, every, joined, run, taken_text
 from vecdb.schema import Record
 from vecdb.validate.common import short_repr
 
@@ -184,7 +184,7 @@ class VecdbVectorStore(BasePydanticVectorStore):
         node = to_tree(filters)
         found: list[Record | None] = []
         if node_ids is None:
-            found = yield lambda docs: docs.get(filter=joined(node, And(())))
+            found += yield from every(node)
         elif node_ids:
             found = yield lambda docs: docs.get(list(node_ids), filter=node)
         return [self._node(one.id, one.fields) for one in found if one is not None]

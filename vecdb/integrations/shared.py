@@ -18,6 +18,7 @@ import os
 import re
 import uuid
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -214,6 +215,28 @@ async def arun(collection: Any, steps: Steps[T]) -> T:
         return found
 
 
+_PAGE_RECORDS = 1_024
+
+
+def every(node: Node | None, *, include_vectors: bool = False) -> Steps[list[Any]]:
+    """All records that match, oldest first, read a page at a time."""
+    found: list[Any] = []
+    after: str | None = None
+    while True:
+        page = yield partial(_page, node, after, include_vectors)
+        found += page or ()
+        after = None if page is None else page.cursor
+        if after is None:
+            return found
+
+
+def _page(node: Node | None, after: str | None, include_vectors: bool, docs: Any) -> Any:
+    pages = docs.iter(
+        _PAGE_RECORDS, filter=node, after=after, limit=_PAGE_RECORDS, include_vectors=include_vectors
+    )  # fmt: skip
+    return anext(pages, None) if hasattr(pages, "__anext__") else next(pages, None)
+
+
 # -- filters ---------------------------------------------------------------------------------------
 
 _MEANT = {  # what frameworks call the operators of filters by name (filters/dicts.py)
@@ -269,8 +292,8 @@ def joined(*nodes: Node | None) -> Node | None:
     return And(given) if given else None
 
 
-def under(node: Node | None, prefix: str) -> Node | None:
-    """The same conditions on fields whose names begin with `prefix`."""
+def under(node: Node | None, prefix: str | Callable[[str], str]) -> Node | None:
+    """The same conditions on fields whose names begin with `prefix`, or are what it makes of them."""
     if node is None:
         return None
     if isinstance(node, (And, Or)):
@@ -280,7 +303,8 @@ def under(node: Node | None, prefix: str) -> Node | None:
         complement: Node = Not(_present(under(node.term, prefix)))
         return complement
     values = {name: getattr(node, name) for name in node.__match_args__}
-    renamed: Node = type(node)(**values | {"field": f"{prefix}{values['field']}"})
+    name = f"{prefix}{values['field']}" if isinstance(prefix, str) else prefix(values["field"])
+    renamed: Node = type(node)(**values | {"field": name})
     return renamed
 
 
