@@ -43,6 +43,7 @@ class QdrantSource(CollectionSource):
 
     def __init__(self, path: str, check_finite: bool, key: str | None, choice: Choice) -> None:
         self._base: Any = None
+        self._marks: list[int]
         self.losses = {}
         config = _config(path)
         name = choose(path, "collection", key, sorted(config))
@@ -57,9 +58,11 @@ class QdrantSource(CollectionSource):
         uri = pathlib.Path(os.path.abspath(file)).as_uri()
         try:
             self._base = sqlite3.connect(f"{uri}?mode=ro", uri=True)
-            rows = [row[0] for row in self._base.execute("SELECT rowid FROM points ORDER BY rowid")]
-            self._marks, count = rows[::mark_rows], len(rows)
-            del rows
+            self._marks, count = [], 0
+            for (row,) in self._base.execute("SELECT rowid FROM points ORDER BY rowid"):
+                if count % mark_rows == 0:
+                    self._marks.append(row)
+                count += 1
             self._settle_ids()
             self.field_columns = self._fields_there(choice)
         except sqlite3.Error as error:
