@@ -239,7 +239,7 @@ def test_a_run_without_plots_prints_one_document(
     small: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    monkeypatch.setattr(runner, "run", lambda plan, note: small)
+    monkeypatch.setattr(runner, "run", lambda plan, note, folder: small)
     result = CliRunner().invoke(build(), ["bench", "run", "--out", str(tmp_path), "--json"])
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["file"]
