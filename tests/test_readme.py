@@ -1,4 +1,6 @@
-"""README.md tells the truth: its Python runs as one program, top to bottom, and its commands exist."""
+"""README.md tells the truth: its Python runs as one program, top to bottom, and its commands exist, as
+those of GUIDE.md do.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import typer
 
 from tests.support.server.process import Process
@@ -18,15 +21,15 @@ ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 
 
-def blocks(*languages: str) -> list[str]:
-    text = README.read_text(encoding="utf-8")
+def blocks(*languages: str, page: Path = README) -> list[str]:
+    text = page.read_text(encoding="utf-8")
     found = re.findall(r"^```(\w+)[^\n]*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     return [body for language, body in found if language in languages]
 
 
-def commands() -> list[str]:
+def commands(page: Path) -> list[str]:
     """Every `vecdb ...` line of the console blocks, continued lines joined, comments dropped."""
-    lines = "\n".join(blocks("console", "bash", "sh", "shell")).replace("\\\n", " ").splitlines()
+    lines = "\n".join(blocks("console", "bash", "sh", "shell", page=page)).replace("\\\n", " ").splitlines()
     stripped = [line.strip().removeprefix("$ ") for line in lines]
     return [line for line in stripped if line.split("#")[0].split()[:1] == ["vecdb"]]
 
@@ -50,9 +53,10 @@ def test_the_python_examples_run_in_order(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_the_commands_exist_with_their_options() -> None:
-    assert commands()
-    for line in commands():
+@pytest.mark.parametrize("page", [README, ROOT / "GUIDE.md"])
+def test_the_commands_exist_with_their_options(page: Path) -> None:
+    assert commands(page)
+    for line in commands(page):
         words = shlex.split(line, comments=True)[1:]
         command = typer.main.get_command(build())
         while hasattr(command, "commands") and words and not words[0].startswith("-"):

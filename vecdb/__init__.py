@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from vecdb.api.collection import Collection
     from vecdb.api.database import Database
+    from vecdb.api.embedding import Embedder
     from vecdb.api.hits import Hits
     from vecdb.embedded.open import upgrade, warm_up
     from vecdb.embedded.restore import restore
@@ -49,6 +50,7 @@ __all__ = [
     "Curator",
     "DType",
     "Database",
+    "Embedder",
     "F",
     "Flat",
     "Hits",
@@ -77,6 +79,7 @@ _home = {
     "embedded.restore": ("restore",),
     "api.collection": ("Collection",),
     "api.database": ("Database",),
+    "api.embedding": ("Embedder",),
     "embedded.open": ("upgrade", "warm_up"),
     "errors": (
         "AlreadyExists",

@@ -18,8 +18,10 @@ of calls may be on their way at once.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import functools
+import inspect
 import os
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator
@@ -31,6 +33,8 @@ from vecdb.api import collection as near
 from vecdb.api import database as near_database
 from vecdb.api import tables
 from vecdb.api.backend import CollectionBackend
+from vecdb.api.embedding import Embedder
+from vecdb.errors import PermissionDenied
 from vecdb.schema import CollectionConfig, Record
 from vecdb.wire.addresses import is_server
 
@@ -115,6 +119,13 @@ def _searched(method: Callable[Concatenate[Facade, P], T]) -> Callable[Concatena
     @functools.wraps(method)
     async def call(self: _Mirror, /, *args: P.args, **kwargs: P.kwargs) -> T:
         if self._threads is None:
+            if kwargs.get("text") is not None:
+                named: dict[str, Any] = dict(kwargs)
+                query = args[0] if args else named.get("query")
+                named["query"] = await asyncio.to_thread(self._near._read_queries, query, named.pop("text"))
+                asked: Any = awaited
+                answered: T = await asked(self, *args, **named)
+                return answered
             return await awaited(self, *args, **kwargs)
         bound: Any = functools.partial(method, self._near, *args, **kwargs)
         given: Any = kwargs.get("stop")
@@ -134,6 +145,32 @@ def _prepared(
         if self._threads is not None:
             return functools.partial(self._threads.run, later)
         found: Callable[[], Coroutine[Any, Any, T]] = later
+        return found
+
+    return call
+
+
+def _texted(method: Callable[Concatenate[Facade, P], T]) -> Callable[Concatenate[_Mirror, P], Coroutine[Any, Any, T]]:
+    """A write that has the option `texts`. The model works in a thread, whatever is asked from the event loop."""
+    awaited = _awaited(method)
+    signature = inspect.signature(method)
+
+    @functools.wraps(method)
+    async def call(self: _Mirror, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        if self._threads is not None or kwargs.get("texts") is None:
+            return await awaited(self, *args, **kwargs)
+        given = signature.bind(self._near, *args, **kwargs).arguments
+        near = given.pop("self")
+        given["vectors"], given["fields"] = await asyncio.to_thread(
+            near._read_texts, given.get("ids"), given.pop("texts"), given.get("vectors"), given.get("fields"),
+            given.pop("progress", None), note=False,
+        )  # fmt: skip
+        if not near.embedder.noted:
+            with contextlib.suppress(PermissionDenied):
+                await near.set_metadata((await near.config).metadata)
+            near.embedder.noted = True
+        bound: Any = awaited
+        found: T = await bound(self, **given)
         return found
 
     return call
@@ -273,9 +310,15 @@ class Collection(_Mirror):
         """As `vecdb.Collection.with_timeout`."""
         return Collection(self._near.with_timeout(seconds), self._threads)
 
-    upsert = _awaited(near.Collection.upsert)
-    insert = _awaited(near.Collection.insert)
-    add = _awaited(near.Collection.add)
+    @property
+    def embedder(self) -> Embedder | None:
+        """As `vecdb.Collection.embedder`."""
+        found: Embedder | None = self._near.embedder
+        return found
+
+    upsert = _texted(near.Collection.upsert)
+    insert = _texted(near.Collection.insert)
+    add = _texted(near.Collection.add)
     set_metadata = _awaited(near.Collection.set_metadata)
     clear = _awaited(near.Collection.clear)
     prepare = _prepared(near.Collection.prepare)
@@ -330,6 +373,9 @@ def _opened(
 
     @functools.wraps(method)
     async def call(self: _Mirror, /, *args: P.args, **kwargs: P.kwargs) -> Collection:
+        embedder = Embedder.of(kwargs.get("embed"))
+        if embedder is not None and method.__name__ == "create_collection":  # it asks the model, which takes its time
+            kwargs["embed"] = await asyncio.to_thread(embedder.measured)
         found: Any = await awaited(self, *args, **kwargs)
         return found if isinstance(found, Collection) else Collection(found, self._threads)
 

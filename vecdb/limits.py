@@ -48,6 +48,8 @@ history_ids_max = 65_536  # positives of all users together
 components_max = 1_024
 neighbours_max = 65_536  # users that smooth one
 
+hit_fields_cache_bytes = 8 << 20  # fields of records found often, kept for one collection
+
 # -- a filter ----------------------------------------------------------------------------------
 filter_text_max = 1 << 25  # characters of a string filter
 filter_depth_max = 64  # nesting of and, or, not

@@ -5,6 +5,7 @@ Metric distances (smaller is closer):  l2 = sum (a - b)^2,  cosine = 1 - a.b / (
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -143,7 +144,10 @@ class CollectionConfig:
 
 @dataclass(frozen=True, slots=True)
 class Visibility:
-    """One committed state: rows [0, row_count) whose deletion, if any, came after `sequence` are visible."""
+    """One committed state: rows [0, row_count) whose deletion, if any, came after `sequence` are visible.
+
+    live_count : how many of them have a vector, so that a search may find them.
+    """
 
     sequence: int
     row_count: int
@@ -157,5 +161,35 @@ class Record:
     id: Id
     fields: dict[str, Any] = field(default_factory=dict)
     tenants: list[str] = field(default_factory=list)
-    vector: Any = None  # ndarray[dim] of the collection's dtype, or None when not asked for
+    vector: Any = None  # ndarray[dim] of the collection's dtype; None when not asked for, or where it has none
     owner: str = ""
+
+
+class Facets(Mapping[Any, int]):
+    """How many records have each value, as `Collection.facets` returns it: a mapping {value: count}, whose values of
+    different types are different keys, True, 1 and 1.0 among them. It equals a dict of the same values and counts.
+    """
+
+    __slots__ = ("_counts",)
+
+    def __init__(self, counts: Iterable[tuple[Any, int]]) -> None:
+        self._counts = {(type(value), value): count for value, count in counts}
+
+    def __getitem__(self, value: Any) -> int:
+        return self._counts[type(value), value]
+
+    def __iter__(self) -> Iterator[Any]:
+        return (value for _, value in self._counts)
+
+    def __len__(self) -> int:
+        return len(self._counts)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Mapping):
+            return NotImplemented
+        return len(self) == len(other) and all(self.get(value) == count for value, count in other.items())
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return "{" + ", ".join(f"{value!r}: {count}" for value, count in self.items()) + "}"

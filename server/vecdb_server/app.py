@@ -15,6 +15,7 @@ import dataclasses
 import logging
 import signal
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from vecdb import Collection, Unavailable, VecdbError
 from vecdb_server import logs, unix_socket
 from vecdb_server.config import Config, host_and_port
 from vecdb_server.logs import log
-from vecdb_server.metrics import Metrics
+from vecdb_server.place import Place
 from vecdb_server.security.admission import Admission, AdmissionLimits
 from vecdb_server.security.connections import connections_max, connections_of
 from vecdb_server.security.interceptor import CallInterceptor
@@ -42,8 +43,13 @@ _CONNECTIONS_POLL_S = 2.0
 _DRAIN_POLL_S, _QUIET_POLLS = 0.2, 5
 _SWITCH_S = 2e-4  # Python's switch interval: how long a search on the event loop waits for another thread
 
+# Short searches keep the event loop busy, and calls wait inside gRPC before the interceptor sees them. A client with
+# this many calls under way on a connection queues the others itself. The server's queue stays short, and calls that are
+# let in, and health checks, are answered soon. With fewer there would be no room to refuse calls beside those that wait
+# for a kernel. A call that gRPC itself refuses would look like one that was cancelled.
+_STREAMS_A_CONNECTION = 256
+
 _OPTIONS = (
-    ("grpc.so_reuseport", 0),  # a second server on the port must fail, not share it
     ("grpc.compression_enabled_algorithms_bitset", 1),  # none: what expands a thousandfold is not bounded by its bytes
     # What comes before a message is asked for waits in gRPC's memory, a window of it for each call. gRPC would widen it
     # to megabytes by what the line carries; a message that is being read has a window of 1 MiB all the same.
@@ -53,11 +59,6 @@ _OPTIONS = (
     ("grpc.http2.settings_timeout", 10_000),  # of a connection that says nothing
     ("grpc.max_metadata_size", _HEADER_BYTES_MAX),
     ("grpc.absolute_max_metadata_size", _HEADER_BYTES_MAX),
-    # Short searches keep the event loop busy, and calls wait inside gRPC before the interceptor sees them. A client
-    # with this many calls under way on a connection queues the others itself. The server's queue stays short, and calls
-    # that are let in, and health checks, are answered soon. With fewer there would be no room to refuse calls beside
-    # those that wait for a kernel. A call that gRPC itself refuses would look like one that was cancelled.
-    ("grpc.max_concurrent_streams", 256),
     ("grpc.http.overload_protection", 0),  # it would refuse calls of clients that keep to that limit
     ("grpc.server.max_pending_requests", 4_000),
     ("grpc.server.max_pending_requests_hard_limit", 8_000),
@@ -72,11 +73,14 @@ _OPTIONS = (
 class Server:
     """One server. `await start()`, then `await stopped()` or `await drain()`, all on one event loop."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, place: Place | None = None) -> None:
+        """place : what this process is; None: the only one of its server."""
         self.config = config
+        self.place = Place(read_only=config.read_only) if place is None else place
         self.port = 0
         self.metrics_port = 0
-        self.metrics = Metrics()
+        self.metrics = self.place.metrics()
+        self.warm = False
         self._tasks: list[asyncio.Task[Any]] = []
         self._drained: asyncio.Event = asyncio.Event()
         self._draining = False
@@ -106,25 +110,30 @@ class Server:
         self._tasks.append(asyncio.ensure_future(self._warm()))
         self._tasks.append(asyncio.ensure_future(self._interceptor.slow_messages.watch()))
         self._tasks.append(asyncio.ensure_future(self._watch_connections()))
+        self.place.listens(self)
         if self._tokens is not None:
             self._tasks.append(asyncio.ensure_future(self._watch_tokens(self._tokens)))
 
     def _open(self) -> vecdb.Database:
         config = self.config
         return vecdb.open(
-            config.path, durability=config.durability, memory_budget_bytes=config.memory_budget_bytes  # type: ignore[arg-type]
+            config.path, read_only=config.read_only, durability=config.durability,  # type: ignore[arg-type]
+            memory_budget_bytes=config.memory_budget_bytes,
         )  # fmt: skip
 
     def _build(self, db: vecdb.Database) -> None:
-        config = self.config
-        admission = Admission(_of(AdmissionLimits, config))
+        config, place = self.config, self.place
+        admission = Admission(_of(AdmissionLimits, config), place.counters)
+        place.opened(Path(db.path))
         hidden_path = "" if config.path == ":memory:" else str(db.path)
-        self._interceptor = CallInterceptor(config, self._tokens, admission, self.metrics, hidden_path)
-        self.context = ServerContext(db, config, admission)
+        self._interceptor = CallInterceptor(config, self._tokens, admission, self.metrics, hidden_path, place.secret)
+        self.context = ServerContext(db, config, admission, place)
         self.context.check_message = self._interceptor.check_message
         self.connections_max = connections_max(config.connections_max)
         options = [
             *_OPTIONS,
+            ("grpc.so_reuseport", int(place.sharers > 1)),  # a second server on the port must fail, not share it
+            ("grpc.max_concurrent_streams", _STREAMS_A_CONNECTION if place.secret is None else config.requests_max),
             ("grpc.max_receive_message_length", config.message_bytes_max),
             ("grpc.max_send_message_length", config.message_bytes_max),
             ("grpc.max_allowed_incoming_connections", self.connections_max),
@@ -135,7 +144,7 @@ class Server:
         names = [health.SERVICE.full_name, *(descriptor.full_name for descriptor, _ in served)]
         self.health = health.Health(["", *names], config.watches_max)
         for descriptor, behaviours in [(health.SERVICE, self.health), *served]:
-            self._interceptor.add(descriptor, behaviours)
+            self._interceptor.add(descriptor, place.served(descriptor, behaviours))
         if config.reflection:
             reflection.enable_server_reflection([*names, reflection.SERVICE_NAME], self._grpc_server)
 
@@ -153,22 +162,23 @@ class Server:
             ) from None
 
     def _register_metrics(self) -> None:
-        config, context, admission = self.config, self.context, self.context.admission
+        config, context, admission, place = self.config, self.context, self.context.admission, self.place
         self.metrics.gauge("vecdb_requests_held", "Requests that the server holds.", lambda: admission.calls)
         self.metrics.gauge("vecdb_request_bytes_held", "Bytes of their messages.", lambda: admission.bytes)
         self.metrics.gauge("vecdb_streams_held", "Streams and lists, idle ones too.", lambda: admission.streams)
         self.metrics.gauge("vecdb_messages_slow", "Calls that wait for their message.", lambda: admission.slow_messages)
         self.metrics.gauge("vecdb_requests_refused", "Requests refused so far.", lambda: admission.refused)
         self.metrics.gauge(
-            "vecdb_long_operations", "Builds, backups and the like.", lambda: len(context.long_operations)
-        )
+            "vecdb_long_operations", "Builds, backups and the like.",
+            place.figure("long_operations", lambda: len(context.long_operations)),
+        )  # fmt: skip
         pools = {"kernels": context.kernels, "writers": context.writers}
         self.metrics.gauges(
-            {(name,): lambda pool=pool: pool.queued for name, pool in pools.items()},  # type: ignore[misc]
+            {(name,): place.figure(f"{name}_queued", lambda pool=pool: pool.queued) for name, pool in pools.items()},  # type: ignore[misc]
             "vecdb_jobs_queued", "Jobs that wait for a thread.", ("pool",),
         )  # fmt: skip
         self.metrics.gauges(
-            {(name,): lambda pool=pool: pool.busy for name, pool in pools.items()},  # type: ignore[misc]
+            {(name,): place.figure(f"{name}_running", lambda pool=pool: pool.busy) for name, pool in pools.items()},  # type: ignore[misc]
             "vecdb_jobs_running", "Jobs on a thread.", ("pool",),
         )  # fmt: skip
         backups = None if config.backups is None else Path(config.backups)
@@ -184,8 +194,14 @@ class Server:
     async def _warm(self) -> None:
         """Search every collection once, so that no caller waits for a file or for the compiler."""
         await asyncio.to_thread(warm, self.context.db)
-        self.health.set_serving(serving=True)
+        self.warm = True
+        self.place.serves()
+        self.tell_health()
         log.info("serving", port=self.port)
+
+    def tell_health(self) -> None:
+        """Health is of the whole server: this process is warm, and those that it needs are there."""
+        self.health.set_serving(serving=self.warm and self.place.is_whole())
 
     async def _watch_connections(self) -> None:
         """gRPC closes a connection beyond the most without a word: the log has one."""
@@ -193,9 +209,10 @@ class Server:
         while True:
             await asyncio.sleep(_CONNECTIONS_POLL_S)
             count = await asyncio.to_thread(connections_of, self.port)
-            if count >= self.connections_max and not full:
-                log.warning("no more connections are taken", connections=count, connections_max=self.connections_max)
-            full = count >= self.connections_max
+            most = self.connections_max * self.place.sharers
+            if count >= most and not full:
+                log.warning("no more connections are taken", connections=count, connections_max=most)
+            full = count >= most
 
     async def _watch_tokens(self, tokens: Tokens) -> None:
         while True:
@@ -212,6 +229,7 @@ class Server:
         self._draining = True
         log.info("draining", grace_s=self.config.grace_s, held=self.context.admission.calls)
         self.health.end()
+        self.place.drains()
         for task in self._tasks:
             task.cancel()
         self.context.drain()
@@ -245,18 +263,19 @@ class Server:
             db.close()
         else:
             context.close()
+        self.place.closed()
 
 
 def warm(db: vecdb.Database) -> None:
     """Open and search every collection once. One that cannot be opened is logged, and its callers get the reason."""
     for name in db.collections():
         try:
-            _search_once(db.collection(name))
+            search_once(db.collection(name))
         except VecdbError as error:
             log.error("collection cannot be opened", collection=name, code=error.code, reason=str(error))
 
 
-def _search_once(docs: Collection) -> None:
+def search_once(docs: Collection) -> None:
     rng = np.random.default_rng(0)
     whole = docs.dtype in ("int8", "uint8")
     query = rng.integers(1, 100, docs.dim) if whole else rng.normal(size=docs.dim)
@@ -264,29 +283,49 @@ def _search_once(docs: Collection) -> None:
     docs.search(query.astype(docs.dtype), limit=10, params=vecdb.SearchParams(exact=True))
 
 
-def serve(config: Config) -> None:
-    """Run until SIGTERM or SIGINT. Raises what `Server.start` raises."""
+def prepare(config: Config, **facts: Any) -> None:
+    """Set up this process for a server. facts : what each line of its log says beside what it is about."""
     sys.setswitchinterval(_SWITCH_S)
-    logs.configure(config.log_level)
+    logs.configure(config.log_level, **facts)
     logging.getLogger("grpc._cython.cygrpc").setLevel(logging.CRITICAL)  # our own log has failures, with a request id
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_serve(config))
 
 
-async def _serve(config: Config) -> None:
+def serve_alone(config: Config) -> None:
+    """Serve in this process until SIGTERM or SIGINT. Raises what `Server.start` raises."""
+    prepare(config)
+    announce(config)
+    run(Server(config), (signal.SIGTERM, signal.SIGINT), say=True)
+
+
+def announce(config: Config) -> None:
     log.info("starting", version=vecdb.__version__, **config.shown())
-    server = Server(config)
-    await server.start()
     if config.tokens is None:
         log.warning("no tokens file: everybody who reaches the port is administrator")
-    print(f"vecdb is listening on {f'port {server.port}' if config.socket is None else config.listen}", flush=True)
-    if server.metrics_port:
-        print(f"metrics on port {server.metrics_port}", flush=True)
+
+
+def run(server: Server, signals: Iterable[signal.Signals], *, say: bool) -> None:
+    """Run a server until one of these signals. say : print where it listens. Raises what `Server.start` raises."""
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(_run(server, signals, say=say))
+
+
+async def _run(server: Server, signals: Iterable[signal.Signals], *, say: bool) -> None:
+    await server.start()
+    if say:
+        say_where(server.config.listen if server.config.socket else f"port {server.port}", server.metrics_port)
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, lambda: _draining.append(asyncio.ensure_future(server.drain())))
     _draining: list[asyncio.Future[None]] = []
+    for number in signals:
+        loop.add_signal_handler(number, lambda: _draining.append(asyncio.ensure_future(server.drain())))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)  # one that came before is heard now
     await server.stopped()
+
+
+def say_where(place: str, metrics_port: int) -> None:
+    """On standard output, for whoever has let the system choose a port."""
+    print(f"vecdb is listening on {place}", flush=True)
+    if metrics_port:
+        print(f"metrics on port {metrics_port}", flush=True)
 
 
 def _of(limits: Any, config: Config) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
@@ -14,6 +15,8 @@ from vecdb.wire.addresses import UNIX, is_local, socket_path
 
 _TYPES: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (float, int), "bool": (bool,)}
 _MESSAGE_BYTES_MAX = (2 << 30) - 1  # gRPC counts them in an int
+WORKERS_MAX = 128
+_WORKERS_BY_CORES_MAX = 16  # each takes memory; who wants more says so
 _POSITIVE = (
     "write_threads", "long_operations", "requests_max", "token_requests_max", "tenant_requests_max",
     "request_bytes_max", "tenant_request_bytes_max", "streams_max", "tenant_streams_max", "slow_messages_max",
@@ -39,6 +42,8 @@ class Config:
     backups: str | None = None  # the folder that Backup writes into
     durability: str = "full"
     memory_budget_bytes: int | None = None  # memory of one collection's index
+    workers: int = 0  # processes that answer reads, beside one that writes; 1: one process for all; 0: by the cores
+    read_only: bool = False  # serve a directory that another process writes
     kernel_threads: int = 0  # threads for long searches; 0: one for each core
     write_threads: int = 32  # how many writes may wait for one commit together
     long_operations: int = 2  # how many builds, backups and the like may run at once
@@ -143,7 +148,7 @@ def checked(config: Config) -> Config:
     for name in _POSITIVE:
         if getattr(config, name) < 1:
             raise InvalidArgument(f"{name} must be at least 1, got {getattr(config, name)}")
-    for name in ("kernel_threads", "grace_s", "admin_requests_kept"):
+    for name in ("kernel_threads", "grace_s", "admin_requests_kept", "workers"):
         if getattr(config, name) < 0:
             raise InvalidArgument(f"{name} must not be negative, got {getattr(config, name)}")
     for name in ("call_s_max", "stream_idle_s", "slow_reader_s", "message_s", "connection_idle_s"):
@@ -159,6 +164,10 @@ def checked(config: Config) -> Config:
         raise InvalidArgument("tls_client_ca needs tls_cert and tls_key")
     if config.socket is not None and config.tls_client_ca is not None:
         raise InvalidArgument("a socket of this machine is without TLS: leave tls_client_ca out, or listen on a port")
+    if config.read_only and config.path == ":memory:":
+        raise InvalidArgument("':memory:' is always new, so read_only would serve nothing; leave it out")
+    if config.workers > 1:
+        _check_workers(config)
     if not config.metrics_local and config.tls_cert is None and not config.insecure:
         raise InvalidArgument(
             f"metrics at {config.metrics} can be reached from elsewhere: give tls_cert and tls_key, or say --insecure"
@@ -171,6 +180,34 @@ def checked(config: Config) -> Config:
         if config.tokens is None:
             raise InvalidArgument(f"{config.listen} can be reached from elsewhere: give tokens, or say --insecure")
     return config
+
+
+def _check_workers(config: Config) -> None:
+    if config.workers > WORKERS_MAX:
+        raise InvalidArgument(f"workers must be from 0 to {WORKERS_MAX}, got {config.workers}")
+    reason = _why_alone(config)
+    if reason:
+        raise InvalidArgument(f"workers must be 0 or 1 here, got {config.workers}: {reason}")
+
+
+def _why_alone(config: Config) -> str:
+    """Why this server can be one process only; empty where it may be several."""
+    if config.path == ":memory:":
+        return "a database in memory is of one process"
+    if config.socket is not None:
+        return "workers share a port, and a socket cannot be shared; listen on host:port"
+    if not sys.platform.startswith("linux"):
+        return "only Linux spreads the connections of a port over processes"
+    return ""
+
+
+def workers_of(config: Config) -> int:
+    """How many processes answer reads: as many as wanted, or by the cores, of which one is left for writing. 1: there
+    is one process for all.
+    """
+    if config.workers or _why_alone(config):
+        return config.workers or 1
+    return max(1, min(_WORKERS_BY_CORES_MAX, len(os.sched_getaffinity(0)) - 1))
 
 
 def host_and_port(address: str, what: str) -> tuple[str, int]:

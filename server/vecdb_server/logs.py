@@ -26,8 +26,12 @@ _SHARED: list[Any] = [
 ]
 
 
-def configure(level: str) -> None:
-    """Set up logging for the whole process; libraries log in the same format."""
+def configure(level: str, **facts: Any) -> None:
+    """Set up logging for the whole process; libraries log in the same format. facts : of this process, in each line."""
+
+    def add_facts(logger: Any, method: str, event: Any) -> Any:
+        return event | facts
+
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
@@ -42,6 +46,7 @@ def configure(level: str) -> None:
         structlog.stdlib.ProcessorFormatter(
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                add_facts,
                 structlog.processors.JSONRenderer(),
             ],
             foreign_pre_chain=_SHARED,

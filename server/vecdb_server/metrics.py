@@ -27,7 +27,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 
 from vecdb_server.config import Config
 
-_BUCKETS_S = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
+BUCKETS_S = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
 
 
 class Series:
@@ -37,21 +37,26 @@ class Series:
 
     def __init__(self) -> None:
         self.codes: dict[str, int] = {}
-        self.times = [0] * (len(_BUCKETS_S) + 1)
+        self.times = [0] * (len(BUCKETS_S) + 1)
         self.seconds = 0.0
+
+    def refused(self, code: str) -> None:
+        """A call that was refused by its headers, before it took any time."""
+        self.codes[code] = self.codes.get(code, 0) + 1
 
     def count(self, code: str, seconds: float) -> None:
         self.codes[code] = self.codes.get(code, 0) + 1
-        self.times[bisect_left(_BUCKETS_S, seconds)] += 1
+        self.times[bisect_left(BUCKETS_S, seconds)] += 1
         self.seconds += seconds
 
 
 class Metrics:
-    """One registry for each server."""
+    """One registry for each server. totals : where the page takes the counts from; None for those of this process."""
 
-    def __init__(self) -> None:
+    def __init__(self, totals: Callable[[], dict[str, Series]] | None = None) -> None:
         self.registry = CollectorRegistry()
         self._series: dict[str, Series] = {}
+        self._totals = totals
         self._http: Any = None
         self.registry.register(self)
 
@@ -61,8 +66,7 @@ class Metrics:
 
     def refused(self, method: str, code: str) -> None:
         """A call that was refused by its headers, before it took any time."""
-        codes = self.series(method).codes
-        codes[code] = codes.get(code, 0) + 1
+        self.series(method).refused(code)
 
     def collect(self) -> Iterator[Any]:
         """Called by the registry, on the thread of the page."""
@@ -70,8 +74,8 @@ class Metrics:
             "vecdb_requests", "Requests, by what became of them.", labels=["rpc", "code"]
         )  # fmt: skip
         seconds = HistogramMetricFamily("vecdb_request_seconds", "From message to answer.", labels=["rpc"])
-        bounds = [*map(str, map(float, _BUCKETS_S)), "+Inf"]
-        for rpc, series in list(self._series.items()):
+        bounds = [*map(str, map(float, BUCKETS_S)), "+Inf"]
+        for rpc, series in list((self._totals() if self._totals else self._series).items()):
             for code, count in list(series.codes.items()):
                 requests.add_metric([rpc, code], count)
             seconds.add_metric([rpc], list(zip(bounds, accumulate(list(series.times)))), series.seconds)
@@ -125,11 +129,12 @@ class DatabaseMetrics:
         """Called by the registry, on the thread of the page."""
         stats = self._stats()
         times = stats["commit_times"]
-        bounds = [*map(str, times["bounds_s"]), "+Inf"]
-        yield HistogramMetricFamily(
-            "vecdb_commit_seconds", "Commits, of one or more writes each.",
-            buckets=list(zip(bounds, accumulate(times["counts"]), strict=True)), sum_value=times["seconds"],
-        )  # fmt: skip
+        if times is not None:  # it commits
+            bounds = [*map(str, times["bounds_s"]), "+Inf"]
+            yield HistogramMetricFamily(
+                "vecdb_commit_seconds", "Commits, of one or more writes each.",
+                buckets=list(zip(bounds, accumulate(times["counts"]), strict=True)), sum_value=times["seconds"],
+            )  # fmt: skip
         for name, text, key in (
             ("records", "Live records of each collection in use.", "live"),
             ("rows", "Rows, deleted ones too, until the next vacuum.", "rows"),

@@ -18,11 +18,14 @@ _MESSAGE_CHARS_MAX = 1_000  # it is sent twice in the trailers, of which clients
 
 class Refused(Exception):
     """A call that the server itself refuses. retry_s : after how long it may be worth another try.   caller : the name
-    of its token, where that is known.
+    of its token, where that is known.   trailing : of a status that another process has made: it goes on as it is.
     """
 
-    def __init__(self, code: grpc.StatusCode, message: str, retry_s: float | None = None, caller: str = "") -> None:
+    def __init__(
+        self, code: grpc.StatusCode, message: str, retry_s: float | None = None, caller: str = "", trailing: Any = None
+    ) -> None:
         super().__init__(message)
+        self.trailing = trailing
         self.code = code
         self.retry_s = retry_s
         self.caller = caller
@@ -51,6 +54,8 @@ def status_of(error: Exception, request_id: str, hidden: str = "") -> tuple[grpc
     is only the request's id; its text goes to the log.
     """
     reason, retry_s = "", None
+    if isinstance(error, Refused) and error.trailing is not None:
+        return error.code, str(error), error.trailing
     if isinstance(error, Refused):
         code, message, retry_s = error.code, str(error), error.retry_s
         reason = "UNAVAILABLE" if code is grpc.StatusCode.RESOURCE_EXHAUSTED else ""

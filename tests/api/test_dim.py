@@ -31,3 +31,19 @@ def test_the_first_write_gives_the_dim(db: Any) -> None:
             one.search(VECTORS[0, :4])
         assert one.upsert(range(50), VECTORS, atomic=False) == 50
     assert db.collection("docs").dim == 6 and docs.check() == []
+
+
+@pytest.mark.parametrize("write", ["upsert", "add", "stream", "nothing"])
+def test_a_handle_knows_the_dim_that_its_own_write_gave(db: Any, write: str) -> None:
+    docs = db.create_collection("docs", metric="l2")
+    assert docs.dim == 0
+    if write == "upsert":
+        docs.upsert(range(50), VECTORS)
+    elif write == "add":
+        docs.add(VECTORS)
+    elif write == "stream":
+        docs.upsert(range(20_000), np.resize(VECTORS, (20_000, 6)), atomic=False)
+    else:
+        db.collection("docs").upsert(range(50), VECTORS)
+        assert docs.config.dim == 6
+    assert docs.dim == 6

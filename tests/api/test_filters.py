@@ -210,6 +210,11 @@ REFUSED: list[Callable[[Any], Any]] = [
     lambda docs: docs.count(filter=F.n > "x"),
     lambda docs: docs.delete(filter={}),
     lambda docs: docs.delete([1], filter="true"),
+    lambda docs: docs.delete(filter={"lang": {"$nin": []}}),
+    lambda docs: docs.delete(filter=~F.lang.is_in([])),
+    lambda docs: docs.delete(filter=(F.n == 1) | ~F.lang.is_in([])),
+    lambda docs: docs.delete(filter="lang not in $some", filter_params={"some": []}),
+    lambda docs: docs.update(filter={"lang": {"$nin": []}}, fields={"a": 1}),
     lambda docs: docs.update(filter="true"),
     lambda docs: docs.update(filter="true", fields=[{"a": 1}]),
     lambda docs: docs.update(filter="true", vectors=VECTORS, fields={"a": 1}),
@@ -247,3 +252,28 @@ def test_more_records_than_one_list_holds_are_refused(docs: Any, monkeypatch: py
         docs.get(filter="true")
     assert len(docs.get(filter="true", limit=100)) == 100
     assert len(docs.get(filter=F.n < 100)) == 100
+
+
+def test_values_of_different_types_are_different_values(docs: Any) -> None:
+    docs.clear()
+    values = [True, 1, 1.0, True, "1", 0, False, 0.0, -(2**63), -(2.0**63), 2**63 - 1, [1, True, 1.0, 1]]
+    docs.upsert(range(len(values)), VECTORS[: len(values)], [{"v": value} for value in values])
+    found = docs.facets("v")
+    typed = {(type(value), value): count for value, count in found.items()}
+    assert typed == {
+        (bool, True): 3, (int, 1): 2, (float, 1.0): 2, (str, "1"): 1, (int, 0): 1, (bool, False): 1, (float, 0.0): 1,
+        (int, -(2**63)): 1, (float, -(2.0**63)): 1, (int, 2**63 - 1): 1,
+    }  # fmt: skip
+    assert (found[True], found[1], found[1.0], len(found)) == (3, 2, 2, 10) and 3 not in found
+    assert found != {True: 3} and next(iter(found)) is True and repr(found).startswith("{True: 3, 1: 2, 1.0: 2")
+    distinct = docs.distinct("v")
+    assert sorted((type(one).__name__, one) for one in distinct) == sorted(
+        (one.__name__, value) for one, value in typed
+    )
+    assert docs.facets("v", limit=1) == {True: 3}
+    numbers = F.v < 5
+    lowest = docs.min("v", numbers)
+    assert lowest == -(2**63) and docs.max("v", F.v > 5) == 2**63 - 1
+    docs.delete(9)
+    assert docs.min("v", numbers) == -(2**63) and type(docs.min("v", numbers)) is int
+    assert docs.get(8).fields == {"v": -(2**63)} and docs.count(filter=F.v == -(2**63)) == 1

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+import vecdb
 from vecdb import validate
 from vecdb.api.hits import Hit, Hits
 from vecdb.errors import InvalidArgument, VecdbError
@@ -183,3 +185,16 @@ def test_a_notebook_table_escapes_what_the_data_says() -> None:
 def test_a_notebook_table_shows_a_bounded_number_of_rows() -> None:
     many = Hits(np.arange(500)[None], np.zeros((1, 500), np.float32), np.array([500]), 1, "l2", True)
     assert many._repr_html_().count("<tr>") == 21 and "20 of 500" in many._repr_html_()
+
+
+def test_a_collection_shows_what_it_is(tmp_path: Path) -> None:
+    with vecdb.open(tmp_path / "db") as db:
+        docs = db.create_collection("<b>docs<b>", dim=8)
+        docs.upsert(range(1_200), np.eye(1_200, 8) + 1, fields=[{"year": i, "<i>": 1} for i in range(1_200)])
+        shown = docs._repr_html_()
+        for part in ("1,200", "dim 8, cosine, float32", "MiB", "year", "&lt;i&gt;", "&lt;b&gt;docs&lt;b&gt;"):
+            assert part in shown, shown
+        assert "<b>" not in shown and "<i>" not in shown
+        db.create_collection("new")
+        assert "dim not known yet" in db.collection("new")._repr_html_()
+    assert "not known" in docs._repr_html_() and "1,200" not in docs._repr_html_(), "closed"

@@ -16,10 +16,11 @@ from typer.testing import CliRunner
 import vecdb
 from vecdb.cli import build
 from vecdb_bench import disk, mixture, runner, tenants
+from vecdb_bench.calls.interference import interference
+from vecdb_bench.calls.threads import threads
 from vecdb_bench.child_process import SharedEngine, SharedProcess
 from vecdb_bench.coldstart import coldstart
 from vecdb_bench.ingest import ingest
-from vecdb_bench.interference import interference
 from vecdb_bench.reporting import machine, recall_curves, results
 from vecdb_bench.tenants import lineup
 
@@ -242,3 +243,14 @@ def test_a_run_without_plots_prints_one_document(
     result = CliRunner().invoke(build(), ["bench", "run", "--out", str(tmp_path), "--json"])
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["file"]
+
+
+def test_threads_and_processes_are_measured_in_turns_with_another_tree() -> None:
+    here = str(Path(vecdb.__file__).parent.parent)
+    found = threads(base=here, rows=5_000, seconds=0.05, rounds=1, counts=(1, 2), say=lambda text: None)
+    rows = found["tables"]["calls"]
+    assert [(row["way"], row["tree"], row["count"]) for row in rows] == [
+        (way, tree, count) for way in ("threads", "processes") for tree in ("base", "this") for count in (1, 2)
+    ]
+    assert all(row["rate"] > 0 and row["p99_us"] >= row["median_us"] > 0 for row in rows)
+    assert all((row["by_base"] is None) == (row["tree"] == "base") for row in rows)

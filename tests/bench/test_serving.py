@@ -98,7 +98,7 @@ def test_a_ratio_is_the_median_of_pairs_and_not_of_medians() -> None:
 def small(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     plan = serving.Plan(
         "clustered-6000x16",
-        measures=("single", "rate", "batch", "stream", "variants", "ingest", "overload"),
+        measures=("single", "rate", "batch", "stream", "variants", "ingest", "overload", "workers"),
         variants={"quiet": "--log-level error"},
         path=str(tmp_path_factory.mktemp("bench")),
     )
@@ -136,6 +136,13 @@ def test_a_bulk_is_ingested_near_and_far(small: dict[str, Any]) -> None:
         assert [turn["count"] for turn in near + far] == [3_000] * 2 and of["ratio"] > 0
         (row,) = (row for row in small["tables"]["bulk ingest"] if row["what"] == bring)
         assert row["ratio"] == of["ratio"] and row["embedded, rows a second"] == near[0]["rows_per_second"]
+
+
+def test_servers_of_several_processes_are_compared_with_one(small: dict[str, Any]) -> None:
+    assert list(small["workers"]) == ["2 clients, 1 a call", "2 clients, 8 a call"]
+    for of in small["workers"].values():
+        assert of["ratios"]["1"] == 1.0 and of["ratios"]["2"] > 0
+    assert [row["load"] for row in small["tables"]["workers"]] == list(small["workers"])
 
 
 def test_a_result_of_the_service_is_shown_and_written(small: dict[str, Any], tmp_path: Path) -> None:

@@ -463,3 +463,37 @@ def test_a_search_shows_whose_records_it_finds(tmp_path: Path, vectors: np.ndarr
     hits = run("search", *to, "--id", 1)["hits"]
     assert {(hit["id"], hit["owner"]) for hit in hits} == {(2, ""), (1, "acme")}, "the other record 1 is a neighbour"
     assert "acme" in show("search", *to, "--id", 1)
+
+
+def test_an_error_in_a_filter_shows_where_it_is(texts: Path) -> None:
+    failed = process(
+        "search", "--db", texts, "-c", "texts", "--vector", "0,0", "--filter", "n >= 3 ant n < 9", cwd=texts
+    )
+    assert failed.returncode == 1 and not failed.stdout
+    said, shown, caret = failed.stderr.rstrip().split("\n")
+    assert said.startswith("error the filter is wrong at line 1, column 8:")
+    assert shown[caret.index("^") :] == "ant n < 9"
+    dotted = process("facets", "tags", "--db", texts, "-c", "texts", "--filter", "a = 'x\x1b'\nor b >", cwd=texts)
+    assert "line 2, column 7" in dotted.stderr and "\x1b" not in dotted.stderr
+
+
+def test_records_without_vectors(tmp_path: Path) -> None:
+    db = tmp_path / "db"
+    with vecdb.open(db) as database:
+        docs = database.create_collection("mixed", dim=2, metadata={"by": "us"})
+        docs.upsert(["a", "b"], [[1.0, 2.0], None], [{"n": 1}, {"n": 2}])
+    where = ("--db", db, "-c", "mixed")
+    assert run("search", *where, "--id", "b", code=1)["error"]["message"].startswith("record 'b' of collection")
+    assert run("facets", "n", *where)["values"] == [{"value": 1, "count": 1}, {"value": 2, "count": 1}]
+    assert run("search", *where, "--vector", "1,2")
+    assert run("tune", *where) == [] and run("check", "--db", db)["ok"]
+    for name in ("out.parquet", "out.jsonl"):
+        assert run("export", tmp_path / name, *where)["rows"] == 2
+        run("import", tmp_path / name, "--db", db, "-c", f"from {name}", "--no-optimize")
+        with vecdb.open(db) as database:
+            docs = database.collection(f"from {name}")
+            assert docs.get("b", include_vectors=True).vector is None and docs.count() == 2
+            assert docs.metadata == {"by": "us"}
+    failed = run("export", tmp_path / "out.npy", *where, code=1)["error"]["message"]
+    assert "records without a vector (record 'b')" in failed and not (tmp_path / "out.npy").exists()
+    assert run("export", tmp_path / "out.npy", *where, "--lossy")["losses"] == ["records without a vector"]

@@ -78,7 +78,8 @@ def test_other_formats_give_back_float32_bit_for_bit(format: str, tmp_path: Path
 
 def test_every_format_is_covered_by_these_tests() -> None:
     elsewhere = {"npz", "safetensors", "arrow", "json", "words", "word2vec"}  # tests/files/test_shapes_of_files.py
-    assert set(FORMATS) == {*CODES, "npy", "hdf5", "parquet", "csv", "jsonl"} | elsewhere
+    moving = {"faiss", "usearch", "copy", "snapshot", "chroma", "qdrant", "lance"}  # tests/files/test_moving_in.py
+    assert set(FORMATS) == {*CODES, "npy", "hdf5", "parquet", "csv", "jsonl"} | elsewhere | moving
 
 
 @settings(max_examples=60, deadline=None)

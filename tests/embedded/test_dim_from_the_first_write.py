@@ -96,7 +96,7 @@ def test_a_first_write_that_is_refused_gives_none(tmp_path: Path) -> None:
         wrong: list[tuple[Any, ...]] = [
             ([1, 2], [1.0, 2.0]), ([1, 2], [[1, 2], [3]]), ([1], [[0, 0]]), ([1], [["a"]]), ([1], ["ab"]), ([1], [[]]),
             ([1], [[1, 2]], [{}, {}]), ([1], [[1, 2]], [{1: 2}]), (["x" * 300], [[1, 2]]), ([1, "a"], [[1, 2], [1, 2]]),
-            ([1], np.ones((1, vecdb.limits.dim_max + 1))), ([1], 5), ([1], np.ones((1, 1, 1))), ([1], [None]),
+            ([1], np.ones((1, vecdb.limits.dim_max + 1))), ([1], 5), ([1], np.ones((1, 1, 1))), ([1], [[None, 1]]),
         ]  # fmt: skip
         for arguments in wrong:
             with pytest.raises(vecdb.VecdbError):

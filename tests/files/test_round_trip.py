@@ -52,16 +52,17 @@ def collections(draw: st.DrawFn) -> dict[str, Any]:
         keys = list(dict.fromkeys([*keys, ("acme", keys[0][1]), ("", keys[0][1])]))
     dtype = draw(st.sampled_from(["float32", "float16", "int8", "uint8"]))
     numbers = st.integers(1, 100).map(float) if dtype.endswith("int8") else st.floats(0.125, 64, width=16)
-    records = [
-        (owner, id, draw(st.lists(numbers, min_size=DIM, max_size=DIM)), draw(FIELDS), draw(TENANTS))
-        for owner, id in keys
-    ]
+    vectors: Any = st.lists(numbers, min_size=DIM, max_size=DIM)
+    if draw(st.integers(0, 3)) == 0:
+        vectors |= st.none()
+    records = [(owner, id, draw(vectors), draw(FIELDS), draw(TENANTS)) for owner, id in keys]
     return {
         "metric": draw(st.sampled_from(["l2", "cosine", "ip"])),
         "dtype": dtype,
         "index": draw(INDEXES),
         "records": records,
         "tenants": draw(st.dictionaries(st.sampled_from(["acme", "idle", "ß"]), st.none() | st.integers(20, 99))),
+        "metadata": draw(st.dictionaries(st.sampled_from(["made by", "n", ""]), st.none() | TEXT | st.integers(0, 9))),
     }
 
 
@@ -89,11 +90,21 @@ ALL_KINDS: dict[str, Any] = {
 }
 
 
+SOME_BARE = ALL_KINDS | {
+    "records": [*ALL_KINDS["records"], ("", "6", None, {}, ["acme"]), ("acme", "7", None, {"n": 1}, [])],
+    "metadata": {"made by": "somebody", "sizes": [1, {"x": None}]},
+}
+ALL_BARE = PLAIN | {"records": [("", at, None, {"n": at}, []) for at in range(3)]}
+
+
 def made(path: Path, model: dict[str, Any]) -> None:
     with vecdb.open(path) as database:
-        docs = database.create_collection("c", DIM, model["metric"], model["index"], model["dtype"])
+        docs = database.create_collection(
+            "c", DIM, model["metric"], model["index"], model["dtype"], metadata=model.get("metadata")
+        )
         for owner, id, vector, fields, tenants in model["records"]:
-            docs.upsert(id, np.array(vector, model["dtype"]), fields=fields, tenants=tenants, owner=owner)
+            array = None if vector is None else np.array(vector, model["dtype"])
+            docs.upsert(id, array, fields=fields, tenants=tenants, owner=owner)
         for name, quota in model["tenants"].items():
             docs.create_tenant(name, exist_ok=True, records_max=quota)
 
@@ -103,13 +114,19 @@ def facts_of(path: Path) -> Any:
     with vecdb.open(path, read_only=True) as database:
         docs = database.collection("c")
         records = {
-            (one.owner, one.id): (one.vector.tobytes(), told(one.fields), one.tenants)
+            (one.owner, one.id): (
+                None if one.vector is None else one.vector.tobytes(),
+                told(one.fields),
+                one.tenants,
+            )
             for batch in docs.iter(include_vectors=True)
             for one in batch
         }
         quotas = {name: docs.stats(tenant=name)["records_max"] for name in docs.tenants()}
         assert len(records) == docs.count()
-        return docs.dim, docs.metric, docs.dtype, docs.config.index, docs.config.id_kind, records, quotas
+        config = docs.config
+        facts = docs.dim, docs.metric, docs.dtype, config.index, config.id_kind, config.metadata
+        return *facts, records, quotas
 
 
 def told(value: Any) -> str:
@@ -125,6 +142,9 @@ def run(*words: object) -> tuple[int, Any]:
 
 
 def goes_there_and_back(suffix: str, model: dict[str, Any]) -> None:
+    if suffix == "npy" and any(vector is None for _, _, vector, _, _ in model["records"]):
+        goes_there_or_is_refused(suffix, model)
+        return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         made(folder / "db", model)
@@ -136,22 +156,27 @@ def goes_there_and_back(suffix: str, model: dict[str, Any]) -> None:
         assert facts_of(folder / "two") == facts_of(folder / "db")
 
 
-def goes_through_csv_or_is_refused(model: dict[str, Any]) -> None:
+def goes_there_or_is_refused(suffix: str, model: dict[str, Any]) -> None:
+    file = f"out.{suffix}"
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         made(folder / "db", model)
         before = sorted(path.name for path in folder.iterdir())
-        code, said = run("export", folder / "out.csv", "--db", folder / "db", "-c", "c")
+        code, said = run("export", folder / file, "--db", folder / "db", "-c", "c")
         if code:
-            assert said["error"]["code"] == "INVALID_ARGUMENT" and "out.csv cannot hold" in said["error"]["message"]
+            assert said["error"]["code"] == "INVALID_ARGUMENT" and f"{file} cannot hold" in said["error"]["message"]
             assert "--lossy" in said["error"]["message"]
             assert sorted(path.name for path in folder.iterdir()) == before
-            code, said = run("export", folder / "out.csv", "--db", folder / "db", "-c", "c", "--lossy")
+            code, said = run("export", folder / file, "--db", folder / "db", "-c", "c", "--lossy")
             assert code == 0 and said["losses"]
             return
-        code, said = run("import", folder / "out.csv", "--db", folder / "two", "-c", "c", "--no-optimize")
+        code, said = run("import", folder / file, "--db", folder / "two", "-c", "c", "--no-optimize")
         assert code == 0, said
         assert facts_of(folder / "two") == facts_of(folder / "db")
+
+
+def goes_through_csv_or_is_refused(model: dict[str, Any]) -> None:
+    goes_there_or_is_refused("csv", model)
 
 
 few = settings(max_examples=2, deadline=None, suppress_health_check=list(HealthCheck))
@@ -162,6 +187,8 @@ many = settings(max_examples=150, deadline=None, suppress_health_check=list(Heal
 @few
 @given(model=collections())
 @example(model=ALL_KINDS)
+@example(model=SOME_BARE)
+@example(model=ALL_BARE)
 @example(model=PLAIN | {"records": []})
 def test_what_is_exported_is_imported_as_it_was(suffix: str, model: dict[str, Any]) -> None:
     goes_there_and_back(suffix, model)
@@ -178,6 +205,7 @@ def test_any_collection_is_imported_as_it_was(suffix: str, model: dict[str, Any]
 @few
 @given(model=collections())
 @example(model=PLAIN | {"records": [("", "007", [1.0, 2.0, 3.0], {"s": "x"}, [])]})
+@example(model=ALL_BARE)
 @example(model=PLAIN | {"records": [("", at, [1.0, 2.0, 3.0], {"s": "5"}, []) for at in range(2)]})
 def test_csv_gives_everything_back_or_refuses_by_name(model: dict[str, Any]) -> None:
     goes_through_csv_or_is_refused(model)

@@ -13,7 +13,22 @@ import pytest
 
 from vecdb import F, limits
 from vecdb.errors import InvalidArgument, LimitExceeded
-from vecdb.filters.tree import And, Compare, Contains, In, IsNull, Like, Node, Not, Or, Prefix, fields_of, leaves
+from vecdb.filters import evaluate
+from vecdb.filters.tree import (
+    And,
+    Compare,
+    Contains,
+    In,
+    IsNull,
+    Like,
+    Node,
+    Not,
+    Or,
+    Prefix,
+    always,
+    fields_of,
+    leaves,
+)
 
 A, B, C = Compare("a", "==", 1), Compare("b", "<", 2.5), IsNull("c")
 
@@ -171,3 +186,13 @@ def test_a_tree_within_the_bounds_is_built_and_one_beyond_is_not() -> None:
             F.a.is_in(beyond)
     with pytest.raises(LimitExceeded):
         F.a.is_in(iter(int, 1))  # without an end
+
+
+def test_what_holds_whatever_a_record_has() -> None:
+    none, every, some = In("x", ()), Not(In("x", ())), Contains("x", (), True)
+    for tree in (And(()), every, And((every, Not(Contains("y", (), False)))), Or((A, every)), Not(And((A, none)))):
+        assert always(tree) is True
+        assert all(evaluate.matches(tree, fields) for fields in ({}, {"a": 1}, {"x": [1]}, {"x": None}))
+        assert always(Not(tree)) is False
+    for tree in (A, some, And((A, every)), Or((A, none)), Not(IsNull("x")), Or((And((A, B)), none))):
+        assert always(tree) is None and always(Not(tree)) is None

@@ -17,18 +17,21 @@ def answer(databases: dict[str, Any], request: dict[str, Any]) -> dict[str, Any]
         databases.clear()
         databases[path] = vecdb.open(path, read_only=True)
     docs = databases[path].collection("docs")
-    near = docs.search(request["query"], request["limit"])
+    found = docs.search(request["query"], request["limit"])
     exact = docs.search(request["query"], request["limit"], params=vecdb.SearchParams(exact=True))
     names = request["tenants"]
     tenants = {}
     for name in names:
         hits = docs.search(request["query"], 1_000, params=vecdb.SearchParams(exact=True), tenant=name)
-        tenants[name] = hits.ids.tolist()
-        assert docs.count(tenant=name) == len(tenants[name])
-        if tenants[name]:
-            liked = tenants[name][:2]
+        near, pages = hits.ids.tolist(), docs.iter(tenant=name, include_vectors=True)
+        seen = {record.id: record.vector for page in pages for record in page}
+        tenants[name] = list(seen)
+        assert docs.count(tenant=name) == len(seen)
+        assert set(near) == {one for one, vector in seen.items() if vector is not None} and len(near) == len(set(near))
+        if near:
+            liked = near[:2]
             diverse = docs.search_mixture(liked, 1_000, tenant=name).ids.tolist()
-            assert sorted([*diverse, *liked], key=repr) == sorted(tenants[name], key=repr)
+            assert sorted([*diverse, *liked], key=repr) == sorted(near, key=repr)
     try:
         docs.create_tenant("nobody")
         writes = "done"
@@ -37,7 +40,7 @@ def answer(databases: dict[str, Any], request: dict[str, Any]) -> dict[str, Any]
     return {
         "count": docs.count(),
         "sequence": exact.sequence,
-        "near": near.ids.tolist(),
+        "near": found.ids.tolist(),
         "distances": exact.distances.tolist(),
         "all": [[record.id, record.fields] for batch in docs.iter(7) for record in batch],
         "found": [[id_, fields] for id_, fields in zip(exact.ids.tolist(), exact.fields, strict=True)],

@@ -68,6 +68,12 @@ class Machine(RuleBasedStateMachine):
     def upsert(self, pairs: list[tuple[int, int]], data: list[Any] | None) -> None:
         self.twin.upsert(*map(list, zip(*pairs, strict=True)), None if data is None else data[: len(pairs)])
 
+    @rule(pairs=pairs, data=st.one_of(st.none(), st.lists(records, min_size=12, max_size=12)), all_bare=st.booleans())
+    def upsert_without_vectors(self, pairs: list[tuple[int, int]], data: list[Any] | None, all_bare: bool) -> None:
+        numbers, vectors = map(list, zip(*pairs, strict=True))
+        vectors = [-1 if all_bare or number % 2 else number for number in vectors]
+        self.twin.upsert(numbers, vectors, None if data is None else data[: len(pairs)])
+
     @rule(first=numbers, stop=numbers, step=st.sampled_from([1, 3, 5]))
     def upsert_many(self, first: int, stop: int, step: int) -> None:
         chosen = list(range(first, max(first + 1, stop)))

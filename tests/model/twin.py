@@ -1,6 +1,7 @@
 """A collection and its model side by side: every operation is done to both, every answer compared.
 
-    Twin.<operation>   the database's own call, the same change to a dict, then what the two must agree on
+    Twin.<operation>   the database's own call, the same change to a dict, then what the two must agree on; a vector of
+                       number -1 stands for none
     Twin.verify        exact search = brute force in float64 (ties allowed); approximate = membership, order, counts
     Twin.saved         the model as bytes: what a killed process had acknowledged; Twin(setup, saved) takes it up
 
@@ -39,6 +40,13 @@ from vecdb.commit import journal_merge
 from vecdb.embedded.open import open_database
 
 
+def same_vector(found: Any, expected: np.ndarray | None) -> bool:
+    """Of a record, also where it has none."""
+    if found is None or expected is None:
+        return found is expected
+    return found.dtype == expected.dtype and np.array_equal(found, expected)
+
+
 class Twin:
     """See the module's text."""
 
@@ -46,7 +54,7 @@ class Twin:
         """saved : go on with a database on disk and the model of it, as `saved` gave them."""
         self.setup = setup
         self.table = vector_table(setup)
-        self.model: dict[Any, tuple[np.ndarray, dict[str, Any]]] = {}
+        self.model: dict[Any, tuple[np.ndarray | None, dict[str, Any]]] = {}
         self.access: dict[Any, set[str]] = {}  # of every record of the model
         self.tenants: set[str] = set()
         self.seen: Counter[str] = Counter()  # what was really exercised
@@ -83,7 +91,7 @@ class Twin:
         for name in sorted(self.tenants):
             ghost.docs.create_tenant(name)
         for one, (vector, fields) in self.model.items():
-            ghost.docs.upsert([one], vector[None], [fields], [sorted(self.access[one])])
+            ghost.docs.upsert([one], [vector], [fields], [sorted(self.access[one])])
         ghost.model, ghost.tenants = dict(self.model), set(self.tenants)
         ghost.access = {one: set(names) for one, names in self.access.items()}
         ghost.sequence = ghost.docs.stats()["sequence"]
@@ -96,7 +104,7 @@ class Twin:
             return False
         records = {record.id: record for part in self.docs.iter(7, include_vectors=True) for record in part}
         return set(records) == set(model) and all(
-            np.array_equal(records[one].vector, vector)
+            same_vector(records[one].vector, vector)
             and records[one].fields == fields
             and records[one].tenants == sorted(access[one])
             for one, (vector, fields) in model.items()
@@ -136,9 +144,20 @@ class Twin:
         tenants: list[list[str]] | None = None,
     ) -> None:
         ids = [self.id(number) for number in numbers]
-        written = self.docs.upsert(ids, self.table[vectors], fields, tenants)
+        written = self.docs.upsert(ids, self.given(vectors), fields, tenants)
         assert written == len(set(ids))
         self._put(ids, vectors, fields, tenants)
+
+    def given(self, vectors: list[int]) -> Any:
+        """Vectors of the table by number, as a write takes them."""
+        if min(vectors) >= 0:
+            return self.table[vectors]
+        self.seen["writes without vectors"] += 1
+        return [None if number < 0 else self.table[number] for number in vectors]
+
+    def near(self, among: set[Any] | None = None) -> set[Any]:
+        """Those of some records, or of all, that a search may find."""
+        return {one for one in (self.model if among is None else among) if self.model[one][0] is not None}
 
     def _put(
         self, ids: list[Any], vectors: list[int], fields: list[Any] | None, tenants: list[list[str]] | None = None
@@ -148,18 +167,19 @@ class Twin:
             if tenants is not None:
                 self.access[one] = set(tenants[at])
                 self.tenants |= set(tenants[at])
-            self.model[one] = (self.table[vectors[at]], dict(fields[at] or {}) if fields else {})
+            vector = None if vectors[at] < 0 else self.table[vectors[at]]
+            self.model[one] = (vector, dict(fields[at] or {}) if fields else {})
         self.moved()
 
     def insert(self, numbers: list[int], vectors: list[int]) -> None:
         ids = [self.id(number) for number in numbers]
         if len(set(ids)) < len(ids) or any(one in self.model for one in ids):
             with pytest.raises(vecdb.AlreadyExists):
-                self.docs.insert(ids, self.table[vectors])
+                self.docs.insert(ids, self.given(vectors), [{}] * len(ids))
             self.unmoved()
             self.seen["insert refused"] += 1
         else:
-            assert self.docs.insert(ids, self.table[vectors]) == len(ids)
+            assert self.docs.insert(ids, self.given(vectors)) == len(ids)
             self._put(ids, vectors, None)
 
     def update(self, numbers: list[int], vectors: list[int] | None, fields: list[dict[str, Any]] | None) -> None:
@@ -274,7 +294,7 @@ class Twin:
             return
         assert record is not None, f"{one!r} is live, got None"
         assert record.id == one
-        assert record.vector.dtype == expected[0].dtype and np.array_equal(record.vector, expected[0]), one
+        assert same_vector(record.vector, expected[0]), one
         assert record.fields == expected[1], one
         assert record.tenants == sorted(self.access[one]), one
 
@@ -340,6 +360,12 @@ class Twin:
             self.unmoved()
             self.seen["mixtures refused"] += 1
             return
+        users = {*liked, *(one for history in histories or [] for one in history)}
+        if self.near(users) != users:
+            with pytest.raises(vecdb.InvalidArgument, match="no vector"):
+                ask()
+            self.seen["mixtures of records without vectors"] += 1
+            return
         hits = ask()
         where = "" if among is None else " among tenants"
         self.seen[f"mixture{where}"] += 1
@@ -348,7 +374,7 @@ class Twin:
         self._verify_mixture(hits, visible - set(liked), limit, components)
 
     def _verify_mixture(self, hits: Any, matching: set[Any], limit: int, components: int) -> None:
-        ids, component = hits.ids.tolist(), hits.components
+        ids, component, matching = hits.ids.tolist(), hits.components, self.near(matching)
         made = len(hits.explain["weights"])
         assert len(ids) == min(limit, len(matching)), "exactly min(limit, visible records that are not positives)"
         assert len(set(ids)) == len(ids), "no duplicates"
@@ -379,7 +405,7 @@ class Twin:
 
     def verify(self, hits: Any, vector: np.ndarray, limit: int, *, exact: bool, among: set[Any] | None = None) -> None:
         ids = hits.ids.tolist()
-        matching = set(self.model) if among is None else among
+        matching = self.near(among)
         assert len(ids) == min(limit, len(matching)), "exactly min(limit, matching) results"
         assert len(set(ids)) == len(ids), "no duplicates"
         assert set(ids) <= matching, f"dead, unknown or foreign ids: {set(ids) - matching}"
@@ -401,7 +427,7 @@ class Twin:
         """Float32 sums err by the size of their terms, which cancel in l2 and ip."""
         if self.setup.metric == "cosine":
             return 2e-6
-        largest = max(np.abs(stored.astype(np.float64)).max() for stored, _ in self.model.values())
+        largest = max(np.abs(self.model[one][0].astype(np.float64)).max() for one in self.near())  # type: ignore[union-attr]
         return 1e-6 * DIM * max(1.0, largest, float(np.abs(vector).max())) ** 2
 
     def search_batch(self, queries: list[int], limit: int, threads: int) -> None:
@@ -410,7 +436,7 @@ class Twin:
         for exact in (True, False):
             params = vecdb.SearchParams(exact=exact, threads=threads)
             hits = self.docs.search(vectors, limit, params=params)
-            expected = min(limit, len(self.model))
+            expected = min(limit, len(self.near()))
             assert hits.counts.tolist() == [expected] * len(queries)
             assert (hits.distances[:, expected:] == np.inf).all()
             for at, vector in enumerate(vectors):
@@ -431,7 +457,7 @@ class Twin:
             assert len(ids) == self.docs.count(tenant=name) and set(ids) == self.seen_by([name]), name
             out.append(sorted(ids, key=repr))
             hits = self.docs.search(vector, IDS + 1, params=vecdb.SearchParams(exact=True), tenant=name)
-            assert set(hits.ids.tolist()) == set(ids), name
+            assert set(hits.ids.tolist()) == self.near(set(ids)), name
         return out
 
     # -- care --------------------------------------------------------------------------------------

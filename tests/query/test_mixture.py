@@ -454,7 +454,7 @@ def test_positives_of_a_newer_commit_are_not_looked_for_in_an_older_one(
     views = [searcher.state.snapshot]
     three.upsert([0], [[2000.0, 0.0]], tenants=["isle0", "all"])
     current = searcher.current
-    monkeypatch.setattr(searcher, "current", lambda: views.pop() if views else current())
+    monkeypatch.setattr(searcher.preparation, "current", lambda: views.pop() if views else current())
     hits = three.search_mixture([0], 3)
     assert hits.ids.tolist() == [200, 201, 202] and not views
     assert hits.sequence == searcher.state.snapshot.visibility.sequence

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from vecdb import InvalidArgument, NotFound
-from vecdb_server.config import Config, load
+from vecdb_server.config import Config, load, workers_of
 
 
 @pytest.fixture
@@ -79,11 +79,35 @@ def test_on_loopback_it_wants_neither(listen: str) -> None:
         {"log_level": "loud"},
         {"kernel_threads": -1},
         {"write_threads": 0},
+        {"workers": -1},
+        {"workers": 1_000},
+        {"workers": 2, "listen": "unix:/tmp/s"},
+        {"workers": 2, "path": ":memory:"},
+        {"read_only": True, "path": ":memory:"},
     ],
 )
 def test_settings_that_make_no_sense_are_refused(flags: dict[str, object]) -> None:
     with pytest.raises(InvalidArgument):
         load(flags, {})
+
+
+@pytest.mark.parametrize(("cores", "workers"), [(1, 1), (2, 1), (3, 2), (4, 3), (16, 15), (64, 16)])
+def test_workers_are_by_the_cores_of_which_one_is_left_for_writing(
+    monkeypatch: pytest.MonkeyPatch, cores: int, workers: int
+) -> None:
+    monkeypatch.setattr("vecdb_server.config.os.sched_getaffinity", lambda _: set(range(cores)))
+    monkeypatch.setattr("vecdb_server.config.sys.platform", "linux")
+    assert workers_of(Config()) == workers == workers_of(Config(read_only=True))
+    assert workers_of(Config(workers=5)) == 5 and workers_of(Config(workers=1)) == 1
+    assert workers_of(Config(path=":memory:")) == 1 == workers_of(Config(listen="unix:/tmp/s"))
+
+
+def test_where_a_port_is_not_shared_there_is_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vecdb_server.config.os.sched_getaffinity", lambda _: set(range(8)), raising=False)
+    monkeypatch.setattr("vecdb_server.config.sys.platform", "darwin")
+    assert workers_of(Config()) == 1
+    with pytest.raises(InvalidArgument, match="only Linux"):
+        load({"workers": 2}, {})
 
 
 def test_what_is_logged_does_not_say_where_secrets_lie() -> None:

@@ -11,6 +11,7 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import vecdb
@@ -156,3 +157,36 @@ def test_changed_fields_of_the_first_code_that_wrote_them(tmp_path: Path) -> Non
         walked = {record.id: record.fields for batch in docs.iter() for record in batch if not record.owner}
         assert walked == there and list(walked) == list(there) and db.check() == []
     assert format_of(tmp_path / "db") == manifest.FIELD_CHANGES
+
+
+# -- records without vectors, as they were first written ---------------------------------------------
+
+
+def test_records_without_vectors_of_the_first_code_that_wrote_them(tmp_path: Path) -> None:
+    vectors = np.random.default_rng(4).integers(-9, 9, size=(60, 4)).astype("float32") + 0.5
+    there: dict[int, Any] = {at: None if at % 4 == 0 else vectors[at].tolist() for at in range(60)}
+    there |= {0: vectors[0].tolist(), 1: None}
+    del there[8], there[9]
+    with tarfile.open(Path(__file__).with_name("format_4.tar.gz")) as archive:
+        archive.extractall(tmp_path / "db", filter="data")
+    assert format_of(tmp_path / "db") == manifest.BARE_RECORDS
+    for read_only in (True, False):
+        with open_database(tmp_path / "db", read_only=read_only, maintenance=False) as db:
+            docs = db.collection("docs")
+            walked = {one.id: one for page in docs.iter(include_vectors=True) for one in page if not one.owner}
+            assert {n: None if one.vector is None else one.vector.tolist() for n, one in walked.items()} == there
+            assert {n: one.fields["n"] for n, one in walked.items()} == {n: 44 if n == 4 else n for n in there}
+            found = docs.search(vectors[0], 100).ids.tolist()
+            assert sorted(found) == [n for n, vector in sorted(there.items()) if vector is not None]
+            assert docs.count() == len(there) + 1 and docs.count(tenant="a") == 2
+            assert docs.search(vectors[0], 9, tenant="a").ids.tolist() == [0] and docs.metadata == {"by": "format 4"}
+            assert docs.get(5, owner="ann").fields == {"who": "ann"} and db.check() == []
+            assert db.collection("open").dim == 0 and db.collection("open").get("x").fields == {"n": 1}
+    with open_database(tmp_path / "db", maintenance=False) as db:
+        docs, sequence = db.collection("docs"), db.collection("docs").stats()["sequence"]
+        some = [None if at % 4 == 0 else vectors[at] for at in range(60)]
+        assert docs.upsert(range(60), some, [{"n": at} for at in range(60)], request_id="first") == 60
+        assert docs.stats()["sequence"] == sequence, "requests of then are not carried out again"
+        db.collection("open").upsert(["y"], [[1.0, 2.0]])
+        db.vacuum()
+        assert docs.count() == len(there) + 1 and db.collection("open").count() == 2 and db.check() == []

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from vecdb.api.filter_arguments import Filters, Page
 from vecdb.api.hits import Hits
 from vecdb.filters.tree import Node
-from vecdb.schema import CollectionConfig, IndexConfig, Record, SearchParams
+from vecdb.schema import CollectionConfig, Facets, IndexConfig, Record, SearchParams
 from vecdb.validate import AccessLists, IdBatch, MixtureQuery
 
 C = TypeVar("C")  # what users hold of a collection
@@ -32,12 +32,16 @@ Stop = Callable[[], bool] | None
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Records of one write: ids, each once; vectors[n, dim] in the collection's dtype; a msgpack map each, or None."""
+    """Records of one write: ids, each once; vectors[n, dim] in the collection's dtype; a msgpack map each, or None.
+
+    bare : bool[n], records that have no vector: `vectors` has those of the others, in order. None: each has one.
+    """
 
     ids: IdBatch
     vectors: NDArray[Any]
     fields: list[bytes] | None
     tenants: AccessLists | None
+    bare: NDArray[np.bool_] | None = None
 
 
 class CollectionBackend(Protocol):
@@ -75,8 +79,11 @@ class CollectionBackend(Protocol):
         request_id: bytes | None,
         *,
         single: bool,
+        bare: NDArray[np.bool_] | None = None,
     ) -> Any:
-        """Write records under new ids. Returns their ids in order, where `single` the one id itself."""
+        """Write records under new ids. Returns their ids in order, where `single` the one id itself. bare : as in
+        `Batch`.
+        """
 
     def set_metadata(self, metadata: dict[str, Any]) -> None:
         """Another one in the place of what `config` has. Of plain values, as JSON has them."""
@@ -120,6 +127,11 @@ class CollectionBackend(Protocol):
     def drop_tenant(self, name: bytes, records: bool, request_id: bytes | None) -> int | None: ...
 
     # -- reads -------------------------------------------------------------------------------------
+
+    def search_one(self, query: NDArray[Any], limit: Any, params: Any, fields: Any) -> Hits | None:
+        """`search` for one query, with arguments as the caller gave them, where that is all there is to it and nothing
+        is wrong with them. None: `search` is to be called.
+        """
 
     def search(
         self,
@@ -199,7 +211,7 @@ class CollectionBackend(Protocol):
 
     def tenants(self, after: str | None, limit: int | None) -> Iterator[str]: ...
 
-    def facets(self, field: str, node: Node | None, limit: int, tenants: tuple[str, ...]) -> dict[Any, int]: ...
+    def facets(self, field: str, node: Node | None, limit: int, tenants: tuple[str, ...]) -> Facets: ...
 
     def distinct(self, field: str, node: Node | None, tenants: tuple[str, ...]) -> list[Any]: ...
 

@@ -7,6 +7,7 @@ sees it.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -17,14 +18,16 @@ from numpy.typing import NDArray
 
 from vecdb import limits, validate
 from vecdb.api.backend import Batch, CollectionBackend, Mode
+from vecdb.api.embedding import Embedder, embedded, embedder_of
 from vecdb.api.filter_arguments import Page, refuse_unknown, search_filter, written_filter
 from vecdb.api.hits import Hits
+from vecdb.api.notebook import collection_html
 from vecdb.api.tables import arrow_table, pandas_frame
 from vecdb.api.whole_records import TakenApart, is_whole, take_apart
-from vecdb.errors import AlreadyExists, InvalidArgument, LimitExceeded
+from vecdb.errors import AlreadyExists, InvalidArgument, LimitExceeded, PermissionDenied, VecdbError
 from vecdb.filters.forms import to_filter
 from vecdb.filters.scalars import field_name
-from vecdb.schema import CollectionConfig, IndexConfig, Record, SearchParams
+from vecdb.schema import CollectionConfig, Facets, IndexConfig, Record, SearchParams
 
 _ITER_BATCH_MAX = 65_536
 
@@ -35,13 +38,14 @@ class Collection:
     Opened by `Database.create_collection` and `Database.collection`.
     """
 
-    __slots__ = ("__weakref__", "_backend", "_config", "_keeps")
+    __slots__ = ("__weakref__", "_backend", "_config", "_embedder", "_keeps")
 
     def __init__(self, backend: CollectionBackend, config: CollectionConfig, keeps: Any = None) -> None:
         """keeps : what must live as long as this collection is in use, such as its open database."""
         self._backend = backend
         self._config = config
         self._keeps = keeps
+        self._embedder: Embedder | None = None
 
     # -- what it is --------------------------------------------------------------------------------
 
@@ -52,7 +56,7 @@ class Collection:
     @property
     def dim(self) -> int:
         """0 where it was made without one and the first vectors are still to be written. Of a server's collection as
-        it was when this was opened: `config` asks.
+        far as this handle has met one, in its own writes or in `config`, which asks.
         """
         return self._config.dim or self._backend.dim
 
@@ -77,8 +81,11 @@ class Collection:
     def set_metadata(self, metadata: dict[str, Any]) -> None:
         """Note something about the collection, in the place of what was noted before; {} nothing.
 
-        metadata : a dict of texts, numbers, True, False, None, and of lists and dicts of them: up to 16 KiB.
+        metadata : a dict of texts, numbers, True, False, None, and of lists and dicts of them: up to 16 KiB. Of a
+            collection that was opened with `embed` the key "embedding" stays what it is.
         """
+        if self._embedder is not None and isinstance(metadata, dict):
+            metadata = self._embedder.noted_in(metadata)
         return self._backend.set_metadata(validate.metadata(metadata))
 
     def with_timeout(self, seconds: float) -> Collection:
@@ -86,7 +93,14 @@ class Collection:
         Raises InvalidArgument for one of a directory, which has no timeouts.
         """
         backend = self._backend.with_timeout(validate.seconds(seconds))
-        return type(self)(backend, self._config, self._keeps)
+        same = type(self)(backend, self._config, self._keeps)
+        same._embedder = self._embedder
+        return same
+
+    @property
+    def embedder(self) -> Embedder | None:
+        """What reads texts for this collection, where it was opened with `embed`."""
+        return self._embedder
 
     def __len__(self) -> int:
         return self.count()
@@ -104,6 +118,13 @@ class Collection:
     def __repr__(self) -> str:
         return f"<Collection {self.name!r}: dim {self.dim}, {self.metric}, {self.dtype}>"
 
+    def _repr_html_(self) -> str:
+        """A table for notebooks; what may not be asked or cannot be answered now is left out."""
+        try:
+            return collection_html(self._config, self.stats(), list(self.fields()))
+        except VecdbError as error:
+            return collection_html(self._config, error, [])
+
     # -- writes ------------------------------------------------------------------------------------
 
     def upsert(
@@ -119,6 +140,8 @@ class Collection:
         request_id: str | None = None,
         id: str | None = None,
         vector: str | None = None,
+        texts: Any = None,
+        progress: Callable[[int, int], None] | None = None,
     ) -> int:
         """Write records, replacing those whose ids exist. Returns how many records were written, once they are durable.
 
@@ -126,8 +149,11 @@ class Collection:
             write decides. A `uuid.UUID` stands for its text.
             Of an id that repeats in one batch the last counts.
             Or whole records, without vectors and fields: a pandas / polars / Arrow table, a dict of columns, a list of
-            dicts, or one dict. The columns "id" and "vector" are what they say, the rest are fields.
-        vectors : [n, dim] (or [dim] for one id) of anything array-like; stored in the collection's dtype.
+            dicts, or one dict. The columns "id" and "vector" are what they say, the rest are fields; a record may have
+            no vector.
+        vectors : [n, dim] (or [dim] for one id) of anything array-like; stored in the collection's dtype. None, or None
+            in the place of one in a list, for records without a vector: they are kept, filtered and counted, and no
+            search finds them. It also takes away the vector that a record had.
         fields : list of dicts, dict of columns, pandas / polars / Arrow table of n rows, or None for records without
             fields.
         tenants : who may see the records. A name, or a set or list of names, is for all of them: {"a", "b"} lets both a
@@ -141,7 +167,12 @@ class Collection:
         request_id : makes the call safe to repeat: a second one with this id writes nothing and returns what the first
             did. Kept for 24 hours, 65,536 a collection; the same for every method that has it.
         id, vector : of whole records the names of their columns, where they are others than "id" and "vector".
+        texts : in the place of vectors, of a collection that was opened with `embed`: a text for each id (for one id, a
+            text), embedded here. It is kept as the field "text", unless the record has one of its own.
+        progress : called with (texts embedded, texts) after each batch of the model.
         """
+        if texts is not None:
+            vectors, fields = self._read_texts(ids, texts, vectors, fields, progress, atomic=atomic)
         return self._put(ids, vectors, fields, tenants, owner, atomic, "upsert", request_id, keep_tenants, id, vector)
 
     def insert(
@@ -157,6 +188,8 @@ class Collection:
         request_id: str | None = None,
         id: str | None = None,
         vector: str | None = None,
+        texts: Any = None,
+        progress: Callable[[int, int], None] | None = None,
     ) -> int:
         """Like `upsert`, but raises AlreadyExists, and writes nothing, where any id exists or repeats.
 
@@ -165,34 +198,50 @@ class Collection:
         if on_conflict not in ("error", "skip"):
             raise InvalidArgument(f"on_conflict must be 'error' or 'skip', got {validate.short_repr(on_conflict)}")
         mode: Mode = "skip" if on_conflict == "skip" else "insert"
+        if texts is not None:
+            vectors, fields = self._read_texts(ids, texts, vectors, fields, progress, atomic=atomic)
         return self._put(ids, vectors, fields, tenants, owner, atomic, mode, request_id, False, id, vector)
 
     def add(
         self,
-        vectors: Any,
+        vectors: Any = None,
         fields: Any = None,
         *,
         tenants: Any = None,
         owner: str = "",
         request_id: str | None = None,
+        texts: Any = None,
+        progress: Callable[[int, int], None] | None = None,
     ) -> Any:
         """Write records under ids that vecdb makes, and return these: a list in the order of the vectors, or for one
-        vector, [dim], the id itself.
+        vector, [dim], the id itself. Without vectors, None, there are as many records as `fields` has, a list or table;
+        of one dict the id itself.
 
         Where the collection's ids are ints, or none was written yet, they go on from the largest id of this owner, from
         0 on; where they are strings they are UUIDs of version 7, which sort by time. They are made in the commit, so
         that no two calls of any threads or processes make the same.
 
-        vectors, fields, tenants, owner, request_id : as in `upsert`. All or nothing, up to 256 MiB.
+        vectors, fields, tenants, owner, request_id, texts, progress : as in `upsert`. All or nothing, up to 256 MiB.
         """
+        if texts is not None:
+            vectors, fields = self._read_texts(None, texts, vectors, fields, progress)
         owned, request = validate.owner(owner), validate.request_id(request_id)
-        config = self._shaped(vectors)
-        single = validate.is_one_vector(vectors, config)
-        array = validate.vectors(vectors, config, empty_ok=True)
-        maps = validate.fields(fields, len(array), single=single)
-        _check_size(array, maps, "write them in several calls")
-        lists = None if tenants is None else validate.access_lists(tenants, len(array), single=single)
-        return self._backend.add(array, maps, lists, owned, request, single=single)
+        n, single = self._count_added(vectors, fields)
+        some = validate.some_vectors(vectors, n, self._config, self._shaped, single=single, empty_ok=True)
+        maps = validate.fields(fields, some.n, single=single)
+        _check_size(some.vectors, maps, "write them in several calls")
+        lists = None if tenants is None else validate.access_lists(tenants, some.n, single=single)
+        return self._backend.add(some.vectors, maps, lists, owned, request, single=single, bare=some.bare)
+
+    def _count_added(self, vectors: Any, fields: Any) -> tuple[int, bool]:
+        """How many records are added, where no vectors say so, and whether it is one by itself."""
+        if isinstance(vectors, validate.SomeVectors) or validate.first_vector(vectors) is not vectors:
+            return 0, False
+        if vectors is not None:
+            return 0, validate.is_one_vector(vectors, self._shaped(vectors))
+        if fields is None:
+            raise InvalidArgument("add needs vectors, or fields of records that have none")
+        return (1, True) if isinstance(fields, dict) else (len(fields), False)
 
     def prepare(
         self,
@@ -253,22 +302,28 @@ class Collection:
             raise AlreadyExists(
                 f"insert got {checked.n - len(checked.unique)} ids twice in one batch; give each id once, or use upsert"
             )
-        array = validate.vectors(vectors, self._shaped(vectors), single=checked.scalar, empty_ok=checked.n == 0)
-        if len(array) != checked.n:
-            raise InvalidArgument(f"got {checked.n:,} ids and {len(array):,} vectors: pass one vector per id")
+        some = validate.some_vectors(
+            vectors, checked.n, self._config, self._shaped, single=checked.scalar, empty_ok=checked.n == 0
+        )
+        if some.n != checked.n:
+            raise InvalidArgument(
+                f"got {checked.n:,} ids and {some.n:,} vectors: pass one vector per id, None for a record without one"
+            )
         maps = validate.fields(fields, checked.n, single=checked.scalar)
         lists = None
         if tenants is not None:
             lists = validate.access_lists(tenants, checked.n, single=checked.scalar, kept=kept)
-        _check_size(array, maps, "write it in several calls, or with atomic=False")
+        _check_size(some.vectors, maps, "write it in several calls, or with atomic=False")
         if checked.unique is None:
-            return Batch(checked, array, maps, lists)
+            return Batch(checked, some.vectors, maps, lists, some.bare)
         keep = checked.first_positions() if mode == "skip" else checked.unique
+        some = some.take(keep)
         return Batch(
             checked.take(keep),
-            np.ascontiguousarray(array[keep]),
+            some.vectors,
             None if maps is None else [maps[i] for i in keep.tolist()],
             None if lists is None else lists.take(keep, checked.n),
+            some.bare,
         )
 
     def _batches(
@@ -278,7 +333,8 @@ class Collection:
         for start in range(0, len(ids), step):
             part = slice(start, start + step)
             part_fields = None if fields is None else _slice_fields(fields, part)
-            yield self._batch(ids[part], vectors[part], part_fields, tenants[part] if each else tenants, mode, kept)
+            some = None if vectors is None else vectors[part]
+            yield self._batch(ids[part], some, part_fields, tenants[part] if each else tenants, mode, kept)
 
     def update(
         self,
@@ -430,9 +486,10 @@ class Collection:
     def search(
         self,
         /,
-        query: Any,
+        query: Any = None,
         limit: int = 10,
         *,
+        text: Any = None,
         params: SearchParams | dict[str, Any] | None = None,
         fields: Any = None,
         include_vectors: bool = False,
@@ -443,12 +500,14 @@ class Collection:
         filter_params: Any = None,
         **unknown: Never,
     ) -> Hits:
-        """The `limit` nearest live records of each query: exactly min(limit, records) of them, nearest first.
+        """The `limit` nearest live records of each query: exactly min(limit, records with a vector), nearest first.
 
         query : [dim] for one query, which gives one-dimensional results, or [nq, dim] for a batch in one call.
+        text : in the place of a query, of a collection that was opened with `embed`: a text, or a list of them.
         filter : which records count: a condition such as `(F.lang == "en") & (F.year >= 2020)` (`from vecdb import F`),
             a string such as "lang = $lang and year >= 2020", or a dict as frameworks pass it. For a batch also a list
-            with one, or None, for each query. Hits are min(limit, records that match).
+            with one, or None, for each query. Hits are min(limit, records that match and have a vector). A filter asks
+            for fields; an id is none: `get`, `update` and `delete` take ids.
         filter_params : values of the $names of a string filter, a dict; of a list of filters a list.
         params : `SearchParams`, or a dict of what it takes; by default what `tune` or `optimize` learned.
         fields : names of the fields to return; None for all, [] for none.
@@ -459,6 +518,15 @@ class Collection:
         """
         if unknown:
             refuse_unknown(Collection.search, unknown)
+        if text is not None or query is None:
+            query = self._read_queries(query, text)
+        if (
+            type(query) is np.ndarray and tenant is None and filter is None and filter_params is None and stop is None
+            and explain is False and include_vectors is False
+        ):  # fmt: skip
+            hits = self._backend.search_one(query, limit, params, fields)
+            if hits is not None:
+                return hits
         queries, single = validate.queries(query, self._shaped(query))
         limit = validate.search_limit(limit, len(queries))
         checked = validate.search_params(params, limit)
@@ -694,8 +762,8 @@ class Collection:
         include_vectors: bool = False,
         tenant: Any = None,
     ) -> Any:
-        """The same as a pyarrow.Table; vectors are fixed-size lists. Raises InvalidArgument where a field mixes types
-        that a column of Arrow cannot hold.
+        """The same as a pyarrow.Table; vectors are fixed-size lists, null for a record without one. Raises
+        InvalidArgument where a field mixes types that a column of Arrow cannot hold.
         """
         return arrow_table(self._records(filter, filter_params, limit, include_vectors, tenant), include_vectors)
 
@@ -711,19 +779,20 @@ class Collection:
 
     def facets(
         self, field: str, filter: Any = None, limit: int = 100, *, filter_params: Any = None, tenant: Any = None
-    ) -> dict[Any, int]:
+    ) -> Facets:
         """How many records have each value of a field (or dotted path): {value: count}, the `limit` most frequent
-        values, largest first, ties by value. A list counts each of its elements once.
+        values, largest first, ties by value. A list counts each of its elements once. Unlike those of a dict, keys of
+        different types are never one: True, 1 and 1.0 are three.
 
-        filter, filter_params, tenant : of which records, as in `search`. True and 1 are one key, as in any dict.
+        filter, filter_params, tenant : of which records, as in `search`.
         """
         node, tenants = to_filter(filter, filter_params), validate.search_tenants(tenant)
         most = validate.integer(limit, "limit", 1, limits.facets_max)
         return self._backend.facets(field_name(field), node, most, tenants)
 
     def distinct(self, field: str, filter: Any = None, *, filter_params: Any = None, tenant: Any = None) -> list[Any]:
-        """The values of a field, elements of its lists among them, each once: by type, then value. Arguments are those
-        of `facets`.
+        """The values of a field, elements of its lists among them, each once: by type, then value; True, 1 and 1.0 are
+        three. Arguments are those of `facets`.
         """
         node, tenants = to_filter(filter, filter_params), validate.search_tenants(tenant)
         return self._backend.distinct(field_name(field), node, tenants)
@@ -831,11 +900,32 @@ class Collection:
 
     # -- within ------------------------------------------------------------------------------------
 
+    def _read_texts(
+        self, ids: Any, texts: Any, vectors: Any, fields: Any, progress: Any, *, atomic: bool = True, note: bool = True
+    ) -> tuple[Any, Any]:
+        """Vectors and fields of records whose texts are given; the model is noted where the collection had none."""
+        embedder = embedder_of(self._embedder, self.name)
+        found = embedded(embedder, ids, texts, vectors, fields, atomic is not False, progress)
+        if note and not embedder.noted:
+            with contextlib.suppress(PermissionDenied):
+                self.set_metadata(self.metadata)
+            embedder.noted = True
+        return found
+
+    def _read_queries(self, query: Any, text: Any) -> Any:
+        if query is not None or text is None:
+            raise InvalidArgument("search takes a query, which is a vector, or a text; one of the two")
+        if isinstance(text, str):
+            return embedder_of(self._embedder, self.name).queries([text])[0]
+        if not isinstance(text, (list, tuple)) or not all(isinstance(one, str) for one in text):
+            raise InvalidArgument(f"text must be a text or a list of texts, got {validate.short_repr(text)}")
+        return embedder_of(self._embedder, self.name).queries(text)
+
     def _shaped(self, vectors: Any) -> CollectionConfig:
         """The configuration, with the dim of these vectors or queries where the collection has none yet."""
         if not self._config.dim:
             if not self._backend.dim:
-                return replace(self._config, dim=validate.dim_of(vectors, "vectors"))
+                return replace(self._config, dim=validate.dim_of(validate.first_vector(vectors), "vectors"))
             self._config = replace(self._config, dim=self._backend.dim)
         return self._config
 
@@ -881,9 +971,10 @@ def _taken_apart(ids: Any, vectors: Any, fields: Any, id: Any, vector: Any) -> T
         raise InvalidArgument("id= and vector= name columns of whole records, such as a table: these are ids")
     if vectors is None and hasattr(ids, "__len__") and not isinstance(ids, str) and not len(ids):
         vectors = ()
-    if vectors is None:
+    if vectors is None and fields is None:
         raise InvalidArgument(
-            "a write needs vectors, an array of them beside the ids; or whole records, such as a table"
+            "a write needs vectors, an array of them beside the ids, or fields of records that have none; or whole "
+            "records, such as a table"
         )
     return TakenApart(ids, vectors, fields)
 

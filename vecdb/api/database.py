@@ -14,6 +14,7 @@ from typing import Any
 from vecdb import limits, validate
 from vecdb.api.backend import DatabaseBackend
 from vecdb.api.collection import Collection
+from vecdb.api.embedding import Embedder, attached
 from vecdb.errors import InvalidArgument
 from vecdb.schema import IndexConfig
 
@@ -71,6 +72,7 @@ class Database:
         exist_ok: bool = False,
         metadata: dict[str, Any] | None = None,
         zero_vectors: str = "refuse",
+        embed: Any = None,
     ) -> Collection:
         """Create a collection, durable when it returns.
 
@@ -83,17 +85,29 @@ class Database:
         metadata : what to note about it: see `Collection.set_metadata`.
         zero_vectors : what becomes of vectors and queries of zeros under cosine: "refuse" raises InvalidArgument, "far"
             takes them, with similarity 0 (distance 1) to everything. l2 and ip take them always.
+        embed : the model that makes vectors of texts for `upsert(texts=)` and `search(text=)`: a function from a list
+            of texts to vectors, a model of sentence-transformers, LangChain or Chroma, or an `Embedder`, which says
+            more. Its name, dim and prefixes are noted in the metadata, as "embedding".
         """
+        embedder = Embedder.of(embed)
+        if embedder is not None:
+            embedder = embedder.measured()
+            dim, metadata = dim or embedder.dim, embedder.noted_in(metadata)
         config = validate.collection_config(name, dim, metric, index, dtype, metadata, zero_vectors)
-        return self._backend.create_collection(config, validate.flag(exist_ok, "exist_ok"))
+        found = self._backend.create_collection(config, validate.flag(exist_ok, "exist_ok"))
+        return found if embedder is None else attached(found, embedder)
 
-    def collection(self, name: str) -> Collection:
+    def collection(self, name: str, *, embed: Any = None) -> Collection:
         """The collection of that name or alias. Raises NotFound.
+
+        embed : as in `create_collection`. Raises InvalidArgument, by name, where the collection notes another model.
 
         `docs.name` is the name that was asked for, `docs.config.name` the collection's own. Where an alias is switched
         later, a collection of a server that was opened by the alias follows it, an embedded one stays what it is.
         """
-        return self._backend.collection(validate.collection_name(name))
+        embedder = Embedder.of(embed)
+        found = self._backend.collection(validate.collection_name(name))
+        return found if embedder is None else attached(found, embedder)
 
     def __getitem__(self, name: str) -> Collection:
         return self.collection(name)

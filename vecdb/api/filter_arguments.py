@@ -7,9 +7,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn
 
 from vecdb.errors import InvalidArgument
-from vecdb.filters.evaluate import matches
 from vecdb.filters.forms import to_filter
-from vecdb.filters.tree import Node, fields_of
+from vecdb.filters.tree import And, Node, always
 from vecdb.schema import Record
 from vecdb.validate.common import short_repr
 
@@ -20,6 +19,7 @@ _FOREIGN = {  # ours, and what others call it
     "filter": "where query_filter filters expr prefilter where_document",
     "filter_params": "parameters filter_parameters",
     "query": "vector query_vector queries query_embeddings embedding data",
+    "text": "query_text query_texts",
     "fields": "with_payload output_fields include include_metadata select",
     "include_vectors": "with_vectors include_values",
     "params=vecdb.SearchParams(ef=...)": "ef ef_search",
@@ -59,16 +59,17 @@ def search_filter(value: Any, params: Any, queries: int, *, single: bool) -> Fil
 
 
 def written_filter(value: Any, params: Any, doing: str) -> Node:
-    """The filter of a write, which never means all records by leaving it empty, nor by a dict of no conditions. doing :
-    "delete" or "update".
+    """The filter of a write, which means all records only where it says so: not by leaving it empty, nor by a dict of
+    no conditions, nor by `not in` a list that happens to be empty. doing : "delete" or "update".
     """
     node = to_filter(value, params)
     if node is None:
         raise InvalidArgument(f"{doing} needs ids or a filter that says which records; filter='true' is all of them")
-    if isinstance(value, Mapping) and not fields_of(node) and matches(node, {}):  # such as {"$and": []}
+    said = isinstance(node, And) and not node.terms and not isinstance(value, Mapping)  # "true", not {"$and": []}
+    if not said and always(node) is True:
         raise InvalidArgument(
-            f"{doing} got a filter without a condition, {short_repr(value)}, which every record matches: say which "
-            "records; filter='true' is all of them"
+            f"{doing} got a filter that every record matches whatever it has, {short_repr(value)}: say which records; "
+            "filter='true' is all of them"
         )
     return node
 

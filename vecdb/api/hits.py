@@ -50,7 +50,7 @@ class Hits:
     ----------
     ids : int64 or object, [k] or [1, limit] when `single`, else [nq, limit]
     distances : float32, same shape
-    counts : int64[nq], how many of each row are hits
+    counts : int64[nq], how many of each row are hits; None where `single` and all of `ids` are
     sequence : the committed state that was searched
     fields : per hit msgpack bytes, kept as `packed`: [k] when `single`, else one sequence per query; None when not
         asked for
@@ -62,10 +62,10 @@ class Hits:
     """
 
     __slots__ = (
+        "_counts",
         "_metric",
         "_select",
         "components",
-        "counts",
         "distances",
         "explain",
         "ids",
@@ -80,7 +80,7 @@ class Hits:
         self,
         ids: NDArray[Any],
         distances: NDArray[np.float32],
-        counts: NDArray[np.int64],
+        counts: NDArray[np.int64] | None,
         sequence: int,
         metric: Metric,
         single: bool,
@@ -91,7 +91,7 @@ class Hits:
         components: NDArray[np.int64] | None = None,
         owners: NDArray[Any] | None = None,
     ) -> None:
-        if single and ids.ndim == 2:
+        if single and counts is not None and ids.ndim == 2:
             ids, distances = ids[0], distances[0]
             count = counts.item(0)
             if count < len(ids):
@@ -100,7 +100,7 @@ class Hits:
             owners = owners[0, : len(ids)]
         self.ids = ids
         self.distances = distances
-        self.counts = counts
+        self._counts = counts
         self.sequence = sequence
         self.single = single
         self.vectors = vectors
@@ -110,6 +110,13 @@ class Hits:
         self._metric: Metric = metric
         self.packed = fields
         self._select = select
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """int64[nq]: how many of each query's places are hits."""
+        if self._counts is None:
+            self._counts = np.array([len(self.ids)], np.int64)
+        return self._counts
 
     @property
     def scores(self) -> NDArray[np.float32]:

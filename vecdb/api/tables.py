@@ -45,11 +45,20 @@ def arrow_table(records: Sequence[Record], include_vectors: bool) -> Any:
     def build() -> Any:
         vectors = columns.get("vector")
         if include_vectors and vectors:
-            flat = pyarrow.array(np.concatenate(vectors))
-            columns["vector"] = pyarrow.FixedSizeListArray.from_arrays(flat, len(vectors[0]))
+            columns["vector"] = _arrow_vectors(pyarrow, vectors)
         return pyarrow.table(columns)
 
     return built("pyarrow", build, "to_pandas()")
+
+
+def _arrow_vectors(pyarrow: Any, vectors: Sequence[Any]) -> Any:
+    """A column of fixed-size lists, null for a record without a vector; of nulls alone where none has one."""
+    bare = np.array([one is None for one in vectors], bool)
+    if bare.all():
+        return pyarrow.nulls(len(vectors))
+    filling = vectors[int(np.argmin(bare))]
+    flat = np.concatenate([filling if one is None else one for one in vectors])
+    return pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(flat), len(filling), mask=pyarrow.array(bare))
 
 
 def _columns(records: Sequence[Record], include_vectors: bool) -> dict[str, Any]:

@@ -3,12 +3,15 @@
     {"id": 1, "vector": [...], "lang": "en"}      one record, or a list of such dicts
     {"id": [...], "vector": [...], "lang": [...]} a dict of columns; also a pandas or polars frame, an Arrow table
 
-One column is the id, one the vector, the rest are fields. What is missing or stands there twice is refused by name.
+One column is the id, one the vector, the rest are fields. A record without a vector has None in the place of one; a
+dict may leave it out, unless another of its values looks like one. What else is missing or stands there twice is
+refused by name.
 """
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
+from uuid import UUID
 
 from vecdb.errors import InvalidArgument
 from vecdb.validate import short_repr
@@ -43,6 +46,9 @@ def take_apart(value: Any, id: Any = None, vector: Any = None) -> TakenApart:
         raise InvalidArgument(f"id and vector are both {short_repr(names[0])}: name two columns")
     if isinstance(value, (list, tuple)):
         return _of_dicts(value, *names)
+    if isinstance(value, dict) and names[1] not in value and isinstance(value.get(names[0]), (int, str, UUID)):
+        ids, vectors, fields = _of_dicts([value], *names)
+        return TakenApart(ids[0], vectors[0], None if fields is None else fields[0])
     columns = list(value) if isinstance(value, dict) else _columns(value)
     if len(set(columns)) < len(columns):
         twice = next(name for name in columns if columns.count(name) > 1)
@@ -71,16 +77,21 @@ def _of_dicts(records: Any, id: str, vector: str) -> TakenApart:
         for at, record in enumerate(records[start:stop], start):
             if not isinstance(record, dict):
                 raise InvalidArgument(f"records[{at}] is {short_repr(record)}, not a dict")
-            for what, name in (("id", id), ("vector", vector)):
-                if name not in record:
-                    raise _no_column(f"records[{at}] has", what, name, list(record))
+            if id not in record:
+                raise _no_column(f"records[{at}] has", "id", id, list(record))
             rest = dict(record)
             ids.append(rest.pop(id))
-            vectors.append(rest.pop(vector))
-            if vectors[-1] is None:
-                raise InvalidArgument(f"records[{at}] has None for {short_repr(vector)}: every record needs a vector")
+            if vector not in rest and any(map(_looks_like_a_vector, rest.values())):
+                raise _no_column(f"records[{at}] has", "vector", vector, list(record))
+            vectors.append(rest.pop(vector, None))
             fields.append(rest)
     return TakenApart(ids, vectors, fields if any(fields) else None)
+
+
+def _looks_like_a_vector(value: Any) -> bool:
+    if hasattr(value, "dtype") and getattr(value, "ndim", 0) == 1:
+        return len(value) > 1 and value.dtype.kind in "fiu"
+    return isinstance(value, (list, tuple)) and len(value) > 1 and all(isinstance(one, float) for one in value)
 
 
 def _no_column(subject: str, what: str, name: str, columns: list[Any]) -> InvalidArgument:

@@ -14,7 +14,7 @@
                              names.py          rename, alias list|set|drop
                              tenant.py         tenant list|info|create|drop|grant|revoke
                              dataset.py        dataset list|info|export
-                             bench.py          bench run|ingest|interference|disk|tenants|serve|mixture|coldstart|plot
+                             bench.py          bench run|ingest|interference|threads|disk|tenants|serve|mixture|...
                              demo.py           demo
                              serve.py          serve
                              token.py          token create|list|revoke

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 import vecdb
-from vecdb.cli.commands import bench, dataset, demo, import_export, maintenance, names, query, serve, tenant, token
+from vecdb.cli.commands import bench, dataset, demo, import_export, maintenance, mcp, names, query, serve, tenant, token
 from vecdb.cli.output import reports_errors
 from vecdb.cli.token_file import Command
 
@@ -27,6 +27,7 @@ def application() -> typer.Typer:
     commands: list[tuple[str, Callable[..., Any]]] = [
         ("demo", demo.demo),
         ("serve", serve.serve),
+        ("mcp", mcp.mcp),
         ("info", query.info),
         ("ls", query.ls),
         ("search", query.search),

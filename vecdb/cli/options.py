@@ -50,10 +50,22 @@ default_db = "data"
 
 
 def refuse_address(db: str) -> None:
-    """Raise InvalidArgument for what can be no directory and no server."""
+    """Raise InvalidArgument for what can be no directory and no server, and for what others made."""
     if not is_server(db) and db != ":memory:":
         check_path(db, "the directory of a database")
         absolute(db)
+        refuse_foreign(db)
+
+
+def refuse_foreign(db: str) -> None:
+    """Raise InvalidArgument, which names it, for a directory or a file that another database or library made."""
+    from vecdb_datasets.formats.foreign.recognise import describe
+
+    found = describe(os.path.expanduser(db))
+    if found is not None:
+        raise InvalidArgument(
+            f"{found}, no vecdb database: `vecdb import {db} --db DIRECTORY --collection NAME` reads it into one"
+        )
 
 
 def has_database(db: str) -> bool:
@@ -70,8 +82,9 @@ def opened(
     """
     if is_server(db):
         return vecdb.open(db, token=token, tls=tls)
-    if not make and not has_database(db):
+    if not has_database(db):
         refuse_address(db)
+    if not make and not has_database(db):
         raise NotFound(f"no database at {db}: import and serve make one, other commands need one that is there")
     return vecdb.open(db, read_only=read_only)
 

@@ -28,6 +28,7 @@ from rich.text import Text
 from vecdb.cli.visible import visible, visible_json
 from vecdb.cli.wording import for_the_command_line
 from vecdb.errors import VecdbError
+from vecdb.filters.lexer import FILTER_ERROR
 
 Report = Callable[[int, int], None]
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -172,7 +173,8 @@ def print_error(code: str, message: str, *, as_json: bool) -> None:
     if as_json:
         sys.stdout.write(as_document({"error": {"code": code, "message": message}}) + "\n")
     else:
-        PlainConsole(stderr=True).print(Text.assemble(("error", "red"), " ", visible(message)), soft_wrap=True)
+        shown = visible(message, lines=message.startswith(FILTER_ERROR))  # which shows the filter and a caret under it
+        PlainConsole(stderr=True).print(Text.assemble(("error", "red"), " ", shown), soft_wrap=True)
 
 
 def reports_errors(command: Command) -> Command:

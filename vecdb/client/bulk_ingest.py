@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from vecdb.client.retry import RetryPolicy
@@ -29,10 +29,11 @@ UNANSWERED_MAX = 4
 
 
 class IngestStream:
-    """writes : WriteRequests, each with its own request_id."""
+    """writes : WriteRequests, each with its own request_id.   written : called with each that was carried out."""
 
-    def __init__(self, writes: Iterator[Any]) -> None:
+    def __init__(self, writes: Iterator[Any], written: Callable[[Any], None] = lambda write: None) -> None:
         self._writes = writes
+        self._written = written
         self._lock = (
             threading.Lock()
         )  # held while a batch is made, so that an attempt begins with all batches that were made
@@ -87,6 +88,7 @@ class IngestStream:
         message = self._unanswered.popleft()
         assert answer.batch == message.batch, (answer.batch, message.batch)
         self._count += answer.count
+        self._written(message.write)
         self._retry.reset()
         more = 2 if self._window < UNANSWERED_MAX else 1
         self._window += more - 1

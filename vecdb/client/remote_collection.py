@@ -28,10 +28,10 @@ from vecdb.client.rebatch import Parts, Rebatcher
 from vecdb.errors import InvalidArgument, LimitExceeded
 from vecdb.filters.tree import Node
 from vecdb.limits import dim_max
-from vecdb.schema import CollectionConfig, IndexConfig, Record, SearchParams
+from vecdb.schema import CollectionConfig, Facets, IndexConfig, Record, SearchParams
 from vecdb.v1 import collections_pb2, records_pb2, search_pb2, tenants_pb2
-from vecdb.validate import AccessLists, IdBatch, MixtureQuery
-from vecdb.wire.arrays import access_fields, ids_message, ids_of, vectors_message
+from vecdb.validate import AccessLists, IdBatch, MixtureQuery, SomeVectors
+from vecdb.wire.arrays import access_fields, ids_message, ids_of, vectors_message, without_vectors_bits
 from vecdb.wire.filters import (
     facets_of,
     field_facts_of,
@@ -82,14 +82,34 @@ class RemoteCollection:
 
     def config(self) -> CollectionConfig:
         request = collections_pb2.GetCollectionRequest(name=self._name)
-        return self._connection.call("GetCollection", request, lambda answer: collection_of(answer.collection))
+
+        def decode(answer: Any) -> CollectionConfig:
+            found = collection_of(answer.collection)
+            self._note_dim(found.dim)
+            return found
+
+        return self._connection.call("GetCollection", request, decode)
 
     # -- writes ------------------------------------------------------------------------------------
 
     def put(self, batch: Batch, owner: bytes, mode: Mode, request_id: bytes | None) -> int:
         request = self._write(batch, slice(0, batch.ids.n), owner, mode, _or_new(request_id))
         _check_size(request, "write it in several calls, or with atomic=False")
-        return self._connection.call("Write", request, _count)
+        count: int = self._connection.call("Write", request, self._learning(batch.vectors, _count))
+        return count
+
+    def _learning(self, vectors: NDArray[Any], decode: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        """What decodes the answer of a write, and notes the dim that its vectors gave a collection without one."""
+
+        def decode_and_note(answer: Any) -> Any:
+            self._note_dim(vectors.shape[1] if len(vectors) else 0)
+            return decode(answer)
+
+        return decode_and_note
+
+    def _note_dim(self, dim: int) -> None:
+        if dim and not self._config.dim:
+            self._config = replace(self._config, dim=dim)
 
     def add(
         self,
@@ -100,12 +120,14 @@ class RemoteCollection:
         request_id: bytes | None,
         *,
         single: bool,
+        bare: NDArray[np.bool_] | None = None,
     ) -> Any:
-        n = len(vectors)
+        n = len(vectors) if bare is None else len(bare)
         request = records_pb2.WriteRequest(
             collection=self._name,
             mode=records_pb2.WRITE_MODE_ADD,
-            vectors=vectors_message(vectors),
+            vectors=vectors_message(vectors) if len(vectors) or bare is None else None,
+            without_vectors=without_vectors_bits(bare),
             fields=fields_message(fields),
             owner=owner.decode(),
             request_id=_or_new(request_id),
@@ -117,7 +139,7 @@ class RemoteCollection:
             ids = np.asarray(ids_of(answer.ids)).tolist()
             return ids[0] if single else ids
 
-        return self._connection.call("Write", request, made)
+        return self._connection.call("Write", request, self._learning(vectors, made))
 
     def set_metadata(self, metadata: dict[str, Any]) -> None:
         request = collections_pb2.SetMetadataRequest(collection=self._name, metadata_json=metadata_json(metadata))
@@ -128,7 +150,8 @@ class RemoteCollection:
         return self._connection.call("ClearCollection", request, _count)
 
     def put_all(self, batches: Iterable[Batch], owner: bytes, mode: Mode) -> int:
-        return self._connection.ingest(IngestStream(self._writes(batches, owner, mode)))
+        writes = self._writes(batches, owner, mode)
+        return self._connection.ingest(IngestStream(writes, lambda write: self._note_dim(write.vectors.dim)))
 
     def _writes(self, batches: Iterable[Batch], owner: bytes, mode: Mode) -> Iterator[records_pb2.WriteRequest]:
         """The messages of batches; a batch with large fields becomes several."""
@@ -142,6 +165,9 @@ class RemoteCollection:
     def _write(self, batch: Batch, part: slice, owner: bytes, mode: Mode, request_id: str) -> records_pb2.WriteRequest:
         rows = part.stop - part.start
         is_whole = rows == batch.ids.n
+        some = SomeVectors(batch.vectors, batch.bare)
+        if not is_whole:
+            some = some.take(np.arange(part.start, part.stop))
         lists = batch.tenants
         if lists is not None and not is_whole:
             lists = lists.take(np.arange(part.start, part.stop), batch.ids.n)
@@ -149,7 +175,8 @@ class RemoteCollection:
             collection=self._name,
             mode=_MODES[mode],
             ids=ids_message(batch.ids, part),
-            vectors=vectors_message(batch.vectors[part]),
+            vectors=vectors_message(some.vectors) if len(some.vectors) or some.bare is None else None,
+            without_vectors=without_vectors_bits(some.bare),
             fields=fields_message(batch.fields if batch.fields is None or is_whole else batch.fields[part]),
             owner=owner.decode(),
             request_id=request_id,
@@ -242,6 +269,9 @@ class RemoteCollection:
         return self._connection.call("DropTenant", request, lambda answer: int(answer.deleted) if records else None)
 
     # -- reads -------------------------------------------------------------------------------------
+
+    def search_one(self, query: NDArray[Any], limit: Any, params: Any, fields: Any) -> Hits | None:
+        return None  # a message is made of checked arguments
 
     def search(
         self,
@@ -437,7 +467,7 @@ class RemoteCollection:
         )
         return self._connection.list_names("ListTenants", request, limit)
 
-    def facets(self, field: str, node: Node | None, limit: int, tenants: tuple[str, ...]) -> dict[Any, int]:
+    def facets(self, field: str, node: Node | None, limit: int, tenants: tuple[str, ...]) -> Facets:
         request = records_pb2.FacetsRequest(
             collection=self._name, field=field, filter=filter_message(node), limit=limit, tenants=tenants
         )

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,8 @@ from vecdb.columns.dictionary import Dictionary, HashedTexts
 from vecdb.columns.encoding import TEXTS, codes_of
 
 NO_ROWS: NDArray[np.int64] = np.empty(0, np.int64)
+_NO_CODES: NDArray[np.uint64] = np.empty(0, np.uint64)
+Part = TypeVar("Part", Column, Elements)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +98,7 @@ class ColumnView:
 def _extended(known: PathColumns, first: int, count: int, places: NDArray[np.int64], values: list[Any]) -> PathColumns:
     columns, elements = dict(known.columns), dict(known.elements)
     for kind, (at, some) in field_values.by_kind(places, values).items():
-        column = columns.get(kind) or Column(kind, dictionary=Dictionary() if kind in TEXTS else None)
-        column, codes = _encoded(column, some)
+        column, codes = _encoded(columns, kind, Column, some)
         wide = codes
         if len(at) < count:
             wide = np.zeros(count, np.uint64)
@@ -112,8 +113,7 @@ def _extend_elements(
     elements: dict[str, Elements], block_count: int, first: int, places: NDArray[np.int64], values: list[Any]
 ) -> None:
     for kind, (at, some) in field_values.by_kind(places, values).items() if values else ():
-        one = elements.get(kind) or Elements(kind, dictionary=Dictionary() if kind in TEXTS else None)
-        one, codes = _encoded(one, some)
+        one, codes = _encoded(elements, kind, Elements, some)
         elements[kind] = one.extended(block_count, first + at, codes)
 
 
@@ -123,9 +123,8 @@ def _changed(
     new = field_values.by_kind(places, values) if values else {}
     columns, elements = dict(known.columns), dict(known.elements)
     for kind in [*columns, *(one for one in new if one not in columns)]:
-        column = columns.get(kind) or Column(kind, dictionary=Dictionary() if kind in TEXTS else None)
         at, some = new.get(kind, (NO_ROWS, []))
-        column, codes = _encoded(column, some)
+        column, codes = _encoded(columns, kind, Column, some)
         wide = np.zeros(len(rows), np.uint64)
         wide[at] = codes
         columns[kind] = column.changed(rows, wide)
@@ -133,23 +132,22 @@ def _changed(
         at, some = field_values.elements(*new.get("list", (NO_ROWS, [])))
         parts = field_values.by_kind(at, some) if some else {}
         for kind in [*elements, *(one for one in parts if one not in elements)]:
-            one = elements.get(kind) or Elements(kind, dictionary=Dictionary() if kind in TEXTS else None)
             of, values_of_kind = parts.get(kind, (NO_ROWS, []))
-            one, codes = _encoded(one, values_of_kind)
+            one, codes = _encoded(elements, kind, Elements, values_of_kind)
             elements[kind] = one.extended(row_count // BLOCK_ROWS, NO_ROWS, _NO_CODES).changed(rows, rows[of], codes)
     return PathColumns(columns, elements)
 
 
-_NO_CODES: NDArray[np.uint64] = np.empty(0, np.uint64)
-
-
-def _encoded(column: Any, values: list[Any]) -> tuple[Any, NDArray[np.uint64]]:
-    """The column, whose dictionary may have become hashes, and the codes of values in it."""
-    dictionary = column.dictionary
+def _encoded(parts: dict[str, Part], kind: str, make: type[Part], values: list[Any]) -> tuple[Part, NDArray[np.uint64]]:
+    """The part of a kind, an empty one where there is none, whose dictionary may have become hashes; and the codes of
+    values in it.
+    """
+    part = parts.get(kind) or make(kind, dictionary=Dictionary() if kind in TEXTS else None)
+    dictionary = part.dictionary
     if dictionary is None:
-        return column, codes_of(column.kind, values)
+        return part, codes_of(kind, values)
     codes = dictionary.encode(values)
-    if dictionary.hashed or dictionary.is_worth_it(column.count + len(values)):
-        return column, codes
+    if dictionary.hashed or dictionary.is_worth_it(part.count + len(values)):
+        return part, codes
     hashes = dictionary.hashes()
-    return column.recoded(hashes, HashedTexts()), hashes[codes]
+    return part.recoded(hashes, HashedTexts()), hashes[codes]

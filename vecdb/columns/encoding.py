@@ -41,6 +41,7 @@ _INT_MIN = -(1 << 63)
 _EPOCH = dt.datetime(1970, 1, 1)
 _LOWEST, _HIGHEST = 0x000FFFFFFFFFFFFF, 0xFFF0000000000000  # codes of -inf and inf
 NAN_CODE = np.uint64(0xFFFFFFFFFFFFFFFF)
+LOWEST_INT_CODE = np.uint64(0x3C1FFFFFFFFFFFFF)  # of -2.0**63, and of the int that has no code of its own
 
 
 def kind_of(value: object) -> str:

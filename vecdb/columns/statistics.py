@@ -1,9 +1,10 @@
 """What values a field has among some rows, and how many rows have each, as columns tell.
 
-A list counts each of its elements once, however often it holds it, so that the count of a value is how many rows
-`contains` would let through. Lists, maps and None inside a list do not count, nor do maps as values.
+A value is counted under its type and itself: True, 1 and 1.0 are three. A list counts each of its elements once,
+however often it holds it. Lists, maps and None inside a list do not count, nor do maps as values.
 
-None as an answer: columns do not tell (no column, or texts as checksums); the records are to be counted.
+None as an answer: columns do not tell (no column, texts as checksums, -2**63 as an int or a float); the records are to
+be counted.
 """
 
 from __future__ import annotations
@@ -20,25 +21,23 @@ from vecdb.columns.blocks import BLOCK_ROWS, unpacked
 from vecdb.columns.column import Column, ElementBlock, Elements
 from vecdb.columns.column_set import ColumnView
 from vecdb.columns.dictionary import Dictionary
-from vecdb.columns.encoding import NAN_CODE, kind_of, value_of
+from vecdb.columns.encoding import LOWEST_INT_CODE, NAN_CODE, kind_of, value_of
 from vecdb.columns.evaluation import has_value
 
 Rows = NDArray[np.int64]
 Codes = NDArray[np.uint64]
+Counts = dict[tuple[type, Any], int]  # by type and value
 _NOT_COUNTED = frozenset(("list", "map"))
-_EQUAL_KINDS = frozenset(("bool", "int", "float"))  # values of one may equal those of another
 _DENSE = 4  # codes that span at most so many times their number are counted by a table
 
 
-def value_counts(view: ColumnView, path: str, rows: Rows, most: int | None = None) -> dict[Any, int] | None:
+def value_counts(view: ColumnView, path: str, rows: Rows, most: int | None = None) -> Counts | None:
     """Rows (ascending) with each value of a field or path. most : the most frequent so many values are enough, the
     smaller of those that are equally frequent.
     """
     if view.lacks(path) or view.is_hashed(path):
         return None
     known = view.paths.get(path)
-    if known is not None and len(_EQUAL_KINDS & known.elements.keys()) > 1:
-        return None  # [1, 1.0] holds one value
     if known is None:
         return {}
     parts: list[tuple[Column | Elements, Codes, NDArray[np.int64]]] = []
@@ -50,11 +49,13 @@ def value_counts(view: ColumnView, path: str, rows: Rows, most: int | None = Non
         some = [_elements_of(block, number, rows) for number, block in enumerate(_blocks(elements))]
         parts.append((elements, *_counted(np.concatenate(some))))
     parts = [part for part in parts if len(part[1])]
+    if any(part.kind == "float" and LOWEST_INT_CODE in codes for part, codes, _ in parts):
+        return None
     if most is not None and len(parts) == 1 and parts[0][0].dictionary is None:
         [(only, codes, counts)] = parts
         first = np.lexsort((codes, -counts))[:most]
         parts = [(only, codes[first], counts[first])]
-    found: Counter[Any] = Counter()
+    found: Counter[tuple[type, Any]] = Counter()
     for part, codes, counts in parts:
         found.update(_by_value(part, codes, counts))
     return dict(found)
@@ -71,6 +72,8 @@ def extremes(view: ColumnView, path: str, rows: Rows) -> list[tuple[Any, Any]] |
         codes = codes[(codes != 0) & (codes != NAN_CODE)] if column.kind == "float" else codes[codes != 0]
         if not len(codes) or column.kind in _NOT_COUNTED:
             continue
+        if column.kind == "float" and LOWEST_INT_CODE in (codes.min(), codes.max()):
+            return None
         if column.dictionary is None:
             ends = value_of(column.kind, int(codes.min())), value_of(column.kind, int(codes.max()))
         else:
@@ -80,23 +83,23 @@ def extremes(view: ColumnView, path: str, rows: Rows) -> list[tuple[Any, Any]] |
     return found
 
 
-def count_values(values: Iterable[Any]) -> dict[Any, int]:
+def count_values(values: Iterable[Any]) -> Counts:
     """The same of the values of a field, None where a record has none."""
-    found: Counter[Any] = Counter()
+    found: Counter[tuple[type, Any]] = Counter()
     for value in values:
         if isinstance(value, list):
-            found.update({_same(one) for one in value if one is not None and not isinstance(one, (list, dict))})
+            found.update({_key(one) for one in value if one is not None and not isinstance(one, (list, dict))})
         elif value is not None and not isinstance(value, dict):
-            found[_same(value)] += 1
+            found[_key(value)] += 1
     return dict(found)
 
 
 _NAN = float("nan")
 
 
-def _same(value: Any) -> Any:
-    """One object for all NaN, so that they are one key."""
-    return _NAN if value != value else value
+def _key(value: Any) -> tuple[type, Any]:
+    """With one object for all NaN, so that they are one key."""
+    return type(value), _NAN if value != value else value
 
 
 def types_and_counts(view: ColumnView, rows: Rows) -> dict[str, tuple[set[str], int]]:
@@ -137,12 +140,12 @@ def _counted(codes: Codes) -> tuple[Codes, NDArray[np.int64]]:
     return there.astype(np.uint64) + lowest, counts[there]
 
 
-def _by_value(part: Column | Elements, codes: Codes, counts: NDArray[np.int64]) -> dict[Any, int]:
+def _by_value(part: Column | Elements, codes: Codes, counts: NDArray[np.int64]) -> Counts:
     dictionary: Dictionary | None = part.dictionary
-    found: Counter[Any] = Counter()  # a date and a time have codes of their own, 0.0 and -0.0 one
+    found: Counter[tuple[type, Any]] = Counter()  # a date and a time have codes of their own, 0.0 and -0.0 one
     for code, count in zip(codes.tolist(), counts.tolist(), strict=True):
         value = value_of(part.kind, code) if dictionary is None else dictionary.values[code]
-        found[_same(value)] += count
+        found[_key(value)] += count
     return found
 
 

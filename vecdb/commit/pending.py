@@ -40,12 +40,13 @@ PAIR_BYTES = 64  # what a (record, tenant) pair writes, roughly: two entries
 
 @dataclass(slots=True)
 class _AddedRows:
-    """Rows that one request added."""
+    """Rows that one request added. bare : bool[n], those without a vector; None: each has one."""
 
     first_row: int
     crcs: NDArray[np.uint32]
     ids: IdBatch
     metas: list[bytes] | None
+    bare: NDArray[np.bool_] | None
 
 
 class StoredMetas(NamedTuple):
@@ -187,22 +188,34 @@ class PendingChanges:
 
     def _change_stored(self, group: CommitGroup, rows: NDArray[np.int64], metas: list[bytes], known: int) -> None:
         """Fields of rows of earlier commits."""
-        changes, database = self.state.field_changes, self.collection.database
+        changes = self.state.field_changes
         if changes is None:  # the first of this generation
-            try:
-                manifest.raise_to(database, manifest.FIELD_CHANGES, sync=self.collection.durable)
-            except OSError as error:
-                raise filesystem.to_vecdb_error(error, "changing fields") from error
+            self._raise_format(manifest.FIELD_CHANGES, "changing fields")
         changes = put_changes(group, self.prefix, rows, metas, known, changes)
         self.changed.append(rows)
         self.state = msgspec.structs.replace(self.state, field_changes=changes)
 
+    def _raise_format(self, version: int, doing: str) -> None:
+        """Before the first of what code that does not know of it would not see. doing : for the message."""
+        try:
+            manifest.raise_to(self.collection.database, version, sync=self.collection.durable)
+        except OSError as error:
+            raise filesystem.to_vecdb_error(error, doing) from error
+
     def add(
-        self, group: CommitGroup, ids: IdBatch, id_keys: list[bytes], vectors: NDArray[Any], metas: list[bytes] | None
+        self,
+        group: CommitGroup,
+        ids: IdBatch,
+        id_keys: list[bytes],
+        vectors: NDArray[Any],
+        metas: list[bytes] | None,
+        bare: NDArray[np.bool_] | None = None,
     ) -> None:
-        """Append rows for `ids` (distinct) and point the ids at them."""
+        """Append rows for `ids` (distinct) and point the ids at them. bare : bool[n], those that have no vector, which
+        `vectors` leaves out; None: each has one.
+        """
         state = self.state
-        first, n = state.row_count, len(vectors)
+        first, n = state.row_count, ids.n
         rows_max = limits.rows_max
         if first + n > rows_max:
             raise LimitExceeded(
@@ -210,15 +223,19 @@ class PendingChanges:
                 "vacuum it first"
             )
         generation = self.collection.snapshot.generation
-        if vectors.shape[1] != generation.rows.dim or not self.collection.entry.dim:  # another first write was faster
+        known = self.collection.entry.dim  # another first write may have been faster
+        if len(vectors) and (vectors.shape[1] != generation.rows.dim or not known):
             raise InvalidArgument(
-                f"collection {self.collection.entry.name!r} has dim {self.collection.entry.dim:,}, "
-                f"got {vectors.shape[1]:,} in vectors"
+                f"collection {self.collection.entry.name!r} has dim {known:,}, got {vectors.shape[1]:,} in vectors"
             )
         try:
             blob_bytes = sum(len(part.ids.blob) for part in self.added) + len(ids.blob)
             generation.ensure(first + n, ids.kind, blob_bytes)
             group.store.ensure_spare_room()
+            if bare is not None:
+                if not state.bare_count:
+                    self._raise_format(manifest.BARE_RECORDS, "writing records without vectors")
+                vectors = generation.rows.with_stand_ins(first, vectors, bare)
             generation.rows.write(first, vectors)
         except OSError as error:
             raise filesystem.to_vecdb_error(error, f"writing {n} vectors") from error
@@ -228,11 +245,12 @@ class PendingChanges:
         values = np.arange(first, first + n, dtype="<u8").view("V8")
         for start, stop in gil_slices(n, SLICE_ENTRIES):
             cursor.putmulti(list(zip(id_keys[start:stop], values[start:stop].tolist(), strict=True)))
-        self.added.append(_AddedRows(first, crcs, ids, metas))
+        self.added.append(_AddedRows(first, crcs, ids, metas, bare))
         self.state = msgspec.structs.replace(
             state,
             row_count=first + n,
             live_count=state.live_count + n,
+            bare_count=state.bare_count + (0 if bare is None else int(bare.sum())),
             id_kind=state.id_kind or ids.kind,
             has_fields=state.has_fields or metas is not None,
         )
@@ -242,7 +260,18 @@ class PendingChanges:
         if len(rows):
             group.changed = True
             self.dead.append(rows)
-            self.state = msgspec.structs.replace(self.state, live_count=self.state.live_count - len(rows))
+            state = self.state
+            bare_count = state.bare_count - self._count_bare(rows) if state.bare_count else 0
+            self.state = msgspec.structs.replace(state, live_count=state.live_count - len(rows), bare_count=bare_count)
+
+    def _count_bare(self, rows: NDArray[np.int64]) -> int:
+        """How many of these rows have no vector."""
+        first_added, arrays = self.collection.snapshot.state.row_count, self.collection.snapshot.generation.rows.arrays
+        count = int((~arrays.have_vectors(rows[rows < first_added])).sum())
+        for row in rows[rows >= first_added].tolist():
+            part = self._part_of(row)
+            count += part.bare is not None and bool(part.bare[row - part.first_row])
+        return count
 
     def change_access(self, group: CommitGroup, change: AccessChange) -> int:
         """Make a change of access lists. Returns how many pairs it changed."""
@@ -293,6 +322,11 @@ class PendingChanges:
             metas = []
             for part in self.added:
                 metas.extend(part.metas if part.metas is not None else [b""] * len(part.crcs))
+        bare: NDArray[np.bool_] | None = None
+        if any(part.bare is not None for part in self.added):
+            bare = np.concatenate(
+                [np.zeros(len(one.crcs), bool) if one.bare is None else one.bare for one in self.added]
+            )
         ends = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
         first_row, blocks = self.added[0].first_row, []
         for start in range(0, len(crcs), limits.block_rows_max):
@@ -300,6 +334,7 @@ class PendingChanges:
             raw = record_format.encode_block(
                 first_row + start, sequence, crcs[start:stop], lengths[start:stop], blob[ends[start] : ends[stop]],
                 metas[start:stop] if metas is not None else None, int_ids=int_ids,
+                bare=bare[start:stop] if bare is not None else None,
             )  # fmt: skip
             blocks.append((first_row + start, raw))
         return blocks
@@ -307,7 +342,7 @@ class PendingChanges:
     def publish(self) -> None:
         generation = self.collection.snapshot.generation
         for part in self.added:
-            generation.extend(part.first_row, part.crcs, part.ids.ints, part.ids.blob, part.ids.ends)
+            generation.extend(part.first_row, part.crcs, part.ids.ints, part.ids.blob, part.ids.ends, part.bare)
         if self.dead:
             generation.delete(np.concatenate(self.dead), self.state.sequence)
         if self.added:

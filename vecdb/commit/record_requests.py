@@ -28,7 +28,7 @@ from vecdb.kernels.primitives.checksums import crc_rows
 from vecdb.state.collection_state import CollectionState
 from vecdb.storage.kv import record_format
 from vecdb.tenancy.access_changes import AccessChange
-from vecdb.validate import AccessLists, IdBatch, ids
+from vecdb.validate import AccessLists, IdBatch, SomeVectors, ids
 from vecdb.validate.common import INT64_END, gil_slices
 
 _LOW_BITS = (1 << 62) - 1  # of a UUID, behind its variant
@@ -36,7 +36,9 @@ _LOW_BITS = (1 << 62) - 1  # of a UUID, behind its variant
 
 @dataclass(slots=True)
 class UpsertRecords:
-    """Upsert or insert of a batch: all or nothing. Ids are distinct (validate/ has kept the last of each)."""
+    """Upsert or insert of a batch: all or nothing. Ids are distinct (validate/ has kept the last of each). bare : as in
+    `Batch`.
+    """
 
     kind: ClassVar[bytes] = b"Put"
     state: CollectionState
@@ -46,18 +48,19 @@ class UpsertRecords:
     metas: list[bytes] | None
     mode: Mode
     tenants: AccessLists | None = None
+    bare: NDArray[np.bool_] | None = None
     exclusive: bool = False
 
     @property
     def size_bytes(self) -> int:
-        pairs = 0 if self.tenants is None else PAIR_BYTES * len(self.tenants.records)
-        return self.vectors.nbytes + sum(map(len, self.metas or ())) + pairs
+        return _size_bytes(self)
 
     def content(self) -> Iterable[bytes]:
         yield from (self.owner, self.mode.encode(), crc_rows(self.vectors).tobytes())
         yield from content_of_ids(self.ids)
         yield from content_of_bytes(self.metas)
         yield from content_of_lists(self.tenants)
+        yield from _content_of_bare(self.bare)
 
     def apply(self, group: CommitGroup) -> int:
         pending = PendingChanges.of(group, self.state)
@@ -76,18 +79,18 @@ class UpsertRecords:
         change = None
         if self.tenants is not None or (found and pending.state.has_tenants):
             change = self._access(group, pending, id_keys, found)
-        pending.add(group, self.ids, id_keys, self.vectors, self.metas)
+        pending.add(group, self.ids, id_keys, self.vectors, self.metas, self.bare)
         pending.mark_deleted(group, rows_of(list(found.values())))
         if change is not None:
             pending.change_access(group, change)
-        return len(self.vectors)
+        return self.ids.n
 
     def _only(self, at: NDArray[np.int64]) -> UpsertRecords:
         """The same of only the records at these positions."""
         metas = None if self.metas is None else [self.metas[i] for i in at.tolist()]
         tenants = None if self.tenants is None else self.tenants.take(at, self.ids.n)
-        vectors = np.ascontiguousarray(self.vectors[at])
-        return UpsertRecords(self.state, self.owner, self.ids.take(at), vectors, metas, self.mode, tenants)
+        vectors, bare = SomeVectors(self.vectors, self.bare).take(at)
+        return UpsertRecords(self.state, self.owner, self.ids.take(at), vectors, metas, self.mode, tenants, bare)
 
     def _access(
         self, group: CommitGroup, pending: PendingChanges, id_keys: list[bytes], found: dict[bytes, bytes]
@@ -97,7 +100,7 @@ class UpsertRecords:
         replaced = rows_of([found[id_keys[i]] for i in at])
         first = state.row_count
         successors = first + np.asarray(at, np.int64)
-        live_count = state.live_count + len(self.vectors) - len(replaced)
+        live_count = state.live_count + self.ids.n - len(replaced)
         return pending.access.put(group, self.tenants, first, replaced, successors, live_count, self.owner)
 
 
@@ -117,27 +120,43 @@ class AddRecords:
     tenants: AccessLists | None
     seed: bytes
     now_ms: int
+    bare: NDArray[np.bool_] | None = None
     exclusive: bool = False
 
     @property
     def size_bytes(self) -> int:
-        pairs = 0 if self.tenants is None else PAIR_BYTES * len(self.tenants.records)
-        return self.vectors.nbytes + sum(map(len, self.metas or ())) + pairs
+        return _size_bytes(self)
+
+    @property
+    def n(self) -> int:
+        return len(self.vectors) if self.bare is None else len(self.bare)
 
     def content(self) -> Iterable[bytes]:
         yield from (self.owner, crc_rows(self.vectors).tobytes())
         yield from content_of_bytes(self.metas)
         yield from content_of_lists(self.tenants)
+        yield from _content_of_bare(self.bare)
 
     def apply(self, group: CommitGroup) -> int:
         pending = PendingChanges.of(group, self.state)
         id_kind = pending.state.id_kind
         start = self.now_ms if id_kind == "str" else pending.next_int(group, self.owner)
-        if start + len(self.vectors) > INT64_END:
+        if start + self.n > INT64_END:
             raise LimitExceeded(f"no int ids are left behind the largest, {start - 1}; insert with ids of your own")
-        made = ids(made_ids(id_kind, start, len(self.vectors), self.seed))
-        UpsertRecords(self.state, self.owner, made, self.vectors, self.metas, "insert", self.tenants).apply(group)
+        made = ids(made_ids(id_kind, start, self.n, self.seed))
+        UpsertRecords(self.state, self.owner, made, self.vectors, self.metas, "insert", self.tenants, self.bare).apply(
+            group
+        )
         return start
+
+
+def _size_bytes(write: UpsertRecords | AddRecords) -> int:
+    pairs = 0 if write.tenants is None else PAIR_BYTES * len(write.tenants.records)
+    return write.vectors.nbytes + sum(map(len, write.metas or ())) + pairs
+
+
+def _content_of_bare(bare: NDArray[np.bool_] | None) -> Iterable[bytes]:
+    return () if bare is None else (np.packbits(bare).tobytes(),)
 
 
 def made_ids(id_kind: str | None, start: int, n: int, seed: bytes) -> Sequence[int] | Sequence[str]:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from vecdb import limits
@@ -61,7 +62,7 @@ class WritePath:
         self._wait_for_room()
         self._merge_long_journal()
         self._ensure_dim(batch.vectors)
-        request = UpsertRecords(self.state, owner, batch.ids, batch.vectors, metas, mode, batch.tenants)
+        request = UpsertRecords(self.state, owner, batch.ids, batch.vectors, metas, mode, batch.tenants, batch.bare)
         return int(self.submit_once(request, request_id))
 
     def add(
@@ -73,8 +74,9 @@ class WritePath:
         request_id: bytes | None,
         *,
         single: bool,
+        bare: NDArray[np.bool_] | None = None,
     ) -> Any:
-        n, metas = len(vectors), fields
+        n, metas = len(vectors) if bare is None else len(bare), fields
         if n == 0:
             self.state.current()
             return []
@@ -84,7 +86,7 @@ class WritePath:
         self._merge_long_journal()
         seed = os.urandom(16) if request_id is None else keys.uid(self.state.entry.uid) + request_id
         self._ensure_dim(vectors)
-        request = AddRecords(self.state, owner, vectors, metas, tenants, seed, time.time_ns() // 1_000_000)
+        request = AddRecords(self.state, owner, vectors, metas, tenants, seed, time.time_ns() // 1_000_000, bare)
         start = int(self.submit_once(request, request_id))
         made = made_ids(self.state.snapshot.state.id_kind, start, n, seed)
         return made[0] if single else list(made)
@@ -184,7 +186,7 @@ class WritePath:
             raise Unavailable("this database is open for reading only; open it without read_only=True for this")
 
     def _ensure_dim(self, vectors: NDArray[Any]) -> None:
-        if not self.state.entry.dim:
+        if len(vectors) and not self.state.entry.dim:
             self.require_writer()
             self.fix_dim(vectors.shape[1])
 

@@ -3,6 +3,7 @@
 blocks   crc, consecutive rows up to the state's count                      -> every record readable
 rows     CRC-32C of every vector against its record                         -> every vector as written
 tombs    rows below the count, each once; row_count - tombs = live_count    -> every deletion accounted for
+bare     as many live ones as the state counts                              -> what searches may find is counted
 changes  crc, rows below the count, as many as counted, each noted by its commit  -> fields as they were last set
 access   crc, live rows only, the same pairs as members, journal over both  -> a tenant sees what was granted
 tenants  names and numbers lead to one another, numbers below the next      -> no tenant under another's name
@@ -54,6 +55,7 @@ def check_records(txn: Txn, generation: Generation, state: catalog.CommittedStat
     live_count = int(state.row_count - dead.sum())
     if live_count != state.live_count:
         problems.append(f"{live_count} rows have no tomb, the state counts {state.live_count} live records")
+    bare_count = 0
     for block in iter_blocks(store, txn, generation.prefix, 0, state.row_count, generation.folder.name):
         rows = np.arange(block.first_row, block.first_row + block.count)
         actual = crc_rows(np.ascontiguousarray(generation.rows.arrays.vectors[rows[0] : rows[-1] + 1]))
@@ -65,9 +67,12 @@ def check_records(txn: Txn, generation: Generation, state: catalog.CommittedStat
                 f"expected {int(block.row_crc[at]):08x}"
             )
         live = np.flatnonzero(~dead[rows])
+        bare_count += 0 if block.bare is None else int(block.bare[live].sum())
         problems += _check_ids(store, txn, block.first_row, live, id_keys(generation.prefix, block, live))
         if len(problems) >= PROBLEMS_MAX:
             return problems
+    if bare_count != state.bare_count:
+        problems.append(f"{bare_count} live records have no vector, the state counts {state.bare_count}")
     entries = sum(1 for _ in _keys_under(store.ids, txn, generation.prefix))
     if entries != live_count:
         problems.append(f"ids has {entries} entries, there are {live_count} live records")

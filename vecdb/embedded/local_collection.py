@@ -35,9 +35,10 @@ from vecdb.errors import InvalidArgument
 from vecdb.filters.tree import Node
 from vecdb.index.common.progress import WeightedProgress
 from vecdb.maintenance.index_jobs import CollectionMaintenance
-from vecdb.query.filtering import rows_at
+from vecdb.query.filtering import rows_at, with_vectors
 from vecdb.query.listing.facts import FieldFacts
 from vecdb.query.listing.pages import Listing
+from vecdb.query.one_query import OneQuery
 from vecdb.query.recall import evaluate
 from vecdb.query.searcher import Searcher
 from vecdb.query.width_tuning import tune
@@ -86,7 +87,12 @@ class LocalCollection:
         self.update, self.delete = self.writes.update, self.writes.delete
         self.change_access = self.writes.change_access
         self.create_tenants, self.drop_tenant = self.writes.create_tenants, self.writes.drop_tenant
-        self.search, self.search_stream = self.searcher.search, self.searcher.search_stream
+        one_query = OneQuery(self.searcher)
+        self.search, self.search_one, self.search_stream = (
+            self.searcher.search,
+            one_query.search,
+            one_query.search_stream,
+        )
         self.search_mixture = self.searcher.search_mixture
         self.get, self.count = self.searcher.get, self.searcher.count
         listing = Listing(self.searcher)
@@ -176,8 +182,9 @@ class LocalCollection:
             "dim": self.state.entry.dim,
             "metric": self.state.entry.metric,
             "dtype": self.state.entry.dtype,
-            "live": visibility.live_count,
-            "deleted": visibility.row_count - visibility.live_count,
+            "live": state.live_count,
+            "without_vector": state.bare_count,
+            "deleted": visibility.row_count - state.live_count,
             "rows": visibility.row_count,
             "sequence": visibility.sequence,
             "generation": generation.number,
@@ -274,7 +281,7 @@ class LocalCollection:
     ) -> list[dict[str, float]]:
         if node is not None:
             snapshot, allowed = self.searcher.rows_for((), node)
-            return tune(snapshot, queries, limit, recall, allowed)[0]
+            return tune(snapshot, queries, limit, recall, with_vectors(snapshot, allowed))[0]
         self.writes.require_writer()
         with self.jobs.lock, self.jobs.rebuild_on_corruption():
             snapshot = self.state.current()

@@ -341,7 +341,7 @@ class LocalDatabase(Generic[C]):
                 seen = one.state.snapshot.visibility
                 tail = seen.row_count - one.state.snapshot.generation.index.indexed_rows
                 found[one.state.entry.name] = {
-                    "live": seen.live_count, "rows": seen.row_count, "tail_rows": max(0, tail),
+                    "live": one.state.snapshot.state.live_count, "rows": seen.row_count, "tail_rows": max(0, tail),
                 }  # fmt: skip
         return found
 

@@ -23,6 +23,7 @@ from vecdb import limits
 from vecdb.errors import InvalidArgument, LimitExceeded
 from vecdb.validate.common import short_repr
 
+FILTER_ERROR = "the filter is wrong at"  # how the message of an error in a text begins
 _SHOWN = 50  # characters of a line on either side of an error
 _TOKEN = re.compile(
     r"""(?P<space>\s+)
@@ -170,7 +171,7 @@ def error_at(
     before, after = "..." if left > start else "", "..." if right < stop else ""
     caret = " " * (len(before) + position - left) + "^"
     where = f"line {line}, column {position - start + 1}"
-    return kind(f"the filter is wrong at {where}: {message}\n  {before}{shown}{after}\n  {caret}")
+    return kind(f"{FILTER_ERROR} {where}: {message}\n  {before}{shown}{after}\n  {caret}")
 
 
 def near(word: str, words: Iterable[str]) -> str:

@@ -405,6 +405,22 @@ def fields_of(tree: Node) -> tuple[str, ...]:
     return tuple(dict.fromkeys(leaf.field for leaf in leaves(tree)))  # type: ignore[attr-defined]
 
 
+def always(tree: Node) -> bool | None:
+    """What a tree says of every record by its form alone: True where it lets each through, such as `not in ()`, False
+    where it lets none through; None where it depends on the record.
+    """
+    if isinstance(tree, Not):
+        inner = always(tree.term)
+        return None if inner is None else not inner
+    if isinstance(tree, (And, Or)):
+        decides = isinstance(tree, Or)  # one such term is enough
+        said = {always(term) for term in tree.terms}
+        return decides if decides in said else None if None in said else not decides
+    if isinstance(tree, (In, Contains)) and not tree.values and not getattr(tree, "every", False):
+        return False
+    return None
+
+
 def held_bytes(tree: Node) -> int:
     """About what a tree takes in memory."""
     found = 0

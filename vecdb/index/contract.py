@@ -47,6 +47,11 @@ class RowSource(Protocol):
     path: Path  # of the row file, which an index on disk reads by itself
 
 
+# float32[dim], C-contiguous, not checked -> (rows int64[limit] or their ids, distances float32[limit]); None where the
+# general search must answer, or say what is wrong: fewer answers, a damaged row, a query that is not fit.
+OneQuerySearch = Callable[[NDArray[np.float32]], tuple[NDArray[np.int64], NDArray[np.float32]] | None]
+
+
 @dataclass(slots=True)
 class Neighbors:
     """What a search found, nearest first, ties by row.
@@ -169,6 +174,18 @@ class Index(ABC):
         the same arguments again. It is to be made again once `version` is another object.
         """
         return partial(self.search, limit=limit, visibility=visibility, params=params, allow=allow)
+
+    def searching_one(
+        self, limit: int, visibility: Visibility, params: SearchParams, norms: tuple[float, float],
+        ids: NDArray[np.int64] | None,
+    ) -> OneQuerySearch | None:  # fmt: skip
+        """A prepared search among all rows for one query, without what the general one makes for each call. None where
+        this kind of index has none.
+
+        norms : bounds of a query's squared norm.   ids : int64 by row, answered in the place of rows; None: rows are.
+        It is to be made again once `version` is another object.
+        """
+        return None
 
     @abstractmethod
     def centres(self, row_count: int) -> NDArray[np.float32]:

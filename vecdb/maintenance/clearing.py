@@ -18,6 +18,7 @@ import msgspec
 
 from vecdb.commit.committer import CommitGroup
 from vecdb.commit.write_path import WritePath
+from vecdb.maintenance.vacuum import copy_generation
 from vecdb.state.collection_state import CollectionState
 from vecdb.state.generation import Generation
 from vecdb.storage.disk import filesystem
@@ -41,15 +42,19 @@ def clear_records(state: CollectionState, writes: WritePath, request_id: bytes |
 
 
 def fix_dim(state: CollectionState, writes: WritePath, dim: int) -> None:
-    """Give a collection its dim, where it has none. The caller holds the lock of its maintenance."""
+    """Give a collection its dim, where it has none; records that it has, without vectors, come along. The caller holds
+    the lock of its maintenance.
+    """
     if state.entry.dim:
         return
     new = _empty_generation(state, dim)
     try:
-        writes.submit(FixDim(state, new, dim))
+        is_done = writes.submit(FixDim(state, new, dim))
     finally:
         if state.snapshot.generation is not new:
             new.close()
+    if not is_done:
+        copy_generation(state, writes, dim=dim)
 
 
 def _empty_generation(state: CollectionState, dim: int | None = None) -> Generation:
@@ -71,6 +76,7 @@ def _emptied(state: catalog.CommittedState, number: int) -> catalog.CommittedSta
         generation=number,
         row_count=0,
         live_count=0,
+        bare_count=0,
         has_fields=False,
         journal=None,
         sealed=None,
@@ -106,7 +112,7 @@ class ClearRecords:
 
 @dataclass(slots=True)
 class FixDim:
-    """Give a collection without a dim and records this one."""
+    """Give a collection without a dim and records this one. Returns whether it did: not where it has records."""
 
     state: CollectionState
     new: Generation
@@ -114,11 +120,12 @@ class FixDim:
     size_bytes: int = 0
     exclusive: bool = True
 
-    def apply(self, group: CommitGroup) -> None:
+    def apply(self, group: CommitGroup) -> bool:
+        if self.state.snapshot.visibility.row_count:
+            return False
         _install(group, self.state, self.new, self.dim)
-        entry = catalog.entry_of(group.store, group.txn, self.state.entry.uid)
-        entry.dim = self.dim
-        group.txn.put(entry.name.encode(), catalog.encode(entry), db=group.store.catalog)
+        catalog.put_dim(group.store, group.txn, self.state.entry.uid, self.dim)
+        return True
 
 
 def _install(group: CommitGroup, collection: CollectionState, new: Generation, dim: int = 0) -> None:

@@ -33,7 +33,7 @@ def give_back_deleted_rows(state: CollectionState) -> int:
     with state.store.read_by_nobody_else() as alone:
         if not alone:
             return 0
-        deleted = snapshot.generation.rows.arrays.deleted[: snapshot.visibility.row_count]
-        dead = (deleted != 0) & (deleted <= snapshot.visibility.sequence)
+        gone = snapshot.generation.rows.arrays.gone[: snapshot.visibility.row_count]
+        dead = (gone != 0) & (gone <= snapshot.visibility.sequence)
         edges = np.flatnonzero(np.diff(np.concatenate([[False], dead, [False]]).astype(np.int8)))
         return snapshot.generation.rows.punch(edges[0::2], edges[1::2])

@@ -118,8 +118,8 @@ class CollectionMaintenance:
         return dead >= limits.seal_rows_min // 4 and dead > limits.vacuum_dead_share * snapshot.visibility.row_count
 
     def _dead_rows(self) -> int:
-        visibility = self.state.snapshot.visibility
-        return visibility.row_count - visibility.live_count
+        state = self.state.snapshot.state
+        return state.row_count - state.live_count
 
     def companion_is_due(self) -> bool:
         index = self.state.snapshot.generation.index

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -28,7 +29,8 @@ from numpy.typing import NDArray
 from vecdb import limits
 from vecdb.commit.committer import SLICE_ENTRIES, CommitGroup, SyncFailed
 from vecdb.commit.write_path import WritePath
-from vecdb.index.contract import IndexCorruption, Progress
+from vecdb.index.contract import Index, IndexCorruption, Progress
+from vecdb.kernels.primitives.checksums import crc_rows
 from vecdb.state.collection_state import CollectionState
 from vecdb.state.field_changes import changed_metas, iter_changes, note_changed, put_changes
 from vecdb.state.generation import Generation
@@ -47,12 +49,15 @@ _PIECE_ROWS = 4_096  # old rows copied per commit
 _SLICE_IDS = SLICE_ENTRIES // 2  # half as many: their keys are made, too
 
 
-def copy_generation(state: CollectionState, writes: WritePath, progress: Progress = None) -> int:
+def copy_generation(
+    state: CollectionState, writes: WritePath, progress: Progress = None, dim: int | None = None
+) -> int:
     """Copy the live rows into a new generation and switch to it. Returns how many old rows were looked at.
 
+    dim : give the collection this one, where it has none and its records no vectors.
     The caller holds the lock of the collection's maintenance: nothing else changes the index or the files.
     """
-    copy = VacuumCopy(state)
+    copy = VacuumCopy(state, dim)
     try:
         # A graph must be copied whole, and does not grow meanwhile. The last commit copies what else writers add.
         graph_rows = copy.old.index.indexed_rows if copy.old.index.has_structure else 0
@@ -61,15 +66,7 @@ def copy_generation(state: CollectionState, writes: WritePath, progress: Progres
                 raise collection_not_found(state.entry.name)
             if progress is not None:
                 progress(copy.done, state.snapshot.visibility.row_count)
-        try:
-            copy.new.attach(copy.old.index.renumbered(copy.mapping, copy.new.rows))
-        except IndexCorruption as error:  # then maintenance builds it anew from the rows
-            state.corrupt_index(copy.old.index, error)
-            copy.new.attach(state.new_index(state.snapshot.state.index, copy.new.rows))
-        except OSError as error:  # the same where a full disk has room for the rows, but not for another list file
-            if not filesystem.is_full(error):
-                raise
-            copy.new.attach(state.new_index(state.snapshot.state.index, copy.new.rows))
+        copy.new.attach(_copied_index(copy))
         writes.submit(SwitchGeneration(copy))
     except BaseException:
         copy.old.log_changes(on=False)
@@ -79,11 +76,27 @@ def copy_generation(state: CollectionState, writes: WritePath, progress: Progres
     return copy.done
 
 
+def _copied_index(copy: VacuumCopy) -> Index:
+    """The index over the new rows; an empty one, which maintenance builds from the rows, where it cannot be copied."""
+    state = copy.state
+    if not copy.gives_dim:
+        try:
+            return copy.old.index.renumbered(copy.mapping, copy.new.rows)
+        except IndexCorruption as error:
+            state.corrupt_index(copy.old.index, error)
+        except OSError as error:  # a full disk may have room for the rows, but not for another list file
+            if not filesystem.is_full(error):
+                raise
+    return state.new_index(state.snapshot.state.index, copy.new.rows)
+
+
 class VacuumCopy:
     """Progress of one vacuum: how far the old rows are copied, and where each went."""
 
-    def __init__(self, state: CollectionState) -> None:
+    def __init__(self, state: CollectionState, dim: int | None = None) -> None:
+        """dim : of the copy, where the collection has records and no dim yet: none of them has a vector."""
         self.state = state
+        self.gives_dim, self.dim = dim is not None, dim or state.entry.dim or 1
         self.old = state.snapshot.generation
         self.old.log_changes(on=True)
         self.number = self.old.number + 1
@@ -94,18 +107,19 @@ class VacuumCopy:
         self.mapping = np.full(state.snapshot.visibility.row_count, -1, np.int64)
         entry = state.entry
         path = state.folder / row_file_name(self.number)
-        Rows.create(path, entry.dtype, entry.dim, self.number, sync=state.durable)
+        Rows.create(path, entry.dtype, self.dim, self.number, sync=state.durable)
         empty = msgspec.structs.replace(
             state.snapshot.state,
             generation=self.number,
             row_count=0,
             live_count=0,
+            bare_count=0,
             sequence=0,
             journal=None,
             field_changes=None,
             columns=None,
         )
-        self.new = Generation(state.store, state.folder, entry, empty, writable=True)
+        self.new = Generation(state.store, state.folder, entry, empty, writable=True, dim=self.dim)
 
     def old_rows_left(self) -> int:
         return self.state.snapshot.visibility.row_count - self.done
@@ -117,20 +131,18 @@ class VacuumCopy:
         if rows > len(self.mapping):
             self.mapping = np.concatenate([self.mapping, np.full(rows - len(self.mapping), -1, np.int64)])
         where = self.state.entry.name
-        deleted = self.old.rows.arrays.deleted
+        gone = self.old.rows.arrays.gone
         for block in _blocks_between(group, self.old, self.done, stop, where):
             first = block.first_row
-            live = np.flatnonzero(deleted[first : first + block.count] == 0)
+            live = np.flatnonzero(gone[first : first + block.count] == 0)
             if len(live):
                 self._copy_block(group, block, live)
             self.done = first + block.count
 
     def _copy_block(self, group: CommitGroup, block: record_format.Block, live: NDArray[np.int64]) -> None:
-        rows = block.first_row + live
-        vectors = np.ascontiguousarray(self.old.rows.arrays.vectors[rows])
-        crcs = block.row_crc[live]
-        verify_vectors(self.old.rows.path, rows, vectors, crcs)
-        first, n = self.written, len(live)
+        rows, first, n = block.first_row + live, self.written, len(live)
+        bare = None if block.bare is None else block.bare[live]
+        vectors, crcs = self._vectors(first, rows, block.row_crc[live], bare)
         blob_bytes = 0 if block.int_ids else int(block.id_end[-1])
         self.new.ensure(first + n, "int" if block.int_ids else "str", blob_bytes)
         self.new.rows.write(first, vectors)
@@ -138,7 +150,9 @@ class VacuumCopy:
         lengths = (block.id_end - starts)[live]
         blob = b"".join([bytes(block.ids[starts[i] : block.id_end[i]]) for i in live.tolist()])
         metas = self._metas(group, block, live)
-        raw = record_format.encode_block(first, block.sequence, crcs, lengths, blob, metas, int_ids=block.int_ids)
+        raw = record_format.encode_block(
+            first, block.sequence, crcs, lengths, blob, metas, int_ids=block.int_ids, bare=bare
+        )
         group.txn.put(keys.row_key(self.prefix, first), raw, db=group.store.blocks)
         cursor = group.txn.cursor(db=group.store.ids)
         values = np.arange(first, first + n, dtype="<u8").view("V8")
@@ -146,11 +160,23 @@ class VacuumCopy:
             new_keys = id_keys(self.prefix, block, live[start:stop])
             cursor.putmulti(list(zip(new_keys, values[start:stop].tolist(), strict=True)))
         ends = np.cumsum(lengths, dtype=np.uint32)
-        self.new.extend(first, crcs, np.frombuffer(blob, "<i8") if block.int_ids else None, blob, ends)
+        self.new.extend(first, crcs, np.frombuffer(blob, "<i8") if block.int_ids else None, blob, ends, bare)
         self.mapping[rows] = np.arange(first, first + n)
         self._copy_access(group, rows)
         self.written += n
         group.changed = True
+
+    def _vectors(
+        self, first: int, rows: NDArray[np.int64], crcs: NDArray[np.uint32], bare: NDArray[np.bool_] | None
+    ) -> tuple[NDArray[Any], NDArray[np.uint32]]:
+        """What is written for old rows as rows from `first`, and its checksums. crcs, bare : of the old rows."""
+        if self.gives_dim:
+            assert bare is not None and bare.all(), "a vector without a dim"
+            filled = self.new.rows.with_stand_ins(first, np.empty((0, self.dim), self.new.rows.dtype), bare)
+            return filled, crc_rows(filled)
+        found = np.ascontiguousarray(self.old.rows.arrays.vectors[rows])
+        verify_vectors(self.old.rows.path, rows, found, crcs)  # what stands in for a vector comes along: it has codes
+        return found, crcs
 
     def _metas(self, group: CommitGroup, block: record_format.Block, live: NDArray[np.int64]) -> list[bytes] | None:
         """The present metas of records at positions `live` of a block; None where none has any."""
@@ -202,8 +228,8 @@ class VacuumCopy:
 
     def rows_deleted_since(self, snapshot: Snapshot) -> NDArray[np.int64]:
         """Old rows that were copied alive and have died since."""
-        deleted = self.old.rows.arrays.deleted[: snapshot.visibility.row_count]
-        return np.flatnonzero((self.mapping >= 0) & (deleted != 0))
+        gone = self.old.rows.arrays.gone[: snapshot.visibility.row_count]
+        return np.flatnonzero((self.mapping >= 0) & (gone != 0))
 
     def sync(self) -> None:
         if self.state.durable:
@@ -271,6 +297,8 @@ class SwitchGeneration:
         )
         assert state.live_count == snapshot.state.live_count, (state, snapshot.state)
         group.txn.put(keys.uid(collection.entry.uid), catalog.encode(state), db=group.store.state)
+        if copy.gives_dim:
+            catalog.put_dim(group.store, group.txn, collection.entry.uid, copy.dim)
         group.changed = True
         copy.new.delete(dead, group.sequence)
         copy.new.index.publish_rows(copy.written)
@@ -300,6 +328,8 @@ class SwitchGeneration:
         return dead
 
     def _publish(self, state: catalog.CommittedState, old: Generation) -> None:
+        if self.copy.gives_dim:
+            self.copy.state.entry.dim = self.copy.dim
         self.copy.state.publish(state, self.copy.new)
         old.close()
 

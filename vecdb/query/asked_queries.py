@@ -38,6 +38,14 @@ class AskedQueries:
         self._check_after = _FIRST_CHECK
         self._lock = threading.Lock()
 
+    def passes_one(self) -> bool:
+        """Whether the next query is neither to be kept nor makes a check due; then it counts as asked."""
+        since, seen = self._since_check + 1, self._seen + 1
+        if seen > self._next or since == self._check_after:
+            return False
+        self._since_check, self._seen = since, seen
+        return True
+
     def offer(self, queries: NDArray[np.float32]) -> bool:
         """Queries float32[nq, dim] are asked. Returns whether with them a check has become due."""
         asked = len(queries)

@@ -48,12 +48,12 @@ def matching(snapshot: Snapshot, node: Node, *, check: bool = True) -> MatchingR
     words = np.zeros(visibility.row_count // 64 + 1, np.uint64)  # one word at least
     raw = words.view(np.uint8)
     raw[: len(bits)] = bits[: len(raw)]
-    whole = visibility.live_count == visibility.row_count == view.row_count
+    whole = snapshot.state.live_count == visibility.row_count == view.row_count
     count = (
         int(np.bitwise_count(words).sum())
         if whole
         else row_bits.keep_visible(
-            words.view(np.uint32), visibility.row_count, visibility.sequence, generation.rows.arrays.deleted
+            words.view(np.uint32), visibility.row_count, visibility.sequence, generation.rows.arrays.gone
         )
     )
     entry: MatchingRows[Any] = MatchingRows(
@@ -62,6 +62,14 @@ def matching(snapshot: Snapshot, node: Node, *, check: bool = True) -> MatchingR
     entry.checked = check
     snapshot.filtered.keep(node, entry, held_bytes(node))
     return entry
+
+
+def with_vectors(snapshot: Snapshot, allowed: RowSet | None) -> RowSet | None:
+    """What a search may find of rows of records: those without a vector are no neighbours. None: all."""
+    if allowed is None or not snapshot.state.bare_count:
+        return allowed
+    there = snapshot.generation.rows.arrays.have_vectors(allowed.rows)
+    return allowed if there.all() else RowSet(allowed.rows[there])
 
 
 def intersection(allowed: RowSet, others: RowSet) -> RowSet:

@@ -16,6 +16,7 @@ from vecdb.errors import Unavailable
 from vecdb.filters.tree import Node
 from vecdb.index.contract import Neighbors
 from vecdb.query.cancellation import find_in_chunks
+from vecdb.query.filtering import with_vectors
 from vecdb.query.searcher import Searcher
 from vecdb.schema import SearchParams
 from vecdb.validate import IdBatch
@@ -64,6 +65,7 @@ def evaluate(
     """
     nq = len(queries)
     snapshot, allowed = searcher.rows_for(tenants, node)
+    allowed = with_vectors(snapshot, allowed)
     if nq == 0:
         return {"queries": 0, "limit": limit, "recall": None}
     exact = SearchParams(exact=True, threads=params.threads)

@@ -86,7 +86,7 @@ def learn_recall(
     index, kind = snapshot.generation.index, kind_of(snapshot.config)
     if kind.width_parameter is None or index.indexed_rows == 0:
         return {}
-    live = snapshot.generation.live_rows(snapshot.visibility)
+    live = snapshot.generation.live_vectors(snapshot.visibility)
     if len(live) <= _LIMIT:
         return {}
     rng = np.random.default_rng(snapshot.visibility.row_count)

@@ -9,8 +9,8 @@ Threads: any number at once; each answer is of one snapshot, or of one read tran
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any, cast
 
@@ -23,48 +23,33 @@ from vecdb.api.hits import Hits
 from vecdb.errors import InvalidArgument, NotFound
 from vecdb.filters.evaluate import matcher
 from vecdb.filters.tree import Node
-from vecdb.index.contract import HasCompanionGraph, Index, IndexCorruption, Neighbors
+from vecdb.index.contract import IndexCorruption, Neighbors
 from vecdb.index.row_set import RowSet
 from vecdb.query import filtering, mixture, planner
 from vecdb.query.asked_queries import AskedQueries
 from vecdb.query.cancellation import search_in_chunks
+from vecdb.query.preparation import Preparation, PreparedSearch
 from vecdb.schema import Metric, SearchParams
-from vecdb.state import index_factory, record_reader
+from vecdb.state import record_reader
 from vecdb.state.collection_state import CollectionState
-from vecdb.state.filter_cache import MatchingRows
 from vecdb.state.record_blocks import has_owners, record_metas
 from vecdb.state.snapshot import Snapshot
 from vecdb.storage.disk import filesystem
 from vecdb.storage.kv import catalog, record_format
 from vecdb.storage.kv.store import Txn
 from vecdb.tenancy import tenant_names
-from vecdb.validate import IdBatch, MixtureQuery, iterator, tenant_name
+from vecdb.validate import IdBatch, MixtureQuery, tenant_name
 
 _NAMES_PAGE = 1_000  # names of tenants read in one transaction
 _SEARCHED_S = 2.0
 
 
-@dataclass(slots=True)
-class PreparedSearch:
-    """What a search works out before it looks at its query.
-
-    allowed : rows that may be returned, None: all.   search : float32[nq, dim] -> Neighbors; raises what `Index.search`
-    does.
-    """
-
-    index: Index
-    allowed: RowSet | None
-    limit: int
-    params: SearchParams
-    plan: planner.Plan
-    search: Callable[[NDArray[np.float32]], Neighbors]
-
-
 class Searcher:
-    """Searches and reads of one collection. costs : of searches beside one another, by which they are planned."""
+    """Searches and reads of one collection."""
 
     def __init__(self, state: CollectionState) -> None:
-        self.costs = planner.COSTS
+        self.preparation = Preparation(state)
+        self.plan, self.rows_for = self.preparation.plan, self.preparation.rows_for
         self.asked = AskedQueries(state.entry.dim or 1)
         self.state = state
         self.entry = state.entry
@@ -74,6 +59,15 @@ class Searcher:
         self._searched_at = -_SEARCHED_S  # by the monotonic clock
         self._owned = -1, False  # a commit, and whether records had owners then
         self._decoded = b"", -1  # the state that was decoded last, and its generation
+
+    @property
+    def costs(self) -> planner.PlannerCosts:
+        """Of searches beside one another, by which they are planned."""
+        return self.preparation.costs
+
+    @costs.setter
+    def costs(self, costs: planner.PlannerCosts) -> None:
+        self.preparation.costs = costs
 
     # -- search ------------------------------------------------------------------------------------
 
@@ -108,7 +102,7 @@ class Searcher:
                 if hits is not None:
                     break
                 continue
-            snapshot, prepared = self._prepared_search(limit, params, tenants, node)
+            snapshot, prepared = self.preparation.newest(limit, params, tenants, node)
             if single:
                 found, plan = self._run(snapshot, prepared, queries)
             else:
@@ -143,7 +137,7 @@ class Searcher:
             snapshot, parts = self.current(), []
             reports.clear()
             for node, places in filtering.places_of(nodes).items():
-                prepared = self._prepared_at(snapshot, limit, params, tenants, node)
+                prepared = self.preparation.at(snapshot, limit, params, tenants, node)
                 if prepared is None:
                     break
                 scanned = snapshot.visibility.row_count if prepared.plan.strategy == "exact" else 0
@@ -156,42 +150,6 @@ class Searcher:
                 return snapshot, filtering.laid_out(parts, limit), plan
             time.sleep(0.001)  # a vacuum has committed, or commits have come in between
 
-    def _prepared_at(
-        self, snapshot: Snapshot, limit: int, params: SearchParams, tenants: tuple[str, ...], node: Node | None
-    ) -> PreparedSearch | None:
-        """A search of a snapshot. None: the caller is to take a newer one."""
-        allowed = None
-        if node is not None or tenants:
-            allowed = (
-                filtering.rows_at(snapshot, tenants, node)
-                if node is not None
-                else snapshot.generation.tenants.rows_at(tenants, snapshot.visibility)
-            )
-            if allowed is None:
-                return None
-        return self._prepare(snapshot, limit, params, allowed)
-
-    def search_stream(
-        self,
-        queries: Iterable[Any],
-        check: Callable[[Any], tuple[NDArray[np.float32], bool]],
-        limit: int,
-        params: SearchParams,
-        *,
-        select: tuple[str, ...] | None,
-        include_vectors: bool,
-        tenants: tuple[str, ...] = (),
-        window: int = 1,
-        node: Node | None = None,
-    ) -> Iterator[Hits]:
-        """The hits of each query in turn. `window` is ignored: within a process reading ahead would gain nothing."""
-        for query in iterator(queries):
-            array, single = check(query)
-            yield self.search(
-                array, limit, params, single=single, select=select, include_vectors=include_vectors, explain=False,
-                tenants=tenants, node=node,
-            )  # fmt: skip
-
     def _hits(
         self, snapshot: Snapshot, found: Neighbors, single: bool, select: tuple[str, ...] | None, include_vectors: bool
     ) -> Hits | None:
@@ -200,7 +158,7 @@ class Searcher:
         """
         raw_fields: list[Any] | None = None
         owners = None
-        if snapshot.state.has_fields and (select != () or self._has_owners(snapshot)):
+        if snapshot.state.has_fields and (select != () or self.has_owners(snapshot)):
             metas = self._metas_of(snapshot, found.rows)
             if metas is None:
                 return None
@@ -271,6 +229,7 @@ class Searcher:
             if users is None:
                 time.sleep(0.001)  # a commit is not published yet, or was published while this looked
                 continue
+            self._refuse_bare(snapshot, users)
             liked = record_reader.vectors(snapshot.generation, np.concatenate(users)).astype(np.float32)
             vectors = np.split(liked, np.cumsum([len(rows) for rows in users])[:-1])
             centres = snapshot.generation.index.centres(snapshot.visibility.row_count)
@@ -316,6 +275,18 @@ class Searcher:
             )
         return found
 
+    def _refuse_bare(self, snapshot: Snapshot, users: list[NDArray[np.int64]]) -> None:
+        """Raise InvalidArgument where a record that was liked has no vector."""
+        rows = np.concatenate(users)
+        lacking = rows[~snapshot.generation.rows.arrays.have_vectors(rows)]
+        if len(lacking):
+            [first] = snapshot.generation.ids.take(lacking[:1], padded=False).tolist()
+            raise InvalidArgument(
+                f"collection {self.entry.name!r}: record {first!r}"
+                + (f" and {len(lacking) - 1} more of these have" if len(lacking) > 1 else " has")
+                + " no vector, so nothing is near: leave such records out, or write their vectors"
+            )
+
     def search_snapshot(
         self,
         snapshot: Snapshot,
@@ -327,7 +298,7 @@ class Searcher:
         may_ask: bool = True,
     ) -> tuple[Neighbors, planner.Plan]:
         """Nearest rows of one snapshot. allowed : rows of it that may be returned; None: all. may_ask : see `plan`."""
-        return self._run(snapshot, self._prepare(snapshot, limit, params, allowed, may_ask), queries)
+        return self._run(snapshot, self.preparation.prepare(snapshot, limit, params, allowed, may_ask), queries)
 
     def _run(
         self, snapshot: Snapshot, prepared: PreparedSearch, queries: NDArray[np.float32]
@@ -345,6 +316,14 @@ class Searcher:
         except OSError as error:
             raise filesystem.to_vecdb_error(error, "searching", "nothing changed") from error
 
+    def note_asked(self, query: NDArray[np.float32]) -> None:
+        """A query, float32[dim], was searched for by the index."""
+        self._searched_at = time.monotonic()
+        if self.asked.passes_one():
+            return
+        if self._offer(query[None]):
+            self.state.wake_maintenance()
+
     def _offer(self, queries: NDArray[np.float32]) -> bool:
         """Keep some of these queries. Returns whether a check of recall has become due."""
         dim = self.entry.dim
@@ -355,92 +334,13 @@ class Searcher:
         return queries.shape[1] == dim and self.asked.offer(queries)
 
     def _refit(self, snapshot: Snapshot, queries: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Queries of another dim than the rows: as many of the same dim, where there are no rows yet, and no dim."""
+        """Queries of another dim than the rows: as many of the same dim, where there are no vectors yet, and no dim."""
         rows = snapshot.generation.rows
-        if snapshot.visibility.row_count:
+        if snapshot.visibility.live_count:
             raise InvalidArgument(
                 f"collection {self.entry.name!r} has dim {rows.dim:,}, got {queries.shape[1]:,} in queries"
             )
         return np.ones((len(queries), rows.dim), np.float32)
-
-    def _prepared_search(
-        self, limit: int, params: SearchParams, tenants: tuple[str, ...], node: Node | None = None
-    ) -> tuple[Snapshot, PreparedSearch]:
-        """The newest snapshot, and a search of it, from its cache where it was prepared before. node : a filter.
-        Raises what `CollectionState.snapshot_for_tenants` and `filtering.matching` do.
-        """
-        if node is not None:
-            return self._prepared_among(limit, params, tenants, node)
-        snapshot, key = self.current(), (limit, params, tenants)
-        generation = snapshot.generation
-        version = generation.index.version  # before the search is planned: a newer one is planned for anew
-        prepared: PreparedSearch | None = snapshot.prepared.get(key, generation.tenants.evictions, version)
-        if prepared is None:
-            allowed = None
-            if tenants:
-                snapshot, allowed = self.state.snapshot_for_tenants(tenants)
-                version = snapshot.generation.index.version
-            prepared = self._prepare(snapshot, limit, params, allowed)
-            snapshot.prepared.keep(key, version, prepared)
-        return snapshot, prepared
-
-    def _prepared_among(
-        self, limit: int, params: SearchParams, tenants: tuple[str, ...], node: Node
-    ) -> tuple[Snapshot, PreparedSearch]:
-        """The same among rows that match. What tenants see of them is worked out for each search."""
-        snapshot, entry, of_tenants = self._matching(node, tenants)
-        key, version = (limit, params), snapshot.generation.index.version
-        if of_tenants is not None:
-            return snapshot, self._prepare(snapshot, limit, params, filtering.intersection(entry.allowed, of_tenants))
-        prepared: PreparedSearch | None = entry.search(key, version)
-        if prepared is None:
-            prepared = self._prepare(snapshot, limit, params, entry.allowed)
-            entry.keep(key, version, prepared)
-        return snapshot, prepared
-
-    def _matching(
-        self, node: Node, tenants: tuple[str, ...]
-    ) -> tuple[Snapshot, MatchingRows[PreparedSearch], RowSet | None]:
-        """The newest snapshot, its rows that match, and those of the tenants, where some are named."""
-        while True:
-            snapshot, of_tenants = self.state.snapshot_for_tenants(tenants) if tenants else (self.current(), None)
-            entry = filtering.matching(snapshot, node, check=not tenants)
-            if entry is not None:
-                return snapshot, entry, of_tenants
-            time.sleep(0.001)  # a vacuum has committed, or is about to publish
-
-    def rows_for(self, tenants: tuple[str, ...], node: Node | None) -> tuple[Snapshot, RowSet | None]:
-        """The newest snapshot, and which of its rows the tenants may see and the filter lets through; None: all."""
-        if node is None:
-            return self.state.snapshot_for_tenants(tenants) if tenants else (self.current(), None)
-        snapshot, entry, of_tenants = self._matching(node, tenants)
-        return snapshot, entry.allowed if of_tenants is None else filtering.intersection(entry.allowed, of_tenants)
-
-    def _prepare(
-        self, snapshot: Snapshot, limit: int, params: SearchParams, allowed: RowSet | None, may_ask: bool = True
-    ) -> PreparedSearch:
-        index = snapshot.generation.index
-        plan = self.plan(snapshot, limit, params, allowed, may_ask)
-        search = index.searching(limit, snapshot.visibility, plan.search_params(params), allowed)
-        return PreparedSearch(index, allowed, limit, params, plan, search)
-
-    def plan(
-        self, snapshot: Snapshot, limit: int, params: SearchParams, allowed: RowSet | None, may_ask: bool = True
-    ) -> planner.Plan:
-        """How the snapshot is searched. may_ask : ask maintenance for a companion graph where one would answer
-        sooner.
-        """
-        index, kind = snapshot.generation.index, index_factory.kind_of(snapshot.config)
-        facts = planner.IndexFacts(
-            kind, snapshot.config, snapshot.state, index.indexed_rows, index.scan_share, index.code_bytes
-        )
-        visibility, matching, by_graph = snapshot.visibility, None if allowed is None else len(allowed), False
-        wanted = planner.prefers_companion_graph(facts, visibility.live_count, limit, params, matching, self.costs)
-        if wanted and isinstance(index, HasCompanionGraph):
-            by_graph = index.has_graph()
-            if not by_graph and may_ask and index.ask_for_graph():
-                self.state.wake_maintenance()
-        return planner.plan(facts, visibility, limit, params, matching, by_graph, self.costs)
 
     def _metas_of(self, snapshot: Snapshot, rows: NDArray[np.int64]) -> list[list[bytes]] | None:
         """Metas of the rows of each query, without padding; None where rows have been renumbered since `snapshot`."""
@@ -453,8 +353,15 @@ class Searcher:
                 for one in rows.tolist()
             ]
 
-    def _has_owners(self, snapshot: Snapshot) -> bool:
-        """Whether a record may have an owner; looked up once a commit."""
+    def fields_of(self, snapshot: Snapshot, rows: list[int]) -> list[bytes] | None:
+        """The encoded fields of rows of a snapshot, none of them -1; None where they have been renumbered since."""
+        metas = self._metas_of(snapshot, np.array([rows], np.int64))
+        return None if metas is None else record_format.fields_of(metas[0])
+
+    def has_owners(self, snapshot: Snapshot) -> bool:
+        """Whether a record of a snapshot may have an owner; looked up once a commit."""
+        if not snapshot.state.has_fields:
+            return False
         sequence, found = self._owned
         if sequence != snapshot.visibility.sequence:
             with self.store.read() as txn:
@@ -512,7 +419,7 @@ class Searcher:
         if node is not None:
             return len(self.rows_for(tenants, node)[1] or ())
         if not tenants:
-            return self.current().visibility.live_count
+            return self.current().state.live_count
         if len(tenants) > 1:
             return len(self.state.snapshot_for_tenants(tenants)[1])
         with self.state.reading() as (txn, generation, state):
@@ -543,7 +450,7 @@ class Searcher:
         snapshot, allowed = self.state.snapshot_for_tenants((name,))
         with self.state.reading() as (txn, _, _):
             _, found = self._tenant_in(txn, name)
-        plan = self.plan(snapshot, 10, SearchParams(), allowed)
+        plan = self.plan(snapshot, 10, SearchParams(), filtering.with_vectors(snapshot, allowed))
         return {
             "tenant": name,
             "records": len(allowed),

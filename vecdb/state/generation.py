@@ -1,6 +1,6 @@
 """One generation of one collection in memory: row file, ids, deletions, tenants, index; and how it is read from LMDB.
 
-    LMDB blocks --crcs, ids-->  Rows.arrays, IdColumn          LMDB tombs --> Rows.arrays.deleted
+    LMDB blocks --crcs, ids-->  Rows.arrays, IdColumn          LMDB tombs --> Rows.arrays.deleted, .gone
     sealed file --------------> Index (its rows)               rows since then: the tail, encoded by index.publish_rows
 
 The writer loads it once and then extends it at each commit; a reading process loads it and catches up before each
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from vecdb.errors import Corruption
 from vecdb.index.contract import Index
+from vecdb.kernels.primitives.visibility import visible
 from vecdb.schema import Visibility
 from vecdb.state import index_factory
 from vecdb.state.field_columns import FieldColumns
@@ -24,7 +25,7 @@ from vecdb.state.record_blocks import iter_blocks, iter_tombs
 from vecdb.storage.disk.growable_arrays import GrowableArrays
 from vecdb.storage.disk.id_column import IdColumn
 from vecdb.storage.disk.paths import row_file_name
-from vecdb.storage.disk.row_file import Rows
+from vecdb.storage.disk.row_file import WITHOUT_VECTOR, Rows
 from vecdb.storage.kv import keys
 from vecdb.storage.kv.catalog import CollectionEntry, CommittedState
 from vecdb.storage.kv.store import Store, Txn
@@ -83,15 +84,15 @@ class Generation:
                     block.int_id_array() if block.int_ids else None,
                     block.ids,
                     block.id_end,
+                    block.bare,
                 )
             if self.ids.row_count != stop:
                 raise Corruption(f"{self.folder.name}: blocks end at row {self.ids.row_count}, the state counts {stop}")
         if state.sequence > self._tombs_seen:
-            deleted = self.rows.arrays.deleted
             for sequence, rows in iter_tombs(self.store, txn, self.prefix, self._tombs_seen + 1):
                 if len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < stop:
                     raise Corruption(f"{self.folder.name}: commit {sequence} deletes row {rows.max()} of {stop}")
-                deleted[rows] = sequence
+                self._mark(rows, sequence)
             self._tombs_seen = state.sequence
 
     def ensure(self, row_count: int, id_kind: str, id_bytes: int) -> None:
@@ -100,11 +101,22 @@ class Generation:
         self.ids.ensure(id_kind, row_count, id_bytes)
 
     def extend(
-        self, first_row: int, crcs: NDArray[np.uint32], ints: NDArray[np.int64] | None, blob: Any, ends: Any
+        self,
+        first_row: int,
+        crcs: NDArray[np.uint32],
+        ints: NDArray[np.int64] | None,
+        blob: Any,
+        ends: Any,
+        bare: NDArray[np.bool_] | None,
     ) -> None:
-        """Append the crcs and ids of new rows (`ends`: uint32 end offsets of string ids in `blob`)."""
+        """Append the crcs and ids of new rows (`ends`: uint32 end offsets of string ids in `blob`). bare : bool[n],
+        which have no vector; None: each has one.
+        """
         assert first_row == self.ids.row_count, (first_row, self.ids.row_count)
         self.rows.arrays.crcs[first_row : first_row + len(crcs)] = crcs
+        if bare is not None and bare.any():
+            self.rows.tell_bare_apart()
+            self.rows.arrays.deleted[first_row + np.flatnonzero(bare)] = WITHOUT_VECTOR
         if ints is not None:
             self.ids.extend_ints(ints)
         else:
@@ -112,13 +124,21 @@ class Generation:
 
     def delete(self, rows: NDArray[np.int64], sequence: int) -> None:
         """Mark rows as deleted by commit `sequence`; older snapshots go on seeing them."""
-        self.rows.arrays.deleted[rows] = sequence
+        self._mark(rows, sequence)
         self._tombs_seen = max(self._tombs_seen, sequence)
 
+    def _mark(self, rows: NDArray[np.int64], sequence: int) -> None:
+        arrays = self.rows.arrays
+        arrays.gone[rows] = sequence
+        arrays.deleted[rows[arrays.have_vectors(rows)]] = sequence
+
     def live_rows(self, visibility: Visibility) -> NDArray[np.int64]:
-        """int64[live]: rows visible at `visibility`, ascending."""
-        deleted = self.rows.arrays.deleted[: visibility.row_count]
-        return np.flatnonzero((deleted == 0) | (deleted > visibility.sequence))
+        """int64[live]: rows of records that live at `visibility`, with or without a vector, ascending."""
+        return np.flatnonzero(visible(self.rows.arrays.gone[: visibility.row_count], visibility.sequence))
+
+    def live_vectors(self, visibility: Visibility) -> NDArray[np.int64]:
+        """int64[any]: those of them that have a vector."""
+        return np.flatnonzero(visible(self.rows.arrays.deleted[: visibility.row_count], visibility.sequence))
 
     def attach(self, index: Index) -> None:
         """Searches that begin from now on use this index."""

@@ -12,7 +12,7 @@ Measured on tenants of a hundred rows, of whose searches Python is more than hal
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from vecdb import limits
 
@@ -25,16 +25,17 @@ class PlanCache(Generic[P]):
     Threads: any number. What belongs together is replaced as one tuple; an entry that is lost is worked out again.
     """
 
-    __slots__ = ("_kept",)
+    __slots__ = ("_kept", "last")
 
     def __init__(self) -> None:
+        self.last: Any = None  # what was prepared last, for who looks at it before it makes a key
         self._kept: tuple[int, object, dict[Hashable, P]] = 0, None, {}  # evictions, version of the index, searches
 
     def get(self, key: Hashable, evictions: int, version: object) -> P | None:
         """evictions : how many the cache of tenants has made.   version : `Index.version`, compared by identity."""
         kept = self._kept
         if kept[0] != evictions or kept[1] is not version:
-            self._kept = evictions, version, {}
+            self._kept, self.last = (evictions, version, {}), None
             return None
         return kept[2].get(key)
 

@@ -117,6 +117,8 @@ def records(
 ) -> list[Record | None]:
     """A record per row, None for a row of -1."""
     out: list[Record | None] = []
+    wanted: list[int] = []  # places of vectors
+    crcs: list[int] = []
     tenants = _names_of(generation, txn, state, rows) if state.has_tenants else {}
     changed = _changed_metas(generation, txn, state, rows) if state.field_changes is not None else {}
     for row in rows:
@@ -128,13 +130,12 @@ def records(
         owner, fields = record_format.split_meta(changed[row] if row in changed else block.meta(at))
         decoded = decode_fields(fields) if fields else {}
         out.append(Record(block.id(at), decoded, tenants.get(row, []), owner=owner.decode()))
-    if include_vectors:
-        present = [i for i, row in enumerate(rows) if row >= 0]
-        found = _vectors_committed(generation, txn, [rows[i] for i in present])
-        for i, vector in zip(present, found, strict=True):
-            record = out[i]
-            assert record is not None
-            record.vector = vector
+        if include_vectors and (block.bare is None or not block.bare[at]):
+            wanted.append(len(out) - 1)
+            crcs.append(int(block.row_crc[at]))
+    found = _vectors_committed(generation, [rows[i] for i in wanted], crcs) if wanted else []
+    for i, vector in zip(wanted, found, strict=True):
+        out[i].vector = vector  # type: ignore[union-attr]  # only of those that are there
     return out
 
 
@@ -165,17 +166,11 @@ def vectors(generation: Generation, rows: NDArray[np.int64]) -> NDArray[Any]:
     return found
 
 
-def _vectors_committed(generation: Generation, txn: Txn, rows: list[int]) -> list[NDArray[Any]]:
-    """Vectors of rows that `txn` counts: their crcs come from the blocks, since memory may lag behind the
-    transaction.
-    """
+def _vectors_committed(generation: Generation, rows: list[int], crcs: list[int]) -> list[NDArray[Any]]:
+    """Vectors of rows. crcs : from the blocks that a transaction sees, since memory may lag behind it."""
     numbers = np.asarray(rows, np.int64)
     found = np.ascontiguousarray(generation.rows.arrays.vectors[numbers])
-    crcs = np.empty(len(rows), np.uint32)
-    for i, row in enumerate(rows):
-        block = record_block_at(generation, txn, row)
-        crcs[i] = block.row_crc[row - block.first_row]
-    verify_vectors(generation.rows.path, numbers, found, crcs)
+    verify_vectors(generation.rows.path, numbers, found, np.asarray(crcs, np.uint32))
     return list(found)
 
 

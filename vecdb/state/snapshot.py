@@ -32,5 +32,5 @@ class Snapshot:
 
 def snapshot_of(generation: Generation, state: CommittedState) -> Snapshot:
     """The snapshot of `generation` that `state` describes."""
-    visibility = Visibility(state.sequence, state.row_count, state.live_count)
+    visibility = Visibility(state.sequence, state.row_count, state.live_count - state.bare_count)
     return Snapshot(generation, visibility, state, index_factory.config_in(state.index))

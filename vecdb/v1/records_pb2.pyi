@@ -22,7 +22,7 @@ WRITE_MODE_SKIP: WriteMode
 WRITE_MODE_ADD: WriteMode
 
 class WriteRequest(_message.Message):
-    __slots__ = ("collection", "mode", "ids", "vectors", "fields", "tenants", "tenants_each", "tenant_columns", "owner", "request_id", "keep_tenants")
+    __slots__ = ("collection", "mode", "ids", "vectors", "fields", "tenants", "tenants_each", "tenant_columns", "owner", "request_id", "keep_tenants", "without_vectors")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     MODE_FIELD_NUMBER: _ClassVar[int]
     IDS_FIELD_NUMBER: _ClassVar[int]
@@ -34,6 +34,7 @@ class WriteRequest(_message.Message):
     OWNER_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     KEEP_TENANTS_FIELD_NUMBER: _ClassVar[int]
+    WITHOUT_VECTORS_FIELD_NUMBER: _ClassVar[int]
     collection: str
     mode: WriteMode
     ids: _common_pb2.Ids
@@ -45,7 +46,8 @@ class WriteRequest(_message.Message):
     owner: str
     request_id: str
     keep_tenants: bool
-    def __init__(self, collection: _Optional[str] = ..., mode: _Optional[_Union[WriteMode, str]] = ..., ids: _Optional[_Union[_common_pb2.Ids, _Mapping]] = ..., vectors: _Optional[_Union[_common_pb2.Vectors, _Mapping]] = ..., fields: _Optional[_Union[_common_pb2.FieldMaps, _Mapping]] = ..., tenants: _Optional[_Union[_common_pb2.TenantNames, _Mapping]] = ..., tenants_each: _Optional[_Union[_common_pb2.TenantLists, _Mapping]] = ..., tenant_columns: _Optional[_Union[_common_pb2.TenantColumns, _Mapping]] = ..., owner: _Optional[str] = ..., request_id: _Optional[str] = ..., keep_tenants: bool = ...) -> None: ...
+    without_vectors: bytes
+    def __init__(self, collection: _Optional[str] = ..., mode: _Optional[_Union[WriteMode, str]] = ..., ids: _Optional[_Union[_common_pb2.Ids, _Mapping]] = ..., vectors: _Optional[_Union[_common_pb2.Vectors, _Mapping]] = ..., fields: _Optional[_Union[_common_pb2.FieldMaps, _Mapping]] = ..., tenants: _Optional[_Union[_common_pb2.TenantNames, _Mapping]] = ..., tenants_each: _Optional[_Union[_common_pb2.TenantLists, _Mapping]] = ..., tenant_columns: _Optional[_Union[_common_pb2.TenantColumns, _Mapping]] = ..., owner: _Optional[str] = ..., request_id: _Optional[str] = ..., keep_tenants: bool = ..., without_vectors: _Optional[bytes] = ...) -> None: ...
 
 class WriteResponse(_message.Message):
     __slots__ = ("count", "ids")

@@ -1,7 +1,7 @@
 """The one gate: a caller's values become canonical arrays here, or a typed error that says what to change.
 
     collection_name, collection_config, index_config, owner, flag     names and configuration
-    ids -> IdBatch, vectors -> [n, dim], fields -> msgpack bytes,
+    ids -> IdBatch, vectors -> [n, dim], some_vectors -> SomeVectors, fields -> msgpack bytes,
     access_lists -> AccessLists                                       what a write call carries
     queries -> [nq, dim], search_limit, search_params, threads,
     field_selection, search_tenants, mixture_query                    what a search call carries
@@ -31,6 +31,7 @@ from vecdb.validate.fields import EncodedFields, decode_fields, fields
 from vecdb.validate.ids import IdBatch, ids, truth
 from vecdb.validate.metadata import metadata
 from vecdb.validate.mixture import MixtureQuery, mixture_query
+from vecdb.validate.some_vectors import SomeVectors, first_vector, some_vectors
 from vecdb.validate.tenants import (
     AccessLists,
     access_lists,
@@ -40,13 +41,14 @@ from vecdb.validate.tenants import (
     tenant_name,
     tenant_names,
 )
-from vecdb.validate.vectors import dim_of, is_one_vector, queries, vectors
+from vecdb.validate.vectors import dim_of, is_one_vector, queries, query_norms, vectors
 
 __all__ = [
     "AccessLists",
     "EncodedFields",
     "IdBatch",
     "MixtureQuery",
+    "SomeVectors",
     "access_lists",
     "collection_config",
     "collection_name",
@@ -54,6 +56,7 @@ __all__ = [
     "dim_of",
     "field_selection",
     "fields",
+    "first_vector",
     "flag",
     "ids",
     "index_config",
@@ -65,6 +68,7 @@ __all__ = [
     "mixture_query",
     "owner",
     "queries",
+    "query_norms",
     "records_max",
     "request_id",
     "search_limit",
@@ -72,6 +76,7 @@ __all__ = [
     "search_tenants",
     "seconds",
     "short_repr",
+    "some_vectors",
     "tenant_name",
     "tenant_names",
     "threads",

@@ -106,7 +106,7 @@ def dim_of(value: Any, what: str) -> int:
     if isinstance(source, np.ndarray) and source.dtype != object:
         dim = source.shape[-1] if source.ndim in (1, 2) else 0
     else:
-        one = source if _holds_numbers(source) else source[0]
+        one = source if holds_numbers(source) else source[0]
         dim = len(one) if hasattr(one, "__len__") and not isinstance(one, (str, bytes, dict)) else 0
     if not dim:
         raise InvalidArgument(f"{what} must be vectors, [dim] or [n, dim], got {short_repr(value)}")
@@ -118,12 +118,17 @@ def is_one_vector(value: object, config: CollectionConfig) -> bool:
     return _source(value, "vectors", config)[1]
 
 
+def query_norms(metric: str) -> tuple[float, float]:
+    """Between which squared norms a query is searched for: what `queries` holds."""
+    return _NORM_MIN if metric == "cosine" else 0.0, _NORM_MAX
+
+
 def queries(value: object, config: CollectionConfig) -> tuple[NDArray[np.float32], bool]:
     """Queries as float32[nq, dim], C-contiguous, whatever the collection stores; and whether one vector was given.
 
     Not copied when already float32 and contiguous. nq may be 0. The same bounds on norms hold as for `vectors`.
     """
-    if type(value) is list and len(value) == config.dim and _holds_numbers(value):
+    if type(value) is list and len(value) == config.dim and holds_numbers(value):
         value = asarray(value, "queries")
     if type(value) is np.ndarray and value.shape == (config.dim,) and value.dtype.kind in "fiu":
         one = value if value.dtype == _F32 and value.flags.carray else _as_floats(value)
@@ -151,7 +156,8 @@ def _chunk_rows(dim: int, cells: int = _CHUNK_CELLS) -> int:
     return max(1, min(_CHUNK_ROWS, cells // dim))
 
 
-def _holds_numbers(value: Sequence[Any] | Array) -> bool:
+def holds_numbers(value: Sequence[Any] | Array) -> bool:
+    """Whether it begins as one vector, not as a sequence of vectors."""
     return len(value) > 0 and (isinstance(value[0], (int, float, np.number)) or getattr(value[0], "ndim", None) == 0)
 
 
@@ -161,7 +167,7 @@ def _source(value: object, what: str, config: CollectionConfig) -> tuple[Array |
     Allocates nothing of the size of the data.
     """
     if isinstance(value, (list, tuple)):
-        if not _holds_numbers(value):
+        if not holds_numbers(value):
             return value, False
         _check_dim(len(value), what, config)  # before NumPy makes an array of it
     elif isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
@@ -172,7 +178,7 @@ def _source(value: object, what: str, config: CollectionConfig) -> tuple[Array |
     if array.ndim == 1 and not array.size:
         return np.empty((0, config.dim), _F32), False
     if array.dtype == object and array.ndim:
-        if array.ndim == 2 or not _holds_numbers(array):
+        if array.ndim == 2 or not holds_numbers(array):
             return array, False
         _check_dim(len(array), what, config)
         array = asarray(array.tolist(), what)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from vecdb.errors import InvalidArgument
 from vecdb.limits import dim_max
 from vecdb.v1 import common_pb2
-from vecdb.validate import AccessLists, IdBatch
+from vecdb.validate import AccessLists, IdBatch, SomeVectors
 from vecdb.validate.common import check_rows
 from vecdb.validate.tenants import check_pairs
 
@@ -56,6 +56,29 @@ def vectors_of(message: common_pb2.Vectors, what: str = "vectors") -> NDArray[An
         )
     found: NDArray[Any] = np.frombuffer(data, dtype).reshape(-1, message.dim)
     return found
+
+
+def without_vectors_bits(bare: NDArray[np.bool_] | None) -> bytes:
+    """The field of a write that says which of its records have no vector."""
+    return b"" if bare is None else np.packbits(bare, bitorder="little").tobytes()
+
+
+def some_vectors_of(request: Any) -> Any:
+    """Vectors of a write, as `vecdb.validate` takes them. Raises InvalidArgument."""
+    bits = request.without_vectors
+    if not bits:
+        return vectors_of(request.vectors)
+    check_rows(8 * (len(bits) - 1), "records")  # before anything of that size is made
+    found = vectors_of(request.vectors) if request.HasField("vectors") else np.empty((0, 1), np.float32)
+    marks = np.unpackbits(np.frombuffer(bits, np.uint8), bitorder="little").astype(bool)
+    n = len(found) + int(marks.sum())
+    check_rows(n, "records")
+    if len(bits) != -(-n // 8) or marks[n:].any():
+        raise InvalidArgument(
+            f"without_vectors must have a bit for each of {n:,} records, {len(found):,} with a vector and the others "
+            "without"
+        )
+    return SomeVectors(found, marks[:n])
 
 
 def ids_message(ids: IdBatch, part: slice = slice(None)) -> common_pb2.Ids:

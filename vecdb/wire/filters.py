@@ -22,6 +22,7 @@ from vecdb.errors import InvalidArgument, LimitExceeded
 from vecdb.filters import evaluate, tree
 from vecdb.filters.parser import parse
 from vecdb.filters.times import moment
+from vecdb.schema import Facets
 from vecdb.v1 import common_pb2 as pb
 from vecdb.v1 import records_pb2, search_pb2
 
@@ -294,12 +295,12 @@ def _cut(whole: Any, lengths: Sequence[int]) -> list[Any]:
 # -- what fields there are ---------------------------------------------------------------------------
 
 
-def facets_message(counts: dict[Any, int]) -> records_pb2.FacetsResponse:
+def facets_message(counts: Facets) -> records_pb2.FacetsResponse:
     return records_pb2.FacetsResponse(values=values_message(counts), counts=counts.values())
 
 
-def facets_of(message: records_pb2.FacetsResponse) -> dict[Any, int]:
-    return dict(zip(values_of(message.values), message.counts, strict=True))
+def facets_of(message: records_pb2.FacetsResponse) -> Facets:
+    return Facets(zip(values_of(message.values), message.counts, strict=True))
 
 
 def field_facts_message(facts: dict[str, dict[str, Any]]) -> records_pb2.FieldsResponse:

@@ -2,7 +2,7 @@
 
 plan.py       what to measure               servers.py                vecdb serve, echo, milvus-lite
 lineup.py     servers and clients           echo.py                   the echo server: the ceiling
-measures.py   overload.py   measurements    load_process.py load.py   the load generator
+measures.py   overload.py   workers.py      load_process.py load.py   the load generator
 report.py     tables                        client_driver.py          a user's program, embedded or remote
 """
 
@@ -17,15 +17,15 @@ from typing import Any
 
 from vecdb_bench.reporting import machine
 from vecdb_bench.serving import measures, overload, report
+from vecdb_bench.serving import workers as workers_measure
 from vecdb_bench.serving.lineup import Lineup, Say
 from vecdb_bench.serving.plan import MEASURES, PEERS, Plan
 
 __all__ = ["MEASURES", "PEERS", "Plan", "run"]
 
 _MEASURE: dict[str, Callable[[Lineup], Any]] = {
-    name: getattr(overload if name == "overload" else measures, name) for name in MEASURES
+    name: getattr({"overload": overload, "workers": workers_measure}.get(name, measures), name) for name in MEASURES
 }
-_CORES = 2  # for server and load together
 
 
 def run(plan: Plan, say: Say = lambda text: None) -> dict[str, Any]:
@@ -34,7 +34,7 @@ def run(plan: Plan, say: Say = lambda text: None) -> dict[str, Any]:
     allowed = os.sched_getaffinity(0)
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="vecdb-bench-", dir=plan.path) as home:
-        os.sched_setaffinity(0, sorted(allowed)[:_CORES])
+        os.sched_setaffinity(0, sorted(allowed)[: plan.cores or None])
         try:
             with Lineup(plan, Path(home), say) as lineup:
                 for name in plan.measures:

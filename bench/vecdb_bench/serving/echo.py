@@ -16,7 +16,7 @@ import grpc.aio
 
 from vecdb_bench.child_process import answer_lines
 from vecdb_bench.engines import length_prefixed
-from vecdb_bench.serving.event_loop import new_loop
+from vecdb_bench.serving.load import new_loop
 
 
 class Echo(grpc.GenericRpcHandler):  # type: ignore[misc]

@@ -175,3 +175,15 @@ async def opened(
         await asyncio.wait(under_way)
     tally.end()
     return tally.report() | {"asked": count, "late_us": late / count * 1e6}
+
+
+def new_loop() -> asyncio.AbstractEventLoop:
+    """The event loop of load generator and echo server: uvloop where it is installed, as in the server."""
+    try:
+        import uvloop
+    except ImportError:
+        loop = asyncio.new_event_loop()
+    else:
+        loop = uvloop.new_event_loop()
+    asyncio.set_event_loop(loop)
+    return loop

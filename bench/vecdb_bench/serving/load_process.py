@@ -18,7 +18,7 @@ import grpc.aio
 from vecdb_bench.child_process import answer_lines
 from vecdb_bench.engines import length_prefixed
 from vecdb_bench.serving import load
-from vecdb_bench.serving.event_loop import new_loop
+from vecdb_bench.serving.load import new_loop
 
 _OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from vecdb_bench.name_check import refuse_unknown
 
-MEASURES = ("single", "rate", "batch", "stream", "variants", "peers", "ingest", "overload")
+MEASURES = ("single", "rate", "batch", "stream", "variants", "peers", "ingest", "overload", "workers")
 PEERS = ("milvus-lite",)
 
 
@@ -18,6 +18,8 @@ class Plan:
     recall : of every engine.   clients : numbers of clients of the closed loop.   seconds : of a turn.
     callers : clients that send `batch` queries a call, and streams with at most `window` unanswered queries.
     peers : interpreter by name.   variants : flags of `vecdb serve` by name; each is compared with the server without.
+    workers : numbers of them, each a server; the first is what the others are compared with.   worker_clients : numbers
+    of client processes for these.   cores : that server and load share; 0: all.
     overload : times the rate that the server reaches, with deadlines of `deadline_s`.
     kept : a folder in which the database stays for the next run.
     """
@@ -37,6 +39,9 @@ class Plan:
     measures: tuple[str, ...] = MEASURES
     peers: Mapping[str, str] = field(default_factory=dict)
     variants: Mapping[str, str] = field(default_factory=dict)
+    workers: tuple[int, ...] = (1, 2)
+    worker_clients: tuple[int, ...] = (1, 4, 16)
+    cores: int = 2
     ingest_rows: int = 100_000
     ingest_dim: int = 384
     overload: float = 10.0
@@ -48,8 +53,8 @@ class Plan:
     def quick(self) -> Plan:
         """The same plan at small sizes: its results have the right form, but say nothing of speed."""
         return replace(
-            self, queries=100, rounds=1, seconds=0.2, clients=(4,), callers=2, batch=8, window=4, ingest_rows=3_000,
-            ingest_dim=16, overload=2.0, overload_seconds=1.0,
+            self, queries=100, rounds=1, seconds=0.2, clients=(4,), callers=2, batch=8, window=4, worker_clients=(2,),
+            ingest_rows=3_000, ingest_dim=16, overload=2.0, overload_seconds=1.0,
         )  # fmt: skip
 
     def check(self) -> None:

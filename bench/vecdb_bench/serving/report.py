@@ -123,6 +123,18 @@ def _overloaded(name: str, one: Found) -> dict[str, Any]:
     }
 
 
+def _workers(found: Found) -> dict[str, Rows]:
+    """A line for each load: the rate of each server, and that rate by the first one's."""
+    rows = [
+        {"load": load}
+        | {f"{name} workers, queries a second": one["queries_per_second"] for name, one in of["medians"].items()}
+        | {f"{name} by the first": ratio for name, ratio in of["ratios"].items()}
+        | {f"{name}, p99 ms": one["p99_us"] / 1e3 for name, one in of["medians"].items()}
+        for load, of in found.items()
+    ]
+    return {"workers": rows}
+
+
 _TABLES: dict[str, Any] = {
     "single": _single,
     "rate": _rate,
@@ -132,4 +144,5 @@ _TABLES: dict[str, Any] = {
     "peers": _peers,
     "ingest": _ingest,
     "overload": _overload,
+    "workers": _workers,
 }

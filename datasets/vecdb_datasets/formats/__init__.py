@@ -1,9 +1,11 @@
-"""Files of vectors: open any of `FORMATS` by its content, read it by slices; write them.
+"""Files of vectors, and directories of other databases: open any of `FORMATS` by its content, read it by slices; write
+them.
 
 inputs.py     what a path leads to: a file, a pipe, what is packed          detect.py   which format is it?
 source.py     the contract of readers; many.py several files as one; beside.py what an export wrote beside one
 arrays/       readers of plain arrays                                       tables/     readers of tables
-writers.py    files of vectors                                              records/    files of whole collections
+foreign/      of other databases and libraries                              records/    files of whole collections
+writers.py    files of vectors
 headers.py    the arithmetic of formats without a magic number              optional.py packages that some formats need
 """
 
@@ -13,13 +15,21 @@ import os
 from collections.abc import Callable, Sequence
 
 from vecdb import InvalidArgument, NotFound
-from vecdb_datasets.formats.detect import FORMATS, detect, is_document, sniff
+from vecdb_datasets.formats.detect import DIRECTORIES, FORMATS, detect, is_document, sniff
 from vecdb_datasets.formats.headers import BINS, VECS
 
 from .arrays.archives import open_npz, open_safetensors
 from .arrays.hdf5 import Hdf5Source
 from .arrays.memory_mapped import open_bin, open_npy, open_vecs
 from .beside import facts_beside, with_what_lies_beside
+from .foreign import recognise
+from .foreign.chroma import ChromaSource
+from .foreign.copy_text import CopySource
+from .foreign.faiss_index import FaissSource
+from .foreign.lance import LanceSource
+from .foreign.qdrant import QdrantSource
+from .foreign.qdrant_snapshot import SnapshotSource
+from .foreign.usearch_index import UsearchSource
 from .inputs import STDIN, InputFile
 from .many import ManySource, expand
 from .records.facts import CollectionFacts
@@ -34,7 +44,7 @@ from .tables.parquet import ParquetSource
 from .tables.words import BinaryWordSource, WordSource
 from .writers import VectorWriter, create_vectors, write_vectors
 
-_TABLES = ("parquet", "arrow", "csv", "jsonl", "json")
+_TABLES = ("parquet", "arrow", "csv", "jsonl", "json", "copy")
 _NAMED_ARRAYS = ("hdf5", "npz", "safetensors")
 
 
@@ -56,11 +66,14 @@ def open_vectors(
     Parameters
     ----------
     path : path, "-" for standard input, a pattern such as "part-*.parquet", or a sequence of them, read one after the
-        other. What is packed (gzip, bzip2, xz, zstd, lz4, a zip of one file) is unpacked into a temporary file.
+        other. What is packed (gzip, bzip2, xz, zstd, lz4, a zip of one file) is unpacked into a temporary file. A
+        directory of Chroma, of Qdrant's local mode, of LanceDB or a Lance table is read as a whole.
     format : one of `FORMATS`, to settle what the content leaves open.
-    key : HDF5, npz, safetensors: the array to read; a usual name or the only matrix when None.
+    key : HDF5, npz, safetensors: the array to read; a usual name or the only matrix when None. Chroma, Qdrant, LanceDB,
+        pg_dump: the collection or table to read; the only one when None.
     vector_column, id_column : tables, when names and types do not tell; a path such as "data.0.embedding" leads into
         nested values, and "f*" is f0, f1, f2 ... as one vector. Named arrays: `id_column` is an array beside `key`.
+        Qdrant: `vector_column` is one of several named vectors.
     new_ids : take no column as the id.
     columns : tables: the fields to read; all others when None.
     encoding : of a text that is not UTF-8.
@@ -81,7 +94,7 @@ def open_vectors(
     Corruption
         Truncated, wrong size, damaged header.
     Unavailable
-        The format needs a package of the extra [data].
+        The format needs a package of an extra, which the message names: [data], [chroma], [lance], [faiss], [usearch].
     """
     if format is not None and format not in FORMATS:
         raise InvalidArgument(f"format {format!r} is not one of {', '.join(FORMATS)}")
@@ -108,14 +121,21 @@ def _open(
 ) -> VectorSource:
     if format is not None and name != STDIN and not os.path.exists(name):
         raise NotFound(f"{name}: no such file")
+    if os.path.isdir(name):
+        found = recognise.directory(name)
+        if found is not None:
+            recognise.require_readable(name, found)
+            return _open_directory(found.format, name, format, key, choice, encoding, check_finite)
     file = InputFile(name, encoding)
     try:
         kind = format or detect(file)
         if kind == "jsonl" and format is not None and is_document(file):
             kind = "json"  # rows of JSON all the same
-        if key is not None and kind not in _NAMED_ARRAYS:
+        if kind in DIRECTORIES:
+            raise InvalidArgument(f"{name}: format {kind!r} is a directory, this is a file")
+        if key is not None and kind not in (*_NAMED_ARRAYS, "copy"):
             raise InvalidArgument(f"{name}: key={key!r} is for HDF5, npz and safetensors files, this one is {kind}")
-        if choice.vector is not None and kind not in _TABLES:
+        if choice.vector is not None and kind not in (*_TABLES, "snapshot"):
             raise InvalidArgument(f"{name}: vector_column and id_column are for tables, this one is {kind}")
         if choice.id is not None and kind not in (*_TABLES, *_NAMED_ARRAYS):
             raise InvalidArgument(f"{name}: vector_column and id_column are for tables, this one is {kind}")
@@ -125,6 +145,21 @@ def _open(
     except BaseException:
         file.close()
         raise
+
+
+def _open_directory(
+    kind: str, name: str, format: str | None, key: str | None, choice: Choice, encoding: str | None, check_finite: bool
+) -> VectorSource:
+    if format not in (None, kind):
+        raise InvalidArgument(f"{name} is of format {kind}, not {format}")
+    if encoding is not None:
+        raise InvalidArgument(f"{name}: encoding={encoding!r} is for texts")
+    if choice.vector is not None and kind == "chroma":
+        raise InvalidArgument(f"{name}: vector_column is for tables, this one is {kind}")
+    if kind == "chroma":
+        return ChromaSource(name, check_finite, key, choice)
+    opener = QdrantSource if kind == "qdrant" else LanceSource
+    return opener(name, check_finite, key, choice)
 
 
 def _reader(
@@ -151,6 +186,10 @@ def _reader(
         "parquet": lambda: ParquetSource(file, check_finite, choice),
         "arrow": lambda: ArrowIpcSource(file, check_finite, choice),
         "csv": lambda: CsvSource(file, check_finite, choice, lenient=lenient, facts=facts),
+        "copy": lambda: CopySource(file, check_finite, choice, key, lenient=lenient),
+        "faiss": lambda: FaissSource(file.path, check_finite, choice),
+        "snapshot": lambda: SnapshotSource(file, check_finite, choice),
+        "usearch": lambda: UsearchSource(file.path, check_finite, choice),
         "jsonl": lambda: JsonlSource(file, check_finite, choice),
         "words": lambda: WordSource(file, check_finite),
         "word2vec": lambda: BinaryWordSource(file, check_finite),

@@ -1,6 +1,7 @@
 """Which format is this file? Content decides; the extension only chooses among formats that the content allows.
 
 magic bytes            npy, npz, hdf5, parquet, arrow; what is packed is unpacked before (inputs.py)
+of other libraries     faiss, usearch; what is known and cannot be read is named (foreign/recognise.py)
 a header               safetensors, binary word2vec
 printable text         jsonl when the first line is an object, json when it is the beginning of one or an array, words
                            when every line is a word with numbers, else csv
@@ -19,14 +20,18 @@ import numpy as np
 from vecdb import Corruption, InvalidArgument
 from vecdb_datasets.formats.headers import BINS, VECS, bin_file_bytes, file_dim_max, truth_file_bytes, vecs_record_bytes
 
+from .foreign import recognise
+from .foreign.copy_text import looks_like_copy
 from .inputs import InputFile
 from .tables.words import looks_like_binary_words, looks_like_words
 
 FORMATS: tuple[str, ...] = (
     *VECS, *BINS, "npy", "npz", "safetensors", "hdf5", "parquet", "arrow", "csv", "jsonl", "json", "words", "word2vec",
+    "faiss", "usearch", "copy", "snapshot", "chroma", "qdrant", "lance",
 )  # fmt: skip
+DIRECTORIES = ("chroma", "qdrant", "lance")
 EXTENSIONS: dict[str, str] = {
-    **{f".{name}": name for name in FORMATS},
+    **{f".{name}": name for name in FORMATS if name not in DIRECTORIES},
     ".h5": "hdf5",
     ".hdf": "hdf5",
     ".pq": "parquet",
@@ -83,7 +88,7 @@ def detect(file: InputFile) -> str:
     with open(path, "rb") as handle:
         head = handle.read(head_bytes)
     if not head:
-        if claimed in ("csv", "jsonl"):
+        if claimed in ("csv", "jsonl", "copy"):
             return claimed
         raise Corruption(f"{name}: 0 bytes, expected vectors")
     for magic, format in _MAGIC:
@@ -91,8 +96,14 @@ def detect(file: InputFile) -> str:
             return format
     if head.startswith(b"FEA1"):
         raise InvalidArgument(f"{name}: Feather of version 1, which pyarrow no longer writes: write it with version 2")
+    foreign = recognise.file(path, head, size)
     if head[257:262] == b"ustar":
-        raise InvalidArgument(f"{name}: a tar archive: unpack it and name its files")
+        foreign = recognise.tar(path) or recognise.Foreign("", "a tar archive", "unpack it and name its files")
+    if foreign is not None:
+        recognise.require_readable(name, foreign)
+        return foreign.format
+    if claimed == "copy" or looks_like_copy(head):
+        return "copy"
     if _is_safetensors(head, size):
         return "safetensors"
     if looks_like_binary_words(head):
@@ -103,7 +114,7 @@ def detect(file: InputFile) -> str:
     text = _text_format(head, is_json=claimed == "json")
     if text and (claimed not in {*VECS, *BINS} or not fitting):
         return text
-    if claimed in ("csv", "jsonl", "json", "words"):
+    if claimed in ("csv", "jsonl", "json", "words", "copy"):
         return claimed  # its reader says at which line it is no such text
     family = VECS if claimed in VECS else BINS if claimed in BINS else {}
     if claimed and (not fitting or family.keys() & set(fitting)):

@@ -76,6 +76,14 @@ class InputFile:
         if encoding is not None or _ends_lines_with_cr(_head(self.path)):
             self._transcode(encoding or "utf-8")
 
+    @classmethod
+    def folder(cls, name: str) -> InputFile:
+        """A directory as an input, for readers that know what lies in it."""
+        made = cls.__new__(cls)
+        made.name = made.path = made.hint = name
+        made._folder = None
+        return made
+
     def member(self, opened: Callable[[], Any]) -> InputFile:
         """This input, with what a stream holds in place of its bytes."""
         self._copy(opened)
@@ -96,7 +104,10 @@ class InputFile:
         except ValueError as error:
             raise InvalidArgument(f"{self.name!r} is no path ({error})") from None
         if stat.S_ISDIR(mode):
-            raise InvalidArgument(f"{self.name} is a directory: name its files, such as '{self.name}/*.parquet'")
+            raise InvalidArgument(
+                f"{self.name} is a directory: name its files, such as '{self.name}/*.parquet'; it is none of Chroma, "
+                "Qdrant or Lance, which are imported as a whole"
+            )
         if stat.S_ISREG(mode):
             return
         if stat.S_ISSOCK(mode):

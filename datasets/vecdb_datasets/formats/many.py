@@ -53,7 +53,9 @@ class ManySource(VectorSource):
         self._open: OrderedDict[int, VectorSource] = OrderedDict()
         self._ends: list[int] = []
         self.field_columns: list[str] = []
-        self.path, self.lenient = f"{names[0]} and {len(names) - 1} more", False
+        self.path, self.lenient, self.losses = f"{names[0]} and {len(names) - 1} more", False, {}
+        stamps: list[Any] = []
+        tells_access = False
         try:
             first = self._source(0)
             dtype = first.dtype
@@ -62,12 +64,16 @@ class ManySource(VectorSource):
                 self._check(first, source)
                 dtype = np.result_type(dtype, source.dtype)
                 self._ends.append((self._ends[-1] if self._ends else 0) + len(source))
+                stamps.append(source.stamp)
+                tells_access |= source.tells_access
                 new = [name for name in getattr(source, "field_columns", ()) if name not in self.field_columns]
                 self.field_columns += new
         except BaseException:
             self.close()
             raise
         self.facts, self.metric, self._has_ids = first.facts, first.metric, first.has_ids
+        self.tells_access = tells_access
+        self.stamp = stamps if all(one is not None for one in stamps) else None
         super().__init__(self.path, first.format, (self._ends[-1], first.dim), dtype, first.check_finite)
 
     def _check(self, first: VectorSource, other: VectorSource) -> None:
@@ -88,6 +94,8 @@ class ManySource(VectorSource):
             if len(self._open) >= open_max:
                 self._open.popitem(last=False)[1].close()
             source = self._opener(self._names[at])
+            self.losses.update(source.losses)
+            source.losses = self.losses
         source.lenient = self.lenient
         self._open[at] = source
         return source
@@ -117,7 +125,7 @@ class ManySource(VectorSource):
     def _column(self, name: str, start: int, stop: int | None) -> list[Any] | None:
         """What method `name` of the files gives of these rows, one after the other."""
         low, high = self._bounds(start, stop)
-        empty = {"fields": dict, "owners": str, "tenants": list}
+        empty = {"fields": dict, "owners": str, "tenants": list, "without_vectors": bool}
         found: list[Any] = []
         some = False
         for source, first, last, _ in self._parts(low, high):
@@ -144,6 +152,9 @@ class ManySource(VectorSource):
 
     def tenants(self, start: int = 0, stop: int | None = None) -> list[list[str]] | None:
         return self._column("tenants", start, stop)
+
+    def without_vectors(self, start: int = 0, stop: int | None = None) -> list[bool] | None:
+        return self._column("without_vectors", start, stop)
 
     def place(self, row: int) -> str:
         for source, low, _, _ in self._parts(row, row + 1):

@@ -49,10 +49,18 @@ class VectorSource(ABC):
         What the file says of the collection that it was exported from.
     metric : str or None
         What the file says by other means, such as an attribute.
+    tells_access : bool
+        Whether `tenants` and `owners` say who may see the records, without any facts.
+    stamp : list or None
+        Equal as long as the data are the same; None: the file's size and time say so.
+    losses : dict
+        What of the data is not in the rows, or not as it was, and why; it may grow while rows are read.
     """
 
     facts: CollectionFacts | None = None
     metric: str | None = None
+    tells_access = False
+    stamp: list[Any] | None = None
 
     def __init__(self, path: str, format: str, shape: tuple[int, int], dtype: Any, check_finite: bool) -> None:
         self.path = path
@@ -61,6 +69,7 @@ class VectorSource(ABC):
         self.dtype = np.dtype(dtype).newbyteorder("=")
         self.check_finite = check_finite
         self.lenient = False
+        self.losses: dict[str, str] = getattr(self, "losses", {})
 
     @abstractmethod
     def _read(self, start: int, stop: int) -> Array:
@@ -165,6 +174,12 @@ class VectorSource(ABC):
 
     def tenants(self, start: int = 0, stop: int | None = None) -> list[list[str]] | None:
         """Names of who may see each of rows [start, stop); None when the file does not say."""
+        return None
+
+    def without_vectors(self, start: int = 0, stop: int | None = None) -> list[bool] | None:
+        """Which of rows [start, stop) are records that have no vector, in whose places a slice has zeros; None when the
+        file cannot hold such records.
+        """
         return None
 
     @property

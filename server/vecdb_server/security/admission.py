@@ -18,12 +18,11 @@ import time
 from dataclasses import dataclass
 
 from vecdb_server.security.auth import Caller
-from vecdb_server.security.counters import Counters, LocalCounters, Wanted
+from vecdb_server.security.counters import NO_BOUND, Counters, LocalCounters, Wanted
 from vecdb_server.status_errors import Refused, exhausted
 
 _RETRY_S = 0.1  # a call that was refused for lack of room is told to try again after this
-_CALLS, _BYTES, _STREAMS, _SLOW = "calls", "bytes", "streams", "slow"
-_NO_BOUND = 1 << 62
+_CALLS, _BYTES, _STREAMS, _SLOW, _REFUSED = "calls", "bytes", "streams", "slow", "refused"
 _KEPT_SHARE_MAX = 0.25  # of everything, for administrators alone
 
 
@@ -34,50 +33,42 @@ class AdmissionLimits:
     requests_max: int
     token_requests_max: int
     request_bytes_max: int
-    tenant_requests_max: int = _NO_BOUND
-    tenant_request_bytes_max: int = _NO_BOUND
+    tenant_requests_max: int = NO_BOUND
+    tenant_request_bytes_max: int = NO_BOUND
     admin_requests_kept: int = 0
-    streams_max: int = _NO_BOUND
-    tenant_streams_max: int = _NO_BOUND
-    slow_messages_max: int = _NO_BOUND
-    tenant_slow_messages_max: int = _NO_BOUND
+    streams_max: int = NO_BOUND
+    tenant_streams_max: int = NO_BOUND
+    slow_messages_max: int = NO_BOUND
+    tenant_slow_messages_max: int = NO_BOUND
 
 
 class Account:
-    """What one token has under way, and how many more calls its rate allows now (a token bucket).
+    """What one token has under way, and whether its rate allows one more call now.
 
     group : names whose share the token uses: its tenant's, or its own.   admin : it may use what is kept.
     """
 
-    __slots__ = ("_counters", "admin", "allowance", "group", "has_tenant", "rate", "token", "updated")
+    __slots__ = ("_counters", "_rate_name", "admin", "group", "has_tenant", "rate", "token")
 
-    def __init__(self, caller: Caller, now: float, counters: Counters) -> None:
+    def __init__(self, caller: Caller, counters: Counters) -> None:
         self._counters = counters
         self.admin = caller.permission == "admin" and caller.tenant is None
         self.token = f"{_CALLS} by {caller.name}"
         self.has_tenant = caller.tenant is not None
         self.group = caller.group
-        self.set_rate(caller.rate, now)
+        self.set_rate(caller.rate)
 
-    def set_rate(self, rate: float | None, now: float) -> None:
+    def set_rate(self, rate: float | None) -> None:
         self.rate = rate
-        self.allowance = 0.0 if rate is None else max(1.0, rate)  # the calls of one second may come at once
-        self.updated = now
+        self._rate_name = f"rate {rate} of {self.token}"  # another rate begins anew
 
     @property
     def calls(self) -> int:
         return self._counters.value(self.token)
 
     def wait_s(self, now: float) -> float:
-        """0, and one call is taken off the allowance; or how many seconds until one is allowed."""
-        if self.rate is None:
-            return 0.0
-        self.allowance = min(max(1.0, self.rate), self.allowance + (now - self.updated) * self.rate)
-        self.updated = now
-        if self.allowance >= 1.0:
-            self.allowance -= 1.0
-            return 0.0
-        return (1.0 - self.allowance) / self.rate
+        """0, and one call counts for the rate; or how many seconds until one is allowed."""
+        return 0.0 if self.rate is None else self._counters.take(self._rate_name, self.rate, now)
 
 
 class Admission:
@@ -86,7 +77,6 @@ class Admission:
     def __init__(self, limits: AdmissionLimits, counters: Counters | None = None) -> None:
         self.limits = limits
         self._counters: Counters = LocalCounters() if counters is None else counters
-        self.refused = 0
         self._accounts: dict[tuple[str, str | None, str], Account] = {}
         kept = min(_KEPT_SHARE_MAX, limits.admin_requests_kept / limits.requests_max)
         self._open_to_all = 1.0 - kept
@@ -109,6 +99,13 @@ class Admission:
     def slow_messages(self) -> int:
         return self._counters.value(_SLOW)
 
+    @property
+    def refused(self) -> int:
+        return self._counters.value(_REFUSED)
+
+    def _count_refusal(self) -> None:
+        self._counters.try_add(((_REFUSED, 1, NO_BOUND),))
+
     # -- calls ---------------------------------------------------------------------------------------
 
     def account(self, caller: Caller) -> Account:
@@ -116,9 +113,9 @@ class Admission:
         key = caller.name, caller.tenant, caller.permission
         found = self._accounts.get(key)
         if found is None:
-            found = self._accounts[key] = Account(caller, time.monotonic(), self._counters)
+            found = self._accounts[key] = Account(caller, self._counters)
         elif found.rate != caller.rate:
-            found.set_rate(caller.rate, time.monotonic())
+            found.set_rate(caller.rate)
         return found
 
     def check(self, account: Account, *, room: bool = True) -> None:
@@ -129,7 +126,7 @@ class Admission:
         if account.rate is not None:
             wait_s = account.wait_s(time.monotonic())
             if wait_s:
-                self.refused += 1
+                self._count_refusal()
                 raise exhausted(f"this token may make {account.rate:g} requests a second", wait_s)
         over = self._counters.first_over(self._wanted(account, 0)) if room else None
         if over is not None:
@@ -156,8 +153,8 @@ class Admission:
         limits, group = self.limits, account.group
         return (
             (account.token, 1, limits.token_requests_max),
-            (f"{_CALLS} of {group}", 1, limits.tenant_requests_max if account.has_tenant else _NO_BOUND),
-            (f"{_BYTES} of {group}", size_bytes, _NO_BOUND if account.admin else limits.tenant_request_bytes_max),
+            (f"{_CALLS} of {group}", 1, limits.tenant_requests_max if account.has_tenant else NO_BOUND),
+            (f"{_BYTES} of {group}", size_bytes, NO_BOUND if account.admin else limits.tenant_request_bytes_max),
             (_CALLS, 1, self._most(account, limits.requests_max)),
             (_BYTES, size_bytes, self._most(account, limits.request_bytes_max)),
         )
@@ -167,7 +164,7 @@ class Admission:
         return most if account.admin else int(most * self._open_to_all)
 
     def _refusal(self, account: Account, over: str) -> Refused:
-        self.refused += 1
+        self._count_refusal()
         if over == account.token:
             return exhausted(f"{account.calls} requests of this token are under way: wait for some of them", _RETRY_S)
         if over.endswith(account.group):
@@ -182,7 +179,7 @@ class Admission:
     def open_stream(self, account: Account) -> None:
         """Counts a stream until `close_stream`, or raises Refused."""
         limits = self.limits
-        most = _NO_BOUND if account.admin else limits.tenant_streams_max
+        most = NO_BOUND if account.admin else limits.tenant_streams_max
         own, all_of_them = (f"{_STREAMS} of {account.group}", 1, most), self._most(account, limits.streams_max)
         over = self._counters.try_add((own, (_STREAMS, 1, all_of_them)))
         if over is not None:
@@ -194,7 +191,7 @@ class Admission:
     def begin_slow(self, account: Account) -> bool:
         """Whether one more call may wait for its message; it is counted until `end_slow`."""
         limits = self.limits
-        most = _NO_BOUND if account.admin else limits.tenant_slow_messages_max
+        most = NO_BOUND if account.admin else limits.tenant_slow_messages_max
         own = f"{_SLOW} of {account.group}", 1, most
         return self._counters.try_add((own, (_SLOW, 1, self._most(account, limits.slow_messages_max)))) is None
 

@@ -79,6 +79,29 @@ NEEDS: dict[str, Need] = {
 }
 
 
+# What changes the directory: the one process that writes answers these.
+WRITES = frozenset(
+    f"/vecdb.v1.{service}Service/{rpc}"
+    for service, rpcs in {
+        "Admin": ("Vacuum",),
+        "Collection": (
+            "CreateCollection", "DropCollection", "RenameCollection", "SetAlias", "DropAlias", "OptimizeCollection",
+            "ReindexCollection", "ClearCollection", "SetMetadata", "VacuumCollection",
+        ),
+        "Record": ("Write", "Ingest", "Update", "Delete"),
+        "Search": ("Tune",),
+        "Tenant": ("Grant", "Revoke", "CreateTenants", "DropTenant"),
+    }.items()
+    for rpc in rpcs
+)  # fmt: skip
+# And what tells of its threads and its index, or takes long: it answers these too, where there are several.
+OF_WRITER = WRITES | {
+    "/vecdb.v1.AdminService/GetDatabaseStats", "/vecdb.v1.AdminService/CheckDatabase", "/vecdb.v1.AdminService/Backup",
+    "/vecdb.v1.CollectionService/GetCollectionStats", "/vecdb.v1.CollectionService/CheckCollection",
+    "/vecdb.v1.TenantService/GetTenantStats",
+}  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True)
 class Caller:
     """A token's name and scope.

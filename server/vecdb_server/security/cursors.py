@@ -4,8 +4,8 @@ and one that a tenant made up would tell where others' records lie.
     sealed := urlsafe base64 of (tag 16 bytes, cursor XOR stream)
     tag     = BLAKE2b of the tenant and the cursor under a key   stream = SHAKE-256 of the key and the tag
 
-The key lives as long as the server: who holds a cursor from before a restart begins again. The tag depends on all that
-is sealed, so that no stream is used twice.
+The key lives as long as the server, and is the same in all of its processes: who holds a cursor from before a restart
+begins again. The tag depends on all that is sealed, so that no stream is used twice.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import base64
 import binascii
 import hashlib
 import hmac
-import secrets
 
 from vecdb import InvalidArgument
 from vecdb.wire.filters import CURSOR_CHARS_MAX
@@ -25,8 +24,10 @@ _SEALED_CHARS_MAX = (CURSOR_CHARS_MAX + _TAG_BYTES) * 4 // 3 + 4
 
 
 class CursorSeal:
-    def __init__(self) -> None:
-        self._tag_key, self._stream_key = secrets.token_bytes(32), secrets.token_bytes(32)
+    """key : 64 random bytes."""
+
+    def __init__(self, key: bytes) -> None:
+        self._tag_key, self._stream_key = key[:32], key[32:]
 
     def sealed(self, cursor: str | None, caller: Caller) -> str:
         """The cursor of a page as the caller may have it; empty where there is none."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import hmac
 import re
 import secrets
 import time
@@ -39,6 +40,7 @@ from vecdb_server.status_errors import Refused
 Behaviour = Callable[[Any, Caller, Any], Any]
 _REFLECTION = reflection_pb2.ServerReflectionRequest.DESCRIPTOR
 _unary_unary = grpc.unary_unary_rpc_method_handler
+SECRET, PEER = "vecdb-secret", "vecdb-peer"  # what a process of the server says to another
 _ID = re.compile(r"[\x21-\x7e]{1,64}")
 
 
@@ -54,11 +56,15 @@ class CallerSession:
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
-    """tokens : None where nobody needs one.   hidden : text that no error message may show."""
+    """tokens : None where nobody needs one.   hidden : text that no error message may show.   secret : of the other
+    processes of this server, where they alone call: they have counted their calls already.
+    """
 
     def __init__(
-        self, config: Config, tokens: Tokens | None, admission: Admission, metrics: Metrics, hidden: str = ""
-    ) -> None:
+        self, config: Config, tokens: Tokens | None, admission: Admission, metrics: Metrics, hidden: str = "",
+        secret: str | None = None,
+    ) -> None:  # fmt: skip
+        self._secret = secret
         self._config = config
         self._tokens = tokens
         self._admission = admission
@@ -106,12 +112,14 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
             need = NEEDS.get(method)
             if need is not None and need.open:
                 return self._open_handler(method, details.invocation_metadata)
+            if self._secret is not None:
+                _check_secret(self._secret, details.invocation_metadata)
             session = self._session(details.invocation_metadata)
             handler = session.handlers.get(method)
             if need is None or (handler is None and not session.caller.may(need)):
                 found = method in self._rpcs or await continuation(details) is not None
                 raise self._denied(need, session.caller, method) if found else _unknown(method)
-            if session.account is not None:
+            if self._secret is None and session.account is not None:
                 rpc = self._rpcs.get(method)
                 self._admission.check(session.account, room=rpc is None or not rpc[0].client_streaming)
             if handler is None:
@@ -148,6 +156,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
     def _session(self, metadata: Any) -> CallerSession:
         if self._tokens is None:
             return self._anonymous_session
+        self._tokens.look()
         header = next((value for key, value in metadata if key == "authorization"), "")
         kind, _, secret = header.partition(" ")
         if kind.lower() != "bearer":
@@ -195,7 +204,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         events = {grpc.StatusCode.UNAUTHENTICATED: "not authenticated", grpc.StatusCode.PERMISSION_DENIED: "denied"}
         if code not in events:
             return False
-        self._refusals.add(events[code], context.peer(), rpc=method, caller=caller or None, reason=message)
+        self._refusals.add(events[code], peer_of(context), rpc=method, caller=caller or None, reason=message)
         return True
 
     async def _handler(self, session: CallerSession, method: str, continuation: Any, details: Any) -> Any:
@@ -265,13 +274,15 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         admission, account, caller, slow = self._admission, session.account, session.caller, self.slow_messages
         series = self._metrics.series(method)
         unary, streams = not rpc.client_streaming, rpc.client_streaming or rpc.server_streaming
+        counted = account is not None and self._secret is None
 
         async def call(request: Any, context: Any) -> Any:
             started = time.perf_counter()
             code = "OK"
             seat: Seat | None = None
             try:
-                if account is not None:
+                if counted:
+                    assert account is not None
                     if streams:
                         admission.open_stream(account)
                         context.add_done_callback(lambda _: admission.close_stream(account))
@@ -279,7 +290,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
                         slow.ended()
                         seat = Seat(admission, account, size_of(request))
                         context.add_done_callback(seat.leave)
-                else:
+                elif unary:
                     slow.ended()
                     raise_fault(request)
                 answer = behaviour(request, caller, context)
@@ -315,6 +326,20 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         with contextlib.suppress(Exception):  # AbortError, or the caller is gone
             await context.abort(code, message, trailing)
         return str(code.name)
+
+
+def peer_of(context: Any) -> str:
+    """Who calls, as gRPC names it; of a call that another process of this server hands on, who called that."""
+    peer: str = context.peer()
+    if peer.startswith("unix:"):
+        return next((str(value) for key, value in context.invocation_metadata() if key == PEER), peer)
+    return peer
+
+
+def _check_secret(secret: str, metadata: Any) -> None:
+    sent = next((value for key, value in metadata if key == SECRET), "")
+    if not hmac.compare_digest(str(sent).encode(), secret.encode()):
+        raise _unauthenticated("this socket is for the other processes of the server: call its port")
 
 
 class Seat:

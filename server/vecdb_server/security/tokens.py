@@ -4,7 +4,8 @@
                  "share": false, "rate": null, "created": 1760000000, "expires": null}, ...]}
 
 `vecdb token` changes it, under a lock, by a rename; the file keeps its owner, its permissions and its access list, so
-that a server of another user can go on reading it. A running server reads it again when it has changed.
+that a server of another user can go on reading it. A running server looks at it before each call, and reads it again
+when it has changed: a token that was revoked is refused from then on, in every process of the server.
 
     the file is deleted, the server may not read it,     nobody is let in: which tokens were revoked cannot be known
     or it has no name any more, since it was mounted
@@ -50,6 +51,7 @@ class Tokens:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._name = str(path)
         self.version = 0  # goes up with each reading of the file
         self._seen: tuple[int, ...] | None = None
         self._by_digest: dict[bytes, Caller] = {}
@@ -73,7 +75,14 @@ class Tokens:
         return found
 
     def holds(self, caller: Caller) -> bool:
+        """Whether the file has the token now."""
+        self.look()
         return caller in self._callers
+
+    def look(self) -> None:
+        """Before each call: no token counts that was revoked before it came."""
+        if _stamp(self._name) != self._seen:
+            self.refresh()
 
     def refresh(self) -> bool:
         """Read the file again if it has changed, or could not be read before. True if there are other tokens now."""
@@ -247,10 +256,10 @@ def _keep_access(path: Path, fresh: int) -> None:
         ) from None
 
 
-def _stamp(path: Path) -> tuple[int, ...] | None:
+def _stamp(path: Path | str) -> tuple[int, ...] | None:
     """A value that changes when the file does; None where there is no file."""
     try:
-        found = path.stat()
+        found = os.stat(path)
     except OSError:
         return None
     return found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_mode

@@ -28,6 +28,7 @@ class Admin:
     async def GetDatabaseStats(self, request: Any, caller: Caller, context: Any) -> Any:
         server = self._server
         facts = await server.kernels.run(caller.group, lambda stop: server.db.stats(disk=not request.without_disk))
+        facts["processes"] = server.place.processes()
         facts["path"] = Path(facts["path"]).name  # clients need not know the server's directories
         return admin_pb2.GetDatabaseStatsResponse(stats_json=report(facts))
 

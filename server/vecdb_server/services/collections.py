@@ -106,7 +106,7 @@ class Collections:
 
     async def OptimizeCollection(self, request: Any, caller: Caller, context: Any) -> None:
         docs = await self._server.collection(caller, request.collection)
-        threads = min(request.threads or self._server.kernel_threads, self._server.kernel_threads)
+        threads = min(request.threads or self._server.threads_max, self._server.threads_max)
         await self._run_reporting(context, pb.OptimizeCollectionResponse, docs.optimize, threads=threads)
 
     async def ReindexCollection(self, request: Any, caller: Caller, context: Any) -> None:

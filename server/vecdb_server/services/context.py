@@ -27,6 +27,7 @@ from vecdb.wire.filters import Tree, filter_of
 from vecdb.wire.messages import request_id_of
 from vecdb_server.config import Config
 from vecdb_server.executors import FairThreadPool, LatencyEstimate, LatencyModel, LongOperations, Stop
+from vecdb_server.place import Place
 from vecdb_server.security.admission import Account, Admission
 from vecdb_server.security.auth import Caller
 from vecdb_server.security.cursors import CursorSeal
@@ -54,11 +55,13 @@ def is_large(message: Any) -> bool:
 class ServerContext:
     """The database and the threads that work on it."""
 
-    def __init__(self, db: vecdb.Database, config: Config, admission: Admission) -> None:
+    def __init__(self, db: vecdb.Database, config: Config, admission: Admission, place: Place) -> None:
         self.db = db
+        self.place = place
         self.config = config
         self.admission = admission
-        self.kernel_threads = config.kernel_threads or len(os.sched_getaffinity(0))
+        self.kernel_threads = place.kernel_threads(config.kernel_threads)
+        self.threads_max = max(self.kernel_threads, config.kernel_threads or len(os.sched_getaffinity(0)))  # of a batch
         self.latencies = LatencyModel(_SHORT_US)
         self.kernels = FairThreadPool("kernels", self.kernel_threads, batch_max=_BATCH_MAX)
         self.writers = FairThreadPool("writers", config.write_threads)
@@ -67,10 +70,11 @@ class ServerContext:
         self.check_message: Callable[[Any, Caller], None] = lambda message, caller: None  # set to the interceptor's
         self.streams: set[BidiStream] = set()
         self.answer_bytes_max = config.message_bytes_max  # as large as a request may be
-        self.cursors = CursorSeal()
+        self.cursors = CursorSeal(place.cursor_key)
         self._open: dict[str, Collection] = {}
         self._detached: set[asyncio.Future[Any]] = set()
         self._drops = 0
+        self._names_version = place.names_version()
         self._met: dict[tuple[str, str | None], int] = {}  # a collection and a tenant that it has -> `_drops` then
 
     def drain(self) -> None:
@@ -91,6 +95,7 @@ class ServerContext:
 
     def open_collection(self, caller: Caller, name: str) -> Collection | None:
         """The collection if it is open already. Raises NotFound where the caller has no access to it."""
+        self._follow_names()
         if not caller.reaches(name):
             raise collection_not_found(name)
         if caller.must_be_known and self._met.get((name, caller.tenant)) != self._drops:
@@ -102,6 +107,7 @@ class ServerContext:
         is none, or none that the caller has access to. Where its tenant is not known it has none, unless it writes
         records, which makes the tenant known.
         """
+        self._follow_names()
         if caller.must_be_known and not writes_records:
             await self._meet(caller, name)
         found = self._open.get(name) if writes_records and caller.reaches(name) else self.open_collection(caller, name)
@@ -134,20 +140,32 @@ class ServerContext:
     def forget_tenants(self) -> None:
         """A tenant was dropped from a collection."""
         self._drops += 1
+        self.place.names_changed()
 
     def is_open(self, docs: Collection) -> bool:
         """Whether this object is the open collection of its name."""
+        self._follow_names()
         return self._open.get(docs.name) is docs
 
     def forget(self, name: str) -> None:
         """The collection was dropped."""
         self._drops += 1
         self._open.pop(name, None)
+        self.place.names_changed()
 
     def forget_names(self) -> None:
         """Names may stand for other collections than before: each is looked up anew at its next use."""
         self._drops += 1
         self._open.clear()
+        self.place.names_changed()
+
+    def _follow_names(self) -> None:
+        """Another process may have changed what names stand for."""
+        version = self.place.names_version()
+        if version != self._names_version:
+            self._names_version = version
+            self._drops += 1
+            self._open.clear()
 
     def names(self, caller: Caller) -> Callable[[Stop], list[str]]:
         """Work that lists the collections that the caller has access to."""

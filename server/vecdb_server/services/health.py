@@ -27,14 +27,16 @@ class Health:
         self._ended = False
 
     def set_serving(self, *, serving: bool) -> None:
-        if not self._ended:
-            self._status = pb.HealthCheckResponse.SERVING if serving else pb.HealthCheckResponse.NOT_SERVING
+        status = pb.HealthCheckResponse.SERVING if serving else pb.HealthCheckResponse.NOT_SERVING
+        if not self._ended and status != self._status:
+            self._status = status
             self._wake()
 
     def end(self) -> None:
         """Not serving from now on. Clients that watch are told so, and their calls end."""
         self.set_serving(serving=False)
         self._ended = True
+        self._wake()
 
     def _wake(self) -> None:
         changed, self._changed = self._changed, asyncio.Event()

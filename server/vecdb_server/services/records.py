@@ -13,7 +13,7 @@ import numpy as np
 
 from vecdb import Collection, InvalidArgument, LimitExceeded, Record
 from vecdb.v1 import records_pb2 as pb
-from vecdb.wire.arrays import id_list_message, ids_of, tenants_of, vectors_of
+from vecdb.wire.arrays import id_list_message, ids_of, some_vectors_of, tenants_of, vectors_of
 from vecdb.wire.filters import RECORDS_MAX, Tree, matches
 from vecdb.wire.messages import fields_of, one_field_map, record_message
 from vecdb_server.security.auth import Caller
@@ -285,7 +285,7 @@ def _prepare(docs: Collection, request: Any, caller: Caller) -> Callable[[], int
     owner, tenants, keep = _access(docs, request, caller)
     return docs.prepare(
         ids_of(request.ids),
-        vectors_of(request.vectors),
+        some_vectors_of(request),
         fields_of(request.fields) if request.HasField("fields") else None,
         tenants,
         keep_tenants=keep,
@@ -300,9 +300,8 @@ def _add(docs: Collection, request: Any, caller: Caller) -> list[Any]:
     if request.HasField("ids"):
         raise InvalidArgument("a write that makes ids takes none: leave them out, or upsert")
     owner, tenants, _ = _access(docs, request, caller)
-    vectors = vectors_of(request.vectors)
     made: list[Any] = docs.add(
-        vectors.reshape(-1, vectors.shape[-1]),
+        some_vectors_of(request),
         fields_of(request.fields) if request.HasField("fields") else None,
         tenants=tenants,
         owner=owner,

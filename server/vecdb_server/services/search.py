@@ -208,13 +208,13 @@ class Search:
             self._server.check_answer(queries * min(limit, docs.count()) * hit_bytes)
 
     def _params(self, request: Any) -> SearchParams | None:
-        """The parameters; None where none were given. A batch gets no more threads than the server has for kernels."""
+        """The parameters; None where none were given. A batch gets no more threads than there are for kernels."""
         if not request.HasField("params"):
             return None
         params = params_of(request.params)
-        if params.threads <= self._server.kernel_threads:
+        if params.threads <= self._server.threads_max:
             return params
-        return replace(params, threads=self._server.kernel_threads)
+        return replace(params, threads=self._server.threads_max)
 
     async def _mixture(self, docs: Collection, message: Any, caller: Caller, context: Any) -> bytes:
         if message.HasField("filters_each"):

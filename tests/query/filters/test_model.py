@@ -165,15 +165,17 @@ class Twin:
         chosen = list(self.model) if everything else self.matching(node)
         given = None if everything else node
         for path in ("a", "b", "tags", "m.x"):
-            counts: Counter[Any] = Counter()
+            counts: Counter[tuple[type, Any]] = Counter()
             for number in chosen:
                 value = evaluate.value_at(self.model[number][0], path)
                 several = value if isinstance(value, list) else [] if isinstance(value, dict) else [value]
-                counts.update({one for one in several if one is not None})
-            assert self.docs.facets(path, given) == dict(counts), path
+                counts.update({(type(one), one) for one in several if one is not None})
+            found = self.docs.facets(path, given)
+            assert {(type(value), value): count for value, count in found.items()} == dict(counts), path
             sizes = list(self.docs.facets(path, given).values())
             assert sizes == sorted(sizes, reverse=True)
-            assert set(self.docs.distinct(path, given)) == set(counts)
+            distinct = self.docs.distinct(path, given)
+            assert {(type(one), one) for one in distinct} == set(counts) and len(distinct) == len(counts)
         numbers = [fields["b"] for fields, _, _ in (self.model[one] for one in chosen) if "b" in fields]
         assert self.docs.min("b", given) == min(numbers, default=None)
         assert self.docs.max("b", given) == max(numbers, default=None)

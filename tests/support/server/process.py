@@ -14,7 +14,8 @@ from tests.support.server.driver import PATIENCE_S
 
 ROOT = Path(__file__).resolve().parents[3]
 ENVIRONMENT = os.environ | {
-    "PYTHONPATH": os.pathsep.join([str(ROOT), *(str(ROOT / name) for name in ("datasets", "bench", "server"))])
+    "PYTHONPATH": os.pathsep.join([str(ROOT), *(str(ROOT / name) for name in ("datasets", "bench", "server"))]),
+    "VECDB_WORKERS": "1",  # one process, however many cores there are; tests of workers say how many
 }
 
 

@@ -1,4 +1,6 @@
-"""bench run, ingest, interference, disk, tenants, filters, serve, mixture, coldstart, compare, plot: benchmarks."""
+"""bench run, ingest, interference, threads, disk, tenants, filters, serve, mixture, coldstart, compare, plot:
+benchmarks as commands.
+"""
 
 from __future__ import annotations
 
@@ -98,7 +100,27 @@ def interference(
 ) -> None:
     """Latency of searches in one thread, without and with another thread that upserts batches."""
     arguments = dict(locals())
-    from vecdb_bench.interference import interference as measure
+    from vecdb_bench.calls.interference import interference as measure
+
+    _measure(measure, arguments)
+
+
+def threads(
+    base: Annotated[Path | None, typer.Option(help="Tree of another commit, measured in turns with this one.")] = None,
+    vectors: Annotated[Path | None, typer.Option(help="A .npy or .u8bin file; else clustered ones are made.")] = None,
+    rows: Annotated[int, typer.Option(help="Rows that are searched.")] = 200_000,
+    metric: Annotated[str, typer.Option(help="l2, cosine or ip.")] = "l2",
+    seconds: Annotated[float, typer.Option(help="Seconds of each measurement.")] = 1.0,
+    counts: Annotated[str, typer.Option(help="How many threads and processes, with commas between.")] = "1,2,4,8,16",
+    processes: Annotated[bool, typer.Option(help="Reading processes as well as threads.")] = True,
+    rounds: Rounds = 3,
+    out: Out = results_folder,
+    json: Json = False,
+) -> None:
+    """Single searches from many threads of one process, and from as many processes that read."""
+    arguments = dict(locals())
+    arguments |= {"counts": _numbers(counts), "base": base and str(base), "vectors": vectors and str(vectors)}
+    from vecdb_bench.calls.threads import threads as measure
 
     _measure(measure, arguments)
 
@@ -288,7 +310,7 @@ def serve(
     measures: Annotated[
         str,
         typer.Option(
-            help="single, rate, batch, stream, variants, peers, ingest, overload, with commas between; all if none."
+            help="single, rate, batch, stream, variants, peers, ingest, overload, workers, with commas; all if none."
         ),
     ] = "",
     clients: Annotated[str, typer.Option(help="Clients of the closed loop, with commas between.")] = "16,64",
@@ -299,6 +321,9 @@ def serve(
     seconds: Annotated[float, typer.Option(help="Seconds of a turn.")] = 2.0,
     rounds: Annotated[int, typer.Option(min=1, help="Pairs of every measurement; the median counts.")] = 5,
     limit: Limit = 10,
+    workers: Annotated[str, typer.Option(help="Servers of so many workers each, with commas between.")] = "1,2",
+    worker_clients: Annotated[str, typer.Option(help="Client processes for these, with commas between.")] = "1,4,16",
+    cores: Annotated[int, typer.Option(min=0, help="Cores that server and load share; 0: all.")] = 2,
     overload_seconds: Annotated[float, typer.Option(help="Seconds at many times the capacity.")] = 60.0,
     kept: Annotated[
         Path | None, typer.Option(help="Database of this data that stays for the next run; made where there is none.")
@@ -326,6 +351,9 @@ def serve(
         measures=tuple(_words(measures)) or serving.MEASURES,
         peers=dict(_pair(word) for word in _words(peers)),
         variants=dict(_pair(word, "--variant", "NAME=FLAGS") for word in variant or ()),
+        workers=_numbers(workers),
+        worker_clients=_numbers(worker_clients),
+        cores=cores,
         overload_seconds=overload_seconds,
         kept=str(kept) if kept else None,
         path=str(path) if path else None,
@@ -440,6 +468,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "run": run,
     "ingest": ingest,
     "interference": interference,
+    "threads": threads,
     "disk": disk,
     "tenants": tenants,
     "filters": filters,

@@ -50,7 +50,9 @@ def import_(
         typer.Argument(
             metavar="FILE...",
             help="Parquet, Arrow, npy, npz, safetensors, HDF5, fvecs/bvecs/ivecs, fbin/u8bin/i8bin, CSV, JSONL, JSON, "
-            "GloVe, word2vec; packed or not; - for standard input; several, or patterns such as 'part-*.parquet'.",
+            "GloVe, word2vec; packed or not; - for standard input; several, or patterns such as 'part-*.parquet'. Also "
+            "a directory of Chroma 1.x, Qdrant's local mode or LanceDB, a Lance table, an index of faiss or usearch, "
+            "what PostgreSQL's COPY or pg_dump wrote (pgvector).",
         ),
     ],
     collection: CollectionName,
@@ -82,7 +84,8 @@ def import_(
     vector_column: Annotated[
         str | None,
         typer.Option(
-            help="Tables: the column of vectors; data.0.embedding leads into nested values, f* is f0, f1, f2 ..."
+            help="Tables: the column of vectors; data.0.embedding leads into nested values, f* is f0, f1, f2 ... "
+            "Qdrant: one of several named vectors."
         ),
     ] = None,
     new_ids: Annotated[
@@ -97,7 +100,13 @@ def import_(
     tenant: Annotated[
         list[str] | None, typer.Option("--tenant", help="Who may see all of them; give it again for more.")
     ] = None,
-    key: Annotated[str | None, typer.Option(help="HDF5, npz, safetensors: the array within the file.")] = None,
+    key: Annotated[
+        str | None,
+        typer.Option(
+            help="HDF5, npz, safetensors: the array within the file. Chroma, Qdrant, LanceDB, pg_dump: the collection "
+            "or table."
+        ),
+    ] = None,
     format: Annotated[str | None, typer.Option(help="The file's format, where its content leaves it open.")] = None,
     encoding: Annotated[str | None, typer.Option(help="Of a text that is not UTF-8, such as latin-1.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Rows to import; all if none.")] = None,
@@ -121,6 +130,7 @@ def import_(
         raise typer.BadParameter("give one of --tenant and --tenant-column")
     if bad_rows is not None and not skip_bad:
         raise typer.BadParameter("--bad-rows goes with --skip-bad")
+    losses: dict[str, str] = {}
     if hnswlib:
         told = {
             "--tenant": tenant, "--tenant-column": tenant_column, "--dtype": dtype, "--index": index, "--m": m,
@@ -153,7 +163,12 @@ def import_(
                 paths = [Path(name) for name in names]
                 restores_tenants = not tenant and (tenant_column is None or source.facts is not None)
                 job = _Import(out, db, token, tls, wanted, reader, limit, optimize, restores_tenants)
-                result = job.run(ImportCheckpoint(db, collection, paths, said))
+                result = job.run(ImportCheckpoint(db, collection, paths, said, source.stamp))
+                losses = dict(source.losses)
+        if losses:
+            result["losses"] = losses
+            for what, why in losses.items():
+                out.note(f"not as it was: {what} ({why})")
         if bad is not None:
             result |= {"skipped": bad.count, "bad": bad.shown}
             for line in bad.shown[:bad_rows_shown]:
@@ -172,12 +187,13 @@ def export(
     destination: Annotated[
         str,
         typer.Argument(
-            metavar="OUT", help="File to write: .parquet .jsonl .csv .npy .fbin ...; - for standard output."
+            metavar="OUT",
+            help="File to write: .parquet .jsonl .csv .npy .fbin ..., or .lance, a directory; - for standard output.",
         ),
     ],
     db: Database = default_db,
     format: Annotated[
-        str | None, typer.Option(help="npy, jsonl, csv, parquet, fbin ...; by the extension if none.")
+        str | None, typer.Option(help="npy, jsonl, csv, parquet, lance, fbin ...; by the extension if none.")
     ] = None,
     filter: Filter = None,
     tenant: Tenants = None,
@@ -191,9 +207,9 @@ def export(
     tls: Tls = None,
     json: Json = False,
 ) -> None:
-    """Write a collection, or what of it matches and tenants may see, to a file. Parquet and JSONL hold everything;
-    formats of vectors only have the rest beside them, in OUT.ids.jsonl and OUT.meta.json; what CSV cannot hold is
-    refused.
+    """Write a collection, or what of it matches and tenants may see, to a file. Parquet, Lance and JSONL hold
+    everything; formats of vectors only have the rest beside them, in OUT.ids.jsonl and OUT.meta.json; what CSV cannot
+    hold is refused.
     """
     from vecdb_datasets.formats import CollectionFacts, create_records
     from vecdb_datasets.formats.records.facts import Columns
@@ -207,14 +223,16 @@ def export(
         docs = database.collection(collection)
         total = docs.count(filter=filter, tenant=tenant or None)
         access = tenant_column is not None or not tenant
+        config = docs.config
         facts = CollectionFacts(
-            docs.dim,
+            config.dim or 1,  # of what has no vector yet any is as good
             docs.metric,
             docs.dtype,
-            docs.config.index,
+            config.index,
             Columns() if tenant_column is None else Columns(tenants=tenant_column),
             _quotas(docs) if access and not tenant else {} if access else None,
-            docs.config.zero_vectors,
+            config.metadata,
+            config.zero_vectors,
         )
         writer = create_records(destination, facts, format=format, lossy=lossy)
         if tenant_column is not None and not writer.holds_access:
@@ -222,7 +240,7 @@ def export(
             raise InvalidArgument(f"{destination} cannot hold lists for --tenant-column: write jsonl or parquet")
         with writer, out.progress(f"writing {destination}", "rows") as report:
             for batch in docs.iter(batch=4096, filter=filter, include_vectors=True, tenant=tenant or None):
-                writer.write(_batch(batch, tenant_column, access))
+                writer.write(_batch(batch, facts, tenant_column, access))
                 done += len(batch)
                 report(done, total)
     for what, where in writer.losses.items():
@@ -300,8 +318,10 @@ class _Import:
             if not checked:
                 self._check_first(config)
             return database.create_collection(
-                config.name, config.dim, config.metric, config.index, config.dtype, zero_vectors=config.zero_vectors
-            )
+                config.name, dim=config.dim, metric=config.metric, dtype=config.dtype, index=config.index,
+                metadata=self._source.facts.metadata if self._source.facts is not None else None,
+                zero_vectors=config.zero_vectors,
+            )  # fmt: skip
         agreed(docs, self._wanted, self._source)
         return docs
 
@@ -452,15 +472,18 @@ def _quotas(docs: vecdb.Collection) -> dict[str, int | None] | None:
     return found
 
 
-def _batch(records: list[vecdb.Record], tenant_column: str | None, access: bool) -> Any:
+def _batch(records: list[vecdb.Record], facts: Any, tenant_column: str | None, access: bool) -> Any:
     from vecdb_datasets.formats.records.writer import RecordBatch
 
     if tenant_column is not None and any(tenant_column in record.fields for record in records):
         raise InvalidArgument(f"--tenant-column {tenant_column!r} is the name of a field: write another column")
+    bare = [record.vector is None for record in records]
+    nothing = np.zeros(facts.dim, facts.dtype)
     return RecordBatch(
         [record.id for record in records],
-        np.stack([record.vector for record in records]),
+        np.stack([nothing if record.vector is None else record.vector for record in records]),
         [record.fields for record in records],
         [record.owner for record in records],
         [record.tenants if access else [] for record in records],
+        bare if any(bare) else None,
     )

@@ -209,6 +209,8 @@ def _record(docs: vecdb.Collection, text: str, tenants: list[str] | None) -> vec
             f"collection {docs.name!r} has no record {text!r}" + (" of these tenants" if tenants else ""), "record"
         )
     assert isinstance(found, vecdb.Record)
+    if found.vector is None:
+        raise InvalidArgument(f"record {text!r} of collection {docs.name!r} has no vector, so nothing is near it")
     return found
 
 
@@ -256,7 +258,9 @@ def _sample(docs: vecdb.Collection, count: int) -> Any:
     stride = max(1, total // count)
     picked = []
     for at, batch in enumerate(docs.iter(batch=min(stride, 65_536), include_vectors=True)):
-        picked.append(batch[0].vector)
+        picked += [one.vector for one in batch if one.vector is not None][:1]
         if at + 1 >= count:
             break
+    if not picked:
+        raise InvalidArgument(f"no record of collection {docs.name!r} that was looked at has a vector to tune on")
     return np.stack(picked)

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from vecdb.cli.options import refuse_foreign
 from vecdb.errors import VecdbError
 
 
@@ -29,6 +30,10 @@ def serve(
     backups: Annotated[str | None, _flag("Folder below which the Backup rpc writes.")] = None,
     durability: Annotated[str | None, _flag("full or relaxed. Default: full")] = None,
     memory_budget_bytes: Annotated[int | None, _flag("Of what one collection's index keeps in memory.")] = None,
+    workers: Annotated[
+        int | None, _flag("Processes that read, beside one that writes; 1: one for all. Default: by cores")
+    ] = None,
+    read_only: Annotated[bool | None, _flag("Serve a directory that another process writes.")] = None,
     kernel_threads: Annotated[int | None, _flag("For long searches. Default: one a core")] = None,
     requests_max: Annotated[int | None, _flag("Requests held at once. Default: 1024")] = None,
     grace_s: Annotated[float | None, _flag("Seconds that running requests get after SIGTERM. Default: 30")] = None,
@@ -41,13 +46,15 @@ def serve(
     """
     flags = {name: value for name, value in locals().items() if name != "config"}
     try:
-        from vecdb_server.app import serve as run
         from vecdb_server.config import load
         from vecdb_server.logs import configure, log
+        from vecdb_server.start import serve as run
     except ImportError as error:
         raise VecdbError(f"the server needs {error.name}: pip install 'vecdb-engine[server]'") from None
     try:
-        run(load(flags, file=config))
+        settings = load(flags, file=config)
+        refuse_foreign(str(settings.path))
+        run(settings)
     except (VecdbError, OSError) as error:  # in the format of the log, for whoever collects it
         configure("info")
         log.error("not served", code=getattr(error, "code", "SYSTEM"), reason=str(error))

@@ -1,6 +1,6 @@
 """ImportCheckpoint: the file that says how far an import is.
 
-    {"source": {path, size, mtime_ns, columns}, "rows": rows written, "last_id": id of the last of them,
+    {"source": {path, size, mtime_ns or stamp, columns}, "rows": rows written, "last_id": id of the last of them,
      "owner": its owner, "first_id": of ids that vecdb made, the first}
 
 It is DB.import-COLLECTION.json, beside the database and not within it (if the database is a server: beside FILE, with
@@ -25,16 +25,22 @@ from vecdb.wire.addresses import is_server
 class ImportCheckpoint:
     """files : a path or several; None, or a pipe among them: nothing is noted, for nothing can be read again.
 
-    columns : of the options, those that change which rows there are.
+    columns : of the options, those that change which rows there are.   stamp : equal as long as the data are the same,
+    where they say so themselves, as directories of other databases do; None: files' sizes and times say it.
     """
 
     def __init__(
-        self, db: str, collection: str, files: Path | Sequence[Path] | None, columns: Sequence[str | None]
+        self,
+        db: str,
+        collection: str,
+        files: Path | Sequence[Path] | None,
+        columns: Sequence[str | None],
+        stamp: list[Any] | None = None,
     ) -> None:
         paths = [files] if isinstance(files, Path) else list(files or ())
         self.path: Path | None = None
         self.source: dict[str, Any] = {}
-        if not paths or not all(path.is_file() for path in paths):
+        if not paths or not all(path.is_file() or (stamp is not None and path.is_dir()) for path in paths):
             return
         beside = paths[0].with_name(f"{paths[0].name}.{_safe(db)}") if is_server(db) else Path(os.path.abspath(db))
         self.path = beside.with_name(f"{beside.name}.import-{_safe(collection)}.json")
@@ -43,9 +49,14 @@ class ImportCheckpoint:
         self.source = {
             "collection": collection,
             "path": [str(path.resolve()) for path in paths] if many else str(paths[0].resolve()),
+            "columns": list(columns),
+        }
+        if stamp is not None:
+            self.source["stamp"] = json.loads(json.dumps(stamp))  # as it will be read again
+            return
+        self.source |= {
             "size": [one.st_size for one in facts] if many else facts[0].st_size,
             "mtime_ns": [one.st_mtime_ns for one in facts] if many else facts[0].st_mtime_ns,
-            "columns": list(columns),
         }
 
     def resume_at(self, docs: vecdb.Collection) -> tuple[int, int | None]:

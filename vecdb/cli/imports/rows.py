@@ -22,7 +22,9 @@ _WORDS = {"vectors": "its vector", "fields": "its fields", "ids": "its id", "ten
 
 @dataclass(frozen=True, slots=True)
 class ImportRows:
-    """Records of one write. numbers : their rows in the file.   owners, tenants, fields : None where none are given."""
+    """Records of one write. numbers : their rows in the file.   owners, tenants, fields : None where none are given.
+    vectors : an array of them, or of objects where some are None.
+    """
 
     numbers: Any
     ids: list[Any] | Any
@@ -62,14 +64,16 @@ class ImportRows:
 
 class TenantLists:
     """Which tenants may see the records of a file: `tenants` for every record, the names in a column of the file, or
-    those that the file of an exported collection tells. Without any, existing access lists stay as they are.
+    those that the file of an exported collection, or another database, tells. Without any, existing access lists stay
+    as they are.
     """
 
     def __init__(self, source: Any, tenants: list[str] | None, column: str | None) -> None:
         self._tenants = set(tenants) if tenants else None  # a set is for all records, however many there are
         facts = source.facts
-        self._told = facts is not None and (facts.tenants is not None or column == facts.columns.tenants)
-        self._column = None if self._told and column == facts.columns.tenants else column
+        of_export = facts is not None and (facts.tenants is not None or column == facts.columns.tenants)
+        self._told = of_export or source.tells_access
+        self._column = None if of_export and column == facts.columns.tenants else column
         columns = getattr(source, "field_columns", ())
         if self._column is not None and self._column not in columns:
             raise InvalidArgument(f"{source.path}: no column {column!r} of tenants; its other columns: {list(columns)}")
@@ -118,7 +122,10 @@ class RowReader:
     def read(self, start: int, stop: int, first_id: int) -> ImportRows:
         """Rows [start, stop). first_id : of row 0, where the file has no ids."""
         source = self.source
-        vectors = source[start:stop]
+        vectors: Any = source[start:stop]
+        bare = source.without_vectors(start, stop)
+        if bare is not None and any(bare):
+            vectors = _with_gaps(vectors, bare)
         ids = source.ids(start, stop)
         if ids is None:
             ids = np.arange(first_id + start, first_id + stop)
@@ -146,10 +153,18 @@ class RowReader:
         return rows.take([at for at in range(len(rows)) if at not in wrong])
 
 
+def _with_gaps(vectors: Any, bare: list[bool]) -> Any:
+    """object[n]: the vectors, None in the places of records that have none."""
+    found = np.empty(len(bare), object)
+    for at, is_bare in enumerate(bare):
+        found[at] = None if is_bare else vectors[at]
+    return found
+
+
 def check(rows: ImportRows, config: CollectionConfig) -> None:
     """Raise what a collection would say to these records, without one."""
     ids = validate.ids(rows.ids, config.id_kind)
-    validate.vectors(rows.vectors, config, single=False)
+    validate.some_vectors(rows.vectors, ids.n, config, lambda _: config, single=False)
     validate.fields(rows.fields, ids.n)
     if rows.tenants is not None:
         validate.access_lists(rows.tenants, ids.n, single=False)

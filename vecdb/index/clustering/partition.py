@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from vecdb.index.clustering.cluster_tree import Heads, balanced_kmeans
 from vecdb.index.common import sq8_training
 from vecdb.index.common.quantizer import ScalarQuantizer
-from vecdb.index.common.sampling import evenly_spaced, units
+from vecdb.index.common.sampling import spaced_rows, units
 from vecdb.index.common.thread_pool import ThreadPool
 from vecdb.index.contract import corrupt_row_error
 from vecdb.kernels.primitives import checksums
@@ -49,7 +49,7 @@ class Partition:
 
 def _clustered(arrays: RowArrays, metric: int, rows: int, workers: ThreadPool) -> NDArray[np.float32]:
     count = max(1, round((rows / _ROWS_PER_CELL) ** 0.5))
-    picked = evenly_spaced(rows, _SAMPLE_PER_CELL * count)
+    picked = spaced_rows(arrays, rows, _SAMPLE_PER_CELL * count)
     sample = np.ascontiguousarray(arrays.vectors[picked])
     bad = np.flatnonzero(checksums.crc_rows(sample) != arrays.crcs[picked])
     if len(bad):

@@ -1,6 +1,6 @@
 """A sample of rows: chosen by row number alone, so that every process and every run takes the same.
 
-evenly_spaced -> sample -> units (cosine) -> center_of
+evenly_spaced -> spaced_rows -> sample -> units (cosine) -> center_of
 """
 
 from __future__ import annotations
@@ -20,9 +20,20 @@ def evenly_spaced(count: int, most: int) -> NDArray[np.int64]:
     return np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.int64))
 
 
+def spaced_rows(arrays: RowArrays, row_count: int, most: int) -> NDArray[np.int64]:
+    """At most `most` of the rows [0, row_count), evenly spread, ascending: dead or not, but of those that have a
+    vector, where any has.
+    """
+    picked = evenly_spaced(row_count, most)
+    if arrays.have_vectors(picked).all():
+        return picked
+    there = np.flatnonzero(arrays.have_vectors(slice(row_count)))
+    return there[evenly_spaced(len(there), most)] if len(there) else picked
+
+
 def sample(arrays: RowArrays, row_count: int) -> NDArray[np.float32]:
     """float32[n, dim]: some of the rows [0, row_count)."""
-    rows: NDArray[np.float32] = arrays.vectors[evenly_spaced(row_count, SAMPLE_ROWS)].astype(np.float32)
+    rows: NDArray[np.float32] = arrays.vectors[spaced_rows(arrays, row_count, SAMPLE_ROWS)].astype(np.float32)
     return rows
 
 

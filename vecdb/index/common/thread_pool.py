@@ -1,11 +1,20 @@
-"""A thread pool that exists only once something runs on more than one thread. Any thread may call `map`."""
+"""A thread pool that exists only once something runs on more than one thread, and the turns of all threads of this
+process. Any thread may call `map`.
+"""
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vecdb.kernels.threads import turns
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -55,3 +64,24 @@ class ThreadPool:
                 self._pool.shutdown(wait=False)
             self._pool = None
             self._size = 0
+
+
+def _has_lock() -> bool:
+    """Whether this interpreter runs one thread at a time."""
+    return bool(getattr(sys, "_is_gil_enabled", lambda: True)())
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+# They share one interpreter, whatever collections they search (kernels/threads/turns.py); empty where it has no lock.
+TURNS: NDArray[np.int64] = turns.new_turns(_cores()) if _has_lock() else np.empty(0, np.int64)
+
+
+def _after_fork_in_child() -> None:
+    if len(TURNS):
+        turns.reset(TURNS, _cores())  # threads of the parent are not here
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -40,7 +40,7 @@ from vecdb.index.common import sealed_file, sq8_training
 from vecdb.index.common.batching import as_float32_queries
 from vecdb.index.common.memory import grown
 from vecdb.index.common.progress import WeightedProgress
-from vecdb.index.common.sampling import evenly_spaced
+from vecdb.index.common.sampling import spaced_rows
 from vecdb.index.common.thread_pool import ThreadPool
 from vecdb.index.contract import HasCompanionGraph, Index, Neighbors, Progress, RowSource, SealedFile
 from vecdb.index.curator import tree_file
@@ -139,6 +139,7 @@ class CuratorIndex(Index, HasCompanionGraph):
         # came since may be shorter than any of those.
         arrays, first = self._rows.arrays, self._coded
         far = order.coded.encode(arrays.vectors, self._metric, first, row_count, find_flat=True)
+        far = far[arrays.have_vectors(far)]
         if len(far):
             order = replace(order, far=np.concatenate([order.far, far]))
         self._coded = row_count
@@ -183,8 +184,9 @@ class CuratorIndex(Index, HasCompanionGraph):
         bit_filter = trained_filter(arrays, self._metric, stop)
         coded = CodeArrays.reserve(stop, dim, quantiser, bit_filter, biased=self._metric == L2)
         far = coded.encode(arrays.vectors, self._metric, 0, stop)
+        far = far[arrays.have_vectors(far)]
         leaves = max(1, round(stop / self.config.leaf_rows))
-        sample = evenly_spaced(stop, max(_SAMPLE_ROWS, _SAMPLE_PER_LEAF * leaves))
+        sample = spaced_rows(arrays, stop, max(_SAMPLE_ROWS, _SAMPLE_PER_LEAF * leaves))
         assign = stop * comparisons_per_row(leaves)
         costs = {"grow": comparisons(len(sample), leaves)[1], "assign": assign, "order": _ORDER_COST * assign}
         stages = WeightedProgress(progress, stop, costs)

@@ -38,6 +38,7 @@ def _wrong_codes(view: TreeView, metric: int, coded_rows: int) -> list[str]:
         coded = CodeArrays.reserve(n, vectors.shape[1], order.quantiser, order.bit_filter, biased=len(order.bias) > 0)
         far = np.zeros(n, bool)
         far[coded.encode(vectors, metric, 0, n)] = True
+        far &= view.arrays.have_vectors(slice(first, first + n))
         listed = np.isin(np.arange(first, first + n), order.far)
         may_be = far | (coded.bias < flat_below) if len(coded.bias) else far
         wrongly_far += int((far & ~listed).sum() + (listed & ~may_be).sum())

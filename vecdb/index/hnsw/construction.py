@@ -28,6 +28,12 @@ def _slices(first: int, stop: int, threads: int) -> list[tuple[int, int]]:
     return list(itertools.pairwise(edges))
 
 
+def _runs(chosen: NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """[first, stop) of each run of chosen positions."""
+    edges = np.flatnonzero(np.diff(chosen, prepend=False, append=False)).tolist()
+    return list(zip(edges[0::2], edges[1::2], strict=True))
+
+
 class GraphBuilder:
     """Changes the links of one graph, on so many threads. Made for a batch: it sees the graph's arrays and deletions
     as they are when it is made.
@@ -67,10 +73,11 @@ class GraphBuilder:
         pending = bool(((deleted != 0) & visible(deleted, removed)).any())
 
         def own_links(begin: int, end: int, scratch: ScratchBuffers) -> None:
-            insertion.insert_points(
-                begin, end, first, stop, width, self._chosen, self._chosen_by_product, config.m, entry, level, pending,
-                self._arrays.table, scratch.table.table, scratch.blocks,
-            )  # fmt: skip
+            for start, last in _runs(~left_out[begin - first : end - first]):
+                insertion.insert_points(
+                    begin + start, begin + last, first, stop, width, self._chosen, self._chosen_by_product, config.m,
+                    entry, level, pending, self._arrays.table, scratch.table.table, scratch.blocks,
+                )  # fmt: skip
 
         self._over_slices(own_links, first, stop, width)
         for row in (np.flatnonzero(left_out) + first).tolist():

@@ -13,14 +13,15 @@ from vecdb.storage.disk.row_file import RowArrays
 def encode(
     graph: Graph, arrays: RowArrays, metric: int, first: int, stop: int, *, find_flat: bool = False
 ) -> NDArray[np.int32]:
-    """Codes of rows [first, stop), in place; returns the far ones among them, ascending. find_flat : also those that
-    are too short for the scale. Rows that codes were measured on may be, and searches must not score them all; rows
-    that came since may be shorter than any of those.
+    """Codes of rows [first, stop), in place; returns the far ones among those that have a vector, ascending. find_flat
+    : also those that are too short for the scale. Rows that codes were measured on may be, and searches must not score
+    them all; rows that came since may be shorter than any of those.
     """
     far = np.empty(max(0, stop - first), np.int32)
     vectors = checksums.for_kernels(arrays.vectors)
     count = graph.quantiser.encode(vectors, first, stop, metric, graph.codes, graph.bias, far, find_flat=find_flat)
-    return far[:count].copy()
+    far = far[:count]
+    return far[arrays.have_vectors(far)]
 
 
 def recoded_differs(graph: Graph, arrays: RowArrays, metric: int, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -36,6 +37,7 @@ def recoded_differs(graph: Graph, arrays: RowArrays, metric: int, rows: NDArray[
         differs |= bias != graph.bias[rows]
     is_far = np.zeros(n, bool)
     is_far[far[:count]] = True
+    is_far &= arrays.have_vectors(rows)
     listed = np.isin(rows, graph.far)
     may_be = is_far | (bias < graph.quantiser.flat_below(metric)) if len(bias) else is_far
     differs |= (is_far & ~listed) | (listed & ~may_be)

@@ -8,8 +8,8 @@ place and publishes views; the publisher encodes new rows. The lock only orders 
 
 Invariants (`check` proves them): links lie below `indexed`, never name the row itself or one row twice; no linked row
 links to an unlinked dead one; after `connect_unreachable` every linked row is reachable from the entry point on layer
-0; codes are what encoding gives. Unlinked are the indexed rows deleted at or before `removed` (0 = none); nothing else
-records them.
+0; codes are what encoding gives. Unlinked are the indexed rows deleted at or before `removed`, which those without a
+vector always are; nothing else records them.
 """
 
 from __future__ import annotations
@@ -35,19 +35,28 @@ from vecdb.index.common.batching import (
 from vecdb.index.common.memory import grown
 from vecdb.index.common.quantizer import SQ8, ScalarQuantizer
 from vecdb.index.common.thread_pool import ThreadPool
-from vecdb.index.contract import Index, Neighbors, Progress, RowSource, SealedFile, corrupt_row_error
+from vecdb.index.contract import (
+    Index,
+    Neighbors,
+    OneQuerySearch,
+    Progress,
+    RowSource,
+    SealedFile,
+    corrupt_row_error,
+)
 from vecdb.index.flat import scan_exactly
-from vecdb.index.hnsw import filtered, graph_codes, graph_file, invariants
+from vecdb.index.hnsw import filtered, graph_codes, graph_file, invariants, one_query
 from vecdb.index.hnsw.construction import GraphBuilder
 from vecdb.index.hnsw.graph import Graph, GraphView, levels_of, upper_room
 from vecdb.index.hnsw.scratch import ScratchPool
 from vecdb.index.hnsw.state import HnswState, renumbered
-from vecdb.index.row_set import EVERY_ROW_BITMAP, RowSet
+from vecdb.index.row_set import RowSet
+from vecdb.kernels.array_table import ArrayTable
 from vecdb.kernels.primitives.distance import IP, METRIC_CODES
 from vecdb.kernels.primitives.visibility import deleted_by
 from vecdb.kernels.search import graph_search
 from vecdb.schema import SearchParams, Visibility
-from vecdb.storage.disk.row_file import RowArrays
+from vecdb.storage.disk.row_file import WITHOUT_VECTOR, RowArrays
 
 _BATCH_SHARE = 50  # a batch is at most 1/50 of the graph: its points do not see one another
 _BATCH_MIN = 16
@@ -71,7 +80,7 @@ class HnswIndex(Index):
         self.config = config
         self.metric = metric
         self.seed = seed
-        self.removed = 0
+        self.removed = int(WITHOUT_VECTOR)
         self._metric = METRIC_CODES[metric]
         self._rows = rows
         self._view: GraphView | None = None
@@ -337,36 +346,53 @@ class HnswIndex(Index):
             return self._exactly(queries, limit, visibility, allow, params.threads)
         if view.arrays is not self._rows.arrays:
             view = view.replace(arrays=self._rows.arrays)
-        width = max(params.ef or self.config.ef or _EF, limit)
+        width, rerank = self._widths(limit, params)
         if allow is not None:
             of = filtered.Matching(view, allow, visibility, width)
             return filtered.search(
                 queries, limit, of, params.threads, self._workers, self._scratches, _QUERIES_PER_SLICE
             )
-        rerank = max(limit + 10, 2 * limit, width // 4) if self.config.quantization is not None else width
         found = empty_result(len(queries), limit)
-        answer = partial(self._answer, view, width, rerank, visibility)
+        answer = partial(self._answer, view, one_query.search_table(width, rerank, visibility), width, rerank)
         map_query_slices(answer, queries, found, _QUERIES_PER_SLICE, params.threads, self._workers)
         complete_short_answers(found, queries, limit, visibility, None, params.threads, self._exactly)
         return found
 
+    def searching_one(
+        self, limit: int, visibility: Visibility, params: SearchParams, norms: tuple[float, float],
+        ids: NDArray[np.int64] | None,
+    ) -> OneQuerySearch | None:  # fmt: skip
+        view = self._view
+        if view is None or params.exact:
+            return None
+        if view.arrays is not self._rows.arrays:
+            view = view.replace(arrays=self._rows.arrays)
+        width, rerank = self._widths(limit, params)
+        search = one_query.search_table(width, rerank, visibility, norms, ids)
+        return one_query.searching(view, search, limit, width, rerank, self._scratches)
+
+    def _widths(self, limit: int, params: SearchParams) -> tuple[int, int]:
+        """How wide the beam is, and how many candidates are scored on their vectors."""
+        width = max(params.ef or self.config.ef or _EF, limit)
+        return width, max(limit + 10, 2 * limit, width // 4) if self.config.quantization is not None else width
+
     def _answer(
         self,
         view: GraphView,
+        search: ArrayTable,
         width: int,
         rerank: int,
-        visibility: Visibility,
         queries: NDArray[np.float32],
         found: Neighbors,
     ) -> None:
         scratch = self._scratches.take(view.graph, width, rerank)
-        bad = graph_search.search_graph(
-            queries, found.rows, found.distances, found.counts, found.work, width, rerank, visibility.row_count,
-            visibility.sequence, EVERY_ROW_BITMAP, view.table.table, view.vectors, scratch.table.table, scratch.blocks,
+        state = graph_search.search_graph(
+            queries.reshape(-1), found.rows.reshape(-1), found.distances.reshape(-1), found.counts, found.work,
+            search.table, view.table.table, view.vectors, scratch.table.table, scratch.blocks,
         )  # fmt: skip
         self._scratches.give(scratch)
-        if bad >= 0:
-            raise corrupt_row_error(bad, view.arrays)
+        if state >= 0:
+            raise corrupt_row_error(state, view.arrays)
 
     def _exactly(
         self, queries: NDArray[np.float32], limit: int, visibility: Visibility, allow: RowSet | None, threads: int
@@ -395,7 +421,7 @@ class HnswIndex(Index):
     @classmethod
     def from_state(cls, config: schema.Hnsw, metric: str, rows: RowSource, state: HnswState) -> HnswIndex:
         new = cls(config, metric, rows, seed=state.seed)
-        new.removed = state.removed
+        new.removed = max(state.removed, new.removed)
         new._view = state.view
         new._coded = state.coded_rows
         new._upper_used = state.upper_used

@@ -11,17 +11,29 @@ import numpy as np
 from vecdb.index.hnsw.graph import Graph
 from vecdb.kernels.array_table import ArrayTable
 from vecdb.kernels.search.beam_search import BeamScratch
-from vecdb.kernels.search.graph_search import GraphScratch
+from vecdb.kernels.search.graph_search import GraphScratch, GraphWork
 from vecdb.storage.disk import filesystem
 
 _TRAIL = 1 << 16  # rows met by one search that are cleared one by one; after more the whole visited set is
-_SCRATCHES_MAX = 64  # that are kept between calls
+SCRATCHES_MAX = 64  # that are kept between calls
 
 
 class ScratchBuffers:
     """Buffers of one kernel call, as the table of a GraphScratch, and what they have room for."""
 
-    __slots__ = ("blocks", "capacity", "code_format", "keys", "pool", "stride", "table", "width")
+    __slots__ = (
+        "blocks",
+        "capacity",
+        "code_format",
+        "count",
+        "keys",
+        "pool",
+        "stride",
+        "table",
+        "user",
+        "width",
+        "work",
+    )
 
     def __init__(self, graph: Graph, pool: int, keys: int) -> None:
         capacity, stride = graph.links.shape
@@ -32,6 +44,9 @@ class ScratchBuffers:
         self.code_format = graph.quantiser.code_format
         self.width = graph.codes.shape[1]
         self.blocks = graph.blocks
+        self.user: object = None  # what had it last: it fits that without a look
+        self.count = np.zeros(1, np.int64)  # of an answer to one query
+        self.work = np.zeros(len(GraphWork), np.int64)
         self.table = ArrayTable(
             GraphScratch(
                 beam=BeamScratch(
@@ -64,6 +79,11 @@ class ScratchPool:
     def __init__(self) -> None:
         self._free: list[ScratchBuffers] = []
 
+    @property
+    def free(self) -> list[ScratchBuffers]:
+        """The pool itself, for who cannot spare a call: to be popped from and, below `SCRATCHES_MAX`, appended to."""
+        return self._free
+
     def take(self, graph: Graph, width: int, rerank: int) -> ScratchBuffers:
         try:
             scratch = self._free.pop()
@@ -75,5 +95,5 @@ class ScratchPool:
         return ScratchBuffers(graph, max(1024, 4 * width + 2), max(256, rerank + 1))
 
     def give(self, scratch: ScratchBuffers) -> None:
-        if len(self._free) < _SCRATCHES_MAX:
+        if len(self._free) < SCRATCHES_MAX:
             self._free.append(scratch)

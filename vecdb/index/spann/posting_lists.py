@@ -31,6 +31,7 @@ from vecdb.index.spann.list_arena import Arena, Segment
 from vecdb.kernels.build import list_bodies
 from vecdb.storage.disk import filesystem, list_file
 from vecdb.storage.disk.batch_read import ReadBatchPool
+from vecdb.storage.disk.row_file import WITHOUT_VECTOR
 
 Rows64 = NDArray[np.int64]
 _T = TypeVar("_T", bound=np.generic)
@@ -113,7 +114,7 @@ class PostingLists:
         self.workers = ThreadPool()
         self.read_batches = ReadBatchPool()
         self.view: ListsView | None = state.view
-        self.removed = state.removed
+        self.removed = max(state.removed, int(WITHOUT_VECTOR))  # rows without a vector are in no list
         self.built_rows = state.built_rows
 
     def state(self) -> ListsState:

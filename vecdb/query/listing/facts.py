@@ -15,6 +15,7 @@ from vecdb.filters.evaluate import TYPES, value_at
 from vecdb.filters.tree import Node
 from vecdb.query.listing.order import group_and_value
 from vecdb.query.listing.pages import ListedState, Listing
+from vecdb.schema import Facets
 from vecdb.validate import short_repr
 
 _ADDED_RECORDS = 1_024  # whose paths without a column are counted at once
@@ -26,19 +27,18 @@ class FieldFacts:
     def __init__(self, listing: Listing) -> None:
         self._reading = listing.reading
 
-    def facets(self, field: str, node: Node | None, limit: int, tenants: tuple[str, ...]) -> dict[Any, int]:
+    def facets(self, field: str, node: Node | None, limit: int, tenants: tuple[str, ...]) -> Facets:
         """How many records have each value: the `limit` most frequent, largest first, ties by value."""
-        counts = self._counts(field, node, tenants, limit)
-        ordered = sorted(counts, key=lambda value: (-counts[value], *_sort_key(value)))
-        return {value: counts[value] for value in ordered[:limit]}
+        counts = [(value, count) for (_, value), count in self._counts(field, node, tenants, limit).items()]
+        return Facets(sorted(counts, key=lambda one: (-one[1], *_sort_key(one[0])))[:limit])
 
     def distinct(self, field: str, node: Node | None, tenants: tuple[str, ...]) -> list[Any]:
         """The values, in their order."""
-        return sorted(self._counts(field, node, tenants), key=_sort_key)
+        return sorted((value for _, value in self._counts(field, node, tenants)), key=_sort_key)
 
     def _counts(
         self, field: str, node: Node | None, tenants: tuple[str, ...], most: int | None = None
-    ) -> dict[Any, int]:
+    ) -> statistics.Counts:
         with self._reading(tenants, node, known=True) as listed:
             view = listed.view()
             counts = None if view is None else statistics.value_counts(view, field, listed.rows, most)
@@ -56,7 +56,7 @@ class FieldFacts:
             if ends is None:
                 values = (value_at(one.fields, field) for one in listed.each(listed.rows))
                 some = statistics.count_values(value for value in values if not isinstance(value, list))
-                ends = [(value, value) for value in some if value == value]
+                ends = [(value, value) for _, value in some if value == value]
         if len({group_and_value(value)[0] for value, _ in ends}) > 1:
             types = sorted({type(value).__name__ for value, _ in ends})
             raise InvalidArgument(
@@ -92,8 +92,8 @@ def _type_names(kinds: Iterable[str]) -> list[str]:
     return [name for name in TYPES if name in names]
 
 
-def _sort_key(value: Any) -> tuple[int, bool, Any]:
-    """By type, then value; NaN after the other numbers."""
+def _sort_key(value: Any) -> tuple[int, bool, Any, bool]:
+    """By type, then value; NaN after the other numbers, an int before the float that equals it."""
     group, plain = group_and_value(value)
     is_nan = plain != plain
-    return group, is_nan, 0 if is_nan else plain
+    return group, is_nan, 0 if is_nan else plain, isinstance(value, float)

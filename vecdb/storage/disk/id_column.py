@@ -58,6 +58,11 @@ class IdColumn:
         self._ends[self.row_count + 1 : end + 1] = lengths_end.astype(np.int64) + base
         self.row_count = end
 
+    @property
+    def ints(self) -> NDArray[np.int64] | None:
+        """int64[>= row_count]: the ids, where they are ints; else None."""
+        return self._ints if self.kind == "int" else None
+
     def take(self, rows: NDArray[np.int64], *, padded: bool = True) -> NDArray[Any]:
         """Ids of `rows` (int64[...]), same shape: int64, or object holding str; -1 and None where a row is -1.
 

@@ -10,6 +10,7 @@ refused, and nothing is written into it.
     3   a record's fields may have changed since its block was written. A new database has format 2; the first such
         change raises it, before it is committed, so that code that would not see changes refuses them. The manifest
         is read at open: a process of such code that reads at that moment goes on, and does not see them
+    4   a record may have no vector. The first such record raises the format, in the same way
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from vecdb.storage.disk import filesystem
 
 FORMAT_VERSION = 2  # of a new database, and of one that was upgraded
 FIELD_CHANGES = 3
-NEWEST_VERSION = 3
+BARE_RECORDS = 4
+NEWEST_VERSION = 4
 NAME = "manifest.json"
 _BYTES_MAX = 1 << 16
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 import errno
 import weakref
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,9 @@ from vecdb.storage.disk import filesystem, row_format
 from vecdb.storage.disk.filesystem import PAGE
 from vecdb.storage.disk.growable_arrays import GrowableArrays
 
+WITHOUT_VECTOR = np.uint64(1)  # in `deleted`: no snapshot that counts the row is of an earlier commit than the second
 _CAPACITY_MIN = 1 << 20
+_NO_ROWS: NDArray[np.uint64] = np.empty(0, np.uint64)
 _OPEN_MAX = 16
 
 
@@ -42,17 +44,34 @@ class RowArrays:
     crcs     : uint32[capacity], CRC-32C of each row's bytes, from its record
     verified : uint8[capacity / 8], bit set once this process has compared a row with its crc (racy sets only cost a
         second look)
-    deleted  : uint64[capacity], commit that deleted the row, 0 while it lives
+    deleted  : uint64[capacity], commit that deleted the row, 0 while it lives; WITHOUT_VECTOR of a record without a
+        vector, so that no search ever finds it. What searches and indexes go by
+    gone     : uint64[capacity], commit that deleted the record, 0 while it lives, with or without a vector. What reads
+        of records go by. The same array as `deleted` while every row has a vector
     """
 
     vectors: NDArray[Any]
     crcs: NDArray[np.uint32]
     verified: NDArray[np.uint8]
     deleted: NDArray[np.uint64]
+    gone: NDArray[np.uint64] = field(default_factory=lambda: _NO_ROWS)
 
     @property
     def capacity(self) -> int:
         return len(self.crcs)
+
+    def have_vectors(self, rows: Any) -> NDArray[np.bool_]:
+        """Which of some rows (integers, or a slice) have a vector: the others hold a copy of another row's."""
+        found: NDArray[np.bool_] = self.deleted[rows] != WITHOUT_VECTOR
+        return found
+
+
+def _with_own_gone(arrays: RowArrays, known: NDArray[np.uint64]) -> RowArrays:
+    """Another `gone`, which begins with what is known; in memory, of which only pages with deletions are touched."""
+    gone = filesystem.reserve_memory(arrays.capacity, np.uint64)
+    dead = np.flatnonzero(known)
+    gone[dead] = known[dead]
+    return replace(arrays, gone=gone)
 
 
 class Rows:
@@ -105,11 +124,13 @@ class Rows:
         capacity = max(_CAPACITY_MIN, 4 * row_count)
         nbytes = row_format.HEADER_BYTES + capacity * self.row_bytes
         mapped = filesystem.map_reserved(fd, nbytes)[row_format.HEADER_BYTES :]
+        deleted = self._backing.reserve(capacity, np.uint64)
         return RowArrays(
             vectors=mapped.view(self.dtype).reshape(capacity, self.dim),
             crcs=self._backing.reserve(capacity, np.uint32),
             verified=filesystem.reserve_memory(capacity // 8 + 8, np.uint8),
-            deleted=self._backing.reserve(capacity, np.uint64),
+            deleted=deleted,
+            gone=deleted,
         )
 
     def ensure(self, row_count: int) -> None:
@@ -128,7 +149,14 @@ class Rows:
                 filled = self._backing.writable(narrow)
                 wider[:filled] = narrow[:filled]
             new.verified[: len(old.verified)] = old.verified
-            self.arrays = new
+            self.arrays = new if old.gone is old.deleted else _with_own_gone(new, old.gone)
+
+    def tell_bare_apart(self) -> None:
+        """Before the first row without a vector: from now on `gone` is an array by itself."""
+        if self.arrays.gone is self.arrays.deleted:
+            self.arrays = _with_own_gone(
+                self.arrays, self.arrays.deleted[: self._backing.writable(self.arrays.deleted)]
+            )
 
     def _reserve_anew(self, row_count: int) -> RowArrays:
         fd = filesystem.open_read(self.path)
@@ -155,6 +183,20 @@ class Rows:
             self._fd = fd
         self._dirty = True
         filesystem.pwrite(self._fd, vectors.view(np.uint8), row_format.HEADER_BYTES + first_row * self.row_bytes)
+
+    def with_stand_ins(self, first_row: int, vectors: NDArray[Any], bare: NDArray[np.bool_]) -> NDArray[Any]:
+        """What is to be written as rows from `first_row`, some of which (`bare`: bool[n]) have no vector: vectors
+        (stored dtype[any, dim]) in the places of the others, and in these a copy of the one before. So codes and
+        whatever looks at rows without asking meet values like those of the data.
+        """
+        n = len(bare)
+        if first_row:
+            before = np.array(self.arrays.vectors[first_row - 1 : first_row])
+        else:
+            before = np.array(vectors[:1]) if len(vectors) else np.ones((1, self.dim), self.dtype)
+        sources = np.concatenate([before, vectors.reshape(-1, self.dim)])
+        made: NDArray[Any] = sources[np.cumsum(~bare)] if n else sources[:0]
+        return made
 
     def punch(self, first_rows: NDArray[np.int64], stops: NDArray[np.int64]) -> int:
         """Give back the pages that only the rows [first, stop) fill, which nobody looks at any more. Returns how many

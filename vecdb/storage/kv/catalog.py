@@ -97,7 +97,10 @@ class RecallCheck(msgspec.Struct, frozen=True):
 
 
 class CommittedState(msgspec.Struct, frozen=True):
-    """What a commit changes. A field that has another name here keeps the name under which it is stored."""
+    """What a commit changes. A field that has another name here keeps the name under which it is stored.
+
+    live_count : live records.   bare_count : those of them that have no vector.
+    """
 
     sequence: int = 0
     row_count: int = 0
@@ -120,6 +123,7 @@ class CommittedState(msgspec.Struct, frozen=True):
     columns: SealedColumns | None = None
     field_changes: FieldChanges | None = None  # None where every record has the fields that its block says
     metadata: dict[str, Any] = {}
+    bare_count: int = 0
     default_scan: bool = False  # no width was measured to be enough: searches that name none compare all vectors
 
 
@@ -162,6 +166,13 @@ def entry_of(store: Store, txn: Txn, uid: int) -> CollectionEntry:
         if entry.uid == uid:
             return entry
     raise NotFound(f"there is no collection of number {uid}; it was dropped", "collection")
+
+
+def put_dim(store: Store, txn: Txn, uid: int, dim: int) -> None:
+    """Give a collection that has none its dim. txn : writes. Raises NotFound."""
+    entry = entry_of(store, txn, uid)
+    entry.dim = dim
+    txn.put(entry.name.encode(), encode(entry), db=store.catalog)
 
 
 def decode_name(raw: bytes) -> str:

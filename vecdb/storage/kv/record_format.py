@@ -4,15 +4,17 @@ A version that this code does not know is refused.
 
 Block of records: one LMDB value, immutable once committed
 
-    block  := header row_crc[count] id_end[count] meta_end[count] ids metas
+    block  := header row_crc[count] id_end[count] meta_end[count] ids metas bare?
     header := magic "VBLK" | version u16 | flags u16 | crc u32 | count u32 | sequence u64 | first_row u64    (32 bytes)
-    row_crc := u32          CRC-32C of the row's stored vector bytes
+    row_crc := u32          CRC-32C of the row's bytes in the row file
     id_end, meta_end := u32 end offset of the record's bytes in `ids` / `metas`; a record starts where the one before
                             it ends
     ids    := id*           id := i64 (flag INT_IDS) | utf-8
     metas  := meta*         meta := empty                              owner "", no fields
                                   | fields                             a msgpack map: owner ""
                                   | [owner, fields]                    a msgpack array
+    bare   := u8[ceil(count / 8)]   with the flag SOME_BARE: a bit for each record, the lowest first, set where it has
+                            no vector; what the row file has in its place means nothing
     crc    := zlib.crc32 of the block with the crc field zero
 
     example: one record, id 7, no fields, in commit 3 as row 0 -> 32 + 12 + 8 bytes,
@@ -79,7 +81,7 @@ _TENANT_SHARED = 2  # version of an entry that has one number more
 _SHARED = struct.Struct("<Q")
 _JOURNAL = struct.Struct("<QQ")
 _CHANGE = struct.Struct("<IIQ")
-INT_IDS = 1
+INT_IDS, SOME_BARE = 1, 2  # flags of a block
 
 _pack = msgspec.msgpack.Encoder().encode
 _unpack_raw = msgspec.msgpack.Decoder(dict[str, msgspec.Raw]).decode  # values stay as they are encoded
@@ -92,7 +94,8 @@ _ARRAY_OF_2 = 0x92  # msgpack: how a meta with an owner starts; a map starts wit
 class Block:
     """A decoded block. Arrays are views of `raw`, which the block keeps alive.
 
-    row_crc, id_end, meta_end : uint32[count]; ids, metas : uint8 bytes.
+    row_crc, id_end, meta_end : uint32[count]; ids, metas : uint8 bytes.   bare : bool[count], records without a vector;
+    None where each has one.
     """
 
     first_row: int
@@ -104,6 +107,7 @@ class Block:
     meta_end: NDArray[np.uint32]
     ids: memoryview
     metas: memoryview
+    bare: NDArray[np.bool_] | None = None
 
     def id(self, index: int) -> int | str:
         start = int(self.id_end[index - 1]) if index else 0
@@ -128,17 +132,23 @@ def encode_block(
     metas: list[bytes] | None,
     *,
     int_ids: bool,
+    bare: NDArray[np.bool_] | None = None,
 ) -> bytes:
-    """One block. `id_lengths`: int[count]; `metas`: encoded meta per record, or None when all are empty."""
+    """One block. `id_lengths`: int[count]; `metas`: encoded meta per record, or None when all are empty; `bare`: as of
+    `Block`.
+    """
     count = len(row_crc)
     id_end = np.cumsum(id_lengths, dtype="<u4")
     if metas is None:
         meta_end, meta_bytes = np.zeros(count, "<u4"), b""
     else:
         meta_end, meta_bytes = np.cumsum(np.fromiter(map(len, metas), "<u4", count), dtype="<u4"), b"".join(metas)
-    parts = (row_crc.astype("<u4").tobytes(), id_end.tobytes(), meta_end.tobytes(), ids, meta_bytes)
-    body = b"".join(parts)
+    parts = [row_crc.astype("<u4").tobytes(), id_end.tobytes(), meta_end.tobytes(), ids, meta_bytes]
     flags = INT_IDS if int_ids else 0
+    if bare is not None and bare.any():
+        flags |= SOME_BARE
+        parts.append(np.packbits(bare, bitorder="little").tobytes())
+    body = b"".join(parts)
     head = _BLOCK.pack(_BLOCK_MAGIC, _VERSION, flags, 0, count, sequence, first_row)
     crc = zlib.crc32(body, zlib.crc32(head))
     return head[:_CRC_AT] + struct.pack("<I", crc) + head[_CRC_AT + 4 :] + body
@@ -166,6 +176,9 @@ def decode_block(raw: Any, key: int, where: str, *, verify: bool = True) -> Bloc
     row_crc, id_end, meta_end = columns[:count], columns[count : 2 * count], columns[2 * count :]
     ids_at = _BLOCK.size + 12 * count
     metas_at = ids_at + (int(id_end[-1]) if count else 0)
+    metas_end, bare = metas_at + (int(meta_end[-1]) if count else 0), None
+    if flags & SOME_BARE:
+        bare = np.unpackbits(np.frombuffer(view[metas_end:], np.uint8), count=count, bitorder="little").astype(bool)
     return Block(
         first_row,
         sequence,
@@ -175,7 +188,8 @@ def decode_block(raw: Any, key: int, where: str, *, verify: bool = True) -> Bloc
         id_end,
         meta_end,
         view[ids_at:metas_at],
-        view[metas_at:],
+        view[metas_at:metas_end],
+        bare,
     )
 
 

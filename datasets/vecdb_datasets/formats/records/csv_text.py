@@ -46,6 +46,7 @@ class CsvRecords(RecordWriter):
             self._lose("tenants", f"{next(iter(facts.tenants))!r} and its quota")
 
     def write(self, batch: RecordBatch) -> None:
+        batch = self._with_vectors(batch)
         if self._header is None:
             self._header = list(dict.fromkeys(name for row in batch.fields for name in row))
             csv.writer(self._handle, lineterminator="\n").writerow(

@@ -2,11 +2,12 @@
 
     {"format": 1, "dim": 384, "metric": "l2", "dtype": "float32", "index": {"kind": "hnsw", "m": 16, ...} | null,
      "columns": {"id": "id", "vector": "vector", "owner": "_owner", "tenants": "_tenants", "fields": "_fields"},
-     "tenants": {"acme": 1000, "beta": null}, "zero_vectors": "refuse"}
+     "tenants": {"acme": 1000, "beta": null}, "metadata": {"made_by": "somebody"}, "zero_vectors": "refuse"}
 
 columns : names of what is no field. A field that shares one of them, or that the file cannot hold as it is, stands in
     the column "fields" as tagged JSON (tagged.py).
 tenants : those that records do not tell: with a quota, or without records. None: no tenants are in this file.
+metadata : what users noted about the collection.
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ class CollectionFacts:
     index: Index | None = None
     columns: Columns = Columns()
     tenants: dict[str, int | None] | None = field(default=None)
+    metadata: dict[str, Any] = field(default_factory=dict)
     zero_vectors: str = "refuse"
 
     def to_json(self) -> dict[str, Any]:
@@ -64,6 +66,7 @@ class CollectionFacts:
             "index": index,
             "columns": asdict(self.columns),
             "tenants": self.tenants,
+            "metadata": self.metadata,
             "zero_vectors": self.zero_vectors,
         }
 
@@ -79,6 +82,7 @@ class _Stored(msgspec.Struct):
     index: dict[str, Any] | None = None
     columns: Columns = Columns()
     tenants: dict[str, int | None] | None = None
+    metadata: dict[str, Any] = {}
     zero_vectors: str = "refuse"
 
 
@@ -97,5 +101,5 @@ def decode_facts(raw: bytes, path: str) -> CollectionFacts:
     except (msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
         raise Corruption(f"{path}: what it says of its collection is damaged ({error})") from error
     return CollectionFacts(
-        found.dim, found.metric, found.dtype, index, found.columns, found.tenants, found.zero_vectors
+        found.dim, found.metric, found.dtype, index, found.columns, found.tenants, found.metadata, found.zero_vectors
     )

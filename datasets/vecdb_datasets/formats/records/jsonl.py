@@ -4,8 +4,8 @@
     {"vecdb_tenants": {more of them}}
     {"id": 1, "vector": [0.1, 0.2], "_owner": "acme", "_tenants": ["acme"], "year": 2024, "_fields": {tagged fields}}
 
-Owner, tenants and tagged fields stand where there are any. A field is tagged whose value JSON lacks, or whose name is
-one of these columns. A file of vectors has the same rows without them beside it (pairs.py).
+Vector, owner, tenants and tagged fields stand where there are any. A field is tagged whose value JSON lacks, or whose
+name is one of these columns. A file of vectors has the same rows without them beside it (pairs.py).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def rows_of(batch: RecordBatch, facts: CollectionFacts, *, vectors: bool) -> Ite
     numbers = _numbers(batch.vectors) if vectors else None
     for at, id in enumerate(batch.ids):
         row: dict[str, Any] = {columns.id: id}
-        if numbers is not None:
+        if numbers is not None and (batch.bare is None or not batch.bare[at]):
             row[columns.vector] = numbers[at]
         if batch.owners[at]:
             row[columns.owner] = batch.owners[at]

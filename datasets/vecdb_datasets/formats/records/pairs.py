@@ -45,6 +45,7 @@ class PairRecords(RecordWriter):
             raise
 
     def write(self, batch: RecordBatch) -> None:
+        batch = self._with_vectors(batch)
         self._vectors.write(batch.vectors)
         id = self.facts.columns.id
         for row in rows_of(batch, self.facts, vectors=False):
@@ -54,6 +55,7 @@ class PairRecords(RecordWriter):
         self._lines.close()
         with open(self._meta.part, "wb") as handle:
             handle.write(self.facts.encode() + b"\n")
+        self._refuse_losses()  # before the vectors are in place
         self._vectors.close()
 
     def _abandon(self) -> None:

@@ -1,9 +1,10 @@
 """A collection as Parquet: holds everything.
 
-Columns id, vector, then a column for each field. A column has the type of the first value that it gets: bool, int64,
-double, text, bytes, date, timestamp in microseconds (with UTC or without), or a list of one of the first four. What
-does not fit, None among it, stands in the column "_fields" as tagged JSON: so a null is a field that is not there. The
-columns "_owner" and "_tenants" come with the first record that has one. The facts are metadata under the key "vecdb".
+Columns id, vector (null for a record without one), then a column for each field. A column has the type of the first
+value that it gets: bool, int64, double, text, bytes, date, timestamp in microseconds (with UTC or without), or a list
+of one of the first four. What does not fit, None among it, stands in the column "_fields" as tagged JSON: so a null is
+a field that is not there. The columns "_owner" and "_tenants" come with the first record that has one. The facts are
+metadata under the key "vecdb".
 
 A batch that brings a new column begins another part; the file is all parts, with the columns of the last.
 """
@@ -48,7 +49,8 @@ class ParquetRecords(RecordWriter):
         pa, names = self._pa, self.facts.columns
         columns: dict[str, Any] = {names.id: pa.array(list(batch.ids))}
         flat = pa.array(np.ascontiguousarray(batch.vectors).reshape(-1))
-        columns[names.vector] = pa.FixedSizeListArray.from_arrays(flat, self.facts.dim)
+        mask = None if batch.bare is None else pa.array(np.asarray(batch.bare, bool))
+        columns[names.vector] = pa.FixedSizeListArray.from_arrays(flat, self.facts.dim, mask=mask)
         if any(batch.owners):
             columns[names.owner] = pa.array([one or None for one in batch.owners], pa.string())
         if any(batch.tenants):

@@ -10,11 +10,12 @@ from ..writers import WRITABLE, format_of_name
 from .csv_text import CsvRecords
 from .facts import CollectionFacts
 from .jsonl import JsonlRecords
+from .lance_table import LanceRecords
 from .pairs import PairRecords
 from .parquet import ParquetRecords
 from .writer import RecordWriter
 
-WHOLE = ("jsonl", "parquet")  # hold everything
+WHOLE = ("jsonl", "parquet", "lance")  # hold everything
 
 
 def create_records(
@@ -34,13 +35,15 @@ def create_records(
     NotFound
         The folder is not there.
     Unavailable
-        The format needs a package of the extra [data].
+        The format needs a package of the extra [data], or [lance].
     """
     name = os.fspath(path)
     kind = format or format_of_name(name)
+    if kind == "lance" or (kind is None and name.rstrip("/").endswith(".lance")):
+        return LanceRecords(name.rstrip("/"), facts, lossy)
     if kind not in WRITABLE:
         raise InvalidArgument(
-            f"{name}: format {kind!r} is not one of {', '.join(WRITABLE)}; name the file so or pass format="
+            f"{name}: format {kind!r} is not one of {', '.join(WRITABLE)}, lance; name the file so or pass format="
         )
     if kind == "jsonl":
         return JsonlRecords(name, facts, lossy)

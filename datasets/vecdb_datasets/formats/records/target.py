@@ -96,7 +96,11 @@ def _remove_left_parts(folder: str, name: str) -> None:
     for other in os.listdir(folder):
         pid = other.removeprefix(head).split("-")[0]
         if other.startswith(head) and pid.isdigit() and not _lives(int(pid)):
-            os.unlink(os.path.join(folder, other))
+            left = os.path.join(folder, other)
+            if os.path.isdir(left) and not os.path.islink(left):
+                shutil.rmtree(left)
+            else:
+                os.unlink(left)
 
 
 def _lives(pid: int) -> bool:

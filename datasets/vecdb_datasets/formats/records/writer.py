@@ -23,13 +23,17 @@ from .target import Target
 
 @dataclass(frozen=True, slots=True)
 class RecordBatch:
-    """Records by column. vectors : dtype[n, dim].   owners : "" for nobody.   tenants : names of who may see each."""
+    """Records by column. vectors : dtype[n, dim].   owners : "" for nobody.   tenants : names of who may see each.
+
+    bare : bool[n], records that have no vector, in whose places `vectors` has anything; None: each has one.
+    """
 
     ids: Sequence[int | str]
     vectors: Any
     fields: Sequence[dict[str, Any]]
     owners: Sequence[str]
     tenants: Sequence[Sequence[str]]
+    bare: Any = None
 
 
 class RecordWriter(ABC):
@@ -58,6 +62,21 @@ class RecordWriter(ABC):
 
     def _abandon(self) -> None:  # noqa: B027 - most writers have nothing but their targets
         """Close what is open."""
+
+    def _with_vectors(self, batch: RecordBatch) -> RecordBatch:
+        """The batch without the records that have no vector, for a format that cannot hold these."""
+        if batch.bare is None or not any(batch.bare):
+            return batch
+        kept = [at for at, is_bare in enumerate(batch.bare) if not is_bare]
+        first = next(at for at, is_bare in enumerate(batch.bare) if is_bare)
+        self._lose("records without a vector", f"record {batch.ids[first]!r}")
+        return RecordBatch(
+            [batch.ids[at] for at in kept],
+            batch.vectors[kept],
+            [batch.fields[at] for at in kept],
+            [batch.owners[at] for at in kept],
+            [batch.tenants[at] for at in kept],
+        )
 
     def _lose(self, what: str, where: str) -> None:
         """Note what the format cannot hold."""

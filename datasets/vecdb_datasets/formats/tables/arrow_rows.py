@@ -214,11 +214,13 @@ class ArrowSource(TableSource):
             for at, what in not_ids.items():
                 wrong[at] = f" has no id in column {self.id_column!r}" if cells[at] is None else f": its id {what}"
         fields = self._fields_of(table)
-        owners = tenants = None
+        owners = tenants = bare = None
         if self.facts is not None:
             owners, tenants = self._access_of(table, fields or [], wrong)
+            bare = [bool(one) for one in _null_mask(self._column_at(table))]
+            wrong = {at: what for at, what in wrong.items() if not bare[at] or what != self._no_vector}
         bad: dict[int, VecdbError] = {start + at: self._row_error(start + at, None, wrong[at]) for at in sorted(wrong)}
-        return Window(start, vectors, ids, fields, bad, owners, tenants)
+        return Window(start, vectors, ids, fields, bad, owners, tenants, bare)
 
     def _rows(self, start: int, stop: int) -> Any:
         """Rows [start, stop) as an Arrow table; leaves the reader at `stop`."""
@@ -274,6 +276,10 @@ class ArrowSource(TableSource):
             at += len(chunk)
         return vectors, wrong
 
+    @property
+    def _no_vector(self) -> str:
+        return f" has no vector in column {self.vector_column!r}"
+
     def _numbers_of(self, column: Any) -> Array:
         return np.asarray((column.fill_null(0) if column.null_count else column).to_numpy())
 
@@ -301,7 +307,7 @@ class ArrowSource(TableSource):
         wrong = {}
         for row, values in enumerate(column.to_pylist()):
             if values is None:
-                wrong[row] = f" has no vector in column {self.vector_column!r}"
+                wrong[row] = self._no_vector
             elif len(values) != self.dim:
                 wrong[row] = f" has dim {len(values)}, expected {self.dim} as in row 0"
             elif None in values:

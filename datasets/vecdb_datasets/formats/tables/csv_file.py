@@ -8,6 +8,7 @@ float32. A first column without a name, as pandas writes it, is the id.
 from __future__ import annotations
 
 import csv
+import itertools
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -20,7 +21,7 @@ from ..inputs import InputFile
 from ..records.facts import CollectionFacts
 from .columns import VECTOR_NAMES, Choice, as_ids, choose_id_column, choose_vector_column, families
 from .lines import Lines, Place, TextSource, line_bytes_max, mark_rows
-from .spelled import is_vector, numbers
+from .spelled import is_sparse, is_vector, numbers
 from .table import Window, stack_rows
 
 sampled_rows = 100
@@ -28,9 +29,13 @@ csv.field_size_limit(line_bytes_max)
 
 
 class CsvSource(TextSource):
-    """An open CSV file. lenient : records of too many or too few cells are told when they are read.   facts : what
-    lies beside the file says of its collection.
+    """An open CSV file, and what differs from one only in how a line is parted.
+
+    lenient : records of too many or too few cells are told when they are read.   facts : what lies beside the file says
+    of its collection.
     """
+
+    _begin: Place = (0, 0)  # where the header is, or the first row
 
     def __init__(
         self,
@@ -43,16 +48,7 @@ class CsvSource(TextSource):
     ) -> None:
         self.file, self.path, self._skips, self.facts = file, file.name, lenient, facts
         self._dtype = np.dtype(facts.dtype if facts is not None else "f4")
-        lines = Lines(file, (0, 0))
-        header = next(lines, "")
-        lines.close()
-        if not header.strip():
-            raise InvalidArgument(f"{self.path}: no header line naming the columns")
-        self._delimiter = max(",;\t|", key=header.count)
-        self.columns = self._cells(csv.reader([header], delimiter=self._delimiter), (0, 0))
-        self._has_header = not _is_data(self.columns)
-        if not self._has_header:
-            self.columns = [str(at) for at in range(len(self.columns))]
+        self._read_header()
         if len(set(self.columns)) != len(self.columns):
             raise InvalidArgument(f"{self.path}: two columns share a name: {self.columns}")
         rows, samples = self._scan()
@@ -72,6 +68,22 @@ class CsvSource(TextSource):
 
     # -- opening -----------------------------------------------------------------------------------
 
+    def _read_header(self) -> None:
+        """The names of the columns, and how cells are told apart."""
+        lines = Lines(self.file, self._begin)
+        try:
+            header = next(lines, "")
+            if not header.strip():
+                raise InvalidArgument(f"{self.path}: no header line naming the columns")
+            self._delimiter = max(",;\t|", key=header.count)
+            whole = itertools.chain([header], lines)  # a cell may go on in the next line
+            self.columns = self._cells(csv.reader(whole, delimiter=self._delimiter), (0, 0))
+        finally:
+            lines.close()
+        self._has_header = not _is_data(self.columns)
+        if not self._has_header:
+            self.columns = [str(at) for at in range(len(self.columns))]
+
     def _scan(self) -> tuple[int, list[list[str]]]:
         """(rows, the first of them); fills the marks and the types of columns."""
         self._marks = []
@@ -79,8 +91,8 @@ class CsvSource(TextSource):
         self._spelled = [False] * len(self.columns)
         samples: list[list[str]] = []
         rows = 0
-        for place, record in self._records(Lines(self.file, (0, 0))):
-            if rows == 0 and self._has_header and place == (0, 0):
+        for place, record in self._records(Lines(self.file, self._begin)):
+            if rows == 0 and self._has_header and place == self._begin:
                 continue
             if rows % mark_rows == 0:
                 self._marks.append(place)
@@ -93,7 +105,7 @@ class CsvSource(TextSource):
                     self._spelled = [is_vector(cell, least=1) and not _is_plain_number(cell) for cell in record]
             for i, cell in enumerate(record):
                 if not self._spelled[i] and self._types[i] is not str:
-                    self._types[i] = narrow(cell, self._types[i])
+                    self._types[i] = self._narrowed(cell, self._types[i])
         for i, spelled in enumerate(self._spelled):
             if spelled:
                 self._types[i] = str
@@ -112,8 +124,27 @@ class CsvSource(TextSource):
             wide = {"*": self.columns}
         if lists and asked not in wide:
             wide = {}
+        elif not lists:
+            self._refuse_sparse(cells)
         self.vector_column = choose_vector_column(self.path, asked, list(wide) or lists)
         self._vector_columns = wide.get(self.vector_column, [self.vector_column])
+
+    def _refuse_sparse(self, cells: dict[str, list[str]]) -> None:
+        """Name pgvector's sparse vectors, where nothing else is a vector."""
+        for name, column in cells.items():
+            if any(column) and all(is_sparse(cell) for cell in column if cell):
+                raise InvalidArgument(
+                    f"{self.path}: column {name!r} is a sparsevec of pgvector, and vecdb stores dense vectors: cast "
+                    "it, as in COPY (SELECT id, embedding::vector FROM t) TO STDOUT"
+                )
+
+    def _narrowed(self, cell: Any, kind: type) -> type:
+        """The type of a column, after one more of its cells."""
+        return narrow(cell, kind)
+
+    def _value(self, cell: Any, kind: type) -> Any:
+        """A cell of a column of this type as a value."""
+        return kind(cell) if cell else None
 
     def _column_of(self, samples: list[list[str]]) -> list[str]:
         at = self.columns.index(self._vector_columns[0])
@@ -160,12 +191,12 @@ class CsvSource(TextSource):
         if len(wide) > 1:
             vectors = [_floats([row[i] for i in wide]) for row in rows]
         else:
-            vectors = [numbers(row[wide[0]]) for row in rows]
+            vectors = [numbers(row[wide[0]] or "") for row in rows]
         block, wrong = stack_rows(vectors, self.dim, self._dtype)
         ids = None
         if self.id_column is not None:
             i = at[self.id_column]
-            cells = [_cell(row[i], self._types[i]) for row in rows]
+            cells = [self._value(row[i], self._types[i]) for row in rows]
             ids, not_ids = as_ids(cells)
             for where, what in not_ids.items():
                 wrong[where] = f" has an empty id {self.id_column!r}" if cells[where] is None else f": its id {what}"
@@ -173,7 +204,7 @@ class CsvSource(TextSource):
             if start + where not in bad:
                 bad[start + where] = self._row_error(start + where, self._line(places, where), what)
         named = [(c, at[c], self._types[at[c]]) for c in self.field_columns]
-        fields = [{c: _cell(row[i], kind) for c, i, kind in named} for row in rows] if named else None
+        fields = [{c: self._value(row[i], kind) for c, i, kind in named} for row in rows] if named else None
         return Window(start, block, ids, fields, bad)
 
 
@@ -221,7 +252,3 @@ def narrow(cell: str, kind: type) -> type:
         return float if math.isfinite(float(cell)) else str
     except ValueError:
         return str
-
-
-def _cell(cell: str, kind: type) -> Any:
-    return kind(cell) if cell else None

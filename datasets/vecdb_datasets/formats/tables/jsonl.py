@@ -200,6 +200,10 @@ class JsonlSource(TextSource):
         vectors = [_pop(row, self._vector_path or (_BARE,)) for row in rows]
         vectors = [numbers(one) if isinstance(one, str) else one for one in vectors]
         block, wrong = stack_rows(vectors, self.dim, self.dtype)
+        bare = None
+        if self.facts is not None:
+            bare = [one is None for one in vectors]
+            wrong = {at: what for at, what in wrong.items() if not bare[at]}
         ids = None
         if self._id_path is not None:
             cells = [_pop(row, self._id_path) for row in rows]
@@ -220,7 +224,7 @@ class JsonlSource(TextSource):
                 bad[start + at] = self._row_error(start + at, self._line(places, at), what)
         if self._wanted is not None:
             rows = [{name: value for name, value in row.items() if name in self._wanted} for row in rows]
-        return Window(start, block, ids, rows, bad, owners, tenants)
+        return Window(start, block, ids, rows, bad, owners, tenants, bare)
 
     def _take_access(self, rows: list[Any], wrong: dict[int, str]) -> tuple[Any, Any]:
         """(owners, tenants) of the rows of an export; what stands in their tagged fields becomes fields."""

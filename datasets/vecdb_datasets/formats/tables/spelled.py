@@ -13,6 +13,7 @@ import msgspec
 
 CUT = "..."  # what numpy prints in place of the numbers that it leaves out
 _OF_NUMPY = re.compile(r"(?:np|numpy)\.\w+\(([^()]*)\)")
+_SPARSE = re.compile(r"\{([0-9]+:[-+0-9.eE]+(,[0-9]+:[-+0-9.eE]+)*)?\}/[0-9]+")
 _WRAPPED = re.compile(r"\w+\((\[.*\])[^\]]*\)", re.DOTALL)
 
 
@@ -45,6 +46,11 @@ def is_vector(cell: Any, least: int = 2) -> bool:
     if isinstance(values[0], float):
         return True
     return CUT in values and all(word == CUT or _is_number(word) for word in values)
+
+
+def is_sparse(cell: Any) -> bool:
+    """Whether a cell spells a sparse vector as pgvector does: {1:0.5,7:2}/10."""
+    return isinstance(cell, str) and bool(_SPARSE.fullmatch(cell))
 
 
 def _is_number(word: str) -> bool:

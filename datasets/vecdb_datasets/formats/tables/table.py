@@ -30,6 +30,7 @@ class Window:
     bad: dict[int, VecdbError] = field(default_factory=dict)
     owners: list[str] | None = None
     tenants: list[list[str]] | None = None
+    without_vectors: list[bool] | None = None
 
     @property
     def stop(self) -> int:
@@ -95,6 +96,9 @@ class TableSource(VectorSource):
 
     def tenants(self, start: int = 0, stop: int | None = None) -> list[list[str]] | None:
         return None if self.facts is None else self._column("tenants", start, stop)
+
+    def without_vectors(self, start: int = 0, stop: int | None = None) -> list[bool] | None:
+        return None if self.facts is None else self._column("without_vectors", start, stop)
 
     def _row_error(self, row: int, line: int | None, what: str) -> VecdbError:
         """An error about a row. what : begins with a space or a colon, for it follows the row's number."""

@@ -9,7 +9,7 @@
 Each call is repeated before it is counted, so that caches are warm. Timings vary with the machine, these counts do
 not: they show what a change of the code adds to the path of a single call.
 
-    python -m vecdb_bench.call_counts [--files]      --files: the calls of each file, too
+    python -m vecdb_bench.calls.call_counts [--files]      --files: the calls of each file, too
 """
 
 from __future__ import annotations

@@ -1,0 +1,107 @@
+"""What a process of the server is: the only one, here; one among others in workers/place.py.
+
+A `Place` answers what depends on it: whose counts bound a caller, which rpcs are answered here, what a metrics page
+counts, and whether names may have changed elsewhere.
+
+Threads: event loop only, but `names_changed`, `settled` and `processes`, which are called from any thread.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from vecdb import PermissionDenied
+from vecdb_server.metrics import Metrics
+from vecdb_server.newest_commit import NewestCommit
+from vecdb_server.security.auth import WRITES
+from vecdb_server.security.counters import Counters, LocalCounters
+
+KEY_BYTES = 64  # of what seals cursors
+
+
+class Place:
+    """The only process. read_only : another process, which is not of this server, writes to the directory.
+
+    secret : what each call must carry where callers are processes of this server, which have counted it; None where
+    they are not.
+    """
+
+    role = "server"
+    secret: str | None = None
+    sharers = 1  # processes that share the port
+
+    def __init__(self, *, read_only: bool = False) -> None:
+        self.read_only = read_only
+        self._newest: NewestCommit | None = None
+        self.counters: Counters = LocalCounters()
+        self.cursor_key = secrets.token_bytes(KEY_BYTES)
+
+    def metrics(self) -> Metrics:
+        """Where calls are counted, and what the page shows."""
+        return Metrics()
+
+    def figure(self, name: str, read: Callable[[], float]) -> Callable[[], float]:
+        """A number for the metrics page: of all processes. name : as board.GAUGES has it.   read : that of this one."""
+        return read
+
+    def served(self, service: Any, behaviours: Any) -> Any:
+        """The behaviours of a service's rpcs in this process. service : its descriptor."""
+        return WritesRefused(service, behaviours) if self.read_only else behaviours
+
+    def opened(self, database: Path) -> None:
+        """The database is open. database : its directory."""
+        if self.read_only:
+            self._newest = NewestCommit(database)
+
+    def closed(self) -> None:
+        """It is closed again."""
+        if self._newest is not None:
+            self._newest.close()
+
+    def kernel_threads(self, wanted: int) -> int:
+        """How many threads there are for long searches. wanted : a setting; 0: one for each core."""
+        return wanted or len(os.sched_getaffinity(0))
+
+    def names_version(self) -> Any:
+        """It changes when another process may have changed which collection a name means."""
+        return None if self._newest is None else self._newest.version()
+
+    def names_changed(self) -> None:
+        """This process has changed which collection a name means, or which tenants there are."""
+
+    def processes(self) -> list[dict[str, Any]]:
+        """Process number and role of each process of this server."""
+        return [{"pid": os.getpid(), "role": self.role}]
+
+    def is_whole(self) -> bool:
+        """Whether the other processes that a call may need are there."""
+        return True
+
+    def listens(self, server: Any) -> None:
+        """The server has begun to answer. server : the app.Server."""
+
+    def serves(self) -> None:
+        """Its searches are warm."""
+
+    def drains(self) -> None:
+        """It takes no more calls."""
+
+
+class WritesRefused:
+    """The behaviours of a service, of which those that write say that this server does not."""
+
+    def __init__(self, service: Any, behaviours: Any) -> None:
+        self.raw = getattr(behaviours, "raw", {})
+        for method in service.methods:
+            writes = f"/{service.full_name}/{method.name}" in WRITES
+            setattr(self, method.name, _refuse if writes else getattr(behaviours, method.name))
+
+
+async def _refuse(request: Any, caller: Any, context: Any) -> None:
+    raise PermissionDenied(
+        "this server reads a directory that another process writes (--read-only): write through that process"
+    )

@@ -1,0 +1,156 @@
+"""The memory that processes of a server share: counts that bound callers, rates, words of each, counts of calls. Forked
+processes are real; what they do is compared with plain arithmetic.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from vecdb_server.security.counters import NO_BOUND, Counters, LocalCounters
+from vecdb_server.workers import board as boards
+from vecdb_server.workers import counters
+from vecdb_server.workers.board import Board
+from vecdb_server.workers.series import SharedMetrics
+
+
+def shared(workers: int = 3) -> tuple[Board, list[counters.SharedCounters]]:
+    board = Board(workers, counters.words(workers + 1))
+    return board, [counters.SharedCounters(board, board.parts[0], i) for i in range(workers + 1)]
+
+
+def in_processes(count: int, work: Callable[[int], None]) -> None:
+    """work(i) in a process of its own for each i."""
+    pids = []
+    for i in range(count):
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                work(i)
+                code = 0
+            finally:
+                os._exit(code)
+        pids.append(pid)
+    assert [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids] == [0] * count
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_counts_of_several_processes_are_those_of_one(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    _, all_of_them = shared()
+    alone: Counters = LocalCounters()
+    held: list[tuple[int, list[tuple[str, int]]]] = []
+    for _ in range(2_000):
+        place = int(rng.integers(4))
+        if held and rng.integers(2):
+            place, amounts = held.pop(int(rng.integers(len(held))))
+            all_of_them[place].subtract(amounts)
+            alone.subtract(amounts)
+            continue
+        names = rng.choice(8, 3, replace=False)
+        wanted = [(f"n{n}", int(rng.integers(1, 4)), int(rng.choice([6, 10, NO_BOUND]))) for n in names]
+        assert all_of_them[place].first_over(wanted) == alone.first_over(wanted)
+        over = alone.try_add(wanted)
+        said = all_of_them[place].try_add(wanted)
+        assert (said is None) == (over is None)
+        if over is None:
+            held.append((place, [(name, amount) for name, amount, _ in wanted]))
+        for n in range(8):
+            assert {one.value(f"n{n}") for one in all_of_them} == {alone.value(f"n{n}")}
+
+
+def test_no_more_are_let_in_than_there_is_room_for_however_they_race() -> None:
+    _, all_of_them = shared()
+
+    def work(i: int) -> None:
+        for _ in range(3_000):
+            if all_of_them[i].try_add((("calls", 1, 2),)) is None:
+                assert all_of_them[i].value("calls") <= 2 + 3, "others may have added, and take it back"
+                all_of_them[i].subtract((("calls", 1),))
+        while all_of_them[i].try_add((("kept", 1, 50),)) is None:
+            pass
+
+    in_processes(4, work)
+    assert all_of_them[0].value("calls") == 0
+    assert 46 <= all_of_them[0].value("kept") <= 50
+
+
+def test_a_rate_is_of_all_processes() -> None:
+    _, all_of_them = shared()
+    now = 1_000.0
+    local = LocalCounters()
+    for i in range(200):
+        now += 0.03
+        said, alone = all_of_them[i % 4].take("rate of a", 5.0, now), local.take("rate of a", 5.0, now)
+        assert (said == 0.0) == (alone == 0.0) and said == pytest.approx(alone, abs=1e-6)
+
+    let_in = Board(3, 4)
+
+    def work(i: int) -> None:
+        for _ in range(500):
+            if all_of_them[i].take("rate of b", 100.0, 5_000.0) == 0.0:
+                let_in.parts[0][i] += 1
+
+    in_processes(4, work)
+    assert sum(let_in.parts[0]) == 100  # at one moment: a second's worth
+
+
+def test_a_process_that_is_gone_holds_nothing() -> None:
+    _, all_of_them = shared()
+    for i, one in enumerate(all_of_them):
+        one.try_add((("calls", i + 1, NO_BOUND), ("bytes", 100, NO_BOUND)))
+    all_of_them[0].clear(2)
+    assert all_of_them[3].value("calls") == 1 + 2 + 4 and all_of_them[1].value("bytes") == 300
+
+
+def test_a_full_table_shares_its_slots_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(counters, "SLOTS", 64)
+    _, all_of_them = shared(1)
+    for i in range(300):
+        assert all_of_them[0].try_add(((f"name {i}", 1, NO_BOUND),)) is None
+    assert sum(all_of_them[1].value(f"name {i}") >= 1 for i in range(300)) == 300  # bounds are met sooner, not later
+    for i in range(300):
+        all_of_them[0].subtract(((f"name {i}", 1),))
+    assert {all_of_them[1].value(f"name {i}") for i in range(300)} == {0}
+
+
+def test_words_of_each_process_are_its_own() -> None:
+    board = Board(2)
+
+    def work(i: int) -> None:
+        board.begin(i, os.getpid())
+        board.set_gauge(i, "kernels_queued", i + 1)
+        board.set_state(i, boards.SERVING)
+
+    in_processes(3, work)
+    assert board.gauge("kernels_queued") == 6 and board.gauge("kernels_running") == 0
+    assert [board.state(i) for i in range(3)] == [boards.SERVING] * 3 and len({board.pid(i) for i in range(3)}) == 3
+    board.end(1)
+    assert board.state(1) == boards.GONE and board.gauge("kernels_queued") == 4
+    before = board.names_version
+    in_processes(1, lambda i: board.names_changed())
+    assert board.names_version == before + 1
+
+
+def test_counts_of_calls_add_up_and_survive_their_process() -> None:
+    rpcs = ["/a.B/C", "/a.B/D"]
+    board = Board(2, SharedMetrics.words(len(rpcs), 3))
+    metrics = SharedMetrics(rpcs, 3, board.parts[0])
+
+    def work(i: int) -> None:
+        own = metrics.of(i)
+        series = own.series("/a.B/C")
+        for _ in range(100):
+            series.count("OK", 0.003)
+        series.count("NOT_FOUND", 100.0)
+        own.refused("/x/y", "UNIMPLEMENTED")
+
+    in_processes(3, work)
+    totals = metrics.totals()
+    assert set(totals) == {"a.B/C", "unknown"} and totals["unknown"].codes == {"UNIMPLEMENTED": 3}
+    assert totals["a.B/C"].codes == {"OK": 300, "NOT_FOUND": 3} and sum(totals["a.B/C"].times) == 303
+    assert totals["a.B/C"].times[-1] == 3 and totals["a.B/C"].seconds == pytest.approx(300.9)

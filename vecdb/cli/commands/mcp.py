@@ -1,0 +1,59 @@
+"""mcp: a collection as tools of a model."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from vecdb.cli.options import CollectionName, Database, Tls, Token, default_db, opened
+from vecdb.errors import InvalidArgument, VecdbError
+
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def mcp(
+    collection: CollectionName,
+    db: Database = default_db,
+    tenant: Annotated[str | None, typer.Option(help="All that the tools see and write is this tenant's.")] = None,
+    write: Annotated[bool, typer.Option("--write", help="With the tools remember and forget.")] = False,
+    embed: Annotated[
+        str | None, typer.Option(help="A model that reads texts, module:name, looked for in this folder first.")
+    ] = None,
+    http: Annotated[
+        str | None, typer.Option(help="host:port of streamable HTTP, port 0: a free one. Default: stdio")
+    ] = None,
+    insecure: Annotated[bool, typer.Option("--insecure", help="HTTP beyond this machine: everybody may ask.")] = False,
+    token: Token = None,
+    tls: Tls = None,
+) -> None:
+    """Serve a collection to models by the Model Context Protocol: search, get, browse, count, facets."""
+    try:
+        from vecdb.integrations.mcp_server import bound_collection, embedder_named, serve_http, server_of
+    except ImportError as error:
+        raise VecdbError(f"mcp needs {error.name}: pip install 'vecdb-engine[mcp]'") from None
+    host, port = _address(http, insecure)
+    model = None if embed is None else embedder_named(embed)
+    with opened(db, token, tls, read_only=not write, make=write) as database:
+        docs = bound_collection(database, collection, embed=model, make=write)
+        server = server_of(docs, tenant=tenant, write=write)
+        if http is None:
+            server.run("stdio")
+        else:
+            serve_http(server, host, port, lambda address: print(address, file=sys.stderr, flush=True))
+
+
+def _address(http: str | None, insecure: bool) -> tuple[str, int]:
+    if http is None:
+        return "", 0
+    host, colon, port = http.rpartition(":")
+    host = host.strip("[]")
+    if not colon or not host or not port.isdecimal() or int(port) > 65_535:
+        raise InvalidArgument(f"--http wants host:port, such as 127.0.0.1:8000, got {http!r}")
+    if host not in _LOOPBACK and not insecure:
+        raise InvalidArgument(
+            f"{host} is reached from other machines, and HTTP here knows no tokens: listen on 127.0.0.1 behind a proxy "
+            "that does, or say --insecure"
+        )
+    return host, int(port)

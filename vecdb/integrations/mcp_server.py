@@ -1,0 +1,330 @@
+"""MCP: one collection as tools of a model, over stdio or streamable HTTP.
+
+    list_collections, search, get, browse, count, facets      always
+    remember, forget                                          only where writing was allowed at the start
+
+The collection and the tenant are bound when the server starts, and are no argument of any tool: whatever a model asks,
+it asks of what that tenant may see. What it writes is the tenant's own, and it forgets nothing else. A tool that fails
+says why in its answer, so that the model can ask again.
+
+Threads: the SDK calls each tool in a thread of its own; the collection takes that.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import functools
+import importlib
+import math
+import os
+import sys
+from collections.abc import Callable
+from typing import Annotated, Any, TypeVar
+
+from mcp.server import MCPServer
+from mcp.server.mcpserver.exceptions import ToolError
+from mcp_types import ToolAnnotations
+from pydantic import Field
+
+import vecdb
+from vecdb.errors import InvalidArgument, NotFound, VecdbError
+from vecdb.integrations.shared import CollectionHandle
+from vecdb.schema import Record
+from vecdb.validate import tenant_name
+from vecdb.validate.common import short_repr
+
+_LIMIT_MAX = 100  # of one answer: a model reads all of it
+
+Tool = TypeVar("Tool", bound=Callable[..., Any])
+Limit = Annotated[int, Field(ge=1, le=_LIMIT_MAX, description=f"How many at most, up to {_LIMIT_MAX}.")]
+Filter = Annotated[
+    str | dict[str, Any] | None,
+    Field(
+        description="Which records count: text such as \"lang = 'en' and (year >= 2020 or tags contains 'x')\", or a "
+        'dict such as {"year": {"$gte": 2020}}. Fields: see list_collections.'
+    ),
+]
+Id = Annotated[int | str, Field(description="The id of a record.")]
+Owner = Annotated[str | None, Field(description="Whose record it is, where an answer named an owner.")]
+
+
+def embedder_named(path: str) -> Any:
+    """What `module:name` means, a model that reads texts; the working directory is looked in first."""
+    module, colon, name = path.partition(":")
+    if not colon or not module or not name:
+        raise InvalidArgument(f"a model is named module:name, such as models:embedder, got {short_repr(path)}")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        found: Any = importlib.import_module(module)
+        for part in name.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError) as error:
+        raise InvalidArgument(f"the model {path!r} cannot be loaded: {error}") from None
+    return found
+
+
+def bound_collection(database: vecdb.Database, name: str, *, embed: Any = None, make: bool = False) -> vecdb.Collection:
+    """The collection that the tools are of. make : make it where it is not there."""
+    try:
+        return database.collection(name, embed=embed)
+    except NotFound:
+        if not make:
+            raise
+    return database.create_collection(name, embed=embed, exist_ok=True)
+
+
+def server_of(docs: vecdb.Collection, *, tenant: str | None = None, write: bool = False) -> MCPServer[Any]:
+    """The server of a collection. tenant : all that its tools see and write. write : with remember and forget."""
+    tools = CollectionTools(docs, None if tenant is None else tenant_name(tenant).decode())
+    texts = docs.embedder is not None
+    server: MCPServer[Any] = MCPServer(
+        "vecdb",
+        version=vecdb.__version__,
+        instructions=(
+            f"Records of the collection {docs.name!r}: an id and fields each. search finds those that are near in "
+            f"meaning, {'by text, ' if texts else ''}by the id of another record or by vector; browse and count take "
+            "exact conditions on fields."
+        ),
+        log_level="WARNING",
+    )
+    reading = ToolAnnotations(read_only_hint=True, open_world_hint=False)
+    for tool in (tools.list_collections, tools.search, tools.get, tools.browse, tools.count, tools.facets):
+        server.add_tool(tool, annotations=reading)
+    if write:
+        changing = ToolAnnotations(read_only_hint=False, destructive_hint=True, open_world_hint=False)
+        server.add_tool(tools.remember, annotations=changing)
+        server.add_tool(tools.forget, annotations=changing)
+    return server
+
+
+def _told(tool: Tool) -> Tool:
+    """A tool whose errors reach the model."""
+
+    @functools.wraps(tool)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return tool(*args, **kwargs)
+        except VecdbError as error:
+            raise ToolError(f"{error.code}: {error}") from error
+
+    called: Any = call
+    return called  # type: ignore[no-any-return]
+
+
+class CollectionTools:
+    """The tools. Every read names the tenant, every write is owned by it."""
+
+    def __init__(self, docs: vecdb.Collection, tenant: str | None) -> None:
+        self._docs = docs
+        self._handle = CollectionHandle(docs)
+        self._tenant = tenant
+
+    # -- reads -------------------------------------------------------------------------------------
+
+    @_told
+    def list_collections(self) -> dict[str, Any]:
+        """The collection that these tools are of: how many records it has, their fields, and how it is searched."""
+        docs = self._docs
+        return {
+            "collections": [
+                {
+                    "name": docs.name,
+                    "records": self._of_tenant(lambda tenant: docs.count(tenant=tenant), 0),
+                    "dim": docs.dim,
+                    "metric": docs.metric,
+                    "search_by_text": docs.embedder is not None,
+                    "fields": self._of_tenant(lambda tenant: docs.fields(tenant=tenant), {}),
+                }
+            ]
+        }
+
+    @_told
+    def search(
+        self,
+        text: Annotated[str | None, Field(description="What is looked for, in words.")] = None,
+        id: Annotated[int | str | None, Field(description="A record; others near it are found.")] = None,
+        vector: Annotated[list[float] | None, Field(description="A vector.")] = None,
+        limit: Limit = 10,
+        filter: Filter = None,
+        owner: Owner = None,
+    ) -> dict[str, Any]:
+        """Find the records nearest in meaning, nearest first: to a text, to another record by its id, or to a vector;
+        give one of the three. A score is larger where it is nearer.
+        """
+        if [text, id, vector].count(None) != 2:
+            raise InvalidArgument("give one of text, id and vector")
+        own: Record | None = None
+        if id is not None:
+            own = self._record(id, owner, include_vectors=True)
+            if own is None:
+                raise NotFound(f"there is no record {id!r}", what="record")
+        query = self._vector_of(text) if text is not None else vector if own is None else own.vector
+        wanted = limit if own is None else limit + 1
+        hits = self._of_tenant(lambda tenant: self._docs.search(query, wanted, filter=filter, tenant=tenant), ())
+        others = [hit for hit in hits if own is None or (hit.id, hit.owner) != (own.id, own.owner)]
+        return {"hits": [self._shown(hit) | {"score": hit.score} for hit in others[:limit]]}
+
+    @_told
+    def get(
+        self,
+        ids: Annotated[list[int | str], Field(min_length=1, max_length=_LIMIT_MAX, description="Ids of records.")],
+        owner: Owner = None,
+    ) -> dict[str, Any]:
+        """Records by id, with their fields; those that are not there are listed as missing."""
+        found = [(id, self._record(id, owner)) for id in ids]
+        return {
+            "records": [self._shown(record) for _, record in found if record is not None],
+            "missing": [id for id, record in found if record is None],
+        }
+
+    @_told
+    def browse(
+        self,
+        filter: Filter = None,
+        limit: Limit = 20,
+        order_by: Annotated[
+            str | None, Field(description="A field whose order they come in; else oldest first.")
+        ] = None,
+        descending: Annotated[bool, Field(description="The largest first; with order_by.")] = False,
+        after: Annotated[str | None, Field(description="The `next` of a page: go on behind it.")] = None,
+    ) -> dict[str, Any]:
+        """Records that match a filter, a page at a time. `next` is null where there are no more."""
+
+        def page(tenant: str | None) -> Any:
+            pages = self._docs.iter(
+                limit, filter=filter, order_by=order_by, descending=descending, after=after, limit=limit, tenant=tenant
+            )
+            return next(pages, None)
+
+        found = self._of_tenant(page, None)
+        return {
+            "records": [self._shown(record) for record in found or ()],
+            "next": None if found is None else found.cursor,
+        }
+
+    @_told
+    def count(self, filter: Filter = None) -> dict[str, Any]:
+        """How many records match a filter; without one, how many there are."""
+        return {"count": self._of_tenant(lambda tenant: self._docs.count(filter=filter, tenant=tenant), 0)}
+
+    @_told
+    def facets(
+        self,
+        field: Annotated[str, Field(description="A field, or a path such as meta.author.")],
+        filter: Filter = None,
+        limit: Limit = 20,
+    ) -> dict[str, Any]:
+        """The most frequent values of a field, and how many records have each."""
+        found = self._of_tenant(lambda tenant: self._docs.facets(field, filter, limit, tenant=tenant), {})
+        return {"facets": [{"value": _plain(value), "count": count} for value, count in found.items()]}
+
+    # -- writes ------------------------------------------------------------------------------------
+
+    @_told
+    def remember(
+        self,
+        text: Annotated[str | None, Field(description="What to remember; it becomes the field text.")] = None,
+        fields: Annotated[dict[str, Any] | None, Field(description="What else is known of it, by name.")] = None,
+        id: Annotated[int | str | None, Field(description="Of a record to replace, or a new one; else made.")] = None,
+        vector: Annotated[list[float] | None, Field(description="In the place of a text.")] = None,
+    ) -> dict[str, Any]:
+        """Store a record. Returns its id."""
+        if (text is None) == (vector is None):
+            raise InvalidArgument("give one of text and vector")
+        owned: dict[str, Any] = {} if self._tenant is None else {"owner": self._tenant, "tenants": {self._tenant}}
+        if text is not None:
+            self._vector_of(text)  # whose error is told
+        if id is None:
+            return {"id": self._docs.add(vector, fields, texts=text, **owned)}
+        [known] = self._handle.ids([id], new=True)
+        self._docs.upsert(known, vector, fields, texts=text, **owned)
+        return {"id": known}
+
+    @_told
+    def forget(
+        self,
+        ids: Annotated[list[int | str], Field(min_length=1, max_length=_LIMIT_MAX, description="Ids of records.")],
+    ) -> dict[str, Any]:
+        """Delete records by id. Returns how many were deleted; there is no way back."""
+        known = self._handle.ids(ids)
+        return {"deleted": self._docs.delete(known, owner=self._tenant or "") if known else 0}
+
+    # -- within ------------------------------------------------------------------------------------
+
+    def _of_tenant(self, ask: Callable[[str | None], Any], nothing: Any) -> Any:
+        """What the bound tenant sees. One that has no records yet sees nothing."""
+        try:
+            return ask(self._tenant)
+        except NotFound as error:
+            if error.what != "tenant":
+                raise
+            return nothing
+
+    def _record(self, id: int | str, owner: str | None, *, include_vectors: bool = False) -> Record | None:
+        """A record that the tenant sees: its own, else one without an owner, or that of the owner who is named."""
+        known = self._handle.ids([id])
+        owners = dict.fromkeys([self._tenant or "", ""] if owner is None else [owner])
+        for one in owners if known else ():
+            get = functools.partial(self._docs.get, known[0], owner=one, include_vectors=include_vectors)
+            found: Record | None = self._of_tenant(functools.partial(_asked, get), None)
+            if found is not None:
+                return found
+        return None
+
+    def _shown(self, one: Any) -> dict[str, Any]:
+        """A record or a hit as JSON. Who shares it with the bound tenant is not told."""
+        owner = {"owner": one.owner} if one.owner and self._tenant is None else {}
+        return {"id": one.id, **owner, "fields": _plain(one.fields)}
+
+    def _vector_of(self, text: str) -> Any:
+        embedder = self._docs.embedder
+        if embedder is None:
+            raise InvalidArgument("no model that reads texts was given when this server was started: use id or vector")
+        try:
+            return embedder.queries([text])[0]
+        except VecdbError:
+            raise
+        except Exception as error:
+            raise ToolError(f"the model {embedder.name!r} cannot embed this text: {error}") from error
+
+
+def _asked(get: Callable[..., Any], tenant: str | None) -> Any:
+    return get(tenant=tenant)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(one) for one in value]
+    if isinstance(value, (dt.date, dt.datetime)):
+        return value.isoformat()
+    if isinstance(value, bytes):
+        return f"{len(value):,} bytes"
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value
+
+
+# -- over HTTP -------------------------------------------------------------------------------------
+
+
+def serve_http(server: MCPServer[Any], host: str, port: int, say: Callable[[str], None]) -> None:
+    """Serve at http://host:port/mcp until the process is told to end. port 0 : a free one. say : is told the address.
+
+    On this machine's own addresses requests of web pages from elsewhere are refused (by their Host and Origin).
+    """
+    import asyncio
+
+    import uvicorn
+
+    app = server.streamable_http_app(host=host)
+    config = uvicorn.Config(app, host=host, port=port, log_level="warning")
+    bound = config.bind_socket()
+    try:
+        bound.listen()
+        say(f"http://{host}:{bound.getsockname()[1]}/mcp")
+        asyncio.run(uvicorn.Server(config).serve(sockets=[bound]))
+    finally:
+        bound.close()
