@@ -71,17 +71,13 @@ def _has_lock() -> bool:
     return bool(getattr(sys, "_is_gil_enabled", lambda: True)())
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 # They share one interpreter, whatever collections they search (kernels/threads/turns.py); empty where it has no lock.
-TURNS: NDArray[np.int64] = turns.new_turns(_cores()) if _has_lock() else np.empty(0, np.int64)
+TURNS: NDArray[np.int64] = turns.new_turns() if _has_lock() else np.empty(0, np.int64)
 
 
 def _after_fork_in_child() -> None:
     if len(TURNS):
-        turns.reset(TURNS, _cores())  # threads of the parent are not here
+        turns.reset(TURNS)  # threads of the parent are not here
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)
