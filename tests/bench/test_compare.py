@@ -152,6 +152,7 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> Any:
         for name in ("vecdb", "hnswlib"):
             monkeypatch.setitem(peers.PEERS, name, lambda m, ef, name=name: Fake(name, log, fails.get(name, {})))
         monkeypatch.setattr(runner, "_warm", lambda *of: None)
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: name)  # they need no package
         return log
 
     return put

@@ -12,6 +12,7 @@ Threads: every method from any thread. Processes: a forked child must open its o
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import threading
 import weakref
@@ -320,6 +321,7 @@ class LocalDatabase(Generic[C]):
             "recall": self.measured_recalls(),
             "open": self._open_figures(),
             "lmdb": self.store.info(),
+            "processes": [{"pid": os.getpid(), "role": "embedded"}],
         }
 
     def measured_recalls(self) -> dict[str, float]:

@@ -55,12 +55,12 @@ def test_a_thread_alone_takes_its_turn_and_passes_it_on() -> None:
 
 def test_a_turn_that_was_left_is_not_waited_for_without_end_and_for_less_the_more_often() -> None:
     words, before = turns.new_turns(), []
-    for _ in range(5):
+    for _ in range(7):
         words[turns.TURN] = 7  # taken, by a thread that never comes back
         before.append(int(words[turns.PATIENCE]))
         _end(words)
         assert words[turns.TURN] == 7
-    assert before == [1 << 12, 1 << 11, 1 << 10, 1 << 9, 1 << 9]
+    assert before == [1 << 14, 1 << 13, 1 << 12, 1 << 11, 1 << 10, 1 << 9, 1 << 9]
 
 
 def test_a_forked_child_begins_without_the_threads_of_its_parent() -> None:

@@ -18,6 +18,7 @@ from vecdb.schema import CollectionConfig
 
 _IN_A_BATCH = re.compile(r"^(vectors|fields|ids|tenants)\[0\](, field)?")
 _WORDS = {"vectors": "its vector", "fields": "its fields", "ids": "its id", "tenants": "its tenants"}
+_OPTION = 'with zero_vectors="far"', "with --zero-vectors far"  # what Python's argument is called here
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,4 +194,5 @@ def _of_a_row(text: str) -> str:
     match = _IN_A_BATCH.match(text)
     if match is None:
         return text
+    text = text.replace(*_OPTION)
     return ("field" if match[2] else _WORDS[match[1]]) + text[match.end() :]

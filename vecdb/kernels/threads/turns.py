@@ -29,8 +29,8 @@ from vecdb.kernels.threads.atomics import load, pause, replace, store
 
 TURN, PATIENCE = np.int64(0), np.int64(8)
 _WORDS = 16
-_PATIENCE_MIN, _PATIENCE_MAX = np.int64(512), np.int64(1 << 12)  # about 25 and 200 us
-_PAUSES_MAX = np.int64(1 << 13)  # that one call waits for its turn, however often it passes on
+_PATIENCE_MIN, _PATIENCE_MAX = np.int64(512), np.int64(1 << 14)  # about 25 and 800 us
+_PAUSES_MAX = np.int64(1 << 16)  # that one call waits for its turn, however often it passes on
 _ONE = np.int64(1)
 
 
