@@ -247,10 +247,10 @@ def test_a_run_without_plots_prints_one_document(
 
 def test_threads_and_processes_are_measured_in_turns_with_another_tree() -> None:
     here = str(Path(vecdb.__file__).parent.parent)
-    found = threads(base=here, rows=5_000, seconds=0.05, rounds=1, counts=(1, 2), say=lambda text: None)
+    found = threads(base=here, rows=5_000, seconds=0.05, rounds=1, counts=(1,), say=lambda text: None)
     rows = found["tables"]["calls"]
     assert [(row["way"], row["tree"], row["count"]) for row in rows] == [
-        (way, tree, count) for way in ("threads", "processes") for tree in ("base", "this") for count in (1, 2)
+        (way, tree, count) for way in ("threads", "processes") for tree in ("base", "this") for count in (1,)
     ]
     assert all(row["rate"] > 0 and row["p99_us"] >= row["median_us"] > 0 for row in rows)
     assert all((row["by_base"] is None) == (row["tree"] == "base") for row in rows)

@@ -914,7 +914,7 @@ class Collection:
 
     def _read_queries(self, query: Any, text: Any) -> Any:
         if query is not None or text is None:
-            raise InvalidArgument("search takes a query, which is an array of numbers, or a text; one of the two")
+            raise InvalidArgument("search takes a query, which is an array, as of a vector, or a text; one of the two")
         if isinstance(text, str):
             return embedder_of(self._embedder, self.name).queries([text])[0]
         if not isinstance(text, (list, tuple)) or not all(isinstance(one, str) for one in text):
