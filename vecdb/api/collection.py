@@ -17,14 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb import limits, validate
-from vecdb.api.backend import Batch, CollectionBackend, Mode
+from vecdb.api.backend import CollectionBackend, Mode
 from vecdb.api.embedding import Embedder, embedded, embedder_of
 from vecdb.api.filter_arguments import Page, refuse_unknown, search_filter, written_filter
 from vecdb.api.hits import Hits
 from vecdb.api.notebook import collection_html
 from vecdb.api.tables import arrow_table, pandas_frame
-from vecdb.api.whole_records import TakenApart, is_whole, take_apart
-from vecdb.errors import AlreadyExists, InvalidArgument, LimitExceeded, PermissionDenied, VecdbError
+from vecdb.api.write_arguments import Gate, WriteArguments, check_size, taken_apart
+from vecdb.errors import InvalidArgument, PermissionDenied, VecdbError
 from vecdb.filters.forms import to_filter
 from vecdb.filters.scalars import field_name
 from vecdb.schema import CollectionConfig, Facets, IndexConfig, Record, SearchParams
@@ -229,7 +229,7 @@ class Collection:
         n, single = self._count_added(vectors, fields)
         some = validate.some_vectors(vectors, n, self._config, self._shaped, single=single, empty_ok=True)
         maps = validate.fields(fields, some.n, single=single)
-        _check_size(some.vectors, maps, "write them in several calls")
+        check_size(some.vectors, maps, "write them in several calls")
         lists = None if tenants is None else validate.access_lists(tenants, some.n, single=single)
         return self._backend.add(some.vectors, maps, lists, owned, request, single=single, bare=some.bare)
 
@@ -265,8 +265,9 @@ class Collection:
         if mode not in ("upsert", "insert", "skip"):
             raise InvalidArgument(f"mode must be 'upsert', 'insert' or 'skip', got {validate.short_repr(mode)}")
         owned, request = validate.owner(owner), validate.request_id(request_id)
-        batch = self._batch(ids, vectors, fields, tenants, mode, validate.flag(keep_tenants, "keep_tenants"))
-        return partial(self._backend.put, batch, owned, mode, request)
+        kept = validate.flag(keep_tenants, "keep_tenants")
+        given = WriteArguments(ids, vectors, fields, tenants, mode, kept)
+        return partial(self._backend.put, given.batch(self._gate()), owned, mode, request)
 
     def _put(
         self,
@@ -282,59 +283,16 @@ class Collection:
         id: str | None,
         vector: str | None,
     ) -> int:
-        ids, vectors, fields = _taken_apart(ids, vectors, fields, id, vector)
+        taken = taken_apart(ids, vectors, fields, id, vector)
         owned = validate.owner(owner)
         request = validate.request_id(request_id)
         kept, atomic = validate.flag(keep_tenants, "keep_tenants"), validate.flag(atomic, "atomic")
         if request is not None and not atomic:
             raise InvalidArgument("a call that may be split has no one request_id: write its parts with one each")
-        if atomic or _length(ids) <= self._backend.rows_per_call:
-            return self._backend.put(self._batch(ids, vectors, fields, tenants, mode, kept), owned, mode, request)
-        if tenants is not None and not isinstance(tenants, str):
-            tenants = validate.listed_tenants(tenants, _length(ids))
-        each = _one_each(tenants)
-        _check_parts(len(ids), vectors, fields, tenants if each else None)
-        return self._backend.put_all(self._batches(ids, vectors, fields, tenants, each, mode, kept), owned, mode)
-
-    def _batch(self, ids: Any, vectors: Any, fields: Any, tenants: Any, mode: Mode, kept: bool) -> Batch:
-        checked = self._ids(ids)
-        if mode == "insert" and checked.unique is not None:
-            raise AlreadyExists(
-                f"insert got {checked.n - len(checked.unique)} ids twice in one batch; give each id once, or use upsert"
-            )
-        some = validate.some_vectors(
-            vectors, checked.n, self._config, self._shaped, single=checked.scalar, empty_ok=checked.n == 0
-        )
-        if some.n != checked.n:
-            raise InvalidArgument(
-                f"got {checked.n:,} ids and {some.n:,} vectors: pass one vector per id, None for a record without one"
-            )
-        maps = validate.fields(fields, checked.n, single=checked.scalar)
-        lists = None
-        if tenants is not None:
-            lists = validate.access_lists(tenants, checked.n, single=checked.scalar, kept=kept)
-        _check_size(some.vectors, maps, "write it in several calls, or with atomic=False")
-        if checked.unique is None:
-            return Batch(checked, some.vectors, maps, lists, some.bare)
-        keep = checked.first_positions() if mode == "skip" else checked.unique
-        some = some.take(keep)
-        return Batch(
-            checked.take(keep),
-            some.vectors,
-            None if maps is None else [maps[i] for i in keep.tolist()],
-            None if lists is None else lists.take(keep, checked.n),
-            some.bare,
-        )
-
-    def _batches(
-        self, ids: Any, vectors: Any, fields: Any, tenants: Any, each: bool, mode: Mode, kept: bool
-    ) -> Iterator[Batch]:
-        step = self._backend.rows_per_call
-        for start in range(0, len(ids), step):
-            part = slice(start, start + step)
-            part_fields = None if fields is None else _slice_fields(fields, part)
-            some = None if vectors is None else vectors[part]
-            yield self._batch(ids[part], some, part_fields, tenants[part] if each else tenants, mode, kept)
+        given, rows = WriteArguments(*taken, tenants, mode, kept), self._backend.rows_per_call
+        if atomic or given.n <= rows:
+            return self._backend.put(given.batch(self._gate()), owned, mode, request)
+        return self._backend.put_all((part.batch(self._gate()) for part in given.parts(rows)), owned, mode)
 
     def update(
         self,
@@ -929,6 +887,9 @@ class Collection:
             self._config = replace(self._config, dim=self._backend.dim)
         return self._config
 
+    def _gate(self) -> Gate:
+        return Gate(self._ids, self._config, self._shaped)
+
     def _ids(self, ids: Any) -> validate.IdBatch:
         return validate.ids(ids, self._backend.id_kind, name=self.name)
 
@@ -957,61 +918,3 @@ def _cursor(after: object) -> str | None:
 
 def _keeping(_kept: Any, found: Iterator[Any]) -> Iterator[Any]:
     yield from found
-
-
-def _taken_apart(ids: Any, vectors: Any, fields: Any, id: Any, vector: Any) -> TakenApart:
-    """ids, vectors and fields of a write, which may have been given as whole records."""
-    if is_whole(ids):
-        if vectors is not None or fields is not None:
-            raise InvalidArgument(
-                "these ids are whole records, which bring vectors and fields with them: leave both arguments out"
-            )
-        return take_apart(ids, id, vector)
-    if id is not None or vector is not None:
-        raise InvalidArgument("id= and vector= name columns of whole records, such as a table: these are ids")
-    if vectors is None and hasattr(ids, "__len__") and not isinstance(ids, str) and not len(ids):
-        vectors = ()
-    if vectors is None and fields is None:
-        raise InvalidArgument(
-            "a write needs vectors, an array of them beside the ids, or fields of records that have none; or whole "
-            "records, such as a table"
-        )
-    return TakenApart(ids, vectors, fields)
-
-
-def _check_size(vectors: NDArray[Any], fields: list[bytes] | None, instead: str) -> None:
-    size_bytes = vectors.nbytes + sum(map(len, fields or ()))
-    if size_bytes > limits.batch_bytes_max:
-        raise LimitExceeded(
-            f"one atomic call takes at most {limits.batch_bytes_max:,} bytes, this one has {size_bytes:,}: {instead}"
-        )
-
-
-def _length(ids: Any) -> int:
-    """How many ids a caller passed, before they are looked at; 1 for what is no sequence."""
-    return len(ids) if isinstance(ids, (list, tuple, range)) or getattr(ids, "ndim", 0) == 1 else 1
-
-
-def _one_each(tenants: Any) -> bool:
-    """Whether they are a list of lists, one for each record."""
-    return isinstance(tenants, (list, tuple)) and any(not isinstance(one, str) for one in tenants)
-
-
-def _check_parts(n: int, vectors: Any, fields: Any, tenants: Any) -> None:
-    """What a call that is split brings is read in slices, of which each would be checked when others are written."""
-    columns = fields.values() if isinstance(fields, dict) else (fields,)
-    for what, value in (("vectors", vectors), *(("fields", column) for column in columns), ("tenants", tenants)):
-        if value is None:
-            continue
-        if not hasattr(value, "__getitem__"):
-            raise InvalidArgument(
-                f"{what} must be an array or a list, got a {type(value).__name__}: a call that is split reads slices"
-            )
-        if hasattr(value, "__len__") and len(value) != n:
-            raise InvalidArgument(f"got {n:,} ids and {len(value):,} of {what}: pass one per id")
-
-
-def _slice_fields(fields: Any, part: slice) -> Any:
-    if isinstance(fields, dict):
-        return {name: column[part] for name, column in fields.items()}
-    return fields.iloc[part] if hasattr(fields, "iloc") else fields[part]
