@@ -10,12 +10,12 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-import grpc
 import numpy as np
 import pytest
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2
 
 import vecdb
+from tests.support.server import draining
 from tests.support.server.driver import (
     FAST_RECONNECTS,
     PATIENCE_S,
@@ -24,10 +24,9 @@ from tests.support.server.driver import (
     search_request,
     token,
     until_ready,
-    write_request,
 )
 from tests.support.server.process import Process
-from vecdb.v1 import admin_pb2, records_pb2, search_pb2
+from vecdb.v1 import admin_pb2, search_pb2
 
 DIM = 8
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
@@ -104,34 +103,13 @@ def test_draining_finishes_what_runs_refuses_what_is_new_and_says_so(tmp_path: P
     with Process(tmp_path / "db", tmp_path) as process:
         client = Client(process.address)
         until_ready(client)
-        client.create("docs", DIM)
-        watch = health_pb2_grpc.HealthStub(client.channel).Watch(health_pb2.HealthCheckRequest(), timeout=PATIENCE_S)
-        assert next(watch).status == SERVING
-        more = threading.Event()
-
-        def batches() -> Any:
-            for i in range(1_000):
-                yield records_pb2.IngestRequest(batch=i, write=write_request("docs", i * 200, vectors))
-                if i == 20:
-                    more.wait(PATIENCE_S)
-
-        acknowledged = []
-        stream = client.records.Ingest(batches(), timeout=PATIENCE_S)
-        for answer in stream:
-            acknowledged.append(answer.batch)
-            if len(acknowledged) == 21:
-                break
-        process.process.send_signal(signal.SIGTERM)
-        assert next(watch).status == NOT_SERVING
-        more.set()
-        with pytest.raises(grpc.RpcError) as caught:
-            for answer in stream:
-                acknowledged.append(answer.batch)
-        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE and "shutting down" in caught.value.details()
+        acknowledged = draining.written_when_told_to_end(
+            client, vectors, lambda: process.process.send_signal(signal.SIGTERM)
+        )
         assert process.end() == 0
         client.close()
     with vecdb.open(tmp_path / "db") as db:
-        assert db.collection("docs").count() >= 200 * len(acknowledged)
+        assert db.collection("docs").count() >= 200 * acknowledged
 
 
 def test_a_stream_that_is_idle_does_not_hold_up_the_end(tmp_path: Path) -> None:

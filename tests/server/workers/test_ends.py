@@ -12,13 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import grpc
 import numpy as np
 import pytest
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 import vecdb
-from tests.support.server import ledger
+from tests.support.server import draining, ledger
 from tests.support.server.crew import WorkersProcess, gone
 from tests.support.server.driver import (
     FAST_RECONNECTS,
@@ -27,9 +25,7 @@ from tests.support.server.driver import (
     outcome,
     token,
     until_ready,
-    write_request,
 )
-from vecdb.v1 import records_pb2
 from vecdb_server.security import tokens
 
 DIM = 8
@@ -181,38 +177,19 @@ def test_told_to_end_it_answers_what_it_has_and_refuses_what_is_new(tmp_path: Pa
     rows = np.random.default_rng(3).normal(size=(200, DIM)).astype(np.float32)
     with WorkersProcess(tmp_path / "db", tmp_path, 2) as process:
         client = process.ready()
-        client.create("docs", DIM)
-        watch = health_pb2_grpc.HealthStub(client.channel).Watch(health_pb2.HealthCheckRequest(), timeout=PATIENCE_S)
-        assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
-        more = threading.Event()
-
-        def batches() -> Any:
-            for i in range(1_000):
-                yield records_pb2.IngestRequest(batch=i, write=write_request("docs", i * 200, rows))
-                if i == 20:
-                    more.wait(PATIENCE_S)
-
-        acknowledged = []
-        stream = client.records.Ingest(batches(), timeout=PATIENCE_S)
-        for answer in stream:
-            acknowledged.append(answer.batch)
-            if len(acknowledged) == 21:
-                break
         everybody = [process.process.pid, *process.pids("worker"), *process.pids("writer")]
         assert len(everybody) == 4
-        for pid in everybody:  # as a service manager does, which tells all processes of a service
-            os.kill(pid, signal.SIGTERM)
-        assert next(watch).status == health_pb2.HealthCheckResponse.NOT_SERVING
-        more.set()
-        with pytest.raises(grpc.RpcError) as caught:
-            for answer in stream:
-                acknowledged.append(answer.batch)
-        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE and "shutting down" in caught.value.details()
+
+        def tell() -> None:
+            for pid in everybody:  # as a service manager does, which tells all processes of a service
+                os.kill(pid, signal.SIGTERM)
+
+        acknowledged = draining.written_when_told_to_end(client, rows, tell)
         assert process.end() == 0
         assert all(gone(pid) for pid in everybody[1:])
         assert "Traceback" not in process.log() and '"error"' not in process.log()
     with vecdb.open(tmp_path / "db") as db:
-        assert db.collection("docs").count() >= 200 * len(acknowledged)
+        assert db.collection("docs").count() >= 200 * acknowledged
 
 
 @pytest.mark.slow
