@@ -123,3 +123,18 @@ lmdb_readers_max = 1_024
 block_rows_max = 1_024  # records per LMDB value
 changed_rows_logged = 1 << 18  # whose fields the newest commits changed: who is farther behind looks at all changes
 vacuum_dead_share = 0.3  # maintenance vacuums a collection past this share of dead rows
+
+# -- the log of commits in object storage ----------------------------------------------------------
+log_wait_s = 0.2  # commits that come within this time share an object
+log_object_bytes = 8 << 20  # of commits that share one: more do not wait
+log_inline_bytes = 1 << 20  # a longer range of a file is an object of its own
+log_waiting_bytes = 64 << 20  # of commits that wait while the store is away: then they give way to a snapshot
+log_files_waiting = 256  # files that are held open for them: the same
+log_close_s = 30.0  # for what waits to be written, when a database closes
+snapshots_kept = 2
+snapshot_log_bytes = 64 << 20  # of log, and as much as the snapshot before it has: then there is another
+snapshot_age_s = 3_600.0  # the same after this time, where there was any commit
+snapshot_part_bytes = 8 << 20
+log_trim_age_s = 600.0  # how long it is known what is removed before it is: copies look each `log_trim_look_s`
+log_trim_look_s = 60.0
+log_poll_s = 0.2  # how often a copy looks for commits

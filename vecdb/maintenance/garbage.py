@@ -59,7 +59,7 @@ def collect_garbage(
     """Remove files and LMDB entries that no state names, except files of the names `keep`: of one collection, or of
     all.
     """
-    states = _states(store)
+    states = states_of(store)
     for prefix in _prefixes(store, keys.BY_GENERATION, keys.PREFIX_BYTES):
         uid, generation = keys.split_prefix(prefix)
         state = states.get(uid)
@@ -69,13 +69,24 @@ def collect_garbage(
         uid = int.from_bytes(prefix, "big")
         if (only_uid is None or uid == only_uid) and uid not in states:
             _delete(submit, DeleteKeyRange(prefix, keys.BY_UID))
+    remove_unnamed_files(database, store, states, None if only_uid is None else {only_uid}, keep)
+
+
+def remove_unnamed_files(
+    database: Path,
+    store: Store,
+    states: dict[int, catalog.CommittedState],
+    uids: set[int] | None = None,
+    keep: tuple[str, ...] = (),
+) -> None:
+    """Remove the files that no state names, of collections with these numbers, or of all."""
     synced = False
     for name in filesystem.list_dir(database / "collections"):
         try:
             uid = int(name, 16)
         except ValueError:
             continue
-        if only_uid is not None and uid != only_uid:
+        if uids is not None and uid not in uids:
             continue
         state = states.get(uid)
         folder = database / "collections" / name
@@ -106,7 +117,8 @@ def _delete(submit: Callable[[Request], Any], request: DeleteKeyRange) -> None:
         pass
 
 
-def _states(store: Store) -> dict[int, catalog.CommittedState]:
+def states_of(store: Store) -> dict[int, catalog.CommittedState]:
+    """The state of each collection, by its number."""
     with store.read() as txn:
         entries = [catalog.decode_entry(bytes(raw), str(name)) for name, raw in txn.cursor(db=store.catalog)]
         return {

@@ -21,6 +21,7 @@ import os
 import resource
 import shutil
 import stat
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -73,6 +74,7 @@ def open_direct(path: Path, *, write: bool = False) -> int:
 def open_unlinked(folder: Path) -> int:
     """A descriptor of a temporary file in `folder` that has no name and is gone once it is closed."""
     import tempfile
+import zlib
 
     fd, name = tempfile.mkstemp(dir=folder, prefix="spill.")
     os.unlink(name)
@@ -569,6 +571,18 @@ def copy_range(source: int, target: int, length: int) -> None:
             raise OSError(errno.EIO, f"source ended at byte {offset}, expected {length}")
         pwrite(target, part, offset)
         offset += len(part)
+
+
+def crc_of(fd: int, offset: int, length: int) -> int:
+    """CRC-32 of a range of a file. Raises OSError where it ends before."""
+    crc = 0
+    while length:
+        part = pread(fd, min(_COPY_BYTES, length), offset)
+        if not part:
+            raise OSError(errno.EIO, f"a file ended at byte {offset}, {length} before it should")
+        crc = zlib.crc32(part, crc)
+        offset, length = offset + len(part), length - len(part)
+    return crc
 
 
 def free_bytes(path: Path) -> int:

@@ -61,6 +61,15 @@ class WriteTxn(Protocol):
     sequence: int  # of the commit that it becomes
 
 
+class TransactionLog(Protocol):
+    """What records write transactions, so that copies of the database can repeat them."""
+
+    def recording(self, txn: Txn) -> Txn:
+        """The same transaction, of which it is noted what it changes. Raises VecdbError where nothing may be written
+        any more.
+        """
+
+
 class _Read(AbstractContextManager[Any]):
     """A read transaction of a store. A class, since every search of a reading process makes one: a generator takes
     three microseconds more.
@@ -109,6 +118,7 @@ class Store:
         self._durability = durability
         self._closed = self._abandoned = False
         self._completing = threading.Lock()
+        self.log: TransactionLog | None = None  # set before the first transaction, by who writes
         self._open()
 
     def _open(self) -> None:
@@ -292,7 +302,8 @@ class Store:
 
     def begin_write(self) -> Txn:
         """A write transaction; the caller commits or aborts it on this same thread."""
-        return self._env.begin(write=True)
+        txn = self._env.begin(write=True)
+        return txn if self.log is None else self.log.recording(txn)
 
     def ensure_spare_room(self) -> None:
         """Before a transaction that adds: allocate the spare room that only deletions may use up. Raises OSError."""

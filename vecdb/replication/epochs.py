@@ -1,0 +1,164 @@
+"""Where a log ends, and how a writer takes it over.
+
+    epoch 1   begin, commits ..., end --> epoch 2   begin, commits ..., end --> epoch 4   begin, commits ...
+
+The object behind the last commit of an epoch is created by its writer, with the next commit, or by whoever takes over,
+with `EpochEnd`: one of them is told that it is there already. So an epoch that is over stays over, and a writer that was
+paused, or cut off, learns it with its next object.
+
+The beginning of an epoch is written before the end of the one before names it. One that nothing names was left by a
+writer that died in between, or lost.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+import zlib
+from dataclasses import dataclass
+
+from vecdb.errors import AlreadyExists, Corruption, Locked
+from vecdb.replication import entry
+from vecdb.replication.entry import DELETE, DELETE_PAIR, Commit, Commits, EpochBegin, EpochEnd, Position
+from vecdb.replication.objects import Bucket
+from vecdb.storage.kv import keys
+from vecdb.storage.kv.store import Store, Txn
+
+_TRIMMED = f"{entry.TRIMMED}/mark"
+FOLLOWED = b"followed"  # in `state` of a copy, beside the uids: where in which log it is (applying.py)
+
+
+@dataclass(frozen=True, slots=True)
+class LogEnd:
+    """The last commit of a log. database : whose log it is.   last : the object that it lies in.   complete_from : a
+    snapshot of this position or a later one, and the log behind it, is all there is.   newest_epoch : the largest
+    number that any epoch has, also one that lost.
+    """
+
+    position: Position
+    database: str
+    last: Commits | EpochBegin
+    complete_from: tuple[int, int]
+    newest_epoch: int
+
+
+def find_end(bucket: Bucket) -> LogEnd | None:
+    """The end of the log; None where there is none. Raises Corruption."""
+    mark = trimmed(bucket)
+    last_of: dict[int, int] = {}
+    for key, _ in bucket.list(entry.LOG, None if mark is None else _before(mark)):
+        epoch, number = entry.split_key(key)
+        last_of[epoch] = number
+    if not last_of:
+        return None
+    epoch = mark.epoch if mark is not None and mark.epoch in last_of else min(last_of)
+    complete_from = (mark.epoch, mark.sequence) if mark is not None else (epoch, 0)
+    while True:
+        if epoch not in last_of:
+            raise Corruption(f"{bucket.url}: the log goes on with epoch {epoch}, of which there is nothing")
+        found = read(bucket, entry.log_key(epoch, last_of[epoch]))
+        if isinstance(found, EpochEnd):
+            epoch = found.next_epoch
+            if not found.continues:
+                complete_from = (epoch, found.after)
+            continue
+        assert isinstance(found, (Commits, EpochBegin))
+        sequence = found.after if isinstance(found, EpochBegin) else found.commits[-1].sequence
+        position = Position(epoch, sequence, last_of[epoch])
+        return LogEnd(position, found.database, found, complete_from, max(last_of))
+
+
+def read(bucket: Bucket, key: str) -> Commits | EpochBegin | EpochEnd:
+    """An object of the log. Raises Corruption where it is damaged or gone."""
+    raw = bucket.get(key)
+    if raw is None:
+        raise Corruption(f"{bucket.url}: {key} is missing from the log")
+    found = entry.decode(raw, f"{bucket.url}: {key}")
+    if not isinstance(found, (Commits, EpochBegin, EpochEnd)) or (isinstance(found, Commits) and not found.commits):
+        raise Corruption(f"{bucket.url}: {key} holds no part of a log")
+    return found
+
+
+def trimmed(bucket: Bucket) -> Position | None:
+    """Where the log begins by now; None where nothing was ever removed. Raises Corruption."""
+    raw = bucket.get(_TRIMMED)
+    words = [] if raw is None else raw.split()
+    if raw is None:
+        return None
+    try:
+        epoch, sequence, number = map(int, words)
+        return Position(epoch, sequence, number)
+    except ValueError:
+        raise Corruption(f"{bucket.url}: {_TRIMMED} is damaged; whoever writes the log makes it anew") from None
+
+
+def note_trimmed(bucket: Bucket, position: Position) -> None:
+    """Say that what lies before a position is about to be removed."""
+    bucket.put(_TRIMMED, b"%d %d %d\n" % position)
+
+
+def trimmed_at(bucket: Bucket) -> float | None:
+    """When that was said last, by the clock of the store, in seconds since 1970."""
+    return next((one.modified for one in bucket.entries(entry.TRIMMED)), None)
+
+
+def _before(position: Position) -> str:
+    """The key that is just smaller than that of a position's object."""
+    return entry.log_key(position.epoch, position.object - 1) if position.object else position.key[:-17]
+
+
+def create_own(bucket: Bucket, key: str, data: bytes) -> bool:
+    """Create an object, and say whether what lies there is this one: the answer of an attempt before may be lost."""
+    try:
+        bucket.create(key, data)
+        return True
+    except AlreadyExists:
+        return bucket.get(key) == data
+
+
+def begin_epoch(
+    bucket: Bucket, database: str, after: int, fingerprint: int, end: LogEnd | None, *, continues: bool
+) -> Position:
+    """Take the log over, or begin it. Returns the position of the beginning. Raises Locked where another writer was
+    faster.
+    """
+    epoch, writer = (1 if end is None else end.newest_epoch + 1), uuid.uuid4().hex
+    begin = EpochBegin(database, epoch, after, time.time_ns(), writer, fingerprint)
+    taken = create_own(bucket, entry.log_key(epoch, after), entry.encode(begin))
+    if taken and end is not None:
+        last = EpochEnd(database, end.position.epoch, epoch, after, continues, writer)
+        taken = create_own(bucket, end.position.next_key, entry.encode(last))
+    if not taken:
+        raise Locked(f"another process has begun to write the log {bucket.url} at this moment; close it there first")
+    return Position(epoch, after, after)
+
+
+# -- what a directory and a log have in common -----------------------------------------------------
+
+
+def fingerprint(store: Store, txn: Txn) -> int:
+    """A number of what is committed: CRC-32 of all states and entries of collections."""
+    crc = 0
+    for database in (store.catalog, store.state):
+        for key, value in txn.cursor(db=database):
+            if bytes(key) != FOLLOWED:
+                crc = zlib.crc32(bytes(value), zlib.crc32(bytes(key), crc))
+    return crc
+
+
+def is_newest(store: Store, txn: Txn, last: Commits | EpochBegin) -> bool:
+    """Whether what is committed is what the log's last object left behind."""
+    if isinstance(last, EpochBegin):
+        return fingerprint(store, txn) == last.fingerprint
+    return _has_left(store, txn, last.commits[-1], [name.encode() for name in last.databases])
+
+
+def _has_left(store: Store, txn: Txn, commit: Commit, databases: list[bytes]) -> bool:
+    """Whether LMDB holds what a commit, the newest, has put."""
+    values: dict[tuple[bytes, bytes], bytes | None] = {}
+    for code, number, changed in commit.operations:
+        name = databases[number]
+        if not keys.DATABASES[name].get("dupsort"):  # pairs say no more than the rest
+            for at in range(0, len(changed), 1 if code == DELETE else 2):
+                values[name, changed[at]] = None if code in (DELETE, DELETE_PAIR) else changed[at + 1]
+    return all(txn.get(key, db=store.databases[name]) == value for (name, key), value in values.items())

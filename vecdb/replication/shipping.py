@@ -1,0 +1,318 @@
+"""The writer's side of the log: commits become objects, in order, soon after they were acknowledged.
+
+    commit thread --taken--> waiting commits --thread "vecdb-log"--> log/<epoch>/<sequence>, and objects of files
+                                             --thread "vecdb-snapshot"--> snapshot, and what lies before it goes
+
+A commit does not wait for the store. What comes within `limits.log_wait_s` shares an object, up to
+`limits.log_object_bytes`. While the store is away commits wait in memory, up to `limits.log_waiting_bytes`; past that
+they are let go, and once it is back the log goes on with a new epoch and a snapshot: those bytes lie in the directory
+already, and writing them a second time to the same disk would make every commit dearer for the sake of a rare hour.
+
+A writer that finds another's object in the place of its next one has been replaced: it refuses every write from then
+on, and what it committed since stays in its directory.
+
+Threads: `taken` and `check` on the commit thread; `flush`, `close` and `facts` from any.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import zlib
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from vecdb import limits
+from vecdb.errors import InvalidArgument, Unavailable, VecdbError
+from vecdb.replication import entry, epochs
+from vecdb.replication.entry import Commit, Commits, EpochBegin, FileRange, Position
+from vecdb.replication.objects import Bucket
+from vecdb.replication.recording import DATABASE_NAMES, NewBytes, RecordedCommit, Recorder
+from vecdb.replication.snapshot import SnapshotKeeper, StoreClosing
+from vecdb.storage.disk import filesystem, manifest
+from vecdb.storage.kv import counters
+from vecdb.storage.kv.store import LMDB_FORMAT, Store
+
+_RETRY_FIRST_S, _RETRY_LAST_S = 0.1, 5.0
+_log = logging.getLogger("vecdb")
+
+
+class LogWriter:
+    """Writes the log of one open directory. Made before the first commit; raises what keeps it from being written."""
+
+    def __init__(self, bucket: Bucket, path: Path, store: Store) -> None:
+        """Raises InvalidArgument where the log is another database's, Locked where its newest commits are not here."""
+        self.bucket = bucket
+        self._path = path
+        self._database = manifest.read(path, LMDB_FORMAT).uuid
+        self._changed = threading.Condition()
+        self._waiting: deque[RecordedCommit] = deque()
+        self._waiting_bytes = self._waiting_memory = self._waiting_files = 0
+        self._closing = False
+        self._lost = False  # commits were let go: a new epoch is due
+        self._stop = threading.Event()
+        self._fenced: str | None = None
+        self._trouble = ""
+        self._next_at = 0.0
+        self._objects: list[int] = []  # numbers of this epoch's objects, ascending
+        self._sequence, end, snapshot_due = self._begin(store)
+        self._end = end
+        self.snapshots = SnapshotKeeper(bucket, path, store, self._database, self._reached)
+        self.snapshots.begin(end, due=snapshot_due)
+        store.log = Recorder(path, store, self._taken, self._check)
+        self._thread = threading.Thread(target=self._run, name="vecdb-log", daemon=True)
+        self._thread.start()
+
+    def _begin(self, store: Store) -> tuple[int, Position, bool]:
+        """Begin an epoch. Returns the number of the newest commit, where the log is, whether it needs a snapshot."""
+        end = epochs.find_end(self.bucket)
+        with store.read_all() as txn:
+            sequence = counters.read(store, txn).sequence
+            mark = epochs.fingerprint(store, txn)
+            continues = end is not None and end.position.sequence == sequence and epochs.is_newest(store, txn, end.last)
+        if end is not None:
+            self._refuse_other(end, sequence)
+        begun = epochs.begin_epoch(self.bucket, self._database, sequence, mark, end, continues=continues)
+        self._objects = [begun.object]
+        has_snapshot = end is not None and continues and self._has_snapshot(end)
+        return sequence, begun, not has_snapshot
+
+    def _has_snapshot(self, end: epochs.LogEnd) -> bool:
+        newest = SnapshotKeeper.newest(self.bucket)
+        return newest is not None and newest >= end.complete_from
+
+    def _refuse_other(self, end: epochs.LogEnd, sequence: int) -> None:
+        if end.database != self._database:
+            raise InvalidArgument(
+                f"{self.bucket.url} is the log of another database ({end.database}, this is {self._database}); give "
+                "this one a prefix of its own"
+            )
+        if end.position.sequence > sequence:
+            raise InvalidArgument(
+                f"the log {self.bucket.url} ends with commit {end.position.sequence}, {self._path} with commit "
+                f"{sequence}: another directory has gone on. Follow the log to get its commits, or give another prefix"
+            )
+
+    # -- the commit thread -------------------------------------------------------------------------
+
+    def _check(self) -> None:
+        if self._fenced is not None:
+            raise Unavailable(self._fenced)
+
+    def _taken(self, sequence: int, commit: RecordedCommit | None) -> None:
+        with self._changed:
+            self._sequence = sequence
+            if self._fenced is not None or self._lost:
+                return
+            if commit is None:
+                self._let_go()
+                return
+            self._waiting.append(commit)
+            self._waiting_bytes += _cost(commit)
+            self._waiting_memory += commit.cost_bytes
+            self._waiting_files += _files(commit)
+            too_much = self._waiting_memory > limits.log_waiting_bytes or self._waiting_files > limits.log_files_waiting
+            if too_much:
+                self._let_go()
+            self._changed.notify_all()
+
+    def _let_go(self) -> None:
+        """Under the lock: commits that wait are not to be shipped any more; a snapshot takes their place."""
+        self._lost = True
+        self._waiting.clear()
+        self._waiting_bytes = self._waiting_memory = self._waiting_files = 0
+        self._changed.notify_all()
+
+    # -- from any thread ---------------------------------------------------------------------------
+
+    def flush(self, timeout_s: float | None = None) -> bool:
+        """Wait until all that is committed now is in the log. Returns whether it is."""
+        with self._changed:
+            wanted = self._sequence
+            return self._changed.wait_for(
+                lambda: self._fenced is not None or self._thread_is_gone() or self._shipped(wanted), timeout_s
+            ) and self._shipped(wanted)
+
+    def _shipped(self, sequence: int) -> bool:
+        return not self._lost and self._end.sequence >= sequence
+
+    def _thread_is_gone(self) -> bool:
+        return not self._thread.is_alive()
+
+    def facts(self) -> dict[str, Any]:
+        """For `stats()`."""
+        with self._changed:
+            return {
+                "url": self.bucket.url,
+                "epoch": self._end.epoch,
+                "sequence": self._end.sequence,
+                "waiting": self._sequence - self._end.sequence,
+                "trouble": self._fenced or self._trouble or None,
+                "snapshot": self.snapshots.newest_here,
+            }
+
+    def close(self) -> None:
+        """After the last commit: ship what waits, as long as `limits.log_close_s` allows, and stop."""
+        ends = time.monotonic() + limits.log_close_s
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        self._thread.join(limits.log_close_s)
+        self.snapshots.close(ends - time.monotonic())
+        self._stop.set()
+        self._thread.join()
+
+    # -- the thread that ships ---------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            while not self._stop.is_set():
+                commits = self._next_group()
+                if self._lost:
+                    self._repeat(self._begin_anew)
+                elif not commits:
+                    return
+                else:
+                    self._repeat(lambda commits=commits: self._ship(commits))  # type: ignore[misc]
+        except _Fenced as fenced:
+            with self._changed:
+                self._fenced = str(fenced)
+                self._let_go()
+            _log.error("the log of %s: %s", self._path, fenced)
+        except _Stopped:
+            pass
+        except Exception:
+            _log.exception("the log of %s ended; its copies stand still until the database is opened again", self._path)
+            with self._changed:
+                self._trouble = "the thread that writes it has ended by an error, which was logged"
+        finally:
+            with self._changed:
+                self._changed.notify_all()
+
+    def _next_group(self) -> list[RecordedCommit]:
+        """Commits that share an object; none where all is shipped and the database closes, or some were let go."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._closing or self._lost)
+            while (rest := self._next_at - time.monotonic()) > 0 and not self._closing and not self._lost:
+                if self._waiting_bytes >= limits.log_object_bytes:
+                    break
+                self._changed.wait(rest)
+            self._next_at = time.monotonic() + limits.log_wait_s
+            group: list[RecordedCommit] = []
+            cost = 0
+            while self._waiting and (not group or cost + _cost(self._waiting[0]) <= limits.log_object_bytes):
+                commit = self._waiting.popleft()
+                cost += _cost(commit)
+                self._waiting_memory -= commit.cost_bytes
+                self._waiting_files -= _files(commit)
+                group.append(commit)
+            self._waiting_bytes -= cost
+            return group
+
+    def _repeat(self, step: Callable[[], None]) -> None:
+        """Do a step until it succeeds. Raises _Stopped where the database closes and the store is away."""
+        delay = _RETRY_FIRST_S
+        while True:
+            try:
+                step()
+                self._trouble = ""
+                return
+            except _Fenced:
+                raise
+            except (VecdbError, OSError) as error:
+                if not self._trouble:
+                    _log.warning("the log of %s waits: %s", self._path, error)
+                self._trouble = str(error)
+            if self._stop.wait(delay):
+                raise _Stopped
+            delay = min(2 * delay, _RETRY_LAST_S)
+
+    def _ship(self, group: list[RecordedCommit]) -> None:
+        version = manifest.read(self._path, LMDB_FORMAT).format_version
+        made = [Commit(one.sequence, one.time_ns, version, one.operations, self._ranges(one)) for one in group]
+        first, last = group[0].sequence, group[-1].sequence
+        data = entry.encode(Commits(self._database, self._end.epoch, DATABASE_NAMES, tuple(made)))
+        self._create(entry.log_key(self._end.epoch, first), data)
+        with self._changed:
+            self._end = Position(self._end.epoch, last, first)
+            self._objects.append(first)
+            self._changed.notify_all()
+        self.snapshots.wrote(self._end, len(data) + sum(one.file_bytes for one in group))
+
+    def _create(self, key: str, data: bytes) -> None:
+        if not epochs.create_own(self.bucket, key, data):
+            raise _Fenced(
+                f"fenced: another writer has taken over the log {self.bucket.url} after commit {self._end.sequence}. "
+                "This directory is written no more: copy from it what it alone has, then let it follow the log"
+            )
+
+    def _ranges(self, commit: RecordedCommit) -> tuple[FileRange, ...]:
+        return tuple(self._range(commit.sequence, number, one) for number, one in enumerate(commit.ranges))
+
+    def _range(self, sequence: int, number: int, one: NewBytes) -> FileRange:
+        if one.length <= limits.log_inline_bytes:
+            data = filesystem.pread(one.file.fd, one.length, one.offset)
+            if len(data) != one.length:
+                raise Unavailable(f"{one.path} ends before byte {one.offset + one.length}, which a commit counts")
+            return FileRange(one.path, one.offset, one.length, zlib.crc32(data), data)
+        key = entry.file_key(self._end.epoch, sequence, f"l{number}")
+        crc = filesystem.crc_of(one.file.fd, one.offset, one.length)
+        self.bucket.upload(key, one.file.fd, one.offset, one.length)
+        made = FileRange(one.path, one.offset, one.length, crc, b"", key)
+        self.snapshots.uploaded(made)
+        return made
+
+    def _begin_anew(self) -> None:
+        """After commits were let go: another epoch, which begins where recording begins again."""
+        end = epochs.find_end(self.bucket)
+        if end is None or end.position != self._end:
+            raise _Fenced(
+                f"fenced: another writer has taken over the log {self.bucket.url}, or removed it, after commit "
+                f"{self._end.sequence}"
+            )
+        with self._changed:
+            after, self._lost = self._sequence, False
+        try:
+            begun = epochs.begin_epoch(self.bucket, self._database, after, 0, end, continues=False)
+        except BaseException:
+            with self._changed:
+                self._let_go()
+            raise
+        with self._changed:
+            self._end, self._objects = begun, [begun.object]
+            self._changed.notify_all()
+        self.snapshots.begin(begun, due=True)
+
+    def _reached(self, epoch: int, sequence: int) -> Position:
+        """The position of a commit of an epoch, once it is in the log. Raises StoreClosing where it will not be."""
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._stop.is_set()
+                or self._thread_is_gone()
+                or self._end.epoch != epoch
+                or self._end.sequence >= sequence
+            )
+            if self._end.epoch != epoch or self._end.sequence < sequence:
+                raise StoreClosing
+            return Position(epoch, sequence, max(one for one in self._objects if one <= sequence))
+
+
+def _cost(commit: RecordedCommit) -> int:
+    """Bytes of the object that a commit becomes, roughly."""
+    return commit.cost_bytes + sum(one.length for one in commit.ranges if one.length <= limits.log_inline_bytes)
+
+
+def _files(commit: RecordedCommit) -> int:
+    """Files that are open for this commit alone."""
+    return sum(not one.grows for one in commit.ranges)
+
+
+class _Fenced(Exception):
+    """Another writer has taken over."""
+
+
+class _Stopped(Exception):
+    """The database closes."""
