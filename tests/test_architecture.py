@@ -28,6 +28,7 @@ FLOORS: list[set[str]] = [
     {"state"},
     {"commit", "query"},
     {"maintenance"},
+    {"replication"},
     {"embedded", "wire", "v1"},
     {"client"},
     {"aio"},
@@ -332,6 +333,18 @@ def importers(module: str, files: list[Path]) -> set[str]:
 
 def test_only_the_store_imports_lmdb() -> None:
     assert importers("lmdb", ALL_FILES) == {"vecdb/storage/kv/store.py"}
+
+
+def test_only_the_bucket_imports_obstore() -> None:
+    named = {
+        str(path.relative_to(ROOT))
+        for path in ALL_FILES
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and re.fullmatch(r"obstore(\.\w+)*", node.value)
+    }
+    assert importers("obstore", ALL_FILES) == set() and named == {"vecdb/replication/bucket.py"}  # by its name, lazily
 
 
 def test_only_kernels_import_numba() -> None:

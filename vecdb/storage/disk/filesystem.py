@@ -457,6 +457,18 @@ def lock_alone(path: Path) -> int | None:
     return fd
 
 
+def lock_waiting(path: Path) -> int:
+    """Hold the file `path` alone; waits while any other process holds it."""
+    fd = _open_own(path, os.O_RDONLY)
+    lock(fd)
+    return fd
+
+
+def lock(fd: int) -> None:
+    """Hold an open file alone; waits while any other process holds it."""
+    fcntl.flock(fd, fcntl.LOCK_EX)
+
+
 def unlock(fd: int) -> None:
     """Release what `lock_...` took, also where a forked child has inherited the descriptor, and close it."""
     fcntl.flock(fd, fcntl.LOCK_UN)

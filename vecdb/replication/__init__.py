@@ -1,0 +1,1 @@
+"""What leaves the directory: backups in object storage, and copies of a database that follow it."""
