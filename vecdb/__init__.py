@@ -106,6 +106,9 @@ def open(
     durability: Literal["full", "relaxed"] = "full",
     memory_budget_bytes: int | None = None,
     maintenance: bool = True,
+    log: str | None = None,
+    follow: str | None = None,
+    staleness_s: float | None = 1.0,
     token: str | None = None,
     tls: bool | str | PathLike[str] | tuple[Any, Any, Any] | None = None,
     insecure: bool = False,
@@ -125,6 +128,12 @@ def open(
         memory_budget_bytes : bound on what one collection's index may keep in memory; None: no bound.
         maintenance : False leaves indexing, sealing and vacuum to explicit calls (`optimize`, `reindex`, `vacuum`), as
             for a build that is timed or weighed: no thread works in the background.
+        log : the URL of a bucket ("s3://bucket/prefix", gs://, az://, file:///folder) into which every commit goes,
+            soon after it was acknowledged. One process writes there at a time: who takes over ends who was there before.
+        follow : the URL of such a log: `path` is made, and kept, a copy of its database, for reading. A directory of its
+            own; other processes may open it with `read_only`.
+        staleness_s : of a copy: how long ago it may have known the end of the log, in seconds, for it to answer; past
+            that it raises Unavailable. None: it always answers.
 
     Of a server
         token : who asks; it is not sent in plain text to another machine, unless `insecure`.
@@ -134,7 +143,7 @@ def open(
 
     Raises
     ------
-    Locked : another process writes to this database.
+    Locked : another process writes to this database, or to its log at this moment.
     NotFound : `read_only`, and there is no database at `path`.
     Corruption : the files are damaged.
     Unavailable : they are of another format (see `upgrade`); the server cannot be reached.
@@ -145,7 +154,8 @@ def open(
 
     local: dict[str, Any] = {"read_only": read_only, "memory_budget_bytes": memory_budget_bytes}
     if is_server(path):
-        refuse_options(path, local | {"durability": durability != "full", "maintenance": maintenance is not True})
+        refuse_options(path, local | {"log": log, "follow": follow, "staleness_s": staleness_s != 1.0})
+        refuse_options(path, {"durability": durability != "full", "maintenance": maintenance is not True})
         from vecdb.api.collection import Collection
         from vecdb.client import connect
 
@@ -153,6 +163,7 @@ def open(
     refuse_options(path, {"token": token, "tls": tls, "insecure": insecure, "timeout": timeout})
     from vecdb.embedded.open import open_database
 
+    local |= {"log": log, "follow": follow, "staleness_s": staleness_s}
     return open_database(path, durability=durability, maintenance=maintenance, **local)
 
 

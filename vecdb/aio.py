@@ -475,18 +475,23 @@ def open(
     durability: Literal["full", "relaxed"] = "full",
     memory_budget_bytes: int | None = None,
     maintenance: bool = True,
+    log: str | None = None,
+    follow: str | None = None,
+    staleness_s: float | None = 1.0,
     token: str | None = None,
     tls: Any = None,
     insecure: bool = False,
     timeout: float | None = None,
 ) -> Opening:
     """Open a database: `db = await open(...)`, or `async with open(...) as db`. Arguments and errors: `vecdb.open`."""
-    local = {"read_only": read_only, "memory_budget_bytes": memory_budget_bytes}
+    local: dict[str, Any] = {"read_only": read_only, "memory_budget_bytes": memory_budget_bytes}
     if is_server(path):
         served = {"durability": durability != "full", "maintenance": maintenance is not True}
-        near_database.refuse_options(path, local | served)
+        copied = {"log": log, "follow": follow, "staleness_s": staleness_s != 1.0}
+        near_database.refuse_options(path, local | served | copied)
         return Opening(functools.partial(_open_server, path, token, tls, insecure, timeout))
     near_database.refuse_options(path, {"token": token, "tls": tls, "insecure": insecure, "timeout": timeout})
+    local |= {"log": log, "follow": follow, "staleness_s": staleness_s}
     return Opening(
         functools.partial(_open_directory, path, local | {"durability": durability, "maintenance": maintenance})
     )

@@ -38,6 +38,9 @@ from vecdb.errors import Corruption, DiskFull, NotFound, Unavailable
 from vecdb.maintenance.garbage import collect_garbage
 from vecdb.maintenance.index_jobs import CollectionMaintenance
 from vecdb.maintenance.scheduler import MaintenanceScheduler
+from vecdb.replication.following import LogFollower
+from vecdb.replication.link import LogUse, refuse_copy
+from vecdb.replication.shipping import LogWriter
 from vecdb.schema import CollectionConfig
 from vecdb.storage.disk import commit_mark, filesystem, manifest
 from vecdb.storage.disk.paths import collection_folder
@@ -66,6 +69,7 @@ class LocalDatabase(Generic[C]):
         map_bytes: int = limits.lmdb_map_bytes,
         memory_budget_bytes: int | None = None,
         upgrading: bool = False,
+        log: LogUse | None = None,
     ) -> None:
         self.path = path
         self.read_only = read_only
@@ -75,6 +79,7 @@ class LocalDatabase(Generic[C]):
             "maintenance": maintenance,
             "map_bytes": map_bytes,
             "memory_budget_bytes": memory_budget_bytes,
+            "log": log,
         }
         self._make_collection = make_collection
         self._temporary = temporary
@@ -92,10 +97,11 @@ class LocalDatabase(Generic[C]):
         self._held: weakref.WeakSet[C] = weakref.WeakSet()  # collections that users have
         self._committer: Committer | None = None
         self._mark: commit_mark.CommitMark | None = None
+        self._log: LogWriter | LogFollower | None = None
         self._maintenance: MaintenanceScheduler | None = None
         self._locks = [] if temporary is None else [open_here.hold(temporary.lock_fd)]
         try:
-            if not read_only:
+            if not read_only or log is not None:
                 self._locks.append(open_here.hold(prepare_directory(path, durable=durability != "none")))
             if read_only and not filesystem.exists(path / manifest.NAME):
                 raise NotFound(f"no database at {path}; open it without read_only=True to create one")
@@ -104,31 +110,37 @@ class LocalDatabase(Generic[C]):
             if read_only and (reading := lock_as_reader(path)) is not None:
                 self._locks.append(open_here.hold(reading))
             self.store = open_here.open_store(
-                path / "lmdb", read_only=read_only, durability=durability, map_bytes=map_bytes
+                path / "lmdb", read_only=read_only and log is None, durability=durability, map_bytes=map_bytes
             )
         except BaseException:
             self._unlock()
             raise
         try:
             if read_only:
-                self._check_committed()
+                self._begin_reading(log)
             else:
-                self._begin_writing(maintenance)
+                self._begin_writing(maintenance, log)
         except BaseException:
             self.close()
             raise
 
-    def _check_committed(self) -> None:
-        """In a reading process: what was acknowledged before LMDB is looked at must be in it."""
+    def _begin_reading(self, log: LogUse | None) -> None:
+        """What was acknowledged before LMDB is looked at must be in it."""
+        if log is not None:
+            self._log = follower = log.follow(self.path, self.store, durable=self.durability != "none")
+            self.manifest, self._usable.fresh = manifest.read(self.path, LMDB_FORMAT), follower.fresh
         marked = commit_mark.read(self.path)
         commit_mark.compare(self.path, marked, self._last_sequence())
 
-    def _begin_writing(self, maintenance: bool) -> None:
+    def _begin_writing(self, maintenance: bool, log: LogUse | None) -> None:
+        refuse_copy(self.path, self.store)
         found, self.manifest = self.manifest, manifest.upgrade(self.path, self.manifest)
         self.upgraded = found != self.manifest
         known = self._counters()
         sequence = known.sequence
         commit_mark.compare(self.path, commit_mark.read(self.path), sequence)
+        if log is not None:
+            self._log = log.write(self.path, self.store)
         if self.durability != "none":
             self._mark = commit_mark.CommitMark(self.path, sequence, lag=self.durability == "relaxed")
         mark = self._mark.write if self._mark is not None else _no_mark
@@ -306,11 +318,12 @@ class LocalDatabase(Generic[C]):
     # -- long work ---------------------------------------------------------------------------------
 
     def stats(self, disk: bool) -> dict[str, Any]:
-        self._check_usable()
+        self._usable.check_open()
+        log = {} if self._log is None else {"log": self._log.facts()}
         on_disk = {"bytes_disk": filesystem.disk_bytes(self.path)} if disk else {}
         return {
             "path": str(self.path),
-            "collections": len(self.collections()),
+            "collections": self._collection_count(),
             "sequence": self._last_sequence(),
             "durability": self.durability,
             "read_only": self.read_only,
@@ -318,11 +331,16 @@ class LocalDatabase(Generic[C]):
             "requests": self._committer.requests if self._committer else 0,
             "commit_times": self._committer.times.figures() if self._committer else None,
             **on_disk,
+            **log,
             "recall": self.measured_recalls(),
             "open": self._open_figures(),
             "lmdb": self.store.info(),
             "processes": [{"pid": os.getpid(), "role": "embedded"}],
         }
+
+    def _collection_count(self) -> int:
+        with self.store.read() as txn:
+            return int(txn.stat(self.store.catalog)["entries"])
 
     def measured_recalls(self) -> dict[str, float]:
         """What was measured last of searches that name nothing, of each collection that is open and was measured."""
@@ -401,6 +419,9 @@ class LocalDatabase(Generic[C]):
             self._maintenance.close()
         if self._committer is not None:
             self._committer.close()
+        if self._log is not None:
+            self._log.close()
+            self.store.log = None
         if self._mark is not None:
             self._mark.close()
         self._usable.closed = True

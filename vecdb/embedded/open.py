@@ -16,6 +16,7 @@ from vecdb.embedded.directory import absolute
 from vecdb.embedded.local_database import LocalDatabase
 from vecdb.embedded.temporary import TemporaryFolder
 from vecdb.errors import InvalidArgument, Locked, NotFound
+from vecdb.replication.link import STALENESS_S, log_use
 from vecdb.schema import Hnsw, IndexConfig, SearchParams
 from vecdb.storage.disk import filesystem, manifest
 
@@ -31,6 +32,9 @@ def open_database(
     memory_budget_bytes: int | None = None,
     maintenance: bool = True,
     map_bytes: int = limits.lmdb_map_bytes,
+    log: str | None = None,
+    follow: str | None = None,
+    staleness_s: float | None = STALENESS_S,
 ) -> Database:
     """Open a database, creating it where there is none.
 
@@ -40,6 +44,10 @@ def open_database(
     memory_budget_bytes : refuse (Unavailable) to load a collection that would take more memory.
     maintenance : False leaves indexing, sealing and vacuum to explicit calls (`optimize`, `vacuum`).
     map_bytes : address space reserved for LMDB, sparse; the most that ids, fields and bookkeeping can grow to.
+
+    log : the URL of a bucket, where each commit becomes an object, which copies follow.
+    follow : make and keep `path` a copy of the database whose log is there; reads only.
+    staleness_s : of a copy: it answers only while it knew the end of the log so lately; None: always.
 
     A directory that this process has open for writing already is shared: the database is closed with its last handle.
 
@@ -56,8 +64,13 @@ def open_database(
         "maintenance": validate.flag(maintenance, "maintenance"),
         "map_bytes": map_bytes,
         "memory_budget_bytes": memory_budget_bytes,
+        "log": log_use(log, follow, staleness_s),
     }
     if str(path) == ":memory:":
+        if options["log"] is not None:
+            raise InvalidArgument(
+                "':memory:' goes when it is closed, so it has no log and is no copy; give a directory"
+            )
         if read_only:
             raise InvalidArgument("':memory:' is always new, so read_only=True would open nothing; leave it out")
         temporary = TemporaryFolder.for_database()
@@ -65,8 +78,10 @@ def open_database(
             LocalDatabase(temporary.database, Collection, durability="none", temporary=temporary, **options)
         )
     folder = absolute(path)
+    if read_only and log is not None:
+        raise InvalidArgument("log= is for the process that writes; leave read_only or log out")
     try:
-        if read_only:
+        if read_only or follow is not None:
             return _handle_of(LocalDatabase(folder, Collection, read_only=True, durability=durability, **options))
         return _open_for_writing(folder, {"durability": durability, **options})
     except OSError as error:

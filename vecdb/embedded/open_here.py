@@ -17,6 +17,7 @@ import contextlib
 import os
 import threading
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,11 +41,13 @@ class Usable:
     """Called before each use of a database: refuses one that is closed, or that a forked child has inherited.
 
     ending : long work is to be given up, since the database is about to close.
+    fresh : of a copy that follows a log, raises where it may not answer by now; None: it always may.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.ending = self.closed = False
+        self.fresh: Callable[[], None] | None = None
         self._pid = os.getpid()
 
     @property
@@ -56,6 +59,12 @@ class Usable:
         return Unavailable(f"database {self.path} is closed; open it again")
 
     def __call__(self) -> None:
+        self.check_open()
+        if self.fresh is not None:
+            self.fresh()
+
+    def check_open(self) -> None:
+        """The same for what a copy tells at any time."""
         if self.closed:
             raise self.closed_error()
         if os.getpid() != self._pid:

@@ -1,7 +1,7 @@
 """The directory of a copy: what the log says is done to it, in the order that a crash may cut anywhere.
 
-    bytes of files, synced -> one transaction of LMDB: the commits' operations, and where in the log that is -> COMMITTED
-    -> files that no state names any more go
+    bytes of files, synced -> one transaction of LMDB: the commits' operations, and where in the log that is
+    -> COMMITTED -> files that no state names any more go
 
 Up to the transaction nothing has happened that anybody sees: rows behind those that are counted, files that nothing
 names. Whoever opens the directory after a kill goes on from the position that LMDB holds.
@@ -183,9 +183,9 @@ class CopyDirectory:
                 filesystem.sync_dir(folder)
 
     def _write_range(self, fd: int, one: FileRange, where: str, again: bool) -> None:
-        if again and filesystem.size(fd) >= one.offset + one.length:
-            if filesystem.crc_of(fd, one.offset, one.length) == one.crc:
-                return
+        there = again and filesystem.size(fd) >= one.offset + one.length
+        if there and filesystem.crc_of(fd, one.offset, one.length) == one.crc:
+            return
         if not one.key:
             if zlib.crc32(one.data) != one.crc:
                 raise Corruption(f"{where}: the bytes of {one.path} at {one.offset} are damaged")
@@ -255,8 +255,9 @@ class CopyDirectory:
                 while found and bytes(cursor.key()).startswith(prefix):
                     if txn.get(bytes(cursor.key()), db=store.blocks) != bytes(cursor.value()):
                         raise Corruption(
-                            f"{where}: collection {catalog.decode_name(name)!r} has other rows there than this copy at "
-                            f"{self._path}: the writer was put back to an earlier state. Remove the copy, and make it anew"
+                            f"{where}: collection {catalog.decode_name(name)!r} has other rows there than this "
+                            f"copy at {self._path}: the writer was put back to an earlier state. Remove the copy, and "
+                            "make it anew"
                         )
                     found = cursor.next()
 

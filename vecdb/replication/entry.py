@@ -12,8 +12,8 @@ An epoch is one run of one writer: commits without a gap. It begins with `EpochB
 before, and ends with `EpochEnd` at the number that its next commit would have. Whoever takes over creates that object:
 of two writers one is told that it is there already.
 
-A commit is what it changes in LMDB, in order, and which bytes of files it counts that the commit before did not. Applied
-to an equal directory it makes an equal directory.
+A commit is what it changes in LMDB, in order, and which bytes of files it counts that the commit before did not.
+Applied to an equal directory it makes an equal directory.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
     epoch 1   begin, commits ..., end --> epoch 2   begin, commits ..., end --> epoch 4   begin, commits ...
 
 The object behind the last commit of an epoch is created by its writer, with the next commit, or by whoever takes over,
-with `EpochEnd`: one of them is told that it is there already. So an epoch that is over stays over, and a writer that was
-paused, or cut off, learns it with its next object.
+with `EpochEnd`: one of them is told that it is there already. So an epoch that is over stays over, and a writer that
+was paused, or cut off, learns it with its next object.
 
 The beginning of an epoch is written before the end of the one before names it. One that nothing names was left by a
 writer that died in between, or lost.

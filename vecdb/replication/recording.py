@@ -220,9 +220,7 @@ class CountedFiles:
             else:
                 self._known.pop(uid, None)
 
-    def _of_collection(
-        self, txn: RecordingTransaction, uid: int, state: catalog.CommittedState
-    ) -> Iterator[NewBytes]:
+    def _of_collection(self, txn: RecordingTransaction, uid: int, state: catalog.CommittedState) -> Iterator[NewBytes]:
         known = self._known.get(uid)
         if known is None or known.generation != state.generation:  # whose rows may have another dim
             row_bytes = row_bytes_of(catalog.entry_of(self._store, txn, uid))

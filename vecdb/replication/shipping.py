@@ -28,7 +28,7 @@ from typing import Any
 from vecdb import limits
 from vecdb.errors import InvalidArgument, Unavailable, VecdbError
 from vecdb.replication import entry, epochs
-from vecdb.replication.entry import Commit, Commits, EpochBegin, FileRange, Position
+from vecdb.replication.entry import Commit, Commits, FileRange, Position
 from vecdb.replication.objects import Bucket
 from vecdb.replication.recording import DATABASE_NAMES, NewBytes, RecordedCommit, Recorder
 from vecdb.replication.snapshot import SnapshotKeeper, StoreClosing
@@ -290,10 +290,12 @@ class LogWriter:
         """The position of a commit of an epoch, once it is in the log. Raises StoreClosing where it will not be."""
         with self._changed:
             self._changed.wait_for(
-                lambda: self._stop.is_set()
-                or self._thread_is_gone()
-                or self._end.epoch != epoch
-                or self._end.sequence >= sequence
+                lambda: (
+                    self._stop.is_set()
+                    or self._thread_is_gone()
+                    or self._end.epoch != epoch
+                    or self._end.sequence >= sequence
+                )
             )
             if self._end.epoch != epoch or self._end.sequence < sequence:
                 raise StoreClosing

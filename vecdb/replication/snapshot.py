@@ -210,10 +210,9 @@ class SnapshotKeeper:
         files = self._send_files(known, epoch, moment)
         size += sum(length for _, _, length in moment.files)
         position = self._reached(epoch, moment.sequence)
-        made = SnapshotManifest(
-            _FORMAT, self._database, tuple(position), time.time_ns(), manifest.read(self._path, LMDB_FORMAT), parts,
-            files, size,
-        )  # fmt: skip
+        at = (position.epoch, position.sequence, position.object)
+        found = manifest.read(self._path, LMDB_FORMAT)
+        made = SnapshotManifest(_FORMAT, self._database, at, time.time_ns(), found, parts, files, size)
         with suppress(AlreadyExists):  # of an attempt whose answer was lost
             self._bucket.create(snapshot_key(epoch, moment.sequence, _MANIFEST), msgspec.json.encode(made))
         with self._lock:
@@ -239,7 +238,8 @@ class SnapshotKeeper:
 
     def _send_entries(self, txn: Txn, epoch: int, sequence: int) -> tuple[tuple[str, ...], int]:
         """Write LMDB's entries. Returns the keys of the objects, and their bytes."""
-        sent, size = [], 0
+        sent: list[str] = []
+        size = 0
         for operations in _cut(self._store, txn):
             self._check_stop()
             key = snapshot_key(epoch, sequence, f"part.{len(sent)}")

@@ -74,7 +74,6 @@ def open_direct(path: Path, *, write: bool = False) -> int:
 def open_unlinked(folder: Path) -> int:
     """A descriptor of a temporary file in `folder` that has no name and is gone once it is closed."""
     import tempfile
-import zlib
 
     fd, name = tempfile.mkstemp(dir=folder, prefix="spill.")
     os.unlink(name)
