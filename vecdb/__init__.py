@@ -129,9 +129,9 @@ def open(
         maintenance : False leaves indexing, sealing and vacuum to explicit calls (`optimize`, `reindex`, `vacuum`), as
             for a build that is timed or weighed: no thread works in the background.
         log : the URL of a bucket ("s3://bucket/prefix", gs://, az://, file:///folder) into which every commit goes,
-            soon after it was acknowledged. One process writes there at a time: who takes over ends who was there before.
-        follow : the URL of such a log: `path` is made, and kept, a copy of its database, for reading. A directory of its
-            own; other processes may open it with `read_only`.
+            soon after it was acknowledged. One process writes there at a time: who takes over ends who was before.
+        follow : the URL of such a log: `path` is made, and kept, a copy of its database, for reading. The directory is
+            the copy's own; other processes may open it with `read_only`.
         staleness_s : of a copy: how long ago it may have known the end of the log, in seconds, for it to answer; past
             that it raises Unavailable. None: it always answers.
 

@@ -101,14 +101,7 @@ class LocalDatabase(Generic[C]):
         self._maintenance: MaintenanceScheduler | None = None
         self._locks = [] if temporary is None else [open_here.hold(temporary.lock_fd)]
         try:
-            if not read_only or log is not None:
-                self._locks.append(open_here.hold(prepare_directory(path, durable=durability != "none")))
-            if read_only and not filesystem.exists(path / manifest.NAME):
-                raise NotFound(f"no database at {path}; open it without read_only=True to create one")
-            self.manifest = manifest.read(path, LMDB_FORMAT, upgrading=upgrading)
-            check_folders(path)
-            if read_only and (reading := lock_as_reader(path)) is not None:
-                self._locks.append(open_here.hold(reading))
+            self._enter(upgrading=upgrading)
             self.store = open_here.open_store(
                 path / "lmdb", read_only=read_only and log is None, durability=durability, map_bytes=map_bytes
             )
@@ -123,6 +116,18 @@ class LocalDatabase(Generic[C]):
         except BaseException:
             self.close()
             raise
+
+    def _enter(self, *, upgrading: bool) -> None:
+        """Take the locks, make the directory where there is none, and read its manifest."""
+        path = self.path
+        if not self.read_only or self.options["log"] is not None:
+            self._locks.append(open_here.hold(prepare_directory(path, durable=self.durability != "none")))
+        if self.read_only and not filesystem.exists(path / manifest.NAME):
+            raise NotFound(f"no database at {path}; open it without read_only=True to create one")
+        self.manifest = manifest.read(path, LMDB_FORMAT, upgrading=upgrading)
+        check_folders(path)
+        if self.read_only and (reading := lock_as_reader(path)) is not None:
+            self._locks.append(open_here.hold(reading))
 
     def _begin_reading(self, log: LogUse | None) -> None:
         """What was acknowledged before LMDB is looked at must be in it."""
