@@ -36,9 +36,7 @@ _log = logging.getLogger("vecdb")
 class LogFollower:
     """Keeps a directory equal to what a log says."""
 
-    def __init__(
-        self, bucket: Bucket, path: Path, store: Store, *, durable: bool, staleness_s: float | None, poll_s: float
-    ) -> None:
+    def __init__(self, bucket: Bucket, path: Path, store: Store, *, durable: bool, staleness_s: float | None) -> None:
         """Makes the copy where there is none, and brings one up to the end of the log, if the store can be reached.
 
         Raises NotFound where there is no log, Unavailable where it has no snapshot yet.
@@ -46,7 +44,6 @@ class LogFollower:
         self.staleness_s = staleness_s
         self._bucket = bucket
         self._path = path
-        self._poll_s = poll_s
         self._changed = threading.Condition()
         self._confirmed_at = -float("inf")
         self._looked_at = -float("inf")
@@ -114,11 +111,11 @@ class LogFollower:
     # -- the thread --------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        delay = self._poll_s
+        delay = limits.log_poll_s
         while not self._stop.wait(delay):
             try:
                 self._catch_up()
-                self._trouble, delay = "", self._poll_s
+                self._trouble, delay = "", limits.log_poll_s
             except (VecdbError, OSError) as error:
                 self._note(error)
                 delay = min(2 * delay, _RETRY_LAST_S)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vecdb import limits
 from vecdb.errors import InvalidArgument, Unavailable
 from vecdb.replication.applying import followed
 from vecdb.replication.bucket import is_url, open_bucket
@@ -28,7 +27,6 @@ class LogUse:
     url: str
     follows: bool = False
     staleness_s: float | None = STALENESS_S
-    poll_s: float = limits.log_poll_s
 
     def __repr__(self) -> str:
         return repr(self.url)
@@ -40,7 +38,7 @@ class LogUse:
     def follow(self, path: Path, store: Store, *, durable: bool) -> LogFollower:
         """Begin to follow, in a directory that is empty or a copy already."""
         bucket = open_bucket(self.url, patience_s=_PATIENCE_S)
-        return LogFollower(bucket, path, store, durable=durable, staleness_s=self.staleness_s, poll_s=self.poll_s)
+        return LogFollower(bucket, path, store, durable=durable, staleness_s=self.staleness_s)
 
 
 def log_use(log: Any, follow: Any, staleness_s: Any) -> LogUse | None:

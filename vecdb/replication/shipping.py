@@ -55,6 +55,7 @@ class LogWriter:
         self._lost = False  # commits were let go: a new epoch is due
         self._stop = threading.Event()
         self._fenced: str | None = None
+        self._ended = False
         self._trouble = ""
         self._next_at = 0.0
         self._objects: list[int] = []  # numbers of this epoch's objects, ascending
@@ -133,14 +134,11 @@ class LogWriter:
         with self._changed:
             wanted = self._sequence
             return self._changed.wait_for(
-                lambda: self._fenced is not None or self._thread_is_gone() or self._shipped(wanted), timeout_s
+                lambda: self._fenced is not None or self._ended or self._shipped(wanted), timeout_s
             ) and self._shipped(wanted)
 
     def _shipped(self, sequence: int) -> bool:
         return not self._lost and self._end.sequence >= sequence
-
-    def _thread_is_gone(self) -> bool:
-        return not self._thread.is_alive()
 
     def facts(self) -> dict[str, Any]:
         """For `stats()`."""
@@ -161,9 +159,12 @@ class LogWriter:
             self._closing = True
             self._changed.notify_all()
         self._thread.join(limits.log_close_s)
+        if self._thread.is_alive():  # the store is away
+            with self._changed:
+                self._stop.set()
+                self._changed.notify_all()
+            self._thread.join()
         self.snapshots.close(ends - time.monotonic())
-        self._stop.set()
-        self._thread.join()
 
     # -- the thread that ships ---------------------------------------------------------------------
 
@@ -190,6 +191,7 @@ class LogWriter:
                 self._trouble = "the thread that writes it has ended by an error, which was logged"
         finally:
             with self._changed:
+                self._ended = True
                 self._changed.notify_all()
 
     def _next_group(self) -> list[RecordedCommit]:
@@ -290,12 +292,7 @@ class LogWriter:
         """The position of a commit of an epoch, once it is in the log. Raises StoreClosing where it will not be."""
         with self._changed:
             self._changed.wait_for(
-                lambda: (
-                    self._stop.is_set()
-                    or self._thread_is_gone()
-                    or self._end.epoch != epoch
-                    or self._end.sequence >= sequence
-                )
+                lambda: self._stop.is_set() or self._ended or self._end.epoch != epoch or self._end.sequence >= sequence
             )
             if self._end.epoch != epoch or self._end.sequence < sequence:
                 raise StoreClosing

@@ -175,7 +175,8 @@ class SnapshotKeeper:
 
     def wait(self) -> None:
         """Until no snapshot is being made."""
-        thread = self._thread
+        with self._lock:
+            thread = self._thread
         if thread is not None:
             thread.join()
 
