@@ -74,19 +74,23 @@ class LogFollower:
 
     def fresh(self) -> None:
         """Raise Unavailable where the end of the log was last known longer ago than `staleness_s`."""
-        if self.staleness_s is not None and (age := time.monotonic() - self._confirmed_at) > self.staleness_s:
+        if not self._is_fresh():
+            age = time.monotonic() - self._confirmed_at
             since = f"{age:.1f} s ago" if age < float("inf") else "never since it was opened"
             raise Unavailable(
-                f"this copy knew the end of its log {since}, staleness_s={self.staleness_s:g}: it does not answer from "
+                f"this copy knew the end of its log {since}, staleness_s={self.staleness_s}: it does not answer from "
                 f"the past. Ask another copy or the writer{'; ' + self._trouble if self._trouble else ''}"
             )
 
+    def _is_fresh(self) -> bool:
+        return self.staleness_s is None or time.monotonic() - self._confirmed_at <= self.staleness_s
+
     def wait_for(self, sequence: int, timeout_s: float | None) -> bool:
-        """Wait until a commit is applied. Returns whether it is."""
+        """Wait until a commit is applied, and the copy answers. Returns whether that is so."""
         with self._changed:
-            return self._changed.wait_for(lambda: self._sequence >= sequence or self._stop.is_set(), timeout_s) and (
-                self._sequence >= sequence
-            )
+            return self._changed.wait_for(
+                lambda: (self._sequence >= sequence and self._is_fresh()) or self._stop.is_set(), timeout_s
+            ) and not self._stop.is_set()
 
     def facts(self) -> dict[str, Any]:
         """For `stats()`. confirmed_s : how long ago the end of the log was known; None: never."""
@@ -141,6 +145,7 @@ class LogFollower:
             if not moved:
                 raise
             _log.warning("the copy at %s began anew from a snapshot: %s", self._path, damage)
+            self._catch_up()
 
     def _step(self) -> bool:
         """Apply the next object. Returns whether there may be more."""
@@ -156,7 +161,9 @@ class LogFollower:
                     self._install_or_fail(at)
                     return True
                 self._looked_at = asked
-            self._confirmed_at = asked
+            with self._changed:
+                self._confirmed_at = asked
+                self._changed.notify_all()
             return False
         found = entry.decode(raw, f"{self._bucket.url}: {at.next_key}")
         if isinstance(found, EpochEnd):
