@@ -81,14 +81,27 @@ class LoggedTwin(Twin):
     """A model and its database, which writes its log into a bucket, and a copy of that which is compared, too."""
 
     def __init__(self, setup: Setup, url: str, folder: Path) -> None:
-        self.url = url
+        self.url, self.place = url, folder
         super().__init__(setup)
+        self._follow()
+
+    def _follow(self) -> None:
         assert log_of(self.db).flush(WAIT_S)
         log_of(self.db).snapshots.wait()
-        self.copy = open_database(folder / "copy", follow=url, staleness_s=None)
+        self.copy = open_database(self.place / f"copy of {Path(self.path).name}", follow=self._log, staleness_s=None)
+
+    @property
+    def _log(self) -> str:
+        """What a backup was restored to is another directory, with a log of its own."""
+        return f"{self.url}/{Path(self.path).name}"
 
     def _open(self) -> Database:
-        return open_database(self.path, durability=self.setup.durability, maintenance=False, log=self.url)
+        return open_database(self.path, durability=self.setup.durability, maintenance=False, log=self._log)
+
+    def backup_restore(self) -> None:
+        super().backup_restore()
+        self.copy.close()
+        self._follow()
 
     def compare(self, query: int, *, check: bool) -> None:
         brought_up(self.db, self.copy)
