@@ -251,7 +251,7 @@ def test_a_log_is_trimmed_behind_its_snapshots_and_a_copy_that_was_away_begins_w
         assert log_of(writer).flush(WAIT_S)
         log_of(writer).snapshots.wait()
         keys = [key for key, _ in bucket.list(entry.LOG)]
-        assert entry.split_key(keys[0])[1] > 100 and len(snapshot.snapshots(bucket)) <= limits.snapshots_kept + 1
+        assert entry.split_key(keys[0])[1] > 100 and len(epochs.snapshots(bucket)) <= limits.snapshots_kept + 1
         for where in ("c", "new"):
             with open_database(tmp_path / where, follow=url) as copy:
                 brought_up(writer, copy)

@@ -29,6 +29,7 @@ from vecdb.errors import Corruption, Unavailable
 
 PUT, DELETE, DELETE_PAIR = 0, 1, 2  # what an operation does: to pairs, to keys with all they have, to pairs
 LOG, FILES, SNAPSHOTS, TRIMMED = "log", "file", "snapshot", "trimmed"
+MANIFEST = "manifest"  # of a snapshot
 _HEAD = struct.Struct("<4sHHQI")
 _MAGIC, _VERSION = b"VLOG", 1
 _PATH = re.compile(r"collections/[0-9a-f]{8}/[A-Za-z0-9_][A-Za-z0-9_.+-]*")

@@ -32,7 +32,7 @@ FOLLOWED = b"followed"  # in `state` of a copy, beside the uids: where in which 
 class LogEnd:
     """The last commit of a log. database : whose log it is.   last : the object that it lies in.   complete_from : a
     snapshot of this position or a later one, and the log behind it, is all there is.   newest_epoch : the largest
-    number that any epoch has, also one that lost.
+    number that any epoch has, also one that lost.   epochs : how many there are since the newest snapshot.
     """
 
     position: Position
@@ -40,32 +40,39 @@ class LogEnd:
     last: Commits | EpochBegin
     complete_from: tuple[int, int]
     newest_epoch: int
+    epochs: int
 
 
 def find_end(bucket: Bucket) -> LogEnd | None:
     """The end of the log; None where there is none. Raises Corruption."""
-    mark = trimmed(bucket)
+    whole = snapshots(bucket)
+    begin = whole[-1] if whole else None
     last_of: dict[int, int] = {}
-    for key, _ in bucket.list(entry.LOG, None if mark is None else _before(mark)):
+    for key, _ in bucket.list(entry.LOG, None if begin is None else f"{entry.LOG}/{begin[0]:08d}"):
         epoch, number = entry.split_key(key)
         last_of[epoch] = number
     if not last_of:
         return None
-    epoch = mark.epoch if mark is not None and mark.epoch in last_of else min(last_of)
-    complete_from = (mark.epoch, mark.sequence) if mark is not None else (epoch, 0)
+    epoch, walked = (min(last_of) if begin is None else begin[0]), 0
+    complete_from = (epoch, 0) if begin is None else begin
     while True:
         if epoch not in last_of:
             raise Corruption(f"{bucket.url}: the log goes on with epoch {epoch}, of which there is nothing")
         found = read(bucket, entry.log_key(epoch, last_of[epoch]))
         if isinstance(found, EpochEnd):
-            epoch = found.next_epoch
+            epoch, walked = found.next_epoch, walked + 1
             if not found.continues:
                 complete_from = (epoch, found.after)
             continue
         assert isinstance(found, (Commits, EpochBegin))
         sequence = found.after if isinstance(found, EpochBegin) else found.commits[-1].sequence
         position = Position(epoch, sequence, last_of[epoch])
-        return LogEnd(position, found.database, found, complete_from, max(last_of))
+        return LogEnd(position, found.database, found, complete_from, max(last_of), walked)
+
+
+def snapshots(bucket: Bucket) -> list[tuple[int, int]]:
+    """(epoch, sequence) of all snapshots that are whole, ascending."""
+    return [entry.split_key(key) for key, _ in bucket.list(entry.SNAPSHOTS) if key.endswith(f"/{entry.MANIFEST}")]
 
 
 def read(bucket: Bucket, key: str) -> Commits | EpochBegin | EpochEnd:
@@ -100,11 +107,6 @@ def note_trimmed(bucket: Bucket, position: Position) -> None:
 def trimmed_at(bucket: Bucket) -> float | None:
     """When that was said last, by the clock of the store, in seconds since 1970."""
     return next((one.modified for one in bucket.entries(entry.TRIMMED)), None)
-
-
-def _before(position: Position) -> str:
-    """The key that is just smaller than that of a position's object."""
-    return entry.log_key(position.epoch, position.object - 1) if position.object else position.key[:-17]
 
 
 def create_own(bucket: Bucket, key: str, data: bytes) -> bool:

@@ -88,9 +88,12 @@ class LogFollower:
     def wait_for(self, sequence: int, timeout_s: float | None) -> bool:
         """Wait until a commit is applied, and the copy answers. Returns whether that is so."""
         with self._changed:
-            return self._changed.wait_for(
-                lambda: (self._sequence >= sequence and self._is_fresh()) or self._stop.is_set(), timeout_s
-            ) and not self._stop.is_set()
+            return (
+                self._changed.wait_for(
+                    lambda: (self._sequence >= sequence and self._is_fresh()) or self._stop.is_set(), timeout_s
+                )
+                and not self._stop.is_set()
+            )
 
     def facts(self) -> dict[str, Any]:
         """For `stats()`. confirmed_s : how long ago the end of the log was known; None: never."""

@@ -36,6 +36,7 @@ from vecdb.storage.disk import filesystem, manifest
 from vecdb.storage.kv import counters
 from vecdb.storage.kv.store import LMDB_FORMAT, Store
 
+_EPOCHS_MAX = 16  # since a snapshot: whoever opens the log reads an object of each
 _RETRY_FIRST_S, _RETRY_LAST_S = 0.1, 5.0
 _log = logging.getLogger("vecdb")
 
@@ -82,8 +83,9 @@ class LogWriter:
         return sequence, begun, not has_snapshot
 
     def _has_snapshot(self, end: epochs.LogEnd) -> bool:
+        """Whether a copy can begin with one, and needs to look at few epochs then."""
         newest = SnapshotKeeper.newest(self.bucket)
-        return newest is not None and newest >= end.complete_from
+        return newest is not None and newest >= end.complete_from and end.epochs < _EPOCHS_MAX
 
     def _refuse_other(self, end: epochs.LogEnd, sequence: int) -> None:
         if end.database != self._database:

@@ -40,7 +40,6 @@ _FORMAT = 1
 _OPEN_TRIES = 20
 _RETRY_S = 2.0
 _RANGE_BYTES = 1 << 30  # of one object at most
-_MANIFEST = "manifest"
 _log = logging.getLogger("vecdb")
 
 
@@ -75,14 +74,9 @@ def snapshot_key(epoch: int, sequence: int, name: str) -> str:
     return f"{entry.SNAPSHOTS}/{epoch:08d}/{sequence:016d}/{name}"
 
 
-def snapshots(bucket: Bucket) -> list[tuple[int, int]]:
-    """(epoch, sequence) of all that are whole, ascending."""
-    return [entry.split_key(key) for key, _ in bucket.list(entry.SNAPSHOTS) if key.endswith("/" + _MANIFEST)]
-
-
 def read_manifest(bucket: Bucket, epoch: int, sequence: int) -> SnapshotManifest | None:
     """None where it was removed meanwhile. Raises Corruption."""
-    key = snapshot_key(epoch, sequence, _MANIFEST)
+    key = snapshot_key(epoch, sequence, entry.MANIFEST)
     raw = bucket.get(key)
     if raw is None:
         return None
@@ -130,7 +124,7 @@ class SnapshotKeeper:
 
     @staticmethod
     def newest(bucket: Bucket) -> tuple[int, int] | None:
-        found = snapshots(bucket)
+        found = epochs.snapshots(bucket)
         return found[-1] if found else None
 
     # -- when --------------------------------------------------------------------------------------
@@ -215,7 +209,7 @@ class SnapshotKeeper:
         found = manifest.read(self._path, LMDB_FORMAT)
         made = SnapshotManifest(_FORMAT, self._database, at, time.time_ns(), found, parts, files, size)
         with suppress(AlreadyExists):  # of an attempt whose answer was lost
-            self._bucket.create(snapshot_key(epoch, moment.sequence, _MANIFEST), msgspec.json.encode(made))
+            self._bucket.create(snapshot_key(epoch, moment.sequence, entry.MANIFEST), msgspec.json.encode(made))
         with self._lock:
             self._known = {path: list(ranges) for path, ranges in files.items()}
             self._last_bytes, self.newest_here = size, moment.sequence
@@ -333,7 +327,7 @@ def _cut(store: Store, txn: Txn) -> Iterator[list[Operation]]:
 
 def trim(bucket: Bucket) -> None:
     """Remove snapshots but the newest, and log and files from before them once that was announced for a while."""
-    whole = snapshots(bucket)
+    whole = epochs.snapshots(bucket)
     kept = [found for one in whole[-limits.snapshots_kept :] if (found := read_manifest(bucket, *one)) is not None]
     if not kept:
         return
@@ -368,7 +362,7 @@ def _remove_before(bucket: Bucket, mark: Position, wanted: set[str]) -> None:
         if entry.split_key(key) < (mark.epoch, mark.sequence):
             old.setdefault(entry.split_key(key), []).append(key)
     for found in old.values():  # the manifest first: without it no snapshot
-        bucket.delete([key for key in found if key.endswith("/" + _MANIFEST)])
+        bucket.delete([key for key in found if key.endswith("/" + entry.MANIFEST)])
         bucket.delete(found)
 
 
