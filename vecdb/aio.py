@@ -405,6 +405,8 @@ class Database(_Mirror):
     drop_alias = _awaited(near_database.Database.drop_alias)
     aliases = _awaited(near_database.Database.aliases)
     stats = _awaited(near_database.Database.stats)
+    sequence = _awaited(near_database.Database.sequence)
+    wait_for = _awaited(near_database.Database.wait_for)
     vacuum = _awaited(near_database.Database.vacuum)
     check = _awaited(near_database.Database.check)
     backup = _awaited(near_database.Database.backup)

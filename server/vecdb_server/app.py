@@ -76,7 +76,7 @@ class Server:
     def __init__(self, config: Config, place: Place | None = None) -> None:
         """place : what this process is; None: the only one of its server."""
         self.config = config
-        self.place = Place(read_only=config.read_only) if place is None else place
+        self.place = Place(read_only=config.read_only or config.follow is not None) if place is None else place
         self.port = 0
         self.metrics_port = 0
         self.metrics = self.place.metrics()
@@ -118,7 +118,8 @@ class Server:
         config = self.config
         return vecdb.open(
             config.path, read_only=config.read_only, durability=config.durability,  # type: ignore[arg-type]
-            memory_budget_bytes=config.memory_budget_bytes,
+            memory_budget_bytes=config.memory_budget_bytes, log=config.log, follow=config.follow,
+            staleness_s=config.staleness_s or None,
         )  # fmt: skip
 
     def _build(self, db: vecdb.Database) -> None:

@@ -44,6 +44,9 @@ class Config:
     memory_budget_bytes: int | None = None  # memory of one collection's index
     workers: int = 0  # processes that answer reads, beside one that writes; 1: one process for all; 0: by the cores
     read_only: bool = False  # serve a directory that another process writes
+    log: str | None = None  # the URL of a bucket into which every commit goes, for copies
+    follow: str | None = None  # the URL of such a log: serve a copy, which `path` is made and kept
+    staleness_s: float = 1.0  # of a copy: it answers only while it knew the end of the log so lately; 0: always
     kernel_threads: int = 0  # threads for long searches; 0: one for each core
     write_threads: int = 32  # how many writes may wait for one commit together
     long_operations: int = 2  # how many builds, backups and the like may run at once
@@ -166,6 +169,12 @@ def checked(config: Config) -> Config:
         raise InvalidArgument("a socket of this machine is without TLS: leave tls_client_ca out, or listen on a port")
     if config.read_only and config.path == ":memory:":
         raise InvalidArgument("':memory:' is always new, so read_only would serve nothing; leave it out")
+    if config.follow is not None and (config.read_only or config.log is not None):
+        raise InvalidArgument("follow is for a copy, which is only read and writes no log: leave read_only and log out")
+    if config.log is not None and config.read_only:
+        raise InvalidArgument("log is for the server that writes, read_only for one that does not: leave one out")
+    if config.staleness_s < 0:
+        raise InvalidArgument(f"staleness_s must not be negative, got {config.staleness_s}")
     if config.workers > 1:
         _check_workers(config)
     if not config.metrics_local and config.tls_cert is None and not config.insecure:
@@ -194,6 +203,8 @@ def _why_alone(config: Config) -> str:
     """Why this server can be one process only; empty where it may be several."""
     if config.path == ":memory:":
         return "a database in memory is of one process"
+    if config.follow is not None:
+        return "one process keeps a copy, and knows how old it is; start further copies for more readers"
     if config.socket is not None:
         return "workers share a port, and a socket cannot be shared; listen on host:port"
     if not sys.platform.startswith("linux"):

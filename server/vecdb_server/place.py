@@ -103,5 +103,5 @@ class WritesRefused:
 
 async def _refuse(request: Any, caller: Any, context: Any) -> None:
     raise PermissionDenied(
-        "this server reads a directory that another process writes (--read-only): write through that process"
+        "this server only reads (--read-only or --follow): write through the process that writes this database"
     )

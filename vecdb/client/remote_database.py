@@ -100,6 +100,13 @@ class RemoteDatabase:
         request = admin_pb2.GetDatabaseStatsRequest(without_disk=not disk)
         return self._connection.call("GetDatabaseStats", request, lambda answer: report_of(answer.stats_json))
 
+    def sequence(self) -> int:
+        return self._connection.call("GetServerInfo", admin_pb2.GetServerInfoRequest(), _sequence_of)
+
+    def wait_for(self, sequence: int, timeout_s: float) -> None:
+        request = admin_pb2.GetServerInfoRequest(min_sequence=sequence)
+        return self._connection.with_timeout(timeout_s).call("GetServerInfo", request, ignore_answer)
+
     def vacuum(self, progress: Progress) -> None:
         return self._connection.call_with_progress(
             "Vacuum", admin_pb2.VacuumRequest(), progress_reporter(progress), ignore_answer
@@ -117,3 +124,7 @@ class RemoteDatabase:
 
     def close(self) -> None:
         return self._connection.close()
+
+
+def _sequence_of(answer: Any) -> int:
+    return int(answer.sequence)

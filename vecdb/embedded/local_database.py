@@ -15,6 +15,7 @@ import contextlib
 import os
 import sys
 import threading
+import time
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -48,6 +49,8 @@ from vecdb.storage.kv import aliases, catalog, counters
 from vecdb.storage.kv.store import LMDB_FORMAT
 from vecdb.tenancy import tenant_names
 from vecdb.validate.not_found import collection_not_found
+
+_COMMIT_POLL_S = 0.005  # how often a reading process looks for a commit that it waits for
 
 
 class LocalDatabase(Generic[C]):
@@ -369,6 +372,21 @@ class LocalDatabase(Generic[C]):
                     "live": one.state.snapshot.state.live_count, "rows": seen.row_count, "tail_rows": max(0, tail),
                 }  # fmt: skip
         return found
+
+    def sequence(self) -> int:
+        self._usable.check_open()
+        if isinstance(self._log, LogFollower):
+            return self._log.sequence
+        return self._committer.sequence if self._committer is not None else self._last_sequence()
+
+    def wait_for(self, sequence: int, timeout_s: float) -> None:
+        ends = time.monotonic() + timeout_s
+        if isinstance(self._log, LogFollower):
+            self._log.wait_for(sequence, timeout_s)
+        while (newest := self.sequence()) < sequence:
+            if time.monotonic() >= ends:
+                raise Unavailable(f"{self.path} has commit {newest}, commit {sequence} did not come in {timeout_s:g} s")
+            time.sleep(_COMMIT_POLL_S)  # another process writes it
 
     def vacuum(self, progress: Progress) -> None:
         for name in self.collections():

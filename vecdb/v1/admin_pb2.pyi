@@ -8,18 +8,22 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class GetServerInfoRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("min_sequence",)
+    MIN_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    min_sequence: int
+    def __init__(self, min_sequence: _Optional[int] = ...) -> None: ...
 
 class GetServerInfoResponse(_message.Message):
-    __slots__ = ("version", "principal", "scope")
+    __slots__ = ("version", "principal", "scope", "sequence")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     PRINCIPAL_FIELD_NUMBER: _ClassVar[int]
     SCOPE_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     version: str
     principal: str
     scope: str
-    def __init__(self, version: _Optional[str] = ..., principal: _Optional[str] = ..., scope: _Optional[str] = ...) -> None: ...
+    sequence: int
+    def __init__(self, version: _Optional[str] = ..., principal: _Optional[str] = ..., scope: _Optional[str] = ..., sequence: _Optional[int] = ...) -> None: ...
 
 class GetDatabaseStatsRequest(_message.Message):
     __slots__ = ("without_disk",)

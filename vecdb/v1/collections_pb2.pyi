@@ -287,10 +287,12 @@ class ClearCollectionRequest(_message.Message):
     def __init__(self, collection: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class ClearCollectionResponse(_message.Message):
-    __slots__ = ("count",)
+    __slots__ = ("count", "sequence")
     COUNT_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     count: int
-    def __init__(self, count: _Optional[int] = ...) -> None: ...
+    sequence: int
+    def __init__(self, count: _Optional[int] = ..., sequence: _Optional[int] = ...) -> None: ...
 
 class SetMetadataRequest(_message.Message):
     __slots__ = ("collection", "metadata_json")

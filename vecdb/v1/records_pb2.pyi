@@ -50,12 +50,14 @@ class WriteRequest(_message.Message):
     def __init__(self, collection: _Optional[str] = ..., mode: _Optional[_Union[WriteMode, str]] = ..., ids: _Optional[_Union[_common_pb2.Ids, _Mapping]] = ..., vectors: _Optional[_Union[_common_pb2.Vectors, _Mapping]] = ..., fields: _Optional[_Union[_common_pb2.FieldMaps, _Mapping]] = ..., tenants: _Optional[_Union[_common_pb2.TenantNames, _Mapping]] = ..., tenants_each: _Optional[_Union[_common_pb2.TenantLists, _Mapping]] = ..., tenant_columns: _Optional[_Union[_common_pb2.TenantColumns, _Mapping]] = ..., owner: _Optional[str] = ..., request_id: _Optional[str] = ..., keep_tenants: bool = ..., without_vectors: _Optional[bytes] = ...) -> None: ...
 
 class WriteResponse(_message.Message):
-    __slots__ = ("count", "ids")
+    __slots__ = ("count", "ids", "sequence")
     COUNT_FIELD_NUMBER: _ClassVar[int]
     IDS_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     count: int
     ids: _common_pb2.Ids
-    def __init__(self, count: _Optional[int] = ..., ids: _Optional[_Union[_common_pb2.Ids, _Mapping]] = ...) -> None: ...
+    sequence: int
+    def __init__(self, count: _Optional[int] = ..., ids: _Optional[_Union[_common_pb2.Ids, _Mapping]] = ..., sequence: _Optional[int] = ...) -> None: ...
 
 class IngestRequest(_message.Message):
     __slots__ = ("batch", "write")
@@ -66,12 +68,14 @@ class IngestRequest(_message.Message):
     def __init__(self, batch: _Optional[int] = ..., write: _Optional[_Union[WriteRequest, _Mapping]] = ...) -> None: ...
 
 class IngestResponse(_message.Message):
-    __slots__ = ("batch", "count")
+    __slots__ = ("batch", "count", "sequence")
     BATCH_FIELD_NUMBER: _ClassVar[int]
     COUNT_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     batch: int
     count: int
-    def __init__(self, batch: _Optional[int] = ..., count: _Optional[int] = ...) -> None: ...
+    sequence: int
+    def __init__(self, batch: _Optional[int] = ..., count: _Optional[int] = ..., sequence: _Optional[int] = ...) -> None: ...
 
 class UpdateRequest(_message.Message):
     __slots__ = ("collection", "ids", "vectors", "fields", "owner", "request_id", "filter", "only_owner", "tenants")
@@ -96,10 +100,12 @@ class UpdateRequest(_message.Message):
     def __init__(self, collection: _Optional[str] = ..., ids: _Optional[_Union[_common_pb2.Ids, _Mapping]] = ..., vectors: _Optional[_Union[_common_pb2.Vectors, _Mapping]] = ..., fields: _Optional[_Union[_common_pb2.FieldMaps, _Mapping]] = ..., owner: _Optional[str] = ..., request_id: _Optional[str] = ..., filter: _Optional[_Union[_common_pb2.Filter, _Mapping]] = ..., only_owner: _Optional[str] = ..., tenants: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class UpdateResponse(_message.Message):
-    __slots__ = ("count",)
+    __slots__ = ("count", "sequence")
     COUNT_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     count: int
-    def __init__(self, count: _Optional[int] = ...) -> None: ...
+    sequence: int
+    def __init__(self, count: _Optional[int] = ..., sequence: _Optional[int] = ...) -> None: ...
 
 class DeleteRequest(_message.Message):
     __slots__ = ("collection", "ids", "owner", "request_id", "filter", "only_owner", "tenants")
@@ -120,10 +126,12 @@ class DeleteRequest(_message.Message):
     def __init__(self, collection: _Optional[str] = ..., ids: _Optional[_Union[_common_pb2.Ids, _Mapping]] = ..., owner: _Optional[str] = ..., request_id: _Optional[str] = ..., filter: _Optional[_Union[_common_pb2.Filter, _Mapping]] = ..., only_owner: _Optional[str] = ..., tenants: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class DeleteResponse(_message.Message):
-    __slots__ = ("count",)
+    __slots__ = ("count", "sequence")
     COUNT_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     count: int
-    def __init__(self, count: _Optional[int] = ...) -> None: ...
+    sequence: int
+    def __init__(self, count: _Optional[int] = ..., sequence: _Optional[int] = ...) -> None: ...
 
 class GetRequest(_message.Message):
     __slots__ = ("collection", "ids", "include_vectors", "owner", "tenants", "filter", "limit", "only_owner")

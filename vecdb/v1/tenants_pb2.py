@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from vecdb.v1 import common_pb2 as vecdb_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16vecdb/v1/tenants.proto\x12\x08vecdb.v1\x1a\x15vecdb/v1/common.proto\"\xf7\x01\n\x0cGrantRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x1a\n\x03ids\x18\x02 \x01(\x0b\x32\r.vecdb.v1.Ids\x12(\n\x07tenants\x18\x03 \x01(\x0b\x32\x15.vecdb.v1.TenantNamesH\x00\x12-\n\x0ctenants_each\x18\x04 \x01(\x0b\x32\x15.vecdb.v1.TenantListsH\x00\x12\x31\n\x0etenant_columns\x18\x07 \x01(\x0b\x32\x17.vecdb.v1.TenantColumnsH\x00\x12\r\n\x05owner\x18\x05 \x01(\t\x12\x12\n\nrequest_id\x18\x06 \x01(\tB\x08\n\x06\x61\x63\x63\x65ss\"\x1e\n\rGrantResponse\x12\r\n\x05\x63ount\x18\x01 \x01(\x04\"\xf8\x01\n\rRevokeRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x1a\n\x03ids\x18\x02 \x01(\x0b\x32\r.vecdb.v1.Ids\x12(\n\x07tenants\x18\x03 \x01(\x0b\x32\x15.vecdb.v1.TenantNamesH\x00\x12-\n\x0ctenants_each\x18\x04 \x01(\x0b\x32\x15.vecdb.v1.TenantListsH\x00\x12\x31\n\x0etenant_columns\x18\x07 \x01(\x0b\x32\x17.vecdb.v1.TenantColumnsH\x00\x12\r\n\x05owner\x18\x05 \x01(\t\x12\x12\n\nrequest_id\x18\x06 \x01(\tB\x08\n\x06\x61\x63\x63\x65ss\"\x1f\n\x0eRevokeResponse\x12\r\n\x05\x63ount\x18\x01 \x01(\x04\"\x89\x01\n\x14\x43reateTenantsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\r\n\x05names\x18\x02 \x03(\t\x12\x10\n\x08\x65xist_ok\x18\x03 \x01(\x08\x12\x18\n\x0brecords_max\x18\x04 \x01(\rH\x00\x88\x01\x01\x12\x12\n\nrequest_id\x18\x05 \x01(\tB\x0e\n\x0c_records_max\"&\n\x15\x43reateTenantsResponse\x12\r\n\x05\x63ount\x18\x01 \x01(\x04\"Z\n\x11\x44ropTenantRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x0f\n\x07records\x18\x04 \x01(\x08\"%\n\x12\x44ropTenantResponse\x12\x0f\n\x07\x64\x65leted\x18\x01 \x01(\x04\"O\n\x12ListTenantsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\r\x12\x12\n\npage_token\x18\x03 \x01(\t\"=\n\x13ListTenantsResponse\x12\r\n\x05names\x18\x01 \x03(\t\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\";\n\x15GetTenantStatsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\",\n\x16GetTenantStatsResponse\x12\x12\n\nstats_json\x18\x01 \x01(\t2\xc2\x03\n\rTenantService\x12\x38\n\x05Grant\x12\x16.vecdb.v1.GrantRequest\x1a\x17.vecdb.v1.GrantResponse\x12;\n\x06Revoke\x12\x17.vecdb.v1.RevokeRequest\x1a\x18.vecdb.v1.RevokeResponse\x12P\n\rCreateTenants\x12\x1e.vecdb.v1.CreateTenantsRequest\x1a\x1f.vecdb.v1.CreateTenantsResponse\x12G\n\nDropTenant\x12\x1b.vecdb.v1.DropTenantRequest\x1a\x1c.vecdb.v1.DropTenantResponse\x12J\n\x0bListTenants\x12\x1c.vecdb.v1.ListTenantsRequest\x1a\x1d.vecdb.v1.ListTenantsResponse\x12S\n\x0eGetTenantStats\x12\x1f.vecdb.v1.GetTenantStatsRequest\x1a .vecdb.v1.GetTenantStatsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16vecdb/v1/tenants.proto\x12\x08vecdb.v1\x1a\x15vecdb/v1/common.proto\"\xf7\x01\n\x0cGrantRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x1a\n\x03ids\x18\x02 \x01(\x0b\x32\r.vecdb.v1.Ids\x12(\n\x07tenants\x18\x03 \x01(\x0b\x32\x15.vecdb.v1.TenantNamesH\x00\x12-\n\x0ctenants_each\x18\x04 \x01(\x0b\x32\x15.vecdb.v1.TenantListsH\x00\x12\x31\n\x0etenant_columns\x18\x07 \x01(\x0b\x32\x17.vecdb.v1.TenantColumnsH\x00\x12\r\n\x05owner\x18\x05 \x01(\t\x12\x12\n\nrequest_id\x18\x06 \x01(\tB\x08\n\x06\x61\x63\x63\x65ss\"0\n\rGrantResponse\x12\r\n\x05\x63ount\x18\x01 \x01(\x04\x12\x10\n\x08sequence\x18\x02 \x01(\x04\"\xf8\x01\n\rRevokeRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x1a\n\x03ids\x18\x02 \x01(\x0b\x32\r.vecdb.v1.Ids\x12(\n\x07tenants\x18\x03 \x01(\x0b\x32\x15.vecdb.v1.TenantNamesH\x00\x12-\n\x0ctenants_each\x18\x04 \x01(\x0b\x32\x15.vecdb.v1.TenantListsH\x00\x12\x31\n\x0etenant_columns\x18\x07 \x01(\x0b\x32\x17.vecdb.v1.TenantColumnsH\x00\x12\r\n\x05owner\x18\x05 \x01(\t\x12\x12\n\nrequest_id\x18\x06 \x01(\tB\x08\n\x06\x61\x63\x63\x65ss\"1\n\x0eRevokeResponse\x12\r\n\x05\x63ount\x18\x01 \x01(\x04\x12\x10\n\x08sequence\x18\x02 \x01(\x04\"\x89\x01\n\x14\x43reateTenantsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\r\n\x05names\x18\x02 \x03(\t\x12\x10\n\x08\x65xist_ok\x18\x03 \x01(\x08\x12\x18\n\x0brecords_max\x18\x04 \x01(\rH\x00\x88\x01\x01\x12\x12\n\nrequest_id\x18\x05 \x01(\tB\x0e\n\x0c_records_max\"8\n\x15\x43reateTenantsResponse\x12\r\n\x05\x63ount\x18\x01 \x01(\x04\x12\x10\n\x08sequence\x18\x02 \x01(\x04\"Z\n\x11\x44ropTenantRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x0f\n\x07records\x18\x04 \x01(\x08\"7\n\x12\x44ropTenantResponse\x12\x0f\n\x07\x64\x65leted\x18\x01 \x01(\x04\x12\x10\n\x08sequence\x18\x02 \x01(\x04\"O\n\x12ListTenantsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\r\x12\x12\n\npage_token\x18\x03 \x01(\t\"=\n\x13ListTenantsResponse\x12\r\n\x05names\x18\x01 \x03(\t\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\";\n\x15GetTenantStatsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\",\n\x16GetTenantStatsResponse\x12\x12\n\nstats_json\x18\x01 \x01(\t2\xc2\x03\n\rTenantService\x12\x38\n\x05Grant\x12\x16.vecdb.v1.GrantRequest\x1a\x17.vecdb.v1.GrantResponse\x12;\n\x06Revoke\x12\x17.vecdb.v1.RevokeRequest\x1a\x18.vecdb.v1.RevokeResponse\x12P\n\rCreateTenants\x12\x1e.vecdb.v1.CreateTenantsRequest\x1a\x1f.vecdb.v1.CreateTenantsResponse\x12G\n\nDropTenant\x12\x1b.vecdb.v1.DropTenantRequest\x1a\x1c.vecdb.v1.DropTenantResponse\x12J\n\x0bListTenants\x12\x1c.vecdb.v1.ListTenantsRequest\x1a\x1d.vecdb.v1.ListTenantsResponse\x12S\n\x0eGetTenantStats\x12\x1f.vecdb.v1.GetTenantStatsRequest\x1a .vecdb.v1.GetTenantStatsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,27 +35,27 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GRANTREQUEST']._serialized_start=60
   _globals['_GRANTREQUEST']._serialized_end=307
   _globals['_GRANTRESPONSE']._serialized_start=309
-  _globals['_GRANTRESPONSE']._serialized_end=339
-  _globals['_REVOKEREQUEST']._serialized_start=342
-  _globals['_REVOKEREQUEST']._serialized_end=590
-  _globals['_REVOKERESPONSE']._serialized_start=592
-  _globals['_REVOKERESPONSE']._serialized_end=623
-  _globals['_CREATETENANTSREQUEST']._serialized_start=626
-  _globals['_CREATETENANTSREQUEST']._serialized_end=763
-  _globals['_CREATETENANTSRESPONSE']._serialized_start=765
-  _globals['_CREATETENANTSRESPONSE']._serialized_end=803
-  _globals['_DROPTENANTREQUEST']._serialized_start=805
-  _globals['_DROPTENANTREQUEST']._serialized_end=895
-  _globals['_DROPTENANTRESPONSE']._serialized_start=897
-  _globals['_DROPTENANTRESPONSE']._serialized_end=934
-  _globals['_LISTTENANTSREQUEST']._serialized_start=936
-  _globals['_LISTTENANTSREQUEST']._serialized_end=1015
-  _globals['_LISTTENANTSRESPONSE']._serialized_start=1017
-  _globals['_LISTTENANTSRESPONSE']._serialized_end=1078
-  _globals['_GETTENANTSTATSREQUEST']._serialized_start=1080
-  _globals['_GETTENANTSTATSREQUEST']._serialized_end=1139
-  _globals['_GETTENANTSTATSRESPONSE']._serialized_start=1141
-  _globals['_GETTENANTSTATSRESPONSE']._serialized_end=1185
-  _globals['_TENANTSERVICE']._serialized_start=1188
-  _globals['_TENANTSERVICE']._serialized_end=1638
+  _globals['_GRANTRESPONSE']._serialized_end=357
+  _globals['_REVOKEREQUEST']._serialized_start=360
+  _globals['_REVOKEREQUEST']._serialized_end=608
+  _globals['_REVOKERESPONSE']._serialized_start=610
+  _globals['_REVOKERESPONSE']._serialized_end=659
+  _globals['_CREATETENANTSREQUEST']._serialized_start=662
+  _globals['_CREATETENANTSREQUEST']._serialized_end=799
+  _globals['_CREATETENANTSRESPONSE']._serialized_start=801
+  _globals['_CREATETENANTSRESPONSE']._serialized_end=857
+  _globals['_DROPTENANTREQUEST']._serialized_start=859
+  _globals['_DROPTENANTREQUEST']._serialized_end=949
+  _globals['_DROPTENANTRESPONSE']._serialized_start=951
+  _globals['_DROPTENANTRESPONSE']._serialized_end=1006
+  _globals['_LISTTENANTSREQUEST']._serialized_start=1008
+  _globals['_LISTTENANTSREQUEST']._serialized_end=1087
+  _globals['_LISTTENANTSRESPONSE']._serialized_start=1089
+  _globals['_LISTTENANTSRESPONSE']._serialized_end=1150
+  _globals['_GETTENANTSTATSREQUEST']._serialized_start=1152
+  _globals['_GETTENANTSTATSREQUEST']._serialized_end=1211
+  _globals['_GETTENANTSTATSRESPONSE']._serialized_start=1213
+  _globals['_GETTENANTSTATSRESPONSE']._serialized_end=1257
+  _globals['_TENANTSERVICE']._serialized_start=1260
+  _globals['_TENANTSERVICE']._serialized_end=1710
 # @@protoc_insertion_point(module_scope)

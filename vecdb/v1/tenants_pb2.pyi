@@ -26,10 +26,12 @@ class GrantRequest(_message.Message):
     def __init__(self, collection: _Optional[str] = ..., ids: _Optional[_Union[_common_pb2.Ids, _Mapping]] = ..., tenants: _Optional[_Union[_common_pb2.TenantNames, _Mapping]] = ..., tenants_each: _Optional[_Union[_common_pb2.TenantLists, _Mapping]] = ..., tenant_columns: _Optional[_Union[_common_pb2.TenantColumns, _Mapping]] = ..., owner: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class GrantResponse(_message.Message):
-    __slots__ = ("count",)
+    __slots__ = ("count", "sequence")
     COUNT_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     count: int
-    def __init__(self, count: _Optional[int] = ...) -> None: ...
+    sequence: int
+    def __init__(self, count: _Optional[int] = ..., sequence: _Optional[int] = ...) -> None: ...
 
 class RevokeRequest(_message.Message):
     __slots__ = ("collection", "ids", "tenants", "tenants_each", "tenant_columns", "owner", "request_id")
@@ -50,10 +52,12 @@ class RevokeRequest(_message.Message):
     def __init__(self, collection: _Optional[str] = ..., ids: _Optional[_Union[_common_pb2.Ids, _Mapping]] = ..., tenants: _Optional[_Union[_common_pb2.TenantNames, _Mapping]] = ..., tenants_each: _Optional[_Union[_common_pb2.TenantLists, _Mapping]] = ..., tenant_columns: _Optional[_Union[_common_pb2.TenantColumns, _Mapping]] = ..., owner: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class RevokeResponse(_message.Message):
-    __slots__ = ("count",)
+    __slots__ = ("count", "sequence")
     COUNT_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     count: int
-    def __init__(self, count: _Optional[int] = ...) -> None: ...
+    sequence: int
+    def __init__(self, count: _Optional[int] = ..., sequence: _Optional[int] = ...) -> None: ...
 
 class CreateTenantsRequest(_message.Message):
     __slots__ = ("collection", "names", "exist_ok", "records_max", "request_id")
@@ -70,10 +74,12 @@ class CreateTenantsRequest(_message.Message):
     def __init__(self, collection: _Optional[str] = ..., names: _Optional[_Iterable[str]] = ..., exist_ok: bool = ..., records_max: _Optional[int] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class CreateTenantsResponse(_message.Message):
-    __slots__ = ("count",)
+    __slots__ = ("count", "sequence")
     COUNT_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     count: int
-    def __init__(self, count: _Optional[int] = ...) -> None: ...
+    sequence: int
+    def __init__(self, count: _Optional[int] = ..., sequence: _Optional[int] = ...) -> None: ...
 
 class DropTenantRequest(_message.Message):
     __slots__ = ("collection", "name", "request_id", "records")
@@ -88,10 +94,12 @@ class DropTenantRequest(_message.Message):
     def __init__(self, collection: _Optional[str] = ..., name: _Optional[str] = ..., request_id: _Optional[str] = ..., records: bool = ...) -> None: ...
 
 class DropTenantResponse(_message.Message):
-    __slots__ = ("deleted",)
+    __slots__ = ("deleted", "sequence")
     DELETED_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     deleted: int
-    def __init__(self, deleted: _Optional[int] = ...) -> None: ...
+    sequence: int
+    def __init__(self, deleted: _Optional[int] = ..., sequence: _Optional[int] = ...) -> None: ...
 
 class ListTenantsRequest(_message.Message):
     __slots__ = ("collection", "page_size", "page_token")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from pathlib import Path
 from typing import Any
 
 import vecdb
-from vecdb import InvalidArgument, VecdbError
+from vecdb import InvalidArgument, Unavailable, VecdbError
 from vecdb.v1 import admin_pb2, common_pb2
 from vecdb.wire.search_response import report
 from vecdb_server.logs import log
@@ -14,6 +16,7 @@ from vecdb_server.security.auth import Caller
 from vecdb_server.services.context import ServerContext
 
 _NAME_BYTES_MAX = 128
+_REACH_S, _REACH_POLL_S = 30.0, 0.005  # for a commit that a caller waits for
 
 
 class Admin:
@@ -21,9 +24,20 @@ class Admin:
         self._server = server
 
     async def GetServerInfo(self, request: Any, caller: Caller, context: Any) -> Any:
+        db = self._server.db
+        if request.min_sequence:
+            await self._reach(request.min_sequence, caller, context)
         return admin_pb2.GetServerInfoResponse(
-            version=vecdb.__version__, principal=caller.name, scope=caller.scope()
-        )  # fmt: skip
+            version=vecdb.__version__, principal=caller.name, scope=caller.scope(), sequence=db.sequence()
+        )
+
+    async def _reach(self, sequence: int, caller: Caller, context: Any) -> None:
+        """Wait until reads of this server find a commit. Raises Unavailable where it does not come in time."""
+        ends = min(self._server.deadline_of(caller, context), time.monotonic() + _REACH_S)
+        while (newest := self._server.db.sequence()) < sequence:
+            if time.monotonic() >= ends or self._server.draining:
+                raise Unavailable(f"this server has commit {newest}, commit {sequence} did not come in time; try again")
+            await asyncio.sleep(_REACH_POLL_S)
 
     async def GetDatabaseStats(self, request: Any, caller: Caller, context: Any) -> Any:
         server = self._server

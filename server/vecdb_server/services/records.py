@@ -40,9 +40,9 @@ class Records(FactsOfFields):
         docs = await self._server.collection(caller, request.collection, writes_records=True)
         if request.mode == pb.WRITE_MODE_ADD:
             made = await self._server.write(caller, context, lambda: _add(docs, request, caller))
-            return pb.WriteResponse(count=len(made), ids=id_list_message(made))
+            return pb.WriteResponse(count=len(made), ids=id_list_message(made), sequence=self._server.db.sequence())
         count = await self._server.write(caller, context, lambda: _prepare(docs, request, caller)())
-        return pb.WriteResponse(count=count)
+        return pb.WriteResponse(count=count, sequence=self._server.db.sequence())
 
     async def Ingest(self, requests: Any, caller: Caller, context: Any) -> None:
         collection, pipeline = "", TwoStagePipeline()
@@ -69,7 +69,7 @@ class Records(FactsOfFields):
             return write
 
         count = await pipeline.run(prepare, lambda write: self._server.write(caller, context, write, streamed=True))
-        return pb.IngestResponse(batch=request.batch, count=count)
+        return pb.IngestResponse(batch=request.batch, count=count, sequence=self._server.db.sequence())
 
     async def Update(self, request: Any, caller: Caller, context: Any) -> Any:
         docs = await self._server.collection(caller, request.collection)
@@ -92,7 +92,8 @@ class Records(FactsOfFields):
                 request_id=key,
             )
 
-        return pb.UpdateResponse(count=await self._server.write(caller, context, update))
+        count = await self._server.write(caller, context, update)
+        return pb.UpdateResponse(count=count, sequence=self._server.db.sequence())
 
     async def Delete(self, request: Any, caller: Caller, context: Any) -> Any:
         docs = await self._server.collection(caller, request.collection)
@@ -106,7 +107,8 @@ class Records(FactsOfFields):
                 return docs.delete(filter=node, tenant=tenants, owner=owner, request_id=key)
             return docs.delete(ids_of(request.ids), owner=caller.owner(request.owner), request_id=key)
 
-        return pb.DeleteResponse(count=await self._server.write(caller, context, delete))
+        count = await self._server.write(caller, context, delete)
+        return pb.DeleteResponse(count=count, sequence=self._server.db.sequence())
 
     # -- reads ---------------------------------------------------------------------------------------
 

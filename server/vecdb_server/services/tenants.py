@@ -32,7 +32,8 @@ class Tenants:
                 request_id=request_key(caller, request.request_id),
             )
 
-        return pb.GrantResponse(count=await self._server.write(caller, context, grant))
+        count = await self._server.write(caller, context, grant)
+        return pb.GrantResponse(count=count, sequence=self._server.db.sequence())
 
     async def Revoke(self, request: Any, caller: Caller, context: Any) -> Any:
         docs = await self._server.collection(caller, request.collection)
@@ -46,7 +47,8 @@ class Tenants:
                 request_id=request_key(caller, request.request_id),
             )
 
-        return pb.RevokeResponse(count=await self._server.write(caller, context, revoke))
+        count = await self._server.write(caller, context, revoke)
+        return pb.RevokeResponse(count=count, sequence=self._server.db.sequence())
 
     async def CreateTenants(self, request: Any, caller: Caller, context: Any) -> Any:
         docs = await self._server.collection(caller, request.collection)
@@ -59,7 +61,8 @@ class Tenants:
                 request_id=request_key(caller, request.request_id),
             )
 
-        return pb.CreateTenantsResponse(count=await self._server.write(caller, context, create))
+        count = await self._server.write(caller, context, create)
+        return pb.CreateTenantsResponse(count=count, sequence=self._server.db.sequence())
 
     async def DropTenant(self, request: Any, caller: Caller, context: Any) -> Any:
         docs = await self._server.collection(caller, request.collection)
@@ -70,7 +73,7 @@ class Tenants:
 
         deleted = await self._server.write(caller, context, drop)
         self._server.forget_tenants()
-        return pb.DropTenantResponse(deleted=deleted)
+        return pb.DropTenantResponse(deleted=deleted, sequence=self._server.db.sequence())
 
     async def ListTenants(self, request: Any, caller: Caller, context: Any) -> Any:
         docs = await self._server.collection(caller, request.collection)

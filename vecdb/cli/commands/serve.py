@@ -34,6 +34,13 @@ def serve(
         int | None, _flag("Processes that read, beside one that writes; 1: one for all. Default: by cores")
     ] = None,
     read_only: Annotated[bool | None, _flag("Serve a directory that another process writes.")] = None,
+    log: Annotated[str | None, _flag("Put every commit into this bucket, s3://bucket/prefix, for copies.")] = None,
+    follow: Annotated[
+        str | None, _flag("Make and keep --path a copy of the database of that log, and serve it.")
+    ] = None,
+    staleness_s: Annotated[
+        float | None, _flag("How old a copy's knowledge of the log may be; 0: any age. Default: 1")
+    ] = None,
     kernel_threads: Annotated[int | None, _flag("For long searches. Default: one a core")] = None,
     requests_max: Annotated[int | None, _flag("Requests held at once. Default: 1024")] = None,
     grace_s: Annotated[float | None, _flag("Seconds that running requests get after SIGTERM. Default: 30")] = None,
@@ -47,7 +54,8 @@ def serve(
     flags = {name: value for name, value in locals().items() if name != "config"}
     try:
         from vecdb_server.config import load
-        from vecdb_server.logs import configure, log
+        from vecdb_server.logs import configure
+        from vecdb_server.logs import log as served
         from vecdb_server.start import serve as run
     except ImportError as error:
         raise VecdbError(f"the server needs {error.name}: pip install 'vecdb-engine[server]'") from None
@@ -57,5 +65,5 @@ def serve(
         run(settings)
     except (VecdbError, OSError) as error:  # in the format of the log, for whoever collects it
         configure("info")
-        log.error("not served", code=getattr(error, "code", "SYSTEM"), reason=str(error))
+        served.error("not served", code=getattr(error, "code", "SYSTEM"), reason=str(error))
         raise typer.Exit(1) from None

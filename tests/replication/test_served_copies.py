@@ -1,0 +1,100 @@
+"""A server that writes its log, servers that are copies of it, and reading on them what was written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import vecdb
+from tests.support.server.driver import Client, Running
+from vecdb import limits
+from vecdb.v1 import admin_pb2, common_pb2, records_pb2, tenants_pb2
+from vecdb.wire.arrays import id_list_message, vectors_message
+from vecdb_server.config import Config, checked, workers_of
+
+VECTORS = np.random.default_rng(5).normal(size=(40, 8)).astype(np.float32)
+
+
+@pytest.fixture
+def serving(tmp_path: Path) -> Iterator[Callable[..., Running]]:
+    running: list[Running] = []
+
+    def start(name: str, **settings: Any) -> Running:
+        config = replace(Config(path=str(tmp_path / name), listen="127.0.0.1:0", grace_s=5.0), **settings)
+        running.append(Running(config))
+        return running[-1]
+
+    yield start
+    for one in reversed(running):
+        one.close()
+
+
+def test_who_wrote_reads_it_on_a_copy(
+    serving: Callable[..., Running], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "log_wait_s", 0.0)
+    url = f"file://{tmp_path}/bucket"
+    writer = serving("writer", log=url)
+    with vecdb.open(f"grpc://{writer.address}") as db:
+        docs = db.create_collection("docs", 8, "l2")
+        docs.upsert(range(20), VECTORS[:20])
+        copy = serving("copy", follow=url, staleness_s=30.0)
+        with vecdb.open(f"grpc://{copy.address}") as other:
+            for number in range(20, 30):
+                docs.upsert([number], VECTORS[number : number + 1])
+                other.wait_for(db.sequence())
+                assert other["docs"].get(number) is not None
+                assert other["docs"].search(VECTORS[number], 1).ids.tolist() == [number]
+            assert other.sequence() == db.sequence() == db.stats()["sequence"]
+            assert other.stats()["log"]["url"] == db.stats()["log"]["url"] == url
+            with pytest.raises(vecdb.PermissionDenied, match="only reads"):
+                other["docs"].upsert([1], VECTORS[:1])
+            with pytest.raises(vecdb.Unavailable):
+                other.wait_for(10_000, timeout=0.2)
+
+
+def test_answers_to_writes_say_the_commit(serving: Callable[..., Running]) -> None:
+    running = serving("writer")
+    client = Client(running.address)
+    ids, names = id_list_message([1, 2]), common_pb2.TenantNames(names=["a"])
+    first, second = vectors_message(VECTORS[:2]), vectors_message(VECTORS[2:4])
+    with vecdb.open(f"grpc://{running.address}") as db:
+        db.create_collection("docs", 8, "l2")
+        answers = []
+        for rpc, request in (
+            (client.records.Write, records_pb2.WriteRequest(collection="docs", ids=ids, vectors=first)),
+            (client.tenants.Grant, tenants_pb2.GrantRequest(collection="docs", ids=ids, tenants=names)),
+            (client.tenants.Revoke, tenants_pb2.RevokeRequest(collection="docs", ids=ids, tenants=names)),
+            (client.records.Update, records_pb2.UpdateRequest(collection="docs", ids=ids, vectors=second)),
+            (client.records.Delete, records_pb2.DeleteRequest(collection="docs", ids=ids)),
+        ):
+            answers.append(client(rpc, request).sequence)
+            assert answers[-1] == db.stats()["sequence"]
+        assert answers == sorted(set(answers))
+        asked = admin_pb2.GetServerInfoRequest(min_sequence=answers[-1])
+        assert client(client.admin.GetServerInfo, asked).sequence >= answers[-1]
+    client.close()
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"follow": "s3://a/b", "read_only": True}, "follow is for a copy"),
+        ({"follow": "s3://a/b", "log": "s3://a/c"}, "follow is for a copy"),
+        ({"log": "s3://a/b", "read_only": True}, "leave one out"),
+        ({"staleness_s": -1.0}, "must not be negative"),
+        ({"follow": "s3://a/b", "workers": 3}, "one process keeps a copy"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(vecdb.InvalidArgument, match=words):
+        checked(Config(**settings))
+
+
+def test_a_copy_is_one_process() -> None:
+    assert workers_of(Config(follow="s3://a/b")) == 1
