@@ -76,6 +76,7 @@ PUBLIC = [
     "__version__",
     "aio",
     "open",
+    "promote",
     "restore",
     "upgrade",
     "warm_up",

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from vecdb.api.database import Database
     from vecdb.api.embedding import Embedder
     from vecdb.api.hits import Hits
-    from vecdb.embedded.open import upgrade, warm_up
+    from vecdb.embedded.open import promote, upgrade, warm_up
     from vecdb.embedded.restore import restore
     from vecdb.filters.expression import F
 
@@ -70,6 +70,7 @@ __all__ = [
     "__version__",
     "aio",
     "open",
+    "promote",
     "restore",
     "upgrade",
     "warm_up",
@@ -80,7 +81,7 @@ _home = {
     "api.collection": ("Collection",),
     "api.database": ("Database",),
     "api.embedding": ("Embedder",),
-    "embedded.open": ("upgrade", "warm_up"),
+    "embedded.open": ("promote", "upgrade", "warm_up"),
     "errors": (
         "AlreadyExists",
         "Corruption",
@@ -103,7 +104,7 @@ def open(
     path: str | PathLike[str],
     *,
     read_only: bool = False,
-    durability: Literal["full", "relaxed"] = "full",
+    durability: Literal["full", "relaxed", "remote"] = "full",
     memory_budget_bytes: int | None = None,
     maintenance: bool = True,
     log: str | None = None,
@@ -124,7 +125,8 @@ def open(
 
     Of a directory
         read_only : read beside the process that writes; every commit of it is visible to the next call.
-        durability : "full": what was acknowledged survives any crash; "relaxed": all but at most the last commit does.
+        durability : "full": what was acknowledged survives any crash; "relaxed": all but at most the last commit does;
+            "remote", with `log`: what was acknowledged is in the bucket, and survives the loss of this machine.
         memory_budget_bytes : bound on what one collection's index may keep in memory; None: no bound.
         maintenance : False leaves indexing, sealing and vacuum to explicit calls (`optimize`, `reindex`, `vacuum`), as
             for a build that is timed or weighed: no thread works in the background.

@@ -474,7 +474,7 @@ def open(
     path: str | os.PathLike[str],
     *,
     read_only: bool = False,
-    durability: Literal["full", "relaxed"] = "full",
+    durability: Literal["full", "relaxed", "remote"] = "full",
     memory_budget_bytes: int | None = None,
     maintenance: bool = True,
     log: str | None = None,

@@ -41,6 +41,7 @@ def application() -> typer.Typer:
         ("backup", maintenance.backup),
         ("restore", maintenance.restore),
         ("vacuum", maintenance.vacuum),
+        ("promote", maintenance.promote),
         ("upgrade", maintenance.upgrade),
         ("rename", names.rename),
     ]

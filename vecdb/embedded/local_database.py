@@ -39,6 +39,7 @@ from vecdb.errors import Corruption, DiskFull, NotFound, Unavailable
 from vecdb.maintenance.garbage import collect_garbage
 from vecdb.maintenance.index_jobs import CollectionMaintenance
 from vecdb.maintenance.scheduler import MaintenanceScheduler
+from vecdb.replication.epochs import fingerprint
 from vecdb.replication.following import LogFollower
 from vecdb.replication.link import LogUse, refuse_copy
 from vecdb.replication.shipping import LogWriter
@@ -144,11 +145,11 @@ class LocalDatabase(Generic[C]):
         refuse_copy(self.path, self.store)
         found, self.manifest = self.manifest, manifest.upgrade(self.path, self.manifest)
         self.upgraded = found != self.manifest
+        commit_mark.compare(self.path, commit_mark.read(self.path), self._last_sequence())
+        if log is not None:
+            self._log = log.write(self.path, self.store, durable=self.durability != "none")
         known = self._counters()
         sequence = known.sequence
-        commit_mark.compare(self.path, commit_mark.read(self.path), sequence)
-        if log is not None:
-            self._log = log.write(self.path, self.store)
         if self.durability != "none":
             self._mark = commit_mark.CommitMark(self.path, sequence, lag=self.durability == "relaxed")
         mark = self._mark.write if self._mark is not None else _no_mark
@@ -328,12 +329,13 @@ class LocalDatabase(Generic[C]):
     def stats(self, disk: bool) -> dict[str, Any]:
         self._usable.check_open()
         log = {} if self._log is None else {"log": self._log.facts()}
+        log_use: LogUse | None = self.options["log"]
         on_disk = {"bytes_disk": filesystem.disk_bytes(self.path)} if disk else {}
         return {
             "path": str(self.path),
             "collections": self._collection_count(),
             "sequence": self._last_sequence(),
-            "durability": self.durability,
+            "durability": "remote" if log_use is not None and log_use.remote else self.durability,
             "read_only": self.read_only,
             "commits": self._committer.commits if self._committer else 0,
             "requests": self._committer.requests if self._committer else 0,
@@ -372,6 +374,16 @@ class LocalDatabase(Generic[C]):
                     "live": one.state.snapshot.state.live_count, "rows": seen.row_count, "tail_rows": max(0, tail),
                 }  # fmt: skip
         return found
+
+    def promote(self) -> int:
+        """A copy becomes a database of its own: see open.py."""
+        assert isinstance(self._log, LogFollower)
+
+        def mark() -> int:
+            with self.store.read_all() as txn:
+                return fingerprint(self.store, txn)
+
+        return self._log.promote(mark)
 
     def sequence(self) -> int:
         self._usable.check_open()

@@ -20,7 +20,7 @@ from vecdb.replication.link import STALENESS_S, log_use
 from vecdb.schema import Hnsw, IndexConfig, SearchParams
 from vecdb.storage.disk import filesystem, manifest
 
-DURABILITIES = ("full", "relaxed")
+DURABILITIES = ("full", "relaxed", "remote")
 _WARM_ROWS = 5_000  # enough for an index to have a structure
 
 
@@ -40,7 +40,8 @@ def open_database(
 
     path : a directory, or ":memory:" for a temporary one that is never synced and goes when it is closed.
     read_only : look at a database that another process may be writing to; each call sees the newest commit.
-    durability : "full", an acknowledged write survives any crash; "relaxed", a power cut may cost the last commit.
+    durability : "full", an acknowledged write survives any crash; "relaxed", a power cut may cost the last commit;
+        "remote", which takes a log, an acknowledged write survives the loss of the machine.
     memory_budget_bytes : refuse (Unavailable) to load a collection that would take more memory.
     maintenance : False leaves indexing, sealing and vacuum to explicit calls (`optimize`, `vacuum`).
     map_bytes : address space reserved for LMDB, sparse; the most that ids, fields and bookkeeping can grow to.
@@ -64,8 +65,12 @@ def open_database(
         "maintenance": validate.flag(maintenance, "maintenance"),
         "map_bytes": map_bytes,
         "memory_budget_bytes": memory_budget_bytes,
-        "log": log_use(log, follow, staleness_s),
+        "log": log_use(log, follow, staleness_s, remote=durability == "remote"),
     }
+    if durability == "remote":
+        if log is None:
+            raise InvalidArgument("durability='remote' is for a database with a log: give log='s3://bucket/prefix'")
+        durability = "full"
     if str(path) == ":memory:":
         if options["log"] is not None:
             raise InvalidArgument(
@@ -113,6 +118,26 @@ def _check_same(database: LocalDatabase[Collection], options: dict[str, Any]) ->
                 f"database {database.path} is open in this process already, with {name}={database.options[name]!r}; "
                 f"close it there, or open it here with the same, got {value!r}"
             )
+
+
+def promote(path: Any, log: str) -> int:
+    """Make the copy at `path` the database that is written: apply the log to its end, and end it there for whoever
+    wrote it before, who is refused at the next commit. Open it with `log` from then on. Returns the number of the
+    newest commit.
+
+    Raises NotFound where there is no log, Locked while another process has the copy open, Unavailable where the bucket
+    does not answer.
+    """
+    check_path(path, "the directory of a copy")
+    folder, use = absolute(path), log_use(None, log, None)
+    if not filesystem.exists(folder / manifest.NAME):
+        raise NotFound(f"no copy at {folder}; vecdb.open(path, follow=log) makes one")
+    with filesystem.raising_vecdb_errors(f"promoting {folder}"):
+        database = LocalDatabase(folder, Collection, read_only=True, durability="full", maintenance=False, log=use)
+        try:
+            return database.promote()
+        finally:
+            database.close()
 
 
 def warm_up(dim: int, metric: str = "cosine", dtype: str = "float32", index: IndexConfig | None = None) -> None:

@@ -22,7 +22,7 @@ from vecdb.errors import Corruption, InvalidArgument, Unavailable
 from vecdb.maintenance.garbage import remove_unnamed_files, states_of
 from vecdb.replication import entry
 from vecdb.replication.entry import DELETE, PUT, Commits, FileRange, Operation, Position, SnapshotPart
-from vecdb.replication.epochs import FOLLOWED
+from vecdb.replication.epochs import FOLLOWED, LogEnd, read
 from vecdb.replication.objects import Bucket
 from vecdb.replication.recording import touched_collections
 from vecdb.replication.snapshot import SnapshotManifest
@@ -30,6 +30,8 @@ from vecdb.storage.disk import commit_mark, filesystem, manifest
 from vecdb.storage.kv import catalog, counters, keys
 from vecdb.storage.kv.store import LMDB_FORMAT, Store, Txn
 
+NOTE = "LOG"  # in the directory: who writes its log
+_NOTE_BYTES_MAX = 1 << 10
 _FETCH_BYTES = 8 << 20
 
 
@@ -62,14 +64,18 @@ def followed(store: Store, txn: Txn) -> Followed | None:
 class CopyDirectory:
     """A directory that follows a log. One process, one thread of it, at a time."""
 
-    def __init__(self, path: Path, store: Store, bucket: Bucket, *, durable: bool) -> None:
-        """Raises InvalidArgument where the directory is a database of its own."""
+    def __init__(self, path: Path, store: Store, bucket: Bucket, *, durable: bool, own: Followed | None = None) -> None:
+        """own : where the directory is in a log that it has written itself; None: it is a copy.
+
+        Raises InvalidArgument where it is a database of its own.
+        """
+        self._is_copy = own is None
         self._path = path
         self._store = store
         self._bucket = bucket
         self._durable = durable
         with store.read_all() as txn:
-            self._at = followed(store, txn)
+            self._at = own or followed(store, txn)
             newest = counters.read(store, txn).sequence
         if self._at is None and newest:
             raise InvalidArgument(
@@ -126,6 +132,12 @@ class CopyDirectory:
         newest = Followed(self._at.database, *position)
         self._commit(lambda txn: None, newest)
 
+    def become_own(self) -> None:
+        """The directory is a copy no longer."""
+        txn = self._store.begin_write()
+        txn.delete(FOLLOWED, db=self._store.state)
+        txn.commit()
+
     def _commit(self, change: Callable[[Txn], None], newest: Followed) -> None:
         store = self._store
         txn = store.begin_write()
@@ -133,8 +145,9 @@ class CopyDirectory:
             change(txn)
             if (found := counters.read(store, txn).sequence) != newest.sequence:
                 raise Corruption(f"{self._bucket.url}: commit {newest.sequence} of the log says that it is {found}")
-            body = _encoder.encode(newest)
-            txn.put(FOLLOWED, zlib.crc32(body).to_bytes(4, "little") + body, db=store.state)
+            if self._is_copy:
+                body = _encoder.encode(newest)
+                txn.put(FOLLOWED, zlib.crc32(body).to_bytes(4, "little") + body, db=store.state)
             txn.commit()
         except BaseException:
             txn.abort()
@@ -260,6 +273,37 @@ class CopyDirectory:
                             "make it anew"
                         )
                     found = cursor.next()
+
+
+# -- a writer's own log ----------------------------------------------------------------------------
+
+
+def note_writer(path: Path, writer: str, *, durable: bool) -> None:
+    """Before an epoch begins: note in the directory who writes it."""
+    filesystem.write_atomic(path / NOTE, [writer.encode()], sync=durable)
+
+
+def take_own_tail(bucket: Bucket, path: Path, store: Store, end: LogEnd, *, durable: bool) -> None:
+    """Commits that this directory's writer has put into the log, and was killed before it made them here."""
+    with store.read_all() as txn:
+        sequence = counters.read(store, txn).sequence
+    there = filesystem.kind_of(path / NOTE) != "nothing"
+    noted = filesystem.read_bytes(path / NOTE, _NOTE_BYTES_MAX).decode("ascii", "replace") if there else ""
+    if end.position.sequence <= sequence or not noted or noted != end.last.writer:
+        return
+    epoch = end.position.epoch
+    own = CopyDirectory(
+        path, store, bucket, durable=durable, own=Followed(end.database, epoch, sequence, end.position.object)
+    )
+    try:
+        while sequence < end.position.sequence:
+            found = read(bucket, entry.log_key(epoch, sequence + 1))
+            if not isinstance(found, Commits):
+                raise Corruption(f"{bucket.url}: commit {sequence + 1} of epoch {epoch} is not there")
+            own.apply(found, sequence + 1)
+            sequence = found.commits[-1].sequence
+    finally:
+        own.close()
 
 
 def _apply(txn: Txn, databases: list[object], operations: list[Operation], where: str) -> None:

@@ -63,12 +63,15 @@ class Commit(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Commits(msgspec.Struct, array_like=True, frozen=True):
-    """Commits that follow each other. database : its uuid.   databases : names of LMDB's."""
+    """Commits that follow each other. database : its uuid.   databases : names of LMDB's.   writer : as in the
+    beginning of the epoch.
+    """
 
     database: str
     epoch: int
     databases: tuple[str, ...]
     commits: tuple[Commit, ...]
+    writer: str = ""
 
 
 class EpochBegin(msgspec.Struct, array_like=True, frozen=True):

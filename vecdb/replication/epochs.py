@@ -119,12 +119,12 @@ def create_own(bucket: Bucket, key: str, data: bytes) -> bool:
 
 
 def begin_epoch(
-    bucket: Bucket, database: str, after: int, fingerprint: int, end: LogEnd | None, *, continues: bool
+    bucket: Bucket, database: str, after: int, fingerprint: int, end: LogEnd | None, *, continues: bool, writer: str
 ) -> Position:
-    """Take the log over, or begin it. Returns the position of the beginning. Raises Locked where another writer was
-    faster.
+    """Take the log over, or begin it. Returns the position of the beginning. writer : made for it by `new_writer`.
+    Raises Locked where another writer was faster.
     """
-    epoch, writer = (1 if end is None else end.newest_epoch + 1), uuid.uuid4().hex
+    epoch = 1 if end is None else end.newest_epoch + 1
     begin = EpochBegin(database, epoch, after, time.time_ns(), writer, fingerprint)
     taken = create_own(bucket, entry.log_key(epoch, after), entry.encode(begin))
     if taken and end is not None:
@@ -133,6 +133,10 @@ def begin_epoch(
     if not taken:
         raise Locked(f"another process has begun to write the log {bucket.url} at this moment; close it there first")
     return Position(epoch, after, after)
+
+
+def new_writer() -> str:
+    return uuid.uuid4().hex
 
 
 # -- what a directory and a log have in common -----------------------------------------------------

@@ -17,11 +17,13 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from vecdb import limits
-from vecdb.errors import Corruption, InvalidArgument, NotFound, Unavailable, VecdbError
+from vecdb.errors import Corruption, InvalidArgument, Locked, NotFound, Unavailable, VecdbError
 from vecdb.replication import entry, epochs
 from vecdb.replication.applying import CopyDirectory
 from vecdb.replication.entry import Commits, EpochBegin, EpochEnd, Position
@@ -30,6 +32,7 @@ from vecdb.replication.snapshot import SnapshotKeeper, read_manifest
 from vecdb.storage.kv.store import Store
 
 _RETRY_LAST_S = 2.0
+_PROMOTE_TRIES = 100
 _log = logging.getLogger("vecdb")
 
 
@@ -109,11 +112,35 @@ class LogFollower:
         }
 
     def close(self) -> None:
+        self._end()
+        self._copy.close()
+
+    def _end(self) -> None:
         self._stop.set()
         with self._changed:
             self._changed.notify_all()
         self._thread.join()
-        self._copy.close()
+
+    def promote(self, fingerprint: Callable[[], int]) -> int:
+        """Apply the log to its end, end it there for whoever writes it, and make the directory a database of its own.
+        Returns the number of the newest commit. It follows no more. fingerprint : of what is committed here.
+        """
+        self._end()
+        self._stop.clear()
+        for _ in range(_PROMOTE_TRIES):
+            self._catch_up()
+            end, at = epochs.find_end(self._bucket), self._copy.position
+            assert end is not None and at is not None
+            if end.position[:2] != at[:2]:
+                continue
+            writer, database = epochs.new_writer(), self._copy.database or ""
+            with suppress(Locked):  # its writer was faster
+                epochs.begin_epoch(
+                    self._bucket, database, at.sequence, fingerprint(), end, continues=True, writer=writer
+                )
+                self._copy.become_own()
+                return at.sequence
+        raise Unavailable(f"the log {self._bucket.url} goes on as fast as it is read; stop its writer, then try again")
 
     # -- the thread --------------------------------------------------------------------------------
 

@@ -21,19 +21,22 @@ STALENESS_S = 1.0
 class LogUse:
     """With which log a directory is opened. follows : it is a copy; otherwise it is what the log is of.
 
+    remote : a commit is in the log before it is acknowledged.
     staleness_s : how long ago a copy may have known the end of the log when it answers; None: as long as it was.
     """
 
     url: str
     follows: bool = False
+    remote: bool = False
     staleness_s: float | None = STALENESS_S
 
     def __repr__(self) -> str:
         return repr(self.url)
 
-    def write(self, path: Path, store: Store) -> LogWriter:
+    def write(self, path: Path, store: Store, *, durable: bool) -> LogWriter:
         """Begin to write the log of a directory that was opened for writing."""
-        return LogWriter(open_bucket(self.url, conditional=True, patience_s=_PATIENCE_S), path, store)
+        bucket = open_bucket(self.url, conditional=True, patience_s=_PATIENCE_S)
+        return LogWriter(bucket, path, store, remote=self.remote, durable=durable)
 
     def follow(self, path: Path, store: Store, *, durable: bool) -> LogFollower:
         """Begin to follow, in a directory that is empty or a copy already."""
@@ -41,7 +44,7 @@ class LogUse:
         return LogFollower(bucket, path, store, durable=durable, staleness_s=self.staleness_s)
 
 
-def log_use(log: Any, follow: Any, staleness_s: Any) -> LogUse | None:
+def log_use(log: Any, follow: Any, staleness_s: Any, *, remote: bool = False) -> LogUse | None:
     """What the arguments of `open` ask for. Raises InvalidArgument."""
     for name, value in (("log", log), ("follow", follow)):
         if value is not None and not is_url(value):
@@ -53,8 +56,8 @@ def log_use(log: Any, follow: Any, staleness_s: Any) -> LogUse | None:
     ):
         raise InvalidArgument(f"staleness_s must be a positive number of seconds, or None, got {staleness_s!r}")
     if follow is not None:
-        return LogUse(follow, True, staleness_s)
-    return None if log is None else LogUse(log)
+        return LogUse(follow, True, False, staleness_s)
+    return None if log is None else LogUse(log, False, remote)
 
 
 def refuse_copy(path: Path, store: Store) -> None:
@@ -63,6 +66,5 @@ def refuse_copy(path: Path, store: Store) -> None:
         if (found := followed(store, txn)) is not None:
             raise Unavailable(
                 f"{path} is a copy that follows the log of database {found.database}: what is written here would be "
-                "lost. Open it with follow=, or read_only=True; to make it a database of its own, back it up and "
-                "restore the backup"
+                "lost. Open it with follow=, or read_only=True; `vecdb promote` makes it the one that is written"
             )

@@ -77,8 +77,8 @@ class RecordingTransaction:
 
     __slots__ = ("_done", "_numbers", "_txn", "cost_bytes", "operations")
 
-    def __init__(self, txn: Txn, store: Store, done: Callable[[RecordingTransaction], Callable[[], None]]) -> None:
-        """done(self) : called before the commit; returns what is to be called after it."""
+    def __init__(self, txn: Txn, store: Store, done: Callable[[RecordingTransaction], Callable[[bool], None]]) -> None:
+        """done(self) : called before the commit; returns what is to be called after it, with whether it succeeded."""
         self._txn = txn
         self._done = done
         self._numbers = {store.databases[name]: number for number, name in enumerate(DATABASES)}
@@ -113,8 +113,12 @@ class RecordingTransaction:
 
     def commit(self) -> None:
         after = self._done(self)
-        self._txn.commit()
-        after()
+        try:
+            self._txn.commit()
+        except BaseException:
+            after(False)
+            raise
+        after(True)
 
 
 class RecordingCursor:
@@ -275,9 +279,11 @@ def sequence_in(operations: Iterable[Operation]) -> int:
 
 
 class Recorder:
-    """Records the commits of one store, and hands them on in order.
+    """Records the commits of one store, and hands them on in order. All is called on the thread that commits.
 
-    taken(commit) : called after each commit, on the thread that commits; None where a commit could not be recorded.
+    ahead(sequence, commit) : before each commit; what it raises keeps it from being made.
+    taken(sequence, commit) : after it; None where it could not be recorded.
+    failed(sequence) : it was not made, after `ahead` had let it through.
     check : raises where nothing may be written any more.
     """
 
@@ -285,12 +291,14 @@ class Recorder:
         self,
         database: Path,
         store: Store,
+        ahead: Callable[[int, RecordedCommit | None], None],
         taken: Callable[[int, RecordedCommit | None], None],
+        failed: Callable[[int], None],
         check: Callable[[], None],
     ) -> None:
         self._store = store
         self._files = CountedFiles(database, store)
-        self._taken = taken
+        self._ahead, self._taken, self._failed = ahead, taken, failed
         self._check = check
 
     def recording(self, txn: Txn) -> Any:
@@ -301,16 +309,21 @@ class Recorder:
             raise
         return RecordingTransaction(txn, self._store, self._about_to_commit)
 
-    def _about_to_commit(self, recorded: RecordingTransaction) -> Callable[[], None]:
+    def _about_to_commit(self, recorded: RecordingTransaction) -> Callable[[bool], None]:
         sequence, commit = sequence_in(recorded.operations), None
         try:
             ranges = self._files.new_bytes(recorded)
             commit = RecordedCommit(sequence, time.time_ns(), recorded.operations, recorded.cost_bytes, ranges)
         except OSError:  # too many open files: the log goes on with a snapshot
-            return lambda: self._taken(sequence, None)
+            pass
+        self._ahead(sequence, commit)
 
-        def after() -> None:
-            self._files.committed()
+        def after(made: bool) -> None:
+            if not made:
+                self._failed(sequence)
+                return
+            if commit is not None:
+                self._files.committed()
             self._taken(sequence, commit)
 
         return after

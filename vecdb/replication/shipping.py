@@ -28,6 +28,7 @@ from typing import Any
 from vecdb import limits
 from vecdb.errors import InvalidArgument, Unavailable, VecdbError
 from vecdb.replication import entry, epochs
+from vecdb.replication.applying import note_writer, take_own_tail
 from vecdb.replication.entry import Commit, Commits, FileRange, Position
 from vecdb.replication.objects import Bucket
 from vecdb.replication.recording import DATABASE_NAMES, NewBytes, RecordedCommit, Recorder
@@ -44,9 +45,15 @@ _log = logging.getLogger("vecdb")
 class LogWriter:
     """Writes the log of one open directory. Made before the first commit; raises what keeps it from being written."""
 
-    def __init__(self, bucket: Bucket, path: Path, store: Store) -> None:
-        """Raises InvalidArgument where the log is another database's, Locked where its newest commits are not here."""
+    def __init__(self, bucket: Bucket, path: Path, store: Store, *, remote: bool, durable: bool) -> None:
+        """remote : a commit is in the log before it is acknowledged.   durable : the directory is synced.
+
+        Raises InvalidArgument where the log is another database's, or its newest commits are not here; Locked where
+        another process begins to write it at the same moment.
+        """
         self.bucket = bucket
+        self._remote = remote
+        self._writer = epochs.new_writer()
         self._path = path
         self._database = manifest.read(path, LMDB_FORMAT).uuid
         self._changed = threading.Condition()
@@ -60,24 +67,29 @@ class LogWriter:
         self._trouble = ""
         self._next_at = 0.0
         self._objects: list[int] = []  # numbers of this epoch's objects, ascending
-        self._sequence, end, snapshot_due = self._begin(store)
+        self._sequence, end, snapshot_due = self._begin(store, durable)
         self._end = end
         self.snapshots = SnapshotKeeper(bucket, path, store, self._database, self._reached)
         self.snapshots.begin(end, due=snapshot_due)
-        store.log = Recorder(path, store, self._taken, self._check)
+        store.log = Recorder(path, store, self._ship_ahead, self._taken, self._not_made, self._check)
         self._thread = threading.Thread(target=self._run, name="vecdb-log", daemon=True)
         self._thread.start()
 
-    def _begin(self, store: Store) -> tuple[int, Position, bool]:
+    def _begin(self, store: Store, durable: bool) -> tuple[int, Position, bool]:
         """Begin an epoch. Returns the number of the newest commit, where the log is, whether it needs a snapshot."""
         end = epochs.find_end(self.bucket)
+        if end is not None and end.database == self._database:
+            take_own_tail(self.bucket, self._path, store, end, durable=durable)
         with store.read_all() as txn:
             sequence = counters.read(store, txn).sequence
             mark = epochs.fingerprint(store, txn)
             continues = end is not None and end.position.sequence == sequence and epochs.is_newest(store, txn, end.last)
         if end is not None:
             self._refuse_other(end, sequence)
-        begun = epochs.begin_epoch(self.bucket, self._database, sequence, mark, end, continues=continues)
+        note_writer(self._path, self._writer, durable=durable)
+        begun = epochs.begin_epoch(
+            self.bucket, self._database, sequence, mark, end, continues=continues, writer=self._writer
+        )
         self._objects = [begun.object]
         has_snapshot = end is not None and continues and self._has_snapshot(end)
         return sequence, begun, not has_snapshot
@@ -108,7 +120,7 @@ class LogWriter:
     def _taken(self, sequence: int, commit: RecordedCommit | None) -> None:
         with self._changed:
             self._sequence = sequence
-            if self._fenced is not None or self._lost:
+            if self._fenced is not None or self._lost or self._end.sequence >= sequence:
                 return
             if commit is None:
                 self._let_go()
@@ -121,6 +133,44 @@ class LogWriter:
             if too_much:
                 self._let_go()
             self._changed.notify_all()
+
+    def _ship_ahead(self, sequence: int, commit: RecordedCommit | None) -> None:
+        """With "remote": put a commit into the log before it is made. Raises Unavailable, and then it is not made."""
+        if not self._remote:
+            return
+        if commit is None or not self.flush(limits.log_ahead_s):
+            self._check()
+            raise Unavailable(f"the log {self.bucket.url} is behind ({self._trouble or 'files'}); nothing was written")
+        ends, delay = time.monotonic() + limits.log_ahead_s, _RETRY_FIRST_S
+        while True:
+            try:
+                self._ship([commit])
+                return
+            except _Fenced as fenced:
+                self._refuse(str(fenced))
+            except (VecdbError, OSError) as error:
+                if time.monotonic() >= ends:
+                    self._refuse(
+                        f"commit {sequence} may or may not be in the log {self.bucket.url} ({error}); close the "
+                        "database and open it again, which tells"
+                    )
+            time.sleep(delay)
+            delay = min(2 * delay, _RETRY_LAST_S)
+
+    def _not_made(self, sequence: int) -> None:
+        """A commit failed on this machine's disk."""
+        if self._end.sequence >= sequence:
+            with self._changed:
+                self._fenced = (
+                    f"commit {sequence} is in the log {self.bucket.url} and failed here; close the database and open "
+                    "it again, which completes it"
+                )
+
+    def _refuse(self, reason: str) -> None:
+        with self._changed:
+            self._fenced = reason
+            self._let_go()
+        raise Unavailable(reason)
 
     def _let_go(self) -> None:
         """Under the lock: commits that wait are not to be shipped any more; a snapshot takes their place."""
@@ -238,7 +288,7 @@ class LogWriter:
         version = manifest.read(self._path, LMDB_FORMAT).format_version
         made = [Commit(one.sequence, one.time_ns, version, one.operations, self._ranges(one)) for one in group]
         first, last = group[0].sequence, group[-1].sequence
-        data = entry.encode(Commits(self._database, self._end.epoch, DATABASE_NAMES, tuple(made)))
+        data = entry.encode(Commits(self._database, self._end.epoch, DATABASE_NAMES, tuple(made), self._writer))
         self._create(entry.log_key(self._end.epoch, first), data)
         with self._changed:
             self._end = Position(self._end.epoch, last, first)
@@ -280,7 +330,7 @@ class LogWriter:
         with self._changed:
             after, self._lost = self._sequence, False
         try:
-            begun = epochs.begin_epoch(self.bucket, self._database, after, 0, end, continues=False)
+            begun = epochs.begin_epoch(self.bucket, self._database, after, 0, end, continues=False, writer=self._writer)
         except BaseException:
             with self._changed:
                 self._let_go()

@@ -214,7 +214,8 @@ class Supervisor:
             return WriterPlace(self._crew), replace(config, tls_client_ca=None, reflection=False, **own), _DRAIN
         share = -(-config.connections_max // self._workers)
         own = {
-            "read_only": True, "log": None, "metrics": config.metrics if not self._crew.writes and place == 1 else None,
+            "read_only": True, "log": None, "durability": "full",
+            "metrics": config.metrics if not self._crew.writes and place == 1 else None,
             "write_threads": 1,
             "connections_max": min(config.connections_max, share + max(32, share // 4)),
             "watches_max": -(-config.watches_max // self._workers),

@@ -1,4 +1,4 @@
-"""warmup, backup, restore, vacuum, upgrade."""
+"""warmup, backup, restore, promote, vacuum, upgrade."""
 
 from __future__ import annotations
 
@@ -74,6 +74,21 @@ def restore(
         vecdb.restore(source, destination)
     result = {"destination": str(destination), "bytes": _bytes_under(destination)}
     out.emit(result, lambda c: c.print(f"{destination} is ready"))
+
+
+def promote(
+    path: Annotated[Path, typer.Argument(help="The directory of a copy that no process has open.")],
+    log: Annotated[str, typer.Argument(help="The bucket that it follows, s3://bucket/prefix.")],
+    json: Json = False,
+) -> None:
+    """Make a copy the database that is written: whoever wrote it before is refused from then on."""
+    out = Output(json)
+    with out.waiting("taking over"):
+        newest = vecdb.promote(path, log)
+    out.emit(
+        {"path": str(path), "sequence": newest},
+        lambda c: c.print(f"{path} is the database from commit {newest} on: serve it with --log {log}"),
+    )
 
 
 def vacuum(

@@ -28,7 +28,7 @@ def serve(
     reflection: Annotated[bool | None, _flag("Let tools such as grpcurl ask what there is.")] = None,
     metrics: Annotated[str | None, _flag("host:port of Prometheus metrics; elsewhere with TLS or --insecure.")] = None,
     backups: Annotated[str | None, _flag("Folder below which the Backup rpc writes.")] = None,
-    durability: Annotated[str | None, _flag("full or relaxed. Default: full")] = None,
+    durability: Annotated[str | None, _flag("full, relaxed, or with --log remote. Default: full")] = None,
     memory_budget_bytes: Annotated[int | None, _flag("Of what one collection's index keeps in memory.")] = None,
     workers: Annotated[
         int | None, _flag("Processes that read, beside one that writes; 1: one for all. Default: by cores")

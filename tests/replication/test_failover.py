@@ -1,0 +1,232 @@
+"""durability="remote", and a copy that takes over."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import vecdb
+from tests.replication.copies import WAIT_S, assert_same, brought_up, log_of, sequence_of
+from vecdb import limits
+from vecdb.embedded.open import open_database, promote
+from vecdb.replication import entry, following, link, shipping
+from vecdb.replication.bucket import open_bucket
+from vecdb.replication.recording import RecordingTransaction
+
+VECTORS = np.random.default_rng(6).normal(size=(64, 8)).astype(np.float32)
+
+
+@pytest.fixture(autouse=True)
+def _at_once(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(limits, "log_wait_s", 0.0)
+    monkeypatch.setattr(limits, "log_poll_s", 0.002)
+    monkeypatch.setattr(limits, "log_ahead_s", 0.0)
+    monkeypatch.setattr(shipping, "_RETRY_LAST_S", 0.01)
+    monkeypatch.setattr(following, "_RETRY_LAST_S", 0.01)
+    yield
+
+
+@pytest.fixture
+def url(url_of: Callable[[str], str]) -> str:
+    return url_of("file")
+
+
+def remote(path: Path, url: str) -> Any:
+    db = open_database(path, log=url, durability="remote", maintenance=False)
+    if not db.collections():
+        db.create_collection("docs", 8, "l2", vecdb.Hnsw()).upsert(range(20), VECTORS[:20])
+    log_of(db).snapshots.wait()
+    return db
+
+
+def put(db: Any, number: int) -> None:
+    db["docs"].upsert([number], VECTORS[number % 64][None])
+
+
+# -- remote ----------------------------------------------------------------------------------------
+
+
+def test_what_is_acknowledged_is_in_the_log(tmp_path: Path, url: str) -> None:
+    bucket = open_bucket(url)
+    with remote(tmp_path / "w", url) as db:
+        assert db.stats()["durability"] == "remote"
+        for number in range(20, 30):
+            put(db, number)
+            assert bucket.get(entry.log_key(1, sequence_of(db))) is not None
+        db["docs"].delete(range(5))
+        db["docs"].vacuum()
+        assert log_of(db).facts()["waiting"] == 0
+        with open_database(tmp_path / "c", follow=url) as copy:
+            brought_up(db, copy)
+            assert_same(db, copy)
+    with remote(tmp_path / "w", url) as db:
+        put(db, 50)
+    with pytest.raises(vecdb.InvalidArgument, match="is for a database with a log"):
+        open_database(tmp_path / "other", durability="remote")
+
+
+def test_a_commit_that_only_the_log_has_is_completed_at_the_next_open(tmp_path: Path, url: str) -> None:
+    remote(tmp_path / "w", url).close()
+    for first_of_session in (True, False):
+        pid = os.fork()
+        if pid == 0:
+            try:
+                db = open_database(tmp_path / "w", log=url, durability="remote", maintenance=False)
+                if not first_of_session:
+                    put(db, 40)
+
+                def die(self: RecordingTransaction) -> None:
+                    self._done(self)
+                    os._exit(77)
+
+                RecordingTransaction.commit = die  # type: ignore[method-assign]
+                put(db, 41 if first_of_session else 42)
+            finally:
+                os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 77
+        with open_database(tmp_path / "w", read_only=True) as before:
+            assert before["docs"].get(41 if first_of_session else 42) is None
+        with remote(tmp_path / "w", url) as db, open_database(tmp_path / "c", follow=url) as copy:
+            assert db["docs"].get(41 if first_of_session else 42) is not None and db.check() == []
+            put(db, 43)
+            brought_up(db, copy)
+            assert_same(db, copy)
+
+
+class Lost:
+    """A bucket that loses requests, or answers to them."""
+
+    def __init__(self, bucket: Any) -> None:
+        self.bucket = bucket
+        self.before = self.after = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.bucket, name)
+
+    def create(self, key: str, data: bytes) -> str:
+        if self.before:
+            raise vecdb.Unavailable("the request was lost")
+        made: str = self.bucket.create(key, data)
+        if self.after:
+            raise vecdb.Unavailable("the answer was lost")
+        return made
+
+
+@pytest.mark.parametrize("lost", ["before", "after"])
+def test_a_write_whose_object_is_uncertain_is_not_acknowledged_and_the_next_open_tells(
+    lost: str, tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Lost] = []
+
+    def opened(*args: Any, **options: Any) -> Any:
+        made.append(Lost(open_bucket(*args, **options)))
+        return made[-1]
+
+    monkeypatch.setattr(link, "open_bucket", opened)
+    with remote(tmp_path / "w", url) as db:
+        setattr(made[0], lost, True)
+        with pytest.raises(vecdb.Unavailable, match="may or may not be in the log"):
+            put(db, 50)
+        setattr(made[0], lost, False)
+        with pytest.raises(vecdb.Unavailable, match="close the database and open it again"):
+            put(db, 51)
+        assert db["docs"].get([50, 51]) == [None, None]
+    with remote(tmp_path / "w", url) as db, open_database(tmp_path / "c", follow=url) as copy:
+        assert (db["docs"].get(50) is not None) == (lost == "after") and db["docs"].get(51) is None
+        put(db, 52)
+        brought_up(db, copy)
+        assert_same(db, copy)
+
+
+def test_a_lost_answer_is_made_good_by_a_second_look(tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Lost] = []
+    monkeypatch.setattr(link, "open_bucket", lambda *a, **o: made.append(Lost(open_bucket(*a, **o))) or made[-1])
+    monkeypatch.setattr(limits, "log_ahead_s", WAIT_S)
+    with remote(tmp_path / "w", url) as db:
+        create, calls = made[0].create, []
+
+        def once(key: str, data: bytes) -> str:
+            calls.append(key)
+            made[0].after = len(calls) == 1
+            return create(key, data)
+
+        made[0].create = once  # type: ignore[method-assign]
+        put(db, 50)
+        assert len(calls) == 2 and calls[0] == calls[1] and db["docs"].get(50) is not None
+
+
+# -- a copy takes over -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("durability", ["full", "remote"])
+def test_a_copy_takes_over_and_the_old_writer_is_refused(durability: str, tmp_path: Path, url: str) -> None:
+    old = open_database(tmp_path / "w", log=url, durability=durability, maintenance=False)
+    old.create_collection("docs", 8, "l2", vecdb.Hnsw()).upsert(range(20), VECTORS[:20])
+    assert log_of(old).flush(WAIT_S)
+    log_of(old).snapshots.wait()
+    for name in ("c", "d"):
+        open_database(tmp_path / name, follow=url).close()
+    put(old, 30)
+    assert log_of(old).flush(WAIT_S)
+    newest = sequence_of(old)
+    assert promote(tmp_path / "c", url) == newest
+    with open_database(tmp_path / "c", log=url, durability=durability, maintenance=False) as new:
+        assert new["docs"].get(30) is not None
+        put(new, 31)
+        if durability == "remote":
+            with pytest.raises(vecdb.Unavailable, match="fenced: another writer"):
+                put(old, 32)
+            assert old["docs"].get(32) is None
+        else:
+            put(old, 32)
+            assert not log_of(old).flush(WAIT_S)
+        with pytest.raises(vecdb.Unavailable, match="fenced: another writer"):
+            put(old, 33)
+        with open_database(tmp_path / "d", follow=url) as copy:
+            brought_up(new, copy)
+            assert_same(new, copy)
+            assert copy["docs"].get([31, 32, 33])[1:] == [None, None]
+    old.close()
+    with pytest.raises(vecdb.InvalidArgument):  # it is no copy any more
+        open_database(tmp_path / "c", follow=url)
+
+
+def test_promoting_twice_or_what_is_no_copy_is_refused(tmp_path: Path, url: str) -> None:
+    with remote(tmp_path / "w", url):
+        copy = open_database(tmp_path / "c", follow=url)
+        with pytest.raises(vecdb.Locked):
+            promote(tmp_path / "c", url)
+        copy.close()
+        with pytest.raises(vecdb.NotFound, match="no copy at"):
+            promote(tmp_path / "nothing", url)
+        promote(tmp_path / "c", url)
+        with pytest.raises(vecdb.InvalidArgument, match="a database of its own"):
+            promote(tmp_path / "c", url)
+
+
+def test_a_promotion_that_dies_is_done_again(tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    remote(tmp_path / "w", url).close()
+    open_database(tmp_path / "c", follow=url).close()
+    shutil.copytree(tmp_path / "c", tmp_path / "d")
+
+    class Died(Exception):
+        pass
+
+    def die(self: Any) -> None:
+        raise Died
+
+    with monkeypatch.context() as patch:
+        patch.setattr(following.CopyDirectory, "become_own", die)
+        with pytest.raises(Died):
+            promote(tmp_path / "c", url)
+    promote(tmp_path / "c", url)
+    with remote(tmp_path / "c", url) as new, open_database(tmp_path / "d", follow=url) as copy:
+        put(new, 60)
+        brought_up(new, copy)
+        assert_same(new, copy)
