@@ -13,8 +13,8 @@ from tests.model.twin import Twin, same_vector
 from vecdb.api.database import Database
 from vecdb.embedded.local_database import LocalDatabase
 from vecdb.embedded.open import open_database
-from vecdb.replication.following import LogFollower
-from vecdb.replication.shipping import LogWriter
+from vecdb.replication.log.following import LogFollower
+from vecdb.replication.log.shipping import LogWriter
 
 WAIT_S = 60.0  # for what takes milliseconds; a test that gets there has failed
 

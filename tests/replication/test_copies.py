@@ -48,14 +48,12 @@ def history(kind: str, url: str, folder: Path, steps: int, check_every: int, **s
 
 
 @pytest.mark.usefixtures("small")
-@pytest.mark.parametrize(
-    ("kind", "plan"), [("hnsw", "graph"), ("spann-disk", "lists"), ("curator", "tree"), ("flat", "exact")]
-)
+@pytest.mark.parametrize(("kind", "plan"), [("hnsw", "graph"), ("spann-disk", "lists"), ("curator", "tree")])
 def test_a_copy_equals_the_writer_after_every_step_of_a_random_history(
     kind: str, plan: str, url_of: Callable[[str], str], tmp_path: Path
 ) -> None:
-    twin = history(kind, url_of("memory"), tmp_path, 120, 30)
-    for what in (f"copy answers by {plan}", "vacuums", "reopens", "updates of fields alone", "grants", "revokes"):
+    twin = history(kind, url_of("memory"), tmp_path, 60, 20)
+    for what in (f"copy answers by {plan}", "vacuums", "reopens", "grants", "writes without vectors"):
         assert twin.seen[what], f"{what} never happened: {twin.seen}"
 
 
@@ -70,15 +68,16 @@ def test_a_copy_equals_the_writer_through_a_long_history(
     history(kind, url_of("memory"), tmp_path, 3_000, 50)
 
 
-@pytest.mark.parametrize("place", ["s3", "file"])
+@pytest.mark.parametrize("place", ["s3", pytest.param("file", marks=pytest.mark.slow)])
 def test_a_copy_goes_through_all_that_replaces_files_and_names(
-    place: str, url_of: Callable[[str], str], tmp_path: Path
+    place: str, url_of: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rng, url = np.random.default_rng(1), url_of(place)
 
     def some(n: int) -> np.ndarray:
         return rng.normal(size=(n, 16)).astype(np.float32)
 
+    monkeypatch.setattr(limits, "flat_rows_max", 256)
     with open_database(tmp_path / "writer", log=url, maintenance=False) as writer:
         docs = writer.create_collection("docs", metric="l2", index=vecdb.Hnsw())  # its dim comes with the first write
         docs.upsert(["bare", "barer"], None, fields=[{"a": 1}, {}])
@@ -91,8 +90,8 @@ def test_a_copy_goes_through_all_that_replaces_files_and_names(
                 assert_same(writer, copy)
 
             same()
-            names = [f"r{n}" for n in range(5_000)]
-            docs.upsert(names, some(5_000), [{"a": n % 9} for n in range(5_000)])
+            names = [f"r{n}" for n in range(900)]
+            docs.upsert(names, some(900), [{"a": n % 9} for n in range(900)])
             same()
             docs.optimize()
             same()

@@ -15,9 +15,9 @@ import vecdb
 from tests.replication.copies import WAIT_S, assert_same, brought_up, log_of, sequence_of
 from vecdb import limits
 from vecdb.embedded.open import open_database, promote
-from vecdb.replication import entry, following, link, shipping
 from vecdb.replication.bucket import open_bucket
-from vecdb.replication.recording import RecordingTransaction
+from vecdb.replication.log import entry, following, link, shipping
+from vecdb.replication.log.recording import RecordingTransaction
 
 VECTORS = np.random.default_rng(6).normal(size=(64, 8)).astype(np.float32)
 

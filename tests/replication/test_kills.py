@@ -151,7 +151,7 @@ class _Places:
 
 
 def test_a_copy_that_is_killed_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    check_kills_of_a_copy(tmp_path, _Places(13), monkeypatch)  # type: ignore[arg-type]
+    check_kills_of_a_copy(tmp_path, _Places(31), monkeypatch)  # type: ignore[arg-type]
 
 
 @pytest.mark.slow
@@ -191,7 +191,7 @@ def check_kills_of_a_writer(tmp_path: Path, step: int, monkeypatch: pytest.Monke
 
 
 def test_a_writer_that_is_killed_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    check_kills_of_a_writer(tmp_path, 5, monkeypatch)
+    check_kills_of_a_writer(tmp_path, 9, monkeypatch)
 
 
 @pytest.mark.slow

@@ -16,8 +16,8 @@ from tests.replication.copies import WAIT_S, assert_same, brought_up, follower_o
 from vecdb import limits
 from vecdb.api.database import Database
 from vecdb.embedded.open import open_database
-from vecdb.replication import entry, epochs, following, link, shipping, snapshot
 from vecdb.replication.bucket import open_bucket
+from vecdb.replication.log import entry, epochs, following, link, shipping, snapshot
 from vecdb.replication.objects import Bucket
 
 VECTORS = np.random.default_rng(2).normal(size=(64, 8)).astype(np.float32)
@@ -116,12 +116,12 @@ def test_commits_wait_while_the_store_is_away_and_go_on_in_order(tmp_path: Path,
 def test_too_many_commits_that_wait_give_way_to_a_snapshot(
     tmp_path: Path, url: str, network: Network, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limits, "log_waiting_bytes", 20_000)
+    monkeypatch.setattr(limits, "log_waiting_bytes", 8_000)
     with filled(tmp_path / "w", url) as writer, open_database(tmp_path / "c", follow=url) as copy:
         for _ in range(2):
             before = log_of(writer).facts()["epoch"]
             network.cut("writer", log_of(writer))
-            for number in range(200):
+            for number in range(60):
                 put(writer, number)
             assert log_of(writer)._lost and log_of(writer)._waiting_memory == 0
             put(writer, 1_000)  # nobody holds it: the next one is recorded behind it
@@ -238,20 +238,20 @@ def test_of_two_that_begin_at_once_one_is_told(tmp_path: Path, url: str, monkeyp
 def test_a_log_is_trimmed_behind_its_snapshots_and_a_copy_that_was_away_begins_with_one(
     tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limits, "snapshot_log_bytes", 4_000)
+    monkeypatch.setattr(limits, "snapshot_log_bytes", 2_000)
     monkeypatch.setattr(limits, "log_trim_age_s", -10.0)  # the store's clock may count whole seconds
     bucket, keys = open_bucket(url), []
     with filled(tmp_path / "w", url) as writer:
         open_database(tmp_path / "c", follow=url).close()
-        for number in range(300):
+        for number in range(90):
             put(writer, number)
-            if number % 20 == 0:
+            if number % 10 == 0:
                 assert log_of(writer).flush(WAIT_S)
                 log_of(writer).snapshots.wait()
         assert log_of(writer).flush(WAIT_S)
         log_of(writer).snapshots.wait()
         keys = [key for key, _ in bucket.list(entry.LOG)]
-        assert entry.split_key(keys[0])[1] > 100 and len(epochs.snapshots(bucket)) <= limits.snapshots_kept + 1
+        assert entry.split_key(keys[0])[1] > 30 and len(epochs.snapshots(bucket)) <= limits.snapshots_kept + 1
         for where in ("c", "new"):
             with open_database(tmp_path / where, follow=url) as copy:
                 brought_up(writer, copy)
@@ -265,15 +265,15 @@ def test_a_log_is_trimmed_behind_its_snapshots_and_a_copy_that_was_away_begins_w
 def test_a_copy_notices_while_it_runs_that_the_log_behind_it_is_gone(
     tmp_path: Path, url: str, network: Network, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limits, "snapshot_log_bytes", 4_000)
+    monkeypatch.setattr(limits, "snapshot_log_bytes", 2_000)
     monkeypatch.setattr(limits, "log_trim_age_s", -10.0)
     monkeypatch.setattr(limits, "log_trim_look_s", 0.0)
     with filled(tmp_path / "w", url) as writer, open_database(tmp_path / "c", follow=url) as copy:
         network.cut("copy", follower_of(copy))
         assert network.refused.wait(WAIT_S)
-        for number in range(300):
+        for number in range(90):
             put(writer, number)
-            if number % 20 == 0:
+            if number % 10 == 0:
                 assert log_of(writer).flush(WAIT_S)
                 log_of(writer).snapshots.wait()
         network.mend("copy")

@@ -25,7 +25,7 @@ import uuid
 from pathlib import Path
 
 from vecdb.errors import Corruption, InvalidArgument, Unavailable
-from vecdb.replication.applying import NOTE
+from vecdb.replication.log.applying import NOTE
 from vecdb.storage.disk import commit_mark, filesystem, manifest
 from vecdb.storage.kv.store import LMDB_FORMAT, READERS, Store
 

@@ -39,10 +39,10 @@ from vecdb.errors import Corruption, DiskFull, NotFound, Unavailable
 from vecdb.maintenance.garbage import collect_garbage
 from vecdb.maintenance.index_jobs import CollectionMaintenance
 from vecdb.maintenance.scheduler import MaintenanceScheduler
-from vecdb.replication.epochs import fingerprint
-from vecdb.replication.following import LogFollower
-from vecdb.replication.link import LogUse, refuse_copy
-from vecdb.replication.shipping import LogWriter
+from vecdb.replication.log.epochs import fingerprint
+from vecdb.replication.log.following import LogFollower
+from vecdb.replication.log.link import LogUse, refuse_copy
+from vecdb.replication.log.shipping import LogWriter
 from vecdb.schema import CollectionConfig
 from vecdb.storage.disk import commit_mark, filesystem, manifest
 from vecdb.storage.disk.paths import collection_folder
@@ -329,13 +329,12 @@ class LocalDatabase(Generic[C]):
     def stats(self, disk: bool) -> dict[str, Any]:
         self._usable.check_open()
         log = {} if self._log is None else {"log": self._log.facts()}
-        log_use: LogUse | None = self.options["log"]
         on_disk = {"bytes_disk": filesystem.disk_bytes(self.path)} if disk else {}
         return {
             "path": str(self.path),
             "collections": self._collection_count(),
             "sequence": self._last_sequence(),
-            "durability": "remote" if log_use is not None and log_use.remote else self.durability,
+            "durability": self._durability_of_writes(),
             "read_only": self.read_only,
             "commits": self._committer.commits if self._committer else 0,
             "requests": self._committer.requests if self._committer else 0,
@@ -347,6 +346,10 @@ class LocalDatabase(Generic[C]):
             "lmdb": self.store.info(),
             "processes": [{"pid": os.getpid(), "role": "embedded"}],
         }
+
+    def _durability_of_writes(self) -> str:
+        use = self.options["log"]
+        return "remote" if isinstance(use, LogUse) and use.remote else self.durability
 
     def _collection_count(self) -> int:
         with self.store.read() as txn:

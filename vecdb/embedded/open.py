@@ -16,7 +16,7 @@ from vecdb.embedded.directory import absolute
 from vecdb.embedded.local_database import LocalDatabase
 from vecdb.embedded.temporary import TemporaryFolder
 from vecdb.errors import InvalidArgument, Locked, NotFound
-from vecdb.replication.link import STALENESS_S, log_use
+from vecdb.replication.log.link import STALENESS_S, log_use
 from vecdb.schema import Hnsw, IndexConfig, SearchParams
 from vecdb.storage.disk import filesystem, manifest
 

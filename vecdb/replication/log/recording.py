@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from vecdb.errors import NotFound
-from vecdb.replication.entry import DELETE, DELETE_PAIR, PUT, Operation
+from vecdb.replication.log.entry import DELETE, DELETE_PAIR, PUT, Operation
 from vecdb.storage.disk import filesystem, row_format
 from vecdb.storage.disk.paths import collection_folder, row_file_name
 from vecdb.storage.kv import catalog, keys

@@ -20,12 +20,12 @@ import msgspec
 
 from vecdb.errors import Corruption, InvalidArgument, Unavailable
 from vecdb.maintenance.garbage import remove_unnamed_files, states_of
-from vecdb.replication import entry
-from vecdb.replication.entry import DELETE, PUT, Commits, FileRange, Operation, Position, SnapshotPart
-from vecdb.replication.epochs import FOLLOWED, LogEnd, read
+from vecdb.replication.log import entry
+from vecdb.replication.log.entry import DELETE, PUT, Commits, FileRange, Operation, Position, SnapshotPart
+from vecdb.replication.log.epochs import FOLLOWED, LogEnd, read
+from vecdb.replication.log.recording import touched_collections
+from vecdb.replication.log.snapshot import SnapshotManifest
 from vecdb.replication.objects import Bucket
-from vecdb.replication.recording import touched_collections
-from vecdb.replication.snapshot import SnapshotManifest
 from vecdb.storage.disk import commit_mark, filesystem, manifest
 from vecdb.storage.kv import catalog, counters, keys
 from vecdb.storage.kv.store import LMDB_FORMAT, Store, Txn

@@ -27,12 +27,12 @@ from typing import Any
 
 from vecdb import limits
 from vecdb.errors import InvalidArgument, Unavailable, VecdbError
-from vecdb.replication import entry, epochs
-from vecdb.replication.applying import note_writer, take_own_tail
-from vecdb.replication.entry import Commit, Commits, FileRange, Position
+from vecdb.replication.log import entry, epochs
+from vecdb.replication.log.applying import note_writer, take_own_tail
+from vecdb.replication.log.entry import Commit, Commits, FileRange, Position
+from vecdb.replication.log.recording import DATABASE_NAMES, NewBytes, RecordedCommit, Recorder
+from vecdb.replication.log.snapshot import SnapshotKeeper, StoreClosing
 from vecdb.replication.objects import Bucket
-from vecdb.replication.recording import DATABASE_NAMES, NewBytes, RecordedCommit, Recorder
-from vecdb.replication.snapshot import SnapshotKeeper, StoreClosing
 from vecdb.storage.disk import filesystem, manifest
 from vecdb.storage.kv import counters
 from vecdb.storage.kv.store import LMDB_FORMAT, Store
@@ -224,6 +224,8 @@ class LogWriter:
         try:
             while not self._stop.is_set():
                 commits = self._next_group()
+                if self._fenced is not None:
+                    return
                 if self._lost:
                     self._repeat(self._begin_anew)
                 elif not commits:

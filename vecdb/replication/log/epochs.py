@@ -18,8 +18,8 @@ import zlib
 from dataclasses import dataclass
 
 from vecdb.errors import AlreadyExists, Corruption, Locked
-from vecdb.replication import entry
-from vecdb.replication.entry import DELETE, DELETE_PAIR, Commit, Commits, EpochBegin, EpochEnd, Position
+from vecdb.replication.log import entry
+from vecdb.replication.log.entry import DELETE, DELETE_PAIR, Commit, Commits, EpochBegin, EpochEnd, Position
 from vecdb.replication.objects import Bucket
 from vecdb.storage.kv import keys
 from vecdb.storage.kv.store import Store, Txn

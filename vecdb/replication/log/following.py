@@ -24,11 +24,11 @@ from typing import Any
 
 from vecdb import limits
 from vecdb.errors import Corruption, InvalidArgument, Locked, NotFound, Unavailable, VecdbError
-from vecdb.replication import entry, epochs
-from vecdb.replication.applying import CopyDirectory
-from vecdb.replication.entry import Commits, EpochBegin, EpochEnd, Position
+from vecdb.replication.log import entry, epochs
+from vecdb.replication.log.applying import CopyDirectory
+from vecdb.replication.log.entry import Commits, EpochBegin, EpochEnd, Position
+from vecdb.replication.log.snapshot import SnapshotKeeper, read_manifest
 from vecdb.replication.objects import Bucket
-from vecdb.replication.snapshot import SnapshotKeeper, read_manifest
 from vecdb.storage.kv.store import Store
 
 _RETRY_LAST_S = 2.0

@@ -27,10 +27,10 @@ import msgspec
 
 from vecdb import limits
 from vecdb.errors import AlreadyExists, Corruption, VecdbError
-from vecdb.replication import entry, epochs
-from vecdb.replication.entry import PUT, FileRange, Operation, Position, SnapshotPart
+from vecdb.replication.log import entry, epochs
+from vecdb.replication.log.entry import PUT, FileRange, Operation, Position, SnapshotPart
+from vecdb.replication.log.recording import DATABASE_NAMES, OpenedFile, files_of, row_bytes_of
 from vecdb.replication.objects import Bucket
-from vecdb.replication.recording import DATABASE_NAMES, OpenedFile, files_of, row_bytes_of
 from vecdb.storage.disk import filesystem, manifest
 from vecdb.storage.disk.paths import collection_folder
 from vecdb.storage.kv import catalog, counters, keys

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from vecdb.errors import InvalidArgument, Unavailable
-from vecdb.replication.applying import followed
 from vecdb.replication.bucket import is_url, open_bucket
-from vecdb.replication.following import LogFollower
-from vecdb.replication.shipping import LogWriter
+from vecdb.replication.log.applying import followed
+from vecdb.replication.log.following import LogFollower
+from vecdb.replication.log.shipping import LogWriter
 from vecdb.storage.kv.store import Store
 
 _PATIENCE_S = 5.0  # in which one request is repeated; then the thread says that it waits, and tries again

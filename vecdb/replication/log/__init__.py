@@ -1,0 +1,1 @@
+"""The log of commits in object storage: its writer, and copies that follow it."""
