@@ -97,10 +97,10 @@ def test_it_is_named_where_its_package_is_missing_and_by_other_commands(
     path = maker(tmp_path / "theirs")
     real = optional.importlib.import_module
 
-    def missing(name: str) -> Any:
+    def missing(name: str, package: str | None = None) -> Any:
         if name.split(".")[0] == module:
             raise ImportError(name)
-        return real(name)
+        return real(name, package)
 
     monkeypatch.setattr(optional.importlib, "import_module", missing)
     said = message("import", path, "--db", tmp_path / "db", "-c", "c")
