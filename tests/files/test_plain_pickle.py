@@ -60,7 +60,7 @@ def test_keys_and_items_of_sets_are_texts_or_refused(value: Any) -> None:
     if all(isinstance(one, str) for one in value):
         assert read(raw) == value
     else:
-        with pytest.raises(ValueError, match="that is no text|uses twice"):
+        with pytest.raises(ValueError, match=r"that is no text|uses twice"):
             read(raw)
 
 
