@@ -74,19 +74,23 @@ class CollectionHandle:
             that is made. options : of `vecdb.open`.
         """
         if isinstance(source, vecdb.Database):
-            return cls(_there(source, name, metric, index))
+            return cls(bound_collection(source, name, metric=metric, index=index))
         if not isinstance(source, (str, os.PathLike)):
             raise InvalidArgument(f"a path, an address or a Database is opened, got {short_repr(source)}")
         database = vecdb.open(source, **options)
         try:
-            near = _there(database, name, metric, index)
+            near = bound_collection(database, name, metric=metric, index=index)
         except BaseException:
             database.close()
             raise
 
         async def reopen() -> Any:
             found = await vecdb.aio.open(source, **options)
-            return found, await found.collection(name)
+            try:
+                return found, await found.collection(name)
+            except BaseException:
+                await found.close()
+                raise
 
         return cls(near, database, reopen if is_server(source) else None)
 
@@ -167,13 +171,16 @@ class CollectionHandle:
             await asyncio.to_thread(self._opened.close)
 
 
-def _there(database: vecdb.Database, name: str, metric: str, index: Any) -> vecdb.Collection:
+def bound_collection(
+    database: vecdb.Database, name: str, *, embed: Any = None, make: bool = True, **options: Any
+) -> vecdb.Collection:
+    """The collection of that name. make : where it is not there make it, with `options` of create_collection."""
     try:
-        return database.collection(name)
+        return database.collection(name, embed=embed)
     except NotFound as error:
-        if error.what != "collection" or database.read_only:
+        if error.what != "collection" or database.read_only or not make:
             raise
-    return database.create_collection(name, metric=metric, index=index, exist_ok=True)
+    return database.create_collection(name, embed=embed, exist_ok=True, **options)
 
 
 # -- methods that are called and awaited ------------------------------------------------------------
