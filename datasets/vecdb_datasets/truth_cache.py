@@ -1,4 +1,4 @@
-"""Ground truth on disk, one file per (base, queries, metric, k), named by the digest of their content.
+"""Ground truth on disk, one file per (base, queries, metric, k, what zero vectors are), named by their digest.
 
     file   := magic "VDBTRUTH", version u32, nq u32, k u32, crc32 u32, digest u8[16],
               row i64[nq * k], distance f32[nq * k]
@@ -37,10 +37,12 @@ def cache_folder() -> Path:
     return Path(root if root else Path.home() / ".cache") / "vecdb" / "truth"
 
 
-def content_digest(base: NDArray[Any] | VectorSource, queries: NDArray[Any], metric: str, k: int) -> bytes:
-    """16 bytes that identify values, shapes and dtypes of base and queries, the metric and k."""
+def content_digest(
+    base: NDArray[Any] | VectorSource, queries: NDArray[Any], metric: str, k: int, zero_vectors: str = "refuse"
+) -> bytes:
+    """16 bytes that identify values, shapes and dtypes of base and queries, the metric, k and what zero vectors are."""
     digest = hashlib.blake2b(digest_size=16)
-    digest.update(f"{_VERSION} {metric} {k}".encode())
+    digest.update(f"{_VERSION} {metric} {k}{'' if zero_vectors == 'refuse' else f' {zero_vectors}'}".encode())
     for part in (base, queries):
         dtype = np.dtype(part.dtype).newbyteorder("<")
         digest.update(f" {part.shape} {dtype.str} ".encode())
