@@ -207,7 +207,7 @@ def _text_format(head: bytes, *, is_json: bool = False) -> str | None:
         return "jsonl" if _first_line_is_whole(text, is_json) else "json"
     if re.match(r"\[\s*[\[{]", begin):
         return "json"
-    if re.match(r"\[[^\n]*\]\s*(\n\s*\[|$)", begin):
+    if re.match(r"\[[^\n]*\][^\S\n]*+(\n\s*+\[|\s*+$)", begin):
         return "jsonl"  # a vector a line
     if looks_like_words(body):
         return "words"
