@@ -27,6 +27,8 @@ from typing import Any
 
 from vecdb import Corruption, InvalidArgument, NotFound, Unavailable
 
+from . import truth_cache
+
 PathLike = str | os.PathLike[str]
 Progress = Callable[[int, int], None] | None
 ANN_BENCHMARKS = "https://ann-benchmarks.com"
@@ -54,8 +56,7 @@ _TIMEOUT_S = 60.0
 
 def cache_folder() -> Path:
     """$XDG_CACHE_HOME/vecdb/datasets, or ~/.cache/vecdb/datasets."""
-    root = os.environ.get("XDG_CACHE_HOME")
-    return Path(root if root else Path.home() / ".cache") / "vecdb" / "datasets"
+    return truth_cache.cache_folder("datasets")
 
 
 def downloaded(name: str, folder: PathLike | None = None) -> Path | None:

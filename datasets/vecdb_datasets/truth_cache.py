@@ -31,10 +31,10 @@ digest_chunk_bytes = 8 << 20
 Pair = tuple[NDArray[np.int64], NDArray[np.float32]]
 
 
-def cache_folder() -> Path:
-    """$XDG_CACHE_HOME/vecdb/truth, or ~/.cache/vecdb/truth."""
+def cache_folder(of: str = "truth") -> Path:
+    """$XDG_CACHE_HOME/vecdb/OF, or ~/.cache/vecdb/OF."""
     root = os.environ.get("XDG_CACHE_HOME")
-    return Path(root if root else Path.home() / ".cache") / "vecdb" / "truth"
+    return Path(root if root else Path.home() / ".cache") / "vecdb" / of
 
 
 def content_digest(

@@ -4,6 +4,7 @@
     Steps, run, arun           what a method does, written once for both
     condition, joined, under   a framework's filters as a tree of vecdb's
     record_fields, taken_text  a document as the fields of a record, and back
+    nearness_of_l2             a score as frameworks want one
     diverse                    maximal marginal relevance
 
 A framework's own types stay in its adaptor.
@@ -14,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
+import math
 import os
 import re
 import uuid
@@ -323,12 +325,12 @@ def _present(node: Node | None) -> Node:
 # -- documents -------------------------------------------------------------------------------------
 
 
-def record_fields(text: str | None, metadata: Mapping[str, Any], text_field: str) -> dict[str, Any]:
-    """Fields of a record: the metadata as they are, and the text beside them."""
+def record_fields(text: str | None, metadata: Mapping[str, Any], text_field: str, whose: str = "") -> dict[str, Any]:
+    """Fields of a record: the metadata as they are, and the text beside them. whose : for an error, "of node 'x' "."""
     if text_field in metadata:
         raise InvalidArgument(
-            f"metadata have {short_repr(text_field)}, the field in which the text of a document is kept: rename it, or "
-            "keep texts elsewhere with text_field="
+            f"metadata {whose}have {short_repr(text_field)}, the field in which the text of a document is kept: rename "
+            "it, or keep texts elsewhere with text_field="
         )
     return {**metadata, text_field: text}
 
@@ -346,6 +348,11 @@ def made_ids(ids: Sequence[str | None] | None, n: int) -> list[str]:
     if len(given) != n:
         raise InvalidArgument(f"got {len(given):,} ids for {n:,} documents: pass one for each")
     return [str(uuid.uuid4()) if one is None else str(one) for one in given]
+
+
+def nearness_of_l2(score: float) -> float:
+    """A score under l2, minus a squared distance, from 0, far, to 1, the same."""
+    return 1 / (1 + math.sqrt(max(0.0, -score)))
 
 
 # -- diversity -------------------------------------------------------------------------------------
