@@ -21,7 +21,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +88,8 @@ def get(
     NotFound
         No such name, or the server has no such file.
     Unavailable
-        The server cannot be reached, or the connection ended early: the message says what to do without a network.
+        The folder cannot be written, the server cannot be reached, or the connection ended early: the message says
+        what to do without a network.
     Corruption
         The digest is another. What came is removed.
     """
@@ -101,7 +102,6 @@ def get(
         if sha256 is not None and _digest(path, "sha256") != sha256:
             raise Corruption(f"{path} has another SHA-256 than {sha256}: remove it to fetch it again")
         return path
-    path.parent.mkdir(parents=True, exist_ok=True)
     url = f"{(base_url or ADDRESSES[name]).rstrip('/')}/{name}.hdf5"
     part = path.with_name(f"{path.name}.part")
     with _locked(part):
@@ -115,8 +115,14 @@ def get(
 def _locked(part: Path) -> Iterator[None]:
     """Nobody else fetches this file meanwhile. One that is still empty at the end is removed."""
     while True:
-        with open(part, "ab") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            part.parent.mkdir(parents=True, exist_ok=True)
+            file = open(part, "ab")  # noqa: SIM115 - closed below
+        except OSError as error:
+            raise Unavailable(f"{part} cannot be written ({error.strerror}): name another folder") from error
+        with file:
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(file, fcntl.LOCK_EX)
             if not _is_at(file, part):  # whoever had the lock has renamed or removed it
                 continue
             try:
@@ -170,7 +176,8 @@ def _fetch(url: str, part: Path, progress: Progress) -> tuple[str, str] | None:
         if goes_on and not (answer.headers.get("Content-Range") or "").startswith(f"bytes {have}-"):
             _tag_file(part).unlink()  # the next call begins anew
             raise ConnectionError(f"asked for what follows byte {have:,}, the server sends another part")
-        total = int(answer.headers.get("Content-Length") or 0) + (have if goes_on else 0)
+        length = answer.headers.get("Content-Length") or ""
+        total = int(length) + (have if goes_on else 0) if re.fullmatch("[0-9]{1,18}", length) else 0
         _tag_file(part).write_text("" if tag.startswith("W/") else tag, encoding="utf-8")
         done = have if goes_on else 0
         with open(part, "ab" if goes_on else "wb") as out:
@@ -196,9 +203,9 @@ def _answer(request: urllib.request.Request, part: Path, have: int) -> Iterator[
         if error.code != 416 or not have:
             raise
         total = (error.headers.get("Content-Range") or "").removeprefix("bytes */")
-        if total.isdecimal() and int(total) != have:
+        if total != str(have):
             _tag_file(part).unlink()  # the next call begins anew
-            raise ConnectionError(f"{have:,} bytes are here, the server has {total}") from error
+            raise ConnectionError(f"{have:,} bytes are here, the server has {total or 'not said how many'}") from error
         yield None, _digest_of_tag(redirects.linked or error.headers.get("ETag") or "")
 
 

@@ -32,6 +32,7 @@ class Store:
         self.cut: int | None
         self.redirects = False
         self.range: str | None = None
+        self.tells_size = True
         self.begun, self.going_on = threading.Event(), threading.Event()
         self.going_on.set()
         store = self
@@ -54,7 +55,8 @@ class Store:
                 body = store.content[start:]
                 if start and not body:
                     self.send_response(416)
-                    self.send_header("Content-Range", f"bytes */{len(store.content)}")
+                    if store.tells_size:
+                        self.send_header("Content-Range", f"bytes */{len(store.content)}")
                     self.end_headers()
                     return
                 self.send_response(206 if start else 200)
@@ -135,15 +137,23 @@ def test_a_part_that_was_not_asked_for_is_refused_and_the_next_call_begins_anew(
     assert "Range" not in store.asked[-1]
 
 
-@pytest.mark.parametrize("more", [0, 100])
-def test_a_part_that_is_whole_is_taken_and_one_that_is_too_long_is_not(store: Store, tmp_path: Path, more: int) -> None:
-    store.tag = '"v1"'
+@pytest.mark.parametrize("more, told", [(0, True), (100, True), (100, False)])
+def test_a_part_that_is_whole_is_taken_and_one_that_is_too_long_is_not(
+    store: Store, tmp_path: Path, more: int, told: bool
+) -> None:
+    store.tag, store.tells_size = '"v1"', told
     (tmp_path / f"{NAME}.hdf5.part").write_bytes(store.content + bytes(more))
     (tmp_path / f"{NAME}.hdf5.part.tag").write_text(store.tag)
     if more:
         with pytest.raises(vecdb.Unavailable, match="bytes are here, the server has"):
             download.get(NAME, tmp_path, base_url=store.url)
     assert download.get(NAME, tmp_path, base_url=store.url).read_bytes() == store.content
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(vecdb.Unavailable, match="name another folder"):
+        download.get(NAME, tmp_path / "file" / "sets", base_url="http://127.0.0.1:1")
 
 
 @pytest.mark.parametrize("to", ["http://127.0.0.1/x", "ftp://127.0.0.1/x"])

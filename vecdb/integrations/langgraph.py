@@ -45,7 +45,7 @@ from langgraph.store.base import (
 )
 
 from vecdb import Embedder, limits
-from vecdb.errors import InvalidArgument, NotFound, VecdbError
+from vecdb.errors import InvalidArgument, NotFound
 from vecdb.filters.dicts import dict_to_filter
 from vecdb.filters.expression import F
 from vecdb.filters.tree import Node
@@ -301,7 +301,7 @@ class VecdbStore(BaseStore):
             while not stop.wait(given * 60):
                 try:
                     self.sweep_ttl()
-                except VecdbError as error:  # the next turn sweeps
+                except Exception as error:  # whatever it was, the next turn sweeps
                     _log.warning("items that have expired are not swept, the next turn tries again: %s", error)
 
         self._sweeper = threading.Thread(target=sweep, name="vecdb-ttl", daemon=True)
