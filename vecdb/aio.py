@@ -124,7 +124,7 @@ def _searched(method: Callable[Concatenate[Facade, P], T]) -> Callable[Concatena
                 query = args[0] if args else named.get("query")
                 named["query"] = await asyncio.to_thread(self._near._read_queries, query, named.pop("text"))
                 asked: Any = awaited
-                answered: T = await asked(self, *args, **named)
+                answered: T = await asked(self, *args[1:], **named)
                 return answered
             return await awaited(self, *args, **kwargs)
         bound: Any = functools.partial(method, self._near, *args, **kwargs)

@@ -33,7 +33,7 @@ def test_the_first_write_gives_the_dim(db: Any) -> None:
     assert db.collection("docs").dim == 6 and docs.check() == []
 
 
-@pytest.mark.parametrize("write", ["upsert", "add", "stream", "nothing"])
+@pytest.mark.parametrize("write", ["upsert", "add", "stream", "update", "nothing"])
 def test_a_handle_knows_the_dim_that_its_own_write_gave(db: Any, write: str) -> None:
     docs = db.create_collection("docs", metric="l2")
     assert docs.dim == 0
@@ -43,7 +43,18 @@ def test_a_handle_knows_the_dim_that_its_own_write_gave(db: Any, write: str) -> 
         docs.add(VECTORS)
     elif write == "stream":
         docs.upsert(range(20_000), np.resize(VECTORS, (20_000, 6)), atomic=False)
+    elif write == "update":
+        docs.upsert(range(50), fields=[{"n": n} for n in range(50)])
+        assert docs.dim == 0 and docs.update(range(50), VECTORS) == 50
     else:
         db.collection("docs").upsert(range(50), VECTORS)
         assert docs.config.dim == 6
     assert docs.dim == 6
+
+
+def test_arrays_without_rows_give_no_dim(db: Any) -> None:
+    docs = db.create_collection("docs", metric="l2")
+    for none in (VECTORS[:0], np.zeros((0, 3), np.float32), []):
+        assert docs.upsert([], none) == 0 and len(docs.add(none)) == 0 and docs.update([], none) == 0
+        assert len(docs.search(none, 1)) == 0
+    assert docs.dim == 0

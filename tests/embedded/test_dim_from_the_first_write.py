@@ -109,6 +109,18 @@ def test_a_first_write_that_is_refused_gives_none(tmp_path: Path) -> None:
         assert docs.dim == 3
 
 
+def test_vectors_of_records_that_had_none_give_it_by_an_update(tmp_path: Path) -> None:
+    with open_database(tmp_path / "db", maintenance=False) as db:
+        docs = db.create_collection("docs")
+        docs.upsert([1, 2], fields=[{"n": 1}, {"n": 2}])
+        with pytest.raises(NotFound):
+            docs.update([2, 3], VECTORS[:2])
+        assert docs.dim == 0
+        assert docs.update([2], VECTORS[:1]) == 1
+        assert docs.dim == 8 and docs.get(2).fields == {"n": 2} and docs.search(VECTORS[0], 5).ids.tolist() == [2]
+        assert docs.check() == []
+
+
 @pytest.mark.parametrize("round", range(4))
 def test_of_two_first_writes_one_gives_the_dim(tmp_path: Path, round: int) -> None:
     with open_database(tmp_path / "db", maintenance=False) as db:

@@ -238,3 +238,20 @@ def test_zero_vectors_come_back_into_a_collection_that_takes_them(tmp_path: Path
     with vecdb.open(tmp_path / "b") as db:
         assert db["docs"].config.zero_vectors == "far" and db["docs"].count() == 2
     assert CliRunner().invoke(build(), [*told, "--zero-vectors", "refuse"]).exit_code != 0
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "jsonl"])
+def test_a_collection_without_a_dim_comes_back_without_one(tmp_path: Path, suffix: str) -> None:
+    out, data = tmp_path / f"out.{suffix}", np.ones((1, DIM), np.float32)
+    with vecdb.open(tmp_path / "a") as db:
+        db.create_collection("docs").upsert([1, 2], fields=[{"n": 1}, {"n": 2}])
+    assert CliRunner().invoke(build(), ["export", str(out), "-c", "docs", "--db", str(tmp_path / "a")]).exit_code == 0
+    told = ["import", str(out), "-c", "docs", "--db", str(tmp_path / "b")]
+    for _ in range(2):  # into a new one, and into one that is there
+        assert CliRunner().invoke(build(), told).exit_code == 0
+    with vecdb.open(tmp_path / "b") as db:
+        docs = db["docs"]
+        assert docs.dim == 0 and docs.get(2).fields == {"n": 2}
+        assert docs.upsert([3], data) == 1 and docs.dim == DIM
+    code, found = run("import", out, "-c", "docs", "--db", tmp_path / "b")
+    assert code == 0 and found["live"] == 3, "any dim is as good for records without a vector"

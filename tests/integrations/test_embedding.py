@@ -155,6 +155,7 @@ def test_the_model_is_asked_in_batches_and_a_large_call_is_split(
     docs.upsert(list(range(10)), texts=texts, atomic=False, progress=lambda done, total: told.append((done, total)))
     assert docs.count() == 10 and max(sizes) == 3 and told[-1] == (10, 10) and told == sorted(told)
     assert docs.search(text="word7", limit=1).ids.tolist() == [7]
+    assert docs.upsert([10, 11], texts=["few", "more"], atomic=False) == 2, "so few that one call takes them"
     sizes.clear()
     monkeypatch.setattr(embedding.limits, "batch_bytes_max", 5 * DIM * 4)
     with pytest.raises(vecdb.LimitExceeded, match="atomic=False"):
@@ -277,7 +278,7 @@ def test_awaited_calls_embed_in_threads(where: str, request: pytest.FixtureReque
             told: list[Any] = []
             await docs.upsert(range(5), texts=TEXTS, fields={"n": range(5)}, progress=lambda *now: told.append(now))
             assert told == [(5, 5)] and docs.embedder is not None and docs.embedder.dim == DIM
-            hits = await docs.search(text="python and snakes", limit=2)
+            hits = await docs.search(None, text="python and snakes", limit=2)
             assert hits.ids.tolist() == [3, 2] and hits[0].fields["text"] == TEXTS[3]
             assert await docs.add(texts=["more"]) == [5] and await docs.insert(6, texts="six") == 1
             with pytest.raises(vecdb.InvalidArgument, match="not both"):

@@ -14,4 +14,4 @@ def set_planner_costs(patch: pytest.MonkeyPatch, docs: Any = None, **costs: floa
     """costs : fields of `PlannerCosts`.   docs : a collection that is open already; its next plans follow them, too."""
     patch.setattr(planner, "COSTS", replace(planner.COSTS, **costs))
     if docs is not None:
-        docs._backend.searcher.costs = planner.COSTS
+        docs._backend.searcher.preparation.costs = planner.COSTS

@@ -289,10 +289,11 @@ class Collection:
         kept, atomic = validate.flag(keep_tenants, "keep_tenants"), validate.flag(atomic, "atomic")
         if request is not None and not atomic:
             raise InvalidArgument("a call that may be split has no one request_id: write its parts with one each")
-        given, rows = WriteArguments(*taken, tenants, mode, kept), self._backend.rows_per_call
-        if atomic or given.n <= rows:
+        given = WriteArguments(*taken, tenants, mode, kept)
+        if atomic or given.n <= self._backend.rows_per_call:
             return self._backend.put(given.batch(self._gate()), owned, mode, request)
-        return self._backend.put_all((part.batch(self._gate()) for part in given.parts(rows)), owned, mode)
+        parts = given.parts(lambda: self._backend.rows_per_call)
+        return self._backend.put_all((part.batch(self._gate()) for part in parts), owned, mode)
 
     def update(
         self,
@@ -360,8 +361,9 @@ class Collection:
         return self._backend.delete(self._ids(ids).last_only(), validate.owner(owner), request)
 
     def clear(self, *, request_id: str | None = None) -> int:
-        """Remove all records, of all owners, in one commit that is as fast for many as for few. Returns how many there
-        were. The collection stays as it was made, with its kind of ids, index, tenants and what `tune` chose.
+        """Remove all records, of all owners, in one commit that is as fast for many as for few; it begins when a
+        rebuild or vacuum that runs has ended. Returns how many there were. The collection stays as it was made, with
+        its kind of ids, index, tenants and what `tune` chose.
         """
         return self._backend.clear(validate.request_id(request_id))
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from vecdb import limits, validate
 from vecdb.api.backend import Batch, Mode
+from vecdb.api.embedding import TextVectors
 from vecdb.api.whole_records import TakenApart, is_whole, take_apart
 from vecdb.errors import AlreadyExists, InvalidArgument, LimitExceeded
 from vecdb.schema import CollectionConfig
@@ -51,8 +52,9 @@ class WriteArguments(NamedTuple):
             raise AlreadyExists(
                 f"insert got {checked.n - len(checked.unique)} ids twice in one batch; give each id once, or use upsert"
             )
+        vectors = self.vectors[:] if isinstance(self.vectors, TextVectors) else self.vectors
         some = validate.some_vectors(
-            self.vectors, checked.n, gate.config, gate.shaped, single=checked.scalar, empty_ok=checked.n == 0
+            vectors, checked.n, gate.config, gate.shaped, single=checked.scalar, empty_ok=checked.n == 0
         )
         if some.n != checked.n:
             raise InvalidArgument(
@@ -75,15 +77,23 @@ class WriteArguments(NamedTuple):
             some.bare,
         )
 
-    def parts(self, rows: int) -> Iterator[WriteArguments]:
-        """Slices of so many rows, once it is clear that all of it can be sliced. Raises InvalidArgument."""
+    def parts(self, rows: Callable[[], int]) -> Iterator[WriteArguments]:
+        """Slices, once it is clear that all of it can be sliced. rows : how many the next one may have, which a write
+        of the one before it may change. Raises InvalidArgument.
+        """
         tenants = self.tenants
         if tenants is not None and not isinstance(tenants, str):
             tenants = validate.listed_tenants(tenants, self.n)
         each = _one_each(tenants)
         _check_parts(len(self.ids), self.vectors, self.fields, tenants if each else None)
-        whole = self._replace(tenants=tenants)
-        return (whole._part(slice(start, start + rows), each) for start in range(0, len(self.ids), rows))
+        return self._replace(tenants=tenants)._slices(rows, each)
+
+    def _slices(self, rows: Callable[[], int], each: bool) -> Iterator[WriteArguments]:
+        start = 0
+        while start < len(self.ids):
+            stop = start + rows()
+            yield self._part(slice(start, stop), each)
+            start = stop
 
     def _part(self, part: slice, each: bool) -> WriteArguments:
         return WriteArguments(

@@ -66,7 +66,6 @@ class RemoteCollection:
         self._connection = connection
         self._name = config.name
         self._config = config
-        self._row_bytes = (config.dim or dim_max) * np.dtype(config.dtype).itemsize + _ID_BYTES
 
     @property
     def id_kind(self) -> None:
@@ -75,6 +74,10 @@ class RemoteCollection:
     @property
     def dim(self) -> int:
         return self._config.dim
+
+    @property
+    def _row_bytes(self) -> int:
+        return (self._config.dim or dim_max) * np.dtype(self._config.dtype).itemsize + _ID_BYTES
 
     @property
     def rows_per_call(self) -> int:
@@ -167,7 +170,8 @@ class RemoteCollection:
         is_whole = rows == batch.ids.n
         some = SomeVectors(batch.vectors, batch.bare)
         if not is_whole:
-            some = some.take(np.arange(part.start, part.stop))
+            every = batch.bare is None  # then a view will do
+            some = SomeVectors(batch.vectors[part], None) if every else some.take(np.arange(part.start, part.stop))
         lists = batch.tenants
         if lists is not None and not is_whole:
             lists = lists.take(np.arange(part.start, part.stop), batch.ids.n)
@@ -200,7 +204,10 @@ class RemoteCollection:
             owner=owner.decode(),
             request_id=_or_new(request_id),
         )
-        return self._connection.call("Update", request, _count)
+        if vectors is None:
+            return self._connection.call("Update", request, _count)
+        count: int = self._connection.call("Update", request, self._learning(vectors, _count))
+        return count
 
     def delete(self, ids: IdBatch, owner: bytes, request_id: bytes | None) -> int:
         request = records_pb2.DeleteRequest(

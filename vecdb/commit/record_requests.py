@@ -69,13 +69,21 @@ class UpsertRecords:
         found = pending.find(group, id_keys)
         if found and self.mode == "skip":
             left = [at for at, key in enumerate(id_keys) if key not in found]
-            return self._only(np.array(left, np.int64)).apply(group) if left else 0
+            return self._only(np.array(left, np.int64))._write(group, pending, [id_keys[i] for i in left], {})
         if found and self.mode == "insert":
             names = ", ".join(str(id_name(key)) for key in list(found)[:3])
             raise AlreadyExists(
                 f"collection {self.state.entry.name!r} already has {len(found)} of these ids, such as {names}; "
                 "use upsert to replace them"
             )
+        return self._write(group, pending, id_keys, found)
+
+    def _write(
+        self, group: CommitGroup, pending: PendingChanges, id_keys: list[bytes], found: dict[bytes, bytes]
+    ) -> int:
+        """found : the records that are replaced."""
+        if not id_keys:
+            return 0
         change = None
         if self.tenants is not None or (found and pending.state.has_tenants):
             change = self._access(group, pending, id_keys, found)

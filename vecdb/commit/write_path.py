@@ -27,6 +27,7 @@ from vecdb.commit.record_requests import AddRecords, DeleteRecords, UpdateRecord
 from vecdb.commit.tenant_records import DeleteTenantRecords, DropTenantAndRecords, TooManyRecords
 from vecdb.commit.tenant_requests import CreateTenants, DropTenant, GrantOrRevoke, LeaveRecords
 from vecdb.errors import Unavailable
+from vecdb.state import record_reader
 from vecdb.state.collection_state import CollectionState
 from vecdb.storage.kv import keys, record_format
 from vecdb.validate import AccessLists, IdBatch
@@ -108,6 +109,8 @@ class WritePath:
         if vectors is not None:  # which takes new rows, and their access lists
             self._wait_for_room()
             self._merge_long_journal()
+            if not self.state.entry.dim and self._are_there(ids, owner):
+                self._ensure_dim(vectors)
         return int(self.submit_once(UpdateRecords(self.state, owner, ids, vectors, fields), request_id))
 
     def delete(self, ids: IdBatch, owner: bytes, request_id: bytes | None = None) -> int:
@@ -189,6 +192,11 @@ class WritePath:
         if len(vectors) and not self.state.entry.dim:
             self.require_writer()
             self.fix_dim(vectors.shape[1])
+
+    def _are_there(self, ids: IdBatch, owner: bytes) -> bool:
+        """Whether all of these records exist: an update that is refused gives no dim."""
+        with self.state.reading() as (txn, generation, _):
+            return all(row >= 0 for row in record_reader.rows_of_ids(generation, txn, owner, ids.keys))
 
     # -- back-pressure -----------------------------------------------------------------------------
 

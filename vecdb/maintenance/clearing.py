@@ -10,7 +10,8 @@ next generation, after it garbage of the old one: either is removed at the next 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -33,32 +34,26 @@ def clear_records(state: CollectionState, writes: WritePath, request_id: bytes |
 
     The caller holds the lock of the collection's maintenance: nothing else makes a generation, or changes the index.
     """
-    new = _empty_generation(state)
-    try:
+    with _empty_generation(state) as new:
         return int(writes.submit_once(ClearRecords(state, new), request_id))
-    finally:
-        if state.snapshot.generation is not new:
-            new.close()
 
 
 def fix_dim(state: CollectionState, writes: WritePath, dim: int) -> None:
-    """Give a collection its dim, where it has none; records that it has, without vectors, come along. The caller holds
+    """Give a collection that has no dim its dim; records that it has, without vectors, come along. The caller holds
     the lock of its maintenance.
     """
-    if state.entry.dim:
-        return
-    new = _empty_generation(state, dim)
-    try:
+    with _empty_generation(state, dim) as new:
         is_done = writes.submit(FixDim(state, new, dim))
-    finally:
-        if state.snapshot.generation is not new:
-            new.close()
     if not is_done:
         copy_generation(state, writes, dim=dim)
 
 
-def _empty_generation(state: CollectionState, dim: int | None = None) -> Generation:
-    """dim : of its vectors; None: that of the collection."""
+@contextmanager
+def _empty_generation(state: CollectionState, dim: int | None = None) -> Iterator[Generation]:
+    """The next generation, without rows; it is closed at the end unless it has become the collection's.
+
+    dim : of its vectors; None: that of the collection.
+    """
     entry, committed = state.entry, state.snapshot.state
     dim = dim or entry.dim or 1
     number = committed.generation + 1
@@ -66,7 +61,11 @@ def _empty_generation(state: CollectionState, dim: int | None = None) -> Generat
     new = Generation(state.store, state.folder, entry, _emptied(committed, number), writable=True, dim=dim)
     new.attach(state.new_index(committed.index, new.rows))
     new.index.publish_rows(0)
-    return new
+    try:
+        yield new
+    finally:
+        if state.snapshot.generation is not new:
+            new.close()
 
 
 def _emptied(state: catalog.CommittedState, number: int) -> catalog.CommittedState:

@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import time
 
-import numpy as np
-
+from vecdb.index.row_set import runs
 from vecdb.state.collection_state import CollectionState
 
 _WAIT_S = 5.0  # for searches of older commits to end
@@ -35,5 +34,4 @@ def give_back_deleted_rows(state: CollectionState) -> int:
             return 0
         gone = snapshot.generation.rows.arrays.gone[: snapshot.visibility.row_count]
         dead = (gone != 0) & (gone <= snapshot.visibility.sequence)
-        edges = np.flatnonzero(np.diff(np.concatenate([[False], dead, [False]]).astype(np.int8)))
-        return snapshot.generation.rows.punch(edges[0::2], edges[1::2])
+        return snapshot.generation.rows.punch(*runs(dead))

@@ -6,7 +6,8 @@
     learn            recall of searches measured, and with it how wide they are
     vacuum           deleted rows out of every file (vacuum.py)
 
-Threads: `lock` lets one step run at a time; searches and commits never wait for it. A step that gets it after a
+Threads: `lock` lets one step run at a time; searches and commits never wait for it, but for `clear` and for the first
+vectors of a collection that has no dim, which make a generation. A step that gets it after a
 drop raises NotFound: its files are gone. A step changes the live index in place (the index contract says how searches
 stand that), or commits through the committer like any writer.
 """
@@ -209,7 +210,7 @@ class CollectionMaintenance:
             snapshot.generation.index.connect_unreachable(threads)  # as sealing does: what is measured is to stay
             asked, searcher = self.searcher.asked.take(), self.searcher
             changes = learn_recall(
-                snapshot, self.state.entry.metric, searcher.search_snapshot, searcher.costs, asked, threads,
+                snapshot, self.state.entry.metric, searcher.search_snapshot, searcher.preparation.costs, asked, threads,
                 self._check_open, time_scans=time_scans,
             )  # fmt: skip
             if not changes:

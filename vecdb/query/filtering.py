@@ -79,15 +79,16 @@ def intersection(allowed: RowSet, others: RowSet) -> RowSet:
     return RowSet(rows[: row_bits.rows_in(bits, others.rows, rows)])
 
 
-def rows_at(snapshot: Snapshot, tenants: tuple[str, ...], node: Node) -> RowSet | None:
-    """Which rows of a snapshot match, and the tenants see. None: the caller is to take a newer snapshot. Raises
-    NotFound where a tenant is unknown, and what `matching` does.
+def rows_at(snapshot: Snapshot, tenants: tuple[str, ...], node: Node | None) -> RowSet | None:
+    """Which rows of a snapshot match, and the tenants see; of tenants and a filter at least one is given. None: the
+    caller is to take a newer snapshot. Raises NotFound where a tenant is unknown, and what `matching` does.
     """
     of_tenants = None
     if tenants:
         of_tenants = snapshot.generation.tenants.rows_at(tenants, snapshot.visibility)
-        if of_tenants is None:
-            return None
+        if of_tenants is None or node is None:
+            return of_tenants
+    assert node is not None, "neither tenants nor a filter"
     entry = matching(snapshot, node, check=not tenants)
     if entry is None:
         return None

@@ -3,7 +3,8 @@
     query as given -> the search prepared for the same limit and parameters -> kernel -> Hits
 
 Whatever does not look as expected is answered by `Searcher.search`, which checks each argument and names what is wrong:
-here nothing is raised and nothing is converted. Measured, half of a short search was Python; this is a quarter of that.
+here nothing is converted, and nothing raised but for `fields` that are none. Measured, half of a short search was
+Python; this is a quarter of that.
 
 Threads: any number. What was prepared last is replaced as one tuple, and goes with its snapshot.
 """

@@ -57,11 +57,7 @@ class Preparation:
         """A search of a snapshot. None: the caller is to take a newer one."""
         allowed = None
         if node is not None or tenants:
-            allowed = (
-                filtering.rows_at(snapshot, tenants, node)
-                if node is not None
-                else snapshot.generation.tenants.rows_at(tenants, snapshot.visibility)
-            )
+            allowed = filtering.rows_at(snapshot, tenants, node)
             if allowed is None:
                 return None
         return self.prepare(snapshot, limit, params, allowed)

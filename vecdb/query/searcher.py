@@ -60,15 +60,6 @@ class Searcher:
         self._owned = -1, False  # a commit, and whether records had owners then
         self._decoded = b"", -1  # the state that was decoded last, and its generation
 
-    @property
-    def costs(self) -> planner.PlannerCosts:
-        """Of searches beside one another, by which they are planned."""
-        return self.preparation.costs
-
-    @costs.setter
-    def costs(self, costs: planner.PlannerCosts) -> None:
-        self.preparation.costs = costs
-
     # -- search ------------------------------------------------------------------------------------
 
     def search(

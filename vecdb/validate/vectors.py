@@ -95,14 +95,14 @@ def _check_as_they_are(source: Array, config: CollectionConfig, what: str, check
 
 def dim_of(value: Any, what: str) -> int:
     """The dim that vectors or queries have, [dim] or [n, dim], where nothing says which they must have; 1 where there
-    are none. Looks at the first one only.
+    are none and their shape has none. Looks at the first one only.
     """
     list_size = getattr(getattr(value, "type", None), "list_size", None)
     if list_size is not None:
         return integer(list_size, f"the dim of {what}", 1, limits.dim_max)
     source = value if isinstance(value, (list, tuple)) else asarray(value, what)
     if len(source if isinstance(source, (list, tuple)) else np.atleast_1d(source)) == 0:
-        return 1
+        return max(1, source.shape[1]) if isinstance(source, np.ndarray) and source.ndim == 2 else 1
     if isinstance(source, np.ndarray) and source.dtype != object:
         dim = source.shape[-1] if source.ndim in (1, 2) else 0
     else:

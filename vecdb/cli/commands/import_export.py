@@ -225,7 +225,7 @@ def export(
         access = tenant_column is not None or not tenant
         config = docs.config
         facts = CollectionFacts(
-            config.dim or 1,  # of what has no vector yet any is as good
+            config.dim or 1,  # a width for the column of what has no vector yet
             docs.metric,
             docs.dtype,
             config.index,
@@ -233,6 +233,7 @@ def export(
             _quotas(docs) if access and not tenant else {} if access else None,
             config.metadata,
             config.zero_vectors,
+            has_dim=config.dim > 0,
         )
         writer = create_records(destination, facts, format=format, lossy=lossy)
         if tenant_column is not None and not writer.holds_access:
@@ -318,7 +319,7 @@ class _Import:
             if not checked:
                 self._check_first(config)
             return database.create_collection(
-                config.name, dim=config.dim, metric=config.metric, dtype=config.dtype, index=config.index,
+                config.name, dim=config.dim or None, metric=config.metric, dtype=config.dtype, index=config.index,
                 metadata=self._source.facts.metadata if self._source.facts is not None else None,
                 zero_vectors=config.zero_vectors,
             )  # fmt: skip

@@ -40,7 +40,9 @@ def new_config(wanted: Wanted, source: Any) -> CollectionConfig:
         metric = facts.metric
     index = wanted.index if wanted.index_is_told or facts is None else facts.index
     zero_vectors = wanted.zero_vectors or (facts.zero_vectors if facts is not None else "refuse")
-    return validate.collection_config(wanted.name, source.dim, metric, index, dtype, zero_vectors=zero_vectors)
+    return validate.collection_config(
+        wanted.name, _dim_of(source) or None, metric, index, dtype, zero_vectors=zero_vectors
+    )
 
 
 def agreed(docs: vecdb.Collection, wanted: Wanted, source: Any) -> CollectionConfig:
@@ -61,9 +63,15 @@ def agreed(docs: vecdb.Collection, wanted: Wanted, source: Any) -> CollectionCon
             f"collection {docs.name!r} has metric {docs.metric}, {source.path} says {told}: "
             f"give --metric {docs.metric} to import into it all the same"
         )
-    if docs.dim not in (0, source.dim):
-        raise InvalidArgument(f"collection {docs.name!r} has dim {docs.dim}, got {source.dim} from {source.path}")
-    return replace(docs.config, dim=source.dim)  # it may have none yet
+    dim = _dim_of(source)
+    if dim and docs.dim not in (0, dim):
+        raise InvalidArgument(f"collection {docs.name!r} has dim {docs.dim}, got {dim} from {source.path}")
+    return replace(docs.config, dim=dim or docs.dim)  # it may have none yet
+
+
+def _dim_of(source: Any) -> int:
+    """0 where the file is of a collection that has none, as no record of it has a vector."""
+    return source.dim if source.facts is None or source.facts.has_dim else 0
 
 
 def first_new_id(docs: vecdb.Collection, rows: int) -> int:

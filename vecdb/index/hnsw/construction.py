@@ -12,6 +12,7 @@ from vecdb import schema
 from vecdb.index.common.thread_pool import ThreadPool
 from vecdb.index.hnsw.graph import Graph, graph_links
 from vecdb.index.hnsw.scratch import ScratchBuffers, ScratchPool
+from vecdb.index.row_set import runs
 from vecdb.kernels.array_table import ArrayTable
 from vecdb.kernels.build import insertion, repair
 from vecdb.kernels.primitives.visibility import visible
@@ -26,12 +27,6 @@ def _slices(first: int, stop: int, threads: int) -> list[tuple[int, int]]:
     count = 1 if threads <= 1 else min(stop - first, threads * _SLICES_PER_THREAD)
     edges = np.linspace(first, stop, max(1, count) + 1).astype(np.int64).tolist()
     return list(itertools.pairwise(edges))
-
-
-def _runs(chosen: NDArray[np.bool_]) -> list[tuple[int, int]]:
-    """[first, stop) of each run of chosen positions."""
-    edges = np.flatnonzero(np.diff(chosen, prepend=False, append=False)).tolist()
-    return list(zip(edges[0::2], edges[1::2], strict=True))
 
 
 class GraphBuilder:
@@ -73,7 +68,7 @@ class GraphBuilder:
         pending = bool(((deleted != 0) & visible(deleted, removed)).any())
 
         def own_links(begin: int, end: int, scratch: ScratchBuffers) -> None:
-            for start, last in _runs(~left_out[begin - first : end - first]):
+            for start, last in zip(*runs(~left_out[begin - first : end - first]), strict=True):
                 insertion.insert_points(
                     begin + start, begin + last, first, stop, width, self._chosen, self._chosen_by_product, config.m,
                     entry, level, pending, self._arrays.table, scratch.table.table, scratch.blocks,

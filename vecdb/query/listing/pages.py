@@ -113,12 +113,9 @@ class Listing:
 
     def _rows(self, snapshot: Snapshot, tenants: tuple[str, ...], node: Node | None) -> NDArray[np.int64] | None:
         """Live rows that the tenants see and the filter lets through; None where only a newer snapshot can tell."""
-        if node is not None:
-            allowed = filtering.rows_at(snapshot, tenants, node)
-        elif tenants:
-            allowed = snapshot.generation.tenants.rows_at(tenants, snapshot.visibility)
-        else:
+        if node is None and not tenants:
             return snapshot.generation.live_rows(snapshot.visibility)
+        allowed = filtering.rows_at(snapshot, tenants, node)
         return None if allowed is None else allowed.rows.astype(np.int64)
 
     # -- one list ----------------------------------------------------------------------------------

@@ -2,7 +2,8 @@
 
     {"format": 1, "dim": 384, "metric": "l2", "dtype": "float32", "index": {"kind": "hnsw", "m": 16, ...} | null,
      "columns": {"id": "id", "vector": "vector", "owner": "_owner", "tenants": "_tenants", "fields": "_fields"},
-     "tenants": {"acme": 1000, "beta": null}, "metadata": {"made_by": "somebody"}, "zero_vectors": "refuse"}
+     "tenants": {"acme": 1000, "beta": null}, "metadata": {"made_by": "somebody"}, "zero_vectors": "refuse",
+     "has_dim": true}
 
 columns : names of what is no field. A field that shares one of them, or that the file cannot hold as it is, stands in
     the column "fields" as tagged JSON (tagged.py).
@@ -45,7 +46,9 @@ class Columns:
 
 @dataclass(frozen=True, slots=True)
 class CollectionFacts:
-    """What is the same for all records of a collection."""
+    """What is the same for all records of a collection. has_dim : False where no record has a vector yet: then `dim` is
+    the width of a column without values.
+    """
 
     dim: int
     metric: str
@@ -55,6 +58,7 @@ class CollectionFacts:
     tenants: dict[str, int | None] | None = field(default=None)
     metadata: dict[str, Any] = field(default_factory=dict)
     zero_vectors: str = "refuse"
+    has_dim: bool = True
 
     def to_json(self) -> dict[str, Any]:
         index = None if self.index is None else {"kind": self.index.kind} | asdict(self.index)
@@ -68,6 +72,7 @@ class CollectionFacts:
             "tenants": self.tenants,
             "metadata": self.metadata,
             "zero_vectors": self.zero_vectors,
+            "has_dim": self.has_dim,
         }
 
     def encode(self) -> bytes:
@@ -84,6 +89,7 @@ class _Stored(msgspec.Struct):
     tenants: dict[str, int | None] | None = None
     metadata: dict[str, Any] = {}
     zero_vectors: str = "refuse"
+    has_dim: bool = True
 
 
 def decode_facts(raw: bytes, path: str) -> CollectionFacts:
@@ -101,5 +107,6 @@ def decode_facts(raw: bytes, path: str) -> CollectionFacts:
     except (msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
         raise Corruption(f"{path}: what it says of its collection is damaged ({error})") from error
     return CollectionFacts(
-        found.dim, found.metric, found.dtype, index, found.columns, found.tenants, found.metadata, found.zero_vectors
-    )
+        found.dim, found.metric, found.dtype, index, found.columns, found.tenants, found.metadata, found.zero_vectors,
+        found.has_dim,
+    )  # fmt: skip
