@@ -248,7 +248,7 @@ class Server:
         quiet = 0
         while not stopping.done() and quiet < _QUIET_POLLS:
             await asyncio.wait([stopping], timeout=_DRAIN_POLL_S)
-            quiet = 0 if admission.calls or admission.streams else quiet + 1
+            quiet = 0 if admission.held_here else quiet + 1
         if not stopping.done():
             await self._grpc_server.stop(None)
         await stopping

@@ -17,7 +17,7 @@ import pytest
 
 import vecdb
 from tests.support.server.certificates import Authority, write
-from tests.support.server.driver import Running, token
+from tests.support.server.driver import Client, Running, outcome, token
 from tests.support.server.process import Process
 from vecdb.storage.disk import filesystem
 from vecdb_server import probe
@@ -115,6 +115,22 @@ def test_a_socket_with_tokens(tmp_path: Path) -> None:
         with pytest.raises(vecdb.PermissionDenied):
             vecdb.open(f"unix:{path}")
     finally:
+        running.close()
+
+
+def test_a_caller_over_a_socket_does_not_say_who_it_is(tmp_path: Path) -> None:
+    path, tokens = tmp_path / "s", tmp_path / "tokens.json"
+    token(tokens, "a")
+    running = Running(Config(path=":memory:", listen=f"unix:{path}", tokens=str(tokens), grace_s=5.0))
+    noted: list[str] = []
+    running.server._interceptor._refusals.add = lambda event, peer, **facts: noted.append(peer)  # type: ignore[method-assign]
+    client = Client(f"unix:{path}")
+    try:
+        client.metadata = (("vecdb-peer", "ipv4:10.0.0.1:4711"),)
+        assert outcome(lambda: client.count("docs")) == "UNAUTHENTICATED"
+        assert len(noted) == 1 and noted[0].startswith("unix:")
+    finally:
+        client.close()
         running.close()
 
 

@@ -204,7 +204,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         events = {grpc.StatusCode.UNAUTHENTICATED: "not authenticated", grpc.StatusCode.PERMISSION_DENIED: "denied"}
         if code not in events:
             return False
-        self._refusals.add(events[code], peer_of(context), rpc=method, caller=caller or None, reason=message)
+        peer = context.peer() if self._secret is None else peer_of(context)
+        self._refusals.add(events[code], peer, rpc=method, caller=caller or None, reason=message)
         return True
 
     async def _handler(self, session: CallerSession, method: str, continuation: Any, details: Any) -> Any:
@@ -329,11 +330,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
 
 
 def peer_of(context: Any) -> str:
-    """Who calls, as gRPC names it; of a call that another process of this server hands on, who called that."""
-    peer: str = context.peer()
-    if peer.startswith("unix:"):
-        return next((str(value) for key, value in context.invocation_metadata() if key == PEER), peer)
-    return peer
+    """Who called the process of this server that hands a call on: it says so. Anybody else is not to be believed."""
+    return next((str(value) for key, value in context.invocation_metadata() if key == PEER), str(context.peer()))
 
 
 def _check_secret(secret: str, metadata: Any) -> None:

@@ -45,6 +45,9 @@ class SharedCounters:
     def value(self, name: str) -> int:
         return self._sum(self._slot(name))
 
+    def own(self, name: str) -> int:
+        return int(self._words[self._slot(name) + self._own])
+
     def first_over(self, wanted: Iterable[Wanted]) -> str | None:
         for name, amount, most in wanted:
             if most < NO_BOUND and self._sum(self._slot(name)) + amount > most:

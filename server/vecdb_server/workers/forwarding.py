@@ -22,7 +22,7 @@ import grpc
 from vecdb import Unavailable
 from vecdb_server.security.auth import OF_WRITER
 from vecdb_server.security.bounds import raise_fault
-from vecdb_server.security.interceptor import PEER, SECRET, peer_of
+from vecdb_server.security.interceptor import PEER, SECRET
 from vecdb_server.status_errors import Refused
 from vecdb_server.workers.board import LISTENING, WRITER, Board
 
@@ -171,7 +171,7 @@ class WriterLink:
     def metadata_of(self, context: Any) -> list[tuple[str, str]]:
         """What goes along with a call: the token, and that it was counted."""
         kept = [(key, value) for key, value in context.invocation_metadata() if key in _HANDED_ON]
-        return [*kept, (SECRET, self._secret), (PEER, peer_of(context))]
+        return [*kept, (SECRET, self._secret), (PEER, context.peer())]
 
     def _options(self, context: Any) -> dict[str, Any]:
         return {"metadata": self.metadata_of(context), "timeout": context.time_remaining()}

@@ -80,6 +80,12 @@ class CrewPlace(Place):
         self._figures[name] = read
         return lambda: self.crew.board.gauge(name)
 
+    def processes(self) -> list[dict[str, Any]]:
+        board, crew = self.crew.board, self.crew
+        found = [{"pid": crew.supervisor, "role": "supervisor"}]
+        there = [place for place in range(board.processes) if board.state(place) != boards.GONE]
+        return found + [{"pid": board.pid(place), "role": crew.role(place)} for place in there]
+
     def listens(self, server: Any) -> None:
         self._server = server
         if server.metrics_port:
@@ -114,12 +120,6 @@ class WriterPlace(CrewPlace):
 
     def names_changed(self) -> None:
         self.crew.board.names_changed()
-
-    def processes(self) -> list[dict[str, Any]]:
-        board, crew = self.crew.board, self.crew
-        found = [{"pid": crew.supervisor, "role": "supervisor"}]
-        there = [place for place in range(board.processes) if board.state(place) != boards.GONE]
-        return found + [{"pid": board.pid(place), "role": crew.role(place)} for place in there]
 
 
 class WorkerPlace(CrewPlace):

@@ -4,16 +4,25 @@ processes are real; what they do is compared with plain arithmetic.
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
+from vecdb_server import app
+from vecdb_server.config import Config
+from vecdb_server.security.admission import Admission, AdmissionLimits
+from vecdb_server.security.auth import ANONYMOUS
 from vecdb_server.security.counters import NO_BOUND, Counters, LocalCounters
 from vecdb_server.workers import board as boards
 from vecdb_server.workers import counters
 from vecdb_server.workers.board import Board
+from vecdb_server.workers.place import Crew, WorkerPlace, WriterPlace
 from vecdb_server.workers.series import SharedMetrics
 
 
@@ -60,7 +69,10 @@ def test_counts_of_several_processes_are_those_of_one(seed: int) -> None:
         if over is None:
             held.append((place, [(name, amount) for name, amount, _ in wanted]))
         for n in range(8):
-            assert {one.value(f"n{n}") for one in all_of_them} == {alone.value(f"n{n}")}
+            assert {one.value(f"n{n}") for one in all_of_them} == {alone.value(f"n{n}")} == {alone.own(f"n{n}")}
+            for i, one in enumerate(all_of_them):
+                mine = [dict(amounts).get(f"n{n}", 0) for who, amounts in held if who == i]
+                assert one.own(f"n{n}") == sum(mine)
 
 
 def test_no_more_are_let_in_than_there_is_room_for_however_they_race() -> None:
@@ -154,3 +166,58 @@ def test_counts_of_calls_add_up_and_survive_their_process() -> None:
     assert set(totals) == {"a.B/C", "unknown"} and totals["unknown"].codes == {"UNIMPLEMENTED": 3}
     assert totals["a.B/C"].codes == {"OK": 300, "NOT_FOUND": 3} and sum(totals["a.B/C"].times) == 303
     assert totals["a.B/C"].times[-1] == 3 and totals["a.B/C"].seconds == pytest.approx(300.9)
+
+
+def test_a_process_that_ends_waits_for_its_own_calls_and_not_for_those_of_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(app, "_DRAIN_POLL_S", 0.0)  # each turn of the loop
+    _, all_of_them = shared(2)
+    mine, others = (Admission(AdmissionLimits(100, 100, 1 << 20), one) for one in all_of_them[1:])
+    for one in (mine, others):
+        one.enter(one.account(ANONYMOUS), 10)
+        one.open_stream(one.account(ANONYMOUS))
+    asked: list[str] = []
+
+    class Connected:
+        """gRPC's server, whose clients stay connected. It is told without a grace once no call is left."""
+
+        def __init__(self) -> None:
+            self.stopped = asyncio.Event()
+
+        async def stop(self, grace_s: float | None) -> None:
+            asked.append("at once" if grace_s is None else "with grace")
+            if grace_s is None:
+                self.stopped.set()
+            await self.stopped.wait()
+
+    async def run() -> None:
+        server: Any = app.Server(Config())
+        server.context, server._grpc_server = SimpleNamespace(admission=mine), Connected()
+        ending = asyncio.ensure_future(server._end_calls())
+        for done in (
+            lambda: mine.leave(mine.account(ANONYMOUS), 10),
+            lambda: mine.close_stream(mine.account(ANONYMOUS)),
+        ):
+            for _ in range(50):
+                await asyncio.sleep(0)
+            assert asked == ["with grace"] and mine.held_here > 0
+            done()
+        async with asyncio.timeout(60):
+            await ending
+        assert asked == ["with grace", "at once"] and mine.held_here == 0 < others.held_here
+        assert others.calls == others.streams == 1
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("writes", [False, True])
+def test_each_process_knows_them_all(tmp_path: Path, writes: bool) -> None:
+    crew = Crew(2, tmp_path, 1_000, writes=writes)
+    there = [0, 1, 2] if writes else [1, 2]
+    for place in there:
+        crew.board.begin(place, 2_000 + place)
+    roles = {1_000: "supervisor", 2_000: "writer", 2_001: "worker", 2_002: "worker"}
+    wanted = [{"pid": pid, "role": roles[pid]} for pid in (1_000, *(2_000 + place for place in there))]
+    assert WorkerPlace(crew, 1, 1.0).processes() == wanted
+    assert WriterPlace(crew).processes() == wanted
