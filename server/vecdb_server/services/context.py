@@ -231,6 +231,23 @@ class ServerContext:
             self.writers.check_wait(caller.group, deadline_of(context))
         return await self.writers.run(caller.group, lambda stop: work(), deadline_of(context))
 
+    async def change_names(
+        self, caller: Caller, context: Any, work: Callable[[], Any], forget: Callable[[], None]
+    ) -> Any:  # fmt: skip
+        """`write` of what changes which collections or tenants there are. forget() is called on the event loop when
+        work has ended, before anybody hears of it, and also where the caller has left meanwhile.
+        """
+        loop = asyncio.get_running_loop()
+
+        def marked() -> Any:
+            try:
+                return work()
+            finally:
+                with contextlib.suppress(RuntimeError):  # the event loop has ended
+                    loop.call_soon_threadsafe(forget)
+
+        return await self.write(caller, context, marked)
+
     async def run_long(
         self, run: Callable[[Progress], Any], report: Callable[[int, int], Awaitable[None]] | None
     ) -> Any:
