@@ -130,6 +130,76 @@ def test_a_full_table_shares_its_slots_and_goes_on(monkeypatch: pytest.MonkeyPat
     assert {all_of_them[1].value(f"name {i}") for i in range(300)} == {0}
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_names_may_come_and_go_without_end(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+    now = [1_000.0]
+    monkeypatch.setattr(counters, "SLOTS", 64)
+    monkeypatch.setattr(counters.time, "monotonic_ns", lambda: int(now[0] * 1e9))
+    rng = np.random.default_rng(seed)
+    _, all_of_them = shared(2)
+    alone = LocalCounters()
+    held: list[tuple[int, list[tuple[str, int]]]] = []
+    for i in range(3_000):
+        now[0] += 0.1
+        place, name, rate = (
+            int(rng.integers(3)),
+            f"name {rng.integers(i // 4, i // 4 + 6)}",
+            f"rate {rng.integers(i + 1)}",
+        )
+        assert all_of_them[place].take(rate, 4.0, now[0]) == pytest.approx(alone.take(rate, 4.0, now[0]), abs=1e-6)
+        if len(held) == 10:
+            who, amounts = held.pop(int(rng.integers(len(held))))
+            all_of_them[who].subtract(amounts)
+            alone.subtract(amounts)
+        wanted = [(name, 1, 2), ("all", 1, 9), (f"{name} bytes", int(rng.integers(3)), NO_BOUND)]
+        over = alone.try_add(wanted)
+        assert all_of_them[place].try_add(wanted) == over
+        if over is None:
+            held.append((place, [(one, amount) for one, amount, _ in wanted]))
+        for one in ("all", name, f"{name} bytes"):
+            assert {its.value(one) for its in all_of_them} == {alone.value(one)}
+    assert all(len(one._slots) <= 64 for one in all_of_them)
+
+
+def test_a_slot_is_not_given_away_while_somebody_counts_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(counters, "SLOTS", 12)
+    _, all_of_them = shared()
+    inside = Board(3, 4 * 40)  # whom each process has let in
+
+    def work(i: int) -> None:
+        rng, mine = np.random.default_rng(i), all_of_them[i]
+        for name in rng.integers(40, size=2_000).tolist():
+            if mine.try_add(((f"n{name}", 1, 1),)) is None:
+                inside.parts[0][4 * name + i] = 1
+                assert sum(inside.parts[0][4 * name : 4 * name + 4]) == 1
+                inside.parts[0][4 * name + i] = 0
+                mine.subtract(((f"n{name}", 1),))
+
+    in_processes(4, work)
+    assert {all_of_them[0].value(f"n{name}") for name in range(40)} == {0}
+    assert not any(all_of_them[0]._words[slot + 2 + i] for slot in range(0, 12 * 6, 6) for i in range(4))
+
+
+def test_who_adds_just_before_a_slot_is_given_away_keeps_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(counters, "SLOTS", 1)
+    _, (one, other) = shared(1)
+    looked = []
+
+    def is_used(slot: int) -> bool:
+        looked.append(counters.SharedCounters._is_used(other, slot))
+        if len(looked) == 1:
+            assert one.try_add((("a", 1, 1),)) is None
+        return looked[-1]
+
+    assert one.try_add((("a", 1, 1),)) is None
+    one.subtract((("a", 1),))
+    monkeypatch.setattr(other, "_is_used", is_used)
+    assert other.try_add((("b", 1, 1),)) == "b" and looked == [False, True], "they share it"
+    assert one.value("a") == 1
+    one.subtract((("a", 1),))
+    assert other.try_add((("b", 1, 1),)) is None and other.value("b") == 1
+
+
 def test_words_of_each_process_are_its_own() -> None:
     board = Board(2)
 
