@@ -40,7 +40,7 @@ class _Open:
 class Usable:
     """Called before each use of a database: refuses one that is closed, or that a forked child has inherited.
 
-    ending : long work is to be given up, since the database is about to close.
+    ending : the database is about to close: calls that begin are refused, long work is given up.
     fresh : of a copy that follows a log, raises where it may not answer by now; None: it always may.
     """
 
@@ -65,7 +65,7 @@ class Usable:
 
     def check_open(self) -> None:
         """The same for what a copy tells at any time."""
-        if self.closed:
+        if self.ending or self.closed:
             raise self.closed_error()
         if os.getpid() != self._pid:
             raise Unavailable(

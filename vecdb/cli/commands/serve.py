@@ -41,7 +41,9 @@ def serve(
     staleness_s: Annotated[
         float | None, _flag("How old a copy's knowledge of the log may be; 0: any age. Default: 1")
     ] = None,
-    kernel_threads: Annotated[int | None, _flag("For long searches. Default: one a core")] = None,
+    kernel_threads: Annotated[
+        int | None, _flag("For long searches. Default: one a core; of each worker 2 x cores / workers, at least 2")
+    ] = None,
     requests_max: Annotated[int | None, _flag("Requests held at once. Default: 1024")] = None,
     grace_s: Annotated[float | None, _flag("Seconds that running requests get after SIGTERM. Default: 30")] = None,
     log_level: Annotated[str | None, _flag("debug, info, warning or error. Default: info")] = None,
