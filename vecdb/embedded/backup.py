@@ -123,7 +123,8 @@ def files_of_collections(store: Store) -> dict[int, dict[str, int]]:
         for name, raw in txn.cursor(db=store.catalog):
             entry = catalog.decode_entry(raw, catalog.decode_name(name))
             state = catalog.decode_state(txn.get(keys.uid(entry.uid), db=store.state), entry.name)
-            row_bytes = entry.dim * {"float32": 4, "float16": 2}.get(entry.dtype, 1)
+            # without a dim a row is one value, which means nothing (generation.py)
+            row_bytes = (entry.dim or 1) * {"float32": 4, "float16": 2}.get(entry.dtype, 1)
             files = {row_file_name(state.generation): row_format.HEADER_BYTES + state.row_count * row_bytes}
             if state.columns is not None:
                 files[state.columns.file] = state.columns.file_bytes
