@@ -303,7 +303,7 @@ def test_two_backups_of_one_name_at_once_are_one(copied: Path, tmp_path: Path) -
 
 
 def test_what_a_killed_backup_left_goes_with_the_next_of_its_name(copied: Path, tmp_path: Path) -> None:
-    from vecdb.embedded.temporary import TemporaryFolder
+    from vecdb.replication.backups.temporary import TemporaryFolder
     from vecdb.storage.disk import filesystem
 
     left, at_work = (TemporaryFolder(tmp_path, f"{name}.tmp-") for name in ("again", "again"))
