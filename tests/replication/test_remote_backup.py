@@ -17,6 +17,7 @@ import vecdb
 from tests.support.corpus import clustered
 from tests.support.replication.buckets import Sent, bytes_of, once_before
 from tests.support.replication.same_database import answers, change, fill
+from vecdb import limits
 from vecdb.embedded.open import open_database
 from vecdb.errors import InvalidArgument, NotFound, PermissionDenied, Unavailable, VecdbError
 from vecdb.maintenance.disk_room import give_back_deleted_rows
@@ -35,6 +36,11 @@ def restored(url: str, folder: Path, at: Any = None) -> dict[str, Any]:
         return answers(db)
 
 
+@pytest.fixture(autouse=True)
+def small_indexes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "flat_rows_max", 10)
+
+
 @pytest.fixture
 def sent(monkeypatch: pytest.MonkeyPatch) -> Sent:
     return Sent(monkeypatch)
@@ -47,6 +53,8 @@ def test_everything_comes_back_and_only_changes_are_sent(
     url, reported = url_of(kind), []
     with open_database(tmp_path / "db", maintenance=False) as db:
         fill(db)
+        kinds = {path.name.split(".")[0] for path in (tmp_path / "db" / "collections").rglob("*.*")}
+        assert kinds == {"rows", "hnsw", "spann", "lists", "curator", "columns"}
         db.backup(url, progress=lambda done, whole: reported.append((done, whole)))
         first, before, sequence = sent.take(), answers(db), db.stats()["sequence"]
         assert reported[-1][0] == reported[-1][1] >= bytes_of(first, "pieces") and sorted(reported) == reported

@@ -29,6 +29,9 @@ def fill(db: Any, rows: int = ROWS) -> None:
         fields = [{"n": n, "even": n % 2 == 0, "word": f"w{n % 7}"} for n in range(rows)]
         docs.upsert(range(rows), clustered(rows, DIM, number + 1), fields, tenants=tenants)
         docs.optimize()
+        jobs = docs._backend.jobs
+        jobs.columns.extend()
+        jobs.columns.seal()
         change(db, name, rows=rows)
     notes = db.create_collection("notes", metric="l2")
     notes.upsert(["x", "y", "z"], fields=[{"n": 1}, {"n": 2}, {}])
