@@ -56,6 +56,20 @@ def test_a_backup_restores_to_the_same_answers(copied: Path, tmp_path: Path) -> 
         db.backup(copied)
 
 
+def test_a_collection_without_a_dim_comes_along(tmp_path: Path) -> None:
+    with open_database(tmp_path / "db", maintenance=False) as db:
+        notes = db.create_collection("notes", metric="l2")
+        notes.upsert(["a", "b", "c"], fields=[{"n": n} for n in range(3)])
+        notes.delete("b")
+        db.backup(tmp_path / "backup")
+    vecdb.restore(tmp_path / "backup", tmp_path / "restored")
+    with open_database(tmp_path / "restored", maintenance=False) as new:
+        assert new.check() == [] and new["notes"].dim == 0
+        assert [one.fields for one in new["notes"].get(["a", "c"])] == [{"n": 0}, {"n": 2}]
+        new["notes"].upsert("d", [1, 2, 3])
+        assert new["notes"].count() == 3 and new["notes"].search([1, 2, 3], 5).ids.tolist() == ["d"]
+
+
 def test_one_damaged_byte_anywhere_is_corruption_and_no_target(copied: Path, tmp_path: Path) -> None:
     rng = np.random.default_rng(11)
     before = digests(copied)
@@ -289,7 +303,7 @@ def test_two_backups_of_one_name_at_once_are_one(copied: Path, tmp_path: Path) -
 
 
 def test_what_a_killed_backup_left_goes_with_the_next_of_its_name(copied: Path, tmp_path: Path) -> None:
-    from vecdb.embedded.temporary import TemporaryFolder
+    from vecdb.replication.backups.temporary import TemporaryFolder
     from vecdb.storage.disk import filesystem
 
     left, at_work = (TemporaryFolder(tmp_path, f"{name}.tmp-") for name in ("again", "again"))

@@ -13,7 +13,7 @@ import pytest
 import vecdb
 from tests.model.driver import SEED, Driver
 from tests.model.setups import Setup, small_limits
-from tests.replication.copies import LoggedTwin, assert_same, brought_up, log_of
+from tests.support.replication.copies import LoggedTwin, assert_same, brought_up, log_of
 from vecdb import limits
 from vecdb.embedded.open import open_database
 

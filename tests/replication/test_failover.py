@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import vecdb
-from tests.replication.copies import WAIT_S, assert_same, brought_up, log_of, sequence_of
+from tests.support.replication.copies import WAIT_S, assert_same, brought_up, log_of, sequence_of
 from vecdb import limits
 from vecdb.embedded.open import open_database, promote
 from vecdb.replication.bucket import open_bucket

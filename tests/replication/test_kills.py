@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import vecdb
-from tests.replication.copies import WAIT_S, assert_same, brought_up, log_of
+from tests.support.replication.copies import WAIT_S, assert_same, brought_up, log_of
 from vecdb import limits
 from vecdb.embedded.open import open_database
 from vecdb.replication.folder_bucket import FolderBucket

@@ -29,6 +29,7 @@ from vecdb.storage.disk import filesystem
 from vecdb.storage.disk.row_file import OpenRowFiles
 from vecdb.storage.kv import counters
 from vecdb.storage.kv.counters import Counters
+from vecdb.storage.kv.history import HistoryWriter
 from vecdb.storage.kv.store import CompactedCopy, MapFullError, Store, StoreError, store_error
 
 # Entries written or deleted in one stretch of bytecode, about 200 us; then the interpreter lock is offered to searches.
@@ -63,12 +64,15 @@ class Participant(Protocol):
 class CommitGroup:
     """One write transaction being filled. Lives on the commit thread."""
 
-    def __init__(self, store: Store, sequence: int, uid_next: int, open_rows: OpenRowFiles) -> None:
+    def __init__(
+        self, store: Store, sequence: int, uid_next: int, open_rows: OpenRowFiles, history: HistoryWriter
+    ) -> None:
         """uid_next : of the next collection that is created.   open_rows : row files that stay open."""
         self.store = store
         self.sequence = sequence
         self.uid_next = uid_next
         self.open_rows = open_rows
+        self._history = history
         self.txn = store.begin_write()
         self.participants: dict[Any, Participant] = {}
         self.published: list[Callable[[], None]] = []
@@ -79,6 +83,7 @@ class CommitGroup:
         for participant in self.participants.values():
             participant.finish(self)
         counters.write(self.store, self.txn, Counters(self.sequence, self.uid_next))
+        self._history.note(self.store, self.txn, self.sequence)
 
     def publish(self) -> None:
         for participant in self.participants.values():
@@ -150,6 +155,7 @@ class Committer:
         self._committed = committed
         self.sequence, self._uid_next = known
         self._open_rows = OpenRowFiles()
+        self._history = HistoryWriter(store)
         self.commits = 0
         self.requests = 0
         self.times = CommitTimes()
@@ -234,7 +240,7 @@ class Committer:
         group: CommitGroup | None = None
         started = time.perf_counter()
         try:
-            group = CommitGroup(self._store, self.sequence + 1, self._uid_next, self._open_rows)
+            group = CommitGroup(self._store, self.sequence + 1, self._uid_next, self._open_rows, self._history)
             for job in jobs:
                 try:
                     job.result = job.request.apply(group)

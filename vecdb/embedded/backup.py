@@ -13,18 +13,17 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from vecdb.api.backend import Progress
-from vecdb.embedded.temporary import TemporaryFolder
 from vecdb.errors import AlreadyExists, InvalidArgument, VecdbError
-from vecdb.storage.disk import filesystem, manifest, row_format
-from vecdb.storage.disk.paths import collection_folder, row_file_name
-from vecdb.storage.kv import catalog, keys
+from vecdb.replication.backups.contents import files_of_collections, whole_directory
+from vecdb.storage.disk import filesystem, manifest
+from vecdb.storage.disk.paths import collection_folder
 from vecdb.storage.kv.store import LMDB_FORMAT, Store
 
 CHECKSUMS = "checksums.json"
@@ -83,26 +82,6 @@ def remove_older_backups(newest: Path, made: manifest.Manifest, keep: int) -> No
         filesystem.remove_tree(newest.parent / name)
 
 
-@contextmanager
-def whole_directory(target: Path) -> Iterator[Path]:
-    """A directory to fill, which becomes `target` at the end by one rename; on an error it is removed."""
-    filesystem.make_dir(target.parent)
-    folder = TemporaryFolder(target.parent, f"{target.name}.tmp-")
-    try:
-        yield folder.path
-        try:
-            folder.become(target)
-        except OSError as error:
-            if filesystem.kind_of(target) == "nothing":
-                raise
-            raise AlreadyExists(f"{target} exists by now; give a new directory") from error
-    except BaseException:
-        folder.remove()
-        raise
-    finally:
-        filesystem.unlock(folder.lock_fd)
-
-
 def _copy_collections(source: Path, target: Path, store: Store, progress: Progress) -> None:
     wanted = files_of_collections(store)
     filesystem.make_dir(target / "collections")
@@ -114,23 +93,6 @@ def _copy_collections(source: Path, target: Path, store: Store, progress: Progre
         filesystem.sync_dir(to_folder)
         if progress is not None:
             progress(done + 1, len(wanted))
-
-
-def files_of_collections(store: Store) -> dict[int, dict[str, int]]:
-    """The files of each collection, by uid, that what is committed needs, and the bytes of each that count."""
-    wanted: dict[int, dict[str, int]] = {}
-    with store.read() as txn:
-        for name, raw in txn.cursor(db=store.catalog):
-            entry = catalog.decode_entry(raw, catalog.decode_name(name))
-            state = catalog.decode_state(txn.get(keys.uid(entry.uid), db=store.state), entry.name)
-            row_bytes = entry.dim * {"float32": 4, "float16": 2}.get(entry.dtype, 1)
-            files = {row_file_name(state.generation): row_format.HEADER_BYTES + state.row_count * row_bytes}
-            if state.columns is not None:
-                files[state.columns.file] = state.columns.file_bytes
-            if state.sealed is not None:
-                files |= {state.sealed.file: state.sealed.file_bytes, **dict(state.sealed.parts)}
-            wanted[entry.uid] = files
-    return wanted
 
 
 def copy_file(source: Path, folder: Path, length: int) -> None:

@@ -34,11 +34,13 @@ from vecdb.embedded.check import check_database
 from vecdb.embedded.create_drop import CreateCollection, DropAlias, DropCollection, RenameCollection, SetAlias
 from vecdb.embedded.directory import absolute, check_folders, lock_as_reader, prepare_directory
 from vecdb.embedded.local_collection import LocalCollection
-from vecdb.embedded.temporary import TemporaryFolder
 from vecdb.errors import Corruption, DiskFull, NotFound, Unavailable
 from vecdb.maintenance.garbage import collect_garbage
 from vecdb.maintenance.index_jobs import CollectionMaintenance
 from vecdb.maintenance.scheduler import MaintenanceScheduler
+from vecdb.replication.backups.remote_backup import back_up_to
+from vecdb.replication.backups.temporary import TemporaryFolder
+from vecdb.replication.bucket import is_url
 from vecdb.replication.log.epochs import fingerprint
 from vecdb.replication.log.following import LogFollower
 from vecdb.replication.log.link import LogUse, refuse_copy
@@ -424,6 +426,10 @@ class LocalDatabase(Generic[C]):
 
     def backup(self, path: str, keep: int | None, progress: Progress) -> None:
         self._check_usable()
+        if is_url(path):
+            with filesystem.raising_vecdb_errors("backing up"):
+                back_up_to(path, self.path, self.store, self._locks_by_uid, self.manifest.uuid, keep, progress)
+            return
         target = absolute(path)
         with filesystem.raising_vecdb_errors("backing up"):
             write_backup(self.path, self.store, self._maintenance_locks(), target, progress)
@@ -435,10 +441,14 @@ class LocalDatabase(Generic[C]):
         """The lock of each collection that there is when the first is asked for: while it is held, no file of the
         collection is replaced.
         """
+        for _, lock in self._locks_by_uid():
+            yield lock
+
+    def _locks_by_uid(self) -> Iterator[tuple[int, AbstractContextManager[Any]]]:
         with self.store.read() as txn:
             uids = [catalog.decode_entry(bytes(raw), str(name)).uid for name, raw in txn.cursor(db=self.store.catalog)]
         for uid in uids:
-            yield self._job_lock(uid)
+            yield uid, self._job_lock(uid)
 
     def close(self) -> None:
         if self.closed or not self._usable.is_mine:

@@ -9,37 +9,57 @@ from __future__ import annotations
 
 import os
 import re
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from vecdb.embedded.backup import CHECKSUMS, FORMAT, copy_file, digest, files_of_collections, whole_directory
+from vecdb.embedded.backup import CHECKSUMS, FORMAT, copy_file, digest
 from vecdb.embedded.directory import absolute
 from vecdb.errors import AlreadyExists, Corruption, InvalidArgument, NotFound, Unavailable
+from vecdb.replication.backups.contents import (
+    LMDB_FILE,
+    check_list,
+    check_room,
+    complete_directory,
+    whole_directory,
+)
+from vecdb.replication.backups.remote_restore import restore_from
+from vecdb.replication.bucket import is_url
 from vecdb.storage.disk import filesystem, manifest
-from vecdb.storage.disk.paths import collection_folder
-from vecdb.storage.kv.store import LMDB_FORMAT, READERS, Store
 
 _LIST_BYTES_MAX = 64 << 20  # of the list of checksums
-_LMDB = "lmdb/data.mdb"
 _NAME = re.compile(r"collections/[0-9a-f]{8}/[A-Za-z0-9_.+-]+")
 
 Sums = dict[str, tuple[int, str]]  # path inside the backup -> bytes, sha256
 
 
-def restore(source: Any, target: Any) -> None:
-    """Put the backup `source` back as the new database directory `target`.
+def restore(source: Any, target: Any, *, at: int | datetime | None = None) -> None:
+    """Put the backup `source` back as the new database directory `target`: a directory that `backup` wrote, or a URL
+    into which it wrote, of which the newest backup is taken.
+
+    at : of a URL: the newest backup that is not later than this, the number of a commit (`stats()["sequence"]`) or a
+        time with its zone.
 
     Every file is compared with its checksum before `target` appears, whole, by one rename. Raises Corruption naming
-    the first file that differs, NotFound where `source` is no backup, AlreadyExists where `target` exists.
+    the first file that differs, NotFound where `source` is no backup or has none so old, AlreadyExists where `target`
+    exists.
     """
     for value in (source, target):
         if not isinstance(value, (str, os.PathLike)) or not str(value):
-            raise InvalidArgument(f"restore takes two directories, got {value!r}")
-    backup, database = absolute(source), absolute(target)
+            raise InvalidArgument(f"restore takes two directories, or a URL and a directory, got {value!r}")
+    if at is not None and (isinstance(at, bool) or not isinstance(at, (int, datetime))):
+        raise InvalidArgument(f"at must be the number of a commit, or a datetime, got {at!r}")
+    backup, database = source if is_url(source) else absolute(source), absolute(target)
     if filesystem.kind_of(database) != "nothing":
         raise AlreadyExists(f"{database} exists; restore into a new directory, then swap the two")
+    if isinstance(backup, str):
+        with filesystem.raising_vecdb_errors("restoring"):
+            restore_from(backup, database, at)
+        return
+    if at is not None:
+        raise InvalidArgument(f"at= chooses among backups at a URL; {backup} is one backup: leave it out")
     if not filesystem.exists(backup / CHECKSUMS):
         raise NotFound(f"{backup} is no backup: it has no {CHECKSUMS}")
     with filesystem.raising_vecdb_errors("restoring"):
@@ -49,18 +69,15 @@ def restore(source: Any, target: Any) -> None:
 def _restore(backup: Path, database: Path) -> None:
     sums = _read_checksums(backup)
     _check_kinds(backup, sums)
-    _check_room(database, sum(size for size, _ in sums.values()))
+    check_room(database, sum(size for size, _ in sums.values()))
     with whole_directory(database) as temporary:
-        for name in (manifest.NAME, _LMDB):
+        for name in (manifest.NAME, LMDB_FILE):
             _copy_verified(backup, temporary, name, sums)
-        _check_list(backup, temporary, sums)
-        for name in sums.keys() - {manifest.NAME, _LMDB}:
+        listed = {name: size for name, (size, _) in sums.items() if name not in (manifest.NAME, LMDB_FILE)}
+        check_list(listed, temporary, str(backup / CHECKSUMS))
+        for name in sums.keys() - {manifest.NAME, LMDB_FILE}:
             _copy_verified(backup, temporary, name, sums)
-        filesystem.make_dir(temporary / "collections")
-        filesystem.touch(temporary / READERS)  # the first process that reads locks it
-        folders = {(temporary / name).parent for name in sums} | {temporary / "collections", temporary}
-        for folder in sorted(folders, reverse=True):
-            filesystem.sync_dir(folder)
+        complete_directory(temporary, set(sums))
 
 
 def _read_checksums(folder: Path) -> Sums:
@@ -78,9 +95,9 @@ def _read_checksums(folder: Path) -> Sums:
     for name in sums:
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise Corruption(f"{path}: names {name!r}, which lies outside the backup")
-        if name not in (manifest.NAME, _LMDB) and not _NAME.fullmatch(name):
+        if name not in (manifest.NAME, LMDB_FILE) and not _NAME.fullmatch(name):
             raise Corruption(f"{path}: names {name!r}, which is no file of a backup")
-    for name in (manifest.NAME, _LMDB):
+    for name in (manifest.NAME, LMDB_FILE):
         if name not in sums:
             raise Corruption(f"{path}: does not name {name}, which every backup has")
     return sums
@@ -100,41 +117,6 @@ def _check_kinds(backup: Path, sums: Sums) -> None:
         filesystem.close(fd)
         if actual != size:
             raise Corruption(f"{file}: {actual} bytes, expected {size} bytes with sha256 {expected[:16]}...")
-
-
-def _check_room(database: Path, wanted: int) -> None:
-    """Refuse what does not fit before anything is written. A file may claim to be longer than any disk."""
-    there = next(folder for folder in database.parents if filesystem.exists(folder))
-    free = filesystem.free_bytes(there)
-    if wanted > free:
-        raise Unavailable(
-            f"no space left while restoring: the backup has {wanted:,} bytes, the disk of {there} has {free:,} left; "
-            "free space, or restore to another disk"
-        )
-
-
-def _check_list(backup: Path, copied: Path, sums: Sums) -> None:
-    """The list must name what the database in it needs, no more and no less. copied : the backup's manifest and LMDB
-    file, verified.
-    """
-    if manifest.read(copied, LMDB_FORMAT, upgrading=True).format_version < manifest.FORMAT_VERSION:
-        return  # LMDB holds other tables then; `upgrade` looks at them
-    store = Store(copied / "lmdb", read_only=True, durability="none", alone=True)
-    try:
-        wanted = {
-            str((collection_folder(copied, uid) / name).relative_to(copied)): length
-            for uid, files in files_of_collections(store).items()
-            for name, length in files.items()
-        }
-    finally:
-        store.close()
-    listed = {name: size for name, (size, _) in sums.items() if name not in (manifest.NAME, _LMDB)}
-    for name in sorted(wanted.keys() | listed.keys()):
-        if wanted.get(name) != listed.get(name):
-            raise Corruption(
-                f"{backup / CHECKSUMS}: {name} has {listed.get(name, 'no')} bytes in the list, the database in the "
-                f"backup needs {wanted.get(name, 'none')}"
-            )
 
 
 def _copy_verified(backup: Path, target: Path, name: str, sums: Sums) -> None:

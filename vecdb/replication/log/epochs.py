@@ -19,9 +19,9 @@ from dataclasses import dataclass
 
 from vecdb.errors import AlreadyExists, Corruption, Locked
 from vecdb.replication.log import entry
-from vecdb.replication.log.entry import DELETE, DELETE_PAIR, Commit, Commits, EpochBegin, EpochEnd, Position
+from vecdb.replication.log.entry import DELETE, DELETE_PAIR, PUT, Commit, Commits, EpochBegin, EpochEnd, Position
 from vecdb.replication.objects import Bucket
-from vecdb.storage.kv import keys
+from vecdb.storage.kv import history, keys
 from vecdb.storage.kv.store import Store, Txn
 
 _TRIMMED = f"{entry.TRIMMED}/mark"
@@ -157,6 +157,21 @@ def is_newest(store: Store, txn: Txn, last: Commits | EpochBegin) -> bool:
     if isinstance(last, EpochBegin):
         return fingerprint(store, txn) == last.fingerprint
     return _has_left(store, txn, last.commits[-1], [name.encode() for name in last.databases])
+
+
+def has_parted(store: Store, txn: Txn, end: LogEnd) -> bool:
+    """Whether this directory has another commit of the number with which the log ends: known only where both note who
+    wrote it.
+    """
+    if isinstance(end.last, EpochBegin):
+        return False
+    number, raw = end.last.databases.index(keys.STATE.decode()), b""
+    for code, where, changed in end.last.commits[-1].operations:
+        if code == PUT and where == number and history.HISTORY in changed[::2]:
+            raw = changed[2 * changed[::2].index(history.HISTORY) + 1]
+    theirs = history.decode(raw).token_of(end.position.sequence)
+    ours = history.read(store, txn).token_of(end.position.sequence)
+    return theirs is not None and ours is not None and theirs != ours
 
 
 def _has_left(store: Store, txn: Txn, commit: Commit, databases: list[bytes]) -> bool:

@@ -84,8 +84,9 @@ class LogWriter:
             sequence = counters.read(store, txn).sequence
             mark = epochs.fingerprint(store, txn)
             continues = end is not None and end.position.sequence == sequence and epochs.is_newest(store, txn, end.last)
+            parted = end is not None and epochs.has_parted(store, txn, end)
         if end is not None:
-            self._refuse_other(end, sequence)
+            self._refuse_other(end, sequence, parted)
         note_writer(self._path, self._writer, durable=durable)
         begun = epochs.begin_epoch(
             self.bucket, self._database, sequence, mark, end, continues=continues, writer=self._writer
@@ -99,11 +100,17 @@ class LogWriter:
         newest = SnapshotKeeper.newest(self.bucket)
         return newest is not None and newest >= end.complete_from and end.epochs < _EPOCHS_MAX
 
-    def _refuse_other(self, end: epochs.LogEnd, sequence: int) -> None:
+    def _refuse_other(self, end: epochs.LogEnd, sequence: int, parted: bool) -> None:
         if end.database != self._database:
             raise InvalidArgument(
                 f"{self.bucket.url} is the log of another database ({end.database}, this is {self._database}); give "
                 "this one a prefix of its own"
+            )
+        if parted:
+            raise InvalidArgument(
+                f"the log {self.bucket.url} and {self._path} have parted: commit {end.position.sequence} of the one is "
+                "not that of the other, as where a directory was put back and written since. Give this one a prefix of "
+                "its own"
             )
         if end.position.sequence > sequence:
             raise InvalidArgument(

@@ -71,8 +71,10 @@ def open_direct(path: Path, *, write: bool = False) -> int:
         return _open_own(path, flags)
 
 
-def open_unlinked(folder: Path) -> int:
-    """A descriptor of a temporary file in `folder` that has no name and is gone once it is closed."""
+def open_unlinked(folder: Path | None) -> int:
+    """A descriptor of a temporary file in `folder` (None: where the system keeps such) that has no name and is gone
+    once it is closed.
+    """
     import tempfile
 
     fd, name = tempfile.mkstemp(dir=folder, prefix="spill.")
@@ -165,6 +167,14 @@ def identity_of(fd: int) -> tuple[int, int]:
     return found.st_dev, found.st_ino
 
 
+def witness_of(fd: int) -> str:
+    """What an open file is known by that is never changed once it has its name: equal for the same file as long as
+    nobody touches it, different for another one that has taken its name or its inode.
+    """
+    found = os.fstat(fd)
+    return f"{found.st_ino}-{found.st_mtime_ns}-{found.st_size}"
+
+
 def is_my_folder(path: Path) -> bool:
     """Whether `path` is a folder, and no link to one, that belongs to the user of this process."""
     try:
@@ -194,6 +204,23 @@ def refuse_other_than_folder(path: Path) -> None:
 
 def close(fd: int) -> None:
     os.close(fd)
+
+
+def pipe() -> tuple[int, int]:
+    """(end to read, end to write) of a pipe."""
+    return os.pipe()
+
+
+def read_fully(fd: int, length: int) -> bytes:
+    """Exactly `length` bytes of a pipe, or fewer where it ends."""
+    parts: list[bytes] = []
+    while length > 0:
+        part = os.read(fd, length)
+        if not part:
+            break
+        parts.append(part)
+        length -= len(part)
+    return b"".join(parts)
 
 
 def size(fd: int) -> int:

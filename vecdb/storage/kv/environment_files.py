@@ -84,9 +84,10 @@ def _check_length(data: Path) -> None:
         head, length = filesystem.pread(fd, 2 * PAGE, 0), filesystem.size(fd)
     finally:
         filesystem.close(fd)
-    last_page = _last_page(head)
-    if last_page is None:
+    newest = newest_meta(head)
+    if newest is None:
         raise Corruption(f"{data}: neither meta page is an LMDB meta page; restore the database from a backup")
+    last_page, _ = newest
     if length < (last_page + 1) * PAGE:
         raise Corruption(
             f"{data}: {length} bytes, expected at least {(last_page + 1) * PAGE}; "
@@ -94,9 +95,9 @@ def _check_length(data: Path) -> None:
         )
 
 
-def _last_page(head: bytes) -> int | None:
-    """The last used page of the newest valid meta page in the first two pages of a data file (LMDB 0.9 layout,
-    64-bit).
+def newest_meta(head: bytes) -> tuple[int, int] | None:
+    """(last used page, number of the transaction) of the newest valid meta page in the first two pages of a data file
+    (LMDB 0.9 layout, 64-bit).
     """
     best: tuple[int, int] | None = None
     for page in (0, PAGE):
@@ -105,6 +106,6 @@ def _last_page(head: bytes) -> int | None:
             continue
         last_page = int.from_bytes(meta[120:128], "little")
         transaction = int.from_bytes(meta[128:136], "little")
-        if best is None or transaction > best[0]:
-            best = (transaction, last_page)
-    return None if best is None else best[1]
+        if best is None or transaction > best[1]:
+            best = (last_page, transaction)
+    return best

@@ -6,6 +6,7 @@
               collection, u32 LE
               b"counters"                       -> both under a checksum (counters.py)
               b"aliases"                        -> further names of collections (aliases.py)
+              b"history"                        -> which process wrote which commits (history.py)
     blocks    prefix, first_row u64             -> block of records (record_format.py)
     ids       prefix, owner_len u8, owner, id   -> row u64 LE
     tombs     prefix, sequence u64              -> rows u64 LE, ascending (DUPSORT | DUPFIXED)

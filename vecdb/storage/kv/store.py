@@ -22,6 +22,7 @@ import contextlib
 import errno
 import itertools
 import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -121,6 +122,7 @@ class Store:
         self._alone = alone
         self._gate = threading.Condition()
         self._reads = 0  # read transactions that may touch the map now
+        self._holders = 0  # of row files as they were at a commit
         self._parked = 0  # read transactions that are open but do not touch the map now
         self._map_bytes = map_bytes
         self._durability = durability
@@ -382,15 +384,44 @@ class Store:
         finally:
             made.close()
 
+    def write_pages(self, fd: int) -> None:
+        """Write the environment's file, as it is at the newest commit, to a descriptor: a pipe, which somebody reads at
+        once. Every page is where it is in the file, so that what did not change between two copies is the same in
+        both; free pages come along. Reads and writes go on.
+        """
+        with self._counted():
+            # who reads may stop reading: that is an error here, and no end of the process
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGPIPE})
+            try:
+                self._env.copyfd(fd)
+            except lmdb.Error as error:
+                raise store_error(error, f"copying {self.path}") from error
+            finally:
+                signal.sigtimedwait({signal.SIGPIPE}, 0)
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    @contextmanager
+    def holding_rows(self) -> Iterator[None]:
+        """Within the block nothing gives back pages of row files, whose rows die meanwhile: somebody reads the files
+        themselves, as they were at a commit.
+        """
+        with self._gate:
+            self._holders += 1
+        try:
+            yield
+        finally:
+            with self._gate:
+                self._holders -= 1
+
     @contextmanager
     def read_by_nobody_else(self) -> Iterator[bool]:
-        """Whether no other process, and no iterator of this one, reads; processes that begin to wait for the end of the
-        block.
+        """Whether no other process, and no iterator or backup of this one, reads; processes that begin to wait for the
+        end of the block.
         """
         filesystem.touch(self.path.parent / READERS)
         alone = filesystem.lock_alone(self.path.parent / READERS)
         try:
-            yield alone is not None and not self._parked
+            yield alone is not None and not self._parked and not self._holders
         finally:
             if alone is not None:
                 filesystem.unlock(alone)
