@@ -157,9 +157,10 @@ class RecordingCursor:
             code, changed = DELETE_PAIR, [key, bytes(self._cursor.value())]
         else:
             code, changed = DELETE, [key]
-        more: bool = self._cursor.delete(dupdata)
-        self._owner.note(code, self._database, changed)
-        return more
+        done: bool = self._cursor.delete(dupdata)
+        if done:  # it stood at something
+            self._owner.note(code, self._database, changed)
+        return done
 
 
 # -- files -----------------------------------------------------------------------------------------
@@ -219,10 +220,11 @@ class CountedFiles:
     def committed(self) -> None:
         """The transaction that was asked about last has committed."""
         for uid, known in self._said.items():
+            before = self._known.pop(uid, None)
             if known is not None:
                 self._known[uid] = known
-            else:
-                self._known.pop(uid, None)
+            if before is not None and (known is None or known.generation != before.generation):
+                self._row_files.pop(self._path(uid, row_file_name(before.generation)), None)  # its room is given back
 
     def _of_collection(self, txn: RecordingTransaction, uid: int, state: catalog.CommittedState) -> Iterator[NewBytes]:
         known = self._known.get(uid)
@@ -237,9 +239,12 @@ class CountedFiles:
         for name, length in files.items():
             first = before.get(name, 0)
             if length > first:
-                path = (collection_folder(self._database, uid) / name).relative_to(self._database).as_posix()
+                path = self._path(uid, name)
                 file = self._row_file(path) if name == rows else OpenedFile(self._database / path)
                 yield NewBytes(path, first, length - first, file, name == rows)
+
+    def _path(self, uid: int, name: str) -> str:
+        return (collection_folder(self._database, uid) / name).relative_to(self._database).as_posix()
 
     def _row_file(self, path: str) -> OpenedFile:
         """Opening one at each commit would cost more than the rest."""
