@@ -1,5 +1,5 @@
-"""What a bucket keeps of a database: which backups stay and which pieces go, whatever others do meanwhile; histories are
-not mixed; and what is damaged is named, not restored.
+"""What a bucket keeps of a database: which backups stay and which pieces go, whatever others do meanwhile; histories
+are not mixed; and what is damaged is named, not restored.
 """
 
 from __future__ import annotations
@@ -7,6 +7,8 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -416,6 +418,29 @@ def test_a_backup_that_goes_while_it_is_restored_is_not_called_damaged(
     with pytest.raises(Unavailable, match="was removed while"):
         vecdb.restore(url, tmp_path / "new")
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", ["pwrite", "fsync", "sync_dir", "rename", "sync_parent"])
+def test_a_restore_that_is_killed_leaves_all_or_nothing(tmp_path: Path, url: str, kept: list[Path], step: str) -> None:
+    """At the last call of each kind, and at one in the middle."""
+    code = (
+        "import os, signal, sys, vecdb\nfrom vecdb.storage.disk import filesystem\n"
+        "call, left = getattr(filesystem, sys.argv[1]), int(sys.argv[2])\n"
+        "def calling(*values):\n    global left\n    left -= 1\n"
+        "    if left == 0:\n        os.kill(os.getpid(), signal.SIGKILL)\n    return call(*values)\n"
+        "setattr(filesystem, sys.argv[1], calling)\nvecdb.restore(sys.argv[3], sys.argv[4])"
+    )
+    state, killed = state_of(tmp_path / "db"), 0
+    for nth in (1, 3):
+        target = tmp_path / f"new{nth}"
+        done = subprocess.run([sys.executable, "-c", code, step, str(nth), url, str(target)], check=False)
+        killed += done.returncode == -9
+        if not target.exists():
+            vecdb.restore(url, target)
+        assert state_of(target) == state
+        assert not list(tmp_path.glob("new*tmp*"))
+    assert killed
 
 
 def test_no_room_is_said_before_anything_is_written(
