@@ -11,7 +11,6 @@ numbers. Nothing works in the background while a harness times or weighs, unless
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from typing import Any
 
@@ -43,7 +42,7 @@ class HarnessCollection:
         if metric not in METRICS:
             raise vecdb.InvalidArgument(f"distance {metric!r} is not one of {', '.join(METRICS)}")
         self.index, self.metric, self.dtype = index, METRICS[metric], dtype
-        self.threads = len(os.sched_getaffinity(0))
+        self.threads = machine.cores()
         self._background = background
         self._db: vecdb.Database | None = None
         self._docs: vecdb.Collection | None = None

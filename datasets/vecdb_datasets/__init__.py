@@ -1,8 +1,11 @@
 """Vectors to try, measure and import: files of many formats, named data sets, exact ground truth.
 
-formats/      files of vectors, read and written       registry.py   data sets by name
-truth.py      exact neighbours, and recall             export.py     files of ann-benchmarks and VIBE
-download.py   standard sets from their public addresses harness_folders.py   folders of other harnesses
+formats/            files of vectors, read and written
+registry.py         data sets by name
+download.py         standard sets from their public addresses
+truth.py            exact neighbours, and recall
+export.py           files of ann-benchmarks and VIBE
+harness_folders.py  folders of other harnesses
 """
 
 from . import download

@@ -8,7 +8,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from vecdb import Metric
+from vecdb import InvalidArgument, Metric
 
 from .truth import Truth, exact_truth
 
@@ -46,6 +46,11 @@ class Dataset:
             return Truth(self.truth.ids[:, :k], self.truth.distances[:, :k])
         return exact_truth(self.base, self.queries, self.metric, k, zero_vectors=self.zero_vectors)
 
+    def check_k(self, k: int) -> None:
+        """Raise InvalidArgument where there are no k neighbours of a query."""
+        if not 1 <= k <= len(self.base):
+            raise InvalidArgument(f"k={k}: expected 1 to {len(self.base):,}, the base rows of {self.name}")
+
     def facts(self) -> dict[str, Any]:
         """A description of the set, for result files."""
         return {
@@ -60,3 +65,9 @@ class Dataset:
     def __repr__(self) -> str:
         n, dim = self.base.shape
         return f"<Dataset {self.name}: {n:,} x {dim} {self.base.dtype}, {len(self.queries):,} queries, {self.metric}>"
+
+
+def zero_vectors_of(metric: str, *parts: Array) -> str:
+    """`Dataset.zero_vectors` of these vectors, each [n, dim]."""
+    zeros = metric == "cosine" and not all(part.any(axis=1).all() for part in parts)
+    return "far" if zeros else "refuse"

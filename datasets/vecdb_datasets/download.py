@@ -4,24 +4,30 @@
     FOLDER/NAME.hdf5.sha256     its SHA-256, as `sha256sum -c` reads it
     FOLDER/NAME.hdf5.part       what has come so far; .part.tag: which version of the file that is of
 
+Of several that fetch one set at once, in threads or processes, one does, and the others wait: .part is locked.
+An https address is not left for another kind of address, whatever a server says.
 A file is checked against the SHA-256 that the caller gives, or else the digest that the server sends with it, or else
 its length alone: ann-benchmarks publishes none. The digest is noted all the same, so that others can compare.
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import http.client
 import os
 import re
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from vecdb import Corruption, InvalidArgument, NotFound, Unavailable
+
+from . import truth_cache
 
 PathLike = str | os.PathLike[str]
 Progress = Callable[[int, int], None] | None
@@ -50,8 +56,7 @@ _TIMEOUT_S = 60.0
 
 def cache_folder() -> Path:
     """$XDG_CACHE_HOME/vecdb/datasets, or ~/.cache/vecdb/datasets."""
-    root = os.environ.get("XDG_CACHE_HOME")
-    return Path(root if root else Path.home() / ".cache") / "vecdb" / "datasets"
+    return truth_cache.cache_folder("datasets")
 
 
 def downloaded(name: str, folder: PathLike | None = None) -> Path | None:
@@ -83,7 +88,8 @@ def get(
     NotFound
         No such name, or the server has no such file.
     Unavailable
-        The server cannot be reached, or the connection ended early: the message says what to do without a network.
+        The folder cannot be written, the server cannot be reached, or the connection ended early: the message says
+        what to do without a network.
     Corruption
         The digest is another. What came is removed.
     """
@@ -96,9 +102,46 @@ def get(
         if sha256 is not None and _digest(path, "sha256") != sha256:
             raise Corruption(f"{path} has another SHA-256 than {sha256}: remove it to fetch it again")
         return path
-    path.parent.mkdir(parents=True, exist_ok=True)
     url = f"{(base_url or ADDRESSES[name]).rstrip('/')}/{name}.hdf5"
     part = path.with_name(f"{path.name}.part")
+    with _locked(part):
+        if not path.is_file():
+            _fetch_whole(url, part, path, sha256, progress)
+            return path
+    return get(name, folder, sha256=sha256)  # another call fetched it meanwhile
+
+
+@contextmanager
+def _locked(part: Path) -> Iterator[None]:
+    """Nobody else fetches this file meanwhile. One that is still empty at the end is removed."""
+    while True:
+        try:
+            part.parent.mkdir(parents=True, exist_ok=True)
+            file = open(part, "ab")  # noqa: SIM115 - closed below
+        except OSError as error:
+            raise Unavailable(f"{part} cannot be written ({error.strerror}): name another folder") from error
+        with file:
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(file, fcntl.LOCK_EX)
+            if not _is_at(file, part):  # whoever had the lock has renamed or removed it
+                continue
+            try:
+                yield
+            finally:
+                if _is_at(file, part) and not part.stat().st_size:
+                    part.unlink()
+            return
+
+
+def _is_at(file: Any, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _fetch_whole(url: str, part: Path, path: Path, sha256: str | None, progress: Progress) -> None:
+    """Bring a file, check it and put it in its place."""
     try:
         promised = _fetch(url, part, progress)
     except urllib.error.HTTPError as error:
@@ -118,7 +161,6 @@ def get(
     path.with_name(f"{path.name}.sha256").write_text(f"{found}  {path.name}\n", encoding="ascii")
     part.rename(path)
     _tag_file(part).unlink(missing_ok=True)
-    return path
 
 
 def _fetch(url: str, part: Path, progress: Progress) -> tuple[str, str] | None:
@@ -126,12 +168,16 @@ def _fetch(url: str, part: Path, progress: Progress) -> tuple[str, str] | None:
     known = _tag_file(part).read_text(encoding="utf-8") if _tag_file(part).exists() else ""
     have = part.stat().st_size if part.exists() and known else 0
     headers = {"User-Agent": "vecdb"} | ({"Range": f"bytes={have}-", "If-Range": known} if have else {})
-    with _answer(urllib.request.Request(url, headers=headers), have) as (answer, linked):
+    with _answer(urllib.request.Request(url, headers=headers), part, have) as (answer, linked):
         if answer is None:  # all of it is here
             return linked
         tag = answer.headers.get("ETag") or answer.headers.get("Last-Modified") or ""
         goes_on = answer.status == 206
-        total = int(answer.headers.get("Content-Length") or 0) + (have if goes_on else 0)
+        if goes_on and not (answer.headers.get("Content-Range") or "").startswith(f"bytes {have}-"):
+            _tag_file(part).unlink()  # the next call begins anew
+            raise ConnectionError(f"asked for what follows byte {have:,}, the server sends another part")
+        length = answer.headers.get("Content-Length") or ""
+        total = int(length) + (have if goes_on else 0) if re.fullmatch("[0-9]{1,18}", length) else 0
         _tag_file(part).write_text("" if tag.startswith("W/") else tag, encoding="utf-8")
         done = have if goes_on else 0
         with open(part, "ab" if goes_on else "wb") as out:
@@ -140,13 +186,14 @@ def _fetch(url: str, part: Path, progress: Progress) -> tuple[str, str] | None:
                 done += len(block)
                 if progress is not None:
                     progress(done, total)
+        done = part.stat().st_size
         if total and done != total:
             raise ConnectionError(f"the connection ended after {done:,} of {total:,} bytes")
         return linked or _digest_of_tag(tag)
 
 
 @contextmanager
-def _answer(request: urllib.request.Request, have: int) -> Iterator[tuple[Any, tuple[str, str] | None]]:
+def _answer(request: urllib.request.Request, part: Path, have: int) -> Iterator[tuple[Any, tuple[str, str] | None]]:
     """The server's answer, None where it says that there is no more to send; and the digest that a redirect told."""
     redirects = _Redirects()
     try:
@@ -155,6 +202,10 @@ def _answer(request: urllib.request.Request, have: int) -> Iterator[tuple[Any, t
     except urllib.error.HTTPError as error:
         if error.code != 416 or not have:
             raise
+        total = (error.headers.get("Content-Range") or "").removeprefix("bytes */")
+        if total != str(have):
+            _tag_file(part).unlink()  # the next call begins anew
+            raise ConnectionError(f"{have:,} bytes are here, the server has {total or 'not said how many'}") from error
         yield None, _digest_of_tag(redirects.linked or error.headers.get("ETag") or "")
 
 
@@ -164,6 +215,8 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
     linked = ""
 
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+        if urllib.parse.urlsplit(req.full_url).scheme == "https" != urllib.parse.urlsplit(newurl).scheme:
+            raise urllib.error.URLError(f"the server leads from https to {newurl[:200]!r}, which is not followed")
         self.linked = self.linked or headers.get("X-Linked-ETag") or ""
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from vecdb import Corruption, InvalidArgument, Metric
 
-from .dataset import Dataset
+from .dataset import Dataset, zero_vectors_of
 from .formats.arrays.hdf5 import open_hdf5_file
 from .formats.optional import optional_module
 from .formats.records.target import Target
@@ -101,9 +101,7 @@ def export_vibe(dataset: Dataset, path: str | os.PathLike[str], k: int = 100) ->
 
 
 def _write(dataset: Dataset, path: str | os.PathLike[str], k: int, distance: str, attributes: dict[str, Any]) -> None:
-    n = len(dataset.base)
-    if not 1 <= k <= n:
-        raise InvalidArgument(f"k={k}: expected 1 to {n:,}, the base rows of {dataset.name}")
+    dataset.check_k(k)
     h5py = optional_module("h5py", "writing HDF5")
     truth = dataset.truth_for(k)
     if distance == "euclidean":
@@ -159,9 +157,8 @@ def load_ann_benchmarks(path: str | os.PathLike[str]) -> Dataset:
     metric = METRICS[distance]
     ours = distances.astype(np.float32) ** 2 if metric == "l2" else distances.astype(np.float32)
     title = os.path.splitext(os.path.basename(name))[0]
-    zeros = metric == "cosine" and not all(part.any(axis=1).all() for part in (train, test))
     truth = Truth(neighbors.astype(np.int64), ours)
-    return Dataset(title, train, test, metric, truth, zero_vectors="far" if zeros else "refuse")
+    return Dataset(title, train, test, metric, truth, zero_vectors=zero_vectors_of(metric, train, test))
 
 
 def _first_without_unit_norm(vectors: NDArray[Any]) -> int | None:

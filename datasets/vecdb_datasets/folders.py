@@ -47,7 +47,7 @@ def load_sift_photos(folder: PathLike | None = None) -> Dataset:
     files = _require("sift-photos", folder)
     base, queries = open_vectors(files / "base.u8bin")[:], open_vectors(files / "query.u8bin")[:]
     truth = read_truth_file(files / "truth100.bin")
-    _check_truth(files / "truth100.bin", truth, len(base), len(queries))
+    check_rows(files / "truth100.bin", truth.ids, len(base), len(queries))
     return Dataset("sift-photos", base, queries, "l2", truth)
 
 
@@ -63,7 +63,9 @@ def load_summaries(folder: PathLike | None = None) -> Dataset:
     if (files / "truth100.npz").exists():
         stored = _npz(files / "truth100.npz", ("ids", "distances"))
         truth = Truth(stored["ids"].astype(np.int64), stored["distances"].astype(np.float32))
-        _check_truth(files / "truth100.npz", truth, len(base), len(queries))
+        check_rows(files / "truth100.npz", truth.ids, len(base), len(queries))
+        if truth.distances.shape != truth.ids.shape:
+            raise Corruption(f"{files / 'truth100.npz'}: {truth.distances.shape} distances for {truth.ids.shape} rows")
     tags = _npz(files / "base.tags.npz", ("indptr", "indices", "names"))
     _check_tags(files / "base.tags.npz", tags, len(base), len(tags["names"]))
     extras = {
@@ -113,11 +115,12 @@ def _require(name: str, folder: PathLike | None) -> Path:
     return files
 
 
-def _check_truth(path: Path, truth: Truth, n: int, nq: int) -> None:
-    if truth.ids.shape != truth.distances.shape or len(truth.ids) != nq:
-        raise Corruption(f"{path}: truth for {len(truth.ids)} queries, expected {nq}")
-    if truth.ids.size and not 0 <= truth.ids.min() <= truth.ids.max() < n:
-        raise Corruption(f"{path}: a row outside the {n:,} base rows")
+def check_rows(path: Path, rows: NDArray[Any], n: int, nq: int) -> None:
+    """Raise Corruption unless the rows of a truth, int[nq, k], are among n base rows."""
+    if rows.ndim != 2 or len(rows) != nq:
+        raise Corruption(f"{path}: rows of shape {rows.shape}, expected some for each of {nq:,} queries")
+    if rows.size and not 0 <= rows.min() <= rows.max() < n:
+        raise Corruption(f"{path}: a row outside the base rows: expected rows below {n:,}")
 
 
 def _check_tags(path: Path, csr: dict[str, NDArray[Any]], rows: int, names: int) -> None:

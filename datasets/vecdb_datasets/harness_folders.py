@@ -28,9 +28,9 @@ from numpy.typing import NDArray
 
 from vecdb import AlreadyExists, Corruption, InvalidArgument, NotFound
 
-from .dataset import Dataset
+from .dataset import Dataset, zero_vectors_of
 from .export import METRICS
-from .folders import read_truth_file, write_truth_file
+from .folders import check_rows, read_truth_file, write_truth_file
 from .formats import open_vectors, write_vectors
 from .formats.optional import optional_module
 from .truth import Truth, exact_truth, pair_distances
@@ -109,7 +109,7 @@ def export_big_ann(dataset: Dataset, folder: PathLike, k: int = 100) -> None:
     AlreadyExists
         The folder is there.
     """
-    _check_k(dataset, k)
+    dataset.check_k(k)
     dtype = "float32" if dataset.base.dtype == np.float16 else str(dataset.base.dtype)
     if dtype not in _EXTENSIONS:
         raise InvalidArgument(f"{dataset.name}: big-ann-benchmarks has no file of {dtype}")
@@ -138,7 +138,7 @@ def export_vectordbbench(
     Unavailable
         pyarrow is not installed.
     """
-    _check_k(dataset, k)
+    dataset.check_k(k)
     if min(shares, default=1) <= 0 or sum(shares) > 1:
         raise InvalidArgument(f"shares {list(shares)}: expected numbers above 0 that come to 1 at most")
     arrow, parquet = (
@@ -198,32 +198,21 @@ def load_own(folder: PathLike) -> Dataset:
     truth = None
     if (path / "truth.npy").exists():
         rows = np.load(path / "truth.npy", allow_pickle=False).astype(np.int64)
-        _check_rows(path / "truth.npy", rows, len(base), len(queries))
+        check_rows(path / "truth.npy", rows, len(base), len(queries))
         truth = Truth(rows, np.stack([
             pair_distances(np.broadcast_to(query, (rows.shape[1], len(query))), base[line], metric)
             for query, line in zip(queries, rows, strict=True)
         ]).astype(np.float32))  # fmt: skip
     elif files := sorted(path.glob("truth*.bin")):
         truth = read_truth_file(files[-1])
-        _check_rows(files[-1], truth.ids, len(base), len(queries))
-    zeros = metric == "cosine" and not all(part.any(axis=1).all() for part in parts)
-    return Dataset(path.name, base, queries, metric, truth, zero_vectors="far" if zeros else "refuse")
-
-
-def _check_rows(path: Path, rows: Array, n: int, nq: int) -> None:
-    if rows.ndim != 2 or len(rows) != nq or (rows.size and not 0 <= rows.min() <= rows.max() < n):
-        raise Corruption(f"{path}: shape {rows.shape}, expected rows below {n:,} for each of {nq:,} queries")
+        check_rows(files[-1], truth.ids, len(base), len(queries))
+    return Dataset(path.name, base, queries, metric, truth, zero_vectors=zero_vectors_of(metric, base, queries))
 
 
 def _label(share: float) -> str:
     """A label as VectorDBBench names those of a share."""
     percent = 100 * share
     return f"label_{round(percent)}p" if percent >= 1 else f"label_{percent:.1f}p"
-
-
-def _check_k(dataset: Dataset, k: int) -> None:
-    if not 1 <= k <= len(dataset.base):
-        raise InvalidArgument(f"k={k}: expected 1 to {len(dataset.base):,}, the base rows of {dataset.name}")
 
 
 class _NewFolder:

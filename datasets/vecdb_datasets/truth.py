@@ -92,7 +92,7 @@ def exact_truth(
     if cache is False:
         return _compute(base, queries, metric, k, zero_vectors)
     store = TruthCache(None if cache is True else cache)
-    key = content_digest(base, queries, metric, k)
+    key = content_digest(base, queries, metric, k, zero_vectors)
     found = store.get(key, len(queries), k)
     if found is not None:
         return Truth(*found)

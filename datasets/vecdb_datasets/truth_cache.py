@@ -1,4 +1,4 @@
-"""Ground truth on disk, one file per (base, queries, metric, k), named by the digest of their content.
+"""Ground truth on disk, one file per (base, queries, metric, k, what zero vectors are), named by their digest.
 
     file   := magic "VDBTRUTH", version u32, nq u32, k u32, crc32 u32, digest u8[16],
               row i64[nq * k], distance f32[nq * k]
@@ -31,16 +31,18 @@ digest_chunk_bytes = 8 << 20
 Pair = tuple[NDArray[np.int64], NDArray[np.float32]]
 
 
-def cache_folder() -> Path:
-    """$XDG_CACHE_HOME/vecdb/truth, or ~/.cache/vecdb/truth."""
+def cache_folder(of: str = "truth") -> Path:
+    """$XDG_CACHE_HOME/vecdb/OF, or ~/.cache/vecdb/OF."""
     root = os.environ.get("XDG_CACHE_HOME")
-    return Path(root if root else Path.home() / ".cache") / "vecdb" / "truth"
+    return Path(root if root else Path.home() / ".cache") / "vecdb" / of
 
 
-def content_digest(base: NDArray[Any] | VectorSource, queries: NDArray[Any], metric: str, k: int) -> bytes:
-    """16 bytes that identify values, shapes and dtypes of base and queries, the metric and k."""
+def content_digest(
+    base: NDArray[Any] | VectorSource, queries: NDArray[Any], metric: str, k: int, zero_vectors: str = "refuse"
+) -> bytes:
+    """16 bytes that identify values, shapes and dtypes of base and queries, the metric, k and what zero vectors are."""
     digest = hashlib.blake2b(digest_size=16)
-    digest.update(f"{_VERSION} {metric} {k}".encode())
+    digest.update(f"{_VERSION} {metric} {k}{'' if zero_vectors == 'refuse' else f' {zero_vectors}'}".encode())
     for part in (base, queries):
         dtype = np.dtype(part.dtype).newbyteorder("<")
         digest.update(f" {part.shape} {dtype.str} ".encode())

@@ -109,7 +109,8 @@ class Server:
             raise
         self._tasks.append(asyncio.ensure_future(self._warm()))
         self._tasks.append(asyncio.ensure_future(self._interceptor.slow_messages.watch()))
-        self._tasks.append(asyncio.ensure_future(self._watch_connections()))
+        if self.config.socket is None:
+            self._tasks.append(asyncio.ensure_future(self._watch_connections()))
         self.place.listens(self)
         if self._tokens is not None:
             self._tasks.append(asyncio.ensure_future(self._watch_tokens(self._tokens)))
@@ -209,10 +210,9 @@ class Server:
         while True:
             await asyncio.sleep(_CONNECTIONS_POLL_S)
             count = await asyncio.to_thread(connections_of, self.port)
-            most = self.connections_max * self.place.sharers
-            if count >= most and not full:
-                log.warning("no more connections are taken", connections=count, connections_max=most)
-            full = count >= most
+            if count >= self.connections_max and not full:
+                log.warning("no more connections are taken", connections=count, connections_max=self.connections_max)
+            full = count >= self.connections_max
 
     async def _watch_tokens(self, tokens: Tokens) -> None:
         while True:
@@ -248,7 +248,7 @@ class Server:
         quiet = 0
         while not stopping.done() and quiet < _QUIET_POLLS:
             await asyncio.wait([stopping], timeout=_DRAIN_POLL_S)
-            quiet = 0 if admission.calls or admission.streams else quiet + 1
+            quiet = 0 if admission.held_here else quiet + 1
         if not stopping.done():
             await self._grpc_server.stop(None)
         await stopping

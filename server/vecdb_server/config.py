@@ -44,7 +44,7 @@ class Config:
     memory_budget_bytes: int | None = None  # memory of one collection's index
     workers: int = 0  # processes that answer reads, beside one that writes; 1: one process for all; 0: by the cores
     read_only: bool = False  # serve a directory that another process writes
-    kernel_threads: int = 0  # threads for long searches; 0: one for each core
+    kernel_threads: int = 0  # threads for long searches, of each process; 0: one for each core; of a worker see README
     write_threads: int = 32  # how many writes may wait for one commit together
     long_operations: int = 2  # how many builds, backups and the like may run at once
     call_s_max: float = 600.0  # how long a search or a read may take under a token that is not admin
@@ -207,7 +207,12 @@ def workers_of(config: Config) -> int:
     """
     if config.workers or _why_alone(config):
         return config.workers or 1
-    return max(1, min(_WORKERS_BY_CORES_MAX, len(os.sched_getaffinity(0)) - 1))
+    return max(1, min(_WORKERS_BY_CORES_MAX, cores() - 1))
+
+
+def cores() -> int:
+    """How many cores this process may use; where the system does not say, how many the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def host_and_port(address: str, what: str) -> tuple[str, int]:

@@ -20,7 +20,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from prometheus_client import CollectorRegistry, Gauge, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -28,6 +28,14 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from vecdb_server.config import Config
 
 BUCKETS_S = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
+
+
+class CallCounts(Protocol):
+    """Where the calls of one rpc are counted."""
+
+    def refused(self, code: str) -> None: ...
+
+    def count(self, code: str, seconds: float) -> None: ...
 
 
 class Series:
@@ -60,7 +68,7 @@ class Metrics:
         self._http: Any = None
         self.registry.register(self)
 
-    def series(self, method: str) -> Series:
+    def series(self, method: str) -> CallCounts:
         """method : as gRPC names it, /package.Service/Rpc."""
         return self._series.setdefault(method.removeprefix("/"), Series())
 

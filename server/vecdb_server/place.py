@@ -3,18 +3,19 @@
 A `Place` answers what depends on it: whose counts bound a caller, which rpcs are answered here, what a metrics page
 counts, and whether names may have changed elsewhere.
 
-Threads: event loop only, but `names_changed`, `settled` and `processes`, which are called from any thread.
+Threads: event loop only, but `processes`, which is called from any thread.
 """
 
 from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
 from vecdb import PermissionDenied
+from vecdb_server.config import cores
 from vecdb_server.metrics import Metrics
 from vecdb_server.newest_commit import NewestCommit
 from vecdb_server.security.auth import WRITES
@@ -34,11 +35,14 @@ class Place:
     secret: str | None = None
     sharers = 1  # processes that share the port
 
-    def __init__(self, *, read_only: bool = False) -> None:
+    def __init__(
+        self, *, read_only: bool = False, counters: Counters | None = None, cursor_key: bytes | None = None
+    ) -> None:
+        """counters, cursor_key : of several processes together; None: this one's own."""
         self.read_only = read_only
         self._newest: NewestCommit | None = None
-        self.counters: Counters = LocalCounters()
-        self.cursor_key = secrets.token_bytes(KEY_BYTES)
+        self.counters: Counters = LocalCounters() if counters is None else counters
+        self.cursor_key = secrets.token_bytes(KEY_BYTES) if cursor_key is None else cursor_key
 
     def metrics(self) -> Metrics:
         """Where calls are counted, and what the page shows."""
@@ -64,7 +68,7 @@ class Place:
 
     def kernel_threads(self, wanted: int) -> int:
         """How many threads there are for long searches. wanted : a setting; 0: one for each core."""
-        return wanted or len(os.sched_getaffinity(0))
+        return wanted or cores()
 
     def names_version(self) -> Any:
         """It changes when another process may have changed which collection a name means."""
@@ -91,14 +95,26 @@ class Place:
         """It takes no more calls."""
 
 
-class WritesRefused:
+class OtherBehaviours:
+    """The behaviours of a service, some of them others: those of the rpcs whose paths are in `others`. make(method,
+    path) : the behaviour of such a one; it may change `raw`.
+    """
+
+    def __init__(
+        self, service: Any, behaviours: Any, others: Collection[str], make: Callable[[Any, str], Any]
+    ) -> None:  # fmt: skip
+        self.raw = dict(getattr(behaviours, "raw", {}))
+        for method in service.methods:
+            path = f"/{service.full_name}/{method.name}"
+            other = path in others
+            setattr(self, method.name, make(method, path) if other else getattr(behaviours, method.name))
+
+
+class WritesRefused(OtherBehaviours):
     """The behaviours of a service, of which those that write say that this server does not."""
 
     def __init__(self, service: Any, behaviours: Any) -> None:
-        self.raw = getattr(behaviours, "raw", {})
-        for method in service.methods:
-            writes = f"/{service.full_name}/{method.name}" in WRITES
-            setattr(self, method.name, _refuse if writes else getattr(behaviours, method.name))
+        super().__init__(service, behaviours, WRITES, lambda method, path: _refuse)
 
 
 async def _refuse(request: Any, caller: Any, context: Any) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import email.message
 import hashlib
+import io
 import threading
+import urllib.request
+import urllib.response
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -27,6 +31,10 @@ class Store:
         self.content, self.cut, self.tag, self.asked = content, None, "", []  # type: ignore[var-annotated]
         self.cut: int | None
         self.redirects = False
+        self.range: str | None = None
+        self.tells_size = True
+        self.begun, self.going_on = threading.Event(), threading.Event()
+        self.going_on.set()
         store = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -45,11 +53,21 @@ class Store:
                 if "Range" in self.headers and self.headers["If-Range"] == store.tag:
                     start = int(self.headers["Range"][6:-1])
                 body = store.content[start:]
+                if start and not body:
+                    self.send_response(416)
+                    if store.tells_size:
+                        self.send_header("Content-Range", f"bytes */{len(store.content)}")
+                    self.end_headers()
+                    return
                 self.send_response(206 if start else 200)
                 self.send_header("Content-Length", str(len(body)))
+                if start:
+                    self.send_header("Content-Range", store.range or f"bytes {start}-{start + len(body) - 1}/*")
                 if store.tag:
                     self.send_header("ETag", store.tag)
                 self.end_headers()
+                store.begun.set()
+                store.going_on.wait(60)
                 self.wfile.write(body if store.cut is None else body[: store.cut])
 
             def log_message(self, *args: Any) -> None:
@@ -102,6 +120,85 @@ def test_an_interrupted_call_goes_on_where_it_was_if_the_file_is_the_same(
     store.cut = None
     assert download.get(NAME, tmp_path, base_url=store.url).read_bytes() == store.content
     assert store.asked[-1].get("Range") == ("bytes=5000-" if tag else None)
+
+
+@pytest.mark.parametrize("told", ["bytes 0-99/*", "bytes 50000-59999/*", "none"])
+def test_a_part_that_was_not_asked_for_is_refused_and_the_next_call_begins_anew(
+    store: Store, tmp_path: Path, told: str
+) -> None:
+    store.tag, store.cut = '"v1"', 5_000
+    with pytest.raises(vecdb.Unavailable):
+        download.get(NAME, tmp_path, base_url=store.url)
+    store.cut, store.range = None, told
+    with pytest.raises(vecdb.Unavailable, match="another part"):
+        download.get(NAME, tmp_path, base_url=store.url)
+    assert not (tmp_path / f"{NAME}.hdf5").exists()
+    assert download.get(NAME, tmp_path, base_url=store.url).read_bytes() == store.content
+    assert "Range" not in store.asked[-1]
+
+
+@pytest.mark.parametrize("more, told", [(0, True), (100, True), (100, False)])
+def test_a_part_that_is_whole_is_taken_and_one_that_is_too_long_is_not(
+    store: Store, tmp_path: Path, more: int, told: bool
+) -> None:
+    store.tag, store.tells_size = '"v1"', told
+    (tmp_path / f"{NAME}.hdf5.part").write_bytes(store.content + bytes(more))
+    (tmp_path / f"{NAME}.hdf5.part.tag").write_text(store.tag)
+    if more:
+        with pytest.raises(vecdb.Unavailable, match="bytes are here, the server has"):
+            download.get(NAME, tmp_path, base_url=store.url)
+    assert download.get(NAME, tmp_path, base_url=store.url).read_bytes() == store.content
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(vecdb.Unavailable, match="name another folder"):
+        download.get(NAME, tmp_path / "file" / "sets", base_url="http://127.0.0.1:1")
+
+
+@pytest.mark.parametrize("to", ["http://127.0.0.1/x", "ftp://127.0.0.1/x"])
+def test_https_is_not_left(to: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+
+    def https_open(self: Any, request: urllib.request.Request) -> Any:
+        opened.append(request.full_url)
+        headers = email.message.Message()
+        headers["Location"] = to
+        found = urllib.response.addinfourl(io.BytesIO(), headers, request.full_url, 302)
+        found.msg = "Found"  # type: ignore[attr-defined]
+        return found
+
+    monkeypatch.setattr(urllib.request.HTTPSHandler, "https_open", https_open)
+    with pytest.raises(vecdb.Unavailable, match=f"from https to '{to}', which is not followed"):
+        download.get(NAME, tmp_path)
+    assert opened == [f"{download.ANN_BENCHMARKS}/{NAME}.hdf5"] and list(tmp_path.iterdir()) == []
+
+
+def test_of_two_calls_at_once_one_fetches_and_the_other_waits(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    second, real, found = threading.Event(), download.fcntl.flock, []
+
+    def flock(file: Any, operation: int) -> None:
+        if store.begun.is_set():
+            second.set()
+        real(file, operation)
+
+    def fetch() -> None:
+        found.append(download.get(NAME, tmp_path / "sets", base_url=store.url))
+
+    monkeypatch.setattr(download.fcntl, "flock", flock)
+    store.going_on.clear()
+    calls = [threading.Thread(target=fetch) for _ in range(2)]
+    calls[0].start()
+    assert store.begun.wait(60)
+    calls[1].start()
+    assert second.wait(60)
+    store.going_on.set()
+    for call in calls:
+        call.join()
+    assert found == [tmp_path / "sets" / f"{NAME}.hdf5"] * 2 and found[0].read_bytes() == store.content
+    assert len(store.asked) == 1 and len(list((tmp_path / "sets").iterdir())) == 2
 
 
 def test_a_file_that_has_changed_meanwhile_is_fetched_anew(store: Store, tmp_path: Path) -> None:

@@ -144,6 +144,15 @@ def test_a_second_call_reads_the_cache_and_a_damaged_file_is_computed_again(
         assert calls and np.array_equal(again.ids, first.ids) and file.read_bytes() == whole
 
 
+def test_what_zero_vectors_are_is_part_of_what_the_cache_is_asked(tmp_path: Path) -> None:
+    base = np.zeros((4, 3), np.float32)
+    base[1:] = np.eye(3)
+    assert exact_truth(base, base[1:], "cosine", 4, cache=tmp_path, zero_vectors="far").ids[0, 0] == 1
+    for _ in range(2):
+        with pytest.raises(InvalidArgument, match="zero vector"):
+            exact_truth(base, base[1:], "cosine", 4, cache=tmp_path)
+
+
 def test_the_cache_lives_where_xdg_says_and_a_folder_that_cannot_be_written_is_no_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -115,8 +115,7 @@ def test_a_database_that_its_own_thread_finds_to_be_garbage_is_closed(
         del cycle
         dropped.set()
         collected.wait()
-        while held() != before:
-            os.sched_yield()
+        assert settles_at(before)
     finally:
         gc.enable()
     with open_database(path, maintenance=False) as db:
@@ -133,7 +132,7 @@ def test_a_thousand_databases_that_nobody_closes_leave_nothing(tmp_path: Path) -
     for n in range(200):
         use(n)
     gc.collect()
-    assert held() == before
+    assert settles_at(before)
 
 
 # -- shared ------------------------------------------------------------------------------------------

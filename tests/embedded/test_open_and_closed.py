@@ -6,6 +6,7 @@ import gc
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -82,6 +83,31 @@ def test_a_closed_database_says_so_whatever_is_called(docs: Any, db: Database, t
         with pytest.raises(Unavailable, match="closed; open it again"):
             call()
             pytest.fail(name)
+
+
+def test_calls_that_begin_while_a_database_closes_are_refused(docs: Any, db: Database, tmp_path: Path) -> None:
+    """What it closes behind waits for the calls that are under way: were others let in, that might take for ever."""
+    table = calls(db, docs, tmp_path)
+    committer, closing, refused = db._backend._committer, threading.Event(), threading.Event()
+    end = committer.close
+
+    def wait_and_end() -> None:
+        closing.set()
+        refused.wait(60)
+        end()
+
+    committer.close = wait_and_end
+    thread = threading.Thread(target=db.close)
+    thread.start()
+    try:
+        assert closing.wait(60) and not db._backend.closed
+        for name, call in table.items():
+            with pytest.raises(Unavailable, match="closed; open it again"):
+                call()
+                pytest.fail(name)
+    finally:
+        refused.set()
+        thread.join()
 
 
 def test_a_dropped_collection_says_so_whatever_is_called(docs: Any, db: Database, tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,9 @@ from typer.testing import CliRunner
 import vecdb
 from vecdb.cli import build
 from vecdb.errors import Corruption, InvalidArgument
-from vecdb_datasets import open_vectors
+from vecdb_datasets import open_vectors, sniff
+from vecdb_datasets.formats.foreign import copy_text
+from vecdb_datasets.formats.foreign.copy_text import looks_like_copy
 
 ESCAPES = {"\\": "\\\\", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\v": "\\v"}
 
@@ -51,6 +55,52 @@ def test_any_text_comes_back_as_it_was(cells: list[str | None], tmp_path_factory
         assert found is not None and source.ids() == [9, *range(len(cells))]
     assert [row["2"] for row in found] == ["text", *cells]
     assert [row["1"] for row in found] == ["x", *(None if cell is None else f"x{cell}" for cell in cells)]
+
+
+STATEMENTS = {
+    "COPY public.t (id, title) FROM stdin;\n": ("public.t", "id, title"),
+    "copy t(id)  from  stdin with (format text) ; \n": ("t", "id"),
+    "COPY t FROM stdin;": ("t", None),
+    "COPY t () FROM stdin;": ("t", ""),
+    'COPY "a (b"."c ""FROM stdin" ("x)", "y ""z""", "FROM stdin;") FROM stdin;': (
+        '"a (b"."c ""FROM stdin"', '"x)", "y ""z""", "FROM stdin;"',
+    ),
+    "COPY t (id) FROM stdin": None,
+    "COPY t (id) TO stdout;": None,
+    "COPY t (id) FROM stdinx;": None,
+    "COPY tFROM stdin;": None,
+    "COPY (SELECT 1) TO stdout;": None,
+    "COPY FROM stdin;": None,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("line", STATEMENTS)
+def test_a_statement_is_taken_apart_as_sql_spells_it(line: str) -> None:
+    found, expected = copy_text._STATEMENT.match(line), STATEMENTS[line]
+    assert (found.groups() if found else None) == expected
+    assert looks_like_copy(line.encode()) == (expected is not None)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "COPY " + " " * 60_000 + "x",
+        "COPY a" + "\t " * 30_000 + "x",
+        "COPY t (" + "() " * 20_000,
+        "COPY t" + " (a)" * 15_000,
+        'COPY "' + '""' * 30_000,
+        "COPY t" + " FROM stdin" * 6_000,
+        "COPY t FROM stdin" + "; " * 30_000 + "x",
+        "COPY t (" + '"",' * 20_000,
+        "[1]" + "\n" * 60_000 + "x",
+        "[1]" + "\n \t" * 20_000 + "x",
+    ],
+)
+def test_a_text_made_to_keep_the_reader_busy_is_told_at_once(text: str, tmp_path: Path) -> None:
+    assert not looks_like_copy(text.encode())
+    (tmp_path / "x").write_text(text)
+    with contextlib.suppress(InvalidArgument):
+        assert sniff(os.fspath(tmp_path / "x")) not in ("copy", "jsonl")
 
 
 def test_escapes_by_number_are_bytes(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ foreign Qdrant directory says is not run.
 from __future__ import annotations
 
 import base64
+import io
 import json
 import os
 import pickle
@@ -97,10 +98,10 @@ def test_it_is_named_where_its_package_is_missing_and_by_other_commands(
     path = maker(tmp_path / "theirs")
     real = optional.importlib.import_module
 
-    def missing(name: str) -> Any:
+    def missing(name: str, package: str | None = None) -> Any:
         if name.split(".")[0] == module:
             raise ImportError(name)
-        return real(name)
+        return real(name, package)
 
     monkeypatch.setattr(optional.importlib, "import_module", missing)
     said = message("import", path, "--db", tmp_path / "db", "-c", "c")
@@ -210,3 +211,106 @@ def test_what_a_foreign_qdrant_directory_says_is_not_run(tmp_path: Path, monkeyp
 def test_the_name_of_a_collection_leads_nowhere_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = qdrant_folder(tmp_path / "r", [], monkeypatch, name="../../elsewhere")
     assert "it leads elsewhere" in message("import", path, "--db", tmp_path / "db", "-c", "c")
+
+
+def test_an_id_of_thousands_of_digits_is_a_wrong_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    vector = [1.0, 2.0, 3.0]
+    ids = [1, "0b0e2f9c-5a4a-4a29-9a8c-0c1d2e3f4a5b", 10**5_000]
+    path = qdrant_folder(tmp_path / "q", [PointStruct(id, vector, {}) for id in ids], monkeypatch)
+    to = ("--db", tmp_path / "db", "-c", "c", "--no-optimize")
+    assert "row 2: its id is none" in message("import", path, *to)
+    code, found = run("import", path, *to, "--skip-bad")
+    assert (code, found["live"], found["skipped"]) == (0, 2, 1)
+
+
+# -- what a snapshot and a Chroma directory hold, with packages that are made up -------------------
+
+
+@pytest.mark.parametrize("inner", [False, True])
+@pytest.mark.parametrize("begin", ["", "0/"])
+@pytest.mark.parametrize("wrong", ["link", "hard link", "absolute", "outside", "pipe", "absolute within"])
+def test_a_snapshot_with_a_member_that_leads_out_is_damage(
+    begin: str, wrong: str, inner: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "qdrant_edge", types.ModuleType("qdrant_edge"))
+    path = bad = tmp_path / "x.snapshot"
+    if inner:
+        bad = tmp_path / "y.tar"
+    with tarfile.open(bad, "w") as archive:
+        for name in (f"{begin}segments/x", f"{begin}segments/x/a.bin"):
+            archive.addfile(tarfile.TarInfo(name), io.BytesIO())
+        member = tarfile.TarInfo(f"{begin}segments/y")
+        if wrong == "link":
+            member.type, member.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        elif wrong == "hard link":
+            member.type, member.linkname = tarfile.LNKTYPE, "../../x"
+        elif wrong == "pipe":
+            member.type = tarfile.FIFOTYPE
+        elif wrong == "absolute":
+            member.name = "/tmp/segments/x"
+        elif wrong == "outside":
+            member.name = f"{begin}segments/../../../x"
+        else:
+            member.name = f"/{begin}segments/x"
+        archive.addfile(member)
+    if inner:
+        with tarfile.open(path, "w") as archive:
+            archive.add(bad, f"{begin}segments/y.tar")
+    with pytest.raises(vecdb.Corruption, match="is a link, or leads out of it"):
+        open_vectors(path)
+
+
+class ChromaClient:
+    """As much of chromadb as opening needs."""
+
+    closed = 0
+    metadata = None
+    configuration: Any = None
+
+    def __init__(self, *_: Any) -> None:
+        pass
+
+    def get_collection(self, name: str, embedding_function: Any) -> Any:
+        return self
+
+    def count(self) -> int:
+        return 0
+
+    def close(self) -> None:
+        ChromaClient.closed += 1
+
+
+def fake_chroma(path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    package, config = types.ModuleType("chromadb"), types.ModuleType("chromadb.config")
+    package.PersistentClient, config.Settings = ChromaClient, dict  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "chromadb", package)
+    monkeypatch.setitem(sys.modules, "chromadb.config", config)
+    monkeypatch.setattr(ChromaClient, "closed", 0)
+    folder = chroma_folder(path)
+    with sqlite3.connect(folder / "chroma.sqlite3") as base:
+        base.executescript("""
+            CREATE TABLE max_seq_id (segment_id, seq_id);
+            INSERT INTO segments VALUES ('s', 'c'), ('t', 'c');
+            INSERT INTO max_seq_id VALUES ('s', 99), ('t', 99);
+        """)
+    base.close()
+    return folder
+
+
+def test_chroma_is_closed_where_an_error_follows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = fake_chroma(tmp_path / "c", monkeypatch)
+    with pytest.raises(vecdb.VecdbError, match="nothing"):
+        open_vectors(path, columns=["nothing"])
+    assert ChromaClient.closed == 1
+
+
+def test_the_stamp_of_chroma_tells_any_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = fake_chroma(tmp_path / "c", monkeypatch)
+    stamps = []
+    for written in ("seq_id = seq_id", "seq_id = 100 WHERE segment_id = 's'", "seq_id = 101 WHERE segment_id = 't'"):
+        with sqlite3.connect(path / "chroma.sqlite3") as base:
+            base.execute(f"UPDATE max_seq_id SET {written}")
+        base.close()
+        with open_vectors(path) as source:
+            stamps.append(json.dumps(source.stamp))
+    assert len(set(stamps)) == 3

@@ -210,6 +210,13 @@ def test_a_collection_without_a_note_has_its_dim_compared_and_notes_the_first_wr
     assert docs.metadata["a"] == 1 and docs.metadata["embedding"]["name"] == "hashed"
 
 
+def test_metadata_of_ones_own_under_that_name_are_no_note(base: vecdb.Database) -> None:
+    base.create_collection("docs", metadata={"embedding": "some text"})
+    docs = base.collection("docs", embed=hashed)
+    assert docs.embedder is not None and docs.embedder.dim is None and not docs.embedder.noted
+    assert base.collection("docs").metadata == {"embedding": "some text"}
+
+
 def test_what_is_wrong_is_said_and_nothing_is_written(base: vecdb.Database) -> None:
     plain = base.create_collection("plain", DIM)
     for call in (lambda: plain.upsert([1], texts=["x"]), lambda: plain.search(text="x")):

@@ -277,3 +277,61 @@ def test_without_an_index_nothing_is_embedded_and_a_models_collection_is_one() -
         embedding = VecdbStore(db.create_collection("model", embed=vecdb.Embedder(letters, name="letters")))
         embedding.put(("s",), "k", {"text": "abc"})
         assert embedding.search(("s",), query="abc")[0].score > 0.5  # type: ignore[operator]
+
+
+def test_a_models_collection_embeds_queries_as_queries() -> None:
+    asked: list[str] = []
+
+    def noting(texts: list[str]) -> list[list[float]]:
+        asked.extend(texts)
+        return letters(texts)
+
+    model = vecdb.Embedder(noting, name="noting", dim=len(LETTERS), document_prefix="d: ", query_prefix="q: ")
+    with vecdb.open(":memory:") as db:
+        store = VecdbStore(db.create_collection("model", embed=model))
+        store.put(("s",), "k", {"text": "abc"}, index=["text"])
+        store.search(("s",), query="ab")
+        asyncio.run(store.asearch(("s",), query="cd"))
+    assert asked == ["d: abc", "q: ab", "q: cd"]
+
+
+def test_the_sweeper_outlives_an_error(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    clock, swept = Clock(), threading.Event()
+    store = VecdbStore.open(tmp_path / "db", ttl={"default_ttl": 5})
+    store._clock = clock
+    store.put(("t",), "k", {"text": "a"})
+    clock.pass_minutes(6)
+    handle, turns = store._docs, iter([vecdb.Unavailable("away for a moment"), OSError("and again")])
+
+    class FailsOnce:
+        @property
+        def near(self) -> vecdb.Collection:
+            for error in turns:
+                raise error
+            if handle.near.count() == 0:
+                swept.set()
+            return handle.near
+
+    store._docs = FailsOnce()  # type: ignore[assignment]
+    store.start_ttl_sweeper(0.0001)
+    assert swept.wait(60) and store.stop_ttl_sweeper()
+    assert "away for a moment" in caplog.text and "and again" in caplog.text
+    handle.close()
+
+
+def test_items_whose_names_have_the_separator_are_apart() -> None:
+    apart = "\x1f"
+    names = [
+        (("a",), f"b{apart}1"), (("a",), "b"), (("a",), f"{apart}b"), ((f"a{apart}b",), "c"),
+        (("a",), f"b.{apart}c"), ((f"a.{apart}b".replace(".", ""),), "d"), ((f"a{apart}", "b"), "c"),
+    ]  # fmt: skip
+    with vecdb.open(":memory:") as db:
+        store = VecdbStore(db.create_collection("names"), index=INDEX)
+        store.batch([PutOp(space, key, {"text": "a", "more": ["b"], "n": at}) for at, (space, key) in enumerate(names)])
+        for at, (space, key) in enumerate(names):
+            item = store.get(space, key)
+            assert item is not None and item.value["n"] == at and (item.namespace, item.key) == (space, key)
+        found = store.search((), query="b", limit=50)
+        assert sorted(one.value["n"] for one in found) == list(range(len(names)))
+        store.delete(*names[0])
+        assert len(store.search((), limit=50)) == len(names) - 1

@@ -30,7 +30,8 @@ from mcp.client.client import Client
 from typer.testing import CliRunner
 
 from vecdb.cli import build
-from vecdb.integrations.mcp_server import bound_collection, server_of
+from vecdb.integrations.mcp_server import http_address, server_of
+from vecdb.integrations.shared import bound_collection
 
 DIM = 16
 MODEL = """
@@ -186,9 +187,57 @@ def test_without_a_model_there_is_no_search_by_text() -> None:
             with pytest.raises(vecdb.InvalidArgument):
                 server_of(docs, tenant="")
             with pytest.raises(vecdb.NotFound):
-                bound_collection(db, "other")
+                bound_collection(db, "other", make=False)
 
     asyncio.run(use())
+
+
+def test_a_text_is_embedded_once_and_the_models_error_is_told_by_a_write_too() -> None:
+    asked: list[str] = []
+
+    def noting(texts: list[str]) -> Any:
+        asked.extend(texts)
+        if "away" in texts[0]:
+            raise ConnectionError("the model is away")
+        return words(texts)
+
+    async def use() -> None:
+        with vecdb.open(":memory:") as db:
+            model = vecdb.Embedder(noting, name="noting", dim=DIM, document_prefix="d: ", query_prefix="q: ")
+            docs = db.create_collection("docs", embed=model)
+            async with Client(server_of(docs, write=True)) as client:
+                assert await call(client, "remember", text="owls hoot", id=1) == {"id": 1}
+                assert asked == ["d: owls hoot"]
+                assert "cannot embed this text: the model is away" in await call(client, "remember", text="away")
+                assert [one["id"] for one in (await call(client, "search", text="owls"))["hits"]] == [1]
+            with pytest.raises(ConnectionError):
+                docs.add(texts="away")
+
+    asyncio.run(use())
+
+
+def test_ids_of_one_owner_are_read_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    reads: list[Any] = []
+    real = vecdb.Collection.get
+
+    def noting(self: vecdb.Collection, ids: Any = None, **options: Any) -> Any:
+        reads.append((ids, options["owner"]))
+        return real(self, ids, **options)
+
+    async def use() -> None:
+        with vecdb.open(":memory:") as db:
+            docs = shared(db)
+            monkeypatch.setattr(vecdb.Collection, "get", noting)
+            async with Client(server_of(docs, tenant="beta")) as client:
+                got = await call(client, "get", ids=["3", 1, 2, 9, 3, "x"])
+                assert [one["id"] for one in got["records"]] == [3, 1, 2, 3] and got["missing"] == [9, "x"]
+        assert reads == [([3, 1, 2, 9, 3], "beta"), ([3, 9, 3], "")]
+
+    asyncio.run(use())
+
+
+def test_addresses_of_http_have_brackets_where_they_need_them() -> None:
+    assert http_address("127.0.0.1", 80) == "http://127.0.0.1:80/mcp" and http_address("::1", 8) == "http://[::1]:8/mcp"
 
 
 # -- tenants ---------------------------------------------------------------------------------------

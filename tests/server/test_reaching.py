@@ -17,11 +17,12 @@ import pytest
 
 import vecdb
 from tests.support.server.certificates import Authority, write
-from tests.support.server.driver import Running, token
+from tests.support.server.driver import Client, Running, outcome, token
 from tests.support.server.process import Process
 from vecdb.storage.disk import filesystem
 from vecdb_server import probe
 from vecdb_server.config import Config, load
+from vecdb_server.security.interceptor import PEER, SECRET, peer_of
 
 DIM = 4
 PROXIES = ("http_proxy", "https_proxy", "grpc_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy")
@@ -116,6 +117,36 @@ def test_a_socket_with_tokens(tmp_path: Path) -> None:
             vecdb.open(f"unix:{path}")
     finally:
         running.close()
+
+
+def test_a_caller_over_a_socket_does_not_say_who_it_is(tmp_path: Path) -> None:
+    path, tokens = tmp_path / "s", tmp_path / "tokens.json"
+    token(tokens, "a")
+    running = Running(Config(path=":memory:", listen=f"unix:{path}", tokens=str(tokens), grace_s=5.0))
+    noted: list[str] = []
+    running.server._interceptor._refusals.add = lambda event, peer, **facts: noted.append(peer)  # type: ignore[method-assign]
+    client = Client(f"unix:{path}")
+    try:
+        client.metadata = (("vecdb-peer", "ipv4:10.0.0.1:4711"),)
+        assert outcome(lambda: client.count("docs")) == "UNAUTHENTICATED"
+        assert len(noted) == 1 and noted[0].startswith("unix:")
+    finally:
+        client.close()
+        running.close()
+
+
+@pytest.mark.parametrize("secret", [None, "s"])
+@pytest.mark.parametrize("sent", [None, "", "t", "s"])
+def test_only_a_process_that_knows_the_secret_says_who_has_called_it(secret: str | None, sent: str | None) -> None:
+    class Context:
+        def peer(self) -> str:
+            return "unix:"
+
+        def invocation_metadata(self) -> list[tuple[str, str]]:
+            return [(PEER, "ipv4:10.0.0.1:4711"), *([] if sent is None else [(SECRET, sent)])]
+
+    believed = secret is not None and sent == secret
+    assert peer_of(Context(), secret) == ("ipv4:10.0.0.1:4711" if believed else "unix:")
 
 
 def test_what_lies_at_the_path_of_a_socket_is_kept_unless_it_is_left_behind(tmp_path: Path) -> None:

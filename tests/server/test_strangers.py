@@ -5,6 +5,8 @@ The slow test measures and prints: what callers without a token and with a read 
 
 from __future__ import annotations
 
+import contextlib
+import os
 import socket
 import threading
 import time
@@ -19,10 +21,12 @@ import pytest
 
 from tests.support.server.driver import PATIENCE_S, Client, outcome, search_request, token, until_ready
 from tests.support.server.process import Process
+from vecdb_server.security.connections import connections_of
 
 DIM = 8
 MIB = 1 << 20
 CHECK, SEARCH, GET = "/grpc.health.v1.Health/Check", "/vecdb.v1.SearchService/Search", "/vecdb.v1.RecordService/Get"
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])  # and empty settings
 UNLIMITED = {"grpc.max_send_message_length": -1}
 
 
@@ -81,6 +85,9 @@ def test_connections_have_a_bound_and_the_log_says_when_it_is_reached(tmp_path: 
         client.create("docs", DIM)
         before = process.descriptors()
         held = [socket.create_connection(("127.0.0.1", process.ports()[0]), PATIENCE_S) for _ in range(60)]
+        for one in held:  # those that say nothing are closed after ten seconds, whether there is room or not
+            with contextlib.suppress(OSError):
+                one.sendall(PREFACE)
         closed = 0
         for one in held:
             one.settimeout(PATIENCE_S if closed < 40 else 0.1)
@@ -93,6 +100,33 @@ def test_connections_have_a_bound_and_the_log_says_when_it_is_reached(tmp_path: 
         for one in held:
             one.close()
         client.close()
+
+
+def test_connections_are_counted_of_the_process_that_has_them() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        callers = [socket.create_connection(("127.0.0.1", port), PATIENCE_S) for _ in range(4)]
+        ours, theirs = socket.socketpair()
+        pid = os.fork()
+        if pid == 0:  # another process that takes connections of the port: one of them
+            ours.close()  # so that it hears when this test ends
+            try:
+                with listening.accept()[0]:
+                    theirs.send(bytes([connections_of(port)]))
+                    theirs.recv(1)
+            finally:
+                os._exit(0)
+        theirs.close()
+        ours.settimeout(PATIENCE_S)
+        counted = ours.recv(1)[0]
+        taken = [listening.accept()[0] for _ in range(2)]
+        assert (counted, connections_of(port)) == (1, 2)
+        taken.pop().close()
+        assert connections_of(port) == 1
+        ours.send(b"e")
+        assert os.waitpid(pid, 0)[1] == 0
+        for one in (*callers, *taken, ours):
+            one.close()
 
 
 def _is_closed(one: socket.socket) -> bool:

@@ -133,7 +133,7 @@ class Embedder:
                         f"{getattr(self, what)!r}: leave it out"
                     )
                 setattr(found, what, noted.get(what))
-        dim = config.dim or (noted or {}).get("dim")
+        dim = config.dim or (noted.get("dim") if isinstance(noted, dict) else None)
         if dim and self.dim not in (None, dim):
             raise InvalidArgument(
                 f"collection {config.name!r} has dim {dim}, the model {self.name!r} makes vectors of dim {self.dim}"

@@ -8,16 +8,18 @@
                          wording.py   options in place of the arguments that messages of Python functions name
                          imports/     what `import` is made of
                          commands/
-                             query.py          info ls search tune check
-                             import_export.py  import export
-                             maintenance.py    warmup backup backups restore vacuum upgrade
-                             names.py          rename, alias list|set|drop
-                             tenant.py         tenant list|info|create|drop|grant|revoke
-                             dataset.py        dataset list|info|export
-                             bench.py          bench run|ingest|interference|threads|disk|tenants|serve|mixture|...
+                             query.py          info, ls, search, fields, facets, check, tune
+                             import_export.py  import, export
+                             maintenance.py    warmup, backup, backups, restore, vacuum, upgrade
+                             names.py          rename, and alias list, set, drop
+                             tenant.py         tenant list, info, create, drop, grant, revoke
+                             dataset.py        dataset list, info, get, export
+                             bench.py          bench run, ingest, interference, threads, disk, tenants, filters,
+                                               serve, mixture, coldstart, compare, plot
                              demo.py           demo
                              serve.py          serve
-                             token.py          token create|list|revoke
+                             mcp.py            mcp
+                             token.py          token create, list, revoke
                          disk_speed.py  random reads a second of a disk, for `bench disk`
 
 Exit codes: 0 done; 1 an error, or problems found by `check`; 2 wrong usage; 70 a defect; 130 interrupted; 143 and 129

@@ -20,7 +20,8 @@ import time
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
 
 from vecdb import limits
 from vecdb.errors import Poisoned, Unavailable, VecdbError
@@ -29,7 +30,7 @@ from vecdb.storage.disk.row_file import OpenRowFiles
 from vecdb.storage.kv import counters
 from vecdb.storage.kv.counters import Counters
 from vecdb.storage.kv.history import HistoryWriter
-from vecdb.storage.kv.store import MapFullError, Store, StoreError, store_error
+from vecdb.storage.kv.store import CompactedCopy, MapFullError, Store, StoreError, store_error
 
 # Entries written or deleted in one stretch of bytecode, about 200 us; then the interpreter lock is offered to searches.
 SLICE_ENTRIES = 256
@@ -91,11 +92,13 @@ class CommitGroup:
             callback()
 
 
-class CompactLmdbFile:
-    """Not a change: asks the commit thread, between groups, for `Store.compact_file`."""
+@dataclass
+class SwapLmdbFile:
+    """Not a change: asks the commit thread, between groups, for `Store.swap_for`. Its result: whether it was done."""
 
-    size_bytes = 0
-    exclusive = True
+    copy: CompactedCopy
+    size_bytes: ClassVar[int] = 0
+    exclusive: ClassVar[bool] = True
 
     def apply(self, group: CommitGroup) -> Any:
         raise AssertionError("the commit thread runs it outside of groups")
@@ -231,8 +234,8 @@ class Committer:
         if self.poisoned is not None:
             _fail(jobs, Poisoned(f"writes are refused since {self.poisoned}; close the database and open it again"))
             return
-        if isinstance(jobs[0].request, CompactLmdbFile):
-            self._compact_file(jobs[0])
+        if isinstance(jobs[0].request, SwapLmdbFile):
+            self._swap_file(jobs[0], jobs[0].request.copy)
             return
         group: CommitGroup | None = None
         started = time.perf_counter()
@@ -265,13 +268,11 @@ class Committer:
             raise
         self.times.count(time.perf_counter() - started)
 
-    def _compact_file(self, job: _QueuedRequest) -> None:
+    def _swap_file(self, job: _QueuedRequest, copy: CompactedCopy) -> None:
         try:
-            job.result = self._store.compact_file()
+            job.result = self._store.swap_for(copy)
         except OSError as error:
-            job.result = False  # a full disk has no room for the copy; the pages are used again
-            if not filesystem.is_full(error):
-                job.error = filesystem.to_vecdb_error(error, "shrinking LMDB's file", "nothing was lost")
+            job.error = filesystem.to_vecdb_error(error, "shrinking LMDB's file", "nothing was lost")
         except (StoreError, VecdbError) as error:  # the next use of the store tells whether it is open again
             job.error = Unavailable(f"shrinking LMDB's file failed: {error}; nothing was lost")
 

@@ -39,7 +39,7 @@ class _Open:
 class Usable:
     """Called before each use of a database: refuses one that is closed, or that a forked child has inherited.
 
-    ending : long work is to be given up, since the database is about to close.
+    ending : the database is about to close: calls that begin are refused, long work is given up.
     """
 
     def __init__(self, path: Path) -> None:
@@ -56,7 +56,7 @@ class Usable:
         return Unavailable(f"database {self.path} is closed; open it again")
 
     def __call__(self) -> None:
-        if self.closed:
+        if self.ending or self.closed:
             raise self.closed_error()
         if os.getpid() != self._pid:
             raise Unavailable(

@@ -32,7 +32,7 @@ from vecdb.api.hits import Hits
 from vecdb.errors import AlreadyExists, InvalidArgument
 from vecdb.filters.forms import to_filter
 from vecdb.filters.tree import Node
-from vecdb.integrations.shared import CollectionHandle, Steps, arun, every, run, under
+from vecdb.integrations.shared import CollectionHandle, Steps, arun, every, nearness_of_l2, run, under
 from vecdb.validate.common import short_repr
 
 T = TypeVar("T")
@@ -41,7 +41,7 @@ Filters = dict[str, Any] | None
 _OWN = tuple(one.name for one in fields_of_class(Document))
 _SCALED: dict[str, Callable[[float], float]] = {
     "cosine": lambda score: (1 + min(1.0, max(-1.0, score))) / 2,
-    "l2": lambda score: 1 / (1 + math.sqrt(max(0.0, -score))),
+    "l2": nearness_of_l2,
     "ip": lambda score: (1 + math.tanh(score / 200)) / 2,  # as Haystack's own store scales it
 }
 

@@ -38,7 +38,15 @@ from langchain_core.vectorstores import VectorStore
 from vecdb.api.hits import Hits
 from vecdb.errors import InvalidArgument
 from vecdb.filters.tree import And, Node, Not, Or
-from vecdb.integrations.shared import CollectionHandle, condition, diverse, made_ids, record_fields, taken_text
+from vecdb.integrations.shared import (
+    CollectionHandle,
+    condition,
+    diverse,
+    made_ids,
+    nearness_of_l2,
+    record_fields,
+    taken_text,
+)
 from vecdb.schema import Record
 
 _COLLECTION = "langchain"
@@ -333,7 +341,7 @@ class VecdbVectorStore(VectorStore):
 
 _RELEVANCE: dict[str, Callable[[float], float]] = {
     "cosine": lambda score: min(1.0, max(0.0, score)),
-    "l2": lambda score: 1 / (1 + math.sqrt(max(0.0, -score))),
+    "l2": nearness_of_l2,
     "ip": lambda score: (1 + math.tanh(score / 2)) / 2,
 }
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+import logging
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -43,7 +44,7 @@ from langgraph.store.base import (
     tokenize_path,
 )
 
-from vecdb import limits
+from vecdb import Embedder, limits
 from vecdb.errors import InvalidArgument, NotFound
 from vecdb.filters.dicts import dict_to_filter
 from vecdb.filters.expression import F
@@ -54,6 +55,7 @@ from vecdb.validate.common import short_repr
 
 _FILL_MAX = 16_384  # hits asked for at once, where items have many vectors each
 _SEPARATOR = "\x1f"
+_log = logging.getLogger("vecdb")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,21 @@ class _Put:
     operation: PutOp
     id: str
     texts: list[str]
+
+
+class _ModelEmbeddings(Embeddings):
+    """The model that a collection was opened with, which may take documents and queries otherwise."""
+
+    def __init__(self, embedder: Embedder) -> None:
+        self._embedder = embedder
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        vectors: list[list[float]] = self._embedder.documents(texts).tolist()
+        return vectors
+
+    def embed_query(self, text: str) -> list[float]:
+        vector: list[float] = self._embedder.queries([text])[0].tolist()
+        return vector
 
 
 class VecdbStore(BaseStore):
@@ -90,7 +107,7 @@ class VecdbStore(BaseStore):
         self._docs = collection if isinstance(collection, CollectionHandle) else CollectionHandle(collection)
         embedder = self._docs.embedder
         if index is None and embedder is not None and embedder.dim is not None:
-            index = {"dims": embedder.dim, "embed": lambda texts: embedder.documents(texts).tolist()}
+            index = {"dims": embedder.dim, "embed": _ModelEmbeddings(embedder)}
         self._index = index
         self._embeddings: Embeddings | None = None if index is None else ensure_embeddings(index.get("embed"))
         self._paths = _tokenized((index or {}).get("fields") or ["$"])
@@ -282,7 +299,10 @@ class VecdbStore(BaseStore):
 
         def sweep() -> None:
             while not stop.wait(given * 60):
-                self.sweep_ttl()
+                try:
+                    self.sweep_ttl()
+                except Exception as error:  # whatever it was, the next turn sweeps
+                    _log.warning("items that have expired are not swept, the next turn tries again: %s", error)
 
         self._sweeper = threading.Thread(target=sweep, name="vecdb-ttl", daemon=True)
         self._sweeper.start()
@@ -310,10 +330,11 @@ def _namespace(labels: tuple[str, ...]) -> str:
 
 
 def _id(namespace: tuple[str, ...], key: str) -> str:
+    """Of the first record of an item: its names, or their digest where they are long or have the separator."""
     text = _SEPARATOR.join((_namespace(namespace), key))
-    if len(text.encode()) <= limits.id_bytes_max - 8:
+    if text.count(_SEPARATOR) == 1 and len(text.encode()) <= limits.id_bytes_max - 8:
         return text
-    return f"{_SEPARATOR}{hashlib.sha256(text.encode()).hexdigest()}"
+    return hashlib.sha256(repr((tuple(namespace), key)).encode()).hexdigest()
 
 
 def _part_id(id: str, part: int) -> str:

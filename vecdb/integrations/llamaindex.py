@@ -35,7 +35,18 @@ from vecdb.api.hits import Hits
 from vecdb.errors import InvalidArgument
 from vecdb.filters.expression import F
 from vecdb.filters.tree import And, Node, Not, Or
-from vecdb.integrations.shared import CollectionHandle, Steps, arun, condition, diverse, every, joined, run, taken_text
+from vecdb.integrations.shared import (
+    CollectionHandle,
+    Steps,
+    arun,
+    condition,
+    diverse,
+    every,
+    joined,
+    record_fields,
+    run,
+    taken_text,
+)
 from vecdb.schema import Record
 from vecdb.validate.common import short_repr
 
@@ -117,17 +128,10 @@ class VecdbVectorStore(BasePydanticVectorStore):
 
     def _fields(self, node: BaseNode) -> dict[str, Any]:
         metadata = node_to_metadata_dict(node, remove_text=True, flat_metadata=self.flat_metadata)
-        if self._text_field in metadata:
-            raise InvalidArgument(
-                f"the metadata of node {short_repr(node.node_id)} have {short_repr(self._text_field)}, the field in "
-                "which its text is kept: rename it, or keep texts elsewhere with text_field="
-            )
         fields = {name: None if value == [] else value for name, value in metadata.items()}
-        return {
-            **fields,
-            _NODE_ID: str(node.node_id),
-            self._text_field: node.get_content(metadata_mode=MetadataMode.NONE) or "",
-        }
+        text = node.get_content(metadata_mode=MetadataMode.NONE) or ""
+        made = record_fields(text, fields, self._text_field, f"of node {short_repr(node.node_id)} ")
+        return made | {_NODE_ID: str(node.node_id)}
 
     def delete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
         """Delete all nodes of a document."""

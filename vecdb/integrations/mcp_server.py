@@ -12,6 +12,7 @@ Threads: the SDK calls each tool in a thread of its own; the collection takes th
 
 from __future__ import annotations
 
+import copy
 import datetime as dt
 import functools
 import importlib
@@ -44,7 +45,6 @@ Filter = Annotated[
         'dict such as {"year": {"$gte": 2020}}. Fields: see list_collections.'
     ),
 ]
-Id = Annotated[int | str, Field(description="The id of a record.")]
 Owner = Annotated[str | None, Field(description="Whose record it is, where an answer named an owner.")]
 
 
@@ -62,16 +62,6 @@ def embedder_named(path: str) -> Any:
     except (ImportError, AttributeError) as error:
         raise InvalidArgument(f"the model {path!r} cannot be loaded: {error}") from None
     return found
-
-
-def bound_collection(database: vecdb.Database, name: str, *, embed: Any = None, make: bool = False) -> vecdb.Collection:
-    """The collection that the tools are of. make : make it where it is not there."""
-    try:
-        return database.collection(name, embed=embed)
-    except NotFound:
-        if not make:
-            raise
-    return database.create_collection(name, embed=embed, exist_ok=True)
 
 
 def server_of(docs: vecdb.Collection, *, tenant: str | None = None, write: bool = False) -> MCPServer[Any]:
@@ -112,12 +102,32 @@ def _told(tool: Tool) -> Tool:
     return called  # type: ignore[no-any-return]
 
 
+class _ToldEmbedder(vecdb.Embedder):
+    """A model that reads texts, whose errors reach the model that gave them."""
+
+    __slots__ = ()
+
+    def __init__(self, embedder: vecdb.Embedder) -> None:
+        for name in vecdb.Embedder.__slots__:
+            setattr(self, name, getattr(embedder, name))
+
+    def _asked(self, ask: Callable[[list[str]], Any], texts: list[str]) -> Any:
+        try:
+            return super()._asked(ask, texts)
+        except VecdbError:
+            raise
+        except Exception as error:
+            raise ToolError(f"the model {self.name!r} cannot embed this text: {error}") from error
+
+
 class CollectionTools:
     """The tools. Every read names the tenant, every write is owned by it."""
 
     def __init__(self, docs: vecdb.Collection, tenant: str | None) -> None:
-        self._docs = docs
-        self._handle = CollectionHandle(docs)
+        self._docs = copy.copy(docs)
+        if docs.embedder is not None:
+            self._docs._embedder = _ToldEmbedder(docs.embedder)
+        self._handle = CollectionHandle(self._docs)
         self._tenant = tenant
 
     # -- reads -------------------------------------------------------------------------------------
@@ -156,10 +166,10 @@ class CollectionTools:
             raise InvalidArgument("give one of text, id and vector")
         own: Record | None = None
         if id is not None:
-            own = self._record(id, owner, include_vectors=True)
+            [own] = self._records([id], owner, include_vectors=True)
             if own is None:
                 raise NotFound(f"there is no record {id!r}", what="record")
-        query = self._vector_of(text) if text is not None else vector if own is None else own.vector
+        query = self._model().queries([text])[0] if text is not None else vector if own is None else own.vector
         wanted = limit if own is None else limit + 1
         hits = self._of_tenant(lambda tenant: self._docs.search(query, wanted, filter=filter, tenant=tenant), ())
         others = [hit for hit in hits if own is None or (hit.id, hit.owner) != (own.id, own.owner)]
@@ -172,7 +182,7 @@ class CollectionTools:
         owner: Owner = None,
     ) -> dict[str, Any]:
         """Records by id, with their fields; those that are not there are listed as missing."""
-        found = [(id, self._record(id, owner)) for id in ids]
+        found = list(zip(ids, self._records(ids, owner)))
         return {
             "records": [self._shown(record) for _, record in found if record is not None],
             "missing": [id for id, record in found if record is None],
@@ -234,7 +244,7 @@ class CollectionTools:
             raise InvalidArgument("give one of text and vector")
         owned: dict[str, Any] = {} if self._tenant is None else {"owner": self._tenant, "tenants": {self._tenant}}
         if text is not None:
-            self._vector_of(text)  # whose error is told
+            self._model()
         if id is None:
             return {"id": self._docs.add(vector, fields, texts=text, **owned)}
         [known] = self._handle.ids([id], new=True)
@@ -261,32 +271,35 @@ class CollectionTools:
                 raise
             return nothing
 
-    def _record(self, id: int | str, owner: str | None, *, include_vectors: bool = False) -> Record | None:
-        """A record that the tenant sees: its own, else one without an owner, or that of the owner who is named."""
-        known = self._handle.ids([id])
-        owners = dict.fromkeys([self._tenant or "", ""] if owner is None else [owner])
-        for one in owners if known else ():
-            get = functools.partial(self._docs.get, known[0], owner=one, include_vectors=include_vectors)
-            found: Record | None = self._of_tenant(functools.partial(_asked, get), None)
-            if found is not None:
-                return found
-        return None
+    def _records(
+        self, ids: list[int | str], owner: str | None, *, include_vectors: bool = False
+    ) -> list[Record | None]:
+        """The record of each id that the tenant sees: its own, else one without an owner, or that of the owner who is
+        named; None where it sees none. One read for each owner and kind of ids.
+        """
+        known = [(id, one) for id in dict.fromkeys(ids) for one in self._handle.ids([id])]
+        found: dict[int | str, Record] = {}
+        for whose in dict.fromkeys([self._tenant or "", ""] if owner is None else [owner]):
+            for kind in (int, str):
+                asked = {id: one for id, one in known if id not in found and isinstance(one, kind)}
+                if asked:
+                    get = functools.partial(
+                        self._docs.get, list(asked.values()), owner=whose, include_vectors=include_vectors
+                    )
+                    records = self._of_tenant(functools.partial(_asked, get), ())
+                    found |= {id: record for id, record in zip(asked, records) if record is not None}
+        return [found.get(id) for id in ids]
 
     def _shown(self, one: Any) -> dict[str, Any]:
         """A record or a hit as JSON. Who shares it with the bound tenant is not told."""
         owner = {"owner": one.owner} if one.owner and self._tenant is None else {}
         return {"id": one.id, **owner, "fields": _plain(one.fields)}
 
-    def _vector_of(self, text: str) -> Any:
+    def _model(self) -> vecdb.Embedder:
         embedder = self._docs.embedder
         if embedder is None:
             raise InvalidArgument("no model that reads texts was given when this server was started: use id or vector")
-        try:
-            return embedder.queries([text])[0]
-        except VecdbError:
-            raise
-        except Exception as error:
-            raise ToolError(f"the model {embedder.name!r} cannot embed this text: {error}") from error
+        return embedder
 
 
 def _asked(get: Callable[..., Any], tenant: str | None) -> Any:
@@ -310,6 +323,10 @@ def _plain(value: Any) -> Any:
 # -- over HTTP -------------------------------------------------------------------------------------
 
 
+def http_address(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}/mcp" if ":" in host else f"http://{host}:{port}/mcp"
+
+
 def serve_http(server: MCPServer[Any], host: str, port: int, say: Callable[[str], None]) -> None:
     """Serve at http://host:port/mcp until the process is told to end. port 0 : a free one. say : is told the address.
 
@@ -324,7 +341,7 @@ def serve_http(server: MCPServer[Any], host: str, port: int, say: Callable[[str]
     bound = config.bind_socket()
     try:
         bound.listen()
-        say(f"http://{host}:{bound.getsockname()[1]}/mcp")
+        say(http_address(host, bound.getsockname()[1]))
         asyncio.run(uvicorn.Server(config).serve(sockets=[bound]))
     finally:
         bound.close()

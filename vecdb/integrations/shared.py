@@ -4,6 +4,7 @@
     Steps, run, arun           what a method does, written once for both
     condition, joined, under   a framework's filters as a tree of vecdb's
     record_fields, taken_text  a document as the fields of a record, and back
+    nearness_of_l2             a score as frameworks want one
     diverse                    maximal marginal relevance
 
 A framework's own types stay in its adaptor.
@@ -14,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
+import math
 import os
 import re
 import uuid
@@ -74,19 +76,23 @@ class CollectionHandle:
             that is made. options : of `vecdb.open`.
         """
         if isinstance(source, vecdb.Database):
-            return cls(_there(source, name, metric, index))
+            return cls(bound_collection(source, name, metric=metric, index=index))
         if not isinstance(source, (str, os.PathLike)):
             raise InvalidArgument(f"a path, an address or a Database is opened, got {short_repr(source)}")
         database = vecdb.open(source, **options)
         try:
-            near = _there(database, name, metric, index)
+            near = bound_collection(database, name, metric=metric, index=index)
         except BaseException:
             database.close()
             raise
 
         async def reopen() -> Any:
             found = await vecdb.aio.open(source, **options)
-            return found, await found.collection(name)
+            try:
+                return found, await found.collection(name)
+            except BaseException:
+                await found.close()
+                raise
 
         return cls(near, database, reopen if is_server(source) else None)
 
@@ -167,13 +173,16 @@ class CollectionHandle:
             await asyncio.to_thread(self._opened.close)
 
 
-def _there(database: vecdb.Database, name: str, metric: str, index: Any) -> vecdb.Collection:
+def bound_collection(
+    database: vecdb.Database, name: str, *, embed: Any = None, make: bool = True, **options: Any
+) -> vecdb.Collection:
+    """The collection of that name. make : where it is not there make it, with `options` of create_collection."""
     try:
-        return database.collection(name)
+        return database.collection(name, embed=embed)
     except NotFound as error:
-        if error.what != "collection" or database.read_only:
+        if error.what != "collection" or database.read_only or not make:
             raise
-    return database.create_collection(name, metric=metric, index=index, exist_ok=True)
+    return database.create_collection(name, embed=embed, exist_ok=True, **options)
 
 
 # -- methods that are called and awaited ------------------------------------------------------------
@@ -316,12 +325,12 @@ def _present(node: Node | None) -> Node:
 # -- documents -------------------------------------------------------------------------------------
 
 
-def record_fields(text: str | None, metadata: Mapping[str, Any], text_field: str) -> dict[str, Any]:
-    """Fields of a record: the metadata as they are, and the text beside them."""
+def record_fields(text: str | None, metadata: Mapping[str, Any], text_field: str, whose: str = "") -> dict[str, Any]:
+    """Fields of a record: the metadata as they are, and the text beside them. whose : for an error, "of node 'x' "."""
     if text_field in metadata:
         raise InvalidArgument(
-            f"metadata have {short_repr(text_field)}, the field in which the text of a document is kept: rename it, or "
-            "keep texts elsewhere with text_field="
+            f"metadata {whose}have {short_repr(text_field)}, the field in which the text of a document is kept: rename "
+            "it, or keep texts elsewhere with text_field="
         )
     return {**metadata, text_field: text}
 
@@ -339,6 +348,11 @@ def made_ids(ids: Sequence[str | None] | None, n: int) -> list[str]:
     if len(given) != n:
         raise InvalidArgument(f"got {len(given):,} ids for {n:,} documents: pass one for each")
     return [str(uuid.uuid4()) if one is None else str(one) for one in given]
+
+
+def nearness_of_l2(score: float) -> float:
+    """A score under l2, minus a squared distance, from 0, far, to 1, the same."""
+    return 1 / (1 + math.sqrt(max(0.0, -score)))
 
 
 # -- diversity -------------------------------------------------------------------------------------

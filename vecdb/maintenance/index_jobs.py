@@ -23,7 +23,6 @@ from typing import Any
 import msgspec
 
 from vecdb import limits
-from vecdb.commit.committer import CompactLmdbFile
 from vecdb.commit.state_requests import InstallIndex, PatchState
 from vecdb.commit.write_path import WritePath
 from vecdb.errors import DiskFull, Unavailable
@@ -31,6 +30,7 @@ from vecdb.index.contract import HasCompanionGraph, IndexCorruption, Progress
 from vecdb.maintenance.clearing import clear_records, fix_dim
 from vecdb.maintenance.column_jobs import ColumnMaintenance
 from vecdb.maintenance.disk_room import give_back_deleted_rows
+from vecdb.maintenance.free_pages import give_back_free_pages
 from vecdb.maintenance.garbage import collect_garbage
 from vecdb.maintenance.vacuum import copy_generation
 from vecdb.query.recall_learning import RECALL_FLOOR, check_is_due, learn_recall
@@ -337,7 +337,7 @@ class CollectionMaintenance:
             with suppress(OSError):  # a full disk has no room for it beside the old one
                 self.seal(threads)
             self._collect_garbage()  # under the lock: it would remove the files of another vacuum or seal at work
-            self.writes.submit(CompactLmdbFile())
+            give_back_free_pages(self.state.store, self.writes)
 
     def clear(self, request_id: bytes | None) -> int:
         """Remove all records. Returns how many there were."""

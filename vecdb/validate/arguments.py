@@ -237,9 +237,13 @@ def search_params(params: SearchParams | dict[str, Any] | None, limit: int) -> S
 def threads(value: object) -> int:
     """A thread count from 1 to `threads_max`; None is every core this process may use."""
     if value is None:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return min(cores, limits.threads_max)
+        return min(cores(), limits.threads_max)
     return integer(value, "threads", 1, limits.threads_max)
+
+
+def cores() -> int:
+    """How many cores this process may use; where the system does not say, how many the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def field_selection(fields: object) -> tuple[str, ...] | None:

@@ -271,7 +271,9 @@ def main() -> None:
         not given.no_processes, lambda text: print(text, file=sys.stderr, flush=True),
         measured_machine=False,
     )  # fmt: skip
-    cores, ef, recall = len(os.sched_getaffinity(0)), result["ef"], result["recall"]
+    # as in machine.cores, which the file alone cannot do without
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    ef, recall = result["ef"], result["recall"]
     print(f"{cores} cores, ef {ef}, recall {recall:.3f}, best of {given.rounds}")
     print(table(result))
     if given.out:

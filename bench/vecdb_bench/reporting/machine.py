@@ -30,13 +30,18 @@ def facts(packages: Sequence[str] = ()) -> dict[str, Any]:
         "processor": cpu.get("model name") or platform.machine(),
         "features": [flag for flag in shown_flags if flag in flags],
         "cache_bytes": _cache_bytes(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": cores(),
         "memory_bytes": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
         "python": platform.python_version(),
         "versions": {"vecdb": vecdb.__version__} | {name: _version(name) for name in (*measured_packages, *packages)},
         "kernels": kernels_digest(),
         "environment": {n: v for n, v in os.environ.items() if n.startswith(("NUMBA_", "OMP_", "OPENBLAS_", "MKL_"))},
     }
+
+
+def cores() -> int:
+    """How many cores this process may use; where the system does not say, how many the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def kernels_digest() -> str:

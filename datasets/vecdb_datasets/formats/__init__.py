@@ -1,12 +1,17 @@
-"""Files of vectors, and directories of other databases: open any of `FORMATS` by its content, read it by slices; write
-them.
+"""Files of vectors and directories of other databases, opened by their content and read by slices; writers of files.
 
-inputs.py     what a path leads to: a file, a pipe, what is packed          detect.py   which format is it?
-source.py     the contract of readers; many.py several files as one; beside.py what an export wrote beside one
-arrays/       readers of plain arrays                                       tables/     readers of tables
-foreign/      of other databases and libraries                              records/    files of whole collections
-writers.py    files of vectors
-headers.py    the arithmetic of formats without a magic number              optional.py packages that some formats need
+inputs.py     what a path leads to: a file, a pipe, a packed file
+detect.py     which of `FORMATS` a file is
+source.py     the contract of readers
+many.py       several files read as one
+beside.py     what an export wrote beside a file
+arrays/       readers of plain arrays
+tables/       readers of tables
+foreign/      readers of files and directories of other databases and libraries
+records/      writers of files of whole collections
+writers.py    writers of files of vectors
+headers.py    the arithmetic of formats without a magic number
+optional.py   packages that some formats need
 """
 
 from __future__ import annotations

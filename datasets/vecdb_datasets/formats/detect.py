@@ -97,8 +97,6 @@ def detect(file: InputFile) -> str:
     if head.startswith(b"FEA1"):
         raise InvalidArgument(f"{name}: Feather of version 1, which pyarrow no longer writes: write it with version 2")
     foreign = recognise.file(path, head, size)
-    if head[257:262] == b"ustar":
-        foreign = recognise.tar(path) or recognise.Foreign("", "a tar archive", "unpack it and name its files")
     if foreign is not None:
         recognise.require_readable(name, foreign)
         return foreign.format
@@ -207,7 +205,7 @@ def _text_format(head: bytes, *, is_json: bool = False) -> str | None:
         return "jsonl" if _first_line_is_whole(text, is_json) else "json"
     if re.match(r"\[\s*[\[{]", begin):
         return "json"
-    if re.match(r"\[[^\n]*\]\s*(\n\s*\[|$)", begin):
+    if re.match(r"\[[^\n]*\][^\S\n]*+(\n\s*+\[|\s*+$)", begin):
         return "jsonl"  # a vector a line
     if looks_like_words(body):
         return "words"

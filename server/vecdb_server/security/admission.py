@@ -96,6 +96,11 @@ class Admission:
         return self._counters.value(_STREAMS)
 
     @property
+    def held_here(self) -> int:
+        """Calls and streams of this process, without those of the others of its server."""
+        return self._counters.own(_CALLS) + self._counters.own(_STREAMS)
+
+    @property
     def slow_messages(self) -> int:
         return self._counters.value(_SLOW)
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import resource
 from pathlib import Path
 
 _FILES_KEPT = 256  # descriptors that connections leave to the database
 _TABLES = Path("/proc/self/net/tcp"), Path("/proc/self/net/tcp6")
+_DESCRIPTORS = "/proc/self/fd"
 _ESTABLISHED = "01"
 
 
@@ -23,14 +26,24 @@ def connections_max(wanted: int) -> int:
 
 
 def connections_of(port: int) -> int:
-    """Established connections to a port of this machine; 0 where the system does not tell."""
-    ending, count = f":{port:04X}", 0
+    """Established connections of this process to a port of this machine, which other processes may share; 0 where the
+    system does not tell.
+    """
+    ending, there = f":{port:04X}", set()
     for table in _TABLES:
-        try:
-            lines = table.read_text(encoding="ascii").splitlines()[1:]
-        except OSError:
-            continue
-        for line in lines:
-            words = line.split()
-            count += words[1].endswith(ending) and words[3] == _ESTABLISHED
-    return count
+        with contextlib.suppress(OSError):
+            for line in table.read_text(encoding="ascii").splitlines()[1:]:
+                words = line.split()
+                if words[1].endswith(ending) and words[3] == _ESTABLISHED:
+                    there.add(f"socket:[{words[9]}]")
+    return len(there & _own()) if there else 0
+
+
+def _own() -> set[str]:
+    """What the descriptors of this process are, as the system names it."""
+    found = set()
+    with contextlib.suppress(OSError):
+        for name in os.listdir(_DESCRIPTORS):
+            with contextlib.suppress(OSError):  # it was closed meanwhile
+                found.add(os.readlink(f"{_DESCRIPTORS}/{name}"))
+    return found

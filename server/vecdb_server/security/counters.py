@@ -1,5 +1,7 @@
 """Counts that bound what callers cost. Several processes of one server may share them: all of it is this interface.
 
+value(name)            a count, of all processes
+own(name)              what this process has added to it
 first_over(wanted)     the first count that would pass its most
 try_add(wanted)        the same; where there is none, all are added at once
 subtract(amounts)      what was added before
@@ -19,6 +21,8 @@ Wanted = tuple[str, int, int]  # (name of a count, what is added, the most that 
 
 class Counters(Protocol):
     def value(self, name: str) -> int: ...
+
+    def own(self, name: str) -> int: ...
 
     def first_over(self, wanted: Iterable[Wanted]) -> str | None: ...
 
@@ -49,6 +53,8 @@ class LocalCounters:
 
     def value(self, name: str) -> int:
         return self._values.get(name, 0)
+
+    own = value
 
     def first_over(self, wanted: Iterable[Wanted]) -> str | None:
         values = self._values

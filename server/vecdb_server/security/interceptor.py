@@ -204,7 +204,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         events = {grpc.StatusCode.UNAUTHENTICATED: "not authenticated", grpc.StatusCode.PERMISSION_DENIED: "denied"}
         if code not in events:
             return False
-        self._refusals.add(events[code], peer_of(context), rpc=method, caller=caller or None, reason=message)
+        self._refusals.add(
+            events[code], peer_of(context, self._secret), rpc=method, caller=caller or None, reason=message
+        )
         return True
 
     async def _handler(self, session: CallerSession, method: str, continuation: Any, details: Any) -> Any:
@@ -328,17 +330,23 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         return str(code.name)
 
 
-def peer_of(context: Any) -> str:
-    """Who calls, as gRPC names it; of a call that another process of this server hands on, who called that."""
-    peer: str = context.peer()
-    if peer.startswith("unix:"):
-        return next((str(value) for key, value in context.invocation_metadata() if key == PEER), peer)
-    return peer
+def peer_of(context: Any, secret: str | None) -> str:
+    """Who calls. Of a call that another process of this server hands on, who called that one: it says so, with the
+    secret. Nobody else is believed.
+    """
+    metadata = context.invocation_metadata()
+    if secret is None or not _has(secret, metadata):
+        return str(context.peer())
+    return next((str(value) for key, value in metadata if key == PEER), str(context.peer()))
+
+
+def _has(secret: str, metadata: Any) -> bool:
+    sent = next((value for key, value in metadata if key == SECRET), "")
+    return hmac.compare_digest(str(sent).encode(), secret.encode())
 
 
 def _check_secret(secret: str, metadata: Any) -> None:
-    sent = next((value for key, value in metadata if key == SECRET), "")
-    if not hmac.compare_digest(str(sent).encode(), secret.encode()):
+    if not _has(secret, metadata):
         raise _unauthenticated("this socket is for the other processes of the server: call its port")
 
 

@@ -54,10 +54,8 @@ class Collections:
     async def DropCollection(self, request: Any, caller: Caller, context: Any) -> Any:
         if not caller.reaches(request.name):
             raise collection_not_found(request.name)
-        try:
-            await self._server.write(caller, context, lambda: self._server.db.drop_collection(request.name))
-        finally:
-            self._server.forget(request.name)
+        server, name = self._server, request.name
+        await server.change_names(caller, context, lambda: server.db.drop_collection(name), lambda: server.forget(name))
         log.info("collection dropped", caller=caller.name, collection=request.name)
         return pb.DropCollectionResponse()
 
@@ -85,10 +83,7 @@ class Collections:
 
     async def _name(self, caller: Caller, context: Any, change: Callable[[], None]) -> None:
         """Make a change of names, which may stand for other collections from then on."""
-        try:
-            await self._server.write(caller, context, change)
-        finally:
-            self._server.forget_names()
+        await self._server.change_names(caller, context, change, self._server.forget_names)
 
     async def GetCollectionStats(self, request: Any, caller: Caller, context: Any) -> Any:
         docs = await self._server.collection(caller, request.collection)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import os
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable
@@ -25,7 +24,7 @@ from vecdb import Collection, LimitExceeded, Unavailable
 from vecdb.wire.error_codes import collection_not_found
 from vecdb.wire.filters import Tree, filter_of
 from vecdb.wire.messages import request_id_of
-from vecdb_server.config import Config
+from vecdb_server.config import Config, cores
 from vecdb_server.executors import FairThreadPool, LatencyEstimate, LatencyModel, LongOperations, Stop
 from vecdb_server.place import Place
 from vecdb_server.security.admission import Account, Admission
@@ -61,7 +60,7 @@ class ServerContext:
         self.config = config
         self.admission = admission
         self.kernel_threads = place.kernel_threads(config.kernel_threads)
-        self.threads_max = max(self.kernel_threads, config.kernel_threads or len(os.sched_getaffinity(0)))  # of a batch
+        self.threads_max = max(self.kernel_threads, config.kernel_threads or cores())  # of a batch
         self.latencies = LatencyModel(_SHORT_US)
         self.kernels = FairThreadPool("kernels", self.kernel_threads, batch_max=_BATCH_MAX)
         self.writers = FairThreadPool("writers", config.write_threads)
@@ -107,10 +106,16 @@ class ServerContext:
         is none, or none that the caller has access to. Where its tenant is not known it has none, unless it writes
         records, which makes the tenant known.
         """
-        self._follow_names()
-        if caller.must_be_known and not writes_records:
-            await self._meet(caller, name)
-        found = self._open.get(name) if writes_records and caller.reaches(name) else self.open_collection(caller, name)
+        if not writes_records:
+            if caller.must_be_known:
+                self._follow_names()
+                await self._meet(caller, name)
+            found = self.open_collection(caller, name)
+        else:
+            self._follow_names()
+            if not caller.reaches(name):
+                raise collection_not_found(name)
+            found = self._open.get(name)
         if found is None:
             drops = self._drops
             found = await self.kernels.run(caller.group, lambda stop: self.db.collection(name))
@@ -226,6 +231,23 @@ class ServerContext:
             self.writers.check_wait(caller.group, deadline_of(context))
         return await self.writers.run(caller.group, lambda stop: work(), deadline_of(context))
 
+    async def change_names(
+        self, caller: Caller, context: Any, work: Callable[[], Any], forget: Callable[[], None]
+    ) -> Any:  # fmt: skip
+        """`write` of what changes which collections or tenants there are. forget() is called on the event loop when
+        work has ended, before anybody hears of it, and also where the caller has left meanwhile.
+        """
+        loop = asyncio.get_running_loop()
+
+        def marked() -> Any:
+            try:
+                return work()
+            finally:
+                with contextlib.suppress(RuntimeError):  # the event loop has ended
+                    loop.call_soon_threadsafe(forget)
+
+        return await self.write(caller, context, marked)
+
     async def run_long(
         self, run: Callable[[Progress], Any], report: Callable[[int, int], Awaitable[None]] | None
     ) -> Any:
@@ -267,19 +289,11 @@ class ServerContext:
         """Send one message of an answer that holds a resource while it goes on. Where the client reads nothing for
         too long, release() gives the resource back, and the call ends. Raises Refused.
         """
-        slow_s = self.config.slow_reader_s
-        writing = asyncio.ensure_future(context.write(message))
         try:
-            done, _ = await asyncio.wait([writing], timeout=slow_s)
-        except asyncio.CancelledError:
-            writing.cancel()
+            await send_if_read(context, message, self.config.slow_reader_s, ": list again")
+        except Refused:
+            release()
             raise
-        if done:
-            writing.result()
-            return
-        release()
-        writing.add_done_callback(_ignore)  # gRPC sends the status behind it, when the client reads on
-        raise Refused(grpc.StatusCode.ABORTED, f"nothing was read for {slow_s:g} s: list again")
 
     async def serve_stream(self, requests: Any, caller: Caller, context: Any, begin: Callable[[Any], Any]) -> None:
         """Answer a stream of requests. begin(message) : the answer, or an awaitable of it."""
@@ -333,6 +347,22 @@ class ServerContext:
         if caller.permission == "admin":
             return deadline
         return min(deadline, time.monotonic() + self.config.call_s_max)
+
+
+async def send_if_read(context: Any, message: Any, slow_reader_s: float, advice: str = "") -> None:
+    """Send one message of an answer. Raises Refused where the client reads nothing for so long. advice : what it says
+    then, beside that.
+    """
+    writing = asyncio.ensure_future(context.write(message))
+    try:
+        done, _ = await asyncio.wait([writing], timeout=slow_reader_s)
+    except asyncio.CancelledError:
+        writing.cancel()
+        raise
+    if not done:
+        writing.add_done_callback(_ignore)  # gRPC sends the status behind it, when the client reads on
+        raise Refused(grpc.StatusCode.ABORTED, f"nothing was read for {slow_reader_s:g} s{advice}")
+    writing.result()
 
 
 def _ignore(writing: asyncio.Future[Any]) -> None:

@@ -68,8 +68,7 @@ class Tenants:
             key = request_key(caller, request.request_id)
             return docs.drop_tenant(request.name, records=request.records, request_id=key) or 0
 
-        deleted = await self._server.write(caller, context, drop)
-        self._server.forget_tenants()
+        deleted = await self._server.change_names(caller, context, drop, self._server.forget_tenants)
         return pb.DropTenantResponse(deleted=deleted)
 
     async def ListTenants(self, request: Any, caller: Caller, context: Any) -> Any:

@@ -20,9 +20,11 @@ from typing import Any
 import grpc
 
 from vecdb import Unavailable
+from vecdb_server.place import OtherBehaviours
 from vecdb_server.security.auth import OF_WRITER
 from vecdb_server.security.bounds import raise_fault
-from vecdb_server.security.interceptor import PEER, SECRET, peer_of
+from vecdb_server.security.interceptor import PEER, SECRET
+from vecdb_server.services.context import send_if_read
 from vecdb_server.status_errors import Refused
 from vecdb_server.workers.board import LISTENING, WRITER, Board
 
@@ -92,8 +94,9 @@ class WriterLink:
         pump.add_done_callback(lambda _: _stop_writing(call, pump))
         try:
             await self._hand_back(call, context)
-            if pump.done() and not pump.cancelled() and pump.exception() is not None:
-                raise pump.exception()  # type: ignore[misc]
+            error = pump.exception() if pump.done() and not pump.cancelled() else None
+            if error is not None:
+                raise error
             if self._ending.is_set():
                 raise Unavailable("the server is shutting down")
         finally:
@@ -114,7 +117,7 @@ class WriterLink:
     async def _hand_back(self, call: Any, context: Any) -> None:
         try:
             while (answer := await call.read()) is not grpc.aio.EOF:
-                await self._write(answer, context)
+                await send_if_read(context, answer, self._slow_reader_s)
             code = await call.code()
             if code is not grpc.StatusCode.OK:
                 raise await _status_of_call(call)
@@ -126,18 +129,6 @@ class WriterLink:
                 if task is None or not task.cancelling():
                     raise Unavailable("the server is shutting down") from None
             raise
-
-    async def _write(self, answer: bytes, context: Any) -> None:
-        writing = asyncio.ensure_future(context.write(answer))
-        try:
-            done, _ = await asyncio.wait([writing], timeout=self._slow_reader_s)
-        except asyncio.CancelledError:
-            writing.cancel()
-            raise
-        if not done:
-            writing.add_done_callback(lambda one: one.cancelled() or one.exception())
-            raise Refused(grpc.StatusCode.ABORTED, f"nothing was read for {self._slow_reader_s:g} s")
-        writing.result()
 
     # -- the connection ------------------------------------------------------------------------------
 
@@ -171,7 +162,7 @@ class WriterLink:
     def metadata_of(self, context: Any) -> list[tuple[str, str]]:
         """What goes along with a call: the token, and that it was counted."""
         kept = [(key, value) for key, value in context.invocation_metadata() if key in _HANDED_ON]
-        return [*kept, (SECRET, self._secret), (PEER, peer_of(context))]
+        return [*kept, (SECRET, self._secret), (PEER, context.peer())]
 
     def _options(self, context: Any) -> dict[str, Any]:
         return {"metadata": self.metadata_of(context), "timeout": context.time_remaining()}
@@ -182,10 +173,6 @@ class WriterLink:
             return
         with contextlib.suppress(grpc.aio.AioRpcError):
             await self._callable_now("unary_unary", path)(request, metadata=metadata, timeout=patience_s)
-
-    async def close(self) -> None:
-        if self._channel is not None:
-            await self._channel.close()
 
 
 def _stop_writing(call: Any, pump: asyncio.Future[None]) -> None:
@@ -224,19 +211,16 @@ def _refused(code: Any, details: str, trailing: Any) -> Refused | Unavailable:
     return Refused(code, details or f"the process that writes answered {code.name}")
 
 
-class HandedOn:
-    """The behaviours of a service, of which those that need the writer go to it."""
+class HandedOn(OtherBehaviours):
+    """The behaviours of a service, of which those that need the writer go to it, as bytes."""
 
     def __init__(self, service: Any, behaviours: Any, link: WriterLink) -> None:
-        self.raw = dict(getattr(behaviours, "raw", {}))
-        for method in service.methods:
-            path = f"/{service.full_name}/{method.name}"
-            if path not in OF_WRITER:
-                setattr(self, method.name, getattr(behaviours, method.name))
-                continue
+        def hand_on(method: Any, path: str) -> Any:
             kind = link.stream if method.client_streaming else link.answers if method.server_streaming else link.unary
             self.raw[method.name] = None
-            setattr(self, method.name, _behaviour(kind, path))
+            return _behaviour(kind, path)
+
+        super().__init__(service, behaviours, OF_WRITER, hand_on)
 
 
 def _behaviour(hand_on: Callable[[str, Any, Any], Any], path: str) -> Callable[[Any, Any, Any], Any]:

@@ -2,7 +2,8 @@
 
 Searches tell a writing process two things, which it would not know otherwise: that somebody searches, so that rows are
 taken into the index before they are many (limits.tail_rows_max), and how queries look, on which it learns how wide
-searches must be. One of a collection in a second is enough, and less where they take long.
+searches must be. One of a collection in a second is enough, and less where they take long; large ones and those that
+fail are not told, nor are others while several are being asked.
 
 Threads: event loop only.
 """
@@ -21,6 +22,8 @@ _EVERY_S = 1.0
 _SHARE = 0.02  # of the writer's time, at most
 _PATIENCE_S = 5.0
 _COLLECTIONS_MAX = 1_024
+_ASKING_MAX = 8  # at once
+_REQUEST_BYTES_MAX = 64 << 10
 _COLLECTION_TAG = 0x0A  # the first field of a SearchRequest, a short string
 
 
@@ -34,14 +37,27 @@ class SearchMirror:
         self._asking: set[asyncio.Task[None]] = set()
 
     def Search(self, request: bytes, caller: Any, context: Any) -> bytes | Awaitable[bytes]:
-        if isinstance(request, bytes):  # otherwise it is too large, and will be refused
-            now, name = time.monotonic(), _collection_in(request)
-            if now >= self._due.get(name, 0.0):
-                self._ask(request, name, now, context)
         answer: bytes | Awaitable[bytes] = self._search(request, caller, context)
+        if not self._wanted(request):
+            return answer
+        if not isinstance(answer, bytes):
+            return self._answered(answer, request, context)
+        self._ask(request, context)
         return answer
 
-    def _ask(self, request: bytes, name: bytes, now: float, context: Any) -> None:
+    def _wanted(self, request: Any) -> bool:
+        if not isinstance(request, bytes) or len(request) > _REQUEST_BYTES_MAX or len(self._asking) >= _ASKING_MAX:
+            return False  # what is not bytes is too large, and is refused
+        return time.monotonic() >= self._due.get(_collection_in(request), 0.0)
+
+    async def _answered(self, answer: Awaitable[bytes], request: bytes, context: Any) -> bytes:
+        found = await answer
+        if self._wanted(request):  # others may have been asked meanwhile
+            self._ask(request, context)
+        return found
+
+    def _ask(self, request: bytes, context: Any) -> None:
+        now, name = time.monotonic(), _collection_in(request)
         if len(self._due) >= _COLLECTIONS_MAX:
             self._due.clear()
         self._due[name] = now + _EVERY_S

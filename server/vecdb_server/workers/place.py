@@ -4,19 +4,19 @@
     Writer    owns the directory, answers what workers hand on, shows the metrics of all
     Worker    answers callers: reads by itself, all else through the writer
 
-Threads: event loop only, but `names_changed` and `processes`.
+Threads: event loop only, but `processes`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from vecdb.v1 import search_pb2
+from vecdb_server.config import cores
 from vecdb_server.metrics import Metrics
 from vecdb_server.place import KEY_BYTES, Place
 from vecdb_server.security.auth import NEEDS
@@ -67,11 +67,9 @@ class CrewPlace(Place):
     """place : on the board."""
 
     def __init__(self, crew: Crew, place: int) -> None:
-        super().__init__()
+        super().__init__(counters=crew.counters[place], cursor_key=crew.cursor_key)
         self.crew = crew
         self.place = place
-        self.counters = crew.counters[place]
-        self.cursor_key = crew.cursor_key
         self._figures: dict[str, Callable[[], float]] = {}
         self._ticking: asyncio.Task[None] | None = None
         self._server: Any = None
@@ -79,6 +77,12 @@ class CrewPlace(Place):
     def figure(self, name: str, read: Callable[[], float]) -> Callable[[], float]:
         self._figures[name] = read
         return lambda: self.crew.board.gauge(name)
+
+    def processes(self) -> list[dict[str, Any]]:
+        board, crew = self.crew.board, self.crew
+        found = [{"pid": crew.supervisor, "role": "supervisor"}]
+        there = [place for place in range(board.processes) if board.state(place) != boards.GONE]
+        return found + [{"pid": board.pid(place), "role": crew.role(place)} for place in there]
 
     def listens(self, server: Any) -> None:
         self._server = server
@@ -115,12 +119,6 @@ class WriterPlace(CrewPlace):
     def names_changed(self) -> None:
         self.crew.board.names_changed()
 
-    def processes(self) -> list[dict[str, Any]]:
-        board, crew = self.crew.board, self.crew
-        found = [{"pid": crew.supervisor, "role": "supervisor"}]
-        there = [place for place in range(board.processes) if board.state(place) != boards.GONE]
-        return found + [{"pid": board.pid(place), "role": crew.role(place)} for place in there]
-
 
 class WorkerPlace(CrewPlace):
     role = "worker"
@@ -147,7 +145,7 @@ class WorkerPlace(CrewPlace):
 
     def kernel_threads(self, wanted: int) -> int:
         """All workers together have twice as many as there are cores, since callers are not spread evenly."""
-        return wanted or max(2, -(-2 * len(os.sched_getaffinity(0)) // self.sharers))
+        return wanted or max(2, -(-2 * cores() // self.sharers))
 
     def names_version(self) -> Any:
         return self.crew.board.names_version if self.crew.writes else super().names_version()

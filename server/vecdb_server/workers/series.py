@@ -14,7 +14,7 @@ from typing import Any
 
 import grpc
 
-from vecdb_server.metrics import BUCKETS_S, Metrics, Series
+from vecdb_server.metrics import BUCKETS_S, CallCounts, Metrics, Series
 
 _CODES = tuple(code.name for code in grpc.StatusCode)
 _AT = {name: i for i, name in enumerate(_CODES)}
@@ -24,13 +24,12 @@ _WORDS = _NANOSECONDS + 1
 UNKNOWN = "unknown"
 
 
-class SharedSeries(Series):
+class SharedSeries:
     """The counts of one rpc by one process. words : those of it."""
 
     __slots__ = ("_words",)
 
     def __init__(self, words: Any) -> None:
-        super().__init__()
         self._words = words
 
     def count(self, code: str, seconds: float) -> None:
@@ -84,6 +83,10 @@ class _MetricsOfPlace(Metrics):
     def __init__(self, shared: SharedMetrics, place: int) -> None:
         super().__init__(shared.totals)
         self._shared, self._place = shared, place
+        self._made: dict[str, SharedSeries] = {}  # by rpc
 
-    def series(self, method: str) -> Series:
-        return self._shared.series(method.removeprefix("/"), self._place)
+    def series(self, method: str) -> CallCounts:
+        found = self._made.get(method)
+        if found is None:
+            found = self._made[method] = self._shared.series(method.removeprefix("/"), self._place)
+        return found

@@ -85,9 +85,9 @@ class Supervisor:
     def _begin(self) -> None:
         board = self._crew.board
         if self._crew.writes:
-            self._fork(WRITER)
+            self._due[WRITER] = 0.0
             while board.state(WRITER) < LISTENING and not self._draining and not self._failed:
-                self._hear(_POLL_S)
+                self._step()
         if not self._draining and not self._failed:
             warm_up(self._config.path)
         for place in range(1, self._workers + 1):
@@ -171,7 +171,12 @@ class Supervisor:
 
     def _fork(self, place: int) -> None:
         writer = self._crew.board.next_writer() if place == WRITER else 0
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError as error:  # no memory, or too many processes: those that are there go on
+            log.error("process cannot be started", started_role=self._crew.role(place), reason=str(error))
+            self._due[place] = time.monotonic() + _PAUSE_MAX_S
+            return
         if pid == 0:
             self._be(place, writer)
         self._pids[pid] = place
@@ -210,10 +215,10 @@ class Supervisor:
         """The place of a process, its settings, and the signal at which it drains."""
         config = self._config
         if place == WRITER:
-            own: dict[str, Any] = {"listen": self._crew.address(writer), "tls_cert": None, "tls_key": None}
-            return WriterPlace(self._crew), replace(config, tls_client_ca=None, reflection=False, **own), _DRAIN
+            # with the certificate: its socket is without TLS, but the metrics page is not
+            return WriterPlace(self._crew), replace(config, listen=self._crew.address(writer), reflection=False), _DRAIN
         share = -(-config.connections_max // self._workers)
-        own = {
+        own: dict[str, Any] = {
             "read_only": True, "metrics": config.metrics if not self._crew.writes and place == 1 else None,
             "write_threads": 1,
             "connections_max": min(config.connections_max, share + max(32, share // 4)),

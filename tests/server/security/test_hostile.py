@@ -280,7 +280,11 @@ def test_a_batch_that_nobody_waits_for_stops_between_chunks(
     call.cancel()
     assert ended.wait(PATIENCE_S)
     begun.clear(), ended.clear()
-    assert outcome(lambda: client.search.Search(search_request("docs", vectors), timeout=0.05)) == "DEADLINE_EXCEEDED"
+    for timeout_s in (0.05, 0.5, 5.0, PATIENCE_S):  # a search that comes after its deadline does not begin
+        call = client.search.Search.future(search_request("docs", vectors), timeout=timeout_s)
+        assert outcome(call.result) == "DEADLINE_EXCEEDED"
+        if begun.is_set():
+            break
     assert ended.wait(PATIENCE_S)
     settled(running)
 

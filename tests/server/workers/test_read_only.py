@@ -12,6 +12,8 @@ import vecdb
 from tests.support.server.crew import WorkersProcess
 from tests.support.server.driver import Client, Running, outcome
 from tests.support.server.process import PATIENCE_S, Process
+from vecdb.storage.disk import commit_mark
+from vecdb_server import newest_commit
 
 DIM = 8
 ROWS = np.random.default_rng(3).normal(size=(50, DIM)).astype(np.float32)
@@ -67,3 +69,14 @@ def test_there_must_be_a_database(tmp_path: Path) -> None:
     with Process(tmp_path / "none", tmp_path, "--read-only", "--workers", "2") as process:
         assert process.process.wait(PATIENCE_S) == 1
         assert "no database at" in process.log() and "Traceback" not in process.log()
+
+
+def test_what_is_compared_is_the_mark_that_commits_leave(tmp_path: Path, writer: vecdb.Database) -> None:
+    assert newest_commit.NAME == commit_mark.NAME
+    compared = newest_commit.NewestCommit(tmp_path / "db")
+    mark = tmp_path / "db" / commit_mark.NAME
+    before = mark.read_bytes()
+    assert compared.version()[0] == before  # type: ignore[index]
+    writer.create_collection("docs", DIM)
+    assert compared.version()[0] == mark.read_bytes() != before  # type: ignore[index]
+    compared.close()

@@ -4,16 +4,25 @@ processes are real; what they do is compared with plain arithmetic.
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
+from vecdb_server import app
+from vecdb_server.config import Config
+from vecdb_server.security.admission import Admission, AdmissionLimits
+from vecdb_server.security.auth import ANONYMOUS
 from vecdb_server.security.counters import NO_BOUND, Counters, LocalCounters
 from vecdb_server.workers import board as boards
 from vecdb_server.workers import counters
 from vecdb_server.workers.board import Board
+from vecdb_server.workers.place import Crew, WorkerPlace, WriterPlace
 from vecdb_server.workers.series import SharedMetrics
 
 
@@ -60,7 +69,10 @@ def test_counts_of_several_processes_are_those_of_one(seed: int) -> None:
         if over is None:
             held.append((place, [(name, amount) for name, amount, _ in wanted]))
         for n in range(8):
-            assert {one.value(f"n{n}") for one in all_of_them} == {alone.value(f"n{n}")}
+            assert {one.value(f"n{n}") for one in all_of_them} == {alone.value(f"n{n}")} == {alone.own(f"n{n}")}
+            for i, one in enumerate(all_of_them):
+                mine = [dict(amounts).get(f"n{n}", 0) for who, amounts in held if who == i]
+                assert one.own(f"n{n}") == sum(mine)
 
 
 def test_no_more_are_let_in_than_there_is_room_for_however_they_race() -> None:
@@ -118,6 +130,76 @@ def test_a_full_table_shares_its_slots_and_goes_on(monkeypatch: pytest.MonkeyPat
     assert {all_of_them[1].value(f"name {i}") for i in range(300)} == {0}
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_names_may_come_and_go_without_end(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+    now = [1_000.0]
+    monkeypatch.setattr(counters, "SLOTS", 64)
+    monkeypatch.setattr(counters.time, "monotonic_ns", lambda: int(now[0] * 1e9))
+    rng = np.random.default_rng(seed)
+    _, all_of_them = shared(2)
+    alone = LocalCounters()
+    held: list[tuple[int, list[tuple[str, int]]]] = []
+    for i in range(3_000):
+        now[0] += 0.1
+        place, name, rate = (
+            int(rng.integers(3)),
+            f"name {rng.integers(i // 4, i // 4 + 6)}",
+            f"rate {rng.integers(i + 1)}",
+        )
+        assert all_of_them[place].take(rate, 4.0, now[0]) == pytest.approx(alone.take(rate, 4.0, now[0]), abs=1e-6)
+        if len(held) == 10:
+            who, amounts = held.pop(int(rng.integers(len(held))))
+            all_of_them[who].subtract(amounts)
+            alone.subtract(amounts)
+        wanted = [(name, 1, 2), ("all", 1, 9), (f"{name} bytes", int(rng.integers(3)), NO_BOUND)]
+        over = alone.try_add(wanted)
+        assert all_of_them[place].try_add(wanted) == over
+        if over is None:
+            held.append((place, [(one, amount) for one, amount, _ in wanted]))
+        for one in ("all", name, f"{name} bytes"):
+            assert {its.value(one) for its in all_of_them} == {alone.value(one)}
+    assert all(len(one._slots) <= 64 for one in all_of_them)
+
+
+def test_a_slot_is_not_given_away_while_somebody_counts_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(counters, "SLOTS", 12)
+    _, all_of_them = shared()
+    inside = Board(3, 4 * 40)  # whom each process has let in
+
+    def work(i: int) -> None:
+        rng, mine = np.random.default_rng(i), all_of_them[i]
+        for name in rng.integers(40, size=2_000).tolist():
+            if mine.try_add(((f"n{name}", 1, 1),)) is None:
+                inside.parts[0][4 * name + i] = 1
+                assert sum(inside.parts[0][4 * name : 4 * name + 4]) == 1
+                inside.parts[0][4 * name + i] = 0
+                mine.subtract(((f"n{name}", 1),))
+
+    in_processes(4, work)
+    assert {all_of_them[0].value(f"n{name}") for name in range(40)} == {0}
+    assert not any(all_of_them[0]._words[slot + 2 + i] for slot in range(0, 12 * 6, 6) for i in range(4))
+
+
+def test_who_adds_just_before_a_slot_is_given_away_keeps_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(counters, "SLOTS", 1)
+    _, (one, other) = shared(1)
+    looked = []
+
+    def is_used(slot: int) -> bool:
+        looked.append(counters.SharedCounters._is_used(other, slot))
+        if len(looked) == 1:
+            assert one.try_add((("a", 1, 1),)) is None
+        return looked[-1]
+
+    assert one.try_add((("a", 1, 1),)) is None
+    one.subtract((("a", 1),))
+    monkeypatch.setattr(other, "_is_used", is_used)
+    assert other.try_add((("b", 1, 1),)) == "b" and looked == [False, True], "they share it"
+    assert one.value("a") == 1
+    one.subtract((("a", 1),))
+    assert other.try_add((("b", 1, 1),)) is None and other.value("b") == 1
+
+
 def test_words_of_each_process_are_its_own() -> None:
     board = Board(2)
 
@@ -154,3 +236,58 @@ def test_counts_of_calls_add_up_and_survive_their_process() -> None:
     assert set(totals) == {"a.B/C", "unknown"} and totals["unknown"].codes == {"UNIMPLEMENTED": 3}
     assert totals["a.B/C"].codes == {"OK": 300, "NOT_FOUND": 3} and sum(totals["a.B/C"].times) == 303
     assert totals["a.B/C"].times[-1] == 3 and totals["a.B/C"].seconds == pytest.approx(300.9)
+
+
+def test_a_process_that_ends_waits_for_its_own_calls_and_not_for_those_of_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(app, "_DRAIN_POLL_S", 0.0)  # each turn of the loop
+    _, all_of_them = shared(2)
+    mine, others = (Admission(AdmissionLimits(100, 100, 1 << 20), one) for one in all_of_them[1:])
+    for one in (mine, others):
+        one.enter(one.account(ANONYMOUS), 10)
+        one.open_stream(one.account(ANONYMOUS))
+    asked: list[str] = []
+
+    class Connected:
+        """gRPC's server, whose clients stay connected. It is told without a grace once no call is left."""
+
+        def __init__(self) -> None:
+            self.stopped = asyncio.Event()
+
+        async def stop(self, grace_s: float | None) -> None:
+            asked.append("at once" if grace_s is None else "with grace")
+            if grace_s is None:
+                self.stopped.set()
+            await self.stopped.wait()
+
+    async def run() -> None:
+        server: Any = app.Server(Config())
+        server.context, server._grpc_server = SimpleNamespace(admission=mine), Connected()
+        ending = asyncio.ensure_future(server._end_calls())
+        for done in (
+            lambda: mine.leave(mine.account(ANONYMOUS), 10),
+            lambda: mine.close_stream(mine.account(ANONYMOUS)),
+        ):
+            for _ in range(50):
+                await asyncio.sleep(0)
+            assert asked == ["with grace"] and mine.held_here > 0
+            done()
+        async with asyncio.timeout(60):
+            await ending
+        assert asked == ["with grace", "at once"] and mine.held_here == 0 < others.held_here
+        assert others.calls == others.streams == 1
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("writes", [False, True])
+def test_each_process_knows_them_all(tmp_path: Path, writes: bool) -> None:
+    crew = Crew(2, tmp_path, 1_000, writes=writes)
+    there = [0, 1, 2] if writes else [1, 2]
+    for place in there:
+        crew.board.begin(place, 2_000 + place)
+    roles = {1_000: "supervisor", 2_000: "writer", 2_001: "worker", 2_002: "worker"}
+    wanted = [{"pid": pid, "role": roles[pid]} for pid in (1_000, *(2_000 + place for place in there))]
+    assert WorkerPlace(crew, 1, 1.0).processes() == wanted
+    assert WriterPlace(crew).processes() == wanted

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import vecdb
+from tests.support.threads import together
 from vecdb.errors import Corruption, Locked, Unavailable
 from vecdb.storage.disk import filesystem
 from vecdb.storage.kv import store as store_module
@@ -145,6 +147,11 @@ def test_a_copy_holds_every_entry_of_every_database_with_its_flags(tmp_path: Pat
     store.close()
 
 
+def compacted(store: Store) -> bool:
+    with store.compacted_copy() as copy:
+        return copy is not None and store.swap_for(copy)
+
+
 def filled_and_emptied(path: Path) -> Store:
     """A store with a few hundred free pages and one entry in the catalog."""
     path.mkdir()
@@ -162,14 +169,14 @@ def filled_and_emptied(path: Path) -> Store:
 def test_shrinking_gives_free_pages_back_and_keeps_what_is_there(tmp_path: Path) -> None:
     store = filled_and_emptied(tmp_path / "lmdb")
     before = store.info()["used_bytes"]
-    assert store.compact_file()
+    assert compacted(store)
     assert store.info()["used_bytes"] < before / 10
     with store.read() as txn:
         assert txn.get(b"kept", db=store.catalog) == b"value"
     txn = store.begin_write()
     txn.put(b"after", b"too", db=store.catalog)
     txn.commit()
-    assert not store.compact_file(), "there is nothing left to give back"
+    assert not compacted(store), "there is nothing left to give back"
     store.close()
     again = Store(tmp_path / "lmdb", read_only=True, durability="full")
     with again.read() as txn:
@@ -177,13 +184,65 @@ def test_shrinking_gives_free_pages_back_and_keeps_what_is_there(tmp_path: Path)
     again.close()
 
 
+def test_a_copy_that_a_commit_made_old_takes_no_place(tmp_path: Path) -> None:
+    store = filled_and_emptied(tmp_path / "lmdb")
+    with store.compacted_copy() as copy:
+        txn = store.begin_write()
+        txn.put(b"between", b"copy and swap", db=store.catalog)
+        txn.commit()
+        assert copy is not None and not store.swap_for(copy)
+    assert not (tmp_path / "lmdb" / "copy").exists()
+    assert compacted(store), "the next copy has it"
+    with store.read() as txn:
+        assert txn.get(b"between", db=store.catalog) == b"copy and swap"
+    store.close()
+
+
+def test_reads_that_never_pause_do_not_keep_a_file_large(tmp_path: Path) -> None:
+    """Each read ends when the other thread has begun one, so that always one is open: those that begin wait for the
+    swap.
+    """
+    store = filled_and_emptied(tmp_path / "lmdb")
+    begun, ended = [threading.Event(), threading.Event()], threading.Event()
+    swapped: list[bool] = []
+
+    def read(which: int) -> None:
+        while not ended.is_set():
+            with store.read() as txn:
+                assert txn.get(b"kept", db=store.catalog) == b"value"
+                begun[1 - which].clear()
+                begun[which].set()
+                begun[1 - which].wait(0.02)
+
+    def swap() -> None:
+        try:
+            for which in begun:
+                which.wait()
+            swapped.append(compacted(store))
+        finally:
+            ended.set()
+
+    together(lambda: read(0), lambda: read(1), swap)
+    assert swapped == [True]
+    store.close()
+
+
+def test_a_read_that_goes_on_is_not_waited_for(tmp_path: Path) -> None:
+    store = filled_and_emptied(tmp_path / "lmdb")
+    with store.read() as txn:
+        assert not compacted(store)
+        assert txn.get(b"kept", db=store.catalog) == b"value"
+    assert compacted(store)
+    store.close()
+
+
 def test_nothing_shrinks_under_another_process_or_an_iterator_at_rest(tmp_path: Path) -> None:
     store = filled_and_emptied(tmp_path / "lmdb")
     filesystem.touch(tmp_path / READERS)
     held = filesystem.lock_shared(tmp_path / READERS)  # as a reading process does; another descriptor is another holder
-    assert not store.compact_file()
+    assert not compacted(store)
     filesystem.close(held)
     with store.read() as txn, store.parked():
-        assert not store.compact_file()
-    assert txn is not None and store.compact_file()
+        assert not compacted(store)
+    assert txn is not None and compacted(store)
     store.close()

@@ -21,6 +21,7 @@ import typer
 
 import vecdb
 from vecdb.cli.output import Output, size, table
+from vecdb.validate.arguments import cores
 
 glove_rows = 400_000
 glove_dim = 50
@@ -80,7 +81,7 @@ def _load(docs: vecdb.Collection, questions: vecdb.Collection, rows: int, out: O
     if present < rows or (stats["tail_rows"] and stats["index_stats"]["kind"] != "flat"):
         began = time.perf_counter()
         with out.progress("building the graph", "words") as report:
-            docs.optimize(threads=_cores(), progress=report)
+            docs.optimize(threads=cores(), progress=report)
         result["build_seconds"] = time.perf_counter() - began
         out.say(f"built the graph in {result['build_seconds']:.1f} s")
     else:
@@ -109,7 +110,7 @@ def _measure(docs: vecdb.Collection, questions: vecdb.Collection, out: Output) -
     rows = docs.count()
     with out.waiting("measuring"):
         if any(record.fields.get("rows") != rows for record in records):
-            exact = docs.search(queries, limit=10, params=vecdb.SearchParams(exact=True, threads=_cores())).ids.tolist()
+            exact = docs.search(queries, limit=10, params=vecdb.SearchParams(exact=True, threads=cores())).ids.tolist()
             answers = [{"rows": rows, "nearest": nearest} for nearest in exact]
             questions.upsert([record.id for record in records], queries, fields=answers)
         else:
@@ -142,10 +143,6 @@ def _summary(result: dict[str, Any], out: Output) -> None:
         ("disk", size(result["bytes_disk"])),
     ]
     out.console.print(table([f"{result['rows']:,} words x {glove_dim}, cosine", ""], rows))
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _resident_bytes() -> int:

@@ -78,15 +78,14 @@ def backups(
 ) -> None:
     """List the backups in a bucket, the oldest first."""
     bucket, found = find_backups(url)
-    rows = []
+    columns = ["time", "sequence", "bytes", "database"]
+    rows: list[list[Any]] = []
     for one in found:
         made = read_manifest(bucket, one)
         if made is not None:  # not removed meanwhile
-            rows.append({"time": one.time, "sequence": one.sequence, "bytes": made.bytes, "database": one.database})
-    columns = ["time", "sequence", "bytes", "database"]
-    cells = [[row["time"].isoformat(timespec="microseconds"), *(row[name] for name in columns[1:])] for row in rows]
-    document = [dict(zip(columns, one, strict=True)) for one in cells]
-    Output(json).emit(document, lambda console: console.print(table(columns, cells)))
+            rows.append([one.time.isoformat(timespec="microseconds"), one.sequence, made.bytes, one.database])
+    document = [dict(zip(columns, row, strict=True)) for row in rows]
+    Output(json).emit(document, lambda console: console.print(table(columns, rows)))
 
 
 def restore(

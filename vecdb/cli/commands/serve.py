@@ -34,7 +34,9 @@ def serve(
         int | None, _flag("Processes that read, beside one that writes; 1: one for all. Default: by cores")
     ] = None,
     read_only: Annotated[bool | None, _flag("Serve a directory that another process writes.")] = None,
-    kernel_threads: Annotated[int | None, _flag("For long searches. Default: one a core")] = None,
+    kernel_threads: Annotated[
+        int | None, _flag("For long searches. Default: one a core; of each worker 2 x cores / workers, at least 2")
+    ] = None,
     requests_max: Annotated[int | None, _flag("Requests held at once. Default: 1024")] = None,
     grace_s: Annotated[float | None, _flag("Seconds that running requests get after SIGTERM. Default: 30")] = None,
     log_level: Annotated[str | None, _flag("debug, info, warning or error. Default: info")] = None,

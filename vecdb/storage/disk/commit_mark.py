@@ -2,10 +2,10 @@
 
     COMMITTED := magic "VCOM" | version u16 | zero u16 | sequence u64 | crc32 u32 of these     little-endian
 
-    COMMITTED := magic "VCOM" | version u16 | zero u16 | sequence u64 | crc32 u32 of these   (little-endian)
-inside it can tell from the newest. The mark is written after each commit, without a sync. So it is never ahead of what
-was acknowledged, and may be behind after a power cut; an LMDB that is behind it has lost a commit. A mark that is
-damaged or missing says nothing.
+LMDB is left with the commit before when its newest meta page is damaged, or with an older one when another file is put
+in its place, and nothing inside it can tell that from the newest. The mark is written after each commit, without a
+sync. So it is never ahead of what was acknowledged, and may be behind after a power cut; an LMDB that is behind it has
+lost a commit. A mark that is damaged or missing says nothing.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import lmdb
 
@@ -45,7 +45,8 @@ _COPY_BYTES = 16 << 20  # keys and values that a copy holds in one transaction
 _COPY_ENTRIES = 512  # entries per stretch of bytecode
 _MAP_BYTES_MIN = 1 << 26
 _COMPACT_BYTES_MIN = 1 << 18  # fewer free bytes than this are not worth a copy
-_COMPACT_WAIT_S = 5.0  # for reads to finish
+_SWAP_WAIT_S = 0.1  # for reads to finish, while those that begin wait
+_CALM_WAIT_S = 5.0  # for reads to finish, while others begin
 _DURABILITIES = ("none", "relaxed", "full")
 _SPARE_BYTES = 1 << 20  # kept free behind LMDB's last page, so that deletes work on a full disk
 
@@ -60,6 +61,13 @@ class WriteTxn(Protocol):
     store: Store
     txn: Txn
     sequence: int  # of the commit that it becomes
+
+
+class CompactedCopy(NamedTuple):
+    """A copy of LMDB's file without its free pages. transaction : the number of the commit that it shows."""
+
+    folder: Path
+    transaction: int
 
 
 class _Read(AbstractContextManager[Any]):
@@ -110,6 +118,8 @@ class Store:
         self._map_bytes = map_bytes
         self._durability = durability
         self._closed = self._abandoned = False
+        self._swapping = False  # the file is about to be replaced: reads that begin wait
+        self._compacting = threading.Lock()
         self._completing = threading.Lock()
         self._open()
 
@@ -200,7 +210,7 @@ class Store:
         if read_only or _DURABILITIES.index(durability) <= _DURABILITIES.index(self._durability):
             return  # a reader writes nothing, and the transaction of a writer may be under way
         with self._gate:  # it was opened with less: open it anew
-            calm = self._gate.wait_for(lambda: not self._reads, _COMPACT_WAIT_S)
+            calm = self._gate.wait_for(lambda: not self._reads, _CALM_WAIT_S)
             if not calm or self._parked:
                 raise Unavailable(f"{self.path} is being read in this process; end its iterators, then open it again")
             self._env.close()
@@ -241,6 +251,8 @@ class Store:
 
     def _enter(self) -> None:
         with self._gate:
+            if self._swapping:
+                self._gate.wait_for(lambda: not self._swapping)
             self._refuse_closed()
             self._reads += 1
 
@@ -335,9 +347,9 @@ class Store:
             "transaction": info["last_txnid"],
         }
 
-    def copy(self, target: Path) -> None:
+    def copy(self, target: Path) -> int:
         """A consistent copy of the environment, without free pages, into the existing folder `target`, while writes
-        go on. Not synced.
+        go on. Not synced. Returns the number of the transaction that it shows.
 
         Made entry by entry: LMDB 0.9.36's own compacting copy reads beyond its memory, and dies, where the duplicates
         of a key fill pages of their own, as the rows of a tenant do.
@@ -357,6 +369,7 @@ class Store:
                         _copy_entries(txn.cursor(db=database), made, copies[name])
                 except lmdb.Error as error:
                     raise _copy_error(error, target) from error
+                return int(txn.id())
         finally:
             made.close()
 
@@ -402,29 +415,44 @@ class Store:
             if alone is not None:
                 filesystem.unlock(alone)
 
-    def compact_file(self) -> bool:
+    @contextmanager
+    def compacted_copy(self) -> Iterator[CompactedCopy | None]:
+        """Beside reads and commits: a copy on disk, without free pages, for `swap_for`. None where it would give little
+        back, and where somebody reads who keeps the file from being replaced.
+        """
+        if not self.writable or self._free_bytes() < _COMPACT_BYTES_MIN or not self._compacting.acquire(blocking=False):
+            yield None
+            return
+        folder = self.path / "copy"
+        try:
+            with self.read_by_nobody_else() as alone:
+                pass  # asked for the answer alone: who begins to read meanwhile need not wait for the copy
+            yield self._compacted_copy(folder) if alone else None
+        finally:
+            filesystem.remove_tree(folder)
+            self._compacting.release()
+
+    def swap_for(self, copy: CompactedCopy) -> bool:
         """Commit thread, between transactions: give the free pages of LMDB's file back to the file system.
 
-        LMDB's file never gets smaller by itself. It is copied without its free pages, and the copy takes its name in
-        one rename: a crash leaves one or the other, both with the same data. This is done only while no other process
-        reads (each holds READERS, which a new one waits for) and no iterator of this process is parked. Returns
-        whether it was done.
+        LMDB's file never gets smaller by itself. The copy takes its name in one rename: a crash leaves one or the
+        other, both with the same data. This is done only where nothing was committed since the copy, while no other
+        process reads (each holds READERS, which a new one waits for) and no iterator of this process is parked. Reads
+        that begin wait for it, at most _SWAP_WAIT_S. Returns whether it was done.
         """
-        if not self.writable or self._free_bytes() < _COMPACT_BYTES_MIN:
-            return False
-        with self.read_by_nobody_else() as alone:
-            if not alone:
+        with self.read_by_nobody_else() as alone, self._gate:
+            if not alone or self._closed or self._env.info()["last_txnid"] != copy.transaction:
                 return False
+            self._swapping = True
             try:
-                folder = self._compacted_copy()
-                with self._gate:
-                    calm = self._gate.wait_for(lambda: not self._reads, _COMPACT_WAIT_S)
-                    if not calm or self._parked or self._closed:
-                        return False
-                    self._swap_for(folder)
-                    return True
+                calm = self._gate.wait_for(lambda: not self._reads, _SWAP_WAIT_S)
+                if not calm or self._parked or self._closed:
+                    return False
+                self._swap_for(copy.folder)
+                return True
             finally:
-                filesystem.remove_tree(self.path / "copy")
+                self._swapping = False
+                self._gate.notify_all()
 
     def _free_bytes(self) -> int:
         """Bytes of the file that hold nothing."""
@@ -433,19 +461,17 @@ class Store:
             pages = sum(tree["branch_pages"] + tree["leaf_pages"] + tree["overflow_pages"] for tree in trees)
         return int((self._env.info()["last_pgno"] + 1 - pages) * PAGE)
 
-    def _compacted_copy(self) -> Path:
-        """A folder with a copy, on disk, of what is committed; reads go on meanwhile."""
-        folder = self.path / "copy"
+    def _compacted_copy(self, folder: Path) -> CompactedCopy:
         filesystem.remove_tree(folder)
         filesystem.make_dir(folder)
-        self.copy(folder)
+        transaction = self.copy(folder)
         if self._durability != "none":
             fd = filesystem.open_append(folder / environment_files.DATA)
             try:
                 filesystem.fsync(fd)
             finally:
                 filesystem.close(fd)
-        return folder
+        return CompactedCopy(folder, transaction)
 
     def _swap_for(self, folder: Path) -> None:
         """Under the gate, nobody reading or writing."""

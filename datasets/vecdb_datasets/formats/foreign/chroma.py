@@ -43,9 +43,10 @@ _KEYS = """
     SELECT DISTINCT m.key FROM embedding_metadata m JOIN embeddings e ON e.id = m.id
     JOIN segments s ON s.id = e.segment_id WHERE s.collection = ?
 """
-_NEWEST = (
-    "SELECT max(CAST(m.seq_id AS TEXT)) FROM max_seq_id m JOIN segments s ON s.id = m.segment_id WHERE s.collection = ?"
-)
+_NEWEST = """
+    SELECT s.id, hex(m.seq_id) FROM max_seq_id m JOIN segments s ON s.id = m.segment_id
+    WHERE s.collection = ? ORDER BY s.id
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +89,23 @@ class ChromaSource(CollectionSource):
         settings = optional_module("chromadb.config", "reading Chroma", "chroma").Settings(anonymized_telemetry=False)
         self.path, self.losses = path, {}
         try:
+            self._open(chroma, settings, one, one.dim, names, check_finite, choice)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(
+        self,
+        chroma: Any,
+        settings: Any,
+        one: ChromaCollection,
+        dim: int,
+        names: set[str],
+        check_finite: bool,
+        choice: Choice,
+    ) -> None:
+        path = self.path
+        try:
             self._client = chroma.PersistentClient(path, settings, one.tenant, one.database)
             self._docs = self._client.get_collection(one.name, embedding_function=None)
             count = self._docs.count()
@@ -101,9 +119,9 @@ class ChromaSource(CollectionSource):
             self.losses["metadata of the collection"] = f"{json.dumps(self._docs.metadata, default=str)[:200]}"
         kept = [name for name in (self._document, self._uri) if name not in names]
         self.field_columns = choice.field_columns(path, [*sorted(names), *kept])
-        self._settle(path, "chroma", (count, one.dim), check_finite, choice)
+        self._settle(path, "chroma", (count, dim), check_finite, choice)
         with _catalog(path) as catalog:
-            self.stamp = [one.id, count, str(catalog.execute(_NEWEST, (one.id,)).fetchone()[0])]
+            self.stamp = [one.id, count, [list(row) for row in catalog.execute(_NEWEST, (one.id,))]]
 
     def _parse(self, start: int, stop: int) -> Window:
         ids: list[str] = []

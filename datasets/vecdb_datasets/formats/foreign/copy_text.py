@@ -26,7 +26,11 @@ from ..tables.spelled import is_sparse
 from .rows import choose
 
 NULL = r"\N"
-_STATEMENT = re.compile(r"COPY\s+(.+?)\s*(?:\((.*)\))?\s+FROM\s+stdin\b.*;\s*$", re.IGNORECASE)
+_QUOTED = r'"(?:[^"]|"")*+"'
+_STATEMENT = re.compile(  # no text is looked at twice: what repeats gives nothing back
+    rf'COPY\s++((?:{_QUOTED}|[^\s"()])++)(?:\s*+\(((?:{_QUOTED}|[^"()])*+)\))?+\s++FROM\s++stdin\b.*;\s*$',
+    re.IGNORECASE,
+)
 _NAME = re.compile(r'"((?:[^"]|"")*)"|([^",\s][^",]*)')
 _ESCAPE = re.compile(rb"\\([0-7]{1,3}|x[0-9A-Fa-f]{1,2}|.)", re.DOTALL)
 _ONE = {b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t", b"v": b"\v"}

@@ -3,7 +3,8 @@ and objects of named classes as the dict of their attributes.
 
 A pickle is a program; whoever unpickles a foreign one runs it. This reads the instructions that build such values, as
 the module pickletools of Python's library describes them, and refuses all others: no class is imported, nothing is
-called. So are values that a pickle uses twice, which could grow without end.
+called. So are values that a pickle uses twice, which could grow without end: texts and bytes alone may be, up to 16 MiB
+in all. Keys of dicts and items of sets are texts: to hash a tuple within a tuple, and so on, takes the stack of C.
 
     PROTO FRAME   numbers, text, bytes   MARK   EMPTY_LIST APPEND(S)   EMPTY_DICT SETITEM(S)   EMPTY_SET ADDITEMS
     TUPLE ...   MEMOIZE, BINGET of texts and names   STACK_GLOBAL or GLOBAL, NEWOBJ, BUILD of an allowed class   STOP
@@ -18,6 +19,7 @@ from typing import Any
 
 _FLOAT = struct.Struct(">d")
 _SHORT_NAMES_MAX = 1_000
+_AGAIN_BYTES_MAX = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,7 @@ class PlainPickle:
         self._stack: list[Any] = []
         self._marks: list[int] = []
         self._memo: dict[int, Any] = {}
+        self._again_bytes = 0
 
     def value(self) -> Any:
         """The value that the pickle holds."""
@@ -128,17 +131,17 @@ class PlainPickle:
 
     def _set_item(self) -> None:
         value, name = self._stack.pop(), self._stack.pop()
-        self._top(dict)[name] = value
+        self._top(dict)[_hashed(name)] = value
 
     def _set_items(self) -> None:
         items = self._popped()
         if len(items) % 2:
             raise IndexError
-        self._top(dict).update(zip(items[::2], items[1::2]))
+        self._top(dict).update(zip(map(_hashed, items[::2]), items[1::2]))
 
     def _add_items(self) -> None:
         items = self._popped()
-        self._top(set).update(items)
+        self._top(set).update(map(_hashed, items))
 
     def _tuple(self, count: int) -> None:
         items = tuple(self._stack[len(self._stack) - count :]) if count else ()
@@ -179,7 +182,23 @@ class PlainPickle:
         found = self._memo[place]
         if isinstance(found, list | dict | set | tuple | PlainObject) and found != ():
             raise ValueError("a value that it uses twice")
+        self._again_bytes += _size_bytes(found)
+        if self._again_bytes > _AGAIN_BYTES_MAX:
+            raise ValueError(f"more than {_AGAIN_BYTES_MAX:,} bytes of texts and bytes that it uses twice")
         self._stack.append(found)
+
+
+def _hashed(item: Any) -> str:
+    """A key of a dict, or an item of a set."""
+    if type(item) is not str:
+        raise ValueError(f"a key of a dict or an item of a set that is no text, but {type(item).__name__}")
+    return item
+
+
+def _size_bytes(found: Any) -> int:
+    if isinstance(found, str):
+        return len(found.encode("utf-8", "surrogatepass"))
+    return len(found) if isinstance(found, bytes) else found.bit_length() // 8 if isinstance(found, int) else 0
 
 
 _STEPS: dict[int, Callable[[PlainPickle], None]] = {

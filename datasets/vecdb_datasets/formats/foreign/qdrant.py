@@ -163,7 +163,11 @@ class QdrantSource(CollectionSource):
                 vector = vector.get(self._name)
             if vector is None and at not in wrong:
                 wrong[at] = f" has no vector {self.vector_column!r}"
-            ids.append(self._id_of(point.get("id")))
+            try:
+                ids.append(self._id_of(point.get("id")))
+            except ValueError as error:  # a number of thousands of digits
+                ids.append(None)
+                wrong[at] = f": its id is none ({error})"
             vectors.append(np.zeros(self.dim) if vector is None else vector)
             payload = point.get("payload")
             fields.append(payload if isinstance(payload, dict) else {})

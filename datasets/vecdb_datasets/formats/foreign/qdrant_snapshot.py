@@ -2,8 +2,8 @@
 
     segments/ ...       a shard            0/segments/ ...  1/segments/ ...       a collection
 
-It is unpacked into a temporary folder (TMPDIR), shard by shard, where Qdrant's own code opens it. Qdrant keeps vectors
-of cosine at unit length: that is how they come.
+It is unpacked into a temporary folder (TMPDIR), shard by shard, where Qdrant's own code opens it: none that has links,
+or names that lead out of that folder. Qdrant keeps vectors of cosine at unit length: that is how they come.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import re
 import tarfile
 import tempfile
 from bisect import bisect_right
+from collections import deque
+from collections.abc import Iterator
 from typing import Any
 
 from vecdb import Corruption
@@ -26,7 +28,7 @@ from .qdrant import QdrantSource
 from .rows import CollectionSource
 
 page_rows = 1_024
-_OF_A_SHARD = re.compile(r"(?:\./)?([0-9]+)/(.+)")
+_OF_A_SHARD = re.compile(r"(?:\./)?([0-9]+)/+([^/].*)")
 
 
 class SnapshotSource(QdrantSource):
@@ -57,7 +59,7 @@ class SnapshotSource(QdrantSource):
         """The folders of shards."""
         try:
             with tarfile.open(self._file.path) as archive:
-                found = (_OF_A_SHARD.fullmatch(member.name) for member in archive)
+                found = (_OF_A_SHARD.fullmatch(name) for name in self._names_within(archive))
                 numbers = sorted({int(one[1]) for one in found if one is not None and one[2].startswith("segments")})
             for number in numbers:
                 self._part(number, folder / f"{number}.tar")
@@ -72,12 +74,23 @@ class SnapshotSource(QdrantSource):
                 part.unlink()
         return folders
 
+    def _names_within(self, archive: tarfile.TarFile, *, of_segment: bool = False) -> Iterator[str]:
+        """The names of members, which are files and folders within; those of archives of segments are checked, too."""
+        for member in archive:
+            path = pathlib.PurePosixPath(member.name)
+            if not (member.isfile() or member.isdir()) or path.is_absolute() or ".." in path.parts:
+                raise Corruption(f"{self.path}: its member {member.name[:200]!r} is a link, or leads out of it")
+            yield member.name
+            if member.isfile() and path.suffix == ".tar" and not of_segment:
+                with tarfile.open(fileobj=archive.extractfile(member), mode="r:") as inner:
+                    deque(self._names_within(inner, of_segment=True), maxlen=0)
+
     def _part(self, number: int, path: pathlib.Path) -> None:
         """The archive of one shard, out of that of its collection."""
         with tarfile.open(self._file.path) as archive, tarfile.open(path, "w") as sink:
             for member in archive:
                 of = _OF_A_SHARD.fullmatch(member.name)
-                if of is not None and int(of[1]) == number and (member.isfile() or member.isdir()):
+                if of is not None and int(of[1]) == number:
                     member.name = of[2]
                     sink.addfile(member, archive.extractfile(member))
 

@@ -42,6 +42,7 @@ _FAISS_FOLDER = Foreign(
 VECDB = Foreign("", "a vecdb database", "`vecdb export` writes a collection of it to a file, which can be imported")
 
 _SNAPSHOT = Foreign("snapshot", "a snapshot of Qdrant")
+_TAR = Foreign("", "a tar archive", "unpack it and name its files")
 _FILES = (
     (b"PGDMP", "an archive of pg_dump", "turn it into text with pg_restore --data-only -t TABLE -f OUT.sql"),
     (b"PGCOPY\n\xff\r\n\x00", "PostgreSQL's COPY in binary", "write it as text or csv: COPY t TO STDOUT"),
@@ -79,6 +80,8 @@ def tables_of(path: str) -> list[str]:
 
 def file(path: str, head: bytes, size: int) -> Foreign | None:
     """What a file of another library is, by its first bytes; None for those that are none."""
+    if head[257:262] == b"ustar":
+        return _tar(path)
     for magic, what, advice in _FILES:
         if head.startswith(magic):
             return Foreign("", what, advice)
@@ -93,8 +96,7 @@ def file(path: str, head: bytes, size: int) -> Foreign | None:
     return USEARCH if _is_usearch(path, head, size) else None
 
 
-def tar(path: str) -> Foreign | None:
-    """What a tar archive is."""
+def _tar(path: str) -> Foreign:
     try:
         with tarfile.open(path) as archive:
             names = []
@@ -103,9 +105,9 @@ def tar(path: str) -> Foreign | None:
                 if len(names) == 1_000:
                     break
     except (tarfile.TarError, OSError, EOFError):
-        return None
+        return _TAR
     of_qdrant = any(re.match(r"([0-9]+/)?segments(/|$)", name) for name in names)
-    return _SNAPSHOT if of_qdrant else None
+    return _SNAPSHOT if of_qdrant else _TAR
 
 
 def require_readable(path: str, found: Foreign) -> None:
@@ -122,7 +124,7 @@ def describe(path: str) -> str | None:
     elif os.path.isfile(path):
         with open(path, "rb") as handle:
             head = handle.read(4_096)
-        found = file(path, head, os.path.getsize(path)) or (tar(path) if head[257:262] == b"ustar" else None)
+        found = file(path, head, os.path.getsize(path))
     return None if found is None or not found.format else f"{path} is {found.what}"
 
 
