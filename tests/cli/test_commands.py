@@ -352,6 +352,29 @@ def test_backup_restore_and_vacuum(db: Path, tmp_path: Path) -> None:
     assert run("upgrade", "--db", db) == {"upgraded": False}
 
 
+def test_backups_in_a_bucket(db: Path, tmp_path: Path) -> None:
+    url = f"file://{tmp_path}/bucket"
+    assert run("backups", url) == []
+    assert set(run("backup", url, "--db", db)) == {"destination", "seconds"}
+    with vecdb.open(db) as database:
+        database.collection("docs").delete(0)
+    run("backup", url, "--db", db, "--keep", 2)
+    first, second = run("backups", url)
+    assert first["sequence"] < second["sequence"] and first["time"] < second["time"]
+    assert first["bytes"] > 0 and first["database"] == second["database"]
+    for name, live, at in (
+        ("newest", ROWS - 1, ()),
+        ("commit", ROWS, ("--at", second["sequence"] - 1)),
+        ("time", ROWS, ("--at", first["time"])),
+        ("local", ROWS - 1, ("--at", "2199-01-01T00:00:00")),
+    ):
+        run("restore", url, tmp_path / name, *at)
+        assert run("ls", "--db", tmp_path / name)[0]["live"] == live
+    for at in ("yesterday", "0", "1999-01-01"):
+        run("restore", url, tmp_path / "none", "--at", at, code=1)
+    assert not (tmp_path / "none").exists()
+
+
 def test_tune_returns_the_curve(db: Path) -> None:
     curve = run("tune", "--db", db, "-c", "docs", "--recall", 0.9)
     assert isinstance(curve, list)

@@ -46,7 +46,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> Sent:
     return Sent(monkeypatch)
 
 
-@pytest.mark.parametrize("kind", ["s3", "file"])
+@pytest.mark.parametrize("kind", ["s3", pytest.param("file", marks=pytest.mark.slow)])
 def test_everything_comes_back_and_only_changes_are_sent(
     kind: str, url_of: Callable[[str], str], tmp_path: Path, sent: Sent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -149,7 +149,7 @@ def test_rows_that_die_meanwhile_are_not_given_back_to_the_disk(
         assert np.array_equal(new["docs"].get(7, include_vectors=True).vector, clustered(500, 256)[7])
 
 
-@pytest.mark.parametrize("kind", ["s3", "file"])
+@pytest.mark.parametrize("kind", ["file", pytest.param("s3", marks=pytest.mark.slow)])
 def test_what_is_restored_is_one_of_the_commits(kind: str, tmp_path: Path, url_of: Callable[[str], str]) -> None:
     """One record a commit, written while backups are made: commit and content must belong together."""
     url, states, stop = url_of(kind), {}, threading.Event()
@@ -229,6 +229,7 @@ def test_a_reading_process_begins_anew_where_the_writer_has_removed_a_file(
                 reading.backup(url_of("file"))
 
 
+@pytest.mark.slow
 def test_with_few_descriptors_the_rest_waits_for_its_locks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url_of: Callable[[str], str]
 ) -> None:

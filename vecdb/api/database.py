@@ -185,13 +185,19 @@ class Database:
         return self._backend.check()
 
     def backup(self, path: Any, *, keep: int | None = None, progress: Callable[[int, int], None] | None = None) -> None:
-        """Copy the database, as it is at one commit, into the new directory `path`, with checksums. Reads and writes
-        go on. Of a server's database `path` is the name of a directory, which it makes in its folder for backups.
+        """Copy the database, as it is at one commit, into the new directory `path`, with checksums; or into a bucket,
+        of which `path` is the URL: s3://bucket/prefix, gs://, az:// or file:///folder. There it sends what has changed
+        since the backups that are there already, and goes on where an interrupted one ended. Reads and writes go on.
+        Of a server's database `path` is the name of a directory, which it makes in its folder for backups.
 
         keep : once the new one is whole, remove older backups of this same database beside it, but for the newest, so
             that so many are left, from 1 on. None: remove none. Nothing else in the folder is touched.
+        progress : called with what is done and what there is, in collections, or in bytes where `path` is a URL.
+
+        Of a bucket it raises NotFound where there is none, PermissionDenied where the keys in the environment do not
+        open it, Unavailable where it does not answer or knows no conditional writes.
         """
-        check_path(path, "a new directory")
+        check_path(path, "a new directory, or the URL of a bucket")
         kept = None if keep is None else validate.integer(keep, "keep", 1, limits.backups_kept_max)
         return self._backend.backup(os.fspath(path), kept, progress)
 

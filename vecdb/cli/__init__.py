@@ -10,7 +10,7 @@
                          commands/
                              query.py          info, ls, search, fields, facets, check, tune
                              import_export.py  import, export
-                             maintenance.py    warmup, backup, restore, vacuum, upgrade
+                             maintenance.py    warmup, backup, backups, restore, vacuum, upgrade
                              names.py          rename, and alias list, set, drop
                              tenant.py         tenant list, info, create, drop, grant, revoke
                              dataset.py        dataset list, info, get, export

@@ -39,6 +39,7 @@ def application() -> typer.Typer:
         ("tune", query.tune),
         ("warmup", maintenance.warmup),
         ("backup", maintenance.backup),
+        ("backups", maintenance.backups),
         ("restore", maintenance.restore),
         ("vacuum", maintenance.vacuum),
         ("promote", maintenance.promote),

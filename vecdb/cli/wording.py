@@ -16,6 +16,7 @@ _PHRASES = (
     ("import it with hnswlib=True", "give --hnswlib"),
     ("or with atomic=False", "or with smaller fields"),
     ("with lossy=True", "with --lossy"),
+    ("at= chooses", "--at chooses"),
 )
 _ARGUMENTS = ("vector_column", "id_column", "format", "key", "encoding", "columns")
 _ARGUMENT = re.compile(rf"\b({'|'.join(_ARGUMENTS)})=(?=(['\"]?))")

@@ -1,4 +1,4 @@
-"""Backup: a consistent copy of a database that is in use.
+"""Backup into a directory: a consistent copy of a database that is in use. (In a bucket: replication/backups/.)
 
     BACKUP/  as a database directory, without LOCK, and its owner's alone
              checksums.json    {"format": 1, "files": {"lmdb/data.mdb": [bytes, "sha256"], ...}}   written last: no

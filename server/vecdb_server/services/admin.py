@@ -75,6 +75,11 @@ class Admin:
     def _folder(self, name: str) -> Path:
         if self._server.config.backups is None:
             raise InvalidArgument("this server was given no folder for backups (--backups)")
+        if "://" in name:
+            raise InvalidArgument(
+                "a server writes backups under a name into its own folder (--backups), and into no bucket; on its "
+                "machine `vecdb backup URL --db DIRECTORY` does that while it serves"
+            )
         plain = name.isprintable() and "/" not in name and not name.startswith(".")
         if not name or not plain or len(name.encode()) > _NAME_BYTES_MAX:
             raise InvalidArgument(

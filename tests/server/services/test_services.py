@@ -335,6 +335,9 @@ def test_a_backup_is_below_the_servers_folder_and_can_be_restored(
     vecdb.restore(tmp_path / "backups" / "monday", tmp_path / "restored")
     with vecdb.open(tmp_path / "restored") as db:
         assert db.collection("docs").count() == 200
+    bucket = admin_pb2.BackupRequest(name="s3://bucket/prefix")
+    with pytest.raises(grpc.RpcError, match="into no bucket"):
+        list(client.admin.Backup(bucket))
     for name in ("", "..", "../x", "/tmp/x", ".hidden", "a/b", "x" * 129, "monday"):
         code = outcome(lambda name=name: client(client.admin.Backup, admin_pb2.BackupRequest(name=name)))
         assert code in ("INVALID_ARGUMENT", "ALREADY_EXISTS"), name

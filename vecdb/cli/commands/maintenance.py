@@ -1,8 +1,9 @@
-"""warmup, backup, restore, promote, vacuum, upgrade."""
+"""warmup, backup, backups, restore, promote, vacuum, upgrade."""
 
 from __future__ import annotations
 
 import time
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,7 +11,11 @@ import typer
 
 import vecdb
 from vecdb.cli.options import Database, Json, OptionalCollection, Tls, Token, default_db, directory, opened
-from vecdb.cli.output import Output, facts
+from vecdb.cli.output import Output, facts, table
+from vecdb.errors import InvalidArgument
+from vecdb.replication.backups.backup_folder import read_manifest
+from vecdb.replication.backups.remote_restore import find_backups
+from vecdb.replication.bucket import is_url
 from vecdb.wire.addresses import is_server
 
 
@@ -41,7 +46,11 @@ def warmup(
 
 def backup(
     destination: Annotated[
-        str, typer.Argument(help="A directory that is not there yet; of a server, its name in the folder for backups.")
+        str,
+        typer.Argument(
+            help="A directory that is not there yet; s3://bucket/prefix, gs://, az:// or file:///folder for what has "
+            "changed; of a server, a name in its folder for backups."
+        ),
     ],
     db: Database = default_db,
     keep: Annotated[
@@ -58,20 +67,40 @@ def backup(
     with opened(db, token, tls, read_only=True) as database, out.progress("copying") as report:
         database.backup(destination, keep=keep, progress=report)
     result: dict[str, Any] = {"destination": destination, "seconds": time.perf_counter() - started}
-    if not is_server(db):
+    if not is_server(db) and not is_url(destination):
         result["bytes"] = _bytes_under(Path(destination))
     out.emit(result, lambda console: console.print(facts(result)))
 
 
+def backups(
+    url: Annotated[str, typer.Argument(help="Where they are: s3://bucket/prefix and the like.")],
+    json: Json = False,
+) -> None:
+    """List the backups in a bucket, the oldest first."""
+    bucket, found = find_backups(url)
+    columns = ["time", "sequence", "bytes", "database"]
+    rows: list[list[Any]] = []
+    for one in found:
+        made = read_manifest(bucket, one)
+        if made is not None:  # not removed meanwhile
+            rows.append([one.time.isoformat(timespec="microseconds"), one.sequence, made.bytes, one.database])
+    document = [dict(zip(columns, row, strict=True)) for row in rows]
+    Output(json).emit(document, lambda console: console.print(table(columns, rows)))
+
+
 def restore(
-    source: Annotated[Path, typer.Argument(help="A directory that backup wrote.")],
+    source: Annotated[str, typer.Argument(help="A directory that backup wrote, or a URL into which it wrote.")],
     destination: Annotated[Path, typer.Argument(help="Where the database shall be.")],
+    at: Annotated[
+        str | None,
+        typer.Option(help="Of a URL: the newest that is not later than this commit, or time (2026-01-31T12:00:00)."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Verify a backup and put it in place as a database."""
     out = Output(json)
     with out.waiting("verifying and copying"):
-        vecdb.restore(source, destination)
+        vecdb.restore(source, destination, at=None if at is None else _moment(at))
     result = {"destination": str(destination), "bytes": _bytes_under(destination)}
     out.emit(result, lambda c: c.print(f"{destination} is ready"))
 
@@ -114,6 +143,19 @@ def upgrade(db: Database = default_db, json: Json = False) -> None:
         {"upgraded": changed},
         lambda console: console.print(f"{db} {'is upgraded' if changed else 'is of this format'}"),
     )
+
+
+def _moment(at: str) -> int | datetime:
+    """A commit, or a time, without a zone that of this machine."""
+    if at.isdecimal():
+        return int(at)
+    try:
+        time = datetime.fromisoformat(at)
+    except ValueError:
+        raise InvalidArgument(
+            f"--at is the number of a commit or a time such as 2026-01-31T12:00:00, got {at!r}"
+        ) from None
+    return time if time.tzinfo is not None else time.astimezone()
 
 
 def _bytes_under(folder: Path) -> int:
