@@ -379,6 +379,24 @@ def test_a_copy_is_not_written(tmp_path: Path, url: str) -> None:
             open_database(tmp_path / "c")
 
 
+def test_a_backup_of_a_copy_is_restored_as_a_database_of_its_own(tmp_path: Path, url: str) -> None:
+    with filled(tmp_path / "w", url) as writer:
+        with open_database(tmp_path / "c", follow=url, staleness_s=None) as copy:
+            brought_up(writer, copy)
+            copy.backup(tmp_path / "backup")
+        vecdb.restore(tmp_path / "backup", tmp_path / "own")
+        with pytest.raises(vecdb.InvalidArgument, match="holds a database of its own"):
+            open_database(tmp_path / "own", follow=url)
+        with open_database(tmp_path / "own", log=f"{url}/own", maintenance=False) as own:
+            assert_same(writer, own)
+            put(own, 60)
+            log_of(own).snapshots.wait()
+            with open_database(tmp_path / "d", follow=f"{url}/own") as other:
+                brought_up(own, other)
+                assert_same(own, other)
+        assert writer["docs"].get(60) is None
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

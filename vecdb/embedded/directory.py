@@ -25,13 +25,13 @@ import uuid
 from pathlib import Path
 
 from vecdb.errors import Corruption, InvalidArgument, Unavailable
-from vecdb.replication.log.applying import NOTE
+from vecdb.replication.log.applying import FOLLOWS, NOTE
 from vecdb.storage.disk import commit_mark, filesystem, manifest
 from vecdb.storage.kv.store import LMDB_FORMAT, READERS, Store
 
 LOCK, NEW = "LOCK", "NEW"
 _MADE = ("lmdb", "collections", f"{manifest.NAME}.tmp")  # what a creation that died may leave beside NEW
-_OURS = {LOCK, READERS, NEW, NOTE, manifest.NAME, commit_mark.NAME, *_MADE}
+_OURS = {LOCK, READERS, NEW, NOTE, FOLLOWS, manifest.NAME, commit_mark.NAME, *_MADE}
 # scheme://, or a path that was made of it; what gRPC calls a target; host:port; [::1]:port
 _ADDRESS = re.compile(
     r"[A-Za-z][A-Za-z0-9+.-]+:/|(grpcs?|https?|tcp|s3|gs|file)//|(unix|dns|ipv4|ipv6|vsock):|"

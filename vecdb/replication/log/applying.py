@@ -31,6 +31,7 @@ from vecdb.storage.kv import catalog, counters, keys
 from vecdb.storage.kv.store import LMDB_FORMAT, Store, Txn
 
 NOTE = "LOG"  # in the directory: who writes its log
+FOLLOWS = "FOLLOWS"  # in a copy: it follows. A backup of a copy has none, and is restored as a database of its own
 _NOTE_BYTES_MAX = 1 << 10
 _FETCH_BYTES = 8 << 20
 
@@ -47,10 +48,10 @@ class Followed(msgspec.Struct, frozen=True):
 _encoder, _decoder = msgspec.msgpack.Encoder(), msgspec.msgpack.Decoder(Followed)
 
 
-def followed(store: Store, txn: Txn) -> Followed | None:
+def followed(path: Path, store: Store, txn: Txn) -> Followed | None:
     """Where a directory is in the log that it follows; None where it follows none. Raises Corruption."""
     raw = txn.get(FOLLOWED, db=store.state)
-    if raw is None:
+    if raw is None or filesystem.kind_of(path / FOLLOWS) == "nothing":
         return None
     body = bytes(raw[4:])
     try:
@@ -75,7 +76,7 @@ class CopyDirectory:
         self._bucket = bucket
         self._durable = durable
         with store.read_all() as txn:
-            self._at = own or followed(store, txn)
+            self._at = own or followed(path, store, txn)
             newest = counters.read(store, txn).sequence
         if self._at is None and newest:
             raise InvalidArgument(
@@ -137,6 +138,7 @@ class CopyDirectory:
         txn = self._store.begin_write()
         txn.delete(FOLLOWED, db=self._store.state)
         txn.commit()
+        filesystem.remove(self._path / FOLLOWS)
 
     def _commit(self, change: Callable[[Txn], None], newest: Followed) -> None:
         store = self._store
@@ -221,6 +223,10 @@ class CopyDirectory:
         """Become what a snapshot holds, in one transaction: of an empty directory, or of an earlier state of the same
         database, whose rows must be those that the snapshot has. Raises Corruption where they are not.
         """
+        if filesystem.kind_of(self._path / FOLLOWS) == "nothing":
+            filesystem.touch(self._path / FOLLOWS)
+            if self._durable:
+                filesystem.sync_dir(self._path)
         where = f"{self._bucket.url}: snapshot {found.position[1]} of epoch {found.position[0]}"
         if self._at is not None and self._at.database != found.database:
             raise Corruption(f"{where}: is of database {found.database}, this copy is of {self._at.database}")

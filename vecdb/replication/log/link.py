@@ -63,7 +63,7 @@ def log_use(log: Any, follow: Any, staleness_s: Any, *, remote: bool = False) ->
 def refuse_copy(path: Path, store: Store) -> None:
     """Raise Unavailable where a directory that is about to be written is a copy of another."""
     with store.read_all() as txn:
-        if (found := followed(store, txn)) is not None:
+        if (found := followed(path, store, txn)) is not None:
             raise Unavailable(
                 f"{path} is a copy that follows the log of database {found.database}: what is written here would be "
                 "lost. Open it with follow=, or read_only=True; `vecdb promote` makes it the one that is written"
