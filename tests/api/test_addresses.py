@@ -29,8 +29,10 @@ def test_an_address_is_refused_and_nothing_is_made(
             vecdb.open(address)
     with pytest.raises(InvalidArgument, match=r"is an address|with a space"):
         vecdb.upgrade(address)
-    with vecdb.open("real") as database, pytest.raises(InvalidArgument, match=r"is an address|with a space"):
-        database.backup(address)
+    with vecdb.open("real") as database:
+        if not address.startswith(("s3://", "file://")):  # of a bucket, where a backup may go
+            with pytest.raises(InvalidArgument, match=r"is an address|with a space"):
+                database.backup(address)
     with pytest.raises(InvalidArgument, match=r"is an address|with a space"):
         vecdb.restore("real", address)
     assert [path.name for path in tmp_path.iterdir()] == ["real"]

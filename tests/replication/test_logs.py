@@ -176,6 +176,32 @@ def test_a_copy_without_a_bound_answers_from_the_past(tmp_path: Path, url: str, 
             assert copy["docs"].count() == 30
 
 
+def test_no_snapshot_goes_beyond_the_log(tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The database closes while the store takes everything but commits."""
+    monkeypatch.setattr(limits, "log_close_s", 0.2)
+    with filled(tmp_path / "w", url) as writer:
+        bucket, refused = log_of(writer).bucket, threading.Event()
+        create = bucket.create
+
+        def without_commits(key: str, data: bytes) -> str:
+            if key.startswith(entry.LOG):
+                refused.set()
+                raise vecdb.Unavailable("not now")
+            return create(key, data)
+
+        monkeypatch.setattr(bucket, "create", without_commits)
+        monkeypatch.setattr(limits, "snapshot_log_bytes", 0)
+        ends = log_of(writer).facts()["sequence"]
+        put(writer, 50)
+        assert refused.wait(WAIT_S)
+        log_of(writer).snapshots._start_if_due()
+    assert max(sequence for _, sequence in epochs.snapshots(open_bucket(url))) <= ends
+    monkeypatch.undo()
+    with filled(tmp_path / "w", url) as writer, open_database(tmp_path / "c", follow=url) as copy:
+        brought_up(writer, copy)
+        assert_same(writer, copy)
+
+
 # -- two writers -----------------------------------------------------------------------------------
 
 

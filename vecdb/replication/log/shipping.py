@@ -197,7 +197,7 @@ class LogWriter:
             ) and self._shipped(wanted)
 
     def _shipped(self, sequence: int) -> bool:
-        return not self._lost and self._end.sequence >= sequence
+        return self._end.sequence >= sequence
 
     def facts(self) -> dict[str, Any]:
         """For `stats()`."""
