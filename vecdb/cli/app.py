@@ -8,7 +8,20 @@ from typing import Annotated, Any
 import typer
 
 import vecdb
-from vecdb.cli.commands import bench, dataset, demo, import_export, maintenance, mcp, names, query, serve, tenant, token
+from vecdb.cli.commands import (
+    bench,
+    console,
+    dataset,
+    demo,
+    import_export,
+    maintenance,
+    mcp,
+    names,
+    query,
+    serve,
+    tenant,
+    token,
+)
 from vecdb.cli.output import reports_errors
 from vecdb.cli.token_file import Command
 
@@ -27,6 +40,7 @@ def application() -> typer.Typer:
     commands: list[tuple[str, Callable[..., Any]]] = [
         ("demo", demo.demo),
         ("serve", serve.serve),
+        ("console", console.console),
         ("mcp", mcp.mcp),
         ("info", query.info),
         ("ls", query.ls),

@@ -30,8 +30,8 @@ def mcp(
 ) -> None:
     """Serve a collection to models by the Model Context Protocol: search, get, browse, count, facets."""
     try:
-        from vecdb.integrations.mcp_server import embedder_named, serve_http, server_of
-        from vecdb.integrations.shared import bound_collection
+        from vecdb.integrations.mcp_server import serve_http, server_of
+        from vecdb.integrations.shared import bound_collection, embedder_named
     except ImportError as error:
         raise VecdbError(f"mcp needs {error.name}: pip install 'vecdb-engine[mcp]'") from None
     host, port = _address(http, insecure)
