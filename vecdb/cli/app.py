@@ -10,15 +10,14 @@ import typer
 import vecdb
 from vecdb.cli.commands import (
     bench,
-    console,
     dataset,
     demo,
     import_export,
     maintenance,
-    mcp,
     names,
     query,
     serve,
+    services,
     tenant,
     token,
 )
@@ -40,8 +39,8 @@ def application() -> typer.Typer:
     commands: list[tuple[str, Callable[..., Any]]] = [
         ("demo", demo.demo),
         ("serve", serve.serve),
-        ("console", console.console),
-        ("mcp", mcp.mcp),
+        ("console", services.console),
+        ("mcp", services.mcp),
         ("info", query.info),
         ("ls", query.ls),
         ("search", query.search),

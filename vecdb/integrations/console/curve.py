@@ -87,6 +87,7 @@ def measured(
 
 _WIDTH, _HEIGHT = 720, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 16, 14, 40
+_TICKS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +128,7 @@ def plotted(curve: Curve, default_width: int | None = None) -> Plot | None:
         (x(width), y(recall), f"{curve.effort} {width}: recall {recall:.3f}, {point['latency_ms_p50']:.2f} ms")
         for width, recall, point in known
     ]
-    steps = 5 if floor < 0.8 else 4
-    ticks = [floor + (1 - floor) * at / steps for at in range(steps + 1)]
+    ticks = [floor + (1 - floor) * at / _TICKS for at in range(_TICKS + 1)]
     mark = None
     if default_width and known[0][0] <= default_width <= known[-1][0]:
         mark = x(default_width)

@@ -38,7 +38,7 @@ def decimal(value: Any) -> str:
     """A distance or score with five digits that count."""
     if not isinstance(value, (int, float, np.floating)) or not math.isfinite(value):
         return "–" if value is None else str(value)
-    return f"{float(value):.5g}" if value else "0"
+    return f"{float(value):#.5g}" if value else "0"
 
 
 def milliseconds(value: Any) -> str:

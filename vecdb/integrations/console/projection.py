@@ -49,13 +49,15 @@ def drawn(
     stop: Callable[[], bool] | None = None,
     sequence: int = 0,
 ) -> Projection:
-    """Walk the records, keep every n-th that has a vector, so that the sample is spread evenly, and project it."""
+    """Walk the records, keep up to `sample_max` that are spread evenly and have a vector, and project those."""
     total = docs.count(tenant=tenant)
-    every = max(1, -(-total // sample_max))
+    wanted = min(sample_max, total)
     kept: list[vecdb.Record] = []
     seen = 0
-    for page in docs.iter(_BATCH, include_vectors=True, tenant=tenant):
-        kept += [record for record in page[(-seen) % every :: every] if record.vector is not None]
+    for page in docs.iter(_BATCH, include_vectors=True, tenant=tenant, limit=max(1, total)):
+        places = range(seen, seen + len(page))
+        chosen = [record for at, record in zip(places, page) if (at + 1) * wanted // total > at * wanted // total]
+        kept += [record for record in chosen if record.vector is not None]
         seen += len(page)
         if progress is not None:
             progress(min(seen, total), total)

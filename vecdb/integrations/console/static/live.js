@@ -25,7 +25,7 @@ document.addEventListener("DOMContentLoaded", () => {
     if (typeof value !== "number" || !isFinite(value)) return;
     const past = history[key] = [...(history[key] || []), value].slice(-kept);
     const top = Math.max(...past, 1e-9);
-    const points = past.map((one, at) => `${(120 * (at + kept - past.length) / (kept - 1)).toFixed(1)},${(31 - 29 * one / top).toFixed(1)}`);
+    const points = past.map((one, at) => `${(120 * at / Math.max(past.length - 1, 1)).toFixed(1)},${(31 - 29 * one / top).toFixed(1)}`);
     cards.querySelector(`[data-spark=${key}] polyline`).setAttribute("points", points.join(" "));
   };
   // The upper bound of the commit in the middle of those between two answers.
@@ -59,7 +59,7 @@ document.addEventListener("DOMContentLoaded", () => {
       cell(row, one.index_state || "–", "");
       cell(row, time(one.search_ms), "n");
       cell(row, size(one.bytes_ram), "n");
-      cell(row, one.memory.map((part) => `${part.part} ${size(part.bytes)}`).join(", "), "quiet n");
+      cell(row, one.memory.map((part) => `${part.part} ${size(part.bytes)}`).join(", "), "quiet figures");
       return row;
     }));
   };

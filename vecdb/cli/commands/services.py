@@ -1,4 +1,4 @@
-"""mcp: a collection as tools of a model."""
+"""mcp and console: a collection as tools of a model, a database in a browser."""
 
 from __future__ import annotations
 
@@ -58,3 +58,46 @@ def _address(http: str | None, insecure: bool) -> tuple[str, int]:
             "that does, or say --insecure"
         )
     return host, int(port)
+
+
+def console(
+    db: Annotated[
+        str,
+        typer.Argument(
+            envvar="VECDB_DB",
+            metavar="[PATH_OR_URL]",
+            help="Directory of the database, or a server's grpc://host:port.",
+        ),
+    ] = default_db,
+    host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="0: a free one.")] = 7713,
+    write: Annotated[
+        bool, typer.Option("--write", help="With actions: optimize, tune, vacuum, delete, tenants and grants.")
+    ] = False,
+    tenant: Annotated[str | None, typer.Option(help="All that is shown is what this tenant may see.")] = None,
+    embed: Annotated[
+        str | None,
+        typer.Option(help="A model for search by text, module:name, looked for in this folder first."),
+    ] = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Listen beyond this machine: token and records go in plain text.")
+    ] = False,
+    token: Token = None,
+    tls: Tls = None,
+) -> None:
+    """Show a database in a browser: collections, records, searches, tenants, recall, a map. Reads only, unless told."""
+    try:
+        from vecdb.integrations.console.serving import serve_console
+        from vecdb.integrations.console.view import View
+        from vecdb.integrations.shared import embedder_named
+    except ImportError as error:
+        raise VecdbError(f"console needs {error.name}: pip install 'vecdb-engine[console]'") from None
+    if host.strip("[]") not in _LOOPBACK and not insecure:
+        raise InvalidArgument(
+            f"{host} is reached from other machines, and the console speaks plain HTTP: listen on 127.0.0.1 behind a "
+            "proxy with TLS or a tunnel of ssh, or say --insecure"
+        )
+    model = None if embed is None else embedder_named(embed)
+    with opened(db, token, tls, read_only=not write) as database:
+        view = View.of(database, tenant=tenant, write=write, embed=model)
+        serve_console(view, host.strip("[]"), port, lambda address: print(address, flush=True))
