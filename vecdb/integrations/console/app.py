@@ -14,7 +14,15 @@ from starlette.responses import Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from vecdb.errors import InvalidArgument, LimitExceeded, NotFound, PermissionDenied, Unavailable, VecdbError
+from vecdb.errors import (
+    AlreadyExists,
+    InvalidArgument,
+    LimitExceeded,
+    NotFound,
+    PermissionDenied,
+    Unavailable,
+    VecdbError,
+)
 from vecdb.integrations.console.context import Asked, Console
 from vecdb.integrations.console.guard import BODY_BYTES_MAX, Guard
 from vecdb.integrations.console.pages import collections, live, maps, progress, recall, records, search, tenants
@@ -49,7 +57,8 @@ _DONE: dict[str, Page] = {  # what changes something asks `view.require_write` i
     "/job/stop": progress.stop,
 }
 _STATUS: list[tuple[type[VecdbError], int]] = [
-    (LimitExceeded, 400), (InvalidArgument, 400), (NotFound, 404), (PermissionDenied, 403), (Unavailable, 503),
+    (LimitExceeded, 400), (InvalidArgument, 400), (NotFound, 404), (AlreadyExists, 409), (PermissionDenied, 403),
+    (Unavailable, 503),
 ]  # fmt: skip
 
 
@@ -63,14 +72,19 @@ def application(console: Console, token: str, host: str, name: str = "console") 
 
     async def missing(request: Request, error: Exception) -> Response:
         status = error.status_code if isinstance(error, HTTPException) else 500
-        message = {404: "There is no such page.", 405: "This address takes no such request."}.get(status, "")
+        message = {
+            404: "There is no such page.",
+            405: "This address takes no such request.",
+            413: "That is more than a form of this console has.",
+            500: "A defect of vecdb; the console printed where.",
+        }.get(status, "")
         return refused(request, status, message or "This request cannot be answered.")
 
     def refused(request: Request, status: int, message: str) -> Response:
         asked = Asked(request, QueryParams())
         return console.page(asked, "refused.html", status, message=message, wants_token=status == 401)
 
-    inner = Starlette(routes=routes, exception_handlers={HTTPException: missing})
+    inner = Starlette(routes=routes, exception_handlers={HTTPException: missing, 500: missing})
     return Guard(inner, token, host, refused, name)
 
 
