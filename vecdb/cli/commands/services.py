@@ -61,14 +61,15 @@ def _address(http: str | None, insecure: bool) -> tuple[str, int]:
 
 
 def console(
-    db: Annotated[
+    path: Annotated[
         str,
         typer.Argument(
             envvar="VECDB_DB",
-            metavar="[PATH_OR_URL]",
+            metavar="PATH_OR_URL",
             help="Directory of the database, or a server's grpc://host:port.",
         ),
     ] = default_db,
+    db: Annotated[str | None, typer.Option("--db", help="The same, as other commands take it.")] = None,
     host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65_535, help="0: a free one.")] = 7713,
     write: Annotated[
@@ -98,6 +99,6 @@ def console(
             "proxy with TLS or a tunnel of ssh, or say --insecure"
         )
     model = None if embed is None else embedder_named(embed)
-    with opened(db, token, tls, read_only=not write) as database:
+    with opened(db or path, token, tls, read_only=not write) as database:
         view = View.of(database, tenant=tenant, write=write, embed=model)
         serve_console(view, host.strip("[]"), port, lambda address: print(address, flush=True))
