@@ -8,8 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 import vecdb
 from tests.console.conftest import HOST, TOKEN, Asker
 from vecdb.integrations.console import app
@@ -46,18 +44,13 @@ def test_the_token_is_taken_once_and_leaves_the_address(asker: Make, notes: vecd
     assert len({new_token() for _ in range(9)}) == 9 and len(new_token()) >= 32
 
 
-@pytest.mark.parametrize(
-    ("host", "known"),
-    [
-        ("127.0.0.1:7713", True), ("localhost:9", True), ("[::1]:7713", True), ("10.1.2.3", True), ("LOCALHOST", True),
-        ("evil.example", False), ("localhost.evil.example:7713", False), ("", False), ("127.0.0.1.evil.example", False),
-        ("[evil.example]", False), (":7713", False),
-    ],
-)  # fmt: skip
-def test_a_name_that_was_rebound_to_this_machine_is_refused(asker: Make, host: str, known: bool) -> None:
+def test_a_name_that_was_rebound_to_this_machine_is_refused(asker: Make) -> None:
     one = asker()
-    for path in ("/", "/static/console.css"):
-        assert one.get(path, {"host": host}).status == (200 if known else 403)
+    hosts = ["127.0.0.1:7713", "localhost:9", "[::1]:7713", "10.1.2.3", "LOCALHOST"]
+    others = ["evil.example", "localhost.evil.example:7713", "127.0.0.1.evil.example", "[evil.example]", ":7713", ""]
+    for host in hosts + others:
+        for path in ("/", "/static/console.css"):
+            assert one.get(path, {"host": host}).status == (200 if host in hosts else 403), host
 
 
 def test_the_name_that_is_listened_at_is_known(db: vecdb.Database) -> None:
@@ -68,16 +61,14 @@ def test_the_name_that_is_listened_at_is_known(db: vecdb.Database) -> None:
     assert one.get("/", {"host": "other.internal:7713"}).status == 403
 
 
-@pytest.mark.parametrize(
-    "headers",
-    [
-        {"origin": "http://evil.example"}, {"origin": "null"}, {"origin": ""}, {"origin": f"http://{HOST}0"},
-        {"origin": "", "sec-fetch-site": "cross-site"}, {"origin": "", "sec-fetch-site": "same-site"},
-    ],
-)  # fmt: skip
-def test_an_action_of_another_site_is_refused(asker: Make, notes: vecdb.Collection, headers: dict[str, str]) -> None:
+def test_an_action_of_another_site_is_refused(asker: Make, notes: vecdb.Collection) -> None:
     one = asker(write=True)
-    assert one.act("/record/delete", headers, c="notes", id="3").status == 403
+    origins = ["http://evil.example", "null", "", f"http://{HOST}0", "http://localhost:7713"]
+    for headers in [{"origin": origin} for origin in origins] + [
+        {"origin": "", "sec-fetch-site": "cross-site"},
+        {"origin": "", "sec-fetch-site": "same-site"},
+    ]:
+        assert one.act("/record/delete", headers, c="notes", id="3").status == 403, headers
     assert 3 in notes
     assert one.act("/record/delete", {"origin": "", "sec-fetch-site": "same-origin"}, c="notes", id="3").status == 303
     assert 3 not in notes

@@ -38,9 +38,8 @@ def test_columns_are_the_fields_of_the_page_and_numbers_where_all_are(db: vecdb.
     assert queries.field_columns(rows) == [("a", True), ("b", False), ("c", True), ("d", False)]
 
 
-@pytest.mark.parametrize(
-    ("filter", "condition", "wanted"),
-    [
+def test_a_condition_that_is_put_together_is_a_filter(notes: vecdb.Collection) -> None:
+    for filter, condition, wanted in (
         ("", ("lang", "=", "en"), "lang = 'en'"),
         ("year > 1", ("lang", "!=", "it's"), "year > 1 and lang != 'it''s'"),
         ("a = 1 or b = 2", ("year", ">=", "2020"), "(a = 1 or b = 2) and year >= 2020"),
@@ -48,14 +47,10 @@ def test_columns_are_the_fields_of_the_page_and_numbers_where_all_are(db: vecdb.
         ("", ("year", "is null", ""), "year is null"),
         ("", ("title", "prefix", "12"), "title prefix '12'"),
         ("", ("n", "<", "-1.5e3"), "n < -1.5e3"),
-    ],
-)
-def test_a_condition_that_is_put_together_is_a_filter(
-    notes: vecdb.Collection, filter: str, condition: tuple[str, str, str], wanted: str
-) -> None:
-    made = queries.with_condition(filter, *condition)
-    assert made == wanted
-    notes.count(filter=made)
+    ):
+        made = queries.with_condition(filter, *condition)
+        assert made == wanted
+        notes.count(filter=made)
     with pytest.raises(InvalidArgument, match="a condition is one of"):
         queries.with_condition("", "a", "; drop", "b")
 
@@ -78,9 +73,8 @@ def test_filter_effort_and_tenant_go_with_a_search(db: vecdb.Database, notes: ve
     assert {hit.id for hit in found.hits} <= set(among) and len(found.hits) == 3
 
 
-@pytest.mark.parametrize(
-    ("asked", "words"),
-    [
+def test_what_cannot_be_asked_is_said(db: vecdb.Database, notes: vecdb.Collection) -> None:
+    for asked, words in (
         (SearchAsked("vector", "1, x"), "a vector is numbers"),
         (SearchAsked("vector", "[]"), "a vector is numbers"),
         (SearchAsked("vector", "1,inf,0,0"), "finite"),
@@ -92,13 +86,9 @@ def test_filter_effort_and_tenant_go_with_a_search(db: vecdb.Database, notes: ve
         (SearchAsked("id", "1", filter="year >"), "the filter is wrong"),
         (SearchAsked("text", "hello"), "--embed"),
         (SearchAsked("sql", "hello"), "search by"),
-    ],
-)
-def test_what_cannot_be_asked_is_said(
-    db: vecdb.Database, notes: vecdb.Collection, asked: SearchAsked, words: str
-) -> None:
-    with pytest.raises(InvalidArgument, match=words):
-        queries.search(View.of(db), notes, asked)
+    ):
+        with pytest.raises(InvalidArgument, match=words):
+            queries.search(View.of(db), notes, asked)
 
 
 def test_a_record_that_is_not_there_is_not_found(db: vecdb.Database, notes: vecdb.Collection) -> None:
