@@ -46,11 +46,12 @@ def test_a_sample_is_spread_over_all_records_and_leaves_out_those_without_a_vect
     assert {one.id for one in own.records} == {one.id for one in notes.get(limit=500, tenant="a")}
 
 
-def test_drawing_ends_when_it_is_stopped_and_says_when_there_is_nothing(
+def test_drawing_ends_early_where_it_is_stopped_and_says_when_there_is_nothing(
     notes: vecdb.Collection, db: vecdb.Database
 ) -> None:
-    with pytest.raises(InvalidArgument, match="left before"):
-        projection.drawn(notes, stop=lambda: True)
+    notes.upsert(range(1_000, 4_000), np.random.default_rng(0).standard_normal((3_000, 4)))
+    part = projection.drawn(notes, stop=lambda: True)
+    assert (part.walked, part.total) == (1_000, 3_120) and len(part.records) == 1_000
     with pytest.raises(InvalidArgument, match="nothing to draw"):
         projection.drawn(db.create_collection("empty", 2))
 

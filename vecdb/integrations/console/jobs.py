@@ -121,7 +121,7 @@ def _run(job: Job, work: Work) -> None:
     state = "failed"
     try:
         job.result = work(job)
-        state = "stopped" if job.stopped() else "done"
+        state = "done"  # also where it was stopped and found something until then
     except VecdbError as error:
         state = "stopped" if job.stopped() else "failed"
         job.error = None if job.stopped() else f"{error.code}: {error}"

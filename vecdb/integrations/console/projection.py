@@ -30,12 +30,13 @@ Floats = NDArray[np.float32]
 @dataclass(frozen=True, slots=True)
 class Projection:
     """A sample of a collection. points : float32[n, 2], within -1 and 1. share : of the variance that the two axes
-    show. total : records that were walked. sequence : the commit that it was drawn at.
+    show. walked : records of `total` that it is a sample of. sequence : the commit that it was drawn at.
     """
 
     points: Floats
     records: list[vecdb.Record]
     share: float
+    walked: int
     total: int
     sequence: int
 
@@ -49,7 +50,8 @@ def drawn(
     stop: Callable[[], bool] | None = None,
     sequence: int = 0,
 ) -> Projection:
-    """Walk the records, keep up to `sample_max` that are spread evenly and have a vector, and project those."""
+    """Walk the records, keep up to `sample_max` that are spread evenly and have a vector, and project those; of those
+    that were walked where it is stopped."""
     total = docs.count(tenant=tenant)
     wanted = min(sample_max, total)
     kept: list[vecdb.Record] = []
@@ -62,14 +64,14 @@ def drawn(
         if progress is not None:
             progress(min(seen, total), total)
         if stop is not None and stop():
-            raise InvalidArgument("the map was left before it was whole")
+            break
     if not kept:
         raise InvalidArgument("no record that was looked at has a vector: there is nothing to draw")
     vectors = np.stack([np.asarray(record.vector, np.float32) for record in kept])
     for record in kept:
         record.vector = None
     points, part = principal(vectors)
-    return Projection(points, kept, part, seen, sequence)
+    return Projection(points, kept, part, seen, max(seen, total), sequence)
 
 
 def principal(vectors: NDArray[Any]) -> tuple[Floats, float]:
