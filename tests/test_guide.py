@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import runpy
+import shlex
+import shutil
+import subprocess
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+
+from tests.support.server.process import ENVIRONMENT, Process
 
 ROOT = Path(__file__).resolve().parent.parent
 GUIDE = (ROOT / "GUIDE.md").read_text(encoding="utf-8")
@@ -16,6 +23,8 @@ SECTIONS = {
     text.partition("\n")[0]: "\n".join(re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL))
     for text in re.split(r"^## ", GUIDE, flags=re.MULTILINE)[1:]
 }
+
+SERVED = "Serve it, with tokens and TLS"  # its program talks to the server that its commands start
 
 
 def missing(program: str) -> list[str]:
@@ -29,7 +38,7 @@ def missing(program: str) -> list[str]:
     return sorted(name for name in names if find_spec(name) is None)
 
 
-@pytest.mark.parametrize("title", [title for title, program in SECTIONS.items() if program])
+@pytest.mark.parametrize("title", [title for title, program in SECTIONS.items() if program and title != SERVED])
 def test_the_program_of_a_section_runs(title: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = SECTIONS[title]
     if lacking := missing(program):
@@ -38,6 +47,27 @@ def test_the_program_of_a_section_runs(title: str, tmp_path: Path, monkeypatch: 
     file.write_text(program, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     runpy.run_path(str(file), run_name="__main__")
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
+def test_a_server_is_started_and_used_as_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = GUIDE.partition(f"## {SERVED}")[2].partition("\n## ")[0]
+    *before, serve = (shlex.split(line) for line in re.findall(r"^\$ (.*)$", text, re.MULTILINE))
+    monkeypatch.chdir(tmp_path)
+    vecdb = [sys.executable, "-c", "from vecdb.cli import main; main()"]
+    for words in before:
+        target = Path(words.pop()) if words[-2] == ">" else Path(os.devnull)
+        command = [*vecdb, *words[1:-1]] if words[0] == "vecdb" else words
+        with target.open("wb") as out:
+            subprocess.run(command, check=True, env=ENVIRONMENT, stdout=out, stderr=subprocess.PIPE, timeout=60)
+    options = iter(serve[2:])
+    given = dict(zip(options, options, strict=True))
+    path, _ = given.pop("--path"), given.pop("--listen")
+    with Process(tmp_path / path, tmp_path, *(word for pair in given.items() for word in pair)) as server:
+        port = str(server.ports()[0])
+        file = tmp_path / "program.py"
+        file.write_text(SECTIONS[SERVED].replace("7711", port), encoding="utf-8")
+        runpy.run_path(str(file), run_name="__main__")
 
 
 def test_every_extra_that_it_names_is_there() -> None:

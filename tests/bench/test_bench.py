@@ -166,6 +166,7 @@ def test_every_peer_serves_the_tenants_it_is_asked_for(tmp_path: Path) -> None:
     assert set(found["search"]["best"]) == {"vecdb", *tenants.PEERS}
 
 
+@pytest.mark.slow  # a quarter of a minute; the fast tier measures tenants in processes of their own
 def test_tenants_are_searched_by_all_in_one_process_with_the_same_answers(tmp_path: Path) -> None:
     asked = {"peers": ("numpy",), "measures": ("search", "memory"), "together": True}
     found = tenants.run(tenants.Plan(SHARED, index="flat", path=str(tmp_path), **asked).quick())
@@ -200,6 +201,7 @@ def one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
         yield
 
 
+@pytest.mark.slow  # a quarter of a minute
 def test_unions_growth_sizes_and_writes_of_tenants_are_measured(tmp_path: Path, one_process: None) -> None:
     measures = ("union", "growth", "sizes", "writes", "many")
     found = tenants.run(tenants.Plan(SHARED, index="flat", peers=(), measures=measures, path=str(tmp_path)).quick())
@@ -245,6 +247,7 @@ def test_a_run_without_plots_prints_one_document(
     assert json.loads(result.stdout)["file"]
 
 
+@pytest.mark.slow  # a quarter of a minute
 def test_threads_and_processes_are_measured_in_turns_with_another_tree() -> None:
     here = str(Path(vecdb.__file__).parent.parent)
     found = threads(base=here, rows=5_000, seconds=0.05, rounds=1, counts=(1,), say=lambda text: None)

@@ -158,6 +158,7 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> Any:
     return put
 
 
+@pytest.mark.slow  # as long as the next, which has a peer that fails, too
 def test_a_peer_that_is_missing_or_fails_is_named_and_the_others_go_on(
     fakes: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

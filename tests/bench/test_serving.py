@@ -107,6 +107,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow  # the whole benchmark in small: half a minute
 def test_server_echo_and_embedded_calls_are_measured_in_pairs(small: dict[str, Any]) -> None:
     assert small["data"]["recall"] > 0.9
     assert small["single"]["added_us"]["embedded"] == 0 < small["single"]["added_us"]["vecdb, bare client"]
@@ -120,6 +121,7 @@ def test_server_echo_and_embedded_calls_are_measured_in_pairs(small: dict[str, A
     assert small["stream"]["ratio"] > 0 and small["variants"]["quiet"]["4"]["ratio"] > 0
 
 
+@pytest.mark.slow  # the whole benchmark in small: half a minute
 def test_an_overload_is_refused_or_answered_and_health_answers(small: dict[str, Any]) -> None:
     assert list(small["overload"]) == ["1 a call", "8 a call"]
     for over in small["overload"].values():
@@ -129,6 +131,7 @@ def test_an_overload_is_refused_or_answered_and_health_answers(small: dict[str, 
         assert over["most"]["resident_bytes"] >= over["before"]["resident_bytes"] > 0
 
 
+@pytest.mark.slow  # the whole benchmark in small: half a minute
 def test_a_bulk_is_ingested_near_and_far(small: dict[str, Any]) -> None:
     assert list(small["ingest"]) == ["vectors", "fields", "tenants"]
     for bring, of in small["ingest"].items():
@@ -138,6 +141,7 @@ def test_a_bulk_is_ingested_near_and_far(small: dict[str, Any]) -> None:
         assert row["ratio"] == of["ratio"] and row["embedded, rows a second"] == near[0]["rows_per_second"]
 
 
+@pytest.mark.slow  # the whole benchmark in small: half a minute
 def test_servers_of_several_processes_are_compared_with_one(small: dict[str, Any]) -> None:
     assert list(small["workers"]) == ["2 clients, 1 a call", "2 clients, 8 a call"]
     for of in small["workers"].values():
@@ -145,6 +149,7 @@ def test_servers_of_several_processes_are_compared_with_one(small: dict[str, Any
     assert [row["load"] for row in small["tables"]["workers"]] == list(small["workers"])
 
 
+@pytest.mark.slow  # the whole benchmark in small: half a minute
 def test_a_result_of_the_service_is_shown_and_written(small: dict[str, Any], tmp_path: Path) -> None:
     assert json.loads(results.write(small, tmp_path).read_text())["plan"]["clients"] == [4]
     assert {"one client", "4 clients", "overload", "bulk ingest"} <= set(small["tables"])

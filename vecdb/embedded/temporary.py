@@ -57,8 +57,7 @@ class TemporaryFolder:
 
 def _remove_those_of_killed_processes(base: Path, prefix: str) -> None:
     for name in filesystem.list_dir(base):
-        folder = base / name
-        if not name.startswith(prefix) or not filesystem.is_my_folder(folder):
+        if not name.startswith(prefix) or not filesystem.is_my_folder(folder := base / name):
             continue
         try:
             lock_fd = filesystem.lock_alone(folder / _IN_USE)

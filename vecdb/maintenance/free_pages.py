@@ -13,7 +13,7 @@ from vecdb.commit.write_path import WritePath
 from vecdb.storage.disk import filesystem
 from vecdb.storage.kv.store import Store
 
-_COPIES_MAX = 4
+_COPIES_MAX = 2  # a commit that comes during a copy makes it old
 
 
 def give_back_free_pages(store: Store, writes: WritePath) -> bool:
