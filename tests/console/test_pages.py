@@ -195,3 +195,14 @@ def test_script_in_names_and_values_is_text(asker: Make, hostile: vecdb.Collecti
     assert points.headers["content-type"] == "application/json" and HOSTILE in json.loads(points.page)["legend"]
     harmless(one.get("/record", c=HOSTILE, id=HOSTILE).page)  # what is not there is named in the error
     harmless(one.get("/" + "x", {"cookie": ""}, token=HOSTILE).page)
+
+
+def test_a_tenant_is_found_by_its_name(asker: Make, notes: vecdb.Collection) -> None:
+    one = asker()
+    forms = [form for form in one.get("/tenants", c="notes").parsed.named("form") if form.get("action") == "/tenant"]
+    assert [form.get("method") for form in forms] == ["get"]
+    assert "Tenant b" in one.get("/tenant", c="notes", name="b").text
+    assert one.get("/tenant", c="notes", name="nobody").status == 404
+    assert "/tenant" not in {
+        form.get("action") for form in asker(tenant="a").get("/tenants", c="notes").parsed.named("form")
+    }

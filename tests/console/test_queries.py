@@ -131,7 +131,13 @@ def test_a_tenant_sees_its_own_and_nothing_that_tells_of_others(db: vecdb.Databa
     own = {one.id for one in notes.get(limit=500, tenant="a")}
     page = queries.records(view, notes, RecordsAsked(), 1000)
     assert {one.id for one in page.records} == own and page.matching == len(own)
-    assert all(one.tenants == [] and one.owner == "" for one in page.records)
+    assert all(one.tenants == [] for one in page.records)
+    shared = next(one for one in page.records if one.id == 1000)  # whose page its link leads to
+    assert queries.record(view, notes, "1000", shared.owner).fields == {"lang": "xx"} and shared.owner == "b"
+    near = queries.search(view, notes, SearchAsked("id", "1000", shared.owner, limit="200"))
+    assert {hit.id for hit in near.hits} == own - {1000}
+    with pytest.raises(NotFound, match="no record"):
+        queries.record(view, notes, "4", "b")
     found = queries.search(view, notes, SearchAsked("id", "5", limit="200"))
     assert {hit.id for hit in found.hits} == own - {5} and found.reason == "" and found.sequence == 0
     assert not {"rows in the index", "rows not in it yet", "index"} & {name for name, _ in found.plan}

@@ -188,18 +188,18 @@ def field_columns(rows: list[dict[str, Any]]) -> list[tuple[str, bool]]:
 
 
 def _seen_by(view: View, record: Record) -> Record:
-    """Who shares a record with a tenant, and whose it is, that is not told."""
+    """Who else sees a record a tenant is not told."""
     if view.tenant is None:
         return record
-    return Record(record.id, record.fields, [], record.vector)
+    return Record(record.id, record.fields, [], record.vector, record.owner)
 
 
 def record(view: View, docs: vecdb.Collection, id: str, owner: str = "") -> Record:
     """The record of an id as text, with its vector. Raises NotFound.
 
-    owner : whose it is. For a tenant: its own, else the one without an owner.
+    owner : whose it is. For a tenant, where none is named: its own, else the one without an owner.
     """
-    for whose in [owner] if view.tenant is None else [view.tenant, ""]:
+    for whose in [owner] if owner or view.tenant is None else [view.tenant, ""]:
         for key in keys_of(docs, id):
             found = or_nothing(
                 lambda key=key, whose=whose: docs.get(
@@ -284,18 +284,13 @@ def search(view: View, docs: vecdb.Collection, asked: SearchAsked) -> Found:
     )
     if hits is None:
         return Found([], near, [], False, 0)
-    others = [hit for hit in hits if near is None or hit.id != near.id or _other_owner(view, hit, near)][:limit]
+    others = [hit for hit in hits if near is None or (hit.id, hit.owner) != (near.id, near.owner)][:limit]
     explain = hits.explain or {}
     plan = plan_in_words(explain if view.tenant is None else {k: v for k, v in explain.items() if k not in _HIDDEN})
     reason = str(explain.get("reason") or "") if view.tenant is None else ""
-    owned = view.tenant is None and any(hit.owner for hit in others)
+    owned = any(hit.owner for hit in others)
     columns = field_columns([hit.fields for hit in others])
     return Found(others, near, columns, owned, hits.sequence if view.tenant is None else 0, plan, reason)
-
-
-def _other_owner(view: View, hit: Any, near: Record) -> bool:
-    """Whether a hit of the same id is the record of another owner."""
-    return bool(view.tenant is None and hit.owner != near.owner)
 
 
 def _query(docs: vecdb.Collection, asked: SearchAsked, near: Record | None) -> Any:
