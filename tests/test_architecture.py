@@ -368,6 +368,8 @@ def test_only_server_and_client_import_grpc() -> None:
         ("haystack", {"vecdb/integrations/haystack.py"}),
         ("mcp", {"vecdb/integrations/mcp_server.py"}),
         ("llama_index", {"vecdb/integrations/llamaindex.py"}),
+        ("uvicorn", {"vecdb/integrations/console/serving.py", "vecdb/integrations/mcp_server.py"}),
+        ("jinja2", {"vecdb/integrations/console/context.py"}),
     ],
 )
 def test_a_framework_is_imported_by_its_adaptor_only(framework: str, homes: set[str]) -> None:
@@ -490,7 +492,7 @@ def test_every_public_name_is_there() -> None:
 
 @pytest.mark.parametrize("statement", ["import vecdb", "import vecdb; vecdb.Hnsw(); vecdb.SearchParams(ef=10)"])
 def test_importing_vecdb_loads_nothing_heavy(statement: str) -> None:
-    heavy = {"numba", "llvmlite", "lmdb", "numpy", "msgspec", "typer", "rich", "grpc"}
+    heavy = {"numba", "llvmlite", "lmdb", "numpy", "msgspec", "typer", "rich", "grpc", "starlette", "jinja2", "uvicorn"}
     code = f"import sys; {statement}; print(*sorted(m for m in sys.modules if m in {heavy!r}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.strip() == ""

@@ -18,7 +18,7 @@
                                                serve, mixture, coldstart, compare, plot
                              demo.py           demo
                              serve.py          serve
-                             mcp.py            mcp
+                             services.py       mcp, console
                              token.py          token create, list, revoke
                          disk_speed.py  random reads a second of a disk, for `bench disk`
 

@@ -8,7 +8,19 @@ from typing import Annotated, Any
 import typer
 
 import vecdb
-from vecdb.cli.commands import bench, dataset, demo, import_export, maintenance, mcp, names, query, serve, tenant, token
+from vecdb.cli.commands import (
+    bench,
+    dataset,
+    demo,
+    import_export,
+    maintenance,
+    names,
+    query,
+    serve,
+    services,
+    tenant,
+    token,
+)
 from vecdb.cli.output import reports_errors
 from vecdb.cli.token_file import Command
 
@@ -27,7 +39,8 @@ def application() -> typer.Typer:
     commands: list[tuple[str, Callable[..., Any]]] = [
         ("demo", demo.demo),
         ("serve", serve.serve),
-        ("mcp", mcp.mcp),
+        ("console", services.console),
+        ("mcp", services.mcp),
         ("info", query.info),
         ("ls", query.ls),
         ("search", query.search),

@@ -15,10 +15,7 @@ from __future__ import annotations
 import copy
 import datetime as dt
 import functools
-import importlib
 import math
-import os
-import sys
 from collections.abc import Callable
 from typing import Annotated, Any, TypeVar
 
@@ -32,7 +29,6 @@ from vecdb.errors import InvalidArgument, NotFound, VecdbError
 from vecdb.integrations.shared import CollectionHandle
 from vecdb.schema import Record
 from vecdb.validate import tenant_name
-from vecdb.validate.common import short_repr
 
 _LIMIT_MAX = 100  # of one answer: a model reads all of it
 
@@ -46,22 +42,6 @@ Filter = Annotated[
     ),
 ]
 Owner = Annotated[str | None, Field(description="Whose record it is, where an answer named an owner.")]
-
-
-def embedder_named(path: str) -> Any:
-    """What `module:name` means, a model that reads texts; the working directory is looked in first."""
-    module, colon, name = path.partition(":")
-    if not colon or not module or not name:
-        raise InvalidArgument(f"a model is named module:name, such as models:embedder, got {short_repr(path)}")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    try:
-        found: Any = importlib.import_module(module)
-        for part in name.split("."):
-            found = getattr(found, part)
-    except (ImportError, AttributeError) as error:
-        raise InvalidArgument(f"the model {path!r} cannot be loaded: {error}") from None
-    return found
 
 
 def server_of(docs: vecdb.Collection, *, tenant: str | None = None, write: bool = False) -> MCPServer[Any]:

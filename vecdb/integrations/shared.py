@@ -1,6 +1,7 @@
 """What the adaptors of frameworks have in common. It imports none of them.
 
     CollectionHandle           one collection, opened in any way, to call and to await
+    embedder_named             a model that a command names
     Steps, run, arun           what a method does, written once for both
     condition, joined, under   a framework's filters as a tree of vecdb's
     record_fields, taken_text  a document as the fields of a record, and back
@@ -14,10 +15,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import inspect
 import math
 import os
 import re
+import sys
 import uuid
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from functools import partial
@@ -183,6 +186,22 @@ def bound_collection(
         if error.what != "collection" or database.read_only or not make:
             raise
     return database.create_collection(name, embed=embed, exist_ok=True, **options)
+
+
+def embedder_named(path: str) -> Any:
+    """What `module:name` means, a model that reads texts; the working directory is looked in first."""
+    module, colon, name = path.partition(":")
+    if not colon or not module or not name:
+        raise InvalidArgument(f"a model is named module:name, such as models:embedder, got {short_repr(path)}")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        found: Any = importlib.import_module(module)
+        for part in name.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError) as error:
+        raise InvalidArgument(f"the model {path!r} cannot be loaded: {error}") from None
+    return found
 
 
 # -- methods that are called and awaited ------------------------------------------------------------

@@ -1,0 +1,46 @@
+"""A console that is listened to at a port, until its process is told to end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import uvicorn
+
+from vecdb.integrations.console.app import application
+from vecdb.integrations.console.context import Console
+from vecdb.integrations.console.guard import new_token
+from vecdb.integrations.console.view import View
+
+_HEAD_BYTES_MAX = 1 << 18  # of a request: the address of a search has a vector in it
+
+
+def console_address(host: str, port: int, token: str) -> str:
+    name = f"[{host}]" if ":" in host else host
+    return f"http://{name}:{port}/?token={token}"
+
+
+def serve_console(view: View, host: str, port: int, say: Callable[[str], None]) -> None:
+    """Serve until the process is told to end. port 0 : a free one. say : is told the address, with the token in it."""
+    console = Console(view)
+    token = new_token()
+    options: dict[str, Any] = {
+        "http": "h11", "ws": "none", "log_level": "warning", "access_log": False, "server_header": False,
+        "h11_max_incomplete_event_size": _HEAD_BYTES_MAX, "timeout_graceful_shutdown": 5, "lifespan": "off",
+    }  # fmt: skip
+    probe = uvicorn.Config(_nothing, host=host, port=port, **options)
+    bound = probe.bind_socket()
+    try:
+        bound.listen()
+        port = bound.getsockname()[1]
+        config = uvicorn.Config(application(console, token, host, f"console_{port}"), host=host, port=port, **options)
+        say(console_address(host, port, token))
+        asyncio.run(uvicorn.Server(config).serve(sockets=[bound]))
+    finally:
+        console.jobs.close()
+        bound.close()
+
+
+async def _nothing(scope: Any, receive: Any, send: Any) -> None:
+    """Stands for the application until its port is known, after which its cookie is named."""
