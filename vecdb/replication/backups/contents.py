@@ -8,8 +8,9 @@ from pathlib import Path
 
 from vecdb.errors import AlreadyExists, Corruption, Unavailable
 from vecdb.replication.backups.temporary import TemporaryFolder
-from vecdb.storage.disk import filesystem, manifest, row_format
-from vecdb.storage.disk.paths import collection_folder, row_file_name
+from vecdb.replication.counted_files import files_of, row_bytes_of
+from vecdb.storage.disk import filesystem, manifest
+from vecdb.storage.disk.paths import collection_folder
 from vecdb.storage.kv import catalog, keys
 from vecdb.storage.kv.store import LMDB_FORMAT, READERS, Store, Txn
 
@@ -28,14 +29,7 @@ def files_at(store: Store, txn: Txn) -> dict[int, dict[str, int]]:
     for name, raw in txn.cursor(db=store.catalog):
         entry = catalog.decode_entry(bytes(raw), catalog.decode_name(name))
         state = catalog.decode_state(txn.get(keys.uid(entry.uid), db=store.state), entry.name)
-        # without a dim a row is one value, which means nothing (generation.py)
-        row_bytes = (entry.dim or 1) * {"float32": 4, "float16": 2}.get(entry.dtype, 1)
-        files = {row_file_name(state.generation): row_format.HEADER_BYTES + state.row_count * row_bytes}
-        if state.columns is not None:
-            files[state.columns.file] = state.columns.file_bytes
-        if state.sealed is not None:
-            files |= {state.sealed.file: state.sealed.file_bytes, **dict(state.sealed.parts)}
-        wanted[entry.uid] = files
+        wanted[entry.uid] = files_of(state, row_bytes_of(entry))
     return wanted
 
 

@@ -18,11 +18,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from vecdb.errors import NotFound
+from vecdb.replication.counted_files import files_of, row_bytes_of
 from vecdb.replication.log.entry import DELETE, DELETE_PAIR, PUT, Operation
-from vecdb.storage.disk import filesystem, row_format
+from vecdb.storage.disk import filesystem
 from vecdb.storage.disk.paths import collection_folder, row_file_name
 from vecdb.storage.kv import catalog, keys
 from vecdb.storage.kv.store import Store, Txn
@@ -31,6 +30,15 @@ DATABASES = tuple(keys.DATABASES)
 DATABASE_NAMES = tuple(name.decode() for name in DATABASES)
 _STATE = DATABASES.index(keys.STATE)
 _ROW_FILES_OPEN = 16
+# what goes to LMDB as it is; a change that nobody records would make copies another database
+_READS = frozenset({"abort", "get", "id", "stat"})
+_CURSOR_READS = frozenset(
+    {
+        "close", "count", "first", "first_dup", "get", "getmulti", "item", "iternext", "iternext_dup", "iterprev",
+        "key", "last", "last_dup", "next", "next_dup", "next_nodup", "prev", "prev_dup", "prev_nodup", "set_key",
+        "set_key_dup", "set_range", "set_range_dup", "value",
+    }
+)  # fmt: skip
 
 
 class OpenedFile:
@@ -86,6 +94,8 @@ class RecordingTransaction:
         self.cost_bytes = 0
 
     def __getattr__(self, name: str) -> Any:
+        if name not in _READS:
+            raise AttributeError(f"{name} of a transaction is not recorded")
         return getattr(self._txn, name)
 
     def note(self, code: int, database: Any, changed: list[bytes]) -> None:
@@ -134,6 +144,8 @@ class RecordingCursor:
         self._pairs = flags.get("dupsort", False)
 
     def __getattr__(self, name: str) -> Any:
+        if name not in _CURSOR_READS:
+            raise AttributeError(f"{name} of a cursor is not recorded")
         return getattr(self._cursor, name)
 
     def __iter__(self) -> Iterator[Any]:
@@ -164,21 +176,6 @@ class RecordingCursor:
 
 
 # -- files -----------------------------------------------------------------------------------------
-
-
-def row_bytes_of(entry: catalog.CollectionEntry) -> int:
-    """Bytes of a row of the collection's row file."""
-    return max(1, entry.dim) * np.dtype(entry.dtype).itemsize
-
-
-def files_of(state: catalog.CommittedState, row_bytes: int) -> dict[str, int]:
-    """The files that a state names, the row file first, and the bytes of each that count."""
-    files = {row_file_name(state.generation): row_format.HEADER_BYTES + state.row_count * row_bytes}
-    if state.columns is not None:
-        files[state.columns.file] = state.columns.file_bytes
-    if state.sealed is not None:
-        files |= {state.sealed.file: state.sealed.file_bytes, **dict(state.sealed.parts)}
-    return files
 
 
 @dataclass(slots=True)

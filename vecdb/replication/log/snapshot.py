@@ -27,9 +27,10 @@ import msgspec
 
 from vecdb import limits
 from vecdb.errors import AlreadyExists, Corruption, VecdbError
+from vecdb.replication.counted_files import files_of, row_bytes_of
 from vecdb.replication.log import entry, epochs
 from vecdb.replication.log.entry import PUT, FileRange, Operation, Position, SnapshotPart
-from vecdb.replication.log.recording import DATABASE_NAMES, OpenedFile, files_of, row_bytes_of
+from vecdb.replication.log.recording import DATABASE_NAMES, OpenedFile
 from vecdb.replication.objects import Bucket
 from vecdb.storage.disk import filesystem, manifest
 from vecdb.storage.disk.paths import collection_folder
