@@ -21,6 +21,8 @@ from starlette.datastructures import URL, QueryParams
 
 from vecdb.integrations.console.app import application
 from vecdb.integrations.console.context import Console
+from vecdb.integrations.console.entries import OneToken
+from vecdb.integrations.console.guard import Guard
 from vecdb.integrations.console.view import View
 
 TOKEN = "token-of-a-test"
@@ -72,8 +74,9 @@ class Asker:
 
     def __init__(self, view: View, host: str = "127.0.0.1") -> None:
         self.console = Console(view)
-        self.guard = application(self.console, TOKEN, host)
-        self.cookie = f"{self.guard.cookie}={self.guard._ticket}"
+        self.entry = OneToken(self.console, TOKEN)
+        self.guard: Guard = application(self.entry, host)
+        self.cookie = f"{self.guard.cookie}={self.entry.enter(TOKEN)}"
 
     def get(self, path: str, headers: dict[str, str] | None = None, **values: Any) -> Answer:
         return self.ask("GET", str(URL(path).include_query_params(**values)) if values else path, headers)

@@ -29,6 +29,8 @@ from vecdb.integrations.console.view import View
         ([".", "--host", "0.0.0.0"], "--insecure"),
         ([".", "--port", "70000"], "65535"),
         ([".", "--embed", "nothing"], "module:name"),
+        ([".", "--sign-in"], "grpc://"),
+        (["grpc://localhost:1", "--sign-in", "--tenant", "a"], "tokens say whose"),
     ],
 )
 def test_what_it_cannot_do_is_said(

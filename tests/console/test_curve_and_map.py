@@ -10,7 +10,7 @@ import pytest
 
 import vecdb
 from vecdb.errors import InvalidArgument, Unavailable
-from vecdb.integrations.console import curve, projection
+from vecdb.integrations.console.drawings import curve, projection
 from vecdb.integrations.console.jobs import Job, Jobs
 
 

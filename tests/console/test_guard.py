@@ -11,7 +11,7 @@ from typing import Any
 import vecdb
 from tests.console.conftest import HOST, TOKEN, Asker
 from vecdb.integrations.console import app
-from vecdb.integrations.console.guard import Guard, new_token
+from vecdb.integrations.console.guard import new_token
 
 Make = Callable[..., Asker]
 PAGES = sorted(app.served_paths()["pages"])
@@ -137,5 +137,5 @@ def test_templates_and_scripts_keep_what_the_policy_relies_on() -> None:
 
 
 def test_a_guard_without_its_token_lets_nobody_in(asker: Make) -> None:
-    guard: Guard = asker().guard
-    assert not guard.is_token("") and guard.is_token(TOKEN)
+    entry = asker().entry
+    assert entry.enter("") is None and entry.enter(TOKEN) and entry.console_of("") is None

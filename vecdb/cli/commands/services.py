@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import Annotated
 
 import typer
 
+import vecdb
 from vecdb.cli.options import CollectionName, Database, Tls, Token, default_db, opened
 from vecdb.errors import InvalidArgument, VecdbError
+from vecdb.wire.addresses import is_server
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -80,6 +83,9 @@ def console(
         str | None,
         typer.Option(help="A model for search by text, module:name, looked for in this folder first."),
     ] = None,
+    sign_in: Annotated[
+        bool, typer.Option("--sign-in", help="Of a server: everybody enters a token of it, and sees what that reaches.")
+    ] = False,
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Listen beyond this machine: token and records go in plain text.")
     ] = False,
@@ -88,7 +94,8 @@ def console(
 ) -> None:
     """Show a database in a browser: collections, records, searches, tenants, recall, a map. Reads only, unless told."""
     try:
-        from vecdb.integrations.console.serving import serve_console
+        from vecdb.integrations.console.entries import SignIn
+        from vecdb.integrations.console.serving import serve_console, serve_sign_in
         from vecdb.integrations.console.view import View
         from vecdb.integrations.shared import embedder_named
     except ImportError as error:
@@ -99,6 +106,13 @@ def console(
             "proxy with TLS or a tunnel of ssh, or say --insecure"
         )
     model = None if embed is None else embedder_named(embed)
-    with opened(db or path, token, tls, read_only=not write) as database:
+    say = partial(print, flush=True)
+    where, host = db or path, host.strip("[]")
+    if sign_in:
+        if not is_server(where) or tenant is not None:
+            raise InvalidArgument("--sign-in is of a server's grpc:// address, without --tenant: tokens say whose")
+        entry = SignIn(lambda given: vecdb.open(where, token=given, tls=tls), write=write, embed=model)
+        return serve_sign_in(entry, host, port, say)
+    with opened(where, token, tls, read_only=not write) as database:
         view = View.of(database, tenant=tenant, write=write, embed=model)
-        serve_console(view, host.strip("[]"), port, lambda address: print(address, flush=True))
+        serve_console(view, host, port, say)

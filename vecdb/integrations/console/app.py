@@ -7,10 +7,9 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import QueryParams
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import HTMLResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
@@ -23,8 +22,9 @@ from vecdb.errors import (
     Unavailable,
     VecdbError,
 )
-from vecdb.integrations.console.context import Asked, Console
-from vecdb.integrations.console.guard import BODY_BYTES_MAX, Guard
+from vecdb.integrations.console.context import Asked, Console, environment
+from vecdb.integrations.console.entries import Entry
+from vecdb.integrations.console.guard import CONSOLE, Guard, form_of
 from vecdb.integrations.console.pages import collections, live, maps, progress, recall, records, search, tenants
 
 Page = Callable[[Console, Asked], Response]
@@ -62,13 +62,13 @@ _STATUS: list[tuple[type[VecdbError], int]] = [
 ]  # fmt: skip
 
 
-def application(console: Console, token: str, host: str, name: str = "console") -> Guard:
-    """The ASGI application. name : of its cookie."""
-    routes = [
-        Mount("/static", StaticFiles(packages=[("vecdb.integrations.console", "static")])),
-        *(Route(path, _endpoint(console, page), methods=["GET"]) for path, page in _SHOWN.items()),
-        *(Route(path, _endpoint(console, page), methods=["POST"]) for path, page in _DONE.items()),
-    ]
+def application(entry: Entry, host: str, name: str = "console") -> Guard:
+    """The ASGI application. host : what is listened at. name : of the cookie."""
+    templates = environment()
+
+    def refused(request: Request, status: int, message: str) -> Response:
+        page = templates.get_template("refused.html")
+        return HTMLResponse(page.render(message=message, wants_token=status == 401), status)
 
     async def missing(request: Request, error: Exception) -> Response:
         status = error.status_code if isinstance(error, HTTPException) else 500
@@ -80,25 +80,21 @@ def application(console: Console, token: str, host: str, name: str = "console") 
         }.get(status, "")
         return refused(request, status, message or "This request cannot be answered.")
 
-    def refused(request: Request, status: int, message: str) -> Response:
-        asked = Asked(request, QueryParams())
-        return console.page(asked, "refused.html", status, message=message, wants_token=status == 401)
-
+    routes = [
+        Mount("/static", StaticFiles(packages=[("vecdb.integrations.console", "static")])),
+        *(Route(path, _endpoint(page), methods=["GET"]) for path, page in _SHOWN.items()),
+        *(Route(path, _endpoint(page), methods=["POST"]) for path, page in _DONE.items()),
+    ]
     inner = Starlette(routes=routes, exception_handlers={HTTPException: missing, 500: missing})
-    return Guard(inner, token, host, refused, name)
+    return Guard(inner, entry, host, refused, name)
 
 
-def _endpoint(console: Console, page: Page) -> Callable[[Request], Awaitable[Response]]:
+def _endpoint(page: Page) -> Callable[[Request], Awaitable[Response]]:
     async def endpoint(request: Request) -> Response:
-        values = request.query_params
-        if request.method == "POST":
-            body = bytearray()
-            async for part in request.stream():
-                body += part
-                if len(body) > BODY_BYTES_MAX:
-                    raise HTTPException(413)
-            values = QueryParams(body.decode("utf-8", "replace"))
-        return await run_in_threadpool(_answered, console, page, Asked(request, values))
+        values = request.query_params if request.method != "POST" else await form_of(request)
+        if values is None:
+            raise HTTPException(413)
+        return await run_in_threadpool(_answered, request.scope[CONSOLE], page, Asked(request, values))
 
     return endpoint
 

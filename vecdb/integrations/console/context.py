@@ -24,6 +24,10 @@ _NOTES = {  # what an action did; an address names it and cannot say anything el
     "made": "The tenant is made.",
 }
 
+_FILTERS = (
+    "count", "size", "share", "decimal", "milliseconds", "rate", "moment", "short", "text_of", "kind_of",
+)  # fmt: skip
+
 
 @dataclass(frozen=True, slots=True)
 class Asked:
@@ -47,38 +51,17 @@ class Asked:
 class Console:
     """One console: what its pages share. Threads: pages run in many at once."""
 
-    def __init__(self, view: View) -> None:
+    def __init__(self, view: View, templates: jinja2.Environment | None = None) -> None:
+        """templates : those of `environment`, where consoles share them."""
         self.view = view
         self.jobs = Jobs()
         self.live = LiveFigures(view)
-        self._templates = jinja2.Environment(
-            loader=jinja2.PackageLoader("vecdb.integrations.console"),
-            autoescape=True,  # every value is text; no template may say otherwise, which a test holds
-            undefined=jinja2.StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
-        self._templates.globals.update(address=address, view=view, version=vecdb.__version__)
-        for name in (
-            "count",
-            "size",
-            "share",
-            "decimal",
-            "milliseconds",
-            "rate",
-            "moment",
-            "short",
-            "text_of",
-            "kind_of",
-        ):
-            self._templates.filters[name] = getattr(figures, name)
-        self._templates.filters["as_json"] = queries.as_json
-        self._templates.tests["figure"] = figures.is_number
+        self._templates = environment() if templates is None else templates
 
     def page(self, asked: Asked, template: str, status: int = 200, **values: Any) -> Response:
         values = {"collection": None, "tab": "", "job": None, "problem": None} | values
         values["note"] = _NOTES.get(asked.text("note"))
-        values["path"] = asked.path
+        values["path"], values["view"] = asked.path, self.view
         return HTMLResponse(self._templates.get_template(template).render(values), status)
 
     def collection(self, asked: Asked) -> vecdb.Collection:
@@ -90,6 +73,23 @@ class Console:
 
     def job(self, *key: Any) -> Job | None:
         return self.jobs.of(key)
+
+
+def environment() -> jinja2.Environment:
+    """The templates, which escape all that they are given."""
+    made = jinja2.Environment(
+        loader=jinja2.PackageLoader("vecdb.integrations.console"),
+        autoescape=True,  # every value is text; no template may say otherwise, which a test holds
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.globals.update(address=address, version=vecdb.__version__)
+    for name in _FILTERS:
+        made.filters[name] = getattr(figures, name)
+    made.filters["as_json"] = queries.as_json
+    made.tests["figure"] = figures.is_number
+    return made
 
 
 def address(path: str, **values: Any) -> str:

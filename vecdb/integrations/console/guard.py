@@ -1,6 +1,7 @@
 """Who may ask a console, and what every answer says to browsers.
 
-Each console has a random token, which the address that it prints carries once; then a cookie stands for it. Pages of
+A token opens a console (entries.py): one that the printed address carries once, or one of a server; then a cookie
+stands for it. Pages of
 other sites can neither read nor act: the cookie does not go with their requests, names that do not mean this machine
 are refused (DNS rebinding), and an action must come from the console's own page. Scripts and styles come from the
 console alone: nothing in a page is ever run, whatever the data say.
@@ -8,16 +9,18 @@ console alone: nothing in a page is ever run, whatever the data say.
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import ipaddress
 import secrets
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from starlette.datastructures import URL, Headers, MutableHeaders
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import URL, Headers, MutableHeaders, QueryParams
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
+
+from vecdb.errors import VecdbError
+from vecdb.integrations.console.entries import Entry
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -25,6 +28,8 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 BODY_BYTES_MAX = 1 << 18
+CONSOLE = "vecdb.console"  # in a request's scope: whose pages it gets
+_ENTER = "/enter"  # takes the form with the token
 _OPEN = "/static/"  # style and scripts tell nothing
 _HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
@@ -47,12 +52,11 @@ class Guard:
     """Stands before the application. refused(request, status, message) : the page that says why."""
 
     def __init__(
-        self, app: App, token: str, host: str, refused: Callable[[Request, int, str], Response], name: str = "console"
+        self, app: App, entry: Entry, host: str, refused: Callable[[Request, int, str], Response], name: str = "console"
     ) -> None:
         """host : what is listened at. name : of the cookie: cookies are shared by all ports of a machine."""
         self._app = app
-        self._token = token.encode()
-        self._ticket = hashlib.sha256(b"vecdb console cookie " + self._token).hexdigest()
+        self._entry = entry
         self._host = host.strip("[]").lower()
         self._refused = refused
         self.cookie = f"vecdb_{name}"
@@ -64,39 +68,44 @@ class Guard:
             await receive()
             return await send({"type": "websocket.close", "code": 1008})
         request = Request(scope, receive)
-        answer = self._answer(request)
+        answer = await self._answer(request)
         say = self._with_headers(request, send)
         await (self._app if answer is None else answer)(scope, receive, say)
 
-    def _answer(self, request: Request) -> Response | None:
+    async def _answer(self, request: Request) -> Response | None:
         """None: the application may answer."""
         if not self.knows_host(request.headers.get("host", "")):
             return self._refused(request, 403, "This console answers to its own address only, not to this name.")
-        if request.url.path.startswith(_OPEN):
+        path, acts = request.url.path, request.method not in ("GET", "HEAD")
+        if path.startswith(_OPEN):
             return None
         given = request.query_params.get("token")
-        if given is not None and request.method == "GET":
-            return self._enter(request) if self.is_token(given) else self._unknown(request)
-        if not hmac.compare_digest(request.cookies.get(self.cookie, "").encode(), self._ticket.encode()):
-            return self._unknown(request)
-        if request.method not in ("GET", "HEAD"):
-            if not _from_itself(request.headers):
-                return self._refused(request, 403, "An action must come from a page of this console.")
-            if int(request.headers.get("content-length") or BODY_BYTES_MAX + 1) > BODY_BYTES_MAX:
-                return self._refused(request, 413, "That is more than a form of this console has.")
-        return None
+        if given is not None and not acts and self._entry.in_address:
+            return await self._enter(request, given, _local(request.url))
+        console = self._entry.console_of(request.cookies.get(self.cookie, ""))
+        if console is None and path != _ENTER:
+            return self._refused(request, 401, self._entry.wanted)
+        if acts and not _from_itself(request.headers):
+            return self._refused(request, 403, "An action must come from a page of this console.")
+        if acts and int(request.headers.get("content-length") or BODY_BYTES_MAX + 1) > BODY_BYTES_MAX:
+            return self._refused(request, 413, "That is more than a form of this console has.")
+        if path == _ENTER and acts:
+            form = await form_of(request)
+            return await self._enter(request, "" if form is None else form.get("token", ""), "/")
+        request.scope[CONSOLE] = console
+        return None if console is not None else self._refused(request, 401, self._entry.wanted)
 
-    def _unknown(self, request: Request) -> Response:
-        return self._refused(request, 401, "This console wants the token that it printed when it was started.")
-
-    def _enter(self, request: Request) -> Response:
+    async def _enter(self, request: Request, token: str, onward: str) -> Response:
         """Take the token out of the address, and give a cookie for it."""
-        answer = RedirectResponse(str(URL(_local(request.url)).remove_query_params("token")), 303)
-        answer.set_cookie(self.cookie, self._ticket, httponly=True, samesite="lax", path="/")
+        try:
+            ticket = await run_in_threadpool(self._entry.enter, token)
+        except VecdbError as error:
+            return self._refused(request, 503, str(error))
+        if ticket is None:
+            return self._refused(request, 401, f"This token is not known. {self._entry.wanted}")
+        answer = RedirectResponse(str(URL(onward).remove_query_params("token")), 303)
+        answer.set_cookie(self.cookie, ticket, httponly=True, samesite="lax", path="/")
         return answer
-
-    def is_token(self, given: str) -> bool:
-        return hmac.compare_digest(given.encode(), self._token)
 
     def knows_host(self, header: str) -> bool:
         """Whether a Host is an address, this machine's own name for itself, or the name that was given to listen at. A
@@ -124,6 +133,16 @@ class Guard:
             await send(message)
 
         return say
+
+
+async def form_of(request: Request) -> QueryParams | None:
+    """What a form says; None where that is more than a form of ours has."""
+    body = bytearray()
+    async for part in request.stream():
+        body += part
+        if len(body) > BODY_BYTES_MAX:
+            return None
+    return QueryParams(body.decode("utf-8", "replace"))
 
 
 def _local(url: URL) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import vecdb
 from vecdb.errors import InvalidArgument, NotFound, VecdbError
 from vecdb.integrations.console import queries
-from vecdb.integrations.console.curve import sample
+from vecdb.integrations.console.drawings.curve import sample
 from vecdb.integrations.console.view import View
 
 _SHOWN_MAX = 32  # collections

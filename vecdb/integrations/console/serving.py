@@ -10,35 +10,46 @@ import uvicorn
 
 from vecdb.integrations.console.app import application
 from vecdb.integrations.console.context import Console
+from vecdb.integrations.console.entries import Entry, OneToken, SignIn
 from vecdb.integrations.console.guard import new_token
 from vecdb.integrations.console.view import View
 
 _HEAD_BYTES_MAX = 1 << 18  # of a request: the address of a search has a vector in it
 
 
-def console_address(host: str, port: int, token: str) -> str:
+def console_address(host: str, port: int, token: str | None = None) -> str:
     name = f"[{host}]" if ":" in host else host
-    return f"http://{name}:{port}/?token={token}"
+    return f"http://{name}:{port}/" + ("" if token is None else f"?token={token}")
 
 
 def serve_console(view: View, host: str, port: int, say: Callable[[str], None]) -> None:
-    """Serve until the process is told to end. port 0 : a free one. say : is told the address, with the token in it."""
-    console = Console(view)
+    """Serve one view until the process is told to end. port 0 : a free one. say : is told the address, with the token
+    in it.
+    """
     token = new_token()
+    entry = OneToken(Console(view), token)
+    _serve(entry, host, port, lambda bound: say(console_address(host, bound, token)))
+
+
+def serve_sign_in(entry: SignIn, host: str, port: int, say: Callable[[str], None]) -> None:
+    """The same for whoever has a token of the server."""
+    _serve(entry, host, port, lambda bound: say(console_address(host, bound)))
+
+
+def _serve(entry: Entry, host: str, port: int, bound_at: Callable[[int], None]) -> None:
     options: dict[str, Any] = {
         "http": "h11", "ws": "none", "log_level": "warning", "access_log": False, "server_header": False,
         "h11_max_incomplete_event_size": _HEAD_BYTES_MAX, "timeout_graceful_shutdown": 5, "lifespan": "off",
     }  # fmt: skip
-    probe = uvicorn.Config(_nothing, host=host, port=port, **options)
-    bound = probe.bind_socket()
+    bound = uvicorn.Config(_nothing, host=host, port=port, **options).bind_socket()
     try:
         bound.listen()
         port = bound.getsockname()[1]
-        config = uvicorn.Config(application(console, token, host, f"console_{port}"), host=host, port=port, **options)
-        say(console_address(host, port, token))
+        config = uvicorn.Config(application(entry, host, f"console_{port}"), host=host, port=port, **options)
+        bound_at(port)
         asyncio.run(uvicorn.Server(config).serve(sockets=[bound]))
     finally:
-        console.jobs.close()
+        entry.close()
         bound.close()
 
 

@@ -7,9 +7,10 @@ from typing import Any
 from starlette.responses import JSONResponse, Response
 
 from vecdb.errors import NotFound
-from vecdb.integrations.console import figures, projection, queries
+from vecdb.integrations.console import figures, queries
 from vecdb.integrations.console.context import Asked, Console, address, back
-from vecdb.integrations.console.projection import Projection
+from vecdb.integrations.console.drawings import projection
+from vecdb.integrations.console.drawings.projection import Projection
 
 _LABEL_FIELDS = 3  # told of a point
 

@@ -7,8 +7,9 @@ from typing import Any
 from starlette.responses import Response
 
 from vecdb.errors import InvalidArgument
-from vecdb.integrations.console import curve, queries
+from vecdb.integrations.console import queries
 from vecdb.integrations.console.context import Asked, Console, back
+from vecdb.integrations.console.drawings import curve
 
 
 def shown(console: Console, asked: Asked) -> Response:

@@ -8,8 +8,9 @@ from starlette.responses import Response
 
 import vecdb
 from vecdb.errors import InvalidArgument, NotFound
-from vecdb.integrations.console import curve, queries
+from vecdb.integrations.console import queries
 from vecdb.integrations.console.context import Asked, Console, back
+from vecdb.integrations.console.drawings import curve
 
 _IDS_MAX = 1_000  # that one form grants or revokes
 
