@@ -99,6 +99,22 @@ def test_a_commit_that_only_the_log_has_is_completed_at_the_next_open(tmp_path: 
             assert_same(db, copy)
 
 
+def test_a_tail_is_not_put_onto_another_state(tmp_path: Path, url: str) -> None:
+    remote(tmp_path / "w", url).close()
+    shutil.copytree(tmp_path / "w", tmp_path / "earlier")
+    with remote(tmp_path / "w", url) as db:
+        for number in range(40, 45):
+            put(db, number)
+    shutil.copy(tmp_path / "w" / "LOG", tmp_path / "earlier" / "LOG")
+    shutil.copytree(tmp_path / "earlier", tmp_path / "parted")
+    with open_database(tmp_path / "parted", maintenance=False) as db:
+        put(db, 50)
+    with pytest.raises(vecdb.InvalidArgument, match="have parted"):
+        remote(tmp_path / "parted", url)
+    with remote(tmp_path / "earlier", url) as db:  # it is behind, and takes what comes
+        assert None not in db["docs"].get(list(range(40, 45))) and db.check() == []
+
+
 class Lost:
     """A bucket that loses requests, or answers to them."""
 

@@ -345,6 +345,50 @@ def test_a_damaged_entry_is_named_and_a_later_snapshot_helps(
             assert_same(writer, again)
 
 
+def test_a_snapshot_in_the_middle_of_an_object_is_gone_on_from(
+    tmp_path: Path, url: str, network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with filled(tmp_path / "w", url) as writer, open_database(tmp_path / "c", follow=url) as copy:
+        network.cut("copy", follower_of(copy))
+        assert network.refused.wait(WAIT_S)
+        bucket, refused, mended = log_of(writer).bucket, threading.Event(), threading.Event()
+        create, keeper, first = bucket.create, log_of(writer).snapshots, sequence_of(writer) + 1
+
+        def without_commits(key: str, data: bytes) -> str:
+            if key.startswith(entry.LOG) and not mended.is_set():
+                refused.set()
+                raise vecdb.Unavailable("not now")
+            return create(key, data)
+
+        monkeypatch.setattr(bucket, "create", without_commits)
+        put(writer, 40)
+        assert refused.wait(WAIT_S)
+        put(writer, 41)
+        put(writer, 42)  # which wait, and will share an object with what comes
+        moment, seen = keeper._moment, threading.Event()
+
+        def looked(txn: Any) -> Any:
+            found = moment(txn)
+            seen.set()
+            return found
+
+        monkeypatch.setattr(keeper, "_moment", looked)
+        monkeypatch.setattr(keeper, "_due", True)
+        keeper._start_if_due()
+        assert seen.wait(WAIT_S)
+        put(writer, 43)
+        mended.set()
+        assert log_of(writer).flush(WAIT_S)
+        keeper.wait()
+        assert epochs.snapshots(open_bucket(url))[-1] == (1, first + 2)
+        shared = open_bucket(url).get(entry.log_key(1, first + 1))
+        assert shared is not None and len(entry.decode(shared, "here").commits) == 3
+        open_bucket(url).put(entry.log_key(1, first), b"damage")
+        network.mend("copy")
+        brought_up(writer, copy)
+        assert_same(writer, copy)
+
+
 def test_a_gap_is_not_passed_over(tmp_path: Path, url: str) -> None:
     bucket = open_bucket(url)
     with filled(tmp_path / "w", url) as writer:

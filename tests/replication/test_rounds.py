@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -52,6 +54,9 @@ class Writer:
                         docs.vacuum()
             except vecdb.Unavailable as refused:
                 code = REFUSED if "fenced" in str(refused) else 1
+                print("refused:", refused, file=sys.stderr)
+            except BaseException:
+                traceback.print_exc()
             finally:
                 os._exit(code)
         os.close(writing)
@@ -67,8 +72,9 @@ class Writer:
         os.kill(self.pid, number)
 
     def ended(self) -> int:
-        os.close(self._reading)
-        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        os.close(self._reading)  # not before: it may acknowledge once more
+        return code
 
 
 def rounds(count: int, tmp_path: Path) -> None:

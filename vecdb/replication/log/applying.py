@@ -22,7 +22,7 @@ from vecdb.errors import Corruption, InvalidArgument, Unavailable
 from vecdb.maintenance.garbage import remove_unnamed_files, states_of
 from vecdb.replication.log import entry
 from vecdb.replication.log.entry import DELETE, PUT, Commits, FileRange, Operation, Position, SnapshotPart
-from vecdb.replication.log.epochs import FOLLOWED, LogEnd, read
+from vecdb.replication.log.epochs import FOLLOWED, LogEnd, leads_on, read
 from vecdb.replication.log.recording import touched_collections
 from vecdb.replication.log.snapshot import SnapshotManifest
 from vecdb.replication.objects import Bucket
@@ -306,6 +306,12 @@ def take_own_tail(bucket: Bucket, path: Path, store: Store, end: LogEnd, *, dura
             found = read(bucket, entry.log_key(epoch, sequence + 1))
             if not isinstance(found, Commits):
                 raise Corruption(f"{bucket.url}: commit {sequence + 1} of epoch {epoch} is not there")
+            with store.read_all() as txn:
+                if not leads_on(store, txn, found, sequence):
+                    raise InvalidArgument(
+                        f"the log {bucket.url} and {path} have parted: commit {sequence} of the one is not that of the "
+                        "other. Give this directory a prefix of its own"
+                    )
             own.apply(found, sequence + 1)
             sequence = found.commits[-1].sequence
     finally:

@@ -165,13 +165,26 @@ def has_parted(store: Store, txn: Txn, end: LogEnd) -> bool:
     """
     if isinstance(end.last, EpochBegin):
         return False
-    number, raw = end.last.databases.index(keys.STATE.decode()), b""
-    for code, where, changed in end.last.commits[-1].operations:
+    return _differ(store, txn, _history_in(end.last, -1), end.position.sequence)
+
+
+def leads_on(store: Store, txn: Txn, found: Commits, sequence: int) -> bool:
+    """Whether the first of some commits was made where this directory is, at commit `sequence`, as far as is known."""
+    return not _differ(store, txn, _history_in(found, 0), sequence)
+
+
+def _history_in(found: Commits, place: int) -> history.History:
+    """What a commit says of who wrote which commits."""
+    number, raw = found.databases.index(keys.STATE.decode()), b""
+    for code, where, changed in found.commits[place].operations:
         if code == PUT and where == number and history.HISTORY in changed[::2]:
             raw = changed[2 * changed[::2].index(history.HISTORY) + 1]
-    theirs = history.decode(raw).token_of(end.position.sequence)
-    ours = history.read(store, txn).token_of(end.position.sequence)
-    return theirs is not None and ours is not None and theirs != ours
+    return history.decode(raw)
+
+
+def _differ(store: Store, txn: Txn, theirs: history.History, sequence: int) -> bool:
+    other, own = theirs.token_of(sequence), history.read(store, txn).token_of(sequence)
+    return other is not None and own is not None and other != own
 
 
 def _has_left(store: Store, txn: Txn, commit: Commit, databases: list[bytes]) -> bool:

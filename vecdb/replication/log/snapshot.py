@@ -21,12 +21,11 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from vecdb import limits
-from vecdb.errors import AlreadyExists, Corruption, VecdbError
+from vecdb.errors import AlreadyExists, Corruption, Unavailable, VecdbError
 from vecdb.replication.counted_files import files_of, row_bytes_of
 from vecdb.replication.log import entry, epochs
 from vecdb.replication.log.entry import PUT, FileRange, Operation, Position, SnapshotPart
@@ -178,13 +177,16 @@ class SnapshotKeeper:
     # -- one snapshot ------------------------------------------------------------------------------
 
     def _run(self) -> None:
+        told = ""
         try:
             while True:
                 try:
                     self._make()
                     break
                 except (VecdbError, OSError) as error:
-                    _log.warning("a snapshot of %s waits: %s", self._path, error)
+                    if str(error) != told:
+                        _log.warning("a snapshot of %s waits: %s", self._path, error)
+                    told = str(error)
                 if self._stop.wait(_RETRY_S):
                     break
         except StoreClosing:
@@ -200,9 +202,7 @@ class SnapshotKeeper:
             epoch, log_bytes = self._epoch, self._log_bytes
             self._begun_at = time.monotonic()
         known = self._known_ranges()
-        with self._store.read_all() as txn:
-            moment = self._moment(txn)
-            parts, size = self._send_entries(txn, epoch, moment.sequence)
+        moment, parts, size = self._send_moment(epoch)
         files = self._send_files(known, epoch, moment)
         size += sum(length for _, _, length in moment.files)
         position = self._reached(epoch, moment.sequence)
@@ -218,6 +218,14 @@ class SnapshotKeeper:
             if self._epoch == epoch:
                 self._due = False
         trim(self._bucket)
+
+    def _send_moment(self, epoch: int) -> tuple[_Moment, tuple[str, ...], int]:
+        """Take a commit, with its files open, and write its entries of LMDB."""
+        for _ in range(_OPEN_TRIES):
+            with suppress(FileNotFoundError), self._store.read_all() as txn:  # a vacuum or a seal was faster
+                moment = self._moment(txn)
+                return moment, *self._send_entries(txn, epoch, moment.sequence)
+        raise Unavailable(f"files of {self._path} were replaced {_OPEN_TRIES} times in a row")
 
     def _moment(self, txn: Txn) -> _Moment:
         """What the transaction sees, with its files open. Raises FileNotFoundError where a vacuum has come since."""
@@ -365,8 +373,3 @@ def _remove_before(bucket: Bucket, mark: Position, wanted: set[str]) -> None:
     for found in old.values():  # the manifest first: without it no snapshot
         bucket.delete([key for key in found if key.endswith("/" + entry.MANIFEST)])
         bucket.delete(found)
-
-
-def facts_of(found: SnapshotManifest) -> dict[str, Any]:
-    """For people."""
-    return {"epoch": found.position[0], "sequence": found.position[1], "bytes": found.bytes}
