@@ -199,11 +199,11 @@ def test_a_commit_between_the_pages_and_the_look_at_them_is_noticed(
         docs = db.create_collection("docs", 4, "l2")
         read = taking._Copy.read
 
-        def late(copy: Any, length: int) -> bytes:
-            data = read(copy, length)
-            if length == 2 * filesystem.PAGE and docs.count() < 3:
+        def late(copy: Any, view: memoryview) -> int:
+            done = read(copy, view)
+            if view.nbytes == 2 * filesystem.PAGE and docs.count() < 3:
                 docs.upsert(docs.count(), [1, 2, 3, 4])
-            return data
+            return done
 
         monkeypatch.setattr(taking._Copy, "read", late)
         db.backup(url_of("file"))

@@ -128,10 +128,10 @@ class ObjectBucket(Bucket):
         except AlreadyExists as error:
             raise Conflict(str(error)) from None
 
-    def put(self, key: str, data: bytes) -> None:
+    def put(self, key: str, data: bytes | memoryview) -> None:
         self._put(key, data, "overwrite")
 
-    def _put(self, key: str, data: bytes, mode: Any) -> str:
+    def _put(self, key: str, data: bytes | memoryview, mode: Any) -> str:
         path = self._path(key)
         done = self._called(key, lambda: self._obstore.put(self._store, path, data, mode=mode, use_multipart=False))
         return str(done["e_tag"])

@@ -48,7 +48,7 @@ class FolderBucket(Bucket):
             raise Conflict(f"{self.url}: {key} is there already") from None
         return _version_of(data)
 
-    def put(self, key: str, data: bytes) -> None:
+    def put(self, key: str, data: bytes | memoryview) -> None:
         with self._raising(key):
             self._write(key, [data], "")
 

@@ -58,8 +58,8 @@ class Bucket(ABC):
         """Write over that version of the object (None: over nothing), and return the new one. Raises Conflict."""
 
     @abstractmethod
-    def put(self, key: str, data: bytes) -> None:
-        """Write an object, over one that may be there."""
+    def put(self, key: str, data: bytes | memoryview) -> None:
+        """Write an object, over one that may be there. data : which nobody changes until this returns."""
 
     @abstractmethod
     def upload(self, key: str, fd: int, offset: int, length: int) -> None:

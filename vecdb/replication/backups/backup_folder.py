@@ -142,7 +142,7 @@ class BackupFolder:
             names.update((self.bucket.get(key) or b"").decode("ascii", "replace").split())
         return names
 
-    def put_piece(self, data: bytes, sha256: str) -> str:
+    def put_piece(self, data: memoryview, sha256: str) -> str:
         """Send a piece; returns its name."""
         name = f"{sha256}-{secrets.token_hex(8)}"
         self.bucket.put(self.piece_key(name), data)

@@ -42,7 +42,15 @@ from vecdb.replication.backups.backup_folder import (
     read_manifest,
 )
 from vecdb.replication.backups.contents import LMDB_FILE
-from vecdb.replication.backups.taking import FilesMoved, LmdbPiece, Locks, TakenDatabase, TakenFile, taken
+from vecdb.replication.backups.taking import (
+    LMDB_PIECE_BYTES,
+    FilesMoved,
+    LmdbPiece,
+    Locks,
+    TakenDatabase,
+    TakenFile,
+    taken,
+)
 from vecdb.replication.bucket import open_bucket
 from vecdb.replication.folder_bucket import FolderBucket
 from vecdb.storage.kv.history import History
@@ -69,6 +77,13 @@ def back_up_to(
     if isinstance(bucket, FolderBucket) and _is_inside(bucket.folder, path):
         raise InvalidArgument(f"{url} lies within the database {path}; give a folder outside of it")
     folder = BackupFolder(bucket, database)
+    with _workers(1) as worker:  # a thread of its own, which may be less urgent than the caller's
+        return worker.submit(_back_up, folder, path, store, locks, keep, progress).result()
+
+
+def _back_up(
+    folder: BackupFolder, path: Path, store: Store, locks: Locks, keep: int | None, progress: Progress
+) -> BackupKey:
     for _ in range(_TRIES):
         with contextlib.suppress(FilesMoved):
             made = RemoteBackup(folder, path, store, progress).make(locks)
@@ -77,8 +92,8 @@ def back_up_to(
                     folder.keep_newest(keep)
                 return made
     raise Unavailable(
-        f"backing up to {url}: files were replaced, or pieces removed, {_TRIES} times in a row; try again later, or in "
-        "the process that writes"
+        f"backing up to {folder.bucket.url}: files were replaced, or pieces removed, {_TRIES} times in a row; try "
+        "again later, or in the process that writes"
     )
 
 
@@ -98,6 +113,7 @@ class RemoteBackup:
         self._there = folder.pieces()
         self._by_hash = {name.partition("-")[0]: name for name in self._there}
         self._lock = threading.Lock()
+        self._buffers = threading.local()
         self._done_bytes = self._whole_bytes = 0
 
     def make(self, locks: Locks) -> BackupKey | None:
@@ -125,7 +141,7 @@ class RemoteBackup:
         time = later_than(self._backups)  # of the commit, which is fixed by now
         self._whole_bytes = sum(piece.size for piece in database.lmdb)
         self._whole_bytes += sum(file.length for file in database.files.values())
-        with _workers() as workers:
+        with _workers(_THREADS) as workers:
             pieces: dict[str, list[Piece | Future[Piece]]] = {
                 path: self._pieces_of(workers, path, file, before.get(path)) for path, file in database.files.items()
             }
@@ -165,16 +181,26 @@ class RemoteBackup:
         return [*kept, *(workers.submit(self._send_range, file, *one) for one in ranges)]
 
     def _send_range(self, file: TakenFile, offset: int, length: int) -> Piece:
-        data = file.read(offset, length)
+        data = self._buffer(length)
+        file.read(offset, data)
         return self._send(data, hashlib.sha256(data).hexdigest())
 
     def _send_lmdb(self, database: TakenDatabase, piece: LmdbPiece) -> Piece:
         if piece.spooled < 0:
             self._report(piece.size)
             return self._by_hash[piece.sha256], piece.size
-        return self._send(database.read_spooled(piece), piece.sha256)
+        data = self._buffer(piece.size)
+        database.read_spooled(piece, data)
+        return self._send(data, piece.sha256)
 
-    def _send(self, data: bytes, sha256: str) -> Piece:
+    def _buffer(self, length: int) -> memoryview:
+        """The buffer of this thread: to free a large one takes a while, in which no search gets the interpreter."""
+        if not hasattr(self._buffers, "whole"):
+            self._buffers.whole = memoryview(bytearray(max(PIECE_BYTES_MAX, LMDB_PIECE_BYTES)))
+        whole: memoryview = self._buffers.whole
+        return whole[:length]
+
+    def _send(self, data: memoryview, sha256: str) -> Piece:
         if not self._is_there(sha256, len(data)):
             name = self._folder.put_piece(data, sha256)
             self._there[name] = len(data)
@@ -206,8 +232,8 @@ def pieces_to_keep(pieces: list[Piece], length: int) -> list[Piece]:
 
 
 @contextlib.contextmanager
-def _workers() -> Iterator[ThreadPoolExecutor]:
-    executor = ThreadPoolExecutor(_THREADS, "vecdb-backup", initializer=_be_less_urgent)
+def _workers(threads: int) -> Iterator[ThreadPoolExecutor]:
+    executor = ThreadPoolExecutor(threads, "vecdb-backup", initializer=_be_less_urgent)
     try:
         yield executor
     finally:

@@ -58,21 +58,20 @@ class TakenFile:
     fd: int
     witness: str
 
-    def read(self, offset: int, length: int) -> bytes:
-        """Exactly that part. Raises FilesMoved, OSError."""
+    def read(self, offset: int, view: memoryview) -> None:
+        """Fill a buffer from that place. Raises FilesMoved, OSError."""
         fd = self.fd
         try:
             fd = fd if fd >= 0 else filesystem.open_read(self.path)
         except FileNotFoundError:
             raise FilesMoved(str(self.path)) from None
         try:
-            data = filesystem.pread(fd, length, offset)
+            done = filesystem.pread_into(fd, view, offset)
         finally:
             if fd != self.fd:
                 filesystem.close(fd)
-        if len(data) != length:
-            raise OSError(f"{self.path} ended at byte {offset + len(data)}, {self.length} are counted")
-        return data
+        if done != view.nbytes:
+            raise OSError(f"{self.path} ended at byte {offset + done}, {self.length} are counted")
 
 
 @dataclass(slots=True)
@@ -99,8 +98,9 @@ class TakenDatabase:
         file = self.files.get(path)
         return "" if file is None else file.witness
 
-    def read_spooled(self, piece: LmdbPiece) -> bytes:
-        return filesystem.pread(self.spool_fd, piece.size, piece.spooled)
+    def read_spooled(self, piece: LmdbPiece, view: memoryview) -> None:
+        if filesystem.pread_into(self.spool_fd, view, piece.spooled) != piece.size:
+            raise OSError("the temporary file of a backup is shorter than what was written to it")
 
 
 @contextmanager
@@ -170,14 +170,14 @@ class _Copy:
         finally:
             filesystem.close(self._write_fd)
 
-    def read(self, length: int) -> bytes:
-        """So many bytes; fewer at the end. Raises what the copying raised."""
-        data = filesystem.read_fully(self._read_fd, length)
-        if len(data) < length:
+    def read(self, view: memoryview) -> int:
+        """Fill a buffer; returns how many bytes there were, fewer at the end. Raises what the copying raised."""
+        done = filesystem.read_into(self._read_fd, view)
+        if done < view.nbytes:
             self._thread.join()
             if self._error is not None:
                 raise self._error
-        return data
+        return done
 
     def close(self) -> None:
         filesystem.close(self._read_fd)  # the copying, where it is not done, ends with an error
@@ -191,15 +191,16 @@ def _begin_copy(
     for _ in range(_TRIES):
         copy = _Copy(store)
         try:
-            head = copy.read(2 * PAGE)
-            newest = environment_files.newest_meta(head)
+            head = bytearray(2 * PAGE)
+            copy.read(memoryview(head))
+            newest = environment_files.newest_meta(bytes(head))
             with store.read_all() as txn:
                 if newest is not None and txn.id() == newest[1]:
                     found.sequence = counters.read(store, txn).sequence
                     found.history = history.read(store, txn)
                     open_files(txn)
                     stack.callback(copy.close)
-                    return copy, head
+                    return copy, bytes(head)
         except BaseException:
             copy.close()
             raise
@@ -228,13 +229,16 @@ def _open_files(path: Path, store: Store, txn: Txn, found: TakenDatabase) -> Non
 
 
 def _take_pages(copy: _Copy, head: bytes, found: TakenDatabase, is_known: IsKnown) -> None:
+    buffer = memoryview(bytearray(LMDB_PIECE_BYTES))  # one for all: large ones cost searches time when they are freed
+    buffer[: len(head)] = head
+    size = len(head) + copy.read(buffer[len(head) :])
     spooled = 0
-    data = head + copy.read(LMDB_PIECE_BYTES - len(head))
-    while data:
+    while size:
+        data = buffer[:size]
         sha256 = hashlib.sha256(data).hexdigest()
-        known = is_known(sha256, len(data))
-        found.lmdb.append(LmdbPiece(sha256, len(data), -1 if known else spooled))
+        known = is_known(sha256, size)
+        found.lmdb.append(LmdbPiece(sha256, size, -1 if known else spooled))
         if not known:
             filesystem.pwrite(found.spool_fd, data, spooled)
-            spooled += len(data)
-        data = copy.read(LMDB_PIECE_BYTES)
+            spooled += size
+        size = copy.read(buffer)

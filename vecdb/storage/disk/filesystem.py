@@ -34,6 +34,7 @@ from vecdb.errors import Corruption, DiskFull, Locked, Unavailable, VecdbError
 
 _MAP_NORESERVE = 0x4000  # Linux; absent from the mmap module before Python 3.13
 _COPY_BYTES = 4 << 20
+_PIPE_BYTES = 1 << 20
 _PUNCH_HOLE_KEEP_SIZE = 3  # FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE
 _LOCK_BYTES_MAX = 32  # of the file LOCK: a process number
 _OWNER_ONLY = 0o700  # of a folder that begins a database
@@ -207,20 +208,27 @@ def close(fd: int) -> None:
 
 
 def pipe() -> tuple[int, int]:
-    """(end to read, end to write) of a pipe."""
-    return os.pipe()
+    """(end to read, end to write) of a pipe, one that takes much at once where the system allows it."""
+    read_fd, write_fd = os.pipe()
+    with contextlib.suppress(OSError):
+        fcntl.fcntl(write_fd, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+    return read_fd, write_fd
 
 
-def read_fully(fd: int, length: int) -> bytes:
-    """Exactly `length` bytes of a pipe, or fewer where it ends."""
-    parts: list[bytes] = []
-    while length > 0:
-        part = os.read(fd, length)
-        if not part:
-            break
-        parts.append(part)
-        length -= len(part)
-    return b"".join(parts)
+def read_into(fd: int, view: memoryview) -> int:
+    """Fill a buffer from a pipe. Returns how many bytes there were: fewer where it ends."""
+    done = 0
+    while done < view.nbytes and (n := os.readv(fd, [view[done:]])):
+        done += n
+    return done
+
+
+def pread_into(fd: int, view: memoryview, offset: int) -> int:
+    """Fill a buffer from that place of a file. Returns how many bytes there were: fewer where it ends."""
+    done = 0
+    while done < view.nbytes and (n := os.preadv(fd, [view[done:]], offset + done)):
+        done += n
+    return done
 
 
 def size(fd: int) -> int:
