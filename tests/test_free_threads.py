@@ -16,7 +16,7 @@ import vecdb
 
 PACKAGE = Path(vecdb.__file__).parent
 ELSEWHERE = {"v1", "cli", "integrations"}  # generated, or of one thread
-LOCKED = re.compile(r"lock|gate|guard|opening|completing")  # what a `with` names that lets one thread in
+LOCKED = re.compile(r"lock|gate|guard|opening|completing|self\._changed")  # what a `with` names that lets one thread in
 
 OWN = "an object of one call, or of one thread"
 COMMIT = "the commit thread alone"
@@ -45,6 +45,8 @@ LISTED = {
     ("maintenance/vacuum.py", "VacuumCopy"): MAINTENANCE,
     ("query/asked_queries.py", "AskedQueries"): ROUGH,
     ("query/searcher.py", "Searcher"): OWN,
+    ("replication/backups/remote_backup.py", "RemoteBackup"): "before its threads begin",
+    ("replication/log/recording.py", "RecordingTransaction"): COMMIT,
     ("state/fields_cache.py", "FieldsCache"): ROUGH,
     ("state/filter_cache.py", "FilterCache"): CALLER,
     ("state/generation.py", "Generation"): COMMIT,

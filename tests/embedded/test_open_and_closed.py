@@ -16,9 +16,11 @@ import numpy as np
 import pytest
 
 import vecdb
+from vecdb import limits
 from vecdb.api.database import Database
 from vecdb.embedded.open import open_database
 from vecdb.errors import InvalidArgument, NotFound, Unavailable
+from vecdb.maintenance import index_jobs
 
 GOOD = [1.0, 2.0, 3.0, 4.0]
 
@@ -108,6 +110,23 @@ def test_calls_that_begin_while_a_database_closes_are_refused(docs: Any, db: Dat
     finally:
         refused.set()
         thread.join()
+
+
+@pytest.mark.parametrize("maintenance", [True, False])
+def test_closing_keeps_what_would_take_long_to_make_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, maintenance: bool
+) -> None:
+    monkeypatch.setattr(limits, "flat_rows_max", 32)
+    monkeypatch.setattr(index_jobs, "_SEAL_AT_CLOSE_ROWS", 64)
+    vectors = np.random.default_rng(0).normal(size=(300, 8)).astype(np.float32)
+    with open_database(tmp_path / "db", maintenance=maintenance) as db:
+        docs = db.create_collection("docs", 8, "l2", vecdb.Hnsw(m=4, ef_construction=24))
+        docs.upsert(range(300), vectors, [{"n": n} for n in range(300)])
+        docs._backend.jobs.index_tail(1, all_rows=True)
+        assert docs.count(filter="n < 10") == 10
+    with open_database(tmp_path / "db", maintenance=False) as db:
+        state = db["docs"]._backend.state.snapshot.state
+        assert state.sealed is not None and state.columns is not None
 
 
 def test_a_dropped_collection_says_so_whatever_is_called(docs: Any, db: Database, tmp_path: Path) -> None:

@@ -456,11 +456,18 @@ class LocalDatabase(Generic[C]):
         with self._open_lock:
             if self._closing:
                 return
-            self._closing = self._usable.ending = True
+            self._closing = True
+        self._usable.end(self._closing_threads())
         try:
             self._close()
         finally:
             self._ended.set()
+
+    def _closing_threads(self) -> Callable[[], bool]:
+        """Whether a thread is one of those that still keep what would be lost: that which closes, and its own."""
+        closer = threading.get_ident()
+        own = [one for one in (self._committer, self._maintenance) if one is not None]
+        return lambda: threading.get_ident() == closer or any(one.is_this_thread() for one in own)
 
     def _close(self) -> None:
         if self._maintenance is not None:

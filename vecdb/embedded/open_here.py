@@ -40,13 +40,14 @@ class _Open:
 class Usable:
     """Called before each use of a database: refuses one that is closed, or that a forked child has inherited.
 
-    ending : the database is about to close: calls that begin are refused, long work is given up.
+    ending : the database is about to close: calls are refused, long work is given up, but for what `end` lets go on.
     fresh : of a copy that follows a log, raises where it may not answer by now; None: it always may.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.ending = self.closed = False
+        self._goes_on: Callable[[], bool] = lambda: False
         self.fresh: Callable[[], None] | None = None
         self._pid = os.getpid()
 
@@ -54,6 +55,10 @@ class Usable:
     def is_mine(self) -> bool:
         """Whether this process opened it."""
         return os.getpid() == self._pid
+
+    def end(self, goes_on: Callable[[], bool]) -> None:
+        """The database begins to close. goes_on() : whether the calling thread is one that closes it."""
+        self._goes_on, self.ending = goes_on, True
 
     def closed_error(self) -> Unavailable:
         return Unavailable(f"database {self.path} is closed; open it again")
@@ -65,7 +70,7 @@ class Usable:
 
     def check_open(self) -> None:
         """The same for what a copy tells at any time."""
-        if self.ending or self.closed:
+        if self.closed or (self.ending and not self._goes_on()):
             raise self.closed_error()
         if os.getpid() != self._pid:
             raise Unavailable(

@@ -5,6 +5,7 @@ counts and who they are. Real processes, two workers.
 from __future__ import annotations
 
 import json
+import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -178,9 +179,11 @@ def test_metrics_and_health_are_of_the_whole(crew: WorkersProcess, both: list[Cl
         assert status.status == health_pb2.HealthCheckResponse.SERVING
     assert _requests(crew, rpc) == before + 10
     both[0].write("metrics", 0, rows)
-    page = _page(crew)
-    assert 'vecdb_collection_records{collection="metrics"} 200.0' in page
-    assert 'vecdb_jobs_queued{pool="kernels"} 0.0' in page and "vecdb_streams_held 0.0" in page
+    assert 'vecdb_collection_records{collection="metrics"} 200.0' in _page(crew)
+    idle = ('vecdb_jobs_queued{pool="kernels"} 0.0', "vecdb_streams_held 0.0")
+    ends = time.monotonic() + PATIENCE_S
+    while not all(line in (page := _page(crew)) for line in idle):  # what tests before this one left may be ending
+        assert time.monotonic() < ends, page
 
 
 def _page(crew: WorkersProcess) -> str:
