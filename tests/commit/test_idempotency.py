@@ -20,7 +20,7 @@ TWO = np.full(4, 2, np.float32)
 
 @pytest.fixture
 def docs() -> Iterator[vecdb.Collection]:
-    with vecdb.open(":memory:") as db:
+    with vecdb.open(":memory:", maintenance=False) as db:
         yield db.create_collection("docs", 4, metric="l2")
 
 
