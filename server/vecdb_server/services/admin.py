@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import vecdb
-from vecdb import InvalidArgument, Unavailable, VecdbError
+from vecdb import InvalidArgument, PermissionDenied, Unavailable, VecdbError
 from vecdb.v1 import admin_pb2, common_pb2
 from vecdb.wire.search_response import report
 from vecdb_server.logs import log
@@ -24,15 +24,21 @@ class Admin:
         self._server = server
 
     async def GetServerInfo(self, request: Any, caller: Caller, context: Any) -> Any:
-        db = self._server.db
         if request.min_sequence:
             await self._reach(request.min_sequence, caller, context)
         return admin_pb2.GetServerInfoResponse(
-            version=vecdb.__version__, principal=caller.name, scope=caller.scope(), sequence=db.sequence()
+            version=vecdb.__version__,
+            principal=caller.name,
+            scope=caller.scope(),
+            sequence=self._server.sequence_for(caller),
         )
 
     async def _reach(self, sequence: int, caller: Caller, context: Any) -> None:
-        """Wait until reads of this server find a commit. Raises Unavailable where it does not come in time."""
+        """Wait until reads of this server find a commit. Raises Unavailable where it does not come in time,
+        PermissionDenied for a tenant, whom it would tell when others write.
+        """
+        if caller.tenant is not None:
+            raise PermissionDenied("the numbers of commits are not for the token of a tenant: leave min_sequence out")
         ends = min(self._server.deadline_of(caller, context), time.monotonic() + _REACH_S)
         while (newest := self._server.db.sequence()) < sequence:
             if time.monotonic() >= ends or self._server.draining:

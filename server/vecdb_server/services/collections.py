@@ -114,7 +114,7 @@ class Collections:
         key = request_key(caller, request.request_id)
         count = await self._server.write(caller, context, lambda: docs.clear(request_id=key))
         log.info("collection cleared", caller=caller.name, collection=request.collection, records=count)
-        return pb.ClearCollectionResponse(count=count, sequence=self._server.db.sequence())
+        return pb.ClearCollectionResponse(count=count, sequence=self._server.sequence_for(caller))
 
     async def SetMetadata(self, request: Any, caller: Caller, context: Any) -> Any:
         docs = await self._server.collection(caller, request.collection)

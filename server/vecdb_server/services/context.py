@@ -341,6 +341,10 @@ class ServerContext:
             while seats:
                 leave()
 
+    def sequence_for(self, caller: Caller) -> int:
+        """The number of the newest commit, for an answer; 0 for a tenant, whom it would tell when others write."""
+        return self.db.sequence() if caller.tenant is None else 0
+
     def deadline_of(self, caller: Caller, context: Any) -> float:
         """When the work of a read must end, by time.monotonic(): the call's deadline, or sooner without `admin`."""
         deadline = deadline_of(context)

@@ -40,9 +40,11 @@ class Records(FactsOfFields):
         docs = await self._server.collection(caller, request.collection, writes_records=True)
         if request.mode == pb.WRITE_MODE_ADD:
             made = await self._server.write(caller, context, lambda: _add(docs, request, caller))
-            return pb.WriteResponse(count=len(made), ids=id_list_message(made), sequence=self._server.db.sequence())
+            return pb.WriteResponse(
+                count=len(made), ids=id_list_message(made), sequence=self._server.sequence_for(caller)
+            )
         count = await self._server.write(caller, context, lambda: _prepare(docs, request, caller)())
-        return pb.WriteResponse(count=count, sequence=self._server.db.sequence())
+        return pb.WriteResponse(count=count, sequence=self._server.sequence_for(caller))
 
     async def Ingest(self, requests: Any, caller: Caller, context: Any) -> None:
         collection, pipeline = "", TwoStagePipeline()
@@ -69,7 +71,7 @@ class Records(FactsOfFields):
             return write
 
         count = await pipeline.run(prepare, lambda write: self._server.write(caller, context, write, streamed=True))
-        return pb.IngestResponse(batch=request.batch, count=count, sequence=self._server.db.sequence())
+        return pb.IngestResponse(batch=request.batch, count=count, sequence=self._server.sequence_for(caller))
 
     async def Update(self, request: Any, caller: Caller, context: Any) -> Any:
         docs = await self._server.collection(caller, request.collection)
@@ -93,7 +95,7 @@ class Records(FactsOfFields):
             )
 
         count = await self._server.write(caller, context, update)
-        return pb.UpdateResponse(count=count, sequence=self._server.db.sequence())
+        return pb.UpdateResponse(count=count, sequence=self._server.sequence_for(caller))
 
     async def Delete(self, request: Any, caller: Caller, context: Any) -> Any:
         docs = await self._server.collection(caller, request.collection)
@@ -108,7 +110,7 @@ class Records(FactsOfFields):
             return docs.delete(ids_of(request.ids), owner=caller.owner(request.owner), request_id=key)
 
         count = await self._server.write(caller, context, delete)
-        return pb.DeleteResponse(count=count, sequence=self._server.db.sequence())
+        return pb.DeleteResponse(count=count, sequence=self._server.sequence_for(caller))
 
     # -- reads ---------------------------------------------------------------------------------------
 

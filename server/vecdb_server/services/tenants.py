@@ -33,7 +33,7 @@ class Tenants:
             )
 
         count = await self._server.write(caller, context, grant)
-        return pb.GrantResponse(count=count, sequence=self._server.db.sequence())
+        return pb.GrantResponse(count=count, sequence=self._server.sequence_for(caller))
 
     async def Revoke(self, request: Any, caller: Caller, context: Any) -> Any:
         docs = await self._server.collection(caller, request.collection)
@@ -48,7 +48,7 @@ class Tenants:
             )
 
         count = await self._server.write(caller, context, revoke)
-        return pb.RevokeResponse(count=count, sequence=self._server.db.sequence())
+        return pb.RevokeResponse(count=count, sequence=self._server.sequence_for(caller))
 
     async def CreateTenants(self, request: Any, caller: Caller, context: Any) -> Any:
         docs = await self._server.collection(caller, request.collection)
@@ -62,7 +62,7 @@ class Tenants:
             )
 
         count = await self._server.write(caller, context, create)
-        return pb.CreateTenantsResponse(count=count, sequence=self._server.db.sequence())
+        return pb.CreateTenantsResponse(count=count, sequence=self._server.sequence_for(caller))
 
     async def DropTenant(self, request: Any, caller: Caller, context: Any) -> Any:
         docs = await self._server.collection(caller, request.collection)
@@ -72,7 +72,7 @@ class Tenants:
             return docs.drop_tenant(request.name, records=request.records, request_id=key) or 0
 
         deleted = await self._server.change_names(caller, context, drop, self._server.forget_tenants)
-        return pb.DropTenantResponse(deleted=deleted, sequence=self._server.db.sequence())
+        return pb.DropTenantResponse(deleted=deleted, sequence=self._server.sequence_for(caller))
 
     async def ListTenants(self, request: Any, caller: Caller, context: Any) -> Any:
         docs = await self._server.collection(caller, request.collection)

@@ -14,8 +14,19 @@ import numpy as np
 import pytest
 
 import vecdb
-from tests.support.server.driver import Client, Running, outcome, search_request, status_of, token
-from vecdb.v1 import admin_pb2, search_pb2
+from tests.support.server.driver import (
+    PATIENCE_S,
+    Client,
+    Running,
+    int_ids,
+    names,
+    outcome,
+    search_request,
+    status_of,
+    token,
+    write_request,
+)
+from vecdb.v1 import admin_pb2, records_pb2, search_pb2, tenants_pb2
 from vecdb_server.logs import RefusalLog
 from vecdb_server.security import tokens
 
@@ -160,6 +171,27 @@ def test_explain_and_sequence_say_nothing_of_others(house: House) -> None:
     assert not {"tail_rows", "indexed_rows", "index_state", "recall_measured", "reason"} & {*before[5], *before[6]}
     assert admin.search(house.vectors[0], 1, explain=True).explain["tail_rows"] == N + 100
     assert admin.search(house.vectors[0], 1).sequence == admin.stats()["sequence"] > 0
+
+
+def test_answers_to_a_tenants_writes_number_no_commits(house: House) -> None:
+    client = Client(house.running.address, house.secrets["a shares"])
+    row = house.vectors[:1]
+    made = client(client.records.Write, write_request("shared", 5_000, row))
+    grant = tenants_pb2.GrantRequest(collection="shared", ids=int_ids([5_000]), tenants=names("a"))
+    answers = [
+        made,
+        *client.records.Ingest(
+            iter([records_pb2.IngestRequest(write=write_request("shared", 5_001, row))]),
+            metadata=client.metadata, timeout=PATIENCE_S,
+        ),
+        client(client.tenants.Grant, grant),
+        client(client.records.Delete, records_pb2.DeleteRequest(collection="shared", ids=int_ids([5_000, 5_001]))),
+        client(client.admin.GetServerInfo, admin_pb2.GetServerInfoRequest()),
+    ]  # fmt: skip
+    assert [one.sequence for one in answers] == [0] * 5 and made.count == 1
+    asked = admin_pb2.GetServerInfoRequest(min_sequence=1)  # which would tell by the time it takes
+    assert outcome(lambda: client(client.admin.GetServerInfo, asked)) == "PERMISSION_DENIED"
+    client.close()
 
 
 # -- what it does to others ------------------------------------------------------------------------
