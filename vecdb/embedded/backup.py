@@ -21,7 +21,7 @@ import msgspec
 
 from vecdb.api.backend import Progress
 from vecdb.errors import AlreadyExists, InvalidArgument, VecdbError
-from vecdb.replication.backups.contents import files_of_collections, whole_directory
+from vecdb.replication.backups.contents import files_of_collections, lies_within, whole_directory
 from vecdb.storage.disk import filesystem, manifest
 from vecdb.storage.disk.paths import collection_folder
 from vecdb.storage.kv.store import LMDB_FORMAT, Store
@@ -45,7 +45,7 @@ def write_backup(
     """
     if filesystem.kind_of(target) != "nothing":
         raise AlreadyExists(f"{target} exists; give a new directory for the backup")
-    if Path(os.path.realpath(target)).is_relative_to(os.path.realpath(path)):
+    if lies_within(target, path):
         raise InvalidArgument(f"{target} lies within the database {path}; give a directory outside of it")
     with whole_directory(target) as temporary:
         filesystem.make_dir(temporary / "lmdb")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,11 @@ from vecdb.storage.kv import catalog, keys
 from vecdb.storage.kv.store import LMDB_FORMAT, READERS, Store, Txn
 
 LMDB_FILE = "lmdb/data.mdb"
+
+
+def lies_within(target: Path, database: Path) -> bool:
+    """Whether a backup at `target` would lie within the database, links followed."""
+    return Path(os.path.realpath(target)).is_relative_to(os.path.realpath(database))
 
 
 def files_of_collections(store: Store) -> dict[int, dict[str, int]]:

@@ -41,7 +41,7 @@ from vecdb.replication.backups.backup_folder import (
     later_than,
     read_manifest,
 )
-from vecdb.replication.backups.contents import LMDB_FILE
+from vecdb.replication.backups.contents import LMDB_FILE, lies_within
 from vecdb.replication.backups.taking import (
     LMDB_PIECE_BYTES,
     FilesMoved,
@@ -74,7 +74,7 @@ def back_up_to(
     Raises what open_bucket raises; Unavailable where others keep removing what it relies on.
     """
     bucket = open_bucket(url, conditional=True)
-    if isinstance(bucket, FolderBucket) and _is_inside(bucket.folder, path):
+    if isinstance(bucket, FolderBucket) and lies_within(bucket.folder, path):
         raise InvalidArgument(f"{url} lies within the database {path}; give a folder outside of it")
     folder = BackupFolder(bucket, database)
     with _workers(1) as worker:  # a thread of its own, which may be less urgent than the caller's
@@ -95,10 +95,6 @@ def _back_up(
         f"backing up to {folder.bucket.url}: files were replaced, or pieces removed, {_TRIES} times in a row; try "
         "again later, or in the process that writes"
     )
-
-
-def _is_inside(folder: Path, database: Path) -> bool:
-    return Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(database))
 
 
 class RemoteBackup:

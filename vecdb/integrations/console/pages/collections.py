@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from starlette.responses import Response
 
+import vecdb
 from vecdb.integrations.console import queries
 from vecdb.integrations.console.context import Asked, Console, back
 
@@ -29,18 +33,16 @@ def one(console: Console, asked: Asked) -> Response:
 
 
 def optimize(console: Console, asked: Asked) -> Response:
-    console.view.require_write()
-    docs = console.collection(asked)
-    console.jobs.start(
-        ("care", docs.config.name), "Optimizing", lambda job: docs.optimize(progress=job.progress), unit="rows"
-    )
-    return back("/collection", c=docs.name)
+    return _care(console, asked, "Optimizing", vecdb.Collection.optimize)
 
 
 def vacuum(console: Console, asked: Asked) -> Response:
+    return _care(console, asked, "Vacuum", vecdb.Collection.vacuum)
+
+
+def _care(console: Console, asked: Asked, title: str, work: Callable[..., Any]) -> Response:
+    """Begin long work on a collection, and show how far it is."""
     console.view.require_write()
     docs = console.collection(asked)
-    console.jobs.start(
-        ("care", docs.config.name), "Vacuum", lambda job: docs.vacuum(progress=job.progress), unit="rows"
-    )
+    console.jobs.start(("care", docs.config.name), title, lambda job: work(docs, progress=job.progress), unit="rows")
     return back("/collection", c=docs.name)
