@@ -31,7 +31,7 @@ FLOORS: list[set[str]] = [
     {"replication"},
     {"embedded", "wire", "v1"},
     {"client"},
-    {"aio"},
+    {"aio", "cluster"},
     {"__init__"},
     {"integrations"},
     {"cli"},

@@ -139,3 +139,7 @@ snapshot_part_bytes = 8 << 20
 log_trim_age_s = 600.0  # how long it is known what is removed before it is: copies look each `log_trim_look_s`
 log_trim_look_s = 60.0
 log_poll_s = 0.2  # how often a copy looks for commits
+
+# -- several servers as one database ---------------------------------------------------------------
+cluster_shards_max = 256
+cluster_copies_max = 64  # of a shard
