@@ -840,7 +840,7 @@ class Collection:
     def stats(self, *, tenant: str | None = None) -> dict[str, Any]:
         """live, deleted, rows, bytes_ram, bytes_disk, index_state, index parameters and facts, tail, sequence;
         build_seconds of the last `optimize` or `reindex` of this process (None: none), and bytes_ram_peak, the most
-        memory that the whole process ever had.
+        memory that the whole process ever had; queries, how many searches this process was asked (about).
 
         Of a `tenant`: records, records_max (its quota; None: none), bytes_ram of its rows in memory, plan of a search
         for ten.
