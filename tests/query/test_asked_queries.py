@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+import vecdb
+from vecdb.api.database import Database
 from vecdb.query.asked_queries import AskedQueries
 
 
