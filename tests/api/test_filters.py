@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import vecdb
+from tests.support.written import written
 from vecdb import F, InvalidArgument, LimitExceeded, VecdbError
 
 DIM, ROWS = 8, 240
@@ -72,7 +73,7 @@ def here(twin: Any) -> Any:
 def assert_same(found: vecdb.Hits, expected: vecdb.Hits) -> None:
     for name in ("ids", "distances", "counts", "components", "owners"):
         assert np.array_equal(getattr(found, name), getattr(expected, name)), name
-    assert found.fields == expected.fields and repr(found.to_list()) == repr(expected.to_list())
+    assert found.fields == expected.fields and written(found.to_list()) == written(expected.to_list())
 
 
 def outcome(call: Callable[[], Any]) -> Any:

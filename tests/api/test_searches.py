@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import vecdb
+from tests.support.written import written
 
 RNG = np.random.default_rng(6)
 ROWS, DIM = 300, 12
@@ -47,7 +48,7 @@ def assert_same(found: vecdb.Hits, expected: vecdb.Hits) -> None:
         if other is not None:
             assert (one.dtype, one.shape) == (other.dtype, other.shape), name
             assert np.array_equal(one, other), name
-    assert found.single == expected.single and repr(found.to_list()) == repr(expected.to_list())
+    assert found.single == expected.single and written(found.to_list()) == written(expected.to_list())
 
 
 @pytest.mark.parametrize("metric", ["l2", "cosine", "ip"])
