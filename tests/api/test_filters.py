@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import vecdb
-from tests.support.written import written
+from tests.support.answers.written import written
 from vecdb import F, InvalidArgument, LimitExceeded, VecdbError
 
 DIM, ROWS = 8, 240

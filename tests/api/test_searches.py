@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import vecdb
-from tests.support.written import written
+from tests.support.answers.written import written
 
 RNG = np.random.default_rng(6)
 ROWS, DIM = 300, 12

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import vecdb
-from tests.support.command_line import CommandRunner
+from tests.support.answers.command_line import CommandRunner
 from vecdb_bench import disk, mixture, runner, tenants
 from vecdb_bench.calls.interference import interference
 from vecdb_bench.calls.threads import threads

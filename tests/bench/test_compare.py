@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import vecdb
-from tests.support.command_line import CommandRunner
+from tests.support.answers.command_line import CommandRunner
 from vecdb_bench import peers, runner
 from vecdb_bench.reporting.compare import compare, permutation_p
 

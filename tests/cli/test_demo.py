@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import vecdb
-from tests.support.command_line import CommandRunner
+from tests.support.answers.command_line import CommandRunner
 from vecdb.cli.commands import demo
 
 ROWS = 3_000

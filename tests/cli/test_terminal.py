@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import vecdb
-from tests.support.command_line import CommandRunner
+from tests.support.answers.command_line import CommandRunner
 from vecdb.cli.output import PlainConsole, table
 from vecdb.cli.visible import visible, visible_json
 

@@ -9,7 +9,7 @@ import pytest
 import typer.main
 
 import vecdb
-from tests.support.command_line import CommandRunner
+from tests.support.answers.command_line import CommandRunner
 from vecdb.cli import build
 
 SERVER = ("--db", "grpc://localhost:1")

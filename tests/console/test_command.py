@@ -12,7 +12,7 @@ import pytest
 
 import vecdb
 from tests.console.conftest import Asker
-from tests.support.command_line import CommandRunner
+from tests.support.answers.command_line import CommandRunner
 from tests.support.server.driver import token
 from tests.support.server.process import Process
 from vecdb.integrations.console import app

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import vecdb
-from tests.support.command_line import CommandRunner
+from tests.support.answers.command_line import CommandRunner
 from vecdb_datasets import (
     Csr,
     Dataset,

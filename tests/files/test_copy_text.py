@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import vecdb
-from tests.support.command_line import CommandRunner
+from tests.support.answers.command_line import CommandRunner
 from vecdb.errors import Corruption, InvalidArgument
 from vecdb_datasets import open_vectors, sniff
 from vecdb_datasets.formats.foreign import copy_text

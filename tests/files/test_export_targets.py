@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import vecdb
-from tests.support.command_line import CommandRunner
+from tests.support.answers.command_line import CommandRunner
 from vecdb_datasets.formats import CollectionFacts, create_records, create_vectors
 from vecdb_datasets.formats.records import jsonl
 from vecdb_datasets.formats.records.writer import RecordBatch

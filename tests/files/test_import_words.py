@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import vecdb
-from tests.support.command_line import CommandRunner
+from tests.support.answers.command_line import CommandRunner
 from vecdb.cli.commands import import_export
 
 X = [0.1 * i + 0.01 for i in range(16)]

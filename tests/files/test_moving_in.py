@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 import vecdb
-from tests.support.command_line import CommandRunner
+from tests.support.answers.command_line import CommandRunner
 
 DIM = 16
 EXACT = vecdb.SearchParams(exact=True)

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import vecdb
-from tests.support.command_line import CommandRunner
+from tests.support.answers.command_line import CommandRunner
 
 DIM = 3
 TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=8)

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 import vecdb
-from tests.support.command_line import CommandRunner
+from tests.support.answers.command_line import CommandRunner
 from tests.support.server.driver import token
 from tests.support.server.process import ENVIRONMENT, Process
 

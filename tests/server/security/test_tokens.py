@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.command_line import CommandRunner
+from tests.support.answers.command_line import CommandRunner
 from vecdb import AlreadyExists, InvalidArgument, NotFound
 from vecdb_server.security import tokens
 from vecdb_server.security.auth import Caller
