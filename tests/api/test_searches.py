@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import vecdb
+from tests.support.answers.ways import LONG_WAYS
 from tests.support.answers.written import written
 
 RNG = np.random.default_rng(6)
@@ -62,6 +63,7 @@ def test_the_nearest_are_found_under_every_metric_and_type(db: Any, twin: Any, m
         assert np.allclose(hits.distances, np.sort(true)[:5], rtol=2e-3, atol=2e-3)
 
 
+@pytest.mark.parametrize("way", LONG_WAYS)
 @pytest.mark.parametrize("ids", [range(ROWS), [f"id-{n}" for n in range(ROWS)]], ids=["ints", "strings"])
 @pytest.mark.parametrize("limit", [1, 10, ROWS + 20])
 def test_one_query_and_batches_have_the_same_shapes_and_padding(db: Any, twin: Any, ids: Any, limit: int) -> None:

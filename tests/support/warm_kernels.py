@@ -15,7 +15,7 @@ DTYPES = ("float32", "uint8", "float16", "int8")
 # processor time each; what both parts need comes early in one and late in the other.
 PARTS: tuple[tuple[str | tuple[str, int], ...], ...] = (
     ("flat", "hnsw", ("wide x60", 32), ("clusters .001", 32), ("clusters .00001", 32)),
-    ("curator", "sieve", "spann", "spann-disk", ("gauss", 100)),
+    ("curator", "spann", "spann-disk", ("gauss", 100)),
 )
 
 
@@ -37,14 +37,12 @@ def warm(kind: str, dtype: Any) -> None:
         "flat": vecdb.Flat(),
         "hnsw": vecdb.Hnsw(m=4, ef_construction=24),
         "curator": vecdb.Curator(leaf_rows=8, scan_max=32, shortlist_max=12),
-        "sieve": vecdb.Curator(leaf_rows=8, scan_max=32, shortlist_max=12),
         "spann": vecdb.Spann(head_ratio=0.1),
         "spann-disk": vecdb.Spann(head_ratio=0.1, memory_budget_bytes=0),
     }[kind]
-    dim = 256 if kind == "sieve" else 8
-    vectors = np.random.default_rng(1).integers(1, 100, (700, dim)).astype(dtype)
+    vectors = np.random.default_rng(1).integers(1, 100, (700, 8)).astype(dtype)
     with vecdb.open(":memory:") as db:
-        docs = db.create_collection("warm", dim, "l2", index, dtype=dtype)
+        docs = db.create_collection("warm", 8, "l2", index, dtype=dtype)
         docs.upsert(range(700), vectors, tenants=["a"])
         docs.optimize()
         docs.delete(range(300))
@@ -78,5 +76,5 @@ if __name__ == "__main__":
         if isinstance(part, tuple):
             warm_codes(*part)
             continue
-        for dtype in DTYPES[:1] if part == "sieve" else DTYPES:
+        for dtype in DTYPES:
             warm(part, dtype)
