@@ -505,3 +505,10 @@ def test_importing_vecdb_loads_nothing_heavy(statement: str) -> None:
     code = f"import sys; {statement}; print(*sorted(m for m in sys.modules if m in {heavy!r}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.strip() == ""
+
+
+def test_commands_are_there_before_the_engine_is_loaded() -> None:
+    """Half a second of every command, of which those that ask a server, or only tell of themselves, need nothing."""
+    code = "import sys, vecdb.cli.app; print(*sorted({'numba', 'llvmlite', 'grpc'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.strip() == ""
