@@ -12,13 +12,13 @@ from vecdb import limits, validate
 from vecdb.api.collection import Collection
 from vecdb.api.database import Database, check_path
 from vecdb.embedded import open_here
-from vecdb.embedded.directory import absolute
 from vecdb.embedded.local_database import LocalDatabase
 from vecdb.errors import InvalidArgument, Locked, NotFound
 from vecdb.replication.backups.temporary import TemporaryFolder
 from vecdb.replication.log.link import STALENESS_S, log_use
 from vecdb.schema import Hnsw, IndexConfig, SearchParams
 from vecdb.storage.disk import filesystem, manifest
+from vecdb.validate.directories import absolute
 
 DURABILITIES = ("full", "relaxed", "remote")
 _WARM_ROWS = 5_000  # enough for an index to have a structure
@@ -48,7 +48,9 @@ def open_database(
 
     log : the URL of a bucket, where each commit becomes an object, which copies follow.
     follow : make and keep `path` a copy of the database whose log is there; reads only.
-    staleness_s : of a copy: it answers only while it knew the end of the log so lately; None: always.
+    staleness_s : of a copy: it answers only while it knew the end of the log so lately; None: always. Of a database
+        with a log: the most that its copies have: a revoke returns so long after it is in the log, when no copy shows
+        any more what was revoked; None: it does not wait for them.
 
     A directory that this process has open for writing already is shared: the database is closed with its last handle.
 
