@@ -4,9 +4,11 @@ what is missing, and writes find the writer.
 
 from __future__ import annotations
 
+import gc
 import socket
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -194,6 +196,21 @@ def test_a_placement_is_read_again_while_it_is_used(
         cluster.bucket.put("placement.json", b"damaged")
         for _ in range(5):
             assert docs.count() == 60, "what was read last holds"
+
+
+def test_a_cluster_that_is_forgotten_leaves_nothing_behind(start: Callable[..., InProcessCluster]) -> None:
+    cluster = start(2)
+    before = set(threading.enumerate())
+    db = cluster.open()
+    docs = filled(db)
+    assert docs.search(VECTORS[0], 1).ids.tolist() == [0]
+    gone = [weakref.ref(one) for one in db._backend._shards.members._servers.values()]
+    del db, docs
+    gc.collect()
+    assert len(gone) == 2 and [one() for one in gone] == [None, None]
+    for thread in set(threading.enumerate()) - before:
+        thread.join(60)
+        assert not thread.is_alive(), thread
 
 
 def test_what_is_no_cluster_is_refused(tmp_path: Path, start: Callable[..., InProcessCluster]) -> None:

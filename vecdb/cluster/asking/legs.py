@@ -30,6 +30,7 @@ from vecdb.errors import LimitExceeded, PermissionDenied, Unavailable, VecdbErro
 from vecdb.v1 import admin_pb2
 
 _STOP_POLL_S = 0.010
+_LOOK_S = 1.0  # a write that is on its way looks so often whether its server was replaced
 _SILENT_S = 0.1  # a server that is overtaken after this time is asked after the others for a while
 _NEVER = float("inf")
 _WAIT = "GetServerInfo"
@@ -279,10 +280,18 @@ class WriteLeg(Leg):
             self._wait(
                 Unavailable(f"shard {self.shard} of {self._members.url} has no server that writes at this moment"), None
             )
+        elif self._rpc in REPEATED:
+            self.due_at = time.monotonic() + _LOOK_S
 
     def on_due(self) -> None:
         self.due_at = _NEVER
+        self._members.current()
         self._members.refresh()
+        asked = [server for server, _ in self._running.values()]
+        if asked and self._members.writer(self.shard) in (None, *asked):
+            self.due_at = time.monotonic() + _LOOK_S
+            return
+        self.cancel()  # of a server that is silent, and was replaced meanwhile
         self.begin()
 
     def _answered(self, server: Server, answer: Any, took_s: float) -> None:
