@@ -4,7 +4,8 @@
                 once; where it is late, of the next as well, and the first answer counts. When all have failed the
                 placement is read again, for servers that are new
     a write     is asked of the writer; where that cannot answer, the placement is read again, and it is asked of the
-                writer that is there then, until the time of the call is up. It has a request id, so it is done once
+                writer that is there then, until the time of the call is up. It has a request id, so it is done once.
+                Where slots have moved meanwhile it fails: it was split by where they were
 
 Threads: gRPC's put finished calls into a queue; all else happens in the thread that gathers.
 """
@@ -270,8 +271,16 @@ class WriteLeg(Leg):
         super().__init__(*args)
         self._failures = 0
         self._last: VecdbError | None = None
+        self._runs = self._members.placement.runs
 
     def begin(self) -> None:
+        if self._members.placement.runs != self._runs:
+            self.fail(
+                Unavailable(
+                    f"records of {self._members.url} were given to other shards while this call was made: make it again"
+                )
+            )
+            return
         server = self._members.writer(self.shard)
         if server is None:
             self._members.refresh()
