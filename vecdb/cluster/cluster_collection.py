@@ -61,7 +61,7 @@ class ClusterCollection:
 
     @property
     def rows_per_call(self) -> int:
-        return min(limits.batch_rows_max, int(self._every().rows_per_call) * len(self._shards.numbers))
+        return int(self._every().rows_per_call)
 
     def config(self) -> CollectionConfig:
         found = merging.merge_config(self._config.name, list(self._every().config().values().values()))
