@@ -75,6 +75,7 @@ PUBLIC = [
     "VecdbError",
     "__version__",
     "aio",
+    "backups",
     "open",
     "promote",
     "restore",

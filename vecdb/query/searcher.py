@@ -57,6 +57,7 @@ class Searcher:
         self._metric = cast(Metric, state.entry.metric)
         self.current = state.current  # bound once: every search calls it
         self._searched_at = -_SEARCHED_S  # by the monotonic clock
+        self.queries = 0  # that were asked here; of those that come at the same moment some may not be counted
         self._owned = -1, False  # a commit, and whether records had owners then
         self._decoded = b"", -1  # the state that was decoded last, and its generation
 
@@ -82,6 +83,7 @@ class Searcher:
         """
         started = time.perf_counter() if explain else 0.0
         self._searched_at = time.monotonic()
+        self.queries += len(queries)
         if not params.exact and self._offer(queries):
             self.state.wake_maintenance()
         reports: list[dict[str, Any]] = []
@@ -155,8 +157,8 @@ class Searcher:
                 return None
             owners = _owners_of(metas, found.rows.shape)
             if select != ():
-                raw_fields = [record_format.fields_of(one) for one in metas]
-                raw_fields = raw_fields[0] if single else raw_fields
+                fields_of = record_format.fields_of
+                raw_fields = fields_of(metas[0]) if single else [fields_of(one) for one in metas]
         vectors = None
         if include_vectors:
             vectors = np.zeros((*found.rows.shape, self.entry.dim), self.entry.dtype)
@@ -207,6 +209,7 @@ class Searcher:
         """Diverse neighbours of the records of a user (mixture.py); all that it reads and finds is of one snapshot."""
         started = time.perf_counter()
         self._searched_at = time.monotonic()
+        self.queries += 1
         while True:
             snapshot, allowed = self.rows_for(tenants, node)
             seen = allowed
@@ -310,6 +313,7 @@ class Searcher:
     def note_asked(self, query: NDArray[np.float32]) -> None:
         """A query, float32[dim], was searched for by the index."""
         self._searched_at = time.monotonic()
+        self.queries += 1
         if self.asked.passes_one():
             return
         if self._offer(query[None]):
