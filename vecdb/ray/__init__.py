@@ -1,1 +1,17 @@
-"""Jobs over whole clusters, and their servers, on Ray (`pip install 'vecdb-engine[ray]'`). Nothing else imports it."""
+"""Jobs over whole clusters, on Ray: `pip install 'vecdb-engine[ray]'`. Nothing else in vecdb imports it.
+
+    build      a cluster from Parquet, npy or a Ray Dataset, its shards side by side
+    search     the nearest records of many queries, over shards opened where they lie
+    evaluate   recall of a whole cluster against exact search
+    reshape    another number of shards, while the cluster is read and written
+
+The servers of a cluster as Ray actors are `vecdb cluster up`.
+"""
+
+from __future__ import annotations
+
+from vecdb.ray.build import build
+from vecdb.ray.reshape import reshape
+from vecdb.ray.search import evaluate, search
+
+__all__ = ["build", "evaluate", "reshape", "search"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from vecdb.cli.cluster import servers
+from vecdb.cli.cluster import jobs, servers
 
 HELP = "Several servers as one database: start them, look at them, build, search, reshape, plan."
 COMMANDS: dict[str, Callable[..., Any]] = {
@@ -14,4 +14,8 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "status": servers.status,
     "join": servers.join,
     "promote": servers.promote,
+    "build": jobs.build,
+    "search": jobs.search,
+    "evaluate": jobs.evaluate,
+    "reshape": jobs.reshape,
 }
