@@ -163,7 +163,7 @@ def test_a_vacuum_and_a_cleared_collection_are_caught_up_with(cluster: WrittenCl
     def before(number: int, method: str) -> None:
         if method == "changes" and not done:
             done.append(method)
-            cluster.delete(list(range(0, 40)))
+            cluster.delete(list(range(40)))
             for shard in (0, 1):
                 cluster.open(shard)["docs"].vacuum()
             write_some(cluster, 4)

@@ -10,8 +10,8 @@ The servers of a cluster as Ray actors are `vecdb cluster up`.
 
 from __future__ import annotations
 
-from vecdb.ray.build import build
-from vecdb.ray.reshape import reshape
-from vecdb.ray.search import evaluate, search
+from vecdb.ray.building import build
+from vecdb.ray.reshaping import reshape
+from vecdb.ray.searching import evaluate, search
 
 __all__ = ["build", "evaluate", "reshape", "search"]

@@ -39,7 +39,7 @@ def build(
     json: Json = False,
 ) -> None:
     """Make a cluster of a collection from files: its shards are built side by side, and lie in the bucket then."""
-    from vecdb.ray.build import build as run
+    from vecdb.ray.building import build as run
 
     out = Output(json)
     with out.progress("building") as report:
@@ -66,7 +66,7 @@ def search(
     json: Json = False,
 ) -> None:
     """Find the nearest records of many queries, over shards opened where they lie; begun again it goes on."""
-    from vecdb.ray.search import search as run
+    from vecdb.ray.searching import search as run
 
     shown = Output(json)
     more: dict[str, Any] = {} if filter is None else {"filter": filter}
@@ -93,7 +93,7 @@ def evaluate(
     json: Json = False,
 ) -> None:
     """Compare a whole cluster's answers with those of exact search over all its shards."""
-    from vecdb.ray.search import evaluate as run
+    from vecdb.ray.searching import evaluate as run
 
     out = Output(json)
     more: dict[str, Any] = {} if filter is None else {"filter": filter}
@@ -127,7 +127,7 @@ def reshape(
     json: Json = False,
 ) -> None:
     """Give a cluster another number of shards while it is read and written; begun again it goes on."""
-    from vecdb.ray.reshape import reshape as run
+    from vecdb.ray.reshaping import reshape as run
     from vecdb.shards.reshaping.steps import abandon as give_up
 
     out = Output(json)

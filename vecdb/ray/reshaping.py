@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vecdb.errors import Unavailable
-from vecdb.ray.search import cause_of
+from vecdb.ray.searching import cause_of
 from vecdb.ray.session import session
 from vecdb.shards.reshaping.steps import ReshapeOptions, reshape_cluster
 from vecdb.storage.disk import filesystem
@@ -81,8 +81,8 @@ def reshape(
     token, tls : with which servers are asked.   remove_old : remove the logs of the old shards in the end.
     report : called with a step in words, what is done of it and what there is.
 
-    Returns {"records", "shards": numbers of the new ones, "held_s": seconds in which writes waited, "seconds"}. The same
-    call goes on with a job that was killed.
+    Returns {"records", "shards": numbers of the new ones, "held_s": seconds in which writes waited, "seconds"}. The
+    same call goes on with a job that was killed.
     """
     if work is not None:
         filesystem.make_dir(Path(work))
