@@ -51,6 +51,7 @@ from vecdb.storage.disk.paths import collection_folder
 from vecdb.storage.kv import aliases, catalog, counters
 from vecdb.storage.kv.store import LMDB_FORMAT
 from vecdb.tenancy import tenant_names
+from vecdb.validate import commit_number
 from vecdb.validate.not_found import collection_not_found
 
 _COMMIT_POLL_S = 0.005  # how often a reading process looks for a commit that it waits for
@@ -396,7 +397,8 @@ class LocalDatabase(Generic[C]):
             return self._log.sequence
         return self._committer.sequence if self._committer is not None else self._last_sequence()
 
-    def wait_for(self, sequence: int, timeout_s: float) -> None:
+    def wait_for(self, sequence: Any, timeout_s: float) -> None:
+        sequence = commit_number(sequence)
         ends = time.monotonic() + timeout_s
         if isinstance(self._log, LogFollower):
             self._log.wait_for(sequence, timeout_s)

@@ -65,6 +65,13 @@ def group_and_value(value: Any) -> tuple[Group, Any]:
     return group, None if group >= _LISTS else value
 
 
+def sort_key(value: Any) -> tuple[int, bool, Any, bool]:
+    """By type, then value; NaN after the other numbers, an int before the float that equals it."""
+    group, plain = group_and_value(value)
+    is_nan = plain != plain
+    return group, is_nan, 0 if is_nan else plain, isinstance(value, float)
+
+
 def check_place(place: PagePlace) -> PagePlace:
     """Raises InvalidArgument where a cursor's value is none of its group."""
     types = _TYPES[place.group] if 0 <= place.group < len(_TYPES) else (type(None),)

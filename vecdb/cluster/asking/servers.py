@@ -1,0 +1,63 @@
+"""One server of a shard, as the cluster knows it: a channel, and what it was seen to do."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+
+from vecdb.client.address import target
+from vecdb.client.connection import BaseConnection
+from vecdb.client.status_errors import error_from
+from vecdb.errors import VecdbError
+
+_FAILED_S = 1.0  # for so long a server that failed is asked after the others
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """How every server of a cluster is reached: arguments of `vecdb.open`."""
+
+    token: Any = None
+    tls: Any = None
+    insecure: Any = False
+
+
+class Server(BaseConnection):
+    """Calls are started and answered later; none is repeated.
+
+    known : the newest commit that its answers have shown.   failed_at : of the monotonic clock.
+    """
+
+    def __init__(self, address: str, access: Access) -> None:
+        super().__init__(target(address, access.token, access.tls, access.insecure), None, grpc)
+        self.address = address
+        self.known = 0
+        self._failed_at = -_FAILED_S
+
+    def start(self, rpc: str, request: Any, timeout_s: float | None, *, streamed: bool = False) -> Any:
+        """A call: a future, or where its answers are `streamed` an iterator. Raises Unavailable where it is closed."""
+        self._begin(rpc)
+        return self._start(rpc, request, timeout_s, future=not streamed)
+
+    def error(self, failed: Any, rpc: str, timeout_s: float | None) -> VecdbError:
+        """The error that a call which failed stands for."""
+        return self._closed_error() if self.closed else error_from(failed, rpc, self.name, timeout_s)
+
+    def note_answer(self, answer: Any) -> None:
+        self._failed_at = -_FAILED_S
+        self.known = max(self.known, getattr(answer, "sequence", 0))
+
+    def note_failure(self) -> None:
+        self._failed_at = time.monotonic()
+
+    @property
+    def failed_lately(self) -> bool:
+        return time.monotonic() - self._failed_at < _FAILED_S
+
+    def close(self) -> None:
+        if not self.closed:
+            self._life.closed = True
+            self._life.channel.close()
