@@ -12,7 +12,7 @@ pytest.importorskip("ray")
 
 @pytest.fixture(scope="module")
 def ray() -> Iterator[Any]:
-    from vecdb.ray.session import session
+    from vecdb.ray.session import RayOptions, session
 
-    with session(cpus=2) as found:
+    with session(RayOptions(cpus=2)) as found:
         yield found

@@ -13,7 +13,7 @@ import vecdb
 from tests.support.shards.ray_processes import kill_one
 from tests.support.shards.written_cluster import WrittenCluster
 from vecdb.cluster.placement import Placement, cluster_bucket
-from vecdb.ray import build, evaluate, reshape, search
+from vecdb.ray import RayOptions, build, evaluate, reshape, search
 from vecdb.shards.birth import ATTEMPTS
 
 DIM = 16
@@ -49,13 +49,17 @@ def test_a_cluster_is_built_searched_measured_and_reshaped(ray: Any, tmp_path: P
     url = f"cluster://{tmp_path}/c"
     np.save(tmp_path / "rows.npy", vectors)
     said: list[tuple[int, int]] = []
-    made = build(url, "docs", tmp_path / "rows.npy", shards=2, metric="l2", progress=lambda *one: said.append(one))
+    made = build(
+        url, "docs", tmp_path / "rows.npy", shards=2, metric="l2", on=RayOptions(progress=lambda *one: said.append(one))
+    )
     assert made["records"] == 1_200 == sum(made["shards"]) and min(made["shards"]) > 450
     assert said[0] == (0, 3) and said[-1] == (3, 3)
     bucket = cluster_bucket(url)
     assert not list(bucket.list(ATTEMPTS))
     told: list[tuple[int, int]] = []
-    found = search(url, "docs", queries, 5, params=EXACT, chunk=20, progress=lambda *one: told.append(one))
+    found = search(
+        url, "docs", queries, 5, params=EXACT, chunk=20, on=RayOptions(progress=lambda *one: told.append(one))
+    )
     assert (found.ids == nearest(vectors, queries, 5)).all() and told[-1] == (50, 50)
     moved = reshape(url, shards=3, drain_s=0.0, servers_s=0.0, remove_old=True)
     assert moved["records"] == 1_200 and len(Placement.read(bucket).serving()) == 3
@@ -135,7 +139,7 @@ def test_a_worker_that_is_killed_while_it_searches_is_replaced(ray: Any, tmp_pat
         if done >= 400 and not killed:
             killed.append(kill_one("ShardSearcher"))
 
-    found = search(url, "docs", queries, 5, params=EXACT, chunk=200, progress=progress)
+    found = search(url, "docs", queries, 5, params=EXACT, chunk=200, on=RayOptions(progress=progress))
     assert killed and (found.ids == nearest(vectors, queries, 5)).all()
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,15 +22,15 @@ from numpy.typing import NDArray
 from vecdb import validate
 from vecdb.cluster.placement import Placement, bucket_url, cluster_bucket
 from vecdb.errors import AlreadyExists, InvalidArgument
-from vecdb.ray.session import session
+from vecdb.ray.session import RayOptions, session
 from vecdb.replication.objects import Bucket
 from vecdb.schema import CollectionConfig, IndexConfig
 from vecdb.shards.birth import ShardBuilder, new_log, remove_unused
 from vecdb.shards.files import Files, as_files
-from vecdb.shards.rows import Rows, rows_of_block
+from vecdb.shards.rows import RecordRows, rows_of_block
 from vecdb.storage.disk import filesystem
 
-Progress = Callable[[int, int], None] | None
+_HERE = RayOptions()
 _RETRIES = 8  # of a task whose worker dies
 
 
@@ -58,11 +57,7 @@ def build(
     dtype: str | None = None,
     id: str | None = None,
     vector: str | None = None,
-    ray_address: str | None = None,
-    cpus: int | None = None,
-    cpus_each: int = 1,
-    work: str | None = None,
-    progress: Progress = None,
+    on: RayOptions = _HERE,
 ) -> dict[str, Any]:
     """Make a cluster of one collection.
 
@@ -77,9 +72,7 @@ def build(
         size, and the dtype of its numbers.
     id, vector : names of columns; None: as `vecdb import` finds them, of a Dataset "id" and "vector". Without ids a
         row's number is its id.
-    ray_address, cpus : the Ray to use, see `session`.   cpus_each : cores for the index of one shard.
-    work : a folder on each machine for directories while they are built; None: the system's temporary one.
-    progress : called with how many parts and shards are done, and how many there are.
+    on : which Ray, cores for the index of each shard, folders; its progress counts parts and shards.
 
     Returns {"records": int, "shards": [records of each], "seconds": float}. Raises AlreadyExists where there is a
     cluster, InvalidArgument for rows that cannot be stored.
@@ -89,17 +82,17 @@ def build(
     placement = Placement.even(shards)
     if bucket.get("placement.json") is not None:
         raise AlreadyExists(f"{url} is a cluster already: write into it, or build at another address")
-    with session(ray_address, cpus) as ray:
+    with session(on) as ray:
         dataset = hasattr(source, "to_numpy_refs")
         files = None if dataset else as_files(source, id, vector)
         config = _config_of_dataset(source, name, metric, index, dtype, vector or "vector") if files is None else (
             files.config(name, metric, index, dtype)
         )  # fmt: skip
-        spec = _BuildSpec(url, config, shards, placement.table, work, cpus_each)
+        spec = _BuildSpec(url, config, shards, placement.table, on.work, on.cpus_each or 1)
         pieces = _cut_dataset(ray, source, spec, id or "id", vector or "vector") if files is None else (
             _cut_files(ray, files, spec)
         )  # fmt: skip
-        born = _bear_all(ray, spec, pieces, progress)
+        born = _bear_all(ray, spec, pieces, on)
     made = {number: replace(placement.shards[number], log=log) for number, (log, _) in enumerate(born)}
     replace(placement, shards=made).create(bucket)
     remove_unused(bucket, {log for log, _ in born})
@@ -139,7 +132,7 @@ def _split_block(block: Any, id: str, vector: str, first: int, spec: _BuildSpec)
     return _given(rows_of_block(block, id, vector, first).split(spec.table, spec.shards))
 
 
-def _given(pieces: list[Rows]) -> Any:
+def _given(pieces: list[RecordRows]) -> Any:
     """As Ray wants what a task returns: one value, or so many."""
     return pieces if len(pieces) > 1 else pieces[0]
 
@@ -162,18 +155,16 @@ def _config_of_dataset(
 # -- shards ------------------------------------------------------------------------------------------
 
 
-def _bear_all(ray: Any, spec: _BuildSpec, pieces: list[list[Any]], progress: Progress) -> list[tuple[str, int]]:
+def _bear_all(ray: Any, spec: _BuildSpec, pieces: list[list[Any]], on: RayOptions) -> list[tuple[str, int]]:
     """(log, records) of each shard. Raises what a task did."""
     bear = ray.remote(_bear).options(num_cpus=spec.threads, max_retries=_RETRIES)
     tasks = [bear.remote(spec, shard, [piece[shard] for piece in pieces]) for shard in range(spec.shards)]
     waiting = [piece[0] for piece in pieces] + tasks
     total = len(waiting)
-    if progress is not None:
-        progress(0, total)
+    on.report(0, total)
     while waiting:
         _, waiting = ray.wait(waiting, timeout=5.0, fetch_local=False)
-        if progress is not None:
-            progress(total - len(waiting), total)
+        on.report(total - len(waiting), total)
     try:
         born: list[tuple[str, int]] = ray.get(tasks)
     except ray.exceptions.RayTaskError as error:
@@ -193,7 +184,7 @@ def _bear(spec: _BuildSpec, shard: int, pieces: list[Any]) -> tuple[str, int]:
         with ShardBuilder(Path(folder) / "shard", log=f"{bucket_url(spec.url)}/{log}") as builder:
             docs = builder.create(spec.config)
             for piece in pieces:
-                rows: Rows = ray.get(piece)
+                rows: RecordRows = ray.get(piece)
                 if len(rows):
                     rows.upsert_into(docs)
             return log, builder.bear(spec.threads)

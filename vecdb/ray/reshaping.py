@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from vecdb.errors import Unavailable
 from vecdb.ray.searching import cause_of
-from vecdb.ray.session import session
+from vecdb.ray.session import RayOptions, session
 from vecdb.shards.reshaping.steps import ReshapeOptions, reshape_cluster
-from vecdb.storage.disk import filesystem
 
 Report = Callable[[str, int, int], None]
+_HERE = RayOptions()
 
 
 class RayWorkers:
@@ -56,11 +55,7 @@ def reshape(
     url: str,
     *,
     shards: int,
-    ray_address: str | None = None,
-    cpus: int | None = None,
-    cpus_each: float = 0.0,
-    threads: int | None = 1,
-    work: str | None = None,
+    on: RayOptions = _HERE,
     drain_s: float = 30.0,
     servers_s: float = 120.0,
     token: str | None = None,
@@ -73,9 +68,8 @@ def reshape(
     Parameters
     ----------
     url : of the cluster.   shards : how many it is to have.
-    ray_address, cpus : the Ray to use, see `build`.   cpus_each : that Ray sets aside for each old and new shard.
-    threads : of each index that is built; None: all cores.
-    work : a folder on each machine, for a copy of each old shard and the directory of each new one.
+    on : which Ray, cores for the index of each shard, and a folder on each machine for a copy of each old shard and the
+        directory of each new one.
     drain_s : how long the old writers may take to stop.   servers_s : how long to wait for servers of the new shards,
         which `vecdb cluster up` starts by itself; 0: they may come later.
     token, tls : with which servers are asked.   remove_old : remove the logs of the old shards in the end.
@@ -84,8 +78,7 @@ def reshape(
     Returns {"records", "shards": numbers of the new ones, "held_s": seconds in which writes waited, "seconds"}. The
     same call goes on with a job that was killed.
     """
-    if work is not None:
-        filesystem.make_dir(Path(work))
-    with session(ray_address, cpus) as ray, tempfile.TemporaryDirectory(prefix="vecdb-reshape-", dir=work) as folder:
-        options = ReshapeOptions(folder, threads, drain_s, servers_s, token, tls, remove_old)
-        return reshape_cluster(url, shards, RayWorkers(ray, cpus_each), options, report)
+    work = on.made_work()
+    with session(on) as ray, tempfile.TemporaryDirectory(prefix="vecdb-reshape-", dir=work) as folder:
+        options = ReshapeOptions(folder, on.cpus_each or 1, drain_s, servers_s, token, tls, remove_old)
+        return reshape_cluster(url, shards, RayWorkers(ray, on.cpus_each or 0), options, report)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -22,18 +22,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.api.hits import Hits
+from vecdb.cluster.merging import merge_hits
 from vecdb.cluster.placement import Placement, cluster_bucket
 from vecdb.errors import InvalidArgument, NotFound, VecdbError
 from vecdb.index.contract import Neighbors
 from vecdb.query.recall import recall_of
-from vecdb.ray.merging import merged
-from vecdb.ray.session import session
+from vecdb.ray.session import RayOptions, session
 from vecdb.schema import SearchParams
 from vecdb.shards.files import Files, as_files
 from vecdb.shards.opened import opened_shard
 from vecdb.storage.disk import filesystem
 
-Progress = Callable[[int, int], None] | None
+_HERE = RayOptions()
 CHUNK = 4_096  # queries that are asked at once
 _UNDER_WAY = 3  # chunks: an actor has the next ones while it answers one
 _JOB = "job.json"
@@ -56,23 +56,22 @@ class ShardSearcher:
         self._open.close()
 
 
-class _Asked:
+class _Searchers:
     """The actors of a search. Used with `with`."""
 
-    def __init__(self, ray: Any, url: str, name: str, work: str | None, cpus_each: float) -> None:
+    def __init__(self, ray: Any, url: str, name: str, on: RayOptions) -> None:
         self._ray = ray
         bucket = cluster_bucket(url)
         shards = Placement.read(bucket).serving()
-        if work is not None:
-            filesystem.make_dir(Path(work))
+        work = on.made_work()
         made = ray.remote(ShardSearcher).options(
-            num_cpus=cpus_each, max_restarts=-1, max_task_retries=-1, scheduling_strategy="SPREAD"
+            num_cpus=on.cpus_each or 0, max_restarts=-1, max_task_retries=-1, scheduling_strategy="SPREAD"
         )
         self._actors = [made.remote(url, shard, name, work) for shard in shards]
-        self._merge = ray.remote(merged).options(num_cpus=0)
+        self._merge = ray.remote(_merged).options(num_cpus=0)
         self._write = ray.remote(_write).options(num_cpus=0)
 
-    def __enter__(self) -> _Asked:
+    def __enter__(self) -> _Searchers:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -114,11 +113,7 @@ def search(
     params: SearchParams | None = None,
     out: str | None = None,
     chunk: int = CHUNK,
-    ray_address: str | None = None,
-    cpus: int | None = None,
-    cpus_each: float = 0.0,
-    work: str | None = None,
-    progress: Progress = None,
+    on: RayOptions = _HERE,
     **more: Any,
 ) -> Any:
     """The nearest records of each of many queries.
@@ -131,8 +126,7 @@ def search(
     out : a folder that every machine reaches, for answers as Parquet files of `chunk` queries each: query (its number),
         ids, distances. One that was begun by the same job is completed.
     chunk : queries asked at once.
-    ray_address, cpus, work : see `build`.   cpus_each : that Ray sets aside for a shard.
-    progress : called with how many queries are answered, and how many there are.
+    on : which Ray, and folders; its progress counts queries that are answered.
 
     Returns `Hits` of all queries; with `out` {"queries": int, "files": int, "seconds": float}.
     """
@@ -142,12 +136,12 @@ def search(
         raise InvalidArgument(f"chunk must be from 1 to 1,048,576 queries, got {chunk}")
     job = f"{url} {name} {limit} {params} {sorted(more.items(), key=lambda one: one[0])} {chunk}"
     folder = None if out is None else _begun(Path(out), job)
-    with session(ray_address, cpus) as ray:
+    with session(on) as ray:
         total, chunks = _chunks(ray, queries, chunk)
         answers: list[Hits] = []
         files = 0
-        with _Asked(ray, url, name, work, cpus_each) as asked:
-            for found in _in_turn(asked, chunks, total, limit, params, more, folder, progress):
+        with _Searchers(ray, url, name, on) as asked:
+            for found in _in_turn(asked, chunks, total, limit, params, more, folder, on):
                 if folder is None:
                     answers.append(found)
                 files += 1
@@ -163,7 +157,8 @@ def evaluate(
     limit: int = 10,
     *,
     params: SearchParams | None = None,
-    **options: Any,
+    on: RayOptions = _HERE,
+    **more: Any,
 ) -> dict[str, Any]:
     """Recall of a whole cluster's answers against exact search over all its shards. Arguments as in `search`.
 
@@ -171,13 +166,12 @@ def evaluate(
     to find.
     """
     params = params or SearchParams()
-    options.pop("out", None)
     began = time.monotonic()
-    with session(options.pop("ray_address", None), options.pop("cpus", None)):
-        found = search(url, name, queries, limit, params=params, **options)
+    with session(on):
+        found = search(url, name, queries, limit, params=params, on=on, **more)
         middle = time.monotonic()
         exact = SearchParams(exact=True, threads=params.threads)
-        truth = search(url, name, queries, limit, params=exact, **options)
+        truth = search(url, name, queries, limit, params=exact, on=on, **more)
     recalls = recall_of(_neighbors(found), _neighbors(truth), limit)
     some = bool(truth.counts.any())
     return {
@@ -198,20 +192,19 @@ def _neighbors(hits: Hits) -> Neighbors:
 
 
 def _in_turn(
-    asked: _Asked,
+    asked: _Searchers,
     chunks: Iterator[tuple[int, int, Any]],
     total: int,
     limit: int,
     params: SearchParams,
     more: dict[str, Any],
     folder: Path | None,
-    progress: Progress,
+    on: RayOptions,
 ) -> Iterator[Any]:
     """The answer of each chunk, in order; a few are under way at a time."""
     waiting: list[tuple[int, Any]] = []
     done = 0
-    if progress is not None:
-        progress(0, total)
+    on.report(0, total)
     while True:
         while len(waiting) < _UNDER_WAY and (one := next(chunks, None)) is not None:
             first, n, queries = one
@@ -221,13 +214,18 @@ def _in_turn(
         n, reference = waiting.pop(0)
         answer = None if reference is None else asked.got(reference)
         done += n
-        if progress is not None:
-            progress(done, total)
+        on.report(done, total)
         yield answer
 
 
 def _begin(
-    asked: _Asked, first: int, queries: Any, limit: int, params: SearchParams, more: dict[str, Any], folder: Path | None
+    asked: _Searchers,
+    first: int,
+    queries: Any,
+    limit: int,
+    params: SearchParams,
+    more: dict[str, Any],
+    folder: Path | None,
 ) -> Any:
     if folder is None:
         return asked.ask(queries, limit, params, more)
@@ -256,6 +254,13 @@ def _chunks(ray: Any, queries: Any, chunk: int) -> tuple[int, Iterator[tuple[int
     parts = files.parts(chunk)
     read = ray.remote(_read)
     return parts[-1][1] if parts else 0, ((a, b - a, read.remote(files, a, b)) for a, b in parts)
+
+
+def _merged(limit: int, *parts: Hits) -> Hits:
+    """The nearest of each query among what all shards found."""
+    first = parts[0]
+    found = dict(enumerate(parts))
+    return merge_hits(found, limit, first._metric, first._select, queries=len(first.counts), single=False)
 
 
 def _read(files: Files, start: int, stop: int) -> NDArray[Any]:

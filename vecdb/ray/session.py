@@ -7,11 +7,14 @@ by itself; keep its ports on a network of machines that trust each other all the
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from vecdb.errors import Unavailable, VecdbError
+from vecdb.storage.disk import filesystem
 
 NAMESPACE = "vecdb"
 _STORE_BYTES = 512 << 20  # of a Ray that this process starts: Ray itself would take a third of the memory
@@ -26,27 +29,52 @@ def load_ray() -> Any:
     return ray
 
 
+@dataclass(frozen=True, slots=True)
+class RayOptions:
+    """On which Ray a job runs, and how.
+
+    address : of a Ray cluster, "auto" for the one of this machine; None: a Ray of this process.   cpus : of that one;
+    None: all.   cpus_each : that Ray sets aside for a worker of the job; None: a core where it builds an index, else
+    none.   work : a folder on each machine for directories meanwhile; None: the system's temporary one.
+    progress : called with what is done of the job, and what there is.
+    """
+
+    address: str | None = None
+    cpus: int | None = None
+    cpus_each: int | None = None
+    work: str | None = None
+    progress: Callable[[int, int], None] | None = None
+
+    def report(self, done: int, total: int) -> None:
+        if self.progress is not None:
+            self.progress(done, total)
+
+    def made_work(self) -> str | None:
+        """The folder, which is there."""
+        if self.work is not None:
+            filesystem.make_dir(Path(self.work))
+        return self.work
+
+
 @contextmanager
-def session(address: str | None = None, cpus: int | None = None) -> Iterator[Any]:
+def session(on: RayOptions) -> Iterator[Any]:
     """Ray, connected. One that this process is connected to already is used, and stays.
 
-    address : of a Ray cluster, "auto" for the one of this machine; None: a Ray of this process, with so many `cpus`
-        (None: as many as there are).
     Raises Unavailable where there is no Ray at that address.
     """
     ray = load_ray()
     if ray.is_initialized():
         yield ray
         return
-    options: dict[str, Any] = {"address": address} if address is not None else {
-        "num_cpus": cpus, "include_dashboard": False, "object_store_memory": _STORE_BYTES, "address": "local",
+    options: dict[str, Any] = {"address": on.address} if on.address is not None else {
+        "num_cpus": on.cpus, "include_dashboard": False, "object_store_memory": _STORE_BYTES, "address": "local",
     }  # fmt: skip
     try:
         ray.init(
             namespace=NAMESPACE, logging_level=logging.ERROR, log_to_driver=False, configure_logging=False, **options
         )
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise Unavailable(f"no Ray at {address or 'this machine'}: {str(error).splitlines()[0]}") from None
+        raise Unavailable(f"no Ray at {on.address or 'this machine'}: {str(error).splitlines()[0]}") from None
     try:
         yield ray
     finally:

@@ -11,7 +11,7 @@ import numpy as np
 from vecdb import validate
 from vecdb.errors import InvalidArgument, VecdbError
 from vecdb.schema import CollectionConfig, IndexConfig
-from vecdb.shards.rows import Rows
+from vecdb.shards.rows import RecordRows
 
 PART_ROWS = 65_536
 _DTYPES = {"float64": "float32"}
@@ -37,7 +37,7 @@ class Files:
         with self.open() as source:
             return [(first, min(len(source), first + rows)) for first in range(0, len(source), rows)]
 
-    def read(self, start: int, stop: int) -> Rows:
+    def read(self, start: int, stop: int) -> RecordRows:
         """Rows [start, stop). Rows without an id have their number."""
         with self.open() as source:
             ids: Any = source.ids(start, stop)
@@ -47,7 +47,7 @@ class Files:
                 ids = np.array(ids, np.int64)
             bare = source.without_vectors(start, stop)
             tells = source.facts is not None and source.facts.tenants is not None
-            return Rows(
+            return RecordRows(
                 ids,
                 np.array(source[start:stop]),  # a copy: a view would be of a file that is closed
                 source.fields(start, stop),

@@ -48,6 +48,7 @@ class MemberSettings:
     address : under which others reach it; None: grpc:// and `listen`.   takeover_s : a writer that was gone so long is
     replaced by this server; None: never.   claim_s : the same where there is no writer at all.   options : further ones
     of `vecdb serve`.   token, tls : with which this server, and the others, are asked.   grace_s : for a server to end.
+    linger_s : how long it answers when its shard is no more, for those who do not know it yet.
     """
 
     url: str
@@ -62,6 +63,7 @@ class MemberSettings:
     token: str | None = None
     tls: str | None = None
     grace_s: float = 30.0
+    linger_s: float = 5.0
 
 
 class Member:
@@ -76,6 +78,7 @@ class Member:
         self.address = ""  # not known before the first tick
         self._stop = threading.Event()
         self.left = False  # the shard is no more
+        self._left_at: float | None = None
         self.role = Role.WAIT
         self._served: Role | None = None  # as what the process runs
         self._process: ServerProcess | None = None
@@ -144,7 +147,8 @@ class Member:
             return
         self.role = role
         if role is Role.LEAVE:
-            self.left = True
+            self._left_at = self._left_at or time.monotonic()
+            self.left = time.monotonic() - self._left_at >= self.settings.linger_s
             return
         self._serve(role)
         if self._answers:

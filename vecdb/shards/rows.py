@@ -18,7 +18,7 @@ _BATCH_ROWS = 16_384  # of one write
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class RecordRows:
     """ids : int64[n] or n strings.   vectors : [n, dim], zeros where `bare` says that a record has none.   fields,
     owners, tenants : of each record, None where no record has any.
     """
@@ -33,7 +33,7 @@ class Rows:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def take(self, at: NDArray[np.int64]) -> Rows:
+    def take(self, at: NDArray[np.int64]) -> RecordRows:
         """The records at these positions."""
 
         def of(values: list[Any] | None) -> Any:
@@ -41,7 +41,7 @@ class Rows:
 
         ids = self.ids[at] if isinstance(self.ids, np.ndarray) else of(self.ids)
         bare = None if self.bare is None else self.bare[at]
-        return Rows(ids, self.vectors[at], of(self.fields), of(self.owners), of(self.tenants), bare)
+        return RecordRows(ids, self.vectors[at], of(self.fields), of(self.owners), of(self.tenants), bare)
 
     def by_owner(self) -> Iterator[tuple[str, NDArray[np.int64]]]:
         """(owner, positions) of all records."""
@@ -60,7 +60,7 @@ class Rows:
             found[at] = slots_of(validate.ids(ids), validate.owner(owner))
         return found
 
-    def split(self, table: NDArray[np.int64], shards: int) -> list[Rows]:
+    def split(self, table: NDArray[np.int64], shards: int) -> list[RecordRows]:
         """The records of each of so many shards, in order. table : int64[4096], the shard of each slot."""
         owned = table[self.slots()]
         return [self.take(np.flatnonzero(owned == shard)) for shard in range(shards)]
@@ -81,8 +81,8 @@ class Rows:
         return given
 
 
-def rows_of_block(block: Mapping[str, Any], id_column: str, vector_column: str, first: int) -> Rows:
-    """Rows of one block of a table: a mapping of columns, arrays of n values. first : the id of its first row, where
+def rows_of_block(block: Mapping[str, Any], id_column: str, vector_column: str, first: int) -> RecordRows:
+    """The rows of one block of a table: a mapping of columns, arrays of n values. first : the id of its first row, where
     there is no column of ids. Raises InvalidArgument.
     """
     if vector_column not in block:
@@ -97,4 +97,4 @@ def rows_of_block(block: Mapping[str, Any], id_column: str, vector_column: str, 
     names = [name for name in block if name not in (id_column, vector_column)]
     columns = {name: np.asarray(block[name]).tolist() for name in names}
     fields = [{name: columns[name][at] for name in names} for at in range(n)] if names else None
-    return Rows(ids.astype(np.int64) if isinstance(ids, np.ndarray) else ids, vectors, fields)
+    return RecordRows(ids.astype(np.int64) if isinstance(ids, np.ndarray) else ids, vectors, fields)

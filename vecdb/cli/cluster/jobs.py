@@ -17,6 +17,7 @@ _KINDS: dict[str, type[Flat] | type[Hnsw] | type[Spann] | type[Curator]] = {
 }
 Work = Annotated[str | None, typer.Option(help="Folder on each machine for directories meanwhile. Default: temporary")]
 Cores = Annotated[int | None, typer.Option("--cpus", min=1, help="Of a Ray of this process. Default: all")]
+Each = Annotated[int, typer.Option(min=1, help="Cores for the index of one shard.")]
 Queries = Annotated[list[str], typer.Argument(help="Files of queries: npy, Parquet, fvecs ...")]
 Exact = Annotated[bool, typer.Option("--exact", help="Compare with every vector.")]
 Width = Annotated[int | None, typer.Option(help="ef of graphs, nprobe of lists. Default: learned")]
@@ -34,18 +35,19 @@ def build(
     vector: Annotated[str | None, typer.Option("--vector", help="Column of vectors.")] = None,
     ray: Ray = None,
     cpus: Cores = None,
-    cpus_each: Annotated[int, typer.Option(min=1, help="Cores for the index of one shard.")] = 1,
+    cpus_each: Each = 1,
     work: Work = None,
     json: Json = False,
 ) -> None:
     """Make a cluster of a collection from files: its shards are built side by side, and lie in the bucket then."""
     from vecdb.ray.building import build as run
+    from vecdb.ray.session import RayOptions
 
     out = Output(json)
     with out.progress("building") as report:
         result = run(
             cluster, collection, files, shards=shards, metric=metric, index=_index(index), dtype=dtype, id=id,
-            vector=vector, ray_address=ray, cpus=cpus, cpus_each=cpus_each, work=work, progress=report,
+            vector=vector, on=RayOptions(ray, cpus, cpus_each, work, report),
         )  # fmt: skip
     out.emit(result, lambda console: console.print(facts(result)))
 
@@ -67,14 +69,15 @@ def search(
 ) -> None:
     """Find the nearest records of many queries, over shards opened where they lie; begun again it goes on."""
     from vecdb.ray.searching import search as run
+    from vecdb.ray.session import RayOptions
 
     shown = Output(json)
     more: dict[str, Any] = {} if filter is None else {"filter": filter}
     params = SearchParams(exact=exact, ef=ef, nprobe=nprobe)
     with shown.progress("searching", "queries") as report:
         result = run(
-            cluster, collection, queries, limit, params=params, out=out, ray_address=ray, cpus=cpus, work=work,
-            progress=report, **more,
+            cluster, collection, queries, limit, params=params, out=out,
+            on=RayOptions(ray, cpus, None, work, report), **more,
         )  # fmt: skip
     shown.emit(result, lambda console: console.print(facts(result)))
 
@@ -94,14 +97,14 @@ def evaluate(
 ) -> None:
     """Compare a whole cluster's answers with those of exact search over all its shards."""
     from vecdb.ray.searching import evaluate as run
+    from vecdb.ray.session import RayOptions
 
     out = Output(json)
     more: dict[str, Any] = {} if filter is None else {"filter": filter}
     params = SearchParams(ef=ef, nprobe=nprobe)
     with out.progress("searching", "queries") as report:
         result = run(
-            cluster, collection, queries, limit, params=params, ray_address=ray, cpus=cpus, work=work, progress=report,
-            **more,
+            cluster, collection, queries, limit, params=params, on=RayOptions(ray, cpus, None, work, report), **more,
         )  # fmt: skip
     out.emit(result, lambda console: console.print(facts(result)))
 
@@ -121,6 +124,7 @@ def reshape(
     ] = False,
     ray: Ray = None,
     cpus: Cores = None,
+    cpus_each: Each = 1,
     work: Work = None,
     token: Token = None,
     tls: Tls = None,
@@ -128,6 +132,7 @@ def reshape(
 ) -> None:
     """Give a cluster another number of shards while it is read and written; begun again it goes on."""
     from vecdb.ray.reshaping import reshape as run
+    from vecdb.ray.session import RayOptions
     from vecdb.shards.reshaping.steps import abandon as give_up
 
     out = Output(json)
@@ -145,7 +150,7 @@ def reshape(
             out.note(step)
 
     result = run(
-        cluster, shards=shards, ray_address=ray, cpus=cpus, work=work, drain_s=drain_s, servers_s=servers_s,
+        cluster, shards=shards, on=RayOptions(ray, cpus, cpus_each, work), drain_s=drain_s, servers_s=servers_s,
         token=token, tls=tls, remove_old=remove_old, report=report,
     )  # fmt: skip
     out.emit(result, lambda console: console.print(facts(result)))

@@ -57,7 +57,7 @@ def up(
 ) -> None:
     """Start a cluster's servers over Ray, and see to it that they run; without --ray until Ctrl-C or `cluster down`."""
     from vecdb.ray import servers
-    from vecdb.ray.session import session
+    from vecdb.ray.session import RayOptions, session
 
     url = cluster_of(store, folder)
     first = MemberSettings(
@@ -66,7 +66,7 @@ def up(
     )  # fmt: skip
     settings = servers.UpSettings(url, shards, copies, str(folder.absolute()), first, ray is None, cpus)
     out = Output(False)
-    with session(ray) as found:
+    with session(RayOptions(ray)) as found:
         run = servers.prepare(settings)
         if ray is None:
             _stay_up(servers.Supervisor(settings), run, url, wait_s, out)
@@ -75,10 +75,10 @@ def up(
         actor = found.remote(servers.SupervisorActor).options(
             name=name, lifetime="detached", max_restarts=-1, num_cpus=0
         )
-        _wait_up(_Asked(found, actor.remote(settings, run)), url, wait_s, out)
+        _wait_up(_RemoteSupervisor(found, actor.remote(settings, run)), url, wait_s, out)
 
 
-class _Asked:
+class _RemoteSupervisor:
     """A supervisor that is an actor, asked as if it were here."""
 
     def __init__(self, ray: Any, actor: Any) -> None:

@@ -24,7 +24,7 @@ from vecdb.shards import directories
 from vecdb.shards.birth import ShardBuilder, new_log
 from vecdb.shards.reshaping.job import Progress, note_progress, progress_of
 from vecdb.shards.reshaping.old_shard import Changes, CollectionSeen, Mark, without_metadata
-from vecdb.shards.rows import Rows
+from vecdb.shards.rows import RecordRows
 
 Key = tuple[str, Any]  # (owner, id)
 _PAGE_ROWS = 8_192
@@ -123,7 +123,7 @@ class NewShard:
         self._begun.add((old, name))
         self._coming[old, name] = _Coming(None if first else set())
 
-    def take(self, old: int, name: str, rows: Rows) -> None:
+    def take(self, old: int, name: str, rows: RecordRows) -> None:
         """Records of a page, which may be none."""
         coming = self._coming.get((old, name))
         if coming is None:
@@ -186,27 +186,27 @@ class NewShard:
         return {name: len(self._db.collection(name)) for name in self._db.collections()}
 
     def sequence(self) -> int:
-        return self._db.sequence()
+        return int(self._db.sequence())
 
     def close(self) -> None:
         self._db.close()
 
 
-def keys_of(rows: Rows) -> list[Key]:
+def keys_of(rows: RecordRows) -> list[Key]:
     ids = rows.ids.tolist() if isinstance(rows.ids, np.ndarray) else rows.ids
     return list(zip(rows.owners or [""] * len(ids), ids, strict=True))
 
 
-def _keys_as_rows(page: Iterable[Record]) -> Rows:
+def _keys_as_rows(page: Iterable[Record]) -> RecordRows:
     found = list(page)
     ids: Any = [one.id for one in found]
     if ids and isinstance(ids[0], int):
         ids = np.array(ids, np.int64)
     owners = [one.owner for one in found]
-    return Rows(ids, np.empty((len(found), 0)), owners=owners if any(owners) else None)
+    return RecordRows(ids, np.empty((len(found), 0)), owners=owners if any(owners) else None)
 
 
-def _different(docs: Collection, rows: Rows) -> Rows:
+def _different(docs: Collection, rows: RecordRows) -> RecordRows:
     """The records that the collection does not have just so."""
     other: list[NDArray[np.int64]] = []
     for owner, at in rows.by_owner():
@@ -217,7 +217,7 @@ def _different(docs: Collection, rows: Rows) -> Rows:
     return rows.take(np.sort(np.concatenate(other)))
 
 
-def _equal(known: Record | None, rows: Rows, at: int) -> bool:
+def _equal(known: Record | None, rows: RecordRows, at: int) -> bool:
     bare = rows.bare is not None and bool(rows.bare[at])
     if known is None or (known.vector is None) != bare:
         return False

@@ -26,7 +26,7 @@ from vecdb.replication.log.entry import Position
 from vecdb.schema import CollectionConfig, Record
 from vecdb.shards import directories
 from vecdb.shards.reshaping.log_changes import Touched, place_in, touched_since
-from vecdb.shards.rows import Rows
+from vecdb.shards.rows import RecordRows
 from vecdb.state.record_reader import records, rows_of_ids
 from vecdb.storage.disk import filesystem
 from vecdb.storage.kv import keys
@@ -52,7 +52,7 @@ class Mark(NamedTuple):
 class Changes(NamedTuple):
     """What is to be done in one new shard. rows : by collection.   gone : (owner, id) by collection."""
 
-    rows: dict[str, Rows]
+    rows: dict[str, RecordRows]
     gone: dict[str, list[tuple[str, Any]]]
 
     @property
@@ -197,7 +197,7 @@ class OldShard:
             slot = int(slots_of_ints(np.array([id]))[0]) if isinstance(id, int) else slot_of_text(id.encode())
         return int(self._table[slot])
 
-    def _split(self, found: list[Record], dim: int, dtype: str) -> dict[int, Rows]:
+    def _split(self, found: list[Record], dim: int, dtype: str) -> dict[int, RecordRows]:
         rows = rows_of_records(found, dim, dtype)
         owned = self._table[rows.slots()] if len(rows) else np.empty(0, np.int64)
         return {number: rows.take(np.flatnonzero(owned == number)) for number in self._numbers}
@@ -208,7 +208,7 @@ def decoded_id(key: bytes, kind: Any) -> Any:
     return key.decode() if kind == "str" else int.from_bytes(key, "big") - (1 << 63)
 
 
-def rows_of_records(found: list[Record], dim: int, dtype: str) -> Rows:
+def rows_of_records(found: list[Record], dim: int, dtype: str) -> RecordRows:
     bare = np.array([one.vector is None for one in found], bool)
     vectors = np.zeros((len(found), dim), dtype)
     for at, one in enumerate(found):
@@ -218,7 +218,7 @@ def rows_of_records(found: list[Record], dim: int, dtype: str) -> Rows:
     if ids and isinstance(ids[0], int):
         ids = np.array(ids, np.int64)
     owners = [one.owner for one in found]
-    return Rows(
+    return RecordRows(
         ids,
         vectors,
         [one.fields for one in found],
