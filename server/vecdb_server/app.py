@@ -15,7 +15,7 @@ import dataclasses
 import logging
 import signal
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from grpc_reflection.v1alpha import reflection
 
 import vecdb
 from vecdb import Collection, Unavailable, VecdbError
+from vecdb.wire.addresses import UNIX
 from vecdb_server import logs, unix_socket
 from vecdb_server.config import Config, host_and_port
 from vecdb_server.logs import log
@@ -291,11 +292,18 @@ def prepare(config: Config, **facts: Any) -> None:
     logging.getLogger("grpc._cython.cygrpc").setLevel(logging.CRITICAL)  # our own log has failures, with a request id
 
 
-def serve_alone(config: Config) -> None:
-    """Serve in this process until SIGTERM or SIGINT. Raises what `Server.start` raises."""
+def serve_alone(config: Config, listens: Callable[[str], None] = lambda _: None) -> None:
+    """Serve in this process until SIGTERM or SIGINT. listens : is told where. Raises what `Server.start` raises."""
     prepare(config)
     announce(config)
-    run(Server(config), (signal.SIGTERM, signal.SIGINT), say=True)
+    server = Server(config)
+
+    def say() -> None:
+        listen = config.listen if config.socket else f"{config.listen.rpartition(':')[0]}:{server.port}"
+        say_where(listen, server.metrics_port)
+        listens(listen)
+
+    run(server, (signal.SIGTERM, signal.SIGINT), say)
 
 
 def announce(config: Config) -> None:
@@ -304,16 +312,15 @@ def announce(config: Config) -> None:
         log.warning("no tokens file: everybody who reaches the port is administrator")
 
 
-def run(server: Server, signals: Iterable[signal.Signals], *, say: bool) -> None:
-    """Run a server until one of these signals. say : print where it listens. Raises what `Server.start` raises."""
+def run(server: Server, signals: Iterable[signal.Signals], started: Callable[[], None] = lambda: None) -> None:
+    """Run a server until one of these signals. started : called once it listens. Raises what `Server.start` raises."""
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_run(server, signals, say=say))
+        runner.run(_run(server, signals, started))
 
 
-async def _run(server: Server, signals: Iterable[signal.Signals], *, say: bool) -> None:
+async def _run(server: Server, signals: Iterable[signal.Signals], started: Callable[[], None]) -> None:
     await server.start()
-    if say:
-        say_where(server.config.listen if server.config.socket else f"port {server.port}", server.metrics_port)
+    started()
     loop = asyncio.get_running_loop()
     _draining: list[asyncio.Future[None]] = []
     for number in signals:
@@ -322,8 +329,9 @@ async def _run(server: Server, signals: Iterable[signal.Signals], *, say: bool) 
     await server.stopped()
 
 
-def say_where(place: str, metrics_port: int) -> None:
-    """On standard output, for whoever has let the system choose a port."""
+def say_where(listen: str, metrics_port: int) -> None:
+    """On standard output, for whoever has let the system choose a port. listen : host:port, or unix:/path."""
+    place = listen if listen.startswith(UNIX) else f"port {listen.rpartition(':')[2]}"
     print(f"vecdb is listening on {place}", flush=True)
     if metrics_port:
         print(f"metrics on port {metrics_port}", flush=True)

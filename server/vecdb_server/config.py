@@ -39,6 +39,8 @@ class Config:
     insecure: bool = False  # allow other addresses than loopback without TLS or tokens
     reflection: bool = False
     metrics: str | None = None  # host:port of the Prometheus page; beyond loopback it is served as `listen` is
+    console: str | None = None  # host:port of a console beside the server, in a browser; see `vecdb console`
+    console_write: bool = False  # with actions that change something, as far as a token may
     backups: str | None = None  # the folder that Backup writes into
     durability: str = "full"
     memory_budget_bytes: int | None = None  # memory of one collection's index
@@ -181,6 +183,7 @@ def checked(config: Config) -> Config:
         raise InvalidArgument(
             f"metrics at {config.metrics} can be reached from elsewhere: give tls_cert and tls_key, or say --insecure"
         )
+    _check_console(config)
     if not config.local and not config.insecure:
         if config.tls_cert is None:
             raise InvalidArgument(
@@ -189,6 +192,22 @@ def checked(config: Config) -> Config:
         if config.tokens is None:
             raise InvalidArgument(f"{config.listen} can be reached from elsewhere: give tokens, or say --insecure")
     return config
+
+
+def _check_console(config: Config) -> None:
+    if config.console is None:
+        return
+    host, _ = host_and_port(config.console, "console")
+    if not is_local(host) and not config.insecure:
+        raise InvalidArgument(
+            f"console at {config.console} can be reached from elsewhere, and it is without TLS: use 127.0.0.1 behind a "
+            "proxy with TLS or a tunnel of ssh, or say --insecure"
+        )
+    if config.tls_cert is not None and config.socket is None:
+        raise InvalidArgument(
+            "the console of a server with TLS is told whom to trust: leave console out, and start it with `vecdb "
+            "console grpcs://HOST:PORT --sign-in --tls ca.pem`"
+        )
 
 
 def _check_workers(config: Config) -> None:

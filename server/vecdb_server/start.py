@@ -1,4 +1,4 @@
-"""`vecdb serve`: one process, or several that share the port."""
+"""`vecdb serve`: one process, or several that share the port; and a console beside it, where one is asked for."""
 
 from __future__ import annotations
 
@@ -6,13 +6,18 @@ from vecdb_server.config import Config, workers_of
 
 
 def serve(config: Config) -> None:
-    """Run until SIGTERM or SIGINT. Raises what `Server.start` raises."""
-    workers = workers_of(config)
-    if workers == 1:
-        from vecdb_server.app import serve_alone
+    """Run until SIGTERM or SIGINT. Raises what `Server.start` raises; Unavailable where a console lacks a library."""
+    from vecdb_server.workers.console import ConsoleProcess
 
-        serve_alone(config)
-    else:
-        from vecdb_server.workers.supervisor import Supervisor
+    workers, console = workers_of(config), ConsoleProcess(config)
+    try:
+        if workers == 1:
+            from vecdb_server.app import serve_alone
 
-        Supervisor(config, workers).serve()
+            serve_alone(config, console.start)
+        else:
+            from vecdb_server.workers.supervisor import Supervisor
+
+            Supervisor(config, workers, console.start).serve()
+    finally:
+        console.end()

@@ -36,13 +36,17 @@ class Driver:
     def __init__(self, twin: Twin, seed: int) -> None:
         self.twin = twin
         self.rng = np.random.default_rng(seed)
+        self.steps = 0
         self.filters = np.random.default_rng(seed + 1)  # of its own, so that what is drawn otherwise stays the same
 
     def _numbers(self, most: int) -> list[int]:
         return self.rng.integers(0, IDS, self.rng.integers(1, most + 1)).tolist()
 
     def _vectors(self, n: int) -> list[int]:
-        return self.rng.integers(0, 64, n).tolist()
+        numbers = self.rng.integers(0, 64, n)
+        if self.twin.setup.awkward and self.steps % 400 < 200:  # what comes drifts through the table
+            numbers = (self.steps // 10 + numbers % 16) % 64
+        return [int(number) for number in numbers]
 
     def _fields(self, n: int) -> list[dict[str, Any]] | None:
         if self.rng.random() < 0.4:
@@ -69,6 +73,7 @@ class Driver:
 
     def step(self) -> None:
         twin, draw = self.twin, self.rng.random()
+        self.steps += 1
         if self.filters.random() < 0.03:
             self._filtered()
         if draw < 0.25:
@@ -151,6 +156,8 @@ class Driver:
 
     def _care(self) -> None:
         twin, draw = self.twin, self.rng.random()
+        if twin.setup.awkward and self.filters.random() < 0.1:
+            twin.learn()
         if draw < 0.35:
             twin.index_some()
         elif draw < 0.50:

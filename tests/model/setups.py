@@ -31,10 +31,12 @@ class Setup:
     ids: str = "int"
     durability: str = "relaxed"
     memory: bool = True
+    awkward: bool = False  # of vectors: see `awkward_table`
 
     def __str__(self) -> str:
         place = "memory" if self.memory else self.durability
-        return f"{self.kind}-{self.metric}-{self.dtype}-{self.ids}-{place}"
+        values = "-awkward" if self.awkward else ""
+        return f"{self.kind}-{self.metric}-{self.dtype}-{self.ids}-{place}{values}"
 
 
 def index_of(kind: str) -> Any:
@@ -42,6 +44,7 @@ def index_of(kind: str) -> Any:
         "auto": None,
         "flat": vecdb.Flat(),
         "hnsw": vecdb.Hnsw(**SMALL_GRAPH),
+        "hnsw-learned": vecdb.Hnsw(m=4, ef_construction=24),
         "hnsw-full": vecdb.Hnsw(**SMALL_GRAPH, quantization=None),
         "spann": vecdb.Spann(**SMALL_LISTS),
         "spann-disk": vecdb.Spann(**SMALL_LISTS, memory_budget_bytes=0),
@@ -91,6 +94,8 @@ def small_limits(patch: pytest.MonkeyPatch) -> None:
 
 def vector_table(setup: Setup) -> np.ndarray:
     """[64, DIM] stored dtype: clusters, copies of one vector, vectors far outside, signs; none zero."""
+    if setup.awkward:
+        return awkward_table(setup)
     rng = np.random.default_rng(5)
     table = rng.integers(1, 8, (64, DIM)).astype(np.float64)
     table[8:16] = table[8]  # one vector under many ids
@@ -103,6 +108,38 @@ def vector_table(setup: Setup) -> np.ndarray:
     else:
         table[60:] *= 30
     return table.astype(setup.dtype)
+
+
+def awkward_table(setup: Setup) -> np.ndarray:
+    """[64, DIM] stored dtype: scales from the smallest to the largest that have distances, a constant in one dimension,
+    a tight cluster, copies of one vector. In order of their kind, so that a history can drift through them.
+    """
+    rng = np.random.default_rng(6)
+    table = rng.normal(0, 1, (64, DIM))
+    table[8:16] = table[8]
+    if setup.dtype.startswith("float"):
+        scales = [1, 1, 1e-4, 1e-3, 1, 1e3, 1e4, 1] if setup.dtype == "float16" else _SCALES[setup.metric]
+        table *= np.repeat(scales, 8)[:, None]
+        table[32:40, 0] += 200
+        table[56:] = 50 + 1e-2 * table[56:]
+        most = np.finfo(setup.dtype).max / 2
+        return np.clip(table, -most, most).astype(setup.dtype)
+    low, high = np.iinfo(setup.dtype).min, np.iinfo(setup.dtype).max
+    table[16:] = np.rint(table[16:] * 20 + (high + low) / 2)
+    table[:16] = np.rint(np.abs(table[:16]) * 2 + 1)
+    table[32:40, 0] = high
+    table[40:48] = np.where(table[40:48] > (high + low) / 2, high, low)
+    table[56:] = high // 2 + np.rint(table[56:] % 2)
+    table[(table == 0).all(axis=1)] = 1
+    return np.clip(table, low, high).astype(setup.dtype)
+
+
+# a scale for each eight vectors; elements of 1e-20 have a norm and distances, of 1e-40 distances of 0 alone
+_SCALES = {
+    "l2": [1, 1, 1e-40, 1e-15, 1, 1e3, 1e15, 1],
+    "ip": [1, 1, 1e-40, 1e-15, 1, 1e3, 1e15, 1],
+    "cosine": [1, 1, 1e-15, 1e-6, 1, 1e3, 1e15, 1],
+}
 
 
 def distances_to(query: np.ndarray, vectors: np.ndarray, metric: str) -> np.ndarray:

@@ -110,6 +110,31 @@ def test_a_history_of_a_million_operations(kind: str, metric: str) -> None:
     drive(Setup(kind, metric, memory=False), 1_000_000, SEED + 3, reader_every=10_000)
 
 
+@pytest.mark.parametrize(
+    ("setup", "steps"),
+    [
+        (Setup("hnsw-learned", "l2", awkward=True), 200),
+        (Setup("spann", "ip", "int8", awkward=True), 150),
+        *(
+            pytest.param(Setup(kind, metric, dtype, memory=False, awkward=True), 20_000, marks=pytest.mark.slow)
+            for kind, metric, dtype in [
+                ("hnsw-learned", "l2", "float32"),
+                ("hnsw-learned", "ip", "float16"),
+                ("hnsw-learned", "cosine", "uint8"),
+                ("spann", "ip", "float32"),
+                ("spann-disk", "l2", "int8"),
+                ("curator", "cosine", "float32"),
+                ("curator", "l2", "float16"),
+            ]
+        ),
+    ],
+    ids=str,
+)
+def test_values_of_every_scale_and_copies_keep_their_recall(setup: Setup, steps: int) -> None:
+    twin = drive(setup, steps, SEED + 4)
+    assert twin.nearest >= 0.95 * twin.sought > 0
+
+
 # -- metamorphic rules, exact mode -----------------------------------------------------------------
 
 

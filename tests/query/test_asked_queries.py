@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+import vecdb
+from vecdb.api.database import Database
 from vecdb.query.asked_queries import AskedQueries
 
 
@@ -63,3 +65,18 @@ def test_vectors_of_many_dimensions_are_kept_in_bounded_memory() -> None:
     for number in range(200):
         asked.offer(np.full((1, 8_192), number, np.float32))
     assert asked.take().nbytes <= 2 << 20
+
+
+def test_searches_of_each_way_are_counted(db: Database) -> None:
+    rows = np.random.default_rng(1).normal(size=(50, 4)).astype(np.float32)
+    docs = db.create_collection("docs", 4, "l2", vecdb.Hnsw())
+    docs.upsert(range(50), rows, [{"n": at} for at in range(50)])
+    docs.optimize()
+    before = docs.stats()["queries"]
+    for query in rows[:5]:
+        docs.search(query, 3)
+    docs.search(rows[:7], 3)
+    docs.search(rows[0], 3, params=vecdb.SearchParams(exact=True))
+    docs.search(rows[:2], 3, filter="n < 9")
+    docs.search_mixture([1, 2], 3)
+    assert docs.stats()["queries"] - before == 5 + 7 + 1 + 2 + 1

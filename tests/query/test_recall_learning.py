@@ -25,10 +25,14 @@ def learned(db: Database, shape: str, index: Any = None, metric: str = "l2") -> 
     rng = np.random.default_rng(4)
     rows = SHAPES[shape](rng, N, DIM)
     docs = db.create_collection("docs", DIM, metric, index)
-    docs.upsert(range(N), rows)
+    learn(docs, rows)
+    return docs, queries_of(rng, rows, 100)
+
+
+def learn(docs: Any, rows: np.ndarray) -> None:
+    docs.upsert(range(len(rows)), rows)
     docs._backend.jobs.index_tail(2, all_rows=True)
     docs._backend.jobs.learn(2)
-    return docs, queries_of(rng, rows, 100)
 
 
 def recall(docs: Any, queries: np.ndarray) -> float:
@@ -48,6 +52,18 @@ def test_default_searches_have_the_recall_that_they_are_said_to_have(db: Databas
     assert docs.search(queries[0], 10, explain=True).explain["recall_measured"] == pytest.approx(
         said["measured"], abs=1e-4
     )
+
+
+@pytest.mark.parametrize("metric", ["l2", "cosine"])
+def test_queries_between_integers_find_what_rows_themselves_find(db: Database, metric: str) -> None:
+    """Where many rows are equal, what is found for a row says nothing about a query beside it: recall was .92."""
+    rng = np.random.default_rng(3)
+    exact = SHAPES["30 clusters .01"](rng, N, DIM)
+    queries = queries_of(rng, exact, 400)
+    step = np.quantile(np.abs(exact), 0.99) / 60
+    docs = db.create_collection("docs", DIM, metric, vecdb.Spann(), dtype="int8")
+    learn(docs, np.clip(np.round(exact / step), -128, 127).astype(np.int8))
+    assert recall(docs, queries / step) >= 0.95
 
 
 def test_where_no_width_is_enough_all_vectors_are_compared_and_explain_says_so(

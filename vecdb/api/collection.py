@@ -22,6 +22,7 @@ from vecdb.api.embedding import Embedder, embedded, embedder_of
 from vecdb.api.filter_arguments import Page, refuse_unknown, search_filter, written_filter
 from vecdb.api.hits import Hits
 from vecdb.api.notebook import collection_html
+from vecdb.api.progress import Wanted, reporter
 from vecdb.api.tables import arrow_table, pandas_frame
 from vecdb.api.write_arguments import Gate, WriteArguments, check_size, taken_apart
 from vecdb.errors import InvalidArgument, PermissionDenied, VecdbError
@@ -141,7 +142,7 @@ class Collection:
         id: str | None = None,
         vector: str | None = None,
         texts: Any = None,
-        progress: Callable[[int, int], None] | None = None,
+        progress: Wanted = None,
     ) -> int:
         """Write records, replacing those whose ids exist. Returns how many records were written, once they are durable.
 
@@ -169,7 +170,7 @@ class Collection:
         id, vector : of whole records the names of their columns, where they are others than "id" and "vector".
         texts : in the place of vectors, of a collection that was opened with `embed`: a text for each id (for one id, a
             text), embedded here. It is kept as the field "text", unless the record has one of its own.
-        progress : called with (texts embedded, texts) after each batch of the model.
+        progress : True for a bar, or called with (texts embedded, texts) after each batch of the model.
         """
         if texts is not None:
             vectors, fields = self._read_texts(ids, texts, vectors, fields, progress, atomic=atomic)
@@ -189,7 +190,7 @@ class Collection:
         id: str | None = None,
         vector: str | None = None,
         texts: Any = None,
-        progress: Callable[[int, int], None] | None = None,
+        progress: Wanted = None,
     ) -> int:
         """Like `upsert`, but raises AlreadyExists, and writes nothing, where any id exists or repeats.
 
@@ -211,7 +212,7 @@ class Collection:
         owner: str = "",
         request_id: str | None = None,
         texts: Any = None,
-        progress: Callable[[int, int], None] | None = None,
+        progress: Wanted = None,
     ) -> Any:
         """Write records under ids that vecdb makes, and return these: a list in the order of the vectors, or for one
         vector, [dim], the id itself. Without vectors, None, there are as many records as `fields` has, a list or table;
@@ -779,20 +780,23 @@ class Collection:
 
     # -- the index ---------------------------------------------------------------------------------
 
-    def reindex(self, index: IndexConfig | None = None, *, progress: Callable[[int, int], None] | None = None) -> None:
+    def reindex(self, index: IndexConfig | None = None, *, progress: Wanted = None) -> None:
         """Build another kind of index, or the same with other parameters, from the stored vectors. Searches go on
         meanwhile.
         """
-        return self._backend.reindex(validate.index_config(index), progress)
+        return self._backend.reindex(validate.index_config(index), reporter(progress, "reindex"))
 
-    def optimize(self, *, threads: int | None = None, progress: Callable[[int, int], None] | None = None) -> None:
+    def optimize(self, *, threads: int | None = None, progress: Wanted = None) -> None:
         """Finish what maintenance would do in its own time: index the tail, repair after deletes, learn recall
         against ef, seal. A large build of lists that was killed goes on where it was.
 
-        progress : called with (done, rows), where done grows about evenly with time, through all stages. The first call
-        says where the work begins, which is not 0 where some of it was done before: the rate counts from there.
+        progress : True for a bar, or called with (done, rows), where done grows about evenly with time, through all
+            stages. The first call says where the work begins, which is not 0 where some of it was done before: the rate
+            counts from there.
         """
-        return self._backend.optimize(None if threads is None else validate.threads(threads), progress)
+        return self._backend.optimize(
+            None if threads is None else validate.threads(threads), reporter(progress, "optimize")
+        )
 
     def evaluate(
         self,
@@ -840,7 +844,7 @@ class Collection:
     def stats(self, *, tenant: str | None = None) -> dict[str, Any]:
         """live, deleted, rows, bytes_ram, bytes_disk, index_state, index parameters and facts, tail, sequence;
         build_seconds of the last `optimize` or `reindex` of this process (None: none), and bytes_ram_peak, the most
-        memory that the whole process ever had.
+        memory that the whole process ever had; queries, how many searches this process was asked (about).
 
         Of a `tenant`: records, records_max (its quota; None: none), bytes_ram of its rows in memory, plan of a search
         for ten.
@@ -850,9 +854,9 @@ class Collection:
         validate.tenant_name(tenant)
         return self._backend.tenant_stats(tenant)
 
-    def vacuum(self, *, progress: Callable[[int, int], None] | None = None) -> None:
+    def vacuum(self, *, progress: Wanted = None) -> None:
         """Give back the space of deleted and replaced records. Reads and writes go on meanwhile."""
-        return self._backend.vacuum(progress)
+        return self._backend.vacuum(reporter(progress, "vacuum"))
 
     def check(self) -> list[str]:
         """Problems found in this collection's files, records and index; empty when all is well. Repairs nothing."""
@@ -865,7 +869,9 @@ class Collection:
     ) -> tuple[Any, Any]:
         """Vectors and fields of records whose texts are given; the model is noted where the collection had none."""
         embedder = embedder_of(self._embedder, self.name)
-        found = embedded(embedder, ids, texts, vectors, fields, atomic is not False, progress)
+        found = embedded(
+            embedder, ids, texts, vectors, fields, atomic is not False, reporter(progress, "embed"),
+        )  # fmt: skip
         if note and not embedder.noted:
             with contextlib.suppress(PermissionDenied):
                 self.set_metadata(self.metadata)

@@ -15,6 +15,7 @@ from vecdb import limits, validate
 from vecdb.api.backend import DatabaseBackend
 from vecdb.api.collection import Collection
 from vecdb.api.embedding import Embedder, attached
+from vecdb.api.progress import Wanted, reporter
 from vecdb.errors import InvalidArgument
 from vecdb.schema import IndexConfig
 
@@ -176,15 +177,15 @@ class Database:
         """
         return self._backend.wait_for(sequence, validate.seconds(timeout))
 
-    def vacuum(self, *, progress: Callable[[int, int], None] | None = None) -> None:
+    def vacuum(self, *, progress: Wanted = None) -> None:
         """Give back the space of deleted and replaced records in every collection."""
-        return self._backend.vacuum(progress)
+        return self._backend.vacuum(reporter(progress, "vacuum"))
 
     def check(self) -> list[str]:
         """Problems found anywhere in this database; empty when all is well. Reads every byte, repairs nothing."""
         return self._backend.check()
 
-    def backup(self, path: Any, *, keep: int | None = None, progress: Callable[[int, int], None] | None = None) -> None:
+    def backup(self, path: Any, *, keep: int | None = None, progress: Wanted = None) -> None:
         """Copy the database, as it is at one commit, into the new directory `path`, with checksums; or into a bucket,
         of which `path` is the URL: s3://bucket/prefix, gs://, az:// or file:///folder. There it sends what has changed
         since the backups that are there already, and goes on where an interrupted one ended. Reads and writes go on.
@@ -192,14 +193,15 @@ class Database:
 
         keep : once the new one is whole, remove older backups of this same database beside it, but for the newest, so
             that so many are left, from 1 on. None: remove none. Nothing else in the folder is touched.
-        progress : called with what is done and what there is, in collections, or in bytes where `path` is a URL.
+        progress : True for a bar, or called with what is done and what there is, in collections, or in bytes where
+            `path` is a URL.
 
         Of a bucket it raises NotFound where there is none, PermissionDenied where the keys in the environment do not
         open it, Unavailable where it does not answer or knows no conditional writes.
         """
         check_path(path, "a new directory, or the URL of a bucket")
         kept = None if keep is None else validate.integer(keep, "keep", 1, limits.backups_kept_max)
-        return self._backend.backup(os.fspath(path), kept, progress)
+        return self._backend.backup(os.fspath(path), kept, reporter(progress, "backup"))
 
     def close(self) -> None:
         """Commit what is queued, seal what is worth it, release the lock; or end the connection. Closing twice is no

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.api import tables
+from vecdb.api.notebook import plotted
 from vecdb.schema import Id, Metric
 from vecdb.validate import decode_fields
 
@@ -269,6 +270,14 @@ class Hits:
         """The same columns as a pyarrow.Table."""
         library = tables.library("pyarrow")
         return tables.built("pyarrow", lambda: library.table(self._columns()))
+
+    def plot(self, label: str | None = None, *, axes: Any = None) -> Any:
+        """Draw the distances with matplotlib, a bar for each hit, nearest first, or of a batch a line for each query.
+
+        label : a field whose values name the bars; None: ids.   axes : to draw into; None: new ones.
+        Returns the axes. Raises InvalidArgument where no hit has the field.
+        """
+        return plotted(self, label, axes)
 
     def __repr__(self) -> str:
         if not self.single:

@@ -12,12 +12,16 @@ from vecdb.errors import InvalidArgument, VecdbError
 from vecdb.schema import Record
 
 
-def library(name: str) -> Any:
-    """A library by its name. Raises VecdbError where it is not installed."""
+def library(name: str, what: str | None = None) -> Any:
+    """A library by its name. what : that needs it; None: the method `to_...`. Raises VecdbError where it is not
+    installed.
+    """
     try:
         return importlib.import_module(name)
     except ImportError:
-        raise VecdbError(f"to_{name.removeprefix('py')}() needs the package {name}: pip install {name}") from None
+        package = name.partition(".")[0]
+        what = what or f"to_{name.removeprefix('py')}()"
+        raise VecdbError(f"{what} needs the package {package}: pip install {package}") from None
 
 
 def built(library: str, build: Callable[[], Any], instead: str = "to_list() or to_pandas()") -> Any:

@@ -336,7 +336,13 @@ class ClusterCollection:
     ) -> Hits:
         from vecdb.cluster.mixtures import find_mixture, users_of
 
-        users = users_of(self.get, query, owner, tenants)
+        if len(self._shards.numbers) == 1:  # which has cells of its own
+            found: Hits = self._every().search_mixture(
+                query, limit, params, owner, select=select, include_vectors=include_vectors, explain=explain,
+                tenants=tenants, node=node,
+            ).value()  # fmt: skip
+            return found
+        users = users_of(self.get, query, owner, tenants, self._config.name)
 
         def find(means: NDArray[np.float32], depth: int) -> Hits:
             return self.search(

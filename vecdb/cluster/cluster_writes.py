@@ -171,9 +171,10 @@ class ClusterWrites:
         n = len(vectors) if bare is None else len(bare)
         self.check(None, vectors)
         kind = self._know().id_kind
-        if owner and kind != "str":  # all of this owner's records are of one shard, which counts on
+        shards = self._shards.numbers
+        if len(shards) == 1 or (owner and kind != "str"):  # the one that has all of this owner's records counts on
             self._make_names(tenants)
-            shard = self._placement.shard_of(slot_of_text(owner))
+            shard = self._placement.shard_of(slot_of_text(owner)) if owner else shards[0]
             call = self._at(shard, later=False).add(
                 vectors, fields, tenants, owner, part_id(request_id, shard), single=single, bare=bare
             )
@@ -242,7 +243,7 @@ class ClusterWrites:
 
     def _make_names(self, tenants: AccessLists | None) -> None:
         """Let the first shard know the tenants of a write: which names there are, it decides (`create_tenants`)."""
-        if tenants is None:
+        if tenants is None or len(self._shards.numbers) == 1:
             return
         new = [name for name in tenants.names if name not in self._names_made]
         if new:

@@ -66,7 +66,7 @@ class ListOrder(NamedTuple):
                 _refuse("it is not whole")
             found = msgspec.msgpack.decode(raw[: -_CRC.size], type=ClusterCursor)
         except (binascii.Error, UnicodeEncodeError, msgspec.MsgspecError):
-            _refuse("it is no cursor of a cluster")
+            _refuse("it is no cursor at all")
         if found.collection != self.collection:
             _refuse("it is of another collection")
         if (found.order_by, found.descending) != (self.order_by, self.descending):

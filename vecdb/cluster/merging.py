@@ -22,6 +22,7 @@ from vecdb.schema import CollectionConfig, Facets, Metric
 from vecdb.validate import short_repr
 
 _FIRST = ("name", "dim", "metric", "dtype", "index", "durability", "tenant", "records_max", "collections")
+_NESTED = ("open", "commit_times", "columns")  # dicts whose values are put together in their turn
 _LARGEST = ("bytes_ram_peak", "build_seconds", "tuned_ef", "dim")
 
 
@@ -117,11 +118,9 @@ def _is_bare(one: Hits) -> bool:
 
 def _joined(parts: Sequence[NDArray[Any]], axis: int = 0) -> NDArray[Any]:
     """Ids of several shards; of one that has none it is not known whether they are ints or texts."""
-    kinds = {one.dtype for one in parts if one.size and (one.dtype == object or (one != -1).any())}
-    if object in kinds and len({one.dtype for one in parts}) > 1:
-        parts = [one if one.dtype == object else np.full(one.shape, None, object) for one in parts]
-    elif object not in kinds:
-        parts = [one if one.dtype != object else np.full(one.shape, -1, np.int64) for one in parts]
+    texts = [one.dtype == object for one in parts]
+    if any(texts) and not all(texts):
+        parts = [one if text else np.full(one.shape, None, object) for one, text in zip(parts, texts, strict=True)]
     return np.concatenate(parts, axis=axis)
 
 
@@ -130,7 +129,9 @@ def merge_explained(parts: Mapping[int, dict[str, Any]]) -> dict[str, Any]:
     made: dict[str, Any] = {}
     for name in next(iter(parts.values())):
         values = [part.get(name) for part in parts.values()]
-        if name.endswith("_ms"):
+        if name == "filters":  # one of each query
+            made[name] = [merge_explained(dict(zip(parts, each, strict=True))) for each in zip(*values, strict=True)]
+        elif name.endswith("_ms"):
             made[name] = max((value for value in values if value is not None), default=None)
         else:
             made[name] = values[0] if all(value == values[0] for value in values) else values
@@ -217,10 +218,20 @@ def merge_stats(parts: Mapping[int, dict[str, Any]]) -> dict[str, Any]:
     return made
 
 
-def _merged_fact(name: str, values: dict[int, Any]) -> Any:
+def _merged_fact(name: str, values: dict[int, Any], *, nested: bool = False) -> Any:
     known = [value for value in values.values() if value is not None]
     if not known:
         return None
+    if name in _NESTED or (nested and all(isinstance(value, dict) for value in known)):
+        inner = dict.fromkeys(one for value in known for one in value)
+        some = {one: {at: value[one] for at, value in values.items() if value and one in value} for one in inner}
+        return {one: _merged_fact(one, facts, nested=True) for one, facts in some.items()}
+    if name == "counts":
+        return [sum(each) for each in zip(*known, strict=True)]
+    if name == "processes":
+        return [one for value in known for one in value]
+    if name == "recall":
+        return _least_recall(known)
     if name in _LARGEST:
         return max(known)
     if name in _FIRST:
@@ -230,6 +241,14 @@ def _merged_fact(name: str, values: dict[int, Any]) -> Any:
     if all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in known):
         return sum(known)
     return known[0] if all(value == known[0] for value in known) else values
+
+
+def _least_recall(known: list[dict[str, Any]]) -> dict[str, Any]:
+    """What was measured of a collection at the shard that finds least; or of each collection of a database."""
+    if all("measured" in one for one in known):
+        return min(known, key=lambda one: float(one["measured"]))
+    names = dict.fromkeys(name for one in known for name in one)
+    return {name: min(one[name] for one in known if name in one) for name in names}
 
 
 def merge_curves(curves: Sequence[list[dict[str, float]]]) -> list[dict[str, float]]:

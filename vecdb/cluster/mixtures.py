@@ -23,24 +23,30 @@ Find = Callable[[NDArray[np.float32], int], Hits]  # (means, limit) -> hits of a
 
 
 def users_of(
-    get: Callable[..., Any], query: MixtureQuery, owner: bytes, tenants: tuple[str, ...]
+    get: Callable[..., Any], query: MixtureQuery, owner: bytes, tenants: tuple[str, ...], name: str
 ) -> list[NDArray[np.float32]]:
-    """The vectors of each user's records. get : of ClusterCollection. Raises NotFound where a record is not there or
-    is not for the tenants to see, InvalidArgument where one has no vector.
+    """The vectors of each user's records. get : of ClusterCollection.   name : its name. Raises NotFound where a record
+    is not there or is not for the tenants to see, InvalidArgument where one has no vector.
     """
     found = [get(ids, owner, include_vectors=True, tenants=tenants, node=None) for ids in query.users]
     records = [one if isinstance(one, list) else [one] for one in found]
-    absent = sum(record is None for some in records for record in some)
+    ids = [one for some in query.users for one in _plain(some)]
+    every = [record for some in records for record in some]
+    absent = [one for one, record in zip(ids, every, strict=True) if record is None]
     if absent:
         raise NotFound(
-            f"{absent:,} of the records that the mixture is made of are not there"
-            + (", or not for these tenants" if tenants else ""),
+            f"collection {name!r} has no record {absent[0]!r}"
+            + (f" and {len(absent) - 1} more of these ids" if len(absent) > 1 else "")
+            + (" that the tenant may see" if tenants else ""),
             "record",
         )
-    bare = [record.id for some in records for record in some if record.vector is None]
+    bare = [record.id for record in every if record.vector is None]
     if bare:
-        more = f" and {len(bare) - 1} more of these have" if len(bare) > 1 else " has"
-        raise InvalidArgument(f"record {bare[0]!r}{more} no vector: a mixture is made of vectors")
+        raise InvalidArgument(
+            f"collection {name!r}: record {bare[0]!r}"
+            + (f" and {len(bare) - 1} more of these have" if len(bare) > 1 else " has")
+            + " no vector, so nothing is near: leave such records out, or write their vectors"
+        )
     return [np.stack([record.vector for record in some]).astype(np.float32) for some in records]
 
 
@@ -104,10 +110,13 @@ def _numbered(found: Hits, own: IdBatch, owner: str) -> tuple[NDArray[np.int64],
     owners = [""] * len(names) if found.owners is None else found.owners.ravel().tolist()
     known: dict[tuple[Any, str], int] = {}
     numbers = [known.setdefault(one, len(known)) for one in zip(names, owners, strict=True)]
-    wanted = own.ints.tolist() if own.ints is not None else [key.decode() for key in own.keys]
-    mine = {(one, owner) for one in wanted}
+    mine = {(one, owner) for one in _plain(own)}
     is_own = [one in mine for one in zip(names, owners, strict=True)]
     return np.array(numbers, np.int64).reshape(found.ids.shape), np.array(is_own, bool).reshape(found.ids.shape)
+
+
+def _plain(ids: IdBatch) -> list[Any]:
+    return ids.ints.tolist() if ids.ints is not None else [key.decode() for key in ids.keys]
 
 
 def _centres(items: NDArray[np.float32], count: int) -> NDArray[np.float32]:

@@ -196,6 +196,7 @@ class LocalCollection:
             "sealed_rows": state.sealed.rows if state.sealed else 0,
             "tuned_ef": state.default_width,
             "recall": _recall_facts(state),
+            "queries": self.searcher.queries,
             "columns": {"paths": len(columns.paths), "rows": columns.row_count, "bytes_ram": columns.nbytes},
             "bytes_ram": touched + generation.ids.memory_bytes() + int(index.get("bytes_ram", 0)) + columns.nbytes,
             "bytes_ram_peak": filesystem.memory_peak_bytes(),

@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -93,12 +94,7 @@ def learn_recall(
     vectors = snapshot.generation.rows.arrays.vectors
     count = max(_QUERIES_MIN, min(_QUERIES_MAX, _PRODUCTS // (len(live) * vectors.shape[1])))
     rows = np.sort(rng.choice(live, min(count, len(live)), replace=False))
-    stored = np.ascontiguousarray(vectors[rows], np.float32)
-    size = _NOISE * np.abs(stored[1::2]).mean(axis=1, keepdims=True)
-    if vectors.dtype.kind in "iu":
-        size = np.maximum(size, _ROUNDING)
-    stored[1::2] += size * rng.standard_normal(stored[1::2].shape, np.float32)
-    samples = [QuerySample.of(snapshot, stored, _LIMIT, threads, stored=True, check=check)]
+    stored, samples = _stored_samples(snapshot, vectors[rows], rng, threads, check)
     if metric == "ip":
         # By product a stored row is led to by itself, as nothing leads to a query. Sums of rows with random signs have
         # the directions of the data and are near no row (measured on Gaussian rows: the width learned on rows gave .83
@@ -128,6 +124,26 @@ def learn_recall(
         recall = _default_recall(snapshot, changes, samples, search, threads)
     changes["recall_check"] = RecallCheck(recall, _LIMIT, time.time(), index.indexed_rows, len(asked))
     return changes
+
+
+def _stored_samples(
+    snapshot: Snapshot, rows: NDArray[Any], rng: np.random.Generator, threads: int, check: Check
+) -> tuple[NDArray[np.float32], list[QuerySample]]:
+    """(queries, samples of them): every second row a little moved, as queries are not stored.
+
+    Between integers queries are moved so far that they are a sample of their own: where many rows are equal, what is
+    found for a row says nothing about a query beside it (30 tight clusters as bytes: .975 for both together, .92 for
+    queries).
+    """
+    stored = np.ascontiguousarray(rows, np.float32)
+    size = _NOISE * np.abs(stored[1::2]).mean(axis=1, keepdims=True)
+    parts = [slice(None)]
+    if rows.dtype.kind in "iu":
+        size = np.maximum(size, _ROUNDING)
+        parts = [slice(0, None, 2), slice(1, None, 2)]
+    stored[1::2] += size * rng.standard_normal(stored[1::2].shape, np.float32)
+    samples = [QuerySample.of(snapshot, stored[part], _LIMIT, threads, stored=True, check=check) for part in parts]
+    return stored, samples
 
 
 def _keep_what_queries_taught(snapshot: Snapshot, changes: Changes, asked: int) -> None:

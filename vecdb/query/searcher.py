@@ -57,6 +57,7 @@ class Searcher:
         self._metric = cast(Metric, state.entry.metric)
         self.current = state.current  # bound once: every search calls it
         self._searched_at = -_SEARCHED_S  # by the monotonic clock
+        self.queries = 0  # that were asked here; of those that come at the same moment some may not be counted
         self._owned = -1, False  # a commit, and whether records had owners then
         self._decoded = b"", -1  # the state that was decoded last, and its generation
 
@@ -81,7 +82,7 @@ class Searcher:
         filter, or one for each query.
         """
         started = time.perf_counter() if explain else 0.0
-        self._searched_at = time.monotonic()
+        self._note_searched(len(queries))
         if not params.exact and self._offer(queries):
             self.state.wake_maintenance()
         reports: list[dict[str, Any]] = []
@@ -206,7 +207,7 @@ class Searcher:
     ) -> Hits:
         """Diverse neighbours of the records of a user (mixture.py); all that it reads and finds is of one snapshot."""
         started = time.perf_counter()
-        self._searched_at = time.monotonic()
+        self._note_searched(1)
         while True:
             snapshot, allowed = self.rows_for(tenants, node)
             seen = allowed
@@ -307,9 +308,14 @@ class Searcher:
         except OSError as error:
             raise filesystem.to_vecdb_error(error, "searching", "nothing changed") from error
 
+    def _note_searched(self, queries: int) -> None:
+        self._searched_at = time.monotonic()
+        self.queries += queries
+
     def note_asked(self, query: NDArray[np.float32]) -> None:
         """A query, float32[dim], was searched for by the index."""
         self._searched_at = time.monotonic()
+        self.queries += 1
         if self.asked.passes_one():
             return
         if self._offer(query[None]):

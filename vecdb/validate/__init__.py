@@ -27,7 +27,7 @@ from vecdb.validate.arguments import (
     threads,
 )
 from vecdb.validate.common import commit_number, integer, iterator, seconds, short_repr
-from vecdb.validate.fields import EncodedFields, decode_fields, fields
+from vecdb.validate.fields import EncodedFields, decode_fields, field_decoder, fields
 from vecdb.validate.ids import IdBatch, ids, truth
 from vecdb.validate.metadata import metadata
 from vecdb.validate.mixture import MixtureQuery, mixture_query
@@ -55,6 +55,7 @@ __all__ = [
     "commit_number",
     "decode_fields",
     "dim_of",
+    "field_decoder",
     "field_selection",
     "fields",
     "first_vector",

@@ -27,6 +27,7 @@ _encode = msgspec.msgpack.Encoder().encode
 _NO_FIELDS = _encode({})
 _EPOCH = dt.datetime(1970, 1, 1)
 _PLAIN = frozenset((str, float, bool, type(None)))
+_UNREADABLE = (msgspec.DecodeError, ValueError, OverflowError, struct.error, RecursionError)
 
 
 class EncodedFields(list[bytes]):
@@ -76,11 +77,31 @@ def decode_fields(data: bytes, names: Sequence[str] | None = None) -> dict[str, 
         return {}
     try:
         record = _decode(data)
-    except (msgspec.DecodeError, ValueError, OverflowError, struct.error, RecursionError) as error:
-        raise Corruption(f"stored fields are not what was written ({error}): run check and restore a backup") from None
+    except _UNREADABLE as error:
+        raise _unreadable(error) from None
     if names is None:
         return record
     return {name: record[name] for name in names if name in record}
+
+
+def field_decoder(name: str) -> Callable[[bytes], Any]:
+    """A function from a record's encoded fields to the value of the one that has this name, None where it has none:
+    the others are passed over. Raises Corruption as `decode_fields` does.
+    """
+    only = msgspec.defstruct("Field", [("value", Any, None)], rename={"value": name})
+    decode = msgspec.msgpack.Decoder(only, ext_hook=_decode_extension).decode
+
+    def value(data: bytes) -> Any:
+        try:
+            return decode(data).value if data else None  # type: ignore[attr-defined]
+        except _UNREADABLE as error:
+            raise _unreadable(error) from None
+
+    return value
+
+
+def _unreadable(error: Exception) -> Corruption:
+    return Corruption(f"stored fields are not what was written ({error}): run check and restore a backup")
 
 
 def _decode_extension(code: int, data: memoryview) -> object:

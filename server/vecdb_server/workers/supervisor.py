@@ -17,6 +17,7 @@ import shutil
 import signal
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -42,11 +43,12 @@ _PR_SET_PDEATHSIG = 1
 
 
 class Supervisor:
-    """One server of several processes. workers : how many read."""
+    """One server of several processes. workers : how many read.   listens : is told where, once all of them do."""
 
-    def __init__(self, config: Config, workers: int) -> None:
+    def __init__(self, config: Config, workers: int, listens: Callable[[str], None] = lambda _: None) -> None:
         self._config = config
         self._workers = workers
+        self._listens = listens
         self._pids: dict[int, int] = {}  # process number -> place
         self._began: dict[int, float] = {}  # by place
         self._pauses: dict[int, float] = {}
@@ -108,7 +110,8 @@ class Supervisor:
         states = [board.state(place) for place in range(0 if self._crew.writes else 1, board.processes)]
         if not self._said and min(states) >= LISTENING:
             self._said = True
-            app.say_where(f"port {self._config.listen.rpartition(':')[2]}", board.metrics_port)
+            app.say_where(self._config.listen, board.metrics_port)
+            self._listens(self._config.listen)
 
     def _hear(self, most_s: float) -> None:
         """Wait a moment for a signal. Processes that have ended are reaped."""
@@ -205,7 +208,7 @@ class Supervisor:
             signal.signal(other, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})  # its own waits until the server listens to it
         try:
-            app.run(app.Server(config, made), (number,), say=False)
+            app.run(app.Server(config, made), (number,))
         except (VecdbError, OSError) as error:
             log.error("not served", code=getattr(error, "code", "SYSTEM"), reason=str(error))
             return _NOT_SERVED

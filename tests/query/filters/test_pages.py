@@ -22,6 +22,7 @@ from vecdb.api.database import Database
 from vecdb.embedded.open import open_database
 from vecdb.errors import InvalidArgument, LimitExceeded
 from vecdb.filters.times import moment
+from vecdb.query.listing import order, pages
 
 DAY, TIME = dt.date(2020, 1, 2), dt.datetime(2020, 1, 2, 3, 4)
 VALUES = [
@@ -145,6 +146,27 @@ def behind(model: dict[tuple[str, Any], Any], name: tuple[str, Any], value: Any,
     ghost = (name[0] + "\0", name[1])  # right behind the record itself among equal ids
     order = in_order(model | {ghost: value}, descending=descending)
     return order[order.index(ghost) + 1 :]
+
+
+def test_the_records_are_read_once_for_all_pages_of_one_state(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pages, "by_columns", lambda *_: None)  # as where texts are too many for a column
+    asked = []
+
+    def by_values(values: Any, place: Any) -> Any:
+        asked.append(place)
+        return order.by_values(values, place)
+
+    monkeypatch.setattr(pages, "by_values", by_values)
+    docs = db.create_collection("docs", 2, "l2")
+    docs.upsert(range(100), np.ones((100, 2), np.float32), [{"v": f"{one * 37 % 100:02}"} for one in range(100)])
+    found: list[str] = []
+    after: str | None = None
+    while not found or after is not None:
+        page = next(docs.iter(9, order_by="v", after=after, limit=9))
+        found += [one.fields["v"] for one in page]
+        after = page.cursor
+    assert found == [f"{one:02}" for one in range(100)]
+    assert asked == [None], "a page has sorted the whole collection again"
 
 
 @pytest.mark.parametrize("seed", range(6))

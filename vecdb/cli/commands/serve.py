@@ -27,6 +27,10 @@ def serve(
     insecure: Annotated[bool | None, _flag("Listen beyond loopback without TLS or tokens.")] = None,
     reflection: Annotated[bool | None, _flag("Let tools such as grpcurl ask what there is.")] = None,
     metrics: Annotated[str | None, _flag("host:port of Prometheus metrics; elsewhere with TLS or --insecure.")] = None,
+    console: Annotated[
+        str | None, _flag("host:port of a console beside it, for a browser; see `vecdb console`.")
+    ] = None,
+    console_write: Annotated[bool | None, _flag("The console with actions that change something.")] = None,
     backups: Annotated[str | None, _flag("Folder below which the Backup rpc writes.")] = None,
     durability: Annotated[str | None, _flag("full, relaxed, or with --log remote. Default: full")] = None,
     memory_budget_bytes: Annotated[int | None, _flag("Of what one collection's index keeps in memory.")] = None,

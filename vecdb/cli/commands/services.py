@@ -89,13 +89,16 @@ def console(
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Listen beyond this machine: token and records go in plain text.")
     ] = False,
+    until_stdin_ends: Annotated[
+        bool, typer.Option("--until-stdin-ends", help="End with standard input, as beside `vecdb serve --console`.")
+    ] = False,
     token: Token = None,
     tls: Tls = None,
 ) -> None:
     """Show a database in a browser: collections, records, searches, tenants, recall, a map. Reads only, unless told."""
     try:
         from vecdb.integrations.console.entries import SignIn
-        from vecdb.integrations.console.serving import serve_console, serve_sign_in
+        from vecdb.integrations.console.serving import end_with_stdin, serve_console, serve_sign_in
         from vecdb.integrations.console.view import View
         from vecdb.integrations.shared import embedder_named
     except ImportError as error:
@@ -105,6 +108,8 @@ def console(
             f"{host} is reached from other machines, and the console speaks plain HTTP: listen on 127.0.0.1 behind a "
             "proxy with TLS or a tunnel of ssh, or say --insecure"
         )
+    if until_stdin_ends:
+        end_with_stdin()
     model = None if embed is None else embedder_named(embed)
     say = partial(print, flush=True)
     where, host = db or path, host.strip("[]")

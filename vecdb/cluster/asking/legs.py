@@ -218,6 +218,7 @@ class ReadLeg(Leg):
             self.fail(error)
             return
         server.note_failure()
+        self._members.current()  # which raises where the cluster was closed meanwhile
         self._failures.append(str(error))
         if error.retry_after is not None:
             self._retry_after = min(error.retry_after, self._retry_after or error.retry_after)
@@ -292,6 +293,7 @@ class WriteLeg(Leg):
             self.fail(self._last if out_of_time and self._last is not None else error)
             return
         server.note_failure()
+        self._members.current()
         self._members.refresh()
         moved = self._members.writer(self.shard) is not server
         safe = self._rpc in REPEATED or error.retry_after is not None or only_reads

@@ -73,6 +73,7 @@ class Stream:
                         yield answer
                     return
                 except grpc.RpcError as failed:
+                    self._members.current()  # which raises where the cluster was closed meanwhile
                     error = self._server.error(failed, self._rpc, None)
                     if begun or not may_pass(failed):
                         raise error from None

@@ -54,6 +54,7 @@ class LiveFigures:
             return {
                 "name": name,
                 "live": stats.get("live"),
+                "queries": stats.get("queries"),
                 "tail_rows": stats.get("tail_rows"),
                 "index_state": stats.get("index_state"),
                 "bytes_ram": stats.get("bytes_ram"),

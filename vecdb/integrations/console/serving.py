@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import sys
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -34,6 +38,18 @@ def serve_console(view: View, host: str, port: int, say: Callable[[str], None]) 
 def serve_sign_in(entry: SignIn, host: str, port: int, say: Callable[[str], None]) -> None:
     """The same for whoever has a token of the server."""
     _serve(entry, host, port, lambda bound: say(console_address(host, bound)))
+
+
+def end_with_stdin() -> None:
+    """End this process, as SIGTERM does, once its standard input ends: whoever started it is gone then."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT))  # a supervisor has blocked them
+
+    def wait() -> None:
+        while sys.stdin.buffer.read(1 << 10):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, name="vecdb-console-stdin", daemon=True).start()
 
 
 def _serve(entry: Entry, host: str, port: int, bound_at: Callable[[int], None]) -> None:

@@ -13,7 +13,7 @@ import time
 from bisect import bisect_left
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,17 +26,28 @@ from vecdb.filters.evaluate import value_at
 from vecdb.filters.tree import Node
 from vecdb.query import filtering
 from vecdb.query.listing.cursor import NEXT_IDS, Cursor, Neighbour, Ordering
-from vecdb.query.listing.order import PagePlace, behind, by_columns, by_values, check_place, group_and_value
+from vecdb.query.listing.order import (
+    Keys,
+    OrderedRows,
+    PagePlace,
+    behind,
+    by_columns,
+    by_values,
+    check_place,
+    group_and_value,
+)
 from vecdb.query.searcher import Searcher
 from vecdb.schema import Record
 from vecdb.state import record_reader
 from vecdb.state.field_columns import ColumnsMoved
 from vecdb.state.generation import Generation
+from vecdb.state.record_blocks import encoded_fields
 from vecdb.state.snapshot import Snapshot, snapshot_of
 from vecdb.storage.kv.catalog import CommittedState
 from vecdb.storage.kv.store import Txn
-from vecdb.validate import ids
+from vecdb.validate import decode_fields, field_decoder, ids
 from vecdb.validate import owner as owner_name
+from vecdb.validate.common import yield_gil
 
 Rows = NDArray[np.int64]
 _READ_ROWS = 1_024  # records of one list that are read at once
@@ -58,6 +69,20 @@ class ListedState(NamedTuple):
         for start in range(0, len(rows), _READ_ROWS):
             yield from self.records(rows[start : start + _READ_ROWS].tolist(), False)
 
+    def values(self, rows: Rows, path: str) -> Iterator[Any]:
+        """What each row's record has at a path, None where it has nothing."""
+        value_of = field_decoder(path) if "." not in path else lambda raw: value_at(decode_fields(raw), path)
+        generation, prefix = self.generation, self.generation.prefix
+        for start in range(0, len(rows), _READ_ROWS):
+            part = rows[start : start + _READ_ROWS].tolist()
+            yield from map(
+                value_of,
+                encoded_fields(
+                    generation.store, self.txn, prefix, part, generation.entry.name, self.state.field_changes
+                ),
+            )
+            yield_gil()
+
     def view(self) -> ColumnView | None:
         """Columns of these rows; None where there is a newer state."""
         try:
@@ -74,10 +99,20 @@ class ListedState(NamedTuple):
         return bisect_left(range(self.state.row_count), commit, key=self.commit_of)
 
 
+class _KeptOrder(NamedTuple):
+    """Of rows (int64[n]) by a field, as `OrderedRows` has them. what : generation, commit, path."""
+
+    what: tuple[int, int, str]
+    rows: Rows
+    groups: NDArray[np.uint8]
+    keys: Keys
+
+
 class Listing:
     """Lists of one collection's records."""
 
     def __init__(self, searcher: Searcher) -> None:
+        self._kept: _KeptOrder | None = None  # of the last list whose order the records had to tell
         self._searcher = searcher
         self._state = searcher.state
         self._store = searcher.store
@@ -208,7 +243,7 @@ class Listing:
         rows, view = listed.rows, listed.view()
         ordered = None if view is None else by_columns(view, path, rows, place)
         if ordered is None:
-            ordered = by_values((value_at(one.fields, path) for one in listed.each(rows)), place)
+            ordered = self._by_records(listed, path, place)
         ids = listed.generation.ids.take(rows, padded=False)
 
         def owners(at: NDArray[np.int64]) -> list[str]:
@@ -216,6 +251,26 @@ class Listing:
 
         most = None if limit is None else limit + 1
         return rows[behind(ordered, ids, owners, place, descending=ordering.descending, most=most)]
+
+    def _by_records(self, listed: ListedState, path: str, place: PagePlace | None) -> OrderedRows:
+        """Groups and keys of a field whose values are in the records alone; kept for the next page of one state."""
+        what = (listed.generation.number, listed.state.sequence, path)
+        kept = self._kept
+        if kept is None or kept.what != what or not np.array_equal(kept.rows, listed.rows):
+            made = by_values(listed.values(listed.rows, path), place)
+            self._kept = _KeptOrder(what, listed.rows, made.groups, made.keys)
+            return made
+        if place is None:
+            return OrderedRows(kept.groups, kept.keys)
+        [row] = record_reader.rows_of_ids(listed.generation, listed.txn, owner_name(place.owner), ids(place.id).keys)
+        at = int(np.searchsorted(kept.rows, row))
+        if at == len(kept.rows) or kept.rows[at] != row or self._value_of(listed, row, path) != place[:2]:
+            return by_values(listed.values(listed.rows, path), place)
+        return OrderedRows(kept.groups, kept.keys, place.group, int(kept.keys[at]))
+
+    def _value_of(self, listed: ListedState, row: int, path: str) -> tuple[int, Any]:
+        [value] = listed.values(np.array([row]), path)
+        return group_and_value(value)
 
     # -- in the order of rows ----------------------------------------------------------------------
 

@@ -75,6 +75,9 @@ document.addEventListener("DOMContentLoaded", () => {
         const requests = (found.requests - before.requests) / seconds;
         show("commits", commits, rate(commits));
         show("requests", requests, isFinite(requests) ? rate(requests) : "–");
+        const sum = (figures) => figures.collections.reduce((all, one) => all + (one.queries || 0), 0);
+        const searched = (sum(found) - sum(before)) / seconds;
+        show("searches", searched, searched < 0 ? "–" : rate(searched));
         const middle = median(found, before);
         show("commit_ms", middle, middle === null ? "none now" : `under ${time(middle)}`);
       }
