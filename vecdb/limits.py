@@ -131,6 +131,7 @@ log_inline_bytes = 1 << 20  # a longer range of a file is an object of its own
 log_waiting_bytes = 64 << 20  # of commits that wait while the store is away: then they give way to a snapshot
 log_files_waiting = 256  # files that are held open for them: the same
 log_ahead_s = 10.0  # for the store to take a commit that is acknowledged only then
+log_copies_s = 10.0  # for a revoke to be in the log, from where copies have it
 log_close_s = 30.0  # for what waits to be written, when a database closes
 snapshots_kept = 2
 snapshot_log_bytes = 64 << 20  # of log, and as much as the snapshot before it has: then there is another

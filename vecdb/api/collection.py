@@ -381,12 +381,14 @@ class Collection:
         return self._change_access(ids, tenants, owner, request_id, granted=True)
 
     def revoke(self, ids: Any, tenants: Any, *, owner: str | None = "", request_id: str | None = None) -> int:
-        """Take records away from tenants: no later search of theirs finds them, in any process. Returns how many
-        (record, tenant) pairs were there.
+        """Take records away from tenants: no later search of theirs finds them, in any process, nor on a copy of a
+        database that was opened with `log` (see `staleness_s` of `vecdb.open`). Returns how many (record, tenant) pairs
+        were there.
 
         owner : None: whoever owns them, but for the tenant itself. So a tenant, one name, gives up what others share
             with it; of one id several owners may have records.
-        Raises NotFound, and changes nothing, where an id or a tenant does not exist.
+        Raises NotFound, and changes nothing, where an id or a tenant does not exist; Unavailable where it is committed
+        and copies cannot be known to have it.
         """
         return self._change_access(ids, tenants, owner, request_id, granted=False)
 

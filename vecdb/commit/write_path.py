@@ -145,9 +145,15 @@ class WritePath:
             self.state.current()
             return 0
         self._merge_long_journal()
+        request: RepeatableRequest
         if owner is None:
-            return int(self.submit_once(LeaveRecords(self.state, ids, tenants.names[0]), request_id))
-        return int(self.submit_once(GrantOrRevoke(self.state, owner, ids, tenants, granted), request_id))
+            request = LeaveRecords(self.state, ids, tenants.names[0])
+        else:
+            request = GrantOrRevoke(self.state, owner, ids, tenants, granted)
+        changed = int(self.submit_once(request, request_id))
+        if not granted:
+            self._wait_for_copies()
+        return changed
 
     def create_tenants(
         self, names: list[bytes], exist_ok: bool, records_max: int | None, request_id: bytes | None = None
@@ -155,9 +161,19 @@ class WritePath:
         return int(self.submit_once(CreateTenants(self.state, names, exist_ok, records_max), request_id))
 
     def drop_tenant(self, name: bytes, records: bool, request_id: bytes | None = None) -> int | None:
+        deleted = self._drop_with_records(name, request_id) if records else None
         if not records:
             self.submit_once(DropTenant(self.state, name), request_id)
-            return None
+        self._wait_for_copies()
+        return deleted
+
+    def _wait_for_copies(self) -> None:
+        """What was taken away is not found on a copy either once this returns."""
+        log = self.state.store.log
+        if log is not None:
+            log.wait_for_copies()
+
+    def _drop_with_records(self, name: bytes, request_id: bytes | None) -> int:
         self._merge_long_journal()
         deleted = 0
         while True:

@@ -48,7 +48,9 @@ def open_database(
 
     log : the URL of a bucket, where each commit becomes an object, which copies follow.
     follow : make and keep `path` a copy of the database whose log is there; reads only.
-    staleness_s : of a copy: it answers only while it knew the end of the log so lately; None: always.
+    staleness_s : of a copy: it answers only while it knew the end of the log so lately; None: always. Of a database
+        with a log: the most that its copies have: a revoke returns so long after it is in the log, when no copy shows
+        any more what was revoked; None: it does not wait for them.
 
     A directory that this process has open for writing already is shared: the database is closed with its last handle.
 

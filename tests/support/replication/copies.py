@@ -96,7 +96,9 @@ class LoggedTwin(Twin):
         return f"{self.url}/{Path(self.path).name}"
 
     def _open(self) -> Database:
-        return open_database(self.path, durability=self.setup.durability, maintenance=False, log=self._log)
+        return open_database(
+            self.path, durability=self.setup.durability, maintenance=False, log=self._log, staleness_s=None
+        )
 
     def backup_restore(self) -> None:
         super().backup_restore()

@@ -22,7 +22,8 @@ class LogUse:
     """With which log a directory is opened. follows : it is a copy; otherwise it is what the log is of.
 
     remote : a commit is in the log before it is acknowledged.
-    staleness_s : how long ago a copy may have known the end of the log when it answers; None: as long as it was.
+    staleness_s : how long ago a copy may have known the end of the log when it answers; None: as long as it was. Of
+        what the log is of: the most that its copies have, for which a revoke waits; None: it does not wait.
     """
 
     url: str
@@ -36,7 +37,7 @@ class LogUse:
     def write(self, path: Path, store: Store, *, durable: bool) -> LogWriter:
         """Begin to write the log of a directory that was opened for writing."""
         bucket = open_bucket(self.url, conditional=True, patience_s=_PATIENCE_S)
-        return LogWriter(bucket, path, store, remote=self.remote, durable=durable)
+        return LogWriter(bucket, path, store, remote=self.remote, durable=durable, staleness_s=self.staleness_s)
 
     def follow(self, path: Path, store: Store, *, durable: bool) -> LogFollower:
         """Begin to follow, in a directory that is empty or a copy already."""
@@ -57,7 +58,7 @@ def log_use(log: Any, follow: Any, staleness_s: Any, *, remote: bool = False) ->
         raise InvalidArgument(f"staleness_s must be a positive number of seconds, or None, got {staleness_s!r}")
     if follow is not None:
         return LogUse(follow, True, False, staleness_s)
-    return None if log is None else LogUse(log, False, remote)
+    return None if log is None else LogUse(log, False, remote, staleness_s)
 
 
 def refuse_copy(path: Path, store: Store) -> None:

@@ -287,6 +287,7 @@ class Recorder:
     taken(sequence, commit) : after it; None where it could not be recorded.
     failed(sequence) : it was not made, after `ahead` had let it through.
     check : raises where nothing may be written any more.
+    wait_for_copies : see `TransactionLog`; on the caller's thread.
     """
 
     def __init__(
@@ -297,11 +298,13 @@ class Recorder:
         taken: Callable[[int, RecordedCommit | None], None],
         failed: Callable[[int], None],
         check: Callable[[], None],
+        wait_for_copies: Callable[[], None],
     ) -> None:
         self._store = store
         self._files = CountedFiles(database, store)
         self._ahead, self._taken, self._failed = ahead, taken, failed
         self._check = check
+        self.wait_for_copies = wait_for_copies
 
     def recording(self, txn: Txn) -> Any:
         try:

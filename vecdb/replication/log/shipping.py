@@ -45,14 +45,18 @@ _log = logging.getLogger("vecdb")
 class LogWriter:
     """Writes the log of one open directory. Made before the first commit; raises what keeps it from being written."""
 
-    def __init__(self, bucket: Bucket, path: Path, store: Store, *, remote: bool, durable: bool) -> None:
+    def __init__(
+        self, bucket: Bucket, path: Path, store: Store, *, remote: bool, durable: bool, staleness_s: float | None
+    ) -> None:
         """remote : a commit is in the log before it is acknowledged.   durable : the directory is synced.
+        staleness_s : the most that copies have; None: nothing waits for copies.
 
         Raises InvalidArgument where the log is another database's, or its newest commits are not here; Locked where
         another process begins to write it at the same moment.
         """
         self.bucket = bucket
         self._remote = remote
+        self._staleness_s = staleness_s
         self._writer = epochs.new_writer()
         self._path = path
         self._database = manifest.read(path, LMDB_FORMAT).uuid
@@ -71,7 +75,9 @@ class LogWriter:
         self._end = end
         self.snapshots = SnapshotKeeper(bucket, path, store, self._database, self._reached)
         self.snapshots.begin(end, due=snapshot_due)
-        store.log = Recorder(path, store, self._ship_ahead, self._taken, self._not_made, self._check)
+        store.log = Recorder(
+            path, store, self._ship_ahead, self._taken, self._not_made, self._check, self.wait_for_copies
+        )
         self._thread = threading.Thread(target=self._run, name="vecdb-log", daemon=True)
         self._thread.start()
 
@@ -195,6 +201,20 @@ class LogWriter:
             return self._changed.wait_for(
                 lambda: self._fenced is not None or self._ended or self._shipped(wanted), timeout_s
             ) and self._shipped(wanted)
+
+    def wait_for_copies(self) -> None:
+        """Wait until no copy answers without what is committed now: a copy that has not looked at the log since then
+        has stopped. Raises Unavailable where the log does not get it.
+        """
+        if self._staleness_s is None:
+            return
+        if not self.flush(limits.log_copies_s):
+            why = self._fenced or self._trouble or "it is behind"
+            raise Unavailable(
+                f"this is committed here, and not in the log {self.bucket.url} ({why}): copies may still "
+                "answer without it; repeat the call, which waits for them again"
+            )
+        time.sleep(self._staleness_s)
 
     def _shipped(self, sequence: int) -> bool:
         return self._end.sequence >= sequence

@@ -71,6 +71,9 @@ class TransactionLog(Protocol):
         any more.
         """
 
+    def wait_for_copies(self) -> None:
+        """Wait until no copy answers without what is committed now. Raises Unavailable where that cannot be known."""
+
 
 class CompactedCopy(NamedTuple):
     """A copy of LMDB's file without its free pages. transaction : the number of the commit that it shows."""
