@@ -82,8 +82,8 @@ class RecordRows:
 
 
 def rows_of_block(block: Mapping[str, Any], id_column: str, vector_column: str, first: int) -> RecordRows:
-    """The rows of one block of a table: a mapping of columns, arrays of n values. first : the id of its first row, where
-    there is no column of ids. Raises InvalidArgument.
+    """The rows of one block of a table: a mapping of columns, arrays of n values. first : the id of its first row,
+    where there is no column of ids. Raises InvalidArgument.
     """
     if vector_column not in block:
         raise InvalidArgument(f"the data have no column {vector_column!r}: {', '.join(map(str, block))}; name another")
