@@ -20,12 +20,12 @@ _HERE = RayOptions()
 
 
 class RayWorkers:
-    """Workers as actors."""
+    """Workers as actors. They take no cores of Ray's: all of them must run at once, however few there are."""
 
-    def __init__(self, ray: Any, cpus_each: float) -> None:
+    def __init__(self, ray: Any) -> None:
         self._ray = ray
         self._options = {
-            "num_cpus": cpus_each, "max_restarts": -1, "max_task_retries": -1, "scheduling_strategy": "SPREAD",
+            "num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "scheduling_strategy": "SPREAD",
         }  # fmt: skip
 
     def start(self, kind: Callable[..., Any], *args: Any) -> Any:
@@ -81,4 +81,4 @@ def reshape(
     work = on.made_work()
     with session(on) as ray, tempfile.TemporaryDirectory(prefix="vecdb-reshape-", dir=work) as folder:
         options = ReshapeOptions(folder, on.cpus_each or 1, drain_s, servers_s, token, tls, remove_old)
-        return reshape_cluster(url, shards, RayWorkers(ray, on.cpus_each or 0), options, report)
+        return reshape_cluster(url, shards, RayWorkers(ray), options, report)

@@ -27,7 +27,7 @@ from vecdb.cluster.placement import Placement, cluster_bucket
 from vecdb.errors import InvalidArgument, NotFound, VecdbError
 from vecdb.index.contract import Neighbors
 from vecdb.query.recall import recall_of
-from vecdb.ray.session import RayOptions, session
+from vecdb.ray.session import RayOptions, check_room, session
 from vecdb.schema import SearchParams
 from vecdb.shards.files import Files, as_files
 from vecdb.shards.opened import opened_shard
@@ -63,6 +63,7 @@ class _Searchers:
         self._ray = ray
         bucket = cluster_bucket(url)
         shards = Placement.read(bucket).serving()
+        check_room(ray, len(shards), on.cpus_each or 0)
         work = on.made_work()
         made = ray.remote(ShardSearcher).options(
             num_cpus=on.cpus_each or 0, max_restarts=-1, max_task_retries=-1, scheduling_strategy="SPREAD"

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vecdb.errors import Unavailable, VecdbError
+from vecdb.errors import InvalidArgument, Unavailable, VecdbError
 from vecdb.storage.disk import filesystem
 
 NAMESPACE = "vecdb"
@@ -33,9 +33,9 @@ def load_ray() -> Any:
 class RayOptions:
     """On which Ray a job runs, and how.
 
-    address : of a Ray cluster, "auto" for the one of this machine; None: a Ray of this process.   cpus : of that one;
-    None: all.   cpus_each : that Ray sets aside for a worker of the job; None: a core where it builds an index, else
-    none.   work : a folder on each machine for directories meanwhile; None: the system's temporary one.
+    address : of a Ray cluster, "auto" for the one of this machine; None: a Ray of this process.   cpus : of that;
+    None: all.   cpus_each : for an index that is built, and for a shard that is searched, where Ray sets them aside;
+    None: a core, and none.   work : a folder on each machine for directories meanwhile; None: a temporary one.
     progress : called with what is done of the job, and what there is.
     """
 
@@ -54,6 +54,16 @@ class RayOptions:
         if self.work is not None:
             filesystem.make_dir(Path(self.work))
         return self.work
+
+
+def check_room(ray: Any, workers: int, cpus_each: float) -> None:
+    """Raise InvalidArgument where Ray has no cores for so many workers at once: some would never begin."""
+    cores = ray.cluster_resources().get("CPU", 0.0)
+    if workers * cpus_each > cores:
+        raise InvalidArgument(
+            f"{workers} workers of {cpus_each:g} cores each run at once, and Ray has {cores:g}: set fewer aside for "
+            "each, 0 for none"
+        )
 
 
 @contextmanager

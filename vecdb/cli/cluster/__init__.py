@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from vecdb.cli.cluster import jobs, servers
+from vecdb.cli.cluster import jobs, planning, servers
 
 HELP = "Several servers as one database: start them, look at them, build, search, reshape, plan."
 COMMANDS: dict[str, Callable[..., Any]] = {
@@ -18,4 +18,5 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "search": jobs.search,
     "evaluate": jobs.evaluate,
     "reshape": jobs.reshape,
+    "plan": planning.plan,
 }

@@ -57,7 +57,7 @@ def up(
 ) -> None:
     """Start a cluster's servers over Ray, and see to it that they run; without --ray until Ctrl-C or `cluster down`."""
     from vecdb.ray import servers
-    from vecdb.ray.session import RayOptions, session
+    from vecdb.ray.session import RayOptions, check_room, session
 
     url = cluster_of(store, folder)
     first = MemberSettings(
@@ -68,6 +68,7 @@ def up(
     out = Output(False)
     with session(RayOptions(ray)) as found:
         run = servers.prepare(settings)
+        check_room(found, len(Placement.read(cluster_bucket(url)).shards) * (1 + copies), cpus)
         if ray is None:
             _stay_up(servers.Supervisor(settings), run, url, wait_s, out)
             return
