@@ -31,6 +31,7 @@ from vecdb.shards.server_process import ServerProcess
 from vecdb.storage.disk import filesystem
 
 _TICK_S = 0.5
+_WATCH_S = 1.0  # between two looks at the writer
 _STARTING_TICK_S = 0.05  # while it is not known yet that the server answers
 _QUICK_S = 5.0  # a server that ended sooner is not started again at once
 _DELAY_FIRST_S, _DELAY_LAST_S = 0.25, 8.0
@@ -85,6 +86,7 @@ class Member:
         self._answers = False
         self._next_start, self._delay = 0.0, 0.0
         self._watched = WatchedWriter(None)
+        self._watch_at = 0.0
         self._looked_at = time.monotonic()
         self._gone_since: dict[str, float] = {}
         self._noted: tuple[Any, ...] = ()
@@ -187,6 +189,9 @@ class Member:
         writer = None if shard is None else shard.writer
         if writer != self._watched.address:
             self._watched = WatchedWriter(writer)
+        if time.monotonic() < self._watch_at:
+            return
+        self._watch_at = time.monotonic() + _WATCH_S
         if writer is not None and writer != self.address and self.settings.takeover_s is not None:
             if self._reaches(writer):
                 self._watched.answered()
