@@ -30,6 +30,7 @@ from vecdb.errors import LimitExceeded, PermissionDenied, Unavailable, VecdbErro
 from vecdb.v1 import admin_pb2
 
 _STOP_POLL_S = 0.010
+_SILENT_S = 0.1  # a server that is overtaken after this time is asked after the others for a while
 _NEVER = float("inf")
 _WAIT = "GetServerInfo"
 
@@ -67,7 +68,7 @@ class Leg(ABC):
         self._rpc, self._request, self._decode = rpc, request, decode
         self._timeout_s = timeout_s
         self._ends_at = _NEVER if timeout_s is None else time.monotonic() + timeout_s
-        self._running: dict[Any, Server] = {}
+        self._running: dict[Any, tuple[Server, float]] = {}  # and when they began
 
     @abstractmethod
     def begin(self) -> None: ...
@@ -87,7 +88,7 @@ class Leg(ABC):
             call = server.start(rpc, request, left_s if timeout_s is None else timeout_s)
         except Unavailable:
             return False
-        self._running[call] = server
+        self._running[call] = server, started
         call.add_done_callback(lambda call: self.finished.put((self, server, call, started)))
         return True
 
@@ -210,6 +211,9 @@ class ReadLeg(Leg):
 
     def _answered(self, server: Server, answer: Any, took_s: float) -> None:
         self._members.note_took(self._kind, took_s)
+        for other, started in self._running.values():
+            if time.monotonic() - started > _SILENT_S:
+                other.note_failure()
         super()._answered(server, answer, took_s)
 
     def _failed(self, server: Server, failed: Any) -> None:

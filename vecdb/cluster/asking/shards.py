@@ -29,8 +29,6 @@ _BY_WRITER = frozenset(("GetCollection", "ListCollections", "ListAliases"))  # n
 class WriterFirstLeg(ReadLeg):
     """A read of what the writer knows first; copies are asked where it does not answer."""
 
-    hedged = False
-
     def _readers(self) -> list[Server]:
         writer = self._members.writer(self.shard)
         return sorted(super()._readers(), key=lambda server: server is not writer)
