@@ -77,6 +77,7 @@ PUBLIC = [
     "VecdbError",
     "__version__",
     "aio",
+    "backups",
     "open",
     "promote",
     "restore",

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from vecdb.api.embedding import Embedder
     from vecdb.api.hits import Hits
     from vecdb.embedded.open import promote, upgrade, warm_up
-    from vecdb.embedded.restore import restore
+    from vecdb.embedded.restore import backups, restore
     from vecdb.filters.expression import F
 
     from . import aio
@@ -69,6 +69,7 @@ __all__ = [
     "VecdbError",
     "__version__",
     "aio",
+    "backups",
     "open",
     "promote",
     "restore",
@@ -77,7 +78,7 @@ __all__ = [
 ]
 
 _home = {
-    "embedded.restore": ("restore",),
+    "embedded.restore": ("backups", "restore"),
     "api.collection": ("Collection",),
     "api.database": ("Database",),
     "api.embedding": ("Embedder",),

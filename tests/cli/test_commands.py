@@ -362,6 +362,11 @@ def test_backups_in_a_bucket(db: Path, tmp_path: Path) -> None:
     first, second = run("backups", url)
     assert first["sequence"] < second["sequence"] and first["time"] < second["time"]
     assert first["bytes"] > 0 and first["database"] == second["database"]
+    assert [(one["sequence"], one["time"].isoformat()) for one in vecdb.backups(url)] == [
+        (one["sequence"], one["time"]) for one in (first, second)
+    ]
+    with pytest.raises(vecdb.InvalidArgument, match="by a URL"):
+        vecdb.backups(tmp_path)
     for name, live, at in (
         ("newest", ROWS - 1, ()),
         ("commit", ROWS, ("--at", second["sequence"] - 1)),

@@ -25,7 +25,7 @@ from vecdb.replication.backups.contents import (
     complete_directory,
     whole_directory,
 )
-from vecdb.replication.backups.remote_restore import restore_from
+from vecdb.replication.backups.remote_restore import list_backups, restore_from
 from vecdb.replication.bucket import is_url
 from vecdb.storage.disk import filesystem, manifest
 
@@ -33,6 +33,17 @@ _LIST_BYTES_MAX = 64 << 20  # of the list of checksums
 _NAME = re.compile(r"collections/[0-9a-f]{8}/[A-Za-z0-9_.+-]+")
 
 Sums = dict[str, tuple[int, str]]  # path inside the backup -> bytes, sha256
+
+
+def backups(url: Any) -> list[dict[str, Any]]:
+    """The backups at a URL, the oldest first, as `Database.backup` wrote them: of each its time (a datetime, UTC), the
+    sequence that it is of, the bytes of the database, and the uuid of the database.
+
+    Raises InvalidArgument, PermissionDenied, Unavailable.
+    """
+    if not is_url(url):
+        raise InvalidArgument(f"backups are listed by a URL, such as s3://bucket/prefix, got {url!r}")
+    return list_backups(url)
 
 
 def restore(source: Any, target: Any, *, at: int | datetime | None = None) -> None:

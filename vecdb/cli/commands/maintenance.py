@@ -13,8 +13,6 @@ import vecdb
 from vecdb.cli.options import Database, Json, OptionalCollection, Tls, Token, default_db, directory, opened
 from vecdb.cli.output import Output, facts, table
 from vecdb.errors import InvalidArgument
-from vecdb.replication.backups.backup_folder import read_manifest
-from vecdb.replication.backups.remote_restore import find_backups
 from vecdb.replication.bucket import is_url
 from vecdb.wire.addresses import is_server
 
@@ -77,14 +75,9 @@ def backups(
     json: Json = False,
 ) -> None:
     """List the backups in a bucket, the oldest first."""
-    bucket, found = find_backups(url)
+    document = [{**one, "time": one["time"].isoformat(timespec="microseconds")} for one in vecdb.backups(url)]
     columns = ["time", "sequence", "bytes", "database"]
-    rows: list[list[Any]] = []
-    for one in found:
-        made = read_manifest(bucket, one)
-        if made is not None:  # not removed meanwhile
-            rows.append([one.time.isoformat(timespec="microseconds"), one.sequence, made.bytes, one.database])
-    document = [dict(zip(columns, row, strict=True)) for row in rows]
+    rows = [[one[name] for name in columns] for one in document]
     Output(json).emit(document, lambda console: console.print(table(columns, rows)))
 
 

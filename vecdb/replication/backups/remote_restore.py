@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -46,6 +47,17 @@ def find_backups(url: str) -> tuple[Bucket, list[BackupKey]]:
     match = _DATABASE.search(url)
     bucket = open_bucket(url[: match.start()] if match else url)
     return bucket, [one for one in all_backups(bucket) if match is None or one.database == match[1]]
+
+
+def list_backups(url: str) -> list[dict[str, Any]]:
+    """Those that are there, with time, sequence, bytes and database: see `vecdb.backups`."""
+    bucket, found = find_backups(url)
+    manifests = ((one, read_manifest(bucket, one)) for one in found)
+    return [
+        {"time": one.time, "sequence": one.sequence, "bytes": made.bytes, "database": one.database}
+        for one, made in manifests
+        if made is not None  # not removed meanwhile
+    ]
 
 
 def restore_from(url: str, target: Path, at: At) -> None:
