@@ -1,7 +1,7 @@
 """A cluster gets another number of shards. The order of what is done:
 
     COPY    each new shard gets the records of its slots from all old ones, builds its index, is born into its log
-    PLACED  the placement has the new shards, without slots; servers begin to follow them
+    PLACED  the placement has the new shards, without slots, and held: servers begin to follow them
             what was written meanwhile is caught up with from the logs, a few times
     HELD    the old shards lose their writers, which ship what they have acknowledged and only read from then on
     FENCED  each old log gets another epoch: whoever still writes is refused. The rest is caught up with; counts agree
@@ -257,6 +257,8 @@ class Reshaping:
     def place(self) -> None:
         """The placement has the new shards, which have servers."""
         logs = {number: progress_of(self._bucket, number) for number in self._state.job.new}
+        if self._step < Step.HELD:
+            hold(self._bucket, self._state.job.job, self._state.job.new)  # this job writes them, no server may
 
         def change(now: Placement) -> Placement:
             for number, progress in logs.items():
@@ -353,7 +355,7 @@ class Reshaping:
             shards = Placement.read(self._bucket).shards
             writers = {str(number): shards[number].writer for number in job.old}
             self._state.change(step=int(Step.HELD), writers=writers)
-        hold(self._bucket, job.job, job.old)
+        hold(self._bucket, job.job, (*job.old, *job.new))
 
         def change(now: Placement) -> Placement:
             for number in job.old:
