@@ -48,7 +48,7 @@ class Measured:
     code_overhead_bytes: float = 12.0  # of a list's entry, beside the bits of its code
     list_slack: float = 1.5  # lists on disk: pages, and replicas
     memory_slack: float = 1.1
-    graph_links_bytes: float = 176.0  # of a row, m=16
+    graph_links_bytes: float = 153.0  # of a row, m=16
     row_bytes: float = 16.0  # deletions and ids of a row in memory, any index
     server_bytes: float = 217e6
 
