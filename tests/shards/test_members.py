@@ -15,11 +15,12 @@ import pytest
 
 import vecdb
 from vecdb.cluster.placement import Placement, cluster_bucket
-from vecdb.shards import directories, notes
+from vecdb.shards import notes
 from vecdb.shards.holding import hold, let_go
-from vecdb.shards.member import Member, MemberSettings, WatchedWriter
 from vecdb.shards.opened import opened_shard
-from vecdb.shards.ports import free_port, is_free, split_listen
+from vecdb.shards.servers import directories
+from vecdb.shards.servers.member import Member, MemberSettings, WatchedWriter
+from vecdb.shards.servers.ports import free_port, is_free, split_listen
 
 PATIENCE_S = 120.0
 VECTORS = np.random.default_rng(1).normal(size=(50, 8)).astype(np.float32)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from vecdb.cluster.placement import Placement, Shard
-from vecdb.shards.roles import Role, Seen, claimed, moved, published, role_of
+from vecdb.shards.servers.roles import Role, Seen, claimed, moved, published, role_of
 
 ME, OTHER = "grpc://me:1", "grpc://other:1"
 SEEN = Seen(address=ME, directory="nothing", held=False, log_there=True, alone_s=0.0, patience_s=5.0)

@@ -1,4 +1,4 @@
-"""The servers of a cluster as Ray actors: each keeps one (shards/member.py), Ray starts those again that die.
+"""The servers of a cluster as Ray actors: each keeps one (shards/servers/member.py), Ray starts those again that die.
 
     Supervisor --as the placement has shards--> ServerActor, ServerActor, ...   --owns--> `vecdb serve`
                                                   each by the placement alone, without the supervisor
@@ -25,8 +25,9 @@ from vecdb.cluster.placement import Placement, cluster_bucket
 from vecdb.errors import AlreadyExists, InvalidArgument, NotFound, Unavailable, VecdbError
 from vecdb.ray.session import NAMESPACE, load_ray
 from vecdb.replication.objects import Bucket
-from vecdb.shards import directories, notes
-from vecdb.shards.member import Member, MemberSettings
+from vecdb.shards import notes
+from vecdb.shards.servers import directories
+from vecdb.shards.servers.member import Member, MemberSettings
 
 _TICK_S = 1.0
 _GONE_S = 5.0

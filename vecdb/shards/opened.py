@@ -16,7 +16,7 @@ from vecdb.replication.bucket import open_bucket
 from vecdb.replication.log import epochs
 from vecdb.replication.objects import Bucket
 from vecdb.shards import notes
-from vecdb.shards.member import log_url
+from vecdb.shards.servers.member import log_url
 from vecdb.storage.disk import filesystem
 
 _BEHIND_S = 10.0  # for the directory of a copy to have what the log had

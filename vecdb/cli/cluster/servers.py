@@ -19,8 +19,9 @@ from vecdb.cli.output import Output, table
 from vecdb.cluster.placement import Placement, bucket_url, cluster_bucket
 from vecdb.errors import InvalidArgument, Unavailable, VecdbError
 from vecdb.replication.bucket import is_url
-from vecdb.shards import directories, notes
-from vecdb.shards.member import Member, MemberSettings
+from vecdb.shards import notes
+from vecdb.shards.servers import directories
+from vecdb.shards.servers.member import Member, MemberSettings
 from vecdb.wire.addresses import is_cluster
 
 Cluster = Annotated[

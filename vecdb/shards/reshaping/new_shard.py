@@ -20,11 +20,11 @@ from vecdb.api.collection import Collection
 from vecdb.api.database import Database
 from vecdb.cluster.placement import bucket_url, cluster_bucket
 from vecdb.schema import CollectionConfig, Record
-from vecdb.shards import directories
 from vecdb.shards.birth import ShardBuilder, new_log
 from vecdb.shards.reshaping.job import Progress, note_progress, progress_of
 from vecdb.shards.reshaping.old_shard import Changes, CollectionSeen, Mark, without_metadata
 from vecdb.shards.rows import RecordRows
+from vecdb.shards.servers import directories
 
 Key = tuple[str, Any]  # (owner, id)
 _PAGE_ROWS = 8_192

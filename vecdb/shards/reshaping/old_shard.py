@@ -24,9 +24,9 @@ from vecdb.replication.log import epochs
 from vecdb.replication.log.applying import followed
 from vecdb.replication.log.entry import Position
 from vecdb.schema import CollectionConfig, Record
-from vecdb.shards import directories
 from vecdb.shards.reshaping.log_changes import Touched, place_in, touched_since
 from vecdb.shards.rows import RecordRows
+from vecdb.shards.servers import directories
 from vecdb.state.record_reader import records, rows_of_ids
 from vecdb.storage.disk import filesystem
 from vecdb.storage.kv import keys

@@ -11,7 +11,7 @@ from vecdb.errors import InvalidArgument, NotFound, PermissionDenied, VecdbError
 from vecdb.replication.bucket import open_bucket
 from vecdb.replication.log import entry
 from vecdb.replication.log.applying import FOLLOWS
-from vecdb.shards.roles import Held
+from vecdb.shards.servers.roles import Held
 from vecdb.storage.disk import filesystem, manifest
 
 _ADDRESS_BYTES_MAX = 1 << 10

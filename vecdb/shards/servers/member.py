@@ -23,11 +23,12 @@ from typing import Any
 from vecdb.cluster.placement import Placement, bucket_url, cluster_bucket
 from vecdb.errors import NotFound, VecdbError
 from vecdb.replication.objects import Bucket
-from vecdb.shards import directories, notes
+from vecdb.shards import notes
 from vecdb.shards.holding import is_held
-from vecdb.shards.ports import free_port, is_free, joined, split_listen
-from vecdb.shards.roles import Role, Seen, claimed, moved, published, role_of
-from vecdb.shards.server_process import ServerProcess
+from vecdb.shards.servers import directories
+from vecdb.shards.servers.ports import free_port, is_free, joined, split_listen
+from vecdb.shards.servers.roles import Role, Seen, claimed, moved, published, role_of
+from vecdb.shards.servers.server_process import ServerProcess
 from vecdb.storage.disk import filesystem
 
 _TICK_S = 0.5
