@@ -159,10 +159,10 @@ def open(
     PermissionDenied : the server does not know the token.
     """
     from vecdb.api.database import Database, refuse_options
-    from vecdb.wire.addresses import is_cluster, is_server
+    from vecdb.wire.addresses import is_cluster, is_remote
 
     local: dict[str, Any] = {"read_only": read_only, "memory_budget_bytes": memory_budget_bytes}
-    if is_server(path) or is_cluster(path):
+    if is_remote(path):
         refuse_options(path, local | {"log": log, "follow": follow, "staleness_s": staleness_s != 1.0})
         refuse_options(path, {"durability": durability != "full", "maintenance": maintenance is not True})
         from vecdb.api.collection import Collection

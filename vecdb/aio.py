@@ -37,7 +37,7 @@ from vecdb.api.backend import CollectionBackend
 from vecdb.api.embedding import Embedder
 from vecdb.errors import PermissionDenied
 from vecdb.schema import CollectionConfig, Record
-from vecdb.wire.addresses import is_cluster, is_server
+from vecdb.wire.addresses import is_cluster, is_remote
 
 __all__ = ["Collection", "Database", "open"]
 
@@ -498,7 +498,7 @@ def open(
 ) -> Opening:
     """Open a database: `db = await open(...)`, or `async with open(...) as db`. Arguments and errors: `vecdb.open`."""
     local: dict[str, Any] = {"read_only": read_only, "memory_budget_bytes": memory_budget_bytes}
-    if is_server(path) or is_cluster(path):
+    if is_remote(path):
         served = {"durability": durability != "full", "maintenance": maintenance is not True}
         copied = {"log": log, "follow": follow, "staleness_s": staleness_s != 1.0}
         near_database.refuse_options(path, local | served | copied)

@@ -12,7 +12,7 @@ from vecdb.errors import InvalidArgument, Unavailable
 ADDRESSES = [
     "s3://bucket/db", "http://localhost:7711", "localhost:7711", "GRPC://localhost:7711", "grpc:/localhost",
     "file:///tmp/db", " grpc://h", "data ", "dns:///h", "unix:/x.sock", "unix:x",
-    "[::1]:7711", "grpc//db:7711", "10.0.0.1:1",
+    "[::1]:7711", "grpc//db:7711", "10.0.0.1:1", "CLUSTER:///tmp/c", "cluster:/tmp/c",
 ]  # fmt: skip
 
 

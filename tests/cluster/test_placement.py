@@ -60,7 +60,7 @@ def test_even_shards_have_about_as_many_slots(shards: int) -> None:
     made = Placement.even(shards)
     counts = np.bincount(made.table, minlength=shards)
     assert counts.sum() == SLOTS and counts.max() - counts.min() <= 1
-    assert made.serving() == tuple(range(shards))
+    assert made.serving == tuple(range(shards))
     assert [made.shard_of(slot) for slot in (0, SLOTS - 1)] == [0, shards - 1]
 
 

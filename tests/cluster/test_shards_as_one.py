@@ -1,4 +1,4 @@
-"""What several shards find, put together, is what one collection finds; compared with an embedded one and brute force."""
+"""What several shards find, put together, is what one collection finds: beside an embedded one and brute force."""
 
 from __future__ import annotations
 

@@ -82,6 +82,11 @@ class ClusterCollection:
     def with_timeout(self, seconds: float) -> ClusterCollection:
         return ClusterCollection(self._shards.with_timeout(seconds), self._config, partial=self._partial)
 
+    @property
+    def _tenant(self) -> bytes:
+        """Of the token: who owns what it writes."""
+        return self._shards.members.tenant
+
     def _every(self) -> Any:
         """All shards at once."""
         return RemoteCollection(self._shards, self._config)  # type: ignore[arg-type]
@@ -92,10 +97,10 @@ class ClusterCollection:
     # -- writes --------------------------------------------------------------------------------------
 
     def put(self, batch: Batch, owner: bytes, mode: Mode, request_id: bytes | None) -> int:
-        return self._writes.put(batch, owner, mode, request_id)
+        return self._writes.put(batch, owner or self._tenant, mode, request_id)
 
     def put_all(self, batches: Iterable[Batch], owner: bytes, mode: Mode) -> int:
-        return self._writes.put_all(batches, owner, mode)
+        return self._writes.put_all(batches, owner or self._tenant, mode)
 
     def add(
         self,
@@ -108,6 +113,7 @@ class ClusterCollection:
         single: bool,
         bare: NDArray[np.bool_] | None = None,
     ) -> Any:
+        owner = owner or self._tenant
         return self._writes.add(vectors, fields, tenants, owner, request_id, single=single, bare=bare)
 
     def set_metadata(self, metadata: dict[str, Any]) -> None:
@@ -124,10 +130,10 @@ class ClusterCollection:
         owner: bytes,
         request_id: bytes | None,
     ) -> int:
-        return self._writes.update(ids, vectors, fields, owner, request_id)
+        return self._writes.update(ids, vectors, fields, owner or self._tenant, request_id)
 
     def delete(self, ids: IdBatch, owner: bytes, request_id: bytes | None) -> int:
-        return self._writes.delete(ids, owner, request_id)
+        return self._writes.delete(ids, owner or self._tenant, request_id)
 
     def update_matching(
         self, node: Node, fields: bytes, owner: bytes | None, tenants: tuple[str, ...], request_id: bytes | None
@@ -162,7 +168,33 @@ class ClusterCollection:
     def change_access(
         self, ids: IdBatch, tenants: AccessLists, owner: bytes | None, *, granted: bool, request_id: bytes | None
     ) -> int:
+        if owner is not None and not granted and tenants.names == [self._tenant]:
+            return self._leave(ids, tenants, request_id)
+        if owner is not None:
+            owner = owner or self._tenant
         return self._writes.change_access(ids, tenants, owner, granted=granted, request_id=request_id)
+
+    def _leave(self, ids: IdBatch, tenants: AccessLists, request_id: bytes | None) -> int:
+        """A tenant's token gives up what others share with it, which lies where its owners' records are: each record by
+        itself is looked for at all shards.
+        """
+        count = 0
+        for at in range(ids.n):
+            one = np.array([at])
+            calls = []
+            for shard in self._shards.numbers:
+                part = part_id(None if request_id is None else request_id + f"#{at}".encode(), shard)
+                some = tenants.take(one, ids.n)
+                calls.append(
+                    self._at(shard, later=True).change_access(ids.take(one), some, b"", granted=False, request_id=part)
+                )
+            legs = together(calls).gather()
+            errors = [leg.error for leg in legs if leg.error is not None]
+            for error in errors:
+                if len(errors) == len(legs) or not isinstance(error, NotFound):
+                    raise error
+            count += sum(leg.value for leg in legs if leg.error is None)
+        return count
 
     def create_tenants(
         self, names: list[bytes], exist_ok: bool, records_max: int | None, request_id: bytes | None
@@ -358,6 +390,24 @@ class ClusterCollection:
         self, ids: IdBatch, owner: bytes, *, include_vectors: bool, tenants: tuple[str, ...], node: Node | None
     ) -> Any:
         self._writes.check(ids)
+        if self._tenant and not owner:
+            found = self._own_or_nobodys(ids, include_vectors=include_vectors, tenants=tenants, node=node)
+            return found[0] if ids.scalar else found
+        return self._get(ids, owner, include_vectors=include_vectors, tenants=tenants, node=node)
+
+    def _own_or_nobodys(self, ids: IdBatch, **options: Any) -> list[Record | None]:
+        """Of a tenant's token: its own records, and where it has none of an id that without an owner."""
+        every = replace(ids, scalar=False)
+        found: list[Record | None] = self._get(every, self._tenant, **options)
+        absent = np.array([at for at, record in enumerate(found) if record is None], np.int64)
+        if len(absent):
+            for at, record in zip(absent.tolist(), self._get(ids.take(absent), b"", **options), strict=True):
+                found[at] = record
+        return found
+
+    def _get(
+        self, ids: IdBatch, owner: bytes, *, include_vectors: bool, tenants: tuple[str, ...], node: Node | None
+    ) -> Any:
         split = Split(self._shards.members.current(), ids, owner)
         places = dict(split.parts)
 

@@ -25,7 +25,7 @@ from vecdb.cluster.asking.servers import Access
 from vecdb.cluster.asking.shards import Shards
 from vecdb.cluster.cluster_collection import ClusterCollection
 from vecdb.cluster.placement import bucket_url
-from vecdb.errors import InvalidArgument, NotFound, Unavailable, VecdbError
+from vecdb.errors import InvalidArgument, NotFound, PermissionDenied, Unavailable, VecdbError
 from vecdb.replication.bucket import open_bucket
 from vecdb.schema import CollectionConfig
 from vecdb.v1 import admin_pb2
@@ -87,11 +87,17 @@ class ClusterDatabase:
         return RemoteDatabase(self._shards.only(*shards), _config_of)  # type: ignore[arg-type]
 
     def greet(self) -> None:
-        """Ask a server of each shard for its version. Shards may be missing where searches may do without them."""
-        legs = self._every().greet().gather()
+        """Ask a server of each shard whose the token is. Shards may be missing where searches may do without them."""
+        legs = self._shards.call("GetServerInfo", admin_pb2.GetServerInfoRequest(), _tenant_of).gather()
         errors = [leg.error for leg in legs if leg.error is not None]
         if errors and (not self._partial or len(errors) == len(legs)):
             FanOut(legs, later=True).values()
+        tenants = {leg.value for leg in legs if leg.error is None}
+        if len(tenants) > 1:
+            raise PermissionDenied(
+                f"servers of {self.path} know this token as one of several tenants: give all of them the same tokens"
+            )
+        [self._shards.members.tenant] = tenants
 
     # -- collections ---------------------------------------------------------------------------------
 
@@ -222,6 +228,10 @@ def _config_of(_backend: Any, config: CollectionConfig) -> CollectionConfig:
     return config
 
 
+def _tenant_of(answer: Any) -> bytes:
+    return str(answer.tenant).encode()
+
+
 def _numbers_of(sequence: Any) -> dict[int, int]:
     if not isinstance(sequence, Mapping):
         raise InvalidArgument(
@@ -246,5 +256,7 @@ def _wait_for_all(shard: int, asked: list[Any], timeout_s: float) -> None:
             error = server.error(failed, "GetServerInfo", timeout_s) if hasattr(failed, "code") else Unavailable("late")
             if "cannot be reached" not in str(error):  # one that cannot be reached answers no reads either
                 late = error
+    if isinstance(late, PermissionDenied):
+        raise late
     if late is not None or not reached:
         raise Unavailable(f"shard {shard} did not get the commit in time; try again") from late

@@ -111,9 +111,10 @@ class Placement:
         """int64[n], the shards of slots."""
         return self.table[slots]
 
+    @cached_property
     def serving(self) -> tuple[int, ...]:
         """The shards that have slots, ascending: all that a search must ask."""
-        return tuple(np.unique(self.table).tolist())
+        return tuple(sorted({number for number, _ in self.runs}))
 
     # -- other placements ----------------------------------------------------------------------------
 

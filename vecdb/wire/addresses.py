@@ -28,6 +28,11 @@ def is_cluster(path: object) -> bool:
     return isinstance(path, str) and path.startswith(CLUSTER)
 
 
+def is_remote(path: object) -> bool:
+    """Whether a database is behind a server, or several: no directory of this machine."""
+    return is_server(path) or is_cluster(path)
+
+
 def socket_path(address: str) -> str:
     """The path in unix:/path, unix:///path or unix:path. Raises InvalidArgument where it can be none."""
     path = address.removeprefix(UNIX)

@@ -37,7 +37,7 @@ _SAMPLES_MIN = 16
 
 
 class Members:
-    """url : for messages."""
+    """url : for messages.   tenant : attribute: of the token, UTF-8; b"" where it is bound to none."""
 
     def __init__(self, url: str, bucket: Bucket, access: Access) -> None:
         self.url = url
@@ -53,6 +53,7 @@ class Members:
         self._took: dict[Any, deque[float]] = {}
         self._late_s: dict[Any, float] = {}
         self.closed = False
+        self.tenant = b""
         self.placement = Placement.read(bucket)
         self._read_at = time.monotonic()
         self._connect()

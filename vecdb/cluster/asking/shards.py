@@ -138,7 +138,7 @@ class Shards:
 
     @property
     def numbers(self) -> tuple[int, ...]:
-        serving = self.members.current().serving()
+        serving = self.members.current().serving
         return serving if self._numbers is None else self._numbers
 
     def call(
