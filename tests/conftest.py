@@ -4,6 +4,7 @@ small databases.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,16 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     starts_others = not hasattr(session.config, "workerinput") and (getattr(options, "numprocesses", 0) or 0) > 1
     if starts_others and not options.collectonly:
         warm_in_processes()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _what_stays_is_not_collected_again() -> Iterator[None]:
+    """Modules, compiled kernels and pytest's own objects are hundreds of thousands, and each collection of garbage,
+    many of them asked for by tests, would look at all: what is alive between two files of tests stays.
+    """
+    gc.freeze()
+    yield
+    gc.collect()
 
 
 @pytest.fixture

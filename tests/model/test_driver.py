@@ -18,18 +18,21 @@ from tests.model.twin import Twin
 from vecdb.embedded.open import open_database
 
 METRICS = ("l2", "cosine", "ip")
+SLOW = pytest.mark.slow
 
 
 @pytest.mark.parametrize(
     ("setup", "plan"),
     [
-        *((Setup("hnsw", metric, memory=False), "graph") for metric in METRICS),
-        pytest.param(Setup("spann", "l2", memory=False), "lists", marks=pytest.mark.slow),
+        (Setup("hnsw", "l2", memory=False), "graph"),
+        # slow: three seconds each; metrics and types of vectors are in the histories of test_machine.py, too
+        *(pytest.param(Setup("hnsw", metric, memory=False), "graph", marks=SLOW) for metric in ("cosine", "ip")),
+        pytest.param(Setup("spann", "l2", memory=False), "lists", marks=SLOW),
         (Setup("spann-disk", "cosine", memory=False), "lists"),
         (Setup("curator", "cosine", memory=False), "tree"),
         (Setup("curator-graph", "l2", memory=False), "graph"),
-        pytest.param(Setup("spann-disk", "ip", memory=False), "lists", marks=pytest.mark.slow),
-        pytest.param(Setup("spann-lossless", "l2", "int8", memory=False), "lists", marks=pytest.mark.slow),
+        pytest.param(Setup("spann-disk", "ip", memory=False), "lists", marks=SLOW),
+        pytest.param(Setup("spann-lossless", "l2", "int8", memory=False), "lists", marks=SLOW),
     ],
     ids=str,
 )
@@ -65,8 +68,8 @@ def test_a_seeded_history_meets_every_kind_of_care(setup: Setup, plan: str) -> N
         assert twin.seen[what], f"{what} never happened: {twin.seen}"
 
 
-@pytest.mark.parametrize(
-    "kind", ["hnsw", "spann-disk", "curator", "curator-graph", pytest.param("spann", marks=pytest.mark.slow)]
+@pytest.mark.parametrize(  # slow: two seconds each; the files of a tree with a graph are those of both
+    "kind", ["hnsw", "spann-disk", "curator-graph", *(pytest.param(kind, marks=SLOW) for kind in ("curator", "spann"))]
 )
 def test_another_process_sees_each_commit_through_seals_and_vacuums(kind: str) -> None:
     drive(Setup(kind, "l2", memory=False), 150, SEED + 1, reader_every=5)

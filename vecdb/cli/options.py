@@ -12,9 +12,9 @@ import typer
 import vecdb
 from vecdb.api.database import check_path
 from vecdb.cli.token_file import token_or_file
-from vecdb.embedded.directory import absolute
 from vecdb.errors import InvalidArgument, NotFound
 from vecdb.storage.disk import manifest
+from vecdb.validate.directories import absolute
 from vecdb.wire.addresses import is_remote
 
 Database = Annotated[

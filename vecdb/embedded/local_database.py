@@ -32,7 +32,7 @@ from vecdb.embedded import open_here
 from vecdb.embedded.backup import remove_older_backups, write_backup
 from vecdb.embedded.check import check_database
 from vecdb.embedded.create_drop import CreateCollection, DropAlias, DropCollection, RenameCollection, SetAlias
-from vecdb.embedded.directory import absolute, check_folders, lock_as_reader, prepare_directory
+from vecdb.embedded.directory import check_folders, lock_as_reader, prepare_directory
 from vecdb.embedded.local_collection import LocalCollection
 from vecdb.errors import Corruption, DiskFull, NotFound, Unavailable
 from vecdb.maintenance.garbage import collect_garbage
@@ -52,6 +52,7 @@ from vecdb.storage.kv import aliases, catalog, counters
 from vecdb.storage.kv.store import LMDB_FORMAT
 from vecdb.tenancy import tenant_names
 from vecdb.validate import commit_number
+from vecdb.validate.directories import absolute
 from vecdb.validate.not_found import collection_not_found
 
 _COMMIT_POLL_S = 0.005  # how often a reading process looks for a commit that it waits for
