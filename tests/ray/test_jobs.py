@@ -62,7 +62,7 @@ def test_a_cluster_is_built_searched_measured_and_reshaped(ray: Any, tmp_path: P
     )
     assert (found.ids == nearest(vectors, queries, 5)).all() and told[-1] == (50, 50)
     moved = reshape(url, shards=3, drain_s=0.0, servers_s=0.0, remove_old=True)
-    assert moved["records"] == 1_200 and len(Placement.read(bucket).serving()) == 3
+    assert moved["records"] == 1_200 and len(Placement.read(bucket).serving) == 3
     assert (search(url, "docs", queries, 5, params=EXACT).ids == found.ids).all()
     with pytest.raises(vecdb.AlreadyExists):
         build(url, "docs", tmp_path / "rows.npy", shards=2)

@@ -77,7 +77,7 @@ def processes(url: str) -> dict[str, int]:
 def is_whole(url: str, shards: int, servers: int) -> bool:
     """Whether so many servers of so many shards are named and answer."""
     placement = Placement.read(cluster_bucket(url))
-    serving = [placement.shards[number] for number in placement.serving()]
+    serving = [placement.shards[number] for number in placement.serving]
     named = [address for one in serving if one.writer for address in one.servers]
     if len(serving) != shards or len(named) != servers:
         return False

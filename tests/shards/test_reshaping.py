@@ -69,7 +69,7 @@ def test_every_record_is_in_one_new_shard(cluster: WrittenCluster, tmp_path: Pat
     for number in (0, 1):
         cluster.open(number)["docs"].create_tenant("idle", records_max=7)
     made = reshape_cluster(cluster.url, shards, InThisProcess(), options(tmp_path))
-    assert made["shards"] == list(range(2, 2 + shards)) == list(cluster.placement.serving())
+    assert made["shards"] == list(range(2, 2 + shards)) == list(cluster.placement.serving)
     assert made["records"] == len(cluster.records)
     assert cluster.found() == cluster.records
     cluster.give_up_writers()
@@ -175,7 +175,7 @@ def test_a_vacuum_and_a_cleared_collection_are_caught_up_with(cluster: WrittenCl
 
     reshape_cluster(cluster.url, 3, Watched(before), options(tmp_path))
     assert done and cluster.found() == cluster.records
-    late = [cluster.open(number)["late"].count() for number in cluster.placement.serving()]
+    late = [cluster.open(number)["late"].count() for number in cluster.placement.serving]
     assert sum(late) == 2
 
 

@@ -62,7 +62,7 @@ class _Searchers:
     def __init__(self, ray: Any, url: str, name: str, on: RayOptions) -> None:
         self._ray = ray
         bucket = cluster_bucket(url)
-        shards = Placement.read(bucket).serving()
+        shards = Placement.read(bucket).serving
         check_room(ray, len(shards), on.cpus_each or 0)
         work = on.made_work()
         made = ray.remote(ShardSearcher).options(

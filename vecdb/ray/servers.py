@@ -192,9 +192,9 @@ def prepare(settings: UpSettings) -> str:
         there = Placement.read(bucket)
     except NotFound:
         raise NotFound(f"{settings.url} has no cluster yet: say how many shards it is to have") from None
-    if settings.shards is not None and len(there.serving()) != settings.shards:
+    if settings.shards is not None and len(there.serving) != settings.shards:
         raise InvalidArgument(
-            f"{settings.url} has {len(there.serving())} shards, not {settings.shards}: leave the number out, or "
+            f"{settings.url} has {len(there.serving)} shards, not {settings.shards}: leave the number out, or "
             "reshape it with `vecdb cluster reshape`"
         )
     known, run = notes.wanted(bucket), uuid.uuid4().hex

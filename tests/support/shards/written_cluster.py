@@ -58,7 +58,7 @@ class WrittenCluster:
     # -- writes ------------------------------------------------------------------------------------
 
     def create(self, name: str = "docs", **options: Any) -> None:
-        for number in self.placement.serving():
+        for number in self.placement.serving:
             self.open(number).create_collection(name, DIM, "l2", **options)
 
     def _shards(self, ids: Any, owner: str) -> Any:
@@ -106,7 +106,7 @@ class WrittenCluster:
         two of them, or in the wrong one.
         """
         made: dict[Key, Any] = {}
-        for number in self.placement.serving():
+        for number in self.placement.serving:
             path = self.root / f"look-{number}-{len(list(self.root.iterdir()))}"
             with vecdb.open(path, follow=self.log(number), staleness_s=None, maintenance=False) as db:
                 assert db.check() == []

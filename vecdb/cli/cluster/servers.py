@@ -20,8 +20,6 @@ from vecdb.cluster.placement import Placement, bucket_url, cluster_bucket
 from vecdb.errors import InvalidArgument, Unavailable, VecdbError
 from vecdb.replication.bucket import is_url
 from vecdb.shards import notes
-from vecdb.shards.servers import directories
-from vecdb.shards.servers.member import Member, MemberSettings
 from vecdb.wire.addresses import is_cluster
 
 Cluster = Annotated[
@@ -59,6 +57,7 @@ def up(
     """Start a cluster's servers over Ray, and see to it that they run; without --ray until Ctrl-C or `cluster down`."""
     from vecdb.ray import servers
     from vecdb.ray.session import RayOptions, check_room, session
+    from vecdb.shards.servers.member import MemberSettings
 
     url = cluster_of(store, folder)
     first = MemberSettings(
@@ -160,12 +159,14 @@ def status(cluster: Cluster, token: Token = None, tls: Tls = None, json: Json = 
 
 def _asked(address: str, token: str | None, tls: str | None) -> list[Any]:
     """[whether a server answers, its newest commit, how many records it has]; None for what it does not tell."""
+    from vecdb.shards.servers.directories import reachable
+
     try:
         with vecdb.open(address, token=token, tls=tls, timeout=2.0) as db:
             records = sum(len(db.collection(name)) for name in db.collections())
             return [True, db.sequence(), records]
     except VecdbError:
-        return [directories.reachable(address, token, tls, 2.0), None, None]
+        return [reachable(address, token, tls, 2.0), None, None]
 
 
 def join(
@@ -190,6 +191,8 @@ def join(
     """Run one server of a cluster until SIGTERM: the writer or a copy of its shard, as the placement says. For systemd
     and Kubernetes; settings of `vecdb serve` come from --config and VECDB_*.
     """
+    from vecdb.shards.servers.member import Member, MemberSettings
+
     settings = MemberSettings(
         cluster, shard, str(path), listen, address, takeover_s or None, options=_options(config),
         writer_options=("--workers", str(workers), "--durability", durability), token=token, tls=tls, grace_s=grace_s,

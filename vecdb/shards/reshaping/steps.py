@@ -103,7 +103,7 @@ def begun(url: str, bucket: Bucket, shards: int) -> ReshapeState:
                 f"{url} is on its way to {len(state.job.new)} shards: go on with that number, or abandon it"
             )
         return state
-    old = placement.serving()
+    old = placement.serving
     if len(old) == shards:
         raise InvalidArgument(f"{url} has {shards} shards already")
     first = max(placement.shards) + 1
@@ -122,7 +122,7 @@ def abandon(url: str) -> None:
     if state is None:
         raise NotFound(f"{url} is not being reshaped")
     job = state.job
-    if set(Placement.read(bucket).serving()) & set(job.new):
+    if set(Placement.read(bucket).serving) & set(job.new):
         raise InvalidArgument(f"{url} has its new shards already: begin the same reshaping again, which cleans up")
     state.change(step=job.step)  # whoever goes on with it stops at its next step
 
@@ -159,7 +159,7 @@ class Reshaping:
         return Step(self._state.job.step)
 
     def switched(self) -> bool:
-        return set(Placement.read(self._bucket).serving()) == set(self._state.job.new)
+        return set(Placement.read(self._bucket).serving) == set(self._state.job.new)
 
     # -- workers -----------------------------------------------------------------------------------
 
