@@ -12,6 +12,7 @@ import pytest
 
 import vecdb
 from tests.support.shards.written_cluster import WrittenCluster
+from vecdb.cli.cluster.servers import reshaping_of
 from vecdb.cluster.placement import Placement
 from vecdb.shards.holding import is_held
 from vecdb.shards.reshaping.job import ReshapeState
@@ -144,6 +145,7 @@ def test_abandoned_the_old_shards_are_written_again(cluster: WrittenCluster, tmp
     with pytest.raises(Killed):
         reshape_cluster(cluster.url, 3, Watched(before), options(tmp_path))
     assert cluster.placement.shards[0].writer is None and set(cluster.placement.shards) == {0, 1, 2, 3, 4}
+    assert reshaping_of(cluster.url) == {"from": [0, 1], "to": [2, 3, 4], "step": "fenced"}
     with pytest.raises(vecdb.InvalidArgument, match="on its way to 3"):
         reshape_cluster(cluster.url, 4, InThisProcess(), options(tmp_path))
     cluster.close()

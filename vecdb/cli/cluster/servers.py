@@ -50,6 +50,9 @@ def up(
     workers: Annotated[int, typer.Option(min=0, help="Processes of each writer that read; 0: by the cores.")] = 1,
     takeover_s: Takeover = 5.0,
     config: Config = None,
+    secure: Annotated[
+        bool, typer.Option("--secure", help="Addresses are grpcs://: --config names a certificate.")
+    ] = False,
     wait_s: Annotated[float, typer.Option(min=1.0, help="For all servers to answer.")] = 600.0,
     token: Token = None,
     tls: Tls = None,
@@ -63,11 +66,13 @@ def up(
     first = MemberSettings(
         url, 0, "", takeover_s=takeover_s or None, options=_options(config),
         writer_options=("--workers", str(workers), "--durability", durability), token=token, tls=tls,
+        secure=secure,
     )  # fmt: skip
     settings = servers.UpSettings(url, shards, copies, str(folder.absolute()), first, ray is None, cpus)
     out = Output(False)
     with session(RayOptions(ray)) as found:
         run = servers.prepare(settings)
+        _note_reshaping(url, out)
         check_room(found, len(Placement.read(cluster_bucket(url)).shards) * (1 + copies), cpus)
         if ray is None:
             _stay_up(servers.Supervisor(settings), run, url, wait_s, out)
@@ -77,6 +82,25 @@ def up(
             name=name, lifetime="detached", max_restarts=-1, num_cpus=0
         )
         _wait_up(_RemoteSupervisor(found, actor.remote(settings, run)), url, wait_s, out)
+
+
+def _note_reshaping(url: str, out: Output) -> None:
+    job = reshaping_of(url)
+    if job is not None:
+        out.note(
+            f"reshaping to {len(job['to'])} shards was begun and is not done ({job['step']}): `vecdb cluster reshape` "
+            "with that number goes on, --abandon gives it up"
+        )
+
+
+def reshaping_of(url: str) -> dict[str, Any] | None:
+    """What is under way: {"from", "to", "step"}."""
+    from vecdb.shards.reshaping.job import ReshapeState, Step
+
+    state = ReshapeState.read(cluster_bucket(url))
+    if state is None:
+        return None
+    return {"from": list(state.job.old), "to": list(state.job.new), "step": Step(state.job.step).name.lower()}
 
 
 class _RemoteSupervisor:
@@ -152,9 +176,13 @@ def status(cluster: Cluster, token: Token = None, tls: Tls = None, json: Json = 
             told = _asked(address, token, tls) if address != "-" else [False, None, None]
             rows.append([number, slots, role, address, *told, *((noted.host, noted.path) if noted else ("-", "-"))])
     document = {
-        "cluster": cluster, "epoch": placement.epoch, "servers": [dict(zip(columns, row, strict=True)) for row in rows]
+        "cluster": cluster, "epoch": placement.epoch, "servers": [dict(zip(columns, row, strict=True)) for row in rows],
+        "reshaping": reshaping_of(cluster),
     }  # fmt: skip
-    Output(json).emit(document, lambda console: console.print(table(columns, rows)))
+    out = Output(json)
+    out.emit(document, lambda console: console.print(table(columns, rows)))
+    if not json:
+        _note_reshaping(cluster, out)
 
 
 def _asked(address: str, token: str | None, tls: str | None) -> list[Any]:

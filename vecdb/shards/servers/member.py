@@ -50,7 +50,8 @@ class MemberSettings:
     address : under which others reach it; None: grpc:// and `listen`.   takeover_s : a writer that was gone so long is
     replaced by this server; None: never.   claim_s : the same where there is no writer at all.   options : further ones
     of `vecdb serve`.   token, tls : with which this server, and the others, are asked.   grace_s : for a server to end.
-    linger_s : how long it answers when its shard is no more, for those who do not know it yet.
+    linger_s : how long it answers when its shard is no more, for those who do not know it yet.   secure : addresses
+    are grpcs://, since `options` lead to a certificate.
     """
 
     url: str
@@ -66,6 +67,7 @@ class MemberSettings:
     tls: str | None = None
     grace_s: float = 30.0
     linger_s: float = 5.0
+    secure: bool = False
 
 
 class Member:
@@ -278,7 +280,7 @@ class Member:
         known = directories.known_address(self.path) or ""
         if port == 0 and known.rpartition(":")[2].isdecimal() and is_free(host, int(known.rpartition(":")[2])):
             port = int(known.rpartition(":")[2])
-        address = f"grpc://{joined(host, port or free_port(host))}"
+        address = f"{'grpcs' if self.settings.secure else 'grpc'}://{joined(host, port or free_port(host))}"
         if known and known != address:
             Placement.change(self._bucket, lambda now: moved(now, self.settings.shard, known, address))
         directories.note_address(self.path, address)
