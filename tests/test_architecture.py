@@ -33,7 +33,8 @@ FLOORS: list[set[str]] = [
     {"client"},
     {"aio", "cluster"},
     {"__init__"},
-    {"integrations"},
+    {"integrations", "shards"},
+    {"ray"},
     {"cli"},
 ]
 NEIGHBOURS = {  # on one floor
@@ -371,6 +372,11 @@ def test_only_server_and_client_import_grpc() -> None:
     assert all(name.startswith(allowed) for name in found), found
 
 
+def test_only_jobs_and_servers_over_ray_import_it() -> None:
+    found = importers("ray", ALL_FILES)
+    assert found and all(name.startswith("vecdb/ray/") for name in found), found
+
+
 @pytest.mark.parametrize(
     ("framework", "homes"),
     [
@@ -457,7 +463,8 @@ def test_nothing_phones_home() -> None:
     wrong = [
         f"{place(path, line)} imports {name}"
         for path in ALL_FILES
-        if path != fetches and not str(path.relative_to(ROOT)).startswith(("vecdb/client/", "server/"))
+        if path != fetches
+        and not str(path.relative_to(ROOT)).startswith(("vecdb/client/", "server/", "vecdb/shards/servers/ports.py"))
         for line, name in imports_of(path)
         if name.split(".")[0] in talkers
     ]
