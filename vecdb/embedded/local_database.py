@@ -155,7 +155,8 @@ class LocalDatabase(Generic[C]):
         if self.durability != "none":
             self._mark = commit_mark.CommitMark(self.path, sequence, lag=self.durability == "relaxed")
         mark = self._mark.write if self._mark is not None else _no_mark
-        self._committer = Committer(self.store, known, _check_of(self.path, self._locks[-1]), mark)
+        self.store.check_there = _check_of(self.path, self._locks[-1])
+        self._committer = Committer(self.store, known, mark)
         with contextlib.suppress(DiskFull):  # it is harmless, and who opens a full disk wants to delete
             collect_garbage(self.path, self.store, self._committer.submit)
         database = weakref.ref(self)
@@ -548,7 +549,9 @@ class ClosedHandle:
 
 
 def _check_of(path: Path, lock_fd: int) -> Callable[[], None]:
-    """What tells the committer whether the directory is still there: whoever removes it removes LOCK."""
+    """What tells whether the directory is still there: whoever removes it removes LOCK. It is asked before anything is
+    made or removed by its path, where another database may lie by now.
+    """
 
     def check() -> None:
         if filesystem.is_unlinked(lock_fd):
