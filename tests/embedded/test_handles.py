@@ -287,12 +287,20 @@ WRITES: dict[str, Callable[[Any, Any], Any]] = {
 }
 
 
+def moved(path: Path) -> Path:
+    """What comes of a directory in whose place another is to be put."""
+    return path.rename(path.with_name("before"))
+
+
+@pytest.mark.parametrize("take_away", [shutil.rmtree, moved])
 @pytest.mark.parametrize("anew", [False, True])
 @pytest.mark.parametrize("name", WRITES)
-def test_a_removed_directory_acknowledges_nothing(path: Path, name: str, anew: bool) -> None:
+def test_a_directory_that_was_taken_away_acknowledges_nothing(
+    path: Path, name: str, anew: bool, take_away: Callable[[Path], Any]
+) -> None:
     with open_database(path, maintenance=False) as db:
         docs = db["docs"]
-        shutil.rmtree(path)
+        take_away(path)
         if anew:
             with open_database(path, maintenance=False) as new:
                 new.create_collection("docs", 2, "l2")
@@ -301,6 +309,9 @@ def test_a_removed_directory_acknowledges_nothing(path: Path, name: str, anew: b
     if anew:
         with open_database(path, maintenance=False) as new:
             assert new.collections() == ["docs"] and new["docs"].count() == 0 and new.check() == []
+    if take_away is moved:
+        with open_database(path.with_name("before"), maintenance=False) as old:
+            assert old.collections() == ["docs"] and old["docs"].count() == 1 and old.check() == []
 
 
 MAINTENANCE: dict[str, Callable[[Any, Any], Any]] = {
@@ -315,8 +326,11 @@ MAINTENANCE: dict[str, Callable[[Any, Any], Any]] = {
 }
 
 
+@pytest.mark.parametrize("take_away", [shutil.rmtree, moved])
 @pytest.mark.parametrize("name", MAINTENANCE)
-def test_a_stale_handle_spoils_no_file_of_a_database_that_took_its_place(path: Path, name: str) -> None:
+def test_a_stale_handle_spoils_no_file_of_a_database_that_took_its_place(
+    path: Path, name: str, take_away: Callable[[Path], Any]
+) -> None:
     """Both have files of the same names."""
     vectors = np.random.default_rng(0).normal(size=(600, 2)).astype(np.float32)
     with open_database(path, maintenance=False) as db:
@@ -326,7 +340,7 @@ def test_a_stale_handle_spoils_no_file_of_a_database_that_took_its_place(path: P
         docs.optimize()
         docs.delete(range(200))
         docs.upsert([1], [GOOD])
-        shutil.rmtree(path)
+        take_away(path)
         with open_database(path, maintenance=False) as new:
             for one in ("docs", "others"):
                 made = new.create_collection(one, 2, "l2", vecdb.Hnsw())

@@ -32,7 +32,7 @@ from vecdb.embedded import open_here
 from vecdb.embedded.backup import remove_older_backups, write_backup
 from vecdb.embedded.check import check_database
 from vecdb.embedded.create_drop import CreateCollection, DropAlias, DropCollection, RenameCollection, SetAlias
-from vecdb.embedded.directory import absolute, check_folders, lock_as_reader, prepare_directory
+from vecdb.embedded.directory import LOCK, absolute, check_folders, lock_as_reader, prepare_directory
 from vecdb.embedded.local_collection import LocalCollection
 from vecdb.errors import Corruption, DiskFull, NotFound, Unavailable
 from vecdb.maintenance.garbage import collect_garbage
@@ -549,15 +549,15 @@ class ClosedHandle:
 
 
 def _check_of(path: Path, lock_fd: int) -> Callable[[], None]:
-    """What tells whether the directory is still there: whoever removes it removes LOCK. It is asked before anything is
-    made or removed by its path, where another database may lie by now.
+    """What tells whether the directory is still there: whoever removes or moves it takes LOCK away. It is asked before
+    anything is made or removed by its path, where another database may lie by now.
     """
 
     def check() -> None:
-        if filesystem.is_unlinked(lock_fd):
+        if not filesystem.is_at(lock_fd, path / LOCK):
             raise Unavailable(
-                f"database {path} is gone: its directory, or LOCK in it, was removed; nothing was written. Close it, "
-                "then open it again"
+                f"database {path} is gone: its directory, or LOCK in it, was removed or moved; nothing was written. "
+                "Close it, then open it again"
             )
 
     return check
