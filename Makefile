@@ -21,6 +21,8 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 SOURCES := vecdb datasets bench server tests
 PYTEST_ARGS ?= -q
 WORKERS ?= auto
+# hundreds of short processes would each compile all sources anew, and so would the next run
+unexport PYTHONDONTWRITEBYTECODE
 
 help:
 	@sed -n 's/^#  //p' Makefile

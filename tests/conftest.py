@@ -4,6 +4,8 @@ small databases.
 
 from __future__ import annotations
 
+import gc
+import signal
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -22,10 +24,22 @@ settings.load_profile("vecdb")
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Where several processes share the tests (pytest -n): compile the kernels before xdist starts them."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as for what a shell runs in the background
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     options = session.config.option
     starts_others = not hasattr(session.config, "workerinput") and (getattr(options, "numprocesses", 0) or 0) > 1
     if starts_others and not options.collectonly:
         warm_in_processes()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _what_stays_is_not_collected_again() -> Iterator[None]:
+    """Modules, compiled kernels and pytest's own objects are hundreds of thousands, and each collection of garbage,
+    many of them asked for by tests, would look at all: what is alive between two files of tests stays.
+    """
+    gc.freeze()
+    yield
+    gc.collect()
 
 
 @pytest.fixture

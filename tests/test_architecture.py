@@ -31,13 +31,15 @@ FLOORS: list[set[str]] = [
     {"replication"},
     {"embedded", "wire", "v1"},
     {"client"},
-    {"aio"},
+    {"aio", "cluster"},
     {"__init__"},
-    {"integrations"},
+    {"integrations", "shards"},
+    {"ray"},
     {"cli"},
 ]
 NEIGHBOURS = {  # on one floor
     ("wire", "v1"),  # the first is made for the second
+    ("aio", "cluster"),  # whose calls it runs in threads
     ("filters", "validate"),  # the bounds and short texts of messages, in validate/common.py
 }
 OUTSIDE = {"vecdb_server": "server", "vecdb_bench": "bench", "vecdb_datasets": "datasets"}  # public names only
@@ -96,15 +98,26 @@ def tree_of(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"), str(path))
 
 
+@cache
+def nodes_of(path: Path) -> list[ast.AST]:
+    """All nodes of a file; every test of this file looks at most of them."""
+    return list(ast.walk(tree_of(path)))
+
+
 def part_of(path: Path) -> str:
     """The top-level part of vecdb that a file belongs to: `index` for vecdb/index/flat.py."""
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-def imports_of(path: Path) -> Iterator[tuple[int, str]]:
+@cache
+def imports_of(path: Path) -> list[tuple[int, str]]:
     """(line, dotted name) of everything a file imports, at any depth, relative names made absolute."""
+    return list(_imports(path))
+
+
+def _imports(path: Path) -> Iterator[tuple[int, str]]:
     package = path.relative_to(ROOT).parent.parts
-    for node in ast.walk(tree_of(path)):
+    for node in nodes_of(path):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield node.lineno, alias.name
@@ -139,9 +152,7 @@ VECDB_FILES = files_of(PACKAGE)
 ALL_FILES = VECDB_FILES + [path for name, folder in OUTSIDE.items() for path in files_of(ROOT / folder / name)]
 
 
-BACKEND_METHODS = {
-    node.name for node in ast.walk(tree_of(PACKAGE / "api" / "backend.py")) if isinstance(node, ast.FunctionDef)
-}
+BACKEND_METHODS = {node.name for node in nodes_of(PACKAGE / "api" / "backend.py") if isinstance(node, ast.FunctionDef)}
 
 
 def place(path: Path, line: int) -> str:
@@ -269,7 +280,7 @@ def test_no_class_name_stands_twice() -> None:
     seen: dict[str, str] = {}
     wrong = []
     for path in VECDB_FILES:
-        for node in ast.walk(tree_of(path)):
+        for node in nodes_of(path):
             if not isinstance(node, ast.ClassDef) or (path.name == "aio.py" and node.name in facade):
                 continue
             if node.name in seen and node.name not in expected:
@@ -296,7 +307,7 @@ def test_functions_fit_a_screen_and_their_parameters_a_glance() -> None:
             continue
         lines_max = KERNEL_LINES_MAX if part == "kernels" else FUNCTION_LINES_MAX
         parameters_max = KERNEL_PARAMETERS_MAX if part == "kernels" else PARAMETERS_MAX
-        for node in ast.walk(tree_of(path)):
+        for node in nodes_of(path):
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
                 lines, parameters = size_of(node)
                 # a public method has the parameters that users know, and the backend behind it the same
@@ -341,7 +352,7 @@ def test_only_the_bucket_imports_obstore() -> None:
     named = {
         str(path.relative_to(ROOT))
         for path in ALL_FILES
-        for node in ast.walk(tree_of(path))
+        for node in nodes_of(path)
         if isinstance(node, ast.Constant)
         and isinstance(node.value, str)
         and re.fullmatch(r"obstore(\.\w+)*", node.value)
@@ -356,9 +367,14 @@ def test_only_kernels_import_numba() -> None:
 
 def test_only_server_and_client_import_grpc() -> None:
     # the service is measured by a client without vecdb's own, and beside a server that does nothing: the ceiling
-    allowed = ("vecdb/client/", "server/", "bench/vecdb_bench/serving/")
+    allowed = ("vecdb/client/", "vecdb/cluster/asking/", "server/", "bench/vecdb_bench/serving/")
     found = importers("grpc", ALL_FILES)
     assert all(name.startswith(allowed) for name in found), found
+
+
+def test_only_jobs_and_servers_over_ray_import_it() -> None:
+    found = importers("ray", ALL_FILES)
+    assert found and all(name.startswith("vecdb/ray/") for name in found), found
 
 
 @pytest.mark.parametrize(
@@ -386,7 +402,7 @@ def test_only_the_seam_to_the_os_opens_files() -> None:
         place(path, node.lineno)
         for path in VECDB_FILES
         if path not in excused and part_of(path) != "cli"
-        for node in ast.walk(tree_of(path))
+        for node in nodes_of(path)
         if isinstance(node, ast.Call) and called(node) in openers
     ]
     assert not wrong, wrong
@@ -395,7 +411,7 @@ def test_only_the_seam_to_the_os_opens_files() -> None:
 def test_nothing_unpickles_or_evaluates() -> None:
     wrong = [place(path, 0) for path in ALL_FILES for _, name in imports_of(path) if name.split(".")[0] == "pickle"]
     for path in ALL_FILES:
-        for node in ast.walk(tree_of(path)):
+        for node in nodes_of(path):
             if isinstance(node, ast.Call) and called(node) in {"eval", "exec"}:
                 wrong.append(place(path, node.lineno))
             if isinstance(node, ast.keyword) and node.arg == "allow_pickle" and constant(node.value) is not False:
@@ -406,7 +422,7 @@ def test_nothing_unpickles_or_evaluates() -> None:
 def test_no_kernel_gives_up_nan_checks() -> None:
     wrong = []
     for path in VECDB_FILES:
-        for node in ast.walk(tree_of(path)):
+        for node in nodes_of(path):
             if isinstance(node, ast.keyword) and node.arg == "fastmath" and constant(node.value) is True:
                 wrong.append(place(path, node.value.lineno))
             if isinstance(node, ast.Constant) and node.value in ("nnan", "ninf"):
@@ -440,14 +456,15 @@ def test_nothing_phones_home() -> None:
     calls = {
         str(path.relative_to(ROOT))
         for path in ALL_FILES
-        for node in ast.walk(tree_of(path))
+        for node in nodes_of(path)
         if isinstance(node, ast.Call) and called(node) == "download.get"
     }
     assert calls == {"vecdb/cli/commands/dataset.py"}
     wrong = [
         f"{place(path, line)} imports {name}"
         for path in ALL_FILES
-        if path != fetches and not str(path.relative_to(ROOT)).startswith(("vecdb/client/", "server/"))
+        if path != fetches
+        and not str(path.relative_to(ROOT)).startswith(("vecdb/client/", "server/", "vecdb/shards/servers/ports.py"))
         for line, name in imports_of(path)
         if name.split(".")[0] in talkers
     ]
@@ -495,5 +512,12 @@ def test_every_public_name_is_there() -> None:
 def test_importing_vecdb_loads_nothing_heavy(statement: str) -> None:
     heavy = {"numba", "llvmlite", "lmdb", "numpy", "msgspec", "typer", "rich", "grpc", "starlette", "jinja2", "uvicorn"}
     code = f"import sys; {statement}; print(*sorted(m for m in sys.modules if m in {heavy!r}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.strip() == ""
+
+
+def test_commands_are_there_before_the_engine_is_loaded() -> None:
+    """Half a second of every command, of which those that ask a server, or only tell of themselves, need nothing."""
+    code = "import sys, vecdb.cli.app; print(*sorted({'numba', 'llvmlite', 'grpc'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.strip() == ""

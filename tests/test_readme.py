@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 import typer
 
+from tests.support.answers.command_line import vecdb_command
 from tests.support.server.process import Process
-from vecdb.cli import build
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
@@ -58,7 +58,7 @@ def test_the_commands_exist_with_their_options(page: Path) -> None:
     assert commands(page)
     for line in commands(page):
         words = shlex.split(line, comments=True)[1:]
-        command = typer.main.get_command(build())
+        command = vecdb_command()
         while hasattr(command, "commands") and words and not words[0].startswith("-"):
             assert words[0] in command.commands, f"no such command: {line}"
             command = command.commands[words.pop(0)]

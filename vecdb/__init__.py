@@ -115,14 +115,16 @@ def open(
     tls: bool | str | PathLike[str] | tuple[Any, Any, Any] | None = None,
     insecure: bool = False,
     timeout: float | None = None,
+    allow_partial: bool = False,
 ) -> Database:
-    """Open the database at `path`, making it if it is not there; or that of a server, "grpc://host:port". To await its
-    calls: `vecdb.aio.open`, with the same arguments.
+    """Open the database at `path`, making it if it is not there; or that of a server, "grpc://host:port", or of several
+    servers, "cluster://...". To await its calls: `vecdb.aio.open`, with the same arguments.
 
     Parameters
     ----------
     path : a directory; ":memory:" for a temporary one that is never synced and goes when it is closed; grpc://host:port
         for a server's, grpcs://host:port with TLS, unix:/path/of/socket on this machine. Without a port: 7711.
+        cluster://s3/bucket/prefix (gs, az), or cluster:///folder, for that of the servers that are placed there.
 
     Of a directory
         read_only : read beside the process that writes; every commit of it is visible to the next call.
@@ -138,11 +140,15 @@ def open(
         staleness_s : of a copy: how long ago it may have known the end of the log, in seconds, for it to answer; past
             that it raises Unavailable. None: it always answers.
 
-    Of a server
+    Of a server, or of all servers of a cluster
         token : who asks; it is not sent in plain text to another machine, unless `insecure`.
         tls : True for certificates that the system trusts, the path of a CA's, or (CA, certificate, key) where the
             server wants to know who connects: paths of PEM files, the CA None for the system's.
         timeout : seconds that a call may take; None: 30 s, writes 90 s, builds and the like as long as they take.
+
+    Of a cluster
+        allow_partial : searches answer where a shard cannot be reached, with what the others have; `hits.missing` has
+            its number. False: they raise Unavailable, as all else does.
 
     Raises
     ------
@@ -153,17 +159,24 @@ def open(
     PermissionDenied : the server does not know the token.
     """
     from vecdb.api.database import Database, refuse_options
-    from vecdb.wire.addresses import is_server
+    from vecdb.wire.addresses import is_cluster, is_remote
 
     local: dict[str, Any] = {"read_only": read_only, "memory_budget_bytes": memory_budget_bytes}
-    if is_server(path):
+    if is_remote(path):
         refuse_options(path, local | {"log": log, "follow": follow, "staleness_s": staleness_s != 1.0})
         refuse_options(path, {"durability": durability != "full", "maintenance": maintenance is not True})
         from vecdb.api.collection import Collection
+
+        if is_cluster(path):
+            from vecdb.cluster.cluster_database import connect_cluster
+
+            return Database(connect_cluster(str(path), token, tls, insecure, timeout, allow_partial, Collection))
+        refuse_options(path, {"allow_partial": allow_partial})
         from vecdb.client import connect
 
         return Database(connect(path, token, tls, insecure, timeout, Collection))
     refuse_options(path, {"token": token, "tls": tls, "insecure": insecure, "timeout": timeout})
+    refuse_options(path, {"allow_partial": allow_partial})
     from vecdb.embedded.open import open_database
 
     local |= {"log": log, "follow": follow, "staleness_s": staleness_s}

@@ -10,6 +10,7 @@ of calls may be on their way at once.
     of a server       calls are sent from the event loop. The database belongs to the loop that it was opened on.
                       grpc.aio does not come through a fork: a process that is forked while one is open here gets
                       Unavailable from `open`; start it by `spawn`, or let it use `vecdb.open`
+    of a cluster      calls run in threads, as those of a directory do
     of a directory    calls run in threads of this process, at most 32 at once, so the loop stays free; any loop may use
                       it. A call that is cancelled goes on in its thread; a search stops at its next chunk of queries.
                       `progress` is called in that thread
@@ -36,7 +37,7 @@ from vecdb.api.backend import CollectionBackend
 from vecdb.api.embedding import Embedder
 from vecdb.errors import PermissionDenied
 from vecdb.schema import CollectionConfig, Record
-from vecdb.wire.addresses import is_server
+from vecdb.wire.addresses import is_cluster, is_remote
 
 __all__ = ["Collection", "Database", "open"]
 
@@ -463,6 +464,15 @@ async def _open_server(url: Any, token: Any, tls: Any, insecure: bool, timeout: 
     return Database(near_database.Database(backend))
 
 
+async def _open_cluster(url: Any, token: Any, tls: Any, insecure: bool, timeout: Any, allow_partial: bool) -> Database:
+    from vecdb.cluster.cluster_database import connect_cluster  # only here, as the others
+
+    backend = await asyncio.to_thread(
+        connect_cluster, url, token, tls, insecure, timeout, allow_partial, near.Collection
+    )
+    return Database(near_database.Database(backend), CallThreads())
+
+
 async def _open_directory(path: Any, options: dict[str, Any]) -> Database:
     from vecdb.embedded.open import open_database  # only here: who asks a server needs no compiler
 
@@ -484,15 +494,20 @@ def open(
     tls: Any = None,
     insecure: bool = False,
     timeout: float | None = None,
+    allow_partial: bool = False,
 ) -> Opening:
     """Open a database: `db = await open(...)`, or `async with open(...) as db`. Arguments and errors: `vecdb.open`."""
     local: dict[str, Any] = {"read_only": read_only, "memory_budget_bytes": memory_budget_bytes}
-    if is_server(path):
+    if is_remote(path):
         served = {"durability": durability != "full", "maintenance": maintenance is not True}
         copied = {"log": log, "follow": follow, "staleness_s": staleness_s != 1.0}
         near_database.refuse_options(path, local | served | copied)
+        if is_cluster(path):
+            return Opening(functools.partial(_open_cluster, path, token, tls, insecure, timeout, allow_partial))
+        near_database.refuse_options(path, {"allow_partial": allow_partial})
         return Opening(functools.partial(_open_server, path, token, tls, insecure, timeout))
     near_database.refuse_options(path, {"token": token, "tls": tls, "insecure": insecure, "timeout": timeout})
+    near_database.refuse_options(path, {"allow_partial": allow_partial})
     local |= {"log": log, "follow": follow, "staleness_s": staleness_s}
     return Opening(
         functools.partial(_open_directory, path, local | {"durability": durability, "maintenance": maintenance})

@@ -140,3 +140,13 @@ snapshot_part_bytes = 8 << 20
 log_trim_age_s = 600.0  # how long it is known what is removed before it is: copies look each `log_trim_look_s`
 log_trim_look_s = 60.0
 log_poll_s = 0.2  # how often a copy looks for commits
+
+# -- several servers as one database ---------------------------------------------------------------
+cluster_shards_max = 256
+cluster_copies_max = 64  # of a shard
+cluster_hedge_s = 0.25  # a read is asked of another copy after this time, before it is known how long others took
+cluster_hedge_min_s = 0.003  # and never sooner than this
+cluster_call_kinds_max = 1_024  # of which it is known how long they take
+cluster_wait_s = 0.5  # for a copy to have this client's own writes, where the writer cannot be asked
+cluster_own_writes_s = 2.0  # so long the writer is asked after a write whose commit is not known
+cluster_revoke_s = 1.5  # for copies to have a revoke: past it they do not answer without having it

@@ -1,4 +1,9 @@
-"""The same database five ways: on disk, in memory, asynchronously, over gRPC, and over gRPC asynchronously."""
+"""The same database five ways: on disk, in memory, asynchronously, over gRPC, and over gRPC asynchronously; and spread
+over the shards of a cluster, 1, 2 and 5.
+
+With clusters the suite is slow, but for a part of it with two shards; what cannot hold for a cluster, and why, is
+listed in tests/support/cluster/api_suite.py.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +14,37 @@ from typing import Any
 import pytest
 
 import vecdb
+from tests.support.cluster.api_suite import mark_cluster_test
+from tests.support.cluster.in_process import InProcessCluster
 from tests.support.server.awaiting import Loop, Waiting
 from tests.support.server.driver import Running
 from vecdb.embedded.open import open_database
 from vecdb_server.config import Config
 
 WAYS = ("disk", "memory", "threads", "grpc", "aio")
+CLUSTERS = {"cluster-1": 1, "cluster-2": 2, "cluster-5": 5}  # way: shards
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        way = getattr(getattr(item, "callspec", None), "params", {}).get("way")
+        if way in CLUSTERS:
+            mark_cluster_test(item, CLUSTERS[way])
+
+
+@pytest.fixture(scope="session")
+def clusters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], InProcessCluster]]:
+    """clusters(way): the servers of a way, started when they are wanted first."""
+    made: dict[str, InProcessCluster] = {}
+
+    def of(way: str) -> InProcessCluster:
+        if way not in made:
+            made[way] = InProcessCluster(tmp_path_factory.mktemp(way), CLUSTERS[way])
+        return made[way]
+
+    yield of
+    for one in made.values():
+        one.close()
 
 
 @pytest.fixture(scope="session")
@@ -39,7 +69,7 @@ def loop() -> Iterator[Loop]:
     made.close()
 
 
-@pytest.fixture(params=WAYS)
+@pytest.fixture(params=[*WAYS, *CLUSTERS])
 def way(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -54,6 +84,8 @@ def opening(way: str, tmp_path: Path, request: pytest.FixtureRequest) -> Callabl
     if way == "threads":
         threads: Loop = request.getfixturevalue("loop")
         return lambda: Waiting(threads.run(vecdb.aio.open(tmp_path / "db", durability="relaxed")), threads)
+    if way in CLUSTERS:
+        return request.getfixturevalue("clusters")(way).open
     url = f"grpc://{request.getfixturevalue('server').address}"
     if way == "grpc":
         return lambda: vecdb.open(url)

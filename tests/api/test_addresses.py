@@ -13,7 +13,7 @@ ADDRESSES = [
     "s3://bucket/db", "http://localhost:7711", "localhost:7711", "GRPC://localhost:7711", "grpc:/localhost",
     "file:///tmp/db", " grpc://h", "data ", "dns:///h", "unix:/x.sock", "unix:x",
     "[::1]:7711", "grpc//db:7711", "10.0.0.1:1", "my_db:7711", "user@host:7711", "localhost:7711/db", "s3:bucket/db",
-    "grpc:localhost", "http:localhost:7711", "[::1]:7711/db",
+    "grpc:localhost", "http:localhost:7711", "[::1]:7711/db", "CLUSTER:///tmp/c", "cluster:/tmp/c",
 ]  # fmt: skip
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import vecdb
+from tests.support.answers.ways import LONG_WAYS
 from vecdb.storage.disk import filesystem
 
 RNG = np.random.default_rng(7)
@@ -58,6 +59,7 @@ def test_collections_come_and_go_with_every_kind_of_index(db: Any, index: Any) -
     assert db.collections() == ["docs"]
 
 
+@pytest.mark.parametrize("way", LONG_WAYS)
 def test_long_work_says_how_far_it_is(db: Any) -> None:
     docs, vectors = filled(db)
     for work in (
@@ -98,6 +100,7 @@ def test_facts_are_the_same_facts(db: Any, twin: Any) -> None:
     assert db.stats()["collections"] == 1
 
 
+@pytest.mark.parametrize("way", LONG_WAYS)
 def test_recall_is_measured_and_tuned(db: Any) -> None:
     docs, vectors = filled(db)
     docs.optimize()

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 import vecdb
+from tests.support.answers.ways import LONG_WAYS
+from tests.support.answers.written import written
 from vecdb import F, InvalidArgument, LimitExceeded, VecdbError
 
 DIM, ROWS = 8, 240
@@ -72,7 +74,7 @@ def here(twin: Any) -> Any:
 def assert_same(found: vecdb.Hits, expected: vecdb.Hits) -> None:
     for name in ("ids", "distances", "counts", "components", "owners"):
         assert np.array_equal(getattr(found, name), getattr(expected, name)), name
-    assert found.fields == expected.fields and repr(found.to_list()) == repr(expected.to_list())
+    assert found.fields == expected.fields and written(found.to_list()) == written(expected.to_list())
 
 
 def outcome(call: Callable[[], Any]) -> Any:
@@ -139,6 +141,7 @@ def test_searches_of_every_kind_take_filters(docs: Any, here: Any) -> None:
     assert isinstance(docs.tune(queries, filter=F.lang == "en"), list)
 
 
+@pytest.mark.parametrize("way", LONG_WAYS)
 @pytest.mark.parametrize("order_by", [None, "n", "any", "score", "meta.at"])
 @pytest.mark.parametrize("batch", [7, 53, 1000])
 def test_pages_have_the_records_and_the_cursors_of_the_twin(
@@ -231,6 +234,7 @@ REFUSED: list[Callable[[Any], Any]] = [
 ]
 
 
+@pytest.mark.parametrize("way", LONG_WAYS)
 @pytest.mark.parametrize("number", range(len(REFUSED)))
 def test_what_is_refused_is_refused_in_the_same_words(docs: Any, here: Any, number: int) -> None:
     found = outcome(lambda: REFUSED[number](docs))

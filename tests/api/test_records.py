@@ -13,6 +13,7 @@ import pyarrow as pa
 import pytest
 
 import vecdb
+from tests.support.answers.ways import LONG_WAYS
 from vecdb.client.remote_collection import RemoteCollection
 from vecdb.embedded.local_collection import LocalCollection
 
@@ -95,6 +96,7 @@ def test_the_last_of_an_id_that_repeats_counts(db: Any) -> None:
     assert (docs.get(1).fields, docs.get(1).tenants) == ({"n": 2}, ["c"])
 
 
+@pytest.mark.parametrize("way", LONG_WAYS)
 @pytest.mark.parametrize("dtype", ["float32", "float16", "int8", "uint8"])
 def test_vectors_are_stored_in_the_type_of_the_collection(db: Any, dtype: str) -> None:
     docs = db.create_collection("docs", 5, "l2", dtype=dtype)
@@ -193,6 +195,7 @@ def test_a_write_is_checked_now_and_made_later(db: Any) -> None:
         docs.prepare(9, [np.nan, 1.0])
 
 
+@pytest.mark.parametrize("way", LONG_WAYS)
 def test_a_large_call_that_is_not_atomic_is_split_and_wholly_written(db: Any) -> None:
     docs = db.create_collection("docs", 64, "l2", index=vecdb.Flat())
     vectors = RNG.normal(size=(40_000, 64)).astype(np.float32)

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 import vecdb
+from tests.support.answers.ways import LONG_WAYS
+from tests.support.answers.written import written
 
 RNG = np.random.default_rng(6)
 ROWS, DIM = 300, 12
@@ -47,7 +49,7 @@ def assert_same(found: vecdb.Hits, expected: vecdb.Hits) -> None:
         if other is not None:
             assert (one.dtype, one.shape) == (other.dtype, other.shape), name
             assert np.array_equal(one, other), name
-    assert found.single == expected.single and repr(found.to_list()) == repr(expected.to_list())
+    assert found.single == expected.single and written(found.to_list()) == written(expected.to_list())
 
 
 @pytest.mark.parametrize("metric", ["l2", "cosine", "ip"])
@@ -61,6 +63,7 @@ def test_the_nearest_are_found_under_every_metric_and_type(db: Any, twin: Any, m
         assert np.allclose(hits.distances, np.sort(true)[:5], rtol=2e-3, atol=2e-3)
 
 
+@pytest.mark.parametrize("way", LONG_WAYS)
 @pytest.mark.parametrize("ids", [range(ROWS), [f"id-{n}" for n in range(ROWS)]], ids=["ints", "strings"])
 @pytest.mark.parametrize("limit", [1, 10, ROWS + 20])
 def test_one_query_and_batches_have_the_same_shapes_and_padding(db: Any, twin: Any, ids: Any, limit: int) -> None:

@@ -11,10 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 import vecdb
-from vecdb.cli import build
+from tests.support.answers.command_line import CommandRunner
 from vecdb_bench import disk, mixture, runner, tenants
 from vecdb_bench.calls.interference import interference
 from vecdb_bench.calls.threads import threads
@@ -242,7 +241,7 @@ def test_a_run_without_plots_prints_one_document(
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.setattr(runner, "run", lambda plan, note, folder: small)
-    result = CliRunner().invoke(build(), ["bench", "run", "--out", str(tmp_path), "--json"])
+    result = CommandRunner().run(["bench", "run", "--out", str(tmp_path), "--json"])
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["file"]
 

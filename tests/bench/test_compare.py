@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 import vecdb
-from vecdb.cli import build
+from tests.support.answers.command_line import CommandRunner
 from vecdb_bench import peers, runner
 from vecdb_bench.reporting.compare import compare, permutation_p
 
@@ -95,14 +94,11 @@ def test_the_command_shows_the_verdict_and_fails_where_it_is_asked_to(tmp_path: 
     for name, one in (("a", result()), ("b", result(speed=0.5, seed=1))):
         (tmp_path / name).write_text(json.dumps(one))
     told = ["bench", "compare", str(tmp_path / "a"), str(tmp_path / "b")]
-    shown = CliRunner().invoke(build(), told)
+    shown = CommandRunner().run(told)
     assert shown.exit_code == 0 and "slower" in shown.stdout
-    assert CliRunner().invoke(build(), [*told, "--strict"]).exit_code == 1
+    assert CommandRunner().run([*told, "--strict"]).exit_code == 1
     assert (
-        CliRunner()
-        .invoke(build(), ["bench", "compare", str(tmp_path / "b"), str(tmp_path / "a"), "--strict"])
-        .exit_code
-        == 0
+        CommandRunner().run(["bench", "compare", str(tmp_path / "b"), str(tmp_path / "a"), "--strict"]).exit_code == 0
     )
 
 

@@ -12,12 +12,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 import vecdb
+from tests.support.answers.command_line import CommandRunner
 from tests.support.server.driver import token
 from tests.support.server.process import Process
-from vecdb.cli import build
 
 ROOT = Path(__file__).resolve().parents[2]
 ROWS, DIM = 300, 8
@@ -25,14 +24,14 @@ ROWS, DIM = 300, 8
 
 def run(*words: object, code: int = 0) -> Any:
     """Run a command with --json in this process; its document."""
-    result = CliRunner().invoke(build(), [str(word) for word in words] + ["--json"])
+    result = CommandRunner().run([str(word) for word in words] + ["--json"])
     assert result.exit_code == code, result.output
     return json.loads(result.stdout)
 
 
 def show(*words: object) -> str:
     """Run a command for people; what it prints."""
-    result = CliRunner().invoke(build(), [str(word) for word in words])
+    result = CommandRunner().run([str(word) for word in words])
     assert result.exit_code == 0, result.output
     return result.stdout
 

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
 import vecdb
-from vecdb.cli import build
+from tests.support.answers.command_line import CommandRunner
 from vecdb.cli.commands import demo
 
 ROWS = 3_000
@@ -18,7 +17,7 @@ ROWS = 3_000
 
 def run(path: Path, code: int = 0) -> dict[str, Any]:
     words = ["demo", "--path", str(path), "--rows", str(ROWS), "--words", "king,paris", "--json"]
-    result = CliRunner().invoke(build(), words)
+    result = CommandRunner().run(words)
     assert result.exit_code == code, result.output
     return dict(json.loads(result.stdout))
 

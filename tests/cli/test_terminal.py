@@ -11,10 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 import vecdb
-from vecdb.cli import build
+from tests.support.answers.command_line import CommandRunner
 from vecdb.cli.output import PlainConsole, table
 from vecdb.cli.visible import visible, visible_json
 
@@ -35,7 +34,7 @@ def db(tmp_path: Path) -> Path:
 
 
 def show(*words: object, code: int = 0) -> str:
-    result = CliRunner().invoke(build(), [str(word) for word in words], color=True)
+    result = CommandRunner().run([str(word) for word in words], color=True)
     assert result.exit_code == code, result.output
     return result.output
 

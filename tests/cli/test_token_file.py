@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import typer.main
-from typer.testing import CliRunner
 
 import vecdb
+from tests.support.answers.command_line import CommandRunner
 from vecdb.cli import build
 
 SERVER = ("--db", "grpc://localhost:1")
@@ -29,7 +29,7 @@ def tokens(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 
 def run(*words: str, code: int = 1, **more: Any) -> str:
-    result = CliRunner().invoke(build(), [*words], **more)
+    result = CommandRunner().run([*words], **more)
     assert result.exit_code == code, result.output
     return str(result.output)
 

@@ -9,13 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
 import vecdb
 from tests.console.conftest import Asker
+from tests.support.answers.command_line import CommandRunner
 from tests.support.server.driver import token
 from tests.support.server.process import Process
-from vecdb.cli import build
 from vecdb.integrations.console import app
 from vecdb.integrations.console.serving import console_address
 from vecdb.integrations.console.view import View
@@ -39,13 +38,13 @@ def test_what_it_cannot_do_is_said(
     monkeypatch.chdir(tmp_path)
     with vecdb.open(tmp_path) as db:
         db.create_collection("docs", 2)
-    done = CliRunner().invoke(build(), ["console", *words])
+    done = CommandRunner().run(["console", *words])
     assert done.exit_code != 0 and said in done.output
 
 
 def test_a_tenants_console_takes_no_write(tmp_path: Path) -> None:
     vecdb.open(tmp_path).close()
-    done = CliRunner().invoke(build(), ["console", str(tmp_path), "--tenant", "a", "--write"])
+    done = CommandRunner().run(["console", str(tmp_path), "--tenant", "a", "--write"])
     assert done.exit_code == 1 and "only reads" in done.output
 
 

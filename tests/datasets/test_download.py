@@ -15,10 +15,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 import vecdb
-from vecdb.cli import build
+from tests.support.answers.command_line import CommandRunner
 from vecdb_datasets import Dataset, download, export_ann_benchmarks, load
 
 NAME = "glove-25-angular"
@@ -243,10 +242,10 @@ def test_without_a_network_or_a_file_the_message_says_what_to_do(tmp_path: Path)
 
 def test_the_command_fetches_and_says_where_to(store: Store, tmp_path: Path) -> None:
     told = ["dataset", "get", NAME, "--folder", str(tmp_path), "--url", store.url, "--json"]
-    ran = CliRunner().invoke(build(), told)
+    ran = CommandRunner().run(told)
     assert ran.exit_code == 0 and str(tmp_path / f"{NAME}.hdf5") in ran.stdout
-    listed = CliRunner().invoke(build(), ["dataset", "list", "--folder", str(tmp_path), "--json"])
+    listed = CommandRunner().run(["dataset", "list", "--folder", str(tmp_path), "--json"])
     assert listed.exit_code == 0 and NAME in listed.stdout
     store.content = b""
-    missing = CliRunner().invoke(build(), ["dataset", "get", "sift-128-euclidean", "--url", store.url])
+    missing = CommandRunner().run(["dataset", "get", "sift-128-euclidean", "--url", store.url])
     assert missing.exit_code != 0

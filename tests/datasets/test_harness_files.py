@@ -10,10 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 import vecdb
-from vecdb.cli import build
+from tests.support.answers.command_line import CommandRunner
 from vecdb_datasets import (
     Csr,
     Dataset,
@@ -195,7 +194,7 @@ def test_the_truth_of_zeros_under_cosine_is_asked_for(tmp_path: Path) -> None:
 def test_the_command_writes_each_layout(tmp_path: Path, format: str) -> None:
     out = tmp_path / ("out.hdf5" if format in ("ann-benchmarks", "vibe") else "out")
     told = ["dataset", "export", "clustered-500x8", "--format", format, "--out", str(out), "--k", "5", "--seed", "4"]
-    ran = CliRunner().invoke(build(), [*told, "--json"])
+    ran = CommandRunner().run([*told, "--json"])
     assert ran.exit_code == 0, ran.output
     assert '"bytes"' in ran.stdout and out.exists()
     if out.suffix:

@@ -13,10 +13,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from typer.testing import CliRunner
 
 import vecdb
-from vecdb.cli import build
+from tests.support.answers.command_line import CommandRunner
 from vecdb.errors import Corruption, InvalidArgument
 from vecdb_datasets import open_vectors, sniff
 from vecdb_datasets.formats.foreign import copy_text
@@ -189,7 +188,7 @@ def test_the_command_imports_a_dump_and_goes_on_with_another_table(tmp_path: Pat
     path = tmp_path / "dump.sql"
     path.write_text(f"COPY items (id, title, embedding) FROM stdin;\n{copied(rows)}\\.\n")
     words = ["import", str(path), "--db", str(tmp_path / "db"), "-c", "items", "--metric", "l2", "--json"]
-    done = CliRunner().invoke(build(), words)
+    done = CommandRunner().run(words)
     assert done.exit_code == 0 and json.loads(done.stdout)["live"] == 300
     with vecdb.open(tmp_path / "db", read_only=True) as db:
         docs = db.collection("items")

@@ -15,10 +15,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 import vecdb
-from vecdb.cli import build
+from tests.support.answers.command_line import CommandRunner
 from vecdb_datasets.formats import CollectionFacts, create_records, create_vectors
 from vecdb_datasets.formats.records import jsonl
 from vecdb_datasets.formats.records.writer import RecordBatch
@@ -31,7 +30,7 @@ BATCH = RecordBatch([1, 2], np.eye(2, dtype=np.float32), [{}, {}], ["", ""], [[]
 
 
 def run(*words: object) -> tuple[int, Any]:
-    result = CliRunner().invoke(build(), [*map(str, words), "--json"])
+    result = CommandRunner().run([*map(str, words), "--json"])
     return result.exit_code, json.loads(result.stdout)
 
 
@@ -98,7 +97,7 @@ def test_standard_output_and_its_errors(db: Path, tmp_path: Path) -> None:
     without = ["sh", "-c", 'exec "$@" >&-', "sh", *line]
     done = subprocess.run(without, env=ENVIRONMENT, capture_output=True, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
-    result = CliRunner().invoke(build(), ["export", "-c", "c", "--db", str(db), "-", "--json"])
+    result = CommandRunner().run(["export", "-c", "c", "--db", str(db), "-", "--json"])
     assert result.exit_code == 2
 
 

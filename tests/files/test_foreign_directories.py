@@ -18,10 +18,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 import vecdb
-from vecdb.cli import build
+from tests.support.answers.command_line import CommandRunner
 from vecdb_datasets import open_vectors
 from vecdb_datasets.formats import optional
 
@@ -30,7 +29,7 @@ SQLITE = b"SQLite format 3\0"
 
 def run(*words: object) -> tuple[int, Any]:
     """(exit code, document) of a command."""
-    result = CliRunner().invoke(build(), [*map(str, words), "--json"])
+    result = CommandRunner().run([*map(str, words), "--json"])
     return result.exit_code, json.loads(result.stdout)
 
 

@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 import vecdb
-from vecdb.cli import build
+from tests.support.answers.command_line import CommandRunner
 from vecdb.cli.commands import import_export
 
 X = [0.1 * i + 0.01 for i in range(16)]
@@ -19,7 +18,7 @@ X = [0.1 * i + 0.01 for i in range(16)]
 
 def run(*words: object, input: bytes | None = None) -> tuple[int, Any]:
     """(exit code, document) of a command."""
-    result = CliRunner().invoke(build(), [*map(str, words), "--json"], input=input)
+    result = CommandRunner().run([*map(str, words), "--json"], input=input)
     return result.exit_code, json.loads(result.stdout)
 
 
@@ -97,7 +96,7 @@ def test_messages_name_the_options_of_the_command(tmp_path: Path) -> None:
         ((both, "--bad-rows", "x"), "--bad-rows goes with --skip-bad"),
         ((both, "--limit", 0), "--limit"),
     ):
-        result = CliRunner().invoke(build(), [str(word) for word in ("import", *words, *to)])
+        result = CommandRunner().run([str(word) for word in ("import", *words, *to)])
         assert result.exit_code == 2 and said in " ".join(result.output.split()), result.output
 
 
@@ -197,7 +196,7 @@ def test_an_import_goes_on_where_nothing_can_be_noted(tmp_path: Path, monkeypatc
     monkeypatch.setattr(Path, "write_text", refuse)
     file = tmp_path / "x.jsonl"
     file.write_bytes(b"".join(b'{"id": %d, "v": [1, %d]}\n' % (i, i) for i in range(5)))
-    result = CliRunner().invoke(build(), ["import", str(file), "--db", str(tmp_path / "db"), "-c", "c"])
+    result = CommandRunner().run(["import", str(file), "--db", str(tmp_path / "db"), "-c", "c"])
     assert result.exit_code == 0 and "the folder cannot be written" in result.stderr
     with vecdb.open(tmp_path / "db", read_only=True) as database:
         assert database.collection("c").count() == 5

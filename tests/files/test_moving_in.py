@@ -17,10 +17,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 import vecdb
-from vecdb.cli import build
+from tests.support.answers.command_line import CommandRunner
 
 DIM = 16
 EXACT = vecdb.SearchParams(exact=True)
@@ -181,7 +180,7 @@ SIZES = [400, pytest.param(20_000, marks=pytest.mark.slow)]
 
 def run(*words: object) -> tuple[int, Any]:
     """(exit code, document) of a command."""
-    result = CliRunner().invoke(build(), [*map(str, words), "--json"])
+    result = CommandRunner().run([*map(str, words), "--json"])
     return result.exit_code, json.loads(result.stdout)
 
 

@@ -15,10 +15,9 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from typer.testing import CliRunner
 
 import vecdb
-from vecdb.cli import build
+from tests.support.answers.command_line import CommandRunner
 
 DIM = 3
 TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=8)
@@ -137,7 +136,7 @@ def told(value: Any) -> str:
 
 def run(*words: object) -> tuple[int, Any]:
     """(exit code, document) of a command."""
-    result = CliRunner().invoke(build(), [*map(str, words), "--json"])
+    result = CommandRunner().run([*map(str, words), "--json"])
     return result.exit_code, json.loads(result.stdout)
 
 
@@ -232,12 +231,12 @@ def test_zero_vectors_come_back_into_a_collection_that_takes_them(tmp_path: Path
     with vecdb.open(tmp_path / "a") as db:
         docs = db.create_collection("docs", DIM, "cosine", zero_vectors="far")
         docs.upsert([1, 2], np.array([[0, 0, 0], [1, 2, 3]], np.float32))
-    assert CliRunner().invoke(build(), ["export", str(out), "-c", "docs", "--db", str(tmp_path / "a")]).exit_code == 0
+    assert CommandRunner().run(["export", str(out), "-c", "docs", "--db", str(tmp_path / "a")]).exit_code == 0
     told = ["import", str(out), "-c", "docs", "--db", str(tmp_path / "b")]
-    assert CliRunner().invoke(build(), told).exit_code == 0
+    assert CommandRunner().run(told).exit_code == 0
     with vecdb.open(tmp_path / "b") as db:
         assert db["docs"].config.zero_vectors == "far" and db["docs"].count() == 2
-    assert CliRunner().invoke(build(), [*told, "--zero-vectors", "refuse"]).exit_code != 0
+    assert CommandRunner().run([*told, "--zero-vectors", "refuse"]).exit_code != 0
 
 
 @pytest.mark.parametrize("suffix", ["parquet", "jsonl"])
@@ -245,10 +244,10 @@ def test_a_collection_without_a_dim_comes_back_without_one(tmp_path: Path, suffi
     out, data = tmp_path / f"out.{suffix}", np.ones((1, DIM), np.float32)
     with vecdb.open(tmp_path / "a") as db:
         db.create_collection("docs").upsert([1, 2], fields=[{"n": 1}, {"n": 2}])
-    assert CliRunner().invoke(build(), ["export", str(out), "-c", "docs", "--db", str(tmp_path / "a")]).exit_code == 0
+    assert CommandRunner().run(["export", str(out), "-c", "docs", "--db", str(tmp_path / "a")]).exit_code == 0
     told = ["import", str(out), "-c", "docs", "--db", str(tmp_path / "b")]
     for _ in range(2):  # into a new one, and into one that is there
-        assert CliRunner().invoke(build(), told).exit_code == 0
+        assert CommandRunner().run(told).exit_code == 0
     with vecdb.open(tmp_path / "b") as db:
         docs = db["docs"]
         assert docs.dim == 0 and docs.get(2).fields == {"n": 2}

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 
 import vecdb
+from tests.support.answers.command_line import CommandRunner
 from tests.support.server.driver import token
 from tests.support.server.process import ENVIRONMENT, Process
 
@@ -27,9 +28,7 @@ pytest.importorskip("mcp")
 
 from mcp import StdioServerParameters
 from mcp.client.client import Client
-from typer.testing import CliRunner
 
-from vecdb.cli import build
 from vecdb.integrations.mcp_server import http_address, server_of
 from vecdb.integrations.shared import bound_collection
 
@@ -405,7 +404,7 @@ def test_what_is_wrong_at_the_start_is_said(folder: Path, monkeypatch: pytest.Mo
     ]
     for options, said in wrong:
         words = ["mcp", "--db", "db", *([] if "-c" in options else ["-c", "notes"]), *options]
-        result = CliRunner().invoke(build(), words)
+        result = CommandRunner().run(words)
         assert result.exit_code == 1 and said in result.output, (words, result.output)
     sys.path[:] = before
     assert os.getcwd() == str(folder)

@@ -5,6 +5,7 @@ The seed is printed; `VECDB_SEED=n` repeats a run.
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -12,24 +13,29 @@ import numpy as np
 import pytest
 
 import vecdb
-from tests.model.driver import SEED, Reader, drive
+from tests.model import filtered
+from tests.model.driver import SEED, Driver, Reader, drive
 from tests.model.setups import DIM, IDS, Setup, index_of, vector_table
 from tests.model.twin import Twin
 from vecdb.embedded.open import open_database
+from vecdb.filters.tree import In, Not
 
 METRICS = ("l2", "cosine", "ip")
+SLOW = pytest.mark.slow
 
 
 @pytest.mark.parametrize(
     ("setup", "plan"),
     [
-        *((Setup("hnsw", metric, memory=False), "graph") for metric in METRICS),
-        pytest.param(Setup("spann", "l2", memory=False), "lists", marks=pytest.mark.slow),
+        (Setup("hnsw", "l2", memory=False), "graph"),
+        # slow: three seconds each; metrics and types of vectors are in the histories of test_machine.py, too
+        *(pytest.param(Setup("hnsw", metric, memory=False), "graph", marks=SLOW) for metric in ("cosine", "ip")),
+        pytest.param(Setup("spann", "l2", memory=False), "lists", marks=SLOW),
         (Setup("spann-disk", "cosine", memory=False), "lists"),
         (Setup("curator", "cosine", memory=False), "tree"),
         (Setup("curator-graph", "l2", memory=False), "graph"),
-        pytest.param(Setup("spann-disk", "ip", memory=False), "lists", marks=pytest.mark.slow),
-        pytest.param(Setup("spann-lossless", "l2", "int8", memory=False), "lists", marks=pytest.mark.slow),
+        pytest.param(Setup("spann-disk", "ip", memory=False), "lists", marks=SLOW),
+        pytest.param(Setup("spann-lossless", "l2", "int8", memory=False), "lists", marks=SLOW),
     ],
     ids=str,
 )
@@ -65,8 +71,20 @@ def test_a_seeded_history_meets_every_kind_of_care(setup: Setup, plan: str) -> N
         assert twin.seen[what], f"{what} never happened: {twin.seen}"
 
 
-@pytest.mark.parametrize(
-    "kind", ["hnsw", "spann-disk", "curator", "curator-graph", pytest.param("spann", marks=pytest.mark.slow)]
+def test_a_write_by_a_filter_that_all_records_match_changes_nothing() -> None:
+    with contextlib.closing(Twin(Setup("auto", "l2"))) as twin:
+        driver = Driver(twin, 1)
+        for _ in range(60):
+            driver.step()
+        everything = Not(In("a", ()))
+        assert filtered.written(twin, everything, lambda: twin.docs.delete(filter=everything)) is None
+        filtered.update(twin, everything, {"a": 1})
+        filtered.delete(twin, everything)
+        assert twin.docs.count() == len(twin.model) > 0
+
+
+@pytest.mark.parametrize(  # slow: two seconds each; the files of a tree with a graph are those of both
+    "kind", ["hnsw", "spann-disk", "curator-graph", *(pytest.param(kind, marks=SLOW) for kind in ("curator", "spann"))]
 )
 def test_another_process_sees_each_commit_through_seals_and_vacuums(kind: str) -> None:
     drive(Setup(kind, "l2", memory=False), 150, SEED + 1, reader_every=5)

@@ -1,5 +1,5 @@
 """Compiles the kernels that most tests use, before the processes start that share the tests: each of them would compile
-the same. Run as a program, with kinds of index as arguments; machine code that is cached already is only loaded.
+the same. Run as a program, with the number of a part as argument; machine code that is cached already is only loaded.
 """
 
 from __future__ import annotations
@@ -10,12 +10,18 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-PARTS = (("flat", "hnsw", "curator"), ("spann", "spann-disk"))  # about equally long
+DTYPES = ("float32", "uint8", "float16", "int8")
+# Kinds of index, and shapes of data that need codes of other formats, or more than one block of codes. A minute of
+# processor time each; what both parts need comes early in one and late in the other.
+PARTS: tuple[tuple[str | tuple[str, int], ...], ...] = (
+    ("flat", "hnsw", ("wide x60", 32), ("clusters .001", 32), ("clusters .00001", 32)),
+    ("curator", "spann", "spann-disk", ("gauss", 100)),
+)
 
 
 def warm_in_processes() -> None:
     """All parts at the same time, each in a process. A failure is not reported here: the tests will show it."""
-    commands = [[sys.executable, "-m", "tests.support.warm_kernels", *part] for part in PARTS]
+    commands = [[sys.executable, "-m", "tests.support.warm_kernels", str(part)] for part in range(len(PARTS))]
     started = [subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL) for command in commands]
     for process in started:
         process.wait()
@@ -47,14 +53,14 @@ def warm(kind: str, dtype: Any) -> None:
         docs.search(vectors[:20], 1, params=vecdb.SearchParams(exact=True))
 
 
-def warm_codes(shape: str) -> None:
+def warm_codes(shape: str, dim: int) -> None:
     """The same with a graph on codes that such data need."""
     import vecdb
     from tests.support import awkward
 
-    vectors = awkward.shape(shape, 600, 32)
+    vectors = awkward.shape(shape, 600, dim)
     with vecdb.open(":memory:") as db:
-        docs = db.create_collection("warm", 32, "l2", vecdb.Hnsw(m=4, ef_construction=24))
+        docs = db.create_collection("warm", dim, "l2", vecdb.Hnsw(m=4, ef_construction=24))
         docs.upsert(range(600), vectors)
         docs.optimize()
         docs.delete(range(200))
@@ -66,9 +72,9 @@ if __name__ == "__main__":
     from vecdb import limits
 
     limits.flat_rows_max = 32
-    for kind in sys.argv[1:]:
-        for dtype in ("float32", "uint8"):
-            warm(kind, dtype)
-        if kind == "hnsw":
-            for shape in ("wide x60", "clusters .01", "clusters .0001"):
-                warm_codes(shape)
+    for part in PARTS[int(sys.argv[1])]:
+        if isinstance(part, tuple):
+            warm_codes(*part)
+            continue
+        for dtype in DTYPES:
+            warm(part, dtype)

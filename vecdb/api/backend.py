@@ -284,9 +284,11 @@ class DatabaseBackend(Protocol[C_co]):
 
     def stats(self, disk: bool) -> dict[str, Any]: ...
 
-    def sequence(self) -> int: ...
+    def sequence(self) -> int | dict[int, int]:
+        """Of several shards a dict with the number of each."""
 
-    def wait_for(self, sequence: int, timeout_s: float) -> None: ...
+    def wait_for(self, sequence: Any, timeout_s: float) -> None:
+        """sequence : as the caller gave it; such as `sequence` returns."""
 
     def vacuum(self, progress: Progress) -> None: ...
 

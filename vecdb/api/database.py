@@ -164,18 +164,18 @@ class Database:
         """
         return self._backend.stats(validate.flag(disk, "disk"))
 
-    def sequence(self) -> int:
+    def sequence(self) -> Any:
         """Number of the newest commit that reads find here. After a write it is that of the write, or of a later one:
-        `copy.wait_for(db.sequence())` lets whoever wrote read it on a copy.
+        `copy.wait_for(db.sequence())` lets whoever wrote read it on a copy. Of a cluster a dict with the number of each
+        shard, which its `wait_for` takes.
         """
         return self._backend.sequence()
 
-    def wait_for(self, sequence: int, *, timeout: float = 10.0) -> None:
+    def wait_for(self, sequence: Any, *, timeout: float = 10.0) -> None:
         """Return once every read here finds the commit of that number: of a copy that follows a log (`follow=`), of a
         server's, or of a database that another process writes. timeout : seconds. Raises Unavailable past them.
         """
-        wanted = validate.integer(sequence, "sequence", 0, 2**63 - 1)
-        return self._backend.wait_for(wanted, validate.seconds(timeout))
+        return self._backend.wait_for(sequence, validate.seconds(timeout))
 
     def vacuum(self, *, progress: Wanted = None) -> None:
         """Give back the space of deleted and replaced records in every collection."""

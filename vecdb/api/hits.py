@@ -52,7 +52,8 @@ class Hits:
     ids : int64 or object, [k] or [1, limit] when `single`, else [nq, limit]
     distances : float32, same shape
     counts : int64[nq], how many of each row are hits; None where `single` and all of `ids` are
-    sequence : the committed state that was searched
+    sequence : the committed state that was searched; of a cluster a dict with that of each shard
+    missing : attribute; of a cluster that was opened with `allow_partial`, the shards that could not be asked, else ()
     fields : per hit msgpack bytes, kept as `packed`: [k] when `single`, else one sequence per query; None when not
         asked for
     vectors : [k, dim] when `single`, else [nq, limit, dim]; None when not asked for
@@ -70,6 +71,7 @@ class Hits:
         "distances",
         "explain",
         "ids",
+        "missing",
         "owners",
         "packed",
         "sequence",
@@ -82,7 +84,7 @@ class Hits:
         ids: NDArray[Any],
         distances: NDArray[np.float32],
         counts: NDArray[np.int64] | None,
-        sequence: int,
+        sequence: Any,
         metric: Metric,
         single: bool,
         fields: Sequence[Any] | None = None,
@@ -111,6 +113,7 @@ class Hits:
         self._metric: Metric = metric
         self.packed = fields
         self._select = select
+        self.missing: tuple[int, ...] = ()
 
     @property
     def counts(self) -> NDArray[np.int64]:
@@ -175,10 +178,12 @@ class Hits:
         vectors = None if self.vectors is None else self.vectors[q, :count]
         ids, distances, counts = self.ids[q, :count], self.distances[q, :count], self.counts[q : q + 1]
         owners = None if self.owners is None else self.owners[q, :count]
-        return Hits(
+        made = Hits(
             ids, distances, counts, self.sequence, self._metric, True, fields, vectors, self.explain, self._select,
             owners=owners,
         )  # fmt: skip
+        made.missing = self.missing
+        return made
 
     def _slice(self, at: slice) -> Hits:
         ids, distances = self.ids[at], self.distances[at]
@@ -186,7 +191,7 @@ class Hits:
         fields = None if self.packed is None else self.packed[at]
         vectors = None if self.vectors is None else self.vectors[at]
         components = None if self.components is None else self.components[at]
-        return Hits(
+        made = Hits(
             ids,
             distances,
             counts,
@@ -200,6 +205,8 @@ class Hits:
             components,
             None if self.owners is None else self.owners[at],
         )
+        made.missing = self.missing
+        return made
 
     def __iter__(self) -> Iterator[Any]:
         return (self[i] for i in range(len(self)))

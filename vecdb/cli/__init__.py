@@ -6,6 +6,7 @@
                          output.py    tables, progress and errors, or one JSON document with --json
                          visible.py   control characters of records, shown and not sent
                          wording.py   options in place of the arguments that messages of Python functions name
+                         cluster/     cluster up, down, status, join, promote, build, search, evaluate, reshape, plan
                          imports/     what `import` is made of
                          commands/
                              query.py          info, ls, search, fields, facets, check, tune

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 import vecdb
+from vecdb.cli import cluster
 from vecdb.cli.commands import (
     bench,
     dataset,
@@ -66,6 +67,7 @@ def application() -> typer.Typer:
         ("tenant", tenant.HELP, tenant.COMMANDS),
         ("dataset", dataset.HELP, dataset.COMMANDS),
         ("token", token.HELP, token.COMMANDS),
+        ("cluster", cluster.HELP, cluster.COMMANDS),
         ("bench", bench.HELP, bench.COMMANDS),
     ]
     for name, text, family in families:

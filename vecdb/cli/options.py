@@ -12,13 +12,16 @@ import typer
 import vecdb
 from vecdb.api.database import check_path
 from vecdb.cli.token_file import token_or_file
-from vecdb.embedded.directory import absolute
 from vecdb.errors import InvalidArgument, NotFound
 from vecdb.storage.disk import manifest
-from vecdb.wire.addresses import is_server
+from vecdb.validate.directories import absolute
+from vecdb.wire.addresses import is_remote
 
 Database = Annotated[
-    str, typer.Option("--db", envvar="VECDB_DB", help="Directory of the database, or a server's grpc://host:port.")
+    str,
+    typer.Option(
+        "--db", envvar="VECDB_DB", help="Directory of the database, or a server's grpc://host:port, or cluster://..."
+    ),
 ]
 Token = Annotated[
     str | None,
@@ -51,7 +54,7 @@ default_db = "data"
 
 def refuse_address(db: str) -> None:
     """Raise InvalidArgument for what can be no directory and no server, and for what others made."""
-    if not is_server(db) and db != ":memory:":
+    if not is_remote(db) and db != ":memory:":
         check_path(db, "the directory of a database")
         absolute(db)
         refuse_foreign(db)
@@ -70,7 +73,7 @@ def refuse_foreign(db: str) -> None:
 
 def has_database(db: str) -> bool:
     """Whether there is a database; of a server that is assumed."""
-    return is_server(db) or (bool(db) and (Path(os.path.expanduser(db)) / manifest.NAME).is_file())
+    return is_remote(db) or (bool(db) and (Path(os.path.expanduser(db)) / manifest.NAME).is_file())
 
 
 def opened(
@@ -80,7 +83,7 @@ def opened(
 
     make : make one where there is none; otherwise that raises NotFound.
     """
-    if is_server(db):
+    if is_remote(db):
         return vecdb.open(db, token=token, tls=tls)
     if not has_database(db):
         refuse_address(db)
@@ -91,8 +94,10 @@ def opened(
 
 def directory(db: str, doing: str) -> Path:
     """The directory of a database. Raises InvalidArgument where `db` is a server. doing : the command's name."""
-    if is_server(db):
-        raise InvalidArgument(f"{doing} needs the files of the database, {db} is a server: run it where they are")
+    if is_remote(db):
+        raise InvalidArgument(
+            f"{doing} needs the files of the database, {db} is a server, or several: run it where they are"
+        )
     return Path(db)
 
 

@@ -33,6 +33,7 @@ _CHANGES = (
     "CreateCollection", "DropCollection", "RenameCollection", "SetAlias", "DropAlias", "Ingest", "SetMetadata",
 )  # fmt: skip  # as long as a write, but not repeated by gRPC
 _LONG = ("Evaluate", "Tune")  # whatever `timeout` is
+READS = frozenset((_GREETING, *_READS, "List"))  # change nothing: a copy answers them as well as the writer
 REPEATED = frozenset((*_READS, *_WRITES, "List"))
 
 _PROTOS = (admin_pb2, collections_pb2, records_pb2, search_pb2, tenants_pb2)

@@ -13,6 +13,7 @@ from vecdb.client.remote_collection import RemoteCollection, ignore_answer, prog
 from vecdb.errors import NotFound
 from vecdb.schema import CollectionConfig
 from vecdb.v1 import admin_pb2, collections_pb2, tenants_pb2
+from vecdb.validate import commit_number
 from vecdb.wire.arrays import DTYPE_NUMBERS
 from vecdb.wire.messages import METRIC_NUMBERS, ZERO_VECTORS_NUMBERS, collection_of, index_message, metadata_json
 from vecdb.wire.search_response import report_of
@@ -103,8 +104,8 @@ class RemoteDatabase:
     def sequence(self) -> int:
         return self._connection.call("GetServerInfo", admin_pb2.GetServerInfoRequest(), _sequence_of)
 
-    def wait_for(self, sequence: int, timeout_s: float) -> None:
-        request = admin_pb2.GetServerInfoRequest(min_sequence=sequence)
+    def wait_for(self, sequence: Any, timeout_s: float) -> None:
+        request = admin_pb2.GetServerInfoRequest(min_sequence=commit_number(sequence))
         return self._connection.with_timeout(timeout_s).call("GetServerInfo", request, ignore_answer)
 
     def vacuum(self, progress: Progress) -> None:

@@ -32,7 +32,7 @@ from vecdb.embedded import open_here
 from vecdb.embedded.backup import remove_older_backups, write_backup
 from vecdb.embedded.check import check_database
 from vecdb.embedded.create_drop import CreateCollection, DropAlias, DropCollection, RenameCollection, SetAlias
-from vecdb.embedded.directory import LOCK, absolute, check_folders, lock_as_reader, prepare_directory
+from vecdb.embedded.directory import LOCK, check_folders, lock_as_reader, prepare_directory
 from vecdb.embedded.local_collection import LocalCollection
 from vecdb.errors import Corruption, DiskFull, NotFound, Unavailable
 from vecdb.maintenance.garbage import collect_garbage
@@ -51,6 +51,8 @@ from vecdb.storage.disk.paths import collection_folder
 from vecdb.storage.kv import aliases, catalog, counters
 from vecdb.storage.kv.store import LMDB_FORMAT
 from vecdb.tenancy import tenant_names
+from vecdb.validate import commit_number
+from vecdb.validate.directories import absolute
 from vecdb.validate.not_found import collection_not_found
 
 _COMMIT_POLL_S = 0.005  # how often a reading process looks for a commit that it waits for
@@ -397,7 +399,8 @@ class LocalDatabase(Generic[C]):
             return self._log.sequence
         return self._committer.sequence if self._committer is not None else self._last_sequence()
 
-    def wait_for(self, sequence: int, timeout_s: float) -> None:
+    def wait_for(self, sequence: Any, timeout_s: float) -> None:
+        sequence = commit_number(sequence)
         ends = time.monotonic() + timeout_s
         if isinstance(self._log, LogFollower):
             self._log.wait_for(sequence, timeout_s)

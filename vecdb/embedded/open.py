@@ -12,13 +12,13 @@ from vecdb import limits, validate
 from vecdb.api.collection import Collection
 from vecdb.api.database import Database, check_path
 from vecdb.embedded import open_here
-from vecdb.embedded.directory import absolute
 from vecdb.embedded.local_database import LocalDatabase
 from vecdb.errors import InvalidArgument, Locked, NotFound
 from vecdb.replication.backups.temporary import TemporaryFolder
 from vecdb.replication.log.link import STALENESS_S, log_use
 from vecdb.schema import Hnsw, IndexConfig, SearchParams
 from vecdb.storage.disk import filesystem, manifest
+from vecdb.validate.directories import absolute
 
 DURABILITIES = ("full", "relaxed", "remote")
 _WARM_ROWS = 5_000  # enough for an index to have a structure

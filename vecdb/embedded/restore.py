@@ -16,7 +16,6 @@ from typing import Any
 import msgspec
 
 from vecdb.embedded.backup import CHECKSUMS, FORMAT, copy_file, digest
-from vecdb.embedded.directory import absolute
 from vecdb.errors import AlreadyExists, Corruption, InvalidArgument, NotFound, Unavailable
 from vecdb.replication.backups.contents import (
     LMDB_FILE,
@@ -28,6 +27,7 @@ from vecdb.replication.backups.contents import (
 from vecdb.replication.backups.remote_restore import list_backups, restore_from
 from vecdb.replication.bucket import is_url
 from vecdb.storage.disk import filesystem, manifest
+from vecdb.validate.directories import absolute
 
 _LIST_BYTES_MAX = 64 << 20  # of the list of checksums
 _NAME = re.compile(r"collections/[0-9a-f]{8}/[A-Za-z0-9_.+-]+")

@@ -34,7 +34,7 @@ from vecdb.errors import InvalidArgument, NotFound, VecdbError
 from vecdb.filters.dicts import dict_to_filter
 from vecdb.filters.tree import And, Compare, Contains, IsNull, Like, Node, Not, Or
 from vecdb.validate.common import short_repr
-from vecdb.wire.addresses import is_server
+from vecdb.wire.addresses import is_remote
 
 _INT = re.compile("-?[0-9]{1,20}")
 
@@ -97,7 +97,7 @@ class CollectionHandle:
                 await found.close()
                 raise
 
-        return cls(near, database, reopen if is_server(source) else None)
+        return cls(near, database, reopen if is_remote(source) else None)
 
     @property
     def near(self) -> vecdb.Collection:

@@ -82,7 +82,8 @@ class Searcher:
         filter, or one for each query.
         """
         started = time.perf_counter() if explain else 0.0
-        self._note_searched(len(queries))
+        self._searched_at = time.monotonic()
+        self.queries += len(queries)
         if not params.exact and self._offer(queries):
             self.state.wake_maintenance()
         reports: list[dict[str, Any]] = []
@@ -156,8 +157,8 @@ class Searcher:
                 return None
             owners = _owners_of(metas, found.rows.shape)
             if select != ():
-                raw_fields = [record_format.fields_of(one) for one in metas]
-                raw_fields = raw_fields[0] if single else raw_fields
+                fields_of = record_format.fields_of
+                raw_fields = fields_of(metas[0]) if single else [fields_of(one) for one in metas]
         vectors = None
         if include_vectors:
             vectors = np.zeros((*found.rows.shape, self.entry.dim), self.entry.dtype)
@@ -207,7 +208,8 @@ class Searcher:
     ) -> Hits:
         """Diverse neighbours of the records of a user (mixture.py); all that it reads and finds is of one snapshot."""
         started = time.perf_counter()
-        self._note_searched(1)
+        self._searched_at = time.monotonic()
+        self.queries += 1
         while True:
             snapshot, allowed = self.rows_for(tenants, node)
             seen = allowed
@@ -307,10 +309,6 @@ class Searcher:
             return found, planner.Plan("exact", 0, "the index is damaged")
         except OSError as error:
             raise filesystem.to_vecdb_error(error, "searching", "nothing changed") from error
-
-    def _note_searched(self, queries: int) -> None:
-        self._searched_at = time.monotonic()
-        self.queries += queries
 
     def note_asked(self, query: NDArray[np.float32]) -> None:
         """A query, float32[dim], was searched for by the index."""

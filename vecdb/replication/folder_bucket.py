@@ -77,7 +77,8 @@ class FolderBucket(Bucket):
         with self._raising(prefix):
             for file in filesystem.walk_files(below):
                 key = file.relative_to(self.folder).as_posix()
-                if not key.startswith(".") and (after is None or key > after):
+                ours = key.startswith(".") or "/." in key  # no object's: of this bucket, or of one in a folder of it
+                if not ours and (after is None or key > after):
                     with contextlib.suppress(FileNotFoundError):  # removed since the walk met it
                         status = os.lstat(file)
                         found.append(StoredObject(key, status.st_size, status.st_mtime))

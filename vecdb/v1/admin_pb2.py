@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from vecdb.v1 import common_pb2 as vecdb_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14vecdb/v1/admin.proto\x12\x08vecdb.v1\x1a\x15vecdb/v1/common.proto\",\n\x14GetServerInfoRequest\x12\x14\n\x0cmin_sequence\x18\x01 \x01(\x04\"\\\n\x15GetServerInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x11\n\tprincipal\x18\x02 \x01(\t\x12\r\n\x05scope\x18\x03 \x01(\t\x12\x10\n\x08sequence\x18\x04 \x01(\x04\"/\n\x17GetDatabaseStatsRequest\x12\x14\n\x0cwithout_disk\x18\x01 \x01(\x08\".\n\x18GetDatabaseStatsResponse\x12\x12\n\nstats_json\x18\x01 \x01(\t\"\x16\n\x14\x43heckDatabaseRequest\"7\n\x15\x43heckDatabaseResponse\x12\x0c\n\x04\x64one\x18\x01 \x01(\x08\x12\x10\n\x08problems\x18\x02 \x03(\t\"+\n\rBackupRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04keep\x18\x02 \x01(\r\"6\n\x0e\x42\x61\x63kupResponse\x12$\n\x08progress\x18\x01 \x01(\x0b\x32\x12.vecdb.v1.Progress\"\x0f\n\rVacuumRequest\"6\n\x0eVacuumResponse\x12$\n\x08progress\x18\x01 \x01(\x0b\x32\x12.vecdb.v1.Progress2\x8d\x03\n\x0c\x41\x64minService\x12P\n\rGetServerInfo\x12\x1e.vecdb.v1.GetServerInfoRequest\x1a\x1f.vecdb.v1.GetServerInfoResponse\x12Y\n\x10GetDatabaseStats\x12!.vecdb.v1.GetDatabaseStatsRequest\x1a\".vecdb.v1.GetDatabaseStatsResponse\x12R\n\rCheckDatabase\x12\x1e.vecdb.v1.CheckDatabaseRequest\x1a\x1f.vecdb.v1.CheckDatabaseResponse0\x01\x12=\n\x06\x42\x61\x63kup\x12\x17.vecdb.v1.BackupRequest\x1a\x18.vecdb.v1.BackupResponse0\x01\x12=\n\x06Vacuum\x12\x17.vecdb.v1.VacuumRequest\x1a\x18.vecdb.v1.VacuumResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14vecdb/v1/admin.proto\x12\x08vecdb.v1\x1a\x15vecdb/v1/common.proto\",\n\x14GetServerInfoRequest\x12\x14\n\x0cmin_sequence\x18\x01 \x01(\x04\"l\n\x15GetServerInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x11\n\tprincipal\x18\x02 \x01(\t\x12\r\n\x05scope\x18\x03 \x01(\t\x12\x10\n\x08sequence\x18\x04 \x01(\x04\x12\x0e\n\x06tenant\x18\x05 \x01(\t\"/\n\x17GetDatabaseStatsRequest\x12\x14\n\x0cwithout_disk\x18\x01 \x01(\x08\".\n\x18GetDatabaseStatsResponse\x12\x12\n\nstats_json\x18\x01 \x01(\t\"\x16\n\x14\x43heckDatabaseRequest\"7\n\x15\x43heckDatabaseResponse\x12\x0c\n\x04\x64one\x18\x01 \x01(\x08\x12\x10\n\x08problems\x18\x02 \x03(\t\"+\n\rBackupRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04keep\x18\x02 \x01(\r\"6\n\x0e\x42\x61\x63kupResponse\x12$\n\x08progress\x18\x01 \x01(\x0b\x32\x12.vecdb.v1.Progress\"\x0f\n\rVacuumRequest\"6\n\x0eVacuumResponse\x12$\n\x08progress\x18\x01 \x01(\x0b\x32\x12.vecdb.v1.Progress2\x8d\x03\n\x0c\x41\x64minService\x12P\n\rGetServerInfo\x12\x1e.vecdb.v1.GetServerInfoRequest\x1a\x1f.vecdb.v1.GetServerInfoResponse\x12Y\n\x10GetDatabaseStats\x12!.vecdb.v1.GetDatabaseStatsRequest\x1a\".vecdb.v1.GetDatabaseStatsResponse\x12R\n\rCheckDatabase\x12\x1e.vecdb.v1.CheckDatabaseRequest\x1a\x1f.vecdb.v1.CheckDatabaseResponse0\x01\x12=\n\x06\x42\x61\x63kup\x12\x17.vecdb.v1.BackupRequest\x1a\x18.vecdb.v1.BackupResponse0\x01\x12=\n\x06Vacuum\x12\x17.vecdb.v1.VacuumRequest\x1a\x18.vecdb.v1.VacuumResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,23 +35,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETSERVERINFOREQUEST']._serialized_start=57
   _globals['_GETSERVERINFOREQUEST']._serialized_end=101
   _globals['_GETSERVERINFORESPONSE']._serialized_start=103
-  _globals['_GETSERVERINFORESPONSE']._serialized_end=195
-  _globals['_GETDATABASESTATSREQUEST']._serialized_start=197
-  _globals['_GETDATABASESTATSREQUEST']._serialized_end=244
-  _globals['_GETDATABASESTATSRESPONSE']._serialized_start=246
-  _globals['_GETDATABASESTATSRESPONSE']._serialized_end=292
-  _globals['_CHECKDATABASEREQUEST']._serialized_start=294
-  _globals['_CHECKDATABASEREQUEST']._serialized_end=316
-  _globals['_CHECKDATABASERESPONSE']._serialized_start=318
-  _globals['_CHECKDATABASERESPONSE']._serialized_end=373
-  _globals['_BACKUPREQUEST']._serialized_start=375
-  _globals['_BACKUPREQUEST']._serialized_end=418
-  _globals['_BACKUPRESPONSE']._serialized_start=420
-  _globals['_BACKUPRESPONSE']._serialized_end=474
-  _globals['_VACUUMREQUEST']._serialized_start=476
-  _globals['_VACUUMREQUEST']._serialized_end=491
-  _globals['_VACUUMRESPONSE']._serialized_start=493
-  _globals['_VACUUMRESPONSE']._serialized_end=547
-  _globals['_ADMINSERVICE']._serialized_start=550
-  _globals['_ADMINSERVICE']._serialized_end=947
+  _globals['_GETSERVERINFORESPONSE']._serialized_end=211
+  _globals['_GETDATABASESTATSREQUEST']._serialized_start=213
+  _globals['_GETDATABASESTATSREQUEST']._serialized_end=260
+  _globals['_GETDATABASESTATSRESPONSE']._serialized_start=262
+  _globals['_GETDATABASESTATSRESPONSE']._serialized_end=308
+  _globals['_CHECKDATABASEREQUEST']._serialized_start=310
+  _globals['_CHECKDATABASEREQUEST']._serialized_end=332
+  _globals['_CHECKDATABASERESPONSE']._serialized_start=334
+  _globals['_CHECKDATABASERESPONSE']._serialized_end=389
+  _globals['_BACKUPREQUEST']._serialized_start=391
+  _globals['_BACKUPREQUEST']._serialized_end=434
+  _globals['_BACKUPRESPONSE']._serialized_start=436
+  _globals['_BACKUPRESPONSE']._serialized_end=490
+  _globals['_VACUUMREQUEST']._serialized_start=492
+  _globals['_VACUUMREQUEST']._serialized_end=507
+  _globals['_VACUUMRESPONSE']._serialized_start=509
+  _globals['_VACUUMRESPONSE']._serialized_end=563
+  _globals['_ADMINSERVICE']._serialized_start=566
+  _globals['_ADMINSERVICE']._serialized_end=963
 # @@protoc_insertion_point(module_scope)

@@ -14,16 +14,18 @@ class GetServerInfoRequest(_message.Message):
     def __init__(self, min_sequence: _Optional[int] = ...) -> None: ...
 
 class GetServerInfoResponse(_message.Message):
-    __slots__ = ("version", "principal", "scope", "sequence")
+    __slots__ = ("version", "principal", "scope", "sequence", "tenant")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     PRINCIPAL_FIELD_NUMBER: _ClassVar[int]
     SCOPE_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    TENANT_FIELD_NUMBER: _ClassVar[int]
     version: str
     principal: str
     scope: str
     sequence: int
-    def __init__(self, version: _Optional[str] = ..., principal: _Optional[str] = ..., scope: _Optional[str] = ..., sequence: _Optional[int] = ...) -> None: ...
+    tenant: str
+    def __init__(self, version: _Optional[str] = ..., principal: _Optional[str] = ..., scope: _Optional[str] = ..., sequence: _Optional[int] = ..., tenant: _Optional[str] = ...) -> None: ...
 
 class GetDatabaseStatsRequest(_message.Message):
     __slots__ = ("without_disk",)

@@ -26,7 +26,7 @@ from vecdb.validate.arguments import (
     search_params,
     threads,
 )
-from vecdb.validate.common import integer, iterator, seconds, short_repr
+from vecdb.validate.common import commit_number, integer, iterator, seconds, short_repr
 from vecdb.validate.fields import EncodedFields, decode_fields, field_decoder, fields
 from vecdb.validate.ids import IdBatch, ids, truth
 from vecdb.validate.metadata import metadata
@@ -52,6 +52,7 @@ __all__ = [
     "access_lists",
     "collection_config",
     "collection_name",
+    "commit_number",
     "decode_fields",
     "dim_of",
     "field_decoder",

@@ -98,6 +98,11 @@ def integer(value: object, what: str, low: int, high: int) -> int:
     return int(number)
 
 
+def commit_number(value: object) -> int:
+    """A number of a commit, which a wait is for."""
+    return integer(value, "sequence", 0, 2**63 - 1)
+
+
 def utf8(text: str, what: str, bytes_max: int) -> bytes:
     if len(text) > bytes_max:
         raise LimitExceeded(

@@ -2,6 +2,7 @@
 since others could read it.
 
     grpc://host:port   grpcs://host:port   unix:/path/of/socket   unix:path, from the working directory
+    cluster://...      of several servers (cluster/placement.py)
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 from vecdb.errors import InvalidArgument
 
 UNIX = "unix:"
+CLUSTER = "cluster://"
 _SOCKET_BYTES_MAX = 107  # what the kernel takes
 _SERVERS = ("grpc://", "grpcs://", UNIX)
 
@@ -19,6 +21,16 @@ _SERVERS = ("grpc://", "grpcs://", UNIX)
 def is_server(path: object) -> bool:
     """Whether a database is a server's, by its address."""
     return isinstance(path, str) and path.startswith(_SERVERS)
+
+
+def is_cluster(path: object) -> bool:
+    """Whether a database is that of several servers, by its address."""
+    return isinstance(path, str) and path.startswith(CLUSTER)
+
+
+def is_remote(path: object) -> bool:
+    """Whether a database is behind a server, or several: no directory of this machine."""
+    return is_server(path) or is_cluster(path)
 
 
 def socket_path(address: str) -> str:

@@ -31,6 +31,7 @@ class Admin:
             principal=caller.name,
             scope=caller.scope(),
             sequence=self._server.sequence_for(caller),
+            tenant=caller.tenant or "",
         )
 
     async def _reach(self, sequence: int, caller: Caller, context: Any) -> None:

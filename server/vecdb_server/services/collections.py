@@ -54,8 +54,7 @@ class Collections:
     async def DropCollection(self, request: Any, caller: Caller, context: Any) -> Any:
         if not caller.reaches(request.name):
             raise collection_not_found(request.name)
-        server, name = self._server, request.name
-        await server.change_names(caller, context, lambda: server.db.drop_collection(name), lambda: server.forget(name))
+        await self._name(caller, context, lambda: self._server.db.drop_collection(request.name))  # its aliases go, too
         log.info("collection dropped", caller=caller.name, collection=request.name)
         return pb.DropCollectionResponse()
 

@@ -152,12 +152,6 @@ class ServerContext:
         self._follow_names()
         return self._open.get(docs.name) is docs
 
-    def forget(self, name: str) -> None:
-        """The collection was dropped."""
-        self._drops += 1
-        self._open.pop(name, None)
-        self.place.names_changed()
-
     def forget_names(self) -> None:
         """Names may stand for other collections than before: each is looked up anew at its next use."""
         self._drops += 1

@@ -167,6 +167,9 @@ def test_what_is_found_before_after_and_between_reopenings_is_the_same(tmp_path:
 # -- threads ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(  # slow: five seconds each; with a budget codes are read from both places
+    "kind", [*(pytest.param(name, marks=pytest.mark.slow) for name in ("memory", "disk")), "both"], indirect=True
+)
 def test_searches_beside_writes_vacuum_and_reindexing_are_full_and_true_until_the_drop(
     tmp_path: Path, kind: Spann, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,17 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
+from tests.support.answers.command_line import CommandRunner
 from vecdb import AlreadyExists, InvalidArgument, NotFound
-from vecdb.cli import build
 from vecdb_server.security import tokens
 from vecdb_server.security.auth import Caller
 from vecdb_server.security.tokens import Tokens
 
 
 def run(*words: object, code: int = 0) -> Any:
-    result = CliRunner().invoke(build(), ["token", *map(str, words), "--json"])
+    result = CommandRunner().run(["token", *map(str, words), "--json"])
     assert result.exit_code == code, result.output
     return json.loads(result.stdout)
 

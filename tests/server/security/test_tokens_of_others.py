@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
+from tests.support.answers.command_line import CommandRunner
 from vecdb import InvalidArgument, PermissionDenied, Unavailable
-from vecdb.cli import build
 from vecdb_server.security import tls, tokens
 from vecdb_server.security.auth import Caller
 from vecdb_server.security.tokens import Tokens
@@ -23,7 +22,7 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="gives a file to another 
 
 
 def run(*words: object) -> None:
-    result = CliRunner().invoke(build(), ["token", *map(str, words), "--json"])
+    result = CommandRunner().run(["token", *map(str, words), "--json"])
     assert result.exit_code == 0, result.output
 
 

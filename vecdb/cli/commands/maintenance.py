@@ -14,7 +14,7 @@ from vecdb.cli.options import Database, Json, OptionalCollection, Tls, Token, de
 from vecdb.cli.output import Output, facts, table
 from vecdb.errors import InvalidArgument
 from vecdb.replication.bucket import is_url
-from vecdb.wire.addresses import is_server
+from vecdb.wire.addresses import is_remote
 
 
 def warmup(
@@ -65,7 +65,7 @@ def backup(
     with opened(db, token, tls, read_only=True) as database, out.progress("copying") as report:
         database.backup(destination, keep=keep, progress=report)
     result: dict[str, Any] = {"destination": destination, "seconds": time.perf_counter() - started}
-    if not is_server(db) and not is_url(destination):
+    if not is_remote(db) and not is_url(destination):
         result["bytes"] = _bytes_under(Path(destination))
     out.emit(result, lambda console: console.print(facts(result)))
 

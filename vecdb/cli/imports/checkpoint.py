@@ -19,7 +19,7 @@ from typing import Any
 
 import vecdb
 from vecdb.errors import InvalidArgument
-from vecdb.wire.addresses import is_server
+from vecdb.wire.addresses import is_remote
 
 
 class ImportCheckpoint:
@@ -42,7 +42,7 @@ class ImportCheckpoint:
         self.source: dict[str, Any] = {}
         if not paths or not all(path.is_file() or (stamp is not None and path.is_dir()) for path in paths):
             return
-        beside = paths[0].with_name(f"{paths[0].name}.{_safe(db)}") if is_server(db) else Path(os.path.abspath(db))
+        beside = paths[0].with_name(f"{paths[0].name}.{_safe(db)}") if is_remote(db) else Path(os.path.abspath(db))
         self.path = beside.with_name(f"{beside.name}.import-{_safe(collection)}.json")
         facts = [path.stat() for path in paths]
         many = len(paths) > 1

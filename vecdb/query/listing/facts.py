@@ -13,7 +13,7 @@ from vecdb.columns.column_set import ColumnView
 from vecdb.errors import InvalidArgument
 from vecdb.filters.evaluate import TYPES, value_at
 from vecdb.filters.tree import Node
-from vecdb.query.listing.order import group_and_value
+from vecdb.query.listing.order import group_and_value, sort_key
 from vecdb.query.listing.pages import ListedState, Listing
 from vecdb.schema import Facets
 from vecdb.validate import short_repr
@@ -30,11 +30,11 @@ class FieldFacts:
     def facets(self, field: str, node: Node | None, limit: int, tenants: tuple[str, ...]) -> Facets:
         """How many records have each value: the `limit` most frequent, largest first, ties by value."""
         counts = [(value, count) for (_, value), count in self._counts(field, node, tenants, limit).items()]
-        return Facets(sorted(counts, key=lambda one: (-one[1], *_sort_key(one[0])))[:limit])
+        return Facets(sorted(counts, key=lambda one: (-one[1], *sort_key(one[0])))[:limit])
 
     def distinct(self, field: str, node: Node | None, tenants: tuple[str, ...]) -> list[Any]:
         """The values, in their order."""
-        return sorted((value for _, value in self._counts(field, node, tenants)), key=_sort_key)
+        return sorted((value for _, value in self._counts(field, node, tenants)), key=sort_key)
 
     def _counts(
         self, field: str, node: Node | None, tenants: tuple[str, ...], most: int | None = None
@@ -64,7 +64,7 @@ class FieldFacts:
                 "filter, such as an order with a value of the type that is meant"
             )
         choose: Callable[..., Any] = max if largest else min
-        return choose((pair[largest] for pair in ends), key=_sort_key, default=None)
+        return choose((pair[largest] for pair in ends), key=sort_key, default=None)
 
     def fields(self, tenants: tuple[str, ...]) -> dict[str, dict[str, Any]]:
         """Of each field, and of each path into maps: the types of its values, and how many records have one."""
@@ -90,10 +90,3 @@ def _add_from_records(found: dict[str, tuple[set[str], int]], view: ColumnView, 
 def _type_names(kinds: Iterable[str]) -> list[str]:
     names = {"datetime" if kind == "instant" else kind for kind in kinds}
     return [name for name in TYPES if name in names]
-
-
-def _sort_key(value: Any) -> tuple[int, bool, Any, bool]:
-    """By type, then value; NaN after the other numbers, an int before the float that equals it."""
-    group, plain = group_and_value(value)
-    is_nan = plain != plain
-    return group, is_nan, 0 if is_nan else plain, isinstance(value, float)

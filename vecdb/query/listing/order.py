@@ -32,6 +32,7 @@ Group = int
 GROUPS = {
     "bool": 0, "int": 1, "float": 1, "str": 2, "bytes": 3, "date": 4, "datetime": 4, "instant": 4, "list": 5, "map": 6,
 }  # fmt: skip
+_KINDS = {kind: place for place, kind in enumerate(GROUPS)}
 _NUMBERS, _LISTS = 1, 5
 _TYPES: tuple[tuple[type, ...], ...] = ((bool,), (int, float), (str,), (bytes,), (int,))  # of a place, by group
 
@@ -63,6 +64,15 @@ def group_and_value(value: Any) -> tuple[Group, Any]:
     if isinstance(value, dt.date):
         value = moment(value)
     return group, None if group >= _LISTS else value
+
+
+def sort_key(value: Any) -> tuple[int, bool, Any, int]:
+    """By type, then value; NaN after the other numbers, an int before the float that equals it, and a date before the
+    time without a zone, that before the time with one.
+    """
+    group, plain = group_and_value(value)
+    is_nan = plain != plain
+    return group, is_nan, 0 if is_nan else plain, _KINDS[kind_of(value)]
 
 
 def check_place(place: PagePlace) -> PagePlace:

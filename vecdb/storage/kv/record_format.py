@@ -260,9 +260,10 @@ def fields_of(metas: Iterable[bytes]) -> list[bytes]:
 
 def owners_of(metas: Sequence[bytes]) -> list[str] | None:
     """The owner of each record; None where all are ""."""
-    if not any(meta and meta[0] == _ARRAY_OF_2 for meta in metas):
-        return None
-    return [split_meta(meta)[0].decode() for meta in metas]
+    for meta in metas:  # a call for each would cost as much as a search's other work on them
+        if meta and meta[0] == _ARRAY_OF_2:
+            return [split_meta(meta)[0].decode() for meta in metas]
+    return None
 
 
 def encode_access(numbers: NDArray[np.integer], counts: NDArray[np.int64]) -> list[bytes]:
