@@ -503,9 +503,7 @@ class LocalDatabase(Generic[C]):
         if not hasattr(self, "store") or self.closed or not self._usable.is_mine:
             return
         with self._open_lock:
-            if self._handles:  # whoever opens the directory found it by its weak reference just before this line
-                return
-            self._ending = True  # whoever opens it from here on waits until it is closed
+            self._ending = True  # whoever finds it by its weak reference, and opens it, waits until it is closed
         own = [one for one in (self._committer, self._maintenance) if one is not None and one.is_this_thread()]
         with contextlib.suppress(Exception):  # nobody is there to hear of it
             if own:  # this thread found it to be garbage, and cannot wait for its own end
