@@ -112,5 +112,11 @@ def load(name: str, folder: str | os.PathLike[str] | None = None) -> Dataset:
         return load_ann_benchmarks(name)
     if os.path.isdir(name):
         return load_own(name)
+    if os.path.isfile(name):
+        raise NotFound(
+            f"no data set {name!r}: of files, those of ann-benchmarks (.hdf5) have the rows, queries and truth that it "
+            "takes; put vectors of your own into a folder called NAME-euclidean, -cosine or -ip, as base.npy and "
+            "query.npy, and name the folder"
+        )
     known = ", ".join(info.name for info in list_datasets(folder))
     raise NotFound(f"no data set {name!r}; there are: {known}, or clustered-<n>x<dim>[-<dtype>][-seed<s>]")

@@ -64,6 +64,14 @@ def test_scores_grow_as_distances_shrink(metric: str, scores: list[float]) -> No
     assert [hit.score for hit in hits] == scores
 
 
+@pytest.mark.parametrize("metric", ["l2", "ip", "cosine"])
+def test_no_score_is_minus_zero(metric: Any) -> None:
+    distance = np.array([1.0 if metric == "cosine" else 0.0], np.float32)
+    hits = Hits(np.array([7]), distance, None, 42, metric, True)
+    for score in (*hits.scores.tolist(), hits[0].score, hits.to_list()[0]["score"]):
+        assert str(score) == "0.0"
+
+
 def test_a_position_gives_a_hit_of_python_values() -> None:
     hits = one(fields=packed(RECORDS), vectors=np.arange(6).reshape(3, 2))
     hit = hits[1]

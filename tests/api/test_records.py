@@ -155,6 +155,7 @@ def test_all_records_are_listed_in_batches_of_the_length_asked_for(db: Any, batc
     docs.delete(50)
     batches = list(docs.iter(batch, include_vectors=True))
     assert [len(one) for one in batches[:-1]] == [batch] * (len(batches) - 1)
+    assert [len(one) for one in docs.iter(np.int64(batch))] == [len(one) for one in batches]
     records = [one for part in batches for one in part]
     assert [one.id for one in records] == [n for n in range(100) if n != 50]
     assert np.array_equal([one.vector for one in records], np.delete(vectors, 50, 0))

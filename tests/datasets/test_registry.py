@@ -251,3 +251,14 @@ def test_glove_words_are_ids_and_king_is_near_queen() -> None:
     king = data.ids.index("king")  # type: ignore[arg-type]
     near = np.argsort(-(data.base @ data.base[king]))[:10]
     assert "queen" in [data.ids[i] for i in near]
+
+
+def test_a_file_of_vectors_alone_is_told_where_to_go(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.eye(4, dtype=np.float32))
+    with pytest.raises(NotFound, match=r"folder called NAME-euclidean, -cosine or -ip, as base\.npy and query\.npy"):
+        load(str(tmp_path / "x.npy"))
+    folder = tmp_path / "mine-cosine"
+    folder.mkdir()
+    for name in ("base.npy", "query.npy"):
+        np.save(folder / name, np.eye(4, dtype=np.float32))
+    assert load(str(folder)).base.shape == (4, 4)

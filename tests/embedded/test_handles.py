@@ -4,6 +4,7 @@ several handles of one directory share it.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import shutil
@@ -286,12 +287,20 @@ WRITES: dict[str, Callable[[Any, Any], Any]] = {
 }
 
 
+def moved(path: Path) -> Path:
+    """What comes of a directory in whose place another is to be put."""
+    return path.rename(path.with_name("before"))
+
+
+@pytest.mark.parametrize("take_away", [shutil.rmtree, moved])
 @pytest.mark.parametrize("anew", [False, True])
 @pytest.mark.parametrize("name", WRITES)
-def test_a_removed_directory_acknowledges_nothing(path: Path, name: str, anew: bool) -> None:
+def test_a_directory_that_was_taken_away_acknowledges_nothing(
+    path: Path, name: str, anew: bool, take_away: Callable[[Path], Any]
+) -> None:
     with open_database(path, maintenance=False) as db:
         docs = db["docs"]
-        shutil.rmtree(path)
+        take_away(path)
         if anew:
             with open_database(path, maintenance=False) as new:
                 new.create_collection("docs", 2, "l2")
@@ -300,6 +309,74 @@ def test_a_removed_directory_acknowledges_nothing(path: Path, name: str, anew: b
     if anew:
         with open_database(path, maintenance=False) as new:
             assert new.collections() == ["docs"] and new["docs"].count() == 0 and new.check() == []
+    if take_away is moved:
+        with open_database(path.with_name("before"), maintenance=False) as old:
+            assert old.collections() == ["docs"] and old["docs"].count() == 1 and old.check() == []
+
+
+MAINTENANCE: dict[str, Callable[[Any, Any], Any]] = {
+    "create": WRITES["create"],
+    "vacuum": lambda db, docs: docs.vacuum(),
+    "clear": lambda db, docs: docs.clear(),
+    "optimize": lambda db, docs: docs.optimize(),
+    "reindex": lambda db, docs: docs.reindex(vecdb.Spann()),
+    "background": lambda db, docs: db._backend._maintenance._serve(docs._backend.jobs),
+    "garbage": lambda db, docs: docs._backend.jobs._collect_garbage(),
+    "close": lambda db, docs: None,
+}
+
+
+@pytest.mark.parametrize("take_away", [shutil.rmtree, moved])
+@pytest.mark.parametrize("name", MAINTENANCE)
+def test_a_stale_handle_spoils_no_file_of_a_database_that_took_its_place(
+    path: Path, name: str, take_away: Callable[[Path], Any]
+) -> None:
+    """Both have files of the same names."""
+    vectors = np.random.default_rng(0).normal(size=(600, 2)).astype(np.float32)
+    with open_database(path, maintenance=False) as db:
+        docs = db["docs"]
+        docs.reindex(vecdb.Hnsw())
+        docs.upsert(range(300), vectors[:300])
+        docs.optimize()
+        docs.delete(range(200))
+        docs.upsert([1], [GOOD])
+        take_away(path)
+        with open_database(path, maintenance=False) as new:
+            for one in ("docs", "others"):
+                made = new.create_collection(one, 2, "l2", vecdb.Hnsw())
+                made.upsert(range(600), vectors)
+                if one == "docs":
+                    made.delete(range(100))
+                    made.vacuum()
+                made.optimize()
+            before = files_of(path)
+            with (
+                contextlib.nullcontext()  # closing says nothing, and so few rows have no graph to optimize
+                if name in ("close", "optimize")
+                else pytest.raises(Unavailable, match="is gone: its directory")
+            ):
+                MAINTENANCE[name](db, docs)
+            db.close()
+            assert files_of(path) == before
+    with open_database(path, maintenance=False) as new:
+        assert [new[one].count() for one in ("docs", "others")] == [500, 600] and new.check() == []
+        assert new["docs"].search(vectors[150], 1).ids.tolist() == [150]
+
+
+def files_of(path: Path) -> dict[str, bytes]:
+    return {str(one): one.read_bytes() for one in sorted(path.rglob("*")) if one.is_file() and one.name != "lock.mdb"}
+
+
+def test_a_removed_directory_does_not_come_back(path: Path) -> None:
+    with open_database(path, maintenance=False) as db:
+        docs = db["docs"]
+        shutil.rmtree(path)
+        for name, call in (WRITES | MAINTENANCE).items():
+            if name not in ("close", "optimize"):  # there is nothing to optimize
+                with contextlib.suppress(Unavailable):
+                    call(db, docs)
+            assert not path.exists(), name
+    assert not path.exists()
 
 
 # -- descriptors -------------------------------------------------------------------------------------

@@ -105,7 +105,7 @@ def test_targets_that_cannot_be_are_named_as_they_were_given(db: Path, tmp_path:
     for target, said in (
         (tmp_path / "none" / "x.jsonl", f"there is no folder {tmp_path / 'none'}"),
         (tmp_path, "is a directory"),
-        (tmp_path / "x.what", "is not one of"),
+        (tmp_path / "x.what", "the format that its name tells is not one of"),
     ):
         code, found = run(
             "export", "-c", "c", "--db", db, target, *(("--format", "jsonl") if target == tmp_path else ())

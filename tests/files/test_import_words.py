@@ -57,6 +57,7 @@ def test_a_bad_row_is_named_by_file_line_and_row_or_skipped(
     code, found = run("import", file, *to, "--skip-bad", "--bad-rows", tmp_path / "bad.jsonl")
     assert (code, found["live"], found["skipped"]) == (0, 249, 1) and "line 151: row 150" in found["bad"][0]
     assert json.loads((tmp_path / "bad.jsonl").read_text())["error"] == found["bad"][0]
+    assert "=" not in found["bad"][0] and "--skip-bad" not in found["bad"][0]
 
 
 def test_an_import_that_fails_at_its_beginning_leaves_nothing(tmp_path: Path) -> None:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import decimal
 import sys
+import uuid
 from typing import Any
 
 import msgspec
@@ -277,3 +279,55 @@ def test_two_columns_of_one_name_are_refused() -> None:
     for frame in (table, pd.DataFrame([[1, 2]], columns=["a", "a"])):
         with pytest.raises(InvalidArgument, match="two columns named 'a'"):
             validate.fields(frame, 1)
+
+
+def test_what_has_an_exact_text_is_stored_as_its_text() -> None:
+    name, price, at = uuid.UUID(int=10**30), decimal.Decimal("1.50"), dt.time(1, 2, 3)
+    expected = {"x": [str(name), "1.50", "01:02:03"]}
+    for value in ([{"x": [name, price, at]}], [{"x": (name, price, at)}], {"x": [[name, price, at]]}):
+        [one] = validate.fields(value, 1) or [b""]
+        assert validate.decode_fields(one) == expected
+    table = pa.table({"price": pa.array([price]), "at": pa.array([at])})
+    for rows in (table, table.to_pandas(), {"price": [price], "at": np.array([at], object)}):
+        [one] = validate.fields(rows, 1) or [b""]
+        assert validate.decode_fields(one) == {"price": "1.50", "at": "01:02:03"}
+
+
+def test_what_pandas_has_for_missing_is_none() -> None:
+    for value in (pd.NA, pd.NaT, [pd.NA]):
+        [one] = validate.fields([{"x": value}], 1) or [b""]
+        assert validate.decode_fields(one) == {"x": [None] if isinstance(value, list) else None}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        dt.datetime.max.replace(tzinfo=dt.timezone(dt.timedelta(hours=-5))),
+        dt.datetime.min.replace(tzinfo=dt.timezone(dt.timedelta(hours=5))),
+        pd.Timestamp(np.datetime64("20000-01-01", "s")),
+    ],
+)
+def test_a_time_that_is_out_of_range_in_utc_is_refused(value: Any) -> None:
+    for columns in ([{"x": value}], {"x": [value]}, [{"y": [{"z": value}]}]):
+        with pytest.raises(InvalidArgument, match=r"field '[xy]': .* is out of range"):
+            validate.fields(columns, 1)
+
+
+def test_a_column_without_a_length_is_refused() -> None:
+    for column in (np.array(3), np.array("abc"), np.array(None), np.datetime64("2020-01-01")):
+        with pytest.raises(InvalidArgument, match="fields column 'x' is"):
+            validate.fields({"x": column}, 1)
+
+
+def test_what_a_table_cannot_give_is_an_error_of_ours() -> None:
+    class Odd:
+        def __len__(self) -> int:
+            return 1
+
+        def __getitem__(self, at: slice) -> Any:
+            raise ZeroDivisionError("no such part")
+
+    late = pa.array([10**14], pa.timestamp("s"))
+    for columns in ({"x": Odd()}, {"x": late}, pa.table({"x": late})):
+        with pytest.raises(InvalidArgument, match=r"fields\[0:1\] cannot be read"):
+            validate.fields(columns, 1)

@@ -208,3 +208,43 @@ def test_a_kept_batch_does_not_follow_the_callers_array() -> None:
     batch = validate.ids(mine)
     mine[:] = 9
     expect_ints(batch, [1, 2, 3])
+
+
+def test_keys_and_values_of_a_dict_are_ids_in_its_order() -> None:
+    expect_ints(validate.ids({3: "a", 1: "b", 2: "c"}.keys()), [3, 1, 2])
+    expect_strings(validate.ids({3: "a", 1: "b"}.values()), ["a", "b"])
+    for said, odd in (("a dict_items", {1: 2}.items()), ("a Chars", Chars())):
+        with pytest.raises(InvalidArgument, match=said):
+            validate.ids(odd)
+
+
+class Chars:
+    def __len__(self) -> int:
+        return 3
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pd.Series([1, None], dtype="Int64"),
+        pd.array([1, None], dtype="Int64"),
+        pa.array([1, None]),
+        pa.chunked_array([[1], [None]]),
+        pl.Series([1, None]),
+        pl.Series(["a", None]),
+        pd.Series(["a", None], dtype="string"),
+        pa.array(["a", None]),
+    ],
+    ids=lambda column: f"{type(column).__module__}-{getattr(column, 'dtype', getattr(column, 'type', ''))}",
+)
+def test_a_missing_id_of_a_column_is_named(column: Any) -> None:
+    with pytest.raises(InvalidArgument, match=r"ids\[1\] is (missing|None|a NAType)"):
+        validate.ids(column)
+
+
+def test_hashes_of_64_bits_are_told_what_to_become() -> None:
+    hashes = np.array([5, 2**63 + 5], np.uint64)
+    with pytest.raises(InvalidArgument, match=r"got 9223372036854775813: .*view\('int64'\).*astype\(str\)"):
+        validate.ids(hashes)
+    expect_ints(validate.ids(hashes.view("int64")), [5, 5 - 2**63])
+    expect_strings(validate.ids(hashes.astype(str)), ["5", "9223372036854775813"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -305,3 +306,43 @@ def test_contiguous_float32_queries_are_not_copied() -> None:
         assert np.shares_memory(got, value) and single == (value.ndim == 1) and got.ndim == 2
     got, single = validate.queries(BASE[2].tolist(), config())
     assert single and got.tolist() == [BASE[2].tolist()]
+
+
+@pytest.mark.parametrize("bad", [None, "x", "1.5", b"1", object(), 1j, np.complex64(1), Decimal("sNaN"), 10**400])
+def test_what_is_no_number_is_named_by_row_and_position(bad: Any) -> None:
+    rows = np.ones((900, 4)).tolist()
+    rows[777][2] = bad
+    rows[3][1] = Decimal("0.5")
+    for given in (rows, np.array(rows, object)):
+        for gate in (validate.vectors, validate.queries):
+            with pytest.raises(InvalidArgument, match=r"(vectors|queries)\[777\] has .* at position 2"):
+                gate(given, config(dim=4))
+
+
+def test_decimals_are_numbers() -> None:
+    rows = [[Decimal(str(value)) for value in row] for row in BASE.tolist()]
+    for given in (rows, np.array(rows, object), [tuple(row) for row in rows]):
+        assert validate.vectors(given, config(dim=4)).tolist() == BASE.tolist()
+    for one in (rows[0], np.array(rows[0], object), pd.Series(rows[0])):
+        queries, single = validate.queries(one, config(dim=4))
+        assert single and queries.tolist() == BASE[:1].tolist()
+    for value, said in (("NaN", "nan at position 1"), ("Infinity", "inf at position 1"), ("1e39", "position 1")):
+        rows[5][1] = Decimal(value)
+        with pytest.raises(InvalidArgument, match=rf"vectors\[5\] has .*{said}"):
+            validate.vectors(rows, config(dim=4))
+
+
+@pytest.mark.parametrize("name", ["bfloat16", "float8_e4m3fn", "float8_e5m2"])
+def test_short_floats_are_read(name: str) -> None:
+    short = np.dtype(getattr(pytest.importorskip("ml_dtypes"), name))
+    values = np.array([[1, -2, 0.5, 4], [0.25, 8, 1, -1]], np.float32)
+    array = values.astype(short)
+    for given in (array, np.asfortranarray(array), list(array), array.astype(object)):
+        assert validate.vectors(given, config(dim=4)).tolist() == values.tolist()
+    queries, single = validate.queries(array[0], config(dim=4))
+    assert single and queries.tolist() == values[:1].tolist()
+
+
+def test_a_structure_is_no_number() -> None:
+    with pytest.raises(InvalidArgument, match="must hold numbers"):
+        validate.vectors(np.zeros((2, 4), [("float", "f4")]), config(dim=4))

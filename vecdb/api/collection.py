@@ -679,8 +679,7 @@ class Collection:
         Raises InvalidArgument where the cursor is of another collection or order; or where the record that it stands
             at, and those next to it, were deleted or replaced, and a vacuum has come since: begin again.
         """
-        if not isinstance(batch, int) or isinstance(batch, bool) or not 1 <= batch <= _ITER_BATCH_MAX:
-            raise InvalidArgument(f"batch must be a whole number from 1 to {_ITER_BATCH_MAX:,}, got {batch!r}")
+        batch = validate.integer(batch, "batch", 1, _ITER_BATCH_MAX)
         down = validate.flag(descending, "descending")
         if down and order_by is None:
             raise InvalidArgument("descending needs order_by: without it the oldest come first")

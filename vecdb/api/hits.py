@@ -125,7 +125,7 @@ class Hits:
     @property
     def scores(self) -> NDArray[np.float32]:
         """float32, the shape of `distances`; larger is better, -inf where a batch is padded."""
-        return np.float32(1) - self.distances if self._metric == "cosine" else -self.distances
+        return np.float32(1) - self.distances if self._metric == "cosine" else np.float32(0) - self.distances
 
     @property
     def plan(self) -> Any:
@@ -170,7 +170,7 @@ class Hits:
 
     def _score(self, i: int) -> float:
         distance = self.distances[i]
-        return float(np.float32(1) - distance if self._metric == "cosine" else -distance)
+        return float(np.float32(1) - distance if self._metric == "cosine" else np.float32(0) - distance)
 
     def _query(self, q: int) -> Hits:
         count = int(self.counts[q])

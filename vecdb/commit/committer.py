@@ -143,15 +143,11 @@ class SyncFailed(Exception):
 class Committer:
     """Owns the commit thread. `submit` from any thread."""
 
-    def __init__(
-        self, store: Store, known: Counters, check_there: Callable[[], None], committed: Callable[[int], None]
-    ) -> None:
+    def __init__(self, store: Store, known: Counters, committed: Callable[[int], None]) -> None:
         """known : the counters as they are stored.
-        check_there : raises where the database's files have been removed, so that nothing can be kept in them.
         committed : called with the number of each commit, before it is acknowledged.
         """
         self._store = store
-        self._check_there = check_there
         self._committed = committed
         self.sequence, self._uid_next = known
         self._open_rows = OpenRowFiles()
@@ -234,6 +230,11 @@ class Committer:
         if self.poisoned is not None:
             _fail(jobs, Poisoned(f"writes are refused since {self.poisoned}; close the database and open it again"))
             return
+        try:
+            self._store.check_there()
+        except Unavailable as error:
+            _fail(jobs, error)
+            return
         if isinstance(jobs[0].request, SwapLmdbFile):
             self._swap_file(jobs[0], jobs[0].request.copy)
             return
@@ -249,7 +250,7 @@ class Committer:
             if not group.changed:
                 group.txn.abort()
                 return
-            self._check_there()
+            self._store.check_there()
             group.finish()
             _commit_transaction(group)
         except BaseException as error:

@@ -32,7 +32,7 @@ from vecdb.embedded import open_here
 from vecdb.embedded.backup import remove_older_backups, write_backup
 from vecdb.embedded.check import check_database
 from vecdb.embedded.create_drop import CreateCollection, DropAlias, DropCollection, RenameCollection, SetAlias
-from vecdb.embedded.directory import check_folders, lock_as_reader, prepare_directory
+from vecdb.embedded.directory import LOCK, check_folders, lock_as_reader, prepare_directory
 from vecdb.embedded.local_collection import LocalCollection
 from vecdb.errors import Corruption, DiskFull, NotFound, Unavailable
 from vecdb.maintenance.garbage import collect_garbage
@@ -157,7 +157,8 @@ class LocalDatabase(Generic[C]):
         if self.durability != "none":
             self._mark = commit_mark.CommitMark(self.path, sequence, lag=self.durability == "relaxed")
         mark = self._mark.write if self._mark is not None else _no_mark
-        self._committer = Committer(self.store, known, _check_of(self.path, self._locks[-1]), mark)
+        self.store.check_there = _check_of(self.path, self._locks[-1])
+        self._committer = Committer(self.store, known, mark)
         with contextlib.suppress(DiskFull):  # it is harmless, and who opens a full disk wants to delete
             collect_garbage(self.path, self.store, self._committer.submit)
         database = weakref.ref(self)
@@ -499,8 +500,10 @@ class LocalDatabase(Generic[C]):
     def __del__(self) -> None:
         if sys.is_finalizing():  # its threads may be gone already; the locks end with the process
             return
-        if not hasattr(self, "store"):
+        if not hasattr(self, "store") or self.closed or not self._usable.is_mine:
             return
+        with self._open_lock:
+            self._ending = True  # whoever finds it by its weak reference, and opens it, waits until it is closed
         own = [one for one in (self._committer, self._maintenance) if one is not None and one.is_this_thread()]
         with contextlib.suppress(Exception):  # nobody is there to hear of it
             if own:  # this thread found it to be garbage, and cannot wait for its own end
@@ -551,13 +554,15 @@ class ClosedHandle:
 
 
 def _check_of(path: Path, lock_fd: int) -> Callable[[], None]:
-    """What tells the committer whether the directory is still there: whoever removes it removes LOCK."""
+    """What tells whether the directory is still there: whoever removes or moves it takes LOCK away. It is asked before
+    anything is made or removed by its path, where another database may lie by now.
+    """
 
     def check() -> None:
-        if filesystem.is_unlinked(lock_fd):
+        if not filesystem.is_at(lock_fd, path / LOCK):
             raise Unavailable(
-                f"database {path} is gone: its directory, or LOCK in it, was removed; nothing was written. Close it, "
-                "then open it again"
+                f"database {path} is gone: its directory, or LOCK in it, was removed or moved; nothing was written. "
+                "Close it, then open it again"
             )
 
     return check

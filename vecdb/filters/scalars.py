@@ -11,6 +11,7 @@ from __future__ import annotations
 import datetime as dt
 import math
 import re
+import uuid
 from collections.abc import Iterable
 from itertools import islice
 from typing import Any
@@ -47,6 +48,8 @@ def scalar(value: Any, field: str) -> Scalar:
         return text(plain_str(value), f"the value for field {short_repr(field)}")
     if isinstance(value, bytes):
         return bytes(value)
+    if isinstance(value, uuid.UUID):
+        return str(value)  # as it is stored
     if value is None:
         raise InvalidArgument(
             f"field {short_repr(field)} cannot be compared with None in this way: "

@@ -57,6 +57,7 @@ def _empty_generation(state: CollectionState, dim: int | None = None) -> Iterato
     entry, committed = state.entry, state.snapshot.state
     dim = dim or entry.dim or 1
     number = committed.generation + 1
+    state.store.check_there()
     Rows.create(state.folder / row_file_name(number), entry.dtype, dim, number, sync=state.durable)
     new = Generation(state.store, state.folder, entry, _emptied(committed, number), writable=True, dim=dim)
     new.attach(state.new_index(committed.index, new.rows))

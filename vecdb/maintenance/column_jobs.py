@@ -59,6 +59,7 @@ class ColumnMaintenance:
         name = f"columns.{snapshot.generation.number}.{view.sequence}.{view.row_count}"
         if old is not None and old.file == name:
             return
+        state.store.check_there()
         file_bytes = column_file.write(state.folder / name, view, columns.facts())
         sealed = catalog.SealedColumns(name, view.row_count, view.sequence, file_bytes)
         if self._writes.submit(PatchState(state, snapshot.generation.number, {"columns": sealed})):

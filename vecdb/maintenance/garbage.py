@@ -80,6 +80,7 @@ def remove_unnamed_files(
     keep: tuple[str, ...] = (),
 ) -> None:
     """Remove the files that no state names, of collections with these numbers, or of all."""
+    store.check_there()
     synced = False
     for name in filesystem.list_dir(database / "collections"):
         try:

@@ -170,6 +170,7 @@ class CollectionMaintenance:
             index = snapshot.generation.index
             if not index.has_structure:
                 return
+            self.state.store.check_there()
             if index.indexed_rows == 0:
                 index.remove(snapshot.visibility.sequence)  # what is dead before the graph is begun stays out of it
             stop = snapshot.visibility.row_count
@@ -242,6 +243,7 @@ class CollectionMaintenance:
             name = f"{index.kind}.{snapshot.generation.number}.{snapshot.visibility.sequence}.{rows}"
             if old is not None and old.file == name and not self.state.sealed_damaged:
                 return
+            state.store.check_there()
             before = index.file_names()
             facts = index.seal(state.folder / name)
             sealed = catalog.SealedIndex(name, facts.rows, facts.sequence, facts.bytes, facts.parts)
@@ -252,6 +254,7 @@ class CollectionMaintenance:
 
     def _remove_files(self, old: tuple[str, ...], new: tuple[str, ...]) -> None:
         """Files of an index that its successor does not need."""
+        self.state.store.check_there()
         for name in set(old) - set(new):
             filesystem.remove(self.state.folder / name)
 
@@ -293,6 +296,7 @@ class CollectionMaintenance:
             snapshot = state.current()
             index = snapshot.generation.index
             changes = {**changes, "sealed": None, "unlinked_rows": 0}
+            state.store.check_there()
             fresh = state.new_index(config, snapshot.generation.rows)
             fresh.publish_rows(snapshot.visibility.row_count)
             fresh.remove(snapshot.visibility.sequence)

@@ -86,6 +86,7 @@ class MaintenanceScheduler:
         """One round of steps; asks for another round where more is due."""
         if jobs.state.dropped:
             return
+        jobs.state.store.check_there()
         width = max(1, self._cores - 1) if jobs.writes.is_searched() else self._cores
         if jobs.merge_is_due():
             jobs.writes.merge_journal()

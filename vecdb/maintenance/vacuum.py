@@ -107,6 +107,7 @@ class VacuumCopy:
         self.mapping = np.full(state.snapshot.visibility.row_count, -1, np.int64)
         entry = state.entry
         path = state.folder / row_file_name(self.number)
+        state.store.check_there()
         Rows.create(path, entry.dtype, self.dim, self.number, sync=state.durable)
         empty = msgspec.structs.replace(
             state.snapshot.state,

@@ -8,11 +8,13 @@ from pathlib import Path
 
 from vecdb.errors import InvalidArgument
 
-# scheme://, or a path that was made of it; what gRPC calls a target; host:port; [::1]:port
+# scheme://, or a path that was made of it; what gRPC calls a target; host:port and user@host:port; [::1]:port
 _ADDRESS = re.compile(
-    r"[A-Za-z][A-Za-z0-9+.-]+:/|(grpcs?|https?|tcp|s3|gs|file)//|(unix|dns|ipv4|ipv6|vsock):|"
-    r"[A-Za-z0-9.-]+:[0-9]{1,5}/?$|\[[0-9a-fA-F:]+\]:[0-9]+/?$"
+    r"[A-Za-z][A-Za-z0-9+.-]+:/|(grpcs?|https?|tcp|s3|gs|file)//|"
+    r"(unix|dns|ipv4|ipv6|vsock|grpcs?|https?|s3|gs|file|cluster):|"
+    r"[A-Za-z0-9._@-]+:[0-9]{1,5}(/.*)?$|\[[0-9a-fA-F:]+\]:[0-9]+(/.*)?$"
 )
+_MEMORY = re.compile(r":memory:?|memory:", re.IGNORECASE)  # what ":memory:" becomes by mistake
 
 
 def absolute(path: str | os.PathLike[str]) -> Path:
@@ -29,8 +31,18 @@ def absolute(path: str | os.PathLike[str]) -> Path:
             f"{text!r} is an address, and vecdb keeps databases in directories: give a path, ':memory:', or "
             "grpc://host:port for a server; for a directory of this name write './' before it"
         )
+    if _MEMORY.fullmatch(text):
+        raise InvalidArgument(
+            f"{text!r} is no directory: vecdb.open(':memory:') makes a temporary database, which nothing else can "
+            "name; for a directory of this name write './' before it"
+        )
     if text == "~" or text.startswith("~/"):
         text = os.path.expanduser(text)
         if text.startswith("~"):
             raise InvalidArgument(f"{os.fspath(path)!r}: this user has no home; give the whole path")
+    elif text.startswith("~") and "/" in text:
+        raise InvalidArgument(
+            f"{text!r} would be in a directory named {text.partition('/')[0]!r}: give the whole path of that user's "
+            "home; for a directory of this name write './' before it"
+        )
     return Path(os.path.abspath(text))

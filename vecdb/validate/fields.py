@@ -9,7 +9,10 @@ Beyond msgpack's own types
 from __future__ import annotations
 
 import datetime as dt
+import decimal
 import struct
+import sys
+import uuid
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
@@ -17,7 +20,7 @@ import msgspec
 import numpy as np
 
 from vecdb import limits
-from vecdb.errors import Corruption, InvalidArgument, LimitExceeded
+from vecdb.errors import Corruption, InvalidArgument, LimitExceeded, VecdbError
 from vecdb.validate.common import INT64_END, check_rows, gil_slices, plain_str, short_repr
 
 _SLICE_RECORDS = 64  # records encoded per bytecode stretch
@@ -46,7 +49,8 @@ def fields(value: object, n: int, *, single: bool = False) -> list[bytes] | None
     single : there is one bare id, and a dict is the fields of its record.
 
     Values may be None, bool, int64, float (NaN too), str, bytes, date, datetime, list, and dict with string keys;
-    tuples and NumPy arrays are stored as lists, NumPy scalars as their Python value.
+    tuples and NumPy arrays are stored as lists, NumPy scalars as their Python value; a UUID, a Decimal and a time of
+    day as their text, and what pandas holds as missing (NaT, NA) as None.
     """
     if value is None:
         return None
@@ -60,7 +64,7 @@ def fields(value: object, n: int, *, single: bool = False) -> list[bytes] | None
     total = 0
     record, step = (_encoded, _SLICE_ENCODED) if isinstance(value, EncodedFields) else (_record, _SLICE_RECORDS)
     for start, stop in gil_slices(n, step):
-        part = [record(one, position) for position, one in enumerate(read(start, stop), start)]
+        part = [record(one, position) for position, one in enumerate(_read(read, start, stop), start)]
         out += part
         total += sum(map(len, part))
         if total > limits.batch_bytes_max:
@@ -69,6 +73,19 @@ def fields(value: object, n: int, *, single: bool = False) -> list[bytes] | None
                 "write them in several calls, or with atomic=False"
             )
     return out
+
+
+def _read(read: Callable[[int, int], Sequence[Any]], start: int, stop: int) -> Sequence[Any]:
+    """Records [start, stop) of a list, of columns or of a table: whatever a foreign table raises becomes ours."""
+    try:
+        return read(start, stop)
+    except VecdbError:
+        raise
+    except Exception as error:
+        reason = str(error).partition("\n")[0][:200]
+        raise InvalidArgument(
+            f"fields[{start}:{stop}] cannot be read as Python values ({reason}): convert the columns first"
+        ) from None
 
 
 def decode_fields(data: bytes, names: Sequence[str] | None = None) -> dict[str, Any]:
@@ -155,8 +172,10 @@ Column = tuple[int, Callable[[int, int], Sequence[Any]]]
 
 
 def _column(name: object, column: Any) -> Column:
-    if isinstance(column, (str, bytes, dict, set)) or not (
-        hasattr(column, "__len__") and hasattr(column, "__getitem__")
+    if (
+        isinstance(column, (str, bytes, dict, set))
+        or not (hasattr(column, "__len__") and hasattr(column, "__getitem__"))
+        or getattr(column, "ndim", 1) == 0
     ):
         raise InvalidArgument(
             f"fields column {short_repr(name)} is {short_repr(column)}: a dict is read as columns of one value per id; "
@@ -278,10 +297,20 @@ def _clean(value: Any, depth: int, budget: list[int]) -> Any:
         return {plain_str(key): _clean(one, depth + 1, budget) for key, one in value.items()}
     if isinstance(value, dt.date):
         return _of_date(value)
+    if isinstance(value, (uuid.UUID, decimal.Decimal, dt.time)):
+        return value.isoformat() if isinstance(value, dt.time) else str(value)
+    if _is_missing(value):
+        return None
     raise InvalidArgument(
         f"{type(value).__name__} cannot be stored: convert it to "
         "None, bool, int, float, str, bytes, date, datetime, list or dict"
     )
+
+
+def _is_missing(value: object) -> bool:
+    """Whether it is pandas' NA, where pandas is loaded at all."""
+    pandas = sys.modules.get("pandas")
+    return pandas is not None and value is getattr(pandas, "NA", None)
 
 
 def _of_numpy(value: np.generic) -> object:
@@ -316,10 +345,15 @@ def _of_date(value: Any) -> object:
         return None
     if not isinstance(value, dt.datetime):
         return msgspec.msgpack.Ext(2, struct.pack("<i", (value - _EPOCH.date()).days))
-    if hasattr(value, "to_pydatetime"):
-        value = value.to_pydatetime(warn=False)
-    if value.utcoffset() is not None:
-        return value.astimezone(dt.UTC)
+    try:
+        if hasattr(value, "to_pydatetime"):
+            value = value.to_pydatetime(warn=False)
+        if value.utcoffset() is not None:
+            return value.astimezone(dt.UTC)
+    except (OverflowError, ValueError):  # of a year that Python has not, here or in UTC
+        raise InvalidArgument(
+            f"{value.isoformat()} is out of range: times of the years 1 to 9999, in UTC, can be stored"
+        ) from None
     return msgspec.msgpack.Ext(
         1, struct.pack("<q", (value.replace(tzinfo=None) - _EPOCH) // dt.timedelta(microseconds=1))
     )

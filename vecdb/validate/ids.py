@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import KeysView, Sequence, Set, ValuesView
 from dataclasses import dataclass
 from typing import Any, Literal
 from uuid import UUID
@@ -99,7 +99,10 @@ def ids(
     if isinstance(source, np.ndarray) and source.dtype.kind in "iu":
         _check_kind("int", kind, name, source[0])
         if source.dtype == np.uint64 and int(source.max()) >= INT64_END:
-            raise InvalidArgument(f"int ids must be at most 2**63 - 1, got {int(source.max())}")
+            raise InvalidArgument(
+                f"int ids must be at most 2**63 - 1, got {int(source.max())}: keep hashes of 64 bits as signed ints, "
+                "ids.view('int64'), or as texts, ids.astype(str)"
+            )
         return _int_batch(source.astype(np.int64), False)
     first = source[0]
     found: Literal["int", "str"] = "str" if isinstance(first, (str, UUID)) else "int"
@@ -132,9 +135,14 @@ def _id_source(value: object, what: str) -> Array | Sequence[Any]:
         if len(value) and min(value[0], value[-1]) >= -INT64_END and max(value[0], value[-1]) < INT64_END:
             return value[0] + value.step * np.arange(len(value), dtype=np.int64)
         return value
-    if value is None or isinstance(value, (bool, float, bytes, dict, set, frozenset)) or not hasattr(value, "__len__"):
+    if isinstance(value, (KeysView, ValuesView)):  # of a dict, in its order
+        check_rows(len(value), what)
+        return list(value)
+    if value is None or isinstance(value, (bool, float, bytes, dict, Set)) or not hasattr(value, "__len__"):
         raise InvalidArgument(f"{what} must be an int, a string, or a list or array of them, got {short_repr(value)}")
     array = asarray(value, what)
+    if array.dtype == object and array.ndim == 0:
+        raise InvalidArgument(f"{what} must be a list or array of ints or strings, got {short_repr(value)}")
     if array.ndim != 1:
         raise InvalidArgument(f"{what} must have one dimension, got shape {list(array.shape)}: pass a list of ids")
     if array.dtype.kind in "iu" or not array.size:
@@ -145,9 +153,26 @@ def _id_source(value: object, what: str) -> Array | Sequence[Any]:
             return values
     if array.dtype.kind in "OUT":  # object, fixed-width and variable-width strings: read slice by slice
         return array.astype(object)
+    if array.dtype.kind == "f":
+        _refuse_missing(value, what)
     raise InvalidArgument(
         f"{what} must be integers or strings, got dtype {array.dtype}: convert them first, e.g. astype('int64')"
     )
+
+
+def _refuse_missing(column: Any, what: str) -> None:
+    """Name the first place of a column where there is no id: NumPy makes floats of ints with gaps."""
+    for method in ("to_pylist", "to_list", "tolist"):  # Arrow; polars, pandas; NumPy
+        if hasattr(column, method):
+            values: list[Any] = getattr(column, method)()
+            for position, one in enumerate(values):
+                if isinstance(one, float) and one == one:  # they are floats, and none is missing before
+                    return
+                if not is_int(one):
+                    raise InvalidArgument(
+                        f"{what}[{position}] is missing: each record needs an id; drop or fill the rows without"
+                    )
+            return
 
 
 def _ints_of(source: Array | Sequence[Any], what: str) -> NDArray[np.int64]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import decimal
 import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, TypeGuard
@@ -158,7 +159,9 @@ def _chunk_rows(dim: int, cells: int = _CHUNK_CELLS) -> int:
 
 def holds_numbers(value: Sequence[Any] | Array) -> bool:
     """Whether it begins as one vector, not as a sequence of vectors."""
-    return len(value) > 0 and (isinstance(value[0], (int, float, np.number)) or getattr(value[0], "ndim", None) == 0)
+    return len(value) > 0 and (
+        isinstance(value[0], (int, float, np.number, decimal.Decimal)) or getattr(value[0], "ndim", None) == 0
+    )
 
 
 def _source(value: object, what: str, config: CollectionConfig) -> tuple[Array | Sequence[Any], bool]:
@@ -182,6 +185,10 @@ def _source(value: object, what: str, config: CollectionConfig) -> tuple[Array |
             return array, False
         _check_dim(len(array), what, config)
         array = asarray(array.tolist(), what)
+        if array.dtype.kind not in "fiu" and array.ndim == 1:
+            return _numbers_of([array.tolist()], 0, config, what), True
+    if array.dtype.kind == "V":
+        array = _plain_floats(array)
     if array.dtype.kind not in "fiu":
         raise InvalidArgument(f"{what} must hold numbers, got dtype {array.dtype}: convert to {config.dtype} first")
     if array.ndim not in (1, 2):
@@ -215,10 +222,43 @@ def _block(source: Array | Sequence[Any], start: int, stop: int, config: Collect
             raise InvalidArgument(f"{what}[{row}] is {short_repr(one)}, not a vector of dim {config.dim:,}") from None
         if got != config.dim:
             raise InvalidArgument(f"collection '{config.name}' has dim {config.dim:,}, got {got:,} in {what}[{row}]")
-    block = asarray(rows.tolist() if isinstance(rows, np.ndarray) else list(rows), f"{what}[{start}:{stop}]")
+    values = rows.tolist() if isinstance(rows, np.ndarray) else list(rows)
+    block = asarray(values, f"{what}[{start}:{stop}]")
+    if block.dtype.kind == "V" and block.shape == (stop - start, config.dim):
+        block = _plain_floats(block)
+    if block.dtype.kind not in "fiu" and block.ndim == 2:
+        block = _numbers_of(values, start, config, what)
     if block.dtype.kind not in "fiu" or block.shape != (stop - start, config.dim):
         raise InvalidArgument(f"{what}[{start}:{stop}] must be rows of {config.dim:,} numbers, got dtype {block.dtype}")
     return block
+
+
+def _numbers_of(rows: list[Any], first: int, config: CollectionConfig, what: str) -> Array:
+    """float64[n, dim] of rows that NumPy makes no numbers of: Decimals become floats, the first that is no number is
+    named.
+    """
+    block = np.empty((len(rows), config.dim))
+    for row, one in enumerate(rows):
+        for at, value in enumerate(one):
+            if isinstance(value, (bool, np.bool_)) or not isinstance(
+                value, (int, float, np.integer, np.floating, decimal.Decimal)
+            ):
+                raise InvalidArgument(
+                    f"{what}[{first + row}] has {short_repr(value)} at position {at}: "
+                    f"pass rows of {config.dim:,} numbers"
+                )
+            try:
+                block[row, at] = value
+            except (OverflowError, ValueError):  # an int past 1,024 bits; a signalling NaN
+                raise InvalidArgument(
+                    f"{what}[{first + row}] has {short_repr(value)} at position {at}: every number must be finite"
+                ) from None
+    return block
+
+
+def _plain_floats(array: Array) -> Array:
+    """float32 of the short floats of the package ml_dtypes, such as bfloat16; any other array as it is."""
+    return array.astype(_F32) if array.dtype.name.startswith(("bfloat", "float")) else array
 
 
 Check = Callable[[Array, Array, int, CollectionConfig, str], None]

@@ -346,7 +346,8 @@ def create_vectors(
     kind = format or format_of_extension(name)
     if kind not in _WRITERS:
         raise InvalidArgument(
-            f"{name}: format {kind!r} is not one of {', '.join(WRITABLE)}; name the file so or pass format="
+            f"{name}: the format {kind or 'that its name tells'} is not one of "
+            f"{', '.join(WRITABLE)}; name the file so or pass format="
         )
     if dim < 1:
         raise InvalidArgument(f"{name}: dim {dim}, expected at least 1")

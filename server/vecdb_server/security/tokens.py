@@ -19,6 +19,7 @@ Threads: `Tokens` is read and refreshed on the event loop.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import hmac
@@ -39,6 +40,7 @@ from vecdb_server.logs import log
 from vecdb_server.security.auth import PERMISSIONS, Caller
 
 PREFIX = "vdb_"
+_FILE_BYTES_MAX = 64 << 20
 _OF_OTHERS = 0o037  # permissions that a secret should give nobody: to change it its group, to read it all others
 _ACCESS_LIST = "system.posix_acl_access"
 _REMIND_S = 60.0  # a file that cannot be read is logged so often
@@ -164,7 +166,7 @@ def revoke(path: Path, name: str) -> None:
 def entries_of(path: Path) -> list[dict[str, Any]]:
     """The entries of the file; none where there is no file. Raises InvalidArgument where it is no tokens file."""
     try:
-        raw = path.read_bytes()
+        raw = _bytes_of(path)
     except FileNotFoundError:
         return []
     try:
@@ -176,6 +178,17 @@ def entries_of(path: Path) -> list[dict[str, Any]]:
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise InvalidArgument(f"{path} is no tokens file: {error}") from None
     return entries
+
+
+def _bytes_of(path: Path) -> bytes:
+    """The bytes of a regular file of bounded size: a device has no end, and a pipe may never begin."""
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file", str(path))
+        raw = file.read(_FILE_BYTES_MAX + 1)
+    if len(raw) > _FILE_BYTES_MAX:
+        raise InvalidArgument(f"{path} is no tokens file: it has more than {_FILE_BYTES_MAX:,} bytes")
+    return raw
 
 
 def _caller(entry: dict[str, Any]) -> Caller:

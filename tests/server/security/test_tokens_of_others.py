@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.support.answers.command_line import CommandRunner
-from vecdb import PermissionDenied, Unavailable
+from vecdb import InvalidArgument, PermissionDenied, Unavailable
 from vecdb_server.security import tls, tokens
 from vecdb_server.security.auth import Caller
 from vecdb_server.security.tokens import Tokens
@@ -171,3 +171,26 @@ def test_the_unit_reads_the_tokens_in_place_and_gets_the_key_as_a_credential() -
     unit = (Path(__file__).parents[3] / "server" / "examples" / "vecdb.service").read_text()
     assert "LoadCredential=key.pem:" in unit and "LoadCredential=tokens" not in unit
     assert "SupplementaryGroups=vecdb-tokens" in unit
+
+
+@pytest.mark.parametrize("kind", ["device", "pipe", "folder", "giant"])
+def test_what_is_no_file_of_tokens_is_neither_read_without_end_nor_waited_for(kind: str, tmp_path: Path) -> None:
+    file = tmp_path / "tokens.json"
+    if kind == "device":
+        file.symlink_to("/dev/zero")
+    elif kind == "pipe":
+        os.mkfifo(file)
+    elif kind == "folder":
+        file.mkdir()
+    else:
+        with file.open("wb") as giant:
+            giant.truncate(1 << 40)
+    with pytest.raises(
+        (InvalidArgument, Unavailable), match=r"no tokens file: it has more|it is no regular file|[Ii]s a directory"
+    ):
+        tokens.create(file, Caller("a"))
+    with pytest.raises(
+        (InvalidArgument, OSError), match=r"no tokens file: it has more|it is no regular file|[Ii]s a directory"
+    ):
+        Tokens(file)
+    assert os.listdir(tmp_path) == ["tokens.json"]

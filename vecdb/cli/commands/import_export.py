@@ -176,7 +176,7 @@ def import_(
             if bad.count > bad_rows_shown:
                 out.note(f"... and {bad.count - bad_rows_shown:,} more")
     result["seconds"] = time.perf_counter() - started
-    skipped = f", {result['skipped']:,} skipped" if result.get("skipped") else ""
+    skipped = f", {result['skipped']:,} of them skipped" if result.get("skipped") else ""
     out.emit(
         result, lambda c: c.print(f"{result['rows']:,} rows in {collection!r} after {result['seconds']:.1f} s{skipped}")
     )

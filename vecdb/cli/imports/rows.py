@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from vecdb import validate
+from vecdb.cli.wording import for_the_command_line
 from vecdb.errors import InvalidArgument, VecdbError
 from vecdb.schema import CollectionConfig
 
@@ -107,6 +108,7 @@ class BadRows:
         self._report = report
 
     def add(self, what: str) -> None:
+        what = for_the_command_line(what.partition(". Remove the row, or ")[0])
         self.count += 1
         if len(self.shown) < self.keep_max:
             self.shown.append(what)

@@ -514,6 +514,17 @@ def is_unlinked(fd: int) -> bool:
     return os.fstat(fd).st_nlink == 0
 
 
+def is_at(fd: int, path: Path) -> bool:
+    """Whether the open file is the one that this path leads to; also where that cannot be told."""
+    try:
+        there = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return os.path.samestat(there, os.fstat(fd))
+
+
 def touch(path: Path) -> None:
     """Make an empty file where there is none."""
     os.close(_open_own(path, os.O_RDONLY | os.O_CREAT))

@@ -43,7 +43,8 @@ def create_records(
         return LanceRecords(name.rstrip("/"), facts, lossy)
     if kind not in WRITABLE:
         raise InvalidArgument(
-            f"{name}: format {kind!r} is not one of {', '.join(WRITABLE)}, lance; name the file so or pass format="
+            f"{name}: the format {kind or 'that its name tells'} is not one of "
+            f"{', '.join(WRITABLE)}, lance; name the file so or pass format="
         )
     if kind == "jsonl":
         return JsonlRecords(name, facts, lossy)

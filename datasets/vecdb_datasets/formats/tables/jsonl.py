@@ -175,7 +175,7 @@ class JsonlSource(TextSource):
                 return len(value), np.dtype("f4")
             if isinstance(value, list) and value and is_vector(" ".join(map(str, value))):
                 return len(value), np.dtype("f4")  # cut by numpy: refused with its row
-        raise InvalidArgument(f"{self.path}: row 0 is no list of numbers")
+        raise InvalidArgument(f"{self.path}: {'row 0 is no list of numbers' if scan.rows else 'no rows'}")
 
     # -- reading -----------------------------------------------------------------------------------
 
