@@ -18,8 +18,9 @@ import pytest
 import vecdb
 from tests.support.server.process import ENVIRONMENT
 from vecdb.cluster.placement import Placement, cluster_bucket
-from vecdb.ray import reshape
+from vecdb.ray import RayOptions, reshape
 from vecdb.ray.servers import end
+from vecdb.ray.session import session
 from vecdb.shards import notes
 
 pytestmark = pytest.mark.slow
@@ -152,3 +153,11 @@ def test_a_cluster_is_reshaped_while_it_is_written_and_read(up: Up) -> None:
         assert len(found) == len(set(found)) and written <= set(found) <= written | refused
         docs.upsert([9_999], vectors(1))
         assert docs.get(9_999) is not None
+
+
+def test_a_ray_is_started_beside_open_connections(up: Up) -> None:
+    """Ray forks its processes, which die at once where gRPC has connections in the one that starts them."""
+    with vecdb.open(up.url) as db, session(RayOptions(cpus=1)) as ray:
+        assert ray.get(ray.remote(os.getpid).remote()) != os.getpid()
+        assert db.collections() == []
+    assert not ray.is_initialized()
