@@ -5,6 +5,7 @@ small databases.
 from __future__ import annotations
 
 import gc
+import signal
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,8 @@ settings.load_profile("vecdb")
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Where several processes share the tests (pytest -n): compile the kernels before xdist starts them."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as for what a shell runs in the background
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     options = session.config.option
     starts_others = not hasattr(session.config, "workerinput") and (getattr(options, "numprocesses", 0) or 0) > 1
     if starts_others and not options.collectonly:

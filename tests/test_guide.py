@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import os
 import re
 import runpy
@@ -38,7 +39,11 @@ def missing(program: str) -> list[str]:
     return sorted(name for name in names if find_spec(name) is None)
 
 
-@pytest.mark.parametrize("title", [title for title, program in SECTIONS.items() if program and title != SERVED])
+SEVERAL = "Several machines"  # the same, with four of them
+ALONE = [title for title, program in SECTIONS.items() if program and title not in (SERVED, SEVERAL)]
+
+
+@pytest.mark.parametrize("title", ALONE)
 def test_the_program_of_a_section_runs(title: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = SECTIONS[title]
     if lacking := missing(program):
@@ -67,6 +72,26 @@ def test_a_server_is_started_and_used_as_it_says(tmp_path: Path, monkeypatch: py
         port = str(server.ports()[0])
         file = tmp_path / "program.py"
         file.write_text(SECTIONS[SERVED].replace("7711", port), encoding="utf-8")
+        runpy.run_path(str(file), run_name="__main__")
+
+
+@pytest.mark.slow
+def test_several_servers_are_started_and_used_as_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = GUIDE.partition(f"## {SEVERAL}")[2].partition("\n## ")[0]
+    commands = [shlex.split(line) for line in re.findall(r"^\$ vecdb serve (.*)$", text, re.MULTILINE)]
+    program = SECTIONS[SEVERAL].replace("/tmp/cluster", str(tmp_path / "cluster"))
+    monkeypatch.chdir(tmp_path)
+    with contextlib.ExitStack() as stack:
+        for words in commands:
+            given = dict(zip(words[::2], words[1::2], strict=True))
+            path, listen = given.pop("--path"), given.pop("--listen")
+            options = [
+                word.replace("/tmp/cluster", str(tmp_path / "cluster")) for pair in given.items() for word in pair
+            ]
+            server = stack.enter_context(Process(tmp_path / path, tmp_path, *options))
+            program = program.replace(listen, f"127.0.0.1:{server.ports()[0]}")
+        file = tmp_path / "program.py"
+        file.write_text(program, encoding="utf-8")
         runpy.run_path(str(file), run_name="__main__")
 
 

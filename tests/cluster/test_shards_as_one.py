@@ -208,13 +208,44 @@ def test_a_call_is_split_by_slots() -> None:
     assert all(len(part_id(b"x" * 128, shard)) <= 128 for shard in range(3))
 
 
-def test_made_ids_are_new_each_time_and_the_same_for_one_request() -> None:
+def test_made_ids_are_the_same_for_one_request_and_sort_by_time() -> None:
     for kind in (None, "int", "str"):
         made = [made_ids(kind, 500, None) for _ in range(20)]
-        assert len({key for one in made for key in one.keys}) == 10_000
         assert all(one.unique is None and one.kind == (kind or "int") for one in made)
+        assert len(made_ids(kind, 0, None).keys) == 0
         assert made_ids(kind, 5, b"r").keys == made_ids(kind, 5, b"r").keys != made_ids(kind, 5, b"s").keys
         assert all(one.keys == sorted(one.keys) for one in made)
+
+
+@pytest.mark.parametrize("request_id", [None, "r"])
+@pytest.mark.parametrize("kind", ["int", "str"])
+def test_records_whose_made_ids_are_taken_get_others(
+    db: vecdb.Database, kind: str, request_id: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first ids that are made are those of records that are there, for the second shard's part of a call."""
+    docs = db.create_collection(f"made-{kind}-{request_id}", DIM, "l2")
+    first = made_ids(kind, 40, b"first")
+    plain = first.ints.tolist() if first.ints is not None else [key.decode() for key in first.keys]
+    placement = Placement.read(db._backend._shards.members._bucket)
+    taken = plain[int(dict(Split(placement, first, b"").parts)[1][3])]
+    docs.upsert([taken], VECTORS[99:100], [{"n": "before"}])
+
+    def made(kind: str, n: int, request: bytes | None) -> validate.IdBatch:
+        asked.append(n)
+        return made_ids(kind, n, b"first" if n == 40 else request)
+
+    asked: list[int] = []
+    monkeypatch.setattr("vecdb.cluster.cluster_writes.made_ids", made)
+    fields = [{"n": n} for n in range(40)]
+    for _ in range(1 if request_id is None else 2):
+        asked.clear()
+        ids = docs.add(VECTORS[:40], fields, tenants=[[f"t{n}"] for n in range(40)], request_id=request_id)
+        assert asked[0] == 40 and 0 < asked[1] < 40 and len(asked) == 2
+        assert len(set(ids)) == 40 and taken not in ids and docs.count() == 41
+        found = docs.get(ids, include_vectors=True)
+        assert [one.fields["n"] for one in found] == list(range(40))
+        assert [one.tenants for one in found] == [[f"t{n}"] for n in range(40)]
+        assert np.array_equal([one.vector for one in found], VECTORS[:40])
 
 
 def test_a_collection_of_a_cluster_says_what_each_shard_has(db: vecdb.Database, docs: Any) -> None:

@@ -55,6 +55,25 @@ def test_token_and_certificate_are_those_of_all_shards(cluster: InProcessCluster
         cluster.open(token=admin)
 
 
+def test_a_token_goes_to_no_other_machine_in_plain_text_whatever_is_placed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vecdb.cluster.asking.members._AT_ONCE_S", 0.0)
+    made = InProcessCluster(tmp_path, 1)
+    try:
+        with made.open(token="secret") as db:
+            docs = db.create_collection("docs", 4, "l2")
+            docs.upsert([1], VECTORS[:1])
+            made.place(lambda one: one.with_copies(0, ("grpc://203.0.113.7:7711",)))
+            members = db._backend._shards.members
+            assert members.refresh().shards[0].copies and members.copies(0) == []
+            assert docs.count() == 1
+            with pytest.raises(vecdb.InvalidArgument, match=r"203\.0\.113\.7.*plain text"):
+                made.open(token="secret")
+    finally:
+        made.close()
+
+
 def test_a_tenants_token_writes_to_the_shard_of_its_tenant(cluster: InProcessCluster, tokens: Path, admin: str) -> None:
     secret = token(tokens, "acme", "write", tenant="acme")
     home = Placement.read(cluster.bucket).shard_of(slot_of_text(b"acme"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,19 @@ def refused(twin: Twin, node: Node) -> bool:
         return True
 
 
+def written(twin: Twin, node: Node, write: Callable[[], int]) -> int | None:
+    """How many records a write by filter has changed; None where it was refused, as one is that all records match
+    whatever they have. That changes nothing.
+    """
+    try:
+        return write()
+    except InvalidArgument as error:
+        assert "every record matches" in str(error)
+        assert evaluate.matches(node, {}) and matching(twin, node) == set(twin.model)
+        twin.unmoved()
+        return None
+
+
 def read(twin: Twin, node: Node, query: int, names: list[str]) -> None:
     """Counts, lists and searches, among all records and those of tenants."""
     if refused(twin, node):
@@ -85,7 +99,10 @@ def delete(twin: Twin, node: Node) -> None:
     if refused(twin, node):
         return
     doomed = matching(twin, node)
-    assert twin.docs.delete(filter=node) == len(doomed)
+    count = written(twin, node, lambda: twin.docs.delete(filter=node))
+    if count is None:
+        return
+    assert count == len(doomed)
     for one in doomed:
         del twin.model[one], twin.access[one]
     _moved(twin, doomed)
@@ -95,7 +112,10 @@ def update(twin: Twin, node: Node, change: dict[str, Any]) -> None:
     if refused(twin, node):
         return
     chosen = matching(twin, node)
-    assert twin.docs.update(filter=node, fields=change) == len(chosen)
+    count = written(twin, node, lambda: twin.docs.update(filter=node, fields=change))
+    if count is None:
+        return
+    assert count == len(chosen)
     for one in chosen:
         vector, fields = twin.model[one]
         twin.model[one] = vector, {name: value for name, value in (fields | change).items() if value is not None}

@@ -5,6 +5,7 @@ The seed is printed; `VECDB_SEED=n` repeats a run.
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,12 @@ import numpy as np
 import pytest
 
 import vecdb
-from tests.model.driver import SEED, Reader, drive
+from tests.model import filtered
+from tests.model.driver import SEED, Driver, Reader, drive
 from tests.model.setups import DIM, IDS, Setup, index_of, vector_table
 from tests.model.twin import Twin
 from vecdb.embedded.open import open_database
+from vecdb.filters.tree import In, Not
 
 METRICS = ("l2", "cosine", "ip")
 SLOW = pytest.mark.slow
@@ -66,6 +69,18 @@ def test_a_seeded_history_meets_every_kind_of_care(setup: Setup, plan: str) -> N
         f"plan {plan} among tenants",
     ):
         assert twin.seen[what], f"{what} never happened: {twin.seen}"
+
+
+def test_a_write_by_a_filter_that_all_records_match_changes_nothing() -> None:
+    with contextlib.closing(Twin(Setup("auto", "l2"))) as twin:
+        driver = Driver(twin, 1)
+        for _ in range(60):
+            driver.step()
+        everything = Not(In("a", ()))
+        assert filtered.written(twin, everything, lambda: twin.docs.delete(filter=everything)) is None
+        filtered.update(twin, everything, {"a": 1})
+        filtered.delete(twin, everything)
+        assert twin.docs.count() == len(twin.model) > 0
 
 
 @pytest.mark.parametrize(  # slow: two seconds each; the files of a tree with a graph are those of both

@@ -119,3 +119,19 @@ def test_background_maintenance_learns_by_itself_and_what_it_learned_outlives_it
         docs = db.collection("docs")
         assert docs.stats()["recall"] == said
         assert recall(docs, queries_of(rng, rows, 100)) >= 0.95
+
+
+@pytest.mark.parametrize("index", [vecdb.Hnsw(), vecdb.Curator()], ids=str)
+def test_rows_that_came_last_have_the_recall_of_all(db: Database, index: Any) -> None:
+    """Rows grow shorter, so that codes and tree are of the longer ones: the mean of all rows hides the newest."""
+    rng = np.random.default_rng(1)
+    n = 8_000 if isinstance(index, vecdb.Hnsw) else 26_000
+    rows = SHAPES["plain"](rng, n, 48) * 10 ** np.linspace(0, -1.5, n, dtype=np.float32)[:, None]
+    docs = db.create_collection("docs", 48, "l2", index)
+    for part in np.split(np.arange(n), 4):
+        docs.upsert(part, rows[part])
+        docs._backend.jobs.index_tail(2)
+    docs._backend.jobs.learn(2)
+    newest = queries_of(rng, rows[-n // 10 :], 200)
+    assert recall(docs, newest) >= 0.95, docs.stats()["recall"]
+    assert docs.stats()["recall"]["measured"] >= 0.95

@@ -24,12 +24,13 @@ from vecdb.cluster.asking.legs import FanOut, together
 from vecdb.cluster.asking.shards import Shards
 from vecdb.cluster.placement import Placement
 from vecdb.cluster.slots import slot_of_text, slots_of
-from vecdb.errors import InvalidArgument, PermissionDenied
+from vecdb.errors import AlreadyExists, InvalidArgument, PermissionDenied
 from vecdb.schema import CollectionConfig
 from vecdb.v1 import admin_pb2
 from vecdb.validate import AccessLists, IdBatch, SomeVectors
 
 Positions = NDArray[np.int64]
+_ADD_TRIES = 8
 _TIME_SHIFT = 22  # bits of a made id below its milliseconds
 _ID_BITS = 63
 
@@ -77,7 +78,7 @@ def part_id(request_id: bytes | None, shard: int) -> bytes:
 
 
 def made_ids(kind: str | None, n: int, request_id: bytes | None) -> IdBatch:
-    """New ids, which no other call makes: ints, or where ids are strings UUIDs of version 7, by time, ascending.
+    """New ids, which others hardly ever make: ints, or where ids are strings UUIDs of version 7, by time, ascending.
 
     ints      41 bits of milliseconds since 1970, 22 bits that count up from a random number
     request_id : a call that is repeated with it makes the same ids, which are of no time.
@@ -168,7 +169,6 @@ class ClusterWrites:
         single: bool,
         bare: NDArray[np.bool_] | None = None,
     ) -> Any:
-        n = len(vectors) if bare is None else len(bare)
         self.check(None, vectors)
         kind = self._know().id_kind
         shards = self._shards.numbers
@@ -181,10 +181,55 @@ class ClusterWrites:
             found = call.value()
             self._note(validate.ids(found), vectors)
             return found
-        ids = made_ids(kind, n, request_id)
-        self.put(Batch(ids, vectors, fields, tenants, bare), owner, "insert", request_id)
-        made = [key.decode() for key in ids.keys] if ids.ints is None else ids.ints.tolist()
+        made = self._add_under_new_ids(SomeVectors(vectors, bare), fields, tenants, owner, request_id)
         return made[0] if single else made
+
+    def _add_under_new_ids(
+        self,
+        some: SomeVectors,
+        fields: list[bytes] | None,
+        tenants: AccessLists | None,
+        owner: bytes,
+        request_id: bytes | None,
+    ) -> list[Any]:
+        """Insert records. Those of a shard that has one of the ids already, which is as good as never, get others."""
+        self._make_names(tenants)
+        kind = self._know().id_kind
+        found: list[Any] = [None] * some.n
+        left = np.arange(some.n)
+        for attempt in range(_ADD_TRIES):
+            again = request_id if request_id is None or not attempt else request_id + f"+{attempt}".encode()
+            ids = made_ids(kind, len(left), again)
+            records = Batch(ids, some.vectors, fields, tenants, some.bare)
+            if attempt:
+                rest = some.take(left)
+                records = Batch(
+                    ids,
+                    rest.vectors,
+                    None if fields is None else [fields[at] for at in left.tolist()],
+                    None if tenants is None else tenants.take(left, some.n),
+                    rest.bare,
+                )
+            split = Split(self._placement, ids, owner)
+            calls = [
+                self._at(shard).put(part_of(records, at), owner, "insert", part_id(again, shard))
+                for shard, at in split.parts
+            ]
+            legs = together(calls).gather()
+            taken = []
+            for leg, (_, at) in zip(legs, split.parts, strict=True):
+                places = np.arange(len(left)) if at is None else at
+                if isinstance(leg.error, AlreadyExists):
+                    taken.append(left[places])
+                elif leg.error is not None:
+                    raise leg.error
+                for place in places.tolist():
+                    found[left[place]] = ids.keys[place].decode() if ids.ints is None else int(ids.ints[place])
+            self._note(ids, some.vectors)
+            if not taken:
+                return found
+            left = np.sort(np.concatenate(taken))
+        raise AlreadyExists(f"no new ids were found in {_ADD_TRIES} tries; try again")
 
     def update(
         self,

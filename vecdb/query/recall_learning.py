@@ -12,7 +12,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -47,6 +46,7 @@ _WIDTH_RECALL = 0.975  # the default width is the first that reaches it, since w
 _WIDTH_GAIN = 0.005  # where none does, the first that reaches the best but for so much
 _BEAM_MIN = 32  # of a graph: queries that are unlike stored rows need more than rows do
 _SCAN_QUERIES = 25
+_NEWEST_PART = 10  # the newest rows are the last tenth
 _CHECK_GROWTH, _CHECK_GROWTH_LARGE, _LARGE_ROWS = 1.1, 1.5, 65_536
 _SUMMED_SHARE = 0.1  # of the sample, in one sum
 _ROUNDING = 0.3  # the same where rows are integers: queries need not be
@@ -91,10 +91,8 @@ def learn_recall(
     if len(live) <= _LIMIT:
         return {}
     rng = np.random.default_rng(snapshot.visibility.row_count)
-    vectors = snapshot.generation.rows.arrays.vectors
-    count = max(_QUERIES_MIN, min(_QUERIES_MAX, _PRODUCTS // (len(live) * vectors.shape[1])))
-    rows = np.sort(rng.choice(live, min(count, len(live)), replace=False))
-    stored, samples = _stored_samples(snapshot, vectors[rows], rng, threads, check)
+    count = max(_QUERIES_MIN, min(_QUERIES_MAX, _PRODUCTS // (len(live) * snapshot.generation.rows.dim)))
+    stored, samples = _stored_samples(snapshot, live, count, rng, threads, check)
     if metric == "ip":
         # By product a stored row is led to by itself, as nothing leads to a query. Sums of rows with random signs have
         # the directions of the data and are near no row (measured on Gaussian rows: the width learned on rows gave .83
@@ -103,6 +101,29 @@ def learn_recall(
         samples.append(QuerySample.of(snapshot, (signs @ stored).astype(np.float32), _LIMIT, threads, check=check))
     if len(asked):
         samples.append(QuerySample.of(snapshot, asked[:count], _LIMIT, threads, check=check))
+    changes, recall = _learned(snapshot, samples, search, costs, len(asked), threads, check, time_scans=time_scans)
+    # Where data drift, the newest rows may have a low recall beside a good one of all. They count only where they are
+    # below the floor: of two samples the lower one is too low by chance, and every width would grow.
+    last = live[-max(_LIMIT, len(live) // _NEWEST_PART) :]
+    _, newest = _stored_samples(snapshot, last, count // 2, rng, threads, check)
+    of_newest = _default_recall(snapshot, changes, newest, search, threads)
+    if of_newest >= _SCAN_BELOW:
+        recall = min(recall, of_newest)
+    else:
+        samples += newest
+        changes, recall = _learned(snapshot, samples, search, costs, len(asked), threads, check, time_scans=time_scans)
+    changes["recall_check"] = RecallCheck(recall, _LIMIT, time.time(), index.indexed_rows, len(asked))
+    return changes
+
+
+def _learned(
+    snapshot: Snapshot, samples: list[QuerySample], search: Search, costs: PlannerCosts, asked: int, threads: int,
+    check: Callable[[], None], *, time_scans: bool,
+) -> tuple[Changes, float]:  # fmt: skip
+    """The curve of widths with the default that follows from it, and the recall of default searches after that; both
+    the lowest of the samples'. asked : how many queries of users are among them.
+    """
+    kind = kind_of(snapshot.config)
     curve = measured_curve(snapshot, samples, _WIDTH_RECALL, costs, threads, check)
     changes: Changes = {"recall_curve": with_points(snapshot, curve, _LIMIT)}
     is_open = kind.width_of(snapshot.config) is None and not snapshot.state.tuned_by_user
@@ -112,33 +133,35 @@ def learn_recall(
         if kind.width_parameter == "ef":
             width = max(_BEAM_MIN, width)
         changes |= {"default_width": width, "default_scan": best < _SCAN_BELOW}
-        _keep_what_queries_taught(snapshot, changes, len(asked))
+        _keep_what_queries_taught(snapshot, changes, asked)
     if time_scans and kind.scan_limit_parameter is not None:
         nodes = planner.idle_nodes_max(curve_points(snapshot, curve, _LIMIT), costs)
-        scan_rows = measured_scan(snapshot, stored[:_SCAN_QUERIES], live, nodes, costs)
+        live = snapshot.generation.live_vectors(snapshot.visibility)
+        scan_rows = measured_scan(snapshot, samples[0].queries[:_SCAN_QUERIES], live, nodes, costs)
         if scan_rows is not None:
             changes["tenant_scan_rows_max"] = scan_rows
     recall = _default_recall(snapshot, changes, samples, search, threads)
     if recall < _SCAN_BELOW and is_open and not changes["default_scan"]:
         changes["default_scan"] = True
-        recall = _default_recall(snapshot, changes, samples, search, threads)
-    changes["recall_check"] = RecallCheck(recall, _LIMIT, time.time(), index.indexed_rows, len(asked))
-    return changes
+        recall = 1.0
+    return changes, recall
 
 
 def _stored_samples(
-    snapshot: Snapshot, rows: NDArray[Any], rng: np.random.Generator, threads: int, check: Check
+    snapshot: Snapshot, live: NDArray[np.int64], count: int, rng: np.random.Generator, threads: int, check: Check
 ) -> tuple[NDArray[np.float32], list[QuerySample]]:
-    """(queries, samples of them): every second row a little moved, as queries are not stored.
+    """(queries, samples of them): some of the rows `live`, every second one a little moved, as queries are not stored.
 
     Between integers queries are moved so far that they are a sample of their own: where many rows are equal, what is
     found for a row says nothing about a query beside it (30 tight clusters as bytes: .975 for both together, .92 for
     queries).
     """
-    stored = np.ascontiguousarray(rows, np.float32)
+    vectors = snapshot.generation.rows.arrays.vectors
+    drawn = np.sort(rng.choice(live, min(count, len(live)), replace=False))
+    stored = np.ascontiguousarray(vectors[drawn], np.float32)
     size = _NOISE * np.abs(stored[1::2]).mean(axis=1, keepdims=True)
     parts = [slice(None)]
-    if rows.dtype.kind in "iu":
+    if vectors.dtype.kind in "iu":
         size = np.maximum(size, _ROUNDING)
         parts = [slice(0, None, 2), slice(1, None, 2)]
     stored[1::2] += size * rng.standard_normal(stored[1::2].shape, np.float32)

@@ -23,5 +23,6 @@ class CommandRunner(testing.CliRunner):
 
     def run(self, words: Any, **options: Any) -> testing.Result:
         """Run `vecdb` with these words. options : of typer's `invoke`."""
-        with mock.patch.object(testing, "_get_command", lambda app: vecdb_command()):
+        made = {"_get_command": lambda app: vecdb_command()}  # where typer has it no longer, it only takes longer
+        with mock.patch.multiple(testing, create=True, **made):
             return self.invoke(build(), words, **options)

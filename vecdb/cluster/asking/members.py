@@ -56,7 +56,9 @@ class Members:
         self.tenant = b""
         self.placement = Placement.read(bucket)
         self._read_at = time.monotonic()
-        self._connect()
+        for address, error in self._connect().items():
+            self.close()
+            raise type(error)(f"{address}: {error}")
 
     # -- the placement -------------------------------------------------------------------------------
 
@@ -105,16 +107,21 @@ class Members:
             self._connect()
         self._read_at = time.monotonic()
 
-    def _connect(self) -> None:
-        """A channel to each server, and none to others. Raises InvalidArgument where `token` or `tls` do not fit."""
+    def _connect(self) -> dict[str, VecdbError]:
+        """A channel to each server, and none to others. Returns why there is none to some, which are not asked."""
+        refused: dict[str, VecdbError] = {}
         wanted = {address for shard in self.placement.shards.values() for address in shard.servers}
         with self._lock:
             gone = [self._servers.pop(address) for address in self._servers.keys() - wanted]
             for address in wanted - self._servers.keys():
                 if not self.closed:
-                    self._servers[address] = Server(address, self._access)
+                    try:
+                        self._servers[address] = Server(address, self._access)
+                    except VecdbError as error:  # such as a token that would go there in plain text
+                        refused[address] = error
         for server in gone:
             server.close()
+        return refused
 
     def _ping_copies(self) -> None:
         """Ask copies that are not known to have this cluster's own writes which commit they have."""
