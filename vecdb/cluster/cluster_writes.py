@@ -324,12 +324,10 @@ class ClusterWrites:
         return sum(found.values()) if records else None
 
     def _wait_for_copies(self, shards: Iterable[int]) -> None:
-        """Until copies have the writes, or do not answer any more: what was revoked, no later search finds."""
+        """Until copies have the writes, or do not answer any more. The writer has waited already for as long as a copy
+        may go on without them; this is for copies that were told to answer for longer.
+        """
         members, waiting = self._shards.members, []
-        for shard in shards:
-            if not members.needed(shard) and members.copies(shard):  # a tenant's token is not told which commit it is
-                time.sleep(limits.cluster_revoke_s)
-                break
         for shard in shards:
             request = admin_pb2.GetServerInfoRequest(min_sequence=members.needed(shard))
             for server in members.copies(shard):
