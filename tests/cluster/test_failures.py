@@ -4,9 +4,11 @@ what is missing, and writes find the writer.
 
 from __future__ import annotations
 
+import gc
 import socket
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ import pytest
 import vecdb
 from tests.support.cluster.in_process import InProcessCluster
 from vecdb import limits
-from vecdb.cluster.placement import Placement
+from vecdb.cluster.placement import Placement, Shard
 
 VECTORS = np.random.default_rng(3).normal(size=(60, 4)).astype(np.float32)
 
@@ -179,6 +181,48 @@ def test_the_writer_is_found_where_it_was_promoted(start: Callable[..., InProces
         assert db.check() == []
 
 
+def test_slots_move_to_other_shards_while_a_cluster_is_used(start: Callable[..., InProcessCluster]) -> None:
+    """What a reshaping does: other shards have the records, and those of before are gone."""
+    cluster, reshaped = start(2), start(3)
+    with cluster.open() as db, cluster.open(allow_partial=True) as partial, reshaped.open() as other:
+        docs, some = filled(db), partial.collection("docs")
+        filled(other)
+
+        def moved(one: Placement) -> Placement:
+            there = Placement.read(reshaped.bucket)
+            for number, shard in there.shards.items():
+                one = one.with_shard(10 + number, Shard(f"new-{number}", shard.writer))
+            return one.with_slots(there.table + 10)
+
+        cluster.place(moved)
+        cluster.stop("shard-0"), cluster.stop("shard-1")
+        assert docs.search(VECTORS[5], 5).ids.tolist() == nearest(VECTORS[5])
+        assert docs.get(list(range(60)))[33].fields == {"n": 33} and docs.count() == 60
+        hits = some.search(VECTORS[5], 5)
+        assert hits.missing == () and hits.ids.tolist() == nearest(VECTORS[5]) and set(hits.sequence) == {10, 11, 12}
+        assert docs.upsert(range(60, 80), VECTORS[:20]) == 20 and other.collection("docs").count() == 80
+
+
+def test_a_write_that_was_split_by_older_slots_is_not_sent(start: Callable[..., InProcessCluster]) -> None:
+    cluster = start(2)
+    with cluster.open() as db:
+        docs = filled(db)
+        cluster.stop("shard-0"), cluster.stop("shard-1")
+        failed: list[Any] = []
+
+        def write() -> None:
+            try:
+                docs.upsert(range(60), VECTORS)
+            except vecdb.Unavailable as error:
+                failed.append(str(error))
+
+        writing = threading.Thread(target=write)
+        writing.start()
+        cluster.place(lambda one: one.with_slots(1 - one.table))
+        writing.join(60)
+        assert len(failed) == 1 and "given to other shards" in failed[0]
+
+
 def test_a_placement_is_read_again_while_it_is_used(
     start: Callable[..., InProcessCluster], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -194,6 +238,21 @@ def test_a_placement_is_read_again_while_it_is_used(
         cluster.bucket.put("placement.json", b"damaged")
         for _ in range(5):
             assert docs.count() == 60, "what was read last holds"
+
+
+def test_a_cluster_that_is_forgotten_leaves_nothing_behind(start: Callable[..., InProcessCluster]) -> None:
+    cluster = start(2)
+    before = set(threading.enumerate())
+    db = cluster.open()
+    docs = filled(db)
+    assert docs.search(VECTORS[0], 1).ids.tolist() == [0]
+    gone = [weakref.ref(one) for one in db._backend._shards.members._servers.values()]
+    del db, docs
+    gc.collect()
+    assert len(gone) == 2 and [one() for one in gone] == [None, None]
+    for thread in set(threading.enumerate()) - before:
+        thread.join(60)
+        assert not thread.is_alive(), thread
 
 
 def test_what_is_no_cluster_is_refused(tmp_path: Path, start: Callable[..., InProcessCluster]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -150,6 +151,23 @@ def test_any_one_is_killed_and_no_query_goes_unanswered(
         record_property("longest_s", load.longest_s)
         print(f"killed {name}: {load.answered} answers, the longest {load.longest_s:.3f} s")
         assert (load.failed, load.wrong) == ([], 0)
+
+
+def test_a_writer_that_is_paused_is_replaced_while_a_write_waits_for_it(cluster: ProcessCluster) -> None:
+    cluster.follow(1, "copy-1")
+    with vecdb.open(cluster.url) as db:
+        docs = db.create_collection("docs", 16, "l2")
+        docs.upsert(range(1_000), VECTORS[:1_000])
+        db.wait_for(db.sequence(), timeout=60)
+        cluster.processes["writer-1"].process.send_signal(signal.SIGSTOP)
+        done: list[int] = []
+        writing = threading.Thread(target=lambda: done.append(docs.upsert(range(1_000, 2_000), VECTORS[1_000:])))
+        writing.start()
+        promoted(cluster, 1)
+        writing.join(85)
+        assert done == [1_000] and docs.count() == 2_000
+        cluster.processes["writer-1"].process.send_signal(signal.SIGCONT)
+        assert docs.upsert(range(500), VECTORS[:500]) == 500 and docs.count() == 2_000
 
 
 def test_a_writer_that_was_killed_is_replaced_under_load(cluster: ProcessCluster) -> None:

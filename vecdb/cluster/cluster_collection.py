@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,8 @@ from vecdb.filters.tree import Node
 from vecdb.schema import CollectionConfig, Facets, IndexConfig, Record, SearchParams
 from vecdb.validate import AccessLists, IdBatch, MixtureQuery
 from vecdb.validate.not_found import tenant_not_found
+
+T = TypeVar("T")
 
 
 class ClusterCollection:
@@ -220,7 +222,19 @@ class ClusterCollection:
         """What each shard answers about records of tenants, without shards that know none of them. ask(shards,
         tenants) : a call to some shards.
         """
-        return {leg.shard: leg.value for leg in self._answered(tenants, ask, shards, partial=False)[0]}
+        answered = partial(self._answered, tenants, ask, shards, partial=False)
+        legs, _ = self._again(answered) if shards is None else answered()
+        return {leg.shard: leg.value for leg in legs}
+
+    def _again(self, read: Callable[[], T]) -> T:
+        """What a read finds; it is made again where slots have moved from shards that are gone."""
+        runs = self._shards.members.current().runs
+        try:
+            return read()
+        except ShardsUnavailable:
+            if self._shards.members.placement.runs == runs:
+                raise
+            return read()
 
     def _answered(
         self,
@@ -231,6 +245,7 @@ class ClusterCollection:
         partial: bool,
     ) -> tuple[list[Leg], tuple[int, ...]]:
         """(Calls that were answered, shards that are missing)."""
+        runs = self._shards.members.current().runs
         numbers = self._shards.numbers if shards is None else shards
         legs = list(ask(numbers, tenants).gather())
         if tenants and any(is_no_tenant(leg.error) for leg in legs):
@@ -242,6 +257,8 @@ class ClusterCollection:
             elif leg.error is not None:
                 raise leg.error
         if gone and (not partial or len(gone) == len(legs)):
+            raise unavailable(gone)
+        if gone and self._shards.members.placement.runs != runs:  # they have no slots any more
             raise unavailable(gone)
         missing = tuple(sorted(shard for error in gone for shard in error.shards))
         return sorted((leg for leg in legs if leg.error is None), key=lambda leg: leg.shard), missing
@@ -314,7 +331,7 @@ class ClusterCollection:
         queries: int,
         single: bool,
     ) -> Hits:
-        legs, missing = self._answered(tenants, ask, None, partial=self._partial)
+        legs, missing = self._again(lambda: self._answered(tenants, ask, None, partial=self._partial))
         found = {leg.shard: leg.value for leg in legs}
         return merging.merge_hits(
             found, limit, self._config.metric, select, queries=queries, single=single, missing=missing
@@ -393,15 +410,17 @@ class ClusterCollection:
         if self._tenant and not owner:
             found = self._own_or_nobodys(ids, include_vectors=include_vectors, tenants=tenants, node=node)
             return found[0] if ids.scalar else found
-        return self._get(ids, owner, include_vectors=include_vectors, tenants=tenants, node=node)
+        return self._again(partial(self._get, ids, owner, include_vectors=include_vectors, tenants=tenants, node=node))
 
     def _own_or_nobodys(self, ids: IdBatch, **options: Any) -> list[Record | None]:
         """Of a tenant's token: its own records, and where it has none of an id that without an owner."""
         every = replace(ids, scalar=False)
-        found: list[Record | None] = self._get(every, self._tenant, **options)
+        found: list[Record | None] = self._again(partial(self._get, every, self._tenant, **options))
         absent = np.array([at for at, record in enumerate(found) if record is None], np.int64)
         if len(absent):
-            for at, record in zip(absent.tolist(), self._get(ids.take(absent), b"", **options), strict=True):
+            for at, record in zip(
+                absent.tolist(), self._again(partial(self._get, ids.take(absent), b"", **options)), strict=True
+            ):
                 found[at] = record
         return found
 

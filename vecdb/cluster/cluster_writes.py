@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -115,6 +116,15 @@ class ClusterWrites:
     def _at(self, shard: int, *, later: bool = True) -> Any:
         return RemoteCollection(self._shards.only(shard, later=later), self._know())  # type: ignore[arg-type]
 
+    def _sent(self, ids: IdBatch, owner: bytes, call: Callable[[int, Positions | None], Any]) -> tuple[Split, FanOut]:
+        """Split a call and send its parts. call(shard, positions) : one part, which begins later."""
+        while True:
+            placement = self._placement
+            split = Split(placement, ids, owner)
+            calls = [call(shard, at) for shard, at in split.parts]
+            if self._shards.members.placement.runs == placement.runs:  # else slots moved between the two
+                return split, together(calls)
+
     def check(self, ids: IdBatch | None, vectors: NDArray[Any] | None = None) -> None:
         """Raise InvalidArgument where ids or vectors are not as the collection's. A shard that has no records yet
         would take any.
@@ -136,13 +146,11 @@ class ClusterWrites:
     def _put(self, batch: Batch, owner: bytes, mode: Mode, request_id: bytes | None) -> FanOut:
         self.check(batch.ids, batch.vectors)
         self._make_names(batch.tenants)
-        split = Split(self._placement, batch.ids, owner)
-        return together(
-            [
-                self._at(shard).put(part_of(batch, at), owner, mode, part_id(request_id, shard))
-                for shard, at in split.parts
-            ]
-        )
+        return self._sent(
+            batch.ids,
+            owner,
+            lambda shard, at: self._at(shard).put(part_of(batch, at), owner, mode, part_id(request_id, shard)),
+        )[1]
 
     def _gathered(self, call: FanOut, batch: Batch) -> int:
         count = int(sum(call.values().values()))
@@ -210,12 +218,8 @@ class ClusterWrites:
                     None if tenants is None else tenants.take(left, some.n),
                     rest.bare,
                 )
-            split = Split(self._placement, ids, owner)
-            calls = [
-                self._at(shard).put(part_of(records, at), owner, "insert", part_id(again, shard))
-                for shard, at in split.parts
-            ]
-            legs = together(calls).gather()
+            split, call = self._sent(ids, owner, partial(self._insert, records, owner, again))
+            legs = call.gather()
             taken = []
             for leg, (_, at) in zip(legs, split.parts, strict=True):
                 places = np.arange(len(left)) if at is None else at
@@ -231,6 +235,9 @@ class ClusterWrites:
             left = np.sort(np.concatenate(taken))
         raise AlreadyExists(f"no new ids were found in {_ADD_TRIES} tries; try again")
 
+    def _insert(self, records: Batch, owner: bytes, request_id: bytes | None, shard: int, at: Positions | None) -> Any:
+        return self._at(shard).put(part_of(records, at), owner, "insert", part_id(request_id, shard))
+
     def update(
         self,
         ids: IdBatch,
@@ -240,23 +247,24 @@ class ClusterWrites:
         request_id: bytes | None,
     ) -> int:
         self.check(ids, vectors)
-        calls = []
-        for shard, at in Split(self._placement, ids, owner).parts:
+
+        def part(shard: int, at: Positions | None) -> Any:
             some = vectors if at is None or vectors is None else np.ascontiguousarray(vectors[at])
             changes = fields if at is None or fields is None else [fields[one] for one in at.tolist()]
             which = ids if at is None else ids.take(at)
-            calls.append(self._at(shard).update(which, some, changes, owner, part_id(request_id, shard)))
-        count = int(sum(together(calls).values().values()))
+            return self._at(shard).update(which, some, changes, owner, part_id(request_id, shard))
+
+        count = int(sum(self._sent(ids, owner, part)[1].values().values()))
         self._note(ids, vectors)
         return count
 
     def delete(self, ids: IdBatch, owner: bytes, request_id: bytes | None) -> int:
         self.check(ids)
-        calls = [
-            self._at(shard).delete(ids if at is None else ids.take(at), owner, part_id(request_id, shard))
-            for shard, at in Split(self._placement, ids, owner).parts
-        ]
-        return int(sum(together(calls).values().values()))
+
+        def part(shard: int, at: Positions | None) -> Any:
+            return self._at(shard).delete(ids if at is None else ids.take(at), owner, part_id(request_id, shard))
+
+        return int(sum(self._sent(ids, owner, part)[1].values().values()))
 
     def change_access(
         self, ids: IdBatch, tenants: AccessLists, owner: bytes | None, *, granted: bool, request_id: bytes | None
@@ -264,18 +272,18 @@ class ClusterWrites:
         self.check(ids)
         if granted:
             self._make_names(tenants)
-        split = Split(self._placement, ids, owner or b"")
-        calls = [
-            self._at(shard).change_access(
+
+        def part(shard: int, at: Positions | None) -> Any:
+            return self._at(shard).change_access(
                 ids if at is None else ids.take(at),
                 tenants if at is None else tenants.take(at, ids.n),
                 owner,
                 granted=granted,
                 request_id=part_id(request_id, shard),
             )
-            for shard, at in split.parts
-        ]
-        count = int(sum(together(calls).values().values()))
+
+        split, call = self._sent(ids, owner or b"", part)
+        count = int(sum(call.values().values()))
         if not granted:
             self._wait_for_copies([shard for shard, _ in split.parts])
         return count

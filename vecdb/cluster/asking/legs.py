@@ -4,7 +4,8 @@
                 once; where it is late, of the next as well, and the first answer counts. When all have failed the
                 placement is read again, for servers that are new
     a write     is asked of the writer; where that cannot answer, the placement is read again, and it is asked of the
-                writer that is there then, until the time of the call is up. It has a request id, so it is done once
+                writer that is there then, until the time of the call is up. It has a request id, so it is done once.
+                Where slots have moved meanwhile it fails: it was split by where they were
 
 Threads: gRPC's put finished calls into a queue; all else happens in the thread that gathers.
 """
@@ -30,6 +31,7 @@ from vecdb.errors import LimitExceeded, PermissionDenied, Unavailable, VecdbErro
 from vecdb.v1 import admin_pb2
 
 _STOP_POLL_S = 0.010
+_LOOK_S = 1.0  # a write that is on its way looks so often whether its server was replaced
 _SILENT_S = 0.1  # a server that is overtaken after this time is asked after the others for a while
 _NEVER = float("inf")
 _WAIT = "GetServerInfo"
@@ -269,8 +271,16 @@ class WriteLeg(Leg):
         super().__init__(*args)
         self._failures = 0
         self._last: VecdbError | None = None
+        self._runs = self._members.placement.runs
 
     def begin(self) -> None:
+        if self._members.placement.runs != self._runs:
+            self.fail(
+                Unavailable(
+                    f"records of {self._members.url} were given to other shards while this call was made: make it again"
+                )
+            )
+            return
         server = self._members.writer(self.shard)
         if server is None:
             self._members.refresh()
@@ -279,10 +289,18 @@ class WriteLeg(Leg):
             self._wait(
                 Unavailable(f"shard {self.shard} of {self._members.url} has no server that writes at this moment"), None
             )
+        elif self._rpc in REPEATED:
+            self.due_at = time.monotonic() + _LOOK_S
 
     def on_due(self) -> None:
         self.due_at = _NEVER
+        self._members.current()
         self._members.refresh()
+        asked = [server for server, _ in self._running.values()]
+        if asked and self._members.writer(self.shard) in (None, *asked):
+            self.due_at = time.monotonic() + _LOOK_S
+            return
+        self.cancel()  # of a server that is silent, and was replaced meanwhile
         self.begin()
 
     def _answered(self, server: Server, answer: Any, took_s: float) -> None:
