@@ -43,7 +43,7 @@ def parquet(path: Path, ids: Any, vectors: Any) -> str:
     return str(path)
 
 
-def test_a_cluster_is_built_searched_measured_and_reshaped(ray: Any, tmp_path: Path) -> None:
+def test_a_cluster_is_built_and_searched(ray: Any, tmp_path: Path) -> None:
     """The one test that starts Ray among the fast ones."""
     vectors, queries = data(1_200), data(50, 1)
     url = f"cluster://{tmp_path}/c"
@@ -61,11 +61,23 @@ def test_a_cluster_is_built_searched_measured_and_reshaped(ray: Any, tmp_path: P
         url, "docs", queries, 5, params=EXACT, chunk=20, on=RayOptions(progress=lambda *one: told.append(one))
     )
     assert (found.ids == nearest(vectors, queries, 5)).all() and told[-1] == (50, 50)
-    moved = reshape(url, shards=3, drain_s=0.0, servers_s=0.0, remove_old=True)
-    assert moved["records"] == 1_200 and len(Placement.read(bucket).serving) == 3
-    assert (search(url, "docs", queries, 5, params=EXACT).ids == found.ids).all()
     with pytest.raises(vecdb.AlreadyExists):
         build(url, "docs", tmp_path / "rows.npy", shards=2)
+
+
+@pytest.mark.slow
+def test_a_cluster_is_reshaped_and_finds_the_same(ray: Any, tmp_path: Path) -> None:
+    vectors, queries = data(1_200), data(50, 1)
+    url = f"cluster://{tmp_path}/c"
+    np.save(tmp_path / "rows.npy", vectors)
+    build(url, "docs", tmp_path / "rows.npy", shards=2, metric="l2")
+    moved = reshape(url, shards=3, drain_s=0.0, servers_s=0.0, remove_old=True)
+    bucket = cluster_bucket(url)
+    placement = Placement.read(bucket)
+    assert moved["records"] == 1_200 and len(placement.serving) == 3
+    logs = {key.partition("/")[0] for key, _ in bucket.list() if key.startswith("shard-")}
+    assert {one.log for one in placement.shards.values()} <= logs
+    assert (search(url, "docs", queries, 5, params=EXACT).ids == nearest(vectors, queries, 5)).all()
 
 
 @pytest.mark.slow

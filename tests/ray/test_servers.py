@@ -18,8 +18,9 @@ import pytest
 import vecdb
 from tests.support.server.process import ENVIRONMENT
 from vecdb.cluster.placement import Placement, cluster_bucket
-from vecdb.ray import reshape
+from vecdb.ray import RayOptions, reshape
 from vecdb.ray.servers import end
+from vecdb.ray.session import session
 from vecdb.shards import notes
 
 pytestmark = pytest.mark.slow
@@ -32,6 +33,7 @@ class Up:
 
     def __init__(self, folder: Path, *words: str) -> None:
         self.log = folder / "up.log"
+        self.killed = False
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
                 [*VECDB, "cluster", "up", "--folder", str(folder), "--durability", "remote", *words],
@@ -47,7 +49,7 @@ class Up:
     def close(self) -> None:
         if self.process.poll() is None:
             end(self.url)
-        assert self.process.wait(PATIENCE_S) == 0
+        assert self.process.wait(PATIENCE_S) == (-signal.SIGKILL if self.killed else 0)
         assert self.process.stdout is not None
         self.process.stdout.close()
 
@@ -101,6 +103,7 @@ def test_what_dies_is_started_again_and_what_was_written_stays(up: Up, tmp_path:
         docs.upsert(range(200, 220), vectors(20))
         assert len(docs) == 220
     up.process.kill()  # the servers go with it
+    up.killed = True
     up.process.wait()
     until(lambda: not is_whole(up.url, 2, 4))
     again = Up(tmp_path)
@@ -152,3 +155,11 @@ def test_a_cluster_is_reshaped_while_it_is_written_and_read(up: Up) -> None:
         assert len(found) == len(set(found)) and written <= set(found) <= written | refused
         docs.upsert([9_999], vectors(1))
         assert docs.get(9_999) is not None
+
+
+def test_a_ray_is_started_beside_open_connections(up: Up) -> None:
+    """Ray forks its processes, which die at once where gRPC has connections in the one that starts them."""
+    with vecdb.open(up.url) as db, session(RayOptions(cpus=1)) as ray:
+        assert ray.get(ray.remote(notes.host_name).remote()) == notes.host_name()
+        assert db.collections() == []
+    assert not ray.is_initialized()

@@ -224,6 +224,15 @@ def test_a_folder_that_may_not_be_used(tmp_path: Path, monkeypatch: Any) -> None
         some.get("x")
 
 
+def test_a_folder_shows_the_objects_of_a_bucket_below_it_and_not_its_lock(tmp_path: Path) -> None:
+    open_bucket(f"file://{tmp_path}/outer/inner").create("a/b", b"x")
+    outer = open_bucket(f"file://{tmp_path}/outer")
+    found = [key for key, _ in outer.list()]
+    assert found == ["inner/a/b"] and outer.get(found[0]) == b"x"
+    outer.delete(found)
+    assert not list(outer.list())
+
+
 def test_nothing_is_left_of_a_writer_that_was_killed(tmp_path: Path) -> None:
     code = (
         "import os, signal\nfrom vecdb.replication.bucket import open_bucket\n"

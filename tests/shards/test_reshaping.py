@@ -15,6 +15,7 @@ from tests.support.shards.written_cluster import WrittenCluster
 from vecdb.cli.cluster.servers import reshaping_of
 from vecdb.cluster.placement import Placement
 from vecdb.shards.holding import is_held
+from vecdb.shards.reshaping import steps
 from vecdb.shards.reshaping.job import ReshapeState
 from vecdb.shards.reshaping.steps import ReshapeOptions, abandon, reshape_cluster
 from vecdb.shards.reshaping.workers import InThisProcess
@@ -158,6 +159,27 @@ def test_abandoned_the_old_shards_are_written_again(cluster: WrittenCluster, tmp
     assert not {one for one in logs if one.startswith("shard-")} - {"shard-0", "shard-1"}
     with pytest.raises(vecdb.NotFound):
         abandon(cluster.url)
+
+
+def test_commits_that_a_log_lacks_keep_it_from_switching(
+    cluster: WrittenCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the bucket was away while a writer stopped."""
+    Placement.change(cluster.bucket, lambda now: now.with_writer(0, "grpc://a:1"))
+
+    def steps_down(address: str, options: ReshapeOptions) -> int:
+        return cluster.open(0).sequence() + 1
+
+    def before(number: int, method: str) -> None:
+        Placement.change(cluster.bucket, lambda now: now.with_copies(0, ("grpc://a:1",)))
+
+    monkeypatch.setattr(steps, "sequence_at", steps_down)
+    with pytest.raises(vecdb.Unavailable, match="the bucket was away when its writer stopped"):
+        reshape_cluster(cluster.url, 3, Watched(before), options(tmp_path))
+    assert cluster.placement.serving == (0, 1)
+    abandon(cluster.url)
+    write_some(cluster, 2)
+    assert cluster.placement.shards[0].writer == "grpc://a:1" and cluster.found() == cluster.records
 
 
 def test_a_vacuum_and_a_cleared_collection_are_caught_up_with(cluster: WrittenCluster, tmp_path: Path) -> None:

@@ -208,7 +208,7 @@ def prepare(settings: UpSettings) -> str:
 def answering(settings: UpSettings, placement: Placement) -> bool:
     first = settings.first
     addresses = {one for shard in placement.shards.values() for one in shard.servers}
-    return any(directories.reachable(one, first.token, first.tls, 1.0) for one in addresses)
+    return any(directories.reachable(one, first.tls, 1.0) for one in addresses)
 
 
 def supervise(supervisor: Supervisor, run: str, stop: threading.Event) -> None:
@@ -253,7 +253,7 @@ def end(url: str, timeout_s: float = _STOP_S) -> list[str]:
         notes.want(bucket, notes.ServersWanted(known.run, False), known)
     ends, gone_at = time.monotonic() + timeout_s, None
     while there := notes.servers(bucket):
-        answer = [one.address for one in there if directories.reachable(one.address, None, None, 1.0)]
+        answer = [one.address for one in there if directories.reachable(one.address, None, 1.0)]
         gone_at = None if answer else gone_at or time.monotonic()
         if time.monotonic() > ends or (gone_at is not None and time.monotonic() - gone_at > _GONE_S):
             return answer  # who does not answer for so long was killed, and has left its note

@@ -6,9 +6,13 @@ by itself; keep its ports on a network of machines that trust each other all the
 
 from __future__ import annotations
 
+import importlib
 import logging
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +21,14 @@ from vecdb.errors import InvalidArgument, Unavailable, VecdbError
 from vecdb.storage.disk import filesystem
 
 NAMESPACE = "vecdb"
+_HEAD = (
+    "import ast, sys, ray\n"
+    "ray.init(**ast.literal_eval(sys.argv[1]))\n"
+    "print(ray.get_runtime_context().gcs_address, flush=True)\n"
+    "sys.stdin.read()\n"
+    "ray.shutdown()\n"
+)
+_MODE = "RAY_AUTH_MODE"
 _STORE_BYTES = 512 << 20  # of a Ray that this process starts: Ray itself would take a third of the memory
 
 
@@ -27,6 +39,16 @@ def load_ray() -> Any:
     except ImportError:
         raise VecdbError("jobs and servers over Ray need it: pip install 'vecdb-engine[ray]'") from None
     return ray
+
+
+_LOCAL: dict[str, Any] = {
+    "include_dashboard": False,
+    "object_store_memory": _STORE_BYTES,
+    "_node_ip_address": "127.0.0.1",
+}
+_QUIET: dict[str, Any] = {
+    "namespace": NAMESPACE, "logging_level": logging.ERROR, "log_to_driver": False, "configure_logging": False,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,16 +98,60 @@ def session(on: RayOptions) -> Iterator[Any]:
     if ray.is_initialized():
         yield ray
         return
-    options: dict[str, Any] = {"address": on.address} if on.address is not None else {
-        "num_cpus": on.cpus, "include_dashboard": False, "object_store_memory": _STORE_BYTES, "address": "local",
-    }  # fmt: skip
+    with _asks_for_token(on), _head(on) as address:
+        try:
+            ray.init(address=address, **(_LOCAL | {"num_cpus": on.cpus} if address == "local" else {}), **_QUIET)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise Unavailable(f"no Ray at {on.address or 'this machine'}: {str(error).splitlines()[0]}") from None
+        try:
+            yield ray
+        finally:
+            ray.shutdown()
+
+
+@contextmanager
+def _asks_for_token(on: RayOptions) -> Iterator[None]:
+    """Both sides must know that a Ray that another process starts asks for the token that Ray keeps in the home folder:
+    Ray itself turns that on in the process that starts it.
+    """
+    if not _by_another_process(on) or _MODE in os.environ:
+        yield
+        return
+    os.environ[_MODE] = "token"
     try:
-        ray.init(
-            namespace=NAMESPACE, logging_level=logging.ERROR, log_to_driver=False, configure_logging=False, **options
-        )
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise Unavailable(f"no Ray at {on.address or 'this machine'}: {str(error).splitlines()[0]}") from None
-    try:
-        yield ray
+        with suppress(ImportError, AttributeError, TypeError):  # a Ray that was imported before has read it already
+            importlib.import_module("ray._raylet").Config.initialize("")
+        yield
     finally:
-        ray.shutdown()
+        del os.environ[_MODE]
+
+
+def _by_another_process(on: RayOptions) -> bool:
+    return on.address is None and "grpc" in sys.modules
+
+
+@contextmanager
+def _head(on: RayOptions) -> Iterator[str]:
+    """The address of the Ray to use.
+
+    Ray starts its processes by forks, which die at once where gRPC has connections in this process: then another
+    process starts them. It ends with this one.
+    """
+    if not _by_another_process(on):
+        yield on.address or "local"
+        return
+    options = _LOCAL | _QUIET | {"num_cpus": on.cpus, "address": "local"}
+    process = subprocess.Popen(
+        [sys.executable, "-c", _HEAD, repr(options)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    assert process.stdin is not None and process.stdout is not None
+    try:
+        line = process.stdout.readline().strip()
+        if not line:
+            raise Unavailable("a Ray of this machine did not start; what it said is on standard error")
+        yield line
+    finally:
+        process.stdin.close()
+        process.wait()
+        process.stdout.close()

@@ -54,7 +54,6 @@ def up(
         bool, typer.Option("--secure", help="Addresses are grpcs://: --config names a certificate.")
     ] = False,
     wait_s: Annotated[float, typer.Option(min=1.0, help="For all servers to answer.")] = 600.0,
-    token: Token = None,
     tls: Tls = None,
 ) -> None:
     """Start a cluster's servers over Ray, and see to it that they run; without --ray until Ctrl-C or `cluster down`."""
@@ -65,7 +64,7 @@ def up(
     url = cluster_of(store, folder)
     first = MemberSettings(
         url, 0, "", takeover_s=takeover_s or None, options=_options(config),
-        writer_options=("--workers", str(workers), "--durability", durability), token=token, tls=tls,
+        writer_options=("--workers", str(workers), "--durability", durability), tls=tls,
         secure=secure,
     )  # fmt: skip
     settings = servers.UpSettings(url, shards, copies, str(folder.absolute()), first, ray is None, cpus)
@@ -194,7 +193,7 @@ def _asked(address: str, token: str | None, tls: str | None) -> list[Any]:
             records = sum(len(db.collection(name)) for name in db.collections())
             return [True, db.sequence(), records]
     except VecdbError:
-        return [reachable(address, token, tls, 2.0), None, None]
+        return [reachable(address, tls, 2.0), None, None]
 
 
 def join(
@@ -213,7 +212,6 @@ def join(
     takeover_s: Takeover = 5.0,
     config: Config = None,
     grace_s: Annotated[float, typer.Option(min=0.0, help="For the server to end.")] = 30.0,
-    token: Token = None,
     tls: Tls = None,
 ) -> None:
     """Run one server of a cluster until SIGTERM: the writer or a copy of its shard, as the placement says. For systemd
@@ -223,7 +221,7 @@ def join(
 
     settings = MemberSettings(
         cluster, shard, str(path), listen, address, takeover_s or None, options=_options(config),
-        writer_options=("--workers", str(workers), "--durability", durability), token=token, tls=tls, grace_s=grace_s,
+        writer_options=("--workers", str(workers), "--durability", durability), tls=tls, grace_s=grace_s,
     )  # fmt: skip
     if shards is not None:
         with suppress(vecdb.AlreadyExists):

@@ -29,6 +29,8 @@ from vecdb import limits
 from vecdb.cluster.placement import Placement, Shard, bucket_url, cluster_bucket
 from vecdb.cluster.slots import SLOTS
 from vecdb.errors import Corruption, InvalidArgument, NotFound, Unavailable, VecdbError
+from vecdb.replication.bucket import open_bucket
+from vecdb.replication.log import epochs
 from vecdb.replication.objects import Bucket
 from vecdb.shards.birth import remove_log, remove_unused
 from vecdb.shards.holding import hold, let_go
@@ -367,6 +369,22 @@ class Reshaping:
         while time.monotonic() < ends and (left := self._writing()):
             self._report("waiting for the writers to stop", len(job.old) - left, len(job.old))
             time.sleep(_POLL_S)
+        self._check_shipped()
+
+    def _check_shipped(self) -> None:
+        """Raise Unavailable where a writer that has stopped has commits that its log has not: they would be lost."""
+        shards = Placement.read(self._bucket).shards
+        for number, address in self._state.job.writers.items():
+            if address is None or address not in shards[int(number)].copies:
+                continue
+            log = f"{bucket_url(self._url)}/{shards[int(number)].log}"
+            held, end = sequence_at(address, self._options), epochs.find_end(open_bucket(log))
+            if held is not None and end is not None and held > end.position.sequence:
+                raise Unavailable(
+                    f"shard {number} at {address} has commits up to {held}, its log up to {end.position.sequence}: the "
+                    "bucket was away when its writer stopped. Abandon this reshaping, which lets it ship them, and "
+                    "begin again"
+                )
 
     def _writing(self) -> int:
         """How many of the writers have not said that they only read now."""
@@ -413,14 +431,9 @@ class Reshaping:
     def _writer_of(self, shard: Shard, sequence: int) -> str | None:
         """Of the copies of a new shard one that has all of it, else any."""
         for address in shard.copies:
-            try:
-                with vecdb.open(
-                    address, token=self._options.token, tls=self._options.tls, insecure=True, timeout=5.0
-                ) as db:
-                    db.wait_for(sequence, timeout=5.0)
+            held = sequence_at(address, self._options)
+            if held is not None and held >= sequence:
                 return address
-            except VecdbError:
-                continue
         return shard.copies[0] if shard.copies else None
 
     def clean(self) -> None:
@@ -432,6 +445,15 @@ class Reshaping:
             for log in job.logs.values():
                 remove_log(self._bucket, log)
         self._state.end()
+
+
+def sequence_at(address: str, options: ReshapeOptions) -> int | None:
+    """The newest commit that a server has; None where it does not tell."""
+    try:
+        with vecdb.open(address, token=options.token, tls=options.tls, timeout=5.0) as db:
+            return int(db.sequence())
+    except VecdbError:
+        return None
 
 
 def sum_of(counts: Any) -> dict[str, int]:

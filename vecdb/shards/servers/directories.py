@@ -84,10 +84,10 @@ def note_address(path: Path, address: str) -> None:
     filesystem.write_atomic(address_file(path), [address.encode()])
 
 
-def reachable(address: str, token: str | None, tls: str | None, timeout_s: float) -> bool:
-    """Whether a server answers, be it that it refuses this caller."""
+def reachable(address: str, tls: str | None, timeout_s: float) -> bool:
+    """Whether a server answers, be it that it refuses a caller without a token: none is sent, so that none can leak."""
     try:
-        vecdb.open(address, token=token, tls=tls, insecure=True, timeout=timeout_s).close()
+        vecdb.open(address, tls=tls, timeout=timeout_s).close()
         return True
     except PermissionDenied:
         return True

@@ -49,7 +49,7 @@ class MemberSettings:
     """url : of the cluster.   path : the server's directory.   listen : host:port, 0 for a free one, which stays.
     address : under which others reach it; None: grpc:// and `listen`.   takeover_s : a writer that was gone so long is
     replaced by this server; None: never.   claim_s : the same where there is no writer at all.   options : further ones
-    of `vecdb serve`.   token, tls : with which this server, and the others, are asked.   grace_s : for a server to end.
+    of `vecdb serve`.   tls : with which this server, and the others, are asked.   grace_s : for a server to end.
     linger_s : how long it answers when its shard is no more, for those who do not know it yet.   secure : addresses
     are grpcs://, since `options` lead to a certificate.
     """
@@ -63,7 +63,6 @@ class MemberSettings:
     claim_s: float = 5.0
     options: tuple[str, ...] = ()
     writer_options: tuple[str, ...] = ()
-    token: str | None = None
     tls: str | None = None
     grace_s: float = 30.0
     linger_s: float = 5.0
@@ -209,7 +208,7 @@ class Member:
         return None
 
     def _reaches(self, address: str) -> bool:
-        return directories.reachable(address, self.settings.token, self.settings.tls, _REACH_S)
+        return directories.reachable(address, self.settings.tls, _REACH_S)
 
     # -- the server --------------------------------------------------------------------------------
 
