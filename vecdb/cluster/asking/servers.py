@@ -83,11 +83,6 @@ class Server(BaseConnection):
     def close(self) -> None:
         if not self.closed:
             self._life.closed = True
-            self.__del__()
+            if self._watch is not None:
+                self._watch.cancel()
             self._life.channel.close()
-
-    def __del__(self) -> None:
-        """gRPC's thread ends with the watch, also where a cluster is forgotten that nobody closed."""
-        watch = getattr(self, "_watch", None)
-        if watch is not None:
-            watch.cancel()
