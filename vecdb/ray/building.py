@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from vecdb import validate
 from vecdb.cluster.placement import Placement, bucket_url, cluster_bucket
 from vecdb.errors import AlreadyExists, InvalidArgument
-from vecdb.ray.session import RayOptions, session
+from vecdb.ray.session import RayOptions, job_folder, session
 from vecdb.replication.objects import Bucket
 from vecdb.schema import CollectionConfig, IndexConfig
 from vecdb.shards.birth import ShardBuilder, new_log, remove_unused
@@ -82,13 +82,13 @@ def build(
     placement = Placement.even(shards)
     if bucket.get("placement.json") is not None:
         raise AlreadyExists(f"{url} is a cluster already: write into it, or build at another address")
-    with session(on) as ray:
+    with session(on) as ray, job_folder(on) as work:
         dataset = hasattr(source, "to_numpy_refs")
         files = None if dataset else as_files(source, id, vector)
         config = _config_of_dataset(source, name, metric, index, dtype, vector or "vector") if files is None else (
             files.config(name, metric, index, dtype)
         )  # fmt: skip
-        spec = _BuildSpec(url, config, shards, placement.table, on.work, on.cpus_each or 1)
+        spec = _BuildSpec(url, config, shards, placement.table, work, on.cpus_each or 1)
         pieces = _cut_dataset(ray, source, spec, id or "id", vector or "vector") if files is None else (
             _cut_files(ray, files, spec)
         )  # fmt: skip

@@ -27,7 +27,7 @@ from vecdb.cluster.placement import Placement, cluster_bucket
 from vecdb.errors import InvalidArgument, NotFound, VecdbError
 from vecdb.index.contract import Neighbors
 from vecdb.query.recall import recall_of
-from vecdb.ray.session import RayOptions, check_room, session
+from vecdb.ray.session import RayOptions, check_room, job_folder, session
 from vecdb.schema import SearchParams
 from vecdb.shards.files import Files, as_files
 from vecdb.shards.opened import opened_shard
@@ -45,6 +45,8 @@ class ShardSearcher:
 
     def __init__(self, url: str, shard: int, name: str, work: str | None) -> None:
         self._open = ExitStack()
+        if work is not None:
+            filesystem.make_dir(Path(work))
         folder = self._open.enter_context(tempfile.TemporaryDirectory(prefix="vecdb-search-", dir=work))
         db = self._open.enter_context(opened_shard(url, shard, Path(folder)))
         self._docs = db.collection(name)
@@ -59,12 +61,11 @@ class ShardSearcher:
 class _Searchers:
     """The actors of a search. Used with `with`."""
 
-    def __init__(self, ray: Any, url: str, name: str, on: RayOptions) -> None:
+    def __init__(self, ray: Any, url: str, name: str, on: RayOptions, work: str | None) -> None:
         self._ray = ray
         bucket = cluster_bucket(url)
         shards = Placement.read(bucket).serving
         check_room(ray, len(shards), on.cpus_each or 0)
-        work = on.made_work()
         made = ray.remote(ShardSearcher).options(
             num_cpus=on.cpus_each or 0, max_restarts=-1, max_task_retries=-1, scheduling_strategy="SPREAD"
         )
@@ -137,11 +138,11 @@ def search(
         raise InvalidArgument(f"chunk must be from 1 to 1,048,576 queries, got {chunk}")
     job = f"{url} {name} {limit} {params} {sorted(more.items(), key=lambda one: one[0])} {chunk}"
     folder = None if out is None else _begun(Path(out), job)
-    with session(on) as ray:
+    with session(on) as ray, job_folder(on) as work:
         total, chunks = _chunks(ray, queries, chunk)
         answers: list[Hits] = []
         files = 0
-        with _Searchers(ray, url, name, on) as asked:
+        with _Searchers(ray, url, name, on, work) as asked:
             for found in _in_turn(asked, chunks, total, limit, params, more, folder, on):
                 if folder is None:
                     answers.append(found)

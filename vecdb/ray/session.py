@@ -11,6 +11,7 @@ import logging
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -76,6 +77,19 @@ class RayOptions:
         if self.work is not None:
             filesystem.make_dir(Path(self.work))
         return self.work
+
+
+@contextmanager
+def job_folder(on: RayOptions) -> Iterator[str | None]:
+    """Where workers make directories. On this machine it goes with the job, whatever workers have died; on a cluster it
+    is `work`, where a worker that was killed leaves its directory.
+    """
+    work = on.made_work()
+    if on.address is not None:
+        yield work
+        return
+    with tempfile.TemporaryDirectory(prefix="vecdb-job-", dir=work) as folder:
+        yield folder
 
 
 def check_room(ray: Any, workers: int, cpus_each: float) -> None:
