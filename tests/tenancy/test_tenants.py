@@ -315,6 +315,19 @@ def test_a_dropped_tenant_leaves_nothing_to_the_next_of_its_name(shared: Any, db
     assert seen(shared, "acme") == [1, 4] and db.check() == []
 
 
+def test_a_vacuum_leaves_out_dropped_tenants_where_no_row_is_dead(shared: Any, db: Database) -> None:
+    shared.drop_tenant("acme")
+    state = shared._backend.state
+    before = state.snapshot.generation.number
+    for _ in range(2):
+        shared.vacuum()
+        with state.store.read() as txn:
+            held = state.snapshot.generation.journal.tables.lists_of(txn, np.arange(10))
+            assert set(numbers_of(held).tolist()) == {2}
+        assert state.snapshot.generation.number == before + 1, "once is enough"
+    assert seen(shared, "beta") == [3, 4, 5, 6, 7] and db.check() == []
+
+
 def test_many_tenants_are_listed_in_order_and_made_at_once(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vecdb.query.searcher._NAMES_PAGE", 7)
     docs = db.create_collection("docs", 8, "l2")

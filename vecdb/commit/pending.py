@@ -281,6 +281,12 @@ class PendingChanges:
             self.state = msgspec.structs.replace(self.state, has_tenants=True)
         return change.pair_count
 
+    def drop_tenant(self, group: CommitGroup, name: bytes) -> None:
+        """Raises NotFound. The tenant's number stays with records until a vacuum."""
+        self.access.drop(group, name)
+        self.state = msgspec.structs.replace(self.state, dropped_tenants=self.state.dropped_tenants + 1)
+        group.changed = True
+
     # -- Participant -------------------------------------------------------------------------------
 
     def finish(self, group: CommitGroup) -> None:

@@ -49,8 +49,7 @@ class DropTenantAndRecords:
         if len(rows) > limits.tenant_drop_rows:
             raise TooManyRecords(f"{len(rows):,} records")
         deleted = _delete(group, pending, number, rows)
-        pending.access.drop(group, self.name)
-        group.changed = True
+        pending.drop_tenant(group, self.name)
         return self.deleted + deleted
 
 

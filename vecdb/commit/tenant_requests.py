@@ -169,5 +169,4 @@ class DropTenant:
 
     def apply(self, group: CommitGroup) -> None:
         pending = PendingChanges.of(group, self.state)
-        pending.access.drop(group, self.name)
-        group.changed = True
+        pending.drop_tenant(group, self.name)

@@ -84,6 +84,7 @@ def _emptied(state: catalog.CommittedState, number: int) -> catalog.CommittedSta
         recall_check=None,
         columns=None,
         field_changes=None,
+        dropped_tenants=0,
         default_scan=False,
     )
     if state.tuned_by_user:

@@ -325,10 +325,13 @@ class CollectionMaintenance:
         self.repaired_sequence, self.repaired_dead = self.state.snapshot.visibility.sequence, self._dead_rows()
 
     def vacuum(self, threads: int = 1, progress: Progress = None) -> None:
-        """Rewrite the collection without its deleted rows and the fields of before changes, where there are any."""
+        """Rewrite the collection without its deleted rows, the fields of before changes and the numbers of dropped
+        tenants, where there are any.
+        """
         with self.lock:
             snapshot = self.state.current()
-            if not self._dead_rows() and snapshot.state.field_changes is None:
+            state = snapshot.state
+            if not self._dead_rows() and state.field_changes is None and not state.dropped_tenants:
                 return
             self._collect_garbage()  # a vacuum that failed leaves ids of records that may have been deleted since
             self.repair(threads)

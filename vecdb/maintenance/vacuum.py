@@ -103,6 +103,7 @@ class VacuumCopy:
         self.prefix = keys.prefix(state.entry.uid, self.number)
         self.done = 0  # old rows [0, done) are copied
         self.written = 0  # new rows
+        self.dropped_tenants = state.snapshot.state.dropped_tenants  # of whom nothing is copied; others may come
         self.changes: catalog.FieldChanges | None = None  # of the new generation
         self.mapping = np.full(state.snapshot.visibility.row_count, -1, np.int64)
         entry = state.entry
@@ -287,6 +288,7 @@ class SwitchGeneration:
             filesystem.sync_dir(collection.folder)
         state = msgspec.structs.replace(
             snapshot.state,
+            dropped_tenants=snapshot.state.dropped_tenants - copy.dropped_tenants,
             sequence=group.sequence,
             generation=copy.number,
             row_count=copy.written,

@@ -124,6 +124,7 @@ class CommittedState(msgspec.Struct, frozen=True):
     field_changes: FieldChanges | None = None  # None where every record has the fields that its block says
     metadata: dict[str, Any] = {}
     bare_count: int = 0
+    dropped_tenants: int = 0  # whose numbers records may still have, until a vacuum
     default_scan: bool = False  # no width was measured to be enough: searches that name none compare all vectors
 
 
