@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 
@@ -10,11 +10,9 @@ from vecdb.cli.cluster.servers import Cluster, Ray
 from vecdb.cli.options import CollectionName, Filter, Json, Limit, Tls, Token
 from vecdb.cli.output import Output, facts
 from vecdb.errors import InvalidArgument
-from vecdb.schema import Curator, Flat, Hnsw, IndexConfig, SearchParams, Spann
+from vecdb.schema import IndexConfig, SearchParams
 
-_KINDS: dict[str, type[Flat] | type[Hnsw] | type[Spann] | type[Curator]] = {
-    kind.kind: kind for kind in (Flat, Hnsw, Spann, Curator)
-}
+_KINDS: dict[str, type[IndexConfig]] = {config.kind: config for config in get_args(IndexConfig)}
 Work = Annotated[str | None, typer.Option(help="Folder on each machine for directories meanwhile. Default: temporary")]
 Cores = Annotated[int | None, typer.Option("--cpus", min=1, help="Of a Ray of this process. Default: all")]
 Each = Annotated[int, typer.Option(min=1, help="Cores for the index of one shard.")]

@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 import vecdb
+from vecdb import validate
 from vecdb.api.database import Database
-from vecdb.cluster.slots import slot_of_text, slots_of_ints
+from vecdb.cluster.slots import slots_of
 from vecdb.embedded.local_database import LocalDatabase
 from vecdb.errors import NotFound
 from vecdb.replication.bucket import open_bucket
@@ -181,7 +182,7 @@ class OldShard:
                 if row >= 0:
                     there.append(row)
                 else:
-                    id = decoded_id(key, committed.id_kind)
+                    id = keys.id_of_bytes(key, committed.id_kind)
                     into[self._number_of(id, owner)].gone.setdefault(name, []).append((owner.decode(), id))
             found = [one for one in records(generation, txn, committed, there, include_vectors=True) if one is not None]
         for number, some in self._split(found, docs.dim, docs.dtype).items():
@@ -191,21 +192,12 @@ class OldShard:
     # -- by new shard ------------------------------------------------------------------------------
 
     def _number_of(self, id: Any, owner: bytes) -> int:
-        if owner:
-            slot = slot_of_text(owner)
-        else:
-            slot = int(slots_of_ints(np.array([id]))[0]) if isinstance(id, int) else slot_of_text(id.encode())
-        return int(self._table[slot])
+        return int(self._table[slots_of(validate.ids(id), owner)[0]])
 
     def _split(self, found: list[Record], dim: int, dtype: str) -> dict[int, RecordRows]:
         rows = rows_of_records(found, dim, dtype)
         owned = self._table[rows.slots()] if len(rows) else np.empty(0, np.int64)
         return {number: rows.take(np.flatnonzero(owned == number)) for number in self._numbers}
-
-
-def decoded_id(key: bytes, kind: Any) -> Any:
-    """The id of `keys.id_key_bytes`."""
-    return key.decode() if kind == "str" else int.from_bytes(key, "big") - (1 << 63)
 
 
 def rows_of_records(found: list[Record], dim: int, dtype: str) -> RecordRows:

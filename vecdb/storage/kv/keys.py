@@ -166,6 +166,11 @@ def id_key_bytes(value: int | str) -> bytes:
     return (value + (1 << 63)).to_bytes(8, "big") if isinstance(value, int) else value.encode()
 
 
+def id_of_bytes(raw: bytes, id_kind: str | None) -> int | str:
+    """The id of which `id_key_bytes` made these bytes. id_kind : of the collection, "int" or "str"."""
+    return raw.decode() if id_kind == "str" else int.from_bytes(raw, "big") - (1 << 63)
+
+
 def split_id(key: bytes) -> tuple[bytes, bytes]:
     """(owner, id bytes) of a key of ids."""
     at = PREFIX_BYTES + 1 + key[PREFIX_BYTES]
