@@ -1,6 +1,7 @@
 """Values that users pass and get: frozen, without behaviour.
 
 Metric distances (smaller is closer):  l2 = sum (a - b)^2,  cosine = 1 - a.b / (|a| |b|),  ip = -a.b
+and of vectors of bits:                hamming = bits that differ,  jaccard = 1 - |a and b| / |a or b|, 0 of two zeros
 """
 
 from __future__ import annotations
@@ -9,11 +10,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-Metric = Literal["l2", "cosine", "ip"]
-DType = Literal["float32", "float16", "int8", "uint8"]
+Metric = Literal["l2", "cosine", "ip", "hamming", "jaccard"]
+DType = Literal["float32", "float16", "int8", "uint8", "bits"]
 ZeroVectors = Literal["refuse", "far"]
-METRICS: tuple[str, ...] = ("l2", "cosine", "ip")
-DTYPES: tuple[str, ...] = ("float32", "float16", "int8", "uint8")
+BITS = "bits"
+NUMBER_METRICS: tuple[str, ...] = ("l2", "cosine", "ip")
+BIT_METRICS: tuple[str, ...] = ("hamming", "jaccard")  # of dtype bits, which has no others
+METRICS: tuple[str, ...] = (*NUMBER_METRICS, *BIT_METRICS)
+NUMBER_DTYPES: tuple[str, ...] = ("float32", "float16", "int8", "uint8")
+DTYPES: tuple[str, ...] = (*NUMBER_DTYPES, BITS)  # by place in row files: they never change
 ZERO_VECTORS: tuple[str, ...] = ("refuse", "far")
 
 Id = int | str
@@ -124,7 +129,7 @@ class SearchParams:
 class CollectionConfig:
     """What is fixed at creation (only `index` may change, through `reindex`). `index=None`: chosen by size.
 
-    dim : 0 where the collection was made without one and no vectors were written yet.
+    dim : 0 where the collection was made without one and no vectors were written yet; of dtype bits, how many bits.
     id_kind : what ids the collection has, fixed by the first write; None before it.
     metadata : what users have noted about the collection; `set_metadata` changes it.
     zero_vectors : of metric cosine, which has no direction for them: "refuse" raises InvalidArgument, "far" takes them.
@@ -140,6 +145,21 @@ class CollectionConfig:
     id_kind: Literal["int", "str"] | None = None
     metadata: dict[str, Any] = field(default_factory=dict, hash=False)
     zero_vectors: ZeroVectors = "refuse"
+
+    @property
+    def elements(self) -> int:
+        """Numbers of a stored vector: `dim`, and of bits the bytes that hold them."""
+        return self.dim if self.dtype != BITS else self.dim // 8
+
+    @property
+    def element_type(self) -> str:
+        """NumPy's name of the type of these numbers."""
+        return element_type(self.dtype)
+
+
+def element_type(dtype: str) -> str:
+    """NumPy's name of what a stored vector of this dtype consists of."""
+    return dtype if dtype != BITS else "uint8"
 
 
 @dataclass(frozen=True, slots=True)

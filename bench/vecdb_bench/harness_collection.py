@@ -24,6 +24,7 @@ Array = NDArray[Any]
 METRICS = {
     "angular": "cosine", "cosine": "cosine", "euclidean": "l2", "l2": "l2", "ip": "ip",
     "normalized": "ip",  # of rows of unit norm, where both rank alike
+    "hamming": "hamming",  # of rows of bits
 }  # fmt: skip
 _SLICE_BYTES = 2 << 20  # of one write: what a large one leaves in the allocator is weighed as if it were in use
 
@@ -41,14 +42,15 @@ class HarnessCollection:
     ) -> None:  # fmt: skip
         if metric not in METRICS:
             raise vecdb.InvalidArgument(f"distance {metric!r} is not one of {', '.join(METRICS)}")
-        self.index, self.metric, self.dtype = index, METRICS[metric], dtype
+        self.index, self.metric = index, METRICS[metric]
+        self.dtype = dtype if self.metric != "hamming" else "bits"
         self.threads = machine.cores()
         self._background = background
         self._db: vecdb.Database | None = None
         self._docs: vecdb.Collection | None = None
         self._params = vecdb.SearchParams()
         if dim is not None:
-            vecdb.warm_up(dim, self.metric, dtype, index)
+            vecdb.warm_up(dim, self.metric, self.dtype, index)
 
     @property
     def docs(self) -> vecdb.Collection:
@@ -76,7 +78,9 @@ class HarnessCollection:
         for block in blocks:
             stop = start + len(block)
             fields = None if tags is None else [{"tags": line.tolist()} for line in _lines(tags, start, stop)]
-            docs.upsert(range(start, stop), np.ascontiguousarray(block, self.dtype), fields)
+            docs.upsert(
+                range(start, stop), np.ascontiguousarray(block, bool if self.dtype == "bits" else self.dtype), fields
+            )
             start = stop
         docs.optimize(threads=self.threads)
         machine.return_free_memory()  # what a harness weighs is what is used
@@ -123,7 +127,7 @@ class AnnHarness:
         self.res: Array = np.empty((0, 0), np.int64)
 
     def fit(self, X: Array) -> None:
-        self._collection.fill(np.ascontiguousarray(X, np.float32))
+        self._collection.fill(np.ascontiguousarray(X, bool if self._collection.dtype == "bits" else np.float32))
 
     def fit_ood(self, X: Array, X_learn: Array, X_learn_neighbors: Array) -> None:
         """VIBE's, where queries are of another distribution: samples of them change nothing here."""

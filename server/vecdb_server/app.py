@@ -279,10 +279,11 @@ def warm(db: vecdb.Database) -> None:
 
 def search_once(docs: Collection) -> None:
     rng = np.random.default_rng(0)
-    whole = docs.dtype in ("int8", "uint8")
-    query = rng.integers(1, 100, docs.dim) if whole else rng.normal(size=docs.dim)
-    docs.search(query.astype(docs.dtype), limit=10)
-    docs.search(query.astype(docs.dtype), limit=10, params=vecdb.SearchParams(exact=True))
+    config = docs.config
+    whole = config.element_type in ("int8", "uint8")
+    query = rng.integers(1, 100, config.elements) if whole else rng.normal(size=config.elements)
+    docs.search(query.astype(config.element_type), limit=10)
+    docs.search(query.astype(config.element_type), limit=10, params=vecdb.SearchParams(exact=True))
 
 
 def prepare(config: Config, **facts: Any) -> None:

@@ -63,7 +63,7 @@ def test_ann_benchmarks_runs_each_algorithm(
 ) -> None:  # fmt: skip
     monkeypatch.setattr(limits, "flat_rows_max", 256)  # so that few rows have an index
     install(monkeypatch, {"ann_benchmarks.algorithms.base.module": {"BaseANN": BaseANN}})
-    [told] = configured(f"ann_benchmarks/{folder}/config.yml")
+    told = configured(f"ann_benchmarks/{folder}/config.yml")[0]
     assert told["module"] == f"ann_benchmarks.algorithms.{folder}" and told["name"] == folder.replace("_", "-")
     assert told["docker_tag"] == f"ann-benchmarks-{folder}"
     module = plugin(f"ann_benchmarks/{folder}/module.py")
@@ -75,6 +75,20 @@ def test_ann_benchmarks_runs_each_algorithm(
     assert len({name for name, _ in results}) == len(results) and results[0][0].startswith(told["name"])
     for _, found in results:
         assert share(found, nearest(base, queries, K, distance)) > (0.999 if folder == "vecdb_exact" else 0.97)
+
+
+@pytest.mark.parametrize("folder", ["vecdb_hnsw", "vecdb_exact"])
+def test_ann_benchmarks_runs_sets_of_bits(monkeypatch: pytest.MonkeyPatch, folder: str, warmed: list[int]) -> None:
+    install(monkeypatch, {"ann_benchmarks.algorithms.base.module": {"BaseANN": BaseANN}})
+    told = configured(f"ann_benchmarks/{folder}/config.yml")[1]
+    parameters = [{"m": 8, "ef_construction": 60}] if folder == "vecdb_hnsw" else []
+    algorithm = getattr(plugin(f"ann_benchmarks/{folder}/module.py"), told["constructor"])("hamming", 64, *parameters)
+    rng = np.random.default_rng(4)
+    base, queries = rng.random((500, 64)) < 0.5, rng.random((9, 64)) < 0.5
+    apart = (base[None] != queries[:, None]).sum(axis=2)
+    for _, found in run_ann(algorithm, base, queries, K, []):
+        kth = np.sort(apart, axis=1)[:, K - 1 :]
+        assert (np.take_along_axis(apart, np.array(found), axis=1) <= kth[:, :1]).mean() > 0.97
 
 
 def test_vibe_runs_its_algorithms(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -256,8 +270,8 @@ def test_vectordbbench_loads_searches_filters_and_asks_for_tenants(
 def test_a_harness_that_asks_before_it_fits_is_told_so() -> None:
     with pytest.raises(vecdb.InvalidArgument, match="fit"):
         HarnessCollection(vecdb.Flat(), "angular").search(np.ones(4), 1)
-    with pytest.raises(vecdb.InvalidArgument, match="hamming"):
-        HarnessCollection(vecdb.Flat(), "hamming")
+    with pytest.raises(vecdb.InvalidArgument, match="edit distance"):
+        HarnessCollection(vecdb.Flat(), "edit distance")
 
 
 def test_every_plugin_has_a_page_that_says_how_it_is_run() -> None:

@@ -40,6 +40,8 @@ FEW = st.sampled_from([None, 1, 2.5, "5", "x", True, [], ["t"], {"$date": "x"}, 
 FIELDS = st.dictionaries(NAMES, FEW | VALUES, max_size=4) | st.dictionaries(st.sampled_from(["n", "s"]), FEW)
 INDEXES = st.sampled_from([None, vecdb.Flat(), vecdb.Hnsw(m=8, ef=99), vecdb.Spann(bits=4), vecdb.Curator(leaf_rows=9)])
 
+LISTS = (vecdb.Spann, vecdb.Curator)
+
 
 @st.composite
 def collections(draw: st.DrawFn) -> dict[str, Any]:
@@ -49,16 +51,16 @@ def collections(draw: st.DrawFn) -> dict[str, Any]:
     keys = draw(st.lists(st.tuples(owners, ids), max_size=7, unique=True))
     if keys and draw(st.booleans()):
         keys = list(dict.fromkeys([*keys, ("acme", keys[0][1]), ("", keys[0][1])]))
-    dtype = draw(st.sampled_from(["float32", "float16", "int8", "uint8"]))
-    numbers = st.integers(1, 100).map(float) if dtype.endswith("int8") else st.floats(0.125, 64, width=16)
+    dtype = draw(st.sampled_from(["float32", "float16", "int8", "uint8", "bits"]))
+    numbers = st.integers(1, 100).map(float) if dtype.endswith(("int8", "bits")) else st.floats(0.125, 64, width=16)
     vectors: Any = st.lists(numbers, min_size=DIM, max_size=DIM)
     if draw(st.integers(0, 3)) == 0:
         vectors |= st.none()
     records = [(owner, id, draw(vectors), draw(FIELDS), draw(TENANTS)) for owner, id in keys]
     return {
-        "metric": draw(st.sampled_from(["l2", "cosine", "ip"])),
+        "metric": draw(st.sampled_from(["hamming", "jaccard"] if dtype == "bits" else ["l2", "cosine", "ip"])),
         "dtype": dtype,
-        "index": draw(INDEXES),
+        "index": draw(INDEXES if dtype != "bits" else INDEXES.filter(lambda one: not isinstance(one, LISTS))),
         "records": records,
         "tenants": draw(st.dictionaries(st.sampled_from(["acme", "idle", "ß"]), st.none() | st.integers(20, 99))),
         "metadata": draw(st.dictionaries(st.sampled_from(["made by", "n", ""]), st.none() | TEXT | st.integers(0, 9))),
@@ -89,6 +91,7 @@ ALL_KINDS: dict[str, Any] = {
 }
 
 
+BITS = PLAIN | {"metric": "jaccard", "dtype": "bits", "index": vecdb.Flat()}
 SOME_BARE = ALL_KINDS | {
     "records": [*ALL_KINDS["records"], ("", "6", None, {}, ["acme"]), ("acme", "7", None, {"n": 1}, [])],
     "metadata": {"made by": "somebody", "sizes": [1, {"x": None}]},
@@ -99,10 +102,17 @@ ALL_BARE = PLAIN | {"records": [("", at, None, {"n": at}, []) for at in range(3)
 def made(path: Path, model: dict[str, Any]) -> None:
     with vecdb.open(path) as database:
         docs = database.create_collection(
-            "c", DIM, model["metric"], model["index"], model["dtype"], metadata=model.get("metadata")
+            "c",
+            DIM if model["dtype"] != "bits" else 8 * DIM,
+            model["metric"],
+            model["index"],
+            model["dtype"],
+            metadata=model.get("metadata"),
         )
         for owner, id, vector, fields, tenants in model["records"]:
-            array = None if vector is None else np.array(vector, model["dtype"])
+            array = (
+                None if vector is None else np.array(vector, "uint8" if model["dtype"] == "bits" else model["dtype"])
+            )
             docs.upsert(id, array, fields=fields, tenants=tenants, owner=owner)
         for name, quota in model["tenants"].items():
             docs.create_tenant(name, exist_ok=True, records_max=quota)
@@ -188,6 +198,7 @@ many = settings(max_examples=150, deadline=None, suppress_health_check=list(Heal
 @example(model=ALL_KINDS)
 @example(model=SOME_BARE)
 @example(model=ALL_BARE)
+@example(model=BITS)
 @example(model=PLAIN | {"records": []})
 def test_what_is_exported_is_imported_as_it_was(suffix: str, model: dict[str, Any]) -> None:
     goes_there_and_back(suffix, model)

@@ -11,13 +11,13 @@ from tests.support.index_rows import MemoryRows, clustered, distances
 from vecdb.errors import Corruption
 from vecdb.index.flat import FlatIndex
 from vecdb.index.row_set import RowSet
-from vecdb.schema import DTYPES, METRICS, SearchParams, Visibility
+from vecdb.schema import NUMBER_DTYPES, NUMBER_METRICS, SearchParams, Visibility
 
 EXACT = SearchParams(exact=True)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("dtype", NUMBER_DTYPES)
+@pytest.mark.parametrize("metric", NUMBER_METRICS)
 def test_answers_equal_brute_force(metric: str, dtype: str) -> None:
     vectors = clustered(700, 24, dtype)
     queries = np.concatenate(

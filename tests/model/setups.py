@@ -33,6 +33,10 @@ class Setup:
     memory: bool = True
     awkward: bool = False  # of vectors: see `awkward_table`
 
+    @property
+    def dim(self) -> int:
+        return DIM if self.dtype != "bits" else 8 * DIM
+
     def __str__(self) -> str:
         place = "memory" if self.memory else self.durability
         values = "-awkward" if self.awkward else ""
@@ -57,6 +61,8 @@ def index_of(kind: str) -> Any:
 
 def kinds_for(setup: Setup) -> list[str]:
     """What a collection may be indexed anew as. Lists compile kernels for each dtype: not every setup meets them."""
+    if setup.dtype == "bits":
+        return ["auto", "flat", "hnsw", "hnsw-full", setup.kind]
     graphs = ["auto", "flat", "hnsw", "hnsw-full", "curator", "curator-graph"]
     lists = ["spann", "spann-disk", "spann-some"] if setup.dtype == "float32" or "spann" in setup.kind else []
     return [*graphs, *lists, setup.kind]
@@ -99,6 +105,10 @@ def vector_table(setup: Setup) -> np.ndarray:
     rng = np.random.default_rng(5)
     table = rng.integers(1, 8, (64, DIM)).astype(np.float64)
     table[8:16] = table[8]  # one vector under many ids
+    if setup.dtype == "bits":  # DIM bytes of eight
+        table[16:] = rng.integers(0, 256, (48, DIM)) & rng.integers(1, 256, (48, DIM))
+        table[60:] = [[0] * DIM, [255] * DIM, [1] + [0] * (DIM - 1), [128] * DIM]
+        return table.astype(np.uint8)
     if setup.dtype.startswith("float"):
         table[16:40] = rng.normal(0, 3, (24, DIM))
         table[60:] *= 100
@@ -144,6 +154,12 @@ _SCALES = {
 
 def distances_to(query: np.ndarray, vectors: np.ndarray, metric: str) -> np.ndarray:
     """float64[n], from the definitions."""
+    if metric in ("hamming", "jaccard"):
+        one, others = np.unpackbits(query.astype(np.uint8)), np.unpackbits(vectors.astype(np.uint8), axis=1)
+        shared, either = (one & others).sum(axis=1), (one | others).sum(axis=1)
+        if metric == "hamming":
+            return (either - shared).astype(np.float64)
+        return 1 - shared / np.maximum(either, 1) - (either == 0)
     a, b = query.astype(np.float64), vectors.astype(np.float64)
     if metric == "l2":
         return ((a - b) ** 2).sum(axis=1)

@@ -108,6 +108,7 @@ def test_another_process_follows_a_collection_dropped_and_made_anew() -> None:
         Setup("hnsw", "l2", memory=False),
         Setup("auto", "cosine", "float16", "str", memory=False),
         Setup("hnsw", "ip", "int8"),
+        Setup("hnsw", "jaccard", "bits"),
         Setup("spann", "l2", "float16", memory=False),
         Setup("spann-disk", "cosine", "uint8", memory=False),
         Setup("spann-some", "ip"),

@@ -31,12 +31,14 @@ SETUPS = [
     Setup("hnsw-full", "l2", "float16"),
     Setup("hnsw-full", "cosine", ids="str"),
     Setup("hnsw-full", "ip", memory=False),
+    Setup("hnsw", "jaccard", "bits", memory=False),
     Setup("spann", "l2", memory=False),
     Setup("spann-disk", "ip"),
     Setup("curator", "cosine", memory=False),
     Setup("curator", "l2", "uint8", "str"),
 ]
 RARE_SETUPS = [
+    Setup("auto", "hamming", "bits", "str"),
     Setup("spann-disk", "ip", "int8"),
     Setup("spann", "cosine", "float16", "str"),
     Setup("spann-lossless", "l2", "uint8", memory=False),

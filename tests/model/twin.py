@@ -117,7 +117,7 @@ class Twin:
     def create(self) -> None:
         setup = self.setup
         index = index_of(setup.kind)
-        self.docs = self.db.create_collection("docs", DIM, setup.metric, index, setup.dtype)
+        self.docs = self.db.create_collection("docs", setup.dim, setup.metric, index, setup.dtype)
         self.model.clear()
         self.access.clear()
         self.tenants.clear()
@@ -339,6 +339,10 @@ class Twin:
         exact: bool = False,
     ) -> None:
         """Diverse neighbours of the positives, among all records or those of a union of tenants."""
+        if self.setup.dtype == "bits":
+            with pytest.raises(vecdb.InvalidArgument, match="vectors of numbers"):
+                self.docs.search_mixture([self.id(number) for number in positives], limit)
+            return
         liked = [self.id(number) for number in positives]
         histories = None if others is None else [[self.id(number) for number in one] for one in others]
         ask = partial(
@@ -393,7 +397,7 @@ class Twin:
         assert hits.fields == [self.model[one][1] for one in ids]
 
     def search(self, query: int, limit: int, *, exact: bool, jitter: float = 0.0) -> None:
-        vector = self.table[query].astype(np.float32) + np.float32(jitter)
+        vector = self.table[query].astype(np.float32) + np.float32(0.0 if self.setup.dtype == "bits" else jitter)
         params = vecdb.SearchParams(exact=True) if exact else None
         hits = self.docs.search(vector, limit, params=params, include_vectors=True, explain=True)
         self.seen[f"plan {hits.explain['plan']}"] += 1

@@ -71,7 +71,7 @@ def test_a_configuration_out_of_bounds_is_refused(change: dict[str, Any]) -> Non
 
 def test_every_index_choice_within_bounds_passes() -> None:
     for index in (None, Flat(), Hnsw(), Hnsw(m=2, ef_construction=1, ef=1, quantization=None)):
-        assert validate.index_config(index) == index
+        assert validate.index_config(index, "float32") == index
 
 
 def test_an_owner_is_bytes_and_none_is_the_empty_one() -> None:

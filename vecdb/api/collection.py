@@ -785,7 +785,7 @@ class Collection:
         """Build another kind of index, or the same with other parameters, from the stored vectors. Searches go on
         meanwhile.
         """
-        return self._backend.reindex(validate.index_config(index), reporter(progress, "reindex"))
+        return self._backend.reindex(validate.index_config(index, self.dtype), reporter(progress, "reindex"))
 
     def optimize(self, *, threads: int | None = None, progress: Wanted = None) -> None:
         """Finish what maintenance would do in its own time: index the tail, repair after deletes, learn recall

@@ -27,6 +27,10 @@ from vecdb.schema import Id, Metric
 from vecdb.validate import decode_fields
 
 _SHOWN_MAX = 20  # rows of a notebook table
+_ONE_LESS = (
+    "cosine",
+    "jaccard",
+)  # metrics whose score, a similarity up to 1, is 1 - distance; of others it is -distance
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +129,7 @@ class Hits:
     @property
     def scores(self) -> NDArray[np.float32]:
         """float32, the shape of `distances`; larger is better, -inf where a batch is padded."""
-        return np.float32(1) - self.distances if self._metric == "cosine" else np.float32(0) - self.distances
+        return (np.float32(1) if self._metric in _ONE_LESS else np.float32(0)) - self.distances
 
     @property
     def plan(self) -> Any:
@@ -170,7 +174,7 @@ class Hits:
 
     def _score(self, i: int) -> float:
         distance = self.distances[i]
-        return float(np.float32(1) - distance if self._metric == "cosine" else np.float32(0) - distance)
+        return float((np.float32(1) if self._metric in _ONE_LESS else np.float32(0)) - distance)
 
     def _query(self, q: int) -> Hits:
         count = int(self.counts[q])

@@ -77,7 +77,7 @@ class RemoteCollection:
 
     @property
     def _row_bytes(self) -> int:
-        return (self._config.dim or dim_max) * np.dtype(self._config.dtype).itemsize + _ID_BYTES
+        return (self._config.elements or dim_max) * np.dtype(self._config.element_type).itemsize + _ID_BYTES
 
     @property
     def rows_per_call(self) -> int:
@@ -403,12 +403,12 @@ class RemoteCollection:
                 filter=filter,
             )
 
-        step = _GET_BYTES // (4 * (self._config.dim or dim_max)) if include_vectors else _GET_IDS
+        step = _GET_BYTES // (4 * (self._config.elements or dim_max)) if include_vectors else _GET_IDS
         parts = Parts(make, self._records_of, ids.n, min(step, _GET_IDS), scalar=ids.scalar)
         return self._connection.call_in_parts("Get", parts)
 
     def _records_of(self, answer: Any) -> list[Record | None]:
-        dtype = self._config.dtype
+        dtype = self._config.element_type
         return [record_of(one.record, dtype) if one.HasField("record") else None for one in answer.records]
 
     def with_timeout(self, seconds: float) -> RemoteCollection:
@@ -462,7 +462,7 @@ class RemoteCollection:
         return records_pb2.ListRequest(collection=self._name, batch=batch, filter=filter_message(node), **settings)
 
     def _rebatcher(self, batch: int) -> Rebatcher:
-        return Rebatcher(batch, partial(record_of, dtype=self._config.dtype))
+        return Rebatcher(batch, partial(record_of, dtype=self._config.element_type))
 
     def count(self, tenants: tuple[str, ...], node: Node | None) -> int:
         request = records_pb2.CountRequest(collection=self._name, tenants=tenants, filter=filter_message(node))

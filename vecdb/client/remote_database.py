@@ -14,8 +14,14 @@ from vecdb.errors import NotFound
 from vecdb.schema import CollectionConfig
 from vecdb.v1 import admin_pb2, collections_pb2, tenants_pb2
 from vecdb.validate import commit_number
-from vecdb.wire.arrays import DTYPE_NUMBERS
-from vecdb.wire.messages import METRIC_NUMBERS, ZERO_VECTORS_NUMBERS, collection_of, index_message, metadata_json
+from vecdb.wire.messages import (
+    METRIC_NUMBERS,
+    ZERO_VECTORS_NUMBERS,
+    collection_of,
+    index_message,
+    metadata_json,
+    number_of_dtype,
+)
 from vecdb.wire.search_response import report_of
 
 
@@ -49,7 +55,7 @@ class RemoteDatabase:
             name=config.name,
             dim=config.dim,
             metric=METRIC_NUMBERS[config.metric],
-            dtype=DTYPE_NUMBERS[config.dtype],
+            dtype=number_of_dtype(config.dtype),
             index=index_message(config.index),
             exist_ok=exist_ok,
             metadata_json=metadata_json(config.metadata),

@@ -135,7 +135,7 @@ class ClusterWrites:
                 f"collection '{config.name}' has {config.id_kind} ids, got {ids.kind} ids: ids are all ints or all "
                 "strings"
             )
-        if vectors is not None and len(vectors) and config.dim and vectors.shape[1] != config.dim:
+        if vectors is not None and len(vectors) and config.dim and vectors.shape[1] != config.elements:
             raise InvalidArgument(
                 f"collection '{config.name}' has dim {config.dim}, got {vectors.shape[1]}: pass vectors of that length"
             )

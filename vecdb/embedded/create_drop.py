@@ -13,9 +13,9 @@ from pathlib import Path
 from vecdb import limits
 from vecdb.commit.committer import CommitGroup
 from vecdb.errors import AlreadyExists, InvalidArgument, LimitExceeded
-from vecdb.schema import CollectionConfig
+from vecdb.schema import BITS, CollectionConfig
 from vecdb.state.collection_state import CollectionState
-from vecdb.storage.disk import filesystem
+from vecdb.storage.disk import filesystem, manifest
 from vecdb.storage.disk.paths import collection_folder, row_file_name
 from vecdb.storage.disk.row_file import Rows
 from vecdb.storage.kv import aliases, catalog, keys
@@ -42,15 +42,19 @@ class CreateCollection:
         if txn.stat(store.catalog)["entries"] >= limits.collections_max:
             raise LimitExceeded(f"a database holds at most {limits.collections_max} collections; drop one first")
         uid = group.uid_next
-        entry = catalog.CollectionEntry(uid, config.name, config.dim, config.metric, config.dtype, config.zero_vectors)
+        entry = catalog.CollectionEntry(
+            uid, config.name, config.elements, config.metric, config.dtype, config.zero_vectors
+        )
         state = catalog.CommittedState(
             sequence=group.sequence, index=catalog.index_to_dict(config.index), metadata=config.metadata
         )
         folder = collection_folder(self.database, uid)
         try:
             store.ensure_spare_room()
+            if config.dtype == BITS:
+                manifest.raise_to(self.database, manifest.BIT_VECTORS, sync=self.durable)
             filesystem.make_dir(folder)
-            Rows.create(folder / row_file_name(0), config.dtype, max(1, config.dim), 0, sync=self.durable)
+            Rows.create(folder / row_file_name(0), config.dtype, max(1, config.elements), 0, sync=self.durable)
             if self.durable:
                 filesystem.sync_dir(folder.parent)
         except OSError as error:
@@ -68,7 +72,7 @@ class CreateCollection:
         if config.dim and not entry.dim:
             raise AlreadyExists(f"collection {config.name!r} exists without a dim, which its first write gives it")
         for what, existing, asked in (
-            ("dim", entry.dim, config.dim or entry.dim),
+            ("dim", catalog.dim_of(entry), config.dim or catalog.dim_of(entry)),
             ("metric", entry.metric, config.metric),
             ("dtype", entry.dtype, config.dtype),
             ("zero_vectors", entry.zero_vectors, config.zero_vectors),

@@ -162,11 +162,13 @@ class LocalCollection:
 
     @property
     def dim(self) -> int:
-        return self.state.entry.dim
+        return catalog.dim_of(self.state.entry)
 
     @property
     def rows_per_call(self) -> int:
-        return max(1, min(limits.batch_rows_max, limits.batch_bytes_max // (4 * 8 * (self.dim or limits.dim_max))))
+        return max(
+            1, min(limits.batch_rows_max, limits.batch_bytes_max // (4 * 8 * (self.state.entry.dim or limits.dim_max)))
+        )
 
     def config(self) -> CollectionConfig:
         return self.state.config()
@@ -179,7 +181,7 @@ class LocalCollection:
         touched = visibility.row_count * 4 + visibility.row_count // 8  # crcs and verified bits
         return {
             "name": self.state.entry.name,
-            "dim": self.state.entry.dim,
+            "dim": self.dim,
             "metric": self.state.entry.metric,
             "dtype": self.state.entry.dtype,
             "live": state.live_count,

@@ -151,10 +151,13 @@ def warm_up(dim: int, metric: str = "cosine", dtype: str = "float32", index: Ind
 
     Raises InvalidArgument for what `create_collection` would refuse.
     """
-    numbers = np.random.default_rng(0).normal(size=(_WARM_ROWS, validate.integer(dim, "dim", 1, limits.dim_max)))
     with open_database(":memory:", maintenance=False) as database:
-        docs = database.create_collection("warm", dim, metric, Hnsw() if index is None else index, dtype)
-        vectors = (numbers if docs.dtype.startswith("float") else 1 + 99 * np.abs(np.tanh(numbers))).astype(docs.dtype)
+        docs = database.create_collection(
+            "warm", validate.integer(dim, "dim", 1, limits.dim_max), metric, Hnsw() if index is None else index, dtype
+        )
+        numbers = np.random.default_rng(0).normal(size=(_WARM_ROWS, docs.config.elements))
+        whole = not docs.dtype.startswith("float")
+        vectors = (1 + 99 * np.abs(np.tanh(numbers)) if whole else numbers).astype(docs.config.element_type)
         docs.upsert(range(_WARM_ROWS), vectors)
         docs.optimize()
         docs.delete(range(0, _WARM_ROWS, 50))

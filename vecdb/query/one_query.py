@@ -25,7 +25,7 @@ from vecdb.filters.tree import Node
 from vecdb.index.contract import OneQuerySearch
 from vecdb.query.preparation import PreparedSearch
 from vecdb.query.searcher import Searcher
-from vecdb.schema import Metric, SearchParams
+from vecdb.schema import BIT_METRICS, Metric, SearchParams
 from vecdb.state.fields_cache import FieldsCache
 from vecdb.state.snapshot import Snapshot
 from vecdb.validate import field_selection, iterator, query_norms, search_limit, search_params
@@ -141,7 +141,9 @@ class OneQuery:
                 if prepared.one is None:
                     prepared.one = self._prepare(snapshot, prepared)
                 found = prepared.one
-        last = _Prepared(version, limit, params, (snapshot.generation.rows.dim,), *found)
+        # of bits a query is looked at first: nothing but whole numbers up to 255 is one
+        shape = () if self._metric in BIT_METRICS else (snapshot.generation.rows.dim,)
+        last = _Prepared(version, limit, params, shape, *found)
         snapshot.prepared.last = last
         return snapshot, last
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -31,7 +32,7 @@ from vecdb.query.width_tuning import (
     smallest_width,
     with_points,
 )
-from vecdb.schema import SearchParams
+from vecdb.schema import BIT_METRICS, SearchParams
 from vecdb.state.index_factory import kind_of
 from vecdb.state.plan_cache import PlanCache
 from vecdb.state.snapshot import Snapshot
@@ -50,6 +51,7 @@ _NEWEST_PART = 10  # the newest rows are the last tenth
 _CHECK_GROWTH, _CHECK_GROWTH_LARGE, _LARGE_ROWS = 1.1, 1.5, 65_536
 _SUMMED_SHARE = 0.1  # of the sample, in one sum
 _ROUNDING = 0.3  # the same where rows are integers: queries need not be
+_TURNED_SHARE = 0.02  # of the bits of such a query
 _NOISE = 1e-3  # of their own mean element, on half of the stored rows: queries are not stored
 
 Search = Callable[..., tuple[Neighbors, planner.Plan]]  # (snapshot, queries, limit, params), `Searcher.search_snapshot`
@@ -92,7 +94,7 @@ def learn_recall(
         return {}
     rng = np.random.default_rng(snapshot.visibility.row_count)
     count = max(_QUERIES_MIN, min(_QUERIES_MAX, _PRODUCTS // (len(live) * snapshot.generation.rows.dim)))
-    stored, samples = _stored_samples(snapshot, live, count, rng, threads, check)
+    stored, samples = _stored_samples(snapshot, metric, live, count, rng, threads, check)
     if metric == "ip":
         # By product a stored row is led to by itself, as nothing leads to a query. Sums of rows with random signs have
         # the directions of the data and are near no row (measured on Gaussian rows: the width learned on rows gave .83
@@ -105,7 +107,7 @@ def learn_recall(
     # Where data drift, the newest rows may have a low recall beside a good one of all. They count only where they are
     # below the floor: of two samples the lower one is too low by chance, and every width would grow.
     last = live[-max(_LIMIT, len(live) // _NEWEST_PART) :]
-    _, newest = _stored_samples(snapshot, last, count // 2, rng, threads, check)
+    _, newest = _stored_samples(snapshot, metric, last, count // 2, rng, threads, check)
     of_newest = _default_recall(snapshot, changes, newest, search, threads)
     if of_newest >= _SCAN_BELOW:
         recall = min(recall, of_newest)
@@ -148,25 +150,42 @@ def _learned(
 
 
 def _stored_samples(
-    snapshot: Snapshot, live: NDArray[np.int64], count: int, rng: np.random.Generator, threads: int, check: Check
-) -> tuple[NDArray[np.float32], list[QuerySample]]:
+    snapshot: Snapshot, metric: str, live: NDArray[np.int64], count: int, rng: np.random.Generator, threads: int,
+    check: Check,
+) -> tuple[NDArray[np.float32], list[QuerySample]]:  # fmt: skip
     """(queries, samples of them): some of the rows `live`, every second one a little moved, as queries are not stored.
 
     Between integers queries are moved so far that they are a sample of their own: where many rows are equal, what is
     found for a row says nothing about a query beside it (30 tight clusters as bytes: .975 for both together, .92 for
     queries).
     """
-    vectors = snapshot.generation.rows.arrays.vectors
     drawn = np.sort(rng.choice(live, min(count, len(live)), replace=False))
-    stored = np.ascontiguousarray(vectors[drawn], np.float32)
-    size = _NOISE * np.abs(stored[1::2]).mean(axis=1, keepdims=True)
+    vectors = snapshot.generation.rows.arrays.vectors[drawn]
     parts = [slice(None)]
     if vectors.dtype.kind in "iu":
-        size = np.maximum(size, _ROUNDING)
         parts = [slice(0, None, 2), slice(1, None, 2)]
-    stored[1::2] += size * rng.standard_normal(stored[1::2].shape, np.float32)
+    stored = _moved_bits(vectors, rng) if metric in BIT_METRICS else _moved(vectors, rng)
     samples = [QuerySample.of(snapshot, stored[part], _LIMIT, threads, stored=True, check=check) for part in parts]
     return stored, samples
+
+
+def _moved(vectors: NDArray[Any], rng: np.random.Generator) -> NDArray[np.float32]:
+    """Rows as queries, every second one a little moved."""
+    stored = vectors.astype(np.float32)
+    size = _NOISE * np.abs(stored[1::2]).mean(axis=1, keepdims=True)
+    if vectors.dtype.kind in "iu":
+        size = np.maximum(size, _ROUNDING)
+    stored[1::2] += size * rng.standard_normal(stored[1::2].shape, np.float32)
+    return stored
+
+
+def _moved_bits(vectors: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.float32]:
+    """Rows of bits as queries, of every second one a few bits turned over."""
+    some = vectors[1::2]
+    turned = np.packbits(rng.random((len(some), 8 * vectors.shape[1])) < _TURNED_SHARE, axis=1)
+    stored = vectors.astype(np.float32)
+    stored[1::2] = some ^ turned
+    return stored
 
 
 def _keep_what_queries_taught(snapshot: Snapshot, changes: Changes, asked: int) -> None:

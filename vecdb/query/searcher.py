@@ -29,7 +29,7 @@ from vecdb.query import filtering, mixture, planner
 from vecdb.query.asked_queries import AskedQueries
 from vecdb.query.cancellation import search_in_chunks
 from vecdb.query.preparation import Preparation, PreparedSearch
-from vecdb.schema import Metric, SearchParams
+from vecdb.schema import Metric, SearchParams, element_type
 from vecdb.state import record_reader
 from vecdb.state.collection_state import CollectionState
 from vecdb.state.record_blocks import has_owners, record_metas
@@ -161,7 +161,7 @@ class Searcher:
                 raw_fields = fields_of(metas[0]) if single else [fields_of(one) for one in metas]
         vectors = None
         if include_vectors:
-            vectors = np.zeros((*found.rows.shape, self.entry.dim), self.entry.dtype)
+            vectors = np.zeros((*found.rows.shape, self.entry.dim), element_type(self.entry.dtype))
             vectors[found.rows >= 0] = record_reader.vectors(snapshot.generation, found.rows[found.rows >= 0])
             if single:
                 vectors = vectors[0, : found.counts[0]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from vecdb.schema import element_type
 from vecdb.storage.disk import row_format
 from vecdb.storage.disk.paths import row_file_name
 from vecdb.storage.kv import catalog
@@ -11,7 +12,7 @@ from vecdb.storage.kv import catalog
 
 def row_bytes_of(entry: catalog.CollectionEntry) -> int:
     """Bytes of a row of the collection's row file. Without a dim a row is one value, which means nothing."""
-    return max(1, entry.dim) * np.dtype(entry.dtype).itemsize
+    return max(1, entry.dim) * np.dtype(element_type(entry.dtype)).itemsize
 
 
 def files_of(state: catalog.CommittedState, row_bytes: int) -> dict[str, int]:

@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 
 from vecdb import limits
 from vecdb.errors import InvalidArgument
-from vecdb.schema import DTYPES
 from vecdb.validate.common import short_repr
 
 _ABOUT = 1.1  # machines that cost so much more are as cheap
@@ -165,8 +164,8 @@ def _check(rows: int, dim: int, dtype: str, index: str, servers: int) -> None:
         raise InvalidArgument(f"rows must be from 1 to 10,000,000,000,000, got {short_repr(rows)}")
     if not 1 <= dim <= limits.dim_max:
         raise InvalidArgument(f"dim must be from 1 to {limits.dim_max:,}, got {short_repr(dim)}")
-    if dtype not in DTYPES:
-        raise InvalidArgument(f"dtype must be one of {', '.join(DTYPES)}, got {short_repr(dtype)}")
+    if dtype not in ITEM_BYTES:
+        raise InvalidArgument(f"dtype must be one of {', '.join(ITEM_BYTES)}, got {short_repr(dtype)}")
     if index not in INDEXES:
         raise InvalidArgument(f"index must be one of {', '.join(INDEXES)}, got {short_repr(index)}")
     if not 1 <= servers <= limits.cluster_copies_max:

@@ -14,6 +14,8 @@ class Metric(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     METRIC_L2: _ClassVar[Metric]
     METRIC_COSINE: _ClassVar[Metric]
     METRIC_IP: _ClassVar[Metric]
+    METRIC_HAMMING: _ClassVar[Metric]
+    METRIC_JACCARD: _ClassVar[Metric]
 
 class ZeroVectors(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -30,6 +32,8 @@ METRIC_UNSPECIFIED: Metric
 METRIC_L2: Metric
 METRIC_COSINE: Metric
 METRIC_IP: Metric
+METRIC_HAMMING: Metric
+METRIC_JACCARD: Metric
 ZERO_VECTORS_UNSPECIFIED: ZeroVectors
 ZERO_VECTORS_REFUSE: ZeroVectors
 ZERO_VECTORS_FAR: ZeroVectors

@@ -14,6 +14,7 @@ class DataType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     DATA_TYPE_FLOAT16: _ClassVar[DataType]
     DATA_TYPE_INT8: _ClassVar[DataType]
     DATA_TYPE_UINT8: _ClassVar[DataType]
+    DATA_TYPE_BITS: _ClassVar[DataType]
 
 class FilterOperator(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -37,6 +38,7 @@ DATA_TYPE_FLOAT32: DataType
 DATA_TYPE_FLOAT16: DataType
 DATA_TYPE_INT8: DataType
 DATA_TYPE_UINT8: DataType
+DATA_TYPE_BITS: DataType
 FILTER_OPERATOR_UNSPECIFIED: FilterOperator
 FILTER_OPERATOR_AND: FilterOperator
 FILTER_OPERATOR_OR: FilterOperator

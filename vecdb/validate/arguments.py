@@ -12,6 +12,8 @@ import numpy as np
 from vecdb import limits
 from vecdb.errors import InvalidArgument, LimitExceeded
 from vecdb.schema import (
+    BIT_METRICS,
+    BITS,
     DTYPES,
     METRICS,
     ZERO_VECTORS,
@@ -42,8 +44,12 @@ def collection_name(name: object) -> str:
     return plain_str(name)
 
 
-def index_config(index: object) -> IndexConfig | None:
-    """None, or a `Flat`, `Hnsw`, `Spann` or `Curator` whose every parameter is within its bound."""
+def index_config(index: object, dtype: str) -> IndexConfig | None:
+    """None, or a `Flat`, `Hnsw`, `Spann` or `Curator` whose every parameter is within its bound. dtype : of the
+    collection.
+    """
+    if dtype == BITS and isinstance(index, (Spann, Curator)):
+        raise InvalidArgument(f"dtype {BITS!r} takes vecdb.Flat() or vecdb.Hnsw(...), got {short_repr(index)}")
     if index is None or isinstance(index, Flat):
         return index
     if isinstance(index, Spann):
@@ -123,7 +129,8 @@ def collection_config(
         raise InvalidArgument(f"dtype must be one of {', '.join(DTYPES)}, got {short_repr(dtype)}")
     if not isinstance(zero_vectors, str) or zero_vectors not in ZERO_VECTORS:
         raise InvalidArgument(f"zero_vectors must be one of {', '.join(ZERO_VECTORS)}, got {short_repr(zero_vectors)}")
-    checked_index, checked_metadata = index_config(index), {} if noted is None else metadata(noted)
+    _check_bits(checked_dim, metric, dtype)
+    checked_index, checked_metadata = index_config(index, dtype), {} if noted is None else metadata(noted)
     return CollectionConfig(
         checked_name,
         checked_dim,
@@ -133,6 +140,19 @@ def collection_config(
         metadata=checked_metadata,
         zero_vectors=zero_vectors,  # type: ignore[arg-type]
     )
+
+
+def _check_bits(dim: int, metric: str, dtype: str) -> None:
+    if (dtype == BITS) != (metric in BIT_METRICS):
+        raise InvalidArgument(
+            f"dtype {BITS!r} goes with metric {' or '.join(BIT_METRICS)}, and these with no other dtype; got "
+            f"dtype {dtype!r}, metric {metric!r}"
+        )
+    if dtype == BITS and (not dim or dim % 8):
+        raise InvalidArgument(
+            f"dtype {BITS!r} needs a dim that is a multiple of 8, got {dim or None}: pass the number of bits, padded "
+            "with zeros"
+        )
 
 
 def owner(owner: object) -> bytes:

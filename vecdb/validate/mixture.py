@@ -9,7 +9,7 @@ import numpy as np
 
 from vecdb import limits
 from vecdb.errors import InvalidArgument, LimitExceeded
-from vecdb.schema import CollectionConfig
+from vecdb.schema import BITS, CollectionConfig
 from vecdb.validate.common import integer, is_int, short_repr
 from vecdb.validate.ids import IdBatch, ids
 
@@ -37,6 +37,8 @@ def mixture_query(
     config: CollectionConfig,
 ) -> MixtureQuery:
     """Checked arguments. kind : of the collection's ids, None where there are none yet."""
+    if config.dtype == BITS:
+        raise InvalidArgument("a mixture search needs vectors of numbers: those of bits have no means")
     share = _share(smoothing)
     if histories is None and share > 0.0:
         raise InvalidArgument("smoothing needs other users: pass their histories, or smoothing=0")

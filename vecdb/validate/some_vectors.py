@@ -62,8 +62,8 @@ def some_vectors(
     given, bare = value if isinstance(value, SomeVectors) else _with_gaps(value, n, single)
     if bare is None or not bare.any():
         return SomeVectors(vectors(given, shaped(given), single=single, empty_ok=empty_ok), None)
-    dtype = np.dtype(config.dtype)
-    array: Array = np.empty((0, max(1, config.dim)), dtype)
+    dtype = np.dtype(config.element_type)
+    array: Array = np.empty((0, max(1, config.elements)), dtype)
     if not bare.all():
         whole = isinstance(value, SomeVectors)
         first = given if whole else given[int(np.argmin(bare))]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from vecdb import limits
 from vecdb.errors import InvalidArgument, LimitExceeded
-from vecdb.schema import CollectionConfig
+from vecdb.schema import BITS, CollectionConfig
 from vecdb.validate.common import Array, asarray, check_rows, gil_slices, integer, short_repr
 
 # The squared distance of two vectors is at most 4 times the larger squared norm: under this bound it stays finite.
@@ -45,21 +45,24 @@ def vectors(
         finite; under cosine no vector is zero, unless the collection takes them. Integer dtypes take integral
         values in range only.
     """
+    if config.dtype == BITS:
+        value = packed_bits(value, config, what)
     source, one = _source(value, what, config)
     if one and not single:
         raise InvalidArgument(
-            f"{what} must have shape [n, {config.dim}], got [{config.dim}]: one vector alone goes with one id alone"
+            f"{what} must have shape [n, {config.elements}], got [{config.elements}]: one vector alone goes with one "
+            "id alone"
         )
     n = len(source)
     check_rows(n, what)
-    dtype = np.dtype(config.dtype)
+    dtype = np.dtype(config.element_type)
     if n == 0:
         if not empty_ok:
             raise InvalidArgument(f"{what} is empty: pass at least one vector")
-        return np.empty((0, config.dim), dtype)
-    if n * config.dim * dtype.itemsize > limits.batch_bytes_max:
+        return np.empty((0, config.elements), dtype)
+    if n * config.elements * dtype.itemsize > limits.batch_bytes_max:
         raise LimitExceeded(
-            f"{what} take {n * config.dim * dtype.itemsize:,} bytes, one atomic call takes at most "
+            f"{what} take {n * config.elements * dtype.itemsize:,} bytes, one atomic call takes at most "
             f"{limits.batch_bytes_max:,}: write them in several calls, or with atomic=False"
         )
     check = _check_floats if dtype.kind == "f" else _check_integers
@@ -90,7 +93,7 @@ def _memory_of(array: Array) -> object:
 
 @np.errstate(all="ignore")  # an overflow shows as inf and is named by the check
 def _check_as_they_are(source: Array, config: CollectionConfig, what: str, check: Check) -> None:
-    for start, stop in gil_slices(len(source), _chunk_rows(config.dim), yielding=False):
+    for start, stop in gil_slices(len(source), _chunk_rows(config.elements), yielding=False):
         check(source[start:stop], source[start:stop], start, config, what)
 
 
@@ -129,23 +132,58 @@ def queries(value: object, config: CollectionConfig) -> tuple[NDArray[np.float32
 
     Not copied when already float32 and contiguous. nq may be 0. The same bounds on norms hold as for `vectors`.
     """
+    if config.dtype == BITS:
+        return _bit_queries(value, config)
     if type(value) is list and len(value) == config.dim and holds_numbers(value):
         value = asarray(value, "queries")
-    if type(value) is np.ndarray and value.shape == (config.dim,) and value.dtype.kind in "fiu":
+    if type(value) is np.ndarray and value.shape == (config.elements,) and value.dtype.kind in "fiu":
         one = value if value.dtype == _F32 and value.flags.carray else _as_floats(value)
         norm = float(_dot(one, one))
         if norm <= _NORM_MAX and (norm >= _NORM_MIN or config.metric != "cosine"):
             return one[None], True
     source, single = _source(value, "queries", config)
-    nq = len(source)
-    if nq > limits.queries_max:
-        raise LimitExceeded(
-            f"one search takes at most {limits.queries_max:,} queries, got {nq:,}: search in several calls"
-        )
+    _check_query_count(len(source))
     if isinstance(source, np.ndarray) and source.dtype == _F32 and source.flags.c_contiguous and source.flags.aligned:
         _check_as_they_are(source, config, "queries", _check_floats)
         return source, single
     return _convert(source, _F32, config, "queries", _check_floats), single
+
+
+def _bit_queries(value: object, config: CollectionConfig) -> tuple[NDArray[np.float32], bool]:
+    """The bytes of bits as whole numbers."""
+    source, single = _source(packed_bits(value, config, "queries"), "queries", config)
+    _check_query_count(len(source))
+    return _convert(source, np.dtype(np.uint8), config, "queries", _check_integers).astype(_F32), single
+
+
+def _check_query_count(nq: int) -> None:
+    if nq > limits.queries_max:
+        raise LimitExceeded(
+            f"one search takes at most {limits.queries_max:,} queries, got {nq:,}: search in several calls"
+        )
+
+
+def packed_bits(value: Any, config: CollectionConfig, what: str) -> Any:
+    """Vectors of bits as bytes, uint8[n, dim / 8] or [dim / 8], in the order of `numpy.packbits`: the first of eight is
+    the highest. They are packed where each is `dim` times True or False, or 1 or 0; anything else is left as it is.
+    """
+    if isinstance(value, (list, tuple)):
+        first = value if len(value) == 0 or holds_numbers(value) or isinstance(value[0], np.bool_) else value[0]
+        if not hasattr(first, "__len__") or len(first) != config.dim:
+            return value
+    array = asarray(value, what)
+    if array.ndim not in (1, 2) or array.shape[-1] != config.dim or array.dtype.kind not in "biuf":
+        if array.dtype.kind == "b" and array.ndim:
+            _check_dim(array.shape[-1], what, config)
+        return value
+    good = (array == 0) | (array == 1) if array.dtype.kind != "b" else np.ones((), bool)
+    if not good.all():
+        row, at = (int(i) for i in np.unravel_index(int(np.argmin(good)), np.atleast_2d(array).shape))
+        raise InvalidArgument(
+            f"{what}[{row}] has {np.atleast_2d(array)[row, at]} at position {at}: bits are 0 and 1, or True and False, "
+            f"or {config.elements:,} bytes of eight, as numpy.packbits makes them"
+        )
+    return np.packbits(array != 0, axis=-1)
 
 
 @np.errstate(all="ignore")  # an overflow shows as inf, and the look that names it follows
@@ -179,7 +217,7 @@ def _source(value: object, what: str, config: CollectionConfig) -> tuple[Array |
         value = _arrow_rows(value, what, config)
     array = asarray(value, what)
     if array.ndim == 1 and not array.size:
-        return np.empty((0, config.dim), _F32), False
+        return np.empty((0, config.elements), _F32), False
     if array.dtype == object and array.ndim:
         if array.ndim == 2 or not holds_numbers(array):
             return array, False
@@ -192,7 +230,7 @@ def _source(value: object, what: str, config: CollectionConfig) -> tuple[Array |
     if array.dtype.kind not in "fiu":
         raise InvalidArgument(f"{what} must hold numbers, got dtype {array.dtype}: convert to {config.dtype} first")
     if array.ndim not in (1, 2):
-        raise InvalidArgument(f"{what} must have shape [n, {config.dim}], got {list(array.shape)}: reshape it")
+        raise InvalidArgument(f"{what} must have shape [n, {config.elements}], got {list(array.shape)}: reshape it")
     _check_dim(array.shape[-1], what, config)
     return (array[None], True) if array.ndim == 1 else (array, False)
 
@@ -202,12 +240,18 @@ def _arrow_rows(value: Any, what: str, config: CollectionConfig) -> Array:
     if flat.null_count:
         raise InvalidArgument(f"{what} has {flat.null_count:,} null rows: drop them first")
     _check_dim(flat.type.list_size, what, config)
-    return np.asarray(flat.flatten()).reshape(-1, config.dim)
+    return np.asarray(flat.flatten()).reshape(-1, config.elements)
 
 
 def _check_dim(got: int, what: str, config: CollectionConfig) -> None:
-    if got != config.dim:
-        raise InvalidArgument(f"collection '{config.name}' has dim {config.dim:,}, got {got:,} in {what}")
+    if got != config.elements:
+        raise InvalidArgument(f"collection '{config.name}' has {_shape_words(config)}, got {got:,} in {what}")
+
+
+def _shape_words(config: CollectionConfig) -> str:
+    if config.dtype != BITS:
+        return f"dim {config.dim:,}"
+    return f"dim {config.dim:,}, as {config.elements:,} bytes or {config.dim:,} bits"
 
 
 def _block(source: Array | Sequence[Any], start: int, stop: int, config: CollectionConfig, what: str) -> Array:
@@ -220,16 +264,17 @@ def _block(source: Array | Sequence[Any], start: int, stop: int, config: Collect
             got = len(one)
         except TypeError:
             raise InvalidArgument(f"{what}[{row}] is {short_repr(one)}, not a vector of dim {config.dim:,}") from None
-        if got != config.dim:
-            raise InvalidArgument(f"collection '{config.name}' has dim {config.dim:,}, got {got:,} in {what}[{row}]")
+        _check_dim(got, f"{what}[{row}]", config)
     values = rows.tolist() if isinstance(rows, np.ndarray) else list(rows)
     block = asarray(values, f"{what}[{start}:{stop}]")
-    if block.dtype.kind == "V" and block.shape == (stop - start, config.dim):
+    if block.dtype.kind == "V" and block.shape == (stop - start, config.elements):
         block = _plain_floats(block)
     if block.dtype.kind not in "fiu" and block.ndim == 2:
         block = _numbers_of(values, start, config, what)
-    if block.dtype.kind not in "fiu" or block.shape != (stop - start, config.dim):
-        raise InvalidArgument(f"{what}[{start}:{stop}] must be rows of {config.dim:,} numbers, got dtype {block.dtype}")
+    if block.dtype.kind not in "fiu" or block.shape != (stop - start, config.elements):
+        raise InvalidArgument(
+            f"{what}[{start}:{stop}] must be rows of {config.elements:,} numbers, got dtype {block.dtype}"
+        )
     return block
 
 
@@ -237,7 +282,7 @@ def _numbers_of(rows: list[Any], first: int, config: CollectionConfig, what: str
     """float64[n, dim] of rows that NumPy makes no numbers of: Decimals become floats, the first that is no number is
     named.
     """
-    block = np.empty((len(rows), config.dim))
+    block = np.empty((len(rows), config.elements))
     for row, one in enumerate(rows):
         for at, value in enumerate(one):
             if isinstance(value, (bool, np.bool_)) or not isinstance(
@@ -245,7 +290,7 @@ def _numbers_of(rows: list[Any], first: int, config: CollectionConfig, what: str
             ):
                 raise InvalidArgument(
                     f"{what}[{first + row}] has {short_repr(value)} at position {at}: "
-                    f"pass rows of {config.dim:,} numbers"
+                    f"pass rows of {config.elements:,} numbers"
                 )
             try:
                 block[row, at] = value
@@ -270,8 +315,8 @@ def _convert(
     """Copy a source into dtype[n, dim], checking each chunk after it (and before anything is handed out)."""
     n = len(source)
     lists = not isinstance(source, np.ndarray) or source.dtype == object
-    step = _chunk_rows(config.dim, _CHUNK_CELLS_LISTS if lists else _CHUNK_CELLS)
-    out = np.empty((n, config.dim), dtype)
+    step = _chunk_rows(config.elements, _CHUNK_CELLS_LISTS if lists else _CHUNK_CELLS)
+    out = np.empty((n, config.elements), dtype)
     with np.errstate(all="ignore"):  # an overflow shows as inf and is named by the check
         for start, stop in gil_slices(n, step, yielding=lists):
             block = _block(source, start, stop, config, what)

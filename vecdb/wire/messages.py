@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 
 from vecdb.errors import InvalidArgument
-from vecdb.schema import CollectionConfig, Curator, Flat, Hnsw, IndexConfig, Record, SearchParams, Spann
+from vecdb.schema import BITS, CollectionConfig, Curator, Flat, Hnsw, IndexConfig, Record, SearchParams, Spann
 from vecdb.v1 import collections_pb2, common_pb2, search_pb2
 from vecdb.validate import EncodedFields, decode_fields, fields, request_id
 from vecdb.wire.arrays import DTYPE_NUMBERS, DTYPES
@@ -18,11 +18,15 @@ METRICS: dict[collections_pb2.Metric, str] = {
     collections_pb2.METRIC_COSINE: "cosine",
     collections_pb2.METRIC_L2: "l2",
     collections_pb2.METRIC_IP: "ip",
+    collections_pb2.METRIC_HAMMING: "hamming",
+    collections_pb2.METRIC_JACCARD: "jaccard",
 }
 METRIC_NUMBERS = {
     "cosine": collections_pb2.METRIC_COSINE,
     "l2": collections_pb2.METRIC_L2,
     "ip": collections_pb2.METRIC_IP,
+    "hamming": collections_pb2.METRIC_HAMMING,
+    "jaccard": collections_pb2.METRIC_JACCARD,
 }
 ZERO_VECTORS: dict[collections_pb2.ZeroVectors, str] = {
     collections_pb2.ZERO_VECTORS_UNSPECIFIED: "refuse",
@@ -76,7 +80,7 @@ def collection_message(config: CollectionConfig) -> collections_pb2.Collection:
         name=config.name,
         dim=config.dim,
         metric=METRIC_NUMBERS[config.metric],
-        dtype=DTYPE_NUMBERS[config.dtype],
+        dtype=number_of_dtype(config.dtype),
         index=index_message(config.index),
         id_kind=ID_KIND_NUMBERS[config.id_kind],
         metadata_json=metadata_json(config.metadata),
@@ -122,9 +126,15 @@ def zero_vectors_of(number: collections_pb2.ZeroVectors) -> str:
 
 
 def dtype_of(number: common_pb2.DataType) -> str:
+    if number == common_pb2.DATA_TYPE_BITS:
+        return BITS
     if number not in DTYPES:
         raise InvalidArgument(f"data type {number} is unknown")
     return str(DTYPES[number].name)
+
+
+def number_of_dtype(dtype: str) -> common_pb2.DataType:
+    return common_pb2.DATA_TYPE_BITS if dtype == BITS else DTYPE_NUMBERS[dtype]
 
 
 # -- searches --------------------------------------------------------------------------------------
@@ -224,7 +234,7 @@ def record_message(record: Record) -> common_pb2.Record:
 
 
 def record_of(message: common_pb2.Record, dtype: str) -> Record:
-    """dtype : the collection's, which the message does not have."""
+    """dtype : NumPy's name of what a stored vector consists of, which the message does not have."""
     found = message.WhichOneof("id")
     vector = np.frombuffer(message.vector, np.dtype(dtype).newbyteorder("<")).copy() if message.vector else None
     return Record(

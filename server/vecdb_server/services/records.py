@@ -124,7 +124,7 @@ class Records(FactsOfFields):
         if request.limit or request.HasField("only_owner"):
             raise InvalidArgument("limit and only_owner are of a request without ids: leave them out")
         count = len(request.ids.ints.values) + len(request.ids.strings.values)
-        self._server.check_answer(count * docs.dim * 4 if request.include_vectors else 0)
+        self._server.check_answer(count * docs.config.elements * 4 if request.include_vectors else 0)
 
         def get(stop: Any) -> Any:
             found = _get(docs, ids_of(request.ids), request, caller, tenants, node)
@@ -249,7 +249,7 @@ class Pages:
 
 
 def _rows_a_message(docs: Collection, include_vectors: bool) -> int:
-    row_bytes = 64 + (docs.dim * np.dtype(docs.dtype).itemsize if include_vectors else 0)
+    row_bytes = 64 + (docs.config.elements * np.dtype(docs.config.element_type).itemsize if include_vectors else 0)
     return max(1, _LIST_BYTES // row_bytes)
 
 

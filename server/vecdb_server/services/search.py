@@ -203,7 +203,7 @@ class Search:
 
     def _check_size(self, docs: Collection, queries: int, limit: int, with_vectors: bool) -> None:
         """Refuses a search whose answer would not fit into one message, before it runs. Raises LimitExceeded."""
-        hit_bytes = 12 + (docs.dim * np.dtype(docs.dtype).itemsize if with_vectors else 0)
+        hit_bytes = 12 + (docs.config.elements * np.dtype(docs.config.element_type).itemsize if with_vectors else 0)
         if queries * limit * hit_bytes > self._server.answer_bytes_max:
             self._server.check_answer(queries * min(limit, docs.count()) * hit_bytes)
 

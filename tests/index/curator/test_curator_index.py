@@ -18,7 +18,7 @@ from vecdb.index.curator.curator_index import CuratorIndex
 from vecdb.index.curator.tree_order import reserve_lines
 from vecdb.index.curator.tree_search import TreeView
 from vecdb.index.row_set import RowSet
-from vecdb.schema import DTYPES, METRICS, SearchParams
+from vecdb.schema import NUMBER_DTYPES, NUMBER_METRICS, SearchParams
 
 CONFIG = schema.Curator(leaf_rows=16)
 SHORT = schema.Curator(leaf_rows=16, shortlist_max=12)
@@ -47,8 +47,8 @@ def some(rows: MemoryRows, share: float, seed: int = 0) -> RowSet:
     return RowSet(np.sort(rng.choice(live, int(share * len(live)), replace=False)).astype(np.uint32))
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("dtype", NUMBER_DTYPES)
+@pytest.mark.parametrize("metric", NUMBER_METRICS)
 def test_recall_and_distances_for_every_metric_and_type(metric: str, dtype: str) -> None:
     vectors, queries = apart(1500, 60, 24, dtype)
     rows = MemoryRows(vectors)
@@ -90,7 +90,7 @@ def test_progress_counts_every_stage_of_a_build(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize("share", [0.005, 0.05, 0.5, 1.0])
 @pytest.mark.parametrize("along", [None, 20], ids=["scanned", "along the tree"])
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("metric", NUMBER_METRICS)
 def test_a_tenant_finds_its_own_rows_and_no_others(metric: str, along: int | None, share: float) -> None:
     vectors, queries = apart(3000, 40, 24)
     rows = MemoryRows(vectors)
@@ -103,7 +103,7 @@ def test_a_tenant_finds_its_own_rows_and_no_others(metric: str, along: int | Non
 
 
 @pytest.mark.parametrize("strange", [False, True], ids=["near", "strange"])
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("metric", NUMBER_METRICS)
 def test_the_sieve_loses_next_to_nothing_whatever_is_asked(metric: str, strange: bool) -> None:
     vectors, queries = apart(4000, 40, 256)
     if strange:  # from where no rows are
@@ -176,7 +176,7 @@ def test_a_long_tail_of_wide_rows_is_found(tenant: bool) -> None:
 
 
 @pytest.mark.parametrize("along", [None, 30], ids=["all", "along the tree"])
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("metric", NUMBER_METRICS)
 def test_who_has_many_of_the_rows_looks_at_panels(metric: str, along: int | None) -> None:
     vectors, queries = apart(4000, 40, 256)
     rows = MemoryRows(vectors)
@@ -283,7 +283,7 @@ def test_a_thousand_identical_rows_are_all_returned() -> None:
 
 
 @pytest.mark.parametrize("dim", [24, 256])
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("metric", NUMBER_METRICS)
 def test_sealed_and_opened_it_answers_the_same(tmp_path: Path, metric: str, dim: int) -> None:
     rows = MemoryRows(clustered(2500, dim))
     index = built(rows, metric)

@@ -14,7 +14,7 @@ from vecdb.errors import Corruption
 from vecdb.index.hnsw import filtered
 from vecdb.index.hnsw.hnsw_index import HnswIndex
 from vecdb.index.row_set import RowSet
-from vecdb.schema import DTYPES, METRICS, SearchParams, Visibility
+from vecdb.schema import NUMBER_DTYPES, NUMBER_METRICS, SearchParams, Visibility
 
 CONFIG = schema.Hnsw(m=8, ef_construction=60)
 WIDE = SearchParams(ef=80)
@@ -38,8 +38,8 @@ def links_of(index: HnswIndex) -> list[bytes]:
     return [part.tobytes() for part in parts] + [bytes([view.level]), str(view.entry).encode()]
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("dtype", NUMBER_DTYPES)
+@pytest.mark.parametrize("metric", NUMBER_METRICS)
 def test_recall_and_distances_for_every_metric_and_type(metric: str, dtype: str) -> None:
     vectors = clustered(1500, 24, dtype)
     queries = clustered(60, 24, dtype, 9).astype(np.float32)
@@ -203,7 +203,7 @@ def test_everything_deleted_then_filled_again() -> None:
 
 
 @pytest.mark.parametrize("n", [0, 1, 2, 3])
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("metric", NUMBER_METRICS)
 def test_tiny_collections(n: int, metric: str) -> None:
     rows = MemoryRows(np.arange(1, n + 1, dtype=np.float32).reshape(n, 1))
     index = HnswIndex(CONFIG, metric, rows)

@@ -24,11 +24,11 @@ from tests.support.spann.index import (
 )
 from vecdb.index.row_set import RowSet
 from vecdb.index.spann.spann_index import SpannIndex
-from vecdb.schema import DTYPES, METRICS, SearchParams, Visibility
+from vecdb.schema import NUMBER_DTYPES, NUMBER_METRICS, SearchParams, Visibility
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("dtype", NUMBER_DTYPES)
+@pytest.mark.parametrize("metric", NUMBER_METRICS)
 def test_recall_and_distances_for_every_metric_and_type(make: Make, metric: str, dtype: str) -> None:
     vectors = clustered(2000, 24, dtype)
     queries = clustered(60, 24, dtype, 9).astype(np.float32)
@@ -42,7 +42,7 @@ def test_recall_and_distances_for_every_metric_and_type(make: Make, metric: str,
         assert (own.distances[:, 0] == 0).mean() > 0.95
 
 
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("metric", NUMBER_METRICS)
 @pytest.mark.parametrize(("bits", "floor"), [(1, 0.85), (2, 0.92), (4, 0.98), (8, 0.995)])
 def test_more_bits_find_more(make: Make, metric: str, bits: int, floor: float) -> None:
     rows, index = make(clustered(2000, 24), metric, bits=bits)
@@ -133,7 +133,7 @@ def test_every_width_of_vectors(make: Make, dim: int) -> None:
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 10])
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("metric", NUMBER_METRICS)
 def test_tiny_collections(make: Make, n: int, metric: str) -> None:
     rows, index = make(np.arange(1, n + 1, dtype=np.float32).reshape(n, 1), metric)
     found = index.search(np.ones((2, 1), np.float32), 5, rows.visibility(), WIDE)

@@ -26,7 +26,7 @@ from tests.support.spann.index import (
     view_of,
 )
 from vecdb.index.spann import bulk_build
-from vecdb.schema import METRICS, SearchParams
+from vecdb.schema import NUMBER_METRICS, SearchParams
 
 # -- growth, shrinkage, memory --------------------------------------------------------------------
 
@@ -106,7 +106,7 @@ def test_room_that_deletions_leave_in_the_budget_is_filled_with_whole_lists(make
 
 
 @pytest.mark.parametrize("replicas", [1, 4])
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("metric", NUMBER_METRICS)
 def test_identical_rows_are_all_kept_in_bounded_lists_and_all_returned(make: Make, metric: str, replicas: int) -> None:
     rows, index = make(np.ones((900, 24), np.float32), metric, replicas=replicas)
     assert_well(index)

@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.index_rows import MemoryRows
 from vecdb.index.flat import FlatIndex
-from vecdb.schema import METRICS, SearchParams
+from vecdb.schema import NUMBER_METRICS, SearchParams
 
 N, LIMIT = 6_000, 25
 
@@ -51,7 +51,7 @@ def cancelling(rng: Any, dim: int) -> np.ndarray:
     return rows
 
 
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("metric", NUMBER_METRICS)
 @pytest.mark.parametrize("made", [plain, nearly_equal, of_all_sizes, tiny, cancelling], ids=lambda one: one.__name__)
 @pytest.mark.parametrize("dim", [15, 16, 50])
 def test_the_bound_rules_out_no_neighbour(metric: str, made: Any, dim: int) -> None:

@@ -225,9 +225,9 @@ def export(
         access = tenant_column is not None or not tenant
         config = docs.config
         facts = CollectionFacts(
-            config.dim or 1,  # a width for the column of what has no vector yet
+            config.elements or 1,  # a width for the column of what has no vector yet
             docs.metric,
-            docs.dtype,
+            config.element_type,
             config.index,
             Columns() if tenant_column is None else Columns(tenants=tenant_column),
             _quotas(docs) if access and not tenant else {} if access else None,

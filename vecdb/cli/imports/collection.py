@@ -12,7 +12,7 @@ from typing import Any
 import vecdb
 from vecdb import validate
 from vecdb.errors import InvalidArgument
-from vecdb.schema import CollectionConfig, IndexConfig
+from vecdb.schema import BIT_METRICS, BITS, CollectionConfig, IndexConfig
 
 dtypes = {"float32": "float32", "float64": "float32", "float16": "float16", "int8": "int8", "uint8": "uint8"}
 
@@ -32,16 +32,17 @@ class Wanted:
 def new_config(wanted: Wanted, source: Any) -> CollectionConfig:
     """A new collection for a file: as the options say, otherwise as the file says, otherwise by its numbers."""
     facts = source.facts
+    told = wanted.metric or (source.metric if facts is None else facts.metric)
     dtype = wanted.dtype or (facts.dtype if facts is not None else dtypes.get(str(source.dtype)))
+    if told in BIT_METRICS and wanted.dtype is None:
+        dtype = BITS
     if dtype is None:
         raise InvalidArgument(f"{source.path}: dtype {source.dtype} has no counterpart; name one with --dtype")
-    metric = wanted.metric or source.metric or ("cosine" if dtype.startswith("float") else "l2")
-    if wanted.metric is None and facts is not None:
-        metric = facts.metric
+    metric = told or ("cosine" if dtype.startswith("float") else "hamming" if dtype == BITS else "l2")
     index = wanted.index if wanted.index_is_told or facts is None else facts.index
     zero_vectors = wanted.zero_vectors or (facts.zero_vectors if facts is not None else "refuse")
     return validate.collection_config(
-        wanted.name, _dim_of(source) or None, metric, index, dtype, zero_vectors=zero_vectors
+        wanted.name, _dim_of(source, dtype) or None, metric, index, dtype, zero_vectors=zero_vectors
     )
 
 
@@ -63,15 +64,18 @@ def agreed(docs: vecdb.Collection, wanted: Wanted, source: Any) -> CollectionCon
             f"collection {docs.name!r} has metric {docs.metric}, {source.path} says {told}: "
             f"give --metric {docs.metric} to import into it all the same"
         )
-    dim = _dim_of(source)
+    dim = _dim_of(source, docs.dtype)
     if dim and docs.dim not in (0, dim):
         raise InvalidArgument(f"collection {docs.name!r} has dim {docs.dim}, got {dim} from {source.path}")
     return replace(docs.config, dim=dim or docs.dim)  # it may have none yet
 
 
-def _dim_of(source: Any) -> int:
-    """0 where the file is of a collection that has none, as no record of it has a vector."""
-    return source.dim if source.facts is None or source.facts.has_dim else 0
+def _dim_of(source: Any, dtype: str) -> int:
+    """0 where the file is of a collection that has none, as no record of it has a vector. dtype : of the collection;
+    bytes of a file hold eight bits each.
+    """
+    dim = int(source.dim) if source.facts is None or source.facts.has_dim else 0
+    return 8 * dim if dtype == BITS and str(source.dtype) == "uint8" else dim
 
 
 def first_new_id(docs: vecdb.Collection, rows: int) -> int:

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from vecdb.index.common import sq8_training
 from vecdb.index.common.exact_nearest import ExactNearest
 from vecdb.index.common.quantizer import (
+    BITS,
     FLOAT32,
     ROTATED,
     ROTATED8,
@@ -37,7 +38,7 @@ from vecdb.index.common.rotation import rotation
 from vecdb.index.common.sampling import evenly_spaced, sample, units
 from vecdb.index.common.thread_pool import ThreadPool
 from vecdb.kernels.array_table import ArrayTable
-from vecdb.kernels.primitives import checksums
+from vecdb.kernels.primitives import checksums, distance
 from vecdb.kernels.primitives.distance import COSINE, IP, L2
 from vecdb.kernels.search import code_scan
 from vecdb.storage.disk.row_file import RowArrays
@@ -56,7 +57,7 @@ _NEAREST, _BY_CODE = 10, 20
 _BLOCK_ROWS = 2_048  # encoded, and compared with all queries, while they are in a cache
 _TIE = 1e-6  # distances that differ by less than this share are equal: what float32 and the order of a sum leave
 _NOTHING = 1e-13  # the same under cosine, of which 1 is taken off
-_NAMES = {SQ8: "8 bit", ROTATED8: "8 bit rotated", ROTATED16: "16 bit rotated", FLOAT32: "float32"}
+_NAMES = {SQ8: "8 bit", ROTATED8: "8 bit rotated", ROTATED16: "16 bit rotated", FLOAT32: "float32", BITS: "bits"}
 _SEED = 1  # of the rotation
 _NO_BIAS = np.empty(0, np.int32)
 _MEDIAN_ELEMENTS = 1 << 22  # of a sample whose medians are taken at once
@@ -125,6 +126,8 @@ def choose(
     """The quantizer for rows [0, stop). old, far : the present one, kept while it is good enough and has not been
     outgrown, and the rows beyond its range.
     """
+    if metric in distance.OF_BITS:
+        return Choice(old or _of_bits(arrays, stop), old is not None, None)
     measure = old_recall = None
     if old is not None:
         measure = Measure(arrays, metric, stop, threads, workers)
@@ -149,8 +152,11 @@ def choose(
 
 def needs_bias(quantiser: ScalarQuantizer, arrays: RowArrays, metric: int, row_count: int) -> bool:
     """Whether distances between rows need the bias of 8-bit codes (sq8.py): see sq8_training; and where cosine's rows
-    are not around the origin, since only l2 between them has the order of their angles then.
+    are not around the origin, since only l2 between them has the order of their angles then. Or that of bits under
+    jaccard (bit_codes.py).
     """
+    if quantiser.code_format == BITS:
+        return metric == distance.JACCARD
     if quantiser.code_format != SQ8:
         return False
     return is_centred(quantiser, metric) or sq8_training.needs_bias(arrays, metric, row_count)
@@ -250,6 +256,11 @@ class Measure:
             beyond.append(far[:count] + np.int32(begin))
             code_scan.scan_codes(self.queries, self.rows, begin, end, table.table, keys, sizes, blocks)
         return keys[:, :_BY_CODE], np.concatenate(beyond)
+
+
+def _of_bits(arrays: RowArrays, row_count: int) -> ScalarQuantizer:
+    """Rows of bits are their own codes."""
+    return ScalarQuantizer(np.zeros(arrays.vectors.shape[1], np.float32), 1.0, row_count, True, BITS)
 
 
 def _centred(arrays: RowArrays, row_count: int) -> ScalarQuantizer:

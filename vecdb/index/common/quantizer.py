@@ -4,6 +4,7 @@
     ROTATED8    8 bits, rotated, a scale a row                   kernels/codes/rotated_codes.py
     ROTATED16   16 bits, rotated, a scale a row
     FLOAT32     the elements themselves around a centre          kernels/codes/float_codes.py
+    BITS        vectors of bits as they are                      kernels/codes/bit_codes.py
 
 kernels/codes/code_formats.py says what a format is to kernels.
 """
@@ -15,18 +16,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vecdb.kernels.codes import float_codes, rotated_codes, sq8
+from vecdb.kernels.codes import bit_codes, float_codes, rotated_codes, sq8
 from vecdb.kernels.primitives.distance import L2
 
 # each is a compile: few steps, small waste
 BLOCK_COUNTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
-SQ8, ROTATED8, ROTATED16, FLOAT32 = "sq8", "rotated8", "rotated16", "float32"
-CODE_FORMATS = (SQ8, ROTATED8, ROTATED16, FLOAT32)  # stored in sealed files: they never change
+SQ8, ROTATED8, ROTATED16, FLOAT32, BITS = "sq8", "rotated8", "rotated16", "float32", "bits"
+CODE_FORMATS = (SQ8, ROTATED8, ROTATED16, FLOAT32, BITS)  # stored in sealed files: they never change
 ROTATED = (ROTATED8, ROTATED16)
 _ELEMENTS: dict[str, Any] = {  # of `blocks`, as code_formats.py tells formats apart
-    SQ8: 0, ROTATED8: np.int8(0), ROTATED16: np.int16(0), FLOAT32: np.float32(0),
+    SQ8: 0, ROTATED8: np.int8(0), ROTATED16: np.int16(0), FLOAT32: np.float32(0), BITS: np.uint64(0),
 }  # fmt: skip
-_ELEMENT_BYTES = {SQ8: 1, ROTATED8: 1, ROTATED16: 2, FLOAT32: 4}
+_ELEMENT_BYTES = {SQ8: 1, ROTATED8: 1, ROTATED16: 2, FLOAT32: 4, BITS: 1}
 _ROTATED_DIM_MIN = 8
 _FLAT_SQUARE = 4  # mean square of a code's elements
 
@@ -52,7 +53,7 @@ class ScalarQuantizer:
     """How rows become codes. Immutable.
 
     mean : float32[dim].   scale : of all elements.   trained_rows : how many rows it was made from.
-    lossless : 8-bit rows are their own codes.   code_format : one of CODE_FORMATS.
+    lossless : rows are their own codes: those of bits, and some of 8 bits.   code_format : one of CODE_FORMATS.
     signs : float32[4 * rotated_dim(dim)] of +-1, of the rotation; None where there is none.
     recall : how many of the 10 nearest rows are among the 20 nearest codes, on average; None: not measured.
     measured_rows : of how many rows.
@@ -124,6 +125,9 @@ class ScalarQuantizer:
             return int(sq8.encode(vectors, first, stop, self.mean, self.scale, metric, flat, codes, bias, far))
         if self.code_format == FLOAT32:
             float_codes.encode(vectors, first, stop, self.mean, self.scale, metric, codes)
+            return 0
+        if self.code_format == BITS:
+            bit_codes.encode(vectors, first, stop, codes, bias)
             return 0
         rotated_codes.encode(
             vectors, first, stop, self.parameters, self.scale, metric, self.code_format == ROTATED16, codes,

@@ -27,7 +27,7 @@ from vecdb.index.common.memory import reserve
 from vecdb.index.common.quantizer import ScalarQuantizer, block_count, kernel_blocks
 from vecdb.kernels.array_table import ArrayTable
 from vecdb.kernels.primitives import checksums
-from vecdb.kernels.primitives.distance import L2
+from vecdb.kernels.primitives.distance import JACCARD, L2
 from vecdb.kernels.search.beam_search import GraphArrays
 from vecdb.kernels.search.graph_search import SearchedGraph
 from vecdb.storage.disk.row_file import RowArrays
@@ -154,7 +154,7 @@ class GraphView:
         self.vectors = checksums.for_kernels(arrays.vectors)
         self.table = ArrayTable(
             SearchedGraph(
-                graph=graph.arrays() if metric == L2 else graph.arrays()._replace(bias=_NO_BIAS),
+                graph=graph.arrays() if metric in (L2, JACCARD) else graph.arrays()._replace(bias=_NO_BIAS),
                 indexed=indexed,
                 entry=entry,
                 level=level,

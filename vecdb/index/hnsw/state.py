@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.index.common.memory import grown
-from vecdb.index.common.quantizer import SQ8, ScalarQuantizer
+from vecdb.index.common.quantizer import BITS, SQ8, ScalarQuantizer
 from vecdb.index.hnsw.graph import Graph, GraphView, line_up, upper_room
 from vecdb.kernels.primitives import checksums
-from vecdb.kernels.primitives.distance import L2
+from vecdb.kernels.primitives.distance import JACCARD, L2
 from vecdb.storage.disk.row_file import RowArrays
 
 
@@ -46,7 +46,7 @@ def graph_from(
     """
     n, upper_rows = len(sections["codes"]), len(sections["upper"])
     capacity = max(arrays.capacity, n)
-    biased = len(sections["bias"]) > 0 or (n == 0 and metric == L2 and quantiser.code_format == SQ8)
+    biased = len(sections["bias"]) > 0 or (n == 0 and (metric, quantiser.code_format) in ((L2, SQ8), (JACCARD, BITS)))
     graph = Graph.reserve(capacity, m, biased, quantiser, product_links)
     graph.codes[:n] = sections["codes"]
     if len(graph.bias):

@@ -7,6 +7,7 @@ format:
     int8      8-bit integers, rotated, with a scale a row     rotated_codes.py
     int16     16-bit integers, rotated, with a scale a row    rotated_codes.py
     float32   the vectors as float32                          float_codes.py
+    uint64    vectors of bits                                 bit_codes.py
 
     probe = encode_query(...) or code_as_query(...)     fills query8 and query16, which only these functions understand
     code_distance(..., probe, ...)                      int32, whose order is the order of distances
@@ -20,7 +21,7 @@ import numpy as np
 from numba import types
 from numba.extending import overload
 
-from vecdb.kernels.codes import float_codes, rotated_codes, sq8
+from vecdb.kernels.codes import bit_codes, float_codes, rotated_codes, sq8
 from vecdb.kernels.compile import INLINED_OPTIONS, PART_OPTIONS
 from vecdb.kernels.primitives.dot_products import dot_codes, dot_words
 from vecdb.kernels.primitives.float_products import float_dot, square_distance
@@ -45,24 +46,29 @@ def code_as_query(codes, bias, row, by_product, query8, query16, blocks):
     """
 
 
-def _chosen(blocks, sq8_way, int8_way, int16_way, float32_way):
-    ways = {types.int64: sq8_way, types.int8: int8_way, types.int16: int16_way, types.float32: float32_way}
+def _chosen(blocks, sq8_way, int8_way, int16_way, float32_way, bits_way):
+    ways = {
+        types.int64: sq8_way, types.int8: int8_way, types.int16: int16_way, types.float32: float32_way,
+        types.uint64: bits_way,
+    }  # fmt: skip
     return ways[blocks.dtype]
 
 
 @overload(code_distance, jit_options=INLINED_OPTIONS)
 def _code_distance(codes, bias, row, query8, query16, probe, blocks):
-    return _chosen(blocks, _sq8_distance, _int8_distance, _int16_distance, _float32_distance)
+    return _chosen(blocks, _sq8_distance, _int8_distance, _int16_distance, _float32_distance, _bits_distance)
 
 
 @overload(encode_query, jit_options=PART_OPTIONS)
 def _encode_query(query, parameters, scale, metric, bias_used, query8, query16, blocks):
-    return _chosen(blocks, _encode_sq8_query, _encode_int8_query, _encode_int16_query, _encode_float32_query)
+    return _chosen(
+        blocks, _encode_sq8_query, _encode_int8_query, _encode_int16_query, _encode_float32_query, _encode_bits_query
+    )
 
 
 @overload(code_as_query, jit_options=PART_OPTIONS)
 def _code_as_query(codes, bias, row, by_product, query8, query16, blocks):
-    return _chosen(blocks, _sq8_as_query, _int8_as_query, _int16_as_query, _float32_as_query)
+    return _chosen(blocks, _sq8_as_query, _int8_as_query, _int16_as_query, _float32_as_query, _bits_as_query)
 
 
 # -- 8 bits, one scale -----------------------------------------------------------------------------
@@ -129,3 +135,18 @@ def _encode_float32_query(query, parameters, scale, metric, bias_used, query8, q
 
 def _float32_as_query(codes, bias, row, by_product, query8, query16, blocks):
     return float_codes.code_as_query(codes, row, by_product, query8)
+
+
+# -- bits ------------------------------------------------------------------------------------------
+
+
+def _bits_distance(codes, bias, row, query8, query16, probe, blocks):
+    return bit_codes.distance(codes, bias, row, query8, probe, blocks)
+
+
+def _encode_bits_query(query, parameters, scale, metric, bias_used, query8, query16, blocks):
+    return bit_codes.encode_query(query, query8)
+
+
+def _bits_as_query(codes, bias, row, by_product, query8, query16, blocks):
+    return bit_codes.code_as_query(codes, bias, row, query8)

@@ -1,5 +1,7 @@
-"""Products of 1-bit codes with a query of three bits, one code at a time or a panel of 32 at once.
+"""Counts of bits, and products of 1-bit codes with a query of three bits, one code at a time or a panel of 32 at once.
 
+differing_bits  of a code and a query, 64 at once
+word_bits       of eight bytes and eight others: those that differ, or those that both have
 bit_products    population counts
 estimate_panel  the same for 32 rows, by table lookups   AVX2 pshufb | Arm tbl | one by one
 lowest_bit      the first row of a panel's answer
@@ -27,6 +29,68 @@ from vecdb.kernels.primitives.dot_products import dot_path
 PANEL_ROWS = 32  # rows whose codes of one bit lie together, see `estimate_panel`
 _SUMMED_MAX = 4  # bytes of a row, two entries of at most 28 each, whose sum fits a byte
 _UNROLL_WORDS_MAX = 16  # more words than this are looped over
+
+
+@intrinsic
+def popcount(typingctx, bits):
+    """How many bits of an int32 are set, int32."""
+    return types.int32(types.int32), lambda context, builder, sig, args: call_intrinsic(
+        builder, "llvm.ctpop.i32", I32, [args[0]]
+    )
+
+
+@intrinsic
+def word_bits(typingctx, a, at, b, begin, both):
+    """Of the eight bytes of `a` (uint8[any]) from `at` and of `b` from `begin`: how many bits differ, int64.
+    both : None; or True, a literal: how many bits both have.
+    """
+    signature = types.int64(a, types.int64, b, types.int64, both)
+    combine = "xor" if both is types.none else "and_"
+
+    def codegen(context, builder, sig, args):
+        words = [
+            load_unaligned(builder, data_pointer(context, builder, sig.args[i], args[i]), args[i + 1], I64)
+            for i in (0, 2)
+        ]
+        return call_intrinsic(builder, "llvm.ctpop.i64", I64, [getattr(builder, combine)(*words)])
+
+    return signature, codegen
+
+
+@intrinsic
+def differing_bits(typingctx, codes, row, query8, blocks):
+    """How many bits of codes[row] and the query differ, int32.
+
+    codes : uint8[n, 64 * len(blocks)], C-contiguous.   row : int64.   query8 : int8[64 * len(blocks)].   blocks : a
+    tuple whose length, a compile-time constant, is the number of 64-byte blocks of a code.
+    """
+
+    def codegen(context, builder, sig, args):
+        words = 8 * sig.args[3].count
+        code = builder.gep(data_pointer(context, builder, sig.args[0], args[0]), [builder.mul(args[1], I64(8 * words))])
+        query = data_pointer(context, builder, sig.args[2], args[2])
+
+        def added(at, total):
+            offset = builder.shl(at, I64(3))
+            differing = builder.xor(*(load_unaligned(builder, base, offset, I64) for base in (code, query)))
+            return builder.add(total, call_intrinsic(builder, "llvm.ctpop.i64", I64, [differing]))
+
+        total = I64(0)
+        if words <= _UNROLL_WORDS_MAX:
+            for word in range(words):
+                total = added(I64(word), total)
+        else:
+            place = cgutils.alloca_once_value(builder, total)
+            builder.store(total, place)
+            with cgutils.for_range(builder, I64(words // 8)) as loop:
+                total = builder.load(place)
+                for word in range(8):
+                    total = added(builder.add(builder.shl(loop.index, I64(3)), I64(word)), total)
+                builder.store(total, place)
+            total = builder.load(place)
+        return builder.trunc(total, I32)
+
+    return types.int32(codes, types.int64, query8, blocks), codegen
 
 
 @intrinsic

@@ -11,14 +11,14 @@ import numpy as np
 from vecdb.kernels.array_table import reinterpret
 from vecdb.kernels.compile import kernel
 from vecdb.kernels.primitives.checksums import is_sound
-from vecdb.kernels.primitives.distance import BOUND_DIM_MIN, exact, least, write_ends
-from vecdb.kernels.primitives.float_products import ENDS, ROWS, row_products
+from vecdb.kernels.primitives.distance import BOUND_DIM_MIN, HAMMING, HELD, exact, least, write_ends
+from vecdb.kernels.primitives.float_products import ROWS, row_products
 from vecdb.kernels.primitives.prefetch import STREAM_BYTES_MAX, prefetch_at, prefetch_row
 from vecdb.kernels.primitives.topk import ROW_OF_KEY, distance_of, insert, key_of
 from vecdb.kernels.primitives.visibility import EVERY_ROW, is_visible
 
 BLOCK_ROWS = 256  # rows scored for all queries before the next block: 256 x 384 float32 stays in a level-2 cache
-SCRATCH = ENDS  # further places of `block`
+SCRATCH = HELD  # further places of `block`
 AHEAD_ROWS = 8  # of a list of rows, which lie scattered, this many are on their way from memory
 # Of rows that follow one another; the processor's own prefetch ends with a page. A multiple of 4,096 is slower, and so
 # are hints that a line is used once (measured at 40,000 x 384: 13 ms with them, 4.4 without).
@@ -33,7 +33,7 @@ def scan_rows(
 
     listed : uint32[any], rows of which [first, stop) are scanned; empty: [first, stop) are rows themselves.
     sequence_signed, allow : of the snapshot, whose row_count no row reaches; a bitmap uint64[any], empty: all rows.
-    metric : L2, COSINE or IP.   vectors : stored type[rows, dim].
+    metric : any of distance.py.   vectors : stored type[rows, dim].
     block : int32[n + SCRATCH], scratch; n rows are scored for all queries before the next are read.
     Returns the first row that does not match its checksum, or -1.
     """
@@ -42,7 +42,7 @@ def scan_rows(
     limit = keys.shape[1] - 1
     most = len(block) - SCRATCH
     ends = reinterpret(block[most:], np.float32)
-    bounded = vectors.shape[1] >= BOUND_DIM_MIN
+    bounded = metric >= HAMMING or vectors.shape[1] >= BOUND_DIM_MIN
     square = 0.0
     for begin in range(first, stop, most):
         visible = 0
@@ -65,7 +65,7 @@ def scan_rows(
             size = counts[i]
             ahead = i == 0 and len(listed) == 0
             if bounded:
-                square = write_ends(query, ends)
+                square = write_ends(vectors, query, ends, metric)
             worst = distance_of(best[limit - 1]) if size == limit else np.float32(np.inf)
             for j in range(visible):
                 row = np.int64(block[j])

@@ -52,7 +52,7 @@ class GraphWork(IntEnum):
 class SearchedGraph(NamedTuple):
     """What a search reads of one published graph: a layout (array_table.py)."""
 
-    graph: GraphArrays  # bias empty unless the metric is l2
+    graph: GraphArrays  # bias empty unless the metric is l2 or jaccard
     indexed: int64  # rows below it are in the graph; [indexed, row_count) is scanned on codes
     entry: int64  # row, or -1 while nothing is indexed
     level: int64

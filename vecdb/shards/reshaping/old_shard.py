@@ -145,7 +145,7 @@ class OldShard:
         """(cursor, or None where it was the last; then the records of a page for each new shard)."""
         docs = self._opened().collection(name)
         page: Any = next(docs.iter(PAGE_ROWS, after=after, include_vectors=True), None)
-        found = self._split([] if page is None else list(page), docs.dim, docs.dtype)
+        found = self._split([] if page is None else list(page), docs.config)
         return None if page is None else page.cursor, *found.values()
 
     def changes(self, mark: Mark) -> tuple[Any, ...]:
@@ -185,7 +185,7 @@ class OldShard:
                     id = keys.id_of_bytes(key, committed.id_kind)
                     into[self._number_of(id, owner)].gone.setdefault(name, []).append((owner.decode(), id))
             found = [one for one in records(generation, txn, committed, there, include_vectors=True) if one is not None]
-        for number, some in self._split(found, docs.dim, docs.dtype).items():
+        for number, some in self._split(found, docs.config).items():
             if len(some):
                 into[number].rows[name] = some
 
@@ -194,15 +194,15 @@ class OldShard:
     def _number_of(self, id: Any, owner: bytes) -> int:
         return int(self._table[slots_of(validate.ids(id), owner)[0]])
 
-    def _split(self, found: list[Record], dim: int, dtype: str) -> dict[int, RecordRows]:
-        rows = rows_of_records(found, dim, dtype)
+    def _split(self, found: list[Record], config: CollectionConfig) -> dict[int, RecordRows]:
+        rows = rows_of_records(found, config)
         owned = self._table[rows.slots()] if len(rows) else np.empty(0, np.int64)
         return {number: rows.take(np.flatnonzero(owned == number)) for number in self._numbers}
 
 
-def rows_of_records(found: list[Record], dim: int, dtype: str) -> RecordRows:
+def rows_of_records(found: list[Record], config: CollectionConfig) -> RecordRows:
     bare = np.array([one.vector is None for one in found], bool)
-    vectors = np.zeros((len(found), dim), dtype)
+    vectors = np.zeros((len(found), config.elements), config.element_type)
     for at, one in enumerate(found):
         if one.vector is not None:
             vectors[at] = one.vector

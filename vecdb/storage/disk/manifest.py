@@ -11,6 +11,7 @@ refused, and nothing is written into it.
         change raises it, before it is committed, so that code that would not see changes refuses them. The manifest
         is read at open: a process of such code that reads at that moment goes on, and does not see them
     4   a record may have no vector. The first such record raises the format, in the same way
+    5   a collection may have vectors of bits. The first such collection raises the format, in the same way
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from vecdb.storage.disk import filesystem
 FORMAT_VERSION = 2  # of a new database, and of one that was upgraded
 FIELD_CHANGES = 3
 BARE_RECORDS = 4
-NEWEST_VERSION = 4
+BIT_VECTORS = 5
+NEWEST_VERSION = 5
 NAME = "manifest.json"
 _BYTES_MAX = 1 << 16
 

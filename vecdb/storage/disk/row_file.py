@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.errors import Corruption
+from vecdb.schema import element_type
 from vecdb.storage.disk import filesystem, row_format
 from vecdb.storage.disk.filesystem import PAGE
 from vecdb.storage.disk.growable_arrays import GrowableArrays
@@ -91,7 +92,7 @@ class Rows:
         self.path = path
         self._backing = backing or GrowableArrays()
         self.dim = dim
-        self.dtype = np.dtype(dtype)
+        self.dtype = np.dtype(element_type(dtype))
         self.row_bytes = dim * self.dtype.itemsize
         self._writable = writable
         self._fd = -1  # of a writer, from its first write on (OpenRowFiles says until when)

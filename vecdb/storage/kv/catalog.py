@@ -15,7 +15,7 @@ from typing import Any, get_args
 import msgspec
 
 from vecdb.errors import Corruption, NotFound
-from vecdb.schema import CollectionConfig, IndexConfig
+from vecdb.schema import BITS, CollectionConfig, IndexConfig
 from vecdb.storage.kv import aliases
 from vecdb.storage.kv.store import Store, Txn
 
@@ -25,6 +25,8 @@ _KINDS: dict[str, type[IndexConfig]] = {config.kind: config for config in get_ar
 class CollectionEntry(msgspec.Struct):
     """What never changes about a collection, but for its name, and its dim while that is 0: it was made without one,
     and its first write gives it. All who hold the entry see them change.
+
+    dim : numbers of a stored vector (`CollectionConfig.elements`): of dtype bits the bytes that hold them.
     """
 
     uid: int
@@ -205,11 +207,16 @@ def index_from_dict(value: dict[str, Any] | None) -> IndexConfig | None:
     return _KINDS[parameters.pop("kind")](**parameters)
 
 
+def dim_of(entry: CollectionEntry) -> int:
+    """The dim that users know: of dtype bits, how many bits."""
+    return entry.dim if entry.dtype != BITS else 8 * entry.dim
+
+
 def config_of(entry: CollectionEntry, state: CommittedState) -> CollectionConfig:
     index = index_from_dict(state.index)
     return CollectionConfig(
         entry.name,
-        entry.dim,
+        dim_of(entry),
         entry.metric,  # type: ignore[arg-type]
         entry.dtype,  # type: ignore[arg-type]
         index,

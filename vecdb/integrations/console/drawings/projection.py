@@ -67,7 +67,8 @@ def drawn(
             break
     if not kept:
         raise InvalidArgument("no record that was looked at has a vector: there is nothing to draw")
-    vectors = np.stack([np.asarray(record.vector, np.float32) for record in kept])
+    stored = np.stack([record.vector for record in kept if record.vector is not None])
+    vectors = (np.unpackbits(stored, axis=1) if docs.dtype == "bits" else stored).astype(np.float32)
     for record in kept:
         record.vector = None
     points, part = principal(vectors)
