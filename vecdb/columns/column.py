@@ -54,7 +54,7 @@ class Column:
     @property
     def nbytes(self) -> int:
         texts = 0 if self.dictionary is None else self.dictionary.nbytes
-        return texts + self.tail.nbytes + sum(block.codes.nbytes for block in self.blocks if block is not None)
+        return texts + self.tail.nbytes + sum(block.nbytes for block in self.blocks if block is not None)
 
     def extended(self, first: int, codes: NDArray[np.uint64]) -> Column:
         """With codes (uint64[n], 0: no value) of the rows from `first` on; rows between its own end and `first` have
@@ -139,8 +139,7 @@ class Column:
         start = 0
         for block, end in zip(self.blocks, edges.tolist(), strict=True):
             if block is not None and end > start:
-                codes = block.codes[rows[start:end] % BLOCK_ROWS].astype(np.uint64)
-                out[start:end] = np.where(codes != 0, codes + np.uint64(block.base), 0)
+                out[start:end] = block.at(rows[start:end] % BLOCK_ROWS)
             start = end
         places = rows[start:] - len(self.blocks) * BLOCK_ROWS
         inside = places < self.used
@@ -173,7 +172,7 @@ class Elements:
     @property
     def nbytes(self) -> int:
         texts = 0 if self.dictionary is None else self.dictionary.nbytes
-        full = sum(one.rows.nbytes + one.codes.codes.nbytes for one in self.blocks if one is not None)
+        full = sum(one.rows.nbytes + one.codes.nbytes for one in self.blocks if one is not None)
         return texts + full + self.tail_rows.nbytes + self.tail_codes.nbytes
 
     def extended(self, block_count: int, rows: NDArray[np.int64], codes: NDArray[np.uint64]) -> Elements:

@@ -64,5 +64,6 @@ class ColumnMaintenance:
         sealed = catalog.SealedColumns(name, view.row_count, view.sequence, file_bytes)
         if self._writes.submit(PatchState(state, snapshot.generation.number, {"columns": sealed})):
             columns.changes_sealed = view.changes
+            columns.take_sealed(view, sealed)
             if old is not None:
                 filesystem.remove(state.folder / old.file)

@@ -70,6 +70,15 @@ class FieldColumns:
             raise ColumnsMoved
         return view
 
+    def take_sealed(self, view: ColumnView, sealed: catalog.SealedColumns) -> None:
+        """Use the file to which `view` was written in its place, unless there is a newer one: what is seldom read is
+        in no memory of its own then.
+        """
+        with self._lock:
+            if self.view is view:
+                self._open(sealed)
+                self.changes_sealed = self.view.changes  # which counts anew
+
     def facts(self) -> dict[str, Any]:
         """What the header of a sealed file says of the collection."""
         return {"kind": "columns", "generation": self._generation, "collection": self._uid}
