@@ -17,7 +17,7 @@ from tests.support.filters.filter_trees import holds, random_tree
 from vecdb import limits
 from vecdb.columns.column_set import ColumnView
 from vecdb.columns.evaluation import Evaluation, rows_of_bits
-from vecdb.filters.tree import Compare, In
+from vecdb.filters.tree import And, Compare, In
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -33,6 +33,23 @@ def test_filters_are_answered_as_by_the_records(monkeypatch: pytest.MonkeyPatch,
             node = random_tree(rng)
             expected = [row for row, record in enumerate(records) if holds(node, record)]
             assert rows_that_match(view, node, records) == expected, str(node)
+
+
+def test_comparisons_of_one_field_are_a_range(monkeypatch: pytest.MonkeyPatch) -> None:
+    small_blocks(monkeypatch)
+    rng = random.Random(3)
+    values = [1, 2, 2**62, 2.5, -0.5, 1e300, float("nan"), True, "2", None, [2], "b", 2**53 + 1, float(2**53)]
+    records: Records = [{"mixed": rng.choice(values), "plain": rng.random()} for _ in range(300)]
+    view = ColumnView().extended(records, len(records))
+    for _ in range(200):
+        field = rng.choice(["mixed", "plain"])
+        bounds = [one for one in values if one is not None and not isinstance(one, list) and one == one]
+        if field == "plain":
+            bounds = [0.25, 0.5, records[7]["plain"], 1]
+        terms = [Compare(field, rng.choice(["<", "<=", ">", ">=", "=="]), rng.choice(bounds)) for _ in range(3)]
+        node = And((*terms, Compare("plain", ">", 0.1)))
+        expected = [row for row, record in enumerate(records) if holds(node, record)]
+        assert rows_that_match(view, node, records) == expected, str(node)
 
 
 def test_texts_that_rarely_repeat_are_hashed_and_looked_up_in_the_records() -> None:

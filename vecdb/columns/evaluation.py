@@ -11,6 +11,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,14 @@ from vecdb.filters import evaluate, tree
 
 # fields of rows (int64[n], ascending), in order
 Records = Callable[[NDArray[np.int64]], Iterable[dict[str, Any]]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Range:
+    """Several comparisons of one field, all of which have to hold."""
+
+    field: str
+    terms: tuple[tree.Compare, ...]
 
 
 @dataclass(slots=True)
@@ -55,12 +64,38 @@ class Evaluation:
 
     def _all_of(self, terms: Iterable[tree.Node], inside: Bits | None) -> Bits:
         found = inside
-        for term in sorted(terms, key=self._asks_records):  # stable
-            bits = self.bits(term, found)
+        for term in sorted(self._joined(terms), key=self._asks_records):  # stable
+            bits = self._between(term) if isinstance(term, _Range) else self.bits(term, found)
             found = bits if found is None else found & bits
             if not found.any():
                 break
         return self._rest(np.zeros(self._nbytes, np.uint8)) if found is None else found
+
+    def _joined(self, terms: Iterable[tree.Node]) -> list[tree.Node | _Range]:
+        """Terms, with those that compare one field as one range where columns without texts answer them: codes are
+        looked at once.
+        """
+        found: list[tree.Node | _Range] = []
+        compared: dict[str, list[tree.Compare]] = {}
+        for term in terms:
+            if isinstance(term, tree.Compare) and term.field in self.view.paths:
+                compared.setdefault(term.field, []).append(term)
+            else:
+                found.append(term)
+        for field, some in compared.items():
+            columns = self.view.paths[field].columns.values()
+            apart = len(some) == 1 or any(one.dictionary is not None for one in columns)
+            found += some if apart else [_Range(field, tuple(some))]
+        return found
+
+    def _between(self, wanted: _Range) -> Bits:
+        found = np.zeros(self._nbytes, np.uint8)
+        for column in self.view.paths[wanted.field].columns.values():
+            intervals = [interval(column.kind, term.op, term.value) for term in wanted.terms]
+            both = max(low for low, _ in intervals), min(high for _, high in intervals)
+            if both[0] <= both[1]:
+                found |= column.bits(partial(in_interval, wanted=both), self._nbytes)
+        return found
 
     def _rest(self, bits: Bits) -> Bits:
         rest = ~bits
@@ -70,8 +105,8 @@ class Evaluation:
             rest[rows // 8] &= (1 << rows % 8) - 1
         return rest
 
-    def _asks_records(self, node: tree.Node) -> bool:
-        return any(
+    def _asks_records(self, node: tree.Node | _Range) -> bool:
+        return not isinstance(node, _Range) and any(
             self.view.lacks(path) or any(one.hashed for one in self._dictionaries(path))
             for path in tree.fields_of(node)
         )
