@@ -181,7 +181,7 @@ def packed_bits(value: Any, config: CollectionConfig, what: str) -> Any:
         row, at = (int(i) for i in np.unravel_index(int(np.argmin(good)), np.atleast_2d(array).shape))
         raise InvalidArgument(
             f"{what}[{row}] has {np.atleast_2d(array)[row, at]} at position {at}: bits are 0 and 1, or True and False, "
-            f"or {config.elements:,} bytes of eight, as numpy.packbits makes them"
+            "or come packed, eight to a byte, as numpy.packbits makes them"
         )
     return np.packbits(array != 0, axis=-1)
 

@@ -122,7 +122,8 @@ def open_npy(file: InputFile, check_finite: bool) -> MappedSource:
         shape, fortran, dtype = npy_header(handle, file.name)
         offset = handle.tell()
     if dtype.hasobject or dtype.kind not in "fiu":
-        raise InvalidArgument(f"{file.name}: dtype {dtype}, expected float or integer numbers")
+        hint = "; pack bits with numpy.packbits, and say --metric hamming" if dtype.kind == "b" else ""
+        raise InvalidArgument(f"{file.name}: dtype {dtype}, expected float or integer numbers{hint}")
     if len(shape) != 2:
         raise InvalidArgument(f"{file.name}: shape {shape}, expected a matrix (n, dim)")
     expected = offset + shape[0] * shape[1] * dtype.itemsize
