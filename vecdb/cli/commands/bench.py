@@ -26,7 +26,7 @@ results_folder = Path("bench-results")
 
 def run(
     dataset: Annotated[str, typer.Option(help="A name of `dataset list`, or an ann-benchmarks file.")] = "glove-50",
-    peers: Annotated[str, typer.Option(help="hnswlib, faiss, faiss-sq8, vecdb-f32, with commas between.")] = "",
+    peers: Annotated[str, typer.Option(help="hnswlib, faiss, faiss-sq8, usearch, vecdb-f32, with commas between.")] = "",
     limit: Limit = 10,
     ef: Annotated[str, typer.Option(help="Beam widths to sweep, with commas between.")] = "",
     m: Annotated[int, typer.Option("--m", help="Links per node, of every peer.")] = 16,
