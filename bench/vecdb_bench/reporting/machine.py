@@ -46,7 +46,7 @@ def cores() -> int:
 
 
 def load() -> list[float]:
-    """Processes that ran or waited, on average of the last 1, 5 and 15 minutes: this one, and whatever else there was."""
+    """Processes that ran or waited, on average of the last 1, 5 and 15 minutes, this one among them."""
     return [round(value, 2) for value in os.getloadavg()] if hasattr(os, "getloadavg") else []
 
 
