@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -140,11 +140,13 @@ def summary(points: Sequence[dict[str, Any]], builds: dict[str, Any], plan: Plan
 
 
 def _cut(data: Dataset, rows: int | None, queries: int | None) -> Dataset:
-    """The first rows and queries, without the true neighbours, which are others for fewer rows."""
+    """The first rows, and the first queries as float32; true neighbours are others for fewer rows, and left out."""
     base = data.base if rows is None else data.base[:rows]
     chosen = data.queries if queries is None else data.queries[:queries]
+    if chosen.dtype == np.float16:  # models give float32, whatever is stored
+        chosen = np.asarray(chosen, np.float32)
     if len(base) == len(data.base) and len(chosen) == len(data.queries):
-        return data
+        return replace(data, queries=chosen)
     return Dataset(f"{data.name}[:{len(base)}]", base, chosen, data.metric)
 
 

@@ -46,6 +46,11 @@ class Kept(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True
     data: dict[str, Any]
     rows: dict[str, list[dict[str, Any]]]
 
+    @property
+    def clock(self) -> str:
+        """What its seconds are: time that passed (wall), or processor time (cpu)."""
+        return str(self.plan.get("clock", "wall"))
+
 
 def of_result(result: Mapping[str, Any], command: str, commit: str) -> Kept:
     """What is kept of a result of `vecdb bench`. Raises InvalidArgument where `result` is none."""
@@ -59,7 +64,7 @@ def of_result(result: Mapping[str, Any], command: str, commit: str) -> Kept:
             commit=commit,
             command=_without_folders(command),
             how="",
-            machine={name: where[name] for name in _MACHINE if name in where},
+            machine=_machine(where),
             versions={name: version for name, version in where["versions"].items() if version} | _versions(result),
             kernels=where["kernels"],
             plan=_plain({name: value for name, value in result.get("plan", {}).items() if name not in _FOLDERS}),
@@ -74,13 +79,14 @@ def write(kept: Kept, file: Path) -> None:
     """Write a kept result, a row a line."""
     head = msgspec.to_builtins(kept)
     tables = head.pop("rows")
-    text = json.dumps(head, indent=1, ensure_ascii=False).removesuffix("\n}")
+    lines = [f" {json.dumps(name)}: {json.dumps(value, ensure_ascii=False)}" for name, value in head.items()]
     parts = [
         f"  {json.dumps(name)}: [\n" + ",\n".join(f"   {json.dumps(row, ensure_ascii=False)}" for row in some) + "\n  ]"
         for name, some in tables.items()
     ]
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(text + ',\n "rows": {\n' + ",\n".join(parts) + "\n }\n}\n", encoding="utf-8")
+    text = "{\n" + ",\n".join(lines) + ',\n "rows": {\n' + ",\n".join(parts) + "\n }\n}\n"
+    file.write_text(text, encoding="utf-8")
 
 
 def read(file: Path) -> Kept:
@@ -93,6 +99,14 @@ def read(file: Path) -> Kept:
         raise vecdb.InvalidArgument(f"{file} is no kept result: {error}") from None
     if found.format != FORMAT:
         raise vecdb.InvalidArgument(f"{file} has format {found.format}; this version reads {FORMAT}")
+    return found
+
+
+def _machine(where: Mapping[str, Any]) -> dict[str, Any]:
+    """The machine without what its owner calls his build of the system."""
+    found = {name: where[name] for name in _MACHINE if name in where}
+    if "system" in found:
+        found["system"] = re.sub(r"(\d+\.\d+).*", r"\1", found["system"])
     return found
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import vecdb
 from vecdb_bench.figures import plots, style
+from vecdb_bench.figures.plots import FILTERS_TITLE
 from vecdb_bench.figures.tables import PARTS, Results
 
 PART = re.compile(r"(<!-- made by vecdb bench figures: ([\w-]+) -->\n).*?(\n<!-- end -->)", re.DOTALL)
@@ -41,14 +42,14 @@ def drawings(results: Results) -> dict[str, tuple[style.Draw, float]]:
     )
     singles = [point for point in recall.rows["points"] if point["mode"] == "single"]
     rates = [point | {"rate": 1e3 / point["mean_ms"]} for point in disk.rows["points"]]
+    in_memory = _sized("In memory", recall.data["rows"], recall.data["dim"])
+    from_disk = _sized("From SSD", disk.plan["rows"], 128)
+    among = f"Among {tenants.data['tenants']:,} tenants: {tenants.data['rows']:,} x {tenants.data['dim']}"
     return {
-        "recall": (
-            plots.recall_against_rate({"": singles}, _sized("In memory", recall.data["rows"], recall.data["dim"])),
-            400,
-        ),
-        "disk": (plots.recall_against_rate({"": rates}, _sized("From SSD", disk.plan["rows"], 128)), 400),
-        "tenants": (plots.latency_at_recall(tenants.rows["points"], f"Among {tenants.data['tenants']:,} tenants"), 400),
-        "filters": (plots.latency_over_share(filters.rows["points"], "Among the records that match a filter"), 840),
+        "recall": (plots.recall_against_rate({"": singles}, in_memory, recall.clock), 400),
+        "disk": (plots.recall_against_rate({"": rates}, from_disk, disk.clock), 400),
+        "tenants": (plots.latency_at_recall(tenants.rows["points"], among, tenants.clock), 400),
+        "filters": (plots.latency_over_share(filters.rows["points"], FILTERS_TITLE, filters.clock), 840),
     }
 
 

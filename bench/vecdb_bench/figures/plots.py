@@ -17,31 +17,40 @@ Points = Sequence[Mapping[str, Any]]
 Line = list[tuple[float, float]]
 _RECALLS = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
 _WHERE = {"independent": "matches lie anywhere", "near": "near the query", "far": "far from the query"}
+FILTERS_TITLE = "Among the records that match a filter"
+_RATES = {
+    "wall": "queries a second, one thread; higher is better",
+    "cpu": "queries a second of processor time; higher is better",
+}
+_LATENCIES = {
+    "wall": "microseconds of a search, one thread; lower is better",
+    "cpu": "microseconds of processor time; lower is better",
+}
 _NINES_MAX = 3.5  # a recall is drawn by the logarithm of what is missing, up to so many nines
 
 
-def recall_against_rate(shown: Mapping[str, Points], title: str, limit: int = 10, least: float = 0.85) -> Draw:
+def recall_against_rate(
+    shown: Mapping[str, Points], title: str, clock: str, limit: int = 10, least: float = 0.85
+) -> Draw:
     """shown : points (peer, recall, rate) of each panel, by what stands above it. Of each peer the points that no other
-    point of it beats, from recall `least` on.
+    point of it beats, from recall `least` on.   clock : of the plan, "wall" or "cpu".
     """
 
     def line(points: Points, name: str) -> Line:
         edge = recall_curves.frontier([(p["recall"], p["rate"]) for p in points if p["peer"] == name])
         return [(recall, rate) for recall, rate in edge if recall >= least]
 
-    unit = "queries a second, one thread; higher is better"
-    return _by_recall(shown, "peer", line, (title, unit, f"recall@{limit}"), right=122)
+    return _by_recall(shown, "peer", line, (title, _RATES[clock], f"recall@{limit}"), right=122)
 
 
-def latency_at_recall(points: Points, title: str, limit: int = 10, least: float = 0.85) -> Draw:
+def latency_at_recall(points: Points, title: str, clock: str, limit: int = 10, least: float = 0.85) -> Draw:
     """points : contestant, recall, mean_ms. Of each contestant the points that no other of its own beats."""
 
     def line(points: Points, name: str) -> Line:
         own = [(p["recall"], 1 / p["mean_ms"]) for p in points if p["contestant"] == name]
         return [(recall, 1e3 / rate) for recall, rate in recall_curves.frontier(own) if recall >= least]
 
-    unit = "microseconds of a search, one thread; lower is better"
-    return _by_recall({"": points}, "contestant", line, (title, unit, f"recall@{limit}"), right=182)
+    return _by_recall({"": points}, "contestant", line, (title, _LATENCIES[clock], f"recall@{limit}"), right=182)
 
 
 def _by_recall(
@@ -73,12 +82,10 @@ def _by_recall(
     return draw
 
 
-def latency_over_share(points: Points, title: str) -> Draw:
+def latency_over_share(points: Points, title: str, clock: str) -> Draw:
     """points : engine, correlation, percent, us (None where no width reaches the recall). A panel a correlation."""
-    unit, below = (
-        "microseconds of a search, one thread; lower is better",
-        "% that match; a line ends where no width finds enough",
-    )
+    unit = _LATENCIES[clock]
+    below = "% that match; a line ends where no width finds enough"
 
     def draw(figure: Any, theme: Theme) -> str:
         titles(figure, theme, title, unit, below)

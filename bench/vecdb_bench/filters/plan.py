@@ -29,7 +29,8 @@ class Plan:
     """What to measure. widths : of vecdb's graph; the fastest search is sought among them.   peer_widths : each peer
     takes the smallest that reaches `recall`.   budget : seconds of a peer's turn; where it would take longer, fewer
     queries are asked, and after four times as many no larger width is tried.   bitmap_rows : records over which filters
-    are evaluated.   clock : "wall", or "cpu", which is processor time.   kept : folder of the indexes, for the next run with the same data.
+    are evaluated.   clock : of searches, "wall", or "cpu", which is processor time.   kept : folder of the indexes, for
+    the next run with the same data.
     """
 
     dataset: str = "glove-50"

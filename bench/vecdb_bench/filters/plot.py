@@ -13,5 +13,5 @@ HEIGHT = 840
 
 def plot(result: Mapping[str, Any], path: Path) -> list[Path]:
     """Draw the peers of a result as PATH-light.svg and PATH-dark.svg. Raises Unavailable without matplotlib."""
-    title = "Among the records that match a filter"
-    return style.save(plots.latency_over_share(result["peers"]["points"], title), path, HEIGHT)
+    draw = plots.latency_over_share(result["peers"]["points"], plots.FILTERS_TITLE, result["plan"]["clock"])
+    return style.save(draw, path, HEIGHT)

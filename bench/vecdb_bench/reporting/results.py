@@ -45,7 +45,8 @@ def plot(result: Mapping[str, Any], path: Path) -> Path:
     title = f"{data['name']}: {data['rows']:,} x {data['dim']} {data['dtype']}, {data['metric']}"
     by_mode = {words: [p for p in result["points"] if p["mode"] == mode] for mode, words in _MODES.items()}
     panels = {words: points for words, points in by_mode.items() if points}
-    draw = plots.recall_against_rate(panels, title, result["plan"]["limit"], least=0.0)
+    clock = result["plan"].get("clock", "wall")  # results that are older have none
+    draw = plots.recall_against_rate(panels, title, clock, result["plan"]["limit"], least=0.0)
     style.save_one(draw, path, 60 + 340 * len(panels))
     return path
 
