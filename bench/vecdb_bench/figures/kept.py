@@ -22,7 +22,7 @@ import vecdb
 
 FORMAT = 1
 _DIGITS = 5  # that are kept of a figure: measurements differ by more
-_MACHINE = ("system", "processor", "features", "cache_bytes", "cores", "memory_bytes", "python", "load")
+MACHINE = ("system", "processor", "features", "cache_bytes", "cores", "memory_bytes", "python", "load")
 _FOLDERS = ("folder", "kept", "path")  # of a plan
 _FOLDER_OPTION = re.compile(r" --(?:folder|kept|path|out)[ =]\S+")
 _PATH = re.compile(r"(?<![\w.:/])(?:~|\.{1,2})?/(?:[^\s,=/]+/)*([^\s,=/]+)")
@@ -83,6 +83,7 @@ def write(kept: Kept, file: Path) -> None:
     parts = [
         f"  {json.dumps(name)}: [\n" + ",\n".join(f"   {json.dumps(row, ensure_ascii=False)}" for row in some) + "\n  ]"
         for name, some in tables.items()
+        if some
     ]
     file.parent.mkdir(parents=True, exist_ok=True)
     text = "{\n" + ",\n".join(lines) + ',\n "rows": {\n' + ",\n".join(parts) + "\n }\n}\n"
@@ -104,7 +105,7 @@ def read(file: Path) -> Kept:
 
 def _machine(where: Mapping[str, Any]) -> dict[str, Any]:
     """The machine without what its owner calls his build of the system."""
-    found = {name: where[name] for name in _MACHINE if name in where}
+    found = {name: where[name] for name in MACHINE if name in where}
     if "system" in found:
         found["system"] = re.sub(r"(\d+\.\d+).*", r"\1", found["system"])
     return found

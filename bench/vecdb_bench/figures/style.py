@@ -166,7 +166,7 @@ def name_ends(axes: Any, ends: Sequence[tuple[str, float, float]], theme: Theme)
         color, at = line_of(name).color(theme), (height - box.y0) / box.height
         start = ((x - box.x0) / box.width, (y - box.y0) / box.height)
         to = {"arrowstyle": "-", "color": color, "linewidth": 0.8, "shrinkA": 2, "shrinkB": 6, "relpos": (0, 0.5)}
-        if start[0] < 0.9:  # the line ends early: what leads to its name does not look like more of it
+        if start[0] < 0.8:  # the line ends early: what leads to its name does not look like more of it
             to |= {"linestyle": (0, (1, 5))}
         axes.annotate(
             line_of(name).label, xy=start, xytext=(1.045, at), xycoords="axes fraction", textcoords="axes fraction",

@@ -12,6 +12,7 @@ from vecdb_bench.figures.kept import Kept, Rows
 from vecdb_bench.reporting import recall_curves
 
 _MIB = 2**20
+_DISKANN = "R=64, L=100, 32 PQ bytes, beam 4"  # engines/disk/diskann.py
 _PEERS = {  # package: its name in words
     "hnswlib": "hnswlib", "faiss-cpu": "faiss", "usearch": "usearch", "diskannpy-rust": "diskannpy-rust",
     "zvec": "zvec", "lancedb": "lancedb", "qdrant-edge-py": "qdrant-edge",
@@ -38,14 +39,16 @@ def recall(results: Results) -> str:
     """How many times as fast on the set that is drawn, and the table of the other."""
     drawn, other = results["recall-summaries"], results["recall-glove"]
     peers = [name for name in _each(drawn.rows["points"], "peer") if name != "vecdb"]
-    sentences = []
-    for mode, words in {"batch": "in batches", "single": "in single calls"}.items():
-        ratios = [_by_peer(drawn.rows["points"], 0.95, peer, mode=mode) for peer in peers]
-        times = [f"{_times(ratio)} times as many as {peer}" for ratio, peer in zip(ratios, peers, strict=True)]
-        sentences.append(f"{words} {_listed(times)}")
+    times = [
+        [_times(_by_peer(drawn.rows["points"], 0.95, peer, mode=mode)) for mode in ("batch", "single")]
+        for peer in peers
+    ]
+    as_many = _listed([f"{a} and {b} times as many as {peer}" for peer, (a, b) in zip(peers, times, strict=True)])
     about = (
         f"Among {drawn.data['rows']:,} sentences of {drawn.data['dim']} dimensions, at a recall@10 of 0.95, vecdb "
-        f"answers {'; '.join(sentences)}. Among {other.data['rows']:,} word vectors of {other.data['dim']}:"
+        f"answers in batches and in single calls {as_many} (M={drawn.plan['m']}, "
+        f"ef_construction={drawn.plan['ef_construction']}). Among {other.data['rows']:,} word vectors of "
+        f"{other.data['dim']}:"
     )
     builds = {one["peer"]: one for one in other.rows["builds"]}
     lines = []
@@ -87,8 +90,8 @@ def disk(results: Results) -> str:
     times = [f"{_times(_by_peer(points, at, 'diskannpy-rust'))} times as many at {at:g}" for at in recalls[:2]]
     about = (
         f"{rows:,} SIFT descriptors of photographs, 128 x uint8, on SSD, one call per query: vecdb answers "
-        f"{_listed(times)} as DiskANN. The disk gives {speed['reads/s at depth 1']:,.0f} reads a second one by one, "
-        f"{speed['reads/s at depth 32']:,.0f} at depth 32.{_codes_on_disk(one)}"
+        f"{_listed(times)} as DiskANN ({_DISKANN}). The disk gives {speed['reads/s at depth 1']:,.0f} reads a second "
+        f"one by one, {speed['reads/s at depth 32']:,.0f} at depth 32.{_codes_on_disk(one)}"
     )
     return f"{about}\n\n{made}\n\n{source(one)}"
 
