@@ -15,7 +15,7 @@ from vecdb_bench.reporting import recall_curves
 
 Points = Sequence[Mapping[str, Any]]
 Line = list[tuple[float, float]]
-_RECALLS = (0.5, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99, 0.995, 0.999)
+_RECALLS = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
 _WHERE = {"independent": "matches lie anywhere", "near": "near the query", "far": "far from the query"}
 FILTERS_TITLE = "Among the records that match a filter"
 _RATES = {
