@@ -133,6 +133,8 @@ def _of_tenants(result: Mapping[str, Any]) -> dict[str, Rows]:
     found: dict[str, Rows] = {}
     if "search" in result:
         found |= {"points": result["search"]["points"], "best": list(result["search"]["best"].values())}
+    if "memory" in result:
+        found["memory"] = [{"contestant": name} | one for name, one in result["memory"]["bytes"].items()]
     if "sizes" in result:
         found["sizes"] = [
             {"rows": one["rows"], "way": way} | point
