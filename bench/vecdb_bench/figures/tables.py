@@ -141,7 +141,7 @@ def _memory(one: Kept) -> str:
     ours, theirs = (
         f"{_only(one.rows['memory'], contestant=name)['searched'] / _MIB:,.0f} MiB" for name in ("vecdb", "hnswlib-200")
     )
-    return f"When every tenant has searched, vecdb has taken {ours} of memory, the hnswlib indexes {theirs}. "
+    return f"When all have searched, vecdb holds {ours} of memory beside its mapped vectors, the indexes {theirs}. "
 
 
 def _apart(apart: Kept) -> str:
