@@ -14,8 +14,11 @@ import pytest
 import vecdb
 from tests.support.answers.command_line import CommandRunner
 from vecdb.shards.sizing import Measured
+from vecdb_bench.disk import SCRIPTS
 from vecdb_bench.figures import kept, page, plots, style
 from vecdb_bench.figures.tables import PARTS, Results, rate, table
+from vecdb_bench.filters.plan import PEERS as FILTER_PEERS
+from vecdb_bench.peers import PEERS
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "bench" / "results"
@@ -188,10 +191,9 @@ def test_names_are_read_on_either_ground_by_who_sees_no_colour() -> None:
         for name, line in style.LINES.items():
             assert contrast(line.color(theme), theme.ground) >= 4.5, (theme.name, name)
         assert contrast(theme.ink, theme.ground) >= 7
-    looks = [(line.colors, line.marker, str(line.dashes)) for line in style.LINES.values()]
-    marks = {}
-    for (colors, marker, _), name in zip(looks, style.LINES, strict=True):
-        assert marks.setdefault(colors, marker) == marker or name.startswith(("faiss", "lancedb")), name
+    for together in ({*PEERS} - {"vecdb-f32"}, SCRIPTS, {"vecdb", "vecdb, new filters", *FILTER_PEERS}):
+        looks = {(style.line_of(name).marker, str(style.line_of(name).dashes)) for name in together}
+        assert len(looks) == len(together), together
     assert style.line_of("somebody").label == "somebody"
 
 

@@ -55,6 +55,7 @@ _OURS, _BLUE, _GREEN, _PURPLE, _GREY, _YELLOW, _PINK = (
 _LONG, _SHORT, _MIXED = (0, (5, 2)), (0, (1.5, 1.5)), (0, (5, 2, 1, 2))
 LINES = {
     "vecdb": Line("vecdb", _OURS, "o"),
+    "vecdb-codes-on-disk": Line("vecdb, no codes", _OURS, "o", _LONG),
     "vecdb, new filters": Line("vecdb, new filters", _OURS, "o", _SHORT),
     "hnswlib": Line("hnswlib", _BLUE, "s"),
     "hnswlib-100": Line("hnswlib, one each", _BLUE, "s", _LONG),
