@@ -26,15 +26,19 @@ from vecdb_datasets import recall as recall_of
 
 Say = Callable[[str], None]
 
+CODES_ON_DISK = "vecdb-codes-on-disk"  # the same lists, with no codes in memory
 SCRIPTS = {
     "vecdb": "disk/vecdb_lists.py",
+    CODES_ON_DISK: "disk/vecdb_lists.py",
     "diskannpy-rust": "disk/diskann.py",
     "zvec": "disk/zvec_diskann.py",
     "lancedb-rq": "disk/lancedb_ivf.py",
     "lancedb-hnsw": "disk/lancedb_ivf.py",
 }
+_PROBES = (32, 64, 96, 128, 192, 256, 320, 384, 512, 768)
 SWEEPS = {
-    "vecdb": (32, 64, 96, 128, 192, 256, 320, 384, 512, 768),
+    "vecdb": _PROBES,
+    CODES_ON_DISK: _PROBES,
     "diskannpy-rust": (10, 15, 20, 30, 40, 50, 70, 100, 150),
     "zvec": (10, 12, 15, 18, 22, 30, 40, 60, 80),
     "lancedb-rq": (15, 25, 35, 50, 65, 80, 110),
@@ -104,6 +108,8 @@ def _data(plan: Plan) -> Dataset:
 
 def _process(name: str, plan: Plan, metric: str, folder: Path, *, searches: bool = False) -> EngineProcess:
     spec = {"metric": metric, "limit": plan.limit, "threads": plan.threads, "vecdb": dict(plan.vecdb)}
+    if name == CODES_ON_DISK:
+        spec["vecdb"] = dict(plan.vecdb) | {"memory_budget_bytes": 0}
     if name == "lancedb-hnsw":
         spec["lancedb"] = {"index": "hnsw"}
     python = None if name == "vecdb" else plan.peers[name]
@@ -120,7 +126,7 @@ def _sweeps(
     try:
         for process in processes.values():
             process.ask(do="open")
-        values = {name: plan.sweep if name == "vecdb" and plan.sweep else SWEEPS[name] for name in names}
+        values = {name: plan.sweep if name.startswith("vecdb") and plan.sweep else SWEEPS[name] for name in names}
         for at in range(plan.rounds):
             for step in range(max(map(len, values.values()))):
                 for name in names[at % len(names) :] + names[: at % len(names)]:

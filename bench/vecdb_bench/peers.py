@@ -175,6 +175,40 @@ class Faiss:
         return ready / np.linalg.norm(ready, axis=1, keepdims=True) if self._unit else ready
 
 
+class Usearch:
+    """usearch, HNSW over float32."""
+
+    package = "usearch"
+
+    def __init__(self, m: int, ef_construction: int) -> None:
+        self.name = "usearch"
+        self._m, self._ef_construction = m, ef_construction
+
+    def build(self, base: Array, metric: vecdb.Metric, threads: int) -> dict[str, float]:
+        usearch: Any = importlib.import_module("usearch.index")
+        self._index = usearch.Index(
+            ndim=base.shape[1], metric={"l2": "l2sq", "ip": "ip", "cosine": "cos"}[metric], dtype="f32",
+            connectivity=self._m, expansion_add=self._ef_construction,
+        )  # fmt: skip
+        self._index.add(np.arange(len(base)), np.ascontiguousarray(base, np.float32), threads=threads)
+        return {}
+
+    def set_ef(self, ef: int) -> None:
+        self._index.expansion_search = ef
+
+    def batch(self, queries: Array, k: int) -> Array:
+        return self._index.search(queries, k, threads=1).keys.astype(np.int64)  # type: ignore[no-any-return]
+
+    def single(self, query: Array, k: int) -> Array:
+        return self._index.search(query, k, threads=1).keys  # type: ignore[no-any-return]
+
+    def disk_bytes(self) -> int:
+        return _saved_bytes(self._index.save)
+
+    def close(self) -> None:
+        del self._index
+
+
 def _saved_bytes(save: Callable[[str], None]) -> int:
     with tempfile.TemporaryDirectory(prefix="vecdb-bench-") as folder:
         save(str(Path(folder) / "index"))
@@ -187,6 +221,7 @@ PEERS: dict[str, Callable[[int, int], Peer]] = {
     "hnswlib": lambda m, ef: Hnswlib(m, ef),
     "faiss": lambda m, ef: Faiss(m, ef),
     "faiss-sq8": lambda m, ef: Faiss(m, ef, codes=True),
+    "usearch": lambda m, ef: Usearch(m, ef),
 }
 
 
@@ -197,7 +232,7 @@ def make_peers(names: list[str], m: int, ef_construction: int) -> tuple[list[Pee
             raise vecdb.InvalidArgument(f"no peer {name!r}; there are: {', '.join(PEERS)}")
     absent = {}
     for name in names:
-        module = {"hnswlib": "hnswlib", "faiss": "faiss", "faiss-sq8": "faiss"}.get(name)
+        module = name.removesuffix("-sq8") if not name.startswith("vecdb") else None
         if module and importlib.util.find_spec(module) is None:
-            absent[name] = "not installed: pip install 'vecdb-engine[bench]'"
+            absent[name] = f"not installed: pip install 'vecdb-engine[{'usearch' if name == 'usearch' else 'bench'}]'"
     return [PEERS[name](m, ef_construction) for name in names if name not in absent], absent

@@ -11,9 +11,8 @@ Measurements right after one another meet the same load of a shared machine, so 
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import vecdb
+from vecdb_bench.engines.engine_process import CLOCKS, CLOCKS_OF_ALL_THREADS
+from vecdb_bench.name_check import refuse_unknown
 from vecdb_bench.peers import Peer, make_peers
 from vecdb_bench.reporting import machine, recall_curves
 from vecdb_bench.reporting.run_journal import RunJournal
@@ -35,7 +36,9 @@ sweep_default = (10, 14, 20, 28, 40, 56, 80, 112, 160, 224, 320, 448, 640)
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to run. `rows` and `queries` cut the data set; None takes all of it."""
+    """What to run. `rows` and `queries` cut the data set; None takes all of it.   clock : "wall", or "cpu", which is
+    processor time (of the thread that searches; of all that build), for machines that others use as well.
+    """
 
     dataset: str = "glove-50"
     peers: tuple[str, ...] = ("vecdb", "hnswlib", "faiss")
@@ -49,6 +52,7 @@ class Plan:
     queries: int | None = None
     folder: str | None = None
     recall_enough: float = 0.995
+    clock: str = "wall"
     modes: tuple[str, ...] = field(default=modes)
 
 
@@ -56,6 +60,7 @@ def run(plan: Plan, say: Say = lambda text: None, folder: Path | None = None) ->
     """Measure; returns the whole result as plain values. Peers that are missing or fail are in its `absent`, with why.
     folder : where a run that is killed leaves what it has measured, for the next run of the same plan.
     """
+    refuse_unknown([plan.clock], tuple(CLOCKS), "clock")
     peers, missing = make_peers(list(plan.peers), plan.m, plan.ef_construction)
     journal = RunJournal(folder, {name: getattr(plan, name) for name in plan.__slots__})
     journal.absent |= missing
@@ -135,11 +140,13 @@ def summary(points: Sequence[dict[str, Any]], builds: dict[str, Any], plan: Plan
 
 
 def _cut(data: Dataset, rows: int | None, queries: int | None) -> Dataset:
-    """The first rows and queries, without the true neighbours, which are others for fewer rows."""
+    """The first rows, and the first queries as float32; true neighbours are others for fewer rows, and left out."""
     base = data.base if rows is None else data.base[:rows]
     chosen = data.queries if queries is None else data.queries[:queries]
+    if chosen.dtype == np.float16:  # models give float32, whatever is stored
+        chosen = np.asarray(chosen, np.float32)
     if len(base) == len(data.base) and len(chosen) == len(data.queries):
-        return data
+        return replace(data, queries=chosen)
     return Dataset(f"{data.name}[:{len(base)}]", base, chosen, data.metric)
 
 
@@ -162,9 +169,10 @@ def _build(peer: Peer, data: Dataset, plan: Plan, say: Say) -> dict[str, Any]:
     threads = plan.threads
     say(f"building {peer.name} on {threads} threads")
     before = machine.memory_bytes()
-    started = time.perf_counter()
+    clock = CLOCKS_OF_ALL_THREADS[plan.clock]
+    started = clock()
     stages = peer.build(data.base, data.metric, threads)
-    seconds = time.perf_counter() - started
+    seconds = clock() - started
     after = machine.memory_bytes()
     return {
         "seconds": seconds,
@@ -229,16 +237,17 @@ def _measure_width(
 def _alternate(peers: Sequence[Peer], queries: Array, mode: str, plan: Plan) -> dict[str, list[float]]:
     """Seconds of each round for each peer; another peer is first in each round."""
     times: dict[str, list[float]] = {peer.name: [] for peer in peers}
+    clock = CLOCKS[plan.clock]
     for round_ in range(max(1, plan.rounds)):
         for at in range(len(peers)):
             peer = peers[(at + round_) % len(peers)]
-            started = time.perf_counter()
+            started = clock()
             if mode == "batch":
                 peer.batch(queries, plan.limit)
             else:
                 for query in queries:
                     peer.single(query, plan.limit)
-            times[peer.name].append(time.perf_counter() - started)
+            times[peer.name].append(clock() - started)
     return times
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import json
 import math
 import sys
@@ -19,6 +20,7 @@ from vecdb_bench.calls.interference import interference
 from vecdb_bench.calls.threads import threads
 from vecdb_bench.child_process import SharedEngine, SharedProcess
 from vecdb_bench.coldstart import coldstart
+from vecdb_bench.engines import engine_process
 from vecdb_bench.ingest import ingest
 from vecdb_bench.reporting import machine, recall_curves, results
 from vecdb_bench.tenants import lineup
@@ -85,6 +87,34 @@ def test_a_plot_is_a_picture(small: dict[str, object], tmp_path: Path) -> None:
 def test_unknown_peers_are_refused_before_anything_is_built() -> None:
     with pytest.raises(vecdb.InvalidArgument, match="hnswlib"):
         runner.run(runner.Plan(peers=("vecdb", "nobody")))
+
+
+class Silent(engine_process.Engine):
+    """An engine, and a peer, that find nothing."""
+
+    name = "silent"
+
+    def prepare(self, value: int) -> None: ...
+
+    def search(self, query: object) -> list[int]:
+        return []
+
+    def rows(self, result: list[int]) -> list[int]:
+        return result
+
+    def single(self, query: object, k: int) -> None: ...
+
+
+def test_searches_are_timed_by_the_clock_of_the_plan(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    ticks = itertools.count()
+    monkeypatch.setitem(engine_process.CLOCKS, "cpu", lambda: float(next(ticks)))
+    engine = Silent(tmp_path, None, [0, 1, 2], {"clock": "cpu"})
+    assert engine_process.turn(engine, 1)["seconds"] == [1, 1, 1] and next(ticks) == 6
+    plan = runner.Plan(clock="cpu", rounds=2)
+    assert runner._alternate([engine], np.zeros((3, 2)), "single", plan) == {"silent": [1, 1]}  # type: ignore[list-item]
+    for refused in (lambda: runner.run(runner.Plan(clock="sun")), lambda: tenants.run(tenants.Plan(clock="sun"))):
+        with pytest.raises(vecdb.InvalidArgument, match="wall, cpu"):
+            refused()
 
 
 def test_ingest_counts_what_was_acknowledged(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ INDEXES = ("spann", "spann-disk", "hnsw")  # codes in memory, codes on disk, a g
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Bytes a row, seconds, and rates, as they were measured (README, and `vecdb bench`).
+    """Bytes a row, seconds, and rates, as they were measured (bench/results, and `vecdb bench`).
 
     spann_rate, spann_disk_rate : queries a second of one core at recall@10 0.95, 1,000,000 x 128 uint8, of the search
         alone.   hnsw_rate : the same of a graph, 200,000 x 128 float32.   call_s : CPU time of a server for one call

@@ -11,7 +11,6 @@ turns, one call for each query. "fresh" are searches whose filter was never aske
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -19,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import vecdb
+from vecdb_bench.engines.engine_process import CLOCKS
 from vecdb_bench.filters.conditions import Condition, Data, filter_of
 from vecdb_bench.filters.plan import Plan
 
@@ -104,9 +104,9 @@ def _cell(
     for round_ in range(plan.rounds):
         names = list(ways)
         for way in names[round_ % len(names) :] + names[: round_ % len(names)]:
-            seconds[way] += timed(docs, data.queries, limit, filters, ways[way])
+            seconds[way] += timed(docs, data.queries, limit, filters, ways[way], plan.clock)
         if round_ == 0:
-            fresh = timed(docs, data.queries, limit, fresh_filters(condition), None)
+            fresh = timed(docs, data.queries, limit, fresh_filters(condition), None, plan.clock)
     about = {
         "kind": kind, "correlation": condition.correlation, "shape": condition.shape, "parts": condition.parts,
         "percent": condition.percent, "limit": limit, "matches": float(np.mean(truth.matches)),
@@ -128,11 +128,13 @@ def fresh_filters(condition: Condition) -> list[Any]:
     return [filter_of(terms, next(_numbers)) for terms in condition.terms]
 
 
-def timed(docs: Any, queries: Any, limit: int, filters: Sequence[Any], params: Any) -> list[float]:
+def timed(
+    docs: Any, queries: Any, limit: int, filters: Sequence[Any], params: Any, clock_name: str = "wall"
+) -> list[float]:
     """Seconds of single calls."""
-    seconds = []
+    seconds, clock = [], CLOCKS[clock_name]
     for query, one in zip(queries, filters, strict=True):
-        started = time.perf_counter()
+        started = clock()
         docs.search(query, limit, filter=one, params=params)
-        seconds.append(time.perf_counter() - started)
+        seconds.append(clock() - started)
     return seconds

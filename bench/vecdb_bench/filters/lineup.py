@@ -130,12 +130,14 @@ class _Contest:
     def _repeated(self) -> list[float]:
         half = len(self._filters) // 2
         timed(self._docs, self._data.queries[:half], self._limit, self._filters[:half], None)
-        return timed(self._docs, self._data.queries, self._limit, self._filters, None)
+        return timed(self._docs, self._data.queries, self._limit, self._filters, None, self._plan.clock)
 
     def _fresh(self) -> list[float]:
         half = len(self._filters) // 2
         timed(self._docs, self._data.queries[:half], self._limit, self._filters[:half], None)
-        return timed(self._docs, self._data.queries, self._limit, fresh_filters(self._condition), None)
+        return timed(
+            self._docs, self._data.queries, self._limit, fresh_filters(self._condition), None, self._plan.clock
+        )
 
     def points(self) -> list[dict[str, Any]]:
         about = {"correlation": self._condition.correlation, "parts": self._condition.parts}
@@ -158,7 +160,7 @@ def _open(
         script, options = _SCRIPTS[name]
         spec = {
             "metric": data.metric, "limit": limit, "threads": plan.threads, "m": plan.m,
-            "ef_construction": plan.ef_construction,
+            "ef_construction": plan.ef_construction, "clock": plan.clock,
         }  # fmt: skip
         of = (name, f"filters/filtered_{script}.py", folder, spec | options)
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 
+from vecdb_bench.engines.engine_process import CLOCKS
 from vecdb_bench.name_check import refuse_unknown
 
 MEASURES = ("cells", "peers", "bitmaps")
@@ -28,7 +29,8 @@ class Plan:
     """What to measure. widths : of vecdb's graph; the fastest search is sought among them.   peer_widths : each peer
     takes the smallest that reaches `recall`.   budget : seconds of a peer's turn; where it would take longer, fewer
     queries are asked, and after four times as many no larger width is tried.   bitmap_rows : records over which filters
-    are evaluated.   kept : folder of the indexes, for the next run with the same data.
+    are evaluated.   clock : of searches, "wall", or "cpu", which is processor time.   kept : folder of the indexes, for
+    the next run with the same data.
     """
 
     dataset: str = "glove-50"
@@ -51,6 +53,7 @@ class Plan:
     ef_construction: int = 200
     threads: int = os.cpu_count() or 1
     seed: int = 1
+    clock: str = "wall"
     kept: str | None = None
     path: str | None = None
 
@@ -66,3 +69,4 @@ class Plan:
         refuse_unknown(self.measures, MEASURES, "measure")
         refuse_unknown(self.kinds, KINDS, "kind of index")
         refuse_unknown(self.peers, tuple(PEERS), "peer")
+        refuse_unknown([self.clock], tuple(CLOCKS), "clock")

@@ -31,6 +31,7 @@ def facts(packages: Sequence[str] = ()) -> dict[str, Any]:
         "features": [flag for flag in shown_flags if flag in flags],
         "cache_bytes": _cache_bytes(),
         "cores": cores(),
+        "load": load(),
         "memory_bytes": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
         "python": platform.python_version(),
         "versions": {"vecdb": vecdb.__version__} | {name: _version(name) for name in (*measured_packages, *packages)},
@@ -42,6 +43,11 @@ def facts(packages: Sequence[str] = ()) -> dict[str, Any]:
 def cores() -> int:
     """How many cores this process may use; where the system does not say, how many the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def load() -> list[float]:
+    """Processes that ran or waited, on average of the last 1, 5 and 15 minutes, this one among them."""
+    return [round(value, 2) for value in os.getloadavg()] if hasattr(os, "getloadavg") else []
 
 
 def kernels_digest() -> str:

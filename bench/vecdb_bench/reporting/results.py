@@ -9,9 +9,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import vecdb
-
 default_folder = Path("bench-results")
+_MODES = {"batch": "one call for all queries", "single": "one call per query"}
 
 
 def write(result: Mapping[str, Any], folder: Path = default_folder) -> Path:
@@ -39,31 +38,16 @@ def can_plot() -> bool:
 
 
 def plot(result: Mapping[str, Any], path: Path) -> Path:
-    """Recall against queries per second, one panel per mode, as PNG."""
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise vecdb.Unavailable("plots need matplotlib: pip install 'vecdb-engine[bench]'") from error
-    modes = list(dict.fromkeys(point["mode"] for point in result["points"]))
-    figure = Figure(figsize=(6.0 * len(modes), 4.5), layout="constrained")
-    FigureCanvasAgg(figure)
-    titles = {"batch": "one call for all queries", "single": "one call per query"}
-    for at, mode in enumerate(modes, 1):
-        axes = figure.add_subplot(1, len(modes), at)
-        for name in result["builds"]:
-            curve = sorted((p["recall"], p["rate"]) for p in result["points"] if (p["peer"], p["mode"]) == (name, mode))
-            axes.plot(
-                [recall for recall, _ in curve], [rate for _, rate in curve], marker="o", markersize=3, label=name
-            )
-        axes.set(xlabel=f"recall@{result['plan']['limit']}", ylabel="queries per second, 1 thread", yscale="log")
-        axes.set_title(titles.get(mode, mode))
-        axes.grid(True, which="both", alpha=0.25)
-        axes.legend()
+    """Recall against queries per second, one panel per mode, as PNG. Raises Unavailable without matplotlib."""
+    from vecdb_bench.figures import plots, style
+
     data = result["data"]
-    figure.suptitle(f"{data['name']}: {data['rows']:,} x {data['dim']} {data['dtype']}, {data['metric']}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130)
+    title = f"{data['name']}: {data['rows']:,} x {data['dim']} {data['dtype']}, {data['metric']}"
+    by_mode = {words: [p for p in result["points"] if p["mode"] == mode] for mode, words in _MODES.items()}
+    panels = {words: points for words, points in by_mode.items() if points}
+    clock = result["plan"].get("clock", "wall")  # results that are older have none
+    draw = plots.recall_against_rate(panels, title, clock, result["plan"]["limit"], least=0.0)
+    style.save_one(draw, path, 60 + 340 * len(panels))
     return path
 
 

@@ -117,7 +117,7 @@ def values_near(
         recall = float(recalls(answer["rows"], part, limit).mean())
         if recall >= target - 0.06 or value is None or at == len(values) - 1:
             kept.append(value)
-        if recall >= target + 0.6 * (1 - target) and value is not None:
+        if recall >= target + 0.8 * (1 - target) and value is not None:
             break
     return kept
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import vecdb
+from vecdb_bench.engines.engine_process import CLOCKS
 from vecdb_bench.name_check import refuse_unknown
 from vecdb_bench.tenants.lineup import EngineSpec, Value
 
@@ -33,6 +34,7 @@ class Plan:
     index kind if none.   pilot : queries that show which values matter.   each : queries of every tenant.
     together : the engines that are compared search in one process.   growth : numbers of records.   sizes : rows of a
     tenant.   many : tenants of one database.   batches : of each kind of write.
+    clock : of searches, "wall", or "cpu", which is processor time.
     """
 
     dataset: str = "summaries"
@@ -63,6 +65,7 @@ class Plan:
     seed: int = 1
     path: str | None = None
     together: bool = False
+    clock: str = "wall"
 
     def quick(self) -> Plan:
         """The same plan at small sizes: its results have the right form, but say nothing of speed."""
@@ -75,6 +78,7 @@ class Plan:
         """Refuse names that are unknown or not installed, before anything is built."""
         refuse_unknown(self.measures, MEASURES, "measure")
         refuse_unknown(self.peers, PEERS, "peer")
+        refuse_unknown([self.clock], tuple(CLOCKS), "clock")
         if self.index not in KINDS or getattr(vecdb, self.index.capitalize(), None) is None:
             raise vecdb.InvalidArgument(f"no index of kind {self.index!r}; there are {', '.join(KINDS)}")
         for module in {name.partition("-")[0] for name in self.peers}:
@@ -104,4 +108,4 @@ def all_engines(plan: Plan, metric: str) -> list[EngineSpec]:
 
 
 def _spec(plan: Plan, metric: str) -> dict[str, Any]:
-    return {"metric": metric, "limit": plan.limit, "threads": plan.threads}
+    return {"metric": metric, "limit": plan.limit, "threads": plan.threads, "clock": plan.clock}

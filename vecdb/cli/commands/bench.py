@@ -1,11 +1,13 @@
-"""bench run, ingest, interference, threads, disk, tenants, filters, serve, mixture, coldstart, compare, plot:
-benchmarks as commands.
+"""bench run, ingest, interference, threads, disk, tenants, filters, serve, mixture, coldstart, compare, plot, keep,
+figures: benchmarks as commands.
 """
 
 from __future__ import annotations
 
 import json as jsonlib
 import os
+import shlex
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,12 +23,13 @@ HELP = "Measure vecdb, beside its peers where there are any. Each result is a JS
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the result.")]
 Rounds = Annotated[int, typer.Option(min=1, help="Rounds of every measurement; the best counts.")]
 DiskFolder = Annotated[Path | None, typer.Option("--path", help="Folder on the disk to measure.")]
+Clock = Annotated[str, typer.Option(help="wall, or cpu: processor time, where others use the machine as well.")]
 results_folder = Path("bench-results")
 
 
 def run(
     dataset: Annotated[str, typer.Option(help="A name of `dataset list`, or an ann-benchmarks file.")] = "glove-50",
-    peers: Annotated[str, typer.Option(help="hnswlib, faiss, faiss-sq8, vecdb-f32, with commas between.")] = "",
+    peers: Annotated[str, typer.Option(help="hnswlib, faiss, faiss-sq8, usearch, vecdb-f32, with commas.")] = "",
     limit: Limit = 10,
     ef: Annotated[str, typer.Option(help="Beam widths to sweep, with commas between.")] = "",
     m: Annotated[int, typer.Option("--m", help="Links per node, of every peer.")] = 16,
@@ -35,6 +38,7 @@ def run(
     rounds: Rounds = 3,
     rows: Annotated[int | None, typer.Option(help="Only the first rows of the data set.")] = None,
     queries: Annotated[int | None, typer.Option(help="Only the first queries of the data set.")] = None,
+    clock: Clock = "wall",
     folder: DatasetFolder = None,
     out: Out = results_folder,
     json: Json = False,
@@ -59,6 +63,7 @@ def run(
         threads=threads,
         rows=rows,
         queries=queries,
+        clock=clock,
         folder=str(folder) if folder else None,
     )
     result = runner.run(plan, output.note, out)
@@ -136,7 +141,8 @@ def disk(
     ] = None,
     nprobe: Annotated[str, typer.Option(help="Numbers of lists to sweep, with commas between.")] = "",
     peers: Annotated[
-        str, typer.Option(help="NAME=PYTHON,...: diskannpy-rust, zvec, lancedb-rq, lancedb-hnsw and who runs them.")
+        str,
+        typer.Option(help="NAME=PYTHON,...: diskannpy-rust, zvec, lancedb-rq, lancedb-hnsw, vecdb-codes-on-disk."),
     ] = "",
     limit: Limit = 10,
     threads: Annotated[int, typer.Option(help="Threads that build; searches use one.")] = os.cpu_count() or 1,
@@ -217,6 +223,7 @@ def tenants(
         bool, typer.Option("--together", help="All that `search` compares in one process, not one each.")
     ] = False,
     seed: Annotated[int, typer.Option(help="Of what is asked of whom.")] = 1,
+    clock: Clock = "wall",
     quick: Annotated[bool, typer.Option("--quick", help="Small sizes: shape, not speed.")] = False,
     path: DiskFolder = None,
     folder: DatasetFolder = None,
@@ -243,6 +250,7 @@ def tenants(
         seed=seed,
         path=str(path) if path else None,
         together=together,
+        clock=clock,
     )
     _finish(output, bench_tenants.run(plan.quick() if quick else plan, output.note), out)
 
@@ -265,6 +273,7 @@ def filters(
         int, typer.Option(min=1, help="Records over which filters alone are evaluated.")
     ] = 1_000_000,
     threads: Annotated[int, typer.Option(help="Threads that build; searches use one.")] = os.cpu_count() or 1,
+    clock: Clock = "wall",
     kept: Annotated[
         Path | None, typer.Option(help="Folder of the indexes, for the next run; made where there is none.")
     ] = None,
@@ -292,6 +301,7 @@ def filters(
         rounds=rounds,
         bitmap_rows=bitmap_rows,
         threads=threads,
+        clock=clock,
         kept=str(kept) if kept else None,
         path=str(path) if path else None,
     )
@@ -436,6 +446,40 @@ def plot(
     Output(json).emit({"plot": str(drawn)}, lambda console: console.print(str(drawn)))
 
 
+def keep(
+    result: Annotated[Path, typer.Argument(help="A JSON file that a command of `bench` wrote.")],
+    name: Annotated[str, typer.Argument(help="Its name among those that README shows.")],
+    commit: Annotated[str, typer.Option(help="Commit of the tree that was measured.")],
+    command: Annotated[str | None, typer.Option(help="What was run, where the result does not say.")] = None,
+    root: Annotated[Path, typer.Option(help="A checkout of vecdb.")] = Path("."),
+    json: Json = False,
+) -> None:
+    """Keep a result in bench/results of a checkout, without names of hosts and folders."""
+    from vecdb_bench.figures import kept
+
+    try:
+        found = jsonlib.loads(result.read_text(encoding="utf-8"))
+        said = command or found.get("command")
+    except (ValueError, AttributeError):
+        raise InvalidArgument(f"{result} is no result of `vecdb bench`") from None
+    if not said:
+        raise InvalidArgument(f"{result} does not say what was run: give --command")
+    file = root / "bench" / "results" / f"{name}.json"
+    kept.write(kept.of_result(found, said, commit), file)
+    Output(json).emit({"file": str(file)}, lambda console: console.print(str(file)))
+
+
+def figures(
+    root: Annotated[Path, typer.Option(help="A checkout of vecdb.")] = Path("."),
+    json: Json = False,
+) -> None:
+    """Draw the plots of README and write its tables, from the results that are kept in a checkout."""
+    from vecdb_bench.figures import page
+
+    changed = [str(file) for file in page.make(root)]
+    Output(json).emit({"changed": changed}, lambda console: console.print("\n".join(changed) or "nothing has changed"))
+
+
 def _measure(measure: Callable[..., dict[str, Any]], arguments: dict[str, Any]) -> None:
     """arguments : of a command. All but `json` and `out` are those of `measure`."""
     output, out = Output(arguments.pop("json")), arguments.pop("out")
@@ -447,6 +491,7 @@ def _measure(measure: Callable[..., dict[str, Any]], arguments: dict[str, Any]) 
 def _finish(output: Output, result: dict[str, Any], folder: Path) -> Path:
     from vecdb_bench.reporting import results
 
+    result |= {"command": shlex.join(["vecdb", *sys.argv[1:]])}
     file = results.write(result, folder)
     output.emit(result | {"file": str(file)}, lambda console: results.show(result, console))
     output.note(f"result {file}")
@@ -477,4 +522,6 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "coldstart": coldstart,
     "compare": compare,
     "plot": plot,
+    "keep": keep,
+    "figures": figures,
 }

@@ -13,6 +13,8 @@ import numpy as np
 
 
 class DiskAnn(engine_process.Engine):
+    package = "diskannpy-rust"
+
     def _distance(self) -> str:
         return "l2"  # for other metrics the vectors have unit norm, which gives the same order
 

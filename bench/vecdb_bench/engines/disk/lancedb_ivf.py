@@ -16,6 +16,8 @@ import pyarrow as pa
 
 
 class Lance(engine_process.Engine):
+    package = "lancedb"
+
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self.options = {"index": "rq"} | self.spec.get("lancedb", {})

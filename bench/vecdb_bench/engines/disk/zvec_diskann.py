@@ -10,6 +10,8 @@ import zvec
 
 
 class Zvec(engine_process.Engine):
+    package = "zvec"
+
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         zvec.init(log_level=zvec.LogLevel.ERROR, query_threads=1, optimize_threads=self.spec["threads"])

@@ -15,6 +15,8 @@ import pyarrow as pa
 
 
 class Lance(filtered.FilteredEngine):
+    own_threads = True
+
     def make(self) -> None:
         rows = np.ascontiguousarray(self.base, np.float32)
         columns = {"v": pa.FixedSizeListArray.from_arrays(pa.array(rows.reshape(-1)), rows.shape[1])}

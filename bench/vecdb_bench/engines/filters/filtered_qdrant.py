@@ -12,6 +12,8 @@ import qdrant_edge as qdrant
 
 
 class Qdrant(filtered.FilteredEngine):
+    own_threads = True
+
     def make(self) -> None:
         path = self.folder / "shard"
         shutil.rmtree(path, ignore_errors=True)

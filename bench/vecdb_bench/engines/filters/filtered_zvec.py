@@ -12,6 +12,8 @@ import zvec
 
 
 class Zvec(filtered.FilteredEngine):
+    own_threads = True
+
     def __init__(self, *of: Any) -> None:
         super().__init__(*of)
         zvec.init(log_level=zvec.LogLevel.ERROR, query_threads=1, optimize_threads=self.spec["threads"])
