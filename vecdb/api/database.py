@@ -80,7 +80,7 @@ class Database:
         dim : numbers of a vector. None: the first write that brings vectors gives it; searches before find nothing.
         metric : "cosine" (1 - cosine), "l2" (squared) or "ip" (minus the inner product); smaller is closer.
         index : `Hnsw(...)`, `Spann(...)`, `Curator(...)`, `Flat()`, or None to let size decide.
-        dtype : how vectors are stored: float32, float16, int8 or uint8.
+        dtype : how vectors are stored, whatever the type in which they are written: float32, float16, int8 or uint8.
         exist_ok : return the collection of that name where dim, metric, dtype and zero_vectors agree, instead of
             raising AlreadyExists. It keeps its index and metadata.
         metadata : what to note about it: see `Collection.set_metadata`.
