@@ -36,7 +36,7 @@ def _wrong_codes(view: TreeView, metric: int, coded_rows: int) -> list[str]:
     flat_below = order.quantiser.flat_below(metric)
     for first in range(0, coded_rows, _CHECKED_ROWS):
         rows = np.arange(first, min(coded_rows, first + _CHECKED_ROWS))
-        n, living = len(rows), view.arrays.gone[rows] == 0
+        n, living = len(rows), view.arrays.living(rows)
         if not living.any():
             continue
         vectors = np.ascontiguousarray(view.arrays.vectors[np.where(living, rows, rows[living][0])])

@@ -93,6 +93,6 @@ def _codes(view: GraphView) -> list[str]:
     """
     graph = view.graph
     picked = evenly_spaced(view.indexed, _SAMPLE)
-    picked = picked[view.arrays.gone[picked] == 0]
+    picked = picked[view.arrays.living(picked)]
     wrong = int(graph_codes.recoded_differs(graph, view.arrays, view.metric, picked).sum())
     return [f"{wrong} of {len(picked)} sampled rows have codes that differ from encoding them"] if wrong else []

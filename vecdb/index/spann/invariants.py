@@ -82,7 +82,7 @@ def _codes(lists: PostingLists, view: ListsView) -> list[str]:
         codes = data[offset : offset + count * width].reshape(count, width)
         first = (offset + count * width) // 4
         rows = words[first : first + count].astype(np.int64)
-        living = arrays.gone[rows] == 0  # the place of others may have been given back
+        living = arrays.living(rows)  # the place of others may have been given back
         vectors, n = np.ascontiguousarray(arrays.vectors[rows[living]]), int(living.sum())
         again, factors = coder.encode(vectors, np.full(n, head, np.int32), view.heads.codes, np.arange(n))
         stored = words[first + count : first + 2 * count][living]

@@ -68,6 +68,11 @@ class RowArrays:
         found: NDArray[np.bool_] = self.deleted[rows] != WITHOUT_VECTOR
         return found
 
+    def living(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which of some rows are of records that live: the place of others may have been given back (`Rows.punch`)."""
+        found: NDArray[np.bool_] = (self.gone if len(self.gone) else self.deleted)[rows] == 0
+        return found if len(self.gone) else found | ~self.have_vectors(rows)
+
 
 def _with_own_gone(arrays: RowArrays, known: NDArray[np.uint64]) -> RowArrays:
     """Another `gone`, which begins with what is known; in memory, of which only pages with deletions are touched."""
