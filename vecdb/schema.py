@@ -184,6 +184,17 @@ class Record:
     vector: Any = None  # ndarray[dim] of the collection's dtype; None when not asked for, or where it has none
     owner: str = ""
 
+    def to_dict(self) -> dict[str, Any]:
+        """A dict with id, fields and tenants, owner where it has one and vector where it was asked for, as
+        `Hits.to_list` has those of hits.
+        """
+        found: dict[str, Any] = {"id": self.id, "fields": self.fields, "tenants": self.tenants}
+        if self.owner:
+            found["owner"] = self.owner
+        if self.vector is not None:
+            found["vector"] = self.vector
+        return found
+
 
 class Facets(Mapping[Any, int]):
     """How many records have each value, as `Collection.facets` returns it: a mapping {value: count}, whose values of

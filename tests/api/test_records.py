@@ -131,6 +131,16 @@ def test_owners_have_records_of_their_own(db: Any) -> None:
     assert docs.delete(1, owner="ann") == 1 and docs.get(1) is not None and docs.count(tenant="t") == 1
 
 
+def test_a_record_is_a_dict_for_who_wants_one(db: Any) -> None:
+    docs = db.create_collection("docs", 2, "l2")
+    docs.upsert([7], [[1, 2]], [{"a": 1}], tenants="t")
+    docs.upsert([7], [[3, 4]], owner="o")
+    assert docs.get(7).to_dict() == {"id": 7, "fields": {"a": 1}, "tenants": ["t"]}
+    found = docs.get(7, owner="o", include_vectors=True).to_dict()
+    assert found.pop("vector").tolist() == [3, 4]
+    assert found == {"id": 7, "fields": {}, "tenants": [], "owner": "o"}
+
+
 def test_a_write_that_keeps_lists_adds_to_those_that_are_there(db: Any) -> None:
     docs = db.create_collection("docs", dim=3)
     docs.upsert([1, 2, 3], VECTORS[:3], tenants=[["a"], ["b", "c"], []])

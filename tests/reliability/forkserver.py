@@ -20,9 +20,9 @@ import traceback
 from typing import Any
 
 from tests.reliability import damage, faulty
-from tests.reliability.forked import creation, full_disk, lifecycle, limited, lists, processes, records
+from tests.reliability.forked import creation, full_disk, interrupts, lifecycle, limited, lists, processes, records
 
-MODULES = (records, lists, lifecycle, processes, creation, full_disk, limited, faulty, damage)
+MODULES = (records, lists, lifecycle, processes, creation, full_disk, interrupts, limited, faulty, damage)
 
 
 def find(name: str) -> Any:

@@ -50,6 +50,15 @@ def test_on_a_full_disk_every_call_says_so_and_deleting_makes_room(
     fill(server, folder, disk, index, free_kib)
 
 
+@pytest.mark.parametrize("index", ["auto", *(pytest.param(one, marks=pytest.mark.slow) for one in KINDS[1:])])
+def test_a_check_reads_past_pages_that_were_given_back_and_taken_by_others(
+    server: ForkServer, disk: Path, index: str
+) -> None:
+    status, found = server.call("looked_at_where_pages_were_given_back", disk=str(disk), index=index)
+    assert status == 0, (status, found)
+    assert found["wrong"] == [] and found["live"] > 5_000, found
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("free_kib", range(0, 64 * 16, 64))
 @pytest.mark.parametrize("index", KINDS)

@@ -793,7 +793,8 @@ class Collection:
 
         progress : True for a bar, or called with (done, rows), where done grows about evenly with time, through all
             stages. The first call says where the work begins, which is not 0 where some of it was done before: the rate
-            counts from there.
+            counts from there. Of an embedded collection it is called in a thread of the work's own: Ctrl-C ends
+            `optimize`, `reindex` and `vacuum` between two steps, and leaves the index whole.
         """
         return self._backend.optimize(
             None if threads is None else validate.threads(threads), reporter(progress, "optimize")

@@ -81,9 +81,10 @@ class Database:
         metric : "cosine" (1 - cosine), "l2" (squared) or "ip" (minus the inner product); smaller is closer. Of vectors
             of bits "hamming" (bits that differ) or "jaccard" (1 - bits that both have / bits that either has).
         index : `Hnsw(...)`, `Spann(...)`, `Curator(...)`, `Flat()`, or None to let size decide.
-        dtype : how vectors are stored: float32, float16, int8, uint8 or bits. Of bits `dim` is how many, a multiple of
-            8; vectors and queries are bytes of eight, as `numpy.packbits` makes them, or `dim` times True or False.
-            They are kept, and returned, as bytes. Their index is `Flat()` or `Hnsw(...)`.
+        dtype : how vectors are stored, whatever the type in which they are written: float32, float16, int8, uint8 or
+            bits. Of bits `dim` is how many, a multiple of 8; vectors and queries are bytes of eight, as
+            `numpy.packbits` makes them, or `dim` times True or False. They are kept, and returned, as bytes. Their
+            index is `Flat()` or `Hnsw(...)`.
         exist_ok : return the collection of that name where dim, metric, dtype and zero_vectors agree, instead of
             raising AlreadyExists. It keeps its index and metadata.
         metadata : what to note about it: see `Collection.set_metadata`.

@@ -105,11 +105,14 @@ class SwapLmdbFile:
 
 
 class _QueuedRequest:
+    """done : a lock that is held until then. Ctrl-C may break into the methods of an event, with a lock of its own."""
+
     __slots__ = ("done", "error", "request", "result")
 
     def __init__(self, request: Request) -> None:
         self.request = request
-        self.done = threading.Event()
+        self.done = threading.Lock()
+        self.done.acquire()
         self.result: Any = None
         self.error: BaseException | None = None
 
@@ -157,7 +160,8 @@ class Committer:
         self.times = CommitTimes()
         self.poisoned: str | None = None
         self._queue: deque[_QueuedRequest] = deque()
-        self._wake = threading.Condition()
+        self._wake_lock = threading.RLock()  # entered by itself: Ctrl-C may break into `__enter__` of a condition
+        self._wake = threading.Condition(self._wake_lock)
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="vecdb-commit", daemon=True)
         self._thread.start()
@@ -167,11 +171,11 @@ class Committer:
         failed.
         """
         job = _QueuedRequest(request)
-        with self._wake:
+        with self._wake_lock:
             self._admit()
             self._queue.append(job)
             self._wake.notify()
-        job.done.wait()
+        job.done.acquire()
         if job.error is not None:
             raise job.error
         return job.result
@@ -190,7 +194,7 @@ class Committer:
 
     def close(self) -> None:
         """Commit what is queued, then stop."""
-        with self._wake:
+        with self._wake_lock:
             self._closing = True
             self._wake.notify()
         self._thread.join()
@@ -206,12 +210,12 @@ class Committer:
                 self._commit(jobs)
             finally:
                 for job in jobs:
-                    job.done.set()
+                    job.done.release()
             del jobs, job  # while it waits it keeps nothing of the last group alive, which may be 256 MiB
 
     def _take(self) -> list[_QueuedRequest]:
         """The next group: what has queued up, within the bounds of a group. Empty means: stop."""
-        with self._wake:
+        with self._wake_lock:
             while not self._queue and not self._closing:
                 self._wake.wait()
             jobs: list[_QueuedRequest] = []

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -31,11 +31,13 @@ from vecdb.state.field_changes import iter_changed, iter_changes
 from vecdb.state.generation import Generation
 from vecdb.state.record_blocks import id_keys, iter_blocks, iter_tombs
 from vecdb.storage.kv import catalog, keys
+from vecdb.storage.kv.record_format import Block
 from vecdb.storage.kv.store import Store, Txn
 from vecdb.tenancy.access_journal import AccessReader
 from vecdb.tenancy.pairs import by_tenant, rows_of, rows_of_tenant
 from vecdb.tenancy.tenant_names import number_of, tenant
 
+_READ_BYTES = 1 << 22  # of vectors, read at once
 PROBLEMS_MAX = 100  # of a collection: a damaged disk should not fill memory with its description
 
 
@@ -56,21 +58,15 @@ def check_records(txn: Txn, generation: Generation, state: catalog.CommittedStat
     if live_count != state.live_count:
         problems.append(f"{live_count} rows have no tomb, the state counts {state.live_count} live records")
     bare_count = 0
-    for block in iter_blocks(store, txn, generation.prefix, 0, state.row_count, generation.folder.name):
-        rows = np.arange(block.first_row, block.first_row + block.count)
-        actual = crc_rows(np.ascontiguousarray(generation.rows.arrays.vectors[rows[0] : rows[-1] + 1]))
-        for at in np.flatnonzero(actual != block.row_crc).tolist():
-            if dead[rows[at]] and not generation.rows.arrays.vectors[rows[at]].any():
-                continue  # its place was given back (disk_room.py)
-            problems.append(
-                f"{generation.rows.path}: row {rows[at]} has crc {int(actual[at]):08x}, "
-                f"expected {int(block.row_crc[at]):08x}"
-            )
-        live = np.flatnonzero(~dead[rows])
-        bare_count += 0 if block.bare is None else int(block.bare[live].sum())
-        problems += _check_ids(store, txn, block.first_row, live, id_keys(generation.prefix, block, live))
-        if len(problems) >= PROBLEMS_MAX:
-            return problems
+    with generation.rows.opened() as read:
+        for block in iter_blocks(store, txn, generation.prefix, 0, state.row_count, generation.folder.name):
+            rows = np.arange(block.first_row, block.first_row + block.count)
+            problems += _check_vectors(generation, block, dead[rows], read)
+            live = np.flatnonzero(~dead[rows])
+            bare_count += 0 if block.bare is None else int(block.bare[live].sum())
+            problems += _check_ids(store, txn, block.first_row, live, id_keys(generation.prefix, block, live))
+            if len(problems) >= PROBLEMS_MAX:
+                return problems
     if bare_count != state.bare_count:
         problems.append(f"{bare_count} live records have no vector, the state counts {state.bare_count}")
     entries = sum(1 for _ in _keys_under(store.ids, txn, generation.prefix))
@@ -80,6 +76,25 @@ def check_records(txn: Txn, generation: Generation, state: catalog.CommittedStat
     numbers, found = _check_tenants(store, txn, generation)
     problems += found + _check_access(txn, generation, state, dead, numbers)
     return problems + _check_requests(store, txn, generation)
+
+
+def _check_vectors(
+    generation: Generation, block: Block, dead: NDArray[np.bool_], read: Callable[[int, int], NDArray[Any]]
+) -> list[str]:
+    """The rows of a block have their checksums. dead : bool[rows of the block].   read : see `Rows.opened`."""
+    problems, step = list[str](), max(1, _READ_BYTES // generation.rows.row_bytes)
+    for start in range(0, block.count, step):
+        stop = min(start + step, block.count)
+        vectors = read(block.first_row + start, block.first_row + stop)
+        actual, expected = crc_rows(vectors), block.row_crc[start:stop]
+        for at in np.flatnonzero(actual != expected).tolist():
+            if dead[start + at] and not vectors[at].any():
+                continue  # its place was given back (disk_room.py)
+            problems.append(
+                f"{generation.rows.path}: row {block.first_row + start + at} has crc {int(actual[at]):08x}, "
+                f"expected {int(expected[at]):08x}"
+            )
+    return problems
 
 
 def _check_changes(txn: Txn, generation: Generation, state: catalog.CommittedState) -> list[str]:

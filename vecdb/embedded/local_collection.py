@@ -31,6 +31,7 @@ from vecdb.commit.state_requests import PatchState
 from vecdb.commit.write_path import WritePath
 from vecdb.embedded.check import check_collection
 from vecdb.embedded.open_here import Usable
+from vecdb.embedded.undisturbed import interrupted, undisturbed
 from vecdb.errors import InvalidArgument
 from vecdb.filters.tree import Node
 from vecdb.index.common.progress import WeightedProgress
@@ -81,7 +82,7 @@ class LocalCollection:
         self.writes = WritePath(self.state, committer, self.searcher.is_searched)
         self.jobs = CollectionMaintenance(self.state, self.writes, self.searcher)
         self.writes.fix_dim = self.jobs.fix_dim
-        self.jobs.lock, self.jobs.is_ending = job_lock, lambda: usable.ending
+        self.jobs.lock, self.jobs.is_ending = job_lock, lambda: usable.ending or interrupted()
         # the part of CollectionBackend that is one of these parts' as it is, without a call in between
         self.put, self.put_all, self.add = self.writes.put, self.writes.put_all, self.writes.add
         self.update, self.delete = self.writes.update, self.writes.delete
@@ -140,7 +141,7 @@ class LocalCollection:
     def clear(self, request_id: bytes | None) -> int:
         self.writes.require_writer()
         with filesystem.raising_vecdb_errors("clearing"):
-            return self.jobs.clear(request_id)
+            return undisturbed(lambda: self.jobs.clear(request_id))
 
     def with_timeout(self, seconds: float) -> LocalCollection:
         raise InvalidArgument(
@@ -220,6 +221,9 @@ class LocalCollection:
     def optimize(self, thread_count: int | None, progress: Progress) -> None:
         """Repair, build anew where repairs have cost recall, index the whole tail, learn recall against ef, seal."""
         self.writes.require_writer()
+        undisturbed(lambda: self._optimize_twice(thread_count, progress))
+
+    def _optimize_twice(self, thread_count: int | None, progress: Progress) -> None:
         with self._timed(), filesystem.raising_vecdb_errors("optimizing"), self.jobs.lock:
             for _ in range(2):  # a step that meets damage leaves an empty index, which the second time is built
                 index = self.state.snapshot.generation.index
@@ -256,6 +260,9 @@ class LocalCollection:
 
     def reindex(self, index: IndexConfig | None, progress: Progress) -> None:
         self.writes.require_writer()
+        undisturbed(lambda: self._reindex(index, progress))
+
+    def _reindex(self, index: IndexConfig | None, progress: Progress) -> None:
         with self._timed(), filesystem.raising_vecdb_errors("indexing"):
             self.jobs.reindex(catalog.index_to_dict(index), threads(None), progress)
             self.jobs.learn(threads(None), time_scans=True)
@@ -264,7 +271,7 @@ class LocalCollection:
     def vacuum(self, progress: Progress) -> None:
         self.writes.require_writer()
         with filesystem.raising_vecdb_errors("vacuuming"):
-            self.jobs.vacuum(threads(None), progress)
+            undisturbed(lambda: self.jobs.vacuum(threads(None), progress))
 
     def evaluate(
         self,

@@ -34,6 +34,7 @@ from vecdb.embedded.check import check_database
 from vecdb.embedded.create_drop import CreateCollection, DropAlias, DropCollection, RenameCollection, SetAlias
 from vecdb.embedded.directory import LOCK, check_folders, lock_as_reader, prepare_directory
 from vecdb.embedded.local_collection import LocalCollection
+from vecdb.embedded.undisturbed import undisturbed
 from vecdb.errors import Corruption, DiskFull, NotFound, Unavailable
 from vecdb.maintenance.garbage import collect_garbage
 from vecdb.maintenance.index_jobs import CollectionMaintenance
@@ -93,7 +94,7 @@ class LocalDatabase(Generic[C]):
         self._temporary = temporary
         self._memory_budget_bytes = memory_budget_bytes
         self._usable = open_here.Usable(path)
-        self._closing = self._ending = self.upgraded = False
+        self._closing = self._ending = self._is_garbage = self.upgraded = False
         self._ended = threading.Event()
         self._open_lock = threading.RLock()
         self._collections: weakref.WeakValueDictionary[int, LocalCollection] = weakref.WeakValueDictionary()  # by uid
@@ -461,9 +462,17 @@ class LocalDatabase(Generic[C]):
             if self._closing:
                 return
             self._closing = True
+        if sys.is_finalizing() or self._is_garbage:  # other threads may be gone, or wait for what this one holds
+            self._close(threading.get_ident())
+        else:
+            caller = threading.get_ident()
+            undisturbed(lambda: self._close(caller))
+
+    def _close(self, caller: int) -> None:
+        """caller : the thread that waits for it."""
         self._usable.end(self._closing_threads())
         try:
-            self._close()
+            self._end_all(caller)
         finally:
             self._ended.set()
 
@@ -473,7 +482,7 @@ class LocalDatabase(Generic[C]):
         own = [one for one in (self._committer, self._maintenance) if one is not None]
         return lambda: threading.get_ident() == closer or any(one.is_this_thread() for one in own)
 
-    def _close(self) -> None:
+    def _end_all(self, caller: int) -> None:
         if self._maintenance is not None:
             self._maintenance.close()
         if self._committer is not None:
@@ -492,7 +501,7 @@ class LocalDatabase(Generic[C]):
             self._maintained.clear()
         if not self.read_only:
             open_here.set_writer(self.store, None)
-        open_here.close_store(self.store)
+        open_here.close_store(self.store, caller)
         self._unlock()
         if self._temporary is not None:
             self._temporary.remove()
@@ -503,6 +512,7 @@ class LocalDatabase(Generic[C]):
         if not hasattr(self, "store") or self.closed or not self._usable.is_mine:
             return
         with self._open_lock:
+            self._is_garbage = True
             self._ending = True  # whoever finds it by its weak reference, and opens it, waits until it is closed
         own = [one for one in (self._committer, self._maintenance) if one is not None and one.is_this_thread()]
         with contextlib.suppress(Exception):  # nobody is there to hear of it

@@ -13,9 +13,10 @@ from vecdb.api.collection import Collection
 from vecdb.api.database import Database, check_path
 from vecdb.embedded import open_here
 from vecdb.embedded.local_database import LocalDatabase
+from vecdb.embedded.undisturbed import undisturbed
 from vecdb.errors import InvalidArgument, Locked, NotFound
 from vecdb.replication.backups.temporary import TemporaryFolder
-from vecdb.replication.log.link import STALENESS_S, log_use
+from vecdb.replication.log.link import STALENESS_S, LogUse, log_use
 from vecdb.schema import Hnsw, IndexConfig, SearchParams
 from vecdb.storage.disk import filesystem, manifest
 from vecdb.validate.directories import absolute
@@ -80,19 +81,26 @@ def open_database(
             )
         if read_only:
             raise InvalidArgument("':memory:' is always new, so read_only=True would open nothing; leave it out")
-        temporary = TemporaryFolder.for_database()
-        return _handle_of(
-            LocalDatabase(temporary.database, Collection, durability="none", temporary=temporary, **options)
-        )
+        return undisturbed(lambda: _open_temporary(options), Database.close)
     folder = absolute(path)
     if read_only and log is not None:
         raise InvalidArgument("log= is for the process that writes; leave read_only or log out")
+    options["durability"] = durability
     try:
         if read_only or follow is not None:
-            return _handle_of(LocalDatabase(folder, Collection, read_only=True, durability=durability, **options))
-        return _open_for_writing(folder, {"durability": durability, **options})
+            return undisturbed(lambda: _open_for_reading(folder, options), Database.close)
+        return undisturbed(lambda: _open_for_writing(folder, options), Database.close)
     except OSError as error:
         raise filesystem.to_vecdb_error(error, f"opening {path}") from error
+
+
+def _open_temporary(options: dict[str, Any]) -> Database:
+    temporary = TemporaryFolder.for_database()
+    return _handle_of(LocalDatabase(temporary.database, Collection, durability="none", temporary=temporary, **options))
+
+
+def _open_for_reading(folder: Path, options: dict[str, Any]) -> Database:
+    return _handle_of(LocalDatabase(folder, Collection, read_only=True, **options))
 
 
 def _open_for_writing(folder: Path, options: dict[str, Any]) -> Database:
@@ -135,11 +143,15 @@ def promote(path: Any, log: str) -> int:
     if not filesystem.exists(folder / manifest.NAME):
         raise NotFound(f"no copy at {folder}; vecdb.open(path, follow=log) makes one")
     with filesystem.raising_vecdb_errors(f"promoting {folder}"):
-        database = LocalDatabase(folder, Collection, read_only=True, durability="full", maintenance=False, log=use)
-        try:
-            return database.promote()
-        finally:
-            database.close()
+        return undisturbed(lambda: _promote(folder, use))
+
+
+def _promote(folder: Path, log: LogUse | None) -> int:
+    database = LocalDatabase(folder, Collection, read_only=True, durability="full", maintenance=False, log=log)
+    try:
+        return database.promote()
+    finally:
+        database.close()
 
 
 def warm_up(dim: int, metric: str = "cosine", dtype: str = "float32", index: IndexConfig | None = None) -> None:
@@ -178,6 +190,10 @@ def upgrade(path: str | os.PathLike[str]) -> bool:
     if not filesystem.exists(folder / manifest.NAME):
         raise NotFound(f"no database at {folder}")
     with filesystem.raising_vecdb_errors(f"upgrading {folder}"):
-        database = LocalDatabase(folder, Collection, durability="full", maintenance=False, upgrading=True)
-        database.close()
+        return undisturbed(lambda: _upgrade(folder))
+
+
+def _upgrade(folder: Path) -> bool:
+    database = LocalDatabase(folder, Collection, durability="full", maintenance=False, upgrading=True)
+    database.close()
     return database.upgraded

@@ -102,15 +102,15 @@ def open_store(path: Path, *, read_only: bool, durability: str, map_bytes: int) 
         entry.ended.wait()  # its last user is about to close it
 
 
-def close_store(store: Store) -> None:
-    """The user of a store has ended; with the last one it closes."""
+def close_store(store: Store, caller: int) -> None:
+    """The user of a store has ended; with the last one it closes. caller : see `Store.close`."""
     with _guard:
         key, entry = next((key, entry) for key, entry in _entries() if entry.store is store and entry.users)
         entry.users -= 1
         if entry.users:
             return
     try:
-        store.close()
+        store.close(caller)
     finally:
         with _guard:
             del _open[key]

@@ -100,6 +100,33 @@ def room_on_a_full_disk(disk: str, backup: str, index: str, free_kib: int) -> di
     return {"wrong": wrong, "row_bytes": rows.st_blocks * 512, "live": len(live)}
 
 
+def looked_at_where_pages_were_given_back(disk: str, index: str) -> dict[str, Any]:
+    """A vacuum gives back the pages of deleted rows, others take them; then everything is read."""
+    place, live, wrong = Path(disk), list[int](), list[str]()
+    with open_database(place / "db", maintenance=False) as db:
+        limits.flat_rows_max, full = 500, False
+        docs = db.create_collection(NAME, DIM, "l2", index_of(index))
+        while not full:
+            ids = list(range(len(live), len(live) + 1_000))
+            try:
+                docs.upsert(ids, vectors_of(ids, [1] * 1_000, DIM))
+                live += ids
+                if len(live) == 4_000:
+                    docs.optimize()
+            except Unavailable:
+                full = True
+        docs.delete(live[:400])
+        try:
+            docs.vacuum()
+            wrong.append("the vacuum had room for a copy")
+        except Unavailable as error:
+            if "were given back" not in str(error):
+                wrong.append(f"vacuum: {error}")
+        leave_free(place, 0)
+        wrong += all_there(db, live[400:])
+    return {"wrong": wrong, "live": len(live)}
+
+
 def all_there(db: Any, ids: list[int], more: int = 0) -> list[str]:
     try:
         docs, wrong = db[NAME], db.check()

@@ -317,7 +317,7 @@ def test_who_does_not_read_a_list_loses_it(serving: Serving, calling: Calling) -
     stream = client.records.List(request, timeout=PATIENCE_S)
     next(stream)
     store, kernels = running.server.context.db._backend.store, running.server.context.kernels
-    running.until(lambda: store._parked + store._reads + kernels.queued + kernels.busy == 0)
+    running.until(lambda: store._parked + len(store._reads) + kernels.queued + kernels.busy == 0)
     assert outcome(lambda: list(stream)) == "ABORTED"
     settled(running)
 

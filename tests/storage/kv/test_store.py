@@ -103,6 +103,27 @@ def test_reading_a_closed_store_is_unavailable(tmp_path: Path) -> None:
         pass
 
 
+def test_closing_waits_for_no_read_whose_end_an_interruption_broke_off(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        filled(tmp_path / name)
+    own, other = (Store(tmp_path / name, read_only=False, durability="none") for name in ("one", "two"))
+    broken_off = own.read()
+    broken_off.__enter__()
+    own.close()  # the thread that closes is not reading
+    with pytest.raises(Unavailable, match="closed"), own.read():
+        pass
+    broken_off = other.read()
+    broken_off.__enter__()
+    closing = threading.Thread(target=other.close)
+    closing.start()
+    while not other._closed:
+        pass
+    assert closing.is_alive(), "it may still be reading"
+    del broken_off
+    closing.join(60)
+    assert not closing.is_alive()
+
+
 def test_a_copy_is_the_state_at_one_commit(tmp_path: Path) -> None:
     filled(tmp_path / "lmdb")
     store = Store(tmp_path / "lmdb", read_only=False, durability="none")

@@ -90,7 +90,7 @@ def settled(running: Running) -> None:
     running.until(lambda: context.admission.calls == 0 and context.admission.bytes == 0 and not context.streams)
     for pool in (context.kernels, context.writers):
         running.until(lambda pool=pool: pool.queued == 0 and pool.busy == 0)
-    running.until(lambda: context.db._backend.store._parked == 0 and context.db._backend.store._reads == 0)
+    running.until(lambda: context.db._backend.store._parked == 0 and not context.db._backend.store._reads)
 
 
 async def _made(config: Any) -> Server:

@@ -88,8 +88,11 @@ def _reachable(graph: Graph, view: GraphView, unlinked: NDArray[np.bool_]) -> li
 
 
 def _codes(view: GraphView) -> list[str]:
-    """Codes of a sample, spread over the rows, against encoding them again."""
+    """Codes of a sample, spread over the rows, against encoding them again: of rows that live, since the place of
+    others may have been given back.
+    """
     graph = view.graph
     picked = evenly_spaced(view.indexed, _SAMPLE)
+    picked = picked[view.arrays.living(picked)]
     wrong = int(graph_codes.recoded_differs(graph, view.arrays, view.metric, picked).sum())
     return [f"{wrong} of {len(picked)} sampled rows have codes that differ from encoding them"] if wrong else []

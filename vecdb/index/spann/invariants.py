@@ -82,8 +82,10 @@ def _codes(lists: PostingLists, view: ListsView) -> list[str]:
         codes = data[offset : offset + count * width].reshape(count, width)
         first = (offset + count * width) // 4
         rows = words[first : first + count].astype(np.int64)
-        vectors = np.ascontiguousarray(arrays.vectors[rows])
-        again, factors = coder.encode(vectors, np.full(count, head, np.int32), view.heads.codes, np.arange(count))
-        if not np.array_equal(again, codes) or not np.array_equal(factors, words[first + count : first + 2 * count]):
+        living = arrays.living(rows)  # the place of others may have been given back
+        vectors, n = np.ascontiguousarray(arrays.vectors[rows[living]]), int(living.sum())
+        again, factors = coder.encode(vectors, np.full(n, head, np.int32), view.heads.codes, np.arange(n))
+        stored = words[first + count : first + 2 * count][living]
+        if not np.array_equal(again, codes[living]) or not np.array_equal(factors, stored):
             return [f"list {head} holds codes that are not those of its rows"]
     return []

@@ -18,7 +18,10 @@ from __future__ import annotations
 import errno
 import weakref
 from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +68,11 @@ class RowArrays:
         """Which of some rows (integers, or a slice) have a vector: the others hold a copy of another row's."""
         found: NDArray[np.bool_] = self.deleted[rows] != WITHOUT_VECTOR
         return found
+
+    def living(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which of some rows are of records that live: the place of others may have been given back (`Rows.punch`)."""
+        found: NDArray[np.bool_] = (self.gone if len(self.gone) else self.deleted)[rows] == 0
+        return found if len(self.gone) else found | ~self.have_vectors(rows)
 
 
 def _with_own_gone(arrays: RowArrays, known: NDArray[np.uint64]) -> RowArrays:
@@ -219,6 +227,31 @@ class Rows:
             return freed
         finally:
             filesystem.close(fd)
+
+    @contextmanager
+    def opened(self) -> Iterator[Callable[[int, int], NDArray[Any]]]:
+        """read(first, stop) : rows as the file has them (stored dtype[stop - first, dim]), read and not looked at in
+        the map: there a page that was given back takes a new one on a file system in memory, and where that is full the
+        process gets SIGBUS. Where the file is gone, since a vacuum of another process has removed it, by the map.
+        """
+        try:
+            fd = filesystem.open_read(self.path)
+        except FileNotFoundError:
+            fd = -1
+        try:
+            if fd >= 0 and filesystem.identity_of(fd) == self._file:
+                yield partial(self._read, fd)
+            else:
+                yield lambda first, stop: np.ascontiguousarray(self.arrays.vectors[first:stop])
+        finally:
+            if fd >= 0:
+                filesystem.close(fd)
+
+    def _read(self, fd: int, first: int, stop: int) -> NDArray[Any]:
+        found = np.zeros((stop - first, self.dim), self.dtype)  # past the end of the file there is nothing
+        data = memoryview(found.view(np.uint8).reshape(-1).data)
+        filesystem.pread_into(fd, data, row_format.HEADER_BYTES + first * self.row_bytes)
+        return found
 
     def sync(self) -> None:
         """Make what was written durable. Raises OSError, after which nothing written since the last sync can be

@@ -25,6 +25,7 @@ import os
 import signal
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -47,6 +48,7 @@ _MAP_BYTES_MIN = 1 << 26
 _COMPACT_BYTES_MIN = 1 << 18  # fewer free bytes than this are not worth a copy
 _SWAP_WAIT_S = 0.1  # for reads to finish, while those that begin wait
 _CALM_WAIT_S = 5.0  # for reads to finish, while others begin
+_LOOK_S = 0.1  # how often `close` looks whether reads have finished that did not say so
 _DURABILITIES = ("none", "relaxed", "full")
 _SPARE_BYTES = 1 << 20  # kept free behind LMDB's last page, so that deletes work on a full disk
 
@@ -86,23 +88,54 @@ def _is_there() -> None:
     """Nobody looks."""
 
 
-class _Read(AbstractContextManager[Any]):
+class _Counted:
+    """A block in which a thread may touch the map, so that `close` waits for it.
+
+    Ctrl-C can break in where any function begins, `__exit__` included: then the block has ended once this object is no
+    more. It has no `__del__`, in which an interruption would be lost.
+    """
+
+    __slots__ = ("__weakref__", "_store")
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def __enter__(self) -> Any:
+        self._store._enter(self)
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        self._store._leave(self)
+
+
+class _Read(_Counted):
     """A read transaction of a store. A class, since every search of a reading process makes one: a generator takes
     three microseconds more.
     """
 
-    __slots__ = ("_buffers", "_store", "_txn")
+    __slots__ = ("_buffers", "_txn")
 
     def __init__(self, store: Store, buffers: bool) -> None:
         self._store = store
         self._buffers = buffers
+        self._txn: Txn | None = None
 
     def __enter__(self) -> Txn:
-        self._txn = self._store._begin(self._buffers)
+        self._store._enter(self)
+        try:
+            self._txn = self._store._env.begin(buffers=self._buffers)
+        except BaseException as error:
+            self._store._leave(self)
+            if isinstance(error, lmdb.Error):
+                raise store_error(error, "beginning a read") from error
+            raise
         return self._txn
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        self._store._end(self._txn)
+        try:
+            if self._txn is not None and not self._store._abandoned:  # it would end the parent's, which is the same
+                self._txn.abort()
+        finally:
+            self._store._leave(self)
         if isinstance(error, lmdb.Error):
             raise store_error(error, f"reading {self._store.path}") from error
 
@@ -127,8 +160,10 @@ class Store:
         self.path = path
         self.read_only = read_only
         self._alone = alone
-        self._gate = threading.Condition()
-        self._reads = 0  # read transactions that may touch the map now
+        self._gate_lock = threading.RLock()  # entered by itself: Ctrl-C may break into `__enter__` of a condition
+        self._gate = threading.Condition(self._gate_lock)
+        # by number of the object, blocks that may touch the map now: the thread that is in it, and the object
+        self._reads: dict[int, tuple[int, weakref.ref[_Counted]]] = {}
         self._holders = 0  # of row files as they were at a commit
         self._parked = 0  # read transactions that are open but do not touch the map now
         self._map_bytes = map_bytes
@@ -227,8 +262,8 @@ class Store:
                 self._look_again()
         if read_only or _DURABILITIES.index(durability) <= _DURABILITIES.index(self._durability):
             return  # a reader writes nothing, and the transaction of a writer may be under way
-        with self._gate:  # it was opened with less: open it anew
-            calm = self._gate.wait_for(lambda: not self._reads, _CALM_WAIT_S)
+        with self._gate_lock:  # it was opened with less: open it anew
+            calm = self._gate.wait_for(lambda: not self._is_read(), _CALM_WAIT_S)
             if not calm or self._parked:
                 raise Unavailable(f"{self.path} is being read in this process; end its iterators, then open it again")
             self._env.close()
@@ -258,59 +293,49 @@ class Store:
                     return
             self._complete()
 
-    @contextmanager
-    def _counted(self) -> Iterator[None]:
+    def _counted(self) -> AbstractContextManager[None]:
         """`close` unmaps the file, so it waits until no thread is inside this block."""
-        self._enter()
-        try:
-            yield
-        finally:
-            self._leave()
+        return _Counted(self)
 
-    def _enter(self) -> None:
-        with self._gate:
+    def _enter(self, block: _Counted) -> None:
+        thread = threading.get_ident()
+        with self._gate_lock:
             if self._swapping:
                 self._gate.wait_for(lambda: not self._swapping)
             self._refuse_closed()
-            self._reads += 1
+            self._reads.pop(id(block), None)  # of one that is no more: the order is that in which they began
+            self._reads[id(block)] = thread, weakref.ref(block)
 
-    def _leave(self) -> None:
-        with self._gate:
-            self._reads -= 1
-            if not self._reads:
+    def _leave(self, block: _Counted) -> None:
+        with self._gate_lock:
+            self._reads.pop(id(block), None)
+            if not self._reads or self._closed:
                 self._gate.notify_all()
 
-    def _begin(self, buffers: bool) -> Txn:
-        self._enter()
-        try:
-            return self._env.begin(buffers=buffers)
-        except BaseException as error:
-            self._leave()
-            if isinstance(error, lmdb.Error):
-                raise store_error(error, "beginning a read") from error
-            raise
-
-    def _end(self, txn: Txn) -> None:
-        try:
-            if not self._abandoned:  # ending it would end the parent's, which is the same in the lock file
-                txn.abort()
-        finally:
-            self._leave()
+    def _is_read(self, but: int = 0) -> bool:
+        """Under the gate: whether a thread, other than `but`, is in such a block."""
+        for number, (_, block) in list(self._reads.items()):
+            if block() is None:
+                del self._reads[number]
+        return any(thread != but for thread, _ in self._reads.values())
 
     @contextmanager
     def parked(self) -> Iterator[None]:
         """Inside `read`, around code that touches neither the transaction nor its buffers and may take long: an
         iterator between two batches. The store may be closed meanwhile; then the end of the block raises Unavailable.
         """
-        with self._gate:
-            self._reads -= 1
+        thread = threading.get_ident()
+        with self._gate_lock:
+            number = [one for one, (inside, _) in self._reads.items() if inside == thread][-1]  # the innermost
+            _, block = self._reads.pop(number)
             self._parked += 1
             self._gate.notify_all()
         try:
             yield
         finally:
-            with self._gate:
-                self._reads += 1
+            thread = threading.get_ident()  # which may be another
+            with self._gate_lock:
+                self._reads[number] = thread, block
                 self._parked -= 1
         self._refuse_closed()
 
@@ -413,12 +438,12 @@ class Store:
         """Within the block nothing gives back pages of row files, whose rows die meanwhile: somebody reads the files
         themselves, as they were at a commit.
         """
-        with self._gate:
+        with self._gate_lock:
             self._holders += 1
         try:
             yield
         finally:
-            with self._gate:
+            with self._gate_lock:
                 self._holders -= 1
 
     @contextmanager
@@ -460,12 +485,12 @@ class Store:
         process reads (each holds READERS, which a new one waits for) and no iterator of this process is parked. Reads
         that begin wait for it, at most _SWAP_WAIT_S. Returns whether it was done.
         """
-        with self.read_by_nobody_else() as alone, self._gate:
+        with self.read_by_nobody_else() as alone, self._gate_lock:
             if not alone or self._closed or self._env.info()["last_txnid"] != copy.transaction:
                 return False
             self._swapping = True
             try:
-                calm = self._gate.wait_for(lambda: not self._reads, _SWAP_WAIT_S)
+                calm = self._gate.wait_for(lambda: not self._is_read(), _SWAP_WAIT_S)
                 if not calm or self._parked or self._closed:
                     return False
                 self._swap_for(copy.folder)
@@ -512,12 +537,15 @@ class Store:
             except lmdb.Error as error:
                 raise store_error(error, f"syncing {self.path}") from error
 
-    def close(self) -> None:
-        """Wait for reads that are under way, then unmap."""
-        with self._gate:
+    def close(self, caller: int | None = None) -> None:
+        """Wait for reads that are under way, then unmap. caller : the thread that waits for this, None for the present
+        one. A read of its own is not under way: Ctrl-C broke in where it would have ended.
+        """
+        own = caller or threading.get_ident()
+        with self._gate_lock:
             self._closed = True
-            while self._reads:
-                self._gate.wait()
+            while self._is_read(but=own):
+                self._gate.wait(_LOOK_S)  # a block whose end was broken off tells nobody
             self._env.close()
             self._close_spare()
 
