@@ -23,13 +23,20 @@ from vecdb.index.clustering.assignment import assign_to_heads
 from vecdb.index.clustering.cluster_tree import Heads, grow_tree
 from vecdb.index.common import sq8_training
 from vecdb.index.common.sampling import evenly_spaced
-from vecdb.index.contract import Progress, corrupt_row_error
+from vecdb.index.contract import Progress
 from vecdb.index.spann import build_checkpoint
 from vecdb.index.spann.build_checkpoint import SavedTree
 from vecdb.index.spann.entry_coder import EntryCoder, new_coder, scaled
 from vecdb.index.spann.entry_spool import EntrySpool
-from vecdb.index.spann.posting_lists import ListEntries, ListsView, PostingLists, empty_view, place, with_room
-from vecdb.kernels.primitives import checksums
+from vecdb.index.spann.posting_lists import (
+    ListEntries,
+    ListsView,
+    PostingLists,
+    empty_view,
+    place,
+    verify_living,
+    with_room,
+)
 from vecdb.kernels.primitives.distance import COSINE, L2
 from vecdb.kernels.primitives.visibility import deleted_by
 from vecdb.storage.disk import filesystem
@@ -144,11 +151,9 @@ def _assign(lists: PostingLists, tree: SavedTree, spool: EntrySpool, stop: int, 
     arrays, coder = lists.rows.arrays, tree.coder
     first = spool.done
     last = min(stop, first + max(_CHUNK_ROWS_MIN, _CHUNK_BYTES // (coder.dim * arrays.vectors.itemsize)))
-    rows = np.arange(first, last, dtype=np.int64)
-    rows = rows[_alive(lists, rows)]
-    bad = checksums.verify_rows(arrays.vectors, first, last, arrays.crcs, arrays.verified)
-    if bad >= 0:
-        raise corrupt_row_error(bad, arrays)
+    alive = _alive(lists, slice(first, last))
+    verify_living(arrays, first, alive)
+    rows = first + np.flatnonzero(alive)
     vectors = np.ascontiguousarray(arrays.vectors[rows])
     filesystem.drop_mapped_pages(arrays.vectors[first:last])  # a file larger than memory passes through it
     codes, beyond = coder.quantise(vectors)

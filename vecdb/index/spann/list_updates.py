@@ -22,12 +22,19 @@ from numpy.typing import NDArray
 
 from vecdb.index.clustering.assignment import assign_to_heads, near_heads
 from vecdb.index.clustering.cluster_tree import Heads, heads_of, regroup, split
-from vecdb.index.contract import Progress, corrupt_row_error
+from vecdb.index.contract import Progress
 from vecdb.index.spann.entry_coder import EntryCoder
-from vecdb.index.spann.posting_lists import ListEntries, ListsView, PostingLists, batches, empty_view, with_room
+from vecdb.index.spann.posting_lists import (
+    ListEntries,
+    ListsView,
+    PostingLists,
+    batches,
+    empty_view,
+    verify_living,
+    with_room,
+)
 from vecdb.kernels.array_table import ArrayTable
 from vecdb.kernels.build import list_assignment, list_bodies
-from vecdb.kernels.primitives import checksums
 from vecdb.kernels.primitives.visibility import deleted_by
 
 _FILL = 0.55  # of the ceiling: how full the parts of a split are
@@ -49,10 +56,9 @@ def append_rows(lists: PostingLists, stop: int, ceiling: int, threads: int) -> N
     view = lists.current()
     arrays = lists.rows.arrays
     first = view.indexed
-    bad = checksums.verify_rows(arrays.vectors, first, stop, arrays.crcs, arrays.verified)
-    if bad >= 0:
-        raise corrupt_row_error(bad, arrays)
-    rows = first + np.flatnonzero(~deleted_by(arrays.deleted[first:stop], lists.removed))
+    alive = ~deleted_by(arrays.deleted[first:stop], lists.removed)
+    verify_living(arrays, first, alive)
+    rows = first + np.flatnonzero(alive)
     vectors = np.ascontiguousarray(arrays.vectors[rows])
     codes, beyond = view.coder.quantise(vectors)
     labels = assign_to_heads(view.heads, codes, lists.replicas, threads, lists.workers)

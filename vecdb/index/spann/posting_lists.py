@@ -25,13 +25,15 @@ from numpy.typing import NDArray
 
 from vecdb.index.clustering.cluster_tree import Heads
 from vecdb.index.common.thread_pool import ThreadPool
-from vecdb.index.contract import IndexCorruption, RowSource
+from vecdb.index.contract import IndexCorruption, RowSource, corrupt_row_error
+from vecdb.index.row_set import runs
 from vecdb.index.spann.entry_coder import EntryCoder
 from vecdb.index.spann.list_arena import Arena, Segment
 from vecdb.kernels.build import list_bodies
+from vecdb.kernels.primitives import checksums
 from vecdb.storage.disk import filesystem, list_file
 from vecdb.storage.disk.batch_read import ReadBatchPool
-from vecdb.storage.disk.row_file import WITHOUT_VECTOR
+from vecdb.storage.disk.row_file import WITHOUT_VECTOR, RowArrays
 
 Rows64 = NDArray[np.int64]
 _T = TypeVar("_T", bound=np.generic)
@@ -483,3 +485,13 @@ def place(entries: ListEntries, starts: Rows64, fill: NDArray[np.int32], arena: 
     list_bodies.place_entries(
         order, entries.labels, entries.rows, entries.codes, entries.factors, starts, fill, arena.data, width
     )
+
+
+def verify_living(arrays: RowArrays, first: int, alive: NDArray[np.bool_]) -> None:
+    """Compare rows from `first` on, those that live (bool[n]), with their checksums: the place of others may have been
+    given back. Raises Corruption.
+    """
+    for begin, end in zip(*runs(alive), strict=True):
+        bad = checksums.verify_rows(arrays.vectors, first + int(begin), first + int(end), arrays.crcs, arrays.verified)
+        if bad >= 0:
+            raise corrupt_row_error(bad, arrays)

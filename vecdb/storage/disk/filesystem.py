@@ -32,6 +32,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from vecdb.errors import Corruption, DiskFull, Locked, Unavailable, VecdbError
 
+_MAP_FIXED = 0x10
 _MAP_NORESERVE = 0x4000  # Linux; absent from the mmap module before Python 3.13
 _COPY_BYTES = 4 << 20
 _PIPE_BYTES = 1 << 20
@@ -391,6 +392,24 @@ def drop_mapped_pages(mapped: NDArray[Any]) -> None:
     madvise = getattr(ctypes.CDLL(None), "madvise", None)
     if madvise is not None and stop > start:
         madvise(ctypes.c_void_p(start), ctypes.c_size_t(stop - start), mmap.MADV_DONTNEED)
+
+
+def map_zeros(mapped: NDArray[Any]) -> None:
+    """Put pages of zeros, which take no room, in the place of whole pages of a stretch of a mapped file that is a hole:
+    to look at a hole takes a page on a file system in memory, and where that is full the process gets SIGBUS. Where the
+    system refuses, as it has a bound on the parts of a mapping, the hole stays.
+    """
+    import ctypes
+
+    begin = mapped.__array_interface__["data"][0]
+    start = -(-begin // mmap.PAGESIZE) * mmap.PAGESIZE
+    stop = (begin + mapped.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
+    if stop > start:
+        libc = ctypes.CDLL(None, use_errno=True)
+        libc.mmap.restype = ctypes.c_void_p
+        libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_FIXED | _MAP_NORESERVE
+        libc.mmap(start, stop - start, mmap.PROT_READ, flags, -1, 0)
 
 
 class _Mapping:

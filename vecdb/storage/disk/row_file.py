@@ -224,6 +224,7 @@ class Rows:
                         filesystem.pwrite(fd, bytes(rest), place)
                     self.arrays.verified[first // 8 : -(-stop // 8)] = 0
                     freed += filesystem.punch_hole(fd, begin, end - begin)
+                    filesystem.map_zeros(self.arrays.vectors[first:stop])
             return freed
         finally:
             filesystem.close(fd)
