@@ -32,7 +32,7 @@ LISTED = {
     ("client/retry.py", "RetryPolicy"): OWN,
     ("client/retry.py", "Patience"): OWN,
     ("cluster/asking/legs.py", "WriteLeg"): OWN,
-    ("columns/column_file.py", "_ArrayWriter"): OWN,
+    ("columns/column_file.py", "_Arrays"): OWN,
     ("columns/dictionary.py", "_Codes"): "one thread extends columns at a time",
     ("columns/evaluation.py", "Evaluation"): OWN,
     ("commit/committer.py", "CommitTimes"): COMMIT,
