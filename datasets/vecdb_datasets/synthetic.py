@@ -12,12 +12,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vecdb import DType, InvalidArgument
+from vecdb import InvalidArgument
 
 from .dataset import Dataset
 
@@ -27,6 +27,7 @@ rows_per_cluster = 200  # on average, until clusters_max
 spread = 0.9
 decay = 0.6  # spread of axis j falls as (j + 1) ** -decay
 integer_steps = 32.0
+_DTYPES = ("float32", "float16", "int8", "uint8")
 _name = re.compile(r"clustered-(\d+)x(\d+)(?:-(float32|float16|int8|uint8))?(?:-seed(\d+))?")
 
 Array = NDArray[Any]
@@ -44,10 +45,10 @@ class Clustered:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.n < 1 or not 1 <= self.dim <= _DIM_MAX or self.dtype not in get_args(DType) or self.seed < 0:
+        if self.n < 1 or not 1 <= self.dim <= _DIM_MAX or self.dtype not in _DTYPES or self.seed < 0:
             raise InvalidArgument(
                 f"clustered data of n={self.n}, dim={self.dim}, dtype={self.dtype!r}, seed={self.seed}: "
-                f"expected n >= 1, 1 <= dim <= {_DIM_MAX:,}, dtype one of {', '.join(get_args(DType))}, seed >= 0"
+                f"expected n >= 1, 1 <= dim <= {_DIM_MAX:,}, dtype one of {', '.join(_DTYPES)}, seed >= 0"
             )
 
     @property

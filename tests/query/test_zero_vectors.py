@@ -87,7 +87,7 @@ def test_what_is_too_small_for_its_norm_is_refused_all_the_same(db: Database) ->
     assert docs.count() == 0
 
 
-@pytest.mark.parametrize("dtype", vecdb.schema.DTYPES)
+@pytest.mark.parametrize("dtype", vecdb.schema.NUMBER_DTYPES)
 def test_every_dtype_and_a_later_open_keep_the_setting(tmp_path: Path, dtype: str) -> None:
     rows = np.array([[0, 0, 0], [3, 4, 0], [0, 0, 0], [0, 1, 0]], dtype)
     with vecdb.open(tmp_path / "db") as db:

@@ -81,7 +81,7 @@ SHORT_COMMANDS: dict[str, str] = {
     )), _OF_CLUSTERS),
     **dict.fromkeys((f"bench {one}" for one in (
         "run", "ingest", "interference", "threads", "disk", "tenants", "filters", "serve", "mixture", "coldstart",
-        "compare", "plot",
+        "keep", "figures", "compare", "plot",
     )), _MEASURES),
 }  # fmt: skip
 

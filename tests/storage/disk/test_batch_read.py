@@ -525,8 +525,9 @@ def test_a_hundred_rings_opened_and_closed_leave_no_descriptor_and_no_thread(fd:
     for ring in taken:
         rings.give(ring)
     rings.close()
-    assert open_descriptors() == before
-    assert threading.active_count() <= threads  # some of an earlier test may have ended meanwhile
+    # some of an earlier test may have been closed, or have ended, meanwhile
+    assert set(open_descriptors()) <= set(before)
+    assert threading.active_count() <= threads
     assert sum(ring._reads is not None for ring in taken) == 0
 
 
