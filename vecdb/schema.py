@@ -149,12 +149,17 @@ class CollectionConfig:
     @property
     def elements(self) -> int:
         """Numbers of a stored vector: `dim`, and of bits the bytes that hold them."""
-        return self.dim if self.dtype != BITS else self.dim // 8
+        return elements(self.dim, self.dtype)
 
     @property
     def element_type(self) -> str:
         """NumPy's name of the type of these numbers."""
         return element_type(self.dtype)
+
+
+def elements(dim: int, dtype: str) -> int:
+    """Numbers of a stored vector of this dim and dtype."""
+    return dim if dtype != BITS else dim // 8
 
 
 def element_type(dtype: str) -> str:

@@ -27,10 +27,7 @@ from vecdb.schema import Id, Metric
 from vecdb.validate import decode_fields
 
 _SHOWN_MAX = 20  # rows of a notebook table
-_ONE_LESS = (
-    "cosine",
-    "jaccard",
-)  # metrics whose score, a similarity up to 1, is 1 - distance; of others it is -distance
+_ONE_LESS = ("cosine", "jaccard")  # metrics whose score is 1 - distance, a similarity; of others it is -distance
 
 
 @dataclass(frozen=True, slots=True)

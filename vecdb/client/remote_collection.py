@@ -31,7 +31,15 @@ from vecdb.limits import dim_max
 from vecdb.schema import CollectionConfig, Facets, IndexConfig, Record, SearchParams
 from vecdb.v1 import collections_pb2, records_pb2, search_pb2, tenants_pb2
 from vecdb.validate import AccessLists, IdBatch, MixtureQuery, SomeVectors
-from vecdb.wire.arrays import access_fields, ids_message, ids_of, vectors_message, without_vectors_bits
+from vecdb.wire.arrays import (
+    access_fields,
+    ids_message,
+    ids_of,
+    vector_bytes,
+    vector_bytes_max,
+    vectors_message,
+    without_vectors_bits,
+)
 from vecdb.wire.filters import (
     facets_of,
     field_facts_of,
@@ -77,7 +85,7 @@ class RemoteCollection:
 
     @property
     def _row_bytes(self) -> int:
-        return (self._config.elements or dim_max) * np.dtype(self._config.element_type).itemsize + _ID_BYTES
+        return vector_bytes(self._config.dim or dim_max, self._config.dtype) + _ID_BYTES
 
     @property
     def rows_per_call(self) -> int:
@@ -403,7 +411,8 @@ class RemoteCollection:
                 filter=filter,
             )
 
-        step = _GET_BYTES // (4 * (self._config.elements or dim_max)) if include_vectors else _GET_IDS
+        row_bytes = vector_bytes_max(self._config.dim or dim_max, self._config.dtype)
+        step = _GET_BYTES // row_bytes if include_vectors else _GET_IDS
         parts = Parts(make, self._records_of, ids.n, min(step, _GET_IDS), scalar=ids.scalar)
         return self._connection.call_in_parts("Get", parts)
 

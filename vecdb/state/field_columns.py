@@ -74,10 +74,11 @@ class FieldColumns:
         """Use the file to which `view` was written in its place, unless there is a newer one: what is seldom read is
         in no memory of its own then.
         """
+        mapped = self._read(sealed)
         with self._lock:
-            if self.view is view:
-                self._open(sealed)
-                self.changes_sealed = self.view.changes  # which counts anew
+            if self.view is view and mapped is not None:
+                self.view = mapped
+                self.changes_sealed = mapped.changes  # which counts anew
 
     def facts(self) -> dict[str, Any]:
         """What the header of a sealed file says of the collection."""
@@ -86,7 +87,7 @@ class FieldColumns:
     def _caught_up(self, state: catalog.CommittedState) -> ColumnView:
         """Under the lock: read what is missing of a state. A batch that was read stays, even if the next one fails."""
         if state.columns is not None and not self.view.row_count:
-            self._open(state.columns)
+            self.view = self._read(state.columns) or self.view
         with self._store.read_all(buffers=True) as txn:
             self._check_unchanged(txn, state)
             while self.view.row_count < state.row_count:
@@ -102,17 +103,18 @@ class FieldColumns:
                 self.view = view  # as a whole: it is of a commit
         return self.view
 
-    def _open(self, sealed: catalog.SealedColumns) -> None:
-        """Begin with what the sealed file has."""
+    def _read(self, sealed: catalog.SealedColumns) -> ColumnView | None:
+        """What the sealed file has; None where it cannot be used."""
         try:
             view = column_file.read(self._folder / sealed.file, self.facts())
             if (view.row_count, view.sequence) != (sealed.rows, sealed.sequence):
                 raise Corruption(f"{sealed.file}: it has {view.row_count} rows, the state says {sealed.rows}")
-            self.view = view
+            return view
         except FileNotFoundError:
-            return  # sealed anew since, or removed by a vacuum
+            pass  # sealed anew since, or removed by a vacuum
         except Corruption as error:
             _log.warning("collection %r: columns damaged, made again from the records: %s", self._where, error)
+        return None
 
     def _extend(self, txn: Txn, row_count: int) -> None:
         """The next batch of new rows, as their blocks have them."""

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from vecdb.errors import InvalidArgument
 from vecdb.limits import dim_max
+from vecdb.schema import element_type, elements
 from vecdb.v1 import common_pb2
 from vecdb.validate import AccessLists, IdBatch, SomeVectors
 from vecdb.validate.common import check_rows
@@ -33,6 +34,16 @@ _SWAPPED = sys.byteorder == "big"
 def vectors_message(array: NDArray[Any]) -> common_pb2.Vectors:
     """array : [n, dim] in one of the four types; a [dim] vector is one row."""
     return common_pb2.Vectors(data=little_bytes(array), dtype=_NUMBERS[array.dtype], dim=array.shape[-1])
+
+
+def vector_bytes(dim: int, dtype: str) -> int:
+    """Bytes of a vector of a collection of this dim and dtype, as it is stored and sent."""
+    return elements(dim, dtype) * np.dtype(element_type(dtype)).itemsize
+
+
+def vector_bytes_max(dim: int, dtype: str) -> int:
+    """Bytes by which vectors of an answer are counted: those of as many float32, whatever is stored."""
+    return 4 * elements(dim, dtype)
 
 
 def little_bytes(array: NDArray[Any]) -> bytes:

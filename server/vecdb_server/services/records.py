@@ -9,11 +9,17 @@ from contextlib import closing
 from functools import partial
 from typing import Any, Literal
 
-import numpy as np
-
 from vecdb import Collection, InvalidArgument, LimitExceeded, Record
 from vecdb.v1 import records_pb2 as pb
-from vecdb.wire.arrays import id_list_message, ids_of, some_vectors_of, tenants_of, vectors_of
+from vecdb.wire.arrays import (
+    id_list_message,
+    ids_of,
+    some_vectors_of,
+    tenants_of,
+    vector_bytes,
+    vector_bytes_max,
+    vectors_of,
+)
 from vecdb.wire.filters import RECORDS_MAX, Tree, matches
 from vecdb.wire.messages import fields_of, one_field_map, record_message
 from vecdb_server.security.auth import Caller
@@ -124,7 +130,7 @@ class Records(FactsOfFields):
         if request.limit or request.HasField("only_owner"):
             raise InvalidArgument("limit and only_owner are of a request without ids: leave them out")
         count = len(request.ids.ints.values) + len(request.ids.strings.values)
-        self._server.check_answer(count * docs.config.elements * 4 if request.include_vectors else 0)
+        self._server.check_answer(count * vector_bytes_max(docs.dim, docs.dtype) if request.include_vectors else 0)
 
         def get(stop: Any) -> Any:
             found = _get(docs, ids_of(request.ids), request, caller, tenants, node)
@@ -249,7 +255,7 @@ class Pages:
 
 
 def _rows_a_message(docs: Collection, include_vectors: bool) -> int:
-    row_bytes = 64 + (docs.config.elements * np.dtype(docs.config.element_type).itemsize if include_vectors else 0)
+    row_bytes = 64 + (vector_bytes(docs.dim, docs.dtype) if include_vectors else 0)
     return max(1, _LIST_BYTES // row_bytes)
 
 

@@ -13,11 +13,9 @@ from collections.abc import Awaitable
 from dataclasses import replace
 from typing import Any, ClassVar
 
-import numpy as np
-
 from vecdb import Collection, Flat, InvalidArgument, NotFound, SearchParams
 from vecdb.v1 import search_pb2 as pb
-from vecdb.wire.arrays import ids_of, truth_of, vectors_of
+from vecdb.wire.arrays import ids_of, truth_of, vector_bytes, vectors_of
 from vecdb.wire.filters import filters_each_of, optional_filter
 from vecdb.wire.messages import params_of
 from vecdb.wire.search_response import encoded, report, streamed
@@ -203,7 +201,7 @@ class Search:
 
     def _check_size(self, docs: Collection, queries: int, limit: int, with_vectors: bool) -> None:
         """Refuses a search whose answer would not fit into one message, before it runs. Raises LimitExceeded."""
-        hit_bytes = 12 + (docs.config.elements * np.dtype(docs.config.element_type).itemsize if with_vectors else 0)
+        hit_bytes = 12 + (vector_bytes(docs.dim, docs.dtype) if with_vectors else 0)
         if queries * limit * hit_bytes > self._server.answer_bytes_max:
             self._server.check_answer(queries * min(limit, docs.count()) * hit_bytes)
 

@@ -32,13 +32,13 @@ from vecdb.index.spann.posting_lists import (
     ListEntries,
     ListsView,
     PostingLists,
+    alive_in,
     empty_view,
+    living_rows,
     place,
-    verify_living,
     with_room,
 )
 from vecdb.kernels.primitives.distance import COSINE, L2
-from vecdb.kernels.primitives.visibility import deleted_by
 from vecdb.storage.disk import filesystem
 
 _SAMPLE_PER_LIST, _SAMPLE_ROWS_MIN = 24, 4_096  # rows that a tree is grown from
@@ -90,7 +90,7 @@ def tree_for(
     """The tree that an earlier build of the rows [0, stop) left, or one that is grown now, and saved where that is
     worth it. facts : all that it depends on (build_checkpoint.py).   progress : of the growing.
     """
-    alive = _alive(lists, slice(0, stop))
+    alive = alive_in(lists, slice(0, stop))
     live_rows = int(alive.sum())
     found = build_checkpoint.find(lists.folder, metric, stop, live_rows, facts)
     if found is not None:
@@ -151,9 +151,7 @@ def _assign(lists: PostingLists, tree: SavedTree, spool: EntrySpool, stop: int, 
     arrays, coder = lists.rows.arrays, tree.coder
     first = spool.done
     last = min(stop, first + max(_CHUNK_ROWS_MIN, _CHUNK_BYTES // (coder.dim * arrays.vectors.itemsize)))
-    alive = _alive(lists, slice(first, last))
-    verify_living(arrays, first, alive)
-    rows = first + np.flatnonzero(alive)
+    rows = living_rows(lists, first, last)
     vectors = np.ascontiguousarray(arrays.vectors[rows])
     filesystem.drop_mapped_pages(arrays.vectors[first:last])  # a file larger than memory passes through it
     codes, beyond = coder.quantise(vectors)
@@ -163,14 +161,10 @@ def _assign(lists: PostingLists, tree: SavedTree, spool: EntrySpool, stop: int, 
 
 def _living(lists: PostingLists, entries: ListEntries) -> ListEntries:
     """The entries without those of rows that have died since an earlier process made them."""
-    alive = _alive(lists, entries.rows)
+    alive = alive_in(lists, entries.rows)
     if alive.all():
         return entries
     return ListEntries(entries.labels[alive], entries.rows[alive], entries.codes[alive], entries.factors[alive])
-
-
-def _alive(lists: PostingLists, rows: NDArray[np.int64] | slice) -> NDArray[np.bool_]:
-    return ~deleted_by(lists.rows.arrays.deleted[rows], lists.removed)
 
 
 def _parts(rows: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:

@@ -7,8 +7,7 @@ import numpy as np
 from vecdb.errors import Corruption
 from vecdb.index.clustering.cluster_tree import bias_of
 from vecdb.index.common.sampling import evenly_spaced
-from vecdb.index.spann.posting_lists import ListsView, PostingLists, batches
-from vecdb.kernels.primitives.visibility import deleted_by
+from vecdb.index.spann.posting_lists import ListsView, PostingLists, alive_in, batches
 
 _SAMPLE_LISTS = 64  # whose codes are computed again
 _NOWHERE = "neither in memory nor in the list file"
@@ -63,7 +62,7 @@ def _rows(lists: PostingLists, view: ListsView) -> list[str]:
         if lists.replicas == 1 and seen[rows].any():
             found.append(f"row {rows[seen[rows]][0]} is in two lists")
         seen[rows] = True
-    lost = np.flatnonzero(~seen & ~deleted_by(lists.rows.arrays.deleted[: view.indexed], lists.removed))
+    lost = np.flatnonzero(~seen & alive_in(lists, slice(0, view.indexed)))
     if len(lost):
         found.append(f"{len(lost)} live rows are in no list, such as row {lost[0]}")
     return found

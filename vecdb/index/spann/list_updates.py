@@ -28,14 +28,14 @@ from vecdb.index.spann.posting_lists import (
     ListEntries,
     ListsView,
     PostingLists,
+    alive_in,
     batches,
     empty_view,
-    verify_living,
+    living_rows,
     with_room,
 )
 from vecdb.kernels.array_table import ArrayTable
 from vecdb.kernels.build import list_assignment, list_bodies
-from vecdb.kernels.primitives.visibility import deleted_by
 
 _FILL = 0.55  # of the ceiling: how full the parts of a split are
 _EMPTY_SHARE = 32  # a list with less than 1/32 of the ceiling is merged away
@@ -56,9 +56,7 @@ def append_rows(lists: PostingLists, stop: int, ceiling: int, threads: int) -> N
     view = lists.current()
     arrays = lists.rows.arrays
     first = view.indexed
-    alive = ~deleted_by(arrays.deleted[first:stop], lists.removed)
-    verify_living(arrays, first, alive)
-    rows = first + np.flatnonzero(alive)
+    rows = living_rows(lists, first, stop)
     vectors = np.ascontiguousarray(arrays.vectors[rows])
     codes, beyond = view.coder.quantise(vectors)
     labels = assign_to_heads(view.heads, codes, lists.replicas, threads, lists.workers)
@@ -166,7 +164,7 @@ def _nearer_to_fresh(
         own_places, table.table, (0,) * coder.bits,
     )  # fmt: skip
     rows, first = np.unique(found.rows[:count], return_index=True)
-    alive = ~deleted_by(lists.rows.arrays.deleted[rows], lists.removed)
+    alive = alive_in(lists, rows)
     return rows[alive], found.owners[:count][first][alive]
 
 

@@ -31,9 +31,10 @@ from vecdb.index.spann.entry_coder import EntryCoder
 from vecdb.index.spann.list_arena import Arena, Segment
 from vecdb.kernels.build import list_bodies
 from vecdb.kernels.primitives import checksums
+from vecdb.kernels.primitives.visibility import deleted_by
 from vecdb.storage.disk import filesystem, list_file
 from vecdb.storage.disk.batch_read import ReadBatchPool
-from vecdb.storage.disk.row_file import WITHOUT_VECTOR, RowArrays
+from vecdb.storage.disk.row_file import WITHOUT_VECTOR
 
 Rows64 = NDArray[np.int64]
 _T = TypeVar("_T", bound=np.generic)
@@ -487,11 +488,20 @@ def place(entries: ListEntries, starts: Rows64, fill: NDArray[np.int32], arena: 
     )
 
 
-def verify_living(arrays: RowArrays, first: int, alive: NDArray[np.bool_]) -> None:
-    """Compare rows from `first` on, those that live (bool[n]), with their checksums: the place of others may have been
-    given back. Raises Corruption.
+def alive_in(lists: PostingLists, rows: Rows64 | slice) -> NDArray[np.bool_]:
+    """Which rows are in lists, or are to be."""
+    return ~deleted_by(lists.rows.arrays.deleted[rows], lists.removed)
+
+
+def living_rows(lists: PostingLists, first: int, stop: int) -> Rows64:
+    """Rows of [first, stop) that are alive, each compared with its checksum; the place of others may
+    have been given back. Raises Corruption.
     """
+    arrays = lists.rows.arrays
+    alive = alive_in(lists, slice(first, stop))
     for begin, end in zip(*runs(alive), strict=True):
         bad = checksums.verify_rows(arrays.vectors, first + int(begin), first + int(end), arrays.crcs, arrays.verified)
         if bad >= 0:
             raise corrupt_row_error(bad, arrays)
+    rows: Rows64 = first + np.flatnonzero(alive)
+    return rows

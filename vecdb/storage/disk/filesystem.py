@@ -399,17 +399,23 @@ def map_zeros(mapped: NDArray[Any]) -> None:
     to look at a hole takes a page on a file system in memory, and where that is full the process gets SIGBUS. Where the
     system refuses, as it has a bound on the parts of a mapping, the hole stays.
     """
-    import ctypes
-
     begin = mapped.__array_interface__["data"][0]
     start = -(-begin // mmap.PAGESIZE) * mmap.PAGESIZE
     stop = (begin + mapped.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
     if stop > start:
-        libc = ctypes.CDLL(None, use_errno=True)
-        libc.mmap.restype = ctypes.c_void_p
-        libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_FIXED | _MAP_NORESERVE
-        libc.mmap(start, stop - start, mmap.PROT_READ, flags, -1, 0)
+        _libc().mmap(start, stop - start, mmap.PROT_READ, flags, -1, 0)
+
+
+def _libc() -> Any:
+    """The C library, whose mmap takes what Python's refuses."""
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.mmap.restype = ctypes.c_void_p
+    libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+    libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+    return libc
 
 
 class _Mapping:
@@ -418,10 +424,7 @@ class _Mapping:
     def __init__(self, fd: int, nbytes: int) -> None:
         import ctypes
 
-        libc = ctypes.CDLL(None, use_errno=True)
-        libc.mmap.restype = ctypes.c_void_p
-        libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
-        libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+        libc = _libc()
         address = libc.mmap(None, nbytes, mmap.PROT_READ, mmap.MAP_SHARED | _MAP_NORESERVE, fd, 0)
         if address is None or address == ctypes.c_void_p(-1).value:
             code = ctypes.get_errno()
