@@ -96,9 +96,3 @@ class RowSet:
             self._bitmap = made
         self._asked = True
         return made
-
-
-def runs(chosen: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Where each run of chosen rows begins, and where it has ended: int64[r] each."""
-    edges = np.flatnonzero(np.diff(chosen, prepend=False, append=False))
-    return edges[0::2], edges[1::2]

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import time
 
-from vecdb.index.row_set import runs
 from vecdb.state.collection_state import CollectionState
+from vecdb.storage.disk.row_file import runs
 
 _WAIT_S = 5.0  # for searches of older commits to end
 _LOOK_S = 0.001

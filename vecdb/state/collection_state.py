@@ -119,6 +119,7 @@ class CollectionState:
         generation = Generation(self.store, self.folder, self.entry, state, writable=self.writable)
         try:
             generation.catch_up(txn, state)
+            generation.rows.cover_holes()
             self._load_index(generation, state, last_try=last_try)
         except BaseException:
             generation.close()

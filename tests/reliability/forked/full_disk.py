@@ -28,7 +28,7 @@ def leave_free(disk: Path, kib: int) -> None:
     taken = free_bytes(disk) - (kib << 10)
     if taken > 0:
         fd = os.open(disk / "filler", os.O_CREAT | os.O_WRONLY)
-        os.posix_fallocate(fd, 0, taken)
+        os.posix_fallocate(fd, os.fstat(fd).st_size, taken)
         os.close(fd)
 
 
@@ -130,6 +130,14 @@ def looked_at_where_pages_were_given_back(disk: str, index: str) -> dict[str, An
             except Unavailable as error:
                 wrong += [] if "no space left" in str(error) else [str(error)]
             wrong += all_there(db, live[400:])
+    with open_database(place / "db", maintenance=False) as db:
+        leave_free(place, 0)
+        wrong += all_there(db, live[400:])
+        try:
+            db[NAME].reindex(index_of(index))
+        except Unavailable as error:
+            wrong += [] if "no space left" in str(error) else [str(error)]
+        wrong += all_there(db, live[400:])
     return {"wrong": wrong, "live": len(live)}
 
 

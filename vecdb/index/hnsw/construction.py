@@ -12,10 +12,10 @@ from vecdb import schema
 from vecdb.index.common.thread_pool import ThreadPool
 from vecdb.index.hnsw.graph import Graph, graph_links
 from vecdb.index.hnsw.scratch import ScratchBuffers, ScratchPool
-from vecdb.index.row_set import runs
 from vecdb.kernels.array_table import ArrayTable
 from vecdb.kernels.build import insertion, repair
 from vecdb.kernels.primitives.visibility import visible
+from vecdb.storage.disk.row_file import runs
 
 _SLICES_PER_THREAD = 8
 _CANDIDATES = 512  # looked at when a neighbourhood is repaired

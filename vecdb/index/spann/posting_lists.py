@@ -26,7 +26,6 @@ from numpy.typing import NDArray
 from vecdb.index.clustering.cluster_tree import Heads
 from vecdb.index.common.thread_pool import ThreadPool
 from vecdb.index.contract import IndexCorruption, RowSource, corrupt_row_error
-from vecdb.index.row_set import runs
 from vecdb.index.spann.entry_coder import EntryCoder
 from vecdb.index.spann.list_arena import Arena, Segment
 from vecdb.kernels.build import list_bodies
@@ -34,7 +33,7 @@ from vecdb.kernels.primitives import checksums
 from vecdb.kernels.primitives.visibility import deleted_by
 from vecdb.storage.disk import filesystem, list_file
 from vecdb.storage.disk.batch_read import ReadBatchPool
-from vecdb.storage.disk.row_file import WITHOUT_VECTOR
+from vecdb.storage.disk.row_file import WITHOUT_VECTOR, runs
 
 Rows64 = NDArray[np.int64]
 _T = TypeVar("_T", bound=np.generic)

@@ -258,6 +258,22 @@ def punch_hole(fd: int, offset: int, length: int) -> int:
     return max(0, before - os.fstat(fd).st_blocks) * 512
 
 
+def next_hole(fd: int, offset: int) -> int:
+    """Where the next hole of a file begins, from `offset` on; its end where there is none, or none is told."""
+    try:
+        return os.lseek(fd, offset, os.SEEK_HOLE)
+    except OSError:
+        return size(fd)
+
+
+def next_data(fd: int, offset: int) -> int:
+    """Where what is no hole begins, from `offset` on; the end of the file where nothing follows."""
+    try:
+        return os.lseek(fd, offset, os.SEEK_DATA)
+    except OSError as error:
+        return size(fd) if error.errno == errno.ENXIO else offset
+
+
 def pread(fd: int, length: int, offset: int) -> bytes:
     """Exactly `length` bytes, or fewer where the file ends."""
     parts: list[bytes] = []

@@ -159,6 +159,7 @@ class Rows:
                 wider[:filled] = narrow[:filled]
             new.verified[: len(old.verified)] = old.verified
             self.arrays = new if old.gone is old.deleted else _with_own_gone(new, old.gone)
+            self.cover_holes()
 
     def tell_bare_apart(self) -> None:
         """Before the first row without a vector: from now on `gone` is an array by itself."""
@@ -216,8 +217,7 @@ class Rows:
             self._check_same(fd)
             freed = 0
             for first, stop in zip(first_rows.tolist(), stops.tolist(), strict=True):
-                begin = -(-(row_format.HEADER_BYTES + first * self.row_bytes) // PAGE) * PAGE
-                end = (row_format.HEADER_BYTES + stop * self.row_bytes) // PAGE * PAGE
+                begin, end = self._pages_of(first, stop)
                 if begin < end:
                     start, last = (row_format.HEADER_BYTES + row * self.row_bytes for row in (first, stop))
                     for place, rest in ((start, begin - start), (end, last - end)):  # of rows that reach out of them
@@ -226,6 +226,29 @@ class Rows:
                     freed += filesystem.punch_hole(fd, begin, end - begin)
                     filesystem.map_zeros(self.arrays.vectors[first:stop])
             return freed
+        finally:
+            filesystem.close(fd)
+
+    def _pages_of(self, first: int, stop: int) -> tuple[int, int]:
+        """Where in the file whole pages of rows [first, stop) begin and end; there are none where the end is first."""
+        begin = -(-(row_format.HEADER_BYTES + first * self.row_bytes) // PAGE) * PAGE
+        return begin, (row_format.HEADER_BYTES + stop * self.row_bytes) // PAGE * PAGE
+
+    def cover_holes(self) -> None:
+        """Pages of zeros in the place of those that `punch` has given back, in this map: see `filesystem.map_zeros`.
+        Rows that have died must be known. Raises OSError.
+        """
+        fd = filesystem.open_read(self.path)
+        try:
+            self._check_same(fd)
+            end = filesystem.size(fd)
+            if filesystem.next_hole(fd, row_format.HEADER_BYTES) >= end:
+                return
+            rows = min(len(self.arrays.gone), (end - row_format.HEADER_BYTES) // self.row_bytes)
+            for first, stop in zip(*(one.tolist() for one in runs(self.arrays.gone[:rows] != 0)), strict=True):
+                begin, last = self._pages_of(first, stop)
+                if begin < last <= filesystem.next_data(fd, begin):
+                    filesystem.map_zeros(self.arrays.vectors[first:stop])
         finally:
             filesystem.close(fd)
 
@@ -286,3 +309,9 @@ class OpenRowFiles:
             _, oldest = self._recent.popitem(last=False)
             if (one := oldest()) is not None:
                 one.close()
+
+
+def runs(chosen: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Where each run of chosen rows begins, and where it has ended: int64[r] each."""
+    edges = np.flatnonzero(np.diff(chosen, prepend=False, append=False))
+    return edges[0::2], edges[1::2]
