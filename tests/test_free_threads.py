@@ -44,7 +44,7 @@ LISTED = {
     ("index/spann/entry_spool.py", "EntrySpool"): MAINTENANCE,
     ("index/spann/spann_index.py", "SpannIndex"): OWN,
     ("maintenance/vacuum.py", "VacuumCopy"): MAINTENANCE,
-    ("query/asked_queries.py", "AskedQueries"): ROUGH,
+    ("query/learning/asked_queries.py", "AskedQueries"): ROUGH,
     ("query/searcher.py", "Searcher"): ROUGH,
     ("replication/backups/remote_backup.py", "RemoteBackup"): "before its threads begin",
     ("replication/log/recording.py", "RecordingTransaction"): COMMIT,

@@ -62,20 +62,21 @@ class CodeBlock:
 
 def packed(wide: NDArray[np.uint64]) -> CodeBlock | None:
     """The block of codes uint64[n]; None where no row has one."""
-    present = wide != ABSENT
-    found = wide[present]
-    if not len(found):
+    present = int(np.count_nonzero(wide))
+    if not present:
         return None
-    lowest, highest = int(found.min()), int(found.max())
-    base = lowest - 1
+    lowest, highest = int((wide - np.uint64(1)).min()) + 1, int(wide.max())  # 0, no code, becomes the largest of all
+    whole, base = present == len(wide), lowest - 1
     if highest - base > _HALF_MAX and lowest > 1 << 32:
         base = lowest - (1 << 32)  # no upper half is 0
         local = wide - np.uint64(base)
-        codes = np.where(present, local >> _HALF, 0).astype(np.uint32)
-        return CodeBlock(codes, base, lowest, highest, len(found) == len(wide), local.astype(np.uint32))
+        codes = np.where(wide != ABSENT, local >> _HALF, 0).astype(np.uint32)
+        return CodeBlock(codes, base, lowest, highest, whole, local.astype(np.uint32))
     kind = next(one for one in _TYPES if highest - base <= np.iinfo(one).max)
-    local = wide if base == 0 else np.where(present, wide - np.uint64(base), 0)
-    return CodeBlock(local.astype(kind), base, lowest, highest, len(found) == len(wide))
+    local = wide - np.uint64(base)
+    if base and not whole:
+        local[wide == ABSENT] = 0
+    return CodeBlock(local.astype(kind), base, lowest, highest, whole)
 
 
 def unpacked(block: CodeBlock | None, rows: int) -> NDArray[np.uint64]:

@@ -37,7 +37,7 @@ def _grown(array: NDArray[np.uint64], used: int, size: int, most: int) -> NDArra
 @dataclass(frozen=True, slots=True)
 class Column:
     """rows : how many it has: full blocks, then `used` of the tail.   dictionary : of texts, else None.   count : rows
-    that have a value.
+    that have a value.   packed_tail : made for the first filter that asks (.2 ms for half a block).
     """
 
     kind: str
@@ -46,6 +46,7 @@ class Column:
     used: int = 0
     count: int = 0
     dictionary: Dictionary | None = None
+    packed_tail: list[CodeBlock | None] = field(default_factory=list, init=False, compare=False, repr=False)
 
     @property
     def rows(self) -> int:
@@ -54,7 +55,8 @@ class Column:
     @property
     def nbytes(self) -> int:
         texts = 0 if self.dictionary is None else self.dictionary.nbytes
-        return texts + self.tail.nbytes + sum(block.nbytes for block in self.blocks if block is not None)
+        packed_blocks = (*self.blocks, *self.packed_tail)
+        return texts + self.tail.nbytes + sum(block.nbytes for block in packed_blocks if block is not None)
 
     def extended(self, first: int, codes: NDArray[np.uint64]) -> Column:
         """With codes (uint64[n], 0: no value) of the rows from `first` on; rows between its own end and `first` have
@@ -125,12 +127,17 @@ class Column:
             if answer is not False:
                 part = found[number * BLOCK_BYTES : (number + 1) * BLOCK_BYTES]
                 part[:] = to_bits(answer, BLOCK_ROWS, BLOCK_BYTES)[: len(part)]
-        tail = packed(self.tail[: self.used])
+        tail = self.tail_block()
         if tail is not None:
             part = found[len(self.blocks) * BLOCK_BYTES :]
             bits = to_bits(test(tail), self.used, -(-self.used // 8))
             part[: len(bits)] = bits[: len(part)]
         return found
+
+    def tail_block(self) -> CodeBlock | None:
+        if not self.packed_tail:
+            self.packed_tail.append(packed(self.tail[: self.used]))
+        return self.packed_tail[0]
 
     def codes_at(self, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
         """uint64[n]: codes of rows (ascending), 0 where there is none."""
@@ -168,6 +175,7 @@ class Elements:
     used: int = 0
     count: int = 0
     dictionary: Dictionary | None = None
+    packed_tail: list[ElementBlock | None] = field(default_factory=list, init=False, compare=False, repr=False)
 
     @property
     def nbytes(self) -> int:
@@ -202,8 +210,10 @@ class Elements:
         return replace(self, blocks=(*self.blocks, self.tail_block()), tail_rows=_NO_ROWS, tail_codes=_NO_CODES, used=0)
 
     def tail_block(self) -> ElementBlock | None:
-        codes = packed(self.tail_codes[: self.used])
-        return None if codes is None else ElementBlock(self.tail_rows[: self.used], codes)
+        if not self.packed_tail:
+            codes = packed(self.tail_codes[: self.used])
+            self.packed_tail.append(None if codes is None else ElementBlock(self.tail_rows[: self.used], codes))
+        return self.packed_tail[0]
 
     def changed(self, rows: NDArray[np.int64], of: NDArray[np.int64], codes: NDArray[np.uint64]) -> Elements:
         """The elements of `rows` (int64[n], ascending) are now `codes`, of the rows `of` (int64[m], ascending)."""

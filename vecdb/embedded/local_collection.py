@@ -37,12 +37,12 @@ from vecdb.filters.tree import Node
 from vecdb.index.common.progress import WeightedProgress
 from vecdb.maintenance.index_jobs import CollectionMaintenance
 from vecdb.query.filtering import rows_at, with_vectors
+from vecdb.query.learning.width_tuning import tune
 from vecdb.query.listing.facts import FieldFacts
 from vecdb.query.listing.pages import Listing
 from vecdb.query.one_query import OneQuery
 from vecdb.query.recall import evaluate
 from vecdb.query.searcher import Searcher
-from vecdb.query.width_tuning import tune
 from vecdb.schema import CollectionConfig, IndexConfig, SearchParams
 from vecdb.state.collection_state import CollectionState
 from vecdb.storage.disk import filesystem

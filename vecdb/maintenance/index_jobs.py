@@ -33,7 +33,7 @@ from vecdb.maintenance.disk_room import give_back_deleted_rows
 from vecdb.maintenance.free_pages import give_back_free_pages
 from vecdb.maintenance.garbage import collect_garbage
 from vecdb.maintenance.vacuum import copy_generation
-from vecdb.query.recall_learning import RECALL_FLOOR, check_is_due, learn_recall
+from vecdb.query.learning.recall_learning import RECALL_FLOOR, check_is_due, learn_recall
 from vecdb.query.searcher import Searcher
 from vecdb.state.collection_state import CollectionState
 from vecdb.storage.disk import filesystem

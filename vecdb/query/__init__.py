@@ -1,1 +1,1 @@
-"""The read path: the planner, searches and point reads, recall, and the width that a recall needs."""
+"""The read path: the planner, searches and point reads, recall, and (learning/) the width that a recall needs."""

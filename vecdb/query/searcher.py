@@ -26,8 +26,8 @@ from vecdb.filters.tree import Node
 from vecdb.index.contract import IndexCorruption, Neighbors
 from vecdb.index.row_set import RowSet
 from vecdb.query import filtering, mixture, planner
-from vecdb.query.asked_queries import AskedQueries
 from vecdb.query.cancellation import search_in_chunks
+from vecdb.query.learning.asked_queries import AskedQueries
 from vecdb.query.preparation import Preparation, PreparedSearch
 from vecdb.schema import Metric, SearchParams, element_type
 from vecdb.state import record_reader

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 import vecdb
 from vecdb_bench.filters.plan import CORRELATIONS, SHAPES, Plan
-from vecdb_datasets import load
+from vecdb_datasets import load, shuffled
 
 Array = NDArray[Any]
 _TWO: dict[int, tuple[int, int]] = {  # parts of the first keyword and of the second
@@ -130,7 +130,7 @@ def filter_of(terms: Terms, fresh: int | None = None) -> Any:
 
 def load_data(plan: Plan) -> Data:
     """The first rows of a data set, with fields."""
-    loaded = load(plan.dataset, plan.folder)
+    loaded = shuffled(load(plan.dataset, plan.folder), plan.seed)  # some sets have the easy queries first
     base = np.asarray(loaded.base[: plan.rows])
     data = Data(f"{loaded.name}[:{len(base)}]", base, np.asarray(loaded.queries[: plan.queries]), loaded.metric)
     rng, n = np.random.default_rng(plan.seed), len(base)

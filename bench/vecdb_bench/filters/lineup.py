@@ -4,7 +4,8 @@
         for round:   each engine all queries, one call each, after a few that are not timed; another is first in each
 
 Peers run in processes of their own (engines/filters/). hnswlib and faiss get bits that are ready; lancedb, zvec and
-qdrant-edge evaluate the filter in each search. vecdb is timed with filters that repeat and with new ones.
+qdrant-edge evaluate the filter in each search. vecdb takes the smallest width as well, and is timed with filters that
+repeat and with new ones; besides, with filters that repeat, as it searches by default.
 """
 
 from __future__ import annotations
@@ -78,12 +79,26 @@ class _Contest:
         self._filters = [filter_of(terms) for terms in condition.terms]
         self._found: dict[str, dict[str, Any]] = {}
         self._engines: dict[str, EngineProcess] = {}
-        answers = [docs.search(q, limit, filter=one) for q, one in zip(data.queries, self._filters, strict=True)]
+        self._width, recall = self._own_width()
         for name in ("vecdb", "vecdb, new filters"):
-            self._found[name] = {"width": None, "recall": self._recall([hits.ids for hits in answers]), "seconds": []}
+            self._found[name] = {"width": self._width, "recall": recall, "seconds": []}
+        self._found["vecdb, default"] = {"width": None, "recall": self._own_recall(None), "seconds": []}
 
     def _recall(self, rows: Sequence[Any]) -> float:
         return float(np.mean([self._truth.recall(at, ids, self._limit) for at, ids in enumerate(rows)]))
+
+    def _own_width(self) -> tuple[int | None, float]:
+        """vecdb's smallest width that reaches the recall, with its recall; where none does, that of the default."""
+        for width in self._plan.peer_widths:
+            recall = self._own_recall(width)
+            if recall >= self._plan.recall:
+                return width, recall
+        return None, self._own_recall(None)
+
+    def _own_recall(self, width: int | None) -> float:
+        pairs = zip(self._data.queries, self._filters, strict=True)
+        params = params_of(width)
+        return self._recall([self._docs.search(q, self._limit, filter=one, params=params).ids for q, one in pairs])
 
     def admit(self, name: str, engine: EngineProcess) -> None:
         """Find the smallest width that reaches the recall."""
@@ -108,7 +123,11 @@ class _Contest:
     def rounds(self) -> dict[str, str]:
         """Search in turns. Returns the engines that failed."""
         failed = {}
-        turns: dict[str, Callable[[], list[float]]] = {"vecdb": self._repeated, "vecdb, new filters": self._fresh}
+        turns: dict[str, Callable[[], list[float]]] = {
+            "vecdb": lambda: self._own(self._filters, self._width),
+            "vecdb, new filters": lambda: self._own(fresh_filters(self._condition), self._width),
+            "vecdb, default": lambda: self._own(self._filters, None),
+        }
         for name in self._engines:
             turns[name] = lambda name=name: self._ask(name)  # type: ignore[misc]
         for round_ in range(self._plan.rounds):
@@ -127,17 +146,10 @@ class _Contest:
         of = [found["width"], self._condition.name, 0, found["asked"], lead]
         return list(self._engines[name].ask(do="turn", of=of)["seconds"])
 
-    def _repeated(self) -> list[float]:
-        half = len(self._filters) // 2
-        timed(self._docs, self._data.queries[:half], self._limit, self._filters[:half], None)
-        return timed(self._docs, self._data.queries, self._limit, self._filters, None, self._plan.clock)
-
-    def _fresh(self) -> list[float]:
-        half = len(self._filters) // 2
-        timed(self._docs, self._data.queries[:half], self._limit, self._filters[:half], None)
-        return timed(
-            self._docs, self._data.queries, self._limit, fresh_filters(self._condition), None, self._plan.clock
-        )
+    def _own(self, filters: Sequence[Any], width: int | None) -> list[float]:
+        half, queries, params = len(filters) // 2, self._data.queries, params_of(width)
+        timed(self._docs, queries[:half], self._limit, self._filters[:half], params)
+        return timed(self._docs, queries, self._limit, filters, params, self._plan.clock)
 
     def points(self) -> list[dict[str, Any]]:
         about = {"correlation": self._condition.correlation, "parts": self._condition.parts}
@@ -149,6 +161,11 @@ class _Contest:
             }
             for name, found in self._found.items()
         ]  # fmt: skip
+
+
+def params_of(width: int | None) -> vecdb.SearchParams | None:
+    """Of vecdb's graph."""
+    return None if width is None else vecdb.SearchParams(ef=width)
 
 
 def _open(

@@ -43,6 +43,12 @@ def norms(rows: NDArray[np.floating]) -> NDArray[np.float64]:
     return lengths
 
 
+def lengths_vary(rows: NDArray[np.floating]) -> bool:
+    """Whether norms of rows [n, dim] differ, so that "nearer by inner product" is another order than nearer by l2."""
+    lengths = norms(rows)
+    return len(lengths) > 0 and bool(lengths.std() > 0.01 * lengths.mean())
+
+
 def units(rows: NDArray[np.float32]) -> NDArray[np.float32]:
     """The rows on the unit sphere; one of zeros stays where it is."""
     unit: NDArray[np.float32] = rows / np.maximum(norms(rows), _TINY).astype(np.float32)[:, None]

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.index.common.quantizer import ScalarQuantizer, block_count
-from vecdb.index.common.sampling import norms, sample, units
+from vecdb.index.common.sampling import lengths_vary, sample, units
 from vecdb.kernels.primitives import checksums
 from vecdb.kernels.primitives.distance import COSINE, IP, L2
 from vecdb.storage.disk.row_file import RowArrays
@@ -36,8 +36,7 @@ def needs_bias(arrays: RowArrays, metric: int, row_count: int) -> bool:
     """
     if metric != IP:
         return metric == L2
-    lengths = norms(sample(arrays, row_count))
-    return bool(lengths.std() > 0.01 * lengths.mean())
+    return lengths_vary(sample(arrays, row_count))
 
 
 def too_far(far: NDArray[np.integer], rows: int) -> bool:

@@ -14,7 +14,8 @@ from tests.support.corpus import clustered
 from tests.support.planner_costs import set_planner_costs
 from vecdb import limits
 from vecdb.api.database import Database
-from vecdb.query import planner, recall_learning, width_tuning
+from vecdb.query import planner
+from vecdb.query.learning import recall_learning, width_tuning
 from vecdb.schema import SearchParams
 
 

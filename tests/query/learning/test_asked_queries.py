@@ -6,7 +6,7 @@ import numpy as np
 
 import vecdb
 from vecdb.api.database import Database
-from vecdb.query.asked_queries import AskedQueries
+from vecdb.query.learning.asked_queries import AskedQueries
 
 
 def numbered(first: int, count: int) -> np.ndarray:

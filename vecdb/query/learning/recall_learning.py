@@ -1,7 +1,7 @@
 """What a collection finds out by itself: how wide its searches must be, and what recall its default searches have.
 
-    stored rows, and queries that were asked -> exact answers -> recall of growing widths -> default width
-                                             -> recall of searches that name nothing -> a scan where no width is enough
+    queries beside stored rows, and those that were asked -> exact answers -> recall of growing widths -> default width
+                                           -> recall of searches that name nothing -> a scan where no width is enough
 
 Nothing is changed here: the caller commits what is returned. The width follows what is learned wherever the user has
 left it open, and has not tuned; recall is measured in any case.
@@ -12,7 +12,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -20,8 +19,8 @@ from numpy.typing import NDArray
 
 from vecdb.index.contract import Neighbors
 from vecdb.query import planner
-from vecdb.query.planner import PlannerCosts
-from vecdb.query.width_tuning import (
+from vecdb.query.learning import unseen_queries
+from vecdb.query.learning.width_tuning import (
     Changes,
     Check,
     QuerySample,
@@ -32,13 +31,14 @@ from vecdb.query.width_tuning import (
     smallest_width,
     with_points,
 )
-from vecdb.schema import BIT_METRICS, SearchParams
+from vecdb.query.planner import PlannerCosts
+from vecdb.schema import SearchParams
 from vecdb.state.index_factory import kind_of
 from vecdb.state.plan_cache import PlanCache
 from vecdb.state.snapshot import Snapshot
 from vecdb.storage.kv.catalog import RecallCheck
 
-_QUERIES_MAX, _QUERIES_MIN = 200, 50  # stored rows that stand in for queries
+_QUERIES_MAX, _QUERIES_MIN = 200, 50  # that are made from stored rows
 _PRODUCTS = 1 << 35  # of two numbers that the exact answers may take, which bounds the queries
 RECALL_FLOOR = 0.95  # default searches are kept at it
 _SCAN_BELOW = 0.96  # measured recall: what is measured of so few queries may be too high
@@ -49,10 +49,6 @@ _BEAM_MIN = 32  # of a graph: queries that are unlike stored rows need more than
 _SCAN_QUERIES = 25
 _NEWEST_PART = 10  # the newest rows are the last tenth
 _CHECK_GROWTH, _CHECK_GROWTH_LARGE, _LARGE_ROWS = 1.1, 1.5, 65_536
-_SUMMED_SHARE = 0.1  # of the sample, in one sum
-_ROUNDING = 0.3  # the same where rows are integers: queries need not be
-_TURNED_SHARE = 0.02  # of the bits of such a query
-_NOISE = 1e-3  # of their own mean element, on half of the stored rows: queries are not stored
 
 Search = Callable[..., tuple[Neighbors, planner.Plan]]  # (snapshot, queries, limit, params), `Searcher.search_snapshot`
 
@@ -94,20 +90,14 @@ def learn_recall(
         return {}
     rng = np.random.default_rng(snapshot.visibility.row_count)
     count = max(_QUERIES_MIN, min(_QUERIES_MAX, _PRODUCTS // (len(live) * snapshot.generation.rows.dim)))
-    stored, samples = _stored_samples(snapshot, metric, live, count, rng, threads, check)
-    if metric == "ip":
-        # By product a stored row is led to by itself, as nothing leads to a query. Sums of rows with random signs have
-        # the directions of the data and are near no row (measured on Gaussian rows: the width learned on rows gave .83
-        # on other vectors, on these sums .96).
-        signs = rng.choice((-1.0, 1.0), (len(stored), len(stored))) * (rng.random((len(stored),) * 2) < _SUMMED_SHARE)
-        samples.append(QuerySample.of(snapshot, (signs @ stored).astype(np.float32), _LIMIT, threads, check=check))
+    samples = unseen_queries.samples(snapshot, metric, live, count, _LIMIT, rng, threads, check)
     if len(asked):
         samples.append(QuerySample.of(snapshot, asked[:count], _LIMIT, threads, check=check))
     changes, recall = _learned(snapshot, samples, search, costs, len(asked), threads, check, time_scans=time_scans)
     # Where data drift, the newest rows may have a low recall beside a good one of all. They count only where they are
     # below the floor: of two samples the lower one is too low by chance, and every width would grow.
     last = live[-max(_LIMIT, len(live) // _NEWEST_PART) :]
-    _, newest = _stored_samples(snapshot, metric, last, count // 2, rng, threads, check)
+    newest = unseen_queries.samples(snapshot, metric, last, count // 2, _LIMIT, rng, threads, check)
     of_newest = _default_recall(snapshot, changes, newest, search, threads)
     if of_newest >= _SCAN_BELOW:
         recall = min(recall, of_newest)
@@ -147,45 +137,6 @@ def _learned(
         changes["default_scan"] = True
         recall = 1.0
     return changes, recall
-
-
-def _stored_samples(
-    snapshot: Snapshot, metric: str, live: NDArray[np.int64], count: int, rng: np.random.Generator, threads: int,
-    check: Check,
-) -> tuple[NDArray[np.float32], list[QuerySample]]:  # fmt: skip
-    """(queries, samples of them): some of the rows `live`, every second one a little moved, as queries are not stored.
-
-    Between integers queries are moved so far that they are a sample of their own: where many rows are equal, what is
-    found for a row says nothing about a query beside it (30 tight clusters as bytes: .975 for both together, .92 for
-    queries).
-    """
-    drawn = np.sort(rng.choice(live, min(count, len(live)), replace=False))
-    vectors = snapshot.generation.rows.arrays.vectors[drawn]
-    parts = [slice(None)]
-    if vectors.dtype.kind in "iu":
-        parts = [slice(0, None, 2), slice(1, None, 2)]
-    stored = _moved_bits(vectors, rng) if metric in BIT_METRICS else _moved(vectors, rng)
-    samples = [QuerySample.of(snapshot, stored[part], _LIMIT, threads, stored=True, check=check) for part in parts]
-    return stored, samples
-
-
-def _moved(vectors: NDArray[Any], rng: np.random.Generator) -> NDArray[np.float32]:
-    """Rows as queries, every second one a little moved."""
-    stored = vectors.astype(np.float32)
-    size = _NOISE * np.abs(stored[1::2]).mean(axis=1, keepdims=True)
-    if vectors.dtype.kind in "iu":
-        size = np.maximum(size, _ROUNDING)
-    stored[1::2] += size * rng.standard_normal(stored[1::2].shape, np.float32)
-    return stored
-
-
-def _moved_bits(vectors: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.float32]:
-    """Rows of bits as queries, of every second one a few bits turned over."""
-    some = vectors[1::2]
-    turned = np.packbits(rng.random((len(some), 8 * vectors.shape[1])) < _TURNED_SHARE, axis=1)
-    stored = vectors.astype(np.float32)
-    stored[1::2] = some ^ turned
-    return stored
 
 
 def _keep_what_queries_taught(snapshot: Snapshot, changes: Changes, asked: int) -> None:

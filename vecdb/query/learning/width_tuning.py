@@ -26,8 +26,6 @@ from vecdb.state.snapshot import Snapshot
 from vecdb.storage.kv.catalog import MeasuredRecall
 
 _LADDER = (10, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 4096)
-# A query that is not stored misses this many times as often (measured on GloVe: 1.1 to 1.2).
-_UNSEEN_QUERY_FACTOR = 1.25
 _RECALL_SATURATED = 0.995  # the curve is not followed past this recall
 _FLAT_STEPS = 4  # nor past so many steps that all together gain no more than this: wider searches find nothing new
 _FLAT_GAIN = 0.002
@@ -44,15 +42,14 @@ Check = Callable[[], None]
 class QuerySample(NamedTuple):
     """Queries with their exact answers.
 
-    limit : neighbours to ask for.   stored : the queries are stored rows, each of which finds itself: that does not
-    count. (By product longer rows may come before it; recall is then told too low.) allowed : rows that may be found,
-    None: all.
+    limit : neighbours to ask for.   misses : queries of users miss this many times as often.   allowed : rows that may
+    be found, None: all.
     """
 
     queries: NDArray[np.float32]
     truth: Neighbors
     limit: int
-    stored: bool
+    misses: float = 1.0
     allowed: RowSet | None = None
 
     @staticmethod
@@ -62,7 +59,7 @@ class QuerySample(NamedTuple):
         limit: int,
         threads: int = 1,
         *,
-        stored: bool = False,
+        misses: float = 1.0,
         check: Check = lambda: None,
         allowed: RowSet | None = None,
     ) -> QuerySample:
@@ -70,7 +67,6 @@ class QuerySample(NamedTuple):
 
         check : called between passes over the rows; what it raises ends the work.
         """
-        limit = limit + 1 if stored else limit
         exact = SearchParams(exact=True, threads=threads)
         index, visibility = snapshot.generation.index, snapshot.visibility
         size = max(_PASS_MIN, min(_PASS_MAX, _PASS_PRODUCTS // (visibility.row_count * queries.shape[1])))
@@ -78,14 +74,11 @@ class QuerySample(NamedTuple):
         for first in range(0, len(queries), size):
             check()
             parts.append(index.search(queries[first : first + size], limit, visibility, exact, allowed))
-        return QuerySample(queries, joined(parts), limit, stored, allowed)
+        return QuerySample(queries, joined(parts), limit, misses, allowed)
 
     def recall(self, found: Neighbors) -> NDArray[np.float64]:
         """float64[nq]: recall of each query."""
-        reached = recall_of(found, self.truth, self.limit)
-        if self.stored:
-            reached = 1 - _UNSEEN_QUERY_FACTOR * (1 - (reached * self.limit - 1) / (self.limit - 1))
-        return reached
+        return 1 - self.misses * (1 - recall_of(found, self.truth, self.limit))
 
 
 def lowest_recall(samples: list[QuerySample], found: list[Neighbors]) -> float:
