@@ -76,12 +76,21 @@ def test_what_is_not_plain_is_left_to_the_general_search(db: Any) -> None:
     assert_as_in_a_batch(docs, QUERIES[:3], 5, WIDE)
 
 
+@pytest.mark.parametrize("dtype", ["float64", "float16", ">f4", "float32"])
+def test_floats_of_every_kind_are_answered_as_float32(db: Any, dtype: str) -> None:
+    docs = filled(db)
+    for query in QUERIES[:3].astype(dtype):
+        query.flags.writeable = False
+        hits, as_ever = docs._backend.search_one(query, 5, WIDE, None), docs.search(query[None], 5, params=WIDE)
+        assert (hits.ids == as_ever.ids[0]).all() and (hits.distances == as_ever.distances[0]).all()
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e30])
 def test_a_query_that_is_not_fit_gets_the_gates_error(db: Any, value: float) -> None:
     docs = filled(db, "cosine")
     bad, zero = QUERIES[0].copy(), np.zeros(DIM, np.float32)
     bad[3] = value
-    for query in (bad, zero):
+    for query in (bad, zero, bad.astype(np.float64), 1e300 * QUERIES[0].astype(np.float64)):
         docs.search(QUERIES[0], 5, params=WIDE)
         with pytest.raises(errors.InvalidArgument) as alone:
             docs.search(query, 5, params=WIDE)

@@ -41,7 +41,7 @@ from vecdb.validate.tenants import (
     tenant_name,
     tenant_names,
 )
-from vecdb.validate.vectors import dim_of, is_one_vector, queries, query_norms, vectors
+from vecdb.validate.vectors import as_floats, dim_of, is_one_vector, queries, query_norms, vectors
 
 __all__ = [
     "AccessLists",
@@ -50,6 +50,7 @@ __all__ = [
     "MixtureQuery",
     "SomeVectors",
     "access_lists",
+    "as_floats",
     "collection_config",
     "collection_name",
     "commit_number",

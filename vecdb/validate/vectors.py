@@ -137,7 +137,7 @@ def queries(value: object, config: CollectionConfig) -> tuple[NDArray[np.float32
     if type(value) is list and len(value) == config.dim and holds_numbers(value):
         value = asarray(value, "queries")
     if type(value) is np.ndarray and value.shape == (config.elements,) and value.dtype.kind in "fiu":
-        one = value if value.dtype == _F32 and value.flags.carray else _as_floats(value)
+        one = value if value.dtype == _F32 and value.flags.carray else as_floats(value)
         norm = float(_dot(one, one))
         if norm <= _NORM_MAX and (norm >= _NORM_MIN or config.metric != "cosine"):
             return one[None], True
@@ -187,8 +187,10 @@ def packed_bits(value: Any, config: CollectionConfig, what: str) -> Any:
 
 
 @np.errstate(all="ignore")  # an overflow shows as inf, and the look that names it follows
-def _as_floats(value: Array) -> NDArray[np.float32]:
-    return np.array(value, _F32, order="C")
+def as_floats(value: Array) -> NDArray[np.float32]:
+    """A copy, in which what is too large is infinite, for a check of norms to refuse."""
+    with np.errstate(over="ignore"):
+        return np.array(value, _F32, order="C")
 
 
 def _chunk_rows(dim: int, cells: int = _CHUNK_CELLS) -> int:
