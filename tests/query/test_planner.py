@@ -66,6 +66,6 @@ def test_a_learned_beam_grows_with_the_neighbours_asked_for_and_a_tuned_one_does
         facts = planner.IndexFacts(kind, vecdb.Hnsw(), learned, 100_000)
         return planner.plan(facts, visibility, limit, vecdb.SearchParams()).width
 
-    assert [width(limit, tuned=False) for limit in (1, 10, 11, 20, 100)] == [40, 40, 40, 80, 400]
-    assert [width(limit, tuned=False, learned_width=300) for limit in (10, 20, 100)] == [300, 380, 700]
+    assert [width(limit, tuned=False) for limit in (1, 10, 11, 20, 100)] == [40, 40, 40, 80, 240]
+    assert [width(limit, tuned=False, learned_width=300) for limit in (10, 20, 100)] == [300, 340, 500]
     assert [width(limit, tuned=True) for limit in (1, 10, 100)] == [40, 40, 100]
