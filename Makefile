@@ -20,7 +20,8 @@ STAMP := $(BIN)/.vecdb-$(shell pwd -P | cksum | cut -d' ' -f1)
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 SOURCES := vecdb datasets bench server tests
 PYTEST_ARGS ?= -q
-WORKERS ?= auto
+# one more than there are cores: tests wait for disks, servers and other processes a sixth of their time
+WORKERS ?= $(shell echo $$(( $$(getconf _NPROCESSORS_ONLN) + 1 )))
 # hundreds of short processes would each compile all sources anew, and so would the next run
 unexport PYTHONDONTWRITEBYTECODE
 

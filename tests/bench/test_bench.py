@@ -173,6 +173,7 @@ def test_interests_that_lie_apart_are_found_each_in_its_share() -> None:
 SHARED = "tenants-3000x16-count40"
 
 
+@pytest.mark.slow  # seven seconds; the next test runs the command with every peer
 def test_searching_among_tenants_is_measured_beside_brute_force(tmp_path: Path) -> None:
     plan = tenants.Plan(SHARED, index="hnsw", peers=("numpy",), measures=("search", "memory"), path=str(tmp_path))
     found = tenants.run(plan.quick())

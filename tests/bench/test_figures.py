@@ -191,7 +191,11 @@ def test_names_are_read_on_either_ground_by_who_sees_no_colour() -> None:
         for name, line in style.LINES.items():
             assert contrast(line.color(theme), theme.ground) >= 4.5, (theme.name, name)
         assert contrast(theme.ink, theme.ground) >= 7
-    for together in ({*PEERS} - {"vecdb-f32"}, SCRIPTS, {"vecdb", "vecdb, new filters", *FILTER_PEERS}):
+    for together in (
+        {*PEERS} - {"vecdb-f32"},
+        SCRIPTS,
+        {"vecdb", "vecdb, new filters", "vecdb, default", *FILTER_PEERS},
+    ):
         looks = {(style.line_of(name).marker, str(style.line_of(name).dashes)) for name in together}
         assert len(looks) == len(together), together
     assert style.line_of("somebody").label == "somebody"

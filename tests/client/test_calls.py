@@ -263,7 +263,9 @@ def test_at_most_four_batches_are_on_their_way_and_a_stream_that_gets_nowhere_is
     assert script.script["Ingest"] == [], "as many attempts as there may be without an answer, and no more"
 
 
-@pytest.mark.parametrize("asynchronous", [False, True])
+@pytest.mark.parametrize(  # slow: three seconds of waiting; the stream is the same
+    "asynchronous", [pytest.param(False, marks=pytest.mark.slow), True]
+)
 def test_a_stream_may_last_longer_than_a_write_as_long_as_it_is_answered(
     scripted: tuple[Scripted, str], monkeypatch: pytest.MonkeyPatch, asynchronous: bool
 ) -> None:

@@ -78,6 +78,7 @@ def relay(tmp_path: Path) -> Iterator[Relay]:
     running.close()
 
 
+@pytest.mark.slow  # it waits ten seconds for a connection to be given up
 def test_a_call_on_a_connection_that_fell_silent_is_made_on_another(
     relay: Relay, monkeypatch: pytest.MonkeyPatch
 ) -> None:

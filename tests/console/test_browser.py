@@ -36,6 +36,7 @@ def writing(browser: Any, tmp_path: Path) -> Iterator[tuple[str, Path]]:
         yield started, path
 
 
+@pytest.mark.slow  # nine seconds: every page, and what each shows of names that are code
 def test_every_page_opens_in_the_dark_and_runs_nothing_of_the_data(browser: Any, address: str) -> None:
     window = Window(browser, address, color_scheme="dark")
     for name, path in PAGES.items():

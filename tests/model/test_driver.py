@@ -33,7 +33,7 @@ SLOW = pytest.mark.slow
         pytest.param(Setup("spann", "l2", memory=False), "lists", marks=SLOW),
         (Setup("spann-disk", "cosine", memory=False), "lists"),
         (Setup("curator", "cosine", memory=False), "tree"),
-        (Setup("curator-graph", "l2", memory=False), "graph"),
+        pytest.param(Setup("curator-graph", "l2", memory=False), "graph", marks=SLOW),
         pytest.param(Setup("spann-disk", "ip", memory=False), "lists", marks=SLOW),
         pytest.param(Setup("spann-lossless", "l2", "int8", memory=False), "lists", marks=SLOW),
     ],
@@ -84,7 +84,7 @@ def test_a_write_by_a_filter_that_all_records_match_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize(  # slow: two seconds each; the files of a tree with a graph are those of both
-    "kind", ["hnsw", "spann-disk", "curator-graph", *(pytest.param(kind, marks=SLOW) for kind in ("curator", "spann"))]
+    "kind", ["spann-disk", "curator-graph", *(pytest.param(kind, marks=SLOW) for kind in ("hnsw", "curator", "spann"))]
 )
 def test_another_process_sees_each_commit_through_seals_and_vacuums(kind: str) -> None:
     drive(Setup(kind, "l2", memory=False), 150, SEED + 1, reader_every=5)
@@ -226,7 +226,9 @@ def test_a_restart_changes_no_answer(tmp_path: Path, data: tuple[np.ndarray, np.
         assert answers(db["docs"]) == before
 
 
-@pytest.mark.parametrize("kind", ["flat", "hnsw", "spann", "spann-disk", "curator"])
+@pytest.mark.parametrize(  # slow: two to six seconds each; owners are told apart above the index
+    "kind", ["flat", "spann-disk", "curator", *(pytest.param(kind, marks=SLOW) for kind in ("hnsw", "spann"))]
+)
 def test_what_a_tenant_sees_is_the_same_without_every_other_tenants_history(kind: str) -> None:
     """Two owners write the same ids, each for its own tenant; of one of two databases the other owner knows nothing."""
     rng = np.random.default_rng(SEED)

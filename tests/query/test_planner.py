@@ -59,13 +59,17 @@ def test_a_large_tenants_walk_along_the_tree_is_as_long_as_the_recall_asked_for_
 
 
 def test_a_learned_beam_grows_with_the_neighbours_asked_for_and_a_tuned_one_does_not() -> None:
-    visibility, kind = Visibility(1, 100_000, 100_000), kind_of(vecdb.Hnsw())
+    visibility = Visibility(1, 100_000, 100_000)
 
-    def width(limit: int, *, tuned: bool, learned_width: int = 40) -> int:
+    def width(limit: int, *, tuned: bool, learned_width: int = 40, index: Any = None) -> int:
+        index = index or vecdb.Hnsw()
         learned = CommittedState(default_width=learned_width, tuned_by_user=tuned)
-        facts = planner.IndexFacts(kind, vecdb.Hnsw(), learned, 100_000)
+        facts = planner.IndexFacts(kind_of(index), index, learned, 100_000)
         return planner.plan(facts, visibility, limit, vecdb.SearchParams()).width
 
     assert [width(limit, tuned=False) for limit in (1, 10, 11, 20, 100)] == [40, 40, 40, 80, 240]
     assert [width(limit, tuned=False, learned_width=300) for limit in (10, 20, 100)] == [300, 340, 500]
     assert [width(limit, tuned=True) for limit in (1, 10, 100)] == [40, 40, 100]
+    for lists in (vecdb.Spann(), vecdb.Curator()):
+        assert [width(limit, tuned=False, index=lists) for limit in (1, 10, 100, 5_000)] == [40, 40, 60, 120]
+        assert width(100, tuned=True, index=lists) == 40

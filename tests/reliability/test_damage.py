@@ -207,7 +207,9 @@ def every_page(server: ForkServer, folder: Path, seed: int, index: str, rebuilds
     assert found["rebuilt"] >= min(rebuilds, found["pages"])
 
 
-@pytest.mark.parametrize("index", ["spann", "spann-disk"])
+@pytest.mark.parametrize(  # slow: five seconds; the files are the same
+    "index", [pytest.param("spann", marks=pytest.mark.slow), "spann-disk"]
+)
 def test_a_flipped_bit_in_each_page_of_a_list_file_changes_no_answer(
     server: ForkServer, folder: Path, seed: int, index: str
 ) -> None:

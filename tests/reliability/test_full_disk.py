@@ -50,7 +50,8 @@ def test_on_a_full_disk_every_call_says_so_and_deleting_makes_room(
     fill(server, folder, disk, index, free_kib)
 
 
-@pytest.mark.parametrize("index", ["auto", *(pytest.param(one, marks=pytest.mark.slow) for one in KINDS[1:])])
+@pytest.mark.slow  # ten to twenty seconds each: a disk is filled, and filled again
+@pytest.mark.parametrize("index", KINDS)
 def test_a_check_reads_past_pages_that_were_given_back_and_taken_by_others(
     server: ForkServer, disk: Path, index: str
 ) -> None:

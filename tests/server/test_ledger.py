@@ -67,7 +67,9 @@ def restarted_under_load(folder: Path, *, rounds: int, changes: int, kill: bool)
         assert stats["live"] == stats["rows"] == streamer.done * streamer.rows, "a batch was written twice, or never"
 
 
-@pytest.mark.parametrize("kill", [True, False], ids=["killed", "told to end"])
+@pytest.mark.parametrize(  # slow: ten seconds; test_process.py tells a server to end, too
+    "kill", [pytest.param(True, id="killed"), pytest.param(False, id="told to end", marks=pytest.mark.slow)]
+)
 def test_no_acknowledged_change_is_lost_and_none_is_applied_twice(tmp_path: Path, kill: bool) -> None:
     restarted_under_load(tmp_path, rounds=1, changes=15, kill=kill)
 

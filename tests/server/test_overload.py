@@ -256,6 +256,7 @@ def overloaded(tmp_path: Path, seconds: float, rate: float) -> None:
         assert process.end() == 0
 
 
+@pytest.mark.slow  # ten seconds of load
 def test_far_more_than_it_can_do_is_refused_and_the_rest_is_done_in_time(tmp_path: Path) -> None:
     overloaded(tmp_path, seconds=1.5, rate=5_000)
 

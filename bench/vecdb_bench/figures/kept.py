@@ -150,7 +150,8 @@ def _of_filters(result: Mapping[str, Any]) -> dict[str, Rows]:
     if "peers" not in result:
         return _tables(result)
     failed = [{"peer": peer, "why": why} for peer, why in result["peers"]["failed"].items()]
-    return {"points": result["peers"]["points"], "failed": failed}
+    answers = _tables(result).get("answers by default", [])
+    return {"points": result["peers"]["points"], "failed": failed, "answers": answers}
 
 
 def _versions(result: Mapping[str, Any]) -> dict[str, str]:

@@ -57,6 +57,7 @@ LINES = {
     "vecdb": Line("vecdb", _OURS, "o"),
     "vecdb-codes-on-disk": Line("vecdb, no codes", _OURS, "o", _LONG),
     "vecdb, new filters": Line("vecdb, new filters", _OURS, "o", _SHORT),
+    "vecdb, default": Line("vecdb, default", _OURS, "o", _MIXED),
     "hnswlib": Line("hnswlib", _BLUE, "s"),
     "hnswlib-100": Line("hnswlib, one each", _BLUE, "s", _LONG),
     "hnswlib-200": Line("hnswlib, one each", _BLUE, "s"),

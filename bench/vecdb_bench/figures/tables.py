@@ -186,22 +186,30 @@ def filters(results: Results) -> str:
             some = {p["engine"]: p for p in points if (p["percent"], p["correlation"]) == (percent, where)}
             cells = [_filtered(some.get(name)) for name in names]
             lines.append([f"{percent:g} %", where, *cells])
-    least = min(p["recall"] for p in points if p["engine"].startswith("vecdb"))
-    reached = f"{least:.3g}" + (" or more" if least < 1 else "")
     about = (
         f"{one.data['rows']:,} word vectors of {one.data['dim']}, one keyword that matches a share of them: drawn at "
-        "random, the cluster nearest to the query, or the farthest one. Median us of a search, each peer at the "
-        f"smallest width whose recall@10 is {one.plan['recall']:g}; vecdb as it is, at a recall of {reached}:"
-    )
-    also = results["filters-answers"]
-    (answers,) = also.rows["answers"]
-    after = (
-        f"Indexes of the kinds {answers['kinds']} gave exactly min(limit, matches) hits, at their true distances, in "
-        f"{answers['cells'] - answers['wrong']} of {answers['cells']} cells, with recall {answers['recall_least']:g} "
-        "and more."
+        "random, the cluster nearest to the query, or the farthest one. Median us of a search, each engine at the "
+        f"smallest width whose recall@10 is {one.plan['recall']:g}, and vecdb also as it searches by default:"
     )
     made = table(["match", "where", *names], lines)
-    return f"{about}\n\n{made}\n\n{after}\n\n{source(one)}<br>\n{source(also)}"
+    return f"{about}\n\n{made}\n\n{_answers(one)}\n\n{source(one)}"
+
+
+def _answers(one: Kept) -> str:
+    """Of default searches: whether they are whole, and how near."""
+    rows = one.rows["answers"]
+    kinds = ", ".join(_each(rows, "kind"))
+    cells, wrong = sum(row["cells"] for row in rows), sum(row["wrong answers"] for row in rows)
+    queries = cells * one.plan["queries"]
+    counted = [row for row in rows if row["limit"] > 1]
+    below = sum(row[f"cells below {one.plan['recall']}"] for row in counted)
+    mean = sum(row["recall, mean"] for row in counted) / len(counted)
+    return (
+        f"Default searches of indexes of the kinds {kinds} gave exactly min(limit, matches) hits, at their true "
+        f"distances, in {queries - wrong:,} of {queries:,} answers, over {cells:,} pairs of a condition and a limit. "
+        f"Recall@10 and @100 were {mean:.3f} on average, {min(row['least'] for row in counted):.3g} at the least, and "
+        f"below {one.plan['recall']:g} in {below} of {sum(row['cells'] for row in counted)} pairs."
+    )
 
 
 def _filtered(point: Mapping[str, Any] | None) -> str:

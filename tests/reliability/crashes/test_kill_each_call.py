@@ -110,7 +110,9 @@ KEPT_BUILDS = {  # moment: which of them, and the trees that are grown after it
 }
 
 
-@pytest.mark.parametrize("index", ["spann-disk", "spann"])
+@pytest.mark.parametrize(  # slow: ten seconds; builds of both go the same way
+    "index", ["spann-disk", pytest.param("spann", marks=pytest.mark.slow)]
+)
 def test_a_build_that_was_killed_goes_on_from_what_it_had_done_and_answers_the_same(
     server: ForkServer, folder: Path, index: str
 ) -> None:

@@ -160,6 +160,7 @@ class _WithToken:
         return lambda request, **options: rpc(request, metadata=self._metadata, **options)
 
 
+@pytest.mark.slow  # 22 seconds of servers that start again; a lone server is killed in test_ledger.py
 def test_a_kill_of_any_process_loses_nothing_and_repeats_nothing(tmp_path: Path) -> None:
     killed_under_load(tmp_path, ["worker", "writer", "all"], changes=2)
 

@@ -13,6 +13,8 @@ import lancedb
 import numpy as np
 import pyarrow as pa
 
+_REFINED = 2  # times as many candidates are compared on their vectors
+
 
 class Lance(filtered.FilteredEngine):
     own_threads = True
@@ -54,7 +56,8 @@ class Lance(filtered.FilteredEngine):
         search = self.table.search(np.asarray(query, np.float32), vector_column_name="v", query_type="vector")
         search = search.distance_type(self._distance).where(one, prefilter=True).limit(self.spec["limit"])
         search = search.select(["row", "_distance"])
-        return search.nprobes(1).ef(self.value).refine_factor(2).to_arrow()
+        width = max(self.value, _REFINED * self.spec["limit"])  # it refuses a narrower one
+        return search.nprobes(1).ef(width).refine_factor(_REFINED).to_arrow()
 
     def rows(self, result: Any) -> list[int]:
         return list(result.column("row").to_pylist())
