@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 settings.register_profile("vecdb", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("vecdb")
 
+gc.disable()  # until the tests are found: they stay, and a fifth of finding them was looking for what may go
+
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -30,6 +32,10 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     starts_others = not hasattr(session.config, "workerinput") and (getattr(options, "numprocesses", 0) or 0) > 1
     if starts_others and not options.collectonly:
         warm_in_processes()
+
+
+def pytest_collection_finish() -> None:
+    gc.enable()
 
 
 @pytest.fixture(scope="module", autouse=True)

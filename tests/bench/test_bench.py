@@ -132,6 +132,7 @@ def test_interference_reports_idle_and_busy(tmp_path: Path) -> None:
     assert round_["idle"]["p99"] > 0 and round_["busy"]["n"] > 0 and round_["rows_per_second"] > 0
 
 
+@pytest.mark.slow  # four seconds: a build, and a process that searches
 def test_searching_from_disk_is_measured_in_a_process_of_its_own(tmp_path: Path) -> None:
     plan = disk.Plan(dataset="clustered-6000x16", queries=20, rounds=1, threads=1, sweep=(4, 64), path=str(tmp_path))
     found = disk.run(plan, lambda folder: {"files": len(list(folder.iterdir()))})

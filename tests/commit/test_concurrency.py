@@ -43,7 +43,13 @@ def busy_care(monkeypatch: pytest.MonkeyPatch) -> None:
     set_planner_costs(monkeypatch, scan_share=1e9)
 
 
-@pytest.mark.parametrize("index", [vecdb.Flat(), vecdb.Hnsw(m=4, ef_construction=24, ef=16)], ids=["flat", "hnsw"])
+@pytest.mark.parametrize(  # slow: two seconds; rows are the same under a graph
+    "index",
+    [
+        pytest.param(vecdb.Flat(), id="flat", marks=pytest.mark.slow),
+        pytest.param(vecdb.Hnsw(m=4, ef_construction=24, ef=16), id="hnsw"),
+    ],
+)
 def test_each_answer_is_that_of_one_sequence_between_call_and_return(
     tmp_path: Path, busy_care: None, index: Any
 ) -> None:

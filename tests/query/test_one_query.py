@@ -85,17 +85,29 @@ def test_floats_of_every_kind_are_answered_as_float32(db: Any, dtype: str) -> No
         assert (hits.ids == as_ever.ids[0]).all() and (hits.distances == as_ever.distances[0]).all()
 
 
+def test_lists_of_floats_are_answered_as_arrays(db: Any) -> None:
+    docs = filled(db)
+    for query in QUERIES[:3]:
+        hits, as_ever = (
+            docs._backend.search_one(query.tolist(), 5, WIDE, None),
+            docs.search(query[None], 5, params=WIDE),
+        )
+        assert (hits.ids == as_ever.ids[0]).all() and (hits.distances == as_ever.distances[0]).all()
+    for other in ([0.5, "1", *[0.5] * (DIM - 2)], [True] * DIM, [QUERIES[0].tolist()], [0.5] * (DIM + 1), []):
+        assert docs._backend.search_one(other, 5, WIDE, None) is None
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e30])
 def test_a_query_that_is_not_fit_gets_the_gates_error(db: Any, value: float) -> None:
     docs = filled(db, "cosine")
     bad, zero = QUERIES[0].copy(), np.zeros(DIM, np.float32)
     bad[3] = value
-    for query in (bad, zero, bad.astype(np.float64), 1e300 * QUERIES[0].astype(np.float64)):
+    for query in (bad, zero, bad.tolist(), bad.astype(np.float64), 1e300 * QUERIES[0].astype(np.float64)):
         docs.search(QUERIES[0], 5, params=WIDE)
         with pytest.raises(errors.InvalidArgument) as alone:
             docs.search(query, 5, params=WIDE)
         with pytest.raises(errors.InvalidArgument) as batch:
-            docs.search(query[None], 5, params=WIDE)
+            docs.search(np.asarray(query)[None], 5, params=WIDE)
         assert str(alone.value) == str(batch.value)
 
 

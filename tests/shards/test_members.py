@@ -112,6 +112,7 @@ def test_a_writer_is_started_again_and_a_copy_takes_its_place(running: Running) 
     assert {one.address for one in notes.servers(running.bucket)} == {again.address, second.address}
 
 
+@pytest.mark.slow  # eight seconds: servers begin anew three times
 def test_a_held_shard_is_read_and_its_writer_comes_back(running: Running) -> None:
     member = running.start("a", claim_s=0.0)
     until(lambda: serves(member, "writer"))

@@ -128,7 +128,7 @@ class CollectionBackend(Protocol):
 
     # -- reads -------------------------------------------------------------------------------------
 
-    def search_one(self, query: NDArray[Any], limit: Any, params: Any, fields: Any) -> Hits | None:
+    def search_one(self, query: NDArray[Any] | list[Any], limit: Any, params: Any, fields: Any) -> Hits | None:
         """`search` for one query, with arguments as the caller gave them, where that is all there is to it and nothing
         is wrong with them. None: `search` is to be called.
         """

@@ -31,6 +31,7 @@ from vecdb.filters.scalars import field_name
 from vecdb.schema import CollectionConfig, Facets, IndexConfig, Record, SearchParams
 
 _ITER_BATCH_MAX = 65_536
+_VECTORS = (np.ndarray, list)  # what may be one query that is checked on a short way
 
 
 class Collection:
@@ -484,7 +485,7 @@ class Collection:
         if text is not None or query is None:
             query = self._read_queries(query, text)
         if (
-            type(query) is np.ndarray and tenant is None and filter is None and filter_params is None and stop is None
+            type(query) in _VECTORS and tenant is None and filter is None and filter_params is None and stop is None
             and explain is False and include_vectors is False
         ):  # fmt: skip
             hits = self._backend.search_one(query, limit, params, fields)

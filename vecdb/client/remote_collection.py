@@ -285,7 +285,7 @@ class RemoteCollection:
 
     # -- reads -------------------------------------------------------------------------------------
 
-    def search_one(self, query: NDArray[Any], limit: Any, params: Any, fields: Any) -> Hits | None:
+    def search_one(self, query: NDArray[Any] | list[Any], limit: Any, params: Any, fields: Any) -> Hits | None:
         return None  # a message is made of checked arguments
 
     def search(

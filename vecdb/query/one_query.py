@@ -1,4 +1,4 @@
-"""Searches for one query as callers make them in a loop: an array, no filter, no tenants.
+"""Searches for one query as callers make them in a loop: an array or a list of floats, no filter, no tenants.
 
     query as given -> the search prepared for the same limit and parameters -> kernel -> Hits
 
@@ -28,7 +28,7 @@ from vecdb.query.searcher import Searcher
 from vecdb.schema import BIT_METRICS, Metric, SearchParams
 from vecdb.state.fields_cache import FieldsCache
 from vecdb.state.snapshot import Snapshot
-from vecdb.validate import as_floats, field_selection, iterator, query_norms, search_limit, search_params
+from vecdb.validate import as_floats, field_selection, iterator, numbers_of, query_norms, search_limit, search_params
 
 _F32 = np.dtype(np.float32)
 _NO_FIELDS: tuple[Any, ...] = ([], (), False)
@@ -61,9 +61,9 @@ class OneQuery:
         self._metric = cast(Metric, searcher.entry.metric)
         self._fields = FieldsCache(searcher.fields_of)
 
-    def search(self, query: NDArray[Any], limit: Any, params: Any, fields: Any) -> Hits | None:
-        """The hits of a query, an array as the caller gave it, with the other arguments of `Collection.search` by
-        default. None where `Searcher.search` must answer.
+    def search(self, query: NDArray[Any] | list[Any], limit: Any, params: Any, fields: Any) -> Hits | None:
+        """The hits of a query, an array or a list as the caller gave it, with the other arguments of
+        `Collection.search` by default. None where `Searcher.search` must answer.
         """
         snapshot = self._current()
         last: _Prepared | None = snapshot.prepared.last  # which keeps nothing alive that the snapshot does not
@@ -75,22 +75,25 @@ class OneQuery:
         ):
             snapshot, last = self._prepared(snapshot, limit, params)
         _, _, _, shape, find, take, find_rows = last
-        if find is None or query.shape != shape:
+        if find is None:
             return None
-        if query.dtype is not _F32 or not query.flags.carray:
-            if query.dtype.kind != "f":
+        vector = query if type(query) is np.ndarray else numbers_of(query)
+        if vector is None or vector.shape != shape:
+            return None
+        if vector.dtype is not _F32 or not vector.flags.carray:
+            if vector.dtype.kind != "f":
                 return None
-            query = as_floats(query)
+            vector = as_floats(vector)
         if find_rows is not None and not (fields in _NO_FIELDS if type(fields) in _NO_FIELDS_TYPES else False):
-            return self._with_fields(snapshot, query, find_rows, fields)
+            return self._with_fields(snapshot, vector, find_rows, fields)
         select = None if fields is None or fields is True else field_selection(fields)
-        found = find(query)
+        found = find(vector)
         if found is None:
             return None
         answers, distances = found
         if take is not None:
             answers = take(answers, padded=False)
-        self._searcher.note_asked(query)
+        self._searcher.note_asked(vector)
         return Hits(
             answers, distances, None, snapshot.visibility.sequence, self._metric, True, None, None, None, select
         )
@@ -126,7 +129,7 @@ class OneQuery:
         """The hits of each query in turn. `window` is ignored: within a process reading ahead would gain nothing."""
         plain = not tenants and node is None and not include_vectors
         for query in iterator(queries):
-            hits = self.search(query, limit, params, select) if plain and type(query) is np.ndarray else None
+            hits = self.search(query, limit, params, select) if plain and type(query) in (np.ndarray, list) else None
             if hits is None:
                 array, single = check(query)
                 hits = self._searcher.search(

@@ -41,7 +41,7 @@ from vecdb.validate.tenants import (
     tenant_name,
     tenant_names,
 )
-from vecdb.validate.vectors import as_floats, dim_of, is_one_vector, queries, query_norms, vectors
+from vecdb.validate.vectors import as_floats, dim_of, is_one_vector, numbers_of, queries, query_norms, vectors
 
 __all__ = [
     "AccessLists",
@@ -69,6 +69,7 @@ __all__ = [
     "listed_tenants",
     "metadata",
     "mixture_query",
+    "numbers_of",
     "owner",
     "queries",
     "query_norms",

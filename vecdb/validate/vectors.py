@@ -19,6 +19,7 @@ from vecdb.validate.common import Array, asarray, check_rows, gil_slices, intege
 _NORM_MAX = float(np.finfo(np.float32).max) / 4
 _NORM_MIN = float(np.finfo(np.float32).tiny)  # below it (subnormal) the inverse norm of a cosine loses its precision
 _F32 = np.dtype(np.float32)
+_FLOATS = {float}
 _CHUNK_CELLS = 65_536  # numbers per NumPy call, which holds the interpreter lock only at its start and end
 _CHUNK_CELLS_LISTS = 4_096  # Python numbers that NumPy reads in one call, holding the lock
 _CHUNK_ROWS = 256
@@ -191,6 +192,11 @@ def as_floats(value: Array) -> NDArray[np.float32]:
     """A copy, in which what is too large is infinite, for a check of norms to refuse."""
     with np.errstate(over="ignore"):
         return np.array(value, _F32, order="C")
+
+
+def numbers_of(value: Array | list[Any]) -> NDArray[np.float32] | None:
+    """float32[n] of a list of n Python floats; None of anything else."""
+    return as_floats(value) if set(map(type, value)) == _FLOATS else None  # type: ignore[arg-type]
 
 
 def _chunk_rows(dim: int, cells: int = _CHUNK_CELLS) -> int:
