@@ -25,10 +25,11 @@ CALLER = "callers hold the lock of the object"
 ROUGH = "a rough count: one that is lost does no harm"
 
 LISTED = {
-    ("client/bulk_ingest.py", "IngestStream"): OWN,
-    ("client/query_stream.py", "QueryStream"): OWN,
-    ("client/rebatch.py", "Pager"): OWN,
-    ("client/rebatch.py", "Parts"): OWN,
+    ("client/streams/bulk_ingest.py", "IngestStream"): OWN,
+    ("client/streams/interruptions.py", "_Handlers"): "the main thread alone",
+    ("client/streams/query_stream.py", "QueryStream"): OWN,
+    ("client/streams/rebatch.py", "Pager"): OWN,
+    ("client/streams/rebatch.py", "Parts"): OWN,
     ("client/retry.py", "RetryPolicy"): OWN,
     ("client/retry.py", "Patience"): OWN,
     ("cluster/asking/legs.py", "WriteLeg"): OWN,

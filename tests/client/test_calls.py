@@ -16,7 +16,8 @@ import pytest
 import vecdb
 from tests.support.server.driver import Running
 from tests.support.server.process import Process
-from vecdb.client import bulk_ingest, channel, connection, remote_collection, retry
+from vecdb.client import channel, connection, remote_collection, retry
+from vecdb.client.streams import bulk_ingest
 from vecdb.v1 import (
     admin_pb2,
     admin_pb2_grpc,

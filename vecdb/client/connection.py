@@ -28,6 +28,7 @@ import threading
 import time
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from functools import partial
 from typing import Any, Self, TypeVar
 
 import grpc
@@ -36,12 +37,13 @@ from vecdb import validate
 from vecdb.api.filter_arguments import Page
 from vecdb.client import channel
 from vecdb.client.address import Target
-from vecdb.client.bulk_ingest import IngestStream
-from vecdb.client.query_stream import NO_MORE, MakeMessage, QueryStream
-from vecdb.client.rebatch import Pager, Parts, Rebatcher
 from vecdb.client.retry import Patience
 from vecdb.client.status_errors import error_from, retry_after, status_of
-from vecdb.errors import LimitExceeded, Unavailable
+from vecdb.client.streams.bulk_ingest import IngestStream
+from vecdb.client.streams.interruptions import SteppedCall, on_main_thread
+from vecdb.client.streams.query_stream import NO_MORE, MakeMessage, QueryStream
+from vecdb.client.streams.rebatch import Pager, Parts, Rebatcher
+from vecdb.errors import LimitExceeded, Unavailable, VecdbError
 
 T = TypeVar("T")
 Decode = Callable[[Any], T]
@@ -50,13 +52,23 @@ Stop = Callable[[], bool] | None
 _STOP_POLL_S = 0.010
 
 
+_abandoned: list[Any] = []  # channels; to delete one would take its lock
+
+
 class ChannelLife:
     """A channel, gRPC's callables on it, and whether it is closed: shared by all who call with other timeouts."""
 
-    def __init__(self) -> None:
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self._make = make
         self.closed = False
-        self.channel: Any = None
-        self.rpcs: dict[str, Any] = {}
+        self.channel = make()
+        self.rpcs = channel.callables(self.channel)
+
+    def replace(self) -> None:
+        """Later calls use another channel."""
+        _abandoned.append(self.channel)
+        self.channel = self._make()
+        self.rpcs = channel.callables(self.channel)
 
 
 class BaseConnection:
@@ -69,18 +81,15 @@ class BaseConnection:
         grpc.aio.   loop : the event loop that the connection belongs to; None for any thread.
         """
         self.name = target.name
-        self._life = ChannelLife()
         self._metadata = target.metadata
         self._deadlines = channel.deadlines(timeout_s)
         self._pid = os.getpid()
         self._loop = loop
         options = channel.options(target)
-        self._life.channel = (
-            library.insecure_channel(target.address, options)
-            if target.credentials is None
-            else library.secure_channel(target.address, target.credentials, options)
-        )
-        self._life.rpcs = channel.callables(self._life.channel)
+        make = partial(library.insecure_channel, target.address, options)
+        if target.credentials is not None:
+            make = partial(library.secure_channel, target.address, target.credentials, options)
+        self._life = ChannelLife(make)
 
     @property
     def closed(self) -> bool:
@@ -165,6 +174,12 @@ class Connection(BaseConnection):
                 answer = self._answer(rpc, request, patience.left_s(), stop)
             except grpc.RpcError as failed:
                 wait_s = self._wait_s(failed, rpc, patience)
+            except VecdbError:
+                raise
+            except BaseException:
+                if on_main_thread() and not self.closed:
+                    self._life.replace()
+                raise
             else:
                 return decode(answer)
             _wait(wait_s, stop)
@@ -178,16 +193,14 @@ class Connection(BaseConnection):
     def _answers(self, rpc: str, request: Any) -> Iterator[Any]:
         patience, begun = Patience(rpc, self._begin(rpc)), False
         while True:
-            call = self._start(rpc, request)
             try:
-                for answer in call:
-                    begun = True
-                    yield answer
+                with SteppedCall(partial(self._start, rpc, request)) as call:
+                    for answer in call:
+                        begun = True
+                        yield answer
                 return
             except grpc.RpcError as failed:
                 wait_s = self._wait_s(failed, rpc, patience, begun=begun)
-            finally:
-                call.cancel()
             time.sleep(wait_s)
             self._begin(rpc)
 
@@ -234,15 +247,14 @@ class Connection(BaseConnection):
             while room.acquire() and (message := stream.next(attempt)) is not None:
                 yield message
 
-        call = self._start("Ingest", messages(), timeout_s)
         try:
-            for answer in call:
-                room.release(stream.answered(answer))
-            return stream.total()
+            with SteppedCall(partial(self._start, "Ingest", messages(), timeout_s)) as call:
+                for answer in call:
+                    room.release(stream.answered(answer))
+                return stream.total()
         finally:
             stream.end(attempt)
             room.release()
-            call.cancel()
 
     def stream_queries(self, rpc: str, queries: Iterable[Any], make_message: MakeMessage, window: int) -> Iterator[Any]:
         stream, source = QueryStream(make_message, window), validate.iterator(queries)
@@ -257,20 +269,21 @@ class Connection(BaseConnection):
     def _stream_queries(self, rpc: str, stream: QueryStream, source: Iterator[Any]) -> Iterator[Any]:
         stream.begin()
         outgoing: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        call = self._start(rpc, iter(outgoing.get, None))
         try:
-            while True:
-                while stream.has_room() and (message := stream.again() or _next_message(stream, source)) is not None:
-                    outgoing.put(message)
-                if not stream.is_waiting():
-                    break
-                yield stream.result(next(call, None))
-            outgoing.put(None)
-            for _ in call:
-                pass  # until the server ends the stream
+            with SteppedCall(partial(self._start, rpc, iter(outgoing.get, None))) as call:
+                while True:
+                    while (
+                        stream.has_room() and (message := stream.again() or _next_message(stream, source)) is not None
+                    ):
+                        outgoing.put(message)
+                    if not stream.is_waiting():
+                        break
+                    yield stream.result(next(call, None))
+                outgoing.put(None)
+                for _ in call:
+                    pass  # until the server ends the stream
         finally:
             outgoing.put(None)
-            call.cancel()
 
     def close(self) -> None:
         if not self.closed and os.getpid() == self._pid:

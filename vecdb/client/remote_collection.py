@@ -21,10 +21,10 @@ from vecdb import limits
 from vecdb.api.backend import Batch, Mode, Progress, Stop
 from vecdb.api.filter_arguments import Filters, Page
 from vecdb.api.hits import Hits
-from vecdb.client.bulk_ingest import IngestStream
 from vecdb.client.channel import MESSAGE_BYTES_MAX
 from vecdb.client.connection import Connection
-from vecdb.client.rebatch import Parts, Rebatcher
+from vecdb.client.streams.bulk_ingest import IngestStream
+from vecdb.client.streams.rebatch import Parts, Rebatcher
 from vecdb.errors import InvalidArgument, LimitExceeded
 from vecdb.filters.tree import Node
 from vecdb.limits import dim_max

@@ -22,9 +22,9 @@ import grpc
 
 from vecdb import limits
 from vecdb.client.channel import PASSING, REPEATED
-from vecdb.client.rebatch import Parts
 from vecdb.client.retry import doubled_s
 from vecdb.client.status_errors import is_final, retry_after
+from vecdb.client.streams.rebatch import Parts
 from vecdb.cluster.asking.members import Members
 from vecdb.cluster.asking.servers import Server
 from vecdb.errors import LimitExceeded, PermissionDenied, Unavailable, VecdbError

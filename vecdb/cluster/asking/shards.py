@@ -17,7 +17,7 @@ import grpc
 
 from vecdb.api.filter_arguments import Page
 from vecdb.client.channel import READS, deadlines
-from vecdb.client.rebatch import Pager, Parts, Rebatcher
+from vecdb.client.streams.rebatch import Pager, Parts, Rebatcher
 from vecdb.cluster.asking.legs import FanOut, Leg, PartsLeg, ReadLeg, ShardsUnavailable, WriteLeg, may_pass
 from vecdb.cluster.asking.members import Members
 from vecdb.cluster.asking.servers import Server

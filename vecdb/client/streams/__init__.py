@@ -1,0 +1,1 @@
+"""Calls with many messages or answers: what they send next, what they have got, and how signals end them."""
