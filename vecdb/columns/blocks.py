@@ -116,6 +116,8 @@ def _fine_in_interval(block: CodeBlock, low: int, high: int) -> NDArray[np.bool_
 
 def among(block: CodeBlock, wanted: NDArray[np.uint64]) -> NDArray[np.bool_] | bool:
     """bool[n], or False for all rows: whose code is one of `wanted` (ascending, each once)."""
+    if len(wanted) == 1:
+        return in_interval(block, (int(wanted[0]),) * 2)
     first = int(np.searchsorted(wanted, np.uint64(block.lowest), "left"))
     last = int(np.searchsorted(wanted, np.uint64(block.highest), "right"))
     inside = wanted[first:last]
