@@ -58,18 +58,18 @@ def test_what_a_handler_raises_ends_a_stream_and_one_that_returns_does_not(addre
         if len(rung) == 5:
             raise TimeoutError("five")
 
-    before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
-    try:
-        with vecdb.open(address) as db:
-            docs = db.collection("docs")
+    with vecdb.open(address) as db:
+        docs = db.collection("docs")
+        before = signal.signal(signal.SIGALRM, ring)
+        try:
             with pytest.raises(TimeoutError, match="five"):
+                signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
                 while True:
                     assert len(list(docs.search_stream(VECTORS, 5))) == 200
             assert len(rung) >= 5 and len(list(docs.search_stream(VECTORS, 5))) == 200
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
 
 
 def test_after_a_single_call_that_was_interrupted_there_is_another_channel(
