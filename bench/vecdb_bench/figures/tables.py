@@ -198,6 +198,8 @@ def filters(results: Results) -> str:
 def _answers(one: Kept) -> str:
     """Of default searches: whether they are whole, and how near."""
     rows = one.rows["answers"]
+    if not rows:
+        raise vecdb.InvalidArgument("the kept result of filters has no cells: keep a run of the measures cells,peers")
     kinds = ", ".join(_each(rows, "kind"))
     cells, wrong = sum(row["cells"] for row in rows), sum(row["wrong answers"] for row in rows)
     queries = cells * one.plan["queries"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -125,20 +126,21 @@ def looked_at_where_pages_were_given_back(disk: str, index: str) -> dict[str, An
         leave_free(place, 0)
         wrong += all_there(db, live[400:])
         for work in (docs.optimize, lambda: docs.reindex(index_of(index))):
-            try:
-                work()
-            except Unavailable as error:
-                wrong += [] if "no space left" in str(error) else [str(error)]
-            wrong += all_there(db, live[400:])
+            wrong += without_room(work) + all_there(db, live[400:])
     with open_database(place / "db", maintenance=False) as db:
         leave_free(place, 0)
         wrong += all_there(db, live[400:])
-        try:
-            db[NAME].reindex(index_of(index))
-        except Unavailable as error:
-            wrong += [] if "no space left" in str(error) else [str(error)]
-        wrong += all_there(db, live[400:])
+        wrong += without_room(lambda: db[NAME].reindex(index_of(index))) + all_there(db, live[400:])
     return {"wrong": wrong, "live": len(live)}
+
+
+def without_room(work: Callable[[], object]) -> list[str]:
+    """What is wrong with how it ends: it may, or say that there is no space."""
+    try:
+        work()
+    except Unavailable as error:
+        return [] if "no space left" in str(error) else [str(error)]
+    return []
 
 
 def all_there(db: Any, ids: list[int], more: int = 0) -> list[str]:

@@ -37,9 +37,10 @@ class _Handlers:
 
     def begin(self) -> None:
         self._streams += 1
-        if self._streams == 1:
-            self._before = {one: signal.getsignal(one) for one in _SIGNALS if callable(signal.getsignal(one))}
-            for one in self._before:
+        for one in _SIGNALS:
+            handler = signal.getsignal(one)
+            if callable(handler) and handler != self._handle:  # as where somebody has put one there meanwhile
+                self._before[one] = handler
                 signal.signal(one, self._handle)
 
     def end(self) -> None:
