@@ -585,10 +585,10 @@ def make_private_dir(path: Path) -> bool:
 def _make_dir(path: Path, mode: int | None) -> bool:
     if path.is_dir():
         return False
-    if not path.parent.is_dir():
-        if path.parent.exists():
-            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path.parent))
+    if not path.parent.exists():
         _make_dir(path.parent, None)
+    elif not path.parent.is_dir():  # asked last: others may make it at this moment
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path.parent))
     try:
         path.mkdir(_mode_inside(path.parent) if mode is None else mode)
     except FileExistsError:
