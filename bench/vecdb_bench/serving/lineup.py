@@ -103,9 +103,12 @@ class Lineup:
         shutil.copytree(self.database, self.folder / name)
         return self.folder / name
 
-    def connect(self, name: str, target: str, method: str, requests: Path, *, stream: bool = False) -> None:
+    def connect(
+        self, name: str, target: str, method: str, requests: Path, *, stream: bool = False, connections: int = 1
+    ) -> None:
         self.load.ask(
-            do="connect", name=name, target=target, method=method, requests=str(requests), stream=stream
+            do="connect", name=name, target=target, method=method, requests=str(requests), stream=stream,
+            connections=connections,
         )  # fmt: skip
 
     # -- turns ---------------------------------------------------------------------------------------

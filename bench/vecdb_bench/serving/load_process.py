@@ -1,6 +1,7 @@
 """The load generator: a process that answers lines of JSON.
 
-connect                    name, target, method, requests (a file of length_prefixed.py), whether it is a stream
+connect                    name, target, method, requests (a file of length_prefixed.py), whether it is a stream, and
+                           connections, over which single calls go in turn
 answers                    the first answers of a name, one request at a time, into a file
 closed, streamed, opened   load.py
 """
@@ -8,6 +9,7 @@ closed, streamed, opened   load.py
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +22,11 @@ from vecdb_bench.engines import length_prefixed
 from vecdb_bench.serving import load
 from vecdb_bench.serving.load import new_loop
 
-_OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+_OPTIONS = [
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.use_local_subchannel_pool", 1),  # each channel a connection of its own: it leads to one of the workers
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,19 +36,23 @@ class Connection:
 
 
 class LoadGenerator:
-    """Keeps its connections, one channel each, between turns."""
+    """Keeps its connections between turns."""
 
     def __init__(self) -> None:
         self._loop = new_loop()
         self._connections: dict[str, Connection] = {}
 
-    def connect(self, name: str, target: str, method: str, requests: str, stream: bool = False) -> load.Answer:
+    def connect(
+        self, name: str, target: str, method: str, requests: str, stream: bool = False, connections: int = 1
+    ) -> load.Answer:
         async def connected() -> Any:
             channel = grpc.aio.insecure_channel(target, options=_OPTIONS)
             await asyncio.wait_for(channel.channel_ready(), 60)
             return channel.stream_stream(method) if stream else channel.unary_unary(method)
 
-        self._connections[name] = Connection(self._run(connected()), length_prefixed.read(Path(requests)))
+        calls = [self._run(connected()) for _ in range(connections)]
+        call = calls[0] if connections == 1 else _in_turn(calls)
+        self._connections[name] = Connection(call, length_prefixed.read(Path(requests)))
         return {}
 
     def answers(self, name: str, count: int, file: str) -> load.Answer:
@@ -71,6 +81,12 @@ class LoadGenerator:
 
     def _run(self, what: Any) -> Any:
         return self._loop.run_until_complete(what)
+
+
+def _in_turn(calls: Sequence[Any]) -> Any:
+    """One call that goes over each of the connections in turn."""
+    turns = itertools.cycle(calls)
+    return lambda request, **settings: next(turns)(request, **settings)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@ Calls that are let in should be answered within their deadline, and the others r
 answered; memory should stay bounded; and afterwards no thread, descriptor or transaction should be left. The calls are
 small messages and much work, a scan of all vectors, with one query a call and with many. Refusing a call costs server
 and load the same in both: the first shows the cost of refusing, the second what becomes of calls that are let in.
-Before, the echo server gets the same rate: calls that it cannot answer could not be refused either.
+Before, the echo server gets the same rate: calls that it cannot answer could not be refused either. The calls go over
+as many connections as reach every worker of the server, and what the server takes is that of all its processes.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from vecdb_bench.serving import servers
 from vecdb_bench.serving.lineup import Found, Lineup
 
 _HEALTH_RATE = 20.0
+_CONNECTIONS_PER_CORE = 4  # the system spreads them over the workers by chance
 _SETTLE_S = 10.0
 _ECHO_S = 5.0
 
@@ -44,6 +46,7 @@ def overload(lineup: Lineup) -> Found:
             lineup.vecdb.target,
             servers.SEARCH,
             servers.write_requests(lineup.folder / f"exact-{queries}", requests),
+            connections=_CONNECTIONS_PER_CORE * (plan.cores or os.cpu_count() or 1),
         )
         found[name] = _overloaded(lineup, name, health)
     return found
@@ -78,11 +81,23 @@ def _overloaded(lineup: Lineup, name: str, health: ModuleProcess) -> Found:
 
 
 def state(pid: int) -> dict[str, int]:
-    """Resident bytes, threads and descriptors of a process."""
-    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
-    sizes = {line.split(":")[0]: line.split()[1] for line in status if line.startswith(("VmRSS", "Threads"))}
-    descriptors = len(os.listdir(f"/proc/{pid}/fd"))
-    return {"resident_bytes": int(sizes["VmRSS"]) << 10, "threads": int(sizes["Threads"]), "descriptors": descriptors}
+    """Resident bytes, threads and descriptors of a process and those that it started, added up; pages that they share
+    count in each.
+    """
+    found = {"resident_bytes": 0, "threads": 0, "descriptors": 0}
+    for one in (pid, *_children(pid)):
+        status = Path(f"/proc/{one}/status").read_text(encoding="ascii").splitlines()
+        sizes = {line.split(":")[0]: int(line.split()[1]) for line in status if line.startswith(("VmRSS", "Threads"))}
+        found["resident_bytes"] += sizes["VmRSS"] << 10
+        found["threads"] += sizes["Threads"]
+        found["descriptors"] += len(os.listdir(f"/proc/{one}/fd"))
+    return found
+
+
+def _children(pid: int) -> list[int]:
+    """Processes that any thread of a process started."""
+    files = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(child) for file in files for child in file.read_text(encoding="ascii").split()]
 
 
 def state_when_idle(pid: int, before: dict[str, int]) -> dict[str, int]:
