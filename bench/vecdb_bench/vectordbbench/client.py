@@ -131,5 +131,7 @@ class VecdbClient(VectorDB):
     def supports_multitenant(self) -> bool:
         return True
 
-    def supports_payload_profile(self, payload_profile: PayloadProfile) -> bool:
+    @staticmethod
+    def supports_payload_profile(payload_profile: PayloadProfile) -> bool:
+        """Asked of the class, before there is a client."""
         return payload_profile != PayloadProfile.TEXT
