@@ -2,7 +2,8 @@
 
     big-ann          base.fbin (u8bin, i8bin), query.fbin, truth100.bin; with tags base.tags.spmat, query.tags.spmat
     VectorDBBench    train.parquet (id, emb), test.parquet (id, emb), neighbors.parquet (id, neighbors_id),
-                     scalar_labels.parquet (id, labels), neighbors_labels_label_1p.parquet and the like
+                     scalar_labels.parquet (id, labels); of rows with a label neighbors_labels_label_1p.parquet, of
+                     those whose id is above a share of all neighbors_int_1p.parquet, and the like
 
     one's own        base.npy, query.npy and, where there is one, truth.npy (rows, int[nq, k]) or truth100.bin; vectors
                      in any format that open_vectors reads. The folder is called NAME-euclidean, -cosine or -ip.
@@ -38,6 +39,7 @@ from .truth import Truth, exact_truth, pair_distances
 Array = NDArray[Any]
 PathLike = str | os.PathLike[str]
 LABEL_SHARES = (0.01, 0.1, 0.5)  # of records with a label of VectorDBBench
+CUT_SHARES = (0.01, 0.1, 0.5, 0.9, 0.99)  # of records that VectorDBBench's filter of numbers leaves out
 _EXTENSIONS = {"float32": "fbin", "uint8": "u8bin", "int8": "i8bin"}
 _LABEL_SEED = 7
 
@@ -124,15 +126,17 @@ def export_big_ann(dataset: Dataset, folder: PathLike, k: int = 100) -> None:
 
 
 def export_vectordbbench(
-    dataset: Dataset, folder: PathLike, k: int = 100, shares: Sequence[float] = LABEL_SHARES
-) -> None:
+    dataset: Dataset, folder: PathLike, k: int = 100, shares: Sequence[float] = LABEL_SHARES,
+    cuts: Sequence[float] = CUT_SHARES,
+) -> None:  # fmt: skip
     """Write a data set as a folder that VectorDBBench takes for a custom one. Each record has a label, drawn with a
-    fixed seed: label_10p for a tenth of them, and so on for all shares, label_rest for others.
+    fixed seed: label_10p for a tenth of them, and so on for all shares, label_rest for others. For each of `cuts`
+    there is the truth among the records whose id is at least that share of their number.
 
     Raises
     ------
     InvalidArgument
-        k out of range, shares that are not above 0 or come to more than 1.
+        k out of range, shares that are not above 0 or come to more than 1, cuts that are not between 0 and 1.
     AlreadyExists
         The folder is there.
     Unavailable
@@ -141,31 +145,40 @@ def export_vectordbbench(
     dataset.check_k(k)
     if min(shares, default=1) <= 0 or sum(shares) > 1:
         raise InvalidArgument(f"shares {list(shares)}: expected numbers above 0 that come to 1 at most")
-    arrow, parquet = (
-        optional_module("pyarrow", "writing Parquet"),
-        optional_module("pyarrow.parquet", "writing Parquet"),
-    )
-
-    def lists(rows: Array) -> Any:
-        flat = arrow.array(np.ascontiguousarray(rows).reshape(-1))
-        return arrow.ListArray.from_arrays(np.arange(0, rows.size + 1, rows.shape[1], dtype=np.int32), flat)
-
-    def write(name: str, **columns: Any) -> None:
-        parquet.write_table(arrow.table(columns), part / name)
-
-    names = [_label(share) for share in shares] + ["label_rest"]
-    drawn = np.searchsorted(np.cumsum(shares), np.random.RandomState(_LABEL_SEED).rand(len(dataset.base)), "right")
+    if not all(0 < cut < 1 for cut in cuts):
+        raise InvalidArgument(f"cuts {list(cuts)}: expected numbers between 0 and 1")
+    names = [f"label_{_percent(share)}" for share in shares] + ["label_rest"]
+    size = len(dataset.base)
+    drawn = np.searchsorted(np.cumsum(shares), np.random.RandomState(_LABEL_SEED).rand(size), "right")
+    parts = {f"labels_{label}": np.flatnonzero(drawn == i) for i, label in enumerate(names[:-1])}
+    parts |= {f"int_{_percent(cut, whole_to=99)}": np.arange(int(size * cut), size) for cut in cuts}
     with _NewFolder(folder) as part:
-        for name, vectors in (("train.parquet", dataset.base), ("test.parquet", dataset.queries)):
-            write(name, id=np.arange(len(vectors)), emb=lists(np.asarray(vectors, np.float32)))
-        queries = np.arange(len(dataset.queries))
-        write("neighbors.parquet", id=queries, neighbors_id=lists(dataset.truth_for(k).ids))
-        write("scalar_labels.parquet", id=np.arange(len(drawn)), labels=np.array(names)[drawn])
-        for number, label in enumerate(names[:-1]):
-            rows = np.flatnonzero(drawn == number)
+        for name, vectors in (("train", dataset.base), ("test", dataset.queries)):
+            _write_parquet(part / f"{name}.parquet", emb=np.asarray(vectors, np.float32))
+        _write_parquet(part / "neighbors.parquet", neighbors_id=dataset.truth_for(k).ids)
+        _write_parquet(part / "scalar_labels.parquet", labels=np.array(names)[drawn])
+        for name, rows in parts.items():
             if len(rows):
-                found = exact_truth(dataset.base[rows], dataset.queries, dataset.metric, min(k, len(rows)), cache=False)
-                write(f"neighbors_labels_{label}.parquet", id=queries, neighbors_id=lists(rows[found.ids]))
+                found = exact_truth(
+                    dataset.base[rows], dataset.queries, dataset.metric, min(k, len(rows)), cache=False,
+                    zero_vectors=dataset.zero_vectors,
+                )  # fmt: skip
+                _write_parquet(part / f"neighbors_{name}.parquet", neighbors_id=rows[found.ids])
+
+
+def _write_parquet(path: Path, **columns: Array) -> None:
+    """Columns of one length n, as [n] or as lists of [n, width]; `id` comes first, which counts them."""
+    arrow = optional_module("pyarrow", "writing Parquet")
+    parquet = optional_module("pyarrow.parquet", "writing Parquet")
+
+    def column(values: Array) -> Any:
+        flat = arrow.array(np.ascontiguousarray(values).reshape(-1))
+        if values.ndim == 1:
+            return flat
+        return arrow.ListArray.from_arrays(np.arange(0, values.size + 1, values.shape[1], dtype=np.int32), flat)
+
+    made = {name: column(values) for name, values in columns.items()}
+    parquet.write_table(arrow.table({"id": np.arange(len(next(iter(made.values())))), **made}), path)
 
 
 def load_own(folder: PathLike) -> Dataset:
@@ -209,10 +222,10 @@ def load_own(folder: PathLike) -> Dataset:
     return Dataset(path.name, base, queries, metric, truth, zero_vectors=zero_vectors_of(metric, base, queries))
 
 
-def _label(share: float) -> str:
-    """A label as VectorDBBench names those of a share."""
+def _percent(share: float, whole_to: float = 100) -> str:
+    """A share as VectorDBBench writes it in names: percents from 1 to `whole_to` are cut off, not rounded."""
     percent = 100 * share
-    return f"label_{round(percent)}p" if percent >= 1 else f"label_{percent:.1f}p"
+    return f"{int(percent)}p" if 1 <= percent <= whole_to else f"{percent:.1f}p"
 
 
 class _NewFolder:

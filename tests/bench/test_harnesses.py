@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import click
 import numpy as np
 import pytest
 
@@ -198,7 +199,7 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> Any:
     pytest.importorskip("pydantic")
     modules = vectordbbench()
     install(monkeypatch, modules)
-    for name in ("register", "config", "client"):
+    for name in ("register", "config", "client", "own_sets"):
         monkeypatch.delitem(__import__("sys").modules, f"vecdb_bench.vectordbbench.{name}", raising=False)
     from vecdb_bench.vectordbbench.register import register
 
@@ -206,6 +207,7 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> Any:
         member=register(), register=register, DB=modules["vectordb_bench.backend.clients"]["DB"],
         ops=modules["vectordb_bench.backend.filter"]["FilterOp"],
         payloads=modules["vectordb_bench.backend.payload"]["PayloadProfile"],
+        sets=modules["vectordb_bench.backend.dataset"],
     )  # fmt: skip
 
 
@@ -259,12 +261,89 @@ def test_vectordbbench_loads_searches_filters_and_asks_for_tenants(
                     assert copied.supports_payload_profile(payload)
                     assert copied.search_embedding(query.tolist(), K, payload, tenant=tenant) == found
         assert copied.supports_multitenant() and not copied.supports_payload_profile(payloads.TEXT)
+        assert member.init_cls.supports_payload_profile(payloads.IDS_ONLY), "asked of the class"
         with client.init():
             got, error = client.insert_embeddings([[1.0]], [1])
             assert got == 0 and isinstance(error, vecdb.InvalidArgument)
     finally:
         if running:
             running.close()
+
+
+OWN_SET = {
+    "custom_dataset_name": "mine", "custom_dataset_dir": "/data/mine", "custom_dataset_size": "900",
+    "custom_dataset_dim": "24", "custom_dataset_metric_type": "COSINE", "custom_dataset_file_count": "1",
+}  # fmt: skip
+
+
+def case_config(case: str, **options: str) -> dict[str, Any]:
+    """What a case is made from, by the command's own function, for options as they are typed."""
+    from vecdb_bench.vectordbbench.own_sets import with_own_sets
+
+    theirs = with_own_sets(lambda told: {"dataset_with_size_type": "theirs", "description": told["case_type"]})
+    found: list[dict[str, Any]] = []
+    optional = dict.fromkeys(OWN_SET) | {
+        "custom_case_description": "Mine.", "custom_dataset_use_shuffled": False, "custom_dataset_with_gt": True,
+        "num_concurrency": "1,80", "concurrency_duration": 30, "label_percentage": 0.01,
+    }  # fmt: skip
+
+    def called(**parameters: Any) -> None:
+        parameters["num_concurrency"] = [int(one) for one in parameters["num_concurrency"].split(",")]
+        found.append(theirs({"case_type": case, **parameters}))
+
+    made: list[click.Parameter] = [
+        click.Option([f"--{name.replace('_', '-')}"], default=value) for name, value in optional.items()
+    ]
+    told = [part for name, value in options.items() for part in (f"--{name.replace('_', '-')}", value)]
+    click.Command("vecdb", callback=called, params=made).main(told, standalone_mode=False)
+    return found[0]
+
+
+@pytest.fixture
+def no_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VECDB_VECTORDBBENCH_SET", "")  # so that what a test leaves there goes
+    monkeypatch.delenv("VECDB_VECTORDBBENCH_SET")
+
+
+@pytest.mark.parametrize("case", ["NewIntFilterPerformanceCase", "CloudMultiTenantSearchCase"])
+def test_vectordbbench_takes_a_set_of_ones_own_by_name(
+    registered: Any, no_set: None, monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
+    from vecdb_bench.vectordbbench.own_sets import register_set
+
+    assert register_set() is None and case_config(case)["dataset_with_size_type"] == "theirs"
+    chosen = case_config(case, **OWN_SET)
+    assert chosen == {"dataset_with_size_type": "Small mine (24dim, 900)", "description": case}
+    parent = registered.sets["DatasetWithSizeType"]
+    sent = pickle.dumps(parent(chosen["dataset_with_size_type"]))
+    assert case_config(case, **OWN_SET) == chosen and len(parent) == 2, "known already"
+    modules = vectordbbench()  # a process that is spawned has upstream's own list, and what the environment says
+    install(monkeypatch, modules)
+    sets = modules["vectordb_bench.backend.dataset"]
+    with pytest.raises(ValueError, match="mine"):
+        pickle.loads(sent)  # noqa: S301
+    member = register_set()
+    assert pickle.loads(sent) is member is sets["DatasetWithSizeType"](chosen["dataset_with_size_type"])  # noqa: S301
+    told = dict(sets["DatasetWithSizeMap"][member][1:])
+    assert (told["dir"], told["size"], told["dim"], told["with_gt"]) == ("/data/mine", "900", "24", True)
+
+
+def test_vectordbbench_is_told_what_a_set_lacks(registered: Any, no_set: None) -> None:
+    less = {name: value for name, value in OWN_SET.items() if name not in ("custom_dataset_dim", "custom_dataset_size")}
+    with pytest.raises(click.UsageError, match="--custom-dataset-size, --custom-dataset-dim too"):
+        case_config("LabelFilterPerformanceCase", **less)
+
+
+def test_vectordbbench_streams_and_filters_custom_sets(registered: Any, no_set: None) -> None:
+    plain = case_config("StreamingPerformanceCase", **OWN_SET)
+    assert plain["dataset_with_size_type"] == "Small mine (24dim, 900)"
+    assert not {"concurrencies", "read_dur_after_write"} & set(plain), "the case's own where nothing was typed"
+    typed = case_config("StreamingCustomDataset", **OWN_SET, num_concurrency="1,2", concurrency_duration="5")
+    assert typed["concurrencies"] == [1, 2] and typed["read_dur_after_write"] == 5 and typed["description"] == "Mine."
+    assert typed["dataset_config"]["dir"] == "/data/mine" and typed["dataset_config"]["metric_type"] == "COSINE"
+    assert "use_filter" not in case_config("PerformanceCustomDataset", **OWN_SET)
+    labelled = case_config("PerformanceCustomDataset", **OWN_SET, label_percentage="0.1")
+    assert labelled["use_filter"] and labelled["label_percentage"] == 0.1
 
 
 def test_a_harness_that_asks_before_it_fits_is_told_so() -> None:

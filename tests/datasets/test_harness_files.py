@@ -128,10 +128,10 @@ def test_a_folder_of_big_ann_holds_what_the_set_holds(tmp_path: Path, dtype: str
         export_big_ann(data, tmp_path / "out", k=K)
 
 
-def test_a_folder_of_vectordbbench_has_labels_and_the_truth_of_each(tmp_path: Path) -> None:
+def test_a_folder_of_vectordbbench_has_labels_and_the_truth_of_each_filter(tmp_path: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
     data = made("cosine")
-    export_vectordbbench(data, tmp_path / "out", k=K, shares=(0.25, 0.005))
+    export_vectordbbench(data, tmp_path / "out", k=K, shares=(0.25, 0.005, 0.29), cuts=(0.25, 0.58, 0.995))
 
     def column(file: str, name: str) -> list[Any]:
         found: list[Any] = parquet.read_table(tmp_path / "out" / file).column(name).to_pylist()
@@ -141,13 +141,28 @@ def test_a_folder_of_vectordbbench_has_labels_and_the_truth_of_each(tmp_path: Pa
     assert column("train.parquet", "id") == list(range(N)) and column("test.parquet", "id") == list(range(NQ))
     assert column("neighbors.parquet", "neighbors_id") == data.truth_for(K).ids.tolist()
     labels = np.array(column("scalar_labels.parquet", "labels"))
-    assert set(labels) <= {"label_25p", "label_0.5p", "label_rest"} and 60 < (labels == "label_25p").sum() < 140
-    there = np.flatnonzero(labels == "label_25p")
-    true = there[np.argsort(distances(data, np.tile(there, (NQ, 1)), "cosine"), axis=1, kind="stable")[:, :K]]
-    assert column("neighbors_labels_label_25p.parquet", "neighbors_id") == true.tolist()
+    # 100 * 0.29 and 100 * 0.58 are a little below 29 and 58, and VectorDBBench cuts off
+    assert set(labels) <= {"label_25p", "label_0.5p", "label_28p", "label_rest"}
+    assert 60 < (labels == "label_25p").sum() < 140 and 70 < (labels == "label_28p").sum() < 160
+    parts = {f"labels_{label}": np.flatnonzero(labels == label) for label in ("label_25p", "label_28p")}
+    parts |= {f"int_{name}": np.arange(least, N) for name, least in (("25p", 100), ("57p", 232), ("99.5p", 398))}
+    for name, there in parts.items():
+        true = there[np.argsort(distances(data, np.tile(there, (NQ, 1)), "cosine"), axis=1, kind="stable")[:, :K]]
+        assert column(f"neighbors_{name}.parquet", "neighbors_id") == true.tolist()
     with pytest.raises(vecdb.InvalidArgument, match="shares"):
         export_vectordbbench(data, tmp_path / "other", shares=(0.7, 0.7))
+    with pytest.raises(vecdb.InvalidArgument, match="cuts"):
+        export_vectordbbench(data, tmp_path / "other", cuts=(0.5, 1.0))
     assert not list(tmp_path.glob("other*"))
+
+
+def test_a_folder_of_vectordbbench_may_hold_zeros(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    data = made("cosine")
+    data.base[3:20] = 0
+    zeros = Dataset("zeros", data.base, data.queries, "cosine", zero_vectors="far")
+    export_vectordbbench(zeros, tmp_path / "out", k=K)
+    assert (tmp_path / "out" / "neighbors_int_1p.parquet").exists()
 
 
 def test_a_sparse_matrix_and_a_range_truth_are_read_or_refused(tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
-"""VectorDBBench's command line with vecdb in it: `python -m vecdb_bench.vectordbbench.command vecdb --uri ...`."""
+"""VectorDBBench's command line with vecdb in it: `python -m vecdb_bench.vectordbbench.command vecdb --uri ...`. Its own
+commands are there too, and take sets of one's own as `vecdb` does.
+"""
 
 from vecdb_bench.vectordbbench.register import register
 
@@ -8,14 +10,18 @@ from typing import Annotated, Unpack  # noqa: E402
 
 import click  # noqa: E402
 from pydantic import SecretStr  # noqa: E402
+from vectordb_bench.cli import cli as upstream  # noqa: E402
 from vectordb_bench.cli.cli import (  # noqa: E402
     CommonTypedDict,
-    cli,
     click_parameter_decorators_from_typed_dict,
     run,
 )
 
 from vecdb_bench.vectordbbench.config import VecdbCaseConfig, VecdbConfig  # noqa: E402
+from vecdb_bench.vectordbbench.own_sets import register_set, with_own_sets  # noqa: E402
+
+register_set()
+upstream.get_custom_case_config = with_own_sets(upstream.get_custom_case_config)
 
 
 class VecdbOptions(CommonTypedDict):
@@ -28,7 +34,7 @@ class VecdbOptions(CommonTypedDict):
     nprobe: Annotated[int | None, click.option("--nprobe", type=int, default=None, help="spann: lists of a search.")]
 
 
-@cli.command(name="vecdb")
+@upstream.cli.command(name="vecdb")
 @click_parameter_decorators_from_typed_dict(VecdbOptions)
 def command(**parameters: Unpack[VecdbOptions]) -> None:
     run(
@@ -46,4 +52,6 @@ def command(**parameters: Unpack[VecdbOptions]) -> None:
 
 
 if __name__ == "__main__":
+    from vectordb_bench.cli.vectordbbench import cli  # the same group, with the commands of all other databases
+
     cli()

@@ -22,13 +22,7 @@ def register() -> Any:
         raise RuntimeError(
             "register vecdb before vectordb_bench.models is imported: run vecdb_bench.vectordbbench.command"
         )
-    member = object.__new__(DB)
-    member._name_, member._value_, member.__objclass__ = NAME, NAME, DB
-    member._sort_order_ = len(DB.__members__)
-    type.__setattr__(DB, NAME, member)
-    DB._member_map_[NAME] = member
-    DB._member_names_.append(NAME)
-    DB._value2member_map_[NAME] = member
+    member = add_member(DB, NAME, NAME)
     for name, ours in (("init_cls", _client), ("config_cls", _config)):
         type.__setattr__(DB, name, property(_chosen(member, ours, getattr(DB, name).fget)))
     theirs = DB.case_config_cls
@@ -37,6 +31,18 @@ def register() -> Any:
         return _case_config() if self is member else theirs(self, index_type)
 
     type.__setattr__(DB, "case_config_cls", case_config_cls)
+    return member
+
+
+def add_member(names: Any, name: str, value: str) -> Any:
+    """A new member of an enumeration that exists."""
+    member = object.__new__(names)
+    member._name_, member._value_, member.__objclass__ = name, value, names
+    member._sort_order_ = len(names.__members__)
+    type.__setattr__(names, name, member)
+    names._member_map_[name] = member
+    names._member_names_.append(name)
+    names._value2member_map_[value] = member
     return member
 
 

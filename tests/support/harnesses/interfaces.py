@@ -148,6 +148,18 @@ def vectordbbench() -> dict[str, dict[str, Any]]:
         "PayloadProfile", [(name.upper(), name) for name in ("ids_only", "vector", "scalar_label", "text")]
     )
     metrics = enum.StrEnum("MetricType", [(name, name) for name in ("L2", "COSINE", "IP", "DP")])
+
+    class DatasetWithSizeType(enum.Enum):
+        CohereSmall = "Small Cohere (768dim, 100K)"
+
+    class PerformanceCustomDataset:
+        def __init__(
+            self, name: str, description: str, load_timeout: float, optimize_timeout: float, dataset_config: Any
+        ) -> None:
+            self.dataset = ("opened", *sorted(dataset_config.items()))
+
+    DatasetWithSizeType.__module__ = "vectordb_bench.backend.dataset"
+    DatasetWithSizeType.__qualname__ = "DatasetWithSizeType"
     api = {
         "VectorDB": type("VectorDB", (), {}),
         "DBConfig": type("DBConfig", (BaseModel,), {"__annotations__": {"db_label": str}, "db_label": ""}),
@@ -157,6 +169,11 @@ def vectordbbench() -> dict[str, dict[str, Any]]:
     return {
         "vectordb_bench.backend.clients": {"DB": DB},
         "vectordb_bench.backend.clients.api": api,
+        "vectordb_bench.backend.cases": {"PerformanceCustomDataset": PerformanceCustomDataset},
+        "vectordb_bench.backend.dataset": {
+            "DatasetWithSizeType": DatasetWithSizeType,
+            "DatasetWithSizeMap": {},
+        },
         "vectordb_bench.backend.filter": {"Filter": SimpleNamespace, "FilterOp": filters},
         "vectordb_bench.backend.payload": {"PayloadProfile": payloads},
     }
