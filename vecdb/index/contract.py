@@ -66,6 +66,41 @@ class Neighbors:
     counts: NDArray[np.int64]
     work: NDArray[np.int64]
 
+    def part(self, queries: slice, work: NDArray[np.int64]) -> Neighbors:
+        """Views of what is there for some queries, to be filled, with a `work` of its own."""
+        return Neighbors(self.rows[queries], self.distances[queries], self.counts[queries], work)
+
+    def put(self, queries: NDArray[np.int64], found: Neighbors) -> None:
+        """Replace the answers to some queries. found : at most as wide."""
+        width = found.rows.shape[1]
+        self.rows[queries, :width], self.distances[queries, :width] = found.rows, found.distances
+        self.counts[queries] = found.counts
+
+
+@dataclass(slots=True)
+class Candidates(Neighbors):
+    """Rows among which the nearest are, nearest first by estimate. As Neighbors, but [nq, any] wide, with estimates as
+    `distances`: on the scale of the metric's distances, so that those of several indexes may be compared.
+
+    margins : float32[nq, any], by how much an estimate may be off: a row may be among the nearest while its estimate
+    is within the mean margin of the nearest ones past the last of them. 0 where the distance is exact.
+    """
+
+    margins: NDArray[np.float32]
+
+    def part(self, queries: slice, work: NDArray[np.int64]) -> Candidates:
+        margins = self.margins[queries]
+        return Candidates(self.rows[queries], self.distances[queries], self.counts[queries], work, margins)
+
+    def put(self, queries: NDArray[np.int64], found: Neighbors) -> None:
+        """found : without margins its distances are exact."""
+        width = found.rows.shape[1]
+        self.rows[queries], self.distances[queries], self.margins[queries] = -1, np.inf, 0.0
+        self.rows[queries, :width], self.distances[queries, :width] = found.rows, found.distances
+        self.counts[queries] = found.counts
+        if isinstance(found, Candidates):
+            self.margins[queries, :width] = found.margins
+
 
 @dataclass(frozen=True, slots=True)
 class SealedFile:
@@ -261,6 +296,30 @@ class HasCompanionGraph(ABC):
     def seal_suffix(self) -> str:
         """End of the sealed file's name. Two sealed files of as many rows of the index differ in it if they differ in
         rows of the graph.
+        """
+
+
+class SearchesInRounds(ABC):
+    """What an index adds whose search may be made in two rounds: rows are named first, and those that the caller
+    chooses are scored. A caller who asks several indexes so reads the vectors of the rows that are near among all of
+    them, and not as many in each.
+    """
+
+    @abstractmethod
+    def naming(
+        self, limit: int, visibility: Visibility, params: SearchParams, allow: RowSet | None
+    ) -> Callable[[NDArray[np.float32]], Candidates] | None:
+        """As `Index.searching`, up to where vectors would be read: min(limit, matching) candidates of each query, or
+        more. None where an exact scan must answer.
+        """
+
+    @abstractmethod
+    def scoring(
+        self, limit: int, visibility: Visibility, allow: RowSet | None, threads: int
+    ) -> Callable[[NDArray[np.float32], NDArray[np.int64]], Neighbors] | None:
+        """(float32[nq, dim], rows int64[nq, m] below the snapshot's row_count, -1 as padding) -> the nearest of the
+        rows of each query, by their vectors. Rows that the snapshot does not see, or that are not allowed, are left
+        out. None where there are no lists (any more).
         """
 
 
