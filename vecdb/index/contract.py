@@ -299,6 +299,12 @@ class HasCompanionGraph(ABC):
         """
 
 
+# (queries float32[nq, dim], rows int64[any] of all queries, one query after another, counts int64[nq] of each) -> the
+# nearest rows of each query among its own. Rows that the snapshot does not have or see, or that are not allowed, are
+# left out, and a row that comes twice counts once.
+ScoreRows = Callable[[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]], Neighbors]
+
+
 class SearchesInRounds(ABC):
     """What an index adds whose search may be made in two rounds: rows are named first, and those that the caller
     chooses are scored. A caller who asks several indexes so reads the vectors of the rows that are near among all of
@@ -307,20 +313,15 @@ class SearchesInRounds(ABC):
 
     @abstractmethod
     def naming(
-        self, limit: int, visibility: Visibility, params: SearchParams, allow: RowSet | None
+        self, limit: int, visibility: Visibility, params: SearchParams, allow: RowSet | None, indexes: int
     ) -> Callable[[NDArray[np.float32]], Candidates] | None:
         """As `Index.searching`, up to where vectors would be read: min(limit, matching) candidates of each query, or
-        more. None where an exact scan must answer.
+        more. None where an exact scan must answer. indexes : that are asked and have about as many rows.
         """
 
     @abstractmethod
-    def scoring(
-        self, limit: int, visibility: Visibility, allow: RowSet | None, threads: int
-    ) -> Callable[[NDArray[np.float32], NDArray[np.int64]], Neighbors] | None:
-        """(float32[nq, dim], rows int64[nq, m] below the snapshot's row_count, -1 as padding) -> the nearest of the
-        rows of each query, by their vectors. Rows that the snapshot does not see, or that are not allowed, are left
-        out. None where there are no lists (any more).
-        """
+    def scoring(self, limit: int, visibility: Visibility, allow: RowSet | None, threads: int) -> ScoreRows | None:
+        """None where there is nothing to read rows by: an exact scan must answer. threads : that share a batch."""
 
 
 def corrupt_row_error(row: int, arrays: RowArrays) -> Corruption:

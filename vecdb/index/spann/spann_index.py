@@ -45,6 +45,7 @@ from vecdb.index.contract import (
     Neighbors,
     Progress,
     RowSource,
+    ScoreRows,
     SealedFile,
     SearchesInRounds,
 )
@@ -248,16 +249,14 @@ class SpannIndex(Index, SearchesInRounds):
         return self._by_lists(ListSearch, view, limit, visibility, params, allow)
 
     def naming(
-        self, limit: int, visibility: Visibility, params: SearchParams, allow: RowSet | None
+        self, limit: int, visibility: Visibility, params: SearchParams, allow: RowSet | None, indexes: int
     ) -> Callable[[NDArray[np.float32]], Candidates] | None:
         view = self.lists.view
         if view is None or params.exact:
             return None
-        return self._by_lists(NamingSearch, view, limit, visibility, params, allow)
+        return self._by_lists(partial(NamingSearch, indexes), view, limit, visibility, params, allow)
 
-    def scoring(
-        self, limit: int, visibility: Visibility, allow: RowSet | None, threads: int
-    ) -> Callable[[NDArray[np.float32], NDArray[np.int64]], Neighbors] | None:
+    def scoring(self, limit: int, visibility: Visibility, allow: RowSet | None, threads: int) -> ScoreRows | None:
         view = self.lists.view
         if view is None:
             return None
@@ -265,7 +264,7 @@ class SpannIndex(Index, SearchesInRounds):
 
     def _by_lists(
         self,
-        kind: type[ListSearch],
+        kind: Callable[..., ListSearch],
         view: ListsView,
         limit: int,
         visibility: Visibility,
@@ -293,7 +292,7 @@ class SpannIndex(Index, SearchesInRounds):
 
     def _among(
         self,
-        kind: type[ListSearch],
+        kind: Callable[..., ListSearch],
         context: ListsContext,
         limit: int,
         visibility: Visibility,

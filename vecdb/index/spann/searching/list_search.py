@@ -93,7 +93,7 @@ class ProbeRatios:
         return known
 
 
-def _slack(probes: int, heads: int) -> float:
+def slack_of(probes: int, heads: int) -> float:
     """How many errors of an estimate a shortlist goes past its limit-th: further where more lists are asked for, for
     then recall counts, and rows in hand must not be lost to the codes.
 
@@ -339,7 +339,7 @@ class ListSearch:
         self.ratio = np.float32(ratio)
         self.most = max(limit + 2, rerank or config.rerank or 4 * limit + 20)
         self.least = limit + max(2, limit // 5) if rerank is None else self.most
-        errors = _slack(self.probes, heads)
+        errors = slack_of(self.probes, heads)
         if not context.all_in_memory:
             errors = max(errors, _SLACK_ON_DISK)
         self.slack = np.float32(self.view.coder.error * errors)
