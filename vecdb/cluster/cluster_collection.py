@@ -359,7 +359,9 @@ class ClusterCollection:
                 queries, limit, params, rounds, single=single, select=select, stop=stop, tenants=some, **options
             )
 
-        made = two_rounds.SearchInRounds(search, len(queries), limit, self._config.metric, single, select, stop)
+        made = two_rounds.SearchInRounds(
+            search, len(queries), limit, params.rerank, self._config.metric, single, select, stop
+        )  # fmt: skip
         runs = members.current().runs
         found = made.hits(lambda ask: self._again(lambda: self._answered(tenants, ask, None, partial=self._partial)))
         return found if members.placement.runs == runs else None  # records have moved from one shard to another

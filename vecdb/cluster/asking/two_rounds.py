@@ -50,6 +50,7 @@ class SearchInRounds:
     search: Callable[..., FanOut]
     queries: int
     limit: int
+    rerank: int | None
     metric: Metric
     single: bool
     select: tuple[str, ...] | None
@@ -69,7 +70,9 @@ class SearchInRounds:
         found: dict[int, Any] = {leg.shard: leg.value for leg in legs}
         named = {shard: value for shard, value in found.items() if isinstance(value, NamedRows)}
         if named:
-            chosen = chosen_rows(found, self.queries, self.limit)
+            chosen = chosen_rows(found, self.queries, self.limit, self.rerank)
+            if self.stop is not None and self.stop():
+                raise Unavailable("the search was cancelled between its two rounds")
             scored = self._scored(legs, chosen, asked)
             if scored is None:
                 return None
@@ -128,12 +131,14 @@ def summed(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any
     return made
 
 
-def chosen_rows(found: Mapping[int, Hits | NamedRows], queries: int, limit: int) -> dict[int, NamedRows]:
+def chosen_rows(
+    found: Mapping[int, Hits | NamedRows], queries: int, limit: int, rerank: int | None = None
+) -> dict[int, NamedRows]:
     """Of the rows that shards have named, those that may be among the nearest of all; shards without one are left out.
 
     As one collection does: rows are in the order of their estimates, and kept while an estimate is within the mean
-    margin of the first `limit`, past the last of these; and a few more than `limit` in any case. Hits of shards that
-    have settled are among them with their distances.
+    margin of the first `limit`, past the last of these; and a few more than `limit` in any case, or as many as `rerank`
+    says. Hits of shards that have settled are among them with their distances.
     """
     shards = list(found)
     parts = [_flat(found[shard]) for shard in shards]
@@ -151,8 +156,10 @@ def chosen_rows(found: Mapping[int, Hits | NamedRows], queries: int, limit: int)
     bound = np.full(queries, np.inf)
     full = counts >= limit
     bound[full] = estimates[starts[full] + limit - 1] + margin[full]
+    least = limit + max(_MORE_MIN, limit // _MORE_SHARE) if rerank is None else max(limit + _MORE_MIN, rerank)
+    near = estimates <= bound[of_query] if rerank is None else np.zeros(len(order), bool)
     kept = np.empty(len(order), bool)
-    kept[order] = (estimates <= bound[of_query]) | (place < limit + max(_MORE_MIN, limit // _MORE_SHARE))
+    kept[order] = near | (place < least)
     made = {}
     ends = np.cumsum([len(part[1]) for part in parts])
     for at, shard in enumerate(shards):
