@@ -106,7 +106,7 @@ def rounds(monkeypatch: pytest.MonkeyPatch) -> Rounds:
 
     monkeypatch.setattr(two_rounds, "chosen_rows", watched)
     monkeypatch.setattr(two_rounds.SearchInRounds, "hits", counted)
-    monkeypatch.setattr(two_rounds, "QUERIES_MIN", 1)
+    monkeypatch.setattr(two_rounds, "HITS_MIN", 1)
     return seen
 
 
@@ -136,7 +136,7 @@ def test_at_narrow_widths_two_rounds_find_about_what_one_finds(
 ) -> None:
     docs, params = whole[metric], SearchParams(nprobe=3)
     two = docs.search(QUERIES, 10, params=params)
-    monkeypatch.setattr(two_rounds, "QUERIES_MIN", 1_000)
+    monkeypatch.setattr(two_rounds, "HITS_MIN", 1 << 30)
     one = docs.search(QUERIES, 10, params=params)
     assert len(rounds.chosen) == 1 and two.counts.tolist() == one.counts.tolist() == [10] * len(QUERIES)
     same = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(one.ids.tolist(), two.ids.tolist(), strict=True)])
@@ -214,7 +214,7 @@ def test_four_shards_read_about_what_one_collection_reads(
     with open_database(":memory:", maintenance=False) as here:
         one = read(filled(here, "docs", "l2"), 12)
     two = read(whole["l2"], 3)
-    monkeypatch.setattr(two_rounds, "QUERIES_MIN", 1_000)
+    monkeypatch.setattr(two_rounds, "HITS_MIN", 1 << 30)
     alone = read(whole["l2"], 3)
     assert two <= 1.5 * one and alone >= 2 * one
 

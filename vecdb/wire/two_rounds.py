@@ -119,23 +119,22 @@ def score_rows(
     named: NamedRows,
     *,
     params: Any,
-    select: tuple[str, ...] | None,
-    include_vectors: bool,
     tenant: Any,
     filter: Any,
-    explain: bool,
     stop: Callable[[], bool] | None,
+    **options: Any,
 ) -> Hits:
-    """The second round. Raises InvalidArgument where there is a filter for each query."""
+    """The second round, with `options` as of `TwoRounds.score`. Raises InvalidArgument where there is a filter for each
+    query.
+    """
     queries, single = validate.queries(query, docs._shaped(query))
     limit = validate.search_limit(limit, len(queries))
     node = search_filter(filter, None, len(queries), single=single)
     rounds = getattr(docs._backend, "two_rounds", None)
     if rounds is None or isinstance(node, tuple):
         raise InvalidArgument("a search of rows has one filter, and is of a collection of this server")
-    threads = validate.search_params(params, limit).threads
     found: Hits = rounds.score(
-        queries, limit, named, threads=threads, select=select, include_vectors=include_vectors, explain=explain,
-        tenants=validate.search_tenants(tenant), stop=stop, node=node,
+        queries, limit, named, threads=validate.search_params(params, limit).threads,
+        tenants=validate.search_tenants(tenant), stop=stop, node=node, **options,
     )  # fmt: skip
     return found
