@@ -201,6 +201,50 @@ def test_a_shard_without_near_rows_is_asked_once(whole: Any, rounds: Rounds) -> 
     assert min(len(chosen) for chosen in rounds.chosen) < SHARDS
 
 
+@pytest.mark.parametrize("rerank", [None, 9])
+def test_what_is_chosen_is_what_one_collection_would_read(rerank: int | None) -> None:
+    """Beside a loop over each query; shards that named no rows for a query, and one that has settled."""
+    rng = np.random.default_rng(3)
+    queries, limit = 40, 4
+    counts = rng.integers(0, 12, (3, queries))
+    counts[:, 0] = 0
+    found: dict[int, Any] = {}
+    for shard in (1, 2):
+        n = int(counts[shard].sum())
+        rows, far = rng.permutation(n), rng.integers(0, 30, n).astype(np.float32)
+        found[shard] = NamedRows(rows, counts[shard], 5, 6, far, rng.random(n).astype(np.float32) * 8)
+    distances = np.sort(rng.integers(0, 30, (queries, limit)), axis=1).astype(np.float32)
+    sizes = np.minimum(counts[0], limit)
+    distances[np.arange(limit) >= sizes[:, None]] = np.inf
+    found[7] = Hits(np.zeros((queries, limit), int), distances, sizes, 1, "l2", False)
+    expected: dict[int, list[list[int]]] = {1: [], 2: []}
+    for query in range(queries):
+        every = [(float(far), 7, 0.0, -1) for far in distances[query, : sizes[query]]]
+        for shard in (1, 2):
+            first = int(counts[shard][:query].sum())
+            for at in range(first, first + int(counts[shard][query])):
+                one = found[shard]
+                every.append((float(one.estimates[at]), shard, float(one.margins[at]), int(one.rows[at])))
+        order = {1: 0, 2: 1, 7: 2}
+        every.sort(key=lambda one: (one[0], order[one[1]]))
+        bound = every[limit - 1][0] + sum(one[2] for one in every[:limit]) / limit if len(every) >= limit else np.inf
+        least = limit + 2 if rerank is None else rerank
+        kept = [one for at, one in enumerate(every) if at < least or (rerank is None and one[0] <= bound)]
+        for shard in (1, 2):
+            expected[shard].append(sorted(one[3] for one in kept if one[1] == shard))
+    chosen = two_rounds.chosen_rows(found, queries, limit, rerank)
+    assert sorted(chosen) == [1, 2]
+    for shard, one in chosen.items():
+        parts = np.split(one.rows, np.cumsum(one.counts)[:-1])
+        assert [sorted(part.tolist()) for part in parts] == expected[shard]
+        assert (one.generation, one.sequence) == (5, 6)
+    alone = {
+        shard: NamedRows(np.empty(0, int), np.zeros(queries, int), 5, 6, *[np.empty(0, np.float32)] * 2)
+        for shard in (1, 2)
+    }
+    assert two_rounds.chosen_rows(alone, queries, limit) == {}
+
+
 # -- what is read ----------------------------------------------------------------------------------
 
 
