@@ -279,11 +279,7 @@ def test_explain_says_the_work_of_both_rounds(whole: Any, rounds: Rounds) -> Non
 def test_rows_that_are_deleted_in_between_cost_no_hit(db: Any, rounds: Rounds, left: int) -> None:
     docs = filled(db, f"deleted-{left}", "l2", 800, 30)
     gone = nearest("l2", QUERIES[0], range(830), 830 - left)
-
-    def delete() -> None:
-        docs.delete([n for n in gone if n in docs])
-
-    rounds.between = delete
+    rounds.between = lambda: docs.delete(gone)
     found = docs.search(QUERIES[0], 10, params=SearchParams(nprobe=4_096, rerank=100))
     assert found.ids.tolist() == nearest("l2", QUERIES[0], [n for n in range(830) if n not in set(gone)], 10)
     assert rounds.given_up == 1
@@ -291,24 +287,32 @@ def test_rows_that_are_deleted_in_between_cost_no_hit(db: Any, rounds: Rounds, l
 
 def test_rows_that_are_numbered_anew_in_between_cost_no_hit(db: Any, rounds: Rounds) -> None:
     docs = filled(db, "vacuumed", "l2", 800, 30)
-    docs.delete(range(0, 800, 2))
-    rounds.between = docs.vacuum
-    found = docs.search(QUERIES, 10, params=ALL)
-    alive = [n for n in range(830) if n % 2 or n >= 800]
+    docs.delete(range(0, 800, 10))
+
+    def renumber() -> None:
+        docs.vacuum()
+        docs.upsert(range(5_000, 5_400), np.full((400, DIM), 900.0))  # so that all the numbers are of some row
+
+    rounds.between = renumber
+    params = SearchParams(nprobe=4_096, rerank=100)
+    found = docs.search(QUERIES, 10, params=params)
+    alive = [n for n in range(830) if n % 10 or n >= 800]
     assert found.ids.tolist() == [nearest("l2", query, alive, 10) for query in QUERIES]
     assert rounds.given_up == 1
     rounds.between = lambda: None
-    assert docs.search(QUERIES, 10, params=ALL).ids.tolist() == found.ids.tolist() and rounds.given_up == 1
+    assert docs.search(QUERIES, 10, params=params).ids.tolist() == found.ids.tolist() and rounds.given_up == 1
 
 
-def test_what_a_filter_says_in_the_second_round_counts(db: Any, rounds: Rounds) -> None:
-    docs = filled(db, "changed", "l2", 800, 30)
+def test_what_a_filter_and_tenants_say_in_the_second_round_counts(db: Any, rounds: Rounds) -> None:
+    docs, params = filled(db, "changed", "l2", ROWS, 0), SearchParams(nprobe=3, rerank=300)
     rounds.between = lambda: docs.update(filter=F.n < 400, fields={"third": 7})
-    found = docs.search(QUERIES, 10, params=SearchParams(nprobe=3, rerank=200), filter=F.third == 1)
-    assert found.ids.tolist() == [
-        nearest("l2", query, [n for n in range(830) if n >= 400 and n % 3 == 1], 10) for query in QUERIES
-    ]
-    assert len(rounds.chosen) == 1
+    found = docs.search(QUERIES, 10, params=params, filter=F.third == 1)
+    some = [n for n in range(400, ROWS) if n % 3 == 1]
+    assert found.ids.tolist() == [nearest("l2", query, some, 10) for query in QUERIES]
+    rounds.between = lambda: docs.revoke(range(1, 400, 4), "t1")
+    found = docs.search(QUERIES, 10, params=params, tenant="t1")
+    assert found.ids.tolist() == [nearest("l2", query, range(401, ROWS, 4), 10) for query in QUERIES]
+    assert [len(one) for one in rounds.chosen] == [SHARDS, SHARDS]
 
 
 def test_a_search_is_stopped_between_the_rounds(whole: Any, rounds: Rounds) -> None:

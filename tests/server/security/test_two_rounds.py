@@ -17,7 +17,7 @@ from vecdb.v1 import common_pb2, search_pb2
 
 ROWS, DIM = 400, 8
 VECTORS = np.random.default_rng(4).normal(size=(ROWS, DIM)).astype(np.float32)
-LISTS = search_pb2.SearchParams(nprobe=4_096, rerank=100)
+LISTS = search_pb2.SearchParams(nprobe=12, rerank=100)  # all lists, and of a tenant no scan
 NOBODY = search_pb2.FieldSelection()
 
 
@@ -110,6 +110,7 @@ def test_a_tenants_token_has_no_rows(
     rows = first(client, VECTORS[:2]).named
     tenant = calling(served, token(file, "tenant-a", tenant="a"))
     served.server._tokens.refresh()  # type: ignore[union-attr]
+    assert first(client, VECTORS[:2], tenants=["a"]).HasField("named")
     answer = first(tenant, VECTORS[:2])
     assert not answer.HasField("named") and list(answer.counts) == [5, 5] and not answer.sequence
     assert all(number % 2 for number in answer.ids.ints.values)

@@ -31,8 +31,8 @@ from vecdb.wire.two_rounds import named_message
 # Hits that a call asks for, queries * limit, from which on two rounds take less time than one: a second call to every
 # shard costs some milliseconds, and each hit saves reads. Measured with four servers on two cores, 60,000 SIFT rows,
 # 20 lists each, best of five medians in turn, ms a call in one round and in two:
-#     limit 10    1 query 3.9, 8.4    8 queries 8.9, 13.1    24 queries 27, 25    64 queries 47, 38    1,000 queries 701, 511
-#     limit 100   1 query 8.7, 11.1   2 queries 17.1, 15.7   8 queries 53, 30     1,000 queries 4,993, 2,474
+#     limit 10    1 query 3.9, 8.4    8: 8.9, 13.1    16: 15.4, 17.1    24: 27, 25    64: 47, 38    1,000: 701, 511
+#     limit 100   1 query 8.7, 11.1   2: 17.1, 15.7   8: 53, 30         64: 361, 200                1,000: 4,993, 2,474
 HITS_MIN = 256
 HITS_MAX = 1 << 19  # the rows that shards name take a hundred bytes for each hit
 _MORE_MIN, _MORE_SHARE = 2, 5  # rows past the limit that are read in any case, as one collection does
