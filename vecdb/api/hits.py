@@ -45,6 +45,25 @@ class Hit:
     owner: str = ""
 
 
+@dataclass(slots=True)
+class NamedRows:
+    """Rows of the records of one collection, by which a search of several collections is made in two rounds.
+
+    rows : int64[any], those of all queries, one query after another.   counts : int64[nq], of each query.
+    generation, sequence : where rows have these numbers, and the committed state at which they were named.
+    estimates, margins : float32[any], distances and by how much they may be off; of no use to who scores the rows.
+    explain : what was done, where that was asked for.
+    """
+
+    rows: NDArray[np.int64]
+    counts: NDArray[np.int64]
+    generation: int
+    sequence: int
+    estimates: NDArray[np.float32]
+    margins: NDArray[np.float32]
+    explain: dict[str, Any] | None = None
+
+
 class Hits:
     """The answer of one search call.
 

@@ -57,6 +57,7 @@ from vecdb.wire.messages import (
     record_of,
 )
 from vecdb.wire.search_response import hits_of, report_of
+from vecdb.wire.two_rounds import answer_of
 
 _BATCH_BYTES = 8 << 20  # the approximate size of one message of a stream
 _GET_BYTES, _GET_IDS = 32 << 20, 65_536  # vectors and records in one answer; with large fields there are fewer
@@ -307,6 +308,28 @@ class RemoteCollection:
             limit, params, select, include_vectors, explain, tenants, single, stop, vectors=vectors_message(queries),
             **filters,
         )  # fmt: skip
+
+    def search_round(
+        self,
+        queries: NDArray[np.float32],
+        limit: int,
+        params: SearchParams,
+        rounds: dict[str, Any],
+        *,
+        single: bool,
+        select: tuple[str, ...] | None,
+        stop: Stop,
+        node: Node | None,
+        **options: Any,
+    ) -> Any:
+        """One of two rounds of a search: NamedRows, or Hits. rounds : the field of the request that says which.
+        options : those of `search`.
+        """
+        request = self._search_request(
+            limit, params, select, vectors=vectors_message(queries), **options, **rounds, **_filtered(node)
+        )
+        decode = partial(answer_of, limit=limit, metric=self._config.metric, single=single, select=select)
+        return self._connection.call("Search", request, decode, stop)
 
     def search_stream(
         self,

@@ -25,6 +25,7 @@ from vecdb.api.filter_arguments import Filters, Page
 from vecdb.api.hits import Hits
 from vecdb.client.remote_collection import RemoteCollection
 from vecdb.cluster import listing, merging
+from vecdb.cluster.asking import two_rounds
 from vecdb.cluster.asking.legs import FanOut, Leg, ShardsUnavailable, together, unavailable
 from vecdb.cluster.asking.long_work import SharedProgress, run_all
 from vecdb.cluster.asking.shards import Shards
@@ -66,7 +67,8 @@ class ClusterCollection:
     def config(self) -> CollectionConfig:
         found = merging.merge_config(self._config.name, list(self._every().config().values().values()))
         with self._lock:
-            self._config = replace(self._config, dim=found.dim or self.dim, id_kind=found.id_kind or self.id_kind)
+            known = {"dim": found.dim or self.dim, "id_kind": found.id_kind or self.id_kind, "index": found.index}
+            self._config = replace(self._config, **known)  # type: ignore[arg-type]
         return found
 
     def _known_config(self) -> CollectionConfig:
@@ -320,7 +322,49 @@ class ClusterCollection:
                 explain=explain, tenants=some, stop=stop, node=node,
             )  # fmt: skip
 
+        if self._config.index is not None and self._config.index.kind == "spann" and not isinstance(node, tuple):
+            found = self._in_rounds(
+                queries, limit, params, tenants, single=single, select=select, include_vectors=include_vectors,
+                explain=explain, stop=stop, node=node,
+            )  # fmt: skip
+            if found is not None:
+                return found
         return self._merged(ask, tenants, limit, select, len(queries), single)
+
+    def _in_rounds(
+        self,
+        queries: NDArray[np.float32],
+        limit: int,
+        params: SearchParams,
+        tenants: tuple[str, ...],
+        *,
+        single: bool,
+        select: tuple[str, ...] | None,
+        stop: Stop,
+        **options: Any,
+    ) -> Hits | None:
+        """What a search of list indexes finds in two rounds; None where it is to be made in one. options : those of
+        `search`.
+        """
+        members = self._shards.members
+        # under a tenant's token every shard would settle
+        if members.tenant or not two_rounds.is_worth_it(len(queries), limit, params, len(self._shards.numbers)):
+            return None
+
+        def search(
+            shards: tuple[int, ...], some: tuple[str, ...], rounds: dict[str, Any], first: str | None = None
+        ) -> Any:
+            at = RemoteCollection(self._shards.only(*shards, later=first is not None, first=first), self._config)  # type: ignore[arg-type]
+            return at.search_round(
+                queries, limit, params, rounds, single=single, select=select, stop=stop, tenants=some, **options
+            )
+
+        made = two_rounds.SearchInRounds(
+            search, len(queries), limit, params.rerank, self._config.metric, single, select, stop
+        )  # fmt: skip
+        runs = members.current().runs
+        found = made.hits(lambda ask: self._again(lambda: self._answered(tenants, ask, None, partial=self._partial)))
+        return found if members.placement.runs == runs else None  # records have moved from one shard to another
 
     def _merged(
         self,

@@ -43,6 +43,7 @@ from vecdb.query.listing.pages import Listing
 from vecdb.query.one_query import OneQuery
 from vecdb.query.recall import evaluate
 from vecdb.query.searcher import Searcher
+from vecdb.query.two_rounds import TwoRounds
 from vecdb.schema import CollectionConfig, IndexConfig, SearchParams
 from vecdb.state.collection_state import CollectionState
 from vecdb.storage.disk import filesystem
@@ -95,6 +96,7 @@ class LocalCollection:
             one_query.search_stream,
         )
         self.search_mixture = self.searcher.search_mixture
+        self.two_rounds = TwoRounds(self.searcher)
         self.get, self.count = self.searcher.get, self.searcher.count
         listing = Listing(self.searcher)
         self.iter, self.get_matching = listing.iter, listing.get_matching

@@ -66,6 +66,41 @@ class Neighbors:
     counts: NDArray[np.int64]
     work: NDArray[np.int64]
 
+    def part(self, queries: slice, work: NDArray[np.int64]) -> Neighbors:
+        """Views of what is there for some queries, to be filled, with a `work` of its own."""
+        return Neighbors(self.rows[queries], self.distances[queries], self.counts[queries], work)
+
+    def put(self, queries: NDArray[np.int64], found: Neighbors) -> None:
+        """Replace the answers to some queries. found : at most as wide."""
+        width = found.rows.shape[1]
+        self.rows[queries, :width], self.distances[queries, :width] = found.rows, found.distances
+        self.counts[queries] = found.counts
+
+
+@dataclass(slots=True)
+class Candidates(Neighbors):
+    """Rows among which the nearest are, nearest first by estimate. As Neighbors, but [nq, any] wide, with estimates as
+    `distances`: on the scale of the metric's distances, so that those of several indexes may be compared.
+
+    margins : float32[nq, any], by how much an estimate may be off: a row may be among the nearest while its estimate
+    is within the mean margin of the nearest ones past the last of them. 0 where the distance is exact.
+    """
+
+    margins: NDArray[np.float32]
+
+    def part(self, queries: slice, work: NDArray[np.int64]) -> Candidates:
+        margins = self.margins[queries]
+        return Candidates(self.rows[queries], self.distances[queries], self.counts[queries], work, margins)
+
+    def put(self, queries: NDArray[np.int64], found: Neighbors) -> None:
+        """found : without margins its distances are exact."""
+        width = found.rows.shape[1]
+        self.rows[queries], self.distances[queries], self.margins[queries] = -1, np.inf, 0.0
+        self.rows[queries, :width], self.distances[queries, :width] = found.rows, found.distances
+        self.counts[queries] = found.counts
+        if isinstance(found, Candidates):
+            self.margins[queries, :width] = found.margins
+
 
 @dataclass(frozen=True, slots=True)
 class SealedFile:
@@ -262,6 +297,31 @@ class HasCompanionGraph(ABC):
         """End of the sealed file's name. Two sealed files of as many rows of the index differ in it if they differ in
         rows of the graph.
         """
+
+
+# (queries float32[nq, dim], rows int64[any] of all queries, one query after another, counts int64[nq] of each) -> the
+# nearest rows of each query among its own. Rows that the snapshot does not have or see, or that are not allowed, are
+# left out, and a row that comes twice counts once.
+ScoreRows = Callable[[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]], Neighbors]
+
+
+class SearchesInRounds(ABC):
+    """What an index adds whose search may be made in two rounds: rows are named first, and those that the caller
+    chooses are scored. A caller who asks several indexes so reads the vectors of the rows that are near among all of
+    them, and not as many in each.
+    """
+
+    @abstractmethod
+    def naming(
+        self, limit: int, visibility: Visibility, params: SearchParams, allow: RowSet | None, indexes: int
+    ) -> Callable[[NDArray[np.float32]], Candidates] | None:
+        """As `Index.searching`, up to where vectors would be read: min(limit, matching) candidates of each query, or
+        more. None where an exact scan must answer. indexes : that are asked and have about as many rows.
+        """
+
+    @abstractmethod
+    def scoring(self, limit: int, visibility: Visibility, allow: RowSet | None, threads: int) -> ScoreRows | None:
+        """None where there is nothing to read rows by: an exact scan must answer. threads : that share a batch."""
 
 
 def corrupt_row_error(row: int, arrays: RowArrays) -> Corruption:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.errors import Unavailable
-from vecdb.index.contract import Neighbors
+from vecdb.index.contract import Candidates, Neighbors
 from vecdb.query.planner import Plan
 
 _FIRST_QUERIES = 8
@@ -70,10 +70,14 @@ def joined(parts: list[Neighbors]) -> Neighbors:
     """Answers to queries, one after the other. parts : at least one."""
     if len(parts) == 1:
         return parts[0]
-    return Neighbors(
+    made = Neighbors(
         np.concatenate([part.rows for part in parts]),
         np.concatenate([part.distances for part in parts]),
         np.concatenate([part.counts for part in parts]),
         # where the index turned out to be damaged the rest was scanned, whose counters are others
         np.sum([part.work for part in parts if len(part.work) == len(parts[-1].work)], axis=0),
     )
+    margins = [part.margins for part in parts if isinstance(part, Candidates)]
+    if not margins:
+        return made
+    return Candidates(made.rows, made.distances, made.counts, made.work, np.concatenate(margins))

@@ -31,7 +31,8 @@ class PreparedSearch:
     """What a search works out before it looks at its query.
 
     allowed : rows that may be returned, None: all.   search : float32[nq, dim] -> Neighbors; raises what `Index.search`
-    does.   one : the same for one query, of who asks that way (one_query.py).
+    does.   one : the same for one query, of who asks that way (one_query.py).   name : of who asks in two rounds
+    (two_rounds.py), how many indexes are asked, and float32[nq, dim] -> Candidates, None where there is none.
     """
 
     index: Index
@@ -41,6 +42,7 @@ class PreparedSearch:
     plan: planner.Plan
     search: Callable[[NDArray[np.float32]], Neighbors]
     one: Any = None
+    name: Any = None
 
 
 class Preparation:

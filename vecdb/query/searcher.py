@@ -82,16 +82,13 @@ class Searcher:
         filter, or one for each query.
         """
         started = time.perf_counter() if explain else 0.0
-        self._searched_at = time.monotonic()
-        self.queries += len(queries)
-        if not params.exact and self._offer(queries):
-            self.state.wake_maintenance()
+        self.note_searched(queries, params)
         reports: list[dict[str, Any]] = []
         while True:
             if isinstance(node, tuple):
                 snapshot, found, plan = self._nearest_each(queries, limit, params, tenants, node, stop, reports)
                 searched = time.perf_counter() if explain else 0.0
-                hits = self._hits(snapshot, found, single, select, include_vectors)
+                hits = self.hits_of(snapshot, found, single, select, include_vectors)
                 if hits is not None:
                     break
                 continue
@@ -102,11 +99,11 @@ class Searcher:
                 scanned = snapshot.visibility.row_count if prepared.plan.strategy == "exact" else 0
                 found, plan = search_in_chunks(partial(self._run, snapshot, prepared), queries, stop, scanned)
             searched = time.perf_counter() if explain else 0.0
-            hits = self._hits(snapshot, found, single, select, include_vectors)
+            hits = self.hits_of(snapshot, found, single, select, include_vectors)
             if hits is not None:
                 break
         if explain:
-            hits.explain = self._explained(snapshot, found, plan, started, searched)
+            hits.explain = self.explained(snapshot, found, plan, started, searched)
             if isinstance(node, tuple):
                 hits.explain["filters"] = reports
             elif node is not None:
@@ -143,7 +140,7 @@ class Searcher:
                 return snapshot, filtering.laid_out(parts, limit), plan
             time.sleep(0.001)  # a vacuum has committed, or commits have come in between
 
-    def _hits(
+    def hits_of(
         self, snapshot: Snapshot, found: Neighbors, single: bool, select: tuple[str, ...] | None, include_vectors: bool
     ) -> Hits | None:
         """Ids, fields and vectors of what was found; None where a vacuum has renumbered the rows since: the caller
@@ -173,7 +170,7 @@ class Searcher:
             owners=owners,
         )  # fmt: skip
 
-    def _explained(
+    def explained(
         self, snapshot: Snapshot, found: Neighbors, plan: planner.Plan, started: float, searched: float
     ) -> dict[str, Any]:
         done = time.perf_counter()
@@ -231,12 +228,12 @@ class Searcher:
             find = partial(self.search_snapshot, snapshot, params=params, allowed=allowed)
             answer = mixture.answer(find, made, users[0], limit)
             searched = time.perf_counter()
-            hits = self._hits(snapshot, answer.found, True, select, include_vectors)
+            hits = self.hits_of(snapshot, answer.found, True, select, include_vectors)
             if hits is not None:
                 break
         hits.components = answer.components
         if explain:
-            report = self._explained(snapshot, answer.found, answer.plan, started, searched)
+            report = self.explained(snapshot, answer.found, answer.plan, started, searched)
             if node is not None:
                 report |= filtering.report(snapshot, node, allowed)
             hits.explain = report | answer.explain(made)
@@ -309,6 +306,13 @@ class Searcher:
             return found, planner.Plan("exact", 0, "the index is damaged")
         except OSError as error:
             raise filesystem.to_vecdb_error(error, "searching", "nothing changed") from error
+
+    def note_searched(self, queries: NDArray[np.float32], params: SearchParams) -> None:
+        """Queries (float32[nq, dim]) are searched for."""
+        self._searched_at = time.monotonic()
+        self.queries += len(queries)
+        if not params.exact and self._offer(queries):
+            self.state.wake_maintenance()
 
     def note_asked(self, query: NDArray[np.float32]) -> None:
         """A query, float32[dim], was searched for by the index."""

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from vecdb.v1 import common_pb2 as vecdb_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15vecdb/v1/search.proto\x12\x08vecdb.v1\x1a\x15vecdb/v1/common.proto\"\xa6\x01\n\x0cSearchParams\x12\x0f\n\x02\x65\x66\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x13\n\x06nprobe\x18\x02 \x01(\rH\x01\x88\x01\x01\x12\x13\n\x06recall\x18\x03 \x01(\x01H\x02\x88\x01\x01\x12\r\n\x05\x65xact\x18\x04 \x01(\x08\x12\x0f\n\x07threads\x18\x05 \x01(\r\x12\x13\n\x06rerank\x18\x06 \x01(\rH\x03\x88\x01\x01\x42\x05\n\x03_efB\t\n\x07_nprobeB\t\n\x07_recallB\t\n\x07_rerank\"\x9c\x01\n\x0cMixtureQuery\x12 \n\tpositives\x18\x01 \x01(\x0b\x32\r.vecdb.v1.Ids\x12 \n\thistories\x18\x02 \x03(\x0b\x32\r.vecdb.v1.Ids\x12\x12\n\ncomponents\x18\x03 \x01(\r\x12\x11\n\tsmoothing\x18\x04 \x01(\x01\x12\x12\n\nneighbours\x18\x05 \x01(\r\x12\r\n\x05owner\x18\x06 \x01(\t\"\x1f\n\x0e\x46ieldSelection\x12\r\n\x05names\x18\x01 \x03(\t\"@\n\x0cQueryFilters\x12!\n\x07\x66ilters\x18\x01 \x03(\x0b\x32\x10.vecdb.v1.Filter\x12\r\n\x05which\x18\x02 \x03(\r\"\x81\x03\n\rSearchRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12$\n\x07vectors\x18\x02 \x01(\x0b\x32\x11.vecdb.v1.VectorsH\x00\x12)\n\x07mixture\x18\x03 \x01(\x0b\x32\x16.vecdb.v1.MixtureQueryH\x00\x12\r\n\x05limit\x18\x04 \x01(\r\x12\x0f\n\x07tenants\x18\x05 \x03(\t\x12&\n\x06params\x18\x06 \x01(\x0b\x32\x16.vecdb.v1.SearchParams\x12(\n\x06\x66ields\x18\x07 \x01(\x0b\x32\x18.vecdb.v1.FieldSelection\x12\x17\n\x0finclude_vectors\x18\x08 \x01(\x08\x12\x0f\n\x07\x65xplain\x18\t \x01(\x08\x12 \n\x06\x66ilter\x18\n \x01(\x0b\x32\x10.vecdb.v1.Filter\x12\x16\n\x0e\x66ields_as_json\x18\x0b \x01(\x08\x12,\n\x0c\x66ilters_each\x18\x0c \x01(\x0b\x32\x16.vecdb.v1.QueryFiltersB\x07\n\x05query\"\xe4\x01\n\x0eSearchResponse\x12\x1a\n\x03ids\x18\x01 \x01(\x0b\x32\r.vecdb.v1.Ids\x12\x11\n\tdistances\x18\x02 \x03(\x02\x12\x0e\n\x06\x63ounts\x18\x03 \x03(\r\x12\x10\n\x08sequence\x18\x04 \x01(\x04\x12#\n\x06\x66ields\x18\x05 \x01(\x0b\x32\x13.vecdb.v1.FieldMaps\x12\"\n\x07vectors\x18\x06 \x01(\x0b\x32\x11.vecdb.v1.Vectors\x12\x12\n\ncomponents\x18\x07 \x03(\r\x12\x14\n\x0c\x65xplain_json\x18\x08 \x01(\t\x12\x0e\n\x06owners\x18\t \x03(\t\">\n\x13StreamSearchRequest\x12\'\n\x06search\x18\x01 \x01(\x0b\x32\x17.vecdb.v1.SearchRequest\">\n\x14StreamSearchResponse\x12&\n\x04hits\x18\x01 \x01(\x0b\x32\x18.vecdb.v1.SearchResponse\"\xd1\x01\n\x0f\x45valuateRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\"\n\x07queries\x18\x02 \x01(\x0b\x32\x11.vecdb.v1.Vectors\x12\r\n\x05limit\x18\x03 \x01(\r\x12&\n\x06params\x18\x04 \x01(\x0b\x32\x16.vecdb.v1.SearchParams\x12\x0f\n\x07tenants\x18\x05 \x03(\t\x12\x1c\n\x05truth\x18\x06 \x01(\x0b\x32\r.vecdb.v1.Ids\x12 \n\x06\x66ilter\x18\x07 \x01(\x0b\x32\x10.vecdb.v1.Filter\"\'\n\x10\x45valuateResponse\x12\x13\n\x0breport_json\x18\x01 \x01(\t\"\x86\x01\n\x0bTuneRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\"\n\x07queries\x18\x02 \x01(\x0b\x32\x11.vecdb.v1.Vectors\x12\x0e\n\x06recall\x18\x03 \x01(\x01\x12\r\n\x05limit\x18\x04 \x01(\r\x12 \n\x06\x66ilter\x18\x05 \x01(\x0b\x32\x10.vecdb.v1.Filter\"\"\n\x0cTuneResponse\x12\x12\n\ncurve_json\x18\x01 \x01(\t2\x99\x02\n\rSearchService\x12;\n\x06Search\x12\x17.vecdb.v1.SearchRequest\x1a\x18.vecdb.v1.SearchResponse\x12Q\n\x0cStreamSearch\x12\x1d.vecdb.v1.StreamSearchRequest\x1a\x1e.vecdb.v1.StreamSearchResponse(\x01\x30\x01\x12\x41\n\x08\x45valuate\x12\x19.vecdb.v1.EvaluateRequest\x1a\x1a.vecdb.v1.EvaluateResponse\x12\x35\n\x04Tune\x12\x15.vecdb.v1.TuneRequest\x1a\x16.vecdb.v1.TuneResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15vecdb/v1/search.proto\x12\x08vecdb.v1\x1a\x15vecdb/v1/common.proto\"\xa6\x01\n\x0cSearchParams\x12\x0f\n\x02\x65\x66\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x13\n\x06nprobe\x18\x02 \x01(\rH\x01\x88\x01\x01\x12\x13\n\x06recall\x18\x03 \x01(\x01H\x02\x88\x01\x01\x12\r\n\x05\x65xact\x18\x04 \x01(\x08\x12\x0f\n\x07threads\x18\x05 \x01(\r\x12\x13\n\x06rerank\x18\x06 \x01(\rH\x03\x88\x01\x01\x42\x05\n\x03_efB\t\n\x07_nprobeB\t\n\x07_recallB\t\n\x07_rerank\"\x9c\x01\n\x0cMixtureQuery\x12 \n\tpositives\x18\x01 \x01(\x0b\x32\r.vecdb.v1.Ids\x12 \n\thistories\x18\x02 \x03(\x0b\x32\r.vecdb.v1.Ids\x12\x12\n\ncomponents\x18\x03 \x01(\r\x12\x11\n\tsmoothing\x18\x04 \x01(\x01\x12\x12\n\nneighbours\x18\x05 \x01(\r\x12\r\n\x05owner\x18\x06 \x01(\t\"\x1f\n\x0e\x46ieldSelection\x12\r\n\x05names\x18\x01 \x03(\t\"@\n\x0cQueryFilters\x12!\n\x07\x66ilters\x18\x01 \x03(\x0b\x32\x10.vecdb.v1.Filter\x12\r\n\x05which\x18\x02 \x03(\r\"s\n\tNamedRows\x12\x0c\n\x04rows\x18\x01 \x01(\x0c\x12\x0e\n\x06\x63ounts\x18\x02 \x03(\r\x12\x12\n\ngeneration\x18\x03 \x01(\x04\x12\x10\n\x08sequence\x18\x04 \x01(\x04\x12\x11\n\testimates\x18\x05 \x01(\x0c\x12\x0f\n\x07margins\x18\x06 \x01(\x0c\"\xbd\x03\n\rSearchRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12$\n\x07vectors\x18\x02 \x01(\x0b\x32\x11.vecdb.v1.VectorsH\x00\x12)\n\x07mixture\x18\x03 \x01(\x0b\x32\x16.vecdb.v1.MixtureQueryH\x00\x12\r\n\x05limit\x18\x04 \x01(\r\x12\x0f\n\x07tenants\x18\x05 \x03(\t\x12&\n\x06params\x18\x06 \x01(\x0b\x32\x16.vecdb.v1.SearchParams\x12(\n\x06\x66ields\x18\x07 \x01(\x0b\x32\x18.vecdb.v1.FieldSelection\x12\x17\n\x0finclude_vectors\x18\x08 \x01(\x08\x12\x0f\n\x07\x65xplain\x18\t \x01(\x08\x12 \n\x06\x66ilter\x18\n \x01(\x0b\x32\x10.vecdb.v1.Filter\x12\x16\n\x0e\x66ields_as_json\x18\x0b \x01(\x08\x12,\n\x0c\x66ilters_each\x18\x0c \x01(\x0b\x32\x16.vecdb.v1.QueryFilters\x12\x11\n\tname_rows\x18\r \x01(\r\x12\'\n\nscore_rows\x18\x0e \x01(\x0b\x32\x13.vecdb.v1.NamedRowsB\x07\n\x05query\"\x88\x02\n\x0eSearchResponse\x12\x1a\n\x03ids\x18\x01 \x01(\x0b\x32\r.vecdb.v1.Ids\x12\x11\n\tdistances\x18\x02 \x03(\x02\x12\x0e\n\x06\x63ounts\x18\x03 \x03(\r\x12\x10\n\x08sequence\x18\x04 \x01(\x04\x12#\n\x06\x66ields\x18\x05 \x01(\x0b\x32\x13.vecdb.v1.FieldMaps\x12\"\n\x07vectors\x18\x06 \x01(\x0b\x32\x11.vecdb.v1.Vectors\x12\x12\n\ncomponents\x18\x07 \x03(\r\x12\x14\n\x0c\x65xplain_json\x18\x08 \x01(\t\x12\x0e\n\x06owners\x18\t \x03(\t\x12\"\n\x05named\x18\n \x01(\x0b\x32\x13.vecdb.v1.NamedRows\">\n\x13StreamSearchRequest\x12\'\n\x06search\x18\x01 \x01(\x0b\x32\x17.vecdb.v1.SearchRequest\">\n\x14StreamSearchResponse\x12&\n\x04hits\x18\x01 \x01(\x0b\x32\x18.vecdb.v1.SearchResponse\"\xd1\x01\n\x0f\x45valuateRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\"\n\x07queries\x18\x02 \x01(\x0b\x32\x11.vecdb.v1.Vectors\x12\r\n\x05limit\x18\x03 \x01(\r\x12&\n\x06params\x18\x04 \x01(\x0b\x32\x16.vecdb.v1.SearchParams\x12\x0f\n\x07tenants\x18\x05 \x03(\t\x12\x1c\n\x05truth\x18\x06 \x01(\x0b\x32\r.vecdb.v1.Ids\x12 \n\x06\x66ilter\x18\x07 \x01(\x0b\x32\x10.vecdb.v1.Filter\"\'\n\x10\x45valuateResponse\x12\x13\n\x0breport_json\x18\x01 \x01(\t\"\x86\x01\n\x0bTuneRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\"\n\x07queries\x18\x02 \x01(\x0b\x32\x11.vecdb.v1.Vectors\x12\x0e\n\x06recall\x18\x03 \x01(\x01\x12\r\n\x05limit\x18\x04 \x01(\r\x12 \n\x06\x66ilter\x18\x05 \x01(\x0b\x32\x10.vecdb.v1.Filter\"\"\n\x0cTuneResponse\x12\x12\n\ncurve_json\x18\x01 \x01(\t2\x99\x02\n\rSearchService\x12;\n\x06Search\x12\x17.vecdb.v1.SearchRequest\x1a\x18.vecdb.v1.SearchResponse\x12Q\n\x0cStreamSearch\x12\x1d.vecdb.v1.StreamSearchRequest\x1a\x1e.vecdb.v1.StreamSearchResponse(\x01\x30\x01\x12\x41\n\x08\x45valuate\x12\x19.vecdb.v1.EvaluateRequest\x1a\x1a.vecdb.v1.EvaluateResponse\x12\x35\n\x04Tune\x12\x15.vecdb.v1.TuneRequest\x1a\x16.vecdb.v1.TuneResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,22 +40,24 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FIELDSELECTION']._serialized_end=417
   _globals['_QUERYFILTERS']._serialized_start=419
   _globals['_QUERYFILTERS']._serialized_end=483
-  _globals['_SEARCHREQUEST']._serialized_start=486
-  _globals['_SEARCHREQUEST']._serialized_end=871
-  _globals['_SEARCHRESPONSE']._serialized_start=874
-  _globals['_SEARCHRESPONSE']._serialized_end=1102
-  _globals['_STREAMSEARCHREQUEST']._serialized_start=1104
-  _globals['_STREAMSEARCHREQUEST']._serialized_end=1166
-  _globals['_STREAMSEARCHRESPONSE']._serialized_start=1168
-  _globals['_STREAMSEARCHRESPONSE']._serialized_end=1230
-  _globals['_EVALUATEREQUEST']._serialized_start=1233
-  _globals['_EVALUATEREQUEST']._serialized_end=1442
-  _globals['_EVALUATERESPONSE']._serialized_start=1444
-  _globals['_EVALUATERESPONSE']._serialized_end=1483
-  _globals['_TUNEREQUEST']._serialized_start=1486
-  _globals['_TUNEREQUEST']._serialized_end=1620
-  _globals['_TUNERESPONSE']._serialized_start=1622
-  _globals['_TUNERESPONSE']._serialized_end=1656
-  _globals['_SEARCHSERVICE']._serialized_start=1659
-  _globals['_SEARCHSERVICE']._serialized_end=1940
+  _globals['_NAMEDROWS']._serialized_start=485
+  _globals['_NAMEDROWS']._serialized_end=600
+  _globals['_SEARCHREQUEST']._serialized_start=603
+  _globals['_SEARCHREQUEST']._serialized_end=1048
+  _globals['_SEARCHRESPONSE']._serialized_start=1051
+  _globals['_SEARCHRESPONSE']._serialized_end=1315
+  _globals['_STREAMSEARCHREQUEST']._serialized_start=1317
+  _globals['_STREAMSEARCHREQUEST']._serialized_end=1379
+  _globals['_STREAMSEARCHRESPONSE']._serialized_start=1381
+  _globals['_STREAMSEARCHRESPONSE']._serialized_end=1443
+  _globals['_EVALUATEREQUEST']._serialized_start=1446
+  _globals['_EVALUATEREQUEST']._serialized_end=1655
+  _globals['_EVALUATERESPONSE']._serialized_start=1657
+  _globals['_EVALUATERESPONSE']._serialized_end=1696
+  _globals['_TUNEREQUEST']._serialized_start=1699
+  _globals['_TUNEREQUEST']._serialized_end=1833
+  _globals['_TUNERESPONSE']._serialized_start=1835
+  _globals['_TUNERESPONSE']._serialized_end=1869
+  _globals['_SEARCHSERVICE']._serialized_start=1872
+  _globals['_SEARCHSERVICE']._serialized_end=2153
 # @@protoc_insertion_point(module_scope)

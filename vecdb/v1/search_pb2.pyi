@@ -53,8 +53,24 @@ class QueryFilters(_message.Message):
     which: _containers.RepeatedScalarFieldContainer[int]
     def __init__(self, filters: _Optional[_Iterable[_Union[_common_pb2.Filter, _Mapping]]] = ..., which: _Optional[_Iterable[int]] = ...) -> None: ...
 
+class NamedRows(_message.Message):
+    __slots__ = ("rows", "counts", "generation", "sequence", "estimates", "margins")
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    COUNTS_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    ESTIMATES_FIELD_NUMBER: _ClassVar[int]
+    MARGINS_FIELD_NUMBER: _ClassVar[int]
+    rows: bytes
+    counts: _containers.RepeatedScalarFieldContainer[int]
+    generation: int
+    sequence: int
+    estimates: bytes
+    margins: bytes
+    def __init__(self, rows: _Optional[bytes] = ..., counts: _Optional[_Iterable[int]] = ..., generation: _Optional[int] = ..., sequence: _Optional[int] = ..., estimates: _Optional[bytes] = ..., margins: _Optional[bytes] = ...) -> None: ...
+
 class SearchRequest(_message.Message):
-    __slots__ = ("collection", "vectors", "mixture", "limit", "tenants", "params", "fields", "include_vectors", "explain", "filter", "fields_as_json", "filters_each")
+    __slots__ = ("collection", "vectors", "mixture", "limit", "tenants", "params", "fields", "include_vectors", "explain", "filter", "fields_as_json", "filters_each", "name_rows", "score_rows")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     VECTORS_FIELD_NUMBER: _ClassVar[int]
     MIXTURE_FIELD_NUMBER: _ClassVar[int]
@@ -67,6 +83,8 @@ class SearchRequest(_message.Message):
     FILTER_FIELD_NUMBER: _ClassVar[int]
     FIELDS_AS_JSON_FIELD_NUMBER: _ClassVar[int]
     FILTERS_EACH_FIELD_NUMBER: _ClassVar[int]
+    NAME_ROWS_FIELD_NUMBER: _ClassVar[int]
+    SCORE_ROWS_FIELD_NUMBER: _ClassVar[int]
     collection: str
     vectors: _common_pb2.Vectors
     mixture: MixtureQuery
@@ -79,10 +97,12 @@ class SearchRequest(_message.Message):
     filter: _common_pb2.Filter
     fields_as_json: bool
     filters_each: QueryFilters
-    def __init__(self, collection: _Optional[str] = ..., vectors: _Optional[_Union[_common_pb2.Vectors, _Mapping]] = ..., mixture: _Optional[_Union[MixtureQuery, _Mapping]] = ..., limit: _Optional[int] = ..., tenants: _Optional[_Iterable[str]] = ..., params: _Optional[_Union[SearchParams, _Mapping]] = ..., fields: _Optional[_Union[FieldSelection, _Mapping]] = ..., include_vectors: bool = ..., explain: bool = ..., filter: _Optional[_Union[_common_pb2.Filter, _Mapping]] = ..., fields_as_json: bool = ..., filters_each: _Optional[_Union[QueryFilters, _Mapping]] = ...) -> None: ...
+    name_rows: int
+    score_rows: NamedRows
+    def __init__(self, collection: _Optional[str] = ..., vectors: _Optional[_Union[_common_pb2.Vectors, _Mapping]] = ..., mixture: _Optional[_Union[MixtureQuery, _Mapping]] = ..., limit: _Optional[int] = ..., tenants: _Optional[_Iterable[str]] = ..., params: _Optional[_Union[SearchParams, _Mapping]] = ..., fields: _Optional[_Union[FieldSelection, _Mapping]] = ..., include_vectors: bool = ..., explain: bool = ..., filter: _Optional[_Union[_common_pb2.Filter, _Mapping]] = ..., fields_as_json: bool = ..., filters_each: _Optional[_Union[QueryFilters, _Mapping]] = ..., name_rows: _Optional[int] = ..., score_rows: _Optional[_Union[NamedRows, _Mapping]] = ...) -> None: ...
 
 class SearchResponse(_message.Message):
-    __slots__ = ("ids", "distances", "counts", "sequence", "fields", "vectors", "components", "explain_json", "owners")
+    __slots__ = ("ids", "distances", "counts", "sequence", "fields", "vectors", "components", "explain_json", "owners", "named")
     IDS_FIELD_NUMBER: _ClassVar[int]
     DISTANCES_FIELD_NUMBER: _ClassVar[int]
     COUNTS_FIELD_NUMBER: _ClassVar[int]
@@ -92,6 +112,7 @@ class SearchResponse(_message.Message):
     COMPONENTS_FIELD_NUMBER: _ClassVar[int]
     EXPLAIN_JSON_FIELD_NUMBER: _ClassVar[int]
     OWNERS_FIELD_NUMBER: _ClassVar[int]
+    NAMED_FIELD_NUMBER: _ClassVar[int]
     ids: _common_pb2.Ids
     distances: _containers.RepeatedScalarFieldContainer[float]
     counts: _containers.RepeatedScalarFieldContainer[int]
@@ -101,7 +122,8 @@ class SearchResponse(_message.Message):
     components: _containers.RepeatedScalarFieldContainer[int]
     explain_json: str
     owners: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, ids: _Optional[_Union[_common_pb2.Ids, _Mapping]] = ..., distances: _Optional[_Iterable[float]] = ..., counts: _Optional[_Iterable[int]] = ..., sequence: _Optional[int] = ..., fields: _Optional[_Union[_common_pb2.FieldMaps, _Mapping]] = ..., vectors: _Optional[_Union[_common_pb2.Vectors, _Mapping]] = ..., components: _Optional[_Iterable[int]] = ..., explain_json: _Optional[str] = ..., owners: _Optional[_Iterable[str]] = ...) -> None: ...
+    named: NamedRows
+    def __init__(self, ids: _Optional[_Union[_common_pb2.Ids, _Mapping]] = ..., distances: _Optional[_Iterable[float]] = ..., counts: _Optional[_Iterable[int]] = ..., sequence: _Optional[int] = ..., fields: _Optional[_Union[_common_pb2.FieldMaps, _Mapping]] = ..., vectors: _Optional[_Union[_common_pb2.Vectors, _Mapping]] = ..., components: _Optional[_Iterable[int]] = ..., explain_json: _Optional[str] = ..., owners: _Optional[_Iterable[str]] = ..., named: _Optional[_Union[NamedRows, _Mapping]] = ...) -> None: ...
 
 class StreamSearchRequest(_message.Message):
     __slots__ = ("search",)

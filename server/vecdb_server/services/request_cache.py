@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from vecdb import Collection, SearchParams
 from vecdb.wire.filters import Tree
 from vecdb.wire.search_response import encoded
+from vecdb.wire.two_rounds import NamedRows, encoded_named, name_rows, score_rows
 from vecdb_server.executors import LatencyEstimate
 from vecdb_server.security.auth import Caller
 
@@ -44,6 +45,7 @@ class CachedRequest:
 
     queries : how many vectors its requests have.   batch_key : equal for requests that one kernel call may answer; None
     where it must be answered alone.   node : the filter, or a list with one for each query; None for all records.
+    servers : that are asked in a first of two rounds, else 0.   scored : the rows of a second one.
     """
 
     docs: Collection
@@ -61,9 +63,25 @@ class CachedRequest:
     explain: bool
     batch_key: Any
     node: QueryFilter = None
+    servers: int = 0
+    scored: NamedRows | None = None
 
     def answer(self, queries: Queries, stop: Callable[[], bool] | None) -> bytes:
         """A SearchResponse."""
+        if self.servers:
+            named = name_rows(
+                self.docs, queries, self.limit, servers=self.servers, params=self.params, tenant=self.tenants,
+                filter=self.node, explain=self.explain, stop=stop,
+            )  # fmt: skip
+            if named is not None:
+                return encoded_named(named)
+        if self.scored is not None:
+            hits = score_rows(
+                self.docs, queries, self.limit, self.scored, params=self.params, select=self.select,
+                include_vectors=self.include_vectors, tenant=self.tenants, filter=self.node, explain=self.explain,
+                stop=stop,
+            )  # fmt: skip
+            return encoded(hits, self.select, as_json=self.as_json, reader=self.caller.tenant)
         hits = self.docs.search(
             queries, self.limit, params=self.params, fields=self.select, include_vectors=self.include_vectors,
             explain=self.explain, tenant=self.tenants, stop=stop, filter=self.node,

@@ -13,12 +13,13 @@ from collections.abc import Awaitable
 from dataclasses import replace
 from typing import Any, ClassVar
 
-from vecdb import Collection, Flat, InvalidArgument, NotFound, SearchParams
+from vecdb import Collection, Flat, InvalidArgument, NotFound, PermissionDenied, SearchParams
 from vecdb.v1 import search_pb2 as pb
 from vecdb.wire.arrays import ids_of, truth_of, vector_bytes, vectors_of
 from vecdb.wire.filters import filters_each_of, optional_filter
 from vecdb.wire.messages import params_of
 from vecdb.wire.search_response import encoded, report, streamed
+from vecdb.wire.two_rounds import NamedRows, named_of
 from vecdb_server.security.auth import Caller
 from vecdb_server.services.context import ServerContext, is_large
 from vecdb_server.services.request_cache import CachedRequest, Queries, QueryFilter, RequestCache
@@ -27,6 +28,7 @@ from vecdb_server.status_errors import parse_message
 _LIMIT = 10
 _RECALL = 0.95
 _COMPONENTS, _NEIGHBOURS = 8, 10
+_NAMED_BYTES = 40  # of rows that a first round names, for each hit that is wanted
 _BATCH_QUERY_US = 2_000.0, 25_000.0  # scans that take so long gain from reading the rows together; others do not
 
 
@@ -134,7 +136,7 @@ class Search:
         if is_large(message.filter) or is_large(message.filters_each):
             return self._answer_filtered(docs, message, caller, context, vectors, streamed)
         cached = self._resolved(docs, message, caller, vectors, _filter_of(message, vectors))
-        if cache is not None:
+        if cache is not None and cached.scored is None:  # whose rows are others each time
             cache.keep(request, message, cached, before)
         return self._answer(cached, cached.queries_of(message.vectors.data), context, streamed=streamed)
 
@@ -155,10 +157,16 @@ class Search:
         tenants = caller.tenants(message.tenants, docs.name)
         select = tuple(message.fields.names) if message.HasField("fields") else None
         settings = message.params.SerializeToString() if params is not None else b""
-        kind = (docs.name, settings, limit, tenants is None, message.include_vectors, select, _kind_of(message, node))
+        servers, scored = _rounds_of(message, caller)
+        if len(vectors) * limit * _NAMED_BYTES > self._server.answer_bytes_max:
+            servers = 0
+        kind = (
+            docs.name, settings, limit, tenants is None, message.include_vectors, select, _kind_of(message, node),
+            bool(servers), scored is not None,
+        )  # fmt: skip
         batch_key = None
         scanned = isinstance(docs.config.index, Flat) or (params is not None and params.exact)
-        if scanned and len(vectors) == 1 and not message.explain and not is_large(message.filter):
+        if scanned and scored is None and len(vectors) == 1 and not message.explain and not is_large(message.filter):
             batch_key = (
                 docs, *kind[1:], vectors.dtype, vectors.shape[1], message.fields_as_json, tuple(tenants or ()),
                 caller.tenant,
@@ -166,7 +174,7 @@ class Search:
         return CachedRequest(
             docs, caller, self._server.latencies.of(kind), len(vectors), vectors.shape[1], vectors.dtype, limit, params,
             tenants, select, message.include_vectors, message.fields_as_json, message.explain, batch_key,
-            node,
+            node, servers, scored,
         )  # fmt: skip
 
     def _answer(
@@ -262,6 +270,19 @@ def _filter_of(message: Any, vectors: Queries) -> QueryFilter:
         return optional_filter(message)
     each = filters_each_of(message.filters_each, len(vectors))
     return each[0] if len(each) == 1 else each
+
+
+def _rounds_of(message: Any, caller: Caller) -> tuple[int, NamedRows | None]:
+    """(Servers that are asked in a first of two rounds, or 0; rows of a second round). Numbers of rows tell how many
+    records there are: a tenant's token is answered in one round, and has no rows to be scored.
+    """
+    if not message.HasField("score_rows"):
+        return 0 if caller.tenant is not None else message.name_rows, None
+    if caller.tenant is not None:
+        raise PermissionDenied("a tenant's token searches in one round: leave score_rows out")
+    if message.name_rows:
+        raise InvalidArgument("name_rows is of the first of two rounds, and score_rows of the second: set one of them")
+    return 0, named_of(message.score_rows)
 
 
 def _kind_of(message: Any, node: QueryFilter) -> Any:

@@ -10,7 +10,7 @@ import pytest
 from tests.support.disk_rows import DiskRows
 from tests.support.index_rows import clustered
 from vecdb import schema
-from vecdb.index.spann.list_search import COMPARED_LISTS_MAX, PROBE_SAMPLES, ProbeRatios, probes_max
+from vecdb.index.spann.searching.list_search import COMPARED_LISTS_MAX, PROBE_SAMPLES, ProbeRatios, probes_max
 from vecdb.index.spann.spann_index import SpannIndex
 from vecdb.kernels.search.list_probe import NEAREST
 from vecdb.schema import SearchParams

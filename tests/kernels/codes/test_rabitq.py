@@ -14,7 +14,7 @@ from tests.support.spann.posting_lists import Search, arrays_of, prepared_for, v
 from vecdb.index.common.quantizer import ScalarQuantizer
 from vecdb.index.common.rotation import padded
 from vecdb.index.spann.entry_coder import EntryCoder, new_coder, scaled
-from vecdb.index.spann.list_search import choose
+from vecdb.index.spann.searching.list_search import choose
 from vecdb.kernels.codes import rabitq
 from vecdb.kernels.primitives.dot_products import dot_packed
 from vecdb.storage.disk.row_file import RowArrays

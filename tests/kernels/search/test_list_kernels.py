@@ -26,7 +26,7 @@ from tests.support.spann.posting_lists import (
     view_of,
 )
 from vecdb.errors import Corruption
-from vecdb.index.spann import list_search
+from vecdb.index.spann.searching import list_search
 from vecdb.kernels.array_table import ArrayTable
 from vecdb.kernels.primitives import topk
 from vecdb.kernels.search import list_probe, list_rerank, list_scan

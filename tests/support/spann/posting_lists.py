@@ -17,8 +17,8 @@ from vecdb.index.clustering.cluster_tree import Heads, bias_of
 from vecdb.index.common.quantizer import ScalarQuantizer
 from vecdb.index.common.rotation import padded
 from vecdb.index.spann.entry_coder import EntryCoder, lossless_for
-from vecdb.index.spann.list_search import WORK, ListsContext, ListScratch, ListSearch
 from vecdb.index.spann.posting_lists import ListsState, ListsView, PostingLists, empty_view
+from vecdb.index.spann.searching.list_search import WORK, ListsContext, ListScratch, ListSearch
 from vecdb.kernels.build import list_bodies
 from vecdb.kernels.codes import rabitq
 from vecdb.kernels.primitives import checksums

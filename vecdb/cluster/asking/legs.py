@@ -64,6 +64,7 @@ class Leg(ABC):
         self.done = False
         self.value: Any = None
         self.error: VecdbError | None = None
+        self.answered_by: str | None = None  # address of the server that did
         self.due_at = _NEVER
         self.finished: queue.SimpleQueue[tuple[Leg, Server, Any, float]] = queue.SimpleQueue()
         self._members = members
@@ -108,6 +109,7 @@ class Leg(ABC):
             self._failed(server, failed)
             return
         server.note_answer(answer)
+        self.answered_by = server.address
         self._answered(server, answer, time.monotonic() - started)
 
     def _answered(self, server: Server, answer: Any, took_s: float) -> None:
@@ -401,9 +403,9 @@ class FanOut:
             leg.cancel()
 
 
-def together(calls: Sequence[FanOut]) -> FanOut:
+def together(calls: Sequence[FanOut], stop: Callable[[], bool] | None = None) -> FanOut:
     """Calls that are made together. calls : made to begin later."""
-    return FanOut([leg for call in calls for leg in call.legs])
+    return FanOut([leg for call in calls for leg in call.legs], stop)
 
 
 def unavailable(errors: Sequence[ShardsUnavailable]) -> ShardsUnavailable:

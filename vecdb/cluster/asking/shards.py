@@ -11,6 +11,7 @@ So messages and answers of a cluster are made where those of a server are (clien
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Self
 
 import grpc
@@ -32,6 +33,17 @@ class WriterFirstLeg(ReadLeg):
     def _readers(self) -> list[Server]:
         writer = self._members.writer(self.shard)
         return sorted(super()._readers(), key=lambda server: server is not writer)
+
+
+class SameServerLeg(ReadLeg):
+    """A read of what one server has said before. first : its address; others are asked where it does not answer."""
+
+    def __init__(self, first: str, *args: Any) -> None:
+        super().__init__(*args)
+        self._first = first
+
+    def _readers(self) -> list[Server]:
+        return sorted(super()._readers(), key=lambda server: server.address != self._first)
 
 
 class Stream:
@@ -105,7 +117,8 @@ class LongCall:
 
 class Shards:
     """numbers : which; None: all that have slots, as they are when a call is made.   timeout_s : of a call.
-    later : calls do not begin, but are put `together` with others.
+    later : calls do not begin, but are put `together` with others.   first : address of a server that is asked before
+    all others.
     """
 
     def __init__(
@@ -115,12 +128,14 @@ class Shards:
         numbers: tuple[int, ...] | None = None,
         *,
         later: bool = False,
+        first: str | None = None,
     ) -> None:
         self.members = members
         self._timeout_s = timeout_s
         self._deadlines = deadlines(timeout_s)
         self._numbers = numbers
         self._later = later
+        self._first = first
 
     @property
     def name(self) -> str:
@@ -133,8 +148,8 @@ class Shards:
     def with_timeout(self, timeout_s: float) -> Self:
         return type(self)(self.members, timeout_s, self._numbers)
 
-    def only(self, *numbers: int, later: bool = False) -> Self:
-        return type(self)(self.members, self._timeout_s, numbers, later=later)
+    def only(self, *numbers: int, later: bool = False, first: str | None = None) -> Self:
+        return type(self)(self.members, self._timeout_s, numbers, later=later, first=first)
 
     @property
     def numbers(self) -> tuple[int, ...]:
@@ -144,9 +159,11 @@ class Shards:
     def call(
         self, rpc: str, request: Any, decode: Callable[[Any], Any], stop: Callable[[], bool] | None = None
     ) -> FanOut:
-        kind = (WriterFirstLeg if rpc in _BY_WRITER else ReadLeg) if rpc in READS else WriteLeg
+        kind: Callable[..., Leg] = (WriterFirstLeg if rpc in _BY_WRITER else ReadLeg) if rpc in READS else WriteLeg
+        if self._first is not None:
+            kind = partial(SameServerLeg, self._first)
         timeout_s = self._deadlines.get(rpc)
-        legs: list[Leg] = [kind(self.members, shard, rpc, request, decode, timeout_s) for shard in self.numbers]
+        legs = [kind(self.members, shard, rpc, request, decode, timeout_s) for shard in self.numbers]
         return FanOut(legs, stop, later=self._later)
 
     def call_in_parts(self, rpc: str, parts: Parts) -> FanOut:

@@ -39,7 +39,7 @@ def empty_result(nq: int, limit: int, counters: int = 3) -> Neighbors:
 
 
 def map_query_slices(
-    answer: Callable[[NDArray[np.float32], Neighbors], None],
+    answer: Callable[[NDArray[np.float32], Any], None],
     queries: NDArray[np.float32],
     found: Neighbors,
     most: int,
@@ -57,7 +57,7 @@ def map_query_slices(
 
     def one(i: int) -> None:
         part = slice(starts[i], starts[i] + step)
-        answer(queries[part], Neighbors(found.rows[part], found.distances[part], found.counts[part], works[i]))
+        answer(queries[part], found.part(part, works[i]))
 
     workers.map(one, range(len(starts)), threads)
     found.work[:] = works.sum(axis=0)
@@ -83,9 +83,7 @@ def complete_short_answers(
     if len(short) == 0:
         return
     exact = exactly(queries[short], limit, visibility, allow, threads)
-    found.rows[short] = exact.rows
-    found.distances[short] = exact.distances
-    found.counts[short] = exact.counts
+    found.put(short, exact)
     found.work[scored] += exact.work[SCORED]
 
 

@@ -35,15 +35,26 @@ from vecdb.index.clustering import partition
 from vecdb.index.clustering.assignment import comparisons_per_row
 from vecdb.index.clustering.cluster_tree import comparisons
 from vecdb.index.common import sealed_file, sq8_training
-from vecdb.index.common.batching import as_float32_queries, complete_short_answers, empty_result, map_query_slices
+from vecdb.index.common.batching import as_float32_queries, complete_short_answers, map_query_slices
 from vecdb.index.common.progress import WeightedProgress
 from vecdb.index.common.thread_pool import ThreadPool
-from vecdb.index.contract import Index, IndexCorruption, Neighbors, Progress, RowSource, SealedFile
+from vecdb.index.contract import (
+    Candidates,
+    Index,
+    IndexCorruption,
+    Neighbors,
+    Progress,
+    RowSource,
+    ScoreRows,
+    SealedFile,
+    SearchesInRounds,
+)
 from vecdb.index.flat import scan_exactly
 from vecdb.index.row_set import RowSet
 from vecdb.index.spann import bulk_build, invariants, list_directory, list_updates
-from vecdb.index.spann.list_search import TOO_FEW, WORK, ListsContext, ListSearch, RowFile
 from vecdb.index.spann.posting_lists import ListsState, ListsView, PostingLists
+from vecdb.index.spann.searching.list_search import TOO_FEW, WORK, ListsContext, ListSearch, RowFile
+from vecdb.index.spann.searching.two_rounds import NamingSearch, RowScoring
 from vecdb.kernels.primitives.distance import METRIC_CODES
 from vecdb.kernels.search.list_probe import ListWork
 from vecdb.schema import SearchParams, Visibility
@@ -67,7 +78,7 @@ _LEARNING_COST, _LEARNING_FROM_DISK_COST = 0.45, 0.8  # of the build before it
 _LIST_BYTES = 20
 
 
-class SpannIndex(Index):
+class SpannIndex(Index, SearchesInRounds):
     """The index: see the module's text. folder : of the list file.   state : to go on from; None: nothing is built."""
 
     kind = "spann"
@@ -235,13 +246,39 @@ class SpannIndex(Index):
         view, threads = self.lists.view, params.threads
         if view is None or params.exact:
             return partial(self._exactly, limit=limit, visibility=visibility, allow=allow, threads=threads)
-        context = self._context_of(view)
+        return self._by_lists(ListSearch, view, limit, visibility, params, allow)
+
+    def naming(
+        self, limit: int, visibility: Visibility, params: SearchParams, allow: RowSet | None, indexes: int
+    ) -> Callable[[NDArray[np.float32]], Candidates] | None:
+        view = self.lists.view
+        if view is None or params.exact:
+            return None
+        return self._by_lists(partial(NamingSearch, indexes), view, limit, visibility, params, allow)
+
+    def scoring(self, limit: int, visibility: Visibility, allow: RowSet | None, threads: int) -> ScoreRows | None:
+        view = self.lists.view
+        if view is None:
+            return None
+        return RowScoring(self._context_of(view), limit, visibility, allow, threads, self._workers)
+
+    def _by_lists(
+        self,
+        kind: Callable[..., ListSearch],
+        view: ListsView,
+        limit: int,
+        visibility: Visibility,
+        params: SearchParams,
+        allow: RowSet | None,
+    ) -> Callable[[NDArray[np.float32]], Any]:
+        """A prepared search over lists. kind : what it finds of each query."""
+        threads, context = params.threads, self._context_of(view)
         if allow is not None:
-            return partial(self._among, context, limit, visibility, params, allow)
-        search = ListSearch(context, self.config, limit, params.nprobe, visibility, rerank=params.rerank)
+            return partial(self._among, kind, context, limit, visibility, params, allow)
+        search = kind(context, self.config, limit, params.nprobe, visibility, rerank=params.rerank)
 
         def answers(queries: NDArray[np.float32]) -> Neighbors:
-            found = empty_result(len(queries), limit, WORK)
+            found = search.empty(len(queries))
             if len(queries) == 1:
                 search.answer(queries, found)
             else:
@@ -255,30 +292,33 @@ class SpannIndex(Index):
 
     def _among(
         self,
+        kind: Callable[..., ListSearch],
         context: ListsContext,
         limit: int,
         visibility: Visibility,
         params: SearchParams,
         allow: RowSet,
         queries: NDArray[np.float32],
-    ) -> Neighbors:
-        """Nearest rows among those that are allowed. A query whose lists hold far fewer of them than lists do on
+    ) -> Any:
+        """What is found among the rows that are allowed. A query whose lists hold far fewer of them than lists do on
         average is avoided by them: more lists are looked at, in the end all.
         """
-        found, threads = empty_result(len(queries), limit, WORK), params.threads
-        probes, bitmap, left = params.nprobe or self.config.nprobe or 1, allow.bitmap(visibility.row_count), None
+        threads, bitmap = params.threads, allow.bitmap(visibility.row_count)
+        probes, left = params.nprobe or self.config.nprobe or 1, None
+        found: Any = None
         expected = probes * context.mean_length * len(allow) / max(1, visibility.live_count)
         while True:
             probes = min(probes, context.view.heads.count)
             enough = 0 if probes == context.view.heads.count else round(_MATCHES_SHARE * expected)
-            search = ListSearch(context, self.config, limit, probes, visibility, enough, params.rerank)
+            search = kind(context, self.config, limit, probes, visibility, enough, params.rerank)
             answer = partial(search.answer, allow=bitmap)
             if left is None:
+                found = search.empty(len(queries))
                 map_query_slices(answer, queries, found, _QUERIES_PER_SLICE, threads, self._workers)
             else:
-                again = empty_result(len(left), limit, WORK)
+                again = search.empty(len(left))
                 map_query_slices(answer, queries[left], again, _QUERIES_PER_SLICE, threads, self._workers)
-                found.rows[left], found.distances[left], found.counts[left] = again.rows, again.distances, again.counts
+                found.put(left, again)
                 found.work += again.work
             left = np.flatnonzero(found.counts == TOO_FEW)
             if not len(left):

@@ -29,6 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb import schema
+from vecdb.index.common.batching import empty_result
 from vecdb.index.common.sampling import evenly_spaced
 from vecdb.index.contract import Neighbors, corrupt_row_error
 from vecdb.index.row_set import EVERY_ROW_BITMAP, EVERY_ROW_LIST
@@ -92,7 +93,7 @@ class ProbeRatios:
         return known
 
 
-def _slack(probes: int, heads: int) -> float:
+def slack_of(probes: int, heads: int) -> float:
     """How many errors of an estimate a shortlist goes past its limit-th: further where more lists are asked for, for
     then recall counts, and rows in hand must not be lost to the codes.
 
@@ -270,6 +271,43 @@ def choose(
     )  # fmt: skip
 
 
+def read_and_rerank(
+    context: ListsContext,
+    b: ListScratch,
+    queries: NDArray[np.float32],
+    chosen: tuple[int, int, int],
+    begun: int,
+    work: NDArray[np.int64],
+) -> None:
+    """Read the rows of the shortlists from the row file and score them into the answers. chosen : what `choose_reads`
+    returned.   begun : when that was asked, by perf_counter_ns.
+    """
+    reads, (total, ranges, nbytes) = b.reads, chosen
+    if nbytes > len(b.pages):
+        b.grow(nbytes)
+    batch = context.lists.read_batches.take()
+    try:
+        got = batch.read(
+            context.row_file.fd, reads.offsets[:ranges], reads.sizes[:ranges], b.pages, reads.starts[:ranges]
+        )
+    finally:
+        context.lists.read_batches.give(batch)
+    if ranges and got[got.argmin()] < 0:
+        raise OSError(-int(got.min()), "reading the row file")
+    read = time.perf_counter_ns()
+    bad = list_rerank.rerank(
+        queries, context.metric, b.staging, b.pages, b.shortlist_table, context.layout.table, b.reads_table,
+        b.answers.table,
+    )  # fmt: skip
+    if bad >= 0:
+        raise corrupt_row_error(bad, context.arrays)
+    work[ListWork.RERANKED] += total
+    work[ListWork.READS] += ranges
+    work[ListWork.BYTES] += nbytes
+    work[ListWork.NS_READ] += read - begun
+    work[ListWork.NS_RERANK] += time.perf_counter_ns() - read
+
+
 class ListSearch:
     """What is the same for all queries of one search call, and for all calls with the same parameters.
 
@@ -301,7 +339,7 @@ class ListSearch:
         self.ratio = np.float32(ratio)
         self.most = max(limit + 2, rerank or config.rerank or 4 * limit + 20)
         self.least = limit + max(2, limit // 5) if rerank is None else self.most
-        errors = _slack(self.probes, heads)
+        errors = slack_of(self.probes, heads)
         if not context.all_in_memory:
             errors = max(errors, _SLACK_ON_DISK)
         self.slack = np.float32(self.view.coder.error * errors)
@@ -313,6 +351,20 @@ class ListSearch:
         may be returned.
         """
         work = found.work
+        b = self._scanned(queries, allow, work)
+        self._rerank(b, queries, work)
+        self._score_exactly(b, queries, allow, work)
+        exact_scan.merge(b.keys, b.sizes, b.merge_places, self.limit, found.rows, found.distances, found.counts)
+        if self.matches_min:
+            found.counts[b.shortlist.matches < self.matches_min] = TOO_FEW
+        self.context.give(b)
+
+    def empty(self, nq: int) -> Neighbors:
+        """Room for what `answer` fills."""
+        return empty_result(nq, self.limit, WORK)
+
+    def _scanned(self, queries: NDArray[np.float32], allow: NDArray[np.uint64], work: NDArray[np.int64]) -> ListScratch:
+        """Buffers with the shortlists of the queries, and no answers."""
         b = self.context.take(len(queries), self.limit, self.width, self.most)
         b.sizes[:] = 0
         b.shortlist.sizes[:] = 0
@@ -326,15 +378,7 @@ class ListSearch:
         else:
             self._scan_and_read(b, allow, work)
         work[ListWork.NS_SCAN] += time.perf_counter_ns() - probed
-        self._rerank(b, queries, work)
-        if len(self.view.outlier_rows):
-            self._score_outliers(b, queries, allow, work)
-        if self.visibility.row_count > self.view.indexed:
-            self._scan_tail(b, queries, allow)
-        exact_scan.merge(b.keys, b.sizes, b.merge_places, self.limit, found.rows, found.distances, found.counts)
-        if self.matches_min:
-            found.counts[b.shortlist.matches < self.matches_min] = TOO_FEW
-        self.context.give(b)
+        return b
 
     def _scan(
         self,
@@ -405,35 +449,25 @@ class ListSearch:
         b.buffer_offsets[lists] = -1
 
     def _rerank(self, b: ListScratch, queries: NDArray[np.float32], work: NDArray[np.int64]) -> None:
-        context, reads = self.context, b.reads
         begun = time.perf_counter_ns()
-        total, ranges, nbytes = list_rerank.choose_reads(
-            b.probed_table, b.shortlist_table, context.layout.table, b.reads_table, self.limit, self.least, self.slack,
-            context.ip,
+        read_and_rerank(self.context, b, queries, self._cut(b), begun, work)
+
+    def _cut(self, b: ListScratch) -> tuple[int, int, int]:
+        """Cut the shortlists to what may be among the nearest: (rows, ranges, bytes) to read."""
+        found: tuple[int, int, int] = list_rerank.choose_reads(
+            b.probed_table, b.shortlist_table, self.context.layout.table, b.reads_table, self.limit, self.least,
+            self.slack, self.context.ip,
         )  # fmt: skip
-        if nbytes > len(b.pages):
-            b.grow(nbytes)
-        batch = context.lists.read_batches.take()
-        try:
-            got = batch.read(
-                context.row_file.fd, reads.offsets[:ranges], reads.sizes[:ranges], b.pages, reads.starts[:ranges]
-            )
-        finally:
-            context.lists.read_batches.give(batch)
-        if ranges and got[got.argmin()] < 0:
-            raise OSError(-int(got.min()), "reading the row file")
-        read = time.perf_counter_ns()
-        bad = list_rerank.rerank(
-            queries, context.metric, b.staging, b.pages, b.shortlist_table, context.layout.table, b.reads_table,
-            b.answers.table,
-        )  # fmt: skip
-        if bad >= 0:
-            raise corrupt_row_error(bad, context.arrays)
-        work[ListWork.RERANKED] += total
-        work[ListWork.READS] += ranges
-        work[ListWork.BYTES] += nbytes
-        work[ListWork.NS_READ] += read - begun
-        work[ListWork.NS_RERANK] += time.perf_counter_ns() - read
+        return found
+
+    def _score_exactly(
+        self, b: ListScratch, queries: NDArray[np.float32], allow: NDArray[np.uint64], work: NDArray[np.int64]
+    ) -> None:
+        """Rows that codes say little of, and those that no list has yet, joined to the answers."""
+        if len(self.view.outlier_rows):
+            self._score_outliers(b, queries, allow, work)
+        if self.visibility.row_count > self.view.indexed:
+            self._scan_tail(b, queries, allow)
 
     def _score_outliers(
         self, b: ListScratch, queries: NDArray[np.float32], allow: NDArray[np.uint64], work: NDArray[np.int64]
