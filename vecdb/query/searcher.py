@@ -82,7 +82,7 @@ class Searcher:
         filter, or one for each query.
         """
         started = time.perf_counter() if explain else 0.0
-        self.note_searched(queries, params)
+        self.note_searched(queries, exact=params.exact)
         reports: list[dict[str, Any]] = []
         while True:
             if isinstance(node, tuple):
@@ -307,30 +307,25 @@ class Searcher:
         except OSError as error:
             raise filesystem.to_vecdb_error(error, "searching", "nothing changed") from error
 
-    def note_searched(self, queries: NDArray[np.float32], params: SearchParams) -> None:
-        """Queries (float32[nq, dim]) are searched for."""
+    def note_searched(self, queries: NDArray[np.float32], *, exact: bool = False) -> None:
+        """Queries (float32[nq, dim]) are searched for, and some are kept, unless all rows are compared."""
         self._searched_at = time.monotonic()
         self.queries += len(queries)
-        if not params.exact and self._offer(queries):
-            self.state.wake_maintenance()
+        if exact:
+            return
+        dim = self.entry.dim
+        if self.asked.dim != dim and dim:  # the collection had none
+            self.asked = AskedQueries(dim)
+        if queries.shape[1] == dim and self.asked.offer(queries):
+            self.state.wake_maintenance()  # a check of recall has become due
 
     def note_asked(self, query: NDArray[np.float32]) -> None:
-        """A query, float32[dim], was searched for by the index."""
+        """The same for a query, float32[dim], that the index has answered."""
+        if not self.asked.passes_one():
+            self.note_searched(query[None])
+            return
         self._searched_at = time.monotonic()
         self.queries += 1
-        if self.asked.passes_one():
-            return
-        if self._offer(query[None]):
-            self.state.wake_maintenance()
-
-    def _offer(self, queries: NDArray[np.float32]) -> bool:
-        """Keep some of these queries. Returns whether a check of recall has become due."""
-        dim = self.entry.dim
-        if self.asked.dim != dim:  # the collection had none
-            if not dim:
-                return False
-            self.asked = AskedQueries(dim)
-        return queries.shape[1] == dim and self.asked.offer(queries)
 
     def _refit(self, snapshot: Snapshot, queries: NDArray[np.float32]) -> NDArray[np.float32]:
         """Queries of another dim than the rows: as many of the same dim, where there are no vectors yet, and no dim."""
@@ -346,11 +341,12 @@ class Searcher:
         with self.store.read(buffers=True) as txn:
             if self._generation_in(txn) != snapshot.generation.number:
                 return None
-            prefix, name, changes = snapshot.generation.prefix, self.entry.name, snapshot.state.field_changes
-            return [
-                record_metas(self.store, txn, prefix, [row for row in one if row >= 0], name, changes)
-                for one in rows.tolist()
-            ]
+            metas_of = partial(
+                record_metas, self.store, txn, snapshot.generation.prefix, where=self.entry.name,
+                changes=snapshot.state.field_changes,
+            )  # fmt: skip
+            real = [one[one >= 0].tolist() for one in rows]
+            return list(map(metas_of, real))
 
     def fields_of(self, snapshot: Snapshot, rows: list[int]) -> list[bytes] | None:
         """The encoded fields of rows of a snapshot, none of them -1; None where they have been renumbered since."""
@@ -464,7 +460,7 @@ class Searcher:
 
 def _owners_of(metas: list[list[bytes]], shape: tuple[int, ...]) -> NDArray[Any] | None:
     """object[nq, limit]: the owner of each hit, "" where it has none and in the padding; None where none has one."""
-    named = [record_format.owners_of(one) for one in metas]
+    named = list(map(record_format.owners_of, metas))
     if not any(named):
         return None
     owners = np.full(shape, "", object)

@@ -73,7 +73,7 @@ class TwoRounds:
             return None
         if len(queries) * (5 * limit + max(20, params.rerank or 0)) > limits.named_cells_max:
             return None
-        self._searcher.note_searched(queries, params)
+        self._searcher.note_searched(queries)
         try:
             found, plan = search_in_chunks(lambda part: (name(part), prepared.plan), queries, stop)
         except IndexCorruption:

@@ -76,7 +76,7 @@ class Calls:
     def lines(self, what: str, *, files: bool) -> list[str]:
         out = []
         for name, functions in sorted(self.by_function.items()):
-            if name not in ("MainThread", _COMMIT):
+            if name not in (threading.current_thread().name, _COMMIT):
                 continue
             by_file: Counter[str] = Counter()
             for function, count in functions.items():

@@ -22,6 +22,8 @@ nearest head alone and leaves the ratio to the user.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -315,7 +317,10 @@ class ListSearch:
     `TOO_FEW`, and the caller is to look at more lists.
     rerank : rows that are read and scored on their vectors; None: as the codes' error and the
     configuration say.
+    empty : room for what `answer` fills, of so many queries.
     """
+
+    empty: Callable[[int], Neighbors]
 
     def __init__(
         self,
@@ -343,6 +348,8 @@ class ListSearch:
         if not context.all_in_memory:
             errors = max(errors, _SLACK_ON_DISK)
         self.slack = np.float32(self.view.coder.error * errors)
+        self.scores_exactly = len(self.view.outlier_rows) > 0 or visibility.row_count > self.view.indexed
+        self.empty = partial(empty_result, limit=limit, counters=WORK)
 
     def answer(
         self, queries: NDArray[np.float32], found: Neighbors, allow: NDArray[np.uint64] = EVERY_ROW_BITMAP
@@ -352,16 +359,14 @@ class ListSearch:
         """
         work = found.work
         b = self._scanned(queries, allow, work)
-        self._rerank(b, queries, work)
-        self._score_exactly(b, queries, allow, work)
+        begun = time.perf_counter_ns()
+        read_and_rerank(self.context, b, queries, self._cut(b), begun, work)
+        if self.scores_exactly:
+            self._score_exactly(b, queries, allow, work)
         exact_scan.merge(b.keys, b.sizes, b.merge_places, self.limit, found.rows, found.distances, found.counts)
         if self.matches_min:
             found.counts[b.shortlist.matches < self.matches_min] = TOO_FEW
         self.context.give(b)
-
-    def empty(self, nq: int) -> Neighbors:
-        """Room for what `answer` fills."""
-        return empty_result(nq, self.limit, WORK)
 
     def _scanned(self, queries: NDArray[np.float32], allow: NDArray[np.uint64], work: NDArray[np.int64]) -> ListScratch:
         """Buffers with the shortlists of the queries, and no answers."""
@@ -447,10 +452,6 @@ class ListSearch:
         b.buffer_offsets[lists] = extents.starts[some] + list_file.EXTENT_BYTES
         self._scan(b, b.buffer_offsets, extents.buffer, allow, work)
         b.buffer_offsets[lists] = -1
-
-    def _rerank(self, b: ListScratch, queries: NDArray[np.float32], work: NDArray[np.int64]) -> None:
-        begun = time.perf_counter_ns()
-        read_and_rerank(self.context, b, queries, self._cut(b), begun, work)
 
     def _cut(self, b: ListScratch) -> tuple[int, int, int]:
         """Cut the shortlists to what may be among the nearest: (rows, ranges, bytes) to read."""

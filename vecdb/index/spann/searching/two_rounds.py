@@ -63,8 +63,9 @@ class NamingSearch(ListSearch):
         alone = slack_of(self.probes, heads)
         errors = _MARGIN_GROWTH * slack_of(indexes * self.probes, indexes * heads) if indexes > 1 else alone
         self.slack *= np.float32(max(1.0, errors / alone))
+        self.empty = self._empty
 
-    def empty(self, nq: int) -> Candidates:
+    def _empty(self, nq: int) -> Candidates:
         width = self.most + self.limit
         return Candidates(
             np.full((nq, width), -1, np.int64), np.full((nq, width), np.inf, np.float32), np.zeros(nq, np.int64),
@@ -79,8 +80,8 @@ class NamingSearch(ListSearch):
         begun = time.perf_counter_ns()
         self._cut(b)
         self._name(b, found)
-        self._score_exactly(b, queries, allow, found.work)
-        if b.sizes.any():
+        if self.scores_exactly:
+            self._score_exactly(b, queries, allow, found.work)
             self._add_exact(b, found)
         if self.matches_min:
             found.counts[b.shortlist.matches < self.matches_min] = TOO_FEW
