@@ -104,7 +104,7 @@ def _measure(calls: Calls, folder: str, files: bool) -> list[str]:
     fields = [{"n": row, "text": f"record {row}"} for row in range(ROWS)]
     tenants = [[f"tenant {row % 3}"] for row in range(ROWS)]
     lines = []
-    with vecdb.open(folder) as db:
+    with vecdb.open(folder, maintenance=False) as db:  # which would change snapshots in between
         for kind in (vecdb.Hnsw(), vecdb.Spann(), vecdb.Curator()):
             name = type(kind).__name__.lower()
             docs = db.create_collection(name, dim=DIM, metric="l2", index=kind)
