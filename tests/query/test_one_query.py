@@ -76,10 +76,10 @@ def test_what_is_not_plain_is_left_to_the_general_search(db: Any) -> None:
     assert_as_in_a_batch(docs, QUERIES[:3], 5, WIDE)
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float16", ">f4", "float32"])
-def test_floats_of_every_kind_are_answered_as_float32(db: Any, dtype: str) -> None:
+@pytest.mark.parametrize("dtype", ["float64", "float16", ">f4", "float32", "uint8", "int8", ">i2", "int64", "uint64"])
+def test_numbers_of_every_kind_are_answered_as_float32(db: Any, dtype: str) -> None:
     docs = filled(db)
-    for query in QUERIES[:3].astype(dtype):
+    for query in (QUERIES[:3] if "f" in dtype else 20 * abs(QUERIES[:3])).astype(dtype):
         query.flags.writeable = False
         hits, as_ever = docs._backend.search_one(query, 5, WIDE, None), docs.search(query[None], 5, params=WIDE)
         assert (hits.ids == as_ever.ids[0]).all() and (hits.distances == as_ever.distances[0]).all()

@@ -81,7 +81,7 @@ class OneQuery:
         if vector is None or vector.shape != shape:
             return None
         if vector.dtype is not _F32 or not vector.flags.carray:
-            if vector.dtype.kind != "f":
+            if vector.dtype.kind not in "fiu":
                 return None
             vector = as_floats(vector)
         if find_rows is not None and not (fields in _NO_FIELDS if type(fields) in _NO_FIELDS_TYPES else False):
