@@ -2,7 +2,7 @@
 
     python own_set.py write FOLDER NAME.yaml    a runbook of inserts, deletes, replacements, each followed by a search,
                                                 and the truth after each: FOLDER/<rows>/NAME.yaml/step<i>.gt100
-    python own_set.py run FOLDER ...            upstream's run.py, to which the folder's name is a data set
+    python own_set.py run FOLDER ...            upstream's `run`, to which the folder's name is a data set
     python own_set.py recall FOLDER NAME.yaml   what upstream's own code makes of the results
 
 To be run in upstream's root. Upstream knows its own sets alone, has no tool of its own for truth, and that of DiskANN
@@ -173,7 +173,7 @@ def _run(folder: Path, arguments: list[str]) -> None:
     name = _register(folder)
     from benchmark.main import main
 
-    sys.argv = ["run.py", "--dataset", name, "--neurips23track", "streaming", *arguments]
+    sys.argv = ["run", "--dataset", name, "--neurips23track", "streaming", *arguments]
     main()
 
 
@@ -200,7 +200,7 @@ def main() -> None:
         one.add_argument("--seed", type=int, default=0)
     running = verbs.add_parser("run")
     running.add_argument("folder", type=Path)
-    running.add_argument("arguments", nargs=argparse.REMAINDER, help="of upstream's run.py")
+    running.add_argument("arguments", nargs=argparse.REMAINDER, help="of upstream's `run`")
     args = parser.parse_args()
     folder = Path(os.path.abspath(args.folder))
     if args.verb == "write":
