@@ -169,6 +169,49 @@ def test_big_ann_streams_records(big_ann: Any) -> None:
         assert share(found.tolist(), true) > 0.999
 
 
+def test_big_ann_has_the_truth_of_a_set_of_ones_own() -> None:
+    own = plugin("big_ann/own_set.py")
+    rng = np.random.default_rng(4)
+    rows, queries = (rng.integers(0, 256, (n, 8), dtype=np.uint8) for n in (1_000, 15))
+    entries = own.make_runbook(len(rows), 120, seed=1)
+    held: dict[int, int] = {}
+    truths = {step: (tags, apart) for step, tags, apart in own.true_neighbours(rows, queries, entries, 5)}
+    for step, entry in enumerate(entries, 1):
+        if entry["operation"] == "insert":
+            held |= {tag: tag for tag in range(entry["start"], entry["end"])}
+        elif entry["operation"] == "delete":
+            for tag in range(entry["start"], entry["end"]):
+                del held[tag]
+        elif entry["operation"] == "replace":
+            tags = range(entry["tags_start"], entry["tags_end"])
+            assert all(tag in held for tag in tags) and entry["ids_end"] <= len(rows)
+            held |= {tag: entry["ids_start"] + i for i, tag in enumerate(tags)}
+        else:
+            there = rows[list(held.values())].astype(int)
+            apart = ((queries[:, None].astype(int) - there) ** 2).sum(axis=2)
+            assert (truths[step][1] == np.sort(apart, axis=1)[:, :5]).all()
+            of_tags = rows[[[held[tag] for tag in line] for line in truths[step][0].tolist()]].astype(int)
+            assert (((of_tags - queries[:, None]) ** 2).sum(axis=2) == truths[step][1]).all()
+        assert len(set(held.values())) == len(held)
+    kinds = [entry["operation"] for entry in entries]
+    assert (
+        len(kinds) == 120
+        and kinds.count("search") == len(truths) == 60
+        and {"insert", "delete", "replace"} < set(kinds)
+    )
+
+
+def test_big_ann_refuses_a_row_of_two_tags_and_too_few_records() -> None:
+    own = plugin("big_ann/own_set.py")
+    rows = np.arange(40, dtype=np.float32).reshape(20, 2)
+    twice = [{"operation": "insert", "start": 0, "end": 10},
+             {"operation": "replace", "tags_start": 0, "tags_end": 5, "ids_start": 5, "ids_end": 10}]  # fmt: skip
+    with pytest.raises(ValueError, match="held by other tags"):
+        list(own.true_neighbours(rows, rows, twice, 5))
+    with pytest.raises(ValueError, match="step 2: fewer than 15"):
+        list(own.true_neighbours(rows, rows, [twice[0], {"operation": "search"}], 15))
+
+
 def test_big_ann_filters_by_all_tags_of_a_query(big_ann: Any) -> None:
     algorithm = big_ann_algorithm("filter", "tags")
     assert algorithm.load_index("tagged") is False
