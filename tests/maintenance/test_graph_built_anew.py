@@ -77,3 +77,35 @@ def test_maintenance_finds_it_due_and_a_reopened_database_keeps_the_format(tmp_p
         docs = db["docs"]
         assert docs.stats()["index_stats"]["codes"] == "16 bit rotated"
         assert found(docs) >= 0.95 and docs.check() == []
+
+
+def test_a_rebuild_ends_while_writers_wait_for_the_present_index(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "index_step_rows", 64)
+    docs = db.create_collection("docs", DIM, "l2", vecdb.Hnsw(m=8, ef_construction=40))
+    jobs = docs._backend.jobs  # type: ignore[attr-defined]
+    rows = awkward.shape("gauss", 64, DIM)
+    index_tail, written = jobs.index_tail, [1_024]
+
+    def write() -> None:
+        docs.upsert(range(written[0], written[0] + 64), rows)
+        written[0] += 64
+        assert written[0] < 4_096, "it would never end"
+
+    def and_writers_go_on(*args: Any) -> None:
+        index_tail(*args)
+        write()  # what waited for room
+
+    with jobs.lock:  # the background waits
+        docs.upsert(range(1_024), np.concatenate([rows + i for i in range(16)]))
+        while jobs.tail_is_due() and index_of(docs).indexed_rows < 512:
+            index_tail(1)
+        monkeypatch.setattr(type(jobs), "index_tail", lambda _, *args: and_writers_go_on(*args))
+        for _ in range(4):
+            write()
+        jobs.rebuild(1)
+        monkeypatch.undo()
+    assert written[0] > 1_280 and index_of(docs).indexed_rows >= 1_280
+    assert docs.count() == written[0] and docs.check() == []
+    docs.optimize()
+    found = docs.search(rows + 3, 1, params=EXACT)
+    assert (found.ids[:, 0] == np.arange(192, 256)).all()

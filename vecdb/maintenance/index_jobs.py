@@ -119,8 +119,7 @@ class CollectionMaintenance:
         return dead >= limits.seal_rows_min // 4 and dead > limits.vacuum_dead_share * snapshot.visibility.row_count
 
     def _dead_rows(self) -> int:
-        state = self.state.snapshot.state
-        return state.row_count - state.live_count
+        return _dead_rows(self.state.snapshot)
 
     def companion_is_due(self) -> bool:
         index = self.state.snapshot.generation.index
@@ -304,25 +303,31 @@ class CollectionMaintenance:
             if isinstance(index, HasCompanionGraph) and isinstance(fresh, HasCompanionGraph) and index.has_graph():
                 fresh.ask_for_graph()
             report = self._stoppable(progress)
+            first, rounds = snapshot.visibility.row_count, 0
+            # Rows that come meanwhile are the tail of the one as of the other. Were they all to be in it, writers who
+            # wait for the present index would keep it from ever being done, and vacuums and repairs with it.
             while (
                 fresh.has_structure
-                and state.snapshot.visibility.row_count - fresh.indexed_rows >= limits.index_step_rows
+                and min(max(first, index.indexed_rows), state.snapshot.visibility.row_count) - fresh.indexed_rows
+                >= limits.index_step_rows
             ):
-                stop = state.snapshot.visibility.row_count
+                stop, rounds = state.snapshot.visibility.row_count, rounds + 1
                 fresh.publish_rows(stop)
                 fresh.add(fresh.next_stop(stop), threads, report)
-                if self.tail_is_due():  # writers may be waiting for room in the tail of the present one
+                if rounds % 2 == 0 and self.tail_is_due():  # writers may be waiting; every other time, so that it ends
                     self.index_tail(threads)
                 report(fresh.indexed_rows, stop)
             self.writes.submit(InstallIndex(PatchState(state, snapshot.generation.number, changes), fresh))
             sealed = snapshot.state.sealed
             self._remove_files((*index.file_names(), *(sealed.files if sealed is not None else ())), fresh.file_names())
             self.unlinked_rows = 0
-            self.reset_repair_counters()
+            self.reset_repair_counters(snapshot.visibility.sequence, _dead_rows(snapshot))
 
-    def reset_repair_counters(self) -> None:
-        """The index was replaced by one that has let go of its dead rows."""
-        self.repaired_sequence, self.repaired_dead = self.state.snapshot.visibility.sequence, self._dead_rows()
+    def reset_repair_counters(self, sequence: int = 0, dead: int = 0) -> None:
+        """The index was replaced by one that has let go of the `dead` rows that had died by commit `sequence`; 0: by one
+        of another generation, whose dead rows died while it was made, and are in it.
+        """
+        self.repaired_sequence, self.repaired_dead = sequence, dead
 
     def vacuum(self, threads: int = 1, progress: Progress = None) -> None:
         """Rewrite the collection without its deleted rows, the fields of before changes and the numbers of dropped
@@ -335,7 +340,7 @@ class CollectionMaintenance:
                 return
             self._collect_garbage()  # a vacuum that failed leaves ids of records that may have been deleted since
             self.repair(threads)
-            done = self._copied_generation(progress)
+            done = self._copied_generation(threads, progress)
             self.reset_repair_counters()
             if progress is not None:
                 progress(done, done)
@@ -368,11 +373,11 @@ class CollectionMaintenance:
                 self.reset_repair_counters()
                 self._collect_garbage()
 
-    def _copied_generation(self, progress: Progress) -> int:
+    def _copied_generation(self, threads: int, progress: Progress) -> int:
         """`copy_generation`; on a full disk once more, after what makes room without needing any."""
         report = self._stoppable(progress)
         try:
-            return copy_generation(self.state, self.writes, report)
+            return copy_generation(self.state, self.writes, report, threads=threads)
         except (DiskFull, OSError) as error:
             if isinstance(error, OSError) and not filesystem.is_full(error):
                 raise
@@ -381,7 +386,7 @@ class CollectionMaintenance:
             if not freed:
                 raise
         try:
-            return copy_generation(self.state, self.writes, report)
+            return copy_generation(self.state, self.writes, report, threads=threads)
         except (DiskFull, OSError) as error:
             self._collect_garbage()
             raise DiskFull(
@@ -407,3 +412,7 @@ class CollectionMaintenance:
         with self.lock:
             if self.columns.seal_is_due(_SEAL_AT_CLOSE_ROWS):
                 self.columns.seal()
+
+
+def _dead_rows(snapshot: Snapshot) -> int:
+    return snapshot.state.row_count - snapshot.state.live_count

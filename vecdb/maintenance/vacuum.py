@@ -50,7 +50,7 @@ _SLICE_IDS = SLICE_ENTRIES // 2  # half as many: their keys are made, too
 
 
 def copy_generation(
-    state: CollectionState, writes: WritePath, progress: Progress = None, dim: int | None = None
+    state: CollectionState, writes: WritePath, progress: Progress = None, dim: int | None = None, threads: int = 1
 ) -> int:
     """Copy the live rows into a new generation and switch to it. Returns how many old rows were looked at.
 
@@ -66,7 +66,7 @@ def copy_generation(
                 raise collection_not_found(state.entry.name)
             if progress is not None:
                 progress(copy.done, state.snapshot.visibility.row_count)
-        copy.new.attach(_copied_index(copy))
+        copy.new.attach(_copied_index(copy, threads))
         writes.submit(SwitchGeneration(copy))
     except BaseException:
         copy.old.log_changes(on=False)
@@ -76,14 +76,18 @@ def copy_generation(
     return copy.done
 
 
-def _copied_index(copy: VacuumCopy) -> Index:
+def _copied_index(copy: VacuumCopy, threads: int) -> Index:
     """The index over the new rows; an empty one, which maintenance builds from the rows, where it cannot be copied."""
-    state = copy.state
+    state, index = copy.state, copy.old.index
     if not copy.gives_dim:
         try:
-            return copy.old.index.renumbered(copy.mapping, copy.new.rows)
+            if index.indexed_rows:
+                # What died before it was copied has no row in the new generation, and its neighbours would be left
+                # with fewer links: where most records change meanwhile, with hardly any.
+                index.remove(state.snapshot.visibility.sequence, threads)
+            return index.renumbered(copy.mapping, copy.new.rows)
         except IndexCorruption as error:
-            state.corrupt_index(copy.old.index, error)
+            state.corrupt_index(index, error)
         except OSError as error:  # a full disk may have room for the rows, but not for another list file
             if not filesystem.is_full(error):
                 raise

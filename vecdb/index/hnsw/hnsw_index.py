@@ -64,11 +64,17 @@ _QUERIES_PER_SLICE = 64
 _EF = 64  # beam width where nobody names one
 
 
-def batch_end(indexed: int, stop: int) -> int:
-    """Where the batch that begins at row `indexed` ends: a function of row numbers only, so that the graph is too."""
-    if indexed < _BATCH_MIN:
-        return min(stop, max(1, 2 * indexed))
-    return min(stop, indexed + max(_BATCH_MIN, indexed // _BATCH_SHARE))
+def batch_end(linked: int, first: int, left_out: NDArray[np.bool_]) -> int:
+    """Where the batch that begins at row `first` ends: a function of the rows alone, so that the graph is too.
+
+    linked : rows that the graph links. A batch is small beside them, since its rows are looked for among those.
+    left_out : bool[any], of the rows from `first` on, which are not to be linked and do not count.
+    """
+    most = max(1, linked) if linked < _BATCH_MIN else max(_BATCH_MIN, linked // _BATCH_SHARE)
+    if len(left_out) <= most:
+        return first + len(left_out)
+    taken = np.flatnonzero(~left_out)[:most]
+    return first + (int(taken[-1]) + 1 if len(taken) == most else len(left_out))
 
 
 class HnswIndex(Index):
@@ -169,8 +175,11 @@ class HnswIndex(Index):
         if stop <= self.indexed_rows:
             return
         self._prepare(stop, threads)
-        while self.indexed_rows < stop:
-            self._add_batch(batch_end(self.indexed_rows, stop), threads)
+        while (first := self.indexed_rows) < stop:
+            left_out = self._unlinked(self._rows.arrays, stop)
+            linked = first - np.count_nonzero(left_out[:first])
+            end = batch_end(int(linked), first, left_out[first:])
+            self._add_batch(end, left_out[first:end], threads)
             if progress is not None:
                 progress(self.indexed_rows, stop)
 
@@ -240,7 +249,7 @@ class HnswIndex(Index):
             more = graph_codes.encode(graph, arrays, self._metric, coded, self._coded, find_flat=True)
             self._view = view.replace(graph=graph.replace(far=np.concatenate([far, more])), arrays=arrays)
 
-    def _add_batch(self, stop: int, threads: int) -> None:
+    def _add_batch(self, stop: int, left_out: NDArray[np.bool_], threads: int) -> None:
         with self._lock:
             view = self._current()
             first = view.indexed
@@ -256,8 +265,6 @@ class HnswIndex(Index):
             graph.links[first:stop] = -1
             graph.upper[self._upper_used : used] = -1
             self._upper_used = used
-        arrays = self._rows.arrays
-        left_out = self._unlinked(arrays, stop)[first:]
         if view.entry >= 0:
             builder = self._builder(graph, threads)
             builder.insert(first, stop, left_out, self.removed, view.entry, view.level)

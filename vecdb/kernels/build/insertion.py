@@ -130,14 +130,18 @@ def sort_by_product(graph, pool, size, point, query8, query16, blocks):
 
 
 @part()
-def _keep_living(pool, size, deleted):
-    """Move the entries of rows that are not deleted to the front. Returns how many there are."""
+def _keep_living(pool, size, width, deleted):
+    """Move the entries of rows that are not deleted to the front. Returns how many there are.
+
+    Where there is none, the nearest `width` stay: without a link to any of them the new row would be cut off from the
+    graph, and so would those that come after it.
+    """
     live = np.int64(0)
     for j in range(size):
         if not is_deleted(row_of_entry(pool[j]), EVERY_COMMIT, deleted):
             pool[live] = pool[j]
             live += 1
-    return live
+    return live if live > 0 else min(np.int64(size), np.int64(width))
 
 
 @part()
@@ -208,7 +212,7 @@ def insert_points(
             clear_visited(scratch, used)
             work += count
             start = row_of_entry(pool[0])
-            size = _keep_living(pool, size, deleted)
+            size = _keep_living(pool, size, width, deleted)
             begin, end = max(batch_first, point - BATCH_WINDOW), min(batch_stop, point + BATCH_WINDOW + 1)
             if layer == 0:
                 size = _add_batch_rows(graph, point, begin, end, query, pool, size, width, deleted, blocks)
@@ -220,7 +224,7 @@ def insert_points(
                 size, more, used = search_layer(products, layer, start, query, width, strict, living, scratch, blocks)
                 clear_visited(scratch, used)
                 work += more
-                size = _keep_living(pool, size, deleted)
+                size = _keep_living(pool, size, width, deleted)
                 size = _add_batch_rows(products, point, begin, end, query, pool, size, width, deleted, blocks)
                 work += end - begin
                 count = add_product_neighbours(
