@@ -8,7 +8,7 @@ import vecdb
 from vecdb.query import planner
 from vecdb.schema import Visibility
 from vecdb.state.index_factory import kind_of
-from vecdb.storage.kv.catalog import CommittedState, MeasuredRecall
+from vecdb.storage.kv.catalog import CommittedState, MeasuredRecall, RecallCheck
 
 
 def facts_of(config: Any, curve: tuple[MeasuredRecall, ...], scan_rows: int | None = None) -> planner.IndexFacts:
@@ -73,3 +73,29 @@ def test_a_learned_beam_grows_with_the_neighbours_asked_for_and_a_tuned_one_does
     for lists in (vecdb.Spann(), vecdb.Curator()):
         assert [width(limit, tuned=False, index=lists) for limit in (1, 10, 100, 5_000)] == [40, 40, 60, 120]
         assert width(100, tuned=True, index=lists) == 40
+
+
+def test_what_was_learned_of_fewer_rows_is_widened_with_leaves_and_lists_until_it_is_learned_anew() -> None:
+    def width(config: Any, measured: int | None, *, tuned: bool = False, learned: int | None = 40, **asked: Any) -> int:
+        check = None if measured is None else RecallCheck(0.97, 10, 0.0, measured)
+        state = CommittedState(
+            recall_curve=(MeasuredRecall(10, 20, 0.9),), default_width=learned, tuned_by_user=tuned, recall_check=check
+        )
+        facts = planner.IndexFacts(kind_of(config), config, state, 100_000)
+        return planner.plan(facts, Visibility(1, 100_000, 100_000), 10, vecdb.SearchParams(**asked)).width
+
+    tree, most = vecdb.Curator(scan_max=1_000), planner.COSTS.unmeasured_rows
+    for config in (vecdb.Spann(), tree):
+        assert [width(config, rows) for rows in (None, 0, 10_000, 80_000, 100_000, 200_000)] == [
+            40,
+            40,
+            400,
+            50,
+            40,
+            40,
+        ]
+        assert width(config, 10_000, recall=0.9) == 200 and width(config, 10_000, tuned=True) == 40
+        assert width(config, 10_000, nprobe=7) == 7
+    assert width(vecdb.Hnsw(), 10_000) == 40
+    assert width(vecdb.Spann(nprobe=9), 10_000, learned=None) == 9
+    assert width(vecdb.Spann(), None, learned=None) == -(-planner.COSTS.lists_nprobe * 100_000 // most)

@@ -36,6 +36,7 @@ from vecdb.maintenance.vacuum import copy_generation
 from vecdb.query.learning.recall_learning import RECALL_FLOOR, check_is_due, learn_recall
 from vecdb.query.searcher import Searcher
 from vecdb.state.collection_state import CollectionState
+from vecdb.state.snapshot import Snapshot
 from vecdb.storage.disk import filesystem
 from vecdb.storage.kv import catalog
 
@@ -324,8 +325,8 @@ class CollectionMaintenance:
             self.reset_repair_counters(snapshot.visibility.sequence, _dead_rows(snapshot))
 
     def reset_repair_counters(self, sequence: int = 0, dead: int = 0) -> None:
-        """The index was replaced by one that has let go of the `dead` rows that had died by commit `sequence`; 0: by one
-        of another generation, whose dead rows died while it was made, and are in it.
+        """The index was replaced by one without the `dead` rows that had died by commit `sequence`; 0: by one of
+        another generation, whose dead rows died while it was made, and are in it.
         """
         self.repaired_sequence, self.repaired_dead = sequence, dead
 

@@ -59,6 +59,7 @@ class PlannerCosts:
 
     tree_nprobe : leaves of a tree, for a search without a tenant where no width was asked for, configured or learned.
     lists_nprobe : the same for lists.
+    unmeasured_rows : rows of which these two are the widths; more rows have more leaves and lists.
     """
 
     scan_share: float = 0.25
@@ -75,6 +76,7 @@ class PlannerCosts:
     graph_live_min: int = 65_536
     tree_nprobe: int = 64
     lists_nprobe: int = 128
+    unmeasured_rows: int = 16_384
 
 
 COSTS = PlannerCosts()
@@ -197,15 +199,39 @@ def _width(index: IndexFacts, limit: int, params: SearchParams, costs: PlannerCo
     if asked is not None:
         return asked, f"{index.kind.width_parameter} given"
     if params.recall is not None:
-        return width_for_recall(params.recall, limit, learned.recall_curve), f"learned for recall {params.recall}"
+        width = width_for_recall(params.recall, limit, learned.recall_curve)
+        return _grown(index, width, _measured_rows(index)), f"learned for recall {params.recall}"
     if learned.default_width is not None:
         width = learned.default_width
-        if not learned.tuned_by_user and limit > _LEARNED_LIMIT:
-            most = limits.ef_max if strategy == "graph" else limits.nprobe_max
-            width = min(most, _wider(strategy, width, limit))
+        if not learned.tuned_by_user:
+            if limit > _LEARNED_LIMIT:
+                most = limits.ef_max if strategy == "graph" else limits.nprobe_max
+                width = min(most, _wider(strategy, width, limit))
+            width = _grown(index, width, _measured_rows(index))
         return width, "tuned"
+    configured = index.kind.width_of(index.config)
+    if configured:
+        return configured, "default of the index"
     default = {"graph": costs.unmeasured_ef, "tree": costs.tree_nprobe, "lists": costs.lists_nprobe}[strategy]
-    return index.kind.width_of(index.config) or default, "default of the index"
+    return _grown(index, default, costs.unmeasured_rows), "default of the index"
+
+
+def _measured_rows(index: IndexFacts) -> int:
+    """Rows that the index had when widths were learned; 0: it is not known."""
+    check = index.learned.recall_check
+    return 0 if check is None else check.rows
+
+
+def _grown(index: IndexFacts, width: int, rows: int) -> int:
+    """The width for the rows that the index has, where it was learned of `rows`.
+
+    Where rows come faster than recall is measured again, there are more leaves and lists, and the same number of them
+    is a smaller share: 32 dimensions without structure had .77 at 70,000 rows by a width of 20,000. A beam needs little
+    more.
+    """
+    if index.kind.strategy == "graph" or not 0 < rows < index.indexed_rows:
+        return width
+    return min(limits.nprobe_max, -(-width * index.indexed_rows // rows))
 
 
 def _wider(strategy: str, width: int, limit: int) -> int:

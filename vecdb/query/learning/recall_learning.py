@@ -154,7 +154,7 @@ def _default_recall(
     """Recall of searches that name nothing, once `changes` are committed: the lowest of the samples'."""
     if changes.get("default_scan"):
         return 1.0
-    state = msgspec.structs.replace(snapshot.state, **changes)
+    state = msgspec.structs.replace(snapshot.state, **changes, recall_check=None)  # these widths are of its rows
     changed = replace(snapshot, state=state, prepared=PlanCache())
     params = SearchParams(threads=threads)
     found = [search(changed, one.queries, one.limit, params, may_ask=False)[0] for one in samples]
