@@ -175,10 +175,10 @@ class HnswIndex(Index):
         if stop <= self.indexed_rows:
             return
         self._prepare(stop, threads)
+        left_out = self._unlinked(self._rows.arrays, stop)  # by deletions up to `removed`: later ones change nothing
         while (first := self.indexed_rows) < stop:
-            left_out = self._unlinked(self._rows.arrays, stop)
-            linked = first - np.count_nonzero(left_out[:first])
-            end = batch_end(int(linked), first, left_out[first:])
+            linked = first - int(np.count_nonzero(left_out[:first]))
+            end = batch_end(linked, first, left_out[first:])
             self._add_batch(end, left_out[first:end], threads)
             if progress is not None:
                 progress(self.indexed_rows, stop)
