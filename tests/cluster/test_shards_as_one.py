@@ -39,12 +39,6 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InProcessClust
 
 
 @pytest.fixture(scope="module")
-def db(cluster: InProcessCluster) -> Iterator[vecdb.Database]:
-    with cluster.open() as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
 def here() -> Iterator[vecdb.Database]:
     with open_database(":memory:", maintenance=False) as opened:
         yield opened

@@ -45,12 +45,6 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, patched: Any) -> Iterator[
 
 
 @pytest.fixture(scope="module")
-def db(cluster: InProcessCluster) -> Iterator[vecdb.Database]:
-    with cluster.open() as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
 def whole(db: vecdb.Database) -> dict[str, Any]:
     """A collection of each metric, with lists and tails, and tenants of its records."""
     return {metric: filled(db, metric, metric) for metric in METRICS}
