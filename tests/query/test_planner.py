@@ -45,7 +45,8 @@ def test_a_large_tenants_walk_along_the_tree_is_as_long_as_the_recall_asked_for_
 
     patience = planner.COSTS.idle_nodes_max
     assert width(1_000, recall=0.99) == width(1_000, nprobe=7) == 0, "all its rows"
-    assert width(1_001) == width(1_001, ()) == patience
+    assert width(1_001) == patience
+    assert width(1_001, ()) == patience * 100_000 // planner.COSTS.idle_nodes_rows, "nothing is learned of so many rows"
     assert width(1_001, (MeasuredRecall(10, 290, 0.95),)) == 2 * patience, "what the data needs"
     assert width(1_001, recall=0.95) == patience and width(1_001, recall=0.99) == 3 * patience
     for measured, most in ((None, planner.COSTS.tenant_scan_rows), (500, 500)):
@@ -76,13 +77,16 @@ def test_a_learned_beam_grows_with_the_neighbours_asked_for_and_a_tuned_one_does
 
 
 def test_what_was_learned_of_fewer_rows_is_widened_with_leaves_and_lists_until_it_is_learned_anew() -> None:
-    def width(config: Any, measured: int | None, *, tuned: bool = False, learned: int | None = 40, **asked: Any) -> int:
+    def width(
+        config: Any, measured: int | None, *, tuned: bool = False, learned: int | None = 40,
+        matching: int | None = None, **asked: Any,
+    ) -> int:  # fmt: skip
         check = None if measured is None else RecallCheck(0.97, 10, 0.0, measured)
         state = CommittedState(
             recall_curve=(MeasuredRecall(10, 20, 0.9),), default_width=learned, tuned_by_user=tuned, recall_check=check
         )
         facts = planner.IndexFacts(kind_of(config), config, state, 100_000)
-        return planner.plan(facts, Visibility(1, 100_000, 100_000), 10, vecdb.SearchParams(**asked)).width
+        return planner.plan(facts, Visibility(1, 100_000, 100_000), 10, vecdb.SearchParams(**asked), matching).width
 
     tree, most = vecdb.Curator(scan_max=1_000), planner.COSTS.unmeasured_rows
     for config in (vecdb.Spann(), tree):
@@ -96,6 +100,8 @@ def test_what_was_learned_of_fewer_rows_is_widened_with_leaves_and_lists_until_i
         ]
         assert width(config, 10_000, recall=0.9) == 200 and width(config, 10_000, tuned=True) == 40
         assert width(config, 10_000, nprobe=7) == 7
+    at_once = width(tree, 100_000, matching=2_000)
+    assert width(tree, 10_000, matching=2_000) == 10 * at_once, "the walk among a large tenant's rows"
     assert width(vecdb.Hnsw(), 10_000) == 40
     assert width(vecdb.Spann(nprobe=9), 10_000, learned=None) == 9
     assert width(vecdb.Spann(), None, learned=None) == -(-planner.COSTS.lists_nprobe * 100_000 // most)

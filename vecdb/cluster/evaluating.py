@@ -14,7 +14,7 @@ from vecdb.errors import Unavailable
 from vecdb.schema import SearchParams
 from vecdb.validate import IdBatch
 
-_TIE = 1e-5  # distances this close, relatively, are the same distance
+_TIE = 1e-6  # distances this close, relatively, are the same: as query/recall.py has it
 
 
 class Search(Protocol):

@@ -43,7 +43,7 @@ class PlannerCosts:
     Along a tree, with a tenant:
     idle_nodes_max : looks at nodes that change nothing before a search among a tenant's rows ends: recall 0.95 to 0.97,
         measured on 40,000 sentences with tenants of 8,000 to 40,000, scattered and near one another. This number
-        is for a collection that has learned nothing.
+        is for a collection that has learned nothing, and grows with its rows past `idle_nodes_rows`.
     idle_nodes_share, idle_nodes_recall : it grows with the leaves that a search without a tenant needs for as much,
         here 144: 80 of them gave 0.88 among 160,000 rows, where 384 are needed. At a share of 0.55 a fifth of 39,000
         word vectors had 0.94, at 0.69 they have 0.95 to 0.96.
@@ -66,6 +66,7 @@ class PlannerCosts:
     scan_rows_per_width: float = 6.0
     scored_rows: int = 40
     idle_nodes_max: int = 100
+    idle_nodes_rows: int = 40_000
     idle_nodes_share: float = 0.69
     idle_nodes_recall: float = 0.95
     tenant_scan_rows: int = 24_576
@@ -264,6 +265,7 @@ def _tree(
     if min(matching, most) <= few:
         return _OF_TENANT
     nodes = idle_nodes_max(learned.recall_curve, costs)
+    nodes = _grown(index, nodes, _measured_rows(index) if learned.recall_curve else costs.idle_nodes_rows)
     if params.recall is None:
         return Plan("tree", params.nprobe or nodes, "a large tenant, along the tree")
     nodes = max(1, round(nodes * _widening(index, limit, params.recall, costs)))

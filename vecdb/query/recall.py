@@ -21,7 +21,7 @@ from vecdb.query.searcher import Searcher
 from vecdb.schema import SearchParams
 from vecdb.validate import IdBatch
 
-_TIE = 1e-5  # distances this close, relatively, are the same distance
+_TIE = 1e-6  # distances this close, relatively, are the same; of 1e-5, far from the origin, differences were lost
 
 
 def recall_of(found: Neighbors, truth: Neighbors, limit: int) -> NDArray[np.float64]:

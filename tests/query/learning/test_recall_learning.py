@@ -14,7 +14,8 @@ import pytest
 
 import vecdb
 from tests.support.corpus import EXACT
-from tests.support.data_shapes import SHAPES, queries_of
+from tests.support.data_shapes import SHAPES, exact_distances, queries_of
+from tests.support.data_shapes import recall as recall_by_rows
 from vecdb.api.database import Database
 
 N, DIM = 6_000, 32
@@ -64,6 +65,19 @@ def test_rows_that_were_held_back_are_found(db: Database, metric: str) -> None:
     docs = db.create_collection("docs", 32, metric, vecdb.Hnsw())
     learn(docs, rows[300:])
     assert recall(docs, rows[:300]) >= 0.95
+
+
+@pytest.mark.parametrize(("shape", "metric"), [("uniform", "l2"), ("two far groups", "ip"), ("bits", "cosine")])
+def test_rows_between_rows_are_found_by_lists(db: Database, shape: str, metric: str) -> None:
+    """Rows that were moved as far as their neighbours are lie outside of data without structure: recall was .93."""
+    rng = np.random.default_rng(13)
+    rows = SHAPES[shape](rng, N, 48)
+    docs = db.create_collection("docs", 48, metric, vecdb.Spann())
+    docs.upsert(range(N), rows)
+    docs._backend.jobs.index_tail(2)
+    docs._backend.jobs.learn(2)
+    queries = queries_of(rng, rows, 400)
+    assert recall_by_rows(docs.search(queries, 10).ids, exact_distances(rows, queries, metric), 10) >= 0.95
 
 
 @pytest.mark.parametrize("metric", ["l2", "cosine"])

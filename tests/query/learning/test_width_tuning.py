@@ -14,6 +14,7 @@ from tests.support.corpus import clustered
 from tests.support.planner_costs import set_planner_costs
 from vecdb import limits
 from vecdb.api.database import Database
+from vecdb.index.contract import Neighbors
 from vecdb.query import planner
 from vecdb.query.learning import recall_learning, width_tuning
 from vecdb.schema import SearchParams
@@ -87,3 +88,44 @@ def test_nothing_is_measured_while_an_index_gives_way_to_one_without_a_width(db:
     assert width_tuning.tune(between, vectors[:5], 5, 0.9) == ([], {})
     find = docs._backend.searcher.search_snapshot
     assert recall_learning.learn_recall(between, "l2", find, planner.COSTS, vectors[:0]) == {}
+
+
+def found_of(shares: list[float]) -> Any:
+    """A sample of ten neighbours each of which so many are found, and what is found."""
+    rows = np.tile(np.arange(10), (len(shares), 1))
+    distances, counts = np.tile(np.arange(10, dtype=np.float32), (len(shares), 1)), np.full(len(shares), 10)
+    truth = Neighbors(rows, distances, counts, np.zeros(1, np.int64))
+    missed = np.arange(10) >= np.array(shares)[:, None] * 10
+    found = Neighbors(np.where(missed, 99, rows), distances + 100 * missed, counts, truth.work)
+    return width_tuning.QuerySample(np.zeros((len(shares), 4), np.float32), truth, 10), found
+
+
+def test_a_sample_whose_queries_find_all_or_nothing_counts_as_lower() -> None:
+    alike, found_alike = found_of([0.9, 1.0] * 100)
+    assert width_tuning.lowest_recall([alike], [found_alike]) == pytest.approx(0.95)
+    assert width_tuning.cautious_recall([alike], [found_alike]) == pytest.approx(0.95), "the error is .0035"
+    split, found_split = found_of([0.0] * 10 + [1.0] * 190)
+    error = 0.05**0.5 * 0.95**0.5 / 200**0.5
+    assert width_tuning.lowest_recall([split], [found_split]) == pytest.approx(0.95)
+    assert width_tuning.cautious_recall([split], [found_split]) == pytest.approx(0.95 - 2 * error + 0.025)
+    assert width_tuning.cautious_recall([alike, split], [found_alike, found_split]) < 0.95
+    assert len(split.thinned(4).queries) == 50 and len(split.thinned(4).truth.rows) == 50
+
+
+def test_widths_far_from_the_wanted_recall_are_measured_on_few_queries(db: Database) -> None:
+    vectors = np.random.default_rng(3).normal(size=(3_000, 24)).astype(np.float32)
+    docs = db.create_collection("docs", 24, "l2", vecdb.Hnsw(m=6, ef_construction=40))
+    docs.upsert(range(3_000), vectors)
+    docs._backend.jobs.index_tail(2, all_rows=True)
+    snapshot = docs._backend.state.current()
+    queries = np.random.default_rng(4).normal(size=(200, 24)).astype(np.float32)
+    sample = width_tuning.QuerySample.of(snapshot, queries, 10)
+    asked: list[int] = []
+    judged = lambda samples, found: asked.append(len(samples[0].queries)) or width_tuning.lowest_recall(samples, found)  # noqa: E731
+    curve = width_tuning.measured_curve(snapshot, [sample], 0.97, planner.COSTS, judged=judged, few=[sample.thinned(4)])
+    whole = width_tuning.measured_curve(snapshot, [sample], 0.97, planner.COSTS)
+    near = [point for point in whole if 0.93 < point["recall"] < 0.97]
+    assert near and [point for point in curve if point["ef"] in {one["ef"] for one in near}] != []
+    for point in near:
+        assert point["recall"] in [one["recall"] for one in curve if one["ef"] == point["ef"]], "on all queries"
+    assert asked.count(50) > asked.count(200) > 0, "few first, all only near what is wanted"

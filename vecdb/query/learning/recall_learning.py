@@ -24,6 +24,7 @@ from vecdb.query.learning.width_tuning import (
     Changes,
     Check,
     QuerySample,
+    cautious_recall,
     curve_points,
     lowest_recall,
     measured_curve,
@@ -39,6 +40,10 @@ from vecdb.state.snapshot import Snapshot
 from vecdb.storage.kv.catalog import RecallCheck
 
 _QUERIES_MAX, _QUERIES_MIN = 200, 50  # that are made from stored rows
+_THIN, _FEW_MIN = (
+    4,
+    25,
+)  # one query out of so many, where as many are left, for widths that are far from the learned one
 _PRODUCTS = 1 << 35  # of two numbers that the exact answers may take, which bounds the queries
 RECALL_FLOOR = 0.95  # default searches are kept at it
 _SCAN_BELOW = 0.96  # measured recall: what is measured of so few queries may be too high
@@ -116,7 +121,8 @@ def _learned(
     the lowest of the samples'. asked : how many queries of users are among them.
     """
     kind = kind_of(snapshot.config)
-    curve = measured_curve(snapshot, samples, _WIDTH_RECALL, costs, threads, check)
+    few = [one.thinned(_THIN) for one in samples if len(one.queries) >= _THIN * _FEW_MIN]
+    curve = measured_curve(snapshot, samples, _WIDTH_RECALL, costs, threads, check, cautious_recall, few)
     changes: Changes = {"recall_curve": with_points(snapshot, curve, _LIMIT)}
     is_open = kind.width_of(snapshot.config) is None and not snapshot.state.tuned_by_user
     if is_open:
