@@ -20,7 +20,9 @@ from vecdb.shards.holding import hold, let_go
 from vecdb.shards.opened import opened_shard
 from vecdb.shards.servers import directories
 from vecdb.shards.servers.member import Member, MemberSettings, WatchedWriter
+from vecdb.shards.servers.news import ServerNews
 from vecdb.shards.servers.ports import free_port, is_free, split_listen
+from vecdb.shards.servers.server_process import last_words
 
 PATIENCE_S = 120.0
 VECTORS = np.random.default_rng(1).normal(size=(50, 8)).astype(np.float32)
@@ -140,6 +142,46 @@ def test_a_server_whose_shard_is_no_more_ends(running: Running) -> None:
     until(lambda: member.left)
     running.stop(member)
     assert not notes.servers(running.bucket) and member.facts()["pid"] is None
+
+
+@pytest.mark.slow
+def test_why_a_server_does_not_answer_is_known_until_it_does(running: Running, tmp_path: Path) -> None:
+    config = tmp_path / "vecdb.toml"
+    member = running.start("a", claim_s=0.0, options=("--workers", "1", "--config", str(config)))
+    until(lambda: "vecdb.toml" in (member.facts()["trouble"] or ""))
+    assert not member.facts()["serves"] and "a.log" in member.facts()["trouble"]
+    config.write_text("")
+    until(lambda: serves(member, "writer"))
+    assert member.facts()["trouble"] is None
+
+
+def test_what_is_new_of_servers_is_said_once() -> None:
+    news, first, second = ServerNews(), {"shard": 0, "number": 0}, {"shard": 0, "number": 1, "address": "grpc://a:1"}
+    assert news.of([first, second | {"serves": False, "trouble": None}]) == [], "they start"
+    fails = second | {"serves": False, "trouble": "no room"}
+    assert news.of([first, fails]) == ["shard 0, server 1 (grpc://a:1): no room"]
+    assert news.of([first | {"serves": True}, fails]) == [], "who answers from the first is expected to"
+    answers = second | {"serves": True, "trouble": None}
+    assert news.of([first, answers]) == [
+        "shard 0, server 0: it does not answer",
+        "shard 0, server 1 (grpc://a:1) answers",
+    ]
+    assert news.of([first | {"serves": True}, answers]) == ["shard 0, server 0 answers again"]
+
+
+def test_the_last_words_of_a_server_are_the_last_line_of_its_log(tmp_path: Path) -> None:
+    log = tmp_path / "a.log"
+    assert last_words(log) == f"there is no {log}"
+    log.write_bytes(b"\n")
+    assert last_words(log) == f"it wrote nothing to {log}"
+    log.write_bytes(b"x" * 10_000 + b"\nError: no such file\n\n")
+    assert last_words(log) == f"Error: no such file ({log})"
+    log.write_bytes(b"first\n" + b"x" * 10_000 + b"\xff")
+    assert last_words(log) == f"{'x' * 300}... ({log})"
+    log.write_text('{"event": "not served", "reason": "no such setting"}\n')
+    assert last_words(log) == f"no such setting ({log})"
+    log.write_text("[1]")
+    assert last_words(log) == f"[1] ({log})"
 
 
 def test_a_writer_that_starts_is_waited_for() -> None:

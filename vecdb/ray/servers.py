@@ -17,6 +17,7 @@ import os
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -97,8 +98,11 @@ class Supervisor:
                 self._ray.kill(self._actors.pop(key))
 
     def facts(self) -> list[dict[str, Any]]:
-        """Of each server; of one that does not say, its shard."""
-        return [{"shard": shard, **self._facts(actor)} for (shard, _), actor in sorted(self._actors.items())]
+        """Of each server; of one that does not say, its shard and its number there."""
+        return [
+            {"shard": shard, "number": number, **self._facts(actor)}
+            for (shard, number), actor in sorted(self._actors.items())
+        ]
 
     def whole(self) -> bool:
         """Whether every shard has its writer and its copies, and all answer."""
@@ -224,12 +228,13 @@ def supervise(supervisor: Supervisor, run: str, stop: threading.Event) -> None:
         supervisor.stop()
 
 
-def wait_whole(supervisor: Any, timeout_s: float, report: Any) -> None:
-    """Until all servers answer. report(answering, all) : called now and then. Raises Unavailable."""
+def wait_whole(supervisor: Any, timeout_s: float, report: Any, watch: Callable[[Any], None]) -> None:
+    """Until all servers answer. report(answering, all), watch(facts) : called now and then. Raises Unavailable."""
     ends = time.monotonic() + timeout_s
     while not supervisor.whole():
         found = supervisor.facts()
         report(sum(bool(one.get("serves")) for one in found), len(found))
+        watch(found)
         if time.monotonic() > ends:
             late = [
                 f"shard {one['shard']}: {one.get('trouble') or one.get('role')}"

@@ -32,6 +32,7 @@ Takeover = Annotated[
     float, typer.Option("--takeover-s", min=0.0, help="A writer gone so long is replaced by a copy; 0: never.")
 ]
 Config = Annotated[Path | None, typer.Option(help="TOML file with settings of `vecdb serve`, for every server.")]
+_WATCH_S = 1.0  # between two looks at servers that run
 Durability = Annotated[
     str, typer.Option(help="Of the writers: full, or remote: what is acknowledged is in the bucket.")
 ]
@@ -80,7 +81,7 @@ def up(
         actor = found.remote(servers.SupervisorActor).options(
             name=name, lifetime="detached", max_restarts=-1, num_cpus=0
         )
-        _wait_up(_RemoteSupervisor(found, actor.remote(settings, run)), url, wait_s, out)
+        _wait_up(_RemoteSupervisor(found, actor.remote(settings, run)), url, wait_s, out, _watch(out))
 
 
 def _note_reshaping(url: str, out: Output) -> None:
@@ -118,14 +119,16 @@ class _RemoteSupervisor:
 def _stay_up(supervisor: Any, run: str, url: str, wait_s: float, out: Output) -> None:
     from vecdb.ray import servers
 
-    stop = threading.Event()
+    stop, watch = threading.Event(), _watch(out)
     thread = threading.Thread(target=servers.supervise, args=(supervisor, run, stop), name="vecdb-supervisor")
     try:
         supervisor.step()
         thread.start()
-        _wait_up(supervisor, url, wait_s, out)
+        _wait_up(supervisor, url, wait_s, out, watch)
         while thread.is_alive():
-            thread.join(0.5)
+            thread.join(_WATCH_S)
+            if thread.is_alive():
+                watch(supervisor.facts())
         out.note("the servers have ended")
     finally:
         stop.set()
@@ -136,12 +139,25 @@ def _stay_up(supervisor: Any, run: str, url: str, wait_s: float, out: Output) ->
         servers.end(url)
 
 
-def _wait_up(supervisor: Any, url: str, wait_s: float, out: Output) -> None:
+def _watch(out: Output) -> Callable[[Any], None]:
+    """A function of servers' facts that says what is new of them."""
+    from vecdb.shards.servers.news import ServerNews
+
+    news = ServerNews()
+
+    def watch(facts: Any) -> None:
+        for sentence in news.of(facts):
+            out.note(sentence)
+
+    return watch
+
+
+def _wait_up(supervisor: Any, url: str, wait_s: float, out: Output, watch: Callable[[Any], None]) -> None:
     from vecdb.ray import servers
 
     began = time.monotonic()
     with out.progress("starting servers") as report:
-        servers.wait_whole(supervisor, wait_s, report)
+        servers.wait_whole(supervisor, wait_s, report, watch)
     out.note(f"{len(supervisor.facts())} servers answer after {time.monotonic() - began:.1f} s")
     print(url, flush=True)  # for whoever waits for it
 

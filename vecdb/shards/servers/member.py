@@ -28,7 +28,7 @@ from vecdb.shards.holding import is_held
 from vecdb.shards.servers import directories
 from vecdb.shards.servers.ports import free_port, is_free, joined, split_listen
 from vecdb.shards.servers.roles import Role, Seen, claimed, moved, published, role_of
-from vecdb.shards.servers.server_process import ServerProcess
+from vecdb.shards.servers.server_process import ServerProcess, last_words
 from vecdb.storage.disk import filesystem
 
 _TICK_S = 0.5
@@ -92,7 +92,8 @@ class Member:
         self._looked_at = time.monotonic()
         self._gone_since: dict[str, float] = {}
         self._noted: tuple[Any, ...] = ()
-        self.trouble = ""
+        self.trouble = ""  # why the last look came to nothing
+        self._server_trouble = ""  # why the server does not answer
 
     # -- from any thread ---------------------------------------------------------------------------
 
@@ -110,7 +111,7 @@ class Member:
             "role": self.role.value,
             "serves": self._answers,
             "pid": process.pid if process is not None and process.alive else None,
-            "trouble": self.trouble or None,
+            "trouble": self.trouble or self._server_trouble or None,
         }
 
     @property
@@ -236,7 +237,8 @@ class Member:
         self._process, self._answers = None, False
         self._delay = min(2 * self._delay, _DELAY_LAST_S) if quick and self._delay else _DELAY_FIRST_S if quick else 0.0
         self._next_start = time.monotonic() + self._delay
-        self._note_trouble(f"the server of {self.path} ended; see {self._log_file()}")
+        self._server_trouble = f"the server of {self.path} ended: {last_words(self._log_file())}"
+        _log.warning("shard %d, %s: %s", self.settings.shard, self.address, self._server_trouble)
         if quick and role is Role.WRITE and directories.is_refused(self.path, self._log_url()):
             _log.warning("%s was replaced: it is kept as %s", self.path, directories.put_aside(self.path))
 
@@ -259,7 +261,7 @@ class Member:
 
     def _wait_for_answer(self, process: ServerProcess) -> None:
         if self._reaches(self.address):
-            self._answers, self._delay = True, 0.0
+            self._answers, self._delay, self._server_trouble = True, 0.0, ""
         elif process.lived_s() > _START_S:
             process.kill()
 

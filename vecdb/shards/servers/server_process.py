@@ -5,6 +5,7 @@ Threads: one at a time; `start` from a thread that lives as long as the server i
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -24,6 +25,7 @@ _BEGINS = (
     "    from vecdb.cli import main\n"
     "    main()\n"
 )
+_LAST_BYTES, _WORDS_MAX = 8_192, 300  # that are read for the last line, and characters of it that are shown
 _LOG_BYTES_MAX = 16 << 20  # of what servers before have written; then the file begins anew
 
 
@@ -80,3 +82,29 @@ def _log_file(path: Path) -> int:
         filesystem.close(fd)
         filesystem.remove(path)
     return filesystem.open_append(path, create=True)
+
+
+def last_words(log: Path) -> str:
+    """The last line that a server wrote, and where: most say there why they ended."""
+    if filesystem.kind_of(log) != "file":
+        return f"there is no {log}"
+    fd = filesystem.open_read(log)
+    try:
+        written = filesystem.size(fd)
+        text = filesystem.pread(fd, min(written, _LAST_BYTES), max(0, written - _LAST_BYTES)).decode(errors="replace")
+    finally:
+        filesystem.close(fd)
+    last = next((line.strip() for line in reversed(text.split("\n")) if line.strip()), "")
+    if not last:
+        return f"it wrote nothing to {log}"
+    said = _reason(last)
+    return f"{said[:_WORDS_MAX]}{'...' if len(said) > _WORDS_MAX else ''} ({log})"
+
+
+def _reason(line: str) -> str:
+    """What a line of a server's log says, without its other fields; another line as it is."""
+    try:
+        fields = json.loads(line)
+    except ValueError:
+        return line
+    return str(fields.get("reason") or fields.get("event") or line) if isinstance(fields, dict) else line
