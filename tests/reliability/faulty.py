@@ -1,4 +1,4 @@
-"""A faulty twin of `os` for vecdb.storage.disk.filesystem, and the worker that runs under it.
+"""A faulty twin of `os` for vecdb.storage.disk.filesystem and mapped_memory, and the worker that runs under it.
 
 files.os = FaultyOs(plan)   plan: {"call": "pwrite", "fault": errno name or "short", "at": N, "onward": bool,
 "where": part of a path}
@@ -20,7 +20,7 @@ from vecdb import SearchParams, limits
 from vecdb.embedded.open import open_database
 from vecdb.errors import Poisoned, Unavailable, VecdbError
 from vecdb.maintenance import index_jobs
-from vecdb.storage.disk import batch_read, filesystem
+from vecdb.storage.disk import batch_read, filesystem, mapped_memory
 
 
 class FaultyOs:
@@ -71,6 +71,7 @@ def faults(path: str, ledger: str, plan: dict[str, Any], index: str = "auto") ->
     c = db.create_collection(NAME, DIM, "l2", index_of(index), exist_ok=True)
     twin = FaultyOs(**plan)
     filesystem.os = twin  # type: ignore[attr-defined]
+    mapped_memory.os = twin  # type: ignore[attr-defined]
     seen, poisoned = attempt(db, c, book)
     _reads_go_on(c, book, ledger)
     try:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from vecdb.storage.disk import filesystem
+from vecdb.storage.disk import filesystem, mapped_memory
 from vecdb.storage.disk.batch_read import ReadBatch
 
 file_bytes = 256 << 20
@@ -26,7 +26,7 @@ def random_reads(folder: Path) -> dict[str, Any]:
     batch = ReadBatch()
     try:
         for depth in (1, 32):
-            buffer = filesystem.reserve_memory(depth * block_bytes, np.uint8)
+            buffer = mapped_memory.reserve_memory(depth * block_bytes, np.uint8)
             offsets, lengths = np.arange(depth) * block_bytes, np.full(depth, block_bytes)
             times = []
             ends = time.perf_counter() + seconds

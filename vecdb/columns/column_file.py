@@ -25,7 +25,7 @@ from vecdb.columns.column_set import ColumnView, PathColumns
 from vecdb.columns.dictionary import Dictionary, HashedTexts
 from vecdb.errors import Corruption
 from vecdb.index.common import sealed_file
-from vecdb.storage.disk import filesystem
+from vecdb.storage.disk import mapped_memory
 
 _MAGIC, _VERSION, _WITHOUT_FINE = b"VDBCOLS\0", 2, 1
 _ALIGN = 64
@@ -111,7 +111,7 @@ def read(path: Path, facts: dict[str, Any]) -> ColumnView:
     except (msgspec.MsgspecError, ValueError, KeyError) as error:
         raise Corruption(f"{path}: its layout cannot be read ({error}); it can be made again from the rows") from None
     if "fine" in arrays:
-        filesystem.drop_mapped_pages(arrays["fine"])
+        mapped_memory.drop_mapped_pages(arrays["fine"])
     return ColumnView(paths, layout.row_count, layout.sequence, layout.missing)
 
 

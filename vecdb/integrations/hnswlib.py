@@ -21,7 +21,7 @@ from vecdb.api.database import Database
 from vecdb.errors import InvalidArgument, NotFound
 from vecdb.integrations import hnswlib_format
 from vecdb.schema import Hnsw
-from vecdb.storage.disk import filesystem
+from vecdb.storage.disk import filesystem, mapped_memory
 
 _BATCH_BYTES = 8 << 20
 
@@ -51,7 +51,7 @@ def import_hnswlib(
     file = Path(os.path.abspath(path))
     if not filesystem.exists(file):
         raise NotFound(f"no file at {file}")
-    graph = hnswlib_format.parse(filesystem.map_readonly(file, foreign=True), name=str(file))
+    graph = hnswlib_format.parse(mapped_memory.map_readonly(file, foreign=True), name=str(file))
     if dim is not None and graph.dim != dim:
         raise InvalidArgument(f"{file} has dim {graph.dim}, got dim {dim}")
     m = min(max(graph.m, limits.m_min), limits.m_max)

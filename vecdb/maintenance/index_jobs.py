@@ -37,7 +37,7 @@ from vecdb.query.learning.recall_learning import RECALL_FLOOR, check_is_due, lea
 from vecdb.query.searcher import Searcher
 from vecdb.state.collection_state import CollectionState
 from vecdb.state.snapshot import Snapshot
-from vecdb.storage.disk import filesystem
+from vecdb.storage.disk import filesystem, mapped_memory
 from vecdb.storage.kv import catalog
 
 _log = logging.getLogger("vecdb")
@@ -184,6 +184,8 @@ class CollectionMaintenance:
                 self.writes.tail_shortened()
                 report(index.indexed_rows, stop)
             self.state.index_rebuilt()
+            if all_rows:
+                mapped_memory.give_back_freed()
 
     def grow_companion(self, threads: int, *, all_rows: bool = False) -> None:
         """What searches have asked for beside the index: a step of it, or with `all_rows` all of them."""
@@ -228,6 +230,7 @@ class CollectionMaintenance:
             elif old is not None and changes.get("default_width") not in (None, snapshot.state.default_width):
                 _log.info("collection %r: searches are %s wide from now on", name, changes["default_width"])
             self.writes.submit(PatchState(self.state, snapshot.generation.number, changes))
+            mapped_memory.give_back_freed()
 
     def seal(self, threads: int) -> None:
         """Write the live index as an immutable file and name it in the state: data first, then the pointer."""
@@ -323,6 +326,7 @@ class CollectionMaintenance:
             self._remove_files((*index.file_names(), *(sealed.files if sealed is not None else ())), fresh.file_names())
             self.unlinked_rows = 0
             self.reset_repair_counters(snapshot.visibility.sequence, _dead_rows(snapshot))
+            mapped_memory.give_back_freed()
 
     def reset_repair_counters(self, sequence: int = 0, dead: int = 0) -> None:
         """The index was replaced by one without the `dead` rows that had died by commit `sequence`; 0: by one of
@@ -351,6 +355,7 @@ class CollectionMaintenance:
                 self.seal(threads)
             self._collect_garbage()  # under the lock: it would remove the files of another vacuum or seal at work
             give_back_free_pages(self.state.store, self.writes)
+            mapped_memory.give_back_freed()
 
     def clear(self, request_id: bytes | None) -> int:
         """Remove all records. Returns how many there were."""

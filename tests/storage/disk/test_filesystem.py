@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from vecdb.errors import Locked, Unavailable
-from vecdb.storage.disk import filesystem
+from vecdb.storage.disk import filesystem, mapped_memory
 
 
 def test_a_short_write_is_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,19 +85,19 @@ def test_reserved_memory_is_zero_aligned_and_costs_nothing_until_touched() -> No
         return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
     before = resident()
-    array = filesystem.reserve_memory((1 << 30, 8), np.uint64)  # 64 GiB
+    array = mapped_memory.reserve_memory((1 << 30, 8), np.uint64)  # 64 GiB
     assert array.shape == (1 << 30, 8) and array.ctypes.data % 64 == 0
     assert array[1 << 29, 3] == 0
     array[5, 5] = 7
     assert array[5].tolist() == [0, 0, 0, 0, 0, 7, 0, 0]
     assert resident() - before < 16 << 20
-    assert filesystem.reserve_memory(0, np.int32).shape == (0,)
+    assert mapped_memory.reserve_memory(0, np.int32).shape == (0,)
 
 
 def test_a_mapping_past_the_end_shows_what_is_appended_later(tmp_path: Path) -> None:
     fd = filesystem.open_append(tmp_path / "f", create=True)
     filesystem.pwrite(fd, b"abc", 0)
-    mapped = filesystem.map_reserved(fd, 1 << 30)
+    mapped = mapped_memory.map_reserved(fd, 1 << 30)
     assert len(mapped) == 1 << 30 and mapped[:3].tobytes() == b"abc"
     filesystem.pwrite(fd, b"x" * 10_000, 3)
     assert mapped[3:10_003].tobytes() == b"x" * 10_000
@@ -111,7 +111,7 @@ def test_a_mapping_past_the_end_shows_what_is_appended_later(tmp_path: Path) -> 
 
 def test_an_empty_file_maps_to_nothing(tmp_path: Path) -> None:
     (tmp_path / "f").write_bytes(b"")
-    assert len(filesystem.map_readonly(tmp_path / "f")) == 0
+    assert len(mapped_memory.map_readonly(tmp_path / "f")) == 0
 
 
 def test_creating_a_file_that_exists_fails(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from vecdb.errors import Corruption
-from vecdb.storage.disk import filesystem, list_file
+from vecdb.storage.disk import filesystem, list_file, mapped_memory
 from vecdb.storage.disk.list_file import PAGE, ListFile
 
 UID = 0x123456789ABCDEF
@@ -56,7 +56,7 @@ def test_the_header_and_the_pages_are_where_the_layout_says(tmp_path: Path) -> N
     assert raw[:4] == b"VLST" and int.from_bytes(raw[8:16], "little") == UID
     assert int.from_bytes(raw[16:20], "little") == ENTRY
     assert int.from_bytes(raw[20:24], "little") == zlib.crc32(raw[:20]) and not any(raw[24:PAGE])
-    buffer = filesystem.reserve_memory(7 * PAGE, np.uint8)
+    buffer = mapped_memory.reserve_memory(7 * PAGE, np.uint8)
     assert os.preadv(made.fd, [buffer.data], PAGE) == 7 * PAGE and np.array_equal(buffer, np.concatenate([one, two]))
     made.close()
 
@@ -67,7 +67,7 @@ def test_an_opened_file_has_the_pages_that_the_directory_counts(tmp_path: Path, 
     data = filled(path)
     opened = ListFile.open(path, UID, ENTRY, 4, writable=writable)
     assert opened.page_count == 4 and len(opened.verified) >= 4 and not opened.verified.any()
-    buffer = filesystem.reserve_memory(PAGE, np.uint8)
+    buffer = mapped_memory.reserve_memory(PAGE, np.uint8)
     assert os.preadv(opened.fd, [buffer.data], 2 * PAGE) == PAGE and np.array_equal(buffer, data[PAGE : 2 * PAGE])
     if writable:
         more = some(2, 7)

@@ -8,16 +8,16 @@ from typing import Any
 
 from numpy.typing import DTypeLike, NDArray
 
-from vecdb.storage.disk import filesystem
+from vecdb.storage.disk import mapped_memory
 
 
 def reserve(shape: int | tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-    """Zeroed memory as `filesystem.reserve_memory` gives it, on large pages where the system has them.
+    """Zeroed memory as `mapped_memory.reserve_memory` gives it, on large pages where the system has them.
 
     A walk touches rows all over the arrays: with pages of 4 KiB nearly every one misses the address cache as well
     (measured: 9 % of a search's time on 400,000 x 50).
     """
-    array = filesystem.reserve_memory(shape, dtype)
+    array = mapped_memory.reserve_memory(shape, dtype)
     owner: Any = array
     while owner is not None and not isinstance(owner, mmap.mmap):
         owner = owner.obj if isinstance(owner, memoryview) else getattr(owner, "base", None)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from vecdb.errors import Corruption
 from vecdb.kernels.primitives import checksums
-from vecdb.storage.disk import filesystem
+from vecdb.storage.disk import filesystem, mapped_memory
 
 _PREFIX = struct.Struct("<8sII")
 _ALIGN = 4096
@@ -62,7 +62,7 @@ def read(path: Path, magic: bytes, *versions: int) -> tuple[dict[str, Any], dict
     """(header, arrays mapped read-only) of a file of one of these versions. Raises Corruption where any byte is not as
     written; FileNotFoundError.
     """
-    data = filesystem.map_readonly(path)
+    data = mapped_memory.map_readonly(path)
     header = _header(path, data, magic, versions)
     return header, _sections(path, data, header)
 

@@ -12,7 +12,7 @@ from vecdb.index.hnsw.graph import Graph
 from vecdb.kernels.array_table import ArrayTable
 from vecdb.kernels.search.beam_search import BeamScratch
 from vecdb.kernels.search.graph_search import GraphScratch, GraphWork
-from vecdb.storage.disk import filesystem
+from vecdb.storage.disk import mapped_memory
 
 _TRAIL = 1 << 16  # rows met by one search that are cleared one by one; after more the whole visited set is
 SCRATCHES_MAX = 64  # that are kept between calls
@@ -51,7 +51,7 @@ class ScratchBuffers:
             GraphScratch(
                 beam=BeamScratch(
                     pool=np.empty(pool, np.int64),
-                    visited=filesystem.reserve_memory(capacity // 32 + 1, np.uint32),
+                    visited=mapped_memory.reserve_memory(capacity // 32 + 1, np.uint32),
                     trail=np.empty(_TRAIL, np.int32),
                 ),
                 keys=np.empty(keys, np.int64),

@@ -39,7 +39,7 @@ from vecdb.index.spann.posting_lists import (
     with_room,
 )
 from vecdb.kernels.primitives.distance import COSINE, L2
-from vecdb.storage.disk import filesystem
+from vecdb.storage.disk import filesystem, mapped_memory
 
 _SAMPLE_PER_LIST, _SAMPLE_ROWS_MIN = 24, 4_096  # rows that a tree is grown from
 _SAMPLE_BYTES = 64 << 20  # of their codes
@@ -121,7 +121,7 @@ def _grown(
     sample = np.ascontiguousarray(arrays.vectors[picked[:: max(1, len(picked) // _CODER_ROWS)]])
     coder = new_coder(arrays, metric, config.bits, quantiser, sample)
     codes = np.concatenate([coder.quantise(np.ascontiguousarray(arrays.vectors[part]))[0] for part in _parts(picked)])
-    filesystem.drop_mapped_pages(arrays.vectors[:stop])
+    mapped_memory.drop_mapped_pages(arrays.vectors[:stop])
     heads = grow_tree(codes, dim, wanted, threads, lists.workers, progress)
     del codes
     labels = assign_to_heads(heads, coder.quantise(sample)[0], 1, threads, lists.workers)[:, 0]
@@ -153,7 +153,7 @@ def _assign(lists: PostingLists, tree: SavedTree, spool: EntrySpool, stop: int, 
     last = min(stop, first + max(_CHUNK_ROWS_MIN, _CHUNK_BYTES // (coder.dim * arrays.vectors.itemsize)))
     rows = living_rows(lists, first, last)
     vectors = np.ascontiguousarray(arrays.vectors[rows])
-    filesystem.drop_mapped_pages(arrays.vectors[first:last])  # a file larger than memory passes through it
+    mapped_memory.drop_mapped_pages(arrays.vectors[first:last])  # a file larger than memory passes through it
     codes, beyond = coder.quantise(vectors)
     chosen = assign_to_heads(tree.heads, codes, lists.replicas, threads, lists.workers)
     spool.add(lists.entries(coder, tree.heads, vectors, rows, chosen, threads), rows[beyond], last)

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.index.common.memory import reserve
-from vecdb.storage.disk import filesystem
+from vecdb.storage.disk import mapped_memory
 
 _PAGE = 4096
 _CAPACITY_MIN = 64 << 20
@@ -66,7 +66,7 @@ class Arena:
         return None
 
     def _release(self, start: int, stop: int) -> None:
-        filesystem.drop_pages(self.data, start, stop - start)
+        mapped_memory.drop_pages(self.data, start, stop - start)
         self._returned.append((start, stop))
 
     def _take_back(self) -> None:

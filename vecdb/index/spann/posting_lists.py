@@ -31,7 +31,7 @@ from vecdb.index.spann.list_arena import Arena, Segment
 from vecdb.kernels.build import list_bodies
 from vecdb.kernels.primitives import checksums
 from vecdb.kernels.primitives.visibility import deleted_by
-from vecdb.storage.disk import filesystem, list_file
+from vecdb.storage.disk import list_file, mapped_memory
 from vecdb.storage.disk.batch_read import ReadBatchPool
 from vecdb.storage.disk.row_file import WITHOUT_VECTOR, runs
 
@@ -170,7 +170,7 @@ class PostingLists:
         order = np.argsort(resident, kind="stable")
         starts = np.empty(len(lists), np.int64)
         starts[order] = np.cumsum(sizes[order]) - sizes[order]
-        buffer = filesystem.reserve_memory(
+        buffer = mapped_memory.reserve_memory(
             int(sizes.sum()) // list_file.PAGE * list_file.PAGE + list_file.PAGE, np.uint8
         )
         self._read(view, missing, starts[~resident], buffer)
@@ -342,7 +342,7 @@ class PostingLists:
         sizes = list_file.pages_of(counts, view.coder.entry_bytes)
         firsts = file.page_count + np.cumsum(sizes) - sizes
         starts = (firsts - file.page_count) * list_file.PAGE
-        buffer = filesystem.reserve_memory(int(sizes.sum()) * list_file.PAGE, np.uint8)
+        buffer = mapped_memory.reserve_memory(int(sizes.sum()) * list_file.PAGE, np.uint8)
         headers = list_file.headers(firsts, counts, file.uid, view.coder.entry_bytes, self.writer_id)
         buffer[starts[:, None] + np.arange(list_file.EXTENT_BYTES)] = headers
         data, offsets = self.bodies(view, lists)

@@ -58,7 +58,7 @@ from vecdb.index.spann.searching.two_rounds import NamingSearch, RowScoring
 from vecdb.kernels.primitives.distance import METRIC_CODES
 from vecdb.kernels.search.list_probe import ListWork
 from vecdb.schema import SearchParams, Visibility
-from vecdb.storage.disk import filesystem, list_file
+from vecdb.storage.disk import filesystem, list_file, mapped_memory
 
 _CEILING, _CEILING_MIN = 2, 8  # times the fair share of a list; entries
 _REPLICAS_ON_DISK = 4
@@ -358,7 +358,7 @@ class SpannIndex(Index, SearchesInRounds):
         found = scan_exactly(arrays, self._metric, queries, limit, visibility, allow, threads, self._workers)
         if allow is None:
             # all of the file was looked at, and it may be large
-            filesystem.drop_mapped_pages(arrays.vectors[: visibility.row_count])
+            mapped_memory.drop_mapped_pages(arrays.vectors[: visibility.row_count])
         return found
 
     def centres(self, row_count: int) -> NDArray[np.float32]:

@@ -20,7 +20,7 @@ from typing import Any
 
 from numpy.typing import DTypeLike, NDArray
 
-from vecdb.storage.disk import filesystem
+from vecdb.storage.disk import filesystem, mapped_memory
 
 _STEP_BYTES = 1 << 16
 
@@ -35,13 +35,13 @@ class GrowableArrays:
     def reserve(self, shape: int | tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
         """An array of zeros that costs nothing until touched. On disk it must be allocated before it is written."""
         if self._folder is None:
-            return filesystem.reserve_memory(shape, dtype)
+            return mapped_memory.reserve_memory(shape, dtype)
         try:
             fd = filesystem.open_unlinked(self._folder)
         except OSError:  # a reading process may not write here
-            return filesystem.reserve_memory(shape, dtype)
+            return mapped_memory.reserve_memory(shape, dtype)
         try:
-            array = filesystem.map_sparse(fd, shape, dtype)
+            array = mapped_memory.map_sparse(fd, shape, dtype)
         except BaseException:
             filesystem.close(fd)
             raise

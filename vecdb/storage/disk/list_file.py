@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.errors import Corruption
-from vecdb.storage.disk import filesystem
+from vecdb.storage.disk import filesystem, mapped_memory
 from vecdb.storage.disk.filesystem import PAGE as PAGE  # for those who work with extents, too
 
 EXTENT_BYTES = 64
@@ -77,7 +77,7 @@ class ListFile:
         except BaseException:
             self.close()
             raise
-        self.verified: NDArray[np.uint8] = filesystem.reserve_memory(max(1 << 16, 4 * self.page_count), np.uint8)
+        self.verified: NDArray[np.uint8] = mapped_memory.reserve_memory(max(1 << 16, 4 * self.page_count), np.uint8)
 
     @classmethod
     def create(cls, path: Path, uid: int, entry_bytes: int) -> ListFile:
@@ -114,7 +114,7 @@ class ListFile:
         pages = self.page_count + len(buffer) // PAGE
         filesystem.pwrite(self._write_fd, buffer, self.page_count * PAGE)
         if pages > len(self.verified):
-            larger = filesystem.reserve_memory(4 * pages, np.uint8)
+            larger = mapped_memory.reserve_memory(4 * pages, np.uint8)
             larger[: len(self.verified)] = self.verified
             self.verified = larger
         self.page_count = pages

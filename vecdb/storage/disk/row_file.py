@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from vecdb.errors import Corruption
 from vecdb.schema import element_type
-from vecdb.storage.disk import filesystem, row_format
+from vecdb.storage.disk import filesystem, mapped_memory, row_format
 from vecdb.storage.disk.filesystem import PAGE
 from vecdb.storage.disk.growable_arrays import GrowableArrays
 
@@ -77,7 +77,7 @@ class RowArrays:
 
 def _with_own_gone(arrays: RowArrays, known: NDArray[np.uint64]) -> RowArrays:
     """Another `gone`, which begins with what is known; in memory, of which only pages with deletions are touched."""
-    gone = filesystem.reserve_memory(arrays.capacity, np.uint64)
+    gone = mapped_memory.reserve_memory(arrays.capacity, np.uint64)
     dead = np.flatnonzero(known)
     gone[dead] = known[dead]
     return replace(arrays, gone=gone)
@@ -132,12 +132,12 @@ class Rows:
     def _reserve(self, fd: int, row_count: int) -> RowArrays:
         capacity = max(_CAPACITY_MIN, 4 * row_count)
         nbytes = row_format.HEADER_BYTES + capacity * self.row_bytes
-        mapped = filesystem.map_reserved(fd, nbytes)[row_format.HEADER_BYTES :]
+        mapped = mapped_memory.map_reserved(fd, nbytes)[row_format.HEADER_BYTES :]
         deleted = self._backing.reserve(capacity, np.uint64)
         return RowArrays(
             vectors=mapped.view(self.dtype).reshape(capacity, self.dim),
             crcs=self._backing.reserve(capacity, np.uint32),
-            verified=filesystem.reserve_memory(capacity // 8 + 8, np.uint8),
+            verified=mapped_memory.reserve_memory(capacity // 8 + 8, np.uint8),
             deleted=deleted,
             gone=deleted,
         )
@@ -224,7 +224,7 @@ class Rows:
                         filesystem.pwrite(fd, bytes(rest), place)
                     self.arrays.verified[first // 8 : -(-stop // 8)] = 0
                     freed += filesystem.punch_hole(fd, begin, end - begin)
-                    filesystem.map_zeros(self.arrays.vectors[first:stop])
+                    mapped_memory.map_zeros(self.arrays.vectors[first:stop])
             return freed
         finally:
             filesystem.close(fd)
@@ -235,7 +235,7 @@ class Rows:
         return begin, (row_format.HEADER_BYTES + stop * self.row_bytes) // PAGE * PAGE
 
     def cover_holes(self) -> None:
-        """Pages of zeros in the place of those that `punch` has given back, in this map: see `filesystem.map_zeros`.
+        """Pages of zeros in the place of those that `punch` has given back, in this map: see `mapped_memory.map_zeros`.
         Rows that have died must be known. Raises OSError.
         """
         fd = filesystem.open_read(self.path)
@@ -248,7 +248,7 @@ class Rows:
             for first, stop in zip(*(one.tolist() for one in runs(self.arrays.gone[:rows] != 0)), strict=True):
                 begin, last = self._pages_of(first, stop)
                 if begin < last <= filesystem.next_data(fd, begin):
-                    filesystem.map_zeros(self.arrays.vectors[first:stop])
+                    mapped_memory.map_zeros(self.arrays.vectors[first:stop])
         finally:
             filesystem.close(fd)
 

@@ -41,7 +41,7 @@ from vecdb.kernels.primitives import checksums
 from vecdb.kernels.search import exact_scan, list_probe, list_rerank, list_scan
 from vecdb.kernels.search.list_probe import NEAREST, ListWork
 from vecdb.schema import Visibility
-from vecdb.storage.disk import filesystem, list_file, row_format
+from vecdb.storage.disk import filesystem, list_file, mapped_memory, row_format
 from vecdb.storage.disk.row_file import RowArrays
 
 PROBE_SAMPLES = 64  # rows taken as queries, by which the lists of a query are counted
@@ -260,7 +260,7 @@ class ListScratch:
 
     def grow(self, nbytes: int) -> None:
         """Make room for so many page-aligned bytes, for direct I/O."""
-        self.pages = filesystem.reserve_memory(max(2 * nbytes, _PAGES_MIN_BYTES), np.uint8)
+        self.pages = mapped_memory.reserve_memory(max(2 * nbytes, _PAGES_MIN_BYTES), np.uint8)
 
 
 def choose(
