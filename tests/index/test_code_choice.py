@@ -14,10 +14,10 @@ from tests.support import awkward
 from tests.support.index_rows import MemoryRows, clustered, distances
 from vecdb.index.common import code_choice
 from vecdb.index.common.code_choice import Measure, choose
-from vecdb.index.common.exact_nearest import ExactNearest
 from vecdb.index.common.quantizer import ROTATED8, SQ8
 from vecdb.index.common.sq8_training import train
 from vecdb.index.common.thread_pool import ThreadPool
+from vecdb.index.exact.nearest import ExactNearest
 from vecdb.kernels.primitives.distance import METRIC_CODES
 
 N, DIM = 4_000, 32

@@ -22,7 +22,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.index.common import sq8_training
-from vecdb.index.common.exact_nearest import ExactNearest
 from vecdb.index.common.quantizer import (
     BITS,
     FLOAT32,
@@ -37,6 +36,7 @@ from vecdb.index.common.quantizer import (
 from vecdb.index.common.rotation import rotation
 from vecdb.index.common.sampling import evenly_spaced, sample, units
 from vecdb.index.common.thread_pool import ThreadPool
+from vecdb.index.exact.nearest import ExactNearest
 from vecdb.kernels.array_table import ArrayTable
 from vecdb.kernels.primitives import checksums, distance
 from vecdb.kernels.primitives.distance import COSINE, IP, L2

@@ -50,7 +50,7 @@ from vecdb.index.curator.one_bit_filter import trained_filter
 from vecdb.index.curator.tree_file import CuratorState
 from vecdb.index.curator.tree_order import CodeArrays, TreeOrderedCodes, identity, ordered, reserve_lines, split_leaves
 from vecdb.index.curator.tree_search import TreeScratch, TreeSearch, TreeView
-from vecdb.index.flat import scan_exactly
+from vecdb.index.exact.scan import scan_exactly
 from vecdb.index.row_set import RowSet
 from vecdb.kernels.primitives.distance import L2, METRIC_CODES
 from vecdb.kernels.search.tree_search import PANEL_SHARE, TreeWork

@@ -44,7 +44,7 @@ from vecdb.index.contract import (
     SealedFile,
     corrupt_row_error,
 )
-from vecdb.index.flat import scan_exactly
+from vecdb.index.exact.scan import scan_exactly
 from vecdb.index.hnsw import filtered, graph_codes, graph_file, invariants, one_query
 from vecdb.index.hnsw.construction import GraphBuilder
 from vecdb.index.hnsw.graph import Graph, GraphView, levels_of, upper_room

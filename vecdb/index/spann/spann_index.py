@@ -49,7 +49,7 @@ from vecdb.index.contract import (
     SealedFile,
     SearchesInRounds,
 )
-from vecdb.index.flat import scan_exactly
+from vecdb.index.exact.scan import scan_exactly
 from vecdb.index.row_set import RowSet
 from vecdb.index.spann import bulk_build, invariants, list_directory, list_updates
 from vecdb.index.spann.posting_lists import ListsState, ListsView, PostingLists

@@ -15,7 +15,7 @@ from vecdb.kernels.primitives.distance import BOUND_DIM_MIN, HAMMING, HELD, exac
 from vecdb.kernels.primitives.float_products import ROWS, row_products
 from vecdb.kernels.primitives.prefetch import STREAM_BYTES_MAX, prefetch_at, prefetch_row
 from vecdb.kernels.primitives.topk import ROW_OF_KEY, distance_of, insert, key_of
-from vecdb.kernels.primitives.visibility import EVERY_ROW, is_visible
+from vecdb.kernels.primitives.visibility import EVERY_ROW, is_deleted, is_visible
 
 BLOCK_ROWS = 256  # rows scored for all queries before the next block: 256 x 384 float32 stays in a level-2 cache
 SCRATCH = HELD  # further places of `block`
@@ -86,6 +86,40 @@ def scan_rows(
                     worst = distance_of(best[limit - 1])
             counts[i] = size
     return -1
+
+
+@kernel()
+def scan_bounded(
+    queries, keys, counts, listed, first, stop, sequence_signed, metric, vectors, crcs, verified, deleted, bounds
+):  # fmt: skip
+    """`scan_rows` of one block, for pairs of rows and queries that are not known to be too far.
+
+    bounds : float32[stop - first, >= nq], above 0 where the row is farther from the query than its limit-th neighbour
+    so far. Returns (the first row that does not match its checksum or -1, pairs whose distance was computed).
+    """
+    sequence = np.uint64(sequence_signed)
+    row_bytes = vectors.shape[1] * vectors.itemsize
+    limit = keys.shape[1] - 1
+    pairs = 0
+    for at in range(first, stop):
+        row = np.int64(listed[at]) if len(listed) else at
+        if is_deleted(row, sequence, deleted):
+            continue
+        if not is_sound(vectors, row, row_bytes, crcs, verified):
+            return row, pairs
+        line = bounds[at - first]
+        for i in range(len(queries)):
+            if line[i] > 0:
+                continue
+            pairs += 1
+            key = key_of(exact(vectors, row, queries[i], metric), row)
+            size = counts[i]
+            if size < limit:
+                insert(keys[i], np.int64(size), key)
+                counts[i] = size + 1
+            elif key < keys[i, limit - 1]:
+                insert(keys[i], np.int64(limit - 1), key)
+    return np.int64(-1), pairs
 
 
 @kernel()
