@@ -36,6 +36,7 @@ FLOORS: list[set[str]] = [
     {"integrations", "shards"},
     {"ray"},
     {"cli"},
+    {"__main__"},
 ]
 NEIGHBOURS = {  # on one floor
     ("wire", "v1"),  # the first is made for the second

@@ -39,7 +39,7 @@ def show(*words: object) -> str:
 def process(*words: object, cwd: Path) -> subprocess.CompletedProcess[str]:
     paths = [str(ROOT), *(str(ROOT / name) for name in ("datasets", "bench", "server"))]
     return subprocess.run(
-        [sys.executable, "-c", "from vecdb.cli import main; main()", *map(str, words)],
+        [sys.executable, "-m", "vecdb", *map(str, words)],
         cwd=cwd,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
         capture_output=True,
