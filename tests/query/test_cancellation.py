@@ -17,6 +17,7 @@ from vecdb.query import cancellation
 @pytest.mark.parametrize("index", [vecdb.Flat(), vecdb.Hnsw(m=8, ef_construction=40), vecdb.Spann(bits=4)])
 def test_chunks_give_the_answer_of_the_whole(index: vecdb.Flat, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cancellation, "_CHUNK_S", 1e-9)
+    monkeypatch.setattr(cancellation, "_TOGETHER", 1)
     generator = np.random.default_rng(5)
     vectors = generator.random((500, 16), np.float32)
     with vecdb.open(":memory:") as db:
@@ -31,13 +32,28 @@ def test_chunks_give_the_answer_of_the_whole(index: vecdb.Flat, monkeypatch: pyt
         assert parts.sequence == whole.sequence
 
 
+def test_a_scan_compares_many_queries_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cancellation, "_CHUNK_S", 1e-9)
+    vectors = np.random.default_rng(5).random((300, 16), np.float32)
+    with vecdb.open(":memory:") as db:
+        docs = db.create_collection("docs", 16, index=vecdb.Flat())
+        docs.upsert(range(300), vectors)
+        asked = itertools.count()
+        docs.search(vectors[:200], 5, stop=lambda: next(asked) < 0)
+        assert next(asked) == 4, "64 at once"
+        monkeypatch.setattr(cancellation, "_TOGETHER_PRODUCTS", 64 * 300 * 16 - 1)
+        asked = itertools.count()
+        docs.search(vectors[:200], 5, stop=lambda: next(asked) < 0)
+        assert next(asked) > 100, "where 64 take long they are cut"
+
+
 def test_a_search_that_nobody_waits_for_is_given_up() -> None:
     vectors = np.random.default_rng(5).random((500, 16), np.float32)
     with vecdb.open(":memory:") as db:
         docs = db.create_collection("docs", 16)
         docs.upsert(range(500), vectors)
         answers = iter([False, True])
-        with pytest.raises(vecdb.Unavailable, match="after 8 of 500"):
+        with pytest.raises(vecdb.Unavailable, match="after 64 of 500"):
             docs.search(vectors, 5, stop=lambda: next(answers))
 
 

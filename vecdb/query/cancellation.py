@@ -24,6 +24,9 @@ _CHUNK_S = 0.010  # what a chunk should take: long enough that kernels work in b
 _QUIET_QUERIES, _QUIET_CHUNK_S = 64, 0.2  # the same where only a signal can stop it
 _QUIET_PRODUCTS = 1 << 28  # of two numbers, in the first chunk of an exact scan: about 0.1 s
 _GROWTH_MAX, _QUIET_GROWTH_MAX = 4.0, 16.0
+# An exact scan compares so many queries at once, at the cost of a third of them one by one (index/exact/scan.py): they
+# are not separated where that takes a fifth of a second at most.
+_TOGETHER, _TOGETHER_PRODUCTS = 64, 1 << 33
 
 Search = Callable[[NDArray[np.float32]], tuple[Neighbors, Plan]]
 
@@ -32,7 +35,7 @@ def search_in_chunks(
     search: Search, queries: NDArray[np.float32], stop: Callable[[], bool] | None, scanned_rows: int = 0
 ) -> tuple[Neighbors, Plan]:
     """What `search` finds for all queries (float32[nq, dim], nq > 0). Chunks grow and shrink to take about 10 ms each,
-    or 200 ms where there is no `stop`.
+    or 200 ms where there is no `stop`; those of an exact scan have some queries in any case.
 
     scanned_rows : that each query is compared with, where it is answered by a scan.
     Raises Unavailable once `stop` returns True.
@@ -42,8 +45,10 @@ def search_in_chunks(
     size, first = _FIRST_QUERIES, 0
     if stop is None:
         size = max(1, min(_QUIET_QUERIES, _QUIET_PRODUCTS // max(1, scanned_rows * queries.shape[1])))
-        if len(queries) <= size:
-            return search(queries)
+    together = _TOGETHER if 0 < _TOGETHER * scanned_rows * queries.shape[1] <= _TOGETHER_PRODUCTS else 1
+    size = max(size, together)
+    if stop is None and len(queries) <= size:
+        return search(queries)
     while True:
         if stop is not None and stop():
             raise Unavailable(f"the search was cancelled after {first:,} of {len(queries):,} queries")
@@ -54,7 +59,7 @@ def search_in_chunks(
         if first >= len(queries):
             return joined(parts), plan
         taken_s = max(time.perf_counter() - started, 1e-6)
-        size = max(1, int(size * min(growth, wanted_s / taken_s)))
+        size = max(together, int(size * min(growth, wanted_s / taken_s)))
 
 
 def find_in_chunks(
