@@ -80,26 +80,15 @@ def run(plan: Plan, say: Say = lambda text: None, folder: Path | None = None) ->
     if not active:
         raise vecdb.Unavailable(f"no peer is left: {journal.absent}")
     _warm(data, plan, active)
-    builds: dict[str, Any] = {}
+    alone = partial(_alone, journal=journal, active=active, say=say)
     try:
-        alone = partial(_alone, journal=journal, active=active, say=say)
-        for peer in list(active):
-
-            def build(peer: Peer = peer) -> None:
-                builds[peer.name] = _build(peer, data, plan, say)
-
-            if alone(peer, "it was loaded", peer.load):
-                alone(peer, "it was built", build)
+        builds = _build_all(active, data, plan, say, alone)
         _sweep(active, data, truth, plan, say, journal)
-        for peer in list(active):
-
-            def measure(peer: Peer = peer) -> None:
-                builds[peer.name]["disk_bytes"] = peer.disk_bytes()
-
-            alone(peer, "its bytes on disk were counted", measure)
+        _count_bytes(active, builds, alone)
     finally:
         for peer in peers:
-            with contextlib.suppress(Exception), journal.noting(peer.name, "it was closed"):  # failed, it may not close
+            # one that failed may not close either
+            with contextlib.suppress(Exception), journal.noting(peer.name, "it was closed"):
                 peer.close()
     journal.finish()
     builds = {peer.name: builds[peer.name] for peer in active}
@@ -176,6 +165,30 @@ def _warm(data: Dataset, plan: Plan, peers: Sequence[Peer]) -> None:
                 peer.close()
 
 
+def _build_all(
+    active: Sequence[Peer], data: Dataset, plan: Plan, say: Say, alone: Callable[..., bool]
+) -> dict[str, Any]:
+    """Facts of each build by name. active : loses those that fail."""
+    builds: dict[str, Any] = {}
+    for peer in list(active):
+
+        def build(peer: Peer = peer) -> None:
+            builds[peer.name] = _build(peer, data, plan, say)
+
+        if alone(peer, "it was loaded", peer.load):
+            alone(peer, "it was built", build)
+    return builds
+
+
+def _count_bytes(active: Sequence[Peer], builds: dict[str, Any], alone: Callable[..., bool]) -> None:
+    for peer in list(active):
+
+        def count(peer: Peer = peer) -> None:
+            builds[peer.name]["disk_bytes"] = peer.disk_bytes()
+
+        alone(peer, "its bytes on disk were counted", count)
+
+
 def _build(peer: Peer, data: Dataset, plan: Plan, say: Say) -> dict[str, Any]:
     threads = plan.threads
     say(f"building {peer.name} on {threads} threads")
@@ -233,7 +246,7 @@ def _measure_width(
 
     for peer in now:
         _alone(peer, f"it searched with ef {ef}", partial(look, peer), journal, active, say)
-    points = []
+    points: list[dict[str, Any]] = []
     alone = partial(_alone, journal=journal, active=active, say=say)
     for mode in plan.modes:
         times = _alternate([peer for peer in now if peer in active], data.queries, mode, plan, alone)

@@ -1,4 +1,4 @@
-"""Goal: each peer finds what brute force finds; those that are missing, refuse or fail are named, and the others go on."""
+"""Goal: each peer finds what brute force finds; those that are missing or fail are named, and the others go on."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ PLAN = runner.Plan(
     dataset="clustered-3000x8", peers=("vecdb", "lorann"), efs=(10, 40), rounds=2, threads=1, queries=10, m=4,
     ef_construction=20, recall_enough=2.0,
 )  # fmt: skip
+LEAST = {"glass-sq4u": 0.9}  # recall; of few dimensions, 4 bits tell so much
 OLD = ("vecdb", "vecdb-f32", "hnswlib", "faiss", "faiss-sq8", "usearch")  # names that kept results have
 
 
@@ -119,7 +120,7 @@ def test_vectors_that_a_peer_cannot_hold_are_a_reason_not_an_error(two: Any) -> 
     assert named["vecdb"].refusal("jaccard", 16) is None and named["hnswlib"].refusal("jaccard", 16)
     for peer in named.values():
         peer.close()
-    good, bad = two("")
+    _good, bad = two("")
     bad.metrics = ("ip",)
     found = runner.run(PLAN)
     assert found["absent"] == {"lorann": "it has no metric l2, only ip"} and bad.doing == ["close"]
@@ -207,7 +208,7 @@ def test_a_peer_finds_what_brute_force_finds_under_each_metric_that_it_has(name:
             peer.close()
         truth = nearest(base, queries, metric, 10)
         share = np.mean([len(set(a.tolist()) & set(b.tolist())) / 10 for a, b in zip(together, truth, strict=True)])
-        assert share >= 0.95, (name, metric, share)
+        assert share >= LEAST.get(name, 0.95), (name, metric, share)
         assert together.shape == (20, 10) and together.dtype == np.int64
         assert [set(row) for row in alone.tolist()] == [set(row) for row in together.tolist()]
         assert size > 0

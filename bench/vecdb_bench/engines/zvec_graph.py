@@ -34,9 +34,7 @@ def build(
     )
     schema = zvec.CollectionSchema(
         name="bench",
-        fields=[
-            zvec.FieldSchema(name, zvec.DataType.STRING, index_param=zvec.InvertIndexParam()) for name in fields
-        ],
+        fields=[zvec.FieldSchema(name, zvec.DataType.STRING, index_param=zvec.InvertIndexParam()) for name in fields],
         vectors=[zvec.VectorSchema("v", zvec.DataType.VECTOR_FP32, base.shape[1], index_param=index)],
     )
     docs = zvec.create_and_open(path=str(path), schema=schema)

@@ -1,7 +1,7 @@
 """Peers of `vecdb bench run`: vecdb and the libraries that it is compared with, behind the same few methods.
 
-    contract.py     what a peer does                registry.py     which there are, by name
-    databases/      those with records on disk      libraries/      those with an index in memory: one file for each
+contract.py     what a peer does                registry.py     which there are, by name
+databases/      those with records on disk      libraries/      those with an index in memory: one file for each
 """
 
 from vecdb_bench.peers.contract import Peer

@@ -108,7 +108,7 @@ def folder_bytes(folder: Path) -> int:
 
 @contextlib.contextmanager
 def prints_to_stderr() -> Iterator[None]:
-    """What a library's own code prints meanwhile goes to standard error: a result may be on standard output, as JSON."""
+    """What a library's own code prints meanwhile goes to standard error: a result may be on standard output."""
     sys.stdout.flush()
     before = os.dup(1)
     os.dup2(2, 1)

@@ -43,9 +43,9 @@ def run(
     out: Out = results_folder,
     json: Json = False,
 ) -> None:
-    """Recall against queries per second, build time, memory and disk, peers measured alternately in one run: hnswlib,
-    faiss, usearch, svs, glass, vsag, ngt, zvec, qdrant-edge, lorann. Peers that are missing, have not the metric or fail
-    are named; killed, also by a peer, the same command goes on where it was, without that peer.
+    """Recall against queries per second, build time, memory and disk, peers measured alternately in one run.
+    Those that are missing, have not the metric or fail are named; killed, and be it by a peer, the same command goes on
+    where it was.
     """
     from vecdb_bench import runner
     from vecdb_bench.peers import chosen

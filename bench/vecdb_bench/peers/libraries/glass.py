@@ -56,7 +56,8 @@ class Glass(Peer):
 
     def disk_bytes(self) -> int:
         """The file of the graph, and the vectors: it saves no codes, but makes them again from the vectors."""
-        return saved_bytes(self._graph.save) + self._vectors.nbytes
+        with prints_to_stderr():
+            return saved_bytes(self._graph.save) + self._vectors.nbytes
 
     def close(self) -> None:
         self._searcher = self._graph = self._vectors = None  # type: ignore[assignment]

@@ -11,14 +11,14 @@ import numpy as np
 import vecdb
 from vecdb_bench.peers.contract import Array, Peer, saved_bytes, unit_rows
 
-_EF_OF_A_CLUSTER = 10
+_EF_OF_A_CLUSTER = 5
 
 
 class Lorann(Peer):
     """Clusters, sqrt(rows) of them, whose scores are predicted by 8-bit matrices of low rank. No graph: m and
     ef_construction mean nothing here, and other parameters are those that its documentation recommends.
 
-    ef is how many vectors are compared exactly at the end, the best by their predicted score; ef / 10 clusters are
+    ef is how many vectors are compared exactly at the end, the best by their predicted score; ef / 5 clusters are
     searched for them. It has no cosine: inner product of unit vectors. It wants at least 64 dimensions.
     """
 
@@ -37,7 +37,8 @@ class Lorann(Peer):
         self._clusters = max(1, round(math.sqrt(rows)))
         self._vectors = self._prepared(base)  # the index reads them where they are
         self._index = lorann.LorannIndex(
-            data=self._vectors, n_clusters=self._clusters, global_dim=None if dim < 200 else 128 if dim <= 1_000 else 256,
+            data=self._vectors, n_clusters=self._clusters,
+            global_dim=None if dim < 200 else 128 if dim <= 1_000 else 256,
             distance=lorann.L2 if metric == "l2" else lorann.IP,
         )  # fmt: skip
         self._index.build(n_threads=threads)

@@ -17,13 +17,13 @@ from vecdb_bench.peers.contract import Array, Peer, folder_bytes
 
 
 class Ngt(Peer):
-    """ANNG: each new node is linked with its m nearest, both ways. ONNG: made of an ANNG with 4 * m links by keeping m
-    that go out of a node and 4 * m that come in, less those that a path of two replaces. Both over float32; they have
+    """ANNG: each new node is linked with its m nearest, both ways. ONNG: made of an ANNG with 2 * m links by keeping m
+    that go out of a node and 2 * m that come in, less those that a path of two replaces. Both over float32; they have
     no ef_construction. QG, its graph over codes, is built by a command that the package does not bring along.
 
-    Its searches are as wide as epsilon says: the share by which a node may be farther than the worst hit to be followed.
-    ef 10 is -0.1, and each doubling adds 0.1: 20 is 0, 40 is its own default 0.1, 640 is 0.5. Its call for several
-    queries takes as many threads as the machine has, and no number of them: a batch is a loop of its single searches.
+    Its searches are as wide as epsilon says, the share by which a node may be farther than the worst hit: ef 10 is
+    -0.1, and each doubling adds 0.1, so that 20 is 0, 40 is its own default of 0.1, and 640 is 0.5. Its call for
+    several queries takes as many threads as the machine has, and no number of them, so that a batch is a loop.
     """
 
     package, module = "ngt", "ngtpy"
@@ -38,7 +38,7 @@ class Ngt(Peer):
         ngtpy: Any = importlib.import_module("ngtpy")
         path = str(self._folder / "anng")
         ngtpy.create(
-            path, base.shape[1], edge_size_for_creation=4 * self._m if self._onng else self._m,
+            path, base.shape[1], edge_size_for_creation=2 * self._m if self._onng else self._m,
             edge_size_for_search=0,  # all links
             distance_type={"l2": "L2", "cosine": "Normalized Cosine", "ip": "Inner Product"}[metric],
         )  # fmt: skip
@@ -48,10 +48,8 @@ class Ngt(Peer):
         index.close()
         built = time.perf_counter()
         if self._onng:
-            optimizer = ngtpy.Optimizer(
-                num_of_outgoings=self._m, num_of_incomings=4 * self._m, log_disabled=True
-            )  # fmt: skip
-            # the rest times searches for its tables of defaults, for minutes: epsilon is given, and links are all used
+            optimizer = ngtpy.Optimizer(num_of_outgoings=self._m, num_of_incomings=2 * self._m, log_disabled=True)
+            # the rest times searches to choose defaults: epsilon is given, and all links are followed
             optimizer.set_processing_modes(
                 shortcut_reduction=True, search_parameter_optimization=False,
                 prefetch_parameter_optimization=False, accuracy_table_generation=False,

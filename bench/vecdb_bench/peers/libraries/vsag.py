@@ -13,9 +13,9 @@ from vecdb_bench.peers.contract import Array, Peer, saved_bytes
 
 
 class Vsag(Peer):
-    """HGraph (max_degree 2 * m), over float32, or over 8-bit codes with float32 for the best candidates; ef is ef_search.
-    Its Python package has no call for several queries: a batch is a loop. Its file has blocks of a fixed size, 200 MB
-    for the fewest vectors.
+    """HGraph (max_degree 2 * m), over float32, or over 8-bit codes with float32 for the best candidates; ef is its
+    ef_search. Its Python package has no call for several queries: a batch is a loop. Its files have blocks of a fixed
+    size, and are some 100 MB larger than the vectors that they hold.
     """
 
     package = module = "pyvsag"
