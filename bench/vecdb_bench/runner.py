@@ -81,12 +81,13 @@ def run(plan: Plan, say: Say = lambda text: None, folder: Path | None = None) ->
         raise vecdb.Unavailable(f"no peer is left: {journal.absent}")
     _warm(data, plan, active)
     alone = partial(_alone, journal=journal, active=active, say=say)
+    begun = list(active)
     try:
         builds = _build_all(active, data, plan, say, alone)
         _sweep(active, data, truth, plan, say, journal)
         _count_bytes(active, builds, alone)
     finally:
-        for peer in peers:
+        for peer in begun:
             # one that failed may not close either
             with contextlib.suppress(Exception), journal.noting(peer.name, "it was closed"):
                 peer.close()

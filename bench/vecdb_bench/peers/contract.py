@@ -82,7 +82,7 @@ class Peer:
         raise NotImplementedError
 
     def close(self) -> None:
-        """Free the index. Called once, built or not."""
+        """Free the index. Called once, if `build` was called, whether it succeeded or not."""
 
 
 # -- what several peers need ---------------------------------------------------------------------------

@@ -53,7 +53,6 @@ def make_peers(names: Sequence[str], m: int, ef_construction: int) -> tuple[list
         peer = PEERS[name](m, ef_construction)
         if why := peer.missing():
             absent[name] = why
-            peer.close()
         else:
             peers.append(peer)
     return peers, absent

@@ -24,13 +24,14 @@ class QdrantEdge(Peer):
     def __init__(self, m: int, ef_construction: int) -> None:
         self.name = "qdrant-edge"
         self._m, self._ef_construction = m, ef_construction
-        self._path = Path(tempfile.mkdtemp(prefix="vecdb-bench-")) / "shard"
+        self._path: Path | None = None
         self._shard: Any = None
 
     def load(self) -> None:
         self._qdrant: Any = importlib.import_module("vecdb_bench.engines.qdrant_shard")
 
     def build(self, base: Array, metric: vecdb.Metric, threads: int) -> dict[str, float]:
+        self._path = Path(tempfile.mkdtemp(prefix="vecdb-bench-")) / "shard"
         spec = {"metric": metric, "m": self._m, "ef_construction": self._ef_construction, "threads": threads}
         self._qdrant.build(self._path, base, spec)
         self._shard = self._qdrant.open_to_read(self._path)
@@ -47,9 +48,11 @@ class QdrantEdge(Peer):
         return np.array(self._qdrant.rows(self._qdrant.search(self._shard, query, k, self._width)))
 
     def disk_bytes(self) -> int:
+        assert self._path is not None
         return folder_bytes(self._path)
 
     def close(self) -> None:
         if self._shard is not None:
             self._shard.close()
-        shutil.rmtree(self._path.parent, ignore_errors=True)
+        if self._path is not None:
+            shutil.rmtree(self._path.parent, ignore_errors=True)

@@ -23,11 +23,12 @@ class Vecdb(Peer):
     def __init__(self, m: int, ef_construction: int, quantization: Any = "sq8", name: str = "vecdb") -> None:
         self.name = name
         self._index = vecdb.Hnsw(m=m, ef_construction=ef_construction, quantization=quantization)
-        self._folder = tempfile.mkdtemp(prefix="vecdb-bench-")
+        self._folder: str | None = None
         self._db: vecdb.Database | None = None
 
     def build(self, base: Array, metric: vecdb.Metric, threads: int) -> dict[str, float]:
         dtype = str(base.dtype)
+        self._folder = tempfile.mkdtemp(prefix="vecdb-bench-")
         self._db = vecdb.open(Path(self._folder) / "db")
         self._docs = self._db.create_collection("bench", base.shape[1], metric, self._index, dtype, zero_vectors="far")
         started = time.perf_counter()
@@ -54,4 +55,5 @@ class Vecdb(Peer):
     def close(self) -> None:
         if self._db is not None:
             self._db.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)

@@ -25,7 +25,7 @@ class Zvec(Peer):
     def __init__(self, m: int, ef_construction: int) -> None:
         self.name = "zvec-hnsw"
         self._m, self._ef_construction = m, ef_construction
-        self._path = Path(tempfile.mkdtemp(prefix="vecdb-bench-")) / "collection"
+        self._path: Path | None = None
         self._docs: Any = None
 
     def load(self) -> None:
@@ -33,6 +33,7 @@ class Zvec(Peer):
 
     def build(self, base: Array, metric: vecdb.Metric, threads: int) -> dict[str, float]:
         self._zvec.start(threads)
+        self._path = Path(tempfile.mkdtemp(prefix="vecdb-bench-")) / "collection"
         spec = {"metric": metric, "m": self._m, "ef_construction": self._ef_construction, "threads": threads}
         self._zvec.build(self._path, base, spec)
         self._docs = self._zvec.open_to_read(self._path)
@@ -48,9 +49,11 @@ class Zvec(Peer):
         return np.array(self._zvec.rows(self._docs, self._zvec.search(self._docs, query, k, self._width)))
 
     def disk_bytes(self) -> int:
+        assert self._path is not None
         return folder_bytes(self._path)
 
     def close(self) -> None:
         if self._docs is not None:
             self._docs.close()
-        shutil.rmtree(self._path.parent, ignore_errors=True)
+        if self._path is not None:
+            shutil.rmtree(self._path.parent, ignore_errors=True)

@@ -31,11 +31,12 @@ class Ngt(Peer):
     def __init__(self, m: int, ef_construction: int, onng: bool) -> None:
         self.name = "ngt-onng" if onng else "ngt-anng"
         self._m, self._onng = m, onng
-        self._folder = Path(tempfile.mkdtemp(prefix="vecdb-bench-"))
+        self._folder: Path | None = None
         self._index: Any = None
 
     def build(self, base: Array, metric: vecdb.Metric, threads: int) -> dict[str, float]:
         ngtpy: Any = importlib.import_module("ngtpy")
+        self._folder = Path(tempfile.mkdtemp(prefix="vecdb-bench-"))
         path = str(self._folder / "anng")
         ngtpy.create(
             path, base.shape[1], edge_size_for_creation=2 * self._m if self._onng else self._m,
@@ -78,7 +79,8 @@ class Ngt(Peer):
     def close(self) -> None:
         if self._index is not None:
             self._index.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def epsilon_of(ef: int) -> float:
