@@ -6,6 +6,8 @@
                 for peer in peers
 
 Measurements right after one another meet the same load of a shared machine, so ratios hold where absolute rates do not.
+A peer that is missing, cannot hold the vectors or fails is absent with the reason, and the others go on. One that ends
+the process is absent when the same run is started again, which goes on where it was (reporting/run_journal.py).
 """
 
 from __future__ import annotations
@@ -57,38 +59,37 @@ class Plan:
 
 
 def run(plan: Plan, say: Say = lambda text: None, folder: Path | None = None) -> dict[str, Any]:
-    """Measure; returns the whole result as plain values. Peers that are missing or fail are in its `absent`, with why.
+    """Measure; returns the whole result as plain values. Peers that are missing, cannot hold the vectors or fail are in
+    its `absent`, with why.
     folder : where a run that is killed leaves what it has measured, for the next run of the same plan.
     """
     refuse_unknown([plan.clock], tuple(CLOCKS), "clock")
     peers, missing = make_peers(list(plan.peers), plan.m, plan.ef_construction)
     journal = RunJournal(folder, {name: getattr(plan, name) for name in plan.__slots__})
     journal.absent |= missing
+    data = _cut(load(plan.dataset, plan.folder), plan.rows, plan.queries)
+    for peer in peers:
+        if why := peer.refusal(data.metric, data.dim):
+            journal.absent.setdefault(peer.name, why)
     for name, why in journal.absent.items():
         say(f"without {name}: {why}")
         journal.drop(name)
-    data = load(plan.dataset, plan.folder)
-    data = _cut(data, plan.rows, plan.queries)
     say(f"{data.name}: {len(data.base):,} x {data.dim} {data.base.dtype}, {data.metric}, {len(data.queries):,} queries")
     truth = data.truth_for(plan.limit)
     active = [peer for peer in peers if peer.name not in journal.absent]
     if not active:
         raise vecdb.Unavailable(f"no peer is left: {journal.absent}")
     _warm(data, plan, active)
-    builds: dict[str, Any] = {}
+    alone = partial(_alone, journal=journal, active=active, say=say)
+    begun = list(active)
     try:
-        for peer in list(active):
-
-            def build(peer: Peer = peer) -> None:
-                builds[peer.name] = _build(peer, data, plan, say)
-
-            _alone(peer, "it was built", build, journal, active, say)
+        builds = _build_all(active, data, plan, say, alone)
         _sweep(active, data, truth, plan, say, journal)
-        for peer in active:
-            builds[peer.name]["disk_bytes"] = peer.disk_bytes()
+        _count_bytes(active, builds, alone)
     finally:
-        for peer in peers:
-            with contextlib.suppress(Exception):  # one that failed may not close either
+        for peer in begun:
+            # one that failed may not close either
+            with contextlib.suppress(Exception), journal.noting(peer.name, "it was closed"):
                 peer.close()
     journal.finish()
     builds = {peer.name: builds[peer.name] for peer in active}
@@ -165,6 +166,30 @@ def _warm(data: Dataset, plan: Plan, peers: Sequence[Peer]) -> None:
                 peer.close()
 
 
+def _build_all(
+    active: Sequence[Peer], data: Dataset, plan: Plan, say: Say, alone: Callable[..., bool]
+) -> dict[str, Any]:
+    """Facts of each build by name. active : loses those that fail."""
+    builds: dict[str, Any] = {}
+    for peer in list(active):
+
+        def build(peer: Peer = peer) -> None:
+            builds[peer.name] = _build(peer, data, plan, say)
+
+        if alone(peer, "it was loaded", peer.load):
+            alone(peer, "it was built", build)
+    return builds
+
+
+def _count_bytes(active: Sequence[Peer], builds: dict[str, Any], alone: Callable[..., bool]) -> None:
+    for peer in list(active):
+
+        def count(peer: Peer = peer) -> None:
+            builds[peer.name]["disk_bytes"] = peer.disk_bytes()
+
+        alone(peer, "its bytes on disk were counted", count)
+
+
 def _build(peer: Peer, data: Dataset, plan: Plan, say: Say) -> dict[str, Any]:
     threads = plan.threads
     say(f"building {peer.name} on {threads} threads")
@@ -222,33 +247,53 @@ def _measure_width(
 
     for peer in now:
         _alone(peer, f"it searched with ef {ef}", partial(look, peer), journal, active, say)
-    points = []
+    points: list[dict[str, Any]] = []
+    alone = partial(_alone, journal=journal, active=active, say=say)
     for mode in plan.modes:
-        times = _alternate([peer for peer in now if peer in active], data.queries, mode, plan)
+        times = _alternate([peer for peer in now if peer in active], data.queries, mode, plan, alone)
         for name, seconds in times.items():
+            if name in journal.absent:
+                continue
             rates = [len(data.queries) / each for each in seconds]
             points.append(
                 {"peer": name, "mode": mode, "ef": ef, "recall": recalls[name], "rate": max(rates), "rates": rates}
             )
-    journal.add(points)
+    journal.add([point for point in points if point["peer"] not in journal.absent])
     return {name: value for name, value in recalls.items() if name not in journal.absent}
 
 
-def _alternate(peers: Sequence[Peer], queries: Array, mode: str, plan: Plan) -> dict[str, list[float]]:
-    """Seconds of each round for each peer; another peer is first in each round."""
+def _alternate(
+    peers: Sequence[Peer], queries: Array, mode: str, plan: Plan, alone: Callable[..., Any] | None = None
+) -> dict[str, list[float]]:
+    """Seconds of each round for each peer; another peer is first in each round.
+    alone(peer, doing, work) : does the work, and says whether it succeeded; who fails has no later rounds.
+    """
     times: dict[str, list[float]] = {peer.name: [] for peer in peers}
-    clock = CLOCKS[plan.clock]
     for round_ in range(max(1, plan.rounds)):
         for at in range(len(peers)):
             peer = peers[(at + round_) % len(peers)]
-            started = clock()
-            if mode == "batch":
-                peer.batch(queries, plan.limit)
+            if len(times[peer.name]) < round_:
+                continue
+
+            def measure(peer: Peer = peer) -> None:
+                times[peer.name].append(_seconds(peer, queries, mode, plan))
+
+            if alone is None:
+                measure()
             else:
-                for query in queries:
-                    peer.single(query, plan.limit)
-            times[peer.name].append(clock() - started)
+                alone(peer, f"it was timed, {mode}", measure)
     return times
+
+
+def _seconds(peer: Peer, queries: Array, mode: str, plan: Plan) -> float:
+    clock = (CLOCKS_OF_ALL_THREADS if peer.own_threads else CLOCKS)[plan.clock]
+    started = clock()
+    if mode == "batch":
+        peer.batch(queries, plan.limit)
+    else:
+        for query in queries:
+            peer.single(query, plan.limit)
+    return clock() - started
 
 
 def latencies_ms(seconds: Sequence[float]) -> dict[str, float]:

@@ -105,7 +105,7 @@ def test_the_command_shows_the_verdict_and_fails_where_it_is_asked_to(tmp_path: 
 # -- peers that are absent, and runs that are killed -----------------------------------------------
 
 
-class Fake:
+class Fake(peers.Peer):
     """A peer that answers at random. fails : the method in which it raises, or ends the run as a signal does."""
 
     package = "numpy"
@@ -113,6 +113,7 @@ class Fake:
 
     def __init__(self, name: str, log: list[str], fails: dict[str, BaseException]) -> None:
         self.name, self.log, self._fails = name, log, fails
+        self.module = None if name == "vecdb" else "json"
 
     def _do(self, what: str) -> None:
         self.log.append(f"{self.name} {what}")

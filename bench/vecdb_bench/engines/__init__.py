@@ -1,10 +1,12 @@
 """Engines, each in a process of its own: `vecdb bench disk` and `vecdb bench tenants` start these scripts.
 
-    disk/      tenants/     one script for each engine
+    disk/  filters/         and tenants/: one script for each engine
     engine_process.py       what every engine does: answer lines, time single searches, measure its memory
     shared_process.py       several engines in one process
     serving_milvus.py       a server for `vecdb bench serve`
     length_prefixed.py      messages in a file
+    zvec_graph.py           HNSW of zvec, and
+    qdrant_shard.py         of qdrant-edge: filters/ and the peers of `vecdb bench run` measure the same
 
     parent --JSON line--> engine      {"do": "build"} | {"do": "open"} | {"do": "sweep", "value": 64} | ...
     parent <--JSON line-- engine      seconds, memory, answers

@@ -15,7 +15,8 @@ _MIB = 2**20
 _DISKANN = "R=64, L=100, 32 PQ bytes, beam 4"  # engines/disk/diskann.py
 _PEERS = {  # package: its name in words
     "hnswlib": "hnswlib", "faiss-cpu": "faiss", "usearch": "usearch", "diskannpy-rust": "diskannpy-rust",
-    "zvec": "zvec", "lancedb": "lancedb", "qdrant-edge-py": "qdrant-edge",
+    "zvec": "zvec", "lancedb": "lancedb", "qdrant-edge-py": "qdrant-edge", "scalable-vs": "svs",
+    "pyglass-portable": "glass", "pyvsag": "vsag", "ngt": "ngt", "lorann": "lorann",
 }  # fmt: skip
 
 

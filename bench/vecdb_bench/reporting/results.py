@@ -77,6 +77,9 @@ def _show_run(result: Mapping[str, Any], console: Any) -> None:
         for name, build in result["builds"].items()
     ]
     _print(console, about, builds)
+    if result.get("absent"):
+        absent = [f"  {name}: {why}" for name, why in result["absent"].items()]
+        console.print("\n".join(["not measured:", *absent]), markup=False, highlight=False)
     for mode in dict.fromkeys(row["mode"] for row in result["summary"]):
         first = next(iter(result["builds"]))
         rows = []

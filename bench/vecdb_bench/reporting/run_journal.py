@@ -51,12 +51,19 @@ class RunJournal:
     @contextmanager
     def within(self, peer: str, doing: str) -> Iterator[None]:
         """Work of one peer: what it raises makes it absent, and is raised again."""
+        with self.noting(peer, doing):
+            try:
+                yield
+            except Exception as error:
+                self.absent[peer] = f"{doing}: {type(error).__name__}: {error}"
+                raise
+
+    @contextmanager
+    def noting(self, peer: str, doing: str) -> Iterator[None]:
+        """Work of one peer that makes it absent only if the process ends there."""
         self._write(peer, doing)
         try:
             yield
-        except Exception as error:
-            self.absent[peer] = f"{doing}: {type(error).__name__}: {error}"
-            raise
         finally:
             self._write(None, None)
 

@@ -29,7 +29,7 @@ results_folder = Path("bench-results")
 
 def run(
     dataset: Annotated[str, typer.Option(help="A name of `dataset list`, or an ann-benchmarks file.")] = "glove-50",
-    peers: Annotated[str, typer.Option(help="hnswlib, faiss, faiss-sq8, usearch, vecdb-f32, with commas.")] = "",
+    peers: Annotated[str, typer.Option(help="Names, with commas, or all; a wrong one tells which there are.")] = "",
     limit: Limit = 10,
     ef: Annotated[str, typer.Option(help="Beam widths to sweep, with commas between.")] = "",
     m: Annotated[int, typer.Option("--m", help="Links per node, of every peer.")] = 16,
@@ -43,10 +43,12 @@ def run(
     out: Out = results_folder,
     json: Json = False,
 ) -> None:
-    """Recall against queries per second, build time, memory and disk, peers measured alternately in one run. Peers that
-    are missing or fail are named; killed, the same command goes on where it was.
+    """Recall against queries per second, build time, memory and disk, peers measured alternately in one run.
+    Those that are missing, have not the metric or fail are named; killed, and be it by a peer, the same command goes on
+    where it was.
     """
     from vecdb_bench import runner
+    from vecdb_bench.peers import chosen
     from vecdb_bench.reporting import results
 
     output = Output(json)
@@ -54,7 +56,7 @@ def run(
         output.note("there will be no plot: matplotlib is not installed")
     plan = runner.Plan(
         dataset=dataset,
-        peers=("vecdb", *(name for name in _words(peers) if name != "vecdb")),
+        peers=chosen(_words(peers)),
         m=m,
         ef_construction=ef_construction,
         limit=limit,

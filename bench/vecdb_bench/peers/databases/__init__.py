@@ -1,0 +1,1 @@
+"""Databases, which keep records in a directory, one file each."""

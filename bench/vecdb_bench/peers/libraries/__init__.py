@@ -1,0 +1,1 @@
+"""Libraries that keep an index in memory, one file each."""
