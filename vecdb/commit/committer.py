@@ -6,6 +6,7 @@
   published.
 - A request raises a VecdbError before it changes anything; then only it fails, and the rest of its group goes on.
 - Anything else that fails aborts the group: none of its requests happened.
+- A commit that cannot be shown here is on disk; who waits for it is told, and writes are refused from then on.
 - After a failed sync nobody knows what is on disk (the kernel may have dropped the pages): the database refuses
   writes until it is reopened.
 - A database whose directory was removed acknowledges nothing.
@@ -15,6 +16,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import threading
 import time
 from bisect import bisect_left
@@ -31,6 +33,8 @@ from vecdb.storage.kv import counters
 from vecdb.storage.kv.counters import Counters
 from vecdb.storage.kv.history import HistoryWriter
 from vecdb.storage.kv.store import CompactedCopy, MapFullError, Store, StoreError, store_error
+
+_log = logging.getLogger("vecdb")
 
 # Entries written or deleted in one stretch of bytecode, about 200 us; then the interpreter lock is offered to searches.
 SLICE_ENTRIES = 256
@@ -263,14 +267,16 @@ class Committer:
             _fail(jobs, self._explain(error))
             return
         self.sequence, self._uid_next = group.sequence, group.uid_next
-        self._committed(self.sequence)
         self.commits += 1
         self.requests += len(jobs)
         try:
+            self._committed(self.sequence)
             group.publish()
         except BaseException as error:  # committed, but this process can no longer be trusted to show it
+            _log.exception("commit %d is on disk and could not be published", self.sequence)
             self.poisoned = f"a committed write could not be published ({error!r})"
-            raise
+            _fail(jobs, Poisoned(f"{self.poisoned}: it is on disk; close the database and open it again"))
+            return
         self.times.count(time.perf_counter() - started)
 
     def _swap_file(self, job: _QueuedRequest, copy: CompactedCopy) -> None:
