@@ -104,7 +104,8 @@ class Rounds:
         self.net, self.environment, self.folder, self.sockets = net, environment, folder, sockets
         self.rng = np.random.default_rng(SEED)
         self.ledger = Ledger(STALENESS_S)
-        self.longest: Counter[str] = Counter()
+        self.longest: Counter[str] = Counter()  # of each kind of client, ms of its longest call
+        self.began = 0.0
         self.done: Counter[str] = Counter()
         self.writer, self.copy = Node(self, "a"), Node(self, "b")
 
@@ -193,17 +194,24 @@ class Rounds:
             old.scribe.replaced_at = replaced_at
             old.reader.ledger = Ledger(float("inf"))  # what one that is cut off answers is not bounded
             new.scribe.until(int(self.rng.integers(1, 20)), f"takeover after {how}")
+            self.note("the new one writes")
             old.send(signal.SIGCONT)
             old.link.heal()
             old.scribe.until_refused("fenced", f"takeover after {how}")
+            old.reader.until_refused("fenced", f"takeover after {how}")
+            self.note("the old one knows")
         old.stop_calling()
         if how != "kill":
             assert old.server.end() == 0, old.server.log()
+        self.note("the old one has ended")
         old.forget()
         self.writer, self.copy = new, old
         old.start("copy")
         old.call()
         return f"takeover after {how}"
+
+    def note(self, what: str) -> None:
+        print(f"    {time.monotonic() - self.began:.1f} s: {what}", file=sys.stderr, flush=True)
 
     def _promote(self, node: Node) -> None:
         subprocess.run(
@@ -253,12 +261,12 @@ def test_rounds_of_kill_pause_and_partition_lose_nothing(rounds: Rounds) -> None
     print(f"VECDB_SEED={SEED} VECDB_PARTITION_ROUNDS={ROUNDS}")
     rounds.begin()
     for at in range(ROUNDS):
-        began = time.monotonic()
+        rounds.began = time.monotonic()
         what = rounds.one()
         rounds.go_on(what)
         rounds.done[what] += 1
         print(
-            f"{at}: {what}, {time.monotonic() - began:.1f} s, {len(rounds.ledger.acknowledged())} acknowledged",
+            f"{at}: {what}, {time.monotonic() - rounds.began:.1f} s, {len(rounds.ledger.acknowledged())} acknowledged",
             file=sys.stderr, flush=True,
         )  # fmt: skip
     rounds.end()
