@@ -80,9 +80,9 @@ def open_bucket(url: str, *, conditional: bool = False, patience_s: float = _PAT
     elif scheme == "memory":
         bucket = ObjectBucket(url, _memory(name), _memory(name), path)
     else:
-        connect = {"connect_timeout": _seconds(min(patience_s, _CONNECT_S))}
-        short = connect | {"timeout": _seconds(min(patience_s, _SHORT_S))}
-        long = connect | {"timeout": _seconds(_LONG_S), "pool_max_idle_per_host": "0"}
+        connect = {"connect_timeout": _in_ms(min(patience_s, _CONNECT_S))}
+        short = connect | {"timeout": _in_ms(min(patience_s, _SHORT_S))}
+        long = connect | {"timeout": _in_ms(_LONG_S), "pool_max_idle_per_host": "0"}
         bucket = ObjectBucket(url, _store(url, patience_s, short), _store(url, patience_s, long), "")
     if conditional:
         bucket.require_conditional_writes()
@@ -133,7 +133,7 @@ def _environment_of(url: str) -> dict[str, str]:
     return {name: value for name, value in said.items() if value is not None}
 
 
-def _seconds(seconds: float) -> str:
+def _in_ms(seconds: float) -> str:
     return f"{max(1, round(1e3 * seconds))}ms"
 
 

@@ -1,6 +1,6 @@
-"""Rounds of kill, pause and partition of a writer and its copy under durability="remote", with clients on both that never
-stop: nothing that was acknowledged is lost, a writer that was replaced acknowledges nothing and says so, no read of a
-copy is older than `staleness_s`, and what was revoked is answered no more.
+"""Rounds of kill, pause and partition of a writer and its copy under durability="remote", with clients on both that
+never stop: nothing that was acknowledged is lost, a writer that was replaced acknowledges nothing and says so, no read
+of a copy is older than `staleness_s`, and what was revoked is answered no more.
 
 The store is reached through a network of namespaces (tests/support/replication/network.py); clients reach servers by
 sockets in files, as if they stood on the same side of the cut as their server.

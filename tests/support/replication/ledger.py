@@ -21,7 +21,7 @@ CLOCK, TENANT = 0, "somebody"
 VECTORS = np.random.default_rng(11).normal(size=(64, 8)).astype(np.float32)
 CALL_S = 3.0  # that a call may take
 PATIENCE_S = 90.0
-_PAUSE_S = 0.02  # after a call that failed, and between writes: the machine has others to run
+_PAUSE_S = 0.1  # after each call: the machine has others to run, and a copy that begins reads an object for each write
 
 
 class Ledger:
