@@ -83,7 +83,7 @@ def test_a_server_that_was_replaced_says_so_and_answers_no_more(
         (client.search.Search, search_request("docs", VECTORS[:1], 1)),
         (client.records.Get, records_pb2.GetRequest(collection="docs", ids=id_list_message([1]))),
     ):
-        with pytest.raises(grpc.RpcError, match="UNAVAILABLE[^{]*fenced"):
+        with pytest.raises(grpc.RpcError, match=r"UNAVAILABLE[^{]*fenced"):
             client(rpc, request)
     client.close()
 

@@ -144,8 +144,8 @@ def _memory(name: str) -> Any:
 
 
 class ObjectBucket(Bucket):
-    """Objects below `prefix` of a store of obstore's, which may have one of its own. long : the same store, for requests
-    of many bytes.
+    """Objects below `prefix` of a store of obstore's, which may have one of its own. long : the same store, for
+    requests of many bytes.
     """
 
     def __init__(self, url: str, store: Any, long: Any, prefix: str) -> None:

@@ -51,7 +51,7 @@ def is_large(message: Any) -> bool:
     return size_bytes > _SMALL_FILTER_BYTES
 
 
-REPLACED = "fenced: another writer has taken over the log of this database, which is read here no more; ask that one, or a copy"
+REPLACED = "fenced: another writer has taken over this database, which is read here no more; ask that one, or a copy"
 
 
 class ServerContext:
