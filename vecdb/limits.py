@@ -138,6 +138,7 @@ log_copies_s = 10.0  # for a revoke to be in the log, from where copies have it
 log_close_s = 30.0  # for what waits to be written, when a database closes
 snapshots_kept = 2
 snapshot_log_bytes = 64 << 20  # of log, and as much as the snapshot before it has: then there is another
+snapshot_log_objects = 2_048  # of that log at most, however small: a copy that begins asks for one after another
 snapshot_age_s = 3_600.0  # the same after this time, where there was any commit
 snapshot_part_bytes = 8 << 20
 log_trim_age_s = 600.0  # how long it is known what is removed before it is: copies look each `log_trim_look_s`

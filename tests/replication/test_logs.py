@@ -291,6 +291,20 @@ def test_a_log_is_trimmed_behind_its_snapshots_and_a_copy_that_was_away_begins_w
         assert_same(writer, copy)
 
 
+def test_many_small_objects_make_a_snapshot_due(tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "snapshot_log_objects", 20)
+    with filled(tmp_path / "w", url) as writer:
+        assert log_of(writer).flush(WAIT_S)
+        log_of(writer).snapshots.wait()
+        before = log_of(writer).snapshots.newest_here
+        for number in range(25):
+            put(writer, number)
+            assert log_of(writer).flush(WAIT_S)
+        log_of(writer).snapshots.wait()
+        newest = log_of(writer).snapshots.newest_here
+        assert before is not None and newest is not None and before < newest
+
+
 def test_a_copy_notices_while_it_runs_that_the_log_behind_it_is_gone(
     tmp_path: Path, url: str, network: Network, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -37,6 +37,7 @@ pytestmark = pytest.mark.slow
 ROUNDS = int(os.environ.get("VECDB_PARTITION_ROUNDS", "12"))
 STALENESS_S = 1.0
 URL = f"s3://{BUCKET}/log"
+SNAPSHOTS = "from vecdb import limits; limits.snapshot_log_objects = 200"  # so that cuts meet some
 MORE = 5  # calls that are answered after each round, on each server
 
 
@@ -62,7 +63,7 @@ class Node:
         options = ("--log", URL, "--durability", "remote") if role == "writer" else ("--follow", URL)
         self.server = Process(
             self.home, self.rounds.folder, *options, "--staleness-s", str(STALENESS_S), "--grace-s", "2",
-            listen=self.url, prefix=self.link.prefix, environment=self.rounds.environment,
+            listen=self.url, prefix=self.link.prefix, environment=self.rounds.environment, before=SNAPSHOTS,
         )  # fmt: skip
         assert self.server.process.stdout is not None
         assert self.server.process.stdout.readline(), self.server.log()
@@ -131,8 +132,8 @@ class Rounds:
         assert not self.ledger.faults, f"{why}: {self.ledger.faults}"
 
     def one(self) -> str:
-        kinds = (self.kill, self.pause, self.cut, self.cut_for_long, self.take_over)
-        kind = kinds[int(self.rng.choice(len(kinds), p=[0.15, 0.1, 0.35, 0.05, 0.35]))]
+        kinds = (self.kill, self.kill_behind_a_cut, self.pause, self.cut, self.cut_for_long, self.take_over)
+        kind = kinds[int(self.rng.choice(len(kinds), p=[0.1, 0.1, 0.1, 0.3, 0.05, 0.35]))]
         return kind()
 
     # -- what fails --------------------------------------------------------------------------------
@@ -147,6 +148,16 @@ class Rounds:
         node = self._node()
         node.restart()
         return f"kill the {node.role}"
+
+    def kill_behind_a_cut(self) -> str:
+        """What the writer was sending is in the log or not, and it never learns which before it dies."""
+        node, way = self._node(), self._way()
+        node.link.cut(way)
+        time.sleep(float(self.rng.uniform(0.1, 1.0)))
+        node.server.kill()
+        node.link.heal()
+        node.start(node.role)
+        return f"cut {way} and kill the {node.role}"
 
     def pause(self) -> str:
         node = self._node()

@@ -24,6 +24,7 @@ VECDB = (sys.executable, "-c", "from vecdb.cli import main; main()")
 class Process:
     """A server that runs until it is told to end, or killed. options : of `vecdb serve`.   prefix : words before its
     own, of a program that becomes it.   environment : beside that of all.
+    before : Python that it runs first.
     """
 
     def __init__(
@@ -34,12 +35,13 @@ class Process:
         listen: str = "127.0.0.1:0",
         prefix: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
+        before: str = "",
     ) -> None:
         self._log = folder / f"log-{len(list(folder.glob('log-*')))}"
         words = ["serve", "--path", str(path), "--listen", listen, *options]
         with open(self._log, "wb") as log:
             self.process = subprocess.Popen(
-                [*prefix, *VECDB, *words],
+                [*prefix, *VECDB[:2], f"{before}\n{VECDB[2]}", *words],
                 stdout=subprocess.PIPE,
                 stderr=log,
                 env=ENVIRONMENT | dict(environment or {}),
